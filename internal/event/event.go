@@ -1,0 +1,79 @@
+// Package event is what a build tells its watcher while it runs: one closed set of plain values.
+package event
+
+import "time"
+
+// Sink takes events. It must be safe for concurrent use and must not block for long. A nil Sink is not valid;
+// use Discard.
+type Sink func(Event)
+
+// Discard is a Sink that forgets.
+func Discard(Event) {}
+
+// Event is one of the types below and nothing else.
+type Event interface{ event() }
+
+// ID names one line of work (a step, a pull, an export) for the length of a build. Equal work has equal IDs.
+type ID string
+
+// Start says that a piece of work was begun.
+type Start struct {
+	ID    ID
+	Name  string    // what a person reads: "[build 2/5] RUN make", "pull docker.io/library/busybox:latest"
+	Stage string    // the stage's name; "" for work that belongs to none
+	File  string    // the Dockerfile; "" where there is no line
+	Line  int       // first line in File, from 1; 0: none
+	Time  time.Time // when it was begun
+}
+
+// Done says that a piece of work that was begun has ended.
+type Done struct {
+	ID     ID
+	Cached bool   // taken from the cache, nothing was run
+	Err    error  // nil: it succeeded; context.Canceled: it was given up because something else ended the build
+	Note   string // a short result: a digest, a name; may be empty
+	Time   time.Time
+}
+
+// Log carries output of a step's command.
+type Log struct {
+	ID     ID
+	Stream int // 1 standard output, 2 standard error
+	Data   []byte
+	Time   time.Time
+}
+
+// Progress is how far a part of a piece of work is: a blob's download, a layer's unpacking, an upload.
+type Progress struct {
+	ID      ID     // the piece of work it is a part of
+	Part    string // the part's own name: "download sha256:1234…", unique inside ID
+	Current int64  // bytes
+	Total   int64  // bytes; 0: not known
+	Done    bool   // this part has ended
+	Time    time.Time
+}
+
+// Warning is said once and does not end the build.
+type Warning struct {
+	ID      ID     // the work it came from; "" for none
+	Rule    string // the lint rule's name; "" for other warnings
+	Message string
+	URL     string // where the rule is explained; may be empty
+	File    string
+	Line    int // from 1; 0: none
+	Time    time.Time
+}
+
+// Result is the last event of a build that succeeded.
+type Result struct {
+	Names  []string // names given to the image
+	Digest string   // the manifest's or index's digest
+	Time   time.Time
+}
+
+func (Start) event()    {}
+func (Done) event()     {}
+func (Log) event()      {}
+func (Progress) event() {}
+func (Warning) event()  {}
+func (Result) event()   {}
