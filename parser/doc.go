@@ -1,0 +1,24 @@
+// Package parser turns a Dockerfile into stages of fully expanded steps.
+//
+// It is text to data: nothing here reads a file, asks a registry or needs a
+// privilege. Parse reads the text, (*File).Plan chooses the stages that a
+// target needs and puts them in order, and (*Stage).Steps expands the
+// instructions of one stage over the configuration of its base. Expansion is
+// lazy because an instruction may use a variable that only the base image's
+// configuration holds.
+//
+// The words:
+//
+//   - stage: a FROM and the instructions after it
+//   - step: one instruction, expanded; an ONBUILD trigger of the base is a
+//     step too
+//   - action: what a step does to the file system; most steps have none and
+//     only change the image's configuration
+//   - input: what a stage or a step takes files from: another stage, an image,
+//     a build context, or nothing at all
+//
+// The language is the one that BuildKit's Dockerfile frontend reads: its
+// packages do the lexing, the parsing of single instructions and the expansion
+// of words, and name the lint rules. Scopes, triggers, named contexts, history
+// and the logic of the rules are here.
+package parser

@@ -1,0 +1,40 @@
+package parser
+
+import "fmt"
+
+// Error is a mistake in a Dockerfile, with its place.
+type Error struct {
+	// File is the name that was given to Parse.
+	File string
+	// Range is where the instruction is; zero when the mistake is not in a
+	// particular one, such as an unknown target.
+	Range Range
+	// Err says what is wrong.
+	Err error
+}
+
+func (e *Error) Error() string {
+	if e.Range.Start == 0 {
+		return fmt.Sprintf("%s: %v", e.File, e.Err)
+	}
+	return fmt.Sprintf("%s:%d: %v", e.File, e.Range.Start, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// LintError says that rules found something in a file that asks to fail then.
+type LintError struct {
+	// Rules are the names of the rules, sorted, each once.
+	Rules []string
+}
+
+func (e *LintError) Error() string {
+	s := "lint violation found for rules: "
+	for i, r := range e.Rules {
+		if i > 0 {
+			s += ", "
+		}
+		s += r
+	}
+	return s
+}

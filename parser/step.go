@@ -1,0 +1,206 @@
+package parser
+
+import (
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Comment is the comment of every history entry that comes from a step, the
+// same as BuildKit's so that tools which look for it find it.
+const Comment = "buildkit.dockerfile.v0"
+
+// Range is a span of lines of the Dockerfile, both included, counted from 1.
+// The zero Range is no place at all.
+type Range struct {
+	Start, End int
+}
+
+// Step is one instruction, expanded.
+type Step struct {
+	// Range is where the instruction is written; for a trigger of a base
+	// image it is the FROM line.
+	Range Range
+	// Text is the instruction as written, with continued lines joined and
+	// nothing expanded.
+	Text string
+	// Name is Text expanded, for a progress display: "RUN echo hi". Variables
+	// that hold secrets show as ****. A trigger's name starts with "ONBUILD ".
+	Name string
+	// OnBuild says that the step is a trigger of the base.
+	OnBuild bool
+	// Action is what the step does to the file system; nil when it only
+	// changes the configuration.
+	Action Action
+	// Image is the configuration after the step. History and RootFS are as
+	// they were in the base: they belong to the caller. The value is the
+	// caller's own.
+	Image dockerspec.DockerOCIImage
+	// History is the created_by text of the step's history entry. It is empty
+	// for ONBUILD and for an instruction that leaves no entry. An entry is an
+	// empty layer when Action is nil.
+	History string
+}
+
+// Input is where files come from: one of StageInput, ImageInput, ContextInput
+// or Scratch.
+type Input interface{ input() }
+
+// StageInput is the result of another stage of the same plan. The stage may be
+// missing from Plan.Stages when only an ONBUILD trigger names it.
+type StageInput struct {
+	Stage *Stage
+}
+
+// ImageInput is an image by its name.
+type ImageInput struct {
+	// Ref is the name as written, after expansion.
+	Ref      string
+	Platform ocispec.Platform
+}
+
+// ContextInput is a build context: the main one when Name is empty, otherwise
+// the named one.
+type ContextInput struct {
+	// Name is a member of PlanOptions.Contexts, spelled as there.
+	Name string
+	// Platform is the platform to choose where the context is an image.
+	Platform ocispec.Platform
+}
+
+// Scratch is the empty file system.
+type Scratch struct{}
+
+func (StageInput) input()   {}
+func (ImageInput) input()   {}
+func (ContextInput) input() {}
+func (Scratch) input()      {}
+
+// Action is what a step does to the file system: one of *Run, *Copy or *Mkdir.
+//
+// The JSON form of an Action is canonical: equal actions give equal bytes and
+// nothing in it depends on comments, on white space between instructions or
+// on where the instruction is written. Inputs are not in it (their digests are
+// not known here) and neither are the values of secrets and proxies.
+type Action interface{ action() }
+
+// Run is a command in a container.
+type Run struct {
+	// Args is the command with the shell, where there is one, in front.
+	Args []string
+	// Env is the whole environment in BuildKit's order: the image's variables
+	// and the stage's arguments, the one that was set last at the end.
+	Env []string
+	// Proxy holds proxy variables. They are added after Env and are not part
+	// of the key.
+	Proxy []string `json:"-"`
+	// Dir is the working directory, absolute.
+	Dir string
+	// User is name, number, name:group or number:number; empty for root.
+	User   string     `json:",omitempty"`
+	Mounts []RunMount `json:",omitempty"`
+	// Network is "" (the build's default), "none" or "host".
+	Network string `json:",omitempty"`
+	// Security is "" (a sandbox) or "insecure".
+	Security string `json:",omitempty"`
+	// Files are scripts from heredocs. They are there for the command only,
+	// read-only, at Path.
+	Files []RunFile `json:",omitempty"`
+}
+
+// RunFile is a file that a command finds at an absolute path.
+type RunFile struct {
+	Path string
+	Data []byte
+	Mode uint32
+}
+
+// MountType is the kind of a RunMount.
+type MountType string
+
+// The kinds of mounts that RUN --mount knows.
+const (
+	MountBind   MountType = "bind"
+	MountCache  MountType = "cache"
+	MountTmpfs  MountType = "tmpfs"
+	MountSecret MountType = "secret"
+	MountSSH    MountType = "ssh"
+)
+
+// Sharing says what happens when two steps want one cache at once.
+type Sharing string
+
+// The ways to share a cache mount.
+const (
+	SharingShared  Sharing = "shared"
+	SharingPrivate Sharing = "private"
+	SharingLocked  Sharing = "locked"
+)
+
+// RunMount is one --mount of a RUN.
+type RunMount struct {
+	Type MountType
+	// ID names the cache, the secret or the ssh socket; it is never empty for
+	// those.
+	ID string `json:",omitempty"`
+	// Target is absolute. It is empty for a secret that is only a variable and
+	// for an ssh socket that goes where the executor likes
+	// (/run/buildkit/ssh_agent.N in BuildKit).
+	Target string `json:",omitempty"`
+	// Source is the absolute path inside From; "/" for all of it.
+	Source string `json:",omitempty"`
+	// From is the file system that a bind mount shows or a cache starts with.
+	From     Input `json:"-"`
+	ReadOnly bool  `json:",omitempty"`
+	// Sharing is set for caches.
+	Sharing  Sharing `json:",omitempty"`
+	Mode     *uint32 `json:",omitempty"`
+	UID      *uint32 `json:",omitempty"`
+	GID      *uint32 `json:",omitempty"`
+	Required bool    `json:",omitempty"`
+	// Env is the variable that a secret's value is put in; empty for none.
+	Env string `json:",omitempty"`
+	// Size limits a tmpfs, in bytes; 0 for no limit.
+	Size int64 `json:",omitempty"`
+}
+
+// Copy is COPY or ADD.
+type Copy struct {
+	Add  bool  `json:",omitempty"`
+	From Input `json:"-"`
+	// Sources are patterns relative to the root of From; with Add also URLs
+	// and git references (see SourceKind).
+	Sources []string `json:",omitempty"`
+	Inline  []Inline `json:",omitempty"`
+	// Dest is absolute; a trailing slash, or "/.", is kept.
+	Dest  string
+	Chown string `json:",omitempty"`
+	// Chmod is octal or symbolic, checked.
+	Chmod      string `json:",omitempty"`
+	Link       bool   `json:",omitempty"`
+	Parents    bool   `json:",omitempty"`
+	KeepGitDir bool   `json:",omitempty"`
+	// Unpack is nil when the flag is not there: local archives are unpacked by
+	// ADD and remote ones are not.
+	Unpack  *bool    `json:",omitempty"`
+	Exclude []string `json:",omitempty"`
+	// Checksum is what a download has to have: a digest for HTTP, a commit for
+	// git.
+	Checksum string `json:",omitempty"`
+}
+
+// Inline is a file whose contents are in the Dockerfile. Its mode is 0644.
+type Inline struct {
+	Name string
+	Data []byte
+}
+
+// Mkdir makes the directory of a WORKDIR where it does not exist.
+type Mkdir struct {
+	Path string
+	// User owns the directories that are made; empty for root.
+	User string `json:",omitempty"`
+}
+
+func (*Run) action()   {}
+func (*Copy) action()  {}
+func (*Mkdir) action() {}
