@@ -1,0 +1,405 @@
+package export
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Type says what an image becomes.
+type Type string
+
+// What an image can become. "registry" is written for Image with Push.
+const (
+	TypeImage  Type = "image"  // a name in the own store, and in a registry with Push
+	TypeOCI    Type = "oci"    // an OCI image layout, as an archive or a directory
+	TypeDocker Type = "docker" // an archive that docker load takes
+	TypeLocal  Type = "local"  // a directory with the files of the image
+	TypeTar    Type = "tar"    // a tar of the files of the image
+)
+
+// Spec is one place that an image is to be sent to, as -o describes it.
+type Spec struct {
+	Type Type
+	// Dest is a file, or a directory where Dir says so; "-" is the standard output. "" for TypeImage, and for
+	// TypeDocker when the image is to be loaded into a local engine.
+	Dest string
+	// Names are names that the image has in this place besides its own.
+	Names []string
+	// Dir says that Dest is a directory: always for TypeLocal, with tar=false for TypeOCI and TypeDocker.
+	Dir bool
+
+	Push      bool // TypeImage: to the registries of its names
+	ByDigest  bool // with Push: without a tag
+	Canonical bool // TypeImage: also NAME@DIGEST
+	Insecure  bool // with Push: plain http, or TLS without verifying
+
+	// Layers says how the image's blobs are to be made. Exporters copy blobs as they are: it is for whoever seals.
+	Layers Layers
+	// Annotations are put into the image before it is exported, by whoever writes manifests.
+	Annotations []Annotation
+
+	// Split says whether a flat export has a directory for each platform, "linux_amd64"; nil: where there are several.
+	Split *bool
+	// Context is the docker context to load into; "" the current one.
+	Context string
+}
+
+// Layers says how an image's blobs are made.
+type Layers struct {
+	Compression      string // "gzip", "zstd", "uncompressed"; "": as layers are anyway
+	Level            *int   // nil: the compression's default
+	Force            bool   // also layers that exist already
+	OCIMediaTypes    *bool  // nil: yes, except in TypeDocker
+	RewriteTimestamp bool   // clamp the times of layers to SOURCE_DATE_EPOCH
+}
+
+// Annotation is an OCI annotation and the place it is meant for.
+type Annotation struct {
+	// Target is "manifest", "index", "manifest-descriptor" or "index-descriptor".
+	Target string
+	// Platform limits it to the manifest of one platform, "linux/arm64"; "": all.
+	Platform   string
+	Key, Value string
+}
+
+// Flat reports whether s wants the image's files only, so that layers, config and manifest need not be made for it.
+func (s Spec) Flat() bool { return s.Type == TypeLocal || s.Type == TypeTar }
+
+// String describes s as -o would.
+func (s Spec) String() string {
+	if s.Dest == "" {
+		return "type=" + string(s.Type)
+	}
+	return "type=" + string(s.Type) + ",dest=" + s.Dest
+}
+
+// Parse reads what stands after -o: "type=oci,dest=out.tar,name=a", comma-separated with the quoting rules of CSV; a
+// directory alone means type=local, and "-" type=tar to the standard output. name may be given more than once, and
+// may have several names separated by commas (quoted: "name=a,b").
+func Parse(s string) (Spec, error) {
+	spec, err := parse(s)
+	if err != nil {
+		return Spec{}, fmt.Errorf("output %q: %w", s, err)
+	}
+	return spec, nil
+}
+
+func parse(s string) (Spec, error) {
+	fields, err := fields(s)
+	if err != nil {
+		return Spec{}, err
+	}
+	if len(fields) == 1 && !isAttr(fields[0]) {
+		if s == "-" {
+			return Spec{Type: TypeTar, Dest: "-"}, nil
+		}
+		return Spec{Type: TypeLocal, Dest: fields[0], Dir: true}, nil
+	}
+	var spec Spec
+	attrs := make([]attr, 0, len(fields))
+	for _, f := range fields {
+		key, value, ok := strings.Cut(f, "=")
+		if !ok {
+			return Spec{}, fmt.Errorf("%q is not key=value", f)
+		}
+		key = strings.TrimSpace(key)
+		if strings.EqualFold(key, "type") {
+			if spec.Type != "" {
+				return Spec{}, errors.New("type is given twice")
+			}
+			if err := spec.setType(value); err != nil {
+				return Spec{}, err
+			}
+			continue
+		}
+		attrs = append(attrs, attr{key, value})
+	}
+	if spec.Type == "" {
+		return Spec{}, fmt.Errorf("type is missing: one of %s", strings.Join(typeNames, ", "))
+	}
+	for _, a := range attrs {
+		if err := spec.set(a); err != nil {
+			return Spec{}, err
+		}
+	}
+	return spec, spec.check()
+}
+
+type attr struct{ key, value string }
+
+// isAttr tells "dest=x" without a type, which is an error worth saying, from a directory's name.
+func isAttr(field string) bool {
+	key, _, ok := strings.Cut(field, "=")
+	return ok && (strings.EqualFold(key, "type") || slices.Contains(allKeys(), strings.ToLower(key)))
+}
+
+func fields(s string) ([]string, error) {
+	if strings.TrimSpace(s) == "" {
+		return nil, errors.New("it is empty")
+	}
+	if strings.ContainsAny(s, "\x00") {
+		return nil, errors.New("it has a NUL in it")
+	}
+	r := csv.NewReader(strings.NewReader(s))
+	r.FieldsPerRecord = -1
+	record, err := r.Read()
+	if pe, ok := errors.AsType[*csv.ParseError](err); ok {
+		return nil, fmt.Errorf("%w (a value with a comma is quoted with its key: \"name=a,b\")", pe.Err)
+	}
+	if err != nil {
+		return nil, errors.New("it is empty")
+	}
+	if _, err := r.Read(); err != io.EOF {
+		return nil, errors.New("it has more than one line")
+	}
+	return record, nil
+}
+
+var typeNames = []string{"docker", "image", "local", "oci", "registry", "tar"}
+
+func (s *Spec) setType(value string) error {
+	switch name := strings.ToLower(strings.TrimSpace(value)); name {
+	case "registry":
+		s.Type, s.Push = TypeImage, true
+	case "image", "oci", "docker", "tar":
+		s.Type = Type(name)
+	case "local":
+		s.Type, s.Dir = TypeLocal, true
+	default:
+		return unknown("type", value, typeNames)
+	}
+	return nil
+}
+
+// Keys by what they are said of. "annotation" stands for annotation.KEY and its relatives.
+var (
+	layerKeys = []string{"annotation", "compression", "compression-level", "force-compression", "oci-mediatypes", "rewrite-timestamp"}
+	keysOf    = map[Type][]string{
+		TypeImage:  append([]string{"name", "name-canonical", "push", "push-by-digest", "registry.insecure"}, layerKeys...),
+		TypeOCI:    append([]string{"dest", "name", "tar"}, layerKeys...),
+		TypeDocker: append([]string{"context", "dest", "name", "tar"}, layerKeys...),
+		TypeLocal:  {"dest", "platform-split"},
+		TypeTar:    {"dest", "platform-split"},
+	}
+)
+
+func allKeys() []string {
+	var all []string
+	for _, keys := range keysOf {
+		all = append(all, keys...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func (s *Spec) set(a attr) error {
+	if annotation, ok, err := parseAnnotation(a); ok || err != nil {
+		s.Annotations = append(s.Annotations, annotation)
+		if err == nil && !slices.Contains(keysOf[s.Type], "annotation") {
+			err = s.notTaken("annotation")
+		}
+		return err
+	}
+	key := strings.ToLower(a.key)
+	if !slices.Contains(keysOf[s.Type], key) || key == "annotation" {
+		if key != "annotation" && slices.Contains(allKeys(), key) {
+			return s.notTaken(key)
+		}
+		return unknown("key", a.key, append(s.keys(), "type"))
+	}
+	var err error
+	switch key {
+	case "dest":
+		s.Dest = a.value
+	case "context":
+		s.Context = a.value
+	case "name":
+		err = s.addNames(a.value)
+	case "tar":
+		var tar bool
+		tar, err = parseBool(a)
+		s.Dir = !tar
+	case "push":
+		var push bool
+		push, err = parseBool(a)
+		s.Push = s.Push || push // type=registry means it
+	case "push-by-digest":
+		s.ByDigest, err = parseBool(a)
+	case "name-canonical":
+		s.Canonical, err = parseBool(a)
+	case "registry.insecure":
+		s.Insecure, err = parseBool(a)
+	case "platform-split":
+		s.Split, err = parseBoolPtr(a)
+	default:
+		err = s.Layers.set(key, a)
+	}
+	return err
+}
+
+func (l *Layers) set(key string, a attr) error {
+	var err error
+	switch key {
+	case "compression":
+		kinds := []string{"gzip", "uncompressed", "zstd"}
+		if l.Compression = strings.ToLower(a.value); !slices.Contains(kinds, l.Compression) {
+			return unknown("compression", a.value, kinds)
+		}
+	case "compression-level":
+		level, aerr := strconv.Atoi(a.value)
+		if aerr != nil {
+			return fmt.Errorf("compression-level %q is not a number", a.value)
+		}
+		l.Level = &level
+	case "force-compression":
+		l.Force, err = parseBool(a)
+	case "oci-mediatypes":
+		l.OCIMediaTypes, err = parseBoolPtr(a)
+	case "rewrite-timestamp":
+		l.RewriteTimestamp, err = parseBool(a)
+	default:
+		panic("unreachable: " + key)
+	}
+	return err
+}
+
+func (s *Spec) addNames(value string) error {
+	for name := range strings.SplitSeq(value, ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			continue
+		}
+		if _, err := normalize(name); err != nil {
+			return err
+		}
+		s.Names = append(s.Names, name)
+	}
+	return nil
+}
+
+// check finds what no key alone is wrong about.
+func (s *Spec) check() error {
+	switch {
+	case s.Dir && s.Dest == "":
+		return fmt.Errorf("type=%s wants dest, a directory", s.Type)
+	case s.Dir && s.Dest == "-":
+		return errors.New("a directory cannot be written to the standard output")
+	case s.Dest == "" && (s.Type == TypeOCI || s.Type == TypeTar):
+		s.Dest = "-"
+	case s.Context != "" && s.Dest != "":
+		return errors.New("context says where to load the image, dest where to write it: give one of them")
+	case s.ByDigest && !s.Push:
+		return errors.New("push-by-digest wants push=true")
+	}
+	if l := s.Layers.Level; l != nil {
+		highest := map[string]int{"": 9, "gzip": 9, "zstd": 22, "uncompressed": 0}[s.Layers.Compression]
+		if *l < 0 || *l > highest {
+			return fmt.Errorf("compression-level %d is not in 0..%d", *l, highest)
+		}
+	}
+	return nil
+}
+
+// keys are those that s's type takes, as a person writes them.
+func (s *Spec) keys() []string {
+	keys := slices.Clone(keysOf[s.Type])
+	for i, k := range keys {
+		if k == "annotation" {
+			keys[i] = "annotation.KEY"
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func (s *Spec) notTaken(key string) error {
+	return fmt.Errorf("type=%s takes no %s: it takes %s", s.Type, key, strings.Join(s.keys(), ", "))
+}
+
+// parseAnnotation reads annotation[-TARGET][PLATFORM in brackets].KEY=VALUE. It reports whether a is meant as one.
+func parseAnnotation(a attr) (Annotation, bool, error) {
+	head, key, found := strings.Cut(a.key, ".")
+	head = strings.ToLower(head)
+	rest, ok := strings.CutPrefix(head, "annotation")
+	if !ok || !found && !strings.Contains(head, "[") {
+		return Annotation{}, false, nil
+	}
+	platform := ""
+	if target, p, bracket := strings.Cut(rest, "["); bracket {
+		if p, bracket = strings.CutSuffix(p, "]"); !bracket || p == "" {
+			return Annotation{}, true, fmt.Errorf("%q is not annotation[PLATFORM].KEY", a.key)
+		}
+		rest, platform = target, p
+	}
+	target := strings.TrimPrefix(rest, "-")
+	switch {
+	case rest == "":
+		target = "manifest"
+	case rest[0] != '-':
+		return Annotation{}, false, nil
+	}
+	targets := []string{"index", "index-descriptor", "manifest", "manifest-descriptor"}
+	if !slices.Contains(targets, target) {
+		return Annotation{}, true, unknown("annotation target", target, targets)
+	}
+	if key == "" {
+		return Annotation{}, true, fmt.Errorf("%q names no annotation", a.key)
+	}
+	return Annotation{Target: target, Platform: platform, Key: key, Value: a.value}, true, nil
+}
+
+func parseBool(a attr) (bool, error) {
+	b, err := strconv.ParseBool(strings.TrimSpace(a.value))
+	if err != nil {
+		return false, fmt.Errorf("%s is %q: true or false is wanted", a.key, a.value)
+	}
+	return b, nil
+}
+
+func parseBoolPtr(a attr) (*bool, error) {
+	b, err := parseBool(a)
+	return &b, err
+}
+
+// unknown says that there is no such thing, what may have been meant, and what there is.
+func unknown(what, got string, known []string) error {
+	best, least := "", 3
+	for _, k := range known {
+		if d := distance(strings.ToLower(got), k); d < least {
+			best, least = k, d
+		}
+	}
+	list := slices.Sorted(slices.Values(known))
+	if best != "" {
+		return fmt.Errorf("unknown %s %q: did you mean %s? (known: %s)", what, got, best, strings.Join(list, ", "))
+	}
+	return fmt.Errorf("unknown %s %q (known: %s)", what, got, strings.Join(list, ", "))
+}
+
+// distance is the number of single edits between a and b (Levenshtein's), 99 for anything too long to be a slip.
+func distance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return 99
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			next := min(row[j+1]+1, row[j]+1, corner+cost)
+			corner, row[j+1] = row[j+1], next
+		}
+	}
+	return row[len(b)]
+}
