@@ -1,0 +1,191 @@
+package executor
+
+import (
+	"os"
+
+	"github.com/layerbuild/layerbuild/internal/mount"
+)
+
+// Spec is one step, as data.
+type Spec struct {
+	// Root is the root file system. The child performs it where nobody else can see it.
+	Root []mount.Mount
+	// Action is what is done in it: *Process, *Copy or *Mkdir.
+	Action Action
+	// UserNS says that this process runs in a user namespace: device nodes are then bind mounts of the host's.
+	UserNS bool
+	// SingleID says that this user namespace has one id only: there are no other owners than 0:0, and files that
+	// should have others stay 0:0 (see OnOwner in Result).
+	SingleID bool
+	// Epoch, if not nil, is the time in seconds that directories made by Copy and Mkdir get.
+	Epoch *int64
+}
+
+// Action is what a step does: *Process, *Copy or *Mkdir.
+type Action interface{ action() }
+
+// Process runs a command.
+type Process struct {
+	// Args is the command with its arguments. A name without a slash is looked up in Env's PATH, in the root.
+	Args []string
+	// Env is the whole environment, as NAME=value. HOME is added from the image's passwd where it is missing.
+	Env []string
+	// Dir is the working directory; it is made if it is missing. "" is "/".
+	Dir string
+	// User is name|uid[:group|gid], looked up in the image. "" is 0:0.
+	User string
+	// Network is "host" (or "") for the network of this process, or "none" for a loopback device only.
+	Network string
+	// Insecure gives all capabilities, no masked paths, a writable /sys and no system call filter.
+	Insecure bool
+	// Hostname is the step's host name; "" is "buildkitsandbox", which is what BuildKit shows.
+	Hostname string
+	// ExtraHosts are further lines for /etc/hosts.
+	ExtraHosts []Host
+	// ShmSize is the size of /dev/shm in bytes; 0 is 64 MiB.
+	ShmSize int64
+	// Ulimits are resource limits; what is not named is inherited.
+	Ulimits []Ulimit
+	// Mounts are there for this step only. They are made in order, after /proc, /sys, /dev and the files of /etc.
+	Mounts []Mount
+	// ReadOnlyRoot makes the root file system itself read-only.
+	ReadOnlyRoot bool
+	// Stdin is what the command reads; nil: it is at its end at once.
+	Stdin *os.File
+	// TTY gives the command a new terminal. Its output goes to Run's stdout; Stdin, where it is a terminal, is put
+	// into raw mode meanwhile, and window sizes are passed on.
+	TTY bool
+}
+
+// Host is one line of /etc/hosts.
+type Host struct {
+	Name string
+	IP   string
+}
+
+// Ulimit is one resource limit. -1 is unlimited.
+type Ulimit struct {
+	Name string // as in `docker build --ulimit`: "nofile", "core", "memlock", …
+	Soft int64
+	Hard int64
+}
+
+// Mount is something that a Process sees at Target and that the image does not have. The mount point is made if it
+// is missing, and goes away again with the step: no layer ever has it.
+type Mount struct {
+	// Target is a path inside the root; a relative one is below Process.Dir. Links resolve inside the root.
+	Target string
+	// Source is what is mounted: Tree, Bind, Tmpfs or Data.
+	Source MountSource
+	// ReadOnly makes it read-only.
+	ReadOnly bool
+}
+
+// MountSource is what a Mount shows: Tree, Bind, Tmpfs or Data.
+type MountSource interface{ mountSource() }
+
+// Tree is a file system made of mounts (a snapshot, or an overlay over a context so that writes are thrown away).
+type Tree struct {
+	Mounts []mount.Mount
+	// Path is the file or directory of it that is shown, resolved inside it; "" is all of it. A Path that does not
+	// exist is an error, unless Make is set: then it is made as a directory.
+	Path string
+	Make bool
+}
+
+// Bind is a file, directory or socket of the host.
+type Bind struct {
+	Source string
+	// Path is the part of Source that is shown, resolved inside it; "" is Source itself. See Tree.
+	Path string
+	Make bool
+}
+
+// Tmpfs is an empty file system in memory.
+type Tmpfs struct {
+	Size int64  // in bytes; 0: the kernel's default, half of the memory
+	Mode uint32 // of its top directory; 0 is 01777
+}
+
+// Data is a regular file in memory; it never touches a disk. Secrets and heredoc scripts are this.
+type Data struct {
+	Data     []byte
+	Mode     uint32 // 0 is 0400
+	UID, GID uint32
+}
+
+func (Tree) mountSource()  {}
+func (Bind) mountSource()  {}
+func (Tmpfs) mountSource() {}
+func (Data) mountSource()  {}
+
+// Copy copies files from directories of the host into the root: COPY and ADD.
+type Copy struct {
+	// Dest is where to: absolute, with the slash at its end kept, since that says that it is a directory.
+	Dest    string
+	Sources []Source
+	// Inline are heredoc files: they come after Sources.
+	Inline []File
+	// Chown is user[:group], looked up in the image; "" see KeepOwner.
+	Chown string
+	// Chmod is an octal or symbolic mode (chmod(1)); "" keeps the source's.
+	Chmod string
+	// KeepOwner keeps the source's owners (--from a stage or image) where Chown is empty; otherwise they are 0:0.
+	KeepOwner bool
+	// Unpack unpacks a source file that is an archive (ADD).
+	Unpack bool
+	// Link makes the destination independent of what is there (--link): links in Dest are not followed, and
+	// whatever is in the way is replaced. The Root is then empty.
+	Link bool
+}
+
+// Source is an open directory and what is copied from it.
+type Source struct {
+	// Dir is handed to the child as an open descriptor. The caller closes it after Run.
+	Dir   *os.File
+	Items []Item
+}
+
+// Item is one thing named in a COPY or ADD, or matched by a wildcard.
+type Item struct {
+	// Path is the thing below Dir; "." is Dir itself. Its last part is not followed if it is a link: whoever made
+	// the Item has done that.
+	Path string
+	// Target is its name below Dest; it may have several parts (--parents), whose directories are made with the
+	// attributes of the source's where these exist. "" is Dest itself, or the base name of Path where Dest turns
+	// out to be a directory and Path is not.
+	Target string
+	// Contents says that Path is a directory whose contents are copied, not the directory itself.
+	Contents bool
+	// Entries is everything that is copied, sorted bytewise by path with directories before what is in them, and
+	// already filtered. nil: everything below Path.
+	Entries []Entry
+}
+
+// Entry is one file, directory, link or device that an Item copies.
+type Entry struct {
+	// Path is relative to Item.Path; "." is that itself.
+	Path string
+	// Size and MtimeNs are those of the regular file that was digested for the key. If they differ when it is
+	// copied, that is an error. MtimeNs 0: they are not looked at.
+	Size    int64
+	MtimeNs int64
+}
+
+// File is a file given as data.
+type File struct {
+	Name string // its base name
+	Data []byte
+	Mode uint32 // 0 is 0644
+}
+
+// Mkdir makes a directory and its missing parents: WORKDIR.
+type Mkdir struct {
+	Path string
+	// User owns what is made; one that exists already keeps its owner. See Process.User.
+	User string
+}
+
+func (*Process) action() {}
+func (*Copy) action()    {}
+func (*Mkdir) action()   {}
