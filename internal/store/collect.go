@@ -1,0 +1,197 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Media types of Docker's that stand beside those of the image specification.
+const (
+	dockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
+)
+
+// document is what manifests and indexes have in common: the blobs that they name.
+type document struct {
+	MediaType string               `json:"mediaType"`
+	Config    *ocispec.Descriptor  `json:"config"`
+	Layers    []ocispec.Descriptor `json:"layers"`
+	Blobs     []ocispec.Descriptor `json:"blobs"`
+	Manifests []ocispec.Descriptor `json:"manifests"`
+	Subject   *ocispec.Descriptor  `json:"subject"`
+}
+
+// children lists what a document names.
+func (d *document) children() []ocispec.Descriptor {
+	var out []ocispec.Descriptor
+	for _, p := range []*ocispec.Descriptor{d.Config, d.Subject} {
+		if p != nil {
+			out = append(out, *p)
+		}
+	}
+	out = append(out, d.Layers...)
+	out = append(out, d.Blobs...)
+	return append(out, d.Manifests...)
+}
+
+// isDocument says whether a blob of this type names other blobs.
+func isDocument(mediaType string) bool {
+	switch mediaType {
+	case "", ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, dockerManifest, dockerManifestList,
+		"application/vnd.oci.artifact.manifest.v1+json":
+		return true
+	}
+	return false
+}
+
+// walk visits a descriptor and all that it leads to, each digest once. doc is nil for a leaf, and for a document that
+// is not in the store or cannot be read.
+func (s *Store) walk(ctx context.Context, d ocispec.Descriptor, seen map[digest.Digest]bool, visit func(ocispec.Descriptor, *document)) {
+	if seen[d.Digest] || ctx.Err() != nil {
+		return
+	}
+	seen[d.Digest] = true
+	var doc *document
+	if isDocument(d.MediaType) {
+		if data, err := s.Read(ctx, d); err == nil {
+			doc = &document{}
+			if json.Unmarshal(data, doc) != nil {
+				doc = nil
+			}
+		}
+	}
+	visit(d, doc)
+	if doc == nil {
+		return
+	}
+	for _, c := range doc.children() {
+		s.walk(ctx, c, seen, visit)
+	}
+}
+
+// Usage is what an image takes up.
+type Usage struct {
+	Size    int64           // bytes of all blobs that it leads to, each once
+	Missing int             // blobs that it leads to that are not in the store
+	Blobs   []digest.Digest // those that are
+}
+
+// Usage adds up the blobs that an image leads to.
+func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) {
+	var u Usage
+	var err error
+	s.walk(ctx, d, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *document) {
+		ok, err1 := s.Exists(ctx, d)
+		err = errors.Join(err, err1)
+		if !ok {
+			u.Missing++
+			return
+		}
+		u.Size += d.Size
+		u.Blobs = append(u.Blobs, d.Digest)
+	})
+	return u, errors.Join(err, ctx.Err())
+}
+
+// CollectOptions say what Collect keeps.
+type CollectOptions struct {
+	// Roots are kept with all that they lead to, as are the images that have a name.
+	Roots []ocispec.Descriptor
+	// Grace spares blobs and temporary files that were written in this last time: another process may be about to
+	// name them. Zero spares nothing, which is right under the state directory's exclusive lock.
+	Grace time.Duration
+	// DryRun only counts.
+	DryRun bool
+}
+
+// Collected is what Collect has removed, or would remove.
+type Collected struct {
+	Blobs int
+	Files int // temporary files that a killed process left
+	Bytes int64
+}
+
+// Collect removes the blobs that no name and no root leads to, and left-over temporary files.
+func (s *Store) Collect(ctx context.Context, o CollectOptions) (Collected, error) {
+	// Names cannot change meanwhile. A blob that becomes reachable meanwhile was either written just now (Grace) or
+	// was reachable before.
+	unlock, err := s.mutex.Lock()
+	if err != nil {
+		return Collected{}, fmt.Errorf("collect blobs: %w", err)
+	}
+	defer unlock()
+	list, err := s.list()
+	if err != nil {
+		return Collected{}, fmt.Errorf("collect blobs: %w", err)
+	}
+	live := map[digest.Digest]bool{}
+	for _, d := range append(append([]ocispec.Descriptor{}, list...), o.Roots...) {
+		s.walk(ctx, d, live, func(ocispec.Descriptor, *document) {})
+	}
+	if err := ctx.Err(); err != nil {
+		return Collected{}, fmt.Errorf("collect blobs: %w", err)
+	}
+	var c Collected
+	before := time.Now().Add(-o.Grace)
+	remove := func(path string, fi fs.FileInfo, count *int) error {
+		if o.Grace > 0 && fi.ModTime().After(before) {
+			return nil
+		}
+		if !o.DryRun {
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		*count++
+		c.Bytes += fi.Size()
+		return nil
+	}
+	err = filepath.WalkDir(filepath.Join(s.dir, "blobs"), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return skipMissing(err)
+		}
+		d := digest.Digest(filepath.Base(filepath.Dir(path)) + ":" + e.Name())
+		if live[d] || d.Validate() != nil { // what is not a blob is not ours
+			return ctx.Err()
+		}
+		fi, err := e.Info()
+		if err != nil {
+			return skipMissing(err)
+		}
+		return remove(path, fi, &c.Blobs)
+	})
+	if err != nil {
+		return c, fmt.Errorf("collect blobs: %w", err)
+	}
+	err = filepath.WalkDir(s.tmp(), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return skipMissing(err)
+		}
+		fi, err := e.Info()
+		if err != nil {
+			return skipMissing(err)
+		}
+		return remove(path, fi, &c.Files)
+	})
+	if err != nil {
+		return c, fmt.Errorf("collect temporary files: %w", err)
+	}
+	return c, nil
+}
+
+// skipMissing lets a walk go on when another process removes what it looks at.
+func skipMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

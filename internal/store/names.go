@@ -1,0 +1,322 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// annotationName is where containerd and BuildKit look for an image's full name.
+const annotationName = "io.containerd.image.name"
+
+// annotationTagged is when the name was given, RFC 3339. Other tools ignore it.
+const annotationTagged = "com.github.layerbuild.tagged"
+
+// Name is the full form of an image name: "app" is "docker.io/library/app:latest". A name with a digest keeps the
+// digest and loses its tag. Two names are the same image exactly if their full forms are equal.
+func Name(s string) (string, error) {
+	ref, err := reference.ParseNormalizedNamed(s)
+	if err != nil {
+		return "", fmt.Errorf("image name %q: %w", s, err)
+	}
+	if c, ok := ref.(reference.Canonical); ok {
+		return reference.TrimNamed(ref).String() + "@" + c.Digest().String(), nil
+	}
+	return reference.TagNameOnly(ref).String(), nil
+}
+
+// Entry is one line of the store's table of contents.
+type Entry struct {
+	Name       string // in full; "" for an image that was kept without a name
+	Descriptor ocispec.Descriptor
+	Tagged     time.Time // when it got its name; zero when another tool wrote it
+}
+
+// Tag gives an image a name, and takes the name from the image that had it. With the name "" the image is kept
+// without one. The blob must be in the store.
+func (s *Store) Tag(ctx context.Context, name string, d ocispec.Descriptor) error {
+	full := ""
+	if name != "" {
+		var err error
+		if full, err = Name(name); err != nil {
+			return err
+		}
+		if strings.Contains(full, "@") {
+			return fmt.Errorf("image name %q: a name that is given to an image has no digest", name)
+		}
+	}
+	if ok, err := s.Exists(ctx, d); err != nil || !ok {
+		return errors.Join(fmt.Errorf("name image %s %q: blob: %w", d.Digest, name, ErrNotFound), err)
+	}
+	entry := ocispec.Descriptor{
+		MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform, ArtifactType: d.ArtifactType,
+		Annotations: map[string]string{annotationTagged: time.Now().UTC().Format(time.RFC3339Nano)},
+	}
+	if full != "" {
+		entry.Annotations[ocispec.AnnotationRefName] = full
+		entry.Annotations[annotationName] = full
+	}
+	return s.update(func(list []ocispec.Descriptor) []ocispec.Descriptor {
+		list = slices.DeleteFunc(list, func(e ocispec.Descriptor) bool {
+			n := entryName(e)
+			return n == full && (full != "" || e.Digest == d.Digest)
+		})
+		return append(list, entry)
+	})
+}
+
+// Untag takes a name away, or all names of the image with that digest. The image's blobs stay until Collect finds that
+// nothing needs them. The error is ErrNotFound when there is no such name.
+func (s *Store) Untag(_ context.Context, name string) error {
+	match, err := matcher(name)
+	if err != nil {
+		return err
+	}
+	found := false
+	err = s.update(func(list []ocispec.Descriptor) []ocispec.Descriptor {
+		return slices.DeleteFunc(list, func(e ocispec.Descriptor) bool {
+			hit := match(e)
+			found = found || hit
+			return hit
+		})
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("image %s: %w", name, ErrNotFound)
+	}
+	return err
+}
+
+// matcher finds entries by name or by digest.
+func matcher(name string) (func(ocispec.Descriptor) bool, error) {
+	if d := digest.Digest(name); d.Validate() == nil {
+		return func(e ocispec.Descriptor) bool { return e.Digest == d }, nil
+	}
+	full, err := Name(name)
+	if err != nil {
+		return nil, err
+	}
+	return func(e ocispec.Descriptor) bool { return entryName(e) == full }, nil
+}
+
+// Resolve finds the image with that name: "app", "app:latest" and "docker.io/library/app:latest" are one. A name may
+// also be a digest, or end in one ("app@sha256:…"): of a manifest or an index that the store knows, or of a config
+// (what docker calls an image ID). The error is ErrNotFound when there is none.
+func (s *Store) Resolve(ctx context.Context, name string) (ocispec.Descriptor, error) {
+	list, err := s.list()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if d := digest.Digest(name); d.Validate() == nil {
+		return s.resolveDigest(ctx, list, d)
+	}
+	full, err := Name(name)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	// The last one counts, should another tool have left two.
+	for _, e := range slices.Backward(list) {
+		if entryName(e) == full {
+			return plain(e), nil
+		}
+	}
+	if _, d, ok := strings.Cut(full, "@"); ok {
+		return s.resolveDigest(ctx, list, digest.Digest(d))
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", full, ErrNotFound)
+}
+
+// resolveDigest looks for a digest among the entries, then below them.
+func (s *Store) resolveDigest(ctx context.Context, list []ocispec.Descriptor, want digest.Digest) (ocispec.Descriptor, error) {
+	for _, e := range list {
+		if e.Digest == want {
+			return plain(e), nil
+		}
+	}
+	var found *ocispec.Descriptor
+	for _, e := range list {
+		// Indexes may hold manifests that are not here; what cannot be read is not what is looked for.
+		s.walk(ctx, plain(e), map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *document) {
+			if found != nil {
+				return
+			}
+			if d.Digest == want || doc != nil && doc.Config != nil && doc.Config.Digest == want {
+				found = &d
+			}
+		})
+		if found != nil {
+			return *found, nil
+		}
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", want, ErrNotFound)
+}
+
+// Names lists what the store holds, sorted by name; images without a name come first.
+func (s *Store) Names() ([]Entry, error) {
+	list, err := s.list()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Entry, 0, len(list))
+	for _, e := range list {
+		t, _ := time.Parse(time.RFC3339Nano, e.Annotations[annotationTagged])
+		out = append(out, Entry{Name: entryName(e), Descriptor: plain(e), Tagged: t})
+	}
+	slices.SortStableFunc(out, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// entryName is the full name of an entry, whichever tool wrote it; "" if it has none that is one.
+func entryName(e ocispec.Descriptor) string {
+	for _, a := range []string{annotationName, ocispec.AnnotationRefName} {
+		n := e.Annotations[a]
+		if n == "" {
+			continue
+		}
+		if full, err := Name(n); err == nil {
+			return full
+		}
+	}
+	return ""
+}
+
+// plain is an entry without what only says how it is listed.
+func plain(e ocispec.Descriptor) ocispec.Descriptor {
+	var kept map[string]string
+	for k, v := range e.Annotations {
+		switch k {
+		case ocispec.AnnotationRefName, annotationName, annotationTagged:
+		default:
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[k] = v
+		}
+	}
+	e.Annotations = kept
+	return e
+}
+
+// index is index.json. Fields that the specification does not have (yet) survive an update.
+type index struct {
+	fields    map[string]json.RawMessage
+	manifests []ocispec.Descriptor
+}
+
+func parseIndex(data []byte) (index, error) {
+	ix := index{fields: map[string]json.RawMessage{}}
+	if len(bytes.TrimSpace(data)) == 0 {
+		// What a crash of the machine can make of a file that was just renamed.
+		return ix, nil
+	}
+	if err := json.Unmarshal(data, &ix.fields); err != nil {
+		return index{}, fmt.Errorf("read index.json: %w", err)
+	}
+	if ix.fields == nil { // "null"
+		ix.fields = map[string]json.RawMessage{}
+	}
+	if m := ix.fields["manifests"]; m != nil {
+		if err := json.Unmarshal(m, &ix.manifests); err != nil {
+			return index{}, fmt.Errorf("read index.json: manifests: %w", err)
+		}
+	}
+	for i, d := range ix.manifests {
+		if err := d.Digest.Validate(); err != nil {
+			return index{}, fmt.Errorf("read index.json: manifest %d: digest %q: %w", i, d.Digest, err)
+		}
+		if d.Size < 0 {
+			return index{}, fmt.Errorf("read index.json: manifest %s: size %d", d.Digest, d.Size)
+		}
+	}
+	return ix, nil
+}
+
+func (ix index) encode() ([]byte, error) {
+	fields := make(map[string]json.RawMessage, len(ix.fields)+3)
+	for k, v := range ix.fields {
+		fields[k] = v
+	}
+	fields["schemaVersion"] = json.RawMessage("2")
+	if fields["mediaType"] == nil {
+		fields["mediaType"] = json.RawMessage(`"` + ocispec.MediaTypeImageIndex + `"`)
+	}
+	if ix.manifests == nil {
+		ix.manifests = []ocispec.Descriptor{}
+	}
+	m, err := json.Marshal(ix.manifests)
+	if err != nil {
+		return nil, err
+	}
+	fields["manifests"] = m
+	return json.Marshal(fields)
+}
+
+// indexCache spares a build that resolves several names from parsing index.json again and again.
+type indexCache struct {
+	mu   sync.Mutex
+	file fs.FileInfo
+	list []ocispec.Descriptor
+}
+
+// list is what index.json says now. It must not be changed.
+func (s *Store) list() ([]ocispec.Descriptor, error) {
+	fi, err := os.Stat(s.index())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read index.json: %w", err)
+	}
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	if c := s.cache.file; c != nil && os.SameFile(c, fi) && c.ModTime().Equal(fi.ModTime()) && c.Size() == fi.Size() {
+		return s.cache.list, nil
+	}
+	data, err := os.ReadFile(s.index())
+	if err != nil {
+		return nil, fmt.Errorf("read index.json: %w", err)
+	}
+	ix, err := parseIndex(data)
+	if err != nil {
+		return nil, err
+	}
+	s.cache.file, s.cache.list = fi, ix.manifests
+	return ix.manifests, nil
+}
+
+// update changes index.json under the lock.
+func (s *Store) update(change func([]ocispec.Descriptor) []ocispec.Descriptor) error {
+	unlock, err := s.mutex.Lock()
+	if err != nil {
+		return fmt.Errorf("lock index.json: %w", err)
+	}
+	defer unlock()
+	data, err := os.ReadFile(s.index())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read index.json: %w", err)
+	}
+	ix, err := parseIndex(data)
+	if err != nil {
+		return err
+	}
+	ix.manifests = change(ix.manifests)
+	data, err = ix.encode()
+	if err != nil {
+		return fmt.Errorf("write index.json: %w", err)
+	}
+	if err := s.replace(ocispec.ImageIndexFile, data); err != nil {
+		return fmt.Errorf("write index.json: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,388 @@
+// Package store keeps blobs, with the names of the images that they make up, in an OCI image layout on disk.
+//
+// The directory is a plain layout (oci-layout, index.json, blobs/sha256), so that skopeo, umoci or crane read it as it
+// is. A name is written into index.json in full: "app" is kept as "docker.io/library/app:latest", in both annotations
+// that tools look at (org.opencontainers.image.ref.name and io.containerd.image.name). A tag alone would not do: one
+// layout holds many images here, and all of them have a "latest". So other tools are given the full name:
+//
+//	skopeo copy oci:ROOT/oci:docker.io/library/app:latest docker-archive:app.tar
+//	umoci unpack --image ROOT/oci:docker.io/library/app:latest bundle
+//
+// Names that other tools wrote into index.json are found as well, and entries that nobody here understands are left
+// as they are.
+//
+// Several processes share a store. Blobs are written to tmp/ and renamed; index.json changes under a lock file, by
+// rename. Nothing is synced: what a crash of the machine damages is found when it is read, because every read is
+// checked against the size and the digest, and a damaged blob is then thrown out, so that it is fetched or sealed again.
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/rogpeppe/go-internal/lockedfile"
+)
+
+// ErrNotFound is what an unknown name or a missing blob is, by errors.Is. It is also an fs.ErrNotExist.
+var ErrNotFound = fmt.Errorf("not in the store: %w", fs.ErrNotExist)
+
+// ErrDamaged is what a blob is whose bytes are not those that its digest promises.
+var ErrDamaged = errors.New("damaged")
+
+// maxDocument bounds what Read keeps in memory: manifests, indexes and configs, as registries bound them or above.
+const maxDocument = 32 << 20
+
+// Store is an OCI image layout. It is safe for concurrent use, also by several processes.
+type Store struct {
+	dir   string
+	mutex *lockedfile.Mutex
+	cache indexCache
+}
+
+// Open opens the layout in dir and makes it if there is none. Parents of dir are made too.
+func Open(dir string) (*Store, error) {
+	s := &Store{dir: dir, mutex: lockedfile.MutexAt(filepath.Join(dir, "lock"))}
+	// An existing layout costs one look: the file that is made last.
+	if _, err := os.Lstat(s.index()); err == nil {
+		return s, nil
+	}
+	for _, d := range []string{s.tmp(), filepath.Join(dir, "blobs", "sha256")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("open the image store: %w", err)
+		}
+	}
+	unlock, err := s.mutex.Lock()
+	if err != nil {
+		return nil, fmt.Errorf("open the image store: %w", err)
+	}
+	defer unlock()
+	for _, f := range []struct{ name, data string }{
+		{ocispec.ImageLayoutFile, `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`},
+		{ocispec.ImageIndexFile, `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[]}`},
+	} {
+		if _, err := os.Lstat(filepath.Join(dir, f.name)); err == nil {
+			continue
+		}
+		if err := s.replace(f.name, []byte(f.data)); err != nil {
+			return nil, fmt.Errorf("open the image store: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// Dir is the layout's directory.
+func (s *Store) Dir() string { return s.dir }
+
+func (s *Store) tmp() string   { return filepath.Join(s.dir, "tmp") }
+func (s *Store) index() string { return filepath.Join(s.dir, ocispec.ImageIndexFile) }
+
+// Path is where the blob is, or would be. It is "" for a digest that is not well formed, so that a digest from
+// outside never names another file.
+func (s *Store) Path(d digest.Digest) string {
+	if d.Validate() != nil {
+		return ""
+	}
+	return filepath.Join(s.dir, "blobs", d.Algorithm().String(), d.Encoded())
+}
+
+// Exists says whether the store has the blob, in its full size. It does not read it.
+func (s *Store) Exists(_ context.Context, d ocispec.Descriptor) (bool, error) {
+	path := s.Path(d.Digest)
+	if path == "" {
+		return false, fmt.Errorf("look up blob %q: not a digest", d.Digest)
+	}
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up blob: %w", err)
+	}
+	return fi.Mode().IsRegular() && fi.Size() == d.Size, nil
+}
+
+// Ingest stores what write writes and returns its descriptor. Nothing is kept when write fails. Content that the
+// store has already is success.
+func (s *Store) Ingest(ctx context.Context, mediaType string, write func(io.Writer) error) (ocispec.Descriptor, error) {
+	return s.ingest(ctx, mediaType, write, nil)
+}
+
+// IngestAs is Ingest for content that is known beforehand. When what write writes is something else, nothing is kept
+// and the error is an ErrDamaged.
+func (s *Store) IngestAs(ctx context.Context, want ocispec.Descriptor, write func(io.Writer) error) error {
+	if err := want.Digest.Validate(); err != nil {
+		return fmt.Errorf("store blob %q: %w", want.Digest, err)
+	}
+	_, err := s.ingest(ctx, want.MediaType, write, &want)
+	return err
+}
+
+// Push stores what r has under the descriptor; with Fetch and Exists it makes the store what oras calls a storage.
+func (s *Store) Push(ctx context.Context, want ocispec.Descriptor, r io.Reader) error {
+	return s.IngestAs(ctx, want, func(w io.Writer) error {
+		_, err := io.Copy(w, r)
+		return err
+	})
+}
+
+func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writer) error, want *ocispec.Descriptor) (_ ocispec.Descriptor, err error) {
+	f, err := os.CreateTemp(s.tmp(), "blob-")
+	if errors.Is(err, fs.ErrNotExist) { // a layout that another tool made
+		if err = os.MkdirAll(s.tmp(), 0o755); err == nil {
+			f, err = os.CreateTemp(s.tmp(), "blob-")
+		}
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("store a blob: %w", err)
+	}
+	defer func() {
+		f.Close()
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	w := &hashingWriter{ctx: ctx, w: f, hash: sha256.New()}
+	if want != nil {
+		w.limit = want.Size
+		w.limited = true
+		if want.Digest.Algorithm() != digest.SHA256 {
+			w.hash = want.Digest.Algorithm().Hash()
+		}
+	}
+	if err := write(w); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if w.err != nil { // a write failed and the writer was not told, or did not listen
+		return ocispec.Descriptor{}, w.err
+	}
+	got := ocispec.Descriptor{MediaType: mediaType, Size: w.n}
+	if want == nil {
+		got.Digest = digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(w.hash.Sum(nil)))
+	} else {
+		got.Digest = digest.NewDigestFromEncoded(want.Digest.Algorithm(), hex.EncodeToString(w.hash.Sum(nil)))
+		if err := matches(*want, got.Digest, got.Size); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	}
+	return got, s.adopt(f, got)
+}
+
+// adopt gives a finished temporary file its name.
+func (s *Store) adopt(f *os.File, d ocispec.Descriptor) error {
+	path := s.Path(d.Digest)
+	// A blob that is there in full is kept: others may read it. It counts as new for Collect.
+	if fi, err := os.Lstat(path); err == nil && fi.Mode().IsRegular() && fi.Size() == d.Size {
+		now := time.Now()
+		if os.Chtimes(path, now, now) == nil {
+			return os.Remove(f.Name())
+		}
+	}
+	if err := f.Chmod(0o644); err != nil { // CreateTemp makes it 0600; another user's skopeo should read the layout
+		return fmt.Errorf("store blob %s: %w", d.Digest, err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("store blob %s: %w", d.Digest, err)
+	}
+	err := os.Rename(f.Name(), path)
+	if errors.Is(err, fs.ErrNotExist) { // the first blob of a second algorithm
+		if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+			err = os.Rename(f.Name(), path)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("store blob %s: %w", d.Digest, err)
+	}
+	return nil
+}
+
+// Fetch opens a blob. The reader gives an error (ErrDamaged) instead of io.EOF when size or digest are not those of
+// the descriptor. The error is ErrNotFound when there is no such blob. The caller closes the reader.
+func (s *Store) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	path := s.Path(d.Digest)
+	if path == "" {
+		return nil, fmt.Errorf("read blob %q: not a digest", d.Digest)
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("blob %s: %w", d.Digest, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read blob: %w", err)
+	}
+	r := &blobReader{file: f, left: d.Size, want: d, hash: d.Digest.Algorithm().Hash(), store: s}
+	if fi, err := f.Stat(); err == nil && fi.Size() != d.Size {
+		defer f.Close()
+		r.throwOut()
+		return nil, matches(d, "", fi.Size())
+	}
+	return r, nil
+}
+
+// Read returns a document: a manifest, an index or a config. It checks size and digest like Fetch.
+func (s *Store) Read(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	if d.Size > maxDocument {
+		return nil, fmt.Errorf("read blob %s: %d bytes are too many for a document", d.Digest, d.Size)
+	}
+	r, err := s.Fetch(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data := make([]byte, d.Size)
+	if _, err := io.ReadFull(r, data); err != nil {
+		return nil, fmt.Errorf("read blob %s: %w", d.Digest, err)
+	}
+	if _, err := r.Read(make([]byte, 1)); err != io.EOF { // the check happens at the end
+		return nil, fmt.Errorf("read blob %s: %w", d.Digest, err)
+	}
+	return data, nil
+}
+
+// Write stores a document.
+func (s *Store) Write(ctx context.Context, mediaType string, data []byte) (ocispec.Descriptor, error) {
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	if ok, err := s.Exists(ctx, d); ok && err == nil {
+		now := time.Now()
+		if os.Chtimes(s.Path(d.Digest), now, now) == nil {
+			return d, nil
+		}
+	}
+	return s.Ingest(ctx, mediaType, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// replace writes a file of the layout so that a reader sees the old one or the new one.
+func (s *Store) replace(name string, data []byte) error {
+	f, err := os.CreateTemp(s.tmp(), "file-")
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(s.tmp(), 0o755); err == nil {
+			f, err = os.CreateTemp(s.tmp(), "file-")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // nothing is there any more when all went well
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err1 := f.Close(); err == nil {
+		err = err1
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(s.dir, name))
+}
+
+// matches says what is wrong with content; an empty digest is one that was not looked at.
+func matches(want ocispec.Descriptor, got digest.Digest, size int64) error {
+	if size != want.Size {
+		return fmt.Errorf("blob %s is %w: it has %d bytes, not %d", want.Digest, ErrDamaged, size, want.Size)
+	}
+	if got != "" && got != want.Digest {
+		return fmt.Errorf("blob %s is %w: its digest is %s", want.Digest, ErrDamaged, got)
+	}
+	return nil
+}
+
+// hashingWriter writes to a file and remembers digest, size and the first error.
+type hashingWriter struct {
+	ctx     context.Context
+	w       *os.File
+	hash    hash.Hash
+	n       int64
+	limit   int64
+	limited bool
+	err     error
+}
+
+func (w *hashingWriter) Write(p []byte) (int, error) {
+	if w.err == nil {
+		w.err = w.ctx.Err()
+	}
+	if w.err == nil && w.limited && w.n+int64(len(p)) > w.limit {
+		// Stop early: whoever sends more than was promised could send for ever.
+		w.err = fmt.Errorf("blob is %w: it has more than %d bytes", ErrDamaged, w.limit)
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	n, err := w.w.Write(p)
+	w.hash.Write(p[:n])
+	w.n += int64(n)
+	w.err = err
+	return n, err
+}
+
+// blobReader is an open blob that is checked while it is read.
+type blobReader struct {
+	file  *os.File
+	left  int64
+	want  ocispec.Descriptor
+	hash  hash.Hash
+	store *Store
+	err   error
+}
+
+func (r *blobReader) Read(p []byte) (int, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if r.left == 0 {
+		r.err = r.check()
+		return 0, r.err
+	}
+	if int64(len(p)) > r.left {
+		p = p[:r.left]
+	}
+	n, err := r.file.Read(p)
+	r.hash.Write(p[:n])
+	r.left -= int64(n)
+	if err == io.EOF { // it was cut while we read
+		err = matches(r.want, "", r.want.Size-r.left)
+	}
+	r.err = err
+	return n, err
+}
+
+func (r *blobReader) check() error {
+	got := digest.NewDigestFromEncoded(r.want.Digest.Algorithm(), hex.EncodeToString(r.hash.Sum(nil)))
+	if err := matches(r.want, got, r.want.Size); err != nil {
+		r.throwOut()
+		return err
+	}
+	return io.EOF
+}
+
+// throwOut removes a damaged blob, so that it is not taken for present the next time. It leaves a blob alone that
+// somebody else has put in its place meanwhile.
+func (r *blobReader) throwOut() {
+	mine, err := r.file.Stat()
+	if err != nil {
+		return
+	}
+	path := r.store.Path(r.want.Digest)
+	if now, err := os.Lstat(path); err == nil && os.SameFile(mine, now) {
+		os.Remove(path)
+	}
+}
+
+func (r *blobReader) Close() error { return r.file.Close() }
