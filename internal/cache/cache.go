@@ -1,0 +1,362 @@
+// Package cache remembers what has been done before: under a step's key the snapshot that it made, under a chain ID the
+// snapshot that a base image's layers were unpacked into, under a snapshot the layer that it was sealed as, and under an
+// address what a server said about it.
+//
+// A record is a small plain file, found by one open and one read; it is written to tmp/ and renamed. There is nothing to
+// repair after a crash: a record that cannot be read is no record.
+//
+// # When a record is trusted
+//
+// Neither records nor the snapshots that they name are synced to disk one by one, and overlay's volatile mounts are not
+// synced at all. While the machine runs that is of no account: everybody sees what is in memory. When it crashes, a
+// record can survive whose snapshot did not. So each record carries the boot that it was written in, and is trusted in
+// that boot only, unless the whole file system was synced after it was written. Whoever syncs says so:
+//
+//	mark, err := c.BeginSync() // what was written before this call…
+//	…syncfs(2) on the state directory…
+//	err = mark.Done() // …is trusted in every boot from here on
+//
+// There is no clock in this: each boot counts its syncs, a record carries the count, and a mark says up to which count
+// records of its boot are safe.
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/rogpeppe/go-internal/lockedfile"
+)
+
+// Key names what a step makes, before it is run.
+type Key string
+
+// Kind is one of the four sorts of records.
+type Kind string
+
+const (
+	Steps  Kind = "step"   // key → snapshot
+	Chains Kind = "chain"  // chain ID of a base image's layers → snapshot
+	Seals  Kind = "sealed" // snapshot and seal options → layer
+	Remote Kind = "remote" // address → what was found there
+)
+
+// Kinds are all sorts of records.
+var kinds = [...]Kind{Steps, Chains, Seals, Remote}
+
+// Record is what is remembered under a key. Keys of Meta are made of letters, digits, dot, dash and underscore.
+type Record struct {
+	Snapshot string
+	Created  time.Time // when the work was done; Put sets it if it is zero
+	Meta     map[string]string
+}
+
+// Layer is what a snapshot was sealed as.
+type Layer struct {
+	Descriptor ocispec.Descriptor
+	DiffID     digest.Digest
+	Size       int64 // bytes before compression
+}
+
+// Options of a cache. The zero value is right for all but tests.
+type Options struct {
+	// Boot identifies the boot of the machine; "" asks the kernel.
+	Boot string
+}
+
+// Cache is a directory of records. It is safe for concurrent use, also by several processes.
+type Cache struct {
+	dir   string
+	boot  string
+	mutex *lockedfile.Mutex
+
+	mu    sync.Mutex
+	syncs map[string]syncState // what the file said when it was last read
+}
+
+// Open opens the cache in dir and makes it if there is none.
+func Open(dir string, o Options) (*Cache, error) {
+	c := &Cache{dir: dir, boot: o.Boot, mutex: lockedfile.MutexAt(filepath.Join(dir, "lock"))}
+	if c.boot == "" {
+		b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			return nil, fmt.Errorf("open the cache: which boot is this: %w", err)
+		}
+		c.boot = strings.TrimSpace(string(b))
+	}
+	if err := os.MkdirAll(c.tmp(), 0o755); err != nil {
+		return nil, fmt.Errorf("open the cache: %w", err)
+	}
+	return c, nil
+}
+
+// Boot identifies the boot that records are written in.
+func (c *Cache) Boot() string { return c.boot }
+
+func (c *Cache) tmp() string { return filepath.Join(c.dir, "tmp") }
+
+// Get looks a step up. It is false when there is no record, or none that is trusted.
+func (c *Cache) Get(k Key) (Record, bool) { return c.get(Steps, string(k)) }
+
+// Put records a step.
+func (c *Cache) Put(k Key, r Record) error { return c.put(Steps, string(k), r) }
+
+// Touch notes that a step's record was of use. It costs one system call and writes no data.
+func (c *Cache) Touch(k Key) { c.touch(Steps, string(k)) }
+
+// Delete forgets a step.
+func (c *Cache) Delete(k Key) error { return c.delete(Steps, string(k)) }
+
+// Chain looks up the snapshot that layers with this chain ID were unpacked into.
+func (c *Cache) Chain(id digest.Digest) (snapshot string, ok bool) {
+	r, ok := c.get(Chains, string(id))
+	return r.Snapshot, ok
+}
+
+// PutChain records the snapshot of a chain ID.
+func (c *Cache) PutChain(id digest.Digest, snapshot string) error {
+	return c.put(Chains, string(id), Record{Snapshot: snapshot})
+}
+
+// TouchChain notes that a chain's record was of use.
+func (c *Cache) TouchChain(id digest.Digest) { c.touch(Chains, string(id)) }
+
+// DeleteChain forgets a chain ID.
+func (c *Cache) DeleteChain(id digest.Digest) error { return c.delete(Chains, string(id)) }
+
+// Sealed looks up the layer that a snapshot was sealed as. options names everything else that the layer's bytes
+// depend on.
+func (c *Cache) Sealed(snapshot, options string) (Layer, bool) {
+	r, ok := c.get(Seals, sealKey(snapshot, options))
+	if !ok {
+		return Layer{}, false
+	}
+	var l Layer
+	if json.Unmarshal([]byte(r.Meta["descriptor"]), &l.Descriptor) != nil || l.Descriptor.Digest.Validate() != nil {
+		return Layer{}, false
+	}
+	l.DiffID = digest.Digest(r.Meta["diffid"])
+	size, err := strconv.ParseInt(r.Meta["size"], 10, 64)
+	if l.DiffID.Validate() != nil || err != nil {
+		return Layer{}, false
+	}
+	l.Size = size
+	return l, true
+}
+
+// PutSealed records the layer that a snapshot was sealed as.
+func (c *Cache) PutSealed(snapshot, options string, l Layer) error {
+	d, err := json.Marshal(l.Descriptor)
+	if err != nil {
+		return fmt.Errorf("record a layer: %w", err)
+	}
+	return c.put(Seals, sealKey(snapshot, options), Record{Snapshot: snapshot, Meta: map[string]string{
+		"descriptor": string(d), "diffid": string(l.DiffID), "size": strconv.FormatInt(l.Size, 10),
+	}})
+}
+
+// sealKey joins what cannot contain a space with what may.
+func sealKey(snapshot, options string) string { return snapshot + " " + options }
+
+// Remote looks up what was found at an address: a URL, a git repository with a reference, an image name with a
+// platform. Such a record is good in every boot, because what it names is checked by digest when it is read.
+func (c *Cache) Remote(address string) (Record, bool) { return c.get(Remote, address) }
+
+// PutRemote records what was found at an address.
+func (c *Cache) PutRemote(address string, r Record) error { return c.put(Remote, address, r) }
+
+// TouchRemote notes that the record of an address was of use.
+func (c *Cache) TouchRemote(address string) { c.touch(Remote, address) }
+
+// DeleteRemote forgets an address.
+func (c *Cache) DeleteRemote(address string) error { return c.delete(Remote, address) }
+
+// path is where a record is. The name is a digest, so that any string can be a key.
+func (c *Cache) path(kind Kind, key string) string {
+	sum := sha256.Sum256([]byte(key))
+	name := hex.EncodeToString(sum[:])
+	return c.dir + "/" + string(kind) + "/" + name[:2] + "/" + name[2:] // at most 256 directories
+}
+
+func (c *Cache) get(kind Kind, key string) (Record, bool) {
+	f, err := os.Open(c.path(kind, key))
+	if err != nil {
+		return Record{}, false
+	}
+	defer f.Close()
+	data, err := readSmall(f)
+	if err != nil {
+		return Record{}, false
+	}
+	e, ok := decode(data)
+	if !ok || e.Key != key || kind != Remote && !c.trusted(e.boot, e.syncs) {
+		return Record{}, false
+	}
+	return e.Record, true
+}
+
+// maxRecord bounds a record's file.
+const maxRecord = 1 << 20
+
+// readSmall reads a file that nearly always fits the first buffer: records are below a kilobyte.
+func readSmall(f *os.File) (string, error) {
+	var buf [2048]byte
+	n, err := f.Read(buf[:])
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	if n < len(buf) {
+		return string(buf[:n]), nil
+	}
+	rest, err := io.ReadAll(io.LimitReader(f, maxRecord))
+	return string(buf[:n]) + string(rest), err
+}
+
+func (c *Cache) put(kind Kind, key string, r Record) error {
+	if r.Created.IsZero() {
+		r.Created = time.Now()
+	}
+	state, err := c.readSyncs()
+	if err != nil {
+		return fmt.Errorf("write a cache record: %w", err)
+	}
+	data, err := encode(Entry{Kind: kind, Key: key, Record: r, boot: c.boot, syncs: state[c.boot].begun})
+	if err != nil {
+		return fmt.Errorf("write a cache record: %w", err)
+	}
+	if len(data) > maxRecord {
+		return fmt.Errorf("write a cache record: %d bytes are too many", len(data))
+	}
+	if err := c.replace(c.path(kind, key), data); err != nil {
+		return fmt.Errorf("write a cache record: %w", err)
+	}
+	return nil
+}
+
+// replace writes a file so that a reader sees the old one or the new one.
+func (c *Cache) replace(path string, data []byte) error {
+	f, err := os.CreateTemp(c.tmp(), "")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err1 := f.Close(); err == nil {
+		err = err1
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+				err = os.Rename(f.Name(), path)
+			}
+		}
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}
+
+func (c *Cache) touch(kind Kind, key string) {
+	now := time.Now()
+	os.Chtimes(c.path(kind, key), now, now) // a record that is gone, or not ours, needs no time
+}
+
+func (c *Cache) delete(kind Kind, key string) error {
+	err := os.Remove(c.path(kind, key))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete a cache record: %w", err)
+	}
+	return nil
+}
+
+// Entry is a record with what is known about it.
+type Entry struct {
+	Kind    Kind
+	Key     string
+	Used    time.Time // when it was written or last touched
+	Trusted bool
+	Record
+
+	path  string
+	boot  string
+	syncs int
+}
+
+// All lists the records of one kind that can be read, in no order.
+func (c *Cache) All(kind Kind) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for e, err := range c.files(kind) {
+			if err == nil && e.Kind == "" {
+				continue
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// files lists the records of one kind; those that cannot be read have no Kind.
+func (c *Cache) files(kind Kind) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		top := filepath.Join(c.dir, string(kind))
+		shards, err := os.ReadDir(top)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			yield(Entry{}, fmt.Errorf("list cache records: %w", err))
+			return
+		}
+		for _, shard := range shards {
+			names, err := os.ReadDir(filepath.Join(top, shard.Name()))
+			if err != nil {
+				if !yield(Entry{}, fmt.Errorf("list cache records: %w", err)) {
+					return
+				}
+				continue
+			}
+			for _, n := range names {
+				e, ok := c.load(kind, filepath.Join(top, shard.Name(), n.Name()))
+				if ok && !yield(e, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// load reads one file of a listing. It is false when the file is gone.
+func (c *Cache) load(kind Kind, path string) (Entry, bool) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Entry{path: path}, !errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return Entry{path: path}, true
+	}
+	data, err := readSmall(f)
+	if err != nil {
+		return Entry{path: path, Used: fi.ModTime()}, true
+	}
+	e, ok := decode(data)
+	if !ok || e.Kind != kind {
+		return Entry{path: path, Used: fi.ModTime()}, true
+	}
+	e.path, e.Used = path, fi.ModTime()
+	e.Trusted = kind == Remote || c.trusted(e.boot, e.syncs)
+	return e, true
+}

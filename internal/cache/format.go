@@ -1,0 +1,126 @@
+package cache
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A record's file is text, one fact a line, closed by "end": a file that was cut by a crash does not have that line, and
+// one that was filled with zeros does not have the first.
+//
+//	layerbuild-record 1
+//	kind step
+//	key 4ac2…
+//	snapshot 81f0…
+//	created 1767225600123456789
+//	boot 7d6c…
+//	syncs 2
+//	meta.content sha256:…
+//	end
+//
+// A value that would not fit a line is quoted as in Go.
+const header = "layerbuild-record 1"
+
+func encode(e Entry) ([]byte, error) {
+	b := make([]byte, 0, 512)
+	line := func(name, value string) {
+		b = append(append(b, name...), ' ')
+		if strings.ContainsAny(value, "\n\r\x00") || strings.HasPrefix(value, `"`) {
+			b = strconv.AppendQuote(b, value)
+		} else {
+			b = append(b, value...)
+		}
+		b = append(b, '\n')
+	}
+	b = append(append(b, header...), '\n')
+	line("kind", string(e.Kind))
+	line("key", e.Key)
+	line("snapshot", e.Snapshot)
+	line("created", strconv.FormatInt(e.Created.UnixNano(), 10))
+	line("boot", e.boot)
+	line("syncs", strconv.Itoa(e.syncs))
+	names := make([]string, 0, len(e.Meta))
+	for k := range e.Meta {
+		if !isMetaName(k) {
+			return nil, fmt.Errorf("%q cannot be the name of a fact", k)
+		}
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	for _, k := range names {
+		line("meta."+k, e.Meta[k])
+	}
+	return append(b, "end\n"...), nil
+}
+
+func isMetaName(s string) bool {
+	for _, c := range []byte(s) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// decode reads a record's file. It is false for what is not one, in whole.
+func decode(data string) (Entry, bool) {
+	first, data, ok := strings.Cut(data, "\n")
+	if !ok || first != header {
+		return Entry{}, false
+	}
+	var e Entry
+	for {
+		var l string
+		if l, data, ok = strings.Cut(data, "\n"); !ok {
+			return Entry{}, false // no end
+		}
+		if l == "end" {
+			return e, data == "" && e.Kind != ""
+		}
+		name, value, ok := strings.Cut(l, " ")
+		if !ok {
+			return Entry{}, false
+		}
+		if strings.HasPrefix(value, `"`) {
+			v, err := strconv.Unquote(value)
+			if err != nil {
+				return Entry{}, false
+			}
+			value = v
+		}
+		var err error
+		switch name {
+		case "kind":
+			e.Kind = Kind(value)
+		case "key":
+			e.Key = value
+		case "snapshot":
+			e.Snapshot = value
+		case "created":
+			var n int64
+			n, err = strconv.ParseInt(value, 10, 64)
+			e.Created = time.Unix(0, n)
+		case "boot":
+			e.boot = value
+		case "syncs":
+			e.syncs, err = strconv.Atoi(value)
+		default:
+			k, isMeta := strings.CutPrefix(name, "meta.")
+			if !isMeta || !isMetaName(k) {
+				return Entry{}, false // from a later version, or not ours
+			}
+			if e.Meta == nil {
+				e.Meta = make(map[string]string, 4)
+			}
+			e.Meta[k] = value
+		}
+		if err != nil {
+			return Entry{}, false
+		}
+	}
+}
