@@ -1,0 +1,95 @@
+// Package diff turns the difference between two file system states into a layer, and a layer into a directory.
+package diff
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Tree is a file system state and the one it began from, as a snapshot lays them on disk.
+type Tree struct {
+	// Dir is an overlay's upper directory or, with Full, the whole tree.
+	Dir string
+	// Lower are the directories below, top first. With Full at most one: the whole tree before.
+	Lower []string
+	Full  bool
+	// UserXattr says that the overlay keeps its marks in user.overlay.* (mounted in a user namespace).
+	UserXattr bool
+}
+
+// Options say how a layer is written. The zero value writes gzip.
+type Options struct {
+	// Epoch, if not nil, is the latest time an entry has (SOURCE_DATE_EPOCH).
+	Epoch *time.Time
+	// Compression is "gzip" (also ""), "zstd" or "none".
+	Compression string
+	// Level is the compressor's own level; 0: the one that layers of this program have.
+	Level int
+	// SkipPaths are names, without a leading slash, that count as unchanged with all that is below them.
+	SkipPaths []string
+	// Warn is told of what a layer cannot hold and was left out; may be nil.
+	Warn func(path, problem string)
+	// Table is given each entry as it is written; may be nil.
+	Table func(Entry)
+}
+
+// Stats is what was written.
+type Stats struct {
+	Entries int
+	Size    int64 // bytes of tar
+}
+
+// Layer is a sealed layer.
+type Layer struct {
+	Descriptor ocispec.Descriptor
+	DiffID     digest.Digest
+	Size       int64 // uncompressed bytes
+	Entries    int
+}
+
+// Ingester stores a blob while it is written. internal/store has one.
+type Ingester interface {
+	Ingest(ctx context.Context, mediaType string, write func(io.Writer) error) (ocispec.Descriptor, error)
+}
+
+// ApplyOptions say how a layer becomes a directory. The zero value makes an overlay directory as root.
+type ApplyOptions struct {
+	// Full: the directory holds the whole tree below, and whiteouts remove from it. Otherwise the directory is
+	// empty and becomes an overlay's, with overlay's own whiteouts.
+	Full bool
+	// UserXattr: the overlay will be mounted with userxattr.
+	UserXattr bool
+	// OnOwnerError and OnSkip are told of what could not be had and was left out; nil: that is an error.
+	OnOwnerError func(path string, uid, gid int, err error)
+	OnSkip       func(path, what string, err error)
+}
+
+// Applied is what a layer turned out to be.
+type Applied struct {
+	DiffID  digest.Digest
+	Size    int64 // uncompressed bytes
+	Entries int
+	// Implied are directories that the layer's entries needed and that it did not list, "." for the root. In an
+	// overlay directory they hide what the layers below say about them: give them to Inherit once those are known.
+	Implied []string
+}
+
+// Entry is one entry of a layer.
+type Entry struct {
+	Path     string // without leading and trailing slash; "." for the root
+	Type     byte   // archive/tar's type flag: TypeReg, TypeDir, …
+	Mode     uint32 // 12 bits
+	UID, GID int
+	Size     int64
+	ModTime  time.Time
+	Link     string // target of a symbolic link; path of the file that a hard link names
+	Major    uint32
+	Minor    uint32
+	Xattrs   map[string]string
+	// Content is the file's content as it streams by, valid until the next entry; nil from Options.Table.
+	Content io.Reader
+}
