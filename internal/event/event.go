@@ -35,7 +35,8 @@ type Done struct {
 	Time   time.Time
 }
 
-// Log carries output of a step's command.
+// Log carries output of a step's command, in pieces as they come: a piece may end within a line or a character. Data is
+// the sender's again when the Sink returns; a Sink that wants to keep it makes a copy.
 type Log struct {
 	ID     ID
 	Stream int // 1 standard output, 2 standard error
@@ -64,6 +65,13 @@ type Warning struct {
 	Time    time.Time
 }
 
+// Expect says how many pieces of work the build will have in all, those that were begun included. It may be said again
+// when more is known; the last one counts.
+type Expect struct {
+	Work int
+	Time time.Time
+}
+
 // Result is the last event of a build that succeeded.
 type Result struct {
 	Names  []string // names given to the image
@@ -76,4 +84,5 @@ func (Done) event()     {}
 func (Log) event()      {}
 func (Progress) event() {}
 func (Warning) event()  {}
+func (Expect) event()   {}
 func (Result) event()   {}

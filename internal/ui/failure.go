@@ -1,0 +1,185 @@
+package ui
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/event"
+)
+
+// Failure is why a build failed, with everything that helps to see it. Only Err must be there.
+type Failure struct {
+	Step   string   // the step's name; "": it was none
+	Output []string // the last lines of what its command printed
+	File   string   // the Dockerfile; "" or no Source: no excerpt
+	Source []byte   // what is in it
+	Start  int      // the first line that Err is about, from 1; 0: no excerpt
+	End    int      // the last one; less than Start: the same
+	Err    error
+}
+
+// PrintOptions are how something is printed.
+type PrintOptions struct {
+	Color bool
+	Width int // where long lines of a file are cut; 0: 200 columns
+}
+
+const (
+	outputRule  = "------\n"
+	excerptRule = "--------------------\n"
+)
+
+// Print writes f as BuildKit does: the step with its last output, the place in the Dockerfile, and last the error.
+func (f Failure) Print(w io.Writer, o PrintOptions) error {
+	var b strings.Builder
+	if len(f.Output) > 0 {
+		b.WriteString(outputRule)
+		fmt.Fprintf(&b, " > %s:\n", clean(f.Step))
+		for _, line := range f.Output {
+			b.WriteString(clean(line) + "\n")
+		}
+		b.WriteString(outputRule)
+	}
+	b.WriteString(excerpt(f.File, f.Source, f.Start, f.End, o.Width))
+	text := "error: " + cleanLines(f.Err.Error())
+	if o.Color {
+		text = colors.failed + "error:" + colors.off + strings.TrimPrefix(text, "error:")
+	}
+	b.WriteString(text + "\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// cleanLines is clean for text of several lines.
+func cleanLines(s string) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = clean(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// excerpt shows the lines start to end of a file, marked, with some of those around: two for one line, one for more.
+// It is empty where the file does not have them.
+func excerpt(file string, source []byte, start, end, width int) string {
+	if file == "" || len(source) == 0 || start < 1 {
+		return ""
+	}
+	if width == 0 {
+		width = 200
+	}
+	lines := strings.Split(strings.TrimSuffix(string(source), "\n"), "\n")
+	if start > len(lines) {
+		return ""
+	}
+	end = min(max(start, end), len(lines))
+	around := 1
+	if start == end {
+		around = 2
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s:%d\n%s", clean(file), start, excerptRule)
+	for n := max(1, start-around); n <= min(len(lines), end+around); n++ {
+		mark := "   "
+		if n >= start && n <= end {
+			mark = ">>>"
+		}
+		fmt.Fprintf(&b, " %3d | %s %s\n", n, mark, cut(visible(strings.TrimSuffix(lines[n-1], "\r")), width))
+	}
+	b.WriteString(excerptRule)
+	return b.String()
+}
+
+// visible shows a line of a file: nothing that is in it is left out, for it may be what the error is about.
+func visible(line string) string {
+	if isClean(line) {
+		return line
+	}
+	var b strings.Builder
+	column := 0
+	for i, r := range line {
+		switch {
+		case r == '\t':
+			n := 8 - column%8
+			b.WriteString(strings.Repeat(" ", n))
+			column += n
+		case r == '\uFFFD' && !strings.HasPrefix(line[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, line[i])
+			column += 4
+		case r < ' ' || r >= 0x7f && r < 0xa0 || turns(r) || r == '\uFEFF':
+			n, _ := fmt.Fprintf(&b, `\u%04x`, r)
+			column += n
+		default:
+			b.WriteRune(r)
+			column += width(r)
+		}
+	}
+	return b.String()
+}
+
+// PrintWarnings writes the summary of a build's warnings that stands at its end; nothing where there are none.
+func PrintWarnings(w io.Writer, warnings []event.Warning, o PrintOptions) error {
+	if len(warnings) == 0 {
+		return nil
+	}
+	var b strings.Builder
+	head := fmt.Sprintf(" %s found:", count(len(warnings)))
+	if o.Color {
+		head = colors.canceled + head + colors.off
+	}
+	b.WriteString("\n" + head + "\n")
+	for _, warning := range warnings {
+		b.WriteString(" - " + warningText(warning) + place(warning) + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// PrintFindings writes warnings in full, each with its rule, where that is explained, and an excerpt: what a check of
+// a Dockerfile is run for. source returns what is in a file that a warning names, nil where that is not known.
+func PrintFindings(w io.Writer, warnings []event.Warning, source func(file string) []byte, o PrintOptions) error {
+	var b strings.Builder
+	if len(warnings) == 0 {
+		b.WriteString("Check complete, no warnings found.\n")
+	} else {
+		have := "has"
+		if len(warnings) > 1 {
+			have = "have"
+		}
+		fmt.Fprintf(&b, "Check complete, %s %s been found!\n", count(len(warnings)), have)
+	}
+	for _, warning := range warnings {
+		head := "WARNING:"
+		if o.Color {
+			head = colors.canceled + head + colors.off
+		}
+		b.WriteString("\n" + head)
+		if warning.Rule != "" {
+			b.WriteString(" " + clean(warning.Rule))
+		}
+		if warning.URL != "" {
+			b.WriteString(" - " + clean(warning.URL))
+		}
+		b.WriteString("\n" + cleanLines(warning.Message) + "\n")
+		text := ""
+		if source != nil && warning.File != "" {
+			text = excerpt(warning.File, source(warning.File), warning.Line, warning.Line, o.Width)
+		}
+		if text == "" {
+			if text = strings.Trim(place(warning), " ()"); text != "" {
+				text += "\n"
+			}
+		}
+		b.WriteString(text)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func count(warnings int) string {
+	if warnings == 1 {
+		return "1 warning"
+	}
+	return fmt.Sprintf("%d warnings", warnings)
+}

@@ -1,0 +1,424 @@
+package ui
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/event"
+	"golang.org/x/term"
+)
+
+// live renders a build on a terminal: a picture of what is going on, painted over the one before, ten times a second
+// at most and only when it differs. One picture is one write, and of it only the lines that changed, so that nothing
+// flickers. Of the terminal it wants no more than what every terminal since the VT100 has.
+type live struct {
+	rec   *record
+	w     *writer
+	size  func() (width, height int)
+	logs  int
+	paint palette
+	// What is on the terminal now: the lines above the cursor, which is at the beginning of the line below them.
+	drawn      []frameLine
+	drawnWidth int
+}
+
+// frameLine is one line of the picture.
+type frameLine struct {
+	text string // with colours
+	cols int    // columns that it takes
+}
+
+const livePause = 100 * time.Millisecond
+
+func newLive(mu *sync.Mutex, rec *record, out io.Writer, o Options) *live {
+	l := &live{rec: rec, logs: o.LogLines, size: sizer(out, o)}
+	if l.logs <= 0 {
+		l.logs = 6
+	}
+	if !o.NoColor {
+		l.paint = colors
+	}
+	l.w = newWriter(mu, out, livePause, func(now time.Time) time.Duration {
+		l.draw(now, false)
+		for _, w := range rec.order {
+			if w.state == running {
+				return livePause // the time it takes is on the screen
+			}
+		}
+		return 0
+	})
+	return l
+}
+
+// sizer asks the terminal for its size before each picture: it is cheaper than to listen for SIGWINCH and be right.
+func sizer(out io.Writer, o Options) func() (int, int) {
+	return func() (int, int) {
+		width, height := o.Width, o.Height
+		if f, ok := out.(*os.File); ok && (width == 0 || height == 0) {
+			if w, h, err := term.GetSize(int(f.Fd())); err == nil {
+				if width == 0 {
+					width = w
+				}
+				if height == 0 {
+					height = h
+				}
+			}
+		}
+		if width <= 0 {
+			width = 80
+		}
+		if height <= 0 {
+			height = 24
+		}
+		return width, height
+	}
+}
+
+func (l *live) handle(event.Event, *work) { l.w.poke() }
+func (l *live) line(*work, []byte)        {}
+
+func (l *live) close() error {
+	l.w.mu.Lock()
+	l.w.fill = func(now time.Time) time.Duration {
+		l.draw(now, true)
+		return 0
+	}
+	l.w.mu.Unlock()
+	return l.w.close()
+}
+
+// Control sequences: ECMA-48, and DEC's private modes for the cursor (25) and for wrapping lines (7). Wrapping is off
+// while a picture is painted: where terminal and we disagree about a character's width, a line is cut and not two.
+const (
+	beginFrame = "\x1b[?25l\x1b[?7l"
+	endFrame   = "\x1b[?7h\x1b[?25h"
+	clearLine  = "\x1b[K"
+	clearBelow = "\x1b[J"
+)
+
+// draw hands a picture to the writer, if it differs from what is on the terminal.
+func (l *live) draw(now time.Time, final bool) {
+	if len(l.rec.order) == 0 {
+		return
+	}
+	width, height := l.size()
+	frame := l.picture(now, width, height, final)
+	same := width == l.drawnWidth && !final
+	if same && equal(frame, l.drawn) {
+		return
+	}
+	b := append(l.w.buf, beginFrame...)
+	if up := l.rows(width); up > 0 {
+		b = fmt.Appendf(b, "\r\x1b[%dA", up)
+	}
+	for i, line := range frame {
+		if !same || i >= len(l.drawn) || line.text != l.drawn[i].text {
+			b = append(append(b, line.text...), clearLine...)
+		}
+		b = append(b, "\r\n"...)
+	}
+	if !same || len(frame) < len(l.drawn) {
+		b = append(b, clearBelow...)
+	}
+	l.w.buf = append(b, endFrame...)
+	l.drawn, l.drawnWidth = frame, width
+}
+
+// rows is how many rows are between the picture's first line and the cursor. On a terminal that became narrower a
+// line may take several: most of today's wrap again what they show.
+func (l *live) rows(width int) int {
+	rows := len(l.drawn)
+	for _, line := range l.drawn {
+		rows += max(0, line.cols-1) / width
+	}
+	return rows
+}
+
+func equal(a, b []frameLine) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].text != b[i].text {
+			return false
+		}
+	}
+	return true
+}
+
+// picture lays out the build as it is now. A final picture has every step and may be higher than the terminal.
+func (l *live) picture(now time.Time, width, height int, final bool) []frameLine {
+	p := painter{width: width - 1, palette: l.paint, now: now} // the last column stays free: some terminals wrap after it
+	lines := []frameLine{p.header(l.rec, final)}
+	var blocks []block
+	if final {
+		blocks = l.all()
+	} else {
+		blocks = l.choose(max(1, height-2)) // the header, and the line that the cursor is on
+	}
+	for _, b := range blocks {
+		lines = append(lines, p.step(b.w))
+		for _, part := range pickParts(b.w, b.parts) {
+			lines = append(lines, p.part(part))
+		}
+		for _, line := range b.w.lastLines(b.logs) {
+			lines = append(lines, p.log(b.w, line))
+		}
+	}
+	return lines
+}
+
+// block is a piece of work in a picture: a line, and how many more for its parts and its output.
+type block struct {
+	w           *work
+	parts, logs int
+}
+
+func (l *live) all() []block {
+	blocks := make([]block, len(l.rec.order))
+	for i, w := range l.rec.order {
+		blocks[i] = block{w: w}
+		if w.state == failed {
+			blocks[i].logs = tailLines
+		}
+	}
+	return blocks
+}
+
+// maxParts is how many parts of one piece of work a picture has.
+const maxParts = 8
+
+// choose picks what fits into so many lines. First come the steps that run or failed; then some of the steps that
+// ended, the latest first; what is left is shared between the output and the parts of those that run.
+func (l *live) choose(room int) []block {
+	var busy, ended []*work
+	for _, w := range l.rec.order {
+		if w.state == running || w.state == failed {
+			busy = append(busy, w)
+		} else {
+			ended = append(ended, w)
+		}
+	}
+	if len(busy) > room {
+		busy = busy[len(busy)-room:]
+	}
+	room -= len(busy)
+	wants := make(map[*work]*block, len(busy))
+	var want int
+	for _, w := range busy {
+		b := &block{w: w, parts: min(maxParts, len(w.parts)), logs: min(l.logs, w.lineCount())}
+		wants[w] = b
+		want += b.parts + b.logs
+	}
+	keep := min(len(ended), max(room-want, min(room, 3)))
+	room -= keep
+	shrink(busy, wants, want, room)
+	keepFrom := len(ended) - keep
+	shown := make([]block, 0, len(busy)+keep)
+	e := 0
+	for _, w := range l.rec.order {
+		if e < len(ended) && ended[e] == w {
+			if e++; e > keepFrom {
+				shown = append(shown, block{w: w})
+			}
+		} else if b := wants[w]; b != nil {
+			shown = append(shown, *b)
+		}
+	}
+	return shown
+}
+
+// shrink takes lines from those who want most, until all fit into room.
+func shrink(busy []*work, wants map[*work]*block, want, room int) {
+	for ; want > room; want-- {
+		var most *block
+		for _, w := range busy {
+			if b := wants[w]; most == nil || b.parts+b.logs > most.parts+most.logs {
+				most = b
+			}
+		}
+		if most.parts > most.logs {
+			most.parts--
+		} else {
+			most.logs--
+		}
+	}
+}
+
+// pickParts returns n parts of w, in their order: those that are not done first, of the others the latest.
+func pickParts(w *work, n int) []*part {
+	if len(w.parts) <= n {
+		return w.parts
+	}
+	active := 0
+	for _, p := range w.parts {
+		if !p.done {
+			active++
+		}
+	}
+	skipActive, skipDone := max(0, active-n), len(w.parts)-active-max(0, n-active)
+	picked := make([]*part, 0, n)
+	for _, p := range w.parts {
+		switch {
+		case p.done && skipDone > 0:
+			skipDone--
+		case !p.done && skipActive > 0 && len(picked)+skipActive >= n:
+			skipActive--
+		case len(picked) < n:
+			picked = append(picked, p)
+		}
+	}
+	return picked
+}
+
+// lineCount is how many lines of w's output there are to show.
+func (w *work) lineCount() int {
+	n := 0
+	if w.tail != nil {
+		n = w.tail.count()
+	}
+	if w.openLine() != "" {
+		n++
+	}
+	return n
+}
+
+// openLine is the line that has not ended yet.
+func (w *work) openLine() string {
+	for _, s := range w.streams {
+		if s != nil && len(s.line) > 0 {
+			return string(s.line)
+		}
+	}
+	return ""
+}
+
+// lastLines are the last n lines of w's output, the one that has not ended included.
+func (w *work) lastLines(n int) []string {
+	if n == 0 {
+		return nil
+	}
+	if open := w.openLine(); open != "" {
+		return append(w.tail.last(n-1), open)
+	}
+	return w.tail.last(n)
+}
+
+// painter makes lines of a picture.
+type painter struct {
+	palette
+	width int
+	now   time.Time
+}
+
+// palette are the sequences that turn a colour on, and off again; empty where there are none.
+type palette struct{ done, failed, canceled, off string }
+
+var colors = palette{done: "\x1b[36m", failed: "\x1b[31m", canceled: "\x1b[33m", off: "\x1b[0m"}
+
+func (p painter) header(r *record, final bool) frameLine {
+	color, word := "", ""
+	if final {
+		color, word = p.done, " FINISHED"
+		if r.failed != nil {
+			color = p.failed
+		}
+	}
+	return p.line(fmt.Sprintf("[+] Building %s (%d/%d)%s", seconds(p.now.Sub(r.begun)), r.ended, r.total(), word), "", color)
+}
+
+func (p painter) step(w *work) frameLine {
+	color, word := "", ""
+	switch w.state {
+	case succeeded:
+		color = p.done
+	case cached:
+		color, word = p.done, "CACHED "
+	case failed:
+		color, word = p.failed, "ERROR "
+	case canceled:
+		color, word = p.canceled, "CANCELED "
+	case running:
+	default:
+		panic("unreachable")
+	}
+	return p.line(" => "+word+w.name, seconds(w.elapsed(p.now)), color)
+}
+
+func (p painter) log(w *work, line string) frameLine {
+	color := ""
+	if w.state == failed {
+		color = p.failed
+	}
+	return p.line(" => => # "+line, "", color)
+}
+
+// barWidth is the number of columns that a bar is long, inside its brackets.
+const barWidth = 20
+
+func (p painter) part(part *part) frameLine {
+	right := amount(part.current, part.total)
+	if part.total > 0 && p.width >= 64 {
+		full := int(barWidth * min(max(0, part.current), part.total) / part.total)
+		bar := strings.Repeat("=", full)
+		if full < barWidth {
+			bar += ">"
+		}
+		right += fmt.Sprintf(" [%-*.*s]", barWidth, barWidth, bar)
+	}
+	end := p.now
+	if part.done {
+		end = part.last
+	}
+	right += fmt.Sprintf(" %6s", seconds(end.Sub(part.begun)))
+	return p.line(" => => "+shorten(clean(part.name)), right, "")
+}
+
+// line makes a line of what stands left, cut where there is no room for it, and right. Both are clean.
+func (p painter) line(left, right, color string) frameLine {
+	room := p.width
+	if right != "" {
+		room -= len(right) + 1
+	}
+	if room < 8 && right != "" {
+		room, right = p.width, ""
+	}
+	left = cut(left, room)
+	cols := columns(left)
+	text := left
+	if right != "" {
+		text += strings.Repeat(" ", p.width-cols-len(right)) + right
+		cols = p.width
+	}
+	if color != "" {
+		text = color + text + p.off
+	}
+	return frameLine{text: text, cols: cols}
+}
+
+// shorten leaves twelve digits of each digest in s, as image IDs are shown everywhere.
+func shorten(s string) string {
+	const name, full, short = "sha256:", 64, 12
+	var b strings.Builder
+	for {
+		before, after, ok := strings.Cut(s, name)
+		b.WriteString(before)
+		if !ok {
+			return b.String()
+		}
+		b.WriteString(name)
+		n := 0
+		for n < len(after) && strings.IndexByte("0123456789abcdef", after[n]) >= 0 {
+			n++
+		}
+		if n == full {
+			b.WriteString(after[:short])
+			after = after[full:]
+		}
+		s = after
+	}
+}

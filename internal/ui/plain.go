@@ -1,0 +1,251 @@
+package ui
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/event"
+)
+
+// plain renders a build as text for logs: a block of lines for each piece of work, each line beginning with its
+// number. Where several run at once it stays with one of them for a while, so that blocks are not torn to shreds;
+// what the others say waits.
+type plain struct {
+	rec     *record
+	w       *writer
+	now     time.Time           // of the Log that is being taken apart
+	waiting []*work             // those that have something to say, in the order in which they began to wait
+	partial map[*work]time.Time // those that may have an unfinished line, and since when
+	pending int                 // bytes that wait in all
+	current *work               // whose block it is
+	since   time.Time           // when it became so
+	spoke   time.Time           // when it last said something
+	begun   bool                // something was written
+}
+
+// plainWork is what the plain view knows of a piece of work.
+type plainWork struct {
+	text []byte // lines that wait to be written
+	said bool   // it has begun to say something: on the waiting list, or current
+}
+
+const (
+	plainPause   = 100 * time.Millisecond // between writes
+	partialAfter = time.Second            // an unfinished line is shown when nothing was added to it for so long
+	partEvery    = 5 * time.Second        // how often the progress of one part is told
+	stayIdle     = time.Second            // how long a block is kept for a piece of work that says nothing, when others wait
+	stayBusy     = 5 * time.Second        // and for one that does
+	stayBytes    = 1 << 20                // unless more than this waits
+)
+
+func newPlain(mu *sync.Mutex, rec *record, out io.Writer) *plain {
+	p := &plain{rec: rec, partial: map[*work]time.Time{}}
+	p.w = newWriter(mu, out, plainPause, p.fill)
+	return p
+}
+
+func (p *plain) handle(e event.Event, w *work) {
+	switch e := e.(type) {
+	case event.Start:
+		p.say(w, "")
+	case event.Done:
+		p.done(w)
+	case event.Log:
+		p.w.throttle(func() int { return p.pending })
+		p.now, p.partial[w] = e.Time, e.Time
+	case event.Progress:
+		p.progress(e, w)
+	case event.Warning:
+		if w != nil {
+			p.say(w, "WARN: "+warningText(e)+place(e))
+		}
+	case event.Expect, event.Result:
+	default:
+		panic(fmt.Sprintf("unreachable: %T", e))
+	}
+}
+
+func (p *plain) done(w *work) {
+	delete(p.partial, w)
+	if w.note != "" {
+		p.say(w, w.note)
+	}
+	switch w.state {
+	case cached:
+		p.say(w, "CACHED")
+	case canceled:
+		p.say(w, "CANCELED")
+	case failed:
+		p.say(w, "ERROR: "+clean(w.err.Error()))
+	case succeeded:
+		p.say(w, "DONE "+seconds(w.elapsed(w.end)))
+	default:
+		panic("unreachable: a piece of work is done and runs")
+	}
+}
+
+func (p *plain) progress(e event.Progress, w *work) {
+	for _, part := range w.parts {
+		if part.name != e.Part {
+			continue
+		}
+		if part.printed.IsZero() {
+			part.printed = e.Time
+		}
+		if !e.Done && e.Time.Sub(part.printed) < partEvery {
+			return
+		}
+		part.printed = e.Time
+		text := clean(part.name) + " " + amount(part.current, part.total) + " " + seconds(part.last.Sub(part.begun))
+		if e.Done {
+			text += " done"
+		}
+		p.say(w, text)
+		return
+	}
+}
+
+// say adds a line to w's block; an empty one only sees to it that there is a block.
+func (p *plain) say(w *work, text string) {
+	if text != "" {
+		p.append(w, func(b []byte) []byte { return append(append(b, text...), '\n') })
+		return
+	}
+	p.wait(w)
+	p.w.poke()
+}
+
+func (p *plain) line(w *work, line []byte) {
+	p.append(w, func(b []byte) []byte {
+		b = strconv.AppendFloat(b, max(0, p.now.Sub(w.begun).Seconds()), 'f', 3, 64)
+		if len(line) > 0 {
+			b = append(append(b, ' '), line...)
+		}
+		return append(b, '\n')
+	})
+}
+
+func (p *plain) append(w *work, add func([]byte) []byte) {
+	before := len(w.plain.text)
+	w.plain.text = add(append(strconv.AppendInt(append(w.plain.text, '#'), int64(w.number), 10), ' '))
+	p.pending += len(w.plain.text) - before
+	p.wait(w)
+	p.w.poke()
+}
+
+func (p *plain) wait(w *work) {
+	if !w.plain.said {
+		w.plain.said = true
+		p.waiting = append(p.waiting, w)
+	}
+}
+
+// fill hands what is due to the writer.
+func (p *plain) fill(now time.Time) time.Duration {
+	next := p.flushPartial(now)
+	for {
+		if w := p.current; w != nil {
+			if len(w.plain.text) > 0 {
+				p.take(w)
+				p.spoke = now
+			}
+			if stay := p.stay(w, now); stay > 0 {
+				return sooner(next, stay)
+			}
+		}
+		if len(p.waiting) == 0 {
+			return next
+		}
+		p.turn(now)
+	}
+}
+
+// stay is how long the block still belongs to w; 0: no longer.
+func (p *plain) stay(w *work, now time.Time) time.Duration {
+	if w.state != running {
+		return 0
+	}
+	if p.pending > stayBytes {
+		return 0
+	}
+	return max(0, min(p.spoke.Add(stayIdle).Sub(now), p.since.Add(stayBusy).Sub(now)))
+}
+
+// turn gives the block to whoever waits longest.
+func (p *plain) turn(now time.Time) {
+	if old := p.current; old != nil {
+		old.plain.said = false
+		if old.state == running {
+			p.w.buf = fmt.Appendf(p.w.buf, "#%d ...\n", old.number)
+		}
+	}
+	if p.begun {
+		p.w.buf = append(p.w.buf, '\n')
+	}
+	w := p.waiting[0]
+	p.waiting = p.waiting[1:]
+	p.current, p.since, p.spoke, p.begun = w, now, now, true
+	p.w.buf = fmt.Appendf(p.w.buf, "#%d %s\n", w.number, cut(w.name, maxName))
+}
+
+// maxName is how much of a step's name a header shows.
+const maxName = 160
+
+func (p *plain) take(w *work) {
+	p.w.buf = append(p.w.buf, w.plain.text...)
+	p.pending -= len(w.plain.text)
+	if w.plain.text = w.plain.text[:0]; w.state != running || cap(w.plain.text) > stayBytes {
+		w.plain.text = nil
+	}
+}
+
+// flushPartial shows lines that wait for their ends too long: the command asks something, or draws a bar.
+func (p *plain) flushPartial(now time.Time) time.Duration {
+	var next time.Duration
+	for w, since := range p.partial {
+		open := false
+		for _, s := range w.streams {
+			open = open || s != nil && s.dirty
+		}
+		switch left := since.Add(partialAfter).Sub(now); {
+		case !open:
+			delete(p.partial, w)
+		case left <= 0:
+			delete(p.partial, w)
+			p.now = since
+			w.flush()
+		default:
+			next = sooner(next, left)
+		}
+	}
+	return next
+}
+
+// sooner is the smaller of two times that are 0 where there is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+func (p *plain) close() error {
+	p.w.mu.Lock()
+	// Whatever is running now has no more to say.
+	p.w.fill = func(now time.Time) time.Duration {
+		for {
+			if p.current != nil {
+				p.take(p.current)
+			}
+			if len(p.waiting) == 0 {
+				return 0
+			}
+			p.turn(now)
+		}
+	}
+	p.w.mu.Unlock()
+	return p.w.close()
+}

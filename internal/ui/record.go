@@ -1,0 +1,235 @@
+package ui
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/event"
+)
+
+// record is what is known of a build, in every mode: the views render it, and it outlives them.
+type record struct {
+	work     map[event.ID]*work
+	order    []*work // as they were begun
+	failed   *work   // the first that failed
+	begun    time.Time
+	ended    int // pieces of work that are not running
+	expected int // as the build last said; 0: it did not
+	warnings []event.Warning
+	said     map[event.Warning]bool
+	result   *event.Result
+}
+
+// work is one piece of work.
+type work struct {
+	id         event.ID
+	number     int // from 1, in the order in which work was begun
+	name       string
+	begun, end time.Time
+	state      state
+	running    int // how many say that they are at it: equal work has equal IDs
+	err        error
+	note       string
+	parts      []*part
+	streams    [2]*lines
+	tail       *tail
+	plain      plainWork
+}
+
+// state is what became of a piece of work.
+type state uint8
+
+const (
+	running state = iota
+	succeeded
+	cached
+	failed
+	canceled
+)
+
+// part is a part of a piece of work that has a size.
+type part struct {
+	name           string
+	current, total int64
+	begun, last    time.Time
+	done           bool
+	printed        time.Time // when the plain view last wrote of it
+}
+
+// start notes that e's work was begun and returns it.
+func (r *record) start(e event.Start) *work {
+	w := r.at(e.ID, e.Time)
+	if w.running++; w.running == 1 {
+		if w.state != running {
+			r.ended--
+		}
+		w.state, w.begun, w.end = running, e.Time, time.Time{}
+	}
+	if e.Name != "" {
+		w.name = clean(e.Name)
+	}
+	return w
+}
+
+// done notes that e's work has ended; last is false while others are still at the same.
+func (r *record) done(e event.Done) (w *work, last bool) {
+	w = r.at(e.ID, e.Time)
+	if w.running--; w.running > 0 && e.Err == nil || w.state == failed && w.err != nil && e.Err == nil {
+		return w, false
+	}
+	if w.end.IsZero() {
+		r.ended++
+	}
+	w.running, w.end, w.err, w.note = 0, e.Time, e.Err, clean(e.Note)
+	w.flush()
+	switch {
+	case errors.Is(e.Err, context.Canceled):
+		w.state = canceled
+	case e.Err != nil:
+		w.state = failed
+		if r.failed == nil {
+			r.failed = w
+		}
+	case e.Cached:
+		w.state = cached
+	default:
+		w.state = succeeded
+	}
+	return w, true
+}
+
+// forget drops what only a running or a failed piece of work needs.
+func (w *work) forget() {
+	w.streams = [2]*lines{}
+	if w.state != failed {
+		w.parts, w.tail = nil, nil
+	}
+}
+
+// at returns the piece of work that id names; one that nobody has begun is begun now and called by its ID.
+func (r *record) at(id event.ID, now time.Time) *work {
+	w := r.work[id]
+	if w == nil {
+		if r.work == nil {
+			r.work, r.begun = map[event.ID]*work{}, now
+		}
+		w = &work{id: id, number: len(r.order) + 1, name: clean(string(id)), begun: now}
+		r.work[id] = w
+		r.order = append(r.order, w)
+	}
+	return w
+}
+
+// progress notes how far a part is.
+func (r *record) progress(e event.Progress) (*work, *part) {
+	w := r.at(e.ID, e.Time)
+	i := slices.IndexFunc(w.parts, func(p *part) bool { return p.name == e.Part })
+	if i < 0 {
+		i = len(w.parts)
+		w.parts = append(w.parts, &part{name: e.Part, begun: e.Time})
+	}
+	p := w.parts[i]
+	p.current, p.total, p.last = e.Current, e.Total, e.Time
+	p.done = e.Done
+	return w, p
+}
+
+// warn notes a warning; it is false for one that was said before.
+func (r *record) warn(e event.Warning) bool {
+	key := event.Warning{Rule: e.Rule, Message: e.Message, File: e.File, Line: e.Line}
+	if r.said[key] {
+		return false
+	}
+	if r.said == nil {
+		r.said = map[event.Warning]bool{}
+	}
+	r.said[key] = true
+	r.warnings = append(r.warnings, e)
+	return true
+}
+
+func (r *record) sortedWarnings() []event.Warning {
+	return slices.SortedStableFunc(slices.Values(r.warnings), func(a, b event.Warning) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+	})
+}
+
+// total is how many pieces of work the build has, as far as one knows.
+func (r *record) total() int { return max(r.expected, len(r.order)) }
+
+// log takes output of w's command; emit is called for each line of it. The two streams have a line each: what a
+// program prints on one must not land in the middle of a line of the other.
+func (w *work) log(stream int, data []byte, emit func(w *work, line []byte)) {
+	i := 0
+	if stream == 2 {
+		i = 1
+	}
+	if w.streams[i] == nil {
+		if w.tail == nil {
+			w.tail = &tail{}
+		}
+		w.streams[i] = &lines{emit: func(line []byte) {
+			w.tail.add(line)
+			emit(w, line)
+		}}
+	}
+	w.streams[i].write(data)
+}
+
+// flush ends the lines that have not ended.
+func (w *work) flush() {
+	for _, s := range w.streams {
+		if s != nil {
+			s.flush()
+		}
+	}
+}
+
+// elapsed is how long w took, or takes until now.
+func (w *work) elapsed(now time.Time) time.Duration {
+	if !w.end.IsZero() {
+		now = w.end
+	}
+	return max(0, now.Sub(w.begun))
+}
+
+// tail keeps the last lines that it is given, in buffers that it uses again.
+type tail struct {
+	ring [tailLines][]byte
+	next int
+	full bool
+}
+
+// tailLines is how many lines of a step's output are kept for the message of its failure.
+const tailLines = 20
+
+func (t *tail) add(line []byte) {
+	t.ring[t.next] = append(t.ring[t.next][:0], line...)
+	if t.next++; t.next == len(t.ring) {
+		t.next, t.full = 0, true
+	}
+}
+
+// last returns copies of the last lines, n at most, oldest first.
+func (t *tail) last(n int) []string {
+	if t == nil {
+		return nil
+	}
+	n = min(n, t.count())
+	out := make([]string, 0, n)
+	for i := range n {
+		out = append(out, string(t.ring[(t.next-n+i+len(t.ring))%len(t.ring)]))
+	}
+	return out
+}
+
+// count is how many lines are kept.
+func (t *tail) count() int {
+	if t.full {
+		return len(t.ring)
+	}
+	return t.next
+}

@@ -1,0 +1,319 @@
+package ui
+
+import (
+	"sort"
+	"strings"
+	"unicode/utf8"
+)
+
+// width is the number of columns that r takes on a terminal.
+func width(r rune) int {
+	if r < 0x300 {
+		return 1 // Latin: the common case; controls never get here
+	}
+	if in(zeroWidth[:], r) {
+		return 0
+	}
+	if in(wide[:], r) {
+		return 2
+	}
+	return 1
+}
+
+func in(table []span, r rune) bool {
+	i := sort.Search(len(table), func(i int) bool { return table[i].last >= r })
+	return i < len(table) && table[i].first <= r
+}
+
+// columns is the number of columns that s, which is clean, takes.
+func columns(s string) int {
+	n := 0
+	for _, r := range s {
+		n += width(r)
+	}
+	return n
+}
+
+// cut returns as much of s, which is clean, as fits into n columns; where something is left out it ends in "..".
+func cut(s string, n int) string {
+	if n <= 0 {
+		return ""
+	}
+	if len(s) <= n { // no character has more columns than bytes
+		return s
+	}
+	const more = ".."
+	taken, room := 0, 0 // room: where to stop when it does not fit entirely
+	for i, r := range s {
+		w := width(r)
+		if taken+w > n {
+			if n <= len(more) {
+				return s[:i]
+			}
+			return s[:room] + more
+		}
+		taken += w
+		if taken <= n-len(more) {
+			room = i + utf8.RuneLen(r)
+			if r == utf8.RuneError {
+				room = i + len("\uFFFD")
+			}
+		}
+	}
+	return s
+}
+
+// clean makes s one line that is fit for a terminal: control sequences are left out, tabs become spaces.
+func clean(s string) string {
+	if isClean(s) {
+		return s
+	}
+	var out string
+	l := lines{emit: func(line []byte) { out += " " + string(line) }, keepReturns: true}
+	l.write([]byte(s))
+	l.flush()
+	return strings.TrimPrefix(out, " ")
+}
+
+func isClean(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// lines takes what a command prints, in pieces of any size, and hands on its lines, fit for a terminal. Escape
+// sequences of every kind are left out, so are other control characters and the characters that turn the direction
+// of text; bytes that are not UTF-8 become U+FFFD. Tabs are expanded. After a carriage return the line begins anew,
+// as it does on a terminal: of a progress bar only the last state is a line.
+type lines struct {
+	emit        func(line []byte) // the slice is good until it returns
+	keepReturns bool              // a carriage return is left out but takes nothing away
+
+	line    []byte
+	column  int
+	state   scanState
+	rewrite bool // a carriage return came: the next character begins the line anew
+	dirty   bool // something came since the last emit
+	rest    [utf8.UTFMax]byte
+	nrest   int
+}
+
+// scanState is where in an escape sequence (ECMA-48) the scanner is.
+type scanState uint8
+
+const (
+	scanText         scanState = iota
+	scanEscape                 // after ESC
+	scanIntermediate           // ESC and an intermediate byte: one more byte to come
+	scanControl                // in CSI: parameters until a final byte
+	scanString                 // in OSC, DCS, SOS, PM, APC: until BEL or ST
+	scanStringEscape           // ESC inside a string: "\" ends it
+)
+
+// maxLine is where a line without an end is cut, so that a command cannot make us hold everything.
+const maxLine = 16 << 10
+
+func (l *lines) write(p []byte) {
+	for l.nrest > 0 && len(p) > 0 { // a character that the last piece ended within
+		l.rest[l.nrest] = p[0]
+		l.nrest, p = l.nrest+1, p[1:]
+		if r := l.rest[:l.nrest]; utf8.FullRune(r) || l.nrest == utf8.UTFMax {
+			c, size := utf8.DecodeRune(r)
+			rest := append([]byte(nil), r[size:]...)
+			l.nrest = 0
+			l.rune(c)
+			if len(rest) > 0 {
+				p = append(rest, p...)
+			}
+		}
+	}
+	for len(p) > 0 {
+		if l.state == scanText && !l.rewrite {
+			if n := plainRun(p); n > 0 {
+				l.text(p[:n])
+				p = p[n:]
+				continue
+			}
+		}
+		if p[0] < utf8.RuneSelf {
+			l.rune(rune(p[0]))
+			p = p[1:]
+			continue
+		}
+		if !utf8.FullRune(p) {
+			l.nrest = copy(l.rest[:], p)
+			return
+		}
+		c, size := utf8.DecodeRune(p)
+		l.rune(c)
+		p = p[size:]
+	}
+}
+
+// plainRun is the number of bytes at p's beginning that are printable ASCII.
+func plainRun(p []byte) int {
+	for i, c := range p {
+		if c < ' ' || c > '~' {
+			return i
+		}
+	}
+	return len(p)
+}
+
+func (l *lines) text(p []byte) {
+	for len(l.line)+len(p) >= maxLine {
+		n := maxLine - len(l.line)
+		l.line = append(l.line, p[:n]...)
+		p = p[n:]
+		l.end()
+	}
+	if len(p) > 0 {
+		l.line = append(l.line, p...)
+		l.column += len(p)
+		l.dirty = true
+	}
+}
+
+func (l *lines) rune(c rune) {
+	switch l.state {
+	case scanText:
+		l.plain(c)
+	case scanEscape:
+		l.escape(c)
+	case scanIntermediate:
+		if c < 0x20 || c > 0x2f {
+			l.state = scanText
+		}
+	case scanControl:
+		l.control(c)
+	case scanString:
+		switch c {
+		case 0x07, 0x9c, 0x18, 0x1a: // BEL, ST; CAN and SUB break it off
+			l.state = scanText
+		case 0x1b:
+			l.state = scanStringEscape
+		case '\n':
+			// A terminal would swallow on; a log is more use with its lines.
+			l.state = scanText
+			l.end()
+		}
+	case scanStringEscape:
+		l.state = scanText
+		if c != '\\' {
+			l.escape(c)
+		}
+	}
+}
+
+// escape takes the character after ESC.
+func (l *lines) escape(c rune) {
+	switch {
+	case c == '[':
+		l.state = scanControl
+	case c == ']', c == 'P', c == 'X', c == '^', c == '_':
+		l.state = scanString
+	case c >= 0x20 && c <= 0x2f:
+		l.state = scanIntermediate
+	case c == 0x1b:
+		l.state = scanEscape
+	case c < 0x20: // acts as if there were no sequence
+		l.state = scanText
+		l.plain(c)
+	default:
+		l.state = scanText
+	}
+}
+
+// control takes a character of a CSI sequence.
+func (l *lines) control(c rune) {
+	switch {
+	case c >= 0x40 && c <= 0x7e, c == 0x18, c == 0x1a:
+		l.state = scanText
+	case c == 0x1b:
+		l.state = scanEscape
+	case c == '\n', c == '\r': // not a sequence after all
+		l.state = scanText
+		l.plain(c)
+	case c > 0x7f:
+		l.state = scanText
+		l.plain(c)
+	}
+}
+
+// plain takes a character outside of sequences.
+func (l *lines) plain(c rune) {
+	switch {
+	case c == '\n':
+		l.end()
+	case c == '\r':
+		l.rewrite = !l.keepReturns
+	case c == '\t':
+		l.fresh()
+		for n := 8 - l.column%8; n > 0; n-- {
+			l.text([]byte{' '})
+		}
+	case c == '\b':
+		l.back()
+	case c == 0x1b:
+		l.state = scanEscape
+	case c == 0x9b: // the eight-bit forms of CSI and of the strings' beginnings
+		l.state = scanControl
+	case c == 0x90, c == 0x98, c >= 0x9d && c <= 0x9f:
+		l.state = scanString
+	case c < ' ', c >= 0x7f && c < 0xa0, turns(c):
+	default:
+		l.fresh()
+		l.line = utf8.AppendRune(l.line, c)
+		l.column += width(c)
+		l.dirty = true
+		if len(l.line) >= maxLine {
+			l.end()
+		}
+	}
+}
+
+// turns reports whether c changes the direction of text around it, or ends a line where we do not see it end.
+func turns(c rune) bool {
+	switch {
+	case c == 0x61c, c == 0x200e, c == 0x200f, c >= 0x2028 && c <= 0x202e, c >= 0x2066 && c <= 0x2069:
+		return true
+	}
+	return false
+}
+
+// back takes the last character away: programs that draw a bar with backspaces overwrite it.
+func (l *lines) back() {
+	c, size := utf8.DecodeLastRune(l.line)
+	if size > 0 {
+		l.line = l.line[:len(l.line)-size]
+		l.column -= width(c)
+	}
+}
+
+func (l *lines) fresh() {
+	if l.rewrite {
+		l.line, l.column, l.rewrite = l.line[:0], 0, false
+	}
+}
+
+func (l *lines) end() {
+	l.emit(l.line)
+	l.line, l.column, l.rewrite, l.dirty = l.line[:0], 0, false, false
+}
+
+// partial is the line that has not ended, if anything is on it.
+func (l *lines) partial() []byte { return l.line }
+
+// flush ends the line that has not ended, if anything is on it.
+func (l *lines) flush() {
+	if l.nrest > 0 {
+		l.nrest = 0
+		l.rune(utf8.RuneError)
+	}
+	if l.dirty {
+		l.end()
+	}
+}

@@ -1,0 +1,117 @@
+package ui
+
+import (
+	"io"
+	"sync"
+	"time"
+)
+
+// writer writes to out from a goroutine of its own, many lines at a time, so that whoever has something to say does
+// not wait for a terminal or a pipe, unless it is very far behind.
+type writer struct {
+	mu    *sync.Mutex // the UI's
+	out   io.Writer
+	buf   []byte     // what is to be written next
+	spare []byte     // the buffer that was written before, to be used again
+	room  *sync.Cond // buf got shorter, or closing
+	wake  chan struct{}
+	stop  chan struct{}
+	done  chan struct{}
+	err   error
+	pause time.Duration
+	// fill is called with mu held before each write, and adds to buf what is due. It wants to be called again after
+	// next, at the latest; 0: not before the next poke.
+	fill func(now time.Time) (next time.Duration)
+}
+
+// maxPending is how much is kept for an output that does not keep up before whoever produces it has to wait.
+const maxPending = 8 << 20
+
+// newWriter starts a writer. At most one write is begun every pause.
+func newWriter(mu *sync.Mutex, out io.Writer, pause time.Duration, fill func(time.Time) time.Duration) *writer {
+	w := &writer{mu: mu, out: out, pause: pause, fill: fill, room: sync.NewCond(mu),
+		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	go w.run()
+	return w
+}
+
+// poke says that there is something to write.
+func (w *writer) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// throttle waits while more is pending than is sensible to keep. It is called with mu held and gives it up meanwhile.
+func (w *writer) throttle(pending func() int) {
+	for pending() > maxPending && w.err == nil {
+		select {
+		case <-w.stop:
+			return
+		default:
+		}
+		w.poke()
+		w.room.Wait()
+	}
+}
+
+func (w *writer) run() {
+	defer close(w.done)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-w.wake:
+		case <-timer.C:
+		case <-w.stop:
+			return
+		}
+		next := w.write()
+		if next == 0 {
+			next = time.Hour
+		}
+		// The pause collects what comes meanwhile into one write.
+		select {
+		case <-time.After(w.pause):
+		case <-w.stop:
+			return
+		}
+		timer.Reset(max(0, next-w.pause))
+	}
+}
+
+// write writes what is due.
+func (w *writer) write() time.Duration {
+	w.mu.Lock()
+	next := w.fill(time.Now())
+	buf := w.buf
+	w.buf = w.spare[:0]
+	w.room.Broadcast()
+	failed := w.err != nil
+	w.mu.Unlock()
+	if len(buf) == 0 || failed {
+		w.spare = buf
+		return next
+	}
+	_, err := w.out.Write(buf)
+	w.mu.Lock()
+	w.spare = buf[:0]
+	if err != nil && w.err == nil {
+		w.err = err
+		w.room.Broadcast()
+	}
+	w.mu.Unlock()
+	return next
+}
+
+// close ends the goroutine and writes what is left. It is called without mu.
+func (w *writer) close() error {
+	close(w.stop)
+	w.mu.Lock()
+	w.room.Broadcast()
+	w.mu.Unlock()
+	<-w.done
+	w.write()
+	return w.err
+}
