@@ -1,9 +1,28 @@
 package parser
 
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
+)
+
 // File is a Dockerfile, parsed but not expanded. It does not change: several
 // plans can be made of it, also at once.
 type File struct {
-	name string
+	name     string
+	src      []byte
+	ast      *bkparser.Node
+	escape   rune
+	warnings []bkparser.Warning
+	// blocks are the instructions of each stage, FROM not included. Steps
+	// parses them anew for each walk, because expanding an instruction
+	// changes it.
+	blocks  [][]*bkparser.Node
+	targets []Target
 }
 
 // Target is what a File offers to build.
@@ -23,11 +42,83 @@ type Target struct {
 
 // Parse reads a Dockerfile. name is for messages. The error is an *Error.
 func Parse(name string, src []byte) (*File, error) {
-	return &File{name: name}, nil
+	f := &File{name: name, src: src}
+	if len(src) == 0 {
+		return nil, f.fail(Range{}, errors.New("the Dockerfile cannot be empty"))
+	}
+	res, err := bkparser.Parse(bytes.NewReader(src))
+	if err != nil {
+		return nil, f.fail(Range{}, err)
+	}
+	f.ast, f.escape, f.warnings = res.AST, res.EscapeToken, res.Warnings
+	stages, _, err := instructions.Parse(f.ast, nil)
+	if err != nil {
+		return nil, f.fail(Range{}, err)
+	}
+	if len(stages) == 0 {
+		return nil, f.fail(Range{}, errors.New("dockerfile contains no stages to build"))
+	}
+	for _, n := range f.ast.Children {
+		switch {
+		case strings.EqualFold(n.Value, "from"):
+			f.blocks = append(f.blocks, nil)
+		case len(f.blocks) > 0:
+			last := len(f.blocks) - 1
+			f.blocks[last] = append(f.blocks[last], n)
+		}
+	}
+	for i, s := range stages {
+		f.targets = append(f.targets, Target{
+			Name:        s.Name,
+			Description: s.DocComment,
+			Base:        s.BaseName,
+			Platform:    s.Platform,
+			Default:     i == len(stages)-1,
+			Range:       rangeOf(s.Location),
+		})
+	}
+	return f, nil
 }
 
-// Targets lists the stages.
-func (f *File) Targets() []Target { return nil }
+// Name is the name that was given to Parse.
+func (f *File) Name() string { return f.name }
 
-// Plan chooses the stages that the target needs. The error is an *Error.
-func (f *File) Plan(o PlanOptions) (*Plan, error) { return &Plan{}, nil }
+// Source is the text that was given to Parse.
+func (f *File) Source() []byte { return f.src }
+
+// Targets lists the stages.
+func (f *File) Targets() []Target { return append([]Target(nil), f.targets...) }
+
+// fail makes an *Error. The place is that of the error itself if it knows one,
+// otherwise r.
+func (f *File) fail(r Range, err error) error {
+	if err == nil {
+		return nil
+	}
+	var done *Error
+	if errors.As(err, &done) {
+		return err
+	}
+	var loc *bkparser.LocationError
+	if errors.As(err, &loc) && r.Start == 0 && len(loc.Locations) > 0 {
+		r = rangeOf(loc.Locations[0])
+	}
+	// The line is said once, in front.
+	if strings.HasPrefix(err.Error(), fmt.Sprintf("dockerfile parse error on line %d: ", r.Start)) {
+		if inner := errors.Unwrap(err); inner != nil {
+			err = inner
+		}
+	}
+	return &Error{File: f.name, Range: r, Err: err}
+}
+
+func rangeOf(loc []bkparser.Range) Range {
+	var r Range
+	for i, l := range loc {
+		if i == 0 || l.Start.Line < r.Start {
+			r.Start = l.Start.Line
+		}
+		r.End = max(r.End, l.End.Line)
+	}
+	return r
+}

@@ -1,8 +1,19 @@
 package parser
 
 import (
-	"iter"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
 
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -13,6 +24,8 @@ type PlanOptions struct {
 	BuildArgs map[string]string
 	// Target is the name or the index of a stage; empty for the last one.
 	Target string
+	// AllStages keeps stages that the target does not need, for checking them.
+	AllStages bool
 	// Labels are key=value pairs for the target's configuration, added by
 	// Plan.Finish. The last of two with one key wins.
 	Labels []string
@@ -30,23 +43,27 @@ type PlanOptions struct {
 	Lint LintOptions
 }
 
-// LintOptions configures the rules. The zero value runs all rules that are not
-// experimental.
-type LintOptions struct {
-	// Skip names rules that do not run; "all" is every one.
-	Skip []string
-	// Experimental names experimental rules that do; "all" is every one.
-	Experimental []string
-	// Error makes Plan.Check fail when a rule found something.
-	Error bool
-}
-
 // Plan is what has to be built for one target and one platform.
 type Plan struct {
 	// Stages are the stages that Target needs, each after those that it needs.
 	Stages []*Stage
-	// Target is the last of Stages.
+	// Target is the stage to build.
 	Target *Stage
+	// Epoch is SOURCE_DATE_EPOCH from the build arguments or from a global ARG;
+	// nil when it is not set.
+	Epoch *time.Time
+
+	file     *File
+	opts     PlanOptions
+	build    ocispec.Platform
+	platform ocispec.Platform
+	globals  env
+	declared []string // names of global arguments, for lint
+	all      []*Stage
+	byName   map[string]*Stage
+	proxy    []string
+	ignore   *ignoreFile
+	lint     *lint
 }
 
 // Stage is a FROM and what follows it.
@@ -67,45 +84,529 @@ type Stage struct {
 	// Total is how many steps have an action, triggers of a base image not
 	// counted.
 	Total int
+
+	plan     *Plan
+	baseName string
+	loc      []bkparser.Range
+	comments []string
+	replaced bool // by a named context: there are no steps
+	nodes    []*bkparser.Node
+	commands []instructions.Command
+	triggers []string // ONBUILD expressions of this stage, for those based on it
+	final    atomic.Pointer[state]
 }
 
-// Warning is something that a lint rule found.
-type Warning struct {
-	// Rule is the name of the rule, such as StageNameCasing.
-	Rule string
-	// Description says what the rule is about.
-	Description string
-	// URL is where the rule is explained; it may be empty.
-	URL string
-	// Msg says what was found.
-	Msg string
-	// Range is where.
-	Range Range
+// Plan chooses the stages that the target needs. The error is an *Error.
+func (f *File) Plan(o PlanOptions) (*Plan, error) {
+	p := &Plan{file: f, opts: o, byName: map[string]*Stage{}}
+	p.build, p.platform = o.BuildPlatform, o.Platform
+	if isZeroPlatform(p.build) {
+		p.build = HostPlatform()
+	}
+	if isZeroPlatform(p.platform) {
+		p.platform = p.build
+	}
+	var err error
+	if p.lint, err = newLint(f, o); err != nil {
+		return nil, err
+	}
+	p.ignore = newIgnoreFile(o.Ignore)
+	p.proxy = proxyEnv(o.BuildArgs)
+
+	stages, meta, err := instructions.Parse(f.ast, p.lint.linter)
+	if err != nil {
+		return nil, f.fail(Range{}, err)
+	}
+	p.lint.checkFile(f, stages)
+	if err := p.setGlobals(stages, meta); err != nil {
+		return nil, err
+	}
+	for i := range stages {
+		if err := p.addStage(i, &stages[i]); err != nil {
+			return nil, f.fail(rangeOf(stages[i].Location), err)
+		}
+	}
+	if p.Target, err = p.findTarget(); err != nil {
+		return nil, f.fail(Range{}, err)
+	}
+	for _, s := range p.all {
+		if err := s.findNeeds(); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.checkCycles(); err != nil {
+		return nil, err
+	}
+	if err := p.prune(); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
-// Start gives the configuration that the stage starts with: that of base with
-// the default PATH where it has none. For Scratch and for a context without a
-// configuration pass the zero value.
-func (s *Stage) Start(base dockerspec.DockerOCIImage) dockerspec.DockerOCIImage {
-	return base
+// setGlobals fills in the automatic platform arguments and the ARGs in front
+// of the first FROM.
+func (p *Plan) setGlobals(stages []instructions.Stage, meta []instructions.ArgCommand) error {
+	target := p.opts.Target
+	if target == "" {
+		target = stages[len(stages)-1].Name
+	}
+	if target == "" {
+		target = "default"
+	}
+	for _, kv := range [][2]string{
+		{"BUILDPLATFORM", shortPlatform(p.build)},
+		{"BUILDOS", p.build.OS},
+		{"BUILDOSVERSION", p.build.OSVersion},
+		{"BUILDARCH", p.build.Architecture},
+		{"BUILDVARIANT", p.build.Variant},
+		{"TARGETPLATFORM", FormatPlatform(p.platform)},
+		{"TARGETOS", p.platform.OS},
+		{"TARGETOSVERSION", p.platform.OSVersion},
+		{"TARGETARCH", p.platform.Architecture},
+		{"TARGETVARIANT", p.platform.Variant},
+		{"TARGETSTAGE", target},
+	} {
+		v := kv[1]
+		if given, ok := p.opts.BuildArgs[kv[0]]; ok {
+			v = given
+		}
+		p.globals = p.globals.set(kv[0], v)
+	}
+	lex := shell.NewLex(p.file.escape)
+	if defaults, err := globalArgs(p.globals, lex, meta, nil); err == nil {
+		p.lint.checkDefaultBases(stages, lex, defaults)
+	}
+	var err error
+	if p.globals, err = globalArgs(p.globals, lex, meta, p.opts.BuildArgs); err != nil {
+		return p.file.fail(Range{}, err)
+	}
+	p.declared = p.globals.Keys()
+	for _, c := range meta {
+		for _, a := range c.Args {
+			if !slices.Contains(p.declared, a.Key) {
+				p.declared = append(p.declared, a.Key)
+			}
+		}
+	}
+	return p.setEpoch(stages)
 }
 
-// Steps yields the steps of the stage in order. base is the configuration of
-// what FROM names: for a StageInput that of the last step of that stage (its
-// steps must have been walked to the end before, since its arguments carry on
-// here), and the zero value for Scratch and for a context without one. The
-// triggers of base come first. After an error, which is an *Error, nothing
-// more is yielded.
-//
-// Steps may be called several times and for different stages at once.
-func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
-	return func(yield func(Step, error) bool) {}
+// globalArgs adds global ARGs with their values: the given ones, otherwise the
+// defaults, which may use what is before them.
+func globalArgs(e env, lex *shell.Lex, meta []instructions.ArgCommand, given map[string]string) (env, error) {
+	for _, c := range meta {
+		for _, a := range c.Args {
+			if v, ok := given[a.Key]; ok {
+				e = e.set(a.Key, v)
+				continue
+			}
+			if a.Value == nil {
+				continue
+			}
+			v, _, err := lex.ProcessWord(*a.Value, e)
+			if err != nil {
+				return env{}, bkparser.WithLocation(err, c.Location())
+			}
+			e = e.set(a.Key, v)
+		}
+	}
+	return e, nil
+}
+
+const epochArg = "SOURCE_DATE_EPOCH"
+
+// setEpoch reads SOURCE_DATE_EPOCH. Its value may also be the name of a context
+// whose own time counts; a directory has none, and then the argument is as
+// good as not given.
+func (p *Plan) setEpoch(stages []instructions.Stage) error {
+	v, ok := p.opts.BuildArgs[epochArg]
+	if !ok {
+		v, _ = p.globals.Get(epochArg)
+	}
+	if v == "" {
+		return nil
+	}
+	if n, err := strconv.ParseInt(v, 10, 64); err == nil {
+		t := time.Unix(n, 0).UTC()
+		p.Epoch = &t
+		p.setArg(epochArg, strconv.FormatInt(n, 10))
+		return nil
+	}
+	if v == "context" || slices.Contains(p.opts.Contexts, v) {
+		p.setArg(epochArg, "")
+		return nil
+	}
+	if slices.ContainsFunc(stages, func(s instructions.Stage) bool { return strings.EqualFold(s.Name, v) }) {
+		return p.file.fail(Range{}, fmt.Errorf("SOURCE_DATE_EPOCH=%s: the time of a stage is not supported, give a number of seconds", v))
+	}
+	return p.file.fail(Range{}, fmt.Errorf("invalid SOURCE_DATE_EPOCH: %s", v))
+}
+
+// setArg changes an argument wherever it has a value; "" takes it away. The
+// caller's map stays as it is.
+func (p *Plan) setArg(key, value string) {
+	if _, ok := p.opts.BuildArgs[key]; ok {
+		p.opts.BuildArgs = maps.Clone(p.opts.BuildArgs)
+		p.opts.BuildArgs[key] = value
+		if value == "" {
+			delete(p.opts.BuildArgs, key)
+		}
+	}
+	if _, ok := p.globals.Get(key); ok {
+		p.globals = p.globals.set(key, value)
+		if value == "" {
+			p.globals = p.globals.del(key)
+		}
+	}
+}
+
+// addStage resolves the FROM of a stage.
+func (p *Plan) addStage(i int, st *instructions.Stage) error {
+	s := &Stage{Index: i, Name: st.Name, Range: rangeOf(st.Location), plan: p, loc: st.Location, comments: st.Comments, nodes: p.file.blocks[i], commands: st.Commands}
+	rules := p.lint.scope(st.Comments)
+	lex := shell.NewLex(p.file.escape)
+	name, err := lex.ProcessWordWithMatches(st.BaseName, p.globals)
+	rules.fromArgs(p.declared, name.Unmatched, st.Location)
+	if err != nil {
+		return err
+	}
+	if name.Result == "" {
+		return fmt.Errorf("base name (%s) should not be blank", st.BaseName)
+	}
+	s.baseName = name.Result
+	s.Platform = p.platform
+	if st.Platform != "" {
+		if s.Platform, err = p.fromPlatform(st, lex, rules); err != nil {
+			return err
+		}
+	}
+	if ctx, ok := p.context(st.Name); ok && st.Name != "" {
+		s.Base, s.replaced = ContextInput{Name: ctx, Platform: s.Platform}, true
+		s.nodes, s.commands = nil, nil
+	} else if err := s.setBase(); err != nil {
+		return err
+	}
+	p.all = append(p.all, s)
+	if s.Name != "" {
+		p.byName[s.Name] = s
+	}
+	s.countSteps()
+	return nil
+}
+
+func (p *Plan) fromPlatform(st *instructions.Stage, lex *shell.Lex, rules scope) (ocispec.Platform, error) {
+	m, err := lex.ProcessWordWithMatches(st.Platform, p.globals)
+	rules.fromArgs(p.declared, m.Unmatched, st.Location)
+	rules.fromPlatform(st, m, p.globals)
+	if err != nil {
+		return ocispec.Platform{}, fmt.Errorf("process arguments for platform %s: %w", st.Platform, err)
+	}
+	suggest := func(err error) error {
+		for _, k := range sortedKeys(m.Unmatched) {
+			if c := closest(k, p.globals.Keys(), true); c != "" {
+				return didYouMean(err, k, p.globals.Keys())
+			}
+		}
+		return err
+	}
+	if m.Result == "" {
+		return ocispec.Platform{}, suggest(fmt.Errorf("empty platform value from expression %s", st.Platform))
+	}
+	platform, err := ParsePlatform(m.Result)
+	if err != nil {
+		return platform, suggest(fmt.Errorf("parse platform %s: %w", st.Platform, err))
+	}
+	return platform, nil
+}
+
+// setBase finds what FROM names: a stage before this one, a context, nothing,
+// or an image.
+func (s *Stage) setBase() error {
+	p := s.plan
+	if base, ok := p.byName[strings.ToLower(s.baseName)]; ok {
+		s.Base, s.Platform = StageInput{base}, base.Platform
+		return nil
+	}
+	if s.baseName == "scratch" {
+		s.Base, s.Platform = Scratch{}, p.platform
+		return nil
+	}
+	in, err := p.imageInput(s.baseName, s.Platform)
+	if err != nil {
+		// Only a stage that is built needs a proper name; prune looks again.
+		in = ImageInput{Ref: s.baseName, Platform: s.Platform}
+	}
+	s.Base = in
+	return nil
+}
+
+// imageInput is what a name stands for that is no stage.
+func (p *Plan) imageInput(name string, platform ocispec.Platform) (Input, error) {
+	if ctx, ok := p.context(name); ok {
+		return ContextInput{Name: ctx, Platform: platform}, nil
+	}
+	if _, err := reference.ParseNormalizedNamed(name); err != nil {
+		return nil, fmt.Errorf("parse image name %q: %w", name, err)
+	}
+	return ImageInput{Ref: name, Platform: platform}, nil
+}
+
+// context finds the named context that replaces a stage or an image. An image
+// may be spelled in any of its ways: alpine, docker.io/library/alpine:latest.
+// scratch and context cannot be replaced.
+func (p *Plan) context(name string) (string, bool) {
+	if name == "" || strings.EqualFold(name, "scratch") || strings.EqualFold(name, "context") {
+		return "", false
+	}
+	if slices.Contains(p.opts.Contexts, name) {
+		return name, true
+	}
+	familiar := familiarName(name)
+	for _, c := range p.opts.Contexts {
+		if familiarName(c) == familiar {
+			return c, true
+		}
+	}
+	return "", false
+}
+
+func familiarName(name string) string {
+	ref, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return strings.ToLower(name)
+	}
+	return strings.TrimSuffix(reference.FamiliarString(ref), ":latest")
+}
+
+func (s *Stage) countSteps() {
+	for _, c := range s.commands {
+		switch c := c.(type) {
+		case *instructions.AddCommand, *instructions.CopyCommand, *instructions.RunCommand, *instructions.WorkdirCommand:
+			s.Total++
+		case *instructions.OnbuildCommand:
+			s.triggers = append(s.triggers, c.Expression)
+		}
+	}
+	if in, ok := s.Base.(StageInput); ok {
+		for _, t := range in.Stage.triggers {
+			if word, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(t)), " "); slices.Contains([]string{"add", "copy", "run", "workdir"}, word) {
+				s.Total++
+			}
+		}
+	}
+}
+
+func (p *Plan) findTarget() (*Stage, error) {
+	name := p.opts.Target
+	if name == "" {
+		return p.all[len(p.all)-1], nil
+	}
+	if s, ok := p.byName[strings.ToLower(name)]; ok {
+		return s, nil
+	}
+	if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(p.all) {
+		return p.all[i], nil
+	}
+	err := didYouMean(fmt.Errorf("target stage %q could not be found", name), name, p.stageNames())
+	if names := p.stageNames(); len(names) > 0 {
+		err = fmt.Errorf("%w; stages: %s", err, strings.Join(names, ", "))
+	}
+	return nil, err
+}
+
+func (p *Plan) stageNames() []string {
+	var names []string
+	for _, s := range p.all {
+		if s.Name != "" {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// Similar finds what a name of an image that does not exist may have been meant
+// to be: a stage or one of the usual base images. It is empty when nothing is
+// near.
+func (p *Plan) Similar(name string) string {
+	options := p.stageNames()
+	for _, s := range []string{"alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"} {
+		options = append(options, s, s+":latest")
+	}
+	return closest(name, options, true)
+}
+
+// findNeeds follows --from and --mount of all instructions, triggers of a base
+// in this file included.
+func (s *Stage) findNeeds() error {
+	if in, ok := s.Base.(StageInput); ok {
+		s.need(in.Stage)
+		for _, t := range in.Stage.triggers {
+			c, err := parseTrigger(t)
+			if err == nil {
+				err = s.needSources(c)
+			}
+			if err != nil {
+				return s.plan.file.fail(s.Range, err)
+			}
+		}
+	}
+	for _, c := range s.commands {
+		if err := s.needSources(c); err != nil {
+			return s.plan.file.fail(rangeOf(c.Location()), err)
+		}
+	}
+	return nil
+}
+
+func (s *Stage) needSources(c instructions.Command) error {
+	switch c := c.(type) {
+	case *instructions.CopyCommand:
+		other, err := s.plan.copySource(c.From)
+		if err != nil {
+			return err
+		}
+		s.need(other)
+	case *instructions.RunCommand:
+		for _, m := range instructions.GetMounts(c) {
+			s.need(s.plan.byName[strings.ToLower(m.From)])
+		}
+	}
+	return nil
+}
+
+func (s *Stage) need(other *Stage) {
+	if other != nil && !slices.Contains(s.Needs, other) {
+		s.Needs = append(s.Needs, other)
+	}
+}
+
+// copySource finds the stage of a --from; nil when it names something else.
+func (p *Plan) copySource(from string) (*Stage, error) {
+	if from == "" {
+		return nil, nil
+	}
+	word, _, err := shell.NewLex(p.file.escape).ProcessWord(from, env{})
+	if err != nil {
+		return nil, err
+	}
+	if word != from {
+		return nil, errors.New("variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround")
+	}
+	if i, err := strconv.Atoi(from); err == nil {
+		if i < 0 || i >= len(p.all) {
+			return nil, fmt.Errorf("invalid stage index %d", i)
+		}
+		return p.all[i], nil
+	}
+	return p.byName[strings.ToLower(from)], nil
+}
+
+// checkCycles refuses stages that need themselves, directly or through others.
+// FROM can only name what is before it, so only --from can close a circle.
+func (p *Plan) checkCycles() error {
+	const entered, left = 1, 2
+	state := map[*Stage]int{}
+	var visit func(s *Stage) error
+	visit = func(s *Stage) error {
+		state[s] = entered
+		for _, n := range s.Needs {
+			if state[n] == entered {
+				return p.file.fail(s.useOf(n), fmt.Errorf("circular dependency detected on stage: %s", n.label()))
+			}
+			if state[n] == left {
+				continue
+			}
+			if err := visit(n); err != nil {
+				return err
+			}
+		}
+		state[s] = left
+		return nil
+	}
+	for _, s := range p.all {
+		if state[s] == 0 {
+			if err := visit(s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// useOf is where the stage uses another one.
+func (s *Stage) useOf(other *Stage) Range {
+	for _, c := range s.commands {
+		probe := &Stage{plan: s.plan}
+		if err := probe.needSources(c); err == nil && slices.Contains(probe.Needs, other) {
+			return rangeOf(c.Location())
+		}
+	}
+	return s.Range
+}
+
+// label is the stage's name for messages.
+func (s *Stage) label() string {
+	if s.Name != "" {
+		return s.Name
+	}
+	return "stage-" + strconv.Itoa(s.Index)
+}
+
+// prune keeps what the target needs, in the order of the file, which is the
+// order of need as well: nothing may use a stage that comes after it, unless a
+// context took its place.
+func (p *Plan) prune() error {
+	keep := map[*Stage]bool{}
+	var visit func(s *Stage)
+	visit = func(s *Stage) {
+		if !keep[s] {
+			keep[s] = true
+			for _, n := range s.Needs {
+				visit(n)
+			}
+		}
+	}
+	visit(p.Target)
+	for _, replaced := range []bool{true, false} {
+		for _, s := range p.all {
+			if s.replaced != replaced || !keep[s] && !p.opts.AllStages {
+				continue
+			}
+			if err := s.checkInputs(); err != nil {
+				return err
+			}
+			p.Stages = append(p.Stages, s)
+		}
+	}
+	return nil
+}
+
+// checkInputs holds for stages that are built: the rest may be wrong.
+func (s *Stage) checkInputs() error {
+	if in, ok := s.Base.(ImageInput); ok {
+		if _, err := s.plan.imageInput(in.Ref, in.Platform); err != nil {
+			return s.plan.file.fail(s.Range, err)
+		}
+	}
+	for _, n := range s.Needs {
+		if err := s.mayUse(n, n.label()); err != nil {
+			return s.plan.file.fail(s.useOf(n), err)
+		}
+	}
+	return nil
+}
+
+func (s *Stage) mayUse(other *Stage, as string) error {
+	if other.replaced || other.Index < s.Index {
+		return nil
+	}
+	return fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q", as, s.label())
 }
 
 // Warnings gives what the lint rules have found so far, each finding once,
 // ordered by line. Rules that look at expanded instructions run while steps
 // are walked. It may be called at any time.
-func (p *Plan) Warnings() []Warning { return nil }
+func (p *Plan) Warnings() []Warning { return p.lint.warnings() }
 
 // Check walks all stages without running anything, so that mistakes in any
 // instruction and the findings of all rules are known before the first command
@@ -113,8 +614,90 @@ func (p *Plan) Warnings() []Warning { return nil }
 // Scratch and StageInput. The error is an *Error for a mistake, and a
 // *LintError when LintOptions or the file ask for that and a rule found
 // something.
-func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error)) error { return nil }
+func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error)) error {
+	_, err := p.walk(base, func(*Stage, Step) {})
+	if err != nil {
+		return err
+	}
+	return p.lint.err()
+}
+
+// walk goes over all steps in order and gives the configuration of each stage.
+func (p *Plan) walk(base func(*Stage) (dockerspec.DockerOCIImage, error), visit func(*Stage, Step)) (map[*Stage]dockerspec.DockerOCIImage, error) {
+	done := map[*Stage]dockerspec.DockerOCIImage{}
+	for _, s := range p.Stages {
+		var img dockerspec.DockerOCIImage
+		switch in := s.Base.(type) {
+		case StageInput:
+			img = done[in.Stage]
+		case Scratch:
+		default:
+			var err error
+			if img, err = base(s); err != nil {
+				return nil, err
+			}
+		}
+		result := s.Start(img)
+		for step, err := range s.Steps(img) {
+			if err != nil {
+				return nil, err
+			}
+			visit(s, step)
+			result = step.Image
+		}
+		done[s] = result
+	}
+	return done, nil
+}
 
 // Finish gives the target's configuration its last touches: labels of the
 // options and the platform that was asked for.
-func (p *Plan) Finish(img dockerspec.DockerOCIImage) dockerspec.DockerOCIImage { return img }
+func (p *Plan) Finish(img dockerspec.DockerOCIImage) dockerspec.DockerOCIImage {
+	if len(p.opts.Labels) > 0 {
+		labels := maps.Clone(img.Config.Labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		for _, l := range p.opts.Labels {
+			k, v, _ := strings.Cut(l, "=")
+			labels[k] = v
+		}
+		img.Config.Labels = labels
+	}
+	if !isZeroPlatform(p.opts.Platform) {
+		t := p.platform
+		same := t.OS == img.OS && t.Architecture == img.Architecture
+		img.OS, img.Architecture = t.OS, t.Architecture
+		if t.Variant != "" || !same {
+			img.Variant = t.Variant
+		}
+		if t.OSVersion != "" || !same {
+			img.OSVersion = t.OSVersion
+		}
+		if t.OSFeatures != nil {
+			img.OSFeatures = slices.Clone(t.OSFeatures)
+		}
+	}
+	img.Platform = NormalizePlatform(img.Platform)
+	return img
+}
+
+// proxyEnv gives the variables that proxy arguments become, in both cases as
+// programs want them.
+func proxyEnv(args map[string]string) []string {
+	values := map[string]string{}
+	for _, k := range sortedKeys(args) {
+		values[strings.ToUpper(k)] = args[k]
+	}
+	var out []string
+	for _, k := range []string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"} {
+		if v := values[k]; v != "" {
+			out = append(out, k+"="+v, strings.ToLower(k)+"="+v)
+		}
+	}
+	return out
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
+}

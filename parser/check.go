@@ -1,0 +1,59 @@
+package parser
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// symbolicMode is what chmod(1) takes besides numbers: u=rwX,go-w and so on.
+var symbolicMode = regexp.MustCompile(`^[ugoa]*([-+=]([rwxXst]*|[ugo]))+(,[ugoa]*([-+=]([rwxXst]*|[ugo]))+)*$`)
+
+// checkChmod refuses a --chmod that is neither octal up to 07777 nor symbolic.
+func checkChmod(s string) error {
+	n, err := strconv.ParseUint(s, 8, 32)
+	if err == nil && n <= 0o7777 {
+		return nil
+	}
+	if err != nil && symbolicMode.MatchString(s) {
+		return nil
+	}
+	return fmt.Errorf("invalid chmod parameter: '%v'. it should be octal string and between 0 and 07777", s)
+}
+
+// ownerByName says whether a --chown names a user or a group that only the
+// image's own files can turn into a number.
+func ownerByName(chown string) bool {
+	for _, part := range strings.SplitN(chown, ":", 2) {
+		if part == "" {
+			continue
+		}
+		if n, err := strconv.ParseUint(part, 10, 32); err != nil || n > 1<<31-1 {
+			return true
+		}
+	}
+	return false
+}
+
+// signalNames are what STOPSIGNAL takes, with or without SIG in front.
+const signalNames = " ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS " +
+	"TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX "
+
+var realtimeSignal = regexp.MustCompile(`^RTMIN\+([1-9]|1[0-5])$|^RTMAX-([1-9]|1[0-4])$`)
+
+// checkSignal refuses what is no signal on Linux.
+func checkSignal(s string) error {
+	if n, err := strconv.Atoi(s); err == nil {
+		if n == 0 {
+			return fmt.Errorf("invalid signal: %s", s)
+		}
+		return nil
+	}
+	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
+	known := name != "" && !strings.Contains(name, " ") && strings.Contains(signalNames, " "+name+" ")
+	if !known && !realtimeSignal.MatchString(name) {
+		return fmt.Errorf("invalid signal: %s", s)
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package parser
+
+import "strings"
+
+// env is an ordered set of variables. The one that was set last is at the end,
+// which is the order that BuildKit gives to commands. An env never changes:
+// set returns another one, so steps and stages can share it.
+type env struct {
+	kv []string
+}
+
+func newEnv(kv []string) env {
+	var e env
+	for _, s := range kv {
+		k, v, _ := strings.Cut(s, "=")
+		e = e.set(k, v)
+	}
+	return e
+}
+
+func (e env) index(key string) int {
+	for i, s := range e.kv {
+		if len(s) > len(key) && s[len(key)] == '=' && s[:len(key)] == key {
+			return i
+		}
+	}
+	return -1
+}
+
+func (e env) set(key, value string) env {
+	out := make([]string, 0, len(e.kv)+1)
+	if i := e.index(key); i >= 0 {
+		out = append(append(out, e.kv[:i]...), e.kv[i+1:]...)
+	} else {
+		out = append(out, e.kv...)
+	}
+	return env{append(out, key+"="+value)}
+}
+
+func (e env) del(key string) env {
+	i := e.index(key)
+	if i < 0 {
+		return e
+	}
+	out := make([]string, 0, len(e.kv))
+	return env{append(append(out, e.kv[:i]...), e.kv[i+1:]...)}
+}
+
+// Get and Keys make an env what the word expander reads variables from.
+func (e env) Get(key string) (string, bool) {
+	if i := e.index(key); i >= 0 {
+		return e.kv[i][len(key)+1:], true
+	}
+	return "", false
+}
+
+func (e env) Keys() []string {
+	keys := make([]string, len(e.kv))
+	for i, s := range e.kv {
+		keys[i], _, _ = strings.Cut(s, "=")
+	}
+	return keys
+}
+
+// maskedEnv shows **** for variables that hold secrets.
+type maskedEnv struct {
+	env
+	secrets []string
+}
+
+func (m maskedEnv) Get(key string) (string, bool) {
+	for _, s := range m.secrets {
+		if s == key {
+			return "****", true
+		}
+	}
+	return m.env.Get(key)
+}
+
+// replaceEnv sets a variable of an image's configuration: in its place if it is
+// there, otherwise at the end. The slice is not changed.
+func replaceEnv(kv []string, key, value string) []string {
+	out := make([]string, len(kv), len(kv)+1)
+	copy(out, kv)
+	for i, s := range out {
+		if k, _, _ := strings.Cut(s, "="); k == key {
+			out[i] = key + "=" + value
+			return out
+		}
+	}
+	return append(out, key+"="+value)
+}

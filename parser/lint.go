@@ -1,0 +1,287 @@
+package parser
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	"github.com/moby/patternmatcher"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// LintOptions configures the rules. The zero value runs all rules that are not
+// experimental.
+type LintOptions struct {
+	// Skip names rules that do not run; "all" is every one.
+	Skip []string
+	// Experimental names experimental rules that do; "all" is every one.
+	Experimental []string
+	// Error makes Plan.Check fail when a rule found something.
+	Error bool
+}
+
+// ParseLintOptions reads the form of the check directive:
+// skip=RULE,RULE;error=true;experimental=RULE.
+func ParseLintOptions(s string) (LintOptions, error) {
+	c, err := linter.ParseLintOptions(s)
+	if err != nil {
+		return LintOptions{}, err
+	}
+	o := LintOptions{Skip: c.SkipRules, Experimental: c.ExperimentalRules, Error: c.ReturnAsError}
+	if c.SkipAll {
+		o.Skip = []string{"all"}
+	}
+	if c.ExperimentalAll {
+		o.Experimental = []string{"all"}
+	}
+	return o, nil
+}
+
+// Warning is something that a lint rule found.
+type Warning struct {
+	// Rule is the name of the rule, such as StageNameCasing.
+	Rule string
+	// Description says what the rule is about.
+	Description string
+	// URL is where the rule is explained; it may be empty.
+	URL string
+	// Msg says what was found.
+	Msg string
+	// Range is where.
+	Range Range
+}
+
+// lint collects warnings. Stages are walked at the same time, so everything
+// goes through its lock.
+type lint struct {
+	mu     sync.Mutex
+	linter *linter.Linter
+	fail   bool
+	found  []Warning
+	seen   map[Warning]bool
+}
+
+// newLint merges the file's check directive with the options.
+func newLint(f *File, o PlanOptions) (*lint, error) {
+	text, _, loc, _ := bkparser.ParseDirective("check", f.src)
+	if arg, ok := o.BuildArgs["BUILDKIT_DOCKERFILE_CHECK"]; ok {
+		text, loc = arg, nil
+	}
+	c, err := linter.ParseLintOptions(text)
+	if err != nil {
+		return nil, f.fail(rangeOf(loc), fmt.Errorf("parse check options: %w", err))
+	}
+	l := &lint{fail: c.ReturnAsError || o.Lint.Error, seen: map[Warning]bool{}}
+	c.SkipAll = c.SkipAll || slices.Contains(o.Lint.Skip, "all")
+	c.ExperimentalAll = c.ExperimentalAll || slices.Contains(o.Lint.Experimental, "all")
+	c.SkipRules = slices.Concat(c.SkipRules, o.Lint.Skip)
+	c.ExperimentalRules = slices.Concat(c.ExperimentalRules, o.Lint.Experimental)
+	c.Warn = l.add
+	l.linter = linter.New(c)
+	return l, nil
+}
+
+// add is called by rules, with the lock held.
+func (l *lint) add(rule, description, url, msg string, loc []bkparser.Range) {
+	w := Warning{Rule: rule, Description: description, URL: url, Msg: msg, Range: rangeOf(loc)}
+	if !l.seen[w] {
+		l.seen[w] = true
+		l.found = append(l.found, w)
+	}
+}
+
+// scope gives the rules that hold below the comments of one instruction.
+func (l *lint) scope(comments []string) scope {
+	return scope{l, l.linter.WithMergedConfigFromComments(comments)}
+}
+
+type scope struct {
+	lint   *lint
+	linter *linter.Linter
+}
+
+func (s scope) run(rule linter.LinterRuleI, loc []bkparser.Range, msg string) {
+	s.lint.mu.Lock()
+	defer s.lint.mu.Unlock()
+	s.linter.Run(rule, loc, msg)
+}
+
+func (l *lint) warnings() []Warning {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := slices.Clone(l.found)
+	slices.SortStableFunc(out, func(a, b Warning) int {
+		return cmp.Or(cmp.Compare(a.Range.Start, b.Range.Start), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Msg, b.Msg))
+	})
+	return out
+}
+
+func (l *lint) err() error {
+	if !l.fail {
+		return nil
+	}
+	var rules []string
+	for _, w := range l.warnings() {
+		rules = append(rules, w.Rule)
+	}
+	if len(rules) == 0 {
+		return nil
+	}
+	slices.Sort(rules)
+	return &LintError{Rules: slices.Compact(rules)}
+}
+
+// checkFile runs the rules that look at the text as a whole.
+func (l *lint) checkFile(f *File, stages []instructions.Stage) {
+	s := l.scope(nil)
+	for _, w := range f.warnings {
+		if w.URL == linter.RuleNoEmptyContinuation.URL && w.Location != nil {
+			s.run(&linter.RuleNoEmptyContinuation, []bkparser.Range{*w.Location}, linter.RuleNoEmptyContinuation.Format())
+		}
+	}
+	names := map[string]bool{}
+	for _, st := range stages {
+		if st.Name == "context" || st.Name == "scratch" {
+			s.run(&linter.RuleReservedStageName, st.Location, linter.RuleReservedStageName.Format(st.Name))
+		}
+		if st.Name != "" && names[st.Name] {
+			s.run(&linter.RuleDuplicateStageName, st.Location, linter.RuleDuplicateStageName.Format(st.Name))
+		}
+		names[st.Name] = true
+	}
+	l.checkCasing(s, stages)
+}
+
+// checkCasing wants all instructions in the case that most of them have.
+func (l *lint) checkCasing(s scope, stages []instructions.Stage) {
+	type word struct {
+		text string
+		loc  []bkparser.Range
+	}
+	var words []word
+	for _, st := range stages {
+		words = append(words, word{st.OrigCmd, st.Location})
+		for _, c := range st.Commands {
+			words = append(words, word{c.Name(), c.Location()})
+		}
+	}
+	var lower, upper int
+	for _, w := range words {
+		switch w.text {
+		case strings.ToLower(w.text):
+			lower++
+		case strings.ToUpper(w.text):
+			upper++
+		}
+	}
+	want, convert := "uppercase", strings.ToUpper
+	if lower > upper {
+		want, convert = "lowercase", strings.ToLower
+	}
+	for _, w := range words {
+		if convert(w.text) != w.text {
+			s.run(&linter.RuleConsistentInstructionCasing, w.loc, linter.RuleConsistentInstructionCasing.Format(w.text, want))
+		}
+	}
+}
+
+// checkDefaultBases wants names of base images to hold without any --build-arg.
+func (l *lint) checkDefaultBases(stages []instructions.Stage, lex *shell.Lex, defaults env) {
+	for _, st := range stages {
+		m, err := lex.ProcessWordWithMatches(st.BaseName, defaults)
+		if err != nil {
+			return
+		}
+		if _, err := reference.ParseNormalizedNamed(m.Result); err != nil {
+			l.scope(nil).run(&linter.RuleInvalidDefaultArgInFrom, st.Location, linter.RuleInvalidDefaultArgInFrom.Format(st.BaseName))
+		}
+	}
+}
+
+// fromArgs reports variables in FROM that no ARG declares.
+func (s scope) fromArgs(declared []string, unmatched map[string]struct{}, loc []bkparser.Range) {
+	for _, k := range sortedKeys(unmatched) {
+		if !slices.Contains(declared, k) {
+			s.run(&linter.RuleUndefinedArgInFrom, loc, linter.RuleUndefinedArgInFrom.Format(k, closest(k, declared, true)))
+		}
+	}
+}
+
+// fromPlatform looks at the --platform of a FROM.
+func (s scope) fromPlatform(st *instructions.Stage, m shell.ProcessWordResult, globals env) {
+	if _, ok := m.Matched["TARGETPLATFORM"]; ok && len(m.Matched) == 1 && len(m.Unmatched) == 0 {
+		if v, _ := globals.Get("TARGETPLATFORM"); v == m.Result {
+			s.run(&linter.RuleRedundantTargetPlatform, st.Location, linter.RuleRedundantTargetPlatform.Format(st.Platform))
+		}
+	}
+	if len(m.Matched) > 0 || len(m.Unmatched) > 0 {
+		return
+	}
+	p, err := ParsePlatform(m.Result)
+	if err != nil || strings.Contains(st.Name, p.OS) || strings.Contains(st.Name, p.Architecture) {
+		return
+	}
+	s.run(&linter.RuleFromPlatformFlagConstDisallowed, st.Location, linter.RuleFromPlatformFlagConstDisallowed.Format(m.Result))
+}
+
+// basePlatform compares what a base image is with what it should be.
+func (s scope) basePlatform(name string, want, got ocispec.Platform, loc []bkparser.Range) {
+	if want.OS == got.OS && want.Architecture == got.Architecture {
+		return
+	}
+	s.run(&linter.RuleInvalidBaseImagePlatform, loc, linter.RuleInvalidBaseImagePlatform.Format(name,
+		FormatPlatform(NormalizePlatform(want)), FormatPlatform(NormalizePlatform(got))))
+}
+
+var (
+	secretWord = regexp.MustCompile(`(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)`)
+	publicWord = regexp.MustCompile(`(?i)(?:_|^)(?:public|file|version)(?:_|$)`)
+)
+
+func (s scope) secretKey(instruction, key string, loc []bkparser.Range) {
+	if secretWord.MatchString(key) && !publicWord.MatchString(key) {
+		s.run(&linter.RuleSecretsUsedInArgOrEnv, loc, linter.RuleSecretsUsedInArgOrEnv.Format(instruction, key))
+	}
+}
+
+// ignoreFile answers whether sources of COPY are left out of the context.
+type ignoreFile struct {
+	m *patternmatcher.PatternMatcher
+}
+
+// newIgnoreFile gives nil where nothing can be said: without patterns, and with
+// exceptions, since a directory that is left out may have files that are not.
+func newIgnoreFile(patterns []string) *ignoreFile {
+	if len(patterns) == 0 {
+		return nil
+	}
+	m, err := patternmatcher.New(patterns)
+	if err != nil || m.Exclusions() {
+		return nil
+	}
+	return &ignoreFile{m}
+}
+
+func (i *ignoreFile) matches(src string) (string, bool) {
+	src = path.Clean(src)
+	if src == "." || src == "/" {
+		// The root is never left out; it is only empty when everything is.
+		all := slices.ContainsFunc(i.m.Patterns(), func(p *patternmatcher.Pattern) bool {
+			return p.String() == "*" || p.String() == "**" || p.String() == "**/*"
+		})
+		if !all {
+			return src, false
+		}
+	}
+	ok, err := i.m.MatchesOrParentMatches(src)
+	return src, ok && err == nil
+}

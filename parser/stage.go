@@ -1,0 +1,405 @@
+package parser
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+)
+
+// state is what one instruction of a stage leaves to the next. Its slices and
+// maps are never changed in place, so that steps and stages can share them.
+type state struct {
+	img  dockerspec.DockerOCIImage
+	env  env
+	args []argument
+	// dir is the working directory with slashes, always absolute.
+	dir string
+	// workdirSet: a WORKDIR came before, in this stage or in one it is based on.
+	workdirSet bool
+	// Where the last instruction of a kind is that counts only once.
+	cmd, entrypoint, healthcheck []bkparser.Range
+	sizes                        sizeRules
+}
+
+// argument is a declared ARG of a stage.
+type argument struct {
+	key, value string
+}
+
+// Start gives the configuration that the stage starts with: that of base with
+// the default PATH where it has none. For Scratch and for a context without a
+// configuration pass the zero value.
+func (s *Stage) Start(base dockerspec.DockerOCIImage) dockerspec.DockerOCIImage {
+	st, err := s.begin(base)
+	if err != nil {
+		return base
+	}
+	return st.img
+}
+
+// Steps yields the steps of the stage in order. base is the configuration of
+// what FROM names: for a StageInput that of the last step of that stage (its
+// steps must have been walked to the end before, since its arguments carry on
+// here), and the zero value for Scratch and for a context without one. The
+// triggers of base come first. After an error, which is an *Error, nothing
+// more is yielded.
+//
+// Steps may be called several times and for different stages at once.
+func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
+	return func(yield func(Step, error) bool) {
+		st, err := s.begin(base)
+		if err != nil {
+			yield(Step{Range: s.Range}, s.plan.file.fail(s.Range, err))
+			return
+		}
+		w := &walker{stage: s, plan: s.plan, state: st, lex: shell.NewLex(s.plan.file.escape)}
+		triggers := base.Config.OnBuild
+		switch in := s.Base.(type) {
+		case StageInput:
+			triggers = in.Stage.triggers
+		case ImageInput:
+			s.plan.lint.scope(nil).basePlatform(in.Ref, in.Platform, base.Platform, s.loc)
+		}
+		if s.replaced {
+			triggers = nil
+		}
+		for _, t := range triggers {
+			c, err := parseTrigger(t)
+			if err == nil {
+				err = checkRunFlags(c)
+			}
+			step := Step{Range: s.Range, OnBuild: true}
+			if err == nil {
+				err = w.step(c, &step)
+			}
+			if !yield(step, s.plan.file.fail(s.Range, err)) || err != nil {
+				return
+			}
+		}
+		for _, n := range s.nodes {
+			c, err := instructions.ParseCommand(n)
+			r := rangeOf(n.Location())
+			step := Step{Range: r}
+			if err == nil {
+				err = w.step(c, &step)
+			}
+			if !yield(step, s.plan.file.fail(r, err)) || err != nil {
+				return
+			}
+		}
+		final := w.state
+		s.final.Store(&final)
+	}
+}
+
+// begin is the state before the first instruction.
+func (s *Stage) begin(base dockerspec.DockerOCIImage) (state, error) {
+	var st state
+	if in, ok := s.Base.(StageInput); ok {
+		parent := in.Stage.final.Load()
+		if parent == nil {
+			return st, fmt.Errorf("stage %q has to be walked before stage %q", in.Stage.label(), s.label())
+		}
+		st.env, st.args, st.workdirSet = parent.env, parent.args, parent.workdirSet
+		st.sizes = parent.sizes
+	}
+	st.img = base
+	st.img.Created = nil
+	st.img.Config.OnBuild = nil
+	if base.OS == "" {
+		st.img.Platform = s.Platform
+		if base.Config.WorkingDir == "" {
+			st.img.Config.WorkingDir = "/"
+		}
+		if st.img.RootFS.Type == "" {
+			st.img.RootFS.Type = "layers"
+		}
+	}
+	if _, ok := newEnv(base.Config.Env).Get("PATH"); !ok && s.Platform.OS != "windows" {
+		st.img.Config.Env = replaceEnv(base.Config.Env, "PATH", defaultPath)
+	}
+	for _, kv := range st.img.Config.Env {
+		k, v, _ := strings.Cut(kv, "=")
+		st.env = st.env.set(k, v)
+	}
+	st.dir = "/"
+	if wd := base.Config.WorkingDir; wd != "" {
+		if err := st.chdir(wd, s.Platform.OS); err != nil {
+			return st, err
+		}
+	}
+	return st, nil
+}
+
+// chdir changes the working directory of the configuration and of the state.
+func (st *state) chdir(wd, os string) error {
+	dir, err := resolvePath(st.img.Config.WorkingDir, wd, os, false)
+	if err != nil {
+		return fmt.Errorf("normalize workdir: %w", err)
+	}
+	st.dir = dir
+	if os == "windows" {
+		dir = strings.ReplaceAll(dir, "/", `\`)
+	}
+	st.img.Config.WorkingDir = dir
+	return nil
+}
+
+// walker expands the instructions of one stage, one after the other.
+type walker struct {
+	stage *Stage
+	plan  *Plan
+	state state
+	lex   *shell.Lex
+	rules scope
+}
+
+func (w *walker) os() string { return w.stage.Platform.OS }
+
+// parseTrigger reads an ONBUILD expression. It is not part of the file, so its
+// escape directive does not hold for it.
+func parseTrigger(expr string) (instructions.Command, error) {
+	res, err := bkparser.Parse(strings.NewReader(expr))
+	if err != nil {
+		return nil, fmt.Errorf("parse ONBUILD trigger %q: %w", expr, unlocated(err))
+	}
+	if len(res.AST.Children) != 1 {
+		return nil, errors.New("onbuild trigger should be a single expression")
+	}
+	c, err := instructions.ParseCommand(res.AST.Children[0])
+	if err != nil {
+		return nil, fmt.Errorf("parse ONBUILD trigger %q: %w", expr, unlocated(err))
+	}
+	return c, nil
+}
+
+// unlocated drops the place inside the trigger, which means nothing to a reader
+// of the file.
+func unlocated(err error) error {
+	return errors.New(err.Error())
+}
+
+// step expands one instruction, changes the state by it and fills in step.
+func (w *walker) step(c instructions.Command, step *Step) error {
+	w.rules = w.plan.lint.scope(c.Comments())
+	if t, ok := c.(fmt.Stringer); ok {
+		step.Text = t.String()
+	}
+	if err := w.expand(c); err != nil {
+		return err
+	}
+	if err := w.dispatch(c, step); err != nil {
+		return err
+	}
+	if step.Name == "" {
+		step.Name = step.History
+		if step.Name == "" {
+			step.Name = upperFirst(step.Text)
+		}
+	}
+	if step.OnBuild {
+		step.Name = "ONBUILD " + step.Name
+	}
+	step.Image = w.state.img
+	return nil
+}
+
+// expand replaces variables in what the instruction lets have some. ARG does
+// it later, for the default that is really used.
+func (w *walker) expand(c instructions.Command) error {
+	word := func(lex *shell.Lex) instructions.SingleWordExpander {
+		return func(s string) (string, error) {
+			if !strings.ContainsAny(s, "$\"'\\`<") {
+				return s, nil // nothing to expand, to unquote or to escape
+			}
+			out, unmatched, err := lex.ProcessWord(s, w.state.env)
+			w.reportUnmatched(c, unmatched)
+			return out, err
+		}
+	}
+	_, isArg := c.(*instructions.ArgCommand)
+	if x, ok := c.(instructions.SupportsSingleWordExpansion); ok && !isArg {
+		if err := x.Expand(word(w.lex)); err != nil {
+			return err
+		}
+	}
+	if x, ok := c.(instructions.SupportsSingleWordExpansionRaw); ok {
+		// The contents of a heredoc: quotes are just characters, and the
+		// escape character is always the shell's.
+		lex := shell.NewLex('\\')
+		lex.SkipProcessQuotes = true
+		return x.ExpandRaw(word(lex))
+	}
+	return nil
+}
+
+func (w *walker) reportUnmatched(c instructions.Command, unmatched map[string]struct{}) {
+	for _, k := range sortedKeys(unmatched) {
+		declared := slices.ContainsFunc(w.state.args, func(a argument) bool { return a.key == k })
+		if declared || isScannerArg(k) {
+			continue
+		}
+		msg := linter.RuleUndefinedVar.Format(k, closest(k, w.state.env.Keys(), true))
+		w.rules.run(&linter.RuleUndefinedVar, c.Location(), msg)
+	}
+}
+
+// isScannerArg: these arguments are for a scanner beside the build and never
+// become variables.
+func isScannerArg(key string) bool {
+	return key == "BUILDKIT_SBOM_SCAN_CONTEXT" || key == "BUILDKIT_SBOM_SCAN_STAGE"
+}
+
+func (w *walker) dispatch(c instructions.Command, step *Step) error {
+	switch c := c.(type) {
+	case *instructions.RunCommand:
+		return w.run(c, step)
+	case *instructions.CopyCommand:
+		return w.copy(c, step)
+	case *instructions.AddCommand:
+		return w.add(c, step)
+	case *instructions.WorkdirCommand:
+		return w.workdir(c, step)
+	case *instructions.ArgCommand:
+		return w.arg(c, step)
+	case *instructions.ExposeCommand:
+		return w.expose(c, step)
+	default:
+		return w.metadata(c, step)
+	}
+}
+
+func (w *walker) workdir(c *instructions.WorkdirCommand, step *Step) error {
+	st := &w.state
+	if !st.workdirSet && !isAbs(c.Path, w.os()) {
+		w.rules.run(&linter.RuleWorkdirRelativePath, c.Location(), linter.RuleWorkdirRelativePath.Format(c.Path))
+	}
+	st.workdirSet = true
+	if err := st.chdir(c.Path, w.os()); err != nil {
+		return err
+	}
+	step.Name = upperFirst(w.display(w.lex, step.Text, st.env))
+	step.History = "WORKDIR " + st.dir
+	if st.dir != "/" {
+		step.Action = &Mkdir{Path: st.dir, User: st.img.Config.User}
+	}
+	return nil
+}
+
+func (w *walker) arg(c *instructions.ArgCommand, step *Step) error {
+	st := &w.state
+	var text []string
+	for _, a := range c.Args {
+		w.rules.secretKey("ARG", a.Key, c.Location())
+		value := a.Value
+		if v, ok := w.plan.opts.BuildArgs[a.Key]; ok {
+			value = &v
+		} else if value == nil {
+			if v, ok := w.plan.globals.Get(a.Key); ok {
+				value = &v
+			}
+		} else {
+			v, unmatched, err := w.lex.ProcessWord(*value, st.env)
+			w.reportUnmatched(c, unmatched)
+			if err != nil {
+				return err
+			}
+			value = &v
+		}
+		decl := argument{key: a.Key}
+		if value != nil {
+			decl.value = *value
+			if !isScannerArg(a.Key) {
+				st.env = st.env.set(a.Key, *value)
+			}
+			text = append(text, a.Key+"="+*value)
+		} else {
+			text = append(text, a.Key)
+		}
+		st.args = append(slices.Clip(st.args), decl)
+	}
+	step.History = "ARG " + strings.Join(text, " ")
+	return nil
+}
+
+// once reports an instruction of which only the last one counts. What is
+// reported is the earlier one, since that is the one without effect.
+func (w *walker) once(last *[]bkparser.Range, c instructions.Command) {
+	if *last != nil {
+		w.rules.run(&linter.RuleMultipleInstructionsDisallowed, *last, linter.RuleMultipleInstructionsDisallowed.Format(c.Name()))
+	}
+	*last = c.Location()
+}
+
+// withShell puts the shell in front of a command in shell form.
+func (w *walker) withShell(args []string) []string {
+	shell := w.state.img.Config.Shell
+	if len(shell) == 0 {
+		shell = []string{"/bin/sh", "-c"}
+		if w.state.img.OS == "windows" {
+			shell = []string{"cmd", "/S", "/C"}
+		}
+	}
+	return append(slices.Clip(slices.Clone(shell)), strings.Join(args, " "))
+}
+
+// commandLine is for CMD and ENTRYPOINT.
+func (w *walker) commandLine(c instructions.Command, line instructions.ShellDependantCmdLine) []string {
+	if !line.PrependShell {
+		return line.CmdLine
+	}
+	if len(w.state.img.Config.Shell) == 0 {
+		w.rules.run(&linter.RuleJSONArgsRecommended, c.Location(), linter.RuleJSONArgsRecommended.Format(c.Name()))
+	}
+	return w.withShell(line.CmdLine)
+}
+
+// display expands the text of an instruction for Step.Name. What cannot be
+// expanded stays as it is.
+func (w *walker) display(lex *shell.Lex, text string, e shell.EnvGetter) string {
+	out, _, err := lex.ProcessWord(text, e)
+	if err != nil {
+		return text
+	}
+	return out
+}
+
+func upperFirst(s string) string {
+	word, rest, ok := strings.Cut(s, " ")
+	if !ok {
+		return strings.ToUpper(word)
+	}
+	return strings.ToUpper(word) + " " + rest
+}
+
+// source finds what a --from or a mount's from names while steps are walked.
+// Triggers of an image get here without having been looked at before.
+func (w *walker) source(from string, index bool) (Input, error) {
+	var s *Stage
+	if index {
+		var err error
+		if s, err = w.plan.copySource(from); err != nil {
+			return nil, err
+		}
+	} else {
+		s = w.plan.byName[strings.ToLower(from)]
+	}
+	if s != nil {
+		return StageInput{s}, w.stage.mayUse(s, from)
+	}
+	if from == "scratch" {
+		return Scratch{}, nil
+	}
+	return w.plan.imageInput(from, w.plan.platform)
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
