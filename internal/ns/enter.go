@@ -1,0 +1,217 @@
+package ns
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// self is this program's file, even if its name is another file's by now.
+const self = "/proc/self/exe"
+
+// enterMount moves this process into a mount namespace of its own. That may be done thread by thread, and execve
+// from a thread keeps that thread's namespaces: so no second process is needed. It returns only with an error.
+func enterMount() error {
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("make a mount namespace: %w", err)
+	}
+	st := state{UID: os.Getuid(), GID: os.Getgid()}
+	err := syscall.Exec(self, os.Args, append(os.Environ(), stateVar+"="+st.String()))
+	return fmt.Errorf("start the program again in its mount namespace: %w", err)
+}
+
+// enterUser starts the program again in a user and a mount namespace, waits for it and exits as it did. It returns
+// only with an error.
+func enterUser() error {
+	ids, reasons := wanted(os.Getuid(), os.Getgid())
+	st := state{PPID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Wait: true, Reasons: reasons}
+
+	// The kernel sends the signal of PDEATHSIG when the thread that started the child ends: this one must not.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for {
+		child, err := start(st)
+		if err != nil {
+			return err
+		}
+		err = child.mapIDs(ids)
+		if err == nil {
+			return child.wait()
+		}
+		child.kill()
+		if ids.single() {
+			return err
+		}
+		// newuidmap is there and does not work (a file system mounted nosuid, for one): one id is better than none.
+		ids = oneID(st.UID, st.GID)
+		st.Reasons = append(st.Reasons, err.Error())
+	}
+}
+
+type child struct {
+	cmd   *exec.Cmd
+	ready *os.File // closed once the ids are mapped
+}
+
+func start(st state) (*child, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	cmd := exec.Command(self)
+	cmd.Args = os.Args
+	cmd.Env = append(os.Environ(), stateVar+"="+st.String())
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{r}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
+		// The child starts before its ids are mapped, as nobody, and nobody loses all capabilities by execve, unless
+		// they are ambient. Once its id is mapped to 0 it is root with all of them, without another execve.
+		AmbientCaps: allCaps(),
+	}
+	if err := cmd.Start(); err != nil {
+		w.Close()
+		return nil, fmt.Errorf("make a user namespace: %w%s", err, hint())
+	}
+	return &child{cmd, w}, nil
+}
+
+func allCaps() []uintptr {
+	last := uintptr(unix.CAP_LAST_CAP)
+	if b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap"); err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			last = uintptr(n)
+		}
+	}
+	caps := make([]uintptr, last+1)
+	for i := range caps {
+		caps[i] = uintptr(i)
+	}
+	return caps
+}
+
+// hint names the setting that forbids user namespaces, if there is one that can be seen.
+func hint() string {
+	settings := []struct{ file, bad, say string }{
+		{"/proc/sys/kernel/unprivileged_userns_clone", "0", "set the sysctl kernel.unprivileged_userns_clone to 1"},
+		{"/proc/sys/user/max_user_namespaces", "0", "raise the sysctl user.max_user_namespaces"},
+		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1",
+			"set the sysctl kernel.apparmor_restrict_unprivileged_userns to 0, or give this program an AppArmor profile with userns"},
+	}
+	for _, s := range settings {
+		if b, err := os.ReadFile(s.file); err == nil && strings.TrimSpace(string(b)) == s.bad {
+			return " (" + s.say + ")"
+		}
+	}
+	return " (in a container: it needs a seccomp profile that allows unshare and mount, or CAP_SYS_ADMIN)"
+}
+
+func (c *child) kill() {
+	c.ready.Close()
+	c.cmd.Process.Kill()
+	c.cmd.Wait()
+}
+
+// wait lets the child begin, hands signals on to it and ends this process as the child ended.
+func (c *child) wait() error {
+	sigs := make(chan os.Signal, 16)
+	signal.Notify(sigs, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
+	go func() {
+		for s := range sigs {
+			if (s == unix.SIGINT || s == unix.SIGQUIT) && foreground() {
+				continue // the terminal has sent it to the child too
+			}
+			c.cmd.Process.Signal(s)
+		}
+	}()
+	if _, err := c.ready.Write([]byte{1}); err != nil {
+		c.kill()
+		return fmt.Errorf("start the program again in its user namespace: %w", err)
+	}
+	c.ready.Close()
+	err := c.cmd.Wait()
+	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+		return fmt.Errorf("wait for the program in its user namespace: %w", err)
+	} else if ok {
+		if ws := exit.Sys().(syscall.WaitStatus); ws.Signaled() {
+			os.Exit(128 + int(ws.Signal()))
+		}
+	}
+	os.Exit(c.cmd.ProcessState.ExitCode())
+	panic("unreachable")
+}
+
+// foreground says whether keys on the terminal send signals to this process (and so to its child, which is of the
+// same process group).
+func foreground() bool {
+	tty, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(tty)
+	pgrp, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
+	return err == nil && pgrp == unix.Getpgrp()
+}
+
+// arrive is Enter in the second process.
+func arrive(text string) error {
+	st, err := parseState(text)
+	if err != nil {
+		return err
+	}
+	if st.PPID != 0 {
+		// An execve that gains capabilities has cleared it (prctl(2)).
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+			return fmt.Errorf("ask for a signal at the parent's death: %w", err)
+		}
+		if os.Getppid() != st.PPID {
+			os.Exit(128 + int(unix.SIGKILL)) // it died before that
+		}
+	}
+	if st.Wait {
+		if err := awaitIDs(); err != nil {
+			return err
+		}
+	}
+	// A mount namespace starts as the parent's peer: what is mounted here would show up there.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make the mount namespace private: %w%s", err, hint())
+	}
+	return nil
+}
+
+func awaitIDs() error {
+	const readyFD = 3
+	defer unix.Close(readyFD)
+	var b [1]byte
+	for {
+		n, err := unix.Read(readyFD, b[:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("wait for the ids of the user namespace: %w", err)
+		}
+		if n == 0 {
+			return fmt.Errorf("wait for the ids of the user namespace: %w", io.ErrUnexpectedEOF)
+		}
+		break
+	}
+	// Root has no use for ambient capabilities; a helper that changes its user should not have them.
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("clear the ambient capabilities: %w", err)
+	}
+	return nil
+}

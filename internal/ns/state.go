@@ -1,0 +1,37 @@
+package ns
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// stateVar is the environment variable by which the second process knows that it is the second one.
+const stateVar = "_LAYERBUILD_NS"
+
+// state is what the first process tells the second.
+type state struct {
+	// PPID is the first process, or 0 if it is this very process.
+	PPID int `json:"ppid,omitempty"`
+	// UID and GID are its user's, outside.
+	UID int `json:"uid"`
+	GID int `json:"gid"`
+	// Wait says that the ids are still being mapped; a byte on descriptor 3 says when they are.
+	Wait    bool     `json:"wait,omitempty"`
+	Reasons []string `json:"reasons,omitempty"`
+}
+
+func (s state) String() string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // numbers and strings always marshal
+	}
+	return string(b)
+}
+
+func parseState(text string) (state, error) {
+	var s state
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return s, fmt.Errorf("read %s: %w", stateVar, err)
+	}
+	return s, nil
+}
