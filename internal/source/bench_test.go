@@ -1,0 +1,87 @@
+package source
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// bigTree makes a tree of n small files, 50 to a directory.
+func bigTree(b *testing.B, n int) string {
+	b.Helper()
+	dir := b.TempDir()
+	data := make([]byte, 2000)
+	for i := range n {
+		d := filepath.Join(dir, fmt.Sprintf("package%03d", i/2500), fmt.Sprintf("source%02d", i/50%50))
+		if i%50 == 0 {
+			if err := os.MkdirAll(d, 0o755); err != nil {
+				b.Fatal(err)
+			}
+		}
+		copy(data, fmt.Sprint(i))
+		if err := os.WriteFile(filepath.Join(d, fmt.Sprintf("module%05d.go", i)), data, 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // past the racy times
+	return dir
+}
+
+func benchmarkMatch(b *testing.B, n int, dir string, o func(i int) TreeOptions, q Query) {
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		f, err := os.Open(dir)
+		if err != nil {
+			b.Fatal(err)
+		}
+		tree, err := NewTree(f, o(i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		m, err := tree.Match(b.Context(), q)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if m.Files == 0 {
+			b.Fatal("no files")
+		}
+		f.Close()
+		i++
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/float64(n), "µs/file")
+}
+
+// BenchmarkMatch is COPY of 50,000 files. Cold reads each of them, warm finds them all in the index of a build before.
+func BenchmarkMatch(b *testing.B) {
+	const n = 50_000
+	dir := bigTree(b, n)
+	index := b.TempDir()
+	all := Query{Patterns: []string{"."}}
+	b.Run("cold", func(b *testing.B) {
+		benchmarkMatch(b, n, dir, func(int) TreeOptions { return TreeOptions{} }, all)
+	})
+	warm := filepath.Join(index, "warm")
+	b.Run("save", func(b *testing.B) {
+		benchmarkMatch(b, n, dir, func(i int) TreeOptions {
+			return TreeOptions{IndexFile: filepath.Join(index, fmt.Sprint(i))}
+		}, all)
+	})
+	b.Run("warm", func(b *testing.B) {
+		benchmarkMatch(b, n, dir, func(int) TreeOptions { return TreeOptions{IndexFile: warm} }, all)
+	})
+	b.Run("warm-ignore", func(b *testing.B) {
+		ignore := []string{".git", "node_modules", "**/*.log", "*.md", "dist", "**/.env*", "!**/.env.example", "build/"}
+		benchmarkMatch(b, n, dir, func(int) TreeOptions { return TreeOptions{IndexFile: warm, Ignore: ignore} }, all)
+	})
+	b.Run("warm-wildcard", func(b *testing.B) {
+		benchmarkMatch(b, n, dir, func(int) TreeOptions { return TreeOptions{IndexFile: warm} },
+			Query{Patterns: []string{"*/*/*.go"}})
+	})
+	b.Run("warm-one", func(b *testing.B) {
+		benchmarkMatch(b, 1, dir, func(int) TreeOptions { return TreeOptions{IndexFile: warm} },
+			Query{Patterns: []string{"package000/source00/module00000.go"}})
+	})
+}

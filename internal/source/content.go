@@ -1,0 +1,297 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The digest of a Match is that of a stream of records, each beginning with a letter, so that no two different matches
+// have one stream. The letters are those of formats, and changing anything here changes all cache keys.
+const (
+	tagContents = 'C' // an item that is the contents of a directory
+	tagItem     = 'I' // an item that is one file
+	tagDir      = 'd'
+	tagFile     = 'f'
+	tagHardLink = 'h' // another name of a file that was there before
+	tagSymlink  = 'l'
+	tagFifo     = 'p'
+	tagChar     = 'c'
+	tagBlock    = 'b'
+)
+
+// where names the file that is being looked at, for errors only, so that the name is put together only then.
+type where interface{ full() string }
+
+type named string
+
+func (n named) full() string { return string(n) }
+
+// appendHead begins a record of the file that m.st describes.
+func (m *matching) appendHead(b []byte, tag byte, rel []byte) []byte {
+	b = append(b, tag)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(rel)))
+	b = append(b, rel...)
+	mode := uint32(m.st.Mode) & 0o7777
+	if tag == tagSymlink {
+		mode = 0o777
+	}
+	b = binary.LittleEndian.AppendUint16(b, uint16(mode))
+	if m.keep {
+		b = binary.LittleEndian.AppendUint32(b, m.st.Uid)
+		b = binary.LittleEndian.AppendUint32(b, m.st.Gid)
+	}
+	return b
+}
+
+func (m *matching) appendDirectory(b []byte, rel []byte, x sum) []byte {
+	return appendSum(m.appendHead(b, tagDir, rel), x)
+}
+
+func appendSum(b []byte, s sum) []byte {
+	flag := byte(0)
+	if s.xattrs {
+		flag = 1
+	}
+	return append(append(b, flag), s.digest[:]...)
+}
+
+// begin begins the record of an item.
+func (m *matching) begin(tag byte, target string) {
+	m.rec = append(m.rec, tag)
+	m.rec = binary.LittleEndian.AppendUint32(m.rec, uint32(len(target)))
+	m.rec = append(m.rec, target...)
+	m.flushFull()
+}
+
+func (m *matching) flushFull() {
+	if len(m.rec) >= recordChunk {
+		m.flush()
+	}
+}
+
+func (m *matching) flush() {
+	m.hash.Write(m.rec)
+	m.rec = m.rec[:0]
+}
+
+// entry makes the entry and the record of a file that is not a directory, which m.st describes.
+func (m *matching) entry(dir int, name *byte, rel []byte, at where) (Entry, error) {
+	e := Entry{Path: ".", MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
+	if len(rel) > 0 {
+		e.Path = m.names.string(rel)
+	}
+	switch m.st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		s, err := m.fileSum(dir, name, at)
+		if err != nil {
+			return e, err
+		}
+		// What was opened may be newer than what was found before.
+		e.Size, e.MtimeNs, e.Mode = int64(m.st.Size), nanos(m.st.Mtime), uint32(m.st.Mode)
+		m.file(rel, s)
+	case unix.S_IFLNK:
+		text, err := readlinkat(dir, name, m.text[:])
+		if err != nil {
+			return e, fmt.Errorf("read link %q: %w", at.full(), err)
+		}
+		m.rec = m.appendHead(m.rec, tagSymlink, rel)
+		m.rec = binary.LittleEndian.AppendUint32(m.rec, uint32(len(text)))
+		m.rec = append(m.rec, text...)
+	case unix.S_IFIFO:
+		m.rec = m.appendHead(m.rec, tagFifo, rel)
+	case unix.S_IFCHR, unix.S_IFBLK:
+		tag := byte(tagChar)
+		if m.st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			tag = tagBlock
+		}
+		m.rec = m.appendHead(m.rec, tag, rel)
+		m.rec = binary.LittleEndian.AppendUint32(m.rec, m.st.Rdev_major)
+		m.rec = binary.LittleEndian.AppendUint32(m.rec, m.st.Rdev_minor)
+	default:
+		return e, fmt.Errorf("%q is of a type that cannot be copied (mode %o)", at.full(), m.st.Mode)
+	}
+	m.flushFull()
+	return e, nil
+}
+
+// file writes the record of a regular file.
+func (m *matching) file(rel []byte, s sum) {
+	m.out.Files++
+	m.out.Bytes += int64(m.st.Size)
+	if m.st.Nlink > 1 {
+		id := [2]uint64{device(&m.st), m.st.Ino}
+		if first, ok := m.links[id]; ok {
+			m.rec = m.appendHead(m.rec, tagHardLink, rel)
+			m.rec = binary.LittleEndian.AppendUint64(m.rec, first)
+			return
+		}
+		m.links[id] = uint64(m.out.Files)
+	}
+	m.rec = appendSum(m.appendHead(m.rec, tagFile, rel), s)
+}
+
+// fileSum returns what is in a regular file, from the index or by reading it. m.st becomes what fstat(2) says of it.
+func (m *matching) fileSum(dir int, name *byte, at where) (sum, error) {
+	if s, ok := m.t.index.lookup(&m.st); ok {
+		return s, nil
+	}
+	// It may have been replaced by a fifo since it was found: opening that must not wait for a writer.
+	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return sum{}, m.unreadable(at.full(), err)
+	}
+	defer unix.Close(fd)
+	for range 3 {
+		began := time.Now()
+		if err := statFD(fd, &m.st); err != nil {
+			return sum{}, fmt.Errorf("stat %q: %w", at.full(), err)
+		}
+		if m.st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return sum{}, fmt.Errorf("%q was replaced while it was being read", at.full())
+		}
+		s, err := m.read(fd)
+		if err != nil {
+			return sum{}, fmt.Errorf("read %q: %w", at.full(), err)
+		}
+		var after unix.Statx_t
+		if err := statFD(fd, &after); err != nil {
+			return sum{}, fmt.Errorf("stat %q: %w", at.full(), err)
+		}
+		if m.t.index.keyOf(&after) == m.t.index.keyOf(&m.st) {
+			m.t.index.add(&m.st, fd, began, s)
+			return s, nil
+		}
+		if _, err := unix.Seek(fd, 0, 0); err != nil {
+			return sum{}, fmt.Errorf("read %q: %w", at.full(), err)
+		}
+	}
+	return sum{}, fmt.Errorf("%q keeps changing while it is being read", at.full())
+}
+
+// directorySum returns the extended attributes of an open directory, which m.st describes.
+func (m *matching) directorySum(fd int, at where) (sum, error) {
+	if s, ok := m.t.index.lookup(&m.st); ok {
+		return s, nil
+	}
+	began := time.Now()
+	if err := statFD(fd, &m.st); err != nil {
+		return sum{}, fmt.Errorf("stat %q: %w", at.full(), err)
+	}
+	s, err := m.xattrs(fd, sum{})
+	if err != nil {
+		return sum{}, fmt.Errorf("read the attributes of %q: %w", at.full(), err)
+	}
+	m.t.index.add(&m.st, fd, began, s)
+	return s, nil
+}
+
+// read reads a file to its end.
+func (m *matching) read(fd int) (sum, error) {
+	if m.data == nil {
+		m.data, m.content = make([]byte, readChunk), sha256.New()
+	}
+	m.content.Reset()
+	for {
+		n, err := unix.Read(fd, m.data)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return sum{}, err
+		}
+		m.content.Write(m.data[:n])
+		if n < len(m.data) && (n == 0 || uint64(n) == m.st.Size) {
+			break
+		}
+		if m.ctx.Err() != nil {
+			return sum{}, context.Cause(m.ctx)
+		}
+	}
+	var s sum
+	m.content.Sum(s.digest[:0])
+	return m.xattrs(fd, s)
+}
+
+// xattrs adds the extended attributes that are copied to what is known of an open file.
+func (m *matching) xattrs(fd int, s sum) (sum, error) {
+	list, err := listXattrs(fd, m.text[:])
+	if err != nil || len(list) == 0 {
+		return s, err
+	}
+	names := strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00")
+	names = slices.DeleteFunc(names, func(n string) bool { return !KeepXattr(n) })
+	if len(names) == 0 {
+		return s, nil
+	}
+	slices.Sort(names)
+	b := append([]byte("content and attributes\x00"), s.digest[:]...)
+	for _, n := range names {
+		value, err := getXattr(fd, n)
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return s, fmt.Errorf("attribute %s: %w", n, err)
+		}
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(n)))
+		b = append(b, n...)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(value)))
+		b = append(b, value...)
+	}
+	return sum{digest: sha256.Sum256(b), xattrs: true}, nil
+}
+
+// listXattrs returns the names of a file's attributes, none where the file system has no such thing.
+func listXattrs(fd int, buf []byte) ([]byte, error) {
+	for {
+		n, err := unix.Flistxattr(fd, buf)
+		switch err {
+		case nil:
+			return buf[:n], nil
+		case unix.ENOTSUP, unix.ENOSYS:
+			return nil, nil
+		case unix.ERANGE:
+			buf = make([]byte, 64<<10) // XATTR_LIST_MAX
+			continue
+		case unix.EINTR:
+			continue
+		}
+		return nil, err
+	}
+}
+
+func getXattr(fd int, name string) ([]byte, error) {
+	buf := make([]byte, 256)
+	for {
+		n, err := unix.Fgetxattr(fd, name, buf)
+		switch err {
+		case nil:
+			return buf[:n], nil
+		case unix.ERANGE:
+			buf = make([]byte, 64<<10) // XATTR_SIZE_MAX
+			continue
+		case unix.EINTR:
+			continue
+		}
+		return nil, err
+	}
+}
+
+// unreadable is the error for a file that must be read and cannot.
+func (m *matching) unreadable(name string, err error) error {
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("read %q: %w (make it readable, or name it in %s if the image does not need it)", name, err, m.t.ignoreName)
+	}
+	if errors.Is(err, unix.ELOOP) {
+		return fmt.Errorf("%q was replaced while it was being read", name)
+	}
+	return fmt.Errorf("read %q: %w", name, err)
+}

@@ -1,0 +1,185 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// walk lists the files below a directory.
+type walk struct {
+	m       *matching
+	include *matcher // nil: everything
+	base    string   // the directory's path in the tree
+	item    Item
+	rel     []byte // path of what is being looked at, relative to base
+	depth   int
+	pending []pendingDir
+}
+
+// inherited is what patterns said of a directory, which holds for what is in it.
+type inherited struct{ ignore, exclude, include matched }
+
+// pendingDir is a directory that is not wanted for itself, but becomes an entry with the first that is wanted in it.
+type pendingDir struct {
+	entry  Entry
+	record []byte
+}
+
+// full returns the path of what is being looked at, in the tree.
+func (w *walk) full() string {
+	switch {
+	case len(w.rel) == 0:
+		return w.base
+	case w.base == ".":
+		return string(w.rel)
+	}
+	return w.base + "/" + string(w.rel)
+}
+
+// directory walks an open directory.
+func (w *walk) directory(fd int, in *inherited) error {
+	m := w.m
+	if len(m.lists) == w.depth {
+		m.lists = append(m.lists, new(listing))
+	}
+	list := m.lists[w.depth]
+	if err := list.read(fd, m.dents); err != nil {
+		return fmt.Errorf("read directory %q: %w", w.full(), err)
+	}
+	w.depth++
+	n := len(w.rel)
+	for _, e := range list.ents {
+		if err := m.tick(); err != nil {
+			return err
+		}
+		w.rel = w.rel[:n]
+		if n > 0 {
+			w.rel = append(w.rel, '/')
+		}
+		w.rel = append(w.rel, list.name(e)...)
+		if err := w.name(fd, list.cname(e), e.kind, in); err != nil {
+			return err
+		}
+	}
+	w.rel = w.rel[:n]
+	w.depth--
+	return nil
+}
+
+// name takes one name in a directory.
+func (w *walk) name(fd int, name *byte, kind uint8, in *inherited) error {
+	var own inherited
+	kept, deeper := true, true
+	if w.m.t.ignore != nil || w.m.exclude != nil || w.include != nil {
+		var err error
+		if kept, deeper, err = w.filter(in, &own); err != nil {
+			return err
+		}
+	}
+	if !kept && (!deeper || kind != unix.DT_DIR && kind != unix.DT_UNKNOWN) {
+		return nil
+	}
+	st := &w.m.st
+	if err := stat(fd, name, unix.AT_SYMLINK_NOFOLLOW, st); err != nil {
+		if err == unix.ENOENT {
+			return nil // gone since the directory was read
+		}
+		return fmt.Errorf("stat %q: %w", w.full(), err)
+	}
+	switch {
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return w.sub(fd, name, kept, &own)
+	case !kept || st.Mode&unix.S_IFMT == unix.S_IFSOCK:
+		return nil
+	}
+	w.emit()
+	e, err := w.m.entry(fd, name, w.rel, w)
+	if err != nil {
+		return err
+	}
+	w.item.Entries = append(w.item.Entries, e)
+	return nil
+}
+
+// filter tells whether what rel names is wanted, and if not, whether anything below it can be.
+func (w *walk) filter(in, own *inherited) (kept, deeper bool, err error) {
+	kept, deeper = true, true
+	rel := string(w.rel)
+	if x := w.m.t.ignore; x != nil {
+		var gone bool
+		full := w.full()
+		if gone, own.ignore, err = x.match(full, in.ignore); err != nil {
+			return false, false, err
+		}
+		if gone {
+			kept, deeper = false, x.takesBackBelow(full)
+		}
+	}
+	if x := w.m.exclude; x != nil {
+		var gone bool
+		if gone, own.exclude, err = x.match(rel, in.exclude); err != nil {
+			return false, false, err
+		}
+		if gone {
+			kept, deeper = false, deeper && x.takesBackBelow(rel)
+		}
+	}
+	if x := w.include; x != nil {
+		var wanted bool
+		if wanted, own.include, err = x.match(rel, in.include); err != nil {
+			return false, false, err
+		}
+		if !wanted {
+			kept, deeper = false, deeper && x.selectsBelow(rel)
+		}
+	}
+	return kept, deeper, nil
+}
+
+// sub takes a directory and what is in it.
+func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
+	m := w.m
+	sub, err := openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			return nil
+		case !kept && errors.Is(err, unix.EACCES):
+			return nil // nothing in it is wanted that could be had
+		}
+		return m.unreadable(w.full(), err)
+	}
+	defer unix.Close(sub)
+	x, err := m.directorySum(sub, w)
+	if err != nil {
+		return err
+	}
+	e := Entry{Path: m.names.string(w.rel), MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
+	before := len(w.pending)
+	if kept {
+		w.emit()
+		w.item.Entries = append(w.item.Entries, e)
+		m.rec = m.appendDirectory(m.rec, w.rel, x)
+		m.flushFull()
+	} else {
+		w.pending = append(w.pending, pendingDir{e, m.appendDirectory(nil, w.rel, x)})
+	}
+	if err := w.directory(sub, own); err != nil {
+		return err
+	}
+	if len(w.pending) > before {
+		w.pending = w.pending[:before]
+	}
+	return nil
+}
+
+// emit makes entries of the directories on the way to something that is wanted.
+func (w *walk) emit() {
+	for _, p := range w.pending {
+		w.item.Entries = append(w.item.Entries, p.entry)
+		w.m.rec = append(w.m.rec, p.record...)
+	}
+	w.pending = w.pending[:0]
+}

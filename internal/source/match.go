@@ -1,0 +1,439 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/safepath"
+)
+
+// matching is one Match under way.
+type matching struct {
+	t       *Tree
+	ctx     context.Context
+	keep    bool // owners count
+	parents bool
+	exclude *matcher
+
+	out   Match
+	links map[[2]uint64]uint64 // files with several names: device and inode to the first one's number
+
+	hash    hash.Hash // of all that is matched
+	rec     []byte    // what has not yet been written to hash
+	content hash.Hash // of one file
+
+	st    unix.Statx_t
+	dents []byte
+	data  []byte
+	text  [unix.PathMax]byte
+	lists []*listing // one for each level of the directory that is being read
+	names arena
+	ones  []Entry // room for the entries of single files
+	ticks int
+}
+
+const (
+	digestVersion = "layerbuild source 1\n"
+	recordChunk   = 32 << 10
+	readChunk     = 512 << 10
+)
+
+func (t *Tree) newMatching(ctx context.Context, q Query) (*matching, error) {
+	exclude, err := newMatcher(q.Exclude)
+	if err != nil {
+		return nil, fmt.Errorf("read --exclude: %w", err)
+	}
+	return &matching{
+		t: t, ctx: ctx, keep: q.KeepOwner, parents: q.Parents, exclude: exclude,
+		links: map[[2]uint64]uint64{},
+		hash:  sha256.New(),
+		rec:   append(make([]byte, 0, recordChunk+1024), digestVersion...),
+		dents: make([]byte, 64<<10),
+	}, nil
+}
+
+func (m *matching) result() *Match {
+	m.flush()
+	m.out.Digest = digest.NewDigest(digest.SHA256, m.hash)
+	return &m.out
+}
+
+// pattern finds what one source of the instruction names.
+func (m *matching) pattern(p string) error {
+	if m.parents {
+		return m.parentsPattern(p)
+	}
+	name := path.Join("/", p)[1:]
+	if !hasWildcards(name) {
+		return m.literal(name)
+	}
+	before := len(m.out.Items)
+	if err := m.wildcard(name); err != nil {
+		return err
+	}
+	if len(m.out.Items) == before {
+		m.out.Unmatched = append(m.out.Unmatched, p)
+	}
+	return nil
+}
+
+// hasWildcards tells whether a pattern is more than a name. A backslash takes the meaning from what follows it, and
+// does not make a wildcard itself.
+func hasWildcards(p string) bool {
+	for i := 0; i < len(p); i++ {
+		switch p[i] {
+		case '*', '?', '[':
+			return true
+		case '\\':
+			i++
+		}
+	}
+	return false
+}
+
+// literal takes a name without wildcards. Backslashes in it may be part of the name, or there to escape wildcards.
+func (m *matching) literal(name string) error {
+	at, err := m.t.resolve(name)
+	if errors.Is(err, ErrNotFound) && strings.Contains(name, `\`) {
+		if at2, err2 := m.t.resolve(unescape(name)); err2 == nil {
+			name, at, err = unescape(name), at2, nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	found, err := m.item(name, at)
+	if err == nil && !found {
+		return m.t.missing(name, at)
+	}
+	return err
+}
+
+func unescape(p string) string {
+	var b strings.Builder
+	for i := 0; i < len(p); i++ {
+		if p[i] == '\\' && i+1 < len(p) {
+			i++
+		}
+		b.WriteByte(p[i])
+	}
+	return b.String()
+}
+
+// item adds what is at a place, and tells whether anything there counts.
+func (m *matching) item(name string, at place) (bool, error) {
+	if at.mode&unix.S_IFMT == unix.S_IFDIR {
+		return m.directory(at.path, nil)
+	}
+	return m.single(name, at)
+}
+
+// directory adds the contents of a directory. It is not there if it is ignored and nothing in it is taken back.
+func (m *matching) directory(dir string, include *matcher) (bool, error) {
+	gone, err := m.t.ignored(dir)
+	if err != nil {
+		return false, err
+	}
+	if gone && !m.t.ignore.takesBackBelow(dir) {
+		return false, nil
+	}
+	fd, err := safepath.NoLinks(m.t.fd(), dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return false, m.t.notThere(dir, place{path: dir}, err)
+	}
+	defer unix.Close(fd)
+	w := walk{m: m, include: include, base: dir, item: Item{Path: dir, Contents: true}}
+	root := inherited{}
+	if m.t.ignore != nil && dir != "." {
+		if _, root.ignore, err = m.t.ignore.path(dir); err != nil {
+			return false, err
+		}
+	}
+	m.begin(tagContents, "")
+	if err := w.directory(fd, &root); err != nil {
+		return false, err
+	}
+	if gone && len(w.item.Entries) == 0 {
+		return false, nil
+	}
+	m.out.Items = append(m.out.Items, w.item)
+	return true, nil
+}
+
+// single adds one file that is not a directory, under the last part of the name by which it was found.
+func (m *matching) single(name string, at place) (bool, error) {
+	target := path.Base("/" + name)
+	if m.exclude != nil {
+		for _, n := range []string{target, name} {
+			if ok, _, err := m.exclude.path(n); err != nil || ok {
+				return true, err
+			}
+		}
+	}
+	dir, base := path.Split(at.path)
+	fd, err := safepath.NoLinks(m.t.fd(), dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return false, m.t.notThere(name, at, err)
+	}
+	defer unix.Close(fd)
+	cname := append([]byte(base), 0)
+	if err := stat(fd, &cname[0], unix.AT_SYMLINK_NOFOLLOW, &m.st); err != nil {
+		return false, m.t.notThere(name, at, err)
+	}
+	return true, m.singleAt(fd, &cname[0], target, at.path)
+}
+
+// singleAt adds the file that m.st describes, name in the directory dir.
+func (m *matching) singleAt(dir int, name *byte, target, where string) error {
+	switch m.st.Mode & unix.S_IFMT {
+	case unix.S_IFSOCK:
+		return nil
+	case unix.S_IFDIR, unix.S_IFLNK:
+		return fmt.Errorf("%q was replaced while it was being read", where)
+	}
+	m.begin(tagItem, target)
+	if len(m.ones) == cap(m.ones) {
+		m.ones = make([]Entry, 0, 256)
+	}
+	n := len(m.ones)
+	e, err := m.entry(dir, name, nil, named(where))
+	if err != nil {
+		return err
+	}
+	m.ones = append(m.ones, e)
+	m.out.Items = append(m.out.Items, Item{Path: where, Target: target, Entries: m.ones[n : n+1 : n+1]})
+	return nil
+}
+
+// wildcard takes a name with wildcards. The part before the first one is a name like any other. From there on links are
+// not followed on the way, only at the end; nor are the names that the wildcards match ever taken for more than names.
+func (m *matching) wildcard(name string) error {
+	parts := strings.Split(name, "/")
+	n := slices.IndexFunc(parts, hasWildcards)
+	at, err := m.t.resolve(strings.Join(parts[:n], "/"))
+	if errors.Is(err, ErrNotFound) || err == nil && at.mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, p := range parts[n:] {
+		if _, err := filepath.Match(p, ""); err != nil {
+			return fmt.Errorf("source %q: %w", name, err)
+		}
+	}
+	g := glob{m: m, found: m.globItem}
+	return g.in(at.path, strings.Join(parts[:n], "/"), parts[n:])
+}
+
+// globItem adds what a wildcard matched: name is what was matched, at.path the same without links before it.
+func (m *matching) globItem(name string, at place) error {
+	if at.mode&unix.S_IFMT == unix.S_IFLNK {
+		var err error
+		if at, err = m.t.resolve(at.path); err != nil {
+			return err
+		}
+	}
+	_, err := m.item(name, at)
+	return err
+}
+
+// glob finds the names that a list of patterns, one for each part, matches.
+type glob struct {
+	m     *matching
+	found func(name string, at place) error
+}
+
+// in looks for parts in the directory dir, which was found as name.
+func (g glob) in(dir, name string, parts []string) error {
+	fd, err := safepath.NoLinks(g.m.t.fd(), dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			return nil
+		}
+		return fmt.Errorf("read directory %q: %w", dir, plain(err))
+	}
+	defer unix.Close(fd)
+	list := new(listing)
+	if err := list.read(fd, g.m.dents); err != nil {
+		return fmt.Errorf("read directory %q: %w", dir, err)
+	}
+	var above matched
+	if g.m.t.ignore != nil && dir != "." {
+		if _, above, err = g.m.t.ignore.path(dir); err != nil {
+			return err
+		}
+	}
+	for _, e := range list.ents {
+		if ok, _ := filepath.Match(parts[0], string(list.name(e))); !ok {
+			continue
+		}
+		if err := g.entry(fd, list, e, dir, name, parts[1:], above); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g glob) entry(fd int, list *listing, e dirent, dir, name string, rest []string, above matched) error {
+	m := g.m
+	if err := m.tick(); err != nil {
+		return err
+	}
+	where := path.Join(dir, string(list.name(e)))
+	name = path.Join(name, string(list.name(e)))
+	if err := stat(fd, list.cname(e), unix.AT_SYMLINK_NOFOLLOW, &m.st); err != nil {
+		if err == unix.ENOENT {
+			return nil
+		}
+		return fmt.Errorf("stat %q: %w", where, err)
+	}
+	kind := uint32(m.st.Mode) & unix.S_IFMT
+	if m.t.ignore != nil {
+		gone, _, err := m.t.ignore.match(where, above)
+		if err != nil {
+			return err
+		}
+		if gone && (kind != unix.S_IFDIR || !m.t.ignore.takesBackBelow(where)) {
+			return nil
+		}
+	}
+	switch {
+	case len(rest) == 0 && g.whole(kind):
+		if m.exclude != nil {
+			return g.found(name, place{path: where, mode: uint32(m.st.Mode)})
+		}
+		return m.singleAt(fd, list.cname(e), m.names.string(list.name(e)), m.names.string([]byte(where)))
+	case len(rest) == 0:
+		return g.found(name, place{path: where, mode: uint32(m.st.Mode)})
+	case kind == unix.S_IFDIR:
+		return g.in(where, name, rest)
+	}
+	return nil
+}
+
+// whole tells whether something matched can be taken as it is, without being looked for again.
+func (g glob) whole(kind uint32) bool {
+	return !g.m.parents && kind != unix.S_IFDIR && kind != unix.S_IFLNK
+}
+
+// parentsPattern takes a source of --parents. What is before the pivot is a name, or a wildcard for several; the rest
+// is a pattern for paths below it, which are kept.
+func (m *matching) parentsPattern(p string) error {
+	base, rest, pivot := strings.Cut(p, "/./")
+	if !pivot {
+		base, rest = "", p
+	}
+	base, rest = path.Join("/", base)[1:], path.Join("/", rest)[1:]
+	var include *matcher
+	if rest != "" {
+		var err error
+		if include, err = newMatcher([]string{notException(rest)}); err != nil {
+			return fmt.Errorf("source %q: %w", p, err)
+		}
+	}
+	entries := 0
+	below := func(at place) error {
+		if at.mode&unix.S_IFMT != unix.S_IFDIR {
+			return nil
+		}
+		before := len(m.out.Items)
+		if _, err := m.directory(at.path, include); err != nil {
+			return err
+		}
+		for _, it := range m.out.Items[before:] {
+			entries += len(it.Entries)
+		}
+		return nil
+	}
+	if hasWildcards(base) {
+		if err := m.parentsBases(base, below); err != nil {
+			return err
+		}
+	} else {
+		at, err := m.t.resolve(base)
+		if err != nil {
+			return err
+		}
+		if err := below(at); err != nil {
+			return err
+		}
+	}
+	if entries > 0 {
+		return nil
+	}
+	if hasWildcards(base) || hasWildcards(rest) {
+		m.out.Unmatched = append(m.out.Unmatched, p)
+		return nil
+	}
+	return m.parentsMissing(path.Join(base, rest))
+}
+
+// notException escapes what would make the pattern one that takes back.
+func notException(p string) string {
+	if p[0] == '!' {
+		return `\` + p
+	}
+	return p
+}
+
+// parentsMissing says why nothing was found for a name: if it is there, --exclude left nothing, which is fine.
+func (m *matching) parentsMissing(name string) error {
+	at, err := m.t.resolve(path.Dir("/" + name)[1:])
+	if err != nil {
+		return err
+	}
+	where := path.Join(at.path, path.Base("/"+name))
+	if _, _, err := m.t.lstat(where); err != nil {
+		return m.t.notThere(name, place{path: where}, err)
+	}
+	gone, err := m.t.ignored(where)
+	if err != nil {
+		return err
+	}
+	if gone || m.exclude == nil {
+		return m.t.missing(name, place{path: where})
+	}
+	return nil
+}
+
+func (m *matching) parentsBases(base string, found func(place) error) error {
+	parts := strings.Split(base, "/")
+	n := slices.IndexFunc(parts, hasWildcards)
+	at, err := m.t.resolve(strings.Join(parts[:n], "/"))
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	g := glob{m: m, found: func(_ string, at place) error {
+		at, err := m.t.resolve(at.path)
+		if errors.Is(err, ErrNotFound) {
+			return nil // a link that leads nowhere is not the directory that is looked for
+		}
+		if err != nil {
+			return err
+		}
+		return found(at)
+	}}
+	return g.in(at.path, "", parts[n:])
+}
+
+// tick looks now and then whether the build was given up.
+func (m *matching) tick() error {
+	if m.ticks++; m.ticks%256 == 0 && m.ctx.Err() != nil {
+		return context.Cause(m.ctx)
+	}
+	return nil
+}

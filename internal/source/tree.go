@@ -1,0 +1,183 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/safepath"
+)
+
+// Tree is a directory that files are copied from. It is safe for concurrent use; queries take their turn, so that no
+// file is read twice.
+type Tree struct {
+	dir        *os.File
+	ignore     *matcher
+	ignoreName string
+	turn       chan struct{}
+	index      *index
+}
+
+// NewTree returns the tree of an open directory, which stays the caller's and must outlive it. What the ignore patterns
+// select is not in the tree.
+func NewTree(dir *os.File, o TreeOptions) (*Tree, error) {
+	if o.IgnoreName == "" {
+		o.IgnoreName = ".dockerignore"
+	}
+	ignore, err := newMatcher(o.Ignore)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", o.IgnoreName, err)
+	}
+	t := &Tree{dir: dir, ignore: ignore, ignoreName: o.IgnoreName, turn: make(chan struct{}, 1)}
+	if t.index, err = openIndex(o.IndexFile, t.fd(), o.Immutable); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Dir returns the directory that Item paths are relative to.
+func (t *Tree) Dir() *os.File { return t.dir }
+
+func (t *Tree) fd() int { return int(t.dir.Fd()) }
+
+// Match finds what q names, reads whatever it has not read before, and returns it. A source without wildcards that is
+// not there is a *NotFoundError.
+func (t *Tree) Match(ctx context.Context, q Query) (*Match, error) {
+	select {
+	case t.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-t.turn }()
+	m, err := t.newMatching(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range q.Patterns {
+		if err := m.pattern(p); err != nil {
+			return nil, err
+		}
+	}
+	// An index that cannot be written makes the next build slower, not this one wrong.
+	_ = t.index.save()
+	return m.result(), nil
+}
+
+// place is where a name led: a path in the tree without links in it.
+type place struct {
+	path string // "." is the tree's directory
+	mode uint32
+	link string // the text of the link that was followed last, if it led nowhere
+}
+
+// maxLinks is how many links are followed for one name.
+const maxLinks = 255
+
+// resolve follows the links in name as if the tree were the root directory, and takes ignored files as not there. What
+// it finds may change at once; so whoever opens the place lets no link be followed there.
+func (t *Tree) resolve(name string) (place, error) {
+	todo := strings.Split(name, "/")
+	cur := place{path: ".", mode: unix.S_IFDIR}
+	for links := 0; len(todo) > 0; {
+		part := todo[0]
+		todo = todo[1:]
+		switch {
+		case part == "" || part == ".":
+			continue
+		case part == "..":
+			cur.path, cur.mode = path.Dir(cur.path), unix.S_IFDIR
+			continue
+		case cur.mode&unix.S_IFMT != unix.S_IFDIR:
+			return cur, t.missing(name, cur)
+		}
+		next := path.Join(cur.path, part)
+		mode, text, err := t.lstat(next)
+		if err != nil {
+			cur.path = next
+			return cur, t.notThere(name, cur, err)
+		}
+		if mode&unix.S_IFMT != unix.S_IFLNK {
+			cur.path, cur.mode = next, mode
+			continue
+		}
+		if gone, err := t.ignored(next); err != nil || gone {
+			return cur, errors.Join(err, t.missing(name, place{path: next}))
+		}
+		if links++; links > maxLinks {
+			return cur, &os.PathError{Op: "resolve", Path: name, Err: unix.ELOOP}
+		}
+		cur.link = text
+		if path.IsAbs(text) {
+			cur.path = "."
+		}
+		todo = append(strings.Split(text, "/"), todo...)
+	}
+	if cur.mode&unix.S_IFMT != unix.S_IFDIR {
+		if gone, err := t.ignored(cur.path); err != nil || gone {
+			return cur, errors.Join(err, t.missing(name, cur))
+		}
+	}
+	return cur, nil
+}
+
+// lstat returns the mode of what is at p, and the text if it is a link. No link on the way to it is followed.
+func (t *Tree) lstat(p string) (mode uint32, text string, err error) {
+	fd, err := safepath.NoLinks(t.fd(), p, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return 0, "", err
+	}
+	defer unix.Close(fd)
+	var st unix.Statx_t
+	if err := statFD(fd, &st); err != nil {
+		return 0, "", &os.PathError{Op: "stat", Path: p, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return uint32(st.Mode), "", nil
+	}
+	var buf [unix.PathMax]byte
+	b, err := readlinkat(fd, &empty[0], buf[:])
+	if err != nil {
+		return 0, "", &os.PathError{Op: "readlink", Path: p, Err: err}
+	}
+	return uint32(st.Mode), string(b), nil
+}
+
+// ignored tells whether the ignore file takes p out of the tree.
+func (t *Tree) ignored(p string) (bool, error) {
+	if t.ignore == nil || p == "." {
+		return false, nil
+	}
+	ok, _, err := t.ignore.path(p)
+	return ok, err
+}
+
+// notThere turns the error of looking at a place into that of a missing source, where it is one.
+func (t *Tree) notThere(name string, at place, err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG) {
+		return t.missing(name, at)
+	}
+	return fmt.Errorf("look for %q: %w", name, plain(err))
+}
+
+// missing is the error for a name that leads to a place where nothing is, or nothing that counts.
+func (t *Tree) missing(name string, at place) error {
+	e := &NotFoundError{Path: path.Join("/", name), Link: at.link}
+	if gone, _ := t.ignored(at.path); gone {
+		e.IgnoredBy, e.Pattern = t.ignoreName, t.ignore.culprit(at.path)
+	}
+	return e
+}
+
+// plain takes the name of the system call off an error whose text names the file already.
+func plain(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
