@@ -1,0 +1,136 @@
+package export
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/event"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// archive exports to a tar of an OCI image layout. In Docker's format it has a manifest.json besides, which is all
+// that Docker before 25 reads; what reads layouts reads either.
+type archive struct {
+	env  Env
+	spec Spec
+}
+
+func (a *archive) Export(ctx context.Context, img *Image, sink event.Sink) error {
+	return report(a.spec, "export "+a.spec.archiveName(), sink, func(j *job) (string, error) {
+		err := toDest(a.env, a.spec, func(w io.Writer) error { return writeArchive(ctx, w, img, a.spec, j) })
+		if err != nil {
+			return "", fmt.Errorf("export %s: %w", a.spec.archiveName(), err)
+		}
+		return img.Root.Digest.String(), nil
+	})
+}
+
+// archiveName is how an archive is called in messages.
+func (s Spec) archiveName() string {
+	what := map[Type]string{TypeOCI: "an OCI archive", TypeDocker: "a docker archive", TypeTar: "a tar"}[s.Type]
+	switch s.Dest {
+	case "":
+		return what
+	case "-":
+		return what + " to the standard output"
+	}
+	return what + " to " + s.Dest
+}
+
+// writeArchive writes img as spec has it. The same image gives the same bytes: entries are sorted, and all times are 0.
+func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *job) error {
+	tags, err := names(img, spec)
+	if err != nil {
+		return err
+	}
+	g, err := readGraph(ctx, img.Content, img.Root)
+	if err != nil {
+		return err
+	}
+	ix, err := json.Marshal(index(entries(img.Root, tags)))
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{ocispec.ImageIndexFile: ix, ocispec.ImageLayoutFile: []byte(layoutFile)}
+	if spec.Type == TypeDocker {
+		if files["manifest.json"], err = dockerManifests(g, tags); err != nil {
+			return err
+		}
+	}
+	j.begin("write blobs", g.size)
+	buf := bufio.NewWriterSize(w, 1<<20)
+	tw := tar.NewWriter(buf)
+	if err := writeBlobs(ctx, tw, g, img.Content, j); err != nil {
+		return err
+	}
+	for _, name := range []string{ocispec.ImageIndexFile, "manifest.json", ocispec.ImageLayoutFile} {
+		data, ok := files[name]
+		if !ok {
+			continue
+		}
+		if err := tw.WriteHeader(fileHeader(name, int64(len(data)))); err != nil {
+			return err
+		}
+		if _, err := tw.Write(data); err != nil {
+			return err
+		}
+	}
+	if err := tw.Close(); err != nil {
+		return err
+	}
+	return buf.Flush()
+}
+
+// writeBlobs writes blobs/, which sorts before everything else in an archive.
+func writeBlobs(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, j *job) error {
+	dirs := []string{"blobs/"}
+	for _, d := range g.blobs {
+		if dir := "blobs/" + d.Digest.Algorithm().String() + "/"; !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	done := ""
+	buf := make([]byte, 256<<10)
+	for _, d := range g.blobs {
+		for _, dir := range dirs {
+			if dir <= done || !strings.HasPrefix(blobPath(d), dir) {
+				continue
+			}
+			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {
+				return err
+			}
+			done = dir
+		}
+		if err := writeBlob(ctx, tw, g, content, d, buf, j); err != nil {
+			return fmt.Errorf("write %s: %w", d.Digest, err)
+		}
+	}
+	return nil
+}
+
+func writeBlob(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, d ocispec.Descriptor, buf []byte, j *job) error {
+	r, err := g.open(ctx, content, d)
+	if err != nil || r == nil {
+		return err
+	}
+	defer r.Close()
+	if err := tw.WriteHeader(fileHeader(blobPath(d), d.Size)); err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(counting{ctx: ctx, write: tw.Write, job: j}, r, buf)
+	if err == nil && n != d.Size {
+		err = fmt.Errorf("it has %d bytes, not %d", n, d.Size)
+	}
+	return err
+}
+
+func fileHeader(name string, size int64) *tar.Header {
+	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o444, ModTime: time.Unix(0, 0)}
+}

@@ -1,0 +1,126 @@
+package export
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/event"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// flat exports the files of an image as a tar.
+type flat struct {
+	env  Env
+	spec Spec
+}
+
+func (f *flat) Export(ctx context.Context, img *Image, sink event.Sink) error {
+	return report(f.spec, "export "+f.spec.archiveName(), sink, func(j *job) (string, error) {
+		j.begin("write files", 0)
+		err := toDest(f.env, f.spec, func(w io.Writer) error {
+			return writeFlat(ctx, counting{ctx: ctx, write: w.Write, job: j}, img.Trees, f.spec.Split)
+		})
+		if err != nil {
+			return "", fmt.Errorf("export %s: %w", f.spec.archiveName(), err)
+		}
+		return "", nil
+	})
+}
+
+var errNoTrees = errors.New("the image's files are not at hand")
+
+// writeFlat writes the trees as one tar: a single one as it is, several each below a directory of its own.
+func writeFlat(ctx context.Context, w io.Writer, trees []Tree, split *bool) error {
+	if len(trees) == 0 {
+		return errNoTrees
+	}
+	if len(trees) == 1 && (split == nil || !*split) {
+		return trees[0].Tar(ctx, w)
+	}
+	tw := tar.NewWriter(w)
+	seen := map[string]bool{}
+	for _, t := range trees {
+		prefix := ""
+		if split == nil || *split {
+			prefix = platformDir(t.Platform)
+			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: prefix + "/", Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {
+				return err
+			}
+		}
+		if err := appendTree(ctx, tw, t, prefix, seen); err != nil {
+			return err
+		}
+	}
+	return tw.Close()
+}
+
+// appendTree writes t's entries below prefix. Without one, a name that another platform has already is left out.
+func appendTree(ctx context.Context, tw *tar.Writer, t Tree, prefix string, seen map[string]bool) error {
+	return readTree(ctx, t, func(r io.Reader) error {
+		tr := tar.NewReader(r)
+		for {
+			h, err := tr.Next()
+			if err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			name := path.Join(prefix, path.Clean("/"+h.Name))
+			if name = strings.TrimPrefix(name, "/"); name == prefix || seen[name] {
+				continue
+			}
+			seen[name] = true
+			if h.Name = name; h.Typeflag == tar.TypeDir {
+				h.Name += "/"
+			}
+			if h.Typeflag == tar.TypeLink {
+				h.Linkname = strings.TrimPrefix(path.Join(prefix, path.Clean("/"+h.Linkname)), "/")
+			}
+			h.Format = tar.FormatUnknown
+			if err := tw.WriteHeader(h); err != nil {
+				return err
+			}
+			if _, err := io.Copy(tw, tr); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// readTree gives use the tar of t to read, to its end.
+func readTree(ctx context.Context, t Tree, use func(io.Reader) error) error {
+	pr, pw := io.Pipe()
+	var wg sync.WaitGroup
+	var tarErr error
+	wg.Go(func() {
+		tarErr = t.Tar(ctx, pw)
+		pw.CloseWithError(tarErr)
+	})
+	err := use(pr)
+	if err == nil {
+		_, err = io.Copy(io.Discard, pr) // what stands after the end marker
+	}
+	pr.CloseWithError(errReaderGone)
+	wg.Wait()
+	if tarErr != nil && !errors.Is(tarErr, errReaderGone) {
+		return tarErr
+	}
+	return err
+}
+
+// platformDir is the name of the directory for a platform among several, as BuildKit names it.
+func platformDir(p ocispec.Platform) string {
+	name := p.OS + "_" + p.Architecture
+	if p.Variant != "" {
+		name += "_" + p.Variant
+	}
+	return strings.ReplaceAll(name, "/", "_")
+}

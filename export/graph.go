@@ -1,0 +1,153 @@
+package export
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// graph is everything that an image consists of.
+type graph struct {
+	blobs     []ocispec.Descriptor     // each once, by digest
+	documents map[digest.Digest][]byte // manifests and indexes: they were read anyway
+	manifests []manifest               // of images, in the order of their indexes
+	size      int64                    // of all blobs
+}
+
+// manifest is an image's manifest, in OCI's or Docker's format: they differ in media types only.
+type manifest struct {
+	desc   ocispec.Descriptor
+	config ocispec.Descriptor
+	layers []ocispec.Descriptor
+}
+
+// Limits on what a document may be. Real ones are a thousand times smaller; beyond, somebody is up to something.
+const (
+	maxDocument = 16 << 20
+	maxDepth    = 8
+)
+
+// readGraph reads the documents below root.
+func readGraph(ctx context.Context, content Fetcher, root ocispec.Descriptor) (*graph, error) {
+	g := &graph{documents: map[digest.Digest][]byte{}}
+	w := walk{content: content, graph: g, seen: map[digest.Digest]int64{}}
+	if err := w.document(ctx, root, 0); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(g.blobs, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	return g, nil
+}
+
+type walk struct {
+	content Fetcher
+	graph   *graph
+	seen    map[digest.Digest]int64
+}
+
+// blob adds d; it is false where d is known already.
+func (w *walk) blob(d ocispec.Descriptor) (bool, error) {
+	if err := d.Digest.Validate(); err != nil {
+		return false, fmt.Errorf("digest %q: %w", d.Digest, err)
+	}
+	if size, ok := w.seen[d.Digest]; ok {
+		if size != d.Size {
+			return false, fmt.Errorf("%s is said to have %d bytes and %d", d.Digest, size, d.Size)
+		}
+		return false, nil
+	}
+	w.seen[d.Digest] = d.Size
+	w.graph.blobs = append(w.graph.blobs, d)
+	w.graph.size += d.Size
+	return true, nil
+}
+
+func (w *walk) document(ctx context.Context, d ocispec.Descriptor, depth int) error {
+	isNew, err := w.blob(d)
+	if err != nil || !isNew {
+		return err
+	}
+	if depth > maxDepth {
+		return fmt.Errorf("%s: indexes are nested too deeply", d.Digest)
+	}
+	data, err := read(ctx, w.content, d)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", d.Digest, err)
+	}
+	w.graph.documents[d.Digest] = data
+	var doc struct {
+		MediaType string               `json:"mediaType"`
+		Manifests []ocispec.Descriptor `json:"manifests"`
+		Config    *ocispec.Descriptor  `json:"config"`
+		Layers    []ocispec.Descriptor `json:"layers"`
+	}
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return fmt.Errorf("read %s: %w", d.Digest, err)
+	}
+	switch {
+	case doc.Config != nil:
+		for _, child := range append([]ocispec.Descriptor{*doc.Config}, doc.Layers...) {
+			if _, err := w.blob(child); err != nil {
+				return fmt.Errorf("manifest %s: %w", d.Digest, err)
+			}
+		}
+		w.graph.manifests = append(w.graph.manifests, manifest{desc: d, config: *doc.Config, layers: doc.Layers})
+		return nil
+	case doc.Manifests != nil:
+		for _, child := range doc.Manifests {
+			if err := w.document(ctx, child, depth+1); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("%s is neither a manifest nor an index", d.Digest)
+}
+
+// read returns the whole of a document.
+func read(ctx context.Context, content Fetcher, d ocispec.Descriptor) ([]byte, error) {
+	if d.Size > maxDocument {
+		return nil, fmt.Errorf("its %d bytes are too many for a document", d.Size)
+	}
+	r, err := content.Fetch(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, d.Size+1))
+	if err == nil && int64(len(data)) != d.Size {
+		err = fmt.Errorf("it has not the %d bytes that it should", d.Size)
+	}
+	return data, err
+}
+
+// open opens a blob for reading, from memory where it was read before. Its reader is nil for a layer that is not
+// there and that is to be had elsewhere (a "foreign" layer, which names its URLs).
+func (g *graph) open(ctx context.Context, content Fetcher, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if data, ok := g.documents[d.Digest]; ok {
+		return io.NopCloser(strings.NewReader(string(data))), nil
+	}
+	r, err := content.Fetch(ctx, d)
+	if err != nil && len(d.URLs) > 0 && errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", d.Digest, err)
+	}
+	return r, nil
+}
+
+// images are the manifests of g that are meant to be run: attestations are left out, which have no platform to run on.
+func (g *graph) images() []manifest {
+	return slices.DeleteFunc(slices.Clone(g.manifests), func(m manifest) bool {
+		p := m.desc.Platform
+		return m.desc.Annotations["vnd.docker.reference.type"] != "" || p != nil && p.OS == "unknown" && p.Architecture == "unknown"
+	})
+}

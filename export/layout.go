@@ -1,0 +1,194 @@
+package export
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/distribution/reference"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// nameAnnotation is the one in which containerd, Docker and BuildKit keep an image's whole name; OCI's own ref.name
+// has the tag only, as all of them write it.
+const nameAnnotation = "io.containerd.image.name"
+
+// layoutFile is what oci-layout holds (https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md).
+const layoutFile = `{"imageLayoutVersion":"1.0.0"}`
+
+// entries are what stands for an image in index.json: its root once for each name, without a name if it has none.
+func entries(root ocispec.Descriptor, tags []reference.NamedTagged) []ocispec.Descriptor {
+	root.Annotations = maps.Clone(root.Annotations)
+	delete(root.Annotations, nameAnnotation)
+	delete(root.Annotations, ocispec.AnnotationRefName)
+	if len(tags) == 0 {
+		return []ocispec.Descriptor{root}
+	}
+	list := make([]ocispec.Descriptor, len(tags))
+	for i, tag := range tags {
+		list[i] = root
+		list[i].Annotations = map[string]string{nameAnnotation: tag.String(), ocispec.AnnotationRefName: tag.Tag()}
+		maps.Copy(list[i].Annotations, root.Annotations)
+	}
+	return list
+}
+
+// index is an index.json with the given entries.
+func index(list []ocispec.Descriptor) ocispec.Index {
+	return ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: list}
+}
+
+// dockerManifest is manifest.json, which docker load reads
+// (https://github.com/moby/docker-image-spec/blob/v1.3.1/spec.md#combined-image-json--filesystem-changeset-format).
+type dockerManifest struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+// dockerManifests is the manifest.json of an image that is for one platform.
+func dockerManifests(g *graph, tags []reference.NamedTagged) ([]byte, error) {
+	images := g.images()
+	if len(images) != 1 {
+		return nil, fmt.Errorf("type=docker holds an image for one platform and this is for %d: use type=oci", len(images))
+	}
+	m := dockerManifest{Config: blobPath(images[0].config), Layers: []string{}}
+	for _, tag := range tags {
+		m.RepoTags = append(m.RepoTags, reference.FamiliarString(tag))
+	}
+	for _, l := range images[0].layers {
+		m.Layers = append(m.Layers, blobPath(l))
+	}
+	return json.Marshal([]dockerManifest{m})
+}
+
+func blobPath(d ocispec.Descriptor) string {
+	return "blobs/" + d.Digest.Algorithm().String() + "/" + d.Digest.Encoded()
+}
+
+// layout exports to a directory: an OCI image layout, to which the image is added where it exists already.
+type layout struct{ spec Spec }
+
+func (l *layout) Export(ctx context.Context, img *Image, sink event.Sink) error {
+	return report(l.spec, "export an image layout to "+l.spec.Dest, sink, func(j *job) (string, error) {
+		if err := l.export(ctx, img, j); err != nil {
+			return "", fmt.Errorf("export to %s: %w", l.spec.Dest, err)
+		}
+		return img.Root.Digest.String(), nil
+	})
+}
+
+func (l *layout) export(ctx context.Context, img *Image, j *job) error {
+	tags, err := names(img, l.spec)
+	if err != nil {
+		return err
+	}
+	g, err := readGraph(ctx, img.Content, img.Root)
+	if err != nil {
+		return err
+	}
+	old, err := readIndex(l.spec.Dest)
+	if err != nil {
+		return err
+	}
+	var docker []byte
+	if l.spec.Type == TypeDocker {
+		if docker, err = dockerManifests(g, tags); err != nil {
+			return err
+		}
+	}
+	j.begin("copy blobs", g.size)
+	for _, d := range g.blobs {
+		if err := l.copyBlob(ctx, g, img.Content, d, j); err != nil {
+			return err
+		}
+	}
+	if docker != nil {
+		if err := writeFile(filepath.Join(l.spec.Dest, "manifest.json"), docker); err != nil {
+			return err
+		}
+	}
+	if err := writeFile(filepath.Join(l.spec.Dest, ocispec.ImageLayoutFile), []byte(layoutFile)); err != nil {
+		return err
+	}
+	// The index comes last: until then nothing that is there has changed.
+	data, err := json.Marshal(merge(old, entries(img.Root, tags)))
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(l.spec.Dest, ocispec.ImageIndexFile), data)
+}
+
+// readIndex reads the index of a layout that exists; of none it is empty.
+func readIndex(dir string) (ocispec.Index, error) {
+	data, err := os.ReadFile(filepath.Join(dir, ocispec.ImageIndexFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return index(nil), nil
+	}
+	if err != nil {
+		return ocispec.Index{}, err
+	}
+	var ix ocispec.Index
+	if err := json.Unmarshal(data, &ix); err != nil || ix.SchemaVersion != 2 {
+		return ocispec.Index{}, errors.New("the index.json that is there is not one of an image layout")
+	}
+	return ix, nil
+}
+
+// merge adds list to old. A tag means one image in a layout, so whoever had one of the list's tags loses it; an entry
+// without a name gives way to any entry for the same image.
+func merge(old ocispec.Index, list []ocispec.Descriptor) ocispec.Index {
+	old.Manifests = slices.DeleteFunc(slices.Clone(old.Manifests), func(have ocispec.Descriptor) bool {
+		tag := have.Annotations[ocispec.AnnotationRefName]
+		return slices.ContainsFunc(list, func(d ocispec.Descriptor) bool {
+			if tag == "" {
+				return have.Digest == d.Digest
+			}
+			return tag == d.Annotations[ocispec.AnnotationRefName]
+		})
+	})
+	old.Manifests = append(old.Manifests, list...)
+	return old
+}
+
+// copyBlob copies one blob, unless it is there.
+func (l *layout) copyBlob(ctx context.Context, g *graph, content Fetcher, d ocispec.Descriptor, j *job) error {
+	path := filepath.Join(l.spec.Dest, blobPath(d))
+	if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() && fi.Size() == d.Size {
+		j.advance(int(d.Size))
+		return nil
+	}
+	r, err := g.open(ctx, content, d)
+	if err != nil || r == nil {
+		return err
+	}
+	defer r.Close()
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return err
+	}
+	return replace(path, func(w io.Writer) error {
+		n, err := io.Copy(counting{ctx: ctx, write: w.Write, job: j}, r)
+		if err == nil && n != d.Size {
+			err = fmt.Errorf("it has %d bytes, not %d", n, d.Size)
+		}
+		if err != nil {
+			return fmt.Errorf("copy %s: %w", d.Digest, err)
+		}
+		return nil
+	})
+}
+
+func writeFile(path string, data []byte) error {
+	return replace(path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}

@@ -1,0 +1,95 @@
+package export
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"sync"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/event"
+)
+
+// loader exports to a container engine on this machine, through an archive in Docker's format.
+type loader struct {
+	spec Spec
+	name string // of the engine
+	load func(ctx context.Context, r io.Reader, j *job) error
+}
+
+func newLoader(env Env, spec Spec) (*loader, error) {
+	if env.Load != nil {
+		return &loader{spec: spec, name: "the local engine",
+			load: func(ctx context.Context, r io.Reader, _ *job) error { return env.Load(ctx, r) }}, nil
+	}
+	argv := []string{"docker", "load"}
+	if spec.Context != "" {
+		argv = []string{"docker", "--context", spec.Context, "load"}
+	}
+	if _, err := exec.LookPath(argv[0]); err != nil {
+		if spec.Context != "" {
+			return nil, errors.New("docker is not installed, which context is for")
+		}
+		if argv = []string{"podman", "load"}; !installed(argv[0]) {
+			return nil, errors.New("neither docker nor podman is installed: give dest=FILE")
+		}
+	}
+	return &loader{spec: spec, name: argv[0], load: func(ctx context.Context, r io.Reader, j *job) error {
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		cmd.Stdin = r
+		cmd.Stdout = &logger{job: j, stream: 1}
+		cmd.Stderr = &logger{job: j, stream: 2}
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("%s load: %w", argv[0], err)
+		}
+		return nil
+	}}, nil
+}
+
+func installed(name string) bool {
+	_, err := exec.LookPath(name)
+	return err == nil
+}
+
+// logger hands what a command prints to the job's watcher.
+type logger struct {
+	job    *job
+	stream int
+}
+
+func (l *logger) Write(p []byte) (int, error) {
+	l.job.sink(event.Log{ID: l.job.id, Stream: l.stream, Data: p, Time: time.Now()})
+	return len(p), nil
+}
+
+func (l *loader) Export(ctx context.Context, img *Image, sink event.Sink) error {
+	return report(l.spec, "load into "+l.name, sink, func(j *job) (string, error) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		pr, pw := io.Pipe()
+		var writeErr error
+		var writer sync.WaitGroup
+		writer.Go(func() {
+			writeErr = writeArchive(ctx, pw, img, l.spec, j)
+			if writeErr != nil && !errors.Is(writeErr, errReaderGone) {
+				cancel(writeErr) // the engine must not take half an image for a whole one
+			}
+			pw.CloseWithError(writeErr)
+		})
+		loadErr := l.load(ctx, pr, j)
+		pr.CloseWithError(errReaderGone)
+		writer.Wait()
+		if writeErr != nil && !errors.Is(writeErr, errReaderGone) {
+			return "", fmt.Errorf("load into %s: %w", l.name, writeErr)
+		}
+		if loadErr != nil {
+			return "", fmt.Errorf("load into %s: %w", l.name, loadErr)
+		}
+		return img.Root.Digest.String(), nil
+	})
+}
+
+// errReaderGone says that the engine did not read on. When it succeeded all the same it has what it wants.
+var errReaderGone = errors.New("the engine reads no more")

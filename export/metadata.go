@@ -1,0 +1,59 @@
+package export
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Metadata is what is told of an image in the file that --metadata-file names, under the keys that buildx uses.
+type Metadata struct {
+	Config     digest.Digest       `json:"containerimage.config.digest,omitempty"`
+	Descriptor *ocispec.Descriptor `json:"containerimage.descriptor,omitempty"`
+	Digest     digest.Digest       `json:"containerimage.digest,omitempty"`
+	Name       string              `json:"image.name,omitempty"`
+}
+
+// Describe returns the metadata of an image with the names that it and the specs give it. The config's digest is
+// there only for an image for one platform.
+func Describe(ctx context.Context, img *Image, specs ...Spec) (Metadata, error) {
+	root := img.Root
+	m := Metadata{Digest: root.Digest, Descriptor: &root}
+	var extra Spec
+	for _, s := range specs {
+		extra.Names = append(extra.Names, s.Names...)
+	}
+	tags, err := names(img, extra)
+	if err != nil {
+		return Metadata{}, err
+	}
+	var list []string
+	for _, tag := range tags {
+		list = append(list, tag.String())
+	}
+	m.Name = strings.Join(list, ",")
+	g, err := readGraph(ctx, img.Content, root)
+	if err != nil {
+		return Metadata{}, fmt.Errorf("describe %s: %w", root.Digest, err)
+	}
+	if len(g.manifests) == 1 {
+		m.Config = g.manifests[0].config.Digest
+	}
+	return m, nil
+}
+
+// ID is the image's ID, which --iidfile is for: its config's digest where it has one config, as Docker has it, and
+// its index's digest otherwise.
+func (m Metadata) ID() digest.Digest {
+	if m.Config != "" {
+		return m.Config
+	}
+	return m.Digest
+}
+
+// JSON returns m as it is written to the file.
+func (m Metadata) JSON() ([]byte, error) { return json.MarshalIndent(m, "", "  ") }

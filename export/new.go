@@ -1,0 +1,158 @@
+package export
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/event"
+	"golang.org/x/term"
+)
+
+// New makes an Exporter of each spec. It looks at destinations, so that what cannot be written is known before
+// anything is built: two outputs to one place, an archive to a terminal, a file where a directory is wanted. It
+// changes nothing.
+func New(env Env, specs ...Spec) ([]Exporter, error) {
+	taken := map[string]bool{}
+	var exporters []Exporter
+	for _, spec := range specs {
+		place := spec.Dest
+		if place != "" && place != "-" {
+			abs, err := filepath.Abs(place)
+			if err != nil {
+				return nil, fmt.Errorf("output %s: %w", spec, err)
+			}
+			place = abs
+		}
+		if place != "" && taken[place] {
+			return nil, fmt.Errorf("output %s: another output goes to the same place", spec)
+		}
+		taken[place] = true
+		e, err := newOne(env, spec)
+		if err != nil {
+			return nil, fmt.Errorf("output %s: %w", spec, err)
+		}
+		exporters = append(exporters, e)
+	}
+	return exporters, nil
+}
+
+func newOne(env Env, spec Spec) (Exporter, error) {
+	if err := checkDest(env, spec); err != nil {
+		return nil, err
+	}
+	switch spec.Type {
+	case TypeImage:
+		if spec.Push && env.Pusher == nil {
+			return nil, errors.New("there is no registry to push to")
+		}
+		return &image{env: env, spec: spec}, nil
+	case TypeOCI, TypeDocker:
+		switch {
+		case spec.Dir:
+			return &layout{spec: spec}, nil
+		case spec.Dest == "":
+			return newLoader(env, spec)
+		}
+		return &archive{env: env, spec: spec}, nil
+	case TypeLocal:
+		return &local{env: env, spec: spec}, nil
+	case TypeTar:
+		return &flat{env: env, spec: spec}, nil
+	}
+	panic("unreachable: " + spec.Type)
+}
+
+func checkDest(env Env, spec Spec) error {
+	switch {
+	case spec.Dest == "":
+		return nil
+	case spec.Dest == "-":
+		if env.Stdout == nil {
+			return errors.New("the standard output is used for something else")
+		}
+		if f, ok := env.Stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			return errors.New("refusing to write an archive to the terminal: redirect it, or give dest=FILE")
+		}
+		return nil
+	}
+	fi, err := os.Stat(spec.Dest)
+	switch {
+	case err == nil && spec.Dir && !fi.IsDir():
+		return errors.New("dest is a file: a directory is wanted")
+	case err == nil && !spec.Dir && fi.IsDir():
+		hint := ""
+		if spec.Type == TypeOCI || spec.Type == TypeDocker {
+			hint = " (tar=false writes a directory)"
+		}
+		return errors.New("dest is a directory: a file is wanted" + hint)
+	case err == nil || spec.Dir && errors.Is(err, os.ErrNotExist):
+		return nil
+	case errors.Is(err, os.ErrNotExist):
+		if _, err := os.Stat(filepath.Dir(spec.Dest)); err != nil {
+			return fmt.Errorf("dest: %w", err)
+		}
+		return nil
+	}
+	return fmt.Errorf("dest: %w", err)
+}
+
+// job is an export that is running: what it tells its watcher.
+type job struct {
+	id    event.ID
+	sink  event.Sink
+	part  event.Progress
+	told  time.Time
+	warns int
+}
+
+// report runs do as one piece of work.
+func report(spec Spec, name string, sink event.Sink, do func(j *job) (note string, err error)) error {
+	j := &job{id: event.ID("export " + spec.String()), sink: sink}
+	sink(event.Start{ID: j.id, Name: name, Time: time.Now()})
+	note, err := do(j)
+	if j.part.Part != "" && !j.part.Done && err == nil {
+		j.part.Done = true
+		j.part.Time = time.Now()
+		sink(j.part)
+	}
+	sink(event.Done{ID: j.id, Note: note, Err: err, Time: time.Now()})
+	return err
+}
+
+// begin begins a part of the job of so many bytes, 0 where that is not known.
+func (j *job) begin(part string, total int64) {
+	j.part = event.Progress{ID: j.id, Part: part, Total: total, Time: time.Now()}
+	j.told = j.part.Time
+	j.sink(j.part)
+}
+
+// tellEvery is how often progress is reported: as often as a terminal is painted anew.
+const tellEvery = 100 * time.Millisecond
+
+func (j *job) advance(n int) {
+	j.part.Current += int64(n)
+	if now := time.Now(); now.Sub(j.told) >= tellEvery {
+		j.told, j.part.Time = now, now
+		j.sink(j.part)
+	}
+}
+
+// counting reports what is written through it as progress, and stops when ctx ends.
+type counting struct {
+	ctx   context.Context
+	write func([]byte) (int, error)
+	job   *job
+}
+
+func (c counting) Write(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := c.write(p)
+	c.job.advance(n)
+	return n, err
+}
