@@ -1,0 +1,310 @@
+package registry
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+)
+
+// formType is the content type of a token request that carries a password or refresh token.
+const formType = "application/x-www-form-urlencoded"
+
+// authState is how a server wants to be told who asks, and the tokens that it has given.
+//
+// The token exchange is done here and not by oras's client, because that refuses token servers with a private address
+// under another name than the registry's. A GitLab of one's own is just that: registry.gitlab.corp and gitlab.corp, both
+// inside.
+type authState struct {
+	host *host
+
+	mu        sync.Mutex
+	basic     bool
+	realm     string
+	service   string
+	tokens    map[string]token
+	locks     map[string]*sync.Mutex // one token request a scope
+	helperErr error                  // why credentials could not be had, for the message if they turn out to be needed
+}
+
+type token struct {
+	value   string
+	expires time.Time
+}
+
+// header is the Authorization for a scope: "" if the server has not asked for any yet.
+func (a *authState) header(ctx context.Context, scope string) (string, error) {
+	a.mu.Lock()
+	basic, realm, t := a.basic, a.realm, a.tokens[scope]
+	a.mu.Unlock()
+	switch {
+	case basic:
+		return a.basicHeader(ctx, scope)
+	case realm == "":
+		return "", nil
+	case t.value != "" && time.Now().Before(t.expires):
+		return "Bearer " + t.value, nil
+	}
+	value, err := a.fetch(ctx, scope, t.value)
+	if err != nil || value == "" {
+		return "", err
+	}
+	return "Bearer " + value, nil
+}
+
+func (a *authState) basicHeader(ctx context.Context, scope string) (string, error) {
+	cred, err := a.credential(ctx, scope)
+	if err != nil || cred.Username == "" {
+		return "", err
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(cred.Username+":"+cred.Password)), nil
+}
+
+// credential looks credentials up for the first repository of the scope. A helper that fails leaves the user
+// anonymous, as docker does: most images need no credentials.
+func (a *authState) credential(ctx context.Context, scope string) (auth.Credential, error) {
+	store, err := a.host.c.creds()
+	if err != nil {
+		return auth.Credential{}, err
+	}
+	first, _, _ := strings.Cut(scope, " ")
+	repo := strings.TrimPrefix(first, "repository:")
+	if i := strings.LastIndexByte(repo, ':'); i >= 0 {
+		repo = repo[:i]
+	}
+	cred, err := store.get(ctx, a.host.name, repo)
+	if err != nil {
+		a.mu.Lock()
+		a.helperErr = err
+		a.mu.Unlock()
+	}
+	return cred, nil
+}
+
+// answer takes a 401: it says whether it is worth asking again. sent is what the refused request carried.
+func (a *authState) answer(ctx context.Context, resp *http.Response, scope, sent string) (again bool, err error) {
+	// A redirect may have led elsewhere; what another server asks for is not ours to give.
+	if base, err := a.host.base(ctx); err != nil || resp.Request.URL.Scheme+"://"+resp.Request.URL.Host != base {
+		return false, err
+	}
+	challenges := parseChallenges(resp.Header.Values("Www-Authenticate"))
+	if i := slices.IndexFunc(challenges, func(c challenge) bool { return c.scheme == "bearer" && c.params["realm"] != "" }); i >= 0 {
+		c := challenges[i]
+		if err := a.checkRealm(c.params["realm"], resp.Request.URL); err != nil {
+			return false, err
+		}
+		a.mu.Lock()
+		a.realm, a.service = c.params["realm"], c.params["service"]
+		a.mu.Unlock()
+		value, err := a.fetch(ctx, scope, strings.TrimPrefix(sent, "Bearer "))
+		return err == nil && value != "" && "Bearer "+value != sent, err
+	}
+	if slices.ContainsFunc(challenges, func(c challenge) bool { return c.scheme == "basic" }) {
+		header, err := a.basicHeader(ctx, scope)
+		if err != nil || header == "" || header == sent {
+			return false, errors.Join(err, a.why())
+		}
+		a.mu.Lock()
+		a.basic = true
+		a.mu.Unlock()
+		return true, nil
+	}
+	return false, nil
+}
+
+// why is the reason for having no credentials, if there is one beyond that there are none.
+func (a *authState) why() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.helperErr
+}
+
+// checkRealm refuses token servers that credentials must not be sent to: over plain http when the registry is not, and
+// to link-local addresses, where clouds keep the machine's own secrets.
+func (a *authState) checkRealm(realm string, registry *url.URL) error {
+	u, err := url.Parse(realm)
+	if err != nil || u.Host == "" {
+		return fmt.Errorf("%s names no token server that can be used: %q", a.host.name, printable(realm))
+	}
+	if u.Scheme != "https" && (u.Scheme != "http" || registry.Scheme == "https") {
+		return fmt.Errorf("%s names a token server that is not reached by https: %s", a.host.name, u.Redacted())
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && (ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
+		return fmt.Errorf("%s names a token server at a link-local address: %s", a.host.name, u.Redacted())
+	}
+	return nil
+}
+
+// fetch gets a token for a scope, unless another goroutine has replaced the old one meanwhile.
+func (a *authState) fetch(ctx context.Context, scope, old string) (string, error) {
+	a.mu.Lock()
+	if a.tokens == nil {
+		a.tokens, a.locks = map[string]token{}, map[string]*sync.Mutex{}
+	}
+	lock := a.locks[scope]
+	if lock == nil {
+		lock = &sync.Mutex{}
+		a.locks[scope] = lock
+	}
+	a.mu.Unlock()
+	lock.Lock()
+	defer lock.Unlock()
+	a.mu.Lock()
+	t, realm, service := a.tokens[scope], a.realm, a.service
+	a.mu.Unlock()
+	if t.value != "" && t.value != old && time.Now().Before(t.expires) {
+		return t.value, nil
+	}
+	cred, err := a.credential(ctx, scope)
+	if err != nil {
+		return "", err
+	}
+	if cred.AccessToken != "" {
+		t = token{cred.AccessToken, time.Now().Add(time.Hour)}
+	} else if t, err = a.exchange(ctx, realm, service, scope, cred); err != nil {
+		return "", fmt.Errorf("log in to %s: %w", a.host.name, errors.Join(err, a.why()))
+	}
+	a.mu.Lock()
+	a.tokens[scope] = t
+	a.mu.Unlock()
+	return t.value, nil
+}
+
+// exchange asks the token server: https://distribution.github.io/distribution/spec/auth/token/ and …/oauth/.
+func (a *authState) exchange(ctx context.Context, realm, service, scope string, cred auth.Credential) (token, error) {
+	u, err := url.Parse(realm)
+	if err != nil {
+		return token{}, err
+	}
+	q := call{method: http.MethodGet, header: http.Header{}, bare: true}
+	form := url.Values{}
+	if service != "" {
+		form.Set("service", service)
+	}
+	if cred.RefreshToken != "" {
+		form.Set("grant_type", "refresh_token")
+		form.Set("refresh_token", cred.RefreshToken)
+		form.Set("client_id", "layerbuild")
+		form.Set("scope", scope)
+		data := form.Encode()
+		q.method, q.size = http.MethodPost, int64(len(data))
+		q.header.Set("Content-Type", formType)
+		q.body = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(data)), nil }
+	} else {
+		for s := range strings.FieldsSeq(scope) {
+			form.Add("scope", s)
+		}
+		for k, v := range u.Query() { // a realm may have a query of its own
+			if _, ok := form[k]; !ok {
+				form[k] = v
+			}
+		}
+		if cred.Username != "" {
+			form.Set("account", cred.Username)
+			q.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(cred.Username+":"+cred.Password)))
+		}
+		u.RawQuery = form.Encode()
+	}
+	q.url = u.String()
+	resp, err := a.host.do(ctx, q)
+	if err != nil {
+		return token{}, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return token{}, failure(resp)
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Token       string `json:"token"`
+		AccessToken string `json:"access_token"`
+		ExpiresIn   int    `json:"expires_in"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil {
+		return token{}, fmt.Errorf("the token server's answer: %w", err)
+	}
+	t := token{value: answer.Token}
+	if t.value == "" {
+		t.value = answer.AccessToken
+	}
+	if t.value == "" {
+		return token{}, errors.New("the token server's answer has no token")
+	}
+	// Clients must take a missing value for 60 seconds; a little less, so that it does not run out on the way.
+	life := time.Duration(min(max(answer.ExpiresIn, 60), 24*3600)) * time.Second
+	t.expires = time.Now().Add(life * 9 / 10)
+	return t, nil
+}
+
+// challenge is one way of authentication that a server offers.
+type challenge struct {
+	scheme string // in lower case
+	params map[string]string
+}
+
+// parseChallenges reads WWW-Authenticate headers (RFC 9110, 11.6.1). What it does not understand it skips.
+func parseChallenges(headers []string) []challenge {
+	var out []challenge
+	for _, s := range headers {
+		for s = strings.TrimLeft(s, " \t,"); s != ""; s = strings.TrimLeft(s, " \t,") {
+			word := s[:tokenEnd(s)]
+			if word == "" {
+				break
+			}
+			s = s[len(word):]
+			rest := strings.TrimLeft(s, " \t")
+			if value, ok := strings.CutPrefix(rest, "="); ok && len(out) > 0 {
+				value = strings.TrimLeft(value, " \t")
+				var v string
+				v, s = parseValue(value)
+				out[len(out)-1].params[strings.ToLower(word)] = v
+				continue
+			}
+			out = append(out, challenge{scheme: strings.ToLower(word), params: map[string]string{}})
+		}
+	}
+	return out
+}
+
+func tokenEnd(s string) int {
+	i := strings.IndexAny(s, " \t,=\"")
+	if i < 0 {
+		return len(s)
+	}
+	return i
+}
+
+// parseValue reads a token or a quoted string and returns the rest.
+func parseValue(s string) (value, rest string) {
+	if !strings.HasPrefix(s, `"`) {
+		i := strings.IndexAny(s, " \t,")
+		if i < 0 {
+			i = len(s)
+		}
+		return s[:i], s[i:]
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			if i++; i < len(s) {
+				b.WriteByte(s[i])
+			}
+		case '"':
+			return b.String(), s[i+1:]
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String(), ""
+}

@@ -1,0 +1,410 @@
+// Package registry speaks to image registries: it finds an image by its name, and fetches and pushes blobs.
+//
+// Which server a name leads to, and how it is spoken to, follows the files that users of such tools have already:
+// containers-registries.conf(5) for mirrors, locations, insecure and blocked registries, the Docker configuration for
+// credentials and credential helpers, certs.d for certificate authorities, and HTTP_PROXY and its kin. A registry on
+// loopback may speak plain http without being told so.
+//
+// Everything is read only when a registry is first asked for something, so a build that needs none pays nothing.
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options of a client. The zero value is right for all but tests.
+type Options struct {
+	// Config is a containers-registries.conf; "" looks where CONTAINERS_REGISTRIES_CONF says or in the usual places.
+	Config string
+	// DockerConfig is a directory with a config.json; "" is $DOCKER_CONFIG or ~/.docker.
+	DockerConfig string
+	// UserAgent is what servers are told; "" is "layerbuild".
+	UserAgent string
+	// Backoff is the wait before the first retry; each further one is twice as long. Zero is 250 ms.
+	Backoff time.Duration
+	// Idle is how long a transfer may stand still before it counts as broken. Zero is one minute.
+	Idle time.Duration
+	// Dial opens connections; nil dials with a limit of 8 seconds, looking up the name included.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Proxy chooses a proxy; nil does what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say.
+	Proxy func(*http.Request) (*url.URL, error)
+}
+
+// Client asks registries. It is safe for concurrent use. Close it at the end.
+type Client struct {
+	o      Options
+	config func() (*config, error)
+	creds  func() (*credentialStore, error)
+
+	mu    sync.Mutex
+	hosts map[hostKey]*host
+	held  map[heldKey]bool // blobs that this process has seen in a repository
+}
+
+type hostKey struct {
+	name     string
+	insecure bool
+}
+
+// heldKey is a blob in a repository of a host.
+type heldKey struct {
+	host, repo, digest string
+}
+
+// New makes a client. It reads nothing and connects to nobody yet.
+func New(o Options) *Client {
+	if o.UserAgent == "" {
+		o.UserAgent = "layerbuild"
+	}
+	if o.Backoff == 0 {
+		o.Backoff = 250 * time.Millisecond
+	}
+	if o.Idle == 0 {
+		o.Idle = time.Minute
+	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{Timeout: 8 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	}
+	if o.Proxy == nil {
+		o.Proxy = http.ProxyFromEnvironment
+	}
+	return &Client{
+		o:      o,
+		config: sync.OnceValues(func() (*config, error) { return loadConfig(o.Config) }),
+		creds:  sync.OnceValues(func() (*credentialStore, error) { return loadCredentials(o.DockerConfig) }),
+		hosts:  map[hostKey]*host{},
+		held:   map[heldKey]bool{},
+	}
+}
+
+// Close ends idle connections.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.hosts {
+		h.transport.CloseIdleConnections()
+	}
+	return nil
+}
+
+// host is one server and what has been learned about it.
+type host struct {
+	c         *Client
+	name      string // host[:port] as connected to
+	lax       bool   // plain http and unknown certificates will do
+	transport *http.Transport
+	http      *http.Client
+	auth      authState
+
+	mu     sync.Mutex
+	scheme string // "" not known yet
+}
+
+// host returns the state of a server; it is made on first use.
+func (c *Client) host(name string, insecure bool) (*host, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := hostKey{name, insecure}
+	if h := c.hosts[key]; h != nil {
+		return h, nil
+	}
+	h := &host{c: c, name: name, lax: insecure || isLoopback(name)}
+	tlsConfig, err := tlsFor(name, h.lax)
+	if err != nil {
+		return nil, err
+	}
+	h.transport = &http.Transport{
+		Proxy:       c.o.Proxy,
+		DialContext: c.o.Dial,
+		// Several plain connections move blobs faster than the streams of one HTTP/2 connection, which share a window.
+		TLSClientConfig:     tlsConfig,
+		TLSNextProto:        map[string]func(string, *tls.Conn) http.RoundTripper{},
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 16,
+		IdleConnTimeout:     30 * time.Second,
+		DisableCompression:  true, // a digest is of the bytes as they are
+		ReadBufferSize:      64 << 10,
+		WriteBufferSize:     64 << 10,
+	}
+	h.http = &http.Client{Transport: h.transport, CheckRedirect: h.checkRedirect}
+	h.auth.host = h
+	c.hosts[key] = h
+	return h, nil
+}
+
+// isLoopback says whether a server is this machine.
+func isLoopback(hostport string) bool {
+	name := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		name = h
+	}
+	name = strings.Trim(name, "[]")
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(name)
+	return err == nil && ip.IsLoopback()
+}
+
+// base is the beginning of the server's URLs, "https://host". A server that may speak plain http is asked once; the
+// question carries no credentials.
+func (h *host) base(ctx context.Context) (string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.scheme == "" {
+		h.scheme = "https"
+		if h.lax {
+			ctx1, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx1, http.MethodGet, "https://"+h.name+"/v2/", nil)
+			if err != nil {
+				h.scheme = ""
+				return "", err
+			}
+			req.Header.Set("User-Agent", h.c.o.UserAgent)
+			resp, err := h.http.Do(req)
+			if err == nil {
+				resp.Body.Close()
+			} else if ctx.Err() != nil {
+				h.scheme = ""
+				return "", context.Cause(ctx)
+			} else {
+				h.scheme = "http"
+			}
+		}
+	}
+	return h.scheme + "://" + h.name, nil
+}
+
+// checkRedirect keeps credentials with the server that they are for. net/http keeps them for subdomains and for other
+// ports of the same name, and takes headers of each hop from the first request again.
+func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= 10 {
+		return errors.New("more than 10 redirects")
+	}
+	first := via[0].URL
+	for _, r := range append(via[1:], req) {
+		if r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
+			req.Header.Del("Authorization")
+			if req.Body != nil && req.Body != http.NoBody && req.Header.Get("Content-Type") == formType {
+				return errors.New("redirect of a request with credentials to another server")
+			}
+		}
+	}
+	switch req.URL.Scheme {
+	case "http", "https":
+		return nil
+	}
+	return fmt.Errorf("redirect to a %q address", req.URL.Scheme)
+}
+
+// call is one request, so described that it can be sent again.
+type call struct {
+	method string
+	url    string // whole, or from "/v2/" on
+	header http.Header
+	body   func() (io.ReadCloser, error) // nil: none
+	size   int64                         // of the body
+	scope  string                        // what a token must allow, "" for none; several are separated by spaces
+	bare   bool                          // send no credentials: the address is another server's
+	once   bool                          // a retry is the caller's affair
+	wait   time.Duration                 // for the first bytes of the answer; zero: 30 s
+}
+
+// maxTries is how often a request is sent: with waits of 1/4, 1/2, 1 and 2 seconds between.
+const maxTries = 5
+
+// do sends a request, again if need be, and returns the answer, whatever its status is; what a retry can mend has been
+// retried. The caller closes the body.
+func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
+	challenged := 0
+	for try := 1; ; try++ {
+		resp, sent, err := h.send(ctx, q)
+		if err == nil && resp.StatusCode == http.StatusUnauthorized && !q.bare && challenged < 2 {
+			challenged++
+			again, err := h.auth.answer(ctx, resp, q.scope, sent)
+			if err != nil {
+				discard(resp)
+				return nil, err
+			}
+			if again {
+				discard(resp)
+				try--
+				continue
+			}
+		}
+		if q.once || try >= maxTries {
+			return resp, err
+		}
+		var delay time.Duration
+		switch {
+		case err != nil:
+			if !retryable(err) || ctx.Err() != nil || try >= 3 && isRefused(err) {
+				return nil, err
+			}
+		case retryableStatus(resp.StatusCode):
+			delay = retryAfter(resp)
+			if delay > time.Minute {
+				return resp, nil // too long to wait silently
+			}
+			discard(resp)
+		default:
+			return resp, nil
+		}
+		if err := h.c.sleep(ctx, max(delay, h.c.o.Backoff<<(try-1))); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// send sends a request once. sent is the Authorization header that it carried.
+func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent string, err error) {
+	address := q.url
+	if strings.HasPrefix(address, "/") {
+		base, err := h.base(ctx)
+		if err != nil {
+			return nil, "", err
+		}
+		address = base + address
+	}
+	// The wait for the answer is limited by hand: net/http's limit would also end uploads that a server is slow to
+	// take note of.
+	wait := q.wait
+	if wait == 0 {
+		wait = 30 * time.Second
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(wait, func() { cancel(errNoAnswer) })
+	defer timer.Stop()
+	var body io.ReadCloser
+	if q.body != nil {
+		if body, err = q.body(); err != nil {
+			cancel(nil)
+			return nil, "", err
+		}
+		body = &resetting{ReadCloser: body, timer: timer, wait: wait}
+	}
+	req, err := http.NewRequestWithContext(ctx, q.method, address, nil)
+	if err != nil {
+		cancel(nil)
+		if body != nil {
+			body.Close()
+		}
+		return nil, "", err
+	}
+	if body != nil {
+		req.Body, req.ContentLength = body, q.size
+		if q.size == 0 {
+			body.Close()
+			req.Body = http.NoBody
+		}
+	}
+	for k, v := range q.header {
+		req.Header[k] = v
+	}
+	req.Header.Set("User-Agent", h.c.o.UserAgent)
+	if !q.bare {
+		if sent, err = h.auth.header(ctx, q.scope); err != nil {
+			cancel(nil)
+			if body != nil {
+				body.Close()
+			}
+			return nil, "", err
+		}
+		if sent != "" {
+			req.Header.Set("Authorization", sent)
+		}
+	}
+	resp, err = h.http.Do(req)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		cancel(nil)
+		return nil, sent, explain(h, err)
+	}
+	timer.Stop()
+	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, idle: h.c.o.Idle}
+	return resp, sent, nil
+}
+
+// errNoAnswer ends a request that is not answered, errIdle a transfer that stands still. Both may go better next time.
+var (
+	errNoAnswer = errors.New("no answer in time")
+	errIdle     = errors.New("the transfer stood still for too long")
+)
+
+// resetting gives the server its time anew for as long as it takes our data.
+type resetting struct {
+	io.ReadCloser
+	timer *time.Timer
+	wait  time.Duration
+}
+
+func (r *resetting) Read(p []byte) (int, error) {
+	r.timer.Reset(r.wait)
+	return r.ReadCloser.Read(p)
+}
+
+// answerBody ends with an error when no bytes come for a while, and ends its request when it is closed.
+type answerBody struct {
+	io.ReadCloser
+	ctx    context.Context // of the request, for what ended it
+	cancel context.CancelCauseFunc
+	idle   time.Duration
+	timer  *time.Timer
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	if b.timer == nil {
+		b.timer = time.AfterFunc(b.idle, func() { b.cancel(errIdle) })
+	} else {
+		b.timer.Reset(b.idle)
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop() // a slow reader is not a slow server
+	if err != nil && err != io.EOF {
+		if cause := context.Cause(b.ctx); cause != nil {
+			err = cause
+		}
+	}
+	return n, err
+}
+
+func (b *answerBody) Close() error {
+	if b.timer != nil {
+		b.timer.Stop()
+	}
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}
+
+// discard reads what little an unwanted answer has, so that its connection is used again.
+func discard(resp *http.Response) {
+	io.CopyN(io.Discard, resp.Body, 64<<10)
+	resp.Body.Close()
+}
+
+// sleep waits, a little more or less each time, so that several builds do not come back at once.
+func (c *Client) sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(jitter(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

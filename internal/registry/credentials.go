@@ -1,0 +1,116 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+)
+
+// credentialStore looks for credentials where docker and podman keep them.
+type credentialStore struct {
+	stores []credentials.Store
+
+	mu    sync.Mutex
+	known map[string]*lookup
+}
+
+// lookup is one answer; a helper is a program, so it is asked once.
+type lookup struct {
+	once sync.Once
+	cred auth.Credential
+	err  error
+}
+
+// loadCredentials opens the Docker configuration, then the files of containers-auth.json(5).
+func loadCredentials(dir string) (*credentialStore, error) {
+	s := &credentialStore{known: map[string]*lookup{}}
+	var paths []string
+	if dir == "" {
+		dir = os.Getenv("DOCKER_CONFIG")
+	}
+	home, _ := os.UserHomeDir()
+	if dir == "" && home != "" {
+		dir = filepath.Join(home, ".docker")
+	}
+	if dir != "" {
+		paths = append(paths, filepath.Join(dir, "config.json"))
+	}
+	if f := os.Getenv("REGISTRY_AUTH_FILE"); f != "" {
+		paths = append(paths, f)
+	} else {
+		if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
+			paths = append(paths, filepath.Join(d, "containers", "auth.json"))
+		}
+		if home != "" {
+			paths = append(paths, filepath.Join(home, ".config", "containers", "auth.json"))
+		}
+	}
+	for _, p := range paths {
+		store, err := credentials.NewStore(p, credentials.StoreOptions{})
+		if errors.Is(err, fs.ErrPermission) && !strings.HasPrefix(p, dir+string(filepath.Separator)) {
+			continue // another user's, left over in the environment
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read credentials: %w", err)
+		}
+		s.stores = append(s.stores, store)
+	}
+	return s, nil
+}
+
+// get returns the credentials for a repository on a server; none is the empty credential.
+func (s *credentialStore) get(ctx context.Context, host, repo string) (auth.Credential, error) {
+	server := credentials.ServerAddressFromHostname(host)
+	keys := []string{server}
+	if host == "registry-1.docker.io" {
+		keys = append(keys, "docker.io", "index.docker.io")
+	}
+	s.mu.Lock()
+	id := host + "/" + repo
+	l := s.known[id]
+	if l == nil {
+		l = &lookup{}
+		s.known[id] = l
+	}
+	s.mu.Unlock()
+	l.once.Do(func() {
+		// Whoever comes second must not get the first one's cancellation.
+		ctx := context.WithoutCancel(ctx)
+		var errs []error
+		for i, store := range s.stores {
+			try := keys
+			if i > 0 { // podman's files may hold credentials for a part of a registry; the longest match counts
+				try = nil
+				for p := repo; p != ""; p = p[:max(0, strings.LastIndexByte(p, '/'))] {
+					for _, k := range keys {
+						try = append(try, k+"/"+p)
+					}
+				}
+				try = append(try, keys...)
+			}
+			for _, k := range try {
+				cred, err := store.Get(ctx, k)
+				if err != nil {
+					errs = append(errs, err)
+					break
+				}
+				if cred != auth.EmptyCredential {
+					l.cred = cred
+					return
+				}
+			}
+		}
+		if len(errs) > 0 {
+			l.err = fmt.Errorf("credentials for %s: %w", host, errors.Join(errs...))
+		}
+	})
+	return l.cred, l.err
+}

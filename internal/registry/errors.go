@@ -1,0 +1,191 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+var (
+	// ErrNotFound says that a registry was reached and does not have the image or blob.
+	ErrNotFound = errors.New("not found")
+	// ErrDenied says that a registry wants other credentials, or any. Some registries say so, too, for what they do
+	// not have.
+	ErrDenied = errors.New("access denied")
+	// ErrBlocked says that registries.conf forbids the registry.
+	ErrBlocked = errors.New("blocked by registries.conf")
+	// ErrNoPlatform says that an image exists, but not for the platform.
+	ErrNoPlatform = errors.New("not available for the platform")
+)
+
+// Error is an answer of a registry that is not the one hoped for. It is an ErrNotFound or an ErrDenied where the status
+// says so.
+type Error struct {
+	Method, URL string
+	Status      int
+	Code        string // "MANIFEST_UNKNOWN"; may be empty
+	Message     string // may be empty
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s: %d %s", e.Method, e.URL, e.Status, http.StatusText(e.Status))
+	if e.Code != "" {
+		fmt.Fprintf(&b, ": %s", strings.ToLower(strings.ReplaceAll(e.Code, "_", " ")))
+	}
+	if e.Message != "" && !strings.EqualFold(e.Message, strings.ReplaceAll(e.Code, "_", " ")) {
+		fmt.Fprintf(&b, ": %s", e.Message)
+	}
+	return b.String()
+}
+
+func (e *Error) Is(target error) bool {
+	switch target {
+	case ErrNotFound:
+		return e.Status == http.StatusNotFound
+	case ErrDenied:
+		return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
+	}
+	return false
+}
+
+// failure turns an answer into an error and closes it.
+func failure(resp *http.Response) error {
+	defer resp.Body.Close()
+	e := &Error{Method: resp.Request.Method, URL: resp.Request.URL.Redacted(), Status: resp.StatusCode}
+	if u := *resp.Request.URL; u.RawQuery != "" { // signed addresses carry secrets there
+		u.RawQuery = ""
+		e.URL = u.Redacted()
+	}
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	var answer struct {
+		Errors []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
+		Details string `json:"details"`
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(data, &answer) == nil {
+		switch {
+		case len(answer.Errors) > 0:
+			e.Code, e.Message = answer.Errors[0].Code, answer.Errors[0].Message
+		case answer.Details != "":
+			e.Message = answer.Details
+		default:
+			e.Message = answer.Message
+		}
+	}
+	e.Code, e.Message = printable(e.Code), printable(e.Message)
+	return e
+}
+
+// printable makes a server's words fit for a terminal.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if r := []rune(s); len(r) > 300 {
+		s = string(r[:300]) + "…"
+	}
+	return strings.TrimSpace(s)
+}
+
+// explain adds the remedy to errors that users meet.
+func explain(h *host, err error) error {
+	var u *url.Error
+	if errors.As(err, &u) { // it repeats the method and the address, which the caller says in its own way
+		err = u.Err
+	}
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var record tls.RecordHeaderError
+	switch {
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") || errors.As(err, &record):
+		return fmt.Errorf("%s speaks plain http: %w (say insecure = true for it in registries.conf if that is wanted)", h.name, err)
+	case errors.As(err, &authority), errors.As(err, &name):
+		return fmt.Errorf("%s: %w (put its certificate authority into /etc/containers/certs.d/%s/ca.crt, or say insecure = true for it in registries.conf)", h.name, err, h.name)
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return fmt.Errorf("%s cannot be looked up: %w (is this machine online?)", h.name, err)
+	}
+	if errors.Is(err, errNoAnswer) {
+		return fmt.Errorf("%s: %w", h.name, err)
+	}
+	return err
+}
+
+// retryable says whether a connection's error may not come again.
+func retryable(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		// A server that restarts refuses for a moment. A machine without a network should say so at once.
+		return isRefused(err)
+	}
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, errNoAnswer, errIdle,
+		syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, syscall.ETIMEDOUT, net.ErrClosed} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	var n net.Error
+	if errors.As(err, &n) && n.Timeout() {
+		return !errors.As(err, new(*net.DNSError))
+	}
+	// What net/http has no type for.
+	for _, s := range []string{"server closed idle connection", "http2: ", "malformed HTTP response", "connection reset"} {
+		if strings.Contains(err.Error(), s) {
+			return true
+		}
+	}
+	return false
+}
+
+func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+
+func retryableStatus(status int) bool {
+	switch status {
+	case http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusInternalServerError,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// retryAfter is how long the server asks us to wait: seconds, or a time of day.
+func retryAfter(resp *http.Response) time.Duration {
+	v := resp.Header.Get("Retry-After")
+	if v == "" {
+		return 0
+	}
+	if n, err := strconv.Atoi(v); err == nil {
+		return time.Duration(min(max(n, 0), 1<<20)) * time.Second
+	}
+	if t, err := http.ParseTime(v); err == nil {
+		return max(0, time.Until(t))
+	}
+	return 0
+}
+
+func jitter(d time.Duration) time.Duration {
+	return d + time.Duration(rand.Int64N(int64(d)/4+1))
+}

@@ -1,0 +1,183 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+)
+
+// Name is an image name taken apart. Either Tag or Digest is set; a name that has both is found by its digest.
+type Name struct {
+	Domain string // "docker.io", "localhost:5000"
+	Path   string // "library/busybox"
+	Tag    string
+	Digest digest.Digest
+}
+
+// Parse normalizes an image name: "busybox" is docker.io/library/busybox:latest.
+func Parse(s string) (Name, error) {
+	ref, err := reference.ParseNormalizedNamed(s)
+	if err != nil {
+		return Name{}, fmt.Errorf("image name %q: %w", s, err)
+	}
+	n := Name{Domain: reference.Domain(ref), Path: reference.Path(ref)}
+	if c, ok := ref.(reference.Canonical); ok {
+		n.Digest = c.Digest()
+		return n, nil
+	}
+	n.Tag = "latest"
+	if t, ok := ref.(reference.Tagged); ok {
+		n.Tag = t.Tag()
+	}
+	return n, nil
+}
+
+// Repository is the name without tag and digest.
+func (n Name) Repository() string { return n.Domain + "/" + n.Path }
+
+// String is the name in full.
+func (n Name) String() string { return n.Repository() + n.suffix() }
+
+func (n Name) suffix() string {
+	if n.Digest != "" {
+		return "@" + n.Digest.String()
+	}
+	return ":" + n.Tag
+}
+
+// reference is the part of an address that says which manifest.
+func (n Name) reference() string {
+	if n.Digest != "" {
+		return n.Digest.String()
+	}
+	return n.Tag
+}
+
+// candidates are the names that what a user wrote may stand for, in order. A name with a domain stands for itself. Others
+// are looked up among the aliases, then under each of the search registries; where none are configured they are on
+// Docker Hub, as in every Dockerfile.
+func (c *config) candidates(s string) ([]Name, error) {
+	n, err := Parse(s)
+	if err != nil {
+		return nil, err
+	}
+	short, isShort := shortName(s)
+	if !isShort {
+		return []Name{n}, nil
+	}
+	with := func(repository string) (Name, error) {
+		ref, err := reference.ParseNormalizedNamed(repository)
+		if err != nil {
+			return Name{}, fmt.Errorf("image name %q as %s: %w", s, repository, err)
+		}
+		return Name{Domain: reference.Domain(ref), Path: reference.Path(ref), Tag: n.Tag, Digest: n.Digest}, nil
+	}
+	alias := c.aliases[short]
+	if alias == "" && len(c.search) > 0 {
+		alias = c.distroAliases[short]
+	}
+	if alias != "" {
+		a, err := with(alias)
+		return []Name{a}, err
+	}
+	if len(c.search) == 0 {
+		return []Name{n}, nil
+	}
+	var out []Name
+	for _, registry := range c.search {
+		a, err := with(trimLocation(registry) + "/" + short)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// shortName is the name without tag and digest if it names no registry.
+func shortName(s string) (string, bool) {
+	s, _, _ = strings.Cut(s, "@")
+	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, '/') {
+		s = s[:i]
+	}
+	// The first part is a registry if it looks like a host; this is the rule of distribution/reference.
+	if first, _, ok := strings.Cut(s, "/"); ok && (strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first) {
+		return "", false
+	}
+	return s, true
+}
+
+// endpoint is a place where a name is asked for.
+type endpoint struct {
+	host     string // host[:port]
+	repo     string
+	insecure bool
+	mirror   bool
+}
+
+func (e endpoint) String() string {
+	s := e.host + "/" + e.repo
+	if e.mirror {
+		s = "mirror " + s
+	}
+	return s
+}
+
+// endpoints are the places to pull a name from: the mirrors that are configured, then the registry itself.
+func (c *config) endpoints(n Name) ([]endpoint, error) {
+	t := c.find(n.String())
+	if t == nil {
+		return []endpoint{{host: serverOf(n.Domain), repo: n.Path}}, nil
+	}
+	if t.Blocked {
+		return nil, fmt.Errorf("registry %s is %w", t.Prefix, ErrBlocked)
+	}
+	var out []endpoint
+	for _, m := range t.Mirrors {
+		if m.wanted(t, n.Digest != "") {
+			e, err := rewrite(n, t.Prefix, m.Location, m.Insecure)
+			if err != nil {
+				return nil, fmt.Errorf("mirror %s of %s: %w", m.Location, t.Prefix, err)
+			}
+			e.mirror = true
+			out = append(out, e)
+		}
+	}
+	e, err := rewrite(n, t.Prefix, t.Location, t.Insecure)
+	if err != nil {
+		return nil, fmt.Errorf("location %s of %s: %w", t.Location, t.Prefix, err)
+	}
+	return append(out, e), nil
+}
+
+// rewrite puts a location in the place of a prefix; an empty location leaves the name as it is. The tag or digest never
+// changes: a prefix or location that has one only selects.
+func rewrite(n Name, prefix, location string, insecure bool) (endpoint, error) {
+	if location == "" {
+		return endpoint{host: serverOf(n.Domain), repo: n.Path, insecure: insecure}, nil
+	}
+	full := n.String()
+	rest := full[matchPrefix(full, prefix):]
+	// Cut the tag or digest off again.
+	rest = strings.TrimSuffix(rest, n.suffix())
+	host, repo, ok := strings.Cut(location+rest, "/")
+	if !ok || repo == "" {
+		return endpoint{}, errors.New("no repository is left of the name")
+	}
+	if _, err := reference.WithName(location + rest); err != nil {
+		return endpoint{}, fmt.Errorf("%s: %w", location+rest, err)
+	}
+	return endpoint{host: serverOf(host), repo: repo, insecure: insecure}, nil
+}
+
+// serverOf is the server that a registry's name stands for.
+func serverOf(domain string) string {
+	switch domain {
+	case "docker.io", "index.docker.io":
+		return "registry-1.docker.io"
+	}
+	return domain
+}

@@ -1,0 +1,154 @@
+package registry
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Host is the platform that this program runs on.
+func Host() ocispec.Platform {
+	return normalize(ocispec.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH})
+}
+
+// normalize uses one spelling: the one of GOARCH, and a variant only where it says something.
+func normalize(p ocispec.Platform) ocispec.Platform {
+	p.OS = strings.ToLower(p.OS)
+	p.Architecture, p.Variant = strings.ToLower(p.Architecture), strings.ToLower(p.Variant)
+	if p.OS == "" {
+		p.OS = "linux"
+	}
+	if p.OS == "macos" {
+		p.OS = "darwin"
+	}
+	switch p.Architecture {
+	case "":
+		p.Architecture = runtime.GOARCH
+	case "x86_64", "x86-64":
+		p.Architecture = "amd64"
+	case "i386", "i686", "x86":
+		p.Architecture = "386"
+	case "aarch64":
+		p.Architecture = "arm64"
+	case "armhf":
+		p.Architecture, p.Variant = "arm", "v7"
+	case "armel":
+		p.Architecture, p.Variant = "arm", "v6"
+	}
+	switch {
+	case p.Architecture == "arm64" && (p.Variant == "8" || p.Variant == "v8" || p.Variant == "v8.0"):
+		p.Variant = ""
+	case p.Architecture == "amd64" && p.Variant == "v1":
+		p.Variant = ""
+	case p.Architecture == "arm" && p.Variant == "":
+		p.Variant = "v7"
+	case p.Architecture == "arm" && len(p.Variant) == 1:
+		p.Variant = "v" + p.Variant
+	}
+	return p
+}
+
+// level orders the variants of an architecture; a machine runs those up to its own.
+func level(p ocispec.Platform) int {
+	v := strings.TrimPrefix(p.Variant, "v")
+	if v == "" {
+		switch p.Architecture {
+		case "arm64":
+			return 80
+		case "amd64":
+			return 10
+		}
+		return 0
+	}
+	major, minor, _ := strings.Cut(v, ".")
+	n := 0
+	for _, d := range []byte(major) {
+		if d < '0' || d > '9' || n > 1000 {
+			return -1
+		}
+		n = n*10 + int(d-'0')
+	}
+	n *= 10
+	if len(minor) == 1 && minor[0] >= '0' && minor[0] <= '9' {
+		n += int(minor[0] - '0')
+	}
+	return n
+}
+
+// distance says how well an image for the platform have serves where want is asked for: 0 is the same, more is worse,
+// negative is not at all.
+func distance(want, have ocispec.Platform) int {
+	want, have = normalize(want), normalize(have)
+	if want.OS != have.OS || want.OSVersion != "" && have.OSVersion != "" && want.OSVersion != have.OSVersion {
+		return -1
+	}
+	if want.Architecture == have.Architecture {
+		w, h := level(want), level(have)
+		switch {
+		case want.Variant == have.Variant:
+			return 0
+		case w < 0 || h < 0 || h > w:
+			return -1
+		}
+		return w - h
+	}
+	// The 32-bit forerunner will do when there is nothing better.
+	switch {
+	case want.Architecture == "amd64" && have.Architecture == "386":
+		return 1000
+	case want.Architecture == "arm64" && have.Architecture == "arm" && level(have) >= 50 && level(have) <= 80:
+		return 1000 + 80 - level(have)
+	}
+	return -1
+}
+
+// Matches says whether an image for the platform have serves where want is asked for.
+func Matches(want, have ocispec.Platform) bool { return distance(want, have) >= 0 }
+
+// FormatPlatform writes a platform as users do: "linux/arm/v7".
+func FormatPlatform(p ocispec.Platform) string {
+	p = normalize(p)
+	s := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		s += "/" + p.Variant
+	}
+	return s
+}
+
+// Pick chooses the manifest of an index that serves the platform best. Of equals the first one wins. The error is an
+// ErrNoPlatform that lists what there is.
+func Pick(manifests []ocispec.Descriptor, want ocispec.Platform) (ocispec.Descriptor, error) {
+	best, score := -1, 0
+	var have []string
+	for i, m := range manifests {
+		if m.Platform == nil || m.Platform.OS == "unknown" || m.Platform.OS == "" {
+			continue // an attestation, or made for no platform in particular
+		}
+		if s := FormatPlatform(*m.Platform); !slices.Contains(have, s) {
+			have = append(have, s)
+		}
+		if d := distance(want, *m.Platform); d >= 0 && (best < 0 || d < score) {
+			best, score = i, d
+		}
+	}
+	if best >= 0 {
+		return manifests[best], nil
+	}
+	// Tools that write an index of one often leave the platform out; the config has it.
+	var bare []ocispec.Descriptor
+	for _, m := range manifests {
+		if m.Platform == nil {
+			bare = append(bare, m)
+		}
+	}
+	if len(have) == 0 && len(bare) == 1 {
+		return bare[0], nil
+	}
+	if len(have) == 0 {
+		return ocispec.Descriptor{}, fmt.Errorf("%w %s: the index names none", ErrNoPlatform, FormatPlatform(want))
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("%w %s: there is %s", ErrNoPlatform, FormatPlatform(want), strings.Join(have, ", "))
+}

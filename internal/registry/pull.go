@@ -1,0 +1,557 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Media types of Docker's that stand beside those of the image specification.
+const (
+	DockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
+	DockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
+)
+
+// accepted are the manifests that are understood.
+var accepted = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, DockerManifest, DockerManifestList}
+
+// maxManifest bounds manifests; the specification asks registries to take 4 MiB at least.
+const maxManifest = 8 << 20
+
+// maxNesting bounds indexes in indexes.
+const maxNesting = 4
+
+// Document is a manifest or an index as it is.
+type Document struct {
+	Descriptor ocispec.Descriptor
+	Data       []byte
+}
+
+// IsIndex says whether a media type is that of an index.
+func IsIndex(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == DockerManifestList
+}
+
+// Resolved is an image that a registry has.
+type Resolved struct {
+	// Name is where the image was found, in full.
+	Name string
+	// Documents lead from what the name stands for to the manifest for the platform: a single manifest, or an index,
+	// perhaps another one, and the manifest.
+	Documents []Document
+	// Source fetches the image's blobs.
+	Source *Source
+}
+
+// Root is what the name stands for.
+func (r *Resolved) Root() Document { return r.Documents[0] }
+
+// Manifest is the manifest for the platform.
+func (r *Resolved) Manifest() Document { return r.Documents[len(r.Documents)-1] }
+
+// Resolve finds an image: under each name that ref may stand for, at each mirror and then the registry itself, until one
+// has it. From an index it takes the manifest for the platform. Errors are an ErrNotFound, ErrDenied, ErrBlocked or
+// ErrNoPlatform where that is what they are, and say what was tried.
+func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platform) (*Resolved, error) {
+	var found *Resolved
+	err := c.each(ctx, ref, func(n Name, s *Source) error {
+		docs, err := s.documents(ctx, n.reference(), platform)
+		if err == nil {
+			found = &Resolved{Name: n.String(), Documents: docs, Source: s}
+		}
+		return err
+	})
+	return found, err
+}
+
+// Head asks for the descriptor that a name stands for now, without fetching it. Registries do not count it as a pull. The
+// digest is empty if the registry does not say it.
+func (c *Client) Head(ctx context.Context, ref string) (ocispec.Descriptor, error) {
+	var found ocispec.Descriptor
+	err := c.each(ctx, ref, func(n Name, s *Source) error {
+		var err error
+		found, err = s.head(ctx, n.reference())
+		return err
+	})
+	return found, err
+}
+
+// each tries the places where a name may be, until one does not fail.
+func (c *Client) each(ctx context.Context, ref string, try func(Name, *Source) error) error {
+	conf, err := c.config()
+	if err != nil {
+		return err
+	}
+	names, err := conf.candidates(ref)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	var tried []endpoint
+	for _, n := range names {
+		places, err := conf.endpoints(n)
+		if err != nil {
+			errs, tried = append(errs, err), append(tried, endpoint{host: n.Domain, repo: n.Path})
+			continue
+		}
+		for i, e := range places {
+			// Blobs come from the place that has the manifest, or else from the others.
+			order := append([]endpoint{e}, slices.Delete(slices.Clone(places), i, i+1)...)
+			err := try(n, &Source{c: c, name: n, places: order})
+			if err == nil {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			errs, tried = append(errs, err), append(tried, e)
+		}
+	}
+	return notFound(names, tried, errs)
+}
+
+// notFound says what was tried. One place with one error needs no list.
+func notFound(names []Name, tried []endpoint, errs []error) error {
+	what := make([]string, len(names))
+	for i, n := range names {
+		what[i] = n.String()
+	}
+	title := strings.Join(what, ", ")
+	if len(errs) == 1 {
+		err := errs[0]
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return fmt.Errorf("no such image %s: %w", title, err)
+		case errors.Is(err, ErrDenied):
+			return fmt.Errorf("no such image %s, or it needs a login: %w", title, err)
+		}
+		return fmt.Errorf("image %s: %w", title, err)
+	}
+	e := &triedError{title: "image " + title, errs: errs}
+	if !slices.ContainsFunc(errs, func(err error) bool { return !errors.Is(err, ErrNotFound) }) {
+		e.title = "no such image " + title
+	}
+	for _, t := range tried {
+		e.places = append(e.places, t.String())
+	}
+	return e
+}
+
+// triedError lists what was tried on one line.
+type triedError struct {
+	title  string
+	places []string
+	errs   []error
+}
+
+func (e *triedError) Error() string {
+	var b strings.Builder
+	b.WriteString(e.title + ": tried ")
+	for i, err := range e.errs {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		fmt.Fprintf(&b, "%s: %v", e.places[i], err)
+	}
+	return b.String()
+}
+
+func (e *triedError) Unwrap() []error { return e.errs }
+
+// Source is a repository to fetch from, with the mirrors that may have its blobs too.
+type Source struct {
+	c      *Client
+	name   Name
+	places []endpoint
+}
+
+// Source returns the repository of a name without asking for anything. Which of its places has the image is not known
+// then, so a fetch may try several.
+func (c *Client) Source(ref string) (*Source, error) {
+	conf, err := c.config()
+	if err != nil {
+		return nil, err
+	}
+	n, err := Parse(ref)
+	if err != nil {
+		return nil, err
+	}
+	places, err := conf.endpoints(n)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", n, err)
+	}
+	return &Source{c: c, name: n, places: places}, nil
+}
+
+// Repository is the repository's name: "docker.io/library/busybox".
+func (s *Source) Repository() string { return s.name.Repository() }
+
+// documents fetches a manifest, by way of indexes if need be.
+func (s *Source) documents(ctx context.Context, ref string, platform ocispec.Platform) ([]Document, error) {
+	var docs []Document
+	for range maxNesting {
+		doc, err := s.document(ctx, s.places[0], ref, nil)
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, doc)
+		if !IsIndex(doc.Descriptor.MediaType) {
+			return docs, nil
+		}
+		var index ocispec.Index
+		if err := json.Unmarshal(doc.Data, &index); err != nil {
+			return nil, fmt.Errorf("index %s: %w", doc.Descriptor.Digest, err)
+		}
+		next, err := Pick(index.Manifests, platform)
+		if err != nil {
+			return nil, err
+		}
+		if err := next.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("index %s: manifest %q: %w", doc.Descriptor.Digest, next.Digest, err)
+		}
+		ref = next.Digest.String()
+	}
+	return nil, fmt.Errorf("indexes are nested more than %d deep", maxNesting)
+}
+
+// document fetches a manifest or an index from one place and checks what can be checked.
+func (s *Source) document(ctx context.Context, e endpoint, ref string, want *ocispec.Descriptor) (Document, error) {
+	h, err := s.c.host(e.host, e.insecure)
+	if err != nil {
+		return Document{}, err
+	}
+	resp, err := h.do(ctx, call{method: http.MethodGet, url: "/v2/" + e.repo + "/manifests/" + ref,
+		header: http.Header{"Accept": accepted}, scope: pullScope(e.repo)})
+	if err != nil {
+		return Document{}, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return Document{}, failure(resp)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
+	if err != nil {
+		return Document{}, fmt.Errorf("manifest %s: %w", ref, err)
+	}
+	if len(data) > maxManifest {
+		return Document{}, fmt.Errorf("manifest %s has more than %d bytes", ref, maxManifest)
+	}
+	d := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+	for _, said := range []string{ref, resp.Header.Get("Docker-Content-Digest")} {
+		if said := digest.Digest(said); said.Validate() == nil {
+			if got := said.Algorithm().FromBytes(data); got != said {
+				return Document{}, fmt.Errorf("manifest %s from %s is damaged: its digest is %s", said, e, got)
+			}
+			if said == digest.Digest(ref) {
+				d.Digest = said
+			}
+		}
+	}
+	if want != nil && want.Size != d.Size {
+		return Document{}, fmt.Errorf("manifest %s from %s is damaged: it has %d bytes, not %d", ref, e, d.Size, want.Size)
+	}
+	d.MediaType, err = manifestType(resp.Header.Get("Content-Type"), data)
+	if err != nil {
+		return Document{}, fmt.Errorf("manifest %s from %s: %w", ref, e, err)
+	}
+	return Document{Descriptor: d, Data: data}, nil
+}
+
+// manifestType decides what a document is. The document's own word counts more than the server's: static file servers
+// that act as registries get the header wrong.
+func manifestType(header string, data []byte) (string, error) {
+	var doc struct {
+		SchemaVersion int             `json:"schemaVersion"`
+		MediaType     string          `json:"mediaType"`
+		Manifests     json.RawMessage `json:"manifests"`
+		Layers        json.RawMessage `json:"layers"`
+		Config        json.RawMessage `json:"config"`
+	}
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return "", fmt.Errorf("not a manifest: %w", err)
+	}
+	header, _, _ = mime.ParseMediaType(header)
+	if doc.SchemaVersion == 1 || strings.HasPrefix(header, "application/vnd.docker.distribution.manifest.v1+") {
+		return "", errors.New("it has the format of Docker before 1.10 (schema 1), which is not supported: push the image again with a current tool")
+	}
+	for _, t := range []string{doc.MediaType, header} {
+		if slices.Contains(accepted, t) {
+			return t, nil
+		}
+	}
+	switch {
+	case doc.MediaType != "":
+		return "", fmt.Errorf("it is not an image but %q", printable(doc.MediaType))
+	case doc.Manifests != nil:
+		return ocispec.MediaTypeImageIndex, nil
+	case doc.Config != nil && doc.Layers != nil:
+		return ocispec.MediaTypeImageManifest, nil
+	}
+	return "", fmt.Errorf("it is not an image but %q", printable(header))
+}
+
+func (s *Source) head(ctx context.Context, ref string) (ocispec.Descriptor, error) {
+	e := s.places[0]
+	h, err := s.c.host(e.host, e.insecure)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	resp, err := h.do(ctx, call{method: http.MethodHead, url: "/v2/" + e.repo + "/manifests/" + ref,
+		header: http.Header{"Accept": accepted}, scope: pullScope(e.repo)})
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return ocispec.Descriptor{}, failure(resp)
+	}
+	resp.Body.Close()
+	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	d := ocispec.Descriptor{MediaType: t, Size: resp.ContentLength}
+	if said := digest.Digest(resp.Header.Get("Docker-Content-Digest")); said.Validate() == nil {
+		d.Digest = said
+	}
+	return d, nil
+}
+
+func pullScope(repo string) string { return "repository:" + repo + ":pull" }
+
+// Fetch opens a blob or a manifest. The reader gives an error instead of io.EOF when size or digest are not those of the
+// descriptor; a transfer that breaks is taken up again where it broke. The caller closes the reader.
+func (s *Source) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	r, err := s.Open(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return &verifying{r: r, want: d, hash: d.Digest.Algorithm().Hash()}, nil
+}
+
+// Open is Fetch for a caller that checks the digest itself. The size is checked.
+func (s *Source) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if err := d.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("fetch blob %q: %w", d.Digest, err)
+	}
+	if slices.Contains(accepted, d.MediaType) {
+		return s.openDocument(ctx, d)
+	}
+	b := &download{ctx: ctx, s: s, d: d}
+	var errs []error
+	for range s.places {
+		err := b.open()
+		if err == nil {
+			return b, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", s.places[b.place], err))
+		b.place = (b.place + 1) % len(s.places)
+	}
+	// Layers that must not be distributed are fetched from where they are said to be.
+	for _, u := range d.URLs {
+		b.foreign = u
+		err := b.open()
+		if err == nil {
+			return b, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, fmt.Errorf("fetch blob %s: %w", d.Digest, errors.Join(errs...))
+}
+
+func (s *Source) openDocument(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	var errs []error
+	for _, e := range s.places {
+		doc, err := s.document(ctx, e, d.Digest.String(), &d)
+		if err == nil {
+			return io.NopCloser(bytes.NewReader(doc.Data)), nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, fmt.Errorf("fetch manifest %s: %w", d.Digest, errors.Join(errs...))
+}
+
+// download is a blob on its way. It survives broken connections.
+type download struct {
+	ctx     context.Context
+	s       *Source
+	d       ocispec.Descriptor
+	place   int
+	foreign string // an address outside of any registry
+	body    io.ReadCloser
+	off     int64
+	fails   int // since the last byte came
+	err     error
+}
+
+// open asks for the blob, or for the rest of it.
+func (b *download) open() error {
+	e := b.s.places[b.place]
+	h, err := b.s.c.host(e.host, e.insecure)
+	if err != nil {
+		return err
+	}
+	q := call{method: http.MethodGet, url: "/v2/" + e.repo + "/blobs/" + b.d.Digest.String(), scope: pullScope(e.repo), header: http.Header{}}
+	if b.foreign != "" {
+		if !strings.HasPrefix(b.foreign, "https://") && !strings.HasPrefix(b.foreign, "http://") {
+			return fmt.Errorf("%s: not an address to fetch from", printable(b.foreign))
+		}
+		q.url, q.bare = b.foreign, true
+	}
+	if b.off > 0 {
+		q.header.Set("Range", fmt.Sprintf("bytes=%d-", b.off))
+	}
+	resp, err := h.do(b.ctx, q)
+	if err != nil {
+		return err
+	}
+	switch {
+	case resp.StatusCode == http.StatusPartialContent && b.off > 0:
+		if want := fmt.Sprintf("bytes %d-", b.off); !strings.HasPrefix(resp.Header.Get("Content-Range"), want) {
+			resp.Body.Close()
+			return fmt.Errorf("asked for bytes from %d on, got %q", b.off, printable(resp.Header.Get("Content-Range")))
+		}
+	case resp.StatusCode == http.StatusOK:
+		if n := resp.ContentLength; n >= 0 && n != b.d.Size {
+			resp.Body.Close()
+			return fmt.Errorf("blob has %d bytes, not %d", n, b.d.Size)
+		}
+		// A server without ranges sends all of it again.
+		if _, err := io.CopyN(io.Discard, resp.Body, b.off); err != nil {
+			resp.Body.Close()
+			return err
+		}
+	default:
+		return failure(resp)
+	}
+	b.body = resp.Body
+	b.s.c.hold(e, b.d.Digest)
+	return nil
+}
+
+func (b *download) Read(p []byte) (int, error) {
+	for b.err == nil {
+		if b.body == nil {
+			if b.err = b.again(); b.err != nil {
+				break
+			}
+		}
+		n, err := b.body.Read(p)
+		if b.off+int64(n) > b.d.Size {
+			b.err = fmt.Errorf("blob %s is damaged: it has more than %d bytes", b.d.Digest, b.d.Size)
+			return int(b.d.Size - b.off), b.err
+		}
+		b.off += int64(n)
+		if n > 0 {
+			b.fails = 0
+		}
+		if err == io.EOF && b.off < b.d.Size {
+			err = io.ErrUnexpectedEOF
+		}
+		switch {
+		case err == io.EOF:
+			b.err = err
+			return n, err
+		case err != nil && (b.ctx.Err() != nil || !retryable(err)):
+			b.err = fmt.Errorf("fetch blob %s: %w", b.d.Digest, err)
+		case err != nil:
+			b.body.Close()
+			b.body = nil
+			b.fails++
+			if b.fails >= maxTries {
+				b.err = fmt.Errorf("fetch blob %s: the connection broke %d times after %d of %d bytes: %w", b.d.Digest, b.fails, b.off, b.d.Size, err)
+			}
+		}
+		if n > 0 {
+			return n, nil
+		}
+		if err == nil {
+			return 0, nil
+		}
+	}
+	return 0, b.err
+}
+
+// again opens the rest after a wait. The next place is asked when the first does not answer any more.
+func (b *download) again() error {
+	if err := b.s.c.sleep(b.ctx, b.s.c.o.Backoff<<max(0, b.fails-1)); err != nil {
+		return err
+	}
+	if b.fails > 1 && b.foreign == "" {
+		b.place = (b.place + 1) % len(b.s.places)
+	}
+	if err := b.open(); err != nil {
+		return fmt.Errorf("fetch blob %s after %d of %d bytes: %w", b.d.Digest, b.off, b.d.Size, err)
+	}
+	return nil
+}
+
+func (b *download) Close() error {
+	if b.body == nil {
+		return nil
+	}
+	return b.body.Close()
+}
+
+// verifying checks what is read.
+type verifying struct {
+	r    io.ReadCloser
+	want ocispec.Descriptor
+	hash hash.Hash
+	n    int64
+	err  error
+}
+
+func (v *verifying) Read(p []byte) (int, error) {
+	if v.err != nil {
+		return 0, v.err
+	}
+	n, err := v.r.Read(p)
+	v.hash.Write(p[:n])
+	v.n += int64(n)
+	if err == io.EOF {
+		got := digest.NewDigestFromEncoded(v.want.Digest.Algorithm(), hex.EncodeToString(v.hash.Sum(nil)))
+		switch {
+		case v.n != v.want.Size:
+			err = fmt.Errorf("blob %s is damaged: it has %d bytes, not %d", v.want.Digest, v.n, v.want.Size)
+		case got != v.want.Digest:
+			err = fmt.Errorf("blob %s is damaged: its digest is %s", v.want.Digest, got)
+		}
+	}
+	v.err = err
+	return n, err
+}
+
+func (v *verifying) Close() error { return v.r.Close() }
+
+// hold remembers that a repository has a blob, for mounting it into another one.
+func (c *Client) hold(e endpoint, d digest.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held[heldKey{e.host, e.repo, d.String()}] = true
+}
+
+// holders lists repositories of a host that have a blob.
+func (c *Client) holders(host string, d digest.Digest) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []string
+	for k := range c.held {
+		if k.host == host && k.digest == d.String() {
+			out = append(out, k.repo)
+		}
+	}
+	slices.Sort(out)
+	return out
+}

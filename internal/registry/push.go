@@ -1,0 +1,453 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// Fetcher is where a push reads from. The reader gives an error at its end when the content is not what the descriptor
+// says. store.Store is one, Source another.
+type Fetcher interface {
+	Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
+}
+
+// PushOptions say how a push is done. The zero value works.
+type PushOptions struct {
+	// Jobs is how many blobs travel at once; zero is 4.
+	Jobs int
+	// From lists repositories ("docker.io/library/debian") that are known to have a blob. One on the same server
+	// spares the upload. nil: only what this process has seen is tried.
+	From func(digest.Digest) []string
+	// Progress is told how far a blob is. It is called from several goroutines. nil: nobody is told.
+	Progress func(PushProgress)
+}
+
+// PushProgress is how far a blob or manifest is.
+type PushProgress struct {
+	Descriptor ocispec.Descriptor
+	Current    int64
+	Done       bool
+	Note       string // with Done: "exists", "mounted from library/debian", or empty when it was sent
+}
+
+// Pusher pushes to one repository. Blobs may be given to it one by one, as each is ready, in any order and at the same
+// time; manifests after the blobs that they name.
+type Pusher struct {
+	c     *Client
+	name  Name
+	place endpoint
+	host  *host
+	o     PushOptions
+	slots chan struct{}
+
+	mu    sync.Mutex
+	blobs map[digest.Digest]*pushed
+}
+
+// pushed is a blob's push, which is done once.
+type pushed struct {
+	done chan struct{}
+	err  error
+}
+
+// Pusher makes a pusher for an image name. It connects to nobody yet. Mirrors and locations of registries.conf are for
+// reading only; insecure and blocked count here too.
+func (c *Client) Pusher(name string, o PushOptions) (*Pusher, error) {
+	n, err := Parse(name)
+	if err != nil {
+		return nil, err
+	}
+	if n.Digest != "" {
+		return nil, fmt.Errorf("push %s: a name to push to has a tag, not a digest", name)
+	}
+	conf, err := c.config()
+	if err != nil {
+		return nil, err
+	}
+	e := endpoint{host: serverOf(n.Domain), repo: n.Path}
+	if t := conf.find(n.String()); t != nil {
+		if t.Blocked {
+			return nil, fmt.Errorf("push %s: registry %s is %w", n, t.Prefix, ErrBlocked)
+		}
+		e.insecure = t.Insecure
+	}
+	h, err := c.host(e.host, e.insecure)
+	if err != nil {
+		return nil, err
+	}
+	if o.Jobs <= 0 {
+		o.Jobs = 4
+	}
+	if o.Progress == nil {
+		o.Progress = func(PushProgress) {}
+	}
+	return &Pusher{c: c, name: n, place: e, host: h, o: o,
+		slots: make(chan struct{}, o.Jobs), blobs: map[digest.Digest]*pushed{}}, nil
+}
+
+// Name is the name that is pushed to, in full.
+func (p *Pusher) Name() string { return p.name.String() }
+
+// Push copies an image and all that it leads to, and gives it its name.
+func (c *Client) Push(ctx context.Context, name string, src Fetcher, root ocispec.Descriptor, o PushOptions) error {
+	p, err := c.Pusher(name, o)
+	if err != nil {
+		return err
+	}
+	return p.Push(ctx, src, root)
+}
+
+// Push pushes what is still missing of an image, then its manifest or index under the pusher's tag.
+func (p *Pusher) Push(ctx context.Context, src Fetcher, root ocispec.Descriptor) error {
+	if err := p.graph(ctx, src, root, p.name.Tag, 0); err != nil {
+		return fmt.Errorf("push %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// graph pushes a document after what it names.
+func (p *Pusher) graph(ctx context.Context, src Fetcher, d ocispec.Descriptor, ref string, depth int) error {
+	if depth > maxNesting {
+		return fmt.Errorf("indexes are nested more than %d deep", maxNesting)
+	}
+	data, err := readDocument(ctx, src, d)
+	if err != nil {
+		return err
+	}
+	var doc struct {
+		Config    *ocispec.Descriptor  `json:"config"`
+		Layers    []ocispec.Descriptor `json:"layers"`
+		Manifests []ocispec.Descriptor `json:"manifests"`
+	}
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	g, ctx1 := errgroup.WithContext(ctx)
+	for _, m := range doc.Manifests {
+		g.Go(func() error { return p.graph(ctx1, src, m, m.Digest.String(), depth+1) })
+	}
+	blobs := doc.Layers
+	if doc.Config != nil {
+		blobs = append(slices.Clone(blobs), *doc.Config)
+	}
+	for _, b := range blobs {
+		if IsForeign(b.MediaType) {
+			continue
+		}
+		g.Go(func() error { return p.Blob(ctx1, src, b) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return p.Manifest(ctx, d, data, ref)
+}
+
+// IsForeign says whether a layer is one that registries must not be given: it is fetched from the addresses in its
+// descriptor. Such are base layers of Windows.
+func IsForeign(mediaType string) bool {
+	return strings.Contains(mediaType, ".nondistributable.") || strings.Contains(mediaType, ".foreign.")
+}
+
+func readDocument(ctx context.Context, src Fetcher, d ocispec.Descriptor) ([]byte, error) {
+	if d.Size > maxManifest {
+		return nil, fmt.Errorf("manifest %s: %d bytes are too many", d.Digest, d.Size)
+	}
+	r, err := src.Fetch(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	return data, nil
+}
+
+// Blob pushes a blob unless the repository has it, or another one on the same server does. It is safe to call it for
+// one blob several times: the work is done once.
+func (p *Pusher) Blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) error {
+	if err := d.Digest.Validate(); err != nil {
+		return fmt.Errorf("push blob %q: %w", d.Digest, err)
+	}
+	p.mu.Lock()
+	b := p.blobs[d.Digest]
+	mine := b == nil
+	if mine {
+		b = &pushed{done: make(chan struct{})}
+		p.blobs[d.Digest] = b
+	}
+	p.mu.Unlock()
+	if !mine {
+		select {
+		case <-b.done:
+			return b.err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	b.err = p.blob(ctx, src, d)
+	if b.err != nil { // the next one may try again
+		p.mu.Lock()
+		delete(p.blobs, d.Digest)
+		p.mu.Unlock()
+	}
+	close(b.done)
+	return b.err
+}
+
+func (p *Pusher) blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) error {
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-p.slots }()
+	p.o.Progress(PushProgress{Descriptor: d})
+	note, err := p.send(ctx, src, d)
+	if err != nil {
+		return fmt.Errorf("blob %s: %w", d.Digest, err)
+	}
+	p.c.hold(p.place, d.Digest)
+	p.o.Progress(PushProgress{Descriptor: d, Current: d.Size, Done: true, Note: note})
+	return nil
+}
+
+// send gets a blob into the repository in the cheapest way.
+func (p *Pusher) send(ctx context.Context, src Fetcher, d ocispec.Descriptor) (note string, err error) {
+	if ok, err := p.exists(ctx, "blobs", d); err != nil {
+		return "", err
+	} else if ok {
+		return "exists", nil
+	}
+	session := "" // where the upload goes on, when a mount turned into one
+	for _, from := range p.mountable(d.Digest) {
+		var ok bool
+		if ok, session, err = p.mount(ctx, d, from); err != nil {
+			return "", err
+		}
+		if ok {
+			return "mounted from " + from, nil
+		}
+		if session != "" {
+			break
+		}
+	}
+	for try := 1; ; try++ {
+		if session == "" {
+			if session, err = p.begin(ctx, ""); err != nil {
+				return "", err
+			}
+		}
+		err = p.upload(ctx, src, d, session)
+		if err == nil {
+			return "", nil
+		}
+		var e *Error
+		again := retryable(err) || errors.As(err, &e) && (retryableStatus(e.Status) || e.Status == http.StatusNotFound)
+		if !again || try >= maxTries || ctx.Err() != nil {
+			return "", err
+		}
+		session = "" // what is half sent is begun anew
+		if err := p.c.sleep(ctx, p.c.o.Backoff<<(try-1)); err != nil {
+			return "", err
+		}
+	}
+}
+
+// exists asks for a blob ("blobs") or a manifest ("manifests").
+func (p *Pusher) exists(ctx context.Context, kind string, d ocispec.Descriptor) (bool, error) {
+	resp, err := p.host.do(ctx, call{method: http.MethodHead, url: "/v2/" + p.place.repo + "/" + kind + "/" + d.Digest.String(),
+		header: http.Header{"Accept": accepted}, scope: pushScope(p.place.repo)})
+	if err != nil {
+		return false, err
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		resp.Body.Close()
+		return true, nil
+	case http.StatusNotFound:
+		resp.Body.Close()
+		return false, nil
+	}
+	return false, failure(resp)
+}
+
+func pushScope(repo string) string { return "repository:" + repo + ":pull,push" }
+
+// mountable lists the repositories of this server that may have the blob.
+func (p *Pusher) mountable(d digest.Digest) []string {
+	repos := p.c.holders(p.place.host, d)
+	if p.o.From != nil {
+		for _, name := range p.o.From(d) {
+			if n, err := Parse(name); err == nil && serverOf(n.Domain) == p.place.host {
+				repos = append(repos, n.Path)
+			}
+		}
+	}
+	slices.Sort(repos)
+	repos = slices.Compact(repos)
+	repos = slices.DeleteFunc(repos, func(r string) bool { return r == p.place.repo })
+	return repos[:min(len(repos), 3)]
+}
+
+// mount asks the server to take the blob from another of its repositories. If it will not, it may have begun an upload.
+func (p *Pusher) mount(ctx context.Context, d ocispec.Descriptor, from string) (ok bool, session string, err error) {
+	q := url.Values{"mount": {d.Digest.String()}, "from": {from}}
+	resp, err := p.host.do(ctx, call{method: http.MethodPost, url: "/v2/" + p.place.repo + "/blobs/uploads/?" + q.Encode(),
+		scope: pushScope(p.place.repo) + " " + pullScope(from)})
+	if err != nil {
+		return false, "", err
+	}
+	switch resp.StatusCode {
+	case http.StatusCreated:
+		resp.Body.Close()
+		return true, "", nil
+	case http.StatusAccepted:
+		session, err = p.location(resp)
+		return false, session, err
+	}
+	resp.Body.Close() // not allowed to read from there, most likely; then it is sent
+	return false, "", nil
+}
+
+// begin starts an upload.
+func (p *Pusher) begin(ctx context.Context, query string) (session string, err error) {
+	resp, err := p.host.do(ctx, call{method: http.MethodPost, url: "/v2/" + p.place.repo + "/blobs/uploads/" + query, scope: pushScope(p.place.repo)})
+	if err != nil {
+		return "", err
+	}
+	if resp.StatusCode != http.StatusAccepted {
+		return "", failure(resp)
+	}
+	return p.location(resp)
+}
+
+// location is where an upload goes on.
+func (p *Pusher) location(resp *http.Response) (string, error) {
+	defer resp.Body.Close()
+	u, err := resp.Location()
+	if err != nil {
+		return "", fmt.Errorf("the server says nowhere to upload to: %w", err)
+	}
+	at := resp.Request.URL
+	if u.Scheme == "http" && at.Scheme == "https" && u.Hostname() == at.Hostname() {
+		// A registry behind a proxy that ends TLS, and that does not know of it.
+		u.Scheme, u.Host = at.Scheme, at.Host
+	}
+	if u.Scheme != "https" && u.Scheme != at.Scheme {
+		return "", fmt.Errorf("the server wants the upload at %s, which is not safe", u.Redacted())
+	}
+	return u.String(), nil
+}
+
+// upload sends a blob as a whole.
+func (p *Pusher) upload(ctx context.Context, src Fetcher, d ocispec.Descriptor, session string) error {
+	u, err := url.Parse(session)
+	if err != nil {
+		return err
+	}
+	q := u.Query()
+	q.Set("digest", d.Digest.String())
+	u.RawQuery = q.Encode()
+	base, err := p.host.base(ctx)
+	if err != nil {
+		return err
+	}
+	var bad error // what is wrong with our own content
+	resp, err := p.host.do(ctx, call{
+		method: http.MethodPut, url: u.String(), size: d.Size, once: true, wait: p.c.o.Idle * 10,
+		header: http.Header{"Content-Type": {"application/octet-stream"}},
+		scope:  pushScope(p.place.repo), bare: u.Scheme+"://"+u.Host != base,
+		body: func() (io.ReadCloser, error) {
+			r, err := src.Fetch(ctx, d)
+			if err != nil {
+				return nil, err
+			}
+			return &uploading{r: r, d: d, progress: p.o.Progress, bad: &bad}, nil
+		},
+	})
+	if bad != nil {
+		if err == nil {
+			resp.Body.Close()
+		}
+		return bad
+	}
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusNoContent {
+		return failure(resp)
+	}
+	resp.Body.Close()
+	return nil
+}
+
+// uploading is a blob on its way out.
+type uploading struct {
+	r        io.ReadCloser
+	d        ocispec.Descriptor
+	progress func(PushProgress)
+	n, told  int64
+	bad      *error
+}
+
+func (u *uploading) Read(b []byte) (int, error) {
+	n, err := u.r.Read(b)
+	u.n += int64(n)
+	if u.n-u.told >= 256<<10 {
+		u.told = u.n
+		u.progress(PushProgress{Descriptor: u.d, Current: u.n})
+	}
+	if err == nil && u.n == u.d.Size {
+		// net/http reads no further than it must; the check of the content is at the end.
+		var one [1]byte
+		if _, err1 := u.r.Read(one[:]); err1 != io.EOF {
+			err = err1
+			if err == nil {
+				err = fmt.Errorf("blob %s has more than %d bytes", u.d.Digest, u.d.Size)
+			}
+		}
+	}
+	if err != nil && err != io.EOF {
+		*u.bad = err
+	}
+	return n, err
+}
+
+func (u *uploading) Close() error { return u.r.Close() }
+
+// Manifest pushes a manifest or index. ref is a tag, or its digest; "" is the pusher's own tag.
+func (p *Pusher) Manifest(ctx context.Context, d ocispec.Descriptor, data []byte, ref string) error {
+	if ref == "" {
+		ref = p.name.Tag
+	}
+	resp, err := p.host.do(ctx, call{
+		method: http.MethodPut, url: "/v2/" + p.place.repo + "/manifests/" + ref, size: int64(len(data)),
+		header: http.Header{"Content-Type": {d.MediaType}}, scope: pushScope(p.place.repo), wait: p.c.o.Idle * 2,
+		body: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(string(data))), nil },
+	})
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("manifest %s: %w", d.Digest, failure(resp))
+	}
+	resp.Body.Close()
+	if said := digest.Digest(resp.Header.Get("Docker-Content-Digest")); said.Validate() == nil && said.Algorithm() == d.Digest.Algorithm() && said != d.Digest {
+		return fmt.Errorf("manifest %s: the server has taken it for %s", d.Digest, said)
+	}
+	return nil
+}

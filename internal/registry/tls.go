@@ -1,0 +1,73 @@
+package registry
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// tlsFor is how a server's certificate is checked: against the system's authorities and those in the directories of
+// containers-certs.d(5) and Docker, which may also hold a client certificate.
+func tlsFor(name string, lax bool) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: lax}
+	dirs := []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
+	if home, err := os.UserHomeDir(); err == nil {
+		dirs = append([]string{filepath.Join(home, ".config", "containers", "certs.d")}, dirs...)
+	}
+	if name == "registry-1.docker.io" {
+		name = "docker.io"
+	}
+	for _, d := range dirs {
+		found, err := addCertificates(c, filepath.Join(d, name))
+		if err != nil {
+			return nil, fmt.Errorf("certificates for %s: %w", name, err)
+		}
+		if found {
+			break
+		}
+	}
+	return c, nil
+}
+
+// addCertificates reads *.crt (authorities) and NAME.cert with NAME.key (the client's).
+func addCertificates(c *tls.Config, dir string) (found bool, err error) {
+	names, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, n := range names {
+		path := filepath.Join(dir, n.Name())
+		switch filepath.Ext(n.Name()) {
+		case ".crt":
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return false, err
+			}
+			if c.RootCAs == nil {
+				if c.RootCAs, err = x509.SystemCertPool(); err != nil {
+					c.RootCAs = x509.NewCertPool()
+				}
+			}
+			if !c.RootCAs.AppendCertsFromPEM(data) {
+				return false, fmt.Errorf("%s holds no certificate", path)
+			}
+			found = true
+		case ".cert":
+			cert, err := tls.LoadX509KeyPair(path, strings.TrimSuffix(path, ".cert")+".key")
+			if err != nil {
+				return false, err
+			}
+			c.Certificates = append(c.Certificates, cert)
+			found = true
+		}
+	}
+	return found, nil
+}
