@@ -29,7 +29,10 @@ var (
 const maxID = 200
 
 // reserved are names in a store's root that are no snapshots.
-var reserved = map[ID]bool{".": true, "..": true, "tmp": true, "empty": true, "lock": true, "ids": true, "synced": true, "full": true}
+var reserved = map[ID]bool{
+	".": true, "..": true, "tmp": true, "empty": true, "lock": true, "full": true,
+	"ids": true, "ids.new": true, "synced": true, "synced.new": true, "probe": true, "probe.new": true,
+}
 
 // Validate says whether id can name a snapshot. IDs may come from images, so they are not trusted.
 func (id ID) Validate() error {

@@ -1,0 +1,327 @@
+package snapshot
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/mount"
+)
+
+// Active is a snapshot being written. It ends with Commit, CommitOn or Discard; an Active that is simply forgotten, by a
+// process that dies, is collected by the next Open. It is for one goroutine at a time.
+type Active struct {
+	s       *Store
+	work    *workDir
+	parent  ID
+	chain   []string // of the parent
+	started time.Time
+	dir     string // where it is: below tmp, then the committed directory
+	mounted bool
+	done    bool
+}
+
+// Prepare begins a snapshot on parent, "" for an empty one. It is ErrNotExist if there is no such parent. The parent
+// cannot be removed until the Active has ended. The caller ends it with Commit, CommitOn or Discard.
+func (s *Store) Prepare(ctx context.Context, parent ID) (*Active, error) {
+	a, err := s.prepare(ctx, parent)
+	if err != nil {
+		return nil, fmt.Errorf("prepare snapshot on %q: %w", string(parent), err)
+	}
+	return a, nil
+}
+
+func (s *Store) prepare(ctx context.Context, parent ID) (*Active, error) {
+	work, err := s.newWorkDir()
+	if err != nil {
+		return nil, err
+	}
+	chain, err := s.pin(work.path, parent)
+	if err == nil {
+		err = s.drv.prepare(ctx, work.path, chain)
+	}
+	if err != nil {
+		return nil, errors.Join(err, work.remove())
+	}
+	return &Active{s: s, work: work, parent: parent, chain: chain, started: time.Now(), dir: work.path}, nil
+}
+
+// pin notes in dir, which must be locked, that parent has a child, and returns the parent's chain.
+func (s *Store) pin(dir string, parent ID) ([]string, error) {
+	release, err := s.lock(unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	chain, err := s.chainOf(parent)
+	if err != nil {
+		return nil, err
+	}
+	return chain, writeInfo(dir, s.newInfo("", parent))
+}
+
+func (s *Store) newInfo(id, parent ID) Info {
+	return Info{ID: id, Parent: parent, Created: time.Now().UTC(), Driver: s.drv.name(), Boot: s.boot}
+}
+
+// Mounts are what must be performed to see and change the snapshot. They may be performed again after they are undone.
+func (a *Active) Mounts() []mount.Mount {
+	a.mounted = true
+	return a.s.drv.writable(a.dir, a.chain)
+}
+
+// Upper is the directory that what differs from the parent is in (with overlay's own whiteouts: 0:0 devices and opaque
+// xattrs), and where a layer is unpacked. With a driver that is not layered it is the whole tree.
+func (a *Active) Upper() string { return filepath.Join(a.dir, fsDir) }
+
+// Changes tells where the difference to the parent is read, before the commit and after it.
+func (a *Active) Changes() Changes { return a.s.changes(a.Upper(), a.chain) }
+
+// Commit makes the snapshot immutable and gives it its name. Nothing may have it mounted for writing any more. If there
+// is a snapshot of that name already the own work is thrown away, which is a success too: equal names mean equal
+// content. After an error the Active can still be committed or discarded.
+func (a *Active) Commit(_ context.Context, id ID) error {
+	if err := a.commit(id, a.parent); err != nil {
+		return fmt.Errorf("commit snapshot %s: %w", id, err)
+	}
+	return nil
+}
+
+// CommitOn is Commit for a snapshot that was prepared without a parent because its parent was not there yet: with a
+// layered driver a layer may be unpacked before those below it.
+func (a *Active) CommitOn(_ context.Context, id, parent ID) error {
+	if err := a.commitOn(id, parent); err != nil {
+		return fmt.Errorf("commit snapshot %s on %q: %w", id, string(parent), err)
+	}
+	return nil
+}
+
+func (a *Active) commitOn(id, parent ID) error {
+	if parent == a.parent {
+		return a.commit(id, parent)
+	}
+	if a.done {
+		return errEnded
+	}
+	if !a.s.Layered() || a.parent != "" {
+		return fmt.Errorf("it was made on %q", string(a.parent))
+	}
+	chain, err := a.s.pin(a.dir, parent)
+	if err != nil {
+		return err
+	}
+	if err := a.inheritRoot(chain[0]); err != nil {
+		return err
+	}
+	a.parent, a.chain = parent, chain
+	return a.commit(id, parent)
+}
+
+// inheritRoot gives the root directory what the parent's has, as Prepare would have done, unless the layer has an entry
+// for the root. Such an entry sets the time to one that lies before our start; everything else moves it to later.
+func (a *Active) inheritRoot(parent string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(a.Upper(), &st); err != nil {
+		return &os.PathError{Op: "lstat", Path: a.Upper(), Err: err}
+	}
+	// The kernel's file times are those of its last tick, up to 10 ms ago.
+	if time.Unix(st.Mtim.Unix()).Before(a.started.Add(-time.Second)) {
+		return nil
+	}
+	return copyRootAttributes(parent, a.Upper())
+}
+
+var errEnded = errors.New("it is committed or discarded already")
+
+func (a *Active) commit(id, parent ID) error {
+	if a.done {
+		return errEnded
+	}
+	if err := id.Validate(); err != nil {
+		return err
+	}
+	if id == parent {
+		return errors.New("it cannot be its own parent")
+	}
+	if err := a.s.drv.seal(a.dir, a.mounted); err != nil {
+		return err
+	}
+	if err := writeInfo(a.dir, a.s.newInfo(id, parent)); err != nil {
+		return err
+	}
+	won, err := a.s.publish(a.work, id)
+	if err != nil {
+		return err
+	}
+	a.done = true
+	a.dir = a.s.dir(id)
+	if won {
+		a.work.release()
+		return nil
+	}
+	// A name that is taken means the same content; whether it has the same parent directory or an equal one is all one.
+	if chain, err := a.s.chainOf(id); err == nil {
+		a.chain = chain[1:]
+	}
+	return a.work.remove()
+}
+
+// publish renames work to id. It is false if a good snapshot has the name already.
+func (s *Store) publish(work *workDir, id ID) (bool, error) {
+	release, err := s.lock(unix.LOCK_SH)
+	if err != nil {
+		return false, err
+	}
+	err = unix.Rename(work.path, s.dir(id))
+	release()
+	if err == nil {
+		return true, nil
+	}
+	if err != unix.EEXIST && err != unix.ENOTEMPTY {
+		return false, &os.LinkError{Op: "rename", Old: work.path, New: s.dir(id), Err: err}
+	}
+	if _, err := s.lookup(id); err == nil {
+		return false, nil
+	}
+	return s.replace(work, id)
+}
+
+// replace puts work in the place of what cannot be trusted: a snapshot from before a crash. Those made on it are no
+// more trustworthy, but stay for Remove.
+func (s *Store) replace(work *workDir, id ID) (bool, error) {
+	release, err := s.lock(unix.LOCK_EX)
+	if err != nil {
+		return false, err
+	}
+	if _, err := s.lookup(id); err == nil {
+		release()
+		return false, nil // somebody else has replaced it meanwhile
+	}
+	old, err := s.trash(id)
+	if err == nil {
+		err = unix.Rename(work.path, s.dir(id))
+	}
+	release()
+	if err != nil {
+		return false, err
+	}
+	// What is left of it is collected later if it cannot be removed now.
+	_ = old.remove()
+	return true, nil
+}
+
+// Discard throws the snapshot away. Nothing may have it mounted any more. After a Commit it does nothing, so that it can
+// be deferred.
+func (a *Active) Discard() error {
+	if a.done {
+		return nil
+	}
+	a.done = true
+	if err := a.work.remove(); err != nil {
+		return fmt.Errorf("discard snapshot: %w", err)
+	}
+	return nil
+}
+
+// workDir is a directory below tmp. Its flock tells others that its owner is alive.
+type workDir struct {
+	s    *Store
+	path string
+	lock int
+}
+
+// newWorkDir makes one. A collector may take it for a left-over between mkdir and flock; then another is made.
+func (s *Store) newWorkDir() (*workDir, error) {
+	for {
+		path := filepath.Join(s.tmp(), rand.Text())
+		if err := unix.Mkdir(path, 0o700); err != nil {
+			return nil, &os.PathError{Op: "mkdir", Path: path, Err: err}
+		}
+		fd, err := tryLock(path)
+		if err == nil {
+			return &workDir{s, path, fd}, nil
+		}
+		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, err
+		}
+	}
+}
+
+// tryLock locks the directory at path, and makes sure that it is still there. It is EWOULDBLOCK if somebody else has it.
+// The caller closes the descriptor.
+func tryLock(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	err = flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	var held, there unix.Stat_t
+	if err == nil {
+		err = unix.Fstat(fd, &held)
+	}
+	if err == nil {
+		err = unix.Lstat(path, &there)
+	}
+	if err == nil && (held.Ino != there.Ino || held.Dev != there.Dev) {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, &os.PathError{Op: "lock", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+// trash moves a committed snapshot into tmp, where nobody finds it. The store's lock is held exclusively.
+func (s *Store) trash(id ID) (*workDir, error) {
+	fd, err := tryLock(s.dir(id))
+	if err != nil {
+		return nil, err
+	}
+	w := &workDir{s, filepath.Join(s.tmp(), rand.Text()), fd}
+	if err := unix.Rename(s.dir(id), w.path); err != nil {
+		w.release()
+		return nil, &os.LinkError{Op: "rename", Old: s.dir(id), New: w.path, Err: err}
+	}
+	s.mu.Lock()
+	delete(s.known, id)
+	s.mu.Unlock()
+	return w, nil
+}
+
+func (w *workDir) release() { unix.Close(w.lock) }
+
+// remove removes the directory and lets it go.
+func (w *workDir) remove() error {
+	defer w.release()
+	tmp, err := unix.Open(filepath.Dir(w.path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: filepath.Dir(w.path), Err: err}
+	}
+	defer unix.Close(tmp)
+	return w.s.drv.remove(tmp, filepath.Base(w.path))
+}
+
+// collect removes what dead processes have left. What cannot be removed now is tried again by the next Open: it must not
+// keep anybody from building.
+func (s *Store) collect() error {
+	entries, err := os.ReadDir(s.tmp())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.tmp(), e.Name())
+		fd, err := tryLock(path)
+		if err != nil {
+			continue
+		}
+		_ = (&workDir{s, path, fd}).remove()
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package snapshot
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// plainRoot makes the root directory of an empty snapshot 0755, whatever the umask and the setgid bit of its parent.
+func plainRoot(dir string) error {
+	if err := unix.Lchown(dir, 0, 0); err != nil && os.Geteuid() == 0 {
+		return &os.PathError{Op: "chown", Path: dir, Err: err}
+	}
+	if err := unix.Chmod(dir, 0o755); err != nil {
+		return &os.PathError{Op: "chmod", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// copyRootAttributes gives the directory to the owner, mode, xattrs and times of the directory from.
+func copyRootAttributes(from, to string) error {
+	src, err := openDir(from)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	dst, err := openDir(to)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dst)
+	var st unix.Stat_t
+	if err := unix.Fstat(src, &st); err != nil {
+		return &os.PathError{Op: "fstat", Path: from, Err: err}
+	}
+	if err := copyAttributes(src, dst, &st); err != nil {
+		return fmt.Errorf("copy the attributes of %s: %w", from, err)
+	}
+	return nil
+}
+
+// copyAttributes gives the open file dst what src has; st is src's. chown comes first as it takes the setuid bit and
+// file capabilities away, the times come last as all else moves them.
+func copyAttributes(src, dst int, st *unix.Stat_t) error {
+	if err := unix.Fchown(dst, int(st.Uid), int(st.Gid)); err != nil {
+		return os.NewSyscallError("fchown", err)
+	}
+	if err := unix.Fchmod(dst, st.Mode&0o7777); err != nil {
+		return os.NewSyscallError("fchmod", err)
+	}
+	if err := copyXattrs(place{fd: src}, place{fd: dst}); err != nil {
+		return err
+	}
+	times := [2]unix.Timespec{st.Atim, st.Mtim}
+	// Without a path utimensat(2) is about the descriptor, on every kernel; AT_EMPTY_PATH came later.
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(dst), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("utimensat", errno)
+	}
+	return nil
+}
+
+// place is where xattrs are: an open file or directory, or a path whose last part is not followed.
+type place struct {
+	fd   int
+	path string
+}
+
+func (p place) list(buf []byte) (int, error) {
+	if p.path == "" {
+		return unix.Flistxattr(p.fd, buf)
+	}
+	return unix.Llistxattr(p.path, buf)
+}
+
+func (p place) get(name string, buf []byte) (int, error) {
+	if p.path == "" {
+		return unix.Fgetxattr(p.fd, name, buf)
+	}
+	return unix.Lgetxattr(p.path, name, buf)
+}
+
+func (p place) set(name string, value []byte) error {
+	if p.path == "" {
+		return unix.Fsetxattr(p.fd, name, value, 0)
+	}
+	return unix.Lsetxattr(p.path, name, value, 0)
+}
+
+// entryPlace is a name in an open directory. The xattr calls have no *at form before Linux 6.13.
+func entryPlace(dir int, name string) place {
+	return place{path: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name}
+}
+
+// ownMarks are the xattrs by which overlayfs and fuse-overlayfs mark directories; they are no attributes of what is
+// stored.
+var ownMarks = [...]string{"trusted.overlay.", "user.overlay.", fuseXattrs}
+
+func isOwnMark(name string) bool {
+	for _, prefix := range ownMarks {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// copyXattrs copies all xattrs but our own marks.
+func copyXattrs(from, to place) error {
+	names, err := from.names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if isOwnMark(name) {
+			continue
+		}
+		value, err := from.value(name)
+		if err == unix.ENODATA {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read xattr %s: %w", name, err)
+		}
+		err = to.set(name, value)
+		// A label of the host's security module is given by the module.
+		if err != nil && name != "security.selinux" && name != "security.SMACK64" {
+			return fmt.Errorf("set xattr %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (p place) value(name string) ([]byte, error) {
+	value := make([]byte, 256)
+	for {
+		n, err := p.get(name, value)
+		if err != unix.ERANGE {
+			return value[:max(n, 0)], err
+		}
+		if n, err = p.get(name, nil); err != nil {
+			return nil, err
+		}
+		value = make([]byte, n+64)
+	}
+}
+
+// names are the xattrs of p; none where the file system has no xattrs.
+func (p place) names() ([]string, error) {
+	var few [512]byte
+	buf := few[:]
+	n, err := p.list(buf)
+	for err == unix.ERANGE {
+		if n, err = p.list(nil); err == nil {
+			buf = make([]byte, n+64)
+			n, err = p.list(buf)
+		}
+	}
+	if err == unix.ENOTSUP || n == 0 && err == nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("listxattr", err)
+	}
+	var names []string
+	for name := range bytes.SplitSeq(buf[:n-1], []byte{0}) {
+		names = append(names, string(name))
+	}
+	return names, nil
+}

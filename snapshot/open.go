@@ -1,0 +1,133 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Open opens the directory root as a store, makes it if it is not there, and removes what dead processes have left in
+// it. Snapshots of drivers that keep whole trees lie apart from those of layered drivers: one cannot read the other's.
+func Open(root string, o Options) (*Store, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{root: root, user: o.UserNS, empty: filepath.Join(root, "empty"), known: make(map[ID]*node)}
+	if err := s.open(o); err != nil {
+		return nil, fmt.Errorf("open snapshots in %s: %w", root, err)
+	}
+	return s, nil
+}
+
+func (s *Store) open(o Options) error {
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	s.boot = boot
+	if err := makeDirs(s.root); err != nil {
+		return err
+	}
+	if err := s.checkIDs(); err != nil {
+		return err
+	}
+	if s.drv, err = choose(s.root, boot, o); err != nil {
+		return err
+	}
+	if !s.drv.layered() {
+		s.root = filepath.Join(s.root, "full")
+		if err := makeDirs(s.root); err != nil {
+			return err
+		}
+	}
+	if s.synced, err = readSynced(s.root); err != nil {
+		return err
+	}
+	return s.collect()
+}
+
+// makeDirs makes a store's directories. Nobody else looks into it: it holds other systems' setuid programs.
+func makeDirs(root string) error {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(root, "tmp"), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	empty := filepath.Join(root, "empty")
+	if err := unix.Mkdir(empty, 0o755); err != nil {
+		if err == unix.EEXIST {
+			return nil
+		}
+		return &os.PathError{Op: "mkdir", Path: empty, Err: err}
+	}
+	return plainRoot(empty)
+}
+
+func bootID() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id)), err
+}
+
+// checkIDs refuses a directory that was made under another kind of id mapping: by root and then by a user, with
+// subordinate ids and then without. Owners would be wrong in it without anybody noticing.
+func (s *Store) checkIDs() error {
+	now, err := idMapping()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(s.root, "ids")
+	was, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		release, err := s.lock(unix.LOCK_EX)
+		if err != nil {
+			return err
+		}
+		defer release()
+		return replaceFile(path, now)
+	}
+	if err != nil {
+		return err
+	}
+	if string(was) != now {
+		return fmt.Errorf("it was made with other user ids (%s; these are %s): use another state directory, or remove this one",
+			describeIDs(string(was)), describeIDs(now))
+	}
+	return nil
+}
+
+// idMapping is which ids there are inside: "uid <first> <count>" lines, and the same for gid. What they are outside is
+// left out: in a pod with its own user namespace that is another one at each start.
+func idMapping() (string, error) {
+	var b strings.Builder
+	for _, kind := range [...]string{"uid", "gid"} {
+		data, err := os.ReadFile("/proc/self/" + kind + "_map")
+		if err != nil {
+			return "", err
+		}
+		for line := range strings.Lines(string(data)) {
+			if f := strings.Fields(line); len(f) == 3 {
+				fmt.Fprintf(&b, "%s %s %s\n", kind, f[0], f[2])
+			}
+		}
+	}
+	return b.String(), nil
+}
+
+func describeIDs(mapping string) string {
+	uids := strings.Count(mapping, "uid ")
+	switch {
+	case strings.HasPrefix(mapping, "uid 0 4294967295\n"):
+		return "all of the machine's"
+	case uids == 1 && strings.HasPrefix(mapping, "uid 0 1\n"):
+		return "a single one"
+	default:
+		return "a range of subordinate ones"
+	}
+}

@@ -1,0 +1,173 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/mount"
+)
+
+// overlay keeps a snapshot as the upper directory of an overlay mount: fs holds what differs from the chain, with
+// whiteouts (0:0 devices) and opaque marks (xattrs). fuse-overlayfs is the same with another mount type, and with marks
+// of its own that seal translates.
+type overlay struct {
+	kind  string // mount.Overlay or mount.FuseOverlay
+	user  bool   // marks are user.overlay.*: overlayfs in a user namespace cannot set trusted.*
+	empty string // an empty directory: an overlay wants at least one lower directory, and a view two
+	// steady leaves out "volatile", which Linux has since 5.10.
+	steady bool
+}
+
+const workName = "work"
+
+func (o *overlay) name() string  { return o.kind }
+func (o *overlay) layered() bool { return true }
+
+func (o *overlay) prepare(_ context.Context, dir string, chain []string) error {
+	for _, sub := range [...]string{fsDir, workName} {
+		if err := unix.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+			return &os.PathError{Op: "mkdir", Path: filepath.Join(dir, sub), Err: err}
+		}
+	}
+	upper := filepath.Join(dir, fsDir)
+	if len(chain) == 0 {
+		return plainRoot(upper)
+	}
+	// The merged root shows the attributes of the upper's root.
+	return copyRootAttributes(chain[0], upper)
+}
+
+func (o *overlay) writable(dir string, chain []string) []mount.Mount {
+	if len(chain) == 0 {
+		chain = []string{o.empty}
+	}
+	return []mount.Mount{{
+		Type: o.kind, Lower: chain, Upper: filepath.Join(dir, fsDir), Work: filepath.Join(dir, workName), Options: o.options(true),
+	}}
+}
+
+// view is an overlay even of a single directory: a layer without a parent may hold whiteouts and opaque marks too.
+func (o *overlay) view(chain []string) []mount.Mount {
+	if len(chain) == 1 {
+		chain = []string{chain[0], o.empty}
+	}
+	return []mount.Mount{{Type: o.kind, Lower: chain, Options: append(o.options(false), "ro")}}
+}
+
+func (o *overlay) options(writable bool) []string {
+	if o.kind == mount.FuseOverlay {
+		if !writable {
+			return nil
+		}
+		// Without writeback nothing is left in the page cache that only the server could write, should it be killed
+		// with the step's other processes.
+		return []string{"volatile", "writeback=0"}
+	}
+	// What makes the upper a full difference. nofollow is "off" that also holds where the kernel is built to follow
+	// redirects nevertheless (CONFIG_OVERLAY_FS_REDIRECT_ALWAYS_FOLLOW): a layer cannot name other directories then.
+	options := []string{"index=off", "redirect_dir=nofollow", "metacopy=off"}
+	if o.user {
+		options = append(options, "userxattr")
+	}
+	if writable && !o.steady {
+		options = append(options, "volatile")
+	}
+	return options
+}
+
+func (o *overlay) seal(dir string, mounted bool) error {
+	fd, err := openDir(dir)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	// It holds a directory of mode 000 and, with volatile, the mark incompat/volatile.
+	if err := removeTree(fd, workName); err != nil {
+		return err
+	}
+	if mounted && o.kind == mount.FuseOverlay {
+		return o.translate(filepath.Join(dir, fsDir))
+	}
+	return nil
+}
+
+func (o *overlay) remove(tmp int, name string) error { return removeTree(tmp, name) }
+
+func (o *overlay) opaqueName() string {
+	if o.user {
+		return "user.overlay.opaque"
+	}
+	return "trusted.overlay.opaque"
+}
+
+// The marks of fuse-overlayfs beside those of the kernel: an opaque directory has a file of that name, and a user xattr
+// where it may not set the kernel's; a removed name is a file with a prefix where it may not make devices.
+const (
+	fuseXattrs   = "user.fuseoverlayfs."
+	fuseOpaque   = ".wh..wh..opq"
+	fuseWhiteout = ".wh."
+)
+
+// translate makes an upper directory that fuse-overlayfs has written one that the kernel could have written.
+func (o *overlay) translate(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if err := o.translateXattrs(dir); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case e.IsDir():
+			err = o.translate(path)
+		case e.Name() == fuseOpaque:
+			err = errors.Join(os.Remove(path), unix.Lsetxattr(dir, o.opaqueName(), []byte("y"), 0))
+		case strings.HasPrefix(e.Name(), fuseWhiteout):
+			whiteout := filepath.Join(dir, strings.TrimPrefix(e.Name(), fuseWhiteout))
+			err = errors.Join(os.Remove(path), unix.Mknod(whiteout, unix.S_IFCHR, 0))
+		case e.Type().IsRegular():
+			err = o.translateXattrs(path)
+		}
+		if err != nil {
+			return fmt.Errorf("translate %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func (o *overlay) translateXattrs(path string) error {
+	names, err := place{path: path}.names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, fuseXattrs) {
+			continue
+		}
+		if name == fuseXattrs+"opaque" {
+			if err := unix.Lsetxattr(path, o.opaqueName(), []byte("y"), 0); err != nil {
+				return &os.PathError{Op: "setxattr", Path: path, Err: err}
+			}
+		}
+		if err := unix.Lremovexattr(path, name); err != nil {
+			return &os.PathError{Op: "removexattr", Path: path, Err: err}
+		}
+	}
+	return nil
+}
+
+func openDir(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
+}

@@ -1,0 +1,329 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/mount"
+)
+
+// candidate is a driver that may or may not work here.
+type candidate struct {
+	name string
+	// try returns the driver, or a reason for users why it does not work in the store's directory.
+	try func(root string, o Options) (driver, error)
+}
+
+// candidates are the drivers, best first.
+func candidates() []candidate {
+	return []candidate{
+		{mount.Overlay, tryOverlay},
+		{mount.FuseOverlay, tryFuse},
+		{"copy", tryCopy},
+	}
+}
+
+// Probe tries every driver in the directory root, which is made if it is not there, and says which work and why the
+// others do not. The first that works is the one that Open takes.
+func Probe(root string, o Options) []ProbeResult {
+	var results []ProbeResult
+	root, err := filepath.Abs(root)
+	if err == nil {
+		err = makeDirs(root)
+	}
+	for _, c := range candidates() {
+		r := ProbeResult{Name: c.name, OK: true}
+		reason := err
+		if reason == nil {
+			_, reason = c.try(root, o)
+		}
+		if reason != nil {
+			r.OK, r.Reason = false, reason.Error()
+		}
+		results = append(results, r)
+	}
+	return results
+}
+
+// choose finds the driver to use.
+func choose(root, boot string, o Options) (driver, error) {
+	if o.Driver != "" {
+		for _, c := range candidates() {
+			if c.name == o.Driver {
+				d, err := c.try(root, o)
+				if err != nil {
+					return nil, fmt.Errorf("snapshot driver %s: %w", c.name, err)
+				}
+				return d, nil
+			}
+		}
+		return nil, fmt.Errorf("there is no snapshot driver %q", o.Driver)
+	}
+	key := probeKey(root, boot, o)
+	if d, err := recall(root, key, o); err == nil {
+		return d, nil
+	}
+	var reasons []error
+	for i, c := range candidates() {
+		d, err := c.try(root, o)
+		if err == nil {
+			// Only the best one is remembered: the others are to give way as soon as a better one works.
+			if i == 0 {
+				remember(root, key)
+			}
+			return d, nil
+		}
+		reasons = append(reasons, fmt.Errorf("%s: %w", c.name, err))
+	}
+	return nil, fmt.Errorf("no snapshot driver works: %w", errors.Join(reasons...))
+}
+
+// probeKey is everything that what overlayfs can do depends on and that can differ between two processes in one boot.
+func probeKey(root, boot string, o Options) string {
+	var st unix.Stat_t
+	_ = unix.Stat(root, &st)
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	_ = unix.Capget(&header, &caps[0])
+	seccomp, _ := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
+	label, _ := os.ReadFile("/proc/self/attr/current")
+	return fmt.Sprintf("%s %s user=%t dev=%x ino=%d caps=%x%08x seccomp=%d label=%q\n",
+		mount.Overlay, boot, o.UserNS, st.Dev, st.Ino, caps[1].Effective, caps[0].Effective, seccomp, label)
+}
+
+// probeFile remembers that overlayfs works: trying it costs a millisecond, more than a build without changes may.
+const probeFile = "probe"
+
+func recall(root, key string, o Options) (driver, error) {
+	known, err := os.ReadFile(filepath.Join(root, probeFile))
+	if err != nil {
+		return nil, err
+	}
+	if string(known) != key {
+		return nil, errors.New("it was another kernel, user or place")
+	}
+	return newOverlay(root, o), nil
+}
+
+// remember may fail: then the next Open tries again.
+func remember(root, key string) {
+	s := &Store{root: root}
+	release, err := s.lock(unix.LOCK_EX)
+	if err != nil {
+		return
+	}
+	defer release()
+	path := filepath.Join(root, probeFile)
+	if os.WriteFile(path+".new", []byte(key), 0o600) == nil {
+		_ = os.Rename(path+".new", path)
+	}
+}
+
+func newOverlay(root string, o Options) *overlay {
+	return &overlay{kind: mount.Overlay, user: o.UserNS, empty: filepath.Join(root, "empty"), steady: needKernel(5, 10, "") != nil}
+}
+
+func tryCopy(root string, _ Options) (driver, error) {
+	if err := unix.Access(root, unix.W_OK|unix.X_OK); err != nil {
+		return nil, fmt.Errorf("the state directory cannot be written: %w", err)
+	}
+	return plainCopies{}, nil
+}
+
+func tryOverlay(root string, o Options) (driver, error) {
+	if o.UserNS {
+		if err := needKernel(5, 11, "overlayfs in a user namespace"); err != nil {
+			return nil, err
+		}
+	}
+	d := newOverlay(root, o)
+	if err := d.probe(root); err != nil {
+		return nil, explain(root, o, err)
+	}
+	return d, nil
+}
+
+func tryFuse(root string, o Options) (driver, error) {
+	if _, err := exec.LookPath("fuse-overlayfs"); err != nil {
+		return nil, errors.New("the program fuse-overlayfs is not installed")
+	}
+	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("needs /dev/fuse: %w", err)
+	}
+	unix.Close(dev)
+	if strings.Contains(root, ":") {
+		return nil, errors.New("fuse-overlayfs takes no path with a colon")
+	}
+	d := &overlay{kind: mount.FuseOverlay, user: o.UserNS, empty: filepath.Join(root, "empty")}
+	if err := d.probe(root); err != nil {
+		return nil, explain(root, o, err)
+	}
+	return d, nil
+}
+
+// fileSystems are those that overlayfs does not take as an upper directory, or not with all that we need.
+var fileSystems = map[int64]string{
+	unix.OVERLAYFS_SUPER_MAGIC: "overlayfs",
+	unix.NFS_SUPER_MAGIC:       "NFS",
+	unix.SMB2_SUPER_MAGIC:      "SMB",
+	unix.CIFS_SUPER_MAGIC:      "SMB",
+	unix.V9FS_MAGIC:            "9p",
+	unix.FUSE_SUPER_MAGIC:      "FUSE",
+	unix.ECRYPTFS_SUPER_MAGIC:  "eCryptfs",
+	unix.MSDOS_SUPER_MAGIC:     "FAT",
+	0x786f4256:                 "vboxsf",
+}
+
+// explain turns what the kernel says into what a user can do something about.
+func explain(root string, o Options, err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		if o.UserNS {
+			return fmt.Errorf("mounting is not permitted in this user namespace; a seccomp or AppArmor profile may forbid it: %w", err)
+		}
+		return fmt.Errorf("mounting needs root, or a user namespace: %w", err)
+	}
+	if errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	var st unix.Statfs_t
+	if unix.Statfs(root, &st) == nil {
+		if name, ok := fileSystems[int64(uint32(st.Type))]; ok {
+			return fmt.Errorf("the state directory lies on %s, which cannot be an upper: %w", name, err)
+		}
+		if st.Type == unix.TMPFS_MAGIC && o.UserNS && needKernel(6, 6, "") != nil {
+			return fmt.Errorf("the state directory lies on tmpfs, which has no user xattrs before Linux 6.6: %w", err)
+		}
+	}
+	return err
+}
+
+// needKernel is an error if the kernel is older than that.
+func needKernel(major, minor int, what string) error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	var gotMajor, gotMinor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &gotMajor, &gotMinor); err != nil {
+		return fmt.Errorf("kernel release %q: %w", release, err)
+	}
+	if gotMajor < major || gotMajor == major && gotMinor < minor {
+		return fmt.Errorf("%s needs Linux %d.%d, this is %s", what, major, minor, release)
+	}
+	return nil
+}
+
+// probe mounts a small overlay and does in it what a build does, as no version number tells what really works.
+func (o *overlay) probe(root string) (err error) {
+	s := &Store{root: root, drv: o}
+	work, err := s.newWorkDir()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, work.remove()) }()
+	lower := filepath.Join(work.path, "lower")
+	if err := probeTree(lower); err != nil {
+		return err
+	}
+	if err := o.prepare(context.Background(), work.path, []string{lower}); err != nil {
+		return err
+	}
+	// Nobody sees it, and it is gone when the file is closed.
+	merged, err := mount.Open(o.writable(work.path, []string{lower}))
+	if err != nil {
+		return err
+	}
+	err = o.exercise(int(merged.Fd()))
+	merged.Close()
+	if err != nil {
+		return err
+	}
+	return o.checkUpper(filepath.Join(work.path, fsDir))
+}
+
+// probeTree makes lower/{file,dir/sub}.
+func probeTree(lower string) error {
+	for _, dir := range [...]string{lower, lower + "/dir", lower + "/dir/sub"} {
+		if err := unix.Mkdir(dir, 0o755); err != nil {
+			return &os.PathError{Op: "mkdir", Path: dir, Err: err}
+		}
+	}
+	return os.WriteFile(lower+"/file", []byte("probe"), 0o644)
+}
+
+// exercise removes a file, replaces a directory, and tries to rename one.
+func (o *overlay) exercise(merged int) error {
+	for _, step := range [...]struct {
+		what string
+		do   func() error
+	}{
+		{"rename a directory", func() error {
+			switch err := unix.Renameat(merged, "dir", merged, "renamed"); err {
+			case unix.EXDEV:
+				return nil
+			case nil:
+				return errors.New("it is renamed by a redirection, which a layer cannot express")
+			default:
+				return err
+			}
+		}},
+		{"remove a file", func() error { return unix.Unlinkat(merged, "file", 0) }},
+		{"remove a directory", func() error { return unix.Unlinkat(merged, "dir/sub", unix.AT_REMOVEDIR) }},
+		{"remove a directory", func() error { return unix.Unlinkat(merged, "dir", unix.AT_REMOVEDIR) }},
+		{"make a directory", func() error { return unix.Mkdirat(merged, "dir", 0o755) }},
+	} {
+		if err := step.do(); err != nil {
+			return fmt.Errorf("%s in an overlay: %w", step.what, err)
+		}
+	}
+	return nil
+}
+
+// checkUpper looks whether exercise has left what a layer is made from.
+func (o *overlay) checkUpper(upper string) error {
+	if o.kind == mount.FuseOverlay {
+		if err := o.translate(upper); err != nil {
+			return err
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(upper+"/file", &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
+		return errors.New("a removed file leaves no whiteout")
+	}
+	var value [1]byte
+	if n, err := unix.Lgetxattr(upper+"/dir", o.opaqueName(), value[:]); err != nil || n != 1 || value[0] != 'y' {
+		return fmt.Errorf("a replaced directory is not marked with %s", o.opaqueName())
+	}
+	return checkTypes(upper)
+}
+
+// checkTypes looks whether the file system tells an entry's type when it lists a directory (d_type; xfs made with
+// ftype=0 does not). Without it overlayfs shows whiteouts as files.
+func checkTypes(dir string) error {
+	fd, err := openDir(dir)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 4096)
+	n, err := unix.Getdents(fd, buf)
+	if err != nil {
+		return os.NewSyscallError("getdents", err)
+	}
+	for name, kind := range dirents(buf[:n]) {
+		if kind == unix.DT_UNKNOWN {
+			return fmt.Errorf("the state directory's file system does not tell the type of %q (d_type)", name)
+		}
+	}
+	return nil
+}
+

@@ -1,0 +1,423 @@
+package snapshot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/mount"
+)
+
+// Store is a directory of snapshots. Its methods may be called concurrently, and several processes may have the same
+// directory open; it keeps no descriptor, so there is nothing to close.
+type Store struct {
+	root  string // absolute
+	drv   driver
+	user  bool   // marks are user.overlay.*
+	boot  string // this boot
+	empty string // an empty directory
+
+	mu     sync.Mutex
+	known  map[ID]*node
+	synced map[string]time.Time // by boot: what was committed until then is on the disk
+}
+
+// node is a committed snapshot that has been read. Committed snapshots do not change, and an ancestor cannot be removed
+// before its descendants, so that a chain need not be read again as long as its top is the same directory (ino).
+type node struct {
+	info   Info
+	parent *node
+	ino    uint64
+}
+
+// Driver is the name of the driver in use.
+func (s *Store) Driver() string { return s.drv.name() }
+
+// Layered says that a snapshot's directory holds only what differs from its parent. Then a layer may be unpacked into
+// the Upper of an Active prepared without parent, and be put on its parent later, with CommitOn.
+func (s *Store) Layered() bool { return s.drv.layered() }
+
+func (s *Store) dir(id ID) string { return filepath.Join(s.root, string(id)) }
+func (s *Store) fs(id ID) string  { return filepath.Join(s.root, string(id), fsDir) }
+func (s *Store) tmp() string      { return filepath.Join(s.root, "tmp") }
+
+// lock takes the store's lock, which is held for moments only: shared while a snapshot gets a child, exclusive while
+// one is taken away. The result lets it go.
+func (s *Store) lock(how int) (release func(), err error) {
+	path := filepath.Join(s.root, "lock")
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	if err := flock(fd, how); err != nil {
+		unix.Close(fd)
+		return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
+	}
+	return func() { unix.Close(fd) }, nil
+}
+
+func flock(fd, how int) error {
+	for {
+		err := unix.Flock(fd, how)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// Stat tells what is known of a committed snapshot; ErrNotExist if there is none, or if it is suspect.
+func (s *Store) Stat(id ID) (Info, error) {
+	n, err := s.lookup(id)
+	if err != nil {
+		return Info{}, err
+	}
+	return n.info, nil
+}
+
+// lookup finds id with its whole chain.
+func (s *Store) lookup(id ID) (*node, error) {
+	if err := id.Validate(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.find(id, 0)
+}
+
+// maxChain stops a chain that bites its own tail, which only a damaged state directory can have.
+const maxChain = 10000
+
+// find is called with s.mu held. Only the top of what is known is looked at again.
+func (s *Store) find(id ID, depth int) (*node, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(s.fs(id), &st); err != nil {
+		if err == unix.ENOENT || err == unix.ENOTDIR {
+			delete(s.known, id)
+			return nil, fmt.Errorf("snapshot %s: %w", id, ErrNotExist)
+		}
+		return nil, fmt.Errorf("snapshot %s: %w", id, err)
+	}
+	if n := s.known[id]; n != nil && n.ino == st.Ino {
+		return n, nil
+	}
+	info, err := readInfo(s.dir(id))
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", id, err)
+	}
+	info.ID = id
+	if s.suspect(info) {
+		return nil, fmt.Errorf("snapshot %s: %w: the machine went down before it was surely on the disk", id, ErrNotExist)
+	}
+	n := &node{info: info, ino: st.Ino}
+	if info.Parent != "" {
+		if depth == maxChain {
+			return nil, fmt.Errorf("snapshot %s: its chain has no end", id)
+		}
+		if n.parent, err = s.find(info.Parent, depth+1); err != nil {
+			return nil, fmt.Errorf("parent of %s: %w", id, err)
+		}
+	}
+	s.known[id] = n
+	return n, nil
+}
+
+// suspect is called with s.mu held.
+func (s *Store) suspect(info Info) bool {
+	return info.Boot != s.boot && info.Created.After(s.synced[info.Boot])
+}
+
+// chain are the fs directories of n and those below it, topmost first.
+func (s *Store) chain(n *node) []string {
+	var dirs []string
+	for ; n != nil; n = n.parent {
+		dirs = append(dirs, s.fs(n.info.ID))
+	}
+	return dirs
+}
+
+// chainOf is the chain of id; nil for "".
+func (s *Store) chainOf(id ID) ([]string, error) {
+	if id == "" {
+		return nil, nil
+	}
+	n, err := s.lookup(id)
+	if err != nil {
+		return nil, err
+	}
+	return s.chain(n), nil
+}
+
+// View gives the mounts by which a committed snapshot is read; of "", an empty directory. They refuse writes.
+func (s *Store) View(_ context.Context, id ID) ([]mount.Mount, error) {
+	if id == "" {
+		return []mount.Mount{{Type: mount.Bind, Source: s.empty, Options: []string{"ro"}}}, nil
+	}
+	chain, err := s.chainOf(id)
+	if err != nil {
+		return nil, err
+	}
+	return s.drv.view(chain), nil
+}
+
+// Changes tells where the difference between a committed snapshot and its parent is read.
+func (s *Store) Changes(id ID) (Changes, error) {
+	chain, err := s.chainOf(id)
+	if err != nil {
+		return Changes{}, err
+	}
+	if len(chain) == 0 {
+		return Changes{}, fmt.Errorf("snapshot %q: %w", string(id), ErrNotExist)
+	}
+	return s.changes(chain[0], chain[1:]), nil
+}
+
+func (s *Store) changes(dir string, lower []string) Changes {
+	if s.drv.layered() {
+		return Changes{Dir: dir, Lower: lower, UserXattr: s.user}
+	}
+	return Changes{Dir: dir, Lower: lower[:min(1, len(lower))], Full: true}
+}
+
+// Dirs are the directories that a committed snapshot is put together from, topmost first; none if there is no such
+// snapshot.
+func (s *Store) Dirs(id ID) []string {
+	chain, err := s.chainOf(id)
+	if err != nil || len(chain) == 0 {
+		return nil
+	}
+	if !s.drv.layered() {
+		return chain[:1]
+	}
+	return chain
+}
+
+// All goes through the committed snapshots by name, the suspect ones included. A directory that cannot be read as a
+// snapshot yields an error with the Info's ID set, and the iteration goes on.
+func (s *Store) All() iter.Seq2[Info, error] {
+	return func(yield func(Info, error) bool) {
+		entries, err := os.ReadDir(s.root)
+		if err != nil {
+			yield(Info{}, err)
+			return
+		}
+		for _, e := range entries {
+			id := ID(e.Name())
+			if !e.IsDir() || id.Validate() != nil {
+				continue
+			}
+			info, err := readInfo(s.dir(id))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // removed meanwhile
+			}
+			info.ID = id
+			if err != nil {
+				err = fmt.Errorf("snapshot %s: %w", id, err)
+			}
+			s.mu.Lock()
+			info.Suspect = err == nil && s.suspect(info)
+			s.mu.Unlock()
+			if !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
+// Remove removes a committed snapshot; suspect and damaged ones too. It is ErrNotExist if there is none and ErrInUse if
+// others, committed or active in any process, are made on it. It does not know of views: who removes snapshots while
+// others may look at them needs a lock of their own.
+func (s *Store) Remove(_ context.Context, id ID) error {
+	if err := id.Validate(); err != nil {
+		return err
+	}
+	release, err := s.lock(unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(s.dir(id), &st); err != nil {
+		release()
+		if err == unix.ENOENT {
+			return fmt.Errorf("remove snapshot %s: %w", id, ErrNotExist)
+		}
+		return fmt.Errorf("remove snapshot %s: %w", id, err)
+	}
+	if by, err := s.child(id); err != nil || by != "" {
+		release()
+		if err == nil {
+			err = fmt.Errorf("%w by %s", ErrInUse, by)
+		}
+		return fmt.Errorf("remove snapshot %s: %w", id, err)
+	}
+	trash, err := s.trash(id)
+	release()
+	if err != nil {
+		return fmt.Errorf("remove snapshot %s: %w", id, err)
+	}
+	if err := trash.remove(); err != nil {
+		return fmt.Errorf("remove snapshot %s: %w", id, err)
+	}
+	return nil
+}
+
+// child names a snapshot that is made on id, "" if there is none. The store's lock is held exclusively.
+func (s *Store) child(id ID) (string, error) {
+	entries, err := os.ReadDir(s.root)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		other := ID(e.Name())
+		if !e.IsDir() || other == id || other.Validate() != nil {
+			continue
+		}
+		if parent, err := s.parentOf(other, e); err == nil && parent == id {
+			return string(other), nil
+		}
+	}
+	actives, err := os.ReadDir(s.tmp())
+	if err != nil {
+		return "", err
+	}
+	for _, e := range actives {
+		dir := filepath.Join(s.tmp(), e.Name())
+		if info, err := readInfo(dir); err != nil || info.Parent != id {
+			continue
+		}
+		// Nobody holds what a dead process has left.
+		if l, err := tryLock(dir); err == nil {
+			unix.Close(l)
+			continue
+		}
+		return "a snapshot being made", nil
+	}
+	return "", nil
+}
+
+// parentOf reads a snapshot's parent, from memory if the directory is the one that was read before: a prune of n
+// snapshots would otherwise read n² files.
+func (s *Store) parentOf(id ID, e fs.DirEntry) (ID, error) {
+	s.mu.Lock()
+	n := s.known[id]
+	s.mu.Unlock()
+	if n != nil {
+		var st unix.Stat_t
+		if err := unix.Lstat(s.fs(id), &st); err == nil && st.Ino == n.ino {
+			return n.info.Parent, nil
+		}
+	}
+	info, err := readInfo(s.dir(id))
+	return info.Parent, err
+}
+
+// Sync writes everything to the disk, after which the snapshots committed until now outlast a crash of the machine.
+// Without it a snapshot is trusted only until the next boot: nothing is flushed while one is made.
+func (s *Store) Sync(_ context.Context) error {
+	now := time.Now()
+	dir, err := os.Open(s.root)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", s.root, err)
+	}
+	release, err := s.lock(unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer release()
+	synced, err := readSynced(s.root)
+	if err != nil {
+		return err
+	}
+	if now.After(synced[s.boot]) {
+		synced[s.boot] = now
+	}
+	if err := writeSynced(s.root, synced); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.synced = synced
+	return nil
+}
+
+// readSynced reads "<boot id> <time>" lines.
+func readSynced(root string) (map[string]time.Time, error) {
+	synced := make(map[string]time.Time)
+	data, err := os.ReadFile(filepath.Join(root, "synced"))
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return synced, nil
+		}
+		return nil, err
+	}
+	for line := range strings.Lines(string(data)) {
+		boot, at, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if t, err := time.Parse(time.RFC3339Nano, at); err == nil {
+			synced[boot] = t
+		}
+	}
+	return synced, nil
+}
+
+func writeSynced(root string, synced map[string]time.Time) error {
+	var b strings.Builder
+	for boot, at := range synced {
+		fmt.Fprintf(&b, "%s %s\n", boot, at.UTC().Format(time.RFC3339Nano))
+	}
+	return replaceFile(filepath.Join(root, "synced"), b.String())
+}
+
+// replaceFile writes a file by way of another name, and has it on the disk when it returns. The store's lock is held
+// exclusively.
+func replaceFile(path, content string) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+const infoFile = "info.json"
+
+func readInfo(dir string) (Info, error) {
+	data, err := os.ReadFile(filepath.Join(dir, infoFile))
+	if err != nil {
+		return Info{}, err
+	}
+	var info Info
+	if err := json.Unmarshal(data, &info); err != nil {
+		return Info{}, fmt.Errorf("%s: %w", infoFile, err)
+	}
+	if info.Parent != "" {
+		if err := info.Parent.Validate(); err != nil {
+			return Info{}, fmt.Errorf("%s: %w", infoFile, err)
+		}
+	}
+	return info, nil
+}
+
+// writeInfo needs no care for readers: nobody else reads a directory that is not yet committed, but for its parent.
+func writeInfo(dir string, info Info) error {
+	data, err := json.Marshal(info)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, infoFile), append(data, '\n'), 0o600)
+}

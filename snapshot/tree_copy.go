@@ -1,0 +1,363 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// makeRoot makes the root directory of an empty snapshot.
+func makeRoot(dir string) error {
+	if err := unix.Mkdir(dir, 0o755); err != nil {
+		return &os.PathError{Op: "mkdir", Path: dir, Err: err}
+	}
+	return plainRoot(dir)
+}
+
+// copyTree copies the tree from to the new directory to, with everything that a tree has: owners, modes, times, xattrs,
+// hard links, holes, devices, fifos and sockets. It follows no link and copies no mount point's content. Whoever changes
+// from meanwhile gets a mixture.
+func copyTree(ctx context.Context, from, to string) error {
+	src, err := openDir(from)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	var st unix.Stat_t
+	if err := unix.Fstat(src, &st); err != nil {
+		return &os.PathError{Op: "fstat", Path: from, Err: err}
+	}
+	if err := unix.Mkdir(to, 0o700); err != nil {
+		return &os.PathError{Op: "mkdir", Path: to, Err: err}
+	}
+	dst, err := openDir(to)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dst)
+	c := &copier{ctx: ctx, root: dst, dev: st.Dev, links: make(map[uint64]string)}
+	// Small files are all system calls, which two threads make almost twice as fast (BenchmarkCopyTree).
+	c.group.SetLimit(min(4, runtime.GOMAXPROCS(0)))
+	err = c.dir(src, dst, "")
+	if err = errors.Join(err, c.group.Wait()); err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	return copyAttributes(src, dst, &st)
+}
+
+// copier copies one tree. A directory is one task; while all workers are busy its parent's worker does it itself.
+type copier struct {
+	ctx   context.Context
+	group errgroup.Group
+	root  int    // the copy's root
+	dev   uint64 // only this file system is entered
+
+	mu    sync.Mutex
+	links map[uint64]string // inode to the first name it was copied to
+
+	// reflink tells what the file systems can: 0 not tried, 1 works, 2 does not.
+	reflink, ranged atomic.Int32
+}
+
+var dirBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// entry is what is read of a directory before anything is copied.
+type entry struct {
+	name string
+	st   unix.Stat_t
+}
+
+// dir copies what is in the directory src into dst; path is their name below the root, "" or with a final slash.
+func (c *copier) dir(src, dst int, path string) error {
+	entries, err := readEntries(src)
+	if err != nil {
+		return fmt.Errorf("read %q: %w", path, err)
+	}
+	for i := range entries {
+		e := &entries[i]
+		if err := context.Cause(c.ctx); err != nil {
+			return err
+		}
+		if e.st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			err = c.subdir(src, dst, e, path)
+		} else {
+			err = c.other(src, dst, e, path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readEntries(dir int) ([]entry, error) {
+	buf := dirBuffers.Get().(*[]byte)
+	defer dirBuffers.Put(buf)
+	var entries []entry
+	for {
+		n, err := unix.Getdents(dir, *buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, os.NewSyscallError("getdents", err)
+		}
+		if n == 0 {
+			break
+		}
+		for name := range dirents((*buf)[:n]) {
+			entries = append(entries, entry{name: string(name)})
+		}
+	}
+	for i := range entries {
+		e := &entries[i]
+		if err := unix.Fstatat(dir, e.name, &e.st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return nil, &os.PathError{Op: "fstatat", Path: e.name, Err: err}
+		}
+	}
+	// By inode is nearly by place on the disk.
+	slices.SortFunc(entries, func(a, b entry) int { return int(int64(a.st.Ino) - int64(b.st.Ino)) })
+	return entries, nil
+}
+
+// subdir copies a directory. Its attributes come last: a directory without write permission still has to be filled (by
+// an owner who is not root) and every entry moves its time.
+func (c *copier) subdir(src, dst int, e *entry, path string) error {
+	path += e.name
+	in, err := unix.Openat(src, e.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	if err := unix.Mkdirat(dst, e.name, 0o700); err != nil {
+		unix.Close(in)
+		return &os.PathError{Op: "mkdir", Path: path, Err: err}
+	}
+	out, err := unix.Openat(dst, e.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		unix.Close(in)
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	task := func() error {
+		defer unix.Close(in)
+		defer unix.Close(out)
+		if e.st.Dev == c.dev {
+			if err := c.dir(in, out, path+"/"); err != nil {
+				return err
+			}
+		}
+		if err := copyAttributes(in, out, &e.st); err != nil {
+			return fmt.Errorf("%q: %w", path, err)
+		}
+		return nil
+	}
+	if c.group.TryGo(task) {
+		return nil
+	}
+	return task()
+}
+
+// other copies anything that is not a directory.
+func (c *copier) other(src, dst int, e *entry, path string) error {
+	path += e.name
+	if e.st.Nlink > 1 {
+		linked, done, err := c.link(dst, e, path)
+		if linked || err != nil {
+			return err
+		}
+		defer done()
+	}
+	if e.st.Mode&unix.S_IFMT == unix.S_IFREG {
+		if err := c.file(src, dst, e); err != nil {
+			return fmt.Errorf("%q: %w", path, err)
+		}
+		return nil
+	}
+	if err := c.special(src, dst, e); err != nil {
+		return fmt.Errorf("%q: %w", path, err)
+	}
+	return nil
+}
+
+// link makes a further name of a file that was copied before. If this is the first name, the lock is kept until done is
+// called, so that the second name finds the first: hard links are rare enough.
+func (c *copier) link(dst int, e *entry, path string) (linked bool, done func(), err error) {
+	c.mu.Lock()
+	first, ok := c.links[e.st.Ino]
+	if !ok {
+		c.links[e.st.Ino] = path
+		return false, c.mu.Unlock, nil
+	}
+	c.mu.Unlock()
+	if err := unix.Linkat(c.root, first, dst, e.name, 0); err != nil {
+		return false, nil, &os.LinkError{Op: "link", Old: first, New: path, Err: err}
+	}
+	return true, nil, nil
+}
+
+// special copies a symbolic link, device, fifo or socket.
+func (c *copier) special(src, dst int, e *entry) error {
+	if e.st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		buf := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(src, e.name, buf)
+		if err != nil {
+			return os.NewSyscallError("readlink", err)
+		}
+		if err := unix.Symlinkat(string(buf[:n]), dst, e.name); err != nil {
+			return os.NewSyscallError("symlink", err)
+		}
+	} else if err := unix.Mknodat(dst, e.name, e.st.Mode, int(e.st.Rdev)); err != nil {
+		return os.NewSyscallError("mknod", err)
+	}
+	if err := unix.Fchownat(dst, e.name, int(e.st.Uid), int(e.st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return os.NewSyscallError("chown", err)
+	}
+	if e.st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		if err := unix.Fchmodat(dst, e.name, e.st.Mode&0o7777, 0); err != nil {
+			return os.NewSyscallError("chmod", err)
+		}
+	}
+	if err := copyXattrs(entryPlace(src, e.name), entryPlace(dst, e.name)); err != nil {
+		return err
+	}
+	times := []unix.Timespec{e.st.Atim, e.st.Mtim}
+	return os.NewSyscallError("utimensat", unix.UtimesNanoAt(dst, e.name, times, unix.AT_SYMLINK_NOFOLLOW))
+}
+
+func (c *copier) file(src, dst int, e *entry) error {
+	in, err := unix.Openat(src, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOATIME, 0)
+	if err == unix.EPERM { // O_NOATIME is the owner's
+		in, err = unix.Openat(src, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return os.NewSyscallError("open", err)
+	}
+	defer unix.Close(in)
+	out, err := unix.Openat(dst, e.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return os.NewSyscallError("create", err)
+	}
+	defer unix.Close(out)
+	if err := c.content(in, out, &e.st); err != nil {
+		return err
+	}
+	return copyAttributes(in, out, &e.st)
+}
+
+// content shares the blocks if the file system can, and otherwise copies what is not a hole.
+func (c *copier) content(in, out int, st *unix.Stat_t) error {
+	if st.Size == 0 {
+		return nil
+	}
+	if c.reflink.Load() != 2 {
+		err := unix.IoctlFileClone(out, in)
+		if err == nil {
+			c.reflink.Store(1)
+			return nil
+		}
+		// Once it has worked, a refusal is about this file.
+		c.reflink.CompareAndSwap(0, 2)
+	}
+	if st.Blocks*512 >= st.Size {
+		return c.copyRange(in, out, 0, st.Size)
+	}
+	return c.sparse(in, out, st.Size)
+}
+
+func (c *copier) sparse(in, out int, size int64) error {
+	for at := int64(0); at < size; {
+		data, err := unix.Seek(in, at, unix.SEEK_DATA)
+		if err == unix.ENXIO { // only a hole is left
+			break
+		}
+		if err != nil {
+			return os.NewSyscallError("lseek", err)
+		}
+		end, err := unix.Seek(in, data, unix.SEEK_HOLE)
+		if err != nil {
+			return os.NewSyscallError("lseek", err)
+		}
+		if err := c.copyRange(in, out, data, end-data); err != nil {
+			return err
+		}
+		at = end
+	}
+	return os.NewSyscallError("ftruncate", unix.Ftruncate(out, size))
+}
+
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+
+// copyRange copies n bytes at the same place.
+func (c *copier) copyRange(in, out int, at, n int64) error {
+	for n > 0 && c.ranged.Load() != 2 {
+		if err := context.Cause(c.ctx); err != nil {
+			return err
+		}
+		from, to := at, at
+		done, err := unix.CopyFileRange(in, &from, out, &to, int(min(n, 64<<20)), 0)
+		if err == unix.EINTR {
+			continue
+		}
+		// Its errors are those of many file systems and kernels: what is left is copied by hand, and tells the real one.
+		if err != nil {
+			c.ranged.CompareAndSwap(0, 2)
+			break
+		}
+		if done == 0 {
+			return nil // the file has become shorter
+		}
+		c.ranged.Store(1)
+		at, n = at+int64(done), n-int64(done)
+	}
+	if n == 0 {
+		return nil
+	}
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	r := io.NewSectionReader(fdAt(in), at, n)
+	w := io.NewOffsetWriter(fdAt(out), at)
+	_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, *buf)
+	return err
+}
+
+// fdAt reads and writes a descriptor at given places.
+type fdAt int
+
+func (f fdAt) ReadAt(p []byte, off int64) (int, error) {
+	for n := 0; ; {
+		m, err := unix.Pread(int(f), p[n:], off+int64(n))
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return n, os.NewSyscallError("pread", err)
+		case m == 0:
+			return n, io.EOF
+		}
+		if n += m; n == len(p) {
+			return n, nil
+		}
+	}
+}
+
+func (f fdAt) WriteAt(p []byte, off int64) (int, error) {
+	for n := 0; n < len(p); {
+		m, err := unix.Pwrite(int(f), p[n:], off+int64(n))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return n, os.NewSyscallError("pwrite", err)
+		}
+		n += m
+	}
+	return len(p), nil
+}
