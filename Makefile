@@ -1,0 +1,49 @@
+# make            bin/layerbuild, static
+# make demo       builds two of the examples and runs one, on any Debian machine
+# make test       everything: format, vet, unit and integration tests as root and as a user, a short fuzz
+# make fuzz       each fuzz target for FUZZTIME (1m)
+# make race       unit tests under the race detector (needs a C compiler)
+# make lint       gofmt and vet
+# make clean
+#
+# demo and test install the Debian packages that they need when one is missing, as root or through sudo.
+
+.PHONY: build demo test fuzz race lint rootfs clean
+.DELETE_ON_ERROR:
+
+# Looked for, or downloaded, when a rule first asks; see scripts/go-command.
+GO = $(eval GO := $(shell scripts/go-command || echo no-go-command))$(GO)
+ROOTFS = examples/debian-base/rootfs.tar.zst
+TEST_PACKAGES = attr binutils busybox-static bzip2 ca-certificates curl docker-registry docker.io fuse-overlayfs git \
+	libcap2-bin mmdebstrap podman procps python3 skopeo uidmap umoci util-linux xz-utils zstd
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags=-s -o bin/layerbuild ./cmd/layerbuild
+
+rootfs: $(ROOTFS)
+
+$(ROOTFS): examples/debian-base/rootfs.sh
+	scripts/packages mmdebstrap zstd uidmap
+	examples/debian-base/rootfs.sh
+
+demo: build rootfs
+	scripts/packages curl uidmap
+	scripts/demo
+
+test:
+	scripts/packages $(TEST_PACKAGES)
+	$(MAKE) build rootfs
+	GO=$(GO) FUZZTIME=$(or $(FUZZTIME),3s) scripts/test
+
+fuzz:
+	GO=$(GO) scripts/fuzz $(or $(FUZZTIME),1m)
+
+race:
+	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v /test/)
+
+lint:
+	test -z "$$($$($(GO) env GOROOT)/bin/gofmt -l . | tee /dev/stderr)"
+	$(GO) vet ./...
+
+clean:
+	rm -rf bin $(ROOTFS)

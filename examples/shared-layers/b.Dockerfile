@@ -1,0 +1,3 @@
+FROM debian-base
+RUN echo "in both images" > /common
+RUN echo "only in b" > /own

@@ -1,0 +1,218 @@
+// Package lab runs the program in integration tests, each on a state directory of its own.
+package lab
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/internal/imagetest"
+	"github.com/layerbuild/layerbuild/internal/registrytest"
+)
+
+// Lab is a state directory, a registry with busybox in it, and the program to use them.
+type Lab struct {
+	State    string   // the program's --root
+	Dir      string   // where commands run; a fresh directory
+	Env      []string // added to the environment
+	Prefix   []string // put in front of the program: how to become another user
+	Registry *registrytest.Registry
+
+	t testing.TB
+}
+
+// New makes a Lab that is taken away at the end of the test, after a look at whether a mount was left behind.
+func New(t testing.TB) *Lab {
+	t.Helper()
+	top, err := os.MkdirTemp("", "layerbuild-lab-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { remove(t, top) })
+	if err := os.Chmod(top, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l := &Lab{State: filepath.Join(top, "state"), Dir: filepath.Join(top, "dir"), Registry: registrytest.New(t), t: t}
+	if err := os.Mkdir(l.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(top, "registries.conf")
+	text := fmt.Sprintf("[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", l.Registry.Host)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l.Env = []string{"CONTAINERS_REGISTRIES_CONF=" + conf, "HOME=" + top, "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"}
+	return l
+}
+
+var busybox = sync.OnceValues(imagetest.Busybox)
+
+// Busybox puts busybox:latest into the registry, and skips the test where the machine has none.
+func (l *Lab) Busybox() {
+	l.t.Helper()
+	made, err := busybox()
+	if err != nil {
+		l.t.Skip(err)
+	}
+	l.Registry.Add("library/busybox", "latest", made)
+}
+
+// Command is the program with arguments after "VERB --root STATE".
+func (l *Lab) Command(verb string, args ...string) *exec.Cmd {
+	l.t.Helper()
+	line := append(append([]string{}, l.Prefix...), Binary(l.t), verb, "--root="+l.State)
+	line = append(line, args...)
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Dir = l.Dir
+	cmd.Env = append(os.Environ(), l.Env...)
+	return cmd
+}
+
+// Run runs a verb and returns its standard output; a failure ends the test.
+func (l *Lab) Run(verb string, args ...string) string {
+	l.t.Helper()
+	cmd := l.Command(verb, args...)
+	var out, log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &log
+	if err := cmd.Run(); err != nil {
+		l.t.Fatalf("layerbuild %s %s: %v\n%s%s", verb, strings.Join(args, " "), err, out.Bytes(), log.Bytes())
+	}
+	return out.String()
+}
+
+// Image reads an image from the state directory.
+func (l *Lab) Image(name string) *imagetest.Image {
+	l.t.Helper()
+	img, err := imagetest.Open(filepath.Join(l.State, "oci"), name)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return img
+}
+
+// Write writes files below Dir: name, content, name, content.
+func (l *Lab) Write(files ...string) {
+	l.t.Helper()
+	for i := 0; i < len(files); i += 2 {
+		path := filepath.Join(l.Dir, files[i])
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			l.t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(files[i+1]), 0o644); err != nil {
+			l.t.Fatal(err)
+		}
+		// Not what the umask of whoever runs the tests makes of it.
+		if err := os.Chmod(path, 0o644); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+// Layer prints one layer of an image in imagetest's notation.
+func (l *Lab) Layer(name string, n int) string {
+	l.t.Helper()
+	entries, err := l.Image(name).Layer(n)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return imagetest.Lines(entries)
+}
+
+// Root skips the test unless it runs as root.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+}
+
+// Need skips the test unless the machine has all the commands.
+func Need(t testing.TB, commands ...string) {
+	t.Helper()
+	for _, c := range commands {
+		if _, err := exec.LookPath(c); err != nil {
+			t.Skipf("%s is not installed", c)
+		}
+	}
+}
+
+// Output runs a command of the machine and returns what it prints; a failure ends the test.
+func Output(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, out, log.Bytes())
+	}
+	return string(out)
+}
+
+// Top is the top directory of the repository.
+func Top() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+// built is where Binary builds; "" while nothing was. It is only touched by build and, after all tests, by Main.
+var built string
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "layerbuild-bin-")
+	if err != nil {
+		return "", err
+	}
+	built = dir
+	bin := filepath.Join(dir, "layerbuild")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", bin, "./cmd/layerbuild")
+	cmd.Dir = Top()
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return bin, os.Chmod(dir, 0o755)
+})
+
+// Binary is the program: $LAYERBUILD, or built now. Main takes away what was built.
+func Binary(t testing.TB) string {
+	t.Helper()
+	if bin := os.Getenv("LAYERBUILD"); bin != "" {
+		return bin
+	}
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// Main runs a package's tests and cleans up behind Binary: func TestMain(m *testing.M) { lab.Main(m) }.
+func Main(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
+
+func remove(t testing.TB, dir string) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || bytes.Contains(mounts, []byte(dir+"/")) {
+		t.Errorf("a mount was left behind below %s (%v)", dir, err)
+		return
+	}
+	if os.Getuid() != 0 {
+		// Files of the user's subordinate ids are only its own inside a user namespace.
+		exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Log("clean up:", err)
+	}
+}
