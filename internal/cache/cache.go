@@ -54,7 +54,7 @@ const (
 	Remote Kind = "remote" // address → what was found there
 )
 
-// Kinds are all sorts of records.
+// kinds are all sorts of records.
 var kinds = [...]Kind{Steps, Chains, Seals, Remote}
 
 // Record is what is remembered under a key. Keys of Meta are made of letters, digits, dot, dash and underscore.
@@ -71,12 +71,6 @@ type Layer struct {
 	Size       int64 // bytes before compression
 }
 
-// Options of a cache. The zero value is right for all but tests.
-type Options struct {
-	// Boot identifies the boot of the machine; "" asks the kernel.
-	Boot string
-}
-
 // Cache is a directory of records. It is safe for concurrent use, also by several processes.
 type Cache struct {
 	dir   string
@@ -88,15 +82,16 @@ type Cache struct {
 }
 
 // Open opens the cache in dir and makes it if there is none.
-func Open(dir string, o Options) (*Cache, error) {
-	c := &Cache{dir: dir, boot: o.Boot, mutex: lockedfile.MutexAt(filepath.Join(dir, "lock"))}
-	if c.boot == "" {
-		b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-		if err != nil {
-			return nil, fmt.Errorf("open the cache: which boot is this: %w", err)
-		}
-		c.boot = strings.TrimSpace(string(b))
+func Open(dir string) (*Cache, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("open the cache: which boot is this: %w", err)
 	}
+	return open(dir, strings.TrimSpace(string(b)))
+}
+
+func open(dir, boot string) (*Cache, error) {
+	c := &Cache{dir: dir, boot: boot, mutex: lockedfile.MutexAt(filepath.Join(dir, "lock"))}
 	if err := os.MkdirAll(c.tmp(), 0o755); err != nil {
 		return nil, fmt.Errorf("open the cache: %w", err)
 	}

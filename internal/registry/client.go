@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -286,14 +287,18 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(wait, func() { cancel(errNoAnswer) })
-	defer timer.Stop()
+	answered := &atomic.Bool{}
+	defer func() {
+		answered.Store(true)
+		timer.Stop()
+	}()
 	var body io.ReadCloser
 	if q.body != nil {
 		if body, err = q.body(); err != nil {
 			cancel(nil)
 			return nil, "", err
 		}
-		body = &resetting{ReadCloser: body, timer: timer, wait: wait}
+		body = &resetting{ReadCloser: body, timer: timer, wait: wait, answered: answered}
 	}
 	req, err := http.NewRequestWithContext(ctx, q.method, address, nil)
 	if err != nil {
@@ -334,7 +339,6 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 		cancel(nil)
 		return nil, sent, explain(h, err)
 	}
-	timer.Stop()
 	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, idle: h.c.o.Idle}
 	return resp, sent, nil
 }
@@ -348,12 +352,15 @@ var (
 // resetting gives the server its time anew for as long as it takes our data.
 type resetting struct {
 	io.ReadCloser
-	timer *time.Timer
-	wait  time.Duration
+	timer    *time.Timer
+	wait     time.Duration
+	answered *atomic.Bool // the answer came before the whole body went
 }
 
 func (r *resetting) Read(p []byte) (int, error) {
-	r.timer.Reset(r.wait)
+	if !r.answered.Load() {
+		r.timer.Reset(r.wait)
+	}
 	return r.ReadCloser.Read(p)
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -27,6 +28,10 @@ type Fetcher interface {
 type PushOptions struct {
 	// Jobs is how many blobs travel at once; zero is 4.
 	Jobs int
+	// ByDigest gives the image no tag: it is found by its digest only.
+	ByDigest bool
+	// Insecure allows plain http, and TLS with certificates that nobody vouches for.
+	Insecure bool
 	// From lists repositories ("docker.io/library/debian") that are known to have a blob. One on the same server
 	// spares the upload. nil: only what this process has seen is tried.
 	From func(digest.Digest) []string
@@ -76,12 +81,12 @@ func (c *Client) Pusher(name string, o PushOptions) (*Pusher, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := endpoint{host: serverOf(n.Domain), repo: n.Path}
+	e := endpoint{host: serverOf(n.Domain), repo: n.Path, insecure: o.Insecure}
 	if t := conf.find(n.String()); t != nil {
 		if t.Blocked {
 			return nil, fmt.Errorf("push %s: registry %s is %w", n, t.Prefix, ErrBlocked)
 		}
-		e.insecure = t.Insecure
+		e.insecure = e.insecure || t.Insecure
 	}
 	h, err := c.host(e.host, e.insecure)
 	if err != nil {
@@ -111,7 +116,7 @@ func (c *Client) Push(ctx context.Context, name string, src Fetcher, root ocispe
 
 // Push pushes what is still missing of an image, then its manifest or index under the pusher's tag.
 func (p *Pusher) Push(ctx context.Context, src Fetcher, root ocispec.Descriptor) error {
-	if err := p.graph(ctx, src, root, p.name.Tag, 0); err != nil {
+	if err := p.graph(ctx, src, root, "", 0); err != nil {
 		return fmt.Errorf("push %s: %w", p.name, err)
 	}
 	return nil
@@ -366,7 +371,7 @@ func (p *Pusher) upload(ctx context.Context, src Fetcher, d ocispec.Descriptor, 
 	if err != nil {
 		return err
 	}
-	var bad error // what is wrong with our own content
+	var bad atomic.Pointer[error] // what is wrong with our own content
 	resp, err := p.host.do(ctx, call{
 		method: http.MethodPut, url: u.String(), size: d.Size, once: true, wait: p.c.o.Idle * 10,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
@@ -379,11 +384,11 @@ func (p *Pusher) upload(ctx context.Context, src Fetcher, d ocispec.Descriptor, 
 			return &uploading{r: r, d: d, progress: p.o.Progress, bad: &bad}, nil
 		},
 	})
-	if bad != nil {
+	if own := bad.Load(); own != nil {
 		if err == nil {
 			resp.Body.Close()
 		}
-		return bad
+		return *own
 	}
 	if err != nil {
 		return err
@@ -401,7 +406,7 @@ type uploading struct {
 	d        ocispec.Descriptor
 	progress func(PushProgress)
 	n, told  int64
-	bad      *error
+	bad      *atomic.Pointer[error]
 }
 
 func (u *uploading) Read(b []byte) (int, error) {
@@ -422,16 +427,20 @@ func (u *uploading) Read(b []byte) (int, error) {
 		}
 	}
 	if err != nil && err != io.EOF {
-		*u.bad = err
+		u.bad.Store(&err)
 	}
 	return n, err
 }
 
 func (u *uploading) Close() error { return u.r.Close() }
 
-// Manifest pushes a manifest or index. ref is a tag, or its digest; "" is the pusher's own tag.
+// Manifest pushes a manifest or index. ref is its digest for one that an index names; "" stands for the pusher's tag,
+// or for the digest with ByDigest.
 func (p *Pusher) Manifest(ctx context.Context, d ocispec.Descriptor, data []byte, ref string) error {
-	if ref == "" {
+	switch {
+	case ref == "" && p.o.ByDigest:
+		ref = d.Digest.String()
+	case ref == "":
 		ref = p.name.Tag
 	}
 	resp, err := p.host.do(ctx, call{
