@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
@@ -51,7 +52,7 @@ func Parse(name string, src []byte) (*File, error) {
 		return nil, f.fail(Range{}, err)
 	}
 	f.ast, f.escape, f.warnings = res.AST, res.EscapeToken, res.Warnings
-	stages, _, err := instructions.Parse(f.ast, nil)
+	stages, _, err := instructions.Parse(f.ast, silent())
 	if err != nil {
 		return nil, f.fail(Range{}, err)
 	}
@@ -78,6 +79,23 @@ func Parse(name string, src []byte) (*File, error) {
 		})
 	}
 	return f, nil
+}
+
+// silent is a linter that reports nothing. The instruction parser takes nil for
+// that, but then it fails on a check directive above an instruction.
+func silent() *linter.Linter { return linter.New(&linter.Config{}) }
+
+// parseCommand reads one instruction that is not FROM.
+func parseCommand(n *bkparser.Node) (instructions.Command, error) {
+	v, err := instructions.ParseInstructionWithLinter(n, silent())
+	if err != nil {
+		return nil, err
+	}
+	c, ok := v.(instructions.Command)
+	if !ok {
+		return nil, fmt.Errorf("%s is not allowed here", strings.ToUpper(n.Value))
+	}
+	return c, nil
 }
 
 // Name is the name that was given to Parse.

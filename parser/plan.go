@@ -224,6 +224,9 @@ func (p *Plan) setEpoch(stages []instructions.Stage) error {
 		v, _ = p.globals.Get(epochArg)
 	}
 	if v == "" {
+		if ok {
+			p.setArg(epochArg, "")
+		}
 		return nil
 	}
 	if n, err := strconv.ParseInt(v, 10, 64); err == nil {
@@ -441,7 +444,7 @@ func (s *Stage) findNeeds() error {
 	if in, ok := s.Base.(StageInput); ok {
 		s.need(in.Stage)
 		for _, t := range in.Stage.triggers {
-			c, err := parseTrigger(t)
+			c, err := parseTrigger(t, s.Range)
 			if err == nil {
 				err = s.needSources(c)
 			}
@@ -634,6 +637,7 @@ func (p *Plan) walk(base func(*Stage) (dockerspec.DockerOCIImage, error), visit 
 		default:
 			var err error
 			if img, err = base(s); err != nil {
+				err = p.file.fail(s.Range, err)
 				return nil, err
 			}
 		}

@@ -73,7 +73,7 @@ func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 			triggers = nil
 		}
 		for _, t := range triggers {
-			c, err := parseTrigger(t)
+			c, err := parseTrigger(t, s.Range)
 			if err == nil {
 				err = checkRunFlags(c)
 			}
@@ -86,7 +86,7 @@ func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 			}
 		}
 		for _, n := range s.nodes {
-			c, err := instructions.ParseCommand(n)
+			c, err := parseCommand(n)
 			r := rangeOf(n.Location())
 			step := Step{Range: r}
 			if err == nil {
@@ -132,7 +132,7 @@ func (s *Stage) begin(base dockerspec.DockerOCIImage) (state, error) {
 		st.env = st.env.set(k, v)
 	}
 	st.dir = "/"
-	if wd := base.Config.WorkingDir; wd != "" {
+	if wd := st.img.Config.WorkingDir; wd != "" {
 		if err := st.chdir(wd, s.Platform.OS); err != nil {
 			return st, err
 		}
@@ -165,9 +165,10 @@ type walker struct {
 
 func (w *walker) os() string { return w.stage.Platform.OS }
 
-// parseTrigger reads an ONBUILD expression. It is not part of the file, so its
-// escape directive does not hold for it.
-func parseTrigger(expr string) (instructions.Command, error) {
+// parseTrigger reads an ONBUILD expression. It is not part of the file, so the
+// file's escape directive does not hold for it. Its place is the FROM that sets
+// it off.
+func parseTrigger(expr string, at Range) (instructions.Command, error) {
 	res, err := bkparser.Parse(strings.NewReader(expr))
 	if err != nil {
 		return nil, fmt.Errorf("parse ONBUILD trigger %q: %w", expr, unlocated(err))
@@ -175,7 +176,9 @@ func parseTrigger(expr string) (instructions.Command, error) {
 	if len(res.AST.Children) != 1 {
 		return nil, errors.New("onbuild trigger should be a single expression")
 	}
-	c, err := instructions.ParseCommand(res.AST.Children[0])
+	n := res.AST.Children[0]
+	n.StartLine, n.EndLine = at.Start, at.End
+	c, err := parseCommand(n)
 	if err != nil {
 		return nil, fmt.Errorf("parse ONBUILD trigger %q: %w", expr, unlocated(err))
 	}
