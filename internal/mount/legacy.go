@@ -195,20 +195,23 @@ func (m *Mount) overlayOptions(lower, data []string) []string {
 }
 
 // legacyOpen mounts m in a mount namespace that only one thread has, opens it and lets the namespace go.
-func (m *Mount) legacyOpen() (*os.File, error) {
-	type result struct {
-		file *os.File
-		err  error
-	}
-	done := make(chan result)
+func (m *Mount) legacyOpen() (f *os.File, err error) {
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		// The thread is not unlocked: it ends with the goroutine, and the namespace with it.
 		runtime.LockOSThread()
-		f, err := m.openHere()
-		done <- result{f, err}
+		if unix.Gettid() != unix.Getpid() {
+			f, err = m.openHere()
+			return
+		}
+		// The first thread never ends, and is the one that /proc/self shows. While it is kept here the next goroutine
+		// gets another one.
+		defer runtime.UnlockOSThread()
+		f, err = m.legacyOpen()
 	}()
-	r := <-done
-	return r.file, r.err
+	<-done
+	return f, err
 }
 
 // openHere takes the calling thread into a mount namespace of its own.

@@ -256,7 +256,10 @@ func (m *Mount) sourceName() string {
 func (m *Mount) dropVolatile(data []string) {
 	for _, o := range data {
 		if o == "volatile" {
-			os.Remove(filepath.Join(m.Work, "work/incompat/volatile"))
+			mark := filepath.Join(m.Work, "work/incompat/volatile")
+			if os.Remove(filepath.Join(mark, "dirty")) == nil {
+				os.Remove(mark)
+			}
 			return
 		}
 	}
