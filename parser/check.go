@@ -23,13 +23,13 @@ func checkChmod(s string) error {
 }
 
 // ownerByName says whether a --chown names a user or a group that only the
-// image's own files can turn into a number.
+// image's own files can turn into a number; root is 0 everywhere.
 func ownerByName(chown string) bool {
 	for _, part := range strings.SplitN(chown, ":", 2) {
-		if part == "" {
+		if part == "" || part == "root" {
 			continue
 		}
-		if n, err := strconv.ParseUint(part, 10, 32); err != nil || n > 1<<31-1 {
+		if _, err := strconv.ParseInt(part, 10, 32); err != nil {
 			return true
 		}
 	}

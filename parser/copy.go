@@ -15,7 +15,10 @@ func (w *walker) copy(c *instructions.CopyCommand, step *Step) error {
 	a := &Copy{From: ContextInput{}, Chown: c.Chown, Chmod: c.Chmod, Link: c.Link, Parents: c.Parents, Exclude: c.ExcludePatterns}
 	if c.From != "" {
 		var err error
-		if a.From, err = w.source(c.From, true); err != nil {
+		if a.From, err = w.plan.copySource(c.From); err != nil {
+			return err
+		}
+		if err := w.mayUse(a.From, c.From); err != nil {
 			return err
 		}
 	}
@@ -89,6 +92,7 @@ func (w *walker) transfer(a *Copy, p instructions.SourcesAndDest, loc []bkparser
 	if a.Dest, err = resolvePath(w.state.dir, dest, w.os(), true); err != nil {
 		return err
 	}
+	a.Dest = cleanDest(a.Dest)
 	if a.Link && a.Chown != "" && ownerByName(a.Chown) {
 		return fmt.Errorf("--chown=%s: user and group names can't be resolved when used with --link, use numeric uid[:gid] instead", a.Chown)
 	}

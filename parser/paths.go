@@ -49,6 +49,21 @@ func resolvePath(dir, p, os string, keepSlash bool) (string, error) {
 	return p, nil
 }
 
+// cleanDest shortens an absolute path but keeps the trailing "/" or "/." that
+// makes the destination of a COPY a directory.
+func cleanDest(p string) string {
+	clean := path.Clean(p)
+	switch {
+	case strings.HasSuffix(p, "/") && clean != "/":
+		clean += "/"
+	case strings.HasSuffix(p, "/.") && clean == "/":
+		clean += "."
+	case strings.HasSuffix(p, "/."):
+		clean += "/."
+	}
+	return clean
+}
+
 func isAbs(p, os string) bool {
 	p, err := dropDrive(p, os, false)
 	return err == nil && path.IsAbs(p)

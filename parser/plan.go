@@ -93,7 +93,9 @@ type Stage struct {
 	nodes    []*bkparser.Node
 	commands []instructions.Command
 	triggers []string // ONBUILD expressions of this stage, for those based on it
-	final    atomic.Pointer[state]
+	// triggerErr is what is wrong with the triggers of the base.
+	triggerErr error
+	final      atomic.Pointer[state]
 }
 
 // Plan chooses the stages that the target needs. The error is an *Error.
@@ -334,13 +336,9 @@ func (s *Stage) setBase() error {
 		s.Base, s.Platform = Scratch{}, p.platform
 		return nil
 	}
-	in, err := p.imageInput(s.baseName, s.Platform)
-	if err != nil {
-		// Only a stage that is built needs a proper name; prune looks again.
-		in = ImageInput{Ref: s.baseName, Platform: s.Platform}
-	}
-	s.Base = in
-	return nil
+	var err error
+	s.Base, err = p.imageInput(s.baseName, s.Platform)
+	return err
 }
 
 // imageInput is what a name stands for that is no stage.
@@ -442,14 +440,16 @@ func (p *Plan) Similar(name string) string {
 // in this file included.
 func (s *Stage) findNeeds() error {
 	if in, ok := s.Base.(StageInput); ok {
-		s.need(in.Stage)
+		s.need(in)
 		for _, t := range in.Stage.triggers {
 			c, err := parseTrigger(t, s.Range)
 			if err == nil {
 				err = s.needSources(c)
 			}
 			if err != nil {
-				return s.plan.file.fail(s.Range, err)
+				// Only matters when the stage is built.
+				s.triggerErr = s.plan.file.fail(s.Range, err)
+				break
 			}
 		}
 	}
@@ -464,30 +464,38 @@ func (s *Stage) findNeeds() error {
 func (s *Stage) needSources(c instructions.Command) error {
 	switch c := c.(type) {
 	case *instructions.CopyCommand:
-		other, err := s.plan.copySource(c.From)
+		if c.From == "" {
+			return nil
+		}
+		in, err := s.plan.copySource(c.From)
 		if err != nil {
 			return err
 		}
-		s.need(other)
+		s.need(in)
 	case *instructions.RunCommand:
 		for _, m := range instructions.GetMounts(c) {
-			s.need(s.plan.byName[strings.ToLower(m.From)])
+			if m.From == "" {
+				continue
+			}
+			in, err := s.plan.source(m.From)
+			if err != nil {
+				return err
+			}
+			s.need(in)
 		}
 	}
 	return nil
 }
 
-func (s *Stage) need(other *Stage) {
-	if other != nil && !slices.Contains(s.Needs, other) {
-		s.Needs = append(s.Needs, other)
+func (s *Stage) need(in Input) {
+	if in, ok := in.(StageInput); ok && !slices.Contains(s.Needs, in.Stage) {
+		s.Needs = append(s.Needs, in.Stage)
 	}
 }
 
-// copySource finds the stage of a --from; nil when it names something else.
-func (p *Plan) copySource(from string) (*Stage, error) {
-	if from == "" {
-		return nil, nil
-	}
+// copySource is what the --from of a COPY names; unlike a mount it can say the
+// index of a stage.
+func (p *Plan) copySource(from string) (Input, error) {
 	word, _, err := shell.NewLex(p.file.escape).ProcessWord(from, env{})
 	if err != nil {
 		return nil, err
@@ -499,9 +507,20 @@ func (p *Plan) copySource(from string) (*Stage, error) {
 		if i < 0 || i >= len(p.all) {
 			return nil, fmt.Errorf("invalid stage index %d", i)
 		}
-		return p.all[i], nil
+		return StageInput{p.all[i]}, nil
 	}
-	return p.byName[strings.ToLower(from)], nil
+	return p.source(from)
+}
+
+// source is what a name stands for: a stage, nothing, a context or an image.
+func (p *Plan) source(from string) (Input, error) {
+	if s, ok := p.byName[strings.ToLower(from)]; ok {
+		return StageInput{s}, nil
+	}
+	if from == "scratch" {
+		return Scratch{}, nil
+	}
+	return p.imageInput(from, p.platform)
 }
 
 // checkCycles refuses stages that need themselves, directly or through others.
@@ -586,10 +605,8 @@ func (p *Plan) prune() error {
 
 // checkInputs holds for stages that are built: the rest may be wrong.
 func (s *Stage) checkInputs() error {
-	if in, ok := s.Base.(ImageInput); ok {
-		if _, err := s.plan.imageInput(in.Ref, in.Platform); err != nil {
-			return s.plan.file.fail(s.Range, err)
-		}
+	if s.triggerErr != nil {
+		return s.triggerErr
 	}
 	for _, n := range s.Needs {
 		if err := s.mayUse(n, n.label()); err != nil {
@@ -604,6 +621,13 @@ func (s *Stage) mayUse(other *Stage, as string) error {
 		return nil
 	}
 	return fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q", as, s.label())
+}
+
+// Resolved tells the rules what platform an image turned out to have that a
+// step takes files from. Bases of stages need no call.
+func (p *Plan) Resolved(in ImageInput, at Range, got ocispec.Platform) {
+	loc := []bkparser.Range{{Start: bkparser.Position{Line: at.Start}, End: bkparser.Position{Line: at.End}}}
+	p.lint.scope(nil).basePlatform(in.Ref, in.Platform, got, loc)
 }
 
 // Warnings gives what the lint rules have found so far, each finding once,

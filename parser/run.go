@@ -218,14 +218,13 @@ func (w *walker) fileMount(m *instructions.Mount, rm *RunMount) error {
 	if m.From == "" {
 		return nil
 	}
-	in, err := w.source(m.From, false)
-	if err != nil {
-		if _, ok := in.(StageInput); ok {
-			return fmt.Errorf("cannot mount from stage %q to %q, stage needs to be defined before current command", m.From, m.Target)
-		}
+	var err error
+	if rm.From, err = w.plan.source(m.From); err != nil {
 		return err
 	}
-	rm.From = in
+	if w.mayUse(rm.From, m.From) != nil {
+		return fmt.Errorf("cannot mount from stage %q to %q, stage needs to be defined before current command", m.From, m.Target)
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -293,7 +294,7 @@ func (w *walker) workdir(c *instructions.WorkdirCommand, step *Step) error {
 	step.Name = upperFirst(w.display(w.lex, step.Text, st.env))
 	step.History = "WORKDIR " + st.dir
 	if st.dir != "/" {
-		step.Action = &Mkdir{Path: st.dir, User: st.img.Config.User}
+		step.Action = &Mkdir{Path: path.Clean(st.dir), User: st.img.Config.User}
 	}
 	return nil
 }
@@ -384,25 +385,13 @@ func upperFirst(s string) string {
 	return strings.ToUpper(word) + " " + rest
 }
 
-// source finds what a --from or a mount's from names while steps are walked.
-// Triggers of an image get here without having been looked at before.
-func (w *walker) source(from string, index bool) (Input, error) {
-	var s *Stage
-	if index {
-		var err error
-		if s, err = w.plan.copySource(from); err != nil {
-			return nil, err
-		}
-	} else {
-		s = w.plan.byName[strings.ToLower(from)]
+// mayUse holds for triggers of an image as well, which nobody has looked at
+// before.
+func (w *walker) mayUse(in Input, as string) error {
+	if in, ok := in.(StageInput); ok {
+		return w.stage.mayUse(in.Stage, as)
 	}
-	if s != nil {
-		return StageInput{s}, w.stage.mayUse(s, from)
-	}
-	if from == "scratch" {
-		return Scratch{}, nil
-	}
-	return w.plan.imageInput(from, w.plan.platform)
+	return nil
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
