@@ -140,6 +140,9 @@ func (m *matching) file(rel []byte, s sum) {
 
 // fileSum returns what is in a regular file, from the index or by reading it. m.st becomes what fstat(2) says of it.
 func (m *matching) fileSum(dir int, name *byte, at where) (sum, error) {
+	if m.list {
+		return sum{}, nil
+	}
 	if s, ok := m.t.index.lookup(&m.st); ok {
 		return s, nil
 	}
@@ -178,6 +181,9 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, error) {
 
 // directorySum returns the extended attributes of an open directory, which m.st describes.
 func (m *matching) directorySum(fd int, at where) (sum, error) {
+	if m.list {
+		return sum{}, nil
+	}
 	if s, ok := m.t.index.lookup(&m.st); ok {
 		return s, nil
 	}

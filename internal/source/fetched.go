@@ -2,9 +2,14 @@ package source
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
+
+const regular = unix.S_IFREG
 
 // Fetched is the content of a Remote, as a directory on this machine.
 type Fetched struct {
@@ -16,6 +21,19 @@ type Fetched struct {
 	temp string
 }
 
+// newFetched makes a temporary directory.
+func newFetched(tempDir string) (*Fetched, error) {
+	temp, err := os.MkdirTemp(tempDir, "layerbuild-source-")
+	if err != nil {
+		return nil, fmt.Errorf("make a temporary directory: %w", err)
+	}
+	f := &Fetched{temp: temp}
+	if f.Dir, err = os.Open(temp); err != nil {
+		return nil, errors.Join(err, os.Remove(temp))
+	}
+	return f, nil
+}
+
 // Close closes the directory and removes it.
 func (f *Fetched) Close() error {
 	err := f.Dir.Close()
@@ -25,7 +43,7 @@ func (f *Fetched) Close() error {
 	return err
 }
 
-// removeTemp removes a temporary directory with directories in it that may not be writable.
+// removeTemp removes a temporary directory, also where directories in it may not be written.
 func removeTemp(dir string) error {
 	if err := os.RemoveAll(dir); err == nil {
 		return nil
@@ -35,9 +53,9 @@ func removeTemp(dir string) error {
 		return err
 	}
 	defer root.Close()
-	_ = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+	_ = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, _ error) error {
 		if d != nil && d.IsDir() {
-			_ = root.Chmod(name, 0o700)
+			return root.Chmod(name, 0o700)
 		}
 		return nil
 	})

@@ -23,6 +23,8 @@ type matching struct {
 	ctx     context.Context
 	keep    bool // owners count
 	parents bool
+	plain   bool // no pattern has wildcards
+	list    bool // contents do not count
 	exclude *matcher
 
 	out   Match
@@ -54,7 +56,7 @@ func (t *Tree) newMatching(ctx context.Context, q Query) (*matching, error) {
 		return nil, fmt.Errorf("read --exclude: %w", err)
 	}
 	return &matching{
-		t: t, ctx: ctx, keep: q.KeepOwner, parents: q.Parents, exclude: exclude,
+		t: t, ctx: ctx, keep: q.KeepOwner, parents: q.Parents, plain: q.Literal, exclude: exclude,
 		links: map[[2]uint64]uint64{},
 		hash:  sha256.New(),
 		rec:   append(make([]byte, 0, recordChunk+1024), digestVersion...),
@@ -74,7 +76,7 @@ func (m *matching) pattern(p string) error {
 		return m.parentsPattern(p)
 	}
 	name := path.Join("/", p)[1:]
-	if !hasWildcards(name) {
+	if m.plain || !hasWildcards(name) {
 		return m.literal(name)
 	}
 	before := len(m.out.Items)
@@ -104,7 +106,7 @@ func hasWildcards(p string) bool {
 // literal takes a name without wildcards. Backslashes in it may be part of the name, or there to escape wildcards.
 func (m *matching) literal(name string) error {
 	at, err := m.t.resolve(name)
-	if errors.Is(err, ErrNotFound) && strings.Contains(name, `\`) {
+	if errors.Is(err, ErrNotFound) && !m.plain && strings.Contains(name, `\`) {
 		if at2, err2 := m.t.resolve(unescape(name)); err2 == nil {
 			name, at, err = unescape(name), at2, nil
 		}
@@ -128,6 +130,11 @@ func unescape(p string) string {
 		b.WriteByte(p[i])
 	}
 	return b.String()
+}
+
+// escape is the opposite of unescape.
+func escape(p string) string {
+	return strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`).Replace(p)
 }
 
 // item adds what is at a place, and tells whether anything there counts.
@@ -335,6 +342,9 @@ func (m *matching) parentsPattern(p string) error {
 		base, rest = "", p
 	}
 	base, rest = path.Join("/", base)[1:], path.Join("/", rest)[1:]
+	if m.plain {
+		rest = escape(rest)
+	}
 	var include *matcher
 	if rest != "" {
 		var err error
@@ -356,7 +366,7 @@ func (m *matching) parentsPattern(p string) error {
 		}
 		return nil
 	}
-	if hasWildcards(base) {
+	if !m.plain && hasWildcards(base) {
 		if err := m.parentsBases(base, below); err != nil {
 			return err
 		}
@@ -372,11 +382,11 @@ func (m *matching) parentsPattern(p string) error {
 	if entries > 0 {
 		return nil
 	}
-	if hasWildcards(base) || hasWildcards(rest) {
+	if !m.plain && (hasWildcards(base) || hasWildcards(rest)) {
 		m.out.Unmatched = append(m.out.Unmatched, p)
 		return nil
 	}
-	return m.parentsMissing(path.Join(base, rest))
+	return m.parentsMissing(path.Join(base, unescape(rest)))
 }
 
 // notException escapes what would make the pattern one that takes back.

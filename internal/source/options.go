@@ -69,8 +69,10 @@ type GitOptions struct {
 	KeepGitDir bool
 	// Checksum is the commit, or the beginning of it, that the reference must lead to; "" accepts any.
 	Checksum string
-	// CommitTime gives the files the commit's time instead of that of the checkout.
+	// CommitTime gives the files the commit's time instead of that of the checkout, unless the URL says mtime=checkout.
 	CommitTime bool
 	// SSHAuthSock is the agent's socket for ssh URLs; "" is SSH_AUTH_SOCK of the environment.
 	SSHAuthSock string
+	// Authorization returns the Authorization header for a host, "" for none; nil: none for all.
+	Authorization func(host string) string
 }

@@ -22,6 +22,8 @@ type Query struct {
 	Exclude []string
 	// Parents keeps the directories of a source's name, from the root or from the pivot "/./" on.
 	Parents bool
+	// Literal takes Patterns for names: no character in them is a wildcard. For the sources of mounts.
+	Literal bool
 	// KeepOwner puts the owners of the files into the digest: for trees whose owners are copied (--from).
 	KeepOwner bool
 }
@@ -109,10 +111,13 @@ func KeepXattr(name string) bool {
 	return name == "security.capability"
 }
 
-// Remote is a source on another machine whose content is known by a key before it is fetched.
+// Remote is a source on another machine whose content is known by a key before it is fetched: a *Download or a
+// *Repository.
 type Remote interface {
 	// Key names the content as it will be copied. It is known without fetching wherever possible.
 	Key() digest.Digest
 	// Fetch brings the content here. The caller closes what it returns.
 	Fetch(ctx context.Context) (*Fetched, error)
+	// Close gives up what is here already and was not fetched. It is to be called in any case.
+	Close() error
 }

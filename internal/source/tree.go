@@ -68,6 +68,30 @@ func (t *Tree) Match(ctx context.Context, q Query) (*Match, error) {
 	return m.result(), nil
 }
 
+// Close writes what was learned of the files, where that is kept, and has not been written before.
+func (t *Tree) Close() error {
+	t.turn <- struct{}{}
+	defer func() { <-t.turn }()
+	return t.index.save()
+}
+
+// listAll lists what is in a directory without reading any file.
+func listAll(ctx context.Context, dir *os.File) ([]Item, error) {
+	t, err := NewTree(dir, TreeOptions{})
+	if err != nil {
+		return nil, err
+	}
+	m, err := t.newMatching(ctx, Query{})
+	if err != nil {
+		return nil, err
+	}
+	m.list = true
+	if err := m.literal(""); err != nil {
+		return nil, err
+	}
+	return m.out.Items, nil
+}
+
 // place is where a name led: a path in the tree without links in it.
 type place struct {
 	path string // "." is the tree's directory

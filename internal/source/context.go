@@ -1,0 +1,417 @@
+package source
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/safepath"
+	"github.com/layerbuild/layerbuild/internal/unpack"
+)
+
+// Context is an open build context.
+type Context struct {
+	// Name is what it was opened as, without a password.
+	Name string
+	// Commit is the commit, for a git repository.
+	Commit string
+
+	tree    *Tree
+	dir     *os.File
+	fetched *Fetched // nil for a directory of this machine
+	o       Options
+
+	dockerfile []byte // where the context came with it, or it was read from standard input
+	display    string
+}
+
+// maxDockerfile is how long a Dockerfile or an ignore file can be. Somebody named the wrong file if it is longer.
+const maxDockerfile = 16 << 20
+
+// Open opens a build context: a directory, an archive, an http URL of an archive or of a Dockerfile, a git URL, or "-"
+// for an archive or a Dockerfile on standard input. With a Dockerfile for a context the files are none. The caller
+// closes it.
+//
+// Ignore files are read for directories of this machine only, as docker build does: what is fetched is what was asked
+// for.
+func Open(ctx context.Context, name string, o Options) (*Context, error) {
+	c := &Context{Name: redact(name), o: o}
+	if err := c.open(ctx, name); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Context) open(ctx context.Context, name string) error {
+	if name == "-" {
+		if c.o.Stdin == nil {
+			return errors.New(`the build context "-" is standard input, and there is none`)
+		}
+		if c.o.Dockerfile == "-" {
+			return errors.New("the build context and the Dockerfile cannot both be standard input")
+		}
+		return c.stream(ctx, c.o.Stdin, "-", "standard input")
+	}
+	info, err := os.Stat(name)
+	switch {
+	case err == nil && info.IsDir():
+		return c.local(name)
+	case err == nil:
+		return c.archive(ctx, name)
+	}
+	if u, gitErr := ParseGit(name); gitErr == nil {
+		return c.git(ctx, u)
+	} else if !errors.Is(gitErr, ErrNotGit) {
+		return gitErr
+	}
+	if isHTTP(name) {
+		return c.http(ctx, name)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("build context %q: no such directory", name)
+	}
+	return fmt.Errorf("build context %q: %w", name, plain(err))
+}
+
+func isHTTP(name string) bool {
+	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
+}
+
+// local opens a directory of this machine.
+func (c *Context) local(name string) (err error) {
+	if c.dir, err = os.Open(name); err != nil {
+		return fmt.Errorf("build context %q: %w", name, plain(err))
+	}
+	to := TreeOptions{IgnoreName: ".dockerignore"}
+	if !c.o.NoIgnore {
+		if to.Ignore, to.IgnoreName, err = c.ignore(name); err != nil {
+			return err
+		}
+	}
+	if c.o.IndexDir != "" {
+		if to.IndexFile, err = indexFile(c.o.IndexDir, name); err != nil {
+			return err
+		}
+	}
+	c.tree, err = NewTree(c.dir, to)
+	return err
+}
+
+// indexFile returns the name of a directory's index. What is in the index does not depend on the name; it only keeps
+// contexts apart, so that each index stays small.
+func indexFile(dir, name string) (string, error) {
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.Sum256([]byte(abs))
+	return filepath.Join(dir, hex.EncodeToString(h[:16])), nil
+}
+
+// ignore reads the ignore file: the Dockerfile's own, or that of the directory.
+func (c *Context) ignore(dir string) (lines []string, name string, err error) {
+	if file := c.o.Dockerfile; file != "-" && !isHTTP(file) {
+		own := c.hostDockerfile(dir) + ".dockerignore"
+		b, err := readHostFile(own)
+		if err == nil {
+			lines, err := ReadIgnore(own, bytes.NewReader(b))
+			return lines, own, err
+		}
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			return nil, "", fmt.Errorf("read %s: %w", own, plain(err))
+		}
+	}
+	const usual = ".dockerignore"
+	b, err := c.readInside(usual)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, usual, nil
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("read %s: %w", usual, plain(err))
+	}
+	lines, err = ReadIgnore(usual, bytes.NewReader(b))
+	return lines, usual, err
+}
+
+// hostDockerfile returns where the Dockerfile is on this machine: where -f says, seen from the working directory, or
+// else from the context.
+func (c *Context) hostDockerfile(dir string) string {
+	name := c.o.Dockerfile
+	if name == "" {
+		return filepath.Join(dir, "Dockerfile")
+	}
+	if _, err := os.Stat(name); err == nil || filepath.IsAbs(name) {
+		return name
+	}
+	if inside := filepath.Join(dir, name); exists(inside) {
+		return inside
+	}
+	return name
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
+
+// archive opens an archive file of this machine.
+func (c *Context) archive(ctx context.Context, name string) error {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("build context %q: %w", name, plain(err))
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return errors.Join(err, fmt.Errorf("build context %q is neither a directory nor an archive", name))
+	}
+	return c.unpackFrom(ctx, bufio.NewReader(f), "build context "+name)
+}
+
+// stream takes an archive or a Dockerfile from a stream.
+func (c *Context) stream(ctx context.Context, r io.Reader, display, what string) error {
+	in := bufio.NewReaderSize(r, 64<<10)
+	head, err := in.Peek(1024)
+	if err != nil && err != io.EOF {
+		return fmt.Errorf("read %s: %w", what, err)
+	}
+	if isArchive(head) {
+		return c.unpackFrom(ctx, in, what)
+	}
+	b, err := readLimited(in)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", what, err)
+	}
+	c.dockerfile, c.display = b, display
+	return c.temporary()
+}
+
+// isArchive tells whether a stream that begins with head is an archive rather than text.
+func isArchive(head []byte) bool {
+	return unpack.Detect(head) != unpack.None || unpack.IsTar(head)
+}
+
+// temporary makes an empty directory the context.
+func (c *Context) temporary() (err error) {
+	if c.fetched, err = newFetched(c.o.TempDir); err != nil {
+		return err
+	}
+	c.tree, err = NewTree(c.fetched.Dir, TreeOptions{})
+	return err
+}
+
+// unpackFrom makes the context of an archive.
+func (c *Context) unpackFrom(ctx context.Context, r io.Reader, what string) error {
+	plain, _, err := unpack.Decompress(r)
+	if err != nil {
+		return fmt.Errorf("unpack %s: %w", what, err)
+	}
+	defer plain.Close()
+	if err := c.temporary(); err != nil {
+		return err
+	}
+	_, err = unpack.Tar(ctx, plain, int(c.fetched.Dir.Fd()), unpack.Options{
+		// Owners from a context are not copied, and what this machine cannot make is nothing that a build could copy.
+		Owner:    &unpack.Owner{UID: os.Geteuid(), GID: os.Getegid()},
+		SkipRoot: true,
+		OnSkip:   func(string, string, error) {},
+	})
+	if err != nil {
+		return fmt.Errorf("unpack %s: %w", what, err)
+	}
+	return nil
+}
+
+// git makes the context of a repository.
+func (c *Context) git(ctx context.Context, u *GitURL) error {
+	o := c.o.Git
+	if o.TempDir == "" {
+		o.TempDir = c.o.TempDir
+	}
+	r, err := openRepository(ctx, u, o)
+	if err != nil {
+		return err
+	}
+	c.Commit = r.Commit
+	if c.fetched, err = r.Fetch(ctx); err != nil {
+		return err
+	}
+	c.tree, err = NewTree(c.fetched.Dir, TreeOptions{})
+	return err
+}
+
+// http makes the context of an archive or a Dockerfile at a URL.
+func (c *Context) http(ctx context.Context, address string) error {
+	f, err := c.download(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	file, err := os.Open(filepath.Join(f.temp, f.Items[0].Path))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return c.stream(ctx, file, c.Name, c.Name)
+}
+
+// download gets a file that is needed whatever is known of it.
+func (c *Context) download(ctx context.Context, address string) (*Fetched, error) {
+	o := c.o.HTTP
+	o.Store = nil
+	if o.TempDir == "" {
+		o.TempDir = c.o.TempDir
+	}
+	d, err := HTTP(ctx, address, o)
+	if err != nil {
+		return nil, err
+	}
+	return d.Fetch(ctx)
+}
+
+// Tree returns the context's files.
+func (c *Context) Tree() *Tree { return c.tree }
+
+// ReadDockerfile returns the Dockerfile, and what it is called in messages. It need not be in the context's tree: it may
+// be ignored, come from standard input, or be anywhere on this machine. One that is missing is fs.ErrNotExist.
+func (c *Context) ReadDockerfile(ctx context.Context) (string, []byte, error) {
+	name := c.o.Dockerfile
+	switch {
+	case name == "-":
+		if c.o.Stdin == nil {
+			return "", nil, errors.New(`the Dockerfile "-" is standard input, and there is none`)
+		}
+		if c.dockerfile == nil {
+			b, err := readLimited(c.o.Stdin)
+			if err != nil {
+				return "", nil, fmt.Errorf("read the Dockerfile from standard input: %w", err)
+			}
+			c.dockerfile = b
+		}
+		return "-", c.dockerfile, nil
+	case isHTTP(name):
+		return c.remoteDockerfile(ctx, name)
+	case c.dockerfile != nil && name != "":
+		return "", nil, fmt.Errorf("the build context %s is a Dockerfile, so there can be no other (%s)", c.Name, name)
+	case c.dockerfile != nil:
+		return c.display, c.dockerfile, nil
+	case c.fetched == nil:
+		return c.localDockerfile()
+	}
+	return c.insideDockerfile(name)
+}
+
+func (c *Context) remoteDockerfile(ctx context.Context, address string) (string, []byte, error) {
+	f, err := c.download(ctx, address)
+	if err != nil {
+		return "", nil, err
+	}
+	defer f.Close()
+	b, err := readHostFile(filepath.Join(f.temp, f.Items[0].Path))
+	return redact(address), b, err
+}
+
+// localDockerfile reads it from this machine. The user who names it may read it wherever its links lead.
+func (c *Context) localDockerfile() (string, []byte, error) {
+	name := c.hostDockerfile(c.dir.Name())
+	display := c.o.Dockerfile
+	if display == "" {
+		display = "Dockerfile"
+	}
+	b, err := readHostFile(name)
+	if errors.Is(err, fs.ErrNotExist) && filepath.Base(name) == "Dockerfile" {
+		if b, err := readHostFile(filepath.Join(filepath.Dir(name), "dockerfile")); err == nil {
+			return filepath.Join(filepath.Dir(display), "dockerfile"), b, nil
+		}
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("read the Dockerfile %s: %w", name, plain(err))
+	}
+	return display, b, nil
+}
+
+// insideDockerfile reads it from what was fetched, whose links do not lead out.
+func (c *Context) insideDockerfile(name string) (string, []byte, error) {
+	if name == "" {
+		name = "Dockerfile"
+	}
+	b, err := c.readInside(name)
+	if errors.Is(err, fs.ErrNotExist) && path.Base(name) == "Dockerfile" {
+		lower := path.Join(path.Dir(name), "dockerfile")
+		if b, err := c.readInside(lower); err == nil {
+			return lower, b, nil
+		}
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("read the Dockerfile %s in %s: %w", name, c.Name, plain(err))
+	}
+	return name, b, nil
+}
+
+// readInside reads a file in the context as if the context were the root directory.
+func (c *Context) readInside(name string) ([]byte, error) {
+	dir := c.dir
+	if dir == nil {
+		dir = c.fetched.Dir
+	}
+	fd, err := safepath.InRoot(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return readFile(os.NewFile(uintptr(fd), name))
+}
+
+func readHostFile(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return readFile(f)
+}
+
+// readFile reads a text file and closes it. A pipe is one too: -f <(…).
+func readFile(f *os.File) ([]byte, error) {
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, unix.EISDIR
+	}
+	return readLimited(f)
+}
+
+func readLimited(r io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxDockerfile+1))
+	if err == nil && len(b) > maxDockerfile {
+		err = fmt.Errorf("it is longer than %d MiB", maxDockerfile>>20)
+	}
+	return b, err
+}
+
+// Close closes the context and removes what was fetched for it.
+func (c *Context) Close() error {
+	var err error
+	if c.tree != nil {
+		err = c.tree.Close()
+	}
+	if c.dir != nil {
+		err = errors.Join(err, c.dir.Close())
+	}
+	if c.fetched != nil {
+		err = errors.Join(err, c.fetched.Close())
+	}
+	return err
+}

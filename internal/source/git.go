@@ -1,0 +1,451 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/safepath"
+)
+
+// Repository is a commit of a git repository.
+type Repository struct {
+	// URL is what was asked for.
+	URL *GitURL
+	// Commit is the commit that it leads to, in full. For an annotated tag it is the commit that the tag is of.
+	Commit string
+
+	o      GitOptions
+	ref    string // refs/heads/… or refs/tags/…, or the commit
+	object string // what ref leads to: Commit, or the tag object
+	keep   bool
+}
+
+// Git finds out what commit a git URL leads to.
+func Git(ctx context.Context, address string, o GitOptions) (*Repository, error) {
+	u, err := ParseGit(address)
+	if err != nil {
+		return nil, err
+	}
+	return openRepository(ctx, u, o)
+}
+
+func openRepository(ctx context.Context, u *GitURL, o GitOptions) (*Repository, error) {
+	r := &Repository{URL: u, o: o, keep: o.KeepGitDir || u.KeepGitDir != nil && *u.KeepGitDir}
+	want := o.Checksum
+	if want != "" && u.Commit != "" && want != u.Commit {
+		return nil, fmt.Errorf("git %s: the commit is given as %s and as %s", redact(u.Remote), want, u.Commit)
+	}
+	if want == "" {
+		want = u.Commit
+	}
+	if want != "" && !hexRegexp.MatchString(want) {
+		return nil, fmt.Errorf("git %s: %q is not a commit", redact(u.Remote), want)
+	}
+	switch {
+	case isCommit(u.Ref):
+		r.ref, r.object, r.Commit = u.Ref, u.Ref, u.Ref
+	case u.FetchByCommit && !isCommit(want):
+		return nil, fmt.Errorf("git %s: fetch-by-commit needs a commit in full", redact(u.Remote))
+	case u.FetchByCommit:
+		r.ref, r.object, r.Commit = want, want, want
+	default:
+		if err := r.resolve(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if want != "" && !strings.HasPrefix(r.Commit, want) && !strings.HasPrefix(r.object, want) {
+		return nil, fmt.Errorf("git %s: %s is at commit %s, not %s", redact(u.Remote), r.ref, r.Commit, want)
+	}
+	return r, nil
+}
+
+var (
+	hexRegexp    = regexp.MustCompile(`^[0-9a-f]+$`)
+	symrefRegexp = regexp.MustCompile(`(?m)^ref: (refs/heads/\S+)\s+HEAD$`)
+)
+
+// isCommit tells whether a reference is a commit's name in full, of either of git's hashes.
+func isCommit(ref string) bool {
+	return (len(ref) == 40 || len(ref) == 64) && hexRegexp.MatchString(ref)
+}
+
+// resolve asks the remote where the reference leads.
+func (r *Repository) resolve(ctx context.Context) error {
+	g := r.git("")
+	ref := r.URL.Ref
+	if ref == "" {
+		out, err := g.run(ctx, "ls-remote", "--symref", "--", r.URL.Remote, "HEAD")
+		if err != nil {
+			return err
+		}
+		m := symrefRegexp.FindStringSubmatch(out)
+		if m == nil {
+			return fmt.Errorf("git %s: the repository has no default branch", redact(r.URL.Remote))
+		}
+		ref = m[1]
+	}
+	out, err := g.run(ctx, "ls-remote", "--", r.URL.Remote, ref, ref+"^{}")
+	if err != nil {
+		return err
+	}
+	found := map[string]string{}
+	for line := range strings.Lines(out) {
+		if object, name, ok := strings.Cut(strings.TrimSpace(line), "\t"); ok && isCommit(object) {
+			found[name] = object
+		}
+	}
+	// A branch wins over a tag of the same name, as in git checkout.
+	for _, name := range []string{
+		"refs/" + strings.TrimPrefix(ref, "refs/"),
+		"refs/heads/" + strings.TrimPrefix(ref, "refs/heads/"),
+		"refs/tags/" + strings.TrimPrefix(ref, "refs/tags/"),
+	} {
+		if object := found[name]; object != "" {
+			r.ref, r.object, r.Commit = name, object, object
+			if commit := found[name+"^{}"]; commit != "" {
+				r.Commit = commit
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("git %s: there is no branch or tag %q", redact(r.URL.Remote), ref)
+}
+
+// Key names the commit and what of it is taken.
+func (r *Repository) Key() digest.Digest {
+	key := []any{"git", r.Commit, r.URL.Subdir, r.submodules(), r.commitTime()}
+	if r.keep {
+		key = append(key, r.object, r.ref, redact(r.URL.Remote))
+	}
+	b, err := json.Marshal(key)
+	if err != nil {
+		panic(err) // strings and booleans
+	}
+	return digest.FromBytes(b)
+}
+
+func (r *Repository) submodules() bool { return r.URL.Submodules == nil || *r.URL.Submodules }
+
+func (r *Repository) commitTime() bool {
+	return r.URL.MTime == "commit" || r.URL.MTime == "" && r.o.CommitTime
+}
+
+// Close does nothing; nothing is here before Fetch.
+func (r *Repository) Close() error { return nil }
+
+// Fetch fetches the commit and checks it out.
+func (r *Repository) Fetch(ctx context.Context) (_ *Fetched, err error) {
+	f, err := newFetched(r.o.TempDir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	tree, gitDir := filepath.Join(f.temp, "tree"), filepath.Join(f.temp, "git")
+	keep := r.keep && r.URL.Subdir == ""
+	if keep {
+		gitDir = filepath.Join(tree, ".git")
+	}
+	// Everything in it is as readable as git makes it with the usual umask, whatever ours is.
+	for _, dir := range []string{tree, gitDir} {
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.checkout(ctx, tree, gitDir); err != nil {
+		return nil, err
+	}
+	if keep {
+		err = r.cleanGitDir(ctx, tree, gitDir)
+	} else {
+		err = removeGitFiles(tree)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.commitTime() {
+		if err := r.setTimes(ctx, tree, gitDir); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.Dir.Close(); err != nil {
+		return nil, err
+	}
+	if f.Dir, err = r.openSubdir(tree); err != nil {
+		f.Dir, _ = os.Open(f.temp)
+		return nil, err
+	}
+	f.Items, err = listAll(ctx, f.Dir)
+	return f, err
+}
+
+// checkout fetches what is needed, and nothing more where the server lets it be, and fills tree.
+func (r *Repository) checkout(ctx context.Context, tree, gitDir string) error {
+	g := r.git(tree)
+	g.gitDir = gitDir
+	init := []string{"-c", "init.defaultBranch=master", "init", "-q", "--template="}
+	if len(r.object) == 64 {
+		init = append(init, "--object-format=sha256")
+	}
+	if _, err := g.run(ctx, init...); err != nil {
+		return err
+	}
+	if _, err := g.run(ctx, "remote", "add", "--", "origin", r.URL.Remote); err != nil {
+		return err
+	}
+	if err := r.fetch(ctx, g); err != nil {
+		return err
+	}
+	if _, err := g.run(ctx, "checkout", "-q", "--force", "--detach", r.object+"^{commit}"); err != nil {
+		return err
+	}
+	if commit, err := g.run(ctx, "rev-parse", "HEAD"); err != nil {
+		return err
+	} else if strings.TrimSpace(commit) != r.Commit && !isCommit(r.ref) {
+		return fmt.Errorf("git %s: %s is of commit %s, not %s", redact(r.URL.Remote), r.ref, strings.TrimSpace(commit), r.Commit)
+	}
+	if !r.submodules() {
+		return nil
+	}
+	_, err := g.run(ctx, "submodule", "-q", "update", "--init", "--recursive", "--depth=1")
+	return err
+}
+
+// fetch brings r.object here: alone if possible, otherwise with all that the server has.
+func (r *Repository) fetch(ctx context.Context, g *git) error {
+	spec := r.object
+	if !isCommit(r.ref) {
+		spec = "+" + r.ref + ":" + r.ref
+	}
+	_, shallow := g.run(ctx, "fetch", "-q", "--update-head-ok", "--depth=1", "--no-tags", "--", "origin", spec)
+	if ctx.Err() != nil {
+		return shallow
+	}
+	if shallow == nil && r.has(ctx, g) {
+		return nil
+	}
+	// The server gives no single commits, or no shallow ones, or the branch has moved on since it was resolved.
+	if _, err := g.run(ctx, "fetch", "-q", "--update-head-ok", "--no-tags", "--", "origin", r.object); err == nil && r.has(ctx, g) {
+		return nil
+	}
+	if _, err := g.run(ctx, "fetch", "-q", "--update-head-ok", "--tags", "--", "origin", "+refs/heads/*:refs/remotes/origin/*"); err != nil {
+		return errors.Join(shallow, err)
+	}
+	if !r.has(ctx, g) {
+		return fmt.Errorf("git %s: there is no commit %s", redact(r.URL.Remote), r.object)
+	}
+	return nil
+}
+
+func (r *Repository) has(ctx context.Context, g *git) bool {
+	_, err := g.run(ctx, "cat-file", "-e", r.object+"^{commit}")
+	return err == nil
+}
+
+// cleanGitDir takes out of .git what is of this machine or this moment.
+func (r *Repository) cleanGitDir(ctx context.Context, tree, gitDir string) error {
+	g := r.git(tree)
+	g.gitDir = gitDir
+	remote := r.URL.Remote
+	if u, err := url.Parse(remote); err == nil && u.User != nil {
+		u.User = url.User(u.User.Username())
+		remote = u.String()
+	}
+	if _, err := g.run(ctx, "remote", "set-url", "--", "origin", remote); err != nil {
+		return err
+	}
+	if _, err := g.run(ctx, "reflog", "expire", "--all", "--expire=now"); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(gitDir, "FETCH_HEAD")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// removeGitFiles removes the files that tie submodules to their repositories, which stay here.
+func removeGitFiles(tree string) error {
+	root, err := os.OpenRoot(tree)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.Name() != ".git" {
+			return err
+		}
+		if err := root.RemoveAll(name); err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	})
+}
+
+// setTimes gives everything the time of the commit.
+func (r *Repository) setTimes(ctx context.Context, tree, gitDir string) error {
+	g := r.git(tree)
+	g.gitDir = gitDir
+	out, err := g.run(ctx, "log", "-1", "--format=%ct", "HEAD")
+	if err != nil {
+		return err
+	}
+	sec, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+	if err != nil {
+		return fmt.Errorf("git %s: the commit's time: %w", redact(r.URL.Remote), err)
+	}
+	at := []unix.Timespec{{Sec: sec}, {Sec: sec}}
+	var names []string
+	if err := filepath.WalkDir(tree, func(name string, _ fs.DirEntry, err error) error {
+		names = append(names, name)
+		return err
+	}); err != nil {
+		return err
+	}
+	for _, name := range slices.Backward(names) {
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, name, at, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return &os.PathError{Op: "utimensat", Path: name, Err: err}
+		}
+	}
+	return nil
+}
+
+// openSubdir opens the part of the tree that is asked for. No link may lead to it.
+func (r *Repository) openSubdir(tree string) (*os.File, error) {
+	dir, err := os.Open(tree)
+	if err != nil || r.URL.Subdir == "" {
+		return dir, err
+	}
+	defer dir.Close()
+	fd, err := safepath.NoLinks(int(dir.Fd()), r.URL.Subdir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("git %s: directory %q in commit %s: %w", redact(r.URL.Remote), r.URL.Subdir, r.Commit, plain(err))
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(tree, r.URL.Subdir)), nil
+}
+
+// git runs the git program so that nothing of this machine's configuration plays a part, and so that it asks nobody.
+type git struct {
+	o        GitOptions
+	remote   string
+	workTree string
+	gitDir   string
+}
+
+func (r *Repository) git(workTree string) *git {
+	return &git{o: r.o, remote: r.URL.Remote, workTree: workTree}
+}
+
+func (g *git) run(ctx context.Context, args ...string) (string, error) {
+	program := g.o.Git
+	if program == "" {
+		program = "git"
+	}
+	// A repository cannot make submodules of this machine's own repositories: file is for what the user names.
+	full := []string{"-c", "protocol.file.allow=user", "-c", "advice.detachedHead=false"}
+	if g.gitDir != "" {
+		full = append(full, "--git-dir", g.gitDir, "--work-tree", g.workTree)
+	}
+	cmd := exec.CommandContext(ctx, program, append(full, args...)...)
+	cmd.Dir = g.workTree
+	if cmd.Dir == "" {
+		cmd.Dir = "/"
+	}
+	cmd.Env = g.environ()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	// Without a terminal nothing can ask for a password, and the helpers that git starts end with it.
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
+	err := withUmask(0o022, cmd.Run)
+	switch {
+	case err == nil:
+		return stdout.String(), nil
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("git %s: %w", redact(g.remote), context.Cause(ctx))
+	case errors.Is(err, exec.ErrNotFound):
+		return "", fmt.Errorf("git %s: the program git is needed for this and is not installed", redact(g.remote))
+	}
+	message := strings.TrimSpace(strings.ReplaceAll(stderr.String(), g.remote, redact(g.remote)))
+	if message == "" {
+		message = err.Error()
+	}
+	return "", fmt.Errorf("git %s: %s", args[0], message)
+}
+
+// environ is all of the environment that git gets.
+func (g *git) environ() []string {
+	env := []string{
+		"HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_ATTR_NOSYSTEM=1",
+		"GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0",
+		"GIT_SSH_COMMAND=ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new",
+	}
+	for _, name := range []string{
+		"PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+		"SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "SSH_AUTH_SOCK",
+	} {
+		if v, ok := os.LookupEnv(name); ok && (name != "SSH_AUTH_SOCK" || g.o.SSHAuthSock == "") {
+			env = append(env, name+"="+v)
+		}
+	}
+	if g.o.SSHAuthSock != "" {
+		env = append(env, "SSH_AUTH_SOCK="+g.o.SSHAuthSock)
+	}
+	if g.o.Authorization == nil {
+		return env
+	}
+	scope, host := authScope(g.remote)
+	if header := g.o.Authorization(host); host != "" && header != "" {
+		// In the environment, because arguments are seen by everybody.
+		env = append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http."+scope+".extraheader", "GIT_CONFIG_VALUE_0=Authorization: "+header)
+	}
+	return env
+}
+
+// authScope returns for which URLs a header for remote is meant: those of the host alone.
+func authScope(remote string) (scope, host string) {
+	scheme, rest, ok := strings.Cut(remote, "://")
+	if !ok || scheme != "http" && scheme != "https" {
+		return "", ""
+	}
+	host, _, _ = strings.Cut(rest, "/")
+	host = host[strings.LastIndex(host, "@")+1:]
+	return scheme + "://" + host + "/", host
+}
+
+// withUmask calls f with another umask than that of the rest of the process: on a thread of its own, which is not used
+// again.
+func withUmask(mask int, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_FS); err == nil {
+			unix.Umask(mask)
+		}
+		done <- f()
+	}()
+	return <-done
+}

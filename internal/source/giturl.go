@@ -1,0 +1,190 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// GitURL is a git URL as Dockerfiles and build contexts have them: a repository, and after "#" or in the query what of it.
+type GitURL struct {
+	Remote string // what git is given
+	Ref    string // branch, tag, "refs/…" or commit; "" is the default branch
+	Subdir string // below the repository's root, cleaned; "" is the root
+	Commit string // the commit, or its beginning, that Ref must lead to
+	// KeepGitDir and Submodules are nil where the URL says nothing.
+	KeepGitDir *bool
+	Submodules *bool
+	MTime      string // "", "checkout" or "commit"
+	// FetchByCommit takes Commit as it is, without asking where Ref leads.
+	FetchByCommit bool
+	// Ambiguous means that it could be a path as well (github.com/user/repository); only contexts take it for a URL.
+	Ambiguous bool
+}
+
+// ErrNotGit is wrapped by what ParseGit returns for an address that is none of git's.
+var ErrNotGit = errors.New("not a git URL")
+
+var (
+	schemeRegexp = regexp.MustCompile(`^([a-zA-Z0-9]+)://`)
+	scpRegexp    = regexp.MustCompile(`^[a-zA-Z0-9_-]+@[a-zA-Z0-9.-]+:`)
+)
+
+// ParseGit parses a git URL: git:// and ssh:// ones, http ones whose path ends in .git, user@host:path, and
+// github.com/…, as BuildKit does. The error wraps ErrNotGit for everything else.
+func ParseGit(address string) (*GitURL, error) {
+	g := &GitURL{}
+	u, err := g.split(address)
+	if err != nil {
+		return nil, err
+	}
+	ref, subdir, _ := strings.Cut(u.fragment, ":")
+	g.Ref, g.Subdir = ref, path.Join("/", subdir)[1:]
+	if err := g.query(u.query); err != nil {
+		return nil, fmt.Errorf("git URL %s: %w", redact(address), err)
+	}
+	if strings.HasPrefix(g.Ref, "-") || strings.HasPrefix(g.Remote, "-") {
+		return nil, fmt.Errorf("git URL %s: a name cannot begin with a dash", redact(address))
+	}
+	return g, nil
+}
+
+// urlParts are the parts of a URL that are no concern of git's.
+type urlParts struct {
+	fragment string
+	query    url.Values
+}
+
+func (g *GitURL) split(address string) (urlParts, error) {
+	if rest, ok := strings.CutPrefix(address, "github.com/"); ok {
+		g.Ambiguous = true
+		address = "https://github.com/" + rest
+	}
+	m := schemeRegexp.FindStringSubmatch(address)
+	if m == nil {
+		return g.splitSCP(address)
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return urlParts{}, fmt.Errorf("%w: %w", ErrNotGit, err)
+	}
+	switch u.Scheme {
+	case "git", "ssh":
+	case "http", "https":
+		if !g.Ambiguous && !strings.HasSuffix(u.Path, ".git") {
+			return urlParts{}, fmt.Errorf("%s: %w", u.Redacted(), ErrNotGit)
+		}
+	default:
+		return urlParts{}, fmt.Errorf("%s: %w: the protocol is none of git, ssh, http, https", u.Redacted(), ErrNotGit)
+	}
+	parts := urlParts{u.Fragment, u.Query()}
+	u.Fragment, u.RawFragment, u.RawQuery = "", "", ""
+	g.Remote = u.String()
+	return parts, nil
+}
+
+// splitSCP takes user@host:path, the form of scp(1).
+func (g *GitURL) splitSCP(address string) (urlParts, error) {
+	if !scpRegexp.MatchString(address) {
+		return urlParts{}, fmt.Errorf("%q: %w", address, ErrNotGit)
+	}
+	rest, fragment, _ := strings.Cut(address, "#")
+	rest, query, _ := strings.Cut(rest, "?")
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return urlParts{}, fmt.Errorf("%w: %w", ErrNotGit, err)
+	}
+	g.Remote = rest
+	return urlParts{fragment, values}, nil
+}
+
+// query takes what the query says.
+func (g *GitURL) query(q url.Values) error {
+	var tag, branch string
+	for name, values := range q {
+		if len(values) > 1 {
+			return fmt.Errorf("query %q has several values", name)
+		}
+		v := values[0]
+		var err error
+		switch name {
+		case "ref":
+			err = once(&g.Ref, v, name)
+		case "subdir":
+			err = once(&g.Subdir, path.Join("/", v)[1:], name)
+		case "tag":
+			tag = v
+		case "branch":
+			branch = v
+		case "checksum", "commit":
+			err = once(&g.Commit, v, name)
+		case "keep-git-dir":
+			g.KeepGitDir, err = flag(v)
+		case "submodules":
+			g.Submodules, err = flag(v)
+		case "fetch-by-commit":
+			var on *bool
+			if on, err = flag(v); err == nil {
+				g.FetchByCommit = *on
+			}
+		case "mtime":
+			if g.MTime = v; v != "checkout" && v != "commit" {
+				err = errors.New(`must be "checkout" or "commit"`)
+			}
+		default:
+			err = errors.New("unknown")
+		}
+		if err != nil {
+			return fmt.Errorf("query %q: %w", name, err)
+		}
+		if v == "" && !strings.Contains("keep-git-dir submodules fetch-by-commit", name) {
+			return fmt.Errorf("query %q has no value", name)
+		}
+	}
+	return g.tagOrBranch(tag, branch)
+}
+
+func (g *GitURL) tagOrBranch(tag, branch string) error {
+	if tag != "" && branch != "" {
+		return errors.New("a tag and a branch cannot both be given")
+	}
+	if tag != "" {
+		return once(&g.Ref, "refs/tags/"+strings.TrimPrefix(tag, "refs/tags/"), "tag")
+	}
+	if branch != "" {
+		return once(&g.Ref, "refs/heads/"+strings.TrimPrefix(branch, "refs/heads/"), "branch")
+	}
+	return nil
+}
+
+// once sets a value that may be given twice only if it is the same.
+func once(dst *string, v, name string) error {
+	if *dst != "" && *dst != v {
+		return fmt.Errorf("%s is given as %q and as %q", name, *dst, v)
+	}
+	*dst = v
+	return nil
+}
+
+func flag(v string) (*bool, error) {
+	on := true
+	if v != "" {
+		var err error
+		if on, err = strconv.ParseBool(v); err != nil {
+			return nil, fmt.Errorf("%q is neither true nor false", v)
+		}
+	}
+	return &on, nil
+}
+
+// redact takes a password out of an address for messages.
+func redact(address string) string {
+	if u, err := url.Parse(address); err == nil {
+		return u.Redacted()
+	}
+	return address
+}

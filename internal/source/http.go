@@ -1,0 +1,289 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode"
+
+	digest "github.com/opencontainers/go-digest"
+)
+
+// Download is a file at an http or https URL.
+type Download struct {
+	// Name is what the file is called where the destination is a directory: the last part of the URL's path. Where that
+	// is empty the server is asked.
+	Name string
+	// Digest is the content's.
+	Digest digest.Digest
+
+	url   *url.URL
+	o     HTTPOptions
+	mtime time.Time // when it was last modified, as the server says; the epoch if it does not
+	body  *Fetched  // where it had to be downloaded to know the digest
+}
+
+// HTTP finds out what is at a URL: by the checksum that it must have, by asking the server whether what was seen there
+// before is still the same, or else by downloading it.
+func HTTP(ctx context.Context, address string, o HTTPOptions) (*Download, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("source %q: not an http or https URL", u.Redacted())
+	}
+	if o.Client == nil {
+		o.Client = http.DefaultClient
+	}
+	d := &Download{url: u, o: o, Name: safeName(path.Base(u.Path)), mtime: time.Unix(0, 0)}
+	if o.Checksum != "" {
+		if err := o.Checksum.Validate(); err != nil {
+			return nil, fmt.Errorf("checksum %q of %s: %w", o.Checksum, u.Redacted(), err)
+		}
+		d.Digest = o.Checksum
+		return d, nil
+	}
+	return d, d.resolve(ctx)
+}
+
+// unnamed is the name of a file whose URL gives it none.
+const unnamed = "__unnamed__"
+
+// safeName makes a file name of what a URL or a server says, and "" of what cannot be one.
+func safeName(s string) string {
+	name := filepath.Base(strings.TrimSpace(s))
+	if name == "." || name == ".." || name == "/" || strings.ContainsFunc(name, unicode.IsControl) {
+		return ""
+	}
+	return name
+}
+
+// Key names the content with its name and time. If there is a checksum the time is not known before the download, and
+// is not in the key.
+func (d *Download) Key() digest.Digest {
+	b, err := json.Marshal([]any{"http", d.name(), d.Digest, d.mtime.Unix(), d.o.Checksum != ""})
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return digest.FromBytes(b)
+}
+
+func (d *Download) name() string {
+	if d.Name == "" {
+		return unnamed
+	}
+	return d.Name
+}
+
+// seen is what is kept of a URL.
+type seen struct {
+	URL    string        `json:"url"`
+	ETag   string        `json:"etag"`
+	Digest digest.Digest `json:"digest"`
+	Name   string        `json:"name,omitempty"`
+	MTime  int64         `json:"mtime"`
+}
+
+func (d *Download) storeName() string {
+	h := sha256.Sum256([]byte(d.url.String()))
+	return "http-" + hex.EncodeToString(h[:])
+}
+
+// remembered returns what was seen at the URL before, nil if nothing can be made of it.
+func (d *Download) remembered() *seen {
+	if d.o.Store == nil {
+		return nil
+	}
+	s := new(seen)
+	err := json.Unmarshal(d.o.Store.Load(d.storeName()), s)
+	if err != nil || s.URL != d.url.String() || s.ETag == "" || s.Digest.Validate() != nil {
+		return nil
+	}
+	return s
+}
+
+func (d *Download) resolve(ctx context.Context) error {
+	old := d.remembered()
+	etag := ""
+	if old != nil {
+		etag = old.ETag
+	}
+	resp, err := d.get(ctx, etag)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	// Some servers send the same thing again instead of saying that it is the same.
+	if old != nil && (resp.StatusCode == http.StatusNotModified || sameETag(resp.Header.Get("ETag"), old.ETag)) {
+		d.Digest, d.mtime = old.Digest, time.Unix(old.MTime, 0)
+		if d.Name == "" {
+			d.Name = old.Name
+		}
+		return nil
+	}
+	if d.body, err = d.save(resp); err != nil {
+		return err
+	}
+	if etag := resp.Header.Get("ETag"); etag != "" && d.o.Store != nil {
+		b, err := json.Marshal(seen{URL: d.url.String(), ETag: etag, Digest: d.Digest, Name: d.Name, MTime: d.mtime.Unix()})
+		if err != nil {
+			panic(err) // strings and numbers
+		}
+		// What is not kept is downloaded again.
+		_ = d.o.Store.Store(d.storeName(), b)
+	}
+	return nil
+}
+
+// sameETag compares as RFC 9110 section 8.8.3.2 says for caches: weak ones count.
+func sameETag(a, b string) bool {
+	return a != "" && strings.TrimPrefix(a, "W/") == strings.TrimPrefix(b, "W/")
+}
+
+// attempts is how often a request is made that fails for reasons that may pass.
+const attempts = 3
+
+// get makes the request. The answer is 200, or 304 if etag is not "". The caller closes the body.
+func (d *Download) get(ctx context.Context, etag string) (*http.Response, error) {
+	wait := 200 * time.Millisecond
+	for try := 1; ; try++ {
+		resp, err := d.request(ctx, etag)
+		var again *temporaryError
+		if err == nil || try == attempts || !errors.As(err, &again) {
+			return resp, err
+		}
+		select {
+		case <-time.After(wait):
+			wait *= 5
+		case <-ctx.Done():
+			return nil, fmt.Errorf("get %s: %w", d.url.Redacted(), context.Cause(ctx))
+		}
+	}
+}
+
+// temporaryError is an error that may pass.
+type temporaryError struct{ error }
+
+func (e *temporaryError) Unwrap() error { return e.error }
+
+func (d *Download) request(ctx context.Context, etag string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url.String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", d.url.Redacted(), err)
+	}
+	req.Header.Set("User-Agent", "layerbuild")
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
+	}
+	if d.o.Authorization != nil {
+		if a := d.o.Authorization(d.url.Hostname()); a != "" {
+			req.Header.Set("Authorization", a)
+		}
+	}
+	resp, err := d.o.Client.Do(req)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("get %s: %w", d.url.Redacted(), context.Cause(ctx))
+	case err != nil:
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err // the URL is named already, without a password
+		}
+		return nil, &temporaryError{fmt.Errorf("get %s: %w", d.url.Redacted(), err)}
+	case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusNotModified && etag != "":
+		return resp, nil
+	}
+	resp.Body.Close()
+	err = fmt.Errorf("get %s: the server says %s", d.url.Redacted(), resp.Status)
+	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+		err = &temporaryError{err}
+	}
+	return nil, err
+}
+
+// save stores an answer and sets what is known from it.
+func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
+	if d.Name == "" {
+		if _, p, err := mime.ParseMediaType(resp.Header.Get("Content-Disposition")); err == nil {
+			d.Name = safeName(p["filename"])
+		}
+	}
+	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
+		d.mtime = t
+	}
+	f, err := newFetched(d.o.TempDir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	file, err := os.OpenFile(filepath.Join(f.temp, d.name()), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if err := file.Chmod(0o600); err != nil {
+		return nil, err
+	}
+	verify := digest.SHA256.Digester()
+	if d.Digest != "" {
+		verify = d.Digest.Algorithm().Digester()
+	}
+	n, err := io.Copy(io.MultiWriter(file, verify.Hash()), resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: after %d bytes: %w", d.url.Redacted(), n, err)
+	}
+	if got := verify.Digest(); d.Digest == "" {
+		d.Digest = got
+	} else if got != d.Digest {
+		return nil, fmt.Errorf("get %s: digest mismatch: got %s, want %s", d.url.Redacted(), got, d.Digest)
+	}
+	if err := file.Close(); err != nil {
+		return nil, err
+	}
+	if err := os.Chtimes(file.Name(), d.mtime, d.mtime); err != nil {
+		return nil, err
+	}
+	f.Items = []Item{{Path: d.name(), Target: d.name(), Entries: []Entry{
+		{Path: ".", Size: n, MtimeNs: d.mtime.UnixNano(), Mode: regular | 0o600},
+	}}}
+	return f, nil
+}
+
+// Fetch downloads the file, if that was not needed before. What is at the URL must still be what Key names.
+func (d *Download) Fetch(ctx context.Context) (*Fetched, error) {
+	if f := d.body; f != nil {
+		d.body = nil
+		return f, nil
+	}
+	resp, err := d.get(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return d.save(resp)
+}
+
+// Close removes what was downloaded and never fetched.
+func (d *Download) Close() error {
+	if d.body == nil {
+		return nil
+	}
+	return d.body.Close()
+}
