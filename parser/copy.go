@@ -60,7 +60,11 @@ func (w *walker) add(c *instructions.AddCommand, step *Step) error {
 	if err := checkChecksum(c); err != nil {
 		return err
 	}
-	return w.transfer(a, c.SourcesAndDest, c.Location(), step)
+	if err := w.transfer(a, c.SourcesAndDest, c.Location(), step); err != nil {
+		return err
+	}
+	w.checkCopySize(c, a)
+	return nil
 }
 
 // checkChecksum: one checksum is for one download.

@@ -52,7 +52,7 @@ func Parse(name string, src []byte) (*File, error) {
 		return nil, f.fail(Range{}, err)
 	}
 	f.ast, f.escape, f.warnings = res.AST, res.EscapeToken, res.Warnings
-	stages, _, err := instructions.Parse(f.ast, silent())
+	stages, _, err := instructions.Parse(f.ast, silent)
 	if err != nil {
 		return nil, f.fail(Range{}, err)
 	}
@@ -81,13 +81,14 @@ func Parse(name string, src []byte) (*File, error) {
 	return f, nil
 }
 
-// silent is a linter that reports nothing. The instruction parser takes nil for
-// that, but then it fails on a check directive above an instruction.
-func silent() *linter.Linter { return linter.New(&linter.Config{}) }
+// silent is a linter that reports nothing and so never changes. The instruction
+// parser takes nil for that too, but panics then on a check directive above an
+// instruction.
+var silent = linter.New(&linter.Config{})
 
 // parseCommand reads one instruction that is not FROM.
 func parseCommand(n *bkparser.Node) (instructions.Command, error) {
-	v, err := instructions.ParseInstructionWithLinter(n, silent())
+	v, err := instructions.ParseInstructionWithLinter(n, silent)
 	if err != nil {
 		return nil, err
 	}

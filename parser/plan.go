@@ -418,7 +418,7 @@ func (p *Plan) findTarget() (*Stage, error) {
 func (p *Plan) stageNames() []string {
 	var names []string
 	for _, s := range p.all {
-		if s.Name != "" {
+		if s.Name != "" && !slices.Contains(names, s.Name) {
 			names = append(names, s.Name)
 		}
 	}

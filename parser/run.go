@@ -5,24 +5,21 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
 // scriptDir is where a heredoc that starts with #! is put for the command; it
 // shows in the history, so it has to be BuildKit's.
 const scriptDir = "/dev/pipes"
 
-// checkRunFlags refuses what no build here can do.
-func checkRunFlags(c instructions.Command) error {
-	run, ok := c.(*instructions.RunCommand)
-	if !ok {
-		return nil
-	}
-	for _, d := range instructions.GetDevices(run) {
+// checkDevices refuses a device that has to be there. One that may be missing
+// is missing.
+func checkDevices(c *instructions.RunCommand) error {
+	for _, d := range instructions.GetDevices(c) {
 		if d.Required {
 			return fmt.Errorf("RUN --device=%s is required, and devices are not supported", d.Name)
 		}
@@ -31,7 +28,7 @@ func checkRunFlags(c instructions.Command) error {
 }
 
 func (w *walker) run(c *instructions.RunCommand, step *Step) error {
-	if err := checkRunFlags(c); err != nil {
+	if err := checkDevices(c); err != nil {
 		return err
 	}
 	run := &Run{Env: w.state.env.kv, Proxy: w.plan.proxy, Dir: w.state.dir, User: w.state.img.Config.User}
@@ -55,7 +52,7 @@ func (w *walker) run(c *instructions.RunCommand, step *Step) error {
 	step.Action = run
 	step.Name = w.runName(c, display)
 	step.History = "RUN " + w.runHistory(args) + " # buildkit"
-	w.checkRunSize(c, args)
+	w.checkRunSize(c, run)
 	return nil
 }
 
@@ -133,7 +130,7 @@ func (w *walker) runHistory(args []string) string {
 		declared = append(declared, a.key+"="+v)
 	}
 	if len(declared) > 0 {
-		declared = slices.Insert(declared, 0, "|"+itoa(len(declared)))
+		declared = slices.Insert(declared, 0, "|"+strconv.Itoa(len(declared)))
 	}
 	return strings.Join(append(declared, args...), " ")
 }
@@ -263,11 +260,9 @@ func (w *walker) sshMount(m *instructions.Mount, rm *RunMount, n int) error {
 	if rm.ID == "" {
 		rm.ID = "default"
 	}
-	rm.Target = "/run/buildkit/ssh_agent." + itoa(n)
+	rm.Target = "/run/buildkit/ssh_agent." + strconv.Itoa(n)
 	if m.Target != "" {
 		rm.Target = w.mountTarget(m.Target)
 	}
 	return nil
 }
-
-var _ shell.EnvGetter = maskedEnv{}

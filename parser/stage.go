@@ -6,7 +6,6 @@ import (
 	"iter"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -75,9 +74,6 @@ func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 		}
 		for _, t := range triggers {
 			c, err := parseTrigger(t, s.Range)
-			if err == nil {
-				err = checkRunFlags(c)
-			}
 			step := Step{Range: s.Range, OnBuild: true}
 			if err == nil {
 				err = w.step(c, &step)
@@ -393,5 +389,3 @@ func (w *walker) mayUse(in Input, as string) error {
 	}
 	return nil
 }
-
-func itoa(n int) string { return strconv.Itoa(n) }
