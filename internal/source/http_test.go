@@ -1,0 +1,309 @@
+package source
+
+import (
+	"crypto/sha256"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+)
+
+// memory is Metadata for tests.
+type memory struct {
+	mu sync.Mutex
+	m  map[string][]byte
+}
+
+func (m *memory) Load(name string) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.m[name]
+}
+
+func (m *memory) Store(name string, value []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.m == nil {
+		m.m = map[string][]byte{}
+	}
+	m.m[name] = value
+	return nil
+}
+
+// site is a server that counts what it sends.
+type site struct {
+	*httptest.Server
+	mu      sync.Mutex
+	bodies  int
+	asked   int
+	content string
+	etag    string
+	always  bool // sends the content though the client has it
+	fail    int  // so many requests fail first
+	header  http.Header
+}
+
+func newSite(t *testing.T) *site {
+	s := &site{content: "hello", header: http.Header{}}
+	s.Server = httptest.NewServer(s)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	if s.fail > 0 {
+		s.fail--
+		http.Error(w, "later", http.StatusServiceUnavailable)
+		return
+	}
+	if strings.HasSuffix(r.URL.Path, "/secret") && r.Header.Get("Authorization") != "Bearer x" {
+		http.Error(w, "no", http.StatusUnauthorized)
+		return
+	}
+	for k, v := range s.header {
+		w.Header()[k] = v
+	}
+	if s.etag != "" {
+		w.Header().Set("ETag", s.etag)
+		if r.Header.Get("If-None-Match") == s.etag && !s.always {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
+	s.bodies++
+	io.WriteString(w, s.content)
+}
+
+func fetchAll(t *testing.T, r Remote) (*Fetched, string) {
+	t.Helper()
+	f, err := r.Fetch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	b, err := os.ReadFile(f.Dir.Name() + "/" + f.Items[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f, string(b)
+}
+
+func TestHTTP(t *testing.T) {
+	s := newSite(t)
+	s.header.Set("Last-Modified", "Tue, 02 Jan 2024 03:04:05 GMT")
+	d, err := HTTP(t.Context(), s.URL+"/dir/app.tar?x=1", HTTPOptions{TempDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, got := fetchAll(t, d)
+	if got != "hello" || s.bodies != 1 {
+		t.Errorf("content %q with %d downloads, want hello with one", got, s.bodies)
+	}
+	it := f.Items[0]
+	if it.Target != "app.tar" {
+		t.Errorf("target = %q, want app.tar", it.Target)
+	}
+	info, err := os.Stat(f.Dir.Name() + "/app.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC); info.Mode() != 0o600 || !info.ModTime().Equal(want) {
+		t.Errorf("mode %v, time %v, want 0600 and %v", info.Mode(), info.ModTime(), want)
+	}
+	if e := it.Entries[0]; e.Size != info.Size() || e.MtimeNs != info.ModTime().UnixNano() {
+		t.Errorf("entry %+v is not what stat says: %v", e, info)
+	}
+	temp := f.Dir.Name()
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(temp); !os.IsNotExist(err) {
+		t.Errorf("%s is left behind", temp)
+	}
+}
+
+func TestHTTPKeys(t *testing.T) {
+	s := newSite(t)
+	key := func(path string, o HTTPOptions) digest.Digest {
+		t.Helper()
+		o.TempDir = t.TempDir()
+		d, err := HTTP(t.Context(), s.URL+path, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		return d.Key()
+	}
+	base := key("/f", HTTPOptions{})
+	if key("/g/f?v=2", HTTPOptions{}) != base {
+		t.Error("the same file from another URL has another key")
+	}
+	if key("/g", HTTPOptions{}) == base {
+		t.Error("another name has the same key")
+	}
+	s.content = "other"
+	if key("/f", HTTPOptions{}) == base {
+		t.Error("other content has the same key")
+	}
+	s.content = "hello"
+	s.header.Set("Last-Modified", "Tue, 02 Jan 2024 03:04:05 GMT")
+	if key("/f", HTTPOptions{}) == base {
+		t.Error("another time has the same key, though it is copied")
+	}
+	// With a checksum nothing is asked.
+	asked := s.asked
+	sum := digest.FromString("hello")
+	if key("/f", HTTPOptions{Checksum: sum}) != key("/f", HTTPOptions{Checksum: sum}) || s.asked != asked {
+		t.Errorf("a key with a checksum took %d requests, want none", s.asked-asked)
+	}
+}
+
+func TestHTTPRevalidates(t *testing.T) {
+	for _, always := range []bool{false, true} {
+		s := newSite(t)
+		s.etag, s.always = `"one"`, always
+		o := HTTPOptions{TempDir: t.TempDir(), Store: &memory{}}
+		open := func() *Download {
+			t.Helper()
+			d, err := HTTP(t.Context(), s.URL+"/f", o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { d.Close() })
+			return d
+		}
+		first := open()
+		second := open()
+		if first.Key() != second.Key() {
+			t.Error("the key of what did not change has changed")
+		}
+		if second.body != nil {
+			t.Error("what did not change was downloaded again")
+		}
+		if _, got := fetchAll(t, second); got != "hello" {
+			t.Errorf("content = %q, want hello", got)
+		}
+		s.content, s.etag = "changed", `"two"`
+		if open().Key() == first.Key() {
+			t.Error("the key of what has changed is the same")
+		}
+		// Changed between the key and the download: that is not the file that the key is of.
+		third := open()
+		s.content, s.etag = "again", `"three"`
+		if _, err := third.Fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "digest mismatch") {
+			t.Errorf("Fetch of something else = %v, want digest mismatch", err)
+		}
+	}
+}
+
+func TestHTTPChecksum(t *testing.T) {
+	s := newSite(t)
+	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+		d, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: t.TempDir(), Checksum: alg.FromString("hello")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got := fetchAll(t, d); got != "hello" {
+			t.Errorf("content = %q, want hello", got)
+		}
+	}
+	temp := t.TempDir()
+	d, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: temp, Checksum: digest.FromString("other")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "digest mismatch") {
+		t.Errorf("Fetch error = %v, want digest mismatch", err)
+	}
+	if left, _ := os.ReadDir(temp); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if _, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{Checksum: "sha256:short"}); err == nil {
+		t.Error("a checksum that is none is accepted")
+	}
+}
+
+func TestHTTPNames(t *testing.T) {
+	s := newSite(t)
+	tests := []struct{ path, disposition, want string }{
+		{"/a/b.txt", "", "b.txt"},
+		{"/a/b.txt", `attachment; filename="c.txt"`, "b.txt"},
+		{"/a/", "", "a"},
+		{"/", "", "__unnamed__"},
+		{"", `attachment; filename="c.txt"`, "c.txt"},
+		{"", `attachment; filename="../../etc/passwd"`, "passwd"},
+		{"", `attachment; filename=".."`, "__unnamed__"},
+		{"/x%2Fy", "", "y"},
+		{"/a%0Ab", "", "__unnamed__"},
+		{"/with%20space", "", "with space"},
+	}
+	for _, tt := range tests {
+		s.header.Set("Content-Disposition", tt.disposition)
+		d, err := HTTP(t.Context(), s.URL+tt.path, HTTPOptions{TempDir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f, _ := fetchAll(t, d); f.Items[0].Target != tt.want {
+			t.Errorf("name of %q with %q = %q, want %q", tt.path, tt.disposition, f.Items[0].Target, tt.want)
+		}
+	}
+}
+
+func TestHTTPErrors(t *testing.T) {
+	s := newSite(t)
+	s.fail = 2
+	if _, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: t.TempDir()}); err != nil {
+		t.Errorf("a server that answers the third time: %v", err)
+	}
+	_, err := HTTP(t.Context(), strings.Replace(s.URL, "http://", "http://me:pass@", 1)+"/secret", HTTPOptions{TempDir: t.TempDir()})
+	if err == nil || !strings.Contains(err.Error(), "401 Unauthorized") || strings.Contains(err.Error(), "pass") {
+		t.Errorf("error = %v, want 401 and no password", err)
+	}
+	auth := func(host string) string {
+		if host == "127.0.0.1" {
+			return "Bearer x"
+		}
+		return ""
+	}
+	if _, err := HTTP(t.Context(), s.URL+"/secret", HTTPOptions{TempDir: t.TempDir(), Authorization: auth}); err != nil {
+		t.Error(err)
+	}
+	if _, err := HTTP(t.Context(), "ftp://host/f", HTTPOptions{}); err == nil {
+		t.Error("ftp is accepted")
+	}
+}
+
+func TestHTTPCutShort(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		io.WriteString(w, "only this")
+	}))
+	defer srv.Close()
+	temp := t.TempDir()
+	if _, err := HTTP(t.Context(), srv.URL+"/f", HTTPOptions{TempDir: temp}); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("error = %v, want unexpected EOF", err)
+	}
+	if left, _ := os.ReadDir(temp); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestStoreName(t *testing.T) {
+	d, err := HTTP(t.Context(), "http://h/../..", HTTPOptions{Checksum: digest.FromString("x")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := d.storeName(); len(n) != len("http-")+2*sha256.Size || strings.ContainsAny(n, "/.") {
+		t.Errorf("storeName = %q", n)
+	}
+}
