@@ -137,12 +137,7 @@ func (s *Store) Push(ctx context.Context, want ocispec.Descriptor, r io.Reader) 
 }
 
 func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writer) error, want *ocispec.Descriptor) (_ ocispec.Descriptor, err error) {
-	f, err := os.CreateTemp(s.tmp(), "blob-")
-	if errors.Is(err, fs.ErrNotExist) { // a layout that another tool made
-		if err = os.MkdirAll(s.tmp(), 0o755); err == nil {
-			f, err = os.CreateTemp(s.tmp(), "blob-")
-		}
-	}
+	f, err := s.createTemp()
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("store a blob: %w", err)
 	}
@@ -161,6 +156,12 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 		}
 	}
 	if err := write(w); err != nil {
+		// Who writes may also look at the content, and fail on content that is damaged. Then that is the reason.
+		if want != nil && w.err == nil && w.n == want.Size {
+			if bad := matches(*want, w.sum(want.Digest.Algorithm()), w.n); bad != nil {
+				return ocispec.Descriptor{}, bad
+			}
+		}
 		return ocispec.Descriptor{}, err
 	}
 	if w.err != nil { // a write failed and the writer was not told, or did not listen
@@ -168,14 +169,37 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 	}
 	got := ocispec.Descriptor{MediaType: mediaType, Size: w.n}
 	if want == nil {
-		got.Digest = digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(w.hash.Sum(nil)))
+		got.Digest = w.sum(digest.SHA256)
 	} else {
-		got.Digest = digest.NewDigestFromEncoded(want.Digest.Algorithm(), hex.EncodeToString(w.hash.Sum(nil)))
+		got.Digest = w.sum(want.Digest.Algorithm())
 		if err := matches(*want, got.Digest, got.Size); err != nil {
 			return ocispec.Descriptor{}, err
 		}
 	}
 	return got, s.adopt(f, got)
+}
+
+func (s *Store) createTemp() (*os.File, error) {
+	f, err := os.CreateTemp(s.tmp(), "blob-")
+	if errors.Is(err, fs.ErrNotExist) { // a layout that another tool made
+		if err = os.MkdirAll(s.tmp(), 0o755); err == nil {
+			f, err = os.CreateTemp(s.tmp(), "blob-")
+		}
+	}
+	return f, err
+}
+
+// Temp makes a file without a name on the store's disk. It is gone when it is closed, which is the caller's task.
+func (s *Store) Temp() (*os.File, error) {
+	f, err := s.createTemp()
+	if err != nil {
+		return nil, fmt.Errorf("make a temporary file: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make a temporary file: %w", err)
+	}
+	return f, nil
 }
 
 // adopt gives a finished temporary file its name.
@@ -266,12 +290,7 @@ func (s *Store) Write(ctx context.Context, mediaType string, data []byte) (ocisp
 
 // replace writes a file of the layout so that a reader sees the old one or the new one.
 func (s *Store) replace(name string, data []byte) error {
-	f, err := os.CreateTemp(s.tmp(), "file-")
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.MkdirAll(s.tmp(), 0o755); err == nil {
-			f, err = os.CreateTemp(s.tmp(), "file-")
-		}
-	}
+	f, err := s.createTemp()
 	if err != nil {
 		return err
 	}
@@ -327,6 +346,10 @@ func (w *hashingWriter) Write(p []byte) (int, error) {
 	w.n += int64(n)
 	w.err = err
 	return n, err
+}
+
+func (w *hashingWriter) sum(a digest.Algorithm) digest.Digest {
+	return digest.NewDigestFromEncoded(a, hex.EncodeToString(w.hash.Sum(nil)))
 }
 
 // blobReader is an open blob that is checked while it is read.
