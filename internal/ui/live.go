@@ -82,9 +82,13 @@ func (l *live) handle(event.Event, *work) { l.w.poke() }
 func (l *live) line(*work, []byte)        {}
 
 func (l *live) close() error {
+	drawn := false // what is higher than the terminal cannot be painted over
 	l.w.mu.Lock()
 	l.w.fill = func(now time.Time) time.Duration {
-		l.draw(now, true)
+		if !drawn {
+			drawn = true
+			l.draw(now, true)
+		}
 		return 0
 	}
 	l.w.mu.Unlock()

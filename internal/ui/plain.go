@@ -195,9 +195,13 @@ func (p *plain) turn(now time.Time) {
 const maxName = 160
 
 func (p *plain) take(w *work) {
-	p.w.buf = append(p.w.buf, w.plain.text...)
 	p.pending -= len(w.plain.text)
-	if w.plain.text = w.plain.text[:0]; w.state != running || cap(w.plain.text) > stayBytes {
+	if len(p.w.buf) == 0 {
+		p.w.buf, w.plain.text = w.plain.text, p.w.buf
+	} else {
+		p.w.buf = append(p.w.buf, w.plain.text...)
+	}
+	if w.plain.text = w.plain.text[:0]; w.state != running {
 		w.plain.text = nil
 	}
 }

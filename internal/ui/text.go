@@ -55,9 +55,6 @@ func cut(s string, n int) string {
 		taken += w
 		if taken <= n-len(more) {
 			room = i + utf8.RuneLen(r)
-			if r == utf8.RuneError {
-				room = i + len("\uFFFD")
-			}
 		}
 	}
 	return s

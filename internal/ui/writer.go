@@ -83,6 +83,10 @@ func (w *writer) run() {
 
 // write writes what is due.
 func (w *writer) write() time.Duration {
+	select {
+	case <-w.wake: // what it was for is written now
+	default:
+	}
 	w.mu.Lock()
 	next := w.fill(time.Now())
 	buf := w.buf

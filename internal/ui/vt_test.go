@@ -1,0 +1,229 @@
+package ui
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"unicode/utf8"
+)
+
+// vt is a terminal that knows exactly the sequences that the live view is allowed to send, and fails the test on any
+// other. It wraps again what it shows when it is resized, as most terminals do.
+type vt struct {
+	t             testing.TB
+	mu            sync.Mutex
+	width, height int
+	history       []string // lines that were scrolled out at the top
+	rows          [][]cell
+	x, y          int
+	noWrap        bool
+	hidden        bool
+	highest       int // the topmost row, counted from the first line ever, that was written or cleared
+	writes        int
+	raw           strings.Builder
+}
+
+// cell is one column: a character, an attribute; the second column of a wide character has width 0 and no text.
+type cell struct {
+	text  string
+	attr  string
+	tail  bool
+	blank bool
+}
+
+func newVT(t testing.TB, width, height int) *vt {
+	v := &vt{t: t, width: width, height: height, highest: 1 << 30}
+	v.rows = make([][]cell, height)
+	return v
+}
+
+func (v *vt) size() (int, int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.width, v.height
+}
+
+func (v *vt) Write(p []byte) (int, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.writes++
+	v.raw.Write(p)
+	attr := ""
+	s := string(p)
+	for s != "" {
+		r, size := utf8.DecodeRuneInString(s)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			v.t.Errorf("byte %#x was written to the terminal", s[0])
+		case r == '\r':
+			v.x = 0
+		case r == '\n':
+			v.down()
+		case r == 0x1b:
+			size = v.sequence(s, &attr)
+		case r < ' ' || r >= 0x7f && r < 0xa0:
+			v.t.Errorf("control character %#x was written to the terminal", r)
+		default:
+			v.put(r, attr)
+		}
+		s = s[size:]
+	}
+	return len(p), nil
+}
+
+func (v *vt) sequence(s string, attr *string) int {
+	end := strings.IndexFunc(s, func(r rune) bool { return r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' })
+	if end < 0 {
+		v.t.Errorf("unfinished sequence %q", s)
+		return len(s)
+	}
+	seq := s[:end+1]
+	switch {
+	case seq == "\x1b[K":
+		v.touch()
+		if v.x < len(v.rows[v.y]) {
+			v.rows[v.y] = v.rows[v.y][:v.x]
+		}
+	case seq == "\x1b[J":
+		v.touch()
+		v.rows[v.y] = v.rows[v.y][:min(v.x, len(v.rows[v.y]))]
+		for y := v.y + 1; y < v.height; y++ {
+			v.rows[y] = nil
+		}
+	case seq == "\x1b[?25l":
+		v.hidden = true
+	case seq == "\x1b[?25h":
+		v.hidden = false
+	case seq == "\x1b[?7l":
+		v.noWrap = true
+	case seq == "\x1b[?7h":
+		v.noWrap = false
+	case strings.HasSuffix(seq, "m"):
+		if *attr = seq; seq == "\x1b[0m" {
+			*attr = ""
+		}
+	case strings.HasSuffix(seq, "A"):
+		var n int
+		if _, err := fmt.Sscanf(seq, "\x1b[%dA", &n); err != nil || n < 1 {
+			v.t.Errorf("sequence %q", seq)
+		}
+		v.y = max(0, v.y-n)
+	default:
+		v.t.Errorf("sequence %q was written to the terminal", seq)
+	}
+	return len(seq)
+}
+
+func (v *vt) touch() { v.highest = min(v.highest, len(v.history)+v.y) }
+
+func (v *vt) put(r rune, attr string) {
+	w := width(r)
+	v.touch()
+	if w == 0 {
+		if v.x > 0 && v.x <= len(v.rows[v.y]) {
+			v.rows[v.y][v.x-1].text += string(r)
+		}
+		return
+	}
+	if v.x+w > v.width {
+		if v.noWrap {
+			v.t.Errorf("line %d is too long for %d columns", v.y, v.width)
+			v.x = v.width - w
+		} else {
+			v.x = 0
+			v.down()
+		}
+	}
+	for len(v.rows[v.y]) < v.x+w {
+		v.rows[v.y] = append(v.rows[v.y], cell{text: " ", blank: true})
+	}
+	v.rows[v.y][v.x] = cell{text: string(r), attr: attr}
+	if w == 2 {
+		v.rows[v.y][v.x+1] = cell{tail: true}
+	}
+	v.x += w
+}
+
+func (v *vt) down() {
+	if v.y++; v.y == v.height {
+		v.history = append(v.history, line(v.rows[0], false))
+		v.rows = append(v.rows[1:], nil)
+		v.y--
+	}
+}
+
+// resize wraps lines anew that are too long, and keeps the cursor's line on the screen.
+func (v *vt) resize(width, height int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var rows [][]cell
+	cursor := 0
+	for y, row := range v.rows {
+		if y == v.y {
+			cursor = len(rows)
+		}
+		if y > v.y && len(row) == 0 {
+			continue
+		}
+		for len(row) > width {
+			rows, row = append(rows, slices.Clone(row[:width])), slices.Clone(row[width:])
+		}
+		rows = append(rows, row)
+	}
+	for cursor >= height {
+		v.history = append(v.history, line(rows[0], false))
+		rows = rows[1:]
+		cursor--
+	}
+	for len(rows) < height {
+		rows = append(rows, nil)
+	}
+	v.rows, v.y, v.width, v.height = rows[:height], cursor, width, height
+}
+
+// line is a row as text; with attributes those are written in angle brackets.
+func line(row []cell, attrs bool) string {
+	var b strings.Builder
+	attr := ""
+	for _, c := range row {
+		if c.tail {
+			continue
+		}
+		if attrs && c.attr != attr {
+			attr = c.attr
+			b.WriteString("<" + strings.TrimPrefix(attr, "\x1b") + ">")
+		}
+		b.WriteString(c.text)
+	}
+	return strings.TrimRight(b.String(), " ")
+}
+
+// screen is what is seen, without empty lines at the end.
+func (v *vt) screen() string { return v.shot(false) }
+
+func (v *vt) shot(attrs bool) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var lines []string
+	for _, row := range v.rows {
+		lines = append(lines, line(row, attrs))
+	}
+	return strings.TrimRight(strings.Join(lines, "\n"), "\n") + "\n"
+}
+
+// all is the scrollback and the screen.
+func (v *vt) all() string {
+	s := v.screen()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return strings.Join(append(append([]string{}, v.history...), ""), "\n") + s
+}
+
+// sent is how often, and how many bytes, were written so far.
+func (v *vt) sent() (writes, bytes int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.writes, v.raw.Len()
+}
