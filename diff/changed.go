@@ -1,0 +1,120 @@
+package diff
+
+import (
+	"bytes"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+)
+
+// sameStat compares what a layer says about any file: type, mode, owner, time.
+func (w *walker) sameStat(st, was *rawfs.Stat) bool {
+	return st.Mode == was.Mode && st.Uid == was.Uid && st.Gid == was.Gid && w.time(st) == w.time(was)
+}
+
+// changed compares a file that is no directory with what had its name before. Equal size and time prove nothing: a
+// program can set them; so whatever is equal in all else is read.
+func (w *walker) changed(dir int, name []byte, st *rawfs.Stat, in lowerDir, was *rawfs.Stat) (bool, error) {
+	same, err := w.same(dir, name, st, in.fd, name, was)
+	if err != nil || !same {
+		return true, err
+	}
+	if st.Nlink == 1 && was.Nlink == 1 {
+		return false, nil
+	}
+	return w.regrouped(string(w.path), st, in, was)
+}
+
+// same compares two files that are no directories in all but their links.
+func (w *walker) same(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName []byte, was *rawfs.Stat) (bool, error) {
+	if !w.sameStat(st, was) {
+		return false, nil
+	}
+	switch rawfs.Type(st) {
+	case unix.S_IFREG:
+		if st.Size != was.Size {
+			return false, nil
+		}
+		return sameFile(dir, name, oldDir, oldName)
+	case unix.S_IFLNK:
+		a, err := w.readlink(dir, name, st)
+		if err != nil {
+			return false, err
+		}
+		a = bytes.Clone(a)
+		b, err := w.readlink(oldDir, oldName, was)
+		return bytes.Equal(a, b), err
+	}
+	if st.Rdev_major != was.Rdev_major || st.Rdev_minor != was.Rdev_minor {
+		return false, nil
+	}
+	a, err := rawfs.XattrsAt(dir, name, rawfs.InLayer)
+	if err != nil {
+		return false, err
+	}
+	b, err := rawfs.XattrsAt(oldDir, oldName, rawfs.InLayer)
+	return sameXattrs(a, b), err
+}
+
+// sameFile compares attributes and content of two regular files of one size.
+func sameFile(dir int, name []byte, oldDir int, oldName []byte) (bool, error) {
+	a, err := openFile(dir, name)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(a)
+	b, err := openFile(oldDir, oldName)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(b)
+	xa, err := rawfs.Xattrs(a, rawfs.InLayer)
+	if err != nil {
+		return false, err
+	}
+	xb, err := rawfs.Xattrs(b, rawfs.InLayer)
+	if err != nil || !sameXattrs(xa, xb) {
+		return false, err
+	}
+	return sameContent(a, b)
+}
+
+var compared = sync.Pool{New: func() any { return new([2][128 << 10]byte) }}
+
+func sameContent(a, b int) (bool, error) {
+	buf := compared.Get().(*[2][128 << 10]byte)
+	defer compared.Put(buf)
+	for {
+		n, err := readFull(a, buf[0][:])
+		if err != nil {
+			return false, err
+		}
+		m, err := readFull(b, buf[1][:])
+		if err != nil {
+			return false, err
+		}
+		if !bytes.Equal(buf[0][:n], buf[1][:m]) {
+			return false, nil
+		}
+		if n < len(buf[0]) {
+			return true, nil
+		}
+	}
+}
+
+func readFull(fd int, p []byte) (int, error) {
+	n := 0
+	for n < len(p) {
+		m, err := rawfs.Read(fd, p[n:])
+		if err != nil {
+			return n, err
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	return n, nil
+}

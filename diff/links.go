@@ -1,0 +1,197 @@
+package diff
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+)
+
+// links knows the files that have several names. A layer holds such a file's content under the first name, in the
+// order of the walk, and the others as hard links to it; a hard link to a file that is not in the same layer is
+// something that readers do not agree about, so where a file gets a new name, its old names come along.
+type links struct {
+	groups map[file]*group
+	// Names of files with several, by file; made when first asked for. The last is the new state's, the others are
+	// the old state's layers'.
+	scanned map[int]map[file][]string
+}
+
+// file identifies a file in one of the trees.
+type file struct{ dev, ino uint64 }
+
+func fileOf(st *rawfs.Stat) file { return file{rawfs.Dev(st), st.Ino} }
+
+type group struct {
+	first string // where the content is; "": nowhere, the file is unchanged
+	left  uint32 // names that are still to come
+}
+
+func (l *links) init() {
+	l.groups = map[file]*group{}
+	l.scanned = map[int]map[file][]string{}
+}
+
+// seen says whether another name of the file came by before, and where its content went.
+func (l *links) seen(st *rawfs.Stat) (first string, known bool) {
+	g := l.groups[fileOf(st)]
+	if g == nil {
+		return "", false
+	}
+	if g.left--; g.left == 0 {
+		delete(l.groups, fileOf(st))
+	}
+	return g.first, true
+}
+
+// remember keeps what was decided at a file's first name.
+func (l *links) remember(st *rawfs.Stat, path []byte, changed bool) {
+	g := &group{left: st.Nlink - 1}
+	if changed {
+		g.first = string(path)
+	}
+	l.groups[fileOf(st)] = g
+}
+
+// newState is the key of the new state in links.scanned.
+const newState = -1
+
+// names scans a whole tree for the names of files that have several.
+func (w *walker) scan(layer int) (map[file][]string, error) {
+	if m := w.links.scanned[layer]; m != nil {
+		return m, nil
+	}
+	fd := w.root
+	if layer != newState {
+		fd = w.old[slices.IndexFunc(w.old, func(d lowerDir) bool { return d.layer == layer })].fd
+	}
+	m := map[file][]string{}
+	if err := w.scanDir(m, fd, ""); err != nil {
+		return nil, fmt.Errorf("look for hard links: %w", err)
+	}
+	w.links.scanned[layer] = m
+	return m, nil
+}
+
+func (w *walker) scanDir(m map[file][]string, dir int, path string) error {
+	fd, err := rawfs.OpenDir(dir, []byte(".\x00"))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var names rawfs.Names
+	if err := names.Read(fd); err != nil {
+		return err
+	}
+	names.Sort()
+	var st rawfs.Stat
+	for _, e := range names.Entries {
+		name := path + string(names.Name(e))
+		if _, skipped := w.skip[name]; skipped || reserved(names.Name(e)) {
+			continue
+		}
+		if err := rawfs.Lstat(fd, names.CName(e), &st); err != nil {
+			return err
+		}
+		if rawfs.Type(&st) == unix.S_IFDIR {
+			sub, err := rawfs.OpenDir(fd, names.CName(e))
+			if err != nil {
+				return err
+			}
+			err = w.scanDir(m, sub, name+"/")
+			unix.Close(sub)
+			if err != nil {
+				return err
+			}
+		} else if st.Nlink > 1 {
+			m[fileOf(&st)] = append(m[fileOf(&st)], name)
+		}
+	}
+	return nil
+}
+
+// regrouped says whether a file that is the same in all else has other names now than before, so that it has to be
+// written again: because one of its names is new or was another file's, or because one of its old names is another
+// file now. A name that is simply gone has a whiteout, and the rest stays as it is.
+//
+// Where a file's names were divided between several equal files, and nothing else tells which was which, the one with
+// the first name stays and the others are written. On an overlay the one that is still below stays: the only case in
+// which the drivers' layers may differ, though both give the same tree.
+func (w *walker) regrouped(path string, st *rawfs.Stat, in lowerDir, was *rawfs.Stat) (bool, error) {
+	now := []string{path}
+	if st.Nlink > 1 {
+		all, err := w.scan(newState)
+		if err != nil {
+			return false, err
+		}
+		now = all[fileOf(st)]
+	}
+	for _, name := range now {
+		p, err := w.old.find(w.marks, name)
+		if err != nil {
+			return false, err
+		}
+		p.close()
+		if !p.found || fileOf(&p.st) != fileOf(was) {
+			return true, nil
+		}
+	}
+	if int(was.Nlink) == len(now) {
+		return false, nil
+	}
+	before, err := w.scan(in.layer)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range before[fileOf(was)] {
+		if slices.Contains(now, name) {
+			continue
+		}
+		if split, err := w.divided(name, now, was); split || err != nil {
+			return split, err
+		}
+	}
+	return false, nil
+}
+
+// divided says whether name, which was a name of the file before and is not now, is now a file of its own that
+// stays where it is, and so parts from the file whose names are now.
+func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, error) {
+	before, err := w.old.find(w.marks, name)
+	if err != nil {
+		return false, err
+	}
+	defer before.close()
+	if !before.found || fileOf(&before.st) != fileOf(was) {
+		return false, nil // hidden by another layer already
+	}
+	state := merged{{fd: w.root, layer: newState}}
+	if !w.full {
+		state = append(state, w.old...)
+	}
+	after, err := state.find(w.marks, name)
+	if err != nil {
+		return false, err
+	}
+	defer after.close()
+	if !after.found || rawfs.Type(&after.st) == unix.S_IFDIR {
+		return false, nil
+	}
+	if after.in.layer != newState {
+		return true, nil // still below
+	}
+	same, err := w.same(after.in.fd, after.name, &after.st, before.in.fd, before.name, &before.st)
+	if err != nil || !same {
+		return false, err // written for its own sake
+	}
+	first := slices.MinFunc(now, walkOrder)
+	return walkOrder(name, first) < 0, nil
+}
+
+// walkOrder compares paths in the order of a walk: "a/b" before "a.b".
+func walkOrder(a, b string) int {
+	return slices.Compare(strings.Split(a, "/"), strings.Split(b, "/"))
+}

@@ -1,0 +1,212 @@
+package diff
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack"
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+)
+
+// lowerDir is a directory of one layer as it contributes to a merged directory.
+type lowerDir struct {
+	fd       int
+	layer    int  // which one, 0 the uppermost
+	whitened bool // its whiteouts may be files with an attribute (Linux 6.7, overlay.opaque=x)
+}
+
+// merged is a directory of an overlay: the directories it is merged from, top first, as far down as they count.
+// A plain directory is one of a single layer. Sockets, and names that begin with .wh., do not exist in it: a layer
+// cannot hold them (a socket belongs to a process; .wh. means something else there).
+type merged []lowerDir
+
+func (m merged) close() {
+	for _, d := range m {
+		unix.Close(d.fd)
+	}
+}
+
+// marks knows overlay's extended attributes. Its zero value is for plain trees, which have none.
+type marks struct{ prefix string }
+
+func marksOf(t Tree) marks {
+	switch {
+	case t.Full:
+		return marks{}
+	case t.UserXattr:
+		return marks{"user.overlay."}
+	}
+	return marks{"trusted.overlay."}
+}
+
+// fuseOpaque is what fuse-overlayfs sets where it may not set overlay's own.
+const fuseOpaque = "user.fuseoverlayfs.opaque"
+
+func (k marks) metacopy() string { return k.prefix + "metacopy" }
+
+// has says whether an attribute of a directory is a mark that matters here.
+func (k marks) has(name []byte) bool {
+	if k.prefix == "" {
+		return false
+	}
+	suffix, ok := bytes.CutPrefix(name, []byte(k.prefix))
+	return ok && (string(suffix) == "opaque" || string(suffix) == "redirect") || string(name) == fuseOpaque
+}
+
+// opaque reads a directory's mark: hides is the plain one, whitened says that whiteouts in it may be files.
+func (k marks) opaque(fd int) (hides, whitened bool) {
+	if k.prefix == "" {
+		return false, false
+	}
+	var value [8]byte
+	if n, err := unix.Fgetxattr(fd, k.prefix+"opaque", value[:]); err == nil && n == 1 {
+		return value[0] == 'y', value[0] == 'x'
+	}
+	n, err := unix.Fgetxattr(fd, fuseOpaque, value[:])
+	return err == nil && n == 1 && value[0] == 'y', false
+}
+
+// whiteout says whether a file of a directory is overlay's mark for a removed name, in either form.
+func (k marks) whiteout(d lowerDir, name []byte, st *rawfs.Stat) bool {
+	if rawfs.IsWhiteout(st) {
+		return true
+	}
+	if !d.whitened || rawfs.Type(st) != unix.S_IFREG || st.Size != 0 {
+		return false
+	}
+	_, err := unix.Lgetxattr(rawfs.FDPath(d.fd)+"/"+strings.TrimRight(string(name), "\x00"), k.prefix+"whiteout", nil)
+	return err == nil
+}
+
+func reserved(name []byte) bool { return bytes.HasPrefix(name, []byte(unpack.WhiteoutPrefix)) }
+
+// lookup finds the file of that name (with its NUL) in a merged directory and says which directory has it.
+func (m merged) lookup(k marks, name []byte, st *rawfs.Stat) (in lowerDir, found bool, err error) {
+	if reserved(name) {
+		return in, false, nil
+	}
+	for _, d := range m {
+		switch err := rawfs.Lstat(d.fd, name, st); {
+		case err == unix.ENOENT:
+			continue
+		case err != nil:
+			return in, false, err
+		}
+		return d, !k.whiteout(d, name, st) && rawfs.Type(st) != unix.S_IFSOCK, nil
+	}
+	return in, false, nil
+}
+
+// enter opens the merged directory of that name. The result is empty if there is none; the caller closes it.
+func (m merged) enter(k marks, name []byte) (merged, error) {
+	var sub merged
+	for _, d := range m {
+		fd, err := rawfs.OpenDir(d.fd, name)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err == unix.ENOTDIR || err == unix.ELOOP {
+			break // a file or a whiteout hides what is below it
+		}
+		if err != nil {
+			sub.close()
+			return nil, err
+		}
+		hides, whitened := k.opaque(fd)
+		sub = append(sub, lowerDir{fd: fd, layer: d.layer, whitened: whitened})
+		if hides {
+			break
+		}
+	}
+	return sub, nil
+}
+
+// names lists a merged directory, sorted.
+func (m merged) names(k marks) ([]string, error) {
+	var list []string
+	seen := map[string]struct{}{}
+	for i, d := range m {
+		// A descriptor of its own: reading moves on in the directory.
+		fd, err := rawfs.OpenDir(d.fd, []byte(".\x00"))
+		if err != nil {
+			return nil, err
+		}
+		var n rawfs.Names
+		err = n.Read(fd)
+		unix.Close(fd)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range n.Entries {
+			if _, ok := seen[string(n.Name(e))]; ok {
+				continue
+			}
+			name := string(n.Name(e))
+			if i+1 < len(m) {
+				seen[name] = struct{}{}
+			}
+			if gone, err := k.absent(d, &n, e); err != nil {
+				return nil, err
+			} else if !gone {
+				list = append(list, name)
+			}
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+// absent says whether a name that a directory lists is none that exists: a whiteout, a socket, a reserved name.
+func (k marks) absent(d lowerDir, n *rawfs.Names, e rawfs.Dirent) (bool, error) {
+	if reserved(n.Name(e)) || e.Type == unix.DT_SOCK {
+		return true, nil
+	}
+	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !(e.Type == unix.DT_REG && d.whitened) {
+		return false, nil
+	}
+	var st rawfs.Stat
+	if err := rawfs.Lstat(d.fd, n.CName(e), &st); err != nil {
+		return false, err
+	}
+	return k.whiteout(d, n.CName(e), &st) || rawfs.Type(&st) == unix.S_IFSOCK, nil
+}
+
+// place is a file found by its path. The caller closes it.
+type place struct {
+	dir   merged
+	in    lowerDir
+	name  []byte
+	st    rawfs.Stat
+	found bool
+}
+
+func (p *place) close() { p.dir.close() }
+
+// find looks a path up from a merged root. It is for the rare cases: a walk carries its directories with it.
+func (m merged) find(k marks, path string) (p place, err error) {
+	dir, owned := m, false
+	for {
+		part, rest, more := strings.Cut(path, "/")
+		name := []byte(part + "\x00")
+		if !more {
+			p.name = name
+			p.in, p.found, err = dir.lookup(k, name, &p.st)
+			if owned {
+				p.dir = dir
+			}
+			return p, err
+		}
+		next, err := dir.enter(k, name)
+		if owned {
+			dir.close()
+		}
+		if err != nil || len(next) == 0 {
+			next.close()
+			return p, err
+		}
+		dir, owned, path = next, true, rest
+	}
+}

@@ -1,0 +1,567 @@
+package diff
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack"
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+)
+
+// walker writes the difference between two states of a tree, new and old. Everything it writes follows from the two
+// states alone, not from how a driver came to the new one: that is why all drivers give the same bytes.
+type walker struct {
+	ctx   context.Context
+	o     Options
+	full  bool
+	marks marks
+	out   tarWriter
+
+	root    int    // the new state, or an overlay's upper directory
+	old     merged // the old state's root
+	path    []byte // where the walk is
+	pending []pending
+	names   []*rawfs.Names // for each depth, used again
+	skip    map[string]struct{}
+	links   links
+	target  []byte // storage for a link's target
+}
+
+// pending is a directory on the way to where the walk is that is not written yet. It will be if anything in it is:
+// readers that make a missing parent give it an owner and a mode of their own.
+type pending struct {
+	end    int // of its path
+	st     rawfs.Stat
+	xattrs []rawfs.Xattr
+}
+
+func newWalker(ctx context.Context, t Tree, o Options) (*walker, error) {
+	w := &walker{ctx: ctx, o: o, full: t.Full, marks: marksOf(t), root: -1}
+	w.out.table = o.Table
+	if len(o.SkipPaths) > 0 {
+		w.skip = map[string]struct{}{}
+		for _, p := range o.SkipPaths {
+			w.skip[p] = struct{}{}
+		}
+	}
+	var err error
+	if w.root, err = openRoot(t.Dir); err != nil {
+		return nil, err
+	}
+	for i, dir := range t.Lower {
+		fd, err := openRoot(dir)
+		if err != nil {
+			w.close()
+			return nil, err
+		}
+		w.old = append(w.old, lowerDir{fd: fd, layer: i})
+	}
+	w.links.init()
+	return w, nil
+}
+
+func openRoot(dir string) (int, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", dir, err)
+	}
+	return fd, nil
+}
+
+func (w *walker) close() {
+	if w.root >= 0 {
+		unix.Close(w.root)
+	}
+	w.old.close()
+}
+
+// run writes the whole stream.
+func (w *walker) run() (Stats, error) {
+	err := w.rootEntry()
+	if err == nil {
+		err = w.directory(w.root, w.old, mark{})
+	}
+	if err == nil {
+		err = w.out.end()
+	}
+	if err != nil {
+		return Stats{}, fmt.Errorf("write layer: %q: %w", w.path, err)
+	}
+	return Stats{Entries: w.out.count, Size: w.out.size}, nil
+}
+
+// rootEntry writes an entry for the root if its owner, mode or attributes have changed. Its time changes with every
+// name made in it and says nothing; other builders leave the root out altogether.
+func (w *walker) rootEntry() error {
+	var st rawfs.Stat
+	if err := rawfs.Fstat(w.root, &st); err != nil {
+		return err
+	}
+	xattrs, err := rawfs.Xattrs(w.root, rawfs.InLayer)
+	if err != nil {
+		return err
+	}
+	old := rawfs.Stat{Mode: unix.S_IFDIR | 0o755}
+	var oldXattrs []rawfs.Xattr
+	if len(w.old) > 0 {
+		if err := rawfs.Fstat(w.old[0].fd, &old); err != nil {
+			return err
+		}
+		if oldXattrs, err = rawfs.Xattrs(w.old[0].fd, rawfs.InLayer); err != nil {
+			return err
+		}
+	}
+	if st.Mode == old.Mode && st.Uid == old.Uid && st.Gid == old.Gid && sameXattrs(xattrs, oldXattrs) {
+		return nil
+	}
+	h := w.describe([]byte("."), unpack.TypeDir, &st)
+	h.xattrs = xattrs
+	return w.out.header(&h)
+}
+
+// mark is what overlay has marked a directory of the new state with.
+type mark struct{ hides, whitened bool }
+
+// directory writes what has changed inside the open directory fd, which is w.path. old is the same directory in the
+// old state; empty: there was none, so all in it is new.
+//
+// The order is fixed: the opaque mark or the whiteouts sorted by name, then what is there sorted by name, each
+// directory followed by what is in it.
+func (w *walker) directory(fd int, old merged, m mark) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	depth := len(w.names)
+	names := w.borrowNames()
+	defer func() { w.names = w.names[:depth] }()
+	if err := names.Read(fd); err != nil {
+		return err
+	}
+	names.Sort()
+	absent, kept, err := w.present(fd, names, m)
+	if err != nil {
+		return err
+	}
+	if len(old) > 0 {
+		opaque, removed, err := w.removed(old, names, absent, kept, m)
+		if err != nil {
+			return err
+		}
+		if opaque {
+			old = nil
+		}
+		if err := w.whiteouts(opaque, removed); err != nil {
+			return err
+		}
+	}
+	end := len(w.path)
+	for _, e := range names.Entries {
+		if end > 0 {
+			w.path = append(w.path, '/')
+		}
+		w.path = append(w.path, names.Name(e)...)
+		if err := w.entry(fd, names.CName(e), old); err != nil {
+			return err
+		}
+		w.path = w.path[:end]
+	}
+	return nil
+}
+
+// borrowNames takes the storage for one more depth.
+func (w *walker) borrowNames() *rawfs.Names {
+	n := len(w.names)
+	if n < cap(w.names) {
+		w.names = w.names[:n+1]
+		if w.names[n] == nil {
+			w.names[n] = new(rawfs.Names)
+		}
+	} else {
+		w.names = append(w.names, new(rawfs.Names))
+	}
+	return w.names[n]
+}
+
+// present leaves in names what is there. absent are the names that are marks of removal, or that a layer cannot hold;
+// kept are those that count as unchanged.
+func (w *walker) present(fd int, names *rawfs.Names, m mark) (absent, kept []string, err error) {
+	d := lowerDir{fd: fd, whitened: m.whitened}
+	n := 0
+	for _, e := range names.Entries {
+		if w.skips(names.Name(e)) {
+			kept = append(kept, string(names.Name(e)))
+			continue
+		}
+		gone, err := w.marks.absent(d, names, e)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !gone {
+			names.Entries[n] = e
+			n++
+			continue
+		}
+		if reserved(names.Name(e)) {
+			w.warn(names.Name(e), "a name that begins with .wh. means a removed file in a layer: left out")
+			continue
+		}
+		absent = append(absent, string(names.Name(e)))
+	}
+	names.Entries = names.Entries[:n]
+	return absent, kept, nil
+}
+
+func (w *walker) skips(name []byte) bool {
+	if w.skip == nil {
+		return false
+	}
+	_, ok := w.skip[string(w.join(name))]
+	return ok
+}
+
+// join is the path of a name in the current directory.
+func (w *walker) join(name []byte) []byte {
+	if len(w.path) == 0 {
+		return slices.Clone(name)
+	}
+	return slices.Concat(w.path, []byte("/"), name)
+}
+
+func (w *walker) warn(name []byte, problem string) {
+	if w.o.Warn != nil && string(name) != unpack.OpaqueName { // fuse-overlayfs leaves such files in its upper directory
+		w.o.Warn(string(w.join(name)), problem)
+	}
+}
+
+// removed says which names of the old directory the new one has not.
+//
+// A directory is written as opaque if nothing of what was in it is left, and that was more than one name or the
+// directory has others now; otherwise each removed name has a whiteout. "rm -r d && mkdir d" and "rm d/*" leave the
+// same state and so give the same layer, whether or not overlay has marked the directory.
+func (w *walker) removed(old merged, names *rawfs.Names, absent, kept []string, m mark) (opaque bool, removed []string, err error) {
+	var before []string
+	if w.full || m.hides {
+		if before, err = old.names(w.marks); err != nil {
+			return false, nil, err
+		}
+		for _, name := range before {
+			_, there := names.Find([]byte(name))
+			if !there && !slices.Contains(kept, name) && !w.skips([]byte(name)) {
+				removed = append(removed, name)
+			}
+		}
+	} else {
+		var st rawfs.Stat
+		for _, name := range absent {
+			_, found, err := old.lookup(w.marks, []byte(name+"\x00"), &st)
+			if err != nil {
+				return false, nil, err
+			}
+			if found {
+				removed = append(removed, name)
+			}
+		}
+		// Opaque needs all of the old names removed: list them only if there can be.
+		if len(removed) == 0 || len(w.path) == 0 {
+			return false, removed, nil
+		}
+		if before, err = old.names(w.marks); err != nil {
+			return false, nil, err
+		}
+	}
+	opaque = len(w.path) > 0 && len(removed) > 0 && len(removed) == len(before) && (len(before) > 1 || len(names.Entries) > 0)
+	return opaque, removed, nil
+}
+
+func (w *walker) whiteouts(opaque bool, removed []string) error {
+	if opaque {
+		return w.whiteout(unpack.OpaqueName)
+	}
+	for _, name := range removed {
+		if err := w.whiteout(unpack.WhiteoutPrefix + name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// whiteout writes an empty file that stands for something removed. It has no owner, mode or time of its own.
+func (w *walker) whiteout(name string) error {
+	if err := w.parents(); err != nil {
+		return err
+	}
+	return w.out.header(&header{name: w.join([]byte(name)), kind: unpack.TypeFile})
+}
+
+// parents writes the directories on the way that are not written yet.
+func (w *walker) parents() error {
+	for i := range w.pending {
+		p := &w.pending[i]
+		h := w.describe(w.path[:p.end], unpack.TypeDir, &p.st)
+		h.xattrs = p.xattrs
+		if err := w.out.header(&h); err != nil {
+			return err
+		}
+	}
+	w.pending = w.pending[:0]
+	return nil
+}
+
+// time is the time that an entry has in the layer: whole seconds, as other builders write them, so that a state that
+// was unpacked from a layer compares equal to the one it was made from; and not later than the epoch.
+func (w *walker) time(st *rawfs.Stat) int64 {
+	sec := st.Mtime.Sec
+	if w.o.Epoch != nil {
+		sec = min(sec, w.o.Epoch.Unix())
+	}
+	return sec
+}
+
+func (w *walker) describe(path []byte, kind byte, st *rawfs.Stat) header {
+	return header{name: path, kind: kind, mode: uint32(st.Mode) & 0o7777, uid: st.Uid, gid: st.Gid, sec: w.time(st)}
+}
+
+// entry writes w.path, which is name in the open directory dir, if it has changed.
+func (w *walker) entry(dir int, name []byte, old merged) error {
+	var st rawfs.Stat
+	if err := rawfs.Lstat(dir, name, &st); err != nil {
+		return err
+	}
+	if rawfs.Type(&st) == unix.S_IFDIR {
+		return w.subdirectory(dir, name, &st, old)
+	}
+	if st.Nlink > 1 {
+		if first, known := w.links.seen(&st); known {
+			return w.hardlink(first, &st)
+		}
+	}
+	changed := true
+	if len(old) > 0 {
+		var was rawfs.Stat
+		in, found, err := old.lookup(w.marks, name, &was)
+		if err != nil {
+			return err
+		}
+		if found {
+			if changed, err = w.changed(dir, name, &st, in, &was); err != nil {
+				return err
+			}
+		}
+	}
+	if st.Nlink > 1 {
+		w.links.remember(&st, w.path, changed)
+	}
+	if !changed {
+		return nil
+	}
+	if err := w.parents(); err != nil {
+		return err
+	}
+	return w.file(dir, name, &st)
+}
+
+func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged) error {
+	fd, err := rawfs.OpenDir(dir, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var m mark
+	xattrs, err := rawfs.Xattrs(fd, func(x []byte) bool { return rawfs.InLayer(x) || w.marks.has(x) })
+	if err != nil {
+		return err
+	}
+	xattrs = slices.DeleteFunc(xattrs, func(x rawfs.Xattr) bool {
+		switch {
+		case rawfs.InLayer([]byte(x.Name)):
+			return false
+		case x.Name == w.marks.prefix+"redirect":
+			err = fmt.Errorf("the overlay was mounted with redirect_dir: %w", unix.EINVAL)
+		default:
+			m.hides = m.hides || string(x.Value) == "y"
+			m.whitened = m.whitened || string(x.Value) == "x"
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	below, err := old.enter(w.marks, name)
+	if err != nil {
+		return err
+	}
+	defer below.close()
+	changed := true
+	if len(below) > 0 {
+		var was rawfs.Stat
+		if err := rawfs.Fstat(below[0].fd, &was); err != nil {
+			return err
+		}
+		before, err := rawfs.Xattrs(below[0].fd, rawfs.InLayer)
+		if err != nil {
+			return err
+		}
+		changed = !w.sameStat(st, &was) || !sameXattrs(xattrs, before)
+	}
+	w.pending = append(w.pending, pending{end: len(w.path), st: *st, xattrs: xattrs})
+	if changed {
+		if err := w.parents(); err != nil {
+			return err
+		}
+	}
+	waiting := len(w.pending)
+	if err := w.directory(fd, below, m); err != nil {
+		return err
+	}
+	if waiting > 0 && len(w.pending) == waiting {
+		w.pending = w.pending[:waiting-1]
+	}
+	return nil
+}
+
+func (w *walker) hardlink(first string, st *rawfs.Stat) error {
+	if first == "" {
+		return nil // the whole group is as it was
+	}
+	if err := w.parents(); err != nil {
+		return err
+	}
+	h := w.describe(w.path, unpack.TypeHardlink, st)
+	h.link = []byte(first)
+	return w.out.header(&h)
+}
+
+// file writes an entry that is no directory.
+func (w *walker) file(dir int, name []byte, st *rawfs.Stat) error {
+	h := w.describe(w.path, 0, st)
+	var err error
+	switch rawfs.Type(st) {
+	case unix.S_IFREG:
+		return w.regular(dir, name, h, st)
+	case unix.S_IFLNK:
+		h.kind = unpack.TypeSymlink
+		if h.link, err = w.readlink(dir, name, st); err != nil {
+			return err
+		}
+		return w.out.header(&h)
+	case unix.S_IFCHR:
+		h.kind = unpack.TypeChar
+	case unix.S_IFBLK:
+		h.kind = unpack.TypeBlock
+	case unix.S_IFIFO:
+		h.kind = unpack.TypeFifo
+	default:
+		return fmt.Errorf("unknown file type %o", st.Mode)
+	}
+	if h.kind != unpack.TypeFifo {
+		h.maj, h.minor = st.Rdev_major, st.Rdev_minor
+	}
+	if h.xattrs, err = rawfs.XattrsAt(dir, name, rawfs.InLayer); err != nil {
+		return err
+	}
+	return w.out.header(&h)
+}
+
+func (w *walker) readlink(dir int, name []byte, st *rawfs.Stat) ([]byte, error) {
+	if need := int(st.Size) + 1; len(w.target) < need {
+		w.target = make([]byte, max(need, 256))
+	}
+	n, err := rawfs.Readlink(dir, name, w.target)
+	return w.target[:n], err
+}
+
+// openFile opens a regular file to read it once. Reading leaves its time of last access alone where that is allowed.
+func openFile(dir int, name []byte) (int, error) {
+	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	fd, err := rawfs.Open(dir, name, flags|unix.O_NOATIME, 0)
+	if err == unix.EPERM {
+		fd, err = rawfs.Open(dir, name, flags, 0)
+	}
+	return fd, err
+}
+
+func (w *walker) regular(dir int, name []byte, h header, st *rawfs.Stat) error {
+	h.kind, h.size = unpack.TypeFile, int64(st.Size)
+	fd, err := openFile(dir, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	metacopy := false
+	if h.xattrs, err = rawfs.Xattrs(fd, func(x []byte) bool {
+		metacopy = metacopy || string(x) == w.marks.metacopy()
+		return rawfs.InLayer(x)
+	}); err != nil {
+		return err
+	}
+	if metacopy {
+		return fmt.Errorf("the overlay was mounted with metacopy: %w", unix.EINVAL)
+	}
+	if err := w.out.header(&h); err != nil {
+		return err
+	}
+	if st.Blocks*512 < st.Size {
+		err = w.sparse(fd, h.size)
+	} else {
+		err = w.copy(fd, h.size)
+	}
+	w.out.pad()
+	return err
+}
+
+// copy writes n bytes of fd, read right into the stream's chunks.
+func (w *walker) copy(fd int, n int64) error {
+	for n > 0 {
+		b, err := w.out.space()
+		if err != nil {
+			return err
+		}
+		got, err := rawfs.Read(fd, b[:min(n, int64(len(b)))])
+		if err != nil {
+			return err
+		}
+		if got == 0 {
+			return fmt.Errorf("the file became shorter while it was read: %w", io.ErrUnexpectedEOF)
+		}
+		w.out.n += got
+		n -= int64(got)
+	}
+	return nil
+}
+
+// sparse is copy for a file with holes, which are not read; as zeros every reader understands them.
+func (w *walker) sparse(fd int, size int64) error {
+	at := int64(0)
+	for at < size {
+		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
+		if err == unix.ENXIO { // no more data
+			data = size
+		} else if err != nil { // a file system that does not know holes
+			return w.copy(fd, size-at)
+		}
+		data = min(data, size)
+		if err := w.out.zeros(data - at); err != nil {
+			return err
+		}
+		if at = data; at == size {
+			return nil
+		}
+		hole, err := unix.Seek(fd, at, unix.SEEK_HOLE)
+		if err != nil {
+			return err
+		}
+		if _, err := unix.Seek(fd, at, io.SeekStart); err != nil {
+			return err
+		}
+		hole = min(hole, size)
+		if err := w.copy(fd, hole-at); err != nil {
+			return err
+		}
+		at = hole
+	}
+	return nil
+}

@@ -1,0 +1,282 @@
+package diff
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/layerbuild/layerbuild/internal/fstree"
+	"github.com/layerbuild/layerbuild/internal/unpack"
+)
+
+// describe writes a layer's entries in the notation of fstree, with a line "- NAME" for a whiteout.
+func describe(t testing.TB, layer []byte) string {
+	t.Helper()
+	var b strings.Builder
+	for e, err := range Entries(bytes.NewReader(layer)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := fstree.Entry{Path: e.Path, Mode: e.Mode, HasMode: true, UID: fstree.Unset, GID: fstree.Unset, MTime: fstree.Unset, Xattrs: e.Xattrs}
+		i := strings.LastIndexByte(e.Path, '/')
+		if base := e.Path[i+1:]; strings.HasPrefix(base, unpack.WhiteoutPrefix) {
+			fmt.Fprintf(&b, "- %s\n", e.Path)
+			continue
+		}
+		switch e.Type {
+		case unpack.TypeDir:
+			f.Type = fstree.Dir
+		case unpack.TypeFile:
+			f.Type = fstree.File
+			var c bytes.Buffer
+			if _, err := c.ReadFrom(e.Content); err != nil {
+				t.Fatal(err)
+			}
+			f.Content = c.String()
+		case unpack.TypeSymlink:
+			f.Type, f.Target, f.HasMode = fstree.Link, e.Link, false
+		case unpack.TypeHardlink:
+			f.Type, f.Target, f.HasMode = fstree.Hardlink, e.Link, false
+		case unpack.TypeChar:
+			f.Type, f.Major, f.Minor = fstree.Char, e.Major, e.Minor
+		case unpack.TypeBlock:
+			f.Type, f.Major, f.Minor = fstree.Block, e.Major, e.Minor
+		case unpack.TypeFifo:
+			f.Type = fstree.Fifo
+		}
+		b.WriteString(f.String() + "\n")
+	}
+	return b.String()
+}
+
+func write(t testing.TB, tree Tree, o Options) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	stats, err := Write(context.Background(), &b, tree, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.Size != int64(b.Len()) {
+		t.Errorf("Stats.Size = %d, want %d", stats.Size, b.Len())
+	}
+	return b.Bytes()
+}
+
+func mustMake(t testing.TB, dir, text string) string {
+	t.Helper()
+	if err := fstree.Make(dir, text); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestWriteUpper lays out overlay directories by hand: what is in the upper one, what is below, what is written.
+func TestWriteUpper(t *testing.T) {
+	needRoot(t)
+	const file = " 0644 root:root @100 "
+	const dir = " 0755 root:root @100"
+	for _, test := range []struct {
+		name, upper, want string
+		lower             []string // top first
+		opaque            string
+	}{
+		{
+			name:  "edit, delete, add",
+			lower: []string{"file File1" + file + "one\nfile File2" + file + "two\nfile File3" + file + "three"},
+			upper: "file File1" + file + "ONE\nwhiteout File2\nfile File4" + file + "four",
+			want:  "- .wh.File2\nfile File1 0644 ONE\nfile File4 0644 four\n",
+		},
+		{
+			name:  "parents of what has changed are listed, others are not",
+			lower: []string{"dir a" + dir + "\ndir a/b" + dir + "\ndir c" + dir + "\nfile c/f" + file},
+			upper: "dir a" + dir + "\ndir a/b" + dir + "\nfile a/b/f" + file + "\ndir a/b" + dir + "\ndir c" + dir + "\nfile c/f" + file,
+			want:  "dir a 0755\ndir a/b 0755\nfile a/b/f 0644\n",
+		},
+		{
+			name:  "copied up and not changed",
+			lower: []string{"dir d" + dir + "\nfile d/f" + file + "x\nlink d/l 0777 root:root @100 -> f\nfifo d/p" + file},
+			upper: "dir d" + dir + "\nfile d/f" + file + "x\nlink d/l 0777 root:root @100 -> f\nfifo d/p" + file + "\ndir d" + dir,
+			want:  "",
+		},
+		{
+			name:  "same size and time, other content",
+			lower: []string{"file f" + file + "x"},
+			upper: "file f" + file + "y",
+			want:  "file f 0644 y\n",
+		},
+		{
+			name:  "mode, owner, time, attribute",
+			lower: []string{"file a" + file + "\nfile b" + file + "\nfile c" + file + "\nfile d" + file + "\nfile e" + file},
+			upper: "file a 0600 root:root @100\nfile b 0644 root:1 @100\nfile c 0644 root:root @101\nfile d 0644 root:root @100 [user.k=v]\nfile e" + file,
+			want:  "file a 0600\nfile b 0644\nfile c 0644\nfile d 0644 [user.k=v]\n",
+		},
+		{
+			name:  "directory replaced",
+			lower: []string{"dir d" + dir + "\nfile d/old1" + file + "\nfile d/old2" + file},
+			upper: "dir d" + dir + "\nopaque d\nfile d/new" + file + "\ndir d" + dir,
+			want:  "dir d 0755\n- d/.wh..wh..opq\nfile d/new 0644\n",
+		},
+		{
+			name:  "all names removed one by one are the same as a directory replaced",
+			lower: []string{"dir d" + dir + "\nfile d/old1" + file + "\nfile d/old2" + file},
+			upper: "dir d" + dir + "\nwhiteout d/old1\nwhiteout d/old2\nfile d/new" + file + "\ndir d" + dir,
+			want:  "dir d 0755\n- d/.wh..wh..opq\nfile d/new 0644\n",
+		},
+		{
+			name:  "directory replaced by one that has some of the same",
+			lower: []string{"dir d" + dir + "\nfile d/a" + file + "\nfile d/b" + file + "\nfile d/c" + file},
+			upper: "dir d" + dir + "\nopaque d\nfile d/a" + file + "\nfile d/b" + file + "new\ndir d" + dir,
+			want:  "dir d 0755\n- d/.wh.c\nfile d/b 0644 new\n",
+		},
+		{
+			name:  "the only name of a directory removed",
+			lower: []string{"dir d" + dir + "\nfile d/a" + file},
+			upper: "dir d" + dir + "\nwhiteout d/a\ndir d" + dir,
+			want:  "dir d 0755\n- d/.wh.a\n",
+		},
+		{
+			name:  "whiteout of nothing, whiteout below a new directory",
+			lower: []string{"file f" + file},
+			upper: "whiteout x\ndir n" + dir + "\nwhiteout n/x",
+			want:  "dir n 0755\n",
+		},
+		{
+			name:  "types replaced",
+			lower: []string{"dir d" + dir + "\nfile d/x" + file + "\nfile f" + file + "\nlink l -> d"},
+			upper: "file d" + file + "\ndir f" + dir + "\nfile f/y" + file + "\ndir f" + dir + "\ndir l" + dir + "\nfile l/z" + file,
+			want:  "file d 0644\ndir f 0755\nfile f/y 0644\ndir l 0755\nfile l/z 0644\n",
+		},
+		{
+			name: "several lower directories, an opaque and a removed one among them",
+			lower: []string{
+				"whiteout gone\ndir d" + dir + "\nopaque d\nfile d/middle" + file,
+				"file gone" + file + "\ndir d" + dir + "\nfile d/bottom" + file,
+			},
+			upper: "file gone" + file + "\ndir d" + dir + "\nwhiteout d/bottom\nfile d/middle" + file + "\ndir d" + dir,
+			want:  "file gone 0644\n",
+		},
+		{
+			name:  "new hard link to an old file",
+			lower: []string{"file old" + file + "text"},
+			upper: "file old" + file + "text\nhardlink new => old",
+			want:  "file new 0644 text\nhardlink old => new\n",
+		},
+		{
+			name:  "hard links copied up together and not changed",
+			lower: []string{"file a" + file + "text\nhardlink b => a"},
+			upper: "file a" + file + "text\nhardlink b => a",
+			want:  "",
+		},
+		{
+			name:  "a hard link broken",
+			lower: []string{"file a" + file + "text\nhardlink b => a"},
+			upper: "file a" + file + "text",
+			want:  "file a 0644 text\n",
+		},
+		{
+			name:  "one of two hard links removed",
+			lower: []string{"file a" + file + "text\nhardlink b => a"},
+			upper: "file a" + file + "text\nwhiteout b",
+			want:  "- .wh.b\n",
+		},
+		{
+			name:  "two equal files linked",
+			lower: []string{"file a" + file + "text\nfile b" + file + "text"},
+			upper: "file a" + file + "text\nhardlink b => a",
+			want:  "file a 0644 text\nhardlink b => a\n",
+		},
+		{
+			name:  "devices, fifo, socket",
+			lower: []string{"socket was" + file + "\nfile s" + file},
+			upper: "char c 0620 root:root @100 1:3\nblock b 0660 root:root @100 8:1\nfifo p 0600 root:root @100\nsocket s" + file + "\nwhiteout was",
+			want:  "- .wh.s\nblock b 0660 8:1\nchar c 0620 1:3\nfifo p 0600\n",
+		},
+		{
+			name:  "attributes of the host and of overlay",
+			lower: []string{""},
+			upper: "file f" + file + "\ndir d 0755 root:root @100 [trusted.overlay.impure=y] [trusted.x=y] [user.overlay.opaque=y]",
+			want:  "dir d 0755\nfile f 0644\n",
+		},
+		{
+			name:  "whiteouts as files with an attribute",
+			lower: []string{"dir d" + dir + "\nfile d/a" + file + "\nfile d/b" + file},
+			upper: "dir d 0755 root:root @100 [trusted.overlay.opaque=x]\nfile d/a 0644 [trusted.overlay.whiteout=y]\ndir d" + dir,
+			want:  "dir d 0755\n- d/.wh.a\n",
+		},
+		{
+			name:  "reserved names",
+			lower: []string{"file x" + file},
+			upper: "file .wh.x" + file + "\nfile y" + file,
+			want:  "file y 0644\n",
+		},
+		{
+			name:  "the root",
+			lower: []string{"dir . 0755 root:root @100"},
+			upper: "dir . 0700 root:root @100",
+			want:  "dir . 0700\n",
+		},
+		{
+			name:  "order",
+			lower: nil,
+			upper: "file a.b" + file + "\ndir a" + dir + "\nfile a/z" + file + "\nfile a-b" + file + "\nfile B" + file,
+			want:  "file B 0644\ndir a 0755\nfile a/z 0644\nfile a-b 0644\nfile a.b 0644\n",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			top := t.TempDir()
+			tree := Tree{Dir: mustMake(t, mkdir(t, top+"/upper"), test.upper)}
+			for i, text := range test.lower {
+				tree.Lower = append(tree.Lower, mustMake(t, mkdir(t, fmt.Sprintf("%s/%d", top, i)), text))
+			}
+			got := describe(t, write(t, tree, Options{}))
+			if d := cmp.Diff(test.want, got); d != "" {
+				t.Errorf("layer differs (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func mkdir(t testing.TB, dir string) string {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("whiteouts, owners and trusted attributes need root")
+	}
+}
+
+func TestWriteOptions(t *testing.T) {
+	needRoot(t)
+	top := t.TempDir()
+	lower := mustMake(t, mkdir(t, top+"/l"), "file etc/hosts 0644 root:root @5 a\nfile gone 0644\ndir etc 0755 root:root @5")
+	upper := mustMake(t, mkdir(t, top+"/u"), "file etc/hosts 0644 root:root @6 b\nwhiteout gone\nfile .wh.q 0644\nfile new 0644 root:root @2000000000\ndir proc\nfile proc/x\ndir etc 0755 root:root @5")
+	var warned []string
+	var table []string
+	epoch := unixTime(1000)
+	layer := write(t, Tree{Dir: upper, Lower: []string{lower}}, Options{
+		Epoch: &epoch, SkipPaths: []string{"etc/hosts", "gone", "proc"},
+		Warn:  func(path, _ string) { warned = append(warned, path) },
+		Table: func(e Entry) { table = append(table, fmt.Sprintf("%s %d", e.Path, e.ModTime.Unix())) },
+	})
+	if got, want := describe(t, layer), "file new 0644\n"; got != want {
+		t.Errorf("layer is\n%swant\n%s", got, want)
+	}
+	if want := []string{".wh.q"}; !slices.Equal(warned, want) {
+		t.Errorf("warned of %q, want %q", warned, want)
+	}
+	if want := []string{"new 1000"}; !slices.Equal(table, want) {
+		t.Errorf("table is %q, want %q", table, want)
+	}
+}

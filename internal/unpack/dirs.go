@@ -1,0 +1,289 @@
+package unpack
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/safepath"
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+)
+
+// linkDir is the directory of the last hard link's target, kept open: links to one directory come in rows.
+type linkDir struct {
+	path string
+	fd   int
+	open bool
+}
+
+func (u *unpacker) close() {
+	u.leave(0)
+	u.closeLinkDir()
+}
+
+func (u *unpacker) closeLinkDir() {
+	if u.links.open {
+		unix.Close(u.links.fd)
+		u.links.open = false
+	}
+}
+
+// leave closes the directories of the stack from place n on.
+func (u *unpacker) leave(n int) {
+	for _, d := range u.stack[min(n, len(u.stack)):] {
+		unix.Close(d.fd)
+	}
+	u.stack = u.stack[:min(n, len(u.stack))]
+}
+
+// enter opens the directory path (clean, "" for the root). Entries come mostly in the order of a walk, so what the
+// last one and this one have in common stays open. With create, what is missing is made, and what is no directory
+// makes room; otherwise that is ENOENT or ENOTDIR. The result is valid until the next call.
+func (u *unpacker) enter(path []byte, create bool) (*node, error) {
+	top := len(u.stack) - 1
+	for ; top > 0; top-- {
+		end := u.stack[top].end
+		if end <= len(path) && bytes.Equal(u.path[:end], path[:end]) && (end == len(path) || path[end] == '/') {
+			break
+		}
+	}
+	u.leave(top + 1)
+	u.path = u.path[:u.stack[top].end]
+	for len(u.path) < len(path) {
+		rest := path[len(u.path):]
+		if len(u.path) > 0 {
+			rest = rest[1:]
+		}
+		part, _, _ := bytes.Cut(rest, []byte("/"))
+		if err := u.step(part, create); err != nil {
+			return nil, err
+		}
+	}
+	return &u.stack[len(u.stack)-1], nil
+}
+
+// step opens one directory inside the last of the stack.
+func (u *unpacker) step(part []byte, create bool) error {
+	parent := u.stack[len(u.stack)-1]
+	u.part = append(append(u.part[:0], part...), 0)
+	if len(u.path) > 0 {
+		u.path = append(u.path, '/')
+	}
+	u.path = append(u.path, part...)
+	fd, err := rawfs.OpenDir(parent.fd, u.part)
+	if err == unix.ENOENT && create {
+		fd, err = u.imply(parent.fd, false)
+	}
+	// A link is one or the other, as the kernel's version has it.
+	if err == unix.ENOTDIR || err == unix.ELOOP {
+		fd, err = u.notDir(parent.fd, create)
+	}
+	if err != nil {
+		u.path = u.path[:parent.end]
+		return err
+	}
+	n := node{fd: fd, end: len(u.path), setgid: parent.setgid, acl: parent.acl}
+	if m := u.dirs[string(u.path)]; m == nil || m.existed {
+		if n, err = u.examine(fd); err != nil {
+			unix.Close(fd)
+			u.path = u.path[:parent.end]
+			return err
+		}
+	}
+	u.stack = append(u.stack, n)
+	return nil
+}
+
+// imply makes the directory u.path, which the stream has not listed (yet), and opens it.
+func (u *unpacker) imply(parent int, opaque bool) (int, error) {
+	if err := rawfs.Mkdir(parent, u.part, 0o700); err != nil {
+		return -1, fmt.Errorf("make directory: %w", err)
+	}
+	m := &dirMeta{mode: 0o755, implied: true, opaque: opaque}
+	if u.o.Owner != nil {
+		m.uid, m.gid = uint32(u.o.Owner.UID), uint32(u.o.Owner.GID)
+	}
+	u.dirs[string(u.path)] = m
+	if u.made != nil {
+		u.made[string(u.path)] = struct{}{}
+	}
+	return rawfs.OpenDir(parent, u.part)
+}
+
+// notDir deals with a part of a path, u.path, that is no directory: a link is followed inside the root, as the same
+// name would be by a process whose root directory it is; anything else makes room.
+func (u *unpacker) notDir(parent int, create bool) (int, error) {
+	var st rawfs.Stat
+	if err := rawfs.Lstat(parent, u.part, &st); err != nil {
+		return -1, err
+	}
+	if rawfs.Type(&st) == unix.S_IFLNK {
+		return u.follow(create)
+	}
+	if !create {
+		return -1, unix.ENOTDIR
+	}
+	if err := u.remove(parent, u.part, string(u.path)); err != nil {
+		return -1, err
+	}
+	return u.imply(parent, u.overlay() && rawfs.IsWhiteout(&st))
+}
+
+func (u *unpacker) follow(create bool) (int, error) {
+	path := string(u.path)
+	if u.overlay() {
+		return -1, fmt.Errorf("%w: %q is a link", ErrNeedsParent, path)
+	}
+	root := u.stack[0].fd
+	fd, err := safepath.InRoot(root, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if !errors.Is(err, unix.ENOENT) || !create {
+		return fd, err
+	}
+	made, err := safepath.MkdirAll(root, path, 0o755, func(parent int, base string) error {
+		uid, gid := 0, 0
+		if u.o.Owner != nil {
+			uid, gid = u.o.Owner.UID, u.o.Owner.GID
+		}
+		if err := unix.Fchownat(parent, base, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			if err := u.ownerError(uint32(uid), uint32(gid), err); err != nil {
+				return err
+			}
+		}
+		return unix.Fchmodat(parent, base, 0o755, 0)
+	})
+	if err != nil {
+		return -1, err
+	}
+	unix.Close(made)
+	return safepath.InRoot(root, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+}
+
+// leadsToDir says whether path, a link, leads to a directory inside the root.
+func (u *unpacker) leadsToDir(path string) bool {
+	fd, err := safepath.InRoot(u.stack[0].fd, path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil
+}
+
+// remove removes what name is in dir, a directory with all that is in it. path is where that is.
+func (u *unpacker) remove(dir int, name []byte, path string) error {
+	err := rawfs.Unlink(dir, name, 0)
+	if err != unix.EISDIR && err != unix.EPERM {
+		return err
+	}
+	u.closeLinkDir() // it may be inside
+	if err := removeTree(dir, name); err != nil {
+		return fmt.Errorf("remove what was there: %w", err)
+	}
+	delete(u.dirs, path)
+	for p := range u.dirs {
+		if strings.HasPrefix(p, path) && p[len(path)] == '/' {
+			delete(u.dirs, p)
+		}
+	}
+	return nil
+}
+
+// removeTree removes a directory. It does not go into what is mounted below: EXDEV.
+func removeTree(dir int, name []byte) error {
+	fd, err := openSame(dir, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var names rawfs.Names
+	if err := names.Read(fd); err != nil {
+		return err
+	}
+	for _, e := range names.Entries {
+		child := names.CName(e)
+		err := unix.EISDIR
+		if e.Type != unix.DT_DIR {
+			err, _ = rawfs.Unlink(fd, child, 0).(unix.Errno)
+		}
+		if err == unix.EISDIR || err == unix.EPERM {
+			if err := removeTree(fd, child); err != nil {
+				return err
+			}
+		} else if err != 0 {
+			return err
+		}
+	}
+	return rawfs.Unlink(dir, name, unix.AT_REMOVEDIR)
+}
+
+// openSame opens a directory in dir that is on the same mount, even if its mode forbids it to its owner.
+func openSame(dir int, name []byte) (int, error) {
+	base := string(name[:len(name)-1])
+	how := unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	}
+	fd, err := unix.Openat2(dir, base, &how)
+	if err == unix.EACCES {
+		if err := rawfs.Chmod(dir, name, 0o700); err != nil {
+			return -1, err
+		}
+		fd, err = unix.Openat2(dir, base, &how)
+	}
+	return fd, err
+}
+
+// hardlink gives a file that is already there one more name.
+func (u *unpacker) hardlink(h *Header, dir *node, name []byte) error {
+	target := cleanName(u.tgt[:0], h.Link)
+	if u.tgt = append(target, 0); len(target) == 0 {
+		return bad("a hard link to the root")
+	}
+	if bytes.Equal(target, u.clean) {
+		return nil
+	}
+	parent, base := split(target)
+	base = u.tgt[len(target)-len(base):]
+	from, err := u.linkTarget(parent, dir)
+	if err == nil {
+		var st rawfs.Stat
+		if err = rawfs.Lstat(from, base, &st); err == nil && u.overlay() && rawfs.IsWhiteout(&st) {
+			err = unix.ENOENT
+		}
+	}
+	if errors.Is(err, unix.ENOENT) && u.overlay() {
+		err = ErrNeedsParent
+	}
+	if err == nil {
+		err = u.create(dir, name, func() error { return rawfs.Link(from, base, dir.fd, name) })
+	}
+	if err != nil {
+		return fmt.Errorf("hard link to %q: %w", h.Link, err)
+	}
+	return nil
+}
+
+// linkTarget opens the directory that a hard link's target is in. dir is that of the new name.
+func (u *unpacker) linkTarget(path []byte, dir *node) (int, error) {
+	if bytes.Equal(path, u.path[:dir.end]) {
+		return dir.fd, nil
+	}
+	if u.links.open && u.links.path == string(path) {
+		return u.links.fd, nil
+	}
+	u.closeLinkDir()
+	name, root := string(path), u.stack[0].fd
+	fd, err := safepath.NoLinks(root, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+		if u.overlay() {
+			return -1, ErrNeedsParent
+		}
+		fd, err = safepath.InRoot(root, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	}
+	if err != nil {
+		return -1, err
+	}
+	u.links = linkDir{path: name, fd: fd, open: true}
+	return fd, nil
+}

@@ -1,0 +1,80 @@
+package rawfs
+
+import (
+	"bytes"
+	"slices"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dirent is one name in a Names.
+type Dirent struct {
+	Ino      uint64
+	off, len uint32
+	Type     uint8 // unix.DT_*; DT_UNKNOWN where the file system does not say
+}
+
+// Names are the names in a directory without "." and "..". The zero value is empty and ready to use.
+type Names struct {
+	Entries []Dirent
+	arena   []byte
+}
+
+// Name is the entry's name, without the NUL that follows it in memory.
+func (n *Names) Name(e Dirent) []byte { return n.arena[e.off : e.off+e.len] }
+
+// CName is the entry's name with its NUL, as this package's functions take it.
+func (n *Names) CName(e Dirent) []byte { return n.arena[e.off : e.off+e.len+1] }
+
+var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// Read forgets what n holds and reads the open directory fd, from where it stands, to its end.
+func (n *Names) Read(fd int) error {
+	n.Entries, n.arena = n.Entries[:0], n.arena[:0]
+	buf := buffers.Get().(*[64 << 10]byte)
+	defer buffers.Put(buf)
+	for {
+		size, err := unix.Getdents(fd, buf[:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if size == 0 {
+			return nil
+		}
+		n.parse(buf[:size])
+	}
+}
+
+// parse takes struct linux_dirent64 records (getdents64(2)).
+func (n *Names) parse(b []byte) {
+	for len(b) > 0 {
+		d := (*unix.Dirent)(unsafe.Pointer(unsafe.SliceData(b)))
+		const header = int(unsafe.Offsetof(unix.Dirent{}.Name))
+		name := b[header:d.Reclen]
+		name = name[:bytes.IndexByte(name, 0)]
+		if string(name) != "." && string(name) != ".." {
+			n.Entries = append(n.Entries, Dirent{Ino: d.Ino, off: uint32(len(n.arena)), len: uint32(len(name)), Type: d.Type})
+			n.arena = append(append(n.arena, name...), 0)
+		}
+		b = b[d.Reclen:]
+	}
+}
+
+// Sort sorts by bytes.
+func (n *Names) Sort() {
+	slices.SortFunc(n.Entries, func(a, b Dirent) int { return bytes.Compare(n.Name(a), n.Name(b)) })
+}
+
+// Find looks a name up in sorted names.
+func (n *Names) Find(name []byte) (Dirent, bool) {
+	i, ok := slices.BinarySearchFunc(n.Entries, name, func(e Dirent, name []byte) int { return bytes.Compare(n.Name(e), name) })
+	if !ok {
+		return Dirent{}, false
+	}
+	return n.Entries[i], true
+}

@@ -1,0 +1,89 @@
+package rawfs
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// InLayer says whether an extended attribute is part of a file system state that images carry: what programs set
+// (user.), file capabilities, and POSIX access lists. Left out are overlay's own marks in both name spaces, labels
+// that a host gives by its own policy (security.selinux, security.ima, …), and trusted. altogether: a step has not the
+// capability to set it, and a user namespace not the one to see it, so root and rootless would differ.
+func InLayer(name []byte) bool {
+	switch string(name) {
+	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
+		return true
+	}
+	return bytes.HasPrefix(name, []byte("user.")) &&
+		!bytes.HasPrefix(name, []byte("user.overlay.")) && !bytes.HasPrefix(name, []byte("user.fuseoverlayfs."))
+}
+
+// Xattr is an extended attribute.
+type Xattr struct {
+	Name  string
+	Value []byte
+}
+
+// Xattrs reads the extended attributes of an open file; of those for which keep is true the value too. The result
+// is sorted by name. Where the file system has none, the result is empty.
+func Xattrs(fd int, keep func(name []byte) bool) ([]Xattr, error) {
+	return xattrs(keep, func(b []byte) (int, error) { return unix.Flistxattr(fd, b) },
+		func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
+}
+
+// XattrsAt is Xattrs of a name of any type in a directory, which is itself meant where it is a link.
+func XattrsAt(dir int, name []byte, keep func(name []byte) bool) ([]Xattr, error) {
+	// listxattrat(2) would do, from Linux 6.13 on.
+	path := FDPath(dir) + "/" + string(bytes.TrimSuffix(name, []byte{0}))
+	return xattrs(keep, func(b []byte) (int, error) { return unix.Llistxattr(path, b) },
+		func(name string, b []byte) (int, error) { return unix.Lgetxattr(path, name, b) })
+}
+
+func xattrs(keep func([]byte) bool, list func([]byte) (int, error), get func(string, []byte) (int, error)) ([]Xattr, error) {
+	var small [256]byte
+	names, err := grow(small[:], list)
+	if err == unix.ENOTSUP || len(names) == 0 && err == nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found []Xattr
+	for len(names) > 0 {
+		end := bytes.IndexByte(names, 0)
+		if keep(names[:end]) {
+			name := string(names[:end])
+			value, err := grow(make([]byte, 128), func(b []byte) (int, error) { return get(name, b) })
+			if err == nil {
+				found = append(found, Xattr{name, value})
+			} else if err != unix.ENODATA {
+				return nil, err
+			}
+		}
+		names = names[end+1:]
+	}
+	slices.SortFunc(found, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
+	return found, nil
+}
+
+// grow calls read with larger buffers until what it reads fits.
+func grow(buf []byte, read func([]byte) (int, error)) ([]byte, error) {
+	for {
+		n, err := read(buf)
+		if err == unix.ERANGE && len(buf) < 1<<17 {
+			buf = make([]byte, 1<<17) // both are at most 64 KiB (xattr(7))
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return buf[:n], nil
+	}
+}
+
+// FDPath is a path of an open file for system calls that take no descriptor.
+func FDPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

@@ -1,0 +1,610 @@
+package unpack
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+)
+
+// Tar applies the uncompressed tar stream r to the open directory root. What is there already is replaced, of a name
+// that comes twice the last counts; a directory over a directory keeps what is in it. Names are contained: ".." and a
+// leading "/" lead nowhere else than inside the root. Missing parents are made 0755 0:0 (Options.Owner if set).
+//
+// The stream is read to its end-of-archive mark and not further. Errors name the entry.
+func Tar(ctx context.Context, r io.Reader, root int, o Options) (Stats, error) {
+	u := unpacker{
+		ctx: ctx, o: o, rd: NewReader(r),
+		dirs: map[string]*dirMeta{},
+		uid:  uint32(os.Geteuid()), gid: uint32(os.Getegid()), umask: umask(),
+	}
+	if o.Whiteouts == Delete {
+		u.made = map[string]struct{}{}
+	}
+	defer u.close()
+	if err := u.begin(root); err != nil {
+		return Stats{}, fmt.Errorf("unpack: %w", err)
+	}
+	if err := u.all(); err != nil {
+		return u.stats, err
+	}
+	if err := u.finishDirs(); err != nil {
+		return u.stats, err
+	}
+	return u.stats, nil
+}
+
+type unpacker struct {
+	ctx      context.Context
+	o        Options
+	rd       *Reader
+	uid, gid uint32 // whom new files belong to
+	umask    uint32
+	stack    []node              // the open directories of path, root first
+	path     []byte              // where stack ends
+	dirs     map[string]*dirMeta // directories made or listed, what they get at the end
+	made     map[string]struct{} // with Delete: names that the stream made
+	stats    Stats
+	// Storage for names: of the entry, its last part, one part of a path, the target of a link.
+	clean, base, part, tgt []byte
+	links                  linkDir
+}
+
+// node is an open directory.
+type node struct {
+	fd     int
+	end    int  // length of its path
+	setgid bool // what is made in it takes its group
+	acl    bool // what is made in it takes its default access list
+}
+
+// dirMeta is what a directory gets when all is in it.
+type dirMeta struct {
+	mode      uint32
+	uid, gid  uint32
+	sec, nsec int64
+	xattrs    []rawfs.Xattr
+	implied   bool // the stream has no entry for it
+	existed   bool // it was there before: attributes that the entry has not are to go
+	opaque    bool
+}
+
+// umask reads the process's umask without changing it, which would be seen by every thread.
+var umask = sync.OnceValue(func() uint32 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0o777
+	}
+	_, after, _ := strings.Cut(string(status), "\nUmask:\t")
+	line, _, _ := strings.Cut(after, "\n")
+	if n, err := strconv.ParseUint(line, 8, 32); err == nil && line != "" {
+		return uint32(n)
+	}
+	return 0o777 // then every mode is set by chmod
+})
+
+func (u *unpacker) begin(root int) error {
+	// A descriptor of its own: the caller's may be O_PATH.
+	fd, err := rawfs.OpenDir(root, []byte(".\x00"))
+	if err != nil {
+		return err
+	}
+	n, err := u.examine(fd)
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	u.stack = append(u.stack, n)
+	return nil
+}
+
+// examine learns what a directory that was there before does to what is made in it.
+func (u *unpacker) examine(fd int) (node, error) {
+	var st rawfs.Stat
+	if err := rawfs.Fstat(fd, &st); err != nil {
+		return node{}, err
+	}
+	_, err := unix.Fgetxattr(fd, "system.posix_acl_default", nil)
+	return node{fd: fd, end: len(u.path), setgid: st.Mode&unix.S_ISGID != 0, acl: err == nil}, nil
+}
+
+func (u *unpacker) all() error {
+	for {
+		if err := u.ctx.Err(); err != nil {
+			return err
+		}
+		h, err := u.rd.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("unpack: %w", err)
+		}
+		u.stats.Entries++
+		if err := u.entry(h); err != nil {
+			return fmt.Errorf("unpack %q: %w", h.Name, err)
+		}
+	}
+}
+
+// cleanName appends name to buf without leading slashes, empty parts, "." and "..", which it resolves as text. The
+// result ends where the name does; "" is the root.
+func cleanName(buf, name []byte) []byte {
+	for len(name) > 0 {
+		var part []byte
+		if part, name = name, nil; bytes.IndexByte(part, '/') >= 0 {
+			i := bytes.IndexByte(part, '/')
+			part, name = part[:i], part[i+1:]
+		}
+		switch string(part) {
+		case "", ".":
+		case "..":
+			buf = buf[:max(bytes.LastIndexByte(buf, '/'), 0)]
+		default:
+			if len(buf) > 0 {
+				buf = append(buf, '/')
+			}
+			buf = append(buf, part...)
+		}
+	}
+	return buf
+}
+
+func split(path []byte) (parent, base []byte) {
+	if i := bytes.LastIndexByte(path, '/'); i >= 0 {
+		return path[:i], path[i+1:]
+	}
+	return nil, path
+}
+
+func (u *unpacker) entry(h *Header) error {
+	u.clean = cleanName(u.clean[:0], h.Name)
+	path := u.clean
+	if len(path) == 0 {
+		return u.rootEntry(h)
+	}
+	parent, base := split(path)
+	u.base = append(append(u.base[:0], base...), 0)
+	name := u.base
+	if u.o.Whiteouts != Literal {
+		handled, err := u.whiteout(parent, base)
+		if handled || err != nil {
+			return err
+		}
+	}
+	dir, err := u.enter(parent, true)
+	if err != nil {
+		return err
+	}
+	switch h.Type {
+	case TypeDir:
+		return u.directory(h, dir, name)
+	case TypeFile:
+		err = u.file(h, dir, name)
+	case TypeSymlink:
+		err = u.symlink(h, dir, name)
+	case TypeHardlink:
+		err = u.hardlink(h, dir, name)
+	default:
+		err = u.special(h, dir, name)
+	}
+	if err == nil && u.made != nil {
+		u.made[string(path)] = struct{}{}
+	}
+	return err
+}
+
+func (u *unpacker) rootEntry(h *Header) error {
+	if h.Type != TypeDir {
+		return bad("the root is no directory")
+	}
+	if !u.o.SkipRoot {
+		m := u.meta(h)
+		m.existed = true
+		u.dirs[""] = m
+	}
+	return nil
+}
+
+// meta is what an entry says about a directory, kept for the end.
+func (u *unpacker) meta(h *Header) *dirMeta {
+	m := &dirMeta{mode: u.mode(h), sec: h.Sec, nsec: h.Nsec}
+	m.uid, m.gid = u.owner(h)
+	for _, x := range h.Xattrs {
+		if rawfs.InLayer([]byte(x.Name)) {
+			m.xattrs = append(m.xattrs, rawfs.Xattr{Name: x.Name, Value: bytes.Clone(x.Value)})
+		}
+	}
+	return m
+}
+
+func (u *unpacker) mode(h *Header) uint32 {
+	if u.o.Chmod != nil {
+		return u.o.Chmod(h.Mode, h.Type == TypeDir) & 0o7777
+	}
+	return h.Mode
+}
+
+func (u *unpacker) owner(h *Header) (uid, gid uint32) {
+	if u.o.Owner != nil {
+		return uint32(u.o.Owner.UID), uint32(u.o.Owner.GID)
+	}
+	return h.UID, h.GID
+}
+
+// directory makes a directory, or takes the one that is there.
+func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
+	m := u.meta(h)
+	path := string(u.clean)
+	err := rawfs.Mkdir(dir.fd, name, 0o700)
+	if err == unix.EEXIST {
+		var st rawfs.Stat
+		if err := rawfs.Lstat(dir.fd, name, &st); err != nil {
+			return err
+		}
+		switch {
+		case rawfs.Type(&st) == unix.S_IFDIR:
+			if old := u.dirs[path]; old != nil {
+				m.existed, m.opaque = old.existed, old.opaque
+			} else {
+				m.existed = true
+			}
+			u.dirs[path] = m
+			return nil
+		case rawfs.Type(&st) == unix.S_IFLNK && u.o.FollowDirLinks && u.leadsToDir(path):
+			return nil
+		}
+		m.opaque = u.overlay() && rawfs.IsWhiteout(&st)
+		if err := u.remove(dir.fd, name, path); err != nil {
+			return err
+		}
+		err = rawfs.Mkdir(dir.fd, name, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	if u.made != nil {
+		u.made[path] = struct{}{}
+	}
+	u.dirs[path] = m
+	return nil
+}
+
+func (u *unpacker) overlay() bool { return u.o.Whiteouts == Overlay || u.o.Whiteouts == OverlayUser }
+
+// create calls make until the name is free: what is there is removed first.
+func (u *unpacker) create(dir *node, name []byte, make func() error) error {
+	err := make()
+	if err != unix.EEXIST {
+		return err
+	}
+	if err := u.remove(dir.fd, name, string(u.clean)); err != nil {
+		return err
+	}
+	return make()
+}
+
+func (u *unpacker) file(h *Header, dir *node, name []byte) error {
+	mode := u.mode(h)
+	// Where the mode that open(2) gives is the right one, chmod is saved: mostly.
+	exact := mode&^0o777 == 0 && mode&u.umask == 0 && !dir.acl
+	open := uint32(0o600)
+	if exact {
+		open = mode
+	}
+	fd := -1
+	err := u.create(dir, name, func() (err error) {
+		fd, err = rawfs.Open(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, open)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := u.write(h, fd); err != nil {
+		return err
+	}
+	if uid, gid := u.owner(h); u.foreign(uid, gid, dir) {
+		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil {
+			if err := u.ownerError(uid, gid, err); err != nil {
+				return err
+			}
+		}
+	}
+	if dir.acl {
+		// What the directory gave to the new file, the entry does not say; the loss of one that is not there is none.
+		unix.Fremovexattr(fd, "system.posix_acl_access")
+	}
+	if !exact {
+		if err := unix.Fchmod(fd, mode); err != nil {
+			return fmt.Errorf("set mode %o: %w", mode, err)
+		}
+	}
+	for _, x := range h.Xattrs {
+		if err := u.setXattr(fd, x); err != nil {
+			return err
+		}
+	}
+	return rawfs.SetTime(fd, nil, h.Sec, h.Nsec)
+}
+
+// foreign says whether a new file has to be given away.
+func (u *unpacker) foreign(uid, gid uint32, dir *node) bool {
+	return uid != u.uid || gid != u.gid || dir.setgid
+}
+
+func (u *unpacker) ownerError(uid, gid uint32, err error) error {
+	// EPERM: no capability; EINVAL: the number does not exist in this user namespace.
+	if u.o.OnOwnerError != nil && (err == unix.EPERM || err == unix.EINVAL) {
+		u.o.OnOwnerError(string(u.clean), int(uid), int(gid), err)
+		return nil
+	}
+	return fmt.Errorf("set owner %d:%d: %w", uid, gid, err)
+}
+
+func (u *unpacker) skipped(what string, err error) error {
+	if u.o.OnSkip != nil {
+		u.o.OnSkip(string(u.clean), what, err)
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+func (u *unpacker) setXattr(fd int, x rawfs.Xattr) error {
+	if !rawfs.InLayer([]byte(x.Name)) {
+		return nil
+	}
+	err := unix.Fsetxattr(fd, x.Name, x.Value, 0)
+	switch err {
+	case nil:
+		return nil
+	case unix.ENOTSUP, unix.EPERM, unix.EINVAL: // EINVAL: an access list with users that this namespace has not
+		return u.skipped("attribute "+x.Name, err)
+	}
+	return fmt.Errorf("set attribute %s: %w", x.Name, err)
+}
+
+// holeUnit is how many zeros are skipped instead of written: a hole costs neither time nor disk.
+const holeUnit = 64 << 10
+
+var holeZeros [holeUnit]byte
+
+// write writes an entry's content.
+func (u *unpacker) write(h *Header, fd int) error {
+	u.stats.Bytes += h.Size
+	if h.sparse != nil {
+		return u.writeSparse(h, fd)
+	}
+	hole := false
+	for {
+		b, err := u.rd.content(1 << 62)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if hole, err = writeHoles(fd, b, hole); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		if err := u.ctx.Err(); err != nil {
+			return err
+		}
+	}
+	if hole {
+		return unix.Ftruncate(fd, h.Size)
+	}
+	return nil
+}
+
+// writeHoles writes b and leaves out long runs of zeros. It says whether the file is now to be made longer, by
+// writing or by ftruncate.
+func writeHoles(fd int, b []byte, hole bool) (bool, error) {
+	for len(b) >= holeUnit {
+		// The length of what is to be written as it is.
+		n := 0
+		for n+holeUnit <= len(b) && !(b[n] == 0 && bytes.Equal(b[n:n+holeUnit], holeZeros[:])) {
+			n += holeUnit
+		}
+		if n > 0 {
+			if err := rawfs.Write(fd, b[:n]); err != nil {
+				return false, err
+			}
+			b, hole = b[n:], false
+			continue
+		}
+		if _, err := unix.Seek(fd, holeUnit, io.SeekCurrent); err != nil {
+			return false, err
+		}
+		b, hole = b[holeUnit:], true
+	}
+	if len(b) == 0 {
+		return hole, nil
+	}
+	return false, rawfs.Write(fd, b)
+}
+
+func (u *unpacker) writeSparse(h *Header, fd int) error {
+	if err := unix.Ftruncate(fd, h.Size); err != nil {
+		return fmt.Errorf("make a file of %d bytes: %w", h.Size, err)
+	}
+	for _, s := range h.sparse {
+		if _, err := unix.Seek(fd, s.offset, io.SeekStart); err != nil {
+			return err
+		}
+		for left := s.length; left > 0; {
+			b, err := u.rd.content(left)
+			if err != nil {
+				return truncated(err)
+			}
+			if err := rawfs.Write(fd, b); err != nil {
+				return fmt.Errorf("write: %w", err)
+			}
+			left -= int64(len(b))
+		}
+	}
+	return nil
+}
+
+func (u *unpacker) symlink(h *Header, dir *node, name []byte) error {
+	if len(h.Link) == 0 {
+		return bad("a symbolic link to nothing")
+	}
+	u.tgt = append(append(u.tgt[:0], h.Link...), 0)
+	err := u.create(dir, name, func() error { return rawfs.Symlink(u.tgt, dir.fd, name) })
+	if err != nil {
+		return err
+	}
+	if err := u.lchown(h, dir, name); err != nil {
+		return err
+	}
+	return rawfs.SetTime(dir.fd, name, h.Sec, h.Nsec)
+}
+
+func (u *unpacker) lchown(h *Header, dir *node, name []byte) error {
+	uid, gid := u.owner(h)
+	if !u.foreign(uid, gid, dir) {
+		return nil
+	}
+	if err := rawfs.Lchown(dir.fd, name, uid, gid); err != nil {
+		return u.ownerError(uid, gid, err)
+	}
+	return nil
+}
+
+func (u *unpacker) special(h *Header, dir *node, name []byte) error {
+	format := map[byte]uint32{TypeChar: unix.S_IFCHR, TypeBlock: unix.S_IFBLK, TypeFifo: unix.S_IFIFO}[h.Type]
+	if h.Type == TypeChar && h.Major == 0 && h.Minor == 0 {
+		// On an overlay it would hide a name below, whoever made it: a whiteout that no layer may bring so.
+		return u.skipped("device 0:0", unix.EINVAL)
+	}
+	mode := u.mode(h)
+	err := u.create(dir, name, func() error {
+		return rawfs.Mknod(dir.fd, name, format|0o600, unix.Mkdev(h.Major, h.Minor))
+	})
+	if err == unix.EPERM && h.Type != TypeFifo {
+		return u.skipped(fmt.Sprintf("device %d:%d", h.Major, h.Minor), err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := u.lchown(h, dir, name); err != nil {
+		return err
+	}
+	if dir.acl {
+		unix.Lremovexattr(rawfs.FDPath(dir.fd)+"/"+string(name[:len(name)-1]), "system.posix_acl_access")
+	}
+	if err := rawfs.Chmod(dir.fd, name, mode); err != nil {
+		return fmt.Errorf("set mode %o: %w", mode, err)
+	}
+	for _, x := range h.Xattrs {
+		if x.Name != "system.posix_acl_access" {
+			continue // the kernel has no others on such files (xattr(7))
+		}
+		if err := unix.Lsetxattr(rawfs.FDPath(dir.fd)+"/"+string(name[:len(name)-1]), x.Name, x.Value, 0); err != nil {
+			return fmt.Errorf("set attribute %s: %w", x.Name, err)
+		}
+	}
+	return rawfs.SetTime(dir.fd, name, h.Sec, h.Nsec)
+}
+
+// finishDirs gives directories what was kept for the end, those inside before those around them.
+func (u *unpacker) finishDirs() error {
+	paths := make([]string, 0, len(u.dirs))
+	for p, m := range u.dirs {
+		paths = append(paths, p)
+		if m.implied {
+			u.stats.Implied = append(u.stats.Implied, p)
+		}
+	}
+	if u.dirs[""] == nil {
+		u.stats.Implied = append(u.stats.Implied, ".")
+	}
+	slices.Sort(u.stats.Implied)
+	// Sorting by whole path keeps a directory before what is in it, which is all that is needed, and neighbours near.
+	slices.Sort(paths)
+	for _, p := range slices.Backward(paths) {
+		u.clean = append(u.clean[:0], p...)
+		dir, err := u.enter(u.clean, false)
+		if err == nil {
+			err = u.finishDir(dir, u.dirs[p])
+		}
+		if err != nil {
+			return fmt.Errorf("unpack %q: %w", p, err)
+		}
+	}
+	return nil
+}
+
+func (u *unpacker) finishDir(dir *node, m *dirMeta) error {
+	if m.opaque {
+		if err := u.setOpaque(dir.fd); err != nil {
+			return err
+		}
+	}
+	if m.implied && m.existed {
+		return nil
+	}
+	var st rawfs.Stat
+	if err := rawfs.Fstat(dir.fd, &st); err != nil {
+		return err
+	}
+	if st.Uid != m.uid || st.Gid != m.gid {
+		if err := unix.Fchown(dir.fd, int(m.uid), int(m.gid)); err != nil {
+			if err := u.ownerError(m.uid, m.gid, err); err != nil {
+				return err
+			}
+		}
+	}
+	// Before the mode: an access list changes it.
+	if err := u.dirXattrs(dir, m); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(dir.fd, m.mode); err != nil {
+		return fmt.Errorf("set mode %o: %w", m.mode, err)
+	}
+	if m.implied {
+		return nil
+	}
+	return rawfs.SetTime(dir.fd, nil, m.sec, m.nsec)
+}
+
+// dirXattrs gives a directory its attributes, and takes from one of the layers below those that it has no more.
+func (u *unpacker) dirXattrs(dir *node, m *dirMeta) error {
+	if m.existed && u.o.Whiteouts == Delete || dir.acl {
+		old, err := rawfs.Xattrs(dir.fd, rawfs.InLayer)
+		if err != nil {
+			return fmt.Errorf("list attributes: %w", err)
+		}
+		for _, x := range old {
+			if !slices.ContainsFunc(m.xattrs, func(n rawfs.Xattr) bool { return n.Name == x.Name }) {
+				if err := unix.Fremovexattr(dir.fd, x.Name); err != nil {
+					return fmt.Errorf("remove attribute %s: %w", x.Name, err)
+				}
+			}
+		}
+	}
+	for _, x := range m.xattrs {
+		if err := u.setXattr(dir.fd, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CleanName is the path inside the root that an entry's name means, without slashes around it; "." is the root.
+func CleanName(name []byte) string {
+	if clean := cleanName(nil, name); len(clean) > 0 {
+		return string(clean)
+	}
+	return "."
+}

@@ -1,0 +1,162 @@
+package unpack
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+)
+
+// OCI image spec v1.1.1, layer.md: "Whiteouts" and "Opaque Whiteout".
+const (
+	WhiteoutPrefix = ".wh."
+	OpaqueName     = ".wh..wh..opq"
+	aufsPrefix     = ".wh..wh." // what aufs kept for itself; the opaque mark alone was taken over
+)
+
+// whiteout deals with the names that a layer gives a meaning; handled says that base in parent was one.
+func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
+	if bytes.Contains(parent, []byte(WhiteoutPrefix)) {
+		for part := range bytes.SplitSeq(parent, []byte("/")) {
+			if bytes.HasPrefix(part, []byte(aufsPrefix)) {
+				return true, nil
+			}
+			if bytes.HasPrefix(part, []byte(WhiteoutPrefix)) {
+				return true, bad("a name below the whiteout %q", part)
+			}
+		}
+	}
+	name, ok := bytes.CutPrefix(base, []byte(WhiteoutPrefix))
+	if !ok {
+		return false, nil
+	}
+	if string(base) == OpaqueName {
+		return true, u.opaque(parent)
+	}
+	if bytes.HasPrefix(base, []byte(aufsPrefix)) {
+		return true, nil
+	}
+	if len(name) == 0 || string(name) == "." || string(name) == ".." {
+		return true, bad("a whiteout of %q", name)
+	}
+	// From here on the entry is about the name that it hides.
+	u.base = append(append(u.base[:0], name...), 0)
+	u.clean = append(u.clean[:len(u.clean)-len(base)], u.base[:len(u.base)-1]...)
+	parent, _ = split(u.clean)
+	if u.o.Whiteouts == Delete {
+		dir, err := u.enter(parent, false)
+		if gone(err) {
+			return true, nil
+		}
+		if err != nil {
+			return true, err
+		}
+		return true, u.purge(dir.fd, u.base, string(u.clean))
+	}
+	dir, err := u.enter(parent, true)
+	if err != nil {
+		return true, err
+	}
+	err = rawfs.Mknod(dir.fd, u.base, unix.S_IFCHR, 0)
+	if err == unix.EEXIST {
+		// The layer makes that name too. A whiteout hides the layers below only: a file hides them anyway.
+		if m := u.dirs[string(u.clean)]; m != nil {
+			m.opaque = true
+		}
+		return true, nil
+	}
+	if err != nil {
+		return true, fmt.Errorf("make a whiteout: %w", err)
+	}
+	return true, nil
+}
+
+func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) }
+
+// opaque hides what the layers below have in a directory.
+func (u *unpacker) opaque(path []byte) error {
+	if u.o.Whiteouts != Delete {
+		if len(path) == 0 {
+			// Overlay does not look for the mark on its root.
+			return fmt.Errorf("%w: the root is opaque", ErrNeedsParent)
+		}
+		dir, err := u.enter(path, true)
+		if err != nil {
+			return err
+		}
+		return u.setOpaque(dir.fd)
+	}
+	dir, err := u.enter(path, false)
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return u.purgeIn(dir.fd, string(path))
+}
+
+func (u *unpacker) setOpaque(fd int) error {
+	name := "trusted.overlay.opaque"
+	if u.o.Whiteouts == OverlayUser {
+		name = "user.overlay.opaque"
+	}
+	if err := unix.Fsetxattr(fd, name, []byte("y"), 0); err != nil {
+		return fmt.Errorf("make opaque: %w", err)
+	}
+	return nil
+}
+
+// purge removes a name as it was before the stream; what the stream made of it stays.
+func (u *unpacker) purge(dir int, name []byte, path string) error {
+	_, made := u.made[path]
+	made = made || u.dirs[path] != nil
+	var st rawfs.Stat
+	if err := rawfs.Lstat(dir, name, &st); err != nil {
+		if err == unix.ENOENT {
+			return nil
+		}
+		return err
+	}
+	if rawfs.Type(&st) != unix.S_IFDIR {
+		if made {
+			return nil
+		}
+		return rawfs.Unlink(dir, name, 0)
+	}
+	fd, err := openSame(dir, name)
+	if err != nil {
+		return err
+	}
+	err = u.purgeIn(fd, path)
+	unix.Close(fd)
+	if err != nil || made {
+		return err
+	}
+	if err := rawfs.Unlink(dir, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOTEMPTY {
+		return err
+	}
+	return nil
+}
+
+func (u *unpacker) purgeIn(fd int, path string) error {
+	var names rawfs.Names
+	if _, err := unix.Seek(fd, 0, 0); err != nil {
+		return err
+	}
+	if err := names.Read(fd); err != nil {
+		return err
+	}
+	if path != "" {
+		path += "/"
+	}
+	for _, e := range names.Entries {
+		if err := u.purge(fd, names.CName(e), path+string(names.Name(e))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
