@@ -119,13 +119,18 @@ func (l *live) draw(now time.Time, final bool) {
 	if up := l.rows(width); up > 0 {
 		b = fmt.Appendf(b, "\r\x1b[%dA", up)
 	}
+	if !same {
+		// Before and not after: a terminal that wrapped lines remembers which rows belong together until they are
+		// cleared, and would join them when it becomes wider (tmux 3.3).
+		b = append(b, clearBelow...)
+	}
 	for i, line := range frame {
 		if !same || i >= len(l.drawn) || line.text != l.drawn[i].text {
 			b = append(append(b, line.text...), clearLine...)
 		}
 		b = append(b, "\r\n"...)
 	}
-	if !same || len(frame) < len(l.drawn) {
+	if len(frame) < len(l.drawn) {
 		b = append(b, clearBelow...)
 	}
 	l.w.buf = append(b, endFrame...)
