@@ -224,7 +224,7 @@ func (r *Repository) checkout(ctx context.Context, tree, gitDir string) error {
 	} else if strings.TrimSpace(commit) != r.Commit && !isCommit(r.ref) {
 		return fmt.Errorf("git %s: %s is of commit %s, not %s", redact(r.URL.Remote), r.ref, strings.TrimSpace(commit), r.Commit)
 	}
-	if !r.submodules() {
+	if _, err := os.Lstat(filepath.Join(tree, ".gitmodules")); err != nil || !r.submodules() {
 		return nil
 	}
 	_, err := g.run(ctx, "submodule", "-q", "update", "--init", "--recursive", "--depth=1")

@@ -199,6 +199,7 @@ func (r *remoteRepo) fetch(url string, o GitOptions) (*Repository, string) {
 func TestGit(t *testing.T) {
 	for _, smart := range []bool{true, false} {
 		t.Run(map[bool]string{true: "smart", false: "dumb"}[smart], func(t *testing.T) {
+			t.Parallel()
 			r := newRemoteRepo(t, smart)
 			one := r.commit(r.dir, "file f 0644 one\nfile x 0755 run\nlink l -> f\ndir d\nfile d/e 0644 below\nlink dl -> d\n")
 			r.run(r.dir, "tag", "light")

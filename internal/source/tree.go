@@ -19,6 +19,7 @@ type Tree struct {
 	dir        *os.File
 	ignore     *matcher
 	ignoreName string
+	lines      []string
 	turn       chan struct{}
 	index      *index
 }
@@ -33,12 +34,15 @@ func NewTree(dir *os.File, o TreeOptions) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", o.IgnoreName, err)
 	}
-	t := &Tree{dir: dir, ignore: ignore, ignoreName: o.IgnoreName, turn: make(chan struct{}, 1)}
+	t := &Tree{dir: dir, ignore: ignore, ignoreName: o.IgnoreName, lines: o.Ignore, turn: make(chan struct{}, 1)}
 	if t.index, err = openIndex(o.IndexFile, t.fd(), o.Immutable); err != nil {
 		return nil, err
 	}
 	return t, nil
 }
+
+// Ignore returns the ignore patterns.
+func (t *Tree) Ignore() []string { return t.lines }
 
 // Dir returns the directory that Item paths are relative to.
 func (t *Tree) Dir() *os.File { return t.dir }

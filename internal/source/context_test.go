@@ -1,0 +1,259 @@
+package source
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// open opens a context and closes it with the test.
+func open(t *testing.T, name string, o Options) *Context {
+	t.Helper()
+	o.TempDir = t.TempDir()
+	c, err := Open(t.Context(), name, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if left, _ := os.ReadDir(o.TempDir); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	})
+	return c
+}
+
+// content returns the Dockerfile and a listing of the context.
+func content(t *testing.T, c *Context) (display, dockerfile, files string) {
+	t.Helper()
+	display, b, err := c.ReadDockerfile(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.Tree().Match(t.Context(), Query{Patterns: []string{"."}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return display, string(b), strings.TrimPrefix(show(m), "* < .:")
+}
+
+func TestContextDirectory(t *testing.T) {
+	tests := []struct {
+		name, tree, file       string // file is -f; "@" stands for the directory
+		display, text, matched string
+	}{
+		{"plain", "file Dockerfile FROM a\nfile f x\n", "", "Dockerfile", "FROM a", " Dockerfile f\n"},
+		{"lower case", "file dockerfile FROM a\n", "", "dockerfile", "FROM a", " dockerfile\n"},
+		{"both", "file Dockerfile FROM a\nfile dockerfile FROM b\n", "", "Dockerfile", "FROM a", " Dockerfile dockerfile\n"},
+		{"named", "file b/Containerfile FROM b\n", "@/b/Containerfile", "@/b/Containerfile", "FROM b", " b b/Containerfile\n"},
+		{"named from the context", "file b/Containerfile FROM b\n", "b/Containerfile", "b/Containerfile", "FROM b", " b b/Containerfile\n"},
+		{"named, lower case", "file b/dockerfile FROM b\n", "@/b/Dockerfile", "@/b/dockerfile", "FROM b", " b b/dockerfile\n"},
+		{"link", "link Dockerfile -> d/real\nfile d/real FROM a\n", "", "Dockerfile", "FROM a", " Dockerfile d d/real\n"},
+		{"ignored", "file Dockerfile FROM a\nfile .dockerignore \"Dockerfile\\n.dockerignore\\n\"\nfile f x\n", "", "Dockerfile", "FROM a", " f\n"},
+		{"ignore behind a link", "file Dockerfile FROM a\nlink .dockerignore -> /ign\nfile ign f\nfile f x\n", "", "Dockerfile", "FROM a", " .dockerignore Dockerfile ign\n"},
+		{"ignore file of its own", "file Dockerfile FROM a\nfile .dockerignore f\nfile Dockerfile.dockerignore g\nfile f x\nfile g x\n", "", "Dockerfile", "FROM a", " .dockerignore Dockerfile Dockerfile.dockerignore f\n"},
+		{"empty ignore file of its own", "file Dockerfile FROM a\nfile .dockerignore f\nfile Dockerfile.dockerignore\nfile f x\n", "", "Dockerfile", "FROM a", " .dockerignore Dockerfile Dockerfile.dockerignore f\n"},
+		{"ignore file of another", "file b/C FROM b\nfile b/C.dockerignore f\nfile .dockerignore b\nfile f x\n", "@/b/C", "@/b/C", "FROM b", " .dockerignore b b/C b/C.dockerignore\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := makeTree(t, tt.tree)
+			c := open(t, dir, Options{Dockerfile: strings.ReplaceAll(tt.file, "@", dir)})
+			display, text, files := content(t, c)
+			if display != strings.ReplaceAll(tt.display, "@", dir) || text != tt.text || files != tt.matched {
+				t.Errorf("got %q, %q, %q, want %q, %q, %q", display, text, files, tt.display, tt.text, tt.matched)
+			}
+		})
+	}
+}
+
+func TestContextDockerfileElsewhere(t *testing.T) {
+	dir := makeTree(t, "file Dockerfile FROM wrong\nfile f x\n")
+	other := makeTree(t, "file Other FROM o\nlink out -> /etc/hostname\n")
+	_, text, _ := content(t, open(t, dir, Options{Dockerfile: filepath.Join(other, "Other")}))
+	if text != "FROM o" {
+		t.Errorf("Dockerfile = %q", text)
+	}
+	display, text, files := content(t, open(t, dir, Options{Dockerfile: "-", Stdin: strings.NewReader("FROM in")}))
+	if display != "-" || text != "FROM in" || files != " Dockerfile f\n" {
+		t.Errorf("got %q, %q, %q", display, text, files)
+	}
+	s := newSite(t)
+	s.content = "FROM web"
+	display, text, _ = content(t, open(t, dir, Options{Dockerfile: s.URL + "/Dockerfile"}))
+	if display != s.URL+"/Dockerfile" || text != "FROM web" {
+		t.Errorf("got %q, %q", display, text)
+	}
+	fifo := filepath.Join(other, "pipe")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go os.WriteFile(fifo, []byte("FROM pipe"), 0)
+	if _, text, _ = content(t, open(t, dir, Options{Dockerfile: fifo})); text != "FROM pipe" {
+		t.Errorf("Dockerfile = %q", text)
+	}
+}
+
+func TestContextErrors(t *testing.T) {
+	dir := makeTree(t, "file f x\nfile bad/.dockerignore \"[\"\nfile bang/.dockerignore !\nfile text hello\ndir Dockerfile\n")
+	for name, want := range map[string]string{
+		dir + "/none":                "no such directory",
+		dir + "/bad":                 `read .dockerignore: pattern "[": syntax error in pattern`,
+		dir + "/bang":                `read .dockerignore: illegal exclusion pattern: "!"`,
+		dir + "/text":                "unpack build context " + dir + "/text",
+		"https://u:secret@h.invalid": "u:xxxxx@h.invalid",
+		"-":                          `the build context "-" is standard input, and there is none`,
+	} {
+		temp := t.TempDir()
+		o := Options{TempDir: temp}
+		c, err := Open(t.Context(), name, o)
+		if err == nil || !strings.Contains(err.Error(), want) || c != nil {
+			t.Errorf("Open(%q) = %v, %v, want %s", name, c, err, want)
+		}
+		if left, _ := os.ReadDir(temp); len(left) > 0 {
+			t.Errorf("Open(%q) left behind: %v", name, left)
+		}
+	}
+	if _, err := Open(t.Context(), "-", Options{Dockerfile: "-", Stdin: strings.NewReader("")}); err == nil {
+		t.Error("context and Dockerfile both from standard input")
+	}
+	_, _, err := open(t, dir+"/bad", Options{NoIgnore: true}).ReadDockerfile(t.Context())
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "bad/Dockerfile") {
+		t.Errorf("error = %v, want that the Dockerfile does not exist", err)
+	}
+	if _, _, err := open(t, dir, Options{}).ReadDockerfile(t.Context()); !errors.Is(err, unix.EISDIR) {
+		t.Errorf("error = %v, want is a directory", err)
+	}
+	if _, err := Open(t.Context(), dir+"/none", Options{}); err == nil || !strings.HasSuffix(err.Error(), "/none\": no such directory") {
+		t.Errorf("error = %v", err)
+	}
+}
+
+// tarball makes an archive of files and links.
+func tarball(t *testing.T, compress bool, entries ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	var w io.WriteCloser = nopCloser{&b}
+	if compress {
+		w = gzip.NewWriter(&b)
+	}
+	tw := tar.NewWriter(w)
+	for _, e := range entries {
+		name, text, _ := strings.Cut(e, " ")
+		h := &tar.Header{Name: name, Mode: 0o644, Size: int64(len(text)), Uid: 4711, Gid: 4711}
+		if target, ok := strings.CutPrefix(text, "-> "); ok {
+			h.Typeflag, h.Linkname, h.Size = tar.TypeSymlink, target, 0
+			text = ""
+		}
+		if err := tw.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(tw, text)
+	}
+	if err := errors.Join(tw.Close(), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+func TestContextArchive(t *testing.T) {
+	entries := []string{"Dockerfile FROM a", "sub/Containerfile FROM s", "f x", ".dockerignore f", "out -> /etc/passwd", "link -> /sub/Containerfile"}
+	const files = " .dockerignore Dockerfile f link out sub sub/Containerfile\n"
+	for _, compress := range []bool{false, true} {
+		data := tarball(t, compress, entries...)
+		file := filepath.Join(t.TempDir(), "context.tar")
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := newSite(t)
+		s.content = string(data)
+		for name, o := range map[string]Options{
+			"-":   {Stdin: bytes.NewReader(data)},
+			file:  {},
+			s.URL: {},
+		} {
+			display, text, got := content(t, open(t, name, o))
+			if display != "Dockerfile" || text != "FROM a" || got != files {
+				t.Errorf("%s: got %q, %q, %q, want %q", name, display, text, got, files)
+			}
+		}
+		for name, want := range map[string]string{"sub/Containerfile": "FROM s", "link": "FROM s", "../link": "FROM s"} {
+			if _, text, _ := content(t, open(t, file, Options{Dockerfile: name})); text != want {
+				t.Errorf("Dockerfile %s = %q, want %q", name, text, want)
+			}
+		}
+		c := open(t, file, Options{Dockerfile: "out"})
+		if _, _, err := c.ReadDockerfile(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a Dockerfile that is a link out of the archive: %v, want not there", err)
+		}
+	}
+}
+
+func TestContextCutArchive(t *testing.T) {
+	data := tarball(t, true, "Dockerfile FROM a", "big "+strings.Repeat("x", 100_000))
+	temp := t.TempDir()
+	if _, err := Open(t.Context(), "-", Options{TempDir: temp, Stdin: bytes.NewReader(data[:len(data)/2])}); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("error = %v, want unexpected EOF", err)
+	}
+	if left, _ := os.ReadDir(temp); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestContextDockerfileOnly(t *testing.T) {
+	s := newSite(t)
+	s.content = "FROM web\n"
+	for name, o := range map[string]Options{
+		"-":            {Stdin: strings.NewReader("FROM web\n")},
+		s.URL + "/any": {},
+	} {
+		display, text, files := content(t, open(t, name, o))
+		if display != name || text != "FROM web\n" || files != "\n" {
+			t.Errorf("%s: got %q, %q, %q", name, display, text, files)
+		}
+	}
+	c := open(t, "-", Options{Stdin: strings.NewReader("FROM x"), Dockerfile: "other"})
+	if _, _, err := c.ReadDockerfile(t.Context()); err == nil {
+		t.Error("two Dockerfiles, no error")
+	}
+	// Nothing at all is a Dockerfile without instructions, which is for the parser to refuse.
+	if _, text, _ := content(t, open(t, "-", Options{Stdin: strings.NewReader("")})); text != "" {
+		t.Errorf("Dockerfile = %q", text)
+	}
+}
+
+func TestContextGit(t *testing.T) {
+	r := newRemoteRepo(t, true)
+	commit := r.commit(r.dir, "file Dockerfile FROM g\nfile d/Dockerfile FROM d\nfile .dockerignore d\n")
+	c := open(t, r.URL, Options{})
+	display, text, files := content(t, c)
+	if display != "Dockerfile" || text != "FROM g" || files != " .dockerignore Dockerfile d d/Dockerfile\n" || c.Commit != commit {
+		t.Errorf("got %q, %q, %q, %s", display, text, files, c.Commit)
+	}
+	if _, text, files := content(t, open(t, r.URL+"#main:d", Options{})); text != "FROM d" || files != " Dockerfile\n" {
+		t.Errorf("got %q, %q", text, files)
+	}
+	if _, text, _ := content(t, open(t, r.URL, Options{Dockerfile: "-", Stdin: strings.NewReader("FROM in")})); text != "FROM in" {
+		t.Errorf("Dockerfile = %q", text)
+	}
+	// A directory of that name wins over what could be a URL.
+	t.Chdir(makeTree(t, "file github.com/u/r/Dockerfile FROM local\n"))
+	if _, text, _ := content(t, open(t, "github.com/u/r", Options{})); text != "FROM local" {
+		t.Errorf("Dockerfile = %q", text)
+	}
+}
