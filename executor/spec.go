@@ -15,7 +15,7 @@ type Spec struct {
 	// UserNS says that this process runs in a user namespace: device nodes are then bind mounts of the host's.
 	UserNS bool
 	// SingleID says that this user namespace has one id only: there are no other owners than 0:0, and files that
-	// should have others stay 0:0 (see OnOwner in Result).
+	// should have others stay 0:0 (see OwnersLost in Result).
 	SingleID bool
 	// Epoch, if not nil, is the time in seconds that directories made by Copy and Mkdir get.
 	Epoch *int64
@@ -126,7 +126,8 @@ type Copy struct {
 	Sources []Source
 	// Inline are heredoc files: they come after Sources.
 	Inline []File
-	// Chown is user[:group], looked up in the image; "" see KeepOwner.
+	// Chown is user[:group], looked up in the image; "" see KeepOwner. As in BuildKit a name that is not found is 0,
+	// and a uid without a group is also the gid.
 	Chown string
 	// Chmod is an octal or symbolic mode (chmod(1)); "" keeps the source's.
 	Chmod string
@@ -134,9 +135,6 @@ type Copy struct {
 	KeepOwner bool
 	// Unpack unpacks a source file that is an archive (ADD).
 	Unpack bool
-	// Link makes the destination independent of what is there (--link): links in Dest are not followed, and
-	// whatever is in the way is replaced. The Root is then empty.
-	Link bool
 }
 
 // Source is an open directory and what is copied from it.
@@ -182,7 +180,7 @@ type File struct {
 // Mkdir makes a directory and its missing parents: WORKDIR.
 type Mkdir struct {
 	Path string
-	// User owns what is made; one that exists already keeps its owner. See Process.User.
+	// User owns what is made; one that exists already keeps its owner. It is read as Copy.Chown is.
 	User string
 }
 

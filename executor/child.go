@@ -1,0 +1,127 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// marker is the name under which the program starts itself to run a step.
+const marker = "layerbuild-step"
+
+// Main does a step's work and ends the process, if this process is a step's child; otherwise it returns at once. It
+// is the first thing that main does.
+func Main() {
+	if len(os.Args) == 1 && os.Args[0] == marker {
+		os.Exit(child())
+	}
+}
+
+// socketFD is the child's end of the socket to the parent.
+const socketFD = 3
+
+// fd is a descriptor read and written without the runtime's poller, which the child does without.
+type fd int
+
+func (f fd) Read(p []byte) (int, error) {
+	n, err := retry(func() (int, error) { return unix.Read(int(f), p) })
+	if n == 0 && err == nil && len(p) > 0 {
+		return 0, errEnd
+	}
+	return max(n, 0), err
+}
+
+func (f fd) Write(p []byte) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := retry(func() (int, error) { return unix.Write(int(f), p[done:]) })
+		if err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
+}
+
+func retry(f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+var errEnd = errors.New("end of file")
+
+// child returns the process's exit status: 0 if it could say how the step ended.
+func child() int {
+	j, err := receiveJob()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "layerbuild: read the step:", err)
+		return 1
+	}
+	var o outcome
+	switch a := j.spec.Action.(type) {
+	case *Process:
+		err = runProcess(j, a, &o)
+	case *Copy:
+		err = runCopy(j, a, &o.result)
+	case *Mkdir:
+		err = runMkdir(j, a, &o.result)
+	default:
+		panic("unreachable")
+	}
+	if exit, ok := errors.AsType[*ExitError](err); ok {
+		o.exit = *exit
+	} else if err != nil {
+		o.failed, o.message = true, err.Error()
+	}
+	if err := send(fd(socketFD), func(w *wire) { w.outcome(&o) }); err != nil {
+		fmt.Fprintln(os.Stderr, "layerbuild: report the step:", err)
+		return 1
+	}
+	return 0
+}
+
+func receiveJob() (*job, error) {
+	if err := keepToSelf(); err != nil {
+		return nil, err
+	}
+	// The parent asked for this before the execve, which clears it where it gains capabilities (prctl(2)).
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return nil, err
+	}
+	j := &job{}
+	if err := receive(fd(socketFD), func(w *wire) { w.job(j) }); err != nil {
+		return nil, err
+	}
+	// If it died before that there is no signal; but then nobody holds the other end of the socket.
+	fds := []unix.PollFd{{Fd: socketFD, Events: unix.POLLRDHUP}}
+	if n, err := retry(func() (int, error) { return unix.Poll(fds, 0) }); err == nil && n == 1 {
+		return nil, errors.New("the program that started this step has ended")
+	}
+	return j, nil
+}
+
+// keepToSelf marks all descriptors but the standard three, so that the command inherits none: neither the program's
+// own nor what the program itself has inherited from its caller.
+func keepToSelf() error {
+	err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
+	if err != unix.ENOSYS && err != unix.EINVAL {
+		return err
+	}
+	names, err := os.ReadDir("/proc/self/fd") // before Linux 5.11
+	if err != nil {
+		return err
+	}
+	for _, e := range names {
+		var n int
+		if _, err := fmt.Sscan(e.Name(), &n); err == nil && n >= 3 {
+			unix.CloseOnExec(n)
+		}
+	}
+	return nil
+}

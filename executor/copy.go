@@ -1,0 +1,676 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/safepath"
+)
+
+// copier copies into a root that is this process's own. No path is walked for a file: a stack of open directories
+// follows the entries, and everything is done by a directory's descriptor and one name.
+type copier struct {
+	spec   *Spec
+	c      *Copy
+	root   int
+	own    *owner // nil: the source's owner is kept
+	chmod  *modeChange
+	result *Result
+	data   dataCopier
+	attrs  []byte // buffers for extended attributes
+	value  []byte
+
+	// top is the directory into which the present item goes, and links are its files with several names by where the
+	// first of them is below top.
+	top   int
+	links map[inode]string
+	what  string // the item, for messages
+	dest  string // top's name, for messages
+}
+
+type inode struct{ dev, ino uint64 }
+
+// frame is a directory that is being copied.
+type frame struct {
+	path     string // below the item's top
+	src, dst int
+	st       unix.Stat_t // of src
+	now      unix.Stat_t // of dst when it was entered
+	on       onLeave
+}
+
+// onLeave is what is done to a directory once all that is in it has been copied.
+type onLeave int
+
+const (
+	keepAll onLeave = iota
+	setTime         // an item's own directory keeps its owner and mode, but its time is the source's
+	setMode         // a parent of --parents that was there
+	setAllOfIt
+)
+
+func runCopy(j *job, a *Copy, result *Result) error {
+	if err := enterRoot(j.spec.Root); err != nil {
+		return err
+	}
+	unix.Umask(0)
+	c := &copier{spec: &j.spec, c: a, result: result}
+	var err error
+	if c.root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return err
+	}
+	if err := c.readFlags(); err != nil {
+		return err
+	}
+	for i, s := range a.Sources {
+		c.data = dataCopier{}
+		for k := range s.Items {
+			if err := c.item(j.dirs[i], &s.Items[k]); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range a.Inline {
+		if err := c.inline(&a.Inline[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *copier) readFlags() error {
+	if !c.c.KeepOwner {
+		c.own = &owner{}
+	}
+	if c.c.Chown != "" {
+		o, unknown, err := lookupOwner(c.root, c.c.Chown)
+		if err != nil {
+			return err
+		}
+		if unknown != "" {
+			c.result.Warnings = append(c.result.Warnings,
+				fmt.Sprintf("--chown=%s: there is no %s in the image, so it is 0", c.c.Chown, unknown))
+		}
+		c.own = &o
+	}
+	if c.c.Chmod != "" {
+		var err error
+		if c.chmod, err = parseMode(c.c.Chmod); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// item copies one item.
+func (c *copier) item(src int, it *Item) error {
+	c.what, c.links = it.Path, nil
+	dir, name := src, "."
+	if clean := path.Clean(it.Path); clean != "." {
+		name = path.Base(clean)
+		var err error
+		if dir, err = safepath.NoLinks(src, path.Dir(clean), unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
+			return c.fail("", err)
+		}
+		defer unix.Close(dir)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return c.fail("", err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return c.tree(src, dir, name, it)
+	}
+	if c.c.Unpack && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		if done, err := c.unpack(dir, name); done || err != nil {
+			return err
+		}
+	}
+	return c.single(src, dir, name, it, &st)
+}
+
+// single copies an item that is no directory.
+func (c *copier) single(src, dir int, name string, it *Item, st *unix.Stat_t) error {
+	var e Entry
+	for i := range it.Entries {
+		if it.Entries[i].Path == "." || it.Entries[i].Path == "" {
+			e = it.Entries[i]
+		}
+	}
+	stack, base, err := c.target(src, it)
+	if err != nil {
+		c.closeAll(stack)
+		return err
+	}
+	defer func() { c.closeAll(stack) }()
+	last := stack[len(stack)-1]
+	last.src = dir
+	c.top = stack[0].dst
+	f := leaf{up: &last, name: name, as: base, at: join(last.path, base), alone: true}
+	if err := c.leaf(&f, &e, st); err != nil {
+		return err
+	}
+	return c.leaveAll(stack)
+}
+
+// target finds the directory and the name that an item that is no directory gets.
+func (c *copier) target(src int, it *Item) (stack []frame, base string, err error) {
+	if it.Target != "" {
+		stack, err = c.enterDest(c.c.Dest)
+		if err != nil {
+			return nil, "", err
+		}
+		stack, err = c.enterTarget(stack, src, it)
+		return stack, path.Base(it.Target), err
+	}
+	dest, base := c.c.Dest, path.Base(path.Clean(it.Path))
+	if !c.isDir(dest) {
+		var parent int
+		if parent, base, err = c.resolveLast(dest); err != nil {
+			return nil, "", err
+		}
+		defer unix.Close(parent)
+		f, err := c.openDest(parent, path.Dir(path.Clean(dest)))
+		return []frame{f}, base, err
+	}
+	stack, err = c.enterDest(dest)
+	return stack, base, err
+}
+
+// isDir says whether a destination is a directory by how it is written or since it is one.
+func (c *copier) isDir(dest string) bool {
+	switch path.Base("x" + dest) {
+	case ".", "..":
+		return true
+	}
+	if strings.HasSuffix(dest, "/") {
+		return true
+	}
+	fd, err := openIn(c.root, dest, unix.O_DIRECTORY)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
+// resolveLast follows a path in the root, its last part too, up to a name that is no link. The parents are made.
+// The caller closes the directory.
+func (c *copier) resolveLast(dest string) (parent int, base string, err error) {
+	for range maxLinks {
+		var parentName string
+		parentName, base = path.Split(strings.TrimRight(dest, "/"))
+		if parent, err = c.mkdirAll(parentName); err != nil {
+			return -1, "", err
+		}
+		var buf [unix.PathMax]byte
+		n, err := unix.Readlinkat(parent, base, buf[:])
+		if err != nil {
+			return parent, base, nil
+		}
+		unix.Close(parent)
+		if target := string(buf[:n]); path.IsAbs(target) {
+			dest = target
+		} else {
+			dest = parentName + "/" + target
+		}
+	}
+	return -1, "", inImage(dest, unix.ELOOP)
+}
+
+// mkdirAll makes a directory of the destination with its parents.
+func (c *copier) mkdirAll(name string) (int, error) {
+	fd, err := safepath.MkdirAll(c.root, name, c.parentMode(), func(parent int, base string) error {
+		own := c.own
+		if own == nil {
+			own = &owner{}
+		}
+		return c.made(parent, base, *own)
+	})
+	if errors.Is(err, unix.ENOTDIR) {
+		return -1, fmt.Errorf("cannot copy to non-directory: %s", path.Join("/", name))
+	}
+	if err != nil {
+		return -1, inImage(name, err)
+	}
+	return fd, nil
+}
+
+// parentMode is the mode of directories that the destination needs.
+func (c *copier) parentMode() uint32 {
+	if c.chmod != nil && c.chmod.clauses == nil {
+		return c.chmod.octal
+	}
+	return 0o755
+}
+
+// made gives a new directory its owner and time.
+func (c *copier) made(parent int, base string, own owner) error {
+	if own != (owner{}) {
+		err := unix.Fchownat(parent, base, own.uid, own.gid, unix.AT_SYMLINK_NOFOLLOW)
+		if err := c.ownerError(base, own, err); err != nil {
+			return err
+		}
+	}
+	if c.spec.Epoch != nil {
+		t := unix.NsecToTimespec(*c.spec.Epoch * 1e9)
+		return unix.UtimesNanoAt(parent, base, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	return nil
+}
+
+// ownerError forgives an owner that can't be had where there is one id only.
+func (c *copier) ownerError(name string, own owner, err error) error {
+	if err == nil {
+		return nil
+	}
+	if c.spec.SingleID && (err == unix.EINVAL || err == unix.EPERM) {
+		if c.result.OwnersLost == 0 {
+			c.result.FirstOwner = fmt.Sprintf("%s: %d:%d", name, own.uid, own.gid)
+		}
+		c.result.OwnersLost++
+		return nil
+	}
+	if err == unix.EINVAL && c.spec.UserNS {
+		return fmt.Errorf("give it to %d:%d: there is no such id in this user namespace (/etc/subuid and /etc/subgid say which ids a user may have)", own.uid, own.gid)
+	}
+	return fmt.Errorf("give it to %d:%d: %w", own.uid, own.gid, err)
+}
+
+// enterDest makes and opens the directory that is the destination.
+func (c *copier) enterDest(name string) ([]frame, error) {
+	at, err := c.mkdirAll(name)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(at)
+	f, err := c.openDest(at, name)
+	if err != nil {
+		return nil, err
+	}
+	return []frame{f}, nil
+}
+
+// openDest opens a directory once more for reading its attributes and setting them.
+func (c *copier) openDest(at int, name string) (frame, error) {
+	c.dest = path.Join("/", name)
+	f := frame{src: -1, dst: -1}
+	var err error
+	if f.dst, err = unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return f, inImage(name, err)
+	}
+	if err := unix.Fstat(f.dst, &f.now); err != nil {
+		unix.Close(f.dst)
+		return f, inImage(name, err)
+	}
+	return f, nil
+}
+
+// enterTarget makes the directories that are part of an item's name, like the source's where these exist.
+func (c *copier) enterTarget(stack []frame, src int, it *Item) ([]frame, error) {
+	dir := path.Dir(path.Clean(it.Target))
+	if dir == "." {
+		return stack, nil
+	}
+	prefix, same := strings.CutSuffix(path.Clean(it.Path), path.Clean(it.Target))
+	at := ""
+	for _, part := range strings.Split(dir, "/") {
+		at = path.Join(at, part)
+		var err error
+		if same {
+			stack, err = c.enterParent(stack, src, path.Join(prefix, at), part)
+		} else {
+			stack, err = c.enterPlain(stack, part)
+		}
+		if err != nil {
+			return stack, err
+		}
+	}
+	return stack, nil
+}
+
+func (c *copier) enterParent(stack []frame, src int, name, part string) ([]frame, error) {
+	dir, err := safepath.NoLinks(src, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return c.enterPlain(stack, part)
+	}
+	if err != nil {
+		return stack, c.fail("", err)
+	}
+	f, made, err := c.enterFD(&stack[len(stack)-1], dir, part)
+	if err != nil {
+		return stack, err
+	}
+	if !made {
+		f.on = setMode
+	}
+	return append(stack, f), nil
+}
+
+// enterPlain makes a directory as the destination's parents are made.
+func (c *copier) enterPlain(stack []frame, part string) ([]frame, error) {
+	up := &stack[len(stack)-1]
+	f := frame{src: -1, path: path.Join(up.path, part)}
+	err := unix.Mkdirat(up.dst, part, c.parentMode())
+	if err == nil {
+		own := owner{}
+		if c.own != nil {
+			own = *c.own
+		}
+		err = c.made(up.dst, part, own)
+	} else if err == unix.EEXIST {
+		err = nil
+	}
+	if err != nil {
+		return stack, c.fail(f.path, err)
+	}
+	if err := c.openInto(up, &f, part); err != nil {
+		return stack, err
+	}
+	return append(stack, f), nil
+}
+
+// tree copies an item that is a directory.
+func (c *copier) tree(src, dir int, name string, it *Item) error {
+	from, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return c.fail("", err)
+	}
+	stack, err := c.treeTarget(src, from, it)
+	defer func() { c.closeAll(stack) }()
+	if err != nil {
+		unix.Close(from)
+		return err
+	}
+	top := &stack[len(stack)-1]
+	c.top = top.dst
+	c.dest, top.path = c.shown(top.path), ""
+	if it.Entries == nil {
+		err = c.walk(top)
+	} else {
+		stack, err = c.entries(stack, it.Entries)
+	}
+	if err != nil {
+		return err
+	}
+	return c.leaveAll(stack)
+}
+
+// treeTarget returns the directories down to the one that from goes into, which takes over from.
+func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
+	if it.Contents || it.Target == "" {
+		stack, err := c.enterDest(path.Join(c.c.Dest, it.Target))
+		if err != nil {
+			return stack, err
+		}
+		f := &stack[0]
+		if err := unix.Fstat(from, &f.st); err != nil {
+			return stack, c.fail("", err)
+		}
+		f.src = from
+		f.on = setAllOfIt
+		if it.Contents {
+			f.on = setTime
+		}
+		return stack, nil
+	}
+	stack, err := c.enterDest(c.c.Dest)
+	if err == nil {
+		stack, err = c.enterTarget(stack, src, it)
+	}
+	if err != nil {
+		return stack, err
+	}
+	f, _, err := c.enterFD(&stack[len(stack)-1], from, path.Base(it.Target))
+	if err != nil {
+		return stack, err
+	}
+	return append(stack, f), nil
+}
+
+// entries copies what is listed below the last directory of the stack, and returns the stack as it then is.
+func (c *copier) entries(stack []frame, list []Entry) ([]frame, error) {
+	bottom := len(stack)
+	for i := range list {
+		e := &list[i]
+		if e.Path == "." || e.Path == "" {
+			continue
+		}
+		slash := strings.LastIndexByte(e.Path, '/')
+		dir, name := e.Path[:max(slash, 0)], e.Path[slash+1:]
+		for len(stack) > bottom && !below(dir, stack[len(stack)-1].path) {
+			if err := c.leave(&stack[len(stack)-1]); err != nil {
+				return stack, err
+			}
+			stack = stack[:len(stack)-1]
+		}
+		// Directories that are not listed themselves, but something in them is.
+		for stack[len(stack)-1].path != dir {
+			up := &stack[len(stack)-1]
+			rest := strings.TrimPrefix(dir[len(up.path):], "/")
+			part, _, _ := strings.Cut(rest, "/")
+			f, err := c.enter(up, part)
+			if err != nil {
+				return stack, err
+			}
+			stack = append(stack, f)
+		}
+		f, isDir, err := c.entry(&stack[len(stack)-1], name, e.Path, e)
+		if err != nil {
+			return stack, err
+		}
+		if isDir {
+			stack = append(stack, f)
+		}
+	}
+	return stack, nil
+}
+
+// below says whether dir is top or below it.
+func below(dir, top string) bool {
+	return top == "" || dir == top || len(dir) > len(top) && dir[len(top)] == '/' && dir[:len(top)] == top
+}
+
+// walk copies everything below a directory.
+func (c *copier) walk(up *frame) error {
+	names, err := readNames(up.src)
+	if err != nil {
+		return c.fail(up.path, err)
+	}
+	for _, name := range names {
+		f, isDir, err := c.entry(up, name, join(up.path, name), &Entry{})
+		if err != nil {
+			return err
+		}
+		if !isDir {
+			continue
+		}
+		if err := c.walk(&f); err != nil {
+			c.closeAll([]frame{f})
+			return err
+		}
+		if err := c.leave(&f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readNames(dir int) ([]string, error) {
+	fd, err := unix.FcntlInt(uintptr(dir), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "directory")
+	defer f.Close()
+	if _, err := f.Seek(0, 0); err != nil {
+		return nil, err
+	}
+	names, err := f.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
+}
+
+// entry copies one entry; of a directory only itself, which is then entered.
+func (c *copier) entry(up *frame, name, at string, e *Entry) (f frame, isDir bool, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(up.src, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return f, false, c.fail(at, err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		f, err = c.enter(up, name)
+		return f, true, err
+	}
+	return f, false, c.leaf(&leaf{up: up, name: name, as: name, at: at}, e, &st)
+}
+
+// join is path.Join for what needs no cleaning.
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
+
+func (c *copier) enter(up *frame, name string) (frame, error) {
+	src, err := unix.Openat(up.src, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return frame{}, c.fail(join(up.path, name), err)
+	}
+	f, _, err := c.enterFD(up, src, name)
+	return f, err
+}
+
+// enterFD makes a directory like src, which it takes over, and enters it.
+func (c *copier) enterFD(up *frame, src int, name string) (f frame, made bool, err error) {
+	f = frame{path: join(up.path, name), src: src, on: setAllOfIt}
+	defer func() {
+		if err != nil {
+			unix.Close(src)
+		}
+	}()
+	if err := unix.Fstat(src, &f.st); err != nil {
+		return f, false, c.fail(f.path, err)
+	}
+	// Nobody but root gets in before the directory has its own owner and mode, when it is left.
+	switch err := unix.Mkdirat(up.dst, name, 0o700); err {
+	case nil:
+		made = true
+	case unix.EEXIST:
+	default:
+		return f, false, c.fail(f.path, err)
+	}
+	return f, made, c.openInto(up, &f, name)
+}
+
+func (c *copier) openInto(up, f *frame, name string) error {
+	var err error
+	f.dst, err = unix.Openat(up.dst, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == unix.ENOTDIR || err == unix.ELOOP {
+		return fmt.Errorf("cannot copy to non-directory: %s", c.shown(f.path))
+	}
+	if err != nil {
+		return c.fail(f.path, err)
+	}
+	if err := unix.Fstat(f.dst, &f.now); err != nil {
+		unix.Close(f.dst)
+		return c.fail(f.path, err)
+	}
+	return nil
+}
+
+// shown is a path at the destination.
+func (c *copier) shown(name string) string { return path.Join(c.dest, name) }
+
+// fail says which of the source's files an error is about.
+func (c *copier) fail(name string, err error) error {
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		err = pe.Err
+	}
+	return fmt.Errorf("copy %s: %w", c.source(name), err)
+}
+
+func (c *copier) source(name string) string { return path.Join(c.what, name) }
+
+// leaveAll leaves directories, the innermost first.
+func (c *copier) leaveAll(stack []frame) error {
+	for i := len(stack) - 1; i >= 0; i-- {
+		if err := c.leave(&stack[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *copier) leave(f *frame) error {
+	err := c.finishDir(f)
+	c.closeAll([]frame{*f})
+	f.src, f.dst = -1, -1
+	if err != nil {
+		return c.fail(f.path, err)
+	}
+	return nil
+}
+
+func (c *copier) closeAll(stack []frame) {
+	for _, f := range stack {
+		for _, fd := range []int{f.src, f.dst} {
+			if fd >= 0 {
+				unix.Close(fd)
+			}
+		}
+	}
+}
+
+func (c *copier) finishDir(f *frame) error {
+	switch f.on {
+	case keepAll:
+		return nil
+	case setTime:
+		return setTimes(f.dst, f.st.Mtim)
+	case setMode:
+		return unix.Fchmod(f.dst, f.st.Mode&0o7777)
+	}
+	if err := c.give(f.dst, f.path, &f.st, owner{int(f.now.Uid), int(f.now.Gid)}); err != nil {
+		return err
+	}
+	if mode := c.mode(&f.st); mode != f.now.Mode&0o7777 {
+		if err := unix.Fchmod(f.dst, mode); err != nil {
+			return err
+		}
+	}
+	if err := c.copyAttrs(f.src, f.dst); err != nil {
+		return err
+	}
+	return setTimes(f.dst, f.st.Mtim)
+}
+
+// mode is the mode that something copied gets.
+func (c *copier) mode(st *unix.Stat_t) uint32 {
+	if c.chmod == nil {
+		return st.Mode & 0o7777
+	}
+	return c.chmod.apply(st.Mode&0o7777, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+}
+
+// wanted is the owner that something copied gets.
+func (c *copier) wanted(st *unix.Stat_t) owner {
+	if c.own != nil {
+		return *c.own
+	}
+	return owner{int(st.Uid), int(st.Gid)}
+}
+
+func (c *copier) give(fd int, name string, st *unix.Stat_t, now owner) error {
+	want := c.wanted(st)
+	if want == now {
+		return nil
+	}
+	return c.ownerError(c.shown(name), want, unix.Fchown(fd, want.uid, want.gid))
+}

@@ -1,0 +1,324 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// leaf is anything but a directory that is being copied.
+type leaf struct {
+	up    *frame
+	name  string // in up.src
+	as    string // in up.dst
+	at    string // below the item's top
+	alone bool   // it is the item itself
+}
+
+func (c *copier) sourceOf(f *leaf) string {
+	if f.alone {
+		return c.source("")
+	}
+	return c.source(f.at)
+}
+
+func (c *copier) leaf(f *leaf, e *Entry, st *unix.Stat_t) error {
+	var err error
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		err = c.regular(f, e, st)
+	case unix.S_IFLNK:
+		err = c.symlink(f, st)
+	case unix.S_IFSOCK:
+		// It has no meaning without the process that made it, and layers have none.
+	default:
+		err = c.special(f, st)
+	}
+	switch err.(type) {
+	case nil, *inTheWay, *changed:
+		return err
+	}
+	return fmt.Errorf("copy %s: %w", c.sourceOf(f), err)
+}
+
+// inTheWay says that something at the destination can't be replaced.
+type inTheWay struct{ path string }
+
+func (e *inTheWay) Error() string {
+	return fmt.Sprintf("cannot replace to directory %s with file", e.path)
+}
+
+// changed says that a file is no longer what it was when it was looked at.
+type changed struct{ path string }
+
+func (e *changed) Error() string { return fmt.Sprintf("%q changed while it was being copied", e.path) }
+
+// make calls create, and once more after taking away what is in its way.
+func (c *copier) make(f *leaf, create func() error) error {
+	err := create()
+	if err != unix.EEXIST {
+		return err
+	}
+	switch err := unix.Unlinkat(f.up.dst, f.as, 0); err {
+	case nil, unix.ENOENT:
+		return create()
+	case unix.EISDIR, unix.EPERM:
+		var st unix.Stat_t
+		if unix.Fstatat(f.up.dst, f.as, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return &inTheWay{c.shown(f.at)}
+		}
+		return err
+	default:
+		return err
+	}
+}
+
+// created is the owner that a new file in a directory has.
+func created(up *frame) owner {
+	if up.now.Mode&unix.S_ISGID != 0 {
+		return owner{0, int(up.now.Gid)}
+	}
+	return owner{}
+}
+
+func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
+	if e.MtimeNs != 0 && (e.Size != st.Size || e.MtimeNs != st.Mtim.Nano()) {
+		return &changed{c.sourceOf(f)}
+	}
+	if st.Nlink > 1 {
+		if done, err := c.link(f, st); done || err != nil {
+			return err
+		}
+	}
+	in, err := unix.Openat(f.up.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(in)
+	mode := c.mode(st)
+	out := -1
+	err = c.make(f, func() (err error) {
+		out, err = unix.Openat(f.up.dst, f.as, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode&0o777)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(out)
+	if err := c.data.copy(in, out, st); err != nil {
+		return err
+	}
+	if e.MtimeNs != 0 {
+		var after unix.Stat_t
+		if err := unix.Fstat(in, &after); err != nil {
+			return err
+		}
+		if after.Size != st.Size || after.Mtim != st.Mtim || after.Ino != st.Ino {
+			return &changed{c.sourceOf(f)}
+		}
+	}
+	// The owner first: changing it takes setuid and capabilities away.
+	if err := c.give(out, f.at, st, created(f.up)); err != nil {
+		return err
+	}
+	// open(2) has set the mode, but for the special bits, and for a default ACL of the directory, which new files of
+	// images do not have.
+	if mode&0o7000 != 0 || c.wanted(st) != created(f.up) {
+		if err := unix.Fchmod(out, mode); err != nil {
+			return err
+		}
+	}
+	if err := c.copyAttrs(in, out); err != nil {
+		return err
+	}
+	return setTimes(out, st.Mtim)
+}
+
+// link makes a further name of a file that was copied already.
+func (c *copier) link(f *leaf, st *unix.Stat_t) (bool, error) {
+	key := inode{st.Dev, st.Ino}
+	first, ok := c.links[key]
+	if !ok {
+		if c.links == nil {
+			c.links = map[inode]string{}
+		}
+		c.links[key] = f.at
+		return false, nil
+	}
+	return true, c.make(f, func() error { return unix.Linkat(c.top, first, f.up.dst, f.as, 0) })
+}
+
+func (c *copier) symlink(f *leaf, st *unix.Stat_t) error {
+	var buf [unix.PathMax]byte
+	n, err := unix.Readlinkat(f.up.src, f.name, buf[:])
+	if err != nil {
+		return err
+	}
+	if err := c.make(f, func() error { return unix.Symlinkat(string(buf[:n]), f.up.dst, f.as) }); err != nil {
+		return err
+	}
+	return c.finishAt(f, st)
+}
+
+// special copies a device or fifo.
+func (c *copier) special(f *leaf, st *unix.Stat_t) error {
+	mode := c.mode(st) | st.Mode&unix.S_IFMT
+	err := c.make(f, func() error { return unix.Mknodat(f.up.dst, f.as, mode, int(st.Rdev)) })
+	if err == unix.EPERM && c.spec.UserNS {
+		return errors.New("device nodes can't be made in a user namespace")
+	}
+	if err != nil {
+		return err
+	}
+	return c.finishAt(f, st)
+}
+
+// finishAt gives what can't be opened its owner and time.
+func (c *copier) finishAt(f *leaf, st *unix.Stat_t) error {
+	up, as := f.up, f.as
+	if want := c.wanted(st); want != created(up) {
+		err := unix.Fchownat(up.dst, as, want.uid, want.gid, unix.AT_SYMLINK_NOFOLLOW)
+		if err := c.ownerError(c.shown(f.at), want, err); err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFLNK && c.mode(st)&0o6000 != 0 {
+			if err := unix.Fchmodat(up.dst, as, c.mode(st), 0); err != nil { // it is no link: it was made just now
+				return err
+			}
+		}
+	}
+	return unix.UtimesNanoAt(up.dst, as, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// setTimes sets the time of modification of an open file.
+func setTimes(fd int, mtime unix.Timespec) error {
+	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
+	// Without a path it is about the descriptor (utimensat(2)).
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// copyAttrs copies the extended attributes that a layer can have: capabilities and the user's own. Those of overlay
+// file systems would change what others see, and SELinux labels belong to the machine.
+func (c *copier) copyAttrs(from, to int) error {
+	if c.attrs == nil {
+		c.attrs, c.value = make([]byte, 64<<10), make([]byte, 64<<10) // the most that Linux has (xattr(7))
+	}
+	n, err := unix.Flistxattr(from, c.attrs)
+	if err == unix.ENOTSUP || n == 0 && err == nil {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read its extended attributes: %w", err)
+	}
+	for _, name := range strings.Split(strings.TrimSuffix(string(c.attrs[:n]), "\x00"), "\x00") {
+		if name != "security.capability" && (!strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "user.overlay.")) {
+			continue
+		}
+		n, err := unix.Fgetxattr(from, name, c.value)
+		if err == unix.ENODATA {
+			continue
+		}
+		if err == nil {
+			err = unix.Fsetxattr(to, name, c.value[:n], 0)
+		}
+		if err == unix.ENOTSUP {
+			continue // a tmpfs before Linux 6.6 has none of the user's
+		}
+		if err != nil {
+			return fmt.Errorf("copy its extended attribute %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// dataCopier copies contents the cheapest way that the two file systems allow, and remembers which that is.
+type dataCopier struct {
+	noClone, noRange bool
+	buf              []byte
+}
+
+// largeFile is the size from which sharing or copying in the kernel is tried. Below it one read and one write are
+// cheaper.
+const largeFile = 128 << 10
+
+func (d *dataCopier) copy(in, out int, st *unix.Stat_t) error {
+	if st.Size == 0 {
+		return nil
+	}
+	if st.Size >= largeFile && !d.noClone {
+		if err := unix.IoctlFileClone(out, in); err == nil {
+			return nil
+		}
+		d.noClone = true
+	}
+	if st.Size >= largeFile && st.Blocks*512 < st.Size {
+		return d.sparse(in, out, st.Size)
+	}
+	return d.segment(in, out, st.Size)
+}
+
+// segment copies n bytes, or up to the end if that comes first, from where both files are.
+func (d *dataCopier) segment(in, out int, n int64) error {
+	for n >= largeFile && !d.noRange {
+		m, err := unix.CopyFileRange(in, nil, out, nil, int(min(n, 1<<30)), 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || m == 0 {
+			d.noRange = true // another file system, or one that can't
+			break
+		}
+		n -= int64(m)
+	}
+	if d.buf == nil {
+		d.buf = make([]byte, 256<<10)
+	}
+	for n > 0 {
+		m, err := retry(func() (int, error) { return unix.Read(in, d.buf[:min(n, int64(len(d.buf)))]) })
+		if err != nil {
+			return err
+		}
+		if m == 0 {
+			return nil
+		}
+		if _, err := fd(out).Write(d.buf[:m]); err != nil {
+			return err
+		}
+		n -= int64(m)
+	}
+	return nil
+}
+
+// sparse copies a file with holes.
+func (d *dataCopier) sparse(in, out int, size int64) error {
+	for at := int64(0); at < size; {
+		data, err := unix.Seek(in, at, unix.SEEK_DATA)
+		if err == unix.ENXIO {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		hole, err := unix.Seek(in, data, unix.SEEK_HOLE)
+		if err != nil {
+			return err
+		}
+		for _, fd := range []int{in, out} {
+			if _, err := unix.Seek(fd, data, unix.SEEK_SET); err != nil {
+				return err
+			}
+		}
+		if err := d.segment(in, out, hole-data); err != nil {
+			return err
+		}
+		at = hole
+	}
+	return unix.Ftruncate(out, size)
+}

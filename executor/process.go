@@ -1,0 +1,455 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/safepath"
+)
+
+// defaultCaps are the capabilities that Docker gives to a container: 00000000a80425fb.
+const defaultCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID |
+	1<<unix.CAP_KILL | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_NET_BIND_SERVICE |
+	1<<unix.CAP_NET_RAW | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_MKNOD | 1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_SETFCAP
+
+// runProcess is the child of a Process, and process number 1 of its namespace. It keeps its own capabilities until
+// the end, which by the rules of ptrace also keeps the command, which has fewer, from looking into it: into its
+// descriptors, and at the program's file under /proc/1/exe.
+func runProcess(j *job, p *Process, o *outcome) error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(hostname(p))); err != nil {
+		return fmt.Errorf("set the host name: %w", err)
+	}
+	if p.Network == "none" {
+		if err := loopback(); err != nil {
+			return fmt.Errorf("start the loopback device: %w", err)
+		}
+	}
+	// Handled and thrown away, a signal that the command sends to process 1 does nothing; and the command inherits
+	// the default action, which it would not of one that is ignored.
+	signal.Notify(make(chan os.Signal, 1))
+
+	b := &sandbox{spec: &j.spec, p: p, result: &o.result}
+	if err := b.build(j.resolvConf); err != nil {
+		return err
+	}
+	c := &command{spec: &j.spec, p: p}
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	err := c.run()
+	if cerr := b.clean(c.daemons); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// clean ends what is left of the step and takes its stubs away.
+func (b *sandbox) clean(daemons []int) error {
+	if len(b.stubs.made) == 0 && !usesDaemon(b.spec) {
+		return nil // the kernel ends the others with this process
+	}
+	killOthers(daemons)
+	if err := b.stubs.remove(); err != nil {
+		return err
+	}
+	if usesDaemon(b.spec) {
+		// What the kernel has not written to it yet would be lost with its process.
+		fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("write the root file system out: %w", err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Syncfs(fd); err != nil {
+			return fmt.Errorf("write the root file system out: %w", err)
+		}
+	}
+	return nil
+}
+
+// command is a Process that is about to be run, in its root.
+type command struct {
+	spec    *Spec
+	p       *Process
+	root    int
+	id      identity
+	env     []string
+	file    string
+	daemons []int // processes that serve the root file system and must outlive the command
+	console int   // the terminal's side of the command, or -1
+}
+
+func (c *command) prepare() error {
+	var err error
+	if c.root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return err
+	}
+	if usesDaemon(c.spec) {
+		c.daemons = others()
+	}
+	if c.id, err = lookupUser(c.root, c.p.User); err != nil {
+		return err
+	}
+	if err := c.haveIDs(); err != nil {
+		return err
+	}
+	c.env = withHome(c.p.Env, c.id.home)
+	if err := c.enterDir(); err != nil {
+		return err
+	}
+	if c.file, err = c.lookup(); err != nil {
+		return err
+	}
+	c.console = -1
+	if c.p.TTY {
+		if c.console, err = openTerminal(c.root, c.id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// haveIDs says what a setuid that can't work would only call an invalid argument.
+func (c *command) haveIDs() error {
+	if !c.spec.UserNS {
+		return nil
+	}
+	for file, id := range map[string]uint32{"/proc/self/uid_map": c.id.uid, "/proc/self/gid_map": c.id.gid} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if !mapped(string(text), id) {
+			return fmt.Errorf("user %s is %d:%d, and there is no such id in this user namespace (/etc/subuid and /etc/subgid say which ids a user may have)",
+				c.p.User, c.id.uid, c.id.gid)
+		}
+	}
+	if c.spec.SingleID {
+		c.id.groups = nil // setgroups is denied, and there are no other groups
+	}
+	return nil
+}
+
+func mapped(idMap string, id uint32) bool {
+	for line := range strings.Lines(idMap) {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			continue
+		}
+		first, err1 := strconv.ParseUint(f[0], 10, 32)
+		count, err2 := strconv.ParseUint(f[2], 10, 32)
+		if err1 == nil && err2 == nil && uint64(id) >= first && uint64(id)-first < count {
+			return true
+		}
+	}
+	return false
+}
+
+// withHome adds HOME, as container runtimes do where an image does not set it.
+func withHome(env []string, home string) []string {
+	for _, e := range env {
+		if strings.HasPrefix(e, "HOME=") {
+			return env
+		}
+	}
+	return append(env[:len(env):len(env)], "HOME="+home)
+}
+
+// enterDir changes to the working directory, made for the command's user if it is missing.
+func (c *command) enterDir() error {
+	dir := path.Join("/", c.p.Dir)
+	at, err := safepath.MkdirAll(c.root, dir, 0o755, func(parent int, base string) error {
+		return unix.Fchownat(parent, base, int(c.id.uid), int(c.id.gid), unix.AT_SYMLINK_NOFOLLOW)
+	})
+	if err == nil {
+		defer unix.Close(at)
+		err = unix.Fchdir(at)
+	}
+	if err != nil {
+		return fmt.Errorf("enter the working directory %w", inImage(dir, err))
+	}
+	return nil
+}
+
+// lookup finds the command's file, as execvp does.
+func (c *command) lookup() (string, error) {
+	if len(c.p.Args) == 0 || c.p.Args[0] == "" {
+		return "", &ExitError{Code: 127, Reason: "exec: no command"}
+	}
+	name := c.p.Args[0]
+	if strings.Contains(name, "/") {
+		return name, nil // execve says what is wrong with it
+	}
+	denied := false
+	for _, dir := range strings.Split(envValue(c.env, "PATH"), ":") {
+		if dir == "" {
+			dir = "."
+		}
+		file := dir + "/" + name
+		var st unix.Stat_t
+		if unix.Stat(file, &st) != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			continue
+		}
+		if st.Mode&0o111 == 0 {
+			denied = true
+			continue
+		}
+		return file, nil
+	}
+	if denied {
+		return "", &ExitError{Code: 126, Reason: fmt.Sprintf("exec: %q: permission denied", name)}
+	}
+	return "", &ExitError{Code: 127, Reason: fmt.Sprintf("exec: %q: executable file not found in $PATH", name)}
+}
+
+func envValue(env []string, name string) string {
+	value := ""
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+// run starts the command and reaps processes until it has ended.
+func (c *command) run() error {
+	started := make(chan startedCommand)
+	go func() {
+		// What is taken away below is taken from this thread, from which the command is started; the thread then ends
+		// with its goroutine, and the process goes on with the others.
+		runtime.LockOSThread()
+		pid, err := c.start()
+		started <- startedCommand{pid, err}
+	}()
+	s := <-started
+	if s.err != nil {
+		return s.err
+	}
+	for {
+		var ws unix.WaitStatus
+		pid, err := retry(func() (int, error) { return unix.Wait4(-1, &ws, 0, nil) })
+		if err != nil {
+			return fmt.Errorf("wait for the command: %w", err)
+		}
+		if pid != s.pid {
+			continue // an orphan
+		}
+		if ws.Signaled() {
+			return &ExitError{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
+		}
+		if ws.ExitStatus() != 0 {
+			return &ExitError{Code: ws.ExitStatus()}
+		}
+		return nil
+	}
+}
+
+type startedCommand struct {
+	pid int
+	err error
+}
+
+func (c *command) start() (int, error) {
+	if !c.p.Insecure {
+		if err := dropCaps(defaultCaps); err != nil {
+			return 0, err
+		}
+		if err := filterThread(); err != nil {
+			return 0, err
+		}
+	}
+	files := []uintptr{0, 1, 2}
+	sys := &syscall.SysProcAttr{
+		Setsid:     true,
+		Credential: &syscall.Credential{Uid: c.id.uid, Gid: c.id.gid, Groups: c.id.groups, NoSetGroups: c.spec.SingleID},
+	}
+	if c.console >= 0 {
+		files = []uintptr{uintptr(c.console), uintptr(c.console), uintptr(c.console)}
+		sys.Setctty = true
+	}
+	// Programs open /dev/stdout by its name, which asks the pipe who its owner is.
+	for _, f := range files {
+		var st unix.Stat_t
+		if unix.Fstat(int(f), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
+			unix.Fchown(int(f), int(c.id.uid), int(c.id.gid))
+		}
+	}
+	unix.Umask(0o022)
+	// Limits are the whole process's, this one included: so they come last.
+	if err := setLimits(c.p.Ulimits); err != nil {
+		return 0, err
+	}
+	pid, err := syscall.ForkExec(c.file, c.p.Args, &syscall.ProcAttr{Env: c.env, Files: files, Sys: sys})
+	if err != nil {
+		return 0, c.execError(err)
+	}
+	return pid, nil
+}
+
+// execError says what execve means; its numbers are those of a shell.
+func (c *command) execError(err error) error {
+	e := &ExitError{Code: 126, Reason: fmt.Sprintf("exec: %q: %v", c.p.Args[0], err)}
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		e.Code = 127
+		if interp := interpreter(c.file); interp != "" {
+			e.Reason = fmt.Sprintf("exec: %q: its interpreter %s is not in the image", c.p.Args[0], interp)
+			break
+		}
+		if unix.Access(c.file, unix.F_OK) == nil {
+			e.Reason = fmt.Sprintf("exec: %q: the dynamic linker that it needs is not in the image", c.p.Args[0])
+			break
+		}
+		e.Reason = fmt.Sprintf("exec: %q: no such file in the image", c.p.Args[0])
+	case errors.Is(err, unix.ENOEXEC):
+		e.Reason = fmt.Sprintf("exec: %q: %v (a program for another platform, or a script without #!)", c.p.Args[0], err)
+	}
+	return e
+}
+
+// interpreter is what a script's first line names.
+func interpreter(file string) string {
+	f, err := unix.Open(file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(f)
+	var buf [256]byte
+	n, _ := unix.Read(f, buf[:])
+	line, _, _ := strings.Cut(string(buf[:max(n, 0)]), "\n")
+	if rest, ok := strings.CutPrefix(line, "#!"); ok {
+		if words := strings.Fields(rest); len(words) > 0 {
+			return strconv.Quote(words[0])
+		}
+	}
+	return ""
+}
+
+// dropCaps leaves a thread and what it starts with no more capabilities than keep: root's execve gains what the
+// bounding set has (capabilities(7)), and another user has none.
+func dropCaps(keep uint64) error {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	for c := uintptr(0); ; c++ {
+		if c < 64 && keep&(1<<c) != 0 {
+			continue
+		}
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		if err == unix.EINVAL {
+			break // one more than the kernel has
+		}
+		if err != nil {
+			return fmt.Errorf("drop capabilities: %w", err)
+		}
+	}
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var d [2]unix.CapUserData
+	if err := unix.Capget(&h, &d[0]); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	if d[0].Inheritable|d[1].Inheritable == 0 {
+		return nil
+	}
+	d[0].Inheritable, d[1].Inheritable = 0, 0
+	if err := unix.Capset(&h, &d[0]); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	return nil
+}
+
+// limits are the names of --ulimit.
+var limits = map[string]int{
+	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
+	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
+	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
+	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
+	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
+}
+
+func setLimits(us []Ulimit) error {
+	for _, u := range us {
+		n, ok := limits[strings.ToLower(u.Name)]
+		if !ok {
+			return fmt.Errorf("unknown limit %q", u.Name)
+		}
+		// -1 is RLIM_INFINITY as it is.
+		if err := unix.Setrlimit(n, &unix.Rlimit{Cur: uint64(u.Soft), Max: uint64(u.Hard)}); err != nil {
+			return fmt.Errorf("set the limit %s to %d:%d: %w", u.Name, u.Soft, u.Hard, err)
+		}
+	}
+	return nil
+}
+
+// killOthers ends all processes of this namespace but this one and some to be kept.
+func killOthers(keep []int) {
+	if len(keep) == 0 {
+		unix.Kill(-1, unix.SIGKILL)
+		for {
+			if _, err := retry(func() (int, error) { return unix.Wait4(-1, nil, 0, nil) }); err != nil {
+				return
+			}
+		}
+	}
+	kept := map[int]bool{}
+	for _, pid := range keep {
+		kept[pid] = true
+	}
+	for {
+		left := 0
+		for _, pid := range others() {
+			if !kept[pid] {
+				unix.Kill(pid, unix.SIGKILL)
+				left++
+			}
+		}
+		if left == 0 {
+			return
+		}
+		if _, err := retry(func() (int, error) { return unix.Wait4(-1, nil, 0, nil) }); err != nil {
+			return
+		}
+	}
+}
+
+// others are the processes of this namespace but this one.
+func others() []int {
+	names, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, n := range names {
+		if pid, err := strconv.Atoi(n.Name()); err == nil && pid != 1 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// loopback switches lo on; the kernel gives it its addresses.
+func loopback() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr)
+}

@@ -1,0 +1,134 @@
+package executor
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/mount"
+)
+
+// image is a root file system for a test: a directory with busybox in it.
+type image struct {
+	t   testing.TB
+	dir string
+}
+
+const busybox = "/bin/busybox"
+
+func mayRun(t testing.TB) {
+	t.Helper()
+	if fd, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC); err != nil {
+		t.Skip("needs root, or `unshare -rm`: mounts are not allowed here")
+	} else {
+		unix.Close(fd)
+	}
+}
+
+// newImage makes one with only what is named: "bin" for busybox and its shell.
+func newImage(t testing.TB) *image {
+	t.Helper()
+	mayRun(t)
+	im := &image{t, filepath.Join(t.TempDir(), "root")}
+	im.mkdir("")
+	return im
+}
+
+func newBusybox(t testing.TB) *image {
+	t.Helper()
+	im := newImage(t)
+	data, err := os.ReadFile(busybox)
+	if err != nil {
+		t.Skipf("no busybox: %v", err)
+	}
+	if out, err := exec.Command("ldd", busybox).CombinedOutput(); err == nil {
+		t.Skipf("busybox is not static: %s", out)
+	}
+	im.mkdir("bin")
+	im.write("bin/busybox", string(data), 0o755)
+	for _, name := range []string{"sh", "ls", "cat", "id", "stat", "true", "sleep", "mount", "touch", "env", "echo", "head", "hostname", "umount", "unshare", "mkdir", "chmod", "kill", "ps", "rm", "tty", "stty", "readlink", "test", "mknod", "pwd", "grep", "wc", "dmesg", "ip", "df"} {
+		im.link("busybox", "bin/"+name)
+	}
+	return im
+}
+
+func (im *image) path(name string) string { return filepath.Join(im.dir, name) }
+
+func (im *image) mkdir(name string) {
+	im.t.Helper()
+	if err := os.MkdirAll(im.path(name), 0o755); err != nil {
+		im.t.Fatal(err)
+	}
+}
+
+func (im *image) write(name, data string, mode os.FileMode) {
+	im.t.Helper()
+	if err := os.WriteFile(im.path(name), []byte(data), mode); err != nil {
+		im.t.Fatal(err)
+	}
+	if err := os.Chmod(im.path(name), mode); err != nil {
+		im.t.Fatal(err)
+	}
+}
+
+func (im *image) link(target, name string) {
+	im.t.Helper()
+	if err := os.Symlink(target, im.path(name)); err != nil {
+		im.t.Fatal(err)
+	}
+}
+
+func (im *image) spec(a Action) *Spec {
+	return &Spec{
+		Root:     []mount.Mount{{Type: "bind", Source: im.dir, Options: []string{"rbind"}}},
+		Action:   a,
+		UserNS:   userNS,
+		SingleID: singleID,
+	}
+}
+
+var userNS, singleID = func() (bool, bool) {
+	b, _ := os.ReadFile("/proc/self/uid_map")
+	f := bytes.Fields(b)
+	return len(f) != 3 || string(f[2]) != "4294967295", len(f) == 3 && string(f[2]) == "1"
+}()
+
+const path1 = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func shell(script string) *Process {
+	return &Process{Args: []string{"/bin/sh", "-c", script}, Env: []string{path1}}
+}
+
+// run runs a step and returns what it wrote.
+func (im *image) run(a Action) (string, error) {
+	im.t.Helper()
+	var out bytes.Buffer
+	_, err := Run(context.Background(), im.spec(a), &out, &out)
+	return out.String(), err
+}
+
+func (im *image) mustRun(a Action) string {
+	im.t.Helper()
+	out, err := im.run(a)
+	if err != nil {
+		im.t.Fatalf("%v\n%s", err, out)
+	}
+	return out
+}
+
+func TestRunTrue(t *testing.T) {
+	im := newBusybox(t)
+	if got := im.mustRun(shell("echo hello; echo to stderr >&2")); got != "hello\nto stderr\n" {
+		t.Errorf("got %q", got)
+	}
+	t.Log(im.mustRun(shell("ls -la / /dev /proc/sys; mount; cat /etc/hosts; id; grep -E "Cap|Seccomp|NoNew|Groups" /proc/self/status; ls -la /proc/self/fd; cat /proc/mounts")))
+	ents, _ := os.ReadDir(im.dir)
+	for _, e := range ents {
+		t.Log(e.Name())
+	}
+}

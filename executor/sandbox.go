@@ -1,0 +1,571 @@
+package executor
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/safepath"
+)
+
+// sandbox is the file system that a command sees: the image, and over it what there is for one step only.
+type sandbox struct {
+	spec *Spec
+	p    *Process
+	// stage is a tmpfs on a directory of the host, in which the parts lie before they are mounted where they belong.
+	stage string
+	stgFD int
+	root  int // the image's root, O_PATH
+	proc  int // the new /proc, O_PATH
+	dev   int // the new /dev, O_PATH
+	// sys is a clone of the host's /sys for where a new one can't be mounted, or -1.
+	sys    int
+	stubs  stubs
+	hidden int // an empty, read-only directory for what is masked; made at need
+	result *Result
+}
+
+const (
+	roAttrs    = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	plainAttrs = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+)
+
+// build puts the sandbox together and enters it.
+func (b *sandbox) build(resolvConf []byte) error {
+	if err := privateMounts(); err != nil {
+		return err
+	}
+	if err := b.openStage(); err != nil {
+		return err
+	}
+	steps := []func() error{b.mountRoot, b.mountProc, b.mountDev, b.maskProc, b.mountSys,
+		func() error { return b.mountEtc(resolvConf) }, b.mountAll}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	if b.p.ReadOnlyRoot {
+		if err := unix.MountSetattr(b.root, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+			return fmt.Errorf("make the root file system read-only: %w", err)
+		}
+	}
+	return pivot(b.stage + "/root")
+}
+
+func (b *sandbox) openStage() error {
+	b.sys, b.hidden = -1, -1
+	var err error
+	paths := hostPaths(b.spec.Root)
+	for _, m := range b.p.Mounts {
+		switch s := m.Source.(type) {
+		case Tree:
+			paths = append(paths, hostPaths(s.Mounts)...)
+		case Bind:
+			paths = append(paths, s.Source)
+		}
+	}
+	if b.stage, err = staging(paths); err != nil {
+		return err
+	}
+	if b.spec.UserNS {
+		// Only who owns the network may mount a sysfs.
+		b.sys, err = cloneMount(unix.AT_FDCWD, "/sys", unix.AT_RECURSIVE)
+		if err != nil && err != unix.ENOENT {
+			return fmt.Errorf("mount /sys: %w", err)
+		}
+	}
+	dir, err := unix.Open(b.stage, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", b.stage, err)
+	}
+	defer unix.Close(dir)
+	m, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0700")
+	if err != nil {
+		return err
+	}
+	if err := attach(m, dir, 0, false); err != nil {
+		return fmt.Errorf("mount tmpfs: %w", err)
+	}
+	b.stgFD, err = unix.Open(b.stage, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", b.stage, err)
+	}
+	return nil
+}
+
+func (b *sandbox) mountRoot() error {
+	if err := unix.Mkdirat(b.stgFD, "root", 0o755); err != nil {
+		return fmt.Errorf("mount the root file system: %w", err)
+	}
+	if err := mount.All(b.spec.Root, b.stage+"/root"); err != nil {
+		return fmt.Errorf("mount the root file system: %w", err)
+	}
+	var err error
+	if b.root, err = unix.Open(b.stage+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("mount the root file system: %w", err)
+	}
+	return nil
+}
+
+// put attaches a mount at a path in the root, where it makes a mount point if there is none, and returns the path
+// opened anew: it then is what was mounted. The caller closes it.
+func (b *sandbox) put(m int, name string, dir bool, attrs uint64, recursive bool) (int, error) {
+	at, fresh, err := b.stubs.place(b.root, name, dir)
+	if err != nil {
+		unix.Close(m)
+		return -1, fmt.Errorf("mount at %w", err)
+	}
+	defer unix.Close(at)
+	if err := attach(m, at, attrs, recursive); err != nil {
+		return -1, fmt.Errorf("mount at %s: %w", name, err)
+	}
+	top, err := openIn(b.root, name, 0)
+	if err != nil {
+		return -1, fmt.Errorf("mount at %w", inImage(name, err))
+	}
+	if fresh {
+		keep, err := unix.FcntlInt(uintptr(top), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			unix.Close(top)
+			return -1, fmt.Errorf("mount at %s: %w", name, err)
+		}
+		b.stubs.covered(keep)
+	}
+	return top, nil
+}
+
+func (b *sandbox) putAndClose(m int, name string, dir bool, attrs uint64, recursive bool) error {
+	top, err := b.put(m, name, dir, attrs, recursive)
+	if err == nil {
+		unix.Close(top)
+	}
+	return err
+}
+
+// Parts of /proc and /sys that tell of the host or change it, as OCI runtimes hide and protect them by default
+// (runtime-spec, config-linux.md, maskedPaths and readonlyPaths; containerd's and Docker's defaults).
+var (
+	maskedProc = []string{"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"}
+	lockedProc = []string{"bus", "fs", "irq", "sys", "sysrq-trigger"}
+	maskedSys  = []string{"devices/virtual/powercap", "firmware"}
+)
+
+func (b *sandbox) mountProc() error {
+	m, err := newMount("proc", plainAttrs)
+	recursive := false
+	if errors.Is(err, unix.EPERM) && b.spec.UserNS {
+		// In a container whose /proc is masked, a user namespace may not have one without masks. The host's shows other
+		// processes' numbers, but has all that programs look for.
+		recursive = true
+		b.result.Warnings = append(b.result.Warnings, "/proc is the surrounding container's, which hides parts of its own: a new one can't be mounted")
+		m, err = cloneMount(unix.AT_FDCWD, "/proc", unix.AT_RECURSIVE)
+	}
+	if err != nil {
+		return err
+	}
+	if b.proc, err = b.put(m, "/proc", true, 0, recursive); err != nil {
+		return err
+	}
+	if b.p.Insecure || recursive {
+		return nil
+	}
+	if err := b.lock(b.proc, lockedProc); err != nil {
+		return fmt.Errorf("protect /proc%w", err)
+	}
+	return nil
+}
+
+// lock makes parts of a file system read-only by mounting them onto themselves.
+func (b *sandbox) lock(dir int, names []string) error {
+	for _, name := range names {
+		m, err := cloneMount(dir, name, 0)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err != nil {
+			return inImage(name, err)
+		}
+		at, err := safepath.NoLinks(dir, name, unix.O_PATH, 0)
+		if err == nil {
+			err = attach(m, at, roAttrs, false)
+			unix.Close(at)
+		}
+		if err != nil {
+			return inImage(name, err)
+		}
+	}
+	return nil
+}
+
+// mask hides parts of a file system: a file below /dev/null, a directory below an empty one.
+func (b *sandbox) mask(dir int, names []string) error {
+	for _, name := range names {
+		at, err := safepath.NoLinks(dir, name, unix.O_PATH, 0)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err == nil {
+			err = b.cover(at)
+			unix.Close(at)
+		}
+		if err != nil {
+			return inImage(name, err)
+		}
+	}
+	return nil
+}
+
+func (b *sandbox) cover(at int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		m, err := cloneMount(b.dev, "null", 0)
+		if err != nil {
+			return err
+		}
+		return attach(m, at, 0, false)
+	}
+	if b.hidden < 0 {
+		if err := unix.Mkdirat(b.stgFD, "hidden", 0o555); err != nil {
+			return err
+		}
+		var err error
+		if b.hidden, err = safepath.NoLinks(b.stgFD, "hidden", unix.O_PATH, 0); err != nil {
+			return err
+		}
+	}
+	m, err := cloneMount(b.hidden, "", 0)
+	if err != nil {
+		return err
+	}
+	return attach(m, at, roAttrs, false)
+}
+
+func (b *sandbox) mountSys() error {
+	m, err := newMount("sysfs", 0)
+	fresh := err == nil
+	if err != nil {
+		if !b.spec.UserNS {
+			return err
+		}
+		if m = b.sys; m < 0 {
+			return nil // the host has none
+		}
+	}
+	attrs := uint64(plainAttrs)
+	if !b.p.Insecure {
+		attrs = roAttrs
+	}
+	sys, err := b.put(m, "/sys", true, attrs, !fresh)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(sys)
+	if fresh {
+		if err := b.mountCgroup(sys); err != nil {
+			return err
+		}
+	}
+	if b.p.Insecure {
+		return nil
+	}
+	if err := b.mask(sys, maskedSys); err != nil {
+		return fmt.Errorf("mask /sys%w", err)
+	}
+	return nil
+}
+
+// maskProc comes after /dev, of which it uses null.
+func (b *sandbox) maskProc() error {
+	if b.p.Insecure {
+		return nil
+	}
+	if err := b.mask(b.proc, maskedProc); err != nil {
+		return fmt.Errorf("mask /proc%w", err)
+	}
+	return nil
+}
+
+// mountCgroup shows the step's own cgroup, read-only: runtimes read their limits there. With the first version of
+// cgroups there is nothing to show, and programs then take the machine's limits.
+func (b *sandbox) mountCgroup(sys int) error {
+	at, err := safepath.NoLinks(sys, "fs/cgroup", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil // a kernel without cgroups
+	}
+	defer unix.Close(at)
+	if !unifiedCgroups() {
+		return nil
+	}
+	attrs := plainAttrs
+	if !b.p.Insecure {
+		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	m, err := newMount("cgroup2", attrs)
+	if err != nil {
+		return nil // may be forbidden in a container; nothing depends on it
+	}
+	return attach(m, at, 0, false)
+}
+
+func unifiedCgroups() bool {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	return err == nil && strings.HasPrefix(string(b), "0::") && strings.Count(string(b), "\n") == 1
+}
+
+// devices are what every container has (runtime-spec, config-linux.md, default devices).
+var devices = []struct {
+	name         string
+	major, minor uint32
+}{
+	{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0},
+}
+
+var devLinks = [][2]string{
+	{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"},
+	{"pts/ptmx", "ptmx"}, {"/proc/kcore", "core"},
+}
+
+func (b *sandbox) mountDev() error {
+	m, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_STRICTATIME, "mode=0755", "size=64m")
+	if err != nil {
+		return err
+	}
+	if b.dev, err = b.put(m, "/dev", true, 0, false); err != nil {
+		return err
+	}
+	unix.Umask(0)
+	defer unix.Umask(0o022)
+	for _, d := range devices {
+		if err := b.device(d.name, d.major, d.minor); err != nil {
+			return fmt.Errorf("make /dev/%s: %w", d.name, err)
+		}
+	}
+	for _, l := range devLinks {
+		if err := unix.Symlinkat(l[0], b.dev, l[1]); err != nil {
+			return fmt.Errorf("make /dev/%s: %w", l[1], err)
+		}
+	}
+	pts := []string{"ptmxmode=0666", "mode=0620", "newinstance"}
+	if !b.spec.SingleID {
+		pts = append(pts, "gid=5")
+	}
+	if err := b.mountInDev("pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, pts...); err != nil {
+		return err
+	}
+	size := b.p.ShmSize
+	if size == 0 {
+		size = 64 << 20
+	}
+	if err := b.mountInDev("shm", "tmpfs", plainAttrs, "mode=1777", "size="+strconv.FormatInt(size, 10)); err != nil {
+		return err
+	}
+	err = b.mountInDev("mqueue", "mqueue", plainAttrs)
+	if errors.Is(err, unix.ENODEV) {
+		return nil // a kernel without POSIX message queues
+	}
+	return err
+}
+
+func (b *sandbox) mountInDev(name, fsType string, attrs int, options ...string) error {
+	m, err := newMount(fsType, attrs, options...)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mkdirat(b.dev, name, 0o755); err != nil {
+		unix.Close(m)
+		return fmt.Errorf("make /dev/%s: %w", name, err)
+	}
+	at, err := safepath.NoLinks(b.dev, name, unix.O_PATH, 0)
+	if err == nil {
+		err = attach(m, at, 0, false)
+		unix.Close(at)
+	}
+	if err != nil {
+		return fmt.Errorf("mount /dev/%s: %w", name, err)
+	}
+	return nil
+}
+
+// device makes a device node; in a user namespace, which may not, it shows the host's.
+func (b *sandbox) device(name string, major, minor uint32) error {
+	if !b.spec.UserNS {
+		err := unix.Mknodat(b.dev, name, unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor)))
+		if err != unix.EPERM {
+			return err
+		}
+	}
+	m, err := cloneMount(unix.AT_FDCWD, "/dev/"+name, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mknodat(b.dev, name, unix.S_IFREG|0o666, 0); err != nil {
+		unix.Close(m)
+		return err
+	}
+	at, err := safepath.NoLinks(b.dev, name, unix.O_PATH, 0)
+	if err != nil {
+		unix.Close(m)
+		return err
+	}
+	defer unix.Close(at)
+	return attach(m, at, 0, false)
+}
+
+// defaultHostname is what BuildKit's steps are called; Dockerfiles print it.
+const defaultHostname = "buildkitsandbox"
+
+func hostname(p *Process) string { return cmp.Or(p.Hostname, defaultHostname) }
+
+// mountEtc gives the step a resolv.conf and a hosts file; read-only, since what is written there would be lost.
+func (b *sandbox) mountEtc(resolvConf []byte) error {
+	var hosts strings.Builder
+	fmt.Fprintf(&hosts, "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname(b.p))
+	for _, h := range b.p.ExtraHosts {
+		fmt.Fprintf(&hosts, "%s\t%s\n", h.IP, h.Name)
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{"resolv.conf", resolvConf}, {"hosts", []byte(hosts.String())}} {
+		m, err := b.file(f.name, Data{Data: f.data, Mode: 0o644})
+		if err != nil {
+			return fmt.Errorf("make /etc/%s: %w", f.name, err)
+		}
+		if err := b.putAndClose(m, "/etc/"+f.name, false, roAttrs, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// file makes a file in memory and returns a mount of it.
+func (b *sandbox) file(name string, d Data) (int, error) {
+	mode := cmp.Or(d.Mode, 0o400)
+	f, err := unix.Openat(b.stgFD, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(f)
+	if _, err := fd(f).Write(d.Data); err != nil {
+		return -1, err
+	}
+	if d.UID != 0 || d.GID != 0 {
+		if err := unix.Fchown(f, int(d.UID), int(d.GID)); err != nil && !b.spec.SingleID {
+			return -1, fmt.Errorf("give it to %d:%d: %w", d.UID, d.GID, err)
+		}
+	}
+	if err := unix.Fchmod(f, mode); err != nil {
+		return -1, err
+	}
+	return cloneMount(b.stgFD, name, 0)
+}
+
+// mountAll makes the mounts of the step itself, outer ones first whatever their order.
+func (b *sandbox) mountAll() error {
+	mounts := slices.Clone(b.p.Mounts)
+	for i := range mounts {
+		m := &mounts[i]
+		if !path.IsAbs(m.Target) {
+			m.Target = path.Join("/", b.p.Dir, m.Target)
+		}
+		if path.Clean(m.Target) == "/" {
+			return errors.New("a mount can't be at /")
+		}
+	}
+	slices.SortStableFunc(mounts, func(a, b Mount) int { return cmp.Compare(path.Clean(a.Target), path.Clean(b.Target)) })
+	for i, m := range mounts {
+		if err := b.mountOne(m, "m"+strconv.Itoa(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *sandbox) mountOne(m Mount, name string) error {
+	var attrs uint64
+	if m.ReadOnly {
+		attrs = unix.MOUNT_ATTR_RDONLY
+	}
+	tree, recursive, err := b.source(m.Source, name)
+	if err != nil {
+		return fmt.Errorf("mount at %s: %w", m.Target, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(tree, &st); err != nil {
+		unix.Close(tree)
+		return fmt.Errorf("mount at %s: %w", m.Target, err)
+	}
+	return b.putAndClose(tree, m.Target, st.Mode&unix.S_IFMT == unix.S_IFDIR, attrs, recursive)
+}
+
+// source returns what is to be mounted, not yet attached.
+func (b *sandbox) source(s MountSource, name string) (tree int, recursive bool, err error) {
+	switch s := s.(type) {
+	case Tmpfs:
+		options := []string{fmt.Sprintf("mode=%#o", cmp.Or(s.Mode, 0o1777))}
+		if s.Size > 0 {
+			options = append(options, "size="+strconv.FormatInt(s.Size, 10))
+		}
+		tree, err = newMount("tmpfs", unix.MOUNT_ATTR_NOSUID, options...)
+		return tree, false, err
+	case Data:
+		tree, err = b.file(name, s)
+		return tree, false, err
+	case Bind:
+		dir, err := unix.Open(s.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1, false, fmt.Errorf("open %s: %w", s.Source, err)
+		}
+		defer unix.Close(dir)
+		tree, err = part(dir, s.Path, s.Make)
+		return tree, true, err
+	case Tree:
+		if err := unix.Mkdirat(b.stgFD, name, 0o755); err != nil {
+			return -1, false, err
+		}
+		if err := mount.All(s.Mounts, b.stage+"/"+name); err != nil {
+			return -1, false, err
+		}
+		dir, err := safepath.NoLinks(b.stgFD, name, unix.O_PATH, 0)
+		if err != nil {
+			return -1, false, err
+		}
+		defer unix.Close(dir)
+		tree, err = part(dir, s.Path, s.Make)
+		return tree, true, err
+	default:
+		panic("unreachable")
+	}
+}
+
+// part clones the mount of a path inside dir.
+func part(dir int, name string, make bool) (int, error) {
+	at := dir
+	if name != "" {
+		var err error
+		at, err = openIn(dir, name, 0)
+		if errors.Is(err, unix.ENOENT) && make {
+			at, err = safepath.MkdirAll(dir, name, 0o755, nil)
+		}
+		if errors.Is(err, unix.ENOENT) {
+			return -1, fmt.Errorf("%s: not found", path.Join("/", name))
+		}
+		if err != nil {
+			return -1, inImage(name, err)
+		}
+		defer unix.Close(at)
+	}
+	return cloneMount(at, "", unix.AT_RECURSIVE)
+}

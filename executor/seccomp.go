@@ -1,0 +1,187 @@
+package executor
+
+import (
+	"cmp"
+	"fmt"
+	"runtime"
+	"slices"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The system calls that a step may not use are those that Docker's default profile keeps from a container with the
+// default capabilities. Its profile lists the 400 calls that are allowed; this filter lists the 60 others, so that a
+// call which the kernel gains later and which needs no capability just works. It is a binary tree: 7 comparisons for
+// a call, and the kernel remembers the numbers that are allowed whatever their arguments (seccomp's bitmap).
+//
+// It is installed with CAP_SYS_ADMIN, so no_new_privs is not needed and a setuid program (sudo) works in a RUN.
+
+// abi is one way of calling the kernel.
+type abi struct {
+	arch  uint32 // as in linux/audit.h
+	calls *calls
+	x32   bool // calls with bit 30 set are a third way, which nobody uses: it is not there
+}
+
+// calls are the numbers of an abi's calls that are not simply allowed.
+type calls struct {
+	denied                             []uint32 // with EPERM
+	clone, clone3, personality, socket uint32
+}
+
+// Results of a filter (seccomp(2)).
+const (
+	retAllow = unix.SECCOMP_RET_ALLOW
+	retPerm  = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+	retNoSys = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+)
+
+// Offsets into struct seccomp_data. Both architectures are little-endian: the low half of an argument comes first.
+const (
+	offNr   = 0
+	offArch = 4
+	offArg0 = 16
+)
+
+// newNamespaces are clone's flags CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
+const newNamespaces = 0x7e020000
+
+// personalities are those that change neither the address space's protection nor the call tables: PER_LINUX, its
+// UNAME26 and PER_LINUX32 kin, and the question for the present one.
+var personalities = []uint32{0, 8, 0x20000, 0x20008, 0xffffffff}
+
+// afVsock reaches the hypervisor past the network namespace.
+const afVsock = 40
+
+type program []unix.SockFilter
+
+func (p *program) op(code uint16, k uint32) { *p = append(*p, unix.SockFilter{Code: code, K: k}) }
+func (p *program) jump(code uint16, k uint32, t, f uint8) {
+	*p = append(*p, unix.SockFilter{Code: code, Jt: t, Jf: f, K: k})
+}
+func (p *program) load(offset uint32) { p.op(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, offset) }
+func (p *program) ret(k uint32)       { p.op(unix.BPF_RET|unix.BPF_K, k) }
+
+// seccompFilter assembles the filter.
+func seccompFilter(native, compat abi) program {
+	var p program
+	n, c := abiFilter(native), abiFilter(compat)
+	p.load(offArch)
+	p.jump(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, native.arch, 0, 1)
+	p.op(unix.BPF_JMP|unix.BPF_JA, 3) // a conditional jump reaches 255 instructions only
+	p.jump(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, compat.arch, 0, 1)
+	p.op(unix.BPF_JMP|unix.BPF_JA, uint32(1+len(n)))
+	p.ret(retNoSys)
+	p = append(p, n...)
+	return append(p, c...)
+}
+
+func abiFilter(a abi) program {
+	var p program
+	p.load(offNr)
+	if a.x32 {
+		p.jump(unix.BPF_JMP|unix.BPF_JSET|unix.BPF_K, 0x40000000, 0, 1)
+		p.ret(retNoSys)
+	}
+	return append(p, tree(ranges(a.calls))...)
+}
+
+// verdict is what is done with the calls from a number on, up to the next one's.
+type verdict struct {
+	from uint32
+	code program
+}
+
+// ranges covers all numbers.
+func ranges(c *calls) []verdict {
+	var special []verdict
+	for _, nr := range c.denied {
+		special = append(special, verdict{nr, returning(retPerm)})
+	}
+	special = append(special,
+		verdict{c.clone, cloneFilter()}, verdict{c.clone3, returning(retNoSys)},
+		verdict{c.personality, personalityFilter()}, verdict{c.socket, socketFilter()})
+	slices.SortFunc(special, func(a, b verdict) int { return cmp.Compare(a.from, b.from) })
+	all := []verdict{{0, returning(retAllow)}}
+	for i, s := range special {
+		if last := &all[len(all)-1]; last.from == s.from {
+			*last = s
+		} else if len(last.code) != 1 || last.code[0] != s.code[0] {
+			all = append(all, s)
+		}
+		if i+1 == len(special) || special[i+1].from != s.from+1 {
+			all = append(all, verdict{s.from + 1, returning(retAllow)})
+		}
+	}
+	return all
+}
+
+func returning(k uint32) program {
+	var p program
+	p.ret(k)
+	return p
+}
+
+// cloneFilter refuses new namespaces. clone3, whose flags a filter can't see, is not there at all, and libraries then
+// use clone.
+func cloneFilter() program {
+	var p program
+	p.load(offArg0)
+	p.jump(unix.BPF_JMP|unix.BPF_JSET|unix.BPF_K, newNamespaces, 0, 1)
+	p.ret(retPerm)
+	p.ret(retAllow)
+	return p
+}
+
+func personalityFilter() program {
+	var p program
+	p.load(offArg0)
+	for _, v := range personalities {
+		p.jump(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, v, 0, 1)
+		p.ret(retAllow)
+	}
+	p.ret(retPerm)
+	return p
+}
+
+func socketFilter() program {
+	var p program
+	p.load(offArg0)
+	p.jump(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, afVsock, 0, 1)
+	p.ret(retPerm)
+	p.ret(retAllow)
+	return p
+}
+
+// tree finds the verdict on the number in the accumulator.
+func tree(verdicts []verdict) program {
+	if len(verdicts) == 1 {
+		return verdicts[0].code
+	}
+	half := len(verdicts) / 2
+	low, high := tree(verdicts[:half]), tree(verdicts[half:])
+	p := make(program, 0, 2+len(low)+len(high))
+	if len(low) <= 255 {
+		p.jump(unix.BPF_JMP|unix.BPF_JGE|unix.BPF_K, verdicts[half].from, uint8(len(low)), 0)
+	} else {
+		p.jump(unix.BPF_JMP|unix.BPF_JGE|unix.BPF_K, verdicts[half].from, 0, 1)
+		p.op(unix.BPF_JMP|unix.BPF_JA, uint32(len(low)))
+	}
+	return append(append(p, low...), high...)
+}
+
+// filterThread installs the filter for the calling thread and what it starts. The thread must be locked.
+func filterThread() error {
+	p := seccompFilter(native, compat)
+	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
+	runtime.KeepAlive(p)
+	if errno == unix.ENOSYS || errno == unix.EINVAL {
+		return nil // a kernel without seccomp filters
+	}
+	if errno != 0 {
+		return fmt.Errorf("install the system call filter: %w", errno)
+	}
+	return nil
+}

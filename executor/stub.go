@@ -1,0 +1,202 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/safepath"
+)
+
+// stubs are mount points that the image does not have. They are made before the command and removed after it, with
+// the times of their directories as if nothing had been: so they are in no layer.
+type stubs struct {
+	made []stub
+	// mounts are the roots of what was mounted on stubs, in order: to remove a stub they are unmounted first.
+	mounts []int
+}
+
+type stub struct {
+	parent int // O_PATH; it stays open until the end of the step
+	name   string
+	was    unix.Stat_t
+}
+
+// maxLinks is how many links the kernel follows in one path (path_resolution(7)).
+const maxLinks = 40
+
+// place opens a mount point in the root, which is made as a directory or an empty file if it is missing. A link that
+// leads to nothing is followed, as opening it would be: systemd's /etc/resolv.conf is one. The caller closes the
+// descriptor. fresh says that the mount point was made here.
+func (s *stubs) place(root int, name string, dir bool) (fd int, fresh bool, err error) {
+	return s.placeAt(root, name, dir, 0)
+}
+
+func (s *stubs) placeAt(root int, name string, dir bool, links int) (int, bool, error) {
+	fd, err := openIn(root, name, 0)
+	if err == nil {
+		return s.checked(fd, name, dir)
+	}
+	if !errors.Is(err, unix.ENOENT) {
+		return -1, false, inImage(name, err)
+	}
+	parentName, base := path.Split(strings.TrimRight(name, "/"))
+	if base == "" || base == ".." {
+		return -1, false, inImage(name, err)
+	}
+	parent, _, err := s.placeAt(root, parentName, true, links)
+	if err != nil {
+		return -1, false, err
+	}
+	var buf [unix.PathMax]byte
+	if n, err := unix.Readlinkat(parent, base, buf[:]); err == nil {
+		unix.Close(parent)
+		if links == maxLinks {
+			return -1, false, inImage(name, unix.ELOOP)
+		}
+		target := string(buf[:n])
+		if !path.IsAbs(target) {
+			target = parentName + "/" + target
+		}
+		return s.placeAt(root, target, dir, links+1)
+	}
+	fd, err = s.make(parent, base, dir)
+	if err != nil {
+		unix.Close(parent)
+		return -1, false, inImage(name, err)
+	}
+	return fd, true, nil
+}
+
+func (s *stubs) checked(fd int, name string, dir bool) (int, bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return -1, false, inImage(name, err)
+	}
+	if isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR; isDir != dir {
+		unix.Close(fd)
+		if isDir {
+			return -1, false, inImage(name, unix.EISDIR)
+		}
+		return -1, false, inImage(name, unix.ENOTDIR)
+	}
+	return fd, false, nil
+}
+
+// make takes over parent if it succeeds.
+func (s *stubs) make(parent int, base string, dir bool) (int, error) {
+	var before, was unix.Stat_t
+	if err := unix.Fstat(parent, &before); err != nil {
+		return -1, err
+	}
+	if dir {
+		if err := unix.Mkdirat(parent, base, 0o755); err != nil {
+			return -1, err
+		}
+	} else {
+		fd, err := unix.Openat(parent, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+		if err != nil {
+			return -1, err
+		}
+		unix.Close(fd)
+	}
+	if err := setMtime(parent, before.Mtim); err != nil {
+		return -1, err
+	}
+	fd, err := safepath.NoLinks(parent, base, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Fstat(fd, &was); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	s.made = append(s.made, stub{parent, base, was})
+	return fd, nil
+}
+
+// covered notes that something was mounted on a stub. The mount's root was opened with O_PATH.
+func (s *stubs) covered(root int) { s.mounts = append(s.mounts, root) }
+
+// remove takes the stubs away that are still as they were made. No process but this one may run any more.
+func (s *stubs) remove() error {
+	for i := len(s.mounts) - 1; i >= 0; i-- {
+		if err := unmount(s.mounts[i]); err != nil {
+			return fmt.Errorf("remove a mount point: %w", err)
+		}
+	}
+	for i := len(s.made) - 1; i >= 0; i-- {
+		if err := s.made[i].remove(); err != nil {
+			return fmt.Errorf("remove the mount point %s: %w", s.made[i].name, err)
+		}
+	}
+	return nil
+}
+
+func unmount(root int) error {
+	defer unix.Close(root)
+	var st unix.Stat_t
+	if err := unix.Fstat(root, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return unix.Unmount(fmt.Sprintf("/proc/self/fd/%d", root), unix.MNT_DETACH)
+	}
+	// Through /proc would do here too, were /proc itself not one of those.
+	if err := unix.Fchdir(root); err != nil {
+		return err
+	}
+	return unix.Unmount(".", unix.MNT_DETACH)
+}
+
+func (s stub) remove() error {
+	defer unix.Close(s.parent)
+	var now, parent unix.Stat_t
+	err := unix.Fstatat(s.parent, s.name, &now, unix.AT_SYMLINK_NOFOLLOW)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// The time of a directory moves when something is made in it and removed again: that does not make it the
+	// image's. A file's time and size move when somebody writes to it.
+	same := now.Ino == s.was.Ino && now.Dev == s.was.Dev && now.Mode == s.was.Mode && now.Uid == s.was.Uid && now.Gid == s.was.Gid
+	flags := unix.AT_REMOVEDIR
+	if s.was.Mode&unix.S_IFMT != unix.S_IFDIR {
+		flags = 0
+		same = same && now.Size == 0 && now.Mtim == s.was.Mtim && now.Nlink == 1
+	}
+	if !same {
+		return nil
+	}
+	if err := unix.Fstat(s.parent, &parent); err != nil {
+		return err
+	}
+	switch err := unix.Unlinkat(s.parent, s.name, flags); err {
+	case nil:
+		return setMtime(s.parent, parent.Mtim)
+	case unix.ENOTEMPTY, unix.EEXIST:
+		return nil // the command has put something there
+	default:
+		return err
+	}
+}
+
+func setMtime(dir int, t unix.Timespec) error {
+	omit := unix.Timespec{Nsec: unix.UTIME_OMIT}
+	return unix.UtimesNanoAt(dir, ".", []unix.Timespec{omit, t}, 0)
+}
+
+// inImage is an error about a path in the image, without what the machine calls it.
+func inImage(name string, err error) error {
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		err = pe.Err
+	}
+	return fmt.Errorf("%s: %w", path.Join("/", name), err)
+}

@@ -1,0 +1,197 @@
+package executor
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/layerbuild/layerbuild/internal/safepath"
+)
+
+// openTerminal makes a terminal in the step's own /dev/pts, so that the command finds it by its name there, sends the
+// master's side to the parent and returns the command's side.
+func openTerminal(root int, id identity) (int, error) {
+	fail := func(err error) (int, error) { return -1, fmt.Errorf("open a terminal: %w", err) }
+	master, err := safepath.InRoot(root, "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return fail(inImage("/dev/pts/ptmx", err))
+	}
+	defer unix.Close(master)
+	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+		return fail(err)
+	}
+	n, err := unix.IoctlGetInt(master, unix.TIOCGPTN)
+	if err != nil {
+		return fail(err)
+	}
+	slave, err := safepath.InRoot(root, fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return fail(inImage("/dev/pts", err))
+	}
+	if err := unix.Fchown(slave, int(id.uid), -1); err != nil {
+		return fail(err)
+	}
+	if err := unix.Sendmsg(socketFD, []byte{'T'}, unix.UnixRights(master), nil, 0); err != nil {
+		return fail(err)
+	}
+	return slave, nil
+}
+
+// terminal connects the user's terminal with the command's.
+type terminal struct {
+	in     *os.File
+	out    io.Writer
+	master *os.File
+	was    *term.State // the user's terminal before it was made raw
+	wake   *os.File    // its end makes the copying of input end
+	sizes  chan os.Signal
+	wg     sync.WaitGroup
+}
+
+func newTerminal(in *os.File, out io.Writer) *terminal {
+	return &terminal{in: in, out: out}
+}
+
+// connect waits for the child's terminal. If there is none, since the step failed before, it returns what was read
+// instead of it, which is the beginning of what the child says at its end.
+func (t *terminal) connect(socket *os.File) ([]byte, error) {
+	master, rest, err := receiveFile(socket)
+	if err != nil || master == nil {
+		return rest, err
+	}
+	t.master = master
+	if t.in != nil {
+		if err := t.connectInput(); err != nil {
+			return nil, err
+		}
+	}
+	t.wg.Go(func() { io.Copy(t.out, t.master) }) // ends with EIO when the last process has closed the other side
+	return nil, nil
+}
+
+func receiveFile(socket *os.File) (*os.File, []byte, error) {
+	rc, err := socket.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	buf, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	var n, oobn int
+	var rerr error
+	err = rc.Read(func(fd uintptr) bool {
+		for {
+			n, oobn, _, _, rerr = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC)
+			if rerr != unix.EINTR {
+				return true
+			}
+		}
+	})
+	if err == nil {
+		err = rerr
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("receive the terminal: %w", err)
+	}
+	if n == 0 {
+		return nil, nil, io.EOF
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(messages) == 0 {
+		return nil, buf[:n], nil
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, nil, fmt.Errorf("receive the terminal: %w", errWire)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil { // so that reading it can be ended by closing it
+		return nil, nil, fmt.Errorf("receive the terminal: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "terminal"), nil, nil
+}
+
+func (t *terminal) connectInput() error {
+	if fd := int(t.in.Fd()); term.IsTerminal(fd) {
+		var err error
+		if t.was, err = term.MakeRaw(fd); err != nil {
+			return fmt.Errorf("set the terminal up: %w", err)
+		}
+		t.sizes = make(chan os.Signal, 1)
+		signal.Notify(t.sizes, unix.SIGWINCH)
+		t.resize()
+		t.wg.Go(func() {
+			for range t.sizes {
+				t.resize()
+			}
+		})
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("set the terminal up: %w", err)
+	}
+	t.wake = w
+	t.wg.Go(func() {
+		defer r.Close()
+		t.copyInput(int(r.Fd()))
+	})
+	return nil
+}
+
+func (t *terminal) resize() {
+	if size, err := unix.IoctlGetWinsize(int(t.in.Fd()), unix.TIOCGWINSZ); err == nil {
+		rc, err := t.master.SyscallConn()
+		if err == nil {
+			rc.Control(func(fd uintptr) { unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, size) })
+		}
+	}
+}
+
+// copyInput ends when the command does, though nobody may press a key any more: so it polls.
+func (t *terminal) copyInput(stop int) {
+	buf := make([]byte, 4096)
+	in := int(t.in.Fd())
+	for {
+		fds := []unix.PollFd{{Fd: int32(in), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
+		if _, err := retry(func() (int, error) { return unix.Poll(fds, -1) }); err != nil || fds[1].Revents != 0 {
+			return
+		}
+		n, err := unix.Read(in, buf)
+		if err == unix.EINTR || err == unix.EAGAIN {
+			continue
+		}
+		if err != nil || n == 0 {
+			t.master.Write([]byte{4}) // ^D, the end of what is typed
+			return
+		}
+		if _, err := t.master.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// close ends the copying after the command's end, and gives the user's terminal back as it was.
+func (t *terminal) close() {
+	if t.wake != nil {
+		t.wake.Close()
+	}
+	if t.sizes != nil {
+		signal.Stop(t.sizes)
+		close(t.sizes)
+	}
+	t.wg.Wait()
+	if t.was != nil {
+		term.Restore(int(t.in.Fd()), t.was)
+	}
+	if t.master != nil {
+		t.master.Close()
+	}
+}
+
+// before gives a reader the bytes that were read from it by mistake back.
+func before(rest []byte, r io.Reader) io.Reader {
+	return io.MultiReader(bytes.NewReader(rest), r)
+}

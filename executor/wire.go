@@ -1,0 +1,309 @@
+package executor
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"github.com/layerbuild/layerbuild/internal/mount"
+)
+
+// What parent and child say to each other is a number for the length and then the fields one after the other. One
+// function a type does both directions, so they can't disagree. (encoding/json costs the child 0.3 ms for a RUN, and
+// 40 ms for a COPY of 25,000 files.)
+type wire struct {
+	buf     []byte
+	reading bool
+	err     error
+}
+
+var errWire = errors.New("a message between the program and its child is cut short")
+
+func (w *wire) uint(p *uint64) {
+	if !w.reading {
+		w.buf = binary.AppendUvarint(w.buf, *p)
+		return
+	}
+	n, size := binary.Uvarint(w.buf)
+	if size <= 0 {
+		w.err, w.buf = errWire, nil
+		return
+	}
+	*p, w.buf = n, w.buf[size:]
+}
+
+func (w *wire) int64(p *int64) {
+	u := uint64(*p)<<1 ^ uint64(*p>>63)
+	w.uint(&u)
+	*p = int64(u>>1) ^ -int64(u&1)
+}
+
+func (w *wire) int(p *int) {
+	n := int64(*p)
+	w.int64(&n)
+	*p = int(n)
+}
+
+func (w *wire) uint32(p *uint32) {
+	n := uint64(*p)
+	w.uint(&n)
+	*p = uint32(n)
+}
+
+func (w *wire) bool(p *bool) {
+	var n uint64
+	if *p {
+		n = 1
+	}
+	w.uint(&n)
+	*p = n == 1
+}
+
+func (w *wire) string(p *string) {
+	n := uint64(len(*p))
+	w.uint(&n)
+	if !w.reading {
+		w.buf = append(w.buf, *p...)
+		return
+	}
+	if n > uint64(len(w.buf)) {
+		w.err, w.buf = errWire, nil
+		return
+	}
+	*p, w.buf = string(w.buf[:n]), w.buf[n:]
+}
+
+func (w *wire) bytes(p *[]byte) {
+	s := string(*p)
+	w.string(&s)
+	*p = []byte(s)
+}
+
+// list keeps nil and empty apart: Item.Entries means something else by each.
+func list[T any](w *wire, p *[]T, each func(*T)) {
+	n := uint64(len(*p)) + 1
+	if *p == nil {
+		n = 0
+	}
+	w.uint(&n)
+	if w.reading {
+		*p = nil
+		if n == 0 {
+			return
+		}
+		if n-1 > uint64(len(w.buf)) { // each element has one byte at least
+			w.err, w.buf = errWire, nil
+			return
+		}
+		*p = make([]T, n-1)
+	}
+	for i := range *p {
+		each(&(*p)[i])
+	}
+}
+
+func (w *wire) strings(p *[]string) { list(w, p, w.string) }
+
+func (w *wire) mounts(p *[]mount.Mount) {
+	list(w, p, func(m *mount.Mount) {
+		w.string(&m.Type)
+		w.string(&m.Source)
+		w.string(&m.Target)
+		w.strings(&m.Lower)
+		w.string(&m.Upper)
+		w.string(&m.Work)
+		w.strings(&m.Options)
+	})
+}
+
+// job is a Spec as the child gets it: with the descriptors that it inherits in place of open files.
+type job struct {
+	spec Spec
+	// resolvConf is the host's, read by the parent since the child may be in another network.
+	resolvConf []byte
+	// dirs are the descriptors of Copy's sources.
+	dirs []int
+}
+
+func (w *wire) job(j *job) {
+	s := &j.spec
+	w.mounts(&s.Root)
+	w.bool(&s.UserNS)
+	w.bool(&s.SingleID)
+	hasEpoch := s.Epoch != nil
+	w.bool(&hasEpoch)
+	if hasEpoch {
+		if w.reading {
+			s.Epoch = new(int64)
+		}
+		w.int64(s.Epoch)
+	}
+	w.bytes(&j.resolvConf)
+	list(w, &j.dirs, w.int)
+	var kind uint64
+	switch s.Action.(type) {
+	case *Process:
+		kind = 1
+	case *Copy:
+		kind = 2
+	case *Mkdir:
+		kind = 3
+	}
+	w.uint(&kind)
+	if w.reading {
+		switch kind {
+		case 1:
+			s.Action = &Process{}
+		case 2:
+			s.Action = &Copy{}
+		case 3:
+			s.Action = &Mkdir{}
+		default:
+			w.err = errWire
+			return
+		}
+	}
+	switch a := s.Action.(type) {
+	case *Process:
+		w.process(a)
+	case *Copy:
+		w.copy(a)
+	case *Mkdir:
+		w.string(&a.Path)
+		w.string(&a.User)
+	}
+}
+
+func (w *wire) process(p *Process) {
+	w.strings(&p.Args)
+	w.strings(&p.Env)
+	w.string(&p.Dir)
+	w.string(&p.User)
+	w.string(&p.Network)
+	w.bool(&p.Insecure)
+	w.string(&p.Hostname)
+	list(w, &p.ExtraHosts, func(h *Host) { w.string(&h.Name); w.string(&h.IP) })
+	w.int64(&p.ShmSize)
+	list(w, &p.Ulimits, func(u *Ulimit) { w.string(&u.Name); w.int64(&u.Soft); w.int64(&u.Hard) })
+	list(w, &p.Mounts, w.mount)
+	w.bool(&p.ReadOnlyRoot)
+	w.bool(&p.TTY)
+}
+
+func (w *wire) mount(m *Mount) {
+	w.string(&m.Target)
+	w.bool(&m.ReadOnly)
+	var kind uint64
+	switch m.Source.(type) {
+	case Tree:
+		kind = 1
+	case Bind:
+		kind = 2
+	case Tmpfs:
+		kind = 3
+	case Data:
+		kind = 4
+	}
+	w.uint(&kind)
+	switch kind {
+	case 1:
+		t, _ := m.Source.(Tree)
+		w.mounts(&t.Mounts)
+		w.string(&t.Path)
+		w.bool(&t.Make)
+		m.Source = t
+	case 2:
+		b, _ := m.Source.(Bind)
+		w.string(&b.Source)
+		w.string(&b.Path)
+		w.bool(&b.Make)
+		m.Source = b
+	case 3:
+		t, _ := m.Source.(Tmpfs)
+		w.int64(&t.Size)
+		w.uint32(&t.Mode)
+		m.Source = t
+	case 4:
+		d, _ := m.Source.(Data)
+		w.bytes(&d.Data)
+		w.uint32(&d.Mode)
+		w.uint32(&d.UID)
+		w.uint32(&d.GID)
+		m.Source = d
+	default:
+		w.err = errWire
+	}
+}
+
+func (w *wire) copy(c *Copy) {
+	w.string(&c.Dest)
+	list(w, &c.Sources, func(s *Source) {
+		list(w, &s.Items, func(it *Item) {
+			w.string(&it.Path)
+			w.string(&it.Target)
+			w.bool(&it.Contents)
+			list(w, &it.Entries, func(e *Entry) {
+				w.string(&e.Path)
+				w.int64(&e.Size)
+				w.int64(&e.MtimeNs)
+			})
+		})
+	})
+	list(w, &c.Inline, func(f *File) { w.string(&f.Name); w.bytes(&f.Data); w.uint32(&f.Mode) })
+	w.string(&c.Chown)
+	w.string(&c.Chmod)
+	w.bool(&c.KeepOwner)
+	w.bool(&c.Unpack)
+}
+
+// outcome is what the child says at its end. None at all means that it was killed.
+type outcome struct {
+	result Result
+	// failed says that message says why the step could not be run.
+	failed  bool
+	message string
+	// exit is about a command that ended, or could not be started.
+	exit ExitError
+}
+
+func (w *wire) outcome(o *outcome) {
+	w.int(&o.result.OwnersLost)
+	w.string(&o.result.FirstOwner)
+	w.strings(&o.result.Warnings)
+	w.bool(&o.failed)
+	w.string(&o.message)
+	w.int(&o.exit.Code)
+	w.int(&o.exit.Signal)
+	w.string(&o.exit.Reason)
+}
+
+func send(to io.Writer, fields func(*wire)) error {
+	w := wire{buf: make([]byte, 8, 4096)}
+	fields(&w)
+	binary.LittleEndian.PutUint64(w.buf, uint64(len(w.buf)-8))
+	_, err := to.Write(w.buf)
+	return err
+}
+
+// maxMessage bounds what a message may ask for: a COPY of ten million files is 1 GiB.
+const maxMessage = 4 << 30
+
+func receive(from io.Reader, fields func(*wire)) error {
+	var head [8]byte
+	if _, err := io.ReadFull(from, head[:]); err != nil {
+		return err
+	}
+	n := binary.LittleEndian.Uint64(head[:])
+	if n > maxMessage {
+		return errWire
+	}
+	w := wire{buf: make([]byte, n), reading: true}
+	if _, err := io.ReadFull(from, w.buf); err != nil {
+		return errWire
+	}
+	fields(&w)
+	if w.err == nil && len(w.buf) != 0 {
+		return errWire
+	}
+	return w.err
+}
