@@ -121,14 +121,9 @@ func (im *image) mustRun(a Action) string {
 	return out
 }
 
-func TestRunTrue(t *testing.T) {
+func TestOutput(t *testing.T) {
 	im := newBusybox(t)
 	if got := im.mustRun(shell("echo hello; echo to stderr >&2")); got != "hello\nto stderr\n" {
 		t.Errorf("got %q", got)
-	}
-	t.Log(im.mustRun(shell("ls -la / /dev /proc/sys; mount; cat /etc/hosts; id; grep -E "Cap|Seccomp|NoNew|Groups" /proc/self/status; ls -la /proc/self/fd; cat /proc/mounts")))
-	ents, _ := os.ReadDir(im.dir)
-	for _, e := range ents {
-		t.Log(e.Name())
 	}
 }

@@ -1,0 +1,53 @@
+package executor
+
+import (
+	"context"
+	"io"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// cpu is what this process and its children have used.
+func cpu() int64 {
+	var total int64
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var ru unix.Rusage
+		if err := unix.Getrusage(who, &ru); err == nil {
+			total += ru.Utime.Nano() + ru.Stime.Nano()
+		}
+	}
+	return total
+}
+
+// BenchmarkRunTrue is a step that does nothing: RUN true.
+func BenchmarkRunTrue(b *testing.B) {
+	im := newBusybox(b)
+	for _, dir := range []string{"dev", "proc", "sys", "etc"} {
+		im.mkdir(dir)
+	}
+	im.write("etc/hosts", "", 0o644)
+	im.write("etc/resolv.conf", "", 0o644)
+	s := im.spec(shell("true"))
+	before := cpu()
+	b.ResetTimer()
+	for b.Loop() {
+		if _, err := Run(context.Background(), s, io.Discard, io.Discard); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(cpu()-before)/float64(b.N)/1e6, "cpu-ms/op")
+}
+
+// BenchmarkMkdir is a WORKDIR.
+func BenchmarkMkdir(b *testing.B) {
+	im := newImage(b)
+	s := im.spec(&Mkdir{Path: "/app"})
+	before := cpu()
+	for b.Loop() {
+		if _, err := Run(context.Background(), s, io.Discard, io.Discard); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(cpu()-before)/float64(b.N)/1e6, "cpu-ms/op")
+}
