@@ -1,0 +1,448 @@
+package cache
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func openTest(t testing.TB, dir, boot string) *Cache {
+	t.Helper()
+	c, err := open(dir, boot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestRecords(t *testing.T) {
+	c, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Boot() == "" {
+		t.Error("no boot")
+	}
+	tests := []struct {
+		key Key
+		rec Record
+	}{
+		{"4ac2", Record{Snapshot: "snap", Created: time.Unix(12, 34)}},
+		{"with space/and slash", Record{Snapshot: "a.b-c_d", Created: time.Unix(1, 0), Meta: map[string]string{"content": "x", "empty": ""}}},
+		{"", Record{Created: time.Unix(1, 0)}},
+		{"odd values", Record{Created: time.Unix(1, 0), Meta: map[string]string{"a": "two\nlines", "b": `"quoted"`, "c": " led by a space", "d": "\x00\xff", "e": "end"}}},
+		{Key(strings.Repeat("long", 1000)), Record{Created: time.Unix(1, 0), Meta: map[string]string{"long": strings.Repeat("x", 100_000)}}},
+		{"key\nwith newline", Record{Snapshot: "x", Created: time.Unix(1, 0)}},
+	}
+	for _, tt := range tests {
+		if _, ok := c.Get(tt.key); ok {
+			t.Errorf("Get(%.20q) finds something in an empty cache", tt.key)
+		}
+		if err := c.Put(tt.key, tt.rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range tests {
+		got, ok := c.Get(tt.key)
+		if !ok || !cmp.Equal(got, tt.rec) {
+			t.Errorf("Get(%.20q) = %v, %v\n%s", tt.key, got, ok, cmp.Diff(tt.rec, got))
+		}
+	}
+	var keys []Key
+	for e, err := range c.All(Steps) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !e.Trusted || e.Kind != Steps || time.Since(e.Used) > time.Minute {
+			t.Errorf("All: %v", e)
+		}
+		keys = append(keys, Key(e.Key))
+	}
+	if len(keys) != len(tests) {
+		t.Errorf("All lists %d records, want %d", len(keys), len(tests))
+	}
+	if err := c.Put("4ac2", Record{Snapshot: "newer"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := c.Get("4ac2"); got.Snapshot != "newer" || time.Since(got.Created) > time.Minute {
+		t.Errorf("after a second Put: %v", got)
+	}
+	if err := c.Delete("4ac2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete("4ac2"); err != nil {
+		t.Errorf("Delete of nothing: %v", err)
+	}
+	if _, ok := c.Get("4ac2"); ok {
+		t.Error("found after Delete")
+	}
+	if err := c.Put("bad", Record{Meta: map[string]string{"a b": "c"}}); err == nil {
+		t.Error("a meta name with a space is taken")
+	}
+	if err := c.Put("bad", Record{Meta: map[string]string{"a": strings.Repeat("x", maxRecord)}}); err == nil {
+		t.Error("a record of more than a megabyte is taken")
+	}
+}
+
+func TestChainSealedRemote(t *testing.T) {
+	c := openTest(t, t.TempDir(), "boot1")
+	id := digest.FromString("chain")
+	if err := c.PutChain(id, "snap"); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := c.Chain(id); got != "snap" || !ok {
+		t.Errorf("Chain = %q, %v", got, ok)
+	}
+	want := Layer{
+		Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.FromString("d"), Size: 7, Annotations: map[string]string{"a": "b"}},
+		DiffID:     digest.FromString("i"), Size: 9,
+	}
+	if err := c.PutSealed("snap", "gzip 6", want); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := c.Sealed("snap", "gzip 6"); !ok || !cmp.Equal(got, want) {
+		t.Errorf("Sealed = %v, %v", got, ok)
+	}
+	if _, ok := c.Sealed("snap", "zstd"); ok {
+		t.Error("sealed with other options is taken for the same")
+	}
+	if err := c.PutRemote("https://a/b", Record{Meta: map[string]string{"etag": `"x"`}}); err != nil {
+		t.Fatal(err)
+	}
+	// Remote records outlive a boot, the others do not.
+	c = openTest(t, c.dir, "boot2")
+	if got, ok := c.Remote("https://a/b"); !ok || got.Meta["etag"] != `"x"` {
+		t.Errorf("Remote = %v, %v", got, ok)
+	}
+	if _, ok := c.Chain(id); ok {
+		t.Error("a chain of another boot is trusted")
+	}
+	if _, ok := c.Sealed("snap", "gzip 6"); ok {
+		t.Error("a layer of another boot is trusted")
+	}
+	c.DeleteChain(id)
+	c.DeleteRemote("https://a/b")
+	if _, ok := c.Remote("https://a/b"); ok {
+		t.Error("found after DeleteRemote")
+	}
+}
+
+func TestTrust(t *testing.T) {
+	dir := t.TempDir()
+	one := openTest(t, dir, "boot1")
+	put := func(c *Cache, k Key) {
+		t.Helper()
+		if err := c.Put(k, Record{Snapshot: "s"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(one, "before")
+	mark, err := one.BeginSync()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(one, "during")
+	if err := mark.Done(); err != nil {
+		t.Fatal(err)
+	}
+	put(one, "after")
+	// A sync that did not end, as when it failed.
+	if _, err := one.BeginSync(); err != nil {
+		t.Fatal(err)
+	}
+	put(one, "last")
+	trusted := func(c *Cache) []Key {
+		var out []Key
+		for _, k := range []Key{"before", "during", "after", "last"} {
+			if _, ok := c.Get(k); ok {
+				out = append(out, k)
+			}
+		}
+		return out
+	}
+	if got := trusted(one); len(got) != 4 {
+		t.Errorf("in its own boot only %v are trusted", got)
+	}
+	two := openTest(t, dir, "boot2")
+	if got := trusted(two); !slices.Equal(got, []Key{"before"}) {
+		t.Errorf("in the next boot %v are trusted, want only what was there before the sync", got)
+	}
+	// A sync in this boot does not bring back what the crash may have taken.
+	mark, err = two.BeginSync()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mark.Done(); err != nil {
+		t.Fatal(err)
+	}
+	if got := trusted(openTest(t, dir, "boot2")); !slices.Equal(got, []Key{"before"}) {
+		t.Errorf("after a sync in the next boot %v are trusted", got)
+	}
+	put(two, "after")
+	if got := trusted(two); !slices.Equal(got, []Key{"before", "after"}) {
+		t.Errorf("written anew: %v", got)
+	}
+	// The file of syncs itself may be damaged.
+	if err := os.WriteFile(two.syncFile(), []byte("boot1 1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := trusted(openTest(t, dir, "boot3")); len(got) != 0 {
+		t.Errorf("with a cut file of syncs %v are trusted", got)
+	}
+}
+
+func TestManyBoots(t *testing.T) {
+	dir := t.TempDir()
+	for i := range maxBoots + 10 {
+		c := openTest(t, dir, fmt.Sprintf("boot%d", i))
+		if err := c.Put(Key(fmt.Sprint(i)), Record{}); err != nil {
+			t.Fatal(err)
+		}
+		m, err := c.BeginSync()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Done(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := openTest(t, dir, "now")
+	for i, want := range map[int]bool{0: false, 9: false, 10: true, maxBoots + 9: true} {
+		if _, ok := c.Get(Key(fmt.Sprint(i))); ok != want {
+			t.Errorf("record of boot %d trusted: %v, want %v", i, ok, want)
+		}
+	}
+}
+
+// TestDamage cuts and fills a record at every place: it is either whole or no record.
+func TestDamage(t *testing.T) {
+	c := openTest(t, t.TempDir(), "b")
+	rec := Record{Snapshot: "snap", Created: time.Unix(5, 5), Meta: map[string]string{"k": "v"}}
+	if err := c.Put("key", rec); err != nil {
+		t.Fatal(err)
+	}
+	path := c.path(Steps, "key")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range data {
+		for _, bad := range [][]byte{data[:i], append(slices.Clone(data[:i]), make([]byte, len(data)-i)...)} {
+			if err := os.WriteFile(path, bad, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if got, ok := c.Get("key"); ok {
+				t.Errorf("damaged at %d it is read as %v", i, got)
+			}
+		}
+	}
+	// What is under another key's name is not that key's.
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	other := c.path(Steps, "other")
+	if err := os.MkdirAll(filepath.Dir(other), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, other); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := c.Get("other"); ok {
+		t.Error("a record of one key is found under another")
+	}
+}
+
+func TestPrune(t *testing.T) {
+	dir := t.TempDir()
+	old := openTest(t, dir, "boot0")
+	if err := old.Put("untrusted", Record{Snapshot: "u"}); err != nil {
+		t.Fatal(err)
+	}
+	c := openTest(t, dir, "boot1")
+	now := time.Now()
+	for i, k := range []Key{"a", "b", "c", "d"} { // a was used last
+		if err := c.Put(k, Record{Snapshot: "snap-" + string(k)}); err != nil {
+			t.Fatal(err)
+		}
+		at := now.Add(-time.Duration(i) * time.Hour)
+		if err := os.Chtimes(c.path(Steps, string(k)), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken := c.path(Steps, "broken")
+	if err := os.MkdirAll(filepath.Dir(broken), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(broken, []byte("?"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.PutRemote("url", Record{}); err != nil {
+		t.Fatal(err)
+	}
+	size := func(string) int64 { return 100 }
+	tests := []struct {
+		name string
+		o    PruneOptions
+		n    int
+		live string
+	}{
+		{"useless only", PruneOptions{}, 2, "abcd"},
+		{"snapshot gone", PruneOptions{Exists: func(s string) bool { return s != "snap-b" }}, 3, "acd"},
+		{"by age", PruneOptions{Unused: 90 * time.Minute}, 4, "ab"},
+		{"by size", PruneOptions{Keep: 250, Size: size}, 4, "ab"},
+		{"by size, spared", PruneOptions{Keep: 250, Size: size, Spare: func(e Entry) bool { return e.Key == "d" || e.Kind == Remote }}, 4, "ad"},
+		{"all", PruneOptions{Keep: -1}, 7, ""},
+		{"all but", PruneOptions{Keep: -1, Spare: func(e Entry) bool { return e.Kind == Remote }}, 6, ""},
+	}
+	for _, tt := range tests {
+		tt.o.DryRun = true
+		p, err := c.Prune(t.Context(), tt.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		live := ""
+		for _, s := range slices.Sorted(maps.Keys(p.Live)) {
+			live += strings.TrimPrefix(s, "snap-")
+		}
+		if p.Records != tt.n || live != tt.live {
+			t.Errorf("%s: %d records removed, %q live, want %d, %q", tt.name, p.Records, live, tt.n, tt.live)
+		}
+	}
+	c.Touch("d")
+	c.Touch("no such key")
+	p, err := c.Prune(t.Context(), PruneOptions{Unused: 90 * time.Minute})
+	if err != nil || p.Records != 3 {
+		t.Errorf("Prune = %v, %v", p, err)
+	}
+	if _, ok := c.Get("d"); !ok {
+		t.Error("what was touched just now is gone")
+	}
+	if _, ok := c.Get("c"); ok {
+		t.Error("what was not used for long is still there")
+	}
+	if _, err := os.Lstat(broken); err == nil {
+		t.Error("what cannot be read is still there")
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	dir := t.TempDir()
+	work := func(dir string) error {
+		c, err := open(dir, "boot")
+		if err != nil {
+			return err
+		}
+		for i := range 60 {
+			k := Key(fmt.Sprint(i % 20))
+			if err := c.Put(k, Record{Snapshot: "s", Meta: map[string]string{"long": strings.Repeat("x", 3000)}}); err != nil {
+				return err
+			}
+			if r, ok := c.Get(k); !ok || len(r.Meta["long"]) != 3000 {
+				return fmt.Errorf("record %s is not whole: %v", k, ok)
+			}
+			m, err := c.BeginSync()
+			if err != nil {
+				return err
+			}
+			if err := m.Done(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if d := os.Getenv("CACHE_WORKER"); d != "" {
+		if err := work(d); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestConcurrent$")
+			cmd.Env = append(os.Environ(), "CACHE_WORKER="+dir)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+		wg.Go(func() {
+			if err := work(dir); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	states, err := openTest(t, dir, "boot").readSyncs()
+	if err != nil || states["boot"].begun != 240 {
+		t.Errorf("%d syncs were begun, %v, want 240", states["boot"].begun, err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	data, err := encode(Entry{Kind: Steps, Key: "k", Record: Record{Snapshot: "s", Created: time.Unix(1, 1), Meta: map[string]string{"a": "b\nc"}}, boot: "b", syncs: 3})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(data))
+	f.Add("layerbuild-record 1\nkind step\nmeta.x \"\\n\"\nend\n")
+	f.Fuzz(func(t *testing.T, data string) {
+		e, ok := decode(data)
+		if !ok {
+			return
+		}
+		out, err := encode(e)
+		if err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+		again, ok := decode(string(out))
+		if !ok || again.boot != e.boot || again.syncs != e.syncs || again.Key != e.Key || !maps.Equal(again.Meta, e.Meta) || again.Snapshot != e.Snapshot {
+			t.Errorf("%q became %q", data, out)
+		}
+	})
+}
+
+func BenchmarkGet(b *testing.B) {
+	c := openTest(b, b.TempDir(), "boot")
+	if err := c.Put("key", Record{Snapshot: strings.Repeat("s", 64), Meta: map[string]string{"content": strings.Repeat("c", 64)}}); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("hit", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, ok := c.Get("key"); !ok {
+				b.Fatal("miss")
+			}
+		}
+	})
+	b.Run("miss", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, ok := c.Get("other"); ok {
+				b.Fatal("hit")
+			}
+		}
+	})
+	b.Run("touch", func(b *testing.B) {
+		for b.Loop() {
+			c.Touch("key")
+		}
+	})
+	b.Run("put", func(b *testing.B) {
+		for b.Loop() {
+			if err := c.Put("key", Record{Snapshot: "s"}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
