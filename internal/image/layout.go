@@ -1,0 +1,512 @@
+package image
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/internal/unpack"
+)
+
+// files is a layout's directory, or what an archive has in its place.
+type files interface {
+	open(name string) (io.ReadCloser, int64, error)
+}
+
+// fromLayout reads an image out of a layout or an archive. Its documents are stored, its layers are when they are needed.
+func (r *Resolver) fromLayout(ctx context.Context, loc location, want ocispec.Platform) (*Image, error) {
+	f, err := r.openFiles(ctx, loc.path)
+	if err != nil {
+		return nil, err
+	}
+	if index, err := readFile(f, ocispec.ImageIndexFile); err == nil && !loc.docker {
+		return r.fromIndex(ctx, f, loc, index, want)
+	}
+	list, err := readFile(f, "manifest.json")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s is neither an OCI image layout nor an archive of docker save: it has no index.json and no manifest.json", loc.path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r.fromDockerArchive(ctx, f, loc, list)
+}
+
+// openFiles opens a directory or an archive. An archive stays open until Close.
+func (r *Resolver) openFiles(ctx context.Context, name string) (files, error) {
+	fi, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if fi.IsDir() {
+		return directory(name), nil
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is neither a directory nor a file", name)
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	a, err := r.openArchive(ctx, file)
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return a, nil
+}
+
+func (r *Resolver) openArchive(ctx context.Context, file *os.File) (files, error) {
+	plain, err := r.decompressed(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	a, err := indexArchive(ctx, plain)
+	if err != nil {
+		if plain != file {
+			plain.Close()
+		}
+		return nil, err
+	}
+	if plain != file {
+		file.Close()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closers = append(r.closers, plain)
+	return a, nil
+}
+
+// decompressed returns the file itself, or an unnamed file with what is in it, so that it can be read from any place.
+func (r *Resolver) decompressed(ctx context.Context, file *os.File) (*os.File, error) {
+	head, err := bufio.NewReader(file).Peek(8)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	if unpack.Detect(head) == unpack.None {
+		return file, nil
+	}
+	body, _, err := unpack.Decompress(&contextReader{ctx, file})
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	tmp, err := r.store.Temp()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(tmp, body); err != nil {
+		tmp.Close()
+		return nil, fmt.Errorf("decompress: %w", err)
+	}
+	return tmp, nil
+}
+
+// contextReader ends a long read when the build is given up.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *contextReader) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
+}
+
+// directory is a layout on disk. Names are made of digests or are constants, so none leads out of it.
+type directory string
+
+func (d directory) open(name string) (io.ReadCloser, int64, error) {
+	f, err := os.Open(filepath.Join(string(d), filepath.FromSlash(name)))
+	if err != nil {
+		return nil, 0, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a file", f.Name())
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, fi.Size(), nil
+}
+
+// archive is a tar whose members can be read in any order.
+type archive struct {
+	file    *os.File
+	members map[string]member
+}
+
+type member struct {
+	off, size int64
+	link      string // another member, for what is not a file
+}
+
+// maxMembers bounds what an archive can make us keep in memory.
+const maxMembers = 1 << 20
+
+func indexArchive(ctx context.Context, f *os.File) (*archive, error) {
+	a := &archive{file: f, members: map[string]member{}}
+	tr := tar.NewReader(f)
+	for len(a.members) < maxMembers {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return a, nil
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("not an archive that can be read: %w", err)
+		}
+		name := path.Clean("/" + h.Name)[1:]
+		switch h.Typeflag {
+		case tar.TypeReg:
+			// tar.Reader reads whole header blocks and nothing ahead, so the file stands where the data begins.
+			off, err := f.Seek(0, io.SeekCurrent)
+			if err != nil {
+				return nil, err
+			}
+			a.members[name] = member{off: off, size: h.Size}
+		case tar.TypeLink:
+			a.members[name] = member{link: path.Clean("/" + h.Linkname)[1:]}
+		case tar.TypeSymlink: // docker save links a layer to the same one of another image
+			a.members[name] = member{link: path.Join("/", path.Dir(name), h.Linkname)[1:]}
+		}
+	}
+	return nil, fmt.Errorf("the archive has more than %d members", maxMembers)
+}
+
+func (a *archive) open(name string) (io.ReadCloser, int64, error) {
+	name = path.Clean("/" + name)[1:]
+	for range 8 {
+		m, ok := a.members[name]
+		if !ok {
+			break
+		}
+		if m.link == "" {
+			return io.NopCloser(io.NewSectionReader(a.file, m.off, m.size)), m.size, nil
+		}
+		name = m.link
+	}
+	return nil, 0, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+// readFile reads a document.
+func readFile(f files, name string) ([]byte, error) {
+	r, size, err := f.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if size > maxConfig {
+		return nil, fmt.Errorf("%s: %d bytes are too many", name, size)
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxConfig))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return data, nil
+}
+
+// blobsOf are a layout's blobs.
+type blobsOf struct{ files }
+
+func (b blobsOf) Open(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if err := d.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("blob %q: %w", d.Digest, err)
+	}
+	r, size, err := b.open("blobs/" + d.Digest.Algorithm().String() + "/" + d.Digest.Encoded())
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", d.Digest, err)
+	}
+	if size != d.Size {
+		r.Close()
+		return nil, fmt.Errorf("blob %s is damaged: it has %d bytes, not %d", d.Digest, size, d.Size)
+	}
+	return r, nil
+}
+
+// sized is the descriptor of a document of which only the digest is known.
+func (b blobsOf) sized(d digest.Digest) (ocispec.Descriptor, error) {
+	r, size, err := b.open("blobs/" + d.Algorithm().String() + "/" + d.Encoded())
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return ocispec.Descriptor{Digest: d, Size: size, MediaType: ocispec.MediaTypeImageManifest}, r.Close()
+}
+
+// fromIndex reads an image out of an OCI layout.
+func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []byte, want ocispec.Platform) (*Image, error) {
+	var index ocispec.Index
+	if err := json.Unmarshal(data, &index); err != nil {
+		return nil, fmt.Errorf("index.json: %w", err)
+	}
+	src := blobsOf{f}
+	root, name, err := choose(index.Manifests, loc)
+	if err != nil && loc.digest != "" {
+		// It may be below an index of the layout.
+		if d, err1 := src.sized(loc.digest); err1 == nil {
+			root, name, err = &d, loc.path, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	read := func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) { return r.document(ctx, src, d) }
+	var d ocispec.Descriptor
+	var manifest []byte
+	if root == nil {
+		// Several entries without names are one image for several platforms.
+		picked, err := registry.Pick(index.Manifests, want)
+		if err != nil {
+			return nil, err
+		}
+		root = &picked
+	}
+	if d, manifest, err = walk(ctx, read, *root, want); err != nil {
+		return nil, err
+	}
+	c, err := configOf(name, d, manifest)
+	if err != nil {
+		return nil, err
+	}
+	config, err := read(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	img, err := parse(name, FromLayout, *root, d, manifest, config)
+	if err != nil {
+		return nil, err
+	}
+	img.source = src
+	return img, nil
+}
+
+// choose finds the entry of an index.json that is meant; nil stands for all of them together.
+func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, string, error) {
+	var names []string
+	var untagged int
+	for i, e := range entries {
+		full := e.Annotations["io.containerd.image.name"]
+		ref := e.Annotations[ocispec.AnnotationRefName]
+		if full == "" && ref == "" {
+			untagged++
+		} else if full != "" {
+			names = append(names, full)
+		} else {
+			names = append(names, ref)
+		}
+		hit := loc.digest != "" && e.Digest == loc.digest
+		if loc.digest == "" && loc.tag != "" {
+			hit = sameName(full, loc.tag) || sameName(ref, loc.tag)
+		}
+		if hit {
+			return &entries[i], cmpOr(full, ref, loc.path), nil
+		}
+	}
+	switch {
+	case loc.digest != "":
+		return nil, "", fmt.Errorf("no image %s: there is %s", loc.digest, listOf(digestsOf(entries)))
+	case loc.tag != "":
+		return nil, "", fmt.Errorf("no image %q: there is %s", loc.tag, listOf(names))
+	case len(entries) == 0:
+		return nil, "", errors.New("the layout holds no image")
+	case len(entries) == 1:
+		e := entries[0]
+		return &e, cmpOr(e.Annotations["io.containerd.image.name"], e.Annotations[ocispec.AnnotationRefName], loc.path), nil
+	case untagged == len(entries):
+		return nil, loc.path, nil
+	}
+	loc.tag = "latest"
+	if d, name, err := choose(entries, loc); err == nil {
+		return d, name, nil
+	}
+	return nil, "", fmt.Errorf("it holds several images, say which: %s", listOf(names))
+}
+
+func cmpOr(s ...string) string {
+	for _, v := range s {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+func digestsOf(entries []ocispec.Descriptor) []string {
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Digest.String())
+	}
+	return out
+}
+
+func listOf(names []string) string {
+	if len(names) == 0 {
+		return "none with a name"
+	}
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), ", ")
+}
+
+// sameName compares what a layout calls an image with what the user calls it: the whole name, or only the tag.
+func sameName(have, want string) bool {
+	if have == "" {
+		return false
+	}
+	if have == want {
+		return true
+	}
+	if i := strings.LastIndexByte(have, ':'); i >= 0 && !strings.Contains(have[i:], "/") && have[i+1:] == want {
+		return true
+	}
+	a, err1 := store.Name(have)
+	b, err2 := store.Name(want)
+	return err1 == nil && err2 == nil && a == b
+}
+
+// fromDockerArchive reads an image out of what docker save writes, and makes the manifest that such an archive lacks.
+func (r *Resolver) fromDockerArchive(ctx context.Context, f files, loc location, data []byte) (*Image, error) {
+	var list []dockerImage
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, fmt.Errorf("manifest.json: %w", err)
+	}
+	di, name, err := chooseDocker(list, loc)
+	if err != nil {
+		return nil, err
+	}
+	config, err := readFile(f, di.Config)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	c, err := r.store.Write(ctx, ocispec.MediaTypeImageConfig, config)
+	if err != nil {
+		return nil, err
+	}
+	var rootfs struct {
+		RootFS ocispec.RootFS `json:"rootfs"`
+	}
+	if err := json.Unmarshal(config, &rootfs); err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	if n, m := len(di.Layers), len(rootfs.RootFS.DiffIDs); n != m {
+		return nil, fmt.Errorf("manifest.json names %d layers, and the configuration %d", n, m)
+	}
+	src := members{files: f, names: map[digest.Digest]string{}}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: c, Layers: []ocispec.Descriptor{}}
+	for i, l := range di.Layers {
+		d, err := layerMember(ctx, f, l, rootfs.RootFS.DiffIDs[i])
+		if err != nil {
+			return nil, fmt.Errorf("layer %s: %w", l, err)
+		}
+		src.names[d.Digest] = l
+		m.Layers = append(m.Layers, d)
+	}
+	manifest, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	d, err := r.store.Write(ctx, m.MediaType, manifest)
+	if err != nil {
+		return nil, err
+	}
+	img, err := parse(name, FromLayout, d, d, manifest, config)
+	if err != nil {
+		return nil, err
+	}
+	img.source = src
+	return img, nil
+}
+
+// dockerImage is an entry of manifest.json.
+type dockerImage struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+func chooseDocker(list []dockerImage, loc location) (dockerImage, string, error) {
+	var names []string
+	for _, e := range list {
+		names = append(names, e.RepoTags...)
+		for _, t := range e.RepoTags {
+			if loc.tag != "" && sameName(t, loc.tag) {
+				return e, t, nil
+			}
+		}
+	}
+	switch {
+	case loc.digest != "":
+		return dockerImage{}, "", errors.New("an archive of docker save has no manifest digests to choose by")
+	case loc.tag != "":
+		return dockerImage{}, "", fmt.Errorf("no image %q: there is %s", loc.tag, listOf(names))
+	case len(list) == 0:
+		return dockerImage{}, "", errors.New("the archive holds no image")
+	case len(list) > 1:
+		return dockerImage{}, "", fmt.Errorf("it holds several images, say which: %s", listOf(names))
+	}
+	return list[0], cmpOr(append(slices.Clone(list[0].RepoTags), loc.path)...), nil
+}
+
+// layerMember describes a layer of a docker archive. As a plain tar, which it nearly always is, its digest is the diff ID,
+// and is checked when it is unpacked; of a compressed one it has to be found out.
+func layerMember(ctx context.Context, f files, name string, diffID digest.Digest) (ocispec.Descriptor, error) {
+	body, size, err := f.open(name)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer body.Close()
+	br := bufio.NewReaderSize(&contextReader{ctx, body}, 256<<10)
+	head, _ := br.Peek(8)
+	compression := unpack.Detect(head)
+	if compression == unpack.None {
+		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: diffID, Size: size}, nil
+	}
+	d, err := digest.FromReader(br)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	t := ocispec.MediaTypeImageLayerGzip
+	if compression == unpack.Zstd {
+		t = ocispec.MediaTypeImageLayerZstd
+	}
+	return ocispec.Descriptor{MediaType: t, Digest: d, Size: size}, nil
+}
+
+// members are layers under the names that a docker archive has for them.
+type members struct {
+	files
+	names map[digest.Digest]string
+}
+
+func (m members) Open(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	name, ok := m.names[d.Digest]
+	if !ok {
+		return nil, fmt.Errorf("blob %s: %w", d.Digest, fs.ErrNotExist)
+	}
+	r, _, err := m.open(name)
+	return r, err
+}

@@ -1,0 +1,355 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// Resolver finds images and unpacks them. It is safe for concurrent use. Close it at the end.
+type Resolver struct {
+	store     *store.Store
+	cache     *cache.Cache
+	snapshots *snapshot.Store
+	registry  *registry.Client
+
+	slots   chan struct{} // layers that are downloaded or unpacked at this time
+	chains  flights       // snapshots being made, by chain ID
+	blobs   flights       // blobs being downloaded, by digest
+	mu      sync.Mutex
+	closers []io.Closer
+}
+
+// jobs is how many layers are downloaded and unpacked at once. More do not make a common line any faster, and each
+// costs a decompressor's memory.
+const jobs = 4
+
+// NewResolver makes a resolver of where images are kept and where they come from.
+func NewResolver(s *store.Store, c *cache.Cache, snapshots *snapshot.Store, client *registry.Client) *Resolver {
+	return &Resolver{store: s, cache: c, snapshots: snapshots, registry: client, slots: make(chan struct{}, jobs)}
+}
+
+// ResolveOptions say which image is meant.
+type ResolveOptions struct {
+	// Platform is what it must run on; the zero value is this machine.
+	Platform ocispec.Platform
+	// Pull asks the registry even if the name is known here.
+	Pull bool
+}
+
+// Resolve finds an image by its name (see the package's comment for what a name can be). Its manifest and configuration
+// are in the store then. Errors are those of registry.Client.Resolve where a registry was asked.
+func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*Image, error) {
+	if o.Platform.OS == "" && o.Platform.Architecture == "" {
+		o.Platform = registry.Host()
+	}
+	loc, err := parseLocation(ref)
+	if err != nil {
+		return nil, err
+	}
+	if loc.path != "" {
+		img, err := r.fromLayout(ctx, loc, o.Platform)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", ref, err)
+		}
+		return img, nil
+	}
+	name, err := store.Name(loc.name)
+	if digest.Digest(loc.name).Validate() == nil {
+		name, err = loc.name, nil // an image of the store, by its digest
+	}
+	if err != nil {
+		return nil, err
+	}
+	known, knownErr := r.known(ctx, name, o)
+	if known != nil {
+		return known, nil
+	}
+	if name == loc.name && digest.Digest(name).Validate() == nil {
+		return nil, errors.Join(fmt.Errorf("no such image %s: %w", name, store.ErrNotFound), knownErr)
+	}
+	img, err := r.fromRegistry(ctx, name, loc.name, o)
+	if err != nil {
+		return nil, errors.Join(err, knownErr)
+	}
+	return img, nil
+}
+
+// known looks among what needs no registry. The error says why a name that is in the store does not serve.
+func (r *Resolver) known(ctx context.Context, name string, o ResolveOptions) (*Image, error) {
+	pinned := digestOf(name) != ""
+	if !o.Pull || pinned {
+		root, err := r.store.Resolve(ctx, name)
+		if err == nil {
+			img, err := r.fromStore(ctx, name, FromStore, root, o.Platform)
+			if err == nil {
+				return img, nil
+			}
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			return nil, fmt.Errorf("%s in the store: %w", name, err)
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+		if img := r.remembered(ctx, name, o.Platform); img != nil {
+			return img, nil
+		}
+	}
+	return nil, nil
+}
+
+// digestOf is the digest that a name ends in, or is.
+func digestOf(name string) digest.Digest {
+	if d := digest.Digest(name); d.Validate() == nil {
+		return d
+	}
+	if n, err := registry.Parse(name); err == nil {
+		return n.Digest
+	}
+	return ""
+}
+
+// fromStore reads an image of which the store has at least manifest and configuration. Layers that it should turn out not
+// to have come from the registry that the name says.
+func (r *Resolver) fromStore(ctx context.Context, name string, origin Origin, root ocispec.Descriptor, want ocispec.Platform) (*Image, error) {
+	d, manifest, err := walk(ctx, r.store.Read, root, want)
+	if err != nil {
+		return nil, err
+	}
+	c, err := configOf(name, d, manifest)
+	if err != nil {
+		return nil, err
+	}
+	config, err := r.store.Read(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	img, err := parse(name, origin, root, d, manifest, config)
+	if err != nil {
+		return nil, err
+	}
+	if digest.Digest(name).Validate() != nil {
+		img.source = lazySource{r.registry, name}
+	}
+	return img, nil
+}
+
+// walk goes from an index to the manifest for the platform.
+func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([]byte, error), d ocispec.Descriptor, want ocispec.Platform) (ocispec.Descriptor, []byte, error) {
+	for range 4 {
+		data, err := read(ctx, d)
+		if err != nil {
+			return d, nil, err
+		}
+		var doc struct {
+			MediaType string               `json:"mediaType"`
+			Manifests []ocispec.Descriptor `json:"manifests"`
+		}
+		if err := json.Unmarshal(data, &doc); err != nil {
+			return d, nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+		}
+		if !registry.IsIndex(d.MediaType) && !registry.IsIndex(doc.MediaType) {
+			return d, data, nil
+		}
+		if d, err = registry.Pick(doc.Manifests, want); err != nil {
+			return d, nil, err
+		}
+	}
+	return d, nil, errors.New("indexes are nested more than 4 deep")
+}
+
+// address is the key under which the cache remembers what a registry said.
+func address(name string, p ocispec.Platform) string {
+	return "image " + name + " " + registry.FormatPlatform(p)
+}
+
+// remembered is the image that a registry gave for this name before; nil if there is none or its documents are gone.
+func (r *Resolver) remembered(ctx context.Context, name string, p ocispec.Platform) *Image {
+	rec, ok := r.cache.Remote(address(name, p))
+	if !ok {
+		return nil
+	}
+	root, err := recordedRoot(rec)
+	if err != nil {
+		return nil
+	}
+	img, err := r.fromStore(ctx, rec.Meta["name"], FromRegistry, root, p)
+	if err != nil {
+		return nil
+	}
+	r.cache.TouchRemote(address(name, p))
+	return img
+}
+
+func recordedRoot(rec cache.Record) (ocispec.Descriptor, error) {
+	var d ocispec.Descriptor
+	err := json.Unmarshal([]byte(rec.Meta["root"]), &d)
+	if err == nil {
+		err = d.Digest.Validate()
+	}
+	return d, err
+}
+
+// fromRegistry asks. written is the name as the user wrote it, which matters for short names.
+func (r *Resolver) fromRegistry(ctx context.Context, name, written string, o ResolveOptions) (*Image, error) {
+	if img := r.unchanged(ctx, name, written, o); img != nil {
+		return img, nil
+	}
+	found, err := r.registry.Resolve(ctx, written, o.Platform)
+	if err != nil {
+		return nil, err
+	}
+	m := found.Manifest()
+	c, err := configOf(found.Name, m.Descriptor, m.Data)
+	if err != nil {
+		return nil, err
+	}
+	config, err := r.document(ctx, found.Source, c)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: configuration: %w", found.Name, err)
+	}
+	img, err := parse(found.Name, FromRegistry, found.Root().Descriptor, m.Descriptor, m.Data, config)
+	if err != nil {
+		return nil, err
+	}
+	for _, doc := range found.Documents {
+		if err := r.store.IngestAs(ctx, doc.Descriptor, func(w io.Writer) error {
+			_, err := w.Write(doc.Data)
+			return err
+		}); err != nil {
+			return nil, fmt.Errorf("image %s: %w", found.Name, err)
+		}
+	}
+	root, err := json.Marshal(img.Root)
+	if err != nil {
+		return nil, err
+	}
+	rec := cache.Record{Meta: map[string]string{"root": string(root), "name": found.Name}}
+	if err := r.cache.PutRemote(address(name, o.Platform), rec); err != nil {
+		return nil, fmt.Errorf("image %s: %w", found.Name, err)
+	}
+	img.source = found.Source
+	return img, nil
+}
+
+// unchanged is what is remembered, if the registry says that the name still means it. A question costs less than a pull,
+// and registries that count pulls do not count it.
+func (r *Resolver) unchanged(ctx context.Context, name, written string, o ResolveOptions) *Image {
+	if !o.Pull {
+		return nil
+	}
+	img := r.remembered(ctx, name, o.Platform)
+	if img == nil {
+		return nil
+	}
+	if d, err := r.registry.Head(ctx, written); err != nil || d.Digest != img.Root.Digest {
+		return nil // an error comes again, and is reported, when the image is asked for
+	}
+	return img
+}
+
+// document brings a small blob into the store and returns it.
+func (r *Resolver) document(ctx context.Context, src source, d ocispec.Descriptor) ([]byte, error) {
+	if ok, err := r.store.Exists(ctx, d); ok && err == nil {
+		if data, err := r.store.Read(ctx, d); err == nil {
+			return data, nil
+		}
+	}
+	err := r.store.IngestAs(ctx, d, func(w io.Writer) error {
+		body, err := src.Open(ctx, d)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		_, err = io.Copy(w, body)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.store.Read(ctx, d)
+}
+
+// Roots are the images that the cache remembers of registries. They have no name in the store, so whoever collects
+// garbage there keeps them by this.
+func (r *Resolver) Roots() ([]ocispec.Descriptor, error) {
+	var out []ocispec.Descriptor
+	for e, err := range r.cache.All(cache.Remote) {
+		if err != nil {
+			return nil, err
+		}
+		if e.Meta["root"] == "" {
+			continue
+		}
+		if d, err := recordedRoot(e.Record); err == nil {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+// Origins tells which repositories a blob was pulled from, for mounting it across repositories of one registry.
+func (r *Resolver) Origins(ctx context.Context) (func(digest.Digest) []string, error) {
+	from := map[digest.Digest][]string{}
+	for e, err := range r.cache.All(cache.Remote) {
+		if err != nil {
+			return nil, err
+		}
+		root, err := recordedRoot(e.Record)
+		n, err1 := registry.Parse(e.Meta["name"])
+		if err != nil || err1 != nil || e.Meta["name"] == "" {
+			continue
+		}
+		u, err := r.store.Usage(ctx, root)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range u.Blobs {
+			from[b] = append(from[b], n.Repository())
+		}
+	}
+	return func(d digest.Digest) []string { return from[d] }, nil
+}
+
+// Close lets go of archives that images were read from.
+func (r *Resolver) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, c := range r.closers {
+		errs = append(errs, c.Close())
+	}
+	r.closers = nil
+	return errors.Join(errs...)
+}
+
+// lazySource is a repository that is only looked at when a blob is needed.
+type lazySource struct {
+	client *registry.Client
+	name   string
+}
+
+func (s lazySource) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	src, err := s.client.Source(s.name)
+	if err != nil {
+		return nil, err
+	}
+	rc, err := src.Open(ctx, d)
+	if err != nil {
+		return nil, fmt.Errorf("it is no longer in the store: %w", err)
+	}
+	return rc, nil
+}

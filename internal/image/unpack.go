@@ -1,0 +1,505 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/ns"
+	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// UnpackOptions say who watches. The zero value works.
+type UnpackOptions struct {
+	ID   event.ID   // the work that progress is a part of
+	Sink event.Sink // nil: nobody watches
+}
+
+// Unpack makes snapshots of an image's layers and returns the topmost; it is "" for an image without layers. Layers whose
+// snapshots exist are neither fetched nor unpacked; cached says that all of them did. Compressed and uncompressed digests
+// are verified; a layer that does not match leaves neither a snapshot nor a blob.
+func (r *Resolver) Unpack(ctx context.Context, img *Image, o UnpackOptions) (top snapshot.ID, cached bool, err error) {
+	u := r.newUnpacking(img, o)
+	top, from := u.deepest()
+	if from == len(u.chains) {
+		if from > 0 {
+			r.cache.TouchChain(u.chains[from-1])
+		}
+		return top, true, nil
+	}
+	defer u.warn()
+	if r.snapshots.Layered() {
+		top, err = u.parallel(ctx, top, from)
+	} else {
+		top, err = u.sequential(ctx, top, from)
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("unpack %s: %w", img.Name, err)
+	}
+	return top, false, nil
+}
+
+// Ensure brings the blobs of all layers into the store, for an image that is to leave the machine.
+func (r *Resolver) Ensure(ctx context.Context, img *Image, o UnpackOptions) error {
+	u := r.newUnpacking(img, o)
+	if err := u.fetch(ctx, img.Manifest.Layers); err != nil {
+		return fmt.Errorf("fetch %s: %w", img.Name, err)
+	}
+	return nil
+}
+
+// Pull resolves an image by asking the registry, brings all of it into the store and gives it its name there.
+func (r *Resolver) Pull(ctx context.Context, ref string, ro ResolveOptions, o UnpackOptions) (*Image, error) {
+	ro.Pull = true
+	img, err := r.Resolve(ctx, ref, ro)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Ensure(ctx, img, o); err != nil {
+		return nil, err
+	}
+	name := img.Name
+	if digestOf(name) != "" {
+		name = "" // it is found by its digest
+	}
+	// The manifest is named and not the index that it may be from: of the others there is nothing here.
+	d := img.Descriptor
+	d.Platform = &img.Platform
+	return img, r.store.Tag(ctx, name, d)
+}
+
+// unpacking is one call of Unpack or Ensure.
+type unpacking struct {
+	r      *Resolver
+	img    *Image
+	o      UnpackOptions
+	chains []digest.Digest
+	ns     func() (ns.Info, error)
+
+	mu     sync.Mutex
+	owners int // files whose owner could not be had
+	skips  int
+	sample string
+}
+
+func (r *Resolver) newUnpacking(img *Image, o UnpackOptions) *unpacking {
+	if o.Sink == nil {
+		o.Sink = event.Discard
+	}
+	return &unpacking{r: r, img: img, o: o, ns: sync.OnceValues(ns.Current),
+		chains: identity.ChainIDs(slices.Clone(img.Config.RootFS.DiffIDs))}
+}
+
+// deepest finds the snapshot of the longest run of layers that there is one of, and the first layer above it.
+func (u *unpacking) deepest() (snapshot.ID, int) {
+	for i := len(u.chains) - 1; i >= 0; i-- {
+		if id, ok := u.existing(u.chains[i]); ok {
+			return id, i + 1
+		}
+	}
+	return "", 0
+}
+
+// existing finds the snapshot of a chain: the one that is recorded, of an image that was built here perhaps, or the one
+// that Unpack made.
+func (u *unpacking) existing(chain digest.Digest) (snapshot.ID, bool) {
+	recorded, ok := u.r.cache.Chain(chain)
+	if ok {
+		if _, err := u.r.snapshots.Stat(snapshot.ID(recorded)); err == nil {
+			return snapshot.ID(recorded), true
+		}
+	}
+	id := snapshot.ID(chain.Encoded())
+	if _, err := u.r.snapshots.Stat(id); err != nil {
+		return "", false
+	}
+	u.record(chain, id) // if that fails it is found again the same way
+	return id, true
+}
+
+func (u *unpacking) record(chain digest.Digest, id snapshot.ID) error {
+	return u.r.cache.PutChain(chain, string(id))
+}
+
+// parallel unpacks layers at once, each into a directory of its own, and puts them on each other in order.
+func (u *unpacking) parallel(ctx context.Context, base snapshot.ID, from int) (snapshot.ID, error) {
+	g, ctx := errgroup.WithContext(ctx)
+	below := newFlight()
+	below.finish(base, nil)
+	for i := from; i < len(u.chains); i++ {
+		here := newFlight()
+		f, mine := u.r.chains.claim(string(u.chains[i]))
+		parent := below
+		if mine {
+			// The slot is taken here, so that lower layers, which all others wait for, come first.
+			if err := u.acquire(ctx); err != nil {
+				u.r.chains.finish(string(u.chains[i]), f, "", err)
+				here.finish("", err)
+				break
+			}
+		}
+		g.Go(func() error {
+			id, err := u.claimed(ctx, i, parent, f, mine)
+			here.finish(id, err)
+			return err
+		})
+		below = here
+	}
+	if err := g.Wait(); err != nil {
+		return "", err
+	}
+	return below.wait(ctx)
+}
+
+func (u *unpacking) acquire(ctx context.Context) error {
+	select {
+	case u.r.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (u *unpacking) release() { <-u.r.slots }
+
+// claimed makes a layer's snapshot, or waits for whoever makes it. When that one is given up we go on with it.
+func (u *unpacking) claimed(ctx context.Context, i int, parent, f *flight, mine bool) (snapshot.ID, error) {
+	key := string(u.chains[i])
+	for !mine {
+		id, err := f.wait(ctx)
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.Canceled) {
+			return id, err
+		}
+		if f, mine = u.r.chains.claim(key); mine {
+			if err := u.acquire(ctx); err != nil {
+				u.r.chains.finish(key, f, "", err)
+				return "", err
+			}
+		}
+	}
+	id, err := u.layered(ctx, i, parent)
+	u.r.chains.finish(key, f, id, err)
+	return id, err
+}
+
+// layered unpacks a layer without its parent. It is called with a slot, which it gives back.
+func (u *unpacking) layered(ctx context.Context, i int, parent *flight) (snapshot.ID, error) {
+	release := sync.OnceFunc(u.release)
+	defer release()
+	if id, ok := u.existing(u.chains[i]); ok { // made since we looked
+		return id, nil
+	}
+	work, err := u.unpack(ctx, i, "", false)
+	release()
+	alone := err == nil
+	if err != nil && !errors.Is(err, diff.ErrNeedsParent) {
+		return "", err
+	}
+	below, err := parent.wait(ctx)
+	if err == nil && alone {
+		t := diff.Tree{Dir: work.active.Upper(), Lower: u.r.snapshots.Dirs(below), UserXattr: work.active.Changes().UserXattr}
+		err = diff.Inherit(t, work.applied.Implied)
+	}
+	if err != nil && alone {
+		err = errors.Join(err, work.active.Discard())
+		alone = false
+	}
+	if err != nil && !errors.Is(err, diff.ErrNeedsParent) {
+		return "", err
+	}
+	if !alone {
+		if work, err = u.unpack(ctx, i, below, true); err != nil {
+			return "", err
+		}
+	}
+	id := snapshot.ID(u.chains[i].Encoded())
+	if err := work.active.CommitOn(ctx, id, below); err != nil {
+		return "", errors.Join(err, work.active.Discard())
+	}
+	return id, u.record(u.chains[i], id)
+}
+
+// sequential unpacks layer after layer, each on a copy of the one before. What is still to be downloaded is meanwhile.
+func (u *unpacking) sequential(ctx context.Context, base snapshot.ID, from int) (snapshot.ID, error) {
+	g, ctx := errgroup.WithContext(ctx)
+	if from+1 < len(u.chains) {
+		g.Go(func() error { return u.fetch(ctx, u.img.Manifest.Layers[from+1:]) })
+	}
+	id := base
+	g.Go(func() error {
+		for i := from; i < len(u.chains); i++ {
+			var err error
+			if id, err = u.onto(ctx, i, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return id, g.Wait()
+}
+
+// onto makes a layer's snapshot on a parent that is there.
+func (u *unpacking) onto(ctx context.Context, i int, parent snapshot.ID) (id snapshot.ID, err error) {
+	key := string(u.chains[i])
+	for {
+		f, mine := u.r.chains.claim(key)
+		if mine {
+			defer func() { u.r.chains.finish(key, f, id, err) }()
+			break
+		}
+		id, err := f.wait(ctx)
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.Canceled) {
+			return id, err
+		}
+	}
+	if id, ok := u.existing(u.chains[i]); ok {
+		return id, nil
+	}
+	work, err := u.unpack(ctx, i, parent, true)
+	if err != nil {
+		return "", err
+	}
+	id = snapshot.ID(u.chains[i].Encoded())
+	if err := work.active.Commit(ctx, id); err != nil {
+		return "", errors.Join(err, work.active.Discard())
+	}
+	return id, u.record(u.chains[i], id)
+}
+
+// unpacked is a layer in a snapshot that is not committed yet.
+type unpacked struct {
+	active  *snapshot.Active
+	applied diff.Applied
+}
+
+// unpack unpacks a layer: by itself, or (full) where all layers below it are seen. A blob that turns out to be damaged in
+// the store is fetched once more.
+func (u *unpacking) unpack(ctx context.Context, i int, parent snapshot.ID, full bool) (unpacked, error) {
+	d := u.img.Manifest.Layers[i]
+	for try := 0; ; try++ {
+		w, stored, err := u.unpackOnce(ctx, i, parent, full)
+		if err == nil {
+			return w, nil
+		}
+		if stored && try == 0 && u.img.source != nil && (errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrNotFound)) {
+			continue
+		}
+		return unpacked{}, fmt.Errorf("layer %s: %w", d.Digest, err)
+	}
+}
+
+func (u *unpacking) unpackOnce(ctx context.Context, i int, parent snapshot.ID, full bool) (w unpacked, stored bool, err error) {
+	d, want := u.img.Manifest.Layers[i], u.img.Config.RootFS.DiffIDs[i]
+	active, err := u.r.snapshots.Prepare(ctx, parent)
+	if err != nil {
+		return unpacked{}, false, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, active.Discard())
+		}
+	}()
+	ao, err := u.applyOptions(active, full)
+	if err != nil {
+		return unpacked{}, false, err
+	}
+	dir := active.Upper()
+	if full && u.r.snapshots.Layered() {
+		tree, err := mount.Open(active.Mounts())
+		if err != nil {
+			return unpacked{}, false, err
+		}
+		defer tree.Close()
+		dir = fmt.Sprintf("/proc/self/fd/%d", tree.Fd())
+	}
+	w.active = active
+	needsParent := false
+	stored, err = u.read(ctx, d, func(r io.Reader) error {
+		r, done := u.watch(r, "unpack", d)
+		defer done()
+		a, err := diff.Apply(ctx, r, dir, ao)
+		if !full && errors.Is(err, diff.ErrNeedsParent) {
+			needsParent = true // the blob is good, and is kept for the second time
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if a.DiffID != want {
+			return fmt.Errorf("its content has the digest %s, and the configuration says %s", a.DiffID, want)
+		}
+		w.applied = a
+		return nil
+	})
+	if err == nil && needsParent {
+		err = diff.ErrNeedsParent
+	}
+	return w, stored, err
+}
+
+// applyOptions are how a layer is unpacked here. Where there are no devices and no owners to be had, what is missing is
+// counted and said once.
+func (u *unpacking) applyOptions(active *snapshot.Active, full bool) (diff.ApplyOptions, error) {
+	o := diff.ApplyOptions{Full: full, UserXattr: active.Changes().UserXattr}
+	where, err := u.ns()
+	if err != nil {
+		return o, err
+	}
+	if where.SingleID {
+		o.OnOwnerError = func(path string, uid, gid int, _ error) {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			if u.owners == 0 {
+				u.sample = fmt.Sprintf("%s belongs to %d:%d", path, uid, gid)
+			}
+			u.owners++
+		}
+	}
+	if where.Rootless {
+		o.OnSkip = func(string, string, error) {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.skips++
+		}
+	}
+	return o, nil
+}
+
+// warn says what could not be had.
+func (u *unpacking) warn() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.owners > 0 {
+		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
+			"%d files of %s belong to users that do not exist here (%s); they are root's in this build, for there are no ids for them in /etc/subuid and /etc/subgid",
+			u.owners, u.img.Name, u.sample)})
+	}
+	if u.skips > 0 {
+		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
+			"%d devices or attributes of %s cannot be made without root and were left out", u.skips, u.img.Name)})
+	}
+}
+
+// fetch brings blobs into the store.
+func (u *unpacking) fetch(ctx context.Context, layers []ocispec.Descriptor) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, d := range layers {
+		if ok, err := u.r.store.Exists(ctx, d); ok && err == nil {
+			continue
+		}
+		g.Go(func() error {
+			if err := u.acquire(ctx); err != nil {
+				return err
+			}
+			defer u.release()
+			if _, err := u.read(ctx, d, nil); err != nil {
+				return fmt.Errorf("layer %s: %w", d.Digest, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// read gives a blob's bytes to use, and sees to it that the store has the blob. stored says that it had it before. With a
+// nil use only the second matters, and a blob that is there is not read.
+func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor, use func(io.Reader) error) (stored bool, err error) {
+	for {
+		ok, err := u.r.store.Exists(ctx, d)
+		if err != nil {
+			return false, err
+		}
+		if ok {
+			return true, u.readStored(ctx, d, use)
+		}
+		if u.img.source == nil {
+			return false, store.ErrNotFound
+		}
+		key := string(d.Digest)
+		f, mine := u.r.blobs.claim(key)
+		if mine {
+			// Somebody may have finished between our look and our claim.
+			if ok, err := u.r.store.Exists(ctx, d); ok && err == nil {
+				u.r.blobs.finish(key, f, "", nil)
+				continue
+			}
+			err := u.download(ctx, d, use)
+			u.r.blobs.finish(key, f, "", err)
+			return false, err
+		}
+		// If the other one fails it may be for a reason of its own; then it is our turn.
+		if _, err := f.wait(ctx); ctx.Err() != nil {
+			return false, err
+		}
+	}
+}
+
+func (u *unpacking) readStored(ctx context.Context, d ocispec.Descriptor, use func(io.Reader) error) error {
+	if use == nil {
+		return nil
+	}
+	r, err := u.r.store.Fetch(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return pump(ctx, r, nil, use)
+}
+
+// download stores a blob while use looks at it.
+func (u *unpacking) download(ctx context.Context, d ocispec.Descriptor, use func(io.Reader) error) error {
+	return u.r.store.IngestAs(ctx, d, func(w io.Writer) error {
+		body, err := u.img.source.Open(ctx, d)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		watched, done := u.watch(body, "download", d)
+		defer done()
+		return pump(ctx, watched, w, use)
+	})
+}
+
+// watch reports how far a blob is read.
+func (u *unpacking) watch(r io.Reader, what string, d ocispec.Descriptor) (io.Reader, func()) {
+	w := &watched{r: r, sink: u.o.Sink, p: event.Progress{ID: u.o.ID, Part: what + " " + d.Digest.String(), Total: d.Size}}
+	w.report(time.Now())
+	return w, func() {
+		w.p.Done = true
+		w.report(time.Now())
+	}
+}
+
+type watched struct {
+	r    io.Reader
+	sink event.Sink
+	p    event.Progress
+	last time.Time
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	w.p.Current += int64(n)
+	if now := time.Now(); now.Sub(w.last) > 100*time.Millisecond {
+		w.report(now)
+	}
+	return n, err
+}
+
+func (w *watched) report(now time.Time) {
+	w.last, w.p.Time = now, now
+	w.sink(w.p)
+}
