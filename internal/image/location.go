@@ -17,6 +17,12 @@ type location struct {
 	docker bool // it must be an archive of docker save
 }
 
+// IsPath says whether a reference names a layout or an archive and not an image by its name.
+func IsPath(ref string) bool {
+	l, err := parseLocation(ref)
+	return err != nil || l.path != ""
+}
+
 // parseLocation tells names from places.
 func parseLocation(ref string) (location, error) {
 	if name, ok := strings.CutPrefix(ref, "docker-image://"); ok {
@@ -40,6 +46,12 @@ func parseLocation(ref string) (location, error) {
 		return l, l.split(rest)
 	}
 	return location{name: ref}, nil
+}
+
+// IsPath says whether a reference names a layout or an archive and not an image by its name.
+func IsPath(ref string) bool {
+	l, err := parseLocation(ref)
+	return err != nil || l.path != ""
 }
 
 // split finds out where the path ends: it is the shortest one before a colon that exists. Paths and image names may both

@@ -35,9 +35,17 @@ type Resolver struct {
 // costs a decompressor's memory.
 const jobs = 4
 
-// NewResolver makes a resolver of where images are kept and where they come from.
-func NewResolver(s *store.Store, c *cache.Cache, snapshots *snapshot.Store, client *registry.Client) *Resolver {
-	return &Resolver{store: s, cache: c, snapshots: snapshots, registry: client, slots: make(chan struct{}, jobs)}
+// Options are where images are kept and where they come from. All are needed.
+type Options struct {
+	Store     *store.Store
+	Cache     *cache.Cache
+	Snapshots *snapshot.Store
+	Registry  *registry.Client
+}
+
+// New makes a resolver.
+func New(o Options) *Resolver {
+	return &Resolver{store: o.Store, cache: o.Cache, snapshots: o.Snapshots, registry: o.Registry, slots: make(chan struct{}, jobs)}
 }
 
 // ResolveOptions say which image is meant.
