@@ -1,6 +1,7 @@
 package parser
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -12,43 +13,35 @@ import (
 // configuration becomes. It is for people and for tests, and stable. base is as
 // for Check.
 func (p *Plan) Text(base func(*Stage) (dockerspec.DockerOCIImage, error)) (string, error) {
-	var b strings.Builder
-	var last *Stage
-	header := func(s *Stage) {
-		fmt.Fprintf(&b, "stage %s: %s, %s, line %d\n", s.label(), inputText(s.Base), FormatPlatform(s.Platform), s.Range.Start)
-		for _, n := range s.Needs {
-			fmt.Fprintf(&b, "  needs %s\n", n.label())
-		}
-		last = s
-	}
-	done, err := p.walk(base, func(s *Stage, step Step) {
-		if s != last {
-			header(s)
-		}
-		fmt.Fprintf(&b, "  %d-%d %s\n", step.Range.Start, step.Range.End, quoteLines(step.Name))
-		if step.History != "" && step.History != step.Name {
-			fmt.Fprintf(&b, "      history %s\n", quoteLines(step.History))
-		}
-		if step.Action != nil {
-			fmt.Fprintf(&b, "      %s\n", actionText(step.Action))
-		}
-	})
+	steps := map[*Stage]string{}
+	done, err := p.walk(base, func(s *Stage, step Step) { steps[s] += stepText(step) })
 	if err != nil {
 		return "", err
 	}
-	if last != p.Target {
-		header(p.Target)
+	var b strings.Builder
+	for _, s := range p.Stages {
+		fmt.Fprintf(&b, "stage %s: %s, %s, line %d", s.label(), inputText(s.Base), FormatPlatform(s.Platform), s.Range.Start)
+		for i, n := range s.Needs {
+			b.WriteString([]string{", needs ", " "}[min(i, 1)] + n.label())
+		}
+		b.WriteString("\n" + steps[s])
 	}
-	img := p.Finish(done[p.Target])
-	config, err := json.Marshal(img)
-	if err != nil {
-		return "", fmt.Errorf("write configuration: %w", err)
-	}
-	fmt.Fprintf(&b, "config %s\n", config)
+	fmt.Fprintf(&b, "config %s\n", jsonText(p.Finish(done[p.Target])))
 	for _, w := range p.Warnings() {
 		fmt.Fprintf(&b, "warning %d-%d %s: %s\n", w.Range.Start, w.Range.End, w.Rule, w.Msg)
 	}
 	return b.String(), nil
+}
+
+func stepText(s Step) string {
+	out := fmt.Sprintf("  %d-%d %s\n", s.Range.Start, s.Range.End, oneLine(s.Name))
+	if s.History != "" && s.History != s.Name {
+		out += "      history " + oneLine(s.History) + "\n"
+	}
+	if s.Action != nil {
+		out += "      " + actionText(s.Action) + "\n"
+	}
+	return out
 }
 
 func inputText(in Input) string {
@@ -66,34 +59,40 @@ func inputText(in Input) string {
 	}
 }
 
-// actionText is the action as it is hashed into a key, and what is not in there.
+// actionText is what an action's key is made of, and what is not in there.
 func actionText(a Action) string {
-	key, err := json.Marshal(a)
-	if err != nil {
-		panic("unreachable: " + err.Error())
-	}
-	var extra string
 	switch a := a.(type) {
 	case *Run:
+		out := "run " + jsonText(a)
 		for _, m := range a.Mounts {
 			if m.From != nil {
-				extra += fmt.Sprintf(" %s=(%s)", m.Target, inputText(m.From))
+				out += fmt.Sprintf(" %s=(%s)", m.Target, inputText(m.From))
 			}
 		}
 		if len(a.Proxy) > 0 {
-			extra += fmt.Sprintf(" proxy=%q", a.Proxy)
+			out += fmt.Sprintf(" proxy=%q", a.Proxy)
 		}
-		return "run " + string(key) + extra
+		return out
 	case *Copy:
-		return "copy " + string(key) + " from " + inputText(a.From)
+		return "copy " + jsonText(a) + " from " + inputText(a.From)
 	case *Mkdir:
-		return "mkdir " + string(key)
+		return "mkdir " + jsonText(a)
 	default:
 		panic("unreachable")
 	}
 }
 
-// quoteLines keeps a text on one line.
-func quoteLines(s string) string {
+// jsonText is v as JSON on one line, with < and & as they are.
+func jsonText(v any) string {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic("unreachable: " + err.Error())
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func oneLine(s string) string {
 	return strings.NewReplacer("\\", `\\`, "\n", `\n`, "\r", `\r`).Replace(s)
 }

@@ -39,7 +39,7 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 	case *instructions.CmdCommand:
 		w.once(&w.state.cmd, c)
 		img.Config.Cmd = w.commandLine(c, c.ShellDependantCmdLine)
-		img.Config.ArgsEscaped = true //nolint:staticcheck // deprecated, and still what BuildKit writes
+		img.Config.ArgsEscaped = true // deprecated, and still what BuildKit writes
 		step.History = fmt.Sprintf("CMD %q", img.Config.Cmd)
 	case *instructions.EntrypointCommand:
 		w.once(&w.state.entrypoint, c)

@@ -65,7 +65,7 @@ func parseGit(src string) (*gitRef, error) {
 		}
 		u, err := url.Parse(src)
 		if err != nil {
-			return nil, nil //nolint:nilerr // not a URL: a file of a strange name
+			return nil, nil // not a URL: a file of a strange name
 		}
 		if (u.Scheme == "http" || u.Scheme == "https") && !strings.HasSuffix(u.Path, ".git") {
 			return nil, nil
@@ -78,7 +78,7 @@ func parseGit(src string) (*gitRef, error) {
 		}
 		var err error
 		if query, err = url.ParseQuery(m[1]); err != nil {
-			return nil, nil //nolint:nilerr // as above
+			return nil, nil // as above
 		}
 		_, fragment, _ = strings.Cut(src, "#")
 	}

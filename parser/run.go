@@ -31,7 +31,7 @@ func (w *walker) run(c *instructions.RunCommand, step *Step) error {
 	if err := checkDevices(c); err != nil {
 		return err
 	}
-	run := &Run{Env: w.state.env.kv, Proxy: w.plan.proxy, Dir: w.state.dir, User: w.state.img.Config.User}
+	run := &Run{Env: w.state.env.kv, Proxy: w.plan.proxy, Dir: path.Clean(w.state.dir), User: w.state.img.Config.User}
 	args, display, err := w.runArgs(c, run)
 	if err != nil {
 		return err

@@ -1,0 +1,7 @@
+FROM busybox AS inherited
+ENTRYPOINT ["entry"]
+FROM busybox AS own
+CMD ["mine"]
+ENTRYPOINT ["entry"]
+FROM own
+ENTRYPOINT ["again"]

@@ -1,0 +1,6 @@
+# syntax=docker/dockerfile:1
+# escape=`
+FROM busybox
+RUN echo one `
+    two
+ENV DIR=C:\dir ESC=`$DIR

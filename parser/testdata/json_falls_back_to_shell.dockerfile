@@ -1,0 +1,3 @@
+FROM busybox
+RUN ['not', 'json']
+CMD ["half"

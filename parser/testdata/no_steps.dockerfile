@@ -1,0 +1,2 @@
+FROM scratch
+# options: --label a=b

@@ -1,0 +1,6 @@
+# escape=`
+FROM win
+WORKDIR app\bin
+COPY a C:\dest\
+CMD run
+# options: --platform windows/amd64
