@@ -1,0 +1,259 @@
+package source
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// age lets the index believe that a tree is from long ago: it waits out the file system's tick.
+func age() { time.Sleep(60 * time.Millisecond) }
+
+func matchAll(t *testing.T, tree *Tree) *Match {
+	t.Helper()
+	m, err := tree.Match(t.Context(), Query{Patterns: []string{"."}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// known is how many files a tree's index knows.
+func known(tree *Tree) int { return tree.index.count }
+
+func TestIndex(t *testing.T) {
+	dir := makeTree(t, "file a A\nfile b B\nfile empty\ndir d\nfile d/c C\nlink l -> a\nfifo p 0600\n")
+	age()
+	file := filepath.Join(t.TempDir(), "sub", "index")
+	first := openTree(t, dir, TreeOptions{IndexFile: file})
+	want := matchAll(t, first).Digest
+	if n := known(first); n != 5 {
+		t.Fatalf("%d records after the first match, want 5: four files and a directory", n)
+	}
+	before, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	second := openTree(t, dir, TreeOptions{IndexFile: file})
+	if got := matchAll(t, second).Digest; got != want {
+		t.Errorf("digest with an index %s, want %s", got, want)
+	}
+	if n := len(second.index.added); n != 0 {
+		t.Errorf("%d files were read again", n)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(file); err != nil || !os.SameFile(before, after) {
+		t.Error("an index in which nothing is new was written again")
+	}
+
+	// Whatever changes is read again, and nothing else is.
+	for name, change := range map[string]func(string) error{
+		"content":            func(p string) error { return os.WriteFile(p, []byte("Z"), 0o644) },
+		"content and time":   func(p string) error { return rewrite(p, "Y") },
+		"replaced":           func(p string) error { return replace(p, "X") },
+		"mode":               func(p string) error { return os.Chmod(p, 0o600) },
+		"extended attribute": func(p string) error { return unix.Setxattr(p, "user.x", []byte("1"), 0) },
+	} {
+		age()
+		tree := openTree(t, dir, TreeOptions{IndexFile: file})
+		was := matchAll(t, tree).Digest
+		age()
+		if err := change(filepath.Join(dir, "b")); err != nil {
+			t.Skipf("%s: %v", name, err)
+		}
+		age()
+		tree = openTree(t, dir, TreeOptions{IndexFile: file})
+		got := matchAll(t, tree).Digest
+		if got == was {
+			t.Errorf("%s: the change was not seen", name)
+		}
+		if fresh := matchAll(t, openTree(t, dir, TreeOptions{})).Digest; got != fresh {
+			t.Errorf("%s: digest with an index %s, without %s", name, got, fresh)
+		}
+		if n := len(tree.index.added); n != 1 {
+			t.Errorf("%s: %d files were read, want 1", name, n)
+		}
+	}
+}
+
+// rewrite changes a file's content and puts its time back.
+func rewrite(p, text string) error {
+	info, err := os.Stat(p)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return os.Chtimes(p, info.ModTime(), info.ModTime())
+}
+
+// replace puts another file of the same size and time in a file's place.
+func replace(p, text string) error {
+	info, err := os.Stat(p)
+	if err != nil {
+		return err
+	}
+	tmp := p + ".new"
+	if err := os.WriteFile(tmp, []byte(text), info.Mode()); err != nil {
+		return err
+	}
+	if err := os.Chtimes(tmp, info.ModTime(), info.ModTime()); err != nil {
+		return err
+	}
+	return os.Rename(tmp, p)
+}
+
+// A file that is changed within one tick of the clock after it was read looks the same to stat(2). Again and again: if
+// any change goes unseen, the index trusted a file that was too young.
+func TestIndexRacy(t *testing.T) {
+	dir := makeTree(t, "file f 0\n")
+	file := filepath.Join(t.TempDir(), "index")
+	seen := map[string]int{}
+	for i := range 500 {
+		if err := rewrite(filepath.Join(dir, "f"), fmt.Sprintf("%03d", i)); err != nil {
+			t.Fatal(err)
+		}
+		d := string(matchAll(t, openTree(t, dir, TreeOptions{IndexFile: file})).Digest)
+		if k, ok := seen[d]; ok {
+			t.Fatalf("change %d was not seen: the file is taken for what it was at %d", i, k)
+		}
+		seen[d] = i
+	}
+}
+
+func TestRacy(t *testing.T) {
+	const now = int64(1_700_000_000_500_000_000)
+	fs := tick{fine: 25 * time.Millisecond, coarse: 2500 * time.Millisecond}
+	tests := []struct {
+		ctime int64
+		want  bool
+	}{
+		{now, true},
+		{now + 1, true}, // a clock that goes wrong
+		{now - 10e6, true},
+		{now - 26e6, false},
+		{now - 500e6, true}, // a whole second: the file system may know no better
+		{now - 2500e6, true},
+		{now - 3500e6, false},
+	}
+	for _, tt := range tests {
+		if got := fs.racy(tt.ctime, now); got != tt.want {
+			t.Errorf("racy(now%+d) = %v, want %v", tt.ctime-now, got, tt.want)
+		}
+	}
+}
+
+// A damaged index is none.
+func TestIndexDamaged(t *testing.T) {
+	dir := makeTree(t, "file a A\nfile b B\n")
+	age()
+	file := filepath.Join(t.TempDir(), "index")
+	want := matchAll(t, openTree(t, dir, TreeOptions{IndexFile: file})).Digest
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range good {
+		bad := bytes.Clone(good)
+		bad[i] ^= 0x40
+		for _, b := range [][]byte{bad, good[:i], append(bytes.Clone(good), good[:i+1]...)} {
+			if err := os.WriteFile(file, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			tree := openTree(t, dir, TreeOptions{IndexFile: file})
+			if n := known(tree); n != 0 {
+				t.Fatalf("damaged at %d: %d records taken", i, n)
+			}
+			tree.dir.Close()
+		}
+	}
+	if got := matchAll(t, openTree(t, dir, TreeOptions{IndexFile: file})).Digest; got != want {
+		t.Errorf("digest %s, want %s", got, want)
+	}
+	if b, _ := os.ReadFile(file); !bytes.Equal(b, good) {
+		t.Error("the damaged index was not replaced by a good one")
+	}
+	// An index that cannot be written is no error.
+	if got := matchAll(t, openTree(t, dir, TreeOptions{IndexFile: "/proc/none/index"})).Digest; got != want {
+		t.Errorf("digest %s, want %s", got, want)
+	}
+}
+
+// Records of files that are gone are kept for a while, in case they are only in other parts of the context, and then
+// dropped.
+func TestIndexForgets(t *testing.T) {
+	dir := makeTree(t, "file a A\nfile b B\n")
+	file := filepath.Join(t.TempDir(), "index")
+	age()
+	matchAll(t, openTree(t, dir, TreeOptions{IndexFile: file}))
+	if err := os.Remove(filepath.Join(dir, "b")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxAge + 2 {
+		if err := os.WriteFile(filepath.Join(dir, "a"), fmt.Append(nil, i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		age()
+		tree := openTree(t, dir, TreeOptions{IndexFile: file})
+		n := known(tree)
+		if want := i <= maxAge; want != (n == 2) {
+			t.Fatalf("%d records after %d rewrites", n, i)
+		}
+		matchAll(t, tree)
+	}
+}
+
+// Several builds share an index, and several steps of a build a tree.
+func TestIndexConcurrent(t *testing.T) {
+	dir := makeTree(t, "dir d\n")
+	for i := range 200 {
+		if err := os.WriteFile(filepath.Join(dir, "d", fmt.Sprint(i)), fmt.Append(nil, i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	age()
+	file := filepath.Join(t.TempDir(), "index")
+	want := matchAll(t, openTree(t, dir, TreeOptions{})).Digest
+	var wg sync.WaitGroup
+	for range 4 {
+		tree := openTree(t, dir, TreeOptions{IndexFile: file})
+		for k := range 4 {
+			wg.Go(func() {
+				q := Query{Patterns: []string{"."}}
+				if k%2 == 1 {
+					q.Patterns = []string{"d/1*"}
+				}
+				m, err := tree.Match(t.Context(), q)
+				if err != nil || k%2 == 0 && m.Digest != want {
+					t.Errorf("Match = %v, %v, want %s", m, err, want)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	tree := openTree(t, dir, TreeOptions{IndexFile: file})
+	matchAll(t, tree)
+	if n := len(tree.index.added); n != 0 {
+		t.Errorf("%d files were read again", n)
+	}
+}
+
+func TestImmutable(t *testing.T) {
+	dir := makeTree(t, "file a A\nfile b B\n")
+	tree := openTree(t, dir, TreeOptions{Immutable: true})
+	matchAll(t, tree)
+	matchAll(t, tree)
+	if n := len(tree.index.added); n != 2 {
+		t.Errorf("%d files were read, want 2, each once", n)
+	}
+}
