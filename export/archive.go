@@ -124,7 +124,7 @@ func writeBlob(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, d
 	if err := tw.WriteHeader(fileHeader(blobPath(d), d.Size)); err != nil {
 		return err
 	}
-	n, err := io.CopyBuffer(counting{ctx: ctx, write: tw.Write, job: j}, r, buf)
+	n, err := io.CopyBuffer(counting{ctx: ctx, move: tw.Write, job: j}, r, buf)
 	if err == nil && n != d.Size {
 		err = fmt.Errorf("it has %d bytes, not %d", n, d.Size)
 	}

@@ -25,7 +25,7 @@ func (f *flat) Export(ctx context.Context, img *Image, sink event.Sink) error {
 	return report(f.spec, "export "+f.spec.archiveName(), sink, func(j *job) (string, error) {
 		j.begin("write files", 0)
 		err := toDest(f.env, f.spec, func(w io.Writer) error {
-			return writeFlat(ctx, counting{ctx: ctx, write: w.Write, job: j}, img.Trees, f.spec.Split)
+			return writeFlat(ctx, counting{ctx: ctx, move: w.Write, job: j}, img.Trees, f.spec.Split)
 		})
 		if err != nil {
 			return "", fmt.Errorf("export %s: %w", f.spec.archiveName(), err)

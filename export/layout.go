@@ -144,8 +144,12 @@ func readIndex(dir string) (ocispec.Index, error) {
 }
 
 // merge adds list to old. A tag means one image in a layout, so whoever had one of the list's tags loses it; an entry
-// without a name gives way to any entry for the same image.
+// without a name is there only as long as its image has no name.
 func merge(old ocispec.Index, list []ocispec.Descriptor) ocispec.Index {
+	if len(list) == 1 && list[0].Annotations[ocispec.AnnotationRefName] == "" &&
+		slices.ContainsFunc(old.Manifests, func(have ocispec.Descriptor) bool { return have.Digest == list[0].Digest }) {
+		return old
+	}
 	old.Manifests = slices.DeleteFunc(slices.Clone(old.Manifests), func(have ocispec.Descriptor) bool {
 		tag := have.Annotations[ocispec.AnnotationRefName]
 		return slices.ContainsFunc(list, func(d ocispec.Descriptor) bool {
@@ -175,7 +179,7 @@ func (l *layout) copyBlob(ctx context.Context, g *graph, content Fetcher, d ocis
 		return err
 	}
 	return replace(path, func(w io.Writer) error {
-		n, err := io.Copy(counting{ctx: ctx, write: w.Write, job: j}, r)
+		n, err := io.Copy(counting{ctx: ctx, move: w.Write, job: j}, r)
 		if err == nil && n != d.Size {
 			err = fmt.Errorf("it has %d bytes, not %d", n, d.Size)
 		}

@@ -2,13 +2,18 @@ package export
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
-// local exports the files of an image to a directory.
+// local exports the files of an image to a directory. What is there stays, unless the image has it too.
 type local struct {
 	env  Env
 	spec Spec
@@ -16,6 +21,92 @@ type local struct {
 
 func (l *local) Export(ctx context.Context, img *Image, sink event.Sink) error {
 	return report(l.spec, "export files to "+l.spec.Dest, sink, func(j *job) (string, error) {
-		return "", fmt.Errorf("export files to %s: %w", l.spec.Dest, errors.ErrUnsupported)
+		if err := l.export(ctx, img.Trees, j); err != nil {
+			return "", fmt.Errorf("export files to %s: %w", l.spec.Dest, err)
+		}
+		return "", nil
 	})
+}
+
+func (l *local) export(ctx context.Context, trees []Tree, j *job) error {
+	if len(trees) == 0 {
+		return errNoTrees
+	}
+	split := len(trees) > 1
+	if l.spec.Split != nil {
+		split = *l.spec.Split
+	}
+	j.begin("write files", 0)
+	left := &leftOut{counts: map[string]int{}, first: map[string]string{}}
+	for _, t := range trees {
+		dir := l.spec.Dest
+		if split {
+			dir = filepath.Join(dir, platformDir(t.Platform))
+		}
+		if err := l.unpack(ctx, t, dir, left, j); err != nil {
+			return err
+		}
+	}
+	left.warn(j)
+	return nil
+}
+
+func (l *local) unpack(ctx context.Context, t Tree, dir string, left *leftOut, j *job) error {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	// The directory is the user's: its own owner, mode and time are none of the image's business.
+	o := unpack.Options{SkipRoot: true, OnSkip: left.skip, OnOwnerError: left.owner}
+	if !l.env.KeepOwners {
+		o.Owner = &unpack.Owner{UID: os.Geteuid(), GID: os.Getegid()}
+	}
+	return readTree(ctx, t, func(r io.Reader) error {
+		_, err := unpack.Tar(ctx, counting{ctx: ctx, move: r.Read, job: j}, int(root.Fd()), o)
+		return err
+	})
+}
+
+// leftOut counts what this system does not let us make.
+type leftOut struct {
+	order  []string
+	counts map[string]int
+	first  map[string]string
+}
+
+func (l *leftOut) skip(path, what string, err error) { l.add(what, path, err) }
+
+func (l *leftOut) owner(path string, uid, gid int, err error) {
+	l.add(fmt.Sprintf("owner %d:%d", uid, gid), path, err)
+}
+
+func (l *leftOut) add(what, path string, err error) {
+	if l.counts[what] == 0 {
+		l.order = append(l.order, what)
+		l.first[what] = fmt.Sprintf("%s: %v", path, err)
+	}
+	l.counts[what]++
+}
+
+// maxLeftOut is how many kinds of things that were left out a warning names.
+const maxLeftOut = 5
+
+func (l *leftOut) warn(j *job) {
+	if len(l.order) == 0 {
+		return
+	}
+	var said []string
+	for i, what := range l.order {
+		if i == maxLeftOut {
+			said = append(said, fmt.Sprintf("%d more kinds", len(l.order)-i))
+			break
+		}
+		said = append(said, fmt.Sprintf("%s %d times (first %s)", what, l.counts[what], l.first[what]))
+	}
+	j.sink(event.Warning{ID: j.id, Time: time.Now(),
+		Message: "some of what the image has could not be made here and was left out: " + strings.Join(said, "; ")})
 }

@@ -102,11 +102,10 @@ func checkDest(env Env, spec Spec) error {
 
 // job is an export that is running: what it tells its watcher.
 type job struct {
-	id    event.ID
-	sink  event.Sink
-	part  event.Progress
-	told  time.Time
-	warns int
+	id   event.ID
+	sink event.Sink
+	part event.Progress
+	told time.Time
 }
 
 // report runs do as one piece of work.
@@ -141,18 +140,20 @@ func (j *job) advance(n int) {
 	}
 }
 
-// counting reports what is written through it as progress, and stops when ctx ends.
+// counting reports what is moved through it, by reading or by writing, as progress, and stops when ctx ends.
 type counting struct {
-	ctx   context.Context
-	write func([]byte) (int, error)
-	job   *job
+	ctx  context.Context
+	move func([]byte) (int, error)
+	job  *job
 }
 
 func (c counting) Write(p []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		return 0, err
 	}
-	n, err := c.write(p)
+	n, err := c.move(p)
 	c.job.advance(n)
 	return n, err
 }
+
+func (c counting) Read(p []byte) (int, error) { return c.Write(p) }

@@ -95,7 +95,10 @@ func parse(s string) (Spec, error) {
 		return Spec{}, err
 	}
 	if len(fields) == 1 && !isAttr(fields[0]) {
-		if s == "-" {
+		switch fields[0] {
+		case "":
+			return Spec{}, errors.New("it is empty")
+		case "-":
 			return Spec{Type: TypeTar, Dest: "-"}, nil
 		}
 		return Spec{Type: TypeLocal, Dest: fields[0], Dir: true}, nil
