@@ -63,6 +63,7 @@ func TestErrors(t *testing.T) {
 		{"unknown target", "FROM busybox AS build\nFROM busybox AS test\n", PlanOptions{Target: "biuld"}, `Dockerfile: target stage "biuld" could not be found (did you mean build?); stages: build, test`},
 		{"blank base", "ARG B\nFROM $B\n", PlanOptions{}, "Dockerfile:2: base name ($B) should not be blank"},
 		{"bad base", "FROM bad@name\n", PlanOptions{}, `Dockerfile:1: parse image name "bad@name": invalid reference format`},
+		{"base in upper case", "FROM busybox AS Build\nFROM Build\n", PlanOptions{}, `Dockerfile:2: parse image name "Build": invalid reference format: repository name (library/Build) must be lowercase (did you mean the stage build?)`},
 		{"bad stage name", "FROM busybox AS 1st\n", PlanOptions{}, `Dockerfile:1: invalid name for build stage: "1st", name can't start with a number or contain symbols`},
 		{"bad platform", "FROM --platform=linx busybox\n", PlanOptions{}, `Dockerfile:1: parse platform linx: "linx": unknown operating system or architecture`},
 		{"platform argument", "FROM --platform=$BUILDPLATFROM busybox\n", PlanOptions{}, "Dockerfile:1: empty platform value from expression $BUILDPLATFROM (did you mean BUILDPLATFORM?)"},

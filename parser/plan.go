@@ -328,7 +328,10 @@ func (p *Plan) fromPlatform(st *instructions.Stage, lex *shell.Lex, rules scope)
 // or an image.
 func (s *Stage) setBase() error {
 	p := s.plan
-	if base, ok := p.byName[strings.ToLower(s.baseName)]; ok {
+	// Names of stages are lower case however they are written. Here, unlike in
+	// --from and --target, BuildKit does not fold case: what is not in lower
+	// case is the name of an image, and not a valid one.
+	if base, ok := p.byName[s.baseName]; ok {
 		s.Base, s.Platform = StageInput{base}, base.Platform
 		return nil
 	}
@@ -338,6 +341,9 @@ func (s *Stage) setBase() error {
 	}
 	var err error
 	s.Base, err = p.imageInput(s.baseName, s.Platform)
+	if _, ok := p.byName[strings.ToLower(s.baseName)]; ok && err != nil {
+		err = fmt.Errorf("%w (did you mean the stage %s?)", err, strings.ToLower(s.baseName))
+	}
 	return err
 }
 
