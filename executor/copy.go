@@ -169,7 +169,10 @@ func (c *copier) target(src int, it *Item) (stack []frame, base string, err erro
 		stack, err = c.enterTarget(stack, src, it)
 		return stack, path.Base(it.Target), err
 	}
-	dest, base := c.c.Dest, path.Base(path.Clean(it.Path))
+	dest, base := c.c.Dest, it.Name
+	if base == "" {
+		base = path.Base(path.Clean(it.Path))
+	}
 	if !c.isDir(dest) {
 		var parent int
 		if parent, base, err = c.resolveLast(dest); err != nil {

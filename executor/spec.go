@@ -153,6 +153,9 @@ type Item struct {
 	// attributes of the source's where these exist. "" is Dest itself, or the base name of Path where Dest turns
 	// out to be a directory and Path is not.
 	Target string
+	// Name is the name that it gets where Target is "" and Dest turns out to be a directory; "" is the base name of
+	// Path. The two differ for a link that was followed: it is copied under the link's own name.
+	Name string
 	// Contents says that Path is a directory whose contents are copied, not the directory itself.
 	Contents bool
 	// Entries is everything that is copied, sorted bytewise by path with directories before what is in them, and

@@ -241,6 +241,7 @@ func (w *wire) copy(c *Copy) {
 		list(w, &s.Items, func(it *Item) {
 			w.string(&it.Path)
 			w.string(&it.Target)
+			w.string(&it.Name)
 			w.bool(&it.Contents)
 			list(w, &it.Entries, func(e *Entry) {
 				w.string(&e.Path)

@@ -48,12 +48,6 @@ func parseLocation(ref string) (location, error) {
 	return location{name: ref}, nil
 }
 
-// IsPath says whether a reference names a layout or an archive and not an image by its name.
-func IsPath(ref string) bool {
-	l, err := parseLocation(ref)
-	return err != nil || l.path != ""
-}
-
 // split finds out where the path ends: it is the shortest one before a colon that exists. Paths and image names may both
 // have colons in them.
 func (l *location) split(s string) error {

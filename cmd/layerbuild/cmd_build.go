@@ -1,0 +1,530 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/ui"
+	"github.com/layerbuild/layerbuild/parser"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+)
+
+// buildFlags are the flags of the build verb, as given.
+type buildFlags struct {
+	state stateFlags
+
+	file, target, network, shmSize, progress, call, format string
+	iidFile, metadataFile, cgroupParent, provenance, sbom  string
+	tags, buildArgs, labels, annotations, contexts         []string
+	outputs, platforms, secrets, ssh, addHosts, ulimits    []string
+	allow, noCacheFilter, attests, cacheFrom, cacheTo      []string
+	noCache, pull, push, load, quiet, check, debug         bool
+	lintExperimental                                       []string
+}
+
+func buildVerb() verb {
+	return verb{
+		name: "build", args: "CONTEXT", enter: true,
+		summary: "build an image from a Dockerfile",
+		flags: func(fs *pflag.FlagSet) runFunc {
+			var f buildFlags
+			f.define(fs)
+			return f.run
+		},
+	}
+}
+
+func (f *buildFlags) define(fs *pflag.FlagSet) {
+	f.state.define(fs)
+	fs.StringVarP(&f.file, "file", "f", "", "`PATH` of the Dockerfile (default CONTEXT/Dockerfile); - is standard input")
+	fs.StringArrayVarP(&f.tags, "tag", "t", nil, "`NAME[:TAG]` of the image; may be repeated")
+	fs.StringVar(&f.target, "target", "", "stage to build (default the last)")
+	fs.StringArrayVar(&f.buildArgs, "build-arg", nil, "value of an ARG: `NAME=VALUE`, or NAME to take it from the environment")
+	fs.StringArrayVarP(&f.outputs, "output", "o", nil, "where the image goes: `type=oci|docker|local|tar|image|registry,dest=PATH,…`, a directory, or - for a tar")
+	fs.StringSliceVar(&f.platforms, "platform", nil, "platforms to build for, `OS/ARCH[/VARIANT],…`; several make an index")
+	fs.StringArrayVar(&f.labels, "label", nil, "label of the image: `KEY=VALUE`")
+	fs.StringArrayVar(&f.annotations, "annotation", nil, "annotation of the manifest: `[index|manifest:]KEY=VALUE`")
+	fs.StringArrayVar(&f.contexts, "build-context", nil, "further context: `NAME=DIR|docker-image://REF|oci-layout://DIR[:TAG]|URL`")
+	fs.StringArrayVar(&f.secrets, "secret", nil, "secret for RUN --mount=type=secret: `id=ID[,src=FILE|,env=VAR]`")
+	fs.StringArrayVar(&f.ssh, "ssh", nil, "agent for RUN --mount=type=ssh: `default|ID[=SOCKET]`")
+	fs.BoolVar(&f.noCache, "no-cache", false, "run every step again")
+	fs.StringSliceVar(&f.noCacheFilter, "no-cache-filter", nil, "run every step of these `STAGES` again")
+	fs.StringArrayVar(&f.cacheFrom, "cache-from", nil, "image or layout to take results of steps from: `REF|type=registry,ref=REF|type=local,src=DIR`")
+	fs.StringArrayVar(&f.cacheTo, "cache-to", nil, "where results of steps go as well: `type=inline|type=registry,ref=REF|type=local,dest=DIR`")
+	fs.BoolVar(&f.pull, "pull", false, "ask registries for base images even if they are here")
+	fs.BoolVar(&f.push, "push", false, "push the image: short for --output type=registry")
+	fs.BoolVar(&f.load, "load", false, "load the image into docker or podman: short for --output type=docker")
+	fs.StringVar(&f.network, "network", "host", "network of RUN: `host|none`")
+	fs.StringArrayVar(&f.addHosts, "add-host", nil, "line for /etc/hosts of RUN: `HOST:IP`")
+	fs.StringVar(&f.shmSize, "shm-size", "", "size of /dev/shm for RUN, as in `64m`")
+	fs.StringArrayVar(&f.ulimits, "ulimit", nil, "limit for RUN: `NAME=SOFT[:HARD]`")
+	fs.StringSliceVar(&f.allow, "allow", nil, "permit more to RUN: `network.host|security.insecure`")
+	fs.StringVar(&f.progress, "progress", "auto", "how the build is shown: `auto|plain|tty|rawjson|quiet`")
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print the image's digest and nothing else")
+	fs.StringVar(&f.iidFile, "iidfile", "", "write the image's digest to this `FILE`")
+	fs.StringVar(&f.metadataFile, "metadata-file", "", "write what came out to this `FILE`, as JSON")
+	fs.BoolVar(&f.check, "check", false, "look at the Dockerfile and build nothing; exit status 1 when there are findings")
+	fs.StringVar(&f.call, "call", "build", "`build|check|targets`")
+	fs.StringVar(&f.format, "format", "text", "of what --check and --call print: `text|json`")
+	fs.StringSliceVar(&f.lintExperimental, "lint", nil, "experimental rules to check as well: `RULE,…|all`")
+	fs.StringArrayVar(&f.attests, "attest", nil, "")
+	fs.StringVar(&f.provenance, "provenance", "", "")
+	fs.StringVar(&f.sbom, "sbom", "", "")
+	fs.StringVar(&f.cgroupParent, "cgroup-parent", "", "")
+	fs.BoolVarP(&f.debug, "debug", "D", false, "")
+	for _, name := range []string{"attest", "provenance", "sbom", "cgroup-parent", "debug"} {
+		_ = fs.MarkHidden(name) // it is there: it was defined above
+	}
+}
+
+// run builds.
+func (f *buildFlags) run(ctx context.Context, e *env, args []string) error {
+	o, err := f.options(e, args)
+	if err != nil {
+		return usageError{err}
+	}
+	mode := f.progress
+	if f.quiet {
+		mode = "quiet"
+	}
+	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
+	if err != nil {
+		return usageError{err}
+	}
+	o.Sink = display.Sink()
+	state, images, err := f.state.open(ctx, e, false)
+	if err != nil {
+		return errors.Join(err, display.Close())
+	}
+	defer state.Close()
+	o.Export = f.state.exportEnv(e, state, images)
+	res, err := build.Build(ctx, state, images.resolver, o)
+	if cerr := display.Close(); err == nil && cerr != nil {
+		err = fmt.Errorf("show the progress: %w", cerr)
+	}
+	print := ui.PrintOptions{Color: colored(e)}
+	if o.Check {
+		return f.reportCheck(e, display, res, err, print)
+	}
+	if mode != "quiet" && mode != "rawjson" {
+		_ = ui.PrintWarnings(e.stderr, display.Warnings(), print) // where standard error is closed there is nobody to tell
+	}
+	if err != nil {
+		return explain(e, display, mode, res, err, print)
+	}
+	return f.write(e, mode, res, o)
+}
+
+// explain prints why a build failed.
+func explain(e *env, display *ui.UI, mode string, res *build.Result, err error, print ui.PrintOptions) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	fail := ui.Failure{Err: err}
+	var step *build.StepError
+	var parse *parser.Error
+	switch {
+	case errors.As(err, &step):
+		fail = ui.Failure{Step: step.Step, File: step.File, Source: res.Text, Start: step.Range.Start, End: step.Range.End, Err: step.Err}
+		if id, ok := display.Failed(); ok && len(step.Log) > 0 {
+			_, fail.Output = display.Output(id)
+		}
+	case errors.As(err, &parse):
+		fail = ui.Failure{File: parse.File, Source: res.Text, Start: parse.Range.Start, End: parse.Range.End, Err: parse.Err}
+	}
+	_ = fail.Print(e.stderr, print)
+	return exitError{exitFailed}
+}
+
+// write writes what a build that succeeded leaves besides the image.
+func (f *buildFlags) write(e *env, mode string, res *build.Result, o build.Options) error {
+	id := res.Metadata.ID().String()
+	if f.iidFile != "" {
+		if err := os.WriteFile(f.iidFile, []byte(id), 0o644); err != nil {
+			return err
+		}
+	}
+	if f.metadataFile != "" {
+		data, err := res.Metadata.JSON()
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(f.metadataFile, append(data, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	toStdout := slices.ContainsFunc(o.Outputs, func(s export.Spec) bool { return s.Dest == "-" })
+	if mode == "quiet" && id != "" && !toStdout {
+		fmt.Fprintln(e.stdout, id)
+	}
+	return nil
+}
+
+// finding is one line of --check --format json.
+type finding struct {
+	Rule        string `json:"ruleName"`
+	Description string `json:"description"`
+	URL         string `json:"url,omitempty"`
+	Detail      string `json:"detail"`
+	File        string `json:"file"`
+	Start       int    `json:"startLine"`
+	End         int    `json:"endLine"`
+}
+
+// reportCheck prints what --check has found.
+func (f *buildFlags) reportCheck(e *env, display *ui.UI, res *build.Result, err error, print ui.PrintOptions) error {
+	var lint *parser.LintError
+	if err != nil && !errors.As(err, &lint) {
+		return explain(e, display, "plain", res, err, print)
+	}
+	if f.format == "json" {
+		list := make([]finding, 0, len(res.Warnings))
+		for _, w := range res.Warnings {
+			list = append(list, finding{w.Rule, w.Description, w.URL, w.Msg, res.Dockerfile, w.Range.Start, w.Range.End})
+		}
+		enc := json.NewEncoder(e.stdout)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(map[string]any{"warnings": list}); err != nil {
+			return err
+		}
+	} else if err := ui.PrintFindings(e.stdout, checked(res), func(string) []byte { return res.Text }, print); err != nil {
+		return err
+	}
+	if len(res.Warnings) > 0 {
+		return exitError{exitFailed}
+	}
+	return nil
+}
+
+func checked(res *build.Result) []event.Warning {
+	var list []event.Warning
+	for _, w := range res.Warnings {
+		list = append(list, event.Warning{Rule: w.Rule, Message: w.Msg, URL: w.URL, File: res.Dockerfile, Line: w.Range.Start})
+	}
+	return list
+}
+
+func colored(e *env) bool {
+	return term.IsTerminal(int(e.stderr.Fd())) && e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
+}
+
+// options makes the build's options of the flags.
+func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
+	var o build.Options
+	if len(args) > 1 {
+		return o, fmt.Errorf("one context is expected, not %d: %s", len(args), strings.Join(args, " "))
+	}
+	if len(args) == 0 {
+		return o, errors.New("say where the files are: the context is missing, for example '.'")
+	}
+	o.Source.Context, o.Source.Dockerfile, o.Source.Stdin = args[0], f.file, e.stdin
+	o.Image.Names, o.Image.Labels, o.Target, o.Pull = f.tags, f.labels, f.target, f.pull
+	o.Cache.No, o.Cache.NoStages = f.noCache, f.noCacheFilter
+	o.Run.Network = f.network
+	o.Lint.Experimental = f.lintExperimental
+	var err error
+	steps := []func(*build.Options, *env) error{f.args, f.runOptions, f.access, f.output, f.imageOptions}
+	for _, step := range steps {
+		err = errors.Join(err, step(&o, e))
+	}
+	return o, err
+}
+
+// args are build arguments, contexts and what is to be done.
+func (f *buildFlags) args(o *build.Options, e *env) error {
+	o.Args = map[string]string{}
+	for _, a := range f.buildArgs {
+		name, value, ok := strings.Cut(a, "=")
+		if name == "" {
+			return fmt.Errorf("--build-arg %q: NAME=VALUE is expected", a)
+		}
+		if !ok {
+			if value, ok = os.LookupEnv(name); !ok {
+				continue // not set: the ARG keeps its default, as with docker
+			}
+		}
+		o.Args[name] = value
+	}
+	o.Source.Contexts = map[string]string{}
+	for _, c := range f.contexts {
+		name, value, ok := strings.Cut(c, "=")
+		if !ok || name == "" || value == "" {
+			return fmt.Errorf("--build-context %q: NAME=WHERE is expected", c)
+		}
+		o.Source.Contexts[name] = value
+	}
+	switch f.call {
+	case "build":
+		o.Check = f.check
+	case "check", "lint":
+		o.Check, f.check = true, true
+	default:
+		return fmt.Errorf("--call %q: build or check is expected", f.call)
+	}
+	if f.format != "text" && f.format != "json" {
+		return fmt.Errorf("--format %q: text or json is expected", f.format)
+	}
+	return nil
+}
+
+// runOptions are for RUN.
+func (f *buildFlags) runOptions(o *build.Options, _ *env) error {
+	switch f.network {
+	case "", "default":
+		o.Run.Network = "host"
+	case "host", "none":
+	default:
+		return fmt.Errorf("--network %q: host or none is expected", f.network)
+	}
+	for _, h := range f.addHosts {
+		host, err := parseHost(h)
+		if err != nil {
+			return err
+		}
+		o.Run.Hosts = append(o.Run.Hosts, host)
+	}
+	if f.shmSize != "" {
+		n, err := parseSize(f.shmSize)
+		if err != nil {
+			return fmt.Errorf("--shm-size: %w", err)
+		}
+		o.Run.ShmSize = n
+	}
+	for _, u := range f.ulimits {
+		limit, err := parseUlimit(u)
+		if err != nil {
+			return err
+		}
+		o.Run.Ulimits = append(o.Run.Ulimits, limit)
+	}
+	for _, a := range f.allow {
+		switch name, _, _ := strings.Cut(a, "="); name {
+		case "network.host":
+			o.Run.HostNetwork = true
+		case "security.insecure":
+			o.Run.Insecure = true
+		default:
+			return fmt.Errorf("--allow %q: network.host or security.insecure is expected", a)
+		}
+	}
+	return nil
+}
+
+// access is what a build may see of the one who builds: secrets and agents.
+func (f *buildFlags) access(o *build.Options, e *env) error {
+	for _, s := range f.secrets {
+		secret, err := parseSecret(s, e.getenv)
+		if err != nil {
+			return err
+		}
+		o.Run.Secrets = append(o.Run.Secrets, secret)
+	}
+	for _, s := range f.ssh {
+		id, socket, _ := strings.Cut(s, "=")
+		if socket == "" {
+			if socket = e.getenv("SSH_AUTH_SOCK"); socket == "" {
+				return fmt.Errorf("--ssh %q: SSH_AUTH_SOCK is not set; start an agent or give its socket: --ssh %s=SOCKET", s, id)
+			}
+		}
+		o.Run.SSH = append(o.Run.SSH, build.SSH{ID: id, Socket: socket})
+	}
+	return nil
+}
+
+// output is where the image goes.
+func (f *buildFlags) output(o *build.Options, _ *env) error {
+	outputs := slices.Clone(f.outputs)
+	if f.push {
+		outputs = append(outputs, "type=registry")
+	}
+	if f.load {
+		outputs = append(outputs, "type=docker")
+	}
+	for _, s := range outputs {
+		spec, err := export.Parse(s)
+		if err != nil {
+			return fmt.Errorf("--output: %w", err)
+		}
+		if spec.Type == export.TypeImage {
+			o.Image.Names = append(o.Image.Names, spec.Names...)
+		}
+		o.Outputs = append(o.Outputs, spec)
+	}
+	return nil
+}
+
+// imageOptions are what the image is like.
+func (f *buildFlags) imageOptions(o *build.Options, e *env) error {
+	for _, p := range f.platforms {
+		platform, err := parsePlatform(p)
+		if err != nil {
+			return err
+		}
+		o.Platforms = append(o.Platforms, platform)
+	}
+	for _, a := range f.annotations {
+		list, err := parseAnnotation(a)
+		if err != nil {
+			return err
+		}
+		o.Image.Annotations = append(o.Image.Annotations, list...)
+	}
+	for _, l := range f.labels {
+		if strings.HasPrefix(l, "=") || l == "" {
+			return fmt.Errorf("--label %q: KEY=VALUE is expected", l)
+		}
+	}
+	epoch := e.getenv("SOURCE_DATE_EPOCH")
+	if v, ok := o.Args["SOURCE_DATE_EPOCH"]; ok {
+		epoch = v
+	}
+	var err error
+	o.Image.Epoch, err = build.Epoch(epoch)
+	return err
+}
+
+// parseAnnotation reads [TARGET[PLATFORM],…:]KEY=VALUE, where a target is manifest, index or one of their descriptors.
+func parseAnnotation(s string) ([]export.Annotation, error) {
+	key, value, ok := strings.Cut(s, "=")
+	targets := "manifest"
+	if before, after, found := strings.Cut(key, ":"); found {
+		targets, key = before, after
+	}
+	if !ok || key == "" {
+		return nil, fmt.Errorf("--annotation %q: [TARGET:]KEY=VALUE is expected", s)
+	}
+	var list []export.Annotation
+	for target := range strings.SplitSeq(targets, ",") {
+		a := export.Annotation{Target: target, Key: key, Value: value}
+		if i := strings.IndexByte(target, '['); i > 0 && strings.HasSuffix(target, "]") {
+			a.Target, a.Platform = target[:i], target[i+1:len(target)-1]
+		}
+		if !slices.Contains([]string{"manifest", "index", "manifest-descriptor", "index-descriptor"}, a.Target) {
+			return nil, fmt.Errorf("--annotation %q: a target is manifest, index, manifest-descriptor or index-descriptor", s)
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+func parsePlatform(s string) (ocispec.Platform, error) {
+	if s == "local" {
+		return ocispec.Platform{}, nil
+	}
+	p, err := parser.ParsePlatform(s)
+	if err != nil {
+		return p, fmt.Errorf("--platform: %w", err)
+	}
+	return p, nil
+}
+
+// parseHost reads HOST:IP or HOST=IP; IPv6 addresses may stand in brackets.
+func parseHost(s string) (executor.Host, error) {
+	name, ip, ok := strings.Cut(s, "=")
+	if !ok {
+		name, ip, ok = strings.Cut(s, ":")
+	}
+	ip = strings.TrimSuffix(strings.TrimPrefix(ip, "["), "]")
+	if !ok || name == "" || ip == "" {
+		return executor.Host{}, fmt.Errorf("--add-host %q: HOST:IP is expected", s)
+	}
+	if ip == "host-gateway" {
+		ip = "127.0.0.1" // commands share the host's network
+	}
+	return executor.Host{Name: name, IP: ip}, nil
+}
+
+// parseSize reads a number of bytes with an optional unit, a power of 1024: 64m, 1g, 512k, 100b.
+func parseSize(s string) (int64, error) {
+	t := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(strings.TrimSpace(s)), "b"), "i")
+	shift := 0
+	if t != "" {
+		if i := strings.IndexByte("kmgtp", t[len(t)-1]); i >= 0 {
+			shift, t = 10*(i+1), t[:len(t)-1]
+		}
+	}
+	n, err := strconv.ParseFloat(t, 64)
+	if err != nil || n < 0 || n*float64(int64(1)<<shift) > 1<<62 {
+		return 0, fmt.Errorf("%q is not a size such as 64m", s)
+	}
+	return int64(n * float64(int64(1)<<shift)), nil
+}
+
+func parseUlimit(s string) (executor.Ulimit, error) {
+	name, value, ok := strings.Cut(s, "=")
+	soft, hard, two := strings.Cut(value, ":")
+	if !two {
+		hard = soft
+	}
+	a, err1 := strconv.ParseInt(soft, 10, 64)
+	b, err2 := strconv.ParseInt(hard, 10, 64)
+	if !ok || name == "" || err1 != nil || err2 != nil {
+		return executor.Ulimit{}, fmt.Errorf("--ulimit %q: NAME=SOFT[:HARD] is expected", s)
+	}
+	if b != -1 && (a == -1 || a > b) {
+		return executor.Ulimit{}, fmt.Errorf("--ulimit %q: the soft limit is above the hard one", s)
+	}
+	return executor.Ulimit{Name: name, Soft: a, Hard: b}, nil
+}
+
+// parseSecret reads id=ID with src=FILE or env=VAR; with neither the id names a variable, or else a file.
+func parseSecret(s string, getenv func(string) string) (build.Secret, error) {
+	var out build.Secret
+	kind := ""
+	for _, f := range strings.Split(s, ",") {
+		key, value, ok := strings.Cut(f, "=")
+		if !ok {
+			return out, fmt.Errorf("--secret %q: %q is not key=value", s, f)
+		}
+		switch strings.ToLower(strings.TrimSpace(key)) {
+		case "id":
+			out.ID = value
+		case "src", "source":
+			out.File = value
+		case "env":
+			out.Env = value
+		case "type":
+			kind = value
+		default:
+			return out, fmt.Errorf("--secret %q: unknown key %q (known: id, src, env, type)", s, key)
+		}
+	}
+	if out.ID == "" {
+		return out, fmt.Errorf("--secret %q: id is missing", s)
+	}
+	if kind == "env" && out.Env == "" {
+		out.Env, out.File = cmpOr(out.File, out.ID), ""
+	}
+	if out.File == "" && out.Env == "" {
+		if getenv(out.ID) != "" && kind != "file" {
+			out.Env = out.ID
+		} else {
+			out.File = out.ID
+		}
+	}
+	if out.File != "" {
+		if _, err := os.Stat(out.File); err != nil {
+			return out, fmt.Errorf("--secret %q: %w", s, err)
+		}
+	}
+	return out, nil
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}

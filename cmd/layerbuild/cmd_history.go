@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/spf13/pflag"
+)
+
+func historyVerb() verb {
+	return verb{name: "history", args: "IMAGE", summary: "show which instructions an image was made by", flags: func(fs *pflag.FlagSet) runFunc {
+		var f stateFlags
+		f.define(fs)
+		format := fs.String("format", "text", "`text|json`")
+		whole := fs.Bool("no-trunc", false, "do not shorten instructions")
+		platform := fs.String("platform", "", "`OS/ARCH` of an image for several")
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) != 1 {
+				return usagef("one image is expected")
+			}
+			return f.with(ctx, e, func(state *build.State, im *images) error {
+				img, err := im.local(ctx, state, args[0], *platform)
+				if err != nil {
+					return err
+				}
+				list := historyOf(img)
+				if *format == "json" {
+					return printJSON(e.stdout, list)
+				}
+				return printHistory(e.stdout, list, *whole)
+			})
+		}
+	}}
+}
+
+// made is one line of `layerbuild history`, the oldest first.
+type made struct {
+	Created    *time.Time `json:"created,omitempty"`
+	CreatedBy  string     `json:"createdBy"`
+	Comment    string     `json:"comment,omitempty"`
+	EmptyLayer bool       `json:"emptyLayer,omitempty"`
+	Size       int64      `json:"size"` // bytes of the blob; 0 where there is none
+	Digest     string     `json:"digest,omitempty"`
+	DiffID     string     `json:"diffID,omitempty"`
+}
+
+// historyOf joins the history with the layers. Where the two do not fit, as in images of some other tools, layers that
+// are left over come without an instruction.
+func historyOf(img *image.Image) []made {
+	var list []made
+	n := 0
+	layer := func(m *made) {
+		if n < len(img.Manifest.Layers) {
+			m.Size, m.Digest = img.Manifest.Layers[n].Size, img.Manifest.Layers[n].Digest.String()
+			if n < len(img.Config.RootFS.DiffIDs) {
+				m.DiffID = img.Config.RootFS.DiffIDs[n].String()
+			}
+			n++
+		}
+	}
+	for _, h := range img.Config.History {
+		m := made{Created: h.Created, CreatedBy: h.CreatedBy, Comment: h.Comment, EmptyLayer: h.EmptyLayer}
+		if !h.EmptyLayer {
+			layer(&m)
+		}
+		list = append(list, m)
+	}
+	for n < len(img.Manifest.Layers) {
+		var m made
+		layer(&m)
+		list = append(list, m)
+	}
+	return list
+}
+
+// printHistory prints the newest first, as docker does.
+func printHistory(w io.Writer, list []made, whole bool) error {
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(tw, "LAYER\tCREATED\tSIZE\tCREATED BY")
+	for _, m := range slices.Backward(list) {
+		digest, created, by := "<none>", "-", strings.Join(strings.Fields(m.CreatedBy), " ")
+		if m.Digest != "" {
+			digest = strings.TrimPrefix(m.Digest, "sha256:")[:12]
+		}
+		if m.Created != nil {
+			created = age(*m.Created)
+		}
+		if runes := []rune(by); !whole && len(runes) > 80 {
+			by = string(runes[:79]) + "…"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", digest, created, bytesText(m.Size), by)
+	}
+	return tw.Flush()
+}
+
+// local finds an image in the store, or in a layout or an archive, and asks no registry.
+func (im *images) local(ctx context.Context, state *build.State, name, platform string) (*image.Image, error) {
+	p, err := parseOptionalPlatform(platform)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if !image.IsPath(name) {
+		if _, err := state.Store.Resolve(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	return im.resolver.Resolve(ctx, name, image.ResolveOptions{Platform: p})
+}

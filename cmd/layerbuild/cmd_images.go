@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/parser"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/pflag"
+)
+
+func imagesVerb() verb {
+	return verb{name: "images", summary: "list the images in the store", flags: func(fs *pflag.FlagSet) runFunc {
+		var f stateFlags
+		f.define(fs)
+		format := fs.String("format", "text", "`text|json`")
+		digests := fs.Bool("digests", false, "show whole digests")
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) > 0 {
+				return usagef("no arguments are expected")
+			}
+			list, err := listImages(ctx, &f, e)
+			if err != nil {
+				return err
+			}
+			if *format == "json" {
+				return printJSON(e.stdout, list)
+			}
+			return printImages(e.stdout, list, *digests)
+		}
+	}}
+}
+
+// listed is a line of `layerbuild images`.
+type listed struct {
+	Name      string    `json:"name"` // "" for an image without one
+	Digest    string    `json:"digest"`
+	Config    string    `json:"config,omitempty"`
+	Platforms []string  `json:"platforms"`
+	Created   time.Time `json:"created"`
+	Size      int64     `json:"size"`   // bytes of all its blobs
+	Layers    int       `json:"layers"` // of the first platform
+}
+
+func listImages(ctx context.Context, f *stateFlags, e *env) ([]listed, error) {
+	state, images, err := f.open(ctx, e, false)
+	if err != nil {
+		return nil, err
+	}
+	defer state.Close()
+	entries, err := state.Store.Names()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]listed, 0, len(entries))
+	for _, entry := range entries {
+		l := listed{Name: entry.Name, Digest: entry.Descriptor.Digest.String(), Created: entry.Tagged}
+		if use, err := state.Store.Usage(ctx, entry.Descriptor); err == nil {
+			l.Size = use.Size
+		}
+		all, err := images.platforms(ctx, state, entry.Descriptor)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", entry.Name, err)
+		}
+		for i, img := range all {
+			l.Platforms = append(l.Platforms, parser.FormatPlatform(img.Platform))
+			if i == 0 {
+				l.Layers, l.Config = len(img.Manifest.Layers), img.Manifest.Config.Digest.String()
+				if img.Config.Created != nil {
+					l.Created = *img.Config.Created
+				}
+			}
+		}
+		list = append(list, l)
+	}
+	return list, nil
+}
+
+func printImages(w io.Writer, list []listed, digests bool) error {
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(tw, "NAME\tDIGEST\tPLATFORM\tCREATED\tLAYERS\tSIZE")
+	for _, l := range list {
+		name, digest := familiar(l.Name), strings.TrimPrefix(l.Digest, "sha256:")
+		if !digests {
+			digest = digest[:min(12, len(digest))]
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\n", name, digest, strings.Join(l.Platforms, ","), age(l.Created), l.Layers, bytesText(l.Size))
+	}
+	return tw.Flush()
+}
+
+// familiar is a name as people write it.
+func familiar(name string) string {
+	if name == "" {
+		return "<none>"
+	}
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return name // another tool's name
+	}
+	return reference.FamiliarString(named)
+}
+
+// platforms finds the images that a manifest or an index in the store stands for, as far as they are here.
+func (im *images) platforms(ctx context.Context, state *build.State, d ocispec.Descriptor) ([]*image.Image, error) {
+	list := []ocispec.Descriptor{d}
+	if d.MediaType == ocispec.MediaTypeImageIndex || strings.Contains(d.MediaType, "manifest.list") {
+		data, err := state.Store.Read(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		var index ocispec.Index
+		if err := json.Unmarshal(data, &index); err != nil {
+			return nil, err
+		}
+		list = index.Manifests
+	}
+	var all []*image.Image
+	for _, m := range list {
+		if there, err := state.Store.Exists(ctx, m); err != nil || !there {
+			continue
+		}
+		var o image.ResolveOptions
+		if m.Platform != nil {
+			o.Platform = *m.Platform
+		}
+		img, err := im.resolver.Resolve(ctx, m.Digest.String(), o)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, img)
+	}
+	return all, nil
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// age is how long ago t was, roughly.
+func age(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	switch d := time.Since(t); {
+	case d < 0:
+		return t.UTC().Format(time.DateOnly)
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d seconds ago", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d minutes ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d hours ago", int(d.Hours()))
+	case d < 60*24*time.Hour:
+		return fmt.Sprintf("%d days ago", int(d.Hours()/24))
+	}
+	return t.UTC().Format(time.DateOnly)
+}
+
+// bytesText is a number of bytes for people, in powers of 1000 as registries count.
+func bytesText(n int64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
+	f, i := float64(n), 0
+	for f >= 1000 && i < len(units)-1 {
+		f, i = f/1000, i+1
+	}
+	if i == 0 || f >= 100 {
+		return fmt.Sprintf("%.0f%s", f, units[i])
+	}
+	return fmt.Sprintf("%.3g%s", f, units[i])
+}
+
+func tagVerb() verb {
+	return verb{name: "tag", args: "IMAGE NAME…", summary: "give an image further names", flags: func(fs *pflag.FlagSet) runFunc {
+		var f stateFlags
+		f.define(fs)
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) < 2 {
+				return usagef("an image and at least one name for it are expected")
+			}
+			return f.with(ctx, e, func(state *build.State, _ *images) error {
+				d, err := state.Store.Resolve(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				for _, name := range args[1:] {
+					if err := state.Store.Tag(ctx, name, d); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+	}}
+}
+
+func removeVerb() verb {
+	return verb{name: "rm", args: "NAME…", summary: "take names away; 'prune' then frees what no name leads to", flags: func(fs *pflag.FlagSet) runFunc {
+		var f stateFlags
+		f.define(fs)
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) == 0 {
+				return usagef("at least one name is expected")
+			}
+			return f.with(ctx, e, func(state *build.State, _ *images) error {
+				for _, name := range args {
+					if err := state.Store.Untag(ctx, name); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+	}}
+}
+
+// with opens the state for a moment.
+func (f *stateFlags) with(ctx context.Context, e *env, do func(*build.State, *images) error) error {
+	state, images, err := f.open(ctx, e, false)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	return do(state, images)
+}

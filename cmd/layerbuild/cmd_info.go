@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"runtime"
+
+	"github.com/layerbuild/layerbuild/internal/ns"
+	"github.com/layerbuild/layerbuild/snapshot"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+)
+
+func infoVerb() verb {
+	return verb{
+		name: "info", enter: true, summary: "say how builds work here: state, privileges, snapshot driver, and why not a better one",
+		flags: func(fs *pflag.FlagSet) runFunc {
+			var f stateFlags
+			f.define(fs)
+			format := fs.String("format", "text", "`text|json`")
+			return func(ctx context.Context, e *env, args []string) error {
+				if len(args) > 0 {
+					return usagef("no arguments are expected")
+				}
+				i, err := f.info(ctx, e)
+				if err != nil {
+					return err
+				}
+				if *format == "json" {
+					return printJSON(e.stdout, i)
+				}
+				i.print(e)
+				return nil
+			}
+		},
+	}
+}
+
+// information is what `layerbuild info` says.
+type information struct {
+	Version  string                 `json:"version"`
+	Kernel   string                 `json:"kernel"`
+	CPUs     int                    `json:"cpus"`
+	Root     string                 `json:"root"`
+	Driver   string                 `json:"driver"`
+	Drivers  []snapshot.ProbeResult `json:"drivers"`
+	Rootless bool                   `json:"rootless"`
+	SingleID bool                   `json:"singleID"`
+	Reasons  []string               `json:"reasons,omitempty"`
+	Images   int                    `json:"images"`
+	Count    int                    `json:"snapshots"`
+}
+
+func (f *stateFlags) info(ctx context.Context, e *env) (information, error) {
+	i := information{Version: version, CPUs: runtime.NumCPU()}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err == nil {
+		i.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	state, _, err := f.open(ctx, e, false)
+	if err != nil {
+		return i, err
+	}
+	defer state.Close()
+	where, err := ns.Current()
+	if err != nil {
+		return i, err
+	}
+	i.Root, i.Rootless, i.SingleID, i.Reasons = state.Root, where.Rootless, where.SingleID, where.Reasons
+	i.Driver = state.Snapshots.Driver()
+	i.Drivers = snapshot.Probe(filepath.Join(state.Root, "snapshots"), snapshot.Options{UserNS: where.Rootless})
+	entries, err := state.Store.Names()
+	if err != nil {
+		return i, err
+	}
+	i.Images = len(entries)
+	for _, err := range state.Snapshots.All() {
+		if err == nil {
+			i.Count++
+		}
+	}
+	return i, nil
+}
+
+func (i information) print(e *env) {
+	w := e.stdout
+	fmt.Fprintf(w, "version:   %s (Linux %s, %d CPUs)\n", i.Version, i.Kernel, i.CPUs)
+	fmt.Fprintf(w, "state:     %s (%d images, %d snapshots)\n", i.Root, i.Images, i.Count)
+	who := "root"
+	switch {
+	case i.SingleID:
+		who = "rootless, with a single id: files cannot have other owners than root"
+	case i.Rootless:
+		who = "rootless, with a range of ids"
+	}
+	fmt.Fprintf(w, "privilege: %s\n", who)
+	for _, r := range i.Reasons {
+		fmt.Fprintf(w, "           - %s\n", r)
+	}
+	fmt.Fprintf(w, "driver:    %s\n", i.Driver)
+	for _, d := range i.Drivers {
+		switch {
+		case d.Name == i.Driver:
+			fmt.Fprintf(w, "           * %s: in use\n", d.Name)
+		case d.OK:
+			fmt.Fprintf(w, "           - %s: works\n", d.Name)
+		default:
+			fmt.Fprintf(w, "           - %s: %s\n", d.Name, d.Reason)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/snapshot"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/pflag"
+)
+
+func inspectVerb() verb {
+	return verb{name: "inspect", args: "IMAGE…", summary: "show an image's configuration, layers and directories, as JSON", flags: func(fs *pflag.FlagSet) runFunc {
+		var f stateFlags
+		f.define(fs)
+		platform := fs.String("platform", "", "`OS/ARCH` of an image for several")
+		return func(ctx context.Context, e *env, args []string) error {
+			if len(args) == 0 {
+				return usagef("at least one image is expected")
+			}
+			return f.with(ctx, e, func(state *build.State, im *images) error {
+				list := make([]inspected, 0, len(args))
+				for _, name := range args {
+					img, err := im.local(ctx, state, name, *platform)
+					if err != nil {
+						return err
+					}
+					one, err := inspect(ctx, state, img)
+					if err != nil {
+						return err
+					}
+					list = append(list, one)
+				}
+				return printJSON(e.stdout, list)
+			})
+		}
+	}}
+}
+
+// inspected is what `layerbuild inspect` prints of an image: the names of `docker inspect` where it has one for the
+// thing.
+type inspected struct {
+	ID           string                          `json:"Id"` // of the configuration
+	Digest       string                          `json:"Digest"`
+	RepoTags     []string                        `json:"RepoTags"`
+	Created      *time.Time                      `json:"Created,omitempty"`
+	Author       string                          `json:"Author,omitempty"`
+	Architecture string                          `json:"Architecture"`
+	Variant      string                          `json:"Variant,omitempty"`
+	OS           string                          `json:"Os"`
+	Size         int64                           `json:"Size"`
+	Config       dockerspec.DockerOCIImageConfig `json:"Config"`
+	RootFS       rootFS                          `json:"RootFS"`
+	GraphDriver  graphDriver                     `json:"GraphDriver"`
+	Manifest     ocispec.Manifest                `json:"Manifest"`
+}
+
+type rootFS struct {
+	Type   string          `json:"Type"`
+	Layers []digest.Digest `json:"Layers"`
+}
+
+// graphDriver tells where the image's files are on this machine.
+type graphDriver struct {
+	Name string          `json:"Name"`
+	Data graphDriverData `json:"Data"`
+}
+
+// graphDriverData are the directories. UpperDir is the top layer's, LowerDir those below it, top first and separated by
+// colons. MergedDir is where all of it could be mounted: nothing is mounted there unless somebody does, and with a
+// driver that keeps whole trees it is UpperDir itself.
+type graphDriverData struct {
+	LowerDir  string `json:"LowerDir,omitempty"`
+	UpperDir  string `json:"UpperDir,omitempty"`
+	MergedDir string `json:"MergedDir,omitempty"`
+	WorkDir   string `json:"WorkDir,omitempty"`
+}
+
+func inspect(ctx context.Context, state *build.State, img *image.Image) (inspected, error) {
+	out := inspected{
+		ID: img.Manifest.Config.Digest.String(), Digest: img.Descriptor.Digest.String(), RepoTags: []string{},
+		Created: img.Config.Created, Author: img.Config.Author, Architecture: img.Config.Architecture, Variant: img.Config.Variant,
+		OS: img.Config.OS, Config: img.Config.Config, RootFS: rootFS{"layers", img.Config.RootFS.DiffIDs}, Manifest: img.Manifest,
+	}
+	for _, l := range img.Manifest.Layers {
+		out.Size += l.Size
+	}
+	entries, err := state.Store.Names()
+	if err != nil {
+		return out, err
+	}
+	for _, entry := range entries {
+		if entry.Name != "" && (entry.Descriptor.Digest == img.Descriptor.Digest || entry.Descriptor.Digest == img.Root.Digest) {
+			out.RepoTags = append(out.RepoTags, familiar(entry.Name))
+		}
+	}
+	out.GraphDriver = graph(state, img)
+	return out, nil
+}
+
+// graph finds the image's directories; without data when its layers are not unpacked here.
+func graph(state *build.State, img *image.Image) graphDriver {
+	g := graphDriver{Name: state.Snapshots.Driver()}
+	if len(img.Config.RootFS.DiffIDs) == 0 {
+		return g
+	}
+	id, ok := state.Cache.Chain(identity.ChainID(img.Config.RootFS.DiffIDs))
+	if !ok {
+		return g
+	}
+	dirs := state.Snapshots.Dirs(snapshot.ID(id))
+	if len(dirs) == 0 {
+		return g
+	}
+	g.Data.UpperDir = dirs[0]
+	if !state.Snapshots.Layered() {
+		g.Data.MergedDir = dirs[0]
+		return g
+	}
+	top := strings.TrimSuffix(dirs[0], "/fs")
+	g.Data.LowerDir = strings.Join(dirs[1:], ":")
+	g.Data.MergedDir, g.Data.WorkDir = top+"/merged", top+"/work"
+	return g
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/ui"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+)
+
+// runFlags are the flags of the run verb.
+type runFlags struct {
+	state                                        stateFlags
+	env                                          []string
+	workdir, user, entrypoint, network, platform string
+	addHosts                                     []string
+	interactive, tty, pull                       bool
+}
+
+func runVerb() verb {
+	return verb{
+		name: "run", args: "IMAGE [COMMAND [ARG…]]", enter: true,
+		summary: "try an image out: run its command in a container that is thrown away",
+		flags: func(fs *pflag.FlagSet) runFunc {
+			var f runFlags
+			f.state.define(fs)
+			fs.StringArrayVarP(&f.env, "env", "e", nil, "variable: `NAME=VALUE`, or NAME to take it from the environment")
+			fs.StringVarP(&f.workdir, "workdir", "w", "", "working `DIR`ectory")
+			fs.StringVarP(&f.user, "user", "u", "", "`USER[:GROUP]`, names or numbers")
+			fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` instead of the image's entrypoint")
+			fs.StringVar(&f.network, "network", "host", "`host|none`")
+			fs.StringArrayVar(&f.addHosts, "add-host", nil, "line for /etc/hosts: `HOST:IP`")
+			fs.StringVar(&f.platform, "platform", "", "`OS/ARCH` of an image for several")
+			fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input on")
+			fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+			fs.BoolVar(&f.pull, "pull", false, "ask the registry even if the image is here")
+			fs.Bool("rm", true, "")
+			_ = fs.MarkHidden("rm") // containers are always thrown away; the flag is there for the fingers
+			return f.run
+		},
+	}
+}
+
+func (f *runFlags) run(ctx context.Context, e *env, args []string) error {
+	if len(args) == 0 {
+		return usagef("an image is expected")
+	}
+	if f.network != "host" && f.network != "none" {
+		return usagef("--network %q: host or none is expected", f.network)
+	}
+	if f.tty && !term.IsTerminal(int(e.stdin.Fd())) {
+		return usagef("--tty: standard input is not a terminal")
+	}
+	p, err := parseOptionalPlatform(f.platform)
+	if err != nil {
+		return usageError{err}
+	}
+	return f.state.with(ctx, e, func(state *build.State, im *images) error {
+		img, err := im.resolver.Resolve(ctx, args[0], image.ResolveOptions{Platform: p, Pull: f.pull})
+		if err != nil {
+			return err
+		}
+		process, err := f.process(e, img, args[1:])
+		if err != nil {
+			return err
+		}
+		display, err := ui.New("auto", e.stderr, ui.Options{Getenv: e.getenv})
+		if err != nil {
+			return err
+		}
+		sink := lazySink(display.Sink())
+		container, err := build.NewContainer(ctx, state, im.resolver, img, sink)
+		if err := errors.Join(err, display.Close()); err != nil {
+			return err
+		}
+		err = container.Run(ctx, process, e.stdout, e.stderr)
+		return exitOf(errors.Join(err, container.Close()))
+	})
+}
+
+// lazySink passes only transfers on: an image that is here already is run without a word.
+func lazySink(to event.Sink) event.Sink {
+	return func(ev event.Event) {
+		if _, ok := ev.(event.Progress); ok {
+			to(ev)
+		}
+	}
+}
+
+// exitOf makes the command's exit status ours.
+func exitOf(err error) error {
+	var exit *executor.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	if exit.Reason != "" {
+		return fmt.Errorf("%s", exit.Reason)
+	}
+	return exitError{exit.Code}
+}
+
+// process is what the image and the flags say is to be run.
+func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.Process, error) {
+	c := img.Config.Config
+	entrypoint, cmd := c.Entrypoint, c.Cmd
+	if f.entrypoint != "" {
+		entrypoint, cmd = []string{f.entrypoint}, nil
+	}
+	if len(args) > 0 {
+		cmd = args
+	}
+	p := &executor.Process{
+		Args: slices.Concat(entrypoint, cmd), Dir: cmpOr(f.workdir, c.WorkingDir), User: cmpOr(f.user, c.User), Network: f.network,
+		Hostname: "layerbuild", TTY: f.tty,
+	}
+	if len(p.Args) == 0 {
+		return nil, errors.New("the image names no command; give one")
+	}
+	p.Env = slices.Clone(c.Env)
+	if !slices.ContainsFunc(p.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+		p.Env = append(p.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	}
+	if f.tty {
+		p.Env = append(p.Env, "TERM="+cmpOr(e.getenv("TERM"), "xterm"))
+	}
+	for _, v := range f.env {
+		name, _, ok := strings.Cut(v, "=")
+		if !ok {
+			v = name + "=" + e.getenv(name)
+		}
+		p.Env = append(slices.DeleteFunc(p.Env, func(have string) bool { return strings.HasPrefix(have, name+"=") }), v)
+	}
+	for _, h := range f.addHosts {
+		host, err := parseHost(h)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		p.ExtraHosts = append(p.ExtraHosts, host)
+	}
+	if f.interactive || f.tty {
+		p.Stdin = e.stdin
+	}
+	return p, nil
+}

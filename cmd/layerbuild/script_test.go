@@ -1,0 +1,347 @@
+package main_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/internal/imagetest"
+	"github.com/layerbuild/layerbuild/internal/registrytest"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The scripts in testdata/script run the real binary: it runs itself again in namespaces, so a test binary that plays
+// its part would prove less. LAYERBUILD names one that is built already.
+var binary string
+
+func TestMain(m *testing.M) {
+	syscall.Umask(0o022)
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if binary = os.Getenv("LAYERBUILD"); binary != "" {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "layerbuild-bin-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "layerbuild")
+	build := exec.Command("go", "build", "-trimpath", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+var busybox = sync.OnceValues(imagetest.Busybox)
+
+// TestScript runs testdata/script/*.txtar. Besides testscript's own, a script has these commands and variables:
+//
+//	layerbuild ARGS…         the program, on the script's own state directory ($STATE, outside the work directory)
+//	status N                 the exit status of the last layerbuild was N
+//	layer IMAGE N            prints what a layer holds, a line an entry; 0 is the lowest, -1 the topmost
+//	layers IMAGE N           the image has N layers
+//	tree IMAGE [PATH…]       prints the image's file system, or what is at and below the paths, the same way
+//	content IMAGE PATH       prints a file of the image
+//	config IMAGE [FIELD]     prints the image's config, or a field of it as JSON: .config.Env, .history[0].created_by
+//	manifest IMAGE [FIELD]   prints the image's manifest
+//	digest IMAGE             prints the manifest's digest
+//	json FILE [FIELD]        prints a field of a JSON file; FILE may be stdout
+//	keep NAME                sets the variable NAME to what the last command printed
+//	registry log             prints the requests that the registry answered since the last time
+//	registry auth USER PASS  makes the registry ask for credentials
+//	registry fail PART N     makes the next N requests with PART in "METHOD path" fail with 503
+//
+// IMAGE is an OCI layout or archive in the work directory, or a name in the state directory. $REGISTRY is a registry of
+// the script's own on loopback; it has busybox (as docker.io/library/busybox:latest too, through
+// CONTAINERS_REGISTRIES_CONF) and takes pushes. $HTTP serves the folder served/. Conditions: [root], [userns], [overlay].
+func TestScript(t *testing.T) {
+	base, err := busybox()
+	if errors.Is(err, imagetest.ErrNoBusybox) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Getuid() != 0 && !userns() {
+		t.Skip("neither root nor user namespaces")
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		RequireUniqueNames: true,
+		Setup:              func(env *testscript.Env) error { return setup(env, base) },
+		Condition:          condition,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"layerbuild": cmdLayerbuild, "status": cmdStatus, "layer": cmdLayer, "layers": cmdLayers, "tree": cmdTree,
+			"content": cmdContent, "config": cmdConfig, "manifest": cmdManifest, "digest": cmdDigest, "json": cmdJSON,
+			"keep": cmdKeep, "registry": cmdRegistry,
+		},
+	})
+}
+
+// script is what the commands of one script share.
+type script struct {
+	registry *registrytest.Registry
+	state    string
+	status   int
+}
+
+type scriptKey struct{}
+
+func setup(env *testscript.Env, base *imagetest.Made) error {
+	dir, err := os.MkdirTemp("", "layerbuild-script-")
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { remove(env, dir) })
+	s := &script{state: filepath.Join(dir, "state")}
+	var stop func()
+	s.registry, stop = registrytest.Start()
+	env.Defer(stop)
+	s.registry.Add("library/busybox", "latest", base)
+	files := httptest.NewServer(http.FileServer(http.Dir(filepath.Join(env.WorkDir, "served"))))
+	env.Defer(files.Close)
+	conf := filepath.Join(dir, "registries.conf")
+	text := fmt.Sprintf("[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n", s.registry.Host)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		return err
+	}
+	home := filepath.Join(dir, "home")
+	if err := os.Mkdir(home, 0o755); err != nil {
+		return err
+	}
+	env.Setenv("STATE", s.state)
+	env.Setenv("HOME", home)
+	env.Setenv("REGISTRY", s.registry.Host)
+	env.Setenv("HTTP", files.URL)
+	env.Setenv("CONTAINERS_REGISTRIES_CONF", conf)
+	env.Setenv("PATH", filepath.Dir(binary)+":"+env.Getenv("PATH")+":/usr/sbin:/sbin")
+	env.Values[scriptKey{}] = s
+	return nil
+}
+
+// remove takes a script's directory away. A mount below it is a fault of the program: nothing may be left behind.
+func remove(env *testscript.Env, dir string) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || bytes.Contains(mounts, []byte(dir+"/")) {
+		env.T().Fatal("a mount was left behind below", dir, err)
+	}
+	if os.Getuid() != 0 {
+		// Files of the user's subordinate ids are only its own inside a user namespace.
+		exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		env.T().Log("clean up:", err)
+	}
+}
+
+func condition(name string) (bool, error) {
+	switch name {
+	case "root":
+		return os.Getuid() == 0, nil
+	case "userns":
+		return userns(), nil
+	case "overlay":
+		fs, err := os.ReadFile("/proc/filesystems")
+		return bytes.Contains(fs, []byte("\toverlay\n")), err
+	}
+	return false, fmt.Errorf("unknown condition %q", name)
+}
+
+var userns = sync.OnceValue(func() bool {
+	return exec.Command("unshare", "--user", "--map-root-user", "--mount", "true").Run() == nil
+})
+
+func of(ts *testscript.TestScript) *script { return ts.Value(scriptKey{}).(*script) }
+
+func args(ts *testscript.TestScript, neg bool, all []string, low, high int) {
+	if neg {
+		ts.Fatalf("this command cannot be negated")
+	}
+	if len(all) < low || len(all) > high {
+		ts.Fatalf("wrong number of arguments")
+	}
+}
+
+var verbs = []string{"build", "run", "images", "history", "inspect", "tag", "rm", "pull", "push", "prune", "info", "analyze"}
+
+func cmdLayerbuild(ts *testscript.TestScript, neg bool, all []string) {
+	s := of(ts)
+	at := 0
+	if len(all) > 0 && slices.Contains(verbs, all[0]) {
+		at = 1
+	}
+	err := ts.Exec(binary, slices.Insert(slices.Clone(all), at, "--root="+s.state)...)
+	s.status = 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		s.status = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if s.status < 0 {
+		ts.Fatalf("layerbuild was killed: %v", err)
+	}
+	if neg != (s.status != 0) {
+		ts.Fatalf("layerbuild ended with status %d", s.status)
+	}
+}
+
+func cmdStatus(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 1, 1)
+	if got := strconv.Itoa(of(ts).status); got != all[0] {
+		ts.Fatalf("exit status %s, want %s", got, all[0])
+	}
+}
+
+func image(ts *testscript.TestScript, name string) *imagetest.Image {
+	path := ts.MkAbs(name)
+	if _, err := os.Stat(path); err == nil {
+		name = ""
+	} else {
+		path = filepath.Join(of(ts).state, "oci")
+	}
+	img, err := imagetest.Open(path, name)
+	ts.Check(err)
+	return img
+}
+
+func cmdLayer(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 2, 2)
+	n, err := strconv.Atoi(all[1])
+	ts.Check(err)
+	entries, err := image(ts, all[0]).Layer(n)
+	ts.Check(err)
+	fmt.Fprint(ts.Stdout(), imagetest.Lines(entries))
+}
+
+func cmdLayers(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 2, 2)
+	if got := strconv.Itoa(len(image(ts, all[0]).Manifest.Layers)); got != all[1] {
+		ts.Fatalf("%s layers, want %s", got, all[1])
+	}
+}
+
+func cmdTree(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 1, 100)
+	entries, err := image(ts, all[0]).Tree()
+	ts.Check(err)
+	for _, e := range entries {
+		below := func(p string) bool { p = strings.Trim(p, "/"); return e.Path == p || strings.HasPrefix(e.Path, p+"/") }
+		if len(all) == 1 || slices.ContainsFunc(all[1:], below) {
+			fmt.Fprintln(ts.Stdout(), e)
+		}
+	}
+}
+
+func cmdContent(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 2, 2)
+	entries, err := image(ts, all[0]).Tree()
+	ts.Check(err)
+	for _, e := range entries {
+		if e.Path == strings.Trim(all[1], "/") {
+			ts.Stdout().Write(e.Data)
+			return
+		}
+	}
+	ts.Fatalf("%s has no %s", all[0], all[1])
+}
+
+func cmdConfig(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 1, 2)
+	printField(ts, image(ts, all[0]).Config, all[1:])
+}
+
+func cmdManifest(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 1, 2)
+	printField(ts, image(ts, all[0]).Manifest, all[1:])
+}
+
+func cmdDigest(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 1, 1)
+	fmt.Fprintln(ts.Stdout(), image(ts, all[0]).Descriptor.Digest)
+}
+
+func cmdJSON(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 1, 2)
+	var doc any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(all[0])), &doc))
+	printField(ts, doc, all[1:])
+}
+
+func cmdKeep(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 1, 1)
+	ts.Setenv(all[0], strings.TrimSpace(ts.ReadFile("stdout")))
+}
+
+func cmdRegistry(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 1, 3)
+	r := of(ts).registry
+	switch {
+	case all[0] == "log" && len(all) == 1:
+		fmt.Fprintln(ts.Stdout(), strings.Join(r.Log(), "\n"))
+	case all[0] == "auth" && len(all) == 3:
+		r.Auth(all[1], all[2])
+	case all[0] == "fail" && len(all) == 3:
+		n, err := strconv.Atoi(all[2])
+		ts.Check(err)
+		r.Fail(all[1], n)
+	default:
+		ts.Fatalf("usage: registry log | auth USER PASS | fail PART N")
+	}
+}
+
+// printField prints one field of a document, named as in .config.Env or .layers[0].size, in one line of JSON; with no
+// field the whole document, indented.
+func printField(ts *testscript.TestScript, doc any, field []string) {
+	raw, err := json.Marshal(doc)
+	ts.Check(err)
+	if len(field) == 0 {
+		var out bytes.Buffer
+		ts.Check(json.Indent(&out, raw, "", "  "))
+		fmt.Fprintln(ts.Stdout(), out.String())
+		return
+	}
+	var at any
+	ts.Check(json.Unmarshal(raw, &at))
+	path := strings.NewReplacer("[", ".", "]", "").Replace(field[0])
+	for _, key := range strings.Split(strings.Trim(path, "."), ".") {
+		switch v := at.(type) {
+		case map[string]any:
+			at = v[key]
+		case []any:
+			i, err := strconv.Atoi(key)
+			if i < 0 {
+				i += len(v)
+			}
+			if err != nil || i < 0 || i >= len(v) {
+				ts.Fatalf("%s: no element %s", field[0], key)
+			}
+			at = v[i]
+		default:
+			at = nil
+		}
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	ts.Check(enc.Encode(at))
+	ts.Stdout().Write(out.Bytes())
+}

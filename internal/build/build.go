@@ -1,0 +1,236 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/source"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// tempPrefix begins the names of temporary directories in the state directory.
+const tempPrefix = "tmp-"
+
+// builder is one build: what its platforms share.
+type builder struct {
+	state   *State
+	images  *image.Resolver
+	opts    Options
+	sink    event.Sink
+	context *source.Context
+	file    *parser.File
+	name    string // the Dockerfile's, for messages
+	epoch   *int64 // seconds, nil: real times
+	began   time.Time
+
+	resolved memo[imageKey, *image.Image]
+	unpacked memo[imageKey, rootfs]
+	named    memo[string, *source.Context]
+	trees    memo[snapshot.ID, *source.Tree]
+	// runs keeps equal steps of different stages from being run twice at once.
+	runs memo[string, stepResult]
+	// fills are the cache mounts that this build has made or found, by directory.
+	fills   memo[string, bool]
+	sealer  *sealer
+	scratch string // a temporary directory, removed at the end
+
+	mu      sync.Mutex
+	closers []io.Closer
+}
+
+// Build builds an image. The Result has the Dockerfile's name and text as soon as they are known, even if there is an
+// error. Errors of instructions are a *StepError or a *parser.Error.
+func Build(ctx context.Context, state *State, images *image.Resolver, o Options) (res *Result, err error) {
+	if o.Sink == nil {
+		o.Sink = event.Discard
+	}
+	b := &builder{state: state, images: images, opts: o, sink: o.Sink, began: time.Now()}
+	if o.Image.Epoch != nil {
+		seconds := o.Image.Epoch.Unix()
+		b.epoch = &seconds
+	}
+	res = &Result{}
+	if b.scratch, err = os.MkdirTemp(state.Root, tempPrefix); err != nil {
+		return res, fmt.Errorf("make a temporary directory: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	b.sealer = newSealer(ctx, b)
+	defer func() { cancel(); err = errors.Join(err, b.close()) }()
+	if err := b.open(ctx, res); err != nil {
+		return res, err
+	}
+	return res, b.build(ctx, res)
+}
+
+// close waits for what goes on behind the build's back and lets go of everything.
+func (b *builder) close() error {
+	b.sealer.wait()
+	var errs []error
+	for _, c := range slices.Backward(b.closers) {
+		errs = append(errs, c.Close())
+	}
+	errs = append(errs, os.RemoveAll(b.scratch))
+	return errors.Join(errs...)
+}
+
+func (b *builder) closeLater(c io.Closer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closers = append(b.closers, c)
+}
+
+// open opens the context and parses the Dockerfile.
+func (b *builder) open(ctx context.Context, res *Result) error {
+	id := event.ID("context")
+	b.sink(event.Start{ID: id, Name: "load build context and Dockerfile", Time: time.Now()})
+	err := b.openContext(ctx, res)
+	b.sink(event.Done{ID: id, Err: err, Time: time.Now()})
+	return err
+}
+
+func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
+	o := b.opts.Source
+	if o.Context == "" {
+		o.Context = "."
+	}
+	so, err := b.sourceOptions()
+	if err != nil {
+		return err
+	}
+	so.Stdin, so.Dockerfile = o.Stdin, o.Dockerfile
+	if b.context, err = source.Open(ctx, o.Context, so); err != nil {
+		return err
+	}
+	b.closeLater(b.context)
+	if b.name, res.Text, err = b.context.ReadDockerfile(ctx); err != nil {
+		return err
+	}
+	res.Dockerfile = b.name
+	b.file, err = parser.Parse(b.name, res.Text)
+	return err
+}
+
+func (b *builder) sourceOptions() (source.Options, error) {
+	index, err := b.state.path("context")
+	return source.Options{TempDir: b.scratch, IndexDir: index, HTTP: b.httpOptions(), Git: source.GitOptions{TempDir: b.scratch, CommitTime: false}}, err
+}
+
+// build plans for each platform, and then solves.
+func (b *builder) build(ctx context.Context, res *Result) error {
+	platforms := b.opts.Platforms
+	if len(platforms) == 0 {
+		platforms = []ocispec.Platform{{}}
+	}
+	solvers := make([]*solver, len(platforms))
+	for i, p := range platforms {
+		s, err := b.plan(ctx, p)
+		if s != nil {
+			res.Warnings = append(res.Warnings, s.plan.Warnings()...)
+		}
+		if err != nil {
+			b.warn(res.Warnings)
+			return err
+		}
+		s.label = ""
+		if len(platforms) > 1 {
+			s.label = parser.FormatPlatform(s.plan.Target.Platform) + " "
+		}
+		solvers[i] = s
+	}
+	res.Warnings = uniqueWarnings(res.Warnings)
+	b.warn(res.Warnings)
+	if b.opts.Check {
+		return nil
+	}
+	exporters, err := b.exporters()
+	if err != nil {
+		return err
+	}
+	targets := make([]rootfs, len(solvers))
+	g, gctx := errgroup.WithContext(ctx)
+	for i, s := range solvers {
+		g.Go(func() (err error) {
+			targets[i], err = s.solve(gctx)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return b.finish(ctx, res, solvers, targets, exporters)
+}
+
+// plan makes the plan for one platform and walks it without running anything, so that mistakes in any instruction are
+// found before the first command runs. It returns the solver even when the walk found a mistake.
+func (b *builder) plan(ctx context.Context, p ocispec.Platform) (*solver, error) {
+	plan, err := b.file.Plan(parser.PlanOptions{
+		BuildArgs: b.opts.Args, Target: b.opts.Target, Labels: b.opts.Image.Labels, Platform: p,
+		Contexts: slices.Sorted(maps.Keys(b.opts.Source.Contexts)), Ignore: b.context.Tree().Ignore(), Lint: b.opts.Lint,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &solver{builder: b, plan: plan}
+	// All base images are asked for at once; the walk then finds them there.
+	var g errgroup.Group
+	for _, st := range plan.Stages {
+		g.Go(func() error {
+			_, err := s.baseConfig(ctx, st)
+			return b.at(st.Range, "", nil, err)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return s, err
+	}
+	return s, plan.Check(func(st *parser.Stage) (imageConfig, error) { return s.baseConfig(ctx, st) })
+}
+
+// at says where in the Dockerfile an error comes from, once.
+func (b *builder) at(r parser.Range, step string, log []byte, err error) error {
+	var have *StepError
+	var parsed *parser.Error
+	if err == nil || errors.As(err, &have) || errors.As(err, &parsed) {
+		return err
+	}
+	return &StepError{File: b.name, Range: r, Step: step, Log: log, Err: err}
+}
+
+func (b *builder) warn(list []parser.Warning) {
+	for _, w := range list {
+		b.sink(event.Warning{Rule: w.Rule, Message: w.Msg, URL: w.URL, File: b.name, Line: w.Range.Start, Time: time.Now()})
+	}
+}
+
+// uniqueWarnings drops what was found for several platforms.
+func uniqueWarnings(list []parser.Warning) []parser.Warning {
+	seen := map[parser.Warning]bool{}
+	return slices.DeleteFunc(list, func(w parser.Warning) bool {
+		defer func() { seen[w] = true }()
+		return seen[w]
+	})
+}
+
+// now is the time of what is made now.
+func (b *builder) now() time.Time {
+	if b.opts.Image.Epoch != nil {
+		return b.opts.Image.Epoch.UTC()
+	}
+	return time.Now().UTC()
+}
+
+func (b *builder) tempDir(pattern string) (string, error) {
+	return os.MkdirTemp(b.scratch, filepath.Base(pattern)+"-")
+}

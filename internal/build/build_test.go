@@ -1,0 +1,145 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/parser"
+)
+
+func TestMemoDoesAThingOnce(t *testing.T) {
+	var m memo[string, int]
+	var calls atomic.Int32
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			got, err := m.do(t.Context(), "a", func() (int, error) {
+				calls.Add(1)
+				return 42, nil
+			})
+			if got != 42 || err != nil {
+				t.Errorf("do = %d, %v, want 42, nil", got, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := calls.Load(); n != 1 {
+		t.Errorf("f ran %d times, want once", n)
+	}
+}
+
+func TestMemoGivesEveryoneTheError(t *testing.T) {
+	var m memo[int, string]
+	want := errors.New("no")
+	for range 2 {
+		if _, err := m.do(t.Context(), 1, func() (string, error) { return "", want }); err != want {
+			t.Errorf("do: error %v, want %v", err, want)
+		}
+	}
+}
+
+func TestMemoWaitsNoLongerThanItsContext(t *testing.T) {
+	var m memo[int, int]
+	hold := make(chan struct{})
+	defer close(hold)
+	begun := make(chan struct{})
+	go m.do(context.Background(), 1, func() (int, error) { close(begun); <-hold; return 0, nil })
+	<-begun
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := m.do(ctx, 1, func() (int, error) { return 0, nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("do: error %v, want context.Canceled", err)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	run := &parser.Run{Args: []string{"/bin/sh", "-c", "true"}, Env: []string{"A=1"}, Dir: "/"}
+	base, err := makeKey("scratch", "run", run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Golden: a change of this digest makes everybody's cache worthless. It is a decision.
+	const golden = "GOLDEN"
+	if string(base) != golden {
+		t.Errorf("key = %s, want %s", base, golden)
+	}
+	other := *run
+	other.Env = []string{"A=2"}
+	proxy := *run
+	proxy.Proxy = []string{"http_proxy=http://secret"}
+	for _, c := range []struct {
+		name   string
+		parent string
+		kind   string
+		action *parser.Run
+		inputs []string
+		same   bool
+	}{
+		{"the same", "scratch", "run", run, nil, true},
+		{"a proxy", "scratch", "run", &proxy, nil, true},
+		{"another variable", "scratch", "run", &other, nil, false},
+		{"another parent", "image", "run", run, nil, false},
+		{"another kind", "scratch", "mkdir", run, nil, false},
+		{"an input", "scratch", "run", run, []string{"x"}, false},
+	} {
+		got, err := makeKey(cache.Key(c.parent), c.kind, c.action, c.inputs...)
+		if err != nil || (got == base) != c.same {
+			t.Errorf("%s: key equal = %v, %v, want %v", c.name, got == base, err, c.same)
+		}
+	}
+}
+
+func TestTailKeepsTheEnd(t *testing.T) {
+	var w tail
+	for range 100 {
+		w.Write([]byte(strings.Repeat("x", 1000) + "\n"))
+	}
+	w.Write([]byte("the end\n"))
+	if len(w.buf) > tailSize || !strings.HasSuffix(string(w.buf), "the end\n") {
+		t.Errorf("tail keeps %d bytes, ending in %q", len(w.buf), w.buf[len(w.buf)-8:])
+	}
+	w.Write([]byte(strings.Repeat("y", 3*tailSize)))
+	if len(w.buf) != tailSize {
+		t.Errorf("tail keeps %d bytes of a long write, want %d", len(w.buf), tailSize)
+	}
+}
+
+func TestCommandError(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&executor.ExitError{Code: 3}, `process "/bin/sh -c exit 3" did not complete successfully: exit code: 3`},
+		{errors.New("mount: no"), "mount: no"},
+	} {
+		if got := processError([]string{"/bin/sh", "-c", "exit 3"}, c.err).Error(); got != c.want {
+			t.Errorf("processError(%v) = %q, want %q", c.err, got, c.want)
+		}
+	}
+}
+
+func TestEpoch(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		want int64
+		fail bool
+	}{{"", 0, false}, {"0", 0, false}, {"1700000000", 1700000000, false}, {"yesterday", 0, true}, {"1.5", 0, true}} {
+		got, err := Epoch(c.in)
+		if (err != nil) != c.fail {
+			t.Errorf("Epoch(%q): error %v", c.in, err)
+		}
+		if err == nil && c.in != "" && (got == nil || got.Unix() != c.want || got.Location() != time.UTC) {
+			t.Errorf("Epoch(%q) = %v, want %d", c.in, got, c.want)
+		}
+		if c.in == "" && got != nil {
+			t.Errorf("Epoch of nothing = %v, want nil", got)
+		}
+	}
+}

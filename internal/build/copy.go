@@ -1,0 +1,149 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/source"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
+)
+
+// copier is a COPY or ADD.
+type copier struct {
+	*solver
+	cur    rootfs
+	copy   *parser.Copy
+	from   *files
+	local  []string // patterns in from
+	remote []string // addresses
+
+	match   *source.Match
+	remotes []source.Remote
+}
+
+// splitSources tells the sources of an ADD that are somewhere else from those in the context.
+func splitSources(a *parser.Copy) (local, remote []string, err error) {
+	if !a.Add {
+		return a.Sources, nil, nil
+	}
+	for _, src := range a.Sources {
+		if kind, _ := parser.SourceKind(src); kind == parser.Local {
+			local = append(local, src)
+		} else {
+			remote = append(remote, src)
+		}
+	}
+	return local, remote, nil
+}
+
+// look matches the sources and digests what they name.
+func (c *copier) look(ctx context.Context) (cache.Key, error) {
+	a := c.copy
+	content := make([]string, 0, 1+len(c.remote))
+	if len(c.local) > 0 {
+		m, err := c.from.tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude, Parents: a.Parents, KeepOwner: c.keepOwner()})
+		if err != nil {
+			return "", err
+		}
+		c.match = m
+		content = append(content, string(m.Digest))
+	}
+	for _, src := range c.remote {
+		r, err := c.openRemote(ctx, src)
+		if err != nil {
+			return "", err
+		}
+		c.remotes = append(c.remotes, r)
+		content = append(content, string(r.Key()))
+	}
+	return makeKey(c.cur.key, "copy", copyKey{
+		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, Link: a.Link, Unpack: c.unpack(), Inline: a.Inline, KeepOwner: c.keepOwner(),
+		Content: digest.FromString(fmt.Sprintf("%q", content)),
+	}, epochKey(c.epoch), fmt.Sprint(c.remoteUnpack()))
+}
+
+func (c *copier) openRemote(ctx context.Context, src string) (source.Remote, error) {
+	if kind, _ := parser.SourceKind(src); kind == parser.Git {
+		return source.Git(ctx, src, source.GitOptions{TempDir: c.scratch, KeepGitDir: c.copy.KeepGitDir, Checksum: c.copy.Checksum})
+	}
+	o := c.httpOptions()
+	o.Checksum = digest.Digest(c.copy.Checksum)
+	return source.HTTP(ctx, src, o)
+}
+
+// keepOwner says that files keep the owners that they have: those of other stages and images do.
+func (c *copier) keepOwner() bool { return c.copy.Chown == "" && c.from != nil && c.from.owners }
+
+// unpack says that local archives are unpacked, remoteUnpack that downloaded ones are.
+func (c *copier) unpack() bool {
+	if c.copy.Unpack != nil {
+		return *c.copy.Unpack
+	}
+	return c.copy.Add
+}
+
+func (c *copier) remoteUnpack() bool { return c.copy.Unpack != nil && *c.copy.Unpack }
+
+// do copies.
+func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) error {
+	if c.match != nil || len(c.copy.Inline) > 0 {
+		act := c.action(c.unpack())
+		if c.match != nil {
+			act.Sources = []executor.Source{{Dir: c.from.tree.Dir(), Items: items(c.match.Items, c.copy.Parents)}}
+		}
+		for _, in := range c.copy.Inline {
+			act.Inline = append(act.Inline, executor.File{Name: in.Name, Data: in.Data})
+		}
+		if err := c.exec(ctx, active.Mounts(), act, out); err != nil {
+			return err
+		}
+	}
+	for _, r := range c.remotes {
+		if err := c.doRemote(ctx, active, r, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *copier) doRemote(ctx context.Context, active *snapshot.Active, r source.Remote, out output) (err error) {
+	got, err := r.Fetch(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, got.Close()) }()
+	act := c.action(c.remoteUnpack())
+	act.Sources = []executor.Source{{Dir: got.Dir, Items: items(got.Items, false)}}
+	return c.exec(ctx, active.Mounts(), act, out)
+}
+
+func (c *copier) action(unpack bool) *executor.Copy {
+	a := c.copy
+	return &executor.Copy{
+		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, KeepOwner: c.keepOwner(), Unpack: unpack,
+	}
+}
+
+// items says in the executor's words what was found in the source's.
+func items(list []source.Item, parents bool) []executor.Item {
+	out := make([]executor.Item, len(list))
+	for i, it := range list {
+		out[i] = executor.Item{Path: it.Path, Contents: it.Contents, Entries: make([]executor.Entry, len(it.Entries))}
+		// What keeps its directories is put below the destination; a single file goes there, or becomes it.
+		if parents {
+			out[i].Target = it.Target
+		} else {
+			out[i].Name = it.Target
+		}
+		for k, e := range it.Entries {
+			out[i].Entries[k] = executor.Entry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs}
+		}
+	}
+	return slices.Clip(out)
+}

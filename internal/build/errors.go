@@ -1,0 +1,79 @@
+package build
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/parser"
+)
+
+// StepError is an error of one instruction.
+type StepError struct {
+	// File is the Dockerfile's name and Range the place in it.
+	File  string
+	Range parser.Range
+	// Step is the step's name as the progress shows it.
+	Step string
+	// Log is the end of what the step's command printed.
+	Log []byte
+	Err error
+}
+
+func (e *StepError) Error() string {
+	if e.Range.Start == 0 {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("%s:%d: %v", e.File, e.Range.Start, e.Err)
+}
+
+func (e *StepError) Unwrap() error { return e.Err }
+
+// processError says which command ended badly, in the words that users of docker build know.
+func processError(args []string, err error) error {
+	var exit *executor.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	return &CommandError{Args: args, Exit: exit}
+}
+
+// CommandError is a command of a RUN that ended with an exit code other than 0 or by a signal.
+type CommandError struct {
+	Args []string
+	Exit *executor.ExitError
+}
+
+func (e *CommandError) Error() string {
+	how := fmt.Sprintf("exit code: %d", e.Exit.Code)
+	if e.Exit.Signal != 0 {
+		how = fmt.Sprintf("signal: %v", e.Exit.Signal)
+	}
+	if e.Exit.Reason != "" {
+		how = fmt.Sprintf("%s: %s", how, e.Exit.Reason)
+	}
+	return fmt.Sprintf("process %q did not complete successfully: %s", strings.Join(e.Args, " "), how)
+}
+
+func (e *CommandError) Unwrap() error { return e.Exit }
+
+// tail keeps the last lines of what is written to it.
+type tail struct {
+	buf []byte
+}
+
+// tailSize is how much of a command's output an error carries along; it is enough for the lines that are shown.
+const tailSize = 16 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	n := len(p)
+	if len(p) > tailSize {
+		p = p[len(p)-tailSize:]
+	}
+	if over := len(t.buf) + len(p) - tailSize; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	t.buf = append(t.buf, p...)
+	return n, nil
+}

@@ -1,0 +1,233 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/parser"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// wantsImage says whether an image is wanted, and not only the files in it.
+func (b *builder) wantsImage() bool {
+	return len(b.opts.Image.Names) > 0 || len(b.opts.Outputs) == 0 ||
+		slices.ContainsFunc(b.opts.Outputs, func(s export.Spec) bool { return !s.Flat() })
+}
+
+// exporters looks at the destinations before anything is built.
+func (b *builder) exporters() ([]export.Exporter, error) {
+	return export.New(b.opts.Export, b.opts.Outputs...)
+}
+
+// finish awaits the layers, writes config and manifest, gives the names and runs the exporters.
+func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, targets []rootfs, exporters []export.Exporter) error {
+	if b.wantsImage() {
+		if err := b.writeImage(ctx, res, targets); err != nil {
+			return err
+		}
+	}
+	img := &export.Image{Root: res.Root, Names: res.Names, Content: b.state.Store}
+	for i, t := range targets {
+		img.Trees = append(img.Trees, export.Tree{
+			Platform: solvers[i].plan.Target.Platform,
+			Tar:      func(ctx context.Context, w io.Writer) error { return b.flatten(ctx, w, t) },
+		})
+	}
+	if res.Root.Digest != "" {
+		meta, err := export.Describe(ctx, img, b.opts.Outputs...)
+		if err != nil {
+			return err
+		}
+		res.Metadata = meta
+	}
+	for _, e := range exporters {
+		if err := e.Export(ctx, img, b.sink); err != nil {
+			return err
+		}
+	}
+	b.sink(event.Result{Names: res.Names, Digest: res.Root.Digest.String(), Time: time.Now()})
+	return nil
+}
+
+// writeImage writes everything that makes the layers an image, and names it.
+func (b *builder) writeImage(ctx context.Context, res *Result, targets []rootfs) (err error) {
+	id := event.ID("image")
+	b.sink(event.Start{ID: id, Name: "exporting to image", Time: time.Now()})
+	defer func() {
+		b.sink(event.Done{ID: id, Err: err, Note: res.Root.Digest.String(), Time: time.Now()})
+	}()
+	var manifests []ocispec.Descriptor
+	for i, t := range targets {
+		m, config, err := b.writeManifest(ctx, t)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			res.Config = config
+		}
+		manifests = append(manifests, m)
+	}
+	res.Root = manifests[0]
+	if len(manifests) > 1 {
+		index := ocispec.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+			Annotations: b.annotations("index", ocispec.Platform{}),
+		}
+		if res.Root, err = b.writeJSON(ctx, ocispec.MediaTypeImageIndex, index); err != nil {
+			return err
+		}
+	}
+	return b.tag(ctx, res)
+}
+
+// tag gives the image its names, or keeps it without one.
+func (b *builder) tag(ctx context.Context, res *Result) error {
+	if len(b.opts.Image.Names) == 0 {
+		return b.state.Store.Tag(ctx, "", res.Root)
+	}
+	for _, n := range b.opts.Image.Names {
+		full, err := store.Name(n)
+		if err != nil {
+			return err
+		}
+		if err := b.state.Store.Tag(ctx, full, res.Root); err != nil {
+			return err
+		}
+		res.Names = append(res.Names, full)
+	}
+	return nil
+}
+
+// writeManifest writes config and manifest of one platform, when its layers are there.
+func (b *builder) writeManifest(ctx context.Context, t rootfs) (manifest, config ocispec.Descriptor, err error) {
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
+	img := t.config
+	img.RootFS.Type, img.RootFS.DiffIDs = "layers", []digest.Digest{}
+	if img.Created == nil || b.opts.Image.Epoch != nil {
+		now := b.now()
+		img.Created = &now
+	}
+	if err := b.ensureBase(ctx, t.layers); err != nil {
+		return manifest, config, err
+	}
+	for _, l := range t.layers {
+		if err := l.wait(ctx); err != nil {
+			return manifest, config, err
+		}
+		m.Layers = append(m.Layers, image.OCIDescriptor(l.descriptor))
+		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, l.diffID)
+		if l.snapshot != "" {
+			if err := b.recordChain(img.RootFS.DiffIDs, string(l.snapshot)); err != nil {
+				return manifest, config, err
+			}
+		}
+	}
+	if m.Config, err = b.writeJSON(ctx, ocispec.MediaTypeImageConfig, img); err != nil {
+		return manifest, config, err
+	}
+	m.Annotations = b.annotations("manifest", img.Platform)
+	if manifest, err = b.writeJSON(ctx, ocispec.MediaTypeImageManifest, m); err != nil {
+		return manifest, config, err
+	}
+	p := img.Platform
+	manifest.Platform = &p
+	manifest.Annotations = b.annotations("manifest-descriptor", p)
+	return manifest, m.Config, nil
+}
+
+// ensureBase brings the blobs of base images here, which a build that only ran on their snapshots did without.
+func (b *builder) ensureBase(ctx context.Context, layers []*layer) error {
+	var done *image.Image
+	for _, l := range layers {
+		if l.base == nil || l.base == done {
+			continue
+		}
+		done = l.base
+		if err := b.images.Ensure(ctx, l.base, image.UnpackOptions{ID: "image", Sink: b.sink}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recordChain remembers the snapshot of a chain of layers, so that a build on top of this image finds it.
+func (b *builder) recordChain(diffIDs []digest.Digest, id string) error {
+	chain := identity.ChainID(diffIDs)
+	if have, ok := b.state.Cache.Chain(chain); ok && have == id {
+		return nil
+	}
+	return b.state.Cache.PutChain(chain, id)
+}
+
+func (b *builder) annotations(target string, p ocispec.Platform) map[string]string {
+	var m map[string]string
+	add := func(a export.Annotation) {
+		if a.Target == target && (a.Platform == "" || a.Platform == parser.FormatPlatform(p)) {
+			if m == nil {
+				m = map[string]string{}
+			}
+			m[a.Key] = a.Value
+		}
+	}
+	for _, a := range b.opts.Image.Annotations {
+		add(a)
+	}
+	for _, o := range b.opts.Outputs {
+		for _, a := range o.Annotations {
+			add(a)
+		}
+	}
+	return m
+}
+
+func (b *builder) writeJSON(ctx context.Context, mediaType string, v any) (ocispec.Descriptor, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("write %s: %w", mediaType, err)
+	}
+	return b.state.Store.Write(ctx, mediaType, data)
+}
+
+// flatten writes the whole file system as a tar.
+func (b *builder) flatten(ctx context.Context, w io.Writer, t rootfs) (err error) {
+	mounts, err := b.state.Snapshots.View(ctx, t.top)
+	if err != nil {
+		return err
+	}
+	dir, err := mount.Open(mounts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	_, err = diff.Write(ctx, w, diff.Tree{Dir: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())), Full: true}, diff.Options{Epoch: b.opts.Image.Epoch})
+	return err
+}
+
+// Epoch reads SOURCE_DATE_EPOCH: seconds since 1970; "" is nil.
+func Epoch(s string) (*time.Time, error) {
+	if s = strings.TrimSpace(s); s == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("SOURCE_DATE_EPOCH: %q is not a number of seconds", s)
+	}
+	t := time.Unix(n, 0).UTC()
+	return &t, nil
+}

@@ -1,0 +1,251 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/source"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// files is where a COPY, an ADD or a mount takes files from.
+type files struct {
+	tree *source.Tree
+	// snapshot is set where the files are those of a snapshot, of a stage or an image; nil for a context.
+	snapshot *snapshot.ID
+	// name names the content without a look at it; "" for a context.
+	name string
+	// owners says that files have owners that mean something in the image.
+	owners bool
+}
+
+type imageKey struct {
+	ref      string
+	platform string
+}
+
+// files opens what an input names.
+func (s *solver) files(ctx context.Context, in parser.Input) (*files, error) {
+	switch in := in.(type) {
+	case parser.StageInput:
+		r, err := s.stage(ctx, in.Stage)
+		if err != nil {
+			return nil, err
+		}
+		return s.snapshotFiles(r)
+	case parser.ImageInput:
+		r, err := s.unpack(ctx, in, "")
+		if err != nil {
+			return nil, err
+		}
+		return s.snapshotFiles(r)
+	case parser.ContextInput:
+		return s.contextFiles(ctx, in)
+	case parser.Scratch:
+		return s.snapshotFiles(rootfs{key: "scratch"})
+	}
+	panic("unreachable")
+}
+
+// snapshotFiles opens a snapshot for reading, without attaching a mount to anything.
+func (b *builder) snapshotFiles(r rootfs) (*files, error) {
+	tree, err := b.trees.do(context.Background(), r.top, func() (*source.Tree, error) {
+		mounts, err := b.state.Snapshots.View(context.Background(), r.top)
+		if err != nil {
+			return nil, err
+		}
+		dir, err := mount.Open(mounts)
+		if err != nil {
+			return nil, err
+		}
+		b.closeLater(dir)
+		tree, err := source.NewTree(dir, source.TreeOptions{Immutable: true})
+		if err == nil {
+			b.closeLater(tree)
+		}
+		return tree, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &files{tree: tree, snapshot: &r.top, name: string(r.key), owners: true}, nil
+}
+
+// contextFiles opens a build context.
+func (s *solver) contextFiles(ctx context.Context, in parser.ContextInput) (*files, error) {
+	if in.Name == "" {
+		return &files{tree: s.context.Tree()}, nil
+	}
+	if img, ok := s.contextImage(in); ok {
+		r, err := s.unpack(ctx, img, "")
+		if err != nil {
+			return nil, err
+		}
+		return s.snapshotFiles(r)
+	}
+	c, err := s.namedContext(ctx, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &files{tree: c.Tree()}, nil
+}
+
+// contextImage tells a named context that is an image from one that has files.
+func (b *builder) contextImage(in parser.ContextInput) (parser.ImageInput, bool) {
+	value := b.opts.Source.Contexts[in.Name]
+	if ref, ok := strings.CutPrefix(value, "docker-image://"); ok {
+		return parser.ImageInput{Ref: ref, Platform: in.Platform}, true
+	}
+	if strings.HasPrefix(value, "oci-layout://") {
+		return parser.ImageInput{Ref: value, Platform: in.Platform}, true
+	}
+	return parser.ImageInput{}, false
+}
+
+// namedContext opens a named context, once and only when it is used.
+func (b *builder) namedContext(ctx context.Context, name string) (*source.Context, error) {
+	return b.named.do(ctx, name, func() (*source.Context, error) {
+		so, err := b.sourceOptions()
+		if err != nil {
+			return nil, err
+		}
+		c, err := source.Open(ctx, b.opts.Source.Contexts[name], so)
+		if err != nil {
+			return nil, fmt.Errorf("build context %s: %w", name, err)
+		}
+		b.closeLater(c)
+		return c, nil
+	})
+}
+
+// contextConfig is the configuration of a context that a stage is based on: an image's, or none.
+func (s *solver) contextConfig(ctx context.Context, in parser.ContextInput) (imageConfig, error) {
+	img, ok := s.contextImage(in)
+	if !ok {
+		return imageConfig{}, nil
+	}
+	got, err := s.resolve(ctx, img)
+	if err != nil {
+		return imageConfig{}, err
+	}
+	return got.Config, nil
+}
+
+// resolve finds an image, once.
+func (b *builder) resolve(ctx context.Context, in parser.ImageInput) (*image.Image, error) {
+	return b.resolved.do(ctx, imageKey{in.Ref, parser.FormatPlatform(in.Platform)}, func() (*image.Image, error) {
+		return b.images.Resolve(ctx, in.Ref, image.ResolveOptions{Platform: in.Platform, Pull: b.opts.Pull})
+	})
+}
+
+// unpack makes snapshots of an image's layers, once. name is its line in the progress; "" gives it one of its own.
+func (b *builder) unpack(ctx context.Context, in parser.ImageInput, name string) (rootfs, error) {
+	key := imageKey{in.Ref, parser.FormatPlatform(in.Platform)}
+	return b.unpacked.do(ctx, key, func() (rootfs, error) {
+		id := event.ID("image " + key.ref + " " + key.platform)
+		if name == "" {
+			name = "[image] " + in.Ref
+		}
+		b.sink(event.Start{ID: id, Name: name, Time: time.Now()})
+		r, cached, err := b.unpackImage(ctx, in, id)
+		b.sink(event.Done{ID: id, Cached: cached, Err: err, Time: time.Now()})
+		return r, err
+	})
+}
+
+func (b *builder) unpackImage(ctx context.Context, in parser.ImageInput, id event.ID) (rootfs, bool, error) {
+	img, err := b.resolve(ctx, in)
+	if err != nil {
+		return rootfs{}, false, err
+	}
+	top, cached, err := b.images.Unpack(ctx, img, image.UnpackOptions{ID: id, Sink: b.sink})
+	if err != nil {
+		return rootfs{}, false, err
+	}
+	r := rootfs{config: img.Config, key: cache.Key("image " + img.ChainID().String()), top: top}
+	for i, d := range img.Manifest.Layers {
+		r.layers = append(r.layers, &layer{base: img, index: i, descriptor: d, diffID: img.Config.RootFS.DiffIDs[i]})
+	}
+	return r, cached, nil
+}
+
+// baseImage gives what a stage starts from that is no other stage: an image, or a context.
+func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Input) (rootfs, error) {
+	switch in := in.(type) {
+	case parser.ImageInput:
+		return s.unpack(ctx, in, s.stageLabel(st, 1)+" FROM "+in.Ref)
+	case parser.ContextInput:
+		if img, ok := s.contextImage(in); ok {
+			return s.unpack(ctx, img, s.stageLabel(st, 1)+" FROM "+in.Name)
+		}
+		f, err := s.contextFiles(ctx, in)
+		if err != nil {
+			return rootfs{}, err
+		}
+		id, content, err := s.contextSnapshot(ctx, f, "/")
+		if err != nil {
+			return rootfs{}, err
+		}
+		l := &layer{snapshot: id, stage: st.Name, text: "FROM " + in.Name, lines: st.Range}
+		s.sealer.start(st, l)
+		created := s.now()
+		r := rootfs{key: cache.Key("context " + content.String()), top: id, layers: []*layer{l}}
+		r.config.History = []ocispec.History{{Created: &created, CreatedBy: "FROM " + in.Name, Comment: parser.Comment}}
+		return r, nil
+	}
+	panic("unreachable")
+}
+
+// contextSnapshot makes a snapshot of the part of a context that path names, without what is ignored, so that it can be
+// mounted. The files are at the same path in it.
+func (s *solver) contextSnapshot(ctx context.Context, f *files, path string) (snapshot.ID, digest.Digest, error) {
+	whole := strings.Trim(path, "/.") == ""
+	q := source.Query{Patterns: []string{path}, Parents: !whole}
+	m, err := f.tree.Match(ctx, q)
+	if err != nil {
+		return "", "", err
+	}
+	c := &copier{solver: s, from: f, match: m, copy: &parser.Copy{Dest: "/", Parents: !whole}}
+	key, err := makeKey("scratch", "context", nil, string(m.Digest))
+	if err != nil {
+		return "", "", err
+	}
+	j := &job{key: key, do: c.do}
+	if res, _, ok := s.lookup(rootfs{}, j); ok {
+		return res.snapshot, m.Digest, nil
+	}
+	res, err := s.runs.do(ctx, string(key), func() (stepResult, error) {
+		return s.execute(ctx, rootfs{}, j, s.silent())
+	})
+	return res.snapshot, m.Digest, err
+}
+
+// httpOptions are how this build downloads.
+func (b *builder) httpOptions() source.HTTPOptions {
+	return source.HTTPOptions{TempDir: b.scratch, Store: remoteMetadata{b.state.Cache}}
+}
+
+// remoteMetadata keeps what servers said about addresses in the cache.
+type remoteMetadata struct{ cache *cache.Cache }
+
+func (m remoteMetadata) Load(name string) []byte {
+	r, ok := m.cache.Remote("source " + name)
+	if !ok {
+		return nil
+	}
+	m.cache.TouchRemote("source " + name)
+	return []byte(r.Meta["value"])
+}
+
+func (m remoteMetadata) Store(name string, value []byte) error {
+	return m.cache.PutRemote("source "+name, cache.Record{Meta: map[string]string{"value": string(value)}})
+}

@@ -1,0 +1,169 @@
+package build
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// job is a step's action, ready to be run, with the keys that name its result.
+type job struct {
+	// quick is a key that needs no look at contents; "" where there is none.
+	quick cache.Key
+	// key is made of contents; "" before load.
+	key cache.Key
+	// detached says that it runs on nothing, and what it makes is then laid over the parent (COPY --link).
+	detached bool
+	// look finds out about contents and returns the key; nil where key is known at once.
+	look func(ctx context.Context) (cache.Key, error)
+	// do does it.
+	do func(ctx context.Context, active *snapshot.Active, out output) error
+
+	closers []io.Closer
+}
+
+func (j *job) load(ctx context.Context) (err error) {
+	if j.key == "" {
+		j.key, err = j.look(ctx)
+	}
+	return err
+}
+
+func (j *job) close() {
+	for _, c := range j.closers {
+		c.Close() // read-only or temporary: there is nothing to lose
+	}
+}
+
+// newID makes a name for a snapshot.
+func newID() (snapshot.ID, error) {
+	var b [16]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", err
+	}
+	return snapshot.ID(hex.EncodeToString(b[:])), nil
+}
+
+// prepare makes a job of a step's action.
+func (s *solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step) (*job, error) {
+	switch a := step.Action.(type) {
+	case *parser.Mkdir:
+		return s.prepareMkdir(cur, a)
+	case *parser.Copy:
+		return s.prepareCopy(ctx, cur, a)
+	case *parser.Run:
+		return s.prepareRun(ctx, st, cur, a)
+	}
+	panic("unreachable")
+}
+
+func (s *solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
+	key, err := makeKey(cur.key, "mkdir", a, epochKey(s.epoch))
+	if err != nil {
+		return nil, err
+	}
+	return &job{key: key, do: func(ctx context.Context, active *snapshot.Active, out output) error {
+		return s.exec(ctx, active.Mounts(), &executor.Mkdir{Path: a.Path, User: a.User}, out)
+	}}, nil
+}
+
+// exec runs an action of the executor on a root file system.
+func (s *solver) exec(ctx context.Context, root []mount.Mount, action executor.Action, out output) error {
+	spec := &executor.Spec{Root: root, Action: action, UserNS: s.state.NS.Rootless, SingleID: s.state.NS.SingleID, Epoch: s.epoch}
+	res, err := executor.Run(ctx, spec, out.stream(1), out.stream(2))
+	if res.OwnersLost > 0 {
+		out.warn(fmt.Sprintf("%d files could not be given their owner, the first of them %s: this user namespace has one id only", res.OwnersLost, res.FirstOwner))
+	}
+	for _, w := range res.Warnings {
+		out.warn(w)
+	}
+	return err
+}
+
+// prepareCopy prepares a COPY or ADD.
+func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy) (*job, error) {
+	c := &copier{solver: s, cur: cur, copy: a}
+	j := &job{look: c.look, do: c.do}
+	if a.Link && s.state.Snapshots.Layered() {
+		j.detached = true
+	}
+	local, remote, err := splitSources(a)
+	if err != nil {
+		return nil, err
+	}
+	c.local, c.remote = local, remote
+	if len(local) == 0 {
+		return j, nil
+	}
+	if c.from, err = s.files(ctx, a.From); err != nil {
+		return nil, err
+	}
+	if c.from.name != "" && len(remote) == 0 {
+		j.quick, err = makeKey(cur.key, "copy from", a, c.from.name, epochKey(s.epoch))
+	}
+	return j, err
+}
+
+// prepareRun prepares a RUN.
+func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run) (*job, error) {
+	r := &runner{solver: s, stage: st, cur: cur, run: a}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	names := []string{parser.FormatPlatform(st.Platform), s.network(a), fmt.Sprint(s.opts.Run.Hosts, s.opts.Run.ShmSize, s.opts.Run.Ulimits)}
+	named := true
+	for i, m := range a.Mounts {
+		if m.From == nil || m.Type != parser.MountBind && m.Type != parser.MountCache {
+			continue
+		}
+		if _, ok := m.From.(parser.Scratch); ok {
+			continue
+		}
+		f, err := s.files(ctx, m.From)
+		if err != nil {
+			return nil, err
+		}
+		if r.from == nil {
+			r.from = map[int]*files{}
+		}
+		r.from[i] = f
+		names = append(names, f.name)
+		named = named && f.name != ""
+	}
+	j := &job{look: r.look, do: r.do}
+	if !named {
+		return j, nil
+	}
+	key, err := makeKey(cur.key, "run", a, names...)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.from) == 0 {
+		j.key = key
+	} else {
+		j.quick = key
+	}
+	return j, nil
+}
+
+// network is the network of a RUN: its own wish, or the build's.
+func (s *solver) network(a *parser.Run) string {
+	switch {
+	case a.Network != "" && a.Network != "default":
+		return a.Network
+	case s.opts.Run.Network != "" && s.opts.Run.Network != "default":
+		return s.opts.Run.Network
+	}
+	return "host"
+}
+
+var errNotAllowed = errors.New("it must be allowed by the one who builds")

@@ -1,0 +1,153 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// layer is a layer of an image to be: one of the base image's, which has a digest already, or one of ours, which gets
+// it from the sealer.
+type layer struct {
+	base       *image.Image // nil: ours
+	index      int          // in base
+	descriptor ocispec.Descriptor
+	diffID     digest.Digest
+
+	snapshot snapshot.ID
+	parent   snapshot.ID
+	stage    string
+	text     string
+	lines    parser.Range
+
+	sealed chan struct{} // closed when descriptor and diffID or err are set; nil: nobody seals it
+	err    error
+}
+
+// sealer makes layers of snapshots, behind the build's back.
+type sealer struct {
+	b *builder
+	// ctx is the whole build's: layers are sealed on when the stage that they are of is done. It is kept here because
+	// the goroutines are not their caller's.
+	ctx     context.Context
+	options diff.Options
+	name    string // of options, for the cache
+	slots   chan struct{}
+	wg      sync.WaitGroup
+
+	mu      sync.Mutex
+	stages  map[*parser.Stage]bool
+	started map[snapshot.ID]*layer
+}
+
+func newSealer(ctx context.Context, b *builder) *sealer {
+	o := diff.Options{Epoch: b.opts.Image.Epoch}
+	for _, spec := range b.opts.Outputs {
+		if c := spec.Layers.Compression; c != "" {
+			o.Compression = c
+			if c == "uncompressed" {
+				o.Compression = "none"
+			}
+		}
+		if spec.Layers.Level != nil {
+			o.Level = *spec.Layers.Level
+		}
+	}
+	s := &sealer{b: b, ctx: ctx, options: o, stages: map[*parser.Stage]bool{}, started: map[snapshot.ID]*layer{}}
+	s.slots = make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))
+	s.name = fmt.Sprintf("%s %d", o.Compression, o.Level)
+	if o.Epoch != nil {
+		s.name += fmt.Sprintf(" epoch %d", o.Epoch.Unix())
+	}
+	return s
+}
+
+// include says that the layers of a stage are wanted.
+func (s *sealer) include(st *parser.Stage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stages[st] = true
+}
+
+// start begins to seal a layer if the layers of its stage are wanted.
+func (s *sealer) start(st *parser.Stage, l *layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stages[st] {
+		return
+	}
+	l.sealed = make(chan struct{})
+	if first := s.started[l.snapshot]; first != nil {
+		s.wg.Go(func() {
+			defer close(l.sealed)
+			<-first.sealed
+			l.descriptor, l.diffID, l.err = first.descriptor, first.diffID, first.err
+		})
+		return
+	}
+	s.started[l.snapshot] = l
+	if done, ok := s.b.state.Cache.Sealed(string(l.snapshot), s.name); ok {
+		if there, err := s.b.state.Store.Exists(s.ctx, done.Descriptor); err == nil && there {
+			l.descriptor, l.diffID = done.Descriptor, done.DiffID
+			close(l.sealed)
+			return
+		}
+	}
+	s.wg.Go(func() {
+		defer close(l.sealed)
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+			l.err = s.seal(s.ctx, l)
+		case <-s.ctx.Done():
+			l.err = context.Cause(s.ctx)
+		}
+	})
+}
+
+func (s *sealer) seal(ctx context.Context, l *layer) error {
+	c, err := s.b.state.Snapshots.Changes(l.snapshot)
+	if err != nil {
+		return err
+	}
+	o := s.options
+	o.Warn = func(path, problem string) {
+		s.b.sink(event.Warning{Message: path + ": " + problem, File: s.b.name, Line: l.lines.Start, Time: time.Now()})
+	}
+	got, err := diff.Seal(ctx, s.b.state.Store, diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr}, o)
+	if err != nil {
+		return s.b.at(l.lines, "", nil, fmt.Errorf("seal the layer of %q: %w", l.text, err))
+	}
+	l.descriptor, l.diffID = got.Descriptor, got.DiffID
+	return s.b.state.Cache.PutSealed(string(l.snapshot), s.name, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})
+}
+
+// wait waits until nothing is being sealed any more.
+func (s *sealer) wait() { s.wg.Wait() }
+
+// wait waits for the layer's digest.
+func (l *layer) wait(ctx context.Context) error {
+	if l.base != nil {
+		return nil
+	}
+	if l.sealed == nil {
+		panic("a layer is awaited that nobody seals")
+	}
+	select {
+	case <-l.sealed:
+		return l.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

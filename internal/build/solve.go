@@ -1,0 +1,387 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+type imageConfig = dockerspec.DockerOCIImage
+
+// rootfs is a file system with its image's configuration: what a stage starts from, and what it comes to.
+type rootfs struct {
+	config imageConfig
+	// key names what made it.
+	key cache.Key
+	// top is the snapshot; "" is the empty file system.
+	top snapshot.ID
+	// layers are bottom first.
+	layers []*layer
+}
+
+// solver builds a plan, for one platform.
+type solver struct {
+	*builder
+	plan  *parser.Plan
+	label string // put before the names of steps where there are several platforms
+
+	stages memo[*parser.Stage, rootfs]
+}
+
+// solve builds all stages of the plan at once, each as far as those that it needs let it.
+func (s *solver) solve(ctx context.Context) (rootfs, error) {
+	s.markSealed()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, st := range s.plan.Stages {
+		g.Go(func() error {
+			_, err := s.stage(ctx, st)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return rootfs{}, err
+	}
+	target, err := s.stage(ctx, s.plan.Target)
+	target.config = s.plan.Finish(target.config)
+	return target, err
+}
+
+// markSealed finds the stages whose layers end up in the image: the target and what it is based on. Others are never
+// made into archives.
+func (s *solver) markSealed() {
+	if !s.wantsImage() {
+		return
+	}
+	for st := s.plan.Target; st != nil; {
+		s.sealer.include(st)
+		base, ok := st.Base.(parser.StageInput)
+		if !ok {
+			return
+		}
+		st = base.Stage
+	}
+}
+
+// stage builds one stage, once.
+func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
+	return s.stages.do(ctx, st, func() (rootfs, error) {
+		cur, err := s.base(ctx, st)
+		if err != nil {
+			return rootfs{}, s.at(st.Range, "", nil, err)
+		}
+		config := cur.config
+		n := 1
+		for step, err := range st.Steps(config) {
+			if err != nil {
+				return rootfs{}, err
+			}
+			if step.Action != nil {
+				n++
+			}
+			if cur, err = s.step(ctx, st, cur, step, n); err != nil {
+				return rootfs{}, err
+			}
+		}
+		return cur, nil
+	})
+}
+
+// stageLabel is what stands before the name of a stage's step: "[build 2/5]".
+func (s *solver) stageLabel(st *parser.Stage, n int) string {
+	name := st.Name
+	if name == "" && len(s.plan.Stages) > 1 {
+		name = fmt.Sprintf("stage-%d", st.Index)
+	}
+	if name != "" {
+		name += " "
+	}
+	return fmt.Sprintf("[%s%s%d/%d]", s.label, name, n, st.Total+1)
+}
+
+func (s *solver) stepID(st *parser.Stage, n int) event.ID {
+	return event.ID(fmt.Sprintf("%s%d.%d", s.label, st.Index, n))
+}
+
+// base gives what a stage starts from.
+func (s *solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
+	config, err := s.baseConfig(ctx, st)
+	if err != nil {
+		return rootfs{}, err
+	}
+	var cur rootfs
+	switch in := st.Base.(type) {
+	case parser.Scratch:
+		cur = rootfs{key: "scratch"}
+	case parser.StageInput:
+		if cur, err = s.stage(ctx, in.Stage); err != nil {
+			return rootfs{}, err
+		}
+		config = cur.config
+	case parser.ImageInput, parser.ContextInput:
+		if cur, err = s.baseImage(ctx, st, in); err != nil {
+			return rootfs{}, err
+		}
+	default:
+		panic("unreachable")
+	}
+	cur.config = config
+	cur.config.History = slices.Clone(cur.config.History)
+	cur.layers = slices.Clone(cur.layers)
+	return cur, nil
+}
+
+// baseConfig gives the configuration of what a stage starts from, which for another stage is not known before its
+// steps were walked: then it is empty.
+func (s *solver) baseConfig(ctx context.Context, st *parser.Stage) (imageConfig, error) {
+	switch in := st.Base.(type) {
+	case parser.ImageInput:
+		img, err := s.resolve(ctx, in)
+		if err != nil {
+			return imageConfig{}, err
+		}
+		return img.Config, nil
+	case parser.ContextInput:
+		return s.contextConfig(ctx, in)
+	}
+	return imageConfig{}, nil
+}
+
+// stepResult is what a step with an action came to.
+type stepResult struct {
+	snapshot snapshot.ID
+	created  time.Time
+	cached   bool
+}
+
+// step does one step on top of cur.
+func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, n int) (rootfs, error) {
+	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers}
+	next.config.History, next.config.RootFS = cur.config.History, cur.config.RootFS
+	if step.Action == nil {
+		if step.History == "" {
+			return next, nil
+		}
+		created, err := s.metadataTime(cur, step)
+		next.config.History = append(next.config.History, ocispec.History{
+			Created: &created, CreatedBy: step.History, Comment: parser.Comment, EmptyLayer: true,
+		})
+		next.config.Created = &created
+		return next, err
+	}
+	if err := ctx.Err(); err != nil {
+		return rootfs{}, err
+	}
+	line := s.line(st, step, n)
+	res, key, err := s.action(ctx, st, cur, step, line)
+	if err != nil {
+		return rootfs{}, err
+	}
+	l := &layer{snapshot: res.snapshot, parent: cur.top, stage: st.Name, text: step.Text, lines: step.Range}
+	s.sealer.start(st, l)
+	next.key, next.top = key, res.snapshot
+	next.layers = append(next.layers, l)
+	created := res.created
+	if s.opts.Image.Epoch != nil {
+		created = s.now()
+	}
+	next.config.History = append(next.config.History, ocispec.History{Created: &created, CreatedBy: step.History, Comment: parser.Comment})
+	next.config.Created = &created
+	return next, nil
+}
+
+// metadataTime is when an instruction that makes no layer was first built on top of what is there, so that a build
+// that changes nothing gives the same image again.
+func (s *solver) metadataTime(cur rootfs, step parser.Step) (time.Time, error) {
+	if s.opts.Image.Epoch != nil {
+		return s.now(), nil
+	}
+	history := make([]string, 0, len(cur.config.History))
+	for _, h := range cur.config.History {
+		history = append(history, h.CreatedBy)
+	}
+	key, err := makeKey(cur.key, "metadata", step.History, history...)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if rec, ok := s.state.Cache.Get(key); ok {
+		return rec.Created.UTC(), nil
+	}
+	now := s.now()
+	return now, s.state.Cache.Put(key, cache.Record{Snapshot: string(cur.top), Created: now})
+}
+
+// line is a step's line in the progress.
+type line struct {
+	id   event.ID
+	name string
+	step parser.Step
+	sink event.Sink
+	b    *builder
+}
+
+func (s *solver) line(st *parser.Stage, step parser.Step, n int) *line {
+	name := s.stageLabel(st, n) + " " + strings.TrimSpace(step.Name)
+	return &line{id: s.stepID(st, n), name: name, step: step, sink: s.sink, b: s.builder}
+}
+
+func (l *line) start() {
+	l.sink(event.Start{ID: l.id, Name: l.name, File: l.b.name, Line: l.step.Range.Start, Time: time.Now()})
+}
+
+// done ends the line and gives the error its place.
+func (l *line) done(cached bool, log []byte, err error) error {
+	if err != nil {
+		err = l.b.at(l.step.Range, l.name, log, err)
+	}
+	shown := err
+	if errors.Is(err, context.Canceled) {
+		shown = context.Canceled
+	}
+	l.sink(event.Done{ID: l.id, Cached: cached, Err: shown, Time: time.Now()})
+	return err
+}
+
+// output is where what a step says goes: to the progress, and its end into an error.
+type output struct {
+	line *line
+	log  *tail
+}
+
+// silent is an output that nobody hears.
+func (b *builder) silent() output {
+	return output{line: &line{sink: event.Discard, b: b}, log: &tail{}}
+}
+
+func (o output) warn(message string) {
+	o.line.sink(event.Warning{ID: o.line.id, Message: message, File: o.line.b.name, Line: o.line.step.Range.Start, Time: time.Now()})
+}
+
+func (o output) stream(n int) *logger { return &logger{o, n} }
+
+// logger writes a command's output to the progress.
+type logger struct {
+	output
+	stream int
+}
+
+func (w *logger) Write(p []byte) (int, error) {
+	w.line.sink(event.Log{ID: w.line.id, Stream: w.stream, Data: p, Time: time.Now()})
+	return w.log.Write(p)
+}
+
+// action finds or makes the snapshot of a step, and gives the key that names it.
+func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, l *line) (stepResult, cache.Key, error) {
+	l.start()
+	job, err := s.prepare(ctx, st, cur, step)
+	if err != nil {
+		return stepResult{}, "", l.done(false, nil, err)
+	}
+	defer job.close()
+	if s.useCache(st) {
+		if res, key, ok := s.lookup(cur, job); ok {
+			return res, key, l.done(true, nil, nil)
+		}
+	}
+	if err := job.load(ctx); err != nil {
+		return stepResult{}, "", l.done(false, nil, err)
+	}
+	if s.useCache(st) {
+		if res, key, ok := s.lookup(cur, job); ok {
+			return res, key, l.done(true, nil, nil)
+		}
+	}
+	var log tail
+	mine := false
+	res, err := s.runs.do(ctx, string(job.key)+" on "+string(cur.top), func() (stepResult, error) {
+		mine = true
+		return s.execute(ctx, cur, job, output{l, &log})
+	})
+	if err != nil {
+		return stepResult{}, "", l.done(false, log.buf, err)
+	}
+	return res, job.key, l.done(!mine, nil, nil)
+}
+
+func (s *solver) useCache(st *parser.Stage) bool {
+	if s.opts.Cache.No {
+		return false
+	}
+	for _, name := range s.opts.Cache.NoStages {
+		if strings.EqualFold(name, st.Name) || name == fmt.Sprint(st.Index) {
+			return false
+		}
+	}
+	return true
+}
+
+// lookup asks the cache for a job's result: by the key that needs no look at contents, where the job has one, or by
+// the one that is made of contents.
+func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
+	key := j.key
+	if key == "" {
+		key = j.quick
+	}
+	if key == "" {
+		return stepResult{}, "", false
+	}
+	rec, ok := s.state.Cache.Get(key)
+	if !ok {
+		return stepResult{}, "", false
+	}
+	// A record made on top of another snapshot of the parent would give layers that do not fit together.
+	info, err := s.state.Snapshots.Stat(snapshot.ID(rec.Snapshot))
+	if err != nil || info.Parent != cur.top {
+		return stepResult{}, "", false
+	}
+	s.state.Cache.Touch(key)
+	content := cache.Key(rec.Meta["content"])
+	if content == "" {
+		content = key
+	}
+	return stepResult{snapshot: info.ID, created: rec.Created.UTC(), cached: true}, content, true
+}
+
+// execute runs a job on a new snapshot over cur, commits it and writes the records.
+func (s *solver) execute(ctx context.Context, cur rootfs, j *job, out output) (stepResult, error) {
+	id, err := newID()
+	if err != nil {
+		return stepResult{}, err
+	}
+	parent := cur.top
+	if j.detached {
+		parent = ""
+	}
+	active, err := s.state.Snapshots.Prepare(ctx, parent)
+	if err != nil {
+		return stepResult{}, err
+	}
+	err = j.do(ctx, active, out)
+	if err == nil {
+		err = active.CommitOn(ctx, id, cur.top)
+	}
+	if err != nil {
+		return stepResult{}, errors.Join(err, active.Discard())
+	}
+	res := stepResult{snapshot: id, created: time.Now().UTC()}
+	rec := cache.Record{Snapshot: string(id), Created: res.created, Meta: map[string]string{"content": string(j.key)}}
+	for _, key := range []cache.Key{j.quick, j.key} {
+		if key == "" {
+			continue
+		}
+		if err := s.state.Cache.Put(key, rec); err != nil {
+			return stepResult{}, err
+		}
+	}
+	return res, nil
+}

@@ -1,0 +1,77 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/lock"
+	"github.com/layerbuild/layerbuild/internal/ns"
+	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// State is what is kept between builds: images, snapshots and cache, below one directory that several processes share.
+type State struct {
+	Root      string
+	Store     *store.Store
+	Snapshots *snapshot.Store
+	Cache     *cache.Cache
+	NS        ns.Info
+	lock      *os.File
+}
+
+// StateOptions say where and how the state is kept.
+type StateOptions struct {
+	// Root is the directory; it is made if it is missing.
+	Root string
+	// Driver is the snapshot driver's name; "" takes the best one that works here.
+	Driver string
+	// Exclusive waits until nobody else uses the state and keeps them out: for removing things.
+	Exclusive bool
+}
+
+// OpenState opens the state and locks it, shared or exclusively, until Close.
+func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
+	root, err := filepath.Abs(o.Root)
+	if err != nil {
+		return nil, err
+	}
+	info, err := ns.Current()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	s := &State{Root: root, NS: info}
+	if s.lock, err = lock.Acquire(ctx, filepath.Join(root, "lock"), o.Exclusive); err != nil {
+		return nil, fmt.Errorf("lock the state directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			s.lock.Close()
+		}
+	}()
+	if s.Store, err = store.Open(filepath.Join(root, "oci")); err != nil {
+		return nil, err
+	}
+	if s.Snapshots, err = snapshot.Open(filepath.Join(root, "snapshots"), snapshot.Options{Driver: o.Driver, UserNS: info.Rootless}); err != nil {
+		return nil, err
+	}
+	if s.Cache, err = cache.Open(filepath.Join(root, "cache")); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close releases the lock.
+func (s *State) Close() error { return s.lock.Close() }
+
+// path is a place of the conductor's own below the cache directory; it is made.
+func (s *State) path(name ...string) (string, error) {
+	dir := filepath.Join(append([]string{s.Root, "cache"}, name...)...)
+	return dir, os.MkdirAll(dir, 0o700)
+}

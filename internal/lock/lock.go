@@ -1,0 +1,56 @@
+// Package lock keeps processes that share a directory out of each other's way, with flock(2) on a file.
+package lock
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrHeld says that somebody else holds the lock.
+var ErrHeld = errors.New("somebody else holds the lock")
+
+// Acquire opens the file, which is made if it is missing, and locks it: exclusively, or shared with others who share
+// it. It waits as long as ctx lets it. Closing the file gives the lock back; so does the end of the process.
+func Acquire(ctx context.Context, path string, exclusive bool) (*os.File, error) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		// flock(2) cannot be interrupted by a context, so it is asked again and again.
+		f, err := Try(path, exclusive)
+		if !errors.Is(err, ErrHeld) {
+			return f, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(wait):
+		}
+	}
+}
+
+// Try is Acquire that does not wait: the error is ErrHeld.
+func Try(path string, exclusive bool) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	how := unix.LOCK_SH
+	if exclusive {
+		how = unix.LOCK_EX
+	}
+	for {
+		switch err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err {
+		case nil:
+			return f, nil
+		case unix.EINTR:
+		case unix.EWOULDBLOCK:
+			f.Close()
+			return nil, ErrHeld
+		default:
+			f.Close()
+			return nil, &os.PathError{Op: "flock", Path: path, Err: err}
+		}
+	}
+}
