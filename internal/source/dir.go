@@ -3,6 +3,7 @@ package source
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,9 +12,9 @@ import (
 type walk struct {
 	m       *matching
 	include *matcher // nil: everything
-	base    string   // the directory's path in the tree
 	item    Item
-	rel     []byte // path of what is being looked at, relative to base
+	path    []byte // of what is being looked at, in the tree
+	skip    int    // where in path begins what is relative to base
 	depth   int
 	pending []pendingDir
 }
@@ -27,16 +28,28 @@ type pendingDir struct {
 	record []byte
 }
 
-// full returns the path of what is being looked at, in the tree.
-func (w *walk) full() string {
-	switch {
-	case len(w.rel) == 0:
-		return w.base
-	case w.base == ".":
-		return string(w.rel)
+// newWalk returns a walk below the directory base.
+func (m *matching) newWalk(base string, include *matcher) *walk {
+	w := &walk{m: m, include: include, item: Item{Path: base, Contents: true}}
+	if base != "." {
+		w.path = append(append(w.path, base...), '/')
+		w.skip = len(w.path)
 	}
-	return w.base + "/" + string(w.rel)
+	return w
 }
+
+// full returns the path of what is being looked at, for messages.
+func (w *walk) full() string {
+	if len(w.path) <= w.skip {
+		return w.item.Path
+	}
+	return string(w.path)
+}
+
+func (w *walk) rel() []byte { return w.path[w.skip:] }
+
+// view makes a string of bytes that will change, for functions that keep nothing.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // directory walks an open directory.
 func (w *walk) directory(fd int, in *inherited) error {
@@ -49,21 +62,21 @@ func (w *walk) directory(fd int, in *inherited) error {
 		return fmt.Errorf("read directory %q: %w", w.full(), err)
 	}
 	w.depth++
-	n := len(w.rel)
+	n := len(w.path)
 	for _, e := range list.ents {
 		if err := m.tick(); err != nil {
 			return err
 		}
-		w.rel = w.rel[:n]
-		if n > 0 {
-			w.rel = append(w.rel, '/')
+		w.path = w.path[:n]
+		if n > w.skip {
+			w.path = append(w.path, '/')
 		}
-		w.rel = append(w.rel, list.name(e)...)
+		w.path = append(w.path, list.name(e)...)
 		if err := w.name(fd, list.cname(e), e.kind, in); err != nil {
 			return err
 		}
 	}
-	w.rel = w.rel[:n]
+	w.path = w.path[:n]
 	w.depth--
 	return nil
 }
@@ -95,7 +108,7 @@ func (w *walk) name(fd int, name *byte, kind uint8, in *inherited) error {
 		return nil
 	}
 	w.emit()
-	e, err := w.m.entry(fd, name, w.rel, w)
+	e, err := w.m.entry(fd, name, w.rel(), w)
 	if err != nil {
 		return err
 	}
@@ -103,13 +116,12 @@ func (w *walk) name(fd int, name *byte, kind uint8, in *inherited) error {
 	return nil
 }
 
-// filter tells whether what rel names is wanted, and if not, whether anything below it can be.
+// filter tells whether what path names is wanted, and if not, whether anything below it can be.
 func (w *walk) filter(in, own *inherited) (kept, deeper bool, err error) {
 	kept, deeper = true, true
-	rel := string(w.rel)
+	full, rel := view(w.path), view(w.rel())
 	if x := w.m.t.ignore; x != nil {
 		var gone bool
-		full := w.full()
 		if gone, own.ignore, err = x.match(full, in.ignore); err != nil {
 			return false, false, err
 		}
@@ -156,15 +168,15 @@ func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
 	if err != nil {
 		return err
 	}
-	e := Entry{Path: m.names.string(w.rel), MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
+	e := Entry{Path: m.names.string(w.rel()), MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
 	before := len(w.pending)
 	if kept {
 		w.emit()
 		w.item.Entries = append(w.item.Entries, e)
-		m.rec = m.appendDirectory(m.rec, w.rel, x)
+		m.rec = m.appendDirectory(m.rec, w.rel(), x)
 		m.flushFull()
 	} else {
-		w.pending = append(w.pending, pendingDir{e, m.appendDirectory(nil, w.rel, x)})
+		w.pending = append(w.pending, pendingDir{e, m.appendDirectory(nil, w.rel(), x)})
 	}
 	if err := w.directory(sub, own); err != nil {
 		return err

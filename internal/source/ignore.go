@@ -5,6 +5,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
@@ -31,16 +32,62 @@ type matcher struct {
 	rules []rule
 }
 
-// rule is what matcher has to know of a pattern to leave out directories.
+// rule is what matcher has to know of a pattern to leave out directories, and to answer for most names without trying
+// the pattern on them.
 type rule struct {
 	text      string
 	parts     []string
 	exception bool
-	opaque    bool // which directories it looks into cannot be read off its parts
+	opaque    bool // nothing but the pattern itself knows what it matches
+	exact     bool // text is a name
+	// What it matches begins, ends and has something in it that is not up to its wildcards.
+	prefix, suffix, inner string
 }
 
-// matched is a directory's results; the zero value is that of the root.
-type matched = patternmatcher.MatchInfo
+// special are the characters for which parts of a pattern are not simply names and wildcards: those of classes and
+// escapes, and those which patternmatcher hands on to its regular expressions or reads as something else.
+const special = `[]\{}|^` + "\x00\ufeff\ufffd"
+
+func newRule(text string, exception bool) rule {
+	r := rule{text: text, parts: strings.Split(text, "/"), exception: exception, opaque: strings.ContainsAny(text, special) || !utf8.ValidString(text)}
+	rest := text
+	for first := true; ; first = false {
+		i := strings.IndexAny(rest, "*?")
+		if i < 0 {
+			r.exact, r.suffix = first, rest
+			return r
+		}
+		literal := rest[:i]
+		if first {
+			r.prefix = literal
+		} else if len(literal) > len(r.inner) {
+			r.inner = literal
+		}
+		stars := rest[i:]
+		rest = strings.TrimLeft(stars, "*?")
+		if strings.Contains(stars[:len(stars)-len(rest)], "**") {
+			rest = strings.TrimPrefix(rest, "/") // "**/" is no directory, too
+		}
+	}
+}
+
+// mayMatch never says no where the pattern matches name; it may say yes where it does not.
+func (r *rule) mayMatch(name string) bool {
+	switch {
+	case r.opaque:
+		return true
+	case r.exact:
+		return name == r.text
+	}
+	return strings.HasPrefix(name, r.prefix) && strings.HasSuffix(name, r.suffix) && strings.Contains(name, r.inner)
+}
+
+// matched is a directory's results; the zero value is that of the root, and of all where no pattern matches the
+// directory or one that it is in.
+type matched struct {
+	info patternmatcher.MatchInfo
+	some bool // info has something in it
+}
 
 // newMatcher returns nil if there are no patterns.
 func newMatcher(patterns []string) (*matcher, error) {
@@ -62,24 +109,30 @@ func newMatcher(patterns []string) (*matcher, error) {
 	}
 	m := &matcher{pm: pm}
 	for _, p := range pm.Patterns() {
-		text := p.String()
-		m.rules = append(m.rules, rule{
-			text:      text,
-			parts:     strings.Split(text, "/"),
-			exception: p.Exclusion(),
-			opaque:    strings.ContainsAny(text, `[\`),
-		})
+		m.rules = append(m.rules, newRule(p.String(), p.Exclusion()))
 	}
 	return m, nil
 }
 
 // match tells whether name, a path without leading slash, is selected. dir is the result of the directory it is in.
 func (m *matcher) match(name string, dir matched) (bool, matched, error) {
-	ok, info, err := m.pm.MatchesUsingParentResults(name, dir)
-	if err != nil {
-		return false, info, fmt.Errorf("match %q against the patterns: %w", name, err)
+	if !dir.some && !m.mayMatch(name) {
+		return false, matched{}, nil
 	}
-	return ok, info, nil
+	ok, info, err := m.pm.MatchesUsingParentResults(name, dir.info)
+	if err != nil {
+		return false, matched{}, fmt.Errorf("match %q against the patterns: %w", name, err)
+	}
+	return ok, matched{info, true}, nil
+}
+
+func (m *matcher) mayMatch(name string) bool {
+	for i := range m.rules {
+		if m.rules[i].mayMatch(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // path does match for all directories on the way to name, and then for name.

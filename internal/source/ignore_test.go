@@ -271,3 +271,62 @@ func FuzzMatch(f *testing.F) {
 		}
 	})
 }
+
+// FuzzMatcher compares what matcher knows of patterns with what the patterns match.
+func FuzzMatcher(f *testing.F) {
+	for _, s := range []string{"a", "*", "**", "a/**", "**/a", "*.go", "a/**/b*", "**a", "a**", "a**/b", "a?", "[ab]c", "a|b*", "x{2}*", "a^*", "a\\*b", "***", "**/**/x", "é?", "a//b", "?*?", "*.*", "a/*?*/b", "**?b", "]*"} {
+		f.Add(s, "a/b/c.go")
+		f.Add("!x\n"+s+"\n!**/b", "a/b")
+		f.Add("*\n!"+s, strings.Trim(strings.NewReplacer("*", "a", "?", "é", "[", "").Replace(s), "/"))
+	}
+	f.Fuzz(func(t *testing.T, text, name string) {
+		name = strings.Trim(path.Clean("/"+name), "/")
+		lines := strings.Split(text, "\n")
+		m, err := newMatcher(lines)
+		if err != nil || name == "" || len(text)+len(name) > 1000 {
+			return
+		}
+		// The same answer as moby's, for the name by way of its directories.
+		pm, err := patternmatcher.New(lines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var info patternmatcher.MatchInfo
+		var want bool
+		for i := range len(name) + 1 {
+			if i == len(name) || name[i] == '/' {
+				if want, info, err = pm.MatchesUsingParentResults(name[:i], info); err != nil {
+					return
+				}
+			}
+		}
+		if got, _, err := m.path(name); err != nil || got != want {
+			t.Errorf("%q: %q is selected: %v, %v, want %v", lines, name, got, err, want)
+		}
+		// What a pattern matches is nothing that its rule rules out.
+		for _, r := range m.rules {
+			one, err := patternmatcher.New([]string{r.text})
+			if err != nil || len(one.Patterns()) != 1 || one.Exclusions() || one.Patterns()[0].String() != r.text {
+				continue // the text after "!" is not always the same pattern on its own
+			}
+			_, none, err := one.MatchesUsingParentResults("\x00", patternmatcher.MatchInfo{})
+			if err != nil {
+				return
+			}
+			if ok, _, err := one.MatchesUsingParentResults("\x00", none); ok || err != nil {
+				continue // it matches whatever it is asked
+			}
+			if ok, _, err := one.MatchesUsingParentResults(name, none); err != nil || !ok {
+				continue
+			}
+			if !r.mayMatch(name) {
+				t.Errorf("%q matches %q, and its rule says that it cannot: %+v", r.text, name, r)
+			}
+			for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+				if !r.reachesBelow(dir) {
+					t.Errorf("%q matches %q, and its rule says that it matches nothing below %q", r.text, name, dir)
+				}
+			}
+		}
+	})
+}

@@ -159,7 +159,7 @@ func (m *matching) directory(dir string, include *matcher) (bool, error) {
 		return false, m.t.notThere(dir, place{path: dir}, err)
 	}
 	defer unix.Close(fd)
-	w := walk{m: m, include: include, base: dir, item: Item{Path: dir, Contents: true}}
+	w := m.newWalk(dir, include)
 	root := inherited{}
 	if m.t.ignore != nil && dir != "." {
 		if _, root.ignore, err = m.t.ignore.path(dir); err != nil {
