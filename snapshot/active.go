@@ -149,7 +149,7 @@ func (a *Active) commit(id, parent ID) error {
 	if id == parent {
 		return errors.New("it cannot be its own parent")
 	}
-	if err := a.s.drv.seal(a.dir, a.mounted); err != nil {
+	if err := a.s.drv.seal(a.dir, a.chain, a.mounted); err != nil {
 		return err
 	}
 	if err := writeInfo(a.dir, a.s.newInfo(id, parent)); err != nil {

@@ -30,6 +30,6 @@ func (plainCopies) view(chain []string) []mount.Mount {
 	return []mount.Mount{{Type: mount.Bind, Source: chain[0], Options: []string{"ro"}}}
 }
 
-func (plainCopies) seal(string, bool) error { return nil }
+func (plainCopies) seal(string, []string, bool) error { return nil }
 
 func (plainCopies) remove(tmp int, name string) error { return removeTree(tmp, name) }

@@ -18,8 +18,8 @@ type driver interface {
 	writable(dir string, chain []string) []mount.Mount
 	// view are the mounts by which a committed chain, which is not empty, is read.
 	view(chain []string) []mount.Mount
-	// seal takes away what only an active snapshot needs. mounted says that writable's mounts were asked for.
-	seal(dir string, mounted bool) error
+	// seal takes away what only an active snapshot on that chain needs. mounted says that writable's mounts were asked for.
+	seal(dir string, chain []string, mounted bool) error
 	// remove removes a snapshot's directory, which tmp (an open directory) has under that name.
 	remove(tmp int, name string) error
 }

@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -81,7 +80,7 @@ func (o *overlay) options(writable bool) []string {
 	return options
 }
 
-func (o *overlay) seal(dir string, mounted bool) error {
+func (o *overlay) seal(dir string, chain []string, mounted bool) error {
 	fd, err := openDir(dir)
 	if err != nil {
 		return err
@@ -92,7 +91,7 @@ func (o *overlay) seal(dir string, mounted bool) error {
 		return err
 	}
 	if mounted && o.kind == mount.FuseOverlay {
-		return o.translate(filepath.Join(dir, fsDir))
+		return o.translate(filepath.Join(dir, fsDir), chain)
 	}
 	return nil
 }
@@ -106,47 +105,93 @@ func (o *overlay) opaqueName() string {
 	return "trusted.overlay.opaque"
 }
 
-// The marks of fuse-overlayfs beside those of the kernel: an opaque directory has a file of that name, and a user xattr
-// where it may not set the kernel's; a removed name is a file with a prefix where it may not make devices.
+// The marks of fuse-overlayfs beside those of the kernel: every directory that it makes has a file of that name, and a
+// user xattr where it may not set the kernel's; a removed name is a file with a prefix where it may not make devices.
 const (
 	fuseXattrs   = "user.fuseoverlayfs."
 	fuseOpaque   = ".wh..wh..opq"
 	fuseWhiteout = ".wh."
 )
 
-// translate makes an upper directory that fuse-overlayfs has written one that the kernel could have written.
-func (o *overlay) translate(dir string) error {
+// translate makes an upper directory that fuse-overlayfs has written one that the kernel could have written. lower are
+// the directories of that path that may be below it.
+func (o *overlay) translate(dir string, lower []string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return &os.PathError{Op: "lstat", Path: dir, Err: err}
+	}
+	for _, e := range entries {
+		if err := o.translateEntry(dir, e, lower); err != nil {
+			return err
+		}
+	}
 	if err := o.translateXattrs(dir); err != nil {
 		return err
 	}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		switch {
-		case e.IsDir():
-			err = o.translate(path)
-		case e.Name() == fuseOpaque:
-			err = errors.Join(os.Remove(path), unix.Lsetxattr(dir, o.opaqueName(), []byte("y"), 0))
-		case strings.HasPrefix(e.Name(), fuseWhiteout):
-			whiteout := filepath.Join(dir, strings.TrimPrefix(e.Name(), fuseWhiteout))
-			err = errors.Join(os.Remove(path), unix.Mknod(whiteout, unix.S_IFCHR, 0))
-		case e.Type().IsRegular():
-			err = o.translateXattrs(path)
-		}
-		if err != nil {
-			return fmt.Errorf("translate %s: %w", path, err)
+	// It marks every new directory. The kernel marks what hides something, and so do layers.
+	if !anyExists(lower) {
+		if err := unix.Lremovexattr(dir, o.opaqueName()); err != nil && err != unix.ENODATA {
+			return &os.PathError{Op: "removexattr", Path: dir, Err: err}
 		}
 	}
+	err = unix.UtimesNanoAt(unix.AT_FDCWD, dir, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return &os.PathError{Op: "utimensat", Path: dir, Err: err}
+	}
 	return nil
+}
+
+func (o *overlay) translateEntry(dir string, e os.DirEntry, lower []string) error {
+	path := filepath.Join(dir, e.Name())
+	switch {
+	case e.IsDir():
+		below := make([]string, len(lower))
+		for i := range lower {
+			below[i] = filepath.Join(lower[i], e.Name())
+		}
+		return o.translate(path, below)
+	case e.Name() == fuseOpaque:
+		if err := unix.Lsetxattr(dir, o.opaqueName(), []byte("y"), 0); err != nil {
+			return &os.PathError{Op: "setxattr", Path: dir, Err: err}
+		}
+		return os.Remove(path)
+	case strings.HasPrefix(e.Name(), fuseWhiteout):
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		if e.Type()&os.ModeDevice != 0 {
+			return nil // it has whited out its own mark of an opaque directory
+		}
+		whiteout := filepath.Join(dir, strings.TrimPrefix(e.Name(), fuseWhiteout))
+		if err := unix.Mknod(whiteout, unix.S_IFCHR, 0); err != nil {
+			return &os.PathError{Op: "mknod", Path: whiteout, Err: err}
+		}
+		return nil
+	case e.Type().IsRegular():
+		return o.translateXattrs(path)
+	default:
+		return nil
+	}
+}
+
+func anyExists(paths []string) bool {
+	for _, path := range paths {
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (o *overlay) translateXattrs(path string) error {
 	names, err := place{path: path}.names()
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	for _, name := range names {
 		if !strings.HasPrefix(name, fuseXattrs) {

@@ -247,7 +247,7 @@ func (o *overlay) probe(root string) (err error) {
 	if err != nil {
 		return err
 	}
-	return o.checkUpper(filepath.Join(work.path, fsDir))
+	return o.checkUpper(filepath.Join(work.path, fsDir), lower)
 }
 
 // probeTree makes lower/{file,dir/sub}.
@@ -289,9 +289,9 @@ func (o *overlay) exercise(merged int) error {
 }
 
 // checkUpper looks whether exercise has left what a layer is made from.
-func (o *overlay) checkUpper(upper string) error {
+func (o *overlay) checkUpper(upper, lower string) error {
 	if o.kind == mount.FuseOverlay {
-		if err := o.translate(upper); err != nil {
+		if err := o.translate(upper, []string{lower}); err != nil {
 			return err
 		}
 	}
@@ -326,4 +326,3 @@ func checkTypes(dir string) error {
 	}
 	return nil
 }
-

@@ -104,10 +104,11 @@ func (r *remover) empty(fd int, full string, depth int) error {
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil {
+		// ENOENT: somebody else has removed the directory meanwhile.
+		if err != nil && err != unix.ENOENT {
 			return fmt.Errorf("read %s: %w", full, err)
 		}
-		if n == 0 {
+		if n <= 0 {
 			break
 		}
 		for name, kind := range dirents(r.buf[:n]) {

@@ -1,0 +1,246 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/fstree"
+	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
+)
+
+// testStore opens a store with whatever driver works here.
+func testStore(t testing.TB, root string) *Store {
+	t.Helper()
+	s, err := Open(root, Options{UserNS: mounttest.UserNS()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func commit(t testing.TB, s *Store, id, parent ID, text string) {
+	t.Helper()
+	a, err := s.Prepare(t.Context(), parent)
+	check(t, err)
+	check(t, fstree.Make(a.Upper(), text))
+	check(t, a.Commit(t.Context(), id))
+}
+
+func TestValidate(t *testing.T) {
+	for id, ok := range map[ID]bool{
+		"a": true, "sha256-0a.B_c": true, "...": true, ID(strings.Repeat("x", maxID)): true,
+		"": false, ".": false, "..": false, "a/b": false, "tmp": false, "lock": false, "ids.new": false, "a\x00": false, "é": false,
+		ID(strings.Repeat("x", maxID+1)): false,
+	} {
+		if err := id.Validate(); (err == nil) != ok {
+			t.Errorf("%q.Validate() = %v, want ok %t", string(id), err, ok)
+		}
+	}
+}
+
+// TestCrash is what happens to snapshots that were not flushed when the machine went down.
+func TestCrash(t *testing.T) {
+	for _, driver := range []string{"overlay", "copy"} {
+		t.Run(driver, func(t *testing.T) {
+			root := t.TempDir()
+			s, err := Open(root, Options{Driver: driver, UserNS: mounttest.UserNS()})
+			if err != nil {
+				t.Skip(err)
+			}
+			commit(t, s, "flushed", "", "file a 0644 flushed\n")
+			check(t, s.Sync(t.Context()))
+			commit(t, s, "lost", "flushed", "file b 0644 before\n")
+			commit(t, s, "child", "lost", "file c 0644 before\n")
+
+			s, err = Open(root, Options{Driver: driver, UserNS: mounttest.UserNS()})
+			check(t, err)
+			s.boot = "the next boot"
+			if _, err := s.Stat("flushed"); err != nil {
+				t.Errorf("what was flushed is not there: %v", err)
+			}
+			for _, id := range []ID{"lost", "child"} {
+				if _, err := s.Stat(id); !errors.Is(err, ErrNotExist) {
+					t.Errorf("Stat(%s) = %v, want ErrNotExist", id, err)
+				}
+			}
+			suspect := map[ID]bool{}
+			for info, err := range s.All() {
+				check(t, err)
+				suspect[info.ID] = info.Suspect
+			}
+			if suspect["flushed"] || !suspect["lost"] || !suspect["child"] {
+				t.Errorf("suspect: %v", suspect)
+			}
+			commit(t, s, "lost", "flushed", "file b 0644 after\n")
+			changes, err := s.Changes("lost")
+			check(t, err)
+			if got, err := os.ReadFile(changes.Dir + "/b"); string(got) != "after" {
+				t.Errorf("b = %q, %v, want what was committed after the crash", got, err)
+			}
+			check(t, s.Remove(t.Context(), "child"))
+			check(t, s.Remove(t.Context(), "lost"))
+			if left, err := os.ReadDir(s.tmp()); err != nil || len(left) > 0 {
+				t.Errorf("left in tmp: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// TestDamaged has a snapshot without or with a broken info.json, as after a crash.
+func TestDamaged(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	for name, content := range map[string]string{"empty": "", "cut": `{"parent":"x","cre`, "hostile": `{"parent":"../../etc"}`} {
+		t.Run(name, func(t *testing.T) {
+			commit(t, s, "a", "", "file f 0644 old\n")
+			check(t, os.WriteFile(filepath.Join(s.dir("a"), infoFile), []byte(content), 0o600))
+			s := testStore(t, filepath.Dir(s.tmp()))
+			if _, err := s.Stat("a"); err == nil {
+				t.Error("Stat is no error")
+			}
+			bad := 0
+			for info, err := range s.All() {
+				if info.ID == "a" && err != nil {
+					bad++
+				}
+			}
+			if bad != 1 {
+				t.Errorf("All has it %d times with an error, want once", bad)
+			}
+			commit(t, s, "a", "", "file f 0644 new\n")
+			if got, err := os.ReadFile(s.fs("a") + "/f"); string(got) != "new" {
+				t.Errorf("f = %q, %v, want new", got, err)
+			}
+			check(t, s.Remove(t.Context(), "a"))
+		})
+	}
+}
+
+func TestOtherIDs(t *testing.T) {
+	root := t.TempDir()
+	testStore(t, root)
+	check(t, os.WriteFile(filepath.Join(root, "ids"), []byte("uid 0 1\ngid 0 7\n"), 0o600))
+	_, err := Open(root, Options{UserNS: mounttest.UserNS()})
+	if err == nil || !strings.Contains(err.Error(), "a single one") {
+		t.Errorf("Open = %v, want an error that says whose ids it has", err)
+	}
+}
+
+func TestUnknownDriver(t *testing.T) {
+	if _, err := Open(t.TempDir(), Options{Driver: "zfs"}); err == nil || !strings.Contains(err.Error(), `"zfs"`) {
+		t.Errorf("Open = %v, want an error that names the driver", err)
+	}
+}
+
+// TestProbeOnOverlay has the state directory on an overlay, as in a container.
+func TestProbeOnOverlay(t *testing.T) {
+	mounttest.Need(t)
+	s := testStore(t, t.TempDir())
+	if s.Driver() != mount.Overlay {
+		t.Skip("no overlay here")
+	}
+	a, err := s.Prepare(t.Context(), "")
+	check(t, err)
+	defer a.Discard()
+	dir := t.TempDir()
+	check(t, mount.All(a.Mounts(), dir))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	root := dir + "/state"
+	for _, r := range Probe(root, Options{UserNS: mounttest.UserNS()}) {
+		if r.Name == mount.Overlay && (r.OK || !strings.Contains(r.Reason, "lies on overlayfs, which cannot be an upper")) {
+			t.Errorf("overlay: %+v, want a reason", r)
+		}
+		if r.Name == "copy" && !r.OK {
+			t.Errorf("copy: %+v, want OK", r)
+		}
+	}
+	if got := testStore(t, root).Driver(); got == mount.Overlay {
+		t.Error("Open has taken overlay")
+	}
+	if _, err := Open(root, Options{Driver: mount.Overlay, UserNS: mounttest.UserNS()}); err == nil {
+		t.Error("Open with a driver that does not work is no error")
+	}
+}
+
+// TestRemembered looks whether the second Open asks again, and an Open elsewhere does.
+func TestRemembered(t *testing.T) {
+	mounttest.Need(t)
+	root := t.TempDir()
+	s := testStore(t, root)
+	if s.Driver() != mount.Overlay {
+		t.Skip("no overlay here")
+	}
+	o := Options{UserNS: mounttest.UserNS()}
+	key := probeKey(root, s.boot, o)
+	if _, err := recall(root, key, o); err != nil {
+		t.Errorf("not remembered: %v", err)
+	}
+	if _, err := recall(root, probeKey(root, "another boot", o), o); err == nil {
+		t.Error("remembered over a boot")
+	}
+	other := t.TempDir()
+	if probeKey(other, s.boot, o) == key || probeKey(root, s.boot, Options{UserNS: !o.UserNS}) == key {
+		t.Error("the key does not tell directories or namespaces apart")
+	}
+}
+
+func TestInUserNamespace(t *testing.T) {
+	for _, kind := range []mounttest.Kind{mounttest.Range, mounttest.Single} {
+		t.Run(string(kind), func(t *testing.T) {
+			mounttest.Again(t, kind, "Test(Crash|Damaged|OtherIDs|ProbeOnOverlay|Remembered|RemoveTree.*|CopyTree.*)")
+		})
+	}
+}
+
+// BenchmarkCommit is what a snapshot costs beside what is done in it, on a chain of that length.
+func BenchmarkCommit(b *testing.B) {
+	for _, n := range []int{1, 400} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := testStore(b, mounttest.TempDir(b))
+			parent := ID("")
+			for i := range n {
+				id := ID(fmt.Sprintf("base%d", i))
+				commit(b, s, id, parent, "")
+				parent = id
+			}
+			i := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				a, err := s.Prepare(b.Context(), parent)
+				check(b, err)
+				check(b, a.Commit(b.Context(), ID(fmt.Sprintf("s%d", i))))
+				i++
+			}
+		})
+	}
+}
+
+// BenchmarkOpenStore is what the snapshots add to the start of each build.
+func BenchmarkOpenStore(b *testing.B) {
+	mounttest.Need(b)
+	root := mounttest.TempDir(b)
+	b.Run("remembered", func(b *testing.B) {
+		for b.Loop() {
+			testStore(b, root)
+		}
+	})
+	b.Run("probed", func(b *testing.B) {
+		for b.Loop() {
+			os.Remove(filepath.Join(root, probeFile))
+			testStore(b, root)
+		}
+	})
+}
