@@ -15,8 +15,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// archive exports to a tar of an OCI image layout. In Docker's format it has a manifest.json besides, which is all
-// that Docker before 25 reads; what reads layouts reads either.
+// archive exports to a tar of an OCI image layout. An image for one platform has Docker's manifest.json besides: it is
+// all that Docker before 25 reads, and podman (4.3) takes an archive with several names only by it. What reads layouts
+// does not mind.
 type archive struct {
 	env  Env
 	spec Spec
@@ -59,7 +60,7 @@ func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *jo
 		return err
 	}
 	files := map[string][]byte{ocispec.ImageIndexFile: ix, ocispec.ImageLayoutFile: []byte(layoutFile)}
-	if spec.Type == TypeDocker {
+	if spec.Type == TypeDocker || len(g.images()) == 1 {
 		if files["manifest.json"], err = dockerManifests(g, tags); err != nil {
 			return err
 		}
