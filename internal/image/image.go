@@ -16,8 +16,8 @@
 //	docker-archive:PATH[:NAME]         what docker save writes
 //
 // PATH is relative to the working directory. NAME is a name in the layout, in full or only its tag; without one the
-// layout has a single image, or one with the tag latest. Archives may be compressed. "oci:latest" is a name of Docker
-// Hub's, as it is everywhere: to be taken for a path, what follows "oci:" has a slash in it.
+// layout has a single image, or one with the tag latest. Archives may be compressed. "oci:latest" is a name on Docker
+// Hub, as it is everywhere: to be taken for a path, what follows "oci:" has a slash or another colon in it.
 //
 // # Where the bytes go
 //
