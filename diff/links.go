@@ -18,6 +18,8 @@ type links struct {
 	// Names of files with several, by file; made when first asked for. The last is the new state's, the others are
 	// the old state's layers'.
 	scanned map[int]map[file][]string
+	// divided counts the files whose names were divided between equal files: see regrouped.
+	divided int
 }
 
 // file identifies a file in one of the trees.
@@ -181,12 +183,14 @@ func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, erro
 		return false, nil
 	}
 	if after.in.layer != newState {
+		w.links.divided++
 		return true, nil // still below
 	}
 	same, err := w.same(after.in.fd, after.name, &after.st, before.in.fd, before.name, &before.st)
 	if err != nil || !same {
 		return false, err // written for its own sake
 	}
+	w.links.divided++
 	first := slices.MinFunc(now, walkOrder)
 	return walkOrder(name, first) < 0, nil
 }

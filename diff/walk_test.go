@@ -50,7 +50,7 @@ func describe(t testing.TB, layer []byte) string {
 		case unpack.TypeFifo:
 			f.Type = fstree.Fifo
 		}
-		b.WriteString(f.String() + "\n")
+		b.WriteString(short(f.String() + "\n"))
 	}
 	return b.String()
 }

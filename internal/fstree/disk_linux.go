@@ -1,6 +1,7 @@
 package fstree
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -125,6 +126,9 @@ type Show struct {
 	Xattrs bool // without overlay's own and those that the host gives (security.selinux)
 	Plain  bool // a 0:0 device is a device and an opaque directory nothing special
 	Root   bool // a line for the root, "."
+	Brief  bool // of content longer than 256 bytes the size and a digest
+	// Skip, if not nil, leaves out what it returns true for, with all that is below. mode is that of lstat(2).
+	Skip func(path string, mode uint32) bool
 }
 
 // Print writes down what is in dir, sorted by path, each directory before what is in it. Of files with several names
@@ -162,12 +166,17 @@ func (p *printer) walk(rel string) error {
 	slices.Sort(names)
 	for _, n := range names {
 		child := path.Join(rel, n)
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(p.dir, child), &st); err != nil {
+			return fmt.Errorf("lstat %s: %w", child, err)
+		}
+		if p.show.Skip != nil && p.show.Skip(child, st.Mode) {
+			continue
+		}
 		if err := p.one(child); err != nil {
 			return err
 		}
-		if fi, err := os.Lstat(filepath.Join(p.dir, child)); err != nil {
-			return err
-		} else if fi.IsDir() {
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			if err := p.walk(child); err != nil {
 				return err
 			}
@@ -199,6 +208,9 @@ func (p *printer) one(rel string) error {
 	if whiteout {
 		p.entries = append(p.entries, Entry{Type: Whiteout, Path: rel, UID: Unset, GID: Unset, MTime: Unset})
 		return nil
+	}
+	if p.show.Brief && len(e.Content) > 256 {
+		e.Content = fmt.Sprintf("%d bytes, sha256 %x", len(e.Content), sha256.Sum256([]byte(e.Content)))
 	}
 	if p.show.Owners {
 		e.UID, e.GID = int(st.Uid), int(st.Gid)

@@ -245,18 +245,23 @@ func (u *unpacker) hardlink(h *Header, dir *node, name []byte) error {
 	}
 	parent, base := split(target)
 	base = u.tgt[len(target)-len(base):]
-	from, err := u.linkTarget(parent, dir)
-	if err == nil {
-		var st rawfs.Stat
-		if err = rawfs.Lstat(from, base, &st); err == nil && u.overlay() && rawfs.IsWhiteout(&st) {
-			err = unix.ENOENT
+	err := u.create(dir, name, func() error {
+		// Each time anew: removing what was there may have closed it.
+		from, err := u.linkTarget(parent, dir)
+		if err != nil {
+			return err
 		}
-	}
+		var st rawfs.Stat
+		if err := rawfs.Lstat(from, base, &st); err != nil {
+			return err
+		}
+		if u.overlay() && rawfs.IsWhiteout(&st) {
+			return unix.ENOENT
+		}
+		return rawfs.Link(from, base, dir.fd, name)
+	})
 	if errors.Is(err, unix.ENOENT) && u.overlay() {
 		err = ErrNeedsParent
-	}
-	if err == nil {
-		err = u.create(dir, name, func() error { return rawfs.Link(from, base, dir.fd, name) })
 	}
 	if err != nil {
 		return fmt.Errorf("hard link to %q: %w", h.Link, err)

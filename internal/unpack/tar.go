@@ -330,7 +330,7 @@ func (u *unpacker) file(h *Header, dir *node, name []byte) error {
 		}
 	}
 	for _, x := range h.Xattrs {
-		if err := u.setXattr(fd, x); err != nil {
+		if err := u.fsetXattr(fd, x); err != nil {
 			return err
 		}
 	}
@@ -359,11 +359,15 @@ func (u *unpacker) skipped(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-func (u *unpacker) setXattr(fd int, x rawfs.Xattr) error {
+func (u *unpacker) fsetXattr(fd int, x rawfs.Xattr) error {
+	return u.setXattr(x, func() error { return unix.Fsetxattr(fd, x.Name, x.Value, 0) })
+}
+
+func (u *unpacker) setXattr(x rawfs.Xattr, set func() error) error {
 	if !rawfs.InLayer([]byte(x.Name)) {
 		return nil
 	}
-	err := unix.Fsetxattr(fd, x.Name, x.Value, 0)
+	err := set()
 	switch err {
 	case nil:
 		return nil
@@ -500,18 +504,17 @@ func (u *unpacker) special(h *Header, dir *node, name []byte) error {
 	if err := u.lchown(h, dir, name); err != nil {
 		return err
 	}
+	path := rawfs.FDPath(dir.fd) + "/" + string(name[:len(name)-1])
 	if dir.acl {
-		unix.Lremovexattr(rawfs.FDPath(dir.fd)+"/"+string(name[:len(name)-1]), "system.posix_acl_access")
+		unix.Lremovexattr(path, "system.posix_acl_access")
 	}
 	if err := rawfs.Chmod(dir.fd, name, mode); err != nil {
 		return fmt.Errorf("set mode %o: %w", mode, err)
 	}
 	for _, x := range h.Xattrs {
-		if x.Name != "system.posix_acl_access" {
-			continue // the kernel has no others on such files (xattr(7))
-		}
-		if err := unix.Lsetxattr(rawfs.FDPath(dir.fd)+"/"+string(name[:len(name)-1]), x.Name, x.Value, 0); err != nil {
-			return fmt.Errorf("set attribute %s: %w", x.Name, err)
+		set := func() error { return unix.Lsetxattr(path, x.Name, x.Value, 0) }
+		if err := u.setXattr(x, set); err != nil {
+			return err
 		}
 	}
 	return rawfs.SetTime(dir.fd, name, h.Sec, h.Nsec)
@@ -594,7 +597,7 @@ func (u *unpacker) dirXattrs(dir *node, m *dirMeta) error {
 		}
 	}
 	for _, x := range m.xattrs {
-		if err := u.setXattr(dir.fd, x); err != nil {
+		if err := u.fsetXattr(dir.fd, x); err != nil {
 			return err
 		}
 	}
