@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	_ "crypto/sha512" // the other algorithm that the image specification has
 	"encoding/hex"
 	"encoding/json"
 	"errors"
