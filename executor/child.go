@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -87,6 +88,9 @@ func child() int {
 }
 
 func receiveJob() (*job, error) {
+	if err := ignoreSignals(); err != nil {
+		return nil, err
+	}
 	if err := keepToSelf(); err != nil {
 		return nil, err
 	}
@@ -104,6 +108,24 @@ func receiveJob() (*job, error) {
 		return nil, errors.New("the program that started this step has ended")
 	}
 	return j, nil
+}
+
+// ignoreSignals makes that neither ^C on the terminal nor a command that signals process 1 ends this process. It goes
+// past the runtime, which would need a thread for it, and which still believes that it handles these signals: so in
+// a child that it starts it sets them to their default action, as it should be.
+func ignoreSignals() error {
+	type sigaction struct{ handler, flags, restorer, mask uintptr }
+	ignore := sigaction{handler: 1 /* SIG_IGN */}
+	for _, s := range []unix.Signal{
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM,
+		unix.SIGTERM, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGVTALRM, unix.SIGIO, unix.SIGPWR,
+	} {
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&ignore)), 0, 8, 0, 0)
+		if errno != 0 {
+			return fmt.Errorf("ignore a signal: %w", errno)
+		}
+	}
+	return nil
 }
 
 // keepToSelf marks all descriptors but the standard three, so that the command inherits none: neither the program's

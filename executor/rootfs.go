@@ -102,6 +102,9 @@ func newMount(fsType string, attrs int, options ...string) (int, error) {
 		return -1, fmt.Errorf("mount %s: %w", fsType, err)
 	}
 	defer unix.Close(ctx)
+	if err := unix.FsconfigSetString(ctx, "source", fsType); err != nil {
+		return -1, fmt.Errorf("mount %s: %w", fsType, err)
+	}
 	for _, o := range options {
 		key, value, ok := strings.Cut(o, "=")
 		if ok {
@@ -134,37 +137,36 @@ func cloneMount(dir int, name string, flags uint) (int, error) {
 // attach puts a mount onto target, gives it attributes, and closes it.
 func attach(m, target int, attrs uint64, recursive bool) error {
 	defer unix.Close(m)
+	if err := unix.MoveMount(m, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return err
+	}
+	return setAttrs(m, attrs, recursive)
+}
+
+// setAttrs adds attributes to the mount of which dir is the root.
+func setAttrs(dir int, attrs uint64, recursive bool) error {
+	if attrs == 0 {
+		return nil
+	}
 	flags := uint(unix.AT_EMPTY_PATH)
 	if recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	if attrs != 0 {
-		err := unix.MountSetattr(m, "", flags, &unix.MountAttr{Attr_set: attrs})
-		if err == unix.ENOSYS { // before Linux 5.12
-			return attachOld(m, target, attrs)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return unix.MoveMount(m, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
-}
-
-func attachOld(m, target int, attrs uint64) error {
-	if err := unix.MoveMount(m, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+	err := unix.MountSetattr(dir, "", flags, &unix.MountAttr{Attr_set: attrs})
+	if err != unix.ENOSYS {
 		return err
 	}
-	flags := uintptr(unix.MS_BIND | unix.MS_REMOUNT)
+	// Before Linux 5.12. Mounts below are left as they are.
+	old := uintptr(unix.MS_BIND | unix.MS_REMOUNT)
 	for attr, flag := range map[uint64]uintptr{
 		unix.MOUNT_ATTR_RDONLY: unix.MS_RDONLY, unix.MOUNT_ATTR_NOSUID: unix.MS_NOSUID,
 		unix.MOUNT_ATTR_NODEV: unix.MS_NODEV, unix.MOUNT_ATTR_NOEXEC: unix.MS_NOEXEC,
 	} {
 		if attrs&attr != 0 {
-			flags |= flag
+			old |= flag
 		}
 	}
-	// A mount's own descriptor names its root, wherever it has been moved to.
-	return unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", m), "", flags, "")
+	return unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", dir), "", old, "")
 }
 
 // openIn opens a path in the root for use as a mount point or directory.

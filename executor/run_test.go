@@ -120,10 +120,3 @@ func (im *image) mustRun(a Action) string {
 	}
 	return out
 }
-
-func TestOutput(t *testing.T) {
-	im := newBusybox(t)
-	if got := im.mustRun(shell("echo hello; echo to stderr >&2")); got != "hello\nto stderr\n" {
-		t.Errorf("got %q", got)
-	}
-}

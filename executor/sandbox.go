@@ -47,18 +47,24 @@ func (b *sandbox) build(resolvConf []byte) error {
 		return err
 	}
 	steps := []func() error{b.mountRoot, b.mountProc, b.mountDev, b.maskProc, b.mountSys,
-		func() error { return b.mountEtc(resolvConf) }, b.mountAll}
+		func() error { return b.mountEtc(resolvConf) }, b.mountAll, b.lockRoot}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
 	}
-	if b.p.ReadOnlyRoot {
-		if err := unix.MountSetattr(b.root, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
-			return fmt.Errorf("make the root file system read-only: %w", err)
-		}
-	}
 	return pivot(b.stage + "/root")
+}
+
+// noDevices are the attributes of every mount on which a step might make or find a device node. With CAP_MKNOD, which
+// Docker's default has, it could otherwise open the machine's disks; runtimes prevent that by a cgroup with a program
+// attached to it, which takes a cgroup that one may write. Nodes can still be made, they just can't be opened; those
+// in /dev are mounts of their own.
+func (b *sandbox) noDevices() uint64 {
+	if b.p.Insecure {
+		return 0
+	}
+	return unix.MOUNT_ATTR_NODEV
 }
 
 func (b *sandbox) openStage() error {
@@ -88,7 +94,8 @@ func (b *sandbox) openStage() error {
 		return fmt.Errorf("open %s: %w", b.stage, err)
 	}
 	defer unix.Close(dir)
-	m, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0700")
+	// It has the device nodes too, so it is not nodev; but nobody sees it.
+	m, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID, "mode=0700")
 	if err != nil {
 		return err
 	}
@@ -112,6 +119,20 @@ func (b *sandbox) mountRoot() error {
 	var err error
 	if b.root, err = unix.Open(b.stage+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
+	}
+	if err := setAttrs(b.root, b.noDevices(), true); err != nil {
+		return fmt.Errorf("mount the root file system: %w", err)
+	}
+	return nil
+}
+
+// lockRoot makes the root read-only, which comes last: mount points may have to be made in it.
+func (b *sandbox) lockRoot() error {
+	if !b.p.ReadOnlyRoot {
+		return nil
+	}
+	if err := setAttrs(b.root, unix.MOUNT_ATTR_RDONLY, false); err != nil {
+		return fmt.Errorf("make the root file system read-only: %w", err)
 	}
 	return nil
 }
@@ -342,7 +363,7 @@ func (b *sandbox) mountDev() error {
 	if err != nil {
 		return err
 	}
-	if b.dev, err = b.put(m, "/dev", true, 0, false); err != nil {
+	if b.dev, err = b.put(m, "/dev", true, b.noDevices(), false); err != nil {
 		return err
 	}
 	unix.Umask(0)
@@ -398,26 +419,33 @@ func (b *sandbox) mountInDev(name, fsType string, attrs int, options ...string) 
 	return nil
 }
 
-// device makes a device node; in a user namespace, which may not, it shows the host's.
+// device mounts a device node: one of our own, since what the step does to its mode and owner must not be done to the
+// machine's; but in a user namespace, which may not make one and can't change the machine's either, that.
 func (b *sandbox) device(name string, major, minor uint32) error {
+	dir, from := b.stgFD, name
+	err := unix.EPERM
 	if !b.spec.UserNS {
-		err := unix.Mknodat(b.dev, name, unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor)))
-		if err != unix.EPERM {
-			return err
-		}
+		err, _ = unix.Mknodat(b.stgFD, name, unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor))).(unix.Errno)
 	}
-	m, err := cloneMount(unix.AT_FDCWD, "/dev/"+name, 0)
-	if err != nil {
+	switch err {
+	case 0:
+	case unix.EPERM:
+		dir, from = unix.AT_FDCWD, "/dev/"+name
+	default:
 		return err
+	}
+	m, merr := cloneMount(dir, from, 0)
+	if merr != nil {
+		return merr
 	}
 	if err := unix.Mknodat(b.dev, name, unix.S_IFREG|0o666, 0); err != nil {
 		unix.Close(m)
 		return err
 	}
-	at, err := safepath.NoLinks(b.dev, name, unix.O_PATH, 0)
-	if err != nil {
+	at, merr := safepath.NoLinks(b.dev, name, unix.O_PATH, 0)
+	if merr != nil {
 		unix.Close(m)
-		return err
+		return merr
 	}
 	defer unix.Close(at)
 	return attach(m, at, 0, false)
@@ -494,9 +522,9 @@ func (b *sandbox) mountAll() error {
 }
 
 func (b *sandbox) mountOne(m Mount, name string) error {
-	var attrs uint64
+	attrs := b.noDevices()
 	if m.ReadOnly {
-		attrs = unix.MOUNT_ATTR_RDONLY
+		attrs |= unix.MOUNT_ATTR_RDONLY
 	}
 	tree, recursive, err := b.source(m.Source, name)
 	if err != nil {
