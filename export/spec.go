@@ -33,10 +33,9 @@ type Spec struct {
 	// Dir says that Dest is a directory: always for TypeLocal, with tar=false for TypeOCI and TypeDocker.
 	Dir bool
 
-	Push      bool // TypeImage: to the registries of its names
-	ByDigest  bool // with Push: without a tag
-	Canonical bool // TypeImage: also NAME@DIGEST
-	Insecure  bool // with Push: plain http, or TLS without verifying
+	Push     bool // TypeImage: to the registries of its names
+	ByDigest bool // with Push: without a tag
+	Insecure bool // with Push: plain http, or TLS without verifying
 
 	// Layers says how the image's blobs are to be made. Exporters copy blobs as they are: it is for whoever seals.
 	Layers Layers
@@ -234,7 +233,7 @@ func (s *Spec) set(a attr) error {
 	case "push-by-digest":
 		s.ByDigest, err = parseBool(a)
 	case "name-canonical":
-		s.Canonical, err = parseBool(a)
+		_, err = parseBool(a) // an image is found by NAME@DIGEST without being told so
 	case "registry.insecure":
 		s.Insecure, err = parseBool(a)
 	case "platform-split":

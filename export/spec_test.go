@@ -38,7 +38,7 @@ func TestParse(t *testing.T) {
 		{"type=registry", Spec{Type: TypeImage, Push: true}},
 		{"type=registry,push=false,registry.insecure=true", Spec{Type: TypeImage, Push: true, Insecure: true}},
 		{"type=image,name=ghcr.io/a/b,push-by-digest=true,name-canonical=true,push=true",
-			Spec{Type: TypeImage, Push: true, ByDigest: true, Canonical: true, Names: []string{"ghcr.io/a/b"}}},
+			Spec{Type: TypeImage, Push: true, ByDigest: true, Names: []string{"ghcr.io/a/b"}}},
 		{"type=oci,dest=o,compression=zstd,compression-level=22,force-compression=true,oci-mediatypes=false,rewrite-timestamp=true",
 			Spec{Type: TypeOCI, Dest: "o", Layers: Layers{Compression: "zstd", Level: ptr(22), Force: true, OCIMediaTypes: ptr(false), RewriteTimestamp: true}}},
 		{"type=image,compression=uncompressed", Spec{Type: TypeImage, Layers: Layers{Compression: "uncompressed"}}},

@@ -74,15 +74,15 @@ func (r *record) start(e event.Start) *work {
 	return w
 }
 
-// done notes that e's work has ended; last is false while others are still at the same.
+// done notes that e's work has ended; last is false while others are still at the same, and where it has ended before.
+// A failure ends it for all.
 func (r *record) done(e event.Done) (w *work, last bool) {
 	w = r.at(e.ID, e.Time)
-	if w.running--; w.running > 0 && e.Err == nil || w.state == failed && w.err != nil && e.Err == nil {
+	w.running = max(0, w.running-1)
+	if w.state != running || w.running > 0 && e.Err == nil {
 		return w, false
 	}
-	if w.end.IsZero() {
-		r.ended++
-	}
+	r.ended++
 	w.running, w.end, w.err, w.note = 0, e.Time, e.Err, clean(e.Note)
 	w.flush()
 	switch {
@@ -123,8 +123,8 @@ func (r *record) at(id event.ID, now time.Time) *work {
 	return w
 }
 
-// progress notes how far a part is.
-func (r *record) progress(e event.Progress) (*work, *part) {
+// progress notes how far a part is; it is false where that is no news.
+func (r *record) progress(e event.Progress) (*work, bool) {
 	w := r.at(e.ID, e.Time)
 	i := slices.IndexFunc(w.parts, func(p *part) bool { return p.name == e.Part })
 	if i < 0 {
@@ -132,9 +132,12 @@ func (r *record) progress(e event.Progress) (*work, *part) {
 		w.parts = append(w.parts, &part{name: e.Part, begun: e.Time})
 	}
 	p := w.parts[i]
+	if p.done && e.Done {
+		return w, false
+	}
 	p.current, p.total, p.last = e.Current, e.Total, e.Time
 	p.done = e.Done
-	return w, p
+	return w, true
 }
 
 // warn notes a warning; it is false for one that was said before.

@@ -60,9 +60,7 @@ func New(mode string, out io.Writer, o Options) (*UI, error) {
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
 	}
-	if o.Getenv("NO_COLOR") != "" || o.Getenv("TERM") == "dumb" {
-		o.NoColor = true
-	}
+	o.NoColor = o.NoColor || plainText(o.Getenv)
 	if mode == "" || mode == "auto" {
 		mode = "plain"
 		if isTerminal(out) && o.Getenv("CI") == "" && o.Getenv("TERM") != "dumb" {
@@ -116,8 +114,9 @@ func (u *UI) handle(e event.Event) {
 		w.log(e.Stream, e.Data, u.view.line)
 	case event.Progress:
 		e.Time = orNow(e.Time, now)
-		w, _ := u.record.progress(e)
-		u.view.handle(e, w)
+		if w, news := u.record.progress(e); news {
+			u.view.handle(e, w)
+		}
 	case event.Expect:
 		u.record.expected = e.Work
 		u.view.handle(e, nil)
@@ -188,6 +187,20 @@ func (u *UI) Failed() (id event.ID, ok bool) {
 		return w.id, true
 	}
 	return "", false
+}
+
+// Color reports whether what is printed to out should have colours: it is a terminal, and nothing in the environment
+// (nil: os.Getenv) speaks against it.
+func Color(out io.Writer, getenv func(string) string) bool {
+	if getenv == nil {
+		getenv = os.Getenv
+	}
+	return isTerminal(out) && !plainText(getenv)
+}
+
+// plainText reports whether the environment wants no colours (https://no-color.org).
+func plainText(getenv func(string) string) bool {
+	return getenv("NO_COLOR") != "" || getenv("TERM") == "dumb"
 }
 
 func isTerminal(out io.Writer) bool {

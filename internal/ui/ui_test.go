@@ -400,6 +400,36 @@ func TestPlainInterleaved(t *testing.T) {
 	})
 }
 
+// A download tells how far it is now and then, and when it is done; a short one only that.
+func TestPlainProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		u, err := New("plain", &out, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		send := u.Sink()
+		send(event.Start{ID: "a", Name: "pull", Time: time.Now()})
+		for i := range 121 {
+			send(event.Progress{ID: "a", Part: "long", Current: int64(i) * 1e6, Total: 120e6, Done: i == 120, Time: time.Now()})
+			send(event.Progress{ID: "a", Part: "short", Current: 5, Done: i > 0, Time: time.Now()})
+			time.Sleep(100 * time.Millisecond)
+		}
+		if err := u.Close(); err != nil {
+			t.Error(err)
+		}
+		want := `#1 pull
+#1 short 5B 0.1s done
+#1 long 50.00MB / 120.00MB 5.0s
+#1 long 100.00MB / 120.00MB 10.0s
+#1 long 120.00MB / 120.00MB 12.0s done
+`
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("plain progress differs (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // A question without a line end is shown when nothing more comes.
 func TestPlainPartialLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -469,7 +499,7 @@ func TestStuckOutput(t *testing.T) {
 			}
 			send := u.Sink()
 			data := bytes.Repeat([]byte("0123456789abcde\n"), 64<<10/16)
-			const pieces = 400
+			const pieces = 200
 			var sent atomic.Int64
 			var finished atomic.Bool
 			go func() {
@@ -482,7 +512,7 @@ func TestStuckOutput(t *testing.T) {
 			}()
 			time.Sleep(time.Second)
 			synctest.Wait()
-			if n := sent.Load(); finished.Load() || n < 10 || n > 200 {
+			if n := sent.Load(); finished.Load() || n < 10 || n > 150 {
 				t.Errorf("%s: %d of %d pieces went into an output that takes none (finished: %t)", mode, n, pieces, finished.Load())
 			}
 			close(out.gate)
@@ -528,6 +558,9 @@ func TestBrokenOutput(t *testing.T) {
 func TestNew(t *testing.T) {
 	if _, err := New("fancy", io.Discard, Options{}); err == nil || !strings.Contains(err.Error(), "plain, tty") {
 		t.Errorf("New(fancy) = %v, want an error with the modes", err)
+	}
+	if getenv := func(string) string { return "" }; Color(io.Discard, getenv) {
+		t.Error("there are colours where there is no terminal")
 	}
 	var out bytes.Buffer
 	u, err := New("auto", &out, Options{})
@@ -576,6 +609,41 @@ func TestOutput(t *testing.T) {
 		if ws := u.Warnings(); len(ws) != 2 || ws[0].Line != 1 || ws[1].Line != 3 {
 			t.Errorf("%s: warnings %v, want lines 1 and 3", mode, ws)
 		}
+	}
+}
+
+// Equal work has equal IDs: it has ended when all who are at it have, or when one of them fails.
+func TestEqualWork(t *testing.T) {
+	start := event.Start{ID: "a", Name: "pull"}
+	done, fail, give := event.Done{ID: "a"}, event.Done{ID: "a", Err: errors.New("no")}, event.Done{ID: "a", Err: context.Canceled}
+	for _, tt := range []struct {
+		events []event.Event
+		want   string
+	}{
+		{[]event.Event{start, start, done}, "#1 pull\n"},
+		{[]event.Event{start, start, done, done}, "#1 pull\n#1 DONE 0.0s\n"},
+		{[]event.Event{start, done, start, done}, "#1 pull\n#1 DONE 0.0s\n#1 DONE 0.0s\n"},
+		{[]event.Event{start, start, fail, done}, "#1 pull\n#1 ERROR: no\n"},
+		{[]event.Event{start, start, fail, give}, "#1 pull\n#1 ERROR: no\n"},
+		{[]event.Event{start, start, fail, done, start, done}, "#1 pull\n#1 ERROR: no\n#1 DONE 0.0s\n"},
+		{[]event.Event{done}, "#1 a\n#1 DONE 0.0s\n"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var out bytes.Buffer
+			u, err := New("plain", &out, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range tt.events {
+				u.Sink()(e)
+			}
+			if err := u.Close(); err != nil {
+				t.Error(err)
+			}
+			if out.String() != tt.want {
+				t.Errorf("%v gives %q, want %q", tt.events, out.String(), tt.want)
+			}
+		})
 	}
 }
 
