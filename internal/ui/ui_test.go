@@ -499,7 +499,7 @@ func TestStuckOutput(t *testing.T) {
 			}
 			send := u.Sink()
 			data := bytes.Repeat([]byte("0123456789abcde\n"), 64<<10/16)
-			const pieces = 200
+			const pieces = 250
 			var sent atomic.Int64
 			var finished atomic.Bool
 			go func() {
@@ -512,7 +512,7 @@ func TestStuckOutput(t *testing.T) {
 			}()
 			time.Sleep(time.Second)
 			synctest.Wait()
-			if n := sent.Load(); finished.Load() || n < 10 || n > 150 {
+			if n := sent.Load(); finished.Load() || n < 10 || n > 230 {
 				t.Errorf("%s: %d of %d pieces went into an output that takes none (finished: %t)", mode, n, pieces, finished.Load())
 			}
 			close(out.gate)
