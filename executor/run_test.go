@@ -23,7 +23,7 @@ const busybox = "/bin/busybox"
 
 func mayRun(t testing.TB) {
 	t.Helper()
-	if fd, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC); err != nil {
+	if fd, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE); err != nil {
 		t.Skip("needs root, or `unshare -rm`: mounts are not allowed here")
 	} else {
 		unix.Close(fd)

@@ -1,0 +1,71 @@
+package executor
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// againVar says that this is one of the runs below.
+const againVar = "LAYERBUILD_EXECUTOR_TEST_AGAIN"
+
+// TestRootless runs all tests again in user namespaces: one with many ids and one with a single one.
+func TestRootless(t *testing.T) {
+	if os.Getenv(againVar) != "" {
+		t.Skip("this is rootless")
+	}
+	if testing.Short() {
+		t.Skip("short")
+	}
+	many := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: 65536}}
+	one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+	oneGroup := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	for _, tt := range []struct {
+		name       string
+		uids, gids []syscall.SysProcIDMap
+		root       bool // takes root
+	}{{"range", many, many, true}, {"single id", one, oneGroup, false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.root && os.Getuid() != 0 {
+				t.Skip("mapping a range of ids takes root")
+			}
+			tmp := t.TempDir()
+			for _, dir := range []string{tmp, tmp + "/.."} { // for the user of the range
+				if err := os.Chmod(dir, 0o777); err != nil {
+					t.Fatal(err)
+				}
+			}
+			data, err := os.ReadFile("/proc/self/exe")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(tmp+"/executor.test", data, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			args := []string{"-test.v"}
+			for _, a := range os.Args[1:] {
+				if strings.HasPrefix(a, "-test.run=") && !strings.Contains(a, "Rootless") {
+					args = append(args, a)
+				}
+			}
+			cmd := exec.Command(tmp+"/executor.test", args...)
+			cmd.Dir = "/"
+			cmd.Env = []string{againVar + "=1", "TMPDIR=" + tmp, "PATH=" + os.Getenv("PATH")}
+			cmd.SysProcAttr = &syscall.SysProcAttr{
+				Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+				UidMappings: tt.uids, GidMappings: tt.gids, GidMappingsEnableSetgroups: tt.root,
+				Credential: &syscall.Credential{NoSetGroups: true},
+			}
+			out, err := cmd.CombinedOutput()
+			if _, ok := err.(*exec.ExitError); err != nil && !ok {
+				t.Skipf("no user namespaces here: %v", err)
+			}
+			if err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+			t.Logf("%d passed, %d skipped", strings.Count(string(out), "--- PASS"), strings.Count(string(out), "--- SKIP"))
+		})
+	}
+}
