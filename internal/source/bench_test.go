@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // bigTree makes a tree of n small files, 50 to a directory.
@@ -31,6 +33,7 @@ func bigTree(b *testing.B, n int) string {
 
 func benchmarkMatch(b *testing.B, n int, dir string, o func(i int) TreeOptions, q Query) {
 	b.ReportAllocs()
+	began := cpu(b)
 	i := 0
 	for b.Loop() {
 		f, err := os.Open(dir)
@@ -51,7 +54,32 @@ func benchmarkMatch(b *testing.B, n int, dir string, o func(i int) TreeOptions, 
 		f.Close()
 		i++
 	}
-	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/float64(n), "µs/file")
+	b.ReportMetric(float64((cpu(b)-began).Nanoseconds())/1e3/float64(b.N)/float64(n), "cpu-µs/file")
+}
+
+// cpu is the time that this process was given, which is the figure to compare where others run beside it.
+func cpu(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// benchmarkWarm fills an index.
+func benchmarkWarm(b *testing.B, dir, file string) {
+	f, err := os.Open(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	tree, err := NewTree(f, TreeOptions{IndexFile: file})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := tree.Match(b.Context(), Query{Patterns: []string{"."}}); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // BenchmarkMatch is COPY of 50,000 files. Cold reads each of them, warm finds them all in the index of a build before.
@@ -69,6 +97,7 @@ func BenchmarkMatch(b *testing.B) {
 			return TreeOptions{IndexFile: filepath.Join(index, fmt.Sprint(i))}
 		}, all)
 	})
+	benchmarkWarm(b, dir, warm)
 	b.Run("warm", func(b *testing.B) {
 		benchmarkMatch(b, n, dir, func(int) TreeOptions { return TreeOptions{IndexFile: warm} }, all)
 	})

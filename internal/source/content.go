@@ -30,9 +30,7 @@ const (
 // where names the file that is being looked at, for errors only, so that the name is put together only then.
 type where interface{ full() string }
 
-type named string
-
-func (n named) full() string { return string(n) }
+func (m *matching) full() string { return m.one }
 
 // appendHead begins a record of the file that m.st describes.
 func (m *matching) appendHead(b []byte, tag byte, rel []byte) []byte {
@@ -164,11 +162,10 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, error) {
 		if err != nil {
 			return sum{}, fmt.Errorf("read %q: %w", at.full(), err)
 		}
-		var after unix.Statx_t
-		if err := statFD(fd, &after); err != nil {
+		if err := statFD(fd, &m.after); err != nil {
 			return sum{}, fmt.Errorf("stat %q: %w", at.full(), err)
 		}
-		if m.t.index.keyOf(&after) == m.t.index.keyOf(&m.st) {
+		if m.t.index.keyOf(&m.after) == m.t.index.keyOf(&m.st) {
 			m.t.index.add(&m.st, fd, began, s)
 			return s, nil
 		}
@@ -222,7 +219,7 @@ func (m *matching) read(fd int) (sum, error) {
 		}
 	}
 	var s sum
-	m.content.Sum(s.digest[:0])
+	s.digest = [sha256.Size]byte(m.content.Sum(m.digest[:0]))
 	return m.xattrs(fd, s)
 }
 

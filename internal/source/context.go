@@ -124,7 +124,7 @@ func indexFile(dir, name string) (string, error) {
 func (c *Context) ignore(dir string) (lines []string, name string, err error) {
 	if file := c.o.Dockerfile; file != "-" && !isHTTP(file) {
 		own := c.hostDockerfile(dir) + ".dockerignore"
-		b, err := readHostFile(own)
+		b, err := readHostFile(own, unix.O_NONBLOCK)
 		if err == nil {
 			lines, err := ReadIgnore(own, bytes.NewReader(b))
 			return lines, own, err
@@ -318,7 +318,7 @@ func (c *Context) remoteDockerfile(ctx context.Context, address string) (string,
 		return "", nil, err
 	}
 	defer f.Close()
-	b, err := readHostFile(filepath.Join(f.temp, f.Items[0].Path))
+	b, err := readHostFile(filepath.Join(f.temp, f.Items[0].Path), 0)
 	return redact(address), b, err
 }
 
@@ -326,12 +326,13 @@ func (c *Context) remoteDockerfile(ctx context.Context, address string) (string,
 func (c *Context) localDockerfile() (string, []byte, error) {
 	name := c.hostDockerfile(c.dir.Name())
 	display := c.o.Dockerfile
+	flags := 0 // who names a pipe wants it read
 	if display == "" {
-		display = "Dockerfile"
+		display, flags = "Dockerfile", unix.O_NONBLOCK
 	}
-	b, err := readHostFile(name)
+	b, err := readHostFile(name, flags)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Base(name) == "Dockerfile" {
-		if b, err := readHostFile(filepath.Join(filepath.Dir(name), "dockerfile")); err == nil {
+		if b, err := readHostFile(filepath.Join(filepath.Dir(name), "dockerfile"), unix.O_NONBLOCK); err == nil {
 			return filepath.Join(filepath.Dir(display), "dockerfile"), b, nil
 		}
 	}
@@ -372,8 +373,8 @@ func (c *Context) readInside(name string) ([]byte, error) {
 	return readFile(os.NewFile(uintptr(fd), name))
 }
 
-func readHostFile(name string) ([]byte, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOCTTY, 0)
+func readHostFile(name string, flags int) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOCTTY|flags, 0)
 	if err != nil {
 		return nil, err
 	}

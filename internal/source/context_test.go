@@ -135,6 +135,11 @@ func TestContextErrors(t *testing.T) {
 	if _, _, err := open(t, dir, Options{}).ReadDockerfile(t.Context()); !errors.Is(err, unix.EISDIR) {
 		t.Errorf("error = %v, want is a directory", err)
 	}
+	// A pipe that nobody writes to is no Dockerfile, and nothing to wait for.
+	pipes := makeTree(t, "fifo Dockerfile\nfifo .dockerignore\n")
+	if _, b, err := open(t, pipes, Options{}).ReadDockerfile(t.Context()); err != nil || len(b) > 0 {
+		t.Errorf("a fifo for a Dockerfile: %q, %v", b, err)
+	}
 	if _, err := Open(t.Context(), dir+"/none", Options{}); err == nil || !strings.HasSuffix(err.Error(), "/none\": no such directory") {
 		t.Errorf("error = %v", err)
 	}

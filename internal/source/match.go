@@ -33,15 +33,19 @@ type matching struct {
 	hash    hash.Hash // of all that is matched
 	rec     []byte    // what has not yet been written to hash
 	content hash.Hash // of one file
+	digest  [sha256.Size]byte
 
-	st    unix.Statx_t
-	dents []byte
-	data  []byte
-	text  [unix.PathMax]byte
-	lists []*listing // one for each level of the directory that is being read
-	names arena
-	ones  []Entry // room for the entries of single files
-	ticks int
+	st     unix.Statx_t
+	dents  []byte
+	data   []byte
+	text   [unix.PathMax]byte
+	lists  []*listing // one for each level of the directory that is being read
+	names  arena
+	joined []byte
+	after  unix.Statx_t
+	one    string  // the single file that is being looked at
+	ones   []Entry // room for the entries of single files
+	ticks  int
 }
 
 const (
@@ -213,7 +217,8 @@ func (m *matching) singleAt(dir int, name *byte, target, where string) error {
 		m.ones = make([]Entry, 0, 256)
 	}
 	n := len(m.ones)
-	e, err := m.entry(dir, name, nil, named(where))
+	m.one = where
+	e, err := m.entry(dir, name, nil, m)
 	if err != nil {
 		return err
 	}
@@ -282,7 +287,7 @@ func (g glob) in(dir, name string, parts []string) error {
 		}
 	}
 	for _, e := range list.ents {
-		if ok, _ := filepath.Match(parts[0], string(list.name(e))); !ok {
+		if ok, _ := filepath.Match(parts[0], view(list.name(e))); !ok {
 			continue
 		}
 		if err := g.entry(fd, list, e, dir, name, parts[1:], above); err != nil {
@@ -297,8 +302,8 @@ func (g glob) entry(fd int, list *listing, e dirent, dir, name string, rest []st
 	if err := m.tick(); err != nil {
 		return err
 	}
-	where := path.Join(dir, string(list.name(e)))
-	name = path.Join(name, string(list.name(e)))
+	base := list.name(e)
+	where := m.join(dir, base)
 	if err := stat(fd, list.cname(e), unix.AT_SYMLINK_NOFOLLOW, &m.st); err != nil {
 		if err == unix.ENOENT {
 			return nil
@@ -317,21 +322,27 @@ func (g glob) entry(fd int, list *listing, e dirent, dir, name string, rest []st
 	}
 	switch {
 	case len(rest) == 0 && g.whole(kind):
-		if m.exclude != nil {
-			return g.found(name, place{path: where, mode: uint32(m.st.Mode)})
-		}
-		return m.singleAt(fd, list.cname(e), m.names.string(list.name(e)), m.names.string([]byte(where)))
+		return m.singleAt(fd, list.cname(e), where[len(where)-len(base):], where)
 	case len(rest) == 0:
-		return g.found(name, place{path: where, mode: uint32(m.st.Mode)})
+		return g.found(path.Join(name, string(base)), place{path: where, mode: uint32(m.st.Mode)})
 	case kind == unix.S_IFDIR:
-		return g.in(where, name, rest)
+		return g.in(where, path.Join(name, string(base)), rest)
 	}
 	return nil
 }
 
+// join returns the path of a name in a directory.
+func (m *matching) join(dir string, base []byte) string {
+	if dir == "." {
+		return m.names.string(base)
+	}
+	m.joined = append(append(append(m.joined[:0], dir...), '/'), base...)
+	return m.names.string(m.joined)
+}
+
 // whole tells whether something matched can be taken as it is, without being looked for again.
 func (g glob) whole(kind uint32) bool {
-	return !g.m.parents && kind != unix.S_IFDIR && kind != unix.S_IFLNK
+	return !g.m.parents && g.m.exclude == nil && kind != unix.S_IFDIR && kind != unix.S_IFLNK
 }
 
 // parentsPattern takes a source of --parents. What is before the pivot is a name, or a wildcard for several; the rest
