@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +25,9 @@ type Lab struct {
 	Prefix   []string // put in front of the program: how to become another user
 	Registry *registrytest.Registry
 
-	t testing.TB
+	t   testing.TB
+	top string
+	bin string // a copy of the program that another user can reach; "": Binary
 }
 
 // New makes a Lab that is taken away at the end of the test, after a look at whether a mount was left behind.
@@ -38,7 +41,7 @@ func New(t testing.TB) *Lab {
 	if err := os.Chmod(top, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	l := &Lab{State: filepath.Join(top, "state"), Dir: filepath.Join(top, "dir"), Registry: registrytest.New(t), t: t}
+	l := &Lab{State: filepath.Join(top, "state"), Dir: filepath.Join(top, "dir"), Registry: registrytest.New(t), t: t, top: top}
 	if err := os.Mkdir(l.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -66,12 +69,79 @@ func (l *Lab) Busybox() {
 // Command is the program with arguments after "VERB --root STATE".
 func (l *Lab) Command(verb string, args ...string) *exec.Cmd {
 	l.t.Helper()
-	line := append(append([]string{}, l.Prefix...), Binary(l.t), verb, "--root="+l.State)
+	bin := l.bin
+	if bin == "" {
+		bin = Binary(l.t)
+	}
+	line := append(append([]string{}, l.Prefix...), bin, verb, "--root="+l.State)
 	line = append(line, args...)
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Dir = l.Dir
 	cmd.Env = append(os.Environ(), l.Env...)
 	return cmd
+}
+
+// As makes the program run as another user from now on; see User. Files that are in Dir by then become the user's.
+func (l *Lab) As(user string) {
+	l.t.Helper()
+	raw, err := os.ReadFile(Binary(l.t))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	// The repository may be in a folder that the user cannot enter.
+	l.bin = filepath.Join(l.top, "layerbuild")
+	if err := os.WriteFile(l.bin, raw, 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+	tmp := filepath.Join(l.top, "tmp")
+	if err := os.Mkdir(tmp, 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+	Output(l.t, "chown", "-R", user+":", l.top)
+	l.Env = append(l.Env, "TMPDIR="+tmp, "USER="+user, "LOGNAME="+user)
+	l.Prefix = []string{"runuser", "-u", user, "--"}
+}
+
+// User makes sure that there is an unprivileged user, with or without a range of subordinate ids, and returns its name.
+// The user stays behind for the next run.
+func User(t testing.TB, ranges bool) string {
+	t.Helper()
+	Root(t)
+	Need(t, "useradd", "runuser", "newuidmap")
+	name := "layerbuild-single"
+	if ranges {
+		name = "layerbuild-test"
+	}
+	if exec.Command("id", "-u", name).Run() != nil {
+		Output(t, "useradd", "--system", "--create-home", "--home-dir", "/var/lib/"+name, "--shell", "/bin/sh", name)
+	}
+	for _, kind := range []string{"uid", "gid"} {
+		raw, err := os.ReadFile("/etc/sub" + kind)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		start, has := 100000, false
+		for line := range strings.Lines(string(raw)) {
+			f := strings.Split(strings.TrimSpace(line), ":")
+			if len(f) != 3 {
+				continue
+			}
+			has = has || f[0] == name
+			first, _ := strconv.Atoi(f[1])
+			count, _ := strconv.Atoi(f[2])
+			start = max(start, first+count)
+		}
+		if ranges && !has {
+			Output(t, "usermod", "--add-sub"+kind+"s", fmt.Sprintf("%d-%d", start, start+65535), name)
+		}
+		if !ranges && has {
+			t.Skipf("%s has subordinate ids", name)
+		}
+	}
+	if err := exec.Command("runuser", "-u", name, "--", "unshare", "--user", "true").Run(); err != nil {
+		t.Skip("this kernel gives unprivileged users no user namespaces")
+	}
+	return name
 }
 
 // Run runs a verb and returns its standard output; a failure ends the test.

@@ -1,0 +1,384 @@
+// Package readers gives images to programs of other origins: skopeo, umoci, podman and docker must read what we write.
+package readers
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/layerbuild/layerbuild/internal/fstree"
+	"github.com/layerbuild/layerbuild/internal/imagetest"
+	"github.com/layerbuild/layerbuild/test/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// dockerfile makes an image with one of everything that a layer can hold.
+const dockerfile = `
+FROM busybox
+RUN mkdir -p /t/sub /t/gone /t/hidden && echo old > /t/old && echo keep > /t/keep && echo x > /t/hidden/x && touch -d '2001-02-03 04:05:06' /t/keep
+RUN mknod /t/null c 1 3 && mkfifo -m 640 /t/fifo && ln /t/keep /t/sub/hard && ln -s ../keep /t/sub/soft && ln -s nowhere /t/dangling
+RUN echo s > /t/suid && chown 1:200 /t/suid && chmod 6755 /t/suid && mkdir -m 1777 /t/sticky && echo i > /t/ids && chown 3000000:4000000 /t/ids
+RUN rm /t/old && rm -r /t/gone && rm -r /t/hidden && mkdir /t/hidden && echo y > /t/hidden/y && echo was-dir > /t/tmp && rm /t/tmp && mkdir /t/tmp
+COPY xattr "n a m e" /t/
+WORKDIR /t
+USER daemon
+ENV WHO=reader
+EXPOSE 80
+CMD ["sh", "-c", "echo started by $WHO as $(id -un) in $PWD; cat keep hidden/y"]
+`
+
+const started = "started by reader as daemon in /t\nkeep\ny\n"
+
+// build builds the image as a layout in l.Dir/layout, an archive for docker in l.Dir/docker.tar, and as files in
+// l.Dir/local.
+func build(t *testing.T) *lab.Lab {
+	t.Helper()
+	lab.Root(t)
+	l := lab.New(t)
+	l.Busybox()
+	l.Write("ctx/Dockerfile", dockerfile, "ctx/xattr", "x\n", "ctx/n a m e", strings.Repeat("name ", 100))
+	if err := syscall.Setxattr(filepath.Join(l.Dir, "ctx/xattr"), "user.colour", []byte("red"), 0); err != nil {
+		t.Logf("no user xattrs here: %v", err)
+	}
+	l.Run("build", "-t", "reader:v1", "-o", "type=oci,tar=false,dest=layout", "-o", "type=docker,dest=docker.tar", "-o", "type=local,dest=local", "ctx")
+	return l
+}
+
+// oci is the layout's name for skopeo and umoci.
+func oci(t *testing.T, l *lab.Lab, dir string) string {
+	t.Helper()
+	names, err := imagetest.Names(filepath.Join(l.Dir, dir))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("%s: names %q, %v", dir, names, err)
+	}
+	img, err := os.ReadFile(filepath.Join(l.Dir, dir, "index.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Both know an image of a layout by org.opencontainers.image.ref.name.
+	_, rest, ok := strings.Cut(string(img), `"org.opencontainers.image.ref.name":"`)
+	if !ok {
+		t.Fatalf("%s/index.json has no name: %s", dir, img)
+	}
+	name, _, _ := strings.Cut(rest, `"`)
+	return filepath.Join(l.Dir, dir) + ":" + name
+}
+
+func skopeo(t *testing.T, args ...string) string {
+	t.Helper()
+	return lab.Output(t, "skopeo", append([]string{"--insecure-policy"}, args...)...)
+}
+
+// TestSkopeo copies an image from a layout to an archive to a registry and back, and has us read what comes out.
+func TestSkopeo(t *testing.T) {
+	lab.Need(t, "skopeo", "docker-registry")
+	l := build(t)
+	host := registry(t)
+	want, err := imagetest.Open(filepath.Join(l.Dir, "layout"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive, back := filepath.Join(l.Dir, "archive.tar"), filepath.Join(l.Dir, "back")
+	skopeo(t, "copy", "--preserve-digests", "oci:"+oci(t, l, "layout"), "oci-archive:"+archive)
+	skopeo(t, "copy", "--preserve-digests", "--dest-tls-verify=false", "oci-archive:"+archive, "docker://"+host+"/a/reader:v1")
+	skopeo(t, "copy", "--preserve-digests", "--src-tls-verify=false", "docker://"+host+"/a/reader:v1", "oci:"+back+":reader")
+	for _, path := range []string{archive, back} {
+		got, err := imagetest.Open(path, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Descriptor.Digest != want.Descriptor.Digest {
+			t.Errorf("%s: %s, want %s", path, got.Descriptor.Digest, want.Descriptor.Digest)
+		}
+	}
+	out := skopeo(t, "inspect", "--format", "{{.Digest}} {{.Os}} {{.Env}}", "docker-archive:"+filepath.Join(l.Dir, "docker.tar"))
+	if !strings.Contains(out, "linux") || !strings.Contains(out, "WHO=reader") {
+		t.Errorf("skopeo inspect docker-archive: %s", out)
+	}
+
+	// The state directory itself is a layout, too.
+	store := filepath.Join(l.State, "oci")
+	img, err := imagetest.Open(store, "reader:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img.Descriptor.Digest != want.Descriptor.Digest {
+		t.Errorf("the store has %s, the layout %s", img.Descriptor.Digest, want.Descriptor.Digest)
+	}
+
+	// And we read what the registry has got.
+	fresh := lab.New(t)
+	fresh.Run("pull", host+"/a/reader:v1")
+	if got := fresh.Image(host + "/a/reader:v1").Descriptor.Digest; got != want.Descriptor.Digest {
+		t.Errorf("pulled %s, want %s", got, want.Descriptor.Digest)
+	}
+	if got := fresh.Run("run", host+"/a/reader:v1"); got != started {
+		t.Errorf("the pulled image says %q", got)
+	}
+}
+
+// TestRegistry pushes to a real registry, and builds on what it has.
+func TestRegistry(t *testing.T) {
+	lab.Need(t, "docker-registry")
+	lab.Root(t)
+	host := registry(t)
+	l := lab.New(t)
+	l.Busybox()
+	l.Write("Dockerfile", "FROM busybox\nRUN echo pushed > /f\n")
+	l.Run("build", "-t", host+"/x/y:1", "--push", ".")
+	other := lab.New(t)
+	other.Write("Dockerfile", "FROM "+host+"/x/y:1\nRUN cat /f > /g\n")
+	other.Run("build", "-t", "on-it", ".")
+	if out := other.Run("run", "on-it", "cat", "/g"); out != "pushed\n" {
+		t.Errorf("the image on the pushed one says %q", out)
+	}
+	if other.Image("on-it").Manifest.Layers[1].Digest != l.Image(host + "/x/y:1").Manifest.Layers[1].Digest {
+		t.Error("a pulled layer has another digest in the image on it")
+	}
+}
+
+// TestUmoci compares the tree that umoci unpacks with the one that we export, entry by entry: types, modes, owners, times,
+// contents, links and attributes.
+func TestUmoci(t *testing.T) {
+	lab.Need(t, "umoci")
+	l := build(t)
+	bundle := filepath.Join(l.Dir, "bundle")
+	lab.Output(t, "umoci", "unpack", "--image", oci(t, l, "layout"), bundle)
+	show := fstree.Show{Owners: true, Times: true, Xattrs: true, Plain: true}
+	want, err := fstree.Print(filepath.Join(bundle, "rootfs"), show)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := fstree.Print(filepath.Join(l.Dir, "local"), show)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(entries(want), entries(got)); diff != "" {
+		t.Errorf("type=local (-umoci +ours):\n%s", diff)
+	}
+	if !strings.Contains(got, "t/hidden/y") || strings.Contains(got, "t/hidden/x") || strings.Contains(got, "t/old") {
+		t.Error("the tree is not what the Dockerfile says")
+	}
+}
+
+// entries splits a tree into lines short enough to read in a diff; the root is whatever made the directory.
+func entries(tree string) []string {
+	var all []string
+	for line := range strings.Lines(tree) {
+		if strings.HasPrefix(line, "dir . ") {
+			continue
+		}
+		if line = strings.TrimSpace(line); len(line) > 300 {
+			line = fmt.Sprintf("%s… (%d)", line[:300], len(line))
+		}
+		all = append(all, line)
+	}
+	return all
+}
+
+// TestPodman loads the archive and runs the image.
+func TestPodman(t *testing.T) {
+	lab.Need(t, "podman", "runc")
+	l := build(t)
+	dir := t.TempDir()
+	podman := func(args ...string) (string, error) {
+		own := []string{"--root", dir + "/root", "--runroot", dir + "/run", "--tmpdir", dir + "/tmp", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"}
+		cmd := exec.Command("podman", append(own, args...)...)
+		var log bytes.Buffer
+		cmd.Stderr = &log
+		out, err := cmd.Output()
+		if err != nil {
+			err = fmt.Errorf("podman %s: %w\n%s", args[0], err, log.String())
+		}
+		return string(out), err
+	}
+	t.Cleanup(func() { unmountBelow(t, dir) })
+	// Limits that a container without CAP_SYS_RESOURCE may set.
+	run := []string{"run", "--rm", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=500:500"}
+
+	// First an image that is none of ours: where that does not run either, the machine is the reason.
+	control := filepath.Join(dir, "control")
+	if err := os.MkdirAll(filepath.Join(control, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lab.Output(t, "cp", "-L", lookup(t, "busybox"), control+"/bin/sh")
+	lab.Output(t, "tar", "-C", control, "-cf", control+".tar", "bin")
+	if _, err := podman("import", control+".tar", "control:1"); err != nil {
+		t.Skip(err)
+	}
+	if _, err := podman(append(run, "control:1", "/bin/sh", "-c", "true")...); err != nil {
+		t.Skip(err)
+	}
+
+	out, err := podman("load", "-i", filepath.Join(l.Dir, "docker.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "reader:v1") {
+		t.Errorf("podman load says %q", out)
+	}
+	if out, err = podman(append(run, "reader:v1")...); err != nil || out != started {
+		t.Errorf("podman run says %q, %v", out, err)
+	}
+	if _, err = podman("pull", "oci:"+oci(t, l, "layout")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDocker has a docker daemon of its own load the archive and run the image.
+func TestDocker(t *testing.T) {
+	lab.Need(t, "dockerd", "docker", "containerd")
+	l := build(t)
+	dir, err := os.MkdirTemp("", "lb-dockerd-") // short: its sockets are below
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		unmountBelow(t, dir)
+		lab.Output(t, "rm", "-rf", "--one-file-system", dir)
+	})
+	docker := startDocker(t, dir)
+	out, err := docker("load", "-i", filepath.Join(l.Dir, "docker.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "reader:v1") {
+		t.Errorf("docker load says %q", out)
+	}
+	if out, err = docker("run", "--rm", "--network=host", "reader:v1"); err != nil || out != started {
+		t.Errorf("docker run says %q, %v", out, err)
+	}
+	// docker computes the image's id from the config; it must be the digest of ours.
+	want, err := imagetest.Open(filepath.Join(l.Dir, "layout"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err = docker("inspect", "--format", "{{.Id}}", "reader:v1"); err != nil || strings.TrimSpace(out) != want.Manifest.Config.Digest.String() {
+		t.Errorf("docker's id is %q, %v; the config is %s", out, err, want.Manifest.Config.Digest)
+	}
+}
+
+// startDocker starts a daemon in dir and returns a function that runs docker commands on it.
+func startDocker(t *testing.T, dir string) func(args ...string) (string, error) {
+	t.Helper()
+	sock := "unix://" + dir + "/sock"
+	var log bytes.Buffer
+	daemon := exec.Command("dockerd", "--iptables=false", "--bridge=none", "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "-H", sock)
+	daemon.Stdout, daemon.Stderr = &log, &log
+	daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := daemon.Start(); err != nil {
+		t.Skip(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- daemon.Wait() }()
+	t.Cleanup(func() {
+		daemon.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(30 * time.Second):
+			t.Error("dockerd does not end")
+			daemon.Process.Kill()
+		}
+	})
+	docker := func(args ...string) (string, error) {
+		cmd := exec.Command("docker", append([]string{"-H", sock}, args...)...)
+		var log bytes.Buffer
+		cmd.Stderr = &log
+		out, err := cmd.Output()
+		if err != nil {
+			err = fmt.Errorf("docker %s: %w\n%s", args[0], err, log.String())
+		}
+		return string(out), err
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if _, err := docker("version"); err == nil {
+			return docker
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+			t.Skipf("no docker daemon on this machine: %v: %s", err, lines[len(lines)-1])
+		default:
+		}
+		if time.Now().After(end) {
+			t.Skip("dockerd does not answer within 30 s")
+		}
+	}
+}
+
+// registry starts Debian's docker-registry on a free port.
+func registry(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := ln.Addr().String()
+	ln.Close()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage:\n  filesystem: {rootdirectory: %s}\nhttp: {addr: %q}\n", dir, host)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("docker-registry", "serve", config)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		res, err := http.Get("http://" + host + "/v2/")
+		if err == nil {
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			return host
+		}
+		if time.Now().After(end) {
+			t.Fatalf("docker-registry does not answer: %v", err)
+		}
+	}
+}
+
+func lookup(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Skip(err)
+	}
+	return path
+}
+
+// unmountBelow takes away what podman and dockerd leave mounted, the deepest first.
+func unmountBelow(t *testing.T, dir string) {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for line := range strings.Lines(string(raw)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
+			found = append(found, f[4])
+		}
+	}
+	for i := len(found) - 1; i >= 0; i-- {
+		if err := syscall.Unmount(found[i], syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", found[i], err)
+		}
+	}
+}

@@ -1,0 +1,92 @@
+// Package rootless builds as users who are not root.
+package rootless
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/test/golden"
+	"github.com/layerbuild/layerbuild/test/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// TestSameDigest: with a range of subordinate ids a user builds every image to root's digest.
+func TestSameDigest(t *testing.T) {
+	user := lab.User(t, true)
+	compare(t, user, golden.Images)
+}
+
+// TestSingleID: without a range this holds for images whose files are all root's.
+func TestSingleID(t *testing.T) {
+	user := lab.User(t, false)
+	var images []golden.Image
+	for _, img := range golden.Images {
+		if !img.Owners {
+			images = append(images, img)
+		}
+	}
+	compare(t, user, images)
+}
+
+func compare(t *testing.T, user string, images []golden.Image) {
+	want, got := lab.New(t), lab.New(t)
+	golden.Context(t, want)
+	golden.Context(t, got)
+	got.As(user)
+	for _, img := range images {
+		t.Run(img.Name, func(t *testing.T) {
+			w, g := golden.Build(want, img), golden.Build(got, img)
+			if w == g {
+				return
+			}
+			for n := range want.Image(img.Name).Manifest.Layers {
+				t.Errorf("%s: root has %s, %s has %s; layer %d:\n%s---\n%s", img.Name, w, user, g, n, want.Layer(img.Name, n), got.Layer(img.Name, n))
+			}
+		})
+	}
+}
+
+// TestSingleIDWarns: an owner that cannot be had is said once, and the build goes on.
+func TestSingleIDWarns(t *testing.T) {
+	l := lab.New(t)
+	user := lab.User(t, false)
+	l.Write("f", "f\n", "Dockerfile", "FROM scratch\nCOPY --chown=1234:5678 f /\n")
+	l.As(user)
+	cmd := l.Command("build", "--progress=plain", "-t", "img", ".")
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, log.String())
+	}
+	if text := log.String(); !strings.Contains(text, "1234") || !strings.Contains(strings.ToLower(text), "warning") {
+		t.Errorf("no warning about the owner 1234 in\n%s", text)
+	}
+	if got := l.Layer("img", 0); !strings.Contains(got, `file f 0644`) {
+		t.Errorf("the layer holds %s", got)
+	}
+}
+
+// TestPruneLeavesNothingForeign: files of subordinate ids, which the user cannot remove with rm, go with prune --all.
+func TestPruneLeavesNothingForeign(t *testing.T) {
+	user := lab.User(t, true)
+	l := lab.New(t)
+	golden.Context(t, l)
+	l.As(user)
+	for _, img := range golden.Images {
+		golden.Build(l, img)
+	}
+	l.Run("prune", "--all", "--force")
+	left, err := filepath.Glob(filepath.Join(l.State, "snapshots", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range left {
+		if info, err := os.Stat(filepath.Join(path, "info.json")); err == nil && !info.IsDir() {
+			t.Errorf("%s is left after prune --all", path)
+		}
+	}
+}
