@@ -38,6 +38,11 @@ func (m *memo[K, V]) do(ctx context.Context, k K, f func() (V, error)) (V, error
 	case <-c.done:
 		return c.value, c.err
 	case <-ctx.Done():
+		select {
+		case <-c.done: // both are: what is there is given
+			return c.value, c.err
+		default:
+		}
 		var zero V
 		return zero, context.Cause(ctx)
 	}

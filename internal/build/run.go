@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -158,7 +159,7 @@ func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) 
 
 // mountCache shows a directory that outlives the build.
 func (r *runner) mountCache(ctx context.Context, p *executor.Process, i int, m parser.RunMount, release *releaser) error {
-	dir, err := r.cacheDir(ctx, m, release)
+	dir, err := r.cacheDir(ctx, i, m, release)
 	if err != nil {
 		return err
 	}
@@ -176,14 +177,18 @@ func (r *runner) mountCache(ctx context.Context, p *executor.Process, i int, m p
 }
 
 // cacheDir finds the directory of a cache mount and locks it as its sharing mode says.
-func (r *runner) cacheDir(ctx context.Context, m parser.RunMount, release *releaser) (string, error) {
-	sum := sha256.Sum256([]byte(m.ID))
-	name := hex.EncodeToString(sum[:])
-	if f := r.from[slices.IndexFunc(r.run.Mounts, func(o parser.RunMount) bool { return o.Target == m.Target })]; f != nil {
-		// A cache that begins with other files is another one.
-		sum = sha256.Sum256([]byte(m.ID + "\x00" + f.name + "\x00" + m.Source))
-		name = hex.EncodeToString(sum[:])
+func (r *runner) cacheDir(ctx context.Context, i int, m parser.RunMount, release *releaser) (string, error) {
+	// A cache that begins with other files, or with another owner or mode, is another one, as in BuildKit.
+	begin := []any{m.ID, m.UID, m.GID, m.Mode}
+	if f := r.from[i]; f != nil {
+		begin = append(begin, f.name, m.Source)
 	}
+	identity, err := json.Marshal(begin)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(identity)
+	name := hex.EncodeToString(sum[:])
 	top, err := r.state.path("mounts")
 	if err != nil {
 		return "", err

@@ -42,10 +42,10 @@ type solver struct {
 // solve builds all stages of the plan at once, each as far as those that it needs let it.
 func (s *solver) solve(ctx context.Context) (rootfs, error) {
 	s.markSealed()
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	for _, st := range s.plan.Stages {
 		g.Go(func() error {
-			_, err := s.stage(ctx, st)
+			_, err := s.stage(gctx, st)
 			return err
 		})
 	}
@@ -80,9 +80,10 @@ func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 		if err != nil {
 			return rootfs{}, s.at(st.Range, "", nil, err)
 		}
-		config := cur.config
+		base := cur.config
+		cur.config = st.Start(base)
 		n := 1
-		for step, err := range st.Steps(config) {
+		for step, err := range st.Steps(base) {
 			if err != nil {
 				return rootfs{}, err
 			}

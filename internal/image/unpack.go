@@ -161,7 +161,7 @@ func (u *unpacking) parallel(ctx context.Context, base snapshot.ID, from int) (s
 	if err := g.Wait(); err != nil {
 		return "", err
 	}
-	return below.wait(ctx)
+	return below.wait(context.Background()) // it has ended, as has the group's context
 }
 
 func (u *unpacking) acquire(ctx context.Context) error {
