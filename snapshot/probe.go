@@ -26,6 +26,7 @@ func candidates() []candidate {
 	return []candidate{
 		{mount.Overlay, tryOverlay},
 		{mount.FuseOverlay, tryFuse},
+		{"btrfs", tryBtrfs},
 		{"copy", tryCopy},
 	}
 }

@@ -33,11 +33,23 @@ type Store struct {
 }
 
 // node is a committed snapshot that has been read. Committed snapshots do not change, and an ancestor cannot be removed
-// before its descendants, so that a chain need not be read again as long as its top is the same directory (ino).
+// before its descendants, so that a chain need not be read again as long as its top is the same directory.
 type node struct {
 	info   Info
 	parent *node
-	ino    uint64
+	stamp  stamp
+}
+
+// stamp tells a directory from another of the same name. The time is that of its commit: inode numbers come back soon.
+type stamp struct {
+	ino  uint64
+	time unix.Timespec
+}
+
+func (s *Store) stamp(id ID) (stamp, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(s.dir(id), &st)
+	return stamp{st.Ino, st.Ctim}, err
 }
 
 // Driver is the name of the driver in use.
@@ -99,15 +111,15 @@ const maxChain = 10000
 
 // find is called with s.mu held. Only the top of what is known is looked at again.
 func (s *Store) find(id ID, depth int) (*node, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(s.fs(id), &st); err != nil {
-		if err == unix.ENOENT || err == unix.ENOTDIR {
-			delete(s.known, id)
-			return nil, fmt.Errorf("snapshot %s: %w", id, ErrNotExist)
+	now, err := s.stamp(id)
+	if err != nil {
+		delete(s.known, id)
+		if err == unix.ENOENT {
+			err = ErrNotExist
 		}
 		return nil, fmt.Errorf("snapshot %s: %w", id, err)
 	}
-	if n := s.known[id]; n != nil && n.ino == st.Ino {
+	if n := s.known[id]; n != nil && n.stamp == now {
 		return n, nil
 	}
 	info, err := readInfo(s.dir(id))
@@ -118,7 +130,7 @@ func (s *Store) find(id ID, depth int) (*node, error) {
 	if s.suspect(info) {
 		return nil, fmt.Errorf("snapshot %s: %w: the machine went down before it was surely on the disk", id, ErrNotExist)
 	}
-	n := &node{info: info, ino: st.Ino}
+	n := &node{info: info, stamp: now}
 	if info.Parent != "" {
 		if depth == maxChain {
 			return nil, fmt.Errorf("snapshot %s: its chain has no end", id)
@@ -311,8 +323,7 @@ func (s *Store) parentOf(id ID, e fs.DirEntry) (ID, error) {
 	n := s.known[id]
 	s.mu.Unlock()
 	if n != nil {
-		var st unix.Stat_t
-		if err := unix.Lstat(s.fs(id), &st); err == nil && st.Ino == n.ino {
+		if now, err := s.stamp(id); err == nil && n.stamp == now {
 			return n.info.Parent, nil
 		}
 	}

@@ -14,7 +14,9 @@ import (
 // removeTree removes name in the directory dir and everything below it. It follows no link and enters no mount: a mount
 // point is an error. A name that does not exist is removed already.
 func removeTree(dir int, name string) error {
-	r := remover{top: dir, buf: make([]byte, 32<<10)}
+	buf := dirBuffers.Get().(*[]byte)
+	defer dirBuffers.Put(buf)
+	r := remover{top: dir, buf: *buf}
 	queue := []string{name}
 	for len(queue) > 0 {
 		if err := r.remove(dir, queue[0], queue[0], 0); err != nil {

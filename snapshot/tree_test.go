@@ -109,7 +109,7 @@ func TestCopyTree(t *testing.T) { testCopyTree(t, t.TempDir()) }
 
 // TestCopyTreeReflink copies on a file system that shares blocks.
 func TestCopyTreeReflink(t *testing.T) {
-	dir := loopMount(t, "mkfs.xfs", "-q", "-m", "reflink=1")
+	dir := loopMount(t, "mkfs.btrfs", "-q")
 	testCopyTree(t, dir)
 	c := copier{ctx: t.Context()}
 	check(t, os.WriteFile(dir+"/one", []byte(strings.Repeat("x", 1<<20)), 0o644))

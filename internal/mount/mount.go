@@ -45,7 +45,8 @@ const (
 	FuseOverlay = "fuse-overlayfs"
 )
 
-// MaxLower is how many lower directories one overlay takes (the kernel's OVL_MAX_STACK).
+// MaxLower is how many lower directories one overlay takes (the kernel's OVL_MAX_STACK). A Mount may have more where the
+// kernel can put overlays of its lowest directories below it (Linux 6.15).
 const MaxLower = 500
 
 // Error says which mount did not work, and in Log what the kernel or fuse-overlayfs said about it.

@@ -349,12 +349,16 @@ func TestManyLowers(t *testing.T) {
 	}{
 		{performer{}, 400, ""},
 		{performer{}, MaxLower, ""},
-		{performer{}, MaxLower + 1, "at most 500"},
+		{performer{}, MaxLower + 1, ""},
+		{performer{}, 3*MaxLower + 7, ""},
 		{performer{legacy: true}, 200, ""},
 		{performer{legacy: true}, 400, "need Linux 6.5"},
 	} {
 		t.Run(fmt.Sprintf("%d legacy=%t", test.n, test.p.legacy), func(t *testing.T) {
 			m := overlayDirs(t, filepath.Join(mounttest.TempDir(t), hostile), test.n)
+			if test.n > MaxLower && !kernelHas(6, 15) {
+				test.want = "need Linux 6.15"
+			}
 			f, err := test.p.open([]Mount{m})
 			if test.want != "" {
 				if err == nil || !strings.Contains(err.Error(), test.want) {
@@ -368,6 +372,12 @@ func TestManyLowers(t *testing.T) {
 			defer f.Close()
 			if got := read(t, fmt.Sprintf("%s/f%d", procPath(f), test.n-1)); got != "own" {
 				t.Errorf("the lowest directory's file = %q, want own", got)
+			}
+			if got := read(t, procPath(f)+"/all"); got != "0" {
+				t.Errorf("all = %q, want that of the first lower directory, 0", got)
+			}
+			if names, err := f.Readdirnames(-1); err != nil || len(names) != test.n+1 {
+				t.Errorf("%d names, %v, want %d", len(names), err, test.n+1)
 			}
 		})
 	}
@@ -553,8 +563,8 @@ func TestKernelHas(t *testing.T) {
 	}
 }
 
-// BenchmarkOpen mounts and unmounts an overlay. On a tmpfs of the machine that it was written on: 1 lower directory
-// 75 µs, 10 100 µs, 400 1.1 ms.
+// BenchmarkOpen mounts and unmounts an overlay. On a tmpfs of two cores: 1 lower directory 0.5 ms, 10 0.7 ms, 400 6.2 ms,
+// all of it the kernel's.
 func BenchmarkOpen(b *testing.B) {
 	mounttest.Need(b)
 	for _, n := range []int{1, 10, 400} {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -208,11 +209,11 @@ func (m *Mount) plain() (int, error) {
 
 // overlay gives the lower directories one by one (lowerdir+), so that there is no option page to overflow.
 func (m *Mount) overlay() (int, error) {
-	if len(m.Lower) > MaxLower {
-		return -1, m.wrap("", fmt.Errorf("%d lower directories, an overlay takes at most %d", len(m.Lower), MaxLower))
-	}
 	if !kernelHas(6, 5) {
 		return -1, errNoAPI
+	}
+	if len(m.Lower) > MaxLower {
+		return m.nested()
 	}
 	a, data := split(m.Options)
 	c, err := m.context(Overlay)
@@ -241,6 +242,38 @@ func (m *Mount) overlay() (int, error) {
 		return -1, err
 	}
 	return c.mount(a)
+}
+
+// nested makes an overlay of more lower directories than one takes: the lowest are overlays themselves.
+func (m *Mount) nested() (int, error) {
+	// An overlay's lower directory could not be in a mount that is attached nowhere.
+	if !kernelHas(6, 15) {
+		return -1, m.wrap("", fmt.Errorf("%d lower directories; more than %d need Linux 6.15", len(m.Lower), MaxLower))
+	}
+	var trees descriptors
+	defer trees.close()
+	lower := m.Lower
+	var groups []string // lowest first
+	for len(lower)+len(groups) > MaxLower {
+		n := min(MaxLower, len(lower)+len(groups)-MaxLower+1)
+		group := Mount{Type: Overlay, Source: m.Source, Lower: lower[len(lower)-n:], Options: append(viewOptions(m.Options), "ro")}
+		tree, err := group.overlay()
+		if err != nil {
+			return -1, err
+		}
+		trees = append(trees, tree)
+		groups = append(groups, procFD(tree))
+		lower = lower[:len(lower)-n]
+	}
+	slices.Reverse(groups)
+	top := *m
+	top.Lower = slices.Concat(lower, groups)
+	return top.overlay()
+}
+
+// viewOptions leaves out what only an overlay with an upper directory takes.
+func viewOptions(options []string) []string {
+	return slices.DeleteFunc(slices.Clone(options), func(o string) bool { return o == "volatile" })
 }
 
 func (m *Mount) sourceName() string {

@@ -665,10 +665,17 @@ func (s *suite) twoStores() {
 	}
 }
 
+// leftOverVariable tells a process that it is the one to be killed, and where.
+const leftOverVariable = "SNAPSHOTTEST_LEFT_OVER"
+
+// IsChild says that this process was started by a test of the suite. It runs the test that called Run again, which must
+// not make anything then that has to be undone.
+func IsChild() bool { return os.Getenv(leftOverVariable) != "" }
+
 // leftOver kills a process that makes a snapshot.
 func (s *suite) leftOver() {
-	if dir := os.Getenv("SNAPSHOTTEST_LEFT_OVER"); dir != "" {
-		store := s.open(s.T, dir)
+	if IsChild() {
+		store := s.open(s.T, os.Getenv(leftOverVariable))
 		a, err := store.Prepare(s.Context(), "base")
 		s.check(err)
 		s.check(see(a.Mounts(), tree("file d/left 0644 x\n")))
@@ -677,7 +684,7 @@ func (s *suite) leftOver() {
 	s.make("base", "", tree("file one 0644 1\n"))
 	alive := s.begin("base", tree("file two 0644 2\n"))
 	cmd := exec.Command("/proc/self/exe", "-test.run=^"+strings.ReplaceAll(s.Name(), "/", "$/^")+"$")
-	cmd.Env = append(os.Environ(), "SNAPSHOTTEST_LEFT_OVER="+s.root)
+	cmd.Env = append(os.Environ(), leftOverVariable+"="+s.root)
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(err.Error(), "killed") {
 		s.Fatalf("the other process was not killed: %v\n%s", err, out)
 	}
@@ -750,10 +757,12 @@ func (s *suite) hostileRoot() {
 
 func (s *suite) longChain() {
 	n := 400
-	if !s.Layered() {
+	if s.Layered() {
+		s.root = mounttest.TempDir(s.T)
+	} else {
 		n = 20
+		s.root = filepath.Join(s.TempDir(), "snapshots")
 	}
-	s.root = mounttest.TempDir(s.T)
 	s.Store = s.open(s.T, s.root)
 	ctx := s.Context()
 	parent := snapshot.ID("")

@@ -107,6 +107,9 @@ func Again(t *testing.T, kind Kind, test string) {
 		t.Errorf("as %s: %v\n%s", kind, err, out)
 		return
 	}
+	if !strings.Contains(string(out), "\n=== RUN ") && !strings.HasPrefix(string(out), "=== RUN ") {
+		t.Errorf("as %s: no test matches %s", kind, test)
+	}
 	// What was skipped there is worth seeing here.
 	for line := range strings.Lines(string(out)) {
 		if strings.Contains(line, "SKIP") || testing.Verbose() && strings.HasPrefix(line, "    --- ") {

@@ -1,0 +1,122 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// btrfs keeps every snapshot as a subvolume, made as a snapshot of its parent's: a whole tree that shares everything.
+// It reads and removes what plain copies have made, and they what it has made, so that both have the same directory.
+type btrfs struct{ plainCopies }
+
+func (btrfs) name() string { return "btrfs" }
+
+func (btrfs) prepare(ctx context.Context, dir string, chain []string) error {
+	fd, err := openDir(dir)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if len(chain) == 0 {
+		if err := subvolume(fd, btrfsSubvolCreate, -1); err != nil {
+			return fmt.Errorf("make a subvolume in %s: %w", dir, err)
+		}
+		return plainRoot(filepath.Join(dir, fsDir))
+	}
+	parent, err := openDir(chain[0])
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	var st unix.Stat_t
+	if err := unix.Fstat(parent, &st); err != nil {
+		return &os.PathError{Op: "fstat", Path: chain[0], Err: err}
+	}
+	if st.Ino != subvolumeRoot {
+		return plainCopies{}.prepare(ctx, dir, chain) // it was made by plain copies
+	}
+	if err := subvolume(fd, btrfsSnapCreate, parent); err != nil {
+		return fmt.Errorf("snapshot of %s in %s: %w", chain[0], dir, err)
+	}
+	return nil
+}
+
+func (btrfs) remove(tmp int, name string) error {
+	fd, err := unix.Openat(tmp, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == nil {
+		// Removed at once instead of file by file. It is root's, unless mounted with user_subvol_rm_allowed; an empty
+		// subvolume is removed like a directory (Linux 4.18), so that what is refused here is done below.
+		_ = subvolume(fd, btrfsSnapDestroy, -1)
+		unix.Close(fd)
+	}
+	return removeTree(tmp, name)
+}
+
+// subvolumeRoot is the inode number of every subvolume's root (BTRFS_FIRST_FREE_OBJECTID).
+const subvolumeRoot = 256
+
+// The requests of linux/btrfs.h that take a btrfs_ioctl_vol_args.
+const (
+	btrfsSnapCreate   = 0x50009401
+	btrfsSubvolCreate = 0x5000940e
+	btrfsSnapDestroy  = 0x5000940f
+)
+
+// volArgs is struct btrfs_ioctl_vol_args.
+type volArgs struct {
+	fd   int64
+	name [4088]byte
+}
+
+// subvolume does something with the subvolume fs of the directory dir.
+func subvolume(dir int, request uintptr, source int) error {
+	args := volArgs{fd: int64(source)}
+	copy(args.name[:], fsDir)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(dir), request, uintptr(unsafe.Pointer(&args)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func tryBtrfs(root string, o Options) (driver, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(root, &st); err != nil {
+		return nil, &os.PathError{Op: "statfs", Path: root, Err: err}
+	}
+	if int64(uint32(st.Type)) != unix.BTRFS_SUPER_MAGIC {
+		return nil, errors.New("the state directory does not lie on btrfs")
+	}
+	if _, err := tryCopy(root, o); err != nil {
+		return nil, err
+	}
+	d := btrfs{}
+	if err := d.probe(root); err != nil {
+		return nil, fmt.Errorf("no subvolumes can be made here: %w", err)
+	}
+	return d, nil
+}
+
+// probe makes a subvolume and a snapshot of it.
+func (d btrfs) probe(root string) (err error) {
+	var chain []string
+	for range 2 {
+		s := &Store{root: root, drv: d}
+		work, err := s.newWorkDir()
+		if err != nil {
+			return err
+		}
+		defer work.remove()
+		if err := d.prepare(context.Background(), work.path, chain); err != nil {
+			return err
+		}
+		chain = []string{filepath.Join(work.path, fsDir)}
+	}
+	return nil
+}

@@ -1,0 +1,53 @@
+package snapshot_test
+
+import (
+	"testing"
+
+	"github.com/layerbuild/layerbuild/snapshot"
+	"github.com/layerbuild/layerbuild/snapshot/snapshottest"
+)
+
+// TestBtrfs is the conformance suite on a btrfs of its own, with both drivers that may have made what is there.
+func TestBtrfs(t *testing.T) {
+	if !snapshottest.IsChild() {
+		// All temporary directories are on it.
+		t.Setenv("TMPDIR", snapshot.LoopMount(t, "mkfs.btrfs", "-q"))
+	}
+	open := func(driver string) func(*testing.T, string) *snapshot.Store {
+		return func(t *testing.T, root string) *snapshot.Store {
+			t.Helper()
+			s, err := snapshot.Open(root, snapshot.Options{Driver: driver})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+	}
+	t.Run("btrfs", func(t *testing.T) { snapshottest.Run(t, open("btrfs")) })
+	t.Run("mixed", func(t *testing.T) {
+		root := t.TempDir()
+		parent := snapshot.ID("")
+		for _, step := range []struct {
+			id     snapshot.ID
+			driver string
+		}{{"a", "copy"}, {"b", "btrfs"}, {"c", "btrfs"}, {"d", "copy"}, {"e", "btrfs"}} {
+			s := open(step.driver)(t, root)
+			a, err := s.Prepare(t.Context(), parent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := a.Commit(t.Context(), step.id); err != nil {
+				t.Fatal(err)
+			}
+			parent = step.id
+		}
+		for _, step := range []struct {
+			id     snapshot.ID
+			driver string
+		}{{"e", "copy"}, {"d", "btrfs"}, {"c", "copy"}, {"b", "btrfs"}, {"a", "btrfs"}} {
+			if err := open(step.driver)(t, root).Remove(t.Context(), step.id); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
