@@ -95,6 +95,9 @@ func newMatcher(patterns []string) (*matcher, error) {
 		return nil, nil
 	}
 	for _, p := range patterns {
+		if strings.Contains(p, "\x00") {
+			return nil, fmt.Errorf("pattern %q: no name has a zero byte in it (is the file UTF-16?)", p)
+		}
 		// One by one, so that the error names the one that is wrong.
 		if _, err := patternmatcher.New([]string{p}); err != nil {
 			if strings.TrimSpace(p) == "!" {

@@ -28,6 +28,7 @@ func TestReadIgnore(t *testing.T) {
 	for text, want := range map[string]string{
 		"a\n[":    `read .dockerignore: pattern "[": syntax error in pattern`,
 		"!":       `read .dockerignore: illegal exclusion pattern: "!"`,
+		"a\x00":   `read .dockerignore: pattern "a\x00": no name has a zero byte in it (is the file UTF-16?)`,
 		"a\n !  ": `read .dockerignore: illegal exclusion pattern: "!"`,
 	} {
 		if _, err := ReadIgnore(".dockerignore", strings.NewReader(text)); err == nil || err.Error() != want {
