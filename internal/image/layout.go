@@ -114,7 +114,11 @@ func (r *Resolver) decompressed(ctx context.Context, file *os.File) (*os.File, e
 	if err != nil {
 		return nil, err
 	}
-	if _, err := io.Copy(tmp, body); err != nil {
+	_, err = io.Copy(tmp, body)
+	if err == nil {
+		_, err = tmp.Seek(0, io.SeekStart)
+	}
+	if err != nil {
 		tmp.Close()
 		return nil, fmt.Errorf("decompress: %w", err)
 	}
