@@ -30,13 +30,13 @@ type buildFlags struct {
 	tags, buildArgs, labels, annotations, contexts         []string
 	outputs, platforms, secrets, ssh, addHosts, ulimits    []string
 	allow, noCacheFilter, attests, cacheFrom, cacheTo      []string
-	noCache, pull, push, load, quiet, check, debug         bool
+	noCache, sync, pull, push, load, quiet, check, debug   bool
 	lintExperimental                                       []string
 }
 
 func buildVerb() verb {
 	return verb{
-		name: "build", args: "CONTEXT", enter: true,
+		name: "build", args: "CONTEXT",
 		summary: "build an image from a Dockerfile",
 		flags: func(fs *pflag.FlagSet) runFunc {
 			var f buildFlags
@@ -63,6 +63,7 @@ func (f *buildFlags) define(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.noCacheFilter, "no-cache-filter", nil, "run every step of these `STAGES` again")
 	fs.StringArrayVar(&f.cacheFrom, "cache-from", nil, "image or layout to take results of steps from: `REF|type=registry,ref=REF|type=local,src=DIR`")
 	fs.StringArrayVar(&f.cacheTo, "cache-to", nil, "where results of steps go as well: `type=inline|type=registry,ref=REF|type=local,dest=DIR`")
+	fs.BoolVar(&f.sync, "sync", false, "write the cache to the disk before the end, so that it is good after a crash and on other machines")
 	fs.BoolVar(&f.pull, "pull", false, "ask registries for base images even if they are here")
 	fs.BoolVar(&f.push, "push", false, "push the image: short for --output type=registry")
 	fs.BoolVar(&f.load, "load", false, "load the image into docker or podman: short for --output type=docker")
@@ -138,7 +139,7 @@ func explain(e *env, display *ui.UI, mode string, res *build.Result, err error, 
 	switch {
 	case errors.As(err, &step):
 		fail = ui.Failure{Step: step.Step, File: step.File, Source: res.Text, Start: step.Range.Start, End: step.Range.End, Err: step.Err}
-		if id, ok := display.Failed(); ok && len(step.Log) > 0 {
+		if id, ok := display.Failed(); ok {
 			_, fail.Output = display.Output(id)
 		}
 	case errors.As(err, &parse):
@@ -231,7 +232,7 @@ func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
 	}
 	o.Source.Context, o.Source.Dockerfile, o.Source.Stdin = args[0], f.file, e.stdin
 	o.Image.Names, o.Image.Labels, o.Target, o.Pull = f.tags, f.labels, f.target, f.pull
-	o.Cache.No, o.Cache.NoStages = f.noCache, f.noCacheFilter
+	o.Cache.No, o.Cache.NoStages, o.Cache.Sync = f.noCache, f.noCacheFilter, f.sync
 	o.Run.Network = f.network
 	o.Lint.Experimental = f.lintExperimental
 	var err error

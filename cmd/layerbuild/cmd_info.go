@@ -14,7 +14,7 @@ import (
 
 func infoVerb() verb {
 	return verb{
-		name: "info", enter: true, summary: "say how builds work here: state, privileges, snapshot driver, and why not a better one",
+		name: "info", summary: "say how builds work here: state, privileges, snapshot driver, and why not a better one",
 		flags: func(fs *pflag.FlagSet) runFunc {
 			var f stateFlags
 			f.define(fs)

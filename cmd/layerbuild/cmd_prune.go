@@ -11,7 +11,7 @@ import (
 
 func pruneVerb() verb {
 	return verb{
-		name: "prune", enter: true, summary: "remove what nothing leads to: images without a name, blobs, snapshots",
+		name: "prune", summary: "remove what nothing leads to: images without a name, blobs, snapshots",
 		flags: func(fs *pflag.FlagSet) runFunc {
 			var f stateFlags
 			f.define(fs)

@@ -27,7 +27,7 @@ type runFlags struct {
 
 func runVerb() verb {
 	return verb{
-		name: "run", args: "IMAGE [COMMAND [ARG…]]", enter: true,
+		name: "run", args: "IMAGE [COMMAND [ARG…]]",
 		summary: "try an image out: run its command in a container that is thrown away",
 		flags: func(fs *pflag.FlagSet) runFunc {
 			var f runFlags

@@ -18,7 +18,7 @@ import (
 
 func pullVerb() verb {
 	return verb{
-		name: "pull", args: "IMAGE…", enter: true, summary: "fetch images into the store",
+		name: "pull", args: "IMAGE…", summary: "fetch images into the store",
 		flags: func(fs *pflag.FlagSet) runFunc {
 			var f stateFlags
 			f.define(fs)

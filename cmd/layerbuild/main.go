@@ -31,8 +31,6 @@ type verb struct {
 	name    string
 	args    string // what stands after the flags in its usage line
 	summary string
-	// enter says that it mounts, unpacks or runs, and so works in namespaces of its own (see package ns).
-	enter bool
 	// flags defines the verb's flags and returns what runs it.
 	flags func(fs *pflag.FlagSet) runFunc
 }
@@ -105,10 +103,9 @@ func run(e *env, args []string) int {
 	case err != nil:
 		return report(e, v, usageError{err})
 	}
-	if v.enter {
-		if err := ns.Enter(ns.Options{}); err != nil {
-			return report(e, v, err)
-		}
+	// Every verb works where builds do: without root the files of the state belong to ids of a user namespace.
+	if err := ns.Enter(ns.Options{}); err != nil {
+		return report(e, v, err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
@@ -47,6 +48,8 @@ type builder struct {
 	sealer  *sealer
 	scratch string // a temporary directory, removed at the end
 
+	dirty atomic.Bool // a step was executed
+
 	mu      sync.Mutex
 	closers []io.Closer
 }
@@ -69,6 +72,7 @@ func Build(ctx context.Context, state *State, images *image.Resolver, o Options)
 	ctx, cancel := context.WithCancel(ctx)
 	b.sealer = newSealer(ctx, b)
 	defer func() { cancel(); err = errors.Join(err, b.close()) }()
+	state.syncEarlier(ctx)
 	if err := b.open(ctx, res); err != nil {
 		return res, err
 	}
@@ -78,6 +82,9 @@ func Build(ctx context.Context, state *State, images *image.Resolver, o Options)
 // close waits for what goes on behind the build's back and lets go of everything.
 func (b *builder) close() error {
 	b.sealer.wait()
+	if b.dirty.Load() {
+		b.state.noteUnsynced()
+	}
 	var errs []error
 	for _, c := range slices.Backward(b.closers) {
 		errs = append(errs, c.Close())
@@ -125,7 +132,7 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 
 func (b *builder) sourceOptions() (source.Options, error) {
 	index, err := b.state.path("context")
-	return source.Options{TempDir: b.scratch, IndexDir: index, HTTP: b.httpOptions(), Git: source.GitOptions{TempDir: b.scratch, CommitTime: false}}, err
+	return source.Options{TempDir: b.scratch, IndexDir: index, HTTP: b.httpOptions(), Git: source.GitOptions{TempDir: b.scratch, CommitTime: true}}, err
 }
 
 // build plans for each platform, and then solves.
@@ -159,6 +166,7 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 	if err != nil {
 		return err
 	}
+	b.expect(solvers)
 	targets := make([]rootfs, len(solvers))
 	g, gctx := errgroup.WithContext(ctx)
 	for i, s := range solvers {
@@ -171,6 +179,24 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 		return err
 	}
 	return b.finish(ctx, res, solvers, targets, exporters)
+}
+
+// expect tells how much work there will be: the context, all steps with their bases, the image, and the outputs.
+func (b *builder) expect(solvers []*solver) {
+	work := 1 + len(b.opts.Outputs)
+	if b.wantsImage() {
+		work++
+	}
+	for _, s := range solvers {
+		for _, st := range s.plan.Stages {
+			work += st.Total
+			switch st.Base.(type) {
+			case parser.ImageInput, parser.ContextInput:
+				work++
+			}
+		}
+	}
+	b.sink(event.Expect{Work: work, Time: time.Now()})
 }
 
 // plan makes the plan for one platform and walks it without running anything, so that mistakes in any instruction are
@@ -189,7 +215,7 @@ func (b *builder) plan(ctx context.Context, p ocispec.Platform) (*solver, error)
 	for _, st := range plan.Stages {
 		g.Go(func() error {
 			_, err := s.baseConfig(ctx, st)
-			return b.at(st.Range, "", nil, err)
+			return b.at(st.Range, "", err)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -199,13 +225,13 @@ func (b *builder) plan(ctx context.Context, p ocispec.Platform) (*solver, error)
 }
 
 // at says where in the Dockerfile an error comes from, once.
-func (b *builder) at(r parser.Range, step string, log []byte, err error) error {
+func (b *builder) at(r parser.Range, step string, err error) error {
 	var have *StepError
 	var parsed *parser.Error
 	if err == nil || errors.As(err, &have) || errors.As(err, &parsed) {
 		return err
 	}
-	return &StepError{File: b.name, Range: r, Step: step, Log: log, Err: err}
+	return &StepError{File: b.name, Range: r, Step: step, Err: err}
 }
 
 func (b *builder) warn(list []parser.Warning) {

@@ -42,6 +42,15 @@ func splitSources(a *parser.Copy) (local, remote []string, err error) {
 	return local, remote, nil
 }
 
+// Close lets go of downloads that nobody fetched.
+func (c *copier) Close() error {
+	var errs []error
+	for _, r := range c.remotes {
+		errs = append(errs, r.Close())
+	}
+	return errors.Join(errs...)
+}
+
 // look matches the sources and digests what they name.
 func (c *copier) look(ctx context.Context) (cache.Key, error) {
 	a := c.copy
@@ -70,7 +79,7 @@ func (c *copier) look(ctx context.Context) (cache.Key, error) {
 
 func (c *copier) openRemote(ctx context.Context, src string) (source.Remote, error) {
 	if kind, _ := parser.SourceKind(src); kind == parser.Git {
-		return source.Git(ctx, src, source.GitOptions{TempDir: c.scratch, KeepGitDir: c.copy.KeepGitDir, Checksum: c.copy.Checksum})
+		return source.Git(ctx, src, source.GitOptions{TempDir: c.scratch, KeepGitDir: c.copy.KeepGitDir, Checksum: c.copy.Checksum, CommitTime: true})
 	}
 	o := c.httpOptions()
 	o.Checksum = digest.Digest(c.copy.Checksum)

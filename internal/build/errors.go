@@ -16,9 +16,7 @@ type StepError struct {
 	Range parser.Range
 	// Step is the step's name as the progress shows it.
 	Step string
-	// Log is the end of what the step's command printed.
-	Log []byte
-	Err error
+	Err  error
 }
 
 func (e *StepError) Error() string {
@@ -57,23 +55,3 @@ func (e *CommandError) Error() string {
 }
 
 func (e *CommandError) Unwrap() error { return e.Exit }
-
-// tail keeps the last lines of what is written to it.
-type tail struct {
-	buf []byte
-}
-
-// tailSize is how much of a command's output an error carries along; it is enough for the lines that are shown.
-const tailSize = 16 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	n := len(p)
-	if len(p) > tailSize {
-		p = p[len(p)-tailSize:]
-	}
-	if over := len(t.buf) + len(p) - tailSize; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
-	}
-	t.buf = append(t.buf, p...)
-	return n, nil
-}

@@ -61,6 +61,11 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 			return err
 		}
 	}
+	if b.opts.Cache.Sync {
+		if err := b.state.Sync(ctx); err != nil {
+			return err
+		}
+	}
 	b.sink(event.Result{Names: res.Names, Digest: res.Root.Digest.String(), Time: time.Now()})
 	return nil
 }

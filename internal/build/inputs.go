@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"fmt"
+	"path"
 	"strings"
 	"time"
 
@@ -191,7 +192,7 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		if err != nil {
 			return rootfs{}, err
 		}
-		id, content, err := s.contextSnapshot(ctx, f, "/")
+		id, _, content, err := s.contextSnapshot(ctx, f, "/")
 		if err != nil {
 			return rootfs{}, err
 		}
@@ -205,28 +206,28 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 	panic("unreachable")
 }
 
-// contextSnapshot makes a snapshot of the part of a context that path names, without what is ignored, so that it can be
-// mounted. The files are at the same path in it.
-func (s *solver) contextSnapshot(ctx context.Context, f *files, path string) (snapshot.ID, digest.Digest, error) {
-	whole := strings.Trim(path, "/.") == ""
-	q := source.Query{Patterns: []string{path}, Parents: !whole}
-	m, err := f.tree.Match(ctx, q)
+// contextSnapshot makes a snapshot of the file or directory of a context that src names, without what is ignored, so that
+// it can be mounted. place is where it is in the snapshot: a directory is the snapshot's root.
+func (s *solver) contextSnapshot(ctx context.Context, f *files, src string) (id snapshot.ID, place string, content digest.Digest, err error) {
+	m, err := f.tree.Match(ctx, source.Query{Patterns: []string{path.Join("/", src)}, Literal: true})
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
 	}
-	c := &copier{solver: s, from: f, match: m, copy: &parser.Copy{Dest: "/", Parents: !whole}}
+	place = "/"
+	if len(m.Items) == 1 && !m.Items[0].Contents {
+		place += m.Items[0].Target
+	}
+	c := &copier{solver: s, from: f, match: m, copy: &parser.Copy{Dest: "/"}}
 	key, err := makeKey("scratch", "context", nil, string(m.Digest))
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
 	}
 	j := &job{key: key, do: c.do}
 	if res, _, ok := s.lookup(rootfs{}, j); ok {
-		return res.snapshot, m.Digest, nil
+		return res.snapshot, place, m.Digest, nil
 	}
-	res, err := s.runs.do(ctx, string(key), func() (stepResult, error) {
-		return s.execute(ctx, rootfs{}, j, s.silent())
-	})
-	return res.snapshot, m.Digest, err
+	res, err := s.runs.do(ctx, string(key), func() (stepResult, error) { return s.execute(ctx, rootfs{}, j, s.silent()) })
+	return res.snapshot, place, m.Digest, err
 }
 
 // httpOptions are how this build downloads.

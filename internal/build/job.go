@@ -92,7 +92,7 @@ func (s *solver) exec(ctx context.Context, root []mount.Mount, action executor.A
 // prepareCopy prepares a COPY or ADD.
 func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy) (*job, error) {
 	c := &copier{solver: s, cur: cur, copy: a}
-	j := &job{look: c.look, do: c.do}
+	j := &job{look: c.look, do: c.do, closers: []io.Closer{c}}
 	if a.Link && s.state.Snapshots.Layered() {
 		j.detached = true
 	}

@@ -95,6 +95,8 @@ type CacheOptions struct {
 	// No runs every step again; the stages of NoStages (names or indexes) run again even so.
 	No       bool
 	NoStages []string
+	// Sync writes what was built to the disk before the build ends.
+	Sync bool
 }
 
 // Result is a finished build.

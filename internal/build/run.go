@@ -60,7 +60,7 @@ func (r *runner) look(ctx context.Context) (cache.Key, error) {
 
 // mountQuery names what a mount shows.
 func mountQuery(src string) source.Query {
-	return source.Query{Patterns: []string{path.Join("/", src)}, KeepOwner: true}
+	return source.Query{Patterns: []string{path.Join("/", src)}, Literal: true, KeepOwner: true}
 }
 
 // do runs the command.
@@ -123,7 +123,7 @@ func (r *runner) mount(ctx context.Context, p *executor.Process, i int, m parser
 
 // mountBind shows a stage, an image or a part of a context. What is written to it is thrown away with the step.
 func (r *runner) mountBind(ctx context.Context, p *executor.Process, i int, m parser.RunMount, release *releaser) error {
-	id, err := r.mountedSnapshot(ctx, i, m)
+	id, place, err := r.mountedSnapshot(ctx, i, m)
 	if err != nil {
 		return err
 	}
@@ -140,21 +140,21 @@ func (r *runner) mountBind(ctx context.Context, p *executor.Process, i int, m pa
 	if err != nil {
 		return err
 	}
-	p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: executor.Tree{Mounts: mounts, Path: m.Source}, ReadOnly: m.ReadOnly})
+	p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: executor.Tree{Mounts: mounts, Path: place}, ReadOnly: m.ReadOnly})
 	return nil
 }
 
-// mountedSnapshot gives the snapshot that a mount shows; "" for an empty one.
-func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) (snapshot.ID, error) {
+// mountedSnapshot gives the snapshot that a mount shows, "" for an empty one, and the place in it.
+func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) (snapshot.ID, string, error) {
 	f := r.from[i]
 	if f == nil {
-		return "", nil
+		return "", m.Source, nil
 	}
 	if f.snapshot != nil {
-		return *f.snapshot, nil
+		return *f.snapshot, m.Source, nil
 	}
-	id, _, err := r.contextSnapshot(ctx, f, path.Join("/", m.Source))
-	return id, err
+	id, place, _, err := r.contextSnapshot(ctx, f, m.Source)
+	return id, place, err
 }
 
 // mountCache shows a directory that outlives the build.

@@ -127,7 +127,7 @@ func (s *sealer) seal(ctx context.Context, l *layer) error {
 	}
 	got, err := diff.Seal(ctx, s.b.state.Store, diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr}, o)
 	if err != nil {
-		return s.b.at(l.lines, "", nil, fmt.Errorf("seal the layer of %q: %w", l.text, err))
+		return s.b.at(l.lines, "", fmt.Errorf("seal the layer of %q: %w", l.text, err))
 	}
 	l.descriptor, l.diffID = got.Descriptor, got.DiffID
 	return s.b.state.Cache.PutSealed(string(l.snapshot), s.name, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})

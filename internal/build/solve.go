@@ -78,7 +78,7 @@ func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	return s.stages.do(ctx, st, func() (rootfs, error) {
 		cur, err := s.base(ctx, st)
 		if err != nil {
-			return rootfs{}, s.at(st.Range, "", nil, err)
+			return rootfs{}, s.at(st.Range, "", err)
 		}
 		base := cur.config
 		cur.config = st.Start(base)
@@ -241,9 +241,9 @@ func (l *line) start() {
 }
 
 // done ends the line and gives the error its place.
-func (l *line) done(cached bool, log []byte, err error) error {
+func (l *line) done(cached bool, err error) error {
 	if err != nil {
-		err = l.b.at(l.step.Range, l.name, log, err)
+		err = l.b.at(l.step.Range, l.name, err)
 	}
 	shown := err
 	if errors.Is(err, context.Canceled) {
@@ -253,15 +253,12 @@ func (l *line) done(cached bool, log []byte, err error) error {
 	return err
 }
 
-// output is where what a step says goes: to the progress, and its end into an error.
-type output struct {
-	line *line
-	log  *tail
-}
+// output is where what a step says goes: to its line in the progress.
+type output struct{ line *line }
 
 // silent is an output that nobody hears.
 func (b *builder) silent() output {
-	return output{line: &line{sink: event.Discard, b: b}, log: &tail{}}
+	return output{&line{sink: event.Discard, b: b}}
 }
 
 func (o output) warn(message string) {
@@ -278,7 +275,7 @@ type logger struct {
 
 func (w *logger) Write(p []byte) (int, error) {
 	w.line.sink(event.Log{ID: w.line.id, Stream: w.stream, Data: p, Time: time.Now()})
-	return w.log.Write(p)
+	return len(p), nil
 }
 
 // action finds or makes the snapshot of a step, and gives the key that names it.
@@ -286,32 +283,31 @@ func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 	l.start()
 	job, err := s.prepare(ctx, st, cur, step)
 	if err != nil {
-		return stepResult{}, "", l.done(false, nil, err)
+		return stepResult{}, "", l.done(false, err)
 	}
 	defer job.close()
 	if s.useCache(st) {
 		if res, key, ok := s.lookup(cur, job); ok {
-			return res, key, l.done(true, nil, nil)
+			return res, key, l.done(true, nil)
 		}
 	}
 	if err := job.load(ctx); err != nil {
-		return stepResult{}, "", l.done(false, nil, err)
+		return stepResult{}, "", l.done(false, err)
 	}
 	if s.useCache(st) {
 		if res, key, ok := s.lookup(cur, job); ok {
-			return res, key, l.done(true, nil, nil)
+			return res, key, l.done(true, nil)
 		}
 	}
-	var log tail
 	mine := false
 	res, err := s.runs.do(ctx, string(job.key)+" on "+string(cur.top), func() (stepResult, error) {
 		mine = true
-		return s.execute(ctx, cur, job, output{l, &log})
+		return s.execute(ctx, cur, job, output{l})
 	})
 	if err != nil {
-		return stepResult{}, "", l.done(false, log.buf, err)
+		return stepResult{}, "", l.done(false, err)
 	}
-	return res, job.key, l.done(!mine, nil, nil)
+	return res, job.key, l.done(!mine, nil)
 }
 
 func (s *solver) useCache(st *parser.Stage) bool {
@@ -355,6 +351,7 @@ func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 
 // execute runs a job on a new snapshot over cur, commits it and writes the records.
 func (s *solver) execute(ctx context.Context, cur rootfs, j *job, out output) (stepResult, error) {
+	s.dirty.Store(true)
 	id, err := newID()
 	if err != nil {
 		return stepResult{}, err
