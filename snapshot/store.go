@@ -123,6 +123,9 @@ func (s *Store) find(id ID, depth int) (*node, error) {
 		return n, nil
 	}
 	info, err := readInfo(s.dir(id))
+	if errors.Is(err, errDamaged) {
+		err = fmt.Errorf("%w: %w", ErrNotExist, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", id, err)
 	}
@@ -228,7 +231,7 @@ func (s *Store) All() iter.Seq2[Info, error] {
 				continue
 			}
 			info, err := readInfo(s.dir(id))
-			if errors.Is(err, fs.ErrNotExist) {
+			if _, gone := s.stamp(id); gone == unix.ENOENT {
 				continue // removed meanwhile
 			}
 			info.ID = id
@@ -407,18 +410,25 @@ func replaceFile(path, content string) error {
 
 const infoFile = "info.json"
 
+// errDamaged says that a snapshot's info is not there or not whole, as a crash leaves it. The snapshot then counts as
+// not there, and a Commit replaces it.
+var errDamaged = errors.New(infoFile + " is damaged")
+
 func readInfo(dir string) (Info, error) {
 	data, err := os.ReadFile(filepath.Join(dir, infoFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Info{}, fmt.Errorf("%w: %w", errDamaged, err)
+	}
 	if err != nil {
 		return Info{}, err
 	}
 	var info Info
 	if err := json.Unmarshal(data, &info); err != nil {
-		return Info{}, fmt.Errorf("%s: %w", infoFile, err)
+		return Info{}, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if info.Parent != "" {
 		if err := info.Parent.Validate(); err != nil {
-			return Info{}, fmt.Errorf("%s: %w", infoFile, err)
+			return Info{}, fmt.Errorf("%w: %w", errDamaged, err)
 		}
 	}
 	return info, nil

@@ -103,13 +103,16 @@ func TestCrash(t *testing.T) {
 // TestDamaged has a snapshot without or with a broken info.json, as after a crash.
 func TestDamaged(t *testing.T) {
 	s := testStore(t, t.TempDir())
-	for name, content := range map[string]string{"empty": "", "cut": `{"parent":"x","cre`, "hostile": `{"parent":"../../etc"}`} {
+	for name, content := range map[string]string{"none": "", "empty": "", "cut": `{"parent":"x","cre`, "hostile": `{"parent":"../../etc"}`} {
 		t.Run(name, func(t *testing.T) {
 			commit(t, s, "a", "", "file f 0644 old\n")
 			check(t, os.WriteFile(filepath.Join(s.dir("a"), infoFile), []byte(content), 0o600))
+			if name == "none" {
+				check(t, os.Remove(filepath.Join(s.dir("a"), infoFile)))
+			}
 			s := testStore(t, filepath.Dir(s.tmp()))
-			if _, err := s.Stat("a"); err == nil {
-				t.Error("Stat is no error")
+			if _, err := s.Stat("a"); !errors.Is(err, ErrNotExist) {
+				t.Errorf("Stat = %v, want ErrNotExist", err)
 			}
 			bad := 0
 			for info, err := range s.All() {

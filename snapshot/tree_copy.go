@@ -45,7 +45,7 @@ func copyTree(ctx context.Context, from, to string) error {
 	}
 	defer unix.Close(dst)
 	c := &copier{ctx: ctx, root: dst, dev: st.Dev, links: make(map[uint64]string)}
-	// Small files are all system calls, which two threads make almost twice as fast (BenchmarkCopyTree).
+	// Small files are all system calls.
 	c.group.SetLimit(min(4, runtime.GOMAXPROCS(0)))
 	err = c.dir(src, dst, "")
 	if err = errors.Join(err, c.group.Wait()); err != nil {
