@@ -31,6 +31,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/fstree"
 	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/ns"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -62,7 +63,7 @@ type state struct {
 // drivers are the snapshot drivers that work here.
 func drivers(t testing.TB) []string {
 	var out []string
-	for _, p := range snapshot.Probe(filepath.Join(t.TempDir(), "probe"), snapshot.Options{}) {
+	for _, p := range snapshot.Probe(filepath.Join(t.TempDir(), "probe"), snapshot.Options{UserNS: rootless(t)}) {
 		if p.OK && (p.Name == "overlay" || p.Name == "copy") {
 			out = append(out, p.Name)
 		}
@@ -71,6 +72,14 @@ func drivers(t testing.TB) []string {
 		t.Fatal("no snapshot driver works")
 	}
 	return out
+}
+
+func rootless(t testing.TB) bool {
+	info, err := ns.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Rootless
 }
 
 func openState(t testing.TB, dir, driver string) *state {
@@ -83,7 +92,7 @@ func openState(t testing.TB, dir, driver string) *state {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snaps, err := snapshot.Open(filepath.Join(dir, "snapshots"), snapshot.Options{Driver: driver})
+	snaps, err := snapshot.Open(filepath.Join(dir, "snapshots"), snapshot.Options{Driver: driver, UserNS: rootless(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,6 +338,9 @@ file usr/bin/tool 0755 tool
 `
 
 func TestUnpack(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, of a user namespace at least: directories that a layer implies belong to 0:0")
+	}
 	for _, driver := range drivers(t) {
 		t.Run(driver, func(t *testing.T) {
 			o := newOrigin(t)
@@ -859,7 +871,7 @@ func archiveOf(t testing.TB, dir string) []byte {
 
 func TestLayouts(t *testing.T) {
 	dir := t.TempDir()
-	a, b := imageOf(t, "file a 0644 1"), imageOf(t, "file b 0644 2", "file a/c 0644 3")
+	a, b := imageOf(t, "file a 0644 1"), imageOf(t, "file b 0644 2", "dir a 0755\nfile a/c 0644 3")
 	writeLayout(t, filepath.Join(dir, "one"), map[string]*made{"docker.io/library/app:v1": a})
 	writeLayout(t, filepath.Join(dir, "two"), map[string]*made{"v1": a, "latest": b})
 	writeLayout(t, filepath.Join(dir, "odd:name"), map[string]*made{"": a})
@@ -1099,5 +1111,56 @@ func BenchmarkWarm(b *testing.B) {
 		if _, _, err := s.Unpack(b.Context(), img, UnpackOptions{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestOwners has files of many users. Where those do not exist it is said once and the build goes on.
+func TestOwners(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, of a user namespace at least")
+	}
+	m := imageOf(t)
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for i := range 3 {
+		w.WriteHeader(&tar.Header{Name: fmt.Sprint("f", i), Mode: 0o644, Uid: 7 * i, Gid: 8 * i, Typeflag: tar.TypeReg})
+	}
+	w.Close()
+	m.man.Layers = append(m.man.Layers, m.add(ocispec.MediaTypeImageLayer, buf.Bytes()))
+	m.cfg.RootFS.DiffIDs = append(m.cfg.RootFS.DiffIDs, digest.FromBytes(buf.Bytes()))
+	m.seal(t)
+	dir := t.TempDir()
+	writeLayout(t, dir, map[string]*made{"v1": m})
+	s := newState(t)
+	img, err := s.Resolve(t.Context(), "oci-layout://"+dir, ResolveOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var warnings []string
+	top, _, err := s.Unpack(t.Context(), img, UnpackOptions{Sink: func(e event.Event) {
+		if w, ok := e.(event.Warning); ok {
+			warnings = append(warnings, w.Message)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := ns.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.SingleID {
+		if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "2 files of v1 belong to users that do not exist here (f1 belongs to 7:8)") {
+			t.Errorf("warnings: %q", warnings)
+		}
+		return
+	}
+	c, err := s.snapshots.Changes(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := fstree.Print(c.Dir, fstree.Show{Owners: true})
+	if want := "file f0 0644 root:root\nfile f1 0644 7:8\nfile f2 0644 14:16\n"; got != want || err != nil || len(warnings) != 0 {
+		t.Errorf("got\n%s%v\nwant\n%s\nwarnings: %q", got, err, want, warnings)
 	}
 }
