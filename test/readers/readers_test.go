@@ -30,7 +30,7 @@ RUN mkdir -p /t/sub /t/gone /t/hidden && echo old > /t/old && echo keep > /t/kee
 RUN mknod /t/null c 1 3 && mkfifo -m 640 /t/fifo && ln /t/keep /t/sub/hard && ln -s ../keep /t/sub/soft && ln -s nowhere /t/dangling
 RUN echo s > /t/suid && chown 1:200 /t/suid && chmod 6755 /t/suid && mkdir -m 1777 /t/sticky && echo i > /t/ids && chown 3000000:4000000 /t/ids
 RUN rm /t/old && rm -r /t/gone && rm -r /t/hidden && mkdir /t/hidden && echo y > /t/hidden/y && echo was-dir > /t/tmp && rm /t/tmp && mkdir /t/tmp
-COPY xattr "n a m e" /t/
+COPY ["xattr", "n a m e", "/t/"]
 WORKDIR /t
 USER daemon
 ENV WHO=reader
