@@ -3,13 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/ns"
 	"github.com/layerbuild/layerbuild/snapshot"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 )
 
 func infoVerb() verb {
@@ -54,9 +55,8 @@ type information struct {
 
 func (f *stateFlags) info(ctx context.Context, e *env) (information, error) {
 	i := information{Version: version, CPUs: runtime.NumCPU()}
-	var u unix.Utsname
-	if err := unix.Uname(&u); err == nil {
-		i.Kernel = unix.ByteSliceToString(u.Release[:])
+	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		i.Kernel = strings.TrimSpace(string(release))
 	}
 	state, _, err := f.open(ctx, e, false)
 	if err != nil {
