@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,16 +37,19 @@ func runProcess(j *job, p *Process, o *outcome) error {
 		}
 	}
 	b := &sandbox{spec: &j.spec, p: p, result: &o.result}
-	if err := b.build(j.resolvConf); err != nil {
-		return err
-	}
 	c := &command{spec: &j.spec, p: p}
-	if err := c.prepare(); err != nil {
+	if err := c.readIDs(); err != nil {
 		return err
 	}
-	err := c.run(b.dirty())
-	if cerr := b.clean(c.daemons); cerr != nil {
-		return cerr
+	err := b.build(j.resolvConf)
+	if err == nil {
+		err = c.prepare()
+	}
+	if err == nil {
+		err = c.run(b.dirty())
+	}
+	if cerr := b.clean(c.daemons); err == nil {
+		err = cerr
 	}
 	return err
 }
@@ -60,7 +64,7 @@ func (b *sandbox) clean(daemons []int) error {
 		return nil
 	}
 	killOthers(daemons)
-	if b.p.ReadOnlyRoot {
+	if b.p.ReadOnlyRoot && b.root > 0 {
 		if err := unix.MountSetattr(b.root, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}); err != nil {
 			return fmt.Errorf("remove the mount points: %w", err)
 		}
@@ -90,6 +94,8 @@ type command struct {
 	id      identity
 	env     []string
 	file    string
+	uids    string // the ids of the user namespace, as /proc has them; empty outside of one
+	gids    string
 	daemons []int // processes that serve the root file system and must outlive the command
 	console int   // the terminal's side of the command, or -1
 }
@@ -124,21 +130,33 @@ func (c *command) prepare() error {
 	return nil
 }
 
+// readIDs comes before the image's own ideas of /proc.
+func (c *command) readIDs() error {
+	if !c.spec.UserNS {
+		return nil
+	}
+	uids, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return err
+	}
+	gids, err := os.ReadFile("/proc/self/gid_map")
+	if err != nil {
+		return err
+	}
+	c.uids, c.gids = string(uids), string(gids)
+	return nil
+}
+
 // haveIDs says what a setuid that can't work would only call an invalid argument.
 func (c *command) haveIDs() error {
 	if !c.spec.UserNS {
 		return nil
 	}
-	for file, id := range map[string]uint32{"/proc/self/uid_map": c.id.uid, "/proc/self/gid_map": c.id.gid} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		if !mapped(string(text), id) {
-			return fmt.Errorf("user %s is %d:%d, and there is no such id in this user namespace (/etc/subuid and /etc/subgid say which ids a user may have)",
-				c.p.User, c.id.uid, c.id.gid)
-		}
+	if !mapped(c.uids, c.id.uid) || !mapped(c.gids, c.id.gid) {
+		return fmt.Errorf("user %s is %d:%d, and there is no such id in this user namespace (/etc/subuid and /etc/subgid say which ids a user may have)",
+			c.p.User, c.id.uid, c.id.gid)
 	}
+	c.id.groups = slices.DeleteFunc(c.id.groups, func(g uint32) bool { return !mapped(c.gids, g) })
 	if c.spec.SingleID {
 		c.id.groups = nil // setgroups is denied, and there are no other groups
 	}

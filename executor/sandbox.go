@@ -140,7 +140,7 @@ func (b *sandbox) lockRoot() error {
 // put attaches a mount at a path in the root, where it makes a mount point if there is none, and returns the path
 // opened anew: it then is what was mounted. The caller closes it.
 func (b *sandbox) put(m int, name string, dir bool, attrs uint64, recursive bool) (int, error) {
-	at, fresh, err := b.stubs.place(b.root, name, dir)
+	at, err := b.stubs.place(b.root, name, dir)
 	if err != nil {
 		unix.Close(m)
 		return -1, fmt.Errorf("mount at %w", err)
@@ -153,23 +153,20 @@ func (b *sandbox) put(m int, name string, dir bool, attrs uint64, recursive bool
 	if err != nil {
 		return -1, fmt.Errorf("mount at %w", inImage(name, err))
 	}
-	if fresh {
-		keep, err := unix.FcntlInt(uintptr(top), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			unix.Close(top)
-			return -1, fmt.Errorf("mount at %s: %w", name, err)
-		}
-		b.stubs.covered(keep)
-	}
 	return top, nil
 }
 
 func (b *sandbox) putAndClose(m int, name string, dir bool, attrs uint64, recursive bool) error {
-	top, err := b.put(m, name, dir, attrs, recursive)
-	if err == nil {
-		unix.Close(top)
+	at, err := b.stubs.place(b.root, name, dir)
+	if err != nil {
+		unix.Close(m)
+		return fmt.Errorf("mount at %w", err)
 	}
-	return err
+	defer unix.Close(at)
+	if err := attach(m, at, attrs, recursive); err != nil {
+		return fmt.Errorf("mount at %s: %w", name, err)
+	}
+	return nil
 }
 
 // Parts of /proc and /sys that tell of the host or change it, as OCI runtimes hide and protect them by default

@@ -63,112 +63,119 @@ func (p *program) jump(code uint16, k uint32, t, f uint8) {
 func (p *program) load(offset uint32) { p.op(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, offset) }
 func (p *program) ret(k uint32)       { p.op(unix.BPF_RET|unix.BPF_K, k) }
 
-// seccompFilter assembles the filter.
+// seccompFilter assembles the filter (10 µs).
 func seccompFilter(native, compat abi) program {
-	var p program
-	n, c := abiFilter(native), abiFilter(compat)
+	p := make(program, 0, 512)
 	p.load(offArch)
 	p.jump(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, native.arch, 0, 1)
 	p.op(unix.BPF_JMP|unix.BPF_JA, 3) // a conditional jump reaches 255 instructions only
 	p.jump(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, compat.arch, 0, 1)
-	p.op(unix.BPF_JMP|unix.BPF_JA, uint32(1+len(n)))
+	toCompat := len(p)
+	p.op(unix.BPF_JMP|unix.BPF_JA, 0)
 	p.ret(retNoSys)
-	p = append(p, n...)
-	return append(p, c...)
+	p.abi(native)
+	p[toCompat].K = uint32(len(p) - toCompat - 1)
+	p.abi(compat)
+	return p
 }
 
-func abiFilter(a abi) program {
-	var p program
+func (p *program) abi(a abi) {
 	p.load(offNr)
 	if a.x32 {
 		p.jump(unix.BPF_JMP|unix.BPF_JSET|unix.BPF_K, 0x40000000, 0, 1)
 		p.ret(retNoSys)
 	}
-	return append(p, tree(ranges(a.calls))...)
+	p.tree(verdicts(a.calls))
 }
 
 // verdict is what is done with the calls from a number on, up to the next one's.
 type verdict struct {
 	from uint32
-	code program
+	what judgement
 }
 
-// ranges covers all numbers.
-func ranges(c *calls) []verdict {
-	var special []verdict
+type judgement uint8
+
+const (
+	allow judgement = iota
+	deny
+	absent
+	judgeClone
+	judgePersonality
+	judgeSocket
+)
+
+// verdicts covers all numbers.
+func verdicts(c *calls) []verdict {
+	special := make([]verdict, 0, len(c.denied)+4)
 	for _, nr := range c.denied {
-		special = append(special, verdict{nr, returning(retPerm)})
+		special = append(special, verdict{nr, deny})
 	}
-	special = append(special,
-		verdict{c.clone, cloneFilter()}, verdict{c.clone3, returning(retNoSys)},
-		verdict{c.personality, personalityFilter()}, verdict{c.socket, socketFilter()})
+	special = append(special, verdict{c.clone, judgeClone}, verdict{c.clone3, absent},
+		verdict{c.personality, judgePersonality}, verdict{c.socket, judgeSocket})
 	slices.SortFunc(special, func(a, b verdict) int { return cmp.Compare(a.from, b.from) })
-	all := []verdict{{0, returning(retAllow)}}
+	all := make([]verdict, 1, 2*len(special)+1) // from 0 on they are allowed
 	for i, s := range special {
-		if last := &all[len(all)-1]; last.from == s.from {
+		switch last := &all[len(all)-1]; {
+		case last.from == s.from:
 			*last = s
-		} else if len(last.code) != 1 || last.code[0] != s.code[0] {
+		case last.what != s.what:
 			all = append(all, s)
 		}
 		if i+1 == len(special) || special[i+1].from != s.from+1 {
-			all = append(all, verdict{s.from + 1, returning(retAllow)})
+			all = append(all, verdict{s.from + 1, allow})
 		}
 	}
 	return all
 }
 
-func returning(k uint32) program {
-	var p program
-	p.ret(k)
-	return p
-}
-
-// cloneFilter refuses new namespaces. clone3, whose flags a filter can't see, is not there at all, and libraries then
-// use clone.
-func cloneFilter() program {
-	var p program
-	p.load(offArg0)
-	p.jump(unix.BPF_JMP|unix.BPF_JSET|unix.BPF_K, newNamespaces, 0, 1)
-	p.ret(retPerm)
-	p.ret(retAllow)
-	return p
-}
-
-func personalityFilter() program {
-	var p program
-	p.load(offArg0)
-	for _, v := range personalities {
-		p.jump(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, v, 0, 1)
-		p.ret(retAllow)
-	}
-	p.ret(retPerm)
-	return p
-}
-
-func socketFilter() program {
-	var p program
-	p.load(offArg0)
-	p.jump(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, afVsock, 0, 1)
-	p.ret(retPerm)
-	p.ret(retAllow)
-	return p
-}
-
 // tree finds the verdict on the number in the accumulator.
-func tree(verdicts []verdict) program {
+func (p *program) tree(verdicts []verdict) {
 	if len(verdicts) == 1 {
-		return verdicts[0].code
+		p.judge(verdicts[0].what)
+		return
 	}
 	half := len(verdicts) / 2
-	low, high := tree(verdicts[:half]), tree(verdicts[half:])
-	p := make(program, 0, 2+len(low)+len(high))
-	if len(low) <= 255 {
-		p.jump(unix.BPF_JMP|unix.BPF_JGE|unix.BPF_K, verdicts[half].from, uint8(len(low)), 0)
-	} else {
-		p.jump(unix.BPF_JMP|unix.BPF_JGE|unix.BPF_K, verdicts[half].from, 0, 1)
-		p.op(unix.BPF_JMP|unix.BPF_JA, uint32(len(low)))
+	p.jump(unix.BPF_JMP|unix.BPF_JGE|unix.BPF_K, verdicts[half].from, 0, 0)
+	branch := len(*p)
+	p.tree(verdicts[:half])
+	low := len(*p) - branch
+	if low > 255 {
+		panic("the system call tables are too long for the jumps of a filter")
 	}
-	return append(append(p, low...), high...)
+	(*p)[branch-1].Jt = uint8(low)
+	p.tree(verdicts[half:])
+}
+
+func (p *program) judge(what judgement) {
+	switch what {
+	case allow:
+		p.ret(retAllow)
+	case deny:
+		p.ret(retPerm)
+	case absent:
+		p.ret(retNoSys)
+	case judgeClone:
+		// New namespaces are refused. clone3, whose flags a filter can't see, is absent, and libraries then use clone.
+		p.load(offArg0)
+		p.jump(unix.BPF_JMP|unix.BPF_JSET|unix.BPF_K, newNamespaces, 0, 1)
+		p.ret(retPerm)
+		p.ret(retAllow)
+	case judgePersonality:
+		p.load(offArg0)
+		for _, v := range personalities {
+			p.jump(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, v, 0, 1)
+			p.ret(retAllow)
+		}
+		p.ret(retPerm)
+	case judgeSocket:
+		p.load(offArg0)
+		p.jump(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, afVsock, 0, 1)
+		p.ret(retPerm)
+		p.ret(retAllow)
+	default:
+		panic("unreachable")
+	}
 }
 
 // filterThread installs the filter for the calling thread and what it starts. The thread must be locked.

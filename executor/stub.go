@@ -16,8 +16,6 @@ import (
 // the times of their directories as if nothing had been: so they are in no layer.
 type stubs struct {
 	made []stub
-	// mounts are the roots of what was mounted on stubs, in order: to remove a stub they are unmounted first.
-	mounts []int
 }
 
 type stub struct {
@@ -31,32 +29,32 @@ const maxLinks = 40
 
 // place opens a mount point in the root, which is made as a directory or an empty file if it is missing. A link that
 // leads to nothing is followed, as opening it would be: systemd's /etc/resolv.conf is one. The caller closes the
-// descriptor. fresh says that the mount point was made here.
-func (s *stubs) place(root int, name string, dir bool) (fd int, fresh bool, err error) {
+// descriptor.
+func (s *stubs) place(root int, name string, dir bool) (int, error) {
 	return s.placeAt(root, name, dir, 0)
 }
 
-func (s *stubs) placeAt(root int, name string, dir bool, links int) (int, bool, error) {
+func (s *stubs) placeAt(root int, name string, dir bool, links int) (int, error) {
 	fd, err := openIn(root, name, 0)
 	if err == nil {
 		return s.checked(fd, name, dir)
 	}
 	if !errors.Is(err, unix.ENOENT) {
-		return -1, false, inImage(name, err)
+		return -1, inImage(name, err)
 	}
 	parentName, base := path.Split(strings.TrimRight(name, "/"))
 	if base == "" || base == ".." {
-		return -1, false, inImage(name, err)
+		return -1, inImage(name, err)
 	}
-	parent, _, err := s.placeAt(root, parentName, true, links)
+	parent, err := s.placeAt(root, parentName, true, links)
 	if err != nil {
-		return -1, false, err
+		return -1, err
 	}
 	var buf [unix.PathMax]byte
 	if n, err := unix.Readlinkat(parent, base, buf[:]); err == nil {
 		unix.Close(parent)
 		if links == maxLinks {
-			return -1, false, inImage(name, unix.ELOOP)
+			return -1, inImage(name, unix.ELOOP)
 		}
 		target := string(buf[:n])
 		if !path.IsAbs(target) {
@@ -67,25 +65,25 @@ func (s *stubs) placeAt(root int, name string, dir bool, links int) (int, bool, 
 	fd, err = s.make(parent, base, dir)
 	if err != nil {
 		unix.Close(parent)
-		return -1, false, inImage(name, err)
+		return -1, inImage(name, err)
 	}
-	return fd, true, nil
+	return fd, nil
 }
 
-func (s *stubs) checked(fd int, name string, dir bool) (int, bool, error) {
+func (s *stubs) checked(fd int, name string, dir bool) (int, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		unix.Close(fd)
-		return -1, false, inImage(name, err)
+		return -1, inImage(name, err)
 	}
 	if isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR; isDir != dir {
 		unix.Close(fd)
 		if isDir {
-			return -1, false, inImage(name, unix.EISDIR)
+			return -1, inImage(name, unix.EISDIR)
 		}
-		return -1, false, inImage(name, unix.ENOTDIR)
+		return -1, inImage(name, unix.ENOTDIR)
 	}
-	return fd, false, nil
+	return fd, nil
 }
 
 // make takes over parent if it succeeds.
@@ -120,14 +118,11 @@ func (s *stubs) make(parent int, base string, dir bool) (int, error) {
 	return fd, nil
 }
 
-// covered notes that something was mounted on a stub. The mount's root was opened with O_PATH.
-func (s *stubs) covered(root int) { s.mounts = append(s.mounts, root) }
-
 // remove takes the stubs away that are still as they were made. No process but this one may run any more.
 func (s *stubs) remove() error {
-	for i := len(s.mounts) - 1; i >= 0; i-- {
-		if err := unmount(s.mounts[i]); err != nil {
-			return fmt.Errorf("remove a mount point: %w", err)
+	for i := len(s.made) - 1; i >= 0; i-- {
+		if err := s.made[i].uncover(); err != nil {
+			return fmt.Errorf("unmount what is on the mount point %s: %w", s.made[i].name, err)
 		}
 	}
 	for i := len(s.made) - 1; i >= 0; i-- {
@@ -135,23 +130,24 @@ func (s *stubs) remove() error {
 			return fmt.Errorf("remove the mount point %s: %w", s.made[i].name, err)
 		}
 	}
+	s.made = nil
 	return nil
 }
 
-func unmount(root int) error {
-	defer unix.Close(root)
-	var st unix.Stat_t
-	if err := unix.Fstat(root, &st); err != nil {
+// uncover unmounts whatever is mounted on a stub: it can't be removed before.
+func (s stub) uncover() error {
+	if err := unix.Fchdir(s.parent); err != nil {
 		return err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return unix.Unmount(fmt.Sprintf("/proc/self/fd/%d", root), unix.MNT_DETACH)
+	for {
+		switch err := unix.Unmount(s.name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err {
+		case nil:
+		case unix.EINVAL, unix.ENOENT: // nothing is mounted there
+			return nil
+		default:
+			return err
+		}
 	}
-	// Through /proc would do here too, were /proc itself not one of those.
-	if err := unix.Fchdir(root); err != nil {
-		return err
-	}
-	return unix.Unmount(".", unix.MNT_DETACH)
 }
 
 func (s stub) remove() error {

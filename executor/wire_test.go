@@ -1,0 +1,109 @@
+package executor
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/layerbuild/layerbuild/internal/mount"
+)
+
+func fullJob(action Action) job {
+	epoch := int64(-5)
+	return job{
+		spec: Spec{
+			Root:   []mount.Mount{{Type: "overlay", Source: "s", Target: "t", Lower: []string{"a", "b"}, Upper: "u", Work: "w", Options: []string{"volatile"}}, {Type: "bind"}},
+			Action: action, UserNS: true, SingleID: true, Epoch: &epoch,
+		},
+		resolvConf: []byte("nameserver 1.1.1.1\n"), dirs: []int{4, 5},
+	}
+}
+
+var jobs = []job{
+	fullJob(&Process{
+		Args: []string{"a", ""}, Env: []string{"A=\xff\n"}, Dir: "/d", User: "u", Network: "none", Insecure: true, Hostname: "h",
+		ExtraHosts: []Host{{"n", "::1"}}, ShmSize: 1 << 40, Ulimits: []Ulimit{{"nofile", -1, 9}}, ReadOnlyRoot: true, TTY: true,
+		Mounts: []Mount{
+			{Target: "/t", ReadOnly: true, Source: Tree{Mounts: []mount.Mount{{Type: "bind"}}, Path: "p", Make: true}},
+			{Target: "/b", Source: Bind{"s", "p", true}}, {Target: "/m", Source: Tmpfs{1, 0o700}}, {Target: "/d", Source: Data{[]byte("x"), 1, 2, 3}},
+		},
+	}),
+	fullJob(&Copy{
+		Dest:    "/d/",
+		Sources: []Source{{Items: []Item{{Path: "p", Target: "t", Contents: true, Entries: []Entry{{"e", 1, -1}}}, {Entries: []Entry{}}, {Entries: nil}}}, {}},
+		Inline:  []File{{"n", []byte("d"), 0o600}}, Chown: "a:b", Chmod: "u+x", KeepOwner: true, Unpack: true,
+	}),
+	fullJob(&Mkdir{"/p", "u"}),
+}
+
+func TestWire(t *testing.T) {
+	for _, j := range jobs {
+		var buf bytes.Buffer
+		if err := send(&buf, func(w *wire) { w.job(&j) }); err != nil {
+			t.Fatal(err)
+		}
+		all := bytes.Clone(buf.Bytes())
+		var got job
+		if err := receive(&buf, func(w *wire) { w.job(&got) }); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(j, got, cmp.AllowUnexported(job{})); diff != "" {
+			t.Errorf("-sent +received\n%s", diff)
+		}
+		for n := range all {
+			if err := receive(bytes.NewReader(all[:n]), func(w *wire) { w.job(new(job)) }); err == nil {
+				t.Fatalf("a message cut after %d of %d bytes was taken", n, len(all))
+			}
+		}
+	}
+	o := outcome{result: Result{3, "f", []string{"w"}}, failed: true, message: "m", exit: ExitError{1, 2, "r"}}
+	var buf bytes.Buffer
+	if err := send(&buf, func(w *wire) { w.outcome(&o) }); err != nil {
+		t.Fatal(err)
+	}
+	var got outcome
+	if err := receive(&buf, func(w *wire) { w.outcome(&got) }); err != nil || !cmp.Equal(o, got, cmp.AllowUnexported(outcome{})) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// FuzzWire: no message makes the reader fail otherwise than with an error, nor ask for much more memory than it has.
+func FuzzWire(f *testing.F) {
+	for _, j := range jobs {
+		w := &wire{}
+		w.job(&j)
+		f.Add(w.buf)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		w := reader(data)
+		var j job
+		w.job(&j)
+		if w.err != nil {
+			return
+		}
+		again := &wire{}
+		again.job(&j)
+		back := reader(again.buf)
+		var k job
+		if back.job(&k); back.err != nil || !cmp.Equal(j, k, cmp.AllowUnexported(job{})) {
+			t.Errorf("%+v became %+v: %v", j, k, back.err)
+		}
+	})
+}
+
+func BenchmarkWireCopy(b *testing.B) {
+	c := &Copy{Dest: "/", Sources: []Source{{Items: []Item{{Path: ".", Contents: true}}}}}
+	for range 25000 {
+		it := &c.Sources[0].Items[0]
+		it.Entries = append(it.Entries, Entry{"some/directory/with/a/file.go", 12345, 1700000000123456789})
+	}
+	j := job{spec: Spec{Action: c}}
+	b.ReportAllocs()
+	for b.Loop() {
+		w := &wire{}
+		w.job(&j)
+		r := reader(w.buf)
+		r.job(new(job))
+	}
+}
