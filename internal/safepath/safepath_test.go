@@ -1,0 +1,199 @@
+package safepath
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// tree is a root with a file outside of it that nobody may reach.
+func tree(t testing.TB) (fd int, dir string) {
+	t.Helper()
+	top := t.TempDir()
+	dir = filepath.Join(top, "root")
+	steps := []error{
+		os.MkdirAll(filepath.Join(dir, "a/b"), 0o755),
+		os.WriteFile(filepath.Join(top, "secret"), []byte("outside"), 0o644),
+		os.WriteFile(filepath.Join(dir, "secret"), []byte("inside"), 0o644),
+		os.WriteFile(filepath.Join(dir, "a/f"), []byte("f"), 0o644),
+		os.Symlink("../../../../secret", filepath.Join(dir, "a/up")),
+		os.Symlink("/secret", filepath.Join(dir, "abs")),
+		os.Symlink("a/b", filepath.Join(dir, "dirlink")),
+		os.Symlink("/made/here", filepath.Join(dir, "nowhere")),
+		os.Symlink("loop", filepath.Join(dir, "loop")),
+		os.Symlink(top, filepath.Join(dir, "out")),
+	}
+	if err := errors.Join(steps...); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd, dir
+}
+
+func read(fd int) string {
+	defer unix.Close(fd)
+	buf := make([]byte, 100)
+	n, _ := unix.Read(fd, buf)
+	return string(buf[:max(n, 0)])
+}
+
+func TestInRoot(t *testing.T) {
+	root, _ := tree(t)
+	for name, want := range map[string]string{
+		"secret": "inside", "/secret": "inside", "../secret": "inside", "a/../../secret": "inside", "a/up": "inside", "abs": "inside", "dirlink/../f": "f",
+	} {
+		fd, err := InRoot(root, name, unix.O_RDONLY, 0)
+		if err != nil {
+			t.Errorf("InRoot(%q): %v", name, err)
+			continue
+		}
+		if got := read(fd); got != want {
+			t.Errorf("InRoot(%q) reads %q, want %q", name, got, want)
+		}
+	}
+	for name, want := range map[string]error{"out/secret": unix.ENOENT, "nope": unix.ENOENT, "loop": unix.ELOOP, "a/f/x": unix.ENOTDIR} {
+		if fd, err := InRoot(root, name, unix.O_RDONLY, 0); !errors.Is(err, want) {
+			t.Errorf("InRoot(%q): got %d, %v, want %v", name, fd, err, want)
+		}
+	}
+	_, err := InRoot(root, "", unix.O_PATH, 0)
+	if err != nil {
+		t.Errorf(`InRoot(""): %v`, err)
+	}
+	if pe, ok := errors.AsType[*fs.PathError](func() error { _, err := InRoot(root, "nope", unix.O_RDONLY, 0); return err }()); !ok || pe.Path != "nope" {
+		t.Errorf("the error does not name the path")
+	}
+}
+
+// Links of /proc lead anywhere; they are not followed.
+func TestInRootMagicLinks(t *testing.T) {
+	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer unix.Close(proc)
+	for _, name := range []string{"self/root/etc", "self/cwd", "self/exe"} {
+		if fd, err := InRoot(proc, name, unix.O_PATH, 0); !errors.Is(err, unix.ELOOP) {
+			t.Errorf("InRoot(/proc, %q): got %d, %v", name, fd, err)
+		}
+	}
+}
+
+func TestNoLinks(t *testing.T) {
+	root, _ := tree(t)
+	fd, err := NoLinks(root, "a/f", unix.O_RDONLY, 0)
+	if err != nil || read(fd) != "f" {
+		t.Errorf("got %v", err)
+	}
+	for name, want := range map[string]error{"dirlink/x": unix.ELOOP, "abs": unix.ELOOP, "../secret": unix.EXDEV, "/secret": unix.EXDEV} {
+		if fd, err := NoLinks(root, name, unix.O_RDONLY, 0); !errors.Is(err, want) {
+			t.Errorf("NoLinks(%q): got %d, %v, want %v", name, fd, err, want)
+		}
+	}
+	fd, err = NoLinks(root, "abs", unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		t.Errorf("the link itself: %o, %v", st.Mode, err)
+	}
+}
+
+func TestMkdirAll(t *testing.T) {
+	tests := []struct {
+		name string
+		made []string
+		at   string // what is there afterwards
+		err  error
+	}{
+		{"x/y/z", []string{"x", "y", "z"}, "x/y/z", nil},
+		{"/x2/", []string{"x2"}, "x2", nil},
+		{"a/b", nil, "a/b", nil},
+		{"dirlink/n", []string{"n"}, "a/b/n", nil},
+		{"nowhere/n", []string{"made", "here", "n"}, "made/here/n", nil},
+		{"dirlink/../m", []string{"m"}, "a/m", nil},
+		{"../../q", []string{"q"}, "q", nil},
+		{"", nil, ".", nil},
+		{"/", nil, ".", nil},
+		{"a/f/n", nil, "", unix.ENOTDIR},
+		{"a/f", nil, "", unix.ENOTDIR},
+		{"loop/n", nil, "", unix.ELOOP},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root, dir := tree(t)
+			var made []string
+			fd, err := MkdirAll(root, tt.name, 0o755, func(parent int, base string) error {
+				made = append(made, base)
+				var st unix.Stat_t
+				return unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+			})
+			if !errors.Is(err, tt.err) {
+				t.Fatalf("got %v, want %v", err, tt.err)
+			}
+			if err != nil {
+				return
+			}
+			defer unix.Close(fd)
+			if strings.Join(made, " ") != strings.Join(tt.made, " ") {
+				t.Errorf("made %q, want %q", made, tt.made)
+			}
+			var got, want unix.Stat_t
+			if err := unix.Fstat(fd, &got); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Stat(filepath.Join(dir, tt.at), &want); err != nil || got.Ino != want.Ino {
+				t.Errorf("%s is not where it should be: %v", tt.at, err)
+			}
+		})
+	}
+}
+
+func TestMkdirAllStops(t *testing.T) {
+	root, _ := tree(t)
+	stop := errors.New("stop")
+	if _, err := MkdirAll(root, "p/q", 0o755, func(int, string) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// FuzzMkdirAll: whatever the name, nothing outside the root changes.
+func FuzzMkdirAll(f *testing.F) {
+	for _, name := range []string{"a/b/c", "../x", "nowhere/../../y", "out/x", "/dirlink/./z//", "loop", "a\x00b", "...", strings.Repeat("d/", 100)} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		root, dir := tree(t)
+		fd, err := MkdirAll(root, name, 0o755, nil)
+		if err == nil {
+			unix.Close(fd)
+		}
+		ents, err := os.ReadDir(filepath.Dir(dir))
+		if err != nil || len(ents) != 2 {
+			t.Errorf("MkdirAll(%q) made something outside: %v, %v", name, ents, err)
+		}
+	})
+}
+
+func BenchmarkInRoot(b *testing.B) {
+	root, _ := tree(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		fd, err := InRoot(root, "dirlink/../f", unix.O_RDONLY, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		unix.Close(fd)
+	}
+}
