@@ -111,7 +111,7 @@ func TestCopyTree(t *testing.T) { testCopyTree(t, t.TempDir()) }
 func TestCopyTreeReflink(t *testing.T) {
 	dir := loopMount(t, "mkfs.btrfs", "-q")
 	testCopyTree(t, dir)
-	c := copier{ctx: t.Context()}
+	c := copier{}
 	check(t, os.WriteFile(dir+"/one", []byte(strings.Repeat("x", 1<<20)), 0o644))
 	in, err := os.Open(dir + "/one")
 	check(t, err)
@@ -119,8 +119,8 @@ func TestCopyTreeReflink(t *testing.T) {
 	out, err := os.Create(dir + "/two")
 	check(t, err)
 	defer out.Close()
-	check(t, c.content(int(in.Fd()), int(out.Fd()), &unix.Stat_t{Size: 1 << 20, Blocks: 1 << 11}))
-	if c.reflink.Load() != 1 || c.ranged.Load() != 0 {
+	check(t, c.content(t.Context(), int(in.Fd()), int(out.Fd()), &unix.Stat_t{Size: 1 << 20, Blocks: 1 << 11}))
+	if c.reflink != works || c.ranged != untried {
 		t.Error("it was copied and not shared")
 	}
 }
@@ -197,10 +197,9 @@ func TestCopyTreeByHand(t *testing.T) {
 	out, err := os.Create(dir + "/to")
 	check(t, err)
 	defer out.Close()
-	c := copier{ctx: t.Context()}
-	c.reflink.Store(2)
-	c.ranged.Store(2)
-	check(t, c.content(int(in.Fd()), int(out.Fd()), &unix.Stat_t{Size: int64(len(content)), Blocks: 1 << 20}))
+	c := copier{}
+	c.reflink, c.ranged = fails, fails
+	check(t, c.content(t.Context(), int(in.Fd()), int(out.Fd()), &unix.Stat_t{Size: int64(len(content)), Blocks: 1 << 20}))
 	if got, err := os.ReadFile(dir + "/to"); string(got) != content {
 		t.Errorf("%d bytes, %v, want the same %d", len(got), err, len(content))
 	}
