@@ -38,7 +38,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/rogpeppe/go-internal/lockedfile"
 )
 
 // Key names what a step makes, before it is run.
@@ -73,9 +72,8 @@ type Layer struct {
 
 // Cache is a directory of records. It is safe for concurrent use, also by several processes.
 type Cache struct {
-	dir   string
-	boot  string
-	mutex *lockedfile.Mutex
+	dir  string
+	boot string
 
 	mu    sync.Mutex
 	syncs map[string]syncState // what the file said when it was last read
@@ -91,7 +89,7 @@ func Open(dir string) (*Cache, error) {
 }
 
 func open(dir, boot string) (*Cache, error) {
-	c := &Cache{dir: dir, boot: boot, mutex: lockedfile.MutexAt(filepath.Join(dir, "lock"))}
+	c := &Cache{dir: dir, boot: boot}
 	if err := os.MkdirAll(c.tmp(), 0o755); err != nil {
 		return nil, fmt.Errorf("open the cache: %w", err)
 	}

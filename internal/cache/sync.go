@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/lock"
 )
 
 // syncState is what is known of one boot: how many syncs were begun in it, and the last one that ended well.
@@ -99,11 +102,11 @@ func (m *SyncMark) Done() error {
 
 // changeSyncs changes the state of this boot.
 func (c *Cache) changeSyncs(change func(*syncState)) error {
-	unlock, err := c.mutex.Lock()
+	held, err := lock.Acquire(context.Background(), filepath.Join(c.dir, "lock"), true)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer held.Close()
 	states, order, err := c.readSyncsOrder()
 	if err != nil {
 		return err

@@ -124,11 +124,11 @@ type Collected struct {
 func (s *Store) Collect(ctx context.Context, o CollectOptions) (Collected, error) {
 	// Names cannot change meanwhile. A blob that becomes reachable meanwhile was either written just now (Grace) or
 	// was reachable before.
-	unlock, err := s.mutex.Lock()
+	held, err := s.lock(ctx)
 	if err != nil {
 		return Collected{}, fmt.Errorf("collect blobs: %w", err)
 	}
-	defer unlock()
+	defer held.Close()
 	list, err := s.list()
 	if err != nil {
 		return Collected{}, fmt.Errorf("collect blobs: %w", err)

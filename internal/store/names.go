@@ -68,7 +68,7 @@ func (s *Store) Tag(ctx context.Context, name string, d ocispec.Descriptor) erro
 		entry.Annotations[ocispec.AnnotationRefName] = full
 		entry.Annotations[annotationName] = full
 	}
-	return s.update(func(list []ocispec.Descriptor) []ocispec.Descriptor {
+	return s.update(ctx, func(list []ocispec.Descriptor) []ocispec.Descriptor {
 		list = slices.DeleteFunc(list, func(e ocispec.Descriptor) bool {
 			n := entryName(e)
 			return n == full && (full != "" || e.Digest == d.Digest)
@@ -79,13 +79,13 @@ func (s *Store) Tag(ctx context.Context, name string, d ocispec.Descriptor) erro
 
 // Untag takes a name away, or all names of the image with that digest. The image's blobs stay until Collect finds that
 // nothing needs them. The error is ErrNotFound when there is no such name.
-func (s *Store) Untag(_ context.Context, name string) error {
+func (s *Store) Untag(ctx context.Context, name string) error {
 	match, err := matcher(name)
 	if err != nil {
 		return err
 	}
 	found := false
-	err = s.update(func(list []ocispec.Descriptor) []ocispec.Descriptor {
+	err = s.update(ctx, func(list []ocispec.Descriptor) []ocispec.Descriptor {
 		return slices.DeleteFunc(list, func(e ocispec.Descriptor) bool {
 			hit := match(e)
 			found = found || hit
@@ -299,12 +299,12 @@ func (s *Store) list() ([]ocispec.Descriptor, error) {
 }
 
 // update changes index.json under the lock.
-func (s *Store) update(change func([]ocispec.Descriptor) []ocispec.Descriptor) error {
-	unlock, err := s.mutex.Lock()
+func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []ocispec.Descriptor) error {
+	held, err := s.lock(ctx)
 	if err != nil {
 		return fmt.Errorf("lock index.json: %w", err)
 	}
-	defer unlock()
+	defer held.Close()
 	data, err := os.ReadFile(s.index())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read index.json: %w", err)

@@ -32,7 +32,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/rogpeppe/go-internal/lockedfile"
+
+	"github.com/layerbuild/layerbuild/internal/lock"
 )
 
 // ErrNotFound is what an unknown name or a missing blob is, by errors.Is. It is also an fs.ErrNotExist.
@@ -47,13 +48,12 @@ const maxDocument = 32 << 20
 // Store is an OCI image layout. It is safe for concurrent use, also by several processes.
 type Store struct {
 	dir   string
-	mutex *lockedfile.Mutex
 	cache indexCache
 }
 
 // Open opens the layout in dir and makes it if there is none. Parents of dir are made too.
 func Open(dir string) (*Store, error) {
-	s := &Store{dir: dir, mutex: lockedfile.MutexAt(filepath.Join(dir, "lock"))}
+	s := &Store{dir: dir}
 	// An existing layout costs one look: the file that is made last.
 	if _, err := os.Lstat(s.index()); err == nil {
 		return s, nil
@@ -63,11 +63,11 @@ func Open(dir string) (*Store, error) {
 			return nil, fmt.Errorf("open the image store: %w", err)
 		}
 	}
-	unlock, err := s.mutex.Lock()
+	held, err := s.lock(context.Background())
 	if err != nil {
 		return nil, fmt.Errorf("open the image store: %w", err)
 	}
-	defer unlock()
+	defer held.Close()
 	for _, f := range []struct{ name, data string }{
 		{ocispec.ImageLayoutFile, `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`},
 		{ocispec.ImageIndexFile, `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[]}`},
@@ -84,6 +84,11 @@ func Open(dir string) (*Store, error) {
 
 // Dir is the layout's directory.
 func (s *Store) Dir() string { return s.dir }
+
+// lock keeps others from changing names until the file is closed.
+func (s *Store) lock(ctx context.Context) (*os.File, error) {
+	return lock.Acquire(ctx, filepath.Join(s.dir, "lock"), true)
+}
 
 func (s *Store) tmp() string   { return filepath.Join(s.dir, "tmp") }
 func (s *Store) index() string { return filepath.Join(s.dir, ocispec.ImageIndexFile) }
