@@ -307,6 +307,9 @@ var changes = []struct {
 	}},
 	{"rename", func(r *round, p, q string) error { return os.Rename(p, q) }},
 	{"copy over", func(r *round, p, q string) error {
+		if _, err := os.Lstat(q); err == nil { // cp would write to it: a fifo waits for a reader for ever
+			return errors.New("exists")
+		}
 		if out, err := exec.Command("cp", "-a", "--", p, q).CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}

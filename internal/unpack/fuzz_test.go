@@ -1,0 +1,89 @@
+package unpack
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/internal/fstree"
+)
+
+// FuzzTar unpacks anything: whatever happens, nothing outside the root changes.
+func FuzzTar(f *testing.F) {
+	for _, data := range streams(f) {
+		f.Add(data, uint8(0))
+	}
+	for i, text := range []string{
+		"link l -> ../outside\nfile l/f 0600 x\ndir l/d\nhardlink h => l/secret\nfile ../outside/new 0600",
+		"link l -> /\ndir l\nfile l 0600\nhardlink l/x => ../outside/secret\nfile .wh.l 0600",
+		"dir d\nfile d/.wh... 0600\nfile d/.wh..wh..opq 0600\nfile .wh.d 0600\nlink d -> ../../outside\nfile d/.wh.secret 0600",
+		"hardlink a => ../outside/secret\nfile a 0600 changed",
+		"link a -> b\nlink b -> ../outside\nfile a/b/c 0600\ndir a/../../outside 0777",
+	} {
+		for mode := range uint8(5) {
+			f.Add(stream(f, text), mode+uint8(i%2)*8)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte, mode uint8) {
+		top := t.TempDir()
+		const outside = "file outside/secret 0600 @7 secret\ndir outside 0755 @7\nlink to 0777 @7 -> outside\ndir root 0755"
+		if err := fstree.Make(top, outside); err != nil {
+			t.Fatal(err)
+		}
+		root := filepath.Join(top, "root")
+		// A tree that the stream is applied to, with a link that leads out.
+		if err := fstree.Make(root, "dir d 0755\nfile d/f 0600 x\nlink out -> ../outside\nlink abs -> /d"); err != nil {
+			t.Fatal(err)
+		}
+		o := Options{
+			Whiteouts: Whiteouts(mode % 4), FollowDirLinks: mode&8 != 0, SkipRoot: mode&16 != 0,
+			OnOwnerError: func(string, int, int, error) {}, OnSkip: func(string, string, error) {},
+		}
+		Tar(context.Background(), bytes.NewReader(data), openDir(t, root), o)
+		if err := os.RemoveAll(root); err != nil { // RemoveAll makes closed directories writable as root only
+			chmodAll(root)
+			if err := os.RemoveAll(root); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := fstree.Print(top, fstree.Show{Times: true, Xattrs: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := "dir outside 0755 @7\nfile outside/secret 0600 @7 secret\nlink to @7 -> outside\n"; got != want {
+			t.Errorf("outside the root is\n%swant\n%s", got, want)
+		}
+	})
+}
+
+func chmodAll(dir string) {
+	os.Chmod(dir, 0o700)
+	list, _ := os.ReadDir(dir)
+	for _, e := range list {
+		if e.IsDir() {
+			chmodAll(filepath.Join(dir, e.Name()))
+		}
+	}
+}
+
+// FuzzReader reads anything: what the standard library reads too, both read alike.
+func FuzzReader(f *testing.F) {
+	for _, data := range streams(f) {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 1<<16 {
+			return
+		}
+		got, err := read(data)
+		if err != nil {
+			return
+		}
+		want, standardErr := readStandard(data)
+		if standardErr == nil && got != want {
+			t.Errorf("read\n%swant\n%s", got, want)
+		}
+	})
+}
