@@ -21,6 +21,7 @@ type copier struct {
 	root   int
 	own    *owner // nil: the source's owner is kept
 	chmod  *modeChange
+	unpack Unpacker
 	result *Result
 	data   dataCopier
 	attrs  []byte // buffers for extended attributes
@@ -55,12 +56,12 @@ const (
 	setAllOfIt
 )
 
-func runCopy(j *job, a *Copy, result *Result) error {
+func runCopy(j *job, a *Copy, unpack Unpacker, result *Result) error {
 	if err := enterRoot(j.spec.Root); err != nil {
 		return err
 	}
 	unix.Umask(0)
-	c := &copier{spec: &j.spec, c: a, result: result}
+	c := &copier{spec: &j.spec, c: a, unpack: unpack, result: result}
 	var err error
 	if c.root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return err
@@ -128,7 +129,7 @@ func (c *copier) item(src int, it *Item) error {
 		return c.tree(src, dir, name, it)
 	}
 	if c.c.Unpack && st.Mode&unix.S_IFMT == unix.S_IFREG {
-		if done, err := c.unpack(dir, name); done || err != nil {
+		if done, err := c.unpackFile(dir, name); done || err != nil {
 			return err
 		}
 	}

@@ -1,15 +1,13 @@
 package executor
 
 import (
-	"bufio"
-	"context"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/safepath"
-	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
 // inline makes a file from data.
@@ -54,41 +52,51 @@ func (c *copier) inline(f *File) error {
 	return nil
 }
 
-// unpack unpacks a file into the destination if it is an archive, which its contents say and not its name.
-func (c *copier) unpack(dir int, name string) (bool, error) {
+// Unpacker unpacks f if it is an archive, and says whether it is one. If it is not, nothing has been done, and f may
+// have been read to any place.
+type Unpacker func(f io.Reader, o UnpackOptions) (bool, error)
+
+// UnpackOptions say where an archive is unpacked to and how.
+type UnpackOptions struct {
+	// Dest opens the destination, which it makes if it is missing.
+	Dest func() (int, error)
+	// Owned says that everything belongs to UID and GID, whatever the archive says.
+	Owned    bool
+	UID, GID int
+	// OnOwnerError is told of an owner that can't be had. nil: it is an error.
+	OnOwnerError func(path string, uid, gid int, err error)
+}
+
+// unpackFile unpacks a file into the destination if it is an archive.
+func (c *copier) unpackFile(dir int, name string) (bool, error) {
 	n, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false, c.fail("", err)
 	}
 	f := os.NewFile(uintptr(n), name)
 	defer f.Close()
-	r, _, err := unpack.Decompress(f)
-	if err != nil {
-		return false, nil // what it is then, is not for us to say: it is copied
-	}
-	defer r.Close()
-	tar := bufio.NewReaderSize(r, 64<<10)
-	if head, _ := tar.Peek(512); !unpack.IsTar(head) {
-		return false, nil
-	}
-	dest, err := c.mkdirAll(c.c.Dest)
-	if err != nil {
-		return false, err
-	}
-	defer unix.Close(dest)
-	o := unpack.Options{FollowDirLinks: true}
+	dest := -1
+	o := UnpackOptions{Dest: func() (int, error) {
+		var err error
+		dest, err = c.mkdirAll(c.c.Dest)
+		return dest, err
+	}}
 	if c.c.Chown != "" {
-		o.Owner = &unpack.Owner{UID: c.own.uid, GID: c.own.gid}
+		o.Owned, o.UID, o.GID = true, c.own.uid, c.own.gid
 	}
 	if c.spec.SingleID {
 		o.OnOwnerError = func(path string, uid, gid int, err error) {
 			c.ownerError(path, owner{uid, gid}, unix.EINVAL)
 		}
 	}
-	if _, err := unpack.Tar(context.Background(), tar, dest, o); err != nil {
+	done, err := c.unpack(f, o)
+	if dest >= 0 {
+		unix.Close(dest)
+	}
+	if err != nil {
 		return false, fmt.Errorf("unpack %s: %w", c.what, err)
 	}
-	return true, nil
+	return done, nil
 }
 
 // runMkdir is the child of a Mkdir.

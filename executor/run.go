@@ -109,7 +109,7 @@ func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 			files = append(files, cp.Sources[i].Dir)
 		}
 	}
-	c.process, err = os.StartProcess("/proc/self/exe", []string{marker}, &os.ProcAttr{
+	c.process, err = os.StartProcess("/proc/self/exe", []string{childName(s)}, &os.ProcAttr{
 		Files: files,
 		Env:   environment(s),
 		Sys:   &syscall.SysProcAttr{Cloneflags: cloneFlags(s), Pdeathsig: syscall.SIGKILL},
@@ -121,6 +121,13 @@ func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 	c.closeOurs()
 	c.output.start()
 	return c, nil
+}
+
+func childName(s *Spec) string {
+	if c, ok := s.Action.(*Copy); ok && c.Unpack {
+		return unpackMarker
+	}
+	return marker
 }
 
 // environment is for the child's Go runtime only; the command has its own. A child that does one thing after the

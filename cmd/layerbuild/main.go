@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/executor/archive"
 	"github.com/layerbuild/layerbuild/internal/ns"
 	"github.com/spf13/pflag"
 )
@@ -54,7 +55,7 @@ func verbs() []verb {
 }
 
 func main() {
-	executor.Main()
+	executor.Main(archive.Unpack)
 	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
 	os.Exit(run(e, os.Args[1:]))
 }

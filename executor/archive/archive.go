@@ -1,0 +1,42 @@
+// Package archive unpacks what ADD finds to be an archive.
+//
+// It is apart from the executor because of what it needs: the decompressors' tables are made when a program starts,
+// and a step's child that does not unpack anything should not wait for that.
+package archive
+
+import (
+	"bufio"
+	"context"
+	"io"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/unpack"
+)
+
+// Unpack is the executor's Unpacker: tar archives, plain or compressed with gzip, bzip2, xz or zstd, known by their
+// contents and not by their names.
+func Unpack(f io.Reader, o executor.UnpackOptions) (bool, error) {
+	r, _, err := unpack.Decompress(f)
+	if err != nil {
+		return false, nil // what it is then, is not for us to say: it is copied
+	}
+	defer r.Close()
+	tar := bufio.NewReaderSize(r, 64<<10)
+	if head, _ := tar.Peek(512); !unpack.IsTar(head) {
+		return false, nil
+	}
+	opts := unpack.Options{FollowDirLinks: true, OnOwnerError: o.OnOwnerError}
+	if o.Owned {
+		opts.Owner = &unpack.Owner{UID: o.UID, GID: o.GID}
+	}
+	dest, err := o.Dest()
+	if err != nil {
+		return true, err
+	}
+	if _, err := unpack.Tar(context.Background(), tar, dest, opts); err != nil {
+		return true, err
+	}
+	// Reading to the end is what verifies a compressed file's checksum.
+	_, err = io.Copy(io.Discard, tar)
+	return true, err
+}
