@@ -3,12 +3,12 @@ package registry
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -120,12 +120,12 @@ type server struct {
 
 func newServer(t testing.TB, secure bool) *server {
 	s := &server{blobs: blobs{}, tags: map[string]ocispec.Descriptor{}, types: map[digest.Digest]string{}, repos: map[string]map[digest.Digest]bool{}}
+	s.Server = httptest.NewUnstartedServer(s)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // tests break off handshakes and answers on purpose
 	if secure {
-		s.Server = httptest.NewTLSServer(s)
+		s.StartTLS()
 	} else {
-		s.Server = httptest.NewUnstartedServer(s)
-		s.Server.Config.ErrorLog = nil
-		s.Server.Start()
+		s.Start()
 	}
 	t.Cleanup(s.Close)
 	s.host = s.Listener.Addr().String()
@@ -455,7 +455,6 @@ func TestRetries(t *testing.T) {
 				}
 				return false
 			}
-			s.Config.ErrorLog = nil
 			_, err := newClient(t, "").Resolve(t.Context(), s.host+"/a:1", amd64)
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
@@ -497,7 +496,6 @@ func TestTLSMistakes(t *testing.T) {
 	m := b.image(amd64)
 	plain.tag("a:latest", m, b)
 	secure.tag("a:latest", m, b)
-	secure.Config.ErrorLog = nil
 	// What is not called by a loopback name is not trusted, though it is the same server.
 	client := func(t *testing.T, s *server, conf string) *Client {
 		path := filepath.Join(t.TempDir(), "conf")
@@ -535,7 +533,6 @@ func TestTLSMistakes(t *testing.T) {
 	if _, err := client(t, secure, "").Resolve(t.Context(), "example.com/a", amd64); err != nil {
 		t.Errorf("certs.d: %v", err)
 	}
-	var _ tls.Certificate
 }
 
 // TestTransfers breaks blobs in all the ways that networks do.
