@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/vttest"
 	"go.uber.org/goleak"
 )
 
@@ -119,24 +120,24 @@ func TestRawJSONGolden(t *testing.T) {
 }
 
 // live runs f with a live view on a terminal.
-func onVT(t *testing.T, width, height int, o Options, f func(t *testing.T, v *vt, u *UI)) {
+func onVT(t *testing.T, width, height int, o Options, f func(t *testing.T, v *vttest.Terminal, u *UI)) {
 	synctest.Test(t, func(t *testing.T) {
-		v := newVT(t, width, height)
+		v := vttest.New(t, width, height, RuneWidth)
 		if o.Getenv == nil {
 			o.Getenv = func(string) string { return "" }
 		}
 		u := &UI{}
 		l := newLive(&u.mu, &u.record, v, o)
 		u.mu.Lock()
-		l.size = v.size
+		l.size = v.Size
 		u.mu.Unlock()
 		u.view = l
 		f(t, v, u)
 		if err := u.Close(); err != nil {
 			t.Error(err)
 		}
-		if v.hidden || v.noWrap {
-			t.Errorf("the terminal is left with the cursor hidden (%t) or lines not wrapping (%t)", v.hidden, v.noWrap)
+		if v.Hidden || v.NoWrap {
+			t.Errorf("the terminal is left with the cursor hidden (%t) or lines not wrapping (%t)", v.Hidden, v.NoWrap)
 		}
 	})
 }
@@ -145,15 +146,15 @@ func TestLiveGolden(t *testing.T) {
 	for _, size := range []struct{ width, height int }{{80, 24}, {50, 10}, {30, 5}, {8, 3}} {
 		t.Run(fmt.Sprintf("%dx%d", size.width, size.height), func(t *testing.T) {
 			var shots strings.Builder
-			onVT(t, size.width, size.height, Options{}, func(t *testing.T, v *vt, u *UI) {
+			onVT(t, size.width, size.height, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
 				build(u.Sink(), func(when string) {
 					synctest.Wait()
-					fmt.Fprintf(&shots, "--- %s\n%s", when, v.shot(true))
+					fmt.Fprintf(&shots, "--- %s\n%s", when, v.Shot(true))
 				})
 				if err := u.Close(); err != nil {
 					t.Error(err)
 				}
-				fmt.Fprintf(&shots, "--- closed, with scrollback\n%s", v.all())
+				fmt.Fprintf(&shots, "--- closed, with scrollback\n%s", v.All())
 			})
 			golden(t, fmt.Sprintf("live-%dx%d.txt", size.width, size.height), shots.String())
 		})
@@ -163,7 +164,7 @@ func TestLiveGolden(t *testing.T) {
 func TestLiveWithoutColor(t *testing.T) {
 	for _, env := range []string{"NO_COLOR", "TERM"} {
 		synctest.Test(t, func(t *testing.T) {
-			v := newVT(t, 80, 24)
+			v := vttest.New(t, 80, 24, RuneWidth)
 			u, err := New("tty", v, Options{Getenv: func(name string) string {
 				return map[string]string{env: "dumb"}[name]
 			}})
@@ -174,7 +175,7 @@ func TestLiveWithoutColor(t *testing.T) {
 			if err := u.Close(); err != nil {
 				t.Error(err)
 			}
-			if found := regexp.MustCompile(`\x1b\[[0-9;]*m`).FindString(v.raw.String()); found != "" {
+			if found := regexp.MustCompile(`\x1b\[[0-9;]*m`).FindString(v.Raw.String()); found != "" {
 				t.Errorf("with %s there are colours: %q", env, found)
 			}
 		})
@@ -184,21 +185,21 @@ func TestLiveWithoutColor(t *testing.T) {
 // A build that goes on while nothing changes but the time must not be painted more often than ten times a second, and
 // one where nothing runs not at all.
 func TestLiveWrites(t *testing.T) {
-	onVT(t, 80, 24, Options{}, func(t *testing.T, v *vt, u *UI) {
+	onVT(t, 80, 24, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
 		send := u.Sink()
 		send(event.Start{ID: "a", Name: "a", Time: time.Now()})
 		for range 100_000 {
 			send(event.Log{ID: "a", Stream: 1, Data: []byte("x\n"), Time: time.Now()})
 			time.Sleep(10 * time.Microsecond)
 		}
-		if n, _ := v.sent(); n < 8 || n > 11 {
+		if n, _ := v.Sent(); n < 8 || n > 11 {
 			t.Errorf("a second of a busy build took %d writes, want about 10", n)
 		}
 		send(event.Done{ID: "a", Time: time.Now()})
 		time.Sleep(time.Second)
-		before, _ := v.sent()
+		before, _ := v.Sent()
 		time.Sleep(time.Minute)
-		if n, _ := v.sent(); n != before {
+		if n, _ := v.Sent(); n != before {
 			t.Errorf("a minute in which nothing happened took %d writes, want none", n-before)
 		}
 	})
@@ -206,7 +207,7 @@ func TestLiveWrites(t *testing.T) {
 
 // What is unchanged is not sent again.
 func TestLiveSendsLittle(t *testing.T) {
-	onVT(t, 200, 50, Options{}, func(t *testing.T, v *vt, u *UI) {
+	onVT(t, 200, 50, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
 		send := u.Sink()
 		for i := range 20 {
 			id := event.ID(fmt.Sprint(i))
@@ -216,16 +217,16 @@ func TestLiveSendsLittle(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
-		_, before := v.sent()
+		_, before := v.Sent()
 		time.Sleep(time.Second)
-		if _, n := v.sent(); n-before > 10*(2*200+200) {
+		if _, n := v.Sent(); n-before > 10*(2*200+200) {
 			t.Errorf("a second in which two lines change ten times took %d bytes", n-before)
 		}
 	})
 }
 
 func TestLiveResize(t *testing.T) {
-	onVT(t, 80, 24, Options{}, func(t *testing.T, v *vt, u *UI) {
+	onVT(t, 80, 24, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
 		io.WriteString(v, "$ layerbuild .\r\n")
 		send := u.Sink()
 		for i := range 4 {
@@ -233,16 +234,16 @@ func TestLiveResize(t *testing.T) {
 		}
 		for _, size := range [][2]int{{40, 24}, {20, 24}, {100, 24}, {100, 12}, {60, 30}, {79, 8}} {
 			time.Sleep(1030 * time.Millisecond) // between two pictures
-			v.resize(size[0], size[1])
+			v.Resize(size[0], size[1])
 			time.Sleep(time.Second)
-			screen := v.screen()
+			screen := v.Screen()
 			if n := strings.Count(screen, "[+] Building"); n != 1 {
 				t.Errorf("after resizing to %v there are %d headers:\n%s", size, n, screen)
 			}
 			if n := strings.Count(screen, "=> step"); n != 4 {
 				t.Errorf("after resizing to %v there are %d steps, want 4:\n%s", size, n, screen)
 			}
-			if all := v.all(); !strings.Contains(all, "$ layerbuild .") {
+			if all := v.All(); !strings.Contains(all, "$ layerbuild .") {
 				t.Errorf("after resizing to %v what was there before is gone:\n%s", size, all)
 			}
 		}
@@ -253,7 +254,7 @@ func TestLiveResize(t *testing.T) {
 func TestLiveFits(t *testing.T) {
 	for _, height := range []int{1, 2, 3, 5, 10, 24} {
 		for _, steps := range []int{1, 3, 20, 200} {
-			onVT(t, 40, height, Options{}, func(t *testing.T, v *vt, u *UI) {
+			onVT(t, 40, height, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
 				io.WriteString(v, "before\r\n")
 				send := u.Sink()
 				for i := range steps {
@@ -269,15 +270,15 @@ func TestLiveFits(t *testing.T) {
 					}
 				}
 				time.Sleep(time.Second)
-				screen := v.screen()
+				screen := v.Screen()
 				if height > 2 && !strings.Contains(screen, "[+] Building") {
 					t.Errorf("height %d, %d steps: no header:\n%s", height, steps, screen)
 				}
 				if err := u.Close(); err != nil {
 					t.Error(err)
 				}
-				all := v.all()
-				if height > 2 && (v.highest != 0 || !strings.HasPrefix(all, "before\n[+] Building")) {
+				all := v.All()
+				if height > 2 && (v.Highest != 0 || !strings.HasPrefix(all, "before\n[+] Building")) {
 					t.Errorf("height %d, %d steps: the picture is not below what was there before:\n%s", height, steps, all)
 				}
 				if n := strings.Count(all, "=> step"); height > 2 && n != steps {
@@ -296,11 +297,11 @@ var hostile = []string{
 	strings.Repeat("x", 300), strings.Repeat("漢", 300), strings.Repeat("\u0301", 5000),
 }
 
-// Whatever a command prints, and whatever a step is called, the terminal gets nothing but our own sequences (which vt
+// Whatever a command prints, and whatever a step is called, the terminal gets nothing but our own sequences (which vttest
 // checks), and lines do not get too long.
 func TestLiveHostile(t *testing.T) {
 	for _, width := range []int{80, 21, 5, 1} {
-		onVT(t, width, 24, Options{}, func(t *testing.T, v *vt, u *UI) {
+		onVT(t, width, 24, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
 			send := u.Sink()
 			for i, h := range hostile {
 				id := event.ID(h)
@@ -322,7 +323,7 @@ func TestLiveHostile(t *testing.T) {
 
 func TestPlainHostile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := newVT(t, 100_000, 24)
+		v := vttest.New(t, 100_000, 24, RuneWidth)
 		u, err := New("plain", &crlf{v}, Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -339,8 +340,8 @@ func TestPlainHostile(t *testing.T) {
 		if err := u.Close(); err != nil {
 			t.Error(err)
 		}
-		if strings.Contains(v.raw.String(), "\x1b") {
-			t.Errorf("plain output has escape sequences: %q", v.raw.String())
+		if strings.Contains(v.Raw.String(), "\x1b") {
+			t.Errorf("plain output has escape sequences: %q", v.Raw.String())
 		}
 	})
 }

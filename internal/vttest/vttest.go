@@ -1,4 +1,5 @@
-package ui
+// Package vttest is a terminal for tests.
+package vttest
 
 import (
 	"fmt"
@@ -9,20 +10,29 @@ import (
 	"unicode/utf8"
 )
 
-// vt is a terminal that knows exactly the sequences that the live view is allowed to send, and fails the test on any
-// other. It wraps again what it shows when it is resized, as most terminals do.
-type vt struct {
+// Terminal knows exactly the sequences that a view is allowed to send, and fails the test on any other. It wraps again
+// what it shows when it is resized, as most terminals do.
+type Terminal struct {
+	NoWrap  bool            // lines are cut at the right edge: what is too long fails the test
+	Hidden  bool            // the cursor is
+	Highest int             // the topmost row, counted from the first line ever, that was written or cleared
+	Raw     strings.Builder // all that was written
+
+	// FullScreen allows what only a view that has the whole screen may send: the alternate screen and positions.
+	FullScreen bool
+	Alternate  bool // the alternate screen is shown
+
 	t             testing.TB
+	runeWidth     func(rune) int
 	mu            sync.Mutex
 	width, height int
 	history       []string // lines that were scrolled out at the top
 	rows          [][]cell
 	x, y          int
-	noWrap        bool
-	hidden        bool
-	highest       int // the topmost row, counted from the first line ever, that was written or cleared
 	writes        int
-	raw           strings.Builder
+	normal        [][]cell // the normal screen while the alternate one is shown
+	normalX       int
+	normalY       int
 }
 
 // cell is one column: a character, an attribute; the second column of a wide character has width 0 and no text.
@@ -33,23 +43,26 @@ type cell struct {
 	blank bool
 }
 
-func newVT(t testing.TB, width, height int) *vt {
-	v := &vt{t: t, width: width, height: height, highest: 1 << 30}
+// New returns an empty terminal on which a character takes as many columns as runeWidth says.
+func New(t testing.TB, width, height int, runeWidth func(rune) int) *Terminal {
+	v := &Terminal{t: t, width: width, height: height, runeWidth: runeWidth, Highest: 1 << 30}
 	v.rows = make([][]cell, height)
 	return v
 }
 
-func (v *vt) size() (int, int) {
+// Size is the terminal's width and height.
+func (v *Terminal) Size() (int, int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.width, v.height
 }
 
-func (v *vt) Write(p []byte) (int, error) {
+// Write shows p.
+func (v *Terminal) Write(p []byte) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.writes++
-	v.raw.Write(p)
+	v.Raw.Write(p)
 	attr := ""
 	s := string(p)
 	for s != "" {
@@ -73,7 +86,7 @@ func (v *vt) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (v *vt) sequence(s string, attr *string) int {
+func (v *Terminal) sequence(s string, attr *string) int {
 	end := strings.IndexFunc(s, func(r rune) bool { return r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' })
 	if end < 0 {
 		v.t.Errorf("unfinished sequence %q", s)
@@ -93,13 +106,13 @@ func (v *vt) sequence(s string, attr *string) int {
 			v.rows[y] = nil
 		}
 	case seq == "\x1b[?25l":
-		v.hidden = true
+		v.Hidden = true
 	case seq == "\x1b[?25h":
-		v.hidden = false
+		v.Hidden = false
 	case seq == "\x1b[?7l":
-		v.noWrap = true
+		v.NoWrap = true
 	case seq == "\x1b[?7h":
-		v.noWrap = false
+		v.NoWrap = false
 	case strings.HasSuffix(seq, "m"):
 		if *attr = seq; seq == "\x1b[0m" {
 			*attr = ""
@@ -110,16 +123,47 @@ func (v *vt) sequence(s string, attr *string) int {
 			v.t.Errorf("sequence %q", seq)
 		}
 		v.y = max(0, v.y-n)
-	default:
+	case !v.FullScreen || !v.position(seq):
 		v.t.Errorf("sequence %q was written to the terminal", seq)
 	}
 	return len(seq)
 }
 
-func (v *vt) touch() { v.highest = min(v.highest, len(v.history)+v.y) }
+// position does what a view that has the whole screen may do besides.
+func (v *Terminal) position(seq string) bool {
+	var y, x int
+	switch {
+	case seq == "\x1b[?1049h":
+		if !v.Alternate {
+			v.normal, v.normalX, v.normalY = v.rows, v.x, v.y
+			v.rows, v.x, v.y, v.Alternate = make([][]cell, v.height), 0, 0, true
+		}
+	case seq == "\x1b[?1049l":
+		if v.Alternate {
+			v.rows, v.x, v.y, v.Alternate = v.normal, v.normalX, v.normalY, false
+		}
+	case seq == "\x1b[2J":
+		v.rows = make([][]cell, v.height)
+	case strings.HasSuffix(seq, "H"):
+		if n, err := fmt.Sscanf(seq, "\x1b[%d;%dH", &y, &x); n != 2 || err != nil || y < 1 || y > v.height || x < 1 || x > v.width {
+			return false
+		}
+		v.y, v.x = y-1, x-1
+	case strings.HasSuffix(seq, "G"):
+		if n, err := fmt.Sscanf(seq, "\x1b[%dG", &x); n != 1 || err != nil || x < 1 || x > v.width {
+			return false
+		}
+		v.x = x - 1
+	default:
+		return false
+	}
+	return true
+}
 
-func (v *vt) put(r rune, attr string) {
-	w := width(r)
+func (v *Terminal) touch() { v.Highest = min(v.Highest, len(v.history)+v.y) }
+
+func (v *Terminal) put(r rune, attr string) {
+	w := v.runeWidth(r)
 	v.touch()
 	if w == 0 {
 		if v.x > 0 && v.x <= len(v.rows[v.y]) {
@@ -128,7 +172,7 @@ func (v *vt) put(r rune, attr string) {
 		return
 	}
 	if v.x+w > v.width {
-		if v.noWrap {
+		if v.NoWrap {
 			v.t.Errorf("line %d is too long for %d columns", v.y, v.width)
 			v.x = v.width - w
 		} else {
@@ -146,7 +190,7 @@ func (v *vt) put(r rune, attr string) {
 	v.x += w
 }
 
-func (v *vt) down() {
+func (v *Terminal) down() {
 	if v.y++; v.y == v.height {
 		v.history = append(v.history, line(v.rows[0], false))
 		v.rows = append(v.rows[1:], nil)
@@ -154,8 +198,8 @@ func (v *vt) down() {
 	}
 }
 
-// resize wraps lines anew that are too long, and keeps the cursor's line on the screen.
-func (v *vt) resize(width, height int) {
+// Resize wraps lines anew that are too long, and keeps the cursor's line on the screen.
+func (v *Terminal) Resize(width, height int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var rows [][]cell
@@ -200,10 +244,11 @@ func line(row []cell, attrs bool) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// screen is what is seen, without empty lines at the end.
-func (v *vt) screen() string { return v.shot(false) }
+// Screen is what is seen, without empty lines at the end.
+func (v *Terminal) Screen() string { return v.Shot(false) }
 
-func (v *vt) shot(attrs bool) string {
+// Shot is Screen; with attributes those are written in angle brackets.
+func (v *Terminal) Shot(attrs bool) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var lines []string
@@ -213,17 +258,17 @@ func (v *vt) shot(attrs bool) string {
 	return strings.TrimRight(strings.Join(lines, "\n"), "\n") + "\n"
 }
 
-// all is the scrollback and the screen.
-func (v *vt) all() string {
-	s := v.screen()
+// All is the scrollback and the screen.
+func (v *Terminal) All() string {
+	s := v.Screen()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return strings.Join(append(append([]string{}, v.history...), ""), "\n") + s
 }
 
-// sent is how often, and how many bytes, were written so far.
-func (v *vt) sent() (writes, bytes int) {
+// Sent is how often, and how many bytes, were written so far.
+func (v *Terminal) Sent() (writes, bytes int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.writes, v.raw.Len()
+	return v.writes, v.Raw.Len()
 }
