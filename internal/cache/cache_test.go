@@ -439,8 +439,8 @@ func BenchmarkGet(b *testing.B) {
 		}
 	})
 	b.Run("put", func(b *testing.B) {
-		for b.Loop() {
-			if err := c.Put("key", Record{Snapshot: "s"}); err != nil {
+		for i := 0; b.Loop(); i++ {
+			if err := c.Put(Key(fmt.Sprint("put", i)), Record{Snapshot: "s"}); err != nil {
 				b.Fatal(err)
 			}
 		}
