@@ -102,12 +102,13 @@ type compressor struct {
 	release func()
 }
 
-// DefaultGzipLevel is measured, not guessed: over 1 GB of programs and libraries it takes a third of the time of the
-// standard library's level 6 (BenchmarkSeal). It is part of every layer's digest: changing it is a decision.
-const DefaultGzipLevel = 3
-
-// DefaultZstdLevel is the zstd level of layers, as the zstd program counts them.
-const DefaultZstdLevel = 3
+// The levels of layers. They were measured on 367 MB of programs and libraries, against the standard library's gzip
+// at level 6: gzip 3 takes 0.26 of its time for 1.09 of its size (4: 0.28 and 1.06; 2: 0.20 and 1.12), zstd 1 takes
+// 0.17 for 1.03 (3: 0.26 and 0.96). Digests of layers depend on them: changing one is a decision.
+const (
+	DefaultGzipLevel = 3
+	DefaultZstdLevel = 1 // as the zstd program counts
+)
 
 var pools sync.Map // poolKey → *sync.Pool: encoders are megabytes of tables
 
