@@ -1,0 +1,306 @@
+package analyze
+
+import (
+	"iter"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Tree is every path that a layer of the image speaks of, with what each layer says about it. It is compact: half a
+// million entries take well below 200 MB, and what is summed up for display is made for one View at a time.
+type Tree struct {
+	nodes  []Node
+	files  []File
+	attrs  []string
+	layers int
+}
+
+// Node is a path.
+type Node struct {
+	Name string // its last part; "/" for the root
+
+	id          int32
+	parent      int32 // -1: this is the root
+	child       int32 // the first, by name; 0: none, because nobody has the root as a child
+	next        int32 // its next sibling; 0: none
+	first, last int32 // what the layers say: places in files, first+1; 0: nothing
+	cur         int32 // what there is now, and after the last layer finally, +1; 0: nothing
+}
+
+// Type is what a path is.
+type Type uint8
+
+// The types. Gone is what a layer says with a whiteout, or by replacing a directory above.
+const (
+	Gone Type = iota
+	Dir
+	Regular
+	Symlink
+	Device
+	Fifo
+)
+
+var typeNames = [...]string{"gone", "dir", "file", "symlink", "device", "fifo"}
+
+func (t Type) String() string { return typeNames[t] }
+
+// File is what one layer says about one path.
+type File struct {
+	Layer    int32 // index in Report.Layers
+	Unit     int32 // index in Report.Units for a regular file; -1 otherwise
+	UID, GID uint32
+	Time     int64  // nanoseconds since 1970
+	Size     int64  // of a regular file
+	Link     string // a symbolic link's target
+	Mode     uint16 // 12 bits
+	Type     Type
+	// Hardlink: the layer has the path as a link to another path of the same unit.
+	Hardlink bool
+	// Implied: the layer does not list the directory, but has something in it.
+	Implied bool
+
+	attrs int32
+	next  int32 // +1
+}
+
+// ModTime is its time.
+func (f *File) ModTime() time.Time { return time.Unix(0, f.Time) }
+
+// Change is what a layer does to a path.
+type Change uint8
+
+// The changes.
+const (
+	Unchanged Change = iota
+	Added
+	Changed // for a directory: itself, or something below it
+	Removed
+)
+
+var changeNames = [...]string{"unchanged", "added", "changed", "removed"}
+
+func (c Change) String() string { return changeNames[c] }
+
+const root = int32(0)
+
+// Len is the number of nodes.
+func (t *Tree) Len() int { return len(t.nodes) }
+
+// Root is the node of "/".
+func (t *Tree) Root() *Node { return &t.nodes[root] }
+
+// Node is the node with a number, as units name them. Numbers go from 0, the root, to Len()-1.
+func (t *Tree) Node(n int32) *Node { return &t.nodes[n] }
+
+// Number is a node's number.
+func (t *Tree) Number(n *Node) int32 { return n.id }
+
+// Parent is the node above, nil for the root.
+func (t *Tree) Parent(n *Node) *Node {
+	if n.parent < 0 {
+		return nil
+	}
+	return &t.nodes[n.parent]
+}
+
+// Path is a node's path, absolute and without a slash at its end.
+func (t *Tree) Path(n *Node) string {
+	if n.parent < 0 {
+		return "/"
+	}
+	var parts []string
+	for ; n.parent >= 0; n = &t.nodes[n.parent] {
+		parts = append(parts, n.Name)
+	}
+	slices.Reverse(parts)
+	return "/" + strings.Join(parts, "/")
+}
+
+// Children gives the nodes below a node, in the order of their names.
+func (t *Tree) Children(n *Node) iter.Seq[*Node] {
+	return func(yield func(*Node) bool) {
+		for c := n.child; c != 0; c = t.nodes[c].next {
+			if !yield(&t.nodes[c]) {
+				return
+			}
+		}
+	}
+}
+
+// Find is the node of a path, nil if no layer speaks of it.
+func (t *Tree) Find(path string) *Node {
+	n := t.Root()
+	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		if name == "" || name == "." {
+			continue
+		}
+		found := (*Node)(nil)
+		for c := range t.Children(n) {
+			if c.Name == name {
+				found = c
+				break
+			}
+		}
+		if found == nil {
+			return nil
+		}
+		n = found
+	}
+	return n
+}
+
+// Files gives what the layers say about a node, the lowest layer first.
+func (t *Tree) Files(n *Node) iter.Seq[*File] {
+	return func(yield func(*File) bool) {
+		for i := n.first; i != 0; i = t.files[i-1].next {
+			if !yield(&t.files[i-1]) {
+				return
+			}
+		}
+	}
+}
+
+// At is what is at a node after a layer was applied; nil where there is nothing, also where there is something no more.
+func (t *Tree) At(n *Node, layer int) *File {
+	var last *File
+	for f := range t.Files(n) {
+		if int(f.Layer) > layer {
+			break
+		}
+		last = f
+	}
+	if last == nil || last.Type == Gone {
+		return nil
+	}
+	return last
+}
+
+// View is the tree as one layer shows it, with sums for every directory.
+type View struct {
+	Tree *Tree
+	// Layer is the layer's index; Whole says that the view shows everything that is there after this layer, and not
+	// only what the layer has.
+	Layer int
+	Whole bool
+
+	sums []viewSum
+}
+
+type viewSum struct {
+	bytes, dead int64
+	files       int32
+	change      Change
+	shown       bool
+}
+
+// Layer is what one layer has and removes. Bytes are those of the units that it created.
+func (t *Tree) Layer(layer int, units []Unit) *View { return t.view(layer, false, units) }
+
+// After is the file system as it is after a layer, with the names that the layer removed still there to be seen. Bytes
+// are those of the units that are there; what of them is dead is so in the final image, because of a layer above.
+func (t *Tree) After(layer int, units []Unit) *View { return t.view(layer, true, units) }
+
+// Final is the file system of the image.
+func (t *Tree) Final(units []Unit) *View { return t.After(t.layers-1, units) }
+
+// view sums up from the last node to the first: a node is made after its parent, so its number is higher.
+func (t *Tree) view(layer int, whole bool, units []Unit) *View {
+	v := &View{Tree: t, Layer: layer, Whole: whole, sums: make([]viewSum, len(t.nodes))}
+	seen := make([]bool, len(units)) // a unit counts at one of its paths
+	for i := len(t.nodes) - 1; i >= 0; i-- {
+		n, s := &t.nodes[i], &v.sums[i]
+		before, now := t.around(n, layer)
+		mine := now != nil && int(now.Layer) == layer
+		switch {
+		case mine && now.Type == Gone:
+			if before != nil {
+				s.change, s.shown = Removed, true
+			}
+		case mine && before == nil:
+			s.change, s.shown = Added, true
+		case mine:
+			s.shown = true
+			if now.Type != Dir || before.Type != Dir || !now.Implied && !sameMeta(before, now) {
+				s.change = Changed
+			}
+		case whole && now != nil && now.Type != Gone:
+			s.shown = true
+		}
+		if now != nil && now.Unit >= 0 && (mine || whole) && !seen[now.Unit] {
+			u := &units[now.Unit]
+			if whole || int(u.Layer) == layer {
+				seen[now.Unit] = true
+				s.bytes += u.Bytes
+				s.files++
+				if u.Dead() {
+					s.dead += u.Bytes
+				}
+			}
+		}
+		if n.parent < 0 {
+			continue
+		}
+		p := &v.sums[n.parent]
+		p.bytes, p.dead, p.files = p.bytes+s.bytes, p.dead+s.dead, p.files+s.files
+		p.shown = p.shown || s.shown
+		if s.change != Unchanged && p.change == Unchanged {
+			p.change = Changed
+		}
+	}
+	return v
+}
+
+// around is what a layer finds at a node, nil for nothing, and what is said of it when the layer was applied, which may
+// be that it is gone.
+func (t *Tree) around(n *Node, layer int) (before, now *File) {
+	for f := range t.Files(n) {
+		if int(f.Layer) > layer {
+			break
+		}
+		if int(f.Layer) < layer {
+			before = f
+		}
+		now = f
+	}
+	if before != nil && before.Type == Gone {
+		before = nil
+	}
+	return before, now
+}
+
+// sameMeta compares what chmod, chown and setfattr change.
+func sameMeta(a, b *File) bool {
+	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID && a.attrs == b.attrs
+}
+
+// sum is a node's.
+func (v *View) sum(n *Node) *viewSum { return &v.sums[n.id] }
+
+// Shown says whether the view has the node: a directory is shown for what is below it.
+func (v *View) Shown(n *Node) bool { return v.sum(n).shown }
+
+// Change is what the layer does to the node or, for a directory, to something below it.
+func (v *View) Change(n *Node) Change { return v.sum(n).change }
+
+// Bytes is the content at and below a node, each unit once.
+func (v *View) Bytes(n *Node) int64 { return v.sum(n).bytes }
+
+// Dead is what of Bytes is dead in the final image.
+func (v *View) Dead(n *Node) int64 { return v.sum(n).dead }
+
+// Count is the number of units at and below a node.
+func (v *View) Count(n *Node) int { return int(v.sum(n).files) }
+
+// File is what the layer says about the node, or with Whole what is there after it. It is nil where that is nothing.
+func (v *View) File(n *Node) *File {
+	if v.Whole {
+		return v.Tree.At(n, v.Layer)
+	}
+	for f := range v.Tree.Files(n) {
+		if int(f.Layer) == v.Layer {
+			return f
+		}
+	}
+	return nil
+}
