@@ -115,7 +115,7 @@ func TestMistakesInPrunedStages(t *testing.T) {
 	if len(p.Stages) != 1 || p.Target.Index != 2 {
 		t.Errorf("stages = %d, target %d, want the last only", len(p.Stages), p.Target.Index)
 	}
-	if err := p.Check(baseImage); err != nil {
+	if err := p.Check(baseImage, nil); err != nil {
 		t.Errorf("Check = %v", err)
 	}
 }
@@ -334,7 +334,7 @@ func TestCheck(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := mustPlan(t, tt.src, tt.o)
-			err := p.Check(baseImage)
+			err := p.Check(baseImage, nil)
 			var rules []string
 			for _, w := range p.Warnings() {
 				rules = append(rules, w.Rule)
@@ -355,7 +355,7 @@ func TestCheck(t *testing.T) {
 
 func TestWarningFields(t *testing.T) {
 	p := mustPlan(t, "FROM busybox\n\nENV PAHT=1 \\\n  B=$PATHH\n", PlanOptions{})
-	if err := p.Check(baseImage); err != nil {
+	if err := p.Check(baseImage, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := []Warning{{
@@ -511,7 +511,7 @@ func BenchmarkPlan(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		p := mustPlan(b, string(src), PlanOptions{})
-		if err := p.Check(baseImage); err != nil {
+		if err := p.Check(baseImage, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -646,9 +646,12 @@ func (p *Plan) Warnings() []Warning { return p.lint.warnings() }
 // runs. base gives the configuration of a stage's base; it is not called for
 // Scratch and StageInput. The error is an *Error for a mistake, and a
 // *LintError when LintOptions or the file ask for that and a rule found
-// something.
-func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error)) error {
-	_, err := p.walk(base, func(*Stage, Step) {})
+// something. visit, if it is not nil, is given each step.
+func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error), visit func(*Stage, Step)) error {
+	if visit == nil {
+		visit = func(*Stage, Step) {}
+	}
+	_, err := p.walk(base, visit)
 	if err != nil {
 		return err
 	}

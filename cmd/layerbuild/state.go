@@ -55,7 +55,10 @@ func (f *stateFlags) open(ctx context.Context, e *env, exclusive bool) (*build.S
 		return nil, nil, err
 	}
 	client := registry.New(registry.Options{})
-	return state, &images{resolver: image.New(image.Options{Store: state.Store, Cache: state.Cache, Snapshots: state.Snapshots, Registry: client}), client: client}, nil
+	im := &images{resolver: image.New(image.Options{Store: state.Store, Cache: state.Cache, Snapshots: state.Snapshots, Registry: client}), client: client}
+	state.Own(im.resolver)
+	state.Own(client)
+	return state, im, nil
 }
 
 // exportEnv is what exporters get of the world.

@@ -221,7 +221,58 @@ func (b *builder) plan(ctx context.Context, p ocispec.Platform) (*solver, error)
 	if err := g.Wait(); err != nil {
 		return s, err
 	}
-	return s, plan.Check(func(st *parser.Stage) (imageConfig, error) { return s.baseConfig(ctx, st) })
+	var images []imageUse
+	err = plan.Check(
+		func(st *parser.Stage) (imageConfig, error) { return s.baseConfig(ctx, st) },
+		func(_ *parser.Stage, step parser.Step) { images = append(images, imagesOf(step)...) },
+	)
+	var lint *parser.LintError
+	if err != nil && !errors.As(err, &lint) {
+		return s, err
+	}
+	return s, errors.Join(s.resolveAll(ctx, images), err)
+}
+
+// imageUse is an image that a step takes files from.
+type imageUse struct {
+	image parser.ImageInput
+	at    parser.Range
+}
+
+// imagesOf finds the images that a step takes files from.
+func imagesOf(step parser.Step) []imageUse {
+	var list []imageUse
+	add := func(in parser.Input) {
+		if img, ok := in.(parser.ImageInput); ok {
+			list = append(list, imageUse{img, step.Range})
+		}
+	}
+	switch a := step.Action.(type) {
+	case *parser.Copy:
+		add(a.From)
+	case *parser.Run:
+		for _, m := range a.Mounts {
+			add(m.From)
+		}
+	}
+	return list
+}
+
+// resolveAll asks for all images that steps take files from at once, before anything runs.
+func (s *solver) resolveAll(ctx context.Context, list []imageUse) error {
+	var g errgroup.Group
+	for _, use := range list {
+		g.Go(func() error {
+			img, err := s.resolve(ctx, use.image)
+			if err != nil {
+				return s.at(use.at, "", err)
+			}
+			s.plan.Resolved(use.image, use.at, img.Platform)
+			return nil
+		})
+	}
+	s.prefetch = list
+	return g.Wait()
 }
 
 // at says where in the Dockerfile an error comes from, once.

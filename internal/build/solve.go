@@ -37,6 +37,8 @@ type solver struct {
 	label string // put before the names of steps where there are several platforms
 
 	stages memo[*parser.Stage, rootfs]
+	// prefetch are images that are unpacked while the first steps run.
+	prefetch []imageUse
 }
 
 // solve builds all stages of the plan at once, each as far as those that it needs let it.
@@ -47,6 +49,12 @@ func (s *solver) solve(ctx context.Context) (rootfs, error) {
 		g.Go(func() error {
 			_, err := s.stage(gctx, st)
 			return err
+		})
+	}
+	for _, use := range s.prefetch {
+		g.Go(func() error {
+			_, err := s.unpack(gctx, use.image, "")
+			return s.at(use.at, "", err)
 		})
 	}
 	if err := g.Wait(); err != nil {

@@ -2,9 +2,12 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
@@ -22,6 +25,7 @@ type State struct {
 	Cache     *cache.Cache
 	NS        ns.Info
 	lock      *os.File
+	owned     []io.Closer
 }
 
 // StateOptions say where and how the state is kept.
@@ -68,8 +72,17 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 	return s, nil
 }
 
-// Close releases the lock.
-func (s *State) Close() error { return s.lock.Close() }
+// Own closes c when the state is closed. It is not for concurrent use.
+func (s *State) Own(c io.Closer) { s.owned = append(s.owned, c) }
+
+// Close closes what the state owns, the last thing first, and releases the lock.
+func (s *State) Close() error {
+	var errs []error
+	for _, c := range slices.Backward(s.owned) {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}
 
 // Sync writes the state to the disk, so that what was built until now outlasts a crash, and is trusted on another
 // machine that is given the directory.
