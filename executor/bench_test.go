@@ -2,7 +2,10 @@ package executor
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -50,4 +53,31 @@ func BenchmarkMkdir(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(cpu()-before)/float64(b.N)/1e6, "cpu-ms/op")
+}
+
+// BenchmarkCopy is a COPY of 5,000 small files in 250 directories.
+func BenchmarkCopy(b *testing.B) {
+	im := newImage(b)
+	var entries []string
+	for d := range 250 {
+		for f := range 20 {
+			entries = append(entries, fmt.Sprintf("file d%d/f%d 0644 %s", d, f, strings.Repeat("content ", 500)))
+		}
+	}
+	src := source(b, entries...)
+	c := &Copy{Dest: "/app", Sources: one(src, Item{Path: ".", Contents: true})}
+	s := im.spec(c)
+	before := cpu()
+	for b.Loop() {
+		if _, err := Run(context.Background(), s, nil, nil); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := os.RemoveAll(im.path("app")); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(cpu()-before)/float64(b.N)/1e6, "cpu-ms/op")
+	b.ReportMetric(float64(b.N)*5000/b.Elapsed().Seconds(), "files/s")
 }
