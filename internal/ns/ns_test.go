@@ -289,7 +289,7 @@ func TestEnterAsRootWithoutAdmin(t *testing.T) {
 	}
 	cmd.Path, cmd.Args[2] = setpriv, exe
 	r := runReport(t, cmd)
-	if !r.Entered || r.SingleID || r.MountErr != "" || r.Chown != "" {
+	if !r.Entered || !r.Rootless || r.SingleID || r.MountErr != "" || r.Chown != "" {
 		t.Errorf("got %+v", r)
 	}
 	if want, _ := Current(); !cmp.Equal(want.UIDs, r.UIDs) {
