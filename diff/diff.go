@@ -1,4 +1,3 @@
-// Package diff turns the difference between two file system states into a layer, and a layer into a directory.
 package diff
 
 import (

@@ -29,6 +29,7 @@ type walker struct {
 	skip    map[string]struct{}
 	links   links
 	target  []byte // storage for a link's target
+	scratch []byte // and for a path
 }
 
 // pending is a directory on the way to where the walk is that is not written yet. It will be if anything in it is:
@@ -219,7 +220,12 @@ func (w *walker) skips(name []byte) bool {
 	if w.skip == nil {
 		return false
 	}
-	_, ok := w.skip[string(w.join(name))]
+	w.scratch = append(w.scratch[:0], w.path...)
+	if len(w.path) > 0 {
+		w.scratch = append(w.scratch, '/')
+	}
+	w.scratch = append(w.scratch, name...)
+	_, ok := w.skip[string(w.scratch)]
 	return ok
 }
 

@@ -20,7 +20,7 @@ import (
 // that comes twice the last counts; a directory over a directory keeps what is in it. Names are contained: ".." and a
 // leading "/" lead nowhere else than inside the root. Missing parents are made 0755 0:0 (Options.Owner if set).
 //
-// The stream is read to its end-of-archive mark and not further. Errors name the entry.
+// What follows the end-of-archive mark is not looked at, though some of it may have been read. Errors name the entry.
 func Tar(ctx context.Context, r io.Reader, root int, o Options) (Stats, error) {
 	u := unpacker{
 		ctx: ctx, o: o, rd: NewReader(r),

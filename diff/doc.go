@@ -1,0 +1,31 @@
+// Package diff turns the difference between two file system states into a layer, and a layer into a directory.
+//
+// # What is in a layer
+//
+// A layer follows from the state before and the state after, and from nothing else: neither from how a snapshot driver
+// noted what happened (an overlay's upper directory, two plain trees) nor from user, cores or time. So every driver
+// gives the same bytes, and applying a layer to the state before gives the state after, exactly:
+//
+//   - An entry is in the layer if its name is new or if type, content, mode, owner, time, an extended attribute, or the
+//     set of names of the same file (hard links) is not what it was. Content is compared by reading it.
+//   - The directories above an entry are in the layer too; readers that make a missing parent guess its owner and mode.
+//     The root is only if its owner, mode or attributes changed.
+//   - A removed name is a whiteout. A directory is written as opaque instead if none of its old names is left, and they
+//     were several or it has new ones: the same for "rm -r d; mkdir d", for "rm d/*", and on any driver.
+//   - Of a file with several names the first has the content, the others are hard links to it in the same layer. A file
+//     that gets one more name comes along as a whole, since a link to a file of another layer means different things to
+//     different readers.
+//   - Times are whole seconds, rounded down, as other builders write them, and are compared so.
+//   - Extended attributes are user.*, security.capability and the POSIX access lists (rawfs.InLayer says why).
+//   - Sockets are left out; so are names that begin with ".wh.", of which Options.Warn is told.
+//
+// The only case in which two drivers may differ is a file whose hard links were divided among otherwise equal files:
+// nothing in the states tells which of them is the old one.
+//
+// # Order and format
+//
+// In each directory the opaque mark or the whiteouts come first, sorted by name, then what is there, sorted by the bytes
+// of its name, each directory followed at once by what is in it. Whiteouts are empty files with no owner, mode or time.
+// Headers are ustar; a PAX header stands before one only where ustar cannot say something (a name or a link's target
+// that is too long, attributes, large numbers, times before 1970 or after 2242). Two zero blocks end the stream.
+package diff
