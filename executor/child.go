@@ -140,6 +140,15 @@ func ignoreSignals() error {
 			return fmt.Errorf("ignore a signal: %w", errno)
 		}
 	}
+	// The two that a C library keeps for itself: its posix_spawn leaves them ignored, so under make they are, and the
+	// runtime, which has no use for them, would pass that on to the command.
+	var byDefault sigaction
+	for _, s := range []unix.Signal{32, 33} {
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
+		if errno != 0 {
+			return fmt.Errorf("reset a signal: %w", errno)
+		}
+	}
 	return nil
 }
 
