@@ -320,6 +320,19 @@ func TestDevices(t *testing.T) {
 	}
 }
 
+// What a step does to its device nodes is not done to the machine's.
+func TestDevicesAreNotTheMachines(t *testing.T) {
+	im := newBusybox(t)
+	var before, after unix.Stat_t
+	if err := unix.Stat("/dev/null", &before); err != nil {
+		t.Fatal(err)
+	}
+	im.run(shell("chmod 0 /dev/null; chmod 0 /proc/keys; touch -d @1 /dev/null; rm /dev/null"))
+	if err := unix.Stat("/dev/null", &after); err != nil || after.Mode != before.Mode || after.Mtim.Sec == 1 {
+		t.Errorf("/dev/null: %o became %o, %v", before.Mode, after.Mode, err)
+	}
+}
+
 func TestKernelInterfaces(t *testing.T) {
 	im := newBusybox(t)
 	// What is masked reads as nothing, what is protected can't be written, and the same in insecure mode can.

@@ -417,9 +417,10 @@ func (b *sandbox) mountInDev(name, fsType string, attrs int, options ...string) 
 }
 
 // device mounts a device node: one of our own, since what the step does to its mode and owner must not be done to the
-// machine's; but in a user namespace, which may not make one and can't change the machine's either, that.
+// machine's. A user namespace may not make one; there it is the machine's, on a read-only mount, which does not keep
+// anybody from writing to the device.
 func (b *sandbox) device(name string, major, minor uint32) error {
-	dir, from := b.stgFD, name
+	dir, from, attrs := b.stgFD, name, uint64(0)
 	err := unix.EPERM
 	if !b.spec.UserNS {
 		err, _ = unix.Mknodat(b.stgFD, name, unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor))).(unix.Errno)
@@ -427,7 +428,7 @@ func (b *sandbox) device(name string, major, minor uint32) error {
 	switch err {
 	case 0:
 	case unix.EPERM:
-		dir, from = unix.AT_FDCWD, "/dev/"+name
+		dir, from, attrs = unix.AT_FDCWD, "/dev/"+name, unix.MOUNT_ATTR_RDONLY
 	default:
 		return err
 	}
@@ -445,7 +446,7 @@ func (b *sandbox) device(name string, major, minor uint32) error {
 		return merr
 	}
 	defer unix.Close(at)
-	return attach(m, at, 0, false)
+	return attach(m, at, attrs, false)
 }
 
 // defaultHostname is what BuildKit's steps are called; Dockerfiles print it.
