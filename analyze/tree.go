@@ -180,9 +180,11 @@ func (t *Tree) At(n *Node, layer int) *File {
 type View struct {
 	Tree *Tree
 	// Layer is the layer's index; Whole says that the view shows everything that is there after this layer, and not
-	// only what the layer has.
+	// only what the layer has. First is the layer whose changes are the first that count as such: Layer itself, but in
+	// a view of Since.
 	Layer int
 	Whole bool
+	First int
 
 	sums []viewSum
 }
@@ -195,23 +197,27 @@ type viewSum struct {
 }
 
 // Layer is what one layer has and removes. Bytes are those of the units that it created.
-func (t *Tree) Layer(layer int, units []Unit) *View { return t.view(layer, false, units) }
+func (t *Tree) Layer(layer int, units []Unit) *View { return t.view(layer, layer, false, units) }
 
 // After is the file system as it is after a layer, with the names that the layer removed still there to be seen. Bytes
 // are those of the units that are there; what of them is dead is so in the final image, because of a layer above.
-func (t *Tree) After(layer int, units []Unit) *View { return t.view(layer, true, units) }
+func (t *Tree) After(layer int, units []Unit) *View { return t.view(layer, layer, true, units) }
+
+// Since is After a layer with the changes of all layers from first to this one together: what was added and changed
+// again is added, what was added and removed is not there.
+func (t *Tree) Since(first, layer int, units []Unit) *View { return t.view(first, layer, true, units) }
 
 // Final is the file system of the image.
 func (t *Tree) Final(units []Unit) *View { return t.After(t.layers-1, units) }
 
 // view sums up from the last node to the first: a node is made after its parent, so its number is higher.
-func (t *Tree) view(layer int, whole bool, units []Unit) *View {
-	v := &View{Tree: t, Layer: layer, Whole: whole, sums: make([]viewSum, len(t.nodes))}
+func (t *Tree) view(first, layer int, whole bool, units []Unit) *View {
+	v := &View{Tree: t, Layer: layer, First: first, Whole: whole, sums: make([]viewSum, len(t.nodes))}
 	seen := make([]bool, len(units)) // a unit counts at one of its paths
 	for i := len(t.nodes) - 1; i >= 0; i-- {
 		n, s := &t.nodes[i], &v.sums[i]
-		before, now := t.around(n, layer)
-		mine := now != nil && int(now.Layer) == layer
+		before, now := t.around(n, first, layer)
+		mine := now != nil && int(now.Layer) >= first
 		switch {
 		case mine && now.Type == Gone:
 			if before != nil {
@@ -251,14 +257,14 @@ func (t *Tree) view(layer int, whole bool, units []Unit) *View {
 	return v
 }
 
-// around is what a layer finds at a node, nil for nothing, and what is said of it when the layer was applied, which may
-// be that it is gone.
-func (t *Tree) around(n *Node, layer int) (before, now *File) {
+// around is what the layers from first on find at a node, nil for nothing, and what is said of it when the last of them
+// was applied, which may be that it is gone.
+func (t *Tree) around(n *Node, first, layer int) (before, now *File) {
 	for f := range t.Files(n) {
 		if int(f.Layer) > layer {
 			break
 		}
-		if int(f.Layer) < layer {
+		if int(f.Layer) < first {
 			before = f
 		}
 		now = f
