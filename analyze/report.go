@@ -17,9 +17,9 @@ type Report struct {
 	Dockerfile string `json:"dockerfile,omitempty"` // its name, where lines are known
 	Base       Base   `json:"base"`
 
-	Total  Sums        `json:"total"`
-	Owners []OwnerSum  `json:"owners"`  // each owner that has a layer, in the order of the constants
-	Reason []ReasonSum `json:"reasons"` // each reason that there is, the largest first
+	Total   Sums        `json:"total"`
+	Owners  []OwnerSum  `json:"owners"`  // each owner that has a layer, in the order of the constants
+	Reasons []ReasonSum `json:"reasons"` // each reason that there is, the largest first
 
 	Instructions []Instruction `json:"instructions"` // the first one first
 	Layers       []Layer       `json:"layers"`       // the lowest first
@@ -28,8 +28,10 @@ type Report struct {
 	// below one directory. The largest first; their bytes add up to Total.Dead.
 	Findings []Finding `json:"findings"`
 	// Duplicates and Debris are visible, so they are no waste in the sense of Dead.
-	Duplicates []Duplicate `json:"duplicates"`
-	Debris     []Debris    `json:"debris"`
+	Duplicates []Duplicate `json:"duplicates"` // the largest 200
+	// DuplicateBytes are what all duplicates take beyond their first copies.
+	DuplicateBytes int64    `json:"duplicateBytes"`
+	Debris         []Debris `json:"debris"`
 	// Gate is there when there was one.
 	Gate *Gate `json:"gate,omitempty"`
 	// Warnings are what is odd about the image, such as a hard link to nothing.
@@ -38,6 +40,8 @@ type Report struct {
 	// Tree has every path, and Units every content. They are too large for JSON.
 	Tree  *Tree  `json:"-"`
 	Units []Unit `json:"-"`
+
+	linkPaths map[int32]int32 // a live link's node, by unit
 }
 
 // Base says where the base image ends.

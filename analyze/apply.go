@@ -1,0 +1,360 @@
+package analyze
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// builder applies layer after layer to a tree and keeps account of every unit. While it works, a node's cur is what
+// is there now. Whatever is there has directories above it only.
+type builder struct {
+	t        *Tree
+	units    []Unit
+	index    map[nodeKey]int32
+	attrs    map[string]int32
+	provided []int32 // by node: the last layer, +1, that has an entry other than a directory there
+	warnings []string
+
+	layer int32
+	sum   *Layer // of the layer being applied
+}
+
+type nodeKey struct {
+	parent int32
+	name   string
+}
+
+func newBuilder() *builder {
+	b := &builder{
+		t:     &Tree{nodes: []Node{{Name: "/", parent: -1}}, attrs: []string{""}},
+		index: map[nodeKey]int32{}, attrs: map[string]int32{"": 0}, provided: []int32{0},
+	}
+	b.layer = -1
+	b.put(root, File{Type: Dir, Mode: 0o755, Implied: true, Unit: -1}) // what no layer made
+	return b
+}
+
+const maxWarnings = 100
+
+func (b *builder) warn(format string, args ...any) {
+	if len(b.warnings) < maxWarnings {
+		b.warnings = append(b.warnings, fmt.Sprintf("layer %d: ", b.layer+1)+fmt.Sprintf(format, args...))
+	}
+}
+
+// apply puts the next layer on top. Marks come first, wherever they are in the tar: they are about the layers below.
+func (b *builder) apply(table *Table, sum *Layer) error {
+	b.layer++
+	b.sum = sum
+	sum.Tar, sum.Entries = table.Tar, table.Entries
+	marks := false
+	for e, err := range table.All() {
+		if err != nil {
+			return err
+		}
+		if e.Type == Gone || e.Opaque {
+			marks = true
+			sum.Whiteouts++
+		}
+	}
+	if marks {
+		b.marks(table)
+	}
+	for e := range table.All() { // there was no error a moment ago
+		if e.Type != Gone && !e.Opaque {
+			b.entry(e)
+		}
+	}
+	b.t.layers++
+	return nil
+}
+
+// marks applies whiteouts and opaque marks. What the layer has an entry for is left to that entry, which takes it away
+// for a reason that says more.
+func (b *builder) marks(table *Table) {
+	for e := range table.All() {
+		if e.Type == Gone || e.Type == Dir {
+			continue
+		}
+		if n := b.find(e.Path); n >= 0 {
+			b.provided[n] = b.layer + 1
+		}
+	}
+	for e := range table.All() {
+		switch {
+		case e.Opaque:
+			n := b.find(e.Path)
+			if n < 0 || b.cur(n) == nil || b.cur(n).Type != Dir || !b.removeBelow(n, HiddenByOpaque) {
+				b.sum.IdleWhiteouts++
+			}
+		case e.Type == Gone:
+			n := b.find(e.Path)
+			if n < 0 || b.cur(n) == nil || b.provided[n] == b.layer+1 {
+				b.sum.IdleWhiteouts++
+				continue
+			}
+			b.remove(n, Deleted)
+		}
+	}
+}
+
+// cur is what is at a node now; nil for nothing.
+func (b *builder) cur(n int32) *File {
+	if i := b.t.nodes[n].cur; i != 0 {
+		return &b.t.files[i-1]
+	}
+	return nil
+}
+
+// put says what the layer has at a node.
+func (b *builder) put(n int32, f File) {
+	f.Layer = max(b.layer, 0)
+	b.t.files = append(b.t.files, f)
+	at, node := int32(len(b.t.files)), &b.t.nodes[n]
+	if node.last == 0 {
+		node.first = at
+	} else {
+		b.t.files[node.last-1].next = at
+	}
+	node.last, node.cur = at, at
+	if f.Type == Gone {
+		node.cur = 0
+	}
+}
+
+// remove takes a node and all below it away. It says whether the node is gone: it stays where something below it waits
+// for the layer's own entry.
+func (b *builder) remove(n int32, reason Reason) bool {
+	f := b.cur(n)
+	if f == nil {
+		return true
+	}
+	if b.provided[n] == b.layer+1 && reason != DirectoryReplaced {
+		return false
+	}
+	if f.Type == Dir {
+		b.removeBelow(n, reason)
+		for c := b.t.nodes[n].child; c != 0; c = b.t.nodes[c].next {
+			if b.t.nodes[c].cur != 0 {
+				return false
+			}
+		}
+	}
+	b.release(b.cur(n), reason)
+	b.put(n, File{Type: Gone, Unit: -1})
+	return true
+}
+
+// removeBelow takes away what is in a directory, and says whether anything is gone.
+func (b *builder) removeBelow(n int32, reason Reason) (some bool) {
+	for c := b.t.nodes[n].child; c != 0; c = b.t.nodes[c].next {
+		if b.t.nodes[c].cur != 0 {
+			some = b.remove(c, reason) || some
+		}
+	}
+	return some
+}
+
+// release takes a name from the unit of f.
+func (b *builder) release(f *File, reason Reason) {
+	if f.Unit < 0 {
+		return
+	}
+	u := &b.units[f.Unit]
+	if u.Links--; u.Links == 0 {
+		u.Killer, u.Reason = b.layer, reason
+	}
+}
+
+// entry applies an entry that is no mark.
+func (b *builder) entry(e *Entry) {
+	n := b.place(e.Path)
+	if n == root && e.Type != Dir {
+		b.warn("the root is not a directory")
+		return
+	}
+	f := File{Type: e.Type, Mode: e.Mode, UID: e.UID, GID: e.GID, Time: e.Time, Link: e.Link, Unit: -1, attrs: b.attr(e.Xattrs)}
+	switch {
+	case e.Hardlink:
+		if target, ok := b.linked(e, n); ok {
+			f = target
+			break
+		}
+		// Nothing can be unpacked there. What was there is hidden all the same, as whoever wrote this meant to.
+		if old := b.cur(n); old != nil {
+			b.replace(n, old, &File{Type: Gone, Unit: -1})
+			b.put(n, File{Type: Gone, Unit: -1})
+		}
+		return
+	case e.Type == Regular:
+		f.Size, f.Unit = e.Size, int32(len(b.units))
+		b.units = append(b.units, Unit{Node: n, Layer: b.layer, Killer: -1, Bytes: e.Size, Content: e.Content})
+	}
+	if f.Unit >= 0 {
+		b.units[f.Unit].Links++
+	}
+	if old := b.cur(n); old != nil {
+		b.replace(n, old, &f)
+	}
+	b.put(n, f)
+}
+
+// linked is what a hard link names.
+func (b *builder) linked(e *Entry, n int32) (File, bool) {
+	to := b.find(e.Link)
+	if to < 0 || b.cur(to) == nil || b.cur(to).Type == Dir {
+		b.warn("/%s is a hard link to /%s, which is not there", e.Path, e.Link)
+		return File{}, false
+	}
+	f := *b.cur(to)
+	f.Hardlink, f.next = to != n, 0
+	return f, true
+}
+
+// replace takes away what is at a node for something else in its place.
+func (b *builder) replace(n int32, old, with *File) {
+	switch {
+	case old.Type == Dir && with.Type == Dir:
+	case old.Type == Dir:
+		b.removeBelow(n, DirectoryReplaced)
+	default:
+		b.release(old, b.reason(old, with))
+	}
+}
+
+// reason compares a file with what takes its place.
+func (b *builder) reason(old, with *File) Reason {
+	if old.Unit < 0 || with.Unit < 0 {
+		return Overwritten
+	}
+	was, is := &b.units[old.Unit], &b.units[with.Unit]
+	switch {
+	case was.Bytes != is.Bytes || was.Content != is.Content:
+		return Overwritten
+	case !sameMeta(old, with):
+		return RewrittenMetadata
+	case old.Time != with.Time:
+		return RewrittenTime
+	}
+	return RewrittenSame
+}
+
+func (b *builder) attr(s string) int32 {
+	if s == "" {
+		return 0
+	}
+	i, ok := b.attrs[s]
+	if !ok {
+		i = int32(len(b.t.attrs))
+		b.attrs[s] = i
+		b.t.attrs = append(b.t.attrs, s)
+	}
+	return i
+}
+
+// child is a node's child of a name; made where it is missing, if make says so, and -1 otherwise.
+func (b *builder) child(parent int32, name string, make bool) int32 {
+	if n, ok := b.index[nodeKey{parent, name}]; ok {
+		return n
+	}
+	if !make {
+		return -1
+	}
+	n := int32(len(b.t.nodes))
+	name = strings.Clone(name) // a path is much longer than its last part
+	b.t.nodes = append(b.t.nodes, Node{Name: name, id: n, parent: parent, next: b.t.nodes[parent].child})
+	b.t.nodes[parent].child = n
+	b.provided = append(b.provided, 0)
+	b.index[nodeKey{parent, name}] = n
+	return n
+}
+
+// find is the node of a path, -1 where there is none. Links above it are followed where there are any.
+func (b *builder) find(path string) int32 {
+	n, rest := b.walk(path, false)
+	if rest {
+		return -1
+	}
+	return n
+}
+
+// place is the node of a path; directories that are missing above it are made.
+func (b *builder) place(path string) int32 {
+	n, _ := b.walk(path, true)
+	return n
+}
+
+// maxLinks is how many symbolic links a path may lead through, as for the kernel.
+const maxLinks = 40
+
+// walk follows a path's parts. A symbolic link above the last part is followed inside the image, as whoever unpacks
+// the layer does. It ends early, with missing set, where a part has no node.
+func (b *builder) walk(path string, make bool) (n int32, missing bool) {
+	links := 0
+	for rest := path; rest != "" && rest != "."; {
+		var name string
+		name, rest, _ = strings.Cut(rest, "/")
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			n = max(b.t.nodes[n].parent, root)
+			continue
+		}
+		at := b.child(n, name, make)
+		if at < 0 {
+			return n, true
+		}
+		if rest == "" {
+			return at, false
+		}
+		f := b.cur(at)
+		if f != nil && f.Type == Symlink && links < maxLinks {
+			links++
+			if strings.HasPrefix(f.Link, "/") {
+				n = root
+			}
+			rest = f.Link + "/" + rest
+			continue
+		}
+		if make && (f == nil || f.Type != Dir) {
+			b.imply(at, f)
+		}
+		n = at
+	}
+	return n, false
+}
+
+// imply makes a directory that a layer has something in and does not list.
+func (b *builder) imply(n int32, old *File) {
+	dir := File{Type: Dir, Mode: 0o755, Implied: true, Unit: -1}
+	if old != nil {
+		b.replace(n, old, &dir)
+	}
+	b.put(n, dir)
+}
+
+// finish sorts siblings by name.
+func (b *builder) finish() {
+	b.index, b.provided = nil, nil
+	nodes := b.t.nodes
+	var list []int32
+	for i := range nodes {
+		list = list[:0]
+		for c := nodes[i].child; c != 0; c = nodes[c].next {
+			list = append(list, c)
+		}
+		if len(list) < 2 {
+			continue
+		}
+		slices.SortFunc(list, func(a, b int32) int { return strings.Compare(nodes[a].Name, nodes[b].Name) })
+		nodes[i].child = list[0]
+		for k, c := range list {
+			nodes[c].next = 0
+			if k+1 < len(list) {
+				nodes[c].next = list[k+1]
+			}
+		}
+	}
+}

@@ -1,0 +1,183 @@
+// Package browse shows a report on the whole screen of a terminal, to walk through it.
+package browse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/layerbuild/layerbuild/analyze"
+	"github.com/layerbuild/layerbuild/internal/ui"
+	"golang.org/x/term"
+)
+
+// ErrNoTerminal is what Run returns where in or out is no terminal that can show a screen.
+var ErrNoTerminal = errors.New("no terminal to show it on")
+
+// The sequences of a full screen: DEC's private modes for the cursor (25), wrapping lines (7) and xterm's alternate
+// screen (1049).
+const (
+	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l"
+	leaveScreen = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
+)
+
+// Run shows r until the user has seen enough, which is no error, or ctx ends. The terminal is left as it was found,
+// whatever happens.
+func Run(ctx context.Context, r *analyze.Report, in, out *os.File) (err error) {
+	if !term.IsTerminal(int(in.Fd())) || !term.IsTerminal(int(out.Fd())) || os.Getenv("TERM") == "dumb" {
+		return ErrNoTerminal
+	}
+	size := func() (int, int) {
+		w, h, err := term.GetSize(int(out.Fd()))
+		if err != nil || w <= 0 || h <= 0 {
+			return 80, 24
+		}
+		return w, h
+	}
+	keyboard, closeKeyboard := reopen(in)
+	defer closeKeyboard()
+	old, err := term.MakeRaw(int(in.Fd()))
+	if err != nil {
+		return fmt.Errorf("prepare the terminal: %w", err)
+	}
+	defer func() { err = errors.Join(err, term.Restore(int(in.Fd()), old)) }()
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, syscall.SIGWINCH)
+	defer signal.Stop(resized)
+	if _, err := io.WriteString(out, enterScreen); err != nil {
+		return fmt.Errorf("write to the terminal: %w", err)
+	}
+	defer io.WriteString(out, leaveScreen)
+	s := &screen{out: out, size: size, model: newModel(r), color: ui.Color(out, nil)}
+	return s.run(ctx, keyboard, resized)
+}
+
+// reopen opens the terminal behind in once more, since only a descriptor of one's own can be read with a deadline
+// without a change to those of others. Where that cannot be had it is in itself: then a read that nobody waits for
+// stays behind until a key is pressed.
+func reopen(in *os.File) (f *os.File, close func()) {
+	f, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(in.Fd())))
+	if err != nil {
+		return in, func() {}
+	}
+	if f.SetReadDeadline(time.Time{}) != nil {
+		f.Close()
+		return in, func() {}
+	}
+	return f, func() { f.Close() }
+}
+
+// screen shows a model.
+type screen struct {
+	out   io.Writer
+	size  func() (width, height int)
+	model *model
+	color bool
+
+	shown                   []string // the lines as they are on the terminal
+	shownWidth, shownHeight int
+	buf                     []byte
+}
+
+// escapePause is how long after ESC the rest of a sequence may come.
+const escapePause = 50 * time.Millisecond
+
+// run reads keys and shows what comes of them.
+func (s *screen) run(ctx context.Context, keyboard *os.File, resized <-chan os.Signal) error {
+	pieces := make(chan []byte)
+	failed := make(chan error, 1)
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			p := make([]byte, 4096)
+			n, err := keyboard.Read(p)
+			if n > 0 {
+				select {
+				case pieces <- p[:n]:
+				case <-done:
+					return
+				}
+			}
+			if err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	defer func() {
+		close(done)
+		if keyboard.SetReadDeadline(time.Now()) == nil {
+			<-ended
+		}
+	}()
+	var in keys
+	for !s.model.quit {
+		if err := s.draw(); err != nil {
+			return fmt.Errorf("write to the terminal: %w", err)
+		}
+		var late <-chan time.Time
+		if len(in.rest) > 0 {
+			late = time.After(escapePause)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case err := <-failed:
+			if err == io.EOF {
+				return nil
+			}
+			return fmt.Errorf("read from the terminal: %w", err)
+		case <-resized:
+		case <-late:
+			s.keys(in.add(nil, false))
+		case p := <-pieces:
+			s.keys(in.add(p, true))
+			// Keys that repeat faster than pictures are made are taken all at once.
+			for more := true; more && !s.model.quit; {
+				select {
+				case p := <-pieces:
+					s.keys(in.add(p, true))
+				default:
+					more = false
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (s *screen) keys(all []key) {
+	for _, k := range all {
+		s.model.press(k)
+	}
+}
+
+// draw writes the lines that are not on the terminal yet, in one piece.
+func (s *screen) draw() error {
+	width, height := s.size()
+	lines := s.model.picture(width, height, s.color)
+	b := s.buf[:0]
+	if width != s.shownWidth || height != s.shownHeight {
+		b = append(b, "\x1b[2J"...)
+		s.shown, s.shownWidth, s.shownHeight = make([]string, height), width, height
+	}
+	for i, line := range lines {
+		if s.shown[i] != line {
+			// Cleared first: behind a character in the last column there is no place to clear from.
+			b = append(fmt.Appendf(b, "\x1b[%d;1H\x1b[K", i+1), line...)
+			s.shown[i] = line
+		}
+	}
+	if s.buf = b; len(b) == 0 {
+		return nil
+	}
+	_, err := s.out.Write(b)
+	return err
+}

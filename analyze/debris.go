@@ -1,0 +1,175 @@
+package analyze
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"strings"
+)
+
+// debrisDirs are directories that hold nothing but debris, each as the end of a path; with a leading slash it is the
+// whole path.
+var debrisDirs = []struct {
+	dir  string
+	kind DebrisKind
+}{
+	{"/var/lib/apt/lists", PackageLists}, {"/var/cache/apt", PackageLists}, {"/var/cache/apk", PackageLists},
+	{"/etc/apk/cache", PackageLists}, {"/var/cache/yum", PackageLists}, {"/var/cache/dnf", PackageLists},
+	{"/var/cache/libdnf5", PackageLists}, {"/var/cache/zypp", PackageLists}, {"/var/cache/pacman/pkg", PackageLists},
+	{"/var/lib/pacman/sync", PackageLists},
+	{".cache/pip", LanguageCache}, {".cache/uv", LanguageCache}, {".cache/pypoetry", LanguageCache}, {"conda/pkgs", LanguageCache},
+	{".npm/_cacache", LanguageCache}, {".npm/_logs", LanguageCache}, {".cache/yarn", LanguageCache}, {".yarn/cache", LanguageCache},
+	{"usr/local/share/.cache", LanguageCache}, {".cache/pnpm", LanguageCache}, {".cache/node", LanguageCache},
+	{".cache/go-build", LanguageCache}, {"pkg/mod/cache", LanguageCache}, {".cargo/registry", LanguageCache},
+	{"cargo/registry", LanguageCache}, {".cargo/git", LanguageCache}, {"cargo/git", LanguageCache},
+	{".gradle/caches", LanguageCache}, {".m2/repository", LanguageCache}, {".composer/cache", LanguageCache},
+	{".cache/composer", LanguageCache}, {".bundle/cache", LanguageCache}, {"usr/local/bundle/cache", LanguageCache},
+	{".nuget/packages", LanguageCache}, {".cache/bazel", LanguageCache}, {".ccache", LanguageCache},
+	{".git", VersionControl}, {".hg", VersionControl}, {".svn", VersionControl},
+	{"/var/log", Logs}, {"__pycache__", Bytecode},
+}
+
+var debrisOfBase = func() map[string][]int {
+	m := map[string][]int{}
+	for i, d := range debrisDirs {
+		m[path.Base(d.dir)] = append(m[path.Base(d.dir)], i)
+	}
+	return m
+}()
+
+// debrisDir says what a directory holds by its path.
+func debrisDir(name string, full func() string) DebrisKind {
+	for _, i := range debrisOfBase[name] {
+		d := debrisDirs[i]
+		p := full()
+		if p == d.dir || !strings.HasPrefix(d.dir, "/") && strings.HasSuffix(p, "/"+d.dir) {
+			return d.kind
+		}
+	}
+	return NoDebris
+}
+
+// secretPaths are files that hold keys or passwords, each as the end of a path.
+var secretPaths = []string{
+	".netrc", ".pypirc", ".git-credentials", ".docker/config.json", ".aws/credentials", ".kube/config", ".pgpass", ".my.cnf",
+	".htpasswd", ".vault-token", ".cargo/credentials", ".cargo/credentials.toml", ".config/gcloud/application_default_credentials.json",
+	".config/gh/hosts.yml", ".npmrc", ".env", ".env.local", ".env.production",
+	"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "service-account.json", "service_account.json",
+}
+
+var secretOfBase = func() map[string][]string {
+	m := map[string][]string{}
+	for _, p := range secretPaths {
+		m[path.Base(p)] = append(m[path.Base(p)], p)
+	}
+	return m
+}()
+
+var secretSuffixes = []string{"-key.pem", ".key.pem", "privkey.pem", ".p12", ".pfx", ".jks", ".ppk", ".kdbx"}
+
+// debrisFile says what a file is by its path and size.
+func debrisFile(name string, size int64, full func() string) DebrisKind {
+	if size == 0 {
+		return NoDebris
+	}
+	for _, end := range secretOfBase[name] {
+		if strings.HasSuffix(full(), "/"+end) {
+			return Secret
+		}
+	}
+	for _, end := range secretSuffixes {
+		if strings.HasSuffix(name, end) {
+			return Secret
+		}
+	}
+	if strings.HasSuffix(name, ".key") && strings.Contains(full(), "/private/") {
+		return Secret
+	}
+	switch {
+	case strings.HasSuffix(name, ".pyc"):
+		return Bytecode
+	case name == "npm-debug.log" || name == "yarn-error.log" || strings.HasPrefix(name, "hs_err_pid"):
+		return Logs
+	case size >= 4096 && (name == "core" || strings.HasPrefix(name, "core.") && digits(name[5:])):
+		return CoreFile
+	}
+	return NoDebris
+}
+
+func digits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+// classify finds what sort of file each unit is.
+func (r *Report) classify() {
+	t := r.Tree
+	dirs := make([]DebrisKind, len(t.nodes))
+	for i := range t.nodes {
+		n := &t.nodes[i]
+		if n.parent < 0 {
+			continue
+		}
+		dirs[i] = dirs[n.parent]
+		if dirs[i] == NoDebris {
+			dirs[i] = debrisDir(n.Name, func() string { return t.Path(n) })
+		}
+	}
+	for i := range r.Units {
+		u := &r.Units[i]
+		n := &t.nodes[u.Node]
+		if kind := debrisFile(n.Name, u.Bytes, func() string { return t.Path(n) }); kind == Secret || dirs[n.parent] == NoDebris {
+			u.Debris = kind
+		} else if u.Bytes > 0 {
+			u.Debris = dirs[n.parent]
+		}
+	}
+}
+
+// debris lists live files of every such sort, and secrets of both.
+func (r *Report) debris() {
+	var list []int32
+	for i := range r.Units {
+		if u := &r.Units[i]; u.Debris == Secret || u.Debris != NoDebris && !u.Dead() {
+			list = append(list, int32(i))
+		}
+	}
+	group := func(a, b int32) int {
+		x, y := &r.Units[a], &r.Units[b]
+		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Debris, y.Debris), cmp.Compare(min(x.Links, 1), min(y.Links, 1)))
+	}
+	slices.SortStableFunc(list, group)
+	r.Debris = []Debris{}
+	g := grouping{tree: r.Tree, bytes: make([]int64, r.Tree.Len()), units: make([]int32, r.Tree.Len())}
+	for len(list) > 0 {
+		n := 1
+		for n < len(list) && group(list[0], list[n]) == 0 {
+			n++
+		}
+		u := &r.Units[list[0]]
+		d := Debris{Kind: u.Debris, Layer: int(u.Layer), Owner: r.Layers[u.Layer].Owner, Dead: u.Dead()}
+		found := func(path string, bytes int64, files int) {
+			d.Path, d.Bytes, d.Files = path, bytes, files
+			d.Remedy = r.debrisRemedy(&d)
+			r.Debris = append(r.Debris, d)
+		}
+		for _, i := range list[:n] {
+			if d.Kind == Secret { // each by itself: it is the name that matters
+				u := &r.Units[i]
+				found(r.Tree.Path(&r.Tree.nodes[u.Node]), u.Bytes, 1)
+				continue
+			}
+			g.add(r.Units[i].Node, r.Units[i].Bytes)
+		}
+		g.emit(found)
+		list = list[n:]
+	}
+	slices.SortStableFunc(r.Debris, func(a, b Debris) int {
+		leak := func(d Debris) int {
+			if d.Kind == Secret && d.Dead {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(leak(a), leak(b)), cmp.Compare(b.Bytes, a.Bytes), strings.Compare(a.Path, b.Path))
+	})
+}

@@ -1,0 +1,183 @@
+package analyze
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// findings puts dead units together: for each creator, killer and reason, below the directories that hold them.
+func (r *Report) findings() {
+	var dead []int32
+	for i := range r.Units {
+		if u := &r.Units[i]; u.Dead() && u.Bytes > 0 {
+			dead = append(dead, int32(i))
+		}
+	}
+	group := func(a, b int32) int {
+		x, y := &r.Units[a], &r.Units[b]
+		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Killer, y.Killer), cmp.Compare(x.Reason, y.Reason))
+	}
+	slices.SortStableFunc(dead, group)
+	r.Findings = []Finding{}
+	g := grouping{tree: r.Tree, bytes: make([]int64, r.Tree.Len()), units: make([]int32, r.Tree.Len())}
+	for len(dead) > 0 {
+		n := 1
+		for n < len(dead) && group(dead[0], dead[n]) == 0 {
+			n++
+		}
+		u := &r.Units[dead[0]]
+		l := &r.Layers[u.Layer]
+		f := Finding{Reason: u.Reason, Owner: l.Owner, Creator: int(u.Layer), Killer: int(u.Killer)}
+		for _, i := range dead[:n] {
+			g.add(r.Units[i].Node, r.Units[i].Bytes)
+		}
+		g.emit(func(path string, bytes int64, units int) {
+			f.Path, f.Bytes, f.Units, f.Compressed = path, bytes, units, l.estimate(bytes)
+			f.Remedy = r.remedy(&f)
+			r.Findings = append(r.Findings, f)
+		})
+		dead = dead[n:]
+	}
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Creator, b.Creator), cmp.Compare(a.Killer, b.Killer))
+	})
+}
+
+// grouping puts files together below directories. Its slices are by node; what was touched is cleaned after use.
+type grouping struct {
+	tree  *Tree
+	bytes []int64
+	units []int32
+	nodes []int32 // touched
+}
+
+func (g *grouping) add(n int32, bytes int64) {
+	for {
+		if g.units[n] == 0 {
+			g.nodes = append(g.nodes, n)
+		}
+		g.units[n]++
+		g.bytes[n] += bytes
+		if n == root {
+			return
+		}
+		n = g.tree.nodes[n].parent
+	}
+}
+
+// wideDirs are directories that hold so different things that their names say nothing.
+var wideDirs = []string{"etc", "home", "lib", "opt", "usr", "var"}
+
+// emit gives what was added: a file that stands alone, or the deepest directory with all of several. The root and
+// wideDirs are split.
+func (g *grouping) emit(found func(path string, bytes int64, units int)) {
+	// Parents have lower numbers than what is below them; kids is the number of children of each that were touched.
+	slices.Sort(g.nodes)
+	kids := map[int32]int32{}
+	for _, n := range g.nodes {
+		kids[g.tree.nodes[n].parent]++
+	}
+	covered := map[int32]bool{}
+	for _, n := range g.nodes {
+		node := &g.tree.nodes[n]
+		if n != root && covered[node.parent] {
+			covered[n] = true
+			continue
+		}
+		below := g.bytes[n]
+		leaf := kids[n] == 0
+		top := n == root || node.parent == root && slices.Contains(wideDirs, node.Name)
+		if leaf || kids[n] > 1 && !top {
+			path := g.tree.Path(node)
+			if !leaf {
+				path += "/"
+				covered[n] = true
+			}
+			found(path, below, int(g.units[n]))
+		}
+	}
+	for _, n := range g.nodes {
+		g.bytes[n], g.units[n] = 0, 0
+	}
+	g.nodes = g.nodes[:0]
+}
+
+// duplicates finds contents that are live at several paths.
+func (r *Report) duplicates() {
+	var live []int32
+	for i := range r.Units {
+		if u := &r.Units[i]; !u.Dead() && u.Bytes > 0 {
+			live = append(live, int32(i))
+		}
+	}
+	same := func(a, b int32) int {
+		x, y := &r.Units[a], &r.Units[b]
+		if c := cmp.Compare(x.Bytes, y.Bytes); c != 0 {
+			return c
+		}
+		return bytes.Compare(x.Content[:], y.Content[:])
+	}
+	slices.SortFunc(live, func(a, b int32) int { return cmp.Or(same(a, b), cmp.Compare(a, b)) })
+	r.Duplicates = []Duplicate{}
+	for len(live) > 0 {
+		n := 1
+		for n < len(live) && same(live[0], live[n]) == 0 {
+			n++
+		}
+		if n > 1 {
+			r.duplicate(live[:n])
+		}
+		live = live[n:]
+	}
+	slices.SortStableFunc(r.Duplicates, func(a, b Duplicate) int {
+		return cmp.Or(cmp.Compare(b.Extra, a.Extra), strings.Compare(a.Paths[0], b.Paths[0]))
+	})
+	if len(r.Duplicates) > maxDuplicates {
+		r.Duplicates = r.Duplicates[:maxDuplicates]
+	}
+}
+
+// maxDuplicates bounds the list: a large image has thousands of equal small files. DuplicateBytes counts all.
+const maxDuplicates = 200
+
+func (r *Report) duplicate(units []int32) {
+	size := r.Units[units[0]].Bytes
+	d := Duplicate{Size: size, Extra: size * int64(len(units)-1), Copies: len(units)}
+	base := 0
+	for _, i := range units {
+		u := &r.Units[i]
+		d.Paths = append(d.Paths, r.livePath(u, i))
+		d.Layers = append(d.Layers, int(u.Layer))
+		if r.Layers[u.Layer].Owner == BaseImage {
+			base++
+		}
+	}
+	if base >= len(units) {
+		d.Owner = BaseImage
+	}
+	slices.Sort(d.Paths)
+	d.Paths = d.Paths[:min(len(d.Paths), MaxPaths)]
+	slices.Sort(d.Layers)
+	d.Layers = slices.Compact(d.Layers)
+	r.DuplicateBytes += d.Extra
+	r.Duplicates = append(r.Duplicates, d)
+}
+
+// livePath is a path at which a unit is seen. That where its layer has the content may be gone, with a link left.
+func (r *Report) livePath(u *Unit, i int32) string {
+	n := &r.Tree.nodes[u.Node]
+	if f := r.Tree.At(n, r.Tree.layers-1); f != nil && f.Unit == i {
+		return r.Tree.Path(n)
+	}
+	if r.linkPaths == nil {
+		r.linkPaths = map[int32]int32{}
+		for k := range r.Tree.nodes {
+			if f := r.Tree.At(&r.Tree.nodes[k], r.Tree.layers-1); f != nil && f.Unit >= 0 && f.Hardlink {
+				r.linkPaths[f.Unit] = int32(k)
+			}
+		}
+	}
+	return r.Tree.Path(&r.Tree.nodes[r.linkPaths[i]])
+}

@@ -1,0 +1,230 @@
+package analyze
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"io"
+	"math"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/unpack"
+)
+
+// Scan makes the table of a layer. It reads r, compressed in any way or not at all, once and to its end, and hashes
+// every file on the way.
+func Scan(ctx context.Context, r io.Reader) (*Table, error) {
+	z, _, err := unpack.Decompress(r)
+	if err != nil {
+		return nil, fmt.Errorf("read layer: %w", err)
+	}
+	defer z.Close()
+	a := readAhead(ctx, z)
+	defer a.stop()
+	s := scanner{r: unpack.NewReader(a), hash: sha256.New(), buf: make([]byte, 128<<10)}
+	if err := s.scan(); err != nil {
+		return nil, fmt.Errorf("read layer: %w", err)
+	}
+	for {
+		if _, err := a.Chunk(); err == io.EOF {
+			break
+		} else if err != nil {
+			return nil, fmt.Errorf("read layer: %w", err)
+		}
+	}
+	s.w.table.Tar = a.size
+	return &s.w.table, nil
+}
+
+type scanner struct {
+	r     *unpack.Reader
+	w     tableWriter
+	e     Entry
+	hash  hash.Hash
+	buf   []byte
+	attrs []string
+}
+
+func (s *scanner) scan() error {
+	for {
+		h, err := s.r.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.entry(h); err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+	}
+}
+
+var types = map[byte]Type{
+	unpack.TypeFile: Regular, unpack.TypeHardlink: Regular, unpack.TypeSymlink: Symlink, unpack.TypeChar: Device,
+	unpack.TypeBlock: Device, unpack.TypeDir: Dir, unpack.TypeFifo: Fifo,
+}
+
+func (s *scanner) entry(h *unpack.Header) error {
+	e := &s.e
+	*e = Entry{Path: unpack.CleanName(h.Name)}
+	if handled, err := s.mark(); handled || err != nil {
+		return err
+	}
+	e.Type, e.Hardlink = types[h.Type], h.Type == unpack.TypeHardlink
+	e.Mode, e.UID, e.GID, e.Time = uint16(h.Mode), h.UID, h.GID, nanoseconds(h.Sec, h.Nsec)
+	switch {
+	case e.Hardlink:
+		e.Link = unpack.CleanName(h.Link)
+	case e.Type == Symlink:
+		e.Link = string(h.Link)
+	case e.Type == Regular:
+		e.Size = h.Size
+		s.hash.Reset()
+		if _, err := io.CopyBuffer(s.hash, onlyReader{s.r}, s.buf); err != nil {
+			return err
+		}
+		var sum [sha256.Size]byte
+		s.hash.Sum(sum[:0])
+		copy(e.Content[:], sum[:])
+	}
+	if len(h.Xattrs) > 0 {
+		s.attrs = s.attrs[:0]
+		for _, x := range h.Xattrs {
+			s.attrs = append(s.attrs, x.Name+"="+string(x.Value))
+		}
+		e.Xattrs = xattrs(s.attrs)
+	}
+	s.w.add(e)
+	return nil
+}
+
+type onlyReader struct{ io.Reader }
+
+// mark deals with the names that a layer gives a meaning (OCI image spec v1.1.1, layer.md, "Whiteouts").
+func (s *scanner) mark() (handled bool, err error) {
+	e := &s.e
+	if !strings.Contains(e.Path, unpack.WhiteoutPrefix) {
+		return false, nil
+	}
+	dir, base := path.Split(e.Path)
+	for part := range strings.SplitSeq(strings.TrimSuffix(dir, "/"), "/") {
+		if strings.HasPrefix(part, ".wh..wh.") {
+			return true, nil // what aufs kept for itself
+		}
+		if strings.HasPrefix(part, unpack.WhiteoutPrefix) {
+			return true, fmt.Errorf("%w: a name below a whiteout", unpack.ErrFormat)
+		}
+	}
+	name, ok := strings.CutPrefix(base, unpack.WhiteoutPrefix)
+	switch {
+	case !ok:
+		return false, nil
+	case base == unpack.OpaqueName:
+		e.Path, e.Type, e.Opaque = cleanDir(dir), Dir, true
+	case strings.HasPrefix(base, ".wh..wh."):
+		return true, nil
+	case name == "" || name == "." || name == "..":
+		return true, fmt.Errorf("%w: a whiteout of %q", unpack.ErrFormat, name)
+	default:
+		e.Path, e.Type = dir+name, Gone
+	}
+	s.w.add(e)
+	return true, nil
+}
+
+func cleanDir(dir string) string {
+	if dir = strings.TrimSuffix(dir, "/"); dir == "" {
+		return "."
+	}
+	return dir
+}
+
+func nanoseconds(sec, nsec int64) int64 {
+	if sec > math.MaxInt64/int64(time.Second)-1 || sec < math.MinInt64/int64(time.Second)+1 {
+		sec, nsec = 0, 0 // a time that no file system has
+	}
+	return sec*int64(time.Second) + nsec
+}
+
+// ahead reads a stream in a goroutine of its own, so that decompressing and hashing go on at once. It is an
+// unpack.Chunker.
+type ahead struct {
+	full chan chunk
+	free chan []byte
+	done chan struct{}
+	gone chan struct{}
+	size int64 // of what was taken
+
+	taken []byte
+	err   error
+}
+
+type chunk struct {
+	data []byte
+	n    int
+	err  error
+}
+
+// chunkSize is a multiple of the tar's blocks, as unpack.Chunker wants it.
+const chunkSize = 256 << 10
+
+func readAhead(ctx context.Context, r io.Reader) *ahead {
+	a := &ahead{full: make(chan chunk, 5), free: make(chan []byte, 4), done: make(chan struct{}), gone: make(chan struct{})}
+	for range cap(a.free) {
+		a.free <- make([]byte, chunkSize)
+	}
+	go func() {
+		defer close(a.gone)
+		for {
+			var c chunk
+			select {
+			case c.data = <-a.free:
+			case <-a.done:
+				return
+			case <-ctx.Done():
+				a.full <- chunk{err: context.Cause(ctx)} // there is room for one more than there are buffers
+				return
+			}
+			c.n, c.err = unpack.Fill(r, c.data)
+			a.full <- c
+			if c.err != nil {
+				return
+			}
+		}
+	}()
+	return a
+}
+
+// Chunk is for unpack.Reader.
+func (a *ahead) Chunk() ([]byte, error) {
+	if a.taken != nil {
+		a.free <- a.taken
+		a.taken = nil
+	}
+	if a.err != nil {
+		return nil, a.err
+	}
+	c := <-a.full
+	a.err = c.err
+	a.size += int64(c.n)
+	if c.n == 0 {
+		return nil, a.err
+	}
+	a.taken = c.data
+	return c.data[:c.n], nil
+}
+
+// Read makes it an io.Reader, which unpack.NewReader takes; it is not used.
+func (a *ahead) Read([]byte) (int, error) { panic("unreachable") }
+
+// stop ends the goroutine. What it reads from must not block for ever.
+func (a *ahead) stop() {
+	close(a.done)
+	<-a.gone
+}
+
+var _ unpack.Chunker = (*ahead)(nil)
