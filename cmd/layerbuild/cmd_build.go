@@ -236,7 +236,7 @@ func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
 	o.Run.Network = f.network
 	o.Lint.Experimental = f.lintExperimental
 	var err error
-	steps := []func(*build.Options, *env) error{f.args, f.runOptions, f.access, f.output, f.imageOptions}
+	steps := []func(*build.Options, *env) error{f.args, f.cache, f.runOptions, f.access, f.output, f.imageOptions}
 	for _, step := range steps {
 		err = errors.Join(err, step(&o, e))
 	}
@@ -276,6 +276,25 @@ func (f *buildFlags) args(o *build.Options, e *env) error {
 	}
 	if f.format != "text" && f.format != "json" {
 		return fmt.Errorf("--format %q: text or json is expected", f.format)
+	}
+	return nil
+}
+
+// cache is where results of steps come from and go to.
+func (f *buildFlags) cache(o *build.Options, _ *env) error {
+	for _, s := range f.cacheFrom {
+		p, err := build.ParseCacheFrom(s)
+		if err != nil {
+			return err
+		}
+		o.Cache.From = append(o.Cache.From, p)
+	}
+	for _, s := range f.cacheTo {
+		p, err := build.ParseCacheTo(s)
+		if err != nil {
+			return err
+		}
+		o.Cache.To = append(o.Cache.To, p)
 	}
 	return nil
 }
@@ -387,14 +406,17 @@ func (f *buildFlags) imageOptions(o *build.Options, e *env) error {
 			return fmt.Errorf("--label %q: KEY=VALUE is expected", l)
 		}
 	}
-	epoch := e.getenv("SOURCE_DATE_EPOCH")
-	if v, ok := o.Args["SOURCE_DATE_EPOCH"]; ok {
-		epoch = v
+	// The variable counts as the argument, as with buildx, so that an ARG of that name has it too.
+	if _, ok := o.Args[epochArg]; !ok && e.getenv(epochArg) != "" {
+		if _, err := build.Epoch(e.getenv(epochArg)); err != nil {
+			return err
+		}
+		o.Args[epochArg] = e.getenv(epochArg)
 	}
-	var err error
-	o.Image.Epoch, err = build.Epoch(epoch)
-	return err
+	return nil
 }
+
+const epochArg = "SOURCE_DATE_EPOCH"
 
 // parseAnnotation reads [TARGET[PLATFORM],…:]KEY=VALUE, where a target is manifest, index or one of their descriptors.
 func parseAnnotation(s string) ([]export.Annotation, error) {

@@ -43,6 +43,10 @@ type builder struct {
 	trees    memo[snapshot.ID, *source.Tree]
 	// runs keeps equal steps of different stages from being run twice at once.
 	runs memo[string, stepResult]
+	// imports are what --cache-from has, fetched what was taken of it, promises the snapshots that it would make.
+	imports  imports
+	fetched  memo[string, stepResult]
+	promises promises
 	// fills are the cache mounts that this build has made or found, by directory.
 	fills   memo[string, bool]
 	sealer  *sealer
@@ -61,10 +65,6 @@ func Build(ctx context.Context, state *State, images *image.Resolver, o Options)
 		o.Sink = event.Discard
 	}
 	b := &builder{state: state, images: images, opts: o, sink: o.Sink, began: time.Now()}
-	if o.Image.Epoch != nil {
-		seconds := o.Image.Epoch.Unix()
-		b.epoch = &seconds
-	}
 	res = &Result{}
 	if b.scratch, err = os.MkdirTemp(state.Root, tempPrefix); err != nil {
 		return res, fmt.Errorf("make a temporary directory: %w", err)
@@ -139,7 +139,7 @@ func (b *builder) sourceOptions() (source.Options, error) {
 func (b *builder) build(ctx context.Context, res *Result) error {
 	platforms := b.opts.Platforms
 	if len(platforms) == 0 {
-		platforms = []ocispec.Platform{{}}
+		platforms = []ocispec.Platform{{}} // the host's
 	}
 	solvers := make([]*solver, len(platforms))
 	for i, p := range platforms {
@@ -166,7 +166,15 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 	if err != nil {
 		return err
 	}
-	b.expect(solvers)
+	b.setEpoch(solvers[0].plan.Epoch)
+	b.sealer.configure()
+	for i, s := range solvers {
+		platforms[i] = s.plan.Target.Platform
+	}
+	if err := b.importRecords(ctx, platforms); err != nil {
+		return err
+	}
+	b.expect(ctx, solvers)
 	targets := make([]rootfs, len(solvers))
 	g, gctx := errgroup.WithContext(ctx)
 	for i, s := range solvers {
@@ -182,13 +190,13 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 }
 
 // expect tells how much work there will be: the context, all steps with their bases, the image, and the outputs.
-func (b *builder) expect(solvers []*solver) {
-	work := 1 + len(b.opts.Outputs)
+func (b *builder) expect(ctx context.Context, solvers []*solver) {
+	work := 1 + len(b.opts.Outputs) + len(b.opts.Cache.To)
 	if b.wantsImage() {
 		work++
 	}
 	for _, s := range solvers {
-		for _, st := range s.plan.Stages {
+		for _, st := range s.needed(ctx) {
 			work += st.Total
 			switch st.Base.(type) {
 			case parser.ImageInput, parser.ContextInput:
@@ -298,6 +306,17 @@ func uniqueWarnings(list []parser.Warning) []parser.Warning {
 		defer func() { seen[w] = true }()
 		return seen[w]
 	})
+}
+
+// setEpoch settles the time that is given to everything: the options', or else what an argument or the Dockerfile says.
+func (b *builder) setEpoch(said *time.Time) {
+	if b.opts.Image.Epoch == nil {
+		b.opts.Image.Epoch = said
+	}
+	if b.opts.Image.Epoch != nil {
+		seconds := b.opts.Image.Epoch.Unix()
+		b.epoch = &seconds
+	}
 }
 
 // now is the time of what is made now.

@@ -19,7 +19,8 @@ type copier struct {
 	*solver
 	cur    rootfs
 	copy   *parser.Copy
-	from   *files
+	owners bool     // files of the source have owners that mean something in the image
+	from   *files   // nil before look
 	local  []string // patterns in from
 	remote []string // addresses
 
@@ -56,6 +57,10 @@ func (c *copier) look(ctx context.Context) (cache.Key, error) {
 	a := c.copy
 	content := make([]string, 0, 1+len(c.remote))
 	if len(c.local) > 0 {
+		var err error
+		if c.from, err = c.files(ctx, a.From); err != nil {
+			return "", err
+		}
 		m, err := c.from.tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude, Parents: a.Parents, KeepOwner: c.keepOwner()})
 		if err != nil {
 			return "", err
@@ -87,7 +92,7 @@ func (c *copier) openRemote(ctx context.Context, src string) (source.Remote, err
 }
 
 // keepOwner says that files keep the owners that they have: those of other stages and images do.
-func (c *copier) keepOwner() bool { return c.copy.Chown == "" && c.from != nil && c.from.owners }
+func (c *copier) keepOwner() bool { return c.copy.Chown == "" && c.owners }
 
 // unpack says that local archives are unpacked, remoteUnpack that downloaded ones are.
 func (c *copier) unpack() bool {

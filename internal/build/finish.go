@@ -38,7 +38,7 @@ func (b *builder) exporters() ([]export.Exporter, error) {
 // finish awaits the layers, writes config and manifest, gives the names and runs the exporters.
 func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, targets []rootfs, exporters []export.Exporter) error {
 	if b.wantsImage() {
-		if err := b.writeImage(ctx, res, targets); err != nil {
+		if err := b.writeImage(ctx, res, solvers, targets); err != nil {
 			return err
 		}
 	}
@@ -61,6 +61,9 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 			return err
 		}
 	}
+	if err := b.exportRecords(ctx, solvers); err != nil {
+		return err
+	}
 	if b.opts.Cache.Sync {
 		if err := b.state.Sync(ctx); err != nil {
 			return err
@@ -71,7 +74,7 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 }
 
 // writeImage writes everything that makes the layers an image, and names it.
-func (b *builder) writeImage(ctx context.Context, res *Result, targets []rootfs) (err error) {
+func (b *builder) writeImage(ctx context.Context, res *Result, solvers []*solver, targets []rootfs) (err error) {
 	id := event.ID("image")
 	b.sink(event.Start{ID: id, Name: "exporting to image", Time: time.Now()})
 	defer func() {
@@ -79,7 +82,7 @@ func (b *builder) writeImage(ctx context.Context, res *Result, targets []rootfs)
 	}()
 	var manifests []ocispec.Descriptor
 	for i, t := range targets {
-		m, config, err := b.writeManifest(ctx, t)
+		m, config, err := b.writeManifest(ctx, solvers[i], t)
 		if err != nil {
 			return err
 		}
@@ -120,7 +123,7 @@ func (b *builder) tag(ctx context.Context, res *Result) error {
 }
 
 // writeManifest writes config and manifest of one platform, when its layers are there.
-func (b *builder) writeManifest(ctx context.Context, t rootfs) (manifest, config ocispec.Descriptor, err error) {
+func (b *builder) writeManifest(ctx context.Context, s *solver, t rootfs) (manifest, config ocispec.Descriptor, err error) {
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
 	img := t.config
 	img.RootFS.Type, img.RootFS.DiffIDs = "layers", []digest.Digest{}
@@ -137,13 +140,13 @@ func (b *builder) writeManifest(ctx context.Context, t rootfs) (manifest, config
 		}
 		m.Layers = append(m.Layers, image.OCIDescriptor(l.descriptor))
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, l.diffID)
-		if l.snapshot != "" {
+		if l.snapshot != "" && l.base == nil {
 			if err := b.recordChain(img.RootFS.DiffIDs, string(l.snapshot)); err != nil {
 				return manifest, config, err
 			}
 		}
 	}
-	if m.Config, err = b.writeJSON(ctx, ocispec.MediaTypeImageConfig, img); err != nil {
+	if m.Config, err = s.writeConfig(ctx, img); err != nil {
 		return manifest, config, err
 	}
 	m.Annotations = b.annotations("manifest", img.Platform)
@@ -154,6 +157,29 @@ func (b *builder) writeManifest(ctx context.Context, t rootfs) (manifest, config
 	manifest.Platform = &p
 	manifest.Annotations = b.annotations("manifest-descriptor", p)
 	return manifest, m.Config, nil
+}
+
+// writeConfig writes an image's configuration, with the records of its steps where they are to travel in it.
+func (s *solver) writeConfig(ctx context.Context, img imageConfig) (ocispec.Descriptor, error) {
+	if !s.exportsInline() {
+		return s.writeJSON(ctx, ocispec.MediaTypeImageConfig, img)
+	}
+	doc, err := s.document(ctx, false)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	data, err := json.Marshal(img)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	config := map[string]json.RawMessage{}
+	if err := json.Unmarshal(data, &config); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if config[cacheField], err = json.Marshal(doc); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return s.writeJSON(ctx, ocispec.MediaTypeImageConfig, config)
 }
 
 // ensureBase brings the blobs of base images here, which a build that only ran on their snapshots did without.
@@ -211,6 +237,9 @@ func (b *builder) writeJSON(ctx context.Context, mediaType string, v any) (ocisp
 
 // flatten writes the whole file system as a tar.
 func (b *builder) flatten(ctx context.Context, w io.Writer, t rootfs) (err error) {
+	if err := b.ready(ctx, t.top); err != nil {
+		return err
+	}
 	mounts, err := b.state.Snapshots.View(ctx, t.top)
 	if err != nil {
 		return err

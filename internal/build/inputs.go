@@ -25,8 +25,6 @@ type files struct {
 	snapshot *snapshot.ID
 	// name names the content without a look at it; "" for a context.
 	name string
-	// owners says that files have owners that mean something in the image.
-	owners bool
 }
 
 type imageKey struct {
@@ -42,23 +40,61 @@ func (s *solver) files(ctx context.Context, in parser.Input) (*files, error) {
 		if err != nil {
 			return nil, err
 		}
-		return s.snapshotFiles(r)
+		return s.snapshotFiles(ctx, r)
 	case parser.ImageInput:
 		r, err := s.unpack(ctx, in, "")
 		if err != nil {
 			return nil, err
 		}
-		return s.snapshotFiles(r)
+		return s.snapshotFiles(ctx, r)
 	case parser.ContextInput:
 		return s.contextFiles(ctx, in)
 	case parser.Scratch:
-		return s.snapshotFiles(rootfs{key: "scratch"})
+		return s.snapshotFiles(ctx, rootfs{key: "scratch"})
 	}
 	panic("unreachable")
 }
 
+// inputName names what is in an input without opening it; "" is what only a look can tell, files of a context. Of a stage
+// it is known when the stage is built, or when the cache knows all of it.
+func (s *solver) inputName(ctx context.Context, in parser.Input) (string, error) {
+	if st, ok := in.(parser.StageInput); ok {
+		if f := s.foresee(ctx, st.Stage); f.known {
+			return string(f.cur.key), nil
+		}
+		r, err := s.stage(ctx, st.Stage)
+		return string(r.key), err
+	}
+	return s.fixedName(ctx, in)
+}
+
+// fixedName is inputName for what is no stage.
+func (s *solver) fixedName(ctx context.Context, in parser.Input) (string, error) {
+	switch in := in.(type) {
+	case parser.Scratch:
+		return "scratch", nil
+	case parser.ContextInput:
+		if img, ok := s.contextImage(in); ok {
+			return s.fixedName(ctx, img)
+		}
+		return "", nil
+	case parser.ImageInput:
+		img, err := s.resolve(ctx, in)
+		if err != nil {
+			return "", err
+		}
+		return imageName(img), nil
+	}
+	panic("unreachable")
+}
+
+func imageName(img *image.Image) string { return "image " + img.ChainID().String() }
+
 // snapshotFiles opens a snapshot for reading, without attaching a mount to anything.
-func (b *builder) snapshotFiles(r rootfs) (*files, error) {
+func (b *builder) snapshotFiles(ctx context.Context, r rootfs) (*files, error) {
+	if err := b.ready(ctx, r.top); err != nil {
+		return nil, err
+	}
 	tree, err := b.trees.do(context.Background(), r.top, func() (*source.Tree, error) {
 		mounts, err := b.state.Snapshots.View(context.Background(), r.top)
 		if err != nil {
@@ -78,7 +114,7 @@ func (b *builder) snapshotFiles(r rootfs) (*files, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &files{tree: tree, snapshot: &r.top, name: string(r.key), owners: true}, nil
+	return &files{tree: tree, snapshot: &r.top, name: string(r.key)}, nil
 }
 
 // contextFiles opens a build context.
@@ -91,7 +127,7 @@ func (s *solver) contextFiles(ctx context.Context, in parser.ContextInput) (*fil
 		if err != nil {
 			return nil, err
 		}
-		return s.snapshotFiles(r)
+		return s.snapshotFiles(ctx, r)
 	}
 	c, err := s.namedContext(ctx, in.Name)
 	if err != nil {
@@ -172,7 +208,7 @@ func (b *builder) unpackImage(ctx context.Context, in parser.ImageInput, id even
 	if err != nil {
 		return rootfs{}, false, err
 	}
-	r := rootfs{config: img.Config, key: cache.Key("image " + img.ChainID().String()), top: top}
+	r := rootfs{config: img.Config, key: cache.Key(imageName(img)), top: top}
 	for i, d := range img.Manifest.Layers {
 		r.layers = append(r.layers, &layer{base: img, index: i, descriptor: d, diffID: img.Config.RootFS.DiffIDs[i]})
 	}
@@ -198,8 +234,12 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		}
 		l := &layer{snapshot: id, stage: st.Name, text: "FROM " + in.Name, lines: st.Range}
 		s.sealer.start(st, l)
-		created := s.now()
-		r := rootfs{key: cache.Key("context " + content.String()), top: id, layers: []*layer{l}}
+		key := cache.Key("context " + content.String())
+		created, err := s.firstTime(st, key, id)
+		if err != nil {
+			return rootfs{}, err
+		}
+		r := rootfs{key: key, top: id, layers: []*layer{l}}
 		r.config.History = []ocispec.History{{Created: &created, CreatedBy: "FROM " + in.Name, Comment: parser.Comment}}
 		return r, nil
 	}

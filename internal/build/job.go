@@ -23,6 +23,8 @@ type job struct {
 	key cache.Key
 	// detached says that it runs on nothing, and what it makes is then laid over the parent (COPY --link).
 	detached bool
+	// local says that look needs nothing that would have to be built or fetched.
+	local bool
 	// look finds out about contents and returns the key; nil where key is known at once.
 	look func(ctx context.Context) (cache.Key, error)
 	// do does it.
@@ -53,15 +55,18 @@ func newID() (snapshot.ID, error) {
 	return snapshot.ID(hex.EncodeToString(b[:])), nil
 }
 
+// namer names the content of an input without a look at it; "" for files of a context.
+type namer func(context.Context, parser.Input) (string, error)
+
 // prepare makes a job of a step's action.
-func (s *solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step) (*job, error) {
+func (s *solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, name namer) (*job, error) {
 	switch a := step.Action.(type) {
 	case *parser.Mkdir:
 		return s.prepareMkdir(cur, a)
 	case *parser.Copy:
-		return s.prepareCopy(ctx, cur, a)
+		return s.prepareCopy(ctx, cur, a, name)
 	case *parser.Run:
-		return s.prepareRun(ctx, st, cur, a)
+		return s.prepareRun(ctx, st, cur, a, name)
 	}
 	panic("unreachable")
 }
@@ -90,7 +95,7 @@ func (s *solver) exec(ctx context.Context, root []mount.Mount, action executor.A
 }
 
 // prepareCopy prepares a COPY or ADD.
-func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy) (*job, error) {
+func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, name namer) (*job, error) {
 	c := &copier{solver: s, cur: cur, copy: a}
 	j := &job{look: c.look, do: c.do, closers: []io.Closer{c}}
 	if a.Link && s.state.Snapshots.Layered() {
@@ -101,45 +106,41 @@ func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy) (*
 		return nil, err
 	}
 	c.local, c.remote = local, remote
+	j.local = len(remote) == 0
 	if len(local) == 0 {
 		return j, nil
 	}
-	if c.from, err = s.files(ctx, a.From); err != nil {
-		return nil, err
+	from, err := name(ctx, a.From)
+	if err != nil || from == "" {
+		return j, err
 	}
-	if c.from.name != "" && len(remote) == 0 {
-		j.quick, err = makeKey(cur.key, "copy from", a, c.from.name, epochKey(s.epoch))
+	c.owners, j.local = true, false
+	if len(remote) == 0 {
+		j.quick, err = makeKey(cur.key, "copy from", a, from, epochKey(s.epoch))
 	}
 	return j, err
 }
 
 // prepareRun prepares a RUN.
-func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run) (*job, error) {
-	r := &runner{solver: s, stage: st, cur: cur, run: a}
+func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run, name namer) (*job, error) {
+	r := &runner{solver: s, stage: st, cur: cur, run: a, from: map[int]*files{}}
 	if err := r.check(); err != nil {
 		return nil, err
 	}
 	names := []string{parser.FormatPlatform(st.Platform), s.network(a), fmt.Sprint(s.opts.Run.Hosts, s.opts.Run.ShmSize, s.opts.Run.Ulimits)}
-	named := true
-	for i, m := range a.Mounts {
-		if m.From == nil || m.Type != parser.MountBind && m.Type != parser.MountCache {
+	named, local, plain := true, true, true
+	for _, m := range a.Mounts {
+		if !showsFiles(m) {
 			continue
 		}
-		if _, ok := m.From.(parser.Scratch); ok {
-			continue
-		}
-		f, err := s.files(ctx, m.From)
+		from, err := name(ctx, m.From)
 		if err != nil {
 			return nil, err
 		}
-		if r.from == nil {
-			r.from = map[int]*files{}
-		}
-		r.from[i] = f
-		names = append(names, f.name)
-		named = named && f.name != ""
+		names = append(names, from)
+		named, local, plain = named && from != "", local && from == "", false
 	}
-	j := &job{look: r.look, do: r.do}
+	j := &job{look: r.look, do: r.do, local: local}
 	if !named {
 		return j, nil
 	}
@@ -147,12 +148,21 @@ func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 	if err != nil {
 		return nil, err
 	}
-	if len(r.from) == 0 {
+	if plain {
 		j.key = key
 	} else {
 		j.quick = key
 	}
 	return j, nil
+}
+
+// showsFiles says whether a mount begins with files of something else.
+func showsFiles(m parser.RunMount) bool {
+	if m.From == nil || m.Type != parser.MountBind && m.Type != parser.MountCache {
+		return false
+	}
+	_, empty := m.From.(parser.Scratch)
+	return !empty
 }
 
 // network is the network of a RUN: its own wish, or the build's.

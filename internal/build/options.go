@@ -95,6 +95,8 @@ type CacheOptions struct {
 	// No runs every step again; the stages of NoStages (names or indexes) run again even so.
 	No       bool
 	NoStages []string
+	// From are where results are taken from that are not here, To where they are left as well.
+	From, To []CachePlace
 	// Sync writes what was built to the disk before the build ends.
 	Sync bool
 }

@@ -43,6 +43,9 @@ func (r *runner) check() error {
 
 // look digests what is mounted.
 func (r *runner) look(ctx context.Context) (cache.Key, error) {
+	if err := r.open(ctx); err != nil {
+		return "", err
+	}
 	inputs := []string{parser.FormatPlatform(r.stage.Platform), r.network(r.run), fmt.Sprint(r.opts.Run.Hosts, r.opts.Run.ShmSize, r.opts.Run.Ulimits)}
 	for i, m := range r.run.Mounts {
 		f := r.from[i]
@@ -56,6 +59,21 @@ func (r *runner) look(ctx context.Context) (cache.Key, error) {
 		inputs = append(inputs, fmt.Sprintf("mount %d %s", i, match.Digest))
 	}
 	return makeKey(r.cur.key, "run", r.run, inputs...)
+}
+
+// open opens what the mounts show, which may have to be built first.
+func (r *runner) open(ctx context.Context) error {
+	for i, m := range r.run.Mounts {
+		if !showsFiles(m) {
+			continue
+		}
+		f, err := r.files(ctx, m.From)
+		if err != nil {
+			return err
+		}
+		r.from[i] = f
+	}
+	return nil
 }
 
 // mountQuery names what a mount shows.
@@ -125,6 +143,9 @@ func (r *runner) mount(ctx context.Context, p *executor.Process, i int, m parser
 func (r *runner) mountBind(ctx context.Context, p *executor.Process, i int, m parser.RunMount, release *releaser) error {
 	id, place, err := r.mountedSnapshot(ctx, i, m)
 	if err != nil {
+		return err
+	}
+	if err := r.ready(ctx, id); err != nil {
 		return err
 	}
 	var mounts []mount.Mount

@@ -20,7 +20,7 @@ import (
 // layer is a layer of an image to be: one of the base image's, which has a digest already, or one of ours, which gets
 // it from the sealer.
 type layer struct {
-	base       *image.Image // nil: ours
+	base       *image.Image // nil: ours; also that of a single layer that came from elsewhere
 	index      int          // in base
 	descriptor ocispec.Descriptor
 	diffID     digest.Digest
@@ -52,8 +52,15 @@ type sealer struct {
 }
 
 func newSealer(ctx context.Context, b *builder) *sealer {
-	o := diff.Options{Epoch: b.opts.Image.Epoch}
-	for _, spec := range b.opts.Outputs {
+	s := &sealer{b: b, ctx: ctx, stages: map[*parser.Stage]bool{}, started: map[snapshot.ID]*layer{}}
+	s.slots = make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))
+	return s
+}
+
+// configure settles how layers are sealed, before the first one is.
+func (s *sealer) configure() {
+	o := diff.Options{Epoch: s.b.opts.Image.Epoch}
+	for _, spec := range s.b.opts.Outputs {
 		if c := spec.Layers.Compression; c != "" {
 			o.Compression = c
 			if c == "uncompressed" {
@@ -64,13 +71,11 @@ func newSealer(ctx context.Context, b *builder) *sealer {
 			o.Level = *spec.Layers.Level
 		}
 	}
-	s := &sealer{b: b, ctx: ctx, options: o, stages: map[*parser.Stage]bool{}, started: map[snapshot.ID]*layer{}}
-	s.slots = make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))
+	s.options = o
 	s.name = fmt.Sprintf("%s %d", o.Compression, o.Level)
 	if o.Epoch != nil {
 		s.name += fmt.Sprintf(" epoch %d", o.Epoch.Unix())
 	}
-	return s
 }
 
 // include says that the layers of a stage are wanted.
@@ -84,9 +89,21 @@ func (s *sealer) include(st *parser.Stage) {
 func (s *sealer) start(st *parser.Stage, l *layer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.stages[st] {
-		return
+	if s.stages[st] && l.base == nil {
+		s.begin(l)
 	}
+}
+
+// force begins to seal a layer whose stage nobody wants, unless it was begun before.
+func (s *sealer) force(l *layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.base == nil && l.sealed == nil {
+		s.begin(l)
+	}
+}
+
+func (s *sealer) begin(l *layer) {
 	l.sealed = make(chan struct{})
 	if first := s.started[l.snapshot]; first != nil {
 		s.wg.Go(func() {
@@ -117,6 +134,9 @@ func (s *sealer) start(st *parser.Stage, l *layer) {
 }
 
 func (s *sealer) seal(ctx context.Context, l *layer) error {
+	if err := s.b.ready(ctx, l.snapshot); err != nil {
+		return err
+	}
 	c, err := s.b.state.Snapshots.Changes(l.snapshot)
 	if err != nil {
 		return err

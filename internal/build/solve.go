@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -36,22 +38,29 @@ type solver struct {
 	plan  *parser.Plan
 	label string // put before the names of steps where there are several platforms
 
-	stages memo[*parser.Stage, rootfs]
+	stages    memo[*parser.Stage, rootfs]
+	forecasts memo[*parser.Stage, forecast]
+
+	noted    sync.Mutex
+	outgoing []outgoing // for --cache-to
 	// prefetch are images that are unpacked while the first steps run.
 	prefetch []imageUse
 }
 
-// solve builds all stages of the plan at once, each as far as those that it needs let it.
+// solve builds all stages that are needed at once, each as far as those that it needs let it.
 func (s *solver) solve(ctx context.Context) (rootfs, error) {
 	s.markSealed()
 	g, gctx := errgroup.WithContext(ctx)
-	for _, st := range s.plan.Stages {
+	for _, st := range s.needed(ctx) {
 		g.Go(func() error {
 			_, err := s.stage(gctx, st)
 			return err
 		})
 	}
 	for _, use := range s.prefetch {
+		if s.forecasting() {
+			break // perhaps none of them is needed
+		}
 		g.Go(func() error {
 			_, err := s.unpack(gctx, use.image, "")
 			return s.at(use.at, "", err)
@@ -65,20 +74,32 @@ func (s *solver) solve(ctx context.Context) (rootfs, error) {
 	return target, err
 }
 
-// markSealed finds the stages whose layers end up in the image: the target and what it is based on. Others are never
-// made into archives.
+// markSealed finds the stages whose layers leave the machine. Others are never made into archives.
 func (s *solver) markSealed() {
-	if !s.wantsImage() {
-		return
+	if s.exportsAll() {
+		for _, st := range s.plan.Stages {
+			s.sealer.include(st)
+		}
 	}
+	if s.wantsImage() || len(s.opts.Cache.To) > 0 {
+		for st := range s.imageStages() {
+			s.sealer.include(st)
+		}
+	}
+}
+
+// imageStages are those whose layers end up in the image: the target and what it is based on.
+func (s *solver) imageStages() map[*parser.Stage]bool {
+	own := map[*parser.Stage]bool{}
 	for st := s.plan.Target; st != nil; {
-		s.sealer.include(st)
+		own[st] = true
 		base, ok := st.Base.(parser.StageInput)
 		if !ok {
-			return
+			break
 		}
 		st = base.Stage
 	}
+	return own
 }
 
 // stage builds one stage, once.
@@ -171,6 +192,10 @@ type stepResult struct {
 	snapshot snapshot.ID
 	created  time.Time
 	cached   bool
+	// quick is the key that it can be found by without a look at contents; "" where there is none.
+	quick cache.Key
+	// image has the layer where it came from another machine; nil otherwise.
+	image *image.Image
 }
 
 // step does one step on top of cur.
@@ -181,7 +206,7 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 		if step.History == "" {
 			return next, nil
 		}
-		created, err := s.metadataTime(cur, step)
+		created, err := s.metadataTime(st, cur, step)
 		next.config.History = append(next.config.History, ocispec.History{
 			Created: &created, CreatedBy: step.History, Comment: parser.Comment, EmptyLayer: true,
 		})
@@ -197,7 +222,11 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 		return rootfs{}, err
 	}
 	l := &layer{snapshot: res.snapshot, parent: cur.top, stage: st.Name, text: step.Text, lines: step.Range}
+	if res.image != nil {
+		l.base, l.descriptor, l.diffID = res.image, res.image.Manifest.Layers[0], res.image.Config.RootFS.DiffIDs[0]
+	}
 	s.sealer.start(st, l)
+	s.note(st, []cache.Key{res.quick, key}, res.created, l, cur.layers)
 	next.key, next.top = key, res.snapshot
 	next.layers = append(next.layers, l)
 	created := res.created
@@ -211,10 +240,7 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 
 // metadataTime is when an instruction that makes no layer was first built on top of what is there, so that a build
 // that changes nothing gives the same image again.
-func (s *solver) metadataTime(cur rootfs, step parser.Step) (time.Time, error) {
-	if s.opts.Image.Epoch != nil {
-		return s.now(), nil
-	}
+func (s *solver) metadataTime(st *parser.Stage, cur rootfs, step parser.Step) (time.Time, error) {
 	history := make([]string, 0, len(cur.config.History))
 	for _, h := range cur.config.History {
 		history = append(history, h.CreatedBy)
@@ -223,11 +249,25 @@ func (s *solver) metadataTime(cur rootfs, step parser.Step) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	if rec, ok := s.state.Cache.Get(key); ok {
-		return rec.Created.UTC(), nil
+	return s.firstTime(st, key, cur.top)
+}
+
+// firstTime is when what key names was first built, which is now if nobody knows of an earlier time.
+func (s *solver) firstTime(st *parser.Stage, key cache.Key, top snapshot.ID) (time.Time, error) {
+	if s.opts.Image.Epoch != nil {
+		return s.now(), nil
 	}
-	now := s.now()
-	return now, s.state.Cache.Put(key, cache.Record{Snapshot: string(cur.top), Created: now})
+	rec, ok := s.state.Cache.Get(key)
+	if !ok {
+		if rec.Created, ok = s.imports.created(key); !ok {
+			rec.Created = s.now()
+		}
+		if err := s.state.Cache.Put(key, cache.Record{Snapshot: string(top), Created: rec.Created}); err != nil {
+			return time.Time{}, err
+		}
+	}
+	s.note(st, []cache.Key{key}, rec.Created, nil, nil)
+	return rec.Created.UTC(), nil
 }
 
 // line is a step's line in the progress.
@@ -289,23 +329,19 @@ func (w *logger) Write(p []byte) (int, error) {
 // action finds or makes the snapshot of a step, and gives the key that names it.
 func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, l *line) (stepResult, cache.Key, error) {
 	l.start()
-	job, err := s.prepare(ctx, st, cur, step)
+	job, err := s.prepare(ctx, st, cur, step, s.inputName)
 	if err != nil {
 		return stepResult{}, "", l.done(false, err)
 	}
 	defer job.close()
-	if s.useCache(st) {
-		if res, key, ok := s.lookup(cur, job); ok {
-			return res, key, l.done(true, nil)
-		}
+	if res, key, ok, err := s.find(ctx, st, cur, job, l); ok || err != nil {
+		return res, key, l.done(ok, err)
 	}
 	if err := job.load(ctx); err != nil {
 		return stepResult{}, "", l.done(false, err)
 	}
-	if s.useCache(st) {
-		if res, key, ok := s.lookup(cur, job); ok {
-			return res, key, l.done(true, nil)
-		}
+	if res, key, ok, err := s.find(ctx, st, cur, job, l); ok || err != nil {
+		return res, key, l.done(ok, err)
 	}
 	mine := false
 	res, err := s.runs.do(ctx, string(job.key)+" on "+string(cur.top), func() (stepResult, error) {
@@ -315,7 +351,22 @@ func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 	if err != nil {
 		return stepResult{}, "", l.done(false, err)
 	}
+	res.quick = job.quick
 	return res, job.key, l.done(!mine, nil)
+}
+
+// find looks for a job's result here, and then among what was brought from elsewhere.
+func (s *solver) find(ctx context.Context, st *parser.Stage, cur rootfs, j *job, l *line) (stepResult, cache.Key, bool, error) {
+	if !s.useCache(st) {
+		return stepResult{}, "", false, nil
+	}
+	res, key, ok := s.lookup(cur, j)
+	var err error
+	if !ok {
+		res, key, ok, err = s.imported(ctx, cur, j, l)
+	}
+	res.quick = j.quick
+	return res, key, ok, err
 }
 
 func (s *solver) useCache(st *parser.Stage) bool {
@@ -367,6 +418,9 @@ func (s *solver) execute(ctx context.Context, cur rootfs, j *job, out output) (s
 	parent := cur.top
 	if j.detached {
 		parent = ""
+	}
+	if err := s.ready(ctx, cur.top); err != nil {
+		return stepResult{}, err
 	}
 	active, err := s.state.Snapshots.Prepare(ctx, parent)
 	if err != nil {

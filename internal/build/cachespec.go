@@ -1,0 +1,178 @@
+package build
+
+import (
+	"encoding/csv"
+	"fmt"
+	"strconv"
+	"strings"
+
+	digest "github.com/opencontainers/go-digest"
+)
+
+// CachePlace is a place that results of steps are taken from (--cache-from) or left in (--cache-to).
+type CachePlace struct {
+	// Type is "registry", "local" or, for a place to leave them in, "inline": in the image itself.
+	Type string
+	// Ref is the name in a registry.
+	Ref string
+	// Plain says that Ref was given alone: an image of that name in the own store serves too.
+	Plain bool
+	// Dir is an image layout, Tag and Digest what of it is meant; "" is "latest".
+	Dir    string
+	Tag    string
+	Digest digest.Digest
+	// Max leaves the results of all stages, and not only of those that the image is made of.
+	Max bool
+	// IgnoreError says that the build goes on when results cannot be left there.
+	IgnoreError bool
+	// Insecure allows plain http, and TLS without verifying, when results are left in a registry.
+	Insecure bool
+}
+
+// ParseCacheFrom reads what --cache-from says.
+func ParseCacheFrom(s string) (CachePlace, error) {
+	p, fields, err := parsePlace(s)
+	if err != nil {
+		return p, fmt.Errorf("--cache-from %q: %w", s, err)
+	}
+	for _, f := range fields {
+		switch f[0] {
+		case "type":
+			p.Type = f[1]
+		case "ref":
+			p.Ref = f[1]
+		case "src":
+			p.Dir = f[1]
+		case "tag":
+			p.Tag = f[1]
+		case "digest":
+			p.Digest = digest.Digest(f[1])
+		default:
+			return p, fmt.Errorf("--cache-from %q: unknown key %q (known: type, ref, src, tag, digest)", s, f[0])
+		}
+	}
+	switch {
+	case p.Type == "registry" && p.Ref == "":
+		err = fmt.Errorf("ref=NAME is missing")
+	case p.Type == "local" && p.Dir == "":
+		err = fmt.Errorf("src=DIR is missing")
+	case p.Type != "registry" && p.Type != "local":
+		err = fmt.Errorf("type %q is not supported: registry or local is expected", p.Type)
+	case p.Digest != "":
+		err = p.Digest.Validate()
+	}
+	if err != nil {
+		return p, fmt.Errorf("--cache-from %q: %w", s, err)
+	}
+	return p, nil
+}
+
+// ParseCacheTo reads what --cache-to says.
+func ParseCacheTo(s string) (CachePlace, error) {
+	p, fields, err := parsePlace(s)
+	if err != nil {
+		return p, fmt.Errorf("--cache-to %q: %w", s, err)
+	}
+	for _, f := range fields {
+		if err := p.setTo(f[0], f[1]); err != nil {
+			return p, fmt.Errorf("--cache-to %q: %w", s, err)
+		}
+	}
+	switch {
+	case p.Type == "registry" && p.Ref == "":
+		err = fmt.Errorf("ref=NAME is missing")
+	case p.Type == "local" && p.Dir == "":
+		err = fmt.Errorf("dest=DIR is missing")
+	case p.Type == "inline" && p.Max:
+		err = fmt.Errorf("an image holds the results of its own stages only: mode=max wants type=registry or type=local")
+	case p.Type != "registry" && p.Type != "local" && p.Type != "inline":
+		err = fmt.Errorf("type %q is not supported: registry, local or inline is expected", p.Type)
+	}
+	if err != nil {
+		return p, fmt.Errorf("--cache-to %q: %w", s, err)
+	}
+	return p, nil
+}
+
+func (p *CachePlace) setTo(key, value string) (err error) {
+	switch key {
+	case "type":
+		p.Type = value
+	case "ref":
+		p.Ref = value
+	case "dest":
+		p.Dir = value
+	case "tag":
+		p.Tag = value
+	case "mode":
+		if value != "min" && value != "max" {
+			return fmt.Errorf("mode %q: min or max is expected", value)
+		}
+		p.Max = value == "max"
+	case "ignore-error":
+		p.IgnoreError, err = strconv.ParseBool(value)
+	case "registry.insecure":
+		p.Insecure, err = strconv.ParseBool(value)
+	case "image-manifest", "oci-mediatypes":
+		// What is written is an OCI manifest in any case.
+		var is bool
+		if is, err = strconv.ParseBool(value); err == nil && !is {
+			return fmt.Errorf("%s=false is not supported", key)
+		}
+	case "compression", "compression-level", "force-compression":
+		return fmt.Errorf("layers are kept as they are in the image: give %s to --output", key)
+	default:
+		return fmt.Errorf("unknown key %q (known: type, ref, dest, tag, mode, ignore-error, registry.insecure)", key)
+	}
+	if err != nil {
+		return fmt.Errorf("%s=%s: true or false is expected", key, value)
+	}
+	return nil
+}
+
+// parsePlace takes key=value pairs apart; a name alone is one in a registry.
+func parsePlace(s string) (CachePlace, [][2]string, error) {
+	r := csv.NewReader(strings.NewReader(s))
+	list, err := r.Read()
+	if err != nil {
+		return CachePlace{}, nil, fmt.Errorf("it cannot be read")
+	}
+	if len(list) == 1 && !strings.Contains(list[0], "=") {
+		return CachePlace{Type: "registry", Ref: list[0], Plain: true}, nil, nil
+	}
+	var fields [][2]string
+	for _, f := range list {
+		key, value, ok := strings.Cut(f, "=")
+		if !ok {
+			return CachePlace{}, nil, fmt.Errorf("%q is not key=value", f)
+		}
+		fields = append(fields, [2]string{strings.ToLower(strings.TrimSpace(key)), value})
+	}
+	return CachePlace{}, fields, nil
+}
+
+// String is the place as the progress shows it.
+func (p CachePlace) String() string {
+	switch p.Type {
+	case "local":
+		return p.Dir
+	case "inline":
+		return "the image"
+	}
+	return p.Ref
+}
+
+// location is the place in the words of the import side.
+func (p CachePlace) location() string {
+	if p.Type != "local" {
+		return p.Ref
+	}
+	at := "oci-layout://" + p.Dir
+	switch {
+	case p.Digest != "":
+		return at + "@" + p.Digest.String()
+	case p.Tag != "":
+		return at + ":" + p.Tag
+	}
+	return at + ":latest"
+}

@@ -1,0 +1,145 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// Artifact is what a name stands for, whatever it is: an image, or something else that is kept as images are.
+type Artifact struct {
+	Name       string
+	Descriptor ocispec.Descriptor
+	Manifest   ocispec.Manifest
+	Config     []byte // the document that the manifest calls its configuration
+
+	source source
+}
+
+// Artifact finds what a name stands for (see the package's comment for what a name can be). What a registry says of it is
+// not remembered; with o.Pull the own store is not looked at.
+func (r *Resolver) Artifact(ctx context.Context, ref string, o ResolveOptions) (*Artifact, error) {
+	if o.Platform.OS == "" && o.Platform.Architecture == "" {
+		o.Platform = registry.Host()
+	}
+	loc, err := parseLocation(ref)
+	if err != nil {
+		return nil, err
+	}
+	if loc.path != "" {
+		return r.layoutArtifact(ctx, loc, o.Platform)
+	}
+	name, err := store.Name(loc.name)
+	if err != nil {
+		return nil, err
+	}
+	if !o.Pull {
+		root, err := r.store.Resolve(ctx, name)
+		if err == nil {
+			return r.artifact(ctx, name, r.store.Read, root, lazySource{r.registry, name}, o.Platform)
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+	}
+	found, err := r.registry.Resolve(ctx, loc.name, o.Platform)
+	if err != nil {
+		return nil, err
+	}
+	m := found.Manifest()
+	return r.parseArtifact(ctx, found.Name, m.Descriptor, m.Data, found.Source)
+}
+
+func (r *Resolver) layoutArtifact(ctx context.Context, loc location, want ocispec.Platform) (*Artifact, error) {
+	f, err := r.openFiles(ctx, loc.path)
+	if err != nil {
+		return nil, err
+	}
+	data, err := readFile(f, ocispec.ImageIndexFile)
+	if err != nil {
+		return nil, err
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(data, &index); err != nil {
+		return nil, fmt.Errorf("index.json: %w", err)
+	}
+	root, name, err := choose(index.Manifests, loc)
+	if err != nil {
+		return nil, err
+	}
+	if root == nil {
+		return nil, fmt.Errorf("%s holds several entries without a name", loc.path)
+	}
+	src := blobsOf{f}
+	read := func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) { return r.document(ctx, src, d) }
+	return r.artifact(ctx, name, read, *root, src, want)
+}
+
+func (r *Resolver) artifact(ctx context.Context, name string, read func(context.Context, ocispec.Descriptor) ([]byte, error), root ocispec.Descriptor, src source, want ocispec.Platform) (*Artifact, error) {
+	d, manifest, err := walk(ctx, read, root, want)
+	if err != nil {
+		return nil, err
+	}
+	return r.parseArtifact(ctx, name, d, manifest, src)
+}
+
+func (r *Resolver) parseArtifact(ctx context.Context, name string, d ocispec.Descriptor, manifest []byte, src source) (*Artifact, error) {
+	a := &Artifact{Name: name, Descriptor: d, source: src}
+	if err := json.Unmarshal(manifest, &a.Manifest); err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	c := a.Manifest.Config
+	if err := c.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("manifest %s: configuration %q: %w", d.Digest, c.Digest, err)
+	}
+	if c.Size < 0 || c.Size > maxConfig {
+		return nil, fmt.Errorf("manifest %s: a configuration of %d bytes", d.Digest, c.Size)
+	}
+	var err error
+	if a.Config, err = r.document(ctx, src, c); err != nil {
+		return nil, fmt.Errorf("%s: configuration: %w", name, err)
+	}
+	return a, nil
+}
+
+// Layer makes an image of one layer that is kept where the artifact is, for Ensure and UnpackOn.
+func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, error) {
+	if err := errors.Join(d.Digest.Validate(), diffID.Validate()); err != nil {
+		return nil, fmt.Errorf("layer %q of %s: %w", d.Digest, a.Name, err)
+	}
+	if d.Size < 0 || !isLayer(d.MediaType) {
+		return nil, fmt.Errorf("layer %s of %s: %d bytes of media type %q", d.Digest, a.Name, d.Size, d.MediaType)
+	}
+	img := &Image{Name: a.Name, Origin: FromRegistry, Descriptor: a.Descriptor, source: a.source}
+	img.Manifest.Layers = []ocispec.Descriptor{d}
+	img.Config = dockerspec.DockerOCIImage{}
+	img.Config.RootFS.DiffIDs = []digest.Digest{diffID}
+	return img, nil
+}
+
+// UnpackOn unpacks the one layer of what Artifact.Layer made on top of a snapshot. The result is committed as id, and
+// recorded under no chain.
+func (r *Resolver) UnpackOn(ctx context.Context, img *Image, parent, id snapshot.ID, o UnpackOptions) error {
+	u := r.newUnpacking(img, o)
+	defer u.warn()
+	if n := len(img.Manifest.Layers); n != 1 {
+		return fmt.Errorf("unpack %s: %d layers where one is expected", img.Name, n)
+	}
+	work, err := u.unpack(ctx, 0, parent, true)
+	if err != nil {
+		return fmt.Errorf("unpack %s: %w", img.Name, err)
+	}
+	if err := work.active.Commit(ctx, id); err != nil {
+		return errors.Join(err, work.active.Discard())
+	}
+	return nil
+}
