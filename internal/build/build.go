@@ -3,7 +3,6 @@ package build
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -21,9 +20,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
-
-// tempPrefix begins the names of temporary directories in the state directory.
-const tempPrefix = "tmp-"
 
 // builder is one build: what its platforms share.
 type builder struct {
@@ -66,9 +62,12 @@ func Build(ctx context.Context, state *State, images *image.Resolver, o Options)
 	}
 	b := &builder{state: state, images: images, opts: o, sink: o.Sink, began: time.Now()}
 	res = &Result{}
-	if b.scratch, err = os.MkdirTemp(state.Root, tempPrefix); err != nil {
-		return res, fmt.Errorf("make a temporary directory: %w", err)
+	temp, err := newScratch(state.Root)
+	if err != nil {
+		return res, err
 	}
+	b.scratch = temp.dir
+	b.closeLater(temp)
 	ctx, cancel := context.WithCancel(ctx)
 	b.sealer = newSealer(ctx, b)
 	defer func() { cancel(); err = errors.Join(err, b.close()) }()
@@ -89,7 +88,6 @@ func (b *builder) close() error {
 	for _, c := range slices.Backward(b.closers) {
 		errs = append(errs, c.Close())
 	}
-	errs = append(errs, os.RemoveAll(b.scratch))
 	return errors.Join(errs...)
 }
 

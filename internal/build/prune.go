@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
@@ -181,18 +180,10 @@ func (done *Pruned) mounts(_ context.Context, s *State, o PruneOptions) error {
 
 // leftOver removes the temporary directories of builds that were killed.
 func (done *Pruned) leftOver(_ context.Context, s *State, o PruneOptions) error {
-	entries, err := os.ReadDir(s.Root)
-	if err != nil || o.DryRun {
-		return err
+	if o.DryRun {
+		return nil
 	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), tempPrefix) {
-			if err := os.RemoveAll(filepath.Join(s.Root, e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return removeScratch(s.Root)
 }
 
 // treeSize adds up the regular files below dir. What cannot be read counts nothing.
