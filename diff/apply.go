@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -81,12 +82,12 @@ type piece struct {
 type aheadChunk struct {
 	data [256 << 10]byte
 	n    int
-	left chan struct{} // one token: whoever of the two users takes it is the first to be done
+	refs atomic.Int32 // users that are not done with it: the digest and the consumer
 }
 
 const ahead = 6
 
-var aheadChunks = sync.Pool{New: func() any { return &aheadChunk{left: make(chan struct{}, 1)} }}
+var aheadChunks = sync.Pool{New: func() any { return new(aheadChunk) }}
 
 func startSource(r io.Reader) *source {
 	s := &source{
@@ -119,7 +120,7 @@ func (s *source) read(r io.Reader) {
 		var err error
 		c.n, err = unpack.Fill(r, c.data[:])
 		s.size += int64(c.n)
-		c.left <- struct{}{}
+		c.refs.Store(2)
 		s.toHash <- c
 		s.ready <- piece{c, err}
 		if err != nil {
@@ -130,9 +131,7 @@ func (s *source) read(r io.Reader) {
 
 // release is called by each of a chunk's two users.
 func (s *source) release(c *aheadChunk) {
-	select {
-	case <-c.left:
-	default:
+	if c.refs.Add(-1) == 0 {
 		s.free <- c
 	}
 }
