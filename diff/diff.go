@@ -34,6 +34,8 @@ type Options struct {
 	Warn func(path, problem string)
 	// Table is given each entry as it is written; may be nil.
 	Table func(Entry)
+	// Tee, if not nil, is given the uncompressed tar by Seal, in a goroutine of its own.
+	Tee io.Writer
 }
 
 // Stats is what was written.

@@ -68,7 +68,7 @@ func Seal(ctx context.Context, ing Ingester, t Tree, o Options) (Layer, error) {
 			return err
 		}
 		defer c.release()
-		s := sealer{hash: sha256.New(), compressor: c}
+		s := sealer{hash: sha256.New(), compressor: c, tee: o.Tee}
 		stats, err := s.run(ctx, t, o)
 		if err != nil {
 			return err
@@ -161,15 +161,17 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// sealer takes a walk's chunks to the digest and the compressor.
+// sealer takes a walk's chunks to the digest, the compressor and the tee.
 type sealer struct {
 	hash       hash.Hash
 	compressor compressor
+	tee        io.Writer // may be nil
 
 	group      *errgroup.Group
 	ctx        context.Context
 	toHash     chan *chunk
 	toCompress chan *chunk
+	toTee      chan *chunk // nil without a tee
 	filling    *chunk
 	free       chan *chunk
 }
@@ -207,6 +209,11 @@ func (s *sealer) take(ctx context.Context, full []byte) ([]byte, error) {
 		if _, err := s.compressor.Write(full); err != nil {
 			return nil, err
 		}
+		if s.tee != nil {
+			if _, err := s.tee.Write(full); err != nil {
+				return nil, err
+			}
+		}
 		if len(full) == len(smallChunk{}) {
 			s.start(ctx)
 			return s.filling.data[:], nil
@@ -215,8 +222,12 @@ func (s *sealer) take(ctx context.Context, full []byte) ([]byte, error) {
 	}
 	c := s.filling
 	c.n = len(full)
-	c.refs.Store(2)
-	for _, to := range []chan *chunk{s.toHash, s.toCompress} {
+	users := []chan *chunk{s.toHash, s.toCompress, s.toTee}
+	if s.tee == nil {
+		users = users[:2]
+	}
+	c.refs.Store(int32(len(users)))
+	for _, to := range users {
 		select {
 		case to <- c:
 		case <-s.ctx.Done():
@@ -245,6 +256,12 @@ func (s *sealer) start(ctx context.Context) {
 	s.group.Go(func() error {
 		return s.each(s.toCompress, func(p []byte) error { _, err := s.compressor.Write(p); return err })
 	})
+	if s.tee != nil {
+		s.toTee = make(chan *chunk, inFlight)
+		s.group.Go(func() error {
+			return s.each(s.toTee, func(p []byte) error { _, err := s.tee.Write(p); return err })
+		})
+	}
 }
 
 func (s *sealer) each(from chan *chunk, do func([]byte) error) error {
@@ -266,6 +283,9 @@ func (s *sealer) stop() error {
 	}
 	close(s.toHash)
 	close(s.toCompress)
+	if s.tee != nil {
+		close(s.toTee)
+	}
 	err := s.group.Wait()
 	for {
 		select {

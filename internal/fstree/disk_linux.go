@@ -44,11 +44,14 @@ func makeTree(dir, text, opaque string) error {
 
 func (e Entry) make(dir, opaque string) error {
 	p := filepath.Join(dir, e.Path)
-	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+	if err := parents(filepath.Dir(p)); err != nil {
 		return err
 	}
+	existed := false
 	if e.Type != Opaque {
-		if fi, err := os.Lstat(p); err == nil && !(e.Type == Dir && fi.IsDir()) {
+		fi, err := os.Lstat(p)
+		existed = err == nil && e.Type == Dir && fi.IsDir()
+		if err == nil && !existed {
 			if err := os.RemoveAll(p); err != nil {
 				return err
 			}
@@ -65,8 +68,15 @@ func (e Entry) make(dir, opaque string) error {
 			return err
 		}
 	}
-	if e.HasMode && e.Type != Link {
-		if err := unix.Chmod(p, e.Mode); err != nil {
+	mode := e.Mode
+	if !e.HasMode { // whatever the umask
+		mode = 0o644
+		if e.Type == Dir {
+			mode = 0o755
+		}
+	}
+	if e.Type != Link && (e.HasMode || !existed) {
+		if err := unix.Chmod(p, mode); err != nil {
 			return err
 		}
 	}
@@ -76,6 +86,17 @@ func (e Entry) make(dir, opaque string) error {
 		}
 	}
 	return e.setTime(p)
+}
+
+// parents is os.MkdirAll, whatever the umask.
+func parents(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := parents(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	return errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o755))
 }
 
 func (e Entry) create(dir, p, opaque string) error {
