@@ -111,6 +111,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, args []string) error {
 	}
 	defer state.Close()
 	o.Export = f.state.exportEnv(e, state, images)
+	o.Upload = images.uploader(state.Store)
 	res, err := build.Build(ctx, state, images.resolver, o)
 	if cerr := display.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("show the progress: %w", cerr)

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
@@ -11,6 +13,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/ns"
 	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/store"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 )
@@ -46,6 +49,9 @@ func (f *stateFlags) dir(e *env) string {
 type images struct {
 	resolver *image.Resolver
 	client   *registry.Client
+
+	mu      sync.Mutex
+	pushers map[place]*pushing
 }
 
 // open opens the state and what finds images. The caller closes the state.
@@ -66,20 +72,77 @@ func (f *stateFlags) exportEnv(e *env, state *build.State, im *images) export.En
 	return export.Env{Stdout: e.stdout, Tagger: state.Store, Pusher: im, KeepOwners: !state.NS.Rootless}
 }
 
+// place is where an image is pushed to.
+type place struct {
+	name               string
+	byDigest, insecure bool
+}
+
+// pushing is a push that may have begun, with single layers, before there was anybody to tell how far it is.
+type pushing struct {
+	*registry.Pusher
+	report atomic.Pointer[func(registry.PushProgress)]
+}
+
+// pusher gives the one pusher of a place, so that no layer is sent twice.
+func (im *images) pusher(ctx context.Context, p place) (*pushing, error) {
+	full, err := store.Name(p.name)
+	if err != nil {
+		return nil, err
+	}
+	p.name = full
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if have := im.pushers[p]; have != nil {
+		return have, nil
+	}
+	origins, err := im.resolver.Origins(ctx)
+	if err != nil {
+		return nil, err
+	}
+	made := &pushing{}
+	made.Pusher, err = im.client.Pusher(p.name, registry.PushOptions{
+		ByDigest: p.byDigest, Insecure: p.insecure, From: origins,
+		Progress: func(at registry.PushProgress) {
+			if report := made.report.Load(); report != nil {
+				(*report)(at)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if im.pushers == nil {
+		im.pushers = map[place]*pushing{}
+	}
+	im.pushers[p] = made
+	return made, nil
+}
+
+// uploader sends single layers while the build goes on.
+func (im *images) uploader(content export.Fetcher) build.Uploader {
+	return func(ctx context.Context, name string, spec export.Spec, d ocispec.Descriptor) error {
+		p, err := im.pusher(ctx, place{name, spec.ByDigest, spec.Insecure})
+		if err != nil {
+			return err
+		}
+		return p.Blob(ctx, content, d)
+	}
+}
+
 // Push sends an image to a registry. It is export.Pusher.
 func (im *images) Push(ctx context.Context, name string, root ocispec.Descriptor, content export.Fetcher, o export.PushOptions) error {
-	origins, err := im.resolver.Origins(ctx)
+	p, err := im.pusher(ctx, place{name, o.ByDigest, o.Insecure})
 	if err != nil {
 		return err
 	}
-	return im.client.Push(ctx, name, content, root, registry.PushOptions{
-		ByDigest: o.ByDigest, Insecure: o.Insecure, From: origins,
-		Progress: func(p registry.PushProgress) {
-			part := "push " + p.Descriptor.Digest.String()
-			if p.Note != "" {
-				part += " (" + p.Note + ")"
-			}
-			o.Sink(event.Progress{ID: o.ID, Part: part, Current: p.Current, Total: p.Descriptor.Size, Done: p.Done, Time: time.Now()})
-		},
-	})
+	report := func(at registry.PushProgress) {
+		part := "push " + at.Descriptor.Digest.String()
+		if at.Note != "" {
+			part += " (" + at.Note + ")"
+		}
+		o.Sink(event.Progress{ID: o.ID, Part: part, Current: at.Current, Total: at.Descriptor.Size, Done: at.Done, Time: time.Now()})
+	}
+	p.report.Store(&report)
+	return p.Push(ctx, content, root)
 }

@@ -35,6 +35,8 @@ type Options struct {
 	Outputs []export.Spec
 	// Export is what exporters need.
 	Export export.Env
+	// Upload sends layers to registries while later steps run; nil: they are sent when the image is finished.
+	Upload Uploader
 	// Sink takes what happens; nil forgets it.
 	Sink event.Sink
 }

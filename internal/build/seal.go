@@ -118,6 +118,7 @@ func (s *sealer) begin(l *layer) {
 		if there, err := s.b.state.Store.Exists(s.ctx, done.Descriptor); err == nil && there {
 			l.descriptor, l.diffID = done.Descriptor, done.DiffID
 			close(l.sealed)
+			s.b.upload(l.descriptor)
 			return
 		}
 	}
@@ -150,6 +151,7 @@ func (s *sealer) seal(ctx context.Context, l *layer) error {
 		return s.b.at(l.lines, "", fmt.Errorf("seal the layer of %q: %w", l.text, err))
 	}
 	l.descriptor, l.diffID = got.Descriptor, got.DiffID
+	s.b.upload(l.descriptor)
 	return s.b.state.Cache.PutSealed(string(l.snapshot), s.name, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})
 }
 
