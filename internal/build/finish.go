@@ -149,6 +149,9 @@ func (b *builder) writeManifest(ctx context.Context, s *solver, t rootfs) (manif
 	if m.Config, err = s.writeConfig(ctx, img); err != nil {
 		return manifest, config, err
 	}
+	if err := s.recordBuild(ctx, m.Config.Digest, t); err != nil {
+		return manifest, config, err
+	}
 	m.Annotations = b.annotations("manifest", img.Platform)
 	if manifest, err = b.writeJSON(ctx, ocispec.MediaTypeImageManifest, m); err != nil {
 		return manifest, config, err

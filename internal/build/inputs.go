@@ -239,7 +239,7 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		if err != nil {
 			return rootfs{}, err
 		}
-		r := rootfs{key: key, top: id, layers: []*layer{l}}
+		r := rootfs{key: key, top: id, layers: []*layer{l}, origins: []origin{{st, l.text, l.lines}}}
 		r.config.History = []ocispec.History{{Created: &created, CreatedBy: "FROM " + in.Name, Comment: parser.Comment}}
 		return r, nil
 	}

@@ -29,6 +29,8 @@ type Options struct {
 	Pull bool
 	// Lint configures the rules on Dockerfiles.
 	Lint parser.LintOptions
+	// Analyze keeps the tables of layers while they are sealed, so that Analyze need not read them.
+	Analyze bool
 	// Check ends the build when the Dockerfile has been looked at, before anything runs.
 	Check bool
 	// Outputs are where the image is sent.

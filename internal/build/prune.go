@@ -42,7 +42,7 @@ type Pruned struct {
 func Prune(ctx context.Context, s *State, images *image.Resolver, o PruneOptions) (Pruned, error) {
 	var done Pruned
 	blobs := func(ctx context.Context, s *State, o PruneOptions) error { return done.blobs(ctx, s, images, o) }
-	steps := []func(context.Context, *State, PruneOptions) error{done.images, done.cache, blobs, done.mounts, done.leftOver}
+	steps := []func(context.Context, *State, PruneOptions) error{done.images, done.cache, blobs, done.mounts, done.dropKept, done.leftOver}
 	for _, step := range steps {
 		if err := step(ctx, s, o); err != nil {
 			return done, err

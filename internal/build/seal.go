@@ -146,7 +146,12 @@ func (s *sealer) seal(ctx context.Context, l *layer) error {
 	o.Warn = func(path, problem string) {
 		s.b.sink(event.Warning{Message: path + ": " + problem, File: s.b.name, Line: l.lines.Start, Time: time.Now()})
 	}
-	got, err := diff.Seal(ctx, s.b.state.Store, diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr}, o)
+	tree := diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr}
+	seal := func() (diff.Layer, error) { return diff.Seal(ctx, s.b.state.Store, tree, o) }
+	if s.b.opts.Analyze {
+		seal = func() (diff.Layer, error) { return s.b.sealAndScan(ctx, tree, o) }
+	}
+	got, err := seal()
 	if err != nil {
 		return s.b.at(l.lines, "", fmt.Errorf("seal the layer of %q: %w", l.text, err))
 	}

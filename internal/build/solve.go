@@ -30,6 +30,8 @@ type rootfs struct {
 	top snapshot.ID
 	// layers are bottom first.
 	layers []*layer
+	// origins say where the entries of the history come from that are not a base image's.
+	origins []origin
 }
 
 // solver builds a plan, for one platform.
@@ -168,6 +170,7 @@ func (s *solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	cur.config = config
 	cur.config.History = slices.Clone(cur.config.History)
 	cur.layers = slices.Clone(cur.layers)
+	cur.origins = slices.Clone(cur.origins)
 	return cur, nil
 }
 
@@ -200,12 +203,14 @@ type stepResult struct {
 
 // step does one step on top of cur.
 func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, n int) (rootfs, error) {
-	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers}
+	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers, origins: cur.origins}
 	next.config.History, next.config.RootFS = cur.config.History, cur.config.RootFS
+	from := origin{stage: st, text: step.Text, lines: step.Range}
 	if step.Action == nil {
 		if step.History == "" {
 			return next, nil
 		}
+		next.origins = append(next.origins, from)
 		created, err := s.metadataTime(st, cur, step)
 		next.config.History = append(next.config.History, ocispec.History{
 			Created: &created, CreatedBy: step.History, Comment: parser.Comment, EmptyLayer: true,
@@ -228,7 +233,7 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 	s.sealer.start(st, l)
 	s.note(st, []cache.Key{res.quick, key}, res.created, l, cur.layers)
 	next.key, next.top = key, res.snapshot
-	next.layers = append(next.layers, l)
+	next.layers, next.origins = append(next.layers, l), append(next.origins, from)
 	created := res.created
 	if s.opts.Image.Epoch != nil {
 		created = s.now()
