@@ -118,7 +118,7 @@ func (p *page) summary() {
 	p.tile("dead", "Dead", r.Total.Dead, share(r.Total.Dead, r.Total.Bytes))
 	for _, o := range r.Owners {
 		if o.Dead > 0 && len(r.Owners) > 1 {
-			p.tile("dead", "Dead, "+ownerText(o.Owner), o.Dead, share(o.Dead, o.Bytes)+" of its bytes")
+			p.tile("dead", "Dead, "+ownerText(o.Owner), o.Dead, share(o.Dead, o.Bytes)+" of it")
 		}
 	}
 	p.raw("</dl>\n")
@@ -143,8 +143,8 @@ func (p *page) ownersBar() {
 		if n <= 0 {
 			return
 		}
-		w := 1000 * float64(n) / float64(total)
-		bar.WriteString(`<rect class="` + class + `" x="` + coord(x) + `" width="` + coord(w) + `" height="10"`)
+		w := 100 * float64(n) / float64(total)
+		bar.WriteString(`<rect class="` + class + `" x="` + coord(x) + `%" width="` + coord(w) + `%" height="100%"`)
 		if class == "hatch" {
 			bar.WriteString(` fill="url(#hatch)"`)
 		}
@@ -156,8 +156,8 @@ func (p *page) ownersBar() {
 		rect("hatch", o.Dead)
 		label.WriteString(ownerText(o.Owner) + ": live " + ui.Bytes(o.Live) + ", dead " + ui.Bytes(o.Dead) + ". ")
 	}
-	// In pixels of the pattern, not of the bar: each part would show another hatching.
-	p.raw(`<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="`, label.String(), `">`, bar.String(), "</svg>\n")
+	// In percent and not with a view box, which would stretch the hatching.
+	p.raw(`<svg class="bar" role="img" aria-label="`, label.String(), `">`, bar.String(), "</svg>\n")
 	p.raw(`<ul class="key">`)
 	for _, o := range p.r.Owners {
 		p.raw(`<li><svg aria-hidden="true"><rect class="`, o.Owner.String(), `" width="100%" height="100%" /></svg>`, ownerText(o.Owner), " ", ui.Bytes(o.Bytes), "</li>")

@@ -71,13 +71,13 @@ func bar(o analyze.Owner, live, dead, largest int64) string {
 	if live+dead == 0 {
 		return ""
 	}
-	a, b := 200*float64(live)/float64(largest), 200*float64(dead)/float64(largest)
-	s := `<svg class="bar" viewBox="0 0 200 10" preserveAspectRatio="none" role="img" aria-label="live ` + ui.Bytes(live) + ", dead " + ui.Bytes(dead) + `">`
+	a, b := 100*float64(live)/float64(largest), 100*float64(dead)/float64(largest)
+	s := `<svg class="bar" role="img" aria-label="live ` + ui.Bytes(live) + ", dead " + ui.Bytes(dead) + `">`
 	if live > 0 {
-		s += `<rect class="` + o.String() + `" width="` + coord(a) + `" height="10" />`
+		s += `<rect class="` + o.String() + `" width="` + coord(a) + `%" height="100%" />`
 	}
 	if dead > 0 {
-		s += `<rect fill="url(#hatch)" x="` + coord(a) + `" width="` + coord(max(b, 1)) + `" height="10" />`
+		s += `<rect fill="url(#hatch)" x="` + coord(a) + `%" width="` + coord(max(b, 1)) + `%" height="100%" />`
 	}
 	return s + "</svg>"
 }
@@ -101,7 +101,7 @@ func (p *page) findings() {
 		return
 	}
 	why := pick{key: "reason", label: "Why"}
-	for _, s := range r.Reason {
+	for _, s := range r.Reasons {
 		if s.Reason != analyze.Live {
 			why.options = append(why.options, [2]string{s.Reason.String(), s.Reason.Text()})
 		}
@@ -244,7 +244,7 @@ func more(have, limit int, which string) string {
 	if have <= limit {
 		return ""
 	}
-	return " Here are " + which + " " + strconv.Itoa(limit) + " of " + strconv.Itoa(have) + "; `layerbuild analyze --format json` lists all."
+	return " Here are " + which + " " + strconv.Itoa(limit) + " of " + strconv.Itoa(have) + "; <code>layerbuild analyze --format json</code> has all."
 }
 
 func (p *page) foot() {

@@ -23,8 +23,11 @@ const (
 // view is one tree that the page can show.
 type view struct {
 	label, short string
-	units        []int32 // those that count in it, by their places in Report.Units
+	places       []place
 }
+
+// place is a unit, and the node at which it counts.
+type place struct{ unit, node int32 }
 
 // views are everything, what is visible, and each layer that has bytes; the last ones are left out where there are too
 // many. ofLayer says which view shows a layer, -1 where none does.
@@ -36,31 +39,41 @@ func views(r *analyze.Report) (all []view, ofLayer []int) {
 	if r.Tree == nil {
 		return nil, ofLayer
 	}
-	layers := make([][]int32, len(r.Layers))
-	var whole, live []int32
+	layers := make([][]place, len(r.Layers))
+	var whole []place
 	for i := range r.Units {
-		u := &r.Units[i]
-		if u.Bytes <= 0 {
-			continue
+		if u := &r.Units[i]; u.Bytes > 0 {
+			p := place{int32(i), u.Node}
+			whole = append(whole, p)
+			layers[u.Layer] = append(layers[u.Layer], p)
 		}
-		whole = append(whole, int32(i))
-		if !u.Dead() {
-			live = append(live, int32(i))
-		}
-		layers[u.Layer] = append(layers[u.Layer], int32(i))
 	}
 	all = []view{
-		{label: "Everything the image carries", short: "the image", units: whole},
-		{label: "The final file system", short: "the final file system", units: live},
+		{label: "Everything the image carries", short: "the image", places: whole},
+		{label: "The final file system", short: "the final file system", places: visible(r)},
 	}
-	for i, units := range layers {
-		if len(units) == 0 || len(all) == maxViews {
+	for i, places := range layers {
+		if len(places) == 0 || len(all) == maxViews {
 			continue
 		}
 		ofLayer[i] = len(all)
-		all = append(all, view{label: stepName(r, i), short: "layer " + strconv.Itoa(i+1), units: units})
+		all = append(all, view{label: stepName(r, i), short: "layer " + strconv.Itoa(i+1), places: places})
 	}
 	return all, ofLayer
+}
+
+// visible are the live units at the first path that refers to them in the end, which may be another than their layer's.
+func visible(r *analyze.Report) []place {
+	var all []place
+	seen := make([]bool, len(r.Units))
+	for i := range r.Tree.Len() {
+		f := r.Tree.At(r.Tree.Node(int32(i)), len(r.Layers)-1)
+		if f != nil && f.Unit >= 0 && !seen[f.Unit] && r.Units[f.Unit].Bytes > 0 {
+			seen[f.Unit] = true
+			all = append(all, place{f.Unit, int32(i)})
+		}
+	}
+	return all
 }
 
 // grove sums up one view after the other over the same tree.
@@ -90,12 +103,12 @@ func (g *grove) fill(v view) {
 	}
 	g.used = g.used[:0]
 	t := g.report.Tree
-	for _, i := range v.units {
-		u := &g.report.Units[i]
-		if s := &g.sums[u.Node]; u.Dead() && (s.lead == 0 || u.Bytes > g.report.Units[s.lead-1].Bytes) {
-			s.lead = i + 1
+	for _, p := range v.places {
+		u := &g.report.Units[p.unit]
+		if s := &g.sums[p.node]; u.Dead() && (s.lead == 0 || u.Bytes > g.report.Units[s.lead-1].Bytes) {
+			s.lead = p.unit + 1
 		}
-		for n := t.Node(u.Node); n != nil; n = t.Parent(n) {
+		for n := t.Node(p.node); n != nil; n = t.Parent(n) {
 			s := &g.sums[t.Number(n)]
 			if !s.used {
 				s.used = true
