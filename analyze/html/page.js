@@ -160,7 +160,7 @@
   };
 
   const maxCells = 2500;
-  let cells = [], room = 0;
+  let cells = [], queue = [], room = 0;
 
   const namesOf = (nodes) => nodes.slice(1).map(nameOf);
   const describe = (n, names) => {
@@ -175,13 +175,21 @@
   };
   const tell = (box, n, names) => box.replaceChildren(...describe(n, names).map((t) => make("p", "", t)));
 
+  // lay gives the rectangles of what is in a directory, in whole pixels; too small ones are left out.
+  const lay = (n, x, y, w, h) => {
+    const out = [];
+    squarify(n, x, y, w, h, (c, cx, cy, cw, ch) => {
+      const l = Math.round(cx), t = Math.round(cy), r = Math.round(cx + cw), b = Math.round(cy + ch);
+      if (r - l >= 3 && b - t >= 3) out.push([c, l, t, r - l, b - t]);
+    });
+    return out;
+  };
+
+  // draw makes a cell, as if there were nothing in it.
   const draw = (n, path, names, x, y, w, h, depth, hue, parent) => {
-    if (w < 3 || h < 3 || room-- <= 0) return;
-    const e = make("div", "cell");
+    const e = make("div", "cell h" + hue), dir = isDir(n);
     e.style.left = x + "px"; e.style.top = y + "px"; e.style.width = w + "px"; e.style.height = h + "px";
-    const dir = isDir(n), inner = dir && w > 26 && h > 34;
-    e.classList.add(inner ? "dir" : "h" + hue);
-    if (!inner && n[2] > 0) {
+    if (n[2] > 0) {
       const lost = make("i", "lost");
       if (n[1] === 0) e.classList.add("whole");
       else lost.style.height = Math.max(3, Math.round(h * n[2] / sizeOf(n))) + "px";
@@ -189,9 +197,7 @@
     }
     if (h >= 17 && w >= 30) {
       e.append(make("span", "", nameOf(n) + (dir ? "/" : "")));
-      if (inner) {
-        if (w > 110) e.firstChild.textContent += "  " + bytes(weight(n));
-      } else if (h >= 34 && w >= 50) e.append(make("span", "size", bytes(weight(n))));
+      if (h >= 34 && w >= 50) e.append(make("span", "size", bytes(weight(n))));
     }
     if (dir || depth > 0) e.classList.add("go");
     if (depth === 0) {
@@ -204,10 +210,17 @@
     e.path = path;
     e.names = names;
     parent.append(e);
-    if (inner) {
-      squarify(n, 2, 17, w - 6, h - 21, (c, cx, cy, cw, ch) =>
-        draw(c, path.concat(placeOf(n, c)), names.concat(nameOf(c)), Math.round(cx), Math.round(cy), Math.round(cx + cw) - Math.round(cx), Math.round(cy + ch) - Math.round(cy), depth + 1, hue, e));
-    }
+    room--;
+    if (dir && w > 26 && h > 34) queue.push({ e, w, h, depth, hue });
+  };
+
+  // fill shows what is in a cell, if so many more can be had.
+  const fill = ({ e, w, h, depth, hue }) => {
+    const n = e.node, rects = lay(n, 2, 17, w - 6, h - 21);
+    if (rects.length === 0 || rects.length > room) return;
+    e.className = "cell dir go";
+    e.replaceChildren(make("span", "", nameOf(n) + "/" + (w > 110 ? "  " + bytes(weight(n)) : "")));
+    for (const [c, ...at] of rects) draw(c, e.path.concat(placeOf(n, c)), e.names.concat(nameOf(c)), ...at, depth + 1, hue, e);
   };
 
   const render = () => {
@@ -219,10 +232,13 @@
     map.replaceChildren();
     const names = namesOf(nodes);
     map.setAttribute("aria-label", "Treemap of /" + names.join("/") + " in " + data.views[at.view].label);
-    squarify(node, 0, 0, width, height, (c, x, y, w, h) => {
+    queue = [];
+    for (const [c, ...rect] of lay(node, 0, 0, width, height)) {
       const top = at.path.length ? nodes[1] : c;
-      draw(c, at.path.concat(placeOf(node, c)), names.concat(nameOf(c)), Math.round(x), Math.round(y), Math.round(x + w) - Math.round(x), Math.round(y + h) - Math.round(y), 0, placeOf(nodes[0], top) % 6, map);
-    });
+      draw(c, at.path.concat(placeOf(node, c)), names.concat(nameOf(c)), ...rect, 0, placeOf(nodes[0], top) % 6, map);
+    }
+    // Level by level, so that where cells run out it is the small ones that are missing.
+    for (let i = 0; i < queue.length; i++) fill(queue[i]);
     if (cells.length === 0) {
       map.append(make("p", "empty", onlyDead.checked && sizeOf(node) > 0 ? "Nothing here is dead." : "There are no bytes here."));
     }
