@@ -340,11 +340,18 @@ func (c *command) execError(err error) error {
 			e.Reason = fmt.Sprintf("exec: %q: its interpreter %s is not in the image", c.p.Args[0], interp)
 			break
 		}
+		if arch := foreign(c.file); arch != "" {
+			// Without the F flag binfmt_misc looks for the emulator at its path at the time of the call, in the image.
+			e.Reason = fmt.Sprintf("exec: %q: it is a program for %s, and the emulator that binfmt_misc names for it is not in the image: register it with the flag F", c.p.Args[0], arch)
+			break
+		}
 		if unix.Access(c.file, unix.F_OK) == nil {
 			e.Reason = fmt.Sprintf("exec: %q: the dynamic linker that it needs is not in the image", c.p.Args[0])
 			break
 		}
 		e.Reason = fmt.Sprintf("exec: %q: no such file in the image", c.p.Args[0])
+	case errors.Is(err, unix.ENOEXEC) && foreign(c.file) != "":
+		e.Reason = fmt.Sprintf("exec: %q: it is a program for %s, this machine is %s, and no emulator is registered in /proc/sys/fs/binfmt_misc: install qemu-user-static, or run the step in a stage FROM --platform=$BUILDPLATFORM", c.p.Args[0], foreign(c.file), runtime.GOARCH)
 	case errors.Is(err, unix.ENOEXEC):
 		e.Reason = fmt.Sprintf("exec: %q: %v (a program for another platform, or a script without #!)", c.p.Args[0], err)
 	}

@@ -98,9 +98,7 @@ func (s *solver) exec(ctx context.Context, root []mount.Mount, action executor.A
 func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, name namer) (*job, error) {
 	c := &copier{solver: s, cur: cur, copy: a}
 	j := &job{look: c.look, do: c.do, closers: []io.Closer{c}}
-	if a.Link && s.state.Snapshots.Layered() {
-		j.detached = true
-	}
+	j.detached = a.Link
 	local, remote, err := splitSources(a)
 	if err != nil {
 		return nil, err

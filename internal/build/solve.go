@@ -138,7 +138,30 @@ func (s *solver) stageLabel(st *parser.Stage, n int) string {
 	if name != "" {
 		name += " "
 	}
-	return fmt.Sprintf("[%s%s%d/%d]", s.label, name, n, st.Total+1)
+	return fmt.Sprintf("[%s%s%d/%d]", s.label, name, n, s.total(st)+1)
+}
+
+// total is how many steps with an action a stage has, the triggers of its base image included.
+func (s *solver) total(st *parser.Stage) int {
+	in, ok := st.Base.(parser.ImageInput)
+	if c, is := st.Base.(parser.ContextInput); is {
+		in, ok = s.contextImage(c)
+	}
+	if !ok {
+		return st.Total
+	}
+	img, err := s.resolve(s.sealer.ctx, in) // it was resolved when the plan was made
+	if err != nil {
+		return st.Total
+	}
+	n := st.Total
+	for _, trigger := range img.Config.Config.OnBuild {
+		switch verb, _, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(trigger)), " "); verb {
+		case "RUN", "COPY", "ADD", "WORKDIR":
+			n++
+		}
+	}
+	return n
 }
 
 func (s *solver) stepID(st *parser.Stage, n int) event.ID {
@@ -420,9 +443,12 @@ func (s *solver) execute(ctx context.Context, cur rootfs, j *job, out output) (s
 	if err != nil {
 		return stepResult{}, err
 	}
-	parent := cur.top
-	if j.detached {
+	parent, do := cur.top, j.do
+	switch {
+	case j.detached && s.state.Snapshots.Layered():
 		parent = ""
+	case j.detached:
+		do = func(ctx context.Context, active *snapshot.Active, out output) error { return s.runDetached(ctx, j, active, out) }
 	}
 	if err := s.ready(ctx, cur.top); err != nil {
 		return stepResult{}, err
@@ -431,7 +457,7 @@ func (s *solver) execute(ctx context.Context, cur rootfs, j *job, out output) (s
 	if err != nil {
 		return stepResult{}, err
 	}
-	err = j.do(ctx, active, out)
+	err = do(ctx, active, out)
 	if err == nil {
 		err = active.CommitOn(ctx, id, cur.top)
 	}

@@ -1,0 +1,38 @@
+package executor
+
+import (
+	"encoding/binary"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// machines are the values of e_machine (elf(5)) of platforms that images are made for, under their names there.
+var machines = map[uint16]string{
+	3: "386", 8: "mips", 20: "ppc", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 258: "loong64",
+}
+
+// foreign is the platform that a program is for, if it is another one than this machine's; otherwise "".
+func foreign(file string) string {
+	f, err := unix.Open(file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(f)
+	var head [20]byte
+	if n, err := unix.Read(f, head[:]); err != nil || n < len(head) || string(head[:4]) != "\x7fELF" {
+		return ""
+	}
+	order := binary.ByteOrder(binary.LittleEndian)
+	if head[5] == 2 {
+		order = binary.BigEndian
+	}
+	name := machines[order.Uint16(head[18:])]
+	switch {
+	case name == runtime.GOARCH:
+		return ""
+	case runtime.GOARCH == "amd64" && name == "386", runtime.GOARCH == "arm64" && name == "arm":
+		return "" // the kernel runs those too
+	}
+	return name
+}
