@@ -17,6 +17,8 @@ type Input struct {
 	Instructions []Instruction
 	// Layers are the image's, the lowest first. There is an instruction for each.
 	Layers []LayerInput
+	// Accept are patterns of paths that may be there, as in a .dockerignore.
+	Accept []string
 }
 
 // LayerInput is one layer.
@@ -30,6 +32,10 @@ type LayerInput struct {
 // Image analyzes an image. As many layers are read at once as there are processors; the tables of no more than that wait
 // to be applied.
 func Image(ctx context.Context, in Input) (*Report, error) {
+	accept, err := newAcceptor(in.Accept)
+	if err != nil {
+		return nil, err
+	}
 	r := &Report{
 		Schema: Schema, Image: in.Image, Digest: in.Digest, Platform: in.Platform, Dockerfile: in.Dockerfile, Base: in.Base,
 		Instructions: in.Instructions, Layers: make([]Layer, len(in.Layers)),
@@ -49,13 +55,16 @@ func Image(ctx context.Context, in Input) (*Report, error) {
 		r.Layers[i].Digest, r.Layers[i].DiffID, r.Layers[i].Compressed = in.Layers[i].Digest, in.Layers[i].DiffID, in.Layers[i].Compressed
 	}
 	b := newBuilder()
-	err := tables(ctx, in.Layers, func(i int, t *Table) error { return b.apply(t, &r.Layers[i]) })
+	err = tables(ctx, in.Layers, func(i int, t *Table) error { return b.apply(t, &r.Layers[i]) })
 	if err != nil {
 		return nil, err
 	}
 	b.finish()
 	r.Tree, r.Units, r.Warnings = b.t, b.units, b.warnings
 	r.classify()
+	if err := accept.mark(r); err != nil {
+		return nil, err
+	}
 	r.sums()
 	r.findings()
 	r.duplicates()

@@ -135,7 +135,7 @@ func (r *Report) debris() {
 	}
 	group := func(a, b int32) int {
 		x, y := &r.Units[a], &r.Units[b]
-		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Debris, y.Debris), cmp.Compare(min(x.Links, 1), min(y.Links, 1)))
+		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Debris, y.Debris), bit(x.Dead())-bit(y.Dead()), bit(x.Accepted)-bit(y.Accepted))
 	}
 	slices.SortStableFunc(list, group)
 	r.Debris = []Debris{}
@@ -146,7 +146,7 @@ func (r *Report) debris() {
 			n++
 		}
 		u := &r.Units[list[0]]
-		d := Debris{Kind: u.Debris, Layer: int(u.Layer), Owner: r.Layers[u.Layer].Owner, Dead: u.Dead()}
+		d := Debris{Kind: u.Debris, Layer: int(u.Layer), Owner: r.Layers[u.Layer].Owner, Dead: u.Dead(), Accepted: u.Accepted}
 		found := func(path string, bytes int64, files int) {
 			d.Path, d.Bytes, d.Files = path, bytes, files
 			d.Remedy = r.debrisRemedy(&d)
@@ -165,10 +165,7 @@ func (r *Report) debris() {
 	}
 	slices.SortStableFunc(r.Debris, func(a, b Debris) int {
 		leak := func(d Debris) int {
-			if d.Kind == Secret && d.Dead {
-				return 0
-			}
-			return 1
+			return 1 - bit(d.Kind == Secret && d.Dead)
 		}
 		return cmp.Or(cmp.Compare(leak(a), leak(b)), cmp.Compare(b.Bytes, a.Bytes), strings.Compare(a.Path, b.Path))
 	})

@@ -17,7 +17,7 @@ func (r *Report) findings() {
 	}
 	group := func(a, b int32) int {
 		x, y := &r.Units[a], &r.Units[b]
-		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Killer, y.Killer), cmp.Compare(x.Reason, y.Reason))
+		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Killer, y.Killer), cmp.Compare(x.Reason, y.Reason), bit(x.Accepted)-bit(y.Accepted))
 	}
 	slices.SortStableFunc(dead, group)
 	r.Findings = []Finding{}
@@ -29,7 +29,7 @@ func (r *Report) findings() {
 		}
 		u := &r.Units[dead[0]]
 		l := &r.Layers[u.Layer]
-		f := Finding{Reason: u.Reason, Owner: l.Owner, Creator: int(u.Layer), Killer: int(u.Killer)}
+		f := Finding{Reason: u.Reason, Owner: l.Owner, Creator: int(u.Layer), Killer: int(u.Killer), Accepted: u.Accepted}
 		for _, i := range dead[:n] {
 			g.add(r.Units[i].Node, r.Units[i].Bytes)
 		}
@@ -43,6 +43,13 @@ func (r *Report) findings() {
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Creator, b.Creator), cmp.Compare(a.Killer, b.Killer))
 	})
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // grouping puts files together below directories. Its slices are by node; what was touched is cleaned after use.

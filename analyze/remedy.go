@@ -97,13 +97,23 @@ func (r *Report) remedy(f *Finding) string {
 	case copied && ran:
 		source, from := bindSource(made.Text, f.Path)
 		return fmt.Sprintf("use RUN --mount=type=bind,%ssource=%s,target=%s at %s instead of the %s at %s",
-			from, source, strings.TrimSuffix(f.Path, "/"), gone.At(), verbOf(made.Text), made.At())
+			from, source, strings.TrimSuffix(f.Path, "/"), r.user(f).At(), verbOf(made.Text), made.At())
 	case copied:
 		return fmt.Sprintf("%s replaces it: leave it out of %s (COPY --exclude, .dockerignore)", gone.At(), made.At())
 	case verbOf(made.Text) == "RUN" && ran:
 		return fmt.Sprintf("join the RUNs of %s and %s, so that it is removed in the layer that makes it", made.At(), gone.At())
 	}
 	return fmt.Sprintf("made at %s, gone at %s: make it and remove it in one instruction", made.At(), gone.At())
+}
+
+// user is the RUN that seems to need a file: the first after it was made whose text names it, or that which removes it.
+func (r *Report) user(f *Finding) *Instruction {
+	for i := r.Layers[f.Creator].Instruction + 1; i <= r.Layers[f.Killer].Instruction; i++ {
+		if ins := &r.Instructions[i]; verbOf(ins.Text) == "RUN" && strings.Contains(ins.Text, path.Base(f.Path)) {
+			return ins
+		}
+	}
+	return r.Made(f.Killer)
 }
 
 // bindSource is what a bind mount has to show at a path that a COPY made.

@@ -79,6 +79,11 @@ var ownerNames = [...]string{"own", "stage", "base"}
 
 func (o Owner) String() string { return ownerNames[o] }
 
+var ownerTexts = [...]string{"own instructions", "earlier stage", "base image"}
+
+// Text is the owner for people.
+func (o Owner) Text() string { return ownerTexts[o] }
+
 // MarshalText gives "own", "stage" or "base".
 func (o Owner) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
@@ -237,6 +242,11 @@ var debrisNames = [...]string{"", "package-lists", "language-cache", "version-co
 
 func (k DebrisKind) String() string { return debrisNames[k] }
 
+var debrisTexts = [...]string{"", "package lists and archives", "cache of a language's tools", "version control", "logs", "compiled Python", "core dump", "looks like a secret"}
+
+// Text is the kind for people.
+func (k DebrisKind) Text() string { return debrisTexts[k] }
+
 // MarshalText gives the kind's name: "package-lists", "language-cache", …
 func (k DebrisKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
@@ -277,6 +287,8 @@ type Unit struct {
 	Content Content
 	Reason  Reason
 	Debris  DebrisKind
+	// Accepted: a person has said that it may be there.
+	Accepted bool
 }
 
 // Dead says whether no path of the final file system refers to it.

@@ -1,0 +1,173 @@
+package analyze
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/patternmatcher"
+)
+
+// Rules say when an image is not good enough. The zero value lets everything pass.
+type Rules struct {
+	// FailOver bounds the dead bytes of one's own; nil: no bound.
+	FailOver *Threshold
+	// FailOn names what must not be there: "debris", "secrets", or a kind of debris by its own name.
+	FailOn []string
+}
+
+// Threshold is a number of bytes, or a part of all bytes of one's own.
+type Threshold struct {
+	Bytes   int64
+	Percent float64 // used where Relative is true
+	// Relative says that Percent counts.
+	Relative bool
+}
+
+var sizeUnits = []struct {
+	name string
+	size int64
+}{
+	{"kib", 1 << 10}, {"mib", 1 << 20}, {"gib", 1 << 30}, {"kb", 1e3}, {"mb", 1e6}, {"gb", 1e9}, {"k", 1e3}, {"m", 1e6}, {"g", 1e9}, {"b", 1}, {"", 1},
+}
+
+// ParseThreshold reads "5MB", "512KiB", "100000" or "2%".
+func ParseThreshold(s string) (*Threshold, error) {
+	bad := fmt.Errorf("%q is neither a size such as 5MB nor a part such as 2%%", s)
+	text := strings.ToLower(strings.TrimSpace(s))
+	if part, ok := strings.CutSuffix(text, "%"); ok {
+		p, err := strconv.ParseFloat(strings.TrimSpace(part), 64)
+		if err != nil || !(p >= 0 && p <= 100) {
+			return nil, bad
+		}
+		return &Threshold{Percent: p, Relative: true}, nil
+	}
+	for _, u := range sizeUnits {
+		number, ok := strings.CutSuffix(text, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err != nil || !(n >= 0 && n*float64(u.size) < 1<<62) {
+			return nil, bad
+		}
+		return &Threshold{Bytes: int64(n * float64(u.size))}, nil
+	}
+	return nil, bad
+}
+
+func (t *Threshold) String() string {
+	if t.Relative {
+		return strconv.FormatFloat(t.Percent, 'f', -1, 64) + "%"
+	}
+	return Size(t.Bytes)
+}
+
+// over says whether n bytes of all are too many.
+func (t *Threshold) over(n, all int64) bool {
+	if t.Relative {
+		return float64(n)*100 > t.Percent*float64(all)
+	}
+	return n > t.Bytes
+}
+
+// CheckFailOn says what is wrong with a name for Rules.FailOn.
+func CheckFailOn(name string) error {
+	known := append([]string{"debris", "secrets"}, debrisNames[1:]...)
+	if !slices.Contains(known, name) {
+		return fmt.Errorf("%q is none of %s", name, strings.Join(known, ", "))
+	}
+	return nil
+}
+
+// Check holds the image against rules and puts the outcome into Gate. The base's bytes do not count, whoever made them
+// invisible, and neither does what is accepted.
+func (r *Report) Check(rules Rules) {
+	g := &Gate{}
+	for i := range r.Units {
+		u := &r.Units[i]
+		if r.Layers[u.Layer].Owner == BaseImage {
+			continue
+		}
+		g.Of += u.Bytes
+		switch {
+		case u.Dead() && u.Accepted:
+			g.Accepted += u.Bytes
+		case u.Dead():
+			g.Dead += u.Bytes
+		}
+	}
+	if t := rules.FailOver; t != nil && t.over(g.Dead, g.Of) {
+		g.Failures = append(g.Failures, fmt.Sprintf("%s of %s are dead, more than %s", Size(g.Dead), Size(g.Of), t))
+	}
+	for _, name := range rules.FailOn {
+		for _, d := range r.Debris {
+			if d.Owner == BaseImage || d.Accepted || !d.is(name) {
+				continue
+			}
+			what := d.Kind.Text()
+			if d.Dead {
+				what += " in a layer, though no longer visible"
+			}
+			g.Failures = append(g.Failures, fmt.Sprintf("%s: %s (%s, %s)", d.Path, what, Size(d.Bytes), r.Made(d.Layer).At()))
+		}
+	}
+	g.Passed = len(g.Failures) == 0
+	r.Gate = g
+}
+
+// is says whether a name of Rules.FailOn means it.
+func (d *Debris) is(name string) bool {
+	switch name {
+	case "debris":
+		return d.Kind != Secret
+	case "secrets":
+		return d.Kind == Secret
+	}
+	return d.Kind.String() == name
+}
+
+// acceptor says which paths a person has accepted.
+type acceptor struct {
+	m *patternmatcher.PatternMatcher
+}
+
+// newAcceptor takes patterns as a .dockerignore has them: what is below a directory that matches is accepted too.
+func newAcceptor(patterns []string) (acceptor, error) {
+	if len(patterns) == 0 {
+		return acceptor{}, nil
+	}
+	var list []string
+	for _, p := range patterns {
+		if rest, ok := strings.CutPrefix(p, "!"); ok {
+			list = append(list, "!"+strings.Trim(rest, "/"))
+			continue
+		}
+		list = append(list, strings.Trim(p, "/"))
+	}
+	m, err := patternmatcher.New(list)
+	if err != nil {
+		return acceptor{}, fmt.Errorf("accepted paths: %w", err)
+	}
+	return acceptor{m}, nil
+}
+
+// mark marks the units that are accepted.
+func (a acceptor) mark(r *Report) error {
+	if a.m == nil {
+		return nil
+	}
+	for i := range r.Units {
+		u := &r.Units[i]
+		if !u.Dead() && u.Debris == NoDebris {
+			continue
+		}
+		ok, err := a.m.MatchesOrParentMatches(strings.TrimPrefix(r.Tree.Path(r.Tree.Node(u.Node)), "/"))
+		if err != nil {
+			return fmt.Errorf("accepted paths: %w", err)
+		}
+		u.Accepted = ok
+	}
+	return nil
+}

@@ -1,0 +1,347 @@
+package analyze
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// TextOptions say how a report is shown in a terminal.
+type TextOptions struct {
+	Width int  // columns; 0: 100
+	Color bool // mark what is dead
+	Top   int  // findings shown; 0: 10
+}
+
+// WriteJSON writes the report as JSON. docs/ANALYZE.md describes it.
+func (r *Report) WriteJSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(r)
+}
+
+// Size is a number of bytes for people, in powers of 1000 as registries count.
+func Size(n int64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}
+	f, i := float64(n), 0
+	for f >= 999.5 && i < len(units)-1 {
+		f, i = f/1000, i+1
+	}
+	switch {
+	case i == 0 || f >= 99.95:
+		return fmt.Sprintf("%.0f%s", f, units[i])
+	case f >= 9.995:
+		return fmt.Sprintf("%.1f%s", f, units[i])
+	}
+	return fmt.Sprintf("%.2f%s", f, units[i])
+}
+
+// Printable is a path or an instruction of an image so that a terminal takes it for text: control characters, bytes that
+// are no UTF-8 and marks of direction are shown as escapes.
+func Printable(s string) string {
+	plain := func(r rune) bool {
+		return r != utf8.RuneError && !unicode.IsControl(r) && !unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
+	}
+	if strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case plain(r):
+			b.WriteRune(r)
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case r < 0x80:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
+
+// printer writes lines and keeps the first error.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+func (p *printer) printf(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}
+
+// WriteText shows the report in a terminal.
+func (r *Report) WriteText(w io.Writer, o TextOptions) error {
+	if o.Width == 0 {
+		o.Width = 100
+	}
+	if o.Top == 0 {
+		o.Top = 10
+	}
+	p := &printer{w: w}
+	p.printf("%s", Printable(r.Image))
+	for _, s := range []string{r.Platform, r.Digest} {
+		if s != "" {
+			p.printf("  %s", s)
+		}
+	}
+	p.printf("\nbase: %s\n\n", r.Base.text())
+	r.textInstructions(p, o)
+	r.textTotals(p)
+	r.textFindings(p, o)
+	r.textDebris(p, o)
+	r.textDuplicates(p)
+	for _, w := range r.Warnings {
+		p.printf("warning: %s\n", Printable(w))
+	}
+	if g := r.Gate; g != nil {
+		for _, f := range g.Failures {
+			p.printf("gate: %s\n", Printable(f))
+		}
+		if g.Passed {
+			p.printf("gate: passed\n")
+		}
+	}
+	return p.err
+}
+
+func (b Base) text() string {
+	name := Printable(b.Name)
+	if name == "" {
+		name = "none"
+		if b.Layers > 0 {
+			name = "an image that is not known"
+		}
+	}
+	layers := fmt.Sprintf(", %d layers", b.Layers)
+	if b.Layers == 1 {
+		layers = ", 1 layer"
+	}
+	if b.Layers == 0 {
+		layers = ""
+	}
+	how := map[BaseSource]string{
+		BaseRecord: "as the build wrote down", BaseAnnotation: "as the image's annotations say", BaseGiven: "as given", BaseGuess: "a guess: " + Printable(b.Note),
+	}[b.Source]
+	if how != "" {
+		how = " (" + how + ")"
+	}
+	return name + layers + how
+}
+
+const barWidth = 16
+
+// bar draws live and dead bytes on a scale that ends at most.
+func bar(live, dead, most int64, width int) (string, string) {
+	if most <= 0 {
+		return "", ""
+	}
+	cells := func(n int64) int {
+		c := int(float64(n)/float64(most)*float64(width) + 0.5)
+		if c == 0 && n > 0 {
+			c = 1
+		}
+		return c
+	}
+	l, d := cells(live), cells(dead)
+	if l+d > width {
+		if l > d {
+			l = width - d
+		} else {
+			d = width - l
+		}
+	}
+	return strings.Repeat("█", l), strings.Repeat("░", d)
+}
+
+func (r *Report) textInstructions(p *printer, o TextOptions) {
+	var most int64
+	for _, l := range r.Layers {
+		most = max(most, l.Bytes)
+	}
+	p.printf("%-7s %8s %8s %8s  %-*s  %s\n", "LINE", "SIZE", "LIVE", "DEAD", barWidth, "", "INSTRUCTION")
+	for i := range r.Instructions {
+		ins := &r.Instructions[i]
+		if ins.Layer < 0 {
+			continue
+		}
+		l := &r.Layers[ins.Layer]
+		live, dead := bar(l.Live, l.Dead, most, barWidth)
+		pad := strings.Repeat(" ", barWidth-len([]rune(live+dead)))
+		if o.Color && dead != "" {
+			dead = "\x1b[31m" + dead + "\x1b[0m"
+		}
+		p.printf("%-7s %8s %8s %8s  %s%s%s  %s\n", r.lineOf(ins), Size(l.Bytes), Size(l.Live), deadSize(l.Dead), live, dead, pad,
+			shorten(Printable(ins.Text), max(20, o.Width-55)))
+		for _, s := range l.Reasons {
+			p.printf("%-7s %8s %8s %8s  %s\n", "", "", "", Size(s.Bytes), s.Reason.Text()+r.killers(ins.Layer, s.Reason))
+		}
+	}
+	p.printf("\n")
+}
+
+func deadSize(n int64) string {
+	if n == 0 {
+		return "-"
+	}
+	return Size(n)
+}
+
+// lineOf is the first column: a line of the Dockerfile, or whose the instruction is.
+func (r *Report) lineOf(ins *Instruction) string {
+	switch {
+	case ins.Owner == BaseImage:
+		return "base"
+	case ins.Line == 0:
+		return "-"
+	case ins.Owner == EarlierStage:
+		return fmt.Sprintf("%d stage", ins.Line)
+	case ins.EndLine > ins.Line:
+		return fmt.Sprintf("%d-%d", ins.Line, ins.EndLine)
+	}
+	return fmt.Sprint(ins.Line)
+}
+
+// killers names the instructions that made bytes of a layer invisible for a reason.
+func (r *Report) killers(layer int, reason Reason) string {
+	var list []string
+	seen := map[int]bool{}
+	for _, f := range r.Findings {
+		if f.Creator == layer && f.Reason == reason && !seen[f.Killer] {
+			seen[f.Killer] = true
+			if ins := r.Made(f.Killer); ins.Line > 0 {
+				list = append(list, ins.At())
+			}
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	if len(list) > 3 {
+		list = append(list[:3], "…")
+	}
+	return ", by " + strings.Join(list, ", ")
+}
+
+func (r *Report) textTotals(p *printer) {
+	p.printf("%s in %d layers: %s live, %s dead", Size(r.Total.Bytes), len(r.Layers), Size(r.Total.Live), Size(r.Total.Dead))
+	if len(r.Owners) > 1 || len(r.Owners) == 1 && r.Owners[0].Owner == BaseImage {
+		var parts []string
+		for _, s := range r.Owners {
+			parts = append(parts, fmt.Sprintf("%s %s", s.Owner.Text(), Size(s.Dead)))
+		}
+		p.printf(" (%s)", strings.Join(parts, ", "))
+	}
+	p.printf("\n")
+	var compressed int64
+	for _, l := range r.Layers {
+		if l.Owner != BaseImage {
+			compressed += l.DeadCompressed.Bytes
+		}
+	}
+	if own := r.Own().Dead; own > 0 && compressed > 0 {
+		p.printf("about %s of the compressed image can go (an estimate; prune-image tells it exactly)\n", Size(compressed))
+	}
+	p.printf("\n")
+}
+
+func (r *Report) textFindings(p *printer, o TextOptions) {
+	if len(r.Findings) == 0 {
+		p.printf("nothing is dead\n\n")
+		return
+	}
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		if i == o.Top {
+			var rest int64
+			for _, f := range r.Findings[i:] {
+				rest += f.Bytes
+			}
+			p.printf("and %d more with %s together\n\n", len(r.Findings)-i, Size(rest))
+			return
+		}
+		files := ""
+		if f.Units > 1 {
+			files = fmt.Sprintf(", %d files", f.Units)
+		}
+		accepted := ""
+		if f.Accepted {
+			accepted = ", accepted"
+		}
+		p.printf("%8s  %s\n", Size(f.Bytes), Printable(f.Path))
+		p.printf("          %s%s%s\n", f.Reason.Text(), files, accepted)
+		p.printf("          made by %s\n", r.named(f.Creator, o.Width-18))
+		if f.Killer != f.Creator {
+			p.printf("          gone by %s\n", r.named(f.Killer, o.Width-18))
+		}
+		p.printf("          → %s\n", Printable(f.Remedy))
+	}
+	p.printf("\n")
+}
+
+// named is a layer's instruction with its line.
+func (r *Report) named(layer, width int) string {
+	ins := r.Made(layer)
+	text := shorten(Printable(ins.Text), max(20, width-12))
+	switch {
+	case ins.Owner == BaseImage:
+		return "the base: " + text
+	case ins.Line > 0:
+		return ins.At() + ": " + text
+	}
+	return text
+}
+
+func (r *Report) textDebris(p *printer, o TextOptions) {
+	if len(r.Debris) == 0 {
+		return
+	}
+	p.printf("debris: visible, and rarely wanted\n")
+	for i := range r.Debris {
+		d := &r.Debris[i]
+		if i == o.Top {
+			p.printf("          and %d more\n", len(r.Debris)-i)
+			break
+		}
+		what := d.Kind.Text()
+		switch {
+		case d.Kind == Secret && d.Dead:
+			what = "LEAK: looks like a secret, in a layer though no longer visible"
+		case d.Files > 1:
+			what += fmt.Sprintf(", %d files", d.Files)
+		}
+		if d.Accepted {
+			what += ", accepted"
+		}
+		p.printf("%8s  %s  (%s; %s)\n", Size(d.Bytes), Printable(d.Path), what, r.named(d.Layer, 50))
+		p.printf("          → %s\n", Printable(d.Remedy))
+	}
+	p.printf("\n")
+}
+
+const shownDuplicates = 5
+
+func (r *Report) textDuplicates(p *printer) {
+	if r.DuplicateBytes == 0 {
+		return
+	}
+	p.printf("duplicates: %s beyond first copies\n", Size(r.DuplicateBytes))
+	for _, d := range r.Duplicates[:min(len(r.Duplicates), shownDuplicates)] {
+		paths := make([]string, 0, 3)
+		for _, path := range d.Paths[:min(len(d.Paths), 3)] {
+			paths = append(paths, Printable(path))
+		}
+		if d.Copies > len(paths) {
+			paths = append(paths, "…")
+		}
+		p.printf("%8s  %d × %s: %s\n", Size(d.Extra), d.Copies, Size(d.Size), strings.Join(paths, ", "))
+	}
+	p.printf("\n")
+}
