@@ -40,6 +40,8 @@ func Run(ctx context.Context, r *analyze.Report, in, out *os.File) (err error) {
 		}
 		return w, h
 	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
 	keyboard, closeKeyboard := reopen(in)
 	defer closeKeyboard()
 	old, err := term.MakeRaw(int(in.Fd()))

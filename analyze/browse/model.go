@@ -63,8 +63,8 @@ func (m *model) current() {
 	if m.view == nil && m.r.Tree != nil && len(m.r.Layers) > 0 {
 		t, units := m.r.Tree, m.r.Units
 		switch {
-		case m.final():
-			m.view = t.Final(units)
+		case m.final(): // what it is and not what the last layer did
+			m.view = t.Since(len(m.r.Layers), len(m.r.Layers)-1, units)
 		case m.mode == ownEntries:
 			m.view = t.Layer(m.layer, units)
 		case m.mode == aggregated:

@@ -60,6 +60,14 @@ func (l *line) put(s style, text string) {
 	l.room -= ui.Columns(text)
 }
 
+// putDead adds a column of dead bytes in a row of a style.
+func (l *line) putDead(row style, dead string) {
+	if dead != "" {
+		row = deadText
+	}
+	l.put(row, fmt.Sprintf(" %9s", dead))
+}
+
 // fill adds spaces up to the line's end.
 func (l *line) fill(s style) { l.put(s, strings.Repeat(" ", l.room)) }
 
@@ -80,7 +88,7 @@ func (p *pane) add(make func(l *line)) {
 const (
 	minSplit  = 84
 	maxLayers = 60
-	details   = 4
+	details   = 5
 )
 
 // picture is the whole screen, a line each.
@@ -93,7 +101,7 @@ func (m *model) picture(width, height int, color bool) []string {
 	} else {
 		m.current()
 		below := 1
-		if height >= 14 {
+		if height >= 16 {
 			below += details + 1
 		}
 		m.height = height - 2 - below
@@ -101,7 +109,9 @@ func (m *model) picture(width, height int, color bool) []string {
 		m.panes(&all)
 		if below > 1 {
 			all.add(func(l *line) { l.put(dim, strings.Repeat("─", width)) })
-			m.details(&all)
+			d := pane{width: width, color: color}
+			m.details(&d)
+			all.lines = append(all.lines, d.lines...)
 		}
 		for len(all.lines) < height-1 {
 			all.lines = append(all.lines, "")
@@ -186,7 +196,7 @@ func (m *model) layers(p *pane) {
 				return
 			}
 			l.put(plain, columns)
-			l.put(deadText, fmt.Sprintf(" %9s", dead))
+			l.putDead(plain, dead)
 			l.put(plain, rest)
 		})
 	}
@@ -295,8 +305,13 @@ func (m *model) row(l *line, i int, attrs bool) {
 		before += fmt.Sprintf("%-10s %9s", modeText(file), ownerText(file))
 	}
 	size, dead := "", ""
-	if b := m.view.Bytes(n); b > 0 || file != nil && file.Type == analyze.Regular {
+	switch b := m.view.Bytes(n); {
+	case b > 0:
 		size = ui.Bytes(b)
+	case file != nil && file.Unit >= 0 && m.r.Units[file.Unit].Bytes > 0:
+		size = "(link)" // its content counts at another name
+	case file != nil && file.Type == analyze.Regular:
+		size = ui.Bytes(0)
 	}
 	if b := m.view.Dead(n); b > 0 {
 		dead = ui.Bytes(b)
@@ -325,7 +340,7 @@ func (m *model) row(l *line, i int, attrs bool) {
 		return
 	}
 	l.put(mark.style, before)
-	l.put(deadText, fmt.Sprintf(" %9s", dead))
+	l.putDead(mark.style, dead)
 	l.put(mark.style, "  "+name)
 }
 
@@ -380,17 +395,36 @@ func (m *model) details(p *pane) {
 	if m.onTree {
 		texts = m.nodeDetails()
 	}
-	for i := range details {
-		p.add(func(l *line) {
-			if i < len(texts) {
-				s := plain
-				if i == 0 {
-					s = strong
-				}
-				l.put(s, " "+texts[i])
-			}
-		})
+	s := strong
+	for i, text := range texts {
+		// What the later texts need at least is kept for them.
+		for _, part := range wrap(text, p.width-2, details-len(p.lines)-(len(texts)-i-1)) {
+			p.add(func(l *line) { l.put(s, " "+part) })
+		}
+		s = plain
 	}
+}
+
+// wrap makes lines of a text, at spaces where there are some; the last one of n has all that is left.
+func wrap(text string, width, n int) []string {
+	var lines []string
+	for len(lines) < n-1 && ui.Columns(text) > width {
+		end, cols := 0, 0
+		for i, r := range text {
+			if cols += ui.RuneWidth(r); cols > width {
+				break
+			}
+			if r == ' ' {
+				end = i
+			}
+		}
+		if end == 0 {
+			break
+		}
+		lines = append(lines, text[:end])
+		text = "  " + text[end+1:]
+	}
+	return append(lines, text)
 }
 
 func (m *model) layerDetails() []string {
@@ -431,6 +465,9 @@ func (m *model) nodeDetails() []string {
 	n := t.Node(id)
 	file := m.view.File(n)
 	out := []string{ui.Visible(t.Path(n))}
+	if m.view.Change(n) == analyze.Removed {
+		return append(out, m.whatWas(n)...)
+	}
 	s := ui.Bytes(m.view.Bytes(n))
 	if c := m.view.Count(n); file == nil || file.Type != analyze.Regular {
 		s += fmt.Sprintf(" in %d contents", c)
@@ -445,9 +482,6 @@ func (m *model) nodeDetails() []string {
 		}
 	}
 	out = append(out, s)
-	if m.view.Change(n) == analyze.Removed {
-		return append(out, m.whatWas(n)...)
-	}
 	if file != nil && file.Unit >= 0 {
 		if u := &m.r.Units[file.Unit]; u.Dead() {
 			return append(out, m.fate(u, t.Path(n))...)
