@@ -32,6 +32,8 @@ type buildFlags struct {
 	allow, noCacheFilter, attests, cacheFrom, cacheTo      []string
 	noCache, sync, pull, push, load, quiet, check, debug   bool
 	lintExperimental                                       []string
+
+	analyze analyzeFlags
 }
 
 func buildVerb() verb {
@@ -80,6 +82,9 @@ func (f *buildFlags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.call, "call", "build", "`build|check|targets`")
 	fs.StringVar(&f.format, "format", "text", "of what --check and --call print: `text|json`")
 	fs.StringSliceVar(&f.lintExperimental, "lint", nil, "experimental rules to check as well: `RULE,…|all`")
+	fs.StringVar(&f.analyze.format, "analyze", "", "report afterwards which instruction wastes how many bytes: `text|json|markdown|html`")
+	fs.Lookup("analyze").NoOptDefVal = "text"
+	f.analyze.defineGate(fs)
 	fs.StringArrayVar(&f.attests, "attest", nil, "")
 	fs.StringVar(&f.provenance, "provenance", "", "")
 	fs.StringVar(&f.sbom, "sbom", "", "")
@@ -93,6 +98,10 @@ func (f *buildFlags) define(fs *pflag.FlagSet) {
 // run builds.
 func (f *buildFlags) run(ctx context.Context, e *env, args []string) error {
 	o, err := f.options(e, args)
+	if err != nil {
+		return usageError{err}
+	}
+	rules, err := f.analyze.forBuild(e, &o)
 	if err != nil {
 		return usageError{err}
 	}
@@ -126,7 +135,10 @@ func (f *buildFlags) run(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return explain(e, display, mode, res, err, print)
 	}
-	return f.write(e, mode, res, o)
+	if err := f.write(e, mode, res, o); err != nil || !o.Analyze {
+		return err
+	}
+	return f.analyze.result(ctx, e, state, images, res, o, rules)
 }
 
 // explain prints why a build failed.

@@ -11,6 +11,7 @@ const exitTable = `Exit status:
   0    it was done
   1    it failed; the reason is on standard error
   2    the command line is wrong; nothing was done
+  3    analyze, build --analyze: the image is not good enough for the gate
   130  interrupted (SIGINT, SIGTERM); everything that was begun is cleaned up
   'layerbuild run' exits with the status of the command that it ran.
 `

@@ -21,6 +21,7 @@ const (
 	exitOK        = 0
 	exitFailed    = 1   // the build, or whatever was asked for, failed
 	exitUsage     = 2   // the command line is wrong; nothing was done
+	exitGate      = 3   // analyze: the image is not good enough
 	exitInterrupt = 130 // SIGINT or SIGTERM ended it
 )
 
@@ -51,6 +52,7 @@ func verbs() []verb {
 	return []verb{
 		buildVerb(), runVerb(), imagesVerb(), historyVerb(), inspectVerb(), tagVerb(), removeVerb(),
 		pullVerb(), pushVerb(), pruneVerb(), infoVerb(),
+		analyzeVerb(),
 	}
 }
 

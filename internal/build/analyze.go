@@ -25,6 +25,8 @@ import (
 type AnalyzeOptions struct {
 	// Base is the name of the image that it is based on; "" leaves it to be found out.
 	Base string
+	// Accept are patterns of paths that may be there.
+	Accept []string
 }
 
 // Analyze finds out what of an image is waste. Layers whose tables are kept are not read.
@@ -47,7 +49,7 @@ func analyzeInput(ctx context.Context, s *State, images *image.Resolver, img *im
 	if err != nil {
 		return in, err
 	}
-	in.Base = end.base
+	in.Base, in.Accept = end.base, o.Accept
 	in.Instructions = instructions(img, end, rec)
 	if rec != nil {
 		in.Dockerfile = rec.Dockerfile

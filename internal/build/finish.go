@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,11 +23,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// wantsImage says whether an image is wanted, and not only the files in it.
-func (b *builder) wantsImage() bool {
-	return len(b.opts.Image.Names) > 0 || len(b.opts.Outputs) == 0 ||
-		slices.ContainsFunc(b.opts.Outputs, func(s export.Spec) bool { return !s.Flat() })
-}
+func (b *builder) wantsImage() bool { return b.opts.WantsImage() }
 
 // exporters looks at the destinations before anything is built.
 func (b *builder) exporters() ([]export.Exporter, error) {

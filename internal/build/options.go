@@ -2,6 +2,7 @@ package build
 
 import (
 	"io"
+	"slices"
 	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
@@ -41,6 +42,11 @@ type Options struct {
 	Upload Uploader
 	// Sink takes what happens; nil forgets it.
 	Sink event.Sink
+}
+
+// WantsImage says whether an image is wanted, and not only the files in it.
+func (o *Options) WantsImage() bool {
+	return len(o.Image.Names) > 0 || len(o.Outputs) == 0 || slices.ContainsFunc(o.Outputs, func(s export.Spec) bool { return !s.Flat() })
 }
 
 // SourceOptions say where the files of a build come from.

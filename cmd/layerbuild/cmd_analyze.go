@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/analyze"
+	"github.com/layerbuild/layerbuild/analyze/browse"
+	"github.com/layerbuild/layerbuild/analyze/html"
+	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/store"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+)
+
+func analyzeVerb() verb {
+	return verb{
+		name: "analyze", args: "IMAGE|LAYOUT|ARCHIVE",
+		summary: "show which instruction wastes how many bytes, and how to get them back",
+		flags: func(fs *pflag.FlagSet) runFunc {
+			var f analyzeFlags
+			f.state.define(fs)
+			f.define(fs)
+			fs.StringVar(&f.format, "format", "text", "`text|json|markdown|html`")
+			fs.BoolVarP(&f.interactive, "interactive", "i", false, "browse layers and files in the terminal")
+			fs.StringVar(&f.platform, "platform", "", "`OS/ARCH` of an image for several")
+			return f.run
+		},
+	}
+}
+
+// analyzeFlags are those of analyze and, in part, of build.
+type analyzeFlags struct {
+	state                                         stateFlags
+	format, out, base, failOver, config, platform string
+	failOn, accept                                []string
+	top                                           int
+	interactive                                   bool
+}
+
+// define defines what analyze and build --analyze have in common, but the format.
+func (f *analyzeFlags) define(fs *pflag.FlagSet) {
+	fs.StringVar(&f.base, "base", "", "`IMAGE` that it is based on, where neither the build nor an annotation says so")
+	fs.StringVarP(&f.out, "output", "o", "", "write the report to this `FILE`")
+	fs.IntVar(&f.top, "top", 10, "`NUMBER` of findings that are shown as text")
+	f.defineGate(fs)
+}
+
+func (f *analyzeFlags) defineGate(fs *pflag.FlagSet) {
+	fs.StringVar(&f.failOver, "fail-over", "", "exit with status 3 when more of one's own bytes are dead than this `SIZE|PART%`")
+	fs.StringSliceVar(&f.failOn, "fail-on", nil, "exit with status 3 when there is any: `debris,secrets` or kinds of debris")
+	fs.StringArrayVar(&f.accept, "accept", nil, "`PATTERN` of paths that are in no gate")
+	fs.StringVar(&f.config, "config", "", "`FILE` with the gate's rules (default "+analyze.ConfigFile+" of the current directory, if there is one)")
+}
+
+func (f *analyzeFlags) run(ctx context.Context, e *env, args []string) error {
+	if len(args) != 1 {
+		return usagef("one image is expected")
+	}
+	rules, err := f.rules(".")
+	if err != nil {
+		return usageError{err}
+	}
+	if err := f.check(e); err != nil {
+		return usageError{err}
+	}
+	return f.state.with(ctx, e, func(state *build.State, im *images) error {
+		img, err := im.find(ctx, state, args[0], f.platform)
+		if err != nil {
+			return err
+		}
+		r, err := f.analyze(ctx, state, im, img, rules)
+		if err != nil {
+			return err
+		}
+		r.Image = args[0]
+		if f.interactive {
+			return browse.Run(ctx, r, e.stdin, e.stdout)
+		}
+		return f.report(e, r)
+	})
+}
+
+// check looks at what does not go together.
+func (f *analyzeFlags) check(e *env) error {
+	if !slices.Contains([]string{"text", "json", "markdown", "html"}, f.format) {
+		return fmt.Errorf("--format %q: text, json, markdown or html is expected", f.format)
+	}
+	if f.format == "html" && f.out == "" && term.IsTerminal(int(e.stdout.Fd())) {
+		return errors.New("--format html: say where the page goes, for example -o report.html")
+	}
+	if f.interactive && !(term.IsTerminal(int(e.stdin.Fd())) && term.IsTerminal(int(e.stdout.Fd()))) {
+		return errors.New("-i wants a terminal")
+	}
+	return nil
+}
+
+// gateRules are what is asked for by flags and by the configuration file.
+type gateRules struct {
+	analyze.Config
+	wanted bool
+}
+
+// rules reads the configuration file, the one in dir if none is named. Flags win over it; accepted paths add up.
+func (f *analyzeFlags) rules(dir string) (gateRules, error) {
+	var rules gateRules
+	name := f.config
+	if name == "" {
+		name = filepath.Join(dir, analyze.ConfigFile)
+	}
+	data, err := os.ReadFile(name)
+	switch {
+	case err == nil:
+		if rules.Config, err = analyze.ParseConfig(name, data); err != nil {
+			return rules, err
+		}
+	case f.config != "" || !errors.Is(err, fs.ErrNotExist):
+		return rules, fmt.Errorf("--config: %w", err)
+	}
+	if f.failOver != "" {
+		if rules.FailOver, err = analyze.ParseThreshold(f.failOver); err != nil {
+			return rules, fmt.Errorf("--fail-over: %w", err)
+		}
+	}
+	if len(f.failOn) > 0 {
+		rules.FailOn = f.failOn
+		for _, name := range f.failOn {
+			if err := analyze.CheckFailOn(name); err != nil {
+				return rules, fmt.Errorf("--fail-on: %w", err)
+			}
+		}
+	}
+	rules.Accept = append(rules.Accept, f.accept...)
+	if f.base != "" {
+		rules.Base = f.base
+	}
+	rules.wanted = rules.FailOver != nil || len(rules.FailOn) > 0
+	return rules, nil
+}
+
+func (f *analyzeFlags) analyze(ctx context.Context, state *build.State, im *images, img *image.Image, rules gateRules) (*analyze.Report, error) {
+	r, err := build.Analyze(ctx, state, im.resolver, img, build.AnalyzeOptions{Base: rules.Base, Accept: rules.Accept})
+	if err != nil {
+		return nil, err
+	}
+	if rules.wanted {
+		r.Check(analyze.Rules{FailOver: rules.FailOver, FailOn: rules.FailOn})
+	}
+	return r, nil
+}
+
+// forBuild reads what build --analyze is given. A gate alone means it too.
+func (f *analyzeFlags) forBuild(e *env, o *build.Options) (gateRules, error) {
+	if f.format == "" && (f.failOver != "" || len(f.failOn) > 0) {
+		f.format = "text"
+	}
+	if f.format == "" {
+		return gateRules{}, nil
+	}
+	if !o.WantsImage() {
+		return gateRules{}, errors.New("--analyze: no image is made where only files are exported")
+	}
+	o.Analyze = true
+	if err := f.check(e); err != nil {
+		return gateRules{}, fmt.Errorf("--analyze: %w", err)
+	}
+	return f.rules(".")
+}
+
+// result analyzes what was built, for each platform.
+func (f *analyzeFlags) result(ctx context.Context, e *env, state *build.State, im *images, res *build.Result, o build.Options, rules gateRules) error {
+	platforms := o.Platforms
+	if len(platforms) == 0 {
+		platforms = make([]ocispec.Platform, 1)
+	}
+	var failed error
+	for _, p := range platforms {
+		img, err := im.resolver.Resolve(ctx, res.Root.Digest.String(), image.ResolveOptions{Platform: p})
+		if err != nil {
+			return err
+		}
+		r, err := f.analyze(ctx, state, im, img, rules)
+		if err != nil {
+			return err
+		}
+		if len(res.Names) > 0 {
+			r.Image = familiar(res.Names[0])
+		}
+		if err := f.report(e, r); err != nil {
+			var exit exitError
+			if !errors.As(err, &exit) {
+				return err
+			}
+			failed = err
+		}
+	}
+	return failed
+}
+
+// report writes the report, and ends with the gate's status where it failed.
+func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
+	var b bytes.Buffer
+	var err error
+	switch f.format {
+	case "json":
+		err = r.WriteJSON(&b)
+	case "markdown":
+		err = r.WriteMarkdown(&b)
+	case "html":
+		err = html.Write(&b, r)
+	default:
+		o := analyze.TextOptions{Top: f.top}
+		if f.out == "" && term.IsTerminal(int(e.stdout.Fd())) {
+			o.Color = e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
+			o.Width, _, _ = term.GetSize(int(e.stdout.Fd()))
+		}
+		err = r.WriteText(&b, o)
+	}
+	if err != nil {
+		return err
+	}
+	if f.out == "" || f.out == "-" {
+		_, err = e.stdout.Write(b.Bytes())
+	} else {
+		err = os.WriteFile(f.out, b.Bytes(), 0o644)
+	}
+	if err != nil || r.Gate == nil || r.Gate.Passed {
+		return err
+	}
+	for _, failure := range r.Gate.Failures {
+		fmt.Fprintf(e.stderr, "layerbuild: %s\n", analyze.Printable(failure))
+	}
+	return exitError{exitGate}
+}
+
+// find finds an image: in the store, by the path of a layout or an archive, or in a registry.
+func (im *images) find(ctx context.Context, state *build.State, name, platform string) (*image.Image, error) {
+	p, err := parseOptionalPlatform(platform)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if !image.IsPath(name) {
+		_, err := state.Store.Resolve(ctx, name)
+		// A path is enough where nothing else has that name.
+		if path, _, _ := strings.Cut(name, ":"); err != nil && isImageFile(path) {
+			name = "oci-layout://" + name
+		} else if err != nil && !errors.Is(err, store.ErrNotFound) && strings.ContainsAny(name, "./") {
+			if _, bad := store.Name(name); bad != nil {
+				return nil, fmt.Errorf("%s is neither an image's name nor a layout or an archive: %w", name, err)
+			}
+		}
+	}
+	return im.resolver.Resolve(ctx, name, image.ResolveOptions{Platform: p})
+}
+
+// isImageFile says whether there is an archive or a layout at a path.
+func isImageFile(path string) bool {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	if fi.IsDir() {
+		_, err = os.Stat(filepath.Join(path, ocispec.ImageIndexFile))
+		return err == nil
+	}
+	return fi.Mode().IsRegular()
+}
