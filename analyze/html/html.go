@@ -286,7 +286,10 @@ func baseText(b analyze.Base) string {
 	}
 	s := "base " + b.Name
 	if b.Name == "" {
-		s = "base: the lowest " + strconv.Itoa(b.Layers) + " layers"
+		s = "base: the lowest layer"
+		if b.Layers > 1 {
+			s = "base: the lowest " + strconv.Itoa(b.Layers) + " layers"
+		}
 	}
 	if b.Source == analyze.BaseGuess {
 		s += " (a guess"

@@ -175,6 +175,10 @@
   };
   const tell = (box, n, names) => box.replaceChildren(...describe(n, names).map((t) => make("p", "", t)));
 
+  // Colours go by directory: by those in the root and, where one of them has the most of all, by those in it.
+  const spine = new Set();
+  const hueOf = (parent, n, hue) => (spine.has(parent) ? placeOf(parent, n) % 6 : hue);
+
   // lay gives the rectangles of what is in a directory, in whole pixels; too small ones are left out.
   const lay = (n, x, y, w, h) => {
     const out = [];
@@ -220,7 +224,7 @@
     if (rects.length === 0 || rects.length > room) return;
     e.className = "cell dir go";
     e.replaceChildren(make("span", "", nameOf(n) + "/" + (w > 110 ? "  " + bytes(weight(n)) : "")));
-    for (const [c, ...at] of rects) draw(c, e.path.concat(placeOf(n, c)), e.names.concat(nameOf(c)), ...at, depth + 1, hue, e);
+    for (const [c, ...at] of rects) draw(c, e.path.concat(placeOf(n, c)), e.names.concat(nameOf(c)), ...at, depth + 1, hueOf(n, c, hue), e);
   };
 
   const render = () => {
@@ -233,9 +237,14 @@
     const names = namesOf(nodes);
     map.setAttribute("aria-label", "Treemap of /" + names.join("/") + " in " + data.views[at.view].label);
     queue = [];
+    spine.clear();
+    for (let n = nodes[0]; isDir(n) && n[3].length; n = n[3][0]) {
+      spine.add(n);
+      if (sizeOf(n[3][0]) < 0.6 * sizeOf(n)) break;
+    }
+    const hue = nodes.reduce((h, n, i) => (i ? hueOf(nodes[i - 1], n, h) : h), 0);
     for (const [c, ...rect] of lay(node, 0, 0, width, height)) {
-      const top = at.path.length ? nodes[1] : c;
-      draw(c, at.path.concat(placeOf(node, c)), names.concat(nameOf(c)), ...rect, 0, placeOf(nodes[0], top) % 6, map);
+      draw(c, at.path.concat(placeOf(node, c)), names.concat(nameOf(c)), ...rect, 0, hueOf(node, c, hue), map);
     }
     // Level by level, so that where cells run out it is the small ones that are missing.
     for (let i = 0; i < queue.length; i++) fill(queue[i]);
