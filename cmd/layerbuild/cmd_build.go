@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"text/tabwriter"
+	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/export"
@@ -109,6 +111,9 @@ func (f *buildFlags) run(ctx context.Context, e *env, args []string) error {
 	if f.quiet {
 		mode = "quiet"
 	}
+	if f.call == "targets" {
+		mode = "quiet"
+	}
 	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
 	if err != nil {
 		return usageError{err}
@@ -120,12 +125,18 @@ func (f *buildFlags) run(ctx context.Context, e *env, args []string) error {
 	}
 	defer state.Close()
 	o.Export = f.state.exportEnv(e, state, images)
+	for _, message := range f.withoutEffect() {
+		o.Sink(event.Warning{Message: message, Time: time.Now()})
+	}
 	o.Upload = images.uploader(state.Store)
 	res, err := build.Build(ctx, state, images.resolver, o)
 	if cerr := display.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("show the progress: %w", cerr)
 	}
 	print := ui.PrintOptions{Color: colored(e)}
+	if o.ListTargets && err == nil {
+		return f.reportTargets(e, res)
+	}
 	if o.Check {
 		return f.reportCheck(e, display, res, err, print)
 	}
@@ -222,6 +233,63 @@ func (f *buildFlags) reportCheck(e *env, display *ui.UI, res *build.Result, err 
 	return nil
 }
 
+// target is one line of --call targets --format json.
+type target struct {
+	Name        string `json:"name,omitempty"`
+	Default     bool   `json:"default,omitempty"`
+	Description string `json:"description,omitempty"`
+	Base        string `json:"base"`
+	Platform    string `json:"platform,omitempty"`
+	Line        int    `json:"line"`
+}
+
+// reportTargets prints the stages that --target can name.
+func (f *buildFlags) reportTargets(e *env, res *build.Result) error {
+	if f.format == "json" {
+		list := make([]target, 0, len(res.Targets))
+		for _, t := range res.Targets {
+			list = append(list, target{t.Name, t.Default, t.Description, t.Base, t.Platform, t.Range.Start})
+		}
+		enc := json.NewEncoder(e.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(map[string]any{"targets": list})
+	}
+	tw := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "TARGET\tBASE\tDESCRIPTION")
+	for i, t := range res.Targets {
+		name := cmpOr(t.Name, strconv.Itoa(i))
+		if t.Default {
+			name += " (default)"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", name, t.Base, t.Description)
+	}
+	return tw.Flush()
+}
+
+// withoutEffect says which flags were given that are known, so that scripts which give them work, and do nothing.
+func (f *buildFlags) withoutEffect() []string {
+	var list []string
+	on := func(value string) bool { return value != "" && value != "false" }
+	for _, a := range f.attests {
+		if !strings.Contains(a, "disabled=true") {
+			list = append(list, fmt.Sprintf("--attest %s has no effect: no attestations are made", a))
+		}
+	}
+	if on(f.provenance) {
+		list = append(list, fmt.Sprintf("--provenance=%s has no effect: no attestations are made", f.provenance))
+	}
+	if on(f.sbom) {
+		list = append(list, fmt.Sprintf("--sbom=%s has no effect: no list of the image's packages is made", f.sbom))
+	}
+	if f.cgroupParent != "" {
+		list = append(list, "--cgroup-parent has no effect: commands stay in the control group that layerbuild was started in")
+	}
+	if f.debug {
+		list = append(list, "--debug has no effect: see --progress plain and --progress rawjson")
+	}
+	return list
+}
+
 func checked(res *build.Result) []event.Warning {
 	var list []event.Warning
 	for _, w := range res.Warnings {
@@ -279,13 +347,19 @@ func (f *buildFlags) args(o *build.Options, e *env) error {
 		}
 		o.Source.Contexts[name] = value
 	}
+	call, format, ok := strings.Cut(f.call, ",format=") // as buildx has it
+	if ok {
+		f.call, f.format = call, format
+	}
 	switch f.call {
 	case "build":
 		o.Check = f.check
 	case "check", "lint":
-		o.Check, f.check = true, true
+		o.Check = true
+	case "targets":
+		o.ListTargets = true
 	default:
-		return fmt.Errorf("--call %q: build or check is expected", f.call)
+		return fmt.Errorf("--call %q: build, check or targets is expected", f.call)
 	}
 	if f.format != "text" && f.format != "json" {
 		return fmt.Errorf("--format %q: text or json is expected", f.format)

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -74,6 +75,9 @@ func Build(ctx context.Context, state *State, images *image.Resolver, o Options)
 	state.syncEarlier(ctx)
 	if err := b.open(ctx, res); err != nil {
 		return res, err
+	}
+	if res.Targets = b.file.Targets(); b.opts.ListTargets {
+		return res, nil
 	}
 	return res, b.build(ctx, res)
 }
@@ -221,7 +225,7 @@ func (b *builder) plan(ctx context.Context, p ocispec.Platform) (*solver, error)
 	for _, st := range plan.Stages {
 		g.Go(func() error {
 			_, err := s.baseConfig(ctx, st)
-			return b.at(st.Range, "", err)
+			return b.at(st.Range, "", s.similar(st.Base, err))
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -237,6 +241,18 @@ func (b *builder) plan(ctx context.Context, p ocispec.Platform) (*solver, error)
 		return s, err
 	}
 	return s, errors.Join(s.resolveAll(ctx, images), err)
+}
+
+// similar says what else may have been meant by an image that is not found: a stage's name with a slip in it is one.
+func (s *solver) similar(in parser.Input, err error) error {
+	img, ok := in.(parser.ImageInput)
+	if !ok || err == nil {
+		return err
+	}
+	if name := s.plan.Similar(img.Ref); name != "" {
+		return fmt.Errorf("%w (did you mean %s?)", err, name)
+	}
+	return err
 }
 
 // imageUse is an image that a step takes files from.
@@ -271,7 +287,7 @@ func (s *solver) resolveAll(ctx context.Context, list []imageUse) error {
 		g.Go(func() error {
 			img, err := s.resolve(ctx, use.image)
 			if err != nil {
-				return s.at(use.at, "", err)
+				return s.at(use.at, "", s.similar(use.image, err))
 			}
 			s.plan.Resolved(use.image, use.at, img.Platform)
 			return nil

@@ -78,7 +78,7 @@ func (s *solver) makeForecast(ctx context.Context, st *parser.Stage) forecast {
 	}
 	base := f.cur.config
 	f.cur.config = st.Start(base)
-	f.known = true
+	f.known = s.useCache(st)
 	for step, err := range st.Steps(base) {
 		if err != nil {
 			return unknown

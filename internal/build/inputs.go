@@ -55,14 +55,17 @@ func (s *solver) files(ctx context.Context, in parser.Input) (*files, error) {
 	panic("unreachable")
 }
 
-// inputName names what is in an input without opening it; "" is what only a look can tell, files of a context. Of a stage
-// it is known when the stage is built, or when the cache knows all of it.
+// inputName names what is in an input without opening it; "" is what only a look can tell, files of a context or of a
+// stage that is built again. Of a stage it is known when the stage is built, or when the cache knows all of it.
 func (s *solver) inputName(ctx context.Context, in parser.Input) (string, error) {
 	if st, ok := in.(parser.StageInput); ok {
 		if f := s.foresee(ctx, st.Stage); f.known {
 			return string(f.cur.key), nil
 		}
 		r, err := s.stage(ctx, st.Stage)
+		if r.again {
+			return "", err
+		}
 		return string(r.key), err
 	}
 	return s.fixedName(ctx, in)

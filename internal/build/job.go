@@ -109,11 +109,12 @@ func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, na
 		return j, nil
 	}
 	from, err := name(ctx, a.From)
-	if err != nil || from == "" {
-		return j, err
+	if err != nil {
+		return nil, err
 	}
-	c.owners, j.local = true, false
-	if len(remote) == 0 {
+	c.owners = s.hasOwners(a.From)
+	j.local = j.local && !c.owners
+	if len(remote) == 0 && from != "" {
 		j.quick, err = makeKey(cur.key, "copy from", a, from, epochKey(s.epoch))
 	}
 	return j, err
@@ -136,7 +137,7 @@ func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 			return nil, err
 		}
 		names = append(names, from)
-		named, local, plain = named && from != "", local && from == "", false
+		named, local, plain = named && from != "", local && !s.hasOwners(m.From), false
 	}
 	j := &job{look: r.look, do: r.do, local: local}
 	if !named {
@@ -152,6 +153,17 @@ func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 		j.quick = key
 	}
 	return j, nil
+}
+
+// hasOwners says whether the files of an input have owners that mean something in the image: those of other stages and
+// images do.
+func (s *solver) hasOwners(in parser.Input) bool {
+	c, ok := in.(parser.ContextInput)
+	if ok {
+		_, ok = s.contextImage(c)
+		return ok
+	}
+	return true
 }
 
 // showsFiles says whether a mount begins with files of something else.

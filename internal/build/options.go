@@ -34,6 +34,8 @@ type Options struct {
 	Analyze bool
 	// Check ends the build when the Dockerfile has been looked at, before anything runs.
 	Check bool
+	// ListTargets ends the build when the Dockerfile has been parsed: Result.Targets says what could be built.
+	ListTargets bool
 	// Outputs are where the image is sent.
 	Outputs []export.Spec
 	// Export is what exporters need.
@@ -124,6 +126,8 @@ type Result struct {
 	Metadata export.Metadata
 	// Warnings are what the rules on Dockerfiles found.
 	Warnings []parser.Warning
+	// Targets are the stages of the Dockerfile.
+	Targets []parser.Target
 	// Dockerfile is the file's name for messages, and Text what is in it. They are set even when the build failed.
 	Dockerfile string
 	Text       []byte

@@ -30,6 +30,9 @@ type rootfs struct {
 	top snapshot.ID
 	// layers are bottom first.
 	layers []*layer
+	// again says that it was made without a look at the cache (--no-cache-filter): under the same key there may be
+	// other files than before.
+	again bool
 	// origins say where the entries of the history come from that are not a base image's.
 	origins []origin
 }
@@ -111,6 +114,7 @@ func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 		if err != nil {
 			return rootfs{}, s.at(st.Range, "", err)
 		}
+		cur.again = cur.again || !s.useCache(st)
 		base := cur.config
 		cur.config = st.Start(base)
 		n := 1
@@ -226,7 +230,7 @@ type stepResult struct {
 
 // step does one step on top of cur.
 func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, n int) (rootfs, error) {
-	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers, origins: cur.origins}
+	next := rootfs{config: step.Image, key: cur.key, top: cur.top, again: cur.again, layers: cur.layers, origins: cur.origins}
 	next.config.History, next.config.RootFS = cur.config.History, cur.config.RootFS
 	from := origin{stage: st, text: step.Text, lines: step.Range}
 	if step.Action == nil {
@@ -448,7 +452,9 @@ func (s *solver) execute(ctx context.Context, cur rootfs, j *job, out output) (s
 	case j.detached && s.state.Snapshots.Layered():
 		parent = ""
 	case j.detached:
-		do = func(ctx context.Context, active *snapshot.Active, out output) error { return s.runDetached(ctx, j, active, out) }
+		do = func(ctx context.Context, active *snapshot.Active, out output) error {
+			return s.runDetached(ctx, j, active, out)
+		}
 	}
 	if err := s.ready(ctx, cur.top); err != nil {
 		return stepResult{}, err
