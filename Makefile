@@ -3,12 +3,13 @@
 # make test       everything: format, vet, unit and integration tests as root and as a user, a short fuzz
 # make fuzz       each fuzz target for FUZZTIME (1m)
 # make race       unit tests under the race detector (needs a C compiler)
+# make bench      measures layerbuild beside buildah and dockerd: docs/BENCHMARKS.md. BENCH holds flags: bin/bench -help
 # make lint       gofmt and vet
 # make clean
 #
-# demo and test install the Debian packages that they need when one is missing, as root or through sudo.
+# demo, test and bench install the Debian packages that they need when one is missing, as root or through sudo.
 
-.PHONY: build demo test fuzz race lint rootfs clean
+.PHONY: build demo test fuzz race bench lint rootfs clean
 .DELETE_ON_ERROR:
 
 # Looked for, or downloaded, when a rule first asks; see scripts/go-command.
@@ -16,9 +17,11 @@ GO = $(eval GO := $(shell scripts/go-command || echo no-go-command))$(GO)
 ROOTFS = examples/debian-base/rootfs.tar.zst
 TEST_PACKAGES = attr binutils busybox-static bzip2 ca-certificates curl docker-registry docker.io fuse-overlayfs git \
 	libcap2-bin mmdebstrap podman procps python3 skopeo uidmap umoci util-linux xz-utils zstd
+BENCH_PACKAGES = buildah busybox-static ca-certificates containerd docker-registry docker.io e2fsprogs git gzip mmdebstrap runc \
+	tar uidmap util-linux zstd
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags=-s -o bin/layerbuild ./cmd/layerbuild
+	CGO_ENABLED=0 $(GO) build -trimpath -tags nethttpomithttp2 -ldflags=-s -o bin/layerbuild ./cmd/layerbuild
 
 rootfs: $(ROOTFS)
 
@@ -40,6 +43,12 @@ fuzz:
 
 race:
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v /test/)
+
+bench:
+	scripts/packages $(BENCH_PACKAGES)
+	$(MAKE) build rootfs
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
+	$(if $(filter-out 0,$(shell id -u)),sudo )env BENCH_DIR="$${BENCH_DIR:-/var/tmp}" bin/bench -o docs/BENCHMARKS.md $(BENCH)
 
 lint:
 	test -z "$$($$($(GO) env GOROOT)/bin/gofmt -l . | tee /dev/stderr)"

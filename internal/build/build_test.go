@@ -101,6 +101,7 @@ func TestCommandError(t *testing.T) {
 		want string
 	}{
 		{&executor.ExitError{Code: 3}, `process "/bin/sh -c exit 3" did not complete successfully: exit code: 3`},
+		{&executor.ExitError{Code: 137, Signal: 9}, `process "/bin/sh -c exit 3" did not complete successfully: exit code: 137, ended by signal 9`},
 		{errors.New("mount: no"), "mount: no"},
 	} {
 		if got := processError([]string{"/bin/sh", "-c", "exit 3"}, c.err).Error(); got != c.want {

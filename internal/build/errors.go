@@ -46,7 +46,7 @@ type CommandError struct {
 func (e *CommandError) Error() string {
 	how := fmt.Sprintf("exit code: %d", e.Exit.Code)
 	if e.Exit.Signal != 0 {
-		how = fmt.Sprintf("signal: %v", e.Exit.Signal)
+		how += fmt.Sprintf(", ended by signal %d", e.Exit.Signal)
 	}
 	if e.Exit.Reason != "" {
 		how = fmt.Sprintf("%s: %s", how, e.Exit.Reason)

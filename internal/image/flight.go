@@ -56,6 +56,11 @@ func (w *flight) wait(ctx context.Context) (snapshot.ID, error) {
 	case <-w.done:
 		return w.id, w.err
 	case <-ctx.Done():
-		return "", context.Cause(ctx)
+		select {
+		case <-w.done: // both are: what is there is given
+			return w.id, w.err
+		default:
+			return "", context.Cause(ctx)
+		}
 	}
 }
