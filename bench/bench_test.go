@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	testlab "github.com/layerbuild/layerbuild/test/lab"
+)
+
+func TestMain(m *testing.M) {
+	// The program measures itself, too: see children.
+	if len(os.Args) > 1 {
+		if child, ok := children[os.Args[1]]; ok {
+			exit(child(context.Background(), os.Args[2:]))
+		}
+	}
+	testlab.Main(m)
+}
+
+// TestQuick runs the whole harness with tiny sizes, on layerbuild alone. What needs a network, a registry or the
+// compressors of the machine is not in it.
+func TestQuick(t *testing.T) {
+	bin, err := exec.LookPath("busybox")
+	if err != nil || !static(bin) {
+		t.Skip("no static busybox on PATH (Debian: busybox-static)")
+	}
+	testlab.Need(t, "unshare", "git")
+	if os.Getuid() != 0 && exec.Command("unshare", "--user", "true").Run() != nil {
+		t.Skip("this kernel gives unprivileged users no user namespaces")
+	}
+	dir := t.TempDir()
+	doc := filepath.Join(dir, "doc.md")
+	if err := os.WriteFile(doc, []byte("by hand\n"+beginMark+"\nold\n"+endMark+"\nmore by hand\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o := options{
+		layerbuild: testlab.Binary(t), peers: layerbuild + ",none-such", runs: 2, quick: true, curves: true, fs: "none", dir: dir, output: doc,
+		cases: "^(run-true|warm|edit|layer|context-.*|copy|stages|unpack|memory|files-curve|steps-curve|layers-curve)$",
+	}
+	if err := run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(raw)
+	for _, want := range []string{"by hand\n" + beginMark + "\n## The machine\n", "Left out: none-such", "tiny sizes", "\n### 50 × RUN true\n", "\n| tar xzf | ",
+		"\n| 200 files, nothing changed | ", "\n| 4 layers | ", endMark + "\nmore by hand\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in the document", want)
+		}
+	}
+	for _, bad := range []string{"failed:", "\nold\n", "\nLeft out: "} {
+		if strings.Contains(text, bad) {
+			t.Errorf("%q in the document", bad)
+		}
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestGroup: what a command uses is counted, and what its children use.
+func TestGroup(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		g    *group
+	}{{"made", newGroup("test")}, {"rusage", &group{}}} {
+		t.Run(tt.name, func(t *testing.T) {
+			defer sweepGroups()
+			defer func() {
+				if err := tt.g.close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			before, err := tt.g.cpu()
+			if err != nil {
+				t.Fatal(err)
+			}
+			peak := tt.g.watch()
+			// The last command is there so that the shell does not become the loop.
+			cmd := exec.Command("sh", "-c", `sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; true`)
+			if err := tt.g.run(t.Context(), cmd); err != nil {
+				t.Fatal(err)
+			}
+			most := peak()
+			after, err := tt.g.cpu()
+			if err != nil {
+				t.Fatal(err)
+			}
+			own := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+			if used := after - before; used < own/2 || used > own*2+20*time.Millisecond {
+				t.Errorf("the group used %v, its command %v", used, own)
+			}
+			if most < 100<<10 || most > 1<<30 {
+				t.Errorf("peak memory of two shells: %d", most)
+			}
+			if left := tt.g.pids(); len(left) > 0 {
+				t.Errorf("processes after the end: %v", left)
+			}
+		})
+	}
+}
+
+func TestCancel(t *testing.T) {
+	g := newGroup("cancel")
+	defer sweepGroups()
+	defer g.close()
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if err := g.run(ctx, exec.Command("sleep", "60")); err == nil {
+		t.Error("a command that was ended has succeeded")
+	}
+}
+
+func seconds(wall, cpu float64, memory int64) sample {
+	return sample{wall: time.Duration(wall * 1e9), cpu: time.Duration(cpu * 1e9), memory: memory}
+}
+
+func TestReport(t *testing.T) {
+	r := &report{machine: []string{"CPU: fast"}, results: []result{{
+		work: work{title: "Work", what: "What is done.", unit: "step", goals: []goal{
+			{of: layerbuild, figure: cpuPerUnit, limit: 0.004}, {of: layerbuild, figure: memory, limit: 20e6},
+			{of: layerbuild, figure: wall, limit: 0.6, than: buildah}, {of: "nobody", figure: wall, limit: 1},
+		}},
+		rows: []row{
+			{name: layerbuild, units: 100, samples: []sample{seconds(1, 0.5, 10e6), seconds(3, 0.2, 30e6), seconds(2, 0.3, 30e6)}},
+			{name: buildah, units: 100, samples: []sample{seconds(2, 5, 20e6), seconds(9, 2, 60e6), seconds(8, 3, 60e6)}},
+			{name: dockerClassic, failure: "two\nlines | bar"},
+		},
+	}, {work: work{title: "None", what: "Nothing."}, note: "no registry"}}}
+	want := `## The machine
+- CPU: fast
+
+## Goals
+| work | goal | measured | reached |
+|---|---|---|---|
+| Work | CPU per step at most 4.0 ms | 3.0 ms | yes |
+| Work | peak memory at most 20.0 MB | 30.0 MB | no |
+| Work | wall at most 0.60 of buildah | 0.33 | yes |
+| Work | nobody: wall at most 1.00 s | not measured |  |
+
+## Each case
+
+### Work
+What is done.
+
+|  | wall (least to most) | CPU | peak memory | wall per step | CPU per step | × wall | × CPU | × memory |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| layerbuild | 2.00 s (1.00 s to 3.00 s) | 300 ms | 30.0 MB | 20.0 ms | 3.0 ms |  |  |  |
+| buildah | 8.00 s (2.00 s to 9.00 s) | 3.00 s | 60.0 MB | 80.0 ms | 30.0 ms | 3.0 | 10.0 | 2.0 |
+| docker-classic | failed: two lines / bar |
+
+### None
+Nothing.
+
+Left out: no registry
+`
+	if d := cmp.Diff(want, r.markdown()); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for _, tt := range []struct{ got, want string }{
+		{span(123.4), "123 s"}, {span(12.34), "12.3 s"}, {span(1.234), "1.23 s"}, {span(0.1234), "123 ms"}, {span(0.01234), "12.3 ms"},
+		{span(0.0000027), "2.7 µs"}, {number(999), "999"}, {number(1_000_000), "1,000,000"},
+		{size.format(12_345_678), "12.3 MB"}, {line(strings.Repeat("é", 400))[298:], "é…"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("got %q, want %q", tt.got, tt.want)
+		}
+	}
+	for _, tt := range []struct {
+		values []float64
+		want   float64
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{4, 1}, 2.5}, {[]float64{9, 1, 2}, 2}} {
+		if got := median(tt.values); got != tt.want {
+			t.Errorf("median(%v) = %v, want %v", tt.values, got, tt.want)
+		}
+	}
+}
+
+func TestSpliceWithoutMarks(t *testing.T) {
+	doc := filepath.Join(t.TempDir(), "doc.md")
+	if err := os.WriteFile(doc, []byte(endMark+beginMark), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := splice(doc, "text"); err == nil {
+		t.Error("results were put into a document without a place for them")
+	}
+}
+
+// TestGoalsAreOfWork: each goal names a contender that exists, or it would never be judged.
+func TestGoalsAreOfWork(t *testing.T) {
+	names := []string{layerbuild, sealGzip, sealZstd, stdlib, tarXzf}
+	for _, size := range full.layers {
+		names = append(names, layerSize(size))
+	}
+	known := strings.Join(names, "\n")
+	seen := map[string]bool{}
+	for _, w := range allWork() {
+		if seen[w.name] {
+			t.Errorf("two works are called %s", w.name)
+		}
+		seen[w.name] = true
+		for _, g := range w.goals {
+			if !strings.Contains(known, g.of) || !strings.Contains(known, g.than) {
+				t.Errorf("%s: a goal of %q, than %q", w.name, g.of, g.than)
+			}
+			if (g.figure == cpuPerUnit || g.figure == wallPerUnit) && w.unit == "" {
+				t.Errorf("%s: a goal per unit without a unit", w.name)
+			}
+		}
+	}
+}

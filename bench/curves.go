@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// curves show how layerbuild's time and memory grow.
+func curves() []work {
+	return []work{
+		{name: "files-curve", title: "Files in the context", what: "`COPY . /src` of files of 100 bytes: first build, and again with nothing changed.", unit: "file", curve: true, make: filesCurve},
+		{name: "sparse-curve", title: "Size of a layer", what: "RUN makes a sparse file of so many GiB.", unit: "GiB", curve: true, make: sparseCurve},
+		{name: "steps-curve", title: "Number of steps", what: "RUN true, so many times.", unit: "step", curve: true, make: stepsCurve},
+		{name: "layers-curve", title: "Layers under a step", what: "One RUN on an image of so many layers, each with one file; it counts them.", unit: "layer", curve: true, make: layersCurve},
+	}
+}
+
+// growing is layerbuild's build of a context, first with some images in the store.
+func (l *lab) growing(p *peer, name string, units int, dir string, images map[string]string) contender {
+	return contender{
+		name: name, group: p.group, units: units,
+		before:   func(ctx context.Context, _ int) error { return l.fresh(ctx, p, images) },
+		commands: func() ([]*exec.Cmd, error) { return []*exec.Cmd{p.command(p.build(dir, appImage))}, nil },
+	}
+}
+
+// grounds are what all curves stand on.
+func (l *lab) grounds() (*peer, map[string]string, error) {
+	p, err := l.peer(layerbuild)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := l.base()
+	return p, map[string]string{baseImage: dir}, err
+}
+
+func filesCurve(ctx context.Context, l *lab) ([]contender, error) {
+	p, images, err := l.grounds()
+	if err != nil {
+		return nil, err
+	}
+	var all []contender
+	for _, n := range l.sizes.trees {
+		dir, err := l.scratch(fmt.Sprint("files-", n))
+		if err != nil {
+			return nil, err
+		}
+		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "COPY . /src"); err != nil {
+			return nil, err
+		}
+		if err := smallFiles(ctx, dir, n); err != nil {
+			return nil, err
+		}
+		cold := l.growing(p, number(n)+" files, first build", n, dir, images)
+		again := l.growing(p, number(n)+" files, nothing changed", n, dir, images)
+		again.before = func(ctx context.Context, _ int) error {
+			if err := l.fresh(ctx, p, images); err != nil {
+				return err
+			}
+			return l.do(ctx, p, p.build(dir, appImage))
+		}
+		all = append(all, cold, again)
+	}
+	return all, nil
+}
+
+// smallFiles fills dir with n files, 1000 to a directory.
+func smallFiles(ctx context.Context, dir string, n int) error {
+	for i := range n {
+		path := filepath.Join(dir, fmt.Sprintf("d%04d", i/1000), fmt.Sprintf("f%07d", i))
+		if i%1000 == 0 {
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(path, fmt.Appendf(nil, "%0100d", i), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sparseCurve(_ context.Context, l *lab) ([]contender, error) {
+	p, images, err := l.grounds()
+	if err != nil {
+		return nil, err
+	}
+	var all []contender
+	for _, n := range l.sizes.sparse {
+		dir, err := l.dockerfile(fmt.Sprint("sparse-", n), "FROM "+baseImage, fmt.Sprintf("RUN truncate -s %dG /sparse", n))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l.growing(p, fmt.Sprintf("%d GiB", n), int(n), dir, images))
+	}
+	return all, nil
+}
+
+func stepsCurve(_ context.Context, l *lab) ([]contender, error) {
+	p, images, err := l.grounds()
+	if err != nil {
+		return nil, err
+	}
+	var all []contender
+	for _, n := range l.sizes.stepCounts {
+		dir, err := l.dockerfile(fmt.Sprint("steps-", n), "FROM "+baseImage, strings.Repeat("RUN true\n", n))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l.growing(p, fmt.Sprintf("%d steps", n), n, dir, images))
+	}
+	return all, nil
+}
+
+func layersCurve(_ context.Context, l *lab) ([]contender, error) {
+	p, images, err := l.grounds()
+	if err != nil {
+		return nil, err
+	}
+	const tall = "localhost/tall"
+	var all []contender
+	for _, n := range l.sizes.layerCounts {
+		var text strings.Builder
+		for i := range n {
+			fmt.Fprintf(&text, "COPY file /f/%d\n", i)
+		}
+		below, err := l.dockerfile(fmt.Sprint("tall-", n), "FROM "+baseImage, text.String())
+		if err != nil {
+			return nil, err
+		}
+		if err := write(filepath.Join(below, "file"), "content"); err != nil {
+			return nil, err
+		}
+		dir, err := l.dockerfile(fmt.Sprint("on-tall-", n), "FROM "+tall, fmt.Sprintf("RUN test $(ls /f | wc -l) -eq %d", n))
+		if err != nil {
+			return nil, err
+		}
+		c := l.growing(p, fmt.Sprintf("%d layers", n), n, dir, images)
+		c.before = func(ctx context.Context, _ int) error {
+			if err := l.fresh(ctx, p, images); err != nil {
+				return err
+			}
+			return l.do(ctx, p, p.build(below, tall))
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}

@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A group holds a tool's processes, all of them: a daemon, its helpers and the containers that it starts. It is a
+// control group, which counts their CPU time whoever waits for them; without one the commands' own accounts are used.
+type group struct {
+	dir  string // of the group in the hierarchy; containers get groups of their own in it
+	main string // the group inside dir that commands are started in; "" without control groups
+	home string // the group that this process is in
+	v2   bool
+
+	mu   sync.Mutex
+	used time.Duration // without control groups: what commands that have ended took
+	live []int         // without control groups: commands that run
+}
+
+// A hierarchy is a mounted file system of control groups.
+type hierarchy struct {
+	dir         string
+	root        string // the group that is mounted there: not / in some containers
+	v2          bool
+	controllers []string // of version 1, among other options of the mount
+}
+
+func hierarchies() []hierarchy {
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	var all []hierarchy
+	for line := range strings.Lines(string(raw)) {
+		mount, super, ok := strings.Cut(strings.TrimSpace(line), " - ")
+		left, right := strings.Fields(mount), strings.Fields(super)
+		if !ok || len(left) < 5 || len(right) < 3 {
+			continue
+		}
+		switch right[0] {
+		case "cgroup":
+			all = append(all, hierarchy{dir: left[4], root: left[3], controllers: strings.Split(right[2], ",")})
+		case "cgroup2":
+			all = append(all, hierarchy{dir: left[4], root: left[3], v2: true})
+		}
+	}
+	return all
+}
+
+// accounting is the hierarchy that counts CPU time: version 1's cpuacct where there is one, or version 2.
+func accounting() (found hierarchy) {
+	for _, h := range hierarchies() {
+		if slices.Contains(h.controllers, "cpuacct") {
+			return h
+		}
+		if h.v2 && found.dir == "" {
+			found = h
+		}
+	}
+	return found
+}
+
+// home is the group of this process.
+func (h hierarchy) home() string {
+	raw, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return h.dir
+	}
+	for line := range strings.Lines(string(raw)) {
+		// "2:cpuacct:/path", or "0::/path" for version 2
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) == 3 && (h.v2 && f[0] == "0" || !h.v2 && slices.Contains(strings.Split(f[1], ","), "cpuacct")) {
+			return filepath.Join(h.dir, strings.TrimPrefix(f[2], strings.TrimSuffix(h.root, "/")))
+		}
+	}
+	return h.dir
+}
+
+// groupTop is the name of the group that holds all groups of this process.
+func groupTop() string { return fmt.Sprintf("layerbuild-bench-%d", os.Getpid()) }
+
+// sweepGroups takes away what container tools made in the other hierarchies.
+func sweepGroups() {
+	for _, h := range hierarchies() {
+		removeGroups(filepath.Join(h.dir, groupTop()))
+	}
+}
+
+// newGroup makes a group; close takes it away. It stands at the top of the hierarchy, because version 2 wants no
+// processes in a group that holds others.
+func newGroup(name string) *group {
+	top := accounting()
+	if top.dir == "" {
+		return &group{}
+	}
+	g := &group{dir: filepath.Join(top.dir, groupTop(), name), home: top.home(), v2: top.v2}
+	main := filepath.Join(g.dir, "main")
+	if err := os.MkdirAll(main, 0o755); err != nil {
+		return &group{} // not root
+	}
+	g.main = main
+	if err := g.run(context.Background(), exec.Command("true")); err != nil { // made, but not to be entered
+		g.close()
+		return &group{}
+	}
+	return g
+}
+
+// parent is the group as the flags --cgroup-parent of container tools name it.
+func (g *group) parent() string {
+	return "/" + filepath.Join(groupTop(), filepath.Base(g.dir))
+}
+
+// how says in words what is measured.
+func (g *group) how() string {
+	if g.main == "" {
+		return "the commands' own accounts (rusage): no control group can be made here"
+	}
+	if g.v2 {
+		return "control groups, version 2 (cpu.stat)"
+	}
+	return "control groups, version 1 (cpuacct.usage)"
+}
+
+// start starts a command in the group.
+func (g *group) start(cmd *exec.Cmd) error {
+	if g.main == "" {
+		return cmd.Start()
+	}
+	if g.v2 {
+		f, err := os.Open(g.main)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
+		return cmd.Start()
+	}
+	// A child begins in the group of the thread that starts it. Nothing then stands between the clock and the command,
+	// as a shell that moves itself would.
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if err := os.WriteFile(filepath.Join(g.main, "tasks"), []byte("0"), 0o644); err != nil {
+			started <- err
+			return
+		}
+		err := cmd.Start()
+		// A thread that cannot go back ends with this goroutine.
+		if os.WriteFile(filepath.Join(g.home, "tasks"), []byte("0"), 0o644) == nil {
+			runtime.UnlockOSThread()
+		}
+		started <- err
+	}()
+	return <-started
+}
+
+// run runs a command in the group.
+func (g *group) run(ctx context.Context, cmd *exec.Cmd) error {
+	if err := g.start(cmd); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.live = append(g.live, cmd.Process.Pid)
+	g.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })
+	err := cmd.Wait()
+	stop()
+	g.mu.Lock()
+	g.live = slices.DeleteFunc(g.live, func(pid int) bool { return pid == cmd.Process.Pid })
+	g.used += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	g.mu.Unlock()
+	return errors.Join(err, ctx.Err())
+}
+
+// cpu is what the processes of the group have used so far, user and system.
+func (g *group) cpu() (time.Duration, error) {
+	if g.main == "" {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.used, nil
+	}
+	if !g.v2 {
+		raw, err := os.ReadFile(filepath.Join(g.dir, "cpuacct.usage"))
+		if err != nil {
+			return 0, err
+		}
+		ns, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+		return time.Duration(ns), err
+	}
+	raw, err := os.ReadFile(filepath.Join(g.dir, "cpu.stat"))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(raw)) {
+		if text, ok := strings.CutPrefix(line, "usage_usec "); ok {
+			us, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+			return time.Duration(us) * time.Microsecond, err
+		}
+	}
+	return 0, fmt.Errorf("%s/cpu.stat says nothing of usage_usec", g.dir)
+}
+
+// pids lists the group's processes.
+func (g *group) pids() []int {
+	if g.main == "" {
+		g.mu.Lock()
+		all := slices.Clone(g.live)
+		g.mu.Unlock()
+		for i := 0; i < len(all); i++ { // grows on the way: children of children
+			all = append(all, childrenOf(all[i])...)
+		}
+		return all
+	}
+	var all []int
+	filepath.WalkDir(g.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil
+		}
+		raw, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		all = append(all, numbers(raw)...)
+		return nil
+	})
+	// Of this process a thread may be there for the moment in which it starts a command.
+	return slices.DeleteFunc(all, func(pid int) bool { return pid == os.Getpid() })
+}
+
+func childrenOf(pid int) []int {
+	var all []int
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		raw, _ := os.ReadFile(list)
+		all = append(all, numbers(raw)...)
+	}
+	return all
+}
+
+func numbers(raw []byte) []int {
+	var all []int
+	for f := range strings.FieldsSeq(string(raw)) {
+		if n, err := strconv.Atoi(f); err == nil {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// memory is the sum of what the processes have resident now. The group's own account would hold the page cache, too,
+// which belongs to whoever touched a file first.
+func (g *group) memory() int64 {
+	var pages int64
+	for _, pid := range g.pids() {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+		if err != nil {
+			continue // has ended
+		}
+		if f := numbers(raw); len(f) > 1 {
+			pages += int64(f[1])
+		}
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// sampleEvery is how often memory is looked at: often enough for builds of a few hundredths of a second, and 2% of a core
+// for a daemon with its containers.
+const sampleEvery = 10 * time.Millisecond
+
+// watch samples memory until the function that it returns is called, which returns the largest sum.
+func (g *group) watch() (peak func() int64) {
+	stop, done := make(chan struct{}), make(chan int64)
+	go func() {
+		tick := time.NewTicker(sampleEvery)
+		defer tick.Stop()
+		var most int64
+		for {
+			select {
+			case <-stop:
+				done <- most
+				return
+			case <-tick.C:
+				most = max(most, g.memory())
+			}
+		}
+	}()
+	return func() int64 { close(stop); return <-done }
+}
+
+// close ends what still runs in the group, and takes it away.
+func (g *group) close() error {
+	if g.main == "" {
+		return nil
+	}
+	var err error
+	for range 100 {
+		for _, pid := range g.pids() {
+			if p, err := os.FindProcess(pid); err == nil {
+				p.Kill()
+			}
+		}
+		if err = removeGroups(g.dir); err == nil {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
+}
+
+// removeGroups removes a group and those in it. The files of a group are not for removing.
+func removeGroups(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeGroups(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return os.Remove(dir)
+}

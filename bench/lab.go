@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A lab has all that is measured and what it is measured with.
+type lab struct {
+	options options
+	sizes   sizes
+	disk    *disk
+	run     string // sockets and the like: their paths have to be short
+	peers   []*peer
+	missing []string          // the peers that are left out, and why
+	group   *group            // of commands that are no peer's
+	made    map[string]string // fixtures: their directories by name
+	served  *registry
+	log     io.Writer
+}
+
+func newLab(ctx context.Context, o options) (l *lab, err error) {
+	l = &lab{options: o, sizes: full, made: map[string]string{}, log: os.Stderr}
+	if o.quick {
+		l.sizes = quick
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	if l.disk, err = newDisk(ctx, o); err != nil {
+		return l, err
+	}
+	if l.run, err = os.MkdirTemp("", "lb-bench-"); err != nil {
+		return l, err
+	}
+	l.group = newGroup("other")
+	for name := range strings.SplitSeq(o.peers, ",") {
+		p, err := newPeer(name, o, filepath.Join(l.disk.dir, name), l.run)
+		if err != nil {
+			l.missing = append(l.missing, fmt.Sprintf("%s: %v", name, err))
+			fmt.Fprintf(l.log, "left out: %s: %v\n", name, err)
+			continue
+		}
+		l.peers = append(l.peers, p)
+	}
+	if len(l.peers) == 0 {
+		return l, errors.New("no tool to measure")
+	}
+	return l, nil
+}
+
+func (l *lab) close() error {
+	var errs []error
+	l.endRegistry()
+	for _, p := range l.peers {
+		errs = append(errs, p.close())
+	}
+	if l.group != nil {
+		errs = append(errs, l.group.close())
+	}
+	sweepGroups()
+	if l.run != "" {
+		errs = append(errs, remove(l.run))
+	}
+	if l.disk != nil {
+		errs = append(errs, l.disk.close())
+	}
+	return errors.Join(errs...)
+}
+
+// A work is one thing that is measured with several contenders.
+type work struct {
+	name  string // for -cases
+	title string
+	what  string // what exactly is done
+	curve bool   // how one tool grows, not how several compare
+	unit  string // what contender.units counts: "step"
+	goals []goal
+	make  func(ctx context.Context, l *lab) ([]contender, error)
+}
+
+// A contender does the work in its way.
+type contender struct {
+	name     string
+	group    *group
+	units    int                                                    // how many of them the figures are for
+	before   func(ctx context.Context, run int) error               // makes ready; not measured
+	commands func() ([]*exec.Cmd, error)                            // measured, one after the other
+	after    func(ctx context.Context, s *sample, out string) error // looks at what came out; not measured
+}
+
+// A sample is what one run took.
+type sample struct {
+	wall, cpu time.Duration
+	memory    int64 // peak of the sum of the processes' resident memory
+	size      int64 // of what came out, where that is of interest
+}
+
+// A result is all runs of a work.
+type result struct {
+	work
+	note string // why there are no figures
+	rows []row
+}
+
+type row struct {
+	name    string
+	units   int
+	failure string
+	samples []sample
+}
+
+// curveRuns is how often the points of a curve are measured at most: nobody is compared, and the last ones take long.
+const curveRuns = 3
+
+// timeout ends what hangs: no single build takes a fraction of it.
+const timeout = 30 * time.Minute
+
+// measure runs the contenders of a work in turn, so that whatever else the machine does meets them all. It fails only
+// when it has been interrupted: what does not work is in the result.
+func (l *lab) measure(ctx context.Context, w work) (result, error) {
+	fmt.Fprintf(l.log, "%s: %s\n", w.name, w.title)
+	result := result{work: w}
+	contenders, err := w.make(ctx, l)
+	if ctx.Err() != nil {
+		return result, ctx.Err()
+	}
+	if err != nil {
+		result.note = err.Error()
+		fmt.Fprintf(l.log, "  left out: %v\n", err)
+		return result, nil
+	}
+	for _, c := range contenders {
+		result.rows = append(result.rows, row{name: c.name, units: c.units})
+	}
+	runs := l.options.runs
+	if w.curve {
+		runs = min(runs, curveRuns)
+	}
+	for run := range runs {
+		for i := range contenders {
+			// Each is first in its turn.
+			n := (i + run) % len(contenders)
+			c, r := contenders[n], &result.rows[n]
+			if r.failure != "" {
+				continue
+			}
+			s, err := l.once(ctx, c, run)
+			if ctx.Err() != nil {
+				return result, ctx.Err()
+			}
+			if err != nil {
+				r.failure = err.Error()
+				fmt.Fprintf(l.log, "  %s: %v\n", c.name, err)
+				continue
+			}
+			r.samples = append(r.samples, s)
+			fmt.Fprintf(l.log, "  %-20s %8.3f s  %8.3f s CPU  %6.1f MB\n", c.name, s.wall.Seconds(), s.cpu.Seconds(), float64(s.memory)/1e6)
+		}
+	}
+	return result, l.clean(ctx)
+}
+
+// clean empties the stores and takes away what was made for one work only.
+func (l *lab) clean(ctx context.Context) error {
+	var errs []error
+	l.endRegistry()
+	for _, p := range l.peers {
+		errs = append(errs, p.stop(), remove(p.dir))
+	}
+	errs = append(errs, remove(l.path("scratch")))
+	l.disk.settle(ctx)
+	return errors.Join(errs...)
+}
+
+func (l *lab) path(elem ...string) string {
+	return filepath.Join(append([]string{l.disk.dir}, elem...)...)
+}
+
+// once makes ready and measures one run.
+func (l *lab) once(ctx context.Context, c contender, run int) (s sample, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if c.before != nil {
+		if err := c.before(ctx, run); err != nil {
+			return s, err
+		}
+	}
+	cmds, err := c.commands()
+	if err != nil {
+		return s, err
+	}
+	log, err := os.Create(filepath.Join(l.run, "command.log"))
+	if err != nil {
+		return s, err
+	}
+	defer log.Close()
+	l.disk.settle(ctx)
+	used, err := c.group.cpu()
+	if err != nil {
+		return s, err
+	}
+	peak := c.group.watch()
+	began := time.Now()
+	for _, cmd := range cmds {
+		// A file, not a pipe: nobody has to copy it while the clock runs.
+		cmd.Stdout, cmd.Stderr = log, log
+		if err = c.group.run(ctx, cmd); err != nil {
+			err = fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, tail(log.Name()))
+			break
+		}
+	}
+	s.wall = time.Since(began)
+	s.memory = peak()
+	if err != nil {
+		return s, err
+	}
+	now, err := c.group.cpu()
+	if err != nil {
+		return s, err
+	}
+	s.cpu = now - used
+	if c.after == nil {
+		return s, nil
+	}
+	out, err := os.ReadFile(log.Name())
+	if err != nil {
+		return s, err
+	}
+	return s, c.after(ctx, &s, string(out))
+}
+
+// do runs a command of a peer without measuring it.
+func (l *lab) do(ctx context.Context, p *peer, line []string) error {
+	log, err := os.Create(filepath.Join(l.run, "command.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := p.command(line)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := p.group.run(ctx, cmd); err != nil {
+		return fmt.Errorf("%s: %w: %s", filepath.Base(line[0]), err, tail(log.Name()))
+	}
+	return nil
+}
+
+func (p *peer) command(line []string) *exec.Cmd {
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Env = append(os.Environ(), p.env...)
+	return cmd
+}
+
+// sizeSaid reads the size of what came out from the command's own words.
+func sizeSaid(_ context.Context, s *sample, out string) (err error) {
+	s.size, err = strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+	return err
+}
+
+// each makes a contender of each peer.
+func (l *lab) each(f func(p *peer) contender) []contender {
+	var all []contender
+	for _, p := range l.peers {
+		c := f(p)
+		c.name, c.group = p.name, p.group
+		all = append(all, c)
+	}
+	return all
+}
+
+// peer is the peer of that name.
+func (l *lab) peer(name string) (*peer, error) {
+	i := slices.IndexFunc(l.peers, func(p *peer) bool { return p.name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("%s is not measured", name)
+	}
+	return l.peers[i], nil
+}
+
+// tail is the end of a log.
+func tail(name string) string {
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(raw[max(0, len(raw)-1000):]))
+}

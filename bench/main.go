@@ -1,0 +1,122 @@
+// Bench measures layerbuild beside buildah and dockerd: the same Dockerfiles, in turn, with the time, CPU and memory of
+// each tool and of everything that it starts.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+)
+
+// options are the command line.
+type options struct {
+	layerbuild string
+	rootfs     string // of Debian, for the case that installs a package
+	peers      string
+	cases      string
+	runs       int
+	quick      bool
+	curves     bool
+	list       bool
+	dir        string
+	fs         string
+	size       string
+	output     string
+}
+
+func main() {
+	if len(os.Args) > 1 {
+		if child, ok := children[os.Args[1]]; ok {
+			exit(child(context.Background(), os.Args[2:]))
+		}
+	}
+	var o options
+	flag.StringVar(&o.layerbuild, "layerbuild", "bin/layerbuild", "`path` of the program")
+	flag.StringVar(&o.rootfs, "rootfs", "examples/debian-base/rootfs.tar.zst", "`path` of a Debian root file system, as make rootfs makes it")
+	flag.StringVar(&o.peers, "peers", strings.Join(peerNames, ","), "tools to measure")
+	flag.StringVar(&o.cases, "cases", "", "only cases whose name matches this `regexp`")
+	flag.IntVar(&o.runs, "runs", 5, "how often each is measured")
+	flag.BoolVar(&o.quick, "quick", false, "tiny sizes: whether everything works, not how fast")
+	flag.BoolVar(&o.curves, "curves", true, "measure how time and memory grow with the size, too")
+	flag.BoolVar(&o.list, "list", false, "list the cases and do nothing")
+	flag.StringVar(&o.fs, "fs", "", "where state and contexts are: `ext4` on a loop device, tmpfs, or none for $BENCH_DIR as it is (default ext4 for root)")
+	flag.StringVar(&o.size, "size", "40G", "size of that file system, at most")
+	flag.StringVar(&o.output, "o", "", "`file` to put the results into, between its markers; - or nothing prints them")
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), "usage: bench [flags]\n$BENCH_DIR is the directory for everything that is made, by default /var/tmp.\n\n")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if o.dir = os.Getenv("BENCH_DIR"); o.dir == "" {
+		o.dir = "/var/tmp"
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	exit(run(ctx, o))
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// run measures all that the options choose. Results are written after each case, so that an interrupted run is not lost.
+func run(ctx context.Context, o options) (err error) {
+	match, err := regexp.Compile(o.cases)
+	if err != nil {
+		return fmt.Errorf("-cases: %w", err)
+	}
+	var chosen []work
+	for _, w := range allWork() {
+		if match.MatchString(w.name) && (o.curves || !w.curve) {
+			chosen = append(chosen, w)
+		}
+	}
+	if o.list {
+		for _, w := range chosen {
+			fmt.Printf("%-16s %s\n", w.name, w.title)
+		}
+		return nil
+	}
+	if len(chosen) == 0 || o.runs < 1 {
+		return errors.New("nothing to measure")
+	}
+	if o.layerbuild, err = filepath.Abs(o.layerbuild); err != nil {
+		return err
+	}
+	if _, err := os.Stat(o.layerbuild); err != nil {
+		return fmt.Errorf("the program to measure: %w", err)
+	}
+	l, err := newLab(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+	r := &report{machine: l.machine(ctx), quick: o.quick}
+	for _, w := range chosen {
+		result, err := l.measure(ctx, w)
+		if err != nil {
+			return err
+		}
+		r.results = append(r.results, result)
+		if o.output != "" && o.output != "-" {
+			if err := splice(o.output, r.markdown()); err != nil {
+				return err
+			}
+		}
+	}
+	if o.output == "" || o.output == "-" {
+		fmt.Print(r.markdown())
+	}
+	return nil
+}

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// A figure is what can be told of a sample.
+type figure int
+
+const (
+	wall figure = iota
+	cpu
+	memory
+	size
+	wallPerUnit
+	cpuPerUnit
+)
+
+// of is the figure of one sample: seconds or bytes.
+func (f figure) of(s sample, units int) float64 {
+	units = max(units, 1)
+	switch f {
+	case wall:
+		return s.wall.Seconds()
+	case cpu:
+		return s.cpu.Seconds()
+	case memory:
+		return float64(s.memory)
+	case size:
+		return float64(s.size)
+	case wallPerUnit:
+		return s.wall.Seconds() / float64(units)
+	case cpuPerUnit:
+		return s.cpu.Seconds() / float64(units)
+	default:
+		panic("unreachable")
+	}
+}
+
+func (f figure) format(v float64) string {
+	if f == memory || f == size {
+		return fmt.Sprintf("%.1f MB", v/1e6)
+	}
+	return span(v)
+}
+
+func (f figure) String() string {
+	return []string{"wall", "CPU", "peak memory", "size", "wall", "CPU"}[f]
+}
+
+// span prints seconds with three digits that mean something.
+func span(s float64) string {
+	switch {
+	case s >= 100:
+		return fmt.Sprintf("%.0f s", s)
+	case s >= 10:
+		return fmt.Sprintf("%.1f s", s)
+	case s >= 1:
+		return fmt.Sprintf("%.2f s", s)
+	case s >= 0.1:
+		return fmt.Sprintf("%.0f ms", s*1e3)
+	case s >= 0.001:
+		return fmt.Sprintf("%.1f ms", s*1e3)
+	}
+	return fmt.Sprintf("%.3g µs", s*1e6)
+}
+
+// number prints a whole number with commas.
+func number(n int) string {
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
+
+// median is the one in the middle, or between the two there.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+func (r row) values(f figure) []float64 {
+	var all []float64
+	for _, s := range r.samples {
+		all = append(all, f.of(s, r.units))
+	}
+	return all
+}
+
+// ratio is the median of the quotients of r's and other's runs, pair by pair: run 1 by run 1. What the machine did
+// meanwhile met both.
+func (r row) ratio(f figure, other row) float64 {
+	var all []float64
+	for i := range min(len(r.samples), len(other.samples)) {
+		if base := f.of(other.samples[i], other.units); base > 0 {
+			all = append(all, f.of(r.samples[i], r.units)/base)
+		}
+	}
+	return median(all)
+}
+
+// A goal is a limit that a contender's median should keep.
+type goal struct {
+	of     string
+	figure figure
+	limit  float64
+	than   string // the limit is a ratio to this contender's
+}
+
+// judge says what the goal is, what was measured, and whether it is reached.
+func (g goal) judge(r result) (want, got, reached string) {
+	what := g.figure.String()
+	if g.figure == wallPerUnit || g.figure == cpuPerUnit {
+		what += " per " + r.unit
+	}
+	want = what + " at most " + g.figure.format(g.limit)
+	if g.than != "" {
+		want = fmt.Sprintf("%s at most %.2f of %s", what, g.limit, g.than)
+	}
+	if g.of != layerbuild {
+		want = g.of + ": " + want
+	}
+	find := func(name string) row {
+		for _, row := range r.rows {
+			if row.name == name && row.failure == "" {
+				return row
+			}
+		}
+		return row{}
+	}
+	own := find(g.of)
+	if len(own.samples) == 0 || g.than != "" && len(find(g.than).samples) == 0 {
+		return want, "not measured", ""
+	}
+	value := median(own.values(g.figure))
+	got = g.figure.format(value)
+	if g.than != "" {
+		value = own.ratio(g.figure, find(g.than))
+		got = fmt.Sprintf("%.2f", value)
+	}
+	if reached = "no"; value <= g.limit {
+		reached = "yes"
+	}
+	return want, got, reached
+}
+
+// A report is what the document says.
+type report struct {
+	machine []string
+	quick   bool
+	results []result
+}
+
+func (r *report) markdown() string {
+	var b strings.Builder
+	b.WriteString("## The machine\n")
+	for _, fact := range r.machine {
+		fmt.Fprintf(&b, "- %s\n", fact)
+	}
+	if r.quick {
+		b.WriteString("\nThis was a trial with tiny sizes (-quick): the figures mean nothing.\n")
+	} else {
+		r.goals(&b)
+	}
+	for _, curve := range []bool{false, true} {
+		title := "\n## Each case\n"
+		if curve {
+			title = "\n## How it grows\n"
+		}
+		for _, result := range r.results {
+			if result.curve == curve {
+				b.WriteString(title)
+				title = ""
+				result.markdown(&b)
+			}
+		}
+	}
+	return b.String()
+}
+
+func (r *report) goals(b *strings.Builder) {
+	b.WriteString("\n## Goals\n| work | goal | measured | reached |\n|---|---|---|---|\n")
+	for _, result := range r.results {
+		for _, g := range result.goals {
+			want, got, reached := g.judge(result)
+			fmt.Fprintf(b, "| %s | %s | %s | %s |\n", result.title, want, got, reached)
+		}
+	}
+}
+
+func (r *result) markdown(b *strings.Builder) {
+	fmt.Fprintf(b, "\n### %s\n%s\n\n", r.title, r.what)
+	if r.note != "" {
+		fmt.Fprintf(b, "Left out: %s\n", line(r.note))
+		return
+	}
+	sizes, units := false, false
+	for _, row := range r.rows {
+		units = units || row.units > 0
+		sizes = sizes || slices.ContainsFunc(row.samples, func(s sample) bool { return s.size > 0 })
+	}
+	head := []string{"", "wall (least to most)", "CPU", "peak memory"}
+	if sizes {
+		head = append(head, "size")
+	}
+	if units {
+		head = append(head, "wall per "+r.unit, "CPU per "+r.unit)
+	}
+	if !r.curve {
+		head = append(head, "× wall", "× CPU", "× memory")
+	}
+	cells(b, head)
+	cells(b, slices.Repeat([]string{"---"}, len(head)))
+	for i, row := range r.rows {
+		if row.failure != "" {
+			fmt.Fprintf(b, "| %s | failed: %s |\n", row.name, line(row.failure))
+			continue
+		}
+		cells(b, r.cells(i, sizes, units))
+	}
+}
+
+// cells are those of a row of the table; the first row is what the others are compared with.
+func (r *result) cells(i int, sizes, units bool) []string {
+	row := r.rows[i]
+	show := func(f figure) string { return f.format(median(row.values(f))) }
+	walls := row.values(wall)
+	all := []string{row.name, fmt.Sprintf("%s (%s to %s)", show(wall), span(slices.Min(walls)), span(slices.Max(walls))), show(cpu), show(memory)}
+	if sizes {
+		all = append(all, show(size))
+	}
+	if units {
+		all = append(all, show(wallPerUnit), show(cpuPerUnit))
+	}
+	if r.curve {
+		return all
+	}
+	for _, f := range []figure{wall, cpu, memory} {
+		text := ""
+		if i > 0 && r.rows[0].failure == "" {
+			text = fmt.Sprintf("%.1f", row.ratio(f, r.rows[0]))
+		}
+		all = append(all, text)
+	}
+	return all
+}
+
+func cells(b *strings.Builder, all []string) {
+	fmt.Fprintf(b, "| %s |\n", strings.Join(all, " | "))
+}
+
+// line makes an error fit a table.
+func line(text string) string {
+	text = strings.ReplaceAll(strings.Join(strings.Fields(text), " "), "|", "/")
+	if len(text) > 300 {
+		text = strings.ToValidUTF8(text[:300], "") + "…"
+	}
+	return text
+}
+
+const (
+	beginMark = "<!-- written by make bench: begin -->"
+	endMark   = "<!-- written by make bench: end -->"
+)
+
+// splice puts text between the marks of a file.
+func splice(name, text string) error {
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(raw), beginMark)
+	_, after, ok2 := strings.Cut(rest, endMark)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no place for results: a line %s and one %s", name, beginMark, endMark)
+	}
+	return os.WriteFile(name, []byte(before+beginMark+"\n"+text+endMark+after), 0o644)
+}
