@@ -62,6 +62,9 @@ func Build(ctx context.Context, state *State, images *image.Resolver, o Options)
 		o.Sink = event.Discard
 	}
 	b := &builder{state: state, images: images, opts: o, sink: o.Sink, began: time.Now()}
+	if b.inlineCache() {
+		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), CachePlace{Type: "inline"})
+	}
 	res = &Result{}
 	temp, err := newScratch(state.Root)
 	if err != nil {
@@ -134,7 +137,7 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 
 func (b *builder) sourceOptions() (source.Options, error) {
 	index, err := b.state.path("context")
-	return source.Options{TempDir: b.scratch, IndexDir: index, HTTP: b.httpOptions(), Git: source.GitOptions{TempDir: b.scratch, CommitTime: true}}, err
+	return source.Options{TempDir: b.scratch, IndexDir: index, HTTP: b.httpOptions(), Git: b.gitOptions(b.keepGitDir())}, err
 }
 
 // build plans for each platform, and then solves.

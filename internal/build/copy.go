@@ -84,7 +84,9 @@ func (c *copier) look(ctx context.Context) (cache.Key, error) {
 
 func (c *copier) openRemote(ctx context.Context, src string) (source.Remote, error) {
 	if kind, _ := parser.SourceKind(src); kind == parser.Git {
-		return source.Git(ctx, src, source.GitOptions{TempDir: c.scratch, KeepGitDir: c.copy.KeepGitDir, Checksum: c.copy.Checksum, CommitTime: true})
+		o := c.gitOptions(c.copy.KeepGitDir)
+		o.Checksum = c.copy.Checksum
+		return source.Git(ctx, src, o)
 	}
 	o := c.httpOptions()
 	o.Checksum = digest.Digest(c.copy.Checksum)

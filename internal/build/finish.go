@@ -87,7 +87,7 @@ func (b *builder) writeImage(ctx context.Context, res *Result, solvers []*solver
 		manifests = append(manifests, m)
 	}
 	res.Root = manifests[0]
-	if len(manifests) > 1 {
+	if len(manifests) > 1 || b.multiPlatform() {
 		index := ocispec.Index{
 			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
 			Annotations: b.annotations("index", ocispec.Platform{}),

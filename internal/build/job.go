@@ -126,7 +126,7 @@ func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	names := []string{parser.FormatPlatform(st.Platform), s.network(a), fmt.Sprint(s.opts.Run.Hosts, s.opts.Run.ShmSize, s.opts.Run.Ulimits)}
+	names := r.surroundings()
 	named, local, plain := true, true, true
 	for _, m := range a.Mounts {
 		if !showsFiles(m) {

@@ -46,7 +46,7 @@ func (r *runner) look(ctx context.Context) (cache.Key, error) {
 	if err := r.open(ctx); err != nil {
 		return "", err
 	}
-	inputs := []string{parser.FormatPlatform(r.stage.Platform), r.network(r.run), fmt.Sprint(r.opts.Run.Hosts, r.opts.Run.ShmSize, r.opts.Run.Ulimits)}
+	inputs := r.surroundings()
 	for i, m := range r.run.Mounts {
 		f := r.from[i]
 		if f == nil {
@@ -59,6 +59,15 @@ func (r *runner) look(ctx context.Context) (cache.Key, error) {
 		inputs = append(inputs, fmt.Sprintf("mount %d %s", i, match.Digest))
 	}
 	return makeKey(r.cur.key, "run", r.run, inputs...)
+}
+
+// surroundings are what of the build a command may see besides its instruction.
+func (r *runner) surroundings() []string {
+	list := []string{parser.FormatPlatform(r.stage.Platform), r.network(r.run), fmt.Sprint(r.opts.Run.Hosts, r.opts.Run.ShmSize, r.opts.Run.Ulimits)}
+	if name := r.hostname(); name != "" {
+		list = append(list, "hostname "+name)
+	}
+	return list
 }
 
 // open opens what the mounts show, which may have to be built first.
@@ -86,7 +95,7 @@ func (r *runner) do(ctx context.Context, active *snapshot.Active, out output) (e
 	p := &executor.Process{
 		Args: r.run.Args, Env: append(slices.Clone(r.run.Env), r.run.Proxy...), Dir: r.run.Dir, User: r.run.User,
 		Network: r.network(r.run), Insecure: r.run.Security == "insecure", ExtraHosts: r.opts.Run.Hosts,
-		ShmSize: r.opts.Run.ShmSize, Ulimits: r.opts.Run.Ulimits,
+		ShmSize: r.opts.Run.ShmSize, Ulimits: r.opts.Run.Ulimits, Hostname: r.hostname(),
 	}
 	for _, f := range r.run.Files {
 		p.Mounts = append(p.Mounts, executor.Mount{Target: f.Path, Source: executor.Data{Data: f.Data, Mode: f.Mode}, ReadOnly: true})
@@ -203,6 +212,9 @@ func (r *runner) cacheDir(ctx context.Context, i int, m parser.RunMount, release
 	begin := []any{m.ID, m.UID, m.GID, m.Mode}
 	if f := r.from[i]; f != nil {
 		begin = append(begin, f.name, m.Source)
+	}
+	if ns := r.cacheNamespace(); ns != "" {
+		begin = append(begin, "namespace "+ns)
 	}
 	identity, err := json.Marshal(begin)
 	if err != nil {
