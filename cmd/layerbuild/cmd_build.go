@@ -445,6 +445,13 @@ func (f *buildFlags) access(o *build.Options, e *env) error {
 				return fmt.Errorf("--ssh %q: SSH_AUTH_SOCK is not set; start an agent or give its socket: --ssh %s=SOCKET", s, id)
 			}
 		}
+		info, err := os.Stat(socket)
+		if err != nil {
+			return fmt.Errorf("--ssh %q: %w", s, err)
+		}
+		if info.Mode()&os.ModeSocket == 0 {
+			return fmt.Errorf("--ssh %q: %s is not the socket of an agent; add keys to one with ssh-add", s, socket)
+		}
 		o.Run.SSH = append(o.Run.SSH, build.SSH{ID: id, Socket: socket})
 	}
 	return nil
