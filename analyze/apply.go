@@ -2,6 +2,7 @@ package analyze
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -18,6 +19,16 @@ type builder struct {
 
 	layer int32
 	sum   *Layer // of the layer being applied
+
+	// needed are files that entries of the layers rest on besides by their contents: symbolic links that lead to what they
+	// name, and what a hard link to something without content names. nil: nobody asks.
+	needed map[int32]bool
+	// seen is told of each entry and the file that it became, -1 for a mark or nothing; for a mark, whether it hides
+	// anything. skip says which entries are not there. Both may be nil.
+	seen func(ordinal int, file int32, hides bool)
+	skip func(ordinal int) bool
+	// dirs are directories that the layer is to list besides what its table has.
+	dirs []string
 }
 
 type nodeKey struct {
@@ -61,19 +72,47 @@ func (b *builder) apply(table *Table, sum *Layer) error {
 	if marks {
 		b.marks(table)
 	}
-	for e := range table.All() { // there was no error a moment ago
+	for _, dir := range b.dirs {
+		b.entry(-1, &Entry{Path: dir, Type: Dir, Mode: 0o755})
+	}
+	for i, e := range b.entries(table) {
 		if e.Type != Gone && !e.Opaque {
-			b.entry(e)
+			b.entry(i, e)
 		}
 	}
 	b.t.layers++
 	return nil
 }
 
+// entries gives the entries that are not to be skipped, with their ordinals. The table was read before without an error.
+func (b *builder) entries(table *Table) iter.Seq2[int, *Entry] {
+	return func(yield func(int, *Entry) bool) {
+		i := 0
+		for e := range table.All() {
+			if (b.skip == nil || !b.skip(i)) && !yield(i, e) {
+				return
+			}
+			i++
+		}
+	}
+}
+
+func (b *builder) see(ordinal int, file int32, hides bool) {
+	if b.seen != nil && ordinal >= 0 {
+		b.seen(ordinal, file, hides)
+	}
+}
+
+func (b *builder) need(n int32) {
+	if i := b.t.nodes[n].cur; b.needed != nil && i != 0 {
+		b.needed[i-1] = true
+	}
+}
+
 // marks applies whiteouts and opaque marks. What the layer has an entry for is left to that entry, which takes it away
 // for a reason that says more.
 func (b *builder) marks(table *Table) {
-	for e := range table.All() {
+	for _, e := range b.entries(table) {
 		if e.Type == Gone || e.Type == Dir {
 			continue
 		}
@@ -81,22 +120,36 @@ func (b *builder) marks(table *Table) {
 			b.provided[n] = b.layer + 1
 		}
 	}
-	for e := range table.All() {
+	for i, e := range b.entries(table) {
 		switch {
 		case e.Opaque:
 			n := b.find(e.Path)
-			if n < 0 || b.cur(n) == nil || b.cur(n).Type != Dir || !b.removeBelow(n, HiddenByOpaque) {
+			there := n >= 0 && b.cur(n) != nil && b.cur(n).Type == Dir && b.any(n)
+			b.see(i, -1, there)
+			if !there || !b.removeBelow(n, HiddenByOpaque) {
 				b.sum.IdleWhiteouts++
 			}
 		case e.Type == Gone:
 			n := b.find(e.Path)
-			if n < 0 || b.cur(n) == nil || b.provided[n] == b.layer+1 {
+			there := n >= 0 && b.cur(n) != nil
+			b.see(i, -1, there)
+			if !there || b.provided[n] == b.layer+1 {
 				b.sum.IdleWhiteouts++
 				continue
 			}
 			b.remove(n, Deleted)
 		}
 	}
+}
+
+// any says whether there is anything in a directory.
+func (b *builder) any(n int32) bool {
+	for c := b.t.nodes[n].child; c != 0; c = b.t.nodes[c].next {
+		if b.t.nodes[c].cur != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // cur is what is at a node now; nil for nothing.
@@ -135,10 +188,9 @@ func (b *builder) remove(n int32, reason Reason) bool {
 	}
 	if f.Type == Dir {
 		b.removeBelow(n, reason)
-		for c := b.t.nodes[n].child; c != 0; c = b.t.nodes[c].next {
-			if b.t.nodes[c].cur != 0 {
-				return false
-			}
+		if b.any(n) {
+			b.put(n, File{Type: Dir, Mode: 0o755, Implied: true, Unit: -1}) // a new one, until it is listed
+			return false
 		}
 	}
 	b.release(b.cur(n), reason)
@@ -168,10 +220,11 @@ func (b *builder) release(f *File, reason Reason) {
 }
 
 // entry applies an entry that is no mark.
-func (b *builder) entry(e *Entry) {
+func (b *builder) entry(ordinal int, e *Entry) {
 	n := b.place(e.Path)
 	if n == root && e.Type != Dir {
 		b.warn("the root is not a directory")
+		b.see(ordinal, -1, true)
 		return
 	}
 	f := File{Type: e.Type, Mode: e.Mode, UID: e.UID, GID: e.GID, Time: e.Time, Link: e.Link, Unit: -1, attrs: b.attr(e.Xattrs)}
@@ -186,6 +239,7 @@ func (b *builder) entry(e *Entry) {
 			b.replace(n, old, &File{Type: Gone, Unit: -1})
 			b.put(n, File{Type: Gone, Unit: -1})
 		}
+		b.see(ordinal, -1, true)
 		return
 	case e.Type == Regular:
 		f.Size, f.Unit = e.Size, int32(len(b.units))
@@ -198,6 +252,7 @@ func (b *builder) entry(e *Entry) {
 		b.replace(n, old, &f)
 	}
 	b.put(n, f)
+	b.see(ordinal, int32(len(b.t.files))-1, true)
 }
 
 // linked is what a hard link names.
@@ -208,6 +263,9 @@ func (b *builder) linked(e *Entry, n int32) (File, bool) {
 		return File{}, false
 	}
 	f := *b.cur(to)
+	if f.Unit < 0 {
+		b.need(to)
+	}
 	f.Hardlink, f.next = to != n, 0
 	return f, true
 }
@@ -312,6 +370,7 @@ func (b *builder) walk(path string, make bool) (n int32, missing bool) {
 		f := b.cur(at)
 		if f != nil && f.Type == Symlink && links < maxLinks {
 			links++
+			b.need(at)
 			if strings.HasPrefix(f.Link, "/") {
 				n = root
 			}

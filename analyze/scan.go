@@ -9,6 +9,7 @@ import (
 	"math"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/unpack"
@@ -81,6 +82,8 @@ func (s *scanner) entry(h *unpack.Header) error {
 		e.Link = unpack.CleanName(h.Link)
 	case e.Type == Symlink:
 		e.Link = string(h.Link)
+	case e.Type == Device:
+		e.Link = fmt.Sprintf("%c%d,%d", h.Type, h.Major, h.Minor)
 	case e.Type == Regular:
 		e.Size = h.Size
 		s.hash.Reset()
@@ -175,7 +178,7 @@ const chunkSize = 256 << 10
 func readAhead(ctx context.Context, r io.Reader) *ahead {
 	a := &ahead{full: make(chan chunk, 5), free: make(chan []byte, 4), done: make(chan struct{}), gone: make(chan struct{})}
 	for range cap(a.free) {
-		a.free <- make([]byte, chunkSize)
+		a.free <- chunks.Get().(*[chunkSize]byte)[:]
 	}
 	go func() {
 		defer close(a.gone)
@@ -225,6 +228,24 @@ func (a *ahead) Read([]byte) (int, error) { panic("unreachable") }
 func (a *ahead) stop() {
 	close(a.done)
 	<-a.gone
+	close(a.full)
+	close(a.free)
+	for c := range a.full {
+		putChunk(c.data)
+	}
+	for data := range a.free {
+		putChunk(data)
+	}
+	putChunk(a.taken)
+	a.taken = nil
+}
+
+var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
+func putChunk(data []byte) {
+	if data != nil {
+		chunks.Put((*[chunkSize]byte)(data))
+	}
 }
 
 var _ unpack.Chunker = (*ahead)(nil)

@@ -29,7 +29,7 @@ type Entry struct {
 	UID, GID uint32
 	Size     int64
 	Time     int64  // nanoseconds since 1970
-	Link     string // of a symbolic or a hard link
+	Link     string // of a symbolic or a hard link; for a device its type flag and numbers
 	Xattrs   string // all attributes in one string, sorted: equal strings are equal attributes
 	Content  Content
 }
@@ -78,7 +78,7 @@ func (w *tableWriter) add(e *Entry) {
 		b = binary.AppendUvarint(b, uint64(e.UID))
 		b = binary.AppendUvarint(b, uint64(e.GID))
 		b = binary.AppendVarint(b, e.Time)
-		if e.Type == Symlink {
+		if e.Type == Symlink || e.Type == Device {
 			b = appendString(b, e.Link)
 		}
 		if e.Type == Regular {
@@ -170,7 +170,7 @@ func (r *tableReader) entry(e *Entry, path []byte) []byte {
 	default:
 		e.Mode, e.UID, e.GID = uint16(r.uvarint()), uint32(r.uvarint()), uint32(r.uvarint())
 		e.Time = r.varint()
-		if e.Type == Symlink {
+		if e.Type == Symlink || e.Type == Device {
 			e.Link = string(r.bytes())
 		}
 		if e.Type == Regular {

@@ -52,7 +52,7 @@ type File struct {
 	UID, GID uint32
 	Time     int64  // nanoseconds since 1970
 	Size     int64  // of a regular file
-	Link     string // a symbolic link's target
+	Link     string // a symbolic link's target; for a device its type flag and numbers, "31,3"
 	Mode     uint16 // 12 bits
 	Type     Type
 	// Hardlink: the layer has the path as a link to another path of the same unit.

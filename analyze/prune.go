@@ -1,0 +1,459 @@
+package analyze
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/unpack"
+)
+
+// Pruning says which entries can be taken out of an image's layers without changing what the image shows.
+type Pruning struct {
+	// Layers has for each layer which of its entries go, by their place among the entries of its Table; nil for a layer
+	// that stays as it is.
+	Layers [][]bool
+	// Dirs has for each layer directories that it must list from now on, because it only had something in them that goes.
+	Dirs [][]string
+	// Bytes is the content that goes, Entries and Whiteouts how many entries do.
+	Bytes     int64
+	Entries   int
+	Whiteouts int
+}
+
+// Plan finds what can be taken out of the layers that may says may change. It reads the tables twice.
+//
+// An entry goes when nobody sees what it made: the file is dead, the name is taken by something else later. A whiteout
+// goes when, without those, it hides nothing. Names of a live unit stay, and so do links that lead to other entries.
+func Plan(ctx context.Context, layers []LayerInput, may func(layer int) bool) (*Pruning, error) {
+	was := newBuilder()
+	was.needed = map[int32]bool{}
+	made := make([][]int32, len(layers)) // by layer and ordinal: the file, -1 for none
+	err := tables(ctx, layers, func(i int, t *Table) error {
+		if may(i) {
+			made[i] = make([]int32, t.Entries)
+			was.seen = func(ordinal int, file int32, _ bool) { made[i][ordinal] = file }
+		}
+		defer func() { was.seen = nil }()
+		return was.apply(t, &Layer{})
+	})
+	if err != nil {
+		return nil, err
+	}
+	stays := was.stays()
+	p := was.plan(made, stays)
+	if err := p.whiteouts(ctx, layers, was); !errors.Is(err, ErrDiffers) {
+		return p, err
+	}
+	// Something rested on a directory or a link that was to go. Their bytes are not worth finding out what.
+	p = was.plan(made, func(f int32) bool { return was.t.files[f].Unit < 0 || stays(f) })
+	return p, p.whiteouts(ctx, layers, was)
+}
+
+// plan drops the entries whose files do not stay; made has them by layer and ordinal.
+func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
+	p := &Pruning{Layers: make([][]bool, len(made)), Dirs: make([][]string, len(made))}
+	nodes := b.nodesOf()
+	above := make([]int32, len(b.t.nodes)) // the last layer, +1, of which something stays below the node
+	for i, files := range made {
+		if files == nil {
+			continue
+		}
+		drop := make([]bool, len(files))
+		for k, f := range files {
+			if drop[k] = f >= 0 && !stays(f); drop[k] || f < 0 {
+				continue
+			}
+			for n := b.t.nodes[nodes[f]].parent; n >= 0 && above[n] != int32(i)+1; n = b.t.nodes[n].parent {
+				above[n] = int32(i) + 1
+			}
+		}
+		for k, f := range files {
+			if drop[k] = drop[k] && above[nodes[f]] != int32(i)+1; !drop[k] {
+				continue
+			}
+			p.Entries++
+			if file := &b.t.files[f]; file.Unit >= 0 && !file.Hardlink {
+				p.Bytes += b.units[file.Unit].Bytes
+			}
+		}
+		p.Layers[i] = drop
+	}
+	for f := range b.t.files {
+		file := &b.t.files[f]
+		if i := file.Layer; file.Implied && nodes[f] != root && made[i] != nil && above[nodes[f]] != i+1 && b.lasts(file) {
+			p.Dirs[i] = append(p.Dirs[i], strings.TrimPrefix(b.t.Path(&b.t.nodes[nodes[f]]), "/"))
+		}
+	}
+	return p
+}
+
+// lasts says whether a directory is one ever since.
+func (b *builder) lasts(f *File) bool {
+	for next := f.next; next != 0; next = b.t.files[next-1].next {
+		if b.t.files[next-1].Type != Dir {
+			return false
+		}
+	}
+	return true
+}
+
+// nodesOf gives the node of each file.
+func (b *builder) nodesOf() []int32 {
+	nodes := make([]int32, len(b.t.files))
+	for n := range b.t.nodes {
+		for i := b.t.nodes[n].first; i != 0; i = b.t.files[i-1].next {
+			nodes[i-1] = int32(n)
+		}
+	}
+	return nodes
+}
+
+// stays says which files must stay.
+func (b *builder) stays() func(f int32) bool {
+	keep := make([]bool, len(b.units)) // units that stay although they are dead
+	hides := make([]bool, len(b.t.files))
+	for i := range b.t.nodes {
+		b.hiding(&b.t.nodes[i], hides)
+	}
+	for f := range b.t.files {
+		if u := b.t.files[f].Unit; u >= 0 && (hides[f] || b.needed[int32(f)]) {
+			keep[u] = true
+		}
+	}
+	return func(f int32) bool {
+		file := &b.t.files[f]
+		switch {
+		case hides[f] || b.needed[f]:
+			return true
+		case file.Unit >= 0:
+			return keep[file.Unit] || !b.units[file.Unit].Dead()
+		case file.Type == Dir:
+			return b.lasts(file)
+		}
+		return file.next == 0
+	}
+}
+
+// hiding marks files that took the place of a directory and gave way to another one later: without them the first
+// directory's content would come to light in the second.
+func (b *builder) hiding(n *Node, hides []bool) {
+	before := Gone
+	for i := n.first; i != 0; i = b.t.files[i-1].next {
+		f := &b.t.files[i-1]
+		if before == Dir && f.Type != Dir && f.Type != Gone {
+			for later := f.next; later != 0; later = b.t.files[later-1].next {
+				if b.t.files[later-1].Type == Dir {
+					hides[i-1] = true
+				}
+			}
+		}
+		before = f.Type
+	}
+}
+
+// whiteouts applies the layers again, without what goes, and finds the marks that hide nothing then. In the end all must
+// look as before.
+func (p *Pruning) whiteouts(ctx context.Context, layers []LayerInput, was *builder) error {
+	is := newBuilder()
+	err := tables(ctx, layers, func(i int, t *Table) error {
+		is.skip, is.seen, is.dirs = nil, nil, p.Dirs[i]
+		if drop := p.Layers[i]; drop != nil {
+			is.skip = func(ordinal int) bool { return drop[ordinal] }
+			var idle []int
+			is.seen = func(ordinal int, file int32, hides bool) {
+				if file < 0 && !hides {
+					idle = append(idle, ordinal)
+				}
+			}
+			if err := is.apply(t, &Layer{}); err != nil {
+				return err
+			}
+			for _, k := range idle {
+				drop[k] = true
+			}
+			p.Entries += len(idle)
+			p.Whiteouts += len(idle)
+			if !slices.Contains(drop, true) {
+				p.Layers[i], p.Dirs[i] = nil, nil
+			}
+			return nil
+		}
+		return is.apply(t, &Layer{})
+	})
+	if err != nil {
+		return err
+	}
+	return same(was, is)
+}
+
+// Same says whether two images show the same file system: paths, contents, modes, owners, attributes, times and groups of
+// links. The error names the first difference.
+func Same(ctx context.Context, a, b []LayerInput) error {
+	var built [2]*builder
+	for i, layers := range [][]LayerInput{a, b} {
+		built[i] = newBuilder()
+		if err := tables(ctx, layers, func(_ int, t *Table) error { return built[i].apply(t, &Layer{}) }); err != nil {
+			return err
+		}
+	}
+	return same(built[0], built[1])
+}
+
+// ErrDiffers is wrapped by errors about two file systems that are not the same.
+var ErrDiffers = errors.New("the file systems differ")
+
+func same(a, b *builder) error {
+	c := comparison{a: a, b: b, units: map[int32]int32{}, back: map[int32]int32{}}
+	return c.node(root, root, "")
+}
+
+type comparison struct {
+	a, b  *builder
+	units map[int32]int32 // of a to those of b
+	back  map[int32]int32
+}
+
+func (c *comparison) node(n, m int32, path string) error {
+	f, g := c.a.cur(n), c.b.cur(m)
+	if err := c.file(f, g); err != nil {
+		return fmt.Errorf("%w: /%s: %w", ErrDiffers, path, err)
+	}
+	if f.Type != Dir {
+		return nil
+	}
+	some := 0
+	for i := c.a.t.nodes[n].child; i != 0; i = c.a.t.nodes[i].next {
+		if c.a.cur(i) == nil {
+			continue
+		}
+		some++
+		name := c.a.t.nodes[i].Name
+		below := strings.TrimPrefix(path+"/"+name, "/")
+		k, ok := c.b.index[nodeKey{m, name}]
+		if !ok || c.b.cur(k) == nil {
+			return fmt.Errorf("%w: /%s is missing", ErrDiffers, below)
+		}
+		if err := c.node(i, k, below); err != nil {
+			return err
+		}
+	}
+	for i := c.b.t.nodes[m].child; i != 0; i = c.b.t.nodes[i].next {
+		if c.b.cur(i) != nil {
+			some--
+		}
+	}
+	if some != 0 {
+		return fmt.Errorf("%w: /%s has %d entries more", ErrDiffers, path, -some)
+	}
+	return nil
+}
+
+func (c *comparison) file(f, g *File) error {
+	switch {
+	case f.Type != g.Type:
+		return fmt.Errorf("%s, not %s", g.Type, f.Type)
+	case g.Implied && !f.Implied:
+		return errors.New("a directory that no layer lists any more")
+	case f.Mode != g.Mode || f.UID != g.UID || f.GID != g.GID:
+		return fmt.Errorf("%04o %d:%d, not %04o %d:%d", g.Mode, g.UID, g.GID, f.Mode, f.UID, f.GID)
+	case c.a.t.attrs[f.attrs] != c.b.t.attrs[g.attrs]:
+		return errors.New("other attributes")
+	case f.Time != g.Time && !f.Implied: // whoever unpacks it gives it the time then
+		return fmt.Errorf("time %s, not %s", g.ModTime(), f.ModTime())
+	case f.Link != g.Link && !f.Hardlink && !g.Hardlink:
+		return fmt.Errorf("-> %q, not %q", g.Link, f.Link)
+	case f.Unit < 0 && g.Unit < 0:
+		return nil
+	case f.Unit < 0 || g.Unit < 0:
+		return errors.New("content on one side only")
+	}
+	u, v := &c.a.units[f.Unit], &c.b.units[g.Unit]
+	if u.Bytes != v.Bytes || u.Content != v.Content {
+		return errors.New("other content")
+	}
+	to, ok := c.units[f.Unit]
+	from, back := c.back[g.Unit]
+	if ok != back || ok && (to != g.Unit || from != f.Unit) {
+		return errors.New("other hard links")
+	}
+	c.units[f.Unit], c.back[g.Unit] = g.Unit, f.Unit
+	return nil
+}
+
+// Rewrite copies a layer's tar without some of its entries. r may be compressed; drop has a value for each entry of the
+// layer's Table. Entries that stay are copied byte for byte, after entries for dirs.
+func Rewrite(ctx context.Context, r io.Reader, drop []bool, dirs []string, w io.Writer) error {
+	if err := writeDirs(w, dirs); err != nil {
+		return fmt.Errorf("rewrite layer: %w", err)
+	}
+	z, _, err := unpack.Decompress(r)
+	if err != nil {
+		return fmt.Errorf("read layer: %w", err)
+	}
+	defer z.Close()
+	a := readAhead(ctx, z)
+	defer a.stop()
+	b := &blocks{from: a}
+	if err := (&rewriter{r: unpack.NewReader(b), in: b, out: w, drop: drop}).run(); err != nil {
+		return fmt.Errorf("rewrite layer: %w", err)
+	}
+	return b.toEnd()
+}
+
+// writeDirs begins a tar with directories as whoever unpacks it would make them.
+func writeDirs(w io.Writer, dirs []string) error {
+	tw := tar.NewWriter(w)
+	for _, dir := range dirs {
+		h := &tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, ModTime: time.Unix(0, 0)}
+		if err := tw.WriteHeader(h); err != nil {
+			return err
+		}
+	}
+	return tw.Flush() // and no Close: the archive goes on
+}
+
+// blocks hands a tar out block by block, so that what the reader has taken is what it has used, and remembers them.
+type blocks struct {
+	from  *ahead
+	chunk []byte
+	taken []byte
+	// forget: what is taken is not wanted.
+	forget bool
+}
+
+// Chunk is for unpack.Reader.
+func (b *blocks) Chunk() ([]byte, error) {
+	if len(b.chunk) == 0 {
+		var err error
+		if b.chunk, err = b.from.Chunk(); err != nil {
+			return nil, err
+		}
+	}
+	n := min(512, len(b.chunk))
+	c := b.chunk[:n]
+	b.chunk = b.chunk[n:]
+	if !b.forget {
+		b.taken = append(b.taken, c...)
+	}
+	return c, nil
+}
+
+// Read makes it an io.Reader, which unpack.NewReader takes; it is not used.
+func (b *blocks) Read([]byte) (int, error) { panic("unreachable") }
+
+// toEnd reads what is behind the archive.
+func (b *blocks) toEnd() error {
+	for {
+		if _, err := b.from.Chunk(); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read layer: %w", err)
+		}
+	}
+}
+
+type rewriter struct {
+	r    *unpack.Reader
+	in   *blocks
+	out  io.Writer
+	drop []bool
+	buf  [32 << 10]byte
+}
+
+func (w *rewriter) run() error {
+	marks := scanner{} // it knows which entries a table has
+	for {
+		h, err := w.r.Next()
+		if err == io.EOF {
+			_, err = w.out.Write(make([]byte, 1024)) // the end of an archive
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		before := marks.w.table.Entries
+		marks.e = Entry{Path: unpack.CleanName(h.Name)}
+		marks.w.table.data = marks.w.table.data[:0]
+		handled, err := marks.mark()
+		if err != nil {
+			return err
+		}
+		if !handled {
+			marks.w.table.Entries++
+		}
+		gone := false
+		if marks.w.table.Entries > before {
+			if before >= len(w.drop) {
+				return errors.New("it has more entries than its table")
+			}
+			gone = w.drop[before]
+		}
+		if err := w.entry(gone); err != nil {
+			return fmt.Errorf("%s: %w", marks.e.Path, err)
+		}
+	}
+}
+
+// entry copies an entry, of which the reader has taken the headers, or leaves it out.
+func (w *rewriter) entry(gone bool) error {
+	if gone {
+		w.in.taken = globals(w.in.taken)
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	w.in.forget = gone
+	defer func() { w.in.forget = false }()
+	for {
+		_, err := w.r.Read(w.buf[:])
+		if err == io.EOF {
+			return w.flush()
+		}
+		if err != nil {
+			return err
+		}
+		if len(w.in.taken) >= len(w.buf) {
+			if err := w.flush(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (w *rewriter) flush() error {
+	_, err := w.out.Write(w.in.taken)
+	w.in.taken = w.in.taken[:0]
+	return err
+}
+
+// globals keeps of an entry's headers those that are about all entries that follow (pax(1p), typeflag g).
+func globals(headers []byte) []byte {
+	kept := headers[:0]
+	for at := 0; at+512 <= len(headers); {
+		var size int64
+		for _, c := range headers[at+124 : at+136] {
+			if c >= '0' && c <= '7' {
+				size = size<<3 | int64(c-'0')
+			}
+		}
+		flag := headers[at+156]
+		if !strings.ContainsRune("xXgVLK", rune(flag)) {
+			break
+		}
+		end := at + 512 + int((size+511)&^511)
+		if size < 0 || end > len(headers) || end < at {
+			break
+		}
+		if flag == 'g' {
+			kept = append(kept, headers[at:end]...)
+		}
+		at = end
+	}
+	return kept
+}

@@ -1,0 +1,223 @@
+package analyze
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// pruned takes dead bytes out of the layers above the base's.
+func pruned(t fataler, base int, layers [][]byte) ([][]byte, *Pruning) {
+	t.Helper()
+	in := input(base, layers...)
+	p, err := Plan(context.Background(), in.Layers, func(i int) bool { return i >= base })
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := slices.Clone(layers)
+	for i, drop := range p.Layers {
+		if drop == nil {
+			continue
+		}
+		if i < base {
+			t.Fatal("a layer of the base changes")
+		}
+		var b bytes.Buffer
+		if err := Rewrite(context.Background(), bytes.NewReader(layers[i]), drop, p.Dirs[i], &b); err != nil {
+			t.Fatal(err)
+		}
+		out[i] = b.Bytes()
+	}
+	if err := Same(context.Background(), in.Layers, input(base, out...).Layers); err != nil {
+		t.Fatal(err)
+	}
+	return out, p
+}
+
+// unpack reads a layer with another reader than the product's.
+func unpacked(t fataler, layer []byte) (items []item) {
+	t.Helper()
+	for r := tar.NewReader(bytes.NewReader(layer)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return items
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := item{path: path.Clean(h.Name), mode: h.Mode, uid: h.Uid, time: h.ModTime.Unix(), xattr: h.PAXRecords["SCHILY.xattr.user.x"]}
+		d, base := path.Split(i.path)
+		switch name, marked := strings.CutPrefix(base, ".wh."); {
+		case base == ".wh..wh..opq":
+			i = item{kind: 'o', path: strings.TrimSuffix(d, "/")}
+		case marked:
+			i = item{kind: 'w', path: d + name}
+		default:
+			i.kind = map[byte]byte{tar.TypeReg: 'f', tar.TypeDir: 'd', tar.TypeLink: 'l', tar.TypeSymlink: 's', tar.TypeFifo: 'p'}[h.Typeflag]
+			i.data = string(data)
+			if i.kind == 'l' || i.kind == 's' {
+				i.data = h.Linkname
+			}
+		}
+		items = append(items, i)
+	}
+}
+
+// flat is what the naive count has in the end, a line a path, with the groups of links by number.
+func flat(layers [][]item) []string {
+	n := &naive{now: map[string]*naiveFile{}}
+	for k, items := range layers {
+		n.layer(k, items)
+	}
+	paths := make([]string, 0, len(n.now))
+	for p := range n.now {
+		paths = append(paths, p)
+	}
+	slices.Sort(paths)
+	groups := map[*naiveUnit]int{}
+	var lines []string
+	for _, p := range paths {
+		f := n.now[p]
+		if f.unit != nil && groups[f.unit] == 0 {
+			groups[f.unit] = len(groups) + 1
+		}
+		i := f.item
+		lines = append(lines, fmt.Sprintf("%s %c %04o %d %d %q %q %d", p, i.kind, i.mode, i.uid, i.time, i.data, i.xattr, groups[f.unit]))
+	}
+	return lines
+}
+
+// TestPruneChangesNothing: whatever an image is made of, it shows the same when its dead bytes are gone, and they are.
+func TestPruneChangesNothing(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		layers := drawImage(rt)
+		base := rapid.IntRange(0, len(layers)).Draw(rt, "base")
+		var packed [][]byte
+		for _, items := range layers {
+			packed = append(packed, pack(t, items))
+		}
+		before := analyzed(rt, base, packed...)
+		out, p := pruned(rt, base, packed)
+		var again [][]item
+		for _, layer := range out {
+			again = append(again, unpacked(rt, layer))
+		}
+		if got, want := flat(again), flat(layers); !slices.Equal(got, want) {
+			rt.Fatalf("pruned\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		after := analyzed(rt, base, out...)
+		if before.Total.Live != after.Total.Live || before.Total.Dead-after.Total.Dead != p.Bytes {
+			rt.Fatalf("before %+v, after %+v, %d bytes said to go", before.Total, after.Total, p.Bytes)
+		}
+		for i, l := range after.Layers {
+			if i >= base && l.Dead > 0 && !replacesDirectory(layers) {
+				rt.Fatalf("layer %d has %d dead bytes left", i, l.Dead)
+			}
+		}
+		if _, second := pruned(rt, base, out); second.Bytes > 0 && !replacesDirectory(layers) {
+			rt.Fatalf("a second time %d bytes more go", second.Bytes)
+		}
+	})
+}
+
+// replacesDirectory says whether something that is no directory may have taken a directory's place for a time. That is
+// left as it is.
+func replacesDirectory(layers [][]item) bool {
+	kinds := map[string]string{}
+	for _, items := range layers {
+		for _, i := range items {
+			for _, d := range above(i.path) {
+				kinds[d] += "d"
+			}
+			kinds[i.path] += string(i.kind)
+		}
+	}
+	for _, k := range kinds {
+		if strings.Contains(k, "d") && strings.ContainsAny(k, "flp") {
+			return true
+		}
+	}
+	return false
+}
+
+func lines(items []item) (list []string) {
+	for _, i := range items {
+		list = append(list, fmt.Sprintf("%c %s", i.kind, i.path))
+	}
+	return list
+}
+
+func TestPrune(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		base   int
+		layers [][]item
+		want   []string // a layer each, its entries joined by commas
+	}{
+		{
+			"what was deleted goes, and the whiteout with it", 0,
+			[][]item{{file("a", "aaa"), file("b", "b")}, {whiteout("a")}},
+			[]string{"f b", ""},
+		},
+		{
+			"a whiteout of what the base has stays", 1,
+			[][]item{{file("a", "aaa")}, {whiteout("a"), whiteout("never")}, {file("c", "c")}},
+			[]string{"f a", "w a", "f c"},
+		},
+		{
+			"a deleted directory goes whole", 0,
+			[][]item{{dir("d"), file("d/x", "x"), symlink("d/s", "x"), link("d/y", "d/x")}, {whiteout("d")}},
+			[]string{"", ""},
+		},
+		{
+			"the names of a live file stay, and so does what hides one", 0,
+			[][]item{{file("a", "a"), link("b", "a")}, {whiteout("a")}},
+			[]string{"f a,l b", "w a"},
+		},
+		{
+			"chmod", 0,
+			[][]item{{dir("d"), file("d/a", "a")}, {dir("d"), file("d/a", "a").chmod(0o755)}},
+			[]string{"d d", "d d,f d/a"},
+		},
+		{
+			"a file that stood for a while where a directory is", 1,
+			[][]item{{dir("d"), file("d/x", "x")}, {file("d", "ddd")}, {dir("d"), file("d/y", "y")}},
+			[]string{"d d,f d/x", "f d", "d d,f d/y"},
+		},
+		{
+			"an opaque mark over the base stays", 1,
+			[][]item{{dir("d"), file("d/x", "x")}, {dir("d"), opaque("d"), file("d/y", "y")}, {dir("d"), opaque("d"), file("d/z", "z")}},
+			[]string{"d d,f d/x", "d d,o d", "d d,f d/z"},
+		},
+		{
+			"a link that leads to what is named through it stays", 0,
+			[][]item{{dir("usr"), dir("usr/lib"), symlink("lib", "usr/lib")}, {file("lib/a", "a")}, {whiteout("lib")}},
+			[]string{"d usr,d usr/lib,s lib", "f lib/a", "w lib"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var layers [][]byte
+			for _, items := range c.layers {
+				layers = append(layers, pack(t, items))
+			}
+			out, _ := pruned(t, c.base, layers)
+			for i, layer := range out {
+				if got := strings.Join(lines(unpacked(t, layer)), ","); got != c.want[i] {
+					t.Errorf("layer %d: %q, want %q", i, got, c.want[i])
+				}
+			}
+		})
+	}
+}
