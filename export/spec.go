@@ -54,6 +54,7 @@ type Layers struct {
 	Level            *int   // nil: the compression's default
 	Force            bool   // also layers that exist already
 	OCIMediaTypes    *bool  // nil: yes, except in TypeDocker
+	PruneDead        bool   // take out what no path of the image shows
 	RewriteTimestamp bool   // clamp the times of layers to SOURCE_DATE_EPOCH
 }
 
@@ -180,7 +181,7 @@ func (s *Spec) setType(value string) error {
 
 // Keys by what they are said of. "annotation" stands for annotation.KEY and its relatives.
 var (
-	layerKeys = []string{"annotation", "compression", "compression-level", "force-compression", "oci-mediatypes", "rewrite-timestamp"}
+	layerKeys = []string{"annotation", "compression", "compression-level", "force-compression", "oci-mediatypes", "prune-dead", "rewrite-timestamp"}
 	keysOf    = map[Type][]string{
 		TypeImage:  append([]string{"name", "name-canonical", "push", "push-by-digest", "registry.insecure"}, layerKeys...),
 		TypeOCI:    append([]string{"dest", "name", "tar"}, layerKeys...),
@@ -262,6 +263,8 @@ func (l *Layers) set(key string, a attr) error {
 		l.Force, err = parseBool(a)
 	case "oci-mediatypes":
 		l.OCIMediaTypes, err = parseBoolPtr(a)
+	case "prune-dead":
+		l.PruneDead, err = parseBool(a)
 	case "rewrite-timestamp":
 		l.RewriteTimestamp, err = parseBool(a)
 	default:

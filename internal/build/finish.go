@@ -81,6 +81,11 @@ func (b *builder) writeImage(ctx context.Context, res *Result, solvers []*solver
 		if err != nil {
 			return err
 		}
+		if b.prunesDead() {
+			if m, config, err = b.pruneDead(ctx, m); err != nil {
+				return err
+			}
+		}
 		if i == 0 {
 			res.Config = config
 		}

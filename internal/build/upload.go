@@ -14,7 +14,7 @@ type Uploader func(ctx context.Context, name string, spec export.Spec, d ocispec
 // upload begins to send a layer to the registries that the image is going to, as soon as the layer is there. An error
 // is of no account here: the push at the end meets it again, if it is still one, and reports it.
 func (b *builder) upload(d ocispec.Descriptor) {
-	if b.opts.Upload == nil {
+	if b.opts.Upload == nil || b.prunesDead() { // what is sent then is not known yet
 		return
 	}
 	for _, spec := range b.opts.Outputs {

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/analyze"
+	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/spf13/pflag"
+)
+
+// The verb says what it prunes, beside 'prune' for the state. It is not 'slim': that is known for guessing which visible
+// files are not needed, and nothing visible is touched here. Nor 'squash': all layers stay.
+func pruneImageVerb() verb {
+	return verb{
+		name: "prune-image", args: "IMAGE|LAYOUT|ARCHIVE",
+		summary: "make an image without the bytes that nobody can see; layers, history and files stay",
+		flags: func(fs *pflag.FlagSet) runFunc {
+			var f stateFlags
+			f.define(fs)
+			var names []string
+			fs.StringArrayVarP(&names, "tag", "t", nil, "`NAME[:TAG]` of the new image; may be repeated")
+			base := fs.String("base", "", "`IMAGE` that it is based on, whose layers stay as they are")
+			platform := fs.String("platform", "", "`OS/ARCH` of an image for several")
+			dryRun := fs.Bool("dry-run", false, "only tell what it would gain")
+			return func(ctx context.Context, e *env, args []string) error {
+				if err := checkPruneImage(args, names, *dryRun); err != nil {
+					return usageError{err}
+				}
+				return f.with(ctx, e, func(state *build.State, im *images) error {
+					img, err := im.find(ctx, state, args[0], *platform)
+					if err != nil {
+						return err
+					}
+					res, err := build.PruneImage(ctx, state, im.resolver, img, build.PruneImageOptions{Base: *base, DryRun: *dryRun})
+					if err != nil {
+						return err
+					}
+					d := res.Manifest
+					d.Platform = &img.Platform
+					for _, name := range names {
+						if err := state.Store.Tag(ctx, name, d); err != nil {
+							return err
+						}
+					}
+					return printPruned(e.stdout, res, *dryRun)
+				})
+			}
+		},
+	}
+}
+
+func checkPruneImage(args, names []string, dryRun bool) error {
+	switch {
+	case len(args) != 1:
+		return errors.New("one image is expected")
+	case len(names) == 0 && !dryRun:
+		return errors.New("give the new image a name: -t NAME")
+	case len(names) > 0 && dryRun:
+		return errors.New("--dry-run makes no image to give a name to")
+	}
+	for _, name := range names {
+		if _, err := store.Name(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printPruned(w io.Writer, res *build.PrunedImage, dryRun bool) error {
+	var b strings.Builder
+	for _, l := range res.Layers {
+		by := []rune(analyze.Printable(l.Instruction))
+		if len(by) > 70 {
+			by = append(by[:69], '…')
+		}
+		fmt.Fprintf(&b, "%8s → %-8s  %s\n", analyze.Size(l.Before), analyze.Size(l.After), string(by))
+	}
+	if res.Base.Source == analyze.BaseGuess && res.Base.Layers > 0 {
+		fmt.Fprintf(&b, "the first %d layers stay as they are: that the base ends there is a guess, say --base where it is wrong\n", res.Base.Layers)
+	}
+	if res.Entries == 0 {
+		fmt.Fprintln(&b, "nothing is dead in the image's own layers")
+	} else {
+		fmt.Fprintf(&b, "%s of dead content gone, the image is %s smaller compressed; every file is as before\n", analyze.Size(res.Bytes), signed(res.Compressed))
+	}
+	if !dryRun {
+		fmt.Fprintln(&b, res.Manifest.Digest)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// signed is a size that may be negative: a few bytes are lost where a layer is compressed anew for next to nothing.
+func signed(n int64) string {
+	if n < 0 {
+		return "-" + analyze.Size(-n)
+	}
+	return analyze.Size(n)
+}

@@ -1,0 +1,321 @@
+package build
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/layerbuild/layerbuild/analyze"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/parser"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// PruneImageOptions say how dead bytes are taken out of an image.
+type PruneImageOptions struct {
+	// Base is as in AnalyzeOptions: the base's layers stay.
+	Base string
+	// DryRun stores nothing: it is for finding out how much there is to gain, in compressed bytes too.
+	DryRun bool
+}
+
+// PrunedImage is an image without its dead bytes.
+type PrunedImage struct {
+	// Manifest and Config are the new image's. Where there was nothing to take out they are those it had before.
+	Manifest ocispec.Descriptor
+	Config   ocispec.Descriptor
+	Base     analyze.Base
+	Layers   []PrunedLayer // those that changed
+	// Bytes is the content that went, Compressed how much smaller the blobs are together.
+	Bytes      int64
+	Compressed int64
+	Entries    int
+	Whiteouts  int
+}
+
+// PrunedLayer is a layer that changed.
+type PrunedLayer struct {
+	Layer         int
+	Instruction   string
+	Before, After int64 // bytes of the blob
+}
+
+// PruneImage takes the dead bytes out of the layers of an image that are not its base's. The number of layers, their
+// history and the configuration stay; before anything is returned the new layers are read again, and what they show is
+// compared with what the old ones showed. The new image is in the store, without a name.
+func PruneImage(ctx context.Context, s *State, images *image.Resolver, img *image.Image, o PruneImageOptions) (*PrunedImage, error) {
+	p := &pruning{s: s, images: images, img: img, dryRun: o.DryRun}
+	res, err := p.run(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("take dead bytes out of %s: %w", img.Name, err)
+	}
+	return res, nil
+}
+
+type pruning struct {
+	s      *State
+	images *image.Resolver
+	img    *image.Image
+	dryRun bool
+
+	plan   *analyze.Pruning
+	layers []prunedLayer
+}
+
+// prunedLayer is a layer of the new image.
+type prunedLayer struct {
+	descriptor ocispec.Descriptor
+	diffID     digest.Digest
+	table      *analyze.Table // nil: the layer is the old one
+}
+
+func (p *pruning) run(ctx context.Context, o PruneImageOptions) (*PrunedImage, error) {
+	in, err := analyzeInput(ctx, p.s, p.images, p.img, AnalyzeOptions{Base: o.Base})
+	if err != nil {
+		return nil, err
+	}
+	instruction := make([]analyze.Instruction, len(in.Layers))
+	for _, ins := range in.Instructions {
+		if ins.Layer >= 0 {
+			instruction[ins.Layer] = ins
+		}
+	}
+	own := func(i int) bool { return instruction[i].Owner != analyze.BaseImage }
+	if p.plan, err = analyze.Plan(ctx, in.Layers, own); err != nil {
+		return nil, err
+	}
+	res := &PrunedImage{Manifest: p.img.Descriptor, Config: p.img.Manifest.Config, Base: in.Base,
+		Bytes: p.plan.Bytes, Entries: p.plan.Entries, Whiteouts: p.plan.Whiteouts}
+	if !p.dryRun {
+		if err := p.images.Ensure(ctx, p.img, image.UnpackOptions{}); err != nil {
+			return nil, err
+		}
+	}
+	if p.plan.Entries == 0 {
+		return res, nil
+	}
+	if err := p.rewrite(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.verify(ctx, in.Layers); err != nil {
+		return nil, err
+	}
+	for i, l := range p.layers {
+		if l.table != nil {
+			before := p.img.Manifest.Layers[i].Size
+			res.Layers = append(res.Layers, PrunedLayer{Layer: i, Instruction: instruction[i].Text, Before: before, After: l.descriptor.Size})
+			res.Compressed += before - l.descriptor.Size
+		}
+	}
+	if p.dryRun {
+		return res, nil
+	}
+	return res, p.write(ctx, res)
+}
+
+// rewrite makes the layers that change.
+func (p *pruning) rewrite(ctx context.Context) error {
+	p.layers = make([]prunedLayer, len(p.img.Manifest.Layers))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
+	for i, d := range p.img.Manifest.Layers {
+		p.layers[i] = prunedLayer{descriptor: d, diffID: p.img.Config.RootFS.DiffIDs[i]}
+		if p.plan.Layers[i] == nil {
+			continue
+		}
+		g.Go(func() (err error) {
+			if err = p.layer(ctx, i); err != nil {
+				return fmt.Errorf("layer %s: %w", d.Digest, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// pruneLevel is what other tools' layers are compressed with as a rule: a layer must not grow by losing files.
+const pruneLevel = 6
+
+// layer makes one layer anew and reads what comes out, through the compressor's other end as it were: the table is that of
+// the tar that is written.
+func (p *pruning) layer(ctx context.Context, i int) error {
+	mediaType := p.img.Manifest.Layers[i].MediaType
+	make := func(blob io.Writer) error {
+		c, err := compressorOf(mediaType, blob)
+		if err != nil {
+			return err
+		}
+		hash := sha256.New()
+		scan, scanned := io.Pipe()
+		var g errgroup.Group
+		g.Go(func() (err error) {
+			p.layers[i].table, err = analyze.Scan(ctx, scan)
+			scan.CloseWithError(err)
+			return err
+		})
+		err = p.images.Read(ctx, p.img, i, func(r io.Reader) error {
+			return analyze.Rewrite(ctx, r, p.plan.Layers[i], p.plan.Dirs[i], io.MultiWriter(c, hash, scanned))
+		})
+		scanned.CloseWithError(err)
+		if scanErr := g.Wait(); err == nil {
+			err = scanErr
+		}
+		if err != nil {
+			return err
+		}
+		p.layers[i].diffID = digest.NewDigest(digest.SHA256, hash)
+		return c.Close()
+	}
+	if p.dryRun {
+		var n count
+		err := make(&n)
+		p.layers[i].descriptor.Size = int64(n)
+		return err
+	}
+	d, err := p.s.Store.Ingest(ctx, mediaType, make)
+	if err != nil {
+		return err
+	}
+	p.layers[i].descriptor = d
+	return p.s.putTable(d.Digest, p.layers[i].table)
+}
+
+type count int64
+
+func (n *count) Write(p []byte) (int, error) { *n += count(len(p)); return len(p), nil }
+
+type plainWriter struct{ io.Writer }
+
+func (plainWriter) Close() error { return nil }
+
+// compressorOf compresses as a media type says. It writes the same bytes for the same tar, on any number of cores.
+func compressorOf(mediaType string, w io.Writer) (io.WriteCloser, error) {
+	switch {
+	case strings.HasSuffix(mediaType, "gzip"):
+		return gzip.NewWriterLevel(w, pruneLevel)
+	case strings.HasSuffix(mediaType, "zstd"):
+		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
+	}
+	return plainWriter{w}, nil
+}
+
+// verify compares what the new layers show with what the old ones do.
+func (p *pruning) verify(ctx context.Context, old []analyze.LayerInput) error {
+	now := slices.Clone(old)
+	for i, l := range p.layers {
+		if l.table != nil {
+			now[i].Table = func(context.Context) (*analyze.Table, error) { return l.table, nil }
+		}
+	}
+	return analyze.Same(ctx, old, now)
+}
+
+// write writes configuration and manifest. What this program does not know of in them stays as it was.
+func (p *pruning) write(ctx context.Context, res *PrunedImage) error {
+	config, err := p.document(ctx, p.img.Manifest.Config)
+	if err != nil {
+		return err
+	}
+	manifest, err := p.document(ctx, p.img.Descriptor)
+	if err != nil {
+		return err
+	}
+	rootfs := p.img.Config.RootFS
+	rootfs.DiffIDs = nil
+	var layers []ocispec.Descriptor
+	for i, l := range p.layers {
+		rootfs.DiffIDs = append(rootfs.DiffIDs, l.diffID)
+		d := p.img.Manifest.Layers[i]
+		d.Digest, d.Size = l.descriptor.Digest, l.descriptor.Size
+		layers = append(layers, d)
+	}
+	if config["rootfs"], err = json.Marshal(rootfs); err != nil {
+		return err
+	}
+	data, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	c, err := p.s.Store.Write(ctx, p.img.Manifest.Config.MediaType, data)
+	if err != nil {
+		return err
+	}
+	if err := p.s.copyRecord(p.img.Manifest.Config.Digest, c.Digest); err != nil {
+		return err
+	}
+	res.Config = p.img.Manifest.Config
+	res.Config.Digest, res.Config.Size = c.Digest, c.Size
+	for key, v := range map[string]any{"config": res.Config, "layers": layers} {
+		if manifest[key], err = json.Marshal(v); err != nil {
+			return err
+		}
+	}
+	if data, err = json.Marshal(manifest); err != nil {
+		return err
+	}
+	m, err := p.s.Store.Write(ctx, p.img.Descriptor.MediaType, data)
+	res.Manifest.Digest, res.Manifest.Size = m.Digest, m.Size
+	return err
+}
+
+func (p *pruning) document(ctx context.Context, d ocispec.Descriptor) (map[string]json.RawMessage, error) {
+	data, err := p.s.Store.Read(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	var doc map[string]json.RawMessage
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Digest, err)
+	}
+	return doc, nil
+}
+
+// copyRecord says of a configuration what is known of the one that it was made of.
+func (s *State) copyRecord(from, to digest.Digest) error {
+	data, err := s.readKept("builds", from)
+	if err != nil {
+		return nil // the image was not built here
+	}
+	return s.keep("builds", to, data)
+}
+
+// prunesDead says whether an output wants the image without its dead bytes. The others then get it so too.
+func (b *builder) prunesDead() bool {
+	for _, o := range b.opts.Outputs {
+		if o.Layers.PruneDead {
+			return true
+		}
+	}
+	return false
+}
+
+// pruneDead takes the dead bytes out of an image that is finished. The cache keeps the layers as they were sealed.
+func (b *builder) pruneDead(ctx context.Context, manifest ocispec.Descriptor) (_, config ocispec.Descriptor, err error) {
+	o := image.ResolveOptions{}
+	if manifest.Platform != nil {
+		o.Platform = *manifest.Platform
+	}
+	img, err := b.images.Resolve(ctx, manifest.Digest.String(), o)
+	if err != nil {
+		return manifest, config, err
+	}
+	img.Name = "the image"
+	if b.multiPlatform() {
+		img.Name += " for " + parser.FormatPlatform(img.Platform)
+	}
+	res, err := PruneImage(ctx, b.state, b.images, img, PruneImageOptions{})
+	if err != nil {
+		return manifest, config, err
+	}
+	manifest.Digest, manifest.Size = res.Manifest.Digest, res.Manifest.Size
+	return manifest, res.Config, nil
+}
