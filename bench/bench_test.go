@@ -74,12 +74,19 @@ func TestQuick(t *testing.T) {
 
 // TestGroup: what a command uses is counted, and what its children use.
 func TestGroup(t *testing.T) {
-	for _, tt := range []struct {
+	defer sweepGroups()
+	type test struct {
 		name string
 		g    *group
-	}{{"made", newGroup("test")}, {"rusage", &group{}}} {
+	}
+	tests := []test{{"made", newGroup("test")}, {"rusage", &group{}}}
+	for _, h := range hierarchies() {
+		if h.v2 { // also where version 1 is there to be preferred
+			tests = append(tests, test{"v2", h.group("test2")})
+		}
+	}
+	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			defer sweepGroups()
 			defer func() {
 				if err := tt.g.close(); err != nil {
 					t.Error(err)

@@ -119,7 +119,7 @@ func edit(ctx context.Context, l *lab) ([]contender, error) {
 		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "ADD . /src", "RUN true"); err != nil {
 			return err
 		}
-		return files(dir, l.sizes.editFiles, 4000)
+		return l.files(dir, l.sizes.editFiles, 4000)
 	})
 	if err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func (l *lab) manyFiles() (string, error) {
 		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "COPY . /src", "RUN true"); err != nil {
 			return err
 		}
-		return files(dir, l.sizes.contextFiles, 2000)
+		return l.files(dir, l.sizes.contextFiles, 2000)
 	})
 }
 
@@ -177,7 +177,7 @@ func copyFiles(ctx context.Context, l *lab) ([]contender, error) {
 		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "COPY data /data"); err != nil {
 			return err
 		}
-		return files(filepath.Join(dir, "data"), l.sizes.copyFiles, int(l.sizes.copyBytes)/l.sizes.copyFiles)
+		return l.files(filepath.Join(dir, "data"), l.sizes.copyFiles, int(l.sizes.copyBytes)/l.sizes.copyFiles)
 	})
 	if err != nil {
 		return nil, err

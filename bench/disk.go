@@ -79,7 +79,7 @@ func (d *disk) ext4(ctx context.Context, image, size string) error {
 		}
 	}
 	d.undo = append(d.undo, func() error { return command(context.Background(), "losetup", "--detach", loop) })
-	return d.mount(ctx, "-t", "ext4", loop, d.dir)
+	return d.mount(ctx, "-t", "ext4", "-o", "noinit_itable", loop, d.dir)
 }
 
 func (d *disk) mount(ctx context.Context, args ...string) error {

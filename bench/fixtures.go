@@ -17,6 +17,7 @@ import (
 
 // sizes are those of everything that is built.
 type sizes struct {
+	pool         int
 	steps        int
 	sleep        string
 	editFiles    int
@@ -36,6 +37,7 @@ type sizes struct {
 }
 
 var full = sizes{
+	pool:  32 << 20,
 	steps: 50, sleep: "2", editFiles: 2000, contextFiles: 50_000, copyFiles: 25_000, copyBytes: 180e6,
 	layerBytes: 600e6, baseBytes: 500e6, sealBytes: 1e9, entries: 47_000, entryBytes: 128 << 10,
 	layers: []int64{100e6, 300e6, 1000e6}, trees: []int{100_000, 200_000, 500_000, 1_000_000}, sparse: []int64{1, 5, 10, 20},
@@ -43,6 +45,7 @@ var full = sizes{
 }
 
 var quick = sizes{
+	pool:  1 << 20,
 	steps: 3, sleep: "0.1", editFiles: 20, contextFiles: 200, copyFiles: 100, copyBytes: 500e3,
 	layerBytes: 3e6, baseBytes: 2e6, sealBytes: 3e6, entries: 100, entryBytes: 32 << 10,
 	layers: []int64{1e6, 2e6}, trees: []int{100, 200}, sparse: []int64{1}, stepCounts: []int{2, 4}, layerCounts: []int{2, 4},
@@ -271,9 +274,9 @@ func copyTo(path string, r io.Reader) (int64, error) {
 	return n, errors.Join(err, f.Close())
 }
 
-// pool is what the content of small files is taken from: beginnings of the machine's files, of all kinds.
-func pool() ([]byte, error) {
-	const size, piece = 32 << 20, 8 << 10
+// pool reads what the content of small files is taken from: beginnings of the machine's files, of all kinds.
+func pool(size int) ([]byte, error) {
+	const piece = 8 << 10
 	all := make([]byte, 0, size)
 	err := machineFiles(func(_ int, path string, d fs.DirEntry) error {
 		if !d.Type().IsRegular() {
@@ -297,10 +300,12 @@ func pool() ([]byte, error) {
 }
 
 // files fills dir with n files of size bytes on average, 50 to a directory.
-func files(dir string, n int, size int) error {
-	content, err := pool()
-	if err != nil {
-		return err
+func (l *lab) files(dir string, n int, size int) error {
+	if l.pool == nil {
+		var err error
+		if l.pool, err = pool(l.sizes.pool); err != nil {
+			return err
+		}
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for i := range n {
@@ -311,8 +316,8 @@ func files(dir string, n int, size int) error {
 			}
 		}
 		length := size/2 + rnd.IntN(size+1)
-		at := rnd.IntN(len(content) - length)
-		if err := os.WriteFile(path, content[at:at+length], 0o644); err != nil {
+		at := rnd.IntN(len(l.pool) - length)
+		if err := os.WriteFile(path, l.pool[at:at+length], 0o644); err != nil {
 			return err
 		}
 	}

@@ -92,7 +92,7 @@ func (h hierarchy) home() string {
 // groupTop is the name of the group that holds all groups of this process.
 func groupTop() string { return fmt.Sprintf("layerbuild-bench-%d", os.Getpid()) }
 
-// sweepGroups takes away what container tools made in the other hierarchies.
+// sweepGroups takes away the group of all groups, and what container tools made in the other hierarchies.
 func sweepGroups() {
 	for _, h := range hierarchies() {
 		removeGroups(filepath.Join(h.dir, groupTop()))
@@ -101,8 +101,9 @@ func sweepGroups() {
 
 // newGroup makes a group; close takes it away. It stands at the top of the hierarchy, because version 2 wants no
 // processes in a group that holds others.
-func newGroup(name string) *group {
-	top := accounting()
+func newGroup(name string) *group { return accounting().group(name) }
+
+func (top hierarchy) group(name string) *group {
 	if top.dir == "" {
 		return &group{}
 	}
@@ -303,22 +304,16 @@ func (g *group) close() error {
 	if g.main == "" {
 		return nil
 	}
-	var err error
-	for range 100 {
-		for _, pid := range g.pids() {
-			if p, err := os.FindProcess(pid); err == nil {
-				p.Kill()
-			}
+	for _, pid := range g.pids() {
+		if p, err := os.FindProcess(pid); err == nil {
+			p.Kill()
 		}
-		if err = removeGroups(g.dir); err == nil {
-			return nil
-		}
-		time.Sleep(20 * time.Millisecond)
 	}
-	return err
+	return removeGroups(g.dir)
 }
 
-// removeGroups removes a group and those in it. The files of a group are not for removing.
+// removeGroups removes a group and those in it. The files of a group are not for removing. A group is busy for a moment
+// after its last process has ended.
 func removeGroups(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -331,5 +326,11 @@ func removeGroups(dir string) error {
 			}
 		}
 	}
-	return os.Remove(dir)
+	for range 100 {
+		if err = os.Remove(dir); err == nil || !errors.Is(err, syscall.EBUSY) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
 }

@@ -24,6 +24,7 @@ type lab struct {
 	missing []string          // the peers that are left out, and why
 	group   *group            // of commands that are no peer's
 	made    map[string]string // fixtures: their directories by name
+	pool    []byte            // what small files are made of
 	served  *registry
 	log     io.Writer
 }
@@ -169,19 +170,17 @@ func (l *lab) measure(ctx context.Context, w work) (result, error) {
 			fmt.Fprintf(l.log, "  %-20s %8.3f s  %8.3f s CPU  %6.1f MB\n", c.name, s.wall.Seconds(), s.cpu.Seconds(), float64(s.memory)/1e6)
 		}
 	}
-	return result, l.clean(ctx)
+	return result, l.clean()
 }
 
 // clean empties the stores and takes away what was made for one work only.
-func (l *lab) clean(ctx context.Context) error {
+func (l *lab) clean() error {
 	var errs []error
 	l.endRegistry()
 	for _, p := range l.peers {
 		errs = append(errs, p.stop(), remove(p.dir))
 	}
-	errs = append(errs, remove(l.path("scratch")))
-	l.disk.settle(ctx)
-	return errors.Join(errs...)
+	return errors.Join(append(errs, remove(l.path("scratch")))...)
 }
 
 func (l *lab) path(elem ...string) string {
@@ -206,7 +205,9 @@ func (l *lab) once(ctx context.Context, c contender, run int) (s sample, err err
 		return s, err
 	}
 	defer log.Close()
-	l.disk.settle(ctx)
+	if !l.options.quick {
+		l.disk.settle(ctx)
+	}
 	used, err := c.group.cpu()
 	if err != nil {
 		return s, err

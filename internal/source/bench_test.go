@@ -114,3 +114,34 @@ func BenchmarkMatch(b *testing.B) {
 			Query{Patterns: []string{"package000/source00/module00000.go"}})
 	})
 }
+
+// BenchmarkSmall is what a rebuild pays for the context of a small project: it is opened, its ignore file and Dockerfile
+// are read, and three COPY match.
+func BenchmarkSmall(b *testing.B) {
+	dir := b.TempDir()
+	for name, text := range map[string]string{"Dockerfile": "FROM scratch\n", ".dockerignore": ".git\n*.md\n", "go.mod": "module m\n", "main.go": "package main\n", "main_test.go": "package main\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // past the racy times
+	o := Options{IndexDir: b.TempDir()}
+	b.ReportAllocs()
+	for b.Loop() {
+		c, err := Open(b.Context(), dir, o)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, _, err := c.ReadDockerfile(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		for _, pattern := range []string{"go.mod", "*.go", "."} {
+			if _, err := c.Tree().Match(b.Context(), Query{Patterns: []string{pattern}}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := c.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
