@@ -345,3 +345,10 @@ func (r *Report) textDuplicates(p *printer) {
 	}
 	p.printf("\n")
 }
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

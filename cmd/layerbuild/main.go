@@ -52,7 +52,7 @@ func verbs() []verb {
 	return []verb{
 		buildVerb(), runVerb(), imagesVerb(), historyVerb(), inspectVerb(), tagVerb(), removeVerb(),
 		pullVerb(), pushVerb(), pruneVerb(), infoVerb(),
-		analyzeVerb(), pruneImageVerb(),
+		analyzeVerb(), diffVerb(), pruneImageVerb(),
 	}
 }
 

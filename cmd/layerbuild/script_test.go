@@ -181,7 +181,7 @@ func args(ts *testscript.TestScript, neg bool, all []string, low, high int) {
 	}
 }
 
-var verbs = []string{"build", "run", "images", "history", "inspect", "tag", "rm", "pull", "push", "prune", "info", "analyze"}
+var verbs = []string{"build", "run", "images", "history", "inspect", "tag", "rm", "pull", "push", "prune", "info", "analyze", "diff", "prune-image"}
 
 func cmdLayerbuild(ts *testscript.TestScript, neg bool, all []string) {
 	s := of(ts)
