@@ -99,7 +99,7 @@ func (r *Report) Check(rules Rules) {
 		}
 	}
 	if t := rules.FailOver; t != nil && t.over(g.Dead, g.Of) {
-		g.Failures = append(g.Failures, fmt.Sprintf("%s of %s are dead, more than %s", Size(g.Dead), Size(g.Of), t))
+		g.Failures = append(g.Failures, fmt.Sprintf("%s (%d bytes) of %s are dead, more than %s", Size(g.Dead), g.Dead, Size(g.Of), t))
 	}
 	for _, name := range rules.FailOn {
 		for _, d := range r.Debris {

@@ -16,7 +16,6 @@ import (
 	"github.com/layerbuild/layerbuild/analyze/html"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
-	"github.com/layerbuild/layerbuild/internal/store"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -148,7 +147,7 @@ func (f *analyzeFlags) rules(dir string) (gateRules, error) {
 }
 
 func (f *analyzeFlags) analyze(ctx context.Context, state *build.State, im *images, img *image.Image, rules gateRules) (*analyze.Report, error) {
-	r, err := build.Analyze(ctx, state, im.resolver, img, build.AnalyzeOptions{Base: rules.Base, Accept: rules.Accept})
+	r, err := build.Analyze(ctx, state, im.resolver, img, build.AnalyzeOptions{Base: whereIs(ctx, state, rules.Base), Accept: rules.Accept})
 	if err != nil {
 		return nil, err
 	}
@@ -248,18 +247,27 @@ func (im *images) find(ctx context.Context, state *build.State, name, platform s
 	if err != nil {
 		return nil, usageError{err}
 	}
-	if !image.IsPath(name) {
-		_, err := state.Store.Resolve(ctx, name)
-		// A path is enough where nothing else has that name.
-		if path, _, _ := strings.Cut(name, ":"); err != nil && isImageFile(path) {
-			name = "oci-layout://" + name
-		} else if err != nil && !errors.Is(err, store.ErrNotFound) && strings.ContainsAny(name, "./") {
-			if _, bad := store.Name(name); bad != nil {
-				return nil, fmt.Errorf("%s is neither an image's name nor a layout or an archive: %w", name, err)
-			}
+	return im.resolver.Resolve(ctx, whereIs(ctx, state, name), image.ResolveOptions{Platform: p})
+}
+
+// whereIs is a name as the resolver takes it. A path is enough where nothing else has that name, also in "oci:PATH", which
+// without a slash in it is a name.
+func whereIs(ctx context.Context, state *build.State, name string) string {
+	if name == "" || image.IsPath(name) {
+		return name
+	}
+	if _, err := state.Store.Resolve(ctx, name); err == nil {
+		return name
+	}
+	for _, scheme := range []string{"oci:", "oci-archive:", "docker-archive:"} {
+		if path, ok := strings.CutPrefix(name, scheme); ok && isImageFile(path) {
+			return scheme + "./" + path
 		}
 	}
-	return im.resolver.Resolve(ctx, name, image.ResolveOptions{Platform: p})
+	if path, _, _ := strings.Cut(name, ":"); isImageFile(name) || isImageFile(path) {
+		return "oci-layout://" + name
+	}
+	return name
 }
 
 // isImageFile says whether there is an archive or a layout at a path.

@@ -36,7 +36,7 @@ func pruneImageVerb() verb {
 					if err != nil {
 						return err
 					}
-					res, err := build.PruneImage(ctx, state, im.resolver, img, build.PruneImageOptions{Base: *base, DryRun: *dryRun})
+					res, err := build.PruneImage(ctx, state, im.resolver, img, build.PruneImageOptions{Base: whereIs(ctx, state, *base), DryRun: *dryRun})
 					if err != nil {
 						return err
 					}

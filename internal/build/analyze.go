@@ -237,6 +237,21 @@ func (s *solver) recordBuild(ctx context.Context, config digest.Digest, t rootfs
 	return s.state.keep("builds", config, data)
 }
 
+// instructionText is an entry of a history as a Dockerfile would have it. BuildKit and docker's old builder add to it.
+func instructionText(by string) string {
+	by = strings.TrimSuffix(oneLine(by), " # buildkit")
+	if shell, ok := strings.CutPrefix(by, "/bin/sh -c "); ok {
+		if meta, ok := strings.CutPrefix(shell, "#(nop)"); ok {
+			return strings.TrimSpace(meta)
+		}
+		return "RUN " + shell
+	}
+	if shell, ok := strings.CutPrefix(by, "RUN /bin/sh -c "); ok {
+		return "RUN " + shell
+	}
+	return by
+}
+
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // ending is where a base ends: after how many layers and entries of the history.
@@ -353,7 +368,7 @@ func guess(img *image.Image) ending {
 		for i := 1; i < len(history); i++ {
 			a, b := history[i-1].Created, history[i].Created
 			if a != nil && b != nil && a.Unix() > 0 && b.Sub(*a) > gap && layersAfter(i) {
-				at, note = i, fmt.Sprintf("the base seems to end where the history has a gap of %s", b.Sub(*a).Round(time.Hour))
+				at, note = i, fmt.Sprintf("the base seems to end where the history has a gap from %s to %s", a.Format(time.DateOnly), b.Format(time.DateOnly))
 			}
 		}
 	}
@@ -374,7 +389,7 @@ func instructions(img *image.Image, end ending, rec *buildRecord) []analyze.Inst
 	history, layer := img.Config.History, 0
 	own := end.history
 	add := func(h ocispec.History, owner analyze.Owner, last int) {
-		ins := analyze.Instruction{Text: oneLine(h.CreatedBy), Created: h.Created, Owner: owner, Layer: -1}
+		ins := analyze.Instruction{Text: instructionText(h.CreatedBy), Created: h.Created, Owner: owner, Layer: -1}
 		if !h.EmptyLayer && layer < last {
 			ins.Layer = layer
 			layer++
