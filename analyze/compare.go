@@ -73,7 +73,7 @@ func Compare(a, b *Report) *Comparison {
 		c.Instructions = append(c.Instructions, instructionDiff(a, b, pair[0], pair[1]))
 	}
 	d := differ{a: a, b: b, out: c, seenA: make([]bool, len(a.Units)), seenB: make([]bool, len(b.Units))}
-	d.node(a.Tree.Root(), b.Tree.Root(), "")
+	d.node(a.Tree.Root(), b.Tree.Root())
 	slices.SortStableFunc(c.Paths, func(x, y PathDiff) int {
 		return cmp.Or(cmp.Compare(abs(y.BytesB-y.BytesA), abs(x.BytesB-x.BytesA)), cmp.Compare(max(y.BytesA, y.BytesB), max(x.BytesA, x.BytesB)), strings.Compare(x.Path, y.Path))
 	})
@@ -197,7 +197,11 @@ type differ struct {
 	a, b         *Report
 	out          *Comparison
 	seenA, seenB []bool
+	path         []string
 }
+
+// here is the path that is looked at.
+func (d *differ) here() string { return "/" + strings.Join(d.path, "/") }
 
 func final(r *Report, n *Node) *File {
 	if n == nil || n.cur == 0 {
@@ -206,29 +210,29 @@ func final(r *Report, n *Node) *File {
 	return &r.Tree.files[n.cur-1]
 }
 
-func (d *differ) node(n, m *Node, path string) {
+func (d *differ) node(n, m *Node) {
 	f, g := final(d.a, n), final(d.b, m)
 	switch {
 	case f == nil && g == nil:
 		return
 	case f == nil:
-		d.whole(d.b, m, path, DiffAdded, d.seenB)
+		d.whole(d.b, m, DiffAdded, d.seenB)
 		return
 	case g == nil:
-		d.whole(d.a, n, path, DiffRemoved, d.seenA)
+		d.whole(d.a, n, DiffRemoved, d.seenA)
 		return
 	case f.Type == Dir && g.Type == Dir:
-		if path != "" && !d.sameMeta(f, g) {
-			d.out.Paths = append(d.out.Paths, PathDiff{Path: path + "/", Change: DiffMetadata, By: d.by(d.b, g)})
+		if len(d.path) > 0 && !d.sameMeta(f, g) {
+			d.out.Paths = append(d.out.Paths, PathDiff{Path: d.here() + "/", Change: DiffMetadata, By: d.by(d.b, g)})
 		}
-		d.children(n, m, path)
+		d.children(n, m)
 		return
 	case f.Type == Dir || g.Type == Dir:
-		d.whole(d.a, n, path, DiffRemoved, d.seenA)
-		d.whole(d.b, m, path, DiffAdded, d.seenB)
+		d.whole(d.a, n, DiffRemoved, d.seenA)
+		d.whole(d.b, m, DiffAdded, d.seenB)
 		return
 	}
-	p := PathDiff{Path: path, By: d.by(d.b, g), Files: 1}
+	p := PathDiff{By: d.by(d.b, g), Files: 1}
 	p.BytesA, p.BytesB = once(d.a, f, d.seenA), once(d.b, g, d.seenB)
 	switch {
 	case f.Type != g.Type || f.Link != g.Link && f.Type != Regular || !d.sameContent(f, g):
@@ -238,6 +242,7 @@ func (d *differ) node(n, m *Node, path string) {
 	default:
 		return
 	}
+	p.Path = d.here()
 	d.out.Paths = append(d.out.Paths, p)
 }
 
@@ -272,7 +277,7 @@ func once(r *Report, f *File, seen []bool) int64 {
 }
 
 // children walks two lists that are sorted by name.
-func (d *differ) children(n, m *Node, path string) {
+func (d *differ) children(n, m *Node) {
 	x, y := n.child, m.child
 	for x != 0 || y != 0 {
 		var a, b *Node
@@ -297,13 +302,15 @@ func (d *differ) children(n, m *Node, path string) {
 		if b != nil {
 			name, y = b.Name, b.next
 		}
-		d.node(a, b, path+"/"+name)
+		d.path = append(d.path, name)
+		d.node(a, b)
+		d.path = d.path[:len(d.path)-1]
 	}
 }
 
 // whole adds something that only one of the images has.
-func (d *differ) whole(r *Report, n *Node, path, change string, seen []bool) {
-	p := PathDiff{Path: path, Change: change}
+func (d *differ) whole(r *Report, n *Node, change string, seen []bool) {
+	p := PathDiff{Path: d.here(), Change: change}
 	var bytes int64
 	by := map[int]int64{}
 	var add func(*Node)

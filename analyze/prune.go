@@ -210,22 +210,23 @@ var ErrDiffers = errors.New("the file systems differ")
 
 func same(a, b *builder) error {
 	c := comparison{a: a, b: b, units: map[int32]int32{}, back: map[int32]int32{}}
-	return c.node(root, root, "")
+	if err := c.node(root, root); err != nil {
+		return fmt.Errorf("%w: /%s: %w", ErrDiffers, strings.Join(c.path, "/"), err)
+	}
+	return nil
 }
 
 type comparison struct {
 	a, b  *builder
 	units map[int32]int32 // of a to those of b
 	back  map[int32]int32
+	path  []string // to the node that is compared, and after an error to the one that differs
 }
 
-func (c *comparison) node(n, m int32, path string) error {
+func (c *comparison) node(n, m int32) error {
 	f, g := c.a.cur(n), c.b.cur(m)
-	if err := c.file(f, g); err != nil {
-		return fmt.Errorf("%w: /%s: %w", ErrDiffers, path, err)
-	}
-	if f.Type != Dir {
-		return nil
+	if err := c.file(f, g); err != nil || f.Type != Dir {
+		return err
 	}
 	some := 0
 	for i := c.a.t.nodes[n].child; i != 0; i = c.a.t.nodes[i].next {
@@ -234,14 +235,15 @@ func (c *comparison) node(n, m int32, path string) error {
 		}
 		some++
 		name := c.a.t.nodes[i].Name
-		below := strings.TrimPrefix(path+"/"+name, "/")
+		c.path = append(c.path, name)
 		k, ok := c.b.index[nodeKey{m, name}]
 		if !ok || c.b.cur(k) == nil {
-			return fmt.Errorf("%w: /%s is missing", ErrDiffers, below)
+			return errors.New("it is missing")
 		}
-		if err := c.node(i, k, below); err != nil {
+		if err := c.node(i, k); err != nil {
 			return err
 		}
+		c.path = c.path[:len(c.path)-1]
 	}
 	for i := c.b.t.nodes[m].child; i != 0; i = c.b.t.nodes[i].next {
 		if c.b.cur(i) != nil {
@@ -249,7 +251,7 @@ func (c *comparison) node(n, m int32, path string) error {
 		}
 	}
 	if some != 0 {
-		return fmt.Errorf("%w: /%s has %d entries more", ErrDiffers, path, -some)
+		return fmt.Errorf("it has %d entries more", -some)
 	}
 	return nil
 }
