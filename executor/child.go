@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Names under which the program starts itself to run a step.
+// What a thread can't do for a step (see childOnly) is done by this program, started again: the step's child.
+// These are its names.
 const (
 	marker = "layerbuild-step"
 	// unpackMarker is for a Copy that may have to unpack archives.
@@ -20,7 +22,7 @@ func isChild(name string) bool { return len(os.Args) == 1 && os.Args[0] == name 
 
 // A step's child does not get as far as main. Packages are initialized in an order by their names and needs, and this
 // one needs little: it comes before the regular expressions, certificates and message types of the rest of the
-// program, which take longer than the whole step (5 of 7 ms of CPU for a RUN true).
+// program, which take longer than all the rest (5 of 7 ms of CPU for a RUN true).
 func init() {
 	if isChild(marker) {
 		os.Exit(child(nil))
@@ -84,9 +86,9 @@ func child(unpack Unpacker) int {
 	case *Process:
 		err = runProcess(j, a, &o)
 	case *Copy:
-		err = runCopy(j, a, unpack, &o.result)
+		err = runCopy(context.Background(), &j.spec, a, j.dirs, unpack, &o.result)
 	case *Mkdir:
-		err = runMkdir(j, a, &o.result)
+		err = runMkdir(&j.spec, a, &o.result)
 	default:
 		panic("unreachable")
 	}
@@ -126,10 +128,8 @@ func receiveJob() (*job, error) {
 }
 
 // ignoreSignals makes that neither ^C on the terminal nor a command that signals process 1 ends this process. It goes
-// past the runtime, which would need a thread for it, and which still believes that it handles these signals: so in
-// a child that it starts it sets them to their default action, as it should be.
+// past the runtime, which would need a thread for it.
 func ignoreSignals() error {
-	type sigaction struct{ handler, flags, restorer, mask uintptr }
 	ignore := sigaction{handler: 1 /* SIG_IGN */}
 	for _, s := range []unix.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM,
@@ -138,15 +138,6 @@ func ignoreSignals() error {
 		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&ignore)), 0, 8, 0, 0)
 		if errno != 0 {
 			return fmt.Errorf("ignore a signal: %w", errno)
-		}
-	}
-	// The two that a C library keeps for itself: its posix_spawn leaves them ignored, so under make they are, and the
-	// runtime, which has no use for them, would pass that on to the command.
-	var byDefault sigaction
-	for _, s := range []unix.Signal{32, 33} {
-		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
-		if errno != 0 {
-			return fmt.Errorf("reset a signal: %w", errno)
 		}
 	}
 	return nil

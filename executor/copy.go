@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// copier copies into a root that is this process's own. No path is walked for a file: a stack of open directories
+// copier copies into a root that is this thread's own. No path is walked for a file: a stack of open directories
 // follows the entries, and everything is done by a directory's descriptor and one name.
 type copier struct {
 	spec   *Spec
@@ -23,6 +24,7 @@ type copier struct {
 	chmod  *modeChange
 	unpack Unpacker
 	result *Result
+	ended  func() error // the reason to stop, or nil
 	data   dataCopier
 	attrs  []byte // buffers for extended attributes
 	value  []byte
@@ -56,23 +58,25 @@ const (
 	setAllOfIt
 )
 
-func runCopy(j *job, a *Copy, unpack Unpacker, result *Result) error {
-	if err := enterRoot(j.spec.Root); err != nil {
+// runCopy does a Copy, in its own mount namespace. dirs are its sources' directories.
+func runCopy(ctx context.Context, s *Spec, a *Copy, dirs []int, unpack Unpacker, result *Result) error {
+	if err := enterRoot(s.Root); err != nil {
 		return err
 	}
 	unix.Umask(0)
-	c := &copier{spec: &j.spec, c: a, unpack: unpack, result: result}
+	c := &copier{spec: s, c: a, unpack: unpack, result: result, ended: ctx.Err}
 	var err error
 	if c.root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return err
 	}
+	defer unix.Close(c.root)
 	if err := c.readFlags(); err != nil {
 		return err
 	}
 	for i, s := range a.Sources {
-		c.data = dataCopier{}
+		c.data = dataCopier{ended: ctx.Err}
 		for k := range s.Items {
-			if err := c.item(j.dirs[i], &s.Items[k]); err != nil {
+			if err := c.item(dirs[i], &s.Items[k]); err != nil {
 				return err
 			}
 		}
@@ -523,6 +527,9 @@ func readNames(dir int) ([]string, error) {
 
 // entry copies one entry; of a directory only itself, which is then entered.
 func (c *copier) entry(up *frame, name, at string, e *Entry) (f frame, isDir bool, err error) {
+	if err := c.ended(); err != nil {
+		return f, false, err
+	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(up.src, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return f, false, c.fail(at, err)

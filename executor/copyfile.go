@@ -242,6 +242,7 @@ func (c *copier) copyAttrs(from, to int) error {
 type dataCopier struct {
 	noClone, noRange bool
 	buf              []byte
+	ended            func() error // the reason to stop, or nil
 }
 
 // largeFile is the size from which sharing or copying in the kernel is tried. Below it one read and one write are
@@ -267,7 +268,10 @@ func (d *dataCopier) copy(in, out int, st *unix.Stat_t) error {
 // segment copies n bytes, or up to the end if that comes first, from where both files are.
 func (d *dataCopier) segment(in, out int, n int64) error {
 	for n >= largeFile && !d.noRange {
-		m, err := unix.CopyFileRange(in, nil, out, nil, int(min(n, 1<<30)), 0)
+		if err := d.ended(); err != nil {
+			return err
+		}
+		m, err := unix.CopyFileRange(in, nil, out, nil, int(min(n, 64<<20)), 0)
 		if err == unix.EINTR {
 			continue
 		}
@@ -281,6 +285,9 @@ func (d *dataCopier) segment(in, out int, n int64) error {
 		d.buf = make([]byte, 256<<10)
 	}
 	for n > 0 {
+		if err := d.ended(); err != nil {
+			return err
+		}
 		m, err := retry(func() (int, error) { return unix.Read(in, d.buf[:min(n, int64(len(d.buf)))]) })
 		if err != nil {
 			return err

@@ -99,9 +99,9 @@ func (c *copier) unpackFile(dir int, name string) (bool, error) {
 	return done, nil
 }
 
-// runMkdir is the child of a Mkdir.
-func runMkdir(j *job, a *Mkdir, result *Result) error {
-	if err := enterRoot(j.spec.Root); err != nil {
+// runMkdir does a Mkdir, in its own mount namespace.
+func runMkdir(s *Spec, a *Mkdir, result *Result) error {
+	if err := enterRoot(s.Root); err != nil {
 		return err
 	}
 	unix.Umask(0)
@@ -109,6 +109,7 @@ func runMkdir(j *job, a *Mkdir, result *Result) error {
 	if err != nil {
 		return err
 	}
+	defer unix.Close(root)
 	own := owner{}
 	if a.User != "" {
 		// As with COPY --chown, a name that the image does not know is 0: the RUN that uses it will say so.
@@ -116,7 +117,7 @@ func runMkdir(j *job, a *Mkdir, result *Result) error {
 			return err
 		}
 	}
-	c := &copier{spec: &j.spec, root: root, result: result, c: &Copy{Dest: a.Path}}
+	c := &copier{spec: s, root: root, result: result, c: &Copy{Dest: a.Path}}
 	fd, err := safepath.MkdirAll(root, a.Path, 0o755, func(parent int, base string) error {
 		return c.made(parent, base, own)
 	})

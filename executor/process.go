@@ -9,17 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
-
-// defaultCaps are the capabilities that Docker gives to a container: 00000000a80425fb.
-const defaultCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID |
-	1<<unix.CAP_KILL | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_NET_BIND_SERVICE |
-	1<<unix.CAP_NET_RAW | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_MKNOD | 1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_SETFCAP
 
 // runProcess is the child of a Process, and process number 1 of its namespace. It keeps its own capabilities until
 // the end, which by the rules of ptrace also keeps the command, which has fewer, from looking into it: into its
@@ -28,43 +22,56 @@ func runProcess(j *job, p *Process, o *outcome) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
 	}
-	if err := unix.Sethostname([]byte(hostname(p))); err != nil {
-		return fmt.Errorf("set the host name: %w", err)
+	b := &sandbox{spec: &j.spec, p: p, result: &o.result, resolvConf: j.resolvConf}
+	c := &command{spec: &j.spec, p: p, closed: true}
+	err := b.nameHost()
+	if err == nil {
+		err = c.readIDs()
 	}
-	if p.Network == "none" {
-		if err := loopback(); err != nil {
-			return fmt.Errorf("start the loopback device: %w", err)
-		}
+	if err == nil {
+		err = b.stand()
 	}
-	b := &sandbox{spec: &j.spec, p: p, result: &o.result}
-	c := &command{spec: &j.spec, p: p}
-	if err := c.readIDs(); err != nil {
-		return err
+	if err == nil {
+		err = b.build()
 	}
-	err := b.build(j.resolvConf)
 	if err == nil {
 		err = c.prepare()
 	}
 	if err == nil {
-		err = c.run(b.dirty())
+		err = c.run()
 	}
-	if cerr := b.clean(c.daemons); err == nil {
+	if b.dirty() {
+		killOthers(c.daemons)
+	}
+	if cerr := b.clean(); err == nil {
 		err = cerr
 	}
 	return err
+}
+
+// nameHost gives the namespaces of the host's name and network what they need.
+func (b *sandbox) nameHost() error {
+	if err := unix.Sethostname([]byte(hostname(b.p))); err != nil {
+		return fmt.Errorf("set the host name: %w", err)
+	}
+	if b.p.Network == "none" {
+		if err := loopback(); err != nil {
+			return fmt.Errorf("start the loopback device: %w", err)
+		}
+	}
+	return nil
 }
 
 // dirty says whether something has to be done after the command. Otherwise the kernel ends what is left of it with
 // this process.
 func (b *sandbox) dirty() bool { return len(b.stubs.made) > 0 || usesDaemon(b.spec) }
 
-// clean ends what is left of the step and takes its stubs away.
-func (b *sandbox) clean(daemons []int) error {
+// clean takes away what was made for the step. Of its processes none is left.
+func (b *sandbox) clean() error {
 	if !b.dirty() {
 		return nil
 	}
-	killOthers(daemons)
-	if b.p.ReadOnlyRoot && b.root > 0 {
+	if b.p.ReadOnlyRoot && b.root >= 0 {
 		if err := unix.MountSetattr(b.root, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}); err != nil {
 			return fmt.Errorf("remove the mount points: %w", err)
 		}
@@ -98,6 +105,8 @@ type command struct {
 	gids    string
 	daemons []int // processes that serve the root file system and must outlive the command
 	console int   // the terminal's side of the command, or -1
+	// closed says that all descriptors are marked to be closed by execve.
+	closed bool
 }
 
 func (c *command) prepare() error {
@@ -246,17 +255,12 @@ func envValue(env []string, name string) string {
 }
 
 // run starts the command and reaps processes until it has ended.
-//
-// What the command may not do is taken away from the thread that starts it, which therefore can't mount and unmount
-// any more. If there is something to be done afterwards it must be another thread than this one; a thread costs 0.1 ms.
-// This one is the process's first, to which the runtime keeps the goroutine that initializes packages: so it need not
-// be locked to it, which would start a thread too.
-func (c *command) run(afterwards bool) error {
-	start := c.start
-	if afterwards {
-		start = c.startElsewhere
+func (c *command) run() error {
+	fds := [3]int{0, 1, 2}
+	if c.console >= 0 {
+		fds = [3]int{c.console, c.console, c.console}
 	}
-	command, err := start()
+	command, err := c.start(fds)
 	if err != nil {
 		return err
 	}
@@ -266,68 +270,22 @@ func (c *command) run(afterwards bool) error {
 		if err != nil {
 			return fmt.Errorf("wait for the command: %w", err)
 		}
-		if pid != command {
-			continue // an orphan
+		if pid == command {
+			return exitError(ws)
 		}
-		if ws.Signaled() {
-			return &ExitError{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
-		}
-		if ws.ExitStatus() != 0 {
-			return &ExitError{Code: ws.ExitStatus()}
-		}
-		return nil
+		// Others are orphans.
 	}
 }
 
-// startElsewhere starts the command from a thread that ends with that.
-func (c *command) startElsewhere() (int, error) {
-	var pid int
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		pid, err = c.start()
-	}()
-	<-done
-	return pid, err
-}
-
-func (c *command) start() (int, error) {
-	if !c.p.Insecure {
-		if err := dropCaps(defaultCaps); err != nil {
-			return 0, err
-		}
-		if err := filterThread(); err != nil {
-			return 0, err
-		}
+// exitError is what a command's end means.
+func exitError(ws unix.WaitStatus) error {
+	if ws.Signaled() {
+		return &ExitError{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
 	}
-	files := []uintptr{0, 1, 2}
-	sys := &syscall.SysProcAttr{
-		Setsid:     true,
-		Credential: &syscall.Credential{Uid: c.id.uid, Gid: c.id.gid, Groups: c.id.groups, NoSetGroups: c.spec.SingleID},
+	if ws.ExitStatus() != 0 {
+		return &ExitError{Code: ws.ExitStatus()}
 	}
-	if c.console >= 0 {
-		files = []uintptr{uintptr(c.console), uintptr(c.console), uintptr(c.console)}
-		sys.Setctty = true
-	}
-	// Programs open /dev/stdout by its name, which asks the pipe who its owner is.
-	for _, f := range files {
-		var st unix.Stat_t
-		if unix.Fstat(int(f), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-			unix.Fchown(int(f), int(c.id.uid), int(c.id.gid))
-		}
-	}
-	unix.Umask(0o022)
-	// Limits are the whole process's, this one included: so they come last.
-	if err := setLimits(c.p.Ulimits); err != nil {
-		return 0, err
-	}
-	pid, err := syscall.ForkExec(c.file, c.p.Args, &syscall.ProcAttr{Env: c.env, Files: files, Sys: sys})
-	if err != nil {
-		return 0, c.execError(err)
-	}
-	return pid, nil
+	return nil
 }
 
 // execError says what execve means; its numbers are those of a shell.
@@ -374,62 +332,6 @@ func interpreter(file string) string {
 		}
 	}
 	return ""
-}
-
-// dropCaps leaves a thread and what it starts with no more capabilities than keep: root's execve gains what the
-// bounding set has (capabilities(7)), and another user has none.
-func dropCaps(keep uint64) error {
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("drop capabilities: %w", err)
-	}
-	for c := uintptr(0); ; c++ {
-		if c < 64 && keep&(1<<c) != 0 {
-			continue
-		}
-		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
-		if err == unix.EINVAL {
-			break // one more than the kernel has
-		}
-		if err != nil {
-			return fmt.Errorf("drop capabilities: %w", err)
-		}
-	}
-	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var d [2]unix.CapUserData
-	if err := unix.Capget(&h, &d[0]); err != nil {
-		return fmt.Errorf("drop capabilities: %w", err)
-	}
-	if d[0].Inheritable|d[1].Inheritable == 0 {
-		return nil
-	}
-	d[0].Inheritable, d[1].Inheritable = 0, 0
-	if err := unix.Capset(&h, &d[0]); err != nil {
-		return fmt.Errorf("drop capabilities: %w", err)
-	}
-	return nil
-}
-
-// limits are the names of --ulimit.
-var limits = map[string]int{
-	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
-	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
-	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
-	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
-	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
-}
-
-func setLimits(us []Ulimit) error {
-	for _, u := range us {
-		n, ok := limits[strings.ToLower(u.Name)]
-		if !ok {
-			return fmt.Errorf("unknown limit %q", u.Name)
-		}
-		// -1 is RLIM_INFINITY as it is.
-		if err := unix.Setrlimit(n, &unix.Rlimit{Cur: uint64(u.Soft), Max: uint64(u.Hard)}); err != nil {
-			return fmt.Errorf("set the limit %s to %d:%d: %w", u.Name, u.Soft, u.Hard, err)
-		}
-	}
-	return nil
 }
 
 // killOthers ends all processes of this namespace but this one and some to be kept.
@@ -491,4 +393,10 @@ func loopback() error {
 	}
 	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
 	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr)
+}
+
+func (c *command) close() {
+	if c.root >= 0 {
+		unix.Close(c.root)
+	}
 }

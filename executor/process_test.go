@@ -666,37 +666,48 @@ func TestKillLeavesNothing(t *testing.T) {
 	if _, err := out.Read(make([]byte, 8)); err != nil {
 		t.Fatal(err)
 	}
-	// The step's process 1 is the one whose end ends all others.
-	pid := childOf(t, cmd.Process.Pid)
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		t.Fatal(err)
+	var fds []unix.PollFd
+	for _, pid := range childrenOf(t, cmd.Process.Pid) {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 	}
-	defer unix.Close(fd)
 	cmd.Process.Kill()
 	cmd.Wait()
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10000); n != 1 {
-		t.Errorf("the step outlived the program: %v", err)
-		unix.Kill(pid, unix.SIGKILL)
+	for i := range fds {
+		if n, err := unix.Poll(fds[i:i+1], 10000); n != 1 {
+			t.Errorf("the step outlived the program: %v", err)
+			unix.PidfdSendSignal(int(fds[i].Fd), unix.SIGKILL, nil, 0)
+		}
 	}
 	if mountsAfter, _ := os.ReadFile("/proc/self/mountinfo"); !bytes.Equal(mountsBefore, mountsAfter) {
 		t.Errorf("mounts were left behind")
 	}
 }
 
-func childOf(t *testing.T, parent int) int {
+func childrenOf(t *testing.T, parent int) []int {
 	t.Helper()
 	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
 	if err != nil {
 		t.Fatal(err)
 	}
+	var pids []int
 	for _, name := range names {
-		if b, err := os.ReadFile(name); err == nil {
-			if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
-				return pid
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, f := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil {
+				pids = append(pids, pid)
 			}
 		}
 	}
-	t.Fatal("the program has no child")
-	return 0
+	if len(pids) == 0 {
+		t.Fatal("the program has no child")
+	}
+	return pids
 }

@@ -11,6 +11,35 @@ import (
 // againVar says that this is one of the runs below.
 const againVar = "LAYERBUILD_EXECUTOR_TEST_AGAIN"
 
+// childVar makes steps run in a child even if a thread would do.
+const childVar = "LAYERBUILD_EXECUTOR_TEST_CHILD"
+
+// TestInChild runs all tests again in the way that is left to older kernels.
+func TestInChild(t *testing.T) {
+	if os.Getenv(againVar) != "" {
+		t.Skip("this is another run already")
+	}
+	if testing.Short() {
+		t.Skip("short")
+	}
+	cmd := exec.Command("/proc/self/exe", again()...)
+	cmd.Env = append(os.Environ(), againVar+"=1", childVar+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// again are the arguments of another run.
+func again() []string {
+	args := []string{"-test.v"}
+	for _, a := range os.Args[1:] {
+		if strings.HasPrefix(a, "-test.run=") && !strings.Contains(a, "Rootless") && !strings.Contains(a, "InChild") {
+			args = append(args, a)
+		}
+	}
+	return args
+}
+
 // TestRootless runs all tests again in user namespaces: one with many ids and one with a single one.
 func TestRootless(t *testing.T) {
 	if os.Getenv(againVar) != "" {
@@ -44,13 +73,7 @@ func TestRootless(t *testing.T) {
 			if err := os.WriteFile(tmp+"/executor.test", data, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			args := []string{"-test.v"}
-			for _, a := range os.Args[1:] {
-				if strings.HasPrefix(a, "-test.run=") && !strings.Contains(a, "Rootless") {
-					args = append(args, a)
-				}
-			}
-			cmd := exec.Command(tmp+"/executor.test", args...)
+			cmd := exec.Command(tmp+"/executor.test", again()...)
 			cmd.Dir = "/"
 			cmd.Env = []string{againVar + "=1", "TMPDIR=" + tmp, "PATH=" + os.Getenv("PATH")}
 			cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -8,7 +8,6 @@ import (
 	"os"
 	"runtime"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,11 +25,21 @@ type Result struct {
 // Run runs one step and waits for its end, when nothing of it is left: neither processes nor mounts. A command that
 // ran and failed is an *ExitError. When ctx ends everything is killed, and Run returns ctx's error.
 //
-// Main must be the first thing that the program's main calls: the child is this program.
+// Main must be the first thing that the program's main calls: the child that some steps need is this program.
 func Run(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
+	if !childOnly(s) {
+		r, err := runOnThread(ctx, s, stdout, stderr)
+		if err != errChild {
+			return r, err
+		}
+	}
+	return runInChild(ctx, s, stdout, stderr)
+}
+
+func runInChild(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
 	// The child asks for a signal at its parent's death, and the parent is the thread that started it (prctl(2)).
 	// The runtime ends a thread when a goroutine that is locked to it ends: so this one is locked until the end.
 	runtime.LockOSThread()
@@ -68,10 +77,8 @@ type running struct {
 	// socket is where the child gets its job and says how it ended. It stays open as long as this process lives: by
 	// its end the child sees that nobody waits for it.
 	socket *os.File
-	output output
-	// ours are this process's descriptors of what the child has inherited.
-	ours []*os.File
-	tty  *terminal
+	files  *stdio
+	tty    *terminal
 }
 
 // childFDs is the first descriptor of Copy's sources; below it are the standard three and the socket.
@@ -79,31 +86,21 @@ const childFDs = 4
 
 func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 	c := &running{}
-	ok := false
-	defer func() {
-		if !ok {
-			c.close()
-		}
-	}()
-	theirs, err := c.pair()
-	if err != nil {
-		return nil, fmt.Errorf("start a step's child: %w", err)
-	}
-	files := make([]*os.File, 3, 8)
 	p, _ := s.Action.(*Process)
 	if p != nil && p.TTY {
 		c.tty = newTerminal(p.Stdin, stdout)
 		stdout, stderr = io.Discard, io.Discard
 	}
-	if p != nil && p.Stdin != nil && !p.TTY {
-		files[0] = p.Stdin
-	} else if files[0], err = c.own(os.Open(os.DevNull)); err != nil {
+	var err error
+	if c.files, err = openStdio(s, stdout, stderr); err != nil {
+		return nil, err
+	}
+	theirs, err := c.pair()
+	if err != nil {
+		c.close()
 		return nil, fmt.Errorf("start a step's child: %w", err)
 	}
-	if files[1], files[2], err = c.output.open(c, stdout, stderr); err != nil {
-		return nil, fmt.Errorf("start a step's child: %w", err)
-	}
-	files = append(files, theirs)
+	files := append(c.files.files[:], theirs)
 	if cp, _ := s.Action.(*Copy); cp != nil {
 		for i := range cp.Sources {
 			files = append(files, cp.Sources[i].Dir)
@@ -114,12 +111,12 @@ func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 		Env:   environment(s),
 		Sys:   &syscall.SysProcAttr{Cloneflags: cloneFlags(s), Pdeathsig: syscall.SIGKILL},
 	})
+	theirs.Close()
 	if err != nil {
+		c.close()
 		return nil, fmt.Errorf("start a step's child: %w", err)
 	}
-	ok = true
-	c.closeOurs()
-	c.output.start()
+	c.files.started()
 	return c, nil
 }
 
@@ -148,7 +145,12 @@ func cloneFlags(s *Spec) uintptr {
 		}
 		return flags
 	}
-	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
+	return uintptr(namespaces(p) | unix.CLONE_NEWNS | unix.CLONE_NEWPID)
+}
+
+// namespaces are those that a command has of its own, besides its mounts and processes.
+func namespaces(p *Process) int {
+	flags := unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 	if p.Network == "none" {
 		flags |= unix.CLONE_NEWNET
 	}
@@ -172,30 +174,20 @@ func (c *running) pair() (*os.File, error) {
 		return nil, err
 	}
 	c.socket = os.NewFile(uintptr(fds[0]), "step")
-	return c.own(os.NewFile(uintptr(fds[1]), "step"), nil)
-}
-
-// own notes that a file is to be closed here once the child has it.
-func (c *running) own(f *os.File, err error) (*os.File, error) {
-	if err == nil {
-		c.ours = append(c.ours, f)
-	}
-	return f, err
-}
-
-func (c *running) closeOurs() {
-	for _, f := range c.ours {
-		f.Close()
-	}
-	c.ours = nil
+	return os.NewFile(uintptr(fds[1]), "step"), nil
 }
 
 func (c *running) close() {
-	c.closeOurs()
-	c.output.close()
+	c.files.close()
 	if c.socket != nil {
 		c.socket.Close()
 	}
+}
+
+// resolvConf is the host's. A host without the file is one without a name server; a step then has an empty one.
+func resolvConf() []byte {
+	data, _ := os.ReadFile("/etc/resolv.conf")
+	return data
 }
 
 // talk sends the job and returns what the child says at its end, or nil if it said nothing.
@@ -203,8 +195,7 @@ func (c *running) talk(s *Spec) (*outcome, error) {
 	j := job{spec: *s}
 	switch a := s.Action.(type) {
 	case *Process:
-		// A host without the file is one without a name server; the step then has an empty one.
-		j.resolvConf, _ = os.ReadFile("/etc/resolv.conf")
+		j.resolvConf = resolvConf()
 	case *Copy:
 		for i := range a.Sources {
 			j.dirs = append(j.dirs, childFDs+i)
@@ -237,95 +228,5 @@ func (c *running) wait() error {
 	if c.tty != nil {
 		c.tty.close()
 	}
-	return c.output.wait()
-}
-
-// output copies what the step writes. A writer that is a file is given to the child as it is.
-type output struct {
-	pipes []*pipe
-}
-
-type pipe struct {
-	r    *os.File
-	to   io.Writer
-	done chan error
-}
-
-func (o *output) open(c *running, stdout, stderr io.Writer) (so, se *os.File, err error) {
-	if so, err = o.one(c, stdout); err != nil {
-		return nil, nil, err
-	}
-	if same(stdout, stderr) {
-		return so, so, nil // one pipe keeps the order of what is written to both
-	}
-	se, err = o.one(c, stderr)
-	return so, se, err
-}
-
-func same(a, b io.Writer) bool {
-	defer func() { _ = recover() }() // types that can't be compared
-	return a == b
-}
-
-func (o *output) one(c *running, to io.Writer) (*os.File, error) {
-	if to == nil || to == io.Discard {
-		return c.own(os.OpenFile(os.DevNull, os.O_WRONLY, 0))
-	}
-	if f, ok := to.(*os.File); ok {
-		return f, nil
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	o.pipes = append(o.pipes, &pipe{r: r, to: to})
-	return c.own(w, nil)
-}
-
-func (o *output) start() {
-	for _, p := range o.pipes {
-		p.done = make(chan error, 1)
-		go func() { p.done <- p.copy() }()
-	}
-}
-
-// copy goes on reading when the writer fails: the command should not die of it, nor wait forever.
-func (p *pipe) copy() error {
-	buf := make([]byte, 32<<10)
-	var failed error
-	for {
-		n, err := p.r.Read(buf)
-		if n > 0 && failed == nil {
-			_, failed = p.to.Write(buf[:n])
-		}
-		if err != nil {
-			return failed
-		}
-	}
-}
-
-// lateOutput is how long output is waited for after all processes of a step have ended. Then its pipes are at their
-// end, unless somebody outside was given one.
-const lateOutput = 2 * time.Second
-
-func (o *output) wait() error {
-	var errs []error
-	for _, p := range o.pipes {
-		p.r.SetReadDeadline(time.Now().Add(lateOutput))
-	}
-	for _, p := range o.pipes {
-		if p.done != nil {
-			errs = append(errs, <-p.done)
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("write the step's output: %w", err)
-	}
-	return nil
-}
-
-func (o *output) close() {
-	for _, p := range o.pipes {
-		p.r.Close()
-	}
+	return c.files.wait()
 }

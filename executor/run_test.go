@@ -89,6 +89,7 @@ func (im *image) spec(a Action) *Spec {
 		Action:   a,
 		UserNS:   userNS,
 		SingleID: singleID,
+		child:    os.Getenv(childVar) != "",
 	}
 }
 

@@ -31,6 +31,10 @@ type sandbox struct {
 	stubs  stubs
 	hidden int // an empty, read-only directory for what is masked; made at need
 	result *Result
+	// resolvConf is the host's.
+	resolvConf []byte
+	// one is the first process of the step's pid namespace, where that is not this process; nil until it is started.
+	one *processOne
 }
 
 const (
@@ -38,22 +42,34 @@ const (
 	plainAttrs = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 )
 
-// build puts the sandbox together and enters it.
-func (b *sandbox) build(resolvConf []byte) error {
+// stand prepares the place where the sandbox is put together.
+func (b *sandbox) stand() error {
+	b.stgFD, b.root, b.proc, b.dev, b.sys, b.hidden = -1, -1, -1, -1, -1, -1
 	if err := privateMounts(); err != nil {
 		return err
 	}
-	if err := b.openStage(); err != nil {
-		return err
-	}
-	steps := []func() error{b.mountRoot, b.mountProc, b.mountDev, b.maskProc, b.mountSys,
-		func() error { return b.mountEtc(resolvConf) }, b.mountAll, b.lockRoot}
+	return b.openStage()
+}
+
+// build puts the sandbox together and enters it.
+func (b *sandbox) build() error {
+	steps := []func() error{b.mountRoot, b.mountProc, b.mountDev, b.maskProc, b.mountSys, b.mountEtc, b.mountAll, b.lockRoot}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	return pivot(b.stage + "/root")
+}
+
+// close lets go of the descriptors that keep its mounts.
+func (b *sandbox) close() {
+	for _, fd := range []int{b.stgFD, b.root, b.proc, b.dev, b.sys, b.hidden} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	b.stubs.close()
 }
 
 // noDevices are the attributes of every mount on which a step might make or find a device node. With CAP_MKNOD, which
@@ -68,7 +84,6 @@ func (b *sandbox) noDevices() uint64 {
 }
 
 func (b *sandbox) openStage() error {
-	b.sys, b.hidden = -1, -1
 	var err error
 	paths := hostPaths(b.spec.Root)
 	for _, m := range b.p.Mounts {
@@ -178,7 +193,7 @@ var (
 )
 
 func (b *sandbox) mountProc() error {
-	m, err := newMount("proc", plainAttrs)
+	m, err := b.newProc()
 	recursive := false
 	if errors.Is(err, unix.EPERM) && b.spec.UserNS {
 		// In a container whose /proc is masked, a user namespace may not have one without masks. The host's shows other
@@ -200,6 +215,17 @@ func (b *sandbox) mountProc() error {
 		return fmt.Errorf("protect /proc%w", err)
 	}
 	return nil
+}
+
+// newProc makes a /proc of the step's pid namespace.
+func (b *sandbox) newProc() (int, error) {
+	if b.one == nil {
+		return newMount("proc", plainAttrs)
+	}
+	if err := b.one.proc(); err != nil {
+		return -1, err
+	}
+	return safepath.NoLinks(b.stgFD, procDir, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
 // lock makes parts of a file system read-only by mounting them onto themselves.
@@ -280,6 +306,7 @@ func (b *sandbox) mountSys() error {
 		if m = b.sys; m < 0 {
 			return nil // the host has none
 		}
+		b.sys = -1
 	}
 	attrs := uint64(plainAttrs)
 	if !b.p.Insecure {
@@ -455,7 +482,7 @@ const defaultHostname = "buildkitsandbox"
 func hostname(p *Process) string { return cmp.Or(p.Hostname, defaultHostname) }
 
 // mountEtc gives the step a resolv.conf and a hosts file; read-only, since what is written there would be lost.
-func (b *sandbox) mountEtc(resolvConf []byte) error {
+func (b *sandbox) mountEtc() error {
 	var hosts strings.Builder
 	fmt.Fprintf(&hosts, "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname(b.p))
 	for _, h := range b.p.ExtraHosts {
@@ -464,7 +491,7 @@ func (b *sandbox) mountEtc(resolvConf []byte) error {
 	for _, f := range []struct {
 		name string
 		data []byte
-	}{{"resolv.conf", resolvConf}, {"hosts", []byte(hosts.String())}} {
+	}{{"resolv.conf", b.resolvConf}, {"hosts", []byte(hosts.String())}} {
 		m, err := b.file(f.name, Data{Data: f.data, Mode: 0o644})
 		if err != nil {
 			return fmt.Errorf("make /etc/%s: %w", f.name, err)

@@ -2,10 +2,7 @@ package executor
 
 import (
 	"cmp"
-	"fmt"
-	"runtime"
 	"slices"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -178,17 +175,15 @@ func (p *program) judge(what judgement) {
 	}
 }
 
-// filterThread installs the filter for the calling thread and what it starts. The thread must be locked.
-func filterThread() error {
-	p := seccompFilter(native, compat)
-	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
-	runtime.KeepAlive(p)
-	if errno == unix.ENOSYS || errno == unix.EINVAL {
-		return nil // a kernel without seccomp filters
-	}
-	if errno != 0 {
-		return fmt.Errorf("install the system call filter: %w", errno)
-	}
-	return nil
+// add installs the filter in the process that performs the script.
+func (p program) add(s *script) {
+	keeps(s, &p[0])
+	prog := &unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
+	s.must("install the system call filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, keeps(s, prog))
+}
+
+// filtersCalls says whether the kernel has seccomp filters: then it looks for one at the address given.
+func filtersCalls() bool {
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0)
+	return errno == unix.EFAULT
 }

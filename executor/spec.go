@@ -19,6 +19,8 @@ type Spec struct {
 	SingleID bool
 	// Epoch, if not nil, is the time in seconds that directories made by Copy and Mkdir get.
 	Epoch *int64
+
+	child bool // in a child, even if a thread would do: for tests
 }
 
 // Action is what a step does: *Process, *Copy or *Mkdir.

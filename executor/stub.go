@@ -130,8 +130,15 @@ func (s *stubs) remove() error {
 			return fmt.Errorf("remove the mount point %s: %w", s.made[i].name, err)
 		}
 	}
-	s.made = nil
 	return nil
+}
+
+// close lets go of the directories that the stubs are in.
+func (s *stubs) close() {
+	for _, m := range s.made {
+		unix.Close(m.parent)
+	}
+	s.made = nil
 }
 
 // uncover unmounts whatever is mounted on a stub: it can't be removed before.
@@ -151,7 +158,6 @@ func (s stub) uncover() error {
 }
 
 func (s stub) remove() error {
-	defer unix.Close(s.parent)
 	var now, parent unix.Stat_t
 	err := unix.Fstatat(s.parent, s.name, &now, unix.AT_SYMLINK_NOFOLLOW)
 	if err == unix.ENOENT {

@@ -48,7 +48,7 @@ func TestWire(t *testing.T) {
 		if err := receive(&buf, func(w *wire) { w.job(&got) }); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(j, got, cmp.AllowUnexported(job{})); diff != "" {
+		if diff := cmp.Diff(j, got, cmp.AllowUnexported(job{}, Spec{})); diff != "" {
 			t.Errorf("-sent +received\n%s", diff)
 		}
 		for n := range all {
@@ -86,7 +86,7 @@ func FuzzWire(f *testing.F) {
 		again.job(&j)
 		back := reader(again.buf)
 		var k job
-		if back.job(&k); back.err != nil || !cmp.Equal(j, k, cmp.AllowUnexported(job{})) {
+		if back.job(&k); back.err != nil || !cmp.Equal(j, k, cmp.AllowUnexported(job{}, Spec{})) {
 			t.Errorf("%+v became %+v: %v", j, k, back.err)
 		}
 	})

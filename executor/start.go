@@ -1,0 +1,189 @@
+package executor
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// defaultCaps are the capabilities that Docker gives to a container: 00000000a80425fb.
+const defaultCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID |
+	1<<unix.CAP_KILL | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_NET_BIND_SERVICE |
+	1<<unix.CAP_NET_RAW | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_MKNOD | 1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_SETFCAP
+
+// start starts the command in the namespaces of this thread, with three open files. What it may not do is taken away
+// in the new process: this one keeps what it needs for cleaning up.
+func (c *command) start(files [3]int) (int, error) {
+	files, err := c.standard(files)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		for _, fd := range files {
+			unix.Close(fd)
+		}
+	}()
+	var s script
+	if err := c.become(&s, files); err != nil {
+		return 0, err
+	}
+	defer keepDumpable()()
+	pid, err := s.start(unix.CLONE_VFORK)
+	if err != nil {
+		return 0, fmt.Errorf("start the command: %w", err)
+	}
+	what, errno := s.failed()
+	if errno == 0 {
+		return pid, nil
+	}
+	retry(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) })
+	if what == execve {
+		return 0, c.execError(errno)
+	}
+	return 0, fmt.Errorf("%s: %w", what, errno)
+}
+
+// standard copies the standard three to where none is in another's way, and gives pipes to the command's user.
+func (c *command) standard(files [3]int) (copies [3]int, err error) {
+	for i, f := range files {
+		if copies[i], err = unix.FcntlInt(uintptr(f), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+			for _, fd := range copies[:i] {
+				unix.Close(fd)
+			}
+			return copies, fmt.Errorf("open the step's input and output: %w", err)
+		}
+		c.ownPipe(f)
+	}
+	return copies, nil
+}
+
+// ownPipe gives the command's user an output that is a pipe: programs open /dev/stdout by its name, which asks the pipe
+// who its owner is.
+func (c *command) ownPipe(fd int) {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
+		unix.Fchown(fd, int(c.id.uid), int(c.id.gid))
+	}
+}
+
+// keepDumpable returns what is to be called after a change of user. By that the kernel takes the memory, which is this
+// program's until the execve, for one that nobody may look into.
+func keepDumpable() (restore func()) {
+	if was, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err == nil && was == 1 {
+		return func() { unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }
+	}
+	return func() {}
+}
+
+// execve is what the last call is called.
+const execve = "execve"
+
+// become lists what a process does to become the command.
+func (c *command) become(s *script, files [3]int) error {
+	for i, fd := range files {
+		s.must("open the step's input and output", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
+	}
+	closeAll := s.must
+	if c.closed {
+		closeAll = func(_ string, nr uintptr, args ...uintptr) { s.try(nr, args...) } // since Linux 5.9
+	}
+	closeAll("close descriptors", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), 0)
+	s.must("start a session", unix.SYS_SETSID)
+	if c.console >= 0 {
+		s.must("set the terminal up", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 1)
+	}
+	s.must("set the umask", unix.SYS_UMASK, 0o022)
+	if err := c.limit(s); err != nil {
+		return err
+	}
+	if !c.p.Insecure {
+		if err := dropCaps(s, defaultCaps); err != nil {
+			return err
+		}
+		if filtersCalls() {
+			seccompFilter(native, compat).add(s)
+		}
+	}
+	c.changeUser(s)
+	letSignals(s)
+	s.must(execve, unix.SYS_EXECVE, s.string(c.file), s.strings(c.p.Args), s.strings(c.env))
+	s.exit()
+	return nil
+}
+
+// letSignals gives all signals their default action, and lets them through. execve would do away with handlers, but not
+// with what is ignored; and between the two nothing must be left of Go's handlers.
+func letSignals(s *script) {
+	byDefault := keeps(s, &sigaction{})
+	for n := uintptr(1); n <= 64; n++ {
+		if n != uintptr(unix.SIGKILL) && n != uintptr(unix.SIGSTOP) {
+			s.must("reset a signal", unix.SYS_RT_SIGACTION, n, byDefault, 0, 8)
+		}
+	}
+	s.must("let signals through", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, keeps(s, &sigset{}), 0, 8)
+}
+
+func (c *command) changeUser(s *script) {
+	what := fmt.Sprintf("become user %d:%d", c.id.uid, c.id.gid)
+	if !c.spec.SingleID {
+		var first uintptr
+		if len(c.id.groups) > 0 {
+			first = keeps(s, &c.id.groups[0])
+		}
+		s.must(what, unix.SYS_SETGROUPS, uintptr(len(c.id.groups)), first)
+	}
+	s.must(what, unix.SYS_SETGID, uintptr(c.id.gid))
+	s.must(what, unix.SYS_SETUID, uintptr(c.id.uid))
+}
+
+// dropCaps leaves a process and what it starts with no more capabilities than keep: root's execve gains what the
+// bounding set has (capabilities(7)), and another user has none.
+func dropCaps(s *script, keep uint64) error {
+	const what = "drop capabilities"
+	s.must(what, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	for n := uintptr(0); n < 64; n++ {
+		if keep&(1<<n) != 0 {
+			continue
+		}
+		has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, n, 0, 0, 0)
+		if err != nil {
+			break // one more than the kernel has
+		}
+		if has == 1 {
+			s.must(what, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, n, 0, 0, 0)
+		}
+	}
+	h := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var d [2]unix.CapUserData
+	if err := unix.Capget(h, &d[0]); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if d[0].Inheritable|d[1].Inheritable != 0 {
+		d[0].Inheritable, d[1].Inheritable = 0, 0
+		s.must(what, unix.SYS_CAPSET, keeps(s, h), keeps(s, &d[0]))
+	}
+	return nil
+}
+
+// limits are the names of --ulimit.
+var limits = map[string]int{
+	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
+	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
+	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
+	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
+	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
+}
+
+// limit sets the command's resource limits.
+func (c *command) limit(s *script) error {
+	for _, u := range c.p.Ulimits {
+		n, ok := limits[strings.ToLower(u.Name)]
+		if !ok {
+			return fmt.Errorf("unknown limit %q", u.Name)
+		}
+		l := &unix.Rlimit{Cur: uint64(u.Soft), Max: uint64(u.Hard)} // -1 is RLIM_INFINITY as it is
+		s.must(fmt.Sprintf("set the limit %s to %d:%d", u.Name, u.Soft, u.Hard), unix.SYS_PRLIMIT64, 0, uintptr(n), keeps(s, l), 0)
+	}
+	return nil
+}

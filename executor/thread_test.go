@@ -1,0 +1,184 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// openFiles are this process's descriptors, by what they show.
+func openFiles(t *testing.T) []string {
+	t.Helper()
+	names, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, name := range names {
+		if to, err := os.Readlink(name); err == nil {
+			files = append(files, to)
+		}
+	}
+	slices.Sort(files)
+	return files
+}
+
+// A step leaves nothing in this process, however it ends: no descriptor, no child, no thread in a strange place.
+func TestNothingStaysInTheProgram(t *testing.T) {
+	im := newBusybox(t)
+	src := source(t, "file a 0644 x", "dir d 0755", "file d/b 0644 y")
+	im.write("file", "", 0o644)
+	steps := []Action{
+		shell("true"), shell("exit 1"), shell("kill -9 $$"), shell("sleep 1000 & true"),
+		&Process{Args: []string{"nope"}},
+		&Process{Args: []string{"true"}, User: "nobody"},
+		&Process{Args: []string{"true"}, Dir: "/file/x"},
+		&Process{Args: []string{"true"}, Network: "none", Env: []string{path1}},
+		&Process{Args: []string{"true"}, Mounts: []Mount{{Target: "/t", Source: Tmpfs{}}, {Target: "/file/x", Source: Tmpfs{}}}},
+		&Process{Args: []string{"true"}, Mounts: []Mount{{Target: "/d", Source: Data{Data: []byte("x")}}, {Target: "/x", Source: Bind{Source: "/nope"}}}},
+		&Process{Args: []string{"true"}, Ulimits: []Ulimit{{Name: "nope"}}},
+		&Process{Args: []string{"true"}, Env: []string{path1}, ReadOnlyRoot: true},
+		&Mkdir{Path: "/w/x"}, &Mkdir{Path: "/file/x"},
+		&Copy{Dest: "/c/", Sources: one(src, Item{Path: "."})},
+		&Copy{Dest: "/file/", Sources: one(src, Item{Path: "."})},
+	}
+	im.run(shell("true")) // opens what the runtime keeps
+	before := openFiles(t)
+	cwd, _ := os.Getwd()
+	for _, a := range steps {
+		im.run(a)
+	}
+	if after := openFiles(t); !slices.Equal(before, after) {
+		t.Errorf("open files: got %q, want %q", after, before)
+	}
+	if now, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(now), im.dir) {
+		t.Errorf("a mount of the image: %s", now)
+	}
+	if now, _ := os.Getwd(); now != cwd {
+		t.Errorf("working directory: got %s, want %s", now, cwd)
+	}
+	if kids, err := filepath.Glob("/proc/self/task/*/children"); err == nil {
+		for _, name := range kids {
+			if b, _ := os.ReadFile(name); len(b) > 0 {
+				t.Errorf("children of %s: %s", name, b)
+			}
+		}
+	}
+	oneNamespace(t)
+}
+
+// oneNamespace waits until all threads are in the same mount namespace: one that ends does so a little later.
+func oneNamespace(t *testing.T) {
+	t.Helper()
+	home, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{"ns/mnt", "ns/uts", "ns/ipc", "ns/pid_for_children", "root", "cwd"} {
+		want, _ := os.Readlink("/proc/self/" + what)
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			names, err := filepath.Glob("/proc/self/task/*/" + what)
+			if err != nil {
+				t.Fatal(err)
+			}
+			strange := ""
+			for _, name := range names {
+				if got, err := os.Readlink(name); err == nil && got != want {
+					strange = fmt.Sprintf("%s is %s, not %s (%s)", name, got, want, home)
+				}
+			}
+			if strange == "" {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal(strange)
+			}
+		}
+	}
+}
+
+// Steps at once do not see each other, nor do they disturb this process's umask.
+func TestStepsAtOnce(t *testing.T) {
+	umask := unix.Umask(0o027)
+	defer unix.Umask(umask)
+	var wg sync.WaitGroup
+	for i := range 6 {
+		im := newBusybox(t)
+		wg.Go(func() {
+			for k := range 5 {
+				p := shell(fmt.Sprintf("echo x > /dev/shm/%d; ls /dev/shm; hostname; sleep 0.01; pwd; umask", i))
+				p.Hostname = fmt.Sprintf("h%d", i)
+				if got, err := im.run(p); err != nil || got != fmt.Sprintf("%d\nh%d\n/\n0022\n", i, i) {
+					t.Errorf("got %q, %v", got, err)
+				}
+				if _, err := im.run(&Mkdir{Path: fmt.Sprintf("/d/%d", k)}); err != nil {
+					t.Error(err)
+				}
+				if fi, err := os.Stat(im.path(fmt.Sprintf("d/%d", k))); err != nil || fi.Mode().Perm() != 0o755 {
+					t.Errorf("mode of a new directory: %v, %v", fi.Mode(), err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if now := unix.Umask(0o027); now != 0o027 {
+		t.Errorf("umask is now %o", now)
+	}
+	oneNamespace(t)
+}
+
+// Whenever a step is told to end, it ends, and says why.
+func TestCancelAnytime(t *testing.T) {
+	im := newBusybox(t)
+	before := openFiles(t)
+	for d := time.Duration(0); d < 6*time.Millisecond; d += 50 * time.Microsecond {
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		_, err := Run(ctx, im.spec(shell("sleep 1000")), nil, nil)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after %v: got %v", d, err)
+		}
+	}
+	if left, _ := filepath.Glob(im.path("*")); len(left) != 1 && os.Getenv(childVar) == "" { // a child is killed with all it knows
+		t.Errorf("mount points were left behind: %q", left)
+	}
+	if after := openFiles(t); !slices.Equal(before, after) {
+		t.Errorf("open files: got %q, want %q", after, before)
+	}
+}
+
+// What the caller ignores, or handles, a command does not.
+func TestIgnoredSignals(t *testing.T) {
+	im := newBusybox(t)
+	if signal.Ignored(unix.SIGHUP) || signal.Ignored(unix.SIGTERM) {
+		t.Skip("the test was started so")
+	}
+	signal.Ignore(unix.SIGHUP, unix.SIGTERM)
+	defer signal.Reset(unix.SIGHUP, unix.SIGTERM)
+	s := status(t, im, &Process{})
+	if s["SigBlk"] != "0000000000000000" || s["SigIgn"] != "0000000000000000" {
+		t.Errorf("blocked %s, ignored %s", s["SigBlk"], s["SigIgn"])
+	}
+	if !signal.Ignored(unix.SIGHUP) {
+		t.Error("the caller ignores it no more")
+	}
+}
+
+func BenchmarkThread(b *testing.B) {
+	mayRun(b)
+	for b.Loop() {
+		if err := onThread(0, func() error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
