@@ -129,3 +129,25 @@ func TestLarge(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// BenchmarkWhiteouts reads and analyzes an image of 20,000 files of which another layer removes 1,600.
+func BenchmarkWhiteouts(b *testing.B) {
+	var files, gone []item
+	for i := range 20_000 {
+		files = append(files, file(fmt.Sprintf("usr/share/d%03d/f%05d", i/100, i), size('x', 4000)))
+		if i%100 < 8 {
+			gone = append(gone, whiteout(files[i].path))
+		}
+	}
+	layers := [][]byte{pack(b, files), pack(b, gone)}
+	b.SetBytes(int64(len(layers[0]) + len(layers[1])))
+	for b.Loop() {
+		r, err := Image(context.Background(), input(0, layers...))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if r.Total.DeadUnits != 1600 {
+			b.Fatalf("%d units are dead", r.Total.DeadUnits)
+		}
+	}
+}

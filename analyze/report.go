@@ -62,7 +62,6 @@ const (
 	BaseAnnotation BaseSource = "annotation" // org.opencontainers.image.base.*
 	BaseGiven      BaseSource = "given"      // --base
 	BaseGuess      BaseSource = "guess"      // from the history
-	BaseNone       BaseSource = "none"       // the image has none, or it is all one's own
 )
 
 // Owner says who is to blame for a layer.

@@ -364,10 +364,11 @@ func guess(img *image.Image) ending {
 			at, note = i+1, "the base seems to end where the history last names a command before a layer"
 		}
 	}
-	if at == 0 {
+	if longest := gap; at == 0 {
 		for i := 1; i < len(history); i++ {
 			a, b := history[i-1].Created, history[i].Created
-			if a != nil && b != nil && a.Unix() > 0 && b.Sub(*a) > gap && layersAfter(i) {
+			if a != nil && b != nil && a.Unix() > 0 && b.Sub(*a) > longest && layersAfter(i) {
+				longest = b.Sub(*a)
 				at, note = i, fmt.Sprintf("the base seems to end where the history has a gap from %s to %s", a.Format(time.DateOnly), b.Format(time.DateOnly))
 			}
 		}
