@@ -42,9 +42,9 @@ Usage: layerbuild [verb] [flags] [arguments]; without a verb it is 'build'.
 Verbs:
 `)
 	for _, v := range all {
-		fmt.Fprintf(w, "  %-10s %s\n", v.name, v.summary)
+		fmt.Fprintf(w, "  %-12s %s\n", v.name, v.summary)
 	}
-	fmt.Fprintf(w, "  %-10s %s\n\n", "help", "explain a verb and its flags: layerbuild help VERB")
+	fmt.Fprintf(w, "  %-12s %s\n\n", "help", "explain a verb and its flags: layerbuild help VERB")
 	fmt.Fprint(w, `State (images, layers, cache) is kept in --root DIR: /var/lib/layerbuild for root,
 $XDG_DATA_HOME/layerbuild otherwise.
 
