@@ -89,7 +89,13 @@ func (r *runner) mountSSH(ctx context.Context, p *executor.Process, i int, m par
 		return err
 	}
 	socket := filepath.Join(dir, "agent")
-	l, err := net.Listen("unix", socket)
+	// A socket's name has at most 108 bytes (unix(7)), and a state directory may lie deeper than that.
+	top, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("ssh agent %s: %w", m.ID, err)
+	}
+	release.add(top.Close)
+	l, err := net.Listen("unix", fmt.Sprintf("/proc/self/fd/%d/agent", top.Fd()))
 	if err != nil {
 		return fmt.Errorf("ssh agent %s: %w", m.ID, err)
 	}
