@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -52,6 +53,8 @@ type smallChunk [64 << 10]byte
 var (
 	chunks      = sync.Pool{New: func() any { return new(chunk) }}
 	smallChunks = sync.Pool{New: func() any { return new(smallChunk) }}
+	// The gzip encoder writes 240 bytes at a time, each of which would be a system call and a call of the digest.
+	buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}
 )
 
 // Seal writes the layer of t, as Write, into a blob. The stream goes in chunks to the digest and to the compressor,
@@ -63,13 +66,19 @@ func Seal(ctx context.Context, ing Ingester, t Tree, o Options) (Layer, error) {
 	}
 	var layer Layer
 	layer.Descriptor, err = ing.Ingest(ctx, mediaType, func(dst io.Writer) error {
-		c, err := o.compressor(dst)
+		buffered := buffers.Get().(*bufio.Writer)
+		buffered.Reset(dst)
+		defer func() { buffered.Reset(nil); buffers.Put(buffered) }()
+		c, err := o.compressor(buffered)
 		if err != nil {
 			return err
 		}
 		defer c.release()
 		s := sealer{hash: sha256.New(), compressor: c, tee: o.Tee}
 		stats, err := s.run(ctx, t, o)
+		if err == nil {
+			err = buffered.Flush()
+		}
 		if err != nil {
 			return err
 		}

@@ -99,29 +99,55 @@ func (w *walker) run() (Stats, error) {
 // name made in it and says nothing; other builders leave the root out altogether.
 func (w *walker) rootEntry() error {
 	var st rawfs.Stat
-	if err := rawfs.Fstat(w.root, &st); err != nil {
+	xattrs, changed, err := w.rootChanged(&st)
+	if err != nil || !changed {
 		return err
 	}
-	xattrs, err := rawfs.Xattrs(w.root, rawfs.InLayer)
-	if err != nil {
-		return err
+	h := w.describe([]byte("."), unpack.TypeDir, &st)
+	h.xattrs = xattrs
+	return w.out.header(&h)
+}
+
+func (w *walker) rootChanged(st *rawfs.Stat) (xattrs []rawfs.Xattr, changed bool, err error) {
+	if err := rawfs.Fstat(w.root, st); err != nil {
+		return nil, false, err
+	}
+	if xattrs, err = rawfs.Xattrs(w.root, rawfs.InLayer); err != nil {
+		return nil, false, err
 	}
 	old := rawfs.Stat{Mode: unix.S_IFDIR | 0o755}
 	var oldXattrs []rawfs.Xattr
 	if len(w.old) > 0 {
 		if err := rawfs.Fstat(w.old[0].fd, &old); err != nil {
-			return err
+			return nil, false, err
 		}
 		if oldXattrs, err = rawfs.Xattrs(w.old[0].fd, rawfs.InLayer); err != nil {
-			return err
+			return nil, false, err
 		}
 	}
-	if st.Mode == old.Mode && st.Uid == old.Uid && st.Gid == old.Gid && sameXattrs(xattrs, oldXattrs) {
-		return nil
+	same := st.Mode == old.Mode && st.Uid == old.Uid && st.Gid == old.Gid && sameXattrs(xattrs, oldXattrs)
+	return xattrs, !same, nil
+}
+
+// Unchanged says that t's two states are the same, where that can be seen at a glance: from a difference that is an
+// empty directory, as most commands leave it that only look at things. Seal's layer is then the one without entries.
+func Unchanged(ctx context.Context, t Tree) (bool, error) {
+	if t.Full {
+		return false, nil
 	}
-	h := w.describe([]byte("."), unpack.TypeDir, &st)
-	h.xattrs = xattrs
-	return w.out.header(&h)
+	t.Lower = t.Lower[:min(1, len(t.Lower))] // the root's attributes are there
+	w, err := newWalker(ctx, t, Options{})
+	if err != nil {
+		return false, err
+	}
+	defer w.close()
+	names := w.borrowNames()
+	if err := names.Read(w.root); err != nil || len(names.Entries) > 0 {
+		return false, err
+	}
+	var st rawfs.Stat
+	_, changed, err := w.rootChanged(&st)
+	return !changed && err == nil, err
 }
 
 // mark is what overlay has marked a directory of the new state with.

@@ -85,7 +85,7 @@ func (b *sandbox) noDevices() uint64 {
 
 func (b *sandbox) openStage() error {
 	var err error
-	paths := hostPaths(b.spec.Root)
+	paths := hostPaths(b.rootMounts())
 	for _, m := range b.p.Mounts {
 		switch s := m.Source.(type) {
 		case Tree:
@@ -128,7 +128,7 @@ func (b *sandbox) mountRoot() error {
 	if err := unix.Mkdirat(b.stgFD, "root", 0o755); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
-	if err := mount.All(b.spec.Root, b.stage+"/root"); err != nil {
+	if err := mount.All(b.rootMounts(), b.stage+"/root"); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
 	var err error

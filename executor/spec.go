@@ -10,6 +10,10 @@ import (
 type Spec struct {
 	// Root is the root file system. The child performs it where nobody else can see it.
 	Root []mount.Mount
+	// MountPoints is a directory that MakeMountPoints has made, on the file system that Root's directories are on, or "".
+	// Where Root is an overlay it goes below everything else for a Process, so that mount points which the image does
+	// not have need not be made in the upper directory and taken away again.
+	MountPoints string
 	// Action is what is done in it: *Process, *Copy or *Mkdir.
 	Action Action
 	// UserNS says that this process runs in a user namespace: device nodes are then bind mounts of the host's.

@@ -141,6 +141,7 @@ type job struct {
 func (w *wire) job(j *job) {
 	s := &j.spec
 	w.mounts(&s.Root)
+	w.string(&s.MountPoints)
 	w.bool(&s.UserNS)
 	w.bool(&s.SingleID)
 	hasEpoch := s.Epoch != nil

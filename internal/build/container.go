@@ -36,7 +36,7 @@ func NewContainer(ctx context.Context, state *State, images *image.Resolver, img
 // Run runs a command in it; an *executor.ExitError says that it did not end well.
 func (c *Container) Run(ctx context.Context, p *executor.Process, stdout, stderr io.Writer) error {
 	_, err := executor.Run(ctx, &executor.Spec{
-		Root: c.active.Mounts(), Action: p, UserNS: c.state.NS.Rootless, SingleID: c.state.NS.SingleID,
+		Root: c.active.Mounts(), MountPoints: c.state.mountPoints(), Action: p, UserNS: c.state.NS.Rootless, SingleID: c.state.NS.SingleID,
 	}, stdout, stderr)
 	return err
 }

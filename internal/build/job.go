@@ -83,7 +83,7 @@ func (s *solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
 
 // exec runs an action of the executor on a root file system.
 func (s *solver) exec(ctx context.Context, root []mount.Mount, action executor.Action, out output) error {
-	spec := &executor.Spec{Root: root, Action: action, UserNS: s.state.NS.Rootless, SingleID: s.state.NS.SingleID, Epoch: s.epoch}
+	spec := &executor.Spec{Root: root, MountPoints: s.state.mountPoints(), Action: action, UserNS: s.state.NS.Rootless, SingleID: s.state.NS.SingleID, Epoch: s.epoch}
 	res, err := executor.Run(ctx, spec, out.stream(1), out.stream(2))
 	if res.OwnersLost > 0 {
 		out.warn(fmt.Sprintf("%d files could not be given their owner, the first of them %s: this user namespace has one id only", res.OwnersLost, res.FirstOwner))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/layerbuild/layerbuild/diff"
@@ -45,6 +46,7 @@ type sealer struct {
 	name    string // of options, for the cache
 	slots   chan struct{}
 	wg      sync.WaitGroup
+	empty   atomic.Pointer[diff.Layer] // the layer without entries, once there is one
 
 	mu      sync.Mutex
 	stages  map[*parser.Stage]bool
@@ -151,13 +153,31 @@ func (s *sealer) seal(ctx context.Context, l *layer) error {
 	if s.b.opts.Analyze {
 		seal = func() (diff.Layer, error) { return s.b.sealAndScan(ctx, tree, o) }
 	}
-	got, err := seal()
+	got, err := s.once(ctx, tree, seal)
 	if err != nil {
 		return s.b.at(l.lines, "", fmt.Errorf("seal the layer of %q: %w", l.text, err))
 	}
 	l.descriptor, l.diffID = got.Descriptor, got.DiffID
 	s.b.upload(l.descriptor)
 	return s.b.state.Cache.PutSealed(string(l.snapshot), s.name, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})
+}
+
+// once seals a layer, but only the first of those without entries: they are all the same.
+func (s *sealer) once(ctx context.Context, t diff.Tree, seal func() (diff.Layer, error)) (diff.Layer, error) {
+	unchanged, err := diff.Unchanged(ctx, t)
+	if err != nil {
+		return diff.Layer{}, err
+	}
+	if unchanged && !s.b.opts.Analyze {
+		if l := s.empty.Load(); l != nil {
+			return *l, nil
+		}
+	}
+	l, err := seal()
+	if err == nil && unchanged {
+		s.empty.Store(&l)
+	}
+	return l, err
 }
 
 // wait waits until nothing is being sealed any more.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/lock"
 	"github.com/layerbuild/layerbuild/internal/ns"
@@ -122,6 +123,15 @@ func (s *State) noteUnsynced() {
 	if f, err := os.OpenFile(s.unsynced(), os.O_CREATE|os.O_EXCL, 0o644); err == nil {
 		f.Close()
 	}
+}
+
+// mountPoints is what the executor puts below a step's root; "" where it can't be had, which costs time only.
+func (s *State) mountPoints() string {
+	dir := filepath.Join(s.Root, "cache", "mountpoints")
+	if executor.MakeMountPoints(dir) != nil {
+		return ""
+	}
+	return dir
 }
 
 // path is a place of the conductor's own below the cache directory; it is made.

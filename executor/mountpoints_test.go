@@ -1,0 +1,103 @@
+package executor
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/layerbuild/layerbuild/internal/mount"
+)
+
+// overlayOn is a step on an overlay of an image, with mount points below it. upper is what the step changes.
+func overlayOn(t *testing.T, im *image, a Action) (s *Spec, upper string) {
+	t.Helper()
+	dir := t.TempDir()
+	upper = filepath.Join(dir, "upper")
+	for _, name := range []string{upper, filepath.Join(dir, "work")} {
+		if err := os.Mkdir(name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = im.spec(a)
+	s.MountPoints = filepath.Join(dir, "points")
+	if err := MakeMountPoints(s.MountPoints); err != nil {
+		t.Fatal(err)
+	}
+	s.Root = []mount.Mount{{Type: "overlay", Lower: []string{im.dir}, Upper: upper, Work: filepath.Join(dir, "work"), Options: []string{"index=off"}}}
+	if userNS {
+		s.Root[0].Options = append(s.Root[0].Options, "userxattr")
+	}
+	return s, upper
+}
+
+func runOn(t *testing.T, s *Spec) string {
+	t.Helper()
+	var out strings.Builder
+	if _, err := Run(t.Context(), s, &out, &out); err != nil {
+		if strings.Contains(err.Error(), "mount overlay") {
+			t.Skip(err)
+		}
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	return out.String()
+}
+
+func TestMountPointsBelowTheImage(t *testing.T) {
+	im := newBusybox(t)
+	points := []string{"/dev", "/etc", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys"}
+	for _, tt := range []struct {
+		name   string
+		image  func()
+		script string
+		want   []string // in the upper directory
+	}{
+		{"nothing there", func() {}, "test -c /dev/null && test -s /etc/hosts && test -e /proc/1 && ls /", nil},
+		{"something made", func() {}, "mkdir /etc/new; echo x > /etc/x", []string{"/etc", "/etc/new", "/etc/x"}},
+		{"a directory there", func() { im.mkdir("etc/conf.d"); im.write("etc/motd", "hi", 0o600) }, "cat /etc/motd; test -s /etc/hosts", nil},
+		{"hosts is a link", func() { im.link("../run/hosts", "etc/hosts") }, "test -s /run/hosts && rm /etc/motd", []string{"/etc", "/etc/motd"}},
+		{"etc is a link", func() { os.Rename(im.path("etc"), im.path("real")); im.link("real", "etc") }, "test -s /real/resolv.conf", []string{"/real"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.image()
+			s, upper := overlayOn(t, im, shell(tt.script))
+			runOn(t, s)
+			var got []string
+			for _, line := range snapshotTree(t, upper)[1:] {
+				got = append(got, strings.Fields(line)[0])
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("the upper directory (-want +got)\n%s", diff)
+			}
+			var left []string
+			for _, line := range snapshotTree(t, s.MountPoints)[1:] {
+				left = append(left, strings.Fields(line)[0])
+			}
+			if diff := cmp.Diff(points, left); diff != "" {
+				t.Errorf("the mount points (-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestMakeMountPointsAtOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "points")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := MakeMountPoints(dir); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if names, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(names) != 1 {
+		t.Errorf("got %v, %v", names, err)
+	}
+	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o755 {
+		t.Errorf("got %v, %v", fi.Mode(), err)
+	}
+}
