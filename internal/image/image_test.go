@@ -795,23 +795,23 @@ func TestCancelled(t *testing.T) {
 			}
 			o.mu.Unlock()
 			ctx, cancel := context.WithCancel(t.Context())
-			errs := make(chan error, 2)
+			givenUp, other := make(chan error, 1), make(chan error, 1) // either may end first
 			go func() {
 				_, _, err := s.Unpack(ctx, img, UnpackOptions{})
-				errs <- err
+				givenUp <- err
 			}()
 			<-asked
 			var top snapshot.ID
 			go func() {
 				var err error
 				top, _, err = s.Unpack(t.Context(), img, UnpackOptions{})
-				errs <- err
+				other <- err
 			}()
 			cancel()
-			if err := <-errs; !errors.Is(err, context.Canceled) {
+			if err := <-givenUp; !errors.Is(err, context.Canceled) {
 				t.Errorf("the one that was given up: %v", err)
 			}
-			if err := <-errs; err != nil {
+			if err := <-other; err != nil {
 				t.Errorf("the other: %v", err)
 			}
 			close(go_)
