@@ -484,12 +484,12 @@ func TestMounts(t *testing.T) {
 	bind := func(dir string) []mount.Mount {
 		return []mount.Mount{{Type: "bind", Source: dir, Options: []string{"rbind"}}}
 	}
-	p := shell(`cat /work/m/data; touch /work/m/new; (touch /ro/x) 2>&1; cat /conf; cat /one; stat -c %a:%u:%g /secret; cat /secret; df -k /tmpf | grep -c " 64  "; stat -c %a /tmpf; ls /deep /nested; cat /work/relative`)
-	p.Dir = "/work"
+	p := shell(`cat /wd/m/data; touch /wd/m/new; (touch /ro/x) 2>&1; cat /conf; cat /one; stat -c %a:%u:%g /secret; cat /secret; df -k /tmpf | grep -c " 64  "; stat -c %a /tmpf; ls /deep /nested; cat /wd/relative`)
+	p.Dir = "/wd"
 	p.Mounts = []Mount{
 		{Target: "/nested/inner/x", Source: Tmpfs{}}, // before what it is in
 		{Target: "/nested", Source: Tmpfs{}},
-		{Target: "/work/m", Source: Bind{Source: host}},
+		{Target: "/wd/m", Source: Bind{Source: host}},
 		{Target: "/ro", Source: Bind{Source: host}, ReadOnly: true},
 		{Target: "/conf", Source: Bind{Source: filepath.Join(host, "data")}},
 		{Target: "/one", Source: Tree{Mounts: bind(host), Path: "data"}, ReadOnly: true},
@@ -514,7 +514,7 @@ func TestMounts(t *testing.T) {
 		want string
 	}{
 		{Mount{Target: "/", Source: Tmpfs{}}, "a mount can't be at /"},
-		{Mount{Target: "/work/..", Source: Tmpfs{}}, "a mount can't be at /"},
+		{Mount{Target: "/wd/..", Source: Tmpfs{}}, "a mount can't be at /"},
 		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "nope"}}, "mount at /x: /nope: not found"},
 		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "evil"}}, "mount at /x: /evil: not found"},
 		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "../../../../etc/passwd"}}, "mount at /x: /etc/passwd: not found"},
