@@ -659,7 +659,6 @@ func TestKillLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mountsBefore, _ := os.ReadFile("/proc/self/mountinfo")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -683,8 +682,8 @@ func TestKillLeavesNothing(t *testing.T) {
 			unix.PidfdSendSignal(int(fds[i].Fd), unix.SIGKILL, nil, 0)
 		}
 	}
-	if mountsAfter, _ := os.ReadFile("/proc/self/mountinfo"); !bytes.Equal(mountsBefore, mountsAfter) {
-		t.Errorf("mounts were left behind")
+	if now, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(now), im.dir) {
+		t.Errorf("mounts were left behind: %s", now)
 	}
 }
 

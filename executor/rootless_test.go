@@ -25,8 +25,28 @@ func TestInChild(t *testing.T) {
 	cmd := exec.Command("/proc/self/exe", again()...)
 	cmd.Env = append(os.Environ(), againVar+"=1", childVar+"=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+		t.Errorf("%v\n%s", err, failed(out))
 	}
+}
+
+// failed is what a run with -test.v says of the tests that failed, and how it ended.
+func failed(out []byte) string {
+	var said strings.Builder
+	lines := strings.SplitAfter(string(out), "\n")
+	from := 0 // where the output of the test at hand begins
+	for i, line := range lines {
+		switch {
+		case strings.HasPrefix(line, "=== RUN") && !strings.Contains(line, "/"):
+			from = i
+		case strings.HasPrefix(line, "--- FAIL"), strings.HasPrefix(line, "panic:"), strings.HasPrefix(line, "fatal error:"):
+			said.WriteString(strings.Join(lines[from:i], ""))
+			from = i
+		case strings.HasPrefix(line, "--- "):
+			from = i + 1
+		}
+	}
+	said.WriteString(strings.Join(lines[from:], "")) // the end, and what a failed test says after its name
+	return said.String()
 }
 
 // again are the arguments of another run.
@@ -86,7 +106,7 @@ func TestRootless(t *testing.T) {
 				t.Skipf("no user namespaces here: %v", err)
 			}
 			if err != nil {
-				t.Errorf("%v\n%s", err, out)
+				t.Errorf("%v\n%s", err, failed(out))
 			}
 			t.Logf("%d passed, %d skipped", strings.Count(string(out), "--- PASS"), strings.Count(string(out), "--- SKIP"))
 		})
