@@ -2,7 +2,9 @@ package diff
 
 import (
 	"context"
+	"errors"
 	"io"
+	"os"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -18,7 +20,28 @@ type Tree struct {
 	Full  bool
 	// UserXattr says that the overlay keeps its marks in user.overlay.* (mounted in a user namespace).
 	UserXattr bool
+	// Graft is a part of the new state that is somewhere else; nil: all of it is in Dir.
+	Graft *Graft
 }
+
+// Graft is what belongs in a directory of the new state that is empty in both states, and is read from where it comes
+// from. The layer is the same as if it had been copied there.
+type Graft struct {
+	// Path is the directory, without leading slash; "" is the root.
+	Path string
+	// Dir is the open directory that Len entries are below. Entry gives the path of each, parents first and the names in
+	// a directory in bytewise order, with the size and the time of modification that a regular file must have; a time of
+	// 0: any.
+	Dir   *os.File
+	Len   int
+	Entry func(i int) (path string, size, mtimeNs int64)
+	// Owner and Mode give the owner and the mode (12 bits) that something has in the new state.
+	Owner func(uid, gid uint32) (uint32, uint32)
+	Mode  func(mode uint32, dir bool) uint32
+}
+
+// ErrGraft is what is wrong with a Graft: it has to be copied, or copying it would tell what is wrong.
+var ErrGraft = errors.New("it cannot be written from where it is")
 
 // Options say how a layer is written. The zero value writes gzip.
 type Options struct {

@@ -21,6 +21,7 @@ type walker struct {
 	marks marks
 	out   tarWriter
 
+	graft   *Graft // nil once it is written
 	root    int    // the new state, or an overlay's upper directory
 	old     merged // the old state's root
 	path    []byte // where the walk is
@@ -41,7 +42,7 @@ type pending struct {
 }
 
 func newWalker(ctx context.Context, t Tree, o Options) (*walker, error) {
-	w := &walker{ctx: ctx, o: o, full: t.Full, marks: marksOf(t), root: -1}
+	w := &walker{ctx: ctx, o: o, full: t.Full, marks: marksOf(t), graft: t.Graft, root: -1}
 	w.out.table = o.Table
 	if len(o.SkipPaths) > 0 {
 		w.skip = map[string]struct{}{}
@@ -85,6 +86,9 @@ func (w *walker) run() (Stats, error) {
 	err := w.rootEntry()
 	if err == nil {
 		err = w.directory(w.root, w.old, mark{})
+	}
+	if err == nil && w.graft != nil {
+		err = fmt.Errorf("%w: there is no directory %s", ErrGraft, w.graft.Path)
 	}
 	if err == nil {
 		err = w.out.end()
@@ -132,7 +136,7 @@ func (w *walker) rootChanged(st *rawfs.Stat) (xattrs []rawfs.Xattr, changed bool
 // Unchanged says that t's two states are the same, where that can be seen at a glance: from a difference that is an
 // empty directory, as most commands leave it that only look at things. Seal's layer is then the one without entries.
 func Unchanged(ctx context.Context, t Tree) (bool, error) {
-	if t.Full {
+	if t.Full || t.Graft != nil {
 		return false, nil
 	}
 	t.Lower = t.Lower[:min(1, len(t.Lower))] // the root's attributes are there
@@ -161,6 +165,9 @@ type mark struct{ hides, whitened bool }
 func (w *walker) directory(fd int, old merged, m mark) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
+	}
+	if w.graft != nil && string(w.path) == w.graft.Path {
+		return w.writeGraft()
 	}
 	depth := len(w.names)
 	names := w.borrowNames()
@@ -533,7 +540,13 @@ func (w *walker) regular(dir int, name []byte, h header, st *rawfs.Stat) error {
 	if metacopy {
 		return fmt.Errorf("the overlay was mounted with metacopy: %w", unix.EINVAL)
 	}
-	if err := w.out.header(&h); err != nil {
+	return w.content(fd, &h, st)
+}
+
+// content writes a regular file's header and what is in it.
+func (w *walker) content(fd int, h *header, st *rawfs.Stat) error {
+	err := w.out.header(h)
+	if err != nil {
 		return err
 	}
 	if st.Blocks*512 < st.Size {

@@ -399,9 +399,13 @@ func (c *copier) tree(src, dir int, name string, it *Item) error {
 	top := &stack[len(stack)-1]
 	c.top = top.dst
 	c.dest, top.path = c.shown(top.path), ""
-	if it.Entries == nil {
+	switch left, lerr := c.leaveThere(top, it); {
+	case lerr != nil:
+		err = c.fail("", lerr)
+	case left:
+	case it.Entries == nil:
 		err = c.walk(top)
-	} else {
+	default:
 		stack, err = c.entries(stack, it.Entries)
 	}
 	if err != nil {

@@ -20,6 +20,8 @@ type Result struct {
 	FirstOwner string
 	// Warnings are other things that the user should hear of, one sentence each.
 	Warnings []string
+	// Left is what was not copied, nil: everything was.
+	Left *Left
 }
 
 // Run runs one step and waits for its end, when nothing of it is left: neither processes nor mounts. A command that

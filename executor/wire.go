@@ -269,6 +269,7 @@ func (w *wire) copy(c *Copy) {
 	w.string(&c.Chmod)
 	w.bool(&c.KeepOwner)
 	w.bool(&c.Unpack)
+	// Leave stays here: a child cannot hand over what it has open.
 }
 
 // outcome is what the child says at its end. None at all means that it was killed.

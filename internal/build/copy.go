@@ -26,6 +26,9 @@ type copier struct {
 
 	match   *source.Match
 	remotes []source.Remote
+
+	leave bool           // do may leave files where they are
+	left  *executor.Left // what it has left; nil: everything was copied
 }
 
 // splitSources tells the sources of an ADD that are somewhere else from those in the context.
@@ -49,7 +52,7 @@ func (c *copier) Close() error {
 	for _, r := range c.remotes {
 		errs = append(errs, r.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.dropLeft())...)
 }
 
 // look matches the sources and digests what they name.
@@ -106,17 +109,25 @@ func (c *copier) unpack() bool {
 
 func (c *copier) remoteUnpack() bool { return c.copy.Unpack != nil && *c.copy.Unpack }
 
+// namesFiles says whether there may be archives to unpack: those in a directory that is copied are not.
+func (c *copier) namesFiles() bool {
+	return c.match != nil && slices.ContainsFunc(c.match.Items, func(it source.Item) bool { return !it.Contents })
+}
+
 // do copies.
 func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) error {
 	if c.match != nil || len(c.copy.Inline) > 0 {
-		act := c.action(c.unpack())
+		act := c.action(c.unpack() && c.namesFiles())
+		act.Leave = c.leave && len(c.remotes) == 0
 		if c.match != nil {
 			act.Sources = []executor.Source{{Dir: c.from.tree.Dir(), Items: items(c.match.Items, c.copy.Parents)}}
 		}
 		for _, in := range c.copy.Inline {
 			act.Inline = append(act.Inline, executor.File{Name: in.Name, Data: in.Data})
 		}
-		if err := c.exec(ctx, active.Mounts(), act, out); err != nil {
+		res, err := c.execute(ctx, active.Mounts(), act, out)
+		c.left = res.Left
+		if err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -140,7 +141,7 @@ func (b *builder) writeManifest(ctx context.Context, s *solver, t rootfs) (manif
 		}
 		m.Layers = append(m.Layers, image.OCIDescriptor(l.descriptor))
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, l.diffID)
-		if l.snapshot != "" && l.base == nil {
+		if l.snapshot != "" && l.base == nil && b.exists(l.snapshot) {
 			if err := b.recordChain(img.RootFS.DiffIDs, string(l.snapshot)); err != nil {
 				return manifest, config, err
 			}
@@ -198,6 +199,12 @@ func (b *builder) ensureBase(ctx context.Context, layers []*layer) error {
 		}
 	}
 	return nil
+}
+
+// exists says whether a snapshot is there, and not only promised.
+func (b *builder) exists(id snapshot.ID) bool {
+	_, err := b.state.Snapshots.Stat(id)
+	return err == nil
 }
 
 // recordChain remembers the snapshot of a chain of layers, so that a build on top of this image finds it.

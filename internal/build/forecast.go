@@ -137,7 +137,8 @@ func (s *solver) recorded(key cache.Key) (cache.Key, bool) {
 		return "", false
 	}
 	if rec, ok := s.state.Cache.Get(key); ok {
-		if _, err := s.state.Snapshots.Stat(snapshot.ID(rec.Snapshot)); err == nil {
+		_, err := s.state.Snapshots.Stat(snapshot.ID(rec.Snapshot))
+		if _, promised := s.state.promise(rec); promised || err == nil {
 			if content := rec.Meta["content"]; content != "" {
 				key = cache.Key(content)
 			}

@@ -29,6 +29,8 @@ type job struct {
 	look func(ctx context.Context) (cache.Key, error)
 	// do does it.
 	do func(ctx context.Context, active *snapshot.Active, out output) error
+	// copier is the job where it is a COPY or ADD, else nil.
+	copier *copier
 
 	closers []io.Closer
 }
@@ -83,6 +85,12 @@ func (s *solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
 
 // exec runs an action of the executor on a root file system.
 func (s *solver) exec(ctx context.Context, root []mount.Mount, action executor.Action, out output) error {
+	_, err := s.execute(ctx, root, action, out)
+	return err
+}
+
+// execute is exec for who wants to know more of what came of it.
+func (s *solver) execute(ctx context.Context, root []mount.Mount, action executor.Action, out output) (executor.Result, error) {
 	spec := &executor.Spec{Root: root, MountPoints: s.state.mountPoints(), Action: action, UserNS: s.state.NS.Rootless, SingleID: s.state.NS.SingleID, Epoch: s.epoch}
 	res, err := executor.Run(ctx, spec, out.stream(1), out.stream(2))
 	if res.OwnersLost > 0 {
@@ -91,13 +99,13 @@ func (s *solver) exec(ctx context.Context, root []mount.Mount, action executor.A
 	for _, w := range res.Warnings {
 		out.warn(w)
 	}
-	return err
+	return res, err
 }
 
 // prepareCopy prepares a COPY or ADD.
 func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, name namer) (*job, error) {
 	c := &copier{solver: s, cur: cur, copy: a}
-	j := &job{look: c.look, do: c.do, closers: []io.Closer{c}}
+	j := &job{look: c.look, do: c.do, copier: c, closers: []io.Closer{c}}
 	j.detached = a.Link
 	local, remote, err := splitSources(a)
 	if err != nil {

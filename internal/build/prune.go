@@ -94,14 +94,24 @@ func (done *Pruned) cache(ctx context.Context, s *State, o PruneOptions) error {
 		}
 		return n
 	}
+	exists := func(id string) bool {
+		if id == "" {
+			return true // what was made on nothing at all
+		}
+		_, err := s.Snapshots.Stat(snapshot.ID(id))
+		return err == nil
+	}
+	promised := map[string]bool{}
+	for e, err := range s.Cache.All(cache.Steps) {
+		if err != nil {
+			return err
+		}
+		if _, ok := s.promise(e.Record); ok && exists(e.Meta[promisedOn]) {
+			promised[e.Snapshot] = true
+		}
+	}
 	po := cache.PruneOptions{
-		Exists: func(id string) bool {
-			if id == "" {
-				return true // what was made on nothing at all
-			}
-			_, err := s.Snapshots.Stat(snapshot.ID(id))
-			return err == nil
-		},
+		Exists: func(id string) bool { return promised[id] || exists(id) },
 		Unused: o.Unused, Keep: o.Keep, Size: size, DryRun: o.DryRun,
 	}
 	if o.All {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -249,7 +250,7 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 		return rootfs{}, err
 	}
 	line := s.line(st, step, n)
-	res, key, err := s.action(ctx, st, cur, step, line)
+	res, key, err := s.action(ctx, st, cur, step, line, s.endsImage(st, n))
 	if err != nil {
 		return rootfs{}, err
 	}
@@ -358,8 +359,9 @@ func (w *logger) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// action finds or makes the snapshot of a step, and gives the key that names it.
-func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, l *line) (stepResult, cache.Key, error) {
+// action finds or makes the snapshot of a step, and gives the key that names it. last says that nobody needs more than
+// its layer.
+func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, l *line, last bool) (stepResult, cache.Key, error) {
 	l.start()
 	job, err := s.prepare(ctx, st, cur, step, s.inputName)
 	if err != nil {
@@ -378,7 +380,12 @@ func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 	mine := false
 	res, err := s.runs.do(ctx, string(job.key)+" on "+string(cur.top), func() (stepResult, error) {
 		mine = true
-		return s.execute(ctx, cur, job, output{l})
+		if last {
+			if res, ok, err := s.straight(ctx, cur, job, output{l}); ok || err != nil {
+				return res, err
+			}
+		}
+		return s.make(ctx, cur, job, output{l})
 	})
 	if err != nil {
 		return stepResult{}, "", l.done(false, err)
@@ -429,7 +436,10 @@ func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	}
 	// A record made on top of another snapshot of the parent would give layers that do not fit together.
 	info, err := s.state.Snapshots.Stat(snapshot.ID(rec.Snapshot))
-	if err != nil || info.Parent != cur.top {
+	if err != nil {
+		info, ok = s.promised(rec)
+	}
+	if !ok || info.Parent != cur.top {
 		return stepResult{}, "", false
 	}
 	s.state.Cache.Touch(key)
@@ -440,8 +450,8 @@ func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	return stepResult{snapshot: info.ID, created: rec.Created.UTC(), cached: true}, content, true
 }
 
-// execute runs a job on a new snapshot over cur, commits it and writes the records.
-func (s *solver) execute(ctx context.Context, cur rootfs, j *job, out output) (stepResult, error) {
+// make runs a job on a new snapshot over cur, commits it and writes the records.
+func (s *solver) make(ctx context.Context, cur rootfs, j *job, out output) (stepResult, error) {
 	s.dirty.Store(true)
 	id, err := newID()
 	if err != nil {
@@ -470,8 +480,14 @@ func (s *solver) execute(ctx context.Context, cur rootfs, j *job, out output) (s
 	if err != nil {
 		return stepResult{}, errors.Join(err, active.Discard())
 	}
+	return s.record(j, id, nil)
+}
+
+// record writes the records by which a job's result is found, with what else is to be remembered of it.
+func (s *solver) record(j *job, id snapshot.ID, meta map[string]string) (stepResult, error) {
 	res := stepResult{snapshot: id, created: time.Now().UTC()}
 	rec := cache.Record{Snapshot: string(id), Created: res.created, Meta: map[string]string{"content": string(j.key)}}
+	maps.Copy(rec.Meta, meta)
 	for _, key := range []cache.Key{j.quick, j.key} {
 		if key == "" {
 			continue

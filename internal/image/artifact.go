@@ -126,7 +126,15 @@ func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, er
 	return img, nil
 }
 
-// UnpackOn unpacks the one layer of what Artifact.Layer made on top of a snapshot. The result is committed as id, and
+// Stored makes an image of one layer that the store has, for UnpackOn.
+func Stored(d ocispec.Descriptor, diffID digest.Digest) *Image {
+	img := &Image{Name: d.Digest.String(), Origin: FromStore, Descriptor: d}
+	img.Manifest.Layers = []ocispec.Descriptor{d}
+	img.Config.RootFS.DiffIDs = []digest.Digest{diffID}
+	return img
+}
+
+// UnpackOn unpacks the one layer of what Artifact.Layer or Stored made on top of a snapshot. The result is committed as id, and
 // recorded under no chain.
 func (r *Resolver) UnpackOn(ctx context.Context, img *Image, parent, id snapshot.ID, o UnpackOptions) error {
 	u := r.newUnpacking(img, o)

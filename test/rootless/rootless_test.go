@@ -50,6 +50,17 @@ func compare(t *testing.T, user string, images []golden.Image) {
 	}
 }
 
+// TestStraight: what is written straight from the files is what a copy would be, for users too.
+func TestStraight(t *testing.T) {
+	for _, ranges := range []bool{true, false} {
+		user := lab.User(t, ranges)
+		l := lab.New(t)
+		golden.StraightFiles(t, l)
+		l.As(user)
+		golden.Straight(t, l)
+	}
+}
+
 // TestSingleIDWarns: an owner that cannot be had is said once, and the build goes on.
 func TestSingleIDWarns(t *testing.T) {
 	l := lab.New(t)

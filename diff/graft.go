@@ -1,0 +1,217 @@
+package diff
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack"
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+)
+
+// grafting is a Graft being written.
+type grafting struct {
+	*walker
+	g     *Graft
+	stack []graftDir
+	first map[file]string // of files with several names: where the content is
+	name  []byte          // storage for a name that ends with a NUL
+}
+
+// graftDir is an open directory of the graft.
+type graftDir struct {
+	fd  int
+	end int // of its path in the walk
+}
+
+// writeGraft writes what is below w.path, and takes the graft for done.
+func (w *walker) writeGraft() error {
+	g := &grafting{walker: w, g: w.graft, first: map[file]string{}}
+	w.graft = nil
+	top := len(w.path)
+	g.stack = []graftDir{{int(g.g.Dir.Fd()), top}}
+	defer func() { g.leave(1); w.path = w.path[:top] }()
+	before := ""
+	for i := range g.g.Len {
+		path, size, mtime := g.g.Entry(i)
+		if path == "." || path == "" {
+			continue
+		}
+		if comparePaths(before, path) >= 0 {
+			return fmt.Errorf("%w: %q after %q", ErrGraft, path, before)
+		}
+		before = path
+		name, err := g.enter(top, path)
+		if err == nil {
+			err = g.entry(name, size, mtime)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// comparePaths orders paths as a walk comes to them: what is in a directory before the directory's next sibling.
+func comparePaths(a, b string) int {
+	for i := range min(len(a), len(b)) {
+		if x, y := a[i], b[i]; x != y {
+			switch {
+			case x == '/':
+				return -1
+			case y == '/':
+				return 1
+			}
+			return int(x) - int(y)
+		}
+	}
+	return len(a) - len(b)
+}
+
+// enter goes to the directory that path lies in, and returns the last name. Directories on the way that were not listed
+// are written as those that were.
+func (g *grafting) enter(top int, path string) (name string, err error) {
+	rest := path
+	depth := 1
+	for ; depth < len(g.stack); depth++ {
+		part, more, ok := strings.Cut(rest, "/")
+		up, here := g.stack[depth-1].end, g.stack[depth].end
+		if !ok || string(bytes.TrimPrefix(g.path[up:here], []byte("/"))) != part {
+			break
+		}
+		rest = more
+	}
+	g.leave(depth)
+	for {
+		part, more, ok := strings.Cut(rest, "/")
+		if !ok {
+			return part, nil
+		}
+		if err := g.entry(part, 0, 0); err != nil {
+			return "", err
+		}
+		if len(g.stack) == depth {
+			return "", fmt.Errorf("%w: %q is below what is no directory", ErrGraft, path)
+		}
+		depth++
+		rest = more
+	}
+}
+
+// leave closes all directories but so many.
+func (g *grafting) leave(depth int) {
+	for _, d := range g.stack[depth:] {
+		unix.Close(d.fd)
+	}
+	g.stack = g.stack[:depth]
+	g.path = g.path[:g.stack[depth-1].end]
+}
+
+// entry writes one entry of the directory on top of the stack; if it is a directory it is the top then.
+func (g *grafting) entry(name string, size, mtime int64) error {
+	dir := g.stack[len(g.stack)-1]
+	g.path = g.path[:dir.end]
+	if g.skips([]byte(name)) || reserved([]byte(name)) {
+		return fmt.Errorf("%w: %q", ErrGraft, name)
+	}
+	if dir.end > 0 {
+		g.path = append(g.path, '/')
+	}
+	g.path = append(g.path, name...)
+	g.name = append(append(g.name[:0], name...), 0)
+	var st rawfs.Stat
+	if err := rawfs.Lstat(dir.fd, g.name, &st); err != nil {
+		return err
+	}
+	switch rawfs.Type(&st) {
+	case unix.S_IFDIR:
+		return g.directory(dir.fd)
+	case unix.S_IFREG:
+		return g.regular(dir.fd, &st, size, mtime)
+	case unix.S_IFLNK:
+		st.Uid, st.Gid = g.g.Owner(st.Uid, st.Gid)
+		if err := g.parents(); err != nil {
+			return err
+		}
+		return g.file(dir.fd, g.name, &st)
+	case unix.S_IFSOCK:
+		return nil // layers have none
+	}
+	return fmt.Errorf("%w: %q is a special file", ErrGraft, g.path)
+}
+
+func (g *grafting) directory(parent int) error {
+	if err := g.ctx.Err(); err != nil {
+		return err
+	}
+	fd, err := rawfs.OpenDir(parent, g.name)
+	if err != nil {
+		return err
+	}
+	g.stack = append(g.stack, graftDir{fd, len(g.path)})
+	var st rawfs.Stat
+	if err := rawfs.Fstat(fd, &st); err != nil {
+		return err
+	}
+	h := g.settled(unpack.TypeDir, &st)
+	if h.xattrs, err = rawfs.Xattrs(fd, copied); err != nil {
+		return err
+	}
+	if err := g.parents(); err != nil {
+		return err
+	}
+	return g.out.header(&h)
+}
+
+func (g *grafting) regular(dir int, st *rawfs.Stat, size, mtime int64) error {
+	if mtime != 0 && (size != int64(st.Size) || mtime != st.Mtime.Sec*1e9+int64(st.Mtime.Nsec)) {
+		return fmt.Errorf("%w: %q has changed", ErrGraft, g.path)
+	}
+	if err := g.parents(); err != nil {
+		return err
+	}
+	if st.Nlink > 1 {
+		if first, ok := g.first[fileOf(st)]; ok {
+			h := g.settled(unpack.TypeHardlink, st)
+			h.link = []byte(first)
+			return g.out.header(&h)
+		}
+		g.first[fileOf(st)] = string(g.path)
+	}
+	fd, err := openFile(dir, g.name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	h := g.settled(unpack.TypeFile, st)
+	h.size = int64(st.Size)
+	if h.xattrs, err = rawfs.Xattrs(fd, copied); err != nil {
+		return err
+	}
+	if err := g.content(fd, &h, st); err != nil {
+		return err
+	}
+	var after rawfs.Stat
+	if err := rawfs.Fstat(fd, &after); err != nil {
+		return err
+	}
+	if after.Ino != st.Ino || after.Size != st.Size || after.Mtime != st.Mtime {
+		return fmt.Errorf("%w: %q changed while it was read", ErrGraft, g.path)
+	}
+	return nil
+}
+
+// settled describes the entry at the walk's place as it is in the new state.
+func (g *grafting) settled(kind byte, st *rawfs.Stat) header {
+	h := g.describe(g.path, kind, st)
+	h.uid, h.gid = g.g.Owner(st.Uid, st.Gid)
+	h.mode = g.g.Mode(h.mode, kind == unpack.TypeDir)
+	return h
+}
+
+// copied says which extended attributes a copy has.
+func copied(name []byte) bool {
+	return rawfs.InLayer(name) && !bytes.HasPrefix(name, []byte("system."))
+}
