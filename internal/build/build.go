@@ -47,6 +47,7 @@ type builder struct {
 	// fills are the cache mounts that this build has made or found, by directory.
 	fills   memo[string, bool]
 	sealer  *sealer
+	spares  spares
 	scratch string // a temporary directory, removed at the end
 
 	dirty atomic.Bool // a step was executed
@@ -72,6 +73,7 @@ func Build(ctx context.Context, state *State, images *image.Resolver, o Options)
 	}
 	b.scratch = temp.dir
 	b.closeLater(temp)
+	b.closeLater(&b.spares)
 	ctx, cancel := context.WithCancel(ctx)
 	b.sealer = newSealer(ctx, b)
 	defer func() { cancel(); err = errors.Join(err, b.close()) }()

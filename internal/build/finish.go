@@ -135,12 +135,16 @@ func (b *builder) writeManifest(ctx context.Context, s *solver, t rootfs) (manif
 	if err := b.ensureBase(ctx, t.layers); err != nil {
 		return manifest, config, err
 	}
-	for _, l := range t.layers {
+	for i, l := range t.layers {
 		if err := l.wait(ctx); err != nil {
 			return manifest, config, err
 		}
 		m.Layers = append(m.Layers, image.OCIDescriptor(l.descriptor))
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, l.diffID)
+		// Of several chains that come to one snapshot the first and the image's own are found again.
+		if i < len(t.layers)-1 && l.unchanged {
+			continue
+		}
 		if l.snapshot != "" && l.base == nil && b.exists(l.snapshot) {
 			if err := b.recordChain(img.RootFS.DiffIDs, string(l.snapshot)); err != nil {
 				return manifest, config, err

@@ -3,9 +3,9 @@ package build
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/layerbuild/layerbuild/diff"
@@ -26,11 +26,11 @@ type layer struct {
 	descriptor ocispec.Descriptor
 	diffID     digest.Digest
 
-	snapshot snapshot.ID
-	parent   snapshot.ID
-	stage    string
-	text     string
-	lines    parser.Range
+	snapshot  snapshot.ID
+	unchanged bool // it is the layer without entries, whatever the snapshot is
+	stage     string
+	text      string
+	lines     parser.Range
 
 	sealed chan struct{} // closed when descriptor and diffID or err are set; nil: nobody seals it
 	err    error
@@ -46,15 +46,22 @@ type sealer struct {
 	name    string // of options, for the cache
 	slots   chan struct{}
 	wg      sync.WaitGroup
-	empty   atomic.Pointer[diff.Layer] // the layer without entries, once there is one
 
 	mu      sync.Mutex
 	stages  map[*parser.Stage]bool
-	started map[snapshot.ID]*layer
+	started map[string]*layer // by what is sealed
+}
+
+// sealedAs names what is sealed: a snapshot, or "" for the layer without entries.
+func (l *layer) sealedAs() string {
+	if l.unchanged {
+		return ""
+	}
+	return string(l.snapshot)
 }
 
 func newSealer(ctx context.Context, b *builder) *sealer {
-	s := &sealer{b: b, ctx: ctx, stages: map[*parser.Stage]bool{}, started: map[snapshot.ID]*layer{}}
+	s := &sealer{b: b, ctx: ctx, stages: map[*parser.Stage]bool{}, started: map[string]*layer{}}
 	s.slots = make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))
 	return s
 }
@@ -107,7 +114,7 @@ func (s *sealer) force(l *layer) {
 
 func (s *sealer) begin(l *layer) {
 	l.sealed = make(chan struct{})
-	if first := s.started[l.snapshot]; first != nil {
+	if first := s.started[l.sealedAs()]; first != nil {
 		s.wg.Go(func() {
 			defer close(l.sealed)
 			<-first.sealed
@@ -115,8 +122,8 @@ func (s *sealer) begin(l *layer) {
 		})
 		return
 	}
-	s.started[l.snapshot] = l
-	if done, ok := s.b.state.Cache.Sealed(string(l.snapshot), s.name); ok {
+	s.started[l.sealedAs()] = l
+	if done, ok := s.b.state.Cache.Sealed(l.sealedAs(), s.name); ok {
 		if there, err := s.b.state.Store.Exists(s.ctx, done.Descriptor); err == nil && there {
 			l.descriptor, l.diffID = done.Descriptor, done.DiffID
 			close(l.sealed)
@@ -137,10 +144,7 @@ func (s *sealer) begin(l *layer) {
 }
 
 func (s *sealer) seal(ctx context.Context, l *layer) error {
-	if err := s.b.ready(ctx, l.snapshot); err != nil {
-		return err
-	}
-	c, err := s.b.state.Snapshots.Changes(l.snapshot)
+	tree, err := s.tree(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -148,36 +152,33 @@ func (s *sealer) seal(ctx context.Context, l *layer) error {
 	o.Warn = func(path, problem string) {
 		s.b.sink(event.Warning{Message: path + ": " + problem, File: s.b.name, Line: l.lines.Start, Time: time.Now()})
 	}
-	tree := diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr}
 	seal := func() (diff.Layer, error) { return diff.Seal(ctx, s.b.state.Store, tree, o) }
 	if s.b.opts.Analyze {
 		seal = func() (diff.Layer, error) { return s.b.sealAndScan(ctx, tree, o) }
 	}
-	got, err := s.once(ctx, tree, seal)
+	got, err := seal()
 	if err != nil {
 		return s.b.at(l.lines, "", fmt.Errorf("seal the layer of %q: %w", l.text, err))
 	}
 	l.descriptor, l.diffID = got.Descriptor, got.DiffID
 	s.b.upload(l.descriptor)
-	return s.b.state.Cache.PutSealed(string(l.snapshot), s.name, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})
+	return s.b.state.Cache.PutSealed(l.sealedAs(), s.name, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})
 }
 
-// once seals a layer, but only the first of those without entries: they are all the same.
-func (s *sealer) once(ctx context.Context, t diff.Tree, seal func() (diff.Layer, error)) (diff.Layer, error) {
-	unchanged, err := diff.Unchanged(ctx, t)
-	if err != nil {
-		return diff.Layer{}, err
-	}
-	if unchanged && !s.b.opts.Analyze {
-		if l := s.empty.Load(); l != nil {
-			return *l, nil
+// tree is where a layer's entries are.
+func (s *sealer) tree(ctx context.Context, l *layer) (diff.Tree, error) {
+	if l.unchanged {
+		dir, err := s.b.tempDir("empty")
+		if err == nil {
+			err = os.Chmod(dir, 0o755) // as roots are that nobody has changed
 		}
+		return diff.Tree{Dir: dir, Full: true}, err
 	}
-	l, err := seal()
-	if err == nil && unchanged {
-		s.empty.Store(&l)
+	if err := s.b.ready(ctx, l.snapshot); err != nil {
+		return diff.Tree{}, err
 	}
-	return l, err
+	c, err := s.b.state.Snapshots.Changes(l.snapshot)
+	return treeOf(c), err
 }
 
 // wait waits until nothing is being sealed any more.

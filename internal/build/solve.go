@@ -221,8 +221,10 @@ func (s *solver) baseConfig(ctx context.Context, st *parser.Stage) (imageConfig,
 // stepResult is what a step with an action came to.
 type stepResult struct {
 	snapshot snapshot.ID
-	created  time.Time
-	cached   bool
+	// unchanged says that the snapshot is that of the step before, since the step has changed nothing.
+	unchanged bool
+	created   time.Time
+	cached    bool
 	// quick is the key that it can be found by without a look at contents; "" where there is none.
 	quick cache.Key
 	// image has the layer where it came from another machine; nil otherwise.
@@ -254,7 +256,7 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 	if err != nil {
 		return rootfs{}, err
 	}
-	l := &layer{snapshot: res.snapshot, parent: cur.top, stage: st.Name, text: step.Text, lines: step.Range}
+	l := &layer{snapshot: res.snapshot, unchanged: res.unchanged, stage: st.Name, text: step.Text, lines: step.Range}
 	if res.image != nil {
 		l.base, l.descriptor, l.diffID = res.image, res.image.Manifest.Layers[0], res.image.Config.RootFS.DiffIDs[0]
 	}
@@ -439,7 +441,8 @@ func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	if err != nil {
 		info, ok = s.promised(rec)
 	}
-	if !ok || info.Parent != cur.top {
+	unchanged := rec.Meta[unchangedMark] != ""
+	if !ok || unchanged && info.ID != cur.top || !unchanged && info.Parent != cur.top {
 		return stepResult{}, "", false
 	}
 	s.state.Cache.Touch(key)
@@ -447,7 +450,7 @@ func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	if content == "" {
 		content = key
 	}
-	return stepResult{snapshot: info.ID, created: rec.Created.UTC(), cached: true}, content, true
+	return stepResult{snapshot: info.ID, unchanged: unchanged, created: rec.Created.UTC(), cached: true}, content, true
 }
 
 // make runs a job on a new snapshot over cur, commits it and writes the records.
@@ -469,11 +472,22 @@ func (s *solver) make(ctx context.Context, cur rootfs, j *job, out output) (step
 	if err := s.ready(ctx, cur.top); err != nil {
 		return stepResult{}, err
 	}
-	active, err := s.state.Snapshots.Prepare(ctx, parent)
+	active, err := s.spares.take(ctx, s.state.Snapshots, parent)
 	if err != nil {
 		return stepResult{}, err
 	}
 	err = do(ctx, active, out)
+	if err == nil && parent == cur.top && cur.top != "" {
+		var same bool
+		if same, err = unchanged(ctx, active); same && err == nil {
+			if err := s.spares.put(parent, active); err != nil {
+				return stepResult{}, err
+			}
+			res, err := s.record(j, cur.top, map[string]string{unchangedMark: "1"})
+			res.unchanged = true
+			return res, err
+		}
+	}
 	if err == nil {
 		err = active.CommitOn(ctx, id, cur.top)
 	}

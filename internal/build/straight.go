@@ -84,14 +84,15 @@ func (s *solver) straight(ctx context.Context, cur rootfs, j *job, out output) (
 // graft seals what a copier has made together with what it has left.
 func (s *sealer) graft(ctx context.Context, ch snapshot.Changes, c *copier) (cache.Layer, error) {
 	left := c.left
-	t := diff.Tree{Dir: ch.Dir, Lower: ch.Lower, Full: ch.Full, UserXattr: ch.UserXattr, Graft: &diff.Graft{
+	t := treeOf(ch)
+	t.Graft = &diff.Graft{
 		Path: left.Path, Dir: left.Dir, Len: len(left.Entries),
 		Entry: func(i int) (string, int64, int64) {
 			e := &left.Entries[i]
 			return e.Path, e.Size, e.MtimeNs
 		},
 		Owner: left.Owner, Mode: left.Mode,
-	}}
+	}
 	o := s.options
 	// What a layer cannot hold is told when it is copied.
 	o.Warn = nil

@@ -1,0 +1,69 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// A step that changes nothing has a layer, but no snapshot: the next step runs on the one before. Every snapshot is a
+// directory more that overlay has to open, for all steps that follow.
+
+// unchangedMark is what the record of such a step says. It names the snapshot that the step ran on.
+const unchangedMark = "unchanged"
+
+// unchanged says whether a step has left everything as it was, where that can be seen at a glance.
+func unchanged(ctx context.Context, active *snapshot.Active) (bool, error) {
+	return diff.Unchanged(ctx, treeOf(active.Changes()))
+}
+
+func treeOf(c snapshot.Changes) diff.Tree {
+	return diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr}
+}
+
+// spares are snapshots that were prepared for a step which then had no need of it, by parent. The next step may.
+type spares struct {
+	mu  sync.Mutex
+	all map[snapshot.ID]*snapshot.Active
+}
+
+// take gives a snapshot on parent in which nothing was changed: a spare one, or a new one.
+func (s *spares) take(ctx context.Context, from *snapshot.Store, parent snapshot.ID) (*snapshot.Active, error) {
+	s.mu.Lock()
+	active := s.all[parent]
+	delete(s.all, parent)
+	s.mu.Unlock()
+	if active != nil {
+		return active, nil
+	}
+	return from.Prepare(ctx, parent)
+}
+
+// put keeps one.
+func (s *spares) put(parent snapshot.ID, active *snapshot.Active) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = map[snapshot.ID]*snapshot.Active{}
+	}
+	if s.all[parent] != nil {
+		return active.Discard()
+	}
+	s.all[parent] = active
+	return nil
+}
+
+// Close discards what nobody has taken.
+func (s *spares) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, active := range s.all {
+		errs = append(errs, active.Discard())
+	}
+	s.all = nil
+	return errors.Join(errs...)
+}
