@@ -9,7 +9,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/distribution/reference"
+	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -201,7 +201,7 @@ func (l *lint) checkDefaultBases(stages []instructions.Stage, lex *shell.Lex, de
 		if err != nil {
 			return
 		}
-		if _, err := reference.ParseNormalizedNamed(m.Result); err != nil {
+		if _, err := reference.Parse(m.Result); err != nil {
 			l.scope(nil).run(&linter.RuleInvalidDefaultArgInFrom, st.Location, linter.RuleInvalidDefaultArgInFrom.Format(st.BaseName))
 		}
 	}
