@@ -95,9 +95,6 @@ func TestOnlyOneImports(t *testing.T) {
 					t.Errorf("%s imports %s: nothing of buildkit but its Dockerfile language", p.room(), imp)
 				}
 			}
-			if strings.HasPrefix(imp, "oras.land/oras-go/v2/registry/remote") && !in(p.room(), "internal/registry") {
-				t.Errorf("%s imports %s: only internal/registry may", p.room(), imp)
-			}
 		}
 	}
 }
