@@ -47,7 +47,7 @@ type builder struct {
 	// fills are the cache mounts that this build has made or found, by directory.
 	fills   memo[string, bool]
 	sealer  *sealer
-	scratch string // a temporary directory, removed at the end
+	scratch scratch
 
 	dirty atomic.Bool // a step was executed
 
@@ -66,12 +66,11 @@ func Build(ctx context.Context, state *State, images *image.Resolver, o Options)
 		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), CachePlace{Type: "inline"})
 	}
 	res = &Result{}
-	temp, err := newScratch(state.Root)
-	if err != nil {
+	if err := removeScratch(state.Root); err != nil {
 		return res, err
 	}
-	b.scratch = temp.dir
-	b.closeLater(temp)
+	b.scratch.root = state.Root
+	b.closeLater(&b.scratch)
 	ctx, cancel := context.WithCancel(ctx)
 	b.sealer = newSealer(ctx, b)
 	defer func() { cancel(); err = errors.Join(err, b.close()) }()
@@ -137,7 +136,7 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 
 func (b *builder) sourceOptions() (source.Options, error) {
 	index, err := b.state.path("context")
-	return source.Options{TempDir: b.scratch, IndexDir: index, HTTP: b.httpOptions(), Git: b.gitOptions(b.keepGitDir())}, err
+	return source.Options{TempDir: b.scratch.path, IndexDir: index, HTTP: b.httpOptions(), Git: b.gitOptions(b.keepGitDir())}, err
 }
 
 // build plans for each platform, and then solves.
@@ -345,5 +344,9 @@ func (b *builder) now() time.Time {
 }
 
 func (b *builder) tempDir(pattern string) (string, error) {
-	return os.MkdirTemp(b.scratch, filepath.Base(pattern)+"-")
+	dir, err := b.scratch.path()
+	if err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(dir, filepath.Base(pattern)+"-")
 }
