@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -286,7 +287,7 @@ func (s *Store) list() ([]ocispec.Descriptor, error) {
 	if c := s.cache.file; c != nil && os.SameFile(c, fi) && c.ModTime().Equal(fi.ModTime()) && c.Size() == fi.Size() {
 		return s.cache.list, nil
 	}
-	data, err := os.ReadFile(s.index())
+	data, err := smallfile.Read(s.index())
 	if err != nil {
 		return nil, fmt.Errorf("read index.json: %w", err)
 	}
@@ -305,7 +306,7 @@ func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []
 		return fmt.Errorf("lock index.json: %w", err)
 	}
 	defer held.Close()
-	data, err := os.ReadFile(s.index())
+	data, err := smallfile.Read(s.index())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read index.json: %w", err)
 	}
