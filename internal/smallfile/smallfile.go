@@ -5,8 +5,8 @@
 package smallfile
 
 import (
+	"bytes"
 	"io/fs"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,18 +18,19 @@ func Read(path string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	data := make([]byte, 0, 1024)
+	var first [1024]byte // on the stack, and enough for nearly all
+	data := first[:0]
 	for {
 		n, err := retry(func() (int, error) { return unix.Read(fd, data[len(data):cap(data)]) })
 		if err != nil {
 			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 		}
 		if n == 0 {
-			return data, nil
+			return bytes.Clone(data), nil
 		}
 		data = data[:len(data)+n]
 		if len(data) == cap(data) {
-			data = slices.Grow(data, len(data))
+			data = append(make([]byte, 0, 2*len(data)), data...)
 		}
 	}
 }
