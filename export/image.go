@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/distribution/reference"
 	"github.com/layerbuild/layerbuild/internal/event"
 )
 
@@ -36,7 +35,7 @@ func (i *image) Export(ctx context.Context, img *Image, sink event.Sink) error {
 	for _, tag := range tags {
 		name := tag.String()
 		if i.spec.ByDigest {
-			name = reference.TrimNamed(tag).String()
+			name = tag.Repository()
 		}
 		if pushed[name] {
 			continue

@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/distribution/reference"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -25,7 +25,7 @@ const nameAnnotation = "io.containerd.image.name"
 const layoutFile = `{"imageLayoutVersion":"1.0.0"}`
 
 // entries are what stands for an image in index.json: its root once for each name, without a name if it has none.
-func entries(root ocispec.Descriptor, tags []reference.NamedTagged) []ocispec.Descriptor {
+func entries(root ocispec.Descriptor, tags []reference.Name) []ocispec.Descriptor {
 	root.Annotations = maps.Clone(root.Annotations)
 	delete(root.Annotations, nameAnnotation)
 	delete(root.Annotations, ocispec.AnnotationRefName)
@@ -35,7 +35,7 @@ func entries(root ocispec.Descriptor, tags []reference.NamedTagged) []ocispec.De
 	list := make([]ocispec.Descriptor, len(tags))
 	for i, tag := range tags {
 		list[i] = root
-		list[i].Annotations = map[string]string{nameAnnotation: tag.String(), ocispec.AnnotationRefName: tag.Tag()}
+		list[i].Annotations = map[string]string{nameAnnotation: tag.String(), ocispec.AnnotationRefName: tag.Tag}
 		maps.Copy(list[i].Annotations, root.Annotations)
 	}
 	return list
@@ -55,14 +55,14 @@ type dockerManifest struct {
 }
 
 // dockerManifests is the manifest.json of an image that is for one platform.
-func dockerManifests(g *graph, tags []reference.NamedTagged) ([]byte, error) {
+func dockerManifests(g *graph, tags []reference.Name) ([]byte, error) {
 	images := g.images()
 	if len(images) != 1 {
 		return nil, fmt.Errorf("type=docker holds an image for one platform and this is for %d: use type=oci", len(images))
 	}
 	m := dockerManifest{Config: blobPath(images[0].config), Layers: []string{}}
 	for _, tag := range tags {
-		m.RepoTags = append(m.RepoTags, reference.FamiliarString(tag))
+		m.RepoTags = append(m.RepoTags, tag.Familiar())
 	}
 	for _, l := range images[0].layers {
 		m.Layers = append(m.Layers, blobPath(l))

@@ -3,40 +3,33 @@ package export
 import (
 	"fmt"
 
-	"github.com/distribution/reference"
+	"github.com/layerbuild/layerbuild/internal/reference"
 )
 
-// normalize gives name its registry and, where it has neither tag nor digest, the tag latest.
-func normalize(name string) (reference.Named, error) {
-	named, err := reference.ParseNormalizedNamed(name)
+// normalize gives name its registry and, where it has none, the tag latest. A digest in a name is dropped: what is
+// exported has a digest of its own.
+func normalize(name string) (reference.Name, error) {
+	n, err := reference.Parse(name)
 	if err != nil {
-		return nil, fmt.Errorf("name %q: %w", name, err)
+		return reference.Name{}, fmt.Errorf("name %q: %w", name, err)
 	}
-	return reference.TagNameOnly(named), nil
+	n.Digest = ""
+	return n.OrLatest(), nil
 }
 
-// names are the names of img and of spec, normalized, in that order, each once. A digest in a name is dropped: what
-// is exported has a digest of its own.
-func names(img *Image, spec Spec) ([]reference.NamedTagged, error) {
-	var list []reference.NamedTagged
-	seen := map[string]bool{}
+// names are the names of img and of spec, normalized, in that order, each once.
+func names(img *Image, spec Spec) ([]reference.Name, error) {
+	var list []reference.Name
+	seen := map[reference.Name]bool{}
 	for _, from := range [][]string{img.Names, spec.Names} {
 		for _, name := range from {
-			named, err := normalize(name)
+			n, err := normalize(name)
 			if err != nil {
 				return nil, err
 			}
-			tagged, ok := named.(reference.NamedTagged)
-			if !ok {
-				tagged = reference.TagNameOnly(reference.TrimNamed(named)).(reference.NamedTagged)
-			}
-			tagged, err = reference.WithTag(reference.TrimNamed(tagged), tagged.Tag())
-			if err != nil {
-				return nil, fmt.Errorf("name %q: %w", name, err)
-			}
-			if !seen[tagged.String()] {
-				seen[tagged.String()] = true
-				list = append(list, tagged)
+			if !seen[n] {
+				seen[n] = true
+				list = append(list, n)
 			}
 		}
 	}

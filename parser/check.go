@@ -2,13 +2,12 @@ package parser
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 )
 
 // symbolicMode is what chmod(1) takes besides numbers: u=rwX,go-w and so on.
-var symbolicMode = regexp.MustCompile(`^[ugoa]*([-+=]([rwxXst]*|[ugo]))+(,[ugoa]*([-+=]([rwxXst]*|[ugo]))+)*$`)
+var symbolicMode = pattern(`^[ugoa]*([-+=]([rwxXst]*|[ugo]))+(,[ugoa]*([-+=]([rwxXst]*|[ugo]))+)*$`)
 
 // checkChmod refuses a --chmod that is neither octal up to 07777 nor symbolic.
 func checkChmod(s string) error {
@@ -16,7 +15,7 @@ func checkChmod(s string) error {
 	if err == nil && n <= 0o7777 {
 		return nil
 	}
-	if err != nil && symbolicMode.MatchString(s) {
+	if err != nil && symbolicMode().MatchString(s) {
 		return nil
 	}
 	return fmt.Errorf("invalid chmod parameter: '%v'. it should be octal string and between 0 and 07777", s)
@@ -40,7 +39,7 @@ func ownerByName(chown string) bool {
 const signalNames = " ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS " +
 	"TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX "
 
-var realtimeSignal = regexp.MustCompile(`^RTMIN\+([1-9]|1[0-5])$|^RTMAX-([1-9]|1[0-4])$`)
+var realtimeSignal = pattern(`^RTMIN\+([1-9]|1[0-5])$|^RTMAX-([1-9]|1[0-4])$`)
 
 // checkSignal refuses what is no signal on Linux.
 func checkSignal(s string) error {
@@ -52,7 +51,7 @@ func checkSignal(s string) error {
 	}
 	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
 	known := name != "" && !strings.Contains(name, " ") && strings.Contains(signalNames, " "+name+" ")
-	if !known && !realtimeSignal.MatchString(name) {
+	if !known && !realtimeSignal().MatchString(name) {
 		return fmt.Errorf("invalid signal: %s", s)
 	}
 	return nil

@@ -4,12 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 
-	"github.com/distribution/reference"
+	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -201,7 +200,7 @@ func (l *lint) checkDefaultBases(stages []instructions.Stage, lex *shell.Lex, de
 		if err != nil {
 			return
 		}
-		if _, err := reference.ParseNormalizedNamed(m.Result); err != nil {
+		if _, err := reference.Parse(m.Result); err != nil {
 			l.scope(nil).run(&linter.RuleInvalidDefaultArgInFrom, st.Location, linter.RuleInvalidDefaultArgInFrom.Format(st.BaseName))
 		}
 	}
@@ -243,12 +242,22 @@ func (s scope) basePlatform(name string, want, got ocispec.Platform, loc []bkpar
 }
 
 var (
-	secretWord = regexp.MustCompile(`(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)`)
-	publicWord = regexp.MustCompile(`(?i)(?:_|^)(?:public|file|version)(?:_|$)`)
+	secretWords = []string{"apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"}
+	publicWords = []string{"public", "file", "version"}
 )
 
+// hasWord says whether one of the words that underscores part in key is among words.
+func hasWord(key string, words []string) bool {
+	for part := range strings.SplitSeq(key, "_") {
+		if slices.ContainsFunc(words, func(word string) bool { return strings.EqualFold(part, word) }) {
+			return true
+		}
+	}
+	return false
+}
+
 func (s scope) secretKey(instruction, key string, loc []bkparser.Range) {
-	if secretWord.MatchString(key) && !publicWord.MatchString(key) {
+	if hasWord(key, secretWords) && !hasWord(key, publicWords) {
 		s.run(&linter.RuleSecretsUsedInArgOrEnv, loc, linter.RuleSecretsUsedInArgOrEnv.Format(instruction, key))
 	}
 }

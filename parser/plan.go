@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/distribution/reference"
+	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
@@ -352,7 +352,7 @@ func (p *Plan) imageInput(name string, platform ocispec.Platform) (Input, error)
 	if ctx, ok := p.context(name); ok {
 		return ContextInput{Name: ctx, Platform: platform}, nil
 	}
-	if _, err := reference.ParseNormalizedNamed(name); err != nil {
+	if _, err := reference.Parse(name); err != nil {
 		return nil, fmt.Errorf("parse image name %q: %w", name, err)
 	}
 	return ImageInput{Ref: name, Platform: platform}, nil
@@ -378,11 +378,11 @@ func (p *Plan) context(name string) (string, bool) {
 }
 
 func familiarName(name string) string {
-	ref, err := reference.ParseNormalizedNamed(name)
+	ref, err := reference.Parse(name)
 	if err != nil {
 		return strings.ToLower(name)
 	}
-	return strings.TrimSuffix(reference.FamiliarString(ref), ":latest")
+	return strings.TrimSuffix(ref.Familiar(), ":latest")
 }
 
 func (s *Stage) countSteps() {

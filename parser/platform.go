@@ -2,7 +2,6 @@ package parser
 
 import (
 	"fmt"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -11,8 +10,8 @@ import (
 )
 
 var (
-	platformOS   = regexp.MustCompile(`^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)((?:\+[A-Za-z0-9_.-]+)*)\))?$`)
-	platformWord = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+	platformOS   = pattern(`^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)((?:\+[A-Za-z0-9_.-]+)*)\))?$`)
+	platformWord = pattern(`^[A-Za-z0-9_.-]+$`)
 
 	knownOS = []string{"aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js",
 		"linux", "nacl", "netbsd", "openbsd", "plan9", "solaris", "windows", "zos"}
@@ -34,13 +33,13 @@ func ParsePlatform(s string) (ocispec.Platform, error) {
 		return HostPlatform(), nil
 	}
 	parts := strings.Split(s, "/")
-	m := platformOS.FindStringSubmatch(parts[0])
+	m := platformOS().FindStringSubmatch(parts[0])
 	if m == nil {
-		return ocispec.Platform{}, fmt.Errorf("%q is an invalid OS component of %q: OSAndVersion specifier component must match %q", parts[0], s, platformOS)
+		return ocispec.Platform{}, fmt.Errorf("%q is an invalid OS component of %q: OSAndVersion specifier component must match %q", parts[0], s, platformOS())
 	}
 	for _, p := range parts[1:] {
-		if !platformWord.MatchString(p) {
-			return ocispec.Platform{}, fmt.Errorf("%q is an invalid component of %q: platform specifier component must match %q", p, s, platformWord)
+		if !platformWord().MatchString(p) {
+			return ocispec.Platform{}, fmt.Errorf("%q is an invalid component of %q: platform specifier component must match %q", p, s, platformWord())
 		}
 	}
 	p := ocispec.Platform{OS: normalOS(m[1]), OSVersion: m[2]}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -24,8 +23,8 @@ const (
 )
 
 var (
-	urlScheme = regexp.MustCompile(`^[a-zA-Z0-9]+://`)
-	scpStyle  = regexp.MustCompile(`^[a-zA-Z0-9-_]+@[a-zA-Z0-9-.]+:.*?(?:\?(.*?))?(?:#.*)?$`)
+	urlScheme = pattern(`^[a-zA-Z0-9]+://`)
+	scpStyle  = pattern(`^[a-zA-Z0-9-_]+@[a-zA-Z0-9-.]+:.*?(?:\?(.*?))?(?:#.*)?$`)
 )
 
 // SourceKind says where a source of ADD is. The error is for a git reference
@@ -52,12 +51,12 @@ type gitRef struct {
 
 // parseGit gives nil for what is no git reference.
 func parseGit(src string) (*gitRef, error) {
-	if strings.HasPrefix(src, "./") || strings.HasPrefix(src, "../") {
-		return nil, nil
+	if strings.HasPrefix(src, "./") || strings.HasPrefix(src, "../") || !strings.Contains(src, "://") && !strings.Contains(src, "@") {
+		return nil, nil // a path, as nearly all are
 	}
 	var query url.Values
 	var fragment string
-	if scheme := urlScheme.FindString(src); scheme != "" {
+	if scheme := urlScheme().FindString(src); scheme != "" {
 		switch strings.ToLower(scheme) {
 		case "http://", "https://", "ssh://", "git://":
 		default:
@@ -72,7 +71,7 @@ func parseGit(src string) (*gitRef, error) {
 		}
 		query, fragment = u.Query(), u.Fragment
 	} else {
-		m := scpStyle.FindStringSubmatch(src)
+		m := scpStyle().FindStringSubmatch(src)
 		if m == nil {
 			return nil, nil
 		}

@@ -52,11 +52,14 @@ type copied struct {
 	loc      []bkparser.Range
 }
 
-var (
-	archiveName   = regexp.MustCompile(`(?i)\.(tar|tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz|zip|7z)$`)
-	commandEnd    = regexp.MustCompile(`[;&|\n]+`)
-	recursiveFlag = regexp.MustCompile(`^-[A-Za-z]*R[A-Za-z]*$|^--recursive$`)
-)
+var recursiveFlag = pattern(`^-[A-Za-z]*R[A-Za-z]*$|^--recursive$`)
+
+var archiveSuffixes = []string{".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tbz", ".tbz2", ".txz", ".zip", ".7z"}
+
+func isArchiveName(name string) bool {
+	name = strings.ToLower(name)
+	return slices.ContainsFunc(archiveSuffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) })
+}
 
 // checkCopySize remembers where files come from.
 func (w *walker) checkCopySize(c instructions.Command, a *Copy) {
@@ -65,7 +68,7 @@ func (w *walker) checkCopySize(c instructions.Command, a *Copy) {
 	for _, src := range a.Sources {
 		kind, _ := SourceKind(src)
 		remote := kind == HTTP && (a.Unpack == nil || !*a.Unpack)
-		if archiveName.MatchString(src) && (!unpacks || remote) {
+		if isArchiveName(src) && (!unpacks || remote) {
 			e.archives = append(e.archives, path.Base(src))
 		}
 	}
@@ -82,7 +85,7 @@ func (w *walker) checkRunSize(c *instructions.RunCommand, run *Run) {
 			script = string(f.Data)
 		}
 		commands = nil
-		for _, line := range commandEnd.Split(script, -1) {
+		for line := range strings.FieldsFuncSeq(script, func(c rune) bool { return strings.ContainsRune(";&|\n", c) }) {
 			commands = append(commands, strings.Fields(line))
 		}
 	}
@@ -104,21 +107,21 @@ func (w *walker) checkRunSize(c *instructions.RunCommand, run *Run) {
 type packageTool struct {
 	names, verbs []string
 	dir          string
-	clean        *regexp.Regexp
+	clean        func() *regexp.Regexp
 }
 
 var packageTools = []packageTool{
-	{[]string{"apt-get", "apt"}, []string{"update"}, "/var/lib/apt/lists", regexp.MustCompile(`rm\s+-\S*r\S*\s.*?/var/lib/apt`)},
-	{[]string{"apk"}, []string{"add", "update", "upgrade"}, "/var/cache/apk", regexp.MustCompile(`--no-cache|rm\s+-\S*r\S*\s.*?/var/cache/apk`)},
-	{[]string{"yum"}, []string{"install", "update", "upgrade"}, "/var/cache/yum", regexp.MustCompile(`yum\s.*?clean\s+all|rm\s+-\S*r\S*\s.*?/var/cache`)},
-	{[]string{"dnf", "microdnf"}, []string{"install", "update", "upgrade"}, "/var/cache/dnf", regexp.MustCompile(`dnf\s.*?clean\s+all|rm\s+-\S*r\S*\s.*?/var/cache`)},
-	{[]string{"zypper"}, []string{"in", "install", "update", "up"}, "/var/cache/zypp", regexp.MustCompile(`zypper\s.*?(clean|cc)\b|rm\s+-\S*r\S*\s.*?/var/cache`)},
+	{[]string{"apt-get", "apt"}, []string{"update"}, "/var/lib/apt/lists", pattern(`rm\s+-\S*r\S*\s.*?/var/lib/apt`)},
+	{[]string{"apk"}, []string{"add", "update", "upgrade"}, "/var/cache/apk", pattern(`--no-cache|rm\s+-\S*r\S*\s.*?/var/cache/apk`)},
+	{[]string{"yum"}, []string{"install", "update", "upgrade"}, "/var/cache/yum", pattern(`yum\s.*?clean\s+all|rm\s+-\S*r\S*\s.*?/var/cache`)},
+	{[]string{"dnf", "microdnf"}, []string{"install", "update", "upgrade"}, "/var/cache/dnf", pattern(`dnf\s.*?clean\s+all|rm\s+-\S*r\S*\s.*?/var/cache`)},
+	{[]string{"zypper"}, []string{"in", "install", "update", "up"}, "/var/cache/zypp", pattern(`zypper\s.*?(clean|cc)\b|rm\s+-\S*r\S*\s.*?/var/cache`)},
 }
 
 func (w *walker) checkPackages(c *instructions.RunCommand, run *Run, script string, words []string) {
 	for _, t := range packageTools {
-		if !slices.Contains(t.names, words[0]) || t.clean.MatchString(script) ||
-			!slices.ContainsFunc(words[1:], func(s string) bool { return slices.Contains(t.verbs, s) }) {
+		if !slices.Contains(t.names, words[0]) ||
+			!slices.ContainsFunc(words[1:], func(s string) bool { return slices.Contains(t.verbs, s) }) || t.clean().MatchString(script) {
 			continue
 		}
 		mounted := slices.ContainsFunc(run.Mounts, func(m RunMount) bool {
@@ -145,7 +148,7 @@ func (w *walker) checkUnpack(c *instructions.RunCommand, words []string) {
 
 func (w *walker) checkRecursive(c *instructions.RunCommand, words []string) {
 	instead := map[string]string{"chown": "use COPY --chown", "chmod": "use COPY --chmod"}[words[0]]
-	if instead == "" || !slices.ContainsFunc(words, recursiveFlag.MatchString) {
+	if instead == "" || !slices.ContainsFunc(words, recursiveFlag().MatchString) {
 		return
 	}
 	args := slices.DeleteFunc(slices.Clone(words[1:]), func(s string) bool { return strings.HasPrefix(s, "-") })

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,7 +72,7 @@ func makeDirs(root string) error {
 }
 
 func bootID() (string, error) {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	id, err := smallfile.Read("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(id)), err
 }
 
@@ -83,7 +84,7 @@ func (s *Store) checkIDs() error {
 		return err
 	}
 	path := filepath.Join(s.root, "ids")
-	was, err := os.ReadFile(path)
+	was, err := smallfile.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		release, err := s.lock(unix.LOCK_EX)
 		if err != nil {
@@ -107,7 +108,7 @@ func (s *Store) checkIDs() error {
 func idMapping() (string, error) {
 	var b strings.Builder
 	for _, kind := range [...]string{"uid", "gid"} {
-		data, err := os.ReadFile("/proc/self/" + kind + "_map")
+		data, err := smallfile.Read("/proc/self/" + kind + "_map")
 		if err != nil {
 			return "", err
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
 
 // candidate is a driver that may or may not work here.
@@ -94,7 +95,7 @@ func probeKey(root, boot string, o Options) string {
 	var caps [2]unix.CapUserData
 	_ = unix.Capget(&header, &caps[0])
 	seccomp, _ := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
-	label, _ := os.ReadFile("/proc/self/attr/current")
+	label, _ := smallfile.Read("/proc/self/attr/current")
 	return fmt.Sprintf("%s %s user=%t dev=%x ino=%d caps=%x%08x seccomp=%d label=%q\n",
 		mount.Overlay, boot, o.UserNS, st.Dev, st.Ino, caps[1].Effective, caps[0].Effective, seccomp, label)
 }
@@ -103,7 +104,7 @@ func probeKey(root, boot string, o Options) string {
 const probeFile = "probe"
 
 func recall(root, key string, o Options) (driver, error) {
-	known, err := os.ReadFile(filepath.Join(root, probeFile))
+	known, err := smallfile.Read(filepath.Join(root, probeFile))
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
 
 // Store is a directory of snapshots. Its methods may be called concurrently, and several processes may have the same
@@ -370,7 +371,7 @@ func (s *Store) Sync(_ context.Context) error {
 // readSynced reads "<boot id> <time>" lines.
 func readSynced(root string) (map[string]time.Time, error) {
 	synced := make(map[string]time.Time)
-	data, err := os.ReadFile(filepath.Join(root, "synced"))
+	data, err := smallfile.Read(filepath.Join(root, "synced"))
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return synced, nil
@@ -415,7 +416,7 @@ const infoFile = "info.json"
 var errDamaged = errors.New(infoFile + " is damaged")
 
 func readInfo(dir string) (Info, error) {
-	data, err := os.ReadFile(filepath.Join(dir, infoFile))
+	data, err := smallfile.Read(filepath.Join(dir, infoFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Info{}, fmt.Errorf("%w: %w", errDamaged, err)
 	}

@@ -57,7 +57,7 @@ func (f *analyzeFlags) define(fs *pflag.FlagSet) {
 func (f *analyzeFlags) defineGate(fs *pflag.FlagSet) {
 	fs.StringVar(&f.failOver, "fail-over", "", "exit with status 3 when more of one's own bytes are dead than this `SIZE|PART%`")
 	fs.StringSliceVar(&f.failOn, "fail-on", nil, "exit with status 3 when there is any: `debris,secrets` or kinds of debris")
-	fs.StringArrayVar(&f.accept, "accept", nil, "`PATTERN` of paths that are in no gate")
+	fs.Var((*list)(&f.accept), "accept", "`PATTERN` of paths that are in no gate")
 	fs.StringVar(&f.config, "config", "", "`FILE` with the gate's rules (default "+analyze.ConfigFile+" of the current directory, if there is one)")
 }
 

@@ -9,9 +9,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/distribution/reference"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
@@ -102,11 +102,11 @@ func familiar(name string) string {
 	if name == "" {
 		return "<none>"
 	}
-	named, err := reference.ParseNormalizedNamed(name)
+	named, err := reference.Parse(name)
 	if err != nil {
 		return name // another tool's name
 	}
-	return reference.FamiliarString(named)
+	return named.Familiar()
 }
 
 // platforms finds the images that a manifest or an index in the store stands for, as far as they are here.

@@ -23,7 +23,7 @@ func pruneImageVerb() verb {
 			var f stateFlags
 			f.define(fs)
 			var names []string
-			fs.StringArrayVarP(&names, "tag", "t", nil, "`NAME[:TAG]` of the new image; may be repeated")
+			fs.VarP((*list)(&names), "tag", "t", "`NAME[:TAG]` of the new image; may be repeated")
 			base := fs.String("base", "", "`IMAGE` that it is based on, whose layers stay as they are")
 			platform := fs.String("platform", "", "`OS/ARCH` of an image for several")
 			dryRun := fs.Bool("dry-run", false, "only tell what it would gain")

@@ -32,12 +32,12 @@ func runVerb() verb {
 		flags: func(fs *pflag.FlagSet) runFunc {
 			var f runFlags
 			f.state.define(fs)
-			fs.StringArrayVarP(&f.env, "env", "e", nil, "variable: `NAME=VALUE`, or NAME to take it from the environment")
+			fs.VarP((*list)(&f.env), "env", "e", "variable: `NAME=VALUE`, or NAME to take it from the environment")
 			fs.StringVarP(&f.workdir, "workdir", "w", "", "working `DIR`ectory")
 			fs.StringVarP(&f.user, "user", "u", "", "`USER[:GROUP]`, names or numbers")
 			fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` instead of the image's entrypoint")
 			fs.StringVar(&f.network, "network", "host", "`host|none`")
-			fs.StringArrayVar(&f.addHosts, "add-host", nil, "line for /etc/hosts: `HOST:IP`")
+			fs.Var((*list)(&f.addHosts), "add-host", "line for /etc/hosts: `HOST:IP`")
 			fs.StringVar(&f.platform, "platform", "", "`OS/ARCH` of an image for several")
 			fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input on")
 			fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")

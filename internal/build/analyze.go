@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"github.com/layerbuild/layerbuild/parser"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -109,12 +111,16 @@ func (s *State) readKept(kind string, d digest.Digest) ([]byte, error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
-	return os.ReadFile(filepath.Join(s.Root, "cache", kind, d.Encoded()))
+	return smallfile.Read(filepath.Join(s.Root, "cache", kind, d.Encoded()))
 }
 
+// keep writes what is not there as it is: nearly always the same is known of the same blob.
 func (s *State) keep(kind string, d digest.Digest, data []byte) error {
 	if err := d.Validate(); err != nil {
 		return err
+	}
+	if have, err := s.readKept(kind, d); err == nil && bytes.Equal(have, data) {
+		return nil
 	}
 	dir, err := s.path(kind)
 	if err != nil {

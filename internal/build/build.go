@@ -48,7 +48,7 @@ type builder struct {
 	fills   memo[string, bool]
 	sealer  *sealer
 	spares  spares
-	scratch string // a temporary directory, removed at the end
+	scratch scratch
 
 	dirty atomic.Bool // a step was executed
 
@@ -67,12 +67,11 @@ func Build(ctx context.Context, state *State, images *image.Resolver, o Options)
 		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), CachePlace{Type: "inline"})
 	}
 	res = &Result{}
-	temp, err := newScratch(state.Root)
-	if err != nil {
+	if err := removeScratch(state.Root); err != nil {
 		return res, err
 	}
-	b.scratch = temp.dir
-	b.closeLater(temp)
+	b.scratch.root = state.Root
+	b.closeLater(&b.scratch)
 	b.closeLater(&b.spares)
 	ctx, cancel := context.WithCancel(ctx)
 	b.sealer = newSealer(ctx, b)
@@ -139,7 +138,7 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 
 func (b *builder) sourceOptions() (source.Options, error) {
 	index, err := b.state.path("context")
-	return source.Options{TempDir: b.scratch, IndexDir: index, HTTP: b.httpOptions(), Git: b.gitOptions(b.keepGitDir())}, err
+	return source.Options{TempDir: b.scratch.path, IndexDir: index, HTTP: b.httpOptions(), Git: b.gitOptions(b.keepGitDir())}, err
 }
 
 // build plans for each platform, and then solves.
@@ -347,5 +346,9 @@ func (b *builder) now() time.Time {
 }
 
 func (b *builder) tempDir(pattern string) (string, error) {
-	return os.MkdirTemp(b.scratch, filepath.Base(pattern)+"-")
+	dir, err := b.scratch.path()
+	if err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(dir, filepath.Base(pattern)+"-")
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/layerbuild/layerbuild/internal/lock"
 )
@@ -13,21 +14,24 @@ import (
 // tempPrefix begins the names of temporary directories in the state directory.
 const tempPrefix = "tmp-"
 
-// scratch is a temporary directory of one build. Its lock tells others that the build is alive.
+// scratch is a temporary directory of one build, made when it is first asked for: most builds need none. Its lock tells
+// others that the build is alive.
 type scratch struct {
-	dir  string
+	root string
+
+	mu   sync.Mutex
+	dir  string // "" until it is made
 	lock *os.File
 }
 
-// newScratch makes one, and removes those of builds that were killed.
-func newScratch(root string) (*scratch, error) {
-	if err := removeScratch(root); err != nil {
-		return nil, err
-	}
-	for {
-		dir, err := os.MkdirTemp(root, tempPrefix)
+// path makes the directory, if there is none yet, and returns it.
+func (s *scratch) path() (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.dir == "" {
+		dir, err := os.MkdirTemp(s.root, tempPrefix)
 		if err != nil {
-			return nil, fmt.Errorf("make a temporary directory: %w", err)
+			return "", fmt.Errorf("make a temporary directory: %w", err)
 		}
 		held, err := lock.Try(filepath.Join(dir, "lock"), true)
 		// Between mkdir and flock another build may have taken it for a left-over: then there is another.
@@ -35,17 +39,28 @@ func newScratch(root string) (*scratch, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("make a temporary directory: %w", err)
+			return "", fmt.Errorf("make a temporary directory: %w", err)
 		}
 		if _, err := os.Stat(filepath.Join(dir, "lock")); err != nil {
 			held.Close()
 			continue
 		}
-		return &scratch{dir, held}, nil
+		s.dir, s.lock = dir, held
 	}
+	return s.dir, nil
 }
 
-// removeScratch removes the temporary directories of builds that are no more.
+// Close removes the directory, if there is one.
+func (s *scratch) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dir == "" {
+		return nil
+	}
+	return errors.Join(os.RemoveAll(s.dir), s.lock.Close())
+}
+
+// removeScratch removes the temporary directories of builds that were killed.
 func removeScratch(root string) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -66,6 +81,3 @@ func removeScratch(root string) error {
 	}
 	return nil
 }
-
-// Close removes the directory.
-func (s *scratch) Close() error { return errors.Join(os.RemoveAll(s.dir), s.lock.Close()) }

@@ -12,21 +12,27 @@ func TestScratchOfTheDeadIsRemoved(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dead, "sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	living, err := newScratch(root)
+	living, other, none := &scratch{root: root}, &scratch{root: root}, &scratch{root: root}
+	dir, err := living.path()
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := removeScratch(root); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dead); !os.IsNotExist(err) {
 		t.Errorf("the directory of a dead build is still there: %v", err)
 	}
-	other, err := newScratch(root)
-	if err != nil {
-		t.Fatal(err)
+	if second, err := other.path(); err != nil || second == dir {
+		t.Errorf("another build's is %s, %v; the first one's %s", second, err, dir)
 	}
-	if _, err := os.Stat(living.dir); err != nil {
+	if again, err := living.path(); err != nil || again != dir {
+		t.Errorf("asked again: %s, %v, want %s", again, err, dir)
+	}
+	if _, err := os.Stat(dir); err != nil {
 		t.Errorf("the directory of a living build is gone: %v", err)
 	}
-	for _, s := range []*scratch{living, other} {
+	for _, s := range []*scratch{living, other, none} {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}

@@ -26,7 +26,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -36,6 +35,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -81,7 +81,7 @@ type Cache struct {
 
 // Open opens the cache in dir and makes it if there is none.
 func Open(dir string) (*Cache, error) {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	b, err := smallfile.Read("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("open the cache: which boot is this: %w", err)
 	}
@@ -185,16 +185,11 @@ func (c *Cache) path(kind Kind, key string) string {
 }
 
 func (c *Cache) get(kind Kind, key string) (Record, bool) {
-	f, err := os.Open(c.path(kind, key))
+	data, err := smallfile.Read(c.path(kind, key))
 	if err != nil {
 		return Record{}, false
 	}
-	defer f.Close()
-	data, err := readSmall(f)
-	if err != nil {
-		return Record{}, false
-	}
-	e, ok := decode(data)
+	e, ok := decode(string(data))
 	if !ok || e.Key != key || kind != Remote && !c.trusted(e.boot, e.syncs) {
 		return Record{}, false
 	}
@@ -203,20 +198,6 @@ func (c *Cache) get(kind Kind, key string) (Record, bool) {
 
 // maxRecord bounds a record's file.
 const maxRecord = 1 << 20
-
-// readSmall reads a file that nearly always fits the first buffer: records are below a kilobyte.
-func readSmall(f *os.File) (string, error) {
-	var buf [2048]byte
-	n, err := f.Read(buf[:])
-	if err != nil && err != io.EOF {
-		return "", err
-	}
-	if n < len(buf) {
-		return string(buf[:n]), nil
-	}
-	rest, err := io.ReadAll(io.LimitReader(f, maxRecord))
-	return string(buf[:n]) + string(rest), err
-}
 
 func (c *Cache) put(kind Kind, key string, r Record) error {
 	if r.Created.IsZero() {
@@ -332,20 +313,15 @@ func (c *Cache) files(kind Kind) iter.Seq2[Entry, error] {
 
 // load reads one file of a listing. It is false when the file is gone.
 func (c *Cache) load(kind Kind, path string) (Entry, bool) {
-	f, err := os.Open(path)
+	fi, err := os.Stat(path)
 	if err != nil {
 		return Entry{path: path}, !errors.Is(err, fs.ErrNotExist)
 	}
-	defer f.Close()
-	fi, err := f.Stat()
+	data, err := smallfile.Read(path)
 	if err != nil {
-		return Entry{path: path}, true
+		return Entry{path: path, Used: fi.ModTime()}, !errors.Is(err, fs.ErrNotExist)
 	}
-	data, err := readSmall(f)
-	if err != nil {
-		return Entry{path: path, Used: fi.ModTime()}, true
-	}
-	e, ok := decode(data)
+	e, ok := decode(string(data))
 	if !ok || e.Kind != kind {
 		return Entry{path: path, Used: fi.ModTime()}, true
 	}

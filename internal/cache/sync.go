@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/lock"
+	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
 
 // syncState is what is known of one boot: how many syncs were begun in it, and the last one that ended well.
@@ -48,7 +48,7 @@ func (c *Cache) readSyncs() (map[string]syncState, error) {
 }
 
 func (c *Cache) readSyncsOrder() (map[string]syncState, []string, error) {
-	data, err := os.ReadFile(c.syncFile())
+	data, err := smallfile.Read(c.syncFile())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}

@@ -9,6 +9,7 @@ package ns
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -109,7 +111,7 @@ func single(ids []Range) bool {
 }
 
 func readMap(name string) ([]Range, error) {
-	f, err := os.Open(name)
+	data, err := smallfile.Read(name)
 	if errors.Is(err, os.ErrNotExist) {
 		// No user namespaces in this kernel, or no /proc at all: then later errors say more than this one could.
 		return []Range{{Count: 1<<32 - 1}}, nil
@@ -117,8 +119,7 @@ func readMap(name string) ([]Range, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the ids of the user namespace: %w", err)
 	}
-	defer f.Close()
-	return parseMap(f)
+	return parseMap(bytes.NewReader(data))
 }
 
 func parseMap(r io.Reader) ([]Range, error) {

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
 // formType is the content type of a token request that carries a password or refresh token.
@@ -23,9 +21,8 @@ const formType = "application/x-www-form-urlencoded"
 
 // authState is how a server wants to be told who asks, and the tokens that it has given.
 //
-// The token exchange is done here and not by oras's client, because that refuses token servers with a private address
-// under another name than the registry's. A GitLab of one's own is just that: registry.gitlab.corp and gitlab.corp, both
-// inside.
+// A token server with a private address under another name than the registry's will do: a GitLab of one's own is just
+// that, registry.gitlab.corp and gitlab.corp, both inside.
 type authState struct {
 	host *host
 
@@ -65,18 +62,18 @@ func (a *authState) header(ctx context.Context, scope string) (string, error) {
 
 func (a *authState) basicHeader(ctx context.Context, scope string) (string, error) {
 	cred, err := a.credential(ctx, scope)
-	if err != nil || cred.Username == "" {
+	if err != nil || cred.username == "" {
 		return "", err
 	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(cred.Username+":"+cred.Password)), nil
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(cred.username+":"+cred.password)), nil
 }
 
 // credential looks credentials up for the first repository of the scope. A helper that fails leaves the user
 // anonymous, as docker does: most images need no credentials.
-func (a *authState) credential(ctx context.Context, scope string) (auth.Credential, error) {
+func (a *authState) credential(ctx context.Context, scope string) (credential, error) {
 	store, err := a.host.c.creds()
 	if err != nil {
-		return auth.Credential{}, err
+		return credential{}, err
 	}
 	first, _, _ := strings.Cut(scope, " ")
 	repo := strings.TrimPrefix(first, "repository:")
@@ -170,8 +167,8 @@ func (a *authState) fetch(ctx context.Context, scope, old string) (string, error
 	if err != nil {
 		return "", err
 	}
-	if cred.AccessToken != "" {
-		t = token{cred.AccessToken, time.Now().Add(time.Hour)}
+	if cred.access != "" {
+		t = token{cred.access, time.Now().Add(time.Hour)}
 	} else if t, err = a.exchange(ctx, realm, service, scope, cred); err != nil {
 		return "", fmt.Errorf("log in to %s: %w", a.host.name, errors.Join(err, a.why()))
 	}
@@ -182,7 +179,7 @@ func (a *authState) fetch(ctx context.Context, scope, old string) (string, error
 }
 
 // exchange asks the token server: https://distribution.github.io/distribution/spec/auth/token/ and …/oauth/.
-func (a *authState) exchange(ctx context.Context, realm, service, scope string, cred auth.Credential) (token, error) {
+func (a *authState) exchange(ctx context.Context, realm, service, scope string, cred credential) (token, error) {
 	u, err := url.Parse(realm)
 	if err != nil {
 		return token{}, err
@@ -192,9 +189,9 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string, 
 	if service != "" {
 		form.Set("service", service)
 	}
-	if cred.RefreshToken != "" {
+	if cred.refresh != "" {
 		form.Set("grant_type", "refresh_token")
-		form.Set("refresh_token", cred.RefreshToken)
+		form.Set("refresh_token", cred.refresh)
 		form.Set("client_id", "layerbuild")
 		form.Set("scope", scope)
 		data := form.Encode()
@@ -210,9 +207,9 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string, 
 				form[k] = v
 			}
 		}
-		if cred.Username != "" {
-			form.Set("account", cred.Username)
-			q.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(cred.Username+":"+cred.Password)))
+		if cred.username != "" {
+			form.Set("account", cred.username)
+			q.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(cred.username+":"+cred.password)))
 		}
 		u.RawQuery = form.Encode()
 	}

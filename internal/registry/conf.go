@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
-	"github.com/distribution/reference"
+	"github.com/layerbuild/layerbuild/internal/reference"
 )
 
 // config is what containers-registries.conf(5) says.
@@ -148,7 +148,7 @@ func (c *config) parse(data string, aliases map[string]string) error {
 			delete(aliases, name)
 			continue
 		}
-		if _, err := reference.ParseNamed(value); err != nil {
+		if _, err := reference.ParseCanonical(value); err != nil {
 			return fmt.Errorf("alias %q = %q: %w", name, value, err)
 		}
 		aliases[name] = value

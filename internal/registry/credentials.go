@@ -9,14 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-
-	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/credentials"
 )
 
 // credentialStore looks for credentials where docker and podman keep them.
 type credentialStore struct {
-	stores []credentials.Store
+	files []*authFile
 
 	mu    sync.Mutex
 	known map[string]*lookup
@@ -25,7 +22,7 @@ type credentialStore struct {
 // lookup is one answer; a helper is a program, so it is asked once.
 type lookup struct {
 	once sync.Once
-	cred auth.Credential
+	cred credential
 	err  error
 }
 
@@ -54,24 +51,23 @@ func loadCredentials(dir string) (*credentialStore, error) {
 		}
 	}
 	for _, p := range paths {
-		store, err := credentials.NewStore(p, credentials.StoreOptions{})
+		file, err := readAuthFile(p)
 		if errors.Is(err, fs.ErrPermission) && !strings.HasPrefix(p, dir+string(filepath.Separator)) {
 			continue // another user's, left over in the environment
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read credentials: %w", err)
 		}
-		s.stores = append(s.stores, store)
+		s.files = append(s.files, file)
 	}
 	return s, nil
 }
 
-// get returns the credentials for a repository on a server; none is the empty credential.
-func (s *credentialStore) get(ctx context.Context, host, repo string) (auth.Credential, error) {
-	server := credentials.ServerAddressFromHostname(host)
-	keys := []string{server}
+// get returns the credentials for a repository on a server; none is the zero value.
+func (s *credentialStore) get(ctx context.Context, host, repo string) (credential, error) {
+	keys := []string{host}
 	if host == "registry-1.docker.io" {
-		keys = append(keys, "docker.io", "index.docker.io")
+		keys = []string{"https://index.docker.io/v1/", "docker.io", "index.docker.io"}
 	}
 	s.mu.Lock()
 	id := host + "/" + repo
@@ -85,7 +81,7 @@ func (s *credentialStore) get(ctx context.Context, host, repo string) (auth.Cred
 		// Whoever comes second must not get the first one's cancellation.
 		ctx := context.WithoutCancel(ctx)
 		var errs []error
-		for i, store := range s.stores {
+		for i, file := range s.files {
 			try := keys
 			if i > 0 { // podman's files may hold credentials for a part of a registry; the longest match counts
 				try = nil
@@ -97,12 +93,12 @@ func (s *credentialStore) get(ctx context.Context, host, repo string) (auth.Cred
 				try = append(try, keys...)
 			}
 			for _, k := range try {
-				cred, err := store.Get(ctx, k)
+				cred, err := file.get(ctx, k)
 				if err != nil {
 					errs = append(errs, err)
 					break
 				}
-				if cred != auth.EmptyCredential {
+				if cred != (credential{}) {
 					l.cred = cred
 					return
 				}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/distribution/reference"
+	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -19,18 +19,13 @@ type Name struct {
 
 // Parse normalizes an image name: "busybox" is docker.io/library/busybox:latest.
 func Parse(s string) (Name, error) {
-	ref, err := reference.ParseNormalizedNamed(s)
+	ref, err := reference.Parse(s)
 	if err != nil {
 		return Name{}, fmt.Errorf("image name %q: %w", s, err)
 	}
-	n := Name{Domain: reference.Domain(ref), Path: reference.Path(ref)}
-	if c, ok := ref.(reference.Canonical); ok {
-		n.Digest = c.Digest()
-		return n, nil
-	}
-	n.Tag = "latest"
-	if t, ok := ref.(reference.Tagged); ok {
-		n.Tag = t.Tag()
+	n := Name(ref.OrLatest())
+	if n.Digest != "" {
+		n.Tag = ""
 	}
 	return n, nil
 }
@@ -69,11 +64,11 @@ func (c *config) candidates(s string) ([]Name, error) {
 		return []Name{n}, nil
 	}
 	with := func(repository string) (Name, error) {
-		ref, err := reference.ParseNormalizedNamed(repository)
+		ref, err := reference.Parse(repository)
 		if err != nil {
 			return Name{}, fmt.Errorf("image name %q as %s: %w", s, repository, err)
 		}
-		return Name{Domain: reference.Domain(ref), Path: reference.Path(ref), Tag: n.Tag, Digest: n.Digest}, nil
+		return Name{Domain: ref.Domain, Path: ref.Path, Tag: n.Tag, Digest: n.Digest}, nil
 	}
 	alias := c.aliases[short]
 	if alias == "" && len(c.search) > 0 {
@@ -103,7 +98,7 @@ func shortName(s string) (string, bool) {
 	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, '/') {
 		s = s[:i]
 	}
-	// The first part is a registry if it looks like a host; this is the rule of distribution/reference.
+	// The first part is a registry if it looks like a host; this is the rule of reference.Parse.
 	if first, _, ok := strings.Cut(s, "/"); ok && (strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first) {
 		return "", false
 	}
@@ -167,7 +162,7 @@ func rewrite(n Name, prefix, location string, insecure bool) (endpoint, error) {
 	if !ok || repo == "" {
 		return endpoint{}, errors.New("no repository is left of the name")
 	}
-	if _, err := reference.WithName(location + rest); err != nil {
+	if err := reference.CheckRepository(location + rest); err != nil {
 		return endpoint{}, fmt.Errorf("%s: %w", location+rest, err)
 	}
 	return endpoint{host: serverOf(host), repo: repo, insecure: insecure}, nil

@@ -236,7 +236,7 @@ func (c *Context) unpackFrom(ctx context.Context, r io.Reader, what string) erro
 // git makes the context of a repository.
 func (c *Context) git(ctx context.Context, u *GitURL) error {
 	o := c.o.Git
-	if o.TempDir == "" {
+	if o.TempDir == nil {
 		o.TempDir = c.o.TempDir
 	}
 	r, err := openRepository(ctx, u, o)
@@ -270,7 +270,7 @@ func (c *Context) http(ctx context.Context, address string) error {
 func (c *Context) download(ctx context.Context, address string) (*Fetched, error) {
 	o := c.o.HTTP
 	o.Store = nil
-	if o.TempDir == "" {
+	if o.TempDir == nil {
 		o.TempDir = c.o.TempDir
 	}
 	d, err := HTTP(ctx, address, o)

@@ -15,10 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// below gives a directory as options want it.
+func below(dir string) func() (string, error) { return func() (string, error) { return dir, nil } }
+
 // open opens a context and closes it with the test.
 func open(t *testing.T, name string, o Options) *Context {
 	t.Helper()
-	o.TempDir = t.TempDir()
+	temp := t.TempDir()
+	o.TempDir = below(temp)
 	c, err := Open(t.Context(), name, o)
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +31,7 @@ func open(t *testing.T, name string, o Options) *Context {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
-		if left, _ := os.ReadDir(o.TempDir); len(left) > 0 {
+		if left, _ := os.ReadDir(temp); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
 	})
@@ -116,7 +120,7 @@ func TestContextErrors(t *testing.T) {
 		"-":                          `the build context "-" is standard input, and there is none`,
 	} {
 		temp := t.TempDir()
-		o := Options{TempDir: temp}
+		o := Options{TempDir: below(temp)}
 		c, err := Open(t.Context(), name, o)
 		if err == nil || !strings.Contains(err.Error(), want) || c != nil {
 			t.Errorf("Open(%q) = %v, %v, want %s", name, c, err, want)
@@ -212,7 +216,7 @@ func TestContextArchive(t *testing.T) {
 func TestContextCutArchive(t *testing.T) {
 	data := tarball(t, true, "Dockerfile FROM a", "big "+strings.Repeat("x", 100_000))
 	temp := t.TempDir()
-	if _, err := Open(t.Context(), "-", Options{TempDir: temp, Stdin: bytes.NewReader(data[:len(data)/2])}); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := Open(t.Context(), "-", Options{TempDir: below(temp), Stdin: bytes.NewReader(data[:len(data)/2])}); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("error = %v, want unexpected EOF", err)
 	}
 	if left, _ := os.ReadDir(temp); len(left) > 0 {

@@ -21,9 +21,16 @@ type Fetched struct {
 	temp string
 }
 
-// newFetched makes a temporary directory.
-func newFetched(tempDir string) (*Fetched, error) {
-	temp, err := os.MkdirTemp(tempDir, "layerbuild-source-")
+// newFetched makes a temporary directory in the one that tempDir gives.
+func newFetched(tempDir func() (string, error)) (*Fetched, error) {
+	parent := ""
+	if tempDir != nil {
+		var err error
+		if parent, err = tempDir(); err != nil {
+			return nil, err
+		}
+	}
+	temp, err := os.MkdirTemp(parent, "layerbuild-source-")
 	if err != nil {
 		return nil, fmt.Errorf("make a temporary directory: %w", err)
 	}

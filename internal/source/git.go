@@ -55,7 +55,7 @@ func openRepository(ctx context.Context, u *GitURL, o GitOptions) (*Repository, 
 	if want == "" {
 		want = u.Commit
 	}
-	if want != "" && !hexRegexp.MatchString(want) {
+	if want != "" && !only(want, hexDigits) {
 		return nil, fmt.Errorf("git %s: %q is not a commit", redact(u.Remote), want)
 	}
 	switch {
@@ -76,14 +76,11 @@ func openRepository(ctx context.Context, u *GitURL, o GitOptions) (*Repository, 
 	return r, nil
 }
 
-var (
-	hexRegexp    = regexp.MustCompile(`^[0-9a-f]+$`)
-	symrefRegexp = regexp.MustCompile(`(?m)^ref: (refs/heads/\S+)\s+HEAD$`)
-)
+const hexDigits = "0123456789abcdef"
 
 // isCommit tells whether a reference is a commit's name in full, of either of git's hashes.
 func isCommit(ref string) bool {
-	return (len(ref) == 40 || len(ref) == 64) && hexRegexp.MatchString(ref)
+	return (len(ref) == 40 || len(ref) == 64) && only(ref, hexDigits)
 }
 
 // resolve asks the remote where the reference leads.
@@ -95,7 +92,7 @@ func (r *Repository) resolve(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m := symrefRegexp.FindStringSubmatch(out)
+		m := regexp.MustCompile(`(?m)^ref: (refs/heads/\S+)\s+HEAD$`).FindStringSubmatch(out)
 		if m == nil {
 			return fmt.Errorf("git %s: the repository has no default branch", redact(r.URL.Remote))
 		}

@@ -176,7 +176,7 @@ func (r *remoteRepo) commit(dir, text string) string {
 // fetch fetches what url names and returns the repository and its tree, printed.
 func (r *remoteRepo) fetch(url string, o GitOptions) (*Repository, string) {
 	r.t.Helper()
-	o.TempDir = r.t.TempDir()
+	o.TempDir = below(r.t.TempDir())
 	repo, err := Git(r.t.Context(), url, o)
 	if err != nil {
 		r.t.Fatalf("Git(%q): %v", url, err)
@@ -261,7 +261,7 @@ func TestGitErrors(t *testing.T) {
 	} {
 		temp := t.TempDir()
 		err := func() error {
-			repo, err := Git(t.Context(), r.URL+suffix, GitOptions{TempDir: temp})
+			repo, err := Git(t.Context(), r.URL+suffix, GitOptions{TempDir: below(temp)})
 			if err != nil {
 				return err
 			}
@@ -294,7 +294,7 @@ func TestGitKeepGitDir(t *testing.T) {
 	one := r.commit(r.dir, "file f 0644 one\n")
 	r.run(r.dir, "tag", "-a", "-m", "t", "v1")
 	for _, url := range []string{r.URL, r.URL + "#v1", r.URL + "#" + one, r.URL + "?keep-git-dir=1"} {
-		repo, err := Git(t.Context(), strings.Replace(url, "http://", "http://me:pass@", 1), GitOptions{TempDir: t.TempDir(), KeepGitDir: true})
+		repo, err := Git(t.Context(), strings.Replace(url, "http://", "http://me:pass@", 1), GitOptions{TempDir: below(t.TempDir()), KeepGitDir: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -321,7 +321,7 @@ func TestGitKeepGitDir(t *testing.T) {
 func TestGitCommitTime(t *testing.T) {
 	r := newRemoteRepo(t, true)
 	r.commit(r.dir, "file f 0644 one\ndir d\nfile d/e 0644 e\nlink l -> f\n")
-	repo, err := Git(t.Context(), r.URL, GitOptions{TempDir: t.TempDir(), CommitTime: true})
+	repo, err := Git(t.Context(), r.URL, GitOptions{TempDir: below(t.TempDir()), CommitTime: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +364,7 @@ func TestGitFileSubmodule(t *testing.T) {
 	r.commit(r.dir, "file f 0644 one\n")
 	r.run(r.dir, "-c", "protocol.file.allow=always", "submodule", "-q", "add", "file://"+private, "mod")
 	r.commit(r.dir, "")
-	repo, err := Git(t.Context(), r.URL, GitOptions{TempDir: t.TempDir()})
+	repo, err := Git(t.Context(), r.URL, GitOptions{TempDir: below(t.TempDir())})
 	if err != nil {
 		t.Fatal(err)
 	}

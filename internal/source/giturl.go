@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -28,11 +27,6 @@ type GitURL struct {
 
 // ErrNotGit is wrapped by what ParseGit returns for an address that is none of git's.
 var ErrNotGit = errors.New("not a git URL")
-
-var (
-	schemeRegexp = regexp.MustCompile(`^([a-zA-Z0-9]+)://`)
-	scpRegexp    = regexp.MustCompile(`^[a-zA-Z0-9_-]+@[a-zA-Z0-9.-]+:`)
-)
 
 // ParseGit parses a git URL: git:// and ssh:// ones, http ones whose path ends in .git, user@host:path, and
 // github.com/…, as BuildKit does. The error wraps ErrNotGit for everything else.
@@ -64,8 +58,7 @@ func (g *GitURL) split(address string) (urlParts, error) {
 		g.Ambiguous = true
 		address = "https://github.com/" + rest
 	}
-	m := schemeRegexp.FindStringSubmatch(address)
-	if m == nil {
+	if scheme, _, ok := strings.Cut(address, "://"); !ok || !only(scheme, alphanumeric) {
 		return g.splitSCP(address)
 	}
 	u, err := url.Parse(address)
@@ -87,9 +80,16 @@ func (g *GitURL) split(address string) (urlParts, error) {
 	return parts, nil
 }
 
+const alphanumeric = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+// only says whether s has characters of this set only, and one at least.
+func only(s, set string) bool { return s != "" && strings.Trim(s, set) == "" }
+
 // splitSCP takes user@host:path, the form of scp(1).
 func (g *GitURL) splitSCP(address string) (urlParts, error) {
-	if !scpRegexp.MatchString(address) {
+	user, place, isUser := strings.Cut(address, "@")
+	host, _, isHost := strings.Cut(place, ":")
+	if !isUser || !isHost || !only(user, alphanumeric+"_-") || !only(host, alphanumeric+".-") {
 		return urlParts{}, fmt.Errorf("%q: %w", address, ErrNotGit)
 	}
 	rest, fragment, _ := strings.Cut(address, "#")

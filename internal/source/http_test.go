@@ -101,7 +101,7 @@ func fetchAll(t *testing.T, r Remote) (*Fetched, string) {
 func TestHTTP(t *testing.T) {
 	s := newSite(t)
 	s.header.Set("Last-Modified", "Tue, 02 Jan 2024 03:04:05 GMT")
-	d, err := HTTP(t.Context(), s.URL+"/dir/app.tar?x=1", HTTPOptions{TempDir: t.TempDir()})
+	d, err := HTTP(t.Context(), s.URL+"/dir/app.tar?x=1", HTTPOptions{TempDir: below(t.TempDir())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestHTTPKeys(t *testing.T) {
 	s := newSite(t)
 	key := func(path string, o HTTPOptions) digest.Digest {
 		t.Helper()
-		o.TempDir = t.TempDir()
+		o.TempDir = below(t.TempDir())
 		d, err := HTTP(t.Context(), s.URL+path, o)
 		if err != nil {
 			t.Fatal(err)
@@ -172,7 +172,7 @@ func TestHTTPRevalidates(t *testing.T) {
 	for _, always := range []bool{false, true} {
 		s := newSite(t)
 		s.etag, s.always = `"one"`, always
-		o := HTTPOptions{TempDir: t.TempDir(), Store: &memory{}}
+		o := HTTPOptions{TempDir: below(t.TempDir()), Store: &memory{}}
 		open := func() *Download {
 			t.Helper()
 			d, err := HTTP(t.Context(), s.URL+"/f", o)
@@ -209,7 +209,7 @@ func TestHTTPRevalidates(t *testing.T) {
 func TestHTTPChecksum(t *testing.T) {
 	s := newSite(t)
 	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
-		d, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: t.TempDir(), Checksum: alg.FromString("hello")})
+		d, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: below(t.TempDir()), Checksum: alg.FromString("hello")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -218,7 +218,7 @@ func TestHTTPChecksum(t *testing.T) {
 		}
 	}
 	temp := t.TempDir()
-	d, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: temp, Checksum: digest.FromString("other")})
+	d, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: below(temp), Checksum: digest.FromString("other")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestHTTPNames(t *testing.T) {
 	}
 	for _, tt := range tests {
 		s.header.Set("Content-Disposition", tt.disposition)
-		d, err := HTTP(t.Context(), s.URL+tt.path, HTTPOptions{TempDir: t.TempDir()})
+		d, err := HTTP(t.Context(), s.URL+tt.path, HTTPOptions{TempDir: below(t.TempDir())})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -262,10 +262,10 @@ func TestHTTPNames(t *testing.T) {
 func TestHTTPErrors(t *testing.T) {
 	s := newSite(t)
 	s.fail = 2
-	if _, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: t.TempDir()}); err != nil {
+	if _, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: below(t.TempDir())}); err != nil {
 		t.Errorf("a server that answers the third time: %v", err)
 	}
-	_, err := HTTP(t.Context(), strings.Replace(s.URL, "http://", "http://me:pass@", 1)+"/secret", HTTPOptions{TempDir: t.TempDir()})
+	_, err := HTTP(t.Context(), strings.Replace(s.URL, "http://", "http://me:pass@", 1)+"/secret", HTTPOptions{TempDir: below(t.TempDir())})
 	if err == nil || !strings.Contains(err.Error(), "401 Unauthorized") || strings.Contains(err.Error(), "pass") {
 		t.Errorf("error = %v, want 401 and no password", err)
 	}
@@ -275,7 +275,7 @@ func TestHTTPErrors(t *testing.T) {
 		}
 		return ""
 	}
-	if _, err := HTTP(t.Context(), s.URL+"/secret", HTTPOptions{TempDir: t.TempDir(), Authorization: auth}); err != nil {
+	if _, err := HTTP(t.Context(), s.URL+"/secret", HTTPOptions{TempDir: below(t.TempDir()), Authorization: auth}); err != nil {
 		t.Error(err)
 	}
 	if _, err := HTTP(t.Context(), "ftp://host/f", HTTPOptions{}); err == nil {
@@ -290,7 +290,7 @@ func TestHTTPCutShort(t *testing.T) {
 	}))
 	defer srv.Close()
 	temp := t.TempDir()
-	if _, err := HTTP(t.Context(), srv.URL+"/f", HTTPOptions{TempDir: temp}); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := HTTP(t.Context(), srv.URL+"/f", HTTPOptions{TempDir: below(temp)}); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("error = %v, want unexpected EOF", err)
 	}
 	if left, _ := os.ReadDir(temp); len(left) > 0 {

@@ -11,8 +11,9 @@ import (
 type Options struct {
 	// Stdin is read for the context "-" and for the Dockerfile "-". nil: both are errors.
 	Stdin io.Reader
-	// TempDir is where archives, downloads and repositories are unpacked; "" is the system's.
-	TempDir string
+	// TempDir gives the directory in which archives, downloads and repositories are unpacked. It is asked when there is
+	// one; nil is the system's.
+	TempDir func() (string, error)
 	// IndexDir is where the index of a local directory's files is kept between builds; "" keeps none.
 	IndexDir string
 	// Dockerfile is -f: "", a path on this machine, "-", or an http URL; in a context from elsewhere it is a path in it.
@@ -38,8 +39,8 @@ type TreeOptions struct {
 
 // HTTPOptions are the options of HTTP. The zero value works.
 type HTTPOptions struct {
-	// TempDir is where files are stored; "" is the system's.
-	TempDir string
+	// TempDir gives the directory in which files are stored; nil is the system's.
+	TempDir func() (string, error)
 	// Checksum is what the content must have; "" accepts any.
 	Checksum digest.Digest
 	// Store keeps what servers said about URLs, so that unchanged content has a key without being downloaded again; nil keeps nothing.
@@ -61,8 +62,8 @@ type Metadata interface {
 
 // GitOptions are the options of Git. The zero value works.
 type GitOptions struct {
-	// TempDir is where repositories are fetched to and checked out; "" is the system's.
-	TempDir string
+	// TempDir gives the directory in which repositories are fetched to and checked out; nil is the system's.
+	TempDir func() (string, error)
 	// Git is the git program; "" is git in PATH.
 	Git string
 	// KeepGitDir keeps the .git directory, as ADD --keep-git-dir does; the URL's own keep-git-dir adds to it.

@@ -13,7 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/distribution/reference"
+	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -27,14 +28,14 @@ const annotationTagged = "com.github.layerbuild.tagged"
 // Name is the full form of an image name: "app" is "docker.io/library/app:latest". A name with a digest keeps the
 // digest and loses its tag. Two names are the same image exactly if their full forms are equal.
 func Name(s string) (string, error) {
-	ref, err := reference.ParseNormalizedNamed(s)
+	ref, err := reference.Parse(s)
 	if err != nil {
 		return "", fmt.Errorf("image name %q: %w", s, err)
 	}
-	if c, ok := ref.(reference.Canonical); ok {
-		return reference.TrimNamed(ref).String() + "@" + c.Digest().String(), nil
+	if ref.Digest != "" {
+		ref.Tag = ""
 	}
-	return reference.TagNameOnly(ref).String(), nil
+	return ref.OrLatest().String(), nil
 }
 
 // Entry is one line of the store's table of contents.
@@ -180,7 +181,7 @@ func (s *Store) Names() ([]Entry, error) {
 // entryName is the full name of an entry, whichever tool wrote it; "" if it has none that is one.
 func entryName(e ocispec.Descriptor) string {
 	if e.Annotations[annotationTagged] != "" {
-		return e.Annotations[annotationName] // from Tag, so it is full; to take a name apart costs 7 µs, and a store has many
+		return e.Annotations[annotationName] // from Tag, so it is full
 	}
 	for _, a := range []string{annotationName, ocispec.AnnotationRefName} {
 		n := e.Annotations[a]
@@ -286,7 +287,7 @@ func (s *Store) list() ([]ocispec.Descriptor, error) {
 	if c := s.cache.file; c != nil && os.SameFile(c, fi) && c.ModTime().Equal(fi.ModTime()) && c.Size() == fi.Size() {
 		return s.cache.list, nil
 	}
-	data, err := os.ReadFile(s.index())
+	data, err := smallfile.Read(s.index())
 	if err != nil {
 		return nil, fmt.Errorf("read index.json: %w", err)
 	}
@@ -305,7 +306,7 @@ func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []
 		return fmt.Errorf("lock index.json: %w", err)
 	}
 	defer held.Close()
-	data, err := os.ReadFile(s.index())
+	data, err := smallfile.Read(s.index())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read index.json: %w", err)
 	}

@@ -134,7 +134,7 @@ func (s *Store) IngestAs(ctx context.Context, want ocispec.Descriptor, write fun
 	return err
 }
 
-// Push stores what r has under the descriptor; with Fetch and Exists it makes the store what oras calls a storage.
+// Push stores what r has under the descriptor; with Fetch and Exists it makes the store a place that graphs are copied to.
 func (s *Store) Push(ctx context.Context, want ocispec.Descriptor, r io.Reader) error {
 	return s.IngestAs(ctx, want, func(w io.Writer) error {
 		_, err := io.Copy(w, r)

@@ -1,0 +1,243 @@
+// Package reference takes image names apart: docker.io/library/busybox:latest, which people write busybox.
+//
+// The grammar, the rules of what is left out, and the words of the errors are those of github.com/distribution/reference,
+// which the tests compare with. That package compiles nine regular expressions when a program starts: 1.2 ms, a tenth
+// of a build in which nothing has changed.
+package reference
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	defaultDomain  = "docker.io"
+	legacyDomain   = "index.docker.io" // Docker Hub's first name
+	officialPrefix = "library/"        // of Docker Hub's images that are nobody's
+	maxPath        = 255
+)
+
+var (
+	errFormat    = errors.New("invalid reference format")
+	errUppercase = errors.New("repository name must be lowercase")
+	errTooLong   = fmt.Errorf("repository name must not be more than %d characters", maxPath)
+	errCanonical = errors.New("repository name must be canonical")
+)
+
+// Name is an image name taken apart.
+type Name struct {
+	Domain string        // "docker.io", "localhost:5000"; "" if what was written for it fits a path only ("a_b.c/d")
+	Path   string        // "library/busybox"
+	Tag    string        // "" if there is none
+	Digest digest.Digest // "" if there is none
+}
+
+// Parse reads a name as people write it: one without a registry is Docker Hub's.
+func Parse(s string) (Name, error) {
+	if len(s) == 64 && all(s, isHex) {
+		return Name{}, fmt.Errorf("invalid repository name (%s), cannot specify 64-byte hexadecimal strings", s)
+	}
+	domain, rest := splitDomain(s)
+	if path, _, _ := strings.Cut(rest, ":"); strings.ToLower(path) != path {
+		return Name{}, fmt.Errorf("invalid reference format: repository name (%s) must be lowercase", path)
+	}
+	full := domain + "/" + rest
+	n, ok := split(full)
+	if !ok {
+		if _, ok := split(strings.ToLower(full)); ok {
+			return Name{}, errUppercase
+		}
+		return Name{}, errFormat
+	}
+	if len(n.Path) > maxPath {
+		return Name{}, errTooLong
+	}
+	if n.Digest != "" {
+		if err := n.Digest.Validate(); err != nil {
+			return Name{}, err
+		}
+	}
+	return n, nil
+}
+
+// ParseCanonical reads a name from which nothing is left out.
+func ParseCanonical(s string) (Name, error) {
+	n, err := Parse(s)
+	if err == nil && n.String() != s {
+		return Name{}, errCanonical
+	}
+	return n, err
+}
+
+// CheckRepository says what is wrong with a name that has neither tag nor digest.
+func CheckRepository(s string) error {
+	n, ok := split(s)
+	if !ok || n.Tag != "" || n.Digest != "" {
+		return errFormat
+	}
+	if len(n.Path) > maxPath {
+		return errTooLong
+	}
+	return nil
+}
+
+// Repository is the name without tag and digest.
+func (n Name) Repository() string {
+	if n.Domain == "" {
+		return n.Path
+	}
+	return n.Domain + "/" + n.Path
+}
+
+// String is the name in full, with the tag and the digest that it has.
+func (n Name) String() string {
+	s := n.Repository()
+	if n.Tag != "" {
+		s += ":" + n.Tag
+	}
+	if n.Digest != "" {
+		s += "@" + n.Digest.String()
+	}
+	return s
+}
+
+// Familiar is the name as people write it: what Parse adds is left out.
+func (n Name) Familiar() string {
+	if n.Domain == defaultDomain {
+		n.Domain = ""
+		if rest, ok := strings.CutPrefix(n.Path, officialPrefix); ok && !strings.Contains(rest, "/") {
+			n.Path = rest
+		}
+	}
+	return n.String()
+}
+
+// OrLatest is the name with the tag latest if it has neither tag nor digest.
+func (n Name) OrLatest() Name {
+	if n.Tag == "" && n.Digest == "" {
+		n.Tag = "latest"
+	}
+	return n
+}
+
+// splitDomain finds the registry that a name begins with, or gives it Docker Hub's.
+func splitDomain(s string) (domain, rest string) {
+	first, rest, ok := strings.Cut(s, "/")
+	switch {
+	case !ok:
+		return defaultDomain, officialPrefix + s
+	case first == legacyDomain:
+		domain = defaultDomain
+	case first == "localhost", strings.ContainsAny(first, ".:"), strings.ToLower(first) != first:
+		domain = first
+	default:
+		domain, rest = defaultDomain, s
+	}
+	if domain == defaultDomain && !strings.Contains(rest, "/") {
+		rest = officialPrefix + rest
+	}
+	return domain, rest
+}
+
+// split takes [domain/]path[:tag][@digest] apart. The digest may still be one that no algorithm makes.
+func split(s string) (Name, bool) {
+	var n Name
+	if first, rest, ok := strings.Cut(s, "/"); ok && isDomain(first) {
+		n.Domain, s = first, rest
+	}
+	s, sum, hasDigest := strings.Cut(s, "@")
+	path, tag, hasTag := strings.Cut(s, ":")
+	n.Path, n.Tag, n.Digest = path, tag, digest.Digest(sum)
+	return n, isPath(path) && (!hasTag || isTag(tag)) && (!hasDigest || isDigest(sum))
+}
+
+// isDomain is for a host, as a name or an IPv6 address in brackets, and perhaps a port.
+func isDomain(s string) bool {
+	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
+		if i+1 == len(s) || !all(s[i+1:], isDigit) {
+			return false
+		}
+		s = s[:i]
+	}
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		return ok && inner != "" && all(inner, func(c byte) bool { return c == ':' || isXDigit(c) })
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || label[0] == '-' || label[len(label)-1] == '-' || !all(label, func(c byte) bool { return c == '-' || isAlnum(c) }) {
+			return false
+		}
+	}
+	return true
+}
+
+func isPath(s string) bool {
+	for part := range strings.SplitSeq(s, "/") {
+		if !isComponent(part) {
+			return false
+		}
+	}
+	return true
+}
+
+// isComponent is for lower case letters and digits, with a dot, one or two underscores, or any number of dashes between.
+func isComponent(s string) bool {
+	for {
+		word := strings.TrimLeft(s, "abcdefghijklmnopqrstuvwxyz0123456789")
+		switch {
+		case len(word) == len(s):
+			return false
+		case word == "":
+			return true
+		case word[0] == '-':
+			s = strings.TrimLeft(word, "-")
+		case strings.HasPrefix(word, "__"):
+			s = word[2:]
+		case word[0] == '.', word[0] == '_':
+			s = word[1:]
+		default:
+			return false
+		}
+	}
+}
+
+func isTag(s string) bool {
+	return 0 < len(s) && len(s) <= 128 && s[0] != '.' && s[0] != '-' &&
+		all(s, func(c byte) bool { return c == '_' || c == '.' || c == '-' || isAlnum(c) })
+}
+
+// isDigest is for what looks like a digest of any algorithm.
+func isDigest(s string) bool {
+	algorithm, sum, _ := strings.Cut(s, ":")
+	word := false // inside of one
+	for i := range len(algorithm) {
+		switch c := algorithm[i]; {
+		case word && isAlnum(c), !word && isLetter(c):
+			word = true
+		case word && strings.IndexByte("-_+.", c) >= 0:
+			word = false
+		default:
+			return false
+		}
+	}
+	return word && len(sum) >= 32 && all(sum, isXDigit)
+}
+
+func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
+func isLetter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
+func isAlnum(c byte) bool  { return isDigit(c) || isLetter(c) }
+func isHex(c byte) bool    { return isDigit(c) || 'a' <= c && c <= 'f' }
+func isXDigit(c byte) bool { return isHex(c) || 'A' <= c && c <= 'F' }
+
+// all says whether each byte of s is as is says.
+func all(s string, is func(byte) bool) bool {
+	for i := range len(s) {
+		if !is(s[i]) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,157 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+)
+
+// credential is what a server wants to know of who asks. The zero value is nobody.
+type credential struct {
+	username, password string
+	refresh            string // a token that others are had for (docker's identity token)
+	access             string // a token for the registry itself
+}
+
+// authFile is a file in which docker or podman keep credentials or say which helper does:
+// https://docs.docker.com/reference/cli/docker/login/#credential-stores and containers-auth.json(5).
+type authFile struct {
+	auths   map[string]json.RawMessage // by server; read when it is asked for, so that a broken entry harms nobody else
+	helpers map[string]string          // by server
+	helper  string                     // of all other servers
+}
+
+// readAuthFile reads a file; one that is not there or is empty has no credentials.
+func readAuthFile(path string) (*authFile, error) {
+	a := &authFile{}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return a, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("failed to open config file at %s: %w", path, err)
+	}
+	defer f.Close()
+	var content map[string]json.RawMessage
+	if err := json.NewDecoder(f).Decode(&content); err == io.EOF {
+		return a, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("failed to decode config file %s: invalid config format: %w", path, err)
+	}
+	for _, field := range []struct {
+		name, what string
+		to         any
+	}{
+		{"credsStore", "creds store", &a.helper},
+		{"credHelpers", "cred helpers", &a.helpers},
+		{"auths", "auths", &a.auths},
+	} {
+		if raw, ok := content[field.name]; ok {
+			if err := json.Unmarshal(raw, field.to); err != nil {
+				return nil, fmt.Errorf("failed to unmarshal %s field: invalid config format: %w", field.what, err)
+			}
+		}
+	}
+	return a, nil
+}
+
+// get returns the credential for a server, or for a part of it; none is the zero value.
+func (a *authFile) get(ctx context.Context, server string) (credential, error) {
+	helper := a.helpers[server]
+	if helper == "" {
+		helper = a.helper
+	}
+	if helper != "" {
+		return askHelper(ctx, "docker-credential-"+helper, server)
+	}
+	raw, ok := a.auths[server]
+	if !ok {
+		// docker used to write https://example.com/v1/ for example.com.
+		for _, key := range slices.Sorted(maps.Keys(a.auths)) {
+			if serverOfKey(key) == server {
+				raw, ok = a.auths[key], true
+				break
+			}
+		}
+	}
+	if !ok {
+		return credential{}, nil
+	}
+	var entry struct {
+		Auth          string `json:"auth"` // base64 of username:password
+		IdentityToken string `json:"identitytoken"`
+		RegistryToken string `json:"registrytoken"`
+		Username      string `json:"username"` // this and the next are older than auth
+		Password      string `json:"password"`
+	}
+	if err := json.Unmarshal(raw, &entry); err != nil {
+		return credential{}, fmt.Errorf("failed to unmarshal auth field: invalid config format: %w", err)
+	}
+	c := credential{entry.Username, entry.Password, entry.IdentityToken, entry.RegistryToken}
+	if entry.Auth != "" {
+		var err error
+		if c.username, c.password, err = decodeAuth(entry.Auth); err != nil {
+			return credential{}, fmt.Errorf("failed to decode auth field: invalid config format: %w", err)
+		}
+	}
+	return c, nil
+}
+
+// serverOfKey is the server that an entry of auths is for, without a scheme and a path.
+func serverOfKey(key string) string {
+	key = strings.TrimPrefix(strings.TrimPrefix(key, "http://"), "https://")
+	server, _, _ := strings.Cut(key, "/")
+	return server
+}
+
+func decodeAuth(s string) (username, password string, err error) {
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		return "", "", err
+	}
+	username, password, ok := strings.Cut(string(b), ":")
+	if !ok {
+		return "", "", errors.New("it is not the base64 of username:password")
+	}
+	return username, password, nil
+}
+
+// askHelper asks a program for the credential of a server:
+// https://github.com/docker/docker-credential-helpers#development.
+func askHelper(ctx context.Context, program, server string) (credential, error) {
+	cmd := exec.CommandContext(ctx, program, "get")
+	cmd.Stdin = strings.NewReader(server)
+	cmd.Stderr = os.Stderr // some ask for a password there
+	out, err := cmd.Output()
+	if _, ok := errors.AsType[*exec.ExitError](err); ok {
+		if said := string(bytes.TrimSpace(out)); said == "credentials not found in native keychain" {
+			return credential{}, nil
+		} else if said != "" {
+			return credential{}, errors.New(said)
+		}
+	}
+	if program == "docker-credential-desktop.exe" && errors.Is(err, exec.ErrNotFound) {
+		return credential{}, errors.New("credentials store is configured to `desktop.exe` but Docker Desktop seems not running")
+	}
+	if err != nil {
+		return credential{}, err
+	}
+	var answer struct{ Username, Secret string }
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return credential{}, err
+	}
+	if answer.Username == "<token>" {
+		return credential{refresh: answer.Secret}, nil
+	}
+	return credential{username: answer.Username, password: answer.Secret}, nil
+}

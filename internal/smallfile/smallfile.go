@@ -1,0 +1,45 @@
+// Package smallfile reads small files with few system calls: four, where os.ReadFile makes eleven.
+//
+// The os package asks epoll of each file whether one can wait for it, and makes it non-blocking for that and blocking
+// again. A build in which nothing has changed opens some sixty files and does little else.
+package smallfile
+
+import (
+	"bytes"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+)
+
+// Read returns what is in a file. Errors are those of os.ReadFile.
+func Read(path string) ([]byte, error) {
+	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var first [1024]byte // on the stack, and enough for nearly all
+	data := first[:0]
+	for {
+		n, err := retry(func() (int, error) { return unix.Read(fd, data[len(data):cap(data)]) })
+		if err != nil {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		}
+		if n == 0 {
+			return bytes.Clone(data), nil
+		}
+		data = data[:len(data)+n]
+		if len(data) == cap(data) {
+			data = append(make([]byte, 0, 2*len(data)), data...)
+		}
+	}
+}
+
+// retry calls again what a signal has interrupted.
+func retry(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); err != unix.EINTR {
+			return n, err
+		}
+	}
+}

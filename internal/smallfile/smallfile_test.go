@@ -1,0 +1,55 @@
+package smallfile
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	for _, size := range []int{0, 1, 1023, 1024, 1025, 2048, 5000, 1 << 20} {
+		path := filepath.Join(dir, "file")
+		want := bytes.Repeat([]byte("x"), size)
+		if err := os.WriteFile(path, want, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Read(path); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("Read of %d bytes: %d, %v", size, len(got), err)
+		}
+	}
+	if got, err := Read("/proc/self/stat"); err != nil || len(got) == 0 {
+		t.Errorf("Read of a file whose size is not known: %q, %v", got, err)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	dir := t.TempDir()
+	for _, path := range []string{dir, filepath.Join(dir, "none")} {
+		_, err := Read(path)
+		_, want := os.ReadFile(path)
+		if err == nil || err.Error() != want.Error() || errors.Is(err, fs.ErrNotExist) != errors.Is(want, fs.ErrNotExist) {
+			t.Errorf("Read(%s): %v, want %v", path, err, want)
+		}
+	}
+}
+
+func BenchmarkRead(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "file")
+	if err := os.WriteFile(path, make([]byte, 300), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("smallfile", func(b *testing.B) {
+		for b.Loop() {
+			Read(path)
+		}
+	})
+	b.Run("os", func(b *testing.B) {
+		for b.Loop() {
+			os.ReadFile(path)
+		}
+	})
+}
