@@ -80,12 +80,9 @@ func (m *matching) flush() {
 	m.rec = m.rec[:0]
 }
 
-// entry makes the entry and the record of a file that is not a directory, which m.st describes.
+// entry makes the entry, without its path, and the record of a file that is not a directory, which m.st describes.
 func (m *matching) entry(dir int, name *byte, rel []byte, at where) (Entry, error) {
-	e := Entry{Path: ".", MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
-	if len(rel) > 0 {
-		e.Path = m.names.string(rel)
-	}
+	e := Entry{MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
 	switch m.st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		s, err := m.fileSum(dir, name, at)

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -24,6 +25,7 @@ type inherited struct{ ignore, exclude, include matched }
 
 // pendingDir is a directory that is not wanted for itself, but becomes an entry with the first that is wanted in it.
 type pendingDir struct {
+	path   []byte
 	entry  Entry
 	record []byte
 }
@@ -112,7 +114,7 @@ func (w *walk) name(fd int, name *byte, kind uint8, in *inherited) error {
 	if err != nil {
 		return err
 	}
-	w.item.Entries = append(w.item.Entries, e)
+	w.item.Entries.add(w.rel(), e)
 	return nil
 }
 
@@ -168,15 +170,15 @@ func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
 	if err != nil {
 		return err
 	}
-	e := Entry{Path: m.names.string(w.rel()), MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
+	e := Entry{MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
 	before := len(w.pending)
 	if kept {
 		w.emit()
-		w.item.Entries = append(w.item.Entries, e)
+		w.item.Entries.add(w.rel(), e)
 		m.rec = m.appendDirectory(m.rec, w.rel(), x)
 		m.flushFull()
 	} else {
-		w.pending = append(w.pending, pendingDir{e, m.appendDirectory(nil, w.rel(), x)})
+		w.pending = append(w.pending, pendingDir{bytes.Clone(w.rel()), e, m.appendDirectory(nil, w.rel(), x)})
 	}
 	if err := w.directory(sub, own); err != nil {
 		return err
@@ -190,7 +192,7 @@ func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
 // emit makes entries of the directories on the way to something that is wanted.
 func (w *walk) emit() {
 	for _, p := range w.pending {
-		w.item.Entries = append(w.item.Entries, p.entry)
+		w.item.Entries.add(p.path, p.entry)
 		w.m.rec = append(w.m.rec, p.record...)
 	}
 	w.pending = w.pending[:0]
