@@ -74,7 +74,7 @@ func (w *walk) directory(fd int, in *inherited) error {
 			w.path = append(w.path, '/')
 		}
 		w.path = append(w.path, list.name(e)...)
-		if err := w.name(fd, list.cname(e), e.kind, in); err != nil {
+		if err := w.name(fd, list.cname(e), e, in); err != nil {
 			return err
 		}
 	}
@@ -84,7 +84,7 @@ func (w *walk) directory(fd int, in *inherited) error {
 }
 
 // name takes one name in a directory.
-func (w *walk) name(fd int, name *byte, kind uint8, in *inherited) error {
+func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
 	var own inherited
 	kept, deeper := true, true
 	if w.m.t.ignore != nil || w.m.exclude != nil || w.include != nil {
@@ -93,15 +93,22 @@ func (w *walk) name(fd int, name *byte, kind uint8, in *inherited) error {
 			return err
 		}
 	}
-	if !kept && (!deeper || kind != unix.DT_DIR && kind != unix.DT_UNKNOWN) {
+	if !kept && (!deeper || d.kind != unix.DT_DIR && d.kind != unix.DT_UNKNOWN) {
 		return nil
 	}
 	st := &w.m.st
-	if err := stat(fd, name, unix.AT_SYMLINK_NOFOLLOW, st); err != nil {
-		if err == unix.ENOENT {
-			return nil // gone since the directory was read
+	switch {
+	case d.kind == unix.DT_DIR:
+		return w.sub(fd, name, kept, &own)
+	case d.kind == unix.DT_REG && w.m.t.index.unknown(d.ino) && !w.m.list:
+		*st = unix.Statx_t{Mode: unix.S_IFREG} // it will be opened in any case, and tells then
+	default:
+		if err := stat(fd, name, unix.AT_SYMLINK_NOFOLLOW, st); err != nil {
+			if err == unix.ENOENT {
+				return nil // gone since the directory was read
+			}
+			return fmt.Errorf("stat %q: %w", w.full(), err)
 		}
-		return fmt.Errorf("stat %q: %w", w.full(), err)
 	}
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
@@ -110,8 +117,12 @@ func (w *walk) name(fd int, name *byte, kind uint8, in *inherited) error {
 		return nil
 	}
 	w.emit()
+	asked := st.Mask != 0
 	e, err := w.m.entry(fd, name, w.rel(), w)
 	if err != nil {
+		if !asked && errors.Is(err, unix.ENOENT) {
+			return nil
+		}
 		return err
 	}
 	w.item.Entries.add(w.rel(), e)

@@ -264,17 +264,45 @@ func (x *index) lookup(st *unix.Statx_t) (sum, bool) {
 	return sum{digest: [sha256.Size]byte(r[sumOffset:]), xattrs: r[sumOffset+sha256.Size] != 0}, true
 }
 
-// add remembers what was read from a file between began and now, st being what fstat(2) said at both times.
+// unknown tells whether a file was surely not read before, judged by what its directory says of it, and can be read
+// without asking stat(2) first: see unchanged.
+func (x *index) unknown(ino uint64) bool {
+	switch {
+	case len(x.state) > 0: // some file systems give other numbers in directories, so that nothing would ever be known
+		return false
+	case !x.trust && !x.rootFS.ours:
+		return false
+	case x.table == nil:
+		return x.len() == 0
+	}
+	for s := x.slot(ino); x.table[s] != 0; s = x.after(s) {
+		if inodeOf(x.record(int(x.table[s]-1))) == ino {
+			return false
+		}
+	}
+	return true
+}
+
+// unchanged tells whether a file has surely not been changed since began, st being what stat(2) said of it later: any
+// change would have given it a ctime after that, if the clock is the same.
+func (x *index) unchanged(st *unix.Statx_t, fd int, began time.Time) bool {
+	t := x.tick(st, fd)
+	return x.trust || t.ours && !t.racy(nanos(st.Ctime), began.UnixNano())
+}
+
+// tick returns the tick of an open file.
+func (x *index) tick(st *unix.Statx_t, fd int) tick {
+	if device(st) != x.root {
+		return tickOf(fd)
+	}
+	return x.rootFS
+}
+
+// add remembers what was read from a file between began and now, st being what fstat(2) says of it before and after.
 func (x *index) add(st *unix.Statx_t, fd int, began time.Time, s sum) {
 	k := x.keyOf(st)
-	if !x.trust {
-		fs := x.rootFS
-		if k.dev != 0 {
-			fs = tickOf(fd)
-		}
-		if fs.racy(k.ctimes, began.UnixNano()) {
-			return
-		}
+	if !x.trust && x.tick(st, fd).racy(k.ctimes, began.UnixNano()) {
+		return
 	}
 	x.dirty = true
 	i, known := x.find(k.ino, k.dev)
@@ -398,7 +426,10 @@ func decodeKey(r []byte) key {
 }
 
 // tick is how far apart two changes can be and still get the same ctime.
-type tick struct{ fine, coarse time.Duration }
+type tick struct {
+	fine, coarse time.Duration
+	ours         bool // by this machine's clock
+}
 
 // tickOf returns the tick of the file system that fd is on. A ctime with a fraction of a second comes from a clock that
 // moves with the kernel's timer, at least 100 times a second. Others may be whole seconds, or two (FAT). And on file
@@ -406,14 +437,14 @@ type tick struct{ fine, coarse time.Duration }
 func tickOf(fd int) tick {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
-		return tick{time.Minute, time.Minute}
+		return tick{time.Minute, time.Minute, false}
 	}
 	switch int64(st.Type) {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC,
 		unix.OVERLAYFS_SUPER_MAGIC:
-		return tick{25 * time.Millisecond, 2500 * time.Millisecond}
+		return tick{25 * time.Millisecond, 2500 * time.Millisecond, true}
 	}
-	return tick{time.Minute, time.Minute}
+	return tick{time.Minute, time.Minute, false}
 }
 
 // racy tells whether a file with this ctime may still be changed without its ctime moving on.

@@ -42,7 +42,6 @@ type matching struct {
 	lists  []*listing // one for each level of the directory that is being read
 	names  arena
 	joined []byte
-	after  unix.Statx_t
 	one    string // the single file that is being looked at
 	ticks  int
 }
