@@ -40,10 +40,11 @@ type index struct {
 	instead map[int]int // those old records that are replaced, and the number of what replaces them
 	table   []uint32    // records by inode, their numbers plus one; nil until somebody looks for one out of order
 
-	dirty  bool
-	rootFS tick
-	root   uint64 // the root directory's device
-	trust  bool   // files never change: remember all
+	learned int // how many records were added
+	saved   int // how many of these are in the file
+	rootFS  tick
+	root    uint64 // the root directory's device
+	trust   bool   // files never change: remember all
 }
 
 type key struct {
@@ -116,7 +117,7 @@ func (x *index) load() {
 		return
 	}
 	if !x.intact() {
-		x.unmap()
+		_ = x.forget()
 		return
 	}
 	x.old = x.mapped[len(indexMagic) : len(x.mapped)-4]
@@ -138,10 +139,12 @@ func (x *index) giveBack(window int) {
 	_ = unix.Madvise(x.mapped[window*indexWindow:min((window+1)*indexWindow, len(x.mapped))], unix.MADV_DONTNEED)
 }
 
-// unmap forgets the file and all that is in it.
-func (x *index) unmap() error {
+// forget lets go of all records.
+func (x *index) forget() error {
 	mapped := x.mapped
-	x.mapped, x.old, x.state, x.table, x.next = nil, nil, nil, nil, 0
+	x.mapped, x.old, x.state, x.next, x.window = nil, nil, nil, 0, 0
+	x.added, x.before, x.table = nil, nil, nil
+	clear(x.instead)
 	if mapped == nil {
 		return nil
 	}
@@ -304,7 +307,7 @@ func (x *index) add(st *unix.Statx_t, fd int, began time.Time, s sum) {
 	if !x.trust && x.tick(st, fd).racy(k.ctimes, began.UnixNano()) {
 		return
 	}
-	x.dirty = true
+	x.learned++
 	i, known := x.find(k.ino, k.dev)
 	if known && i >= len(x.state) {
 		appendRecord(x.record(i)[:0], k, s)
@@ -332,15 +335,26 @@ func (x *index) add(st *unix.Statx_t, fd int, began time.Time, s sum) {
 }
 
 // save writes the index if there is something new in it. Somebody else's that was written meanwhile is replaced: what
-// is lost is read again one day.
+// is lost is read again one day. From then on the file stands for the records in memory.
 func (x *index) save() error {
-	if !x.dirty || x.file == "" {
+	if x.learned == x.saved || x.file == "" {
 		return nil
 	}
 	if err := x.write(); err != nil {
 		return fmt.Errorf("write the index of the build context: %w", err)
 	}
-	x.dirty = false
+	x.saved = x.learned
+	if err := x.forget(); err != nil {
+		return err
+	}
+	x.load()
+	for i := range x.state {
+		if x.record(i)[ageOffset] == 0 {
+			x.state[i] = met
+		}
+		x.pass(i)
+	}
+	x.next, x.window = 0, 0
 	return nil
 }
 
@@ -391,6 +405,7 @@ func (x *index) encode(w io.Writer) error {
 			out.Write(r[:ageOffset])
 			out.WriteByte(age)
 		}
+		x.pass(i)
 	}
 	if err := out.Flush(); err != nil {
 		return err
