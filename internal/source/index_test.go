@@ -216,6 +216,35 @@ func TestIndexForgets(t *testing.T) {
 	}
 }
 
+// What is edited, replaced, new or gone leaves the index in the order of the files: the next build needs no table.
+func TestIndexInOrder(t *testing.T) {
+	dir := makeTree(t, "dir d\nfile d/a A\nfile d/b B\nfile d/c C\nfile d/e E\nfile z Z\n")
+	file := filepath.Join(t.TempDir(), "index")
+	age()
+	matchAll(t, openTree(t, dir, TreeOptions{IndexFile: file}))
+	for name, change := range map[string]func() error{
+		"nothing":  func() error { return nil },
+		"edited":   func() error { return rewrite(filepath.Join(dir, "d/b"), "b") },
+		"replaced": func() error { return replace(filepath.Join(dir, "d/b"), "3") },
+		"new":      func() error { return os.WriteFile(filepath.Join(dir, "d/bb"), []byte("new"), 0o644) },
+		"gone":     func() error { return os.Remove(filepath.Join(dir, "d/c")) },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		age()
+		matchAll(t, openTree(t, dir, TreeOptions{IndexFile: file}))
+		tree := openTree(t, dir, TreeOptions{IndexFile: file})
+		got, want := matchAll(t, tree).Digest, matchAll(t, openTree(t, dir, TreeOptions{})).Digest
+		if got != want {
+			t.Errorf("%s: digest with an index %s, without %s", name, got, want)
+		}
+		if n := read(tree); n != 0 || tree.index.table != nil {
+			t.Errorf("%s: %d files were read again, or a table was made", name, n)
+		}
+	}
+}
+
 // Several builds share an index, and several steps of a build a tree.
 func TestIndexConcurrent(t *testing.T) {
 	dir := makeTree(t, "dir d\n")
