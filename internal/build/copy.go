@@ -161,15 +161,15 @@ func (c *copier) action(unpack bool) *executor.Copy {
 func items(list []source.Item, parents bool) []executor.Item {
 	out := make([]executor.Item, len(list))
 	for i, it := range list {
-		out[i] = executor.Item{Path: it.Path, Contents: it.Contents, Entries: make([]executor.Entry, len(it.Entries))}
+		out[i] = executor.Item{Path: it.Path, Contents: it.Contents, Entries: make([]executor.Entry, 0, it.Entries.Len())}
 		// What keeps its directories is put below the destination; a single file goes there, or becomes it.
 		if parents {
 			out[i].Target = it.Target
 		} else {
 			out[i].Name = it.Target
 		}
-		for k, e := range it.Entries {
-			out[i].Entries[k] = executor.Entry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs}
+		for e := range it.Entries.All() {
+			out[i].Entries = append(out[i].Entries, executor.Entry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs})
 		}
 	}
 	return slices.Clip(out)

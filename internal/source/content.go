@@ -80,12 +80,9 @@ func (m *matching) flush() {
 	m.rec = m.rec[:0]
 }
 
-// entry makes the entry and the record of a file that is not a directory, which m.st describes.
+// entry makes the entry, without its path, and the record of a file that is not a directory, which m.st describes.
 func (m *matching) entry(dir int, name *byte, rel []byte, at where) (Entry, error) {
-	e := Entry{Path: ".", MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
-	if len(rel) > 0 {
-		e.Path = m.names.string(rel)
-	}
+	e := Entry{MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
 	switch m.st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		s, err := m.fileSum(dir, name, at)
@@ -136,13 +133,17 @@ func (m *matching) file(rel []byte, s sum) {
 	m.rec = appendSum(m.appendHead(m.rec, tagFile, rel), s)
 }
 
-// fileSum returns what is in a regular file, from the index or by reading it. m.st becomes what fstat(2) says of it.
+// fileSum returns what is in a regular file, from the index or by reading it. m.st becomes what fstat(2) says of it; if
+// its mask is empty, nobody has asked yet.
 func (m *matching) fileSum(dir int, name *byte, at where) (sum, error) {
 	if m.list {
 		return sum{}, nil
 	}
-	if s, ok := m.t.index.lookup(&m.st); ok {
-		return s, nil
+	asked := m.st.Mask != 0
+	if asked {
+		if s, ok := m.t.index.lookup(&m.st); ok {
+			return s, nil
+		}
 	}
 	// It may have been replaced by a fifo since it was found: opening that must not wait for a writer.
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
@@ -150,25 +151,30 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, error) {
 		return sum{}, m.unreadable(at.full(), err)
 	}
 	defer unix.Close(fd)
-	for range 3 {
+	for range 4 {
 		began := time.Now()
+		s, n, err := m.read(fd, asked)
+		if err != nil {
+			return sum{}, fmt.Errorf("read %q: %w", at.full(), err)
+		}
+		before := m.st
 		if err := statFD(fd, &m.st); err != nil {
 			return sum{}, fmt.Errorf("stat %q: %w", at.full(), err)
 		}
 		if m.st.Mode&unix.S_IFMT != unix.S_IFREG {
 			return sum{}, fmt.Errorf("%q was replaced while it was being read", at.full())
 		}
-		s, err := m.read(fd)
-		if err != nil {
-			return sum{}, fmt.Errorf("read %q: %w", at.full(), err)
+		var same bool
+		if asked {
+			same = m.t.index.keyOf(&before) == m.t.index.keyOf(&m.st)
+		} else {
+			same = n == m.st.Size && m.t.index.unchanged(&m.st, fd, began)
 		}
-		if err := statFD(fd, &m.after); err != nil {
-			return sum{}, fmt.Errorf("stat %q: %w", at.full(), err)
-		}
-		if m.t.index.keyOf(&m.after) == m.t.index.keyOf(&m.st) {
+		if same {
 			m.t.index.add(&m.st, fd, began, s)
 			return s, nil
 		}
+		asked = true
 		if _, err := unix.Seek(fd, 0, 0); err != nil {
 			return sum{}, fmt.Errorf("read %q: %w", at.full(), err)
 		}
@@ -176,17 +182,17 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, error) {
 	return sum{}, fmt.Errorf("%q keeps changing while it is being read", at.full())
 }
 
-// directorySum returns the extended attributes of an open directory, which m.st describes.
+// directorySum returns the extended attributes of an open directory. m.st becomes what fstat(2) says of it.
 func (m *matching) directorySum(fd int, at where) (sum, error) {
+	began := time.Now()
+	if err := statFD(fd, &m.st); err != nil {
+		return sum{}, fmt.Errorf("stat %q: %w", at.full(), err)
+	}
 	if m.list {
 		return sum{}, nil
 	}
 	if s, ok := m.t.index.lookup(&m.st); ok {
 		return s, nil
-	}
-	began := time.Now()
-	if err := statFD(fd, &m.st); err != nil {
-		return sum{}, fmt.Errorf("stat %q: %w", at.full(), err)
 	}
 	s, err := m.xattrs(fd, sum{})
 	if err != nil {
@@ -196,8 +202,9 @@ func (m *matching) directorySum(fd int, at where) (sum, error) {
 	return s, nil
 }
 
-// read reads a file to its end.
-func (m *matching) read(fd int) (sum, error) {
+// read reads a file to its end and returns how long it is. Where m.st is of this file (asked), what is shorter than
+// that is not the end.
+func (m *matching) read(fd int, asked bool) (s sum, length uint64, err error) {
 	if m.data == nil {
 		m.data, m.content = make([]byte, readChunk), sha256.New()
 	}
@@ -208,19 +215,20 @@ func (m *matching) read(fd int) (sum, error) {
 			continue
 		}
 		if err != nil {
-			return sum{}, err
+			return sum{}, 0, err
 		}
 		m.content.Write(m.data[:n])
-		if n < len(m.data) && (n == 0 || uint64(n) == m.st.Size) {
+		length += uint64(n)
+		if n == 0 || n < len(m.data) && (!asked || length == m.st.Size) {
 			break
 		}
 		if m.ctx.Err() != nil {
-			return sum{}, context.Cause(m.ctx)
+			return sum{}, 0, context.Cause(m.ctx)
 		}
 	}
-	var s sum
 	s.digest = [sha256.Size]byte(m.content.Sum(m.digest[:0]))
-	return m.xattrs(fd, s)
+	s, err = m.xattrs(fd, s)
+	return s, length, err
 }
 
 // xattrs adds the extended attributes that are copied to what is known of an open file.

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -24,6 +25,7 @@ type inherited struct{ ignore, exclude, include matched }
 
 // pendingDir is a directory that is not wanted for itself, but becomes an entry with the first that is wanted in it.
 type pendingDir struct {
+	path   []byte
 	entry  Entry
 	record []byte
 }
@@ -72,7 +74,7 @@ func (w *walk) directory(fd int, in *inherited) error {
 			w.path = append(w.path, '/')
 		}
 		w.path = append(w.path, list.name(e)...)
-		if err := w.name(fd, list.cname(e), e.kind, in); err != nil {
+		if err := w.name(fd, list.cname(e), e, in); err != nil {
 			return err
 		}
 	}
@@ -82,7 +84,7 @@ func (w *walk) directory(fd int, in *inherited) error {
 }
 
 // name takes one name in a directory.
-func (w *walk) name(fd int, name *byte, kind uint8, in *inherited) error {
+func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
 	var own inherited
 	kept, deeper := true, true
 	if w.m.t.ignore != nil || w.m.exclude != nil || w.include != nil {
@@ -91,15 +93,22 @@ func (w *walk) name(fd int, name *byte, kind uint8, in *inherited) error {
 			return err
 		}
 	}
-	if !kept && (!deeper || kind != unix.DT_DIR && kind != unix.DT_UNKNOWN) {
+	if !kept && (!deeper || d.kind != unix.DT_DIR && d.kind != unix.DT_UNKNOWN) {
 		return nil
 	}
 	st := &w.m.st
-	if err := stat(fd, name, unix.AT_SYMLINK_NOFOLLOW, st); err != nil {
-		if err == unix.ENOENT {
-			return nil // gone since the directory was read
+	switch {
+	case d.kind == unix.DT_DIR:
+		return w.sub(fd, name, kept, &own)
+	case d.kind == unix.DT_REG && w.m.t.index.unknown(d.ino) && !w.m.list:
+		*st = unix.Statx_t{Mode: unix.S_IFREG} // it will be opened in any case, and tells then
+	default:
+		if err := stat(fd, name, unix.AT_SYMLINK_NOFOLLOW, st); err != nil {
+			if err == unix.ENOENT {
+				return nil // gone since the directory was read
+			}
+			return fmt.Errorf("stat %q: %w", w.full(), err)
 		}
-		return fmt.Errorf("stat %q: %w", w.full(), err)
 	}
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
@@ -108,11 +117,15 @@ func (w *walk) name(fd int, name *byte, kind uint8, in *inherited) error {
 		return nil
 	}
 	w.emit()
+	asked := st.Mask != 0
 	e, err := w.m.entry(fd, name, w.rel(), w)
 	if err != nil {
+		if !asked && errors.Is(err, unix.ENOENT) {
+			return nil
+		}
 		return err
 	}
-	w.item.Entries = append(w.item.Entries, e)
+	w.item.Entries.add(w.rel(), e)
 	return nil
 }
 
@@ -168,15 +181,15 @@ func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
 	if err != nil {
 		return err
 	}
-	e := Entry{Path: m.names.string(w.rel()), MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
+	e := Entry{MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
 	before := len(w.pending)
 	if kept {
 		w.emit()
-		w.item.Entries = append(w.item.Entries, e)
+		w.item.Entries.add(w.rel(), e)
 		m.rec = m.appendDirectory(m.rec, w.rel(), x)
 		m.flushFull()
 	} else {
-		w.pending = append(w.pending, pendingDir{e, m.appendDirectory(nil, w.rel(), x)})
+		w.pending = append(w.pending, pendingDir{bytes.Clone(w.rel()), e, m.appendDirectory(nil, w.rel(), x)})
 	}
 	if err := w.directory(sub, own); err != nil {
 		return err
@@ -190,7 +203,7 @@ func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
 // emit makes entries of the directories on the way to something that is wanted.
 func (w *walk) emit() {
 	for _, p := range w.pending {
-		w.item.Entries = append(w.item.Entries, p.entry)
+		w.item.Entries.add(p.path, p.entry)
 		w.m.rec = append(w.m.rec, p.record...)
 	}
 	w.pending = w.pending[:0]

@@ -260,9 +260,9 @@ func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 	if err := os.Chtimes(file.Name(), d.mtime, d.mtime); err != nil {
 		return nil, err
 	}
-	f.Items = []Item{{Path: d.name(), Target: d.name(), Entries: []Entry{
-		{Path: ".", Size: n, MtimeNs: d.mtime.UnixNano(), Mode: regular | 0o600},
-	}}}
+	f.Items = []Item{{Path: d.name(), Target: d.name(), Entries: oneEntry(
+		Entry{Size: n, MtimeNs: d.mtime.UnixNano(), Mode: regular | 0o600},
+	)}}
 	return f, nil
 }
 

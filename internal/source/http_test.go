@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -120,7 +121,7 @@ func TestHTTP(t *testing.T) {
 	if want := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC); info.Mode() != 0o600 || !info.ModTime().Equal(want) {
 		t.Errorf("mode %v, time %v, want 0600 and %v", info.Mode(), info.ModTime(), want)
 	}
-	if e := it.Entries[0]; e.Size != info.Size() || e.MtimeNs != info.ModTime().UnixNano() {
+	if e := slices.Collect(it.Entries.All())[0]; e.Size != info.Size() || e.MtimeNs != info.ModTime().UnixNano() {
 		t.Errorf("entry %+v is not what stat says: %v", e, info)
 	}
 	temp := f.Dir.Name()

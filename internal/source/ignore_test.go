@@ -111,7 +111,7 @@ func filesIn(t *testing.T, tree *Tree) []string {
 		t.Fatal(err)
 	}
 	files := []string{}
-	for _, e := range m.Items[0].Entries {
+	for e := range m.Items[0].Entries.All() {
 		if e.Mode&0o170000 != 0o040000 {
 			files = append(files, e.Path)
 		}
@@ -163,7 +163,7 @@ func FuzzIgnore(f *testing.F) {
 			return // patterns that are found to be wrong only when they are used
 		}
 		got := []string{}
-		for _, e := range m.Items[0].Entries {
+		for e := range m.Items[0].Entries.All() {
 			got = append(got, e.Path)
 		}
 		slices.Sort(got)
@@ -253,7 +253,7 @@ func FuzzMatch(f *testing.F) {
 			return
 		}
 		for _, it := range m.Items {
-			for _, e := range it.Entries {
+			for e := range it.Entries.All() {
 				p := path.Join(it.Path, e.Path)
 				info, err := os.Lstat(filepath.Join(dir, p))
 				if err != nil || !fs.ValidPath(p) {

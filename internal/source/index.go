@@ -1,14 +1,18 @@
 package source
 
 import (
+	"bufio"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,23 +24,27 @@ import (
 // That holds except for one case, which git calls racy: a file may be changed once more within the same tick of the
 // file system's clock, and then looks the same. So what is read from a file whose ctime is not older than a tick when
 // the reading begins is not remembered (the ctime counts because no program can set it).
+//
+// The index file has its records in the order in which the files were met. A walk over the same files meets them in
+// that order again and only goes through them: nothing is built in memory, and what was passed is given back.
 type index struct {
 	file   string // "": in memory only
-	old    []byte // the records of the file, recordSize each
-	seen   []bool // which of them were of use
-	table  []uint32
-	count  int      // records in table
-	added  []record // these come after the old ones
-	dirty  bool
-	rootFS tick
-	root   uint64 // the root directory's device
-	trust  bool   // files never change: remember all
-}
+	mapped []byte // the file
+	old    []byte // the records in it, recordSize each
+	state  []byte // of each: untouched, met or replaced
+	next   int    // the one after the last that was met
+	window int    // the part of mapped that it is in
 
-// record is what is known of one file. In the index file its fields follow one another, little endian.
-type record struct {
-	key key
-	sum sum
+	added   [][]byte    // records that are new, addedChunk in each slice
+	before  []uint32    // for each of them the old record that it comes before
+	instead map[int]int // those old records that are replaced, and the number of what replaces them
+	table   []uint32    // records by inode, their numbers plus one; nil until somebody looks for one out of order
+
+	learned int // how many records were added
+	saved   int // how many of these are in the file
+	rootFS  tick
+	root    uint64 // the root directory's device
+	trust   bool   // files never change: remember all
 }
 
 type key struct {
@@ -51,18 +59,33 @@ type sum struct {
 	xattrs bool // there are some, and they are in digest
 }
 
+// A record is a key and a sum, their fields one after the other, little endian, and its age.
 const (
 	indexMagic = "layerbuild source index 1\n"
 	recordSize = 5*8 + 4 + sha256.Size + 2
+	sumOffset  = 5*8 + 4
 	ageOffset  = recordSize - 1 // in how many rewrites the record was of no use
 	maxAge     = 16
+)
+
+const (
+	untouched = iota
+	met
+	replaced
+)
+
+const (
+	addedChunk  = 512
+	indexWindow = 1 << 20
+	// lookAhead is how many files may be gone between two that are met before all records are searched.
+	lookAhead = 8
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // openIndex loads the index. One that cannot be read, or is damaged, is an empty one.
 func openIndex(file string, root int, trust bool) (*index, error) {
-	x := &index{file: file, trust: trust}
+	x := &index{file: file, trust: trust, instead: map[int]int{}}
 	var st unix.Statx_t
 	if err := statFD(root, &st); err != nil {
 		return nil, fmt.Errorf("stat the source directory: %w", err)
@@ -70,74 +93,151 @@ func openIndex(file string, root int, trust bool) (*index, error) {
 	x.root = device(&st)
 	x.rootFS = tickOf(root)
 	if file != "" {
-		if b, err := os.ReadFile(file); err == nil {
-			x.load(b)
-		}
+		x.load()
 	}
 	return x, nil
 }
 
-func (x *index) load(b []byte) {
-	n := len(b) - len(indexMagic) - 4
-	if n < 0 || n%recordSize != 0 || string(b[:len(indexMagic)]) != indexMagic {
+// load maps the file. Nobody writes to one that has its name already, so it does not change below us.
+func (x *index) load() {
+	f, err := os.Open(x.file)
+	if err != nil {
 		return
 	}
-	body := b[:len(b)-4]
-	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(b[len(body):]) {
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
 		return
 	}
-	x.old = body[len(indexMagic):]
-	x.seen = make([]bool, n/recordSize)
-	x.grow(n / recordSize)
-	for i := range n / recordSize {
-		r := x.old[i*recordSize:]
-		x.insert(i, binary.LittleEndian.Uint64(r), binary.LittleEndian.Uint64(r[8:]))
+	n := info.Size() - int64(len(indexMagic)) - 4
+	if n <= 0 || n%recordSize != 0 || n/recordSize >= 1<<31 {
+		return
+	}
+	if x.mapped, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE); err != nil {
+		return
+	}
+	if !x.intact() {
+		_ = x.forget()
+		return
+	}
+	x.old = x.mapped[len(indexMagic) : len(x.mapped)-4]
+	x.state = make([]byte, n/recordSize)
+}
+
+func (x *index) intact() bool {
+	body := x.mapped[:len(x.mapped)-4]
+	var crc uint32
+	for w := 0; w*indexWindow < len(body); w++ {
+		crc = crc32.Update(crc, castagnoli, body[w*indexWindow:min((w+1)*indexWindow, len(body))])
+		x.giveBack(w)
+	}
+	return string(body[:len(indexMagic)]) == indexMagic && crc == binary.LittleEndian.Uint32(x.mapped[len(body):])
+}
+
+// giveBack takes a part of the file out of this process's memory. It is read again if it is needed again.
+func (x *index) giveBack(window int) {
+	_ = unix.Madvise(x.mapped[window*indexWindow:min((window+1)*indexWindow, len(x.mapped))], unix.MADV_DONTNEED)
+}
+
+// forget lets go of all records.
+func (x *index) forget() error {
+	mapped := x.mapped
+	x.mapped, x.old, x.state, x.next, x.window = nil, nil, nil, 0, 0
+	x.added, x.before, x.table = nil, nil, nil
+	clear(x.instead)
+	if mapped == nil {
+		return nil
+	}
+	return unix.Munmap(mapped)
+}
+
+// len is the number of records.
+func (x *index) len() int { return len(x.state) + len(x.before) }
+
+// record returns record i: the old ones come first.
+func (x *index) record(i int) []byte {
+	if i < len(x.state) {
+		return x.old[i*recordSize : (i+1)*recordSize]
+	}
+	i -= len(x.state)
+	return x.added[i/addedChunk][i%addedChunk*recordSize:][:recordSize]
+}
+
+func inodeOf(r []byte) uint64  { return binary.LittleEndian.Uint64(r) }
+func deviceOf(r []byte) uint64 { return binary.LittleEndian.Uint64(r[8:]) }
+
+// find returns the number of the record of a file. It looks first where a walk in the old order finds it: at the last
+// one that was met (which is the file itself if it is looked for twice) and those behind it.
+func (x *index) find(ino, dev uint64) (int, bool) {
+	for i := max(x.next-1, 0); i < min(x.next+lookAhead, len(x.state)); i++ {
+		if r := x.record(i); inodeOf(r) == ino && deviceOf(r) == dev {
+			return x.current(i), true
+		}
+	}
+	if x.len() == 0 {
+		return 0, false
+	}
+	if x.table == nil {
+		x.grow()
+	}
+	for s := x.slot(ino); x.table[s] != 0; s = x.after(s) {
+		i := int(x.table[s] - 1)
+		if r := x.record(i); inodeOf(r) == ino && deviceOf(r) == dev {
+			return x.current(i), true
+		}
+	}
+	return 0, false
+}
+
+// current returns the number of the record that counts instead of record i.
+func (x *index) current(i int) int {
+	if i < len(x.state) {
+		x.pass(i)
+		if x.state[i] == replaced {
+			return x.instead[i]
+		}
+	}
+	return i
+}
+
+// pass goes on behind old record i.
+func (x *index) pass(i int) {
+	x.next = i + 1
+	switch w := (len(indexMagic) + i*recordSize) / indexWindow; w {
+	case x.window:
+	case x.window + 1:
+		x.giveBack(x.window)
+		fallthrough
+	default:
+		x.window = w
 	}
 }
 
-// grow makes room for n records more in the hash table, at most half full.
-func (x *index) grow(n int) {
-	if want := 2 * (x.count + n); want > len(x.table) {
-		size := 1024
-		for size < want {
-			size *= 2
-		}
-		old := x.table
-		x.table = make([]uint32, size)
-		x.count = 0
-		for _, i := range old {
-			if i != 0 {
-				k := x.keyAt(int(i - 1))
-				x.insert(int(i-1), k.ino, k.dev)
-			}
-		}
+// grow makes the table anew, with room for as many records again.
+func (x *index) grow() {
+	size := 1024
+	for size < 2*x.len() {
+		size *= 2
+	}
+	x.table = make([]uint32, size)
+	for i := range x.len() {
+		x.insert(i)
 	}
 }
 
-func (x *index) slot(ino, dev uint64) uint64 {
-	h := (ino ^ dev<<32) * 0x9e3779b97f4a7c15
-	return (h >> 32) & uint64(len(x.table)-1)
-}
-
-// insert puts record i into the table; one for the same file is replaced.
-func (x *index) insert(i int, ino, dev uint64) {
-	s := x.slot(ino, dev)
-	for ; x.table[s] != 0; s = (s + 1) & uint64(len(x.table)-1) {
-		if k := x.keyAt(int(x.table[s] - 1)); k.ino == ino && k.dev == dev {
-			x.table[s] = uint32(i + 1)
-			return
-		}
+func (x *index) insert(i int) {
+	s := x.slot(inodeOf(x.record(i)))
+	for x.table[s] != 0 {
+		s = x.after(s)
 	}
 	x.table[s] = uint32(i + 1)
-	x.count++
 }
 
-func (x *index) keyAt(i int) key {
-	if n := len(x.seen); i >= n {
-		return x.added[i-n].key
-	}
-	return decodeKey(x.old[i*recordSize:])
+func (x *index) slot(ino uint64) int {
+	return int(ino * 0x9e3779b97f4a7c15 >> 32 & uint64(len(x.table)-1))
 }
+
+func (x *index) after(slot int) int { return (slot + 1) & (len(x.table) - 1) }
 
 func (x *index) keyOf(st *unix.Statx_t) key {
 	k := key{
@@ -152,88 +252,113 @@ func (x *index) keyOf(st *unix.Statx_t) key {
 
 // lookup returns what is known of the file that st describes.
 func (x *index) lookup(st *unix.Statx_t) (sum, bool) {
-	if len(x.table) == 0 {
+	want := x.keyOf(st)
+	i, ok := x.find(want.ino, want.dev)
+	if !ok {
 		return sum{}, false
 	}
-	want := x.keyOf(st)
-	for s := x.slot(want.ino, want.dev); x.table[s] != 0; s = (s + 1) & uint64(len(x.table)-1) {
-		i := int(x.table[s] - 1)
-		k := x.keyAt(i)
-		if k.ino != want.ino || k.dev != want.dev {
-			continue
-		}
-		if k != want {
-			return sum{}, false
-		}
-		if i >= len(x.seen) {
-			return x.added[i-len(x.seen)].sum, true
-		}
-		x.seen[i] = true
-		r := x.old[i*recordSize:]
-		return sum{digest: [sha256.Size]byte(r[44:]), xattrs: r[44+sha256.Size] != 0}, true
+	r := x.record(i)
+	if decodeKey(r) != want {
+		return sum{}, false
 	}
-	return sum{}, false
+	if i < len(x.state) {
+		x.state[i] = met
+	}
+	return sum{digest: [sha256.Size]byte(r[sumOffset:]), xattrs: r[sumOffset+sha256.Size] != 0}, true
 }
 
-// add remembers what was read from a file between began and now, st being what fstat(2) said at both times.
-func (x *index) add(st *unix.Statx_t, fd int, began time.Time, s sum) {
-	k := x.keyOf(st)
-	if !x.trust {
-		fs := x.rootFS
-		if k.dev != 0 {
-			fs = tickOf(fd)
-		}
-		if fs.racy(k.ctimes, began.UnixNano()) {
-			return
+// unknown tells whether a file was surely not read before, judged by what its directory says of it, and can be read
+// without asking stat(2) first: see unchanged.
+func (x *index) unknown(ino uint64) bool {
+	switch {
+	case len(x.state) > 0: // some file systems give other numbers in directories, so that nothing would ever be known
+		return false
+	case !x.trust && !x.rootFS.ours:
+		return false
+	case x.table == nil:
+		return x.len() == 0
+	}
+	for s := x.slot(ino); x.table[s] != 0; s = x.after(s) {
+		if inodeOf(x.record(int(x.table[s]-1))) == ino {
+			return false
 		}
 	}
-	x.grow(1)
-	x.added = append(x.added, record{k, s})
-	x.insert(len(x.seen)+len(x.added)-1, k.ino, k.dev)
-	x.dirty = true
+	return true
+}
+
+// unchanged tells whether a file has surely not been changed since began, st being what stat(2) said of it later: any
+// change would have given it a ctime after that, if the clock is the same.
+func (x *index) unchanged(st *unix.Statx_t, fd int, began time.Time) bool {
+	t := x.tick(st, fd)
+	return x.trust || t.ours && !t.racy(nanos(st.Ctime), began.UnixNano())
+}
+
+// tick returns the tick of an open file.
+func (x *index) tick(st *unix.Statx_t, fd int) tick {
+	if device(st) != x.root {
+		return tickOf(fd)
+	}
+	return x.rootFS
+}
+
+// add remembers what was read from a file between began and now, st being what fstat(2) says of it before and after.
+func (x *index) add(st *unix.Statx_t, fd int, began time.Time, s sum) {
+	k := x.keyOf(st)
+	if !x.trust && x.tick(st, fd).racy(k.ctimes, began.UnixNano()) {
+		return
+	}
+	x.learned++
+	i, known := x.find(k.ino, k.dev)
+	if known && i >= len(x.state) {
+		appendRecord(x.record(i)[:0], k, s)
+		return
+	}
+	n := x.len()
+	at := x.next
+	if known {
+		at = i
+		x.state[i], x.instead[i] = replaced, n
+	}
+	if len(x.before)%addedChunk == 0 {
+		x.added = append(x.added, make([]byte, 0, addedChunk*recordSize))
+	}
+	last := &x.added[len(x.added)-1]
+	*last = appendRecord(*last, k, s)
+	x.before = append(x.before, uint32(at))
+	switch {
+	case known || x.table == nil:
+	case 3*n > 2*len(x.table):
+		x.grow()
+	default:
+		x.insert(n)
+	}
 }
 
 // save writes the index if there is something new in it. Somebody else's that was written meanwhile is replaced: what
-// is lost is read again one day.
+// is lost is read again one day. From then on the file stands for the records in memory.
 func (x *index) save() error {
-	if !x.dirty || x.file == "" {
+	if x.learned == x.saved || x.file == "" {
 		return nil
 	}
-	if err := x.write(x.encode()); err != nil {
+	if err := x.write(); err != nil {
 		return fmt.Errorf("write the index of the build context: %w", err)
 	}
-	x.dirty = false
+	x.saved = x.learned
+	if err := x.forget(); err != nil {
+		return err
+	}
+	x.load()
+	for i := range x.state {
+		if x.record(i)[ageOffset] == 0 {
+			x.state[i] = met
+		}
+		x.pass(i)
+	}
+	x.next, x.window = 0, 0
 	return nil
 }
 
-func (x *index) encode() []byte {
-	b := make([]byte, 0, len(indexMagic)+(len(x.seen)+len(x.added))*recordSize+4)
-	b = append(b, indexMagic...)
-	live := make([]bool, len(x.seen)+len(x.added))
-	for _, i := range x.table {
-		if i != 0 {
-			live[i-1] = true
-		}
-	}
-	for i := range x.seen {
-		r := x.old[i*recordSize : (i+1)*recordSize]
-		switch {
-		case !live[i] || !x.seen[i] && r[ageOffset] >= maxAge:
-		case x.seen[i]:
-			b = append(append(b, r[:ageOffset]...), 0)
-		default:
-			b = append(append(b, r[:ageOffset]...), r[ageOffset]+1)
-		}
-	}
-	for i := range x.added {
-		if live[len(x.seen)+i] {
-			b = appendRecord(b, &x.added[i])
-		}
-	}
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-}
-
-func (x *index) write(b []byte) error {
+func (x *index) write() error {
 	f, err := os.CreateTemp(filepath.Dir(x.file), ".index-*")
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(filepath.Dir(x.file), 0o700); err != nil {
@@ -244,8 +369,7 @@ func (x *index) write(b []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Close())
+	err = errors.Join(x.encode(f), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), x.file)
 	}
@@ -255,16 +379,51 @@ func (x *index) write(b []byte) error {
 	return nil
 }
 
-func appendRecord(b []byte, r *record) []byte {
-	b = binary.LittleEndian.AppendUint64(b, r.key.ino)
-	b = binary.LittleEndian.AppendUint64(b, r.key.dev)
-	b = binary.LittleEndian.AppendUint64(b, uint64(r.key.size))
-	b = binary.LittleEndian.AppendUint64(b, uint64(r.key.mtime))
-	b = binary.LittleEndian.AppendUint64(b, uint64(r.key.ctimes))
-	b = binary.LittleEndian.AppendUint32(b, r.key.mode)
-	b = append(b, r.sum.digest[:]...)
+// encode writes the records, the new ones where they were met among the old ones.
+func (x *index) encode(w io.Writer) error {
+	crc := crc32.New(castagnoli)
+	out := bufio.NewWriterSize(io.MultiWriter(w, crc), 64<<10)
+	out.WriteString(indexMagic)
+	added := make([]uint32, len(x.before))
+	for i := range added {
+		added[i] = uint32(i)
+	}
+	slices.SortStableFunc(added, func(a, b uint32) int { return cmp.Compare(x.before[a], x.before[b]) })
+	for i := range len(x.state) + 1 {
+		for ; len(added) > 0 && int(x.before[added[0]]) == i; added = added[1:] {
+			out.Write(x.record(len(x.state) + int(added[0])))
+		}
+		if i == len(x.state) {
+			break
+		}
+		r := x.record(i)
+		age := r[ageOffset] + 1
+		if x.state[i] == met {
+			age = 0
+		}
+		if x.state[i] != replaced && age <= maxAge {
+			out.Write(r[:ageOffset])
+			out.WriteByte(age)
+		}
+		x.pass(i)
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	_, err := w.Write(binary.LittleEndian.AppendUint32(nil, crc.Sum32()))
+	return err
+}
+
+func appendRecord(b []byte, k key, s sum) []byte {
+	b = binary.LittleEndian.AppendUint64(b, k.ino)
+	b = binary.LittleEndian.AppendUint64(b, k.dev)
+	b = binary.LittleEndian.AppendUint64(b, uint64(k.size))
+	b = binary.LittleEndian.AppendUint64(b, uint64(k.mtime))
+	b = binary.LittleEndian.AppendUint64(b, uint64(k.ctimes))
+	b = binary.LittleEndian.AppendUint32(b, k.mode)
+	b = append(b, s.digest[:]...)
 	flag := byte(0)
-	if r.sum.xattrs {
+	if s.xattrs {
 		flag = 1
 	}
 	return append(b, flag, 0)
@@ -272,8 +431,8 @@ func appendRecord(b []byte, r *record) []byte {
 
 func decodeKey(r []byte) key {
 	return key{
-		ino:    binary.LittleEndian.Uint64(r),
-		dev:    binary.LittleEndian.Uint64(r[8:]),
+		ino:    inodeOf(r),
+		dev:    deviceOf(r),
 		size:   int64(binary.LittleEndian.Uint64(r[16:])),
 		mtime:  int64(binary.LittleEndian.Uint64(r[24:])),
 		ctimes: int64(binary.LittleEndian.Uint64(r[32:])),
@@ -282,7 +441,10 @@ func decodeKey(r []byte) key {
 }
 
 // tick is how far apart two changes can be and still get the same ctime.
-type tick struct{ fine, coarse time.Duration }
+type tick struct {
+	fine, coarse time.Duration
+	ours         bool // by this machine's clock
+}
 
 // tickOf returns the tick of the file system that fd is on. A ctime with a fraction of a second comes from a clock that
 // moves with the kernel's timer, at least 100 times a second. Others may be whole seconds, or two (FAT). And on file
@@ -290,14 +452,14 @@ type tick struct{ fine, coarse time.Duration }
 func tickOf(fd int) tick {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
-		return tick{time.Minute, time.Minute}
+		return tick{time.Minute, time.Minute, false}
 	}
 	switch int64(st.Type) {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC,
 		unix.OVERLAYFS_SUPER_MAGIC:
-		return tick{25 * time.Millisecond, 2500 * time.Millisecond}
+		return tick{25 * time.Millisecond, 2500 * time.Millisecond, true}
 	}
-	return tick{time.Minute, time.Minute}
+	return tick{time.Minute, time.Minute, false}
 }
 
 // racy tells whether a file with this ctime may still be changed without its ctime moving on.

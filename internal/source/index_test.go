@@ -25,7 +25,10 @@ func matchAll(t *testing.T, tree *Tree) *Match {
 }
 
 // known is how many files a tree's index knows.
-func known(tree *Tree) int { return tree.index.count }
+func known(tree *Tree) int { return tree.index.len() - len(tree.index.instead) }
+
+// read is how many files were read.
+func read(tree *Tree) int { return tree.index.learned }
 
 func TestIndex(t *testing.T) {
 	dir := makeTree(t, "file a A\nfile b B\nfile empty\ndir d\nfile d/c C\nlink l -> a\nfifo p 0600\n")
@@ -45,7 +48,7 @@ func TestIndex(t *testing.T) {
 	if got := matchAll(t, second).Digest; got != want {
 		t.Errorf("digest with an index %s, want %s", got, want)
 	}
-	if n := len(second.index.added); n != 0 {
+	if n := read(second); n != 0 {
 		t.Errorf("%d files were read again", n)
 	}
 	if err := second.Close(); err != nil {
@@ -79,7 +82,7 @@ func TestIndex(t *testing.T) {
 		if fresh := matchAll(t, openTree(t, dir, TreeOptions{})).Digest; got != fresh {
 			t.Errorf("%s: digest with an index %s, without %s", name, got, fresh)
 		}
-		if n := len(tree.index.added); n != 1 {
+		if n := read(tree); n != 1 {
 			t.Errorf("%s: %d files were read, want 1", name, n)
 		}
 	}
@@ -213,6 +216,35 @@ func TestIndexForgets(t *testing.T) {
 	}
 }
 
+// What is edited, replaced, new or gone leaves the index in the order of the files: the next build needs no table.
+func TestIndexInOrder(t *testing.T) {
+	dir := makeTree(t, "dir d\nfile d/a A\nfile d/b B\nfile d/c C\nfile d/e E\nfile z Z\n")
+	file := filepath.Join(t.TempDir(), "index")
+	age()
+	matchAll(t, openTree(t, dir, TreeOptions{IndexFile: file}))
+	for name, change := range map[string]func() error{
+		"nothing":  func() error { return nil },
+		"edited":   func() error { return rewrite(filepath.Join(dir, "d/b"), "b") },
+		"replaced": func() error { return replace(filepath.Join(dir, "d/b"), "3") },
+		"new":      func() error { return os.WriteFile(filepath.Join(dir, "d/bb"), []byte("new"), 0o644) },
+		"gone":     func() error { return os.Remove(filepath.Join(dir, "d/c")) },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		age()
+		matchAll(t, openTree(t, dir, TreeOptions{IndexFile: file}))
+		tree := openTree(t, dir, TreeOptions{IndexFile: file})
+		got, want := matchAll(t, tree).Digest, matchAll(t, openTree(t, dir, TreeOptions{})).Digest
+		if got != want {
+			t.Errorf("%s: digest with an index %s, without %s", name, got, want)
+		}
+		if n := read(tree); n != 0 || tree.index.table != nil {
+			t.Errorf("%s: %d files were read again, or a table was made", name, n)
+		}
+	}
+}
+
 // Several builds share an index, and several steps of a build a tree.
 func TestIndexConcurrent(t *testing.T) {
 	dir := makeTree(t, "dir d\n")
@@ -243,7 +275,7 @@ func TestIndexConcurrent(t *testing.T) {
 	wg.Wait()
 	tree := openTree(t, dir, TreeOptions{IndexFile: file})
 	matchAll(t, tree)
-	if n := len(tree.index.added); n != 0 {
+	if n := read(tree); n != 0 {
 		t.Errorf("%d files were read again", n)
 	}
 }
@@ -253,7 +285,7 @@ func TestImmutable(t *testing.T) {
 	tree := openTree(t, dir, TreeOptions{Immutable: true})
 	matchAll(t, tree)
 	matchAll(t, tree)
-	if n := len(tree.index.added); n != 2 {
+	if n := read(tree); n != 2 {
 		t.Errorf("%d files were read, want 2, each once", n)
 	}
 }

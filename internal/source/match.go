@@ -42,9 +42,7 @@ type matching struct {
 	lists  []*listing // one for each level of the directory that is being read
 	names  arena
 	joined []byte
-	after  unix.Statx_t
-	one    string  // the single file that is being looked at
-	ones   []Entry // room for the entries of single files
+	one    string // the single file that is being looked at
 	ticks  int
 }
 
@@ -174,7 +172,7 @@ func (m *matching) directory(dir string, include *matcher) (bool, error) {
 	if err := w.directory(fd, &root); err != nil {
 		return false, err
 	}
-	if gone && len(w.item.Entries) == 0 {
+	if gone && w.item.Entries.Len() == 0 {
 		return false, nil
 	}
 	m.out.Items = append(m.out.Items, w.item)
@@ -213,17 +211,12 @@ func (m *matching) singleAt(dir int, name *byte, target, where string) error {
 		return fmt.Errorf("%q was replaced while it was being read", where)
 	}
 	m.begin(tagItem, target)
-	if len(m.ones) == cap(m.ones) {
-		m.ones = make([]Entry, 0, 256)
-	}
-	n := len(m.ones)
 	m.one = where
 	e, err := m.entry(dir, name, nil, m)
 	if err != nil {
 		return err
 	}
-	m.ones = append(m.ones, e)
-	m.out.Items = append(m.out.Items, Item{Path: where, Target: target, Entries: m.ones[n : n+1 : n+1]})
+	m.out.Items = append(m.out.Items, Item{Path: where, Target: target, Entries: oneEntry(e)})
 	return nil
 }
 
@@ -373,7 +366,7 @@ func (m *matching) parentsPattern(p string) error {
 			return err
 		}
 		for _, it := range m.out.Items[before:] {
-			entries += len(it.Entries)
+			entries += it.Entries.Len()
 		}
 		return nil
 	}

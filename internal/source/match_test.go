@@ -51,7 +51,7 @@ func show(m *Match) string {
 			continue
 		}
 		b.WriteString("* < " + it.Path + ":")
-		for _, e := range it.Entries {
+		for e := range it.Entries.All() {
 			b.WriteString(" " + e.Path)
 		}
 		b.WriteString("\n")

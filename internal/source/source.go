@@ -57,7 +57,7 @@ type Item struct {
 	Contents bool
 	// Entries are all files below Path that are to be copied, sorted so that a directory comes before what is in it;
 	// each directory on the way to an entry is an entry too. If Contents is false there is one: ".".
-	Entries []Entry
+	Entries Entries
 }
 
 // Entry is one file, directory, link, fifo or device below an Item's path.

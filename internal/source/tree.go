@@ -76,7 +76,7 @@ func (t *Tree) Match(ctx context.Context, q Query) (*Match, error) {
 func (t *Tree) Close() error {
 	t.turn <- struct{}{}
 	defer func() { <-t.turn }()
-	return t.index.save()
+	return errors.Join(t.index.save(), t.index.forget())
 }
 
 // listAll lists what is in a directory without reading any file.

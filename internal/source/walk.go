@@ -16,6 +16,7 @@ type listing struct {
 }
 
 type dirent struct {
+	ino      uint64
 	off, len uint32
 	kind     uint8 // DT_*
 }
@@ -48,6 +49,7 @@ func (l *listing) read(fd int, buf []byte) error {
 // add takes the records of getdents64(2).
 func (l *listing) add(b []byte) {
 	const (
+		ino    = unsafe.Offsetof(unix.Dirent{}.Ino)
 		reclen = unsafe.Offsetof(unix.Dirent{}.Reclen)
 		kind   = unsafe.Offsetof(unix.Dirent{}.Type)
 		name   = unsafe.Offsetof(unix.Dirent{}.Name)
@@ -57,7 +59,9 @@ func (l *listing) add(b []byte) {
 		text := b[name:size]
 		text = text[:bytes.IndexByte(text, 0)]
 		if string(text) != "." && string(text) != ".." {
-			l.ents = append(l.ents, dirent{off: uint32(len(l.names)), len: uint32(len(text)), kind: b[kind]})
+			l.ents = append(l.ents, dirent{
+				ino: binary.NativeEndian.Uint64(b[ino:]), off: uint32(len(l.names)), len: uint32(len(text)), kind: b[kind],
+			})
 			l.names = append(append(l.names, text...), 0)
 		}
 		b = b[size:]

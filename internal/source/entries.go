@@ -1,0 +1,102 @@
+package source
+
+import (
+	"encoding/binary"
+	"iter"
+)
+
+// Entries is a list of Entry in as little memory as it takes, since a context may have a million of them and most
+// builds only need their digest: of a path there is what it does not share with the one before, of a time the
+// difference from the one before. The zero value is empty.
+type Entries struct {
+	n      int
+	chunks [][]byte // each holds whole records
+	path   []byte   // of the last one
+	mtime  int64    // of the last one
+}
+
+const (
+	firstChunk = 64 // most of what a wildcard matched is a list of one entry
+	lastChunk  = 64 << 10
+	maxNumbers = 5 * binary.MaxVarintLen64 // of a record without its path
+)
+
+// Len is how many entries there are.
+func (l *Entries) Len() int { return l.n }
+
+// oneEntry returns the list of an item that is one file.
+func oneEntry(e Entry) Entries {
+	var l Entries
+	l.add([]byte{'.'}, e)
+	return l
+}
+
+// add appends an entry, whose path is given apart so that it needs no string.
+func (l *Entries) add(path []byte, e Entry) {
+	shared := 0
+	for shared < min(len(path), len(l.path)) && path[shared] == l.path[shared] {
+		shared++
+	}
+	b := l.room(len(path) - shared + maxNumbers)
+	*b = binary.AppendUvarint(*b, uint64(shared))
+	*b = binary.AppendUvarint(*b, uint64(len(path)-shared))
+	*b = append(*b, path[shared:]...)
+	*b = binary.AppendUvarint(*b, uint64(e.Mode))
+	*b = binary.AppendVarint(*b, e.Size)
+	*b = binary.AppendVarint(*b, e.MtimeNs-l.mtime)
+	l.n++
+	l.path, l.mtime = append(l.path[:shared], path[shared:]...), e.MtimeNs
+}
+
+// room returns the chunk to which n bytes can be appended.
+func (l *Entries) room(n int) *[]byte {
+	size := firstChunk
+	if k := len(l.chunks); k > 0 {
+		last := &l.chunks[k-1]
+		if cap(*last)-len(*last) >= n {
+			return last
+		}
+		size = min(2*cap(*last), lastChunk)
+	}
+	l.chunks = append(l.chunks, make([]byte, 0, max(size, n)))
+	return &l.chunks[len(l.chunks)-1]
+}
+
+// All yields the entries. Their paths share memory with one another, none with the list.
+func (l *Entries) All() iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		var e Entry
+		var path []byte
+		var paths arena
+		for _, b := range l.chunks {
+			for len(b) > 0 {
+				path = append(path[:uvarint(&b)], cut(&b, uvarint(&b))...)
+				e.Path = paths.string(path)
+				e.Mode = uint32(uvarint(&b))
+				e.Size = varint(&b)
+				e.MtimeNs += varint(&b)
+				if !yield(e) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func uvarint(b *[]byte) int {
+	v, n := binary.Uvarint(*b)
+	*b = (*b)[n:]
+	return int(v)
+}
+
+func varint(b *[]byte) int64 {
+	v, n := binary.Varint(*b)
+	*b = (*b)[n:]
+	return v
+}
+
+func cut(b *[]byte, n int) []byte {
+	head := (*b)[:n]
+	*b = (*b)[n:]
+	return head
+}
