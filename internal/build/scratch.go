@@ -14,8 +14,8 @@ import (
 // tempPrefix begins the names of temporary directories in the state directory.
 const tempPrefix = "tmp-"
 
-// scratch is a temporary directory of one build, made when it is first asked for: most builds need none. Its lock tells
-// others that the build is alive.
+// scratch is a temporary directory of one build, made when it is first asked for: most builds need none. A lock on it
+// tells others that the build is alive.
 type scratch struct {
 	root string
 
@@ -33,17 +33,13 @@ func (s *scratch) path() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("make a temporary directory: %w", err)
 		}
-		held, err := lock.Try(filepath.Join(dir, "lock"), true)
+		held, err := lock.TryDir(dir)
 		// Between mkdir and flock another build may have taken it for a left-over: then there is another.
 		if errors.Is(err, lock.ErrHeld) || errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return "", fmt.Errorf("make a temporary directory: %w", err)
-		}
-		if _, err := os.Stat(filepath.Join(dir, "lock")); err != nil {
-			held.Close()
-			continue
 		}
 		s.dir, s.lock = dir, held
 	}
@@ -71,7 +67,7 @@ func removeScratch(root string) error {
 			continue
 		}
 		dir := filepath.Join(root, e.Name())
-		held, err := lock.Try(filepath.Join(dir, "lock"), true)
+		held, err := lock.TryDir(dir)
 		if err != nil {
 			continue // it is in use, or gone
 		}

@@ -1,8 +1,10 @@
 package build
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -40,4 +42,28 @@ func TestScratchOfTheDeadIsRemoved(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(root, tempPrefix+"*")); len(left) > 0 {
 		t.Errorf("left after Close: %v", left)
 	}
+}
+
+// Builds that come and go at once on one state directory do not get into each other's way.
+func TestScratchAtOnce(t *testing.T) {
+	root := t.TempDir()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 500 {
+				s := &scratch{root: root}
+				if err := removeScratch(root); err != nil {
+					t.Error(err)
+				}
+				dir, err := s.path()
+				if err == nil {
+					err = os.WriteFile(filepath.Join(dir, "file"), nil, 0o644)
+				}
+				if err := errors.Join(err, s.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -36,6 +36,35 @@ func Try(path string, exclusive bool) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return try(f, exclusive)
+}
+
+// TryDir is Try for a directory, exclusively. Nothing is made: a directory that its owner removes meanwhile stays empty
+// and can be removed. It is os.ErrNotExist if path is not the directory any more that was locked.
+func TryDir(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	if f, err = try(f, true); err != nil {
+		return nil, err
+	}
+	held, err := f.Stat()
+	if err == nil {
+		var there os.FileInfo
+		if there, err = os.Lstat(path); err == nil && !os.SameFile(held, there) {
+			err = &os.PathError{Op: "lock", Path: path, Err: os.ErrNotExist}
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// try locks an open file, which it takes over.
+func try(f *os.File, exclusive bool) (*os.File, error) {
 	how := unix.LOCK_SH
 	if exclusive {
 		how = unix.LOCK_EX
@@ -50,7 +79,7 @@ func Try(path string, exclusive bool) (*os.File, error) {
 			return nil, ErrHeld
 		default:
 			f.Close()
-			return nil, &os.PathError{Op: "flock", Path: path, Err: err}
+			return nil, &os.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
 	}
 }
