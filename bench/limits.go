@@ -23,6 +23,9 @@ const (
 	sealZstd = "layerbuild, zstd"
 	stdlib   = "compress/gzip, level 6"
 	tarXzf   = "tar xzf"
+
+	// stdlibCPU is what compress/gzip took for 1 GB, in seconds, where the goals for sealing were set: machines differ.
+	stdlibCPU = 24.5
 )
 
 // limits are works whose rivals are not builders but what the work is made of.
@@ -33,8 +36,9 @@ func limits() []work {
 	}
 	return []work{
 		{name: "seal", title: "Sealing 1 GB of binaries", what: "A directory becomes a compressed layer with both digests. The others get a tar that is ready; compress/gzip computes both digests, as builders with the standard library do, gzip and zstd none.",
-			goals: []goal{{of: sealGzip, figure: cpu, limit: 8}, {of: sealGzip, figure: size, limit: 1.12, than: stdlib},
-				{of: sealZstd, figure: cpu, limit: 6}, {of: sealZstd, figure: size, limit: 1, than: stdlib}}, make: seal},
+			goals: []goal{{of: sealGzip, figure: cpu, limit: 8}, {of: sealGzip, figure: cpu, limit: 8 / stdlibCPU, than: stdlib},
+				{of: sealGzip, figure: size, limit: 1.12, than: stdlib}, {of: sealZstd, figure: cpu, limit: 6},
+				{of: sealZstd, figure: cpu, limit: 6 / stdlibCPU, than: stdlib}, {of: sealZstd, figure: size, limit: 1, than: stdlib}}, make: seal},
 		{name: "unpack", title: "Unpacking a gzip layer of 47,000 entries", what: "With both digests, beside tar alone.", unit: "entry",
 			goals: []goal{{of: layerbuild, figure: cpu, limit: 1, than: tarXzf}}, make: unpack},
 		{name: "memory", title: "Peak memory by layer size", what: "layerbuild builds a COPY of so many bytes of binaries.", goals: each, make: memories},

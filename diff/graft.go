@@ -121,6 +121,9 @@ func (g *grafting) entry(name string, size, mtime int64) error {
 	}
 	g.path = append(g.path, name...)
 	g.name = append(append(g.name[:0], name...), 0)
+	if mtime != 0 && size > 0 { // a regular file, or no longer what it was: there is no need to ask first
+		return g.regular(dir.fd, size, mtime)
+	}
 	var st rawfs.Stat
 	if err := rawfs.Lstat(dir.fd, g.name, &st); err != nil {
 		return err
@@ -129,7 +132,7 @@ func (g *grafting) entry(name string, size, mtime int64) error {
 	case unix.S_IFDIR:
 		return g.directory(dir.fd)
 	case unix.S_IFREG:
-		return g.regular(dir.fd, &st, size, mtime)
+		return g.regular(dir.fd, size, mtime)
 	case unix.S_IFLNK:
 		st.Uid, st.Gid = g.g.Owner(st.Uid, st.Gid)
 		if err := g.parents(); err != nil {
@@ -165,32 +168,36 @@ func (g *grafting) directory(parent int) error {
 	return g.out.header(&h)
 }
 
-func (g *grafting) regular(dir int, st *rawfs.Stat, size, mtime int64) error {
-	if mtime != 0 && (size != int64(st.Size) || mtime != st.Mtime.Sec*1e9+int64(st.Mtime.Nsec)) {
+func (g *grafting) regular(dir int, size, mtime int64) error {
+	fd, err := openFile(dir, g.name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st rawfs.Stat
+	if err := rawfs.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if rawfs.Type(&st) != unix.S_IFREG || mtime != 0 && (size != int64(st.Size) || mtime != st.Mtime.Sec*1e9+int64(st.Mtime.Nsec)) {
 		return fmt.Errorf("%w: %q has changed", ErrGraft, g.path)
 	}
 	if err := g.parents(); err != nil {
 		return err
 	}
 	if st.Nlink > 1 {
-		if first, ok := g.first[fileOf(st)]; ok {
-			h := g.settled(unpack.TypeHardlink, st)
+		if first, ok := g.first[fileOf(&st)]; ok {
+			h := g.settled(unpack.TypeHardlink, &st)
 			h.link = []byte(first)
 			return g.out.header(&h)
 		}
-		g.first[fileOf(st)] = string(g.path)
+		g.first[fileOf(&st)] = string(g.path)
 	}
-	fd, err := openFile(dir, g.name)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	h := g.settled(unpack.TypeFile, st)
+	h := g.settled(unpack.TypeFile, &st)
 	h.size = int64(st.Size)
 	if h.xattrs, err = rawfs.Xattrs(fd, copied); err != nil {
 		return err
 	}
-	if err := g.content(fd, &h, st); err != nil {
+	if err := g.content(fd, &h, &st); err != nil {
 		return err
 	}
 	var after rawfs.Stat

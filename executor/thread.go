@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,7 +65,7 @@ func inNamespaces(flags int, f func() error) (err error) {
 		return errChild
 	}
 	defer unix.Close(old)
-	if !mayReturn(old) || unix.Unshare(flags|unix.CLONE_NEWNS) != nil {
+	if unix.Unshare(unix.CLONE_FS) != nil || !mayReturn(old) || unix.Unshare(flags|unix.CLONE_NEWNS) != nil {
 		return errChild
 	}
 	defer func() {
@@ -76,14 +77,21 @@ func inNamespaces(flags int, f func() error) (err error) {
 	return f()
 }
 
-// mayReturn gives the thread a root and a working directory of its own, and says whether it may come back to its mount
-// namespace: in a user namespace it may not if that is the machine's, and in a chroot it would be somewhere else.
+// mayReturn says whether the thread, which has a root and a working directory of its own, may come back to its mount
+// namespace: in a user namespace it may not if that is the machine's, and in a chroot it would be somewhere else. That
+// is the same for all threads, and as long as the program runs.
 func mayReturn(mounts int) bool {
+	if returns.Load() {
+		return true
+	}
 	var before, after unix.Stat_t
-	return unix.Unshare(unix.CLONE_FS) == nil &&
-		unix.Stat("/", &before) == nil && unix.Setns(mounts, unix.CLONE_NEWNS) == nil && unix.Stat("/", &after) == nil &&
+	ok := unix.Stat("/", &before) == nil && unix.Setns(mounts, unix.CLONE_NEWNS) == nil && unix.Stat("/", &after) == nil &&
 		before.Dev == after.Dev && before.Ino == after.Ino
+	returns.Store(ok)
+	return ok
 }
+
+var returns atomic.Bool // mayReturn has said so
 
 // runOnThread runs a step without a child that is this program.
 func runOnThread(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
