@@ -14,7 +14,7 @@ func curves() []work {
 	return []work{
 		{name: "files-curve", title: "Files in the context", what: "`COPY . /src` of files of 100 bytes: first build, and again with nothing changed.", unit: "file", curve: true, make: filesCurve},
 		{name: "sparse-curve", title: "Size of a layer", what: "RUN makes a sparse file of so many GiB.", unit: "GiB", curve: true, make: sparseCurve},
-		{name: "steps-curve", title: "Number of steps", what: "RUN true, so many times.", unit: "step", curve: true, make: stepsCurve},
+		{name: "steps-curve", title: "Number of steps", what: "RUN true, so many times; and as many that write a file, each of which is a directory more under the steps after it.", unit: "step", curve: true, make: stepsCurve},
 		{name: "layers-curve", title: "Layers under a step", what: "One RUN on an image of so many layers, each with one file; it counts them.", unit: "layer", curve: true, make: layersCurve},
 	}
 }
@@ -115,6 +115,15 @@ func stepsCurve(_ context.Context, l *lab) ([]contender, error) {
 			return nil, err
 		}
 		all = append(all, l.growing(p, fmt.Sprintf("%d steps", n), n, dir, images))
+		var lines []string
+		for i := range n {
+			lines = append(lines, fmt.Sprintf("RUN echo > /f%d", i))
+		}
+		dir, err = l.dockerfile(fmt.Sprint("writing-", n), append([]string{"FROM " + baseImage}, lines...)...)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l.growing(p, fmt.Sprintf("%d steps that write", n), n, dir, images))
 	}
 	return all, nil
 }
