@@ -122,8 +122,8 @@ type row struct {
 	samples []sample
 }
 
-// curveRuns is how often the points of a curve are measured at most: nobody is compared, and the last ones take long.
-const curveRuns = 3
+// curveRuns is how often the points of a curve are measured at most: they bear each other out, and the last ones take long.
+const curveRuns = 1
 
 // timeout ends what hangs: no single build takes a fraction of it.
 const timeout = 30 * time.Minute
