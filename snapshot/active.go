@@ -76,6 +76,9 @@ func (a *Active) Mounts() []mount.Mount {
 	return a.s.drv.writable(a.dir, a.chain)
 }
 
+// Parent is what it was prepared on.
+func (a *Active) Parent() ID { return a.parent }
+
 // Upper is the directory that what differs from the parent is in (with overlay's own whiteouts: 0:0 devices and opaque
 // xattrs), and where a layer is unpacked. With a driver that is not layered it is the whole tree.
 func (a *Active) Upper() string { return filepath.Join(a.dir, fsDir) }

@@ -29,6 +29,8 @@ type copier struct {
 
 	leave bool           // do may leave files where they are
 	left  *executor.Left // what it has left; nil: everything was copied
+	whole bool           // leaving them has come to nothing
+	told  bool           // what the user should know was said
 }
 
 // splitSources tells the sources of an ADD that are somewhere else from those in the context.
@@ -126,7 +128,10 @@ func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) er
 			act.Inline = append(act.Inline, executor.File{Name: in.Name, Data: in.Data})
 		}
 		res, err := c.execute(ctx, active.Mounts(), act, out)
-		c.left = res.Left
+		if c.left = res.Left; !c.told {
+			c.told = true
+			tell(res, out)
+		}
 		if err != nil {
 			return err
 		}

@@ -269,7 +269,7 @@ func (s *solver) contextSnapshot(ctx context.Context, f *files, src string) (id 
 	if res, _, ok := s.lookup(rootfs{}, j); ok {
 		return res.snapshot, place, m.Digest, nil
 	}
-	res, err := s.runs.do(ctx, string(key), func() (stepResult, error) { return s.make(ctx, rootfs{}, j, s.silent()) })
+	res, err := s.runs.do(ctx, string(key), func() (stepResult, error) { return s.make(ctx, nil, rootfs{}, j, s.silent()) })
 	return res.snapshot, place, m.Digest, err
 }
 

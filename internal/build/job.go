@@ -28,18 +28,29 @@ type job struct {
 	// look finds out about contents and returns the key; nil where key is known at once.
 	look func(ctx context.Context) (cache.Key, error)
 	// do does it.
-	do func(ctx context.Context, active *snapshot.Active, out output) error
+	do jobFunc
 	// copier is the job where it is a COPY or ADD, else nil.
 	copier *copier
 
 	closers []io.Closer
 }
 
+type jobFunc func(ctx context.Context, active *snapshot.Active, out output) error
+
 func (j *job) load(ctx context.Context) (err error) {
 	if j.key == "" {
 		j.key, err = j.look(ctx)
 	}
 	return err
+}
+
+// takeLeft gives what the job's copier has left, and has it leave nothing from now on; nil: it has left nothing.
+func (j *job) takeLeft() *executor.Left {
+	if j.copier == nil {
+		return nil
+	}
+	j.copier.leave = false
+	return j.copier.takeLeft()
 }
 
 func (j *job) close() {
@@ -85,21 +96,25 @@ func (s *solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
 
 // exec runs an action of the executor on a root file system.
 func (s *solver) exec(ctx context.Context, root []mount.Mount, action executor.Action, out output) error {
-	_, err := s.execute(ctx, root, action, out)
+	res, err := s.execute(ctx, root, action, out)
+	tell(res, out)
 	return err
 }
 
-// execute is exec for who wants to know more of what came of it.
+// execute is exec for who tells of what came of it.
 func (s *solver) execute(ctx context.Context, root []mount.Mount, action executor.Action, out output) (executor.Result, error) {
 	spec := &executor.Spec{Root: root, MountPoints: s.state.mountPoints(), Action: action, UserNS: s.state.NS.Rootless, SingleID: s.state.NS.SingleID, Epoch: s.epoch}
-	res, err := executor.Run(ctx, spec, out.stream(1), out.stream(2))
+	return executor.Run(ctx, spec, out.stream(1), out.stream(2))
+}
+
+// tell says what the user should know of an action that was done.
+func tell(res executor.Result, out output) {
 	if res.OwnersLost > 0 {
 		out.warn(fmt.Sprintf("%d files could not be given their owner, the first of them %s: this user namespace has one id only", res.OwnersLost, res.FirstOwner))
 	}
 	for _, w := range res.Warnings {
 		out.warn(w)
 	}
-	return res, err
 }
 
 // prepareCopy prepares a COPY or ADD.

@@ -50,6 +50,7 @@ type sealer struct {
 	mu      sync.Mutex
 	stages  map[*parser.Stage]bool
 	started map[string]*layer // by what is sealed
+	early   map[snapshot.ID]*early
 }
 
 // sealedAs names what is sealed: a snapshot, or "" for the layer without entries.
@@ -61,7 +62,7 @@ func (l *layer) sealedAs() string {
 }
 
 func newSealer(ctx context.Context, b *builder) *sealer {
-	s := &sealer{b: b, ctx: ctx, stages: map[*parser.Stage]bool{}, started: map[string]*layer{}}
+	s := &sealer{b: b, ctx: ctx, stages: map[*parser.Stage]bool{}, started: map[string]*layer{}, early: map[snapshot.ID]*early{}}
 	s.slots = make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))
 	return s
 }
@@ -92,6 +93,13 @@ func (s *sealer) include(st *parser.Stage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stages[st] = true
+}
+
+// includes says whether they are.
+func (s *sealer) includes(st *parser.Stage) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stages[st]
 }
 
 // start begins to seal a layer if the layers of its stage are wanted.
@@ -133,6 +141,10 @@ func (s *sealer) begin(l *layer) {
 	}
 	s.wg.Go(func() {
 		defer close(l.sealed)
+		if got, ok := s.earlier(l.snapshot); ok && !l.unchanged {
+			l.err = s.sealed(l, got)
+			return
+		}
 		select {
 		case s.slots <- struct{}{}:
 			defer func() { <-s.slots }()
@@ -160,9 +172,14 @@ func (s *sealer) seal(ctx context.Context, l *layer) error {
 	if err != nil {
 		return s.b.at(l.lines, "", fmt.Errorf("seal the layer of %q: %w", l.text, err))
 	}
+	return s.sealed(l, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})
+}
+
+// sealed notes what a layer was sealed as.
+func (s *sealer) sealed(l *layer, got cache.Layer) error {
 	l.descriptor, l.diffID = got.Descriptor, got.DiffID
 	s.b.upload(l.descriptor)
-	return s.b.state.Cache.PutSealed(l.sealedAs(), s.name, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})
+	return s.b.state.Cache.PutSealed(l.sealedAs(), s.name, got)
 }
 
 // tree is where a layer's entries are.

@@ -387,7 +387,7 @@ func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 				return res, err
 			}
 		}
-		return s.make(ctx, cur, job, output{l})
+		return s.make(ctx, st, cur, job, output{l})
 	})
 	if err != nil {
 		return stepResult{}, "", l.done(false, err)
@@ -453,8 +453,9 @@ func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	return stepResult{snapshot: info.ID, unchanged: unchanged, created: rec.Created.UTC(), cached: true}, content, true
 }
 
-// make runs a job on a new snapshot over cur, commits it and writes the records.
-func (s *solver) make(ctx context.Context, cur rootfs, j *job, out output) (stepResult, error) {
+// make runs a job on a new snapshot over cur, commits it and writes the records. st is the stage whose layer it makes;
+// nil: none's.
+func (s *solver) make(ctx context.Context, st *parser.Stage, cur rootfs, j *job, out output) (stepResult, error) {
 	s.dirty.Store(true)
 	id, err := newID()
 	if err != nil {
@@ -476,7 +477,17 @@ func (s *solver) make(ctx context.Context, cur rootfs, j *job, out output) (step
 	if err != nil {
 		return stepResult{}, err
 	}
+	if s.sealsEarly(st, j) {
+		j.copier.leave = true
+	}
 	err = do(ctx, active, out)
+	if left := j.takeLeft(); left != nil && err != nil {
+		err = errors.Join(err, left.Dir.Close())
+	} else if left != nil {
+		if active, err = s.copyLeft(ctx, id, active, left, do, out); err != nil {
+			return stepResult{}, err
+		}
+	}
 	if err == nil && parent == cur.top && cur.top != "" {
 		var same bool
 		if same, err = unchanged(ctx, active); same && err == nil {

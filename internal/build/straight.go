@@ -3,8 +3,13 @@ package build
 import (
 	"context"
 	"errors"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
 
 	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/parser"
@@ -66,11 +71,12 @@ func (s *solver) straight(ctx context.Context, cur rootfs, j *job, out output) (
 		res, err = s.record(j, id, nil)
 		return res, err == nil, err
 	}
-	l, err := s.sealer.graft(ctx, active.Changes(), c)
+	l, err := s.sealer.graft(ctx, active.Changes(), c.takeLeft())
 	if err != nil {
 		if ctx.Err() != nil {
 			return res, false, context.Cause(ctx)
 		}
+		c.whole = true
 		return res, false, nil // copying tells what is wrong, if anything is
 	}
 	if err := s.state.Cache.PutSealed(string(id), s.sealer.name, l); err != nil {
@@ -81,9 +87,8 @@ func (s *solver) straight(ctx context.Context, cur rootfs, j *job, out output) (
 	return res, err == nil, err
 }
 
-// graft seals what a copier has made together with what it has left.
-func (s *sealer) graft(ctx context.Context, ch snapshot.Changes, c *copier) (cache.Layer, error) {
-	left := c.left
+// graft seals what a copier has made together with what it has left, which is closed.
+func (s *sealer) graft(ctx context.Context, ch snapshot.Changes, left *executor.Left) (cache.Layer, error) {
 	t := treeOf(ch)
 	t.Graft = &diff.Graft{
 		Path: left.Path, Dir: left.Dir, Len: len(left.Entries),
@@ -94,21 +99,136 @@ func (s *sealer) graft(ctx context.Context, ch snapshot.Changes, c *copier) (cac
 		Owner: left.Owner, Mode: left.Mode,
 	}
 	o := s.options
-	// What a layer cannot hold is told when it is copied.
-	o.Warn = nil
+	o.Warn = nil // what a layer cannot hold is told when it is copied
 	got, err := diff.Seal(ctx, s.b.state.Store, t, o)
-	err = errors.Join(err, c.dropLeft())
+	err = errors.Join(err, left.Dir.Close())
 	return cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size}, err
+}
+
+// takeLeft gives what a copier has left to the caller.
+func (c *copier) takeLeft() *executor.Left {
+	left := c.left
+	c.left = nil
+	return left
 }
 
 // dropLeft closes what a copier has left.
 func (c *copier) dropLeft() error {
-	if c.left == nil {
-		return nil
+	if left := c.takeLeft(); left != nil {
+		return left.Dir.Close()
 	}
-	err := c.left.Dir.Close()
-	c.left = nil
-	return err
+	return nil
+}
+
+// A COPY that others run after is needed as a snapshot and as a layer. Both are made at once: the layer straight from
+// the files, while they are copied.
+
+// What is less is sealed faster than another destination is made.
+const (
+	earlyFiles = 100
+	earlyBytes = 4 << 20
+)
+
+// sealsEarly says whether a job's layer is worth writing while its files are copied.
+func (s *solver) sealsEarly(st *parser.Stage, j *job) bool {
+	c := j.copier
+	if c == nil || st == nil || j.detached || c.whole || len(c.remotes) > 0 || c.match == nil || len(c.match.Items) != 1 ||
+		s.opts.Analyze || !s.state.Snapshots.Layered() || !s.sealer.includes(st) {
+		return false
+	}
+	list := c.match.Items[0].Entries
+	if list.Len() >= earlyFiles {
+		return true
+	}
+	size := int64(0)
+	for e := range list.All() {
+		size += e.Size
+	}
+	return size >= earlyBytes
+}
+
+// copyLeft begins to seal what a job has left in active, which is discarded, as the layer of a snapshot to be, and does the
+// job once more on the snapshot that it returns.
+func (s *solver) copyLeft(ctx context.Context, id snapshot.ID, active *snapshot.Active, left *executor.Left, do jobFunc, out output) (*snapshot.Active, error) {
+	parent := active.Parent()
+	times, err := timesAbove(active.Upper(), left.Path)
+	s.sealer.graftEarly(id, active, left)
+	if err != nil {
+		return nil, err
+	}
+	if active, err = s.state.Snapshots.Prepare(ctx, parent); err != nil {
+		return nil, err
+	}
+	if err = do(ctx, active, out); err == nil {
+		err = setTimes(active.Upper(), times)
+	}
+	if err != nil {
+		return nil, errors.Join(err, active.Discard())
+	}
+	return active, nil
+}
+
+// Directories above a destination change when something is made in them. The layer has the times of the first attempt,
+// and so the snapshot gets them, too.
+
+func timesAbove(top, dir string) (map[string]time.Time, error) {
+	times := map[string]time.Time{}
+	for dir = path.Dir(dir); dir != "."; dir = path.Dir(dir) {
+		fi, err := os.Lstat(filepath.Join(top, dir))
+		if err != nil {
+			return nil, err
+		}
+		times[dir] = fi.ModTime()
+	}
+	return times, nil
+}
+
+func setTimes(top string, times map[string]time.Time) error {
+	for dir, t := range times {
+		if err := os.Chtimes(filepath.Join(top, dir), time.Time{}, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// early is a layer that is written before its snapshot is there.
+type early struct {
+	done  chan struct{}
+	layer cache.Layer
+	err   error // then it is sealed as others are
+}
+
+// graftEarly begins to seal what was left, as the layer of a snapshot to be. It takes over both, and discards active.
+func (s *sealer) graftEarly(id snapshot.ID, active *snapshot.Active, left *executor.Left) {
+	e := &early{done: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.early[id] = e
+	s.wg.Go(func() {
+		defer close(e.done)
+		select {
+		case s.slots <- struct{}{}:
+			e.layer, e.err = s.graft(s.ctx, active.Changes(), left)
+			<-s.slots
+		case <-s.ctx.Done():
+			e.err = errors.Join(context.Cause(s.ctx), left.Dir.Close())
+		}
+		e.err = errors.Join(e.err, active.Discard())
+	})
+}
+
+// earlier waits for a layer that was begun early. It is false if there is none.
+func (s *sealer) earlier(id snapshot.ID) (cache.Layer, bool) {
+	s.mu.Lock()
+	e := s.early[id]
+	delete(s.early, id)
+	s.mu.Unlock()
+	if e == nil {
+		return cache.Layer{}, false
+	}
+	<-e.done
+	return e.layer, e.err == nil
 }
 
 // promiseLayer promises to unpack a layer of the own store.

@@ -47,6 +47,9 @@ func StraightFiles(t *testing.T, l *lab.Lab) {
 	if err := os.Symlink("/real", filepath.Join(top, "links", "to")); err != nil {
 		t.Fatal(err)
 	}
+	for i := range 150 { // enough for a layer to be written while files are copied
+		l.Write(fmt.Sprintf("tree/many/%03d", i), fmt.Sprint(i))
+	}
 	l.Write(".dockerignore", "*.df\n")
 	for i, text := range copies {
 		head := "FROM scratch AS other\nCOPY --chown=5:6 tree /kept\nFROM scratch\n" + text + "\n"
@@ -54,18 +57,25 @@ func StraightFiles(t *testing.T, l *lab.Lab) {
 	}
 }
 
-// Straight compares the layers of copies that end an image with those of copies that do not.
-func Straight(t *testing.T, l *lab.Lab) {
-	l.Env = append(l.Env, "SOURCE_DATE_EPOCH=1700000000")
+// Straight compares the layers of copies that end an image, and of copies that others follow, with those of a driver that
+// has to copy first, in a state directory of its own.
+func Straight(t *testing.T, l, copying *lab.Lab) {
+	copying.Dir = l.Dir
+	for _, l := range []*lab.Lab{l, copying} {
+		l.Env = append(l.Env, "SOURCE_DATE_EPOCH=1700000000")
+	}
 	for i, text := range copies {
 		last, middle := fmt.Sprint("last", i), fmt.Sprint("middle", i)
 		for _, name := range []string{middle, last} {
 			l.Run("build", "--progress=quiet", "--no-cache", "-f", name+".df", "-t", name, ".")
 		}
+		copying.Run("build", "--progress=quiet", "--driver=copy", "-f", last+".df", "-t", last, ".")
 		n := strings.Count(text, "\n")
-		got, want := l.Image(last), l.Image(middle)
-		if got.Manifest.Layers[n].Digest != want.Manifest.Layers[n].Digest {
-			t.Errorf("%s\nwritten straight:\n%s\ncopied first:\n%s", text, l.Layer(last, n), l.Layer(middle, n))
+		want := copying.Image(last)
+		for _, name := range []string{middle, last} {
+			if got := l.Image(name); got.Manifest.Layers[n].Digest != want.Manifest.Layers[n].Digest {
+				t.Errorf("%s as in %s\ngot:\n%s\nwant:\n%s", text, name, l.Layer(name, n), copying.Layer(last, n))
+			}
 		}
 	}
 }

@@ -6,11 +6,10 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestStraight: the layer of a COPY that ends the image, which is written straight from the files, is the same as that
-// of one with something after it, whose snapshot is made first.
+// TestStraight: layers that are written straight from the files that are copied are the same as those of snapshots.
 func TestStraight(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)
 	StraightFiles(t, l)
-	Straight(t, l)
+	Straight(t, l, lab.New(t))
 }

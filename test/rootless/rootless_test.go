@@ -54,10 +54,11 @@ func compare(t *testing.T, user string, images []golden.Image) {
 func TestStraight(t *testing.T) {
 	for _, ranges := range []bool{true, false} {
 		user := lab.User(t, ranges)
-		l := lab.New(t)
+		l, copying := lab.New(t), lab.New(t)
 		golden.StraightFiles(t, l)
 		l.As(user)
-		golden.Straight(t, l)
+		copying.As(user)
+		golden.Straight(t, l, copying)
 	}
 }
 
