@@ -180,6 +180,29 @@ Left out: no registry
 	}
 }
 
+// TestKept: what is measured again takes the place of what a report said of it, and the rest stays.
+func TestKept(t *testing.T) {
+	all := allWork()
+	old := &report{machine: []string{"Date: now; load average before: 1", "layerbuild: v1"}}
+	for _, w := range all[:2] {
+		old.results = append(old.results, result{work: w, note: "first"})
+	}
+	r := &report{measured: "v2, later", kept: readKept(old.markdown()), results: []result{{work: all[1], note: "second"}, {work: all[2], note: "second"}}}
+	got := r.markdown()
+	for _, want := range []string{"Left out: first\n\nMeasured: layerbuild v1, now\n", "Left out: second\n\nMeasured: layerbuild v2, later\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Count(got, "first") != 1 || strings.Count(got, "### ") != 3 || strings.Count(got, "| "+all[0].title+" | ") != len(all[0].goals) {
+		t.Errorf("got\n%s", got)
+	}
+	again := (&report{kept: readKept(got), results: []result{{work: all[2], note: "second"}}, measured: "v2, later"}).markdown()
+	if d := cmp.Diff(got, again); d != "" {
+		t.Errorf("kept once more (-first +second):\n%s", d)
+	}
+}
+
 func TestNumbers(t *testing.T) {
 	for _, tt := range []struct{ got, want string }{
 		{span(123.4), "123 s"}, {span(12.34), "12.3 s"}, {span(1.234), "1.23 s"}, {span(0.1234), "123 ms"}, {span(0.01234), "12.3 ms"},

@@ -34,6 +34,17 @@ func (l *lab) machine(ctx context.Context) []string {
 	return facts
 }
 
+// measured says which program is measured, and when.
+func (l *lab) measured() string {
+	version := ""
+	for _, p := range l.peers {
+		if p.name == layerbuild {
+			version = p.version
+		}
+	}
+	return version + ", " + time.Now().UTC().Format("2006-01-02 15:04 UTC")
+}
+
 func readFile(name string) string {
 	raw, err := os.ReadFile(name)
 	if err != nil {

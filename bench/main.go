@@ -29,6 +29,7 @@ type options struct {
 	fs         string
 	size       string
 	output     string
+	keep       bool
 }
 
 func main() {
@@ -48,6 +49,7 @@ func main() {
 	flag.BoolVar(&o.list, "list", false, "list the cases and do nothing")
 	flag.StringVar(&o.fs, "fs", "", "where state and contexts are: `ext4` on a loop device, tmpfs, or none for $BENCH_DIR as it is (default ext4 for root)")
 	flag.StringVar(&o.size, "size", "40G", "size of that file system, at most")
+	flag.BoolVar(&o.keep, "keep", false, "leave in the file of -o what it says of cases that are not measured now")
 	flag.StringVar(&o.output, "o", "", "`file` to put the results into, between its markers; - or nothing prints them")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), "usage: bench [flags]\n$BENCH_DIR is the directory for everything that is made, by default /var/tmp.\n\n")
@@ -102,7 +104,14 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
-	r := &report{machine: l.machine(ctx), quick: o.quick}
+	r := &report{machine: l.machine(ctx), measured: l.measured(), quick: o.quick}
+	if o.keep {
+		_, text, _, err := cut(o.output)
+		if err != nil {
+			return err
+		}
+		r.kept = readKept(text)
+	}
 	for _, w := range chosen {
 		result, err := l.measure(ctx, w)
 		if err != nil {

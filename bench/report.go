@@ -154,9 +154,74 @@ func (g goal) judge(r result) (want, got, reached string) {
 
 // A report is what the document says.
 type report struct {
-	machine []string
-	quick   bool
-	results []result
+	machine  []string
+	measured string // what was measured and when, for each result
+	quick    bool
+	results  []result
+	kept     kept
+}
+
+// kept is what an earlier report says of works that are not measured again, by their titles.
+type kept struct{ goals, sections map[string]string }
+
+// readKept takes a report apart.
+func readKept(text string) kept {
+	k := kept{map[string]string{}, map[string]string{}}
+	var measured, title string
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "#") {
+			title = ""
+		}
+		if date, ok := strings.CutPrefix(line, "- Date: "); ok {
+			measured, _, _ = strings.Cut(date, ";")
+		} else if version, ok := strings.CutPrefix(line, "- "+layerbuild+": "); ok {
+			measured = strings.TrimSpace(version) + ", " + measured
+		} else if t, ok := strings.CutPrefix(line, "### "); ok {
+			title = strings.TrimSpace(t)
+		}
+		if title != "" {
+			k.sections[title] += line
+		} else if cells := strings.Split(line, " | "); len(cells) == 4 && strings.HasPrefix(line, "| ") {
+			k.goals[strings.TrimPrefix(cells[0], "| ")] += line
+		}
+	}
+	for title, section := range k.sections {
+		section = strings.TrimSpace(section) + "\n"
+		if !strings.Contains(section, "\n"+measuredMark) {
+			section += "\n" + measuredMark + measured + "\n"
+		}
+		k.sections[title] = "\n" + section
+	}
+	return k
+}
+
+const measuredMark = "Measured: layerbuild "
+
+// section is what is said of a work, "" if it was never measured.
+func (r *report) section(title string) string {
+	for i := range r.results {
+		if r.results[i].title == title {
+			var b strings.Builder
+			r.results[i].markdown(&b)
+			if r.measured != "" {
+				b.WriteString("\n" + measuredMark + r.measured + "\n")
+			}
+			return b.String()
+		}
+	}
+	return r.kept.sections[title]
+}
+
+// works are those that the report has something to say of.
+func (r *report) works() []work {
+	if len(r.kept.sections) == 0 {
+		var all []work
+		for _, result := range r.results {
+			all = append(all, result.work)
+		}
+		return all
+	}
+	return slices.DeleteFunc(allWork(), func(w work) bool { return r.section(w.title) == "" })
 }
 
 func (r *report) markdown() string {
@@ -175,11 +240,10 @@ func (r *report) markdown() string {
 		if curve {
 			title = "\n## How it grows\n"
 		}
-		for _, result := range r.results {
-			if result.curve == curve {
-				b.WriteString(title)
+		for _, w := range r.works() {
+			if w.curve == curve {
+				b.WriteString(title + r.section(w.title))
 				title = ""
-				result.markdown(&b)
 			}
 		}
 	}
@@ -188,10 +252,15 @@ func (r *report) markdown() string {
 
 func (r *report) goals(b *strings.Builder) {
 	b.WriteString("\n## Goals\n| work | goal | measured | reached |\n|---|---|---|---|\n")
-	for _, result := range r.results {
-		for _, g := range result.goals {
-			want, got, reached := g.judge(result)
-			fmt.Fprintf(b, "| %s | %s | %s | %s |\n", result.title, want, got, reached)
+	for _, w := range r.works() {
+		i := slices.IndexFunc(r.results, func(result result) bool { return result.title == w.title })
+		if i < 0 {
+			b.WriteString(r.kept.goals[w.title])
+			continue
+		}
+		for _, g := range w.goals {
+			want, got, reached := g.judge(r.results[i])
+			fmt.Fprintf(b, "| %s | %s | %s | %s |\n", w.title, want, got, reached)
 		}
 	}
 }
@@ -273,14 +342,23 @@ const (
 
 // splice puts text between the marks of a file.
 func splice(name, text string) error {
-	raw, err := os.ReadFile(name)
+	before, _, after, err := cut(name)
 	if err != nil {
 		return err
 	}
-	before, rest, ok := strings.Cut(string(raw), beginMark)
-	_, after, ok2 := strings.Cut(rest, endMark)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no place for results: a line %s and one %s", name, beginMark, endMark)
-	}
 	return os.WriteFile(name, []byte(before+beginMark+"\n"+text+endMark+after), 0o644)
+}
+
+// cut gives what is between the marks of a file, and what is around them.
+func cut(name string) (before, text, after string, err error) {
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return "", "", "", err
+	}
+	before, rest, ok := strings.Cut(string(raw), beginMark)
+	text, after, ok2 := strings.Cut(rest, endMark)
+	if !ok || !ok2 {
+		return "", "", "", fmt.Errorf("%s has no place for results: a line %s and one %s", name, beginMark, endMark)
+	}
+	return before, text, after, nil
 }
