@@ -50,7 +50,7 @@ type sealer struct {
 	mu      sync.Mutex
 	stages  map[*parser.Stage]bool
 	started map[string]*layer // by what is sealed
-	early   map[snapshot.ID]*early
+	early   map[string]*early
 }
 
 // sealedAs names what is sealed: a snapshot, or "" for the layer without entries.
@@ -62,7 +62,7 @@ func (l *layer) sealedAs() string {
 }
 
 func newSealer(ctx context.Context, b *builder) *sealer {
-	s := &sealer{b: b, ctx: ctx, stages: map[*parser.Stage]bool{}, started: map[string]*layer{}, early: map[snapshot.ID]*early{}}
+	s := &sealer{b: b, ctx: ctx, stages: map[*parser.Stage]bool{}, started: map[string]*layer{}, early: map[string]*early{}}
 	s.slots = make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))
 	return s
 }
@@ -141,7 +141,7 @@ func (s *sealer) begin(l *layer) {
 	}
 	s.wg.Go(func() {
 		defer close(l.sealed)
-		if got, ok := s.earlier(l.snapshot); ok && !l.unchanged {
+		if got, ok := s.earlier(l.sealedAs()); ok {
 			l.err = s.sealed(l, got)
 			return
 		}

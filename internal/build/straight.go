@@ -204,7 +204,7 @@ func (s *sealer) graftEarly(id snapshot.ID, active *snapshot.Active, left *execu
 	e := &early{done: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.early[id] = e
+	s.early[string(id)] = e
 	s.wg.Go(func() {
 		defer close(e.done)
 		select {
@@ -218,11 +218,11 @@ func (s *sealer) graftEarly(id snapshot.ID, active *snapshot.Active, left *execu
 	})
 }
 
-// earlier waits for a layer that was begun early. It is false if there is none.
-func (s *sealer) earlier(id snapshot.ID) (cache.Layer, bool) {
+// earlier waits for a layer that was begun early, by what is sealed. It is false if there is none.
+func (s *sealer) earlier(what string) (cache.Layer, bool) {
 	s.mu.Lock()
-	e := s.early[id]
-	delete(s.early, id)
+	e := s.early[what]
+	delete(s.early, what)
 	s.mu.Unlock()
 	if e == nil {
 		return cache.Layer{}, false

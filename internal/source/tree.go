@@ -109,11 +109,11 @@ const maxLinks = 255
 // resolve follows the links in name as if the tree were the root directory, and takes ignored files as not there. What
 // it finds may change at once; so whoever opens the place lets no link be followed there.
 func (t *Tree) resolve(name string) (place, error) {
-	todo := strings.Split(name, "/")
+	rest := strings.Split(name, "/")
 	cur := place{path: ".", mode: unix.S_IFDIR}
-	for links := 0; len(todo) > 0; {
-		part := todo[0]
-		todo = todo[1:]
+	for links := 0; len(rest) > 0; {
+		part := rest[0]
+		rest = rest[1:]
 		switch {
 		case part == "" || part == ".":
 			continue
@@ -143,7 +143,7 @@ func (t *Tree) resolve(name string) (place, error) {
 		if path.IsAbs(text) {
 			cur.path = "."
 		}
-		todo = append(strings.Split(text, "/"), todo...)
+		rest = append(strings.Split(text, "/"), rest...)
 	}
 	if cur.mode&unix.S_IFMT != unix.S_IFDIR {
 		if gone, err := t.ignored(cur.path); err != nil || gone {

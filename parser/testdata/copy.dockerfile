@@ -1,6 +1,6 @@
 FROM busybox AS src
 FROM busybox
-WORKDIR /work
+WORKDIR /srv
 ENV D=dir U=3
 COPY a b* $D/
 COPY ["with space", "to here/"]
