@@ -16,6 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/analyze/html"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/state"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -72,7 +73,7 @@ func (f *analyzeFlags) run(ctx context.Context, e *env, args []string) error {
 	if err := f.check(e); err != nil {
 		return usageError{err}
 	}
-	return f.state.with(ctx, e, func(state *build.State, im *images) error {
+	return f.state.with(ctx, e, func(state *state.State, im *images) error {
 		img, err := im.find(ctx, state, args[0], f.platform)
 		if err != nil {
 			return err
@@ -146,7 +147,7 @@ func (f *analyzeFlags) rules(dir string) (gateRules, error) {
 	return rules, nil
 }
 
-func (f *analyzeFlags) analyze(ctx context.Context, state *build.State, im *images, img *image.Image, rules gateRules) (*analyze.Report, error) {
+func (f *analyzeFlags) analyze(ctx context.Context, state *state.State, im *images, img *image.Image, rules gateRules) (*analyze.Report, error) {
 	r, err := build.Analyze(ctx, state, im.resolver, img, build.AnalyzeOptions{Base: whereIs(ctx, state, rules.Base), Accept: rules.Accept})
 	if err != nil {
 		return nil, err
@@ -176,7 +177,7 @@ func (f *analyzeFlags) forBuild(e *env, o *build.Options) (gateRules, error) {
 }
 
 // result analyzes what was built, for each platform.
-func (f *analyzeFlags) result(ctx context.Context, e *env, state *build.State, im *images, res *build.Result, o build.Options, rules gateRules) error {
+func (f *analyzeFlags) result(ctx context.Context, e *env, state *state.State, im *images, res *build.Result, o build.Options, rules gateRules) error {
 	platforms := o.Platforms
 	if len(platforms) == 0 {
 		platforms = make([]ocispec.Platform, 1)
@@ -242,7 +243,7 @@ func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 }
 
 // find finds an image: in the store, by the path of a layout or an archive, or in a registry.
-func (im *images) find(ctx context.Context, state *build.State, name, platform string) (*image.Image, error) {
+func (im *images) find(ctx context.Context, state *state.State, name, platform string) (*image.Image, error) {
 	p, err := parseOptionalPlatform(platform)
 	if err != nil {
 		return nil, usageError{err}
@@ -252,7 +253,7 @@ func (im *images) find(ctx context.Context, state *build.State, name, platform s
 
 // whereIs is a name as the resolver takes it. A path is enough where nothing else has that name, also in "oci:PATH", which
 // without a slash in it is a name.
-func whereIs(ctx context.Context, state *build.State, name string) string {
+func whereIs(ctx context.Context, state *state.State, name string) string {
 	if name == "" || image.IsPath(name) {
 		return name
 	}

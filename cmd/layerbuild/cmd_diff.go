@@ -6,6 +6,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
@@ -27,7 +28,7 @@ func diffVerb() verb {
 				if *format != "text" && *format != "json" {
 					return usagef("--format %q: text or json is expected", *format)
 				}
-				return f.with(ctx, e, func(state *build.State, im *images) error {
+				return f.with(ctx, e, func(state *state.State, im *images) error {
 					var reports [2]*analyze.Report
 					var g errgroup.Group
 					for i, name := range args {

@@ -9,8 +9,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/spf13/pflag"
 )
 
@@ -25,7 +25,7 @@ func historyVerb() verb {
 			if len(args) != 1 {
 				return usagef("one image is expected")
 			}
-			return f.with(ctx, e, func(state *build.State, im *images) error {
+			return f.with(ctx, e, func(state *state.State, im *images) error {
 				img, err := im.local(ctx, state, args[0], *platform)
 				if err != nil {
 					return err
@@ -101,7 +101,7 @@ func printHistory(w io.Writer, list []made, whole bool) error {
 }
 
 // local finds an image in the store, or in a layout or an archive, and asks no registry.
-func (im *images) local(ctx context.Context, state *build.State, name, platform string) (*image.Image, error) {
+func (im *images) local(ctx context.Context, state *state.State, name, platform string) (*image.Image, error) {
 	p, err := parseOptionalPlatform(platform)
 	if err != nil {
 		return nil, usageError{err}

@@ -9,9 +9,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
@@ -110,7 +110,7 @@ func familiar(name string) string {
 }
 
 // platforms finds the images that a manifest or an index in the store stands for, as far as they are here.
-func (im *images) platforms(ctx context.Context, state *build.State, d ocispec.Descriptor) ([]*image.Image, error) {
+func (im *images) platforms(ctx context.Context, state *state.State, d ocispec.Descriptor) ([]*image.Image, error) {
 	list := []ocispec.Descriptor{d}
 	if d.MediaType == ocispec.MediaTypeImageIndex || strings.Contains(d.MediaType, "manifest.list") {
 		data, err := state.Store.Read(ctx, d)
@@ -189,7 +189,7 @@ func tagVerb() verb {
 			if len(args) < 2 {
 				return usagef("an image and at least one name for it are expected")
 			}
-			return f.with(ctx, e, func(state *build.State, _ *images) error {
+			return f.with(ctx, e, func(state *state.State, _ *images) error {
 				d, err := state.Store.Resolve(ctx, args[0])
 				if err != nil {
 					return err
@@ -213,7 +213,7 @@ func removeVerb() verb {
 			if len(args) == 0 {
 				return usagef("at least one name is expected")
 			}
-			return f.with(ctx, e, func(state *build.State, _ *images) error {
+			return f.with(ctx, e, func(state *state.State, _ *images) error {
 				for _, name := range args {
 					if err := state.Store.Untag(ctx, name); err != nil {
 						return err
@@ -226,7 +226,7 @@ func removeVerb() verb {
 }
 
 // with opens the state for a moment.
-func (f *stateFlags) with(ctx context.Context, e *env, do func(*build.State, *images) error) error {
+func (f *stateFlags) with(ctx context.Context, e *env, do func(*state.State, *images) error) error {
 	state, images, err := f.open(ctx, e, false)
 	if err != nil {
 		return err

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	digest "github.com/opencontainers/go-digest"
@@ -24,7 +24,7 @@ func inspectVerb() verb {
 			if len(args) == 0 {
 				return usagef("at least one image is expected")
 			}
-			return f.with(ctx, e, func(state *build.State, im *images) error {
+			return f.with(ctx, e, func(state *state.State, im *images) error {
 				list := make([]inspected, 0, len(args))
 				for _, name := range args {
 					img, err := im.local(ctx, state, name, *platform)
@@ -82,7 +82,7 @@ type graphDriverData struct {
 	WorkDir   string `json:"WorkDir,omitempty"`
 }
 
-func inspect(ctx context.Context, state *build.State, img *image.Image) (inspected, error) {
+func inspect(ctx context.Context, state *state.State, img *image.Image) (inspected, error) {
 	out := inspected{
 		ID: img.Manifest.Config.Digest.String(), Digest: img.Descriptor.Digest.String(), RepoTags: []string{},
 		Created: img.Config.Created, Author: img.Config.Author, Architecture: img.Config.Architecture, Variant: img.Config.Variant,
@@ -105,7 +105,7 @@ func inspect(ctx context.Context, state *build.State, img *image.Image) (inspect
 }
 
 // graph finds the image's directories; without data when its layers are not unpacked here.
-func graph(state *build.State, img *image.Image) graphDriver {
+func graph(state *state.State, img *image.Image) graphDriver {
 	g := graphDriver{Name: state.Snapshots.Driver()}
 	if len(img.Config.RootFS.DiffIDs) == 0 {
 		return g

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/spf13/pflag"
 )
 
@@ -26,7 +26,7 @@ func pruneVerb() verb {
 				if len(args) > 0 {
 					return usagef("no arguments are expected")
 				}
-				o := build.PruneOptions{All: *all, Unused: *unused, DryRun: *dry}
+				o := state.PruneOptions{All: *all, Unused: *unused, DryRun: *dry}
 				if *keep != "" {
 					n, err := parseSize(*keep)
 					if err != nil {
@@ -40,7 +40,7 @@ func pruneVerb() verb {
 	}
 }
 
-func (f *stateFlags) prune(ctx context.Context, e *env, o build.PruneOptions, format string) error {
+func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, format string) error {
 	// Builds in progress hold the lock; they are waited for, but not in silence.
 	waiting := time.AfterFunc(2*time.Second, func() {
 		fmt.Fprintln(e.stderr, "layerbuild: waiting for a build that uses the state directory to end")
@@ -51,7 +51,7 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o build.PruneOptions, fo
 		return err
 	}
 	defer state.Close()
-	done, err := build.Prune(ctx, state, im.resolver, o)
+	done, err := state.Prune(ctx, im.resolver, o)
 	if err != nil {
 		return err
 	}

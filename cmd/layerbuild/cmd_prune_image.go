@@ -9,6 +9,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/spf13/pflag"
 )
@@ -31,7 +32,7 @@ func pruneImageVerb() verb {
 				if err := checkPruneImage(args, names, *dryRun); err != nil {
 					return usageError{err}
 				}
-				return f.with(ctx, e, func(state *build.State, im *images) error {
+				return f.with(ctx, e, func(state *state.State, im *images) error {
 					img, err := im.find(ctx, state, args[0], *platform)
 					if err != nil {
 						return err

@@ -11,6 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/ui"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -63,7 +64,7 @@ func (f *runFlags) run(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	return f.state.with(ctx, e, func(state *build.State, im *images) error {
+	return f.state.with(ctx, e, func(state *state.State, im *images) error {
 		img, err := im.resolver.Resolve(ctx, args[0], image.ResolveOptions{Platform: p, Pull: f.pull})
 		if err != nil {
 			return err

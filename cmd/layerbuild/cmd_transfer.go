@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
-	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -32,7 +32,7 @@ func pullVerb() verb {
 				if err != nil {
 					return usageError{err}
 				}
-				return f.shown(ctx, e, *progress, func(_ *build.State, im *images, sink event.Sink) error {
+				return f.shown(ctx, e, *progress, func(_ *state.State, im *images, sink event.Sink) error {
 					for _, name := range args {
 						if err := pull(ctx, e, im, name, p, sink); err != nil {
 							return err
@@ -72,7 +72,7 @@ func pushVerb() verb {
 				if len(args) == 0 {
 					return usagef("an image is expected")
 				}
-				return f.shown(ctx, e, *progress, func(state *build.State, im *images, sink event.Sink) error {
+				return f.shown(ctx, e, *progress, func(state *state.State, im *images, sink event.Sink) error {
 					d, err := state.Store.Resolve(ctx, args[0])
 					if err != nil {
 						return err
@@ -93,7 +93,7 @@ func pushVerb() verb {
 	}
 }
 
-func push(ctx context.Context, e *env, state *build.State, im *images, name string, d ocispec.Descriptor, sink event.Sink) (err error) {
+func push(ctx context.Context, e *env, state *state.State, im *images, name string, d ocispec.Descriptor, sink event.Sink) (err error) {
 	full, err := store.Name(name)
 	if err != nil {
 		return err
@@ -109,12 +109,12 @@ func push(ctx context.Context, e *env, state *build.State, im *images, name stri
 }
 
 // shown does something with a display of its progress.
-func (f *stateFlags) shown(ctx context.Context, e *env, mode string, do func(*build.State, *images, event.Sink) error) error {
+func (f *stateFlags) shown(ctx context.Context, e *env, mode string, do func(*state.State, *images, event.Sink) error) error {
 	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
 	if err != nil {
 		return usageError{err}
 	}
-	err = f.with(ctx, e, func(state *build.State, im *images) error { return do(state, im, display.Sink()) })
+	err = f.with(ctx, e, func(state *state.State, im *images) error { return do(state, im, display.Sink()) })
 	return errors.Join(err, display.Close())
 }
 

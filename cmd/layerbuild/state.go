@@ -13,6 +13,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/ns"
 	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
@@ -55,8 +56,8 @@ type images struct {
 }
 
 // open opens the state and what finds images. The caller closes the state.
-func (f *stateFlags) open(ctx context.Context, e *env, exclusive bool) (*build.State, *images, error) {
-	state, err := build.OpenState(ctx, build.StateOptions{Root: f.dir(e), Driver: f.driver, Exclusive: exclusive})
+func (f *stateFlags) open(ctx context.Context, e *env, exclusive bool) (*state.State, *images, error) {
+	state, err := state.Open(ctx, state.Options{Root: f.dir(e), Driver: f.driver, Exclusive: exclusive})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,7 +69,7 @@ func (f *stateFlags) open(ctx context.Context, e *env, exclusive bool) (*build.S
 }
 
 // exportEnv is what exporters get of the world.
-func (f *stateFlags) exportEnv(e *env, state *build.State, im *images) export.Env {
+func (f *stateFlags) exportEnv(e *env, state *state.State, im *images) export.Env {
 	return export.Env{Stdout: e.stdout, Tagger: state.Store, Pusher: im, KeepOwners: !state.NS.Rootless}
 }
 

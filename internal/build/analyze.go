@@ -1,14 +1,10 @@
 package build
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,7 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/internal/image"
-	"github.com/layerbuild/layerbuild/internal/smallfile"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -32,7 +28,7 @@ type AnalyzeOptions struct {
 }
 
 // Analyze finds out what of an image is waste. Layers whose tables are kept are not read.
-func Analyze(ctx context.Context, s *State, images *image.Resolver, img *image.Image, o AnalyzeOptions) (*analyze.Report, error) {
+func Analyze(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o AnalyzeOptions) (*analyze.Report, error) {
 	in, err := analyzeInput(ctx, s, images, img, o)
 	if err != nil {
 		return nil, fmt.Errorf("analyze %s: %w", img.Name, err)
@@ -44,9 +40,9 @@ func Analyze(ctx context.Context, s *State, images *image.Resolver, img *image.I
 	return r, nil
 }
 
-func analyzeInput(ctx context.Context, s *State, images *image.Resolver, img *image.Image, o AnalyzeOptions) (analyze.Input, error) {
+func analyzeInput(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o AnalyzeOptions) (analyze.Input, error) {
 	in := analyze.Input{Image: img.Name, Digest: img.Descriptor.Digest.String(), Platform: parser.FormatPlatform(img.Platform)}
-	rec := s.buildRecord(img.Manifest.Config.Digest)
+	rec := buildRecordOf(s, img.Manifest.Config.Digest)
 	end, err := baseEnd(ctx, images, img, rec, o)
 	if err != nil {
 		return in, err
@@ -59,16 +55,16 @@ func analyzeInput(ctx context.Context, s *State, images *image.Resolver, img *im
 	for i, d := range img.Manifest.Layers {
 		in.Layers = append(in.Layers, analyze.LayerInput{
 			Digest: d.Digest.String(), DiffID: img.Config.RootFS.DiffIDs[i].String(), Compressed: d.Size,
-			Table: func(ctx context.Context) (*analyze.Table, error) { return s.layerTable(ctx, images, img, i) },
+			Table: func(ctx context.Context) (*analyze.Table, error) { return layerTable(ctx, s, images, img, i) },
 		})
 	}
 	return in, nil
 }
 
 // layerTable is the table of a layer: the one that is kept, or one that is made by reading the layer, and then kept.
-func (s *State) layerTable(ctx context.Context, images *image.Resolver, img *image.Image, layer int) (t *analyze.Table, err error) {
+func layerTable(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, layer int) (t *analyze.Table, err error) {
 	d := img.Manifest.Layers[layer].Digest
-	if t := s.table(d); t != nil {
+	if t := table(s, d); t != nil {
 		return t, nil
 	}
 	err = images.Read(ctx, img, layer, func(r io.Reader) (err error) {
@@ -78,14 +74,14 @@ func (s *State) layerTable(ctx context.Context, images *image.Resolver, img *ima
 	if err != nil {
 		return nil, err
 	}
-	return t, s.putTable(d, t)
+	return t, putTable(s, d, t)
 }
 
 // The tables of layers are kept by the digests of their blobs, in cache/tables. What cannot be read is as if it were not
 // there: tables are not synced to disk.
 
-func (s *State) table(d digest.Digest) *analyze.Table {
-	data, err := s.readKept("tables", d)
+func table(s *state.State, d digest.Digest) *analyze.Table {
+	data, err := s.ReadKept("tables", d)
 	if err != nil {
 		return nil
 	}
@@ -96,75 +92,12 @@ func (s *State) table(d digest.Digest) *analyze.Table {
 	return t
 }
 
-func (s *State) putTable(d digest.Digest, t *analyze.Table) error {
+func putTable(s *state.State, d digest.Digest, t *analyze.Table) error {
 	data, err := t.MarshalBinary()
 	if err != nil {
 		return err
 	}
-	return s.keep("tables", d, data)
-}
-
-// kept are the directories below cache/ with what is kept by the digest of a blob.
-var kept = []string{"tables", "builds"}
-
-func (s *State) readKept(kind string, d digest.Digest) ([]byte, error) {
-	if err := d.Validate(); err != nil {
-		return nil, err
-	}
-	return smallfile.Read(filepath.Join(s.Root, "cache", kind, d.Encoded()))
-}
-
-// keep writes what is not there as it is: nearly always the same is known of the same blob.
-func (s *State) keep(kind string, d digest.Digest, data []byte) error {
-	if err := d.Validate(); err != nil {
-		return err
-	}
-	if have, err := s.readKept(kind, d); err == nil && bytes.Equal(have, data) {
-		return nil
-	}
-	dir, err := s.path(kind)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, "new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // nothing is there any more when all went well
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), filepath.Join(dir, d.Encoded()))
-}
-
-// dropKept removes what is kept for blobs that are gone.
-func (done *Pruned) dropKept(_ context.Context, s *State, o PruneOptions) error {
-	if o.DryRun {
-		return nil
-	}
-	for _, kind := range kept {
-		dir := filepath.Join(s.Root, "cache", kind)
-		entries, err := os.ReadDir(dir)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			path := s.Store.Path(digest.NewDigestFromEncoded(digest.SHA256, e.Name()))
-			if path != "" {
-				if _, err := os.Lstat(path); err == nil {
-					continue
-				}
-			}
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return s.Keep("tables", d, data)
 }
 
 // buildRecord is what a build writes down about its image, by the digest of the configuration.
@@ -197,8 +130,8 @@ type origin struct {
 	lines parser.Range
 }
 
-func (s *State) buildRecord(config digest.Digest) *buildRecord {
-	data, err := s.readKept("builds", config)
+func buildRecordOf(s *state.State, config digest.Digest) *buildRecord {
+	data, err := s.ReadKept("builds", config)
 	if err != nil {
 		return nil
 	}
@@ -240,7 +173,7 @@ func (s *solver) recordBuild(ctx context.Context, config digest.Digest, t rootfs
 	if err != nil {
 		return err
 	}
-	return s.state.keep("builds", config, data)
+	return s.state.Keep("builds", config, data)
 }
 
 // instructionText is an entry of a history as a Dockerfile would have it. BuildKit and docker's old builder add to it.
@@ -449,5 +382,5 @@ func (b *builder) sealAndScan(ctx context.Context, tree diff.Tree, o diff.Option
 	if err != nil {
 		return diff.Layer{}, err
 	}
-	return l, b.state.putTable(l.Descriptor.Digest, t)
+	return l, putTable(b.state, l.Descriptor.Digest, t)
 }

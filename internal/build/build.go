@@ -16,6 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/source"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -24,7 +25,7 @@ import (
 
 // builder is one build: what its platforms share.
 type builder struct {
-	state   *State
+	state   *state.State
 	images  *image.Resolver
 	opts    Options
 	sink    event.Sink
@@ -48,7 +49,7 @@ type builder struct {
 	fills   memo[string, bool]
 	sealer  *sealer
 	spares  spares
-	scratch scratch
+	tempdir *state.TempDir
 
 	dirty atomic.Bool // a step was executed
 
@@ -58,7 +59,7 @@ type builder struct {
 
 // Build builds an image. The Result has the Dockerfile's name and text as soon as they are known, even if there is an
 // error. Errors of instructions are a *StepError or a *parser.Error.
-func Build(ctx context.Context, state *State, images *image.Resolver, o Options) (res *Result, err error) {
+func Build(ctx context.Context, state *state.State, images *image.Resolver, o Options) (res *Result, err error) {
 	if o.Sink == nil {
 		o.Sink = event.Discard
 	}
@@ -67,16 +68,14 @@ func Build(ctx context.Context, state *State, images *image.Resolver, o Options)
 		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), CachePlace{Type: "inline"})
 	}
 	res = &Result{}
-	if err := removeScratch(state.Root); err != nil {
+	if err := b.makeTempDir(); err != nil {
 		return res, err
 	}
-	b.scratch.root = state.Root
-	b.closeLater(&b.scratch)
 	b.closeLater(&b.spares)
 	ctx, cancel := context.WithCancel(ctx)
 	b.sealer = newSealer(ctx, b)
 	defer func() { cancel(); err = errors.Join(err, b.close()) }()
-	state.syncEarlier(ctx)
+	state.SyncEarlier(ctx)
 	if err := b.open(ctx, res); err != nil {
 		return res, err
 	}
@@ -86,11 +85,21 @@ func Build(ctx context.Context, state *State, images *image.Resolver, o Options)
 	return res, b.build(ctx, res)
 }
 
+// makeTempDir removes the temporary directories of builds that were killed, and sees to one for this build.
+func (b *builder) makeTempDir() error {
+	if err := state.RemoveTempDirs(b.state.Root); err != nil {
+		return err
+	}
+	b.tempdir = state.NewTempDir(b.state.Root)
+	b.closeLater(b.tempdir)
+	return nil
+}
+
 // close waits for what goes on behind the build's back and lets go of everything.
 func (b *builder) close() error {
 	b.sealer.wait()
 	if b.dirty.Load() {
-		b.state.noteUnsynced()
+		b.state.NoteUnsynced()
 	}
 	var errs []error
 	for _, c := range slices.Backward(b.closers) {
@@ -137,8 +146,8 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 }
 
 func (b *builder) sourceOptions() (source.Options, error) {
-	index, err := b.state.path("context")
-	return source.Options{TempDir: b.scratch.path, IndexDir: index, HTTP: b.httpOptions(), Git: b.gitOptions(b.keepGitDir())}, err
+	index, err := b.state.Path("context")
+	return source.Options{TempDir: b.tempdir.Path, IndexDir: index, HTTP: b.httpOptions(), Git: b.gitOptions(b.keepGitDir())}, err
 }
 
 // build plans for each platform, and then solves.
@@ -346,7 +355,7 @@ func (b *builder) now() time.Time {
 }
 
 func (b *builder) tempDir(pattern string) (string, error) {
-	dir, err := b.scratch.path()
+	dir, err := b.tempdir.Path()
 	if err != nil {
 		return "", err
 	}

@@ -3,22 +3,24 @@ package build
 import (
 	"context"
 	"io"
+	"path/filepath"
 	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
 // Container is a file system on top of an image that is thrown away.
 type Container struct {
-	state  *State
+	state  *state.State
 	active *snapshot.Active
 }
 
 // NewContainer unpacks the image where that is needed. The caller closes the Container.
-func NewContainer(ctx context.Context, state *State, images *image.Resolver, img *image.Image, sink event.Sink) (*Container, error) {
+func NewContainer(ctx context.Context, state *state.State, images *image.Resolver, img *image.Image, sink event.Sink) (*Container, error) {
 	id := event.ID("image")
 	sink(event.Start{ID: id, Name: "unpack " + img.Name, Time: time.Now()})
 	top, cached, err := images.Unpack(ctx, img, image.UnpackOptions{ID: id, Sink: sink})
@@ -36,10 +38,19 @@ func NewContainer(ctx context.Context, state *State, images *image.Resolver, img
 // Run runs a command in it; an *executor.ExitError says that it did not end well.
 func (c *Container) Run(ctx context.Context, p *executor.Process, stdout, stderr io.Writer) error {
 	_, err := executor.Run(ctx, &executor.Spec{
-		Root: c.active.Mounts(), MountPoints: c.state.mountPoints(), Action: p, UserNS: c.state.NS.Rootless, SingleID: c.state.NS.SingleID,
+		Root: c.active.Mounts(), MountPoints: mountPoints(c.state), Action: p, UserNS: c.state.NS.Rootless, SingleID: c.state.NS.SingleID,
 	}, stdout, stderr)
 	return err
 }
 
 // Close throws it away.
 func (c *Container) Close() error { return c.active.Discard() }
+
+// mountPoints is what the executor puts below a step's root; "" where it can't be had, which costs time only.
+func mountPoints(s *state.State) string {
+	dir := filepath.Join(s.Root, "cache", "mountpoints")
+	if executor.MakeMountPoints(dir) != nil {
+		return ""
+	}
+	return dir
+}

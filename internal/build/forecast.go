@@ -138,7 +138,7 @@ func (s *solver) recorded(key cache.Key) (cache.Key, bool) {
 	}
 	if rec, ok := s.state.Cache.Get(key); ok {
 		_, err := s.state.Snapshots.Stat(snapshot.ID(rec.Snapshot))
-		if _, promised := s.state.promise(rec); promised || err == nil {
+		if _, promised := s.state.LazyLayer(rec); promised || err == nil {
 			if content := rec.Meta["content"]; content != "" {
 				key = cache.Key(content)
 			}

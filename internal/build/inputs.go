@@ -275,12 +275,12 @@ func (s *solver) contextSnapshot(ctx context.Context, f *files, src string) (id 
 
 // httpOptions are how this build downloads.
 func (b *builder) httpOptions() source.HTTPOptions {
-	return source.HTTPOptions{TempDir: b.scratch.path, Store: remoteMetadata{b.state.Cache}, Authorization: b.httpAuthorization}
+	return source.HTTPOptions{TempDir: b.tempdir.Path, Store: remoteMetadata{b.state.Cache}, Authorization: b.httpAuthorization}
 }
 
 // gitOptions are how this build fetches repositories.
 func (b *builder) gitOptions(keepGitDir bool) source.GitOptions {
-	return source.GitOptions{TempDir: b.scratch.path, KeepGitDir: keepGitDir, CommitTime: true, Authorization: b.gitAuthorization, SSHAuthSock: b.agent()}
+	return source.GitOptions{TempDir: b.tempdir.Path, KeepGitDir: keepGitDir, CommitTime: true, Authorization: b.gitAuthorization, SSHAuthSock: b.agent()}
 }
 
 // remoteMetadata keeps what servers said about addresses in the cache.

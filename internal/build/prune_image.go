@@ -14,6 +14,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -52,7 +53,7 @@ type PrunedLayer struct {
 // PruneImage takes the dead bytes out of the layers of an image that are not its base's. The number of layers, their
 // history and the configuration stay; before anything is returned the new layers are read again, and what they show is
 // compared with what the old ones showed. The new image is in the store, without a name.
-func PruneImage(ctx context.Context, s *State, images *image.Resolver, img *image.Image, o PruneImageOptions) (*PrunedImage, error) {
+func PruneImage(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneImageOptions) (*PrunedImage, error) {
 	p := &pruning{s: s, images: images, img: img, dryRun: o.DryRun}
 	res, err := p.run(ctx, o)
 	if err != nil {
@@ -62,7 +63,7 @@ func PruneImage(ctx context.Context, s *State, images *image.Resolver, img *imag
 }
 
 type pruning struct {
-	s      *State
+	s      *state.State
 	images *image.Resolver
 	img    *image.Image
 	dryRun bool
@@ -186,7 +187,7 @@ func (p *pruning) layer(ctx context.Context, i int) error {
 		return err
 	}
 	p.layers[i].descriptor = d
-	return p.s.putTable(d.Digest, p.layers[i].table)
+	return putTable(p.s, d.Digest, p.layers[i].table)
 }
 
 type count int64
@@ -249,7 +250,7 @@ func (p *pruning) write(ctx context.Context, res *PrunedImage) error {
 	if err != nil {
 		return err
 	}
-	if err := p.s.copyRecord(p.img.Manifest.Config.Digest, c.Digest); err != nil {
+	if err := copyRecord(p.s, p.img.Manifest.Config.Digest, c.Digest); err != nil {
 		return err
 	}
 	res.Config = p.img.Manifest.Config
@@ -280,12 +281,12 @@ func (p *pruning) document(ctx context.Context, d ocispec.Descriptor) (map[strin
 }
 
 // copyRecord says of a configuration what is known of the one that it was made of.
-func (s *State) copyRecord(from, to digest.Digest) error {
-	data, err := s.readKept("builds", from)
+func copyRecord(s *state.State, from, to digest.Digest) error {
+	data, err := s.ReadKept("builds", from)
 	if err != nil {
 		return nil // the image was not built here
 	}
-	return s.keep("builds", to, data)
+	return s.Keep("builds", to, data)
 }
 
 // prunesDead says whether an output wants the image without its dead bytes. The others then get it so too.

@@ -222,7 +222,7 @@ func (r *runner) cacheDir(ctx context.Context, i int, m parser.RunMount, release
 	}
 	sum := sha256.Sum256(identity)
 	name := hex.EncodeToString(sum[:])
-	top, err := r.state.path("mounts")
+	top, err := r.state.Path("mounts")
 	if err != nil {
 		return "", err
 	}

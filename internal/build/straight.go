@@ -12,6 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -31,13 +32,6 @@ func (s *solver) endsImage(st *parser.Stage, n int) bool {
 	}
 	return true
 }
-
-// What the record of a promised snapshot says besides: the snapshot that it is to be made on, and the options that the
-// layer was sealed with.
-const (
-	promisedOn     = "on"
-	promisedSealed = "sealed"
-)
 
 // straight does a job without making its snapshot. It is false where that cannot be: then nothing was done.
 func (s *solver) straight(ctx context.Context, cur rootfs, j *job, out output) (res stepResult, ok bool, err error) {
@@ -83,7 +77,7 @@ func (s *solver) straight(ctx context.Context, cur rootfs, j *job, out output) (
 		return res, false, err
 	}
 	s.promiseLayer(id, cur.top, l)
-	res, err = s.record(j, id, map[string]string{promisedOn: string(cur.top), promisedSealed: s.sealer.name})
+	res, err = s.record(j, id, map[string]string{state.LazyParent: string(cur.top), state.LazySealed: s.sealer.name})
 	return res, err == nil, err
 }
 
@@ -245,25 +239,11 @@ func (s *solver) promiseLayer(id, on snapshot.ID, l cache.Layer) {
 // promised promises again what an earlier build has promised and nobody has needed yet. It is false if the record is no
 // such promise, or if its layer is gone.
 func (s *solver) promised(rec cache.Record) (snapshot.Info, bool) {
-	l, ok := s.state.promise(rec)
+	l, ok := s.state.LazyLayer(rec)
 	if !ok {
 		return snapshot.Info{}, false
 	}
-	info := snapshot.Info{ID: snapshot.ID(rec.Snapshot), Parent: snapshot.ID(rec.Meta[promisedOn])}
+	info := snapshot.Info{ID: snapshot.ID(rec.Snapshot), Parent: snapshot.ID(rec.Meta[state.LazyParent])}
 	s.promiseLayer(info.ID, info.Parent, l)
 	return info, true
-}
-
-// promise gives the layer that a promised snapshot is unpacked from.
-func (s *State) promise(rec cache.Record) (cache.Layer, bool) {
-	name, ok := rec.Meta[promisedSealed]
-	if !ok {
-		return cache.Layer{}, false
-	}
-	l, ok := s.Cache.Sealed(rec.Snapshot, name)
-	if !ok {
-		return l, false
-	}
-	there, err := s.Store.Exists(context.Background(), l.Descriptor)
-	return l, there && err == nil
 }

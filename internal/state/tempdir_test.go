@@ -1,4 +1,4 @@
-package build
+package state
 
 import (
 	"errors"
@@ -8,33 +8,33 @@ import (
 	"testing"
 )
 
-func TestScratchOfTheDeadIsRemoved(t *testing.T) {
+func TestTempDirOfTheDeadIsRemoved(t *testing.T) {
 	root := t.TempDir()
 	dead := filepath.Join(root, tempPrefix+"dead")
 	if err := os.MkdirAll(filepath.Join(dead, "sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	living, other, none := &scratch{root: root}, &scratch{root: root}, &scratch{root: root}
-	dir, err := living.path()
+	living, other, none := NewTempDir(root), NewTempDir(root), NewTempDir(root)
+	dir, err := living.Path()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := removeScratch(root); err != nil {
+	if err := RemoveTempDirs(root); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dead); !os.IsNotExist(err) {
 		t.Errorf("the directory of a dead build is still there: %v", err)
 	}
-	if second, err := other.path(); err != nil || second == dir {
+	if second, err := other.Path(); err != nil || second == dir {
 		t.Errorf("another build's is %s, %v; the first one's %s", second, err, dir)
 	}
-	if again, err := living.path(); err != nil || again != dir {
+	if again, err := living.Path(); err != nil || again != dir {
 		t.Errorf("asked again: %s, %v, want %s", again, err, dir)
 	}
 	if _, err := os.Stat(dir); err != nil {
 		t.Errorf("the directory of a living build is gone: %v", err)
 	}
-	for _, s := range []*scratch{living, other, none} {
+	for _, s := range []*TempDir{living, other, none} {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
@@ -45,17 +45,17 @@ func TestScratchOfTheDeadIsRemoved(t *testing.T) {
 }
 
 // Builds that come and go at once on one state directory do not get into each other's way.
-func TestScratchAtOnce(t *testing.T) {
+func TestTempDirAtOnce(t *testing.T) {
 	root := t.TempDir()
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			for range 500 {
-				s := &scratch{root: root}
-				if err := removeScratch(root); err != nil {
+				s := NewTempDir(root)
+				if err := RemoveTempDirs(root); err != nil {
 					t.Error(err)
 				}
-				dir, err := s.path()
+				dir, err := s.Path()
 				if err == nil {
 					err = os.WriteFile(filepath.Join(dir, "file"), nil, 0o644)
 				}

@@ -1,4 +1,4 @@
-package build
+package state
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
-	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // PruneOptions say what Prune removes besides what is of no use to anybody.
@@ -38,8 +38,13 @@ type Pruned struct {
 	MountBytes    int64 `json:"mountBytes"`
 }
 
+// Images knows the images that have no name in the store and are nevertheless kept.
+type Images interface {
+	Roots() ([]ocispec.Descriptor, error)
+}
+
 // Prune removes what nothing leads to. The state must have been opened exclusively.
-func Prune(ctx context.Context, s *State, images *image.Resolver, o PruneOptions) (Pruned, error) {
+func (s *State) Prune(ctx context.Context, images Images, o PruneOptions) (Pruned, error) {
 	var done Pruned
 	blobs := func(ctx context.Context, s *State, o PruneOptions) error { return done.blobs(ctx, s, images, o) }
 	steps := []func(context.Context, *State, PruneOptions) error{done.images, done.cache, blobs, done.mounts, done.dropKept, done.leftOver}
@@ -73,7 +78,7 @@ func (done *Pruned) images(ctx context.Context, s *State, o PruneOptions) error 
 }
 
 // blobs removes those that neither a name nor what is remembered of registries leads to.
-func (done *Pruned) blobs(ctx context.Context, s *State, images *image.Resolver, o PruneOptions) error {
+func (done *Pruned) blobs(ctx context.Context, s *State, images Images, o PruneOptions) error {
 	roots, err := images.Roots()
 	if err != nil {
 		return err
@@ -106,7 +111,7 @@ func (done *Pruned) cache(ctx context.Context, s *State, o PruneOptions) error {
 		if err != nil {
 			return err
 		}
-		if _, ok := s.promise(e.Record); ok && exists(e.Meta[promisedOn]) {
+		if _, ok := s.LazyLayer(e.Record); ok && exists(e.Meta[LazyParent]) {
 			promised[e.Snapshot] = true
 		}
 	}
@@ -193,7 +198,7 @@ func (done *Pruned) leftOver(_ context.Context, s *State, o PruneOptions) error 
 	if o.DryRun {
 		return nil
 	}
-	return removeScratch(s.Root)
+	return RemoveTempDirs(s.Root)
 }
 
 // treeSize adds up the regular files below dir. What cannot be read counts nothing.

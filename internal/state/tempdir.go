@@ -1,4 +1,4 @@
-package build
+package state
 
 import (
 	"errors"
@@ -14,9 +14,9 @@ import (
 // tempPrefix begins the names of temporary directories in the state directory.
 const tempPrefix = "tmp-"
 
-// scratch is a temporary directory of one build, made when it is first asked for: most builds need none. A lock on it
+// TempDir is a temporary directory of one build, made when it is first asked for: most builds need none. A lock on it
 // tells others that the build is alive.
-type scratch struct {
+type TempDir struct {
 	root string
 
 	mu   sync.Mutex
@@ -24,8 +24,11 @@ type scratch struct {
 	lock *os.File
 }
 
-// path makes the directory, if there is none yet, and returns it.
-func (s *scratch) path() (string, error) {
+// NewTempDir returns a temporary directory below root, which is not made yet.
+func NewTempDir(root string) *TempDir { return &TempDir{root: root} }
+
+// Path makes the directory, if there is none yet, and returns it.
+func (s *TempDir) Path() (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.dir == "" {
@@ -47,7 +50,7 @@ func (s *scratch) path() (string, error) {
 }
 
 // Close removes the directory, if there is one.
-func (s *scratch) Close() error {
+func (s *TempDir) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dir == "" {
@@ -56,8 +59,8 @@ func (s *scratch) Close() error {
 	return errors.Join(os.RemoveAll(s.dir), s.lock.Close())
 }
 
-// removeScratch removes the temporary directories of builds that were killed.
-func removeScratch(root string) error {
+// RemoveTempDirs removes the temporary directories of builds that were killed.
+func RemoveTempDirs(root string) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return err

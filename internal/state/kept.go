@@ -1,0 +1,76 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/layerbuild/layerbuild/internal/smallfile"
+	digest "github.com/opencontainers/go-digest"
+)
+
+// kept are the directories below cache/ with what is kept by the digest of a blob.
+var kept = []string{"tables", "builds"}
+
+// ReadKept returns what Keep has kept.
+func (s *State) ReadKept(kind string, d digest.Digest) ([]byte, error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	return smallfile.Read(filepath.Join(s.Root, "cache", kind, d.Encoded()))
+}
+
+// Keep writes what is not there as it is: nearly always the same is known of the same blob.
+func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
+	if err := d.Validate(); err != nil {
+		return err
+	}
+	if have, err := s.ReadKept(kind, d); err == nil && bytes.Equal(have, data) {
+		return nil
+	}
+	dir, err := s.Path(kind)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, "new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // nothing is there any more when all went well
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(dir, d.Encoded()))
+}
+
+// dropKept removes what is kept for blobs that are gone.
+func (done *Pruned) dropKept(_ context.Context, s *State, o PruneOptions) error {
+	if o.DryRun {
+		return nil
+	}
+	for _, kind := range kept {
+		dir := filepath.Join(s.Root, "cache", kind)
+		entries, err := os.ReadDir(dir)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			path := s.Store.Path(digest.NewDigestFromEncoded(digest.SHA256, e.Name()))
+			if path != "" {
+				if _, err := os.Lstat(path); err == nil {
+					continue
+				}
+			}
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
