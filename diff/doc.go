@@ -22,6 +22,22 @@
 // The only case in which two drivers may differ is a file whose hard links were divided among otherwise equal files:
 // nothing in the states tells which of them is the old one.
 //
+// # Opaque directories
+//
+// Linux's overlay sets its opaque attribute on a directory that it makes where a layer below has that name
+// (ovl_create_over_whiteout) or whose parent directory is merged with one below (ovl_create_upper), and on one that it
+// moves to such a parent (ovl_rename). It sets no attribute on a directory that it makes in, or moves to, a directory
+// that is not merged: ovl_lookup looks a name up only in those layers in which it found the parent directory, so that an
+// opaque directory hides the layers below for everything inside it, at any depth. Hence an upper directory is compared
+// with the old state by one rule: as soon as it or a directory above it is opaque, a name that it does not have is a
+// removed name. A layer, on the other hand, has an opaque mark (".wh..wh..opq") only in a directory of which no old
+// name is left; everywhere else it has a whiteout for each removed name. So it means the same to a reader that lets the
+// mark count for the directory alone and to one that lets it count for all that is below.
+//
+// The mark is the attribute of the driver that wrote the directory: trusted.overlay.opaque, or user.overlay.opaque in a
+// user namespace. snapshot translates the marks of fuse-overlayfs (user.fuseoverlayfs.opaque and files named
+// ".wh..wh..opq") when it commits. Attributes of the other drivers are data.
+//
 // # Order and format
 //
 // In each directory the opaque mark or the whiteouts come first, sorted by name, then what is there, sorted by the bytes

@@ -42,9 +42,6 @@ func marksOf(t Tree) marks {
 	return marks{"trusted.overlay."}
 }
 
-// fuseOpaque is what fuse-overlayfs sets where it may not set overlay's own.
-const fuseOpaque = "user.fuseoverlayfs.opaque"
-
 func (k marks) metacopy() string { return k.prefix + "metacopy" }
 
 // has says whether an attribute of a directory is a mark that matters here.
@@ -53,7 +50,7 @@ func (k marks) has(name []byte) bool {
 		return false
 	}
 	suffix, ok := bytes.CutPrefix(name, []byte(k.prefix))
-	return ok && (string(suffix) == "opaque" || string(suffix) == "redirect") || string(name) == fuseOpaque
+	return ok && (string(suffix) == "opaque" || string(suffix) == "redirect")
 }
 
 // opaque reads a directory's mark: hides is the plain one, whitened says that whiteouts in it may be files.
@@ -65,8 +62,7 @@ func (k marks) opaque(fd int) (hides, whitened bool) {
 	if n, err := unix.Fgetxattr(fd, k.prefix+"opaque", value[:]); err == nil && n == 1 {
 		return value[0] == 'y', value[0] == 'x'
 	}
-	n, err := unix.Fgetxattr(fd, fuseOpaque, value[:])
-	return err == nil && n == 1 && value[0] == 'y', false
+	return false, false
 }
 
 // whiteout says whether a file of a directory is overlay's mark for a removed name, in either form.

@@ -154,8 +154,14 @@ func Unchanged(ctx context.Context, t Tree) (bool, error) {
 	return !changed && err == nil, err
 }
 
-// mark is what overlay has marked a directory of the new state with.
-type mark struct{ hides, whitened bool }
+// mark says how a directory of the new state relates to the old state.
+type mark struct {
+	// hides: the directory shows nothing of the layers below, because it or a directory above it has overlay's opaque
+	// mark. Package comment, "Opaque directories", says why the mark counts for all that is below it.
+	hides bool
+	// whitened: regular files in it may be whiteouts (overlay.opaque=x, Linux 6.7). This does not count further down.
+	whitened bool
+}
 
 // directory writes what has changed inside the open directory fd, which is w.path. old is the same directory in the
 // old state; empty: there was none, so all in it is new.
@@ -198,7 +204,7 @@ func (w *walker) directory(fd int, old merged, m mark) error {
 			w.path = append(w.path, '/')
 		}
 		w.path = append(w.path, names.Name(e)...)
-		if err := w.entry(fd, names.CName(e), old); err != nil {
+		if err := w.entry(fd, names.CName(e), old, m.hides); err != nil {
 			return err
 		}
 		w.path = w.path[:end]
@@ -364,14 +370,15 @@ func (w *walker) describe(path []byte, kind byte, st *rawfs.Stat) header {
 	return header{name: path, kind: kind, mode: uint32(st.Mode) & 0o7777, uid: st.Uid, gid: st.Gid, sec: w.time(st)}
 }
 
-// entry writes w.path, which is name in the open directory dir, if it has changed.
-func (w *walker) entry(dir int, name []byte, old merged) error {
+// entry writes w.path, which is name in the open directory dir, if it has changed. hides says that dir shows nothing of
+// the layers below.
+func (w *walker) entry(dir int, name []byte, old merged, hides bool) error {
 	var st rawfs.Stat
 	if err := rawfs.Lstat(dir, name, &st); err != nil {
 		return err
 	}
 	if rawfs.Type(&st) == unix.S_IFDIR {
-		return w.subdirectory(dir, name, &st, old)
+		return w.subdirectory(dir, name, &st, old, hides)
 	}
 	if st.Nlink > 1 {
 		if first, known := w.links.seen(&st); known {
@@ -403,13 +410,13 @@ func (w *walker) entry(dir int, name []byte, old merged) error {
 	return w.file(dir, name, &st)
 }
 
-func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged) error {
+func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged, hides bool) error {
 	fd, err := rawfs.OpenDir(dir, name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	var m mark
+	m := mark{hides: hides}
 	xattrs, err := rawfs.Xattrs(fd, func(x []byte) bool { return rawfs.InLayer(x) || w.marks.has(x) })
 	if err != nil {
 		return err

@@ -137,6 +137,33 @@ func TestWriteUpper(t *testing.T) {
 			want:  "dir d 0755\n- d/.wh.c\nfile d/b 0644 new\n",
 		},
 		{
+			name:  "what is below an opaque directory hides as well",
+			lower: []string{"dir d" + dir + "\ndir d/s" + dir + "\ndir d/s/t" + dir + "\nfile d/s/x" + file + "\nfile d/s/t/y" + file + "\nfile d/s/t/z" + file},
+			upper: "dir d" + dir + "\nopaque d\ndir d/s" + dir + "\ndir d/s/t" + dir + "\nfile d/s/t/y" + file + "\ndir d/s/t" + dir + "\ndir d/s" + dir + "\ndir d" + dir,
+			want:  "dir d 0755\ndir d/s 0755\n- d/s/.wh.x\ndir d/s/t 0755\n- d/s/t/.wh.z\n",
+		},
+		{
+			name:  "a directory below an opaque one whose names are all removed",
+			lower: []string{"dir d" + dir + "\ndir d/s" + dir + "\ndir d/s/t" + dir + "\nfile d/s/t/y" + file + "\nfile d/s/t/z" + file},
+			upper: "dir d" + dir + "\nopaque d\ndir d/s" + dir + "\ndir d/s/t" + dir + "\nfile d/s/t/new" + file + "\ndir d/s/t" + dir + "\ndir d/s" + dir + "\ndir d" + dir,
+			want:  "dir d 0755\ndir d/s 0755\ndir d/s/t 0755\n- d/s/t/.wh..wh..opq\nfile d/s/t/new 0644\n",
+		},
+		{
+			name: "a directory below an opaque one, and an opaque one in the layers below",
+			lower: []string{
+				"dir d" + dir + "\nopaque d\ndir d/s" + dir + "\nfile d/s/middle" + file + "\ndir d/s" + dir + "\ndir d" + dir,
+				"dir d" + dir + "\ndir d/s" + dir + "\nfile d/s/bottom" + file,
+			},
+			upper: "dir d" + dir + "\nopaque d\ndir d/s" + dir + "\ndir d" + dir,
+			want:  "dir d 0755\ndir d/s 0755\n- d/s/.wh.middle\n",
+		},
+		{
+			name:  "marks of other drivers mean nothing",
+			lower: []string{"dir d" + dir + "\nfile d/a" + file + "\nfile d/b" + file},
+			upper: "dir d 0755 root:root @100 [user.fuseoverlayfs.opaque=y] [user.overlay.opaque=y]\nfile d/new" + file + "\ndir d" + dir,
+			want:  "dir d 0755\nfile d/new 0644\n",
+		},
+		{
 			name:  "the only name of a directory removed",
 			lower: []string{"dir d" + dir + "\nfile d/a" + file},
 			upper: "dir d" + dir + "\nwhiteout d/a\ndir d" + dir,
