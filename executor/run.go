@@ -129,13 +129,18 @@ func childName(s *Spec) string {
 	return marker
 }
 
-// environment is for the child's Go runtime only; the command has its own. A child that does one thing after the
-// other is cheaper with one thread at a time and without a garbage collector (RUN true: 2.9 ms against 3.4 ms of CPU).
+// environment returns the child's environment; the command has its own. A child that does one thing after the other
+// is cheaper with one thread at a time and without a garbage collector (RUN true: 2.9 ms against 3.4 ms of CPU).
+// Where a program serves the root file system the child looks it up, and so needs PATH.
 func environment(s *Spec) []string {
-	if _, ok := s.Action.(*Copy); ok {
-		return []string{}
+	env := []string{}
+	if _, ok := s.Action.(*Copy); !ok {
+		env = append(env, "GOMAXPROCS=1", "GOGC=off")
 	}
-	return []string{"GOMAXPROCS=1", "GOGC=off"}
+	if usesDaemon(s) {
+		env = append(env, "PATH="+os.Getenv("PATH"))
+	}
+	return env
 }
 
 func cloneFlags(s *Spec) uintptr {

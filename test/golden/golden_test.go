@@ -32,7 +32,7 @@ func TestDigests(t *testing.T) {
 		}
 		want = string(raw)
 	}
-	for _, driver := range []string{"overlay", "copy"} {
+	for _, driver := range []string{"overlay", "copy", "fuse-overlayfs"} {
 		for _, procs := range []int{1, 2} {
 			t.Run(fmt.Sprintf("%s/%d", driver, procs), func(t *testing.T) {
 				l := lab.New(t)

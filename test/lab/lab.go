@@ -102,6 +102,24 @@ func (l *Lab) As(user string) {
 	l.Prefix = []string{"runuser", "-u", user, "--"}
 }
 
+// Fuse makes /dev/fuse usable for the user that As has named, and skips the test where fuse-overlayfs is not installed.
+// On some machines only root may open /dev/fuse; the program then sees a node of its own in a mount namespace of its own.
+func (l *Lab) Fuse() {
+	l.t.Helper()
+	Need(l.t, "fuse-overlayfs", "unshare", "mount")
+	info, err := os.Stat("/dev/fuse")
+	if err != nil {
+		l.t.Skip(err)
+	}
+	if len(l.Prefix) == 0 || info.Mode().Perm()&0o006 == 0o006 {
+		return
+	}
+	node := filepath.Join(l.top, "fuse")
+	Output(l.t, "mknod", "--mode=0666", node, "c", "10", "229")
+	script := `mount --bind "$0" /dev/fuse && exec "$@"`
+	l.Prefix = append([]string{"unshare", "--mount", "sh", "-c", script, node}, l.Prefix...)
+}
+
 // User makes sure that there is an unprivileged user, with or without a range of subordinate ids, and returns its name.
 // The user stays behind for the next run.
 func User(t testing.TB, ranges bool) string {

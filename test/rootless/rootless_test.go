@@ -32,14 +32,35 @@ func TestSingleID(t *testing.T) {
 	compare(t, user, images)
 }
 
-func compare(t *testing.T, user string, images []golden.Image) {
+// TestFuseOverlay: the same holds for the driver of kernels that do not let users mount overlayfs.
+func TestFuseOverlay(t *testing.T) {
+	for _, ranges := range []bool{true, false} {
+		name := map[bool]string{true: "range", false: "single id"}[ranges]
+		t.Run(name, func(t *testing.T) {
+			user := lab.User(t, ranges)
+			var images []golden.Image
+			for _, img := range golden.Images {
+				if ranges || !img.Owners {
+					images = append(images, img)
+				}
+			}
+			compare(t, user, images, "--driver=fuse-overlayfs")
+		})
+	}
+}
+
+// compare builds the images as root and as the user, who adds flags, and compares the digests.
+func compare(t *testing.T, user string, images []golden.Image, flags ...string) {
 	want, got := lab.New(t), lab.New(t)
 	golden.Context(t, want)
 	golden.Context(t, got)
 	got.As(user)
+	if len(flags) > 0 {
+		got.Fuse()
+	}
 	for _, img := range images {
 		t.Run(img.Name, func(t *testing.T) {
-			w, g := golden.Build(want, img), golden.Build(got, img)
+			w, g := golden.Build(want, img), golden.Build(got, img, flags...)
 			if w == g {
 				return
 			}
