@@ -41,7 +41,9 @@ type Target struct {
 	Range   Range
 }
 
-// Parse reads a Dockerfile. name is for messages. The error is an *Error.
+// Parse reads a Dockerfile. name is for messages. The error is an *Error. When
+// it is about an instruction the File is returned as well: its Plan fails with
+// the same error, and has the warnings that were found before the mistake.
 func Parse(name string, src []byte) (*File, error) {
 	f := &File{name: name, src: src}
 	if len(src) == 0 {
@@ -52,12 +54,9 @@ func Parse(name string, src []byte) (*File, error) {
 		return nil, f.fail(Range{}, err)
 	}
 	f.ast, f.escape, f.warnings = res.AST, res.EscapeToken, res.Warnings
-	stages, _, err := instructions.Parse(f.ast, silent)
+	stages, _, err := f.instructions(silent)
 	if err != nil {
-		return nil, f.fail(Range{}, err)
-	}
-	if len(stages) == 0 {
-		return nil, f.fail(Range{}, errors.New("dockerfile contains no stages to build"))
+		return f, err
 	}
 	for _, n := range f.ast.Children {
 		switch {
@@ -79,6 +78,15 @@ func Parse(name string, src []byte) (*File, error) {
 		})
 	}
 	return f, nil
+}
+
+// instructions reads FROMs and what follows them. The error is an *Error.
+func (f *File) instructions(l *linter.Linter) ([]instructions.Stage, []instructions.ArgCommand, error) {
+	stages, meta, err := instructions.Parse(f.ast, l)
+	if err == nil && len(stages) == 0 {
+		err = errors.New("dockerfile contains no stages to build")
+	}
+	return stages, meta, f.fail(Range{}, err)
 }
 
 // silent is a linter that reports nothing and so never changes. The instruction

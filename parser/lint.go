@@ -24,8 +24,11 @@ type LintOptions struct {
 	Skip []string
 	// Experimental names experimental rules that do; "all" is every one.
 	Experimental []string
-	// Error makes Plan.Check fail when a rule found something.
+	// Error makes Plan.Violations return an error when a rule found something.
 	Error bool
+	// Off runs no rule at all: for the further platforms of a build, about which
+	// nothing new would be said.
+	Off bool
 }
 
 // ParseLintOptions reads the form of the check directive:
@@ -84,7 +87,9 @@ func newLint(f *File, o PlanOptions) (*lint, error) {
 	c.ExperimentalAll = c.ExperimentalAll || slices.Contains(o.Lint.Experimental, "all")
 	c.SkipRules = slices.Concat(c.SkipRules, o.Lint.Skip)
 	c.ExperimentalRules = slices.Concat(c.ExperimentalRules, o.Lint.Experimental)
-	c.Warn = l.add
+	if !o.Lint.Off {
+		c.Warn = l.add
+	}
 	l.linter = linter.New(c)
 	return l, nil
 }
@@ -139,14 +144,19 @@ func (l *lint) err() error {
 	return &LintError{Rules: slices.Compact(rules)}
 }
 
-// checkFile runs the rules that look at the text as a whole.
-func (l *lint) checkFile(f *File, stages []instructions.Stage) {
+// checkContinuations reports empty lines inside of instructions.
+func (l *lint) checkContinuations(f *File) {
 	s := l.scope(nil)
 	for _, w := range f.warnings {
 		if w.URL == linter.RuleNoEmptyContinuation.URL && w.Location != nil {
 			s.run(&linter.RuleNoEmptyContinuation, []bkparser.Range{*w.Location}, linter.RuleNoEmptyContinuation.Format())
 		}
 	}
+}
+
+// checkStages runs the rules on the names of stages and the case of keywords.
+func (l *lint) checkStages(stages []instructions.Stage) {
+	s := l.scope(nil)
 	names := map[string]bool{}
 	for _, st := range stages {
 		if st.Name == "context" || st.Name == "scratch" {

@@ -334,7 +334,10 @@ func TestCheck(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := mustPlan(t, tt.src, tt.o)
-			err := p.Check(baseImage, nil)
+			if err := p.Check(baseImage, nil); err != nil {
+				t.Fatal(err)
+			}
+			err := p.Violations()
 			var rules []string
 			for _, w := range p.Warnings() {
 				rules = append(rules, w.Rule)
@@ -344,7 +347,7 @@ func TestCheck(t *testing.T) {
 			}
 			var lintErr *LintError
 			if errors.As(err, &lintErr) != tt.fails {
-				t.Errorf("Check = %v, want it to fail: %v", err, tt.fails)
+				t.Errorf("Violations = %v, want an error: %v", err, tt.fails)
 			}
 			if lintErr != nil && !slices.IsSorted(lintErr.Rules) {
 				t.Errorf("Rules = %q, want them sorted", lintErr.Rules)

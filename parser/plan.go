@@ -25,6 +25,7 @@ type PlanOptions struct {
 	// Target is the name or the index of a stage; empty for the last one.
 	Target string
 	// AllStages keeps stages that the target does not need, for checking them.
+	// Target says nevertheless which one Finish is for.
 	AllStages bool
 	// Labels are key=value pairs for the target's configuration, added by
 	// Plan.Finish. The last of two with one key wins.
@@ -98,7 +99,9 @@ type Stage struct {
 	final      atomic.Pointer[state]
 }
 
-// Plan chooses the stages that the target needs. The error is an *Error.
+// Plan chooses the stages that the target needs. The error is an *Error. With
+// an error the plan can only be asked for its Warnings, which were found before
+// the mistake; it is nil when the options of the lint rules are wrong.
 func (f *File) Plan(o PlanOptions) (*Plan, error) {
 	p := &Plan{file: f, opts: o, byName: map[string]*Stage{}}
 	p.build, p.platform = o.BuildPlatform, o.Platform
@@ -114,35 +117,39 @@ func (f *File) Plan(o PlanOptions) (*Plan, error) {
 	}
 	p.ignore = newIgnoreFile(o.Ignore)
 	p.proxy = proxyEnv(o.BuildArgs)
+	return p, p.readStages()
+}
 
-	stages, meta, err := instructions.Parse(f.ast, p.lint.linter)
+// readStages resolves all FROMs and chooses the stages to build. What the rules
+// find on the way is kept when it returns an error.
+func (p *Plan) readStages() error {
+	f := p.file
+	p.lint.checkContinuations(f)
+	stages, meta, err := f.instructions(p.lint.linter)
 	if err != nil {
-		return nil, f.fail(Range{}, err)
+		return err
 	}
-	p.lint.checkFile(f, stages)
+	p.lint.checkStages(stages)
 	if err := p.setGlobals(stages, meta); err != nil {
-		return nil, err
+		return err
 	}
 	for i := range stages {
 		if err := p.addStage(i, &stages[i]); err != nil {
-			return nil, f.fail(rangeOf(stages[i].Location), err)
+			return f.fail(rangeOf(stages[i].Location), err)
 		}
 	}
 	if p.Target, err = p.findTarget(); err != nil {
-		return nil, f.fail(Range{}, err)
+		return f.fail(Range{}, err)
 	}
 	for _, s := range p.all {
 		if err := s.findNeeds(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := p.checkCycles(); err != nil {
-		return nil, err
+		return err
 	}
-	if err := p.prune(); err != nil {
-		return nil, err
-	}
-	return p, nil
+	return p.prune()
 }
 
 // setGlobals fills in the automatic platform arguments and the ARGs in front
@@ -644,47 +651,65 @@ func (p *Plan) Warnings() []Warning { return p.lint.warnings() }
 // Check walks all stages without running anything, so that mistakes in any
 // instruction and the findings of all rules are known before the first command
 // runs. base gives the configuration of a stage's base; it is not called for
-// Scratch and StageInput. The error is an *Error for a mistake, and a
-// *LintError when LintOptions or the file ask for that and a rule found
-// something. visit, if it is not nil, is given each step.
+// Scratch and StageInput. The error is an *Error for the first mistake. A stage
+// with a mistake, and those based on it, are left at that point; the others are
+// still walked, for their findings. visit, if it is not nil, is given each step.
 func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error), visit func(*Stage, Step)) error {
 	if visit == nil {
 		visit = func(*Stage, Step) {}
 	}
 	_, err := p.walk(base, visit)
-	if err != nil {
-		return err
-	}
-	return p.lint.err()
+	return err
 }
 
-// walk goes over all steps in order and gives the configuration of each stage.
+// Violations returns a *LintError when the file or LintOptions ask for an error
+// and a rule has found something so far.
+func (p *Plan) Violations() error { return p.lint.err() }
+
+// walk goes over all steps in order and gives the configuration of each stage
+// without a mistake. The error is the first mistake.
 func (p *Plan) walk(base func(*Stage) (dockerspec.DockerOCIImage, error), visit func(*Stage, Step)) (map[*Stage]dockerspec.DockerOCIImage, error) {
 	done := map[*Stage]dockerspec.DockerOCIImage{}
+	var first error
 	for _, s := range p.Stages {
-		var img dockerspec.DockerOCIImage
-		switch in := s.Base.(type) {
-		case StageInput:
-			img = done[in.Stage]
-		case Scratch:
-		default:
-			var err error
-			if img, err = base(s); err != nil {
-				err = p.file.fail(s.Range, err)
-				return nil, err
+		if in, ok := s.Base.(StageInput); ok {
+			if _, ok := done[in.Stage]; !ok {
+				continue // the base has a mistake
 			}
 		}
-		result := s.Start(img)
-		for step, err := range s.Steps(img) {
-			if err != nil {
-				return nil, err
-			}
-			visit(s, step)
-			result = step.Image
+		img, err := p.walkStage(s, done, base, visit)
+		if err != nil && first == nil {
+			first = err
 		}
-		done[s] = result
+		if err == nil {
+			done[s] = img
+		}
 	}
-	return done, nil
+	return done, first
+}
+
+// walkStage walks the steps of one stage.
+func (p *Plan) walkStage(s *Stage, done map[*Stage]dockerspec.DockerOCIImage, base func(*Stage) (dockerspec.DockerOCIImage, error), visit func(*Stage, Step)) (dockerspec.DockerOCIImage, error) {
+	var img dockerspec.DockerOCIImage
+	switch in := s.Base.(type) {
+	case StageInput:
+		img = done[in.Stage]
+	case Scratch:
+	default:
+		var err error
+		if img, err = base(s); err != nil {
+			return img, p.file.fail(s.Range, err)
+		}
+	}
+	result := s.Start(img)
+	for step, err := range s.Steps(img) {
+		if err != nil {
+			return result, err
+		}
+		visit(s, step)
+		result = step.Image
+	}
+	return result, nil
 }
 
 // Finish gives the target's configuration its last touches: labels of the

@@ -197,35 +197,95 @@ func (f *buildFlags) write(e *env, mode string, res *build.Result, o build.Optio
 	return nil
 }
 
-// finding is one line of --check --format json.
-type finding struct {
-	Rule        string `json:"ruleName"`
-	Description string `json:"description"`
-	URL         string `json:"url,omitempty"`
-	Detail      string `json:"detail"`
-	File        string `json:"file"`
-	Start       int    `json:"startLine"`
-	End         int    `json:"endLine"`
+// checkResult is what --check --format json prints: the fields of BuildKit's lint request, with file and lines besides,
+// which are easier to read than ranges.
+type checkResult struct {
+	Warnings []finding   `json:"warnings"`
+	Error    *checkError `json:"buildError,omitempty"`
 }
 
-// reportCheck prints what --check has found.
+// finding is one warning of a check.
+type finding struct {
+	Rule        string   `json:"ruleName"`
+	Description string   `json:"description"`
+	URL         string   `json:"url,omitempty"`
+	Detail      string   `json:"detail"`
+	File        string   `json:"file"`
+	Start       int      `json:"startLine"`
+	End         int      `json:"endLine"`
+	Location    location `json:"location"`
+}
+
+// checkError is the mistake that ended a check.
+type checkError struct {
+	Message  string   `json:"message"`
+	File     string   `json:"file,omitempty"`
+	Start    int      `json:"startLine,omitempty"`
+	End      int      `json:"endLine,omitempty"`
+	Location location `json:"location"`
+}
+
+type location struct {
+	Ranges []lineRange `json:"ranges,omitempty"`
+}
+
+type lineRange struct {
+	Start linePosition `json:"start"`
+	End   linePosition `json:"end"`
+}
+
+type linePosition struct {
+	Line int `json:"line"`
+}
+
+func locationOf(r parser.Range) location {
+	if r.Start == 0 {
+		return location{}
+	}
+	return location{[]lineRange{{linePosition{r.Start}, linePosition{max(r.Start, r.End)}}}}
+}
+
+// newCheckResult puts what a check has found into the form that is printed.
+func newCheckResult(res *build.Result, err error) checkResult {
+	out := checkResult{Warnings: make([]finding, 0, len(res.Warnings))}
+	for _, w := range res.Warnings {
+		out.Warnings = append(out.Warnings, finding{
+			Rule: w.Rule, Description: w.Description, URL: w.URL, Detail: w.Msg,
+			File: res.Dockerfile, Start: w.Range.Start, End: w.Range.End, Location: locationOf(w.Range),
+		})
+	}
+	if err == nil {
+		return out
+	}
+	out.Error = &checkError{Message: err.Error()}
+	var parse *parser.Error
+	var step *build.StepError
+	switch {
+	case errors.As(err, &step):
+		out.Error = &checkError{step.Err.Error(), step.File, step.Range.Start, step.Range.End, locationOf(step.Range)}
+	case errors.As(err, &parse):
+		out.Error = &checkError{parse.Err.Error(), parse.File, parse.Range.Start, parse.Range.End, locationOf(parse.Range)}
+	}
+	return out
+}
+
+// reportCheck prints what --check has found: the findings on standard output, and the error that ended the check, if
+// there was one, on standard error.
 func (f *buildFlags) reportCheck(e *env, display *ui.UI, res *build.Result, err error, print ui.PrintOptions) error {
-	var lint *parser.LintError
-	if err != nil && !errors.As(err, &lint) {
-		return explain(e, display, "plain", res, err, print)
+	if errors.Is(err, context.Canceled) {
+		return err
 	}
 	if f.format == "json" {
-		list := make([]finding, 0, len(res.Warnings))
-		for _, w := range res.Warnings {
-			list = append(list, finding{w.Rule, w.Description, w.URL, w.Msg, res.Dockerfile, w.Range.Start, w.Range.End})
-		}
-		enc := json.NewEncoder(e.stdout)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(map[string]any{"warnings": list}); err != nil {
+		if err := printJSON(e.stdout, newCheckResult(res, err)); err != nil {
 			return err
 		}
-	} else if err := ui.PrintFindings(e.stdout, checked(res), func(string) []byte { return res.Text }, print); err != nil {
-		return err
+	} else if len(res.Warnings) > 0 || err == nil {
+		if err := ui.PrintFindings(e.stdout, checked(res), func(string) []byte { return res.Text }, print); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return explain(e, display, "plain", res, err, print)
 	}
 	if len(res.Warnings) > 0 {
 		return exitError{exitFailed}
@@ -338,6 +398,11 @@ func (f *buildFlags) args(o *build.Options, e *env) error {
 			}
 		}
 		o.Args[name] = value
+	}
+	if rules, ok := o.Args[checkArg]; ok {
+		if _, err := parser.ParseLintOptions(rules); err != nil {
+			return fmt.Errorf("--build-arg %s=%s: %w (known: skip=RULE,…|all;experimental=RULE,…|all;error=true)", checkArg, rules, err)
+		}
 	}
 	o.Source.Contexts = map[string]string{}
 	for _, c := range f.contexts {
@@ -510,7 +575,11 @@ func (f *buildFlags) imageOptions(o *build.Options, e *env) error {
 	return nil
 }
 
-const epochArg = "SOURCE_DATE_EPOCH"
+// The names of build arguments that mean something to the build itself.
+const (
+	epochArg = "SOURCE_DATE_EPOCH"
+	checkArg = "BUILDKIT_DOCKERFILE_CHECK" // options of the lint rules, instead of the file's check directive
+)
 
 // parseAnnotation reads [TARGET[PLATFORM],…:]KEY=VALUE, where a target is manifest, index or one of their descriptors.
 func parseAnnotation(s string) ([]export.Annotation, error) {

@@ -141,7 +141,13 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 		return err
 	}
 	res.Dockerfile = b.name
-	b.file, err = parser.Parse(b.name, res.Text)
+	if b.file, err = parser.Parse(b.name, res.Text); err != nil && b.file != nil {
+		// The plan fails in the same way; what was found before the mistake is worth being told.
+		if plan, _ := b.file.Plan(b.planOptions(ocispec.Platform{}, b.opts.Lint)); plan != nil {
+			res.Warnings = plan.Warnings()
+			b.warn(res.Warnings)
+		}
+	}
 	return err
 }
 
@@ -156,14 +162,19 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 	if len(platforms) == 0 {
 		platforms = []ocispec.Platform{{}} // the host's
 	}
+	if b.opts.Check {
+		platforms = platforms[:1] // as in BuildKit
+	}
 	solvers := make([]*solver, len(platforms))
 	for i, p := range platforms {
-		s, err := b.plan(ctx, p)
-		if s != nil {
-			res.Warnings = append(res.Warnings, s.plan.Warnings()...)
+		lint := b.opts.Lint
+		lint.Off = i > 0 // the findings would be the same
+		s, err := b.plan(ctx, p, lint)
+		if i == 0 && s != nil {
+			res.Warnings = s.plan.Warnings()
+			b.warn(res.Warnings)
 		}
 		if err != nil {
-			b.warn(res.Warnings)
 			return err
 		}
 		s.label = ""
@@ -172,8 +183,6 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 		}
 		solvers[i] = s
 	}
-	res.Warnings = uniqueWarnings(res.Warnings)
-	b.warn(res.Warnings)
 	if b.opts.Check {
 		return nil
 	}
@@ -222,23 +231,38 @@ func (b *builder) expect(ctx context.Context, solvers []*solver) {
 	b.sink(event.Expect{Work: work, Time: time.Now()})
 }
 
-// plan makes the plan for one platform and walks it without running anything, so that mistakes in any instruction are
-// found before the first command runs. It returns the solver even when the walk found a mistake.
-func (b *builder) plan(ctx context.Context, p ocispec.Platform) (*solver, error) {
-	plan, err := b.file.Plan(parser.PlanOptions{
+// planOptions are the options of the plan for one platform. A check without a target looks at all stages.
+func (b *builder) planOptions(p ocispec.Platform, lint parser.LintOptions) parser.PlanOptions {
+	return parser.PlanOptions{
 		BuildArgs: b.opts.Args, Target: b.opts.Target, Labels: b.opts.Image.Labels, Platform: p,
-		Contexts: slices.Sorted(maps.Keys(b.opts.Source.Contexts)), Ignore: b.context.Tree().Ignore(), Lint: b.opts.Lint,
-	})
-	if err != nil {
+		Contexts: slices.Sorted(maps.Keys(b.opts.Source.Contexts)), Ignore: b.context.Tree().Ignore(), Lint: lint,
+		AllStages: b.opts.Check && b.opts.Target == "",
+	}
+}
+
+// plan makes the plan for one platform and walks it without running anything, so that mistakes in any instruction are
+// found before the first command runs. It returns the solver, with the warnings of its plan, even when it found a
+// mistake. Of several mistakes the first of the file is returned.
+func (b *builder) plan(ctx context.Context, p ocispec.Platform, lint parser.LintOptions) (*solver, error) {
+	plan, err := b.file.Plan(b.planOptions(p, lint))
+	if plan == nil {
 		return nil, err
 	}
 	s := &solver{builder: b, plan: plan}
+	if err != nil {
+		return s, err
+	}
 	// All base images are asked for at once; the walk then finds them there.
+	bases := make(map[*parser.Stage]base, len(plan.Stages))
+	var mu sync.Mutex
 	var g errgroup.Group
 	for _, st := range plan.Stages {
 		g.Go(func() error {
-			_, err := s.baseConfig(ctx, st)
-			return b.at(st.Range, "", s.similar(st.Base, err))
+			config, err := s.baseConfig(ctx, st)
+			mu.Lock()
+			defer mu.Unlock()
+			bases[st] = base{config, s.similar(st.Base, err)}
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -246,14 +270,22 @@ func (b *builder) plan(ctx context.Context, p ocispec.Platform) (*solver, error)
 	}
 	var images []imageUse
 	err = plan.Check(
-		func(st *parser.Stage) (imageConfig, error) { return s.baseConfig(ctx, st) },
+		func(st *parser.Stage) (imageConfig, error) { return bases[st].config, bases[st].err },
 		func(_ *parser.Stage, step parser.Step) { images = append(images, imagesOf(step)...) },
 	)
-	var lint *parser.LintError
-	if err != nil && !errors.As(err, &lint) {
-		return s, err
+	if err == nil {
+		err = s.resolveAll(ctx, images)
 	}
-	return s, errors.Join(s.resolveAll(ctx, images), err)
+	if err == nil {
+		err = plan.Violations()
+	}
+	return s, err
+}
+
+// base is the configuration of what a stage starts from, or why there is none.
+type base struct {
+	config imageConfig
+	err    error
 }
 
 // similar says what else may have been meant by an image that is not found: a stage's name with a slip in it is one.
@@ -293,21 +325,32 @@ func imagesOf(step parser.Step) []imageUse {
 	return list
 }
 
-// resolveAll asks for all images that steps take files from at once, before anything runs.
+// resolveAll asks for all images that steps take files from at once, before anything runs. Of several errors the first
+// of the file is returned.
 func (s *solver) resolveAll(ctx context.Context, list []imageUse) error {
+	errs := make([]error, len(list))
 	var g errgroup.Group
-	for _, use := range list {
+	for i, use := range list {
 		g.Go(func() error {
 			img, err := s.resolve(ctx, use.image)
 			if err != nil {
-				return s.at(use.at, "", s.similar(use.image, err))
+				errs[i] = s.at(use.at, "", s.similar(use.image, err))
+				return nil
 			}
 			s.plan.Resolved(use.image, use.at, img.Platform)
 			return nil
 		})
 	}
 	s.prefetch = list
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // at says where in the Dockerfile an error comes from, once.
@@ -324,15 +367,6 @@ func (b *builder) warn(list []parser.Warning) {
 	for _, w := range list {
 		b.sink(event.Warning{Rule: w.Rule, Message: w.Msg, URL: w.URL, File: b.name, Line: w.Range.Start, Time: time.Now()})
 	}
-}
-
-// uniqueWarnings drops what was found for several platforms.
-func uniqueWarnings(list []parser.Warning) []parser.Warning {
-	seen := map[parser.Warning]bool{}
-	return slices.DeleteFunc(list, func(w parser.Warning) bool {
-		defer func() { seen[w] = true }()
-		return seen[w]
-	})
 }
 
 // setEpoch settles the time that is given to everything: the options', or else what an argument or the Dockerfile says.

@@ -134,7 +134,8 @@ func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	})
 }
 
-// stageLabel is what stands before the name of a stage's step: "[build 2/5]".
+// stageLabel is what stands before the name of a stage's step: "[build 2/5]". As in BuildKit, FROM counts as a step where
+// it names an image or a context, and not where it names scratch or another stage. n counts FROM in any case.
 func (s *solver) stageLabel(st *parser.Stage, n int) string {
 	name := st.Name
 	if name == "" && len(s.plan.Stages) > 1 {
@@ -143,7 +144,12 @@ func (s *solver) stageLabel(st *parser.Stage, n int) string {
 	if name != "" {
 		name += " "
 	}
-	return fmt.Sprintf("[%s%s%d/%d]", s.label, name, n, s.total(st)+1)
+	from := 1
+	switch st.Base.(type) {
+	case parser.Scratch, parser.StageInput:
+		from = 0
+	}
+	return fmt.Sprintf("[%s%s%d/%d]", s.label, name, n-1+from, s.total(st)+from)
 }
 
 // total is how many steps with an action a stage has, the triggers of its base image included.
