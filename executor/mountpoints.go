@@ -1,11 +1,16 @@
 package executor
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // MakeMountPoints makes a directory for Spec.MountPoints, if it is not there. It may be called by several processes at
@@ -60,14 +65,78 @@ func fillMountPoints(top string) error {
 // somewhere.
 const maxLowerPoints = 100
 
-// rootMounts are the root's, with the mount points below them. They are the lowest directory and in no snapshot: so they
-// are in no layer either, unless something is made in them, which is a difference to a directory that is not there.
+// pointsBelow reports whether the step's root has the mount points below it.
+func (s *Spec) pointsBelow() bool {
+	return s.MountPoints != "" && len(s.Root) == 1 && s.Root[0].Type == mount.Overlay && len(s.Root[0].Lower) <= maxLowerPoints
+}
+
+// rootMounts returns the mounts of the root, with the mount points below them. The mount points are the lowest directory
+// of the overlay and belong to no snapshot, so they are in no layer. See dropPoints for those that overlay copies up.
 func (b *sandbox) rootMounts() []mount.Mount {
-	root := b.spec.Root
-	if b.spec.MountPoints == "" || len(root) != 1 || root[0].Type != mount.Overlay || len(root[0].Lower) > maxLowerPoints {
-		return root
+	if !b.spec.pointsBelow() {
+		return b.spec.Root
 	}
-	m := root[0]
+	m := b.spec.Root[0]
 	m.Lower = append(slices.Clone(m.Lower), b.spec.MountPoints)
 	return []mount.Mount{m}
+}
+
+// dropPoints removes mount points from the upper directory that overlay copied up and the command left as they were.
+// Overlay copies a directory up when a mode, an owner, a time or an attribute is set, even to what it was, and when a
+// name is made in it and removed again. With a driver that has no directory below, stub.remove does the same.
+func dropPoints(s *Spec) error {
+	if _, ok := s.Action.(*Process); !ok || !s.pointsBelow() {
+		return nil
+	}
+	for _, name := range []string{"etc", "proc", "dev", "sys"} {
+		var st unix.Stat_t
+		err := unix.Lstat(filepath.Join(s.Root[0].Upper, name), &st)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err == nil {
+			err = dropPoint(s, name, &st)
+		}
+		if err != nil {
+			return fmt.Errorf("remove the mount point /%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// dropPoint removes a mount point from the upper directory, where it is st, if no image layer has that name and nothing
+// but its time differs from the directory that was below.
+func dropPoint(s *Spec, name string, st *unix.Stat_t) error {
+	var was unix.Stat_t
+	if err := unix.Lstat(filepath.Join(s.MountPoints, name), &was); err != nil {
+		return err
+	}
+	if st.Mode != was.Mode || st.Uid != was.Uid || st.Gid != was.Gid {
+		return nil
+	}
+	for _, lower := range s.Root[0].Lower {
+		var there unix.Stat_t
+		if err := unix.Lstat(filepath.Join(lower, name), &there); err != unix.ENOENT {
+			return err
+		}
+	}
+	upper := filepath.Join(s.Root[0].Upper, name)
+	xattrs, err := layerXattrs(unix.AT_FDCWD, upper)
+	if err != nil || len(xattrs) > 0 {
+		return err
+	}
+	if err := unix.Rmdir(upper); err != nil && !errors.Is(err, unix.ENOTEMPTY) {
+		return err
+	}
+	return nil
+}
+
+// layerXattrs returns the extended attributes of a directory or a regular file that a layer would have.
+func layerXattrs(dir int, name string) ([]rawfs.Xattr, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	return rawfs.Xattrs(fd, rawfs.InLayer)
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
@@ -56,6 +57,8 @@ func TestMountPointsBelowTheImage(t *testing.T) {
 		want   []string // in the upper directory
 	}{
 		{"nothing there", func() {}, "test -c /dev/null && test -s /etc/hosts && test -e /proc/1 && ls /", nil},
+		{"copied up and left as it was", func() {}, "chmod 755 /etc; touch /etc/x; rm /etc/x; touch -d @77 /etc", nil},
+		{"mode set", func() {}, "chmod 711 /etc", []string{"/etc"}},
 		{"something made", func() {}, "mkdir /etc/new; echo x > /etc/x", []string{"/etc", "/etc/new", "/etc/x"}},
 		{"a directory there", func() { im.mkdir("etc/conf.d"); im.write("etc/motd", "hi", 0o600) }, "cat /etc/motd; test -s /etc/hosts", nil},
 		{"hosts is a link", func() { im.link("../run/hosts", "etc/hosts") }, "test -s /run/hosts && rm /etc/motd", []string{"/etc", "/etc/motd"}},
@@ -99,5 +102,39 @@ func TestMakeMountPointsAtOnce(t *testing.T) {
 	}
 	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o755 {
 		t.Errorf("got %v, %v", fi.Mode(), err)
+	}
+}
+
+// TestStubWithAttribute wants a mount point that the command has given an attribute to stay, as it does on an overlay.
+func TestStubWithAttribute(t *testing.T) {
+	dir := t.TempDir()
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(root)
+	var s stubs
+	defer s.close()
+	for _, name := range []string{"plain", "marked"} {
+		fd, err := s.place(root, "/"+name, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+	}
+	if err := unix.Setxattr(filepath.Join(dir, "marked"), "user.a", []byte("v"), 0); err != nil {
+		t.Skipf("the file system has no attributes: %v", err)
+	}
+	for _, stub := range s.made {
+		if err := stub.remove(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) != 1 || left[0].Name() != "marked" {
+		t.Errorf("left are %v, want only the marked one", left)
 	}
 }

@@ -32,6 +32,14 @@ func Run(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error)
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
+	r, err := run(ctx, s, stdout, stderr)
+	if err == nil {
+		err = dropPoints(s)
+	}
+	return r, err
+}
+
+func run(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
 	if !childOnly(s) {
 		r, err := runOnThread(ctx, s, stdout, stderr)
 		if err != errChild {

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/safepath"
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // stubs are mount points that the image does not have. They are made before the command and removed after it, with
@@ -22,6 +24,7 @@ type stub struct {
 	parent int // O_PATH; it stays open until the end of the step
 	name   string
 	was    unix.Stat_t
+	xattrs []rawfs.Xattr // those it was made with: a default access list of the directory that it is in
 }
 
 // maxLinks is how many links the kernel follows in one path (path_resolution(7)).
@@ -114,7 +117,12 @@ func (s *stubs) make(parent int, base string, dir bool) (int, error) {
 		unix.Close(fd)
 		return -1, err
 	}
-	s.made = append(s.made, stub{parent, base, was})
+	xattrs, err := layerXattrs(parent, base)
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	s.made = append(s.made, stub{parent, base, was, xattrs})
 	return fd, nil
 }
 
@@ -176,6 +184,9 @@ func (s stub) remove() error {
 	}
 	if !same {
 		return nil
+	}
+	if xattrs, err := layerXattrs(s.parent, s.name); err != nil || !slices.EqualFunc(xattrs, s.xattrs, rawfs.Xattr.Equal) {
+		return err
 	}
 	if err := unix.Fstat(s.parent, &parent); err != nil {
 		return err

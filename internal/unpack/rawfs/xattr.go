@@ -28,6 +28,9 @@ type Xattr struct {
 	Value []byte
 }
 
+// Equal reports whether x and y have the same name and value.
+func (x Xattr) Equal(y Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) }
+
 // Xattrs reads the extended attributes of an open file; of those for which keep is true the value too. The result
 // is sorted by name. Where the file system has none, the result is empty.
 func Xattrs(fd int, keep func(name []byte) bool) ([]Xattr, error) {
