@@ -214,7 +214,7 @@ func (c *copier) resolveLast(dest string) (parent int, base string, err error) {
 	for range maxLinks {
 		var parentName string
 		parentName, base = path.Split(strings.TrimRight(dest, "/"))
-		if parent, err = c.mkdirAll(parentName); err != nil {
+		if parent, err = c.mkdirAll(parentName, c.parentMode()); err != nil {
 			return -1, "", err
 		}
 		var buf [unix.PathMax]byte
@@ -232,9 +232,9 @@ func (c *copier) resolveLast(dest string) (parent int, base string, err error) {
 	return -1, "", inImage(dest, unix.ELOOP)
 }
 
-// mkdirAll makes a directory of the destination with its parents.
-func (c *copier) mkdirAll(name string) (int, error) {
-	fd, err := safepath.MkdirAll(c.root, name, c.parentMode(), func(parent int, base string) error {
+// mkdirAll makes a directory of the destination with its parents. mode is the mode of what is made.
+func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
+	fd, err := safepath.MkdirAll(c.root, name, mode, func(parent int, base string) error {
 		own := c.own
 		if own == nil {
 			own = &owner{}
@@ -293,7 +293,7 @@ func (c *copier) ownerError(name string, own owner, err error) error {
 
 // enterDest makes and opens the directory that is the destination.
 func (c *copier) enterDest(name string) ([]frame, error) {
-	at, err := c.mkdirAll(name)
+	at, err := c.mkdirAll(name, c.parentMode())
 	if err != nil {
 		return nil, err
 	}

@@ -59,12 +59,20 @@ type Unpacker func(f io.Reader, o UnpackOptions) (bool, error)
 // UnpackOptions say where an archive is unpacked to and how.
 type UnpackOptions struct {
 	// Dest opens the destination, which it makes if it is missing.
-	Dest func() (int, error)
+	Dest func() (ArchiveDest, error)
 	// Owned says that everything belongs to UID and GID, whatever the archive says.
 	Owned    bool
 	UID, GID int
 	// OnOwnerError is told of an owner that can't be had. nil: it is an error.
 	OnOwnerError func(path string, uid, gid int, err error)
+}
+
+// ArchiveDest is the directory that an archive is unpacked into.
+type ArchiveDest struct {
+	Dir int
+	// Root is the image's root directory, in which links are resolved, and Path is where Dir is in it.
+	Root int
+	Path string
 }
 
 // unpackFile unpacks a file into the destination if it is an archive.
@@ -75,12 +83,9 @@ func (c *copier) unpackFile(dir int, name string) (bool, error) {
 	}
 	f := os.NewFile(uintptr(n), name)
 	defer f.Close()
-	dest := -1
-	o := UnpackOptions{Dest: func() (int, error) {
-		var err error
-		dest, err = c.mkdirAll(c.c.Dest)
-		return dest, err
-	}}
+	dest := &archiveDest{c: c, fd: -1}
+	defer dest.close()
+	o := UnpackOptions{Dest: dest.open}
 	if c.c.Chown != "" {
 		o.Owned, o.UID, o.GID = true, c.own.uid, c.own.gid
 	}
@@ -90,13 +95,73 @@ func (c *copier) unpackFile(dir int, name string) (bool, error) {
 		}
 	}
 	done, err := c.unpack(f, o)
-	if dest >= 0 {
-		unix.Close(dest)
+	if err == nil {
+		err = dest.finish()
 	}
 	if err != nil {
 		return false, fmt.Errorf("unpack %s: %w", c.what, err)
 	}
 	return done, nil
+}
+
+// archiveDest opens the destination of an archive. A directory that exists keeps its mode, owner and time; one that is
+// made has the mode 0755 whatever --chmod says, which is about neither it nor what is in archives, as in BuildKit.
+type archiveDest struct {
+	c       *copier
+	fd      int
+	existed bool
+	st      unix.Stat_t // before, if it existed
+}
+
+func (d *archiveDest) open() (ArchiveDest, error) {
+	c, name := d.c, d.c.c.Dest
+	if fd, err := openIn(c.root, name, unix.O_DIRECTORY); err == nil {
+		d.existed = true
+		unix.Close(fd)
+	}
+	at, err := c.mkdirAll(name, 0o755)
+	if err != nil {
+		return ArchiveDest{}, err
+	}
+	defer unix.Close(at)
+	if d.fd, err = unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return ArchiveDest{}, inImage(name, err)
+	}
+	if err := unix.Fstat(d.fd, &d.st); err != nil {
+		return ArchiveDest{}, inImage(name, err)
+	}
+	place, err := pathOf(d.fd)
+	return ArchiveDest{Dir: d.fd, Root: c.root, Path: place}, err
+}
+
+// finish sets the time that a destination which existed had before.
+func (d *archiveDest) finish() error {
+	if !d.existed {
+		return nil
+	}
+	return setTimes(d.fd, d.st.Mtim)
+}
+
+func (d *archiveDest) close() {
+	if d.fd >= 0 {
+		unix.Close(d.fd)
+	}
+}
+
+// pathOf returns the path of an open directory in this thread's root directory.
+func pathOf(dir int) (string, error) {
+	var buf [unix.PathMax]byte
+	if err := unix.Fchdir(dir); err != nil {
+		return "", err
+	}
+	n, err := unix.Getcwd(buf[:])
+	if err != nil {
+		return "", err
+	}
+	if n < 2 || buf[0] != '/' { // "(unreachable)": getcwd(2)
+		return "", unix.ENOENT
+	}
+	return string(buf[:n-1]), nil
 }
 
 // runMkdir does a Mkdir, in its own mount namespace.

@@ -25,12 +25,8 @@ func (c *copier) leaveThere(top *frame, it *Item) (bool, error) {
 	if _, err := unix.Fgetxattr(top.dst, "system.posix_acl_default", nil); err != unix.ENODATA && err != unix.ENOTSUP {
 		return false, nil
 	}
-	var buf [unix.PathMax]byte
-	if err := unix.Fchdir(top.dst); err != nil {
-		return false, err
-	}
-	n, err := unix.Getcwd(buf[:])
-	if err != nil || n < 2 || buf[0] != '/' {
+	place, err := pathOf(top.dst)
+	if err != nil {
 		return false, err
 	}
 	dir, err := unix.FcntlInt(uintptr(top.src), unix.F_DUPFD_CLOEXEC, 3)
@@ -38,7 +34,7 @@ func (c *copier) leaveThere(top *frame, it *Item) (bool, error) {
 		return false, err
 	}
 	c.result.Left = &Left{
-		Path: strings.TrimPrefix(string(buf[:n-1]), "/"), Dir: os.NewFile(uintptr(dir), "source"), Entries: it.Entries,
+		Path: strings.TrimPrefix(place, "/"), Dir: os.NewFile(uintptr(dir), "source"), Entries: it.Entries,
 		Owner: func(uid, gid uint32) (uint32, uint32) {
 			o := c.wanted(&unix.Stat_t{Uid: uid, Gid: gid})
 			return uint32(o.uid), uint32(o.gid)

@@ -25,7 +25,8 @@ func Unpack(f io.Reader, o executor.UnpackOptions) (bool, error) {
 	if head, _ := tar.Peek(512); !unpack.IsTar(head) {
 		return false, nil
 	}
-	opts := unpack.Options{FollowDirLinks: true, OnOwnerError: o.OnOwnerError}
+	// An archive made by "tar -C d ." begins with an entry for d itself, which is not the destination (SkipRoot).
+	opts := unpack.Options{FollowDirLinks: true, SkipRoot: true, OnOwnerError: o.OnOwnerError}
 	if o.Owned {
 		opts.Owner = &unpack.Owner{UID: o.UID, GID: o.GID}
 	}
@@ -33,7 +34,8 @@ func Unpack(f io.Reader, o executor.UnpackOptions) (bool, error) {
 	if err != nil {
 		return true, err
 	}
-	if _, err := unpack.Tar(context.Background(), tar, dest, opts); err != nil {
+	opts.Links = &unpack.LinkRoot{Dir: dest.Root, Path: dest.Path}
+	if _, err := unpack.Tar(context.Background(), tar, dest.Dir, opts); err != nil {
 		return true, err
 	}
 	// Reading to the end is what verifies a compressed file's checksum.

@@ -82,7 +82,7 @@ func (c *copier) look(ctx context.Context) (cache.Key, error) {
 		content = append(content, string(r.Key()))
 	}
 	return makeKey(c.cur.key, "copy", copyKey{
-		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, Link: a.Link, Unpack: c.unpack(), Inline: a.Inline, KeepOwner: c.keepOwner(),
+		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, Link: a.Link && a.Chmod == "", Unpack: c.unpack(), Inline: a.Inline, KeepOwner: c.keepOwner(),
 		Content: digest.FromString(fmt.Sprintf("%q", content)),
 	}, epochKey(c.epoch), fmt.Sprint(c.remoteUnpack()))
 }

@@ -121,7 +121,9 @@ func tell(res executor.Result, out output) {
 func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, name namer) (*job, error) {
 	c := &copier{solver: s, cur: cur, copy: a}
 	j := &job{look: c.look, do: c.do, copier: c, closers: []io.Closer{c}}
-	j.detached = a.Link
+	// With --chmod, BuildKit's --link is an ordinary COPY (docker/buildx issue 1855): a mode for what is copied would
+	// also be that of the parents in the layer, which hide those of the image.
+	j.detached = a.Link && a.Chmod == ""
 	local, remote, err := splitSources(a)
 	if err != nil {
 		return nil, err

@@ -137,12 +137,12 @@ func (u *unpacker) follow(create bool) (int, error) {
 	if u.overlay() {
 		return -1, fmt.Errorf("%w: %q is a link", ErrNeedsParent, path)
 	}
-	root := u.stack[0].fd
-	fd, err := safepath.InRoot(root, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	root, name := u.linkRoot(path)
+	fd, err := safepath.InRoot(root, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if !errors.Is(err, unix.ENOENT) || !create {
 		return fd, err
 	}
-	made, err := safepath.MkdirAll(root, path, 0o755, func(parent int, base string) error {
+	made, err := safepath.MkdirAll(root, name, 0o755, func(parent int, base string) error {
 		uid, gid := 0, 0
 		if u.o.Owner != nil {
 			uid, gid = u.o.Owner.UID, u.o.Owner.GID
@@ -158,12 +158,21 @@ func (u *unpacker) follow(create bool) (int, error) {
 		return -1, err
 	}
 	unix.Close(made)
-	return safepath.InRoot(root, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	return safepath.InRoot(root, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 }
 
-// leadsToDir says whether path, a link, leads to a directory inside the root.
+// linkRoot returns the directory in which the links of path are resolved, and what path is called in it.
+func (u *unpacker) linkRoot(path string) (int, string) {
+	if l := u.o.Links; l != nil {
+		return l.Dir, l.Path + "/" + path
+	}
+	return u.stack[0].fd, path
+}
+
+// leadsToDir reports whether path, a link, leads to a directory inside the root.
 func (u *unpacker) leadsToDir(path string) bool {
-	fd, err := safepath.InRoot(u.stack[0].fd, path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	root, name := u.linkRoot(path)
+	fd, err := safepath.InRoot(root, name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err == nil {
 		unix.Close(fd)
 	}
@@ -284,7 +293,8 @@ func (u *unpacker) linkTarget(path []byte, dir *node) (int, error) {
 		if u.overlay() {
 			return -1, ErrNeedsParent
 		}
-		fd, err = safepath.InRoot(root, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+		linkRoot, inside := u.linkRoot(name)
+		fd, err = safepath.InRoot(linkRoot, inside, unix.O_PATH|unix.O_DIRECTORY, 0)
 	}
 	if err != nil {
 		return -1, err

@@ -29,6 +29,12 @@ const (
 // Owner is a user and a group by number.
 type Owner struct{ UID, GID int }
 
+// LinkRoot is an open directory that contains the one that a stream is unpacked into, at Path.
+type LinkRoot struct {
+	Dir  int
+	Path string
+}
+
 // Options say how a stream is applied. The zero value unpacks an archive as tar(1) would as root, but contained.
 type Options struct {
 	Whiteouts Whiteouts
@@ -39,6 +45,8 @@ type Options struct {
 	// FollowDirLinks keeps a link to a directory, where the stream has a directory of that name, and fills the
 	// directory that it leads to inside the root. Otherwise the directory replaces the link.
 	FollowDirLinks bool
+	// Links, if not nil, is the root in which links are resolved, instead of the directory that is unpacked into.
+	Links *LinkRoot
 	// SkipRoot leaves the root's own owner, mode, attributes and time as they are.
 	SkipRoot bool
 	// OnOwnerError is told of an owner that cannot be had (in a user namespace with too few ids); the entry stays
