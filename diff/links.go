@@ -115,13 +115,15 @@ func (w *walker) scanDir(m map[file][]string, dir int, path string) error {
 	return nil
 }
 
-// regrouped says whether a file that is the same in all else has other names now than before, so that it has to be
+// regrouped reports whether a file that is the same in all else has other names now than before, so that it has to be
 // written again: because one of its names is new or was another file's, or because one of its old names is another
-// file now. A name that is simply gone has a whiteout, and the rest stays as it is.
+// file now that stays as it is. A name that is simply gone has a whiteout, and the rest stays as it is.
 //
-// Where a file's names were divided between several equal files, and nothing else tells which was which, the one with
-// the first name stays and the others are written. On an overlay the one that is still below stays: the only case in
-// which the drivers' layers may differ, though both give the same tree.
+// Where a file's names were divided between several equal files, one of them can stay in the layer below, and the others
+// are written. A file with a new name cannot stay. Of those that can, the one with the first name stays; on an overlay
+// the one that is still in the layer below does. That is the only case in which the drivers' layers may differ, though
+// they give the same tree: nothing in the two states tells which of the equal files is the old one, and overlay has
+// broken the link (package comment).
 func (w *walker) regrouped(path string, st *rawfs.Stat, in lowerDir, was *rawfs.Stat) (bool, error) {
 	now := []string{path}
 	if st.Nlink > 1 {
@@ -131,15 +133,8 @@ func (w *walker) regrouped(path string, st *rawfs.Stat, in lowerDir, was *rawfs.
 		}
 		now = all[fileOf(st)]
 	}
-	for _, name := range now {
-		p, err := w.old.find(w.marks, name)
-		if err != nil {
-			return false, err
-		}
-		p.close()
-		if !p.found || fileOf(&p.st) != fileOf(was) {
-			return true, nil
-		}
+	if kept, err := w.namesOf(now, was); err != nil || !kept {
+		return true, err
 	}
 	if int(was.Nlink) == len(now) {
 		return false, nil
@@ -159,7 +154,22 @@ func (w *walker) regrouped(path string, st *rawfs.Stat, in lowerDir, was *rawfs.
 	return false, nil
 }
 
-// divided says whether name, which was a name of the file before and is not now, is now a file of its own that
+// namesOf reports whether all of these names were names of the file was in the old state.
+func (w *walker) namesOf(names []string, was *rawfs.Stat) (bool, error) {
+	for _, name := range names {
+		p, err := w.old.find(w.marks, name)
+		if err != nil {
+			return false, err
+		}
+		p.close()
+		if !p.found || fileOf(&p.st) != fileOf(was) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// divided reports whether name, which was a name of the file before and is not now, is now a file of its own that
 // stays where it is, and so parts from the file whose names are now.
 func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, error) {
 	before, err := w.old.find(w.marks, name)
@@ -189,6 +199,15 @@ func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, erro
 	same, err := w.same(after.in.fd, after.name, &after.st, before.in.fd, before.name, &before.st)
 	if err != nil || !same {
 		return false, err // written for its own sake
+	}
+	if after.st.Nlink > 1 {
+		all, err := w.scan(newState)
+		if err != nil {
+			return false, err
+		}
+		if kept, err := w.namesOf(all[fileOf(&after.st)], was); err != nil || !kept {
+			return false, err // written for the sake of its new names
+		}
 	}
 	w.links.divided++
 	first := slices.MinFunc(now, walkOrder)

@@ -209,6 +209,18 @@ func TestWriteUpper(t *testing.T) {
 			want:  "file a 0644 text\n",
 		},
 		{
+			name:  "names divided between two files, of which one has a new name",
+			lower: []string{"file a" + file + "text\nhardlink b => a"},
+			upper: "file a" + file + "text\nhardlink c => a\nfile b" + file + "text",
+			want:  "file a 0644 text\nhardlink c => a\n",
+		},
+		{
+			name:  "names divided between three equal files",
+			lower: []string{"file a" + file + "text\nhardlink b => a\nhardlink c => a\nhardlink d => a"},
+			upper: "file a" + file + "text\nfile b" + file + "text\nhardlink d => b\nfile c" + file + "text",
+			want:  "file b 0644 text\nfile c 0644 text\nhardlink d => b\n",
+		},
+		{
 			name:  "one of two hard links removed",
 			lower: []string{"file a" + file + "text\nhardlink b => a"},
 			upper: "file a" + file + "text\nwhiteout b",
