@@ -21,8 +21,7 @@ type Active struct {
 	work    *workDir
 	parent  ID
 	chain   []string // of the parent
-	started time.Time
-	dir     string // where it is: below tmp, then the committed directory
+	dir     string   // where it is: below tmp, then the committed directory
 	mounted bool
 	done    bool
 }
@@ -49,7 +48,7 @@ func (s *Store) prepare(ctx context.Context, parent ID) (*Active, error) {
 	if err != nil {
 		return nil, errors.Join(err, work.remove())
 	}
-	return &Active{s: s, work: work, parent: parent, chain: chain, started: time.Now(), dir: work.path}, nil
+	return &Active{s: s, work: work, parent: parent, chain: chain, dir: work.path}, nil
 }
 
 // pin notes in dir, which must be locked, that parent has a child, and returns the parent's chain.
@@ -97,15 +96,17 @@ func (a *Active) Commit(_ context.Context, id ID) error {
 }
 
 // CommitOn is Commit for a snapshot that was prepared without a parent because its parent was not there yet: with a
-// layered driver a layer may be unpacked before those below it.
-func (a *Active) CommitOn(_ context.Context, id, parent ID) error {
-	if err := a.commitOn(id, parent); err != nil {
+// layered driver a layer may be unpacked before those below it. ownRoot says that the root directory keeps the mode,
+// owner, attributes and time that it has, as it must if the layer has an entry for the root. Otherwise it is given the
+// parent's, as Prepare would have done.
+func (a *Active) CommitOn(_ context.Context, id, parent ID, ownRoot bool) error {
+	if err := a.commitOn(id, parent, ownRoot); err != nil {
 		return fmt.Errorf("commit snapshot %s on %q: %w", id, string(parent), err)
 	}
 	return nil
 }
 
-func (a *Active) commitOn(id, parent ID) error {
+func (a *Active) commitOn(id, parent ID, ownRoot bool) error {
 	if parent == a.parent {
 		return a.commit(id, parent)
 	}
@@ -119,25 +120,14 @@ func (a *Active) commitOn(id, parent ID) error {
 	if err != nil {
 		return err
 	}
-	if err := a.inheritRoot(chain[0]); err != nil {
-		return err
+	if !ownRoot {
+		// The merged root shows the attributes of the upper's root.
+		if err := copyRootAttributes(chain[0], a.Upper()); err != nil {
+			return err
+		}
 	}
 	a.parent, a.chain = parent, chain
 	return a.commit(id, parent)
-}
-
-// inheritRoot gives the root directory what the parent's has, as Prepare would have done, unless the layer has an entry
-// for the root. Such an entry sets the time to one that lies before our start; everything else moves it to later.
-func (a *Active) inheritRoot(parent string) error {
-	var st unix.Stat_t
-	if err := unix.Lstat(a.Upper(), &st); err != nil {
-		return &os.PathError{Op: "lstat", Path: a.Upper(), Err: err}
-	}
-	// The kernel's file times are those of its last tick, up to 10 ms ago.
-	if time.Unix(st.Mtim.Unix()).Before(a.started.Add(-time.Second)) {
-		return nil
-	}
-	return copyRootAttributes(parent, a.Upper())
 }
 
 var errEnded = errors.New("it is committed or discarded already")

@@ -506,7 +506,7 @@ func (s *solver) make(ctx context.Context, st *parser.Stage, cur rootfs, j *job,
 		}
 	}
 	if err == nil {
-		err = active.CommitOn(ctx, id, cur.top)
+		err = active.CommitOn(ctx, id, cur.top, false) // no instruction changes the root of what it copies to
 	}
 	if err != nil {
 		return stepResult{}, errors.Join(err, active.Discard())

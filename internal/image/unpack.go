@@ -226,7 +226,7 @@ func (u *unpacking) layered(ctx context.Context, i int, parent *flight) (snapsho
 		}
 	}
 	id := snapshot.ID(u.chains[i].Encoded())
-	if err := work.active.CommitOn(ctx, id, below); err != nil {
+	if err := work.active.CommitOn(ctx, id, below, !slices.Contains(work.applied.Implied, ".")); err != nil {
 		return "", errors.Join(err, work.active.Discard())
 	}
 	return id, u.record(u.chains[i], id)

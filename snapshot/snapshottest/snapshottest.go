@@ -455,17 +455,17 @@ func (s *suite) commitOn() {
 	s.check(fstree.Make(a.Upper(), "file top 0644 top\nfile d/x 0644 new\n"))
 	s.make("base", "", tree("dir . 0711 @1234567890\nfile base 0644 base\nfile d/x 0644 old\nfile d/y 0644 y\n"))
 	if !s.Layered() {
-		if err := a.CommitOn(ctx, "top", "base"); err == nil {
+		if err := a.CommitOn(ctx, "top", "base", false); err == nil {
 			s.Error("CommitOn: a whole tree has got another parent")
 		}
-		s.check(a.CommitOn(ctx, "top", ""))
+		s.check(a.CommitOn(ctx, "top", "", false))
 		s.want("top", "dir d 0755\nfile d/x 0644 new\nfile top 0644 top\n")
 		return
 	}
-	if err := a.CommitOn(ctx, "top", "none"); !errors.Is(err, snapshot.ErrNotExist) {
+	if err := a.CommitOn(ctx, "top", "none", false); !errors.Is(err, snapshot.ErrNotExist) {
 		s.Errorf("CommitOn a missing parent = %v, want ErrNotExist", err)
 	}
-	s.check(a.CommitOn(ctx, "top", "base"))
+	s.check(a.CommitOn(ctx, "top", "base", false))
 	mounts, err := s.View(ctx, "top")
 	s.check(err)
 	s.wantMounts("top", mounts, fstree.Show{Root: true}, `
@@ -476,20 +476,26 @@ func (s *suite) commitOn() {
 		file d/y 0644 y
 		file top 0644 top`)
 
-	b, err := s.Prepare(ctx, "")
-	s.check(err)
-	s.check(fstree.Make(b.Upper(), "dir . 0750 @1111111111\n"))
-	s.check(b.CommitOn(ctx, "over", "top"))
-	mounts, err = s.View(ctx, "over")
-	s.check(err)
-	s.check(see(mounts, func(dir string) error {
-		st, err := os.Stat(dir)
-		if err == nil && (st.Mode().Perm() != 0o750 || st.ModTime().Unix() != 1111111111) {
-			s.Errorf("a layer with a root entry: root is %v %v, want 0750 and its time", st.Mode(), st.ModTime())
-		}
-		return err
-	}))
-	info, err := s.Stat("over")
+	// A root of its own keeps what it has, whenever that is from: also a moment ago, and in the future.
+	parent := snapshot.ID("top")
+	for i, mtime := range []int64{1111111111, time.Now().Unix(), 4000000000} {
+		b, err := s.Prepare(ctx, "")
+		s.check(err)
+		s.check(fstree.Make(b.Upper(), fmt.Sprintf("dir . 0750 @%d\n", mtime)))
+		id := snapshot.ID(fmt.Sprintf("over%d", i))
+		s.check(b.CommitOn(ctx, id, parent, true))
+		mounts, err = s.View(ctx, id)
+		s.check(err)
+		s.check(see(mounts, func(dir string) error {
+			st, err := os.Stat(dir)
+			if err == nil && (st.Mode().Perm() != 0o750 || st.ModTime().Unix() != mtime) {
+				s.Errorf("a layer with a root entry: root is %v %v, want 0750 and the time %d", st.Mode(), st.ModTime(), mtime)
+			}
+			return err
+		}))
+		parent = id
+	}
+	info, err := s.Stat("over0")
 	if err != nil || info.Parent != "top" {
 		s.Errorf("Stat = %+v, %v, want parent top", info, err)
 	}
