@@ -65,8 +65,10 @@ func (s *Store) pin(dir string, parent ID) ([]string, error) {
 	return chain, writeInfo(dir, s.newInfo("", parent))
 }
 
+// newInfo returns what is noted of a snapshot whose files are all written.
 func (s *Store) newInfo(id, parent ID) Info {
-	return Info{ID: id, Parent: parent, Created: time.Now().UTC(), Driver: s.drv.name(), Boot: s.boot}
+	mark := s.ledger.Mark()
+	return Info{ID: id, Parent: parent, Created: time.Now().UTC(), Driver: s.drv.name(), Boot: mark.Boot, Syncs: mark.Syncs}
 }
 
 // Mounts are what must be performed to see and change the snapshot. They may be performed again after they are undone.

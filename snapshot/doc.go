@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/layerbuild/layerbuild/internal/state/ledger"
 )
 
 // ID names a committed snapshot. It is one directory name: letters, digits, '_', '.' and '-'.
@@ -57,7 +59,9 @@ type Info struct {
 	Driver  string    `json:"driver"`
 	// Boot is the kernel's boot_id when it was committed.
 	Boot string `json:"boot"`
-	// Suspect says that the machine went down after it was committed and before a Sync, so that what it holds may be
+	// Syncs is the number of syncs that were begun in that boot when it was committed.
+	Syncs int `json:"syncs"`
+	// Suspect says that the machine went down after it was committed and before a sync, so that what it holds may be
 	// damaged. Only All shows such snapshots; for the rest of the package they do not exist and a Commit replaces them.
 	Suspect bool `json:"-"`
 }
@@ -80,6 +84,8 @@ type Options struct {
 	Driver string
 	// UserNS says that the process runs in a user namespace.
 	UserNS bool
+	// Ledger says which snapshots of earlier boots are on the disk; nil: those of this boot only are trusted.
+	Ledger *ledger.Ledger
 }
 
 // ProbeResult says whether a driver works, and if not, why, in a sentence for users.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/smallfile"
+	"github.com/layerbuild/layerbuild/internal/state/ledger"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +20,7 @@ func Open(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: root, user: o.UserNS, empty: filepath.Join(root, "empty"), known: make(map[ID]*node)}
+	s := &Store{root: root, user: o.UserNS, ledger: o.Ledger, empty: filepath.Join(root, "empty"), known: make(map[ID]*node)}
 	if err := s.open(o); err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", root, err)
 	}
@@ -27,28 +28,28 @@ func Open(root string, o Options) (*Store, error) {
 }
 
 func (s *Store) open(o Options) error {
-	boot, err := bootID()
-	if err != nil {
-		return err
+	if s.ledger == nil {
+		var err error
+		if s.ledger, err = ledger.Open(s.root); err != nil { // there is no file of that ledger, and none is made
+			return err
+		}
 	}
-	s.boot = boot
 	if err := makeDirs(s.root); err != nil {
 		return err
 	}
 	if err := s.checkIDs(); err != nil {
 		return err
 	}
-	if s.drv, err = choose(s.root, boot, o); err != nil {
+	drv, err := choose(s.root, s.ledger.Boot(), o)
+	if err != nil {
 		return err
 	}
+	s.drv = drv
 	if !s.drv.layered() {
 		s.root = filepath.Join(s.root, "full")
 		if err := makeDirs(s.root); err != nil {
 			return err
 		}
-	}
-	if s.synced, err = readSynced(s.root); err != nil {
-		return err
 	}
 	return s.collect()
 }
@@ -69,11 +70,6 @@ func makeDirs(root string) error {
 		return &os.PathError{Op: "mkdir", Path: empty, Err: err}
 	}
 	return plainRoot(empty)
-}
-
-func bootID() (string, error) {
-	id, err := smallfile.Read("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(id)), err
 }
 
 // checkIDs refuses a directory that was made under another kind of id mapping: by root and then by a user, with

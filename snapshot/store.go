@@ -9,28 +9,26 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
+	"github.com/layerbuild/layerbuild/internal/state/ledger"
 )
 
 // Store is a directory of snapshots. Its methods may be called concurrently, and several processes may have the same
 // directory open; it keeps no descriptor, so there is nothing to close.
 type Store struct {
-	root  string // absolute
-	drv   driver
-	user  bool   // marks are user.overlay.*
-	boot  string // this boot
-	empty string // an empty directory
+	root   string // absolute
+	drv    driver
+	user   bool // marks are user.overlay.*
+	ledger *ledger.Ledger
+	empty  string // an empty directory
 
-	mu     sync.Mutex
-	known  map[ID]*node
-	synced map[string]time.Time // by boot: what was committed until then is on the disk
+	mu    sync.Mutex
+	known map[ID]*node
 }
 
 // node is a committed snapshot that has been read. Committed snapshots do not change, and an ancestor cannot be removed
@@ -147,9 +145,9 @@ func (s *Store) find(id ID, depth int) (*node, error) {
 	return n, nil
 }
 
-// suspect is called with s.mu held.
+// suspect reports whether the machine may have gone down before the snapshot was on the disk.
 func (s *Store) suspect(info Info) bool {
-	return info.Boot != s.boot && info.Created.After(s.synced[info.Boot])
+	return !s.ledger.Safe(ledger.Mark{Boot: info.Boot, Syncs: info.Syncs})
 }
 
 // chain are the fs directories of n and those below it, topmost first.
@@ -239,9 +237,7 @@ func (s *Store) All() iter.Seq2[Info, error] {
 			if err != nil {
 				err = fmt.Errorf("snapshot %s: %w", id, err)
 			}
-			s.mu.Lock()
 			info.Suspect = err == nil && s.suspect(info)
-			s.mu.Unlock()
 			if !yield(info, err) {
 				return
 			}
@@ -335,66 +331,6 @@ func (s *Store) parentOf(id ID, e fs.DirEntry) (ID, error) {
 	return info.Parent, err
 }
 
-// Sync writes everything to the disk, after which the snapshots committed until now outlast a crash of the machine.
-// Without it a snapshot is trusted only until the next boot: nothing is flushed while one is made.
-func (s *Store) Sync(_ context.Context) error {
-	now := time.Now()
-	dir, err := os.Open(s.root)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := unix.Syncfs(int(dir.Fd())); err != nil {
-		return fmt.Errorf("sync %s: %w", s.root, err)
-	}
-	release, err := s.lock(unix.LOCK_EX)
-	if err != nil {
-		return err
-	}
-	defer release()
-	synced, err := readSynced(s.root)
-	if err != nil {
-		return err
-	}
-	if now.After(synced[s.boot]) {
-		synced[s.boot] = now
-	}
-	if err := writeSynced(s.root, synced); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.synced = synced
-	return nil
-}
-
-// readSynced reads "<boot id> <time>" lines.
-func readSynced(root string) (map[string]time.Time, error) {
-	synced := make(map[string]time.Time)
-	data, err := smallfile.Read(filepath.Join(root, "synced"))
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return synced, nil
-		}
-		return nil, err
-	}
-	for line := range strings.Lines(string(data)) {
-		boot, at, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if t, err := time.Parse(time.RFC3339Nano, at); err == nil {
-			synced[boot] = t
-		}
-	}
-	return synced, nil
-}
-
-func writeSynced(root string, synced map[string]time.Time) error {
-	var b strings.Builder
-	for boot, at := range synced {
-		fmt.Fprintf(&b, "%s %s\n", boot, at.UTC().Format(time.RFC3339Nano))
-	}
-	return replaceFile(filepath.Join(root, "synced"), b.String())
-}
-
 // replaceFile writes a file by way of another name, and has it on the disk when it returns. The store's lock is held
 // exclusively.
 func replaceFile(path, content string) error {
@@ -423,7 +359,7 @@ func readInfo(dir string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	var info Info
+	info := Info{Syncs: ledger.Unknown}
 	if err := json.Unmarshal(data, &info); err != nil {
 		return Info{}, fmt.Errorf("%w: %w", errDamaged, err)
 	}

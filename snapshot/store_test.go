@@ -13,6 +13,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/fstree"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
+	"github.com/layerbuild/layerbuild/internal/state/ledger"
 )
 
 // testStore opens a store with whatever driver works here.
@@ -57,18 +58,21 @@ func TestCrash(t *testing.T) {
 	for _, driver := range []string{"overlay", "copy"} {
 		t.Run(driver, func(t *testing.T) {
 			root := t.TempDir()
-			s, err := Open(root, Options{Driver: driver, UserNS: mounttest.UserNS()})
+			syncs := ledger.OpenBoot(t.TempDir(), "boot1")
+			s, err := Open(root, Options{Driver: driver, UserNS: mounttest.UserNS(), Ledger: syncs})
 			if err != nil {
 				t.Skip(err)
 			}
 			commit(t, s, "flushed", "", "file a 0644 flushed\n")
-			check(t, s.Sync(t.Context()))
+			n, err := syncs.Begin()
+			check(t, err)
+			check(t, syncs.Done(n))
 			commit(t, s, "lost", "flushed", "file b 0644 before\n")
 			commit(t, s, "child", "lost", "file c 0644 before\n")
 
-			s, err = Open(root, Options{Driver: driver, UserNS: mounttest.UserNS()})
+			next := ledger.OpenBoot(syncs.Dir(), "boot2")
+			s, err = Open(root, Options{Driver: driver, UserNS: mounttest.UserNS(), Ledger: next})
 			check(t, err)
-			s.boot = "the next boot"
 			if _, err := s.Stat("flushed"); err != nil {
 				t.Errorf("what was flushed is not there: %v", err)
 			}
@@ -187,7 +191,7 @@ func TestRemembered(t *testing.T) {
 		t.Skip("no overlay here")
 	}
 	o := Options{UserNS: mounttest.UserNS()}
-	key := probeKey(root, s.boot, o)
+	key := probeKey(root, s.ledger.Boot(), o)
 	if _, err := recall(root, key, o); err != nil {
 		t.Errorf("not remembered: %v", err)
 	}
@@ -195,7 +199,7 @@ func TestRemembered(t *testing.T) {
 		t.Error("remembered over a boot")
 	}
 	other := t.TempDir()
-	if probeKey(other, s.boot, o) == key || probeKey(root, s.boot, Options{UserNS: !o.UserNS}) == key {
+	if probeKey(other, s.ledger.Boot(), o) == key || probeKey(root, s.ledger.Boot(), Options{UserNS: !o.UserNS}) == key {
 		t.Error("the key does not tell directories or namespaces apart")
 	}
 }

@@ -119,6 +119,7 @@ func TestSystemCalls(t *testing.T) {
 	allowed := []string{
 		"executor", "snapshot", "diff", "internal/mount", "internal/ns", "internal/safepath", "internal/source", "internal/unpack",
 		"internal/lock",           // flock, so that nobody else needs it
+		"internal/state",          // syncfs and statfs
 		"internal/smallfile",      // what os makes too many of
 		"internal/fstree", "test", // in tests only
 	}

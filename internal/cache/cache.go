@@ -7,17 +7,8 @@
 //
 // # When a record is trusted
 //
-// Neither records nor the snapshots that they name are synced to disk one by one, and overlay's volatile mounts are not
-// synced at all. While the machine runs that is of no account: everybody sees what is in memory. When it crashes, a
-// record can survive whose snapshot did not. So each record carries the boot that it was written in, and is trusted in
-// that boot only, unless the whole file system was synced after it was written. Whoever syncs says so:
-//
-//	mark, err := c.BeginSync() // what was written before this call…
-//	…syncfs(2) on the state directory…
-//	err = mark.Done() // …is trusted in every boot from here on
-//
-// There is no clock in this: each boot counts its syncs, a record carries the count, and a mark says up to which count
-// records of its boot are safe.
+// Neither records nor the snapshots that they name are synced to disk one by one. So each record carries a mark of the
+// ledger of syncs, and is trusted where the ledger says that what was written then is on the disk, or in memory.
 package cache
 
 import (
@@ -31,11 +22,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/smallfile"
+	"github.com/layerbuild/layerbuild/internal/state/ledger"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -72,32 +62,18 @@ type Layer struct {
 
 // Cache is a directory of records. It is safe for concurrent use, also by several processes.
 type Cache struct {
-	dir  string
-	boot string
-
-	mu    sync.Mutex
-	syncs map[string]syncState // what the file said when it was last read
+	dir    string
+	ledger *ledger.Ledger
 }
 
-// Open opens the cache in dir and makes it if there is none.
-func Open(dir string) (*Cache, error) {
-	b, err := smallfile.Read("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return nil, fmt.Errorf("open the cache: which boot is this: %w", err)
-	}
-	return open(dir, strings.TrimSpace(string(b)))
-}
-
-func open(dir, boot string) (*Cache, error) {
-	c := &Cache{dir: dir, boot: boot}
+// Open opens the cache in dir and makes it if there is none. The ledger says which records are trusted.
+func Open(dir string, l *ledger.Ledger) (*Cache, error) {
+	c := &Cache{dir: dir, ledger: l}
 	if err := os.MkdirAll(c.tmp(), 0o755); err != nil {
 		return nil, fmt.Errorf("open the cache: %w", err)
 	}
 	return c, nil
 }
-
-// Boot identifies the boot that records are written in.
-func (c *Cache) Boot() string { return c.boot }
 
 func (c *Cache) tmp() string { return filepath.Join(c.dir, "tmp") }
 
@@ -190,7 +166,7 @@ func (c *Cache) get(kind Kind, key string) (Record, bool) {
 		return Record{}, false
 	}
 	e, ok := decode(string(data))
-	if !ok || e.Key != key || kind != Remote && !c.trusted(e.boot, e.syncs) {
+	if !ok || e.Key != key || kind != Remote && !c.ledger.Safe(e.mark) {
 		return Record{}, false
 	}
 	return e.Record, true
@@ -203,11 +179,7 @@ func (c *Cache) put(kind Kind, key string, r Record) error {
 	if r.Created.IsZero() {
 		r.Created = time.Now()
 	}
-	state, err := c.readSyncs()
-	if err != nil {
-		return fmt.Errorf("write a cache record: %w", err)
-	}
-	data, err := encode(Entry{Kind: kind, Key: key, Record: r, boot: c.boot, syncs: state[c.boot].begun})
+	data, err := encode(Entry{Kind: kind, Key: key, Record: r, mark: c.ledger.Mark()})
 	if err != nil {
 		return fmt.Errorf("write a cache record: %w", err)
 	}
@@ -265,9 +237,8 @@ type Entry struct {
 	Trusted bool
 	Record
 
-	path  string
-	boot  string
-	syncs int
+	path string
+	mark ledger.Mark
 }
 
 // All lists the records of one kind that can be read, in no order.
@@ -326,6 +297,6 @@ func (c *Cache) load(kind Kind, path string) (Entry, bool) {
 		return Entry{path: path, Used: fi.ModTime()}, true
 	}
 	e.path, e.Used = path, fi.ModTime()
-	e.Trusted = kind == Remote || c.trusted(e.boot, e.syncs)
+	e.Trusted = kind == Remote || c.ledger.Safe(e.mark)
 	return e, true
 }

@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/layerbuild/layerbuild/internal/state/ledger"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func openTest(t testing.TB, dir, boot string) *Cache {
 	t.Helper()
-	c, err := open(dir, boot)
+	c, err := Open(dir, ledger.OpenBoot(dir, boot))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,13 +28,7 @@ func openTest(t testing.TB, dir, boot string) *Cache {
 }
 
 func TestRecords(t *testing.T) {
-	c, err := Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.Boot() == "" {
-		t.Error("no boot")
-	}
+	c := openTest(t, t.TempDir(), "boot")
 	tests := []struct {
 		key Key
 		rec Record
@@ -138,6 +133,7 @@ func TestChainSealedRemote(t *testing.T) {
 	}
 }
 
+// TestTrust asks for records of an earlier boot; the ledger's own tests have the rest.
 func TestTrust(t *testing.T) {
 	dir := t.TempDir()
 	one := openTest(t, dir, "boot1")
@@ -147,81 +143,35 @@ func TestTrust(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	put(one, "before")
-	mark, err := one.BeginSync()
-	if err != nil {
-		t.Fatal(err)
-	}
-	put(one, "during")
-	if err := mark.Done(); err != nil {
-		t.Fatal(err)
-	}
-	put(one, "after")
-	// A sync that did not end, as when it failed.
-	if _, err := one.BeginSync(); err != nil {
-		t.Fatal(err)
-	}
-	put(one, "last")
 	trusted := func(c *Cache) []Key {
 		var out []Key
-		for _, k := range []Key{"before", "during", "after", "last"} {
+		for _, k := range []Key{"before", "during", "after"} {
 			if _, ok := c.Get(k); ok {
 				out = append(out, k)
 			}
 		}
 		return out
 	}
-	if got := trusted(one); len(got) != 4 {
+	put(one, "before")
+	n, err := one.ledger.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(one, "during")
+	if err := one.ledger.Done(n); err != nil {
+		t.Fatal(err)
+	}
+	put(one, "after")
+	if got := trusted(one); len(got) != 3 {
 		t.Errorf("in its own boot only %v are trusted", got)
 	}
 	two := openTest(t, dir, "boot2")
 	if got := trusted(two); !slices.Equal(got, []Key{"before"}) {
 		t.Errorf("in the next boot %v are trusted, want only what was there before the sync", got)
 	}
-	// A sync in this boot does not bring back what the crash may have taken.
-	mark, err = two.BeginSync()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := mark.Done(); err != nil {
-		t.Fatal(err)
-	}
-	if got := trusted(openTest(t, dir, "boot2")); !slices.Equal(got, []Key{"before"}) {
-		t.Errorf("after a sync in the next boot %v are trusted", got)
-	}
 	put(two, "after")
 	if got := trusted(two); !slices.Equal(got, []Key{"before", "after"}) {
 		t.Errorf("written anew: %v", got)
-	}
-	// The file of syncs itself may be damaged.
-	if err := os.WriteFile(two.syncFile(), []byte("boot1 1"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got := trusted(openTest(t, dir, "boot3")); len(got) != 0 {
-		t.Errorf("with a cut file of syncs %v are trusted", got)
-	}
-}
-
-func TestManyBoots(t *testing.T) {
-	dir := t.TempDir()
-	for i := range maxBoots + 10 {
-		c := openTest(t, dir, fmt.Sprintf("boot%d", i))
-		if err := c.Put(Key(fmt.Sprint(i)), Record{}); err != nil {
-			t.Fatal(err)
-		}
-		m, err := c.BeginSync()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := m.Done(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c := openTest(t, dir, "now")
-	for i, want := range map[int]bool{0: false, 9: false, 10: true, maxBoots + 9: true} {
-		if _, ok := c.Get(Key(fmt.Sprint(i))); ok != want {
-			t.Errorf("record of boot %d trusted: %v, want %v", i, ok, want)
-		}
 	}
 }
 
@@ -339,7 +289,7 @@ func TestPrune(t *testing.T) {
 func TestConcurrent(t *testing.T) {
 	dir := t.TempDir()
 	work := func(dir string) error {
-		c, err := open(dir, "boot")
+		c, err := Open(dir, ledger.OpenBoot(dir, "boot"))
 		if err != nil {
 			return err
 		}
@@ -350,13 +300,6 @@ func TestConcurrent(t *testing.T) {
 			}
 			if r, ok := c.Get(k); !ok || len(r.Meta["long"]) != 3000 {
 				return fmt.Errorf("record %s is not whole: %v", k, ok)
-			}
-			m, err := c.BeginSync()
-			if err != nil {
-				return err
-			}
-			if err := m.Done(); err != nil {
-				return err
 			}
 		}
 		return nil
@@ -383,14 +326,10 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	states, err := openTest(t, dir, "boot").readSyncs()
-	if err != nil || states["boot"].begun != 240 {
-		t.Errorf("%d syncs were begun, %v, want 240", states["boot"].begun, err)
-	}
 }
 
 func FuzzDecode(f *testing.F) {
-	data, err := encode(Entry{Kind: Steps, Key: "k", Record: Record{Snapshot: "s", Created: time.Unix(1, 1), Meta: map[string]string{"a": "b\nc"}}, boot: "b", syncs: 3})
+	data, err := encode(Entry{Kind: Steps, Key: "k", Record: Record{Snapshot: "s", Created: time.Unix(1, 1), Meta: map[string]string{"a": "b\nc"}}, mark: ledger.Mark{Boot: "b", Syncs: 3}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -406,7 +345,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("what was read cannot be written: %v", err)
 		}
 		again, ok := decode(string(out))
-		if !ok || again.boot != e.boot || again.syncs != e.syncs || again.Key != e.Key || !maps.Equal(again.Meta, e.Meta) || again.Snapshot != e.Snapshot {
+		if !ok || again.mark != e.mark || again.Key != e.Key || !maps.Equal(again.Meta, e.Meta) || again.Snapshot != e.Snapshot {
 			t.Errorf("%q became %q", data, out)
 		}
 	})

@@ -40,8 +40,8 @@ func encode(e Entry) ([]byte, error) {
 	line("key", e.Key)
 	line("snapshot", e.Snapshot)
 	line("created", strconv.FormatInt(e.Created.UnixNano(), 10))
-	line("boot", e.boot)
-	line("syncs", strconv.Itoa(e.syncs))
+	line("boot", e.mark.Boot)
+	line("syncs", strconv.Itoa(e.mark.Syncs))
 	names := make([]string, 0, len(e.Meta))
 	for k := range e.Meta {
 		if !isMetaName(k) {
@@ -106,9 +106,9 @@ func decode(data string) (Entry, bool) {
 			n, err = strconv.ParseInt(value, 10, 64)
 			e.Created = time.Unix(0, n)
 		case "boot":
-			e.boot = value
+			e.mark.Boot = value
 		case "syncs":
-			e.syncs, err = strconv.Atoi(value)
+			e.mark.Syncs, err = strconv.Atoi(value)
 		default:
 			k, isMeta := strings.CutPrefix(name, "meta.")
 			if !isMeta || !isMetaName(k) {

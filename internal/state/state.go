@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/lock"
 	"github.com/layerbuild/layerbuild/internal/ns"
+	"github.com/layerbuild/layerbuild/internal/state/ledger"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -23,8 +25,10 @@ type State struct {
 	Snapshots *snapshot.Store
 	Cache     *cache.Cache
 	NS        ns.Info
+	ledger    *ledger.Ledger
 	lock      *os.File
 	owned     []io.Closer
+	behind    sync.WaitGroup // work that Close waits for
 }
 
 // Options say where and how the state is kept.
@@ -59,23 +63,35 @@ func Open(ctx context.Context, o Options) (_ *State, err error) {
 			s.lock.Close()
 		}
 	}()
-	if s.Store, err = store.Open(filepath.Join(root, "oci")); err != nil {
-		return nil, err
-	}
-	if s.Snapshots, err = snapshot.Open(filepath.Join(root, "snapshots"), snapshot.Options{Driver: o.Driver, UserNS: info.Rootless}); err != nil {
-		return nil, err
-	}
-	if s.Cache, err = cache.Open(filepath.Join(root, "cache")); err != nil {
+	if err := s.open(o); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
+// open opens the rooms of the state directory.
+func (s *State) open(o Options) (err error) {
+	cacheDir := filepath.Join(s.Root, "cache")
+	if s.ledger, err = ledger.Open(cacheDir); err != nil {
+		return err
+	}
+	if s.Store, err = store.Open(filepath.Join(s.Root, "oci")); err != nil {
+		return err
+	}
+	if s.Cache, err = cache.Open(cacheDir, s.ledger); err != nil {
+		return err
+	}
+	s.Snapshots, err = snapshot.Open(filepath.Join(s.Root, "snapshots"), snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger})
+	return err
+}
+
 // Own closes c when the state is closed. It is not for concurrent use.
 func (s *State) Own(c io.Closer) { s.owned = append(s.owned, c) }
 
-// Close closes what the state owns, the last thing first, and releases the lock.
+// Close waits for what goes on in the background, closes what the state owns, the last thing first, and releases the
+// lock.
 func (s *State) Close() error {
+	s.behind.Wait()
 	var errs []error
 	for _, c := range slices.Backward(s.owned) {
 		errs = append(errs, c.Close())

@@ -2,47 +2,65 @@ package state
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Sync writes the state to the disk, so that what was built until now outlasts a crash, and is trusted on another
 // machine that is given the directory.
-func (s *State) Sync(ctx context.Context) error {
-	mark, err := s.Cache.BeginSync()
+func (s *State) Sync(context.Context) error {
+	n, err := s.ledger.Begin()
 	if err != nil {
 		return err
 	}
-	if err := s.Snapshots.Sync(ctx); err != nil {
+	synced := map[uint64]bool{}
+	for _, dir := range []string{s.Root, filepath.Join(s.Root, "oci"), filepath.Join(s.Root, "snapshots"), filepath.Join(s.Root, "cache")} {
+		if err := syncfs(dir, synced); err != nil {
+			return err
+		}
+	}
+	return s.ledger.Done(n)
+}
+
+// syncfs writes the file system of a directory to the disk, unless its device is in done.
+func syncfs(path string, done map[uint64]bool) error {
+	dir, err := os.Open(path)
+	if err != nil {
 		return err
 	}
-	return mark.Done()
+	defer dir.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if done[st.Dev] {
+		return nil
+	}
+	done[st.Dev] = true
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return nil
 }
 
 // syncDelay is how old unsynced work is before a build syncs it. By then the kernel has written nearly all of it
 // (vm.dirty_expire_centisecs is 30 s), so that the sync costs the build little.
 const syncDelay = time.Minute
 
-func (s *State) unsynced() string { return filepath.Join(s.Root, "cache", "unsynced") }
-
-// SyncEarlier begins to sync the work of earlier builds, if it is due. Nobody waits for it.
+// SyncEarlier begins to sync the work of earlier builds, if it is due. Close waits for the sync.
 func (s *State) SyncEarlier(ctx context.Context) {
-	info, err := os.Stat(s.unsynced())
-	if err != nil || time.Since(info.ModTime()) < syncDelay || os.Remove(s.unsynced()) != nil {
+	since, ok := s.ledger.Unsynced()
+	if !ok || time.Since(since) < syncDelay {
 		return
 	}
-	go func() {
-		if s.Sync(ctx) != nil {
-			s.NoteUnsynced()
-		}
-	}()
+	// Where it fails the note stays, and a later build tries again.
+	s.behind.Go(func() { _ = s.Sync(ctx) })
 }
 
-// NoteUnsynced leaves a note for a later build that there is something to sync. Without it the work is lost in a crash,
+// NoteUnsynced notes that there is something for a later build to sync. Without the note the work is lost in a crash,
 // which is no reason for a build to fail.
-func (s *State) NoteUnsynced() {
-	if f, err := os.OpenFile(s.unsynced(), os.O_CREATE|os.O_EXCL, 0o644); err == nil {
-		f.Close()
-	}
-}
+func (s *State) NoteUnsynced() { _ = s.ledger.Note() }

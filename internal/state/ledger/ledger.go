@@ -1,0 +1,232 @@
+// Package ledger records what of the state directory is known to be on the disk.
+//
+// Records and snapshots are not synced one by one, and overlay's volatile mounts are not synced at all. While the machine
+// runs that does not matter: every process sees what is in memory. When the machine goes down, a record can survive whose
+// snapshot did not. So whoever writes something stores a Mark with it, and whoever reads it asks Safe:
+//
+//	mark := l.Mark()        // after the data were written, stored beside them
+//	…
+//	if !l.Safe(mark) { … }  // the machine may have gone down before the data were on the disk
+//
+// A mark is safe in the boot that it was made in, and in later boots if a sync was begun after it was made and has ended
+// well. Clocks do not matter: each boot counts the syncs that were begun, and a mark carries the count.
+//
+// The ledger also holds the note that there is work to sync. It is removed when a sync has ended that was begun after the
+// work was done, and not earlier: a sync that fails or is killed leaves it.
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/lock"
+	"github.com/layerbuild/layerbuild/internal/smallfile"
+)
+
+// Mark says when something was written: in which boot, and after how many syncs of that boot were begun.
+type Mark struct {
+	Boot  string
+	Syncs int
+}
+
+// Unknown is the number of syncs in a mark that does not say how many there were: it is safe in its own boot only.
+const Unknown = math.MaxInt
+
+// Ledger is a file that several processes share. It is safe for concurrent use.
+type Ledger struct {
+	dir  string
+	boot string
+
+	mu      sync.Mutex
+	earlier map[string]boot // of other boots, as the file said when it was first read: they no longer change
+}
+
+// boot is what is known of one boot.
+type boot struct {
+	begun, done int
+	// unsynced says that there is work to sync. It was noted first at since, and last after noted syncs were begun.
+	unsynced bool
+	noted    int
+	since    time.Time
+}
+
+// maxBoots bounds the file. Marks of boots that fall out are no longer safe.
+const maxBoots = 256
+
+// Open returns the ledger of the directory dir, which must exist, for the boot that the machine is in.
+func Open(dir string) (*Ledger, error) {
+	id, err := smallfile.Read("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("open the ledger of syncs: which boot is this: %w", err)
+	}
+	return OpenBoot(dir, strings.TrimSpace(string(id))), nil
+}
+
+// OpenBoot is Open for a given boot.
+func OpenBoot(dir, boot string) *Ledger { return &Ledger{dir: dir, boot: boot} }
+
+// Boot identifies the boot that the machine is in.
+func (l *Ledger) Boot() string { return l.boot }
+
+// Dir is the directory that the ledger is in.
+func (l *Ledger) Dir() string { return l.dir }
+
+func (l *Ledger) file() string { return filepath.Join(l.dir, "syncs") }
+
+// Mark returns the mark of what has been written until now.
+func (l *Ledger) Mark() Mark {
+	all, _ := l.read()
+	return Mark{l.boot, all[l.boot].begun}
+}
+
+// Safe reports whether what has the mark is on the disk, or still in memory.
+func (l *Ledger) Safe(m Mark) bool {
+	if m.Boot == l.boot {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.earlier == nil {
+		l.earlier, _ = l.read()
+	}
+	// What was written after a sync has begun carries that sync's number and waits for the next one.
+	return m.Syncs < l.earlier[m.Boot].done
+}
+
+// Begin is called before the file systems of the state directory are synced. It returns the sync's number.
+func (l *Ledger) Begin() (int, error) {
+	var n int
+	err := l.change(func(b *boot) {
+		b.begun++
+		n = b.begun
+	})
+	return n, err
+}
+
+// Done is called when sync n has ended well: marks from before its Begin are safe in later boots too.
+func (l *Ledger) Done(n int) error {
+	return l.change(func(b *boot) {
+		b.done = max(b.done, n)
+		if b.noted < n {
+			b.unsynced = false
+		}
+	})
+}
+
+// Note notes that there is work to sync.
+func (l *Ledger) Note() error {
+	all, _ := l.read()
+	if b := all[l.boot]; b.unsynced && b.noted == b.begun {
+		return nil
+	}
+	return l.change(func(b *boot) {
+		if !b.unsynced {
+			b.since = time.Now()
+		}
+		b.unsynced, b.noted = true, b.begun
+	})
+}
+
+// Unsynced reports whether there is work to sync, and since when.
+func (l *Ledger) Unsynced() (since time.Time, ok bool) {
+	all, _ := l.read()
+	return all[l.boot].since, all[l.boot].unsynced
+}
+
+// read reads a line for each boot, oldest first: its id, the number of syncs begun, the number of the last that was done,
+// and where there is work to sync, the number of syncs begun when it was noted and the time of the first note in seconds.
+// Lines that cannot be read are left out: what has marks of those boots is not safe, which costs work and breaks nothing.
+func (l *Ledger) read() (all map[string]boot, order []string) {
+	all = map[string]boot{}
+	data, err := smallfile.Read(l.file())
+	if err != nil {
+		return all, nil
+	}
+	for line := range strings.Lines(string(data)) {
+		id, b, ok := parse(line)
+		if !ok {
+			continue
+		}
+		if _, ok := all[id]; !ok {
+			order = append(order, id)
+		}
+		all[id] = b
+	}
+	return all, order
+}
+
+func parse(line string) (id string, b boot, ok bool) {
+	f := strings.Fields(line)
+	if len(f) != 3 && len(f) != 5 || !strings.HasSuffix(line, "\n") { // cut by a crash
+		return "", b, false
+	}
+	numbers := make([]int64, len(f)-1)
+	for i, s := range f[1:] {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil || n < 0 {
+			return "", b, false
+		}
+		numbers[i] = n
+	}
+	b.begun, b.done = int(numbers[0]), int(numbers[1])
+	if len(numbers) == 4 {
+		b.unsynced, b.noted, b.since = true, int(numbers[2]), time.Unix(numbers[3], 0)
+	}
+	return f[0], b, true
+}
+
+// change changes what is known of this boot.
+func (l *Ledger) change(change func(*boot)) error {
+	held, err := lock.Acquire(context.Background(), filepath.Join(l.dir, "lock"), true)
+	if err != nil {
+		return fmt.Errorf("write the ledger of syncs: %w", err)
+	}
+	defer held.Close()
+	all, order := l.read()
+	b, ok := all[l.boot]
+	if !ok {
+		order = append(order, l.boot)
+	}
+	change(&b)
+	all[l.boot] = b
+	if len(order) > maxBoots {
+		order = order[len(order)-maxBoots:]
+	}
+	var text strings.Builder
+	for _, id := range order {
+		b := all[id]
+		fmt.Fprintf(&text, "%s %d %d", id, b.begun, b.done)
+		if b.unsynced {
+			fmt.Fprintf(&text, " %d %d", b.noted, b.since.Unix())
+		}
+		text.WriteByte('\n')
+	}
+	if err := l.replace(text.String()); err != nil {
+		return fmt.Errorf("write the ledger of syncs: %w", err)
+	}
+	return nil
+}
+
+// replace writes the file under another name first. The lock is held, so that one name is enough.
+func (l *Ledger) replace(text string) error {
+	next := l.file() + ".new"
+	for _, path := range []string{next, l.file()} {
+		// A damaged state directory may have something else in the place of a file.
+		if fi, err := os.Lstat(path); err == nil && !fi.Mode().IsRegular() {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.WriteFile(next, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(next, l.file())
+}

@@ -1,0 +1,82 @@
+package state
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
+)
+
+// openTest opens the state in dir. Where no driver but copy works that one is taken.
+func openTest(t *testing.T, dir string) *State {
+	t.Helper()
+	mounttest.Need(t)
+	s, err := Open(t.Context(), Options{Root: dir, Driver: "copy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestSyncEarlier: the note of unsynced work goes when the sync has ended well, which Close waits for.
+func TestSyncEarlier(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, dir)
+	s.NoteUnsynced()
+	s.SyncEarlier(t.Context())
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.ledger.Unsynced(); !ok {
+		t.Fatal("work that is not old is synced")
+	}
+	age(t, dir)
+
+	s = openTest(t, dir)
+	hidden := filepath.Join(dir, "hidden")
+	if err := os.Rename(filepath.Join(dir, "oci"), hidden); err != nil {
+		t.Fatal(err)
+	}
+	s.SyncEarlier(t.Context())
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.ledger.Unsynced(); !ok {
+		t.Fatal("the note is gone after a sync that failed")
+	}
+	if err := os.Rename(hidden, filepath.Join(dir, "oci")); err != nil {
+		t.Fatal(err)
+	}
+
+	s = openTest(t, dir)
+	s.SyncEarlier(t.Context())
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.ledger.Unsynced(); ok {
+		t.Error("the state is closed, and the sync has not ended")
+	}
+}
+
+// age makes the note of unsynced work old enough for a sync.
+func age(t *testing.T, dir string) {
+	t.Helper()
+	path := filepath.Join(dir, "cache", "syncs")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var boot string
+	var begun, done, noted int
+	var since int64
+	if _, err := fmt.Sscan(string(data), &boot, &begun, &done, &noted, &since); err != nil {
+		t.Fatalf("%q: %v", data, err)
+	}
+	since -= int64((syncDelay + time.Second).Seconds())
+	if err := os.WriteFile(path, fmt.Appendf(nil, "%s %d %d %d %d\n", boot, begun, done, noted, since), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
