@@ -41,7 +41,7 @@ func runProcess(j *job, p *Process, o *outcome) error {
 		err = c.run()
 	}
 	if b.dirty() {
-		killOthers(c.daemons)
+		killOthers()
 	}
 	if cerr := b.clean(); err == nil {
 		err = cerr
@@ -64,7 +64,7 @@ func (b *sandbox) nameHost() error {
 
 // dirty says whether something has to be done after the command. Otherwise the kernel ends what is left of it with
 // this process.
-func (b *sandbox) dirty() bool { return len(b.stubs.made) > 0 || usesDaemon(b.spec) }
+func (b *sandbox) dirty() bool { return len(b.stubs.made) > 0 }
 
 // clean takes away what was made for the step. Of its processes none is left.
 func (b *sandbox) clean() error {
@@ -76,21 +76,7 @@ func (b *sandbox) clean() error {
 			return fmt.Errorf("remove the mount points: %w", err)
 		}
 	}
-	if err := b.stubs.remove(); err != nil {
-		return err
-	}
-	if usesDaemon(b.spec) {
-		// What the kernel has not written to it yet would be lost with its process.
-		fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("write the root file system out: %w", err)
-		}
-		defer unix.Close(fd)
-		if err := unix.Syncfs(fd); err != nil {
-			return fmt.Errorf("write the root file system out: %w", err)
-		}
-	}
-	return nil
+	return b.stubs.remove()
 }
 
 // command is a Process that is about to be run, in its root.
@@ -103,8 +89,7 @@ type command struct {
 	file    string
 	uids    string // the ids of the user namespace, as /proc has them; empty outside of one
 	gids    string
-	daemons []int // processes that serve the root file system and must outlive the command
-	console int   // the terminal's side of the command, or -1
+	console int // the terminal's side of the command, or -1
 	// closed says that all descriptors are marked to be closed by execve.
 	closed bool
 }
@@ -113,9 +98,6 @@ func (c *command) prepare() error {
 	var err error
 	if c.root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return err
-	}
-	if usesDaemon(c.spec) {
-		c.daemons = others()
 	}
 	if c.id, err = lookupUser(c.root, c.p.User); err != nil {
 		return err
@@ -334,50 +316,14 @@ func interpreter(file string) string {
 	return ""
 }
 
-// killOthers ends all processes of this namespace but this one and some to be kept.
-func killOthers(keep []int) {
-	if len(keep) == 0 {
-		unix.Kill(-1, unix.SIGKILL)
-		for {
-			if _, err := retry(func() (int, error) { return unix.Wait4(-1, nil, 0, nil) }); err != nil {
-				return
-			}
-		}
-	}
-	kept := map[int]bool{}
-	for _, pid := range keep {
-		kept[pid] = true
-	}
+// killOthers kills all processes of this namespace but this one, which is process 1, and waits for their end.
+func killOthers() {
+	unix.Kill(-1, unix.SIGKILL)
 	for {
-		left := 0
-		for _, pid := range others() {
-			if !kept[pid] {
-				unix.Kill(pid, unix.SIGKILL)
-				left++
-			}
-		}
-		if left == 0 {
-			return
-		}
 		if _, err := retry(func() (int, error) { return unix.Wait4(-1, nil, 0, nil) }); err != nil {
 			return
 		}
 	}
-}
-
-// others are the processes of this namespace but this one.
-func others() []int {
-	names, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
-	var pids []int
-	for _, n := range names {
-		if pid, err := strconv.Atoi(n.Name()); err == nil && pid != 1 {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }
 
 // loopback switches lo on; the kernel gives it its addresses.

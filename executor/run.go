@@ -32,7 +32,11 @@ func Run(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error)
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	r, err := run(ctx, s, stdout, stderr)
+	do := run
+	if usesProgram(s) {
+		do = runServed
+	}
+	r, err := do(ctx, s, stdout, stderr)
 	if err == nil {
 		err = dropPoints(s)
 	}
@@ -116,6 +120,7 @@ func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 			files = append(files, cp.Sources[i].Dir)
 		}
 	}
+	files = append(files, s.trees...)
 	c.process, err = os.StartProcess("/proc/self/exe", []string{childName(s)}, &os.ProcAttr{
 		Files: files,
 		Env:   environment(s),
@@ -137,28 +142,19 @@ func childName(s *Spec) string {
 	return marker
 }
 
-// environment returns the child's environment; the command has its own. A child that does one thing after the other
-// is cheaper with one thread at a time and without a garbage collector (RUN true: 2.9 ms against 3.4 ms of CPU).
-// Where a program serves the root file system the child looks it up, and so needs PATH.
+// environment is for the child's Go runtime only; the command has its own. A child that does one thing after the
+// other is cheaper with one thread at a time and without a garbage collector (RUN true: 2.9 ms against 3.4 ms of CPU).
 func environment(s *Spec) []string {
-	env := []string{}
-	if _, ok := s.Action.(*Copy); !ok {
-		env = append(env, "GOMAXPROCS=1", "GOGC=off")
+	if _, ok := s.Action.(*Copy); ok {
+		return []string{}
 	}
-	if usesDaemon(s) {
-		env = append(env, "PATH="+os.Getenv("PATH"))
-	}
-	return env
+	return []string{"GOMAXPROCS=1", "GOGC=off"}
 }
 
 func cloneFlags(s *Spec) uintptr {
 	p, ok := s.Action.(*Process)
 	if !ok {
-		flags := uintptr(unix.CLONE_NEWNS)
-		if usesDaemon(s) {
-			flags |= unix.CLONE_NEWPID // which ends the daemon when the child ends
-		}
-		return flags
+		return unix.CLONE_NEWNS
 	}
 	return uintptr(namespaces(p) | unix.CLONE_NEWNS | unix.CLONE_NEWPID)
 }
@@ -170,16 +166,6 @@ func namespaces(p *Process) int {
 		flags |= unix.CLONE_NEWNET
 	}
 	return flags
-}
-
-// usesDaemon says whether a process serves the root file system, as with FUSE.
-func usesDaemon(s *Spec) bool {
-	for _, m := range s.Root {
-		if m.Type != "overlay" && m.Type != "bind" && m.Type != "tmpfs" {
-			return true
-		}
-	}
-	return false
 }
 
 // pair makes the socket, and returns the child's end.
@@ -216,6 +202,8 @@ func (c *running) talk(s *Spec) (*outcome, error) {
 			j.dirs = append(j.dirs, childFDs+i)
 		}
 	}
+	first := childFDs + len(j.dirs)
+	j.spec = *s.attach(func(i int) int { return first + i })
 	if err := send(c.socket, func(w *wire) { w.job(&j) }); err != nil {
 		return nil, err
 	}

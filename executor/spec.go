@@ -25,6 +25,8 @@ type Spec struct {
 	Epoch *int64
 
 	child bool // in a child, even if a thread would do: for tests
+	// trees are the mounts that programs serve, in the order of eachProgram.
+	trees []*os.File
 }
 
 // Action is what a step does: *Process, *Copy or *Mkdir.

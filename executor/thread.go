@@ -18,7 +18,7 @@ import (
 
 // childOnly says whether a step needs a child that is this program.
 func childOnly(s *Spec) bool {
-	if s.child || usesDaemon(s) {
+	if s.child {
 		return true
 	}
 	switch a := s.Action.(type) {
@@ -97,6 +97,7 @@ var returns atomic.Bool // mayReturn has said so
 func runOnThread(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
 	var r Result
 	var err error
+	s = s.attach(func(i int) int { return int(s.trees[i].Fd()) })
 	switch a := s.Action.(type) {
 	case *Process:
 		err = runProcessOnThread(ctx, s, a, stdout, stderr, &r)

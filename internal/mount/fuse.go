@@ -1,7 +1,6 @@
 package mount
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -9,46 +8,184 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// fuse mounts a FUSE file system and lets fuse-overlayfs serve it. The kernel's side is made here and the program only
-// gets the open device (libfuse takes "/dev/fd/N" for a mount that exists). So the program can run in a mount namespace
-// that lacks the mount; would it run in ours, the mount would keep the program alive, the program the namespace, and
-// the namespace the mount, for ever.
-func (m *Mount) fuse() (int, error) {
+// Server is a mount of type FuseOverlay and the running program that serves it.
+type Server struct {
+	mount   Mount
+	tree    *os.File
+	program *os.Process
+	// done is closed once the program has ended and has been waited for; state then says how it ended.
+	done  chan struct{}
+	state error
+	log   tail
+}
+
+// Serve makes a mount of type FuseOverlay without attaching it, and starts the program that serves it. The error is an
+// *Error. The caller closes the Server.
+//
+// The kernel's side of the mount is made here, and the program only gets the open device (libfuse takes "/dev/fd/N" for
+// a mount that exists). So the program can run in a mount namespace that lacks the mount. In ours the mount would keep
+// the program alive, the program the namespace, and the namespace the mount. It is outside of the step's pid namespace
+// too: a step neither sees it nor can end it. The program ends by itself when the mount is gone everywhere, also when
+// this process is killed.
+func Serve(m Mount) (*Server, error) {
 	program, err := exec.LookPath("fuse-overlayfs")
 	if err != nil {
-		return -1, m.wrap("", errors.New("the program fuse-overlayfs is not installed"))
+		return nil, m.wrap("", errors.New("the program fuse-overlayfs is not installed"))
 	}
 	args, dir, err := m.fuseArgs()
 	if err != nil {
-		return -1, err
+		return nil, err
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return nil, m.wrap("", err) // starting the program in it would say that the program is missing
 	}
 	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
-		return -1, m.wrap("", err)
+		return nil, m.wrap("", err)
 	}
 	defer dev.Close()
 	tree, err := m.fuseTree(int(dev.Fd()))
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
-	cmd := exec.Command(program, append(args, "/dev/fd/3")...)
+	s := &Server{mount: m, tree: os.NewFile(uintptr(tree), "fuse-overlayfs"), done: make(chan struct{})}
+	// In the foreground (-f) it stays our child, which is waited for; in the background it would be left to process 1,
+	// and in a container that is often a program that waits for nothing.
+	cmd := exec.Command(program, append(args, "-f", "/dev/fd/3")...)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	cmd.ExtraFiles = []*os.File{dev}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	// It goes into the background by itself as soon as it has read its directories, or says why not.
-	if err := cmd.Run(); err != nil {
-		unix.Close(tree)
-		return -1, &Error{Mount: *m, Op: "fuse-overlayfs", Log: strings.Join(strings.Fields(stderr.String()), " "), Err: err}
+	// Setsid: ^C on the terminal is for us, and the program must live until the step has ended.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Setsid: true}
+	cmd.Stderr = &s.log
+	if err := cmd.Start(); err != nil {
+		s.tree.Close()
+		return nil, m.wrap("", err)
 	}
-	return tree, nil
+	dev.Close() // the program has it: when the program ends nobody answers any more
+	s.program = cmd.Process
+	go func() { // until the program ends, which Close waits for
+
+		s.state = cmd.Wait()
+		close(s.done)
+	}()
+	return s, s.ready()
+}
+
+// ready waits until the program answers, or says why it does not.
+func (s *Server) ready() error {
+	var st unix.Stat_t
+	var err error
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.Fstatat(int(s.tree.Fd()), "", &st, unix.AT_EMPTY_PATH)
+	}
+	if err == nil {
+		return nil
+	}
+	if cerr := s.Close(); cerr != nil {
+		return cerr
+	}
+	return s.mount.wrap("stat", err)
+}
+
+// Tree is the mount, which is not attached. It can be attached once: as a Mount of type Detached.
+func (s *Server) Tree() *os.File { return s.tree }
+
+// Done is closed when the program has ended.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// serverEnd is how long a program may go on after its mount is gone. It has nothing left to do then.
+const serverEnd = 10 * time.Second
+
+// Close writes out what was written to the mount, lets go of it, and waits until the program has ended, as it does once
+// the mount is attached nowhere. The error is an *Error; it says so if the program had ended before.
+func (s *Server) Close() error {
+	err := s.sync()
+	if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) {
+		<-s.done // the program has closed the device, which is how it ends
+	}
+	early := false
+	select {
+	case <-s.done:
+		early = true
+	default:
+	}
+	s.tree.Close()
+	select {
+	case <-s.done:
+	case <-time.After(serverEnd):
+		s.program.Kill()
+		<-s.done
+	}
+	if !early {
+		return s.mount.wrap("", err)
+	}
+	state := s.state
+	if state == nil {
+		state = errors.New("exit status 0")
+	}
+	return &Error{Mount: s.mount, Op: "the program has ended", Log: s.log.String(), Err: state}
+}
+
+// sync writes out what the kernel still has in its page cache.
+func (s *Server) sync() error {
+	fd, err := unix.Openat(int(s.tree.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("open", err)
+	}
+	defer unix.Close(fd)
+	return os.NewSyscallError("syncfs", unix.Syncfs(fd))
+}
+
+// tail keeps the end of what a program writes.
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+// maxTail is how much a tail keeps.
+const maxTail = 2 << 10
+
+// Write never fails.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, p...)
+	if over := len(t.text) - maxTail; over > 0 {
+		t.text = append(t.text[:0], t.text[over:]...)
+	}
+	return len(p), nil
+}
+
+// String returns the text in one line, without what the program says at each start.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var words []string
+	for line := range strings.Lines(string(t.text)) {
+		if !strings.HasPrefix(line, "unknown argument ignored:") {
+			words = append(words, strings.Fields(line)...)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// fuse makes a mount whose program ends by itself when the mount is let go.
+func (m *Mount) fuse() (int, error) {
+	s, err := Serve(*m)
+	if err != nil {
+		return -1, err
+	}
+	tree, err := unix.FcntlInt(s.tree.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	s.tree.Close()
+	return tree, m.wrap("", os.NewSyscallError("dup", err))
 }
 
 // fuseTree makes the kernel's side, for whoever answers on the device dev.

@@ -15,7 +15,7 @@ import (
 // tree makes m without attaching it and returns its descriptor, which the caller closes.
 // It is errNoAPI where mount(2) has to do it.
 func (p performer) tree(m *Mount) (int, error) {
-	if p.legacy && m.Type != FuseOverlay {
+	if p.legacy && m.Type != FuseOverlay && m.Type != Detached {
 		return -1, errNoAPI
 	}
 	switch m.Type {
@@ -25,9 +25,21 @@ func (p performer) tree(m *Mount) (int, error) {
 		return m.overlay()
 	case FuseOverlay:
 		return m.fuse()
+	case Detached:
+		return m.detached()
 	default:
 		return m.plain()
 	}
+}
+
+// detached is the mount that is open as the descriptor Source.
+func (m *Mount) detached() (int, error) {
+	fd, err := strconv.Atoi(m.Source)
+	if err != nil {
+		return -1, m.wrap("", err)
+	}
+	tree, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	return tree, m.wrap("", os.NewSyscallError("dup", err))
 }
 
 // clone is a bind mount.

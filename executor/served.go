@@ -1,0 +1,106 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+
+	"github.com/layerbuild/layerbuild/internal/mount"
+)
+
+// usesProgram reports whether a program serves some of the step's files, as with FUSE.
+func usesProgram(s *Spec) bool {
+	found := false
+	eachProgram(s, func(*mount.Mount) { found = true })
+	return found
+}
+
+// eachProgram calls f with each mount of the step that a program serves.
+func eachProgram(s *Spec, f func(*mount.Mount)) {
+	each := func(mounts []mount.Mount) {
+		for i := range mounts {
+			if mounts[i].Type == mount.FuseOverlay {
+				f(&mounts[i])
+			}
+		}
+	}
+	each(s.Root)
+	if p, ok := s.Action.(*Process); ok {
+		for _, m := range p.Mounts {
+			if t, ok := m.Source.(Tree); ok {
+				each(t.Mounts)
+			}
+		}
+	}
+}
+
+// attach returns a copy of s in which number gives the descriptor of each of s.trees in the process that attaches them.
+func (s *Spec) attach(number func(i int) int) *Spec {
+	if len(s.trees) == 0 {
+		return s
+	}
+	t := *s
+	t.Root = slices.Clone(s.Root)
+	if p, ok := s.Action.(*Process); ok {
+		q := *p
+		q.Mounts = slices.Clone(p.Mounts)
+		for i := range q.Mounts {
+			if tree, ok := q.Mounts[i].Source.(Tree); ok {
+				tree.Mounts = slices.Clone(tree.Mounts)
+				q.Mounts[i].Source = tree
+			}
+		}
+		t.Action = &q
+	}
+	i := 0
+	eachProgram(&t, func(m *mount.Mount) {
+		*m = mount.Mount{Type: mount.Detached, Source: strconv.Itoa(number(i)), Target: m.Target}
+		i++
+	})
+	return &t
+}
+
+// runServed runs a step of which programs serve some of the files. They run outside of the step's namespaces. If one
+// ends before the step does, the step is killed: whatever it does next, it would do without its files.
+func runServed(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	served := *s
+	var servers []*mount.Server
+	var err error
+	eachProgram(s, func(m *mount.Mount) {
+		if err != nil {
+			return
+		}
+		var server *mount.Server
+		if server, err = mount.Serve(*m); err != nil {
+			err = fmt.Errorf("mount the step's file systems: %w", err)
+			return
+		}
+		servers, served.trees = append(servers, server), append(served.trees, server.Tree())
+		go func() { // until Close, which waits for the program's end
+			<-server.Done()
+			cancel()
+		}()
+	})
+	var r Result
+	if err == nil {
+		r, err = run(within, &served, stdout, stderr)
+	}
+	var ended []error
+	for _, server := range servers {
+		if cerr := server.Close(); cerr != nil {
+			ended = append(ended, fmt.Errorf("the step's files were lost: %w", cerr))
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return Result{}, ctx.Err()
+	case len(ended) > 0:
+		return Result{}, errors.Join(ended...)
+	}
+	return r, err
+}

@@ -1,0 +1,261 @@
+// Package drivers builds whole images with snapshot drivers that few machines choose by themselves.
+package drivers
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/layerbuild/layerbuild/test/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+const fuse = "--driver=fuse-overlayfs"
+
+// everyStep has every kind of step and of mount, in several stages, and deletes and replaces what is below it.
+const everyStep = `FROM busybox AS tools
+WORKDIR /w/deep
+RUN mkdir -p keep gone/sub both/d && echo 1 >keep/f && echo 2 >gone/sub/f && echo 3 >both/d/f && ln -s keep link && mkfifo pipe
+COPY --chmod=0640 a dir /w/copied/
+RUN rm -rf gone && mkdir -p gone/sub && echo new >gone/sub/g && rm both/d/f link && mv keep moved && chmod 0700 both
+FROM tools AS cached
+RUN --mount=type=cache,target=/cache echo cached >/cache/f && cp /cache/f /f
+FROM scratch
+COPY --from=tools /w /w
+COPY --from=cached --link /f /linked/f
+ADD archive.tar /added/
+COPY <<END /here
+inline
+END
+RUN --mount=from=busybox,source=/bin,target=/bin --mount=type=tmpfs,target=/t --mount=type=bind,from=tools,source=/w/deep,target=/m --mount=type=bind,source=dir,target=/ctx \
+    cp /m/gone/sub/g /from-mount && cat /ctx/b >>/from-mount && echo x >/t/x && rm -r /w/copied && rm /added/dir/file
+`
+
+func context(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	l.Busybox()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, h := range []tar.Header{
+		{Typeflag: tar.TypeDir, Name: "dir/", Mode: 0o755},
+		{Typeflag: tar.TypeReg, Name: "dir/file", Mode: 0o640, Size: 5},
+		{Typeflag: tar.TypeLink, Name: "hard", Linkname: "dir/file"},
+	} {
+		h.ModTime = time.Unix(1500000000, 0)
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if h.Size > 0 {
+			if _, err := w.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.Write("a", "a\n", "dir/b", "b\n", "dir/sub/c", "c\n", "archive.tar", buf.String(), "Dockerfile", everyStep, ".dockerignore", "Dockerfile\n")
+	l.Env = append(l.Env, "SOURCE_DATE_EPOCH=1700000000")
+}
+
+// users are the ways in which the program is run: as root, and as users with many ids and with one.
+func users(t *testing.T, f func(t *testing.T, l *lab.Lab)) {
+	for _, kind := range []string{"root", "range", "single id"} {
+		t.Run(kind, func(t *testing.T) {
+			lab.Root(t)
+			l := lab.New(t)
+			context(t, l)
+			if kind != "root" {
+				l.As(lab.User(t, kind == "range"))
+			}
+			l.Fuse()
+			f(t, l)
+		})
+	}
+}
+
+// programs returns the running fuse-overlayfs programs that serve something of the lab. One that has ended and is not
+// waited for by process 1, whose child it became, has no command line any more.
+func programs(t *testing.T, l *lab.Lab) (pids []int) {
+	t.Helper()
+	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		line, err := os.ReadFile(name)
+		program, _, _ := bytes.Cut(line, []byte{0})
+		if err != nil || filepath.Base(string(program)) != "fuse-overlayfs" {
+			continue
+		}
+		cwd, _ := os.Readlink(filepath.Join(filepath.Dir(name), "cwd"))
+		if strings.HasPrefix(cwd, l.State) || bytes.Contains(line, []byte(l.State)) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// nothingLeft waits until no program and no mount of the lab is left.
+func nothingLeft(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	var left string
+	for range 500 {
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		left = ""
+		if pids := programs(t, l); len(pids) > 0 {
+			left = fmt.Sprint("processes ", pids)
+		} else if bytes.Contains(mounts, []byte(l.State)) {
+			left = string(mounts)
+		}
+		if left == "" {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("left behind: %s", left)
+}
+
+// TestFuse: a build with every kind of step has the digest that it has on overlay, again from the cache, and prune
+// removes what it left.
+func TestFuse(t *testing.T) {
+	root := lab.New(t)
+	lab.Root(t)
+	context(t, root)
+	root.Run("build", "-t", "img", ".")
+	want := root.Image("img")
+	users(t, func(t *testing.T, l *lab.Lab) {
+		for _, again := range []string{"cold", "cached"} {
+			l.Run("build", fuse, "-t", "img", ".")
+			got := l.Image("img")
+			if got.Descriptor.Digest != want.Descriptor.Digest {
+				for n := range want.Manifest.Layers {
+					if diff := cmp.Diff(root.Layer("img", n), l.Layer("img", n)); diff != "" {
+						t.Errorf("%s: layer %d (-overlay +fuse-overlayfs)\n%s", again, n, diff)
+					}
+				}
+				t.Fatalf("%s: the digest is %s, not %s", again, got.Descriptor.Digest, want.Descriptor.Digest)
+			}
+			nothingLeft(t, l)
+		}
+		if got := l.Run("run", fuse, "busybox", "sh", "-c", "echo x >/x; cat /x"); got != "x\n" {
+			t.Errorf("run printed %q", got)
+		}
+		l.Run("prune", "--all", "--force")
+		left, err := filepath.Glob(filepath.Join(l.State, "snapshots", "*", "fs"))
+		if err != nil || len(left) > 0 {
+			t.Errorf("after prune there is %q, %v", left, err)
+		}
+		nothingLeft(t, l)
+	})
+}
+
+// slow starts a build whose last step waits, and returns it when the step has begun.
+func slow(t *testing.T, l *lab.Lab) (stop func(syscall.Signal) string) {
+	t.Helper()
+	l.Write("Dockerfile.slow", "FROM busybox\nRUN mkdir /d && echo 1 >/d/f\nRUN rm -r /d && echo begun; sleep 1000\n")
+	cmd := l.Command("build", fuse, "--progress=plain", "--no-cache", "-f", "Dockerfile.slow", ".")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that signals reach all, as from a terminal
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	buf := make([]byte, 4096)
+	for !strings.Contains(log.String(), " begun\n") {
+		n, err := out.Read(buf)
+		log.Write(buf[:n])
+		if err != nil {
+			cmd.Wait()
+			t.Fatalf("%v\n%s", err, log.String())
+		}
+	}
+	return func(s syscall.Signal) string {
+		if s != 0 {
+			if err := syscall.Kill(-cmd.Process.Pid, s); err != nil {
+				t.Error(err)
+			}
+		}
+		log.ReadFrom(out)
+		cmd.Wait()
+		return log.String()
+	}
+}
+
+// TestFuseInterrupt: ^C and kill -9 leave neither a program nor a mount, and the next build works.
+func TestFuseInterrupt(t *testing.T) {
+	users(t, func(t *testing.T, l *lab.Lab) {
+		for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+			stop := slow(t, l)
+			if len(programs(t, l)) == 0 {
+				t.Error("found no program while the step ran: nothingLeft would prove nothing")
+			}
+			stop(s)
+			nothingLeft(t, l)
+		}
+		l.Run("build", fuse, ".")
+	})
+}
+
+// TestFuseKillAnytime kills builds at random moments.
+func TestFuseKillAnytime(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	users(t, func(t *testing.T, l *lab.Lab) {
+		start := time.Now()
+		l.Run("build", fuse, "-t", "img", "--no-cache", ".")
+		whole := time.Since(start)
+		want := l.Image("img").Descriptor.Digest
+		for range 4 {
+			cmd := l.Command("build", fuse, "--no-cache", ".")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(random.Int64N(int64(whole))))
+			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			cmd.Wait()
+			nothingLeft(t, l)
+		}
+		l.Run("build", fuse, "-t", "img", "--no-cache", ".")
+		if got := l.Image("img").Descriptor.Digest; got != want {
+			t.Errorf("after the kills the digest is %s, not %s", got, want)
+		}
+	})
+}
+
+// TestFuseProgramDies: the build fails at once, says why and where, and leaves nothing.
+func TestFuseProgramDies(t *testing.T) {
+	users(t, func(t *testing.T, l *lab.Lab) {
+		stop := slow(t, l)
+		for _, pid := range programs(t, l) {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		log := stop(0)
+		for _, part := range []string{"Dockerfile.slow:3", "the step's files were lost: mount fuse-overlayfs: the program has ended: signal: killed"} {
+			if !strings.Contains(log, part) {
+				t.Errorf("no %q in\n%s", part, log)
+			}
+		}
+		nothingLeft(t, l)
+		l.Run("build", fuse, ".")
+	})
+}
