@@ -1,6 +1,6 @@
 # make            bin/layerbuild, static
 # make demo       builds two of the examples and runs one, on any Debian machine
-# make test       everything: format, vet, unit and integration tests as root and as a user, a short fuzz
+# make test       everything: format, vet, unit and integration tests as an unprivileged user and as root, a short fuzz
 # make fuzz       each fuzz target for FUZZTIME (1m)
 # make race       unit tests under the race detector (needs a C compiler)
 # make bench      measures layerbuild beside buildah and dockerd: docs/BENCHMARKS.md. BENCH holds flags: bin/bench -help
@@ -12,10 +12,10 @@
 .PHONY: build demo test fuzz race bench lint rootfs clean
 .DELETE_ON_ERROR:
 
-# Looked for, or downloaded, when a rule first asks; see scripts/go-command.
-GO = $(eval GO := $(shell scripts/go-command || echo no-go-command))$(GO)
+# scripts/go-command finds or downloads a Go toolchain. It runs when a rule first uses GO.
+GO = $(eval GO := $(or $(shell scripts/go-command),$(error no Go toolchain; see above)))$(GO)
 ROOTFS = examples/debian-base/rootfs.tar.zst
-TEST_PACKAGES = attr binutils busybox-static bzip2 ca-certificates curl docker-registry docker.io fuse-overlayfs git \
+TEST_PACKAGES = attr binutils btrfs-progs busybox-static bzip2 ca-certificates curl docker-registry docker.io fuse-overlayfs git \
 	libcap2-bin mmdebstrap podman procps python3 skopeo uidmap umoci util-linux xz-utils zstd
 BENCH_PACKAGES = buildah busybox-static ca-certificates containerd docker-registry docker.io e2fsprogs git gzip mmdebstrap runc \
 	tar uidmap util-linux zstd

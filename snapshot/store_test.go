@@ -106,6 +106,7 @@ func TestCrash(t *testing.T) {
 
 // TestDamaged has a snapshot without or with a broken info.json, as after a crash.
 func TestDamaged(t *testing.T) {
+	mounttest.Need(t)
 	s := testStore(t, t.TempDir())
 	for name, content := range map[string]string{"none": "", "empty": "", "cut": `{"parent":"x","cre`, "hostile": `{"parent":"../../etc"}`} {
 		t.Run(name, func(t *testing.T) {
