@@ -196,7 +196,8 @@ func (l *Layer) estimate(n int64) Compressed {
 	if l.Tar == 0 || n == 0 {
 		return Compressed{Estimate: n != 0}
 	}
-	return Compressed{Bytes: int64(float64(l.Compressed) / float64(l.Tar) * float64(n)), Estimate: true}
+	// A sparse file has more bytes than the tar: the blob is the most that they can take.
+	return Compressed{Bytes: int64(min(1, float64(n)/float64(l.Tar)) * float64(l.Compressed)), Estimate: true}
 }
 
 // Own is what an instruction's owner can mend: all that is not the base's.

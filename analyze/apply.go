@@ -27,9 +27,14 @@ type builder struct {
 	// anything. skip says which entries are not there. Both may be nil.
 	seen func(ordinal int, file int32, hides bool)
 	skip func(ordinal int) bool
-	// dirs are directories that the layer is to list besides what its table has.
+	// dirs are directories that the layer is to list after what its table has.
 	dirs []string
+
+	total int64 // bytes of all files
 }
+
+// maxBytes bounds the bytes of all files together, so that no sum of them overflows. Sparse files reach it without effort.
+const maxBytes = 1 << 61
 
 type nodeKey struct {
 	parent int32
@@ -72,13 +77,16 @@ func (b *builder) apply(table *Table, sum *Layer) error {
 	if marks {
 		b.marks(table)
 	}
-	for _, dir := range b.dirs {
-		b.entry(-1, &Entry{Path: dir, Type: Dir, Mode: 0o755})
-	}
 	for i, e := range b.entries(table) {
 		if e.Type != Gone && !e.Opaque {
+			if b.total += e.Size; b.total > maxBytes || e.Size > maxBytes {
+				return fmt.Errorf("the files of the image have more than %d bytes together", int64(maxBytes))
+			}
 			b.entry(i, e)
 		}
+	}
+	for _, dir := range b.dirs {
+		b.entry(-1, &Entry{Path: dir, Type: Dir, Mode: 0o755})
 	}
 	b.t.layers++
 	return nil

@@ -59,6 +59,12 @@ func Plan(ctx context.Context, layers []LayerInput, may func(layer int) bool) (*
 func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
 	p := &Pruning{Layers: make([][]bool, len(made)), Dirs: make([][]string, len(made))}
 	nodes := b.nodesOf()
+	implied := make([][]int32, len(made)) // by layer
+	for f := range b.t.files {
+		if file := &b.t.files[f]; file.Implied && nodes[f] != root {
+			implied[file.Layer] = append(implied[file.Layer], int32(f))
+		}
+	}
 	above := make([]int32, len(b.t.nodes)) // the last layer, +1, of which something stays below the node
 	for i, files := range made {
 		if files == nil {
@@ -83,14 +89,22 @@ func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
 			}
 		}
 		p.Layers[i] = drop
-	}
-	for f := range b.t.files {
-		file := &b.t.files[f]
-		if i := file.Layer; file.Implied && nodes[f] != root && made[i] != nil && above[nodes[f]] != i+1 && b.lasts(file) {
-			p.Dirs[i] = append(p.Dirs[i], strings.TrimPrefix(b.t.Path(&b.t.nodes[nodes[f]]), "/"))
+		for _, f := range implied[i] {
+			if file := &b.t.files[f]; above[nodes[f]] != int32(i)+1 && b.lasts(file) && !b.listed(file) {
+				p.Dirs[i] = append(p.Dirs[i], strings.TrimPrefix(b.t.Path(&b.t.nodes[nodes[f]]), "/"))
+			}
 		}
 	}
 	return p
+}
+
+// listed reports whether the layer lists a directory after it had something in it.
+func (b *builder) listed(f *File) bool {
+	if f.next == 0 {
+		return false
+	}
+	next := &b.t.files[f.next-1]
+	return next.Layer == f.Layer && !next.Implied
 }
 
 // lasts says whether a directory is one ever since.
@@ -289,11 +303,9 @@ func (c *comparison) file(f, g *File) error {
 }
 
 // Rewrite copies a layer's tar without some of its entries. r may be compressed; drop has a value for each entry of the
-// layer's Table. Entries that stay are copied byte for byte, after entries for dirs.
+// layer's Table. Entries that stay are copied byte for byte. Entries for dirs follow at the end: each comes after its parent
+// there, and after a whiteout of the same name, which some unpackers apply in the order of the tar.
 func Rewrite(ctx context.Context, r io.Reader, drop []bool, dirs []string, w io.Writer) error {
-	if err := writeDirs(w, dirs); err != nil {
-		return fmt.Errorf("rewrite layer: %w", err)
-	}
 	z, _, err := unpack.Decompress(r)
 	if err != nil {
 		return fmt.Errorf("read layer: %w", err)
@@ -302,22 +314,22 @@ func Rewrite(ctx context.Context, r io.Reader, drop []bool, dirs []string, w io.
 	a := readAhead(ctx, z)
 	defer a.stop()
 	b := &blocks{from: a}
-	if err := (&rewriter{r: unpack.NewReader(b), in: b, out: w, drop: drop}).run(); err != nil {
+	if err := (&rewriter{r: unpack.NewReader(b), in: b, out: w, drop: drop, dirs: dirs}).run(); err != nil {
 		return fmt.Errorf("rewrite layer: %w", err)
 	}
 	return b.toEnd()
 }
 
-// writeDirs begins a tar with directories as whoever unpacks it would make them.
+// writeDirs writes entries for directories, with what an unpacker gives to a directory that no entry describes.
 func writeDirs(w io.Writer, dirs []string) error {
 	tw := tar.NewWriter(w)
-	for _, dir := range dirs {
+	for _, dir := range slices.Sorted(slices.Values(dirs)) {
 		h := &tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, ModTime: time.Unix(0, 0)}
 		if err := tw.WriteHeader(h); err != nil {
 			return err
 		}
 	}
-	return tw.Flush() // and no Close: the archive goes on
+	return nil // and no Close: the archive goes on
 }
 
 // blocks hands a tar out block by block, so that what the reader has taken is what it has used, and remembers them.
@@ -365,14 +377,20 @@ type rewriter struct {
 	in   *blocks
 	out  io.Writer
 	drop []bool
-	buf  [32 << 10]byte
+	dirs []string
 }
+
+// flushAt is how many bytes are collected before they are written.
+const flushAt = 32 << 10
 
 func (w *rewriter) run() error {
 	marks := scanner{} // it knows which entries a table has
 	for {
 		h, err := w.r.Next()
 		if err == io.EOF {
+			if err := writeDirs(w.out, w.dirs); err != nil {
+				return err
+			}
 			_, err = w.out.Write(make([]byte, 1024)) // the end of an archive
 			return err
 		}
@@ -413,14 +431,14 @@ func (w *rewriter) entry(gone bool) error {
 	w.in.forget = gone
 	defer func() { w.in.forget = false }()
 	for {
-		_, err := w.r.Read(w.buf[:])
+		_, _, err := w.r.Data()
 		if err == io.EOF {
 			return w.flush()
 		}
 		if err != nil {
 			return err
 		}
-		if len(w.in.taken) >= len(w.buf) {
+		if len(w.in.taken) >= flushAt {
 			if err := w.flush(); err != nil {
 				return err
 			}
@@ -428,7 +446,12 @@ func (w *rewriter) entry(gone bool) error {
 	}
 }
 
+// flush writes what was collected. It never writes nothing: a pipe hands an empty write on as an empty read, and many
+// readers give up after a hundred of those (io.ErrNoProgress).
 func (w *rewriter) flush() error {
+	if len(w.in.taken) == 0 {
+		return nil
+	}
 	_, err := w.out.Write(w.in.taken)
 	w.in.taken = w.in.taken[:0]
 	return err

@@ -117,6 +117,11 @@ func TestPruneChangesNothing(t *testing.T) {
 		if got, want := flat(again), flat(layers); !slices.Equal(got, want) {
 			rt.Fatalf("pruned\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
+		for i := range out {
+			if err := disorder(again[i]); err != "" && disorder(layers[i]) == "" {
+				rt.Fatalf("layer %d: %s", i, err)
+			}
+		}
 		after := analyzed(rt, base, out...)
 		if before.Total.Live != after.Total.Live || before.Total.Dead-after.Total.Dead != p.Bytes {
 			rt.Fatalf("before %+v, after %+v, %d bytes said to go", before.Total, after.Total, p.Bytes)
@@ -130,6 +135,29 @@ func TestPruneChangesNothing(t *testing.T) {
 			rt.Fatalf("a second time %d bytes more go", second.Bytes)
 		}
 	})
+}
+
+// disorder says what of a layer some unpackers do not take, "" for nothing: an entry before its parent's, a hard link before
+// what it names, and a whiteout after an entry of the same name.
+func disorder(items []item) string {
+	at := map[string]int{}
+	for k, i := range items {
+		if i.kind != 'w' && i.kind != 'o' {
+			at[i.path] = k
+		}
+	}
+	for k, i := range items {
+		if p, ok := at[path.Dir(i.path)]; ok && p > k {
+			return i.path + " comes before its directory"
+		}
+		if p, ok := at[i.data]; i.kind == 'l' && ok && p > k {
+			return i.path + " comes before " + i.data
+		}
+		if p, ok := at[i.path]; i.kind == 'w' && ok && p < k {
+			return "the whiteout of " + i.path + " comes after its entry"
+		}
+	}
+	return ""
 }
 
 // replacesDirectory says whether something that is no directory may have taken a directory's place for a time. That is
@@ -200,6 +228,16 @@ func TestPrune(t *testing.T) {
 			"an opaque mark over the base stays", 1,
 			[][]item{{dir("d"), file("d/x", "x")}, {dir("d"), opaque("d"), file("d/y", "y")}, {dir("d"), opaque("d"), file("d/z", "z")}},
 			[]string{"d d,f d/x", "d d,o d", "d d,f d/z"},
+		},
+		{
+			"directories that only what goes has named come after their parents", 0,
+			[][]item{{file("a/b/c/x", "x"), dir("a"), file("z", "z"), file("k/l/y", "y")}, {whiteout("a/b/c/x"), whiteout("k/l/y")}},
+			[]string{"d a,f z,d a/b,d a/b/c,d k,d k/l", ""},
+		},
+		{
+			"a directory that only what goes has named comes after its whiteout", 1,
+			[][]item{{file("d", "base")}, {whiteout("d"), file("d/x", "x")}, {whiteout("d/x")}},
+			[]string{"f d", "w d,d d", ""},
 		},
 		{
 			"a link that leads to what is named through it stays", 0,

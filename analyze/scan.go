@@ -1,8 +1,10 @@
 package analyze
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"hash"
 	"io"
@@ -86,13 +88,9 @@ func (s *scanner) entry(h *unpack.Header) error {
 		e.Link = fmt.Sprintf("%c%d,%d", h.Type, h.Major, h.Minor)
 	case e.Type == Regular:
 		e.Size = h.Size
-		s.hash.Reset()
-		if _, err := io.CopyBuffer(s.hash, onlyReader{s.r}, s.buf); err != nil {
+		if err := s.content(e); err != nil {
 			return err
 		}
-		var sum [sha256.Size]byte
-		s.hash.Sum(sum[:0])
-		copy(e.Content[:], sum[:])
 	}
 	if len(h.Xattrs) > 0 {
 		s.attrs = s.attrs[:0]
@@ -103,6 +101,80 @@ func (s *scanner) entry(h *unpack.Header) error {
 	}
 	s.w.add(e)
 	return nil
+}
+
+// largeFile is the size from which a file's Content is a hash of the blocks that are not all zero. The holes of a sparse
+// file then cost nothing: a file of a tebibyte fits into a layer of some hundred bytes.
+const largeFile = 64 << 20
+
+// content computes e.Content.
+func (s *scanner) content(e *Entry) error {
+	s.hash.Reset()
+	var err error
+	if e.Size > largeFile {
+		err = s.nonzero()
+	} else {
+		_, err = io.CopyBuffer(s.hash, onlyReader{s.r}, s.buf)
+	}
+	if err != nil {
+		return err
+	}
+	var sum [sha256.Size]byte
+	s.hash.Sum(sum[:0])
+	copy(e.Content[:], sum[:])
+	return nil
+}
+
+// zeroBlock is the unit in which zeros are left out of the hash of a large file.
+const zeroBlock = 4096
+
+var zeros [zeroBlock]byte
+
+// nonzero hashes each block of the current file that is not all zero, with its number before it. The result is the same for
+// zeros that the tar holds and for those that it leaves out.
+func (s *scanner) nonzero() error {
+	part := s.buf[:zeroBlock] // a block that comes in several pieces
+	at := int64(-1)           // its number; -1: none
+	add := func(n int64, b []byte) {
+		if bytes.Equal(b, zeros[:]) {
+			return
+		}
+		var number [8]byte
+		binary.BigEndian.PutUint64(number[:], uint64(n))
+		s.hash.Write(number[:])
+		s.hash.Write(b)
+	}
+	for {
+		offset, b, err := s.r.Data()
+		if err != nil && err != io.EOF {
+			return err
+		}
+		for len(b) > 0 {
+			n, from := offset/zeroBlock, offset%zeroBlock
+			if at >= 0 && at != n {
+				add(at, part)
+				at = -1
+			}
+			size := min(zeroBlock-from, int64(len(b)))
+			switch {
+			case size == zeroBlock:
+				add(n, b[:size])
+			default:
+				if at < 0 {
+					clear(part)
+					at = n
+				}
+				copy(part[from:], b[:size])
+			}
+			b, offset = b[size:], offset+size
+		}
+		if err == io.EOF {
+			if at >= 0 {
+				add(at, part)
+			}
+			return nil
+		}
+	}
 }
 
 type onlyReader struct{ io.Reader }

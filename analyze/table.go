@@ -34,7 +34,8 @@ type Entry struct {
 	Content  Content
 }
 
-const tableMagic = "lbtable1"
+// tableMagic begins a stored table. Its number changes with the form, and with what a Content is a hash of.
+const tableMagic = "lbtable2"
 
 // Flags of an entry in a table; the low bits are its Type.
 const (

@@ -528,6 +528,35 @@ func (r *Reader) content(most int64) ([]byte, error) {
 	return b, nil
 }
 
+// Data returns the next piece of the current entry's content that the stream holds, and where in the file it begins. It
+// leaves out the holes of a sparse file. The piece is valid until the next call. The error is io.EOF after the last piece.
+// Data and Read are not both called for one entry.
+func (r *Reader) Data() (offset int64, b []byte, err error) {
+	h := &r.h
+	if r.err != nil {
+		return 0, nil, r.err
+	}
+	most := int64(math.MaxInt64)
+	if h.sparse != nil {
+		for r.seg < len(h.sparse) && r.pos >= h.sparse[r.seg].offset+h.sparse[r.seg].length {
+			r.seg++
+		}
+		if r.seg == len(h.sparse) {
+			return 0, nil, io.EOF
+		}
+		s := h.sparse[r.seg]
+		r.pos = max(r.pos, s.offset)
+		most = s.offset + s.length - r.pos
+	}
+	offset = r.pos
+	b, err = r.content(most)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	r.pos += int64(len(b))
+	return offset, b, err
+}
+
 // Read reads the current entry's content, holes as zeros.
 func (r *Reader) Read(p []byte) (int, error) {
 	h := &r.h
