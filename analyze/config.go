@@ -27,6 +27,10 @@ func ParseConfig(name string, data []byte) (Config, error) {
 			return Config{}, fmt.Errorf("%s:%d: %w", name, p.line, err)
 		}
 	}
+	// A rule that somebody began to write and that rules nothing must not look like a gate.
+	if line, ok := p.seen["fail-on"]; ok && len(p.c.FailOn) == 0 && !p.empty {
+		return Config{}, fmt.Errorf("%s:%d: fail-on has no items; for none, say fail-on: []", name, line)
+	}
 	return p.c, nil
 }
 
@@ -36,6 +40,8 @@ type configParser struct {
 	c    Config
 	seen map[string]int
 	list string // the key whose items follow
+
+	empty bool // fail-on is []
 }
 
 var configKeys = []string{"accept", "base", "fail-on", "fail-over"}
@@ -91,6 +97,7 @@ func (p *configParser) flow(key, value string) error {
 		return fmt.Errorf("the ] is missing")
 	}
 	if strings.TrimSpace(inner) == "" {
+		p.empty = p.empty || key == "fail-on"
 		return p.known(key)
 	}
 	for item := range strings.SplitSeq(inner, ",") {

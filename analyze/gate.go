@@ -83,11 +83,38 @@ func CheckFailOn(name string) error {
 
 // Check holds the image against rules and puts the outcome into Gate. The base's bytes do not count, whoever made them
 // invisible, and neither does what is accepted.
+//
+// A guess where the base ends never lets an image pass: where the rules are kept only without the layers that are the
+// base's by a guess, the gate fails and says so.
 func (r *Report) Check(rules Rules) {
+	g := r.check(rules, func(o Owner) bool { return o == BaseImage })
+	if g.Passed && r.Base.Source == BaseGuess && r.Base.Layers > 0 {
+		if all := r.check(rules, func(Owner) bool { return false }); !all.Passed {
+			g = all
+			g.BaseGuessed = true
+			for i, failure := range g.Failures {
+				g.Failures[i] = fmt.Sprintf("%s; that the first %s a base image's is a guess: "+
+					"say --base IMAGE, or --base scratch where there is none", failure, areLayers(r.Base.Layers))
+			}
+		}
+	}
+	r.Gate = g
+}
+
+// areLayers is "3 layers are" or "layer is".
+func areLayers(n int) string {
+	if n == 1 {
+		return "layer is"
+	}
+	return fmt.Sprintf("%d layers are", n)
+}
+
+// check holds the image against rules without what the owners have for which skip returns true.
+func (r *Report) check(rules Rules, skip func(Owner) bool) *Gate {
 	g := &Gate{}
 	for i := range r.Units {
 		u := &r.Units[i]
-		if r.Layers[u.Layer].Owner == BaseImage {
+		if skip(r.Layers[u.Layer].Owner) {
 			continue
 		}
 		g.Of += u.Bytes
@@ -103,7 +130,7 @@ func (r *Report) Check(rules Rules) {
 	}
 	for _, name := range rules.FailOn {
 		for _, d := range r.Debris {
-			if d.Owner == BaseImage || d.Accepted || !d.is(name) {
+			if skip(d.Owner) || d.Accepted || !d.is(name) {
 				continue
 			}
 			what := d.Kind.Text()
@@ -114,7 +141,7 @@ func (r *Report) Check(rules Rules) {
 		}
 	}
 	g.Passed = len(g.Failures) == 0
-	r.Gate = g
+	return g
 }
 
 // is says whether a name of Rules.FailOn means it.

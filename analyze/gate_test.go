@@ -42,6 +42,9 @@ func TestParseConfig(t *testing.T) {
 		{"no value", "base:\n", Config{}, "f:1: base has no value"},
 		{"no size", "fail-over: much\n", Config{}, `f:1: "much" is neither`},
 		{"no kind", "fail-on: [dust]\n", Config{}, `f:1: "dust" is none of`},
+		{"a rule that rules nothing", "accept: []\nfail-on:\n# - debris\n", Config{}, "f:2: fail-on has no items"},
+		{"a rule that is to rule nothing", "fail-on: []\n", Config{}, ""},
+		{"an empty size", "fail-over: ''\n", Config{}, "f:1: fail-over has no value"},
 		{"a list for one", "base: [a, b]\n", Config{}, "f:1: base takes one value and no list"},
 		{"nested", "fail-on:\n  debris: true\n", Config{}, "f:2: it is indented"},
 		{"item of nothing", "- a\n", Config{}, "f:1: an item of no list"},
@@ -137,6 +140,37 @@ func TestCheck(t *testing.T) {
 			for i, f := range r.Gate.Failures {
 				if !strings.HasPrefix(f, c.want[i]) {
 					t.Errorf("failure %q, want %q", f, c.want[i])
+				}
+			}
+		})
+	}
+}
+
+// TestCheckGuess: where the base ends by a guess, an image passes only if it does so with the base's layers, too.
+func TestCheckGuess(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		base   Base
+		rules  Rules
+		passes bool
+	}{
+		{"known", Base{Layers: 1, Source: BaseRecord}, Rules{FailOver: &Threshold{Bytes: 600}}, true},
+		{"a guess", Base{Layers: 1, Source: BaseGuess}, Rules{FailOver: &Threshold{Bytes: 600}}, false},
+		{"a guess that does not matter", Base{Layers: 1, Source: BaseGuess}, Rules{FailOver: &Threshold{Bytes: 1503}}, true},
+		{"a guess that there is none", Base{Source: BaseGuess}, Rules{FailOver: &Threshold{Bytes: 600}}, true},
+		{"a guess about debris", Base{Layers: 1, Source: BaseGuess}, Rules{FailOn: []string{"logs"}}, false},
+		{"a guess and no rules", Base{Layers: 1, Source: BaseGuess}, Rules{}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := gateImage(t, "/var/log/own")
+			r.Base = c.base
+			r.Check(c.rules)
+			if r.Gate.Passed != c.passes || r.Gate.BaseGuessed == c.passes {
+				t.Fatalf("gate %+v, want passed = %v", r.Gate, c.passes)
+			}
+			for _, f := range r.Gate.Failures {
+				if !strings.Contains(f, "that the first layer is a base image's is a guess: say --base IMAGE, or --base scratch") {
+					t.Errorf("failure %q says nothing of the guess", f)
 				}
 			}
 		})

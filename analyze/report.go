@@ -274,6 +274,8 @@ type Gate struct {
 	Of       int64    `json:"of"`
 	Accepted int64    `json:"accepted"`
 	Failures []string `json:"failures,omitempty"`
+	// BaseGuessed says that the image fails because where its base ends is a guess. Dead and Of are then of all layers.
+	BaseGuessed bool `json:"baseGuessed,omitempty"`
 }
 
 // Unit is the content of one inode in one layer.
@@ -293,5 +295,6 @@ type Unit struct {
 // Dead says whether no path of the final file system refers to it.
 func (u *Unit) Dead() bool { return u.Links == 0 }
 
-// Content identifies the bytes of a file: the first half of their SHA-256.
+// Content identifies the bytes of a file: the first half of their SHA-256. For a file of more than 64 MiB it is the hash of
+// the blocks that are not all zero.
 type Content [16]byte

@@ -16,7 +16,9 @@ import (
 	"github.com/layerbuild/layerbuild/analyze/html"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -32,7 +34,7 @@ func analyzeVerb() verb {
 			f.define(fs)
 			fs.StringVar(&f.format, "format", "text", "`text|json|markdown|html`")
 			fs.BoolVarP(&f.interactive, "interactive", "i", false, "browse layers and files in the terminal")
-			fs.StringVar(&f.platform, "platform", "", "`OS/ARCH` of an image for several")
+			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` of an image for several")
 			return f.run
 		},
 	}
@@ -49,17 +51,17 @@ type analyzeFlags struct {
 
 // define defines what analyze and build --analyze have in common, but the format.
 func (f *analyzeFlags) define(fs *pflag.FlagSet) {
-	fs.StringVar(&f.base, "base", "", "`IMAGE` that it is based on, where neither the build nor an annotation says so")
-	fs.StringVarP(&f.out, "output", "o", "", "write the report to this `FILE`")
+	fs.Var((*given)(&f.base), "base", "`IMAGE` that it is based on, where neither the build nor an annotation says so; scratch: none")
+	fs.VarP((*given)(&f.out), "output", "o", "write the report to this `FILE`")
 	fs.IntVar(&f.top, "top", 10, "`NUMBER` of findings that are shown as text")
 	f.defineGate(fs)
 }
 
 func (f *analyzeFlags) defineGate(fs *pflag.FlagSet) {
-	fs.StringVar(&f.failOver, "fail-over", "", "exit with status 3 when more of one's own bytes are dead than this `SIZE|PART%`")
-	fs.StringSliceVar(&f.failOn, "fail-on", nil, "exit with status 3 when there is any: `debris,secrets` or kinds of debris")
-	fs.Var((*list)(&f.accept), "accept", "`PATTERN` of paths that are in no gate")
-	fs.StringVar(&f.config, "config", "", "`FILE` with the gate's rules (default "+analyze.ConfigFile+" of the current directory, if there is one)")
+	fs.Var((*given)(&f.failOver), "fail-over", "exit with status 3 when more of one's own bytes are dead than this `SIZE|PART%`")
+	fs.Var((*commaList)(&f.failOn), "fail-on", "exit with status 3 when there is any: `debris,secrets` or kinds of debris")
+	fs.Var((*givenList)(&f.accept), "accept", "`PATTERN` of paths that are in no gate")
+	fs.Var((*given)(&f.config), "config", "`FILE` with the gate's rules (default "+analyze.ConfigFile+" of the current directory, if there is one)")
 }
 
 func (f *analyzeFlags) run(ctx context.Context, e *env, args []string) error {
@@ -69,6 +71,9 @@ func (f *analyzeFlags) run(ctx context.Context, e *env, args []string) error {
 	rules, err := f.rules(".")
 	if err != nil {
 		return usageError{err}
+	}
+	if f.top < 1 {
+		return usagef("--top %d: 1 or more is expected", f.top)
 	}
 	if err := f.check(e); err != nil {
 		return usageError{err}
@@ -97,6 +102,9 @@ func (f *analyzeFlags) check(e *env) error {
 	}
 	if f.format == "html" && f.out == "" && term.IsTerminal(int(e.stdout.Fd())) {
 		return errors.New("--format html: say where the page goes, for example -o report.html")
+	}
+	if f.interactive && f.out != "" {
+		return errors.New("-i shows the report in the terminal, and -o writes it to a file: give one of them")
 	}
 	if f.interactive && !(term.IsTerminal(int(e.stdin.Fd())) && term.IsTerminal(int(e.stdout.Fd()))) {
 		return errors.New("-i wants a terminal")
@@ -168,6 +176,9 @@ func (f *analyzeFlags) forBuild(e *env, o *build.Options) (gateRules, error) {
 	}
 	if !o.WantsImage() {
 		return gateRules{}, errors.New("--analyze: no image is made where only files are exported")
+	}
+	if f.format == "html" && len(o.Platforms) > 1 {
+		return gateRules{}, errors.New("--analyze=html: a page is about one platform: analyze the image of each with analyze --platform")
 	}
 	o.Analyze = true
 	if err := f.check(e); err != nil {
@@ -248,13 +259,27 @@ func (im *images) find(ctx context.Context, state *state.State, name, platform s
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return im.resolver.Resolve(ctx, whereIs(ctx, state, name), image.ResolveOptions{Platform: p})
+	img, err := im.resolver.Resolve(ctx, whereIs(ctx, state, name), image.ResolveOptions{Platform: p})
+	if err != nil {
+		return nil, err
+	}
+	return img, isFor(name, img, platform, p)
+}
+
+// isFor returns an error where a platform was asked for and the image is for another one: an index is looked through for
+// the platform, but a single manifest is what it is. Unlike for a FROM it is not enough that the platform can run the image.
+func isFor(name string, img *image.Image, asked string, p ocispec.Platform) error {
+	if asked == "" || registry.FormatPlatform(img.Platform) == registry.FormatPlatform(p) &&
+		(p.OSVersion == "" || p.OSVersion == img.Platform.OSVersion) {
+		return nil
+	}
+	return fmt.Errorf("image %s is for %s and not for %s", name, parser.FormatPlatform(img.Platform), parser.FormatPlatform(p))
 }
 
 // whereIs is a name as the resolver takes it. A path is enough where nothing else has that name, also in "oci:PATH", which
 // without a slash in it is a name.
 func whereIs(ctx context.Context, state *state.State, name string) string {
-	if name == "" || image.IsPath(name) {
+	if name == "" || name == "scratch" || image.IsPath(name) {
 		return name
 	}
 	if _, err := state.Store.Resolve(ctx, name); err == nil {

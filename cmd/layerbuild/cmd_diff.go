@@ -19,11 +19,15 @@ func diffVerb() verb {
 			var f stateFlags
 			f.define(fs)
 			format := fs.String("format", "text", "`text|json`")
-			platform := fs.String("platform", "", "`OS/ARCH` of images for several")
+			var platform string
+			fs.Var((*given)(&platform), "platform", "`OS/ARCH` of images for several")
 			top := fs.Int("top", 20, "`NUMBER` of paths that are shown as text")
 			return func(ctx context.Context, e *env, args []string) error {
 				if len(args) != 2 {
 					return usagef("two images are expected")
+				}
+				if *top < 1 {
+					return usagef("--top %d: 1 or more is expected", *top)
 				}
 				if *format != "text" && *format != "json" {
 					return usagef("--format %q: text or json is expected", *format)
@@ -33,7 +37,7 @@ func diffVerb() verb {
 					var g errgroup.Group
 					for i, name := range args {
 						g.Go(func() error {
-							img, err := im.find(ctx, state, name, *platform)
+							img, err := im.find(ctx, state, name, platform)
 							if err != nil {
 								return err
 							}

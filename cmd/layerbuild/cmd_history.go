@@ -111,5 +111,9 @@ func (im *images) local(ctx context.Context, state *state.State, name, platform 
 			return nil, err
 		}
 	}
-	return im.resolver.Resolve(ctx, name, image.ResolveOptions{Platform: p})
+	img, err := im.resolver.Resolve(ctx, name, image.ResolveOptions{Platform: p})
+	if err != nil {
+		return nil, err
+	}
+	return img, isFor(name, img, platform, p)
 }

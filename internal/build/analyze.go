@@ -21,7 +21,7 @@ import (
 
 // AnalyzeOptions say what is known of an image besides what is in it.
 type AnalyzeOptions struct {
-	// Base is the name of the image that it is based on; "" leaves it to be found out.
+	// Base is the name of the image that it is based on, "scratch" for none; "" leaves it to be found out.
 	Base string
 	// Accept are patterns of paths that may be there.
 	Accept []string
@@ -199,11 +199,17 @@ type ending struct {
 	history int
 }
 
+// noBase is what a user says where an image has no base.
+const noBase = "scratch"
+
 // registryPatience is how long a registry is asked for a base that an annotation names, which is not worth more.
 const registryPatience = 15 * time.Second
 
 // baseEnd finds out where the base of an image ends. What the user says comes first: it was said about this image, now.
 func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec *buildRecord, o AnalyzeOptions) (ending, error) {
+	if o.Base == noBase {
+		return ending{base: analyze.Base{Source: analyze.BaseGiven}}, nil
+	}
 	if o.Base != "" {
 		base, err := images.Resolve(ctx, o.Base, image.ResolveOptions{Platform: img.Platform})
 		if err != nil {

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+	"strings"
+)
+
+// errEmptyValue is returned for a flag with an empty value. "--fail-over $LIMIT" in quotes is such a flag where LIMIT is
+// not set: without the error there would be no gate, and nobody would see it.
+var errEmptyValue = errors.New("it is empty; is a variable not set?")
+
+// given is a text that is not empty where the flag is given.
+type given string
+
+func (g *given) Set(s string) error {
+	if strings.TrimSpace(s) == "" {
+		return errEmptyValue
+	}
+	*g = given(s)
+	return nil
+}
+
+func (g *given) Type() string   { return "string" }
+func (g *given) String() string { return string(*g) }
+
+// givenList is the value of a flag that may be given several times, and is not empty.
+type givenList []string
+
+func (l *givenList) Set(s string) error {
+	if strings.TrimSpace(s) == "" {
+		return errEmptyValue
+	}
+	*l = append(*l, s)
+	return nil
+}
+
+func (l *givenList) Type() string   { return "stringArray" }
+func (l *givenList) String() string { return strings.Join(*l, ",") }
+
+// commaList is the value of a flag that may be given several times, each time with several items. No item is empty.
+type commaList []string
+
+func (l *commaList) Set(s string) error {
+	for item := range strings.SplitSeq(s, ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			return errEmptyValue
+		}
+		*l = append(*l, item)
+	}
+	return nil
+}
+
+func (l *commaList) Type() string   { return "strings" }
+func (l *commaList) String() string { return strings.Join(*l, ",") }
