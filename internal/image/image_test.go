@@ -713,6 +713,28 @@ func TestPlatforms(t *testing.T) {
 	if img, err := s.Resolve(t.Context(), "index", want); err != nil || img.Origin != FromStore {
 		t.Errorf("from the store: %v", err)
 	}
+	// An index that does not say the platforms of its images.
+	other := imageOf(t, "file a 0644 2")
+	ix, err = json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{other.desc, {MediaType: child.MediaType, Digest: child.Digest, Size: child.Size}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare := other.add(ocispec.MediaTypeImageIndex, ix)
+	for _, b := range []ocispec.Descriptor{other.desc, other.man.Config, bare} {
+		if err := s.store.Push(t.Context(), b, bytes.NewReader(other.blobs[b.Digest])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.store.Tag(t.Context(), "bare", bare); err != nil {
+		t.Fatal(err)
+	}
+	if img, err := s.Resolve(t.Context(), "bare", want); err != nil || img.Descriptor.Digest != child.Digest {
+		t.Errorf("of an index without platforms: %v", err)
+	}
+	if img, err := s.Resolve(t.Context(), "bare", ResolveOptions{Any: true}); err != nil || img.Descriptor.Digest != other.desc.Digest || !img.IsIndex() {
+		t.Errorf("any of an index: %v", err)
+	}
 }
 
 func TestNotAnImage(t *testing.T) {

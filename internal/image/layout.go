@@ -19,7 +19,6 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
@@ -283,12 +282,12 @@ func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []
 	var d ocispec.Descriptor
 	var manifest []byte
 	if root == nil {
-		// Several entries without names are one image for several platforms.
-		picked, err := registry.Pick(index.Manifests, want)
+		// Several entries without names are one image for several platforms, and the file is its index.
+		ix, err := r.store.Write(ctx, ocispec.MediaTypeImageIndex, data)
 		if err != nil {
 			return nil, err
 		}
-		root = &picked
+		root = &ix
 	}
 	if d, manifest, err = walk(ctx, read, *root, want); err != nil {
 		return nil, err

@@ -52,6 +52,8 @@ func New(o Options) *Resolver {
 type ResolveOptions struct {
 	// Platform is what it must run on; the zero value is this machine.
 	Platform ocispec.Platform
+	// Any takes the first image of an index, whatever it runs on.
+	Any bool
 	// Pull asks the registry even if the name is known here.
 	Pull bool
 }
@@ -61,6 +63,9 @@ type ResolveOptions struct {
 func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*Image, error) {
 	if o.Platform.OS == "" && o.Platform.Architecture == "" {
 		o.Platform = registry.Host()
+	}
+	if o.Any {
+		o.Platform = registry.Any()
 	}
 	loc, err := parseLocation(ref)
 	if err != nil {
@@ -172,7 +177,7 @@ func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([
 		if !registry.IsIndex(d.MediaType) && !registry.IsIndex(doc.MediaType) {
 			return d, data, nil
 		}
-		if d, err = registry.Pick(doc.Manifests, want); err != nil {
+		if d, err = registry.Pick(registry.WithPlatforms(ctx, doc.Manifests, read), want); err != nil {
 			return d, nil, err
 		}
 	}

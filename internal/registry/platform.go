@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"slices"
@@ -81,6 +83,9 @@ func level(p ocispec.Platform) int {
 // distance says how well an image for the platform have serves where want is asked for: 0 is the same, more is worse,
 // negative is not at all.
 func distance(want, have ocispec.Platform) int {
+	if want.OS == anyOS {
+		return 0
+	}
 	want, have = normalize(want), normalize(have)
 	if want.OS != have.OS || want.OSVersion != "" && have.OSVersion != "" && want.OSVersion != have.OSVersion {
 		return -1
@@ -105,6 +110,11 @@ func distance(want, have ocispec.Platform) int {
 	return -1
 }
 
+// Any is the platform to ask for where any image of an index will do. Pick takes the first one.
+func Any() ocispec.Platform { return ocispec.Platform{OS: anyOS, Architecture: anyOS} }
+
+const anyOS = "any"
+
 // Matches says whether an image for the platform have serves where want is asked for.
 func Matches(want, have ocispec.Platform) bool { return distance(want, have) >= 0 }
 
@@ -116,6 +126,43 @@ func FormatPlatform(p ocispec.Platform) string {
 		s += "/" + p.Variant
 	}
 	return s
+}
+
+// maxBare bounds the entries of an index that WithPlatforms reads.
+const maxBare = 32
+
+// WithPlatforms returns the entries of an index, and adds the platform to each that does not say it: it is optional there
+// (OCI image index v1.1.1, "platform"), and the image's configuration has it. read reads a manifest or a configuration. An
+// entry of which they cannot be read stays as it is.
+func WithPlatforms(ctx context.Context, list []ocispec.Descriptor, read func(context.Context, ocispec.Descriptor) ([]byte, error)) []ocispec.Descriptor {
+	if len(list) < 2 {
+		return list // Pick takes a single entry without a platform as it is
+	}
+	list = slices.Clone(list)
+	bare := 0
+	for i := range list {
+		d := &list[i]
+		if d.Platform != nil || IsIndex(d.MediaType) || d.Annotations["vnd.docker.reference.type"] != "" {
+			continue
+		}
+		if bare++; bare > maxBare {
+			break
+		}
+		if d.Size > maxManifest {
+			continue
+		}
+		var m ocispec.Manifest
+		data, err := read(ctx, *d)
+		if err != nil || json.Unmarshal(data, &m) != nil || m.Config.Digest.Validate() != nil || m.Config.Size > maxManifest {
+			continue
+		}
+		var c ocispec.Image
+		if data, err = read(ctx, m.Config); err != nil || json.Unmarshal(data, &c) != nil || c.Architecture == "" || c.OS == "" {
+			continue
+		}
+		d.Platform = &c.Platform
+	}
+	return list
 }
 
 // Pick chooses the manifest of an index that serves the platform best. Of equals the first one wins. The error is an

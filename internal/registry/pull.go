@@ -215,7 +215,7 @@ func (s *Source) documents(ctx context.Context, ref string, platform ocispec.Pla
 		if err := json.Unmarshal(doc.Data, &index); err != nil {
 			return nil, fmt.Errorf("index %s: %w", doc.Descriptor.Digest, err)
 		}
-		next, err := Pick(index.Manifests, platform)
+		next, err := Pick(WithPlatforms(ctx, index.Manifests, s.read), platform)
 		if err != nil {
 			return nil, err
 		}
@@ -225,6 +225,20 @@ func (s *Source) documents(ctx context.Context, ref string, platform ocispec.Pla
 		ref = next.Digest.String()
 	}
 	return nil, fmt.Errorf("indexes are nested more than %d deep", maxNesting)
+}
+
+// read fetches a small blob or a manifest and checks it.
+func (s *Source) read(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	body, err := s.Open(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, maxManifest))
+	if err == nil && d.Digest.Algorithm().FromBytes(data) != d.Digest {
+		err = fmt.Errorf("blob %s is damaged", d.Digest)
+	}
+	return data, err
 }
 
 // document fetches a manifest or an index from one place and checks what can be checked.

@@ -364,6 +364,18 @@ func TestPlatforms(t *testing.T) {
 	if got, err := c.Resolve(t.Context(), s.host+"/bare", amd64); err != nil || got.Manifest().Descriptor.Digest != bare.Digest {
 		t.Errorf("nested index: %v", err)
 	}
+	// Several without a platform: their configurations have it.
+	two := []ocispec.Descriptor{b.image(arm("v7"), 4), bare, ix.Manifests[3]}
+	two[0].Platform = nil
+	s.tag("two:latest", b.addJSON(ix.MediaType, ocispec.Index{Versioned: ix.Versioned, MediaType: ix.MediaType, Manifests: two}), b)
+	for i, p := range []ocispec.Platform{arm("v7"), amd64} {
+		if got, err := c.Resolve(t.Context(), s.host+"/two", p); err != nil || got.Manifest().Descriptor.Digest != two[i].Digest {
+			t.Errorf("%s of an index without platforms: %v", FormatPlatform(p), err)
+		}
+	}
+	if _, err := c.Resolve(t.Context(), s.host+"/two", ocispec.Platform{OS: "linux", Architecture: "s390x"}); !errors.Is(err, ErrNoPlatform) || !strings.Contains(err.Error(), "linux/arm/v7, linux/amd64") {
+		t.Errorf("s390x of an index without platforms: %v", err)
+	}
 }
 
 func TestManifestTypes(t *testing.T) {
