@@ -9,8 +9,11 @@ import (
 
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/parser"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 )
 
@@ -25,34 +28,71 @@ func pruneImageVerb() verb {
 			f.define(fs)
 			var names []string
 			fs.VarP((*list)(&names), "tag", "t", "`NAME[:TAG]` of the new image; may be repeated")
-			base := fs.String("base", "", "`IMAGE` that it is based on, whose layers stay as they are")
-			platform := fs.String("platform", "", "`OS/ARCH` of an image for several")
+			var base, platform given
+			fs.Var(&base, "base", "`IMAGE` that it is based on, whose layers stay as they are; scratch: none")
+			fs.Var(&platform, "platform", "`OS/ARCH` of an image for several, of which the others are left out")
 			dryRun := fs.Bool("dry-run", false, "only tell what it would gain")
 			return func(ctx context.Context, e *env, args []string) error {
 				if err := checkPruneImage(args, names, *dryRun); err != nil {
 					return usageError{err}
 				}
 				return f.with(ctx, e, func(state *state.State, im *images) error {
-					img, err := im.find(ctx, state, args[0], *platform)
+					d, err := pruneImage(ctx, e, state, im, args[0], string(platform), build.PruneImageOptions{
+						Base: whereIs(ctx, state, string(base)), DryRun: *dryRun,
+					})
 					if err != nil {
 						return err
 					}
-					res, err := build.PruneImage(ctx, state, im.resolver, img, build.PruneImageOptions{Base: whereIs(ctx, state, *base), DryRun: *dryRun})
-					if err != nil {
-						return err
-					}
-					d := res.Manifest
-					d.Platform = &img.Platform
 					for _, name := range names {
 						if err := state.Store.Tag(ctx, name, d); err != nil {
 							return err
 						}
 					}
-					return printPruned(e.stdout, res, *dryRun)
+					if *dryRun {
+						return nil
+					}
+					_, err = fmt.Fprintln(e.stdout, d.Digest)
+					return err
 				})
 			}
 		},
 	}
+}
+
+// pruneImage prunes the image of a name, with all platforms unless one is asked for, and prints what went.
+func pruneImage(ctx context.Context, e *env, state *state.State, im *images, name, platform string, o build.PruneImageOptions) (ocispec.Descriptor, error) {
+	var img *image.Image
+	var err error
+	if platform == "" {
+		img, err = im.resolver.Resolve(ctx, whereIs(ctx, state, name), image.ResolveOptions{Any: true})
+	} else {
+		img, err = im.find(ctx, state, name, platform)
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if platform != "" || !img.IsIndex() {
+		res, err := build.PruneImage(ctx, state, im.resolver, img, o)
+		if err != nil {
+			return ocispec.Descriptor{}, err
+		}
+		res.Manifest.Platform = &img.Platform
+		return res.Manifest, printPruned(e.stdout, res)
+	}
+	res, err := build.PruneIndex(ctx, state, im.resolver, img, o)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	for _, p := range res.Images {
+		fmt.Fprintf(e.stdout, "%s:\n", parser.FormatPlatform(p.Platform))
+		if err := printPruned(e.stdout, p.PrunedImage); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	}
+	for _, p := range res.Dropped {
+		fmt.Fprintf(e.stderr, "layerbuild: warning: an attestation of the image for %s is left out: it is about the image before\n", parser.FormatPlatform(p))
+	}
+	return res.Root, nil
 }
 
 func checkPruneImage(args, names []string, dryRun bool) error {
@@ -72,7 +112,7 @@ func checkPruneImage(args, names []string, dryRun bool) error {
 	return nil
 }
 
-func printPruned(w io.Writer, res *build.PrunedImage, dryRun bool) error {
+func printPruned(w io.Writer, res *build.PrunedImage) error {
 	var b strings.Builder
 	for _, l := range res.Layers {
 		by := []rune(analyze.Printable(l.Instruction))
@@ -88,9 +128,6 @@ func printPruned(w io.Writer, res *build.PrunedImage, dryRun bool) error {
 		fmt.Fprintln(&b, "nothing is dead in the image's own layers")
 	} else {
 		fmt.Fprintf(&b, "%s of dead content gone, the image is %s smaller compressed; every file is as before\n", analyze.Size(res.Bytes), signed(res.Compressed))
-	}
-	if !dryRun {
-		fmt.Fprintln(&b, res.Manifest.Digest)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

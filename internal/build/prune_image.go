@@ -236,7 +236,9 @@ func (p *pruning) write(ctx context.Context, res *PrunedImage) error {
 	for i, l := range p.layers {
 		rootfs.DiffIDs = append(rootfs.DiffIDs, l.diffID)
 		d := p.img.Manifest.Layers[i]
-		d.Digest, d.Size = l.descriptor.Digest, l.descriptor.Size
+		if l.descriptor.Digest != d.Digest {
+			d = newBytes(d, l.descriptor)
+		}
 		layers = append(layers, d)
 	}
 	if config["rootfs"], err = json.Marshal(rootfs); err != nil {
@@ -253,8 +255,7 @@ func (p *pruning) write(ctx context.Context, res *PrunedImage) error {
 	if err := copyRecord(p.s, p.img.Manifest.Config.Digest, c.Digest); err != nil {
 		return err
 	}
-	res.Config = p.img.Manifest.Config
-	res.Config.Digest, res.Config.Size = c.Digest, c.Size
+	res.Config = newBytes(p.img.Manifest.Config, c)
 	for key, v := range map[string]any{"config": res.Config, "layers": layers} {
 		if manifest[key], err = json.Marshal(v); err != nil {
 			return err
@@ -264,8 +265,26 @@ func (p *pruning) write(ctx context.Context, res *PrunedImage) error {
 		return err
 	}
 	m, err := p.s.Store.Write(ctx, p.img.Descriptor.MediaType, data)
-	res.Manifest.Digest, res.Manifest.Size = m.Digest, m.Size
+	res.Manifest.Digest, res.Manifest.Size, res.Manifest.Data = m.Digest, m.Size, nil
 	return err
+}
+
+// newBytes returns the descriptor old for a blob that was written anew: what it says about the old bytes is left out, such as
+// their copy in it, where else they are to be had, and annotations. Those of stargz, zstd:chunked, nydus, SOCI and overlaybd
+// name offsets and digests inside the blob, and a reader that believes them takes the new blob for damaged. Annotations of the
+// OCI image specification are about what is in the blob, and stay.
+func newBytes(old, written ocispec.Descriptor) ocispec.Descriptor {
+	d := ocispec.Descriptor{MediaType: old.MediaType, Digest: written.Digest, Size: written.Size, Platform: old.Platform, ArtifactType: old.ArtifactType}
+	for k, v := range old.Annotations {
+		if !strings.HasPrefix(k, "org.opencontainers.image.") {
+			continue
+		}
+		if d.Annotations == nil {
+			d.Annotations = map[string]string{}
+		}
+		d.Annotations[k] = v
+	}
+	return d
 }
 
 func (p *pruning) document(ctx context.Context, d ocispec.Descriptor) (map[string]json.RawMessage, error) {
@@ -301,11 +320,7 @@ func (b *builder) prunesDead() bool {
 
 // pruneDead takes the dead bytes out of an image that is finished. The cache keeps the layers as they were sealed.
 func (b *builder) pruneDead(ctx context.Context, manifest ocispec.Descriptor) (_, config ocispec.Descriptor, err error) {
-	o := image.ResolveOptions{}
-	if manifest.Platform != nil {
-		o.Platform = *manifest.Platform
-	}
-	img, err := b.images.Resolve(ctx, manifest.Digest.String(), o)
+	img, err := b.images.Manifest(ctx, manifest.Digest.String(), manifest, nil)
 	if err != nil {
 		return manifest, config, err
 	}

@@ -1,0 +1,173 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/parser"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// PrunedIndex is an index whose images are without their dead bytes.
+type PrunedIndex struct {
+	// Root is the new index, or the old one where nothing was dead in any of its images.
+	Root ocispec.Descriptor
+	// Images are those of the index, in its order.
+	Images []PrunedPlatform
+	// Dropped are the platforms whose attestations are left out: they speak of the image as it was.
+	Dropped []ocispec.Platform
+}
+
+// PrunedPlatform is the image of an index for one platform.
+type PrunedPlatform struct {
+	Platform ocispec.Platform
+	*PrunedImage
+}
+
+// PruneIndex takes the dead bytes out of all images of the index in which img was found. What else the index holds stays, but
+// for attestations of images that changed. The new index is in the store, without a name.
+func PruneIndex(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneImageOptions) (*PrunedIndex, error) {
+	p := &indexPruning{s: s, images: images, img: img, o: o, res: &PrunedIndex{}, changed: map[digest.Digest]ocispec.Descriptor{}}
+	root, err := p.index(ctx, img.Root, 0)
+	p.res.Root = root
+	return p.res, err
+}
+
+type indexPruning struct {
+	s      *state.State
+	images *image.Resolver
+	img    *image.Image
+	o      PruneImageOptions
+	res    *PrunedIndex
+	// changed are the manifests that are others now, by the digest that they had.
+	changed map[digest.Digest]ocispec.Descriptor
+}
+
+// maxIndexes bounds indexes in indexes.
+const maxIndexes = 4
+
+// index makes one index anew.
+func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
+	if depth == maxIndexes {
+		return d, fmt.Errorf("index %s: indexes are nested more than %d deep", d.Digest, maxIndexes)
+	}
+	data, err := p.images.Document(ctx, d, p.img)
+	if err != nil {
+		return d, err
+	}
+	var doc map[string]json.RawMessage
+	var entries []ocispec.Descriptor
+	var raw []map[string]json.RawMessage // the same with fields that are not known here
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return d, fmt.Errorf("index %s: %w", d.Digest, err)
+	}
+	for _, list := range []any{&entries, &raw} {
+		if err := json.Unmarshal(doc["manifests"], list); err != nil {
+			return d, fmt.Errorf("index %s: %w", d.Digest, err)
+		}
+	}
+	changed := false
+	for i, e := range entries {
+		now, err := p.entry(ctx, e, depth)
+		if err != nil {
+			return d, err
+		}
+		if now.Digest == e.Digest {
+			continue
+		}
+		changed = true
+		delete(raw[i], "data")
+		for key, v := range map[string]any{"digest": now.Digest, "size": now.Size} {
+			if raw[i][key], err = json.Marshal(v); err != nil {
+				return d, err
+			}
+		}
+	}
+	if !changed || p.o.DryRun {
+		return d, nil
+	}
+	if doc["manifests"], err = json.Marshal(p.dropAttestations(entries, raw)); err != nil {
+		return d, err
+	}
+	if data, err = json.Marshal(doc); err != nil {
+		return d, err
+	}
+	w, err := p.s.Store.Write(ctx, d.MediaType, data)
+	d.Digest, d.Size, d.Data = w.Digest, w.Size, nil
+	return d, err
+}
+
+// entry makes anew what one entry of an index names.
+func (p *indexPruning) entry(ctx context.Context, d ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
+	if registry.IsIndex(d.MediaType) {
+		return p.index(ctx, d, depth+1)
+	}
+	if !isImage(d) {
+		return d, p.keep(ctx, d)
+	}
+	if now, ok := p.changed[d.Digest]; ok {
+		return now, nil
+	}
+	img, err := p.images.Manifest(ctx, p.img.Name, d, p.img)
+	if err != nil {
+		return d, fmt.Errorf("%w (--platform prunes the image for one platform)", err)
+	}
+	img.Name += " for " + parser.FormatPlatform(img.Platform)
+	res, err := PruneImage(ctx, p.s, p.images, img, p.o)
+	if err != nil {
+		return d, err
+	}
+	p.res.Images = append(p.res.Images, PrunedPlatform{img.Platform, res})
+	p.changed[d.Digest] = res.Manifest
+	return res.Manifest, nil
+}
+
+// isImage reports whether an entry of an index is an image, and not an attestation or something else that an index holds.
+func isImage(d ocispec.Descriptor) bool {
+	return d.Annotations[attestationType] == "" && d.ArtifactType == "" &&
+		(d.Platform == nil || d.Platform.OS != "unknown" || d.Platform.Architecture != "unknown")
+}
+
+// The annotations by which BuildKit marks an attestation and names the manifest that it is about
+// (https://github.com/moby/buildkit/blob/v0.19.0/docs/attestations/attestation-storage.md).
+const (
+	attestationType   = "vnd.docker.reference.type"
+	attestationDigest = "vnd.docker.reference.digest"
+)
+
+// keep brings something that is no image into the store.
+func (p *indexPruning) keep(ctx context.Context, d ocispec.Descriptor) error {
+	if p.o.DryRun || p.attestsOther(d) {
+		return nil
+	}
+	return p.images.EnsureManifest(ctx, d, p.img)
+}
+
+// attestsOther reports whether d is an attestation of an image that is another one now.
+func (p *indexPruning) attestsOther(d ocispec.Descriptor) bool {
+	old := digest.Digest(d.Annotations[attestationDigest])
+	now, ok := p.changed[old]
+	return ok && now.Digest != old
+}
+
+// dropAttestations leaves out the attestations of images that changed.
+func (p *indexPruning) dropAttestations(entries []ocispec.Descriptor, raw []map[string]json.RawMessage) []map[string]json.RawMessage {
+	var kept []map[string]json.RawMessage
+	for i, e := range entries {
+		if !p.attestsOther(e) {
+			kept = append(kept, raw[i])
+			continue
+		}
+		for _, of := range entries {
+			if of.Digest == digest.Digest(e.Annotations[attestationDigest]) && of.Platform != nil {
+				p.res.Dropped = append(p.res.Dropped, *of.Platform)
+			}
+		}
+	}
+	return kept
+}
