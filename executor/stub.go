@@ -16,6 +16,10 @@ import (
 
 // stubs are mount points that the image does not have. They are made before the command and removed after it, with
 // the times of their directories as if nothing had been: so they are in no layer.
+//
+// A mount point that is made inside another mount stays. If that mount shows a cache, another step may use the mount point
+// at the same time, and rmdir(2) of it succeeds and takes away what the other step has mounted there (since Linux 3.18,
+// commit 8ed936b5671b). Any other mount is discarded with all that is in it.
 type stubs struct {
 	made []stub
 }
@@ -65,7 +69,12 @@ func (s *stubs) placeAt(root int, name string, dir bool, links int) (int, error)
 		}
 		return s.placeAt(root, target, dir, links+1)
 	}
-	fd, err = s.make(parent, base, dir)
+	fd, err = s.make(root, parent, base, dir)
+	if errors.Is(err, unix.EEXIST) && links < maxLinks {
+		// A step that shares the directory has made it meanwhile.
+		unix.Close(parent)
+		return s.placeAt(root, name, dir, links+1)
+	}
 	if err != nil {
 		unix.Close(parent)
 		return -1, inImage(name, err)
@@ -89,8 +98,12 @@ func (s *stubs) checked(fd int, name string, dir bool) (int, error) {
 	return fd, nil
 }
 
-// make takes over parent if it succeeds.
-func (s *stubs) make(parent int, base string, dir bool) (int, error) {
+// make makes a mount point and opens it. It takes over parent if it succeeds.
+func (s *stubs) make(root, parent int, base string, dir bool) (int, error) {
+	own, err := sameMount(root, parent)
+	if err != nil {
+		return -1, err
+	}
 	var before, was unix.Stat_t
 	if err := unix.Fstat(parent, &before); err != nil {
 		return -1, err
@@ -117,6 +130,15 @@ func (s *stubs) make(parent int, base string, dir bool) (int, error) {
 		unix.Close(fd)
 		return -1, err
 	}
+	if !own {
+		// It will be in the cache for steps that mount nothing there: it belongs to whom the cache belongs to.
+		if err := unix.Fchownat(parent, base, int(before.Uid), int(before.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+		unix.Close(parent)
+		return fd, nil
+	}
 	xattrs, err := layerXattrs(parent, base)
 	if err != nil {
 		unix.Close(fd)
@@ -124,6 +146,17 @@ func (s *stubs) make(parent int, base string, dir bool) (int, error) {
 	}
 	s.made = append(s.made, stub{parent, base, was, xattrs})
 	return fd, nil
+}
+
+// sameMount reports whether two open files are in the same mount.
+func sameMount(a, b int) (bool, error) {
+	var sa, sb unix.Statx_t
+	for fd, st := range map[int]*unix.Statx_t{a: &sa, b: &sb} {
+		if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, st); err != nil {
+			return false, err
+		}
+	}
+	return sa.Mnt_id == sb.Mnt_id, nil // without STATX_MNT_ID (before Linux 5.8) all are the same
 }
 
 // remove takes the stubs away that are still as they were made. No process but this one may run any more.
