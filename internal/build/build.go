@@ -45,8 +45,9 @@ type builder struct {
 	imports  imports
 	fetched  memo[string, stepResult]
 	promises promises
-	// fills are the cache mounts that this build has made or found, by directory.
-	fills   memo[string, bool]
+	// fills are the cache mounts that this build has made or found, emptied those that --no-cache has emptied, by directory.
+	fills   memo[string, struct{}]
+	emptied memo[string, struct{}]
 	sealer  *sealer
 	spares  spares
 	tempdir *state.TempDir

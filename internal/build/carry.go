@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -147,14 +149,55 @@ func recordsOf(a *image.Artifact) ([]carried, error) {
 	return doc.Records, nil
 }
 
-// has says whether there is a record that names a layer.
-func (im *imports) has(key cache.Key) (content cache.Key, ok bool) {
-	for _, r := range im.records[key] {
-		if r.Layer != nil {
-			return cmp.Or(r.Content, r.Key), true
+// importable returns the imported records that name a layer which a job's result can be made of.
+func (b *builder) importable(j *job) []foundRecord {
+	key := cmp.Or(j.key, j.quick)
+	if key == "" || j.key == "" && j.inputs != "" {
+		// The stages that the job takes files from are here. Another machine's results of them may be others, so only
+		// a record of their content counts.
+		return nil
+	}
+	var list []foundRecord
+	for _, r := range b.imports.records[key] {
+		if r.Layer != nil && b.keepsEpoch(r.Layer.epoch()) {
+			list = append(list, r)
 		}
 	}
-	return "", false
+	return list
+}
+
+// A layer that was sealed with an epoch has no later times than that, and neither has a snapshot that is unpacked from
+// it. Sealed with a later epoch, or with none, it would have other times than the result of the step has that runs here.
+
+// clampedMeta is set in the record of a snapshot that was unpacked from a layer sealed with an epoch: the seconds.
+const clampedMeta = "clamped"
+
+// keepsTimes reports whether a record's snapshot gives the times that this build wants.
+func (b *builder) keepsTimes(rec cache.Record) bool {
+	s, ok := rec.Meta[clampedMeta]
+	if !ok {
+		return true
+	}
+	epoch, err := strconv.ParseInt(s, 10, 64)
+	return err == nil && b.keepsEpoch(&epoch)
+}
+
+// keepsEpoch is keepsTimes for files that were clamped to an epoch; nil: they were not.
+func (b *builder) keepsEpoch(clamped *int64) bool {
+	return clamped == nil || b.epoch != nil && *b.epoch <= *clamped
+}
+
+// epoch returns the epoch that a layer was sealed with; nil for none.
+func (l *carriedLayer) epoch() *int64 {
+	_, s, ok := strings.Cut(l.Sealed, sealedEpoch)
+	if !ok {
+		return nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		n = math.MinInt64 // by a version that says it in another way: no build wants its times
+	}
+	return &n
 }
 
 // created is when an instruction that makes no layer was first built.
@@ -170,19 +213,19 @@ func (im *imports) created(key cache.Key) (time.Time, bool) {
 // imported looks for a job's result among the imported records. The blob is fetched at once, so that a cache that has
 // lost it costs no more than the step; it is unpacked when something runs on it, or reads it.
 func (s *solver) imported(ctx context.Context, cur rootfs, j *job, l *line) (stepResult, cache.Key, bool, error) {
-	key := cmp.Or(j.key, j.quick)
-	if _, ok := s.imports.has(key); key == "" || !ok {
+	found := s.importable(j)
+	if len(found) == 0 {
 		return stepResult{}, "", false, nil
 	}
 	parent, err := s.chain(ctx, cur.layers)
 	if err != nil {
 		return stepResult{}, "", false, err
 	}
-	for _, r := range s.imports.records[key] {
-		if r.Layer == nil || r.Layer.Parent != parent {
+	for _, r := range found {
+		if r.Layer.Parent != parent {
 			continue
 		}
-		res, err := s.fetched.do(ctx, string(key)+" on "+string(cur.top), func() (stepResult, error) { return s.fetch(ctx, cur, j, r, l) })
+		res, err := s.fetched.do(ctx, string(r.Key)+" on "+string(cur.top), func() (stepResult, error) { return s.fetch(ctx, cur, j, r, l) })
 		if err == nil {
 			return res, cmp.Or(r.Content, r.Key), true, nil
 		}
@@ -207,7 +250,13 @@ func (s *solver) fetch(ctx context.Context, cur rootfs, j *job, r foundRecord, l
 	if err != nil {
 		return stepResult{}, err
 	}
-	rec := cache.Record{Snapshot: string(id), Created: r.Created, Meta: map[string]string{"content": string(cmp.Or(r.Content, r.Key))}}
+	rec := cache.Record{Snapshot: string(id), Created: r.Created, Meta: map[string]string{contentMeta: string(cmp.Or(r.Content, r.Key))}}
+	if j.inputs != "" {
+		rec.Meta[inputsMeta] = j.inputs
+	}
+	if epoch := r.Layer.epoch(); epoch != nil {
+		rec.Meta[clampedMeta] = strconv.FormatInt(*epoch, 10)
+	}
 	keys := []cache.Key{r.Key, cmp.Or(r.Content, r.Key), j.quick}
 	s.promise(id, func(ctx context.Context) error {
 		if err := s.ready(ctx, cur.top); err != nil {

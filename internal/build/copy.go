@@ -58,33 +58,34 @@ func (c *copier) Close() error {
 }
 
 // look matches the sources and digests what they name.
-func (c *copier) look(ctx context.Context) (cache.Key, error) {
+func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err error) {
 	a := c.copy
 	content := make([]string, 0, 1+len(c.remote))
 	if len(c.local) > 0 {
-		var err error
 		if c.from, err = c.files(ctx, a.From); err != nil {
-			return "", err
+			return "", "", err
 		}
 		m, err := c.from.tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude, Parents: a.Parents, KeepOwner: c.keepOwner()})
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
+		inputs = joinResults(c.from.results())
 		c.match = m
 		content = append(content, string(m.Digest))
 	}
 	for _, src := range c.remote {
 		r, err := c.openRemote(ctx, src)
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
 		c.remotes = append(c.remotes, r)
 		content = append(content, string(r.Key()))
 	}
-	return makeKey(c.cur.key, "copy", copyKey{
+	key, err = makeKey(c.cur.key, "copy", copyKey{
 		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, Link: a.Link && a.Chmod == "", Unpack: c.unpack(), Inline: a.Inline, KeepOwner: c.keepOwner(),
 		Content: digest.FromString(fmt.Sprintf("%q", content)),
 	}, epochKey(c.epoch), fmt.Sprint(c.remoteUnpack()))
+	return key, inputs, err
 }
 
 func (c *copier) openRemote(ctx context.Context, src string) (source.Remote, error) {

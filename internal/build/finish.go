@@ -145,7 +145,9 @@ func (b *builder) writeManifest(ctx context.Context, s *solver, t rootfs) (manif
 		if i < len(t.layers)-1 && l.unchanged {
 			continue
 		}
-		if l.snapshot != "" && l.base == nil && b.exists(l.snapshot) {
+		// With an epoch the layer has other times than its snapshot: a build on top of this image unpacks the layer, as
+		// on a machine that has only the image.
+		if l.snapshot != "" && l.base == nil && b.opts.Image.Epoch == nil && b.exists(l.snapshot) {
 			if err := b.recordChain(img.RootFS.DiffIDs, string(l.snapshot)); err != nil {
 				return manifest, config, err
 			}

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -14,17 +15,35 @@ import (
 // stages are looked at at all: an image whose last stage is known needs none of the stages that it was copied from, and
 // there may be no results of those. It may err; then a stage is built when somebody asks for it.
 type forecast struct {
-	cur   rootfs // key and config only
-	known bool   // cur.key is the stage's key
+	// cur has the key and the configuration, and as its top the snapshot that the local cache has; "" if it has none.
+	cur   rootfs
+	known bool // cur.key is the stage's key
 	// needs are the stages whose files are needed for what the cache does not have.
 	needs []*parser.Stage
 }
 
-// needed are the stages to begin with.
+func (f forecast) name() inputName { return inputName{key: string(f.cur.key), result: f.cur.top} }
+
+// needed returns the stages to begin with.
 func (s *solver) needed(ctx context.Context) []*parser.Stage {
 	if !s.forecasting() {
 		return s.plan.Stages
 	}
+	need := s.neededSet(ctx)
+	return slices.DeleteFunc(slices.Clone(s.plan.Stages), func(st *parser.Stage) bool { return !need[st] })
+}
+
+// needs reports whether a stage is one to begin with.
+func (s *solver) needs(ctx context.Context, st *parser.Stage) bool {
+	return !s.forecasting() || s.neededSet(ctx)[st]
+}
+
+func (s *solver) neededSet(ctx context.Context) map[*parser.Stage]bool {
+	s.needOnce.Do(func() { s.need = s.findNeeded(ctx) })
+	return s.need
+}
+
+func (s *solver) findNeeded(ctx context.Context) map[*parser.Stage]bool {
 	need := map[*parser.Stage]bool{}
 	var add func(*parser.Stage)
 	add = func(st *parser.Stage) {
@@ -37,7 +56,7 @@ func (s *solver) needed(ctx context.Context) []*parser.Stage {
 		}
 	}
 	add(s.plan.Target)
-	return slices.DeleteFunc(slices.Clone(s.plan.Stages), func(st *parser.Stage) bool { return !need[st] })
+	return need
 }
 
 // forecasting says whether it is worth while. When the results of all stages are to be exported all are needed.
@@ -68,13 +87,13 @@ func (s *solver) makeForecast(ctx context.Context, st *parser.Stage) forecast {
 		f.cur, f.needs = below.cur, []*parser.Stage{base.Stage}
 	} else {
 		name, err := s.fixedName(ctx, st.Base)
-		if err != nil || name == "" {
+		if err != nil || name.key == "" {
 			return unknown
 		}
 		if f.cur.config, err = s.baseConfig(ctx, st); err != nil {
 			return unknown
 		}
-		f.cur.key = cache.Key(name)
+		f.cur.key = cache.Key(name.key)
 	}
 	base := f.cur.config
 	f.cur.config = st.Start(base)
@@ -89,7 +108,7 @@ func (s *solver) makeForecast(ctx context.Context, st *parser.Stage) forecast {
 		}
 		hit := false
 		if f.known {
-			f.cur.key, hit = s.foreseeStep(ctx, st, f.cur, step)
+			f.cur.key, f.cur.top, hit = s.foreseeStep(ctx, st, f.cur, step)
 			f.known = f.cur.key != ""
 		}
 		if !hit {
@@ -99,53 +118,51 @@ func (s *solver) makeForecast(ctx context.Context, st *parser.Stage) forecast {
 	return f
 }
 
-// foreseeStep gives the key of a step, or "" where only doing it would tell, and says whether there is a result.
-func (s *solver) foreseeStep(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step) (cache.Key, bool) {
-	j, err := s.prepare(ctx, st, cur, step, func(ctx context.Context, in parser.Input) (string, error) {
+// foreseeStep returns the content key of a step, or "" where only doing it would tell, and the snapshot of its result
+// where the local cache has one. hit reports whether there is a result, here or in the places of --cache-from.
+func (s *solver) foreseeStep(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step) (key cache.Key, top snapshot.ID, hit bool) {
+	j, err := s.prepare(ctx, st, cur, step, func(ctx context.Context, in parser.Input) (inputName, error) {
 		stage, ok := in.(parser.StageInput)
 		if !ok {
 			return s.fixedName(ctx, in)
 		}
 		f := s.foresee(ctx, stage.Stage)
 		if !f.known {
-			return "", errUnforeseen
+			return inputName{}, errUnforeseen
 		}
-		return string(f.cur.key), nil
+		return f.name(), nil
 	})
 	if err != nil {
-		return "", false
+		return "", "", false
 	}
 	defer j.close()
 	if j.key == "" && j.quick == "" && j.local {
 		if err := j.load(ctx); err != nil {
-			return "", false
+			return "", "", false
 		}
 	}
 	if !s.useCache(st) {
-		return j.key, false
+		return j.key, "", false
 	}
-	if j.key == "" {
-		return s.recorded(j.quick)
-	}
-	_, hit := s.recorded(j.key)
-	return j.key, hit
+	key, top, hit = s.recorded(j)
+	return cmp.Or(j.key, key), top, hit
 }
 
-// recorded says whether there is a result under a key, and gives the key that is made of contents.
-func (s *solver) recorded(key cache.Key) (cache.Key, bool) {
-	if key == "" {
-		return "", false
+// recorded looks for a record of a job as find does, without a look at what the record was made on.
+func (s *solver) recorded(j *job) (key cache.Key, top snapshot.ID, hit bool) {
+	if key = cmp.Or(j.key, j.quick); key == "" {
+		return "", "", false
 	}
-	if rec, ok := s.state.Cache.Get(key); ok {
+	if rec, ok := s.state.Cache.Get(key); ok && s.keepsTimes(rec) && (key == j.key || j.madeFrom(rec)) {
 		_, err := s.state.Snapshots.Stat(snapshot.ID(rec.Snapshot))
-		if _, promised := s.state.LazyLayer(rec); promised || err == nil {
-			if content := rec.Meta["content"]; content != "" {
-				key = cache.Key(content)
-			}
-			return key, true
+		if _, lazy := s.state.LazyLayer(rec); lazy || err == nil {
+			return cmp.Or(cache.Key(rec.Meta[contentMeta]), key), resultOf(snapshot.ID(rec.Snapshot)), true
 		}
 	}
-	return s.imports.has(key)
+	for _, r := range s.importable(j) {
+		return cmp.Or(r.Content, r.Key), "", true
+	}
+	return "", "", false
 }
 
 // stagesOf are the stages that an action takes files from.

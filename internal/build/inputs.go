@@ -1,6 +1,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -23,9 +24,21 @@ type files struct {
 	tree *source.Tree
 	// snapshot is set where the files are those of a snapshot, of a stage or an image; nil for a context.
 	snapshot *snapshot.ID
-	// name names the content without a look at it; "" for a context.
-	name string
+	// stage reports that they are the files of a stage.
+	stage bool
 }
+
+// results returns the snapshot of a stage's files, which tells this result of the stage from others; none for what is
+// no stage.
+func (f *files) results() []snapshot.ID {
+	if !f.stage {
+		return nil
+	}
+	return []snapshot.ID{resultOf(*f.snapshot)}
+}
+
+// resultOf names the result of a stage by its snapshot. The empty file system has a name, too: "" means unknown.
+func resultOf(top snapshot.ID) snapshot.ID { return cmp.Or(top, "scratch") }
 
 type imageKey struct {
 	ref      string
@@ -40,7 +53,12 @@ func (s *solver) files(ctx context.Context, in parser.Input) (*files, error) {
 		if err != nil {
 			return nil, err
 		}
-		return s.snapshotFiles(ctx, r)
+		f, err := s.snapshotFiles(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		f.stage = true
+		return f, nil
 	case parser.ImageInput:
 		r, err := s.unpack(ctx, in, "")
 		if err != nil {
@@ -55,38 +73,38 @@ func (s *solver) files(ctx context.Context, in parser.Input) (*files, error) {
 	panic("unreachable")
 }
 
-// inputName names what is in an input without opening it; "" is what only a look can tell, files of a context or of a
-// stage that is built again. Of a stage it is known when the stage is built, or when the cache knows all of it.
-func (s *solver) inputName(ctx context.Context, in parser.Input) (string, error) {
-	if st, ok := in.(parser.StageInput); ok {
-		if f := s.foresee(ctx, st.Stage); f.known {
-			return string(f.cur.key), nil
-		}
-		r, err := s.stage(ctx, st.Stage)
-		if r.again {
-			return "", err
-		}
-		return string(r.key), err
+// nameOf names an input without opening it. A stage is built first, unless the cache has all that is needed of it.
+func (s *solver) nameOf(ctx context.Context, in parser.Input) (inputName, error) {
+	st, ok := in.(parser.StageInput)
+	if !ok {
+		return s.fixedName(ctx, in)
 	}
-	return s.fixedName(ctx, in)
+	if f := s.foresee(ctx, st.Stage); f.known && !s.needs(ctx, st.Stage) {
+		return f.name(), nil
+	}
+	r, err := s.stage(ctx, st.Stage)
+	if err != nil {
+		return inputName{}, err
+	}
+	return inputName{key: string(r.key), result: resultOf(r.top)}, nil
 }
 
-// fixedName is inputName for what is no stage.
-func (s *solver) fixedName(ctx context.Context, in parser.Input) (string, error) {
+// fixedName is nameOf for what is no stage.
+func (s *solver) fixedName(ctx context.Context, in parser.Input) (inputName, error) {
 	switch in := in.(type) {
 	case parser.Scratch:
-		return "scratch", nil
+		return inputName{key: "scratch"}, nil
 	case parser.ContextInput:
 		if img, ok := s.contextImage(in); ok {
 			return s.fixedName(ctx, img)
 		}
-		return "", nil
+		return inputName{}, nil
 	case parser.ImageInput:
 		img, err := s.resolve(ctx, in)
 		if err != nil {
-			return "", err
+			return inputName{}, err
 		}
-		return imageName(img), nil
+		return inputName{key: imageName(img)}, nil
 	}
 	panic("unreachable")
 }
@@ -117,7 +135,7 @@ func (b *builder) snapshotFiles(ctx context.Context, r rootfs) (*files, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &files{tree: tree, snapshot: &r.top, name: string(r.key)}, nil
+	return &files{tree: tree, snapshot: &r.top}, nil
 }
 
 // contextFiles opens a build context.
@@ -237,7 +255,10 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		}
 		l := &layer{snapshot: id, stage: st.Name, text: "FROM " + in.Name, lines: st.Range}
 		s.sealer.start(st, l)
-		key := cache.Key("context " + content.String())
+		key, err := makeKey("scratch", "from context", nil, content.String(), epochKey(s.epoch))
+		if err != nil {
+			return rootfs{}, err
+		}
 		created, err := s.firstTime(st, key, id)
 		if err != nil {
 			return rootfs{}, err
@@ -261,7 +282,7 @@ func (s *solver) contextSnapshot(ctx context.Context, f *files, src string) (id 
 		place += m.Items[0].Target
 	}
 	c := &copier{solver: s, from: f, match: m, copy: &parser.Copy{Dest: "/"}}
-	key, err := makeKey("scratch", "context", nil, string(m.Digest))
+	key, err := makeKey("scratch", "context", nil, string(m.Digest), epochKey(s.epoch))
 	if err != nil {
 		return "", "", "", err
 	}

@@ -7,26 +7,33 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
 )
 
 // job is a step's action, ready to be run, with the keys that name its result.
 type job struct {
-	// quick is a key that needs no look at contents; "" where there is none.
+	// quick is the definition key: made of the instruction and the keys of its inputs, without a look at contents. It is
+	// "" where an input has no key, as the files of a context.
 	quick cache.Key
-	// key is made of contents; "" before load.
+	// key is the content key, made of what is in the inputs; "" before load.
 	key cache.Key
+	// inputs names the snapshots of the stages that the job takes files from. A stage that is run again has the same key
+	// and another snapshot, so what is recorded under quick is right for the same inputs only. It is "" where the job takes
+	// nothing from stages, and before load also where the snapshots are not known because nothing had to look at them.
+	inputs string
 	// detached says that it runs on nothing, and what it makes is then laid over the parent (COPY --link).
 	detached bool
 	// local says that look needs nothing that would have to be built or fetched.
 	local bool
-	// look finds out about contents and returns the key; nil where key is known at once.
-	look func(ctx context.Context) (cache.Key, error)
+	// look digests the inputs and returns the content key and what inputs is to be; nil where key is known at once.
+	look func(ctx context.Context) (key cache.Key, inputs string, err error)
 	// do does it.
 	do jobFunc
 	// copier is the job where it is a COPY or ADD, else nil.
@@ -35,11 +42,23 @@ type job struct {
 	closers []io.Closer
 }
 
+// What a record says besides its snapshot.
+const (
+	contentMeta = "content" // the content key of the step
+	inputsMeta  = "inputs"  // job.inputs of the step
+)
+
+// madeFrom reports whether a record under the job's definition key is of the inputs that the job has.
+func (j *job) madeFrom(rec cache.Record) bool {
+	return j.inputs == "" || j.inputs == rec.Meta[inputsMeta]
+}
+
 type jobFunc func(ctx context.Context, active *snapshot.Active, out output) error
 
+// load looks at the contents of the job's inputs and sets the content key.
 func (j *job) load(ctx context.Context) (err error) {
 	if j.key == "" {
-		j.key, err = j.look(ctx)
+		j.key, j.inputs, err = j.look(ctx)
 	}
 	return err
 }
@@ -68,8 +87,28 @@ func newID() (snapshot.ID, error) {
 	return snapshot.ID(hex.EncodeToString(b[:])), nil
 }
 
-// namer names the content of an input without a look at it; "" for files of a context.
-type namer func(context.Context, parser.Input) (string, error)
+// inputName names an input without a look at its content.
+type inputName struct {
+	// key is the key of the stage or image; "" for the files of a context.
+	key string
+	// result is the snapshot of a stage, "" where it is not known, and for what is no stage.
+	result snapshot.ID
+}
+
+// namer names inputs.
+type namer func(context.Context, parser.Input) (inputName, error)
+
+// joinResults makes a job's inputs of the snapshots of its stages; unknown ones leave it without.
+func joinResults(list []snapshot.ID) string {
+	var b strings.Builder
+	for _, id := range list {
+		if id == "" {
+			return ""
+		}
+		fmt.Fprintf(&b, "%s ", id)
+	}
+	return b.String()
+}
 
 // prepare makes a job of a step's action.
 func (s *solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, name namer) (*job, error) {
@@ -139,20 +178,24 @@ func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, na
 	}
 	c.owners = s.hasOwners(a.From)
 	j.local = j.local && !c.owners
-	if len(remote) == 0 && from != "" {
-		j.quick, err = makeKey(cur.key, "copy from", a, from, epochKey(s.epoch))
+	if len(remote) == 0 && from.key != "" {
+		j.quick, err = makeKey(cur.key, "copy from", a, from.key, epochKey(s.epoch))
+	}
+	if _, ok := a.From.(parser.StageInput); ok {
+		j.inputs = joinResults([]snapshot.ID{from.result})
 	}
 	return j, err
 }
 
 // prepareRun prepares a RUN.
 func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run, name namer) (*job, error) {
-	r := &runner{solver: s, stage: st, cur: cur, run: a, from: map[int]*files{}}
+	r := &runner{solver: s, stage: st, cur: cur, run: a, from: map[int]*files{}, content: map[int]digest.Digest{}}
 	if err := r.check(); err != nil {
 		return nil, err
 	}
 	names := r.surroundings()
 	named, local, plain := true, true, true
+	var results []snapshot.ID
 	for _, m := range a.Mounts {
 		if !showsFiles(m) {
 			continue
@@ -161,10 +204,13 @@ func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 		if err != nil {
 			return nil, err
 		}
-		names = append(names, from)
-		named, local, plain = named && from != "", local && !s.hasOwners(m.From), false
+		names = append(names, from.key)
+		named, local, plain = named && from.key != "", local && !s.hasOwners(m.From), false
+		if _, ok := m.From.(parser.StageInput); ok {
+			results = append(results, from.result)
+		}
 	}
-	j := &job{look: r.look, do: r.do, local: local}
+	j := &job{look: r.look, do: r.do, local: local, inputs: joinResults(results)}
 	if !named {
 		return j, nil
 	}

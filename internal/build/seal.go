@@ -84,9 +84,12 @@ func (s *sealer) configure() {
 	s.options = o
 	s.name = fmt.Sprintf("%s %d", o.Compression, o.Level)
 	if o.Epoch != nil {
-		s.name += fmt.Sprintf(" epoch %d", o.Epoch.Unix())
+		s.name += fmt.Sprint(sealedEpoch, o.Epoch.Unix())
 	}
 }
+
+// sealedEpoch stands before the epoch in the name of the options that a layer was sealed with.
+const sealedEpoch = " epoch "
 
 // include says that the layers of a stage are wanted.
 func (s *sealer) include(st *parser.Stage) {

@@ -31,9 +31,6 @@ type rootfs struct {
 	top snapshot.ID
 	// layers are bottom first.
 	layers []*layer
-	// again says that it was made without a look at the cache (--no-cache-filter): under the same key there may be
-	// other files than before.
-	again bool
 	// origins say where the entries of the history come from that are not a base image's.
 	origins []origin
 }
@@ -46,6 +43,8 @@ type solver struct {
 
 	stages    memo[*parser.Stage, rootfs]
 	forecasts memo[*parser.Stage, forecast]
+	needOnce  sync.Once
+	need      map[*parser.Stage]bool // stages to begin with, set by needOnce
 
 	noted    sync.Mutex
 	outgoing []outgoing // for --cache-to
@@ -115,7 +114,6 @@ func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 		if err != nil {
 			return rootfs{}, s.at(st.Range, "", err)
 		}
-		cur.again = cur.again || !s.useCache(st)
 		base := cur.config
 		cur.config = st.Start(base)
 		n := 1
@@ -231,7 +229,7 @@ type stepResult struct {
 	unchanged bool
 	created   time.Time
 	cached    bool
-	// quick is the key that it can be found by without a look at contents; "" where there is none.
+	// quick is the definition key that the result was recorded under; "" where it has none.
 	quick cache.Key
 	// image has the layer where it came from another machine; nil otherwise.
 	image *image.Image
@@ -239,7 +237,7 @@ type stepResult struct {
 
 // step does one step on top of cur.
 func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, n int) (rootfs, error) {
-	next := rootfs{config: step.Image, key: cur.key, top: cur.top, again: cur.again, layers: cur.layers, origins: cur.origins}
+	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers, origins: cur.origins}
 	next.config.History, next.config.RootFS = cur.config.History, cur.config.RootFS
 	from := origin{stage: st, text: step.Text, lines: step.Range}
 	if step.Action == nil {
@@ -371,7 +369,7 @@ func (w *logger) Write(p []byte) (int, error) {
 // its layer.
 func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, l *line, last bool) (stepResult, cache.Key, error) {
 	l.start()
-	job, err := s.prepare(ctx, st, cur, step, s.inputName)
+	job, err := s.prepare(ctx, st, cur, step, s.nameOf)
 	if err != nil {
 		return stepResult{}, "", l.done(false, err)
 	}
@@ -383,6 +381,9 @@ func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 		return stepResult{}, "", l.done(false, err)
 	}
 	if res, key, ok, err := s.find(ctx, st, cur, job, l); ok || err != nil {
+		if ok && err == nil {
+			err = s.renew(job)
+		}
 		return res, key, l.done(ok, err)
 	}
 	mine := false
@@ -428,8 +429,7 @@ func (s *solver) useCache(st *parser.Stage) bool {
 	return true
 }
 
-// lookup asks the cache for a job's result: by the key that needs no look at contents, where the job has one, or by
-// the one that is made of contents.
+// lookup asks the cache for a job's result: under the content key where it is known, else under the definition key.
 func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	key := j.key
 	if key == "" {
@@ -439,7 +439,7 @@ func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 		return stepResult{}, "", false
 	}
 	rec, ok := s.state.Cache.Get(key)
-	if !ok {
+	if !ok || !s.keepsTimes(rec) || key == j.quick && !j.madeFrom(rec) {
 		return stepResult{}, "", false
 	}
 	// A record made on top of another snapshot of the parent would give layers that do not fit together.
@@ -452,7 +452,7 @@ func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 		return stepResult{}, "", false
 	}
 	s.state.Cache.Touch(key)
-	content := cache.Key(rec.Meta["content"])
+	content := cache.Key(rec.Meta[contentMeta])
 	if content == "" {
 		content = key
 	}
@@ -517,15 +517,36 @@ func (s *solver) make(ctx context.Context, st *parser.Stage, cur rootfs, j *job,
 // record writes the records by which a job's result is found, with what else is to be remembered of it.
 func (s *solver) record(j *job, id snapshot.ID, meta map[string]string) (stepResult, error) {
 	res := stepResult{snapshot: id, created: time.Now().UTC()}
-	rec := cache.Record{Snapshot: string(id), Created: res.created, Meta: map[string]string{"content": string(j.key)}}
+	rec := cache.Record{Snapshot: string(id), Created: res.created, Meta: map[string]string{contentMeta: string(j.key)}}
 	maps.Copy(rec.Meta, meta)
+	return res, s.putRecord(j, rec)
+}
+
+// putRecord writes a record under all keys of a job whose content key is known.
+func (b *builder) putRecord(j *job, rec cache.Record) error {
+	if j.inputs != "" {
+		rec.Meta[inputsMeta] = j.inputs
+	}
 	for _, key := range []cache.Key{j.quick, j.key} {
 		if key == "" {
 			continue
 		}
-		if err := s.state.Cache.Put(key, rec); err != nil {
-			return stepResult{}, err
+		if err := b.state.Cache.Put(key, rec); err != nil {
+			return err
 		}
 	}
-	return res, nil
+	return nil
+}
+
+// renew copies the record under a job's content key to its definition key. It is called when the definition key has led
+// to nothing, or to what was made of an earlier result of an input, and the content key has led to a result.
+func (b *builder) renew(j *job) error {
+	if j.quick == "" {
+		return nil
+	}
+	rec, ok := b.state.Cache.Get(j.key)
+	if !ok {
+		return nil // the result is one of --cache-from that nothing has needed as files yet
+	}
+	return b.putRecord(j, rec)
 }

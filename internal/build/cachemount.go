@@ -1,0 +1,255 @@
+package build
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/lock"
+	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/parser"
+)
+
+// A cache mount is a directory that outlives the build, cache/mounts/NAME of the state:
+//
+//	lock       locked by the steps that use the directory, as their sharing mode says
+//	id         the cache's id, for people
+//	fs/        what is mounted
+//	fill       locked by the build that makes fs
+//	new/       fs while it is made
+//	old-*/     what fs was before --no-cache while another step was using it
+//
+// NAME is a digest of everything that tells one cache from another. NAME.1, NAME.2 and so on are the further directories
+// of a private cache that several steps want at once.
+
+// lockCaches finds and locks the directories of all cache mounts of a command, by the mount's index. A directory is locked
+// once, with the strictest of the modes of the mounts that show it. Directories are locked in the order of their names, so
+// that two steps never wait for each other.
+func (r *runner) lockCaches(ctx context.Context, release *releaser) (map[int]string, error) {
+	names := map[int]string{}
+	modes := map[string]parser.Sharing{}
+	for i, m := range r.run.Mounts {
+		if m.Type != parser.MountCache {
+			continue
+		}
+		name, err := r.cacheName(i, m)
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", mountName(m), err)
+		}
+		names[i] = name
+		modes[name] = stricter(modes[name], m.Sharing)
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	top, err := r.state.Path("mounts")
+	if err != nil {
+		return nil, err
+	}
+	dirs := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(modes)) {
+		if dirs[name], err = r.lockCache(ctx, filepath.Join(top, name), modes[name], release); err != nil {
+			return nil, fmt.Errorf("lock a cache mount: %w", err)
+		}
+	}
+	for i, name := range names {
+		names[i] = dirs[name]
+		id := filepath.Join(names[i], "id")
+		if err := os.WriteFile(id, []byte(r.run.Mounts[i].ID+"\n"), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// stricter returns the one of two sharing modes that lets fewer steps use a directory at once.
+func stricter(a, b parser.Sharing) parser.Sharing {
+	order := []parser.Sharing{parser.SharingShared, parser.SharingPrivate, parser.SharingLocked}
+	return order[max(slices.Index(order, a), slices.Index(order, b), 0)]
+}
+
+// cacheName names the directory of a cache mount. A cache that begins with other files, or with another owner or mode, is
+// another one, as in BuildKit.
+func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
+	begin := []any{m.ID, m.UID, m.GID, m.Mode}
+	if f := r.from[i]; f != nil {
+		begin = append(begin, r.content[i], m.Source)
+		if f.snapshot == nil {
+			begin = append(begin, epochKey(r.epoch))
+		}
+	}
+	if ns := r.cacheNamespace(); ns != "" {
+		begin = append(begin, "namespace "+ns)
+	}
+	identity, err := json.Marshal(begin)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(identity)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// lockCache locks the directory of a cache, which is made if it is missing. A private cache that is in use has further
+// directories, and the first that is free is returned.
+func (r *runner) lockCache(ctx context.Context, first string, sharing parser.Sharing, release *releaser) (string, error) {
+	for n := 0; ; n++ {
+		dir := first
+		if n > 0 {
+			dir = fmt.Sprintf("%s.%d", first, n)
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return "", err
+		}
+		// With --no-cache a cache begins anew.
+		if r.opts.Cache.No && sharing == parser.SharingShared {
+			if err := r.emptyCache(ctx, dir, false); err != nil {
+				return "", err
+			}
+		}
+		file := filepath.Join(dir, "lock")
+		var held *os.File
+		var err error
+		switch sharing {
+		case parser.SharingPrivate:
+			if held, err = lock.Try(file, true); errors.Is(err, lock.ErrHeld) {
+				continue
+			}
+		case parser.SharingLocked:
+			held, err = lock.Acquire(ctx, file, true)
+		default:
+			held, err = lock.Acquire(ctx, file, false)
+		}
+		if err != nil {
+			return "", err
+		}
+		release.add(held.Close)
+		if r.opts.Cache.No && sharing != parser.SharingShared {
+			err = r.emptyCache(ctx, dir, true)
+		}
+		return dir, err
+	}
+}
+
+// mountCache shows the directory of a cache mount.
+func (r *runner) mountCache(ctx context.Context, p *executor.Process, i int, m parser.RunMount) error {
+	dir := r.caches[i]
+	_, err := r.fills.do(ctx, dir, func() (struct{}, error) { return struct{}{}, r.fillCache(ctx, dir, i, m) })
+	if err != nil {
+		return err
+	}
+	p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: executor.Bind{Source: filepath.Join(dir, "fs")}, ReadOnly: m.ReadOnly})
+	return nil
+}
+
+// fillCache makes fs in the directory of a cache mount if it is not there, with the files that the cache begins with.
+func (r *runner) fillCache(ctx context.Context, dir string, i int, m parser.RunMount) error {
+	fs := filepath.Join(dir, "fs")
+	if _, err := os.Lstat(fs); err == nil {
+		return nil
+	}
+	// One build fills it: a rename would replace an empty directory that another step has mounted by now.
+	held, err := lock.Acquire(ctx, filepath.Join(dir, "fill"), true)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	if _, err := os.Lstat(fs); err == nil {
+		return nil
+	}
+	tmp := filepath.Join(dir, "new")
+	if err := os.RemoveAll(tmp); err != nil { // a build that was killed left it
+		return err
+	}
+	if err := os.Mkdir(tmp, 0o755); err != nil {
+		return err
+	}
+	if f := r.from[i]; f != nil {
+		if err := r.copyTo(ctx, tmp, f, m.Source); err != nil {
+			return err
+		}
+	}
+	if err := ownCache(tmp, m); err != nil {
+		return err
+	}
+	return os.Rename(tmp, fs)
+}
+
+// emptyCache removes what is in a cache, once in a build. exclusive says that the caller holds the lock alone. Otherwise a
+// step of another build may have the directory mounted: that step keeps its files, which are removed the next time.
+func (b *builder) emptyCache(ctx context.Context, dir string, exclusive bool) error {
+	_, err := b.emptied.do(ctx, dir, func() (struct{}, error) {
+		if !exclusive {
+			held, err := lock.Try(filepath.Join(dir, "lock"), true)
+			if errors.Is(err, lock.ErrHeld) {
+				return struct{}{}, setAside(dir)
+			}
+			if err != nil {
+				return struct{}{}, err
+			}
+			defer held.Close()
+		}
+		old, err := filepath.Glob(filepath.Join(dir, "old-*"))
+		errs := []error{err}
+		for _, path := range append(old, filepath.Join(dir, "fs")) {
+			errs = append(errs, os.RemoveAll(path))
+		}
+		return struct{}{}, errors.Join(errs...)
+	})
+	return err
+}
+
+// setAside gives the files of a cache another name.
+func setAside(dir string) error {
+	old, err := os.MkdirTemp(dir, "old-")
+	if err != nil {
+		return err
+	}
+	err = os.Rename(filepath.Join(dir, "fs"), filepath.Join(old, "fs"))
+	if errors.Is(err, os.ErrNotExist) {
+		return os.Remove(old)
+	}
+	return err
+}
+
+// copyTo copies a directory of f to a directory of the host.
+func (r *runner) copyTo(ctx context.Context, dir string, f *files, src string) error {
+	m, err := f.tree.Match(ctx, mountQuery(src))
+	if err != nil {
+		return err
+	}
+	act := &executor.Copy{Dest: "/", KeepOwner: true, Sources: []executor.Source{{Dir: f.tree.Dir(), Items: items(m.Items, false)}}}
+	return r.exec(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, r.silent())
+}
+
+// ownCache gives the top of a new cache the mode and the owner that the mount asks for.
+func ownCache(fs string, m parser.RunMount) error {
+	uid, gid, mode := 0, 0, os.FileMode(0o755)
+	if m.UID != nil {
+		uid = int(*m.UID)
+	}
+	if m.GID != nil {
+		gid = int(*m.GID)
+	}
+	if m.Mode != nil {
+		mode = os.FileMode(*m.Mode & 0o777)
+		for bit, flag := range map[uint32]os.FileMode{0o4000: os.ModeSetuid, 0o2000: os.ModeSetgid, 0o1000: os.ModeSticky} {
+			if *m.Mode&bit != 0 {
+				mode |= flag
+			}
+		}
+	}
+	if uid != 0 || gid != 0 {
+		if err := os.Chown(fs, uid, gid); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(fs, mode)
+}
