@@ -2,6 +2,7 @@
 # make demo       builds two of the examples and runs one, on any Debian machine
 # make test       everything: format, vet, unit and integration tests as an unprivileged user and as root, a short fuzz
 # make fuzz       each fuzz target for FUZZTIME (1m)
+# make faults     hours of randomized tests, hostile input and fuzzing; LAYERBUILD_FAULTS_BUDGET=2h does a part, the next run goes on
 # make race       unit tests under the race detector (needs a C compiler)
 # make bench      measures layerbuild beside buildah and dockerd: docs/BENCHMARKS.md. BENCH holds flags: bin/bench -help
 # make lint       gofmt and vet
@@ -9,7 +10,7 @@
 #
 # demo, test and bench install the Debian packages that they need when one is missing, as root or through sudo.
 
-.PHONY: build demo test fuzz race bench lint rootfs clean
+.PHONY: build demo test fuzz faults race bench lint rootfs clean
 .DELETE_ON_ERROR:
 
 # scripts/go-command finds or downloads a Go toolchain. It runs when a rule first uses GO.
@@ -40,6 +41,11 @@ test:
 
 fuzz:
 	GO=$(GO) scripts/fuzz $(or $(FUZZTIME),1m)
+
+faults:
+	scripts/packages $(TEST_PACKAGES)
+	$(MAKE) build rootfs
+	$(if $(filter-out 0,$(shell id -u)),sudo --preserve-env )env GO=$(GO) scripts/faults
 
 race:
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v /test/)

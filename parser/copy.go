@@ -133,7 +133,7 @@ func (w *walker) transfer(a *Copy, p instructions.SourcesAndDest, loc []bkparser
 	}
 	b.WriteString(" " + p.DestPath + " # buildkit")
 	step.Action = a
-	step.Name = upperFirst(w.display(w.lex, step.Text, w.state.env))
+	step.Name = upperFirst(w.lex.display(step.Text, w.state.env))
 	step.History = b.String()
 	return nil
 }

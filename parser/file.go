@@ -49,11 +49,17 @@ func Parse(name string, src []byte) (*File, error) {
 	if len(src) == 0 {
 		return nil, f.fail(Range{}, errors.New("the Dockerfile cannot be empty"))
 	}
+	if bytes.Count(src, []byte("\n")) > maxLines {
+		return nil, f.fail(Range{Start: maxLines + 1, End: maxLines + 1}, fmt.Errorf("more than %d lines", maxLines))
+	}
 	res, err := bkparser.Parse(bytes.NewReader(src))
 	if err != nil {
 		return nil, f.fail(Range{}, err)
 	}
 	f.ast, f.escape, f.warnings = res.AST, res.EscapeToken, res.Warnings
+	if n := f.ast.Children; len(n) > maxInstructions {
+		return nil, f.fail(rangeOf(n[maxInstructions].Location()), fmt.Errorf("more than %d instructions", maxInstructions))
+	}
 	stages, _, err := f.instructions(silent)
 	if err != nil {
 		return f, err

@@ -204,9 +204,9 @@ func (l *lint) checkCasing(s scope, stages []instructions.Stage) {
 }
 
 // checkDefaultBases wants names of base images to hold without any --build-arg.
-func (l *lint) checkDefaultBases(stages []instructions.Stage, lex *shell.Lex, defaults env) {
+func (l *lint) checkDefaultBases(stages []instructions.Stage, x expander, defaults env) {
 	for _, st := range stages {
-		m, err := lex.ProcessWordWithMatches(st.BaseName, defaults)
+		m, err := x.word(st.BaseName, defaults)
 		if err != nil {
 			return
 		}

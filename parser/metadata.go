@@ -19,6 +19,9 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 	img := &w.state.img
 	switch c := c.(type) {
 	case *instructions.EnvCommand:
+		if len(w.state.env.kv)+len(c.Env) > maxVariables {
+			return errManyVariables
+		}
 		step.History = "ENV" + w.pairs(c, c.Env)
 		for _, e := range c.Env {
 			w.rules.secretKey("ENV", e.Key, c.Location())
@@ -27,6 +30,9 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 		}
 	case *instructions.LabelCommand:
 		step.History = "LABEL" + w.pairs(c, c.Labels)
+		if err := w.copying(len(img.Config.Labels) + len(c.Labels)); err != nil {
+			return err
+		}
 		img.Config.Labels = cloneMap(img.Config.Labels)
 		for _, l := range c.Labels {
 			img.Config.Labels[l.Key] = l.Value
@@ -59,6 +65,9 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 		img.Config.User = c.User
 		step.History = "USER " + c.User
 	case *instructions.VolumeCommand:
+		if err := w.copying(len(img.Config.Volumes) + len(c.Volumes)); err != nil {
+			return err
+		}
 		img.Config.Volumes = cloneMap(img.Config.Volumes)
 		for _, v := range c.Volumes {
 			if v == "" {
@@ -94,6 +103,11 @@ func (w *walker) pairs(c instructions.Command, kvs instructions.KeyValuePairs) s
 	return b.String()
 }
 
+// copying counts entries of a set that an instruction copies to change them.
+func (w *walker) copying(entries int) error {
+	return w.plan.budget.take(w.stage.Index, copiedSets, int64(entries))
+}
+
 func cloneMap[V any](m map[string]V) map[string]V {
 	if m == nil {
 		return map[string]V{}
@@ -104,17 +118,21 @@ func cloneMap[V any](m map[string]V) map[string]V {
 func (w *walker) expose(c *instructions.ExposeCommand, step *Step) error {
 	var ports []string
 	for _, spec := range c.Ports {
-		words, err := w.lex.ProcessWords(spec, w.state.env)
+		// EXPOSE alone splits what its variables expand to into words.
+		words, err := w.lex.word(spec, w.state.env)
 		if err != nil {
 			return err
 		}
-		for _, word := range words {
+		for _, word := range words.Words {
 			p, err := w.ports(c, word)
 			if err != nil {
 				return err
 			}
 			ports = append(ports, p...)
 		}
+	}
+	if err := w.copying(len(w.state.img.Config.ExposedPorts) + len(ports)); err != nil {
+		return err
 	}
 	exposed := cloneMap(w.state.img.Config.ExposedPorts)
 	for _, p := range ports {

@@ -13,7 +13,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -65,6 +64,7 @@ type Plan struct {
 	proxy    []string
 	ignore   *ignoreFile
 	lint     *lint
+	budget   budget
 }
 
 // Stage is a FROM and what follows it.
@@ -181,12 +181,13 @@ func (p *Plan) setGlobals(stages []instructions.Stage, meta []instructions.ArgCo
 		}
 		p.globals = p.globals.set(kv[0], v)
 	}
-	lex := shell.NewLex(p.file.escape)
-	if defaults, err := globalArgs(p.globals, lex, meta, nil); err == nil {
-		p.lint.checkDefaultBases(stages, lex, defaults)
+	x := p.expander(-1)
+	if defaults, err := globalArgs(p.globals, x, meta, nil); err == nil {
+		p.lint.checkDefaultBases(stages, x, defaults)
 	}
+	p.budget.begin(-1) // the defaults are not kept
 	var err error
-	if p.globals, err = globalArgs(p.globals, lex, meta, p.opts.BuildArgs); err != nil {
+	if p.globals, err = globalArgs(p.globals, x, meta, p.opts.BuildArgs); err != nil {
 		return p.file.fail(Range{}, err)
 	}
 	p.declared = p.globals.Keys()
@@ -202,8 +203,11 @@ func (p *Plan) setGlobals(stages []instructions.Stage, meta []instructions.ArgCo
 
 // globalArgs adds global ARGs with their values: the given ones, otherwise the
 // defaults, which may use what is before them.
-func globalArgs(e env, lex *shell.Lex, meta []instructions.ArgCommand, given map[string]string) (env, error) {
+func globalArgs(e env, x expander, meta []instructions.ArgCommand, given map[string]string) (env, error) {
 	for _, c := range meta {
+		if len(e.kv)+len(c.Args) > maxVariables {
+			return env{}, bkparser.WithLocation(errManyVariables, c.Location())
+		}
 		for _, a := range c.Args {
 			if v, ok := given[a.Key]; ok {
 				e = e.set(a.Key, v)
@@ -212,11 +216,11 @@ func globalArgs(e env, lex *shell.Lex, meta []instructions.ArgCommand, given map
 			if a.Value == nil {
 				continue
 			}
-			v, _, err := lex.ProcessWord(*a.Value, e)
+			v, err := x.word(*a.Value, e)
 			if err != nil {
 				return env{}, bkparser.WithLocation(err, c.Location())
 			}
-			e = e.set(a.Key, v)
+			e = e.set(a.Key, v.Result)
 		}
 	}
 	return e, nil
@@ -276,8 +280,8 @@ func (p *Plan) setArg(key, value string) {
 func (p *Plan) addStage(i int, st *instructions.Stage) error {
 	s := &Stage{Index: i, Name: st.Name, Range: rangeOf(st.Location), plan: p, loc: st.Location, comments: st.Comments, nodes: p.file.blocks[i], commands: st.Commands}
 	rules := p.lint.scope(st.Comments)
-	lex := shell.NewLex(p.file.escape)
-	name, err := lex.ProcessWordWithMatches(st.BaseName, p.globals)
+	x := p.expander(i)
+	name, err := x.word(st.BaseName, p.globals)
 	rules.fromArgs(p.declared, name.Unmatched, st.Location)
 	if err != nil {
 		return err
@@ -288,7 +292,7 @@ func (p *Plan) addStage(i int, st *instructions.Stage) error {
 	s.baseName = name.Result
 	s.Platform = p.platform
 	if st.Platform != "" {
-		if s.Platform, err = p.fromPlatform(st, lex, rules); err != nil {
+		if s.Platform, err = p.fromPlatform(st, x, rules); err != nil {
 			return err
 		}
 	}
@@ -306,8 +310,8 @@ func (p *Plan) addStage(i int, st *instructions.Stage) error {
 	return nil
 }
 
-func (p *Plan) fromPlatform(st *instructions.Stage, lex *shell.Lex, rules scope) (ocispec.Platform, error) {
-	m, err := lex.ProcessWordWithMatches(st.Platform, p.globals)
+func (p *Plan) fromPlatform(st *instructions.Stage, x expander, rules scope) (ocispec.Platform, error) {
+	m, err := x.word(st.Platform, p.globals)
 	rules.fromArgs(p.declared, m.Unmatched, st.Location)
 	rules.fromPlatform(st, m, p.globals)
 	if err != nil {
@@ -509,11 +513,11 @@ func (s *Stage) need(in Input) {
 // copySource is what the --from of a COPY names; unlike a mount it can say the
 // index of a stage.
 func (p *Plan) copySource(from string) (Input, error) {
-	word, _, err := shell.NewLex(p.file.escape).ProcessWord(from, env{})
+	word, err := p.expander(-1).word(from, env{})
 	if err != nil {
 		return nil, err
 	}
-	if word != from {
+	if word.Result != from {
 		return nil, errors.New("variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround")
 	}
 	if i, err := strconv.Atoi(from); err == nil {

@@ -101,15 +101,16 @@ func firstLine(doc string) string {
 // runName is the expanded text, quotes and escapes kept as the shell will see
 // them.
 func (w *walker) runName(c *instructions.RunCommand, display string) string {
-	lex := *w.lex
+	x, lex := w.lex, *w.lex.lex
 	lex.RawQuotes, lex.RawEscapes, lex.SkipUnsetEnv = true, true, true
+	x.lex = &lex
 	masked := maskedEnv{env: w.state.env}
 	for _, m := range instructions.GetMounts(c) {
 		if m.Type == instructions.MountTypeSecret && m.Env != nil {
 			masked.secrets = append(masked.secrets, *m.Env)
 		}
 	}
-	return upperFirst(w.display(&lex, display, masked))
+	return upperFirst(x.display(display, masked))
 }
 
 // runHistory puts the declared arguments in front of the command, with the

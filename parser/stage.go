@@ -11,7 +11,6 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
@@ -61,7 +60,8 @@ func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 			yield(Step{Range: s.Range}, s.plan.file.fail(s.Range, err))
 			return
 		}
-		w := &walker{stage: s, plan: s.plan, state: st, lex: shell.NewLex(s.plan.file.escape)}
+		s.plan.budget.begin(s.Index)
+		w := &walker{stage: s, plan: s.plan, state: st, lex: s.plan.expander(s.Index)}
 		triggers := base.Config.OnBuild
 		switch in := s.Base.(type) {
 		case StageInput:
@@ -156,7 +156,7 @@ type walker struct {
 	stage *Stage
 	plan  *Plan
 	state state
-	lex   *shell.Lex
+	lex   expander
 	rules scope
 }
 
@@ -216,14 +216,14 @@ func (w *walker) step(c instructions.Command, step *Step) error {
 // expand replaces variables in what the instruction lets have some. ARG does
 // it later, for the default that is really used.
 func (w *walker) expand(c instructions.Command) error {
-	word := func(lex *shell.Lex) instructions.SingleWordExpander {
+	word := func(x expander) instructions.SingleWordExpander {
 		return func(s string) (string, error) {
 			if !strings.ContainsAny(s, "$\"'\\`<") {
 				return s, nil // nothing to expand, to unquote or to escape
 			}
-			out, unmatched, err := lex.ProcessWord(s, w.state.env)
-			w.reportUnmatched(c, unmatched)
-			return out, err
+			out, err := x.word(s, w.state.env)
+			w.reportUnmatched(c, out.Unmatched)
+			return out.Result, err
 		}
 	}
 	_, isArg := c.(*instructions.ArgCommand)
@@ -233,11 +233,7 @@ func (w *walker) expand(c instructions.Command) error {
 		}
 	}
 	if x, ok := c.(instructions.SupportsSingleWordExpansionRaw); ok {
-		// The contents of a heredoc: quotes are just characters, and the
-		// escape character is always the shell's.
-		lex := shell.NewLex('\\')
-		lex.SkipProcessQuotes = true
-		return x.ExpandRaw(word(lex))
+		return x.ExpandRaw(word(w.lex.raw()))
 	}
 	return nil
 }
@@ -287,7 +283,7 @@ func (w *walker) workdir(c *instructions.WorkdirCommand, step *Step) error {
 	if err := st.chdir(c.Path, w.os()); err != nil {
 		return err
 	}
-	step.Name = upperFirst(w.display(w.lex, step.Text, st.env))
+	step.Name = upperFirst(w.lex.display(step.Text, st.env))
 	step.History = "WORKDIR " + st.dir
 	if st.dir != "/" {
 		step.Action = &Mkdir{Path: path.Clean(st.dir), User: st.img.Config.User}
@@ -297,6 +293,9 @@ func (w *walker) workdir(c *instructions.WorkdirCommand, step *Step) error {
 
 func (w *walker) arg(c *instructions.ArgCommand, step *Step) error {
 	st := &w.state
+	if len(st.args)+len(st.env.kv)+len(c.Args) > 2*maxVariables {
+		return errManyVariables
+	}
 	var text []string
 	for _, a := range c.Args {
 		w.rules.secretKey("ARG", a.Key, c.Location())
@@ -308,12 +307,12 @@ func (w *walker) arg(c *instructions.ArgCommand, step *Step) error {
 				value = &v
 			}
 		} else {
-			v, unmatched, err := w.lex.ProcessWord(*value, st.env)
-			w.reportUnmatched(c, unmatched)
+			v, err := w.lex.word(*value, st.env)
+			w.reportUnmatched(c, v.Unmatched)
 			if err != nil {
 				return err
 			}
-			value = &v
+			value = &v.Result
 		}
 		decl := argument{key: a.Key}
 		if value != nil {
@@ -361,16 +360,6 @@ func (w *walker) commandLine(c instructions.Command, line instructions.ShellDepe
 		w.rules.run(&linter.RuleJSONArgsRecommended, c.Location(), linter.RuleJSONArgsRecommended.Format(c.Name()))
 	}
 	return w.withShell(line.CmdLine)
-}
-
-// display expands the text of an instruction for Step.Name. What cannot be
-// expanded stays as it is.
-func (w *walker) display(lex *shell.Lex, text string, e shell.EnvGetter) string {
-	out, _, err := lex.ProcessWord(text, e)
-	if err != nil {
-		return text
-	}
-	return out
 }
 
 func upperFirst(s string) string {

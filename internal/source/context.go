@@ -14,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -124,7 +125,7 @@ func indexFile(dir, name string) (string, error) {
 func (c *Context) ignore(dir string) (lines []string, name string, err error) {
 	if file := c.o.Dockerfile; file != "-" && !isHTTP(file) {
 		own := c.hostDockerfile(dir) + ".dockerignore"
-		b, err := readHostFile(own, unix.O_NONBLOCK)
+		b, err := readHostFile(own, false)
 		if err == nil {
 			lines, err := ReadIgnore(own, bytes.NewReader(b))
 			return lines, own, err
@@ -318,7 +319,7 @@ func (c *Context) remoteDockerfile(ctx context.Context, address string) (string,
 		return "", nil, err
 	}
 	defer f.Close()
-	b, err := readHostFile(filepath.Join(f.temp, f.Items[0].Path), 0)
+	b, err := readHostFile(filepath.Join(f.temp, f.Items[0].Path), false)
 	return redact(address), b, err
 }
 
@@ -326,13 +327,13 @@ func (c *Context) remoteDockerfile(ctx context.Context, address string) (string,
 func (c *Context) localDockerfile() (string, []byte, error) {
 	name := c.hostDockerfile(c.dir.Name())
 	display := c.o.Dockerfile
-	flags := 0 // who names a pipe wants it read
+	pipe := display != "" // who names a pipe wants it read
 	if display == "" {
-		display, flags = "Dockerfile", unix.O_NONBLOCK
+		display = "Dockerfile"
 	}
-	b, err := readHostFile(name, flags)
+	b, err := readHostFile(name, pipe)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Base(name) == "Dockerfile" {
-		if b, err := readHostFile(filepath.Join(filepath.Dir(name), "dockerfile"), unix.O_NONBLOCK); err == nil {
+		if b, err := readHostFile(filepath.Join(filepath.Dir(name), "dockerfile"), false); err == nil {
 			return filepath.Join(filepath.Dir(display), "dockerfile"), b, nil
 		}
 	}
@@ -367,37 +368,94 @@ func (c *Context) readInside(name string) ([]byte, error) {
 		dir = c.fetched.Dir
 	}
 	fd, err := safepath.InRoot(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if errors.Is(err, unix.ENXIO) {
+		return nil, errSocket
+	}
 	if err != nil {
 		return nil, err
 	}
-	return readFile(os.NewFile(uintptr(fd), name))
+	return readFile(os.NewFile(uintptr(fd), name), false)
 }
 
-func readHostFile(name string, flags int) ([]byte, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOCTTY|flags, 0)
+// readHostFile reads a text file of this machine. pipe allows a pipe: -f <(…).
+func readHostFile(name string, pipe bool) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
+		if info, statErr := os.Stat(name); statErr == nil && info.Mode()&fs.ModeSocket != 0 {
+			return nil, errSocket
+		}
 		return nil, err
 	}
-	return readFile(f)
+	return readFile(f, pipe)
 }
 
-// readFile reads a text file and closes it. A pipe is one too: -f <(…).
-func readFile(f *os.File) ([]byte, error) {
+var (
+	errSocket = errors.New("it is a socket")
+	errFifo   = errors.New("it is a fifo")
+	errDevice = errors.New("it is a device")
+	errSilent = fmt.Errorf("it is a pipe into which nothing was written for %v", pipeWait)
+	errLonely = errors.New("it is a fifo that nobody writes to")
+)
+
+const (
+	pipeWait   = time.Minute     // how long a pipe may be silent
+	writerWait = 2 * time.Second // how long the writer of a fifo may be late
+)
+
+// readFile reads a text file and closes it. f was opened with O_NONBLOCK, so that a fifo is opened at once.
+func readFile(f *os.File, pipe bool) ([]byte, error) {
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	if info.IsDir() {
+	switch mode := info.Mode(); {
+	case mode.IsRegular():
+		return readLimited(f)
+	case mode.IsDir():
 		return nil, unix.EISDIR
+	case mode&fs.ModeNamedPipe == 0:
+		return nil, errDevice
+	case !pipe:
+		return nil, errFifo
 	}
-	return readLimited(f)
+	return readPipe(f)
 }
+
+// readPipe reads a pipe to its end. A named one may have no writer yet, which looks like the end.
+func readPipe(f *os.File) ([]byte, error) {
+	var all bytes.Buffer
+	start := time.Now()
+	for {
+		if err := f.SetReadDeadline(time.Now().Add(pipeWait)); err != nil {
+			return nil, err
+		}
+		n, err := io.CopyN(&all, f, 64<<10)
+		switch {
+		case all.Len() > maxDockerfile:
+			return nil, errLong
+		case errors.Is(err, os.ErrDeadlineExceeded) && n > 0:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, errSilent
+		case err == io.EOF && all.Len() == 0:
+			if time.Since(start) > writerWait {
+				return nil, errLonely
+			}
+			time.Sleep(10 * time.Millisecond)
+		case err == io.EOF:
+			return all.Bytes(), nil
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
+var errLong = fmt.Errorf("it is longer than %d MiB", maxDockerfile>>20)
 
 func readLimited(r io.Reader) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxDockerfile+1))
 	if err == nil && len(b) > maxDockerfile {
-		err = fmt.Errorf("it is longer than %d MiB", maxDockerfile>>20)
+		err = errLong
 	}
 	return b, err
 }

@@ -141,8 +141,27 @@ func TestContextErrors(t *testing.T) {
 	}
 	// A pipe that nobody writes to is no Dockerfile, and nothing to wait for.
 	pipes := makeTree(t, "fifo Dockerfile\nfifo .dockerignore\n")
-	if _, b, err := open(t, pipes, Options{}).ReadDockerfile(t.Context()); err != nil || len(b) > 0 {
-		t.Errorf("a fifo for a Dockerfile: %q, %v", b, err)
+	if _, err := Open(t.Context(), pipes, Options{}); !errors.Is(err, errFifo) {
+		t.Errorf("a fifo for an ignore file: %v", err)
+	}
+	if _, _, err := open(t, pipes, Options{NoIgnore: true}).ReadDockerfile(t.Context()); !errors.Is(err, errFifo) {
+		t.Errorf("a fifo for a Dockerfile: %v", err)
+	}
+	if _, _, err := open(t, pipes, Options{NoIgnore: true, Dockerfile: pipes + "/Dockerfile"}).ReadDockerfile(t.Context()); !errors.Is(err, errLonely) {
+		t.Errorf("a fifo that is named and that nobody writes to: %v", err)
+	}
+	written := pipes + "/Dockerfile"
+	go func() {
+		w, err := os.OpenFile(written, os.O_WRONLY, 0)
+		if err != nil {
+			return
+		}
+		defer w.Close()
+		w.WriteString("FROM a\n")
+		w.Write(bytes.Repeat([]byte("#\n"), 1<<20))
+	}()
+	if _, b, err := open(t, pipes, Options{NoIgnore: true, Dockerfile: written}).ReadDockerfile(t.Context()); err != nil || len(b) != 7+2<<20 {
+		t.Errorf("a fifo that is written to: %d bytes, %v", len(b), err)
 	}
 	if _, err := Open(t.Context(), dir+"/none", Options{}); err == nil || !strings.HasSuffix(err.Error(), "/none\": no such directory") {
 		t.Errorf("error = %v", err)
