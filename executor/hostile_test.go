@@ -1,8 +1,11 @@
 package executor
 
 import (
+	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,21 +93,126 @@ func TestHostileImages(t *testing.T) {
 	}
 }
 
-// A command can neither look into process 1, which has the program's file and the socket, nor reach the host by it.
+// hostWords are what this process has and a step must not see: its arguments, variables, directories and program.
+func hostWords(t *testing.T, im *image) []string {
+	t.Helper()
+	words := []string{os.Args[0], "HOST_SECRET", "hunter2", im.dir, filepath.Dir(im.dir)}
+	for _, a := range os.Args[1:] {
+		if len(a) > 4 {
+			words = append(words, a)
+		}
+	}
+	return words
+}
+
+// overlay returns the image as the lower directory of an overlay, which is what steps run on.
+func (im *image) overlay() []mount.Mount {
+	im.t.Helper()
+	dir := im.t.TempDir()
+	m := mount.Mount{Type: mount.Overlay, Lower: []string{im.dir}, Upper: dir + "/upper", Work: dir + "/work", Options: []string{"index=off"}}
+	if userNS {
+		m.Options = append(m.Options, "userxattr")
+	}
+	for _, d := range []string{m.Upper, m.Work} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			im.t.Fatal(err)
+		}
+	}
+	f, err := mount.Open([]mount.Mount{m})
+	if err != nil {
+		im.t.Skip(err)
+	}
+	f.Close()
+	return []mount.Mount{m}
+}
+
+// Process 1 is readable in part by all processes of the step. What they read has nothing of this program: neither its
+// command line, which has the build arguments of all stages, nor its environment, directories, files and memory.
+func TestProcessOneShowsNothing(t *testing.T) {
+	t.Setenv("HOST_SECRET", "hunter2")
+	im := newBusybox(t)
+	words := hostWords(t, im)
+	for _, action := range []struct {
+		name string
+		p    Process
+	}{
+		{"root", Process{}}, {"user", Process{User: "1234:1234"}}, {"no network", Process{Network: "none"}}, {"terminal", Process{TTY: true}},
+		{"read-only", Process{ReadOnlyRoot: true, Mounts: []Mount{{Target: "/stub/here", Source: Data{Data: []byte("x")}}}}},
+	} {
+		if action.p.User != "" && singleID {
+			continue
+		}
+		t.Run(action.name, func(t *testing.T) {
+			p := action.p
+			// What is printed must not have the words either, and so not the names of the host's files.
+			script := shell(`cat /proc/1/cmdline; echo; cat /proc/1/comm /proc/1/task/*/comm
+				for f in /proc/1/* /proc/1/task/*/*; do test -f $f && cat $f; readlink $f; done
+				for d in /proc/1/fd /proc/1/ns /proc/1/map_files /proc/1/fdinfo /proc/1/attr; do for f in $d/*; do test $d = /proc/1/attr && cat $f; readlink $f; done; done
+				cat /proc/mounts /proc/self/mountinfo /proc/self/cgroup; ps; echo end`)
+			p.Args, p.Env = script.Args, script.Env
+			s := im.spec(&p)
+			s.Root = im.overlay()
+			var out bytes.Buffer
+			if _, err := Run(t.Context(), s, &out, &out); err != nil {
+				t.Fatalf("%v\n%s", err, out.String())
+			}
+			got := strings.ReplaceAll(out.String(), "\r\n", "\n")
+			name, rest, _ := strings.Cut(strings.TrimRight(got, "\n"), "\n")
+			comm, rest, _ := strings.Cut(rest, "\n")
+			if !slices.Contains([]string{"init\x00", "layerbuild-step\x00"}, name) || !slices.Contains([]string{"init", "exe"}, comm) {
+				t.Errorf("process 1 is called %q, %q", name, comm)
+			}
+			if !strings.HasSuffix(rest, "\nend") || !strings.Contains(rest, " / overlay ") {
+				t.Errorf("the script did not do what it should: %s", rest)
+			}
+			for _, word := range words {
+				for line := range strings.Lines(got) {
+					if strings.Contains(line, word) {
+						t.Errorf("a step sees %q: %s", word, line)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A command can neither look into process 1 nor reach the host by it, nor trace it.
 func TestProcessOneIsClosed(t *testing.T) {
 	im := newBusybox(t)
 	for _, user := range []string{"", "1000"} {
 		if user != "" && singleID {
 			continue
 		}
-		p := shell(`for f in exe root cwd; do readlink /proc/1/$f; ls -d /proc/1/$f/. ; done; ls /proc/1/fd /proc/1/map_files; cat /proc/1/environ; cat /proc/1/mem | head -c 1; echo done`)
-		p.User = user
-		out := im.mustRun(p)
-		for line := range strings.Lines(out) {
-			if line != "done\n" && !strings.Contains(line, "ermission denied") && !strings.HasSuffix(line, ":\n") && strings.Trim(line, "0123456789\n") != "" {
-				t.Errorf("user %q: got %q", user, line)
+		for _, tty := range []bool{false, true} {
+			p := shell(`for f in exe root cwd; do readlink /proc/1/$f; ls -d /proc/1/$f/. ; done; for f in environ maps mem auxv stack syscall io smaps; do cat /proc/1/$f | head -c 1; done
+				for f in /proc/1/fd/* /proc/1/ns/* /proc/1/map_files/*; do readlink $f; done; echo done`)
+			p.User, p.TTY = user, tty
+			out := im.mustRun(p)
+			for line := range strings.Lines(strings.ReplaceAll(out, "\r\n", "\n")) {
+				if line != "done\n" && !strings.Contains(line, "ermission denied") && !strings.Contains(line, "Operation not permitted") {
+					t.Errorf("user %q, terminal %t: got %q", user, tty, line)
+				}
 			}
 		}
+	}
+}
+
+// Where the program of process 1 cannot be executed from memory, process 1 is a child that shows nothing either.
+func TestProcessOneWithoutMemfd(t *testing.T) {
+	if os.Getuid() != 0 || userNS {
+		t.Skip("needs root")
+	}
+	if os.Getenv(againVar) != "" {
+		t.Skip("this is another run already")
+	}
+	cmd := exec.Command("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", `echo 2 >/proc/sys/vm/memfd_noexec && exec "$0" -test.v -test.run '^TestProcessOne|^TestExitStatus$|^TestCancel$'`, os.Args[0])
+	cmd.Env = append(os.Environ(), againVar+"=1")
+	out, err := cmd.CombinedOutput()
+	if strings.Contains(string(out), "memfd_noexec") {
+		t.Skipf("this kernel cannot forbid it: %s", out)
+	}
+	if err != nil {
+		t.Errorf("%v\n%s", err, failed(out))
 	}
 }
 

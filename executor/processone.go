@@ -1,7 +1,6 @@
 package executor
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"unsafe"
@@ -11,10 +10,7 @@ import (
 
 // processOne is process number 1 of a step's pid namespace. It does nothing but be there: the kernel reaps what becomes
 // its child, and ends all others with it. It ends when this program does, by whatever end, since then nobody holds
-// the other end of its socket.
-//
-// It shares this program's memory. The command can't look into it: it has fewer capabilities, and so the rules of
-// ptrace forbid it.
+// the other end of its socket. What it shows of itself is in init.go.
 type processOne struct {
 	pid  int
 	sock int // our end
@@ -29,26 +25,17 @@ type processOne struct {
 // startProcessOne starts it in the mount namespace of this thread. It mounts a /proc at dir, which can be done from
 // within its pid namespace only.
 func startProcessOne(dir string) (*processOne, error) {
+	program, err := initFile()
+	if err != nil {
+		return nil, err
+	}
 	socks, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	theirs := uintptr(socks[1])
 	p := &processOne{sock: socks[0], fd: -1}
-	c := &p.does
-	if theirs > 0 {
-		c.must("close descriptors", unix.SYS_CLOSE_RANGE, 0, theirs-1, 0)
-	}
-	c.must("close descriptors", unix.SYS_CLOSE_RANGE, theirs+1, uintptr(^uint32(0)), 0)
-	ignore := sigaction{handler: 1 /* SIG_IGN: what ends is reaped by the kernel */}
-	c.must("ignore a signal", unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), keeps(c, &ignore), 0, 8)
-	p.mounts = len(c.list)
-	c.try(unix.SYS_MOUNT, c.string("proc"), c.string(dir), c.string("proc"), unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
-	b := c.string("x")
-	c.try(unix.SYS_WRITE, theirs, b, 1)
-	c.try(unix.SYS_READ, theirs, b, 1)
-	c.exit()
-	p.pid, err = c.start(unix.CLONE_NEWPID)
+	p.list(program, socks[1], dir)
+	p.pid, err = p.does.start(unix.CLONE_NEWPID)
 	unix.Close(socks[1])
 	if err == nil {
 		p.fd, err = unix.PidfdOpen(p.pid, 0)
@@ -60,7 +47,24 @@ func startProcessOne(dir string) (*processOne, error) {
 	return p, nil
 }
 
-// proc waits until /proc is mounted.
+// list makes the list of what it does: its standard input is sock, and nothing else is open when the program runs.
+func (p *processOne) list(program, sock int, dir string) {
+	c := &p.does
+	if sock > 0 {
+		c.must("open the socket", unix.SYS_DUP3, uintptr(sock), 0, 0)
+	}
+	c.must("close descriptors", unix.SYS_CLOSE_RANGE, 1, uintptr(program)-1, 0)
+	c.must("close descriptors", unix.SYS_CLOSE_RANGE, uintptr(program)+1, uintptr(^uint32(0)), 0)
+	ignore := sigaction{handler: 1 /* SIG_IGN: what ends is reaped by the kernel */}
+	c.must("ignore a signal", unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), keeps(c, &ignore), 0, 8)
+	p.mounts = len(c.list)
+	c.try(unix.SYS_MOUNT, c.string("proc"), c.string(dir), c.string("proc"), unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
+	c.must(execve, unix.SYS_EXECVEAT, uintptr(program), c.string(""), c.strings([]string{initName}), c.strings(nil), unix.AT_EMPTY_PATH)
+	c.exit()
+}
+
+// proc waits until /proc is mounted and the process shows nothing of this program any more. It returns errChild where
+// the program may not be executed from memory.
 func (p *processOne) proc() error {
 	var b [1]byte
 	n, err := retry(func() (int, error) { return unix.Read(p.sock, b[:]) })
@@ -68,7 +72,7 @@ func (p *processOne) proc() error {
 		return err
 	}
 	if n == 0 {
-		return errors.New("mount proc: the step's first process has ended")
+		return errChild
 	}
 	if errno := p.does.list[p.mounts].errno(); errno != 0 {
 		return fmt.Errorf("mount proc: %w", errno)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -221,12 +220,7 @@ func (m *Mount) fuseArgs() (args []string, dir string, err error) {
 			return nil, "", m.wrap("", fmt.Errorf("fuse-overlayfs takes no path with a colon: %q", path))
 		}
 	}
-	dir = filepath.Dir(m.Lower[0])
-	for _, path := range m.Lower {
-		for dir != "/" && !strings.HasPrefix(path, dir+"/") {
-			dir = filepath.Dir(dir)
-		}
-	}
+	dir = common(m.Lower)
 	lower := make([]string, len(m.Lower))
 	for i, path := range m.Lower {
 		lower[i] = escape("./"+strings.TrimPrefix(path[len(dir):], "/"), `\,`)
