@@ -29,15 +29,25 @@ type Tree struct {
 type Graft struct {
 	// Path is the directory, without leading slash; "" is the root.
 	Path string
-	// Dir is the open directory that Len entries are below. Entry gives the path of each, parents first and the names in
-	// a directory in bytewise order, with the size and the time of modification that a regular file must have; a time of
-	// 0: any.
+	// Dir is the open directory that Len entries are below. Entry returns each, parents first and the names in a directory
+	// in bytewise order.
 	Dir   *os.File
 	Len   int
-	Entry func(i int) (path string, size, mtimeNs int64)
+	Entry func(i int) GraftEntry
 	// Owner and Mode give the owner and the mode (12 bits) that something has in the new state.
 	Owner func(uid, gid uint32) (uint32, uint32)
 	Mode  func(mode uint32, dir bool) uint32
+}
+
+// GraftEntry is one file or directory of a Graft, with what must be true of it where it is read. What is 0 is not looked
+// at. A directory gets the time MtimeNs.
+type GraftEntry struct {
+	Path    string
+	Size    int64
+	MtimeNs int64
+	CtimeNs int64
+	Ino     uint64
+	Mode    uint32 // with the type
 }
 
 // ErrGraft is what is wrong with a Graft: it has to be copied, or copying it would tell what is wrong.

@@ -35,7 +35,8 @@ func (w *walker) writeGraft() error {
 	defer func() { g.leave(1); w.path = w.path[:top] }()
 	before := ""
 	for i := range g.g.Len {
-		path, size, mtime := g.g.Entry(i)
+		e := g.g.Entry(i)
+		path := e.Path
 		if path == "." || path == "" {
 			continue
 		}
@@ -45,7 +46,7 @@ func (w *walker) writeGraft() error {
 		before = path
 		name, err := g.enter(top, path)
 		if err == nil {
-			err = g.entry(name, size, mtime)
+			err = g.entry(name, &e)
 		}
 		if err != nil {
 			return err
@@ -89,7 +90,7 @@ func (g *grafting) enter(top int, path string) (name string, err error) {
 		if !ok {
 			return part, nil
 		}
-		if err := g.entry(part, 0, 0); err != nil {
+		if err := g.entry(part, &GraftEntry{}); err != nil {
 			return "", err
 		}
 		if len(g.stack) == depth {
@@ -110,7 +111,7 @@ func (g *grafting) leave(depth int) {
 }
 
 // entry writes one entry of the directory on top of the stack; if it is a directory it is the top then.
-func (g *grafting) entry(name string, size, mtime int64) error {
+func (g *grafting) entry(name string, e *GraftEntry) error {
 	dir := g.stack[len(g.stack)-1]
 	g.path = g.path[:dir.end]
 	if g.skips([]byte(name)) || reserved([]byte(name)) {
@@ -121,8 +122,12 @@ func (g *grafting) entry(name string, size, mtime int64) error {
 	}
 	g.path = append(g.path, name...)
 	g.name = append(append(g.name[:0], name...), 0)
-	if mtime != 0 && size > 0 { // a regular file, or no longer what it was: there is no need to ask first
-		return g.regular(dir.fd, size, mtime)
+	// What was a regular file or a directory need not be asked for first: opening it tells.
+	switch e.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return g.regular(dir.fd, e)
+	case unix.S_IFDIR:
+		return g.directory(dir.fd, e)
 	}
 	var st rawfs.Stat
 	if err := rawfs.Lstat(dir.fd, g.name, &st); err != nil {
@@ -130,10 +135,13 @@ func (g *grafting) entry(name string, size, mtime int64) error {
 	}
 	switch rawfs.Type(&st) {
 	case unix.S_IFDIR:
-		return g.directory(dir.fd)
+		return g.directory(dir.fd, e)
 	case unix.S_IFREG:
-		return g.regular(dir.fd, size, mtime)
+		return g.regular(dir.fd, e)
 	case unix.S_IFLNK:
+		if !e.same(&st) {
+			return g.changed()
+		}
 		st.Uid, st.Gid = g.g.Owner(st.Uid, st.Gid)
 		if err := g.parents(); err != nil {
 			return err
@@ -145,7 +153,22 @@ func (g *grafting) entry(name string, size, mtime int64) error {
 	return fmt.Errorf("%w: %q is a special file", ErrGraft, g.path)
 }
 
-func (g *grafting) directory(parent int) error {
+func (g *grafting) changed() error { return fmt.Errorf("%w: %q has changed", ErrGraft, g.path) }
+
+// same reports whether st describes the file or directory that e is about.
+func (e *GraftEntry) same(st *rawfs.Stat) bool {
+	if e.Mode != 0 && e.Mode != uint32(st.Mode) || e.CtimeNs != 0 && e.CtimeNs != nanos(st.Ctime) || e.Ino != 0 && e.Ino != st.Ino {
+		return false
+	}
+	if rawfs.Type(st) != unix.S_IFREG || e.MtimeNs == 0 && e.Mode == 0 {
+		return true
+	}
+	return e.MtimeNs == nanos(st.Mtime) && e.Size == int64(st.Size)
+}
+
+func nanos(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }
+
+func (g *grafting) directory(parent int, e *GraftEntry) error {
 	if err := g.ctx.Err(); err != nil {
 		return err
 	}
@@ -158,6 +181,13 @@ func (g *grafting) directory(parent int) error {
 	if err := rawfs.Fstat(fd, &st); err != nil {
 		return err
 	}
+	if !e.same(&st) {
+		return g.changed()
+	}
+	if e.MtimeNs != 0 {
+		t := unix.NsecToTimespec(e.MtimeNs)
+		st.Mtime = unix.StatxTimestamp{Sec: t.Sec, Nsec: uint32(t.Nsec)}
+	}
 	h := g.settled(unpack.TypeDir, &st)
 	if h.xattrs, err = rawfs.Xattrs(fd, copied); err != nil {
 		return err
@@ -168,7 +198,7 @@ func (g *grafting) directory(parent int) error {
 	return g.out.header(&h)
 }
 
-func (g *grafting) regular(dir int, size, mtime int64) error {
+func (g *grafting) regular(dir int, e *GraftEntry) error {
 	fd, err := openFile(dir, g.name)
 	if err != nil {
 		return err
@@ -178,8 +208,8 @@ func (g *grafting) regular(dir int, size, mtime int64) error {
 	if err := rawfs.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if rawfs.Type(&st) != unix.S_IFREG || mtime != 0 && (size != int64(st.Size) || mtime != st.Mtime.Sec*1e9+int64(st.Mtime.Nsec)) {
-		return fmt.Errorf("%w: %q has changed", ErrGraft, g.path)
+	if rawfs.Type(&st) != unix.S_IFREG || !e.same(&st) {
+		return g.changed()
 	}
 	if err := g.parents(); err != nil {
 		return err
@@ -204,7 +234,7 @@ func (g *grafting) regular(dir int, size, mtime int64) error {
 	if err := rawfs.Fstat(fd, &after); err != nil {
 		return err
 	}
-	if after.Ino != st.Ino || after.Size != st.Size || after.Mtime != st.Mtime {
+	if after.Ino != st.Ino || after.Size != st.Size || after.Mtime != st.Mtime || e.CtimeNs != 0 && after.Ctime != st.Ctime {
 		return fmt.Errorf("%w: %q changed while it was read", ErrGraft, g.path)
 	}
 	return nil

@@ -97,6 +97,9 @@ func child(unpack Unpacker) int {
 	} else if err != nil {
 		o.failed, o.message = true, err.Error()
 	}
+	if c, ok := errors.AsType[*ChangedError](err); ok {
+		o.changed = c.Path
+	}
 	if err := send(fd(socketFD), func(w *wire) { w.outcome(&o) }); err != nil {
 		fmt.Fprintln(os.Stderr, "layerbuild: report the step:", err)
 		return 1

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,10 +32,11 @@ type copier struct {
 
 	// top is the directory into which the present item goes, and links are its files with several names by where the
 	// first of them is below top.
-	top   int
-	links map[inode]string
-	what  string // the item, for messages
-	dest  string // top's name, for messages
+	top    int
+	frozen int // Copy.Frozen, or -1
+	links  map[inode]string
+	what   string // the item, for messages
+	dest   string // top's name, for messages
 }
 
 type inode struct{ dev, ino uint64 }
@@ -43,7 +45,8 @@ type inode struct{ dev, ino uint64 }
 type frame struct {
 	path     string // below the item's top
 	src, dst int
-	st       unix.Stat_t // of src
+	frozen   int         // where mode, time and attributes are read instead of src; -1: nowhere
+	st       unix.Stat_t // of src or frozen
 	now      unix.Stat_t // of dst when it was entered
 	on       onLeave
 }
@@ -58,13 +61,16 @@ const (
 	setAllOfIt
 )
 
-// runCopy does a Copy, in its own mount namespace. dirs are its sources' directories.
+// runCopy does a Copy, in its own mount namespace. dirs are its sources' directories, and Copy.Frozen's if it has one.
 func runCopy(ctx context.Context, s *Spec, a *Copy, dirs []int, unpack Unpacker, result *Result) error {
 	if err := enterRoot(s.Root); err != nil {
 		return err
 	}
 	unix.Umask(0)
-	c := &copier{spec: s, c: a, unpack: unpack, result: result, ended: ctx.Err}
+	c := &copier{spec: s, c: a, unpack: unpack, result: result, ended: ctx.Err, frozen: -1}
+	if len(dirs) > len(a.Sources) {
+		c.frozen = dirs[len(a.Sources)]
+	}
 	var err error
 	if c.root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return err
@@ -125,40 +131,72 @@ func (c *copier) item(src int, it *Item) error {
 		}
 		defer unix.Close(dir)
 	}
+	e := it.itself()
+	from := name
+	if e.Frozen != 0 {
+		dir, from = c.frozen, frozenName(e)
+	}
 	var st unix.Stat_t
-	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return c.fail("", err)
+	if err := unix.Fstatat(dir, from, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return c.missing(e, "", err)
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return c.tree(src, dir, name, it)
+		return c.tree(src, dir, from, it)
+	}
+	if !e.same(&st) {
+		return &ChangedError{c.source("")}
 	}
 	if c.c.Unpack && st.Mode&unix.S_IFMT == unix.S_IFREG {
-		if done, err := c.unpackFile(dir, name); done || err != nil {
+		if done, err := c.unpackFile(dir, from, e); done || err != nil {
 			return err
 		}
 	}
-	return c.single(src, dir, name, it, &st)
+	return c.single(src, dir, from, it, &st)
+}
+
+// itself returns the entry of an item that is no directory, or one that says nothing.
+func (it *Item) itself() *Entry {
+	for i := range it.Entries {
+		if it.Entries[i].Path == "." || it.Entries[i].Path == "" {
+			return &it.Entries[i]
+		}
+	}
+	return &Entry{}
+}
+
+func frozenName(e *Entry) string { return strconv.Itoa(int(e.Frozen)) }
+
+// missing returns the error for what cannot be found at its source: a ChangedError if it was there when it was digested.
+func (c *copier) missing(e *Entry, name string, err error) error {
+	switch unwrapped(err) {
+	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ENXIO:
+		if e.known() && e.Frozen == 0 {
+			return &ChangedError{c.source(name)}
+		}
+	}
+	return c.fail(name, err)
+}
+
+// unwrapped returns the system call's error where it has a path around it.
+func unwrapped(err error) error {
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		return pe.Err
+	}
+	return err
 }
 
 // single copies an item that is no directory.
 func (c *copier) single(src, dir int, name string, it *Item, st *unix.Stat_t) error {
-	var e Entry
-	for i := range it.Entries {
-		if it.Entries[i].Path == "." || it.Entries[i].Path == "" {
-			e = it.Entries[i]
-		}
-	}
 	stack, base, err := c.target(src, it)
 	if err != nil {
 		c.closeAll(stack)
 		return err
 	}
 	defer func() { c.closeAll(stack) }()
-	last := stack[len(stack)-1]
-	last.src = dir
+	last := &stack[len(stack)-1]
 	c.top = stack[0].dst
-	f := leaf{up: &last, name: name, as: base, at: join(last.path, base), alone: true}
-	if err := c.leaf(&f, &e, st); err != nil {
+	f := leaf{up: last, src: dir, name: name, as: base, at: join(last.path, base), alone: true}
+	if err := c.leaf(&f, it.itself(), st); err != nil {
 		return err
 	}
 	return c.leaveAll(stack)
@@ -308,7 +346,7 @@ func (c *copier) enterDest(name string) ([]frame, error) {
 // openDest opens a directory once more for reading its attributes and setting them.
 func (c *copier) openDest(at int, name string) (frame, error) {
 	c.dest = path.Join("/", name)
-	f := frame{src: -1, dst: -1}
+	f := frame{src: -1, dst: -1, frozen: -1}
 	var err error
 	if f.dst, err = unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return f, inImage(name, err)
@@ -351,7 +389,7 @@ func (c *copier) enterParent(stack []frame, src int, name, part string) ([]frame
 	if err != nil {
 		return stack, c.fail("", err)
 	}
-	f, made, err := c.enterFD(&stack[len(stack)-1], dir, part)
+	f, made, err := c.enterFD(&stack[len(stack)-1], dir, -1, part, &Entry{})
 	if err != nil {
 		return stack, err
 	}
@@ -364,7 +402,7 @@ func (c *copier) enterParent(stack []frame, src int, name, part string) ([]frame
 // enterPlain makes a directory as the destination's parents are made.
 func (c *copier) enterPlain(stack []frame, part string) ([]frame, error) {
 	up := &stack[len(stack)-1]
-	f := frame{src: -1, path: path.Join(up.path, part)}
+	f := frame{src: -1, frozen: -1, path: path.Join(up.path, part)}
 	err := unix.Mkdirat(up.dst, part, c.parentMode())
 	if err == nil {
 		own := owner{}
@@ -388,7 +426,7 @@ func (c *copier) enterPlain(stack []frame, part string) ([]frame, error) {
 func (c *copier) tree(src, dir int, name string, it *Item) error {
 	from, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return c.fail("", err)
+		return c.missing(&Entry{MtimeNs: it.MtimeNs}, "", err)
 	}
 	stack, err := c.treeTarget(src, from, it)
 	defer func() { c.closeAll(stack) }()
@@ -430,6 +468,9 @@ func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 		if it.Contents {
 			f.on = setTime
 		}
+		if it.MtimeNs != 0 {
+			f.st.Mtim = unix.NsecToTimespec(it.MtimeNs)
+		}
 		return stack, nil
 	}
 	stack, err := c.enterDest(c.c.Dest)
@@ -439,7 +480,7 @@ func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 	if err != nil {
 		return stack, err
 	}
-	f, _, err := c.enterFD(&stack[len(stack)-1], from, path.Base(it.Target))
+	f, _, err := c.enterFD(&stack[len(stack)-1], from, -1, path.Base(it.Target), &Entry{})
 	if err != nil {
 		return stack, err
 	}
@@ -467,7 +508,7 @@ func (c *copier) entries(stack []frame, list []Entry) ([]frame, error) {
 			up := &stack[len(stack)-1]
 			rest := strings.TrimPrefix(dir[len(up.path):], "/")
 			part, _, _ := strings.Cut(rest, "/")
-			f, err := c.enter(up, part)
+			f, err := c.enter(up, part, &Entry{})
 			if err != nil {
 				return stack, err
 			}
@@ -534,15 +575,22 @@ func (c *copier) entry(up *frame, name, at string, e *Entry) (f frame, isDir boo
 	if err := c.ended(); err != nil {
 		return f, false, err
 	}
+	src, from := up.src, name
+	if e.Frozen != 0 {
+		src, from = c.frozen, frozenName(e)
+	}
 	var st unix.Stat_t
-	if err := unix.Fstatat(up.src, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return f, false, c.fail(at, err)
+	if err := unix.Fstatat(src, from, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return f, false, c.missing(e, at, err)
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		f, err = c.enter(up, name)
+		f, err = c.enter(up, name, e)
 		return f, true, err
 	}
-	return f, false, c.leaf(&leaf{up: up, name: name, as: name, at: at}, e, &st)
+	if !e.same(&st) {
+		return f, false, &ChangedError{c.source(at)}
+	}
+	return f, false, c.leaf(&leaf{up: up, src: src, name: from, as: name, at: at}, e, &st)
 }
 
 // join is path.Join for what needs no cleaning.
@@ -553,25 +601,53 @@ func join(dir, name string) string {
 	return dir + "/" + name
 }
 
-func (c *copier) enter(up *frame, name string) (frame, error) {
-	src, err := unix.Openat(up.src, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return frame{}, c.fail(join(up.path, name), err)
+// enter makes a directory like name in up, which e describes, and enters it.
+func (c *copier) enter(up *frame, name string, e *Entry) (frame, error) {
+	at := join(up.path, name)
+	frozen := -1
+	if e.Frozen != 0 {
+		var err error
+		if frozen, err = openDirAt(c.frozen, frozenName(e)); err != nil {
+			return frame{}, c.fail(at, err)
+		}
 	}
-	f, _, err := c.enterFD(up, src, name)
+	src, err := openDirAt(up.src, name)
+	if err != nil && frozen < 0 {
+		return frame{}, c.missing(e, at, err)
+	}
+	// Where there is a private copy of the directory, there are copies of what was new in it, too. It may be gone itself.
+	f, _, err := c.enterFD(up, src, frozen, name, e)
 	return f, err
 }
 
-// enterFD makes a directory like src, which it takes over, and enters it.
-func (c *copier) enterFD(up *frame, src int, name string) (f frame, made bool, err error) {
-	f = frame{path: join(up.path, name), src: src, on: setAllOfIt}
+// openDirAt opens a directory, which is no link. It returns -1 and an error if it cannot.
+func openDirAt(dir int, name string) (int, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	return fd, nil
+}
+
+// enterFD makes a directory like frozen, or like src where that is -1, and enters it. It takes over both. e says what was
+// digested.
+func (c *copier) enterFD(up *frame, src, frozen int, name string, e *Entry) (f frame, made bool, err error) {
+	f = frame{path: join(up.path, name), src: src, dst: -1, frozen: frozen, on: setAllOfIt}
 	defer func() {
 		if err != nil {
-			unix.Close(src)
+			c.closeAll([]frame{f})
 		}
 	}()
-	if err := unix.Fstat(src, &f.st); err != nil {
+	if err := unix.Fstat(f.like(), &f.st); err != nil {
 		return f, false, c.fail(f.path, err)
+	}
+	if same, err := e.sameDir(f.like(), &f.st); err != nil {
+		return f, false, c.fail(f.path, err)
+	} else if !same {
+		return f, false, &ChangedError{c.source(f.path)}
+	}
+	if e.MtimeNs != 0 {
+		f.st.Mtim = unix.NsecToTimespec(e.MtimeNs)
 	}
 	// Nobody but root gets in before the directory has its own owner and mode, when it is left.
 	switch err := unix.Mkdirat(up.dst, name, 0o700); err {
@@ -595,9 +671,18 @@ func (c *copier) openInto(up, f *frame, name string) error {
 	}
 	if err := unix.Fstat(f.dst, &f.now); err != nil {
 		unix.Close(f.dst)
+		f.dst = -1
 		return c.fail(f.path, err)
 	}
 	return nil
+}
+
+// like is the open directory whose mode, time and attributes are copied.
+func (f *frame) like() int {
+	if f.frozen >= 0 {
+		return f.frozen
+	}
+	return f.src
 }
 
 // shown is a path at the destination.
@@ -605,10 +690,7 @@ func (c *copier) shown(name string) string { return path.Join(c.dest, name) }
 
 // fail says which of the source's files an error is about.
 func (c *copier) fail(name string, err error) error {
-	if pe, ok := errors.AsType[*os.PathError](err); ok {
-		err = pe.Err
-	}
-	return fmt.Errorf("copy %s: %w", c.source(name), err)
+	return fmt.Errorf("copy %s: %w", c.source(name), unwrapped(err))
 }
 
 func (c *copier) source(name string) string { return path.Join(c.what, name) }
@@ -626,7 +708,7 @@ func (c *copier) leaveAll(stack []frame) error {
 func (c *copier) leave(f *frame) error {
 	err := c.finishDir(f)
 	c.closeAll([]frame{*f})
-	f.src, f.dst = -1, -1
+	f.src, f.dst, f.frozen = -1, -1, -1
 	if err != nil {
 		return c.fail(f.path, err)
 	}
@@ -635,7 +717,7 @@ func (c *copier) leave(f *frame) error {
 
 func (c *copier) closeAll(stack []frame) {
 	for _, f := range stack {
-		for _, fd := range []int{f.src, f.dst} {
+		for _, fd := range []int{f.src, f.dst, f.frozen} {
 			if fd >= 0 {
 				unix.Close(fd)
 			}
@@ -660,7 +742,7 @@ func (c *copier) finishDir(f *frame) error {
 			return err
 		}
 	}
-	if err := c.copyAttrs(f.src, f.dst); err != nil {
+	if err := c.copyAttrs(f.like(), f.dst); err != nil {
 		return err
 	}
 	return setTimes(f.dst, f.st.Mtim)

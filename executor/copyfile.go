@@ -7,12 +7,15 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // leaf is anything but a directory that is being copied.
 type leaf struct {
 	up    *frame
-	name  string // in up.src
+	src   int    // the directory that it is in
+	name  string // in src
 	as    string // in up.dst
 	at    string // below the item's top
 	alone bool   // it is the item itself
@@ -38,7 +41,7 @@ func (c *copier) leaf(f *leaf, e *Entry, st *unix.Stat_t) error {
 		err = c.special(f, st)
 	}
 	switch err.(type) {
-	case nil, *inTheWay, *changed:
+	case nil, *inTheWay, *ChangedError:
 		return err
 	}
 	return fmt.Errorf("copy %s: %w", c.sourceOf(f), err)
@@ -51,10 +54,45 @@ func (e *inTheWay) Error() string {
 	return fmt.Sprintf("cannot replace to directory %s with file", e.path)
 }
 
-// changed says that a file is no longer what it was when it was looked at.
-type changed struct{ path string }
+// known reports whether e says what was digested.
+func (e *Entry) known() bool { return e.Mode != 0 || e.MtimeNs != 0 }
 
-func (e *changed) Error() string { return fmt.Sprintf("%q changed while it was being copied", e.path) }
+// same reports whether st describes the file that was digested, which is no directory.
+func (e *Entry) same(st *unix.Stat_t) bool {
+	if !e.known() || e.Frozen != 0 {
+		return true
+	}
+	if e.Mode != 0 && e.Mode != st.Mode {
+		return false
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFLNK:
+		return (e.Size == st.Size || st.Mode&unix.S_IFMT == unix.S_IFLNK) && e.MtimeNs == st.Mtim.Nano() &&
+			(e.CtimeNs == 0 || e.CtimeNs == st.Ctim.Nano()) && (e.Ino == 0 || e.Ino == st.Ino)
+	}
+	return true // whoever uses a fifo changes its times
+}
+
+// sameDir reports whether st describes the directory that was digested, dir being open.
+func (e *Entry) sameDir(dir int, st *unix.Stat_t) (bool, error) {
+	if !e.known() || e.Frozen != 0 {
+		return true, nil
+	}
+	if e.Mode != 0 && e.Mode != st.Mode {
+		return false, nil
+	}
+	if e.CtimeNs == 0 || e.CtimeNs == st.Ctim.Nano() {
+		return true, nil
+	}
+	if e.Attrs {
+		return false, nil
+	}
+	names, err := rawfs.Xattrs(dir, copied)
+	return len(names) == 0, err
+}
+
+// copied reports whether an extended attribute is copied.
+func copied(name []byte) bool { return rawfs.InLayer(name) }
 
 // make calls create, and once more after taking away what is in its way.
 func (c *copier) make(f *leaf, create func() error) error {
@@ -85,15 +123,15 @@ func created(up *frame) owner {
 }
 
 func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
-	if e.MtimeNs != 0 && (e.Size != st.Size || e.MtimeNs != st.Mtim.Nano()) {
-		return &changed{c.sourceOf(f)}
-	}
 	if st.Nlink > 1 {
 		if done, err := c.link(f, st); done || err != nil {
 			return err
 		}
 	}
-	in, err := unix.Openat(f.up.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	in, err := unix.Openat(f.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT || err == unix.ELOOP || err == unix.ENXIO {
+		return &ChangedError{c.sourceOf(f)}
+	}
 	if err != nil {
 		return err
 	}
@@ -111,13 +149,14 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 	if err := c.data.copy(in, out, st); err != nil {
 		return err
 	}
-	if e.MtimeNs != 0 {
+	if e.known() {
 		var after unix.Stat_t
 		if err := unix.Fstat(in, &after); err != nil {
 			return err
 		}
-		if after.Size != st.Size || after.Mtim != st.Mtim || after.Ino != st.Ino {
-			return &changed{c.sourceOf(f)}
+		if after.Size != st.Size || after.Mtim != st.Mtim || after.Ino != st.Ino || after.Mode != st.Mode ||
+			e.CtimeNs != 0 && after.Ctim != st.Ctim {
+			return &ChangedError{c.sourceOf(f)}
 		}
 	}
 	// The owner first: changing it takes setuid and capabilities away.
@@ -153,7 +192,10 @@ func (c *copier) link(f *leaf, st *unix.Stat_t) (bool, error) {
 
 func (c *copier) symlink(f *leaf, st *unix.Stat_t) error {
 	var buf [unix.PathMax]byte
-	n, err := unix.Readlinkat(f.up.src, f.name, buf[:])
+	n, err := unix.Readlinkat(f.src, f.name, buf[:])
+	if err == unix.ENOENT || err == unix.EINVAL {
+		return &ChangedError{c.sourceOf(f)}
+	}
 	if err != nil {
 		return err
 	}

@@ -76,10 +76,10 @@ type ArchiveDest struct {
 }
 
 // unpackFile unpacks a file into the destination if it is an archive.
-func (c *copier) unpackFile(dir int, name string) (bool, error) {
+func (c *copier) unpackFile(dir int, name string, e *Entry) (bool, error) {
 	n, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false, c.fail("", err)
+		return false, c.missing(e, "", err)
 	}
 	f := os.NewFile(uintptr(n), name)
 	defer f.Close()
@@ -95,6 +95,13 @@ func (c *copier) unpackFile(dir int, name string) (bool, error) {
 		}
 	}
 	done, err := c.unpack(f, o)
+	var st unix.Stat_t
+	if serr := unix.Fstat(n, &st); serr != nil {
+		return false, c.fail("", serr)
+	}
+	if !e.same(&st) { // also where that is why it could not be unpacked
+		return false, &ChangedError{c.source("")}
+	}
 	if err == nil {
 		err = dest.finish()
 	}

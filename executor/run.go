@@ -75,6 +75,8 @@ func runInChild(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result,
 		return Result{}, ctx.Err()
 	case out == nil:
 		return Result{}, fmt.Errorf("the step's child ended without a word (%v): %w", c.state, err)
+	case out.changed != "":
+		return out.result, &ChangedError{out.changed}
 	case out.failed:
 		return out.result, errors.New(out.message)
 	case out.exit.Code != 0:
@@ -95,7 +97,7 @@ type running struct {
 	tty    *terminal
 }
 
-// childFDs is the first descriptor of Copy's sources; below it are the standard three and the socket.
+// childFDs is the first descriptor of Copy's sources, which Copy.Frozen follows; below it are the standard three and the socket.
 const childFDs = 4
 
 func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
@@ -118,6 +120,9 @@ func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 	if cp, _ := s.Action.(*Copy); cp != nil {
 		for i := range cp.Sources {
 			files = append(files, cp.Sources[i].Dir)
+		}
+		if cp.Frozen != nil {
+			files = append(files, cp.Frozen)
 		}
 	}
 	files = append(files, s.trees...)
@@ -200,6 +205,9 @@ func (c *running) talk(s *Spec) (*outcome, error) {
 	case *Copy:
 		for i := range a.Sources {
 			j.dirs = append(j.dirs, childFDs+i)
+		}
+		if a.Frozen != nil {
+			j.dirs = append(j.dirs, childFDs+len(a.Sources))
 		}
 	}
 	first := childFDs + len(j.dirs)

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/layerbuild/layerbuild/internal/mount"
@@ -132,6 +133,8 @@ type Copy struct {
 	// Dest is where to: absolute, with the slash at its end kept, since that says that it is a directory.
 	Dest    string
 	Sources []Source
+	// Frozen is the open directory that Entry.Frozen is in; nil if there are none.
+	Frozen *os.File
 	// Inline are heredoc files: they come after Sources.
 	Inline []File
 	// Chown is user[:group], looked up in the image; "" see KeepOwner. As in BuildKit a name that is not found is 0,
@@ -183,6 +186,8 @@ type Item struct {
 	Name string
 	// Contents says that Path is a directory whose contents are copied, not the directory itself.
 	Contents bool
+	// MtimeNs, if not 0, is the time that Dest gets where Contents is set; else it is Path's.
+	MtimeNs int64
 	// Entries is everything that is copied, sorted bytewise by path with directories before what is in them, and
 	// already filtered. nil: everything below Path.
 	Entries []Entry
@@ -192,10 +197,28 @@ type Item struct {
 type Entry struct {
 	// Path is relative to Item.Path; "." is that itself.
 	Path string
-	// Size and MtimeNs are those of the regular file that was digested for the key. If they differ when it is
-	// copied, that is an error. MtimeNs 0: they are not looked at.
+	// Size, MtimeNs, CtimeNs, Ino, Mode (with the type) and Attrs (it has extended attributes) are those of the file that
+	// was digested for the key. If it is another one when it is copied, that is a *ChangedError. What is 0 is not looked
+	// at. A directory that has another ctime is the same as long as it has the same mode and had, and has, no attributes.
+	// It gets the time MtimeNs, as everything has times that were digested with the rest.
 	Size    int64
 	MtimeNs int64
+	CtimeNs int64
+	Ino     uint64
+	Mode    uint32
+	Attrs   bool
+	// Frozen, if not 0, is the name in Copy.Frozen of what is copied in place of the file.
+	Frozen uint32
+}
+
+// ChangedError says that a file is no longer what was digested, or is gone.
+type ChangedError struct {
+	// Path is the file below its source's directory.
+	Path string
+}
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("%q changed while it was being copied", e.Path)
 }
 
 // File is a file given as data.

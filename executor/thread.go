@@ -106,6 +106,9 @@ func runOnThread(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result
 		for i := range a.Sources {
 			dirs[i] = int(a.Sources[i].Dir.Fd())
 		}
+		if a.Frozen != nil {
+			dirs = append(dirs, int(a.Frozen.Fd()))
+		}
 		err = onThread(0, func() error { return runCopy(ctx, s, a, dirs, nil, &r) })
 	case *Mkdir:
 		err = onThread(0, func() error { return runMkdir(s, a, &r) })

@@ -257,10 +257,16 @@ func (w *wire) copy(c *Copy) {
 			w.string(&it.Target)
 			w.string(&it.Name)
 			w.bool(&it.Contents)
+			w.int64(&it.MtimeNs)
 			list(w, &it.Entries, func(e *Entry) {
 				w.string(&e.Path)
 				w.int64(&e.Size)
 				w.int64(&e.MtimeNs)
+				w.int64(&e.CtimeNs)
+				w.uint(&e.Ino)
+				w.uint32(&e.Mode)
+				w.bool(&e.Attrs)
+				w.uint32(&e.Frozen)
 			})
 		})
 	})
@@ -278,6 +284,8 @@ type outcome struct {
 	// failed says that message says why the step could not be run.
 	failed  bool
 	message string
+	// changed is the path of a ChangedError.
+	changed string
 	// exit is about a command that ended, or could not be started.
 	exit ExitError
 }
@@ -288,6 +296,7 @@ func (w *wire) outcome(o *outcome) {
 	w.strings(&o.result.Warnings)
 	w.bool(&o.failed)
 	w.string(&o.message)
+	w.string(&o.changed)
 	w.int(&o.exit.Code)
 	w.int(&o.exit.Signal)
 	w.string(&o.exit.Reason)

@@ -31,7 +31,7 @@ var jobs = []job{
 	}),
 	fullJob(&Copy{
 		Dest:    "/d/",
-		Sources: []Source{{Items: []Item{{Path: "p", Target: "t", Contents: true, Entries: []Entry{{"e", 1, -1}}}, {Entries: []Entry{}}, {Entries: nil}}}, {}},
+		Sources: []Source{{Items: []Item{{Path: "p", Target: "t", Contents: true, MtimeNs: 7, Entries: []Entry{{"e", 1, -1, 2, 3, 4, true, 5}}}, {Entries: []Entry{}}, {Entries: nil}}}, {}},
 		Inline:  []File{{"n", []byte("d"), 0o600}}, Chown: "a:b", Chmod: "u+x", KeepOwner: true, Unpack: true,
 	}),
 	fullJob(&Mkdir{"/p", "u"}),
@@ -96,7 +96,7 @@ func BenchmarkWireCopy(b *testing.B) {
 	c := &Copy{Dest: "/", Sources: []Source{{Items: []Item{{Path: ".", Contents: true}}}}}
 	for range 25000 {
 		it := &c.Sources[0].Items[0]
-		it.Entries = append(it.Entries, Entry{"some/directory/with/a/file.go", 12345, 1700000000123456789})
+		it.Entries = append(it.Entries, Entry{Path: "some/directory/with/a/file.go", Size: 12345, MtimeNs: 1700000000123456789, CtimeNs: 1700000000123456789, Ino: 1234567, Mode: 0o100644})
 	}
 	j := job{spec: Spec{Action: c}}
 	b.ReportAllocs()

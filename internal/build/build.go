@@ -54,6 +54,8 @@ type builder struct {
 
 	dirty atomic.Bool // a step was executed
 
+	ownNotice sync.Once
+
 	mu      sync.Mutex
 	closers []io.Closer
 }
@@ -154,7 +156,8 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 
 func (b *builder) sourceOptions() (source.Options, error) {
 	index, err := b.state.Path("context")
-	return source.Options{TempDir: b.tempdir.Path, IndexDir: index, HTTP: b.httpOptions(), Git: b.gitOptions(b.keepGitDir())}, err
+	own := source.OwnState{Dir: b.state.Root, Holds: state.Holds, Notice: b.noticeOwn}
+	return source.Options{Own: own, TempDir: b.tempdir.Path, IndexDir: index, HTTP: b.httpOptions(), Git: b.gitOptions(b.keepGitDir())}, err
 }
 
 // build plans for each platform, and then solves.

@@ -142,6 +142,9 @@ func (r *runner) lockCache(ctx context.Context, first string, sharing parser.Sha
 func (r *runner) mountCache(ctx context.Context, p *executor.Process, i int, m parser.RunMount) error {
 	dir := r.caches[i]
 	_, err := r.fills.do(ctx, dir, func() (struct{}, error) { return struct{}{}, r.fillCache(ctx, dir, i, m) })
+	if again(err, 0) {
+		r.fills.forget(dir)
+	}
 	if err != nil {
 		return err
 	}
@@ -172,7 +175,7 @@ func (r *runner) fillCache(ctx context.Context, dir string, i int, m parser.RunM
 		return err
 	}
 	if f := r.from[i]; f != nil {
-		if err := r.copyTo(ctx, tmp, f, m.Source); err != nil {
+		if err := r.copyTo(ctx, tmp, f, i, m.Source); err != nil {
 			return err
 		}
 	}
@@ -219,14 +222,20 @@ func setAside(dir string) error {
 	return err
 }
 
-// copyTo copies a directory of f to a directory of the host.
-func (r *runner) copyTo(ctx context.Context, dir string, f *files, src string) error {
-	m, err := f.tree.Match(ctx, mountQuery(src))
-	if err != nil {
-		return err
+// copyTo copies what mount i begins with, a directory of f, to a directory of the host: what look found, or what is there
+// if nobody had to look.
+func (r *runner) copyTo(ctx context.Context, dir string, f *files, i int, src string) error {
+	m := r.looked[i]
+	if m == nil {
+		var err error
+		if m, err = f.tree.Match(ctx, mountQuery(src)); err != nil {
+			return err
+		}
 	}
+	c := &copier{solver: r.solver, from: f}
 	act := &executor.Copy{Dest: "/", KeepOwner: true, Sources: []executor.Source{{Dir: f.tree.Dir(), Items: items(m.Items, false)}}}
-	return r.exec(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, r.silent())
+	act.Frozen = frozen(f.tree, m)
+	return c.noteChanged(r.exec(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, r.silent()))
 }
 
 // ownCache gives the top of a new cache the mode and the owner that the mount asks for.

@@ -124,6 +124,9 @@ func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) er
 		act.Leave = c.leave && len(c.remotes) == 0
 		if c.match != nil {
 			act.Sources = []executor.Source{{Dir: c.from.tree.Dir(), Items: items(c.match.Items, c.copy.Parents)}}
+			if act.Frozen = frozen(c.from.tree, c.match); act.Frozen != nil {
+				act.Leave = false
+			}
 		}
 		for _, in := range c.copy.Inline {
 			act.Inline = append(act.Inline, executor.File{Name: in.Name, Data: in.Data})
@@ -132,9 +135,10 @@ func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) er
 		if c.left = res.Left; !c.told {
 			c.told = true
 			tell(res, out)
+			c.tellSockets(out)
 		}
 		if err != nil {
-			return err
+			return c.noteChanged(err)
 		}
 	}
 	for _, r := range c.remotes {
@@ -167,7 +171,7 @@ func (c *copier) action(unpack bool) *executor.Copy {
 func items(list []source.Item, parents bool) []executor.Item {
 	out := make([]executor.Item, len(list))
 	for i, it := range list {
-		out[i] = executor.Item{Path: it.Path, Contents: it.Contents, Entries: make([]executor.Entry, 0, it.Entries.Len())}
+		out[i] = executor.Item{Path: it.Path, Contents: it.Contents, MtimeNs: it.MtimeNs, Entries: make([]executor.Entry, 0, it.Entries.Len())}
 		// What keeps its directories is put below the destination; a single file goes there, or becomes it.
 		if parents {
 			out[i].Target = it.Target
@@ -175,7 +179,9 @@ func items(list []source.Item, parents bool) []executor.Item {
 			out[i].Name = it.Target
 		}
 		for e := range it.Entries.All() {
-			out[i].Entries = append(out[i].Entries, executor.Entry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs})
+			out[i].Entries = append(out[i].Entries, executor.Entry{
+				Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs, CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode, Attrs: e.Attrs, Frozen: e.Frozen,
+			})
 		}
 	}
 	return slices.Clip(out)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"path"
 	"strings"
 	"time"
 
@@ -249,7 +248,7 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		if err != nil {
 			return rootfs{}, err
 		}
-		id, _, content, err := s.contextSnapshot(ctx, f, "/")
+		id, content, err := s.contextSnapshot(ctx, f)
 		if err != nil {
 			return rootfs{}, err
 		}
@@ -270,13 +269,23 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 	panic("unreachable")
 }
 
-// contextSnapshot makes a snapshot of the file or directory of a context that src names, without what is ignored, so that
-// it can be mounted. place is where it is in the snapshot: a directory is the snapshot's root.
-func (s *solver) contextSnapshot(ctx context.Context, f *files, src string) (id snapshot.ID, place string, content digest.Digest, err error) {
-	m, err := f.tree.Match(ctx, source.Query{Patterns: []string{path.Join("/", src)}, Literal: true})
-	if err != nil {
-		return "", "", "", err
+// contextSnapshot makes a snapshot of a context, without what is ignored, and returns the digest of what is in it.
+func (s *solver) contextSnapshot(ctx context.Context, f *files) (snapshot.ID, digest.Digest, error) {
+	for looks := 1; ; looks++ {
+		m, err := f.tree.Match(ctx, source.Query{Patterns: []string{"/"}, Literal: true})
+		if err != nil {
+			return "", "", err
+		}
+		id, _, err := s.snapshotOf(ctx, f, m)
+		if !again(err, looks) {
+			return id, m.Digest, err
+		}
 	}
+}
+
+// snapshotOf makes a snapshot of the file or directory of a context that was matched, so that it can be mounted. place is
+// where it is in the snapshot: a directory is the snapshot's root.
+func (s *solver) snapshotOf(ctx context.Context, f *files, m *source.Match) (id snapshot.ID, place string, err error) {
 	place = "/"
 	if len(m.Items) == 1 && !m.Items[0].Contents {
 		place += m.Items[0].Target
@@ -284,14 +293,17 @@ func (s *solver) contextSnapshot(ctx context.Context, f *files, src string) (id 
 	c := &copier{solver: s, from: f, match: m, copy: &parser.Copy{Dest: "/"}}
 	key, err := makeKey("scratch", "context", nil, string(m.Digest), epochKey(s.epoch))
 	if err != nil {
-		return "", "", "", err
+		return "", "", err
 	}
 	j := &job{key: key, do: c.do}
 	if res, _, ok := s.lookup(rootfs{}, j); ok {
-		return res.snapshot, place, m.Digest, nil
+		return res.snapshot, place, nil
 	}
 	res, err := s.runs.do(ctx, string(key), func() (stepResult, error) { return s.make(ctx, nil, rootfs{}, j, s.silent()) })
-	return res.snapshot, place, m.Digest, err
+	if again(err, 0) {
+		s.runs.forget(string(key))
+	}
+	return res.snapshot, place, err
 }
 
 // httpOptions are how this build downloads.

@@ -12,6 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
@@ -189,7 +190,7 @@ func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, na
 
 // prepareRun prepares a RUN.
 func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run, name namer) (*job, error) {
-	r := &runner{solver: s, stage: st, cur: cur, run: a, from: map[int]*files{}, content: map[int]digest.Digest{}}
+	r := &runner{solver: s, stage: st, cur: cur, run: a, from: map[int]*files{}, content: map[int]digest.Digest{}, looked: map[int]*source.Match{}}
 	if err := r.check(); err != nil {
 		return nil, err
 	}

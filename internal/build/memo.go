@@ -48,6 +48,13 @@ func (m *memo[K, V]) do(ctx context.Context, k K, f func() (V, error)) (V, error
 	}
 }
 
+// forget lets the next caller for k run f again.
+func (m *memo[K, V]) forget(k K) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.calls, k)
+}
+
 // each calls f with every result that is there without an error.
 func (m *memo[K, V]) each(f func(V)) {
 	m.mu.Lock()

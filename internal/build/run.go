@@ -25,7 +25,9 @@ type runner struct {
 	from  map[int]*files // by the mount's index
 	// content has the digest of what a mount shows or begins with, by the mount's index. look sets it.
 	content map[int]digest.Digest
-	caches  map[int]string // the directories of cache mounts, by the mount's index
+	// looked has what look found, so that what is mounted is what was digested.
+	looked map[int]*source.Match
+	caches map[int]string // the directories of cache mounts, by the mount's index
 }
 
 // check refuses what the one who builds has not allowed.
@@ -55,7 +57,7 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 		if err != nil {
 			return "", "", err
 		}
-		r.content[i] = match.Digest
+		r.content[i], r.looked[i] = match.Digest, match
 		list = append(list, fmt.Sprintf("mount %d %s", i, match.Digest))
 		results = append(results, f.results()...)
 		if f.snapshot == nil {
@@ -192,6 +194,6 @@ func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) 
 	if f.snapshot != nil {
 		return *f.snapshot, m.Source, nil
 	}
-	id, place, _, err := r.contextSnapshot(ctx, f, m.Source)
+	id, place, err := r.snapshotOf(ctx, f, r.looked[i])
 	return id, place, err
 }

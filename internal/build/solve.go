@@ -377,17 +377,31 @@ func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 	if res, key, ok, err := s.find(ctx, st, cur, job, l); ok || err != nil {
 		return res, key, l.done(ok, err)
 	}
+	for looks := 1; ; looks++ {
+		res, key, cached, err := s.perform(ctx, st, cur, job, l, last)
+		if !again(err, looks) {
+			return res, key, l.done(cached, err)
+		}
+		if err := job.reset(); err != nil {
+			return stepResult{}, "", l.done(false, err)
+		}
+	}
+}
+
+// perform looks at a job's inputs and finds or makes its result, which is cached if it was found, or made by an equal step.
+func (s *solver) perform(ctx context.Context, st *parser.Stage, cur rootfs, job *job, l *line, last bool) (res stepResult, key cache.Key, cached bool, err error) {
 	if err := job.load(ctx); err != nil {
-		return stepResult{}, "", l.done(false, err)
+		return stepResult{}, "", false, err
 	}
 	if res, key, ok, err := s.find(ctx, st, cur, job, l); ok || err != nil {
 		if ok && err == nil {
 			err = s.renew(job)
 		}
-		return res, key, l.done(ok, err)
+		return res, key, ok, err
 	}
 	mine := false
-	res, err := s.runs.do(ctx, string(job.key)+" on "+string(cur.top), func() (stepResult, error) {
+	run := string(job.key) + " on " + string(cur.top)
+	res, err = s.runs.do(ctx, run, func() (stepResult, error) {
 		mine = true
 		if last {
 			if res, ok, err := s.straight(ctx, cur, job, output{l}); ok || err != nil {
@@ -396,11 +410,14 @@ func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 		}
 		return s.make(ctx, st, cur, job, output{l})
 	})
+	if again(err, 0) {
+		s.runs.forget(run)
+	}
 	if err != nil {
-		return stepResult{}, "", l.done(false, err)
+		return stepResult{}, "", false, err
 	}
 	res.quick = job.quick
-	return res, job.key, l.done(!mine, nil)
+	return res, job.key, !mine, nil
 }
 
 // find looks for a job's result here, and then among what was brought from elsewhere.

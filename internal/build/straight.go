@@ -86,9 +86,9 @@ func (s *sealer) graft(ctx context.Context, ch snapshot.Changes, left *executor.
 	t := treeOf(ch)
 	t.Graft = &diff.Graft{
 		Path: left.Path, Dir: left.Dir, Len: len(left.Entries),
-		Entry: func(i int) (string, int64, int64) {
+		Entry: func(i int) diff.GraftEntry {
 			e := &left.Entries[i]
-			return e.Path, e.Size, e.MtimeNs
+			return diff.GraftEntry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs, CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode}
 		},
 		Owner: left.Owner, Mode: left.Mode,
 	}

@@ -63,10 +63,14 @@ func appendSum(b []byte, s sum) []byte {
 
 // begin begins the record of an item.
 func (m *matching) begin(tag byte, target string) {
-	m.rec = append(m.rec, tag)
-	m.rec = binary.LittleEndian.AppendUint32(m.rec, uint32(len(target)))
-	m.rec = append(m.rec, target...)
+	m.rec = appendItem(m.rec, tag, target)
 	m.flushFull()
+}
+
+func appendItem(b []byte, tag byte, target string) []byte {
+	b = append(b, tag)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(target)))
+	return append(b, target...)
 }
 
 func (m *matching) flushFull() {
@@ -80,22 +84,32 @@ func (m *matching) flush() {
 	m.rec = m.rec[:0]
 }
 
-// entry makes the entry, without its path, and the record of a file that is not a directory, which m.st describes.
+// entry makes the entry, without its path, and the record of a file that is not a directory, which m.st describes. It
+// returns errReplaced if the name is another file's by now.
 func (m *matching) entry(dir int, name *byte, rel []byte, at where) (Entry, error) {
-	e := Entry{MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
+	frozen, err := m.frozen(dir, name, at)
+	if err != nil {
+		return Entry{}, err
+	}
 	switch m.st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		s, err := m.fileSum(dir, name, at)
-		if err != nil {
-			return e, err
+		var s sum
+		if frozen != nil {
+			s = frozen.sum
+		} else if s, frozen, err = m.fileSum(dir, name, at); err != nil {
+			return Entry{}, err
 		}
-		// What was opened may be newer than what was found before.
-		e.Size, e.MtimeNs, e.Mode = int64(m.st.Size), nanos(m.st.Mtime), uint32(m.st.Mode)
 		m.file(rel, s)
+		m.flushFull()
+		return m.described(frozen, s.xattrs), nil
 	case unix.S_IFLNK:
-		text, err := readlinkat(dir, name, m.text[:])
-		if err != nil {
-			return e, fmt.Errorf("read link %q: %w", at.full(), err)
+		var text []byte
+		if frozen != nil {
+			text = frozen.text
+		} else if text, err = readlinkat(dir, name, m.text[:]); err == unix.EINVAL || err == unix.ENOENT {
+			return Entry{}, errReplaced
+		} else if err != nil {
+			return Entry{}, fmt.Errorf("read link %q: %w", at.full(), err)
 		}
 		m.rec = m.appendHead(m.rec, tagSymlink, rel)
 		m.rec = binary.LittleEndian.AppendUint32(m.rec, uint32(len(text)))
@@ -111,10 +125,29 @@ func (m *matching) entry(dir int, name *byte, rel []byte, at where) (Entry, erro
 		m.rec = binary.LittleEndian.AppendUint32(m.rec, m.st.Rdev_major)
 		m.rec = binary.LittleEndian.AppendUint32(m.rec, m.st.Rdev_minor)
 	default:
-		return e, fmt.Errorf("%q is of a type that cannot be copied (mode %o)", at.full(), m.st.Mode)
+		return Entry{}, fmt.Errorf("%q is of a type that cannot be copied (mode %o)", at.full(), m.st.Mode)
 	}
 	m.flushFull()
-	return e, nil
+	return m.described(frozen, false), nil
+}
+
+// described returns the entry, without its path, of the file that m.st describes. frozen is its private copy, or nil.
+func (m *matching) described(frozen *frozenFile, attrs bool) Entry {
+	e := Entry{MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode), Attrs: attrs}
+	kind := m.st.Mode & unix.S_IFMT
+	if kind == unix.S_IFREG {
+		e.Size = int64(m.st.Size)
+	}
+	switch {
+	case frozen != nil:
+		e.Frozen = frozen.name
+	case !m.t.index.trust:
+		e.CtimeNs = nanos(m.st.Ctime)
+		if kind != unix.S_IFDIR && m.t.index.trusts(&m.st) {
+			e.Ino = m.st.Ino
+		}
+	}
+	return e
 }
 
 // file writes the record of a regular file.
@@ -134,63 +167,71 @@ func (m *matching) file(rel []byte, s sum) {
 }
 
 // fileSum returns what is in a regular file, from the index or by reading it. m.st becomes what fstat(2) says of it; if
-// its mask is empty, nobody has asked yet.
-func (m *matching) fileSum(dir int, name *byte, at where) (sum, error) {
+// its mask is empty, nobody has asked yet. A file that changes while it is read is read to a private copy.
+func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, error) {
 	if m.list {
-		return sum{}, nil
+		return sum{}, nil, nil
 	}
 	asked := m.st.Mask != 0
 	if asked {
+		m.t.index.learn(&m.st, dir, name)
 		if s, ok := m.t.index.lookup(&m.st); ok {
-			return s, nil
+			return s, nil, nil
 		}
 	}
 	// It may have been replaced by a fifo since it was found: opening that must not wait for a writer.
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
-		return sum{}, m.unreadable(at.full(), err)
+		return sum{}, nil, m.unreadable(at.full(), err)
 	}
 	defer unix.Close(fd)
-	for range 4 {
+	for range 2 {
 		began := time.Now()
 		s, n, err := m.read(fd, asked)
 		if err != nil {
-			return sum{}, fmt.Errorf("read %q: %w", at.full(), err)
+			return sum{}, nil, fmt.Errorf("read %q: %w", at.full(), err)
 		}
 		before := m.st
 		if err := statFD(fd, &m.st); err != nil {
-			return sum{}, fmt.Errorf("stat %q: %w", at.full(), err)
+			return sum{}, nil, fmt.Errorf("stat %q: %w", at.full(), err)
 		}
 		if m.st.Mode&unix.S_IFMT != unix.S_IFREG {
-			return sum{}, fmt.Errorf("%q was replaced while it was being read", at.full())
+			return sum{}, nil, errReplaced
 		}
-		var same bool
+		m.t.index.learn(&m.st, fd, &empty[0])
+		same := asked && sameFile(&before, &m.st) || !asked && m.t.index.unchanged(&m.st, began)
+		if same && n == m.st.Size {
+			m.t.index.add(&m.st, began, s)
+			return s, nil, nil
+		}
 		if asked {
-			same = m.t.index.keyOf(&before) == m.t.index.keyOf(&m.st)
-		} else {
-			same = n == m.st.Size && m.t.index.unchanged(&m.st, fd, began)
+			break
 		}
-		if same {
-			m.t.index.add(&m.st, fd, began, s)
-			return s, nil
-		}
+		// It is too young to tell whether it was changed since the reading began. It was asked for now.
 		asked = true
 		if _, err := unix.Seek(fd, 0, 0); err != nil {
-			return sum{}, fmt.Errorf("read %q: %w", at.full(), err)
+			return sum{}, nil, fmt.Errorf("read %q: %w", at.full(), err)
 		}
 	}
-	return sum{}, fmt.Errorf("%q keeps changing while it is being read", at.full())
+	frozen, err := m.freeze(dir, name, at)
+	if err != nil {
+		return sum{}, nil, err
+	}
+	return frozen.sum, frozen, nil
 }
 
-// directorySum returns the extended attributes of an open directory. m.st becomes what fstat(2) says of it.
+// sameFile reports whether nothing was done to a file between two times at which it was described.
+func sameFile(a, b *unix.Statx_t) bool {
+	return a.Ino == b.Ino && device(a) == device(b) && a.Size == b.Size && a.Mode == b.Mode && a.Mtime == b.Mtime && a.Ctime == b.Ctime
+}
+
+// directorySum returns the extended attributes of an open directory, which m.st describes.
 func (m *matching) directorySum(fd int, at where) (sum, error) {
 	began := time.Now()
-	if err := statFD(fd, &m.st); err != nil {
-		return sum{}, fmt.Errorf("stat %q: %w", at.full(), err)
-	}
 	if m.list {
 		return sum{}, nil
 	}
+	m.t.index.learn(&m.st, fd, &empty[0])
 	if s, ok := m.t.index.lookup(&m.st); ok {
 		return s, nil
 	}
@@ -198,7 +239,7 @@ func (m *matching) directorySum(fd int, at where) (sum, error) {
 	if err != nil {
 		return sum{}, fmt.Errorf("read the attributes of %q: %w", at.full(), err)
 	}
-	m.t.index.add(&m.st, fd, began, s)
+	m.t.index.add(&m.st, began, s)
 	return s, nil
 }
 
@@ -296,13 +337,14 @@ func getXattr(fd int, name string) ([]byte, error) {
 	}
 }
 
-// unreadable is the error for a file that must be read and cannot.
+// unreadable returns the error for a file that must be read and cannot be: errReplaced, if the name is another file's now.
 func (m *matching) unreadable(name string, err error) error {
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("read %q: %w (make it readable, or name it in %s if the image does not need it)", name, err, m.t.ignoreName)
 	}
-	if errors.Is(err, unix.ELOOP) {
-		return fmt.Errorf("%q was replaced while it was being read", name)
+	// A link (ELOOP), a socket or a device without a driver (ENXIO), nothing.
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return errReplaced
 	}
 	return fmt.Errorf("read %q: %w", name, err)
 }

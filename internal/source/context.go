@@ -95,7 +95,7 @@ func (c *Context) local(name string) (err error) {
 	if c.dir, err = os.Open(name); err != nil {
 		return fmt.Errorf("build context %q: %w", name, plain(err))
 	}
-	to := TreeOptions{IgnoreName: ".dockerignore"}
+	to := TreeOptions{IgnoreName: ".dockerignore", TempDir: c.o.TempDir, Own: c.o.Own}
 	if !c.o.NoIgnore {
 		if to.Ignore, to.IgnoreName, err = c.ignore(name); err != nil {
 			return err

@@ -60,7 +60,7 @@ func (w *walk) directory(fd int, in *inherited) error {
 		m.lists = append(m.lists, new(listing))
 	}
 	list := m.lists[w.depth]
-	if err := list.read(fd, m.dents); err != nil {
+	if err := list.read(fd, m.dents); err != nil && err != unix.ENOENT { // ENOENT: it was removed after it was opened
 		return fmt.Errorf("read directory %q: %w", w.full(), err)
 	}
 	w.depth++
@@ -85,6 +85,10 @@ func (w *walk) directory(fd int, in *inherited) error {
 
 // name takes one name in a directory.
 func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
+	if w.depth == 1 && w.skip == 0 && w.m.t.own.holds(view(w.path)) {
+		w.m.t.own.tell(".")
+		return nil
+	}
 	var own inherited
 	kept, deeper := true, true
 	if w.m.t.ignore != nil || w.m.exclude != nil || w.include != nil {
@@ -96,11 +100,27 @@ func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
 	if !kept && (!deeper || d.kind != unix.DT_DIR && d.kind != unix.DT_UNKNOWN) {
 		return nil
 	}
+	if w.m.vanished(w) {
+		return nil
+	}
+	for range maxReplaced {
+		err := w.take(fd, name, d, kept, &own)
+		if err != errReplaced {
+			return err
+		}
+		d.kind = unix.DT_UNKNOWN
+	}
+	return fmt.Errorf("read %q: %w", w.full(), errReplaced)
+}
+
+// take adds what a name is: a directory with what is in it, or a file if it is kept. It returns errReplaced if that is
+// another file by now.
+func (w *walk) take(fd int, name *byte, d dirent, kept bool, own *inherited) error {
 	st := &w.m.st
 	switch {
 	case d.kind == unix.DT_DIR:
-		return w.sub(fd, name, kept, &own)
-	case d.kind == unix.DT_REG && w.m.t.index.unknown(d.ino) && !w.m.list:
+		return w.sub(fd, name, kept, own)
+	case d.kind == unix.DT_REG && w.m.t.index.unknown(d.ino) && !w.m.list && !w.m.t.freezer.live():
 		*st = unix.Statx_t{Mode: unix.S_IFREG} // it will be opened in any case, and tells then
 	default:
 		if err := stat(fd, name, unix.AT_SYMLINK_NOFOLLOW, st); err != nil {
@@ -112,17 +132,16 @@ func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
 	}
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
-		return w.sub(fd, name, kept, &own)
-	case !kept || st.Mode&unix.S_IFMT == unix.S_IFSOCK:
+		return w.sub(fd, name, kept, own)
+	case !kept:
+		return nil
+	case st.Mode&unix.S_IFMT == unix.S_IFSOCK:
+		w.m.socket(w)
 		return nil
 	}
 	w.emit()
-	asked := st.Mask != 0
 	e, err := w.m.entry(fd, name, w.rel(), w)
 	if err != nil {
-		if !asked && errors.Is(err, unix.ENOENT) {
-			return nil
-		}
 		return err
 	}
 	w.item.Entries.add(w.rel(), e)
@@ -163,25 +182,35 @@ func (w *walk) filter(in, own *inherited) (kept, deeper bool, err error) {
 	return kept, deeper, nil
 }
 
-// sub takes a directory and what is in it.
+// sub takes a directory and what is in it. It returns errReplaced if name is no directory.
 func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
 	m := w.m
 	sub, err := openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		switch {
-		case errors.Is(err, unix.ENOENT):
-			return nil
-		case !kept && errors.Is(err, unix.EACCES):
+		if !kept && errors.Is(err, unix.EACCES) {
 			return nil // nothing in it is wanted that could be had
 		}
 		return m.unreadable(w.full(), err)
 	}
 	defer unix.Close(sub)
-	x, err := m.directorySum(sub, w)
+	if err := statFD(sub, &m.st); err != nil {
+		return fmt.Errorf("stat %q: %w", w.full(), err)
+	}
+	if m.t.own.is(&m.st) {
+		m.t.own.tell(w.full())
+		return nil
+	}
+	frozen, err := m.frozen(fd, name, w)
 	if err != nil {
 		return err
 	}
-	e := Entry{MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode)}
+	var x sum
+	if frozen != nil {
+		x = frozen.sum
+	} else if x, err = m.directorySum(sub, w); err != nil {
+		return err
+	}
+	e := m.described(frozen, x.xattrs)
 	before := len(w.pending)
 	if kept {
 		w.emit()

@@ -13,16 +13,21 @@ type Entries struct {
 	chunks [][]byte // each holds whole records
 	path   []byte   // of the last one
 	mtime  int64    // of the last one
+	ino    uint64   // of the last one
+	frozen int      // how many entries have a private copy
 }
 
 const (
 	firstChunk = 64 // most of what a wildcard matched is a list of one entry
 	lastChunk  = 64 << 10
-	maxNumbers = 5 * binary.MaxVarintLen64 // of a record without its path
+	maxNumbers = 8 * binary.MaxVarintLen64 // of a record without its path
 )
 
 // Len is how many entries there are.
 func (l *Entries) Len() int { return l.n }
+
+// Frozen reports whether an entry has a private copy.
+func (l *Entries) Frozen() bool { return l.frozen > 0 }
 
 // oneEntry returns the list of an item that is one file.
 func oneEntry(e Entry) Entries {
@@ -41,11 +46,21 @@ func (l *Entries) add(path []byte, e Entry) {
 	*b = binary.AppendUvarint(*b, uint64(shared))
 	*b = binary.AppendUvarint(*b, uint64(len(path)-shared))
 	*b = append(*b, path[shared:]...)
-	*b = binary.AppendUvarint(*b, uint64(e.Mode))
+	mode := uint64(e.Mode) << 1
+	if e.Attrs {
+		mode |= 1
+	}
+	*b = binary.AppendUvarint(*b, mode)
 	*b = binary.AppendVarint(*b, e.Size)
 	*b = binary.AppendVarint(*b, e.MtimeNs-l.mtime)
+	*b = binary.AppendVarint(*b, e.CtimeNs-e.MtimeNs)
+	*b = binary.AppendVarint(*b, int64(e.Ino-l.ino))
+	*b = binary.AppendUvarint(*b, uint64(e.Frozen))
 	l.n++
-	l.path, l.mtime = append(l.path[:shared], path[shared:]...), e.MtimeNs
+	if e.Frozen != 0 {
+		l.frozen++
+	}
+	l.path, l.mtime, l.ino = append(l.path[:shared], path[shared:]...), e.MtimeNs, e.Ino
 }
 
 // room returns the chunk to which n bytes can be appended.
@@ -72,9 +87,13 @@ func (l *Entries) All() iter.Seq[Entry] {
 			for len(b) > 0 {
 				path = append(path[:uvarint(&b)], cut(&b, uvarint(&b))...)
 				e.Path = paths.string(path)
-				e.Mode = uint32(uvarint(&b))
+				mode := uvarint64(&b)
+				e.Mode, e.Attrs = uint32(mode>>1), mode&1 != 0
 				e.Size = varint(&b)
 				e.MtimeNs += varint(&b)
+				e.CtimeNs = e.MtimeNs + varint(&b)
+				e.Ino += uint64(varint(&b))
+				e.Frozen = uint32(uvarint(&b))
 				if !yield(e) {
 					return
 				}
@@ -83,10 +102,12 @@ func (l *Entries) All() iter.Seq[Entry] {
 	}
 }
 
-func uvarint(b *[]byte) int {
+func uvarint(b *[]byte) int { return int(uvarint64(b)) }
+
+func uvarint64(b *[]byte) uint64 {
 	v, n := binary.Uvarint(*b)
 	*b = (*b)[n:]
-	return int(v)
+	return v
 }
 
 func varint(b *[]byte) int64 {

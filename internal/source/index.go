@@ -40,15 +40,16 @@ type index struct {
 	instead map[int]int // those old records that are replaced, and the number of what replaces them
 	table   []uint32    // records by inode, their numbers plus one; nil until somebody looks for one out of order
 
-	learned int // how many records were added
-	saved   int // how many of these are in the file
-	rootFS  tick
-	root    uint64 // the root directory's device
-	trust   bool   // files never change: remember all
+	learned int               // how many records were added
+	saved   int               // how many of these are in the file
+	volumes map[uint64]volume // by device number
+	root    uint64            // the root directory's device
+	rootFS  volume            // the same as in volumes
+	trust   bool              // files never change: remember all
 }
 
 type key struct {
-	ino, dev            uint64 // dev is 0 for the root directory's own device, whose number changes from boot to boot
+	ino, dev            uint64 // dev is the volume's id, since device numbers change from boot to boot
 	size, mtime, ctimes int64
 	mode                uint32
 }
@@ -61,7 +62,7 @@ type sum struct {
 
 // A record is a key and a sum, their fields one after the other, little endian, and its age.
 const (
-	indexMagic = "layerbuild source index 1\n"
+	indexMagic = "layerbuild source index 2\n"
 	recordSize = 5*8 + 4 + sha256.Size + 2
 	sumOffset  = 5*8 + 4
 	ageOffset  = recordSize - 1 // in how many rewrites the record was of no use
@@ -85,13 +86,14 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // openIndex loads the index. One that cannot be read, or is damaged, is an empty one.
 func openIndex(file string, root int, trust bool) (*index, error) {
-	x := &index{file: file, trust: trust, instead: map[int]int{}}
+	x := &index{file: file, trust: trust, instead: map[int]int{}, volumes: map[uint64]volume{}}
 	var st unix.Statx_t
 	if err := statFD(root, &st); err != nil {
 		return nil, fmt.Errorf("stat the source directory: %w", err)
 	}
 	x.root = device(&st)
-	x.rootFS = tickOf(root)
+	x.rootFS = volumeOf(root, x.root)
+	x.volumes[x.root] = x.rootFS
 	if file != "" {
 		x.load()
 	}
@@ -244,14 +246,49 @@ func (x *index) keyOf(st *unix.Statx_t) key {
 		ino: st.Ino, dev: device(st), size: int64(st.Size), mtime: nanos(st.Mtime), ctimes: nanos(st.Ctime),
 		mode: uint32(st.Mode),
 	}
-	if k.dev == x.root {
-		k.dev = 0
+	if !x.trust {
+		k.dev = x.known(st).id
 	}
 	return k
 }
 
+// known returns what is known of the volume of the file that st describes: nothing, if learn was not called.
+func (x *index) known(st *unix.Statx_t) volume {
+	if dev := device(st); dev != x.root {
+		return x.volumes[dev]
+	}
+	return x.rootFS
+}
+
+// learn finds out about the volume of the file that st describes, which is name in the open directory dir, or with
+// the name "" dir itself.
+func (x *index) learn(st *unix.Statx_t, dir int, name *byte) {
+	dev := device(st)
+	if dev == x.root || x.trust {
+		return
+	}
+	if _, ok := x.volumes[dev]; ok {
+		return
+	}
+	fd := dir
+	if *name != 0 {
+		var err error
+		if fd, err = openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
+			return
+		}
+		defer unix.Close(fd)
+	}
+	x.volumes[dev] = volumeOf(fd, dev)
+}
+
+// trusts reports whether what is remembered of the file that st describes may be used.
+func (x *index) trusts(st *unix.Statx_t) bool { return x.trust || x.known(st).id != 0 }
+
 // lookup returns what is known of the file that st describes.
 func (x *index) lookup(st *unix.Statx_t) (sum, bool) {
+	if !x.trusts(st) {
+		return sum{}, false
+	}
 	want := x.keyOf(st)
 	i, ok := x.find(want.ino, want.dev)
 	if !ok {
@@ -273,7 +310,7 @@ func (x *index) unknown(ino uint64) bool {
 	switch {
 	case len(x.state) > 0: // some file systems give other numbers in directories, so that nothing would ever be known
 		return false
-	case !x.trust && !x.rootFS.ours:
+	case !x.trust && x.rootFS.id == 0:
 		return false
 	case x.table == nil:
 		return x.len() == 0
@@ -286,28 +323,20 @@ func (x *index) unknown(ino uint64) bool {
 	return true
 }
 
-// unchanged tells whether a file has surely not been changed since began, st being what stat(2) said of it later: any
+// unchanged reports whether a file has surely not been changed since began, st being what stat(2) said of it later: any
 // change would have given it a ctime after that, if the clock is the same.
-func (x *index) unchanged(st *unix.Statx_t, fd int, began time.Time) bool {
-	t := x.tick(st, fd)
-	return x.trust || t.ours && !t.racy(nanos(st.Ctime), began.UnixNano())
-}
-
-// tick returns the tick of an open file.
-func (x *index) tick(st *unix.Statx_t, fd int) tick {
-	if device(st) != x.root {
-		return tickOf(fd)
-	}
-	return x.rootFS
+func (x *index) unchanged(st *unix.Statx_t, began time.Time) bool {
+	v := x.known(st)
+	return x.trust || v.id != 0 && !v.racy(nanos(st.Ctime), began.UnixNano())
 }
 
 // add remembers what was read from a file between began and now, st being what fstat(2) says of it before and after.
-func (x *index) add(st *unix.Statx_t, fd int, began time.Time, s sum) {
-	k := x.keyOf(st)
-	if !x.trust && x.tick(st, fd).racy(k.ctimes, began.UnixNano()) {
+func (x *index) add(st *unix.Statx_t, began time.Time, s sum) {
+	if !x.unchanged(st, began) {
 		return
 	}
 	x.learned++
+	k := x.keyOf(st)
 	i, known := x.find(k.ino, k.dev)
 	if known && i >= len(x.state) {
 		appendRecord(x.record(i)[:0], k, s)
@@ -438,35 +467,4 @@ func decodeKey(r []byte) key {
 		ctimes: int64(binary.LittleEndian.Uint64(r[32:])),
 		mode:   binary.LittleEndian.Uint32(r[40:]),
 	}
-}
-
-// tick is how far apart two changes can be and still get the same ctime.
-type tick struct {
-	fine, coarse time.Duration
-	ours         bool // by this machine's clock
-}
-
-// tickOf returns the tick of the file system that fd is on. A ctime with a fraction of a second comes from a clock that
-// moves with the kernel's timer, at least 100 times a second. Others may be whole seconds, or two (FAT). And on file
-// systems from elsewhere, or that programs serve, the clock is not ours: leave time for it to be wrong.
-func tickOf(fd int) tick {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
-		return tick{time.Minute, time.Minute, false}
-	}
-	switch int64(st.Type) {
-	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC,
-		unix.OVERLAYFS_SUPER_MAGIC:
-		return tick{25 * time.Millisecond, 2500 * time.Millisecond, true}
-	}
-	return tick{time.Minute, time.Minute, false}
-}
-
-// racy tells whether a file with this ctime may still be changed without its ctime moving on.
-func (t tick) racy(ctime, now int64) bool {
-	slack := t.fine
-	if ctime%1e9 == 0 {
-		slack = t.coarse
-	}
-	return ctime >= now-int64(slack)
 }

@@ -136,7 +136,7 @@ func TestIndexRacy(t *testing.T) {
 
 func TestRacy(t *testing.T) {
 	const now = int64(1_700_000_000_500_000_000)
-	fs := tick{fine: 25 * time.Millisecond, coarse: 2500 * time.Millisecond}
+	fs := volume{fine: 25 * time.Millisecond, coarse: 2500 * time.Millisecond}
 	tests := []struct {
 		ctime int64
 		want  bool

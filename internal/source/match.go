@@ -27,6 +27,8 @@ type matching struct {
 	list    bool // contents do not count
 	exclude *matcher
 
+	sockets []string // that were left out
+
 	out   Match
 	links map[[2]uint64]uint64 // files with several names: device and inode to the first one's number
 
@@ -68,6 +70,7 @@ func (t *Tree) newMatching(ctx context.Context, q Query) (*matching, error) {
 
 func (m *matching) result() *Match {
 	m.flush()
+	m.out.Sockets = m.sockets
 	m.out.Digest = digest.NewDigest(digest.SHA256, m.hash)
 	return &m.out
 }
@@ -161,7 +164,15 @@ func (m *matching) directory(dir string, include *matcher) (bool, error) {
 		return false, m.t.notThere(dir, place{path: dir}, err)
 	}
 	defer unix.Close(fd)
+	if err := statFD(fd, &m.st); err != nil {
+		return false, fmt.Errorf("stat %q: %w", dir, err)
+	}
+	if dir != "." && m.t.own.is(&m.st) {
+		m.t.own.tell(dir)
+		return false, nil
+	}
 	w := m.newWalk(dir, include)
+	w.item.MtimeNs = nanos(m.st.Mtime)
 	root := inherited{}
 	if m.t.ignore != nil && dir != "." {
 		if _, root.ignore, err = m.t.ignore.path(dir); err != nil {
@@ -204,21 +215,35 @@ func (m *matching) single(name string, at place) (bool, error) {
 
 // singleAt adds the file that m.st describes, name in the directory dir.
 func (m *matching) singleAt(dir int, name *byte, target, where string) error {
-	switch m.st.Mode & unix.S_IFMT {
-	case unix.S_IFSOCK:
-		return nil
-	case unix.S_IFDIR, unix.S_IFLNK:
-		return fmt.Errorf("%q was replaced while it was being read", where)
-	}
-	m.begin(tagItem, target)
 	m.one = where
-	e, err := m.entry(dir, name, nil, m)
-	if err != nil {
-		return err
+	for range maxReplaced {
+		switch m.st.Mode & unix.S_IFMT {
+		case unix.S_IFSOCK:
+			m.socket(m)
+			return nil
+		case unix.S_IFDIR, unix.S_IFLNK:
+			return fmt.Errorf("read %q: %w", where, errReplaced)
+		}
+		at := len(m.rec)
+		m.rec = appendItem(m.rec, tagItem, target)
+		e, err := m.entry(dir, name, nil, m)
+		if err == nil {
+			m.out.Items = append(m.out.Items, Item{Path: where, Target: target, Entries: oneEntry(e)})
+			return nil
+		}
+		if err != errReplaced {
+			return err
+		}
+		m.rec = m.rec[:at]
+		if err := stat(dir, name, unix.AT_SYMLINK_NOFOLLOW, &m.st); err != nil {
+			return m.t.notThere(where, place{path: where}, err)
+		}
 	}
-	m.out.Items = append(m.out.Items, Item{Path: where, Target: target, Entries: oneEntry(e)})
-	return nil
+	return fmt.Errorf("read %q: %w", where, errReplaced)
 }
+
+// socket notes that a socket is left out: a layer has none.
+func (m *matching) socket(at where) { m.sockets = append(m.sockets, strings.Clone(at.full())) }
 
 // wildcard takes a name with wildcards. The part before the first one is a name like any other. From there on links are
 // not followed on the way, only at the end; nor are the names that the wildcards match ever taken for more than names.
@@ -269,6 +294,12 @@ func (g glob) in(dir, name string, parts []string) error {
 		return fmt.Errorf("read directory %q: %w", dir, plain(err))
 	}
 	defer unix.Close(fd)
+	if err := statFD(fd, &g.m.st); err != nil {
+		return fmt.Errorf("stat %q: %w", dir, err)
+	}
+	if dir != "." && g.m.t.own.is(&g.m.st) {
+		return nil
+	}
 	list := new(listing)
 	if err := list.read(fd, g.m.dents); err != nil {
 		return fmt.Errorf("read directory %q: %w", dir, err)
@@ -296,6 +327,9 @@ func (g glob) entry(fd int, list *listing, e dirent, dir, name string, rest []st
 		return err
 	}
 	base := list.name(e)
+	if dir == "." && m.t.own.holds(view(base)) {
+		return nil
+	}
 	where := m.join(dir, base)
 	if err := stat(fd, list.cname(e), unix.AT_SYMLINK_NOFOLLOW, &m.st); err != nil {
 		if err == unix.ENOENT {

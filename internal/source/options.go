@@ -18,6 +18,8 @@ type Options struct {
 	IndexDir string
 	// Dockerfile is -f: "", a path on this machine, "-", or an http URL; in a context from elsewhere it is a path in it.
 	Dockerfile string
+	// Own is the directory of the builder's state, which is left out of contexts that are directories.
+	Own OwnState
 	// NoIgnore leaves ignore files unread.
 	NoIgnore bool
 	// HTTP and Git are how contexts from elsewhere are fetched.
@@ -32,6 +34,10 @@ type TreeOptions struct {
 	IgnoreName string
 	// IndexFile is where what is known of the files is kept between builds; "" keeps it in memory only.
 	IndexFile string
+	// TempDir gives the directory for private copies of files that are written to while they are read; nil is the system's.
+	TempDir func() (string, error)
+	// Own is the directory of the builder's state, which is not in the tree.
+	Own OwnState
 	// Immutable promises that the files do not change while the tree is open, so that even those which were written
 	// this very moment need to be read only once.
 	Immutable bool

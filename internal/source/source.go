@@ -37,6 +37,8 @@ type Match struct {
 	// attributes (see KeepXattr), hard links among the files, and owners if Query.KeepOwner. Equal digests mean that a
 	// copy has the same result. Neither the place of the tree nor any time is in it.
 	Digest digest.Digest
+	// Sockets are the paths of sockets that were left out: a layer has none.
+	Sockets []string
 	// Unmatched are those patterns with wildcards that matched nothing.
 	Unmatched []string
 	// Files and Bytes count the regular files in Items and what is in them.
@@ -55,6 +57,8 @@ type Item struct {
 	// Contents means that Path is a directory, and that what is in it is copied into the destination. The destination
 	// is to be made even if Entries is empty. The directory's own mode, owner and times are not copied.
 	Contents bool
+	// MtimeNs is the time of the directory whose contents are copied.
+	MtimeNs int64
 	// Entries are all files below Path that are to be copied, sorted so that a directory comes before what is in it;
 	// each directory on the way to an entry is an entry too. If Contents is false there is one: ".".
 	Entries Entries
@@ -64,12 +68,21 @@ type Item struct {
 type Entry struct {
 	// Path is relative to the Item's path; "." for the item itself.
 	Path string
-	// Size and MtimeNs are those of the content that is in the digest. A copy that meets other values has met another
-	// content. Size is 0 except for regular files; for directories MtimeNs is nothing to go by.
+	// Size, MtimeNs, CtimeNs and Ino are those of the file whose content is in the digest. A copy that meets other values
+	// has met another content. Size is 0 except for regular files. Ino is 0 where inode numbers are not to be compared:
+	// for directories, and on file systems that are not trusted to keep them. Of a directory that has another ctime only
+	// the names in it may have changed; its mode and attributes are what counts.
 	Size    int64
 	MtimeNs int64
+	CtimeNs int64
+	Ino     uint64
 	// Mode is the mode as stat(2) has it, with the type.
 	Mode uint32
+	// Attrs reports whether extended attributes are in the digest.
+	Attrs bool
+	// Frozen, if not 0, is the name of a private copy in Tree.FrozenDir: the file is written to by others, and the copy is
+	// what was digested. It is what is to be copied, with its mode, time and attributes.
+	Frozen uint32
 }
 
 // NotFoundError says that a source that was named without wildcards is not there. errors.Is(err, ErrNotFound).
@@ -82,6 +95,8 @@ type NotFoundError struct {
 	IgnoredBy string
 	// Pattern is the line of IgnoredBy that excludes it.
 	Pattern string
+	// Own reports whether it is the builder's own state, which is never part of a context.
+	Own bool
 }
 
 // ErrNotFound is what a NotFoundError wraps.
@@ -91,6 +106,8 @@ func (e *NotFoundError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%q: not found", e.Path)
 	switch {
+	case e.Own:
+		b.WriteString(" (it is in the state directory, which is not part of the build context)")
 	case e.IgnoredBy != "":
 		fmt.Fprintf(&b, " (it is excluded by %s: %s)", e.IgnoredBy, e.Pattern)
 	case e.Link != "":

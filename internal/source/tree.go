@@ -22,6 +22,8 @@ type Tree struct {
 	lines      []string
 	turn       chan struct{}
 	index      *index
+	freezer    freezer
+	own        ownDir
 }
 
 // NewTree returns the tree of an open directory, which stays the caller's and must outlive it. What the ignore patterns
@@ -35,8 +37,12 @@ func NewTree(dir *os.File, o TreeOptions) (*Tree, error) {
 		return nil, fmt.Errorf("read %s: %w", o.IgnoreName, err)
 	}
 	t := &Tree{dir: dir, ignore: ignore, ignoreName: o.IgnoreName, lines: o.Ignore, turn: make(chan struct{}, 1)}
-	if t.index, err = openIndex(o.IndexFile, t.fd(), o.Immutable); err != nil {
+	t.freezer.tempDir = o.TempDir
+	if t.own, err = openOwn(o.Own, t.fd()); err != nil {
 		return nil, err
+	}
+	if t.index, err = openIndex(o.IndexFile, t.fd(), o.Immutable); err != nil {
+		return nil, errors.Join(err, t.own.close())
 	}
 	return t, nil
 }
@@ -62,6 +68,7 @@ func (t *Tree) Match(ctx context.Context, q Query) (*Match, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.freezer.begin()
 	for _, p := range q.Patterns {
 		if err := m.pattern(p); err != nil {
 			return nil, err
@@ -76,7 +83,7 @@ func (t *Tree) Match(ctx context.Context, q Query) (*Match, error) {
 func (t *Tree) Close() error {
 	t.turn <- struct{}{}
 	defer func() { <-t.turn }()
-	return errors.Join(t.index.save(), t.index.forget())
+	return errors.Join(t.index.save(), t.index.forget(), t.freezer.close(), t.own.close())
 }
 
 // listAll lists what is in a directory without reading any file.
@@ -125,6 +132,9 @@ func (t *Tree) resolve(name string) (place, error) {
 		}
 		next := path.Join(cur.path, part)
 		mode, text, err := t.lstat(next)
+		if err == nil && cur.path == "." && t.own.holds(part) {
+			err = errOwn
+		}
 		if err != nil {
 			cur.path = next
 			return cur, t.notThere(name, cur, err)
@@ -153,6 +163,9 @@ func (t *Tree) resolve(name string) (place, error) {
 	return cur, nil
 }
 
+// errOwn is returned for a name in the builder's own state, which is in no tree.
+var errOwn = errors.New("it is the state directory of this program")
+
 // lstat returns the mode of what is at p, and the text if it is a link. No link on the way to it is followed.
 func (t *Tree) lstat(p string) (mode uint32, text string, err error) {
 	fd, err := safepath.NoLinks(t.fd(), p, unix.O_PATH|unix.O_NOFOLLOW, 0)
@@ -163,6 +176,9 @@ func (t *Tree) lstat(p string) (mode uint32, text string, err error) {
 	var st unix.Statx_t
 	if err := statFD(fd, &st); err != nil {
 		return 0, "", &os.PathError{Op: "stat", Path: p, Err: err}
+	}
+	if t.own.is(&st) {
+		return 0, "", errOwn
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return uint32(st.Mode), "", nil
@@ -186,6 +202,9 @@ func (t *Tree) ignored(p string) (bool, error) {
 
 // notThere turns the error of looking at a place into that of a missing source, where it is one.
 func (t *Tree) notThere(name string, at place, err error) error {
+	if errors.Is(err, errOwn) {
+		return &NotFoundError{Path: path.Join("/", name), Own: true}
+	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG) {
 		return t.missing(name, at)
 	}

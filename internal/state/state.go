@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
@@ -83,6 +84,15 @@ func (s *State) open(o Options) (err error) {
 	}
 	s.Snapshots, err = snapshot.Open(filepath.Join(s.Root, "snapshots"), snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger})
 	return err
+}
+
+// Holds reports whether a name in a state directory is one of those that this package makes.
+func Holds(name string) bool {
+	switch name {
+	case "lock", "oci", "snapshots", "cache":
+		return true
+	}
+	return strings.HasPrefix(name, tempPrefix)
 }
 
 // Own closes c when the state is closed. It is not for concurrent use.

@@ -1,0 +1,75 @@
+package build
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/source"
+)
+
+// A context may be written to while it is built. A step that meets a file which is no longer what was digested for its key
+// begins anew: the file is digested again, now from a private copy (source.Tree.Changed), the step has another key, and
+// what it copies is what was digested.
+
+// maxLooks is how often a step looks at a context that changes. Each time at least one more file has a private copy.
+const maxLooks = 20
+
+// again reports whether a step that failed with err is to be looked at again after so many looks.
+func again(err error, looks int) bool {
+	var changed *executor.ChangedError
+	return looks < maxLooks && errors.As(err, &changed)
+}
+
+// noteChanged tells the tree that is copied from about a file that has changed, and returns err.
+func (c *copier) noteChanged(err error) error {
+	var changed *executor.ChangedError
+	if errors.As(err, &changed) && c.from.snapshot == nil {
+		c.from.tree.Changed(changed.Path)
+	}
+	return err
+}
+
+// frozen returns the directory of the private copies that a match has, or nil.
+func frozen(t *source.Tree, m *source.Match) *os.File {
+	for i := range m.Items {
+		if m.Items[i].Entries.Frozen() {
+			return t.FrozenDir()
+		}
+	}
+	return nil
+}
+
+// tellSockets warns about sockets that were left out.
+func (c *copier) tellSockets(out output) {
+	if c.match == nil || c.from.snapshot != nil || len(c.match.Sockets) == 0 {
+		return
+	}
+	more := ""
+	if n := len(c.match.Sockets) - 1; n > 0 {
+		more = fmt.Sprintf(" and %d more", n)
+	}
+	out.warn(fmt.Sprintf("%q is a socket%s, which no layer can hold: it is left out", c.match.Sockets[0], more))
+}
+
+// reset lets a job look at its inputs again.
+func (j *job) reset() error {
+	j.key = ""
+	c := j.copier
+	if c == nil {
+		return nil
+	}
+	c.whole = false
+	err := c.Close()
+	c.remotes = nil
+	return err
+}
+
+// noticeOwn tells once that the state directory is in a context.
+func (b *builder) noticeOwn(path string) {
+	b.ownNotice.Do(func() {
+		b.sink(event.Warning{Message: fmt.Sprintf("the state directory is in the build context (%s): it is left out. Name it in .dockerignore, or choose another place with --root", path)})
+	})
+}

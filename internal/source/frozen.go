@@ -1,0 +1,367 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A context may be written to while it is built: logs grow, editors save, generators run. A digest and a layer must be
+// of the same bytes all the same. A file is digested first and copied later, and the copy compares the file with what
+// was digested (Entry). Where they differ the step begins anew, and every file that has changed since the first look, or
+// that the copy has named, is frozen: it is read once, to a private copy, and both digest and layer are made from that.
+// Frozen files stay as they are for the rest of the build.
+
+// frozenFile is a file with a private copy: a regular file, a link, or a directory without what is in it.
+type frozenFile struct {
+	name uint32 // in the private directory
+	st   unix.Statx_t
+	sum  sum
+	text []byte // a link's
+}
+
+// freezer has the private copies of a tree's files.
+type freezer struct {
+	tempDir func() (string, error)
+	dir     *Fetched // nil until it is needed
+	last    uint32
+	files   map[string]*frozenFile // by path in the tree
+	inodes  map[[2]uint64]*frozenFile
+	named   map[string]bool // files that a copy has found changed
+	gone    map[string]bool // those of them that were not there any more
+	since   int64           // files that have changed after this time are frozen; 0: none are
+	began   int64           // when the first Match began
+}
+
+// errReplaced is returned for a name that is another file's than it was a moment before.
+var errReplaced = errors.New("it was replaced while it was being read")
+
+const (
+	// maxReplaced is how often a name is looked at again that was replaced meanwhile.
+	maxReplaced = 20
+	// maxFreeze is how often a file is read that changes while it is read.
+	maxFreeze = 8
+)
+
+// Changed tells the tree that a copy has found path to be no longer as it was digested. The next Match freezes it,
+// together with everything else that has changed since the first one began. What is gone counts as not there for the rest
+// of the build if it comes and goes: a copy finds that twice.
+func (t *Tree) Changed(path string) {
+	t.turn <- struct{}{}
+	defer func() { <-t.turn }()
+	f := &t.freezer
+	if f.named == nil {
+		f.named, f.gone = map[string]bool{}, map[string]bool{}
+	}
+	if f.named[path] {
+		f.gone[path] = true
+	}
+	f.named[path] = true
+	if f.since == 0 {
+		f.since = f.began
+	}
+}
+
+// begin notes that a Match begins. The clock of ctime may be one tick of the kernel's timer behind.
+func (f *freezer) begin() {
+	if f.began == 0 {
+		f.began = time.Now().Add(-25 * time.Millisecond).UnixNano()
+	}
+	clear(f.inodes)
+}
+
+// FrozenDir returns the directory of the private copies, nil if there are none.
+func (t *Tree) FrozenDir() *os.File {
+	t.turn <- struct{}{}
+	defer func() { <-t.turn }()
+	if t.freezer.dir == nil {
+		return nil
+	}
+	return t.freezer.dir.Dir
+}
+
+func (f *freezer) close() error {
+	if f.dir == nil {
+		return nil
+	}
+	dir := f.dir
+	f.dir = nil
+	return dir.Close()
+}
+
+// live reports whether private copies have to be thought of at all.
+func (f *freezer) live() bool { return f.since != 0 || len(f.files) > 0 }
+
+// frozen returns the private copy of the file or directory that m.st describes, nil if it has none and needs none. m.st
+// becomes that of the copy.
+func (m *matching) frozen(dir int, name *byte, at where) (*frozenFile, error) {
+	f := &m.t.freezer
+	if !f.live() || m.list {
+		return nil, nil
+	}
+	path := at.full()
+	if have := f.files[path]; have != nil && have.st.Mode&unix.S_IFMT == m.st.Mode&unix.S_IFMT {
+		m.st = have.st
+		f.inodes[[2]uint64{device(&m.st), m.st.Ino}] = have
+		return have, nil
+	}
+	if !f.named[path] && nanos(m.st.Ctime) < f.since {
+		return nil, nil
+	}
+	switch m.st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFLNK, unix.S_IFDIR:
+		return m.freeze(dir, name, at)
+	}
+	return nil, nil
+}
+
+// vanished reports whether a name is taken as not there because it comes and goes.
+func (m *matching) vanished(at where) bool {
+	f := &m.t.freezer
+	return len(f.gone) > 0 && f.gone[at.full()] && f.files[at.full()] == nil
+}
+
+// freeze makes a private copy of name in the directory dir. m.st becomes that of the copy.
+func (m *matching) freeze(dir int, name *byte, at where) (*frozenFile, error) {
+	f := &m.t.freezer
+	if f.dir == nil {
+		var err error
+		if f.dir, err = newFetched(f.tempDir); err != nil {
+			return nil, fmt.Errorf("copy %q, which is being written to: %w", at.full(), err)
+		}
+		f.files, f.inodes = map[string]*frozenFile{}, map[[2]uint64]*frozenFile{}
+	}
+	if err := stat(dir, name, unix.AT_SYMLINK_NOFOLLOW, &m.st); err != nil {
+		return nil, m.unreadable(at.full(), err)
+	}
+	id := [2]uint64{device(&m.st), m.st.Ino}
+	frozen := f.inodes[id]
+	if m.st.Nlink < 2 || m.st.Mode&unix.S_IFMT == unix.S_IFDIR || frozen == nil {
+		f.last++
+		frozen = &frozenFile{name: f.last}
+		var err error
+		switch m.st.Mode & unix.S_IFMT {
+		case unix.S_IFREG:
+			err = m.freezeFile(frozen, dir, name, at)
+		case unix.S_IFDIR:
+			err = m.freezeDirectory(frozen, dir, name, at)
+		case unix.S_IFLNK:
+			err = m.freezeLink(frozen, dir, name, at)
+		default:
+			err = errReplaced
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	m.st = frozen.st
+	f.files[strings.Clone(at.full())] = frozen
+	f.inodes[[2]uint64{device(&m.st), m.st.Ino}] = frozen
+	return frozen, nil
+}
+
+// copyPath returns the path of a private copy.
+func (f *freezer) copyPath(file *frozenFile) string {
+	return filepath.Join(f.dir.temp, strconv.Itoa(int(file.name)))
+}
+
+// freezeFile reads a regular file to a private copy, up to the length that it has when the reading begins. If the file is
+// changed meanwhile the bytes count only if reading them once more gives the same, as with a log that has grown or a file
+// that was only touched. Otherwise it is read anew, and after a few times that is an error.
+func (m *matching) freezeFile(frozen *frozenFile, dir int, name *byte, at where) error {
+	for try := range maxFreeze {
+		if try > 0 {
+			if err := m.pause(time.Millisecond << (try - 1)); err != nil {
+				return err
+			}
+		}
+		same, err := m.freezeOnce(frozen, dir, name, at)
+		if err != nil || same {
+			return err
+		}
+	}
+	return fmt.Errorf("%q keeps changing while it is being read", at.full())
+}
+
+func (m *matching) pause(d time.Duration) error {
+	select {
+	case <-m.ctx.Done():
+		return context.Cause(m.ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func (m *matching) freezeOnce(frozen *frozenFile, dir int, name *byte, at where) (same bool, err error) {
+	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return false, m.unreadable(at.full(), err)
+	}
+	defer unix.Close(fd)
+	var before unix.Statx_t
+	if err := statFD(fd, &before); err != nil {
+		return false, fmt.Errorf("stat %q: %w", at.full(), err)
+	}
+	if before.Mode&unix.S_IFMT != unix.S_IFREG {
+		return false, errReplaced
+	}
+	copyName := m.t.freezer.copyPath(frozen)
+	out, err := os.OpenFile(copyName, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return false, fmt.Errorf("copy %q, which is being written to: %w", at.full(), err)
+	}
+	defer out.Close()
+	first, n, err := m.readAt(fd, int64(before.Size), out)
+	if err == nil {
+		frozen.sum, err = m.xattrs(fd, sum{digest: first})
+	}
+	if err != nil {
+		return false, fmt.Errorf("read %q: %w", at.full(), err)
+	}
+	if err := statFD(fd, &frozen.st); err != nil {
+		return false, fmt.Errorf("stat %q: %w", at.full(), err)
+	}
+	if n != int64(before.Size) || !sameFile(&before, &frozen.st) {
+		again, _, err := m.readAt(fd, n, nil)
+		if err != nil {
+			return false, fmt.Errorf("read %q: %w", at.full(), err)
+		}
+		if again != first {
+			return false, nil
+		}
+	}
+	frozen.st.Size = uint64(n)
+	return true, m.dress(frozen, fd, out)
+}
+
+// readAt reads n bytes of a file from its beginning, or less if it ends before, and writes them to out unless that is nil.
+// It returns their digest and how many there were.
+func (m *matching) readAt(fd int, n int64, out *os.File) (digest [sha256.Size]byte, done int64, err error) {
+	if m.data == nil {
+		m.data, m.content = make([]byte, readChunk), sha256.New()
+	}
+	m.content.Reset()
+	for done < n {
+		k, err := unix.Pread(fd, m.data[:min(n-done, int64(len(m.data)))], done)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return digest, done, err
+		}
+		if k == 0 {
+			break
+		}
+		m.content.Write(m.data[:k])
+		if out != nil {
+			if _, err := out.Write(m.data[:k]); err != nil {
+				return digest, done, err
+			}
+		}
+		done += int64(k)
+		if m.ctx.Err() != nil {
+			return digest, done, context.Cause(m.ctx)
+		}
+	}
+	return [sha256.Size]byte(m.content.Sum(m.digest[:0])), done, nil
+}
+
+// dress gives a private copy the attributes, mode and time of the file that it was made of, and a second name where the
+// file has one: what is copied from it is then linked as the files were. Owners are not kept: those of files in a context
+// are not copied.
+func (m *matching) dress(frozen *frozenFile, fd int, out *os.File) error {
+	name := m.t.freezer.copyPath(frozen)
+	if frozen.sum.xattrs {
+		if err := m.copyXattrs(fd, int(out.Fd())); err != nil {
+			return err
+		}
+	}
+	if err := unix.Fchmod(int(out.Fd()), uint32(frozen.st.Mode)&0o7777); err != nil {
+		return &os.PathError{Op: "chmod", Path: name, Err: err}
+	}
+	if frozen.st.Nlink > 1 && frozen.st.Mode&unix.S_IFMT == unix.S_IFREG {
+		if err := os.Link(name, name+".2"); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return setMtime(name, &frozen.st)
+}
+
+func setMtime(name string, st *unix.Statx_t) error {
+	t := unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
+	err := unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t}, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return &os.PathError{Op: "utimensat", Path: name, Err: err}
+	}
+	return nil
+}
+
+// copyXattrs copies the extended attributes that are copied from one open file to another.
+func (m *matching) copyXattrs(from, to int) error {
+	list, err := listXattrs(from, m.text[:])
+	if err != nil {
+		return err
+	}
+	names := strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00")
+	for _, n := range slices.DeleteFunc(names, func(n string) bool { return !KeepXattr(n) }) {
+		value, err := getXattr(from, n)
+		if err == nil {
+			err = unix.Fsetxattr(to, n, value, 0)
+		}
+		if err != nil && err != unix.ENODATA && err != unix.ENOTSUP {
+			return fmt.Errorf("copy the attribute %s: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// freezeDirectory keeps the mode, the time and the attributes of a directory.
+func (m *matching) freezeDirectory(frozen *frozenFile, dir int, name *byte, at where) error {
+	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return m.unreadable(at.full(), err)
+	}
+	defer unix.Close(fd)
+	if err := statFD(fd, &frozen.st); err != nil {
+		return fmt.Errorf("stat %q: %w", at.full(), err)
+	}
+	if frozen.sum, err = m.xattrs(fd, sum{}); err != nil {
+		return fmt.Errorf("read the attributes of %q: %w", at.full(), err)
+	}
+	if err := os.Mkdir(m.t.freezer.copyPath(frozen), 0o700); err != nil {
+		return err
+	}
+	out, err := os.Open(m.t.freezer.copyPath(frozen))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	return m.dress(frozen, fd, out)
+}
+
+// freezeLink keeps the text and the time of a link.
+func (m *matching) freezeLink(frozen *frozenFile, dir int, name *byte, at where) error {
+	frozen.st = m.st
+	text, err := readlinkat(dir, name, m.text[:])
+	if err == unix.EINVAL || err == unix.ENOENT {
+		return errReplaced
+	}
+	if err != nil {
+		return fmt.Errorf("read link %q: %w", at.full(), err)
+	}
+	frozen.text = slices.Clone(text)
+	copyName := m.t.freezer.copyPath(frozen)
+	if err := os.Symlink(string(text), copyName); err != nil {
+		return err
+	}
+	return setMtime(copyName, &frozen.st)
+}

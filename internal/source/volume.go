@@ -1,0 +1,132 @@
+package source
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// volume is what is known of a file system that files are read from.
+type volume struct {
+	// id names the file system, in this boot and in others. 0: its times are not trusted, and nothing is remembered of
+	// its files.
+	id uint64
+	// fine and coarse are how far apart two changes can be and still get the same ctime: coarse where ctime is a whole
+	// number of seconds.
+	fine, coarse time.Duration
+}
+
+// What is remembered of a file stands for its content as long as its ctime is the same. That is sound only where the
+// kernel of this machine sets ctime, from its own clock, at each change, and where nobody can put another file system
+// with the same times in the same place. So file systems are trusted by an allow-list, and each by its own name:
+//
+//   - On squashfs, erofs, iso9660 and the like ctime is what the maker of the image wrote, on vfat and exfat there is none,
+//     on FUSE, NFS, CIFS, 9p, virtiofs and Ceph it is what a program or another machine says.
+//   - An overlay shows the ctime of its lower file systems, and does not say which those are. It is trusted within one
+//     mount, whose unique number the kernel has since Linux 6.8 (STATX_MNT_ID_UNIQUE), in one boot.
+//   - All others are trusted by their UUID (FS_IOC_GETFSUUID, since Linux 6.9) or what statfs(2) has in its place, so that
+//     an image that is mounted where another was is not taken for it.
+//
+// One thing is not seen on any of them: a program that has mapped a file (MAP_SHARED, writable) changes ctime when it
+// first writes to a page, and not again before the kernel has written that page back.
+var trusted = map[int64]bool{
+	unix.EXT4_SUPER_MAGIC:  true, // ext2, ext3, ext4
+	unix.XFS_SUPER_MAGIC:   true,
+	unix.BTRFS_SUPER_MAGIC: true,
+	unix.TMPFS_MAGIC:       true,
+	unix.F2FS_SUPER_MAGIC:  true,
+	zfsMagic:               true,
+	bcachefsMagic:          true,
+}
+
+const (
+	zfsMagic      = 0x2fc12fc1
+	bcachefsMagic = 0xca451a4e
+
+	// See include/uapi/linux/fs.h and stat.h: x/sys does not have these two yet.
+	fsIocGetFSUUID    = 0x80111500
+	statxMntIDUnique  = 0x4000
+	overlayVolumeMark = "overlay"
+)
+
+// volumeOf returns what is known of the file system that fd is on. dev is its device number.
+func volumeOf(fd int, dev uint64) volume {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return volume{}
+	}
+	// A ctime with a fraction of a second comes from a clock that moves with the kernel's timer, at least 100 times a
+	// second. Others may be whole seconds.
+	v := volume{fine: 25 * time.Millisecond, coarse: 2500 * time.Millisecond}
+	kind := int64(uint32(st.Type)) // some architectures have it signed
+	switch {
+	case kind == unix.OVERLAYFS_SUPER_MAGIC:
+		v.id = mountVolume(fd)
+	case trusted[kind]:
+		v.id = volumeID(fd, kind, st.Fsid, dev)
+	}
+	return v
+}
+
+// volumeID names a file system by its UUID, or what statfs(2) says in its place. A btrfs has the inode numbers of each
+// subvolume, and only f_fsid tells subvolumes apart.
+func volumeID(fd int, kind int64, fsid unix.Fsid, dev uint64) uint64 {
+	var uuid struct {
+		len  uint8
+		uuid [16]byte
+	}
+	b := binary.LittleEndian.AppendUint64(nil, uint64(kind))
+	if kind != unix.BTRFS_SUPER_MAGIC {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fsIocGetFSUUID, uintptr(unsafe.Pointer(&uuid)))
+		if errno == 0 && uuid.len > 0 {
+			return hashID(append(b, uuid.uuid[:min(uuid.len, 16)]...))
+		}
+	}
+	if fsid.Val == [2]int32{} {
+		return hashID(binary.LittleEndian.AppendUint64(b, dev))
+	}
+	b = binary.LittleEndian.AppendUint32(b, uint32(fsid.Val[0]))
+	return hashID(binary.LittleEndian.AppendUint32(b, uint32(fsid.Val[1])))
+}
+
+// mountVolume names a mount within this boot; 0 is returned where the kernel has no unique number for it.
+func mountVolume(fd int) uint64 {
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, statxMntIDUnique, &st); err != nil || st.Mask&statxMntIDUnique == 0 {
+		return 0
+	}
+	boot := bootID()
+	if boot == "" {
+		return 0
+	}
+	return hashID(binary.LittleEndian.AppendUint64([]byte(overlayVolumeMark+boot), st.Mnt_id))
+}
+
+var bootID = sync.OnceValue(func() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+})
+
+// hashID is never 0.
+func hashID(b []byte) uint64 {
+	h := sha256.Sum256(b)
+	return binary.LittleEndian.Uint64(h[:]) | 1
+}
+
+// racy reports whether a file with this ctime may still be changed without its ctime moving on.
+func (v volume) racy(ctime, now int64) bool {
+	slack := v.fine
+	if ctime%1e9 == 0 {
+		slack = v.coarse
+	}
+	return ctime >= now-int64(slack)
+}
