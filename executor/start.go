@@ -2,6 +2,8 @@ package executor
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -173,6 +175,14 @@ var limits = map[string]int{
 	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
 	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
 	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
+}
+
+// CheckUlimit returns an error when there is no resource limit of that name.
+func CheckUlimit(name string) error {
+	if _, ok := limits[strings.ToLower(name)]; !ok {
+		return fmt.Errorf("unknown limit %q (known: %s)", name, strings.Join(slices.Sorted(maps.Keys(limits)), ", "))
+	}
+	return nil
 }
 
 // limit sets the command's resource limits.

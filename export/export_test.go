@@ -614,7 +614,7 @@ func TestNewRefuses(t *testing.T) {
 		{[]string{"type=tar,dest=" + dir}, Env{}, "dest is a directory: a file is wanted"},
 		{[]string{"type=oci,tar=false,dest=" + file}, Env{}, "dest is a file"},
 		{[]string{file}, Env{}, "dest is a file"},
-		{[]string{"type=oci,dest=" + dir + "/none/out"}, Env{}, "no such file"},
+		{[]string{"type=oci,dest=" + dir + "/none/out"}, Env{}, "there is no directory"},
 		{[]string{"type=oci,dest=" + file + "/out"}, Env{}, "not a directory"},
 		{[]string{"-"}, Env{}, "standard output is used"},
 		{[]string{"-", "type=oci"}, Env{Stdout: io.Discard}, "same place"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,25 +13,13 @@ import (
 	"golang.org/x/term"
 )
 
-// New makes an Exporter of each spec. It looks at destinations, so that what cannot be written is known before
-// anything is built: two outputs to one place, an archive to a terminal, a file where a directory is wanted. It
-// changes nothing.
+// New makes an Exporter of each spec, after Check. It changes nothing.
 func New(env Env, specs ...Spec) ([]Exporter, error) {
-	taken := map[string]bool{}
+	if err := Check(env.Stdout, specs...); err != nil {
+		return nil, err
+	}
 	var exporters []Exporter
 	for _, spec := range specs {
-		place := spec.Dest
-		if place != "" && place != "-" {
-			abs, err := filepath.Abs(place)
-			if err != nil {
-				return nil, fmt.Errorf("output %s: %w", spec, err)
-			}
-			place = abs
-		}
-		if place != "" && taken[place] {
-			return nil, fmt.Errorf("output %s: another output goes to the same place", spec)
-		}
-		taken[place] = true
 		e, err := newOne(env, spec)
 		if err != nil {
 			return nil, fmt.Errorf("output %s: %w", spec, err)
@@ -40,10 +29,32 @@ func New(env Env, specs ...Spec) ([]Exporter, error) {
 	return exporters, nil
 }
 
-func newOne(env Env, spec Spec) (Exporter, error) {
-	if err := checkDest(env, spec); err != nil {
-		return nil, err
+// Check looks at destinations, so that what cannot be written is known before anything is built: two outputs to one
+// place, an archive to a terminal, a file where a directory is wanted, a directory that is not there. stdout is what
+// "-" writes to; nil: it is used for something else.
+func Check(stdout io.Writer, specs ...Spec) error {
+	taken := map[string]bool{}
+	for _, spec := range specs {
+		place := spec.Dest
+		if place != "" && place != "-" {
+			abs, err := filepath.Abs(place)
+			if err != nil {
+				return fmt.Errorf("output %s: %w", spec, err)
+			}
+			place = abs
+		}
+		if place != "" && taken[place] {
+			return fmt.Errorf("output %s: another output goes to the same place", spec)
+		}
+		taken[place] = true
+		if err := checkDest(stdout, spec); err != nil {
+			return fmt.Errorf("output %s: %w", spec, err)
+		}
 	}
+	return nil
+}
+
+func newOne(env Env, spec Spec) (Exporter, error) {
 	switch spec.Type {
 	case TypeImage:
 		if spec.Push && env.Pusher == nil {
@@ -66,15 +77,15 @@ func newOne(env Env, spec Spec) (Exporter, error) {
 	panic("unreachable: " + spec.Type)
 }
 
-func checkDest(env Env, spec Spec) error {
+func checkDest(stdout io.Writer, spec Spec) error {
 	switch {
 	case spec.Dest == "":
 		return nil
 	case spec.Dest == "-":
-		if env.Stdout == nil {
+		if stdout == nil {
 			return errors.New("the standard output is used for something else")
 		}
-		if f, ok := env.Stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			return errors.New("refusing to write an archive to the terminal: redirect it, or give dest=FILE")
 		}
 		return nil
@@ -93,7 +104,7 @@ func checkDest(env Env, spec Spec) error {
 		return nil
 	case errors.Is(err, os.ErrNotExist):
 		if _, err := os.Stat(filepath.Dir(spec.Dest)); err != nil {
-			return fmt.Errorf("dest: %w", err)
+			return fmt.Errorf("there is no directory %s", filepath.Dir(spec.Dest))
 		}
 		return nil
 	}

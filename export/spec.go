@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/suggest"
 )
 
 // Type says what an image becomes.
@@ -372,39 +374,9 @@ func parseBoolPtr(a attr) (*bool, error) {
 
 // unknown says that there is no such thing, what may have been meant, and what there is.
 func unknown(what, got string, known []string) error {
-	best, least := "", 3
-	for _, k := range known {
-		if d := distance(strings.ToLower(got), k); d < least {
-			best, least = k, d
-		}
-	}
 	list := slices.Sorted(slices.Values(known))
-	if best != "" {
+	if best := suggest.ClosestFold(got, list); best != "" {
 		return fmt.Errorf("unknown %s %q: did you mean %s? (known: %s)", what, got, best, strings.Join(list, ", "))
 	}
 	return fmt.Errorf("unknown %s %q (known: %s)", what, got, strings.Join(list, ", "))
-}
-
-// distance is the number of single edits between a and b (Levenshtein's), 99 for anything too long to be a slip.
-func distance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return 99
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			next := min(row[j+1]+1, row[j]+1, corner+cost)
-			corner, row[j+1] = row[j+1], next
-		}
-	}
-	return row[len(b)]
 }

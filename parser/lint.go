@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/suggest"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -220,7 +221,7 @@ func (l *lint) checkDefaultBases(stages []instructions.Stage, x expander, defaul
 func (s scope) fromArgs(declared []string, unmatched map[string]struct{}, loc []bkparser.Range) {
 	for _, k := range sortedKeys(unmatched) {
 		if !slices.Contains(declared, k) {
-			s.run(&linter.RuleUndefinedArgInFrom, loc, linter.RuleUndefinedArgInFrom.Format(k, closest(k, declared, true)))
+			s.run(&linter.RuleUndefinedArgInFrom, loc, linter.RuleUndefinedArgInFrom.Format(k, suggest.Closest(k, declared)))
 		}
 	}
 }

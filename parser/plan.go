@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/suggest"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -317,20 +318,20 @@ func (p *Plan) fromPlatform(st *instructions.Stage, x expander, rules scope) (oc
 	if err != nil {
 		return ocispec.Platform{}, fmt.Errorf("process arguments for platform %s: %w", st.Platform, err)
 	}
-	suggest := func(err error) error {
+	similar := func(err error) error {
 		for _, k := range sortedKeys(m.Unmatched) {
-			if c := closest(k, p.globals.Keys(), true); c != "" {
+			if c := suggest.Closest(k, p.globals.Keys()); c != "" {
 				return didYouMean(err, k, p.globals.Keys())
 			}
 		}
 		return err
 	}
 	if m.Result == "" {
-		return ocispec.Platform{}, suggest(fmt.Errorf("empty platform value from expression %s", st.Platform))
+		return ocispec.Platform{}, similar(fmt.Errorf("empty platform value from expression %s", st.Platform))
 	}
 	platform, err := ParsePlatform(m.Result)
 	if err != nil {
-		return platform, suggest(fmt.Errorf("parse platform %s: %w", st.Platform, err))
+		return platform, similar(fmt.Errorf("parse platform %s: %w", st.Platform, err))
 	}
 	return platform, nil
 }
@@ -450,7 +451,7 @@ func (p *Plan) Similar(name string) string {
 	for _, s := range []string{"alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"} {
 		options = append(options, s, s+":latest")
 	}
-	return closest(name, options, true)
+	return suggest.Closest(name, options)
 }
 
 // findNeeds follows --from and --mount of all instructions, triggers of a base

@@ -12,6 +12,15 @@ import (
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
+// ExperimentalRules lists the rules that run only when LintOptions.Experimental
+// or the file names them.
+func ExperimentalRules() []string {
+	return []string{
+		linter.RuleInvalidDefinitionDescription.Name,
+		rulePackageLists.Name, ruleArchiveCopied.Name, ruleRecursiveChange.Name,
+	}
+}
+
 // Rules on the size of images, which BuildKit does not have. They guess at what
 // a shell does, so they are experimental: off unless asked for.
 var (

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/suggest"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -244,7 +245,7 @@ func (w *walker) reportUnmatched(c instructions.Command, unmatched map[string]st
 		if declared || isScannerArg(k) {
 			continue
 		}
-		msg := linter.RuleUndefinedVar.Format(k, closest(k, w.state.env.Keys(), true))
+		msg := linter.RuleUndefinedVar.Format(k, suggest.Closest(k, w.state.env.Keys()))
 		w.rules.run(&linter.RuleUndefinedVar, c.Location(), msg)
 	}
 }

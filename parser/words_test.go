@@ -152,23 +152,6 @@ func TestResolvePath(t *testing.T) {
 	}
 }
 
-func TestClosest(t *testing.T) {
-	options := []string{"build", "Test", "release"}
-	tests := []struct {
-		in       string
-		sameCase bool
-		want     string
-	}{
-		{"biuld", true, "build"}, {"buil", true, "build"}, {"test", true, "Test"}, {"tset", false, "Test"},
-		{"relaese", true, "release"}, {"build", true, ""}, {"BUILD", false, ""}, {"something", true, ""}, {"", true, ""},
-	}
-	for _, tt := range tests {
-		if got := closest(tt.in, options, tt.sameCase); got != tt.want {
-			t.Errorf("closest(%q, %v) = %q, want %q", tt.in, tt.sameCase, got, tt.want)
-		}
-	}
-}
-
 func TestEnvOrder(t *testing.T) {
 	e := newEnv([]string{"A=1", "B=2", "AB=3"})
 	next := e.set("A", "x=y").set("C", "")

@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/analyze"
@@ -16,9 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/analyze/html"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
-	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
-	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -28,17 +26,20 @@ func analyzeVerb() verb {
 	return verb{
 		name: "analyze", args: "IMAGE|LAYOUT|ARCHIVE",
 		summary: "show which instruction wastes how many bytes, and how to get them back",
-		flags: func(fs *pflag.FlagSet) runFunc {
+		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f analyzeFlags
 			f.state.define(fs)
 			f.define(fs)
-			fs.StringVar(&f.format, "format", "text", "`text|json|markdown|html`")
+			fs.Var(newChoice(&f.format, "text", reportFormats...), "format", "`text|json|markdown|html`")
 			fs.BoolVarP(&f.interactive, "interactive", "i", false, "browse layers and files in the terminal")
 			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` of an image for several")
-			return f.run
+			return f.prepare
 		},
 	}
 }
+
+// reportFormats are the ways in which a report can be written.
+var reportFormats = []string{"text", "json", "markdown", "html"}
 
 // analyzeFlags are those of analyze and, in part, of build.
 type analyzeFlags struct {
@@ -64,22 +65,27 @@ func (f *analyzeFlags) defineGate(fs *pflag.FlagSet) {
 	fs.Var((*given)(&f.config), "config", "`FILE` with the gate's rules (default "+analyze.ConfigFile+" of the current directory, if there is one)")
 }
 
-func (f *analyzeFlags) run(ctx context.Context, e *env, args []string) error {
-	if len(args) != 1 {
-		return usagef("one image is expected")
+func (f *analyzeFlags) prepare(e *env, args []string) (runFunc, error) {
+	if err := oneImage(args); err != nil {
+		return nil, err
 	}
 	rules, err := f.rules(".")
 	if err != nil {
-		return usageError{err}
+		return nil, err
 	}
 	if f.top < 1 {
-		return usagef("--top %d: 1 or more is expected", f.top)
+		return nil, badValue("top", strconv.Itoa(f.top), errors.New("1 or more is expected"))
 	}
-	if err := f.check(e); err != nil {
-		return usageError{err}
+	want, err := platform(e, f.platform)
+	if err := errors.Join(err, f.check(e), f.state.resolve(e)); err != nil {
+		return nil, err
 	}
-	return f.state.with(ctx, e, func(state *state.State, im *images) error {
-		img, err := im.find(ctx, state, args[0], f.platform)
+	return func(ctx context.Context) error { return f.run(ctx, e, args[0], want, rules) }, nil
+}
+
+func (f *analyzeFlags) run(ctx context.Context, e *env, name string, want wanted, rules gateRules) error {
+	return f.state.with(ctx, func(state *state.State, im *images) error {
+		img, err := im.find(ctx, state, name, want)
 		if err != nil {
 			return err
 		}
@@ -87,7 +93,7 @@ func (f *analyzeFlags) run(ctx context.Context, e *env, args []string) error {
 		if err != nil {
 			return err
 		}
-		r.Image = args[0]
+		r.Image = name
 		if f.interactive {
 			return browse.Run(ctx, r, e.stdin, e.stdout)
 		}
@@ -97,19 +103,16 @@ func (f *analyzeFlags) run(ctx context.Context, e *env, args []string) error {
 
 // check looks at what does not go together.
 func (f *analyzeFlags) check(e *env) error {
-	if !slices.Contains([]string{"text", "json", "markdown", "html"}, f.format) {
-		return fmt.Errorf("--format %q: text, json, markdown or html is expected", f.format)
-	}
 	if f.format == "html" && f.out == "" && term.IsTerminal(int(e.stdout.Fd())) {
 		return errors.New("--format html: say where the page goes, for example -o report.html")
 	}
 	if f.interactive && f.out != "" {
-		return errors.New("-i shows the report in the terminal, and -o writes it to a file: give one of them")
+		return errors.New("--interactive shows the report in the terminal, and --output writes it to a file: give one of them")
 	}
 	if f.interactive && !(term.IsTerminal(int(e.stdin.Fd())) && term.IsTerminal(int(e.stdout.Fd()))) {
-		return errors.New("-i wants a terminal")
+		return errors.New("--interactive: standard input and output are not a terminal")
 	}
-	return nil
+	return checkFile("output", f.out)
 }
 
 // gateRules are what is asked for by flags and by the configuration file.
@@ -128,11 +131,13 @@ func (f *analyzeFlags) rules(dir string) (gateRules, error) {
 	data, err := os.ReadFile(name)
 	switch {
 	case err == nil:
-		if rules.Config, err = analyze.ParseConfig(name, data); err != nil {
+		if rules.Config, err = analyze.ParseConfig(name, data); err != nil && f.config != "" {
+			return rules, fmt.Errorf("--config: %w", err)
+		} else if err != nil {
 			return rules, err
 		}
 	case f.config != "" || !errors.Is(err, fs.ErrNotExist):
-		return rules, fmt.Errorf("--config: %w", err)
+		return rules, badValue("config", f.config, plainError(err))
 	}
 	if f.failOver != "" {
 		if rules.FailOver, err = analyze.ParseThreshold(f.failOver); err != nil {
@@ -149,6 +154,9 @@ func (f *analyzeFlags) rules(dir string) (gateRules, error) {
 	}
 	rules.Accept = append(rules.Accept, f.accept...)
 	if f.base != "" {
+		if err := imageWord(f.base); err != nil {
+			return rules, badValue("base", f.base, err)
+		}
 		rules.Base = f.base
 	}
 	rules.wanted = rules.FailOver != nil || len(rules.FailOn) > 0
@@ -166,12 +174,15 @@ func (f *analyzeFlags) analyze(ctx context.Context, state *state.State, im *imag
 	return r, nil
 }
 
-// forBuild reads what build --analyze is given. A gate alone means it too.
+// forBuild reads what build --analyze is given. A gate alone, or a file with one, means it too.
 func (f *analyzeFlags) forBuild(e *env, o *build.Options) (gateRules, error) {
-	if f.format == "" && (f.failOver != "" || len(f.failOn) > 0) {
+	if f.format == "" && (f.failOver != "" || len(f.failOn) > 0 || f.config != "") {
 		f.format = "text"
 	}
 	if f.format == "" {
+		if len(f.accept) > 0 {
+			return gateRules{}, badValue("accept", f.accept[0], errors.New("it has no effect without --analyze, --fail-over, --fail-on or --config"))
+		}
 		return gateRules{}, nil
 	}
 	if !o.WantsImage() {
@@ -254,26 +265,12 @@ func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 }
 
 // find finds an image: in the store, by the path of a layout or an archive, or in a registry.
-func (im *images) find(ctx context.Context, state *state.State, name, platform string) (*image.Image, error) {
-	p, err := parseOptionalPlatform(platform)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	img, err := im.resolver.Resolve(ctx, whereIs(ctx, state, name), image.ResolveOptions{Platform: p})
+func (im *images) find(ctx context.Context, state *state.State, name string, want wanted) (*image.Image, error) {
+	img, err := im.resolver.Resolve(ctx, whereIs(ctx, state, name), image.ResolveOptions{Platform: want.platform})
 	if err != nil {
 		return nil, err
 	}
-	return img, isFor(name, img, platform, p)
-}
-
-// isFor returns an error where a platform was asked for and the image is for another one: an index is looked through for
-// the platform, but a single manifest is what it is. Unlike for a FROM it is not enough that the platform can run the image.
-func isFor(name string, img *image.Image, asked string, p ocispec.Platform) error {
-	if asked == "" || registry.FormatPlatform(img.Platform) == registry.FormatPlatform(p) &&
-		(p.OSVersion == "" || p.OSVersion == img.Platform.OSVersion) {
-		return nil
-	}
-	return fmt.Errorf("image %s is for %s and not for %s", name, parser.FormatPlatform(img.Platform), parser.FormatPlatform(p))
+	return img, want.isFor(name, img)
 }
 
 // whereIs is a name as the resolver takes it. A path is enough where nothing else has that name, also in "oci:PATH", which

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,9 +19,11 @@ import (
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/internal/ui"
 	"github.com/layerbuild/layerbuild/parser"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 )
@@ -42,10 +47,10 @@ func buildVerb() verb {
 	return verb{
 		name: "build", args: "CONTEXT",
 		summary: "build an image from a Dockerfile",
-		flags: func(fs *pflag.FlagSet) runFunc {
+		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f buildFlags
 			f.define(fs)
-			return f.run
+			return f.prepare
 		},
 	}
 }
@@ -71,20 +76,20 @@ func (f *buildFlags) define(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.pull, "pull", false, "ask registries for base images even if they are here")
 	fs.BoolVar(&f.push, "push", false, "push the image: short for --output type=registry")
 	fs.BoolVar(&f.load, "load", false, "load the image into docker or podman: short for --output type=docker")
-	fs.StringVar(&f.network, "network", "host", "network of RUN: `host|none`")
+	fs.Var(newChoice(&f.network, "host", "host", "none", "default"), "network", "network of RUN: `host|none`")
 	fs.Var((*list)(&f.addHosts), "add-host", "line for /etc/hosts of RUN: `HOST:IP`")
 	fs.StringVar(&f.shmSize, "shm-size", "", "size of /dev/shm for RUN, as in `64m`")
 	fs.Var((*list)(&f.ulimits), "ulimit", "limit for RUN: `NAME=SOFT[:HARD]`")
 	fs.StringSliceVar(&f.allow, "allow", nil, "permit more to RUN: `network.host|security.insecure`")
-	fs.StringVar(&f.progress, "progress", "auto", "how the build is shown: `auto|plain|tty|rawjson|quiet`")
-	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print the image's digest and nothing else")
-	fs.StringVar(&f.iidFile, "iidfile", "", "write the image's digest to this `FILE`")
-	fs.StringVar(&f.metadataFile, "metadata-file", "", "write what came out to this `FILE`, as JSON")
-	fs.BoolVar(&f.check, "check", false, "look at the Dockerfile and build nothing; exit status 1 when there are findings")
-	fs.StringVar(&f.call, "call", "build", "`build|check|targets`")
-	fs.StringVar(&f.format, "format", "text", "of what --check and --call print: `text|json`")
+	fs.Var(newProgress(&f.progress), "progress", progressUsage)
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but the image ID")
+	fs.StringVar(&f.iidFile, "iidfile", "", "write the image ID to this `FILE`")
+	fs.StringVar(&f.metadataFile, "metadata-file", "", "write the digests and names of the result to this `FILE`, as JSON")
+	fs.BoolVar(&f.check, "check", false, "check the Dockerfile and build nothing: all stages, or what --target needs; exit status 1 when something is found")
+	fs.StringVar(&f.call, "call", "build", "what to do: `build|check|targets`")
+	fs.Var(newChoice(&f.format, "text", "text", "json"), "format", "of what --check and --call print: `text|json`")
 	fs.StringSliceVar(&f.lintExperimental, "lint", nil, "experimental rules to check as well: `RULE,…|all`")
-	fs.StringVar(&f.analyze.format, "analyze", "", "report afterwards which instruction wastes how many bytes: `text|json|markdown|html`")
+	fs.Var(newChoice(&f.analyze.format, "", reportFormats...), "analyze", "report afterwards which instruction wastes how many bytes: `text|json|markdown|html`")
 	fs.Lookup("analyze").NoOptDefVal = "text"
 	f.analyze.defineGate(fs)
 	fs.Var((*list)(&f.attests), "attest", "")
@@ -97,16 +102,24 @@ func (f *buildFlags) define(fs *pflag.FlagSet) {
 	}
 }
 
-// run builds.
-func (f *buildFlags) run(ctx context.Context, e *env, args []string) error {
+// prepare checks the command line.
+func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
+	if err := f.state.resolve(e); err != nil {
+		return nil, err
+	}
 	o, err := f.options(e, args)
 	if err != nil {
-		return usageError{err}
+		return nil, err
 	}
 	rules, err := f.analyze.forBuild(e, &o)
 	if err != nil {
-		return usageError{err}
+		return nil, err
 	}
+	return func(ctx context.Context) error { return f.run(ctx, e, o, rules) }, nil
+}
+
+// run builds.
+func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gateRules) error {
 	mode := f.progress
 	if f.quiet {
 		mode = "quiet"
@@ -116,10 +129,10 @@ func (f *buildFlags) run(ctx context.Context, e *env, args []string) error {
 	}
 	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	o.Sink = display.Sink()
-	state, images, err := f.state.open(ctx, e, false)
+	state, images, err := f.state.open(ctx, false)
 	if err != nil {
 		return errors.Join(err, display.Close())
 	}
@@ -178,7 +191,7 @@ func (f *buildFlags) write(e *env, mode string, res *build.Result, o build.Optio
 	id := res.Metadata.ID().String()
 	if f.iidFile != "" {
 		if err := os.WriteFile(f.iidFile, []byte(id), 0o644); err != nil {
-			return err
+			return fmt.Errorf("--iidfile: %w", err)
 		}
 	}
 	if f.metadataFile != "" {
@@ -187,12 +200,13 @@ func (f *buildFlags) write(e *env, mode string, res *build.Result, o build.Optio
 			return err
 		}
 		if err := os.WriteFile(f.metadataFile, append(data, '\n'), 0o644); err != nil {
-			return err
+			return fmt.Errorf("--metadata-file: %w", err)
 		}
 	}
 	toStdout := slices.ContainsFunc(o.Outputs, func(s export.Spec) bool { return s.Dest == "-" })
 	if mode == "quiet" && id != "" && !toStdout {
-		fmt.Fprintln(e.stdout, id)
+		_, err := fmt.Fprintln(e.stdout, id)
+		return err
 	}
 	return nil
 }
@@ -365,11 +379,8 @@ func colored(e *env) bool {
 // options makes the build's options of the flags.
 func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
 	var o build.Options
-	if len(args) > 1 {
-		return o, fmt.Errorf("one context is expected, not %d: %s", len(args), strings.Join(args, " "))
-	}
-	if len(args) == 0 {
-		return o, errors.New("say where the files are: the context is missing, for example '.'")
+	if err := oneContext(args); err != nil {
+		return o, err
 	}
 	o.Source.Context, o.Source.Dockerfile, o.Source.Stdin = args[0], f.file, e.stdin
 	o.Image.Names, o.Image.Labels, o.Target, o.Pull = f.tags, f.labels, f.target, f.pull
@@ -377,20 +388,79 @@ func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
 	o.Run.Network = f.network
 	o.Lint.Experimental = f.lintExperimental
 	var err error
-	steps := []func(*build.Options, *env) error{f.args, f.cache, f.runOptions, f.access, f.output, f.imageOptions}
+	steps := []func(*build.Options, *env) error{f.sources, f.args, f.action, f.cache, f.runOptions, f.access, f.output, f.imageOptions}
 	for _, step := range steps {
 		err = errors.Join(err, step(&o, e))
 	}
 	return o, err
 }
 
-// args are build arguments, contexts and what is to be done.
+// oneContext checks that there is one context.
+func oneContext(args []string) error {
+	switch {
+	case len(args) == 0:
+		return errors.New("the build context is missing: give the directory with the files, for example '.'")
+	case len(args) == 1 && args[0] == "":
+		return errors.New("the build context is an empty word: give the directory with the files, for example '.'")
+	case len(args) == 1:
+		return nil
+	}
+	for _, v := range verbs() {
+		if args[0] == v.name {
+			return fmt.Errorf("the verb stands before its flags: layerbuild %s [flags] %s", v.name, v.args)
+		}
+	}
+	return fmt.Errorf("one build context is expected, not %d: %s", len(args), strings.Join(args, " "))
+}
+
+// sources checks where the files come from.
+func (f *buildFlags) sources(o *build.Options, e *env) error {
+	so := source.Options{Stdin: e.stdin, Dockerfile: f.file}
+	err := source.Check(o.Source.Context, so)
+	if err != nil {
+		err = fmt.Errorf("build context %q: %w", o.Source.Context, err)
+	} else if f.file != "" {
+		err = source.CheckDockerfile(o.Source.Context, so)
+		if err != nil {
+			err = badValue("file", f.file, err)
+		}
+	}
+	o.Source.Contexts = map[string]string{}
+	for _, c := range f.contexts {
+		name, value, ok := strings.Cut(c, "=")
+		if !ok || name == "" || value == "" {
+			return errors.Join(err, badValue("build-context", c, errors.New("NAME=WHERE is expected")))
+		}
+		if bad := checkNamedContext(value, so); bad != nil {
+			return errors.Join(err, badValue("build-context", c, bad))
+		}
+		o.Source.Contexts[name] = value
+	}
+	return err
+}
+
+// checkNamedContext returns an error for what cannot be the value of --build-context.
+func checkNamedContext(value string, o source.Options) error {
+	if value == "-" {
+		return errors.New("standard input is for the build context only")
+	}
+	if strings.HasPrefix(value, "oci-layout://") {
+		return image.CheckPath(value)
+	}
+	if name, ok := strings.CutPrefix(value, "docker-image://"); ok {
+		_, err := reference.Parse(name)
+		return err
+	}
+	return source.Check(value, o)
+}
+
+// args are the build arguments.
 func (f *buildFlags) args(o *build.Options, e *env) error {
 	o.Args = map[string]string{}
 	for _, a := range f.buildArgs {
 		name, value, ok := strings.Cut(a, "=")
-		if name == "" {
-			return fmt.Errorf("--build-arg %q: NAME=VALUE is expected", a)
+		if name == "" || strings.ContainsAny(name, " \t\n") {
+			return badValue("build-arg", a, errors.New("NAME=VALUE is expected, or NAME for a variable of the environment"))
 		}
 		if !ok {
 			if value, ok = os.LookupEnv(name); !ok {
@@ -401,17 +471,14 @@ func (f *buildFlags) args(o *build.Options, e *env) error {
 	}
 	if rules, ok := o.Args[checkArg]; ok {
 		if _, err := parser.ParseLintOptions(rules); err != nil {
-			return fmt.Errorf("--build-arg %s=%s: %w (known: skip=RULE,…|all;experimental=RULE,…|all;error=true)", checkArg, rules, err)
+			return badValue("build-arg", checkArg+"="+rules, fmt.Errorf("%w (known: skip=RULE,…|all;experimental=RULE,…|all;error=true)", err))
 		}
 	}
-	o.Source.Contexts = map[string]string{}
-	for _, c := range f.contexts {
-		name, value, ok := strings.Cut(c, "=")
-		if !ok || name == "" || value == "" {
-			return fmt.Errorf("--build-context %q: NAME=WHERE is expected", c)
-		}
-		o.Source.Contexts[name] = value
-	}
+	return nil
+}
+
+// action is what is to be done.
+func (f *buildFlags) action(o *build.Options, _ *env) error {
 	call, format, ok := strings.Cut(f.call, ",format=") // as buildx has it
 	if ok {
 		f.call, f.format = call, format
@@ -424,10 +491,21 @@ func (f *buildFlags) args(o *build.Options, e *env) error {
 	case "targets":
 		o.ListTargets = true
 	default:
-		return fmt.Errorf("--call %q: build, check or targets is expected", f.call)
+		return badValue("call", f.call, errors.New("build, check or targets is expected, and perhaps ,format=json after it"))
 	}
 	if f.format != "text" && f.format != "json" {
-		return fmt.Errorf("--format %q: text or json is expected", f.format)
+		return badValue("call", f.call+",format="+f.format, errors.New("the format is text or json"))
+	}
+	return checkRules(f.lintExperimental)
+}
+
+// checkRules checks the values of --lint.
+func checkRules(names []string) error {
+	known := parser.ExperimentalRules()
+	for _, name := range names {
+		if name != "all" && !slices.Contains(known, name) {
+			return badValue("lint", name, fmt.Errorf("all, %s is expected", orList(known)))
+		}
 	}
 	return nil
 }
@@ -439,6 +517,9 @@ func (f *buildFlags) cache(o *build.Options, _ *env) error {
 		if err != nil {
 			return err
 		}
+		if err := checkCacheRef(p); err != nil {
+			return badValue("cache-from", s, err)
+		}
 		o.Cache.From = append(o.Cache.From, p)
 	}
 	for _, s := range f.cacheTo {
@@ -446,19 +527,30 @@ func (f *buildFlags) cache(o *build.Options, _ *env) error {
 		if err != nil {
 			return err
 		}
+		if err := checkCacheRef(p); err != nil {
+			return badValue("cache-to", s, err)
+		}
+		if fi, err := os.Stat(p.Dir); err == nil && !fi.IsDir() && !p.IgnoreError {
+			return badValue("cache-to", s, errors.New("dest is a file, a directory is expected"))
+		}
 		o.Cache.To = append(o.Cache.To, p)
 	}
 	return nil
 }
 
+// checkCacheRef checks the name of an image that holds results of steps.
+func checkCacheRef(p build.CachePlace) error {
+	if p.Ref == "" {
+		return nil
+	}
+	_, err := reference.Parse(p.Ref)
+	return err
+}
+
 // runOptions are for RUN.
 func (f *buildFlags) runOptions(o *build.Options, _ *env) error {
-	switch f.network {
-	case "", "default":
+	if f.network == "default" {
 		o.Run.Network = "host"
-	case "host", "none":
-	default:
-		return fmt.Errorf("--network %q: host or none is expected", f.network)
 	}
 	for _, h := range f.addHosts {
 		host, err := parseHost(h)
@@ -470,7 +562,7 @@ func (f *buildFlags) runOptions(o *build.Options, _ *env) error {
 	if f.shmSize != "" {
 		n, err := parseSize(f.shmSize)
 		if err != nil {
-			return fmt.Errorf("--shm-size: %w", err)
+			return badValue("shm-size", f.shmSize, err)
 		}
 		o.Run.ShmSize = n
 	}
@@ -488,7 +580,7 @@ func (f *buildFlags) runOptions(o *build.Options, _ *env) error {
 		case "security.insecure":
 			o.Run.Insecure = true
 		default:
-			return fmt.Errorf("--allow %q: network.host or security.insecure is expected", a)
+			return badValue("allow", a, errors.New("network.host or security.insecure is expected"))
 		}
 	}
 	return nil
@@ -499,23 +591,26 @@ func (f *buildFlags) access(o *build.Options, e *env) error {
 	for _, s := range f.secrets {
 		secret, err := parseSecret(s, e.getenv)
 		if err != nil {
-			return err
+			return badValue("secret", s, err)
 		}
 		o.Run.Secrets = append(o.Run.Secrets, secret)
 	}
 	for _, s := range f.ssh {
 		id, socket, _ := strings.Cut(s, "=")
+		if id == "" {
+			return badValue("ssh", s, errors.New("default or ID[=SOCKET] is expected"))
+		}
 		if socket == "" {
 			if socket = e.getenv("SSH_AUTH_SOCK"); socket == "" {
-				return fmt.Errorf("--ssh %q: SSH_AUTH_SOCK is not set; start an agent or give its socket: --ssh %s=SOCKET", s, id)
+				return badValue("ssh", s, fmt.Errorf("SSH_AUTH_SOCK is not set; start an agent or give its socket: --ssh %s=SOCKET", id))
 			}
 		}
 		info, err := os.Stat(socket)
 		if err != nil {
-			return fmt.Errorf("--ssh %q: %w", s, err)
+			return badValue("ssh", s, plainError(err))
 		}
 		if info.Mode()&os.ModeSocket == 0 {
-			return fmt.Errorf("--ssh %q: %s is not the socket of an agent; add keys to one with ssh-add", s, socket)
+			return badValue("ssh", s, fmt.Errorf("%s is not the socket of an agent; add keys to one with ssh-add", socket))
 		}
 		o.Run.SSH = append(o.Run.SSH, build.SSH{ID: id, Socket: socket})
 	}
@@ -523,7 +618,10 @@ func (f *buildFlags) access(o *build.Options, e *env) error {
 }
 
 // output is where the image goes.
-func (f *buildFlags) output(o *build.Options, _ *env) error {
+func (f *buildFlags) output(o *build.Options, e *env) error {
+	if err := errors.Join(checkNewNames("tag", f.tags), checkFile("iidfile", f.iidFile), checkFile("metadata-file", f.metadataFile)); err != nil {
+		return err
+	}
 	outputs := slices.Clone(f.outputs)
 	if f.push {
 		outputs = append(outputs, "type=registry")
@@ -531,27 +629,64 @@ func (f *buildFlags) output(o *build.Options, _ *env) error {
 	if f.load {
 		outputs = append(outputs, "type=docker")
 	}
-	for _, s := range outputs {
+	for i, s := range outputs {
 		spec, err := export.Parse(s)
 		if err != nil {
-			return fmt.Errorf("--output: %w", err)
+			return badValue("output", s, errors.Unwrap(err)) // which says "output" and s itself
 		}
 		if spec.Type == export.TypeImage {
 			o.Image.Names = append(o.Image.Names, spec.Names...)
 		}
+		if spec.Push && len(o.Image.Names) == 0 {
+			flag := "--push"
+			if i < len(f.outputs) {
+				flag = fmt.Sprintf("--output %q", s)
+			}
+			return fmt.Errorf("%s: the image to push has no name; give one with -t NAME", flag)
+		}
 		o.Outputs = append(o.Outputs, spec)
+	}
+	if err := export.Check(e.stdout, o.Outputs...); err != nil {
+		return fmt.Errorf("--%w", err)
 	}
 	return nil
 }
 
+// checkFile checks that a file can be written when the work is done. "" and "-" are no files.
+func checkFile(flag, name string) error {
+	if name == "" || name == "-" {
+		return nil
+	}
+	if fi, err := os.Stat(name); err == nil && fi.IsDir() {
+		return badValue(flag, name, errors.New("a file is expected, this is a directory"))
+	}
+	dir := filepath.Dir(name)
+	fi, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return badValue(flag, name, fmt.Errorf("there is no directory %s", dir))
+	case err != nil:
+		return badValue(flag, name, plainError(err))
+	case !fi.IsDir():
+		return badValue(flag, name, fmt.Errorf("%s is not a directory", dir))
+	}
+	return nil
+}
+
+// plainError is an error of a file without its name, for a message that has the name already.
+func plainError(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
 // imageOptions are what the image is like.
 func (f *buildFlags) imageOptions(o *build.Options, e *env) error {
-	for _, p := range f.platforms {
-		platform, err := parsePlatform(p)
-		if err != nil {
-			return err
-		}
-		o.Platforms = append(o.Platforms, platform)
+	var err error
+	if o.Platforms, err = platforms(e, f.platforms); err != nil {
+		return err
 	}
 	for _, a := range f.annotations {
 		list, err := parseAnnotation(a)
@@ -562,7 +697,7 @@ func (f *buildFlags) imageOptions(o *build.Options, e *env) error {
 	}
 	for _, l := range f.labels {
 		if strings.HasPrefix(l, "=") || l == "" {
-			return fmt.Errorf("--label %q: KEY=VALUE is expected", l)
+			return badValue("label", l, errors.New("KEY=VALUE is expected"))
 		}
 	}
 	// The variable counts as the argument, as with buildx, so that an ARG of that name has it too.
@@ -589,7 +724,7 @@ func parseAnnotation(s string) ([]export.Annotation, error) {
 		targets, key = before, after
 	}
 	if !ok || key == "" {
-		return nil, fmt.Errorf("--annotation %q: [TARGET:]KEY=VALUE is expected", s)
+		return nil, badValue("annotation", s, errors.New("[TARGET:]KEY=VALUE is expected"))
 	}
 	var list []export.Annotation
 	for target := range strings.SplitSeq(targets, ",") {
@@ -598,22 +733,11 @@ func parseAnnotation(s string) ([]export.Annotation, error) {
 			a.Target, a.Platform = target[:i], target[i+1:len(target)-1]
 		}
 		if !slices.Contains([]string{"manifest", "index", "manifest-descriptor", "index-descriptor"}, a.Target) {
-			return nil, fmt.Errorf("--annotation %q: a target is manifest, index, manifest-descriptor or index-descriptor", s)
+			return nil, badValue("annotation", s, errors.New("a target is manifest, index, manifest-descriptor or index-descriptor"))
 		}
 		list = append(list, a)
 	}
 	return list, nil
-}
-
-func parsePlatform(s string) (ocispec.Platform, error) {
-	if s == "local" {
-		return ocispec.Platform{}, nil
-	}
-	p, err := parser.ParsePlatform(s)
-	if err != nil {
-		return p, fmt.Errorf("--platform: %w", err)
-	}
-	return p, nil
 }
 
 // parseHost reads HOST:IP or HOST=IP; IPv6 addresses may stand in brackets.
@@ -622,12 +746,15 @@ func parseHost(s string) (executor.Host, error) {
 	if !ok {
 		name, ip, ok = strings.Cut(s, ":")
 	}
-	ip = strings.TrimSuffix(strings.TrimPrefix(ip, "["), "]")
-	if !ok || name == "" || ip == "" {
-		return executor.Host{}, fmt.Errorf("--add-host %q: HOST:IP is expected", s)
+	if inner, bracket := strings.CutPrefix(ip, "["); bracket {
+		inner, ok = strings.CutSuffix(inner, "]")
+		ip = inner
 	}
 	if ip == "host-gateway" {
 		ip = "127.0.0.1" // commands share the host's network
+	}
+	if _, err := netip.ParseAddr(ip); err != nil || !ok || name == "" || strings.ContainsAny(name, " \t\n#") {
+		return executor.Host{}, badValue("add-host", s, errors.New("HOST:IP is expected, with an address or host-gateway for IP"))
 	}
 	return executor.Host{Name: name, IP: ip}, nil
 }
@@ -642,8 +769,8 @@ func parseSize(s string) (int64, error) {
 		}
 	}
 	n, err := strconv.ParseFloat(t, 64)
-	if err != nil || n < 0 || n*float64(int64(1)<<shift) > 1<<62 {
-		return 0, fmt.Errorf("%q is not a size such as 64m", s)
+	if err != nil || !(n >= 0) || n*float64(int64(1)<<shift) > 1<<62 {
+		return 0, errors.New("a size such as 64m or 10g is expected")
 	}
 	return int64(n * float64(int64(1)<<shift)), nil
 }
@@ -656,11 +783,14 @@ func parseUlimit(s string) (executor.Ulimit, error) {
 	}
 	a, err1 := strconv.ParseInt(soft, 10, 64)
 	b, err2 := strconv.ParseInt(hard, 10, 64)
-	if !ok || name == "" || err1 != nil || err2 != nil {
-		return executor.Ulimit{}, fmt.Errorf("--ulimit %q: NAME=SOFT[:HARD] is expected", s)
+	if !ok || name == "" || err1 != nil || err2 != nil || a < -1 || b < -1 {
+		return executor.Ulimit{}, badValue("ulimit", s, errors.New("NAME=SOFT[:HARD] is expected, two numbers, -1 for no limit"))
+	}
+	if err := executor.CheckUlimit(name); err != nil {
+		return executor.Ulimit{}, badValue("ulimit", s, err)
 	}
 	if b != -1 && (a == -1 || a > b) {
-		return executor.Ulimit{}, fmt.Errorf("--ulimit %q: the soft limit is above the hard one", s)
+		return executor.Ulimit{}, badValue("ulimit", s, errors.New("the soft limit is above the hard one"))
 	}
 	return executor.Ulimit{Name: name, Soft: a, Hard: b}, nil
 }
@@ -672,7 +802,7 @@ func parseSecret(s string, getenv func(string) string) (build.Secret, error) {
 	for _, f := range strings.Split(s, ",") {
 		key, value, ok := strings.Cut(f, "=")
 		if !ok {
-			return out, fmt.Errorf("--secret %q: %q is not key=value", s, f)
+			return out, fmt.Errorf("%q is not key=value; id=ID[,src=FILE|,env=VAR] is expected", f)
 		}
 		switch strings.ToLower(strings.TrimSpace(key)) {
 		case "id":
@@ -684,11 +814,14 @@ func parseSecret(s string, getenv func(string) string) (build.Secret, error) {
 		case "type":
 			kind = value
 		default:
-			return out, fmt.Errorf("--secret %q: unknown key %q (known: id, src, env, type)", s, key)
+			return out, fmt.Errorf("unknown key %q (known: id, src, env, type)", key)
 		}
 	}
 	if out.ID == "" {
-		return out, fmt.Errorf("--secret %q: id is missing", s)
+		return out, errors.New("id is missing; id=ID[,src=FILE|,env=VAR] is expected")
+	}
+	if kind != "" && kind != "file" && kind != "env" {
+		return out, fmt.Errorf("type %q: file or env is expected", kind)
 	}
 	if kind == "env" && out.Env == "" {
 		out.Env, out.File = cmpOr(out.File, out.ID), ""
@@ -698,14 +831,35 @@ func parseSecret(s string, getenv func(string) string) (build.Secret, error) {
 			out.Env = out.ID
 		} else {
 			out.File = out.ID
+			if _, err := os.Stat(out.File); errors.Is(err, fs.ErrNotExist) {
+				return out, fmt.Errorf("there is neither a file nor a variable %s; id=ID[,src=FILE|,env=VAR] is expected", out.ID)
+			}
 		}
 	}
 	if out.File != "" {
-		if _, err := os.Stat(out.File); err != nil {
-			return out, fmt.Errorf("--secret %q: %w", s, err)
-		}
+		return out, checkSecretFile(out.File)
 	}
 	return out, nil
+}
+
+// checkSecretFile checks that the file of a secret can be read.
+func checkSecretFile(name string) error {
+	fi, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return fmt.Errorf("src: %w", plainError(err))
+	case fi.IsDir():
+		return errors.New("src is a directory, a file is expected")
+	case fi.Size() > build.MaxSecret:
+		return fmt.Errorf("the file has %d bytes, and a secret has %d at most", fi.Size(), build.MaxSecret)
+	case !fi.Mode().IsRegular():
+		return nil // a pipe can be opened once only
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("src: %w", plainError(err))
+	}
+	return f.Close()
 }
 
 func cmpOr(a, b string) string {

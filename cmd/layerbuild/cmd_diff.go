@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"strconv"
 
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/build"
@@ -15,54 +18,62 @@ import (
 func diffVerb() verb {
 	return verb{
 		name: "diff", args: "A B", summary: "show what changed from one image to another, by instruction and by file",
-		flags: func(fs *pflag.FlagSet) runFunc {
+		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
-			format := fs.String("format", "text", "`text|json`")
-			var platform string
-			fs.Var((*given)(&platform), "platform", "`OS/ARCH` of images for several")
+			var of, format string
+			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`text|json`")
+			fs.Var((*given)(&of), "platform", "`OS/ARCH` of images for several")
 			top := fs.Int("top", 20, "`NUMBER` of paths that are shown as text")
-			return func(ctx context.Context, e *env, args []string) error {
+			return func(e *env, args []string) (runFunc, error) {
 				if len(args) != 2 {
-					return usagef("two images are expected")
+					return nil, fmt.Errorf("two images are expected, not %d", len(args))
 				}
 				if *top < 1 {
-					return usagef("--top %d: 1 or more is expected", *top)
+					return nil, badValue("top", strconv.Itoa(*top), errors.New("1 or more is expected"))
 				}
-				if *format != "text" && *format != "json" {
-					return usagef("--format %q: text or json is expected", *format)
+				want, err := platform(e, of)
+				if err := errors.Join(checkImages(args), err, f.resolve(e)); err != nil {
+					return nil, err
 				}
-				return f.with(ctx, e, func(state *state.State, im *images) error {
-					var reports [2]*analyze.Report
-					var g errgroup.Group
-					for i, name := range args {
-						g.Go(func() error {
-							img, err := im.find(ctx, state, name, platform)
-							if err != nil {
-								return err
-							}
-							if reports[i], err = build.Analyze(ctx, state, im.resolver, img, build.AnalyzeOptions{}); err != nil {
-								return err
-							}
-							reports[i].Image = name
-							return nil
-						})
-					}
-					if err := g.Wait(); err != nil {
-						return err
-					}
-					c := analyze.Compare(reports[0], reports[1])
-					if *format == "json" {
-						return c.WriteJSON(e.stdout)
-					}
-					o := analyze.TextOptions{Top: *top}
-					if term.IsTerminal(int(e.stdout.Fd())) {
-						o.Width, _, _ = term.GetSize(int(e.stdout.Fd()))
-					}
-					fmt.Fprintf(e.stdout, "A %s  %s\nB %s  %s\n\n", analyze.Printable(args[0]), reports[0].Digest, analyze.Printable(args[1]), reports[1].Digest)
-					return c.WriteText(e.stdout, o)
-				})
+				return func(ctx context.Context) error { return f.diff(ctx, e, args, want, format, *top) }, nil
 			}
 		},
 	}
+}
+
+func (f *stateFlags) diff(ctx context.Context, e *env, args []string, want wanted, format string, top int) error {
+	return f.with(ctx, func(state *state.State, im *images) error {
+		var reports [2]*analyze.Report
+		var g errgroup.Group
+		for i, name := range args {
+			g.Go(func() error {
+				img, err := im.find(ctx, state, name, want)
+				if err != nil {
+					return err
+				}
+				if reports[i], err = build.Analyze(ctx, state, im.resolver, img, build.AnalyzeOptions{}); err != nil {
+					return err
+				}
+				reports[i].Image = name
+				return nil
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+		c := analyze.Compare(reports[0], reports[1])
+		if format == "json" {
+			return c.WriteJSON(e.stdout)
+		}
+		o := analyze.TextOptions{Top: top}
+		if term.IsTerminal(int(e.stdout.Fd())) {
+			o.Width, _, _ = term.GetSize(int(e.stdout.Fd()))
+		}
+		head := fmt.Sprintf("A %s  %s\nB %s  %s\n\n", analyze.Printable(args[0]), reports[0].Digest, analyze.Printable(args[1]), reports[1].Digest)
+		if _, err := io.WriteString(e.stdout, head); err != nil {
+			return err
+		}
+		return c.WriteText(e.stdout, o)
+	})
 }

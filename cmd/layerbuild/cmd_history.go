@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -15,27 +16,32 @@ import (
 )
 
 func historyVerb() verb {
-	return verb{name: "history", args: "IMAGE", summary: "show which instructions an image was made by", flags: func(fs *pflag.FlagSet) runFunc {
+	return verb{name: "history", args: "IMAGE", summary: "show which instructions an image was made by", flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
-		format := fs.String("format", "text", "`text|json`")
+		var format string
+		fs.Var(newChoice(&format, "text", "text", "json"), "format", "`text|json`")
 		whole := fs.Bool("no-trunc", false, "do not shorten instructions")
-		platform := fs.String("platform", "", "`OS/ARCH` of an image for several")
-		return func(ctx context.Context, e *env, args []string) error {
-			if len(args) != 1 {
-				return usagef("one image is expected")
+		var of string
+		fs.Var((*given)(&of), "platform", "`OS/ARCH` of an image for several")
+		return func(e *env, args []string) (runFunc, error) {
+			want, err := platform(e, of)
+			if err := errors.Join(oneImage(args), err, f.resolve(e)); err != nil {
+				return nil, err
 			}
-			return f.with(ctx, e, func(state *state.State, im *images) error {
-				img, err := im.local(ctx, state, args[0], *platform)
-				if err != nil {
-					return err
-				}
-				list := historyOf(img)
-				if *format == "json" {
-					return printJSON(e.stdout, list)
-				}
-				return printHistory(e.stdout, list, *whole)
-			})
+			return func(ctx context.Context) error {
+				return f.with(ctx, func(state *state.State, im *images) error {
+					img, err := im.local(ctx, state, args[0], want)
+					if err != nil {
+						return err
+					}
+					list := historyOf(img)
+					if format == "json" {
+						return printJSON(e.stdout, list)
+					}
+					return printHistory(e.stdout, list, *whole)
+				})
+			}, nil
 		}
 	}}
 }
@@ -101,19 +107,15 @@ func printHistory(w io.Writer, list []made, whole bool) error {
 }
 
 // local finds an image in the store, or in a layout or an archive, and asks no registry.
-func (im *images) local(ctx context.Context, state *state.State, name, platform string) (*image.Image, error) {
-	p, err := parseOptionalPlatform(platform)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	if !image.IsPath(name) {
+func (im *images) local(ctx context.Context, state *state.State, name string, want wanted) (*image.Image, error) {
+	if name = whereIs(ctx, state, name); !image.IsPath(name) {
 		if _, err := state.Store.Resolve(ctx, name); err != nil {
 			return nil, err
 		}
 	}
-	img, err := im.resolver.Resolve(ctx, name, image.ResolveOptions{Platform: p})
+	img, err := im.resolver.Resolve(ctx, name, image.ResolveOptions{Platform: want.platform})
 	if err != nil {
 		return nil, err
 	}
-	return img, isFor(name, img, platform, p)
+	return img, want.isFor(name, img)
 }

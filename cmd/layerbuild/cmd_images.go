@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -18,23 +19,26 @@ import (
 )
 
 func imagesVerb() verb {
-	return verb{name: "images", summary: "list the images in the store", flags: func(fs *pflag.FlagSet) runFunc {
+	return verb{name: "images", summary: "list the images in the store", flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
-		format := fs.String("format", "text", "`text|json`")
+		var format string
+		fs.Var(newChoice(&format, "text", "text", "json"), "format", "`text|json`")
 		digests := fs.Bool("digests", false, "show whole digests")
-		return func(ctx context.Context, e *env, args []string) error {
-			if len(args) > 0 {
-				return usagef("no arguments are expected")
+		return func(e *env, args []string) (runFunc, error) {
+			if err := errors.Join(noArgs(args), f.resolve(e)); err != nil {
+				return nil, err
 			}
-			list, err := listImages(ctx, &f, e)
-			if err != nil {
-				return err
-			}
-			if *format == "json" {
-				return printJSON(e.stdout, list)
-			}
-			return printImages(e.stdout, list, *digests)
+			return func(ctx context.Context) error {
+				list, err := f.listImages(ctx)
+				if err != nil {
+					return err
+				}
+				if format == "json" {
+					return printJSON(e.stdout, list)
+				}
+				return printImages(e.stdout, list, *digests)
+			}, nil
 		}
 	}}
 }
@@ -50,8 +54,8 @@ type listed struct {
 	Layers    int       `json:"layers"` // of the first platform
 }
 
-func listImages(ctx context.Context, f *stateFlags, e *env) ([]listed, error) {
-	state, images, err := f.open(ctx, e, false)
+func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
+	state, images, err := f.open(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -182,52 +186,68 @@ func bytesText(n int64) string {
 }
 
 func tagVerb() verb {
-	return verb{name: "tag", args: "IMAGE NAME…", summary: "give an image further names", flags: func(fs *pflag.FlagSet) runFunc {
+	return verb{name: "tag", args: "IMAGE NAME…", summary: "give an image more names", flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
-		return func(ctx context.Context, e *env, args []string) error {
+		return func(e *env, args []string) (runFunc, error) {
 			if len(args) < 2 {
-				return usagef("an image and at least one name for it are expected")
+				return nil, errors.New("an image and at least one name for it are expected")
 			}
-			return f.with(ctx, e, func(state *state.State, _ *images) error {
-				d, err := state.Store.Resolve(ctx, args[0])
-				if err != nil {
-					return err
+			err := checkImage(args[0])
+			for _, name := range args[1:] {
+				if bad := checkNewName(name); bad != nil && err == nil {
+					err = fmt.Errorf("name %q: %w", name, bad)
 				}
-				for _, name := range args[1:] {
-					if err := state.Store.Tag(ctx, name, d); err != nil {
+			}
+			if err := errors.Join(err, f.resolve(e)); err != nil {
+				return nil, err
+			}
+			return func(ctx context.Context) error {
+				return f.with(ctx, func(state *state.State, _ *images) error {
+					d, err := state.Store.Resolve(ctx, args[0])
+					if err != nil {
 						return err
 					}
-				}
-				return nil
-			})
+					for _, name := range args[1:] {
+						if err := state.Store.Tag(ctx, name, d); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}, nil
 		}
 	}}
 }
 
 func removeVerb() verb {
-	return verb{name: "rm", args: "NAME…", summary: "take names away; 'prune' then frees what no name leads to", flags: func(fs *pflag.FlagSet) runFunc {
+	return verb{name: "rm", args: "IMAGE…", summary: "remove names of images; 'prune' then frees what has no name", flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
-		return func(ctx context.Context, e *env, args []string) error {
+		return func(e *env, args []string) (runFunc, error) {
 			if len(args) == 0 {
-				return usagef("at least one name is expected")
+				return nil, errors.New("at least one image is expected")
 			}
-			return f.with(ctx, e, func(state *state.State, _ *images) error {
-				for _, name := range args {
-					if err := state.Store.Untag(ctx, name); err != nil {
-						return err
+			if err := errors.Join(checkImages(args), f.resolve(e)); err != nil {
+				return nil, err
+			}
+			return func(ctx context.Context) error {
+				return f.with(ctx, func(state *state.State, _ *images) error {
+					for _, name := range args {
+						if err := state.Store.Untag(ctx, name); err != nil {
+							return err
+						}
 					}
-				}
-				return nil
-			})
+					return nil
+				})
+			}, nil
 		}
 	}}
 }
 
 // with opens the state for a moment.
-func (f *stateFlags) with(ctx context.Context, e *env, do func(*state.State, *images) error) error {
-	state, images, err := f.open(ctx, e, false)
+func (f *stateFlags) with(ctx context.Context, do func(*state.State, *images) error) error {
+	state, images, err := f.open(ctx, false)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,23 +18,25 @@ import (
 func infoVerb() verb {
 	return verb{
 		name: "info", summary: "say how builds work here: state, privileges, snapshot driver, and why not a better one",
-		flags: func(fs *pflag.FlagSet) runFunc {
+		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
-			format := fs.String("format", "text", "`text|json`")
-			return func(ctx context.Context, e *env, args []string) error {
-				if len(args) > 0 {
-					return usagef("no arguments are expected")
+			var format string
+			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`text|json`")
+			return func(e *env, args []string) (runFunc, error) {
+				if err := errors.Join(noArgs(args), f.resolve(e)); err != nil {
+					return nil, err
 				}
-				i, err := f.info(ctx, e)
-				if err != nil {
-					return err
-				}
-				if *format == "json" {
-					return printJSON(e.stdout, i)
-				}
-				i.print(e)
-				return nil
+				return func(ctx context.Context) error {
+					i, err := f.info(ctx)
+					if err != nil {
+						return err
+					}
+					if format == "json" {
+						return printJSON(e.stdout, i)
+					}
+					return i.print(e.stdout)
+				}, nil
 			}
 		},
 	}
@@ -53,12 +57,12 @@ type information struct {
 	Count    int                    `json:"snapshots"`
 }
 
-func (f *stateFlags) info(ctx context.Context, e *env) (information, error) {
+func (f *stateFlags) info(ctx context.Context) (information, error) {
 	i := information{Version: version, CPUs: runtime.NumCPU()}
 	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		i.Kernel = strings.TrimSpace(string(release))
 	}
-	state, _, err := f.open(ctx, e, false)
+	state, _, err := f.open(ctx, false)
 	if err != nil {
 		return i, err
 	}
@@ -83,8 +87,8 @@ func (f *stateFlags) info(ctx context.Context, e *env) (information, error) {
 	return i, nil
 }
 
-func (i information) print(e *env) {
-	w := e.stdout
+func (i information) print(out io.Writer) error {
+	w := new(strings.Builder)
 	fmt.Fprintf(w, "version:   %s (Linux %s, %d CPUs)\n", i.Version, i.Kernel, i.CPUs)
 	fmt.Fprintf(w, "state:     %s (%d images, %d snapshots)\n", i.Root, i.Images, i.Count)
 	who := "root"
@@ -109,4 +113,6 @@ func (i information) print(e *env) {
 			fmt.Fprintf(w, "           - %s: %s\n", d.Name, d.Reason)
 		}
 	}
+	_, err := io.WriteString(out, w.String())
+	return err
 }

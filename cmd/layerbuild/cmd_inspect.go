@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -16,31 +17,40 @@ import (
 )
 
 func inspectVerb() verb {
-	return verb{name: "inspect", args: "IMAGE…", summary: "show an image's configuration, layers and directories, as JSON", flags: func(fs *pflag.FlagSet) runFunc {
+	return verb{name: "inspect", args: "IMAGE…", summary: "show an image's configuration, layers and directories, as JSON", flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
-		platform := fs.String("platform", "", "`OS/ARCH` of an image for several")
-		return func(ctx context.Context, e *env, args []string) error {
+		var of string
+		fs.Var((*given)(&of), "platform", "`OS/ARCH` of an image for several")
+		return func(e *env, args []string) (runFunc, error) {
 			if len(args) == 0 {
-				return usagef("at least one image is expected")
+				return nil, errors.New("at least one image is expected")
 			}
-			return f.with(ctx, e, func(state *state.State, im *images) error {
-				list := make([]inspected, 0, len(args))
-				for _, name := range args {
-					img, err := im.local(ctx, state, name, *platform)
-					if err != nil {
-						return err
-					}
-					one, err := inspect(ctx, state, img)
-					if err != nil {
-						return err
-					}
-					list = append(list, one)
-				}
-				return printJSON(e.stdout, list)
-			})
+			want, err := platform(e, of)
+			if err := errors.Join(checkImages(args), err, f.resolve(e)); err != nil {
+				return nil, err
+			}
+			return func(ctx context.Context) error { return f.inspect(ctx, e, args, want) }, nil
 		}
 	}}
+}
+
+func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want wanted) error {
+	return f.with(ctx, func(state *state.State, im *images) error {
+		list := make([]inspected, 0, len(names))
+		for _, name := range names {
+			img, err := im.local(ctx, state, name, want)
+			if err != nil {
+				return err
+			}
+			one, err := inspect(ctx, state, img)
+			if err != nil {
+				return err
+			}
+			list = append(list, one)
+		}
+		return printJSON(e.stdout, list)
+	})
 }
 
 // inspected is what `layerbuild inspect` prints of an image: the names of `docker inspect` where it has one for the

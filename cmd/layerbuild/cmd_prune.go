@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,30 +12,34 @@ import (
 
 func pruneVerb() verb {
 	return verb{
-		name: "prune", summary: "remove what nothing leads to: images without a name, blobs, snapshots",
-		flags: func(fs *pflag.FlagSet) runFunc {
+		name: "prune", summary: "remove unused data: images without a name, blobs, snapshots",
+		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
-			all := fs.BoolP("all", "a", false, "the whole build cache too: every step will run again, cache mounts are emptied")
-			unused := fs.Duration("unused", 0, "the build cache that was not used for this `TIME` too, such as 72h")
-			keep := fs.String("keep-storage", "", "of the build cache, keep the most recently used `SIZE`, such as 10g")
-			dry := fs.BoolP("dry-run", "n", false, "only say what would be removed")
-			format := fs.String("format", "text", "`text|json`")
+			all := fs.BoolP("all", "a", false, "also remove the whole build cache: every step will run again, cache mounts are emptied")
+			unused := fs.Duration("unused", 0, "also remove the build cache that was not used for this `TIME`, such as 72h")
+			keep := fs.String("keep-storage", "", "also remove the build cache, except for the most recently used `SIZE`, such as 10g")
+			dry := fs.BoolP("dry-run", "n", false, "remove nothing, print what would be removed")
+			var format string
+			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`text|json`")
 			fs.BoolP("force", "f", true, "")
 			_ = fs.MarkHidden("force") // nothing is asked; the flag is there for scripts
-			return func(ctx context.Context, e *env, args []string) error {
-				if len(args) > 0 {
-					return usagef("no arguments are expected")
+			return func(e *env, args []string) (runFunc, error) {
+				if *unused < 0 {
+					return nil, badValue("unused", unused.String(), errors.New("a time such as 90m or 72h is expected"))
 				}
 				o := state.PruneOptions{All: *all, Unused: *unused, DryRun: *dry}
 				if *keep != "" {
 					n, err := parseSize(*keep)
 					if err != nil {
-						return usagef("--keep-storage: %w", err)
+						return nil, badValue("keep-storage", *keep, err)
 					}
 					o.Keep = max(n, 1)
 				}
-				return f.prune(ctx, e, o, *format)
+				if err := errors.Join(noArgs(args), f.resolve(e)); err != nil {
+					return nil, err
+				}
+				return func(ctx context.Context) error { return f.prune(ctx, e, o, format) }, nil
 			}
 		},
 	}
@@ -45,7 +50,7 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, fo
 	waiting := time.AfterFunc(2*time.Second, func() {
 		fmt.Fprintln(e.stderr, "layerbuild: waiting for a build that uses the state directory to end")
 	})
-	state, im, err := f.open(ctx, e, true)
+	state, im, err := f.open(ctx, true)
 	waiting.Stop()
 	if err != nil {
 		return err
@@ -62,7 +67,7 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, fo
 	if o.DryRun {
 		verb = "would remove"
 	}
-	fmt.Fprintf(e.stdout, "%s %d images without a name, %d blobs (%s), %d snapshots (%s), %d records, %d cache mounts (%s)\n",
+	_, err = fmt.Fprintf(e.stdout, "%s %d images without a name, %d blobs (%s), %d snapshots (%s), %d records, %d cache mounts (%s)\n",
 		verb, done.Images, done.Blobs, bytesText(done.BlobBytes), done.Snapshots, bytesText(done.SnapshotBytes), done.Records, done.Mounts, bytesText(done.MountBytes))
-	return nil
+	return err
 }

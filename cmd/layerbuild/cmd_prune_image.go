@@ -11,7 +11,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/state"
-	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
@@ -23,55 +22,71 @@ func pruneImageVerb() verb {
 	return verb{
 		name: "prune-image", args: "IMAGE|LAYOUT|ARCHIVE",
 		summary: "make an image without the bytes that nobody can see; layers, history and files stay",
-		flags: func(fs *pflag.FlagSet) runFunc {
+		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
 			var names []string
 			fs.VarP((*list)(&names), "tag", "t", "`NAME[:TAG]` of the new image; may be repeated")
-			var base, platform given
+			var base, of given
 			fs.Var(&base, "base", "`IMAGE` that it is based on, whose layers stay as they are; scratch: none")
-			fs.Var(&platform, "platform", "`OS/ARCH` of an image for several, of which the others are left out")
-			dryRun := fs.Bool("dry-run", false, "only tell what it would gain")
-			return func(ctx context.Context, e *env, args []string) error {
+			fs.Var(&of, "platform", "`OS/ARCH` of an image for several, of which the others are left out")
+			dryRun := fs.Bool("dry-run", false, "make no image, print what would be saved")
+			return func(e *env, args []string) (runFunc, error) {
 				if err := checkPruneImage(args, names, *dryRun); err != nil {
-					return usageError{err}
+					return nil, err
 				}
-				return f.with(ctx, e, func(state *state.State, im *images) error {
-					d, err := pruneImage(ctx, e, state, im, args[0], string(platform), build.PruneImageOptions{
-						Base: whereIs(ctx, state, string(base)), DryRun: *dryRun,
-					})
-					if err != nil {
-						return err
+				if base != "" {
+					if err := imageWord(string(base)); err != nil {
+						return nil, badValue("base", string(base), err)
 					}
-					for _, name := range names {
-						if err := state.Store.Tag(ctx, name, d); err != nil {
-							return err
-						}
+				}
+				var want wanted
+				if of != "" { // without the flag it is all platforms, whatever the environment says
+					var err error
+					if want, err = platform(e, string(of)); err != nil {
+						return nil, err
 					}
-					if *dryRun {
-						return nil
-					}
-					_, err = fmt.Fprintln(e.stdout, d.Digest)
-					return err
-				})
+				}
+				if err := f.resolve(e); err != nil {
+					return nil, err
+				}
+				return func(ctx context.Context) error { return f.pruneImage(ctx, e, args[0], want, string(base), names) }, nil
 			}
 		},
 	}
 }
 
+// pruneImage makes a pruned image and gives it names; where there are none it only tells what that would save.
+func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want wanted, base string, names []string) error {
+	return f.with(ctx, func(state *state.State, im *images) error {
+		dryRun := len(names) == 0
+		d, err := pruneImage(ctx, e, state, im, name, want, build.PruneImageOptions{Base: whereIs(ctx, state, base), DryRun: dryRun})
+		if err != nil || dryRun {
+			return err
+		}
+		for _, name := range names {
+			if err := state.Store.Tag(ctx, name, d); err != nil {
+				return err
+			}
+		}
+		_, err = fmt.Fprintln(e.stdout, d.Digest)
+		return err
+	})
+}
+
 // pruneImage prunes the image of a name, with all platforms unless one is asked for, and prints what went.
-func pruneImage(ctx context.Context, e *env, state *state.State, im *images, name, platform string, o build.PruneImageOptions) (ocispec.Descriptor, error) {
+func pruneImage(ctx context.Context, e *env, state *state.State, im *images, name string, want wanted, o build.PruneImageOptions) (ocispec.Descriptor, error) {
 	var img *image.Image
 	var err error
-	if platform == "" {
+	if !want.asked {
 		img, err = im.resolver.Resolve(ctx, whereIs(ctx, state, name), image.ResolveOptions{Any: true})
 	} else {
-		img, err = im.find(ctx, state, name, platform)
+		img, err = im.find(ctx, state, name, want)
 	}
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if platform != "" || !img.IsIndex() {
+	if want.asked || !img.IsIndex() {
 		res, err := build.PruneImage(ctx, state, im.resolver, img, o)
 		if err != nil {
 			return ocispec.Descriptor{}, err
@@ -84,7 +99,9 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 		return ocispec.Descriptor{}, err
 	}
 	for _, p := range res.Images {
-		fmt.Fprintf(e.stdout, "%s:\n", parser.FormatPlatform(p.Platform))
+		if _, err := fmt.Fprintf(e.stdout, "%s:\n", parser.FormatPlatform(p.Platform)); err != nil {
+			return ocispec.Descriptor{}, err
+		}
 		if err := printPruned(e.stdout, p.PrunedImage); err != nil {
 			return ocispec.Descriptor{}, err
 		}
@@ -96,20 +113,16 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 }
 
 func checkPruneImage(args, names []string, dryRun bool) error {
+	if err := oneImage(args); err != nil {
+		return err
+	}
 	switch {
-	case len(args) != 1:
-		return errors.New("one image is expected")
 	case len(names) == 0 && !dryRun:
 		return errors.New("give the new image a name: -t NAME")
 	case len(names) > 0 && dryRun:
 		return errors.New("--dry-run makes no image to give a name to")
 	}
-	for _, name := range names {
-		if _, err := store.Name(name); err != nil {
-			return err
-		}
-	}
-	return nil
+	return checkNewNames("tag", names)
 }
 
 func printPruned(w io.Writer, res *build.PrunedImage) error {

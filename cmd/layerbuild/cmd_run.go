@@ -23,6 +23,7 @@ type runFlags struct {
 	env                                          []string
 	workdir, user, entrypoint, network, platform string
 	addHosts                                     []string
+	hosts                                        []executor.Host // those of addHosts
 	interactive, tty, pull                       bool
 }
 
@@ -30,42 +31,59 @@ func runVerb() verb {
 	return verb{
 		name: "run", args: "IMAGE [COMMAND [ARG…]]",
 		summary: "try an image out: run its command in a container that is thrown away",
-		flags: func(fs *pflag.FlagSet) runFunc {
+		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f runFlags
 			f.state.define(fs)
 			fs.VarP((*list)(&f.env), "env", "e", "variable: `NAME=VALUE`, or NAME to take it from the environment")
 			fs.StringVarP(&f.workdir, "workdir", "w", "", "working `DIR`ectory")
 			fs.StringVarP(&f.user, "user", "u", "", "`USER[:GROUP]`, names or numbers")
 			fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` instead of the image's entrypoint")
-			fs.StringVar(&f.network, "network", "host", "`host|none`")
+			fs.Var(newChoice(&f.network, "host", "host", "none"), "network", "`host|none`")
 			fs.Var((*list)(&f.addHosts), "add-host", "line for /etc/hosts: `HOST:IP`")
-			fs.StringVar(&f.platform, "platform", "", "`OS/ARCH` of an image for several")
+			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` of an image for several")
 			fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input on")
 			fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 			fs.BoolVar(&f.pull, "pull", false, "ask the registry even if the image is here")
 			fs.Bool("rm", true, "")
 			_ = fs.MarkHidden("rm") // containers are always thrown away; the flag is there for the fingers
-			return f.run
+			return f.prepare
 		},
 	}
 }
 
-func (f *runFlags) run(ctx context.Context, e *env, args []string) error {
+// prepare checks the command line.
+func (f *runFlags) prepare(e *env, args []string) (runFunc, error) {
 	if len(args) == 0 {
-		return usagef("an image is expected")
-	}
-	if f.network != "host" && f.network != "none" {
-		return usagef("--network %q: host or none is expected", f.network)
+		return nil, errors.New("an image is expected")
 	}
 	if f.tty && !term.IsTerminal(int(e.stdin.Fd())) {
-		return usagef("--tty: standard input is not a terminal")
+		return nil, errors.New("--tty: standard input is not a terminal")
 	}
-	p, err := parseOptionalPlatform(f.platform)
-	if err != nil {
-		return usageError{err}
+	for _, v := range f.env {
+		if name, _, _ := strings.Cut(v, "="); name == "" {
+			return nil, badValue("env", v, errors.New("NAME=VALUE is expected"))
+		}
 	}
-	return f.state.with(ctx, e, func(state *state.State, im *images) error {
-		img, err := im.resolver.Resolve(ctx, args[0], image.ResolveOptions{Platform: p, Pull: f.pull})
+	for _, h := range f.addHosts {
+		host, err := parseHost(h)
+		if err != nil {
+			return nil, err
+		}
+		f.hosts = append(f.hosts, host)
+	}
+	if f.workdir != "" && !strings.HasPrefix(f.workdir, "/") {
+		return nil, badValue("workdir", f.workdir, errors.New("an absolute path is expected"))
+	}
+	want, err := platform(e, f.platform)
+	if err := errors.Join(checkImage(args[0]), err, f.state.resolve(e)); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error { return f.run(ctx, e, want, args) }, nil
+}
+
+func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) error {
+	return f.state.with(ctx, func(state *state.State, im *images) error {
+		img, err := im.resolver.Resolve(ctx, whereIs(ctx, state, args[0]), image.ResolveOptions{Platform: want.platform, Pull: f.pull})
 		if err != nil {
 			return err
 		}
@@ -139,13 +157,7 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 		}
 		p.Env = append(slices.DeleteFunc(p.Env, func(have string) bool { return strings.HasPrefix(have, name+"=") }), v)
 	}
-	for _, h := range f.addHosts {
-		host, err := parseHost(h)
-		if err != nil {
-			return nil, usageError{err}
-		}
-		p.ExtraHosts = append(p.ExtraHosts, host)
-	}
+	p.ExtraHosts = f.hosts
 	if f.interactive || f.tty {
 		p.Stdin = e.stdin
 	}

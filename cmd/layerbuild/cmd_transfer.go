@@ -19,27 +19,36 @@ import (
 func pullVerb() verb {
 	return verb{
 		name: "pull", args: "IMAGE…", summary: "fetch images into the store",
-		flags: func(fs *pflag.FlagSet) runFunc {
+		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
-			progress := fs.String("progress", "auto", "`auto|plain|tty|rawjson|quiet`")
-			platform := fs.String("platform", "", "`OS/ARCH` of an image for several")
-			return func(ctx context.Context, e *env, args []string) error {
+			var progress string
+			fs.Var(newProgress(&progress), "progress", progressUsage)
+			var of string
+			fs.Var((*given)(&of), "platform", "`OS/ARCH` of an image for several")
+			return func(e *env, args []string) (runFunc, error) {
 				if len(args) == 0 {
-					return usagef("at least one image is expected")
+					return nil, errors.New("at least one image is expected")
 				}
-				p, err := parseOptionalPlatform(*platform)
-				if err != nil {
-					return usageError{err}
-				}
-				return f.shown(ctx, e, *progress, func(_ *state.State, im *images, sink event.Sink) error {
-					for _, name := range args {
-						if err := pull(ctx, e, im, name, p, sink); err != nil {
-							return err
-						}
+				for _, name := range args {
+					if _, err := store.Name(name); err != nil {
+						return nil, err
 					}
-					return nil
-				})
+				}
+				want, err := platform(e, of)
+				if err := errors.Join(err, f.resolve(e)); err != nil {
+					return nil, err
+				}
+				return func(ctx context.Context) error {
+					return f.shown(ctx, e, progress, func(_ *state.State, im *images, sink event.Sink) error {
+						for _, name := range args {
+							if err := pull(ctx, e, im, name, want.platform, sink); err != nil {
+								return err
+							}
+						}
+						return nil
+					})
+				}, nil
 			}
 		},
 	}
@@ -57,40 +66,56 @@ func pull(ctx context.Context, e *env, im *images, name string, p ocispec.Platfo
 	if img, err = im.resolver.Pull(ctx, name, image.ResolveOptions{Platform: p}, image.UnpackOptions{ID: id, Sink: sink}); err != nil {
 		return err
 	}
-	fmt.Fprintln(e.stdout, img.Descriptor.Digest)
-	return nil
+	_, err = fmt.Fprintln(e.stdout, img.Descriptor.Digest)
+	return err
 }
 
 func pushVerb() verb {
 	return verb{
-		name: "push", args: "IMAGE [NAME…]", summary: "send an image to the registry that its name, or another one, says",
-		flags: func(fs *pflag.FlagSet) runFunc {
+		name: "push", args: "IMAGE [NAME…]", summary: "send an image to a registry, under its own name or others",
+		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
-			progress := fs.String("progress", "auto", "`auto|plain|tty|rawjson|quiet`")
-			return func(ctx context.Context, e *env, args []string) error {
+			var progress string
+			fs.Var(newProgress(&progress), "progress", progressUsage)
+			return func(e *env, args []string) (runFunc, error) {
 				if len(args) == 0 {
-					return usagef("an image is expected")
+					return nil, errors.New("an image is expected")
 				}
-				return f.shown(ctx, e, *progress, func(state *state.State, im *images, sink event.Sink) error {
-					d, err := state.Store.Resolve(ctx, args[0])
-					if err != nil {
-						return err
+				err := checkImage(args[0])
+				for _, name := range args[1:] {
+					if bad := checkNewName(name); bad != nil && err == nil {
+						err = fmt.Errorf("name %q: %w", name, bad)
 					}
-					names := args[1:]
-					if len(names) == 0 {
-						names = args[:1]
-					}
-					for _, name := range names {
-						if err := push(ctx, e, state, im, name, d, sink); err != nil {
-							return err
-						}
-					}
-					return nil
-				})
+				}
+				if err := errors.Join(err, f.resolve(e)); err != nil {
+					return nil, err
+				}
+				return func(ctx context.Context) error {
+					return f.shown(ctx, e, progress, func(state *state.State, im *images, sink event.Sink) error {
+						return pushAll(ctx, e, state, im, args[0], args[1:], sink)
+					})
+				}, nil
 			}
 		},
 	}
+}
+
+// pushAll sends an image to all names, or to its own where none is given.
+func pushAll(ctx context.Context, e *env, state *state.State, im *images, of string, names []string, sink event.Sink) error {
+	d, err := state.Store.Resolve(ctx, of)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		names = []string{of}
+	}
+	for _, name := range names {
+		if err := push(ctx, e, state, im, name, d, sink); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func push(ctx context.Context, e *env, state *state.State, im *images, name string, d ocispec.Descriptor, sink event.Sink) (err error) {
@@ -103,24 +128,22 @@ func push(ctx context.Context, e *env, state *state.State, im *images, name stri
 	err = im.Push(ctx, full, d, state.Store, export.PushOptions{ID: id, Sink: sink})
 	sink(event.Done{ID: id, Err: err, Time: time.Now()})
 	if err == nil {
-		fmt.Fprintln(e.stdout, d.Digest)
+		_, err = fmt.Fprintln(e.stdout, d.Digest)
 	}
 	return err
 }
+
+const progressUsage = "how it is shown: `auto|plain|tty|rawjson|quiet`"
+
+// newProgress is the value of --progress.
+func newProgress(value *string) choice { return newChoice(value, "auto", ui.Modes[:]...) }
 
 // shown does something with a display of its progress.
 func (f *stateFlags) shown(ctx context.Context, e *env, mode string, do func(*state.State, *images, event.Sink) error) error {
 	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
 	if err != nil {
-		return usageError{err}
+		return err
 	}
-	err = f.with(ctx, e, func(state *state.State, im *images) error { return do(state, im, display.Sink()) })
+	err = f.with(ctx, func(state *state.State, im *images) error { return do(state, im, display.Sink()) })
 	return errors.Join(err, display.Close())
-}
-
-func parseOptionalPlatform(s string) (ocispec.Platform, error) {
-	if s == "" {
-		return ocispec.Platform{}, nil
-	}
-	return parsePlatform(s)
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -33,12 +32,16 @@ type verb struct {
 	name    string
 	args    string // what stands after the flags in its usage line
 	summary string
-	// flags defines the verb's flags and returns what runs it.
-	flags func(fs *pflag.FlagSet) runFunc
+	// flags defines the verb's flags and returns what checks the command line.
+	flags func(fs *pflag.FlagSet) prepareFunc
 }
 
+// prepareFunc checks a verb's flags and arguments and returns what does the verb's work. It changes nothing, and any
+// error is a mistake in the command line or in the environment.
+type prepareFunc func(e *env, args []string) (runFunc, error)
+
 // runFunc does what a verb is for.
-type runFunc func(ctx context.Context, e *env, args []string) error
+type runFunc func(ctx context.Context) error
 
 // env is what a verb has of the world outside.
 type env struct {
@@ -77,44 +80,21 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code)
 
 // run does what the command line says and returns the exit status.
 func run(e *env, args []string) int {
-	all := verbs()
-	v := all[0]
-	if len(args) > 0 {
-		switch args[0] {
-		case "help", "-h", "--help":
-			return help(e, all, args[1:])
-		case "version", "--version":
-			fmt.Fprintf(e.stdout, "layerbuild %s\n", version)
-			return exitOK
-		}
-		for _, one := range all {
-			if one.name == args[0] {
-				v, args = one, args[1:]
-				break
-			}
-		}
-	}
-	fs := pflag.NewFlagSet(v.name, pflag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	fs.SortFlags = false
-	fs.SetInterspersed(v.name != "run")
-	do := v.flags(fs)
-	switch err := fs.Parse(args); {
-	case errors.Is(err, pflag.ErrHelp):
-		verbHelp(e.stdout, v, fs)
-		return exitOK
-	case err != nil:
+	do, v, err := understand(e, args)
+	if err != nil {
 		return report(e, v, usageError{err})
 	}
-	// Every verb works where builds do: without root the files of the state belong to ids of a user namespace.
-	if err := ns.Enter(ns.Options{}); err != nil {
-		return report(e, v, err)
+	if v != "" {
+		// Every verb works where builds do: without root the files of the state belong to ids of a user namespace.
+		if err := ns.Enter(ns.Options{}); err != nil {
+			return report(e, v, err)
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	// A second signal ends the program at once: the first one's clean-up may take a while.
 	context.AfterFunc(ctx, stop)
-	err := do(ctx, e, fs.Args())
+	err = do(ctx)
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		fmt.Fprintln(e.stderr, "layerbuild: interrupted")
 		return exitInterrupt
@@ -122,8 +102,35 @@ func run(e *env, args []string) int {
 	return report(e, v, err)
 }
 
+// understand finds out what a command line asks for, and checks all of it that can be checked without doing anything.
+// It returns the name of the verb, which is "" for help and version. An error is a mistake in the command line.
+func understand(e *env, args []string) (runFunc, string, error) {
+	all := verbs()
+	v, args, err := findVerb(all, args)
+	if err != nil {
+		return nil, "", err
+	}
+	switch v.name {
+	case "help":
+		do, err := prepareHelp(e, all, args)
+		return do, "", err
+	case "version":
+		return func(context.Context) error { return printVersion(e.stdout) }, "", nil
+	}
+	fs := newFlagSet(v)
+	prepare := v.flags(fs)
+	switch err := fs.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		return func(context.Context) error { return verbHelp(e.stdout, v, fs) }, "", nil
+	case err != nil:
+		return nil, v.name, flagError(fs, err)
+	}
+	do, err := prepare(e, fs.Args())
+	return do, v.name, err
+}
+
 // report prints the error that ended a verb and returns the exit status.
-func report(e *env, v verb, err error) int {
+func report(e *env, verb string, err error) int {
 	var usage usageError
 	var exit exitError
 	switch {
@@ -131,8 +138,14 @@ func report(e *env, v verb, err error) int {
 		return exitOK
 	case errors.As(err, &exit):
 		return exit.code
+	case errors.Is(err, syscall.EPIPE):
+		return exitFailed // whoever reads has enough; a message about that would be noise
 	case errors.As(err, &usage):
-		fmt.Fprintf(e.stderr, "layerbuild %s: %v\nSee 'layerbuild help %s'.\n", v.name, err, v.name)
+		see := "layerbuild help"
+		if verb != "" {
+			verb, see = " "+verb, see+" "+verb
+		}
+		fmt.Fprintf(e.stderr, "layerbuild%s: %v\nSee '%s'.\n", verb, err, see)
 		return exitUsage
 	}
 	fmt.Fprintf(e.stderr, "layerbuild: %v\n", err)

@@ -2,7 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,26 +30,61 @@ type stateFlags struct {
 	root, driver string
 }
 
-func (f *stateFlags) define(fs *pflag.FlagSet) {
-	fs.StringVar(&f.root, "root", "", "`DIR` of the state: images, layers, cache")
-	fs.StringVar(&f.driver, "driver", "", "how snapshots are kept: `overlay|fuse-overlayfs|btrfs|copy` (default the first that works)")
+// drivers are the names of the snapshot drivers, as --driver takes them.
+var drivers = []string{"overlay", "fuse-overlayfs", "btrfs", "copy"}
+
+func (f *stateFlags) define(flags *pflag.FlagSet) {
+	flags.Var((*directory)(&f.root), "root", "`DIR` of the state: images, layers, cache")
+	flags.Var(newChoice(&f.driver, "", drivers...), "driver", "how snapshots are kept: `overlay|fuse-overlayfs|btrfs|copy` (default the first that works)")
 }
 
-// dir is the state directory.
-func (f *stateFlags) dir(e *env) string {
-	if f.root != "" {
-		return f.root
+// resolve finds the state directory where no flag says it, and checks that there can be one.
+func (f *stateFlags) resolve(e *env) error {
+	from := "--root"
+	if f.root == "" {
+		from = "LAYERBUILD_ROOT"
+		if f.root = e.getenv("LAYERBUILD_ROOT"); f.root == "" {
+			root, err := defaultRoot(e)
+			f.root = root
+			return err
+		}
 	}
-	if root := e.getenv("LAYERBUILD_ROOT"); root != "" {
-		return root
+	if fi, err := os.Stat(f.root); err == nil && !fi.IsDir() {
+		return fmt.Errorf("%s %q: a directory is expected, this is a file", from, f.root)
 	}
-	if info, err := ns.Current(); err == nil && info.HostUID == 0 && !info.Rootless {
-		return "/var/lib/layerbuild"
+	return nil
+}
+
+// defaultRoot is the state directory where neither a flag nor LAYERBUILD_ROOT says it.
+func defaultRoot(e *env) (string, error) {
+	info, err := ns.Current()
+	if err != nil {
+		return "", err
 	}
-	if data := e.getenv("XDG_DATA_HOME"); data != "" {
-		return filepath.Join(data, "layerbuild")
+	if info.HostUID == 0 && !info.Rootless {
+		return "/var/lib/layerbuild", nil
 	}
-	return filepath.Join(e.getenv("HOME"), ".local", "share", "layerbuild")
+	// The XDG base directory specification has relative paths ignored.
+	if data := e.getenv("XDG_DATA_HOME"); filepath.IsAbs(data) {
+		return filepath.Join(data, "layerbuild"), nil
+	}
+	home, err := homeDir(e, info.HostUID)
+	return filepath.Join(home, ".local", "share", "layerbuild"), err
+}
+
+// homeDir is the user's home directory: HOME, or what the user database says where HOME is not set (cron, systemd units).
+func homeDir(e *env, uid int) (string, error) {
+	if home := e.getenv("HOME"); filepath.IsAbs(home) {
+		return home, nil
+	}
+	why := fmt.Sprintf("the user database has no user %d", uid)
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		if fi, err := os.Stat(u.HomeDir); err == nil && fi.IsDir() && filepath.IsAbs(u.HomeDir) {
+			return u.HomeDir, nil
+		}
+		why = fmt.Sprintf("the home of user %d in the user database, %q, is no directory", uid, u.HomeDir)
+	}
+	return "", fmt.Errorf("no place for the state: HOME is not set, and %s; give --root DIR", why)
 }
 
 // images are where images come from and go to.
@@ -56,8 +97,11 @@ type images struct {
 }
 
 // open opens the state and what finds images. The caller closes the state.
-func (f *stateFlags) open(ctx context.Context, e *env, exclusive bool) (*state.State, *images, error) {
-	state, err := state.Open(ctx, state.Options{Root: f.dir(e), Driver: f.driver, Exclusive: exclusive})
+func (f *stateFlags) open(ctx context.Context, exclusive bool) (*state.State, *images, error) {
+	state, err := state.Open(ctx, state.Options{Root: f.root, Driver: f.driver, Exclusive: exclusive})
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, nil, fmt.Errorf("%w; give a directory that you may write to with --root DIR", err)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

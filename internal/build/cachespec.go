@@ -3,6 +3,7 @@ package build
 import (
 	"encoding/csv"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,9 @@ func ParseCacheFrom(s string) (CachePlace, error) {
 	if err != nil {
 		return p, fmt.Errorf("--cache-from %q: %w", s, err)
 	}
+	if err := checkType(fields, "registry", "local"); err != nil {
+		return p, fmt.Errorf("--cache-from %q: %w", s, err)
+	}
 	for _, f := range fields {
 		switch f[0] {
 		case "type":
@@ -56,8 +60,6 @@ func ParseCacheFrom(s string) (CachePlace, error) {
 		err = fmt.Errorf("ref=NAME is missing")
 	case p.Type == "local" && p.Dir == "":
 		err = fmt.Errorf("src=DIR is missing")
-	case p.Type != "registry" && p.Type != "local":
-		err = fmt.Errorf("type %q is not supported: registry or local is expected", p.Type)
 	case p.Digest != "":
 		err = p.Digest.Validate()
 	}
@@ -73,6 +75,9 @@ func ParseCacheTo(s string) (CachePlace, error) {
 	if err != nil {
 		return p, fmt.Errorf("--cache-to %q: %w", s, err)
 	}
+	if err := checkType(fields, "registry", "local", "inline"); err != nil {
+		return p, fmt.Errorf("--cache-to %q: %w", s, err)
+	}
 	for _, f := range fields {
 		if err := p.setTo(f[0], f[1]); err != nil {
 			return p, fmt.Errorf("--cache-to %q: %w", s, err)
@@ -85,8 +90,6 @@ func ParseCacheTo(s string) (CachePlace, error) {
 		err = fmt.Errorf("dest=DIR is missing")
 	case p.Type == "inline" && p.Max:
 		err = fmt.Errorf("an image holds the results of its own stages only: mode=max wants type=registry or type=local")
-	case p.Type != "registry" && p.Type != "local" && p.Type != "inline":
-		err = fmt.Errorf("type %q is not supported: registry, local or inline is expected", p.Type)
 	}
 	if err != nil {
 		return p, fmt.Errorf("--cache-to %q: %w", s, err)
@@ -135,7 +138,7 @@ func parsePlace(s string) (CachePlace, [][2]string, error) {
 	r := csv.NewReader(strings.NewReader(s))
 	list, err := r.Read()
 	if err != nil {
-		return CachePlace{}, nil, fmt.Errorf("it cannot be read")
+		return CachePlace{}, nil, fmt.Errorf("a name or type=TYPE,KEY=VALUE,… is expected")
 	}
 	if len(list) == 1 && !strings.Contains(list[0], "=") {
 		return CachePlace{Type: "registry", Ref: list[0], Plain: true}, nil, nil
@@ -149,6 +152,25 @@ func parsePlace(s string) (CachePlace, [][2]string, error) {
 		fields = append(fields, [2]string{strings.ToLower(strings.TrimSpace(key)), value})
 	}
 	return CachePlace{}, fields, nil
+}
+
+// checkType checks the type before other keys are looked at: what they may be depends on it.
+func checkType(fields [][2]string, known ...string) error {
+	if len(fields) == 0 {
+		return nil // a name alone
+	}
+	last := len(known) - 1
+	list := strings.Join(known[:last], ", ") + " or " + known[last]
+	for _, f := range fields {
+		switch {
+		case f[0] != "type":
+		case slices.Contains(known, f[1]):
+			return nil
+		default:
+			return fmt.Errorf("type %q is not supported: %s is expected", f[1], list)
+		}
+	}
+	return fmt.Errorf("type is missing: %s is expected", list)
 }
 
 // String is the place as the progress shows it.

@@ -177,7 +177,7 @@ func (b *builder) namedContext(ctx context.Context, name string) (*source.Contex
 		}
 		c, err := source.Open(ctx, b.opts.Source.Contexts[name], so)
 		if err != nil {
-			return nil, fmt.Errorf("build context %s: %w", name, err)
+			return nil, fmt.Errorf("--build-context %s: %w", name, err)
 		}
 		b.closeLater(c)
 		return c, nil

@@ -15,8 +15,8 @@ import (
 	"github.com/layerbuild/layerbuild/parser"
 )
 
-// maxSecret is the most that a secret may hold, as in BuildKit.
-const maxSecret = 500 << 10
+// MaxSecret is the number of bytes that a secret may have, as in BuildKit.
+const MaxSecret = 500 << 10
 
 // mountSecret gives a command a secret, as a file in memory or as a variable.
 func (r *runner) mountSecret(p *executor.Process, m parser.RunMount) error {
@@ -64,12 +64,12 @@ func (s Secret) read() ([]byte, error) {
 		return nil, fmt.Errorf("secret %s: %w", s.ID, err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	data, err := io.ReadAll(io.LimitReader(f, MaxSecret+1))
 	if err != nil {
 		return nil, fmt.Errorf("secret %s: %w", s.ID, err)
 	}
-	if len(data) > maxSecret {
-		return nil, fmt.Errorf("secret %s: it is larger than %d bytes", s.ID, maxSecret)
+	if len(data) > MaxSecret {
+		return nil, fmt.Errorf("secret %s: it is larger than %d bytes", s.ID, MaxSecret)
 	}
 	return data, nil
 }

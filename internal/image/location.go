@@ -1,7 +1,9 @@
 package image
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -21,6 +23,12 @@ type location struct {
 func IsPath(ref string) bool {
 	l, err := parseLocation(ref)
 	return err != nil || l.path != ""
+}
+
+// CheckPath returns an error when a reference names a layout or an archive that is not there.
+func CheckPath(ref string) error {
+	_, err := parseLocation(ref)
+	return err
 }
 
 // parseLocation tells names from places.
@@ -68,9 +76,8 @@ func (l *location) split(s string) error {
 		}
 	}
 	path, _, _ := strings.Cut(s, ":")
-	_, err := os.Stat(path)
-	if err == nil {
-		err = fmt.Errorf("%s: not found", s)
+	if _, err := os.Stat(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("image layout: %w", err)
 	}
-	return fmt.Errorf("image layout: %w", err)
+	return fmt.Errorf("image layout: %s: no such file or directory", s)
 }

@@ -55,13 +55,73 @@ func Open(ctx context.Context, name string, o Options) (*Context, error) {
 	return c, nil
 }
 
+// Check returns the errors of Open that need nothing fetched or read: a context that cannot be, is not there, or is
+// neither a directory nor a file. They do not have the context's name.
+func Check(name string, o Options) error {
+	if name == "-" {
+		return checkStdin(o)
+	}
+	info, err := os.Stat(name)
+	if err == nil {
+		if !info.IsDir() && !info.Mode().IsRegular() {
+			return errors.New("it is neither a directory nor an archive")
+		}
+		return nil
+	}
+	_, gitErr := ParseGit(name)
+	switch {
+	case gitErr == nil || errors.Is(gitErr, ErrNotGit) && isHTTP(name):
+		return nil
+	case !errors.Is(gitErr, ErrNotGit):
+		return gitErr
+	}
+	return missing(err)
+}
+
+// CheckDockerfile returns an error when Options.Dockerfile names a file of this machine that is not there. A Dockerfile in
+// a context from elsewhere is only found when the context is opened.
+func CheckDockerfile(context string, o Options) error {
+	if o.Dockerfile == "" || o.Dockerfile == "-" || isHTTP(o.Dockerfile) {
+		return nil
+	}
+	if info, err := os.Stat(context); err != nil || !info.IsDir() {
+		return nil
+	}
+	c := Context{o: o}
+	info, err := os.Stat(c.hostDockerfile(context))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("no such file, neither in the current directory nor in the build context")
+	case err != nil:
+		return plain(err)
+	case info.IsDir():
+		return errors.New("a file is expected, this is a directory")
+	}
+	return nil
+}
+
+func checkStdin(o Options) error {
+	switch {
+	case o.Stdin == nil:
+		return errors.New("there is no standard input")
+	case o.Dockerfile == "-":
+		return errors.New("the build context and the Dockerfile cannot both be standard input")
+	}
+	return nil
+}
+
+// missing says why a context is not there.
+func missing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("no such directory")
+	}
+	return plain(err)
+}
+
 func (c *Context) open(ctx context.Context, name string) error {
 	if name == "-" {
-		if c.o.Stdin == nil {
-			return errors.New(`the build context "-" is standard input, and there is none`)
-		}
-		if c.o.Dockerfile == "-" {
-			return errors.New("the build context and the Dockerfile cannot both be standard input")
+		if err := checkStdin(c.o); err != nil {
+			return fmt.Errorf("build context -: %w", err)
 		}
 		return c.stream(ctx, c.o.Stdin, "-", "standard input")
 	}
@@ -80,10 +140,7 @@ func (c *Context) open(ctx context.Context, name string) error {
 	if isHTTP(name) {
 		return c.http(ctx, name)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("build context %q: no such directory", name)
-	}
-	return fmt.Errorf("build context %q: %w", name, plain(err))
+	return fmt.Errorf("build context %q: %w", name, missing(err))
 }
 
 func isHTTP(name string) bool {

@@ -117,7 +117,7 @@ func TestContextErrors(t *testing.T) {
 		dir + "/bang":                `read .dockerignore: illegal exclusion pattern: "!"`,
 		dir + "/text":                "unpack build context " + dir + "/text",
 		"https://u:secret@h.invalid": "u:xxxxx@h.invalid",
-		"-":                          `the build context "-" is standard input, and there is none`,
+		"-":                          "build context -: there is no standard input",
 	} {
 		temp := t.TempDir()
 		o := Options{TempDir: below(temp)}

@@ -324,3 +324,13 @@ func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []
 	}
 	return nil
 }
+
+// minShortID is how many digits of a digest are enough to ask for an image by.
+const minShortID = 4
+
+// IsShortID reports whether a word can be the beginning of a digest: hexadecimal digits, at least four, with "sha256:"
+// before them or not.
+func IsShortID(s string) bool {
+	s = strings.TrimPrefix(s, "sha256:")
+	return minShortID <= len(s) && len(s) <= 64 && strings.Trim(s, "0123456789abcdef") == ""
+}

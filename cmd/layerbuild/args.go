@@ -1,0 +1,163 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/parser"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// noArgs is for verbs that take no arguments.
+func noArgs(args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("no arguments are expected: %s", strings.Join(args, " "))
+	}
+	return nil
+}
+
+// oneImage is for verbs that take one image.
+func oneImage(args []string) error {
+	switch len(args) {
+	case 0:
+		return errors.New("an image is expected")
+	case 1:
+		return checkImage(args[0])
+	}
+	return fmt.Errorf("one image is expected, not %d: %s (flags stand before or after it)", len(args), strings.Join(args, " "))
+}
+
+// checkImage returns an error for an argument that cannot name an image, whatever is in the store.
+func checkImage(name string) error {
+	if err := imageWord(name); err != nil {
+		return fmt.Errorf("image %q: %w", name, err)
+	}
+	return nil
+}
+
+// imageWord is checkImage for a word that the caller names.
+func imageWord(name string) error {
+	if store.IsShortID(name) || isImageFile(name) || image.IsPath(name) {
+		return nil
+	}
+	if path, _, _ := strings.Cut(name, ":"); isImageFile(path) {
+		return nil
+	}
+	if _, err := reference.Parse(strings.TrimPrefix(name, "docker-image://")); err != nil {
+		return fmt.Errorf("%w; a name such as app:v2, an image ID, oci:DIR or docker-archive:FILE is expected", err)
+	}
+	return nil
+}
+
+// checkImages is checkImage for each of several.
+func checkImages(names []string) error {
+	for _, name := range names {
+		if err := checkImage(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkNewName returns an error for what cannot be given to an image as its name.
+func checkNewName(name string) error {
+	const example = "a name such as app, app:v2 or registry.example/team/app:v2 is expected"
+	if name == "" {
+		return errors.New(example)
+	}
+	n, err := reference.Parse(name)
+	if err != nil {
+		return fmt.Errorf("%w; %s", err, example)
+	}
+	// The grammar takes a first part with capitals for a registry, as docker does. Without a dot or a port it is a slip.
+	if strings.ToLower(n.Domain) != n.Domain && !strings.ContainsAny(n.Domain, ".:") {
+		return fmt.Errorf("repository name must be lowercase; %s", example)
+	}
+	if n.Digest != "" {
+		return errors.New("a name that is given to an image has no digest")
+	}
+	return nil
+}
+
+// checkNewNames is checkNewName for the values of a flag.
+func checkNewNames(flag string, names []string) error {
+	for _, name := range names {
+		if err := checkNewName(name); err != nil {
+			return badValue(flag, name, err)
+		}
+	}
+	return nil
+}
+
+// defaultPlatform is the variable in which docker and buildx look for a platform where no flag says one.
+const defaultPlatform = "DOCKER_DEFAULT_PLATFORM"
+
+// wanted is the platform that an image is wanted for; the zero value is this machine's.
+type wanted struct {
+	platform ocispec.Platform
+	asked    bool // by a flag
+}
+
+// platform reads the value of a --platform that takes one platform. Where it is "" the environment's is meant.
+func platform(e *env, s string) (wanted, error) {
+	if s != "" {
+		p, err := parsePlatform(s)
+		if err != nil {
+			return wanted{}, badValue("platform", s, err)
+		}
+		return wanted{p, true}, nil
+	}
+	list, err := platforms(e, nil)
+	if err != nil || len(list) == 0 {
+		return wanted{}, err
+	}
+	return wanted{platform: list[0]}, nil
+}
+
+// isFor returns an error where a platform was asked for and the image is for another one: an index is looked through for
+// the platform, but a single manifest is what it is. Unlike for a FROM it is not enough that the platform can run the image.
+func (w wanted) isFor(name string, img *image.Image) error {
+	p := w.platform
+	if !w.asked || registry.FormatPlatform(img.Platform) == registry.FormatPlatform(p) &&
+		(p.OSVersion == "" || p.OSVersion == img.Platform.OSVersion) {
+		return nil
+	}
+	return fmt.Errorf("image %s is for %s and not for %s", name, parser.FormatPlatform(img.Platform), parser.FormatPlatform(p))
+}
+
+// platforms reads the values of a --platform that takes several.
+func platforms(e *env, values []string) ([]ocispec.Platform, error) {
+	fromEnv := len(values) == 0 && e.getenv(defaultPlatform) != ""
+	if fromEnv {
+		values = strings.Split(e.getenv(defaultPlatform), ",")
+	}
+	var list []ocispec.Platform
+	for _, s := range values {
+		if s == "local" {
+			list = append(list, ocispec.Platform{})
+			continue
+		}
+		p, err := parsePlatform(strings.TrimSpace(s))
+		if err != nil && fromEnv {
+			return nil, fmt.Errorf("%s %q: %w", defaultPlatform, e.getenv(defaultPlatform), err)
+		}
+		if err != nil {
+			return nil, badValue("platform", s, err)
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+func parsePlatform(s string) (ocispec.Platform, error) {
+	p, err := parser.ParsePlatform(s)
+	if err != nil {
+		return p, errors.New("OS/ARCH[/VARIANT] is expected, such as linux/amd64 or linux/arm64")
+	}
+	return p, nil
+}

@@ -1,0 +1,431 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/snapshot"
+	"github.com/spf13/pflag"
+)
+
+// badValues are values that a flag does not take, by verb ("" for all verbs that have the flag) and flag. WORK stands for
+// a directory with the files of badSetup.
+var badValues = []struct {
+	verb, flag string
+	values     []string
+}{
+	{"", "root", []string{"", "WORK/file"}},
+	{"", "driver", []string{"", "Overlay", "zfs", "overlay,copy"}},
+	{"prune-image", "base", []string{""}},
+	{"build", "accept", []string{""}},
+	{"", "platform", []string{"a/b/c/d", "linux/amd64/v1/x", "nonsense", "linux/", "/amd64", "linux amd64"}},
+	{"", "format", []string{"", "nonsense", "Text", "json,text", "yaml"}},
+	{"", "progress", []string{"", "nonsense", "TTY", "json"}},
+	{"", "network", []string{"", "bridge", "container:x", "hosts"}},
+	{"", "add-host", []string{"", "name", "name:", ":1.2.3.4", "name:1.2.3", "name:other", "a b:1.2.3.4", "name=", "name:1.2.3.4:80", "name:[::1"}},
+	{"", "tag", []string{"", "UPPER/x", "a b", "a:", "a:b:c", "-a", "a//b", "app@sha256:" + hex64, hex64, "a:" + strings.Repeat("t", 129)}},
+	{"", "top", []string{"", "x", "-1", "0", "1.5"}},
+	{"", "config", []string{"WORK/nosuch", "WORK/dir", "WORK/file"}},
+	{"analyze", "output", []string{"WORK/nosuch/file", "WORK/dir", "WORK/file/x"}},
+	{"analyze", "fail-over", []string{"x", "-1", "10%%", "-5%", "1 0"}},
+	{"analyze", "fail-on", []string{"nonsense", "debris,nonsense", "Debris"}},
+	{"analyze", "interactive", []string{"true", "maybe"}}, // there is no terminal
+	{"build", "fail-over", []string{"x", "-1", "10%%"}},
+	{"build", "fail-on", []string{"nonsense", "debris,nonsense"}},
+	{"build", "file", []string{"WORK/nosuch", "WORK/dir"}},
+	{"build", "build-arg", []string{"", "=x", "a b=c", "BUILDKIT_DOCKERFILE_CHECK=nonsense", "BUILDKIT_DOCKERFILE_CHECK=error=maybe"}},
+	{"build", "output", []string{"", "type=nonsense", "dest=x", "type=oci,nonsense=1", "type=oci,dest=WORK/nosuch/x", "type=local", "type=local,dest=WORK/file",
+		"type=tar,dest=WORK/dir", "type=oci,compression=lzma", "type=oci,compression-level=x", "type=oci,compression-level=99", "type=oci,dest", "type=registry",
+		"type=oci,type=tar", "type=local,dest=x,compression=gzip", "type=registry,name=UPPER", "type=oci,annotation.=x", "type=docker,tar=maybe", "type=oci,dest=WORK/dir"}},
+	{"build", "label", []string{"", "=x"}},
+	{"build", "annotation", []string{"", "x", "=x", "nonsense:a=b", "manifest:=b"}},
+	{"build", "build-context", []string{"", "x", "=x", "x=", "x=WORK/nosuch", "x=docker-image://UPPER", "x=oci-layout://WORK/nosuch", "x=WORK/pipe", "x=-"}},
+	{"build", "secret", []string{"", "x", "src=WORK/file", "id=x,src=WORK/nosuch", "id=x,nonsense=1", "id=,src=WORK/file", "id=x,type=nonsense,src=WORK/file",
+		"id=x,src=WORK/dir", "id=x,src=WORK/big", "id=x,src"}},
+	{"build", "ssh", []string{"", "=WORK/socket", "default", "x=WORK/nosuch", "x=WORK/file"}},
+	{"build", "cache-from", []string{"", "type=nonsense", "type=registry", "type=local", "type=gha", "type=local,src=x,nonsense=1", "UPPER", "type=registry,ref=a b", "type=local,src=x,digest=nonsense"}},
+	{"build", "cache-to", []string{"", "type=nonsense", "type=registry", "type=local", "type=s3,bucket=x", "type=inline,mode=max", "type=local,dest=x,mode=medium", "type=registry,ref=UPPER",
+		"type=local,dest=x,ignore-error=maybe", "type=local,dest=WORK/file", "type=registry,ref=x,compression=zstd", "type=inline,oci-mediatypes=false"}},
+	{"build", "shm-size", []string{"x", "-1", "64q", "1e99", "NaN", "m"}},
+	{"build", "ulimit", []string{"", "nofile", "nofile=", "nofile=x", "nofile=2:1", "nonsense=1", "=1", "nofile=-1:5", "nofile=1:2:3", "nofile=-7"}},
+	{"build", "allow", []string{"nonsense", "security", "network.host,nonsense"}},
+	{"build", "iidfile", []string{"WORK/nosuch/id", "WORK/dir", "WORK/file/id"}},
+	{"build", "metadata-file", []string{"WORK/nosuch/meta", "WORK/dir", "WORK/file/meta"}},
+	{"build", "call", []string{"", "nonsense", "outline", "check,format=yaml", "check,json"}},
+	{"build", "lint", []string{"nonsense", "StageNameCasing", "all,nonsense"}},
+	{"build", "analyze", []string{"", "nonsense", "JSON"}},
+	{"build", "target", nil},           // the Dockerfile says what there is
+	{"build", "no-cache-filter", nil},  // so here
+	{"analyze", "accept", nil},         // any pattern of a path
+	{"build", "accept", []string{"x"}}, // without a gate
+	{"analyze", "base", []string{"UPPER", "a b"}},
+	{"prune-image", "base", []string{"UPPER", "a b"}},
+	{"run", "env", []string{"", "=x"}},
+	{"run", "workdir", []string{"relative", "./x"}},
+	{"run", "tty", []string{"true", "maybe"}}, // there is no terminal
+	{"run", "user", nil},                      // the image says who there is
+	{"run", "entrypoint", nil},                // and what there is
+	{"prune", "unused", []string{"", "x", "3", "-1h", "72 h", "1y"}},
+	{"prune", "keep-storage", []string{"x", "-1", "10q", "m"}},
+}
+
+const hex64 = "7cc4b5aefd1d0cadf8d97d4350462ba51c694ebca145b08d7d41b41acc8db5aa"
+
+// goodArgs are arguments that a verb takes, so that only the flag is wrong.
+var goodArgs = map[string][]string{
+	"build": {"WORK/context"}, "run": {"app"}, "history": {"app"}, "inspect": {"app"}, "tag": {"app", "other"}, "rm": {"app"},
+	"pull": {"app"}, "push": {"app"}, "analyze": {"app"}, "diff": {"app", "other"}, "prune-image": {"app"},
+}
+
+// goodFlags are flags that a verb cannot do without.
+var goodFlags = map[string][]string{"prune-image": {"--tag=new"}}
+
+// badSetup makes the files that the values name.
+func badSetup(t *testing.T) string {
+	t.Helper()
+	work := t.TempDir()
+	for _, dir := range []string{"dir", "context"} {
+		if err := os.Mkdir(filepath.Join(work, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, size := range map[string]int{"file": 3, "context/Dockerfile": 3, "big": 1 << 20} {
+		if err := os.WriteFile(filepath.Join(work, name), bytes.Repeat([]byte("x"), size), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"socket", "pipe"} { // a socket is neither a directory nor a file
+		l, err := net.Listen("unix", filepath.Join(work, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+	}
+	return work
+}
+
+// outcome is what became of a command line that is expected to be wrong.
+type outcome struct {
+	status int
+	text   string
+	err    error
+}
+
+// try checks a command line, in an environment with these variables, and runs nothing. Standard input is no terminal.
+func try(t *testing.T, vars map[string]string, args ...string) outcome {
+	t.Helper()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	out, err := os.CreateTemp(t.TempDir(), "stderr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	e := &env{stdin: null, stdout: null, stderr: out, getenv: func(name string) string { return vars[name] }}
+	_, verb, err := understand(e, args)
+	if err == nil {
+		return outcome{}
+	}
+	status := report(e, verb, usageError{err})
+	data, rerr := os.ReadFile(out.Name())
+	if rerr != nil {
+		t.Fatal(rerr)
+	}
+	return outcome{status, string(data), err}
+}
+
+// Every flag of every verb refuses values that it does not take, before anything is done: with status 2, one line that has
+// the name of the flag and its value, and where to read more.
+func TestBadValues(t *testing.T) {
+	work := badSetup(t)
+	place := func(s string) string { return strings.ReplaceAll(s, "WORK", work) }
+	state := filepath.Join(work, "state")
+	home := map[string]string{"HOME": work, "LAYERBUILD_ROOT": state}
+	for _, v := range verbs() {
+		fs := newFlagSet(v)
+		v.flags(fs)
+		fs.VisitAll(func(f *pflag.Flag) {
+			if f.Hidden {
+				return
+			}
+			listed := false
+			for _, bad := range badValues {
+				if bad.flag != f.Name || bad.verb != "" && bad.verb != v.name {
+					continue
+				}
+				listed = true
+				for _, value := range bad.values {
+					args := append([]string{v.name}, goodFlags[v.name]...)
+					args = append(args, "--"+f.Name+"="+place(value))
+					for _, a := range goodArgs[v.name] {
+						args = append(args, place(a))
+					}
+					checkRefusal(t, try(t, home, args...), f.Name, place(value), args)
+				}
+			}
+			if f.Value.Type() == "bool" {
+				listed = true
+				args := append([]string{v.name, "--" + f.Name + "=maybe"}, goodArgs[v.name]...)
+				checkRefusal(t, try(t, home, args...), f.Name, "maybe", args)
+			}
+			if !listed {
+				t.Errorf("%s --%s: no bad values are listed", v.name, f.Name)
+			}
+		})
+		args := append([]string{v.name}, goodFlags[v.name]...)
+		for _, a := range goodArgs[v.name] {
+			args = append(args, place(a))
+		}
+		if got := try(t, home, args...); got.err != nil {
+			t.Errorf("%q is refused: %v", args, got.err)
+		}
+	}
+	if _, err := os.Stat(state); err == nil {
+		t.Error("a state directory was made")
+	}
+}
+
+func checkRefusal(t *testing.T, got outcome, flag, value string, args []string) {
+	t.Helper()
+	if got.err == nil {
+		t.Errorf("%q is not refused", args)
+		return
+	}
+	if got.status != exitUsage {
+		t.Errorf("%q: status %d, want %d", args, got.status, exitUsage)
+	}
+	lines := strings.Split(strings.TrimSuffix(got.text, "\n"), "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[1], "See 'layerbuild help ") {
+		t.Errorf("%q: %q, want one line and where to read more", args, got.text)
+	}
+	// Of a list only the wrong part is named, and of a flag without a value there is none to name.
+	if i := strings.LastIndexByte(value, ','); i >= 0 && strings.HasSuffix(value, ",nonsense") {
+		value = value[i+1:]
+	}
+	if value == "true" {
+		value = ""
+	}
+	if !strings.Contains(lines[0], "--"+flag) || !strings.Contains(lines[0], value) {
+		t.Errorf("%q: %q, want it to name --%s and %q", args, lines[0], flag, value)
+	}
+	if len(lines[0]) > 400 || repeated(lines[0]) != "" {
+		t.Errorf("%q: %q says %q twice", args, lines[0], repeated(lines[0]))
+	}
+}
+
+// repeated finds a clause that a message has twice: a part between ": " and the next that comes again.
+func repeated(message string) string {
+	seen := map[string]bool{}
+	for part := range strings.SplitSeq(message, ": ") {
+		if part = strings.TrimSpace(part); len(part) > 3 && seen[part] {
+			return part
+		}
+		seen[part] = true
+	}
+	return ""
+}
+
+// Command lines that are wrong as a whole.
+func TestBadCommandLines(t *testing.T) {
+	work := badSetup(t)
+	t.Chdir(work)
+	vars := map[string]string{"HOME": work}
+	for _, tt := range []struct{ args, want string }{
+		{"ps", `unknown verb "ps": containers are not kept`},
+		{"biuld", `unknown verb "biuld": did you mean build?`},
+		{"nonsense", `unknown verb "nonsense", and there is no such directory`},
+		{"buildx build .", `unknown verb "buildx": leave it out`},
+		{"image ls", `unknown verb "image"`},
+		{"rmi app", `see 'layerbuild rm'`},
+		{"--root s ps", `unknown verb "ps"`},
+		{"help nonsense", `unknown verb "nonsense"`},
+		{"help build run", "one verb"},
+		{"build", "the build context is missing"},
+		{"-t app", "the build context is missing"},
+		{"--root", "--root: DIR is expected after it"},
+		{"build --iidfile", "--iidfile: FILE is expected after it"},
+		{"build -t", "--tag: NAME[:TAG] is expected after it"},
+		{"build context dir", "one build context is expected, not 2: context dir"},
+		{"-q build context", "the verb stands before its flags: layerbuild build"},
+		{"-t x images .", "the verb stands before its flags"},
+		{"build nosuch", `build context "nosuch": no such directory`},
+		{"./nosuch", `build context "./nosuch": no such directory`},
+		{"build socket", "neither a directory nor an archive"},
+		{"build -f - -", "cannot both be standard input"},
+		{"build --no-chace context", "unknown flag --no-chace: did you mean --no-cache?"},
+		{"build --nonsense context", "unknown flag --nonsense"},
+		{"build -X context", "unknown flag -X"},
+		{"build -qX context", "unknown flag -X"},
+		{"build --push context", "--push: the image to push has no name"},
+		{"build -o type=tar,dest=x -o type=oci,dest=./x context", "another output goes to the same place"},
+		{"images extra", "no arguments are expected: extra"},
+		{"info extra", "no arguments are expected: extra"},
+		{"prune extra", "no arguments are expected: extra"},
+		{"run", "an image is expected"},
+		{"run UPPER", "lowercase"},
+		{"history", "an image is expected"},
+		{"history a b", "one image is expected, not 2"},
+		{"history UPPER", "lowercase"},
+		{"inspect", "at least one image is expected"},
+		{"inspect a UPPER", "lowercase"},
+		{"tag a", "an image and at least one name"},
+		{"tag a UPPER", "lowercase"},
+		{"tag a b@sha256:" + hex64, "has no digest"},
+		{"rm", "at least one image is expected"},
+		{"rm a//b", "invalid reference format"},
+		{"pull", "at least one image is expected"},
+		{"pull UPPER", "lowercase"},
+		{"push", "an image is expected"},
+		{"push a UPPER", "lowercase"},
+		{"analyze", "an image is expected"},
+		{"analyze a b", "one image is expected, not 2"},
+		{"analyze UPPER", "lowercase"},
+		{"diff a", "two images are expected, not 1"},
+		{"diff a UPPER", "lowercase"},
+		{"prune-image a", "-t NAME"},
+		{"prune-image -t new", "an image is expected"},
+		{"prune-image -t new --dry-run a", "--dry-run makes no image"},
+	} {
+		got := try(t, vars, strings.Fields(tt.args)...)
+		switch {
+		case got.err == nil:
+			t.Errorf("%q is not refused", tt.args)
+		case got.status != exitUsage || !strings.Contains(got.text, tt.want):
+			t.Errorf("%q: status %d, %q, want status %d and %q", tt.args, got.status, got.text, exitUsage, tt.want)
+		case repeated(got.text) != "":
+			t.Errorf("%q: %q says %q twice", tt.args, got.text, repeated(got.text))
+		}
+	}
+	entries, err := os.ReadDir(work)
+	if err != nil || len(entries) != 6 {
+		t.Errorf("the directory has %v, %v, want the six files of before", entries, err)
+	}
+}
+
+// --root and --driver may stand before the verb.
+func TestFindVerb(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("dir", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ args, verb, rest string }{
+		{"", "help", ""},
+		{"images", "images", ""},
+		{"--root s images --digests", "images", "--root s --digests"},
+		{"--root=s --driver copy run app --root x", "run", "--root=s --driver copy app --root x"},
+		{"--root s .", "build", "--root s ."},
+		{"--root s -t app .", "build", "--root s -t app ."},
+		{"--root s", "build", "--root s"},
+		{"--root images images", "images", "--root images"},
+		{"--root s help run", "help", "run"},
+		{"--root s --version", "version", ""},
+		{"-t app .", "build", "-t app ."},
+		{"dir", "build", "dir"},
+		{"https://example.com/a.git", "build", "https://example.com/a.git"},
+		{"-", "build", "-"},
+		{"--help", "help", ""},
+	} {
+		v, rest, err := findVerb(verbs(), strings.Fields(tt.args))
+		if err != nil || v.name != tt.verb || strings.Join(rest, " ") != tt.rest {
+			t.Errorf("findVerb(%q) = %s, %q, %v, want %s, %q", tt.args, v.name, rest, err, tt.verb, tt.rest)
+		}
+	}
+}
+
+// The platform of the environment counts where no flag says one, as with docker and buildx.
+func TestDefaultPlatform(t *testing.T) {
+	e := func(value string) *env {
+		return &env{getenv: func(name string) string { return map[string]string{defaultPlatform: value}[name] }}
+	}
+	for _, tt := range []struct {
+		env  string
+		flag []string
+		want string
+	}{
+		{"", nil, ""},
+		{"linux/s390x", nil, "s390x"},
+		{"linux/s390x, linux/arm64", nil, "s390x arm64"},
+		{"linux/s390x", []string{"linux/amd64"}, "amd64"},
+		{"nonsense", []string{"linux/amd64"}, "amd64"},
+		{"local", nil, ""},
+	} {
+		list, err := platforms(e(tt.env), tt.flag)
+		var got []string
+		for _, p := range list {
+			got = append(got, p.Architecture)
+		}
+		if err != nil || strings.Join(got, " ") != tt.want {
+			t.Errorf("platforms(%q, %q) = %q, %v, want %q", tt.env, tt.flag, got, err, tt.want)
+		}
+	}
+	if _, err := platforms(e("nonsense"), nil); err == nil || !strings.Contains(err.Error(), defaultPlatform+` "nonsense"`) {
+		t.Errorf("a bad %s: %v, want an error that names it", defaultPlatform, err)
+	}
+}
+
+// The state of a user is found without HOME (cron, systemd units), and never in the current directory.
+func TestHomeDir(t *testing.T) {
+	for _, home := range []string{"", ".", "relative/path"} {
+		e := &env{getenv: func(string) string { return home }}
+		dir, err := homeDir(e, os.Getuid())
+		if err == nil && !filepath.IsAbs(dir) {
+			t.Errorf("HOME=%q: home %q", home, dir)
+		}
+		if _, err := homeDir(e, 1<<30); err == nil || !strings.Contains(err.Error(), "HOME is not set") || !strings.Contains(err.Error(), "--root DIR") {
+			t.Errorf("HOME=%q, a user that does not exist: %v, want an error with the remedy", home, err)
+		}
+	}
+	e := &env{getenv: func(name string) string { return map[string]string{"HOME": "/home/me"}[name] }}
+	if dir, err := homeDir(e, 1<<30); dir != "/home/me" || err != nil {
+		t.Errorf("HOME=/home/me: %q, %v", dir, err)
+	}
+}
+
+// The flag knows the drivers that there are.
+func TestDriverNames(t *testing.T) {
+	var names []string
+	for _, p := range snapshot.Probe(t.TempDir(), snapshot.Options{}) {
+		names = append(names, p.Name)
+	}
+	slices.Sort(names)
+	if want := slices.Sorted(slices.Values(drivers)); !slices.Equal(names, want) {
+		t.Errorf("drivers = %q, want those of the package: %q", want, names)
+	}
+}
+
+// Help is complete: each flag that is shown has an explanation, and each verb its exit statuses.
+func TestHelp(t *testing.T) {
+	var b bytes.Buffer
+	if err := help(&b, verbs()); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range verbs() {
+		if !strings.Contains(b.String(), "  "+v.name+" ") || v.summary == "" {
+			t.Errorf("help does not explain %s", v.name)
+		}
+		fs := newFlagSet(v)
+		v.flags(fs)
+		fs.VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden && f.Usage == "" {
+				t.Errorf("%s --%s is not explained", v.name, f.Name)
+			}
+		})
+		var one bytes.Buffer
+		if err := verbHelp(&one, v, fs); err != nil || !strings.Contains(one.String(), "Exit status:") {
+			t.Errorf("help %s: %v, %s", v.name, err, one.String())
+		}
+		for _, args := range [][]string{{v.name, "--help"}, {v.name, "-h"}, {"help", v.name}} {
+			if got := try(t, map[string]string{"HOME": "/"}, args...); got.err != nil {
+				t.Errorf("%q: %v", args, got.err)
+			}
+		}
+	}
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/suggest"
+)
+
+// others are words that other tools have for verbs, with what is the same here.
+var others = map[string]string{
+	"buildx": "leave it out: layerbuild takes the flags of 'docker buildx build'",
+	"image":  "see 'layerbuild images' and 'layerbuild help'", "ls": "see 'layerbuild images'", "list": "see 'layerbuild images'",
+	"rmi": "see 'layerbuild rm'", "system": "see 'layerbuild prune'", "builder": "see 'layerbuild prune'", "gc": "see 'layerbuild prune'",
+	"ps": "containers are not kept: 'layerbuild run' throws them away", "exec": "see 'layerbuild run'", "start": "see 'layerbuild run'",
+	"save": "see 'layerbuild build -o type=docker,dest=FILE'", "export": "see 'layerbuild build -o DIR'",
+	"login": "layerbuild uses the credentials of docker login and podman login", "logout": "layerbuild uses the credentials of docker and podman",
+	"slim": "see 'layerbuild prune-image'", "squash": "see 'layerbuild prune-image'", "dive": "see 'layerbuild analyze'",
+}
+
+// findVerb finds the verb of a command line and returns what stands beside it. --root and --driver, which all verbs have,
+// may stand before the verb. Without a verb it is build.
+func findVerb(all []verb, args []string) (verb, []string, error) {
+	before := stateFlagsBefore(args)
+	if before == len(args) {
+		if before == 0 {
+			return verb{name: "help"}, nil, nil
+		}
+		return all[0], args, nil
+	}
+	word := args[before]
+	rest := slices.Concat(args[:before], args[before+1:])
+	switch word {
+	case "help", "-h", "--help":
+		return verb{name: "help"}, args[before+1:], nil
+	case "version", "--version":
+		return verb{name: "version"}, nil, nil
+	}
+	for _, v := range all {
+		if v.name == word {
+			return v, rest, nil
+		}
+	}
+	if !strings.HasPrefix(word, "-") && !mayBeContext(word) {
+		return verb{}, nil, unknownVerb(all, word)
+	}
+	return all[0], args, nil
+}
+
+// stateFlagsBefore counts the arguments at the beginning that are --root and --driver with their values.
+func stateFlagsBefore(args []string) int {
+	n := 0
+	for n < len(args) {
+		name, _, value := strings.Cut(args[n], "=")
+		switch {
+		case name != "--root" && name != "--driver":
+			return n
+		case value:
+			n++
+		default:
+			n = min(n+2, len(args))
+		}
+	}
+	return n
+}
+
+// mayBeContext reports whether a word without a verb before it can be the context of a build.
+func mayBeContext(word string) bool {
+	if word == "" || strings.ContainsAny(word, "/:.") {
+		return true
+	}
+	_, err := os.Stat(word)
+	return err == nil
+}
+
+// unknownVerb says what there is for a word that is no verb.
+func unknownVerb(all []verb, word string) error {
+	names := []string{"help", "version"}
+	for _, v := range all {
+		names = append(names, v.name)
+	}
+	if hint := others[word]; hint != "" {
+		return fmt.Errorf("unknown verb %q: %s", word, hint)
+	}
+	if near := suggest.Closest(word, names); near != "" {
+		return fmt.Errorf("unknown verb %q: did you mean %s?", word, near)
+	}
+	slices.Sort(names)
+	return fmt.Errorf("unknown verb %q, and there is no such directory to build (verbs: %s)", word, strings.Join(names, ", "))
+}
