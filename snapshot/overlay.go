@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -124,6 +125,12 @@ func (o *overlay) translate(dir string, lower []string) error {
 	if err := unix.Lstat(dir, &st); err != nil {
 		return &os.PathError{Op: "lstat", Path: dir, Err: err}
 	}
+	// fuse-overlayfs marks every new directory, with a file that only it makes.
+	marked := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == fuseOpaque })
+	hides := anyExists(lower)
+	if marked {
+		lower = nil
+	}
 	for _, e := range entries {
 		if err := o.translateEntry(dir, e, lower); err != nil {
 			return err
@@ -132,9 +139,14 @@ func (o *overlay) translate(dir string, lower []string) error {
 	if err := o.translateXattrs(dir); err != nil {
 		return err
 	}
-	// It marks every new directory. The kernel marks what hides something, and so do layers.
-	if !anyExists(lower) {
-		if err := unix.Lremovexattr(dir, o.opaqueName()); err != nil && err != unix.ENODATA {
+	// The kernel marks what hides something, and so do layers. fuse-overlayfs takes the kernel's attributes for marks,
+	// too, and lets a command set those of user.overlay.*, which the command's directory is not to keep.
+	marks := []string{"user.overlay.opaque", "user.overlay.redirect", "user.overlay.metacopy", o.opaqueName()}
+	if marked && hides {
+		marks = slices.DeleteFunc(marks, func(name string) bool { return name == o.opaqueName() })
+	}
+	for _, name := range marks {
+		if err := unix.Lremovexattr(dir, name); err != nil && err != unix.ENODATA && err != unix.ENOTSUP {
 			return &os.PathError{Op: "removexattr", Path: dir, Err: err}
 		}
 	}
@@ -154,6 +166,8 @@ func (o *overlay) translateEntry(dir string, e os.DirEntry, lower []string) erro
 			below[i] = filepath.Join(lower[i], e.Name())
 		}
 		return o.translate(path, below)
+	case e.Type()&os.ModeCharDevice != 0 && !strings.HasPrefix(e.Name(), fuseWhiteout):
+		return dropVoidWhiteout(path, e.Name(), lower)
 	case e.Name() == fuseOpaque:
 		if err := unix.Lsetxattr(dir, o.opaqueName(), []byte("y"), 0); err != nil {
 			return &os.PathError{Op: "setxattr", Path: dir, Err: err}
@@ -166,7 +180,11 @@ func (o *overlay) translateEntry(dir string, e os.DirEntry, lower []string) erro
 		if e.Type()&os.ModeDevice != 0 {
 			return nil // it has whited out its own mark of an opaque directory
 		}
-		whiteout := filepath.Join(dir, strings.TrimPrefix(e.Name(), fuseWhiteout))
+		name := strings.TrimPrefix(e.Name(), fuseWhiteout)
+		if !anyHas(lower, name) {
+			return nil
+		}
+		whiteout := filepath.Join(dir, name)
 		if err := unix.Mknod(whiteout, unix.S_IFCHR, 0); err != nil {
 			return &os.PathError{Op: "mknod", Path: whiteout, Err: err}
 		}
@@ -176,6 +194,25 @@ func (o *overlay) translateEntry(dir string, e os.DirEntry, lower []string) erro
 	default:
 		return nil
 	}
+}
+
+// dropVoidWhiteout removes a whiteout that hides nothing in the directories lower. fuse-overlayfs leaves some where it has
+// renamed a new file. The kernel lists them as names that cannot be found: it looks for whiteouts only in directories
+// that are merged (ovl_dir_is_real).
+func dropVoidWhiteout(path, name string, lower []string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return &os.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	if st.Rdev != 0 || anyHas(lower, name) {
+		return nil
+	}
+	return os.Remove(path)
+}
+
+// anyHas reports whether one of the directories has a file of that name.
+func anyHas(dirs []string, name string) bool {
+	return slices.ContainsFunc(dirs, func(dir string) bool { return anyExists([]string{filepath.Join(dir, name)}) })
 }
 
 func anyExists(paths []string) bool {
