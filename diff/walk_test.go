@@ -3,6 +3,7 @@ package diff
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -55,6 +56,14 @@ func describe(t testing.TB, layer []byte) string {
 		b.WriteString(short(f.String() + "\n"))
 	}
 	return b.String()
+}
+
+// short keeps a long line comparable and readable.
+func short(line string) string {
+	if len(line) < 400 {
+		return line
+	}
+	return fmt.Sprintf("%s… (%d bytes, %x)\n", line[:300], len(line), sha256.Sum256([]byte(line)))
 }
 
 func write(t testing.TB, tree Tree, o Options) []byte {

@@ -4,6 +4,7 @@ package mounttest
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -98,7 +99,8 @@ func Again(t *testing.T, kind Kind, test string) {
 	if Current() != Root {
 		t.Skip("needs root")
 	}
-	cmd := command(kind, "-test.run=^"+test+"$", "-test.v", "-test.timeout=5m")
+	// The same limit as here: for ever in a long run.
+	cmd := command(kind, "-test.run=^"+test+"$", "-test.v", "-test.timeout="+flag.Lookup("test.timeout").Value.String())
 	out, err := cmd.CombinedOutput()
 	if err != nil && cmd.Process == nil {
 		t.Skipf("cannot run as %s: %v", kind, err)

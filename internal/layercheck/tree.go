@@ -1,0 +1,282 @@
+package layercheck
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+)
+
+// Tree is a file system state in memory. The contents of listed files stay where they are and are read when they are
+// compared.
+type Tree struct{ root *node }
+
+// node is a file or directory. Several names of one file share a node.
+type node struct {
+	mode         uint32 // with the type
+	uid, gid     uint32
+	sec          int64 // of the last modification
+	size         int64
+	names        uint64 // how many names it has, at least
+	major, minor uint32
+	link         string            // of a symbolic link
+	xattrs       map[string]string // those that a layer holds
+	children     map[string]*node  // of a directory
+
+	dir  *os.File // with path, where a listed regular file is
+	path string
+	sum  [sha256.Size]byte // of the content of a regular file from a layer
+}
+
+func (n *node) kind() uint32 { return n.mode & unix.S_IFMT }
+func (n *node) isDir() bool  { return n.kind() == unix.S_IFDIR }
+
+// Empty returns the state that a snapshot without a parent begins with.
+func Empty() *Tree {
+	return &Tree{&node{mode: unix.S_IFDIR | 0o755, children: map[string]*node{}}}
+}
+
+// List lists what is below the open directory. dir stays open as long as the tree is used.
+func List(dir *os.File) (*Tree, error) {
+	l := lister{dir: dir, files: map[file]*node{}}
+	root, err := l.node(int(dir.Fd()), ".", ".")
+	if err != nil {
+		return nil, fmt.Errorf("list the file system: %w", err)
+	}
+	return &Tree{root}, nil
+}
+
+// file identifies a file that has several names.
+type file struct{ dev, ino uint64 }
+
+type lister struct {
+	dir   *os.File
+	files map[file]*node
+}
+
+// at returns a path by which the kernel finds a name in an open directory without changing the process's directory.
+func at(dir int, name string) string { return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name }
+
+// node lists name in the open directory dir, which is path in the tree.
+func (l *lister) node(dir int, name, path string) (*node, error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	n := &node{mode: st.Mode, uid: st.Uid, gid: st.Gid, sec: st.Mtim.Sec, names: uint64(st.Nlink), dir: l.dir, path: path}
+	id := file{st.Dev, st.Ino}
+	if !n.isDir() && st.Nlink > 1 {
+		if known := l.files[id]; known != nil {
+			return known, nil
+		}
+		l.files[id] = n
+	}
+	var err error
+	switch n.kind() {
+	case unix.S_IFDIR:
+		if n.children, err = l.children(dir, name, path); err != nil {
+			return nil, err
+		}
+	case unix.S_IFREG:
+		n.size = st.Size
+	case unix.S_IFLNK:
+		if n.link, err = os.Readlink(at(dir, name)); err != nil {
+			return nil, err
+		}
+	case unix.S_IFCHR, unix.S_IFBLK:
+		n.major, n.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
+	}
+	n.xattrs, err = xattrs(at(dir, name))
+	return n, err
+}
+
+func (l *lister) children(dir int, name, path string) (map[string]*node, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	d := os.NewFile(uintptr(fd), path)
+	defer d.Close()
+	entries, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	children := make(map[string]*node, len(entries))
+	for _, base := range entries {
+		if strings.HasPrefix(base, whiteoutPrefix) {
+			continue
+		}
+		sub := base
+		if path != "." {
+			sub = path + "/" + base
+		}
+		n, err := l.node(fd, base, sub)
+		if err != nil {
+			return nil, err
+		}
+		if n.kind() != unix.S_IFSOCK {
+			children[base] = n
+		}
+	}
+	return children, nil
+}
+
+// xattrs returns the attributes of a file that a layer holds.
+func xattrs(path string) (map[string]string, error) {
+	names, err := sized(func(b []byte) (int, error) { return unix.Llistxattr(path, b) })
+	if errors.Is(err, unix.ENOTSUP) || len(names) == 0 && err == nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "listxattr", Path: path, Err: err}
+	}
+	var found map[string]string
+	for name := range bytes.SplitSeq(bytes.TrimSuffix(names, []byte{0}), []byte{0}) {
+		if !rawfs.InLayer(name) {
+			continue
+		}
+		value, err := sized(func(b []byte) (int, error) { return unix.Lgetxattr(path, string(name), b) })
+		if err != nil {
+			return nil, &fs.PathError{Op: "getxattr", Path: path, Err: err}
+		}
+		if found == nil {
+			found = map[string]string{}
+		}
+		found[string(name)] = string(value)
+	}
+	return found, nil
+}
+
+// sized calls read with a buffer of the size that read asks for.
+func sized(read func([]byte) (int, error)) ([]byte, error) {
+	n, err := read(nil)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	b := make([]byte, n)
+	n, err = read(b)
+	return b[:max(n, 0)], err
+}
+
+// longest is how much of a path is given to the kernel at once, which takes 4,095 bytes (PATH_MAX).
+const longest = 2048
+
+// Load reads the contents of all files, so that the directory that was listed can be closed.
+func (t *Tree) Load() error { return t.root.load() }
+
+func (n *node) load() error {
+	for _, child := range n.children {
+		if err := child.load(); err != nil {
+			return err
+		}
+	}
+	if n.kind() == unix.S_IFREG && n.dir != nil {
+		sum, err := n.digest()
+		if err != nil {
+			return err
+		}
+		n.sum = sum
+	}
+	n.dir = nil
+	return nil
+}
+
+// open opens a listed regular file.
+func (n *node) open() (*os.File, error) {
+	dir, path := int(n.dir.Fd()), n.path
+	for len(path) > longest {
+		cut := strings.LastIndexByte(path[:longest], '/')
+		next, err := unix.Openat(dir, path[:cut], unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: n.path, Err: err}
+		}
+		defer unix.Close(next)
+		dir, path = next, path[cut+1:]
+	}
+	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: n.path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), n.path), nil
+}
+
+// digest returns the digest of a regular file's content.
+func (n *node) digest() ([sha256.Size]byte, error) {
+	if n.dir == nil {
+		return n.sum, nil
+	}
+	f, err := n.open()
+	if err != nil {
+		return [sha256.Size]byte{}, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return [sha256.Size]byte(h.Sum(nil)), err
+}
+
+// sameContent reports whether two regular files of one size have the same content.
+func sameContent(a, b *node) (bool, error) {
+	if a.dir == nil || b.dir == nil {
+		x, err := a.digest()
+		if err != nil {
+			return false, err
+		}
+		y, err := b.digest()
+		return x == y, err
+	}
+	f, err := a.open()
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	g, err := b.open()
+	if err != nil {
+		return false, err
+	}
+	defer g.Close()
+	return sameBytes(f, g, a.size)
+}
+
+// sameBytes compares two files. It does not read what is a hole in both.
+func sameBytes(f, g *os.File, size int64) (bool, error) {
+	var p, q [64 << 10]byte
+	for off := int64(0); off < size; {
+		off = min(dataFrom(f, off, size), dataFrom(g, off, size))
+		n := min(int64(len(p)), size-off)
+		for _, r := range []struct {
+			f *os.File
+			b []byte
+		}{{f, p[:n]}, {g, q[:n]}} {
+			if _, err := r.f.ReadAt(r.b, off); err != nil {
+				return false, err
+			}
+		}
+		if !bytes.Equal(p[:n], q[:n]) {
+			return false, nil
+		}
+		off += n
+	}
+	return true, nil
+}
+
+// dataFrom returns where data begins in a file from off on; size if there is none.
+func dataFrom(f *os.File, off, size int64) int64 {
+	data, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+	if err == unix.ENXIO {
+		return size
+	}
+	if err != nil {
+		return off // the file system knows no holes
+	}
+	return min(data, size)
+}

@@ -1,0 +1,339 @@
+// Package differential holds random changes against the layers that are written of them, on every snapshot driver.
+package differential
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/internal/layercheck"
+	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
+	"github.com/layerbuild/layerbuild/internal/rounds"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
+
+// Each test makes random trees and random changes on a driver, one to four snapshots on one another. For each of them it
+// wants that the layer applied to the state before gives what the step saw: to a listing of it (layercheck), and
+// unpacked by package diff into a snapshot of the same driver. On overlays it also wants that the layer of two plain
+// copies of the same states is the same, byte for byte.
+//
+// As all these tests do, a failed round prints its seed and the entries that differ.
+
+func TestOverlay(t *testing.T) { run(t, mount.Overlay, mounttest.TempDir(t), 60, 20) }
+func TestCopy(t *testing.T)    { run(t, "copy", mounttest.TempDir(t), 40, 10) }
+func TestFuse(t *testing.T)    { run(t, mount.FuseOverlay, mounttest.TempDir(t), 20, 5) }
+func TestBtrfs(t *testing.T)   { run(t, "btrfs", btrfs(t), 30, 10) }
+
+func TestOverlayInUserNamespace(t *testing.T) { mounttest.Again(t, mounttest.Range, "TestOverlay") }
+func TestOverlayWithSingleID(t *testing.T)    { mounttest.Again(t, mounttest.Single, "TestOverlay") }
+func TestFuseInUserNamespace(t *testing.T)    { mounttest.Again(t, mounttest.Range, "TestFuse") }
+
+// found returns the seeds that found a fault once, on any driver:
+//
+//	3  a directory below an opaque one was compared as if it were merged, and deleted files came back
+//	7  user.fuseoverlayfs.opaque counted as a mark on the kernel's overlay
+//	9  fuse-overlayfs left a whiteout that hides nothing, which the kernel lists as a name that cannot be found
+func found() []uint64 { return []uint64{3, 7, 9} }
+
+// run runs the rounds of one driver in the directory top.
+func run(t *testing.T, driver, top string, fixed, fresh int) {
+	mounttest.Need(t)
+	s := site{driver: driver, top: top, userNS: mounttest.UserNS()}
+	if err := os.Chmod(top, 0o711); err != nil { // fuse-overlayfs and single ids
+		t.Fatal(err)
+	}
+	store, err := snapshot.Open(filepath.Join(top, "store"), snapshot.Options{Driver: driver, UserNS: s.userNS})
+	if err != nil {
+		t.Skip(err)
+	}
+	s.store, s.view = store, store
+	if driver == mount.FuseOverlay {
+		// Its snapshots are also what the kernel's overlay reads, and faster so.
+		if o, err := snapshot.Open(filepath.Join(top, "store"), snapshot.Options{Driver: mount.Overlay, UserNS: s.userNS}); err == nil {
+			s.view = o
+		}
+	}
+	s.mnt = filepath.Join(top, "mnt")
+	if err := os.Mkdir(s.mnt, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ledger := "diff-" + driver
+	if s.userNS {
+		ledger += "-" + string(mounttest.Current())
+	}
+	rounds.Run(t, ledger, rounds.Options{Fixed: fixed, Fresh: fresh, Long: 20000, Found: found()}, func(t *testing.T, seed uint64) {
+		r := round{t: t, site: &s, seed: seed, rnd: rand.New(rand.NewPCG(seed, 0))}
+		r.run()
+	})
+}
+
+// site is where the rounds of a driver happen.
+type site struct {
+	driver string
+	userNS bool
+	top    string
+	mnt    string // an empty directory
+	store  *snapshot.Store
+	view   *snapshot.Store // the same, by the driver that reads it
+}
+
+type round struct {
+	*site
+	t    *testing.T
+	seed uint64
+	rnd  *rand.Rand
+	log  []string
+	made []snapshot.ID
+}
+
+func (r *round) check(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatalf("%v\nchanges:\n%s", err, strings.Join(r.log, "\n"))
+	}
+}
+
+// run makes the snapshots of a round, and removes them.
+func (r *round) run() {
+	defer func() {
+		for i := len(r.made) - 1; i >= 0; i-- {
+			if err := r.store.Remove(r.t.Context(), r.made[i]); err != nil {
+				r.t.Error(err)
+			}
+		}
+	}()
+	parent, before := snapshot.ID(""), layercheck.Empty()
+	for i := range 1 + r.pick(4) {
+		n := 1 + r.pick(14)
+		if i == 0 {
+			n = 12
+		}
+		parent, before = r.step(i, parent, before, n)
+	}
+}
+
+func (r *round) pick(n int) int { return r.rnd.IntN(n) }
+
+// step makes a snapshot with n changes on parent, of which before is a listing, and compares.
+func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) (snapshot.ID, *layercheck.Tree) {
+	ctx := r.t.Context()
+	r.log = append(r.log, fmt.Sprintf("-- step %d", i))
+	a, err := r.store.Prepare(ctx, parent)
+	r.check(err)
+	defer func() { r.check(a.Discard()) }()
+	var saw *layercheck.Tree
+	r.mounted(a.Mounts(), func() {
+		if i == 0 {
+			r.grow(r.mnt)
+		}
+		r.change(r.mnt, n)
+		if r.driver != mount.FuseOverlay {
+			saw = r.list(r.mnt)
+		}
+	})
+	if r.driver == mount.FuseOverlay && r.one(3) {
+		// It confuses names of one file while they are changed. Mounted anew it mostly shows what is on the disk.
+		r.mounted(a.Mounts(), func() { saw = r.list(r.mnt) })
+	}
+	id := snapshot.ID(fmt.Sprintf("s%d-%d", r.seed, i))
+	r.check(a.Commit(ctx, id))
+	r.made = append(r.made, id)
+	layer := r.layer(a.Changes())
+
+	// Inode numbers of links are those of one mount: overlay in a user namespace gives a file that was copied up to be
+	// linked two of them until it is mounted anew, and fuse-overlayfs has one file for names of which it copies up one.
+	view := r.viewed(id)
+	if saw != nil {
+		r.same("the snapshot is not what the step saw", layer, view, saw, layercheck.Options{SkipLinked: r.userNS || r.driver == mount.FuseOverlay})
+	}
+	if err := before.Apply(bytes.NewReader(layer)); err != nil {
+		r.t.Fatalf("%v\n%s", err, r.story(layer))
+	}
+	r.same("the layer applied to the state before is not the snapshot", layer, before, view, layercheck.Options{})
+	r.same("the layer unpacked on the state before is not the snapshot", layer, r.unpacked(i, parent, layer), view, layercheck.Options{})
+	if r.store.Layered() {
+		r.compareCopies(parent, id, layer)
+	}
+	return id, view
+}
+
+// same fails the round if two trees differ.
+func (r *round) same(what string, layer []byte, image, step *layercheck.Tree, o layercheck.Options) {
+	r.t.Helper()
+	lines, err := layercheck.Compare(image, step, o)
+	r.check(err)
+	if len(lines) > 0 {
+		r.t.Fatalf("%s:\n%s\n%s", what, strings.Join(lines, "\n"), r.story(layer))
+	}
+}
+
+// story tells what a round did.
+func (r *round) story(layer []byte) string {
+	return fmt.Sprintf("layer:\n%s\nchanges:\n%s", describe(layer), strings.Join(r.log, "\n"))
+}
+
+// mounted performs mounts at r.mnt while do runs.
+func (r *round) mounted(mounts []mount.Mount, do func()) {
+	r.t.Helper()
+	r.check(mount.All(mounts, r.mnt))
+	defer func() { r.check(unix.Unmount(r.mnt, 0)) }()
+	do()
+	if r.driver == mount.FuseOverlay {
+		fd, err := unix.Open(r.mnt, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		r.check(err)
+		r.check(errors.Join(unix.Syncfs(fd), unix.Close(fd)))
+	}
+}
+
+// list lists a directory. It returns nil for one that fuse-overlayfs cannot show: it lists names that cannot be found, or
+// reports ENOMEM. What is on the disk is compared nevertheless.
+func (r *round) list(dir string) *layercheck.Tree {
+	r.t.Helper()
+	f, err := os.Open(dir)
+	r.check(err)
+	defer f.Close()
+	tree, err := layercheck.List(f)
+	if err == nil {
+		err = tree.Load()
+	}
+	if r.driver == mount.FuseOverlay && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOMEM)) {
+		r.t.Log(err)
+		return nil
+	}
+	r.check(err)
+	return tree
+}
+
+// viewed lists a committed snapshot.
+func (r *round) viewed(id snapshot.ID) *layercheck.Tree {
+	r.t.Helper()
+	mounts, err := r.view.View(r.t.Context(), id)
+	r.check(err)
+	f, err := mount.Open(mounts)
+	r.check(err)
+	defer f.Close()
+	tree, err := layercheck.List(f)
+	r.check(err)
+	r.check(tree.Load())
+	return tree
+}
+
+func (r *round) layer(c snapshot.Changes) []byte {
+	r.t.Helper()
+	var b bytes.Buffer
+	_, err := diff.Write(r.t.Context(), &b, diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr}, diff.Options{})
+	r.check(err)
+	return b.Bytes()
+}
+
+// unpacked unpacks a layer as a base image's and lists the snapshot that it makes on parent.
+func (r *round) unpacked(i int, parent snapshot.ID, layer []byte) *layercheck.Tree {
+	r.t.Helper()
+	ctx := r.t.Context()
+	id := snapshot.ID(fmt.Sprintf("u%d-%d", r.seed, i))
+	on := parent
+	if r.store.Layered() {
+		on = ""
+	}
+	a, err := r.view.Prepare(ctx, on)
+	r.check(err)
+	defer func() { r.check(a.Discard()) }()
+	o := diff.ApplyOptions{Full: !r.store.Layered(), UserXattr: a.Changes().UserXattr}
+	applied, err := diff.Apply(ctx, bytes.NewReader(layer), a.Upper(), o)
+	r.check(err)
+	ownRoot := true
+	for _, p := range applied.Implied {
+		ownRoot = ownRoot && p != "."
+	}
+	if r.store.Layered() && parent != "" {
+		r.check(diff.Inherit(diff.Tree{Dir: a.Upper(), Lower: r.view.Dirs(parent), UserXattr: o.UserXattr}, applied.Implied))
+	}
+	r.check(a.CommitOn(ctx, id, parent, ownRoot))
+	defer func() { r.check(r.store.Remove(ctx, id)) }()
+	return r.viewed(id)
+}
+
+// compareCopies wants that the layer of plain copies of two snapshots is the same. Only files of which one of several
+// names was changed may differ: overlay breaks such links (docs/ARCHITECTURE.md).
+func (r *round) compareCopies(parent, id snapshot.ID, layer []byte) {
+	r.t.Helper()
+	dirs := [2]string{filepath.Join(r.top, "before"), filepath.Join(r.top, "after")}
+	defer func() {
+		for _, dir := range dirs {
+			r.check(os.RemoveAll(dir))
+		}
+	}()
+	for i, id := range []snapshot.ID{parent, id} {
+		mounts, err := r.view.View(r.t.Context(), id)
+		r.check(err)
+		r.mountedByKernel(mounts, func() { r.check(copyTree(r.mnt, dirs[i])) })
+	}
+	full := r.layer(snapshot.Changes{Dir: dirs[1], Lower: dirs[:1], Full: true})
+	if bytes.Equal(layer, full) {
+		return
+	}
+	linked, err := linkedNames(dirs[0])
+	r.check(err)
+	if lines := differing(layer, full, linked); len(lines) > 0 {
+		r.t.Fatalf("the layer of copies of the same states differs (-%s +copies):\n%s\n%s", r.driver, strings.Join(lines, "\n"), r.story(layer))
+	}
+}
+
+func (r *round) mountedByKernel(mounts []mount.Mount, do func()) {
+	r.t.Helper()
+	r.check(mount.All(mounts, r.mnt))
+	defer func() { r.check(unix.Unmount(r.mnt, 0)) }()
+	do()
+}
+
+// btrfs mounts a new btrfs in a file.
+func btrfs(t *testing.T) string {
+	if mounttest.Current() != mounttest.Root {
+		t.Skip("needs root for a loop device")
+	}
+	for _, program := range []string{"mkfs.btrfs", "losetup"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not installed", program)
+		}
+	}
+	dir := mounttest.TempDir(t)
+	image, mnt := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
+	err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 1<<30), os.Mkdir(mnt, 0o755))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.btrfs", "-q", image).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.btrfs: %v\n%s", err, out)
+	}
+	out, err := exec.Command("losetup", "--find", "--show", image).Output()
+	if err != nil {
+		t.Skipf("no loop device: %v", err)
+	}
+	device := strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if err := exec.Command("losetup", "--detach", device).Run(); err != nil {
+			t.Errorf("detach %s: %v", device, err)
+		}
+	})
+	if err := unix.Mount(device, mnt, "btrfs", 0, ""); err != nil {
+		t.Skipf("cannot mount btrfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(mnt, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	return mnt
+}
