@@ -504,7 +504,11 @@ func TestFlat(t *testing.T) {
 		{"one", "type=tar", testImage(t, "amd64"), one},
 		{"one, split", "type=tar,platform-split=true", testImage(t, "amd64"), below("linux_amd64")},
 		{"two", "-", testIndex(t), below("linux_amd64") + below("linux_arm64")},
-		{"two, not split", "type=tar,platform-split=false", testIndex(t), one},
+		{"two, not split", "type=tar,platform-split=false", disjointIndex(), "5 0755 0:0 0 bin/\n0 0644 0:0 0 bin/app-amd64\n0 0644 0:0 0 bin/app-arm64\n"},
+		{"two versions", "type=tar", &Image{Trees: []Tree{
+			{Platform: ocispec.Platform{OS: "windows", OSVersion: "10.0.1", Architecture: "amd64"}, Tar: tarWith("a")},
+			{Platform: ocispec.Platform{OS: "windows", OSVersion: "10.0.2", Architecture: "amd64"}, Tar: tarWith("a")},
+		}}, "5 0755 0:0 0 windows(10.0.1)_amd64/\n0 0644 0:0 0 windows(10.0.1)_amd64/a\n5 0755 0:0 0 windows(10.0.2)_amd64/\n0 0644 0:0 0 windows(10.0.2)_amd64/a\n"},
 	} {
 		var out bytes.Buffer
 		if err := run(t, Env{Stdout: &out}, tt.spec, tt.img); err != nil {
@@ -516,6 +520,15 @@ func TestFlat(t *testing.T) {
 	}
 	if err := run(t, Env{Stdout: io.Discard}, "-", &Image{}); !errors.Is(err, errNoTrees) {
 		t.Errorf("without trees: %v", err)
+	}
+	if err := run(t, Env{Stdout: io.Discard}, "type=tar,platform-split=false", testIndex(t)); err == nil || !strings.Contains(err.Error(), "/etc/arch is in the files for linux_amd64 and in those for linux_arm64") {
+		t.Errorf("two that have the same file, not split: %v", err)
+	}
+	same := &Image{Trees: []Tree{{Platform: ocispec.Platform{OS: "a_b", Architecture: "c"}, Tar: tarWith("x")}, {Platform: ocispec.Platform{OS: "a", Architecture: "b_c"}, Tar: tarWith("x")}}}
+	for _, spec := range []string{"-", "type=local,dest=" + filepath.Join(t.TempDir(), "out")} {
+		if err := run(t, Env{Stdout: io.Discard}, spec, same); err == nil || !strings.Contains(err.Error(), "two platforms would have the directory a_b_c") {
+			t.Errorf("%s: two platforms in one directory: %v", spec, err)
+		}
 	}
 	if got := platformDir(ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v7"}); got != "linux_arm_v7" {
 		t.Errorf("platformDir = %q", got)
@@ -547,10 +560,44 @@ func TestLocal(t *testing.T) {
 		}
 	}
 	flat := filepath.Join(t.TempDir(), "flat")
-	export("type=local,platform-split=false,dest="+flat, testIndex(t))
-	if data, err := os.ReadFile(filepath.Join(flat, "etc/arch")); err != nil || string(data) != "arm64" {
-		t.Errorf("etc/arch of both holds %q (%v), want that of the last", data, err)
+	export("type=local,platform-split=false,dest="+flat, disjointIndex())
+	for _, name := range []string{"bin/app-amd64", "bin/app-arm64"} {
+		if _, err := os.Stat(filepath.Join(flat, name)); err != nil {
+			t.Error(err)
+		}
 	}
+	none := filepath.Join(t.TempDir(), "none")
+	if err := run(t, Env{}, "type=local,platform-split=false,dest="+none, testIndex(t)); err == nil || !strings.Contains(err.Error(), "/etc/arch is in the files for") {
+		t.Errorf("two that have the same file, not split: %v", err)
+	}
+	if _, err := os.Stat(none); err == nil {
+		t.Error("a part of them is there all the same")
+	}
+}
+
+// tarWith makes the tar of a tree of empty files. A name that ends in a slash is a directory's.
+func tarWith(names ...string) func(context.Context, io.Writer) error {
+	return func(_ context.Context, w io.Writer) error {
+		tw := tar.NewWriter(w)
+		for _, name := range names {
+			h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, ModTime: time.Unix(0, 0)}
+			if strings.HasSuffix(name, "/") {
+				h.Typeflag, h.Mode = tar.TypeDir, 0o755
+			}
+			if err := tw.WriteHeader(h); err != nil {
+				return err
+			}
+		}
+		return tw.Close()
+	}
+}
+
+// disjointIndex is for two platforms that have no file in common.
+func disjointIndex() *Image {
+	return &Image{Trees: []Tree{
+		{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, Tar: tarWith("bin/", "bin/app-amd64")},
+		{Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"}, Tar: tarWith("bin/", "bin/app-arm64")},
+	}}
 }
 
 // What the image says of owners is only followed where it is asked for; an owner that cannot be had is a warning.

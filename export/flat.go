@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,11 +46,15 @@ func writeFlat(ctx context.Context, w io.Writer, trees []Tree, split *bool) erro
 		return trees[0].Tar(ctx, w)
 	}
 	tw := tar.NewWriter(w)
-	seen := map[string]bool{}
-	for _, t := range trees {
+	seen := map[string]entryOf{}
+	dirs, err := platformDirs(trees)
+	if err != nil {
+		return err
+	}
+	for i, t := range trees {
 		prefix := ""
 		if split == nil || *split {
-			prefix = platformDir(t.Platform)
+			prefix = dirs[i]
 			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: prefix + "/", Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {
 				return err
 			}
@@ -61,8 +66,28 @@ func writeFlat(ctx context.Context, w io.Writer, trees []Tree, split *bool) erro
 	return tw.Close()
 }
 
-// appendTree writes t's entries below prefix. Without one, a name that another platform has already is left out.
-func appendTree(ctx context.Context, tw *tar.Writer, t Tree, prefix string, seen map[string]bool) error {
+// entryOf is a path of an export without a directory for each platform.
+type entryOf struct {
+	platform string
+	dir      bool
+}
+
+// shared returns whether a path is a directory that another platform has, too, and an error where one platform would overwrite
+// what another one has. BuildKit refuses that as well.
+func shared(seen map[string]entryOf, name string, is entryOf) (bool, error) {
+	was, ok := seen[name]
+	switch {
+	case !ok:
+		seen[name] = is
+		return false, nil
+	case was.dir && is.dir:
+		return true, nil
+	}
+	return false, fmt.Errorf("/%s is in the files for %s and in those for %s: leave out platform-split=false", name, was.platform, is.platform)
+}
+
+// appendTree writes t's entries below prefix.
+func appendTree(ctx context.Context, tw *tar.Writer, t Tree, prefix string, seen map[string]entryOf) error {
 	return readTree(ctx, t, func(r io.Reader) error {
 		tr := tar.NewReader(r)
 		for {
@@ -74,10 +99,15 @@ func appendTree(ctx context.Context, tw *tar.Writer, t Tree, prefix string, seen
 				return err
 			}
 			name := path.Join(prefix, path.Clean("/"+h.Name))
-			if name = strings.TrimPrefix(name, "/"); name == prefix || seen[name] {
+			if name = strings.TrimPrefix(name, "/"); name == prefix {
 				continue
 			}
-			seen[name] = true
+			if done, err := shared(seen, name, entryOf{platformDir(t.Platform), h.Typeflag == tar.TypeDir}); err != nil || done {
+				if err != nil {
+					return err
+				}
+				continue
+			}
 			if h.Name = name; h.Typeflag == tar.TypeDir {
 				h.Name += "/"
 			}
@@ -116,11 +146,29 @@ func readTree(ctx context.Context, t Tree, use func(io.Reader) error) error {
 	return err
 }
 
-// platformDir is the name of the directory for a platform among several, as BuildKit names it.
+// platformDir is the name of the directory for a platform among several, as BuildKit names it: "linux_arm_v7",
+// "windows(10.0.17763)_amd64".
 func platformDir(p ocispec.Platform) string {
-	name := p.OS + "_" + p.Architecture
+	name := p.OS
+	if p.OSVersion != "" || len(p.OSFeatures) > 0 {
+		name += "(" + strings.Join(append([]string{p.OSVersion}, slices.Sorted(slices.Values(p.OSFeatures))...), "+") + ")"
+	}
+	name += "_" + p.Architecture
 	if p.Variant != "" {
 		name += "_" + p.Variant
 	}
 	return strings.ReplaceAll(name, "/", "_")
+}
+
+// platformDirs are the directories of several platforms. No two have the same.
+func platformDirs(trees []Tree) ([]string, error) {
+	var dirs []string
+	for _, t := range trees {
+		dir := platformDir(t.Platform)
+		if slices.Contains(dirs, dir) {
+			return nil, fmt.Errorf("two platforms would have the directory %s", dir)
+		}
+		dirs = append(dirs, dir)
+	}
+	return dirs, nil
 }

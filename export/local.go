@@ -1,10 +1,12 @@
 package export
 
 import (
+	"archive/tar"
 	"context"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -36,18 +38,53 @@ func (l *local) export(ctx context.Context, trees []Tree, j *job) error {
 	if l.spec.Split != nil {
 		split = *l.spec.Split
 	}
+	dirs, err := platformDirs(trees)
+	if err != nil {
+		return err
+	}
+	if !split && len(trees) > 1 {
+		if err := disjoint(ctx, trees); err != nil {
+			return err
+		}
+	}
 	j.begin("write files", 0)
 	left := &leftOut{counts: map[string]int{}, first: map[string]string{}}
-	for _, t := range trees {
+	for i, t := range trees {
 		dir := l.spec.Dest
 		if split {
-			dir = filepath.Join(dir, platformDir(t.Platform))
+			dir = filepath.Join(dir, dirs[i])
 		}
 		if err := l.unpack(ctx, t, dir, left, j); err != nil {
 			return err
 		}
 	}
 	left.warn(j)
+	return nil
+}
+
+// disjoint returns an error where two platforms have the same path, unless it is a directory of both.
+func disjoint(ctx context.Context, trees []Tree) error {
+	seen := map[string]entryOf{}
+	for _, t := range trees {
+		err := readTree(ctx, t, func(r io.Reader) error {
+			for tr := tar.NewReader(r); ; {
+				h, err := tr.Next()
+				if err == io.EOF {
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
+				if _, err := shared(seen, name, entryOf{platformDir(t.Platform), h.Typeflag == tar.TypeDir}); err != nil {
+					return err
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

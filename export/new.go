@@ -42,6 +42,9 @@ func Check(stdout io.Writer, specs ...Spec) error {
 				return fmt.Errorf("output %s: %w", spec, err)
 			}
 			place = abs
+			if real, err := filepath.EvalSymlinks(abs); err == nil {
+				place = real
+			}
 		}
 		if place != "" && taken[place] {
 			return fmt.Errorf("output %s: another output goes to the same place", spec)

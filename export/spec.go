@@ -55,9 +55,9 @@ type Layers struct {
 	Compression      string // "gzip", "zstd", "uncompressed"; "": as layers are anyway
 	Level            *int   // nil: the compression's default
 	Force            bool   // also layers that exist already
-	OCIMediaTypes    *bool  // nil: yes, except in TypeDocker
+	OCIMediaTypes    *bool  // nil: yes
 	PruneDead        bool   // take out what no path of the image shows
-	RewriteTimestamp bool   // clamp the times of layers to SOURCE_DATE_EPOCH
+	RewriteTimestamp *bool  // clamp the times of layers to SOURCE_DATE_EPOCH; nil: not said
 }
 
 // Annotation is an OCI annotation and the place it is meant for.
@@ -67,6 +67,15 @@ type Annotation struct {
 	// Platform limits it to the manifest of one platform, "linux/arm64"; "": all.
 	Platform   string
 	Key, Value string
+}
+
+// String describes a as --annotation would, without the value.
+func (a Annotation) String() string {
+	s := a.Target
+	if a.Platform != "" {
+		s += "[" + a.Platform + "]"
+	}
+	return s + ":" + a.Key
 }
 
 // Flat reports whether s wants the image's files only, so that layers, config and manifest need not be made for it.
@@ -127,7 +136,16 @@ func parse(s string) (Spec, error) {
 	if spec.Type == "" {
 		return Spec{}, fmt.Errorf("type is missing: one of %s", strings.Join(typeNames, ", "))
 	}
+	seen := map[string]bool{}
 	for _, a := range attrs {
+		key := strings.ToLower(a.key)
+		if strings.HasPrefix(key, "annotation") {
+			key = a.key // the annotation's own key has its case
+		}
+		if seen[key] && key != "name" {
+			return Spec{}, fmt.Errorf("%s is given twice", a.key)
+		}
+		seen[key] = true
 		if err := spec.set(a); err != nil {
 			return Spec{}, err
 		}
@@ -219,10 +237,16 @@ func (s *Spec) set(a attr) error {
 	}
 	var err error
 	switch key {
-	case "dest":
-		s.Dest = a.value
-	case "context":
-		s.Context = a.value
+	case "dest", "context":
+		// "dest=$FILE" where FILE is not set must not become the standard output.
+		if a.value == "" {
+			return fmt.Errorf("%s is empty", key)
+		}
+		if key == "dest" {
+			s.Dest = a.value
+		} else {
+			s.Context = a.value
+		}
 	case "name":
 		err = s.addNames(a.value)
 	case "tar":
@@ -232,7 +256,7 @@ func (s *Spec) set(a attr) error {
 	case "push":
 		var push bool
 		push, err = parseBool(a)
-		s.Push = s.Push || push // type=registry means it
+		s.Push = push // type=registry means it only where nothing is said
 	case "push-by-digest":
 		s.ByDigest, err = parseBool(a)
 	case "name-canonical":
@@ -268,7 +292,7 @@ func (l *Layers) set(key string, a attr) error {
 	case "prune-dead":
 		l.PruneDead, err = parseBool(a)
 	case "rewrite-timestamp":
-		l.RewriteTimestamp, err = parseBool(a)
+		l.RewriteTimestamp, err = parseBoolPtr(a)
 	default:
 		panic("unreachable: " + key)
 	}
@@ -276,6 +300,9 @@ func (l *Layers) set(key string, a attr) error {
 }
 
 func (s *Spec) addNames(value string) error {
+	if strings.Trim(value, ", ") == "" {
+		return errors.New("name is empty")
+	}
 	for name := range strings.SplitSeq(value, ",") {
 		if name = strings.TrimSpace(name); name == "" {
 			continue
@@ -299,13 +326,14 @@ func (s *Spec) check() error {
 		s.Dest = "-"
 	case s.Context != "" && s.Dest != "":
 		return errors.New("context says where to load the image, dest where to write it: give one of them")
-	case s.ByDigest && !s.Push:
-		return errors.New("push-by-digest wants push=true")
 	}
 	if l := s.Layers.Level; l != nil {
-		highest := map[string]int{"": 9, "gzip": 9, "zstd": 22, "uncompressed": 0}[s.Layers.Compression]
-		if *l < 0 || *l > highest {
-			return fmt.Errorf("compression-level %d is not in 0..%d", *l, highest)
+		highest := map[string]int{"": 9, "gzip": 9, "zstd": 22}[s.Layers.Compression]
+		if highest == 0 {
+			return fmt.Errorf("compression-level has no effect with compression=%s", s.Layers.Compression)
+		}
+		if *l < 1 || *l > highest {
+			return fmt.Errorf("compression-level %d is not in 1..%d (compression=uncompressed is none)", *l, highest)
 		}
 	}
 	return nil
