@@ -305,3 +305,28 @@ func (s *sealer) stop() error {
 		}
 	}
 }
+
+// Recompress stores a tar stream as Seal does that writes the same stream: the blob has the same bytes.
+func Recompress(ctx context.Context, ing Ingester, tar io.Reader, o Options) (ocispec.Descriptor, error) {
+	mediaType, err := o.mediaType()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return ing.Ingest(ctx, mediaType, func(dst io.Writer) error {
+		buffered := buffers.Get().(*bufio.Writer)
+		buffered.Reset(dst)
+		defer func() { buffered.Reset(nil); buffers.Put(buffered) }()
+		c, err := o.compressor(buffered)
+		if err != nil {
+			return err
+		}
+		defer c.release()
+		if _, err := io.Copy(c, tar); err != nil {
+			return err
+		}
+		if err := c.Close(); err != nil {
+			return err
+		}
+		return buffered.Flush()
+	})
+}

@@ -137,9 +137,16 @@ func platforms(e *env, values []string) ([]ocispec.Platform, error) {
 		values = strings.Split(e.getenv(defaultPlatform), ",")
 	}
 	var list []ocispec.Platform
+	seen := map[string]bool{}
+	add := func(p, is ocispec.Platform) {
+		if name := parser.FormatPlatform(is); !seen[name] { // what is asked for twice is one image, as with buildx
+			seen[name] = true
+			list = append(list, p)
+		}
+	}
 	for _, s := range values {
 		if s == "local" {
-			list = append(list, ocispec.Platform{})
+			add(ocispec.Platform{}, parser.HostPlatform())
 			continue
 		}
 		p, err := parsePlatform(strings.TrimSpace(s))
@@ -149,7 +156,7 @@ func platforms(e *env, values []string) ([]ocispec.Platform, error) {
 		if err != nil {
 			return nil, badValue("platform", s, err)
 		}
-		list = append(list, p)
+		add(p, p)
 	}
 	return list, nil
 }

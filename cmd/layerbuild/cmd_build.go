@@ -111,6 +111,9 @@ func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.CheckOutputs(); err != nil {
+		return nil, err
+	}
 	rules, err := f.analyze.forBuild(e, &o)
 	if err != nil {
 		return nil, err
@@ -622,34 +625,45 @@ func (f *buildFlags) output(o *build.Options, e *env) error {
 	if err := errors.Join(checkNewNames("tag", f.tags), checkFile("iidfile", f.iidFile), checkFile("metadata-file", f.metadataFile)); err != nil {
 		return err
 	}
-	outputs := slices.Clone(f.outputs)
-	if f.push {
-		outputs = append(outputs, "type=registry")
-	}
-	if f.load {
-		outputs = append(outputs, "type=docker")
-	}
-	for i, s := range outputs {
+	for _, s := range f.outputs {
 		spec, err := export.Parse(s)
 		if err != nil {
 			return badValue("output", s, errors.Unwrap(err)) // which says "output" and s itself
 		}
-		if spec.Type == export.TypeImage {
-			o.Image.Names = append(o.Image.Names, spec.Names...)
-		}
-		if spec.Push && len(o.Image.Names) == 0 {
+		o.Outputs = append(o.Outputs, spec)
+	}
+	// As with buildx the short forms are about an output of that type, if there is one.
+	if f.push && !pushes(o.Outputs) {
+		o.Outputs = append(o.Outputs, export.Spec{Type: export.TypeImage, Push: true})
+	}
+	loads := func(s export.Spec) bool { return s.Type == export.TypeDocker && s.Dest == "" }
+	if f.load && !slices.ContainsFunc(o.Outputs, loads) {
+		o.Outputs = append(o.Outputs, export.Spec{Type: export.TypeDocker})
+	}
+	for i, spec := range o.Outputs {
+		if spec.Push && len(o.Image.Names)+len(spec.Names) == 0 {
 			flag := "--push"
 			if i < len(f.outputs) {
-				flag = fmt.Sprintf("--output %q", s)
+				flag = fmt.Sprintf("--output %q", f.outputs[i])
 			}
 			return fmt.Errorf("%s: the image to push has no name; give one with -t NAME", flag)
 		}
-		o.Outputs = append(o.Outputs, spec)
 	}
 	if err := export.Check(e.stdout, o.Outputs...); err != nil {
 		return fmt.Errorf("--%w", err)
 	}
 	return nil
+}
+
+// pushes has each output of type=image push, and reports whether there is one.
+func pushes(outputs []export.Spec) bool {
+	some := false
+	for i := range outputs {
+		if outputs[i].Type == export.TypeImage {
+			outputs[i].Push, some = true, true
+		}
+	}
+	return some
 }
 
 // checkFile checks that a file can be written when the work is done. "" and "-" are no files.

@@ -49,6 +49,7 @@ type builder struct {
 	fills   memo[string, struct{}]
 	emptied memo[string, struct{}]
 	sealer  *sealer
+	recipe  recipe // of the image in the store
 	spares  spares
 	tempdir *state.TempDir
 
@@ -195,7 +196,9 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 		return err
 	}
 	b.setEpoch(solvers[0].plan.Epoch)
+	b.recipe = b.opts.storeRecipe()
 	b.sealer.configure()
+	b.warnOutputs()
 	for i, s := range solvers {
 		platforms[i] = s.plan.Target.Platform
 	}

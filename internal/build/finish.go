@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -39,6 +41,7 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 		}
 	}
 	img := &export.Image{Root: res.Root, Names: res.Names, Content: b.state.Store}
+	res.Names = b.outputNames(res.Names)
 	for i, t := range targets {
 		img.Trees = append(img.Trees, export.Tree{
 			Platform: solvers[i].plan.Target.Platform,
@@ -52,8 +55,17 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 		}
 		res.Metadata = meta
 	}
-	for _, e := range exporters {
-		if err := e.Export(ctx, img, b.sink); err != nil {
+	made := map[string]ocispec.Descriptor{b.recipe.key(): res.Root}
+	for i, e := range exporters {
+		of := *img
+		if spec := b.opts.Outputs[i]; !spec.Flat() {
+			root, err := b.rootFor(ctx, made, recipeOf(spec), solvers, targets)
+			if err != nil {
+				return err
+			}
+			of.Root = root
+		}
+		if err := e.Export(ctx, &of, b.sink); err != nil {
 			return err
 		}
 	}
@@ -76,38 +88,70 @@ func (b *builder) writeImage(ctx context.Context, res *Result, solvers []*solver
 	defer func() {
 		b.sink(event.Done{ID: id, Err: err, Note: res.Root.Digest.String(), Time: time.Now()})
 	}()
-	var manifests []ocispec.Descriptor
-	for i, t := range targets {
-		m, config, err := b.writeManifest(ctx, solvers[i], t)
-		if err != nil {
-			return err
-		}
-		if b.prunesDead() {
-			if m, config, err = b.pruneDead(ctx, m); err != nil {
-				return err
-			}
-		}
-		if i == 0 {
-			res.Config = config
-		}
-		manifests = append(manifests, m)
-	}
-	res.Root = manifests[0]
-	if len(manifests) > 1 || b.multiPlatform() {
-		index := ocispec.Index{
-			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
-			Annotations: b.annotations("index", ocispec.Platform{}),
-		}
-		if res.Root, err = b.writeJSON(ctx, ocispec.MediaTypeImageIndex, index); err != nil {
-			return err
-		}
+	if res.Root, res.Config, err = b.writeRoot(ctx, b.recipe, solvers, targets); err != nil {
+		return err
 	}
 	return b.tag(ctx, res)
 }
 
-// tag gives the image its names, or keeps it without one.
+// writeRoot writes the manifests of all platforms by a recipe, and the index where there is one. config is that of the first
+// platform.
+func (b *builder) writeRoot(ctx context.Context, r recipe, solvers []*solver, targets []rootfs) (root, config ocispec.Descriptor, err error) {
+	var manifests []ocispec.Descriptor
+	for i, t := range targets {
+		m, c, err := b.writeManifest(ctx, r, solvers[i], t)
+		if err != nil {
+			return root, config, err
+		}
+		if r.PruneDead {
+			if m, c, err = b.pruneDead(ctx, m, r.Level); err != nil {
+				return root, config, err
+			}
+		}
+		if i == 0 {
+			config = c
+		}
+		manifests = append(manifests, m)
+	}
+	if len(manifests) == 1 && !b.multiPlatform() {
+		return manifests[0], config, nil
+	}
+	index := ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+		Annotations: b.annotations(r, "index", ocispec.Platform{}),
+	}
+	if r.Docker {
+		index.MediaType = registry.DockerManifestList
+	}
+	root, err = b.writeJSON(ctx, index.MediaType, index)
+	root.Annotations = b.annotations(r, "index-descriptor", ocispec.Platform{})
+	return root, config, err
+}
+
+// outputNames adds to the names of -t those that outputs give to the image in the store.
+func (b *builder) outputNames(names []string) []string {
+	names = slices.Clone(names)
+	for _, o := range b.opts.Outputs {
+		if o.Type != export.TypeImage {
+			continue
+		}
+		for _, n := range o.Names {
+			if full, err := store.Name(n); err == nil && !slices.Contains(names, full) {
+				names = append(names, full)
+			}
+		}
+	}
+	return names
+}
+
+// tag gives the image its names, or keeps it without one. Names of an output are given by the output.
 func (b *builder) tag(ctx context.Context, res *Result) error {
 	if len(b.opts.Image.Names) == 0 {
+		if slices.ContainsFunc(b.opts.Outputs, func(o export.Spec) bool {
+			return o.Type == export.TypeImage && len(o.Names) > 0 && !o.ByDigest && recipeOf(o).key() == b.recipe.key()
+		}) {
+			return nil
+		}
 		return b.state.Store.Tag(ctx, "", res.Root)
 	}
 	for _, n := range b.opts.Image.Names {
@@ -124,7 +168,7 @@ func (b *builder) tag(ctx context.Context, res *Result) error {
 }
 
 // writeManifest writes config and manifest of one platform, when its layers are there.
-func (b *builder) writeManifest(ctx context.Context, s *solver, t rootfs) (manifest, config ocispec.Descriptor, err error) {
+func (b *builder) writeManifest(ctx context.Context, r recipe, s *solver, t rootfs) (manifest, config ocispec.Descriptor, err error) {
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
 	img := t.config
 	img.RootFS.Type, img.RootFS.DiffIDs = "layers", []digest.Digest{}
@@ -139,7 +183,11 @@ func (b *builder) writeManifest(ctx context.Context, s *solver, t rootfs) (manif
 		if err := l.wait(ctx); err != nil {
 			return manifest, config, err
 		}
-		m.Layers = append(m.Layers, image.OCIDescriptor(l.descriptor))
+		d, err := b.layerAs(ctx, l, r)
+		if err != nil {
+			return manifest, config, err
+		}
+		m.Layers = append(m.Layers, d)
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, l.diffID)
 		// Of several chains that come to one snapshot the first and the image's own are found again.
 		if i < len(t.layers)-1 && l.unchanged {
@@ -153,29 +201,35 @@ func (b *builder) writeManifest(ctx context.Context, s *solver, t rootfs) (manif
 			}
 		}
 	}
-	if m.Config, err = s.writeConfig(ctx, img); err != nil {
+	if m.Config, err = s.writeConfig(ctx, r, img); err != nil {
 		return manifest, config, err
 	}
 	if err := s.recordBuild(ctx, m.Config.Digest, t); err != nil {
 		return manifest, config, err
 	}
-	m.Annotations = b.annotations("manifest", img.Platform)
-	if manifest, err = b.writeJSON(ctx, ocispec.MediaTypeImageManifest, m); err != nil {
+	m.Annotations = b.annotations(r, "manifest", img.Platform)
+	if r.Docker {
+		m.MediaType, m.Config = registry.DockerManifest, image.DockerDescriptor(m.Config)
+	}
+	if manifest, err = b.writeJSON(ctx, m.MediaType, m); err != nil {
 		return manifest, config, err
 	}
 	p := img.Platform
 	manifest.Platform = &p
-	manifest.Annotations = b.annotations("manifest-descriptor", p)
+	manifest.Annotations = b.annotations(r, "manifest-descriptor", p)
 	return manifest, m.Config, nil
 }
 
 // writeConfig writes an image's configuration, with the records of its steps where they are to travel in it.
-func (s *solver) writeConfig(ctx context.Context, img imageConfig) (ocispec.Descriptor, error) {
-	if !s.exportsInline() {
+func (s *solver) writeConfig(ctx context.Context, r recipe, img imageConfig) (ocispec.Descriptor, error) {
+	if !s.exportsInline() || r.PruneDead {
 		return s.writeJSON(ctx, ocispec.MediaTypeImageConfig, img)
 	}
 	doc, err := s.document(ctx, false)
 	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if err := s.layersAs(ctx, r, doc); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	data, err := json.Marshal(img)
@@ -190,6 +244,26 @@ func (s *solver) writeConfig(ctx context.Context, img imageConfig) (ocispec.Desc
 		return ocispec.Descriptor{}, err
 	}
 	return s.writeJSON(ctx, ocispec.MediaTypeImageConfig, config)
+}
+
+// layersAs puts the layers of a recipe into the records of an image, which are those of the store otherwise.
+func (s *solver) layersAs(ctx context.Context, r recipe, doc cacheDocument) error {
+	if r.sameLayers(s.recipe) {
+		return nil
+	}
+	_, name := r.sealOptions(s.opts.Image.Epoch)
+	for _, o := range doc.Records {
+		if o.Layer == nil || o.Layer.Sealed != s.sealer.name {
+			continue
+		}
+		l := &layer{descriptor: o.Layer.Descriptor, diffID: o.Layer.DiffID, snapshot: snapshot.ID(o.Layer.Descriptor.Digest)}
+		d, err := s.recompress(ctx, l, o.Layer.Descriptor, r)
+		if err != nil {
+			return err
+		}
+		o.Layer.Descriptor, o.Layer.Sealed = d, name
+	}
+	return nil
 }
 
 // ensureBase brings the blobs of base images here, which a build that only ran on their snapshots did without.
@@ -222,25 +296,25 @@ func (b *builder) recordChain(diffIDs []digest.Digest, id string) error {
 	return b.state.Cache.PutChain(chain, id)
 }
 
-func (b *builder) annotations(target string, p ocispec.Platform) map[string]string {
+// annotations returns those for a target: the build's, and then the recipe's.
+func (b *builder) annotations(r recipe, target string, p ocispec.Platform) map[string]string {
 	var m map[string]string
-	add := func(a export.Annotation) {
-		if a.Target == target && (a.Platform == "" || a.Platform == parser.FormatPlatform(p)) {
-			if m == nil {
-				m = map[string]string{}
-			}
-			m[a.Key] = a.Value
+	for _, a := range slices.Concat(b.opts.Image.Annotations, r.Annotations) {
+		if a.Target != target || a.Platform != "" && !samePlatform(a.Platform, p) {
+			continue
 		}
-	}
-	for _, a := range b.opts.Image.Annotations {
-		add(a)
-	}
-	for _, o := range b.opts.Outputs {
-		for _, a := range o.Annotations {
-			add(a)
+		if m == nil {
+			m = map[string]string{}
 		}
+		m[a.Key] = a.Value
 	}
 	return m
+}
+
+// samePlatform reports whether p is the platform that a user has written.
+func samePlatform(written string, p ocispec.Platform) bool {
+	w, err := parser.ParsePlatform(written)
+	return err == nil && parser.FormatPlatform(w) == parser.FormatPlatform(p)
 }
 
 func (b *builder) writeJSON(ctx context.Context, mediaType string, v any) (ocispec.Descriptor, error) {

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -25,6 +26,8 @@ import (
 type PruneImageOptions struct {
 	// Base is as in AnalyzeOptions: the base's layers stay.
 	Base string
+	// Level is the compressor's level for layers that are written anew; 0: that of other tools.
+	Level int
 	// DryRun stores nothing: it is for finding out how much there is to gain, in compressed bytes too.
 	DryRun bool
 }
@@ -54,7 +57,7 @@ type PrunedLayer struct {
 // history and the configuration stay; before anything is returned the new layers are read again, and what they show is
 // compared with what the old ones showed. The new image is in the store, without a name.
 func PruneImage(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneImageOptions) (*PrunedImage, error) {
-	p := &pruning{s: s, images: images, img: img, dryRun: o.DryRun}
+	p := &pruning{s: s, images: images, img: img, dryRun: o.DryRun, level: o.Level}
 	res, err := p.run(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("take dead bytes out of %s: %w", img.Name, err)
@@ -67,6 +70,7 @@ type pruning struct {
 	images *image.Resolver
 	img    *image.Image
 	dryRun bool
+	level  int
 
 	plan   *analyze.Pruning
 	layers []prunedLayer
@@ -143,15 +147,19 @@ func (p *pruning) rewrite(ctx context.Context) error {
 	return g.Wait()
 }
 
-// pruneLevel is what other tools' layers are compressed with as a rule: a layer must not grow by losing files.
-const pruneLevel = 6
+// Levels of layers that are written anew where none is asked for. Other tools' layers are compressed so as a rule, and a layer
+// must not grow by losing files.
+const (
+	pruneGzipLevel = 6
+	pruneZstdLevel = 3
+)
 
 // layer makes one layer anew and reads what comes out, through the compressor's other end as it were: the table is that of
 // the tar that is written.
 func (p *pruning) layer(ctx context.Context, i int) error {
 	mediaType := p.img.Manifest.Layers[i].MediaType
 	make := func(blob io.Writer) error {
-		c, err := compressorOf(mediaType, blob)
+		c, err := compressorOf(mediaType, p.level, blob)
 		if err != nil {
 			return err
 		}
@@ -199,12 +207,12 @@ type plainWriter struct{ io.Writer }
 func (plainWriter) Close() error { return nil }
 
 // compressorOf compresses as a media type says. It writes the same bytes for the same tar, on any number of cores.
-func compressorOf(mediaType string, w io.Writer) (io.WriteCloser, error) {
+func compressorOf(mediaType string, level int, w io.Writer) (io.WriteCloser, error) {
 	switch {
 	case strings.HasSuffix(mediaType, "gzip"):
-		return gzip.NewWriterLevel(w, pruneLevel)
+		return gzip.NewWriterLevel(w, cmp.Or(level, pruneGzipLevel))
 	case strings.HasSuffix(mediaType, "zstd"):
-		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
+		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(cmp.Or(level, pruneZstdLevel))))
 	}
 	return plainWriter{w}, nil
 }
@@ -274,7 +282,7 @@ func (p *pruning) write(ctx context.Context, res *PrunedImage) error {
 // name offsets and digests inside the blob, and a reader that believes them takes the new blob for damaged. Annotations of the
 // OCI image specification are about what is in the blob, and stay.
 func newBytes(old, written ocispec.Descriptor) ocispec.Descriptor {
-	d := ocispec.Descriptor{MediaType: old.MediaType, Digest: written.Digest, Size: written.Size, Platform: old.Platform, ArtifactType: old.ArtifactType}
+	d := ocispec.Descriptor{MediaType: written.MediaType, Digest: written.Digest, Size: written.Size, Platform: old.Platform, ArtifactType: old.ArtifactType}
 	for k, v := range old.Annotations {
 		if !strings.HasPrefix(k, "org.opencontainers.image.") {
 			continue
@@ -308,18 +316,8 @@ func copyRecord(s *state.State, from, to digest.Digest) error {
 	return s.Keep("builds", to, data)
 }
 
-// prunesDead says whether an output wants the image without its dead bytes. The others then get it so too.
-func (b *builder) prunesDead() bool {
-	for _, o := range b.opts.Outputs {
-		if o.Layers.PruneDead {
-			return true
-		}
-	}
-	return false
-}
-
 // pruneDead takes the dead bytes out of an image that is finished. The cache keeps the layers as they were sealed.
-func (b *builder) pruneDead(ctx context.Context, manifest ocispec.Descriptor) (_, config ocispec.Descriptor, err error) {
+func (b *builder) pruneDead(ctx context.Context, manifest ocispec.Descriptor, level int) (_, config ocispec.Descriptor, err error) {
 	img, err := b.images.Manifest(ctx, manifest.Digest.String(), manifest, nil)
 	if err != nil {
 		return manifest, config, err
@@ -328,7 +326,7 @@ func (b *builder) pruneDead(ctx context.Context, manifest ocispec.Descriptor) (_
 	if b.multiPlatform() {
 		img.Name += " for " + parser.FormatPlatform(img.Platform)
 	}
-	res, err := PruneImage(ctx, b.state, b.images, img, PruneImageOptions{})
+	res, err := PruneImage(ctx, b.state, b.images, img, PruneImageOptions{Level: level})
 	if err != nil {
 		return manifest, config, err
 	}

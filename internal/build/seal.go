@@ -69,23 +69,7 @@ func newSealer(ctx context.Context, b *builder) *sealer {
 
 // configure settles how layers are sealed, before the first one is.
 func (s *sealer) configure() {
-	o := diff.Options{Epoch: s.b.opts.Image.Epoch}
-	for _, spec := range s.b.opts.Outputs {
-		if c := spec.Layers.Compression; c != "" {
-			o.Compression = c
-			if c == "uncompressed" {
-				o.Compression = "none"
-			}
-		}
-		if spec.Layers.Level != nil {
-			o.Level = *spec.Layers.Level
-		}
-	}
-	s.options = o
-	s.name = fmt.Sprintf("%s %d", o.Compression, o.Level)
-	if o.Epoch != nil {
-		s.name += fmt.Sprint(sealedEpoch, o.Epoch.Unix())
-	}
+	s.options, s.name = s.b.recipe.sealOptions(s.b.opts.Image.Epoch)
 }
 
 // sealedEpoch stands before the epoch in the name of the options that a layer was sealed with.

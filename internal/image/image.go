@@ -93,6 +93,17 @@ var ociTypes = map[string]string{
 	"application/vnd.docker.image.rootfs.foreign.diff.tar.zstd": "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
 }
 
+// DockerDescriptor gives a descriptor the media type of Docker's that says the same as OCI's.
+func DockerDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
+	for docker, oci := range ociTypes {
+		if d.MediaType == oci {
+			d.MediaType = docker
+			break
+		}
+	}
+	return d
+}
+
 // isLayer says whether a blob of this media type can be unpacked. What compression it has is seen from its first bytes.
 func isLayer(mediaType string) bool {
 	if t, ok := ociTypes[mediaType]; ok {

@@ -1,0 +1,270 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/unpack"
+	"github.com/layerbuild/layerbuild/parser"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// What -o says is for that output only. A recipe is what of it the bytes of an image depend on. The steps are run once, whatever
+// the recipes are; the layers are sealed for one of them, and the image is made anew from them for each of the others.
+
+// recipe says how an image is made of a build's layers.
+type recipe struct {
+	Compression string // as in diff.Options
+	Level       int    // as in diff.Options
+	Force       bool   // compress the base's layers, too
+	Docker      bool   // Docker's media types
+	PruneDead   bool
+	Annotations []export.Annotation // besides those of the whole build
+}
+
+// recipeOf returns the recipe of an output.
+func recipeOf(o export.Spec) recipe {
+	l := o.Layers
+	r := recipe{Compression: l.Compression, Force: l.Force, PruneDead: l.PruneDead, Annotations: o.Annotations}
+	r.Docker = l.OCIMediaTypes != nil && !*l.OCIMediaTypes
+	switch r.Compression {
+	case "uncompressed":
+		r.Compression = "none"
+	case "gzip":
+		r.Compression = ""
+	}
+	if l.Level != nil {
+		r.Level = *l.Level
+	}
+	if r.Compression == "" && r.Level == diff.DefaultGzipLevel || r.Compression == "zstd" && r.Level == diff.DefaultZstdLevel {
+		r.Level = 0
+	}
+	return r
+}
+
+// key is equal for equal recipes.
+func (r recipe) key() string {
+	data, err := json.Marshal(r)
+	if err != nil {
+		panic("unreachable: a recipe is plain data: " + err.Error())
+	}
+	return string(data)
+}
+
+// sameLayers reports whether two recipes compress the layers of the build in the same way.
+func (r recipe) sameLayers(o recipe) bool {
+	return r.Compression == o.Compression && r.Level == o.Level
+}
+
+// sealOptions are those that layers are sealed with, and their name in the cache.
+func (r recipe) sealOptions(epoch *time.Time) (diff.Options, string) {
+	o := diff.Options{Epoch: epoch, Compression: r.Compression, Level: r.Level}
+	name := fmt.Sprintf("%s %d", o.Compression, o.Level)
+	if epoch != nil {
+		name += fmt.Sprint(sealedEpoch, epoch.Unix())
+	}
+	return o, name
+}
+
+// storeRecipe is the recipe of the image in the store: that of the first output of type=image, which the store is a part of; that
+// of all other outputs, if they have the same; and otherwise that of an output that says nothing.
+func (o *Options) storeRecipe() recipe {
+	var all []recipe
+	for _, spec := range o.Outputs {
+		switch {
+		case spec.Type == export.TypeImage:
+			return recipeOf(spec)
+		case !spec.Flat():
+			all = append(all, recipeOf(spec))
+		}
+	}
+	if len(all) == 0 || slices.ContainsFunc(all, func(r recipe) bool { return r.key() != all[0].key() }) {
+		return recipe{}
+	}
+	return all[0]
+}
+
+// makesIndex reports whether an index is made, and not a single manifest.
+func (o *Options) makesIndex() bool {
+	b := builder{opts: *o}
+	return len(o.Platforms) > 1 || b.multiPlatform()
+}
+
+// CheckOutputs finds what of the outputs and annotations cannot be had together, before anything runs.
+func (o *Options) CheckOutputs() error {
+	var errs []error
+	for _, a := range o.Image.Annotations {
+		errs = append(errs, o.checkAnnotation("--annotation "+a.String(), a))
+	}
+	for _, spec := range o.Outputs {
+		if err := o.checkOutput(spec); err != nil {
+			errs = append(errs, fmt.Errorf("output %s: %w", spec, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Options) checkOutput(spec export.Spec) error {
+	switch {
+	case spec.ByDigest && !spec.Push:
+		return errors.New("push-by-digest has no effect without push=true")
+	case spec.Insecure && !spec.Push:
+		return errors.New("registry.insecure has no effect without push=true")
+	}
+	if spec.Type == export.TypeDocker && len(o.Platforms) > 1 {
+		return fmt.Errorf("type=docker holds an image for one platform and this is for %d: use type=oci", len(o.Platforms))
+	}
+	if spec.Flat() {
+		return nil
+	}
+	for _, a := range spec.Annotations {
+		if err := o.checkAnnotation(a.String(), a); err != nil {
+			return err
+		}
+	}
+	if recipeOf(spec).Docker {
+		for _, a := range slices.Concat(o.Image.Annotations, spec.Annotations) {
+			if a.Target == "manifest" || a.Target == "index" || a.Target == "manifest-descriptor" && o.makesIndex() {
+				return fmt.Errorf("oci-mediatypes=false and annotation %s: Docker's format has no annotations", a.Key)
+			}
+		}
+	}
+	return nil
+}
+
+// checkAnnotation finds out whether there is a place for an annotation.
+func (o *Options) checkAnnotation(said string, a export.Annotation) error {
+	index := a.Target == "index" || a.Target == "index-descriptor"
+	switch {
+	case index && !o.makesIndex():
+		return fmt.Errorf("%s: an image for one platform has no index", said)
+	case index && a.Platform != "":
+		return fmt.Errorf("%s: an index is for no platform", said)
+	case a.Platform == "":
+		return nil
+	}
+	p, err := parser.ParsePlatform(a.Platform)
+	if err != nil {
+		return fmt.Errorf("%s: %w", said, err)
+	}
+	platforms := o.Platforms
+	if len(platforms) == 0 {
+		platforms = []ocispec.Platform{parser.HostPlatform()}
+	}
+	for _, have := range platforms {
+		if have.OS == "" {
+			have = parser.HostPlatform()
+		}
+		if parser.FormatPlatform(have) == parser.FormatPlatform(p) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: nothing is built for %s", said, parser.FormatPlatform(p))
+}
+
+// warnOutputs says which options have no effect here.
+func (b *builder) warnOutputs() {
+	warn := func(format string, args ...any) {
+		b.sink(event.Warning{Message: fmt.Sprintf(format, args...), Time: time.Now()})
+	}
+	if len(b.opts.Image.Annotations) > 0 && !b.wantsImage() {
+		warn("--annotation has no effect: only files are exported, and no image is made")
+	}
+	for _, o := range b.opts.Outputs {
+		switch rewrite := o.Layers.RewriteTimestamp; {
+		case rewrite == nil:
+		case *rewrite && b.opts.Image.Epoch == nil:
+			warn("output %s: rewrite-timestamp has no effect without SOURCE_DATE_EPOCH", o)
+		case !*rewrite && b.opts.Image.Epoch != nil:
+			warn("output %s: rewrite-timestamp=false has no effect: with SOURCE_DATE_EPOCH the times in layers are always clamped", o)
+		}
+		if o.Layers.PruneDead && b.exportsInline() {
+			warn("output %s: it has no cache records (--cache-to type=inline), which would be about layers with their dead bytes", o)
+		}
+	}
+}
+
+// rootFor returns the image of a recipe, which is made where no output before had the same.
+func (b *builder) rootFor(ctx context.Context, made map[string]ocispec.Descriptor, r recipe, solvers []*solver, targets []rootfs) (ocispec.Descriptor, error) {
+	if root, ok := made[r.key()]; ok {
+		return root, nil
+	}
+	id := event.ID(fmt.Sprint("image ", len(made)))
+	b.sink(event.Start{ID: id, Name: "exporting to another image", Time: time.Now()})
+	root, _, err := b.writeRoot(ctx, r, solvers, targets)
+	b.sink(event.Done{ID: id, Err: err, Note: root.Digest.String(), Time: time.Now()})
+	made[r.key()] = root
+	return root, err
+}
+
+// layerAs returns the descriptor of a layer, which is there, as a recipe has it.
+func (b *builder) layerAs(ctx context.Context, l *layer, r recipe) (ocispec.Descriptor, error) {
+	d := image.OCIDescriptor(l.descriptor)
+	var err error
+	if l.base == nil && !r.sameLayers(b.recipe) || l.base != nil && r.Force && compressionOf(d.MediaType) != r.Compression {
+		if d, err = b.recompress(ctx, l, d, r); err != nil {
+			return d, fmt.Errorf("compress layer %s: %w", l.descriptor.Digest, err)
+		}
+	}
+	if r.Docker {
+		d = image.DockerDescriptor(d)
+	}
+	return d, nil
+}
+
+// compressionOf returns the compression that a layer's media type names, as a recipe has it.
+func compressionOf(mediaType string) string {
+	switch {
+	case strings.HasSuffix(mediaType, "+gzip"):
+		return ""
+	case strings.HasSuffix(mediaType, "+zstd"):
+		return "zstd"
+	}
+	return "none"
+}
+
+// recompress compresses a layer anew, unless an earlier build has done so.
+func (b *builder) recompress(ctx context.Context, l *layer, d ocispec.Descriptor, r recipe) (ocispec.Descriptor, error) {
+	what := l.sealedAs()
+	if l.base != nil {
+		what = d.Digest.String()
+	}
+	o, name := r.sealOptions(b.opts.Image.Epoch)
+	if done, ok := b.state.Cache.Sealed(what, name); ok && done.DiffID == l.diffID {
+		if there, err := b.state.Store.Exists(ctx, done.Descriptor); err == nil && there {
+			return newBytes(d, done.Descriptor), nil
+		}
+	}
+	blob, err := b.state.Store.Fetch(ctx, d)
+	if err != nil {
+		return d, err
+	}
+	defer blob.Close()
+	plain, _, err := unpack.Decompress(blob)
+	if err != nil {
+		return d, err
+	}
+	defer plain.Close()
+	sum, n := digest.SHA256.Digester(), count(0)
+	w, err := diff.Recompress(ctx, b.state.Store, io.TeeReader(plain, io.MultiWriter(sum.Hash(), &n)), o)
+	if err != nil {
+		return d, err
+	}
+	if sum.Digest() != l.diffID {
+		return d, fmt.Errorf("it is damaged: its content is not %s", l.diffID)
+	}
+	err = b.state.Cache.PutSealed(what, name, cache.Layer{Descriptor: w, DiffID: l.diffID, Size: int64(n)})
+	return newBytes(d, w), err
+}
