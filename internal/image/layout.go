@@ -258,7 +258,7 @@ func (b blobsOf) sized(d digest.Digest) (ocispec.Descriptor, error) {
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return ocispec.Descriptor{Digest: d, Size: size, MediaType: ocispec.MediaTypeImageManifest}, r.Close()
+	return ocispec.Descriptor{Digest: d, Size: size}, r.Close()
 }
 
 // fromIndex reads an image out of an OCI layout.

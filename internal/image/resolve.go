@@ -167,15 +167,15 @@ func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([
 		if err != nil {
 			return d, nil, err
 		}
-		var doc struct {
-			MediaType string               `json:"mediaType"`
-			Manifests []ocispec.Descriptor `json:"manifests"`
-		}
-		if err := json.Unmarshal(data, &doc); err != nil {
+		if d.MediaType, err = registry.DocumentType(data, d.MediaType); err != nil {
 			return d, nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
-		if !registry.IsIndex(d.MediaType) && !registry.IsIndex(doc.MediaType) {
+		if !registry.IsIndex(d.MediaType) {
 			return d, data, nil
+		}
+		var doc ocispec.Index
+		if err := json.Unmarshal(data, &doc); err != nil {
+			return d, nil, fmt.Errorf("index %s: %w", d.Digest, err)
 		}
 		if d, err = registry.Pick(registry.WithPlatforms(ctx, doc.Manifests, read), want); err != nil {
 			return d, nil, err

@@ -127,8 +127,8 @@ func (a *authState) why() error {
 	return a.helperErr
 }
 
-// checkRealm refuses token servers that credentials must not be sent to: over plain http when the registry is not, and
-// to link-local addresses, where clouds keep the machine's own secrets.
+// checkRealm refuses token servers that must not be asked: over plain http when the registry is not, and at link-local
+// addresses, where clouds keep the machine's own secrets.
 func (a *authState) checkRealm(realm string, registry *url.URL) error {
 	u, err := url.Parse(realm)
 	if err != nil || u.Host == "" {
@@ -184,6 +184,22 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string, 
 	if err != nil {
 		return token{}, err
 	}
+	// Whatever the registry may do, credentials go to another server by verified https only.
+	if cred != (credential{}) && u.Scheme != "https" && u.Hostname() != hostname(a.host.name) {
+		return token{}, fmt.Errorf("it names a token server on another host that is not reached by https, which gets no credentials: %s", u.Redacted())
+	}
+	server := a.host
+	if u.Host != a.host.name {
+		conf, err := a.host.c.config()
+		if err != nil {
+			return token{}, err
+		}
+		t := conf.find(u.Host)
+		insecure := t != nil && t.Insecure || a.host.lax && u.Hostname() == hostname(a.host.name)
+		if server, err = a.host.c.host(u.Host, insecure); err != nil {
+			return token{}, err
+		}
+	}
 	q := call{method: http.MethodGet, header: http.Header{}, bare: true}
 	form := url.Values{}
 	if service != "" {
@@ -214,7 +230,7 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string, 
 		u.RawQuery = form.Encode()
 	}
 	q.url = u.String()
-	resp, err := a.host.do(ctx, q)
+	resp, err := server.do(ctx, q)
 	if err != nil {
 		return token{}, err
 	}
@@ -225,7 +241,7 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string, 
 	var answer struct {
 		Token       string `json:"token"`
 		AccessToken string `json:"access_token"`
-		ExpiresIn   int    `json:"expires_in"`
+		ExpiresIn   any    `json:"expires_in"` // a number, and whole, in all that is well made
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil {
 		return token{}, fmt.Errorf("the token server's answer: %w", err)
@@ -237,8 +253,12 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string, 
 	if t.value == "" {
 		return token{}, errors.New("the token server's answer has no token")
 	}
+	if strings.ContainsFunc(t.value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return token{}, errors.New("the token server's answer has a token that cannot be used in a header")
+	}
 	// Clients must take a missing value for 60 seconds; a little less, so that it does not run out on the way.
-	life := time.Duration(min(max(answer.ExpiresIn, 60), 24*3600)) * time.Second
+	seconds, _ := answer.ExpiresIn.(float64)
+	life := time.Duration(min(max(seconds, 60), 24*3600)) * time.Second
 	t.expires = time.Now().Add(life * 9 / 10)
 	return t, nil
 }

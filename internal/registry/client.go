@@ -34,8 +34,11 @@ type Options struct {
 	UserAgent string
 	// Backoff is the wait before the first retry; each further one is twice as long. Zero is 250 ms.
 	Backoff time.Duration
-	// Idle is how long a transfer may stand still before it counts as broken. Zero is one minute.
+	// Idle is how long a transfer may stand still before it counts as broken and is tried again. Zero is 30 seconds.
 	Idle time.Duration
+	// Patience is how long a server may keep a download waiting in all, all tries together, before it is given up. Zero is
+	// 100 seconds.
+	Patience time.Duration
 	// Dial opens connections; nil dials with a limit of 8 seconds, looking up the name included.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy chooses a proxy; nil does what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say.
@@ -72,7 +75,10 @@ func New(o Options) *Client {
 		o.Backoff = 250 * time.Millisecond
 	}
 	if o.Idle == 0 {
-		o.Idle = time.Minute
+		o.Idle = 30 * time.Second
+	}
+	if o.Patience == 0 {
+		o.Patience = 100 * time.Second
 	}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{Timeout: 8 * time.Second, KeepAlive: 30 * time.Second}).DialContext
@@ -146,16 +152,21 @@ func (c *Client) host(name string, insecure bool) (*host, error) {
 
 // isLoopback says whether a server is this machine.
 func isLoopback(hostport string) bool {
-	name := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		name = h
-	}
-	name = strings.Trim(name, "[]")
+	name := hostname(hostport)
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		return true
 	}
 	ip, err := netip.ParseAddr(name)
 	return err == nil && ip.IsLoopback()
+}
+
+// hostname is a server's name without the port.
+func hostname(hostport string) string {
+	name := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		name = h
+	}
+	return strings.Trim(name, "[]")
 }
 
 // base is the beginning of the server's URLs, "https://host". A server that may speak plain http is asked once; the
@@ -195,6 +206,13 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 		return errors.New("more than 10 redirects")
 	}
 	first := via[0].URL
+	req.Header.Del("Referer") // a signed address is nobody else's business
+	if req.URL.Scheme == "http" && first.Scheme == "https" && !h.lax && !isBlobRequest(via[0]) {
+		return fmt.Errorf("redirect from https to plain http, at %s", req.URL.Host)
+	}
+	if ip, err := netip.ParseAddr(req.URL.Hostname()); err == nil && (ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
+		return fmt.Errorf("redirect to a link-local address: %s", req.URL.Host) // where clouds keep the machine's own secrets
+	}
 	for _, r := range append(via[1:], req) {
 		if r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
 			req.Header.Del("Authorization")
@@ -210,6 +228,11 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	return fmt.Errorf("redirect to a %q address", req.URL.Scheme)
 }
 
+// isBlobRequest reports whether a request is for a blob: its digest is known, so any way is good enough for it.
+func isBlobRequest(req *http.Request) bool {
+	return req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/blobs/")
+}
+
 // call is one request, so described that it can be sent again.
 type call struct {
 	method string
@@ -220,8 +243,33 @@ type call struct {
 	scope  string                        // what a token must allow, "" for none; several are separated by spaces
 	bare   bool                          // send no credentials: the address is another server's
 	once   bool                          // a retry is the caller's affair
-	wait   time.Duration                 // for the first bytes of the answer; zero: 30 s
+	wait   time.Duration                 // for the first bytes of the answer; zero: Options.Idle
+
+	// patience is shared by the requests of one download. nil: the call has its own.
+	patience *patience
 }
+
+// patience counts how long a server has kept us waiting, for answers and for bytes.
+type patience struct {
+	limit, used time.Duration
+	bytes       int64
+}
+
+// enough is how many bytes buy a server new patience. A transfer slower than this in every Options.Patience is given up.
+const enough = 64 << 10
+
+func (p *patience) left() time.Duration { return p.limit - p.used }
+
+// waited counts time that was waited for n bytes.
+func (p *patience) waited(d time.Duration, n int) {
+	p.used += d
+	if p.bytes += int64(n); p.bytes >= enough {
+		p.used, p.bytes = 0, 0
+	}
+}
+
+// maxAsked is how long in all a server may ask us to wait by Retry-After.
+const maxAsked = 2 * time.Minute
 
 // maxTries is how often a request is sent: with waits of 1/4, 1/2, 1 and 2 seconds between.
 const maxTries = 5
@@ -229,9 +277,18 @@ const maxTries = 5
 // do sends a request, again if need be, and returns the answer, whatever its status is; what a retry can mend has been
 // retried. The caller closes the body.
 func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
+	if q.patience == nil {
+		q.patience = &patience{limit: h.c.o.Patience}
+		if q.body != nil {
+			q.patience.limit = 1 << 62 // a server may take its time with what it is sent; q.wait limits that
+		}
+	}
 	challenged := 0
+	var asked time.Duration
 	for try := 1; ; try++ {
+		start := time.Now()
 		resp, sent, err := h.send(ctx, q)
+		q.patience.waited(time.Since(start), 0)
 		if err == nil && resp.StatusCode == http.StatusUnauthorized && !q.bare && challenged < 2 {
 			challenged++
 			again, err := h.auth.answer(ctx, resp, q.scope, sent)
@@ -245,7 +302,7 @@ func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
 				continue
 			}
 		}
-		if q.once || try >= maxTries {
+		if q.once || try >= maxTries || q.patience.left() <= 0 {
 			return resp, err
 		}
 		var delay time.Duration
@@ -256,7 +313,7 @@ func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
 			}
 		case retryableStatus(resp.StatusCode):
 			delay = retryAfter(resp)
-			if delay > time.Minute {
+			if asked += delay; delay > time.Minute || asked > maxAsked {
 				return resp, nil // too long to wait silently
 			}
 			discard(resp)
@@ -283,8 +340,9 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 	// take note of.
 	wait := q.wait
 	if wait == 0 {
-		wait = 30 * time.Second
+		wait = h.c.o.Idle
 	}
+	wait = min(wait, q.patience.left())
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(wait, func() { cancel(errNoAnswer) })
 	answered := &atomic.Bool{}
@@ -339,7 +397,7 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 		cancel(nil)
 		return nil, sent, explain(h, err)
 	}
-	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, idle: h.c.o.Idle}
+	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, idle: h.c.o.Idle, patience: q.patience}
 	return resp, sent, nil
 }
 
@@ -364,23 +422,27 @@ func (r *resetting) Read(p []byte) (int, error) {
 	return r.ReadCloser.Read(p)
 }
 
-// answerBody ends with an error when no bytes come for a while, and ends its request when it is closed.
+// answerBody ends with an error when no bytes come for a while, or too few for long, and ends its request when it is closed.
 type answerBody struct {
 	io.ReadCloser
-	ctx    context.Context // of the request, for what ended it
-	cancel context.CancelCauseFunc
-	idle   time.Duration
-	timer  *time.Timer
+	ctx      context.Context // of the request, for what ended it
+	cancel   context.CancelCauseFunc
+	idle     time.Duration
+	patience *patience
+	timer    *time.Timer
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
+	idle := min(b.idle, b.patience.left())
 	if b.timer == nil {
-		b.timer = time.AfterFunc(b.idle, func() { b.cancel(errIdle) })
+		b.timer = time.AfterFunc(idle, func() { b.cancel(errIdle) })
 	} else {
-		b.timer.Reset(b.idle)
+		b.timer.Reset(idle)
 	}
+	start := time.Now()
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Stop() // a slow reader is not a slow server
+	b.patience.waited(time.Since(start), n)
 	if err != nil && err != io.EOF {
 		if cause := context.Cause(b.ctx); cause != nil {
 			err = cause

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -202,8 +203,9 @@ func (s *Source) Repository() string { return s.name.Repository() }
 // documents fetches a manifest, by way of indexes if need be.
 func (s *Source) documents(ctx context.Context, ref string, platform ocispec.Platform) ([]Document, error) {
 	var docs []Document
+	var want *ocispec.Descriptor
 	for range maxNesting {
-		doc, err := s.document(ctx, s.places[0], ref, nil)
+		doc, err := s.document(ctx, s.places[0], ref, want)
 		if err != nil {
 			return nil, err
 		}
@@ -222,7 +224,7 @@ func (s *Source) documents(ctx context.Context, ref string, platform ocispec.Pla
 		if err := next.Digest.Validate(); err != nil {
 			return nil, fmt.Errorf("index %s: manifest %q: %w", doc.Descriptor.Digest, next.Digest, err)
 		}
-		ref = next.Digest.String()
+		ref, want = next.Digest.String(), &next
 	}
 	return nil, fmt.Errorf("indexes are nested more than %d deep", maxNesting)
 }
@@ -243,28 +245,12 @@ func (s *Source) read(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
 
 // document fetches a manifest or an index from one place and checks what can be checked.
 func (s *Source) document(ctx context.Context, e endpoint, ref string, want *ocispec.Descriptor) (Document, error) {
-	h, err := s.c.host(e.host, e.insecure)
+	header, data, err := s.documentBytes(ctx, e, ref)
 	if err != nil {
 		return Document{}, err
-	}
-	resp, err := h.do(ctx, call{method: http.MethodGet, url: "/v2/" + e.repo + "/manifests/" + ref,
-		header: http.Header{"Accept": accepted}, scope: pullScope(e.repo)})
-	if err != nil {
-		return Document{}, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return Document{}, failure(resp)
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
-	if err != nil {
-		return Document{}, fmt.Errorf("manifest %s: %w", ref, err)
-	}
-	if len(data) > maxManifest {
-		return Document{}, fmt.Errorf("manifest %s has more than %d bytes", ref, maxManifest)
 	}
 	d := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
-	for _, said := range []string{ref, resp.Header.Get("Docker-Content-Digest")} {
+	for _, said := range []string{ref, header.Get("Docker-Content-Digest")} {
 		if said := digest.Digest(said); said.Validate() == nil {
 			if got := said.Algorithm().FromBytes(data); got != said {
 				return Document{}, fmt.Errorf("manifest %s from %s is damaged: its digest is %s", said, e, got)
@@ -277,44 +263,53 @@ func (s *Source) document(ctx context.Context, e endpoint, ref string, want *oci
 	if want != nil && want.Size != d.Size {
 		return Document{}, fmt.Errorf("manifest %s from %s is damaged: it has %d bytes, not %d", ref, e, d.Size, want.Size)
 	}
-	d.MediaType, err = manifestType(resp.Header.Get("Content-Type"), data)
+	contentType, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
+	said := []string{contentType}
+	if want != nil {
+		said = append(said, want.MediaType)
+	}
+	d.MediaType, err = DocumentType(data, said...)
 	if err != nil {
 		return Document{}, fmt.Errorf("manifest %s from %s: %w", ref, e, err)
 	}
 	return Document{Descriptor: d, Data: data}, nil
 }
 
-// manifestType decides what a document is. The document's own word counts more than the server's: static file servers
-// that act as registries get the header wrong.
-func manifestType(header string, data []byte) (string, error) {
-	var doc struct {
-		SchemaVersion int             `json:"schemaVersion"`
-		MediaType     string          `json:"mediaType"`
-		Manifests     json.RawMessage `json:"manifests"`
-		Layers        json.RawMessage `json:"layers"`
-		Config        json.RawMessage `json:"config"`
+// documentBytes fetches a manifest or an index, again when the connection breaks.
+func (s *Source) documentBytes(ctx context.Context, e endpoint, ref string) (http.Header, []byte, error) {
+	h, err := s.c.host(e.host, e.insecure)
+	if err != nil {
+		return nil, nil, err
 	}
-	if err := json.Unmarshal(data, &doc); err != nil {
-		return "", fmt.Errorf("not a manifest: %w", err)
-	}
-	header, _, _ = mime.ParseMediaType(header)
-	if doc.SchemaVersion == 1 || strings.HasPrefix(header, "application/vnd.docker.distribution.manifest.v1+") {
-		return "", errors.New("it has the format of Docker before 1.10 (schema 1), which is not supported: push the image again with a current tool")
-	}
-	for _, t := range []string{doc.MediaType, header} {
-		if slices.Contains(accepted, t) {
-			return t, nil
+	q := call{method: http.MethodGet, url: "/v2/" + e.repo + "/manifests/" + ref,
+		header: http.Header{"Accept": accepted}, scope: pullScope(e.repo), patience: s.patience()}
+	for try := 1; ; try++ {
+		resp, err := h.do(ctx, q)
+		if err != nil {
+			return nil, nil, err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return nil, nil, failure(resp)
+		}
+		data, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
+		resp.Body.Close()
+		switch {
+		case err == nil && len(data) > maxManifest:
+			return nil, nil, fmt.Errorf("manifest %s has more than %d bytes", ref, maxManifest)
+		case err == nil:
+			return resp.Header, data, nil
+		case ctx.Err() != nil || !retryable(err) || try >= maxTries || q.patience.left() <= 0:
+			return nil, nil, fmt.Errorf("manifest %s: %w", ref, err)
+		}
+		if err := s.c.sleep(ctx, s.c.o.Backoff<<(try-1)); err != nil {
+			return nil, nil, err
 		}
 	}
-	switch {
-	case doc.MediaType != "":
-		return "", fmt.Errorf("it is not an image but %q", printable(doc.MediaType))
-	case doc.Manifests != nil:
-		return ocispec.MediaTypeImageIndex, nil
-	case doc.Config != nil && doc.Layers != nil:
-		return ocispec.MediaTypeImageManifest, nil
-	}
-	return "", fmt.Errorf("it is not an image but %q", printable(header))
+}
+
+// patience is for one of the places, so that all together do not keep us waiting for longer than one.
+func (s *Source) patience() *patience {
+	return &patience{limit: s.c.o.Patience / time.Duration(len(s.places))}
 }
 
 func (s *Source) head(ctx context.Context, ref string) (ocispec.Descriptor, error) {
@@ -324,7 +319,7 @@ func (s *Source) head(ctx context.Context, ref string) (ocispec.Descriptor, erro
 		return ocispec.Descriptor{}, err
 	}
 	resp, err := h.do(ctx, call{method: http.MethodHead, url: "/v2/" + e.repo + "/manifests/" + ref,
-		header: http.Header{"Accept": accepted}, scope: pullScope(e.repo)})
+		header: http.Header{"Accept": accepted}, scope: pullScope(e.repo), patience: s.patience()})
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -363,6 +358,7 @@ func (s *Source) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 	b := &download{ctx: ctx, s: s, d: d}
 	var errs []error
 	for range s.places {
+		b.patience = s.patience()
 		err := b.open()
 		if err == nil {
 			return b, nil
@@ -375,7 +371,7 @@ func (s *Source) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 	}
 	// Layers that must not be distributed are fetched from where they are said to be.
 	for _, u := range d.URLs {
-		b.foreign = u
+		b.foreign, b.patience = u, &patience{limit: s.c.o.Patience / time.Duration(len(d.URLs))}
 		err := b.open()
 		if err == nil {
 			return b, nil
@@ -408,6 +404,8 @@ type download struct {
 	off     int64
 	fails   int // since the last byte came
 	err     error
+
+	patience *patience
 }
 
 // open asks for the blob, or for the rest of it.
@@ -417,7 +415,7 @@ func (b *download) open() error {
 	if err != nil {
 		return err
 	}
-	q := call{method: http.MethodGet, url: "/v2/" + e.repo + "/blobs/" + b.d.Digest.String(), scope: pullScope(e.repo), header: http.Header{}}
+	q := call{method: http.MethodGet, url: "/v2/" + e.repo + "/blobs/" + b.d.Digest.String(), scope: pullScope(e.repo), header: http.Header{}, patience: b.patience}
 	if b.foreign != "" {
 		if !strings.HasPrefix(b.foreign, "https://") && !strings.HasPrefix(b.foreign, "http://") {
 			return fmt.Errorf("%s: not an address to fetch from", printable(b.foreign))
@@ -484,7 +482,7 @@ func (b *download) Read(p []byte) (int, error) {
 			b.body.Close()
 			b.body = nil
 			b.fails++
-			if b.fails >= maxTries {
+			if b.fails >= maxTries || b.patience.left() <= 0 {
 				b.err = fmt.Errorf("fetch blob %s: the connection broke %d times after %d of %d bytes: %w", b.d.Digest, b.fails, b.off, b.d.Size, err)
 			}
 		}

@@ -373,7 +373,7 @@ func (p *Pusher) upload(ctx context.Context, src Fetcher, d ocispec.Descriptor, 
 	}
 	var bad atomic.Pointer[error] // what is wrong with our own content
 	resp, err := p.host.do(ctx, call{
-		method: http.MethodPut, url: u.String(), size: d.Size, once: true, wait: p.c.o.Idle * 10,
+		method: http.MethodPut, url: u.String(), size: d.Size, once: true, wait: p.c.o.Idle * 20,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
 		scope:  pushScope(p.place.repo), bare: u.Scheme+"://"+u.Host != base,
 		body: func() (io.ReadCloser, error) {
@@ -445,7 +445,7 @@ func (p *Pusher) Manifest(ctx context.Context, d ocispec.Descriptor, data []byte
 	}
 	resp, err := p.host.do(ctx, call{
 		method: http.MethodPut, url: "/v2/" + p.place.repo + "/manifests/" + ref, size: int64(len(data)),
-		header: http.Header{"Content-Type": {d.MediaType}}, scope: pushScope(p.place.repo), wait: p.c.o.Idle * 2,
+		header: http.Header{"Content-Type": {d.MediaType}}, scope: pushScope(p.place.repo), wait: p.c.o.Idle * 4,
 		body: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(string(data))), nil },
 	})
 	if err != nil {

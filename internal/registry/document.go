@@ -1,0 +1,115 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// DocumentType returns the media type of a manifest or an index. said are the types that others gave it: the Content-Type
+// of an answer, the descriptor of an index; an empty one says nothing.
+//
+// An error is returned for a document that can be read in two ways, as a manifest and as an index, or that is not what
+// it or others say it is. Two programs would make two images of one digest of it (CVE-2021-41190). A general type such as
+// application/json contradicts nothing: file servers that act as registries say so.
+func DocumentType(data []byte, said ...string) (string, error) {
+	top, err := topLevel(data)
+	if err != nil {
+		return "", fmt.Errorf("not a manifest: %w", err)
+	}
+	var own string
+	if raw, ok := top["mediaType"]; ok {
+		if err := json.Unmarshal(raw, &own); err != nil {
+			return "", fmt.Errorf("not a manifest: mediaType: %w", err)
+		}
+	}
+	if string(top["schemaVersion"]) == "1" || slices.ContainsFunc(said, func(t string) bool {
+		return strings.HasPrefix(t, "application/vnd.docker.distribution.manifest.v1+")
+	}) {
+		return "", errors.New("it has the format of Docker before 1.10 (schema 1), which is not supported: push the image again with a current tool")
+	}
+	_, isIndex := top["manifests"]
+	_, hasConfig := top["config"]
+	_, hasLayers := top["layers"]
+	if isIndex && (hasConfig || hasLayers) {
+		return "", errors.New("it is a manifest and an index at once")
+	}
+	t := ""
+	for _, name := range append([]string{own}, said...) {
+		switch {
+		case !definite(name):
+		case t == "":
+			t = name
+		case t != name:
+			return "", fmt.Errorf("it is said to be both %q and %q", printable(t), printable(name))
+		}
+	}
+	switch {
+	case own != "" && !definite(own):
+		return "", fmt.Errorf("it is not an image but %q", printable(own))
+	case t != "" && !slices.Contains(accepted, t):
+		return "", fmt.Errorf("it is not an image but %q", printable(t))
+	case t != "" && (IsIndex(t) && (hasConfig || hasLayers) || !IsIndex(t) && isIndex):
+		return "", fmt.Errorf("it is said to be %q, which it is not", printable(t))
+	case t != "":
+		return t, nil
+	case isIndex:
+		return ocispec.MediaTypeImageIndex, nil
+	case hasConfig && hasLayers:
+		return ocispec.MediaTypeImageManifest, nil
+	}
+	return "", fmt.Errorf("it is not an image but %q", printable(strings.Join(said, " ")))
+}
+
+// definite reports whether a media type says what a document is: those of images do.
+func definite(mediaType string) bool {
+	return strings.HasPrefix(mediaType, "application/vnd.oci.image.") || strings.HasPrefix(mediaType, "application/vnd.docker.")
+}
+
+// topLevel returns the values of the keys by which a document is told, without those that are null. A key that comes twice,
+// or in other letters, is an error: encoding/json and other readers take different ones.
+func topLevel(data []byte) (map[string]json.RawMessage, error) {
+	keys := []string{"schemaVersion", "mediaType", "manifests", "config", "layers"}
+	d := json.NewDecoder(bytes.NewReader(data))
+	if tok, err := d.Token(); err != nil {
+		return nil, err
+	} else if tok != json.Delim('{') {
+		return nil, errors.New("no object")
+	}
+	found := map[string]json.RawMessage{}
+	seen := map[string]bool{}
+	for d.More() {
+		tok, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, err
+		}
+		key, _ := tok.(string)
+		i := slices.IndexFunc(keys, func(k string) bool { return strings.EqualFold(k, key) })
+		if i < 0 {
+			continue
+		}
+		if seen[keys[i]] || key != keys[i] {
+			return nil, fmt.Errorf("%q comes twice, or in other letters", printable(key))
+		}
+		seen[key] = true
+		if string(value) != "null" {
+			found[key] = value
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, err
+	}
+	if len(bytes.TrimSpace(data[d.InputOffset():])) > 0 {
+		return nil, errors.New("something follows its end")
+	}
+	return found, nil
+}
