@@ -228,7 +228,7 @@ func (r *runner) copyTo(ctx context.Context, dir string, f *files, i int, src st
 	m := r.looked[i]
 	if m == nil {
 		var err error
-		if m, err = f.tree.Match(ctx, mountQuery(src)); err != nil {
+		if m, err = f.tree.Match(ctx, r.mountQuery(src)); err != nil {
 			return err
 		}
 	}

@@ -65,7 +65,7 @@ func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err er
 		if c.from, err = c.files(ctx, a.From); err != nil {
 			return "", "", err
 		}
-		m, err := c.from.tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude, Parents: a.Parents, KeepOwner: c.keepOwner()})
+		m, err := c.from.tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude, Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.epoch})
 		if err != nil {
 			return "", "", err
 		}

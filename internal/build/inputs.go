@@ -272,7 +272,7 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 // contextSnapshot makes a snapshot of a context, without what is ignored, and returns the digest of what is in it.
 func (s *solver) contextSnapshot(ctx context.Context, f *files) (snapshot.ID, digest.Digest, error) {
 	for looks := 1; ; looks++ {
-		m, err := f.tree.Match(ctx, source.Query{Patterns: []string{"/"}, Literal: true})
+		m, err := f.tree.Match(ctx, source.Query{Patterns: []string{"/"}, Literal: true, Epoch: s.epoch})
 		if err != nil {
 			return "", "", err
 		}

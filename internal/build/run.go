@@ -53,7 +53,7 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 		if f == nil {
 			continue
 		}
-		match, err := f.tree.Match(ctx, mountQuery(m.Source))
+		match, err := f.tree.Match(ctx, r.mountQuery(m.Source))
 		if err != nil {
 			return "", "", err
 		}
@@ -94,8 +94,8 @@ func (r *runner) open(ctx context.Context) error {
 }
 
 // mountQuery names what a mount shows.
-func mountQuery(src string) source.Query {
-	return source.Query{Patterns: []string{path.Join("/", src)}, Literal: true, KeepOwner: true}
+func (b *builder) mountQuery(src string) source.Query {
+	return source.Query{Patterns: []string{path.Join("/", src)}, Literal: true, KeepOwner: true, Epoch: b.epoch}
 }
 
 // do runs the command.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -45,6 +46,13 @@ func (m *matching) appendHead(b []byte, tag byte, rel []byte) []byte {
 	if m.keep {
 		b = binary.LittleEndian.AppendUint32(b, m.st.Uid)
 		b = binary.LittleEndian.AppendUint32(b, m.st.Gid)
+	}
+	if m.epoch != nil {
+		at := int64(math.MaxInt64) // a time that the epoch replaces
+		if m.st.Mtime.Sec < *m.epoch {
+			at = m.st.Mtime.Sec
+		}
+		b = binary.LittleEndian.AppendUint64(b, uint64(at))
 	}
 	return b
 }

@@ -21,7 +21,8 @@ import (
 type matching struct {
 	t       *Tree
 	ctx     context.Context
-	keep    bool // owners count
+	keep    bool   // owners count
+	epoch   *int64 // earlier times count
 	parents bool
 	plain   bool // no pattern has wildcards
 	list    bool // contents do not count
@@ -49,9 +50,10 @@ type matching struct {
 }
 
 const (
-	digestVersion = "layerbuild source 1\n"
-	recordChunk   = 32 << 10
-	readChunk     = 512 << 10
+	digestVersion      = "layerbuild source 1\n"
+	digestVersionTimes = "layerbuild source 1 with times\n"
+	recordChunk        = 32 << 10
+	readChunk          = 512 << 10
 )
 
 func (t *Tree) newMatching(ctx context.Context, q Query) (*matching, error) {
@@ -59,11 +61,15 @@ func (t *Tree) newMatching(ctx context.Context, q Query) (*matching, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read --exclude: %w", err)
 	}
+	version := digestVersion
+	if q.Epoch != nil {
+		version = digestVersionTimes
+	}
 	return &matching{
-		t: t, ctx: ctx, keep: q.KeepOwner, parents: q.Parents, plain: q.Literal, exclude: exclude,
+		t: t, ctx: ctx, keep: q.KeepOwner, epoch: q.Epoch, parents: q.Parents, plain: q.Literal, exclude: exclude,
 		links: map[[2]uint64]uint64{},
 		hash:  sha256.New(),
-		rec:   append(make([]byte, 0, recordChunk+1024), digestVersion...),
+		rec:   append(make([]byte, 0, recordChunk+1024), version...),
 		dents: make([]byte, 64<<10),
 	}, nil
 }

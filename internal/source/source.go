@@ -26,6 +26,10 @@ type Query struct {
 	Literal bool
 	// KeepOwner puts the owners of the files into the digest: for trees whose owners are copied (--from).
 	KeepOwner bool
+	// Epoch is the time, in seconds, that later times of the copies become (SOURCE_DATE_EPOCH); nil: they are kept. With
+	// it the digest has the earlier times of files, since the copies have them. Without it a copy depends on when the
+	// files were written, and the digest has no times, so that a fresh checkout of the same files is found in the cache.
+	Epoch *int64
 }
 
 // Match is what a Query found.
@@ -35,7 +39,7 @@ type Match struct {
 	Items []Item
 	// Digest names the content of all that is matched: targets, names, types, modes, links' texts, contents, extended
 	// attributes (see KeepXattr), hard links among the files, and owners if Query.KeepOwner. Equal digests mean that a
-	// copy has the same result. Neither the place of the tree nor any time is in it.
+	// copy has the same result. The place of the tree is not in it, and times only as Query.Epoch says.
 	Digest digest.Digest
 	// Sockets are the paths of sockets that were left out: a layer has none.
 	Sockets []string

@@ -1,0 +1,57 @@
+package source
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestDigestTimes: the digest tells times apart that the copies have, and no others.
+func TestDigestTimes(t *testing.T) {
+	dir := makeTree(t, "dir d 0755\nfile d/f x\n")
+	at := func(name string, sec int64) {
+		t.Helper()
+		when := time.Unix(sec, 0)
+		if err := os.Chtimes(filepath.Join(dir, name), when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name          string
+		epoch         int64 // 0: none
+		change        string
+		before, after int64
+		differs       bool
+	}{
+		{"no epoch, a file", 0, "d/f", 100, 200, false},
+		{"a file before the epoch", 1000, "d/f", 100, 200, true},
+		{"a file after the epoch", 1000, "d/f", 1000, 2000, false},
+		{"a file that becomes older than the epoch", 1000, "d/f", 2000, 999, true},
+		{"a directory before the epoch", 1000, "d", 100, 200, true},
+		{"a directory after the epoch", 1000, "d", 2000, 3000, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			q := Query{Patterns: []string{"."}}
+			if tt.epoch != 0 {
+				q.Epoch = &tt.epoch
+			}
+			digest := func() string {
+				m, err := openTree(t, dir, TreeOptions{}).Match(t.Context(), q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return m.Digest.String()
+			}
+			at("d/f", 5000)
+			at("d", 5000)
+			at(tt.change, tt.before)
+			before := digest()
+			at(tt.change, tt.after)
+			if differs := digest() != before; differs != tt.differs {
+				t.Errorf("time %d becomes %d with epoch %d: another digest is %v, want %v", tt.before, tt.after, tt.epoch, differs, tt.differs)
+			}
+		})
+	}
+}
