@@ -19,7 +19,7 @@ type Metadata struct {
 }
 
 // Describe returns the metadata of an image with the names that it and the specs give it. The config's digest is
-// there only for an image for one platform.
+// there only for a single manifest, and not for an index, as with buildx.
 func Describe(ctx context.Context, img *Image, specs ...Spec) (Metadata, error) {
 	root := img.Root
 	m := Metadata{Digest: root.Digest, Descriptor: &root}
@@ -40,14 +40,14 @@ func Describe(ctx context.Context, img *Image, specs ...Spec) (Metadata, error) 
 	if err != nil {
 		return Metadata{}, fmt.Errorf("describe %s: %w", root.Digest, err)
 	}
-	if len(g.manifests) == 1 {
+	if len(g.manifests) == 1 && g.manifests[0].desc.Digest == root.Digest {
 		m.Config = g.manifests[0].config.Digest
 	}
 	return m, nil
 }
 
-// ID is the image's ID, which --iidfile is for: its config's digest where it has one config, as Docker has it, and
-// its index's digest otherwise.
+// ID is the image's ID, which --iidfile is for: the digest of the config for a single manifest, as Docker has it, and
+// the digest of the index otherwise.
 func (m Metadata) ID() digest.Digest {
 	if m.Config != "" {
 		return m.Config

@@ -17,6 +17,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/internal/store"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -85,7 +86,7 @@ func (f *analyzeFlags) prepare(e *env, args []string) (runFunc, error) {
 
 func (f *analyzeFlags) run(ctx context.Context, e *env, name string, want wanted, rules gateRules) error {
 	return f.state.with(ctx, func(state *state.State, im *images) error {
-		img, err := im.find(ctx, state, name, want)
+		img, err := im.find(ctx, name, want)
 		if err != nil {
 			return err
 		}
@@ -164,7 +165,11 @@ func (f *analyzeFlags) rules(dir string) (gateRules, error) {
 }
 
 func (f *analyzeFlags) analyze(ctx context.Context, state *state.State, im *images, img *image.Image, rules gateRules) (*analyze.Report, error) {
-	r, err := build.Analyze(ctx, state, im.resolver, img, build.AnalyzeOptions{Base: whereIs(ctx, state, rules.Base), Accept: rules.Accept})
+	base, err := im.ref(ctx, rules.Base)
+	if err != nil {
+		return nil, err
+	}
+	r, err := build.Analyze(ctx, state, im.resolver, img, build.AnalyzeOptions{Base: base, Accept: rules.Accept})
 	if err != nil {
 		return nil, err
 	}
@@ -265,32 +270,38 @@ func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 }
 
 // find finds an image: in the store, by the path of a layout or an archive, or in a registry.
-func (im *images) find(ctx context.Context, state *state.State, name string, want wanted) (*image.Image, error) {
-	img, err := im.resolver.Resolve(ctx, whereIs(ctx, state, name), image.ResolveOptions{Platform: want.platform})
+func (im *images) find(ctx context.Context, name string, want wanted) (*image.Image, error) {
+	ref, err := im.ref(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	img, err := im.resolver.Resolve(ctx, ref, image.ResolveOptions{Platform: want.platform})
 	if err != nil {
 		return nil, err
 	}
 	return img, want.isFor(name, img)
 }
 
-// whereIs is a name as the resolver takes it. A path is enough where nothing else has that name, also in "oci:PATH", which
-// without a slash in it is a name.
-func whereIs(ctx context.Context, state *state.State, name string) string {
+// ref turns a user's word for an image into a name as the resolver takes it. What the store has comes first: a name, or a
+// digest or its beginning. A path is enough where nothing else has that name, also in "oci:PATH", which without a slash in
+// it is a name. What is none of these is returned as it is.
+func (im *images) ref(ctx context.Context, name string) (string, error) {
 	if name == "" || name == "scratch" || image.IsPath(name) {
-		return name
+		return name, nil
 	}
-	if _, err := state.Store.Resolve(ctx, name); err == nil {
-		return name
+	ref, _, err := im.resolver.Identify(ctx, name)
+	if err == nil || !errors.Is(err, store.ErrNotFound) && store.IsShortID(name) {
+		return ref, err
 	}
 	for _, scheme := range []string{"oci:", "oci-archive:", "docker-archive:"} {
 		if path, ok := strings.CutPrefix(name, scheme); ok && isImageFile(path) {
-			return scheme + "./" + path
+			return scheme + "./" + path, nil
 		}
 	}
 	if path, _, _ := strings.Cut(name, ":"); isImageFile(name) || isImageFile(path) {
-		return "oci-layout://" + name
+		return "oci-layout://" + name, nil
 	}
-	return name
+	return name, nil
 }
 
 // isImageFile says whether there is an archive or a layout at a path.

@@ -48,7 +48,7 @@ func (f *stateFlags) diff(ctx context.Context, e *env, args []string, want wante
 		var g errgroup.Group
 		for i, name := range args {
 			g.Go(func() error {
-				img, err := im.find(ctx, state, name, want)
+				img, err := im.find(ctx, name, want)
 				if err != nil {
 					return err
 				}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/internal/store"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 )
 
@@ -30,8 +32,8 @@ func historyVerb() verb {
 				return nil, err
 			}
 			return func(ctx context.Context) error {
-				return f.with(ctx, func(state *state.State, im *images) error {
-					img, err := im.local(ctx, state, args[0], want)
+				return f.with(ctx, func(_ *state.State, im *images) error {
+					img, err := im.local(ctx, args[0], want)
 					if err != nil {
 						return err
 					}
@@ -93,7 +95,7 @@ func printHistory(w io.Writer, list []made, whole bool) error {
 	for _, m := range slices.Backward(list) {
 		digest, created, by := "<none>", "-", strings.Join(strings.Fields(m.CreatedBy), " ")
 		if m.Digest != "" {
-			digest = strings.TrimPrefix(m.Digest, "sha256:")[:12]
+			digest = shortDigest(m.Digest)
 		}
 		if m.Created != nil {
 			created = age(*m.Created)
@@ -107,15 +109,26 @@ func printHistory(w io.Writer, list []made, whole bool) error {
 }
 
 // local finds an image in the store, or in a layout or an archive, and asks no registry.
-func (im *images) local(ctx context.Context, state *state.State, name string, want wanted) (*image.Image, error) {
-	if name = whereIs(ctx, state, name); !image.IsPath(name) {
-		if _, err := state.Store.Resolve(ctx, name); err != nil {
-			return nil, err
-		}
+func (im *images) local(ctx context.Context, name string, want wanted) (*image.Image, error) {
+	ref, err := im.ref(ctx, name)
+	if err == nil && !image.IsPath(ref) {
+		_, err = im.stored(ctx, ref)
 	}
-	img, err := im.resolver.Resolve(ctx, name, image.ResolveOptions{Platform: want.platform})
+	if err != nil {
+		return nil, err
+	}
+	img, err := im.resolver.Resolve(ctx, ref, image.ResolveOptions{Platform: want.platform})
 	if err != nil {
 		return nil, err
 	}
 	return img, want.isFor(name, img)
+}
+
+// stored finds an image that the store must have.
+func (im *images) stored(ctx context.Context, name string) (ocispec.Descriptor, error) {
+	_, d, err := im.resolver.Identify(ctx, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return d, fmt.Errorf("image %s: %w; 'layerbuild images' lists what is, 'layerbuild pull' fetches more", name, store.ErrNotFound)
+	}
+	return d, err
 }

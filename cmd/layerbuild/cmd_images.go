@@ -13,7 +13,9 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/parser"
+	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 )
@@ -24,7 +26,7 @@ func imagesVerb() verb {
 		f.define(fs)
 		var format string
 		fs.Var(newChoice(&format, "text", "text", "json"), "format", "`text|json`")
-		digests := fs.Bool("digests", false, "show whole digests")
+		digests := fs.Bool("digests", false, "show whole IDs, and the digests of the manifests or indexes")
 		return func(e *env, args []string) (runFunc, error) {
 			if err := errors.Join(noArgs(args), f.resolve(e)); err != nil {
 				return nil, err
@@ -46,6 +48,7 @@ func imagesVerb() verb {
 // listed is a line of `layerbuild images`.
 type listed struct {
 	Name      string    `json:"name"` // "" for an image without one
+	ID        string    `json:"id"`   // as build -q prints it
 	Digest    string    `json:"digest"`
 	Config    string    `json:"config,omitempty"`
 	Platforms []string  `json:"platforms"`
@@ -74,6 +77,11 @@ func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", entry.Name, err)
 		}
+		// The image ID, as of export.Metadata: the digest of the configuration where there is one.
+		l.ID = l.Digest
+		if len(all) == 1 && !isIndex(entry.Descriptor) {
+			l.ID = all[0].Manifest.Config.Digest.String()
+		}
 		for i, img := range all {
 			l.Platforms = append(l.Platforms, parser.FormatPlatform(img.Platform))
 			if i == 0 {
@@ -90,15 +98,25 @@ func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 
 func printImages(w io.Writer, list []listed, digests bool) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(tw, "NAME\tDIGEST\tPLATFORM\tCREATED\tLAYERS\tSIZE")
+	head := "NAME\tID\tPLATFORM\tCREATED\tLAYERS\tSIZE"
+	if digests {
+		head = "NAME\tID\tDIGEST\tPLATFORM\tCREATED\tLAYERS\tSIZE"
+	}
+	fmt.Fprintln(tw, head)
 	for _, l := range list {
-		name, digest := familiar(l.Name), strings.TrimPrefix(l.Digest, "sha256:")
-		if !digests {
-			digest = digest[:min(12, len(digest))]
+		id := shortDigest(l.ID)
+		if digests {
+			id = l.ID + "\t" + l.Digest
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\n", name, digest, strings.Join(l.Platforms, ","), age(l.Created), l.Layers, bytesText(l.Size))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\n", familiar(l.Name), id, strings.Join(l.Platforms, ","), age(l.Created), l.Layers, bytesText(l.Size))
 	}
 	return tw.Flush()
+}
+
+// shortDigest is the beginning of a digest that tables show, and that stands for an image everywhere.
+func shortDigest(d string) string {
+	d = strings.TrimPrefix(d, "sha256:")
+	return d[:min(12, len(d))]
 }
 
 // familiar is a name as people write it.
@@ -116,7 +134,7 @@ func familiar(name string) string {
 // platforms finds the images that a manifest or an index in the store stands for, as far as they are here.
 func (im *images) platforms(ctx context.Context, state *state.State, d ocispec.Descriptor) ([]*image.Image, error) {
 	list := []ocispec.Descriptor{d}
-	if d.MediaType == ocispec.MediaTypeImageIndex || strings.Contains(d.MediaType, "manifest.list") {
+	if isIndex(d) {
 		data, err := state.Store.Read(ctx, d)
 		if err != nil {
 			return nil, err
@@ -143,6 +161,10 @@ func (im *images) platforms(ctx context.Context, state *state.State, d ocispec.D
 		all = append(all, img)
 	}
 	return all, nil
+}
+
+func isIndex(d ocispec.Descriptor) bool {
+	return d.MediaType == ocispec.MediaTypeImageIndex || strings.Contains(d.MediaType, "manifest.list")
 }
 
 func printJSON(w io.Writer, v any) error {
@@ -203,8 +225,8 @@ func tagVerb() verb {
 				return nil, err
 			}
 			return func(ctx context.Context) error {
-				return f.with(ctx, func(state *state.State, _ *images) error {
-					d, err := state.Store.Resolve(ctx, args[0])
+				return f.with(ctx, func(state *state.State, im *images) error {
+					d, err := im.stored(ctx, args[0])
 					if err != nil {
 						return err
 					}
@@ -232,9 +254,9 @@ func removeVerb() verb {
 				return nil, err
 			}
 			return func(ctx context.Context) error {
-				return f.with(ctx, func(state *state.State, _ *images) error {
+				return f.with(ctx, func(state *state.State, im *images) error {
 					for _, name := range args {
-						if err := state.Store.Untag(ctx, name); err != nil {
+						if err := im.remove(ctx, state, name); err != nil {
 							return err
 						}
 					}
@@ -243,6 +265,25 @@ func removeVerb() verb {
 			}, nil
 		}
 	}}
+}
+
+// remove takes a name away, or all names of the image of a digest.
+func (im *images) remove(ctx context.Context, state *state.State, name string) error {
+	ref, d, err := im.resolver.Identify(ctx, name)
+	if err == nil && (ref != name || digest.Digest(name).Validate() == nil) {
+		name = d.Digest.String()
+		if err = state.Store.Untag(ctx, name); errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("image %s: it is part of an image for several platforms, or the base of a build, and has no entry of its own", name)
+		}
+		return err
+	}
+	if err == nil {
+		err = state.Store.Untag(ctx, name)
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("image %s: %w; 'layerbuild images' lists what is", name, store.ErrNotFound)
+	}
+	return err
 }
 
 // with opens the state for a moment.

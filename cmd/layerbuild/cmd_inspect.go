@@ -39,7 +39,7 @@ func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want w
 	return f.with(ctx, func(state *state.State, im *images) error {
 		list := make([]inspected, 0, len(names))
 		for _, name := range names {
-			img, err := im.local(ctx, state, name, want)
+			img, err := im.local(ctx, name, want)
 			if err != nil {
 				return err
 			}

@@ -60,7 +60,11 @@ func pruneImageVerb() verb {
 func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want wanted, base string, names []string) error {
 	return f.with(ctx, func(state *state.State, im *images) error {
 		dryRun := len(names) == 0
-		d, err := pruneImage(ctx, e, state, im, name, want, build.PruneImageOptions{Base: whereIs(ctx, state, base), DryRun: dryRun})
+		base, err := im.ref(ctx, base)
+		if err != nil {
+			return err
+		}
+		d, err := pruneImage(ctx, e, state, im, name, want, build.PruneImageOptions{Base: base, DryRun: dryRun})
 		if err != nil || dryRun {
 			return err
 		}
@@ -79,9 +83,12 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 	var img *image.Image
 	var err error
 	if !want.asked {
-		img, err = im.resolver.Resolve(ctx, whereIs(ctx, state, name), image.ResolveOptions{Any: true})
+		var ref string
+		if ref, err = im.ref(ctx, name); err == nil {
+			img, err = im.resolver.Resolve(ctx, ref, image.ResolveOptions{Any: true})
+		}
 	} else {
-		img, err = im.find(ctx, state, name, want)
+		img, err = im.find(ctx, name, want)
 	}
 	if err != nil {
 		return ocispec.Descriptor{}, err

@@ -83,7 +83,11 @@ func (f *runFlags) prepare(e *env, args []string) (runFunc, error) {
 
 func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) error {
 	return f.state.with(ctx, func(state *state.State, im *images) error {
-		img, err := im.resolver.Resolve(ctx, whereIs(ctx, state, args[0]), image.ResolveOptions{Platform: want.platform, Pull: f.pull})
+		ref, err := im.ref(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		img, err := im.resolver.Resolve(ctx, ref, image.ResolveOptions{Platform: want.platform, Pull: f.pull})
 		if err != nil {
 			return err
 		}

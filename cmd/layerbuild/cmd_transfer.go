@@ -12,6 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
+	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 )
@@ -103,11 +104,14 @@ func pushVerb() verb {
 
 // pushAll sends an image to all names, or to its own where none is given.
 func pushAll(ctx context.Context, e *env, state *state.State, im *images, of string, names []string, sink event.Sink) error {
-	d, err := state.Store.Resolve(ctx, of)
+	d, err := im.stored(ctx, of)
 	if err != nil {
 		return err
 	}
 	if len(names) == 0 {
+		if _, err := state.Store.Resolve(ctx, of); err != nil || digest.Digest(of).Validate() == nil {
+			return usagef("%s is a digest: say where it is pushed to: layerbuild push %s NAME", of, of)
+		}
 		names = []string{of}
 	}
 	for _, name := range names {

@@ -90,7 +90,10 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 		return known, nil
 	}
 	if name == loc.name && digest.Digest(name).Validate() == nil {
-		return nil, errors.Join(fmt.Errorf("no such image %s: %w", name, store.ErrNotFound), knownErr)
+		if knownErr != nil {
+			return nil, knownErr
+		}
+		return nil, fmt.Errorf("image %s: %w", name, store.ErrNotFound)
 	}
 	img, err := r.fromRegistry(ctx, name, loc.name, o)
 	if err != nil {
@@ -103,7 +106,7 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 func (r *Resolver) known(ctx context.Context, name string, o ResolveOptions) (*Image, error) {
 	pinned := digestOf(name) != ""
 	if !o.Pull || pinned {
-		root, err := r.store.Resolve(ctx, name)
+		root, err := r.storeRoot(ctx, name)
 		if err == nil {
 			img, err := r.fromStore(ctx, name, FromStore, root, o.Platform)
 			if err == nil {
@@ -122,6 +125,37 @@ func (r *Resolver) known(ctx context.Context, name string, o ResolveOptions) (*I
 		}
 	}
 	return nil, nil
+}
+
+// storeRoot finds an image in the store by its name or, also where it has none there since it came from a registry as a
+// base, by its digest.
+func (r *Resolver) storeRoot(ctx context.Context, name string) (ocispec.Descriptor, error) {
+	if digest.Digest(name).Validate() != nil {
+		return r.store.Resolve(ctx, name)
+	}
+	roots, err := r.Roots()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return r.store.ResolveID(ctx, name, roots)
+}
+
+// Identify returns what a user's word for an image stands for: the word itself where the store has an image of that name
+// or whole digest, and the whole digest where the word is the beginning of one (see store.ResolveID). The error is a
+// store.ErrNotFound when it is neither, and a *store.AmbiguousError when it is the beginning of several.
+func (r *Resolver) Identify(ctx context.Context, word string) (string, ocispec.Descriptor, error) {
+	d, err := r.store.Resolve(ctx, word)
+	if err == nil || !store.IsShortID(word) {
+		return word, d, err
+	}
+	roots, err := r.Roots()
+	if err != nil {
+		return word, d, err
+	}
+	if d, err = r.store.ResolveID(ctx, word, roots); err != nil {
+		return word, d, err
+	}
+	return d.Digest.String(), d, nil
 }
 
 // digestOf is the digest that a name ends in, or is.

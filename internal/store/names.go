@@ -113,7 +113,8 @@ func matcher(name string) (func(ocispec.Descriptor) bool, error) {
 
 // Resolve finds the image with that name: "app", "app:latest" and "docker.io/library/app:latest" are one. A name may
 // also be a digest, or end in one ("app@sha256:…"): of a manifest or an index that the store knows, or of a config
-// (what docker calls an image ID). The error is ErrNotFound when there is none.
+// (what docker calls an image ID). The error is ErrNotFound when there is none. See ResolveID for the beginning of a
+// digest.
 func (s *Store) Resolve(ctx context.Context, name string) (ocispec.Descriptor, error) {
 	list, err := s.list()
 	if err != nil {
@@ -145,22 +146,7 @@ func (s *Store) resolveDigest(ctx context.Context, list []ocispec.Descriptor, wa
 			return plain(e), nil
 		}
 	}
-	var found *ocispec.Descriptor
-	for _, e := range list {
-		// Indexes may hold manifests that are not here; what cannot be read is not what is looked for.
-		s.walk(ctx, plain(e), map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *document) {
-			if found != nil {
-				return
-			}
-			if d.Digest == want || doc != nil && doc.Config != nil && doc.Config.Digest == want {
-				found = &d
-			}
-		})
-		if found != nil {
-			return *found, nil
-		}
-	}
-	return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", want, ErrNotFound)
+	return s.identify(ctx, list, want.String(), func(d digest.Digest) bool { return d == want })
 }
 
 // Names lists what the store holds, sorted by name; images without a name come first.
@@ -323,14 +309,4 @@ func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []
 		return fmt.Errorf("write index.json: %w", err)
 	}
 	return nil
-}
-
-// minShortID is how many digits of a digest are enough to ask for an image by.
-const minShortID = 4
-
-// IsShortID reports whether a word can be the beginning of a digest: hexadecimal digits, at least four, with "sha256:"
-// before them or not.
-func IsShortID(s string) bool {
-	s = strings.TrimPrefix(s, "sha256:")
-	return minShortID <= len(s) && len(s) <= 64 && strings.Trim(s, "0123456789abcdef") == ""
 }

@@ -37,7 +37,12 @@ import (
 )
 
 // ErrNotFound is what an unknown name or a missing blob is, by errors.Is. It is also an fs.ErrNotExist.
-var ErrNotFound = fmt.Errorf("not in the store: %w", fs.ErrNotExist)
+var ErrNotFound error = notFoundError{}
+
+type notFoundError struct{}
+
+func (notFoundError) Error() string        { return "not in the store" }
+func (notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
 // ErrDamaged is what a blob is whose bytes are not those that its digest promises.
 var ErrDamaged = errors.New("damaged")

@@ -1,0 +1,114 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// minShortID is how many digits of a digest are enough to ask for an image by.
+const minShortID = 4
+
+// IsShortID reports whether a word can be a digest or the beginning of one: hexadecimal digits, at least four, with
+// "sha256:" before them or not.
+func IsShortID(s string) bool {
+	s = strings.TrimPrefix(s, "sha256:")
+	return minShortID <= len(s) && len(s) <= 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// AmbiguousError is returned when the beginning of a digest fits several images.
+type AmbiguousError struct {
+	ID string
+	// Candidates are the images, each with the digest that ID begins, and its names.
+	Candidates []string
+}
+
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("%s is ambiguous, give more digits: %s", e.ID, strings.Join(e.Candidates, ", "))
+}
+
+// ResolveID finds an image by a digest or the beginning of one, as IsShortID has it: of an index, of a manifest, or of a
+// configuration. Besides the images of the store it looks at those that others leads to. The error is ErrNotFound when
+// there is none, and an *AmbiguousError when several images fit.
+func (s *Store) ResolveID(ctx context.Context, id string, others []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	list, err := s.list()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	hex := strings.TrimPrefix(id, "sha256:")
+	return s.identify(ctx, slices.Concat(list, others), id, func(d digest.Digest) bool {
+		return d.Algorithm() == digest.SHA256 && strings.HasPrefix(d.Encoded(), hex)
+	})
+}
+
+// candidate is an image that was found by a digest.
+type candidate struct {
+	image ocispec.Descriptor
+	by    digest.Digest // the digest that fits
+	names []string
+}
+
+// identify finds the one image that fits: one of the entries, or what an entry leads to.
+func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id string, fits func(digest.Digest) bool) (ocispec.Descriptor, error) {
+	var found []*candidate
+	layerOf := ""
+	for _, e := range list {
+		name := entryName(e)
+		add := func(image ocispec.Descriptor, by digest.Digest) {
+			i := slices.IndexFunc(found, func(c *candidate) bool { return c.image.Digest == image.Digest })
+			if i < 0 {
+				i = len(found)
+				found = append(found, &candidate{image: image, by: by})
+			}
+			if name != "" && !slices.Contains(found[i].names, name) {
+				found[i].names = append(found[i].names, name)
+			}
+		}
+		// Indexes may hold manifests that are not here; what cannot be read is not what is looked for.
+		s.walk(ctx, plain(e), map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *document) {
+			if doc == nil {
+				return
+			}
+			switch {
+			case fits(d.Digest):
+				add(d, d.Digest)
+			case doc.Config != nil && fits(doc.Config.Digest):
+				add(d, doc.Config.Digest)
+			case slices.ContainsFunc(doc.Layers, func(l ocispec.Descriptor) bool { return fits(l.Digest) }):
+				if name != "" || layerOf == "" {
+					layerOf = cmp.Or(name, d.Digest.String())
+				}
+			}
+		})
+	}
+	if err := ctx.Err(); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	switch {
+	case len(found) == 1:
+		return found[0].image, nil
+	case len(found) > 1:
+		return ocispec.Descriptor{}, ambiguous(id, found)
+	case layerOf != "":
+		return ocispec.Descriptor{}, fmt.Errorf("%s is a layer of %s, and an image is expected", id, layerOf)
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", id, ErrNotFound)
+}
+
+func ambiguous(id string, found []*candidate) error {
+	e := &AmbiguousError{ID: id}
+	for _, c := range found {
+		text := c.by.String()
+		if len(c.names) > 0 {
+			text += " (" + strings.Join(c.names, ", ") + ")"
+		}
+		e.Candidates = append(e.Candidates, text)
+	}
+	slices.Sort(e.Candidates)
+	return e
+}
