@@ -37,7 +37,7 @@ func (w *walker) same(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName 
 		if st.Size != was.Size {
 			return false, nil
 		}
-		return sameFile(dir, name, oldDir, oldName)
+		return w.sameFile(dir, name, oldDir, oldName)
 	case unix.S_IFLNK:
 		a, err := w.readlink(dir, name, st)
 		if err != nil {
@@ -59,7 +59,7 @@ func (w *walker) same(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName 
 }
 
 // sameFile compares attributes and content of two regular files of one size.
-func sameFile(dir int, name []byte, oldDir int, oldName []byte) (bool, error) {
+func (w *walker) sameFile(dir int, name []byte, oldDir int, oldName []byte) (bool, error) {
 	a, err := openFile(dir, name)
 	if err != nil {
 		return false, err
@@ -70,11 +70,11 @@ func sameFile(dir int, name []byte, oldDir int, oldName []byte) (bool, error) {
 		return false, err
 	}
 	defer unix.Close(b)
-	xa, err := rawfs.Xattrs(a, rawfs.InLayer)
+	xa, err := rawfs.Xattrs(a, w.counts)
 	if err != nil {
 		return false, err
 	}
-	xb, err := rawfs.Xattrs(b, rawfs.InLayer)
+	xb, err := rawfs.Xattrs(b, w.counts)
 	if err != nil || !sameXattrs(xa, xb) {
 		return false, err
 	}

@@ -20,6 +20,8 @@ type Tree struct {
 	Full  bool
 	// UserXattr says that the overlay keeps its marks in user.overlay.* (mounted in a user namespace).
 	UserXattr bool
+	// StandIns says that files may stand for device nodes (rawfs.Device): the tree was made in a user namespace.
+	StandIns bool
 	// Graft is a part of the new state that is somewhere else; nil: all of it is in Dir.
 	Graft *Graft
 }
@@ -100,6 +102,8 @@ type ApplyOptions struct {
 	// OnOwnerError and OnSkip are told of what could not be had and was left out; nil: that is an error.
 	OnOwnerError func(path string, uid, gid int, err error)
 	OnSkip       func(path, what string, err error)
+	// OnStandIn is told of a device that could not be had, for which a file stands now; nil: it is left out.
+	OnStandIn func(path string)
 }
 
 // Applied is what a layer turned out to be.

@@ -224,8 +224,11 @@ func (g *grafting) regular(dir int, e *GraftEntry) error {
 	}
 	h := g.settled(unpack.TypeFile, &st)
 	h.size = int64(st.Size)
-	if h.xattrs, err = rawfs.Xattrs(fd, copied); err != nil {
+	if h.xattrs, err = rawfs.Xattrs(fd, func(name []byte) bool { return copied(name) || string(name) == rawfs.DeviceMark }); err != nil {
 		return err
+	}
+	if h.device() {
+		return fmt.Errorf("%w: %q stands for a special file", ErrGraft, g.path)
 	}
 	if err := g.content(fd, &h, &st); err != nil {
 		return err

@@ -15,11 +15,13 @@ import (
 // walker writes the difference between two states of a tree, new and old. Everything it writes follows from the two
 // states alone, not from how a driver came to the new one: that is why all drivers give the same bytes.
 type walker struct {
-	ctx   context.Context
-	o     Options
-	full  bool
-	marks marks
-	out   tarWriter
+	ctx  context.Context
+	o    Options
+	full bool
+	// standIns says that files may stand for device nodes.
+	standIns bool
+	marks    marks
+	out      tarWriter
 
 	graft   *Graft // nil once it is written
 	root    int    // the new state, or an overlay's upper directory
@@ -42,7 +44,7 @@ type pending struct {
 }
 
 func newWalker(ctx context.Context, t Tree, o Options) (*walker, error) {
-	w := &walker{ctx: ctx, o: o, full: t.Full, marks: marksOf(t), graft: t.Graft, root: -1}
+	w := &walker{ctx: ctx, o: o, full: t.Full, standIns: t.StandIns, marks: marksOf(t), graft: t.Graft, root: -1}
 	w.out.table = o.Table
 	if len(o.SkipPaths) > 0 {
 		w.skip = map[string]struct{}{}
@@ -540,14 +542,39 @@ func (w *walker) regular(dir int, name []byte, h header, st *rawfs.Stat) error {
 	metacopy := false
 	if h.xattrs, err = rawfs.Xattrs(fd, func(x []byte) bool {
 		metacopy = metacopy || string(x) == w.marks.metacopy()
-		return rawfs.InLayer(x)
+		return w.counts(x)
 	}); err != nil {
 		return err
 	}
 	if metacopy {
 		return fmt.Errorf("the overlay was mounted with metacopy: %w", unix.EINVAL)
 	}
+	if h.device() {
+		return w.out.header(&h)
+	}
 	return w.content(fd, &h, st)
+}
+
+// counts reports whether an attribute of a regular file belongs to its state.
+func (w *walker) counts(name []byte) bool {
+	return rawfs.InLayer(name) || w.standIns && string(name) == rawfs.DeviceMark
+}
+
+// device makes the description of a file that stands for a device node one of the node, and reports whether it was one.
+func (h *header) device() bool {
+	for i, x := range h.xattrs {
+		d, ok := rawfs.DeviceOf(x)
+		if !ok {
+			continue
+		}
+		h.kind, h.size, h.maj, h.minor = unpack.TypeChar, 0, d.Major, d.Minor
+		if d.Block {
+			h.kind = unpack.TypeBlock
+		}
+		h.xattrs = slices.Delete(h.xattrs, i, i+1)
+		return true
+	}
+	return false
 }
 
 // content writes a regular file's header and what is in it.

@@ -1,7 +1,6 @@
 package executor
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"unsafe"
@@ -123,7 +122,7 @@ func created(up *frame) owner {
 }
 
 func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
-	if st.Nlink > 1 {
+	if st.Nlink > 1 && !c.isStandIn(f) {
 		if done, err := c.link(f, st); done || err != nil {
 			return err
 		}
@@ -210,12 +209,51 @@ func (c *copier) special(f *leaf, st *unix.Stat_t) error {
 	mode := c.mode(st) | st.Mode&unix.S_IFMT
 	err := c.make(f, func() error { return unix.Mknodat(f.up.dst, f.as, mode, int(st.Rdev)) })
 	if err == unix.EPERM && c.spec.UserNS {
-		return errors.New("device nodes can't be made in a user namespace")
+		err = c.standIn(f, st)
 	}
 	if err != nil {
 		return err
 	}
 	return c.finishAt(f, st)
+}
+
+// standIn makes a file that stands for a device, and which still gets its owner and time.
+func (c *copier) standIn(f *leaf, st *unix.Stat_t) error {
+	mode := c.mode(st)
+	fd, err := unix.Openat(f.up.dst, f.as, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode&0o777)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	d := rawfs.Device{Block: st.Mode&unix.S_IFMT == unix.S_IFBLK, Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}
+	if err := d.Mark(fd); err != nil {
+		return fmt.Errorf("device nodes can't be made in a user namespace, and the file that stands for one can't be marked: %w", err)
+	}
+	c.standsIn(c.shown(f.at))
+	return unix.Fchmod(fd, mode)
+}
+
+// isStandIn reports whether a regular file of the source stands for a device. The names of a device are copied as devices
+// of their own.
+func (c *copier) isStandIn(f *leaf) bool {
+	if !c.c.StandIns || !c.spec.UserNS {
+		return false
+	}
+	fd, err := unix.Openat(f.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) // there is no /proc
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	_, err = unix.Fgetxattr(fd, rawfs.DeviceMark, nil)
+	return err == nil
+}
+
+// standsIn notes that a file stands for a device.
+func (c *copier) standsIn(path string) {
+	if c.result.StandIns == 0 {
+		c.result.FirstStandIn = path
+	}
+	c.result.StandIns++
 }
 
 // finishAt gives what can't be opened its owner and time.
@@ -260,7 +298,11 @@ func (c *copier) copyAttrs(from, to int) error {
 		return fmt.Errorf("read its extended attributes: %w", err)
 	}
 	for _, name := range strings.Split(strings.TrimSuffix(string(c.attrs[:n]), "\x00"), "\x00") {
-		if name != "security.capability" && (!strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "user.overlay.")) {
+		if name == rawfs.DeviceMark {
+			if !c.c.StandIns || !c.spec.UserNS {
+				continue
+			}
+		} else if name != "security.capability" && (!strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "user.overlay.")) {
 			continue
 		}
 		n, err := unix.Fgetxattr(from, name, c.value)

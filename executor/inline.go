@@ -65,6 +65,10 @@ type UnpackOptions struct {
 	UID, GID int
 	// OnOwnerError is told of an owner that can't be had. nil: it is an error.
 	OnOwnerError func(path string, uid, gid int, err error)
+	// OnStandIn is told of a device that can't be made, for which a file stands then, and OnSkip of an attribute that
+	// can't be set. nil: it is an error.
+	OnStandIn func(path string)
+	OnSkip    func(path, what string, err error)
 }
 
 // ArchiveDest is the directory that an archive is unpacked into.
@@ -92,6 +96,15 @@ func (c *copier) unpackFile(dir int, name string, e *Entry) (bool, error) {
 	if c.spec.SingleID {
 		o.OnOwnerError = func(path string, uid, gid int, err error) {
 			c.ownerError(path, owner{uid, gid}, unix.EINVAL)
+		}
+	}
+	if c.spec.UserNS {
+		o.OnStandIn = c.standsIn
+		o.OnSkip = func(path, what string, _ error) {
+			if c.result.AttrsLost == 0 {
+				c.result.FirstAttr = path + ": " + what
+			}
+			c.result.AttrsLost++
 		}
 	}
 	done, err := c.unpack(f, o)

@@ -18,6 +18,13 @@ type Result struct {
 	OwnersLost int
 	// FirstOwner is the first of them, as "path: uid:gid".
 	FirstOwner string
+	// StandIns is how many device nodes could not be made, as this is a user namespace: files stand for them, and layers
+	// have the nodes. FirstStandIn is the path of the first.
+	StandIns     int
+	FirstStandIn string
+	// AttrsLost is how many extended attributes of an archive's files could not be set; FirstAttr is "path: attribute".
+	AttrsLost int
+	FirstAttr string
 	// Warnings are other things that the user should hear of, one sentence each.
 	Warnings []string
 	// Left is what was not copied, nil: everything was.

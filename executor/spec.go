@@ -144,6 +144,8 @@ type Copy struct {
 	Chmod string
 	// KeepOwner keeps the source's owners (--from a stage or image) where Chown is empty; otherwise they are 0:0.
 	KeepOwner bool
+	// StandIns says that files of the sources may stand for device nodes (rawfs.Device): those of snapshots may.
+	StandIns bool
 	// Unpack unpacks a source file that is an archive (ADD).
 	Unpack bool
 	// Leave asks that files be left where they are, if all that is copied is one directory's contents and they go into

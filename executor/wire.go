@@ -274,6 +274,7 @@ func (w *wire) copy(c *Copy) {
 	w.string(&c.Chown)
 	w.string(&c.Chmod)
 	w.bool(&c.KeepOwner)
+	w.bool(&c.StandIns)
 	w.bool(&c.Unpack)
 	// Leave stays here: a child cannot hand over what it has open.
 }
@@ -293,6 +294,10 @@ type outcome struct {
 func (w *wire) outcome(o *outcome) {
 	w.int(&o.result.OwnersLost)
 	w.string(&o.result.FirstOwner)
+	w.int(&o.result.StandIns)
+	w.string(&o.result.FirstStandIn)
+	w.int(&o.result.AttrsLost)
+	w.string(&o.result.FirstAttr)
 	w.strings(&o.result.Warnings)
 	w.bool(&o.failed)
 	w.string(&o.message)

@@ -76,6 +76,8 @@ type Changes struct {
 	Full bool
 	// UserXattr says that overlay's marks are in user.overlay.* and not in trusted.overlay.*.
 	UserXattr bool
+	// StandIns says that files in it may stand for device nodes, which a user namespace cannot make (rawfs.Device).
+	StandIns bool
 }
 
 // Options say how a store is opened. The zero value probes for the best driver and works outside of user namespaces.

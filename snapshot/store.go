@@ -197,9 +197,9 @@ func (s *Store) Changes(id ID) (Changes, error) {
 
 func (s *Store) changes(dir string, lower []string) Changes {
 	if s.drv.layered() {
-		return Changes{Dir: dir, Lower: lower, UserXattr: s.user}
+		return Changes{Dir: dir, Lower: lower, UserXattr: s.user, StandIns: s.user}
 	}
-	return Changes{Dir: dir, Lower: lower[:min(1, len(lower))], Full: true}
+	return Changes{Dir: dir, Lower: lower[:min(1, len(lower))], Full: true, StandIns: s.user}
 }
 
 // Dirs are the directories that a committed snapshot is put together from, topmost first; none if there is no such

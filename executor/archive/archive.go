@@ -26,7 +26,7 @@ func Unpack(f io.Reader, o executor.UnpackOptions) (bool, error) {
 		return false, nil
 	}
 	// An archive made by "tar -C d ." begins with an entry for d itself, which is not the destination (SkipRoot).
-	opts := unpack.Options{FollowDirLinks: true, SkipRoot: true, OnOwnerError: o.OnOwnerError}
+	opts := unpack.Options{FollowDirLinks: true, SkipRoot: true, OnOwnerError: o.OnOwnerError, OnStandIn: o.OnStandIn, OnSkip: o.OnSkip}
 	if o.Owned {
 		opts.Owner = &unpack.Owner{UID: o.UID, GID: o.GID}
 	}

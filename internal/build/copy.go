@@ -163,7 +163,7 @@ func (c *copier) doRemote(ctx context.Context, active *snapshot.Active, r source
 func (c *copier) action(unpack bool) *executor.Copy {
 	a := c.copy
 	return &executor.Copy{
-		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, KeepOwner: c.keepOwner(), Unpack: unpack,
+		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, KeepOwner: c.keepOwner(), Unpack: unpack, StandIns: c.owners,
 	}
 }
 

@@ -25,13 +25,16 @@ func (s *solver) runDetached(ctx context.Context, j *job, active *snapshot.Activ
 	r, w := io.Pipe()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		_, err := diff.Write(ctx, w, diff.Tree{Dir: alone.Upper(), Full: true}, diff.Options{Warn: func(path, problem string) { out.warn(path + ": " + problem) }})
+		_, err := diff.Write(ctx, w, diff.Tree{Dir: alone.Upper(), Full: true, StandIns: s.state.NS.Rootless}, diff.Options{Warn: func(path, problem string) { out.warn(path + ": " + problem) }})
 		return errors.Join(err, w.CloseWithError(err))
 	})
 	g.Go(func() error {
 		o := diff.ApplyOptions{Full: true}
 		if s.state.NS.SingleID {
 			o.OnOwnerError = func(string, int, int, error) {} // the job has said so
+		}
+		if s.state.NS.Rootless {
+			o.OnStandIn = func(string) {} // here, too
 		}
 		_, err := diff.Apply(ctx, r, active.Upper(), o)
 		r.CloseWithError(err)

@@ -339,7 +339,7 @@ func (b *builder) flatten(ctx context.Context, w io.Writer, t rootfs) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	_, err = diff.Write(ctx, w, diff.Tree{Dir: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())), Full: true}, diff.Options{Epoch: b.opts.Image.Epoch})
+	_, err = diff.Write(ctx, w, diff.Tree{Dir: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())), Full: true, StandIns: b.state.NS.Rootless}, diff.Options{Epoch: b.opts.Image.Epoch})
 	return err
 }
 

@@ -149,6 +149,12 @@ func (s *solver) execute(ctx context.Context, root []mount.Mount, action executo
 
 // tell says what the user should know of an action that was done.
 func tell(res executor.Result, out output) {
+	if res.StandIns > 0 {
+		out.warn(fmt.Sprintf("device nodes cannot be made without root (%d, the first is %s): the image has them, and steps see empty files in their place", res.StandIns, res.FirstStandIn))
+	}
+	if res.AttrsLost > 0 {
+		out.warn(fmt.Sprintf("extended attributes of an archive's files cannot be set without root and were left out (%d, the first is %s)", res.AttrsLost, res.FirstAttr))
+	}
 	if res.OwnersLost > 0 {
 		out.warn(fmt.Sprintf("%d files could not be given their owner, the first of them %s: this user namespace has one id only", res.OwnersLost, res.FirstOwner))
 	}

@@ -21,7 +21,7 @@ func unchanged(ctx context.Context, active *snapshot.Active) (bool, error) {
 }
 
 func treeOf(c snapshot.Changes) diff.Tree {
-	return diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr}
+	return diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr, StandIns: c.StandIns}
 }
 
 // spares are snapshots that were prepared for a step which then had no need of it, by parent. The next step may.

@@ -92,7 +92,10 @@ type unpacking struct {
 	mu     sync.Mutex
 	owners int // files whose owner could not be had
 	skips  int
-	sample string
+	// standIns counts the device nodes for which files stand here.
+	standIns     int
+	firstStandIn string
+	sample       string
 }
 
 func (r *Resolver) newUnpacking(img *Image, o UnpackOptions) *unpacking {
@@ -374,6 +377,14 @@ func (u *unpacking) applyOptions(active *snapshot.Active, full bool) (diff.Apply
 			defer u.mu.Unlock()
 			u.skips++
 		}
+		o.OnStandIn = func(path string) {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			if u.standIns == 0 {
+				u.firstStandIn = path
+			}
+			u.standIns++
+		}
 	}
 	return o, nil
 }
@@ -387,9 +398,14 @@ func (u *unpacking) warn() {
 			"%d files of %s belong to users that do not exist here (%s); they are root's in this build, for there are no ids for them in /etc/subuid and /etc/subgid",
 			u.owners, u.img.Name, u.sample)})
 	}
+	if u.standIns > 0 {
+		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
+			"device nodes of %s cannot be made without root (%d, the first is %s): the image has them, and steps see empty files in their place",
+			u.img.Name, u.standIns, u.firstStandIn)})
+	}
 	if u.skips > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
-			"%d devices or attributes of %s cannot be made without root and were left out", u.skips, u.img.Name)})
+			"%d devices or extended attributes of %s cannot be made without root and were left out", u.skips, u.img.Name)})
 	}
 }
 

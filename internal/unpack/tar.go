@@ -3,6 +3,7 @@ package unpack
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -313,6 +314,11 @@ func (u *unpacker) file(h *Header, dir *node, name []byte) error {
 	if err := u.write(h, fd); err != nil {
 		return err
 	}
+	return u.finishFile(h, dir, fd, exact)
+}
+
+// finishFile gives an open new file what its entry says about it. exact says that it has the mode already.
+func (u *unpacker) finishFile(h *Header, dir *node, fd int, exact bool) error {
 	if uid, gid := u.owner(h); u.foreign(uid, gid, dir) {
 		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil {
 			if err := u.ownerError(uid, gid, err); err != nil {
@@ -325,6 +331,7 @@ func (u *unpacker) file(h *Header, dir *node, name []byte) error {
 		unix.Fremovexattr(fd, "system.posix_acl_access")
 	}
 	if !exact {
+		mode := u.mode(h)
 		if err := unix.Fchmod(fd, mode); err != nil {
 			return fmt.Errorf("set mode %o: %w", mode, err)
 		}
@@ -496,6 +503,9 @@ func (u *unpacker) special(h *Header, dir *node, name []byte) error {
 		return rawfs.Mknod(dir.fd, name, format|0o600, unix.Mkdev(h.Major, h.Minor))
 	})
 	if err == unix.EPERM && h.Type != TypeFifo {
+		if u.o.OnStandIn != nil {
+			return u.standIn(h, dir, name)
+		}
 		return u.skipped(fmt.Sprintf("device %d:%d", h.Major, h.Minor), err)
 	}
 	if err != nil {
@@ -518,6 +528,24 @@ func (u *unpacker) special(h *Header, dir *node, name []byte) error {
 		}
 	}
 	return rawfs.SetTime(dir.fd, name, h.Sec, h.Nsec)
+}
+
+// standIn makes a file that stands for a device.
+func (u *unpacker) standIn(h *Header, dir *node, name []byte) error {
+	fd, err := rawfs.Open(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	err = rawfs.Device{Block: h.Type == TypeBlock, Major: h.Major, Minor: h.Minor}.Mark(fd)
+	if err == unix.ENOTSUP {
+		return errors.Join(rawfs.Unlink(dir.fd, name, 0), u.skipped(fmt.Sprintf("device %d:%d", h.Major, h.Minor), unix.EPERM))
+	}
+	if err != nil {
+		return fmt.Errorf("mark the file that stands for a device: %w", err)
+	}
+	u.o.OnStandIn(string(u.clean))
+	return u.finishFile(h, dir, fd, false)
 }
 
 // finishDirs gives directories what was kept for the end, those inside before those around them.

@@ -55,6 +55,9 @@ type Options struct {
 	// OnSkip is told of a device that may not be made or an extended attribute that the file system does not
 	// take; it is left out. nil: it is an error.
 	OnSkip func(path, what string, err error)
+	// OnStandIn, if not nil, is told of a device that may not be made, and a file stands for it (rawfs.Device). nil: it
+	// is skipped.
+	OnStandIn func(path string)
 }
 
 // Stats is what a stream held.

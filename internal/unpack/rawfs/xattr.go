@@ -18,7 +18,7 @@ func InLayer(name []byte) bool {
 	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
 		return true
 	}
-	return bytes.HasPrefix(name, []byte("user.")) &&
+	return bytes.HasPrefix(name, []byte("user.")) && !bytes.HasPrefix(name, []byte(ownAttributes)) &&
 		!bytes.HasPrefix(name, []byte("user.overlay.")) && !bytes.HasPrefix(name, []byte("user.fuseoverlayfs."))
 }
 
