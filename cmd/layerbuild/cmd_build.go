@@ -390,6 +390,7 @@ func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
 	o.Cache.No, o.Cache.NoStages, o.Cache.Sync = f.noCache, f.noCacheFilter, f.sync
 	o.Run.Network = f.network
 	o.Lint.Experimental = f.lintExperimental
+	o.CheckLayers = e.getenv("LAYERBUILD_CHECK_LAYERS") == "1"
 	var err error
 	steps := []func(*build.Options, *env) error{f.sources, f.args, f.action, f.cache, f.runOptions, f.access, f.output, f.imageOptions}
 	for _, step := range steps {

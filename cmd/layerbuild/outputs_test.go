@@ -140,7 +140,7 @@ func (l *outputLab) build(platforms string, outputs ...string) (string, bool) {
 	}
 	cmd := exec.Command(binary, append(args, ".")...)
 	cmd.Dir = l.dir
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000", "CONTAINERS_REGISTRIES_CONF=/dev/null")
+	cmd.Env = append(os.Environ(), "LAYERBUILD_CHECK_LAYERS=1", "SOURCE_DATE_EPOCH=1700000000", "CONTAINERS_REGISTRIES_CONF=/dev/null")
 	out, err := cmd.CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() < 0) {
 		l.t.Fatalf("%v: %v\n%s", args, err, out)

@@ -129,6 +129,7 @@ func setup(env *testscript.Env, base *imagetest.Made) error {
 		return err
 	}
 	env.Setenv("STATE", s.state)
+	env.Setenv("LAYERBUILD_CHECK_LAYERS", "1") // each layer is compared with what its step saw
 	env.Setenv("HOME", home)
 	env.Setenv("REGISTRY", s.registry.Host)
 	env.Setenv("HTTP", files.URL)

@@ -32,6 +32,8 @@ type Options struct {
 	Lint parser.LintOptions
 	// Analyze keeps the tables of layers while they are sealed, so that Analyze need not read them.
 	Analyze bool
+	// CheckLayers compares each layer, applied to its parent, with what the step saw. A difference is an error.
+	CheckLayers bool
 	// Check ends the build when the Dockerfile has been looked at, before anything runs.
 	Check bool
 	// ListTargets ends the build when the Dockerfile has been parsed: Result.Targets says what could be built.

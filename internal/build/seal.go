@@ -129,7 +129,9 @@ func (s *sealer) begin(l *layer) {
 	s.wg.Go(func() {
 		defer close(l.sealed)
 		if got, ok := s.earlier(l.sealedAs()); ok {
-			l.err = s.sealed(l, got)
+			if l.err = s.checkLayer(s.ctx, l, got); l.err == nil {
+				l.err = s.sealed(l, got)
+			}
 			return
 		}
 		select {
@@ -159,7 +161,11 @@ func (s *sealer) seal(ctx context.Context, l *layer) error {
 	if err != nil {
 		return s.b.at(l.lines, "", fmt.Errorf("seal the layer of %q: %w", l.text, err))
 	}
-	return s.sealed(l, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})
+	made := cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size}
+	if err := s.checkLayer(ctx, l, made); err != nil {
+		return err
+	}
+	return s.sealed(l, made)
 }
 
 // sealed notes what a layer was sealed as.

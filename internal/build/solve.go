@@ -514,6 +514,9 @@ func (s *solver) make(ctx context.Context, st *parser.Stage, cur rootfs, j *job,
 	if err == nil && parent == cur.top && cur.top != "" {
 		var same bool
 		if same, err = unchanged(ctx, active); same && err == nil {
+			if err := s.checkUnchanged(ctx, active); err != nil {
+				return stepResult{}, errors.Join(err, active.Discard())
+			}
 			if err := s.spares.put(parent, active); err != nil {
 				return stepResult{}, err
 			}

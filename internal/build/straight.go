@@ -65,13 +65,17 @@ func (s *solver) straight(ctx context.Context, cur rootfs, j *job, out output) (
 		res, err = s.record(j, id, nil)
 		return res, err == nil, err
 	}
-	l, err := s.sealer.graft(ctx, active.Changes(), c.takeLeft())
+	left := c.takeLeft()
+	l, err := s.sealer.graft(ctx, active.Changes(), left)
 	if err != nil {
 		if ctx.Err() != nil {
 			return res, false, context.Cause(ctx)
 		}
 		c.whole = true
 		return res, false, nil // copying tells what is wrong, if anything is
+	}
+	if err := s.checkLayerOnly(ctx, j, active, left.Path, l); err != nil {
+		return res, false, err
 	}
 	if err := s.state.Cache.PutSealed(string(id), s.sealer.name, l); err != nil {
 		return res, false, err

@@ -50,7 +50,8 @@ func New(t testing.TB) *Lab {
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	l.Env = []string{"CONTAINERS_REGISTRIES_CONF=" + conf, "HOME=" + top, "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"}
+	// Each layer is compared with what its step saw.
+	l.Env = []string{"LAYERBUILD_CHECK_LAYERS=1", "CONTAINERS_REGISTRIES_CONF=" + conf, "HOME=" + top, "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"}
 	return l
 }
 
