@@ -112,9 +112,13 @@ func Again(t *testing.T, kind Kind, test string) {
 	if !strings.Contains(string(out), "\n=== RUN ") && !strings.HasPrefix(string(out), "=== RUN ") {
 		t.Errorf("as %s: no test matches %s", kind, test)
 	}
-	// What was skipped there is worth seeing here.
+	// What was skipped there is worth seeing here, and so is how far a long run has come.
 	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, "SKIP") || testing.Verbose() && strings.HasPrefix(line, "    --- ") {
+		switch _, text, found := strings.Cut(line, ".go:"); {
+		case found && strings.Contains(text, "rounds are recorded in"):
+			_, text, _ = strings.Cut(text, ": ")
+			t.Log(strings.TrimSpace(text))
+		case strings.Contains(line, "SKIP"), testing.Verbose() && strings.HasPrefix(line, "    --- ") && !strings.Contains(line, "/seed="):
 			t.Logf("as %s: %s", kind, strings.TrimSpace(line))
 		}
 	}
