@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,9 +40,13 @@ func newLoader(env Env, spec Spec) (*loader, error) {
 	return &loader{spec: spec, name: argv[0], load: func(ctx context.Context, r io.Reader, j *job) error {
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Stdin = r
+		said := &logger{job: j, stream: 2}
 		cmd.Stdout = &logger{job: j, stream: 1}
-		cmd.Stderr = &logger{job: j, stream: 2}
+		cmd.Stderr = said
 		if err := cmd.Run(); err != nil {
+			if said.last != "" {
+				err = fmt.Errorf("%w: %s", err, said.last)
+			}
 			return fmt.Errorf("%s load: %w", argv[0], err)
 		}
 		return nil
@@ -57,9 +62,14 @@ func installed(name string) bool {
 type logger struct {
 	job    *job
 	stream int
+	last   string // the last line, for an error
 }
 
 func (l *logger) Write(p []byte) (int, error) {
+	lines := strings.Split(strings.TrimSpace(string(p)), "\n")
+	if line := strings.TrimSpace(lines[len(lines)-1]); line != "" {
+		l.last = line
+	}
 	l.job.sink(event.Log{ID: l.job.id, Stream: l.stream, Data: p, Time: time.Now()})
 	return len(p), nil
 }
@@ -85,7 +95,7 @@ func (l *loader) Export(ctx context.Context, img *Image, sink event.Sink) error 
 			return "", fmt.Errorf("load into %s: %w", l.name, writeErr)
 		}
 		if loadErr != nil {
-			return "", fmt.Errorf("load into %s: %w", l.name, loadErr)
+			return "", loadErr
 		}
 		return img.Root.Digest.String(), nil
 	})

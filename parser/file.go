@@ -54,7 +54,7 @@ func Parse(name string, src []byte) (*File, error) {
 	}
 	res, err := bkparser.Parse(bytes.NewReader(src))
 	if err != nil {
-		return nil, f.fail(Range{}, err)
+		return nil, f.fail(f.escapeDirective(err), err)
 	}
 	f.ast, f.escape, f.warnings = res.AST, res.EscapeToken, res.Warnings
 	if n := f.ast.Children; len(n) > maxInstructions {
@@ -84,6 +84,16 @@ func Parse(name string, src []byte) (*File, error) {
 		})
 	}
 	return f, nil
+}
+
+// escapeDirective is the line of the escape directive where the error is about
+// that, since such an error has no place.
+func (f *File) escapeDirective(err error) Range {
+	if !strings.HasPrefix(err.Error(), "invalid escape token") {
+		return Range{}
+	}
+	_, _, loc, _ := bkparser.ParseDirective("escape", f.src)
+	return rangeOf(loc)
 }
 
 // instructions reads FROMs and what follows them. The error is an *Error.

@@ -65,7 +65,7 @@ func TestErrors(t *testing.T) {
 		{"bad base", "FROM bad@name\n", PlanOptions{}, `Dockerfile:1: parse image name "bad@name": invalid reference format`},
 		{"base in upper case", "FROM busybox AS Build\nFROM Build\n", PlanOptions{}, `Dockerfile:2: parse image name "Build": invalid reference format: repository name (library/Build) must be lowercase (did you mean the stage build?)`},
 		{"bad stage name", "FROM busybox AS 1st\n", PlanOptions{}, `Dockerfile:1: invalid name for build stage: "1st", name can't start with a number or contain symbols`},
-		{"bad platform", "FROM --platform=linx busybox\n", PlanOptions{}, `Dockerfile:1: parse platform linx: "linx": unknown operating system or architecture`},
+		{"bad platform", "FROM --platform=linx busybox\n", PlanOptions{}, `Dockerfile:1: parse platform: "linx": unknown operating system or architecture`},
 		{"platform argument", "FROM --platform=$BUILDPLATFROM busybox\n", PlanOptions{}, "Dockerfile:1: empty platform value from expression $BUILDPLATFROM (did you mean BUILDPLATFORM?)"},
 		{"itself", "FROM busybox AS a\nCOPY --from=a x y\n", PlanOptions{}, "Dockerfile:2: circular dependency detected on stage: a"},
 		{"circle", "FROM busybox AS a\nCOPY --from=b x y\nFROM busybox AS b\nRUN --mount=from=a,target=/a true\n", PlanOptions{}, "Dockerfile:4: circular dependency detected on stage: a"},

@@ -331,7 +331,7 @@ func (p *Plan) fromPlatform(st *instructions.Stage, x expander, rules scope) (oc
 	}
 	platform, err := ParsePlatform(m.Result)
 	if err != nil {
-		return platform, similar(fmt.Errorf("parse platform %s: %w", st.Platform, err))
+		return platform, similar(fmt.Errorf("parse platform: %w", err))
 	}
 	return platform, nil
 }
@@ -427,6 +427,9 @@ func (p *Plan) findTarget() (*Stage, error) {
 		return p.all[i], nil
 	}
 	err := didYouMean(fmt.Errorf("target stage %q could not be found", name), name, p.stageNames())
+	if _, numErr := strconv.Atoi(name); numErr == nil {
+		return nil, fmt.Errorf("%w; stages have the numbers 0 to %d", err, len(p.all)-1)
+	}
 	if names := p.stageNames(); len(names) > 0 {
 		err = fmt.Errorf("%w; stages: %s", err, strings.Join(names, ", "))
 	}

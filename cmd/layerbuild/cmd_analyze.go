@@ -294,7 +294,8 @@ func (im *images) ref(ctx context.Context, name string) (string, error) {
 		return ref, err
 	}
 	for _, scheme := range []string{"oci:", "oci-archive:", "docker-archive:"} {
-		if path, ok := strings.CutPrefix(name, scheme); ok && isImageFile(path) {
+		path, ok := strings.CutPrefix(name, scheme)
+		if _, err := os.Stat(path); ok && err == nil {
 			return scheme + "./" + path, nil
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
@@ -99,7 +100,7 @@ type images struct {
 // open opens the state and what finds images. The caller closes the state.
 func (f *stateFlags) open(ctx context.Context, exclusive bool) (*state.State, *images, error) {
 	state, err := state.Open(ctx, state.Options{Root: f.root, Driver: f.driver, Exclusive: exclusive})
-	if errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		return nil, nil, fmt.Errorf("%w; give a directory that you may write to with --root DIR", err)
 	}
 	if err != nil {

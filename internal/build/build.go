@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -191,6 +193,7 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 	if b.opts.Check {
 		return nil
 	}
+	b.warnNoCacheStages()
 	exporters, err := b.exporters()
 	if err != nil {
 		return err
@@ -218,6 +221,17 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 		return err
 	}
 	return b.finish(ctx, res, solvers, targets, exporters)
+}
+
+// warnNoCacheStages warns of stages of --no-cache-filter that the Dockerfile does not have.
+func (b *builder) warnNoCacheStages() {
+	for _, name := range b.opts.Cache.NoStages {
+		there := slices.ContainsFunc(b.file.Targets(), func(t parser.Target) bool { return strings.EqualFold(t.Name, name) })
+		n, err := strconv.Atoi(name)
+		if !there && (err != nil || n < 0 || n >= len(b.file.Targets())) {
+			b.sink(event.Warning{Message: fmt.Sprintf("--no-cache-filter %s has no effect: there is no such stage", name), Time: time.Now()})
+		}
+	}
 }
 
 // expect tells how much work there will be: the context, all steps with their bases, the image, and the outputs.
@@ -300,6 +314,9 @@ func (s *solver) similar(in parser.Input, err error) error {
 	img, ok := in.(parser.ImageInput)
 	if !ok || err == nil {
 		return err
+	}
+	if n, numErr := strconv.Atoi(img.Ref); numErr == nil && n < len(s.file.Targets()) {
+		return fmt.Errorf("%w (FROM takes the name of a stage, not its number)", err)
 	}
 	if name := s.plan.Similar(img.Ref); name != "" {
 		return fmt.Errorf("%w (did you mean %s?)", err, name)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -263,5 +262,3 @@ func (s *solver) network(a *parser.Run) string {
 	}
 	return "host"
 }
-
-var errNotAllowed = errors.New("it must be allowed by the one who builds")

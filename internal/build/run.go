@@ -33,10 +33,10 @@ type runner struct {
 // check refuses what the one who builds has not allowed.
 func (r *runner) check() error {
 	if r.run.Security == "insecure" && !r.opts.Run.Insecure {
-		return fmt.Errorf("security.insecure is not allowed: %w with --allow security.insecure", errNotAllowed)
+		return errors.New("RUN --security=insecure is not permitted; add --allow security.insecure")
 	}
 	if r.run.Network == "host" && r.opts.Run.Network == "none" && !r.opts.Run.HostNetwork {
-		return fmt.Errorf("network.host is not allowed: %w with --allow network.host", errNotAllowed)
+		return errors.New("RUN --network=host is not permitted where --network is none; add --allow network.host")
 	}
 	return nil
 }

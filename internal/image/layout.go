@@ -39,7 +39,7 @@ func (r *Resolver) fromLayout(ctx context.Context, loc location, want ocispec.Pl
 	}
 	list, err := readFile(f, "manifest.json")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s is neither an OCI image layout nor an archive of docker save: it has no index.json and no manifest.json", loc.path)
+		return nil, errors.New("neither an OCI image layout nor an archive of docker save: there is no index.json and no manifest.json")
 	}
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (r *Resolver) openFiles(ctx context.Context, name string) (files, error) {
 		return directory(name), nil
 	}
 	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is neither a directory nor a file", name)
+		return nil, errors.New("neither a directory nor a file")
 	}
 	file, err := os.Open(name)
 	if err != nil {
@@ -66,7 +66,7 @@ func (r *Resolver) openFiles(ctx context.Context, name string) (files, error) {
 	a, err := r.openArchive(ctx, file)
 	if err != nil {
 		file.Close()
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, err
 	}
 	return a, nil
 }

@@ -45,7 +45,7 @@ func (e *Error) Error() string {
 	if e.Code != "" {
 		fmt.Fprintf(&b, ": %s", strings.ToLower(strings.ReplaceAll(e.Code, "_", " ")))
 	}
-	if e.Message != "" && !strings.EqualFold(e.Message, strings.ReplaceAll(e.Code, "_", " ")) {
+	if e.Message != "" && !strings.EqualFold(strings.ReplaceAll(e.Message, "_", " "), strings.ReplaceAll(e.Code, "_", " ")) {
 		fmt.Fprintf(&b, ": %s", e.Message)
 	}
 	return b.String()
@@ -123,13 +123,22 @@ func explain(h *host, err error) error {
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
-		return fmt.Errorf("%s cannot be looked up: %w (is this machine online?)", h.name, err)
+		if host, _, splitErr := net.SplitHostPort(h.name); dns.Name == h.name || splitErr == nil && dns.Name == host {
+			return fmt.Errorf("%s cannot be looked up: %w (is this machine online?)", h.name, lookupError{dns})
+		}
+		return fmt.Errorf("%s: %w (is this machine online?)", h.name, err) // a proxy's name, for one
 	}
 	if errors.Is(err, errNoAnswer) {
 		return fmt.Errorf("%s: %w", h.name, err)
 	}
 	return err
 }
+
+// lookupError is why a name cannot be looked up, for a message that has the name.
+type lookupError struct{ *net.DNSError }
+
+func (e lookupError) Error() string { return e.Err }
+func (e lookupError) Unwrap() error { return e.DNSError }
 
 // retryable says whether a connection's error may not come again.
 func retryable(err error) bool {

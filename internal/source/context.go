@@ -234,7 +234,11 @@ func (c *Context) archive(ctx context.Context, name string) error {
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return errors.Join(err, fmt.Errorf("build context %q is neither a directory nor an archive", name))
 	}
-	return c.unpackFrom(ctx, bufio.NewReader(f), "build context "+name)
+	in := bufio.NewReader(f)
+	if head, _ := in.Peek(1024); !isArchive(head) {
+		return fmt.Errorf("build context %q is neither a directory nor an archive", name)
+	}
+	return c.unpackFrom(ctx, in, "build context "+name)
 }
 
 // stream takes an archive or a Dockerfile from a stream.
