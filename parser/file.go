@@ -56,6 +56,7 @@ func Parse(name string, src []byte) (*File, error) {
 	if err != nil {
 		return nil, f.fail(f.escapeDirective(err), err)
 	}
+	repairFlags(res.AST)
 	f.ast, f.escape, f.warnings = res.AST, res.EscapeToken, res.Warnings
 	if n := f.ast.Children; len(n) > maxInstructions {
 		return nil, f.fail(rangeOf(n[maxInstructions].Location()), fmt.Errorf("more than %d instructions", maxInstructions))

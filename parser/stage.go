@@ -171,6 +171,7 @@ func parseTrigger(expr string, at Range) (instructions.Command, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse ONBUILD trigger %q: %w", expr, unlocated(err))
 	}
+	repairFlags(res.AST)
 	if len(res.AST.Children) != 1 {
 		return nil, errors.New("onbuild trigger should be a single expression")
 	}

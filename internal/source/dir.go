@@ -7,12 +7,14 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/pattern"
 )
 
 // walk lists the files below a directory.
 type walk struct {
 	m       *matching
-	include *matcher // nil: everything
+	include *pattern.Matcher // nil: everything
 	item    Item
 	path    []byte // of what is being looked at, in the tree
 	skip    int    // where in path begins what is relative to base
@@ -21,7 +23,7 @@ type walk struct {
 }
 
 // inherited is what patterns said of a directory, which holds for what is in it.
-type inherited struct{ ignore, exclude, include matched }
+type inherited struct{ ignore, exclude, include pattern.Matched }
 
 // pendingDir is a directory that is not wanted for itself, but becomes an entry with the first that is wanted in it.
 type pendingDir struct {
@@ -31,7 +33,7 @@ type pendingDir struct {
 }
 
 // newWalk returns a walk below the directory base.
-func (m *matching) newWalk(base string, include *matcher) *walk {
+func (m *matching) newWalk(base string, include *pattern.Matcher) *walk {
 	w := &walk{m: m, include: include, item: Item{Path: base, Contents: true}}
 	if base != "." {
 		w.path = append(append(w.path, base...), '/')
@@ -92,10 +94,7 @@ func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
 	var own inherited
 	kept, deeper := true, true
 	if w.m.t.ignore != nil || w.m.exclude != nil || w.include != nil {
-		var err error
-		if kept, deeper, err = w.filter(in, &own); err != nil {
-			return err
-		}
+		kept, deeper = w.filter(in, &own)
 	}
 	if !kept && (!deeper || d.kind != unix.DT_DIR && d.kind != unix.DT_UNKNOWN) {
 		return nil
@@ -148,38 +147,29 @@ func (w *walk) take(fd int, name *byte, d dirent, kept bool, own *inherited) err
 	return nil
 }
 
-// filter tells whether what path names is wanted, and if not, whether anything below it can be.
-func (w *walk) filter(in, own *inherited) (kept, deeper bool, err error) {
+// filter reports whether what path names is wanted, and if not, whether anything below it can be.
+func (w *walk) filter(in, own *inherited) (kept, deeper bool) {
 	kept, deeper = true, true
 	full, rel := view(w.path), view(w.rel())
 	if x := w.m.t.ignore; x != nil {
 		var gone bool
-		if gone, own.ignore, err = x.match(full, in.ignore); err != nil {
-			return false, false, err
-		}
-		if gone {
-			kept, deeper = false, x.takesBackBelow(full)
+		if gone, own.ignore = x.Match(full, in.ignore); gone {
+			kept, deeper = false, x.TakesBackBelow(full)
 		}
 	}
 	if x := w.m.exclude; x != nil {
 		var gone bool
-		if gone, own.exclude, err = x.match(rel, in.exclude); err != nil {
-			return false, false, err
-		}
-		if gone {
-			kept, deeper = false, deeper && x.takesBackBelow(rel)
+		if gone, own.exclude = x.Match(rel, in.exclude); gone {
+			kept, deeper = false, deeper && x.TakesBackBelow(rel)
 		}
 	}
 	if x := w.include; x != nil {
 		var wanted bool
-		if wanted, own.include, err = x.match(rel, in.include); err != nil {
-			return false, false, err
-		}
-		if !wanted {
-			kept, deeper = false, deeper && x.selectsBelow(rel)
+		if wanted, own.include = x.Match(rel, in.include); !wanted {
+			kept, deeper = false, deeper && x.SelectsBelow(rel)
 		}
 	}
-	return kept, deeper, nil
+	return kept, deeper
 }
 
 // sub takes a directory and what is in it. It returns errReplaced if name is no directory.

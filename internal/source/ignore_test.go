@@ -2,6 +2,7 @@ package source
 
 import (
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -10,9 +11,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/moby/patternmatcher"
 
 	"github.com/layerbuild/layerbuild/internal/fstree"
+	"github.com/layerbuild/layerbuild/internal/pattern"
 )
 
 func TestReadIgnore(t *testing.T) {
@@ -160,7 +161,7 @@ func FuzzIgnore(f *testing.F) {
 		}
 		m, err := tree.Match(t.Context(), Query{Patterns: []string{"."}})
 		if err != nil {
-			return // patterns that are found to be wrong only when they are used
+			t.Fatal(err)
 		}
 		got := []string{}
 		for e := range m.Items[0].Entries.All() {
@@ -179,49 +180,38 @@ func FuzzIgnore(f *testing.F) {
 	})
 }
 
-// naive asks moby's matcher for each name, directories first, and keeps what is not selected, with the directories that
-// it is in.
+// naive asks for each name by itself, and keeps what is not selected, with the directories that it is in.
 func naive(t *testing.T, lines, names []string) []string {
 	t.Helper()
-	keep := map[string]bool{}
-	if len(lines) == 0 {
-		return slices.Sorted(slices.Values(names))
-	}
-	pm, err := patternmatcher.New(lines)
+	m, err := pattern.New(lines)
 	if err != nil {
 		t.Fatal(err)
 	}
-	infos := map[string]patternmatcher.MatchInfo{}
+	if m == nil {
+		return slices.Sorted(slices.Values(names))
+	}
+	keep := map[string]bool{}
 	for _, name := range names {
-		gone, info, err := pm.MatchesUsingParentResults(name, infos[path.Dir(name)])
-		if err != nil {
-			t.Fatal(err)
-		}
-		infos[name] = info
+		gone, _ := m.Path(name)
 		for p := name; !gone && p != "."; p = path.Dir(p) {
 			keep[p] = true
 		}
 	}
-	out := []string{}
-	for p := range keep {
-		out = append(out, p)
-	}
-	slices.Sort(out)
-	return out
+	return slices.AppendSeq([]string{}, slices.Values(slices.Sorted(maps.Keys(keep))))
 }
 
-// selectedByAny tells whether any pattern, taken alone, matches name or a directory that it is in.
+// selectedByAny reports whether any pattern, taken alone, matches name or a directory that it is in.
 func selectedByAny(t *testing.T, lines []string, name string) bool {
 	t.Helper()
 	for _, l := range lines {
 		if strings.HasPrefix(l, "!") {
 			continue
 		}
-		pm, err := patternmatcher.New([]string{l})
+		m, err := pattern.New([]string{l})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ok, err := pm.MatchesOrParentMatches(name); err != nil || ok {
+		if ok, _ := m.Path(name); ok {
 			return true
 		}
 	}
@@ -269,65 +259,6 @@ func FuzzMatch(f *testing.F) {
 		again, err := tree.Match(t.Context(), q)
 		if err != nil || again.Digest != m.Digest {
 			t.Errorf("Match(%+v) again = %v, %v, want the same digest", q, again, err)
-		}
-	})
-}
-
-// FuzzMatcher compares what matcher knows of patterns with what the patterns match.
-func FuzzMatcher(f *testing.F) {
-	for _, s := range []string{"a", "*", "**", "a/**", "**/a", "*.go", "a/**/b*", "**a", "a**", "a**/b", "a?", "[ab]c", "a|b*", "x{2}*", "a^*", "a\\*b", "***", "**/**/x", "é?", "a//b", "?*?", "*.*", "a/*?*/b", "**?b", "]*"} {
-		f.Add(s, "a/b/c.go")
-		f.Add("!x\n"+s+"\n!**/b", "a/b")
-		f.Add("*\n!"+s, strings.Trim(strings.NewReplacer("*", "a", "?", "é", "[", "").Replace(s), "/"))
-	}
-	f.Fuzz(func(t *testing.T, text, name string) {
-		name = strings.Trim(path.Clean("/"+name), "/")
-		lines := strings.Split(text, "\n")
-		m, err := newMatcher(lines)
-		if err != nil || name == "" || len(text)+len(name) > 1000 {
-			return
-		}
-		// The same answer as moby's, for the name by way of its directories.
-		pm, err := patternmatcher.New(lines)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var info patternmatcher.MatchInfo
-		var want bool
-		for i := range len(name) + 1 {
-			if i == len(name) || name[i] == '/' {
-				if want, info, err = pm.MatchesUsingParentResults(name[:i], info); err != nil {
-					return
-				}
-			}
-		}
-		if got, _, err := m.path(name); err != nil || got != want {
-			t.Errorf("%q: %q is selected: %v, %v, want %v", lines, name, got, err, want)
-		}
-		// What a pattern matches is nothing that its rule rules out.
-		for _, r := range m.rules {
-			one, err := patternmatcher.New([]string{r.text})
-			if err != nil || len(one.Patterns()) != 1 || one.Exclusions() || one.Patterns()[0].String() != r.text {
-				continue // the text after "!" is not always the same pattern on its own
-			}
-			_, none, err := one.MatchesUsingParentResults("\x00", patternmatcher.MatchInfo{})
-			if err != nil {
-				return
-			}
-			if ok, _, err := one.MatchesUsingParentResults("\x00", none); ok || err != nil {
-				continue // it matches whatever it is asked
-			}
-			if ok, _, err := one.MatchesUsingParentResults(name, none); err != nil || !ok {
-				continue
-			}
-			if !r.mayMatch(name) {
-				t.Errorf("%q matches %q, and its rule says that it cannot: %+v", r.text, name, r)
-			}
-			for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-				if !r.reachesBelow(dir) {
-					t.Errorf("%q matches %q, and its rule says that it matches nothing below %q", r.text, name, dir)
-				}
-			}
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/pattern"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
@@ -26,7 +27,7 @@ type matching struct {
 	parents bool
 	plain   bool // no pattern has wildcards
 	list    bool // contents do not count
-	exclude *matcher
+	exclude *pattern.Matcher
 
 	sockets []string // that were left out
 
@@ -57,7 +58,7 @@ const (
 )
 
 func (t *Tree) newMatching(ctx context.Context, q Query) (*matching, error) {
-	exclude, err := newMatcher(q.Exclude)
+	exclude, err := pattern.New(q.Exclude)
 	if err != nil {
 		return nil, fmt.Errorf("read --exclude: %w", err)
 	}
@@ -157,12 +158,9 @@ func (m *matching) item(name string, at place) (bool, error) {
 }
 
 // directory adds the contents of a directory. It is not there if it is ignored and nothing in it is taken back.
-func (m *matching) directory(dir string, include *matcher) (bool, error) {
-	gone, err := m.t.ignored(dir)
-	if err != nil {
-		return false, err
-	}
-	if gone && !m.t.ignore.takesBackBelow(dir) {
+func (m *matching) directory(dir string, include *pattern.Matcher) (bool, error) {
+	gone := m.t.ignored(dir)
+	if gone && !m.t.ignore.TakesBackBelow(dir) {
 		return false, nil
 	}
 	fd, err := safepath.NoLinks(m.t.fd(), dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -181,9 +179,7 @@ func (m *matching) directory(dir string, include *matcher) (bool, error) {
 	w.item.MtimeNs = nanos(m.st.Mtime)
 	root := inherited{}
 	if m.t.ignore != nil && dir != "." {
-		if _, root.ignore, err = m.t.ignore.path(dir); err != nil {
-			return false, err
-		}
+		_, root.ignore = m.t.ignore.Path(dir)
 	}
 	m.begin(tagContents, "")
 	if err := w.directory(fd, &root); err != nil {
@@ -201,8 +197,8 @@ func (m *matching) single(name string, at place) (bool, error) {
 	target := path.Base("/" + name)
 	if m.exclude != nil {
 		for _, n := range []string{target, name} {
-			if ok, _, err := m.exclude.path(n); err != nil || ok {
-				return true, err
+			if excluded, _ := m.exclude.Path(n); excluded {
+				return true, nil
 			}
 		}
 	}
@@ -264,7 +260,7 @@ func (m *matching) wildcard(name string) error {
 		return err
 	}
 	for _, p := range parts[n:] {
-		if _, err := filepath.Match(p, ""); err != nil {
+		if err := pattern.Check(p); err != nil {
 			return fmt.Errorf("source %q: %w", name, err)
 		}
 	}
@@ -310,11 +306,9 @@ func (g glob) in(dir, name string, parts []string) error {
 	if err := list.read(fd, g.m.dents); err != nil {
 		return fmt.Errorf("read directory %q: %w", dir, err)
 	}
-	var above matched
+	var above pattern.Matched
 	if g.m.t.ignore != nil && dir != "." {
-		if _, above, err = g.m.t.ignore.path(dir); err != nil {
-			return err
-		}
+		_, above = g.m.t.ignore.Path(dir)
 	}
 	for _, e := range list.ents {
 		if ok, _ := filepath.Match(parts[0], view(list.name(e))); !ok {
@@ -327,7 +321,7 @@ func (g glob) in(dir, name string, parts []string) error {
 	return nil
 }
 
-func (g glob) entry(fd int, list *listing, e dirent, dir, name string, rest []string, above matched) error {
+func (g glob) entry(fd int, list *listing, e dirent, dir, name string, rest []string, above pattern.Matched) error {
 	m := g.m
 	if err := m.tick(); err != nil {
 		return err
@@ -345,11 +339,8 @@ func (g glob) entry(fd int, list *listing, e dirent, dir, name string, rest []st
 	}
 	kind := uint32(m.st.Mode) & unix.S_IFMT
 	if m.t.ignore != nil {
-		gone, _, err := m.t.ignore.match(where, above)
-		if err != nil {
-			return err
-		}
-		if gone && (kind != unix.S_IFDIR || !m.t.ignore.takesBackBelow(where)) {
+		gone, _ := m.t.ignore.Match(where, above)
+		if gone && (kind != unix.S_IFDIR || !m.t.ignore.TakesBackBelow(where)) {
 			return nil
 		}
 	}
@@ -389,10 +380,10 @@ func (m *matching) parentsPattern(p string) error {
 	if m.plain {
 		rest = escape(rest)
 	}
-	var include *matcher
+	var include *pattern.Matcher
 	if rest != "" {
 		var err error
-		if include, err = newMatcher([]string{notException(rest)}); err != nil {
+		if include, err = pattern.New([]string{notException(rest)}); err != nil {
 			return fmt.Errorf("source %q: %w", p, err)
 		}
 	}
@@ -451,11 +442,7 @@ func (m *matching) parentsMissing(name string) error {
 	if _, _, err := m.t.lstat(where); err != nil {
 		return m.t.notThere(name, place{path: where}, err)
 	}
-	gone, err := m.t.ignored(where)
-	if err != nil {
-		return err
-	}
-	if gone || m.exclude == nil {
+	if m.t.ignored(where) || m.exclude == nil {
 		return m.t.missing(name, place{path: where})
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/pattern"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
@@ -17,7 +18,7 @@ import (
 // file is read twice.
 type Tree struct {
 	dir        *os.File
-	ignore     *matcher
+	ignore     *pattern.Matcher
 	ignoreName string
 	lines      []string
 	turn       chan struct{}
@@ -32,7 +33,7 @@ func NewTree(dir *os.File, o TreeOptions) (*Tree, error) {
 	if o.IgnoreName == "" {
 		o.IgnoreName = ".dockerignore"
 	}
-	ignore, err := newMatcher(o.Ignore)
+	ignore, err := pattern.New(o.Ignore)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", o.IgnoreName, err)
 	}
@@ -143,8 +144,8 @@ func (t *Tree) resolve(name string) (place, error) {
 			cur.path, cur.mode = next, mode
 			continue
 		}
-		if gone, err := t.ignored(next); err != nil || gone {
-			return cur, errors.Join(err, t.missing(name, place{path: next}))
+		if t.ignored(next) {
+			return cur, t.missing(name, place{path: next})
 		}
 		if links++; links > maxLinks {
 			return cur, &os.PathError{Op: "resolve", Path: name, Err: unix.ELOOP}
@@ -155,10 +156,8 @@ func (t *Tree) resolve(name string) (place, error) {
 		}
 		rest = append(strings.Split(text, "/"), rest...)
 	}
-	if cur.mode&unix.S_IFMT != unix.S_IFDIR {
-		if gone, err := t.ignored(cur.path); err != nil || gone {
-			return cur, errors.Join(err, t.missing(name, cur))
-		}
+	if cur.mode&unix.S_IFMT != unix.S_IFDIR && t.ignored(cur.path) {
+		return cur, t.missing(name, cur)
 	}
 	return cur, nil
 }
@@ -191,13 +190,13 @@ func (t *Tree) lstat(p string) (mode uint32, text string, err error) {
 	return uint32(st.Mode), string(b), nil
 }
 
-// ignored tells whether the ignore file takes p out of the tree.
-func (t *Tree) ignored(p string) (bool, error) {
+// ignored reports whether the ignore file takes p out of the tree.
+func (t *Tree) ignored(p string) bool {
 	if t.ignore == nil || p == "." {
-		return false, nil
+		return false
 	}
-	ok, _, err := t.ignore.path(p)
-	return ok, err
+	gone, _ := t.ignore.Path(p)
+	return gone
 }
 
 // notThere turns the error of looking at a place into that of a missing source, where it is one.
@@ -214,8 +213,8 @@ func (t *Tree) notThere(name string, at place, err error) error {
 // missing is the error for a name that leads to a place where nothing is, or nothing that counts.
 func (t *Tree) missing(name string, at place) error {
 	e := &NotFoundError{Path: path.Join("/", name), Link: at.link}
-	if gone, _ := t.ignored(at.path); gone {
-		e.IgnoredBy, e.Pattern = t.ignoreName, t.ignore.culprit(at.path)
+	if t.ignored(at.path) {
+		e.IgnoredBy, e.Pattern = t.ignoreName, t.ignore.Decides(at.path)
 	}
 	return e
 }

@@ -1,0 +1,223 @@
+// Package pattern matches names against the patterns of ignore files, of --exclude and of --parents.
+//
+// A pattern means what the documentation of ignore files says, whatever characters are in it: it is one of
+// path/filepath.Match, with "**" for any number of directories. So *, ?, [class] and \c are as there, all other characters
+// are themselves, and
+//
+//   - "**/", at the beginning of a part of the pattern, is any number of whole directories, or none;
+//   - "**" elsewhere is anything: the rest of a name, and any number of directories, or nothing.
+//
+// The matchers of other builders turn patterns into regular expressions, in which some characters come to mean something
+// else (github.com/moby/patternmatcher: ^, classes, a backslash before a letter, invalid UTF-8).
+//
+// What a pattern matches, it matches with all that is in it. Of the patterns of a list that match a name, or a directory that
+// it is in, the last one decides; one that begins with "!" takes back.
+package pattern
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Matcher reports which names a list of patterns selects. It is not for concurrent use.
+type Matcher struct {
+	rules []rule
+	work  work
+}
+
+// Matched says which patterns of a list match a directory, or one that it is in. Names in it need it. The zero value is
+// that of the root.
+type Matched struct{ rules []bool }
+
+// New returns nil if there are no patterns.
+func New(patterns []string) (*Matcher, error) {
+	if len(patterns) == 0 {
+		return nil, nil
+	}
+	m := &Matcher{}
+	for _, p := range patterns {
+		if strings.Contains(p, "\x00") {
+			return nil, fmt.Errorf("pattern %q: no name has a zero byte in it (is the file UTF-16?)", p)
+		}
+		text := strings.TrimSpace(p)
+		if text == "" {
+			continue
+		}
+		text = filepath.Clean(text)
+		exception := text[0] == '!'
+		if exception {
+			if text = text[1:]; text == "" {
+				return nil, errors.New(`illegal exclusion pattern: "!"`)
+			}
+		}
+		r, err := newRule(text, exception)
+		if err != nil {
+			return nil, fmt.Errorf("pattern %q: %w", p, err)
+		}
+		m.rules = append(m.rules, r)
+	}
+	return m, nil
+}
+
+// Check returns filepath.ErrBadPattern where there is a mistake in a pattern.
+func Check(text string) error {
+	_, err := tokenize(text)
+	return err
+}
+
+// Match reports whether name, a path without leading slash, is selected. dir is the result of the directory it is in. own
+// is its own result, for the names in it.
+func (m *Matcher) Match(name string, dir Matched) (selected bool, own Matched) {
+	own = dir
+	for i := range m.rules {
+		match := len(dir.rules) > 0 && dir.rules[i]
+		if !match && m.rules[i].match(name, &m.work) {
+			match = true
+			if len(own.rules) == 0 || len(dir.rules) > 0 && &own.rules[0] == &dir.rules[0] {
+				own.rules = make([]bool, len(m.rules))
+				copy(own.rules, dir.rules)
+			}
+			own.rules[i] = true
+		}
+		if match {
+			selected = !m.rules[i].exception
+		}
+	}
+	return selected, own
+}
+
+// Path does Match for all directories on the way to name, and then for name.
+func (m *Matcher) Path(name string) (selected bool, own Matched) {
+	for i := range len(name) + 1 {
+		if i == len(name) || name[i] == '/' {
+			selected, own = m.Match(name[:i], own)
+		}
+	}
+	return selected, own
+}
+
+// TakesBackBelow reports whether anything below dir, which is selected, can be taken back by an exception.
+func (m *Matcher) TakesBackBelow(dir string) bool { return m.reachesBelow(dir, true) }
+
+// SelectsBelow reports whether anything below dir can be selected.
+func (m *Matcher) SelectsBelow(dir string) bool { return m.reachesBelow(dir, false) }
+
+func (m *Matcher) reachesBelow(dir string, exception bool) bool {
+	for i := range m.rules {
+		if m.rules[i].exception == exception && m.rules[i].reachesBelow(dir) {
+			return true
+		}
+	}
+	return false
+}
+
+// Decides returns the pattern that decides about name, "" if none matches it.
+func (m *Matcher) Decides(name string) string {
+	_, own := m.Path(name)
+	for i := len(own.rules) - 1; i >= 0; i-- {
+		if r := &m.rules[i]; own.rules[i] {
+			if r.exception {
+				return "!" + r.text
+			}
+			return r.text
+		}
+	}
+	return ""
+}
+
+// rule is one pattern.
+type rule struct {
+	text      string
+	exception bool
+	parts     []string
+	tokens    []token // nil where filepath.Match matches text
+	opaque    bool    // there are classes or escapes in it: what follows is not set
+	exact     bool    // text is a name
+	// What it matches begins, ends and has something in it that is not up to its wildcards.
+	prefix, suffix, inner string
+}
+
+func newRule(text string, exception bool) (rule, error) {
+	r := rule{text: text, exception: exception, parts: strings.Split(text, "/"), opaque: strings.ContainsAny(text, `[\`)}
+	tokens, err := tokenize(text)
+	if err != nil {
+		return rule{}, err
+	}
+	if slices.ContainsFunc(tokens, func(t token) bool { return t.kind == dirs || t.kind == all }) {
+		r.tokens = tokens
+	}
+	if !r.opaque {
+		r.literals()
+	}
+	return r, nil
+}
+
+// literals finds what a pattern without classes and escapes demands of a name besides its wildcards.
+func (r *rule) literals() {
+	rest := r.text
+	for first := true; ; first = false {
+		i := strings.IndexAny(rest, "*?")
+		if i < 0 {
+			r.exact, r.suffix = first, rest
+			return
+		}
+		literal := rest[:i]
+		if first {
+			r.prefix = literal
+		} else if len(literal) > len(r.inner) {
+			r.inner = literal
+		}
+		stars := rest[i:]
+		rest = strings.TrimLeft(stars, "*?")
+		if strings.Contains(stars[:len(stars)-len(rest)], "**") {
+			rest = strings.TrimPrefix(rest, "/") // "**/" is no directory, too
+		}
+	}
+}
+
+// mayMatch never reports false where the pattern matches name; it may report true where it does not.
+func (r *rule) mayMatch(name string) bool {
+	switch {
+	case r.opaque:
+		return true
+	case r.exact:
+		return name == r.text
+	}
+	return strings.HasPrefix(name, r.prefix) && strings.HasSuffix(name, r.suffix) && strings.Contains(name, r.inner)
+}
+
+// match reports whether the pattern matches name itself.
+func (r *rule) match(name string, w *work) bool {
+	if !r.mayMatch(name) {
+		return false
+	}
+	if r.exact && !r.opaque {
+		return true
+	}
+	if r.tokens == nil {
+		ok, _ := filepath.Match(r.text, name)
+		return ok
+	}
+	return w.match(r.tokens, name)
+}
+
+// reachesBelow never reports false where the pattern matches a path below dir; it may report true where it does not.
+func (r *rule) reachesBelow(dir string) bool {
+	if r.opaque { // a class may match a slash
+		return true
+	}
+	for _, part := range r.parts {
+		if strings.Contains(part, "**") || dir == "" {
+			return true
+		}
+		name, rest, _ := strings.Cut(dir, "/")
+		if ok, _ := filepath.Match(part, name); !ok {
+			return false
+		}
+		dir = rest
+	}
+	return false // the pattern ends at dir or above it
+}
