@@ -87,7 +87,7 @@ func (b *builder) checkUnchanged(ctx context.Context, active *snapshot.Active) (
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	step, g, err := list(active.Mounts())
+	step, g, err := b.list(active.Mounts())
 	if err != nil {
 		return err
 	}
@@ -128,15 +128,15 @@ func (b *builder) listSnapshot(ctx context.Context, id snapshot.ID) (*layercheck
 	if err != nil {
 		return nil, nil, err
 	}
-	return list(mounts)
+	return b.list(mounts)
 }
 
-func list(mounts []mount.Mount) (*layercheck.Tree, *os.File, error) {
+func (b *builder) list(mounts []mount.Mount) (*layercheck.Tree, *os.File, error) {
 	dir, err := mount.Open(mounts)
 	if err != nil {
 		return nil, nil, err
 	}
-	tree, err := layercheck.List(dir)
+	tree, err := layercheck.List(dir, b.state.NS.Rootless)
 	if err != nil {
 		return nil, nil, errors.Join(err, dir.Close())
 	}

@@ -28,7 +28,7 @@ func listed(t *testing.T, text string) *Tree {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	tree, err := List(f)
+	tree, err := List(f, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,9 +45,10 @@ func Empty() *Tree {
 	return &Tree{&node{mode: unix.S_IFDIR | 0o755, children: map[string]*node{}}}
 }
 
-// List lists what is below the open directory. dir stays open as long as the tree is used.
-func List(dir *os.File) (*Tree, error) {
-	l := lister{dir: dir, files: map[file]*node{}}
+// List lists what is below the open directory. dir stays open as long as the tree is used. standIns says that files may
+// stand for device nodes (rawfs.DeviceMark); they are listed as such.
+func List(dir *os.File, standIns bool) (*Tree, error) {
+	l := lister{dir: dir, standIns: standIns, files: map[file]*node{}}
 	root, err := l.node(int(dir.Fd()), ".", ".")
 	if err != nil {
 		return nil, fmt.Errorf("list the file system: %w", err)
@@ -59,8 +60,9 @@ func List(dir *os.File) (*Tree, error) {
 type file struct{ dev, ino uint64 }
 
 type lister struct {
-	dir   *os.File
-	files map[file]*node
+	dir      *os.File
+	standIns bool
+	files    map[file]*node
 }
 
 // at returns a path by which the kernel finds a name in an open directory without changing the process's directory.
@@ -95,8 +97,31 @@ func (l *lister) node(dir int, name, path string) (*node, error) {
 	case unix.S_IFCHR, unix.S_IFBLK:
 		n.major, n.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	}
-	n.xattrs, err = xattrs(at(dir, name))
+	if n.xattrs, err = xattrs(at(dir, name)); err == nil && l.standIns && n.kind() == unix.S_IFREG {
+		err = n.standIn(at(dir, name))
+	}
 	return n, err
+}
+
+// standIn makes the listing of a file that stands for a device node the node's.
+func (n *node) standIn(path string) error {
+	value, err := sized(func(b []byte) (int, error) { return unix.Lgetxattr(path, rawfs.DeviceMark, b) })
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	if err != nil {
+		return &fs.PathError{Op: "getxattr", Path: path, Err: err}
+	}
+	d, ok := rawfs.DeviceOf(rawfs.Xattr{Name: rawfs.DeviceMark, Value: value})
+	if !ok {
+		return nil
+	}
+	kind := uint32(unix.S_IFCHR)
+	if d.Block {
+		kind = unix.S_IFBLK
+	}
+	n.mode, n.size, n.major, n.minor = kind|n.mode&0o7777, 0, d.Major, d.Minor
+	return nil
 }
 
 func (l *lister) children(dir int, name, path string) (map[string]*node, error) {

@@ -204,7 +204,7 @@ func (r *round) list(dir string) *layercheck.Tree {
 	f, err := os.Open(dir)
 	r.check(err)
 	defer f.Close()
-	tree, err := layercheck.List(f)
+	tree, err := layercheck.List(f, false)
 	if err == nil {
 		err = tree.Load()
 	}
@@ -224,7 +224,7 @@ func (r *round) viewed(id snapshot.ID) *layercheck.Tree {
 	f, err := mount.Open(mounts)
 	r.check(err)
 	defer f.Close()
-	tree, err := layercheck.List(f)
+	tree, err := layercheck.List(f, false)
 	r.check(err)
 	r.check(tree.Load())
 	return tree
