@@ -1,0 +1,305 @@
+package build
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/source"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// keyed is everything that a step's key is made of.
+type keyed struct {
+	run      parser.Run
+	copy     parser.Copy
+	mkdir    parser.Mkdir
+	platform ocispec.Platform
+	parent   cache.Key
+	opts     Options
+	epoch    *int64
+
+	from  inputName // of a mount and of a COPY
+	files string    // the content of the context's only file
+	mode  os.FileMode
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// newKeyed returns a step in which each field is set, so that a change of any of them is one.
+func newKeyed() *keyed {
+	return &keyed{
+		run: parser.Run{
+			Args: []string{"/bin/sh", "-c", "true"}, Env: []string{"A=1"}, Proxy: []string{"http_proxy=a"}, Dir: "/", User: "1",
+			Mounts: []parser.RunMount{{
+				Type: parser.MountCache, ID: "c", Target: "/c", Source: "/", From: parser.StageInput{}, Sharing: parser.SharingShared,
+				Mode: ptr(uint32(0o755)), UID: ptr(uint32(0)), GID: ptr(uint32(0)),
+			}},
+			Files: []parser.RunFile{{Path: "/f", Data: []byte("x"), Mode: 0o755}},
+		},
+		copy: parser.Copy{
+			From: parser.ContextInput{}, Sources: []string{"f"}, Inline: []parser.Inline{{Name: "i", Data: []byte("x")}}, Dest: "/d/",
+			Chown: "1", Chmod: "0600",
+		},
+		mkdir:    parser.Mkdir{Path: "/m", User: "1"},
+		platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
+		parent:   "parent",
+		opts: Options{Run: RunOptions{
+			Hosts: []executor.Host{{Name: "h", IP: "10.0.0.1"}}, ShmSize: 1 << 20,
+			Ulimits: []executor.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}},
+		}},
+		epoch: ptr(int64(1000)),
+		from:  inputName{key: "stage", result: "snapshot"},
+		files: "x", mode: 0o644,
+	}
+}
+
+// keys returns the key of the RUN, of the WORKDIR, and the content and definition keys of the COPY.
+func (k *keyed) keys(t *testing.T) map[string]cache.Key {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := os.WriteFile(path, []byte(k.files), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, k.mode); err != nil {
+		t.Fatal(err)
+	}
+	c, err := source.Open(t.Context(), dir, source.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := &solver{builder: &builder{opts: k.opts, epoch: k.epoch, context: c}}
+	name := func(context.Context, parser.Input) (inputName, error) { return k.from, nil }
+	cur := rootfs{key: k.parent}
+	list := map[string]cache.Key{}
+	run, err := s.prepareRun(t.Context(), &parser.Stage{Platform: k.platform}, cur, &k.run, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list["run"] = run.quick + run.key
+	mkdir, err := s.prepareMkdir(cur, &k.mkdir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list["mkdir"] = mkdir.key
+	local := k.copy
+	copied, err := s.prepareCopy(t.Context(), cur, &local, func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer copied.close()
+	if err := copied.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	list["copy"] = copied.key
+	defined, err := s.prepareCopy(t.Context(), cur, &k.copy, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer defined.close()
+	list["copy from"] = defined.quick
+	for kind, key := range list {
+		if key == "" {
+			t.Fatalf("%s has no key", kind)
+		}
+	}
+	return list
+}
+
+// keyTests says for each field whose keys change with it. A field that must not change a key has the reason.
+var keyTests = map[string]struct {
+	change func(*keyed)
+	keys   string // "run", "mkdir", "copy" (by content), "copy from" (by definition), separated by commas
+	reason string // where a step of that kind has the field and its key has not
+}{
+	"parent":   {func(k *keyed) { k.parent = "other" }, "run,mkdir,copy,copy from", ""},
+	"platform": {func(k *keyed) { k.platform.Architecture = "arm64" }, "run", "what COPY and WORKDIR do is the same on all"},
+	"epoch": {func(k *keyed) { k.epoch = ptr(int64(2000)) }, "mkdir,copy,copy from",
+		"a command leaves real times; they are clamped when the layer is sealed. See TestContextMountHasEpoch"},
+	"no epoch": {func(k *keyed) { k.epoch = nil }, "mkdir,copy,copy from", "as above"},
+	"hostname": {func(k *keyed) { k.opts.Args = map[string]string{"BUILDKIT_SANDBOX_HOSTNAME": "x"} }, "run", ""},
+	"build arg": {func(k *keyed) { k.opts.Args = map[string]string{"A": "x"} }, "",
+		"what a step sees of an argument is in its Env, Args or Sources"},
+	"namespace of caches": {func(k *keyed) { k.opts.Args = map[string]string{"BUILDKIT_CACHE_MOUNT_NS": "x"} }, "",
+		"what is in a cache is never in a key"},
+	"content of a file":      {func(k *keyed) { k.files = "y" }, "copy", "a definition key has no contents"},
+	"mode of a file":         {func(k *keyed) { k.mode = 0o755 }, "copy", "a definition key has no contents"},
+	"key of an input":        {func(k *keyed) { k.from.key = "other" }, "run,copy from", ""},
+	"result of an input":     {func(k *keyed) { k.from.result = "other" }, "", "it is compared with the record's: see TestMadeFrom"},
+	"Run.Args":               {func(k *keyed) { k.run.Args = []string{"/bin/sh", "-c", "false"} }, "run", ""},
+	"Run.Env":                {func(k *keyed) { k.run.Env = []string{"A=2"} }, "run", ""},
+	"Run.Proxy":              {func(k *keyed) { k.run.Proxy = []string{"http_proxy=b"} }, "", "how something is fetched, not what; as in BuildKit"},
+	"Run.Dir":                {func(k *keyed) { k.run.Dir = "/x" }, "run", ""},
+	"Run.User":               {func(k *keyed) { k.run.User = "2" }, "run", ""},
+	"Run.Mounts":             {func(k *keyed) { k.run.Mounts = nil }, "run", ""},
+	"Run.Network":            {func(k *keyed) { k.run.Network = "none" }, "run", ""},
+	"Run.Security":           {func(k *keyed) { k.run.Security, k.opts.Run.Insecure = "insecure", true }, "run", ""},
+	"Run.Files":              {func(k *keyed) { k.run.Files = nil }, "run", ""},
+	"RunFile.Path":           {func(k *keyed) { k.run.Files[0].Path = "/g" }, "run", ""},
+	"RunFile.Data":           {func(k *keyed) { k.run.Files[0].Data = []byte("y") }, "run", ""},
+	"RunFile.Mode":           {func(k *keyed) { k.run.Files[0].Mode = 0o700 }, "run", ""},
+	"RunMount.Type":          {func(k *keyed) { k.run.Mounts[0].Type = parser.MountBind }, "run", ""},
+	"RunMount.ID":            {func(k *keyed) { k.run.Mounts[0].ID = "d" }, "run", ""},
+	"RunMount.Target":        {func(k *keyed) { k.run.Mounts[0].Target = "/d" }, "run", ""},
+	"RunMount.Source":        {func(k *keyed) { k.run.Mounts[0].Source = "/s" }, "run", ""},
+	"RunMount.From":          {func(k *keyed) { k.run.Mounts[0].From = nil }, "run", ""},
+	"RunMount.ReadOnly":      {func(k *keyed) { k.run.Mounts[0].ReadOnly = true }, "run", ""},
+	"RunMount.Sharing":       {func(k *keyed) { k.run.Mounts[0].Sharing = parser.SharingLocked }, "run", ""},
+	"RunMount.Mode":          {func(k *keyed) { k.run.Mounts[0].Mode = ptr(uint32(0o700)) }, "run", ""},
+	"RunMount.UID":           {func(k *keyed) { k.run.Mounts[0].UID = ptr(uint32(1)) }, "run", ""},
+	"RunMount.GID":           {func(k *keyed) { k.run.Mounts[0].GID = ptr(uint32(1)) }, "run", ""},
+	"RunMount.Required":      {func(k *keyed) { k.run.Mounts[0].Required = true }, "run", ""},
+	"RunMount.Env":           {func(k *keyed) { k.run.Mounts[0].Env = "E" }, "run", ""},
+	"RunMount.Size":          {func(k *keyed) { k.run.Mounts[0].Size = 1 }, "run", ""},
+	"Copy.Add":               {func(k *keyed) { k.copy.Add = true }, "copy,copy from", ""},
+	"Copy.From":              {func(k *keyed) { k.from.key = "other" }, "run,copy from", "by content it is what is found there"},
+	"Copy.Sources":           {func(k *keyed) { k.copy.Sources = []string{"./[f]"} }, "copy from", "by content it is what they find"},
+	"Copy.Inline":            {func(k *keyed) { k.copy.Inline = nil }, "copy,copy from", ""},
+	"Inline.Name":            {func(k *keyed) { k.copy.Inline[0].Name = "j" }, "copy,copy from", ""},
+	"Inline.Data":            {func(k *keyed) { k.copy.Inline[0].Data = []byte("y") }, "copy,copy from", ""},
+	"Copy.Dest":              {func(k *keyed) { k.copy.Dest = "/e/" }, "copy,copy from", ""},
+	"Copy.Chown":             {func(k *keyed) { k.copy.Chown = "2" }, "copy,copy from", ""},
+	"Copy.Chmod":             {func(k *keyed) { k.copy.Chmod = "0700" }, "copy,copy from", ""},
+	"Copy.Link":              {func(k *keyed) { k.copy.Link, k.copy.Chmod = true, "" }, "copy,copy from", ""},
+	"Copy.Parents":           {func(k *keyed) { k.copy.Parents = true }, "copy,copy from", ""},
+	"Copy.KeepGitDir":        {func(k *keyed) { k.copy.KeepGitDir = true }, "copy from", "by content it is in the key of what is fetched"},
+	"Copy.Unpack":            {func(k *keyed) { k.copy.Unpack = ptr(true) }, "copy,copy from", ""},
+	"Copy.Exclude":           {func(k *keyed) { k.copy.Exclude = []string{"x"} }, "copy from", "by content it is what is left"},
+	"Copy.Checksum":          {func(k *keyed) { k.copy.Checksum = "sha256:x" }, "copy from", "it is checked, and changes nothing"},
+	"Mkdir.Path":             {func(k *keyed) { k.mkdir.Path = "/n" }, "mkdir", ""},
+	"Mkdir.User":             {func(k *keyed) { k.mkdir.User = "2" }, "mkdir", ""},
+	"RunOptions.Network":     {func(k *keyed) { k.opts.Run.Network = "none" }, "run", ""},
+	"RunOptions.Hosts":       {func(k *keyed) { k.opts.Run.Hosts = nil }, "run", ""},
+	"Host.Name":              {func(k *keyed) { k.opts.Run.Hosts[0].Name = "i" }, "run", ""},
+	"Host.IP":                {func(k *keyed) { k.opts.Run.Hosts[0].IP = "10.0.0.2" }, "run", ""},
+	"RunOptions.ShmSize":     {func(k *keyed) { k.opts.Run.ShmSize = 2 << 20 }, "run", ""},
+	"RunOptions.Ulimits":     {func(k *keyed) { k.opts.Run.Ulimits = nil }, "run", ""},
+	"Ulimit.Name":            {func(k *keyed) { k.opts.Run.Ulimits[0].Name = "nproc" }, "run", ""},
+	"Ulimit.Soft":            {func(k *keyed) { k.opts.Run.Ulimits[0].Soft = 2 }, "run", ""},
+	"Ulimit.Hard":            {func(k *keyed) { k.opts.Run.Ulimits[0].Hard = 3 }, "run", ""},
+	"RunOptions.Insecure":    {func(k *keyed) { k.opts.Run.Insecure = true }, "", "it permits what Run.Security says"},
+	"RunOptions.HostNetwork": {func(k *keyed) { k.opts.Run.HostNetwork = true }, "", "it permits what Run.Network says"},
+	"RunOptions.Secrets":     {func(k *keyed) { k.opts.Run.Secrets = []Secret{{ID: "s"}} }, "", "secrets are never in a key, as in BuildKit"},
+	"RunOptions.SSH":         {func(k *keyed) { k.opts.Run.SSH = []SSH{{ID: "s"}} }, "", "keys of agents are secrets"},
+}
+
+// TestKeyFields: each field of a step changes the keys that the table says, and each field is in the table.
+func TestKeyFields(t *testing.T) {
+	base := newKeyed().keys(t)
+	for name, tt := range keyTests {
+		t.Run(name, func(t *testing.T) {
+			k := newKeyed()
+			tt.change(k)
+			for kind, key := range k.keys(t) {
+				want := strings.Contains(","+tt.keys+",", ","+kind+",")
+				if got := key != base[kind]; got != want {
+					t.Errorf("the key of %s changes: %v, want %v (%s)", kind, got, want, tt.reason)
+				}
+			}
+		})
+	}
+	for _, v := range []any{
+		parser.Run{}, parser.RunFile{}, parser.RunMount{}, parser.Copy{}, parser.Inline{}, parser.Mkdir{}, RunOptions{}, executor.Host{}, executor.Ulimit{},
+	} {
+		typ := reflect.TypeOf(v)
+		for i := range typ.NumField() {
+			if name := typ.Name() + "." + typ.Field(i).Name; keyTests[name].change == nil {
+				t.Errorf("%s is not in the table: does a change of it change the result of a step?", name)
+			}
+		}
+	}
+}
+
+// TestMadeFrom: a record under a definition key counts for the snapshots that it was made from.
+func TestMadeFrom(t *testing.T) {
+	one := joinResults([]snapshot.ID{"a", "b"})
+	tests := []struct {
+		name, has, recorded string
+		want                bool
+	}{
+		{"the same", one, one, true},
+		{"another", one, joinResults([]snapshot.ID{"a", "c"}), false},
+		{"not recorded", one, "", false},
+		{"nothing was built", "", one, true},
+		{"no stages", joinResults(nil), "", true},
+		{"one is not known", joinResults([]snapshot.ID{"a", ""}), one, true},
+	}
+	for _, tt := range tests {
+		j := &job{inputs: tt.has}
+		if got := j.madeFrom(cache.Record{Meta: map[string]string{inputsMeta: tt.recorded}}); got != tt.want {
+			t.Errorf("%s: madeFrom = %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestKeepsEpoch: what was clamped to an epoch serves builds with that or an earlier one.
+func TestKeepsEpoch(t *testing.T) {
+	tests := []struct {
+		sealed string
+		build  *int64
+		want   bool
+	}{
+		{"gzip 0", nil, true},
+		{"gzip 0", ptr(int64(5)), true},
+		{"gzip 0 epoch 5", nil, false},
+		{"gzip 0 epoch 5", ptr(int64(5)), true},
+		{"zstd 3 epoch 5", ptr(int64(4)), true},
+		{" 0 epoch 5", ptr(int64(6)), false},
+		{" 0 epoch -5", ptr(int64(-5)), true},
+		{" 0 epoch soon", ptr(int64(0)), false},
+	}
+	for _, tt := range tests {
+		b := &builder{epoch: tt.build}
+		l := &carriedLayer{Sealed: tt.sealed}
+		if got := b.keepsEpoch(l.epoch()); got != tt.want {
+			t.Errorf("a layer sealed as %q serves epoch %v: %v, want %v", tt.sealed, tt.build, got, tt.want)
+		}
+	}
+	b := &builder{sealer: &sealer{}}
+	b.sealer.b = b
+	at := time.Unix(7, 0)
+	b.opts.Image.Epoch = &at
+	b.sealer.configure()
+	if got := (&carriedLayer{Sealed: b.sealer.name}).epoch(); got == nil || *got != 7 {
+		t.Errorf("the epoch in %q is %v, want 7", b.sealer.name, got)
+	}
+}
+
+// TestContextMountHasEpoch: a command that sees files of a context has the epoch in its key, since it can copy their times.
+func TestContextMountHasEpoch(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	key := func(epoch *int64) cache.Key {
+		c, err := source.Open(t.Context(), dir, source.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		s := &solver{builder: &builder{epoch: epoch, context: c}}
+		run := &parser.Run{Mounts: []parser.RunMount{{Type: parser.MountBind, Target: "/m", Source: "/", From: parser.ContextInput{}}}}
+		name := func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil }
+		j, err := s.prepareRun(t.Context(), &parser.Stage{}, rootfs{}, run, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := j.load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return j.key
+	}
+	if key(ptr(int64(1))) == key(ptr(int64(2))) || key(nil) == key(ptr(int64(1))) {
+		t.Error("the key does not change with the epoch")
+	}
+}
