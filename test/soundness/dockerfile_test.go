@@ -48,7 +48,7 @@ func (w *world) newStage(i int) *stage {
 		s.base = "own"
 	}
 	if s.shell {
-		s.steps = append(s.steps, fmt.Sprintf("RUN mkdir -p /w/d/e /d; echo %d >/w/a; echo b >/w/d/b", w.r.IntN(3)))
+		s.steps = append(s.steps, w.firstRun())
 	} else {
 		s.steps = append(s.steps, "COPY . /w/")
 	}
@@ -56,6 +56,12 @@ func (w *world) newStage(i int) *stage {
 		s.steps = append(s.steps, w.step(i))
 	}
 	return s
+}
+
+// firstRun makes files, and shows in them all that a command sees besides files.
+func (w *world) firstRun() string {
+	return fmt.Sprintf("RUN mkdir -p /w/d/e /d; echo %d >/w/a; echo b >/w/d/b; cat /etc/hosts >/seen; "+
+		"(ulimit -a; df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2; wc -l </proc/net/dev; hostname; id; umask; env | sort; pwd) >>/seen", w.r.IntN(3))
 }
 
 // step makes an instruction for the stage with an index.
@@ -74,6 +80,9 @@ func (w *world) step(i int) string {
 		}
 		return pick(w.r, "COPY --from=busybox /etc/passwd /etc/group /w/", "COPY --from=x . /w/x/", "COPY --from=x --chown=1000:100 fil* /w/d/")
 	default:
+		if shell && w.r.IntN(6) == 0 {
+			return fmt.Sprintf("ONBUILD RUN echo %d >/onbuild", w.r.IntN(3))
+		}
 		return w.metadata()
 	}
 }
@@ -84,9 +93,13 @@ func (w *world) metadata() string {
 		fmt.Sprintf("ENV E=%d", r.IntN(3)), fmt.Sprintf("LABEL l=%d", r.IntN(3)), "ARG A", "ARG A=1", "ARG G",
 		pick(r, "WORKDIR /w", "WORKDIR /w/new", "WORKDIR /"), pick(r, "USER 1000:100", "USER root", "USER root"),
 		fmt.Sprintf("CMD [\"%d\"]", r.IntN(2)), "EXPOSE 80", "# a comment", "VOLUME /v", "STOPSIGNAL 9",
+		pick(r, `SHELL ["/bin/sh", "-e", "-c"]`, `SHELL ["/bin/sh", "-c"]`),
 		fmt.Sprintf("COPY <<EOF /w/here\nhere %d $A\nEOF", r.IntN(3)),
 	)
 }
+
+// commandKinds are the cases of shellCommand.
+const commandKinds = 18
 
 // path is a path in the image that commands change.
 func (w *world) path() string {
@@ -97,7 +110,7 @@ func (w *world) path() string {
 func (w *world) shellCommand() string {
 	r := w.r
 	p, q, v := w.path(), w.path(), r.IntN(4)
-	switch r.IntN(18) {
+	switch pick(r, w.commands...) {
 	case 0, 1:
 		return fmt.Sprintf("echo %d >%s", v, p)
 	case 2:
@@ -182,7 +195,7 @@ func (w *world) copyContext() string {
 		verb, src = "ADD", pick(r, "t.tar", src)
 	}
 	for range r.IntN(3) {
-		flag := pick(r, "--chown=1000:100", "--chown=daemon", "--chmod=0640", "--chmod=u+x", "--link", "--parents", "--exclude=*b")
+		flag := pick(r, "--chown=1000:100", "--chown=1", "--chmod=0640", "--chmod=u+x", "--link", "--parents", "--exclude=*b")
 		if !strings.Contains(flags, flag[:6]) {
 			flags += " " + flag
 		}

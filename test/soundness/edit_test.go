@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,9 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// editKinds bounds the cases of edit.
+const editKinds = 24
+
 // edit changes something in the inputs of the build, and says what.
 func (w *world) edit() string {
-	switch n := w.r.IntN(21); {
+	switch n := pick(w.r, w.edits...); {
 	case n < 8:
 		return w.editFile(w.context)
 	case n < 10:
@@ -33,10 +37,16 @@ func (w *world) edit() string {
 		return fmt.Sprintf("epoch %d", w.epoch)
 	case n == 18:
 		i := w.r.IntN(len(w.stages))
-		w.stages[i] = w.newStage(i)
+		s := w.newStage(i)
+		for s.shell != w.stages[i].shell { // or stages that are based on it could not run anything
+			s = w.newStage(i)
+		}
+		w.stages[i] = s
 		return fmt.Sprintf("stage s%d becomes:\n%s", i, w.stages[i].text(i))
-	default:
+	case n < 21:
 		return w.editFlags()
+	default:
+		return w.tweak()
 	}
 }
 
@@ -48,22 +58,51 @@ func (w *world) editFlags() string {
 		"network": {"", "--network=none"}, "host": {"", "--add-host=one:10.0.0.1", "--add-host=one:10.0.0.2"},
 		"ulimit": {"", "--ulimit=nofile=100", "--ulimit=nofile=200"}, "shm": {"", "--shm-size=1m", "--shm-size=2m"},
 		"hostname": {"", "--build-arg=BUILDKIT_SANDBOX_HOSTNAME=other"}, "label": {"", "--label=l=1"},
-		"output": {"", "", "tar", "zstd"},
+		"output": {"", "", "tar", "zstd"}, "umask": {"", "077", "000"}, "zone": {"", "Asia/Tokyo"},
 	}
-	names := slices.Sorted(mapKeys(choices))
-	name := pick(r, names...)
+	names := slices.Sorted(maps.Keys(choices))
+	if w.option == "" {
+		w.option = pick(r, names...)
+	}
+	name := w.option
+	if r.IntN(3) == 0 {
+		name = pick(r, names...)
+	}
 	w.flags[name] = pick(r, choices[name]...)
 	return fmt.Sprintf("flag %s: %q", name, w.flags[name])
 }
 
-func mapKeys[V any](m map[string]V) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
+// tweaks are pairs of texts of which one can stand for the other in a step.
+var tweaks = [][2]string{
+	{"--chmod=0640", "--chmod=0644"}, {"--chmod=u+x", "--chmod=a+x"}, {"--chown=1000:100", "--chown=1000:101"},
+	{"--chown=1", "--chown=2"}, {"COPY ", "COPY --link "}, {"COPY ", "COPY --parents "}, {"COPY ", "ADD "},
+	{"--exclude=*b", "--exclude=*a"}, {"/w/d/", "/w/f/"}, {"RUN ", "RUN --network=none "}, {",rw", ""}, {",source=dir", ",source=dir/sub"},
+	{"USER 1000:100", "USER 1000:101"}, {"WORKDIR /w", "WORKDIR /x"}, {"echo 1", "echo 2"}, {"target=/m", "target=/m,rw"},
+	{"sharing=locked", "sharing=private"}, {"here 1", "here 2"}, {"/w/here", "/w/there"}, {"from=s0", "from=x"}, {"ENV E=1", "ENV E=2"},
+	{"RUN ", "RUN  "}, {"--mount=type=tmpfs", "--mount=type=tmpfs,size=1m"}, {" /w/", " /w"}, {"COPY .", "COPY ./"}, {"[ab]*", "[abx]*"},
+}
+
+// tweak changes a little of a step, so that the step after it is on the same files or on nearly the same.
+func (w *world) tweak() string {
+	r := w.r
+	for range 50 {
+		i := r.IntN(len(w.stages))
+		s := w.stages[i]
+		at := r.IntN(len(s.steps))
+		pair := pick(r, tweaks...)
+		if r.IntN(2) == 0 {
+			pair[0], pair[1] = pair[1], pair[0]
 		}
+		if strings.Contains(s.steps[at], "--from") && pair[1] == "ADD " {
+			continue
+		}
+		if pair[0] == "" || !strings.Contains(s.steps[at], pair[0]) {
+			continue
+		}
+		s.steps[at] = strings.Replace(s.steps[at], pair[0], pair[1], 1)
+		return fmt.Sprintf("s%d: step %d becomes: %s", i, at, s.steps[at])
 	}
+	return "nothing"
 }
 
 // editStep adds, removes, replaces or moves an instruction of a stage.
@@ -87,7 +126,7 @@ func (w *world) editStep() string {
 		s.steps[at], s.steps[at-1] = s.steps[at-1], s.steps[at]
 		return fmt.Sprintf("s%d: swap steps %d and %d", i, at-1, at)
 	case s.shell:
-		s.steps[0] = fmt.Sprintf("RUN mkdir -p /w/d/e /d; echo %d >/w/a; echo b >/w/d/b", r.IntN(3))
+		s.steps[0] = w.firstRun()
 		return fmt.Sprintf("s%d: first step becomes %s", i, s.steps[0])
 	}
 	return "nothing"
