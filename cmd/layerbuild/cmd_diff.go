@@ -22,9 +22,9 @@ func diffVerb() verb {
 			var f stateFlags
 			f.define(fs)
 			var of, format string
-			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`text|json`")
-			fs.Var((*given)(&of), "platform", "`OS/ARCH` of images for several")
-			top := fs.Int("top", 20, "`NUMBER` of paths that are shown as text")
+			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
+			fs.Var((*given)(&of), "platform", "`OS/ARCH` platform, where the images are for several")
+			top := fs.Int("top", 20, "`NUMBER` paths to show as text")
 			return func(e *env, args []string) (runFunc, error) {
 				if len(args) != 2 {
 					return nil, fmt.Errorf("two images are expected, not %d", len(args))

@@ -18,14 +18,14 @@ import (
 )
 
 func historyVerb() verb {
-	return verb{name: "history", args: "IMAGE", summary: "show which instructions an image was made by", flags: func(fs *pflag.FlagSet) prepareFunc {
+	return verb{name: "history", args: "IMAGE", summary: "show which instructions made an image", flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
 		var format string
-		fs.Var(newChoice(&format, "text", "text", "json"), "format", "`text|json`")
+		fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
 		whole := fs.Bool("no-trunc", false, "do not shorten instructions")
 		var of string
-		fs.Var((*given)(&of), "platform", "`OS/ARCH` of an image for several")
+		fs.Var((*given)(&of), "platform", "`OS/ARCH` platform, where the image is for several")
 		return func(e *env, args []string) (runFunc, error) {
 			want, err := platform(e, of)
 			if err := errors.Join(oneImage(args), err, f.resolve(e)); err != nil {

@@ -25,8 +25,8 @@ func imagesVerb() verb {
 		var f stateFlags
 		f.define(fs)
 		var format string
-		fs.Var(newChoice(&format, "text", "text", "json"), "format", "`text|json`")
-		digests := fs.Bool("digests", false, "show whole IDs, and the digests of the manifests or indexes")
+		fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
+		digests := fs.Bool("digests", false, "show whole IDs, and the digests of manifests and indexes")
 		return func(e *env, args []string) (runFunc, error) {
 			if err := errors.Join(noArgs(args), f.resolve(e)); err != nil {
 				return nil, err

@@ -17,12 +17,12 @@ import (
 
 func infoVerb() verb {
 	return verb{
-		name: "info", summary: "say how builds work here: state, privileges, snapshot driver, and why not a better one",
+		name: "info", summary: "show the state directory, privileges and snapshot driver, and why there is no better one",
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
 			var format string
-			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`text|json`")
+			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
 			return func(e *env, args []string) (runFunc, error) {
 				if err := errors.Join(noArgs(args), f.resolve(e)); err != nil {
 					return nil, err

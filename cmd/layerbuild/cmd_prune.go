@@ -16,12 +16,12 @@ func pruneVerb() verb {
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
-			all := fs.BoolP("all", "a", false, "also remove the whole build cache: every step will run again, cache mounts are emptied")
-			unused := fs.Duration("unused", 0, "also remove the build cache that was not used for this `TIME`, such as 72h")
-			keep := fs.String("keep-storage", "", "also remove the build cache, except for the most recently used `SIZE`, such as 10g")
-			dry := fs.BoolP("dry-run", "n", false, "remove nothing, print what would be removed")
+			all := fs.BoolP("all", "a", false, "remove the whole build cache too: every step will run again, and cache mounts are emptied")
+			unused := fs.Duration("unused", 0, "`TIME` remove the build cache too that was not used for this time, such as 72h")
+			keep := fs.String("keep-storage", "", "`SIZE` remove the build cache too, except for the most recently used, up to this size, such as 10g")
+			dry := fs.BoolP("dry-run", "n", false, "remove nothing; print what would be removed")
 			var format string
-			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`text|json`")
+			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
 			fs.BoolP("force", "f", true, "")
 			_ = fs.MarkHidden("force") // nothing is asked; the flag is there for scripts
 			return func(e *env, args []string) (runFunc, error) {

@@ -21,16 +21,16 @@ import (
 func pruneImageVerb() verb {
 	return verb{
 		name: "prune-image", args: "IMAGE|LAYOUT|ARCHIVE",
-		summary: "make an image without the bytes that nobody can see; layers, history and files stay",
+		summary: "make an image without the bytes that nobody can see; its files stay the same",
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
 			var names []string
-			fs.VarP((*list)(&names), "tag", "t", "`NAME[:TAG]` of the new image; may be repeated")
+			fs.VarP((*list)(&names), "tag", "t", "`NAME[:TAG]` name of the new image; may be repeated")
 			var base, of given
-			fs.Var(&base, "base", "`IMAGE` that it is based on, whose layers stay as they are; scratch: none")
-			fs.Var(&of, "platform", "`OS/ARCH` of an image for several, of which the others are left out")
-			dryRun := fs.Bool("dry-run", false, "make no image, print what would be saved")
+			fs.Var(&base, "base", "`IMAGE` base image, whose layers stay as they are; scratch for none")
+			fs.Var(&of, "platform", "`OS/ARCH` platform, where the image is for several; the others are left out")
+			dryRun := fs.Bool("dry-run", false, "make no image; print what would be saved")
 			return func(e *env, args []string) (runFunc, error) {
 				if err := checkPruneImage(args, names, *dryRun); err != nil {
 					return nil, err

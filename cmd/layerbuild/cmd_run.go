@@ -30,20 +30,20 @@ type runFlags struct {
 func runVerb() verb {
 	return verb{
 		name: "run", args: "IMAGE [COMMAND [ARG…]]",
-		summary: "try an image out: run its command in a container that is thrown away",
+		summary: "run a command of an image in a container that is thrown away afterwards",
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f runFlags
 			f.state.define(fs)
-			fs.VarP((*list)(&f.env), "env", "e", "variable: `NAME=VALUE`, or NAME to take it from the environment")
-			fs.StringVarP(&f.workdir, "workdir", "w", "", "working `DIR`ectory")
-			fs.StringVarP(&f.user, "user", "u", "", "`USER[:GROUP]`, names or numbers")
-			fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` instead of the image's entrypoint")
-			fs.Var(newChoice(&f.network, "host", "host", "none"), "network", "`host|none`")
-			fs.Var((*list)(&f.addHosts), "add-host", "line for /etc/hosts: `HOST:IP`")
-			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` of an image for several")
-			fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input on")
+			fs.VarP((*list)(&f.env), "env", "e", "`NAME=VALUE` environment variable; NAME alone takes it from the environment; may be repeated")
+			fs.StringVarP(&f.workdir, "workdir", "w", "", "`DIR` working directory")
+			fs.StringVarP(&f.user, "user", "u", "", "`USER[:GROUP]` user and group, as names or numbers")
+			fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` replace the image's entrypoint")
+			fs.Var(newChoice(&f.network, "host", "host", "none"), "network", "`MODE` host or none")
+			fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts; may be repeated")
+			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` platform, where the image is for several")
+			fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input to the command")
 			fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
-			fs.BoolVar(&f.pull, "pull", false, "ask the registry even if the image is here")
+			fs.BoolVar(&f.pull, "pull", false, "ask the registry even if the image is in the store")
 			fs.Bool("rm", true, "")
 			_ = fs.MarkHidden("rm") // containers are always thrown away; the flag is there for the fingers
 			return f.prepare

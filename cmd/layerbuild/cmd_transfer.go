@@ -26,7 +26,7 @@ func pullVerb() verb {
 			var progress string
 			fs.Var(newProgress(&progress), "progress", progressUsage)
 			var of string
-			fs.Var((*given)(&of), "platform", "`OS/ARCH` of an image for several")
+			fs.Var((*given)(&of), "platform", "`OS/ARCH` platform, where the image is for several")
 			return func(e *env, args []string) (runFunc, error) {
 				if len(args) == 0 {
 					return nil, errors.New("at least one image is expected")
@@ -137,7 +137,7 @@ func push(ctx context.Context, e *env, state *state.State, im *images, name stri
 	return err
 }
 
-const progressUsage = "how it is shown: `auto|plain|tty|rawjson|quiet`"
+const progressUsage = "`MODE` progress display: auto, plain, tty, rawjson or quiet"
 
 // newProgress is the value of --progress.
 func newProgress(value *string) choice { return newChoice(value, "auto", ui.Modes[:]...) }

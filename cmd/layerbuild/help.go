@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 )
@@ -55,8 +56,8 @@ Verbs:
 	fmt.Fprintf(&b, "  %-12s %s\n\n", "version", "print the version")
 	b.WriteString(identifierText)
 	b.WriteString(`
-State (images, layers, cache) is kept in --root DIR: $LAYERBUILD_ROOT if it is set, else /var/lib/layerbuild for
-root, and $XDG_DATA_HOME/layerbuild (~/.local/share/layerbuild) for everybody else.
+State (images, layers, cache) is kept in --root DIR; without the flag in $LAYERBUILD_ROOT, or else in
+/var/lib/layerbuild for root, and in $XDG_DATA_HOME/layerbuild (~/.local/share/layerbuild) for others.
 
 `)
 	b.WriteString(exitTable)
@@ -64,20 +65,86 @@ root, and $XDG_DATA_HOME/layerbuild (~/.local/share/layerbuild) for everybody el
 	return err
 }
 
-// identifierText explains what may stand for IMAGE.
-const identifierText = `An IMAGE is a name (app, app:v2, registry.example/app@sha256:…), an image ID or another digest that layerbuild
-prints, in full or the first 4 digits or more, or a path: oci:DIR, oci-archive:FILE, docker-archive:FILE. The image ID is
-the digest of the configuration, and for an image for several platforms the digest of the index, as with buildx.
+// identifierText explains how images are called.
+const identifierText = `An image is called by a name (app, app:v2, registry.example/app@sha256:…), by its image ID or another
+digest that layerbuild prints, in full or by its first 4 digits or more, or by a path: oci:DIR,
+oci-archive:FILE, docker-archive:FILE. The image ID is the digest of the image's configuration; for an
+image for several platforms it is the digest of the index. It is what docker buildx build -q prints.
 `
 
 func verbHelp(w io.Writer, v verb, fs *pflag.FlagSet) error {
+	var b strings.Builder
 	usage := strings.TrimSpace(fmt.Sprintf("layerbuild %s [flags] %s", v.name, v.args))
-	text := fmt.Sprintf("layerbuild %s: %s\n\nUsage: %s\n\nFlags:\n%s\n", v.name, v.summary, usage, fs.FlagUsagesWrapped(110))
-	if strings.Contains(v.args, "IMAGE") {
-		text += identifierText + "\n"
+	fmt.Fprintf(&b, "layerbuild %s: %s\n\nUsage: %s\n", v.name, v.summary, usage)
+	own, common := "", ""
+	fs.VisitAll(func(f *pflag.Flag) {
+		switch {
+		case f.Hidden:
+		case isStateFlag(f.Name):
+			common += flagText(f)
+		default:
+			own += flagText(f)
+		}
+	})
+	if own != "" {
+		fmt.Fprintf(&b, "\nFlags:\n%s", own)
 	}
-	_, err := io.WriteString(w, text+exitTable)
+	fmt.Fprintf(&b, "\nFlags of all verbs, which may also stand before the verb:\n%s\n", common)
+	if strings.Contains(v.args, "IMAGE") || v.name == "build" || v.name == "images" {
+		b.WriteString(identifierText + "\n")
+	}
+	b.WriteString(exitTable)
+	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// The columns of the help: where the explanation of a flag begins, and where its lines end.
+const (
+	helpIndent = 30
+	helpWidth  = 100
+)
+
+// flagText explains one flag. The usage of a flag with a value begins with the value's name in backquotes.
+func flagText(f *pflag.Flag) string {
+	left := "      --" + f.Name
+	if f.Shorthand != "" {
+		left = "  -" + f.Shorthand + ", --" + f.Name
+	}
+	text := f.Usage
+	if rest, ok := strings.CutPrefix(f.Usage, "`"); ok {
+		name, explanation, _ := strings.Cut(rest, "` ")
+		text = explanation
+		if f.NoOptDefVal != "" {
+			left += "[=" + name + "]"
+		} else {
+			left += " " + name
+		}
+	}
+	if def := f.DefValue; def != "" && def != "false" && def != "[]" && def != "0s" {
+		text += " (default: " + def + ")"
+	}
+	var b strings.Builder
+	b.WriteString(left)
+	if len(left)+2 > helpIndent {
+		b.WriteString("\n" + strings.Repeat(" ", helpIndent))
+	} else {
+		b.WriteString(strings.Repeat(" ", helpIndent-len(left)))
+	}
+	column := helpIndent
+	for i, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case i > 0 && column+1+n > helpWidth:
+			b.WriteString("\n" + strings.Repeat(" ", helpIndent))
+			column = helpIndent
+		case i > 0:
+			b.WriteString(" ")
+			column++
+		}
+		b.WriteString(word)
+		column += n
+	}
+	return b.String() + "\n"
 }
 
 func printVersion(w io.Writer) error {

@@ -35,8 +35,8 @@ type stateFlags struct {
 var drivers = []string{"overlay", "fuse-overlayfs", "btrfs", "copy"}
 
 func (f *stateFlags) define(flags *pflag.FlagSet) {
-	flags.Var((*directory)(&f.root), "root", "`DIR` of the state: images, layers, cache")
-	flags.Var(newChoice(&f.driver, "", drivers...), "driver", "how snapshots are kept: `overlay|fuse-overlayfs|btrfs|copy` (default the first that works)")
+	flags.Var((*directory)(&f.root), "root", "`DIR` state directory: images, layers and cache")
+	flags.Var(newChoice(&f.driver, "", drivers...), "driver", "`NAME` snapshot driver: overlay, fuse-overlayfs, btrfs or copy (default: the first that works)")
 }
 
 // resolve finds the state directory where no flag says it, and checks that there can be one.

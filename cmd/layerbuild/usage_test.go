@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/layerbuild/layerbuild/snapshot"
 	"github.com/spf13/pflag"
@@ -414,13 +415,22 @@ func TestHelp(t *testing.T) {
 		fs := newFlagSet(v)
 		v.flags(fs)
 		fs.VisitAll(func(f *pflag.Flag) {
-			if !f.Hidden && f.Usage == "" {
-				t.Errorf("%s --%s is not explained", v.name, f.Name)
+			if f.Hidden {
+				return
+			}
+			takesValue := f.Value.Type() != "bool"
+			if f.Usage == "" || takesValue != strings.HasPrefix(f.Usage, "`") || strings.Count(f.Usage, "`") > 2 {
+				t.Errorf("%s --%s: usage %q, want an explanation, after the value's name in backquotes if it takes one", v.name, f.Name, f.Usage)
 			}
 		})
 		var one bytes.Buffer
 		if err := verbHelp(&one, v, fs); err != nil || !strings.Contains(one.String(), "Exit status:") {
 			t.Errorf("help %s: %v, %s", v.name, err, one.String())
+		}
+		for line := range strings.Lines(b.String() + one.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 104 {
+				t.Errorf("help %s: a line of %d columns: %s", v.name, n, line)
+			}
 		}
 		for _, args := range [][]string{{v.name, "--help"}, {v.name, "-h"}, {"help", v.name}} {
 			if got := try(t, map[string]string{"HOME": "/"}, args...); got.err != nil {

@@ -55,7 +55,7 @@ func stateFlagsBefore(args []string) int {
 	for n < len(args) {
 		name, _, value := strings.Cut(args[n], "=")
 		switch {
-		case name != "--root" && name != "--driver":
+		case !strings.HasPrefix(name, "--") || !isStateFlag(name[2:]):
 			return n
 		case value:
 			n++
@@ -65,6 +65,9 @@ func stateFlagsBefore(args []string) int {
 	}
 	return n
 }
+
+// isStateFlag reports whether a flag is one that all verbs have.
+func isStateFlag(name string) bool { return name == "root" || name == "driver" }
 
 // mayBeContext reports whether a word without a verb before it can be the context of a build.
 func mayBeContext(word string) bool {
