@@ -125,6 +125,9 @@ func (r *Report) classify() {
 	}
 }
 
+// maxNamed is how many files a remedy names each by itself.
+const maxNamed = 8
+
 // debris lists live files of every such sort, and secrets of both.
 func (r *Report) debris() {
 	var list []int32
@@ -147,9 +150,17 @@ func (r *Report) debris() {
 		}
 		u := &r.Units[list[0]]
 		d := Debris{Kind: u.Debris, Layer: int(u.Layer), Owner: r.Layers[u.Layer].Owner, Dead: u.Dead(), Accepted: u.Accepted}
+		var few []string // the files, where they are few
 		found := func(path string, bytes int64, files int) {
+			if few = nil; files <= maxNamed {
+				for _, i := range list[:n] {
+					if p := r.Tree.Path(r.Tree.Node(r.Units[i].Node)); within(p, strings.TrimSuffix(path, "/")) {
+						few = append(few, p)
+					}
+				}
+			}
 			d.Path, d.Bytes, d.Files = path, bytes, files
-			d.Remedy = r.debrisRemedy(&d)
+			d.Remedy = r.debrisRemedy(&d, few)
 			r.Debris = append(r.Debris, d)
 		}
 		for _, i := range list[:n] {

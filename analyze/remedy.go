@@ -3,6 +3,7 @@ package analyze
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -22,24 +23,6 @@ func verbOf(text string) string {
 	}
 	word, _, _ := strings.Cut(text, " ")
 	return strings.ToUpper(word)
-}
-
-// operands are what COPY and ADD copy from, without flags and destination.
-func operands(text string) (sources []string) {
-	fields := strings.Fields(text)
-	if len(fields) == 0 {
-		return nil
-	}
-	for _, f := range fields[1:] {
-		f = strings.Trim(f, `[],"`)
-		if f != "" && !strings.HasPrefix(f, "--") && f != "#" && f != "buildkit" {
-			sources = append(sources, f)
-		}
-	}
-	if len(sources) > 1 {
-		return sources[:len(sources)-1]
-	}
-	return nil
 }
 
 // At names an instruction for a sentence: "line 4", or its beginning where lines are not known.
@@ -63,77 +46,567 @@ func shorten(s string, n int) string {
 // Made is the instruction that made a layer.
 func (r *Report) Made(layer int) *Instruction { return &r.Instructions[r.Layers[layer].Instruction] }
 
+// Remedies are edits of the Dockerfile, in words that are always the same, so that they can be done as they are written:
+//
+//	use RUN --mount=… at line 4 and line 6      give these RUNs the mount
+//	add --FLAG to the COPY at line 3
+//	leave out the COPY at line 3                the whole instruction
+//	leave out ‘rm -rf /x’ at line 5             one command of a RUN
+//	write ‘NEW’ instead of ‘OLD’ at line 5
+//	join the RUNs of line 3 and line 5          with && in the place of the last one
+//	begin the RUN at line 3 with ‘COMMAND &&’
+//	append ‘&& COMMAND’ to the RUN at line 3
+//	put ‘INSTRUCTION’ … before line 3
+//	move the COPY at line 3 to a stage of its own: ‘FROM scratch AS copied’ …
+//	add ‘PATTERN’ to .dockerignore
+//
+// They are joined by "; ". What cannot be done so is advice: "what to do instead", without these words.
+
+// ats names several instructions: "line 3, line 4 and line 6".
+func ats(list []*Instruction) string {
+	var s []string
+	for _, i := range list {
+		s = append(s, i.At())
+	}
+	if n := len(s); n > 1 {
+		return strings.Join(s[:n-1], ", ") + " and " + s[n-1]
+	}
+	return strings.Join(s, "")
+}
+
 // remedy says what to change, as concretely as it can be known.
 func (r *Report) remedy(f *Finding) string {
 	made, gone := r.Made(f.Creator), r.Made(f.Killer)
-	if f.Owner == BaseImage {
-		if f.Creator == f.Killer || r.Layers[f.Killer].Owner == BaseImage {
-			return "the base image's own waste: a smaller or newer base"
-		}
-		return fmt.Sprintf("%s cannot free what the base has: take a smaller base, or copy what is needed into one", gone.At())
-	}
-	copied := verbOf(made.Text) == "COPY" || verbOf(made.Text) == "ADD"
-	ran := verbOf(gone.Text) == "RUN"
 	switch {
+	case f.Owner == BaseImage && (f.Creator == f.Killer || r.Layers[f.Killer].Owner == BaseImage):
+		return "the base image's own waste: a smaller or newer base"
+	case f.Owner == BaseImage:
+		return fmt.Sprintf("%s cannot free what the base has: take a smaller base, or copy what is needed into one", gone.At())
 	case f.Creator == f.Killer:
 		return "the layer has it twice: whatever made the layer should write it once"
-	case f.Reason == RewrittenMetadata && copied && ran:
-		return fmt.Sprintf("COPY --chmod=… --chown=… at %s instead of chmod or chown at %s", made.At(), gone.At())
-	case f.Reason == RewrittenMetadata:
-		return fmt.Sprintf("set mode and owner where it is made: move the chmod or chown of %s to %s", gone.At(), made.At())
-	case f.Reason == RewrittenTime:
-		return fmt.Sprintf("%s changes nothing but the time: leave it out", gone.At())
-	case f.Reason == RewrittenSame:
-		return fmt.Sprintf("%s writes again what %s has made: leave out one of the two", gone.At(), made.At())
+	case made.Stage != gone.Stage || made.Owner != gone.Owner:
+		return r.stageRemedy(f)
 	}
-	if m := cacheMount(f.Path); m != "" && verbOf(made.Text) == "RUN" {
-		return fmt.Sprintf("RUN --mount=type=cache,target=%s at %s", m, made.At())
-	}
+	c := r.newCure(f)
+	ranMade, ranGone := verbOf(made.Text) == "RUN", verbOf(gone.Text) == "RUN"
+	copiedMade, copiedGone := copies(made), copies(gone)
 	switch {
-	case r.Layers[f.Creator].Owner == EarlierStage:
-		return fmt.Sprintf("made in an earlier stage, at %s: COPY --from what is needed instead of FROM that stage", made.At())
-	case copied && ran && f.Reason == Overwritten:
-		return fmt.Sprintf("change %s before it is copied, or bind it into %s (RUN --mount=type=bind) and write the result only", f.Path, gone.At())
-	case copied && ran:
-		source, from := bindSource(made.Text, f.Path)
-		return fmt.Sprintf("use RUN --mount=type=bind,%ssource=%s,target=%s at %s instead of the %s at %s",
-			from, source, strings.TrimSuffix(f.Path, "/"), r.user(f).At(), verbOf(made.Text), made.At())
-	case copied:
-		return fmt.Sprintf("%s replaces it: leave it out of %s (COPY --exclude, .dockerignore)", gone.At(), made.At())
-	case verbOf(made.Text) == "RUN" && ran:
-		return fmt.Sprintf("join the RUNs of %s and %s, so that it is removed in the layer that makes it", made.At(), gone.At())
+	case f.Reason == RewrittenMetadata && copiedMade && ranGone:
+		return c.meta()
+	case copiedMade && copiedGone:
+		return c.copyTwice()
+	case ranMade && copiedGone:
+		return c.runThenCopy()
+	case copiedMade && ranGone && (f.Reason == RewrittenSame || f.Reason == RewrittenTime):
+		return c.rewritten()
+	case copiedMade && ranGone && f.Reason == Overwritten:
+		return fmt.Sprintf("change %s before it is copied; or copy it and change it in a stage of its own, and take the result with COPY --from", f.Path)
+	case copiedMade && ranGone:
+		return c.copyThenRun()
+	case ranMade && ranGone && cacheMount(f.Path) != "":
+		return c.cache(cacheMount(f.Path))
+	case ranMade && ranGone:
+		return c.join()
 	}
 	return fmt.Sprintf("made at %s, gone at %s: make it and remove it in one instruction", made.At(), gone.At())
 }
 
-// user is the RUN that seems to need a file: the first after it was made whose text names it, or that which removes it.
-func (r *Report) user(f *Finding) *Instruction {
-	for i := r.Layers[f.Creator].Instruction + 1; i <= r.Layers[f.Killer].Instruction; i++ {
-		if ins := &r.Instructions[i]; verbOf(ins.Text) == "RUN" && strings.Contains(ins.Text, path.Base(f.Path)) {
-			return ins
-		}
-	}
-	return r.Made(f.Killer)
+// copies reports whether an instruction is a COPY or an ADD.
+func copies(i *Instruction) bool { return verbOf(i.Text) == "COPY" || verbOf(i.Text) == "ADD" }
+
+// cure finds the remedy of one finding whose creator and killer are of one stage.
+type cure struct {
+	r          *Report
+	f          *Finding
+	made, gone *Instruction
+	path       string // without a slash at its end
+	node       int32
 }
 
-// bindSource is what a bind mount has to show at a path that a COPY made.
-func bindSource(text, file string) (source, from string) {
-	for field := range strings.FieldsSeq(text) {
-		if stage, ok := strings.CutPrefix(field, "--from="); ok {
-			from = "from=" + stage + ","
+// newCure begins the remedy of a finding.
+func (r *Report) newCure(f *Finding) cure {
+	c := cure{r: r, f: f, made: r.Made(f.Creator), gone: r.Made(f.Killer), path: strings.TrimSuffix(f.Path, "/")}
+	if n := r.Tree.Find(c.path); n != nil {
+		c.node = n.id
+	}
+	return c
+}
+
+// layerIndex is what the layers have, for remedies.
+type layerIndex struct {
+	units [][]int32 // by layer
+	links []bool    // whether a layer has something visible without content, besides directories
+	stage []string  // what earlier stages have that is visible
+}
+
+// byLayer makes the index when it is first asked for.
+func (r *Report) byLayer() *layerIndex {
+	if r.layerIndex != nil {
+		return r.layerIndex
+	}
+	x := &layerIndex{units: make([][]int32, len(r.Layers)), links: make([]bool, len(r.Layers))}
+	r.layerIndex = x
+	for i := range r.Units {
+		x.units[r.Units[i].Layer] = append(x.units[r.Units[i].Layer], int32(i))
+	}
+	for i := range r.Tree.nodes {
+		n := &r.Tree.nodes[i]
+		if n.cur == 0 {
+			continue
+		}
+		f := &r.Tree.files[n.cur-1]
+		if f.Type == Dir {
+			continue
+		}
+		layer := f.Layer
+		if f.Unit >= 0 {
+			layer = r.Units[f.Unit].Layer
+		} else {
+			x.links[layer] = true
+		}
+		if r.Layers[layer].Owner == EarlierStage && len(x.stage) <= maxKept {
+			x.stage = append(x.stage, r.Tree.Path(n))
 		}
 	}
-	sources := operands(text)
-	base := path.Base(file)
-	for _, s := range sources {
-		if path.Base(s) == base {
-			return s, from
+	slices.Sort(x.stage)
+	return x
+}
+
+// maxKept is how many files of an earlier stage a remedy names each by itself.
+const maxKept = 8
+
+// under reports whether a node is another one or below it.
+func (t *Tree) under(n, top int32) bool {
+	for ; n > top; n = t.nodes[n].parent { // parents have lower numbers
+	}
+	return n == top
+}
+
+// each calls f for a node and all below it.
+func (t *Tree) each(n *Node, f func(*Node)) {
+	f(n)
+	for c := range t.Children(n) {
+		t.each(c, f)
+	}
+}
+
+// between are the RUNs from the creator to the killer, without the creator.
+func (c *cure) between() (runs []*Instruction) {
+	for i := c.r.Layers[c.f.Creator].Instruction + 1; i <= c.r.Layers[c.f.Killer].Instruction; i++ {
+		if ins := &c.r.Instructions[i]; verbOf(ins.Text) == "RUN" {
+			runs = append(runs, ins)
 		}
 	}
-	if len(sources) == 1 && !strings.ContainsAny(sources[0], "*?[") && !strings.HasPrefix(sources[0], "file:") && !strings.HasPrefix(sources[0], "dir:") {
-		return sources[0], from
+	return runs
+}
+
+// whole reports whether everything that the creator made is dead by this finding: then the instruction can go.
+func (c *cure) whole() bool {
+	for _, i := range c.r.byLayer().units[c.f.Creator] {
+		if u := &c.r.Units[i]; int(u.Killer) != c.f.Killer || !c.r.Tree.under(u.Node, c.node) {
+			return false
+		}
 	}
-	return strings.Trim(base, "/"), from
+	return !c.r.byLayer().links[c.f.Creator]
+}
+
+// plainCommands read no files besides those that their arguments name.
+var plainCommands = []string{"echo", "printf", "true", "mkdir", "rm", "ln", "touch", "chmod", "chown", "useradd", "groupadd", "adduser", "addgroup", "apt-get", "apk"}
+
+// unrelated reports whether a RUN surely does not need the path. Any program may read any file, so it is so for a few only.
+func (c *cure) unrelated(i *Instruction) bool {
+	p := parseInstruction(i.Text)
+	list, ok := p.commands()
+	if !ok || strings.ContainsAny(i.Text, "*?[") || strings.Contains(i.Text, path.Base(c.path)) {
+		return false
+	}
+	return !slices.ContainsFunc(list, func(cmd command) bool {
+		name, args := cmd.applet()
+		return !slices.Contains(plainCommands, name) || slices.ContainsFunc(args, func(a string) bool { return concerns(a, "/", c.path) })
+	})
+}
+
+// writes reports whether a layer after the creator's and up to the killer's wrote a file at or below the path.
+func (c *cure) writes() bool {
+	last := c.f.Killer
+	if copies(c.gone) {
+		last--
+	}
+	for l := c.f.Creator + 1; l <= last; l++ {
+		for _, i := range c.r.byLayer().units[l] {
+			if c.r.Tree.under(c.r.Units[i].Node, c.node) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// without says how the killer is to be written without the commands, of the names given, that are about the path. all means that
+// nothing of it is left, and ok that there are such commands and that they can be told from the others.
+func (c *cure) without(path string, names ...string) (edits []string, all, ok bool) {
+	p := parseInstruction(c.gone.Text)
+	list, ok := p.commands()
+	if !ok {
+		return nil, false, false
+	}
+	cwd := c.r.workdir(c.r.Layers[c.f.Killer].Instruction)
+	left := len(list)
+	for _, cmd := range list {
+		name, _ := cmd.applet()
+		if !slices.Contains(names, name) {
+			continue
+		}
+		operands := cmd.operands()
+		if name == "chmod" || name == "chown" || name == "chgrp" {
+			operands = operands[min(1, len(operands)):]
+		}
+		mine := slices.DeleteFunc(slices.Clone(operands), func(o string) bool { return !concerns(o, cwd, path) })
+		switch {
+		case len(mine) == 0:
+			continue
+		case len(mine) == len(operands):
+			edits = append(edits, fmt.Sprintf("leave out ‘%s’ at %s", cmd.text, c.gone.At()))
+			left--
+		case p.json:
+			return nil, false, false
+		default:
+			kept := slices.DeleteFunc(strings.Fields(cmd.text), func(w string) bool { return slices.Contains(mine, strings.Trim(w, `'"`)) })
+			edits = append(edits, fmt.Sprintf("write ‘%s’ instead of ‘%s’ at %s", strings.Join(kept, " "), cmd.text, c.gone.At()))
+		}
+	}
+	if left == 0 {
+		edits = []string{fmt.Sprintf("leave out the RUN at %s", c.gone.At())}
+	}
+	return edits, left == 0, len(edits) > 0
+}
+
+// copyThenRun is for what was copied and removed by a RUN.
+func (c *cure) copyThenRun() string {
+	removal, all, removes := c.without(c.path, "rm", "unlink", "rmdir")
+	if !removes {
+		if s := c.moved(); s != "" {
+			return s
+		}
+	}
+	users := c.between()
+	if all {
+		users = slices.DeleteFunc(users, func(i *Instruction) bool { return i == c.gone })
+	}
+	users = slices.DeleteFunc(users, c.unrelated)
+	what, known := c.r.copied(c.r.Layers[c.f.Creator].Instruction)
+	verb := what.verb
+	var edits []string
+	leaves := true
+	switch exclude, ok := c.exclude(what, known, c.f.Creator); {
+	case c.whole():
+		edits = append(edits, fmt.Sprintf("leave out the %s at %s", verb, c.made.At()))
+	case ok:
+		edits = append(edits, fmt.Sprintf("add --exclude=%s to the %s at %s", exclude, verb, c.made.At()))
+	case known && len(what.sources) > 1 && !what.json:
+		if edits = c.fewer(what); edits == nil {
+			leaves = false
+		}
+	default:
+		leaves = false
+	}
+	if len(users) == 0 {
+		if !leaves {
+			return fmt.Sprintf("copy only what is needed at %s, without %s", c.made.At(), c.f.Path)
+		}
+		return strings.Join(append(edits, removal...), "; ")
+	}
+	source, sure := c.r.source(what, c.f.Creator, c.path)
+	_, mode := what.flag("chmod")
+	_, owner := what.flag("chown")
+	if !known || !sure || mode || owner {
+		return c.ownStage(what, users, removal)
+	}
+	from, ok := what.flag("from")
+	if ok {
+		from = "from=" + from + ","
+	}
+	if !removes && !copies(c.gone) && !c.r.there(c.f.Killer, c.path) {
+		return c.bindElsewhere(edits, leaves, from, source, users)
+	}
+	rw := ""
+	if !removes && !copies(c.gone) || c.writes() {
+		rw = ",rw" // what is written there is gone after the RUN, as it is now after all of them
+	}
+	mount := fmt.Sprintf("RUN --mount=type=bind,%ssource=%s,target=%s%s", from, source, c.path, rw)
+	if rw != "" && len(users) > 1 && c.writes() {
+		edits = append(edits, c.joined(users), fmt.Sprintf("use %s at %s", mount, users[len(users)-1].At()))
+		return strings.Join(append(edits, removal...), "; ")
+	}
+	if c.whole() {
+		edits[0] = fmt.Sprintf("use %s at %s instead of the %s at %s", mount, ats(users), verb, c.made.At())
+	} else {
+		edits = append([]string{fmt.Sprintf("use %s at %s", mount, ats(users))}, edits...)
+		if !leaves {
+			edits = append(edits, fmt.Sprintf("leave %s out of the %s at %s", c.f.Path, verb, c.made.At()))
+		}
+	}
+	return strings.Join(append(edits, removal...), "; ")
+}
+
+// bindElsewhere is for a RUN that removes the path in a way that cannot be left out. What a mount shows cannot be removed, so it
+// is copied to its place in the same RUN.
+func (c *cure) bindElsewhere(edits []string, leaves bool, from, source string, users []*Instruction) string {
+	if !leaves || slices.ContainsFunc(users, func(i *Instruction) bool { return !appendable(i) }) {
+		return fmt.Sprintf("bind it, copy it to %s and remove it there in one RUN instead of %s", c.path, ats(append([]*Instruction{c.made}, users...)))
+	}
+	at := users[len(users)-1].At()
+	if len(users) > 1 {
+		edits = append(edits, c.joined(users))
+	}
+	mnt := "/mnt/" + path.Base(c.path)
+	return strings.Join(append(edits,
+		fmt.Sprintf("use RUN --mount=type=bind,%ssource=%s,target=%s at %s", from, source, mnt, at),
+		fmt.Sprintf("begin the RUN at %s with ‘mkdir -p %s && cp -a %s %s &&’", at, path.Dir(c.path), mnt, c.path)), "; ")
+}
+
+// exclude is the pattern that leaves the path out of the COPY of directories that made a layer.
+func (c *cure) exclude(what copied, known bool, layer int) (string, bool) {
+	if !known || what.verb != "COPY" || strings.ContainsAny(strings.Join(what.sources, ""), "*?[") || c.path == what.dest || !within(c.path, what.dest) {
+		return "", false
+	}
+	rel := strings.TrimPrefix(strings.TrimPrefix(c.path, what.dest), "/")
+	if len(what.sources) > 1 {
+		// It must be of a directory: the pattern does not apply to a file that is named.
+		source, ok := c.r.source(what, layer, c.path)
+		return rel, ok && !strings.ContainsAny(rel, `*?[]!\ `) && slices.ContainsFunc(what.sources, func(s string) bool {
+			return strings.TrimPrefix(path.Clean("/"+s)+"/"+rel, "/") == strings.TrimPrefix(source, "/")
+		})
+	}
+	return rel, !strings.ContainsAny(rel, `*?[]!\ `) && !(what.destDir && rel == path.Base(path.Clean("/"+what.sources[0])) && c.r.others(layer, what.dest, c.path) == 0)
+}
+
+// fewer writes a COPY of several files without one of them.
+func (c *cure) fewer(what copied) []string {
+	left := slices.DeleteFunc(slices.Clone(what.sources), func(s string) bool {
+		return !strings.ContainsAny(s, "*?[") && path.Join(what.dest, path.Base(path.Clean("/"+s))) == c.path
+	})
+	if len(left) != len(what.sources)-1 || len(left) == 0 {
+		return nil
+	}
+	dest := what.args[len(what.args)-1]
+	return []string{fmt.Sprintf("write ‘%s’ instead of ‘%s’ at %s", strings.Join(append(left, dest), " "), what.rest, c.made.At())}
+}
+
+// moved is for a RUN that does no more with what was copied than to give it another name.
+func (c *cure) moved() string {
+	what, ok := c.r.copied(c.r.Layers[c.f.Creator].Instruction)
+	p := parseInstruction(c.gone.Text)
+	list, simple := p.commands()
+	if !ok || !simple || !c.whole() || what.json || len(what.sources) != 1 || what.destDir || what.dest != c.path || len(c.between()) > 1 {
+		return ""
+	}
+	for _, cmd := range list {
+		name, _ := cmd.applet()
+		operands := cmd.operands()
+		if name != "mv" || len(operands) != 2 || path.Clean(operands[0]) != c.path || !strings.HasPrefix(operands[1], "/") {
+			continue
+		}
+		dest := operands[1]
+		if c.r.dirIn(c.f.Killer-1, path.Clean(dest)) {
+			dest = path.Join(dest, path.Base(c.path))
+		}
+		edit := fmt.Sprintf("write ‘%s %s’ instead of ‘%s’ at %s", what.sources[0], dest, what.rest, c.made.At())
+		if len(list) == 1 {
+			return edit + fmt.Sprintf("; leave out the RUN at %s", c.gone.At())
+		}
+		return edit + fmt.Sprintf("; leave out ‘%s’ at %s", cmd.text, c.gone.At())
+	}
+	return ""
+}
+
+// ownStage is for a COPY or an ADD whose files have no place that a mount could name: it is moved to a stage of its own, and the
+// stage is mounted.
+func (c *cure) ownStage(what copied, users []*Instruction, removal []string) string {
+	at := c.r.Layers[c.f.Creator].Instruction
+	stage := []string{"‘FROM scratch AS copied’"}
+	for _, ins := range c.r.Instructions[:at] {
+		if v := verbOf(ins.Text); (v == "ARG" || v == "ENV") && ins.Stage == c.made.Stage && ins.Owner == c.made.Owner && strings.Contains(what.rest, "$") {
+			stage = append(stage, "‘"+ins.Text+"’")
+		}
+	}
+	if n := len(what.args); n > 0 && !strings.HasPrefix(what.args[n-1], "/") && !strings.HasPrefix(what.args[n-1], "$") {
+		if cwd := c.r.workdir(at); cwd != "" {
+			stage = append(stage, "‘WORKDIR "+cwd+"’")
+		}
+	}
+	rw := ""
+	if _, _, removes := c.without(c.path, "rm", "unlink", "rmdir"); !removes || c.writes() {
+		rw = ",rw"
+	}
+	if !c.whole() {
+		return fmt.Sprintf("copy %s by a %s of its own in a stage of its own (FROM scratch), and use RUN --mount=type=bind,from=STAGE,source=%s,target=%s%s at %s",
+			c.f.Path, what.verb, c.path, c.path, rw, ats(users))
+	}
+	edits := []string{
+		fmt.Sprintf("move the %s at %s to a stage of its own: %s", what.verb, c.made.At(), strings.Join(stage, ", ")),
+		fmt.Sprintf("use RUN --mount=type=bind,from=copied,source=%s,target=%s%s at %s", c.path, c.path, rw, ats(users)),
+	}
+	return strings.Join(append(edits, removal...), "; ")
+}
+
+// copyTwice is for what was copied and copied again.
+func (c *cure) copyTwice() string {
+	first, known := c.r.copied(c.r.Layers[c.f.Creator].Instruction)
+	if c.f.Reason == RewrittenSame || c.f.Reason == RewrittenTime {
+		// The first one is needed by what runs before the second.
+		second, ok := c.r.copied(c.r.Layers[c.f.Killer].Instruction)
+		if c.r.Layers[c.f.Killer].Units == c.f.Units {
+			return fmt.Sprintf("leave out the %s at %s", second.verb, c.gone.At())
+		}
+		if exclude, can := c.exclude(second, ok, c.f.Killer); can {
+			return fmt.Sprintf("add --exclude=%s to the %s at %s", exclude, second.verb, c.gone.At())
+		}
+		return fmt.Sprintf("copy %s once: leave it out at %s", c.f.Path, c.gone.At())
+	}
+	if len(c.between()) > 0 {
+		return c.copyThenRun()
+	}
+	if c.whole() {
+		return fmt.Sprintf("leave out the %s at %s", first.verb, c.made.At())
+	}
+	if exclude, can := c.exclude(first, known, c.f.Creator); can {
+		return fmt.Sprintf("add --exclude=%s to the %s at %s", exclude, first.verb, c.made.At())
+	}
+	if known && len(first.sources) > 1 && !first.json {
+		if edits := c.fewer(first); edits != nil {
+			return edits[0]
+		}
+	}
+	return fmt.Sprintf("%s replaces it: copy only what stays at %s", c.gone.At(), c.made.At())
+}
+
+// runThenCopy is for what a RUN made and a COPY replaces.
+func (c *cure) runThenCopy() string {
+	if len(c.between()) == 0 && appendable(c.made) {
+		return fmt.Sprintf("append ‘&& rm -rf %s’ to the RUN at %s", c.path, c.made.At())
+	}
+	return fmt.Sprintf("%s replaces it: remove %s in the RUN at %s that makes it, or copy before it", c.gone.At(), c.f.Path, c.made.At())
+}
+
+// rewritten is for a RUN that writes again what was copied, and changes nothing but perhaps the time.
+func (c *cure) rewritten() string {
+	if edits, _, ok := c.without(c.path, "touch", "cp"); ok {
+		return strings.Join(edits, "; ")
+	}
+	return fmt.Sprintf("%s writes %s again and changes nothing but perhaps its time: leave out the command that does", c.gone.At(), c.f.Path)
+}
+
+// meta is for what was copied and got another mode or owner.
+func (c *cure) meta() string {
+	advice := fmt.Sprintf("COPY --chmod=… --chown=… at %s instead of chmod or chown at %s", c.made.At(), c.gone.At())
+	removal, _, ok := c.without(c.path, "chmod", "chown", "chgrp")
+	flags, can := c.metaFlags()
+	if !ok || !can || !c.whole() || len(c.between()) > 1 {
+		return advice
+	}
+	edits := []string{fmt.Sprintf("add %s to the %s at %s", strings.Join(flags, " "), verbOf(c.made.Text), c.made.At())}
+	return strings.Join(append(edits, removal...), "; ")
+}
+
+// metaFlags are those with which a COPY makes modes and owners as the killer has them. One mode and one owner there must be for
+// all files, and for directories among them.
+func (c *cure) metaFlags() (flags []string, ok bool) {
+	p := parseInstruction(c.made.Text)
+	if _, has := p.flag("chmod"); has {
+		return nil, false
+	}
+	if _, has := p.flag("chown"); has {
+		return nil, false
+	}
+	modes, owners := map[uint16]bool{}, map[[2]uint32]bool{}
+	var chmod, chown bool
+	c.r.Tree.each(c.r.Tree.Node(c.node), func(n *Node) {
+		var was *File
+		for f := range c.r.Tree.Files(n) {
+			if int(f.Layer) == c.f.Creator && f.Type != Gone && !f.Implied {
+				was = f
+			}
+		}
+		now := c.r.Tree.At(n, c.f.Killer)
+		if was == nil || now == nil || was.Type == Symlink {
+			return
+		}
+		if before := c.r.Tree.At(n, c.f.Creator-1); was.Type == Dir && before != nil && before.Type == Dir {
+			return // the COPY has not made it
+		}
+		modes[now.Mode], owners[[2]uint32{now.UID, now.GID}] = true, true
+		chmod = chmod || was.Mode != now.Mode
+		chown = chown || was.UID != now.UID || was.GID != now.GID
+	})
+	if chmod {
+		if len(modes) != 1 {
+			return nil, false
+		}
+		for m := range modes {
+			flags = append(flags, fmt.Sprintf("--chmod=%04o", m))
+		}
+	}
+	if chown {
+		if len(owners) != 1 {
+			return nil, false
+		}
+		for o := range owners {
+			flags = append(flags, fmt.Sprintf("--chown=%d:%d", o[0], o[1]))
+		}
+	}
+	return flags, len(flags) > 0
+}
+
+// cache is for files of a cache that a RUN left and another one removed. Those between may need them.
+func (c *cure) cache(dir string) string {
+	removal, all, _ := c.without(dir, "rm")
+	runs := append([]*Instruction{c.made}, c.between()...)
+	if all {
+		runs = slices.DeleteFunc(runs, func(i *Instruction) bool { return i == c.gone })
+	}
+	edits := []string{fmt.Sprintf("use RUN --mount=type=cache,target=%s at %s", dir, ats(runs))}
+	return strings.Join(append(edits, removal...), "; ")
+}
+
+// join is for what one RUN made and another one removed.
+func (c *cure) join() string {
+	runs := append([]*Instruction{c.made}, c.between()...)
+	for i := c.r.Layers[c.f.Creator].Instruction; i <= c.r.Layers[c.f.Killer].Instruction; i++ {
+		switch verbOf(c.r.Instructions[i].Text) {
+		case "USER", "WORKDIR", "SHELL":
+			return fmt.Sprintf("make it and remove it in one RUN: of %s, with what %s changes between them said in the command", ats(runs), c.r.Instructions[i].At())
+		}
+	}
+	return c.joined(runs) + ", so that it is removed in the layer that makes it"
+}
+
+func (c *cure) joined(runs []*Instruction) string {
+	return fmt.Sprintf("join the RUNs of %s", ats(runs))
+}
+
+// appendable reports whether a command can be appended to a RUN.
+func appendable(i *Instruction) bool {
+	p := parseInstruction(i.Text)
+	return p.verb == "RUN" && !p.json && !p.heredoc
+}
+
+// stageRemedy is for what an earlier stage has made.
+func (r *Report) stageRemedy(f *Finding) string {
+	made := r.Made(f.Creator)
+	kept := r.byLayer().stage
+	if made.Stage == "" || len(kept) == 0 || len(kept) > maxKept {
+		return fmt.Sprintf("made in an earlier stage, at %s: COPY --from what is needed instead of FROM that stage", made.At())
+	}
+	base := r.Base.Name
+	if base == "" {
+		base = "scratch"
+	}
+	edits := []string{"‘FROM " + base + "’"}
+	for _, p := range kept {
+		edits = append(edits, fmt.Sprintf("‘COPY --from=%s %s %s’", made.Stage, p, p))
+	}
+	return fmt.Sprintf("use %s instead of ‘FROM %s’, for what it made at %s stays in the image", strings.Join(edits, ", "), made.Stage, made.At())
 }
 
 // cacheMount is the directory to mount a cache at, for files that belong into one.
@@ -147,28 +620,101 @@ func cacheMount(file string) string {
 	return ""
 }
 
-func (r *Report) debrisRemedy(d *Debris) string {
+// runsFrom are the RUN that made a layer and those after it.
+func (r *Report) runsFrom(layer int) (runs []*Instruction) {
+	for i := r.Layers[layer].Instruction; i < len(r.Instructions); i++ {
+		if ins := &r.Instructions[i]; verbOf(ins.Text) == "RUN" {
+			runs = append(runs, ins)
+		}
+	}
+	return runs
+}
+
+// debrisRemedy says what to change for what is visible and not wanted; paths are its files, as many as are worth naming.
+func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 	made := r.Made(d.Layer)
 	if d.Owner == BaseImage && d.Kind != Secret {
 		return "the base image has it: a rm here would hide it and free nothing"
 	}
-	switch d.Kind {
-	case Secret:
-		if d.Dead {
-			return fmt.Sprintf("whoever has the image can read it: use RUN --mount=type=secret instead of %s, and change the secret", made.At())
+	if d.Kind == Secret {
+		return r.secretRemedy(d)
+	}
+	dir := strings.TrimSuffix(d.Path, "/")
+	if copies(made) {
+		p := parseInstruction(made.Text)
+		if _, from := p.flag("from"); from {
+			return fmt.Sprintf("add --exclude=%s to the COPY at %s", ignorePattern(d.Kind, dir), made.At())
 		}
-		return "if it is a secret: RUN --mount=type=secret, and nothing of it in the image"
+		return fmt.Sprintf("add ‘%s’ to .dockerignore", ignorePattern(d.Kind, dir))
+	}
+	remove := "rm -rf " + dir
+	switch d.Kind {
 	case PackageLists, LanguageCache:
 		if m := cacheMount(d.Path); m != "" && verbOf(made.Text) == "RUN" {
-			return fmt.Sprintf("RUN --mount=type=cache,target=%s at %s", m, made.At())
+			return fmt.Sprintf("use RUN --mount=type=cache,target=%s at %s", m, ats(r.runsFrom(d.Layer)))
 		}
-		return fmt.Sprintf("remove it in %s itself", made.At())
 	case VersionControl:
-		return "put it into .dockerignore"
-	case Logs:
-		return fmt.Sprintf("remove it at the end of %s", made.At())
+		for p := dir; p != "/" && p != "."; p = path.Dir(p) {
+			if debrisDir(path.Base(p), func() string { return p }) == VersionControl {
+				remove = "rm -rf " + p
+			}
+		}
 	case Bytecode:
-		return fmt.Sprintf("ENV PYTHONDONTWRITEBYTECODE=1 before %s, if the start may take longer", made.At())
+		// PYTHONDONTWRITEBYTECODE keeps neither pip nor the scripts of packages from compiling: they do it on purpose.
+		remove = fmt.Sprintf("find %s -name '*.pyc' -exec rm -f {} +", dir)
+	case Logs, CoreFile:
+		if len(paths) > 0 {
+			remove = "rm -f " + strings.Join(paths, " ")
+		} else {
+			remove = fmt.Sprintf("find %s -type f -exec rm -f {} +", dir)
+		}
 	}
-	return fmt.Sprintf("remove it at the end of %s", made.At())
+	if !appendable(made) {
+		return fmt.Sprintf("remove it at the end of %s, as ‘%s’ does", made.At(), remove)
+	}
+	return fmt.Sprintf("append ‘&& %s’ to the RUN at %s", remove, made.At())
+}
+
+// ignorePattern leaves debris of a kind out of a context.
+func ignorePattern(kind DebrisKind, dir string) string {
+	for p := dir; p != "/" && p != "."; p = path.Dir(p) {
+		if debrisDir(path.Base(p), func() string { return p }) == kind {
+			return "**/" + path.Base(p)
+		}
+	}
+	if kind == Bytecode {
+		return "**/*.pyc"
+	}
+	return "**/" + path.Base(dir)
+}
+
+// secretRemedy is for what looks like a key or a password.
+func (r *Report) secretRemedy(d *Debris) string {
+	made := r.Made(d.Layer)
+	if !d.Dead {
+		return "if it is a secret: RUN --mount=type=secret, and nothing of it in the image"
+	}
+	if !copies(made) {
+		return fmt.Sprintf("whoever has the image can read it: use RUN --mount=type=secret instead of writing it at %s, and change the secret", made.At())
+	}
+	var runs []*Instruction
+	n := r.Tree.Find(d.Path)
+	for f := range r.Tree.Files(n) {
+		if int(f.Layer) <= d.Layer || runs != nil {
+			continue
+		}
+		c := r.newCure(&Finding{Path: d.Path, Creator: d.Layer, Killer: int(f.Layer)})
+		removal, all, _ := c.without(d.Path, "rm", "unlink")
+		runs = c.between()
+		if all {
+			runs = slices.DeleteFunc(runs, func(i *Instruction) bool { return i == c.gone })
+		}
+		if len(runs) == 0 {
+			break
+		}
+		edits := []string{fmt.Sprintf("whoever has the image can read it: use RUN --mount=type=secret,id=%s,target=%s at %s instead of the %s at %s, with --secret id=%s,src=FILE, and change the secret",
+			path.Base(d.Path), d.Path, ats(runs), verbOf(made.Text), made.At(), path.Base(d.Path))}
+		return strings.Join(append(edits, removal...), "; ")
+	}
+	return fmt.Sprintf("whoever has the image can read it: leave it out of the %s at %s, and change the secret", verbOf(made.Text), made.At())
 }

@@ -41,7 +41,8 @@ type Report struct {
 	Tree  *Tree  `json:"-"`
 	Units []Unit `json:"-"`
 
-	linkPaths map[int32]int32 // a live link's node, by unit
+	linkPaths  map[int32]int32 // a live link's node, by unit
+	layerIndex *layerIndex     // made when a remedy asks for it
 }
 
 // Base says where the base image ends.

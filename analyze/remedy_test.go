@@ -1,0 +1,70 @@
+package analyze
+
+import (
+	"context"
+	"testing"
+)
+
+// TestRemedyTexts: remedies of what other builders leave behind, and of Dockerfiles that no edit helps. What layerbuild builds is
+// edited and built again by TestRemedies in cmd/layerbuild.
+func TestRemedyTexts(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		layers [][]item
+		texts  []string
+		want   string
+	}{
+		{"a copy that changes nothing", [][]item{{file("f", "f")}, {file("f", "f").at(9)}}, []string{"COPY f /f", "COPY f /f"}, "leave out the COPY at line 3"},
+		{"a copy that changes nothing but something else", [][]item{{file("app/p.json", "f")}, {file("app/p.json", "f").at(9), file("app/main", "m")}},
+			[]string{"COPY p.json /app/", "COPY app /app"}, "add --exclude=p.json to the COPY at line 3"},
+		{"a touch", [][]item{{file("f", "f")}, {file("f", "f").at(9)}}, []string{"COPY f /f", "RUN touch /f && echo"}, "leave out ‘touch /f’ at line 3"},
+		{"sed", [][]item{{file("f", "f")}, {file("f", "g")}}, []string{"COPY f /f", "RUN sed -i s/f/g/ /f"},
+			"change /f before it is copied; or copy it and change it in a stage of its own, and take the result with COPY --from"},
+		{"another builder's COPY", [][]item{{file("f", "f")}, {whiteout("f")}}, []string{"COPY file:123 in /f", "RUN cat /f && rm /f"},
+			"move the COPY at line 2 to a stage of its own: ‘FROM scratch AS copied’; use RUN --mount=type=bind,from=copied,source=/f,target=/f at line 3; leave out ‘rm /f’ at line 3"},
+		{"a command that is no list", [][]item{{file("f", "f")}, {whiteout("f")}}, []string{"COPY f /f", "RUN if cat /f; then rm /f; fi"},
+			"leave out the COPY at line 2; use RUN --mount=type=bind,source=f,target=/mnt/f at line 3; begin the RUN at line 3 with ‘mkdir -p / && cp -a /mnt/f /f &&’"},
+		{"a program that removes it", [][]item{{file("f", "f")}, {whiteout("f")}}, []string{"COPY f /f", `RUN ["/f"]`},
+			"bind it, copy it to /f and remove it there in one RUN instead of line 2 and line 3"},
+		{"rm of two things", [][]item{{file("f", "f")}, {whiteout("f")}}, []string{"COPY f /f", "RUN rm -f /f /tmp/x"}, "use RUN --mount=type=bind,source=f,target=/f at line 3 instead of the COPY at line 2; write ‘rm -f /tmp/x’ instead of ‘rm -f /f /tmp/x’ at line 3"},
+		{"a variable", [][]item{{file("f", "f")}, {whiteout("f")}}, []string{"COPY $F /f", "RUN cat /f && rm /f"},
+			"move the COPY at line 2 to a stage of its own: ‘FROM scratch AS copied’; use RUN --mount=type=bind,from=copied,source=/f,target=/f at line 3; leave out ‘rm /f’ at line 3"},
+		{"chmod of a part", [][]item{{file("app/a", "a"), file("app/b", "b")}, {file("app/a", "a").chmod(0o755)}}, []string{"COPY app /app", "RUN chmod +x /app/a"},
+			"COPY --chmod=… --chown=… at line 2 instead of chmod or chown at line 3"},
+		{"another user between", [][]item{{file("f", "f")}, {}, {whiteout("f")}}, []string{"RUN make /f", "USER 1", "RUN rm /f"},
+			"make it and remove it in one RUN: of line 2 and line 4, with what line 3 changes between them said in the command"},
+		{"two in one layer", [][]item{{file("f", "f"), file("f", "g")}}, []string{"RUN make"}, "the layer has it twice: whatever made the layer should write it once"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var packed [][]byte
+			for _, l := range c.layers {
+				packed = append(packed, pack(t, l))
+			}
+			in := input(0, packed...)
+			for i := range in.Instructions {
+				in.Instructions[i].Text = c.texts[i]
+			}
+			r, err := Image(context.Background(), in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(r.Findings) != 1 || r.Findings[0].Remedy != c.want {
+				t.Errorf("%+v\nwant %s", r.Findings, c.want)
+			}
+		})
+	}
+}
+
+// TestCommands: only lists of simple commands are taken apart.
+func TestCommands(t *testing.T) {
+	for in, want := range map[string]int{
+		"RUN a": 1, "RUN a && b; c": 3, "RUN --mount=type=tmpfs,target=/x a 'b && c'": 1, `RUN ["a", "b"]`: 1, `RUN ["/bin/sh", "-c", "a && b"]`: 2,
+		"RUN a | b": 0, "RUN a || b": 0, "RUN (a)": 0, "RUN a $(b)": 0, "RUN a `b`": 0, "RUN a 'b": 0, "RUN if a; then b; fi": 0, "RUN a &": 0, "RUN <<EOF": 0,
+		"RUN a &&": 0, "RUN cd /x && rm y": 0, "COPY a b": 0, `RUN a "$b"`: 0, "RUN ": 0, "RUN": 0,
+	} {
+		p := parseInstruction(in)
+		if list, ok := p.commands(); len(list) != want && ok || ok != (want > 0) {
+			t.Errorf("commands of %q: %q %v, want %d", in, list, ok, want)
+		}
+	}
+}
