@@ -17,7 +17,7 @@ import (
 
 func infoVerb() verb {
 	return verb{
-		name: "info", summary: "show the state directory, privileges and snapshot driver, and why there is no better one",
+		name: "info", summary: "show the state directory, privileges and snapshot driver, and why not a better one",
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
