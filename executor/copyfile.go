@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/safepath"
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
@@ -186,7 +187,7 @@ func (c *copier) link(f *leaf, st *unix.Stat_t) (bool, error) {
 		c.links[key] = f.at
 		return false, nil
 	}
-	return true, c.make(f, func() error { return unix.Linkat(c.top, first, f.up.dst, f.as, 0) })
+	return true, c.make(f, func() error { return safepath.Link(c.top, first, f.up.dst, f.as) })
 }
 
 func (c *copier) symlink(f *leaf, st *unix.Stat_t) error {

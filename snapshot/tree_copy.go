@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
 // makeRoot makes the root directory of an empty snapshot.
@@ -189,7 +191,7 @@ func (c *copier) link(dst int, e *entry, path string) (bool, error) {
 		c.links[e.st.Ino] = path
 		return false, nil
 	}
-	if err := unix.Linkat(c.root, first, dst, e.name, 0); err != nil {
+	if err := safepath.Link(c.root, first, dst, e.name); err != nil {
 		return false, &os.LinkError{Op: "link", Old: first, New: path, Err: err}
 	}
 	return true, nil

@@ -208,6 +208,41 @@ func TestCopyTreeByHand(t *testing.T) {
 	}
 }
 
+// TestCopyTreeDeep copies links in a directory whose path is longer than the kernel takes.
+func TestCopyTreeDeep(t *testing.T) {
+	top := t.TempDir()
+	check(t, os.Mkdir(top+"/from", 0o755))
+	dir, err := openDir(top + "/from")
+	check(t, err)
+	name := strings.Repeat("n", 200)
+	for range 30 {
+		check(t, unix.Mkdirat(dir, name, 0o755))
+		next, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		check(t, err)
+		unix.Close(dir)
+		dir = next
+	}
+	check(t, unix.Mknodat(dir, "a", unix.S_IFREG|0o644, 0))
+	check(t, unix.Linkat(dir, "a", dir, "b", 0))
+	unix.Close(dir)
+	check(t, copyTree(t.Context(), top+"/from", top+"/to"))
+	dir, err = openDir(top + "/to")
+	check(t, err)
+	for range 30 {
+		next, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		check(t, err)
+		unix.Close(dir)
+		dir = next
+	}
+	var a, b unix.Stat_t
+	check(t, unix.Fstatat(dir, "a", &a, 0))
+	check(t, unix.Fstatat(dir, "b", &b, 0))
+	unix.Close(dir)
+	if a.Ino != b.Ino {
+		t.Error("two names of one file were copied as two files")
+	}
+}
+
 func TestCopyTreeCancelled(t *testing.T) {
 	mounttest.Need(t)
 	dir := t.TempDir()

@@ -43,6 +43,29 @@ func open(dir int, name string, flags int, mode uint32, resolve uint64) (int, er
 	}
 }
 
+// piece is the longest path that Link gives to the kernel, which takes 4,095 bytes (PATH_MAX).
+const piece = 2048
+
+// Link makes newName in newDir another name of the file old, a path below dir without links. old may be longer than the
+// kernel takes in one call: it is opened piece by piece.
+func Link(dir int, old string, newDir int, newName string) error {
+	for at := dir; ; {
+		cut := -1
+		if len(old) > piece {
+			cut = strings.LastIndexByte(old[:piece], '/')
+		}
+		if cut < 0 {
+			return unix.Linkat(at, old, newDir, newName, 0)
+		}
+		next, err := NoLinks(at, old[:cut], unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(next)
+		at, old = next, old[cut+1:]
+	}
+}
+
 // MkdirAll makes name and its missing parents inside dir as InRoot resolves it, and returns a descriptor of the
 // directory (O_PATH|O_DIRECTORY) that the caller closes. made is called for each directory that was made, with its
 // parent's descriptor and its base name, so that the caller can set owner and mode; nil: nothing is called.

@@ -160,6 +160,42 @@ func TestMkdirAll(t *testing.T) {
 	}
 }
 
+// TestLinkLongPath links a file whose path is longer than the kernel takes.
+func TestLinkLongPath(t *testing.T) {
+	root, _ := tree(t)
+	name := strings.Repeat("n", 200)
+	dir, path := root, ""
+	for range 40 {
+		if err := unix.Mkdirat(dir, name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		next, err := NoLinks(dir, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(next)
+		dir, path = next, path+name+"/"
+	}
+	fd, err := unix.Openat(dir, "f", unix.O_CREAT|unix.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	for _, at := range []int{root, dir} {
+		if err := Link(root, path+"f", at, "g"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(root, "g", &st, 0); err != nil || st.Nlink != 3 {
+		t.Errorf("the file has %d names, %v, want 3", st.Nlink, err)
+	}
+	// Bytes of one name cannot be opened piece by piece: the kernel says what is wrong.
+	if err := Link(root, strings.Repeat("x", 5000), dir, "h"); err != unix.ENAMETOOLONG {
+		t.Errorf("a long name: %v", err)
+	}
+}
+
 func TestMkdirAllStops(t *testing.T) {
 	root, _ := tree(t)
 	stop := errors.New("stop")
