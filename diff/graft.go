@@ -3,6 +3,7 @@ package diff
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -192,6 +193,9 @@ func (g *grafting) directory(parent int, e *GraftEntry) error {
 	if h.xattrs, err = rawfs.Xattrs(fd, copied); err != nil {
 		return err
 	}
+	if hasACL(h.xattrs) {
+		return fmt.Errorf("%w: %q has an access list", ErrGraft, g.path)
+	}
 	if err := g.parents(); err != nil {
 		return err
 	}
@@ -227,6 +231,9 @@ func (g *grafting) regular(dir int, e *GraftEntry) error {
 	if h.xattrs, err = rawfs.Xattrs(fd, func(name []byte) bool { return copied(name) || string(name) == rawfs.DeviceMark }); err != nil {
 		return err
 	}
+	if hasACL(h.xattrs) {
+		return fmt.Errorf("%w: %q has an access list", ErrGraft, g.path)
+	}
 	if h.device() {
 		return fmt.Errorf("%w: %q stands for a special file", ErrGraft, g.path)
 	}
@@ -251,7 +258,11 @@ func (g *grafting) settled(kind byte, st *rawfs.Stat) header {
 	return h
 }
 
-// copied says which extended attributes a copy has.
-func copied(name []byte) bool {
-	return rawfs.InLayer(name) && !bytes.HasPrefix(name, []byte("system."))
+// copied reports whether an extended attribute is copied.
+func copied(name []byte) bool { return rawfs.InLayer(name) }
+
+// hasACL reports whether there is an access list among attributes. The mode that a copy gets changes the list, and not
+// each user in it can be had in a user namespace: the list is written as it is after the copy.
+func hasACL(list []rawfs.Xattr) bool {
+	return slices.ContainsFunc(list, func(x rawfs.Xattr) bool { return strings.HasPrefix(x.Name, "system.posix_acl_") })
 }

@@ -30,6 +30,8 @@ type copier struct {
 	attrs  []byte // buffers for extended attributes
 	value  []byte
 
+	aclLost bool // an access list could not be copied
+
 	// top is the directory into which the present item goes, and links are its files with several names by where the
 	// first of them is below top.
 	top    int
@@ -48,6 +50,8 @@ type frame struct {
 	frozen   int         // where mode, time and attributes are read instead of src; -1: nowhere
 	st       unix.Stat_t // of src or frozen
 	now      unix.Stat_t // of dst when it was entered
+	made     bool        // dst was made by this copy
+	acl      bool        // what is made in dst gets an access list from it
 	on       onLeave
 }
 
@@ -355,6 +359,7 @@ func (c *copier) openDest(at int, name string) (frame, error) {
 		unix.Close(f.dst)
 		return f, inImage(name, err)
 	}
+	f.acl = hasDefaultACL(f.dst)
 	return f, nil
 }
 
@@ -652,7 +657,7 @@ func (c *copier) enterFD(up *frame, src, frozen int, name string, e *Entry) (f f
 	// Nobody but root gets in before the directory has its own owner and mode, when it is left.
 	switch err := unix.Mkdirat(up.dst, name, 0o700); err {
 	case nil:
-		made = true
+		made, f.made = true, true
 	case unix.EEXIST:
 	default:
 		return f, false, c.fail(f.path, err)
@@ -674,6 +679,7 @@ func (c *copier) openInto(up, f *frame, name string) error {
 		f.dst = -1
 		return c.fail(f.path, err)
 	}
+	f.acl = (!f.made || up.acl) && hasDefaultACL(f.dst)
 	return nil
 }
 
@@ -737,13 +743,15 @@ func (c *copier) finishDir(f *frame) error {
 	if err := c.give(f.dst, f.path, &f.st, owner{int(f.now.Uid), int(f.now.Gid)}); err != nil {
 		return err
 	}
-	if mode := c.mode(&f.st); mode != f.now.Mode&0o7777 {
+	from := &frame{acl: f.made && f.acl} // it has inherited its list from where it was made
+	acl, err := c.attributes(from, f.like(), f.dst)
+	if err != nil {
+		return err
+	}
+	if mode := c.mode(&f.st); acl || mode != f.now.Mode&0o7777 {
 		if err := unix.Fchmod(f.dst, mode); err != nil {
 			return err
 		}
-	}
-	if err := c.copyAttrs(f.like(), f.dst); err != nil {
-		return err
 	}
 	return setTimes(f.dst, f.st.Mtim)
 }

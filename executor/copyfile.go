@@ -163,17 +163,44 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 	if err := c.give(out, f.at, st, created(f.up)); err != nil {
 		return err
 	}
-	// open(2) has set the mode, but for the special bits, and for a default ACL of the directory, which new files of
-	// images do not have.
-	if mode&0o7000 != 0 || c.wanted(st) != created(f.up) {
+	acl, err := c.attributes(f.up, in, out)
+	if err != nil {
+		return err
+	}
+	// open(2) has set the mode, but for the special bits. An access list changes it, and the mode then changes the list's
+	// mask, as chmod(1) does.
+	if mode&0o7000 != 0 || c.wanted(st) != created(f.up) || acl {
 		if err := unix.Fchmod(out, mode); err != nil {
 			return err
 		}
 	}
-	if err := c.copyAttrs(in, out); err != nil {
-		return err
-	}
 	return setTimes(out, st.Mtim)
+}
+
+const (
+	accessACL  = "system.posix_acl_access"
+	defaultACL = "system.posix_acl_default"
+)
+
+// hasDefaultACL reports whether new files in an open directory get access lists from it.
+func hasDefaultACL(dir int) bool {
+	_, err := unix.Fgetxattr(dir, defaultACL, nil)
+	return err == nil
+}
+
+// attributes gives the new file or directory to, which is in up, the attributes of from. What it has from up's default
+// access list goes. It reports whether access lists have or had a part in it, so that the mode is to be set.
+func (c *copier) attributes(up *frame, from, to int) (acl bool, err error) {
+	if up != nil && up.acl {
+		acl = true
+		for _, name := range []string{accessACL, defaultACL} {
+			if err := unix.Fremovexattr(to, name); err != nil && err != unix.ENODATA && err != unix.ENOTSUP {
+				return acl, fmt.Errorf("remove the inherited %s: %w", name, err)
+			}
+		}
+	}
+	has, err := c.copyAttrs(from, to)
+	return acl || has, err
 }
 
 // link makes a further name of a file that was copied already.
@@ -285,25 +312,27 @@ func setTimes(fd int, mtime unix.Timespec) error {
 	return nil
 }
 
-// copyAttrs copies the extended attributes that a layer can have: capabilities and the user's own. Those of overlay
-// file systems would change what others see, and SELinux labels belong to the machine.
-func (c *copier) copyAttrs(from, to int) error {
+// copyAttrs copies the extended attributes that a layer can have: capabilities, access lists and the user's own. Those of
+// overlay file systems would change what others see, and SELinux labels belong to the machine. It reports whether there is
+// an access list.
+func (c *copier) copyAttrs(from, to int) (acl bool, err error) {
 	if c.attrs == nil {
 		c.attrs, c.value = make([]byte, 64<<10), make([]byte, 64<<10) // the most that Linux has (xattr(7))
 	}
 	n, err := unix.Flistxattr(from, c.attrs)
 	if err == unix.ENOTSUP || n == 0 && err == nil {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("read its extended attributes: %w", err)
+		return false, fmt.Errorf("read its extended attributes: %w", err)
 	}
 	for _, name := range strings.Split(strings.TrimSuffix(string(c.attrs[:n]), "\x00"), "\x00") {
+		isACL := name == accessACL || name == defaultACL
 		if name == rawfs.DeviceMark {
 			if !c.c.StandIns || !c.spec.UserNS {
 				continue
 			}
-		} else if name != "security.capability" && (!strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "user.overlay.")) {
+		} else if !copied([]byte(name)) {
 			continue
 		}
 		n, err := unix.Fgetxattr(from, name, c.value)
@@ -311,16 +340,26 @@ func (c *copier) copyAttrs(from, to int) error {
 			continue
 		}
 		if err == nil {
+			acl = acl || isACL
 			err = unix.Fsetxattr(to, name, c.value[:n], 0)
 		}
-		if err == unix.ENOTSUP {
-			continue // a tmpfs before Linux 6.6 has none of the user's
-		}
-		if err != nil {
-			return fmt.Errorf("copy its extended attribute %s: %w", name, err)
+		switch {
+		case err == unix.ENOTSUP: // a tmpfs before Linux 6.6 has none of the user's
+		case err == unix.EINVAL && isACL && c.spec.UserNS:
+			c.warnACL()
+		case err != nil:
+			return acl, fmt.Errorf("copy its extended attribute %s: %w", name, err)
 		}
 	}
-	return nil
+	return acl, nil
+}
+
+// warnACL warns once about an access list that names users of the machine.
+func (c *copier) warnACL() {
+	if !c.aclLost {
+		c.result.Warnings = append(c.result.Warnings, "access lists of users or groups that this user namespace does not have were left out")
+	}
+	c.aclLost = true
 }
 
 // dataCopier copies contents the cheapest way that the two file systems allow, and remembers which that is.

@@ -41,6 +41,11 @@ func (c *copier) inline(f *File) error {
 	if err := c.give(out, base, &st, created(up)); err != nil {
 		return c.fail("", err)
 	}
+	if up.acl {
+		if err := unix.Fremovexattr(out, accessACL); err != nil && err != unix.ENODATA {
+			return c.fail("", err)
+		}
+	}
 	if err := unix.Fchmod(out, mode); err != nil {
 		return c.fail("", err)
 	}

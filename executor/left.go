@@ -22,7 +22,7 @@ func (c *copier) leaveThere(top *frame, it *Item) (bool, error) {
 		return false, err
 	}
 	// New files get access lists from such a directory.
-	if _, err := unix.Fgetxattr(top.dst, "system.posix_acl_default", nil); err != unix.ENODATA && err != unix.ENOTSUP {
+	if hasDefaultACL(top.dst) {
 		return false, nil
 	}
 	place, err := pathOf(top.dst)

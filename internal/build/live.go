@@ -47,11 +47,11 @@ func (c *copier) tellSockets(out output) {
 	if c.match == nil || c.from.snapshot != nil || len(c.match.Sockets) == 0 {
 		return
 	}
-	more := ""
+	text := fmt.Sprintf("the socket %q is left out: no layer can hold one", c.match.Sockets[0])
 	if n := len(c.match.Sockets) - 1; n > 0 {
-		more = fmt.Sprintf(" and %d more", n)
+		text = fmt.Sprintf("the socket %q and %d more are left out: no layer can hold one", c.match.Sockets[0], n)
 	}
-	out.warn(fmt.Sprintf("%q is a socket%s, which no layer can hold: it is left out", c.match.Sockets[0], more))
+	out.warn(text)
 }
 
 // reset lets a job look at its inputs again.

@@ -62,7 +62,7 @@ type sum struct {
 
 // A record is a key and a sum, their fields one after the other, little endian, and its age.
 const (
-	indexMagic = "layerbuild source index 2\n"
+	indexMagic = "layerbuild source index 3\n"
 	recordSize = 5*8 + 4 + sha256.Size + 2
 	sumOffset  = 5*8 + 4
 	ageOffset  = recordSize - 1 // in how many rewrites the record was of no use

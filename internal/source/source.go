@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // Query says what a COPY or ADD names.
@@ -123,13 +125,10 @@ func (e *NotFoundError) Error() string {
 // Unwrap returns ErrNotFound.
 func (e *NotFoundError) Unwrap() error { return ErrNotFound }
 
-// KeepXattr tells whether an extended attribute is copied, and so is part of a digest: those of users and file
-// capabilities. Others belong to the machine (labels, access lists with its users) or to a file system's own workings.
+// KeepXattr reports whether an extended attribute is copied, and so is part of a digest: those of layers, and the mark of a
+// file that stands for a device node.
 func KeepXattr(name string) bool {
-	if strings.HasPrefix(name, "user.") {
-		return !strings.HasPrefix(name, "user.overlay.") && !strings.HasPrefix(name, "user.fuseoverlayfs.")
-	}
-	return name == "security.capability"
+	return rawfs.InLayer([]byte(name)) || name == rawfs.DeviceMark
 }
 
 // Remote is a source on another machine whose content is known by a key before it is fetched: a *Download or a
