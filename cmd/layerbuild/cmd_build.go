@@ -141,7 +141,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gat
 	}
 	defer state.Close()
 	o.Export = f.state.exportEnv(e, state, images)
-	for _, message := range f.withoutEffect() {
+	for _, message := range f.withoutEffect(&o) {
 		o.Sink(event.Warning{Message: message, Time: time.Now()})
 	}
 	o.Upload = images.uploader(state.Store)
@@ -338,14 +338,17 @@ func (f *buildFlags) reportTargets(e *env, res *build.Result) error {
 		if t.Default {
 			name += " (default)"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", name, t.Base, t.Description)
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", ui.Visible(name), ui.Visible(t.Base), ui.Visible(t.Description))
 	}
 	return tw.Flush()
 }
 
 // withoutEffect says which flags were given that are known, so that scripts which give them work, and do nothing.
-func (f *buildFlags) withoutEffect() []string {
+func (f *buildFlags) withoutEffect(o *build.Options) []string {
 	var list []string
+	if f.iidFile != "" && !o.WantsImage() && !o.Check {
+		list = append(list, "--iidfile gets no ID: no image is made where only files are exported")
+	}
 	on := func(value string) bool { return value != "" && value != "false" }
 	for _, a := range f.attests {
 		if !strings.Contains(a, "disabled=true") {

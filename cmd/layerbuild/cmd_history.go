@@ -13,6 +13,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/internal/ui"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 )
@@ -93,7 +94,7 @@ func printHistory(w io.Writer, list []made, whole bool) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tw, "LAYER\tCREATED\tSIZE\tCREATED BY")
 	for _, m := range slices.Backward(list) {
-		digest, created, by := "<none>", "-", strings.Join(strings.Fields(m.CreatedBy), " ")
+		digest, created, by := "<none>", "-", ui.Visible(strings.Join(strings.Fields(m.CreatedBy), " "))
 		if m.Digest != "" {
 			digest = shortDigest(m.Digest)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/internal/ui"
 	"github.com/layerbuild/layerbuild/parser"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -108,7 +109,7 @@ func printImages(w io.Writer, list []listed, digests bool) error {
 		if digests {
 			id = l.ID + "\t" + l.Digest
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\n", familiar(l.Name), id, strings.Join(l.Platforms, ","), age(l.Created), l.Layers, bytesText(l.Size))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\n", ui.Visible(familiar(l.Name)), id, ui.Visible(strings.Join(l.Platforms, ",")), age(l.Created), l.Layers, bytesText(l.Size))
 	}
 	return tw.Flush()
 }

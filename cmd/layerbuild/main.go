@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/executor/archive"
 	"github.com/layerbuild/layerbuild/internal/ns"
+	"github.com/layerbuild/layerbuild/internal/ui"
 	"github.com/spf13/pflag"
 )
 
@@ -145,9 +147,18 @@ func report(e *env, verb string, err error) int {
 		if verb != "" {
 			verb, see = " "+verb, see+" "+verb
 		}
-		fmt.Fprintf(e.stderr, "layerbuild%s: %v\nSee '%s'.\n", verb, err, see)
+		fmt.Fprintf(e.stderr, "layerbuild%s: %s\nSee '%s'.\n", verb, printable(err), see)
 		return exitUsage
 	}
-	fmt.Fprintf(e.stderr, "layerbuild: %v\n", err)
+	fmt.Fprintf(e.stderr, "layerbuild: %s\n", printable(err))
 	return exitFailed
+}
+
+// printable makes an error's text fit for a terminal: names in it come from command lines, images and registries.
+func printable(err error) string {
+	lines := strings.Split(strings.TrimRight(err.Error(), "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = ui.Visible(line)
+	}
+	return strings.Join(lines, "\n")
 }

@@ -311,6 +311,30 @@ func TestBadCommandLines(t *testing.T) {
 	}
 }
 
+// Nothing on a command line can do more to a terminal than show characters.
+func TestMessagesArePrintable(t *testing.T) {
+	work := badSetup(t)
+	t.Chdir(work)
+	const evil = "\x1b]0;x\x07\x1b[2J\u202e\x9b"
+	vars := map[string]string{"HOME": work, defaultPlatform: ""}
+	for _, args := range [][]string{
+		{evil}, {"build", evil}, {"build", "--" + evil, "."}, {"build", "-\x1b", "."}, {"build", "context", evil}, {"help", evil},
+		{"run", evil}, {"run", "--network", evil, "app"}, {"tag", "app", evil}, {"push", "app", evil}, {"images", evil}, {"history", "a", evil},
+		{"build", "-t", evil, "context"}, {"build", "--build-arg", "=" + evil, "context"}, {"build", "-o", evil + "/x/y", "-o", evil + "/x/y", "context"},
+		{"build", "--secret", evil, "context"}, {"build", "--secret", "id=" + evil, "context"}, {"build", "--iidfile", evil + "/x", "context"},
+		{"build", "--platform", evil, "context"}, {"build", "--cache-to", evil, "context"}, {"build", "-f", evil, "context"}, {"build", "--lint", evil, "context"},
+		{"--root", "file", evil}, {"images", "--root", "file/" + evil, "--format", evil}, {"prune", "--unused", evil}, {"build", "--ulimit", evil, "context"},
+	} {
+		got := try(t, vars, args...)
+		if got.err == nil {
+			t.Errorf("%q is not refused", args)
+		}
+		if strings.ContainsAny(got.text, "\x1b\x07\u202e") || strings.Contains(got.text, "\x9b") {
+			t.Errorf("%q: %q, want no control characters", args, got.text)
+		}
+	}
+}
+
 // --root and --driver may stand before the verb.
 func TestFindVerb(t *testing.T) {
 	t.Chdir(t.TempDir())

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What an image says of itself cannot do more to a terminal than show characters.
+func TestTablesArePrintable(t *testing.T) {
+	const evil = "RUN \x1b]0;x\x07 \u202e \u009b1m \x7f"
+	var b bytes.Buffer
+	if err := printHistory(&b, []made{{CreatedBy: evil}}, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := printImages(&b, []listed{{Name: evil, ID: "sha256:1", Platforms: []string{evil}, Created: time.Now()}}, false); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(b.String(), "\x1b\x07\u202e\u009b\x7f") {
+		t.Errorf("%q, want no control characters", b.String())
+	}
+	if !strings.Contains(b.String(), `\u001b`) {
+		t.Errorf("%q, want what is there spelled out", b.String())
+	}
+}
