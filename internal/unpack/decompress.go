@@ -11,6 +11,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+	"github.com/ulikunitz/xz/lzma"
 )
 
 // Compression names what a stream is compressed with.
@@ -46,13 +47,21 @@ func Detect(head []byte) Compression {
 	return None
 }
 
-// zstdWindow is the largest window a stream may ask for: what zstd's --ultra and --long use.
-const zstdWindow = 128 << 20
+const (
+	// largestWindow is the largest window that a zstd stream may ask for, and the largest dictionary of an xz stream: what
+	// zstd's --ultra and --long use.
+	largestWindow = 128 << 20
+	// commonWindow is what the compressors use without such options. Any number of streams with it are read at once; of
+	// those with larger ones, one is read at a time, so that memory does not grow with their number.
+	commonWindow = 8 << 20
+)
 
 var (
 	buffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 128<<10) }}
 	gzips   sync.Pool // *gzip.Reader
-	zstds   sync.Pool // *zstd.Decoder
+	zstds   sync.Pool // *zstd.Decoder, for common windows
+
+	large = make(chan struct{}, 1) // held by a stream with a large window
 )
 
 // Decompress reads r, which may be compressed in one of the known ways, several members one after the other
@@ -76,11 +85,14 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	case Bzip2:
 		d.Reader = bzip2.NewReader(b)
 	case XZ:
-		d.Reader, err = xz.NewReader(b)
+		err = d.xz()
 	default:
 		d.Reader = b
 	}
 	if err != nil {
+		if d.done != nil {
+			d.done()
+		}
 		release(b)
 		return nil, None, fmt.Errorf("%s stream: %w", c, err)
 	}
@@ -111,13 +123,20 @@ func (d *decompressed) gzip() error {
 }
 
 func (d *decompressed) zstd() error {
+	// The window is in the header of the first frame; it counts for all, as compressors make them.
+	var h zstd.Header
+	head, _ := d.buffer.Peek(zstd.HeaderMaxSize)
+	common := h.Decode(head) == nil && !h.Skippable && h.WindowSize <= commonWindow
+	if h.SingleSegment {
+		common = common && h.FrameContentSize <= commonWindow
+	}
+	if !common {
+		return d.largeZstd()
+	}
 	z, _ := zstds.Get().(*zstd.Decoder)
 	if z == nil {
 		var err error
-		// One goroutine: layers are unpacked beside each other, and memory is bounded by their number.
-		z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderMaxMemory(1<<62))
-		if err != nil {
+		if z, err = newZstd(commonWindow); err != nil {
 			return err
 		}
 	}
@@ -130,6 +149,71 @@ func (d *decompressed) zstd() error {
 		}
 	}
 	return nil
+}
+
+// largeZstd waits until no other stream with a large window is read. Its decoder is not kept for another stream.
+func (d *decompressed) largeZstd() error {
+	large <- struct{}{}
+	z, err := newZstd(largestWindow)
+	if err != nil {
+		<-large
+		return err
+	}
+	d.done = func() {
+		z.Close()
+		<-large
+	}
+	d.Reader = z
+	return z.Reset(d.buffer)
+}
+
+// newZstd makes a decoder with one goroutine: layers are unpacked beside each other, and memory is bounded by their number.
+func newZstd(window uint64) (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(window), zstd.WithDecoderMaxMemory(1<<62))
+}
+
+// xz reads the dictionary's size in the header of the first block (The .xz File Format, 3.1), for which the decoder
+// would make room whatever it is.
+func (d *decompressed) xz() error {
+	size, err := xzDictionary(d.buffer)
+	if err != nil {
+		return err
+	}
+	if size > largestWindow {
+		return fmt.Errorf("a dictionary of %d MiB: at most %d MiB are supported", size>>20, largestWindow>>20)
+	}
+	if size > commonWindow {
+		large <- struct{}{}
+		d.done = func() { <-large }
+	}
+	d.Reader, err = xz.NewReader(d.buffer)
+	return err
+}
+
+// xzDictionary returns the size of the dictionary of an xz stream's first block, 0 for a stream without one.
+func xzDictionary(b *bufio.Reader) (int64, error) {
+	const streamHeader = 12
+	head, _ := b.Peek(streamHeader + 1)
+	if len(head) <= streamHeader || head[streamHeader] == 0 {
+		return 0, nil // the decoder's error, or no block
+	}
+	head, _ = b.Peek(streamHeader + (int(head[streamHeader])+1)*4)
+	block := head[streamHeader:]
+	if len(block) < 2 {
+		return 0, nil
+	}
+	flags, block := block[1], block[2:]
+	for _, there := range []bool{flags&0x40 != 0, flags&0x80 != 0} { // compressed and uncompressed size
+		for there && len(block) > 0 {
+			there, block = block[0]&0x80 != 0, block[1:]
+		}
+	}
+	// One filter, LZMA2: its id, the length of its properties, and a byte of them.
+	if flags&3 != 0 || len(block) < 3 || block[0] != 0x21 || block[1] != 1 {
+		return 0, nil // which the decoder does not support
+	}
+	return lzma.DecodeDictCap(block[2])
 }
 
 // Close gives the decompressor back. It does not say whether the stream was read to its end.

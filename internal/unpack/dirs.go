@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -86,14 +88,34 @@ func (u *unpacker) step(part []byte, create bool) error {
 		return err
 	}
 	n := node{fd: fd, end: len(u.path), setgid: parent.setgid, acl: parent.acl}
-	if m := u.dirs[string(u.path)]; m == nil || m.existed {
+	m := u.dirs[string(u.path)]
+	if m == nil || m.existed {
 		if n, err = u.examine(fd); err != nil {
 			unix.Close(fd)
 			u.path = u.path[:parent.end]
 			return err
 		}
 	}
+	if err := u.restoreLater(fd, string(u.path)); err != nil {
+		unix.Close(fd)
+		u.path = u.path[:parent.end]
+		return err
+	}
 	u.stack = append(u.stack, n)
+	return nil
+}
+
+// restoreLater notes the time of a directory that may have got its attributes already and is about to be written into, to set
+// it again at the end.
+func (u *unpacker) restoreLater(fd int, path string) error {
+	if !u.flushed || u.flushing || u.dirs[path] != nil || path == "" {
+		return nil
+	}
+	var st rawfs.Stat
+	if err := rawfs.Fstat(fd, &st); err != nil {
+		return err
+	}
+	u.dirs[path] = &dirMeta{sec: st.Mtime.Sec, nsec: int64(st.Mtime.Nsec), existed: true, restore: true}
 	return nil
 }
 
@@ -107,8 +129,9 @@ func (u *unpacker) imply(parent int, opaque bool) (int, error) {
 		m.uid, m.gid = uint32(u.o.Owner.UID), uint32(u.o.Owner.GID)
 	}
 	u.dirs[string(u.path)] = m
+	u.implied[string(u.path)] = struct{}{}
 	if u.made != nil {
-		u.made[string(u.path)] = struct{}{}
+		u.made[u.nameHash(string(u.path))] = struct{}{}
 	}
 	return rawfs.OpenDir(parent, u.part)
 }
@@ -136,6 +159,9 @@ func (u *unpacker) follow(create bool) (int, error) {
 	path := string(u.path)
 	if u.overlay() {
 		return -1, fmt.Errorf("%w: %q is a link", ErrNeedsParent, path)
+	}
+	if !u.ended && !slices.Contains(u.followed, path) {
+		u.followed = append(u.followed, path)
 	}
 	root, name := u.linkRoot(path)
 	fd, err := safepath.InRoot(root, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -189,12 +215,9 @@ func (u *unpacker) remove(dir int, name []byte, path string) error {
 	if err := removeTree(dir, name); err != nil {
 		return fmt.Errorf("remove what was there: %w", err)
 	}
-	delete(u.dirs, path)
-	for p := range u.dirs {
-		if strings.HasPrefix(p, path) && p[len(path)] == '/' {
-			delete(u.dirs, p)
-		}
-	}
+	inside := func(p string) bool { return strings.HasPrefix(p, path) && (len(p) == len(path) || p[len(path)] == '/') }
+	maps.DeleteFunc(u.dirs, func(p string, _ *dirMeta) bool { return inside(p) })
+	maps.DeleteFunc(u.implied, func(p string, _ struct{}) bool { return inside(p) })
 	return nil
 }
 

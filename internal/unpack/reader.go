@@ -26,6 +26,9 @@ const (
 	block = 512
 	// maxSpecial bounds what a header may bring in memory: a PAX header, a GNU long name.
 	maxSpecial = 1 << 20
+	// maxSpecials bounds what all such headers of an entry may bring. An entry has at most one of each kind as a rule, but
+	// nothing forbids more.
+	maxSpecials = 4 << 20
 	// maxName bounds a name; the kernel's own limit for one call is 4096.
 	maxName = 1 << 16
 	// maxSegments bounds the map of a sparse file.
@@ -206,6 +209,7 @@ func (r *Reader) next() (*Header, error) {
 	r.left, r.pad = 0, 0
 	r.pax.reset()
 	var longName, longLink []byte
+	var specials int64
 	for {
 		b, err := r.header()
 		if err != nil {
@@ -214,6 +218,11 @@ func (r *Reader) next() (*Header, error) {
 		size, err := number(b[124:136])
 		if err != nil || size < 0 {
 			return nil, bad("size %q", b[124:136])
+		}
+		if bytes.IndexByte([]byte("xXLK"), b[156]) >= 0 {
+			if specials += size + block; specials > maxSpecials {
+				return nil, bad("extended headers of more than %d MiB for one entry", maxSpecials>>20)
+			}
 		}
 		switch b[156] {
 		case 'x', 'X': // X: Sun's name for it

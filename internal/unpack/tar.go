@@ -2,10 +2,13 @@ package unpack
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -25,11 +28,11 @@ import (
 func Tar(ctx context.Context, r io.Reader, root int, o Options) (Stats, error) {
 	u := unpacker{
 		ctx: ctx, o: o, rd: NewReader(r),
-		dirs: map[string]*dirMeta{},
-		uid:  uint32(os.Geteuid()), gid: uint32(os.Getegid()), umask: umask(),
+		dirs: map[string]*dirMeta{}, implied: map[string]struct{}{}, seed: maphash.MakeSeed(),
+		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), umask: umask(),
 	}
 	if o.Whiteouts == Delete {
-		u.made = map[string]struct{}{}
+		u.made = map[uint64]struct{}{}
 	}
 	defer u.close()
 	if err := u.begin(root); err != nil {
@@ -38,6 +41,7 @@ func Tar(ctx context.Context, r io.Reader, root int, o Options) (Stats, error) {
 	if err := u.all(); err != nil {
 		return u.stats, err
 	}
+	u.ended = true
 	if err := u.finishDirs(); err != nil {
 		return u.stats, err
 	}
@@ -53,7 +57,13 @@ type unpacker struct {
 	stack    []node              // the open directories of path, root first
 	path     []byte              // where stack ends
 	dirs     map[string]*dirMeta // directories made or listed, what they get at the end
-	made     map[string]struct{} // with Delete: names that the stream made
+	ended    bool                // the stream is read
+	flushing bool
+	flushed  bool                // directories that are not in dirs may have got theirs already
+	followed []string            // links that led to directories in dirs
+	implied  map[string]struct{} // directories that the stream has not listed (yet)
+	made     map[uint64]struct{} // with Delete: names that the stream made, by nameHash
+	seed     maphash.Seed
 	stats    Stats
 	// Storage for names: of the entry, its last part, one part of a path, the target of a link.
 	clean, base, part, tgt []byte
@@ -77,7 +87,21 @@ type dirMeta struct {
 	implied   bool // the stream has no entry for it
 	existed   bool // it was there before: attributes that the entry has not are to go
 	opaque    bool
+	restore   bool // it got all of this before, and something was made in it since: it gets the time again
 }
+
+// Limits of what is kept in memory until the end of a stream.
+const (
+	// maxPending is how many directories may wait for their attributes. With more, all get them at once, and one that is
+	// written into later gets its time again.
+	maxPending = 16_000
+	// maxImplied is how many directories may be missing in a stream that has entries in them.
+	maxImplied = 500_000
+)
+
+// nameHash stands for a name of the stream. A stream may have millions of names; two that are taken for one are too
+// improbable to look for, since the seed is another one each time.
+func (u *unpacker) nameHash(path string) uint64 { return maphash.String(u.seed, path) }
 
 // umask reads the process's umask without changing it, which would be seen by every thread.
 var umask = sync.OnceValue(func() uint32 {
@@ -134,6 +158,14 @@ func (u *unpacker) all() error {
 		if err := u.entry(h); err != nil {
 			return fmt.Errorf("unpack %q: %w", h.Name, err)
 		}
+		if len(u.implied) > maxImplied {
+			return fmt.Errorf("unpack %q: more than %d directories have no entry of their own", h.Name, maxImplied)
+		}
+		if len(u.dirs) > cmp.Or(u.o.maxPending, maxPending) {
+			if err := u.flush(); err != nil {
+				return err
+			}
+		}
 	}
 }
 
@@ -174,6 +206,11 @@ func (u *unpacker) entry(h *Header) error {
 		return u.rootEntry(h)
 	}
 	parent, base := split(path)
+	if len(u.followed) > 0 {
+		if err := u.settle(parent, base); err != nil {
+			return err
+		}
+	}
 	u.base = append(append(u.base[:0], base...), 0)
 	name := u.base
 	if u.o.Whiteouts != Literal {
@@ -199,8 +236,31 @@ func (u *unpacker) entry(h *Header) error {
 		err = u.special(h, dir, name)
 	}
 	if err == nil && u.made != nil {
-		u.made[string(path)] = struct{}{}
+		u.made[u.nameHash(string(path))] = struct{}{}
 	}
+	return err
+}
+
+// settle is called before an entry that may remove a link by which directories were reached: under their names they could
+// not be found any more, so they get their attributes now.
+func (u *unpacker) settle(parent, base []byte) error {
+	if u.o.Whiteouts != Literal {
+		base = bytes.TrimPrefix(base, []byte(WhiteoutPrefix))
+	}
+	under := func(link string) bool {
+		rest, ok := strings.CutPrefix(link, string(parent))
+		if ok && len(parent) > 0 {
+			rest, ok = strings.CutPrefix(rest, "/")
+		}
+		first, _, _ := strings.Cut(rest, "/")
+		return ok && (first == string(base) || string(base) == OpaqueName[len(WhiteoutPrefix):])
+	}
+	if len(u.followed) < 100 && !slices.ContainsFunc(u.followed, under) {
+		return nil
+	}
+	path := bytes.Clone(u.clean)
+	err := u.flush()
+	u.clean = append(u.clean[:0], path...)
 	return err
 }
 
@@ -246,6 +306,7 @@ func (u *unpacker) owner(h *Header) (uid, gid uint32) {
 func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 	m := u.meta(h)
 	path := string(u.clean)
+	delete(u.implied, path)
 	err := rawfs.Mkdir(dir.fd, name, 0o700)
 	if err == unix.EEXIST {
 		var st rawfs.Stat
@@ -260,6 +321,9 @@ func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 				m.existed = true
 			}
 			u.dirs[path] = m
+			if u.made != nil {
+				u.made[u.nameHash(path)] = struct{}{}
+			}
 			return nil
 		case rawfs.Type(&st) == unix.S_IFLNK && u.o.FollowDirLinks && u.leadsToDir(path):
 			return nil
@@ -274,7 +338,7 @@ func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 		return fmt.Errorf("make directory: %w", err)
 	}
 	if u.made != nil {
-		u.made[path] = struct{}{}
+		u.made[u.nameHash(path)] = struct{}{}
 	}
 	u.dirs[path] = m
 	return nil
@@ -548,30 +612,52 @@ func (u *unpacker) standIn(h *Header, dir *node, name []byte) error {
 	return u.finishFile(h, dir, fd, false)
 }
 
-// finishDirs gives directories what was kept for the end, those inside before those around them.
+// finishDirs gives directories what was kept for the end.
 func (u *unpacker) finishDirs() error {
-	paths := make([]string, 0, len(u.dirs))
-	for p, m := range u.dirs {
-		paths = append(paths, p)
-		if m.implied {
-			u.stats.Implied = append(u.stats.Implied, p)
-		}
+	listed := u.dirs[""] != nil
+	if err := u.flush(); err != nil {
+		return err
 	}
-	if u.dirs[""] == nil {
+	for p := range u.implied {
+		u.stats.Implied = append(u.stats.Implied, p)
+	}
+	if !listed {
 		u.stats.Implied = append(u.stats.Implied, ".")
 	}
 	slices.Sort(u.stats.Implied)
+	return nil
+}
+
+// flush gives all directories but the root what was kept for them, those inside before those around them, and at the end of
+// the stream the root too.
+func (u *unpacker) flush() error {
+	u.flushed, u.flushing = true, true
+	defer func() { u.flushing = false }()
+	root := u.dirs[""]
+	if !u.ended {
+		delete(u.dirs, "")
+	}
 	// Sorting by whole path keeps a directory before what is in it, which is all that is needed, and neighbours near.
-	slices.Sort(paths)
+	paths := slices.Sorted(maps.Keys(u.dirs))
 	for _, p := range slices.Backward(paths) {
 		u.clean = append(u.clean[:0], p...)
 		dir, err := u.enter(u.clean, false)
+		if gone(err) || errors.Is(err, unix.ELOOP) {
+			continue // it was listed under a link to a directory that was removed later
+		}
 		if err == nil {
 			err = u.finishDir(dir, u.dirs[p])
 		}
 		if err != nil {
 			return fmt.Errorf("unpack %q: %w", p, err)
 		}
+	}
+	u.leave(1) // what is open has what the directories were like before
+	u.path = u.path[:0]
+	clear(u.dirs)
+	u.followed = u.followed[:0]
+	if root != nil {
+		u.dirs[""] = root
 	}
 	return nil
 }
@@ -584,6 +670,9 @@ func (u *unpacker) finishDir(dir *node, m *dirMeta) error {
 	}
 	if m.implied && m.existed {
 		return nil
+	}
+	if m.restore {
+		return rawfs.SetTime(dir.fd, nil, m.sec, m.nsec)
 	}
 	var st rawfs.Stat
 	if err := rawfs.Fstat(dir.fd, &st); err != nil {
@@ -609,9 +698,10 @@ func (u *unpacker) finishDir(dir *node, m *dirMeta) error {
 	return rawfs.SetTime(dir.fd, nil, m.sec, m.nsec)
 }
 
-// dirXattrs gives a directory its attributes, and takes from one of the layers below those that it has no more.
+// dirXattrs gives a directory its attributes, and takes from one of the layers below, or one that was listed before, those
+// that it has no more.
 func (u *unpacker) dirXattrs(dir *node, m *dirMeta) error {
-	if m.existed && u.o.Whiteouts == Delete || dir.acl {
+	if m.existed && (u.o.Whiteouts == Delete || u.overlay() && u.flushed) || dir.acl {
 		old, err := rawfs.Xattrs(dir.fd, rawfs.InLayer)
 		if err != nil {
 			return fmt.Errorf("list attributes: %w", err)

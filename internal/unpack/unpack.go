@@ -58,6 +58,8 @@ type Options struct {
 	// OnStandIn, if not nil, is told of a device that may not be made, and a file stands for it (rawfs.Device). nil: it
 	// is skipped.
 	OnStandIn func(path string)
+
+	maxPending int // for tests; 0: the constant
 }
 
 // Stats is what a stream held.

@@ -63,15 +63,32 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	err = rawfs.Mknod(dir.fd, u.base, unix.S_IFCHR, 0)
 	if err == unix.EEXIST {
 		// The layer makes that name too. A whiteout hides the layers below only: a file hides them anyway.
-		if m := u.dirs[string(u.clean)]; m != nil {
-			m.opaque = true
-		}
-		return true, nil
+		return true, u.whiteoutOfOwn(dir)
 	}
 	if err != nil {
 		return true, fmt.Errorf("make a whiteout: %w", err)
 	}
 	return true, nil
+}
+
+// whiteoutOfOwn is for a whiteout of a name that the layer makes too, u.base in dir: a directory of it is opaque.
+func (u *unpacker) whiteoutOfOwn(dir *node) error {
+	if m := u.dirs[string(u.clean)]; m != nil && !m.restore {
+		m.opaque = true
+		return nil
+	}
+	if !u.flushed {
+		return nil
+	}
+	fd, err := rawfs.OpenDir(dir.fd, u.base)
+	if err == unix.ENOTDIR || err == unix.ELOOP {
+		return nil // a file
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return u.setOpaque(fd)
 }
 
 func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) }
@@ -112,8 +129,8 @@ func (u *unpacker) setOpaque(fd int) error {
 
 // purge removes a name as it was before the stream; what the stream made of it stays.
 func (u *unpacker) purge(dir int, name []byte, path string) error {
-	_, made := u.made[path]
-	made = made || u.dirs[path] != nil
+	_, made := u.made[u.nameHash(path)]
+	made = made || u.dirs[path] != nil && !u.dirs[path].restore
 	var st rawfs.Stat
 	if err := rawfs.Lstat(dir, name, &st); err != nil {
 		if err == unix.ENOENT {
@@ -143,6 +160,9 @@ func (u *unpacker) purge(dir int, name []byte, path string) error {
 }
 
 func (u *unpacker) purgeIn(fd int, path string) error {
+	if err := u.restoreLater(fd, path); err != nil {
+		return err
+	}
 	var names rawfs.Names
 	if _, err := unix.Seek(fd, 0, 0); err != nil {
 		return err

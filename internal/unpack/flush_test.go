@@ -1,0 +1,129 @@
+package unpack
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/layerbuild/layerbuild/internal/fstree"
+	"github.com/layerbuild/layerbuild/internal/rounds"
+)
+
+// randomStream makes a stream in which names come several times, as different types and in any order.
+//
+// Attributes come with whiteouts only: an archive leaves those of a directory that is there already, and does not tell such
+// a directory from one that it has listed before.
+func randomStream(rnd *rand.Rand, mode Whiteouts) string {
+	whiteouts := mode != Literal
+	name := func() string {
+		parts := make([]string, 1+rnd.IntN(4))
+		for i := range parts {
+			parts[i] = string(rune('a' + rnd.IntN(3)))
+		}
+		return strings.Join(parts, "/")
+	}
+	var b strings.Builder
+	for i := range 5 + rnd.IntN(40) {
+		at := fmt.Sprintf("@%d", 1000+i)
+		switch rnd.IntN(12) {
+		case 0, 1, 2, 3, 4:
+			fmt.Fprintf(&b, "dir %s %04o %s", name(), []int{0o755, 0o700, 0o500, 0o2775}[rnd.IntN(4)], at)
+			if whiteouts && rnd.IntN(3) == 0 {
+				b.WriteString(" [user.x=1]")
+			}
+			b.WriteByte('\n')
+		case 5:
+			// With the other modes a directory can be listed under its own name and by way of a link, and is as the one or
+			// the other says.
+			if mode != Overlay {
+				continue
+			}
+			fmt.Fprintf(&b, "link %s %s -> %s\n", name(), at, name())
+		case 6:
+			fmt.Fprintf(&b, "hardlink %s => %s\n", name(), name())
+		case 7, 8:
+			if whiteouts {
+				dir, base := filepath.Split(name())
+				if rnd.IntN(3) == 0 && dir != "" {
+					base = ".wh..opq"
+				}
+				fmt.Fprintf(&b, "file %s.wh.%s 0600\n", dir, base)
+				continue
+			}
+			fallthrough
+		default:
+			fmt.Fprintf(&b, "file %s 0644 %s %d\n", name(), at, i)
+		}
+	}
+	return b.String()
+}
+
+// TestFlush: a stream with more directories than are kept until the end gives the same tree.
+func TestFlush(t *testing.T) {
+	modes := []Whiteouts{Literal, Delete}
+	if os.Geteuid() == 0 {
+		modes = append(modes, Overlay)
+	}
+	rounds.Run(t, "unpack-flush", rounds.Options{Fixed: 60, Fresh: 20, Long: 20_000}, func(t *testing.T, seed uint64) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		o := mine(Options{Whiteouts: modes[rnd.IntN(len(modes))], FollowDirLinks: rnd.IntN(2) == 0})
+		text := randomStream(rnd, o.Whiteouts)
+		data := stream(t, text)
+		unpack := func(pending int) (string, Stats, error) {
+			dir := t.TempDir()
+			if o.Whiteouts != Overlay {
+				if err := fstree.Make(dir, "dir a 0755\ndir a/b 0755\nfile a/b/c 0600 @7 x\nfile b 0600 @7 x"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o.maxPending = pending
+			stats, err := apply(t, dir, data, o)
+			defer chmodAll(dir)
+			if err != nil {
+				return "", Stats{Entries: stats.Entries}, err
+			}
+			// What has no entry has the time of its making. So has what was there before and was written into, or, with
+			// directories that wait, its time before.
+			err = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+				if err != nil || !e.IsDir() {
+					return err
+				}
+				if info, err := e.Info(); err == nil && info.ModTime().Unix() > 1e6 {
+					return os.Chtimes(path, time.Time{}, time.Unix(0, 0))
+				}
+				return nil
+			})
+			if err != nil && os.Geteuid() == 0 {
+				t.Fatal(err)
+			}
+			tree, err := fstree.Print(dir, fstree.Show{Times: true, Xattrs: true})
+			if err != nil && os.Geteuid() == 0 {
+				t.Fatal(err)
+			}
+			return tree, stats, nil
+		}
+		want, wantStats, wantErr := unpack(0)
+		for _, pending := range []int{1, 3} {
+			got, stats, err := unpack(pending)
+			if err != nil && wantErr != nil {
+				t.Logf("%v, %v", err, wantErr)
+				continue // perhaps earlier
+			}
+			if (err == nil) != (wantErr == nil) {
+				t.Fatalf("pending %d: error = %v, want %v", pending, err, wantErr)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("pending %d, mode %d: -all at the end +early\n%s", pending, o.Whiteouts, diff)
+			}
+			if diff := cmp.Diff(wantStats, stats); diff != "" {
+				t.Errorf("pending %d: -all at the end +early\n%s", pending, diff)
+			}
+		}
+	})
+}
