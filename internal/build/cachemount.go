@@ -80,11 +80,8 @@ func stricter(a, b parser.Sharing) parser.Sharing {
 // another one, as in BuildKit.
 func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
 	begin := []any{m.ID, m.UID, m.GID, m.Mode}
-	if f := r.from[i]; f != nil {
-		begin = append(begin, r.content[i], m.Source)
-		if f.snapshot == nil {
-			begin = append(begin, epochKey(r.epoch))
-		}
+	if r.from[i] != nil {
+		begin = append(begin, r.content[i], m.Source, epochKey(r.epoch)) // the epoch is in the times of the files
 	}
 	if ns := r.cacheNamespace(); ns != "" {
 		begin = append(begin, "namespace "+ns)

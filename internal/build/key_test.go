@@ -125,7 +125,7 @@ var keyTests = map[string]struct {
 	"parent":   {func(k *keyed) { k.parent = "other" }, "run,mkdir,copy,copy from", ""},
 	"platform": {func(k *keyed) { k.platform.Architecture = "arm64" }, "run", "what COPY and WORKDIR do is the same on all"},
 	"epoch": {func(k *keyed) { k.epoch = ptr(int64(2000)) }, "mkdir,copy,copy from",
-		"a command leaves real times; they are clamped when the layer is sealed. See TestContextMountHasEpoch"},
+		"a command leaves real times; they are clamped when the layer is sealed. See TestMountHasEpoch"},
 	"no epoch": {func(k *keyed) { k.epoch = nil }, "mkdir,copy,copy from", "as above"},
 	"hostname": {func(k *keyed) { k.opts.Args = map[string]string{"BUILDKIT_SANDBOX_HOSTNAME": "x"} }, "run", ""},
 	"build arg": {func(k *keyed) { k.opts.Args = map[string]string{"A": "x"} }, "",
@@ -275,8 +275,8 @@ func TestKeepsEpoch(t *testing.T) {
 	}
 }
 
-// TestContextMountHasEpoch: a command that sees files of a context has the epoch in its key, since it can copy their times.
-func TestContextMountHasEpoch(t *testing.T) {
+// TestMountHasEpoch: a command that sees files of a context or a stage has the epoch in its key, since it can copy their times.
+func TestMountHasEpoch(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o644); err != nil {
 		t.Fatal(err)

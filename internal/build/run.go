@@ -60,10 +60,11 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 		r.content[i], r.looked[i] = match.Digest, match
 		list = append(list, fmt.Sprintf("mount %d %s", i, match.Digest))
 		results = append(results, f.results()...)
-		if f.snapshot == nil {
-			// The files of a context get the times that the epoch gives them, and the command can see and copy those.
-			list = append(list, epochKey(r.epoch))
-		}
+	}
+	if len(r.content) > 0 {
+		// The files of contexts, and those that COPY and WORKDIR have made in stages, have the times that this epoch gave
+		// them. The command can copy such times, and with a later epoch they would be others.
+		list = append(list, epochKey(r.epoch))
 	}
 	key, err = makeKey(r.cur.key, "run", r.run, list...)
 	return key, joinResults(results), err
