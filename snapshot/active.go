@@ -178,7 +178,7 @@ func (s *Store) publish(work *workDir, id ID) (bool, error) {
 	if err == nil {
 		return true, nil
 	}
-	if err != unix.EEXIST && err != unix.ENOTEMPTY {
+	if err != unix.EEXIST && err != unix.ENOTEMPTY && err != unix.ENOTDIR {
 		return false, &os.LinkError{Op: "rename", Old: work.path, New: s.dir(id), Err: err}
 	}
 	if _, err := s.lookup(id); err == nil {
@@ -273,8 +273,13 @@ func tryLock(path string) (int, error) {
 	return fd, nil
 }
 
-// trash moves a committed snapshot into tmp, where nobody finds it. The store's lock is held exclusively.
+// trash moves a committed snapshot into tmp, where nobody finds it. The result is nil if it is gone already. The store's
+// lock is held exclusively.
 func (s *Store) trash(id ID) (*workDir, error) {
+	// In a damaged state directory something else may have the name. There is nothing in it to remove.
+	if err := unix.Unlink(s.dir(id)); err == nil {
+		return nil, nil
+	}
 	fd, err := tryLock(s.dir(id))
 	if err != nil {
 		return nil, err
@@ -294,6 +299,9 @@ func (w *workDir) release() { unix.Close(w.lock) }
 
 // remove removes the directory and lets it go.
 func (w *workDir) remove() error {
+	if w == nil {
+		return nil
+	}
 	defer w.release()
 	tmp, err := unix.Open(filepath.Dir(w.path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -122,6 +122,9 @@ func (s *Store) find(id ID, depth int) (*node, error) {
 		return n, nil
 	}
 	info, err := readInfo(s.dir(id))
+	if err == nil {
+		err = s.checkTree(id)
+	}
 	if errors.Is(err, errDamaged) {
 		err = fmt.Errorf("%w: %w", ErrNotExist, err)
 	}
@@ -143,6 +146,15 @@ func (s *Store) find(id ID, depth int) (*node, error) {
 	}
 	s.known[id] = n
 	return n, nil
+}
+
+// checkTree returns an error for a snapshot whose tree is missing.
+func (s *Store) checkTree(id ID) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(s.fs(id), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("%w: it has no directory %s", errDamaged, fsDir)
+	}
+	return nil
 }
 
 // suspect reports whether the machine may have gone down before the snapshot was on the disk.
@@ -226,7 +238,7 @@ func (s *Store) All() iter.Seq2[Info, error] {
 		}
 		for _, e := range entries {
 			id := ID(e.Name())
-			if !e.IsDir() || id.Validate() != nil {
+			if id.Validate() != nil {
 				continue
 			}
 			info, err := readInfo(s.dir(id))
@@ -347,21 +359,21 @@ func replaceFile(path, content string) error {
 
 const infoFile = "info.json"
 
-// errDamaged says that a snapshot's info is not there or not whole, as a crash leaves it. The snapshot then counts as
-// not there, and a Commit replaces it.
-var errDamaged = errors.New(infoFile + " is damaged")
+// errDamaged is returned for a snapshot whose info or tree is not there, not whole or not readable. Such a snapshot counts
+// as not there, and a Commit replaces it.
+var errDamaged = errors.New("it is damaged")
 
 func readInfo(dir string) (Info, error) {
 	data, err := smallfile.Read(filepath.Join(dir, infoFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return Info{}, fmt.Errorf("%w: %w", errDamaged, err)
-	}
 	if err != nil {
-		return Info{}, err
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
+			return Info{}, err // it says nothing about the file
+		}
+		return Info{}, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	info := Info{Syncs: ledger.Unknown}
 	if err := json.Unmarshal(data, &info); err != nil {
-		return Info{}, fmt.Errorf("%w: %w", errDamaged, err)
+		return Info{}, fmt.Errorf("%w: %s: %w", errDamaged, infoFile, err)
 	}
 	if info.Parent != "" {
 		if err := info.Parent.Validate(); err != nil {

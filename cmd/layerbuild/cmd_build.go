@@ -22,6 +22,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/source"
+	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/spf13/pflag"
@@ -165,7 +166,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gat
 	if err := f.write(e, mode, res, o); err != nil || !o.Analyze {
 		return err
 	}
-	return f.analyze.result(ctx, e, state, images, res, o, rules)
+	return store.Retry(func() error { return f.analyze.result(ctx, e, state, images, res, o, rules) })
 }
 
 // explain prints why a build failed.

@@ -287,12 +287,13 @@ func (im *images) remove(ctx context.Context, state *state.State, name string) e
 	return err
 }
 
-// with opens the state for a moment.
+// with opens the state for a moment. do is called again when it meets a blob that is damaged: that one is removed then, and
+// is made again when it is needed, or is an error that tells what can be done.
 func (f *stateFlags) with(ctx context.Context, do func(*state.State, *images) error) error {
 	state, images, err := f.open(ctx, false)
 	if err != nil {
 		return err
 	}
 	defer state.Close()
-	return do(state, images)
+	return store.Retry(func() error { return do(state, images) })
 }

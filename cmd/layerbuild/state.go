@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -29,6 +30,7 @@ import (
 // stateFlags say where the state is; every verb has them.
 type stateFlags struct {
 	root, driver string
+	stderr       io.Writer // for warnings
 }
 
 // drivers are the names of the snapshot drivers, as --driver takes them.
@@ -41,6 +43,7 @@ func (f *stateFlags) define(flags *pflag.FlagSet) {
 
 // resolve finds the state directory where no flag says it, and checks that there can be one.
 func (f *stateFlags) resolve(e *env) error {
+	f.stderr = e.stderr
 	from := "--root"
 	if f.root == "" {
 		from = "LAYERBUILD_ROOT"
@@ -110,6 +113,8 @@ func (f *stateFlags) open(ctx context.Context, exclusive bool) (*state.State, *i
 	im := &images{resolver: image.New(image.Options{Store: state.Store, Cache: state.Cache, Snapshots: state.Snapshots, Registry: client}), client: client}
 	state.Own(im.resolver)
 	state.Own(client)
+	state.Store.Repair = build.Repair(state, im.resolver)
+	state.Store.Warn = func(message string) { fmt.Fprintln(f.stderr, "layerbuild: warning: "+message) }
 	return state, im, nil
 }
 

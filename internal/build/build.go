@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/source"
@@ -56,6 +57,9 @@ type builder struct {
 	tempdir *state.TempDir
 
 	dirty atomic.Bool // a step was executed
+	// made has the keys of the steps that this build has run. Where it begins again, because it met a damaged blob, they
+	// are not run once more, even with --no-cache.
+	made made
 
 	ownNotice sync.Once
 
@@ -73,6 +77,7 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 	if b.inlineCache() {
 		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), CachePlace{Type: "inline"})
 	}
+	state.Store.Warn = func(message string) { b.sink(event.Warning{Message: message, Time: time.Now()}) }
 	res = &Result{}
 	if err := b.makeTempDir(); err != nil {
 		return res, err
@@ -202,6 +207,17 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 	b.recipe = b.opts.storeRecipe()
 	b.sealer.configure()
 	b.warnOutputs()
+	return b.repairing(ctx, res, func() error {
+		for i, s := range solvers {
+			solvers[i] = s.anew()
+		}
+		return b.solve(ctx, res, solvers, exporters)
+	})
+}
+
+// solve builds the targets of all platforms at once and writes the image.
+func (b *builder) solve(ctx context.Context, res *Result, solvers []*solver, exporters []export.Exporter) error {
+	platforms := make([]ocispec.Platform, len(solvers))
 	for i, s := range solvers {
 		platforms[i] = s.plan.Target.Platform
 	}

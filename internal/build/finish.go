@@ -64,6 +64,9 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 				return err
 			}
 			of.Root = root
+			if err := b.verify(ctx, spec, root); err != nil {
+				return err
+			}
 		}
 		if err := e.Export(ctx, &of, b.sink); err != nil {
 			return err
@@ -79,6 +82,15 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 	}
 	b.sink(event.Result{Names: res.Names, Digest: res.Root.Digest.String(), Time: time.Now()})
 	return nil
+}
+
+// verify reads all blobs of an image that goes to standard output: what was written there cannot be taken back when a
+// damaged blob is found.
+func (b *builder) verify(ctx context.Context, spec export.Spec, root ocispec.Descriptor) error {
+	if spec.Dest != "-" {
+		return nil
+	}
+	return b.state.Store.Verify(ctx, root)
 }
 
 // writeImage writes everything that makes the layers an image, and names it.

@@ -3,7 +3,6 @@ package build
 import (
 	"context"
 	"fmt"
-	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -178,11 +177,7 @@ func (s *sealer) sealed(l *layer, got cache.Layer) error {
 // tree is where a layer's entries are.
 func (s *sealer) tree(ctx context.Context, l *layer) (diff.Tree, error) {
 	if l.unchanged {
-		dir, err := s.b.tempDir("empty")
-		if err == nil {
-			err = os.Chmod(dir, 0o755) // as roots are that nobody has changed
-		}
-		return diff.Tree{Dir: dir, Full: true}, err
+		return emptyTree(s.b.tempdir)
 	}
 	if err := s.b.ready(ctx, l.snapshot); err != nil {
 		return diff.Tree{}, err

@@ -422,7 +422,7 @@ func (s *solver) perform(ctx context.Context, st *parser.Stage, cur rootfs, job 
 
 // find looks for a job's result here, and then among what was brought from elsewhere.
 func (s *solver) find(ctx context.Context, st *parser.Stage, cur rootfs, j *job, l *line) (stepResult, cache.Key, bool, error) {
-	if !s.useCache(st) {
+	if !s.useCache(st) && !s.made.has(j.quick, j.key) {
 		return stepResult{}, "", false, nil
 	}
 	res, key, ok := s.lookup(cur, j)
@@ -554,6 +554,7 @@ func (b *builder) putRecord(j *job, rec cache.Record) error {
 		if err := b.state.Cache.Put(key, rec); err != nil {
 			return err
 		}
+		b.made.add(key)
 	}
 	return nil
 }

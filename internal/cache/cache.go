@@ -203,17 +203,37 @@ func (c *Cache) replace(path string, data []byte) error {
 		err = err1
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), path)
-		if errors.Is(err, fs.ErrNotExist) {
-			if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
-				err = os.Rename(f.Name(), path)
-			}
-		}
+		err = rename(f.Name(), path)
 	}
 	if err != nil {
 		os.Remove(f.Name())
 	}
 	return err
+}
+
+// rename makes the directory of path where it is missing. In a damaged state directory a directory may be in the place of
+// the file, or a file in the place of its directory: they are removed.
+func rename(from, path string) error {
+	err := os.Rename(from, path)
+	if err == nil {
+		return nil
+	}
+	for _, dir := range []string{filepath.Dir(filepath.Dir(path)), filepath.Dir(path)} {
+		if fi, err := os.Lstat(dir); err == nil && !fi.IsDir() {
+			if err := os.Remove(dir); err != nil {
+				return err
+			}
+		}
+	}
+	if fi, err := os.Lstat(path); err == nil && fi.IsDir() {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.Rename(from, path)
 }
 
 func (c *Cache) touch(kind Kind, key string) {
@@ -265,6 +285,12 @@ func (c *Cache) files(kind Kind) iter.Seq2[Entry, error] {
 			return
 		}
 		for _, shard := range shards {
+			if !shard.IsDir() { // damage
+				if !yield(Entry{path: filepath.Join(top, shard.Name())}, nil) {
+					return
+				}
+				continue
+			}
 			names, err := os.ReadDir(filepath.Join(top, shard.Name()))
 			if err != nil {
 				if !yield(Entry{}, fmt.Errorf("list cache records: %w", err)) {

@@ -2,14 +2,16 @@ package cache
 
 import (
 	"fmt"
+	"hash/crc32"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// A record's file is text, one fact a line, closed by "end": a file that was cut by a crash does not have that line, and
-// one that was filled with zeros does not have the first.
+// A record's file is text, one fact a line, closed by "end" and a CRC-32C of what is above: a file that was cut by a crash
+// does not have that line, one that was filled with zeros does not have the first, and of one that was changed otherwise
+// the sum is wrong. Records of earlier versions have no sum.
 //
 //	layerbuild-record 1
 //	kind step
@@ -19,7 +21,7 @@ import (
 //	boot 7d6c…
 //	syncs 2
 //	meta.content sha256:…
-//	end
+//	end 1c291ca3
 //
 // A value that would not fit a line is quoted as in Go.
 const header = "layerbuild-record 1"
@@ -53,8 +55,10 @@ func encode(e Entry) ([]byte, error) {
 	for _, k := range names {
 		line("meta."+k, e.Meta[k])
 	}
-	return append(b, "end\n"...), nil
+	return fmt.Appendf(b, "end %08x\n", crc32.Checksum(b, castagnoli)), nil
 }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func isMetaName(s string) bool {
 	for _, c := range []byte(s) {
@@ -69,6 +73,7 @@ func isMetaName(s string) bool {
 
 // decode reads a record's file. It is false for what is not one, in whole.
 func decode(data string) (Entry, bool) {
+	whole := data
 	first, data, ok := strings.Cut(data, "\n")
 	if !ok || first != header {
 		return Entry{}, false
@@ -81,6 +86,11 @@ func decode(data string) (Entry, bool) {
 		}
 		if l == "end" {
 			return e, data == "" && e.Kind != ""
+		}
+		if sum, ok := strings.CutPrefix(l, "end "); ok {
+			above := whole[:len(whole)-len(data)-len(l)-1]
+			good := sum == fmt.Sprintf("%08x", crc32.Checksum([]byte(above), castagnoli))
+			return e, good && data == "" && e.Kind != ""
 		}
 		name, value, ok := strings.Cut(l, " ")
 		if !ok {

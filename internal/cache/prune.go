@@ -46,7 +46,7 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 		if o.DryRun {
 			return nil
 		}
-		if err := os.Remove(e.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.RemoveAll(e.path); err != nil { // a damaged one may be a directory
 			return fmt.Errorf("prune the cache: %w", err)
 		}
 		return nil

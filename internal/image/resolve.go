@@ -96,10 +96,23 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 		return nil, fmt.Errorf("image %s: %w", name, store.ErrNotFound)
 	}
 	img, err := r.fromRegistry(ctx, name, loc.name, o)
-	if err != nil {
+	var bad *store.BlobError
+	switch {
+	case errors.As(knownErr, &bad) && err != nil:
+		return nil, fmt.Errorf("%w, and cannot be fetched again (%w): build or pull the image again", knownErr, err)
+	case errors.As(knownErr, &bad) && known == nil && !r.replaces(ctx, name, img):
+		return nil, fmt.Errorf("%w; the registry has another image of that name: build or pull the image again", knownErr)
+	case err != nil:
 		return nil, errors.Join(err, knownErr)
 	}
 	return img, nil
+}
+
+// replaces reports whether an image that a registry has may stand for the one of that name in the store, which is
+// damaged: it is the same one, or there is none in the store but only the memory of what a registry said before.
+func (r *Resolver) replaces(ctx context.Context, name string, img *Image) bool {
+	root, err := r.store.Resolve(ctx, name)
+	return err != nil || root.Digest == img.Root.Digest || root.Digest == img.Descriptor.Digest
 }
 
 // known looks among what needs no registry. The error says why a name that is in the store does not serve.
@@ -115,14 +128,16 @@ func (r *Resolver) known(ctx context.Context, name string, o ResolveOptions) (*I
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			return nil, fmt.Errorf("%s in the store: %w", name, err)
+			return nil, fmt.Errorf("image %s: %w", name, err)
 		}
 		if !errors.Is(err, store.ErrNotFound) {
 			return nil, err
 		}
-		if img := r.remembered(ctx, name, o.Platform); img != nil {
-			return img, nil
+		img, err := r.remembered(ctx, name, o.Platform)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", name, err)
 		}
+		return img, nil
 	}
 	return nil, nil
 }
@@ -223,22 +238,23 @@ func address(name string, p ocispec.Platform) string {
 	return "image " + name + " " + registry.FormatPlatform(p)
 }
 
-// remembered is the image that a registry gave for this name before; nil if there is none or its documents are gone.
-func (r *Resolver) remembered(ctx context.Context, name string, p ocispec.Platform) *Image {
+// remembered is the image that a registry gave for this name before; nil if there is none. The error says why its
+// documents cannot be read.
+func (r *Resolver) remembered(ctx context.Context, name string, p ocispec.Platform) (*Image, error) {
 	rec, ok := r.cache.Remote(address(name, p))
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	root, err := recordedRoot(rec)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	img, err := r.fromStore(ctx, rec.Meta["name"], FromRegistry, root, p)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	r.cache.TouchRemote(address(name, p))
-	return img
+	return img, nil
 }
 
 func recordedRoot(rec cache.Record) (ocispec.Descriptor, error) {
@@ -298,8 +314,8 @@ func (r *Resolver) unchanged(ctx context.Context, name, written string, o Resolv
 	if !o.Pull {
 		return nil
 	}
-	img := r.remembered(ctx, name, o.Platform)
-	if img == nil {
+	img, err := r.remembered(ctx, name, o.Platform)
+	if img == nil || err != nil {
 		return nil
 	}
 	if d, err := r.registry.Head(ctx, written); err != nil || d.Digest != img.Root.Digest {
@@ -369,6 +385,37 @@ func (r *Resolver) Origins(ctx context.Context) (func(digest.Digest) []string, e
 		}
 	}
 	return func(d digest.Digest) []string { return from[d] }, nil
+}
+
+// Restore downloads a blob again that the store has lost, from a registry that an image with it was pulled from.
+func (r *Resolver) Restore(ctx context.Context, d ocispec.Descriptor) error {
+	errs := []error{}
+	for e, err := range r.cache.All(cache.Remote) {
+		if err != nil {
+			return err
+		}
+		root, err := recordedRoot(e.Record)
+		if err != nil || e.Meta["name"] == "" || !r.store.LeadsTo(ctx, root, d.Digest) {
+			continue
+		}
+		err = r.store.IngestAs(ctx, d, func(w io.Writer) error {
+			body, err := lazySource{r.registry, e.Meta["name"]}.Open(ctx, d)
+			if err != nil {
+				return err
+			}
+			defer body.Close()
+			_, err = io.Copy(w, body)
+			return err
+		})
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return store.ErrNotFound
+	}
+	return errors.Join(errs...)
 }
 
 // Close lets go of archives that images were read from.

@@ -292,13 +292,18 @@ type unpacked struct {
 // the store is fetched once more.
 func (u *unpacking) unpack(ctx context.Context, i int, parent snapshot.ID, full bool) (unpacked, error) {
 	d := u.img.Manifest.Layers[i]
+	var bad error
 	for try := 0; ; try++ {
 		w, stored, err := u.unpackOnce(ctx, i, parent, full)
 		if err == nil {
 			return w, nil
 		}
-		if stored && try == 0 && u.img.source != nil && (errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrNotFound)) {
+		if stored && try == 0 && (errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrNotFound)) {
+			bad = err
 			continue
+		}
+		if bad != nil && !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrNotFound) {
+			err = fmt.Errorf("%w, and cannot be fetched again (%w): build or pull %s again", bad, err, u.img.Name)
 		}
 		return unpacked{}, fmt.Errorf("layer %s: %w", d.Digest, err)
 	}
@@ -441,8 +446,14 @@ func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor, use func(io.
 		if ok {
 			return true, u.readStored(ctx, d, use)
 		}
-		if u.img.source == nil {
-			return false, store.ErrNotFound
+		if u.img.source == nil || u.img.Origin == FromStore {
+			// The store may be able to repair it. Only then a registry is asked, whose image of that name may be another one.
+			var bad *store.BlobError
+			if err := u.repairStored(ctx, d); err == nil {
+				continue
+			} else if !errors.As(err, &bad) || u.img.source == nil {
+				return false, err
+			}
 		}
 		key := string(d.Digest)
 		f, mine := u.r.blobs.claim(key)
@@ -461,6 +472,15 @@ func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor, use func(io.
 			return false, err
 		}
 	}
+}
+
+// repairStored has the store repair a blob that it does not have.
+func (u *unpacking) repairStored(ctx context.Context, d ocispec.Descriptor) error {
+	r, err := u.r.store.Fetch(ctx, d)
+	if err != nil {
+		return err
+	}
+	return r.Close()
 }
 
 func (u *unpacking) readStored(ctx context.Context, d ocispec.Descriptor, use func(io.Reader) error) error {

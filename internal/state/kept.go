@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 
@@ -14,15 +16,30 @@ import (
 // kept are the directories below cache/ with what is kept by the digest of a blob.
 var kept = []string{"tables", "builds"}
 
-// ReadKept returns what Keep has kept.
+// ReadKept returns what Keep has kept. What was damaged since is an error.
 func (s *State) ReadKept(kind string, d digest.Digest) ([]byte, error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
-	return smallfile.Read(filepath.Join(s.Root, "cache", kind, d.Encoded()))
+	data, err := smallfile.Read(filepath.Join(s.Root, "cache", kind, d.Encoded()))
+	if err != nil {
+		return nil, err
+	}
+	head, body, ok := bytes.Cut(data, []byte("\n"))
+	if !ok || string(head) != keptHead(body) {
+		return nil, fmt.Errorf("%s of %s are damaged", kind, d)
+	}
+	return body, nil
 }
 
-// Keep writes what is not there as it is: nearly always the same is known of the same blob.
+// keptHead is the first line of a file with what is kept.
+func keptHead(body []byte) string {
+	return fmt.Sprintf("layerbuild-kept 1 %08x", crc32.Checksum(body, castagnoli))
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Keep keeps what is known of a blob. It writes nothing where the same is there: nearly always it is.
 func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 	if err := d.Validate(); err != nil {
 		return err
@@ -39,11 +56,17 @@ func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // nothing is there any more when all went well
-	_, err = f.Write(data)
+	_, err = f.Write(append([]byte(keptHead(data)+"\n"), data...))
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), filepath.Join(dir, d.Encoded()))
+	path := filepath.Join(dir, d.Encoded())
+	if fi, err := os.Lstat(path); err == nil && fi.IsDir() { // damage
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return os.Rename(f.Name(), path)
 }
 
 // dropKept removes what is kept for blobs that are gone.
@@ -67,7 +90,7 @@ func (done *Pruned) dropKept(_ context.Context, s *State, o PruneOptions) error 
 					continue
 				}
 			}
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}
 		}

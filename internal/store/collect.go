@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -62,7 +63,7 @@ func (s *Store) walk(ctx context.Context, d ocispec.Descriptor, seen map[digest.
 	seen[d.Digest] = true
 	var doc *document
 	if isDocument(d.MediaType) {
-		if data, err := s.Read(ctx, d); err == nil {
+		if data, err := s.read(d); err == nil {
 			doc = &document{}
 			if json.Unmarshal(data, doc) != nil {
 				doc = nil
@@ -100,6 +101,36 @@ func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) 
 		u.Blobs = append(u.Blobs, d.Digest)
 	})
 	return u, errors.Join(err, ctx.Err())
+}
+
+// Verify reads all that an image leads to and the store has. The error is a *BlobError for a blob that is damaged.
+func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
+	var all []ocispec.Descriptor
+	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *document) { all = append(all, d) })
+	for _, d := range all {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r, err := s.fetch(d)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, r)
+		if err = errors.Join(err, r.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LeadsTo reports whether an image leads to a blob, whether the store has it or not.
+func (s *Store) LeadsTo(ctx context.Context, root ocispec.Descriptor, blob digest.Digest) bool {
+	found := false
+	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *document) { found = found || d.Digest == blob })
+	return found
 }
 
 // CollectOptions say what Collect keeps.

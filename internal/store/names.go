@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -206,27 +205,23 @@ type index struct {
 
 func parseIndex(data []byte) (index, error) {
 	ix := index{fields: map[string]json.RawMessage{}}
-	if len(bytes.TrimSpace(data)) == 0 {
-		// What a crash of the machine can make of a file that was just renamed.
-		return ix, nil
-	}
 	if err := json.Unmarshal(data, &ix.fields); err != nil {
-		return index{}, fmt.Errorf("read index.json: %w", err)
+		return index{}, indexError{fmt.Errorf("read index.json: %w", err)}
 	}
 	if ix.fields == nil { // "null"
 		ix.fields = map[string]json.RawMessage{}
 	}
 	if m := ix.fields["manifests"]; m != nil {
 		if err := json.Unmarshal(m, &ix.manifests); err != nil {
-			return index{}, fmt.Errorf("read index.json: manifests: %w", err)
+			return index{}, indexError{fmt.Errorf("read index.json: manifests: %w", err)}
 		}
 	}
 	for i, d := range ix.manifests {
 		if err := d.Digest.Validate(); err != nil {
-			return index{}, fmt.Errorf("read index.json: manifest %d: digest %q: %w", i, d.Digest, err)
+			return index{}, indexError{fmt.Errorf("read index.json: manifest %d: digest %q: %w", i, d.Digest, err)}
 		}
 		if d.Size < 0 {
-			return index{}, fmt.Errorf("read index.json: manifest %s: size %d", d.Digest, d.Size)
+			return index{}, indexError{fmt.Errorf("read index.json: manifest %s: size %d", d.Digest, d.Size)}
 		}
 	}
 	return ix, nil
@@ -262,28 +257,94 @@ type indexCache struct {
 // list is what index.json says now. It must not be changed.
 func (s *Store) list() ([]ocispec.Descriptor, error) {
 	fi, err := os.Stat(s.index())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if err == nil {
+		s.cache.mu.Lock()
+		c := s.cache.file
+		list, known := s.cache.list, c != nil && os.SameFile(c, fi) && c.ModTime().Equal(fi.ModTime()) && c.Size() == fi.Size()
+		s.cache.mu.Unlock()
+		if known {
+			return list, nil
+		}
 	}
+	ix, err := s.readIndex()
 	if err != nil {
-		return nil, fmt.Errorf("read index.json: %w", err)
+		if ix, err = s.recovered(err); err != nil {
+			return nil, err
+		}
+		fi = nil
 	}
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
-	if c := s.cache.file; c != nil && os.SameFile(c, fi) && c.ModTime().Equal(fi.ModTime()) && c.Size() == fi.Size() {
-		return s.cache.list, nil
-	}
-	data, err := smallfile.Read(s.index())
-	if err != nil {
-		return nil, fmt.Errorf("read index.json: %w", err)
-	}
-	ix, err := parseIndex(data)
-	if err != nil {
-		return nil, err
-	}
 	s.cache.file, s.cache.list = fi, ix.manifests
 	return ix.manifests, nil
 }
+
+func (s *Store) readIndex() (index, error) {
+	data, err := smallfile.Read(s.index())
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, old := os.Lstat(s.oldIndex()); old != nil { // a layout that has no names yet
+			return index{fields: map[string]json.RawMessage{}}, nil
+		}
+	}
+	if err != nil {
+		return index{}, fmt.Errorf("read index.json: %w", err)
+	}
+	return parseIndex(data)
+}
+
+// recovered is recover under the lock.
+func (s *Store) recovered(why error) (index, error) {
+	held, err := s.lock(context.Background())
+	if err != nil {
+		return index{}, why
+	}
+	defer held.Close()
+	return s.recover(why)
+}
+
+// oldIndex is index.json as it was before the last change.
+func (s *Store) oldIndex() string { return s.index() + ".old" }
+
+// recover puts the version before the last change in the place of an index.json that is damaged, or an empty one if that
+// is damaged too. The damaged one is kept beside it. The lock is held.
+func (s *Store) recover(why error) (index, error) {
+	if ix, err := s.readIndex(); err == nil {
+		return ix, nil // somebody else was faster
+	}
+	var content indexError
+	if !errors.As(why, &content) && !errors.Is(why, fs.ErrNotExist) && !unreadable(why) {
+		return index{}, why
+	}
+	ix := index{fields: map[string]json.RawMessage{}}
+	note := "the names of all images are lost"
+	if data, err := smallfile.Read(s.oldIndex()); err == nil {
+		if old, err := parseIndex(data); err == nil {
+			ix, note = old, "the names are those before the last change"
+		}
+	}
+	aside := s.index() + ".damaged"
+	if err := os.RemoveAll(aside); err != nil {
+		return index{}, errors.Join(why, err)
+	}
+	if err := os.Rename(s.index(), aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return index{}, errors.Join(why, err)
+	}
+	data, err := ix.encode()
+	if err == nil {
+		err = s.replace(ocispec.ImageIndexFile, data)
+	}
+	if err != nil {
+		return index{}, errors.Join(why, err)
+	}
+	s.warn("%v: %s (the damaged file is kept as %s)", why, note, aside)
+	return ix, nil
+}
+
+// indexError is the error for an index.json that is not one.
+type indexError struct{ error }
+
+// Unwrap returns the reason.
+func (e indexError) Unwrap() error { return e.error }
 
 // update changes index.json under the lock.
 func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []ocispec.Descriptor) error {
@@ -292,21 +353,27 @@ func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []
 		return fmt.Errorf("lock index.json: %w", err)
 	}
 	defer held.Close()
-	data, err := smallfile.Read(s.index())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read index.json: %w", err)
-	}
-	ix, err := parseIndex(data)
+	ix, err := s.readIndex()
 	if err != nil {
-		return err
+		if ix, err = s.recover(err); err != nil {
+			return err
+		}
 	}
 	ix.manifests = change(ix.manifests)
-	data, err = ix.encode()
+	data, err := ix.encode()
 	if err != nil {
 		return fmt.Errorf("write index.json: %w", err)
 	}
+	s.keepIndex()
 	if err := s.replace(ocispec.ImageIndexFile, data); err != nil {
 		return fmt.Errorf("write index.json: %w", err)
 	}
 	return nil
+}
+
+// keepIndex keeps index.json as the version before the next change. Where that is not possible there is no such version.
+func (s *Store) keepIndex() {
+	if os.RemoveAll(s.oldIndex()) == nil {
+		_ = os.Link(s.index(), s.oldIndex())
+	}
 }

@@ -1,0 +1,281 @@
+// Package state has tests of what happens to the state directory: damage, full disks, kills, several builds at once.
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/internal/imagetest"
+	"github.com/layerbuild/layerbuild/test/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// dockerfile has a layer of each kind: of a base image, one sealed from a snapshot, one written while files are copied, and
+// the last, of which there is no snapshot.
+const dockerfile = `FROM busybox
+RUN mkdir /made && echo made >/made/f && rm -r /home
+COPY many /many
+RUN true >/made/g
+COPY f /f
+CMD ["cat", "/f", "/made/f"]
+`
+
+const output = "file\nmade\n"
+
+// template is a state in which the image was built, exported and analyzed.
+type template struct {
+	*lab.Lab
+	manifest, config string // digests
+	report           string
+}
+
+func newTemplate(t *testing.T) *template {
+	l := lab.New(t)
+	l.Busybox()
+	l.Env = append(l.Env, "SOURCE_DATE_EPOCH=1700000000")
+	l.Write("Dockerfile", dockerfile, "f", "file\n")
+	for i := range 150 {
+		l.Write(fmt.Sprintf("many/%d", i), strings.Repeat("x", 100*i))
+	}
+	l.Run("build", "-t", "app", "-q", ".")
+	l.Run("build", "-t", "app", "-q", "-o", "type=oci,dest=first.tar", ".")
+	img := l.Image("app")
+	report := l.Run("analyze", "--format=json", "app")
+	return &template{Lab: l, manifest: img.Descriptor.Digest.String(), config: img.Manifest.Config.Digest.String(), report: report}
+}
+
+// object is something in the state directory.
+type object struct {
+	name string
+	// find returns the paths of such objects below the state directory.
+	find func(t *testing.T, tp *template) []string
+	// lost is set for what cannot be made again where the registry is gone: with the operations that need it.
+	lost []string
+	// silent is set where damage needs no warning: what is lost is found out anew.
+	silent bool
+}
+
+func blobOf(pick func(*imagetest.Image) string) func(*testing.T, *template) []string {
+	return func(t *testing.T, tp *template) []string {
+		_, hex, _ := strings.Cut(pick(tp.Image("app")), ":")
+		return []string{"oci/blobs/sha256/" + hex}
+	}
+}
+
+// files returns the files below a directory of the state.
+func files(dir string, keep func(path string) bool) func(*testing.T, *template) []string {
+	return func(t *testing.T, tp *template) []string {
+		var all []string
+		err := filepath.WalkDir(filepath.Join(tp.State, dir), func(path string, e fs.DirEntry, err error) error {
+			if err == nil && e.Type().IsRegular() && (keep == nil || keep(path)) {
+				rel, _ := filepath.Rel(tp.State, path)
+				all = append(all, rel)
+			}
+			return err
+		})
+		if err != nil || len(all) == 0 {
+			t.Fatalf("nothing in %s: %v", dir, err)
+		}
+		return all
+	}
+}
+
+func layer(n int) func(*testing.T, *template) []string {
+	return blobOf(func(img *imagetest.Image) string { return img.Manifest.Layers[n].Digest.String() })
+}
+
+var objects = []object{
+	{name: "layer of the base image", find: layer(0), lost: []string{"export", "push", "analyze"}},
+	{name: "layer of a command", find: layer(1)},
+	{name: "layer of a copy", find: layer(2)},
+	{name: "layer without a snapshot", find: layer(4), lost: []string{"push", "run", "analyze"}},
+	{name: "manifest", find: blobOf(func(img *imagetest.Image) string { return img.Descriptor.Digest.String() }), lost: []string{"push", "run", "analyze"}},
+	{name: "configuration", find: blobOf(func(img *imagetest.Image) string { return img.Manifest.Config.Digest.String() }), lost: []string{"push", "run", "analyze"}},
+	{name: "records of steps", find: files("cache/step", nil), silent: true},
+	{name: "records of chains", find: files("cache/chain", nil), silent: true},
+	{name: "records of layers", find: files("cache/sealed", nil), silent: true},
+	{name: "records of registries", find: files("cache/remote", nil), silent: true, lost: []string{"cached", "no-cache", "export"}},
+	{name: "index.json", find: func(*testing.T, *template) []string { return []string{"oci/index.json"} }},
+	{name: "oci-layout", find: func(*testing.T, *template) []string { return []string{"oci/oci-layout"} }, silent: true},
+	{name: "index of the context", find: files("cache/context", nil), silent: true},
+	{name: "tables", find: files("cache/tables", nil), silent: true},
+	{name: "build records", find: files("cache/builds", nil), silent: true},
+	{name: "ledger of syncs", find: func(*testing.T, *template) []string { return []string{"cache/syncs"} }, silent: true},
+	{name: "info of snapshots", find: files("snapshots", func(p string) bool { return filepath.Base(p) == "info.json" }), silent: true, lost: []string{"run"}},
+}
+
+// damages are what may become of a file. Mode 0 does nothing to root; a link to itself is a file that cannot be opened.
+var damages = []struct {
+	name   string
+	damage func(path string, data []byte) error
+}{
+	{"truncated", func(p string, data []byte) error { return os.Truncate(p, int64(len(data)/2)) }},
+	{"flipped", func(p string, data []byte) error {
+		if len(data) == 0 {
+			return nil
+		}
+		flipped := slices.Clone(data)
+		flipped[len(data)/2] ^= 4
+		return os.WriteFile(p, flipped, 0o644)
+	}},
+	{"empty", func(p string, _ []byte) error { return os.Truncate(p, 0) }},
+	{"missing", func(p string, _ []byte) error { return os.Remove(p) }},
+	{"mode 0", func(p string, _ []byte) error { return os.Chmod(p, 0) }},
+	{"unreadable", func(p string, _ []byte) error { return errors.Join(os.Remove(p), os.Symlink(filepath.Base(p), p)) }},
+	{"directory", func(p string, _ []byte) error {
+		return errors.Join(os.Remove(p), os.MkdirAll(filepath.Join(p, "sub"), 0o755))
+	}},
+	{"garbage", func(p string, _ []byte) error {
+		return os.WriteFile(p, []byte("layerbuild-record 9\n\x00{garbage"), 0o644)
+	}},
+}
+
+// operations are what is done with a damaged state. They return what is wrong.
+var operations = []struct {
+	name string
+	do   func(t *testing.T, tp *template) (log string, wrong string, err error)
+}{
+	{"cached", func(t *testing.T, tp *template) (string, string, error) { return tp.build(t) }},
+	{"no-cache", func(t *testing.T, tp *template) (string, string, error) { return tp.build(t, "--no-cache") }},
+	{"export", func(t *testing.T, tp *template) (string, string, error) {
+		log, wrong, err := tp.build(t, "-o", "type=oci,dest=out.tar")
+		if err != nil || wrong != "" {
+			return log, wrong, err
+		}
+		return log, tp.whole(filepath.Join(tp.Dir, "out.tar"), ""), nil
+	}},
+	{"push", func(t *testing.T, tp *template) (string, string, error) {
+		tp.tag(t)
+		_, log, err := tp.try("push", "app", tp.Registry.Host+"/pushed:x")
+		return log, "", err
+	}},
+	{"run", func(t *testing.T, tp *template) (string, string, error) {
+		tp.tag(t)
+		out, log, err := tp.try("run", "app")
+		if err == nil && out != output {
+			return log, fmt.Sprintf("run prints %q", out), nil
+		}
+		return log, "", err
+	}},
+	{"analyze", func(t *testing.T, tp *template) (string, string, error) {
+		tp.tag(t)
+		out, log, err := tp.try("analyze", "--format=json", "app")
+		if err == nil && out != tp.report && !sameButLines(out, tp.report) {
+			return log, fmt.Sprintf("analyze prints\n%s\nand not\n%s", out, tp.report), nil
+		}
+		return log, "", err
+	}},
+}
+
+// sameButLines compares reports without what is known from the build only.
+func sameButLines(a, b string) bool {
+	var x, y map[string]any
+	if json.Unmarshal([]byte(a), &x) != nil || json.Unmarshal([]byte(b), &y) != nil {
+		return false
+	}
+	return fmt.Sprint(x["size"], x["totals"]) == fmt.Sprint(y["size"], y["totals"])
+}
+
+func (tp *template) try(verb string, args ...string) (stdout, stderr string, err error) {
+	cmd := tp.Command(verb, args...)
+	var out, log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &log
+	err = cmd.Run()
+	return out.String(), log.String(), err
+}
+
+// build builds, and compares the digest.
+func (tp *template) build(t *testing.T, args ...string) (log, wrong string, err error) {
+	t.Helper()
+	_, log, err = tp.try("build", append([]string{"--progress=plain", "-t", "app", "."}, args...)...)
+	if err != nil {
+		return log, "", err
+	}
+	img, err := imagetest.Open(filepath.Join(tp.State, "oci"), "app")
+	if err != nil {
+		return log, "after the build the image cannot be read: " + err.Error(), nil
+	}
+	if got := img.Descriptor.Digest.String(); got != tp.manifest {
+		return log, fmt.Sprintf("the image is %s, not %s", got, tp.manifest), nil
+	}
+	return log, "", nil
+}
+
+// tag does nothing: what it stands for is that the verb needs the image's name, which a lost index.json does not have.
+func (tp *template) tag(*testing.T) {}
+
+// whole reads all layers of an image and returns what is wrong.
+func (tp *template) whole(path, name string) string {
+	img, err := imagetest.Open(path, name)
+	if err != nil {
+		return err.Error()
+	}
+	for i := range img.Manifest.Layers {
+		if _, err := img.Layer(i); err != nil {
+			return fmt.Sprintf("layer %d: %v", i, err)
+		}
+	}
+	return ""
+}
+
+// named is how an error that cannot be helped reads: it says what is damaged, and what can be done.
+var named = regexp.MustCompile(`sha256:[0-9a-f]{64}.*(build or pull|pull or build)`)
+
+func TestDamage(t *testing.T) {
+	lab.Root(t)
+	tp := newTemplate(t)
+	pristine := filepath.Join(filepath.Dir(tp.State), "pristine")
+	if err := os.Rename(tp.State, pristine); err != nil {
+		t.Fatal(err)
+	}
+	all := os.Getenv("LAYERBUILD_FAULTS") == "1" // else each operation meets one kind of damage to each object
+	for i, o := range objects {
+		for j, d := range damages {
+			for k, op := range operations {
+				if !all && (i+k)%len(damages) != j {
+					continue
+				}
+				t.Run(o.name+"/"+d.name+"/"+op.name, func(t *testing.T) {
+					lab.Output(t, "cp", "-a", pristine, tp.State)
+					defer os.RemoveAll(tp.State)
+					for _, path := range o.find(t, tp) {
+						path = filepath.Join(tp.State, path)
+						data, err := os.ReadFile(path)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if err := d.damage(path, data); err != nil {
+							t.Fatal(err)
+						}
+					}
+					log, wrong, err := op.do(t, tp)
+					switch {
+					case wrong != "":
+						t.Errorf("%s\n%s", wrong, log)
+					case err != nil && slices.Contains(o.lost, op.name) && named.MatchString(log):
+					case err != nil:
+						t.Errorf("%v\n%s", err, log)
+					}
+					if strings.Contains(log, "panic") {
+						t.Errorf("%s", log)
+					}
+					warned := strings.Contains(log, "damaged")
+					// Once more, and everything is as if nothing had been.
+					if log, wrong, err := tp.build(t); wrong != "" || err != nil || warned && strings.Contains(log, "damaged") {
+						t.Errorf("the next build: %s %v\n%s", wrong, err, log)
+					}
+				})
+			}
+		}
+	}
+}
