@@ -58,6 +58,26 @@ func (s *Store) Driver() string { return s.drv.name() }
 // the Upper of an Active prepared without parent, and be put on its parent later, with CommitOn.
 func (s *Store) Layered() bool { return s.drv.layered() }
 
+// Dir is the directory that a committed snapshot is in, with all that belongs to it.
+func (s *Store) Dir(id ID) string { return s.dir(id) }
+
+// IDs lists the names of committed snapshots, the suspect and damaged ones included; none if the directory cannot be read.
+func (s *Store) IDs() []ID {
+	dir, err := os.Open(s.root)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	var ids []ID
+	for _, name := range names {
+		if id := ID(name); id.Validate() == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 func (s *Store) dir(id ID) string { return filepath.Join(s.root, string(id)) }
 func (s *Store) fs(id ID) string  { return filepath.Join(s.root, string(id), fsDir) }
 func (s *Store) tmp() string      { return filepath.Join(s.root, "tmp") }
@@ -292,6 +312,38 @@ func (s *Store) Remove(_ context.Context, id ID) error {
 		return fmt.Errorf("remove snapshot %s: %w", id, err)
 	}
 	return nil
+}
+
+// RemoveAll removes committed snapshots at once, each after those made on it. Nothing may be made meanwhile: it is for those
+// who hold a lock on the whole. What it returns removes the files, which are out of the way by then, and may be called when
+// that lock is gone. Snapshots that are not there are no error.
+func (s *Store) RemoveAll(ids []ID) (finish func() error, err error) {
+	release, err := s.lock(unix.LOCK_EX)
+	if err != nil {
+		return func() error { return nil }, err
+	}
+	defer release()
+	var all []*workDir
+	for _, id := range ids {
+		if err = id.Validate(); err != nil {
+			break
+		}
+		var w *workDir
+		if w, err = s.trash(id); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		} else if err != nil {
+			err = fmt.Errorf("remove snapshot %s: %w", id, err)
+			break
+		}
+		all = append(all, w)
+	}
+	return func() error {
+		var errs []error
+		for _, w := range all {
+			errs = append(errs, w.remove())
+		}
+		return errors.Join(errs...)
+	}, err
 }
 
 // child names a snapshot that is made on id, "" if there is none. The store's lock is held exclusively.

@@ -22,6 +22,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/source"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
 	"github.com/layerbuild/layerbuild/parser"
@@ -42,6 +43,8 @@ type buildFlags struct {
 	lintExperimental                                       []string
 
 	analyze analyzeFlags
+	keep    string // --keep-storage
+	policy  state.Policy
 }
 
 func buildVerb() verb {
@@ -74,6 +77,7 @@ func (f *buildFlags) define(fs *pflag.FlagSet) {
 	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` where to take results of steps from: an image name, type=registry,ref=NAME or type=local,src=DIR; may be repeated")
 	fs.Var((*list)(&f.cacheTo), "cache-to", "`PLACE` where to write results of steps to: type=inline, type=registry,ref=NAME or type=local,dest=DIR; may be repeated")
 	fs.BoolVar(&f.sync, "sync", false, "write the cache to disk before the build ends, so that it survives a crash and can be moved to another machine")
+	fs.StringVar(&f.keep, "keep-storage", "", "`SIZE` keep this much of the build cache, the most recently used, such as 10g; off keeps all of it (default: the smaller of 20 GB and a tenth of the file system)")
 	fs.BoolVar(&f.pull, "pull", false, "ask registries for base images even if they are in the store")
 	fs.BoolVar(&f.push, "push", false, "push the image, as --output type=registry does")
 	fs.BoolVar(&f.load, "load", false, "load the image into docker or podman, as --output type=docker does")
@@ -119,6 +123,9 @@ func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.policy, err = storagePolicy(e, f.keep); err != nil {
+		return nil, err
+	}
 	return func(ctx context.Context) error { return f.run(ctx, e, o, rules) }, nil
 }
 
@@ -141,6 +148,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gat
 		return errors.Join(err, display.Close())
 	}
 	defer state.Close()
+	defer f.collect(ctx, e, state, time.Now())
 	o.Export = f.state.exportEnv(e, state, images)
 	for _, message := range f.withoutEffect(&o) {
 		o.Sink(event.Warning{Message: message, Time: time.Now()})
@@ -167,6 +175,16 @@ func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gat
 		return err
 	}
 	return store.Retry(func() error { return f.analyze.result(ctx, e, state, images, res, o, rules) })
+}
+
+// collect removes what is old and unused of the build cache. A build does not fail because that fails.
+func (f *buildFlags) collect(ctx context.Context, e *env, state *state.State, began time.Time) {
+	if ctx.Err() != nil {
+		return
+	}
+	if err := state.Collect(ctx, f.policy, began); err != nil {
+		fmt.Fprintln(e.stderr, "layerbuild: warning:", err)
+	}
 }
 
 // explain prints why a build failed.

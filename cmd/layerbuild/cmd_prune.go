@@ -50,13 +50,13 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, fo
 	waiting := time.AfterFunc(2*time.Second, func() {
 		fmt.Fprintln(e.stderr, "layerbuild: waiting for a build that uses the state directory to end")
 	})
-	state, im, err := f.open(ctx, true)
+	state, _, err := f.open(ctx, true)
 	waiting.Stop()
 	if err != nil {
 		return err
 	}
 	defer state.Close()
-	done, err := state.Prune(ctx, im.resolver, o)
+	done, err := state.Prune(ctx, o)
 	if err != nil {
 		return err
 	}

@@ -59,6 +59,10 @@ Verbs:
 State (images, layers, cache) is kept in --root DIR; without the flag in $LAYERBUILD_ROOT, or else in
 /var/lib/layerbuild for root, and in $XDG_DATA_HOME/layerbuild (~/.local/share/layerbuild) for others.
 
+At the end of a build, the least recently used of the build cache is removed until the rest fits --keep-storage SIZE;
+without the flag $LAYERBUILD_KEEP_STORAGE, or the line "keep-storage = SIZE" in $XDG_CONFIG_HOME/layerbuild/config
+(~/.config/layerbuild/config) or /etc/layerbuild/config. Images with a name are never removed.
+
 `)
 	b.WriteString(exitTable)
 	_, err := io.WriteString(w, b.String())

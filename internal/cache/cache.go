@@ -113,6 +113,10 @@ func (c *Cache) Sealed(snapshot, options string) (Layer, bool) {
 	if !ok {
 		return Layer{}, false
 	}
+	return layerOf(r)
+}
+
+func layerOf(r Record) (Layer, bool) {
 	var l Layer
 	if json.Unmarshal([]byte(r.Meta["descriptor"]), &l.Descriptor) != nil || l.Descriptor.Digest.Validate() != nil {
 		return Layer{}, false

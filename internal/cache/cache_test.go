@@ -213,76 +213,51 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-func TestPrune(t *testing.T) {
+// TestFiles lists good records, one of another boot, and what is not a record, and removes them all.
+func TestFiles(t *testing.T) {
 	dir := t.TempDir()
-	old := openTest(t, dir, "boot0")
-	if err := old.Put("untrusted", Record{Snapshot: "u"}); err != nil {
-		t.Fatal(err)
-	}
+	openTest(t, dir, "boot0").Put("old", Record{Snapshot: "s0"})
 	c := openTest(t, dir, "boot1")
-	now := time.Now()
-	for i, k := range []Key{"a", "b", "c", "d"} { // a was used last
-		if err := c.Put(k, Record{Snapshot: "snap-" + string(k)}); err != nil {
-			t.Fatal(err)
-		}
-		at := now.Add(-time.Duration(i) * time.Hour)
-		if err := os.Chtimes(c.path(Steps, string(k)), at, at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	broken := c.path(Steps, "broken")
-	if err := os.MkdirAll(filepath.Dir(broken), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(broken, []byte("?"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.PutRemote("url", Record{}); err != nil {
-		t.Fatal(err)
-	}
-	size := func(string) int64 { return 100 }
-	tests := []struct {
-		name string
-		o    PruneOptions
-		n    int
-		live string
-	}{
-		{"useless only", PruneOptions{}, 2, "abcd"},
-		{"snapshot gone", PruneOptions{Exists: func(s string) bool { return s != "snap-b" }}, 3, "acd"},
-		{"by age", PruneOptions{Unused: 90 * time.Minute}, 4, "ab"},
-		{"by size", PruneOptions{Keep: 250, Size: size}, 4, "ab"},
-		{"by size, spared", PruneOptions{Keep: 250, Size: size, Spare: func(e Entry) bool { return e.Key == "d" || e.Kind == Remote }}, 4, "ad"},
-		{"all", PruneOptions{Keep: -1}, 7, ""},
-		{"all but", PruneOptions{Keep: -1, Spare: func(e Entry) bool { return e.Kind == Remote }}, 6, ""},
-	}
-	for _, tt := range tests {
-		tt.o.DryRun = true
-		p, err := c.Prune(t.Context(), tt.o)
+	layer := Layer{Descriptor: ocispec.Descriptor{Digest: digest.FromString("d"), Size: 7}, DiffID: digest.FromString("i"), Size: 9}
+	for _, err := range []error{
+		c.Put("new", Record{Snapshot: "s1"}), c.PutChain(digest.FromString("c"), "s2"), c.PutSealed("s1", "gzip 1", layer),
+		c.PutRemote("address", Record{}),
+		os.MkdirAll(filepath.Join(dir, "step", "aa", "directory", "x"), 0o755),
+		os.WriteFile(filepath.Join(dir, "step", "aa", "garbage"), []byte("garbage"), 0o644),
+		os.WriteFile(filepath.Join(dir, "step", "bb"), []byte("a file where a directory is expected"), 0o644),
+		os.WriteFile(filepath.Join(dir, "tmp", "left"), nil, 0o644),
+		os.Chtimes(filepath.Join(dir, "tmp", "left"), time.Time{}, time.Now().Add(-2*time.Hour)),
+		os.WriteFile(filepath.Join(dir, "tmp", "being-written"), nil, 0o644),
+	} {
 		if err != nil {
 			t.Fatal(err)
 		}
-		live := ""
-		for _, s := range slices.Sorted(maps.Keys(p.Live)) {
-			live += strings.TrimPrefix(s, "snap-")
+	}
+	got := map[string]int{}
+	for e, err := range c.Files() {
+		if err != nil {
+			t.Fatal(err)
 		}
-		if p.Records != tt.n || live != tt.live {
-			t.Errorf("%s: %d records removed, %q live, want %d, %q", tt.name, p.Records, live, tt.n, tt.live)
+		got[fmt.Sprint(e.Kind, " ", e.Trusted)]++
+		if snapshot, l, ok := e.SealedLayer(); ok != (e.Kind == Seals) || ok && (snapshot != "s1" || l.DiffID != layer.DiffID) {
+			t.Errorf("SealedLayer of %q = %q, %v, %v", e.Key, snapshot, l, ok)
+		}
+		if err := c.Drop(e); err != nil {
+			t.Error(err)
 		}
 	}
-	c.Touch("d")
-	c.Touch("no such key")
-	p, err := c.Prune(t.Context(), PruneOptions{Unused: 90 * time.Minute})
-	if err != nil || p.Records != 3 {
-		t.Errorf("Prune = %v, %v", p, err)
+	want := map[string]int{"step true": 1, "step false": 1, "chain true": 1, "sealed true": 1, "remote true": 1, " false": 3}
+	if !maps.Equal(got, want) {
+		t.Errorf("listed %v, want %v", got, want)
 	}
-	if _, ok := c.Get("d"); !ok {
-		t.Error("what was touched just now is gone")
+	for e := range c.Files() {
+		t.Errorf("after all were removed there is %+v", e)
 	}
-	if _, ok := c.Get("c"); ok {
-		t.Error("what was not used for long is still there")
+	if err := c.DropTemporary(); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := os.Lstat(broken); err == nil {
-		t.Error("what cannot be read is still there")
+	if left, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(left) != 1 || left[0].Name() != "being-written" {
+		t.Errorf("left in tmp: %v, %v", left, err)
 	}
 }
 

@@ -39,6 +39,10 @@ func Try(path string, exclusive bool) (*os.File, error) {
 	return try(f, exclusive)
 }
 
+// Convert makes a lock that is held exclusive or shared. It does not wait: the error is ErrHeld, and then the lock may be
+// lost, for flock(2) gives it up before it asks for the other kind.
+func Convert(f *os.File, exclusive bool) error { return set(f, exclusive) }
+
 // TryDir is Try for a directory, exclusively. Nothing is made: a directory that its owner removes meanwhile stays empty
 // and can be removed. It is os.ErrNotExist if path is not the directory any more that was locked.
 func TryDir(path string) (*os.File, error) {
@@ -65,6 +69,14 @@ func TryDir(path string) (*os.File, error) {
 
 // try locks an open file, which it takes over.
 func try(f *os.File, exclusive bool) (*os.File, error) {
+	if err := set(f, exclusive); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func set(f *os.File, exclusive bool) error {
 	how := unix.LOCK_SH
 	if exclusive {
 		how = unix.LOCK_EX
@@ -72,14 +84,12 @@ func try(f *os.File, exclusive bool) (*os.File, error) {
 	for {
 		switch err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err {
 		case nil:
-			return f, nil
+			return nil
 		case unix.EINTR:
 		case unix.EWOULDBLOCK:
-			f.Close()
-			return nil, ErrHeld
+			return ErrHeld
 		default:
-			f.Close()
-			return nil, &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+			return &os.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
 	}
 }

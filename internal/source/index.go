@@ -399,6 +399,9 @@ func (x *index) write() error {
 		return err
 	}
 	err = errors.Join(x.encode(f), f.Close())
+	if fi, err1 := os.Lstat(x.file); err == nil && err1 == nil && fi.IsDir() { // in a damaged state directory
+		err = os.RemoveAll(x.file)
+	}
 	if err == nil {
 		err = os.Rename(f.Name(), x.file)
 	}

@@ -2,7 +2,6 @@ package state
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -70,10 +69,7 @@ func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 }
 
 // dropKept removes what is kept for blobs that are gone.
-func (done *Pruned) dropKept(_ context.Context, s *State, o PruneOptions) error {
-	if o.DryRun {
-		return nil
-	}
+func (s *State) dropKept() error {
 	for _, kind := range kept {
 		dir := filepath.Join(s.Root, "cache", kind)
 		entries, err := os.ReadDir(dir)

@@ -3,15 +3,13 @@ package state
 import (
 	"context"
 	"errors"
-	"io/fs"
+	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
-	"github.com/layerbuild/layerbuild/internal/cache"
-	"github.com/layerbuild/layerbuild/internal/store"
-	"github.com/layerbuild/layerbuild/snapshot"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/lock"
 )
 
 // PruneOptions say what Prune removes besides what is of no use to anybody.
@@ -20,10 +18,15 @@ type PruneOptions struct {
 	All bool
 	// Unused removes what was not used for so long; 0: no limit.
 	Unused time.Duration
-	// Keep removes the least recently used snapshots until the rest takes up no more than so many bytes; 0: no limit.
+	// Keep removes what was not used for longest until the rest of the build cache takes up no more than so many bytes; 0:
+	// no limit. The cache is all but the blobs of images with a name.
 	Keep int64
 	// DryRun removes nothing.
 	DryRun bool
+
+	// Since says that a build collects that began then: what was used since is kept, and with snapshots the blobs of their
+	// layers are. The zero value: somebody prunes.
+	Since time.Time
 }
 
 // Pruned is what was removed, or would be.
@@ -38,180 +41,93 @@ type Pruned struct {
 	MountBytes    int64 `json:"mountBytes"`
 }
 
-// Images knows the images that have no name in the store and are nevertheless kept.
-type Images interface {
-	Roots() ([]ocispec.Descriptor, error)
-}
-
 // Prune removes what nothing leads to. The state must have been opened exclusively.
-func (s *State) Prune(ctx context.Context, images Images, o PruneOptions) (Pruned, error) {
-	var done Pruned
-	blobs := func(ctx context.Context, s *State, o PruneOptions) error { return done.blobs(ctx, s, images, o) }
-	steps := []func(context.Context, *State, PruneOptions) error{done.images, done.cache, blobs, done.mounts, done.dropKept, done.leftOver}
-	for _, step := range steps {
-		if err := step(ctx, s, o); err != nil {
-			return done, err
-		}
+func (s *State) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
+	done, u, finish, err := s.collect(ctx, o)
+	err = errors.Join(err, finish())
+	if err == nil && !o.DryRun {
+		u.collected()
+	} else {
+		u.save()
 	}
-	return done, nil
+	return done, err
 }
 
-// images removes images without a name.
-func (done *Pruned) images(ctx context.Context, s *State, o PruneOptions) error {
-	entries, err := s.Store.Names()
+// Policy says how much a build leaves in the state.
+type Policy struct {
+	// Limit is how many bytes the build cache may take up: snapshots, cache mounts, and the blobs that no image with a name
+	// leads to. 0: the smaller of a tenth of the file system and 20 GB. NoLimit: any number.
+	Limit int64
+}
+
+// NoLimit is the limit of a policy that never collects.
+const NoLimit = -1
+
+// defaultLimit is the largest limit where none is given.
+const defaultLimit = 20e9
+
+// limit returns the limit in bytes.
+func (p Policy) limit(root string) (int64, error) {
+	if p.Limit != 0 {
+		return p.Limit, nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(root, &st); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: root, Err: err}
+	}
+	return min(defaultLimit, int64(st.Blocks)*st.Bsize/10), nil
+}
+
+// slack is by how much the state grows before it is looked through for what is of no use, besides the size of what was of
+// use the last time: the more there is to look through, the less often that is done.
+const slack = 64 << 20
+
+// Collect removes what the policy does not keep, if a build has written something and the state has grown enough for that since the last time, and if no other
+// process uses it. It is called at the end of a build that began at since, as the last thing before Close: the lock may be
+// lost. Nothing that was used since then is removed.
+func (s *State) Collect(ctx context.Context, p Policy, since time.Time) error {
+	if p.Limit == NoLimit || !s.wrote.Load() {
+		return nil
+	}
+	limit, err := p.limit(s.Root)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if e.Name != "" {
-			continue
-		}
-		done.Images++
-		if o.DryRun {
-			continue
-		}
-		if err := s.Store.Forget(ctx, e.Descriptor.Digest); err != nil {
-			return err
-		}
+	u := s.readUsage()
+	grown := u.total() - u.after
+	u.save()
+	if u.cache+grown <= limit && grown <= u.cache+slack {
+		return nil
 	}
+	held, err := s.exclusive()
+	if err != nil || !held {
+		return err
+	}
+	// Removing a little more than needed makes room for the next builds, so that not each of them has to.
+	_, u, finish, err := s.collect(ctx, PruneOptions{Keep: max(limit-limit/10, 1), Since: since.Add(-time.Second)})
+	// The files of snapshots are out of the way: others need not wait until they are removed.
+	_, err1 := s.shared()
+	if err = errors.Join(err, err1, finish()); err != nil {
+		u.save()
+		return fmt.Errorf("collect the build cache: %w", err)
+	}
+	u.collected()
 	return nil
 }
 
-// blobs removes those that neither a name nor what is remembered of registries leads to.
-func (done *Pruned) blobs(ctx context.Context, s *State, images Images, o PruneOptions) error {
-	roots, err := images.Roots()
+// exclusive takes the lock of the state alone, if nobody else holds it. If not, it may be lost.
+func (s *State) exclusive() (bool, error) { return s.relock(true) }
+
+// shared takes the lock of the state for one of several.
+func (s *State) shared() (bool, error) { return s.relock(false) }
+
+func (s *State) relock(exclusive bool) (bool, error) {
+	err := lock.Convert(s.lock, exclusive)
+	if errors.Is(err, lock.ErrHeld) {
+		return false, nil
+	}
 	if err != nil {
-		return err
+		return false, fmt.Errorf("lock the state directory: %w", err)
 	}
-	got, err := s.Store.Collect(ctx, store.CollectOptions{Roots: roots, DryRun: o.DryRun})
-	done.Blobs, done.BlobBytes = got.Blobs, got.Bytes
-	return err
-}
-
-// cache removes records, and then the snapshots that no record leads to.
-func (done *Pruned) cache(ctx context.Context, s *State, o PruneOptions) error {
-	sizes := map[string]int64{}
-	size := func(id string) int64 {
-		n, ok := sizes[id]
-		if !ok {
-			n = treeSize(filepath.Join(s.Root, "snapshots", id))
-			sizes[id] = n
-		}
-		return n
-	}
-	exists := func(id string) bool {
-		if id == "" {
-			return true // what was made on nothing at all
-		}
-		_, err := s.Snapshots.Stat(snapshot.ID(id))
-		return err == nil
-	}
-	promised := map[string]bool{}
-	for e, err := range s.Cache.All(cache.Steps) {
-		if err != nil {
-			return err
-		}
-		if _, ok := s.LazyLayer(e.Record); ok && exists(e.Meta[LazyParent]) {
-			promised[e.Snapshot] = true
-		}
-	}
-	po := cache.PruneOptions{
-		Exists: func(id string) bool { return promised[id] || exists(id) },
-		Unused: o.Unused, Keep: o.Keep, Size: size, DryRun: o.DryRun,
-	}
-	if o.All {
-		po.Keep = -1
-	}
-	got, err := s.Cache.Prune(ctx, po)
-	if err != nil {
-		return err
-	}
-	done.Records = got.Records
-	return done.snapshots(ctx, s, o, got.Live, size)
-}
-
-// snapshots removes those that are neither live nor below one that is, children before their parents.
-func (done *Pruned) snapshots(ctx context.Context, s *State, o PruneOptions, live map[string]bool, size func(string) int64) error {
-	parent := map[snapshot.ID]snapshot.ID{}
-	children := map[snapshot.ID]int{}
-	var dead []snapshot.ID
-	for info, err := range s.Snapshots.All() {
-		if err != nil && info.ID == "" {
-			return err
-		}
-		parent[info.ID] = info.Parent
-		children[info.Parent]++
-	}
-	for id := range parent {
-		if children[id] == 0 && !live[string(id)] {
-			dead = append(dead, id)
-		}
-	}
-	for len(dead) > 0 {
-		id := dead[len(dead)-1]
-		dead = dead[:len(dead)-1]
-		done.Snapshots++
-		done.SnapshotBytes += size(string(id))
-		if !o.DryRun {
-			if err := s.Snapshots.Remove(ctx, id); err != nil {
-				return err
-			}
-		}
-		up := parent[id]
-		if children[up]--; up != "" && children[up] == 0 && !live[string(up)] {
-			dead = append(dead, up)
-		}
-	}
-	return ctx.Err()
-}
-
-// mounts empties cache mounts, with All only: they are what a person would miss most.
-func (done *Pruned) mounts(_ context.Context, s *State, o PruneOptions) error {
-	top := filepath.Join(s.Root, "cache", "mounts")
-	entries, err := os.ReadDir(top)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, e := range entries {
-		dir := filepath.Join(top, e.Name())
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		if !o.All && (o.Unused == 0 || time.Since(info.ModTime()) < o.Unused) {
-			continue
-		}
-		done.Mounts++
-		done.MountBytes += treeSize(dir)
-		if o.DryRun {
-			continue
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// leftOver removes the temporary directories of builds that were killed.
-func (done *Pruned) leftOver(_ context.Context, s *State, o PruneOptions) error {
-	if o.DryRun {
-		return nil
-	}
-	return RemoveTempDirs(s.Root)
-}
-
-// treeSize adds up the regular files below dir. What cannot be read counts nothing.
-func treeSize(dir string) int64 {
-	var n int64
-	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return nil
-		}
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
-			n += info.Size()
-		}
-		return nil
-	})
-	return n
+	return true, nil
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/lock"
@@ -30,6 +31,7 @@ type State struct {
 	lock      *os.File
 	owned     []io.Closer
 	behind    sync.WaitGroup // work that Close waits for
+	wrote     atomic.Bool    // NoteUnsynced was called
 }
 
 // Options say where and how the state is kept.

@@ -11,7 +11,7 @@ import (
 )
 
 // openTest opens the state in dir. Where no driver but copy works that one is taken.
-func openTest(t *testing.T, dir string) *State {
+func openTest(t testing.TB, dir string) *State {
 	t.Helper()
 	mounttest.Need(t)
 	s, err := Open(t.Context(), Options{Root: dir, Driver: "copy"})

@@ -63,4 +63,7 @@ func (s *State) SyncEarlier(ctx context.Context) {
 
 // NoteUnsynced notes that there is something for a later build to sync. Without the note the work is lost in a crash,
 // which is no reason for a build to fail.
-func (s *State) NoteUnsynced() { _ = s.ledger.Note() }
+func (s *State) NoteUnsynced() {
+	s.wrote.Store(true)
+	_ = s.ledger.Note()
+}

@@ -133,9 +133,40 @@ func (s *Store) LeadsTo(ctx context.Context, root ocispec.Descriptor, blob diges
 	return found
 }
 
+// Graph lists all that an image leads to, whether the store has it or not, and which of that are configurations.
+func (s *Store) Graph(ctx context.Context, root ocispec.Descriptor) (blobs, configs []ocispec.Descriptor) {
+	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *document) {
+		blobs = append(blobs, d)
+		if doc != nil && doc.Config != nil {
+			configs = append(configs, *doc.Config)
+		}
+	})
+	return blobs, configs
+}
+
+// Blobs lists the blobs with their sizes.
+func (s *Store) Blobs() (map[digest.Digest]int64, error) {
+	all := map[digest.Digest]int64{}
+	err := filepath.WalkDir(filepath.Join(s.dir, "blobs"), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return skipMissing(err)
+		}
+		if fi, err := e.Info(); err == nil {
+			all[digest.Digest(filepath.Base(filepath.Dir(path))+":"+e.Name())] = fi.Size()
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list blobs: %w", err)
+	}
+	return all, nil
+}
+
 // CollectOptions say what Collect keeps.
 type CollectOptions struct {
-	// Roots are kept with all that they lead to, as are the images that have a name.
+	// Live are the blobs that are kept; nil: those that an image leads to.
+	Live map[digest.Digest]bool
+	// Roots are kept with all that they lead to, as are the images that have a name. Live counts alone where it is set.
 	Roots []ocispec.Descriptor
 	// Grace spares blobs and temporary files that were written in this last time: another process may be about to
 	// name them. Zero spares nothing, which is right under the state directory's exclusive lock.
@@ -160,13 +191,16 @@ func (s *Store) Collect(ctx context.Context, o CollectOptions) (Collected, error
 		return Collected{}, fmt.Errorf("collect blobs: %w", err)
 	}
 	defer held.Close()
-	list, err := s.list()
-	if err != nil {
-		return Collected{}, fmt.Errorf("collect blobs: %w", err)
-	}
-	live := map[digest.Digest]bool{}
-	for _, d := range append(append([]ocispec.Descriptor{}, list...), o.Roots...) {
-		s.walk(ctx, d, live, func(ocispec.Descriptor, *document) {})
+	live := o.Live
+	if live == nil {
+		list, err := s.list()
+		if err != nil {
+			return Collected{}, fmt.Errorf("collect blobs: %w", err)
+		}
+		live = map[digest.Digest]bool{}
+		for _, d := range append(append([]ocispec.Descriptor{}, list...), o.Roots...) {
+			s.walk(ctx, d, live, func(ocispec.Descriptor, *document) {})
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return Collected{}, fmt.Errorf("collect blobs: %w", err)

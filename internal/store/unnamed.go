@@ -8,10 +8,15 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Forget no longer keeps an image that has no name. Names that the same image has are not touched. It is no error if
+// Forget no longer keeps images that have no name. Names that the same images have are not touched. It is no error if
 // there is no such image.
-func (s *Store) Forget(ctx context.Context, d digest.Digest) error {
+func (s *Store) Forget(ctx context.Context, images ...digest.Digest) error {
+	if len(images) == 0 {
+		return nil
+	}
 	return s.update(ctx, func(list []ocispec.Descriptor) []ocispec.Descriptor {
-		return slices.DeleteFunc(list, func(e ocispec.Descriptor) bool { return e.Digest == d && entryName(e) == "" })
+		return slices.DeleteFunc(list, func(e ocispec.Descriptor) bool {
+			return slices.Contains(images, e.Digest) && entryName(e) == ""
+		})
 	})
 }

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/state"
+)
+
+// keepStorage is the variable that stands for --keep-storage of build.
+const keepStorage = "LAYERBUILD_KEEP_STORAGE"
+
+// storagePolicy says how much a build leaves in the state: what the flag says, or the variable, or a configuration file.
+func storagePolicy(e *env, flag string) (state.Policy, error) {
+	if flag != "" {
+		p, err := parsePolicy(flag)
+		if err != nil {
+			return p, badValue("keep-storage", flag, err)
+		}
+		return p, nil
+	}
+	if value := e.getenv(keepStorage); value != "" {
+		p, err := parsePolicy(value)
+		if err != nil {
+			return p, fmt.Errorf("%s %q: %w", keepStorage, value, err)
+		}
+		return p, nil
+	}
+	for _, file := range configFiles(e) {
+		value, at, err := configured(file)
+		if err != nil {
+			return state.Policy{}, err
+		}
+		if value == "" {
+			continue
+		}
+		p, err := parsePolicy(value)
+		if err != nil {
+			return p, fmt.Errorf("%s: keep-storage %q: %w", at, value, err)
+		}
+		return p, nil
+	}
+	return state.Policy{}, nil
+}
+
+// parsePolicy reads a size, or "off".
+func parsePolicy(s string) (state.Policy, error) {
+	if s == "off" {
+		return state.Policy{Limit: state.NoLimit}, nil
+	}
+	n, err := parseSize(s)
+	if err != nil {
+		return state.Policy{}, errors.New("a size such as 500m or 10g, or off, is expected")
+	}
+	return state.Policy{Limit: max(n, 1)}, nil
+}
+
+// configFiles are the user's configuration file and the machine's, by the XDG base directory specification.
+func configFiles(e *env) []string {
+	var files []string
+	if dir := e.getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
+		files = append(files, filepath.Join(dir, "layerbuild", "config"))
+	} else if home := e.getenv("HOME"); filepath.IsAbs(home) {
+		files = append(files, filepath.Join(home, ".config", "layerbuild", "config"))
+	}
+	return append(files, "/etc/layerbuild/config")
+}
+
+// configured reads keep-storage from a configuration file, which has lines "key = value" and comments that begin with "#".
+// It returns the value, "" if there is none, with its place.
+func configured(file string) (value, at string, err error) {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return "", "", nil
+	}
+	if err != nil {
+		return "", "", err
+	}
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		n++
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		key, v, ok := strings.Cut(line, "=")
+		if !ok || strings.TrimSpace(key) != "keep-storage" {
+			return "", "", fmt.Errorf("%s:%d: %q: keep-storage = SIZE is expected", file, n, line)
+		}
+		value, at = strings.TrimSpace(v), fmt.Sprintf("%s:%d", file, n)
+	}
+	return value, at, nil
+}

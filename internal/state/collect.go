@@ -1,0 +1,476 @@
+package state
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// unit is a part of the state that is kept or removed as a whole.
+type unit struct {
+	used  time.Time
+	spare bool // it is never removed: the build that collects has used it
+
+	// What the unit is: a snapshot, which may be lazy, an image without a name, a cache mount, or none of these but only
+	// its records.
+	snapshot snapshot.ID
+	lazy     bool
+	image    digest.Digest
+	mount    string
+
+	size    int64           // of the snapshot or the mount
+	blobs   []digest.Digest // that it holds
+	records []cache.Entry
+
+	parent   *unit // of a snapshot
+	children int
+	removed  bool
+}
+
+// collection finds out what is to be removed, and removes it.
+type collection struct {
+	s     *State
+	o     PruneOptions
+	usage *usage
+
+	named  map[digest.Digest]bool // blobs that an image with a name leads to
+	chains map[digest.Digest]bool // chain IDs of images that are kept
+	blobs  map[digest.Digest]int64
+	holds  map[digest.Digest]int // by how many units a blob is held
+
+	units     []*unit
+	snapshots map[string]*unit
+	foreign   string        // the directory of the other kind of drivers' snapshots
+	useless   []cache.Entry // records that are of no use to anybody
+	seals     []cache.Entry // records of layers
+
+	counted bool  // total is that of the units that are not removed
+	total   int64 // what the cache takes up
+}
+
+// collect decides what is removed, and removes it unless o.DryRun is set. The state must be locked exclusively. finish
+// removes the files of snapshots, which are out of the way by then; it may be called when the lock is released.
+func (s *State) collect(ctx context.Context, o PruneOptions) (done Pruned, u *usage, finish func() error, err error) {
+	finish = func() error { return nil }
+	s.Store.Repair = nil // what is damaged is not made again to be collected
+	c := &collection{s: s, o: o, usage: s.readUsage(), named: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{},
+		holds: map[digest.Digest]int{}, snapshots: map[string]*unit{}}
+	for _, load := range []func(context.Context) error{c.loadBlobs, c.loadImages, c.loadSnapshots, c.loadRecords, c.loadMounts} {
+		if err := errors.Join(load(ctx), context.Cause(ctx)); err != nil {
+			return done, c.usage, finish, err
+		}
+	}
+	c.usage.cache = c.choose()
+	finish, err = c.remove(ctx, &done)
+	return done, c.usage, finish, err
+}
+
+func (c *collection) add(u *unit) *unit {
+	u.spare = !c.o.Since.IsZero() && !u.used.Before(c.o.Since)
+	c.units = append(c.units, u)
+	return u
+}
+
+func (c *collection) loadBlobs(context.Context) (err error) {
+	c.blobs, err = c.s.Store.Blobs()
+	return err
+}
+
+// maxUnnamed is how many images without a name survive a collection at the end of a build.
+const maxUnnamed = 20
+
+// loadImages finds the images of the store. Those without a name are kept for a while where a build collects.
+func (c *collection) loadImages(ctx context.Context) error {
+	entries, err := c.s.Store.Names()
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(entries, func(a, b store.Entry) int { return b.Tagged.Compare(a.Tagged) })
+	unnamed := 0
+	for _, e := range entries {
+		blobs := c.leadsTo(ctx, e.Descriptor)
+		if e.Name != "" {
+			for _, d := range blobs {
+				c.named[d] = true
+			}
+			continue
+		}
+		u := c.add(&unit{used: e.Tagged, image: e.Descriptor.Digest, blobs: blobs})
+		if unnamed++; c.o.Since.IsZero() || unnamed > maxUnnamed && !u.spare {
+			c.take(u)
+		}
+	}
+	return nil
+}
+
+// leadsTo lists the blobs that an image leads to, and notes the chains of its layers.
+func (c *collection) leadsTo(ctx context.Context, root ocispec.Descriptor) []digest.Digest {
+	var list []digest.Digest
+	blobs, configs := c.s.Store.Graph(ctx, root)
+	for _, d := range blobs {
+		list = append(list, d.Digest)
+	}
+	for _, d := range configs {
+		var config ocispec.Image
+		if data, err := c.s.Store.Read(ctx, d); err == nil && json.Unmarshal(data, &config) == nil {
+			for _, id := range identity.ChainIDs(config.RootFS.DiffIDs) {
+				c.chains[id] = true
+			}
+		}
+	}
+	return list
+}
+
+func (c *collection) loadSnapshots(context.Context) error {
+	c.foreign = filepath.Join(c.s.Root, "snapshots")
+	if c.s.Snapshots.Layered() {
+		c.foreign = filepath.Join(c.foreign, "full")
+	}
+	parents := map[*unit]snapshot.ID{}
+	for info, err := range c.s.Snapshots.All() {
+		if err != nil && info.ID == "" {
+			return err
+		}
+		id := string(info.ID)
+		u := c.add(&unit{snapshot: info.ID, size: c.usage.snapshot(info.ID)})
+		parents[u] = info.Parent
+		c.snapshots[id] = u
+	}
+	for u, id := range parents {
+		c.on(u, id)
+	}
+	return nil
+}
+
+// on notes the parent of a snapshot.
+func (c *collection) on(u *unit, parent snapshot.ID) {
+	if u.parent = c.snapshots[string(parent)]; u.parent != nil {
+		u.parent.children++
+	}
+}
+
+// loadRecords finds out what each record holds. Records of layers hold nothing by themselves.
+func (c *collection) loadRecords(ctx context.Context) error {
+	var all []cache.Entry
+	for e, err := range c.s.Cache.Files() {
+		switch {
+		case err != nil:
+			return err
+		case e.Kind == "" || !e.Trusted:
+			c.useless = append(c.useless, e)
+		case e.Kind == cache.Seals:
+			c.seals = append(c.seals, e)
+		case e.Kind == cache.Remote:
+			c.remote(ctx, e)
+		default:
+			all = append(all, e)
+		}
+	}
+	for _, e := range all { // when the chains of all images are known
+		if !c.hold(e) {
+			c.useless = append(c.useless, e)
+		}
+	}
+	for _, e := range c.seals {
+		c.seal(e)
+	}
+	return nil
+}
+
+// remote takes a record of what was found at an address: an image, which keeps its blobs, or something else.
+func (c *collection) remote(ctx context.Context, e cache.Entry) {
+	u := c.add(&unit{used: e.Used, records: []cache.Entry{e}})
+	var root ocispec.Descriptor
+	if json.Unmarshal([]byte(e.Meta["root"]), &root) == nil && root.Digest.Validate() == nil {
+		u.blobs = c.leadsTo(ctx, root)
+	}
+}
+
+// hold has a record of a step or of a chain hold its snapshot. It reports whether the record is of use.
+func (c *collection) hold(e cache.Entry) bool {
+	if e.Snapshot == "" {
+		c.add(&unit{used: e.Used, records: []cache.Entry{e}})
+		return true
+	}
+	// A chain's snapshot has its name where it was unpacked. The others are of images that were built here, and of use
+	// as long as there is the image.
+	if id := digest.Digest(e.Key); e.Kind == cache.Chains && id.Validate() == nil && e.Snapshot != id.Encoded() && !c.chains[id] {
+		return false
+	}
+	u := c.snapshots[e.Snapshot]
+	if u == nil {
+		if u = c.lazy(e); u == nil {
+			return false
+		}
+	} else if !u.lazy && u.snapshot != "" {
+		if _, err := c.s.Snapshots.Stat(u.snapshot); err != nil {
+			return false
+		}
+	}
+	u.records = append(u.records, e)
+	if e.Used.After(u.used) {
+		u.used = e.Used
+		u.spare = !c.o.Since.IsZero() && !u.used.Before(c.o.Since)
+	}
+	return true
+}
+
+// lazy returns the unit of a snapshot that is not there: one that is made when it is needed, or one of another kind of
+// driver; nil if it is neither.
+func (c *collection) lazy(e cache.Entry) *unit {
+	u := &unit{snapshot: snapshot.ID(e.Snapshot), lazy: true}
+	l, ok := c.s.LazyLayer(e.Record)
+	parent := e.Meta[LazyParent]
+	if _, err := c.s.Snapshots.Stat(snapshot.ID(parent)); ok && (parent == "" || err == nil) {
+		u.blobs = []digest.Digest{l.Descriptor.Digest}
+		c.on(u, snapshot.ID(parent))
+	} else if _, err := os.Lstat(filepath.Join(c.foreign, e.Snapshot, "info.json")); err != nil {
+		return nil
+	}
+	c.snapshots[e.Snapshot] = u
+	return c.add(u)
+}
+
+// seal takes the record of a layer. A build that collects keeps the blobs of snapshots that it keeps, so that the next
+// build need not seal them again; others can make them again, and want the space.
+func (c *collection) seal(e cache.Entry) {
+	_, l, ok := e.SealedLayer()
+	if u := c.snapshots[e.Snapshot]; ok && u != nil && !c.o.Since.IsZero() {
+		u.blobs = append(u.blobs, l.Descriptor.Digest)
+	}
+}
+
+// sealed reports whether the record of a layer is still of use: there are its snapshot and its blob.
+func (c *collection) sealed(e cache.Entry, live map[digest.Digest]bool) bool {
+	_, l, ok := e.SealedLayer()
+	if _, there := c.blobs[l.Descriptor.Digest]; !ok || !there || !live[l.Descriptor.Digest] {
+		return false
+	}
+	u := c.snapshots[e.Snapshot]
+	return e.Snapshot == "" || u != nil && !u.removed
+}
+
+func (c *collection) loadMounts(context.Context) error {
+	top := filepath.Join(c.s.Root, "cache", "mounts")
+	entries, err := os.ReadDir(top)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		dir := filepath.Join(top, e.Name())
+		c.add(&unit{used: mountUsed(dir), mount: dir, size: c.usage.mount(e.Name())})
+	}
+	return nil
+}
+
+// mountUsed is when a cache mount was last used: each use writes the file with its id.
+func mountUsed(dir string) time.Time {
+	fi, err := os.Lstat(filepath.Join(dir, "id"))
+	if err != nil {
+		fi, err = os.Lstat(dir)
+	}
+	if err != nil {
+		return time.Time{}
+	}
+	return fi.ModTime()
+}
+
+// choose takes what nothing needs, and then what was not used for longest, as far as the options say. It returns how much
+// the cache takes up then.
+func (c *collection) choose() int64 {
+	order := c.byUse()
+	for _, u := range slices.Backward(order) { // parents come before their children
+		if u.snapshot != "" && !u.spare && held(u) && !anchored(u) {
+			c.useless = append(c.useless, u.records...)
+			u.records = nil
+		}
+	}
+	for _, u := range order { // children come before their parents
+		if u.snapshot != "" && !held(u) && u.children == 0 {
+			c.take(u)
+		}
+	}
+	for _, u := range order {
+		if u.removed {
+			continue
+		}
+		c.total += u.size
+		for _, d := range u.blobs {
+			if c.holds[d]++; c.holds[d] == 1 && !c.named[d] {
+				c.total += c.blobs[d]
+			}
+		}
+	}
+	c.counted = true
+	for _, u := range order {
+		old := c.o.Unused > 0 && time.Since(u.used) > c.o.Unused
+		full := c.o.Keep > 0 && c.total > c.o.Keep && c.frees(u)
+		if !u.removed && !u.spare && u.children == 0 && (c.o.All || old || full) {
+			c.take(u)
+		}
+	}
+	return c.total
+}
+
+// anchored reports whether a build can come to a snapshot that records name: from the empty file system, from an image, or
+// from a snapshot that a build can come to. When a step is run again its result replaces the one before, and what was made
+// on that one is not found any more.
+func anchored(u *unit) bool {
+	up := u.parent
+	return up == nil || held(up) || digest.NewDigestFromEncoded(digest.SHA256, string(up.snapshot)).Validate() == nil ||
+		slices.ContainsFunc(u.records, func(e cache.Entry) bool { return e.Kind == cache.Chains })
+}
+
+// held reports whether a record names the snapshot. Those of layers do not count.
+func held(u *unit) bool { return len(u.records) > 0 }
+
+// frees reports whether it makes the state smaller to remove a unit, now or when others that hold the same blobs follow.
+func (c *collection) frees(u *unit) bool {
+	return u.size > 0 || u.snapshot != "" || slices.ContainsFunc(u.blobs, func(d digest.Digest) bool { return !c.named[d] })
+}
+
+// byUse gives a snapshot the time of those made on it, if that is later, and sorts the units by time: what was not used for
+// longest is first, and snapshots are before those that they are made on.
+func (c *collection) byUse() []*unit {
+	depth := map[*unit]int{}
+	for _, u := range c.units {
+		for up := u.parent; up != nil && depth[u] < len(c.units); up = up.parent { // a damaged state may have a ring
+			depth[u]++
+		}
+	}
+	deepest := slices.Clone(c.units)
+	slices.SortStableFunc(deepest, func(a, b *unit) int { return cmp.Compare(depth[b], depth[a]) })
+	for _, u := range deepest {
+		if up := u.parent; up != nil && u.used.After(up.used) {
+			up.used, up.spare = u.used, up.spare || u.spare
+		}
+	}
+	slices.SortStableFunc(deepest, func(a, b *unit) int { return a.used.Compare(b.used) })
+	return deepest
+}
+
+// take decides that a unit is removed.
+func (c *collection) take(u *unit) {
+	if u.removed {
+		return
+	}
+	u.removed = true
+	if c.counted {
+		c.total -= u.size
+		for _, d := range u.blobs {
+			if c.holds[d]--; c.holds[d] == 0 && !c.named[d] {
+				c.total -= c.blobs[d]
+			}
+		}
+	}
+	if u.parent != nil {
+		if u.parent.children--; u.parent.children == 0 && u.parent.snapshot != "" && !held(u.parent) {
+			c.take(u.parent)
+		}
+	}
+}
+
+// remove removes what was taken, or only counts it: records first, so that nothing leads to what is half removed.
+func (c *collection) remove(ctx context.Context, done *Pruned) (finish func() error, err error) {
+	finish = func() error { return nil }
+	live := maps.Clone(c.named)
+	records := c.useless
+	var images []digest.Digest
+	var snapshots []snapshot.ID
+	var mounts []string
+	for _, u := range c.units {
+		if !u.removed {
+			for _, d := range u.blobs {
+				live[d] = true
+			}
+			continue
+		}
+		records = append(records, u.records...)
+		switch {
+		case u.snapshot != "" && !u.lazy:
+			done.SnapshotBytes += u.size
+			snapshots = append(snapshots, u.snapshot)
+		case u.image != "":
+			images = append(images, u.image)
+		case u.mount != "":
+			done.MountBytes += u.size
+			mounts = append(mounts, u.mount)
+		}
+	}
+	for _, e := range c.seals {
+		if !c.sealed(e, live) {
+			records = append(records, e)
+		}
+	}
+	done.Records, done.Images, done.Snapshots, done.Mounts = len(records), len(images), len(snapshots), len(mounts)
+	if !c.o.DryRun {
+		if finish, err = c.removeCache(ctx, records, images, snapshots, mounts); err != nil {
+			return finish, err
+		}
+	}
+	got, err := c.s.Store.Collect(ctx, store.CollectOptions{Live: live, DryRun: c.o.DryRun})
+	done.Blobs, done.BlobBytes = got.Blobs, got.Bytes
+	if err != nil || c.o.DryRun {
+		return finish, err
+	}
+	return finish, c.leftOver()
+}
+
+// removeCache removes records and what they have named.
+func (c *collection) removeCache(ctx context.Context, records []cache.Entry, images []digest.Digest, snapshots []snapshot.ID, mounts []string) (finish func() error, err error) {
+	finish = func() error { return nil }
+	for _, e := range records {
+		if err := c.s.Cache.Drop(e); err != nil {
+			return finish, err
+		}
+	}
+	if err := c.s.Store.Forget(ctx, images...); err != nil {
+		return finish, err
+	}
+	for _, dir := range mounts {
+		if err := os.RemoveAll(dir); err != nil {
+			return finish, err
+		}
+	}
+	return c.s.Snapshots.RemoveAll(snapshots)
+}
+
+// leftOver removes what killed processes have left, and what is known of blobs that are gone and of contexts that nobody has
+// built for long.
+func (c *collection) leftOver() error {
+	return errors.Join(c.s.Cache.DropTemporary(), RemoveTempDirs(c.s.Root), c.s.dropKept(), c.s.dropIndexes())
+}
+
+// indexesFor is how long an index of a context's files is kept that no build has changed. Without it the files are read once
+// more.
+const indexesFor = 30 * 24 * time.Hour
+
+func (s *State) dropIndexes() error {
+	dir := filepath.Join(s.Root, "cache", "context")
+	for _, name := range names(dir) {
+		path := filepath.Join(dir, name)
+		fi, err := os.Lstat(path)
+		if err != nil || !strings.HasPrefix(name, ".index-") && time.Since(fi.ModTime()) < indexesFor {
+			continue
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,317 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// maker fills a state for tests of collection. Each blob and each mount is 100 kB; a snapshot is that more than its parent, of
+// which it has a copy.
+type maker struct {
+	*State
+	t   testing.TB
+	now time.Time // of records
+}
+
+const size = 100 << 10
+
+func (m *maker) check(err error) {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *maker) snapshot(id, parent string) {
+	m.t.Helper()
+	a, err := m.Snapshots.Prepare(m.t.Context(), snapshot.ID(parent))
+	m.check(err)
+	m.check(os.WriteFile(filepath.Join(a.Upper(), id), bytes.Repeat([]byte{1}, size), 0o644))
+	m.check(a.Commit(m.t.Context(), snapshot.ID(id)))
+}
+
+// step makes a record whose key is the snapshot's name with something before it, used days ago.
+func (m *maker) step(key, id string, days int, meta map[string]string) {
+	m.t.Helper()
+	m.check(m.Cache.Put(cache.Key(key), cache.Record{Snapshot: id, Meta: meta}))
+	used := m.now.Add(-time.Duration(days) * 24 * time.Hour)
+	for e, err := range m.Cache.All(cache.Steps) {
+		m.check(err)
+		if e.Key == key {
+			m.check(m.Cache.SetUsed(e, used))
+		}
+	}
+}
+
+func (m *maker) blob(content string) ocispec.Descriptor {
+	m.t.Helper()
+	d, err := m.Store.Ingest(m.t.Context(), ocispec.MediaTypeImageLayer, func(w io.Writer) error {
+		_, err := w.Write(append([]byte(content), make([]byte, size)...))
+		return err
+	})
+	m.check(err)
+	return d
+}
+
+func (m *maker) sealed(id string, d ocispec.Descriptor) {
+	m.t.Helper()
+	m.check(m.Cache.PutSealed(id, "gzip 0", cache.Layer{Descriptor: d, DiffID: d.Digest, Size: d.Size}))
+}
+
+// image gives an image with these layers a name, or none.
+func (m *maker) image(name string, layers ...ocispec.Descriptor) digest.Digest {
+	m.t.Helper()
+	var config ocispec.Image
+	for _, l := range layers {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.Digest)
+	}
+	c := m.json(ocispec.MediaTypeImageConfig, config)
+	d := m.json(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: c, Layers: layers})
+	m.check(m.Store.Tag(m.t.Context(), name, d))
+	return d.Digest
+}
+
+func (m *maker) json(mediaType string, v any) ocispec.Descriptor {
+	m.t.Helper()
+	data, err := json.Marshal(v)
+	m.check(err)
+	d, err := m.Store.Write(m.t.Context(), mediaType, data)
+	m.check(err)
+	return d
+}
+
+func (m *maker) mount(name string, days int) {
+	m.t.Helper()
+	dir := filepath.Join(m.Root, "cache", "mounts", name)
+	m.check(os.MkdirAll(filepath.Join(dir, "fs"), 0o755))
+	m.check(os.WriteFile(filepath.Join(dir, "fs", "f"), make([]byte, 1), 0o644))
+	m.check(os.WriteFile(filepath.Join(dir, "fs", "f"), bytes.Repeat([]byte{1}, size), 0o644))
+	m.check(os.WriteFile(filepath.Join(dir, "id"), nil, 0o644))
+	at := m.now.Add(-time.Duration(days) * 24 * time.Hour)
+	m.check(os.Chtimes(filepath.Join(dir, "id"), at, at))
+}
+
+// left lists what is in the state: snapshots, blobs of layers by their first word, mounts.
+func (m *maker) left() string {
+	m.t.Helper()
+	var list []string
+	for _, id := range m.Snapshots.IDs() {
+		list = append(list, string(id))
+	}
+	blobs, err := m.Store.Blobs()
+	m.check(err)
+	for d, n := range blobs {
+		if n < size {
+			continue
+		}
+		data, err := os.ReadFile(m.Store.Path(d))
+		m.check(err)
+		name, _, _ := strings.Cut(string(data), "\x00")
+		list = append(list, name)
+	}
+	for _, name := range names(filepath.Join(m.Root, "cache", "mounts")) {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return strings.Join(list, " ")
+}
+
+func newMaker(t testing.TB) *maker {
+	return &maker{State: openTest(t, t.TempDir()), t: t, now: time.Now().Add(-time.Hour)}
+}
+
+// fill makes a state with all that there is: old and new steps, a superseded one, a lazy one, images, garbage.
+func (m *maker) fill() {
+	m.snapshot("base", "")
+	m.step("base", "base", 9, nil)
+	m.snapshot("old", "base")
+	m.step("old", "old", 8, nil)
+	m.step("old-content", "old", 8, nil)
+	m.snapshot("old2", "old")
+	m.step("old2", "old2", 8, nil)
+	m.snapshot("new", "base")
+	m.step("new", "new", 1, nil)
+
+	// The step of "superseded" was run again: its record now names another snapshot.
+	m.snapshot("superseded", "base")
+	m.step("again", "superseded", 6, nil)
+	m.snapshot("on-superseded", "superseded")
+	m.step("on-superseded", "on-superseded", 6, nil)
+	m.snapshot("again", "base")
+	m.step("again", "again", 2, nil)
+	m.check(m.Cache.PutChain(digest.FromString("an image that is gone"), "superseded"))
+
+	lazy := m.blob("l-lazy")
+	m.sealed("lazy", lazy)
+	m.step("lazy", "lazy", 4, map[string]string{LazyParent: "new", LazySealed: "gzip 0"})
+
+	sealed := m.blob("l-new")
+	m.sealed("new", sealed)
+	m.image("named", m.blob("l-named"), sealed)
+	m.image("", m.blob("l-unnamed"))
+	m.blob("l-garbage")
+	m.mount("mount-old", 7)
+	m.mount("mount-new", 1)
+	m.check(m.Cache.Put("gone", cache.Record{Snapshot: "gone"}))
+}
+
+func TestPrune(t *testing.T) {
+	const all = "again base l-garbage l-lazy l-named l-new l-unnamed mount-new mount-old new old old2 on-superseded superseded"
+	tests := []struct {
+		name string
+		o    PruneOptions
+		want string
+	}{
+		{"what is of no use", PruneOptions{}, "again base l-lazy l-named l-new mount-new mount-old new old old2"},
+		{"what is old", PruneOptions{Unused: 6*24*time.Hour + time.Hour}, "again base l-lazy l-named l-new mount-new new"},
+		{"all", PruneOptions{All: true}, "l-named l-new"},
+		{"a size", PruneOptions{Keep: 7*size + size/2}, "again base l-lazy l-named l-new mount-new new"},
+		{"a smaller size", PruneOptions{Keep: 5*size + size/2}, "base l-named l-new mount-new new"},
+		// A build keeps its image without a name, and what it has used.
+		{"a build's", PruneOptions{Since: time.Now().Add(-5 * 24 * time.Hour), Keep: 1}, "again base l-lazy l-named l-new l-unnamed mount-new new"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			m := newMaker(t)
+			defer m.Close()
+			m.fill()
+			if got := m.left(); got != all {
+				t.Fatalf("made %s", got)
+			}
+			dry := test.o
+			dry.DryRun = true
+			foretold, err := m.Prune(t.Context(), dry)
+			m.check(err)
+			if got := m.left(); got != all {
+				t.Errorf("after a dry run there is %s", got)
+			}
+			done, err := m.Prune(t.Context(), test.o)
+			m.check(err)
+			if done != foretold {
+				t.Errorf("removed %+v, foretold %+v", done, foretold)
+			}
+			if got := m.left(); got != test.want {
+				t.Errorf("there is  %s\nand not   %s", got, test.want)
+			}
+			again, err := m.Prune(t.Context(), test.o)
+			m.check(err)
+			if again != (Pruned{}) {
+				t.Errorf("a second time removes %+v", again)
+			}
+		})
+	}
+}
+
+// TestCollect has builds come and go: the state stays below the limit, and what the last one has used is there.
+func TestCollect(t *testing.T) {
+	m := newMaker(t)
+	limit := Policy{Limit: 20 * size}
+	parent := ""
+	for i := range 100 {
+		began := time.Now()
+		id := fmt.Sprintf("s%d", i)
+		m.snapshot(id, parent)
+		key := id
+		if i%2 == 1 { // as with --no-cache: the result takes the place of one before
+			key = fmt.Sprintf("key%d", i%4)
+		}
+		m.check(m.Cache.Put(cache.Key(key), cache.Record{Snapshot: id}))
+		if m.image("app", m.blob(fmt.Sprintf("l%d", i))); i%10 == 0 {
+			parent = ""
+		} else if i%10 == 1 {
+			parent = id
+		}
+		if i == 50 {
+			m.NoteUnsynced() // once is enough in one State
+		}
+		m.wrote.Store(true)
+		m.check(m.Collect(t.Context(), limit, began.Add(time.Second))) // it allows for coarse clocks
+		if _, err := m.Snapshots.Stat(snapshot.ID(id)); err != nil {
+			t.Fatalf("build %d: what it has made is gone: %v", i, err)
+		}
+		if n := m.readUsage().total(); n > 21*size+slack/64 {
+			t.Fatalf("build %d leaves %d kB", i, n>>10)
+		}
+	}
+	m.check(m.Close())
+}
+
+// TestCollectLeavesOthersAlone: nothing is removed while another process uses the state, or where there is no limit.
+func TestCollectLeavesOthersAlone(t *testing.T) {
+	m := newMaker(t)
+	m.fill()
+	m.NoteUnsynced()
+	before := m.left()
+	m.check(m.Collect(t.Context(), Policy{Limit: NoLimit}, time.Now()))
+	other := openTest(t, m.Root)
+	m.check(m.Collect(t.Context(), Policy{Limit: 1}, time.Now()))
+	if got := m.left(); got != before {
+		t.Errorf("there is %s", got)
+	}
+	m.check(errors.Join(other.Close(), m.Close()))
+
+	m = &maker{State: openTest(t, m.Root), t: t}
+	m.check(m.Collect(t.Context(), Policy{Limit: 1}, time.Now()))
+	if got := m.left(); got != before {
+		t.Errorf("a build that has run nothing leaves %s", got)
+	}
+	m.NoteUnsynced()
+	m.check(m.Collect(t.Context(), Policy{Limit: 1}, time.Now()))
+	if got := m.left(); got != "l-named l-new l-unnamed" && got != "l-named l-new" {
+		t.Errorf("a build with the smallest limit leaves %s", got)
+	}
+	m.check(m.Close())
+}
+
+// BenchmarkCollect is what a build pays that has run something in a state of 300 snapshots and 300 blobs where nothing is to
+// be removed.
+func BenchmarkCollect(b *testing.B) {
+	m := newMaker(b)
+	defer m.Close()
+	for i := range 300 {
+		id := fmt.Sprintf("s%d", i)
+		m.snapshot(id, "")
+		m.check(m.Cache.Put(cache.Key(id), cache.Record{Snapshot: id}))
+		m.image("app"+id, m.blob(id))
+	}
+	m.NoteUnsynced()
+	m.check(m.Collect(b.Context(), Policy{Limit: 1 << 40}, time.Now()))
+	for b.Loop() {
+		m.check(m.Collect(b.Context(), Policy{Limit: 1 << 40}, time.Now()))
+	}
+}
+
+// TestUsageDamaged: sizes that cannot be read are measured again.
+func TestUsageDamaged(t *testing.T) {
+	m := newMaker(t)
+	defer m.Close()
+	m.fill()
+	want := m.readUsage().total()
+	for _, content := range []string{"", "snapshot base", "snapshot base x\n\x00\x00\nblob -1 -1\n", "snapshot base 1"} {
+		m.check(os.WriteFile(m.usageFile(), []byte(content), 0o600))
+		if got := m.readUsage().total(); got != want {
+			t.Errorf("with %q the state has %d bytes, want %d", content, got, want)
+		}
+	}
+	if out, err := exec.Command("du", "-s", "--block-size=1", filepath.Join(m.Root, "snapshots", "full", "base")).Output(); err == nil {
+		var n int64
+		if _, err := fmt.Sscan(string(out), &n); err != nil || n != treeSize(filepath.Join(m.Root, "snapshots", "full", "base")) {
+			t.Errorf("treeSize = %d, du has %s", treeSize(filepath.Join(m.Root, "snapshots", "full", "base")), out)
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package state
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/smallfile"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// usage knows how much of the disk the parts of the state take up. Snapshots and blobs do not change, so that each is
+// measured once, when it is first met, and remembered in cache/usage: a line "kind name bytes" for each, added at the end.
+// Cache mounts are measured again when they were used, but not more than once an hour. What cannot be read is measured
+// again; the file can be removed at any time.
+type usage struct {
+	s     *State
+	known map[string]int64 // by "kind name"
+	added bytes.Buffer     // lines that are not in the file yet
+
+	// After the last collection all of the state took up after bytes, and what can be collected took up cache bytes.
+	after, cache int64
+}
+
+func (s *State) usageFile() string { return filepath.Join(s.Root, "cache", "usage") }
+
+// readUsage reads the file. Where there is none, or none that can be read, nothing is known.
+func (s *State) readUsage() *usage {
+	u := &usage{s: s, known: map[string]int64{}}
+	data, err := smallfile.Read(s.usageFile())
+	if err != nil {
+		return u
+	}
+	for line := range strings.Lines(string(data)) {
+		line, whole := strings.CutSuffix(line, "\n")
+		i := strings.LastIndexByte(line, ' ')
+		if i < 0 || !whole {
+			continue
+		}
+		n, err := strconv.ParseInt(line[i+1:], 10, 64)
+		if err == nil && n >= 0 {
+			u.known[line[:i]] = n
+		}
+	}
+	u.after, u.cache = u.known["after collection"], u.known["cache collection"]
+	return u
+}
+
+func (u *usage) note(name string, n int64) int64 {
+	u.known[name] = n
+	fmt.Fprintf(&u.added, "%s %d\n", name, n)
+	return n
+}
+
+// save adds what was measured to the file. Without it the same is measured again, which is no reason to fail.
+func (u *usage) save() {
+	if u.added.Len() == 0 {
+		return
+	}
+	f, err := os.OpenFile(u.s.usageFile(), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return
+	}
+	_, _ = f.Write(u.added.Bytes())
+	u.added.Reset()
+	_ = f.Close()
+}
+
+// snapshot returns the size of a snapshot.
+func (u *usage) snapshot(id snapshot.ID) int64 {
+	name := "snapshot " + string(id)
+	if n, ok := u.known[name]; ok {
+		return n
+	}
+	return u.note(name, treeSize(u.s.Snapshots.Dir(id)))
+}
+
+// blob returns the size of a blob; name is its digest without the algorithm.
+func (u *usage) blob(dir, name string) int64 {
+	if n, ok := u.known["blob "+name]; ok {
+		return n
+	}
+	fi, err := os.Lstat(filepath.Join(dir, name))
+	if err != nil {
+		return 0
+	}
+	return u.note("blob "+name, fi.Size())
+}
+
+// mountsEvery is how often a cache mount is measured that is used again and again.
+const mountsEvery = time.Hour
+
+// mount returns the size of a cache mount, as it was not long ago.
+func (u *usage) mount(name string) int64 {
+	dir := filepath.Join(u.s.Root, "cache", "mounts", name)
+	measured, ok := u.known["measured "+name]
+	if at := time.Unix(measured, 0); ok && (time.Since(at) < mountsEvery || mountUsed(dir).Before(at)) {
+		return u.known["mount "+name]
+	}
+	u.note("measured "+name, time.Now().Unix())
+	return u.note("mount "+name, treeSize(dir))
+}
+
+// total adds up all of the state by the names of its parts. Only what is new is measured.
+func (u *usage) total() int64 {
+	var n int64
+	for _, id := range u.s.Snapshots.IDs() {
+		n += u.snapshot(id)
+	}
+	blobs := filepath.Join(u.s.Root, "oci", "blobs", "sha256")
+	for _, name := range names(blobs) {
+		n += u.blob(blobs, name)
+	}
+	for _, name := range names(filepath.Join(u.s.Root, "cache", "mounts")) {
+		n += u.mount(name)
+	}
+	return n
+}
+
+// names lists a directory; nothing if it cannot be read.
+func names(dir string) []string {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	list, _ := f.Readdirnames(-1)
+	return list
+}
+
+// collected writes the file anew after a collection, without what is gone.
+func (u *usage) collected() {
+	known := u.known
+	u.known = map[string]int64{}
+	keep := func(name string) {
+		if n, ok := known[name]; ok {
+			u.note(name, n)
+		}
+	}
+	u.added.Reset()
+	for _, id := range u.s.Snapshots.IDs() {
+		keep("snapshot " + string(id))
+	}
+	for _, name := range names(filepath.Join(u.s.Root, "oci", "blobs", "sha256")) {
+		keep("blob " + name)
+	}
+	for _, name := range names(filepath.Join(u.s.Root, "cache", "mounts")) {
+		keep("measured " + name)
+		keep("mount " + name)
+	}
+	u.note("after collection", u.total())
+	u.note("cache collection", u.cache)
+	if os.WriteFile(u.s.usageFile()+".new", u.added.Bytes(), 0o600) == nil {
+		_ = os.Rename(u.s.usageFile()+".new", u.s.usageFile())
+	}
+	u.added.Reset()
+}
+
+// treeSize adds up what the files and directories below dir take up on the disk, hard links once. What cannot be read
+// counts nothing.
+func treeSize(dir string) int64 {
+	var n int64
+	type inode struct{ dev, ino uint64 }
+	links := map[inode]bool{}
+	_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err != nil || unix.Lstat(path, &st) != nil {
+			return nil
+		}
+		if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			if links[inode{st.Dev, st.Ino}] {
+				return nil
+			}
+			links[inode{st.Dev, st.Ino}] = true
+		}
+		n += st.Blocks * 512
+		return nil
+	})
+	return n
+}
