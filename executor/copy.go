@@ -281,6 +281,11 @@ func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
 		if own == nil {
 			own = &owner{}
 		}
+		if mode != 0o755 && c.isPoint(parent, base) {
+			if err := unix.Fchmodat(parent, base, 0o755, 0); err != nil { // it is no link: it was made just now
+				return err
+			}
+		}
 		return c.made(parent, base, *own)
 	})
 	if errors.Is(err, unix.ENOTDIR) {
@@ -290,6 +295,17 @@ func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
 		return -1, inImage(name, err)
 	}
 	return fd, nil
+}
+
+// isPoint reports whether a directory is one that every command sees: a mount point of fillMountPoints in the root. A command
+// that wants to make it finds it there with the mode 0755, and it is in no layer; so a copy that needs it makes it with
+// that mode, whatever --chmod says.
+func (c *copier) isPoint(parent int, base string) bool {
+	if !slices.Contains(pointNames, base) {
+		return false
+	}
+	var st, root unix.Stat_t
+	return unix.Fstat(parent, &st) == nil && unix.Fstat(c.root, &root) == nil && st.Dev == root.Dev && st.Ino == root.Ino
 }
 
 // parentMode is the mode of directories that the destination needs.

@@ -37,8 +37,11 @@ func MakeMountPoints(dir string) error {
 	return err
 }
 
+// pointNames are the mount points in the root directory.
+var pointNames = []string{"proc", "dev", "sys", "etc"}
+
 func fillMountPoints(top string) error {
-	for _, name := range []string{"", "proc", "dev", "sys", "etc"} {
+	for _, name := range append([]string{""}, pointNames...) {
 		dir := filepath.Join(top, name)
 		if name != "" {
 			if err := os.Mkdir(dir, 0o755); err != nil {
