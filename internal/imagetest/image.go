@@ -207,7 +207,8 @@ func apply(tree map[string]Entry, entries []Entry) {
 		if k := e.Kind(); k == "whiteout" || k == "opaque" {
 			continue
 		}
-		if old, ok := tree[e.Path]; ok && (old.Kind() != "dir" || e.Kind() != "dir") {
+		// A directory may be there without an entry of its own.
+		if old, ok := tree[e.Path]; e.Kind() != "dir" || ok && old.Kind() != "dir" {
 			drop(tree, e.Path, true)
 		}
 		if e.Kind() == "hardlink" {
