@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -144,18 +145,18 @@ func (s *solver) foreseeStep(ctx context.Context, st *parser.Stage, cur rootfs, 
 	if !s.useCache(st) {
 		return j.key, "", false
 	}
-	key, top, hit = s.recorded(j)
+	key, top, hit = s.recorded(cur, j)
 	return cmp.Or(j.key, key), top, hit
 }
 
-// recorded looks for a record of a job as find does, without a look at what the record was made on.
-func (s *solver) recorded(j *job) (key cache.Key, top snapshot.ID, hit bool) {
+// recorded looks for a record of a job on cur as find does. Where the snapshot of cur is not known it does not look at what
+// the record was made on.
+func (s *solver) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, hit bool) {
 	if key = cmp.Or(j.key, j.quick); key == "" {
 		return "", "", false
 	}
 	if rec, ok := s.state.Cache.Get(key); ok && s.keepsTimes(rec) && (key == j.key || j.madeFrom(rec)) {
-		_, err := s.state.Snapshots.Stat(snapshot.ID(rec.Snapshot))
-		if _, lazy := s.state.LazyLayer(rec); lazy || err == nil {
+		if parent, ok := s.recordedOn(rec); ok && (cur.top == "" || cur.top == parent) {
 			return cmp.Or(cache.Key(rec.Meta[contentMeta]), key), resultOf(snapshot.ID(rec.Snapshot)), true
 		}
 	}
@@ -163,6 +164,21 @@ func (s *solver) recorded(j *job) (key cache.Key, top snapshot.ID, hit bool) {
 		return cmp.Or(r.Content, r.Key), "", true
 	}
 	return "", "", false
+}
+
+// recordedOn returns the name of the snapshot that a record's result was made on, and reports whether the result is there.
+func (s *solver) recordedOn(rec cache.Record) (snapshot.ID, bool) {
+	id := snapshot.ID(rec.Snapshot)
+	parent := snapshot.ID(rec.Meta[state.LazyParent])
+	if info, err := s.state.Snapshots.Stat(id); err == nil {
+		parent = info.Parent
+	} else if _, lazy := s.state.LazyLayer(rec); !lazy {
+		return "", false
+	}
+	if rec.Meta[unchangedMark] != "" {
+		parent = id
+	}
+	return resultOf(parent), true
 }
 
 // stagesOf are the stages that an action takes files from.
