@@ -16,7 +16,8 @@
 //     that gets one more name comes along as a whole, since a link to a file of another layer means different things to
 //     different readers.
 //   - Times are whole seconds, rounded down, as other builders write them, and are compared so.
-//   - Extended attributes are user.*, security.capability and the POSIX access lists (rawfs.InLayer says why).
+//   - Extended attributes are user.*, security.capability and the POSIX access lists (rawfs.InLayer says why). A name
+//     with a "=" cannot be in a layer; Options.Warn is told.
 //   - Sockets are left out; so are names that begin with ".wh.", of which Options.Warn is told.
 //
 // The only case in which two drivers may differ is a file whose hard links were divided among otherwise equal files:

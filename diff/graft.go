@@ -190,7 +190,7 @@ func (g *grafting) directory(parent int, e *GraftEntry) error {
 		st.Mtime = unix.StatxTimestamp{Sec: t.Sec, Nsec: uint32(t.Nsec)}
 	}
 	h := g.settled(unpack.TypeDir, &st)
-	if h.xattrs, err = rawfs.Xattrs(fd, copied); err != nil {
+	if h.xattrs, err = g.xattrs(fd); err != nil {
 		return err
 	}
 	if hasACL(h.xattrs) {
@@ -228,7 +228,7 @@ func (g *grafting) regular(dir int, e *GraftEntry) error {
 	}
 	h := g.settled(unpack.TypeFile, &st)
 	h.size = int64(st.Size)
-	if h.xattrs, err = rawfs.Xattrs(fd, func(name []byte) bool { return copied(name) || string(name) == rawfs.DeviceMark }); err != nil {
+	if h.xattrs, err = g.xattrs(fd); err != nil {
 		return err
 	}
 	if hasACL(h.xattrs) {
@@ -256,6 +256,19 @@ func (g *grafting) settled(kind byte, st *rawfs.Stat) header {
 	h.uid, h.gid = g.g.Owner(st.Uid, st.Gid)
 	h.mode = g.g.Mode(h.mode, kind == unpack.TypeDir)
 	return h
+}
+
+// xattrs returns the extended attributes that a copy has. One that a layer cannot hold is told when it is copied.
+func (g *grafting) xattrs(fd int) ([]rawfs.Xattr, error) {
+	unrecorded := false
+	xattrs, err := rawfs.Xattrs(fd, func(name []byte) bool {
+		unrecorded = unrecorded || rawfs.Unrecorded(name)
+		return copied(name) || string(name) == rawfs.DeviceMark
+	})
+	if err == nil && unrecorded {
+		err = fmt.Errorf("%w: %q has an attribute that a layer cannot hold", ErrGraft, g.path)
+	}
+	return xattrs, err
 }
 
 // copied reports whether an extended attribute is copied.

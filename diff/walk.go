@@ -41,6 +41,7 @@ type pending struct {
 	end    int // of its path
 	st     rawfs.Stat
 	xattrs []rawfs.Xattr
+	left   []string // attributes that a layer cannot hold
 }
 
 func newWalker(ctx context.Context, t Tree, o Options) (*walker, error) {
@@ -118,7 +119,7 @@ func (w *walker) rootChanged(st *rawfs.Stat) (xattrs []rawfs.Xattr, changed bool
 	if err := rawfs.Fstat(w.root, st); err != nil {
 		return nil, false, err
 	}
-	if xattrs, err = rawfs.Xattrs(w.root, rawfs.InLayer); err != nil {
+	if xattrs, err = rawfs.Xattrs(w.root, w.written); err != nil {
 		return nil, false, err
 	}
 	old := rawfs.Stat{Mode: unix.S_IFDIR | 0o755}
@@ -284,6 +285,24 @@ func (w *walker) warn(name []byte, problem string) {
 	}
 }
 
+// written reports whether an attribute of the file at hand, which is written, is in the layer.
+func (w *walker) written(name []byte) bool {
+	if rawfs.Unrecorded(name) {
+		w.warnAttribute(w.path, string(name))
+	}
+	return rawfs.InLayer(name)
+}
+
+func (w *walker) warnAttribute(path []byte, name string) {
+	if w.o.Warn == nil {
+		return
+	}
+	if len(path) == 0 {
+		path = []byte(".")
+	}
+	w.o.Warn(string(path), fmt.Sprintf("a layer cannot hold the attribute %q, since its name has a \"=\": left out", name))
+}
+
 // removed says which names of the old directory the new one has not.
 //
 // A directory is written as opaque if nothing of what was in it is left, and that was more than one name or the
@@ -353,6 +372,9 @@ func (w *walker) parents() error {
 		if err := w.out.header(&h); err != nil {
 			return err
 		}
+		for _, name := range p.left {
+			w.warnAttribute(w.path[:p.end], name)
+		}
 	}
 	w.pending = w.pending[:0]
 	return nil
@@ -419,7 +441,13 @@ func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged, 
 	}
 	defer unix.Close(fd)
 	m := mark{hides: hides}
-	xattrs, err := rawfs.Xattrs(fd, func(x []byte) bool { return rawfs.InLayer(x) || w.marks.has(x) })
+	var left []string
+	xattrs, err := rawfs.Xattrs(fd, func(x []byte) bool {
+		if rawfs.Unrecorded(x) {
+			left = append(left, string(x))
+		}
+		return rawfs.InLayer(x) || w.marks.has(x)
+	})
 	if err != nil {
 		return err
 	}
@@ -455,7 +483,7 @@ func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged, 
 		}
 		changed = !w.sameStat(st, &was) || !sameXattrs(xattrs, before)
 	}
-	w.pending = append(w.pending, pending{end: len(w.path), st: *st, xattrs: xattrs})
+	w.pending = append(w.pending, pending{end: len(w.path), st: *st, xattrs: xattrs, left: left})
 	if changed {
 		if err := w.parents(); err != nil {
 			return err
@@ -508,7 +536,7 @@ func (w *walker) file(dir int, name []byte, st *rawfs.Stat) error {
 	if h.kind != unpack.TypeFifo {
 		h.maj, h.minor = st.Rdev_major, st.Rdev_minor
 	}
-	if h.xattrs, err = rawfs.XattrsAt(dir, name, rawfs.InLayer); err != nil {
+	if h.xattrs, err = rawfs.XattrsAt(dir, name, w.written); err != nil {
 		return err
 	}
 	return w.out.header(&h)
@@ -542,7 +570,7 @@ func (w *walker) regular(dir int, name []byte, h header, st *rawfs.Stat) error {
 	metacopy := false
 	if h.xattrs, err = rawfs.Xattrs(fd, func(x []byte) bool {
 		metacopy = metacopy || string(x) == w.marks.metacopy()
-		return w.counts(x)
+		return w.written(x) || w.counts(x)
 	}); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/fstree"
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
@@ -304,6 +305,31 @@ func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 || mounttest.UserNS() {
 		t.Skip("whiteouts, owners and trusted attributes need root")
+	}
+}
+
+// TestWriteUnrecorded has attributes whose names a PAX record cannot hold. They are left out, with a warning for what is
+// in the layer, and make no difference.
+func TestWriteUnrecorded(t *testing.T) {
+	needRoot(t)
+	top := t.TempDir()
+	tree := Tree{Dir: mkdir(t, top+"/u"), Lower: []string{mustMake(t, mkdir(t, top+"/l"), "file same 0644 root:root @5 x")}}
+	mustMake(t, tree.Dir, "file same 0644 root:root @5 x\nfile f 0644\ndir d\nfifo p 0644")
+	for _, name := range []string{"same", "f", "d", "."} {
+		if err := unix.Lsetxattr(tree.Dir+"/"+name, "user.a=b", []byte("v"), 0); err != nil {
+			t.Skip(err)
+		}
+	}
+	if err := unix.Chmod(tree.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var warned []string
+	layer := write(t, tree, Options{Warn: func(path, _ string) { warned = append(warned, path) }})
+	if got, want := describe(t, layer), "dir . 0700\ndir d 0755\nfile f 0644\nfifo p 0644\n"; got != want {
+		t.Errorf("layer is\n%swant\n%s", got, want)
+	}
+	if want := []string{".", "d", "f"}; !slices.Equal(warned, want) {
+		t.Errorf("warned of %q, want %q", warned, want)
 	}
 }
 

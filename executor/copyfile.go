@@ -91,8 +91,8 @@ func (e *Entry) sameDir(dir int, st *unix.Stat_t) (bool, error) {
 	return len(names) == 0, err
 }
 
-// copied reports whether an extended attribute is copied.
-func copied(name []byte) bool { return rawfs.InLayer(name) }
+// copied reports whether an extended attribute is copied. Those that a layer cannot hold are, too: the sealer warns of them.
+func copied(name []byte) bool { return rawfs.InLayer(name) || rawfs.Unrecorded(name) }
 
 // make calls create, and once more after taking away what is in its way.
 func (c *copier) make(f *leaf, create func() error) error {

@@ -507,7 +507,7 @@ var changes = []struct {
 		return unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 	}},
 	{"set attribute", func(r *round, p, q string) error {
-		return unix.Lsetxattr(p, pick(r, []string{"user.a", "user.b"}), []byte(pick(r, []string{"", "v", "\x00\n="})), 0)
+		return unix.Lsetxattr(p, pick(r, []string{"user.a", "user.b", "user.a=b"}), []byte(pick(r, []string{"", "v", "\x00\n="})), 0)
 	}},
 	{"set an attribute that is a mark elsewhere", func(r *round, p, q string) error {
 		if r.driver == mount.FuseOverlay {
