@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -653,6 +652,11 @@ func (f *buildFlags) output(o *build.Options, e *env) error {
 		if err != nil {
 			return badValue("output", s, errors.Unwrap(err)) // which says "output" and s itself
 		}
+		for _, name := range spec.Names {
+			if err := checkNewName(name); err != nil {
+				return badValue("output", s, fmt.Errorf("name %q: %w", name, err))
+			}
+		}
 		o.Outputs = append(o.Outputs, spec)
 	}
 	// As with buildx the short forms are about an output of that type, if there is one.
@@ -675,6 +679,11 @@ func (f *buildFlags) output(o *build.Options, e *env) error {
 	if err := export.Check(e.stdout, o.Outputs...); err != nil {
 		return fmt.Errorf("--%w", err)
 	}
+	for i, s := range f.outputs {
+		if err := checkDest(o.Outputs[i]); err != nil {
+			return badValue("output", s, err)
+		}
+	}
 	return nil
 }
 
@@ -687,36 +696,6 @@ func pushes(outputs []export.Spec) bool {
 		}
 	}
 	return some
-}
-
-// checkFile checks that a file can be written when the work is done. "" and "-" are no files.
-func checkFile(flag, name string) error {
-	if name == "" || name == "-" {
-		return nil
-	}
-	if fi, err := os.Stat(name); err == nil && fi.IsDir() {
-		return badValue(flag, name, errors.New("a file is expected, this is a directory"))
-	}
-	dir := filepath.Dir(name)
-	fi, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return badValue(flag, name, fmt.Errorf("there is no directory %s", dir))
-	case err != nil:
-		return badValue(flag, name, plainError(err))
-	case !fi.IsDir():
-		return badValue(flag, name, fmt.Errorf("%s is not a directory", dir))
-	}
-	return nil
-}
-
-// plainError is an error of a file without its name, for a message that has the name already.
-func plainError(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return path.Err
-	}
-	return err
 }
 
 // imageOptions are what the image is like.

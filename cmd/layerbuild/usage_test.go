@@ -42,7 +42,7 @@ var badValues = []struct {
 	{"build", "build-arg", []string{"", "=x", "a b=c", "BUILDKIT_DOCKERFILE_CHECK=nonsense", "BUILDKIT_DOCKERFILE_CHECK=error=maybe"}},
 	{"build", "output", []string{"", "type=nonsense", "dest=x", "type=oci,nonsense=1", "type=oci,dest=WORK/nosuch/x", "type=local", "type=local,dest=WORK/file",
 		"type=tar,dest=WORK/dir", "type=oci,compression=lzma", "type=oci,compression-level=x", "type=oci,compression-level=99", "type=oci,dest", "type=registry",
-		"type=oci,type=tar", "type=local,dest=x,compression=gzip", "type=registry,name=UPPER", "type=oci,annotation.=x", "type=docker,tar=maybe", "type=oci,dest=WORK/dir"}},
+		"type=oci,type=tar", "type=local,dest=x,compression=gzip", "type=registry,name=UPPER", "type=image,name=UPPER/x", "type=oci,annotation.=x", "type=docker,tar=maybe", "type=oci,dest=WORK/dir"}},
 	{"build", "label", []string{"", "=x"}},
 	{"build", "annotation", []string{"", "x", "=x", "nonsense:a=b", "manifest:=b"}},
 	{"build", "build-context", []string{"", "x", "=x", "x=", "x=WORK/nosuch", "x=docker-image://UPPER", "x=oci-layout://WORK/nosuch", "x=WORK/pipe", "x=-"}},
@@ -461,5 +461,37 @@ func TestHelp(t *testing.T) {
 				t.Errorf("%q: %v", args, got.err)
 			}
 		}
+	}
+}
+
+// What cannot be written is refused before anything is done, and the look leaves nothing behind.
+func TestWritable(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root may write everywhere")
+	}
+	work := badSetup(t)
+	locked := filepath.Join(work, "locked")
+	if err := os.Mkdir(locked, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	read := filepath.Join(work, "read")
+	if err := os.WriteFile(read, []byte("x"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	vars := map[string]string{"HOME": work}
+	for _, flag := range []string{"--iidfile=" + locked + "/id", "--metadata-file=" + locked + "/m", "--iidfile=" + read, "-o=type=oci,dest=" + locked + "/x",
+		"-o=" + locked, "-o=" + locked + "/a/b", "-o=type=tar,dest=" + read} {
+		got := try(t, vars, "build", flag, filepath.Join(work, "context"))
+		if got.status != exitUsage || !strings.Contains(got.text, "permission denied") {
+			t.Errorf("%s: status %d, %q, want a refusal", flag, got.status, got.text)
+		}
+	}
+	for _, flag := range []string{"--iidfile=" + work + "/id", "-o=" + work + "/a/b", "-o=type=oci,dest=" + work + "/x", "--iidfile=/dev/null"} {
+		if got := try(t, vars, "build", flag, filepath.Join(work, "context")); got.err != nil {
+			t.Errorf("%s: %v", flag, got.err)
+		}
+	}
+	if entries, err := os.ReadDir(work); err != nil || len(entries) != 8 {
+		t.Errorf("%v, %v, want the eight files of before", entries, err)
 	}
 }

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/layerbuild/layerbuild/export"
+	"golang.org/x/sys/unix"
+)
+
+// checkFile checks that a file can be written when the work is done. "" and "-" are no files.
+func checkFile(flag, name string) error {
+	if name == "" || name == "-" {
+		return nil
+	}
+	if err := writableFile(name); err != nil {
+		return badValue(flag, name, err)
+	}
+	return nil
+}
+
+// writableFile returns why a file cannot be written, or nil.
+func writableFile(name string) error {
+	fi, err := os.Stat(name)
+	switch {
+	case err == nil && fi.IsDir():
+		return errors.New("a file is expected, this is a directory")
+	case err == nil && fi.Mode().IsRegular():
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return plainError(err)
+		}
+		return f.Close()
+	case err == nil:
+		return nil // a device or a pipe
+	}
+	dir := filepath.Dir(name)
+	fi, err = os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no directory %s", dir)
+	case err != nil:
+		return plainError(err)
+	case !fi.IsDir():
+		return fmt.Errorf("%s is not a directory", dir)
+	}
+	return writableDir(dir)
+}
+
+// writableDir returns why no file can be made in a directory, or nil. Nothing is left there: a file without a name
+// (O_TMPFILE) is gone when it is closed. File systems that have no such files are not asked.
+func writableDir(dir string) error {
+	f, err := os.OpenFile(dir, os.O_WRONLY|unix.O_TMPFILE, 0o600)
+	switch {
+	case err == nil:
+		return f.Close()
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
+		return fmt.Errorf("no file can be made in %s: %w", dir, plainError(err))
+	}
+	return nil
+}
+
+// checkDest checks that what an output makes can be made: a file, or a directory with its parents. export.Check has
+// looked before whether the place is of the right type.
+func checkDest(spec export.Spec) error {
+	switch {
+	case spec.Dest == "" || spec.Dest == "-":
+		return nil
+	case !spec.Dir:
+		return writableFile(spec.Dest)
+	}
+	dir := spec.Dest
+	for {
+		fi, err := os.Stat(dir)
+		if err == nil && fi.IsDir() {
+			return writableDir(dir)
+		}
+		if err == nil || !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			return nil // what is no directory is export's to refuse
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// plainError is an error of a file without its name, for a message that has the name already.
+func plainError(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
