@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -96,6 +97,9 @@ func child(unpack Unpacker) int {
 		o.exit = *exit
 	} else if err != nil {
 		o.failed, o.message = true, err.Error()
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			o.errno = int(errno)
+		}
 	}
 	if c, ok := errors.AsType[*ChangedError](err); ok {
 		o.changed = c.Path

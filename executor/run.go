@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -85,7 +84,7 @@ func runInChild(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result,
 	case out.changed != "":
 		return out.result, &ChangedError{out.changed}
 	case out.failed:
-		return out.result, errors.New(out.message)
+		return out.result, &childError{out.message, syscall.Errno(out.errno)}
 	case out.exit.Code != 0:
 		exit := out.exit
 		return out.result, &exit

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"syscall"
 
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
@@ -285,10 +286,28 @@ type outcome struct {
 	// failed says that message says why the step could not be run.
 	failed  bool
 	message string
+	// errno is the system's error that is the reason; 0 if there is none.
+	errno int
 	// changed is the path of a ChangedError.
 	changed string
 	// exit is about a command that ended, or could not be started.
 	exit ExitError
+}
+
+// childError is an error of the child: what it said, and the system's error that was the reason.
+type childError struct {
+	message string
+	errno   syscall.Errno
+}
+
+func (e *childError) Error() string { return e.message }
+
+// Unwrap returns the system's error.
+func (e *childError) Unwrap() error {
+	if e.errno == 0 {
+		return nil
+	}
+	return e.errno
 }
 
 func (w *wire) outcome(o *outcome) {
@@ -301,6 +320,7 @@ func (w *wire) outcome(o *outcome) {
 	w.strings(&o.result.Warnings)
 	w.bool(&o.failed)
 	w.string(&o.message)
+	w.int(&o.errno)
 	w.string(&o.changed)
 	w.int(&o.exit.Code)
 	w.int(&o.exit.Signal)

@@ -295,5 +295,5 @@ func (f *stateFlags) with(ctx context.Context, do func(*state.State, *images) er
 		return err
 	}
 	defer state.Close()
-	return store.Retry(func() error { return do(state, images) })
+	return f.full(store.Retry(func() error { return do(state, images) }))
 }

@@ -107,7 +107,7 @@ func (f *stateFlags) open(ctx context.Context, exclusive bool) (*state.State, *i
 		return nil, nil, fmt.Errorf("%w; give a directory that you may write to with --root DIR", err)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, f.full(err)
 	}
 	client := registry.New(registry.Options{})
 	im := &images{resolver: image.New(image.Options{Store: state.Store, Cache: state.Cache, Snapshots: state.Snapshots, Registry: client}), client: client}
@@ -121,6 +121,15 @@ func (f *stateFlags) open(ctx context.Context, exclusive bool) (*state.State, *i
 // exportEnv is what exporters get of the world.
 func (f *stateFlags) exportEnv(e *env, state *state.State, im *images) export.Env {
 	return export.Env{Stdout: e.stdout, Tagger: state.Store, Pusher: im, KeepOwners: !state.NS.Rootless}
+}
+
+// full adds the remedy to an error of a full state directory.
+func (f *stateFlags) full(err error) error {
+	root, err1 := filepath.Abs(f.root)
+	if err1 != nil {
+		return err
+	}
+	return state.Full(root, err)
 }
 
 // place is where an image is pushed to.

@@ -93,7 +93,17 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 	if res.Targets = b.file.Targets(); b.opts.ListTargets {
 		return res, nil
 	}
-	return res, b.build(ctx, res)
+	return res, b.full(b.build(ctx, res))
+}
+
+// full adds the remedy to an error of a full state directory, inside of an error of a step.
+func (b *builder) full(err error) error {
+	var step *StepError
+	if errors.As(err, &step) {
+		step.Err = state.Full(b.state.Root, step.Err)
+		return err
+	}
+	return state.Full(b.state.Root, err)
 }
 
 // makeTempDir removes the temporary directories of builds that were killed, and sees to one for this build.

@@ -17,6 +17,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -69,7 +70,7 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 			}
 		}
 		if err := e.Export(ctx, &of, b.sink); err != nil {
-			return err
+			return state.OfDestination(b.state.Root, err)
 		}
 	}
 	if err := b.exportRecords(ctx, solvers); err != nil {

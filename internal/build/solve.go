@@ -503,7 +503,7 @@ func (s *solver) make(ctx context.Context, st *parser.Stage, cur rootfs, j *job,
 	if s.sealsEarly(st, j) {
 		j.copier.leave = true
 	}
-	err = do(ctx, active, out)
+	err = s.state.Filled(do(ctx, active, out)) // before what was written is removed
 	if left := j.takeLeft(); left != nil && err != nil {
 		err = errors.Join(err, left.Dir.Close())
 	} else if left != nil {

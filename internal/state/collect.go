@@ -439,15 +439,24 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 			return finish, err
 		}
 	}
-	if err := c.s.Store.Forget(ctx, images...); err != nil {
-		return finish, err
-	}
 	for _, dir := range mounts {
 		if err := os.RemoveAll(dir); err != nil {
 			return finish, err
 		}
 	}
-	return c.s.Snapshots.RemoveAll(snapshots)
+	err = c.s.Store.Forget(ctx, images...)
+	full := noSpace(err) // there is room for index.json when the rest is gone
+	if err != nil && !full {
+		return finish, err
+	}
+	remove, err := c.s.Snapshots.RemoveAll(snapshots)
+	return func() error {
+		err := remove()
+		if full {
+			err = errors.Join(err, c.s.Store.Forget(ctx, images...))
+		}
+		return err
+	}, err
 }
 
 // leftOver removes what killed processes have left, and what is known of blobs that are gone and of contexts that nobody has

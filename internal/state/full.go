@@ -1,0 +1,92 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// fullError is the error for a full file system, with the remedy.
+type fullError struct {
+	err  error
+	root string
+}
+
+func (e *fullError) Error() string {
+	return fmt.Sprintf("%v: the file system of the state directory %s is full; 'layerbuild prune' frees what is not needed there, 'layerbuild prune --all' the whole cache", e.err, e.root)
+}
+
+// Unwrap returns what failed.
+func (e *fullError) Unwrap() error { return e.err }
+
+// destinationError is the error for a destination that is full: no remedy for the state is added to it.
+type destinationError struct{ error }
+
+// Unwrap returns what failed.
+func (e destinationError) Unwrap() error { return e.error }
+
+// OfDestination marks an error that an export has returned, unless it is about a file of the state directory root.
+func OfDestination(root string, err error) error {
+	var path *fs.PathError
+	if !noSpace(err) || errors.As(err, &path) && strings.HasPrefix(path.Path, root+"/") {
+		return err
+	}
+	return destinationError{err}
+}
+
+// Full adds the remedy to an error that says that there is no space left in the state directory root. Other errors are
+// returned as they are, and those about files that are somewhere else.
+func Full(root string, err error) error {
+	var full *fullError
+	var other destinationError
+	if !noSpace(err) || errors.As(err, &full) || errors.As(err, &other) || !below(root, err) {
+		return err
+	}
+	return &fullError{err, root}
+}
+
+func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// below reports whether an error is about a file below root. An error that names no file of the host's is: a step names
+// files by what they are called in the image.
+func below(root string, err error) bool {
+	var path *fs.PathError
+	var link *os.LinkError
+	name := ""
+	switch { // an error of the state names its files in full
+	case errors.As(err, &path):
+		name = path.Path
+	case errors.As(err, &link):
+		name = link.New
+	}
+	if name == "" || !strings.HasPrefix(name, "/") || strings.HasPrefix(name, root+"/") || strings.HasPrefix(name, "/proc/") {
+		return true
+	}
+	_, statErr := os.Lstat(name)
+	return statErr != nil
+}
+
+// almostNothing is how much may be left on a file system that a command has filled.
+const almostNothing = 1 << 20
+
+// Filled is Full for a command that has failed: it has said itself what was wrong, and if the file system of the state
+// directory is full that was probably the reason.
+func (s *State) Filled(err error) error {
+	var st unix.Statfs_t
+	if err == nil || noSpace(err) || unix.Statfs(s.Root, &st) != nil {
+		return Full(s.Root, err)
+	}
+	free := st.Bavail
+	if s.NS.HostUID == 0 && !s.NS.Rootless {
+		free = st.Bfree // with what is reserved for root
+	}
+	if free*uint64(st.Bsize) >= almostNothing && (st.Files == 0 || st.Ffree > 0) {
+		return err
+	}
+	return &fullError{err, s.Root}
+}
