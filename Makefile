@@ -16,8 +16,9 @@
 # scripts/go-command finds or downloads a Go toolchain. It runs when a rule first uses GO.
 GO = $(eval GO := $(or $(shell scripts/go-command),$(error no Go toolchain; see above)))$(GO)
 ROOTFS = examples/debian-base/rootfs.tar.zst
-TEST_PACKAGES = attr binutils btrfs-progs busybox-static bzip2 ca-certificates curl docker-registry docker.io fuse-overlayfs git \
-	libcap2-bin mmdebstrap openssh-client podman procps python3 skopeo uidmap umoci util-linux xz-utils zstd
+TEST_PACKAGES = attr binutils btrfs-progs busybox-static bzip2 ca-certificates curl docker-registry docker.io e2fsprogs erofs-utils \
+	fuse-overlayfs git libcap2-bin mmdebstrap openssh-client podman procps python3 skopeo squashfs-tools uidmap umoci util-linux \
+	xz-utils zstd
 BENCH_PACKAGES = buildah busybox-static ca-certificates containerd docker-registry docker.io e2fsprogs git gzip mmdebstrap runc \
 	tar uidmap util-linux zstd
 

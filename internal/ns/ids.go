@@ -37,12 +37,8 @@ func wanted(uid, gid int) (mapping, []string) {
 			return m, nil
 		}
 	}
-	name := userName(uid)
-	uids, why := subIDs("/etc/subuid", name, uid)
-	if why != "" {
-		return oneID(uid, gid), []string{why}
-	}
-	gids, why := subIDs("/etc/subgid", name, uid)
+	files := subFiles{UIDs: "/etc/subuid", GIDs: "/etc/subgid", Login: "/etc/login.defs"}
+	uids, gids, why := files.of(userName(uid), uid)
 	if why != "" {
 		return oneID(uid, gid), []string{why}
 	}
@@ -82,24 +78,6 @@ func userName(uid int) string {
 		return u.Username
 	}
 	return os.Getenv("USER") // newuidmap asks the system itself; a wrong name only means that it refuses
-}
-
-// subIDs reads the ranges of a user from a file as subuid(5) has it; or says why there are none.
-func subIDs(file, name string, uid int) ([]Range, string) {
-	who := name
-	if who == "" {
-		who = strconv.Itoa(uid)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Sprintf("no range of ids for user %s: %v", who, err)
-	}
-	defer f.Close()
-	ids := parseSubIDs(f, name, uid)
-	if len(ids) == 0 {
-		return nil, fmt.Sprintf("%s has no range of ids for user %s (usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s gives one)", file, who, who)
-	}
-	return ids, ""
 }
 
 func parseSubIDs(r io.Reader, name string, uid int) []Range {

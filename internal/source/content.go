@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // The digest of a Match is that of a stream of records, each beginning with a letter, so that no two different matches
@@ -282,31 +284,46 @@ func (m *matching) read(fd int, asked bool) (s sum, length uint64, err error) {
 
 // xattrs adds the extended attributes that are copied to what is known of an open file.
 func (m *matching) xattrs(fd int, s sum) (sum, error) {
+	list, err := m.readXattrs(fd)
+	return s.with(list), err
+}
+
+// readXattrs returns the extended attributes that are copied of an open file, sorted by name.
+func (m *matching) readXattrs(fd int) ([]rawfs.Xattr, error) {
 	list, err := listXattrs(fd, m.text[:])
 	if err != nil || len(list) == 0 {
-		return s, err
+		return nil, err
 	}
 	names := strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00")
 	names = slices.DeleteFunc(names, func(n string) bool { return !KeepXattr(n) })
-	if len(names) == 0 {
-		return s, nil
-	}
 	slices.Sort(names)
-	b := append([]byte("content and attributes\x00"), s.digest[:]...)
+	var all []rawfs.Xattr
 	for _, n := range names {
 		value, err := getXattr(fd, n)
 		if errors.Is(err, unix.ENODATA) {
 			continue
 		}
 		if err != nil {
-			return s, fmt.Errorf("attribute %s: %w", n, err)
+			return nil, fmt.Errorf("attribute %s: %w", n, err)
 		}
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(n)))
-		b = append(b, n...)
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(value)))
-		b = append(b, value...)
+		all = append(all, rawfs.Xattr{Name: n, Value: value})
 	}
-	return sum{digest: sha256.Sum256(b), xattrs: true}, nil
+	return all, nil
+}
+
+// with adds extended attributes.
+func (s sum) with(list []rawfs.Xattr) sum {
+	if len(list) == 0 {
+		return s
+	}
+	b := append([]byte("content and attributes\x00"), s.digest[:]...)
+	for _, x := range list {
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(x.Name)))
+		b = append(b, x.Name...)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(x.Value)))
+		b = append(b, x.Value...)
+	}
+	return sum{digest: sha256.Sum256(b), xattrs: true}
 }
 
 // listXattrs returns the names of a file's attributes, none where the file system has no such thing.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // A context may be written to while it is built: logs grow, editors save, generators run. A digest and a layer must be
@@ -40,6 +42,7 @@ type freezer struct {
 	gone    map[string]bool // those of them that were not there any more
 	since   int64           // files that have changed after this time are frozen; 0: none are
 	began   int64           // when the first Match began
+	between func()          // called by tests between the two readings of a file; nil otherwise
 }
 
 // errReplaced is returned for a name that is another file's than it was a moment before.
@@ -221,11 +224,15 @@ func (m *matching) freezeOnce(frozen *frozenFile, dir int, name *byte, at where)
 	}
 	defer out.Close()
 	first, n, err := m.readAt(fd, int64(before.Size), out)
+	var attrs []rawfs.Xattr
 	if err == nil {
-		frozen.sum, err = m.xattrs(fd, sum{digest: first})
+		attrs, err = m.readXattrs(fd)
 	}
 	if err != nil {
 		return false, fmt.Errorf("read %q: %w", at.full(), err)
+	}
+	if m.t.freezer.between != nil {
+		m.t.freezer.between()
 	}
 	if err := statFD(fd, &frozen.st); err != nil {
 		return false, fmt.Errorf("stat %q: %w", at.full(), err)
@@ -240,7 +247,8 @@ func (m *matching) freezeOnce(frozen *frozenFile, dir int, name *byte, at where)
 		}
 	}
 	frozen.st.Size = uint64(n)
-	return true, m.dress(frozen, fd, out)
+	frozen.sum = sum{digest: first}.with(attrs)
+	return true, m.dress(frozen, out, attrs)
 }
 
 // readAt reads n bytes of a file from its beginning, or less if it ends before, and writes them to out unless that is nil.
@@ -278,11 +286,12 @@ func (m *matching) readAt(fd int, n int64, out *os.File) (digest [sha256.Size]by
 // dress gives a private copy the attributes, mode and time of the file that it was made of, and a second name where the
 // file has one: what is copied from it is then linked as the files were. Owners are not kept: those of files in a context
 // are not copied.
-func (m *matching) dress(frozen *frozenFile, fd int, out *os.File) error {
+func (m *matching) dress(frozen *frozenFile, out *os.File, attrs []rawfs.Xattr) error {
 	name := m.t.freezer.copyPath(frozen)
-	if frozen.sum.xattrs {
-		if err := m.copyXattrs(fd, int(out.Fd())); err != nil {
-			return err
+	for _, x := range attrs {
+		err := unix.Fsetxattr(int(out.Fd()), x.Name, x.Value, 0)
+		if err != nil && err != unix.ENOTSUP { // a tmpfs before Linux 6.6 has none of the user's
+			return fmt.Errorf("copy the attribute %s: %w", x.Name, err)
 		}
 	}
 	if err := unix.Fchmod(int(out.Fd()), uint32(frozen.st.Mode)&0o7777); err != nil {
@@ -305,25 +314,6 @@ func setMtime(name string, st *unix.Statx_t) error {
 	return nil
 }
 
-// copyXattrs copies the extended attributes that are copied from one open file to another.
-func (m *matching) copyXattrs(from, to int) error {
-	list, err := listXattrs(from, m.text[:])
-	if err != nil {
-		return err
-	}
-	names := strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00")
-	for _, n := range slices.DeleteFunc(names, func(n string) bool { return !KeepXattr(n) }) {
-		value, err := getXattr(from, n)
-		if err == nil {
-			err = unix.Fsetxattr(to, n, value, 0)
-		}
-		if err != nil && err != unix.ENODATA && err != unix.ENOTSUP {
-			return fmt.Errorf("copy the attribute %s: %w", n, err)
-		}
-	}
-	return nil
-}
-
 // freezeDirectory keeps the mode, the time and the attributes of a directory.
 func (m *matching) freezeDirectory(frozen *frozenFile, dir int, name *byte, at where) error {
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
@@ -334,9 +324,11 @@ func (m *matching) freezeDirectory(frozen *frozenFile, dir int, name *byte, at w
 	if err := statFD(fd, &frozen.st); err != nil {
 		return fmt.Errorf("stat %q: %w", at.full(), err)
 	}
-	if frozen.sum, err = m.xattrs(fd, sum{}); err != nil {
+	attrs, err := m.readXattrs(fd)
+	if err != nil {
 		return fmt.Errorf("read the attributes of %q: %w", at.full(), err)
 	}
+	frozen.sum = sum{}.with(attrs)
 	if err := os.Mkdir(m.t.freezer.copyPath(frozen), 0o700); err != nil {
 		return err
 	}
@@ -345,7 +337,7 @@ func (m *matching) freezeDirectory(frozen *frozenFile, dir int, name *byte, at w
 		return err
 	}
 	defer out.Close()
-	return m.dress(frozen, fd, out)
+	return m.dress(frozen, out, attrs)
 }
 
 // freezeLink keeps the text and the time of a link.

@@ -272,7 +272,12 @@ func (m *matching) wildcard(name string) error {
 func (m *matching) globItem(name string, at place) error {
 	if at.mode&unix.S_IFMT == unix.S_IFLNK {
 		var err error
-		if at, err = m.t.resolve(at.path); err != nil {
+		at, err = m.t.resolve(at.path)
+		if missing, ok := errors.AsType[*NotFoundError](err); ok && missing.Own {
+			m.t.own.tell(name)
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,83 @@
+package diff
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// graftSeen returns the entry of a file as it would be digested now.
+func graftSeen(t *testing.T, dir, name string) GraftEntry {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
+		t.Fatal(err)
+	}
+	e := GraftEntry{Path: name, MtimeNs: st.Mtim.Nano(), CtimeNs: st.Ctim.Nano(), Mode: st.Mode}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		e.Size, e.Ino = st.Size, st.Ino
+	case unix.S_IFLNK:
+		e.Ino = st.Ino
+	}
+	return e
+}
+
+// A graft whose files are no longer what was digested is ErrGraft, also where size and time are as before.
+func TestGraftChanged(t *testing.T) {
+	old := time.Unix(1_500_000_000, 5)
+	back := func(p string) error { return os.Chtimes(p, old, old) }
+	tests := []struct {
+		name, file string
+		do         func(p string) error
+		fine       bool
+	}{
+		{"nothing", "d/f", func(string) error { return nil }, true},
+		{"content", "d/f", func(p string) error { return errors.Join(os.WriteFile(p, []byte("y"), 0), back(p)) }, false},
+		{"another file", "d/f", func(p string) error {
+			return errors.Join(os.WriteFile(p+".new", []byte("y"), 0o644), back(p+".new"), os.Rename(p+".new", p))
+		}, false},
+		{"mode", "d/f", func(p string) error { return errors.Join(os.Chmod(p, 0o600), back(p)) }, false},
+		{"attribute", "d/f", func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) }, false},
+		{"link", "d/l", func(p string) error { return errors.Join(os.Remove(p), os.Symlink("too", p)) }, false},
+		{"mode of a directory", "d", func(p string) error { return errors.Join(os.Chmod(p, 0o700), back(p)) }, false},
+		{"attribute of a directory", "d", func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) }, false},
+		// It would be fine to copy; but then the copy has to say so.
+		{"a new name in a directory", "d", func(p string) error { return os.WriteFile(p+"/new", nil, 0o644) }, false},
+		{"gone", "d/f", os.Remove, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			src := t.TempDir()
+			if err := errors.Join(os.Mkdir(src+"/d", 0o755), os.WriteFile(src+"/d/f", []byte("x"), 0o644), os.Symlink("to", src+"/d/l"),
+				back(src+"/d/f"), back(src+"/d")); err != nil {
+				t.Fatal(err)
+			}
+			dir, err := os.Open(src)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dir.Close()
+			list := []GraftEntry{graftSeen(t, src, "d"), graftSeen(t, src, "d/f"), graftSeen(t, src, "d/l")}
+			if err := tt.do(filepath.Join(src, tt.file)); err != nil {
+				t.Skip(err)
+			}
+			g := &Graft{
+				Dir: dir, Len: len(list), Entry: func(i int) GraftEntry { return list[i] },
+				Owner: func(uid, gid uint32) (uint32, uint32) { return uid, gid },
+				Mode:  func(mode uint32, _ bool) uint32 { return mode },
+			}
+			var b bytes.Buffer
+			_, err = Write(t.Context(), io.Writer(&b), Tree{Dir: t.TempDir(), Graft: g}, Options{})
+			if tt.fine && err != nil || !tt.fine && err == nil {
+				t.Errorf("error %v, want one: %v", err, !tt.fine)
+			}
+		})
+	}
+}

@@ -1,0 +1,122 @@
+package executor
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// seen returns the entry of a file as it would be digested now.
+func seen(t *testing.T, dir, name string) Entry {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
+		t.Fatal(err)
+	}
+	e := Entry{Path: name, MtimeNs: st.Mtim.Nano(), CtimeNs: st.Ctim.Nano(), Mode: st.Mode}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		e.Size, e.Ino = st.Size, st.Ino
+	case unix.S_IFDIR:
+	default:
+		e.Ino = st.Ino
+	}
+	return e
+}
+
+// back puts back the time of a source's file.
+func back(name string) error { return os.Chtimes(name, old, old) }
+
+// changes are what can be done to a file between its digest and its copy. Size and time are as before where they can be.
+var changes = []struct {
+	name, file string
+	do         func(name string) error
+	fine       bool // it is no change of what is copied
+}{
+	{name: "nothing", file: "d/f", do: func(string) error { return nil }, fine: true},
+	{name: "content", file: "d/f", do: func(p string) error { return errors.Join(os.WriteFile(p, []byte("y"), 0), back(p)) }},
+	{name: "another file", file: "d/f", do: func(p string) error {
+		return errors.Join(os.WriteFile(p+".new", []byte("y"), 0o644), back(p+".new"), os.Rename(p+".new", p))
+	}},
+	{name: "mode", file: "d/f", do: func(p string) error { return errors.Join(os.Chmod(p, 0o600), back(p)) }},
+	{name: "attribute", file: "d/f", do: func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) }},
+	{name: "growth", file: "d/f", do: func(p string) error { return errors.Join(os.WriteFile(p, []byte("xy"), 0), back(p)) }},
+	{name: "gone", file: "d/f", do: os.Remove},
+	{name: "a directory in its place", file: "d/f", do: func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) }},
+	{name: "a link in its place", file: "d/f", do: func(p string) error { return errors.Join(os.Remove(p), os.Symlink("/etc/passwd", p)) }},
+	{name: "a fifo in its place", file: "d/f", do: func(p string) error { return errors.Join(os.Remove(p), unix.Mkfifo(p, 0o644)) }},
+	{name: "link", file: "d/l", do: func(p string) error { return errors.Join(os.Remove(p), os.Symlink("too", p)) }},
+	{name: "mode of a directory", file: "d", do: func(p string) error { return errors.Join(os.Chmod(p, 0o700), back(p)) }},
+	{name: "attribute of a directory", file: "d", do: func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) }},
+	{name: "a new name in a directory", file: "d", do: func(p string) error { return os.WriteFile(p+"/new", nil, 0o644) }, fine: true},
+	{name: "a directory that is gone", file: "d", do: os.RemoveAll},
+	{name: "a file in place of a directory", file: "d", do: func(p string) error { return errors.Join(os.RemoveAll(p), os.WriteFile(p, nil, 0o644)) }},
+	{name: "a fifo that is used", file: "p", do: func(p string) error { return os.Chtimes(p, time.Now(), time.Now()) }, fine: true},
+	{name: "mode of a fifo", file: "p", do: func(p string) error { return os.Chmod(p, 0o600) }},
+}
+
+// What is no longer what was digested is not copied, in a thread and in a child.
+func TestCopyChanged(t *testing.T) {
+	for _, c := range changes {
+		for _, child := range []bool{false, true} {
+			t.Run(c.name, func(t *testing.T) {
+				im := newImage(t)
+				src := source(t, "dir d", "file d/f 0644 x", "link d/l to", "fifo p 0644")
+				var list []Entry
+				for _, name := range []string{"d", "d/f", "d/l", "p"} {
+					list = append(list, seen(t, src.Name(), name))
+				}
+				if err := c.do(filepath.Join(src.Name(), c.file)); err != nil {
+					t.Skip(err)
+				}
+				s := im.spec(&Copy{Dest: "/", Sources: one(src, Item{Path: ".", Contents: true, Entries: list})})
+				s.child = child
+				_, err := Run(t.Context(), s, nil, nil)
+				changed, is := errors.AsType[*ChangedError](err)
+				if c.fine != (err == nil) || err != nil && !is {
+					t.Fatalf("error %v, want none or a ChangedError (%v)", err, !c.fine)
+				}
+				want := c.file
+				if c.name == "a directory that is gone" || c.name == "a file in place of a directory" {
+					want = "d"
+				}
+				if is && changed.Path != want {
+					t.Errorf("%q is named, want %q", changed.Path, want)
+				}
+			})
+		}
+	}
+}
+
+// A file, link or directory with a private copy is copied from that, whatever has become of it, and hard links are kept.
+func TestCopyFrozen(t *testing.T) {
+	for _, child := range []bool{false, true} {
+		im := newImage(t)
+		src := source(t, "dir d", "file d/f 0644 changed", "file d/plain 0644 p", "dir gone")
+		frozen := source(t, "file 1 0640 was", "link 2 text", "dir 3 0711", "dir 4 0700", "file 5 0600 deep")
+		if err := errors.Join(os.Remove(filepath.Join(src.Name(), "gone")), os.Link(frozen.Name()+"/1", frozen.Name()+"/1.2")); err != nil {
+			t.Fatal(err)
+		}
+		list := []Entry{
+			{Path: "d", Mode: unix.S_IFDIR | 0o711, MtimeNs: old.UnixNano(), Frozen: 3},
+			{Path: "d/f", Mode: unix.S_IFREG | 0o640, Frozen: 1}, {Path: "d/l", Mode: unix.S_IFLNK | 0o777, Frozen: 2},
+			seen(t, src.Name(), "d/plain"), {Path: "d/second", Mode: unix.S_IFREG | 0o640, Frozen: 1},
+			{Path: "gone", Mode: unix.S_IFDIR | 0o700, MtimeNs: old.UnixNano(), Frozen: 4}, {Path: "gone/f", Mode: unix.S_IFREG | 0o600, Frozen: 5},
+		}
+		s := im.spec(&Copy{Dest: "/", Frozen: frozen, Sources: one(src, Item{Path: ".", Contents: true, Entries: list})})
+		s.child = child
+		if _, err := Run(t.Context(), s, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"dir d 0711 old", "file d/f 0640 was old", "link d/l text old", "file d/plain 0644 p old", "hard d/second d/f old",
+			"dir gone 0700 old", "file gone/f 0600 deep old"}
+		if diff := cmp.Diff(want, im.tree()); diff != "" {
+			t.Errorf("child %v (-want +got)\n%s", child, diff)
+		}
+	}
+}

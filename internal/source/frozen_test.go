@@ -1,0 +1,172 @@
+package source
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// private lists the private copies in a match: the path in the tree, and mode and content of the copy.
+func private(t *testing.T, tree *Tree, m *Match) []string {
+	t.Helper()
+	var all []string
+	for _, it := range m.Items {
+		for e := range it.Entries.All() {
+			if e.Frozen == 0 {
+				continue
+			}
+			name := filepath.Join(tree.FrozenDir().Name(), fmt.Sprint(e.Frozen))
+			info, err := os.Lstat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			line := fmt.Sprintf("%s %04o ", filepath.Join(it.Path, e.Path), info.Mode().Perm())
+			switch info.Mode().Type() {
+			case 0:
+				b, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				line += string(b)
+			case fs.ModeSymlink:
+				to, _ := os.Readlink(name)
+				line = fmt.Sprintf("%s -> %s", filepath.Join(it.Path, e.Path), to)
+			default:
+				line += "dir"
+			}
+			if info.ModTime().UnixNano() != e.MtimeNs && info.Mode().Type() == 0 {
+				t.Errorf("%s: time %v, want that of the entry", e.Path, info.ModTime())
+			}
+			all = append(all, line)
+		}
+	}
+	return all
+}
+
+// What a copy has found changed, and all that has changed since the first look, has a private copy from then on.
+func TestFrozen(t *testing.T) {
+	dir := makeTree(t, "file a A\nfile b B\nfile c C\nlink l -> x\ndir d\nfile d/f F\nfile h H\nhardlink h2 => h\n")
+	age()
+	tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) { return t.TempDir(), nil }})
+	first := matchAll(t, tree)
+	if got := private(t, tree, first); got != nil || first.Items[0].Entries.Frozen() {
+		t.Fatalf("private copies %q before anything has changed", got)
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("b", "B2")
+	write("d/new", "N")
+	write("h", "H2")
+	if err := os.Remove(filepath.Join(dir, "l")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("y", filepath.Join(dir, "l")); err != nil {
+		t.Fatal(err)
+	}
+	tree.Changed("a") // by a copy that has met another file, which is gone by now
+	second := matchAll(t, tree)
+	want := []string{"a 0644 A", "b 0644 B2", "d 0755 dir", "d/new 0644 N", "h 0644 H2", "h2 0644 H2", "l -> y"}
+	if got := private(t, tree, second); !slices.Equal(got, want) {
+		t.Errorf("private copies %q, want %q", got, want)
+	}
+	if second.Digest == first.Digest {
+		t.Error("the digest is that of the files before")
+	}
+	var numbers []uint32
+	for e := range second.Items[0].Entries.All() {
+		if strings.HasPrefix(e.Path, "h") {
+			numbers = append(numbers, e.Frozen)
+		}
+	}
+	if numbers[0] != numbers[1] {
+		t.Errorf("two names of a file have the copies %d", numbers)
+	}
+	// Whatever happens to them, they stay as they are. The others do not.
+	write("b", "B3")
+	write("a", "A3")
+	third := matchAll(t, tree)
+	if third.Digest != second.Digest {
+		t.Error("a file with a private copy was read again")
+	}
+	if fresh := matchAll(t, openTree(t, dir, TreeOptions{})).Digest; fresh == third.Digest {
+		t.Error("the files have not changed: nothing was tested")
+	}
+	temp := tree.FrozenDir().Name()
+	if err := tree.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(temp); !os.IsNotExist(err) {
+		t.Errorf("private copies are left behind: %v", err)
+	}
+}
+
+// The digest of a private copy is that of a file with the same content, mode and attributes.
+func TestFrozenDigest(t *testing.T) {
+	dir := makeTree(t, "file a A\nfile s 4755 S\nlink l -> x\ndir d 0711\n")
+	for _, name := range []string{"a", "d"} {
+		if err := unix.Setxattr(filepath.Join(dir, name), "user.k", []byte("v"), 0); err != nil {
+			t.Log("without attributes:", err)
+		}
+	}
+	want := matchAll(t, openTree(t, dir, TreeOptions{})).Digest
+	tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) { return t.TempDir(), nil }})
+	matchAll(t, tree)
+	for _, name := range []string{"a", "s", "l", "d"} {
+		tree.Changed(name)
+	}
+	m := matchAll(t, tree)
+	if m.Digest != want {
+		t.Errorf("digest %s, want %s", m.Digest, want)
+	}
+	if got := private(t, tree, m); len(got) != 4 {
+		t.Errorf("private copies %q, want four", got)
+	}
+	if err := tree.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A file that is another one each time that it is read is an error that names it; one that only grows is not.
+func TestFreezeInconsistent(t *testing.T) {
+	for _, grows := range []bool{false, true} {
+		dir := makeTree(t, "file d/f F\n")
+		tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) { return t.TempDir(), nil }})
+		matchAll(t, tree)
+		tree.Changed("d/f")
+		n := 0
+		tree.freezer.between = func() {
+			n++
+			text := fmt.Appendf(nil, "%d", n%10)
+			if grows {
+				text = []byte("F" + strings.Repeat("x", n))
+			}
+			if err := os.WriteFile(filepath.Join(dir, "d/f"), text, 0o644); err != nil {
+				t.Error(err)
+			}
+		}
+		m, err := tree.Match(t.Context(), Query{Patterns: []string{"."}})
+		switch {
+		case grows && err != nil:
+			t.Errorf("a file that grows: %v", err)
+		case grows:
+			if got := private(t, tree, m); !slices.Contains(got, "d/f 0644 F") {
+				t.Errorf("private copies %q, want what was there at first", got)
+			}
+		case err == nil || err.Error() != `"d/f" keeps changing while it is being read`:
+			t.Errorf("error %v, want one that names d/f", err)
+		}
+		if err := tree.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
