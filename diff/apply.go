@@ -45,7 +45,7 @@ func Apply(ctx context.Context, r io.Reader, dir string, o ApplyOptions) (Applie
 	}
 	return Applied{
 		DiffID: digest.NewDigest(digest.SHA256, s.hash), Size: s.size,
-		Entries: stats.Entries, Implied: stats.Implied,
+		Entries: stats.Entries, Implied: stats.Implied, Whiteouts: stats.Whiteouts,
 	}, nil
 }
 

@@ -112,8 +112,10 @@ type Applied struct {
 	Size    int64 // uncompressed bytes
 	Entries int
 	// Implied are directories that the layer's entries needed and that it did not list, "." for the root. In an
-	// overlay directory they hide what the layers below say about them: give them to Inherit once those are known.
+	// overlay directory they hide what the layers below say about them.
 	Implied []string
+	// Whiteouts are the whiteouts in an overlay directory. Inherit deals with both once the layers below are known.
+	Whiteouts []string
 }
 
 // Entry is one entry of a layer.

@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,14 +11,16 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// Inherit gives directories of an overlay directory that its layer implied (Applied.Implied) the owner, mode,
-// attributes and time that the layers below (t.Lower) have for them; where those have nothing and the layer only
-// removes something, the directory goes. It is what unpacking the layers one upon another would have given, for
-// layers that were unpacked beside each other.
+// Inherit makes of an overlay directory, into which a layer was unpacked apart from the layers below (t.Lower), what
+// unpacking the layers one upon another would have given. Directories that the layer implied get the owner, mode,
+// attributes and time that the layers below have for them; where those have nothing and the layer only removes something,
+// the directory goes. A whiteout in a directory that the layers below do not have, or that the layer makes opaque, goes
+// too: the kernel looks for whiteouts only in merged directories (ovl_dir_is_real), and would list it in others as a name
+// that cannot be found.
 //
-// If a layer below has a link where the directory is, the error wraps ErrNeedsParent.
-func Inherit(t Tree, implied []string) error {
-	if len(implied) == 0 || len(t.Lower) == 0 {
+// If a layer below has a link where an implied directory is, the error wraps ErrNeedsParent.
+func Inherit(t Tree, a Applied) error {
+	if len(t.Lower) == 0 && len(a.Whiteouts) == 0 || len(a.Implied) == 0 && len(a.Whiteouts) == 0 {
 		return nil
 	}
 	root, err := openRoot(t.Dir)
@@ -35,7 +38,15 @@ func Inherit(t Tree, implied []string) error {
 		i.old = append(i.old, lowerDir{fd: fd, layer: n})
 	}
 	defer i.old.close()
-	for _, path := range slices.Backward(slices.Sorted(slices.Values(implied))) {
+	for _, path := range a.Whiteouts {
+		if err := i.whiteout(root, path); err != nil {
+			return fmt.Errorf("inherit %q: %w", path, err)
+		}
+	}
+	if len(t.Lower) == 0 {
+		return nil
+	}
+	for _, path := range slices.Backward(slices.Sorted(slices.Values(a.Implied))) {
 		if err := i.directory(root, path); err != nil {
 			return fmt.Errorf("inherit %q: %w", path, err)
 		}
@@ -83,6 +94,55 @@ func (i inheritor) directory(root int, path string) error {
 		return nil
 	}
 	return i.removeIfVoid(fd, p)
+}
+
+// whiteout removes a whiteout that is in a directory which shows nothing of the layers below.
+func (i inheritor) whiteout(root int, path string) error {
+	dir, name := "", path
+	if cut := strings.LastIndexByte(path, '/'); cut >= 0 {
+		dir, name = path[:cut], path[cut+1:]
+	}
+	if dir != "" {
+		below, _, err := i.below(root, dir)
+		// Where they have a link and the layer has a directory, the directory hides all.
+		if err != nil && !errors.Is(err, ErrNeedsParent) {
+			return err
+		}
+		defer below.close()
+		if len(below) > 0 {
+			return nil
+		}
+	} else if len(i.old) > 0 {
+		return nil
+	}
+	p, err := (merged{{fd: root}}).find(i.marks, path)
+	if err != nil || p.name == nil {
+		return err
+	}
+	defer p.close()
+	in := root
+	if len(p.dir) > 0 {
+		in = p.dir[0].fd
+	}
+	return removeWhiteout(in, []byte(name+"\x00"))
+}
+
+// removeWhiteout removes a whiteout from a directory, whose time stays. What the layer has made in its place stays, too.
+func removeWhiteout(dir int, name []byte) error {
+	var st, of rawfs.Stat
+	if err := rawfs.Lstat(dir, name, &st); err != nil || !rawfs.IsWhiteout(&st) {
+		if err == unix.ENOENT {
+			err = nil
+		}
+		return err
+	}
+	if err := rawfs.Fstat(dir, &of); err != nil {
+		return err
+	}
+	if err := rawfs.Unlink(dir, name, 0); err != nil {
+		return err
+	}
+	return rawfs.SetTime(dir, nil, of.Mtime.Sec, int64(of.Mtime.Nsec))
 }
 
 // below opens what the layers below have for a path. hidden says that a directory of this layer hides it.

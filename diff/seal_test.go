@@ -380,7 +380,7 @@ func TestInherit(t *testing.T) {
 	top := t.TempDir()
 	lower := mustMake(t, mkdir(t, top+"/lower"), "dir . 0711 1:2 @3\ndir tmp 1777 5:6 @7 [user.k=v]\nfile tmp/x 0600\nlink lib -> usr/lib\ndir tmp/deep 0700 8:9 @10\ndir hidden 0700 1:1 @1\ndir hidden/sub 0700 1:1 @1\ndir tmp 1777 5:6 @7")
 	tree := Tree{Dir: mkdir(t, top+"/upper"), Lower: []string{lower}}
-	layer := tarOf(t, "tmp/deep/new", "void/.wh.a", "void/deep/.wh.b", "fresh/f", "hidden/.wh..wh..opq", "hidden/sub/f")
+	layer := tarOf(t, "tmp/deep/new", "void/.wh.a", "void/deep/.wh.b", "fresh/f", "fresh/.wh.gone", "tmp/.wh.x", "hidden/.wh..wh..opq", "hidden/.wh.other", "hidden/sub/f")
 	applied, err := Apply(context.Background(), bytes.NewReader(layer), tree.Dir, ApplyOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -388,23 +388,35 @@ func TestInherit(t *testing.T) {
 	if want := []string{".", "fresh", "hidden", "hidden/sub", "tmp", "tmp/deep", "void", "void/deep"}; !slices.Equal(applied.Implied, want) {
 		t.Errorf("Implied = %q, want %q", applied.Implied, want)
 	}
-	if err := Inherit(tree, applied.Implied); err != nil {
+	if err := Inherit(tree, applied); err != nil {
 		t.Fatal(err)
 	}
 	got, err := fstree.Print(tree.Dir, fstree.Show{Owners: true, Xattrs: true, Root: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "dir . 0711 1:2\ndir fresh 0755 root:root\nfile fresh/f 0644 root:root\ndir hidden 0755 root:root\nopaque hidden\ndir hidden/sub 0755 root:root\nfile hidden/sub/f 0644 root:root\ndir tmp 1777 5:6 [user.k=v]\ndir tmp/deep 0700 8:9\nfile tmp/deep/new 0644 root:root\n"
+	want := "dir . 0711 1:2\ndir fresh 0755 root:root\nfile fresh/f 0644 root:root\ndir hidden 0755 root:root\nopaque hidden\ndir hidden/sub 0755 root:root\nfile hidden/sub/f 0644 root:root\ndir tmp 1777 5:6 [user.k=v]\ndir tmp/deep 0700 8:9\nfile tmp/deep/new 0644 root:root\nwhiteout tmp/x\n"
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("tree differs (-want +got):\n%s", d)
+	}
+	// On nothing no whiteout hides anything.
+	alone := Tree{Dir: mkdir(t, top+"/alone")}
+	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, ".wh.a", "d/.wh.b", "d/f")), alone.Dir, ApplyOptions{})
+	if err == nil {
+		err = Inherit(alone, applied)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err = fstree.Print(alone.Dir, fstree.Show{}); err != nil || got != "dir d 0755\nfile d/f 0644\n" {
+		t.Errorf("a layer on nothing is\n%s%v", got, err)
 	}
 	through := Tree{Dir: mkdir(t, top+"/through"), Lower: []string{lower}}
 	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, "lib/x/y")), through.Dir, ApplyOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Inherit(through, applied.Implied); !errors.Is(err, ErrNeedsParent) {
+	if err := Inherit(through, applied); !errors.Is(err, ErrNeedsParent) {
 		t.Errorf("Inherit = %v, want %v", err, ErrNeedsParent)
 	}
 }

@@ -214,7 +214,7 @@ func (u *unpacking) layered(ctx context.Context, i int, parent *flight) (snapsho
 	below, err := parent.wait(ctx)
 	if err == nil && alone {
 		t := diff.Tree{Dir: work.active.Upper(), Lower: u.r.snapshots.Dirs(below), UserXattr: work.active.Changes().UserXattr}
-		err = diff.Inherit(t, work.applied.Implied)
+		err = diff.Inherit(t, work.applied)
 	}
 	if err != nil && alone {
 		err = errors.Join(err, work.active.Discard())

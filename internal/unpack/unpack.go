@@ -70,6 +70,9 @@ type Stats struct {
 	// entry for the root; sorted. With Overlay they hide the owner, mode and attributes of the same directories in
 	// the layers below until Inherit gives them those.
 	Implied []string
+	// Whiteouts are the whiteouts that were made, with Overlay. Those that hide nothing are to be removed once it is known
+	// what is below: the kernel lists them as names that cannot be found.
+	Whiteouts []string
 }
 
 // ErrNeedsParent is wrapped by errors about streams that only make sense on top of the layers below them: a hard

@@ -68,6 +68,7 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	if err != nil {
 		return true, fmt.Errorf("make a whiteout: %w", err)
 	}
+	u.stats.Whiteouts = append(u.stats.Whiteouts, string(u.clean))
 	return true, nil
 }
 
