@@ -15,6 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/unpack"
 	"github.com/layerbuild/layerbuild/parser"
 	digest "github.com/opencontainers/go-digest"
@@ -108,12 +109,33 @@ func (o *Options) CheckOutputs() error {
 	for _, a := range o.Image.Annotations {
 		errs = append(errs, o.checkAnnotation("--annotation "+a.String(), a))
 	}
+	given := map[string]string{} // the recipe of the image that has a name
 	for _, spec := range o.Outputs {
-		if err := o.checkOutput(spec); err != nil {
+		err := o.checkOutput(spec)
+		if spec.Type == export.TypeImage && !spec.ByDigest {
+			err = errors.Join(err, o.checkNames(spec, given))
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("output %s: %w", spec, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkNames returns an error where two outputs give one name to different images.
+func (o *Options) checkNames(spec export.Spec, given map[string]string) error {
+	key := recipeOf(spec).key()
+	for _, n := range slices.Concat(o.Image.Names, spec.Names) {
+		name, err := store.Name(n)
+		if err != nil {
+			return err
+		}
+		if other, ok := given[name]; ok && other != key {
+			return fmt.Errorf("another output gives the name %s to another image", n)
+		}
+		given[name] = key
+	}
+	return nil
 }
 
 func (o *Options) checkOutput(spec export.Spec) error {
@@ -213,7 +235,9 @@ func (b *builder) rootFor(ctx context.Context, made map[string]ocispec.Descripto
 func (b *builder) layerAs(ctx context.Context, l *layer, r recipe) (ocispec.Descriptor, error) {
 	d := image.OCIDescriptor(l.descriptor)
 	var err error
-	if l.base == nil && !r.sameLayers(b.recipe) || l.base != nil && r.Force && compressionOf(d.MediaType) != r.Compression {
+	// A layer that --cache-from has is the build's own: it was taken because it was sealed as the store's image is to be.
+	own := l.base == nil || l.text != ""
+	if own && !r.sameLayers(b.recipe) || !own && r.Force && compressionOf(d.MediaType) != r.Compression {
 		if d, err = b.recompress(ctx, l, d, r); err != nil {
 			return d, fmt.Errorf("compress layer %s: %w", l.descriptor.Digest, err)
 		}
