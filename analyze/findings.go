@@ -164,6 +164,7 @@ func (r *Report) duplicate(units []int32) {
 	if base >= len(units) {
 		d.Owner = BaseImage
 	}
+	d.Remedy = r.duplicateRemedy(units, d.Owner)
 	slices.Sort(d.Paths)
 	d.Paths = d.Paths[:min(len(d.Paths), MaxPaths)]
 	slices.Sort(d.Layers)

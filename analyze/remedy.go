@@ -609,6 +609,26 @@ func (r *Report) stageRemedy(f *Finding) string {
 	return fmt.Sprintf("use %s instead of ‘FROM %s’, for what it made at %s stays in the image", strings.Join(edits, ", "), made.Stage, made.At())
 }
 
+// duplicateRemedy makes a link of the last copy for which that is one edit. A hard link would not help: the layer of a new name
+// has the content, too.
+func (r *Report) duplicateRemedy(units []int32, owner Owner) string {
+	if owner == BaseImage {
+		return ""
+	}
+	units = slices.Clone(units)
+	slices.SortStableFunc(units, func(a, b int32) int { return int(r.Units[a].Layer - r.Units[b].Layer) })
+	first := r.livePath(&r.Units[units[0]], units[0])
+	for _, i := range slices.Backward(units[1:]) {
+		u := &r.Units[i]
+		l := &r.Layers[u.Layer]
+		if made := r.Made(int(u.Layer)); copies(made) && l.Units == 1 && l.Owner != BaseImage && !r.byLayer().links[u.Layer] {
+			p := r.livePath(u, i)
+			return fmt.Sprintf("if a link will do there, use ‘RUN mkdir -p %s && ln -s %s %s’ instead of the %s at %s", path.Dir(p), first, p, verbOf(made.Text), made.At())
+		}
+	}
+	return ""
+}
+
 // cacheMount is the directory to mount a cache at, for files that belong into one.
 func cacheMount(file string) string {
 	for p := strings.TrimSuffix(file, "/"); p != "/" && p != "."; p = path.Dir(p) {

@@ -218,6 +218,8 @@ type Duplicate struct {
 	Paths  []string `json:"paths"`  // of the copies, sorted; at most MaxPaths
 	Layers []int    `json:"layers"` // of the copies, each once
 	Owner  Owner    `json:"owner"`  // base only if all copies but one are
+	// Remedy makes a link of a copy that a COPY of its own has made. "" where there is none.
+	Remedy string `json:"remedy,omitempty"`
 }
 
 // MaxPaths bounds what a Duplicate lists.

@@ -342,6 +342,9 @@ func (r *Report) textDuplicates(p *printer) {
 			paths = append(paths, "…")
 		}
 		p.printf("%8s  %d × %s: %s\n", Size(d.Extra), d.Copies, Size(d.Size), strings.Join(paths, ", "))
+		if d.Remedy != "" {
+			p.printf("          → %s\n", Printable(d.Remedy))
+		}
 	}
 	p.printf("\n")
 }

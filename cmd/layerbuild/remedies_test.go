@@ -139,11 +139,65 @@ var remedyCases = []struct {
 		want:       "use ‘FROM docker.io/library/busybox:latest’, ‘COPY --from=first /app /app’ instead of ‘FROM first’"},
 }
 
+// TestRemedyOfDuplicates: a copy of a file becomes a link, and its bytes are there once.
+func TestRemedyOfDuplicates(t *testing.T) {
+	l := newRemedyLab(t)
+	l.write("context/f", big("f"))
+	dockerfile := "FROM busybox\nCOPY f /usr/bin/f\nRUN echo between >/between\nCOPY f /opt/g\n"
+	l.build("before", dockerfile)
+	_, text := l.analyze("before")
+	remedy := printed(t, text[strings.Index(text, "\nduplicates:"):], "2 × 300kB: /opt/g, /usr/bin/f", false)
+	rest, ok := strings.CutPrefix(remedy, "if a link will do there, use ‘")
+	run, at, _ := strings.Cut(rest, "’ instead of the COPY at ")
+	if !ok {
+		t.Fatalf("remedy %q", remedy)
+	}
+	e := &editor{t: t, lines: strings.Split(strings.TrimSuffix(dockerfile, "\n"), "\n")}
+	e.change(at, func(string) string { return run })
+	l.build("after", e.text())
+	if _, text := l.analyze("after"); strings.Contains(text, "/opt/g") && strings.Contains(text, "duplicates:") {
+		t.Errorf("they are duplicates still:\n%s", text)
+	}
+	out, err := l.layerbuild("run", "--root=state", "after", "cat", "/opt/g")
+	if err != nil || string(out) != big("f") {
+		t.Errorf("/opt/g is %d bytes: %v", len(out), err)
+	}
+}
+
 // remedyLab is a place to build in, with its own state.
 type remedyLab struct {
 	t    *testing.T
 	dir  string
 	args []string // for each build
+}
+
+// newRemedyLab makes a place with a base image that has a shell.
+func newRemedyLab(t *testing.T) *remedyLab {
+	t.Helper()
+	if os.Getuid() != 0 && !userns() {
+		t.Skip("neither root nor user namespaces")
+	}
+	base, err := busybox()
+	if errors.Is(err, imagetest.ErrNoBusybox) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "layerbuild-remedies-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if os.Getuid() != 0 {
+			exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
+		}
+		os.RemoveAll(dir)
+	})
+	if err := base.WriteLayout(filepath.Join(dir, "base"), "docker.io/library/busybox:latest"); err != nil {
+		t.Fatal(err)
+	}
+	return &remedyLab{t: t, dir: dir, args: []string{"--build-context", "docker.io/library/busybox:latest=oci-layout://" + dir + "/base"}}
 }
 
 func (l *remedyLab) layerbuild(args ...string) ([]byte, error) {
@@ -250,35 +304,12 @@ func (r report) below(path string, debris bool) (n int64) {
 // TestRemedies: each kind of remedy, as analyze prints it, is done to a Dockerfile as it is written, by a program that knows the
 // words only. The image then has the same files, and the bytes are gone.
 func TestRemedies(t *testing.T) {
-	if os.Getuid() != 0 && !userns() {
-		t.Skip("neither root nor user namespaces")
-	}
-	base, err := busybox()
-	if errors.Is(err, imagetest.ErrNoBusybox) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, big("file")) }))
 	defer served.Close()
-	dir, err := os.MkdirTemp("", "layerbuild-remedies-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if os.Getuid() != 0 {
-			exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
-		}
-		os.RemoveAll(dir)
-	})
-	if err := base.WriteLayout(filepath.Join(dir, "base"), "docker.io/library/busybox:latest"); err != nil {
-		t.Fatal(err)
-	}
-	for n, c := range remedyCases {
+	for _, c := range remedyCases {
 		t.Run(c.name, func(t *testing.T) {
-			l := &remedyLab{t: t, dir: filepath.Join(dir, strconv.Itoa(n))}
-			l.args = []string{"--build-context", "docker.io/library/busybox:latest=oci-layout://" + dir + "/base", "--build-arg", "URL=" + served.URL}
+			l := newRemedyLab(t)
+			l.args = append(l.args, "--build-arg", "URL="+served.URL)
 			l.write("context/.dockerignore", ".dockerignore\n")
 			for name, data := range c.files {
 				l.write("context/"+name, data)
