@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/moby/patternmatcher"
+	"github.com/layerbuild/layerbuild/internal/pattern"
 )
 
 // Rules say when an image is not good enough. The zero value lets everything pass.
@@ -157,7 +157,7 @@ func (d *Debris) is(name string) bool {
 
 // acceptor says which paths a person has accepted.
 type acceptor struct {
-	m *patternmatcher.PatternMatcher
+	m *pattern.Matcher
 }
 
 // newAcceptor takes patterns as a .dockerignore has them: what is below a directory that matches is accepted too.
@@ -173,7 +173,7 @@ func newAcceptor(patterns []string) (acceptor, error) {
 		}
 		list = append(list, strings.Trim(p, "/"))
 	}
-	m, err := patternmatcher.New(list)
+	m, err := pattern.New(list)
 	if err != nil {
 		return acceptor{}, fmt.Errorf("accepted paths: %w", err)
 	}
@@ -181,20 +181,15 @@ func newAcceptor(patterns []string) (acceptor, error) {
 }
 
 // mark marks the units that are accepted.
-func (a acceptor) mark(r *Report) error {
+func (a acceptor) mark(r *Report) {
 	if a.m == nil {
-		return nil
+		return
 	}
 	for i := range r.Units {
 		u := &r.Units[i]
 		if !u.Dead() && u.Debris == NoDebris {
 			continue
 		}
-		ok, err := a.m.MatchesOrParentMatches(strings.TrimPrefix(r.Tree.Path(r.Tree.Node(u.Node)), "/"))
-		if err != nil {
-			return fmt.Errorf("accepted paths: %w", err)
-		}
-		u.Accepted = ok
+		u.Accepted, _ = a.m.Path(strings.TrimPrefix(r.Tree.Path(r.Tree.Node(u.Node)), "/"))
 	}
-	return nil
 }

@@ -8,13 +8,13 @@ import (
 	"strings"
 	"sync"
 
+	ignorepattern "github.com/layerbuild/layerbuild/internal/pattern"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/suggest"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
-	"github.com/moby/patternmatcher"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -275,7 +275,8 @@ func (s scope) secretKey(instruction, key string, loc []bkparser.Range) {
 
 // ignoreFile answers whether sources of COPY are left out of the context.
 type ignoreFile struct {
-	m *patternmatcher.PatternMatcher
+	m     *ignorepattern.Matcher
+	texts []string
 }
 
 // newIgnoreFile gives nil where nothing can be said: without patterns, and with
@@ -284,24 +285,26 @@ func newIgnoreFile(patterns []string) *ignoreFile {
 	if len(patterns) == 0 {
 		return nil
 	}
-	m, err := patternmatcher.New(patterns)
-	if err != nil || m.Exclusions() {
+	m, err := ignorepattern.New(patterns)
+	if err != nil {
 		return nil
 	}
-	return &ignoreFile{m}
+	texts, exceptions := m.Patterns()
+	if exceptions {
+		return nil
+	}
+	return &ignoreFile{m, texts}
 }
 
 func (i *ignoreFile) matches(src string) (string, bool) {
 	src = path.Clean(src)
 	if src == "." || src == "/" {
 		// The root is never left out; it is only empty when everything is.
-		all := slices.ContainsFunc(i.m.Patterns(), func(p *patternmatcher.Pattern) bool {
-			return p.String() == "*" || p.String() == "**" || p.String() == "**/*"
-		})
+		all := slices.ContainsFunc(i.texts, func(p string) bool { return p == "*" || p == "**" || p == "**/*" })
 		if !all {
 			return src, false
 		}
 	}
-	ok, err := i.m.MatchesOrParentMatches(src)
-	return src, ok && err == nil
+	ok, _ := i.m.Path(src)
+	return src, ok
 }

@@ -68,6 +68,15 @@ func Check(text string) error {
 	return err
 }
 
+// Patterns returns the cleaned patterns, and whether any of them is an exception.
+func (m *Matcher) Patterns() (texts []string, exceptions bool) {
+	for i := range m.rules {
+		texts = append(texts, m.rules[i].text)
+		exceptions = exceptions || m.rules[i].exception
+	}
+	return texts, exceptions
+}
+
 // Match reports whether name, a path without leading slash, is selected. dir is the result of the directory it is in. own
 // is its own result, for the names in it.
 func (m *Matcher) Match(name string, dir Matched) (selected bool, own Matched) {
