@@ -50,7 +50,7 @@ type builder struct {
 	promises promises
 	// fills are the cache mounts that this build has made or found, emptied those that --no-cache has emptied, by directory.
 	fills   memo[string, struct{}]
-	emptied memo[string, struct{}]
+	emptied memo[string, bool]
 	sealer  *sealer
 	recipe  recipe // of the image in the store
 	spares  spares

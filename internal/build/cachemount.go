@@ -15,6 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/lock"
 	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 )
 
@@ -152,7 +153,8 @@ func (r *runner) mountCache(ctx context.Context, p *executor.Process, i int, m p
 // fillCache makes fs in the directory of a cache mount if it is not there, with the files that the cache begins with.
 func (r *runner) fillCache(ctx context.Context, dir string, i int, m parser.RunMount) error {
 	fs := filepath.Join(dir, "fs")
-	if _, err := os.Lstat(fs); err == nil {
+	renew := r.renews(dir)
+	if _, err := os.Lstat(fs); err == nil && !renew {
 		return nil
 	}
 	// One build fills it: a rename would replace an empty directory that another step has mounted by now.
@@ -161,7 +163,7 @@ func (r *runner) fillCache(ctx context.Context, dir string, i int, m parser.RunM
 		return err
 	}
 	defer held.Close()
-	if _, err := os.Lstat(fs); err == nil {
+	if _, err := os.Lstat(fs); err == nil && !renew {
 		return nil
 	}
 	tmp := filepath.Join(dir, "new")
@@ -179,20 +181,23 @@ func (r *runner) fillCache(ctx context.Context, dir string, i int, m parser.RunM
 	if err := ownCache(tmp, m); err != nil {
 		return err
 	}
+	if _, err := os.Lstat(fs); err == nil {
+		return setAside(dir, tmp)
+	}
 	return os.Rename(tmp, fs)
 }
 
-// emptyCache removes what is in a cache, once in a build. exclusive says that the caller holds the lock alone. Otherwise a
-// step of another build may have the directory mounted: that step keeps its files, which are removed the next time.
+// emptyCache removes what is in a cache, once in a build. exclusive says that the caller holds the lock alone. Otherwise
+// commands of other builds may use the cache: they keep their files, and fillCache puts a new directory in the place.
 func (b *builder) emptyCache(ctx context.Context, dir string, exclusive bool) error {
-	_, err := b.emptied.do(ctx, dir, func() (struct{}, error) {
+	_, err := b.emptied.do(ctx, dir, func() (bool, error) {
 		if !exclusive {
 			held, err := lock.Try(filepath.Join(dir, "lock"), true)
 			if errors.Is(err, lock.ErrHeld) {
-				return struct{}{}, setAside(dir)
+				return true, nil
 			}
 			if err != nil {
-				return struct{}{}, err
+				return false, err
 			}
 			defer held.Close()
 		}
@@ -201,22 +206,31 @@ func (b *builder) emptyCache(ctx context.Context, dir string, exclusive bool) er
 		for _, path := range append(old, filepath.Join(dir, "fs")) {
 			errs = append(errs, os.RemoveAll(path))
 		}
-		return struct{}{}, errors.Join(errs...)
+		return false, errors.Join(errs...)
 	})
 	return err
 }
 
-// setAside gives the files of a cache another name.
-func setAside(dir string) error {
+// renews reports whether emptyCache has left a cache for fillCache to be replaced.
+func (b *builder) renews(dir string) bool {
+	renew := false
+	if b.opts.Cache.No {
+		renew, _ = b.emptied.do(context.Background(), dir, func() (bool, error) { return false, nil })
+	}
+	return renew
+}
+
+// setAside puts the new directory in the place of the files of a cache, which get another name. There is no moment without a
+// directory: another build may be about to mount it.
+func setAside(dir, fresh string) error {
 	old, err := os.MkdirTemp(dir, "old-")
 	if err != nil {
 		return err
 	}
-	err = os.Rename(filepath.Join(dir, "fs"), filepath.Join(old, "fs"))
-	if errors.Is(err, os.ErrNotExist) {
-		return os.Remove(old)
+	if err := state.Exchange(fresh, filepath.Join(dir, "fs")); err != nil {
+		return err
 	}
-	return err
+	return os.Rename(fresh, filepath.Join(old, "fs"))
 }
 
 // copyTo copies what mount i begins with, a directory of f, to a directory of the host: what look found, or what is there
