@@ -68,3 +68,25 @@ func TestCommands(t *testing.T) {
 		}
 	}
 }
+
+// FuzzRemedy: whatever the instructions of an image say, they are taken for text.
+func FuzzRemedy(f *testing.F) {
+	for _, s := range []string{"COPY a /d/a", "COPY [\"a\"]", "RUN rm -rf /d", "RUN mv /d/a /b", "RUN chmod 7 /d/a", "RUN [\"\"]", "ADD", "COPY --from=x . .", "WORKDIR ..", "RUN busybox", "FROM x", ""} {
+		f.Add(s, "RUN rm /d/a", uint8(0))
+		f.Add("COPY a b* /d/", s, uint8(1))
+	}
+	f.Fuzz(func(t *testing.T, first, second string, kind uint8) {
+		tops := [][]item{{whiteout("d/a")}, {file("d/a", "b")}, {file("d/a", "a").chmod(0o700)}, {file("d/a", "a").at(3)}, {file("d", "x")}, {dir("d"), opaque("d")}}
+		in := input(0, pack(t, []item{dir("d"), file("d/a", "a"), file("root/.netrc", "key"), file("var/log/x", "x"), file("copy", "a")}), pack(t, []item{file("m", "m")}), pack(t, tops[int(kind)%len(tops)]))
+		in.Instructions[0].Text, in.Instructions[1].Text, in.Instructions[2].Text = first, second, second
+		r, err := Image(context.Background(), in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range r.Findings {
+			if f.Remedy == "" {
+				t.Errorf("no remedy for %+v", f)
+			}
+		}
+	})
+}

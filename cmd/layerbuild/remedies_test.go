@@ -305,9 +305,10 @@ func (r report) below(path string, debris bool) (n int64) {
 // words only. The image then has the same files, and the bytes are gone.
 func TestRemedies(t *testing.T) {
 	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, big("file")) }))
-	defer served.Close()
+	t.Cleanup(served.Close)
 	for _, c := range remedyCases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			l := newRemedyLab(t)
 			l.args = append(l.args, "--build-arg", "URL="+served.URL)
 			l.write("context/.dockerignore", ".dockerignore\n")

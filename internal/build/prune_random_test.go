@@ -39,12 +39,22 @@ func TestPruneRandomImages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		before, err := Analyze(t.Context(), st, images, img, AnalyzeOptions{Base: noBase})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if total, live := s.count("app"); before.Total.Bytes != total || before.Total.Live != live {
+			t.Errorf("%d bytes, %d live; counted by hand %d, %d", before.Total.Bytes, before.Total.Live, total, live)
+		}
 		res, err := PruneImage(t.Context(), st, images, img, PruneImageOptions{Base: noBase})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Tag(t.Context(), "pruned", res.Manifest); err != nil {
 			t.Fatal(err)
+		}
+		if total, live := s.count("pruned"); total != before.Total.Bytes-res.Bytes || live != before.Total.Live {
+			t.Errorf("%d bytes, %d live are left of %d, %d, of which %d went", total, live, before.Total.Bytes, before.Total.Live, res.Bytes)
 		}
 		want, got := s.tree("app"), s.tree("pruned")
 		// A directory that no layer listed may be listed now.
@@ -99,6 +109,64 @@ func (s imageStore) tree(name string) (lines []string) {
 		lines = append(lines, e.String())
 	}
 	return lines
+}
+
+// count counts the bytes of an image's files, and those that can be seen, in the plainest way: a map from each path to the file of
+// the layer that it shows.
+func (s imageStore) count(name string) (total, live int64) {
+	s.t.Helper()
+	img := s.open(name)
+	shown := map[string]*int64{}
+	drop := func(p string, self bool) {
+		for q := range shown {
+			if strings.HasPrefix(q, p+"/") || self && q == p {
+				delete(shown, q)
+			}
+		}
+	}
+	for i := range img.Manifest.Layers {
+		entries, err := img.Layer(i)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, e := range entries {
+			if kind := e.Kind(); kind == "whiteout" || kind == "opaque" {
+				drop(e.Name(), kind == "whiteout")
+			}
+		}
+		for _, e := range entries {
+			switch e.Kind() {
+			case "whiteout", "opaque":
+				continue
+			case "dir":
+				delete(shown, e.Path)
+				continue
+			case "hardlink":
+				unit := shown[e.Header.Linkname]
+				drop(e.Path, true)
+				shown[e.Path] = unit
+				continue
+			}
+			drop(e.Path, true)
+			for d := path.Dir(e.Path); d != "."; d = path.Dir(d) {
+				delete(shown, d) // what was no directory is one now
+			}
+			size := int64(0)
+			if e.Kind() == "file" {
+				size = int64(len(e.Data))
+			}
+			total += size
+			shown[e.Path] = &size
+		}
+	}
+	seen := map[*int64]bool{}
+	for _, unit := range shown {
+		if !seen[unit] {
+			seen[unit] = true
+			live += *unit
+		}
+	}
+	return total, live
 }
 
 // orders checks the order of entries in each layer of an image.
