@@ -83,6 +83,15 @@ func (b *sandbox) runBeside(ctx context.Context, c *command, files *stdio) error
 		return err
 	}
 	files.started()
+	if b.p.Signals != nil {
+		// The process must not be reaped while a signal is sent to it: its number may be another's then.
+		stop := forward(b.p.Signals, pid)
+		_, err := retry(func() (int, error) { return 0, unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) })
+		stop()
+		if err != nil {
+			return fmt.Errorf("wait for the command: %w", err)
+		}
+	}
 	var ws unix.WaitStatus
 	if _, err := retry(func() (int, error) { return unix.Wait4(pid, &ws, 0, nil) }); err != nil {
 		return fmt.Errorf("wait for the command: %w", err)

@@ -246,6 +246,9 @@ func (c *command) run() error {
 	if err != nil {
 		return err
 	}
+	if c.p.forwarded {
+		go receiveSignals(command)
+	}
 	for {
 		var ws unix.WaitStatus
 		pid, err := retry(func() (int, error) { return unix.Wait4(-1, &ws, 0, nil) })

@@ -221,6 +221,9 @@ func (c *running) talk(s *Spec) (*outcome, error) {
 	if err := send(c.socket, func(w *wire) { w.job(&j) }); err != nil {
 		return nil, err
 	}
+	if p, ok := s.Action.(*Process); ok {
+		defer forwardByChild(p.Signals, c.socket)()
+	}
 	from := io.Reader(c.socket)
 	if c.tty != nil {
 		rest, err := c.tty.connect(c.socket)

@@ -3,6 +3,7 @@ package executor
 import (
 	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
@@ -64,6 +65,12 @@ type Process struct {
 	// TTY gives the command a new terminal. Its output goes to Run's stdout; Stdin, where it is a terminal, is put
 	// into raw mode meanwhile, and window sizes are passed on.
 	TTY bool
+	// Signals are sent to the command while it runs; what arrives before waits. nil: none are. Other processes of the
+	// step do not get them. The command is not process 1, so that a signal does what it does by default where the
+	// command has no handler for it.
+	Signals <-chan syscall.Signal
+
+	forwarded bool // in the step's child: Signals come by the socket
 }
 
 // Host is one line of /etc/hosts.

@@ -203,6 +203,11 @@ func (w *wire) process(p *Process) {
 	list(w, &p.Mounts, w.mount)
 	w.bool(&p.ReadOnlyRoot)
 	w.bool(&p.TTY)
+	forwarded := p.forwarded || p.Signals != nil
+	w.bool(&forwarded)
+	if w.reading {
+		p.forwarded = forwarded
+	}
 }
 
 func (w *wire) mount(m *Mount) {

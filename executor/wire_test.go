@@ -23,7 +23,7 @@ func fullJob(action Action) job {
 var jobs = []job{
 	fullJob(&Process{
 		Args: []string{"a", ""}, Env: []string{"A=\xff\n"}, Dir: "/d", User: "u", Network: "none", Insecure: true, Hostname: "h",
-		ExtraHosts: []Host{{"n", "::1"}}, ShmSize: 1 << 40, Ulimits: []Ulimit{{"nofile", -1, 9}}, ReadOnlyRoot: true, TTY: true,
+		ExtraHosts: []Host{{"n", "::1"}}, ShmSize: 1 << 40, Ulimits: []Ulimit{{"nofile", -1, 9}}, ReadOnlyRoot: true, TTY: true, forwarded: true,
 		Mounts: []Mount{
 			{Target: "/t", ReadOnly: true, Source: Tree{Mounts: []mount.Mount{{Type: "bind"}}, Path: "p", Make: true}},
 			{Target: "/b", Source: Bind{"s", "p", true}}, {Target: "/m", Source: Tmpfs{1, 0o700}}, {Target: "/d", Source: Data{[]byte("x"), 1, 2, 3}},
@@ -32,7 +32,7 @@ var jobs = []job{
 	fullJob(&Copy{
 		Dest:    "/d/",
 		Sources: []Source{{Items: []Item{{Path: "p", Target: "t", Contents: true, MtimeNs: 7, Entries: []Entry{{"e", 1, -1, 2, 3, 4, true, 5}}}, {Entries: []Entry{}}, {Entries: nil}}}, {}},
-		Inline:  []File{{"n", []byte("d"), 0o600}}, Chown: "a:b", Chmod: "u+x", KeepOwner: true, Unpack: true,
+		Inline:  []File{{"n", []byte("d"), 0o600}}, Chown: "a:b", Chmod: "u+x", KeepOwner: true, StandIns: true, Unpack: true,
 	}),
 	fullJob(&Mkdir{"/p", "u"}),
 }
@@ -48,7 +48,7 @@ func TestWire(t *testing.T) {
 		if err := receive(&buf, func(w *wire) { w.job(&got) }); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(j, got, cmp.AllowUnexported(job{}, Spec{})); diff != "" {
+		if diff := cmp.Diff(j, got, cmp.AllowUnexported(job{}, Spec{}, Process{})); diff != "" {
 			t.Errorf("-sent +received\n%s", diff)
 		}
 		for n := range all {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/build"
@@ -31,6 +32,10 @@ func runVerb() verb {
 	return verb{
 		name: "run", args: "IMAGE [COMMAND [ARG…]]",
 		summary: "run a command of an image in a container that is thrown away afterwards",
+		notes: `SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are sent on to the command. It is not process 1 of
+its container, as with 'docker run --init': a signal that it has no handler for ends it. When it has
+ended, all that it started is killed.
+`,
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f runFlags
 			f.state.define(fs)
@@ -104,8 +109,20 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 		if err := errors.Join(err, display.Close()); err != nil {
 			return err
 		}
-		err = container.Run(ctx, process, e.stdout, e.stderr)
-		return exitOf(errors.Join(err, container.Close()))
+		signals := make(chan syscall.Signal, 16)
+		process.Signals = signals
+		forwards := e.interrupts.forward(ctx, func(s syscall.Signal) {
+			select {
+			case signals <- s:
+			default: // the command has not even begun to take those before
+			}
+		})
+		if forwards {
+			err = container.Run(ctx, process, e.stdout, e.stderr)
+		} else {
+			err = context.Cause(ctx)
+		}
+		return e.exitOf(err, container.Close())
 	})
 }
 
@@ -118,14 +135,18 @@ func lazySink(to event.Sink) event.Sink {
 	}
 }
 
-// exitOf makes the command's exit status ours.
-func exitOf(err error) error {
+// exitOf makes the command's exit status ours: err is what came of it, and closing what came of taking the container
+// away.
+func (e *env) exitOf(err, closing error) error {
 	var exit *executor.ExitError
 	if !errors.As(err, &exit) {
-		return err
+		return errors.Join(err, closing)
 	}
 	if exit.Reason != "" {
-		return fmt.Errorf("%s", exit.Reason)
+		fmt.Fprintf(e.stderr, "layerbuild run: %s\n", exit.Reason)
+	}
+	if closing != nil {
+		fmt.Fprintf(e.stderr, "layerbuild run: %v\n", closing)
 	}
 	return exitError{exit.Code}
 }

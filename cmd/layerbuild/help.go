@@ -15,8 +15,9 @@ const exitTable = `Exit status:
   1    failure; the reason is on standard error
   2    the command line is wrong; nothing was done
   3    analyze, build --analyze: the image does not pass the gate
-  130  interrupted (SIGINT, SIGTERM); everything that was begun is cleaned up
-  'layerbuild run' exits with the status of the command that it ran.
+  130  interrupted (SIGINT, SIGTERM, SIGHUP); everything that was begun is cleaned up
+'layerbuild run' exits with the command's status, or with 128+N if signal N ended it; with 127 if the
+command is not found, 126 if it cannot be executed, and 125 if layerbuild itself failed.
 `
 
 // prepareHelp checks what help is asked about.
@@ -94,6 +95,9 @@ func verbHelp(w io.Writer, v verb, fs *pflag.FlagSet) error {
 		fmt.Fprintf(&b, "\nFlags:\n%s", own)
 	}
 	fmt.Fprintf(&b, "\nFlags of all verbs, which may also stand before the verb:\n%s\n", common)
+	if v.notes != "" {
+		b.WriteString(v.notes + "\n")
+	}
 	if strings.Contains(v.args, "IMAGE") || v.name == "build" || v.name == "images" {
 		b.WriteString(identifierText + "\n")
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 
@@ -23,7 +22,10 @@ const (
 	exitFailed    = 1   // the build, or whatever was asked for, failed
 	exitUsage     = 2   // the command line is wrong; nothing was done
 	exitGate      = 3   // analyze: the image is not good enough
-	exitInterrupt = 130 // SIGINT or SIGTERM ended it
+	exitInterrupt = 130 // SIGINT, SIGTERM or SIGHUP ended it
+
+	// Of the run verb, whose other statuses are the command's. They are those of docker run.
+	exitRunFailed = 125 // layerbuild itself failed; the command was not run, or its end is not known
 )
 
 // version is set by the linker.
@@ -34,6 +36,7 @@ type verb struct {
 	name    string
 	args    string // what stands after the flags in its usage line
 	summary string
+	notes   string // what its help has below the flags
 	// flags defines the verb's flags and returns what checks the command line.
 	flags func(fs *pflag.FlagSet) prepareFunc
 }
@@ -51,6 +54,8 @@ type env struct {
 	stdout *os.File
 	stderr *os.File
 	getenv func(string) string
+	// interrupts is set before a verb's work is begun.
+	interrupts *interrupts
 }
 
 func verbs() []verb {
@@ -92,10 +97,8 @@ func run(e *env, args []string) int {
 			return report(e, v, err)
 		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	// A second signal ends the program at once: the first one's clean-up may take a while.
-	context.AfterFunc(ctx, stop)
+	var ctx context.Context
+	ctx, e.interrupts = catch(context.Background(), forCommands(v)...)
 	err = do(ctx)
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		fmt.Fprintln(e.stderr, "layerbuild: interrupted")
@@ -133,6 +136,15 @@ func understand(e *env, args []string) (runFunc, string, error) {
 
 // report prints the error that ended a verb and returns the exit status.
 func report(e *env, verb string, err error) int {
+	code := printError(e, verb, err)
+	if verb == "run" && (code == exitFailed || code == exitUsage) && !errors.As(err, new(exitError)) {
+		return exitRunFailed
+	}
+	return code
+}
+
+// printError prints an error and returns the exit status that it has for most verbs.
+func printError(e *env, verb string, err error) int {
 	var usage usageError
 	var exit exitError
 	switch {

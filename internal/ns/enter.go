@@ -127,7 +127,10 @@ func (c *child) kill() {
 // wait lets the child begin, hands signals on to it and ends this process as the child ended.
 func (c *child) wait() error {
 	sigs := make(chan os.Signal, 16)
-	signal.Notify(sigs, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
+	signal.Notify(sigs, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
+	if !signal.Ignored(unix.SIGHUP) { // nohup(1)
+		signal.Notify(sigs, unix.SIGHUP)
+	}
 	go func() {
 		for s := range sigs {
 			if (s == unix.SIGINT || s == unix.SIGQUIT) && foreground() {
@@ -153,14 +156,17 @@ func (c *child) wait() error {
 	panic("unreachable")
 }
 
-// foreground says whether keys on the terminal send signals to this process (and so to its child, which is of the
-// same process group).
+// foreground reports whether keys on the terminal send signals to this process, and so to its child, which is of the same
+// process group. On a terminal in raw mode, as "run --tty" sets it, they send none.
 func foreground() bool {
 	tty, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
 		return false
 	}
 	defer unix.Close(tty)
+	if mode, err := unix.IoctlGetTermios(tty, unix.TCGETS); err != nil || mode.Lflag&unix.ISIG == 0 {
+		return false
+	}
 	pgrp, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
 	return err == nil && pgrp == unix.Getpgrp()
 }

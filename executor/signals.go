@@ -1,0 +1,57 @@
+package executor
+
+import (
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// forward sends the signals that arrive in from to a process that is a child of this one, until the result is called.
+func forward(from <-chan syscall.Signal, pid int) (stop func()) {
+	if from == nil {
+		return func() {}
+	}
+	return each(from, func(s syscall.Signal) { unix.Kill(pid, s) })
+}
+
+// forwardByChild sends them to the step's child, which sends them to the command.
+func forwardByChild(from <-chan syscall.Signal, socket *os.File) (stop func()) {
+	if from == nil {
+		return func() {}
+	}
+	return each(from, func(s syscall.Signal) { socket.Write([]byte{byte(s)}) })
+}
+
+// each calls f with all signals, one after the other, until the result is called, which waits for the last call.
+func each(from <-chan syscall.Signal, f func(syscall.Signal)) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			case s := <-from:
+				f(s)
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// receiveSignals sends on what forwardByChild has sent, in the step's child. It ends with this process.
+func receiveSignals(pid int) {
+	command, err := unix.PidfdOpen(pid, 0) // the number may be another process's once the command is reaped
+	if err != nil {
+		return
+	}
+	var b [1]byte
+	for {
+		n, err := retry(func() (int, error) { return unix.Read(socketFD, b[:]) })
+		if err != nil || n == 0 {
+			return
+		}
+		unix.PidfdSendSignal(command, unix.Signal(b[0]), nil, 0)
+	}
+}
