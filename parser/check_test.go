@@ -14,6 +14,7 @@ type phase int
 const (
 	reading  phase = iota // instructions are parsed
 	choosing              // FROMs are resolved and stages chosen
+	naming                // names of images are read
 	walking               // instructions are expanded
 )
 
@@ -49,7 +50,9 @@ func TestFindingsBeforeMistake(t *testing.T) {
 		{"unknown instruction", "FROM busybox\nRUNN true\n", PlanOptions{}, reading},
 		{"unknown flag", "FROM busybox\nCOPY --nope a b\n", PlanOptions{}, reading},
 		{"blank base", "FROM $NOTHING\n", PlanOptions{}, choosing},
-		{"bad name", "FROM UPPER\n", PlanOptions{}, choosing},
+		{"bad name", "FROM UPPER\n", PlanOptions{}, naming},
+		{"bad name of a source", "FROM busybox\nCOPY --from=UPPER / /\n", PlanOptions{}, naming},
+		{"a later stage", "FROM busybox\nCOPY --from=later / /\nFROM busybox AS later\n", PlanOptions{}, walking},
 		{"bad platform", "FROM --platform=a/b/c/d busybox\n", PlanOptions{}, choosing},
 		{"unknown target", "FROM busybox\n", PlanOptions{Target: "nope"}, choosing},
 		{"circle", "FROM busybox AS c\nCOPY --from=d / /\nFROM busybox AS d\nCOPY --from=c / /\n", PlanOptions{}, choosing},

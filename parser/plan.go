@@ -65,7 +65,11 @@ type Plan struct {
 	proxy    []string
 	ignore   *ignoreFile
 	lint     *lint
-	budget   budget
+	// badName is the first FROM or --from that names what cannot be an image. As in
+	// BuildKit it comes after other mistakes of this kind, so that the rules on FROM
+	// see all stages.
+	badName error
+	budget  budget
 }
 
 // Stage is a FROM and what follows it.
@@ -95,9 +99,7 @@ type Stage struct {
 	nodes    []*bkparser.Node
 	commands []instructions.Command
 	triggers []string // ONBUILD expressions of this stage, for those based on it
-	// triggerErr is what is wrong with the triggers of the base.
-	triggerErr error
-	final      atomic.Pointer[state]
+	final    atomic.Pointer[state]
 }
 
 // Plan chooses the stages that the target needs. The error is an *Error. With
@@ -150,7 +152,11 @@ func (p *Plan) readStages() error {
 	if err := p.checkCycles(); err != nil {
 		return err
 	}
-	return p.prune()
+	if p.badName != nil {
+		return p.badName
+	}
+	p.prune()
+	return nil
 }
 
 // setGlobals fills in the automatic platform arguments and the ARGs in front
@@ -301,7 +307,7 @@ func (p *Plan) addStage(i int, st *instructions.Stage) error {
 		s.Base, s.replaced = ContextInput{Name: ctx, Platform: s.Platform}, true
 		s.nodes, s.commands = nil, nil
 	} else if err := s.setBase(); err != nil {
-		return err
+		p.noteBadName(s.Range, err)
 	}
 	p.all = append(p.all, s)
 	if s.Name != "" {
@@ -359,13 +365,32 @@ func (s *Stage) setBase() error {
 	return err
 }
 
-// imageInput is what a name stands for that is no stage.
+// nameError is returned for a name that cannot be an image's.
+type nameError struct {
+	name string
+	err  error
+}
+
+func (e *nameError) Error() string { return fmt.Sprintf("parse image name %q: %v", e.name, e.err) }
+func (e *nameError) Unwrap() error { return e.err }
+
+// noteBadName keeps the first mistake of its kind.
+func (p *Plan) noteBadName(at Range, err error) {
+	err = p.file.fail(at, err)
+	var have, got *Error
+	if !errors.As(p.badName, &have) || errors.As(err, &got) && got.Range.Start < have.Range.Start {
+		p.badName = err
+	}
+}
+
+// imageInput is what a name stands for that is no stage. The error is a
+// *nameError.
 func (p *Plan) imageInput(name string, platform ocispec.Platform) (Input, error) {
 	if ctx, ok := p.context(name); ok {
 		return ContextInput{Name: ctx, Platform: platform}, nil
 	}
 	if _, err := reference.Parse(name); err != nil {
-		return nil, fmt.Errorf("parse image name %q: %w", name, err)
+		return nil, &nameError{name, err}
 	}
 	return ImageInput{Ref: name, Platform: platform}, nil
 }
@@ -464,18 +489,16 @@ func (s *Stage) findNeeds() error {
 		s.need(in)
 		for _, t := range in.Stage.triggers {
 			c, err := parseTrigger(t, s.Range)
-			if err == nil {
-				err = s.needSources(c)
-			}
-			if err != nil {
-				// Only matters when the stage is built.
-				s.triggerErr = s.plan.file.fail(s.Range, err)
-				break
+			if err != nil || s.needSources(c) != nil {
+				break // a mistake that walking the steps finds, if the stage is built
 			}
 		}
 	}
 	for _, c := range s.commands {
-		if err := s.needSources(c); err != nil {
+		err := s.needSources(c)
+		if _, bad := errors.AsType[*nameError](err); bad {
+			s.plan.noteBadName(rangeOf(c.Location()), err)
+		} else if err != nil {
 			return s.plan.file.fail(rangeOf(c.Location()), err)
 		}
 	}
@@ -596,9 +619,9 @@ func (s *Stage) label() string {
 }
 
 // prune keeps what the target needs, in the order of the file, which is the
-// order of need as well: nothing may use a stage that comes after it, unless a
-// context took its place.
-func (p *Plan) prune() error {
+// order of need as well: nothing may use a stage that comes after it (mayUse),
+// unless a context took its place.
+func (p *Plan) prune() {
 	keep := map[*Stage]bool{}
 	var visit func(s *Stage)
 	visit = func(s *Stage) {
@@ -615,28 +638,13 @@ func (p *Plan) prune() error {
 			if s.replaced != replaced || !keep[s] && !p.opts.AllStages {
 				continue
 			}
-			if err := s.checkInputs(); err != nil {
-				return err
-			}
 			p.Stages = append(p.Stages, s)
 		}
 	}
-	return nil
 }
 
-// checkInputs holds for stages that are built: the rest may be wrong.
-func (s *Stage) checkInputs() error {
-	if s.triggerErr != nil {
-		return s.triggerErr
-	}
-	for _, n := range s.Needs {
-		if err := s.mayUse(n, n.label()); err != nil {
-			return s.plan.file.fail(s.useOf(n), err)
-		}
-	}
-	return nil
-}
-
+// mayUse returns an error where a stage uses one that comes after it. Walking
+// the steps asks it: stages that are not built may be wrong.
 func (s *Stage) mayUse(other *Stage, as string) error {
 	if other.replaced || other.Index < s.Index {
 		return nil
