@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -319,6 +320,10 @@ func (c *cure) copyThenRun() string {
 	source, sure := c.r.source(what, c.f.Creator, c.path)
 	_, mode := what.flag("chmod")
 	_, owner := what.flag("chown")
+	number, _ := what.flag("from")
+	if _, err := strconv.Atoi(number); err == nil {
+		sure = false // a mount takes a stage by its name only
+	}
 	if !known || !sure || mode || owner {
 		return c.ownStage(what, users, removal)
 	}
@@ -424,7 +429,11 @@ func (c *cure) moved() string {
 // stage is mounted.
 func (c *cure) ownStage(what copied, users []*Instruction, removal []string) string {
 	at := c.r.Layers[c.f.Creator].Instruction
-	stage := []string{"‘FROM scratch AS copied’"}
+	name := "copied"
+	for slices.ContainsFunc(c.r.Instructions, func(i Instruction) bool { return i.Stage == name }) {
+		name += "2"
+	}
+	stage := []string{"‘FROM scratch AS " + name + "’"}
 	for _, ins := range c.r.Instructions[:at] {
 		if v := verbOf(ins.Text); (v == "ARG" || v == "ENV") && ins.Stage == c.made.Stage && ins.Owner == c.made.Owner && strings.Contains(what.rest, "$") {
 			stage = append(stage, "‘"+ins.Text+"’")
@@ -445,7 +454,7 @@ func (c *cure) ownStage(what copied, users []*Instruction, removal []string) str
 	}
 	edits := []string{
 		fmt.Sprintf("move the %s at %s to a stage of its own: %s", what.verb, c.made.At(), strings.Join(stage, ", ")),
-		fmt.Sprintf("use RUN --mount=type=bind,from=copied,source=%s,target=%s%s at %s", c.path, c.path, rw, ats(users)),
+		fmt.Sprintf("use RUN --mount=type=bind,from=%s,source=%s,target=%s%s at %s", name, c.path, c.path, rw, ats(users)),
 	}
 	return strings.Join(append(edits, removal...), "; ")
 }
@@ -505,8 +514,44 @@ func (c *cure) meta() string {
 	if !ok || !can || !c.whole() || len(c.between()) > 1 {
 		return advice
 	}
+	dirs := c.dirsChanged()
+	if len(dirs) > 0 {
+		if removal = c.onlyDirs(dirs); removal == nil {
+			return advice
+		}
+	}
 	edits := []string{fmt.Sprintf("add %s to the %s at %s", strings.Join(flags, " "), verbOf(c.made.Text), c.made.At())}
 	return strings.Join(append(edits, removal...), "; ")
+}
+
+// dirsChanged are directories at and below the path that were there before the COPY and got another mode or owner with the
+// files. The flags of the COPY do not reach them.
+func (c *cure) dirsChanged() (dirs []string) {
+	c.r.Tree.each(c.r.Tree.Node(c.node), func(n *Node) {
+		before, now := c.r.Tree.At(n, c.f.Creator-1), c.r.Tree.At(n, c.f.Killer)
+		if before != nil && now != nil && before.Type == Dir && now.Type == Dir && !sameMeta(before, now) {
+			dirs = append(dirs, c.r.Tree.Path(n))
+		}
+	})
+	return dirs
+}
+
+// onlyDirs writes chmod and chown of a RUN so that they are about directories only, each by its name. It returns nil where that
+// cannot be done.
+func (c *cure) onlyDirs(dirs []string) (edits []string) {
+	p := parseInstruction(c.gone.Text)
+	list, ok := p.commands()
+	if !ok || p.json || len(dirs) > maxKept {
+		return nil
+	}
+	for _, cmd := range list {
+		name, _ := cmd.applet()
+		operands := cmd.operands()
+		if (name == "chmod" || name == "chown" || name == "chgrp") && len(operands) == 2 {
+			edits = append(edits, fmt.Sprintf("write ‘%s %s %s’ instead of ‘%s’ at %s", name, operands[0], strings.Join(dirs, " "), cmd.text, c.gone.At()))
+		}
+	}
+	return edits
 }
 
 // metaFlags are those with which a COPY makes modes and owners as the killer has them. One mode and one owner there must be for

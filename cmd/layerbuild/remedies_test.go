@@ -77,6 +77,15 @@ var remedyCases = []struct {
 		dockerfile: "COPY run /opt/run\nRUN chmod 755 /opt/run\n", want: "add --chmod=0755 to the COPY at line 2; leave out the RUN at line 3"},
 	{name: "chown -R of what was copied", path: "/app/", files: map[string]string{"app/a": big("a"), "app/sub/b": big("b")},
 		dockerfile: "COPY app /app\nRUN chown -R nobody:users /app && echo owned >/owned\n", want: "add --chown=65534:100 to the COPY at line 2; leave out ‘chown -R nobody:users /app’ at line 3"},
+	{name: "chown -R of the working directory", path: "/app/", files: map[string]string{"app/a": big("a"), "app/sub/b": big("b")},
+		dockerfile: "WORKDIR /app\nCOPY app .\nRUN chown -R nobody:users /app\n",
+		want:       "add --chown=65534:100 to the COPY at line 3; write ‘chown nobody:users /app’ instead of ‘chown -R nobody:users /app’ at line 4"},
+	{name: "COPY --from of a stage by its number", path: "/tmp/out/", files: map[string]string{"f": "f"},
+		dockerfile: "FROM busybox\nCOPY --from=0 /out /tmp/out\nRUN cat /tmp/out/* | wc -c >/size\nRUN rm -rf /tmp/out\n",
+		want:       "move the COPY at line 6 to a stage of its own: ‘FROM scratch AS copied’; use RUN --mount=type=bind,from=copied,source=/tmp/out,target=/tmp/out at line 7"},
+	{name: "sources built in place and removed in one RUN", path: "/src/", files: map[string]string{"src/a": big("a"), "src/b": big("b")},
+		dockerfile: "COPY src /src\nRUN cd /src && cat a b >object && wc -c <object >/size && cd / && rm -rf /src\n",
+		want:       "leave out the COPY at line 2; use RUN --mount=type=bind,source=src,target=/mnt/src at line 3; begin the RUN at line 3 with"},
 	{name: "chmod and chown of what was copied", path: "/usr/bin/", files: map[string]string{"a.sh": big("a"), "b.sh": big("b")},
 		dockerfile: "COPY a.sh b.sh /usr/bin/\nRUN chmod +x /usr/bin/a.sh /usr/bin/b.sh && chown nobody /usr/bin/*.sh\n",
 		want:       "add --chmod=0755 --chown=65534:0 to the COPY at line 2; leave out the RUN at line 3"},
@@ -322,6 +331,8 @@ func TestRemedies(t *testing.T) {
 			}
 			dockerfile := "FROM busybox\n" + c.dockerfile
 			switch {
+			case strings.Contains(c.dockerfile, "--from=0"):
+				dockerfile = strings.Replace(dockerfile, "FROM busybox\n", "FROM busybox\nRUN mkdir /out\nRUN "+fill+"/out/a\nRUN "+fill+"/out/b\n", 1)
 			case strings.Contains(c.dockerfile, "--from=build"):
 				dockerfile = "FROM busybox AS build\nRUN mkdir /out\nRUN " + fill + "/out/a\nRUN " + fill + "/out/b\n" + dockerfile
 			case strings.Contains(c.dockerfile, "FROM first"):
