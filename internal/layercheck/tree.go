@@ -45,6 +45,26 @@ func Empty() *Tree {
 	return &Tree{&node{mode: unix.S_IFDIR | 0o755, children: map[string]*node{}}}
 }
 
+// Clone returns a copy of t that Apply can change while t stays as it is.
+func (t *Tree) Clone() *Tree {
+	return &Tree{t.root.clone(map[*node]*node{})}
+}
+
+func (n *node) clone(known map[*node]*node) *node {
+	if c := known[n]; c != nil {
+		return c
+	}
+	c := *n
+	known[n] = &c
+	if n.isDir() {
+		c.children = make(map[string]*node, len(n.children))
+		for name, child := range n.children {
+			c.children[name] = child.clone(known)
+		}
+	}
+	return &c
+}
+
 // List lists what is below the open directory. dir stays open as long as the tree is used. standIns says that files may
 // stand for device nodes (rawfs.DeviceMark); they are listed as such.
 func List(dir *os.File, standIns bool) (*Tree, error) {

@@ -159,6 +159,11 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) 
 	if saw != nil {
 		r.same("the snapshot is not what the step saw", layer, view, saw, layercheck.Options{SkipLinked: r.userNS || r.driver == mount.FuseOverlay})
 	}
+	if r.one(4) {
+		if list := r.superfluous(layer, before, view); len(list) > 0 {
+			r.t.Fatalf("the layer says what need not be said: %q\n%s", list, r.story(layer))
+		}
+	}
 	if err := before.Apply(bytes.NewReader(layer)); err != nil {
 		r.t.Fatalf("%v\n%s", err, r.story(layer))
 	}

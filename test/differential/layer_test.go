@@ -1,12 +1,14 @@
 package differential
 
 import (
+	"archive/tar"
 	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/internal/layercheck"
 )
 
 // entries returns a line for each entry of a layer, by path, and the paths in the order of the layer.
@@ -105,4 +108,58 @@ func linkedNames(dir string) (map[string]bool, error) {
 		}
 		return nil
 	})
+}
+
+// superfluous returns the entries of a layer without which it gives the same state. Directories above other entries are
+// none, and neither are the names of a file that has several in the layer: all of them come along with a new one.
+func (r *round) superfluous(layer []byte, before, after *layercheck.Tree) []string {
+	r.t.Helper()
+	linked, above := map[string]bool{}, map[string]bool{}
+	var names []string
+	for e, err := range diff.Entries(bytes.NewReader(layer)) {
+		r.check(err)
+		if e.Type == tar.TypeLink {
+			linked[e.Path], linked[e.Link] = true, true
+		}
+		names = append(names, e.Path)
+		above[path.Dir(e.Path)] = true
+	}
+	var found []string
+	for _, name := range names {
+		if linked[name] || above[name] {
+			continue
+		}
+		tree := before.Clone()
+		if tree.Apply(bytes.NewReader(r.without(layer, name))) != nil {
+			continue
+		}
+		lines, err := layercheck.Compare(tree, after, layercheck.Options{})
+		r.check(err)
+		if len(lines) == 0 {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+// without returns a layer without one entry.
+func (r *round) without(layer []byte, name string) []byte {
+	r.t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for tr := tar.NewReader(bytes.NewReader(layer)); ; {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		r.check(err)
+		if strings.TrimSuffix(h.Name, "/") == name {
+			continue
+		}
+		r.check(w.WriteHeader(h))
+		_, err = io.Copy(w, tr)
+		r.check(err)
+	}
+	r.check(w.Close())
+	return b.Bytes()
 }
