@@ -96,6 +96,9 @@ func (r *round) grow(dir string) {
 	for range 2 {
 		r.tree(filepath.Join(dir, pick(r, common)), 3)
 	}
+	if all, _ := paths(dir); r.one(2) && len(all) > 0 {
+		r.links(pick(r, all))
+	}
 	r.log = append(r.log, "grow")
 }
 
@@ -313,6 +316,28 @@ var changes = []struct {
 				}
 			case 4:
 				err = os.Rename(name, q)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}},
+	{"divide the link groups", func(r *round, p, q string) error {
+		r.divided = true
+		all, _ := paths(r.mnt)
+		for _, name := range all {
+			st, kind, err := lstat(name)
+			if err != nil || kind == unix.S_IFDIR || st.Nlink < 2 {
+				continue
+			}
+			switch r.pick(4) {
+			case 0:
+				if err = copyTree(name, name+".new"); err == nil {
+					err = os.Rename(name+".new", name)
+				}
+			case 1:
+				err = os.Link(name, name+".more")
 			}
 			if err != nil {
 				return err

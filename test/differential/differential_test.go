@@ -97,6 +97,8 @@ type round struct {
 	rnd  *rand.Rand
 	log  []string
 	made []snapshot.ID
+	// divided says that the step at hand has divided names of a file among equal files.
+	divided bool
 }
 
 func (r *round) check(err error) {
@@ -131,6 +133,7 @@ func (r *round) pick(n int) int { return r.rnd.IntN(n) }
 func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) (snapshot.ID, *layercheck.Tree) {
 	ctx := r.t.Context()
 	r.log = append(r.log, fmt.Sprintf("-- step %d", i))
+	r.divided = false
 	a, err := r.store.Prepare(ctx, parent)
 	r.check(err)
 	defer func() { r.check(a.Discard()) }()
@@ -159,7 +162,7 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) 
 	if saw != nil {
 		r.same("the snapshot is not what the step saw", layer, view, saw, layercheck.Options{SkipLinked: r.userNS || r.driver == mount.FuseOverlay})
 	}
-	if r.one(4) {
+	if r.divided || r.one(4) {
 		if list := r.superfluous(layer, before, view); len(list) > 0 {
 			r.t.Fatalf("the layer says what need not be said: %q\n%s", list, r.story(layer))
 		}
