@@ -146,7 +146,9 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 		return err
 	}
 	defer unix.Close(out)
-	if err := c.data.copy(in, out, st); err != nil {
+	if err := c.data.copy(in, out, st); err == unix.EISDIR || err == unix.EAGAIN { // a directory by now, or a fifo
+		return &ChangedError{c.sourceOf(f)}
+	} else if err != nil {
 		return err
 	}
 	if e.known() {

@@ -198,6 +198,9 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, err
 	for range 2 {
 		began := time.Now()
 		s, n, err := m.read(fd, asked)
+		if err == unix.EISDIR || err == unix.EAGAIN { // it is a directory by now, or a fifo that nobody writes to
+			return sum{}, nil, errReplaced
+		}
 		if err != nil {
 			return sum{}, nil, fmt.Errorf("read %q: %w", at.full(), err)
 		}
