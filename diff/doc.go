@@ -20,8 +20,10 @@
 //     with a "=" cannot be in a layer; Options.Warn is told.
 //   - Sockets are left out; so are names that begin with ".wh.", of which Options.Warn is told.
 //
-// The only case in which two drivers may differ is a file whose hard links were divided among otherwise equal files:
-// nothing in the states tells which of them is the old one.
+// The only case in which two drivers give different layers for the same two states is a file whose hard links were
+// divided among otherwise equal files: nothing in the states tells which of them is the old one. The states themselves
+// differ where a command changes one name of a file that has several (docs/ARCHITECTURE.md, "Where the drivers cannot
+// agree").
 //
 // # Opaque directories
 //
