@@ -15,9 +15,11 @@ const exitTable = `Exit status:
   1    failure; the reason is on standard error
   2    the command line is wrong; nothing was done
   3    analyze, build --analyze: the image does not pass the gate
+  125  run: layerbuild itself failed; the command was not run
+  126  run: the command cannot be executed
+  127  run: the command is not found
   130  interrupted (SIGINT, SIGTERM, SIGHUP); everything that was begun is cleaned up
-'layerbuild run' exits with the command's status, or with 128+N if signal N ended it; with 127 if the
-command is not found, 126 if it cannot be executed, and 125 if layerbuild itself failed.
+  Any other is, with run, that of the command, or 128+N if signal N ended it.
 `
 
 // prepareHelp checks what help is asked about.
@@ -60,9 +62,10 @@ Verbs:
 State (images, layers, cache) is kept in --root DIR; without the flag in $LAYERBUILD_ROOT, or else in
 /var/lib/layerbuild for root, and in $XDG_DATA_HOME/layerbuild (~/.local/share/layerbuild) for others.
 
-At the end of a build, the least recently used of the build cache is removed until the rest fits --keep-storage SIZE;
-without the flag $LAYERBUILD_KEEP_STORAGE, or the line "keep-storage = SIZE" in $XDG_CONFIG_HOME/layerbuild/config
-(~/.config/layerbuild/config) or /etc/layerbuild/config. Images with a name are never removed.
+At the end of a build, the least recently used of the build cache is removed until the rest fits
+--keep-storage SIZE; without the flag $LAYERBUILD_KEEP_STORAGE, or the line "keep-storage = SIZE" in
+$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config) or /etc/layerbuild/config. Images with
+a name are never removed.
 
 `)
 	b.WriteString(exitTable)

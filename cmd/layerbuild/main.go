@@ -137,7 +137,7 @@ func understand(e *env, args []string) (runFunc, string, error) {
 // report prints the error that ended a verb and returns the exit status.
 func report(e *env, verb string, err error) int {
 	code := printError(e, verb, err)
-	if verb == "run" && (code == exitFailed || code == exitUsage) && !errors.As(err, new(exitError)) {
+	if verb == "run" && code == exitFailed && !errors.As(err, new(exitError)) {
 		return exitRunFailed
 	}
 	return code

@@ -72,7 +72,7 @@ var badValues = []struct {
 	{"run", "user", nil},                      // the image says who there is
 	{"run", "entrypoint", nil},                // and what there is
 	{"prune", "unused", []string{"", "x", "3", "-1h", "72 h", "1y"}},
-	{"prune", "keep-storage", []string{"x", "-1", "10q", "m"}},
+	{"", "keep-storage", []string{"x", "-1", "10q", "m"}},
 }
 
 const hex64 = "7cc4b5aefd1d0cadf8d97d4350462ba51c694ebca145b08d7d41b41acc8db5aa"
