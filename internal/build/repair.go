@@ -23,6 +23,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+const remedy = "build or pull the image again"
+
 // Repair returns what puts a blob that the store has lost, or has found damaged, into the store again, for store.Repair: a
 // layer is sealed once more from its snapshot, or downloaded from where it came from. Its error is a *store.BlobError with
 // the remedy where neither can be done.
@@ -36,11 +38,11 @@ func Repair(s *state.State, images *image.Resolver) func(context.Context, ocispe
 		if err == nil {
 			return nil
 		}
-		remedy := "it cannot be made again from what is here: build or pull the image again"
+		reason := fmt.Errorf("%w, and cannot be made again from what is here", why.Err)
 		if !errors.Is(err, store.ErrNotFound) {
-			remedy = fmt.Sprintf("it cannot be made or fetched again (%v): build or pull the image again", err)
+			reason = fmt.Errorf("%w, and cannot be made or fetched again (%v)", why.Err, err)
 		}
-		return &store.BlobError{Digest: d.Digest, Err: fmt.Errorf("%w; %s", why.Err, remedy)}
+		return &store.BlobError{Digest: d.Digest, Err: reason, Remedy: remedy}
 	}
 }
 

@@ -99,14 +99,17 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 	var bad *store.BlobError
 	switch {
 	case errors.As(knownErr, &bad) && err != nil:
-		return nil, fmt.Errorf("%w, and cannot be fetched again (%w): build or pull the image again", knownErr, err)
+		return nil, fmt.Errorf("image %s: %w", name, &store.BlobError{Digest: bad.Digest, Err: fmt.Errorf("%w, and the image cannot be fetched again (%v)", bad.Err, err), Remedy: remedy})
 	case errors.As(knownErr, &bad) && known == nil && !r.replaces(ctx, name, img):
-		return nil, fmt.Errorf("%w; the registry has another image of that name: build or pull the image again", knownErr)
+		return nil, fmt.Errorf("image %s: %w", name, &store.BlobError{Digest: bad.Digest, Err: fmt.Errorf("%w, and the registry has another image of that name", bad.Err), Remedy: remedy})
 	case err != nil:
 		return nil, errors.Join(err, knownErr)
 	}
 	return img, nil
 }
+
+// remedy is for an image with a blob that cannot be had any more.
+const remedy = "build or pull the image again"
 
 // replaces reports whether an image that a registry has may stand for the one of that name in the store, which is
 // damaged: it is the same one, or there is none in the store but only the memory of what a registry said before.
@@ -443,7 +446,7 @@ func (s lazySource) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadClos
 	}
 	rc, err := src.Open(ctx, d)
 	if err != nil {
-		return nil, fmt.Errorf("it is no longer in the store: %w", err)
+		return nil, fmt.Errorf("it is no longer in the store, and cannot be fetched again (%w): build or pull %s again", err, s.name)
 	}
 	return rc, nil
 }

@@ -303,7 +303,7 @@ func (u *unpacking) unpack(ctx context.Context, i int, parent snapshot.ID, full 
 			continue
 		}
 		if bad != nil && !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrNotFound) {
-			err = fmt.Errorf("%w, and cannot be fetched again (%w): build or pull %s again", bad, err, u.img.Name)
+			err = fmt.Errorf("%w; %w", bad, err)
 		}
 		return unpacked{}, fmt.Errorf("layer %s: %w", d.Digest, err)
 	}

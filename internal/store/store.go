@@ -57,9 +57,17 @@ var ErrDamaged = errors.New("damaged")
 type BlobError struct {
 	Digest digest.Digest
 	Err    error
+	// Remedy is set for a blob that Repair cannot put into the store again: it says what the user can do.
+	Remedy string
 }
 
-func (e *BlobError) Error() string { return fmt.Sprintf("blob %s %v", e.Digest, e.Err) }
+func (e *BlobError) Error() string {
+	text := fmt.Sprintf("blob %s %v", e.Digest, e.Err)
+	if e.Remedy != "" {
+		text += ": " + e.Remedy
+	}
+	return text
+}
 
 // Unwrap returns the reason.
 func (e *BlobError) Unwrap() error { return e.Err }
@@ -74,7 +82,7 @@ func Retry(do func() error) error {
 	for {
 		err := do()
 		var bad *BlobError
-		if !errors.As(err, &bad) || met[bad.Digest] {
+		if !errors.As(err, &bad) || bad.Remedy != "" || met[bad.Digest] {
 			return err
 		}
 		met[bad.Digest] = true
@@ -341,7 +349,7 @@ func (s *Store) fetch(d ocispec.Descriptor) (*blobReader, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &BlobError{d.Digest, fmt.Errorf("is %w", ErrNotFound)}
+		return nil, &BlobError{Digest: d.Digest, Err: fmt.Errorf("is %w", ErrNotFound)}
 	case unreadable(err):
 		return nil, s.damaged(d, nil, err)
 	case err != nil:
@@ -368,7 +376,7 @@ func (s *Store) damaged(d ocispec.Descriptor, open *os.File, why error) *BlobErr
 	if !errors.Is(why, ErrDamaged) {
 		why = fmt.Errorf("is %w: %w", ErrDamaged, why)
 	}
-	bad := &BlobError{d.Digest, why}
+	bad := &BlobError{Digest: d.Digest, Err: why}
 	if open != nil {
 		held, err := open.Stat()
 		now, err1 := os.Lstat(path)

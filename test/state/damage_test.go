@@ -230,7 +230,7 @@ func (tp *template) whole(path, name string) string {
 }
 
 // named is how an error that cannot be helped reads: it says what is damaged, and what can be done.
-var named = regexp.MustCompile(`sha256:[0-9a-f]{64}.*(build or pull|pull or build)|docker.io/library/app:latest`)
+var named = regexp.MustCompile(`sha256:[0-9a-f]{64}.*build or pull|docker.io/library/app:latest`)
 
 func TestDamage(t *testing.T) {
 	lab.Root(t)
@@ -277,6 +277,116 @@ func TestDamage(t *testing.T) {
 					}
 				})
 			}
+		}
+	}
+}
+
+// TestSourceGone damages what only a registry has, and the registry is not reachable: the error names the blob and what can be
+// done. What does not need the blob works.
+func TestSourceGone(t *testing.T) {
+	lab.Root(t)
+	tp := newTemplate(t)
+	conf := filepath.Join(filepath.Dir(tp.State), "gone.conf")
+	text := "[[registry]]\nprefix = \"docker.io\"\nlocation = \"127.0.0.1:1\"\ninsecure = true\n"
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tp.Env = append(tp.Env, "CONTAINERS_REGISTRIES_CONF="+conf)
+	pristine := filepath.Join(filepath.Dir(tp.State), "pristine")
+	if err := os.Rename(tp.State, pristine); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects[:6] {
+		for _, op := range operations {
+			for _, d := range []string{"flipped", "missing"} {
+				t.Run(o.name+"/"+d+"/"+op.name, func(t *testing.T) {
+					lab.Output(t, "cp", "-a", pristine, tp.State)
+					defer os.RemoveAll(tp.State)
+					for _, path := range o.find(t, tp) {
+						path = filepath.Join(tp.State, path)
+						data, err := os.ReadFile(path)
+						if err != nil {
+							t.Fatal(err)
+						}
+						for _, damage := range damages {
+							if damage.name != d {
+								continue
+							}
+							if err := damage.damage(path, data); err != nil {
+								t.Fatal(err)
+							}
+						}
+					}
+					log, wrong, err := op.do(t, tp)
+					if wrong != "" {
+						t.Errorf("%s\n%s", wrong, log)
+					}
+					if err == nil {
+						return
+					}
+					lines := strings.Split(strings.TrimSpace(log), "\n")
+					if last := lines[len(lines)-1]; !slices.Contains(o.lost, op.name) || !named.MatchString(last) || strings.Count(last, "build or pull") != 1 {
+						t.Errorf("%v\n%s", err, log)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestSnapshotsGone removes snapshots, or their files, in several ways: what is missing is made again.
+func TestSnapshotsGone(t *testing.T) {
+	lab.Root(t)
+	tp := newTemplate(t)
+	pristine := filepath.Join(filepath.Dir(tp.State), "pristine")
+	if err := os.Rename(tp.State, pristine); err != nil {
+		t.Fatal(err)
+	}
+	infos := files("snapshots", func(p string) bool { return filepath.Base(p) == "info.json" })
+	each := func(do func(dir string) error) func(t *testing.T, tp *template) error {
+		return func(t *testing.T, tp *template) error {
+			for _, info := range infos(t, tp) {
+				if err := do(filepath.Dir(filepath.Join(tp.State, info))); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	one := func(n int) func(t *testing.T, tp *template) error {
+		return func(t *testing.T, tp *template) error {
+			all := infos(t, tp)
+			return os.RemoveAll(filepath.Dir(filepath.Join(tp.State, all[n%len(all)])))
+		}
+	}
+	ways := map[string]func(t *testing.T, tp *template) error{
+		"all":  func(_ *testing.T, tp *template) error { return os.RemoveAll(filepath.Join(tp.State, "snapshots")) },
+		"each": each(os.RemoveAll), "files": each(func(dir string) error { return os.RemoveAll(filepath.Join(dir, "fs")) }),
+		"a file in its place": each(func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, []byte("x"), 0o600))
+		}),
+		"a link to nothing": each(func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Symlink("nothing", dir)) }),
+		"first":             one(0), "second": one(1), "third": one(2), "fourth": one(3),
+	}
+	for name, damage := range ways {
+		for i, op := range operations {
+			if os.Getenv("LAYERBUILD_FAULTS") != "1" && i%2 == len(name)%2 {
+				continue
+			}
+			t.Run(name+"/"+op.name, func(t *testing.T) {
+				lab.Output(t, "cp", "-a", pristine, tp.State)
+				defer os.RemoveAll(tp.State)
+				if err := damage(t, tp); err != nil {
+					t.Fatal(err)
+				}
+				if log, wrong, err := op.do(t, tp); wrong != "" || err != nil {
+					t.Errorf("%s %v\n%s", wrong, err, log)
+				}
+				if log, wrong, err := tp.build(t); wrong != "" || err != nil {
+					t.Errorf("the next build: %s %v\n%s", wrong, err, log)
+				}
+				tp.Run("prune")
+			})
 		}
 	}
 }
