@@ -86,7 +86,7 @@ func FuzzWire(f *testing.F) {
 		again.job(&j)
 		back := reader(again.buf)
 		var k job
-		if back.job(&k); back.err != nil || !cmp.Equal(j, k, cmp.AllowUnexported(job{}, Spec{})) {
+		if back.job(&k); back.err != nil || !cmp.Equal(j, k, cmp.AllowUnexported(job{}, Spec{}, Process{})) {
 			t.Errorf("%+v became %+v: %v", j, k, back.err)
 		}
 	})
