@@ -297,20 +297,7 @@ func (c *cure) copyThenRun() string {
 	users = slices.DeleteFunc(users, c.unrelated)
 	what, known := c.r.copied(c.r.Layers[c.f.Creator].Instruction)
 	verb := what.verb
-	var edits []string
-	leaves := true
-	switch exclude, ok := c.exclude(what, known, c.f.Creator); {
-	case c.whole():
-		edits = append(edits, fmt.Sprintf("leave out the %s at %s", verb, c.made.At()))
-	case ok:
-		edits = append(edits, fmt.Sprintf("add --exclude=%s to the %s at %s", exclude, verb, c.made.At()))
-	case known && len(what.sources) > 1 && !what.json:
-		if edits = c.fewer(what); edits == nil {
-			leaves = false
-		}
-	default:
-		leaves = false
-	}
+	edits, leaves := c.withoutIt(what, known)
 	if len(users) == 0 {
 		if !leaves {
 			return fmt.Sprintf("copy only what is needed at %s, without %s", c.made.At(), c.f.Path)
@@ -352,6 +339,20 @@ func (c *cure) copyThenRun() string {
 		}
 	}
 	return strings.Join(append(edits, removal...), "; ")
+}
+
+// withoutIt leaves the path out of the COPY that made it, or the whole COPY. leaves reports whether there is an edit for that.
+func (c *cure) withoutIt(what copied, known bool) (edits []string, leaves bool) {
+	switch exclude, ok := c.exclude(what, known, c.f.Creator); {
+	case c.whole():
+		return []string{fmt.Sprintf("leave out the %s at %s", what.verb, c.made.At())}, true
+	case ok:
+		return []string{fmt.Sprintf("add --exclude=%s to the %s at %s", exclude, what.verb, c.made.At())}, true
+	case known && len(what.sources) > 1 && !what.json:
+		edits = c.fewer(what)
+		return edits, edits != nil
+	}
+	return nil, false
 }
 
 // bindElsewhere is for a RUN that removes the path in a way that cannot be left out. What a mount shows cannot be removed, so it
