@@ -48,9 +48,8 @@ type builder struct {
 	imports  imports
 	fetched  memo[string, stepResult]
 	promises promises
-	// fills are the cache mounts that this build has made or found, emptied those that --no-cache has emptied, by directory.
-	fills   memo[string, struct{}]
-	emptied memo[string, bool]
+	// emptied are the cache mounts that --no-cache has made begin anew, by directory.
+	emptied memo[string, struct{}]
 	sealer  *sealer
 	recipe  recipe // of the image in the store
 	spares  spares

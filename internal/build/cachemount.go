@@ -11,11 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/lock"
 	"github.com/layerbuild/layerbuild/internal/mount"
-	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 )
 
@@ -23,10 +24,10 @@ import (
 //
 //	lock       locked by the steps that use the directory, as their sharing mode says
 //	id         the cache's id, for people
-//	fs/        what is mounted
-//	fill       locked by the build that makes fs
-//	new/       fs while it is made
-//	old-*/     what fs was before --no-cache while another step was using it
+//	fs/        the files
+//	fs.N/      newer files: --no-cache makes a cache begin anew while another step is using it
+//	fill       locked by the build that makes files
+//	new/       files while they are made
 //
 // NAME is a digest of everything that tells one cache from another. NAME.1, NAME.2 and so on are the further directories
 // of a private cache that several steps want at once.
@@ -37,6 +38,7 @@ import (
 func (r *runner) lockCaches(ctx context.Context, release *releaser) (map[int]string, error) {
 	names := map[int]string{}
 	modes := map[string]parser.Sharing{}
+	first := map[string]int{} // a mount that shows the directory
 	for i, m := range r.run.Mounts {
 		if m.Type != parser.MountCache {
 			continue
@@ -47,6 +49,7 @@ func (r *runner) lockCaches(ctx context.Context, release *releaser) (map[int]str
 		}
 		names[i] = name
 		modes[name] = stricter(modes[name], m.Sharing)
+		first[name] = i
 	}
 	if len(names) == 0 {
 		return nil, nil
@@ -57,7 +60,7 @@ func (r *runner) lockCaches(ctx context.Context, release *releaser) (map[int]str
 	}
 	dirs := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(modes)) {
-		if dirs[name], err = r.lockCache(ctx, filepath.Join(top, name), modes[name], release); err != nil {
+		if dirs[name], err = r.lockCache(ctx, filepath.Join(top, name), first[name], modes[name], release); err != nil {
 			return nil, fmt.Errorf("lock a cache mount: %w", err)
 		}
 	}
@@ -95,9 +98,9 @@ func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// lockCache locks the directory of a cache, which is made if it is missing. A private cache that is in use has further
-// directories, and the first that is free is returned.
-func (r *runner) lockCache(ctx context.Context, first string, sharing parser.Sharing, release *releaser) (string, error) {
+// lockCache locks the directory of a cache that mount i shows, which is made if it is missing. A private cache that is in
+// use has further directories, and the first that is free is returned.
+func (r *runner) lockCache(ctx context.Context, first string, i int, sharing parser.Sharing, release *releaser) (string, error) {
 	for n := 0; ; n++ {
 		dir := first
 		if n > 0 {
@@ -108,7 +111,7 @@ func (r *runner) lockCache(ctx context.Context, first string, sharing parser.Sha
 		}
 		// With --no-cache a cache begins anew.
 		if r.opts.Cache.No && sharing == parser.SharingShared {
-			if err := r.emptyCache(ctx, dir, false); err != nil {
+			if err := r.emptyCache(ctx, dir, i, false); err != nil {
 				return "", err
 			}
 		}
@@ -130,107 +133,125 @@ func (r *runner) lockCache(ctx context.Context, first string, sharing parser.Sha
 		}
 		release.add(held.Close)
 		if r.opts.Cache.No && sharing != parser.SharingShared {
-			err = r.emptyCache(ctx, dir, true)
+			err = r.emptyCache(ctx, dir, i, true)
 		}
 		return dir, err
 	}
 }
 
-// mountCache shows the directory of a cache mount.
+// mountCache shows the files of a cache, whose directory is locked.
 func (r *runner) mountCache(ctx context.Context, p *executor.Process, i int, m parser.RunMount) error {
 	dir := r.caches[i]
-	_, err := r.fills.do(ctx, dir, func() (struct{}, error) { return struct{}{}, r.fillCache(ctx, dir, i, m) })
-	if again(err, 0) {
-		r.fills.forget(dir)
+	files := r.cacheFiles[dir]
+	if files == "" {
+		n, err := newestFiles(dir)
+		if err != nil {
+			return err
+		}
+		if files = filesOf(dir, n); n < 0 {
+			if files, err = r.fillCache(ctx, dir, i, n); err != nil {
+				return err
+			}
+		}
+		r.cacheFiles[dir] = files
 	}
-	if err != nil {
-		return err
-	}
-	p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: executor.Bind{Source: filepath.Join(dir, "fs")}, ReadOnly: m.ReadOnly})
+	p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: executor.Bind{Source: files}, ReadOnly: m.ReadOnly})
 	return nil
 }
 
-// fillCache makes fs in the directory of a cache mount if it is not there, with the files that the cache begins with.
-func (r *runner) fillCache(ctx context.Context, dir string, i int, m parser.RunMount) error {
-	fs := filepath.Join(dir, "fs")
-	renew := r.renews(dir)
-	if _, err := os.Lstat(fs); err == nil && !renew {
-		return nil
+// filesOf returns the directory of a cache's files that were made after n others.
+func filesOf(dir string, n int) string {
+	if n == 0 {
+		return filepath.Join(dir, "fs")
 	}
-	// One build fills it: a rename would replace an empty directory that another step has mounted by now.
+	return filepath.Join(dir, fmt.Sprintf("fs.%d", n))
+}
+
+// newestFiles returns the number of the newest files in the directory of a cache; -1 if there are none.
+func newestFiles(dir string) (int, error) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return -1, err
+	}
+	newest := -1
+	for _, e := range list {
+		if e.Name() == "fs" {
+			newest = max(newest, 0)
+		}
+		if s, ok := strings.CutPrefix(e.Name(), "fs."); ok {
+			if n, err := strconv.Atoi(s); err == nil {
+				newest = max(newest, n)
+			}
+		}
+	}
+	return newest, nil
+}
+
+// fillCache makes new files in the directory of a cache, those that mount i says the cache begins with, unless it has files
+// that are newer than number old. It returns their directory.
+func (r *runner) fillCache(ctx context.Context, dir string, i, old int) (string, error) {
 	held, err := lock.Acquire(ctx, filepath.Join(dir, "fill"), true)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer held.Close()
-	if _, err := os.Lstat(fs); err == nil && !renew {
-		return nil
+	n, err := newestFiles(dir)
+	if err != nil {
+		return "", err
+	}
+	if n > old {
+		return filesOf(dir, n), nil // another build was first
 	}
 	tmp := filepath.Join(dir, "new")
 	if err := os.RemoveAll(tmp); err != nil { // a build that was killed left it
-		return err
+		return "", err
 	}
 	if err := os.Mkdir(tmp, 0o755); err != nil {
-		return err
+		return "", err
 	}
+	m := r.run.Mounts[i]
 	if f := r.from[i]; f != nil {
 		if err := r.copyTo(ctx, tmp, f, i, m.Source); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if err := ownCache(tmp, m); err != nil {
-		return err
+		return "", err
 	}
-	if _, err := os.Lstat(fs); err == nil {
-		return setAside(dir, tmp)
-	}
-	return os.Rename(tmp, fs)
+	files := filesOf(dir, n+1)
+	return files, os.Rename(tmp, files)
 }
 
-// emptyCache removes what is in a cache, once in a build. exclusive says that the caller holds the lock alone. Otherwise
-// commands of other builds may use the cache: they keep their files, and fillCache puts a new directory in the place.
-func (b *builder) emptyCache(ctx context.Context, dir string, exclusive bool) error {
-	_, err := b.emptied.do(ctx, dir, func() (bool, error) {
-		if !exclusive {
+// emptyCache makes a cache that mount i shows begin anew, once in a build. locked says that the caller has locked the
+// directory for itself. Otherwise a step of another build may be using the files: it keeps them, there are new ones beside
+// them, and the old ones are removed the next time.
+func (r *runner) emptyCache(ctx context.Context, dir string, i int, locked bool) error {
+	_, err := r.emptied.do(ctx, dir, func() (struct{}, error) {
+		old, err := newestFiles(dir)
+		if err != nil || old < 0 {
+			return struct{}{}, err
+		}
+		if !locked {
 			held, err := lock.Try(filepath.Join(dir, "lock"), true)
 			if errors.Is(err, lock.ErrHeld) {
-				return true, nil
+				_, err := r.fillCache(ctx, dir, i, old)
+				return struct{}{}, err
 			}
 			if err != nil {
-				return false, err
+				return struct{}{}, err
 			}
 			defer held.Close()
 		}
-		old, err := filepath.Glob(filepath.Join(dir, "old-*"))
-		errs := []error{err}
-		for _, path := range append(old, filepath.Join(dir, "fs")) {
-			errs = append(errs, os.RemoveAll(path))
+		var errs []error
+		for n := old; n >= 0; n-- {
+			errs = append(errs, os.RemoveAll(filesOf(dir, n)))
 		}
-		return false, errors.Join(errs...)
+		return struct{}{}, errors.Join(errs...)
 	})
+	if again(err, 0) {
+		r.emptied.forget(dir)
+	}
 	return err
-}
-
-// renews reports whether emptyCache has left a cache for fillCache to be replaced.
-func (b *builder) renews(dir string) bool {
-	renew := false
-	if b.opts.Cache.No {
-		renew, _ = b.emptied.do(context.Background(), dir, func() (bool, error) { return false, nil })
-	}
-	return renew
-}
-
-// setAside puts the new directory in the place of the files of a cache, which get another name. There is no moment without a
-// directory: another build may be about to mount it.
-func setAside(dir, fresh string) error {
-	old, err := os.MkdirTemp(dir, "old-")
-	if err != nil {
-		return err
-	}
-	if err := state.Exchange(fresh, filepath.Join(dir, "fs")); err != nil {
-		return err
-	}
-	return os.Rename(fresh, filepath.Join(old, "fs"))
 }
 
 // copyTo copies what mount i begins with, a directory of f, to a directory of the host: what look found, or what is there

@@ -28,6 +28,8 @@ type runner struct {
 	// looked has what look found, so that what is mounted is what was digested.
 	looked map[int]*source.Match
 	caches map[int]string // the directories of cache mounts, by the mount's index
+	// cacheFiles are the directories with the files that they show, by the former.
+	cacheFiles map[string]string
 }
 
 // check refuses what the one who builds has not allowed.
@@ -111,6 +113,7 @@ func (r *runner) do(ctx context.Context, active *snapshot.Active, out output) (e
 	}
 	release := releaser{}
 	defer func() { err = errors.Join(err, release.all()) }()
+	r.cacheFiles = map[string]string{}
 	if r.caches, err = r.lockCaches(ctx, &release); err != nil {
 		return err
 	}

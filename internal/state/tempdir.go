@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"github.com/layerbuild/layerbuild/internal/lock"
-	"golang.org/x/sys/unix"
 )
 
 // tempPrefix begins the names of temporary directories in the state directory.
@@ -48,19 +47,6 @@ func (s *TempDir) Path() (string, error) {
 		s.dir, s.lock = dir, held
 	}
 	return s.dir, nil
-}
-
-// Exchange gives two files each other's name. Where the file system cannot do that at once, there is a moment in which b
-// has none.
-func Exchange(a, b string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
-	switch err {
-	case nil:
-		return nil
-	case unix.EINVAL, unix.ENOSYS:
-		return errors.Join(os.Rename(b, b+".exchanged"), os.Rename(a, b), os.Rename(b+".exchanged", a))
-	}
-	return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
 }
 
 // Close removes the directory, if there is one.
