@@ -252,6 +252,9 @@ func (w *walker) present(fd int, names *rawfs.Names, m mark) (absent, kept []str
 			w.warn(names.Name(e), "a name that begins with .wh. means a removed file in a layer: left out")
 			continue
 		}
+		if w.full && e.Type == unix.DT_CHR {
+			w.warn(names.Name(e), "a character device 0:0 means a removed file to overlay: left out")
+		}
 		absent = append(absent, string(names.Name(e)))
 	}
 	names.Entries = names.Entries[:n]
@@ -280,7 +283,7 @@ func (w *walker) join(name []byte) []byte {
 }
 
 func (w *walker) warn(name []byte, problem string) {
-	if w.o.Warn != nil && string(name) != unpack.OpaqueName { // fuse-overlayfs leaves such files in its upper directory
+	if w.o.Warn != nil {
 		w.o.Warn(string(w.join(name)), problem)
 	}
 }

@@ -333,6 +333,21 @@ func TestWriteUnrecorded(t *testing.T) {
 	}
 }
 
+// TestWriteFullWhiteout has what a command can make on a driver that keeps whole trees: a device that means a removed name
+// to overlay, and names that mean one in a layer.
+func TestWriteFullWhiteout(t *testing.T) {
+	needRoot(t)
+	dir := mustMake(t, mkdir(t, t.TempDir()+"/t"), "whiteout x\nfile .wh.y 0644\nfile d/.wh..wh..opq 0644\nfile z 0644")
+	var warned []string
+	layer := write(t, Tree{Dir: dir, Full: true}, Options{Warn: func(path, _ string) { warned = append(warned, path) }})
+	if got, want := describe(t, layer), "dir d 0755\nfile z 0644\n"; got != want {
+		t.Errorf("layer is\n%swant\n%s", got, want)
+	}
+	if want := []string{".wh.y", "x", "d/.wh..wh..opq"}; !slices.Equal(warned, want) {
+		t.Errorf("warned of %q, want %q", warned, want)
+	}
+}
+
 func TestWriteOptions(t *testing.T) {
 	needRoot(t)
 	top := t.TempDir()

@@ -168,7 +168,8 @@ func (l *lister) children(dir int, name, path string) (map[string]*node, error) 
 		if err != nil {
 			return nil, err
 		}
-		if n.kind() != unix.S_IFSOCK {
+		// Layers hold no sockets and no whiteouts of overlay, which a step can make on other drivers.
+		if n.kind() != unix.S_IFSOCK && !(n.kind() == unix.S_IFCHR && n.major == 0 && n.minor == 0) {
 			children[base] = n
 		}
 	}

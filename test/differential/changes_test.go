@@ -528,7 +528,7 @@ var changes = []struct {
 	{"chown", func(r *round, p, q string) error { return os.Lchown(p, r.pick(3), r.pick(3)) }},
 	{"chown, large", func(r *round, p, q string) error { return os.Lchown(p, 60000+r.pick(3), 3000000) }},
 	{"touch", func(r *round, p, q string) error {
-		ts := unix.Timespec{Sec: int64(1000 + r.pick(3)), Nsec: int64(r.pick(1e9))}
+		ts := unix.Timespec{Sec: pick(r, []int64{1000, 1001, 1002, -1, 1 << 34}), Nsec: int64(r.pick(1e9))}
 		return unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 	}},
 	{"set attribute", func(r *round, p, q string) error {
@@ -558,7 +558,7 @@ var changes = []struct {
 		return unix.Lsetxattr(p, pick(r, []string{"system.posix_acl_default", "system.posix_acl_access"}), []byte(acl), 0)
 	}},
 	{"device", func(r *round, p, q string) error {
-		return unix.Mknod(q, pick(r, []uint32{unix.S_IFCHR, unix.S_IFBLK})|0o644, int(unix.Mkdev(240, uint32(r.pick(3)))))
+		return unix.Mknod(q, pick(r, []uint32{unix.S_IFCHR, unix.S_IFBLK})|0o644, pick(r, []int{int(unix.Mkdev(240, 0)), int(unix.Mkdev(240, 1)), 0}))
 	}},
 	{"fifo", func(r *round, p, q string) error { return unix.Mknod(q, unix.S_IFIFO|0o644, 0) }},
 	{"socket", func(r *round, p, q string) error { return unix.Mknod(q, unix.S_IFSOCK|0o644, 0) }},
