@@ -7,6 +7,7 @@ package archive
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 
 	"github.com/layerbuild/layerbuild/executor"
@@ -17,6 +18,9 @@ import (
 // contents and not by their names.
 func Unpack(f io.Reader, o executor.UnpackOptions) (bool, error) {
 	r, _, err := unpack.Decompress(f)
+	if errors.Is(err, unpack.ErrLimit) {
+		return false, err
+	}
 	if err != nil {
 		return false, nil // what it is then, is not for us to say: it is copied
 	}

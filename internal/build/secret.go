@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 )
 
@@ -59,17 +60,9 @@ func (s Secret) read() ([]byte, error) {
 		}
 		return []byte(value), nil
 	}
-	f, err := os.Open(s.File)
+	data, err := source.ReadHostFile(s.File, MaxSecret)
 	if err != nil {
 		return nil, fmt.Errorf("secret %s: %w", s.ID, err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxSecret+1))
-	if err != nil {
-		return nil, fmt.Errorf("secret %s: %w", s.ID, err)
-	}
-	if len(data) > MaxSecret {
-		return nil, fmt.Errorf("secret %s: it is larger than %d bytes", s.ID, MaxSecret)
 	}
 	return data, nil
 }

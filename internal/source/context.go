@@ -251,7 +251,7 @@ func (c *Context) stream(ctx context.Context, r io.Reader, display, what string)
 	if isArchive(head) {
 		return c.unpackFrom(ctx, in, what)
 	}
-	b, err := readLimited(in)
+	b, err := readLimited(in, maxDockerfile)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", what, err)
 	}
@@ -355,7 +355,7 @@ func (c *Context) ReadDockerfile(ctx context.Context) (string, []byte, error) {
 			return "", nil, errors.New(`the Dockerfile "-" is standard input, and there is none`)
 		}
 		if c.dockerfile == nil {
-			b, err := readLimited(c.o.Stdin)
+			b, err := readLimited(c.o.Stdin, maxDockerfile)
 			if err != nil {
 				return "", nil, fmt.Errorf("read the Dockerfile from standard input: %w", err)
 			}
@@ -435,11 +435,28 @@ func (c *Context) readInside(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readFile(os.NewFile(uintptr(fd), name), false)
+	return readFile(os.NewFile(uintptr(fd), name), false, maxDockerfile)
+}
+
+// ReadHostFile reads a file of this machine of at most limit bytes. A pipe is read to its end: who names one wants it read.
+func ReadHostFile(name string, limit int) ([]byte, error) {
+	f, err := openHostFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return readFile(f, true, limit)
 }
 
 // readHostFile reads a text file of this machine. pipe allows a pipe: -f <(…).
 func readHostFile(name string, pipe bool) ([]byte, error) {
+	f, err := openHostFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return readFile(f, pipe, maxDockerfile)
+}
+
+func openHostFile(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		if info, statErr := os.Stat(name); statErr == nil && info.Mode()&fs.ModeSocket != 0 {
@@ -447,7 +464,7 @@ func readHostFile(name string, pipe bool) ([]byte, error) {
 		}
 		return nil, err
 	}
-	return readFile(f, pipe)
+	return f, nil
 }
 
 var (
@@ -464,7 +481,7 @@ const (
 )
 
 // readFile reads a text file and closes it. f was opened with O_NONBLOCK, so that a fifo is opened at once.
-func readFile(f *os.File, pipe bool) ([]byte, error) {
+func readFile(f *os.File, pipe bool, limit int) ([]byte, error) {
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
@@ -472,7 +489,7 @@ func readFile(f *os.File, pipe bool) ([]byte, error) {
 	}
 	switch mode := info.Mode(); {
 	case mode.IsRegular():
-		return readLimited(f)
+		return readLimited(f, limit)
 	case mode.IsDir():
 		return nil, unix.EISDIR
 	case mode&fs.ModeNamedPipe == 0:
@@ -480,11 +497,11 @@ func readFile(f *os.File, pipe bool) ([]byte, error) {
 	case !pipe:
 		return nil, errFifo
 	}
-	return readPipe(f)
+	return readPipe(f, limit)
 }
 
 // readPipe reads a pipe to its end. A named one may have no writer yet, which looks like the end.
-func readPipe(f *os.File) ([]byte, error) {
+func readPipe(f *os.File, limit int) ([]byte, error) {
 	var all bytes.Buffer
 	start := time.Now()
 	for {
@@ -493,8 +510,8 @@ func readPipe(f *os.File) ([]byte, error) {
 		}
 		n, err := io.CopyN(&all, f, 64<<10)
 		switch {
-		case all.Len() > maxDockerfile:
-			return nil, errLong
+		case all.Len() > limit:
+			return nil, errLong(limit)
 		case errors.Is(err, os.ErrDeadlineExceeded) && n > 0:
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, errSilent
@@ -511,12 +528,17 @@ func readPipe(f *os.File) ([]byte, error) {
 	}
 }
 
-var errLong = fmt.Errorf("it is longer than %d MiB", maxDockerfile>>20)
+func errLong(limit int) error {
+	if limit < 1<<20 {
+		return fmt.Errorf("it is longer than %d bytes", limit)
+	}
+	return fmt.Errorf("it is longer than %d MiB", limit>>20)
+}
 
-func readLimited(r io.Reader) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxDockerfile+1))
-	if err == nil && len(b) > maxDockerfile {
-		err = errLong
+func readLimited(r io.Reader, limit int) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	if err == nil && len(b) > limit {
+		err = errLong(limit)
 	}
 	return b, err
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/bzip2"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -55,6 +56,9 @@ const (
 	// those with larger ones, one is read at a time, so that memory does not grow with their number.
 	commonWindow = 8 << 20
 )
+
+// ErrLimit is wrapped by errors about compressed streams that need more memory than is given to them.
+var ErrLimit = errors.New("the stream needs too much memory")
 
 var (
 	buffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 128<<10) }}
@@ -126,11 +130,15 @@ func (d *decompressed) zstd() error {
 	// The window is in the header of the first frame; it counts for all, as compressors make them.
 	var h zstd.Header
 	head, _ := d.buffer.Peek(zstd.HeaderMaxSize)
-	common := h.Decode(head) == nil && !h.Skippable && h.WindowSize <= commonWindow
+	err := h.Decode(head)
+	window := h.WindowSize
 	if h.SingleSegment {
-		common = common && h.FrameContentSize <= commonWindow
+		window = h.FrameContentSize
 	}
-	if !common {
+	switch {
+	case err == nil && window > largestWindow:
+		return fmt.Errorf("%w: a window of %d MiB, at most %d MiB are supported", ErrLimit, window>>20, largestWindow>>20)
+	case err != nil || h.Skippable || window > commonWindow:
 		return d.largeZstd()
 	}
 	z, _ := zstds.Get().(*zstd.Decoder)
@@ -181,7 +189,7 @@ func (d *decompressed) xz() error {
 		return err
 	}
 	if size > largestWindow {
-		return fmt.Errorf("a dictionary of %d MiB: at most %d MiB are supported", size>>20, largestWindow>>20)
+		return fmt.Errorf("%w: a dictionary of %d MiB, at most %d MiB are supported", ErrLimit, size>>20, largestWindow>>20)
 	}
 	if size > commonWindow {
 		large <- struct{}{}
