@@ -30,7 +30,7 @@ func oneImage(args []string) error {
 	case 1:
 		return checkImage(args[0])
 	}
-	return fmt.Errorf("one image is expected, not %d: %s (flags stand before or after it)", len(args), strings.Join(args, " "))
+	return fmt.Errorf("one image is expected, not %d: %s", len(args), strings.Join(args, " "))
 }
 
 // checkImage returns an error for an argument that cannot name an image, whatever is in the store.

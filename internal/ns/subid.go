@@ -60,12 +60,13 @@ const rangeSize = 65536
 func (f subFiles) remedy(name string, uid int, first uint32, uids, gids bool) string {
 	if name == "" { // usermod knows users by their names only
 		var commands []string
-		for file, wanted := range map[string]bool{f.UIDs: uids, f.GIDs: gids} {
+		add := func(wanted bool, file string) {
 			if wanted {
 				commands = append(commands, fmt.Sprintf("echo %d:%d:%d >>%s", uid, first, rangeSize, file))
 			}
 		}
-		slices.Sort(commands)
+		add(uids, f.UIDs)
+		add(gids, f.GIDs)
 		return strings.Join(commands, " && ")
 	}
 	command := "usermod"
