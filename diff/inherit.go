@@ -28,7 +28,7 @@ func Inherit(t Tree, a Applied) error {
 		return err
 	}
 	defer unix.Close(root)
-	i := inheritor{marks: marksOf(t)}
+	i := inheritor{marks: marksOf(t), shows: map[string]bool{}}
 	for n, dir := range t.Lower {
 		fd, err := openRoot(dir)
 		if err != nil {
@@ -57,6 +57,7 @@ func Inherit(t Tree, a Applied) error {
 type inheritor struct {
 	marks marks
 	old   merged
+	shows map[string]bool // of directories with whiteouts: whether they show something of the layers below
 }
 
 func (i inheritor) directory(root int, path string) error {
@@ -102,17 +103,15 @@ func (i inheritor) whiteout(root int, path string) error {
 	if cut := strings.LastIndexByte(path, '/'); cut >= 0 {
 		dir, name = path[:cut], path[cut+1:]
 	}
-	if dir != "" {
-		below, _, err := i.below(root, dir)
-		// Where they have a link and the layer has a directory, the directory hides all.
-		if err != nil && !errors.Is(err, ErrNeedsParent) {
+	shows, known := i.shows[dir]
+	if !known {
+		var err error
+		if shows, err = i.showsBelow(root, dir); err != nil {
 			return err
 		}
-		defer below.close()
-		if len(below) > 0 {
-			return nil
-		}
-	} else if len(i.old) > 0 {
+		i.shows[dir] = shows
+	}
+	if shows {
 		return nil
 	}
 	p, err := (merged{{fd: root}}).find(i.marks, path)
@@ -125,6 +124,19 @@ func (i inheritor) whiteout(root int, path string) error {
 		in = p.dir[0].fd
 	}
 	return removeWhiteout(in, []byte(name+"\x00"))
+}
+
+// showsBelow reports whether a directory, "" for the root, shows something of the layers below.
+func (i inheritor) showsBelow(root int, dir string) (bool, error) {
+	if dir == "" {
+		return len(i.old) > 0, nil
+	}
+	below, _, err := i.below(root, dir)
+	defer below.close()
+	if errors.Is(err, ErrNeedsParent) {
+		return false, nil // they have a link, and the layer a directory, which hides it
+	}
+	return len(below) > 0, err
 }
 
 // removeWhiteout removes a whiteout from a directory, whose time stays. What the layer has made in its place stays, too.
