@@ -124,8 +124,9 @@ type world struct {
 	own    string   // the layout of an image that was built before, which stages may be based on; "" before there is one
 	log    []string // what was done, for a failure
 	colds  map[string]outcome
-	ran    int // cold states that were made
-	edited int // edits that were made
+	ran    int  // cold states that were made
+	edited int  // edits that were made
+	small  bool // each build on an old state removes nearly all that it does not use itself
 }
 
 // some returns a part of the numbers below n.
@@ -169,7 +170,7 @@ func (b *bench) newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
 		bench: b, t: t, r: rand.New(rand.NewPCG(seed, 1)), dir: dir,
 		context: filepath.Join(dir, "context"), named: filepath.Join(dir, "named"),
-		epoch: 1000000000, flags: map[string]string{}, colds: map[string]outcome{},
+		small: seed%4 == 1, epoch: 1000000000, flags: map[string]string{}, colds: map[string]outcome{},
 	}
 	w.check(os.Chmod(dir, 0o755))
 	for _, top := range []string{w.context, w.named} {
@@ -196,7 +197,7 @@ func (b *bench) newWorld(t *testing.T, seed uint64) *world {
 	if b.uid > 0 {
 		w.check(os.Chown(dir, b.uid, b.gid))
 	}
-	w.say("driver %s\n%s", w.driver, w.dockerfile())
+	w.say("driver %s, small: %v\n%s", w.driver, w.small, w.dockerfile())
 	return w
 }
 
@@ -426,6 +427,9 @@ func (w *world) command(state, name string, flags ...string) (*exec.Cmd, string)
 	cmd := l.Command("build", append(args, w.context)...)
 	cmd.Dir = w.dir
 	cmd.Env = append(cmd.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", w.epoch))
+	if w.small {
+		cmd.Env = append(cmd.Env, "LAYERBUILD_KEEP_STORAGE=200k")
+	}
 	if zone := w.flags["zone"]; zone != "" {
 		cmd.Env = append(cmd.Env, "TZ="+zone)
 	}
