@@ -95,15 +95,15 @@ func (r *Report) remedy(f *Finding) string {
 	case f.Reason == RewrittenMetadata && copiedMade && ranGone:
 		return c.meta()
 	case copiedMade && copiedGone:
-		return c.copyTwice()
+		return c.each((*cure).copyTwice)
 	case ranMade && copiedGone:
-		return c.runThenCopy()
+		return c.each((*cure).runThenCopy)
 	case copiedMade && ranGone && (f.Reason == RewrittenSame || f.Reason == RewrittenTime):
 		return c.rewritten()
 	case copiedMade && ranGone && f.Reason == Overwritten:
 		return fmt.Sprintf("change %s before it is copied; or copy it and change it in a stage of its own, and take the result with COPY --from", f.Path)
 	case copiedMade && ranGone:
-		return c.copyThenRun()
+		return c.each((*cure).copyThenRun)
 	case ranMade && ranGone && cacheMount(f.Path) != "":
 		return c.cache(cacheMount(f.Path))
 	case ranMade && ranGone:
@@ -122,6 +122,11 @@ type cure struct {
 	made, gone *Instruction
 	path       string // without a slash at its end
 	node       int32
+
+	// paths are all dead paths of a finding below a directory that has other files, too; this cure is for one of them. all means
+	// that they are all that the creator made.
+	paths []string
+	all   bool
 }
 
 // newCure begins the remedy of a finding.
@@ -131,6 +136,65 @@ func (r *Report) newCure(f *Finding) cure {
 		c.node = n.id
 	}
 	return c
+}
+
+// each finds the remedy of a finding. Where its path is a directory that has other files as well, which must stay, it is one for
+// each dead file by itself.
+func (c *cure) each(remedy func(*cure) string) string {
+	if !strings.HasSuffix(c.f.Path, "/") || c.r.Tree.onlyDirs(c.node, c.f.Killer) {
+		return remedy(c)
+	}
+	advice := fmt.Sprintf("copy only what is needed at %s, without what %s takes away", c.made.At(), c.gone.At())
+	if !copies(c.made) {
+		advice = fmt.Sprintf("%s replaces what the RUN at %s makes: remove it in that RUN, or copy before it", c.gone.At(), c.made.At())
+	}
+	sub := *c
+	sub.all = c.whole()
+	var nodes []int32
+	for _, i := range c.r.byLayer().units[c.f.Creator] {
+		if u := &c.r.Units[i]; int(u.Killer) == c.f.Killer && u.Reason == c.f.Reason && u.Bytes > 0 && c.r.Tree.under(u.Node, c.node) {
+			nodes = append(nodes, u.Node)
+			sub.paths = append(sub.paths, c.r.Tree.Path(c.r.Tree.Node(u.Node)))
+		}
+	}
+	if len(nodes) > maxKept {
+		return advice
+	}
+	var edits []string
+	written := 0
+	for i, n := range nodes {
+		one := sub
+		one.node, one.path = n, sub.paths[i]
+		for edit := range strings.SplitSeq(remedy(&one), "; ") {
+			switch {
+			case strings.HasPrefix(edit, "copy ") || strings.HasPrefix(edit, "change "):
+				return advice // not an edit
+			case slices.Contains(edits, edit):
+				continue
+			case strings.HasPrefix(edit, "write ‘") && strings.HasSuffix(edit, " at "+c.made.At()):
+				written++
+			}
+			edits = append(edits, edit)
+		}
+	}
+	if written > 1 { // each writes the COPY without one file
+		return advice
+	}
+	return strings.Join(edits, "; ")
+}
+
+// onlyDirs reports whether there are only directories at and below a node after a layer.
+func (t *Tree) onlyDirs(n int32, layer int) bool {
+	node := &t.nodes[n]
+	if f := t.At(node, layer); f != nil && f.Type != Dir {
+		return false
+	}
+	for c := range t.Children(node) {
+		if !t.onlyDirs(c.id, layer) {
+			return false
+		}
+	}
+	return true
 }
 
 // layerIndex is what the layers have, for remedies.
@@ -203,6 +267,9 @@ func (c *cure) between() (runs []*Instruction) {
 
 // whole reports whether everything that the creator made is dead by this finding: then the instruction can go.
 func (c *cure) whole() bool {
+	if c.all {
+		return true
+	}
 	for _, i := range c.r.byLayer().units[c.f.Creator] {
 		if u := &c.r.Units[i]; int(u.Killer) != c.f.Killer || !c.r.Tree.under(u.Node, c.node) {
 			return false
@@ -252,7 +319,7 @@ func (c *cure) without(path string, names ...string) (edits []string, all, ok bo
 		return nil, false, false
 	}
 	cwd := c.r.workdir(c.r.Layers[c.f.Killer].Instruction)
-	left := len(list)
+	left, found := len(list), map[string]bool{}
 	for _, cmd := range list {
 		name, _ := cmd.applet()
 		if !slices.Contains(names, name) {
@@ -262,7 +329,10 @@ func (c *cure) without(path string, names ...string) (edits []string, all, ok bo
 		if name == "chmod" || name == "chown" || name == "chgrp" {
 			operands = operands[min(1, len(operands)):]
 		}
-		mine := slices.DeleteFunc(slices.Clone(operands), func(o string) bool { return !concerns(o, cwd, path) })
+		mine := slices.DeleteFunc(slices.Clone(operands), func(o string) bool { return !c.mine(o, cwd, path) })
+		for _, o := range mine {
+			found[absolute(o, cwd)] = true
+		}
 		switch {
 		case len(mine) == 0:
 			continue
@@ -276,10 +346,31 @@ func (c *cure) without(path string, names ...string) (edits []string, all, ok bo
 			edits = append(edits, fmt.Sprintf("write ‘%s’ instead of ‘%s’ at %s", strings.Join(kept, " "), cmd.text, c.gone.At()))
 		}
 	}
+	for _, p := range c.paths {
+		if !found[p] {
+			return nil, false, false
+		}
+	}
 	if left == 0 {
 		edits = []string{fmt.Sprintf("leave out the RUN at %s", c.gone.At())}
 	}
 	return edits, left == 0, len(edits) > 0
+}
+
+// mine reports whether an operand of a command is about the path, or names exactly one of several.
+func (c *cure) mine(operand, cwd, p string) bool {
+	if c.paths != nil {
+		return slices.Contains(c.paths, absolute(operand, cwd))
+	}
+	return concerns(operand, cwd, p)
+}
+
+// absolute is an operand as a path from the root.
+func absolute(operand, cwd string) string {
+	if !strings.HasPrefix(operand, "/") {
+		operand = cwd + "/" + operand
+	}
+	return path.Clean(operand)
 }
 
 // copyThenRun is for what was copied and removed by a RUN.
