@@ -120,3 +120,23 @@ func TestCopyFrozen(t *testing.T) {
 		}
 	}
 }
+
+// Of a directory that has a private copy and is gone, what has none is not copied, and the directory is named.
+func TestCopyFrozenBelow(t *testing.T) {
+	for _, child := range []bool{false, true} {
+		im := newImage(t)
+		src := source(t, "dir d", "dir d/e", "file d/e/f 0644 x")
+		frozen := source(t, "dir 1 0755", "dir 2 0755")
+		list := []Entry{{Path: "d", Mode: unix.S_IFDIR | 0o755, Frozen: 1}, {Path: "d/e", Mode: unix.S_IFDIR | 0o755, Frozen: 2}, seen(t, src.Name(), "d/e/f")}
+		if err := os.RemoveAll(filepath.Join(src.Name(), "d")); err != nil {
+			t.Fatal(err)
+		}
+		s := im.spec(&Copy{Dest: "/", Frozen: frozen, Sources: one(src, Item{Path: ".", Contents: true, Entries: list})})
+		s.child = child
+		_, err := Run(t.Context(), s, nil, nil)
+		changed, ok := errors.AsType[*ChangedError](err)
+		if !ok || changed.Path != "d" || !changed.Below {
+			t.Errorf("error %v (%+v), want that d is gone", err, changed)
+		}
+	}
+}

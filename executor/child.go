@@ -102,7 +102,7 @@ func child(unpack Unpacker) int {
 		}
 	}
 	if c, ok := errors.AsType[*ChangedError](err); ok {
-		o.changed = c.Path
+		o.changed, o.changedBelow = c.Path, c.Below
 	}
 	if err := send(fd(socketFD), func(w *wire) { w.outcome(&o) }); err != nil {
 		fmt.Fprintln(os.Stderr, "layerbuild: report the step:", err)

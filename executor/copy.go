@@ -50,6 +50,7 @@ type frame struct {
 	frozen   int         // where mode, time and attributes are read instead of src; -1: nowhere
 	st       unix.Stat_t // of src or frozen
 	now      unix.Stat_t // of dst when it was entered
+	gone     *string     // the path of the first directory on the way here that is not at the source any more; or nil
 	made     bool        // dst was made by this copy
 	acl      bool        // what is made in dst gets an access list from it
 	on       onLeave
@@ -148,7 +149,7 @@ func (c *copier) item(src int, it *Item) error {
 		return c.tree(src, dir, from, it)
 	}
 	if !e.same(&st) {
-		return &ChangedError{c.source("")}
+		return &ChangedError{Path: c.source("")}
 	}
 	if c.c.Unpack && st.Mode&unix.S_IFMT == unix.S_IFREG {
 		if done, err := c.unpackFile(dir, from, e); done || err != nil {
@@ -175,7 +176,7 @@ func (c *copier) missing(e *Entry, name string, err error) error {
 	switch unwrapped(err) {
 	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ENXIO:
 		if e.known() && e.Frozen == 0 {
-			return &ChangedError{c.source(name)}
+			return &ChangedError{Path: c.source(name)}
 		}
 	}
 	return c.fail(name, err)
@@ -597,8 +598,11 @@ func (c *copier) entry(up *frame, name, at string, e *Entry) (f frame, isDir boo
 		return f, false, err
 	}
 	src, from := up.src, name
-	if e.Frozen != 0 {
+	switch {
+	case e.Frozen != 0:
 		src, from = c.frozen, frozenName(e)
+	case up.gone != nil:
+		return f, false, &ChangedError{Path: c.source(*up.gone), Below: true}
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(src, from, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -609,7 +613,7 @@ func (c *copier) entry(up *frame, name, at string, e *Entry) (f frame, isDir boo
 		return f, true, err
 	}
 	if !e.same(&st) {
-		return f, false, &ChangedError{c.source(at)}
+		return f, false, &ChangedError{Path: c.source(at)}
 	}
 	return f, false, c.leaf(&leaf{up: up, src: src, name: from, as: name, at: at}, e, &st)
 }
@@ -634,10 +638,18 @@ func (c *copier) enter(up *frame, name string, e *Entry) (frame, error) {
 	}
 	src, err := openDirAt(up.src, name)
 	if err != nil && frozen < 0 {
+		if up.gone != nil {
+			return frame{}, &ChangedError{Path: c.source(*up.gone), Below: true}
+		}
 		return frame{}, c.missing(e, at, err)
 	}
 	// Where there is a private copy of the directory, there are copies of what was new in it, too. It may be gone itself.
+	gone := up.gone
+	if err != nil && gone == nil {
+		gone = &at
+	}
 	f, _, err := c.enterFD(up, src, frozen, name, e)
+	f.gone = gone
 	return f, err
 }
 
@@ -665,7 +677,7 @@ func (c *copier) enterFD(up *frame, src, frozen int, name string, e *Entry) (f f
 	if same, err := e.sameDir(f.like(), &f.st); err != nil {
 		return f, false, c.fail(f.path, err)
 	} else if !same {
-		return f, false, &ChangedError{c.source(f.path)}
+		return f, false, &ChangedError{Path: c.source(f.path)}
 	}
 	if e.MtimeNs != 0 {
 		f.st.Mtim = unix.NsecToTimespec(e.MtimeNs)

@@ -130,7 +130,7 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 	}
 	in, err := unix.Openat(f.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT || err == unix.ELOOP || err == unix.ENXIO {
-		return &ChangedError{c.sourceOf(f)}
+		return &ChangedError{Path: c.sourceOf(f)}
 	}
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 	}
 	defer unix.Close(out)
 	if err := c.data.copy(in, out, st); err == unix.EISDIR || err == unix.EAGAIN { // a directory by now, or a fifo
-		return &ChangedError{c.sourceOf(f)}
+		return &ChangedError{Path: c.sourceOf(f)}
 	} else if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 		}
 		if after.Size != st.Size || after.Mtim != st.Mtim || after.Ino != st.Ino || after.Mode != st.Mode ||
 			e.CtimeNs != 0 && after.Ctim != st.Ctim {
-			return &ChangedError{c.sourceOf(f)}
+			return &ChangedError{Path: c.sourceOf(f)}
 		}
 	}
 	// The owner first: changing it takes setuid and capabilities away.
@@ -223,7 +223,7 @@ func (c *copier) symlink(f *leaf, st *unix.Stat_t) error {
 	var buf [unix.PathMax]byte
 	n, err := unix.Readlinkat(f.src, f.name, buf[:])
 	if err == unix.ENOENT || err == unix.EINVAL {
-		return &ChangedError{c.sourceOf(f)}
+		return &ChangedError{Path: c.sourceOf(f)}
 	}
 	if err != nil {
 		return err

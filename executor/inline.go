@@ -118,7 +118,7 @@ func (c *copier) unpackFile(dir int, name string, e *Entry) (bool, error) {
 		return false, c.fail("", serr)
 	}
 	if !e.same(&st) { // also where that is why it could not be unpacked
-		return false, &ChangedError{c.source("")}
+		return false, &ChangedError{Path: c.source("")}
 	}
 	if err == nil {
 		err = dest.finish()

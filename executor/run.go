@@ -82,7 +82,7 @@ func runInChild(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result,
 	case out == nil:
 		return Result{}, fmt.Errorf("the step's child ended without a word (%v): %w", c.state, err)
 	case out.changed != "":
-		return out.result, &ChangedError{out.changed}
+		return out.result, &ChangedError{out.changed, out.changedBelow}
 	case out.failed:
 		return out.result, &childError{out.message, syscall.Errno(out.errno)}
 	case out.exit.Code != 0:

@@ -224,6 +224,8 @@ type Entry struct {
 type ChangedError struct {
 	// Path is the file below its source's directory.
 	Path string
+	// Below is set where Path is a directory with a private copy that is gone itself, with files in it that have none.
+	Below bool
 }
 
 func (e *ChangedError) Error() string {

@@ -295,6 +295,8 @@ type outcome struct {
 	errno int
 	// changed is the path of a ChangedError.
 	changed string
+	// changedBelow is its Below.
+	changedBelow bool
 	// exit is about a command that ended, or could not be started.
 	exit ExitError
 }
@@ -327,6 +329,7 @@ func (w *wire) outcome(o *outcome) {
 	w.string(&o.message)
 	w.int(&o.errno)
 	w.string(&o.changed)
+	w.bool(&o.changedBelow)
 	w.int(&o.exit.Code)
 	w.int(&o.exit.Signal)
 	w.string(&o.exit.Reason)

@@ -27,7 +27,7 @@ func again(err error, looks int) bool {
 func (c *copier) noteChanged(err error) error {
 	var changed *executor.ChangedError
 	if errors.As(err, &changed) && c.from.snapshot == nil {
-		c.from.tree.Changed(changed.Path)
+		c.from.tree.Changed(changed.Path, changed.Below)
 	}
 	return err
 }

@@ -40,6 +40,7 @@ type freezer struct {
 	inodes  map[[2]uint64]*frozenFile
 	named   map[string]bool // files that a copy has found changed
 	gone    map[string]bool // those of them that were not there any more
+	below   []string        // directories of which all is frozen, each with a slash behind it
 	since   int64           // files that have changed after this time are frozen; 0: none are
 	began   int64           // when the first Match began
 	between func()          // called by tests between the two readings of a file; nil otherwise
@@ -58,12 +59,17 @@ const (
 // Changed tells the tree that a copy has found path to be no longer as it was digested. The next Match freezes it,
 // together with everything else that has changed since the first one began. What is gone counts as not there for the rest
 // of the build if it comes and goes: a copy finds that twice.
-func (t *Tree) Changed(path string) {
+//
+// below says that path is a directory that comes and goes: the next Match freezes all that is in it, too.
+func (t *Tree) Changed(path string, below bool) {
 	t.turn <- struct{}{}
 	defer func() { <-t.turn }()
 	f := &t.freezer
 	if f.named == nil {
 		f.named, f.gone = map[string]bool{}, map[string]bool{}
+	}
+	if below {
+		f.below = append(f.below, path+"/")
 	}
 	if f.named[path] {
 		f.gone[path] = true
@@ -117,7 +123,8 @@ func (m *matching) frozen(dir int, name *byte, at where) (*frozenFile, error) {
 		f.inodes[[2]uint64{device(&m.st), m.st.Ino}] = have
 		return have, nil
 	}
-	if !f.named[path] && nanos(m.st.Ctime) < f.since {
+	in := func(dir string) bool { return strings.HasPrefix(path, dir) }
+	if !f.named[path] && nanos(m.st.Ctime) < f.since && !slices.ContainsFunc(f.below, in) {
 		return nil, nil
 	}
 	switch m.st.Mode & unix.S_IFMT {

@@ -73,7 +73,7 @@ func TestFrozen(t *testing.T) {
 	if err := os.Symlink("y", filepath.Join(dir, "l")); err != nil {
 		t.Fatal(err)
 	}
-	tree.Changed("a") // by a copy that has met another file, which is gone by now
+	tree.Changed("a", false) // by a copy that has met another file, which is gone by now
 	second := matchAll(t, tree)
 	want := []string{"a 0644 A", "b 0644 B2", "d 0755 dir", "d/new 0644 N", "h 0644 H2", "h2 0644 H2", "l -> y"}
 	if got := private(t, tree, second); !slices.Equal(got, want) {
@@ -122,7 +122,7 @@ func TestFrozenDigest(t *testing.T) {
 	tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) { return t.TempDir(), nil }})
 	matchAll(t, tree)
 	for _, name := range []string{"a", "s", "l", "d"} {
-		tree.Changed(name)
+		tree.Changed(name, false)
 	}
 	m := matchAll(t, tree)
 	if m.Digest != want {
@@ -142,7 +142,7 @@ func TestFreezeInconsistent(t *testing.T) {
 		dir := makeTree(t, "file d/f F\n")
 		tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) { return t.TempDir(), nil }})
 		matchAll(t, tree)
-		tree.Changed("d/f")
+		tree.Changed("d/f", false)
 		n := 0
 		tree.freezer.between = func() {
 			n++

@@ -44,7 +44,7 @@ var shapes = []shape{
 	{"linked", "FROM scratch AS x\nCOPY --link . /c/\nFROM scratch\nCOPY --from=x / /\n", `COPY --link \. /c/`, true},
 	{"a base", "FROM c\nWORKDIR /c\n", "", true},
 	{"the beginning of a cache", "FROM busybox\nRUN --mount=type=cache,target=/m,from=c cp -a /m /c\n", "", false},
-	{"by names", "FROM scratch\nCOPY d0 d1 d* /c/\n", "", true},
+	{"by names", "FROM scratch\nCOPY d0 d[1-6] /c/\n", "", true},
 	{"mounted", "FROM busybox\nRUN --mount=type=bind,target=/m cp -a /m /c\n", `RUN --mount`, false},
 }
 
@@ -171,8 +171,10 @@ var writers = []writer{
 	}},
 	{"a directory is moved away and back", false, func(p string, n int) {
 		if n == 0 {
-			os.MkdirAll(p+"/a", 0o755)
-			os.WriteFile(p+"/a/f", []byte("old"), 0o644)
+			for i := range 40 {
+				os.MkdirAll(fmt.Sprintf("%s/a%d", p, i%5), 0o755)
+				os.WriteFile(fmt.Sprintf("%s/a%d/f%d", p, i%5, i), []byte("old"), 0o644)
+			}
 			return
 		}
 		os.Rename(p, p+".away")
