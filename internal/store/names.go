@@ -326,7 +326,10 @@ func (s *Store) recover(why error) (index, error) {
 	if err := os.RemoveAll(aside); err != nil {
 		return index{}, errors.Join(why, err)
 	}
-	if err := os.Rename(s.index(), aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch err := os.Rename(s.index(), aside); {
+	case err == nil:
+		note += " (the damaged file is kept as " + aside + ")"
+	case !errors.Is(err, fs.ErrNotExist):
 		return index{}, errors.Join(why, err)
 	}
 	data, err := ix.encode()
@@ -336,7 +339,7 @@ func (s *Store) recover(why error) (index, error) {
 	if err != nil {
 		return index{}, errors.Join(why, err)
 	}
-	s.warn("%v: %s (the damaged file is kept as %s)", why, note, aside)
+	s.warn("%v: %s", why, note)
 	return ix, nil
 }
 

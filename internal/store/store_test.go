@@ -663,3 +663,76 @@ func BenchmarkResolve(b *testing.B) {
 		}
 	}
 }
+
+// TestIndexDamaged: the version of index.json before the last change takes the place of a damaged one, with a warning.
+func TestIndexDamaged(t *testing.T) {
+	for name, damage := range map[string]func(path string) error{
+		"garbage":   func(p string) error { return os.WriteFile(p, []byte("{garbage"), 0o644) },
+		"digest":    func(p string) error { return os.WriteFile(p, []byte(`{"manifests":[{"digest":"x"}]}`), 0o644) },
+		"empty":     func(p string) error { return os.Truncate(p, 0) },
+		"missing":   os.Remove,
+		"directory": func(p string) error { return errors.Join(os.Remove(p), os.MkdirAll(filepath.Join(p, "x"), 0o755)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := Open(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var warned []string
+			s.Warn = func(m string) { warned = append(warned, m) }
+			d, err := s.Write(t.Context(), ocispec.MediaTypeImageManifest, []byte("{}"))
+			for _, name := range []string{"one", "two", "three"} {
+				err = errors.Join(err, s.Tag(t.Context(), name, d))
+			}
+			if err = errors.Join(err, damage(s.index())); err != nil {
+				t.Fatal(err)
+			}
+			if s, err = Open(s.dir); err != nil {
+				t.Fatal(err)
+			}
+			s.Warn = func(m string) { warned = append(warned, m) }
+			list, err := s.Names()
+			if err != nil || len(list) != 2 || len(warned) != 1 {
+				t.Errorf("there are %v, %v, with the warnings %q", list, err, warned)
+			}
+			if err := s.Tag(t.Context(), "four", d); err != nil {
+				t.Error(err)
+			}
+			if list, err := s.Names(); err != nil || len(list) != 3 || len(warned) != 1 {
+				t.Errorf("then there are %v, %v, with the warnings %q", list, err, warned)
+			}
+		})
+	}
+}
+
+// TestDescriptorIsWrong: a descriptor with a wrong size, which may come from anywhere, does not remove a good blob.
+func TestDescriptorIsWrong(t *testing.T) {
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.Write(t.Context(), "text/plain", []byte("content"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := d
+	wrong.Size = 3
+	if _, err := s.Fetch(t.Context(), wrong); !errors.Is(err, ErrDamaged) {
+		t.Errorf("Fetch = %v, want ErrDamaged", err)
+	}
+	if ok, err := s.Exists(t.Context(), wrong); ok || err != nil {
+		t.Errorf("Exists = %v, %v", ok, err)
+	}
+	if _, err := s.Read(t.Context(), d); err != nil {
+		t.Errorf("the good blob is gone: %v", err)
+	}
+	if err := os.WriteFile(s.Path(d.Digest), []byte("c0ntent"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Write(t.Context(), "text/plain", []byte("content")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Read(t.Context(), d); err != nil {
+		t.Errorf("what is written again does not replace what is damaged: %v", err)
+	}
+}
