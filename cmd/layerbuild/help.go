@@ -15,7 +15,7 @@ const exitTable = `Exit status:
   1    failure; the reason is on standard error
   2    the command line is wrong; nothing was done
   3    analyze, build --analyze: the image does not pass the gate
-  125  run: layerbuild itself failed; the command was not run
+  125  run: layerbuild itself failed, or its command line is wrong
   126  run: the command cannot be executed
   127  run: the command is not found
   130  interrupted (SIGINT, SIGTERM, SIGHUP); everything that was begun is cleaned up

@@ -25,7 +25,7 @@ const (
 	exitInterrupt = 130 // SIGINT, SIGTERM or SIGHUP ended it
 
 	// Of the run verb, whose other statuses are the command's. They are those of docker run.
-	exitRunFailed = 125 // layerbuild itself failed; the command was not run, or its end is not known
+	exitRunFailed = 125 // the command line is wrong or layerbuild failed; the command was not run, or its end is not known
 )
 
 // version is set by the linker.
@@ -134,10 +134,11 @@ func understand(e *env, args []string) (runFunc, string, error) {
 	return do, v.name, err
 }
 
-// report prints the error that ended a verb and returns the exit status.
+// report prints the error that ended a verb and returns the exit status. With run, 1 and 2 can only be the command's own
+// statuses, so that a failure of layerbuild and a wrong command line have a status apart, as with docker run.
 func report(e *env, verb string, err error) int {
 	code := printError(e, verb, err)
-	if verb == "run" && code == exitFailed && !errors.As(err, new(exitError)) {
+	if verb == "run" && err != nil && !errors.As(err, new(exitError)) {
 		return exitRunFailed
 	}
 	return code

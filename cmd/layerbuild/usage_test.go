@@ -113,6 +113,7 @@ func badSetup(t *testing.T) string {
 // outcome is what became of a command line that is expected to be wrong.
 type outcome struct {
 	status int
+	want   int // the status that it should have
 	text   string
 	err    error
 }
@@ -135,15 +136,18 @@ func try(t *testing.T, vars map[string]string, args ...string) outcome {
 	if err == nil {
 		return outcome{}
 	}
-	status := report(e, verb, usageError{err})
+	status, want := report(e, verb, usageError{err}), exitUsage
+	if verb == "run" { // whose other statuses are the command's
+		want = exitRunFailed
+	}
 	data, rerr := os.ReadFile(out.Name())
 	if rerr != nil {
 		t.Fatal(rerr)
 	}
-	return outcome{status, string(data), err}
+	return outcome{status, want, string(data), err}
 }
 
-// Every flag of every verb refuses values that it does not take, before anything is done: with status 2, one line that has
+// Every flag of every verb refuses values that it does not take, before anything is done: with status 2 (run: 125), one line that has
 // the name of the flag and its value, and where to read more.
 func TestBadValues(t *testing.T) {
 	work := badSetup(t)
@@ -200,8 +204,8 @@ func checkRefusal(t *testing.T, got outcome, flag, value string, args []string) 
 		t.Errorf("%q is not refused", args)
 		return
 	}
-	if got.status != exitUsage {
-		t.Errorf("%q: status %d, want %d", args, got.status, exitUsage)
+	if got.status != got.want {
+		t.Errorf("%q: status %d, want %d", args, got.status, got.want)
 	}
 	lines := strings.Split(strings.TrimSuffix(got.text, "\n"), "\n")
 	if len(lines) != 2 || !strings.HasPrefix(lines[1], "See 'layerbuild help ") {
@@ -299,8 +303,8 @@ func TestBadCommandLines(t *testing.T) {
 		switch {
 		case got.err == nil:
 			t.Errorf("%q is not refused", tt.args)
-		case got.status != exitUsage || !strings.Contains(got.text, tt.want):
-			t.Errorf("%q: status %d, %q, want status %d and %q", tt.args, got.status, got.text, exitUsage, tt.want)
+		case got.status != got.want || !strings.Contains(got.text, tt.want):
+			t.Errorf("%q: status %d, %q, want status %d and %q", tt.args, got.status, got.text, got.want, tt.want)
 		case repeated(got.text) != "":
 			t.Errorf("%q: %q says %q twice", tt.args, got.text, repeated(got.text))
 		}

@@ -233,9 +233,9 @@ func TestStatus(t *testing.T) {
 			{[]string{"img", "/etc"}, 126, `layerbuild run: exec: "/etc": permission denied`},
 			{[]string{"--entrypoint", "", "img", "/bin"}, 126, "permission denied"},
 			{[]string{"no-such-image:1"}, 125, "no-such-image"},
-			{[]string{"--no-such-flag", "img"}, 2, "no-such-flag"},
-			{[]string{"--network", "nonsense", "img"}, 2, "nonsense"},
-			{[]string{}, 2, "an image is expected"},
+			{[]string{"--no-such-flag", "img"}, 125, "no-such-flag"},
+			{[]string{"--network", "nonsense", "img"}, 125, "nonsense"},
+			{[]string{}, 125, "an image is expected"},
 			{[]string{"-u", "nobody-of-this-name", "img", "true"}, 125, "unable to find user"},
 			{[]string{"-w", "/bin/busybox/x", "img", "true"}, 125, "working directory"},
 		} {
