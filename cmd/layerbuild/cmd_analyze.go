@@ -33,7 +33,7 @@ func analyzeVerb() verb {
 			f.define(fs)
 			fs.Var(newChoice(&f.format, "text", reportFormats...), "format", "`FORMAT` text, json, markdown or html")
 			fs.BoolVarP(&f.interactive, "interactive", "i", false, "browse layers and files in the terminal")
-			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` platform, where the image is for several")
+			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` platform to use of an image for several")
 			return f.prepare
 		},
 	}
@@ -53,16 +53,16 @@ type analyzeFlags struct {
 
 // define defines what analyze and build --analyze have in common, but the format.
 func (f *analyzeFlags) define(fs *pflag.FlagSet) {
-	fs.Var((*given)(&f.base), "base", "`IMAGE` base image, where neither the build nor an annotation says it; scratch for none")
+	fs.Var((*given)(&f.base), "base", "`IMAGE` base image, if it is not the one that the build or an annotation records; scratch for none")
 	fs.VarP((*given)(&f.out), "output", "o", "`FILE` write the report to a file")
 	fs.IntVar(&f.top, "top", 10, "`NUMBER` findings to show as text")
 	f.defineGate(fs)
 }
 
 func (f *analyzeFlags) defineGate(fs *pflag.FlagSet) {
-	fs.Var((*given)(&f.failOver), "fail-over", "`LIMIT` exit with status 3 if more of the image's own bytes are dead: a size such as 5MB, or a part such as 2%")
-	fs.Var((*commaList)(&f.failOn), "fail-on", "`KINDS` exit with status 3 if there are any: debris, secrets, or kinds of debris, separated by commas")
-	fs.Var((*givenList)(&f.accept), "accept", "`PATTERN` paths that no gate counts; may be repeated")
+	fs.Var((*given)(&f.failOver), "fail-over", "`LIMIT` exit with status 3 if more of the image's own bytes are dead: a size such as 5MB, or a share such as 2%")
+	fs.Var((*commaList)(&f.failOn), "fail-on", "`KINDS` exit with status 3 if the image has any of these: debris, secrets, or single kinds of debris; separated by commas")
+	fs.Var((*givenList)(&f.accept), "accept", "`PATTERN` paths that the gate leaves out; may be repeated")
 	fs.Var((*given)(&f.config), "config", "`FILE` rules of the gate (default: "+analyze.ConfigFile+" of the current directory, if there is one)")
 }
 

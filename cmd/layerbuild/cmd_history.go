@@ -26,7 +26,7 @@ func historyVerb() verb {
 		fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
 		whole := fs.Bool("no-trunc", false, "do not shorten instructions")
 		var of string
-		fs.Var((*given)(&of), "platform", "`OS/ARCH` platform, where the image is for several")
+		fs.Var((*given)(&of), "platform", "`OS/ARCH` platform to use of an image for several")
 		return func(e *env, args []string) (runFunc, error) {
 			want, err := platform(e, of)
 			if err := errors.Join(oneImage(args), err, f.resolve(e)); err != nil {

@@ -244,7 +244,7 @@ func tagVerb() verb {
 }
 
 func removeVerb() verb {
-	return verb{name: "rm", args: "IMAGE…", summary: "remove names of images; 'prune' then frees what has no name", flags: func(fs *pflag.FlagSet) prepareFunc {
+	return verb{name: "rm", args: "IMAGE…", summary: "remove names of images; 'prune' then removes images without a name", flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
 		return func(e *env, args []string) (runFunc, error) {

@@ -16,9 +16,9 @@ func pruneVerb() verb {
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
-			all := fs.BoolP("all", "a", false, "remove the whole build cache too: every step will run again, and cache mounts are emptied")
-			unused := fs.Duration("unused", 0, "`TIME` remove the build cache too that was not used for this time, such as 72h")
-			keep := fs.String("keep-storage", "", "`SIZE` remove the build cache too, except for the most recently used, up to this size, such as 10g")
+			all := fs.BoolP("all", "a", false, "also remove the whole build cache: every step will run again, and cache mounts are emptied")
+			unused := fs.Duration("unused", 0, "`TIME` also remove the build cache that was not used for this time, such as 72h")
+			keep := fs.String("keep-storage", "", "`SIZE` also remove the least recently used of the build cache until the rest fits this size, such as 10g")
 			dry := fs.BoolP("dry-run", "n", false, "remove nothing; print what would be removed")
 			var format string
 			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")

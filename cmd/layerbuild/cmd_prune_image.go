@@ -21,7 +21,7 @@ import (
 func pruneImageVerb() verb {
 	return verb{
 		name: "prune-image", args: "IMAGE|LAYOUT|ARCHIVE",
-		summary: "make an image without the bytes that nobody can see; its files stay the same",
+		summary: "make an image without its dead bytes; its visible files stay the same",
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
@@ -29,7 +29,7 @@ func pruneImageVerb() verb {
 			fs.VarP((*list)(&names), "tag", "t", "`NAME[:TAG]` name of the new image; may be repeated")
 			var base, of given
 			fs.Var(&base, "base", "`IMAGE` base image, whose layers stay as they are; scratch for none")
-			fs.Var(&of, "platform", "`OS/ARCH` platform, where the image is for several; the others are left out")
+			fs.Var(&of, "platform", "`OS/ARCH` platform to use of an image for several; the others are left out")
 			dryRun := fs.Bool("dry-run", false, "make no image; print what would be saved")
 			return func(e *env, args []string) (runFunc, error) {
 				if err := checkPruneImage(args, names, *dryRun); err != nil {

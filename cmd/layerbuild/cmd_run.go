@@ -31,10 +31,10 @@ type runFlags struct {
 func runVerb() verb {
 	return verb{
 		name: "run", args: "IMAGE [COMMAND [ARG…]]",
-		summary: "run a command of an image in a container that is thrown away afterwards",
-		notes: `SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are sent on to the command. It is not process 1 of
-its container, as with 'docker run --init': a signal that it has no handler for ends it. When it has
-ended, all that it started is killed.
+		summary: "run a command of an image in a temporary container",
+		notes: `SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are forwarded to the command. As with 'docker run
+--init', the command is not process 1 of its container: a signal for which it has no handler ends it.
+When the command ends, all processes that it started are killed.
 `,
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f runFlags
@@ -45,7 +45,7 @@ ended, all that it started is killed.
 			fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` replace the image's entrypoint")
 			fs.Var(newChoice(&f.network, "host", "host", "none"), "network", "`MODE` host or none")
 			fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts; may be repeated")
-			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` platform, where the image is for several")
+			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` platform to use of an image for several")
 			fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input to the command")
 			fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 			fs.BoolVar(&f.pull, "pull", false, "ask the registry even if the image is in the store")

@@ -26,7 +26,7 @@ func pullVerb() verb {
 			var progress string
 			fs.Var(newProgress(&progress), "progress", progressUsage)
 			var of string
-			fs.Var((*given)(&of), "platform", "`OS/ARCH` platform, where the image is for several")
+			fs.Var((*given)(&of), "platform", "`OS/ARCH` platform to use of an image for several")
 			return func(e *env, args []string) (runFunc, error) {
 				if len(args) == 0 {
 					return nil, errors.New("at least one image is expected")

@@ -14,12 +14,12 @@ const exitTable = `Exit status:
   0    success
   1    failure; the reason is on standard error
   2    the command line is wrong; nothing was done
-  3    analyze, build --analyze: the image does not pass the gate
+  3    analyze, build with a gate (--fail-over, --fail-on): the image does not pass
   125  run: layerbuild itself failed, or its command line is wrong
   126  run: the command cannot be executed
   127  run: the command is not found
-  130  interrupted (SIGINT, SIGTERM, SIGHUP); everything that was begun is cleaned up
-  Any other is, with run, that of the command, or 128+N if signal N ended it.
+  130  interrupted by SIGINT, SIGTERM or SIGHUP; nothing unfinished is left behind
+  Otherwise run exits with the status of its command, or with 128+N if signal N ended the command.
 `
 
 // prepareHelp checks what help is asked about.
@@ -29,6 +29,12 @@ func prepareHelp(e *env, all []verb, args []string) (runFunc, error) {
 	}
 	if len(args) == 0 || args[0] == "help" {
 		return func(context.Context) error { return help(e.stdout, all) }, nil
+	}
+	if args[0] == "version" {
+		return func(context.Context) error {
+			_, err := fmt.Fprint(e.stdout, "layerbuild version: print the version\n\nUsage: layerbuild version\n")
+			return err
+		}, nil
 	}
 	for _, v := range all {
 		if v.name == args[0] {
@@ -62,10 +68,11 @@ Verbs:
 State (images, layers, cache) is kept in --root DIR; without the flag in $LAYERBUILD_ROOT, or else in
 /var/lib/layerbuild for root, and in $XDG_DATA_HOME/layerbuild (~/.local/share/layerbuild) for others.
 
-At the end of a build, the least recently used of the build cache is removed until the rest fits
---keep-storage SIZE; without the flag $LAYERBUILD_KEEP_STORAGE, or the line "keep-storage = SIZE" in
-$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config) or /etc/layerbuild/config. Images with
-a name are never removed.
+A build that has run a step ends by removing the least recently used part of the build cache until the
+rest fits --keep-storage SIZE, unless another process uses the state. Without the flag the size is that
+of $LAYERBUILD_KEEP_STORAGE, or of the line "keep-storage = SIZE" in /etc/layerbuild/config or
+$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config), which comes first. Images with a name
+are never removed.
 
 `)
 	b.WriteString(exitTable)
@@ -73,11 +80,11 @@ a name are never removed.
 	return err
 }
 
-// identifierText explains how images are called.
-const identifierText = `An image is called by a name (app, app:v2, registry.example/app@sha256:…), by its image ID or another
-digest that layerbuild prints, in full or by its first 4 digits or more, or by a path: oci:DIR,
-oci-archive:FILE, docker-archive:FILE. The image ID is the digest of the image's configuration; for an
-image for several platforms it is the digest of the index. It is what docker buildx build -q prints.
+// identifierText explains how an image is given on the command line.
+const identifierText = `An image is given as a name (app, app:v2, registry.example/app@sha256:…), as its image ID or another
+digest that layerbuild prints, in full or its first 4 digits or more, or as a path: oci:DIR,
+oci-archive:FILE, docker-archive:FILE. The image ID is the digest of the image's configuration, or of
+the index of an image for several platforms: the same that docker buildx build -q prints.
 `
 
 func verbHelp(w io.Writer, v verb, fs *pflag.FlagSet) error {
