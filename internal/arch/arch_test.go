@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -177,6 +178,22 @@ func systemCalls(t *testing.T, path string) []string {
 		return true
 	})
 	return found
+}
+
+// TestEveryRoomIsDocumented: each package, other than main programs, is in a table of docs/ARCHITECTURE.md.
+func TestEveryRoomIsDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packages(t) {
+		if p.room() == "bench" || in(p.room(), "test/run") {
+			continue
+		}
+		if !strings.Contains(string(text), "`"+p.room()+"`") {
+			t.Errorf("docs/ARCHITECTURE.md does not name %s", p.room())
+		}
+	}
 }
 
 // TestEveryRoomHasASign: each package says in a sentence what it is.
