@@ -28,8 +28,8 @@ func FuzzCommandLine(f *testing.F) {
 		if got.err == nil {
 			return
 		}
-		if got.status != exitUsage {
-			t.Errorf("status %d, want %d", got.status, exitUsage)
+		if got.status != got.want {
+			t.Errorf("status %d, want %d", got.status, got.want)
 		}
 		if !utf8.ValidString(got.text) || strings.ContainsAny(got.text, "\x1b\x07\x7f\u009b\u202e") {
 			t.Errorf("%q, want text for a terminal", got.text)

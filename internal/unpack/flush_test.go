@@ -66,10 +66,10 @@ func randomStream(rnd *rand.Rand, mode Whiteouts) string {
 
 // TestFlush: a stream with more directories than are kept until the end gives the same tree.
 func TestFlush(t *testing.T) {
-	modes := []Whiteouts{Literal, Delete}
-	if os.Geteuid() == 0 {
-		modes = append(modes, Overlay)
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: others cannot write to a directory once it has a mode without w")
 	}
+	modes := []Whiteouts{Literal, Delete, Overlay}
 	rounds.Run(t, "unpack-flush", rounds.Options{Fixed: 60, Fresh: 20, Long: 20_000}, func(t *testing.T, seed uint64) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		o := mine(Options{Whiteouts: modes[rnd.IntN(len(modes))], FollowDirLinks: rnd.IntN(2) == 0})
@@ -99,11 +99,11 @@ func TestFlush(t *testing.T) {
 				}
 				return nil
 			})
-			if err != nil && os.Geteuid() == 0 {
+			if err != nil {
 				t.Fatal(err)
 			}
 			tree, err := fstree.Print(dir, fstree.Show{Times: true, Xattrs: true})
-			if err != nil && os.Geteuid() == 0 {
+			if err != nil {
 				t.Fatal(err)
 			}
 			return tree, stats, nil
