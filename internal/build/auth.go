@@ -44,7 +44,7 @@ func (b *builder) secretText(id string) string {
 	if i < 0 {
 		return ""
 	}
-	data, err := b.opts.Run.Secrets[i].read()
+	data, err := b.readSecret(i)
 	if err != nil {
 		b.sink(event.Warning{Message: fmt.Sprintf("it is asked for without credentials: %v", err), Time: time.Now()})
 		return ""

@@ -42,6 +42,7 @@ type builder struct {
 	unpacked memo[imageKey, rootfs]
 	named    memo[string, *source.Context]
 	trees    memo[snapshot.ID, *source.Tree]
+	secrets  memo[int, []byte] // by their index in the options
 	// runs keeps equal steps of different stages from being run twice at once.
 	runs memo[string, stepResult]
 	// imports are what --cache-from has, fetched what was taken of it, promises the snapshots that it would make.

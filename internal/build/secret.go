@@ -28,7 +28,7 @@ func (r *runner) mountSecret(p *executor.Process, m parser.RunMount) error {
 		}
 		return nil
 	}
-	data, err := r.opts.Run.Secrets[i].read()
+	data, err := r.readSecret(i)
 	if err != nil {
 		return err
 	}
@@ -50,6 +50,12 @@ func (r *runner) mountSecret(p *executor.Process, m parser.RunMount) error {
 	}
 	p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: d, ReadOnly: true})
 	return nil
+}
+
+// readSecret returns what a secret of the options says. It is read once in a build: a pipe can be read once only, and the
+// commands of a build are to see the same.
+func (b *builder) readSecret(i int) ([]byte, error) {
+	return b.secrets.do(context.Background(), i, b.opts.Run.Secrets[i].read)
 }
 
 func (s Secret) read() ([]byte, error) {

@@ -34,7 +34,7 @@ func enterMount() error {
 // only with an error.
 func enterUser() error {
 	ids, reasons := wanted(os.Getuid(), os.Getgid())
-	st := state{PPID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Wait: true, Reasons: reasons}
+	st := state{PPID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Reasons: reasons}
 
 	// The kernel sends the signal of PDEATHSIG when the thread that started the child ends: this one must not.
 	runtime.LockOSThread()
@@ -69,11 +69,17 @@ func start(st state) (*child, error) {
 		return nil, err
 	}
 	defer r.Close()
+	// The child gets the pipe under the number that it has here, which no file has that the user passes on: the command
+	// line may name those as /dev/fd/N.
+	if _, err := unix.FcntlInt(r.Fd(), unix.F_SETFD, 0); err != nil {
+		w.Close()
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	st.Ready = int(r.Fd())
 	cmd := exec.Command(self)
 	cmd.Args = os.Args
 	cmd.Env = append(os.Environ(), stateVar+"="+st.String())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{r}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
 		Pdeathsig:  syscall.SIGKILL,
@@ -186,8 +192,8 @@ func arrive(text string) error {
 			os.Exit(128 + int(unix.SIGKILL)) // it died before that
 		}
 	}
-	if st.Wait {
-		if err := awaitIDs(); err != nil {
+	if st.Ready != 0 {
+		if err := awaitIDs(st.Ready); err != nil {
 			return err
 		}
 	}
@@ -198,12 +204,11 @@ func arrive(text string) error {
 	return nil
 }
 
-func awaitIDs() error {
-	const readyFD = 3
-	defer unix.Close(readyFD)
+func awaitIDs(ready int) error {
+	defer unix.Close(ready)
 	var b [1]byte
 	for {
-		n, err := unix.Read(readyFD, b[:])
+		n, err := unix.Read(ready, b[:])
 		if err == unix.EINTR {
 			continue
 		}

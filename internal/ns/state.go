@@ -15,8 +15,8 @@ type state struct {
 	// UID and GID are its user's, outside.
 	UID int `json:"uid"`
 	GID int `json:"gid"`
-	// Wait says that the ids are still being mapped; a byte on descriptor 3 says when they are.
-	Wait    bool     `json:"wait,omitempty"`
+	// Ready is the descriptor on which a byte says that the ids are mapped, or 0 if they are mapped already.
+	Ready   int      `json:"ready,omitempty"`
 	Reasons []string `json:"reasons,omitempty"`
 }
 

@@ -3,6 +3,7 @@ package rootless
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,6 +102,59 @@ func TestSingleIDWarns(t *testing.T) {
 	if got := l.Layer("img", 0); !strings.Contains(got, `file f 0644`) {
 		t.Errorf("the layer holds %s", got)
 	}
+}
+
+// TestDescriptors: what a user passes on as an open file is there for the build, whatever its number, and more than one
+// step may have a secret that can be read only once.
+func TestDescriptors(t *testing.T) {
+	const dockerfile = "FROM busybox\nCOPY f /\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one && ! readlink /proc/self/fd/5\n"
+	for _, test := range []struct {
+		name  string
+		flags []string
+		files []string // from number 3 on
+		stdin string
+	}{
+		{"Dockerfile", []string{"-f", "/dev/fd/3"}, []string{"FROM scratch\nCOPY f /\n"}, ""},
+		{"Dockerfile and secret", []string{"-f", "/dev/fd/3", "--secret=id=s,src=/dev/fd/4"}, []string{dockerfile, "one"}, ""},
+		{"secret and Dockerfile", []string{"-f", "/dev/fd/5", "--secret=id=s,src=/proc/self/fd/3"}, []string{"one", "", dockerfile}, ""},
+		{"Dockerfile on standard input", []string{"-f", "-", "--secret=id=s,src=/dev/fd/3"}, []string{"one"}, dockerfile},
+		{"secret on standard input", []string{"-f", "/dev/fd/6", "--secret=id=s,src=/dev/stdin"}, []string{"", "", "", dockerfile}, "one"},
+	} {
+		for _, user := range []string{"", lab.User(t, true), lab.User(t, false)} {
+			t.Run(test.name+" "+user, func(t *testing.T) {
+				l := lab.New(t)
+				l.Busybox()
+				l.Write("f", "f\n")
+				if user != "" {
+					l.As(user)
+				}
+				cmd := l.Command("build", append(test.flags, "--progress=plain", "--no-cache", ".")...)
+				var log bytes.Buffer
+				cmd.Stdout, cmd.Stderr, cmd.Stdin = &log, &log, pipe(t, test.stdin)
+				for _, content := range test.files {
+					cmd.ExtraFiles = append(cmd.ExtraFiles, pipe(t, content))
+				}
+				if err := cmd.Run(); err != nil {
+					t.Errorf("%v\n%s", err, log.String())
+				}
+			})
+		}
+	}
+}
+
+// pipe makes a pipe with a text in it, as if the user's shell had made it: who opens /dev/fd/N needs the permission to.
+func pipe(t *testing.T, text string) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	_, err = w.WriteString(text)
+	if err := errors.Join(err, w.Close(), r.Chmod(0o666)); err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 // TestPruneLeavesNothingForeign: files of subordinate ids, which the user cannot remove with rm, go with prune --all.
