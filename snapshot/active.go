@@ -295,7 +295,12 @@ func (s *Store) trash(id ID) (*workDir, error) {
 	return w, nil
 }
 
-func (w *workDir) release() { unix.Close(w.lock) }
+func (w *workDir) release() {
+	if w.lock >= 0 {
+		unix.Close(w.lock)
+	}
+	w.lock = -1
+}
 
 // remove removes the directory and lets it go.
 func (w *workDir) remove() error {

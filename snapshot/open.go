@@ -27,6 +27,9 @@ func Open(root string, o Options) (*Store, error) {
 	return s, nil
 }
 
+// fullDir is the directory of the snapshots of drivers that keep whole trees, below that of the layered drivers.
+const fullDir = "full"
+
 func (s *Store) open(o Options) error {
 	if s.ledger == nil {
 		var err error
@@ -46,7 +49,7 @@ func (s *Store) open(o Options) error {
 	}
 	s.drv = drv
 	if !s.drv.layered() {
-		s.root = filepath.Join(s.root, "full")
+		s.root = filepath.Join(s.root, fullDir)
 		if err := makeDirs(s.root); err != nil {
 			return err
 		}

@@ -314,6 +314,23 @@ func (s *Store) Remove(_ context.Context, id ID) error {
 	return nil
 }
 
+// Other returns the store of the other kind of drivers' snapshots in the same directory, and nil if there is none. It serves
+// to list, measure and remove them: other drivers cannot read them.
+func (s *Store) Other() *Store {
+	o := &Store{root: filepath.Join(s.root, fullDir), drv: btrfs{}, user: s.user, ledger: s.ledger, known: make(map[ID]*node)}
+	if !s.drv.layered() {
+		o.root, o.drv = filepath.Dir(s.root), &overlay{user: s.user}
+	}
+	if fi, err := os.Lstat(o.tmp()); err != nil || !fi.IsDir() {
+		return nil
+	}
+	return o
+}
+
+// maxTrashLocks is how many snapshots that are being removed are kept locked, each of which costs a descriptor. Others that
+// open the store may remove those that are not locked, too, which does no harm.
+const maxTrashLocks = 32
+
 // RemoveAll removes committed snapshots at once, each after those made on it. Nothing may be made meanwhile: it is for those
 // who hold a lock on the whole. What it returns removes the files, which are out of the way by then, and may be called when
 // that lock is gone. Snapshots that are not there are no error.
@@ -334,6 +351,9 @@ func (s *Store) RemoveAll(ids []ID) (finish func() error, err error) {
 		} else if err != nil {
 			err = fmt.Errorf("remove snapshot %s: %w", id, err)
 			break
+		}
+		if w != nil && len(all) >= maxTrashLocks {
+			w.release()
 		}
 		all = append(all, w)
 	}

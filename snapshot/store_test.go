@@ -105,6 +105,35 @@ func TestCrash(t *testing.T) {
 }
 
 // TestDamaged has a snapshot that is not whole, as after a crash or on a bad disk.
+// TestRemoveAllDescriptors removes more snapshots than a process may have files.
+func TestRemoveAllDescriptors(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	open := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		check(t, err)
+		return len(list)
+	}
+	var ids []ID
+	for i := range 3 * maxTrashLocks {
+		ids = append(ids, ID(fmt.Sprintf("s%d", i)))
+		commit(t, s, ids[i], "", "file f 0644 x")
+	}
+	before := open()
+	finish, err := s.RemoveAll(ids)
+	check(t, err)
+	if n := open() - before; n > maxTrashLocks {
+		t.Errorf("%d snapshots that are being removed have %d open files, want at most %d", len(ids), n, maxTrashLocks)
+	}
+	testStore(t, filepath.Dir(s.tmp())) // it removes what is not locked
+	check(t, finish())
+	if n := open() - before; n != 0 {
+		t.Errorf("%d files are still open", n)
+	}
+	if left, err := os.ReadDir(s.tmp()); err != nil || len(left) > 0 || len(s.IDs()) > 0 {
+		t.Errorf("left: %v, %v, %v", left, s.IDs(), err)
+	}
+}
+
 func TestDamaged(t *testing.T) {
 	mounttest.Need(t)
 	s := testStore(t, t.TempDir())

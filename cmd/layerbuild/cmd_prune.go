@@ -22,8 +22,7 @@ func pruneVerb() verb {
 			dry := fs.BoolP("dry-run", "n", false, "remove nothing; print what would be removed")
 			var format string
 			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
-			fs.BoolP("force", "f", true, "")
-			_ = fs.MarkHidden("force") // nothing is asked; the flag is there for scripts
+			fs.BoolP("force", "f", false, "accepted for scripts written for docker; nothing is asked in any case")
 			return func(e *env, args []string) (runFunc, error) {
 				if *unused < 0 {
 					return nil, badValue("unused", unused.String(), errors.New("a time such as 90m or 72h is expected"))

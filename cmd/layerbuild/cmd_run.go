@@ -49,8 +49,7 @@ When the command ends, all processes that it started are killed.
 			fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input to the command")
 			fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 			fs.BoolVar(&f.pull, "pull", false, "ask the registry even if the image is in the store")
-			fs.Bool("rm", true, "")
-			_ = fs.MarkHidden("rm") // containers are always thrown away; the flag is there for the fingers
+			fs.Bool("rm", false, "accepted for scripts written for docker; containers are always removed")
 			return f.prepare
 		},
 	}

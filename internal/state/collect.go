@@ -29,6 +29,7 @@ type unit struct {
 	// What the unit is: a snapshot, which may be lazy, an image without a name, a cache mount, or none of these but only
 	// its records.
 	snapshot snapshot.ID
+	in       *snapshot.Store // that has it; nil if it is lazy
 	lazy     bool
 	image    digest.Digest
 	mount    string
@@ -54,9 +55,9 @@ type collection struct {
 	holds  map[digest.Digest]int // by how many units a blob is held
 
 	units     []*unit
-	snapshots map[string]*unit
-	foreign   string        // the directory of the other kind of drivers' snapshots
-	useless   []cache.Entry // records that are of no use to anybody
+	stores    []*snapshot.Store
+	snapshots map[string][]*unit // by ID: one for each store that has it, or a lazy one
+	useless   []cache.Entry      // records that are of no use to anybody
 	seals     []cache.Entry // records of layers
 
 	counted bool  // total is that of the units that are not removed
@@ -69,7 +70,7 @@ func (s *State) collect(ctx context.Context, o PruneOptions) (done Pruned, u *us
 	finish = func() error { return nil }
 	s.Store.Repair = nil // what is damaged is not made again to be collected
 	c := &collection{s: s, o: o, usage: s.readUsage(), named: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{},
-		holds: map[digest.Digest]int{}, snapshots: map[string]*unit{}}
+		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{}, stores: s.snapshotStores()}
 	for _, load := range []func(context.Context) error{c.loadBlobs, c.loadImages, c.loadSnapshots, c.loadRecords, c.loadMounts} {
 		if err := errors.Join(load(ctx), context.Cause(ctx)); err != nil {
 			return done, c.usage, finish, err
@@ -137,30 +138,30 @@ func (c *collection) leadsTo(ctx context.Context, root ocispec.Descriptor) []dig
 }
 
 func (c *collection) loadSnapshots(context.Context) error {
-	c.foreign = filepath.Join(c.s.Root, "snapshots")
-	if c.s.Snapshots.Layered() {
-		c.foreign = filepath.Join(c.foreign, "full")
-	}
-	parents := map[*unit]snapshot.ID{}
-	for info, err := range c.s.Snapshots.All() {
-		if err != nil && info.ID == "" {
-			return err
+	for _, in := range c.stores {
+		parents := map[*unit]snapshot.ID{}
+		for info, err := range in.All() {
+			if err != nil && info.ID == "" {
+				return err
+			}
+			u := c.add(&unit{snapshot: info.ID, in: in, size: c.usage.snapshot(in, info.ID)})
+			parents[u] = info.Parent
+			c.snapshots[string(info.ID)] = append(c.snapshots[string(info.ID)], u)
 		}
-		id := string(info.ID)
-		u := c.add(&unit{snapshot: info.ID, size: c.usage.snapshot(info.ID)})
-		parents[u] = info.Parent
-		c.snapshots[id] = u
-	}
-	for u, id := range parents {
-		c.on(u, id)
+		for u, id := range parents {
+			c.on(u, in, id)
+		}
 	}
 	return nil
 }
 
-// on notes the parent of a snapshot.
-func (c *collection) on(u *unit, parent snapshot.ID) {
-	if u.parent = c.snapshots[string(parent)]; u.parent != nil {
-		u.parent.children++
+// on notes the parent of a snapshot, which a store has.
+func (c *collection) on(u *unit, in *snapshot.Store, parent snapshot.ID) {
+	for _, up := range c.snapshots[string(parent)] {
+		if up.in == in {
+			u.parent = up
+			up.children++
+		}
 	}
 }
 
@@ -212,37 +213,46 @@ func (c *collection) hold(e cache.Entry) bool {
 	if id := digest.Digest(e.Key); e.Kind == cache.Chains && id.Validate() == nil && e.Snapshot != id.Encoded() && !c.chains[id] {
 		return false
 	}
-	u := c.snapshots[e.Snapshot]
-	if u == nil {
-		if u = c.lazy(e); u == nil {
+	units := c.snapshots[e.Snapshot]
+	if len(units) == 0 {
+		u := c.lazy(e)
+		if u == nil {
 			return false
 		}
-	} else if !u.lazy && u.snapshot != "" {
-		if _, err := c.s.Snapshots.Stat(u.snapshot); err != nil {
-			return false
+		units = []*unit{u}
+	}
+	good := false
+	for _, u := range units {
+		if !u.lazy {
+			if _, err := u.in.Stat(u.snapshot); err != nil {
+				continue
+			}
+		}
+		good = true
+		u.records = append(u.records, e)
+		if e.Used.After(u.used) {
+			u.used = e.Used
+			u.spare = !c.o.Since.IsZero() && !u.used.Before(c.o.Since)
 		}
 	}
-	u.records = append(u.records, e)
-	if e.Used.After(u.used) {
-		u.used = e.Used
-		u.spare = !c.o.Since.IsZero() && !u.used.Before(c.o.Since)
-	}
-	return true
+	return good
 }
 
-// lazy returns the unit of a snapshot that is not there: one that is made when it is needed, or one of another kind of
-// driver; nil if it is neither.
+// lazy returns the unit of a snapshot that is not there and is made when it is needed; nil if it cannot be made.
 func (c *collection) lazy(e cache.Entry) *unit {
-	u := &unit{snapshot: snapshot.ID(e.Snapshot), lazy: true}
 	l, ok := c.s.LazyLayer(e.Record)
-	parent := e.Meta[LazyParent]
-	if _, err := c.s.Snapshots.Stat(snapshot.ID(parent)); ok && (parent == "" || err == nil) {
-		u.blobs = []digest.Digest{l.Descriptor.Digest}
-		c.on(u, snapshot.ID(parent))
-	} else if _, err := os.Lstat(filepath.Join(c.foreign, e.Snapshot, "info.json")); err != nil {
+	if !ok {
 		return nil
 	}
-	c.snapshots[e.Snapshot] = u
+	u := &unit{snapshot: snapshot.ID(e.Snapshot), lazy: true, blobs: []digest.Digest{l.Descriptor.Digest}}
+	if parent := snapshot.ID(e.Meta[LazyParent]); parent != "" {
+		i := slices.IndexFunc(c.stores, func(in *snapshot.Store) bool { _, err := in.Stat(parent); return err == nil })
+		if i < 0 {
+			return nil
+		}
+		c.on(u, c.stores[i], parent)
+	}
+	c.snapshots[e.Snapshot] = []*unit{u}
 	return c.add(u)
 }
 
@@ -250,7 +260,10 @@ func (c *collection) lazy(e cache.Entry) *unit {
 // build need not seal them again; others can make them again, and want the space.
 func (c *collection) seal(e cache.Entry) {
 	_, l, ok := e.SealedLayer()
-	if u := c.snapshots[e.Snapshot]; ok && u != nil && !c.o.Since.IsZero() {
+	if !ok || c.o.Since.IsZero() {
+		return
+	}
+	for _, u := range c.snapshots[e.Snapshot] {
 		u.blobs = append(u.blobs, l.Descriptor.Digest)
 	}
 }
@@ -261,8 +274,7 @@ func (c *collection) sealed(e cache.Entry, live map[digest.Digest]bool) bool {
 	if _, there := c.blobs[l.Descriptor.Digest]; !ok || !there || !live[l.Descriptor.Digest] {
 		return false
 	}
-	u := c.snapshots[e.Snapshot]
-	return e.Snapshot == "" || u != nil && !u.removed
+	return e.Snapshot == "" || slices.ContainsFunc(c.snapshots[e.Snapshot], func(u *unit) bool { return !u.removed })
 }
 
 func (c *collection) loadMounts(context.Context) error {
@@ -391,7 +403,7 @@ func (c *collection) remove(ctx context.Context, done *Pruned) (finish func() er
 	live := maps.Clone(c.named)
 	records := c.useless
 	var images []digest.Digest
-	var snapshots []snapshot.ID
+	snapshots := map[*snapshot.Store][]snapshot.ID{}
 	var mounts []string
 	for _, u := range c.units {
 		if !u.removed {
@@ -404,7 +416,8 @@ func (c *collection) remove(ctx context.Context, done *Pruned) (finish func() er
 		switch {
 		case u.snapshot != "" && !u.lazy:
 			done.SnapshotBytes += u.size
-			snapshots = append(snapshots, u.snapshot)
+			done.Snapshots++
+			snapshots[u.in] = append(snapshots[u.in], u.snapshot)
 		case u.image != "":
 			images = append(images, u.image)
 		case u.mount != "":
@@ -417,7 +430,8 @@ func (c *collection) remove(ctx context.Context, done *Pruned) (finish func() er
 			records = append(records, e)
 		}
 	}
-	done.Records, done.Images, done.Snapshots, done.Mounts = len(records), len(images), len(snapshots), len(mounts)
+	records = once(records)
+	done.Records, done.Images, done.Mounts = len(records), len(images), len(mounts)
 	if !c.o.DryRun {
 		if finish, err = c.removeCache(ctx, records, images, snapshots, mounts); err != nil {
 			return finish, err
@@ -432,7 +446,7 @@ func (c *collection) remove(ctx context.Context, done *Pruned) (finish func() er
 }
 
 // removeCache removes records and what they have named.
-func (c *collection) removeCache(ctx context.Context, records []cache.Entry, images []digest.Digest, snapshots []snapshot.ID, mounts []string) (finish func() error, err error) {
+func (c *collection) removeCache(ctx context.Context, records []cache.Entry, images []digest.Digest, snapshots map[*snapshot.Store][]snapshot.ID, mounts []string) (finish func() error, err error) {
 	finish = func() error { return nil }
 	for _, e := range records {
 		if err := c.s.Cache.Drop(e); err != nil {
@@ -449,14 +463,37 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 	if err != nil && !full {
 		return finish, err
 	}
-	remove, err := c.s.Snapshots.RemoveAll(snapshots)
+	var removals []func() error
+	err = nil
+	for _, in := range c.stores {
+		remove, err1 := in.RemoveAll(snapshots[in])
+		removals, err = append(removals, remove), errors.Join(err, err1)
+	}
 	return func() error {
-		err := remove()
+		var err error
+		for _, remove := range removals {
+			err = errors.Join(err, remove())
+		}
 		if full {
 			err = errors.Join(err, c.s.Store.Forget(ctx, images...))
 		}
 		return err
 	}, err
+}
+
+// once removes the records that are in a list more than once: one may be held by a snapshot of each kind of drivers.
+func once(list []cache.Entry) []cache.Entry {
+	type record struct {
+		kind cache.Kind
+		key  string
+	}
+	seen := map[record]bool{}
+	return slices.DeleteFunc(list, func(e cache.Entry) bool {
+		r := record{e.Kind, e.Key}
+		again := seen[r] && e.Kind != ""
+		seen[r] = true
+		return again
+	})
 }
 
 // leftOver removes what killed processes have left, and what is known of blobs that are gone and of contexts that nobody has

@@ -131,6 +131,77 @@ func (m *maker) left() string {
 	return strings.Join(list, " ")
 }
 
+// TestPruneOtherDrivers prunes with one kind of drivers what the other kind has made: what has a record stays as long as the
+// record, and the rest goes.
+func TestPruneOtherDrivers(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		made, pruned string // drivers
+		o            PruneOptions
+		want         string // of the snapshots
+	}{
+		{"copies, nothing asked", "copy", "overlay", PruneOptions{}, "base both child"},
+		{"copies, old ones", "copy", "overlay", PruneOptions{Unused: 6 * 24 * time.Hour}, "base both"},
+		{"copies, a size", "copy", "overlay", PruneOptions{Keep: 3*size + size/2}, "base both"},
+		{"copies, all", "copy", "overlay", PruneOptions{All: true}, ""},
+		{"layers, nothing asked", "overlay", "copy", PruneOptions{}, "base both child"},
+		{"layers, old ones", "overlay", "copy", PruneOptions{Unused: 6 * 24 * time.Hour}, "base both"},
+		{"layers, all", "overlay", "copy", PruneOptions{All: true}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			open := func(driver string) *maker {
+				s, err := Open(t.Context(), Options{Root: dir, Driver: driver})
+				if err != nil {
+					t.Skip(err)
+				}
+				return &maker{State: s, t: t, now: time.Now().Add(-time.Hour)}
+			}
+			m := open(test.made)
+			m.snapshot("base", "")
+			m.step("base", "base", 2, nil)
+			m.snapshot("child", "base")
+			m.step("child", "child", 9, nil)
+			m.snapshot("unheld", "base")
+			m.snapshot("both", "")
+			m.step("both", "both", 2, nil)
+			m.check(m.Close())
+			m = open(test.pruned)
+			m.snapshot("both", "")
+			dry := test.o
+			dry.DryRun = true
+			foretold, err := m.Prune(t.Context(), dry)
+			m.check(err)
+			done, err := m.Prune(t.Context(), test.o)
+			m.check(err)
+			if done != foretold {
+				t.Errorf("removed %+v, foretold %+v", done, foretold)
+			}
+			if m.readUsage().after != m.readUsage().total() {
+				t.Errorf("after the prune the state has %d bytes, and %d were noted", m.readUsage().total(), m.readUsage().after)
+			}
+			_, err = m.Snapshots.Stat("both")
+			if there := err == nil; there == test.o.All {
+				t.Errorf("the driver in use has its own snapshot: %v", there)
+			}
+			m.check(m.Close())
+			m = open(test.made)
+			defer m.Close()
+			var left []string
+			for _, id := range m.Snapshots.IDs() {
+				left = append(left, string(id))
+			}
+			slices.Sort(left)
+			if got := strings.Join(left, " "); got != test.want {
+				t.Errorf("there is %q, want %q", got, test.want)
+			}
+			if left := append(names(filepath.Join(m.Root, "snapshots", "tmp")), names(filepath.Join(m.Root, "snapshots", "full", "tmp"))...); len(left) > 0 {
+				t.Errorf("left in tmp: %q", left)
+			}
+		})
+	}
+}
+
 func newMaker(t testing.TB) *maker {
 	return &maker{State: openTest(t, t.TempDir()), t: t, now: time.Now().Add(-time.Hour)}
 }

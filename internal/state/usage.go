@@ -74,12 +74,21 @@ func (u *usage) save() {
 }
 
 // snapshot returns the size of a snapshot.
-func (u *usage) snapshot(id snapshot.ID) int64 {
-	name := "snapshot " + string(id)
+func (u *usage) snapshot(in *snapshot.Store, id snapshot.ID) int64 {
+	name := snapshotName(in, id)
 	if n, ok := u.known[name]; ok {
 		return n
 	}
-	return u.note(name, treeSize(u.s.Snapshots.Dir(id)))
+	return u.note(name, treeSize(in.Dir(id)))
+}
+
+// snapshotName is the name of a snapshot in the file: layered drivers and those that keep whole trees may have one of the
+// same ID.
+func snapshotName(in *snapshot.Store, id snapshot.ID) string {
+	if in.Layered() {
+		return "snapshot " + string(id)
+	}
+	return "full " + string(id)
 }
 
 // blob returns the size of a blob; name is its digest without the algorithm.
@@ -111,8 +120,10 @@ func (u *usage) mount(name string) int64 {
 // total adds up all of the state by the names of its parts. Only what is new is measured.
 func (u *usage) total() int64 {
 	var n int64
-	for _, id := range u.s.Snapshots.IDs() {
-		n += u.snapshot(id)
+	for _, in := range u.s.snapshotStores() {
+		for _, id := range in.IDs() {
+			n += u.snapshot(in, id)
+		}
 	}
 	blobs := filepath.Join(u.s.Root, "oci", "blobs", "sha256")
 	for _, name := range names(blobs) {
@@ -145,8 +156,10 @@ func (u *usage) collected() {
 		}
 	}
 	u.added.Reset()
-	for _, id := range u.s.Snapshots.IDs() {
-		keep("snapshot " + string(id))
+	for _, in := range u.s.snapshotStores() {
+		for _, id := range in.IDs() {
+			keep(snapshotName(in, id))
+		}
 	}
 	for _, name := range names(filepath.Join(u.s.Root, "oci", "blobs", "sha256")) {
 		keep("blob " + name)
