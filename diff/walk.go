@@ -249,6 +249,11 @@ func (w *walker) present(fd int, names *rawfs.Names, m mark) (absent, kept []str
 			continue
 		}
 		if reserved(names.Name(e)) {
+			if removed, err := w.removedMark(fd, names, e); err != nil {
+				return nil, nil, err
+			} else if removed {
+				continue // what was there was in no layer
+			}
 			w.warn(names.Name(e), "a name that begins with .wh. means a removed file in a layer: left out")
 			continue
 		}
@@ -259,6 +264,16 @@ func (w *walker) present(fd int, names *rawfs.Names, m mark) (absent, kept []str
 	}
 	names.Entries = names.Entries[:n]
 	return absent, kept, nil
+}
+
+// removedMark reports whether an entry of an upper directory is overlay's mark for a removed name.
+func (w *walker) removedMark(fd int, names *rawfs.Names, e rawfs.Dirent) (bool, error) {
+	if w.full || e.Type != unix.DT_CHR {
+		return false, nil
+	}
+	var st rawfs.Stat
+	err := rawfs.Lstat(fd, names.CName(e), &st)
+	return err == nil && rawfs.IsWhiteout(&st), err
 }
 
 func (w *walker) skips(name []byte) bool {

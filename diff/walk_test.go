@@ -348,6 +348,62 @@ func TestWriteFullWhiteout(t *testing.T) {
 	}
 }
 
+// TestWriteWhatNoLayerHolds removes and replaces what a state has that no layer can hold. Another machine has the state
+// without it, unpacked from layers, and the layer must be the same there.
+func TestWriteWhatNoLayerHolds(t *testing.T) {
+	needRoot(t)
+	for _, test := range []struct{ name, kind, base string }{
+		{"socket", "socket %s 0755", "s"}, {"reserved name", "file %s 0644 x", ".wh.s"}, {"reserved directory", "dir %s 0755", ".wh.s"},
+		{"reserved device", "char %s 0644 1:3", ".wh.s"}, {"mark of a removed file", "whiteout %s", "s"},
+	} {
+		for _, next := range []string{"", "file d/s 0644 root:root @7 new", "dir d/s 0755 root:root @7", "file d/b 0644 root:root @7 other", "gone"} {
+			t.Run(test.name+" "+next, func(t *testing.T) {
+				const state = "dir e 0755 root:root @5\ndir d 0755 root:root @5\n"
+				thing := fmt.Sprintf(test.kind, "d/"+test.base) + "\n" + fmt.Sprintf(test.kind, "e/"+test.base) + "\n"
+				after := "dir e 0755 root:root @5\n"
+				if next != "gone" {
+					after += "dir d 0755 root:root @5\n" + next + "\ndir d 0755 root:root @5\n"
+				}
+				marks := "whiteout e/" + test.base + "\n"
+				switch {
+				case next == "gone":
+					marks += "whiteout d\n"
+				case !strings.HasPrefix(next, "file d/"+test.base) && !strings.HasPrefix(next, "dir d/"+test.base):
+					marks += "whiteout d/" + test.base + "\n"
+				}
+				top := t.TempDir()
+				make := func(name, text string) string { return mustMake(t, mkdir(t, top+"/"+name), text) }
+				local := make("local", "file d/a 0644 root:root @5 a\n"+thing+state)
+				other := make("other", "file d/a 0644 root:root @5 a\n"+state)
+				bare := make("bare", "file d/a 0644 root:root @5 a\n"+state)
+				if next == "gone" {
+					bare = other
+				}
+				kept := "file d/a 0644 root:root @5 a\n"
+				if next == "gone" {
+					kept = ""
+				}
+				whole := make("whole", kept+after)
+				var warned []string
+				o := Options{Warn: func(path, problem string) { warned = append(warned, path+": "+problem) }}
+				want := describe(t, write(t, Tree{Dir: whole, Lower: []string{bare}, Full: true}, o))
+				for what, tree := range map[string]Tree{
+					"copies here":        {Dir: whole, Lower: []string{local}, Full: true},
+					"overlay here":       {Dir: make("upper", after+marks+after), Lower: []string{local}},
+					"overlay on another": {Dir: make("upper2", after+strings.ReplaceAll(marks, "whiteout e/"+test.base+"\n", "")+after), Lower: []string{other}},
+				} {
+					if got := describe(t, write(t, tree, o)); got != want {
+						t.Errorf("%s: layer is\n%swant\n%s", what, got, want)
+					}
+				}
+				if len(warned) > 0 {
+					t.Errorf("warned of what is not there any more: %q", warned)
+				}
+			})
+		}
+	}
+}
+
 func TestWriteOptions(t *testing.T) {
 	needRoot(t)
 	top := t.TempDir()

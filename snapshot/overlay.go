@@ -180,20 +180,31 @@ func (o *overlay) translateEntry(dir string, e os.DirEntry, lower []string) erro
 		if e.Type()&os.ModeDevice != 0 {
 			return nil // it has whited out its own mark of an opaque directory
 		}
-		name := strings.TrimPrefix(e.Name(), fuseWhiteout)
-		if !anyHas(lower, name) {
-			return nil
+		return makeWhiteout(dir, strings.TrimPrefix(e.Name(), fuseWhiteout), lower)
+	case e.Type()&os.ModeSocket != 0:
+		// fuse-overlayfs opens what is in a lower layer before it removes, renames or changes it, and a socket cannot be
+		// opened (ENXIO). Without it the snapshot is what its layer makes of it: layers hold no sockets.
+		if err := os.Remove(path); err != nil {
+			return err
 		}
-		whiteout := filepath.Join(dir, name)
-		if err := unix.Mknod(whiteout, unix.S_IFCHR, 0); err != nil {
-			return &os.PathError{Op: "mknod", Path: whiteout, Err: err}
-		}
-		return nil
+		return makeWhiteout(dir, e.Name(), lower)
 	case e.Type().IsRegular():
 		return o.translateXattrs(path)
 	default:
 		return nil
 	}
+}
+
+// makeWhiteout makes a whiteout in dir, unless it would hide nothing in the directories lower.
+func makeWhiteout(dir, name string, lower []string) error {
+	if !anyHas(lower, name) {
+		return nil
+	}
+	path := filepath.Join(dir, name)
+	if err := unix.Mknod(path, unix.S_IFCHR, 0); err != nil {
+		return &os.PathError{Op: "mknod", Path: path, Err: err}
+	}
+	return nil
 }
 
 // dropVoidWhiteout removes a whiteout that hides nothing in the directories lower. fuse-overlayfs leaves some where it has

@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T, root string) *snapshot.Store) {
 		{"removed", (*suite).removed},
 		{"replaced", (*suite).replaced},
 		{"fidelity", (*suite).fidelity},
+		{"sockets", (*suite).sockets},
 		{"holes", (*suite).holes},
 		{"links", (*suite).links},
 		{"root attributes", (*suite).rootAttributes},
@@ -207,6 +208,35 @@ func (s *suite) replaced() {
 	s.want("m", "dir d 0755\nfile d/one 0644 1\nfile f 0644 f\ndir moved 0755\ndir moved/deep 0755\nfile moved/deep/x 0644 x\n")
 }
 
+// sockets can be removed, renamed, changed and replaced by what is made on their snapshot, and stay where they replace
+// something. Only the snapshots of fuse-overlayfs do not keep them.
+func (s *suite) sockets() {
+	s.make("a", "", tree("file d/file 0644 f\nfile d/gone 0644 g\nfile e/x 0644 x\n"))
+	s.make("b", "a", func(dir string) error {
+		return errors.Join(os.Remove(dir+"d/gone"), os.RemoveAll(dir+"e"),
+			fstree.Make(dir, "socket d/gone 0755\nsocket d/removed 0755\nsocket d/renamed 0755\nsocket d/changed 0755\nsocket e 0755\nsocket n/s 0755\n"))
+	})
+	s.make("c", "b", func(dir string) error {
+		var errs []error
+		for _, err := range []error{
+			os.Remove(dir + "d/removed"), os.Rename(dir+"d/renamed", dir+"d/new"), os.Chmod(dir+"d/changed", 0o700),
+			os.Remove(dir + "e"), os.RemoveAll(dir + "n"),
+		} {
+			if s.Driver() != mount.FuseOverlay || !errors.Is(err, unix.ENOENT) {
+				errs = append(errs, err)
+			}
+		}
+		return errors.Join(append(errs, os.Mkdir(dir+"e", 0o755))...)
+	})
+	b := "dir d 0755\nsocket d/changed 0755\nfile d/file 0644 f\nsocket d/gone 0755\nsocket d/removed 0755\nsocket d/renamed 0755\nsocket e 0755\ndir n 0755\nsocket n/s 0755\n"
+	c := "dir d 0755\nsocket d/changed 0700\nfile d/file 0644 f\nsocket d/gone 0755\nsocket d/new 0755\ndir e 0755\n"
+	if s.Driver() == mount.FuseOverlay {
+		b, c = "dir d 0755\nfile d/file 0644 f\ndir n 0755\n", "dir d 0755\nfile d/file 0644 f\ndir e 0755\n"
+	}
+	s.want("b", b)
+	s.want("c", c)
+}
+
 // fidelity has one of everything, which each snapshot of a chain must show the same.
 func (s *suite) fidelity() {
 	text := `
@@ -227,8 +257,9 @@ func (s *suite) fidelity() {
 		file .wh.looks-like-one 0644 @1000000013 x
 	`
 	if s.Driver() == mount.FuseOverlay {
-		// To fuse-overlayfs such a name is a whiteout.
+		// To fuse-overlayfs such a name is a whiteout, and its snapshots keep no sockets.
 		text = strings.ReplaceAll(text, "file .wh.looks-like-one 0644 @1000000013 x", "")
+		text = strings.ReplaceAll(text, "socket sock 0750 @1000000008", "")
 	}
 	if mounttest.Current() != mounttest.Single {
 		text += "file owned 0644 1234:4321 @1000000014 x\nlink ownedlink 77:88 @1000000015 -> x\n"
