@@ -58,7 +58,7 @@ type collection struct {
 	stores    []*snapshot.Store
 	snapshots map[string][]*unit // by ID: one for each store that has it, or a lazy one
 	useless   []cache.Entry      // records that are of no use to anybody
-	seals     []cache.Entry // records of layers
+	seals     []cache.Entry      // records of layers
 
 	counted bool  // total is that of the units that are not removed
 	total   int64 // what the cache takes up
