@@ -194,7 +194,7 @@ func (l *Layer) estimate(n int64) Compressed {
 	if l.Tar == 0 || n == 0 {
 		return Compressed{Estimate: n != 0}
 	}
-	// A sparse file has more bytes than the tar: the blob is the most that they can take.
+	// A sparse file can be larger than the tar. Its compressed bytes are at most the whole blob.
 	return Compressed{Bytes: int64(min(1, float64(n)/float64(l.Tar)) * float64(l.Compressed)), Estimate: true}
 }
 

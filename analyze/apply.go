@@ -33,7 +33,8 @@ type builder struct {
 	total int64 // bytes of all files
 }
 
-// maxBytes bounds the bytes of all files together, so that no sum of them overflows. Sparse files reach it without effort.
+// maxBytes bounds the bytes of all files together, so that no sum of them overflows. Sparse files can reach it in a
+// small layer.
 const maxBytes = 1 << 61
 
 type nodeKey struct {

@@ -27,7 +27,7 @@ func ParseConfig(name string, data []byte) (Config, error) {
 			return Config{}, fmt.Errorf("%s:%d: %w", name, p.line, err)
 		}
 	}
-	// A rule that somebody began to write and that rules nothing must not look like a gate.
+	// An unfinished rule must not look like a gate.
 	if line, ok := p.seen["fail-on"]; ok && len(p.c.FailOn) == 0 && !p.empty {
 		return Config{}, fmt.Errorf("%s:%d: fail-on has no items; for none, say fail-on: []", name, line)
 	}

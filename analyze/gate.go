@@ -84,7 +84,7 @@ func CheckFailOn(name string) error {
 // Check holds the image against rules and puts the outcome into Gate. The base's bytes do not count, whoever made them
 // invisible, and neither does what is accepted.
 //
-// A guess where the base ends never lets an image pass: where the rules are kept only without the layers that are the
+// An image never passes because of a guess where the base ends: if it passes only without the layers that are the
 // base's by a guess, the gate fails and says so.
 func (r *Report) Check(rules Rules) {
 	g := r.check(rules, func(o Owner) bool { return o == BaseImage })
@@ -109,7 +109,7 @@ func areLayers(n int) string {
 	return fmt.Sprintf("%d layers are", n)
 }
 
-// check holds the image against rules without what the owners have for which skip returns true.
+// check compares the image with rules, without the layers of owners for which skip returns true.
 func (r *Report) check(rules Rules, skip func(Owner) bool) *Gate {
 	g := &Gate{}
 	for i := range r.Units {

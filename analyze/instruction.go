@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// parsed is an instruction's text taken apart, as far as a remedy needs it.
+// parsed holds the parts of an instruction that a remedy needs.
 type parsed struct {
 	verb    string
 	flags   []string // "--from=b"
@@ -17,7 +17,7 @@ type parsed struct {
 	heredoc bool
 }
 
-// parseInstruction takes the text of an instruction apart.
+// parseInstruction parses the text of an instruction.
 func parseInstruction(text string) parsed {
 	p := parsed{verb: verbOf(text)}
 	_, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
@@ -70,7 +70,7 @@ func (p *parsed) commands() ([]command, bool) {
 	return splitCommands(p.rest)
 }
 
-// shellWords begin what is no simple command.
+// shellWords are the words that begin a compound command.
 var shellWords = []string{"if", "for", "while", "until", "case", "select", "function", "!", "{", "}", "set", "cd", "exit", "exec", "export", "[", "test"}
 
 func splitCommands(text string) ([]command, bool) {
@@ -122,7 +122,7 @@ func (c command) applet() (name string, args []string) {
 	return path.Base(words[0]), words[1:]
 }
 
-// operands are a command's arguments that are no options.
+// operands returns the arguments of a command that are not options.
 func (c command) operands() []string {
 	_, args := c.applet()
 	return slices.DeleteFunc(slices.Clone(args), func(a string) bool { return strings.HasPrefix(a, "-") })
@@ -177,8 +177,8 @@ type copied struct {
 	destDir bool   // dest is a directory, into which a file is copied under its own name
 }
 
-// copied takes a COPY or an ADD apart. It returns false where what is copied is not named by its place: a document, a URL, an
-// archive that is unpacked, an image of another builder that has sums instead of names, and names with variables in them.
+// copied parses a COPY or an ADD. It returns false if the sources are not paths: a here-document, a URL, an archive
+// that is unpacked, digests instead of names (as other builders write them), and names with variables.
 func (r *Report) copied(instruction int) (copied, bool) {
 	c := copied{parsed: parseInstruction(r.Instructions[instruction].Text)}
 	if c.heredoc || len(c.args) < 2 {
@@ -240,7 +240,7 @@ func (r *Report) there(layer int, p string) bool {
 	return n != nil && r.Tree.At(n, layer) != nil
 }
 
-// fileIn reports whether a layer itself has something at a path that is no directory.
+// fileIn reports whether a layer has an entry at a path that is not a directory.
 func (r *Report) fileIn(layer int, p string) bool {
 	n := r.Tree.Find(p)
 	if n == nil {
@@ -254,7 +254,8 @@ func (r *Report) fileIn(layer int, p string) bool {
 	return false
 }
 
-// others counts what a layer has below a directory besides one path: more than 0 where the directory was copied as one.
+// others counts the entries of a layer below a directory other than one path. The count is more than 0 if the whole
+// directory was copied.
 func (r *Report) others(layer int, dir, but string) (n int) {
 	for _, i := range r.byLayer().units[layer] {
 		if p := r.Tree.Path(r.Tree.Node(r.Units[i].Node)); p != but && within(p, dir) {

@@ -320,7 +320,8 @@ func Rewrite(ctx context.Context, r io.Reader, drop []bool, dirs []string, w io.
 	return b.toEnd()
 }
 
-// writeDirs writes entries for directories, with what an unpacker gives to a directory that no entry describes.
+// writeDirs writes entries for directories, with the owner, mode and time that unpackers give to a directory without an
+// entry.
 func writeDirs(w io.Writer, dirs []string) error {
 	tw := tar.NewWriter(w)
 	for _, dir := range slices.Sorted(slices.Values(dirs)) {
@@ -446,7 +447,7 @@ func (w *rewriter) entry(gone bool) error {
 	}
 }
 
-// flush writes what was collected. It never writes nothing: a pipe hands an empty write on as an empty read, and many
+// flush writes what was collected. It skips empty writes: a pipe turns an empty write into an empty read, and many
 // readers give up after a hundred of those (io.ErrNoProgress).
 func (w *rewriter) flush() error {
 	if len(w.in.taken) == 0 {

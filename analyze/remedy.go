@@ -47,7 +47,7 @@ func shorten(s string, n int) string {
 // Made is the instruction that made a layer.
 func (r *Report) Made(layer int) *Instruction { return &r.Instructions[r.Layers[layer].Instruction] }
 
-// Remedies are edits of the Dockerfile, in words that are always the same, so that they can be done as they are written:
+// Remedies are edits of the Dockerfile in fixed wording, so that they can be applied literally:
 //
 //	use RUN --mount=… at line 4 and line 6      give these RUNs the mount
 //	add --FLAG to the COPY at line 3
@@ -61,7 +61,7 @@ func (r *Report) Made(layer int) *Instruction { return &r.Instructions[r.Layers[
 //	move the COPY at line 3 to a stage of its own: ‘FROM scratch AS copied’ …
 //	add ‘PATTERN’ to .dockerignore
 //
-// They are joined by "; ". What cannot be done so is advice: "what to do instead", without these words.
+// They are joined by "; ". Any other remedy is advice and does not use these words.
 
 // ats names several instructions: "line 3, line 4 and line 6".
 func ats(list []*Instruction) string {
@@ -138,8 +138,8 @@ func (r *Report) newCure(f *Finding) cure {
 	return c
 }
 
-// each finds the remedy of a finding. Where its path is a directory that has other files as well, which must stay, it is one for
-// each dead file by itself.
+// each returns the remedy of a finding. If its path is a directory in which other files must stay, it returns one
+// remedy for each dead file.
 func (c *cure) each(remedy func(*cure) string) string {
 	if !strings.HasSuffix(c.f.Path, "/") || c.r.Tree.onlyDirs(c.node, c.f.Killer) {
 		return remedy(c)
@@ -281,7 +281,8 @@ func (c *cure) whole() bool {
 // plainCommands read no files besides those that their arguments name.
 var plainCommands = []string{"echo", "printf", "true", "mkdir", "rm", "ln", "touch", "chmod", "chown", "useradd", "groupadd", "adduser", "addgroup", "apt-get", "apk"}
 
-// unrelated reports whether a RUN surely does not need the path. Any program may read any file, so it is so for a few only.
+// unrelated reports whether a RUN certainly does not need the path. Any program may read any file, so this holds only
+// for a few commands.
 func (c *cure) unrelated(i *Instruction) bool {
 	p := parseInstruction(i.Text)
 	list, ok := p.commands()
@@ -310,8 +311,8 @@ func (c *cure) writes() bool {
 	return false
 }
 
-// without says how the killer is to be written without the commands, of the names given, that are about the path. all means that
-// nothing of it is left, and ok that there are such commands and that they can be told from the others.
+// without returns the edits that remove from the killer the commands with the given names that are about the path. all
+// means that no command is left, and ok that such commands exist and can be separated from the others.
 func (c *cure) without(path string, names ...string) (edits []string, all, ok bool) {
 	p := parseInstruction(c.gone.Text)
 	list, ok := p.commands()
@@ -414,7 +415,7 @@ func (c *cure) copyThenRun() string {
 	}
 	rw := ""
 	if !removes && !copies(c.gone) || c.writes() {
-		rw = ",rw" // what is written there is gone after the RUN, as it is now after all of them
+		rw = ",rw" // writes are discarded after the RUN; without the remedy a later RUN removes them
 	}
 	mount := fmt.Sprintf("RUN --mount=type=bind,%ssource=%s,target=%s%s", from, source, c.path, rw)
 	if rw != "" && len(users) > 1 && c.writes() {
@@ -446,8 +447,8 @@ func (c *cure) withoutIt(what copied, known bool) (edits []string, leaves bool) 
 	return nil, false
 }
 
-// bindElsewhere is for a RUN that removes the path in a way that cannot be left out. What a mount shows cannot be removed, so it
-// is copied to its place in the same RUN.
+// bindElsewhere is for a RUN whose removal of the path cannot be left out. A command cannot remove a mount, so the RUN
+// copies the files from a mount elsewhere to the path.
 func (c *cure) bindElsewhere(edits []string, leaves bool, from, source string, users []*Instruction) string {
 	if !leaves || slices.ContainsFunc(users, func(i *Instruction) bool { return !appendable(i) }) {
 		return fmt.Sprintf("bind it, copy it to %s and remove it there in one RUN instead of %s", c.path, ats(append([]*Instruction{c.made}, users...)))
@@ -490,7 +491,7 @@ func (c *cure) fewer(what copied) []string {
 	return []string{fmt.Sprintf("write ‘%s’ instead of ‘%s’ at %s", strings.Join(append(left, dest), " "), what.rest, c.made.At())}
 }
 
-// moved is for a RUN that does no more with what was copied than to give it another name.
+// moved is for a RUN that only renames what was copied.
 func (c *cure) moved() string {
 	what, ok := c.r.copied(c.r.Layers[c.f.Creator].Instruction)
 	p := parseInstruction(c.gone.Text)
@@ -616,8 +617,8 @@ func (c *cure) meta() string {
 	return strings.Join(append(edits, removal...), "; ")
 }
 
-// dirsChanged are directories at and below the path that were there before the COPY and got another mode or owner with the
-// files. The flags of the COPY do not reach them.
+// dirsChanged returns the directories at and below the path that existed before the COPY and got another mode or owner
+// together with the files. The flags of the COPY do not reach them.
 func (c *cure) dirsChanged() (dirs []string) {
 	c.r.Tree.each(c.r.Tree.Node(c.node), func(n *Node) {
 		before, now := c.r.Tree.At(n, c.f.Creator-1), c.r.Tree.At(n, c.f.Killer)
@@ -787,7 +788,7 @@ func (r *Report) runsFrom(layer int) (runs []*Instruction) {
 	return runs
 }
 
-// debrisRemedy says what to change for what is visible and not wanted; paths are its files, as many as are worth naming.
+// debrisRemedy returns the remedy for debris; paths are some of its files, for the text.
 func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 	made := r.Made(d.Layer)
 	if d.Owner == BaseImage && d.Kind != Secret {
@@ -817,7 +818,7 @@ func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 			}
 		}
 	case Bytecode:
-		// PYTHONDONTWRITEBYTECODE keeps neither pip nor the scripts of packages from compiling: they do it on purpose.
+		// PYTHONDONTWRITEBYTECODE has no effect on pip and on the scripts of packages, which compile explicitly.
 		remove = fmt.Sprintf("find %s -name '*.pyc' -exec rm -f {} +", dir)
 	case Logs, CoreFile:
 		if len(paths) > 0 {

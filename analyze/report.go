@@ -277,7 +277,8 @@ type Gate struct {
 	Of       int64    `json:"of"`
 	Accepted int64    `json:"accepted"`
 	Failures []string `json:"failures,omitempty"`
-	// BaseGuessed says that the image fails because where its base ends is a guess. Dead and Of are then of all layers.
+	// BaseGuessed is set if the image fails only because the end of its base is a guess. Dead and Of are then of all
+	// layers.
 	BaseGuessed bool `json:"baseGuessed,omitempty"`
 }
 

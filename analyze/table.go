@@ -34,7 +34,7 @@ type Entry struct {
 	Content  Content
 }
 
-// tableMagic begins a stored table. Its number changes with the form, and with what a Content is a hash of.
+// tableMagic begins a stored table. Its number changes with the format and with the definition of Content.
 const tableMagic = "lbtable2"
 
 // Flags of an entry in a table; the low bits are its Type.

@@ -20,7 +20,7 @@ type Tree struct {
 	Full  bool
 	// UserXattr says that the overlay keeps its marks in user.overlay.* (mounted in a user namespace).
 	UserXattr bool
-	// StandIns says that files may stand for device nodes (rawfs.Device): the tree was made in a user namespace.
+	// StandIns is set if files may stand for device nodes (rawfs.Device): the tree was made in a user namespace.
 	StandIns bool
 	// Graft is a part of the new state that is somewhere else; nil: all of it is in Dir.
 	Graft *Graft
@@ -41,8 +41,8 @@ type Graft struct {
 	Mode  func(mode uint32, dir bool) uint32
 }
 
-// GraftEntry is one file or directory of a Graft, with what must be true of it where it is read. What is 0 is not looked
-// at. A directory gets the time MtimeNs.
+// GraftEntry is one file or directory of a Graft, with the values that it must have when it is read. Values of 0 are
+// not checked. A directory gets the time MtimeNs.
 type GraftEntry struct {
 	Path    string
 	Size    int64
@@ -102,7 +102,8 @@ type ApplyOptions struct {
 	// OnOwnerError and OnSkip are told of what could not be had and was left out; nil: that is an error.
 	OnOwnerError func(path string, uid, gid int, err error)
 	OnSkip       func(path, what string, err error)
-	// OnStandIn is told of a device that could not be had, for which a file stands now; nil: it is left out.
+	// OnStandIn is called for a device node that could not be made and for which a file stands; nil: such a device is
+	// left out.
 	OnStandIn func(path string)
 }
 

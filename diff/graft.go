@@ -123,7 +123,7 @@ func (g *grafting) entry(name string, e *GraftEntry) error {
 	}
 	g.path = append(g.path, name...)
 	g.name = append(append(g.name[:0], name...), 0)
-	// What was a regular file or a directory need not be asked for first: opening it tells.
+	// A regular file or a directory needs no stat first: fstat after opening is enough.
 	switch e.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		return g.regular(dir.fd, e)
@@ -156,7 +156,7 @@ func (g *grafting) entry(name string, e *GraftEntry) error {
 
 func (g *grafting) changed() error { return fmt.Errorf("%w: %q has changed", ErrGraft, g.path) }
 
-// same reports whether st describes the file or directory that e is about.
+// same reports whether st describes the file or directory of e.
 func (e *GraftEntry) same(st *rawfs.Stat) bool {
 	if e.Mode != 0 && e.Mode != uint32(st.Mode) || e.CtimeNs != 0 && e.CtimeNs != nanos(st.Ctime) || e.Ino != 0 && e.Ino != st.Ino {
 		return false
@@ -258,7 +258,8 @@ func (g *grafting) settled(kind byte, st *rawfs.Stat) header {
 	return h
 }
 
-// xattrs returns the extended attributes that a copy has. One that a layer cannot hold is told when it is copied.
+// xattrs returns the extended attributes that a copy has. For one that a layer cannot hold, the warning is given when
+// the file is copied.
 func (g *grafting) xattrs(fd int) ([]rawfs.Xattr, error) {
 	unrecorded := false
 	xattrs, err := rawfs.Xattrs(fd, func(name []byte) bool {
@@ -274,8 +275,8 @@ func (g *grafting) xattrs(fd int) ([]rawfs.Xattr, error) {
 // copied reports whether an extended attribute is copied.
 func copied(name []byte) bool { return rawfs.InLayer(name) }
 
-// hasACL reports whether there is an access list among attributes. The mode that a copy gets changes the list, and not
-// each user in it can be had in a user namespace: the list is written as it is after the copy.
+// hasACL reports whether there is an access list among attributes. Setting the mode of the copy changes the list, and a
+// user namespace may lack some of its users: the layer has the list as it is after the copy.
 func hasACL(list []rawfs.Xattr) bool {
 	return slices.ContainsFunc(list, func(x rawfs.Xattr) bool { return strings.HasPrefix(x.Name, "system.posix_acl_") })
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// Inherit makes of an overlay directory, into which a layer was unpacked apart from the layers below (t.Lower), what
-// unpacking the layers one upon another would have given. Directories that the layer implied get the owner, mode,
-// attributes and time that the layers below have for them; where those have nothing and the layer only removes something,
-// the directory goes. A whiteout in a directory that the layers below do not have, or that the layer makes opaque, goes
-// too: the kernel looks for whiteouts only in merged directories (ovl_dir_is_real), and would list it in others as a name
-// that cannot be found.
+// Inherit adjusts an overlay directory, into which a layer was unpacked apart from the layers below (t.Lower), to the
+// result of unpacking the layers in order. Directories that the layer implied get the owner, mode, attributes and time
+// that they have in the layers below. If they are not there and the layer only removes something in them, they are
+// removed. A whiteout is also removed from a directory that the layers below do not have, or that the layer makes
+// opaque: the kernel looks for whiteouts only in merged directories (ovl_dir_is_real), and in others would list it as a
+// name that cannot be opened.
 //
 // If a layer below has a link where an implied directory is, the error wraps ErrNeedsParent.
 func Inherit(t Tree, a Applied) error {
@@ -139,7 +139,8 @@ func (i inheritor) showsBelow(root int, dir string) (bool, error) {
 	return len(below) > 0, err
 }
 
-// removeWhiteout removes a whiteout from a directory, whose time stays. What the layer has made in its place stays, too.
+// removeWhiteout removes a whiteout from a directory and restores the directory's time. A file that the layer has made
+// in its place is kept.
 func removeWhiteout(dir int, name []byte) error {
 	var st, of rawfs.Stat
 	if err := rawfs.Lstat(dir, name, &st); err != nil || !rawfs.IsWhiteout(&st) {

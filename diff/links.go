@@ -116,8 +116,8 @@ func (w *walker) scanDir(m map[file][]string, dir int, path string) error {
 }
 
 // regrouped reports whether a file that is the same in all else has other names now than before, so that it has to be
-// written again: because one of its names is new or was another file's, or because one of its old names is another
-// file now that stays as it is. A name that is simply gone has a whiteout, and the rest stays as it is.
+// written again: because one of its names is new or was another file's, or because one of its old names is another file
+// now that stays as it is. A removed name gets a whiteout, and the other names stay as they are.
 //
 // Where a file's names were divided between several equal files, one of them can stay in the layer below, and the others
 // are written. A file with a new name cannot stay. Of those that can, the one with the first name stays; on an overlay

@@ -18,7 +18,7 @@ type walker struct {
 	ctx  context.Context
 	o    Options
 	full bool
-	// standIns says that files may stand for device nodes.
+	// standIns is set if files may stand for device nodes.
 	standIns bool
 	marks    marks
 	out      tarWriter
@@ -157,7 +157,7 @@ func Unchanged(ctx context.Context, t Tree) (bool, error) {
 	return !changed && err == nil, err
 }
 
-// mark says how a directory of the new state relates to the old state.
+// mark describes how a directory of the new state relates to the old state.
 type mark struct {
 	// hides: the directory shows nothing of the layers below, because it or a directory above it has overlay's opaque
 	// mark. Package comment, "Opaque directories", says why the mark counts for all that is below it.
@@ -412,7 +412,7 @@ func (w *walker) describe(path []byte, kind byte, st *rawfs.Stat) header {
 	return header{name: path, kind: kind, mode: uint32(st.Mode) & 0o7777, uid: st.Uid, gid: st.Gid, sec: w.time(st)}
 }
 
-// entry writes w.path, which is name in the open directory dir, if it has changed. hides says that dir shows nothing of
+// entry writes w.path, which is name in the open directory dir, if it has changed. hides is set if dir shows nothing of
 // the layers below.
 func (w *walker) entry(dir int, name []byte, old merged, hides bool) error {
 	var st rawfs.Stat
@@ -601,12 +601,13 @@ func (w *walker) regular(dir int, name []byte, h header, st *rawfs.Stat) error {
 	return w.content(fd, &h, st)
 }
 
-// counts reports whether an attribute of a regular file belongs to its state.
+// counts reports whether an attribute of a regular file is part of its state.
 func (w *walker) counts(name []byte) bool {
 	return rawfs.InLayer(name) || w.standIns && string(name) == rawfs.DeviceMark
 }
 
-// device makes the description of a file that stands for a device node one of the node, and reports whether it was one.
+// device changes the description of a file that stands for a device node into that of the node. It reports whether the
+// file stands for one.
 func (h *header) device() bool {
 	for i, x := range h.xattrs {
 		d, ok := rawfs.DeviceOf(x)

@@ -159,7 +159,7 @@ func (c *copier) item(src int, it *Item) error {
 	return c.single(src, dir, from, it, &st)
 }
 
-// itself returns the entry of an item that is no directory, or one that says nothing.
+// itself returns the entry of an item that is not a directory, or the zero Entry.
 func (it *Item) itself() *Entry {
 	for i := range it.Entries {
 		if it.Entries[i].Path == "." || it.Entries[i].Path == "" {
@@ -190,7 +190,7 @@ func unwrapped(err error) error {
 	return err
 }
 
-// single copies an item that is no directory.
+// single copies an item that is not a directory.
 func (c *copier) single(src, dir int, name string, it *Item, st *unix.Stat_t) error {
 	stack, base, err := c.target(src, it)
 	if err != nil {
@@ -298,9 +298,9 @@ func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
 	return fd, nil
 }
 
-// isPoint reports whether a directory is one that every command sees: a mount point of fillMountPoints in the root. A command
-// that wants to make it finds it there with the mode 0755, and it is in no layer; so a copy that needs it makes it with
-// that mode, whatever --chmod says.
+// isPoint reports whether a directory is a mount point that every command sees in the root (fillMountPoints). A command
+// finds it there with the mode 0755, and it is in no layer. A copy that makes it therefore uses that mode, also with
+// --chmod.
 func (c *copier) isPoint(parent int, base string) bool {
 	if !slices.Contains(pointNames, base) {
 		return false
@@ -643,7 +643,8 @@ func (c *copier) enter(up *frame, name string, e *Entry) (frame, error) {
 		}
 		return frame{}, c.missing(e, at, err)
 	}
-	// Where there is a private copy of the directory, there are copies of what was new in it, too. It may be gone itself.
+	// If there is a private copy of the directory, there are copies of the new files in it too. The directory itself
+	// may have been removed.
 	gone := up.gone
 	if err != nil && gone == nil {
 		gone = &at
@@ -653,7 +654,7 @@ func (c *copier) enter(up *frame, name string, e *Entry) (frame, error) {
 	return f, err
 }
 
-// openDirAt opens a directory, which is no link. It returns -1 and an error if it cannot.
+// openDirAt opens a directory without following a link. It returns -1 with an error.
 func openDirAt(dir int, name string) (int, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -662,8 +663,8 @@ func openDirAt(dir int, name string) (int, error) {
 	return fd, nil
 }
 
-// enterFD makes a directory like frozen, or like src where that is -1, and enters it. It takes over both. e says what was
-// digested.
+// enterFD makes a directory like frozen, or like src if frozen is -1, and enters it. It owns both descriptors from then
+// on. e has the values that were digested.
 func (c *copier) enterFD(up *frame, src, frozen int, name string, e *Entry) (f frame, made bool, err error) {
 	f = frame{path: join(up.path, name), src: src, dst: -1, frozen: frozen, on: setAllOfIt}
 	defer func() {

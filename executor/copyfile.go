@@ -54,10 +54,10 @@ func (e *inTheWay) Error() string {
 	return fmt.Sprintf("cannot replace to directory %s with file", e.path)
 }
 
-// known reports whether e says what was digested.
+// known reports whether e has the values that were digested.
 func (e *Entry) known() bool { return e.Mode != 0 || e.MtimeNs != 0 }
 
-// same reports whether st describes the file that was digested, which is no directory.
+// same reports whether st describes the file that was digested, which is not a directory.
 func (e *Entry) same(st *unix.Stat_t) bool {
 	if !e.known() || e.Frozen != 0 {
 		return true
@@ -70,7 +70,7 @@ func (e *Entry) same(st *unix.Stat_t) bool {
 		return (e.Size == st.Size || st.Mode&unix.S_IFMT == unix.S_IFLNK) && e.MtimeNs == st.Mtim.Nano() &&
 			(e.CtimeNs == 0 || e.CtimeNs == st.Ctim.Nano()) && (e.Ino == 0 || e.Ino == st.Ino)
 	}
-	return true // whoever uses a fifo changes its times
+	return true // reading and writing a fifo changes its times
 }
 
 // sameDir reports whether st describes the directory that was digested, dir being open.
@@ -91,7 +91,8 @@ func (e *Entry) sameDir(dir int, st *unix.Stat_t) (bool, error) {
 	return len(names) == 0, err
 }
 
-// copied reports whether an extended attribute is copied. Those that a layer cannot hold are, too: the sealer warns of them.
+// copied reports whether an extended attribute is copied. Attributes that a layer cannot hold are copied too: the
+// sealer warns of them.
 func copied(name []byte) bool { return rawfs.InLayer(name) || rawfs.Unrecorded(name) }
 
 // make calls create, and once more after taking away what is in its way.
@@ -190,8 +191,8 @@ func hasDefaultACL(dir int) bool {
 	return err == nil
 }
 
-// attributes gives the new file or directory to, which is in up, the attributes of from. What it has from up's default
-// access list goes. It reports whether access lists have or had a part in it, so that the mode is to be set.
+// attributes gives the new file or directory to, which is in up, the attributes of from, and removes the access list
+// that it inherited from up. It reports whether to has or had an access list, so that its mode must be set.
 func (c *copier) attributes(up *frame, from, to int) (acl bool, err error) {
 	if up != nil && up.acl {
 		acl = true
@@ -247,7 +248,7 @@ func (c *copier) special(f *leaf, st *unix.Stat_t) error {
 	return c.finishAt(f, st)
 }
 
-// standIn makes a file that stands for a device, and which still gets its owner and time.
+// standIn makes a file that stands for a device. The caller sets its owner and time.
 func (c *copier) standIn(f *leaf, st *unix.Stat_t) error {
 	mode := c.mode(st)
 	fd, err := unix.Openat(f.up.dst, f.as, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode&0o777)
@@ -263,8 +264,8 @@ func (c *copier) standIn(f *leaf, st *unix.Stat_t) error {
 	return unix.Fchmod(fd, mode)
 }
 
-// isStandIn reports whether a regular file of the source stands for a device. The names of a device are copied as devices
-// of their own.
+// isStandIn reports whether a regular file of the source stands for a device. Several names of a device are copied as
+// separate devices.
 func (c *copier) isStandIn(f *leaf) bool {
 	if !c.c.StandIns || !c.spec.UserNS {
 		return false
@@ -278,7 +279,7 @@ func (c *copier) isStandIn(f *leaf) bool {
 	return err == nil
 }
 
-// standsIn notes that a file stands for a device.
+// standsIn counts a file that stands for a device.
 func (c *copier) standsIn(path string) {
 	if c.result.StandIns == 0 {
 		c.result.FirstStandIn = path
@@ -314,9 +315,9 @@ func setTimes(fd int, mtime unix.Timespec) error {
 	return nil
 }
 
-// copyAttrs copies the extended attributes that a layer can have: capabilities, access lists and the user's own. Those of
-// overlay file systems would change what others see, and SELinux labels belong to the machine. It reports whether there is
-// an access list.
+// copyAttrs copies the extended attributes that a layer can have: file capabilities, access lists and user attributes.
+// Attributes of overlay file systems would change the merged view, and SELinux labels belong to the machine. It reports
+// whether there is an access list.
 func (c *copier) copyAttrs(from, to int) (acl bool, err error) {
 	if c.attrs == nil {
 		c.attrs, c.value = make([]byte, 64<<10), make([]byte, 64<<10) // the most that Linux has (xattr(7))

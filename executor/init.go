@@ -9,24 +9,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process 1 of a step must show nothing of this program: any process of the step can read its command line, which has
-// the build arguments of all stages, and its name, whatever it may not do otherwise (proc(5)). So process 1 is a program
-// of its own, a few instructions long (init_*.s), that is executed from memory. It takes the name initName, makes itself
-// not dumpable, so that nobody in the step may look at its memory, file, descriptors and directories (ptrace(2)), says
-// that it is ready, and waits until the other end of its standard input is closed. It costs 0.1 ms of CPU a step.
+// Process 1 of a step must not be this program. Any process of the step can read the name and the command line of
+// process 1 (proc(5)), and this program's command line has the build arguments of all stages. So process 1 is a
+// separate program of a few instructions (init_*.s) that is executed from memory. It takes the name initName and makes
+// itself not dumpable, so that no process of the step can read its memory, executable, descriptors and directories
+// (ptrace(2)). Then it writes a byte to report that it is ready, and waits until the other end of its standard input is
+// closed. It costs 0.1 ms of CPU a step.
 
 // initName is the command line and the name of process 1.
 const initName = "init"
 
-// initSize is how much is copied of the code. What is behind its end is never reached.
+// initSize is how many bytes of the code are copied. The bytes after its end are never executed.
 const initSize = 128
 
 // initCode returns where the code begins. It is in assembly.
 func initCode() *byte
 
-// initFile opens the program for execveat(2). Nobody can write to the file any more.
+// initFile opens the program for execveat(2). The file is sealed: it cannot be changed.
 var initFile = sync.OnceValues(func() (int, error) {
-	// Since Linux 6.3 one says that it is to be executed; before that the flag is not known.
+	// Linux 6.3 and later want a flag for a file that will be executed; earlier kernels do not know the flag.
 	fd, err := unix.MemfdCreate(initName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if err == unix.EINVAL {
 		fd, err = unix.MemfdCreate(initName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -67,7 +68,7 @@ type elfSegment struct {
 	offset, vaddr, paddr, filesz, memsz, align uint64
 }
 
-// initImage is the program: one segment, which is code, and a stack that is not.
+// initImage is the program: one segment with code, and a stack that is not executable.
 type initImage struct {
 	header elfHeader
 	load   elfSegment

@@ -70,7 +70,7 @@ type UnpackOptions struct {
 	UID, GID int
 	// OnOwnerError is told of an owner that can't be had. nil: it is an error.
 	OnOwnerError func(path string, uid, gid int, err error)
-	// OnStandIn is told of a device that can't be made, for which a file stands then, and OnSkip of an attribute that
+	// OnStandIn is called for a device that can't be made and for which a file stands, and OnSkip for an attribute that
 	// can't be set. nil: it is an error.
 	OnStandIn func(path string)
 	OnSkip    func(path, what string, err error)
@@ -117,7 +117,7 @@ func (c *copier) unpackFile(dir int, name string, e *Entry) (bool, error) {
 	if serr := unix.Fstat(n, &st); serr != nil {
 		return false, c.fail("", serr)
 	}
-	if !e.same(&st) { // also where that is why it could not be unpacked
+	if !e.same(&st) { // also if that is the reason for an error
 		return false, &ChangedError{Path: c.source("")}
 	}
 	if err == nil {
@@ -129,8 +129,8 @@ func (c *copier) unpackFile(dir int, name string, e *Entry) (bool, error) {
 	return done, nil
 }
 
-// archiveDest opens the destination of an archive. A directory that exists keeps its mode, owner and time; one that is
-// made has the mode 0755 whatever --chmod says, which is about neither it nor what is in archives, as in BuildKit.
+// archiveDest opens the destination of an archive. An existing directory keeps its mode, owner and time. A new one has
+// the mode 0755, also with --chmod, which as in BuildKit applies neither to it nor to the content of archives.
 type archiveDest struct {
 	c       *copier
 	fd      int

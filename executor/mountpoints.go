@@ -73,8 +73,9 @@ func (s *Spec) pointsBelow() bool {
 	return s.MountPoints != "" && len(s.Root) == 1 && s.Root[0].Type == mount.Overlay && len(s.Root[0].Lower) <= maxLowerPoints
 }
 
-// rootMounts returns the mounts of the root, with the mount points below them. The mount points are the lowest directory
-// of the overlay and belong to no snapshot, so they are in no layer. See dropPoints for those that overlay copies up.
+// rootMounts returns the mounts of the root, with the mount points below them. The mount points are the lowest
+// directory of the overlay and belong to no snapshot, so they are in no layer. dropPoints handles those that overlay
+// copies up.
 func (b *sandbox) rootMounts() []mount.Mount {
 	if !b.spec.pointsBelow() {
 		return b.spec.Root

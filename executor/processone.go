@@ -9,8 +9,8 @@ import (
 )
 
 // processOne is process number 1 of a step's pid namespace. It does nothing but be there: the kernel reaps what becomes
-// its child, and ends all others with it. It ends when this program does, by whatever end, since then nobody holds
-// the other end of its socket. What it shows of itself is in init.go.
+// its child, and ends all others with it. It ends when this program does, by whatever end, since then nobody holds the
+// other end of its socket. init.go describes what other processes can see of it.
 type processOne struct {
 	pid  int
 	sock int // our end
@@ -63,8 +63,8 @@ func (p *processOne) list(program, sock int, dir string) {
 	c.exit()
 }
 
-// proc waits until /proc is mounted and the process shows nothing of this program any more. It returns errChild where
-// the program may not be executed from memory.
+// proc waits until /proc is mounted and the process executes its own program. It returns errChild if a program may not
+// be executed from memory.
 func (p *processOne) proc() error {
 	var b [1]byte
 	n, err := retry(func() (int, error) { return unix.Read(p.sock, b[:]) })

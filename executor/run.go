@@ -17,8 +17,8 @@ type Result struct {
 	OwnersLost int
 	// FirstOwner is the first of them, as "path: uid:gid".
 	FirstOwner string
-	// StandIns is how many device nodes could not be made, as this is a user namespace: files stand for them, and layers
-	// have the nodes. FirstStandIn is the path of the first.
+	// StandIns is how many device nodes could not be made because this is a user namespace: files stand for them, and
+	// layers have the nodes. FirstStandIn is the path of the first.
 	StandIns     int
 	FirstStandIn string
 	// AttrsLost is how many extended attributes of an archive's files could not be set; FirstAttr is "path: attribute".

@@ -64,7 +64,7 @@ func (s *Spec) attach(number func(i int) int) *Spec {
 }
 
 // runServed runs a step of which programs serve some of the files. They run outside of the step's namespaces. If one
-// ends before the step does, the step is killed: whatever it does next, it would do without its files.
+// ends before the step does, the step is killed, because it has lost its files.
 func runServed(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forward sends the signals that arrive in from to a process that is a child of this one, until the result is called.
+// forward sends the signals received from the channel from to a child of this process, until the result is called.
 func forward(from <-chan syscall.Signal, pid int) (stop func()) {
 	if from == nil {
 		return func() {}
@@ -40,7 +40,8 @@ func each(from <-chan syscall.Signal, f func(syscall.Signal)) (stop func()) {
 	return func() { close(done); <-ended }
 }
 
-// receiveSignals sends on what forwardByChild has sent, in the step's child. It ends with this process.
+// receiveSignals runs in the step's child and sends the signals of forwardByChild to the command. It ends with this
+// process.
 func receiveSignals(pid int) {
 	command, err := unix.PidfdOpen(pid, 0) // the number may be another process's once the command is reaped
 	if err != nil {

@@ -65,9 +65,9 @@ type Process struct {
 	// TTY gives the command a new terminal. Its output goes to Run's stdout; Stdin, where it is a terminal, is put
 	// into raw mode meanwhile, and window sizes are passed on.
 	TTY bool
-	// Signals are sent to the command while it runs; what arrives before waits. nil: none are. Other processes of the
-	// step do not get them. The command is not process 1, so that a signal does what it does by default where the
-	// command has no handler for it.
+	// Signals are sent to the command while it runs; signals that arrive earlier wait. nil: there are none. Other
+	// processes of the step do not get them. The command is not process 1, so that a signal has its default effect if
+	// the command has no handler for it.
 	Signals <-chan syscall.Signal
 
 	forwarded bool // in the step's child: Signals come by the socket
@@ -151,7 +151,7 @@ type Copy struct {
 	Chmod string
 	// KeepOwner keeps the source's owners (--from a stage or image) where Chown is empty; otherwise they are 0:0.
 	KeepOwner bool
-	// StandIns says that files of the sources may stand for device nodes (rawfs.Device): those of snapshots may.
+	// StandIns is set if files of the sources may stand for device nodes (rawfs.Device), as in snapshots.
 	StandIns bool
 	// Unpack unpacks a source file that is an archive (ADD).
 	Unpack bool
@@ -206,25 +206,25 @@ type Item struct {
 type Entry struct {
 	// Path is relative to Item.Path; "." is that itself.
 	Path string
-	// Size, MtimeNs, CtimeNs, Ino, Mode (with the type) and Attrs (it has extended attributes) are those of the file that
-	// was digested for the key. If it is another one when it is copied, that is a *ChangedError. What is 0 is not looked
-	// at. A directory that has another ctime is the same as long as it has the same mode and had, and has, no attributes.
-	// It gets the time MtimeNs, as everything has times that were digested with the rest.
+	// Size, MtimeNs, CtimeNs, Ino, Mode (with the type) and Attrs (it has extended attributes) are those of the file
+	// that was digested for the key. If they differ when the file is copied, a *ChangedError is returned. Values of 0
+	// are not checked. A directory with another ctime counts as the same if it has the same mode and neither had nor
+	// has attributes. Copies get the time MtimeNs, which was digested.
 	Size    int64
 	MtimeNs int64
 	CtimeNs int64
 	Ino     uint64
 	Mode    uint32
 	Attrs   bool
-	// Frozen, if not 0, is the name in Copy.Frozen of what is copied in place of the file.
+	// Frozen, if not 0, is the name in Copy.Frozen of the private copy that is copied instead of the file.
 	Frozen uint32
 }
 
-// ChangedError says that a file is no longer what was digested, or is gone.
+// ChangedError is returned for a file that differs from what was digested, or is missing.
 type ChangedError struct {
 	// Path is the file below its source's directory.
 	Path string
-	// Below is set where Path is a directory with a private copy that is gone itself, with files in it that have none.
+	// Below is set if Path is a directory that was removed, which has a private copy but contains files without one.
 	Below bool
 }
 

@@ -28,7 +28,7 @@ type stub struct {
 	parent int // O_PATH; it stays open until the end of the step
 	name   string
 	was    unix.Stat_t
-	xattrs []rawfs.Xattr // those it was made with: a default access list of the directory that it is in
+	xattrs []rawfs.Xattr // inherited: the default access list of the parent directory
 }
 
 // maxLinks is how many links the kernel follows in one path (path_resolution(7)).
@@ -131,7 +131,7 @@ func (s *stubs) make(root, parent int, base string, dir bool) (int, error) {
 		return -1, err
 	}
 	if !own {
-		// It will be in the cache for steps that mount nothing there: it belongs to whom the cache belongs to.
+		// It stays in the cache and is visible to steps that mount nothing there: its owner is that of the cache.
 		if err := unix.Fchownat(parent, base, int(before.Uid), int(before.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			unix.Close(fd)
 			return -1, err
@@ -156,7 +156,7 @@ func sameMount(a, b int) (bool, error) {
 			return false, err
 		}
 	}
-	return sa.Mnt_id == sb.Mnt_id, nil // without STATX_MNT_ID (before Linux 5.8) all are the same
+	return sa.Mnt_id == sb.Mnt_id, nil // without STATX_MNT_ID (before Linux 5.8) the result is always true
 }
 
 // remove takes the stubs away that are still as they were made. No process but this one may run any more.

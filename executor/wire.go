@@ -291,7 +291,7 @@ type outcome struct {
 	// failed says that message says why the step could not be run.
 	failed  bool
 	message string
-	// errno is the system's error that is the reason; 0 if there is none.
+	// errno is the reason; 0 if there is none.
 	errno int
 	// changed is the path of a ChangedError.
 	changed string
@@ -301,7 +301,7 @@ type outcome struct {
 	exit ExitError
 }
 
-// childError is an error of the child: what it said, and the system's error that was the reason.
+// childError is an error of the child: its text, and the errno that was the reason.
 type childError struct {
 	message string
 	errno   syscall.Errno
@@ -309,7 +309,7 @@ type childError struct {
 
 func (e *childError) Error() string { return e.message }
 
-// Unwrap returns the system's error.
+// Unwrap returns the errno.
 func (e *childError) Unwrap() error {
 	if e.errno == 0 {
 		return nil

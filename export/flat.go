@@ -72,8 +72,8 @@ type entryOf struct {
 	dir      bool
 }
 
-// shared returns whether a path is a directory that another platform has, too, and an error where one platform would overwrite
-// what another one has. BuildKit refuses that as well.
+// shared reports whether a path is a directory of another platform too. It returns an error if one platform would
+// overwrite a file of another, which BuildKit refuses as well.
 func shared(seen map[string]entryOf, name string, is entryOf) (bool, error) {
 	was, ok := seen[name]
 	switch {

@@ -54,7 +54,7 @@ func (i *image) push(ctx context.Context, img *Image, name string, sink event.Si
 	return report(spec, "push "+name, sink, func(j *job) (string, error) {
 		o := PushOptions{ByDigest: i.spec.ByDigest, Insecure: i.spec.Insecure, ID: j.id, Sink: sink}
 		if err := i.env.Pusher.Push(ctx, name, img.Root, img.Content, o); err != nil {
-			return "", err // it says what was pushed where
+			return "", err // the error names the image and the registry
 		}
 		return img.Root.Digest.String(), nil
 	})

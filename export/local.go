@@ -62,7 +62,7 @@ func (l *local) export(ctx context.Context, trees []Tree, j *job) error {
 	return nil
 }
 
-// disjoint returns an error where two platforms have the same path, unless it is a directory of both.
+// disjoint returns an error if two platforms have the same path, unless it is a directory in both.
 func disjoint(ctx context.Context, trees []Tree) error {
 	seen := map[string]entryOf{}
 	for _, t := range trees {

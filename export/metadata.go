@@ -46,8 +46,8 @@ func Describe(ctx context.Context, img *Image, specs ...Spec) (Metadata, error) 
 	return m, nil
 }
 
-// ID is the image's ID, which --iidfile is for: the digest of the config for a single manifest, as Docker has it, and
-// the digest of the index otherwise.
+// ID is the image ID that --iidfile writes: the digest of the config for a single manifest, as in Docker, and the
+// digest of the index otherwise.
 func (m Metadata) ID() digest.Digest {
 	if m.Config != "" {
 		return m.Config

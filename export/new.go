@@ -29,9 +29,9 @@ func New(env Env, specs ...Spec) ([]Exporter, error) {
 	return exporters, nil
 }
 
-// Check looks at destinations, so that what cannot be written is known before anything is built: two outputs to one
-// place, an archive to a terminal, a file where a directory is wanted, a directory that is not there. stdout is what
-// "-" writes to; nil: it is used for something else.
+// Check checks destinations before anything is built. It returns an error for two outputs to one place, an archive to a
+// terminal, a file in the place of a directory, and a missing directory. "-" writes to stdout; nil: stdout is used for
+// something else.
 func Check(stdout io.Writer, specs ...Spec) error {
 	taken := map[string]bool{}
 	for _, spec := range specs {

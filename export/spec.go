@@ -238,7 +238,7 @@ func (s *Spec) set(a attr) error {
 	var err error
 	switch key {
 	case "dest", "context":
-		// "dest=$FILE" where FILE is not set must not become the standard output.
+		// dest=$FILE with FILE unset must not mean standard output.
 		if a.value == "" {
 			return fmt.Errorf("%s is empty", key)
 		}
@@ -256,7 +256,7 @@ func (s *Spec) set(a attr) error {
 	case "push":
 		var push bool
 		push, err = parseBool(a)
-		s.Push = push // type=registry means it only where nothing is said
+		s.Push = push // type=registry sets push only as a default
 	case "push-by-digest":
 		s.ByDigest, err = parseBool(a)
 	case "name-canonical":

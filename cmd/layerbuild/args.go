@@ -68,7 +68,7 @@ func checkImages(names []string) error {
 	return nil
 }
 
-// checkNewName returns an error for what cannot be given to an image as its name.
+// checkNewName returns an error if a word cannot be the name of a new image.
 func checkNewName(name string) error {
 	const example = "a name such as app, app:v2 or registry.example/team/app:v2 is expected"
 	if name == "" {
@@ -78,7 +78,8 @@ func checkNewName(name string) error {
 	if err != nil {
 		return fmt.Errorf("%w; %s", err, example)
 	}
-	// The grammar takes a first part with capitals for a registry, as docker does. Without a dot or a port it is a slip.
+	// The grammar takes a first component with capital letters for a registry, as docker does. Without a dot or a port
+	// it is taken for a mistake.
 	if strings.ToLower(n.Domain) != n.Domain && !strings.ContainsAny(n.Domain, ".:") {
 		return fmt.Errorf("repository name must be lowercase; %s", example)
 	}
@@ -98,7 +99,7 @@ func checkNewNames(flag string, names []string) error {
 	return nil
 }
 
-// defaultPlatform is the variable in which docker and buildx look for a platform where no flag says one.
+// defaultPlatform is the variable from which docker and buildx take the platform if there is no flag.
 const defaultPlatform = "DOCKER_DEFAULT_PLATFORM"
 
 // wanted is the platform that an image is wanted for; the zero value is this machine's.
@@ -123,8 +124,9 @@ func platform(e *env, s string) (wanted, error) {
 	return wanted{platform: list[0]}, nil
 }
 
-// isFor returns an error where a platform was asked for and the image is for another one: an index is looked through for
-// the platform, but a single manifest is what it is. Unlike for a FROM it is not enough that the platform can run the image.
+// isFor returns an error if a platform was asked for and the image is for another one. An index was searched for the
+// platform, but a single manifest may be for any. Unlike in a FROM, it is not enough that the platform can run the
+// image.
 func (w wanted) isFor(name string, img *image.Image) error {
 	p := w.platform
 	if !w.asked || registry.FormatPlatform(img.Platform) == registry.FormatPlatform(p) &&

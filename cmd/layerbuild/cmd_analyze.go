@@ -282,9 +282,9 @@ func (im *images) find(ctx context.Context, name string, want wanted) (*image.Im
 	return img, want.isFor(name, img)
 }
 
-// ref turns a user's word for an image into a name as the resolver takes it. What the store has comes first: a name, or a
-// digest or its beginning. A path is enough where nothing else has that name, also in "oci:PATH", which without a slash in
-// it is a name. What is none of these is returned as it is.
+// ref turns an image argument into a name for the resolver. It looks in the store first, for a name, a digest or the
+// beginning of one. If the store has none, the word may be a path, or "oci:PATH", which without a slash is also a name.
+// Any other word is returned unchanged.
 func (im *images) ref(ctx context.Context, name string) (string, error) {
 	if name == "" || name == "scratch" || image.IsPath(name) {
 		return name, nil

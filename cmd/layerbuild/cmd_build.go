@@ -176,7 +176,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gat
 	return store.Retry(func() error { return f.analyze.result(ctx, e, state, images, res, o, rules) })
 }
 
-// collect removes what is old and unused of the build cache. A build does not fail because that fails.
+// collect removes old and unused parts of the build cache. If that fails, the build does not fail.
 func (f *buildFlags) collect(ctx context.Context, e *env, state *state.State, began time.Time) {
 	if ctx.Err() != nil {
 		return
@@ -659,7 +659,7 @@ func (f *buildFlags) output(o *build.Options, e *env) error {
 		}
 		o.Outputs = append(o.Outputs, spec)
 	}
-	// As with buildx the short forms are about an output of that type, if there is one.
+	// As with buildx, the short forms apply to an output of that type, if there is one.
 	if f.push && !pushes(o.Outputs) {
 		o.Outputs = append(o.Outputs, export.Spec{Type: export.TypeImage, Push: true})
 	}

@@ -268,7 +268,7 @@ func removeVerb() verb {
 	}}
 }
 
-// remove takes a name away, or all names of the image of a digest.
+// remove removes a name, or all names of the image with a digest.
 func (im *images) remove(ctx context.Context, state *state.State, name string) error {
 	ref, d, err := im.resolver.Identify(ctx, name)
 	if err == nil && (ref != name || digest.Digest(name).Validate() == nil) {
@@ -287,8 +287,8 @@ func (im *images) remove(ctx context.Context, state *state.State, name string) e
 	return err
 }
 
-// with opens the state for a moment. do is called again when it meets a blob that is damaged: that one is removed then, and
-// is made again when it is needed, or is an error that tells what can be done.
+// with opens the state and calls do. It calls do again after an error about a damaged blob: the blob has been removed
+// by then, and the second call repairs it or returns an error with the remedy.
 func (f *stateFlags) with(ctx context.Context, do func(*state.State, *images) error) error {
 	state, images, err := f.open(ctx, false)
 	if err != nil {

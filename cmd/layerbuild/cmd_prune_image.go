@@ -56,7 +56,7 @@ func pruneImageVerb() verb {
 	}
 }
 
-// pruneImage makes a pruned image and gives it names; where there are none it only tells what that would save.
+// pruneImage makes a pruned image and names it; without names it only prints what that would save.
 func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want wanted, base string, names []string) error {
 	return f.with(ctx, func(state *state.State, im *images) error {
 		dryRun := len(names) == 0
@@ -78,7 +78,7 @@ func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want w
 	})
 }
 
-// pruneImage prunes the image of a name, with all platforms unless one is asked for, and prints what went.
+// pruneImage prunes an image, for all platforms unless one is asked for, and prints what was removed.
 func pruneImage(ctx context.Context, e *env, state *state.State, im *images, name string, want wanted, o build.PruneImageOptions) (ocispec.Descriptor, error) {
 	var img *image.Image
 	var err error

@@ -113,7 +113,7 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 		forwards := e.interrupts.forward(ctx, func(s syscall.Signal) {
 			select {
 			case signals <- s:
-			default: // the command has not even begun to take those before
+			default: // the command has not received the earlier signals yet
 			}
 		})
 		if forwards {
@@ -134,8 +134,8 @@ func lazySink(to event.Sink) event.Sink {
 	}
 }
 
-// exitOf makes the command's exit status ours: err is what came of it, and closing what came of taking the container
-// away.
+// exitOf makes the command's exit status that of layerbuild: err is the error of the command, and closing that of
+// removing the container.
 func (e *env) exitOf(err, closing error) error {
 	var exit *executor.ExitError
 	if !errors.As(err, &exit) {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkFile checks that a file can be written when the work is done. "" and "-" are no files.
+// checkFile checks that a file can be written at the end of the build. "" and "-" do not name files.
 func checkFile(flag, name string) error {
 	if name == "" || name == "-" {
 		return nil
@@ -50,8 +50,8 @@ func writableFile(name string) error {
 	return writableDir(dir)
 }
 
-// writableDir returns why no file can be made in a directory, or nil. Nothing is left there: a file without a name
-// (O_TMPFILE) is gone when it is closed. File systems that have no such files are not asked.
+// writableDir returns why no file can be made in a directory, or nil. It tries with a file without a name (O_TMPFILE),
+// which leaves nothing behind. On file systems without such files it does not try.
 func writableDir(dir string) error {
 	f, err := os.OpenFile(dir, os.O_WRONLY|unix.O_TMPFILE, 0o600)
 	switch {
@@ -63,8 +63,8 @@ func writableDir(dir string) error {
 	return nil
 }
 
-// checkDest checks that what an output makes can be made: a file, or a directory with its parents. export.Check has
-// looked before whether the place is of the right type.
+// checkDest checks that the destination of an output can be created: a file, or a directory with its parents.
+// export.Check has already checked the type of the destination.
 func checkDest(spec export.Spec) error {
 	switch {
 	case spec.Dest == "" || spec.Dest == "-":
@@ -79,13 +79,13 @@ func checkDest(spec export.Spec) error {
 			return writableDir(dir)
 		}
 		if err == nil || !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return nil // what is no directory is export's to refuse
+			return nil // export refuses a destination that is not a directory
 		}
 		dir = filepath.Dir(dir)
 	}
 }
 
-// plainError is an error of a file without its name, for a message that has the name already.
+// plainError removes the file's name from an error, for a message that has the name already.
 func plainError(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

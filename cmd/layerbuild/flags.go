@@ -30,7 +30,7 @@ func (l *list) Set(s string) error {
 
 func (l *list) Type() string { return "stringArray" }
 
-// String is empty for an empty list, which has the help say nothing of a default.
+// String is empty for an empty list, so that the help shows no default.
 func (l *list) String() string { return strings.Join(*l, ",") }
 
 // choice is the value of a flag that takes one of a few words.
@@ -84,7 +84,7 @@ func badValue(flag, value string, why error) error {
 	return fmt.Errorf("--%s %q: %w", flag, value, why)
 }
 
-// flagError puts an error of pflag into words that name the flag, its value and what is expected.
+// flagError rewrites an error of pflag so that it names the flag, its value and what is expected.
 func flagError(fs *pflag.FlagSet, err error) error {
 	var invalid *pflag.InvalidValueError
 	var missing *pflag.ValueRequiredError
@@ -104,7 +104,7 @@ func flagError(fs *pflag.FlagSet, err error) error {
 	return err
 }
 
-// whatIsExpected says what a flag of one of pflag's own types takes.
+// whatIsExpected returns an error that describes the values of a flag of one of pflag's types.
 func whatIsExpected(e *pflag.InvalidValueError) error {
 	switch e.GetFlag().Value.Type() {
 	case "bool":

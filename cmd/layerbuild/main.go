@@ -37,12 +37,12 @@ type verb struct {
 	args    string // what stands after the flags in its usage line
 	summary string
 	notes   string // what its help has below the flags
-	// flags defines the verb's flags and returns what checks the command line.
+	// flags defines the verb's flags and returns the function that checks the command line.
 	flags func(fs *pflag.FlagSet) prepareFunc
 }
 
-// prepareFunc checks a verb's flags and arguments and returns what does the verb's work. It changes nothing, and any
-// error is a mistake in the command line or in the environment.
+// prepareFunc checks a verb's flags and arguments and returns the function that does the verb's work. It changes
+// nothing. Every error is a mistake in the command line or in the environment.
 type prepareFunc func(e *env, args []string) (runFunc, error)
 
 // runFunc does what a verb is for.
@@ -92,7 +92,8 @@ func run(e *env, args []string) int {
 		return report(e, v, usageError{err})
 	}
 	if v != "" {
-		// Every verb works where builds do: without root the files of the state belong to ids of a user namespace.
+		// Every verb runs in the same namespaces as builds: without root the files of the state belong to ids of a user
+		// namespace.
 		if err := ns.Enter(ns.Options{}); err != nil {
 			return report(e, v, err)
 		}
@@ -107,8 +108,8 @@ func run(e *env, args []string) int {
 	return report(e, v, err)
 }
 
-// understand finds out what a command line asks for, and checks all of it that can be checked without doing anything.
-// It returns the name of the verb, which is "" for help and version. An error is a mistake in the command line.
+// understand parses a command line, and checks everything that can be checked without side effects. It returns the name
+// of the verb, which is "" for help and version. An error is a mistake in the command line.
 func understand(e *env, args []string) (runFunc, string, error) {
 	all := verbs()
 	v, args, err := findVerb(all, args)
@@ -134,8 +135,8 @@ func understand(e *env, args []string) (runFunc, string, error) {
 	return do, v.name, err
 }
 
-// report prints the error that ended a verb and returns the exit status. With run, 1 and 2 can only be the command's own
-// statuses, so that a failure of layerbuild and a wrong command line have a status apart, as with docker run.
+// report prints the error that ended a verb and returns the exit status. With run, 1 and 2 are always statuses of the
+// command. A failure of layerbuild and a wrong command line have a status of their own, as with docker run.
 func report(e *env, verb string, err error) int {
 	code := printError(e, verb, err)
 	if verb == "run" && err != nil && !errors.As(err, new(exitError)) {
@@ -154,7 +155,7 @@ func printError(e *env, verb string, err error) int {
 	case errors.As(err, &exit):
 		return exit.code
 	case errors.Is(err, syscall.EPIPE):
-		return exitFailed // whoever reads has enough; a message about that would be noise
+		return exitFailed // the reader closed the pipe, as head(1) does: no message
 	case errors.As(err, &usage):
 		see := "layerbuild help"
 		if verb != "" {
@@ -167,7 +168,7 @@ func printError(e *env, verb string, err error) int {
 	return exitFailed
 }
 
-// printable makes an error's text fit for a terminal: names in it come from command lines, images and registries.
+// printable escapes an error's text for a terminal: names in it come from command lines, images and registries.
 func printable(err error) string {
 	lines := strings.Split(strings.TrimRight(err.Error(), "\n"), "\n")
 	for i, line := range lines {

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// interrupts decide what is done with the signals that end a program.
+// interrupts handles the signals that end a program.
 type interrupts struct {
 	ch chan os.Signal
 

@@ -41,7 +41,7 @@ func (f *stateFlags) define(flags *pflag.FlagSet) {
 	flags.Var(newChoice(&f.driver, "", drivers...), "driver", "`NAME` snapshot driver: overlay, fuse-overlayfs, btrfs or copy (default: the first that works)")
 }
 
-// resolve finds the state directory where no flag says it, and checks that there can be one.
+// resolve sets the state directory if no flag names it, and checks that it is or can be a directory.
 func (f *stateFlags) resolve(e *env) error {
 	f.stderr = e.stderr
 	from := "--root"
@@ -59,7 +59,7 @@ func (f *stateFlags) resolve(e *env) error {
 	return nil
 }
 
-// defaultRoot is the state directory where neither a flag nor LAYERBUILD_ROOT says it.
+// defaultRoot is the state directory if neither a flag nor LAYERBUILD_ROOT names one.
 func defaultRoot(e *env) (string, error) {
 	info, err := ns.Current()
 	if err != nil {
@@ -68,7 +68,7 @@ func defaultRoot(e *env) (string, error) {
 	if info.HostUID == 0 && !info.Rootless {
 		return "/var/lib/layerbuild", nil
 	}
-	// The XDG base directory specification has relative paths ignored.
+	// The XDG base directory specification says to ignore relative paths.
 	if data := e.getenv("XDG_DATA_HOME"); filepath.IsAbs(data) {
 		return filepath.Join(data, "layerbuild"), nil
 	}
@@ -76,7 +76,7 @@ func defaultRoot(e *env) (string, error) {
 	return filepath.Join(home, ".local", "share", "layerbuild"), err
 }
 
-// homeDir is the user's home directory: HOME, or what the user database says where HOME is not set (cron, systemd units).
+// homeDir is the user's home directory: HOME, or that of the user database if HOME is not set (cron, systemd units).
 func homeDir(e *env, uid int) (string, error) {
 	if home := e.getenv("HOME"); filepath.IsAbs(home) {
 		return home, nil

@@ -11,10 +11,11 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state"
 )
 
-// keepStorage is the variable that stands for --keep-storage of build.
+// keepStorage is the variable that sets the default of build's --keep-storage.
 const keepStorage = "LAYERBUILD_KEEP_STORAGE"
 
-// storagePolicy says how much a build leaves in the state: what the flag says, or the variable, or a configuration file.
+// storagePolicy returns how much a build leaves in the state: the value of the flag, or of the variable, or of a
+// configuration file.
 func storagePolicy(e *env, flag string) (state.Policy, error) {
 	if flag != "" {
 		p, err := parsePolicy(flag)

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// errEmptyValue is returned for a flag with an empty value. "--fail-over $LIMIT" in quotes is such a flag where LIMIT is
-// not set: without the error there would be no gate, and nobody would see it.
+// errEmptyValue is returned for a flag with an empty value. --fail-over "$LIMIT" is such a flag if LIMIT is not set:
+// without the error there would silently be no gate.
 var errEmptyValue = errors.New("it is empty; is a variable not set?")
 
-// given is a text that is not empty where the flag is given.
+// given is the value of a flag that must not be empty.
 type given string
 
 func (g *given) Set(s string) error {

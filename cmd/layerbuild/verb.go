@@ -9,7 +9,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/suggest"
 )
 
-// others are words that other tools have for verbs, with what is the same here.
+// others maps verbs of other tools to a hint at layerbuild's equivalent.
 var others = map[string]string{
 	"buildx": "leave it out: layerbuild takes the flags of 'docker buildx build'",
 	"image":  "see 'layerbuild images' and 'layerbuild help'", "ls": "see 'layerbuild images'", "list": "see 'layerbuild images'",
@@ -20,8 +20,8 @@ var others = map[string]string{
 	"slim": "see 'layerbuild prune-image'", "squash": "see 'layerbuild prune-image'", "dive": "see 'layerbuild analyze'",
 }
 
-// findVerb finds the verb of a command line and returns what stands beside it. --root and --driver, which all verbs have,
-// may stand before the verb. Without a verb it is build.
+// findVerb finds the verb of a command line and returns the other words. --root and --driver, which all verbs have, may
+// stand before the verb. Without a verb it is build.
 func findVerb(all []verb, args []string) (verb, []string, error) {
 	before := stateFlagsBefore(args)
 	if before == len(args) {
@@ -78,7 +78,7 @@ func mayBeContext(word string) bool {
 	return err == nil
 }
 
-// unknownVerb says what there is for a word that is no verb.
+// unknownVerb returns an error for a word that is not a verb, with a hint or the list of verbs.
 func unknownVerb(all []verb, word string) error {
 	names := []string{"help", "version"}
 	for _, v := range all {

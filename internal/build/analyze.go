@@ -21,7 +21,8 @@ import (
 
 // AnalyzeOptions say what is known of an image besides what is in it.
 type AnalyzeOptions struct {
-	// Base is the name of the image that it is based on, "scratch" for none; "" leaves it to be found out.
+	// Base is the name of the image that it is based on, "scratch" for none; "": it is found by the rules of
+	// docs/WASTE.md.
 	Base string
 	// Accept are patterns of paths that may be there.
 	Accept []string
@@ -199,7 +200,7 @@ type ending struct {
 	history int
 }
 
-// noBase is what a user says where an image has no base.
+// noBase is the value of --base for an image without a base.
 const noBase = "scratch"
 
 // registryPatience is how long a registry is asked for a base that an annotation names, which is not worth more.

@@ -57,8 +57,8 @@ type builder struct {
 	tempdir *state.TempDir
 
 	dirty atomic.Bool // a step was executed
-	// made has the keys of the steps that this build has run. Where it begins again, because it met a damaged blob, they
-	// are not run once more, even with --no-cache.
+	// made has the keys of the steps that this build has run. If the build begins again because of a damaged blob, they
+	// are not run again, even with --no-cache.
 	made made
 
 	ownNotice sync.Once
@@ -106,7 +106,7 @@ func (b *builder) full(err error) error {
 	return state.Full(b.state.Root, err)
 }
 
-// makeTempDir removes the temporary directories of builds that were killed, and sees to one for this build.
+// makeTempDir removes the temporary directories of builds that were killed, and prepares one for this build.
 func (b *builder) makeTempDir() error {
 	if err := state.RemoveTempDirs(b.state.Root); err != nil {
 		return err
@@ -163,7 +163,7 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 	}
 	res.Dockerfile = b.name
 	if b.file, err = parser.Parse(b.name, res.Text); err != nil && b.file != nil {
-		// The plan fails in the same way; what was found before the mistake is worth being told.
+		// The plan fails in the same way; its findings before the mistake are reported.
 		if plan, _ := b.file.Plan(b.planOptions(ocispec.Platform{}, b.opts.Lint)); plan != nil {
 			res.Warnings = plan.Warnings()
 			b.warn(res.Warnings)
@@ -278,7 +278,7 @@ func (b *builder) expect(ctx context.Context, solvers []*solver) {
 	b.sink(event.Expect{Work: work, Time: time.Now()})
 }
 
-// planOptions are the options of the plan for one platform. A check without a target looks at all stages.
+// planOptions are the options of the plan for one platform. A check without a target covers all stages.
 func (b *builder) planOptions(p ocispec.Platform, lint parser.LintOptions) parser.PlanOptions {
 	return parser.PlanOptions{
 		BuildArgs: b.opts.Args, Target: b.opts.Target, Labels: b.opts.Image.Labels, Platform: p,
@@ -329,7 +329,7 @@ func (b *builder) plan(ctx context.Context, p ocispec.Platform, lint parser.Lint
 	return s, err
 }
 
-// base is the configuration of what a stage starts from, or why there is none.
+// base is the configuration that a stage starts from, or the reason why there is none.
 type base struct {
 	config imageConfig
 	err    error
@@ -375,8 +375,8 @@ func imagesOf(step parser.Step) []imageUse {
 	return list
 }
 
-// resolveAll asks for all images that steps take files from at once, before anything runs. Of several errors the first
-// of the file is returned.
+// resolveAll resolves all images that steps take files from, in parallel, before anything runs. Of several errors the
+// first of the file is returned.
 func (s *solver) resolveAll(ctx context.Context, list []imageUse) error {
 	errs := make([]error, len(list))
 	var g errgroup.Group

@@ -74,14 +74,14 @@ func (r *runner) lockCaches(ctx context.Context, release *releaser) (map[int]str
 	return names, nil
 }
 
-// stricter returns the one of two sharing modes that lets fewer steps use a directory at once.
+// stricter returns the sharing mode, of two, that admits fewer steps at once.
 func stricter(a, b parser.Sharing) parser.Sharing {
 	order := []parser.Sharing{parser.SharingShared, parser.SharingPrivate, parser.SharingLocked}
 	return order[max(slices.Index(order, a), slices.Index(order, b), 0)]
 }
 
-// cacheName names the directory of a cache mount. A cache that begins with other files, or with another owner or mode, is
-// another one, as in BuildKit.
+// cacheName returns the name of a cache mount's directory. As in BuildKit, mounts with different initial files, owner
+// or mode have different directories.
 func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
 	begin := []any{m.ID, m.UID, m.GID, m.Mode}
 	if r.from[i] != nil {
@@ -109,7 +109,7 @@ func (r *runner) lockCache(ctx context.Context, first string, i int, sharing par
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return "", err
 		}
-		// With --no-cache a cache begins anew.
+		// --no-cache empties the cache.
 		if r.opts.Cache.No && sharing == parser.SharingShared {
 			if err := r.emptyCache(ctx, dir, i, false); err != nil {
 				return "", err
@@ -200,7 +200,7 @@ func (r *runner) fillCache(ctx context.Context, dir string, i, old int) (string,
 		return "", err
 	}
 	if n > old {
-		return filesOf(dir, n), nil // another build was first
+		return filesOf(dir, n), nil // another build has filled it
 	}
 	tmp := filepath.Join(dir, "new")
 	if err := os.RemoveAll(tmp); err != nil { // a build that was killed left it
@@ -222,9 +222,9 @@ func (r *runner) fillCache(ctx context.Context, dir string, i, old int) (string,
 	return files, os.Rename(tmp, files)
 }
 
-// emptyCache makes a cache that mount i shows begin anew, once in a build. locked says that the caller has locked the
-// directory for itself. Otherwise a step of another build may be using the files: it keeps them, there are new ones beside
-// them, and the old ones are removed the next time.
+// emptyCache empties the cache that mount i shows, once in a build. locked is set if the caller holds the directory's
+// lock exclusively. Otherwise a step of another build may use the files: that step keeps them, new files are made
+// beside them, and the next call removes the old ones.
 func (r *runner) emptyCache(ctx context.Context, dir string, i int, locked bool) error {
 	_, err := r.emptied.do(ctx, dir, func() (struct{}, error) {
 		old, err := newestFiles(dir)
@@ -254,8 +254,8 @@ func (r *runner) emptyCache(ctx context.Context, dir string, i int, locked bool)
 	return err
 }
 
-// copyTo copies what mount i begins with, a directory of f, to a directory of the host: what look found, or what is there
-// if nobody had to look.
+// copyTo copies the initial files of mount i, a directory of f, to a directory of the host. If look has digested the
+// files, it copies the digested ones.
 func (r *runner) copyTo(ctx context.Context, dir string, f *files, i int, src string) error {
 	m := r.looked[i]
 	if m == nil {
@@ -270,7 +270,7 @@ func (r *runner) copyTo(ctx context.Context, dir string, f *files, i int, src st
 	return c.noteChanged(r.exec(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, r.silent()))
 }
 
-// ownCache gives the top of a new cache the mode and the owner that the mount asks for.
+// ownCache gives the top directory of a new cache the mode and the owner of the mount.
 func ownCache(fs string, m parser.RunMount) error {
 	uid, gid, mode := 0, 0, os.FileMode(0o755)
 	if m.UID != nil {

@@ -154,7 +154,7 @@ func parsePlace(s string) (CachePlace, [][2]string, error) {
 	return CachePlace{}, fields, nil
 }
 
-// checkType checks the type before other keys are looked at: what they may be depends on it.
+// checkType checks the type first, because the other valid keys depend on it.
 func checkType(fields [][2]string, known ...string) error {
 	if len(fields) == 0 {
 		return nil // a name alone
