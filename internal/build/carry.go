@@ -153,8 +153,8 @@ func recordsOf(a *image.Artifact) ([]carried, error) {
 func (b *builder) importable(j *job) []foundRecord {
 	key := cmp.Or(j.key, j.quick)
 	if key == "" || j.key == "" && j.inputs != "" {
-		// The stages that the job takes files from are here. Another machine's results of them may be others, so only
-		// a record of their content counts.
+		// The stages that the job takes files from were built here. Their results on another machine may differ, so
+		// only a record under the content key counts.
 		return nil
 	}
 	var list []foundRecord
@@ -166,8 +166,8 @@ func (b *builder) importable(j *job) []foundRecord {
 	return list
 }
 
-// A layer that was sealed with an epoch has no later times than that, and neither has a snapshot that is unpacked from
-// it. Sealed with a later epoch, or with none, it would have other times than the result of the step has that runs here.
+// A layer that was sealed with an epoch has no times after it, and neither has a snapshot unpacked from it. In a build
+// with a later epoch, or with none, the step would give other times.
 
 // clampedMeta is set in the record of a snapshot that was unpacked from a layer sealed with an epoch: the seconds.
 const clampedMeta = "clamped"
@@ -182,7 +182,7 @@ func (b *builder) keepsTimes(rec cache.Record) bool {
 	return err == nil && b.keepsEpoch(&epoch)
 }
 
-// keepsEpoch is keepsTimes for files that were clamped to an epoch; nil: they were not.
+// keepsEpoch is keepsTimes for files whose times were limited to an epoch; nil: they were not.
 func (b *builder) keepsEpoch(clamped *int64) bool {
 	return clamped == nil || b.epoch != nil && *b.epoch <= *clamped
 }
@@ -195,7 +195,7 @@ func (l *carriedLayer) epoch() *int64 {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
-		n = math.MinInt64 // by a version that says it in another way: no build wants its times
+		n = math.MinInt64 // written by a version with another format: no build can use its times
 	}
 	return &n
 }

@@ -77,7 +77,7 @@ func (s *solver) checkLayerOnly(ctx context.Context, j *job, active *snapshot.Ac
 	return nil
 }
 
-// checkUnchanged compares what a step has left that seems to have changed nothing with its parent.
+// checkUnchanged compares the result of a step that seems to have changed nothing with its parent.
 func (b *builder) checkUnchanged(ctx context.Context, active *snapshot.Active) (err error) {
 	if !b.opts.CheckLayers {
 		return nil

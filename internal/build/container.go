@@ -46,7 +46,8 @@ func (c *Container) Run(ctx context.Context, p *executor.Process, stdout, stderr
 // Close throws it away.
 func (c *Container) Close() error { return c.active.Discard() }
 
-// mountPoints is what the executor puts below a step's root; "" where it can't be had, which costs time only.
+// mountPoints is the directory that the executor puts below a step's root; "" if it can't be made, which only costs
+// time.
 func mountPoints(s *state.State) string {
 	dir := filepath.Join(s.Root, "cache", "mountpoints")
 	if executor.MakeMountPoints(dir) != nil {

@@ -85,8 +85,8 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 	return nil
 }
 
-// verify reads all blobs of an image that goes to standard output: what was written there cannot be taken back when a
-// damaged blob is found.
+// verify reads all blobs of an image that is written to standard output, because output cannot be undone when a damaged
+// blob is found.
 func (b *builder) verify(ctx context.Context, spec export.Spec, root ocispec.Descriptor) error {
 	if spec.Dest != "-" {
 		return nil
@@ -107,8 +107,8 @@ func (b *builder) writeImage(ctx context.Context, res *Result, solvers []*solver
 	return b.tag(ctx, res)
 }
 
-// writeRoot writes the manifests of all platforms by a recipe, and the index where there is one. config is that of the first
-// platform.
+// writeRoot writes the manifests of all platforms by a recipe, and the index if there is one. config is that of the
+// first platform.
 func (b *builder) writeRoot(ctx context.Context, r recipe, solvers []*solver, targets []rootfs) (root, config ocispec.Descriptor, err error) {
 	var manifests []ocispec.Descriptor
 	for i, t := range targets {

@@ -16,7 +16,7 @@ import (
 // stages are looked at at all: an image whose last stage is known needs none of the stages that it was copied from, and
 // there may be no results of those. It may err; then a stage is built when somebody asks for it.
 type forecast struct {
-	// cur has the key and the configuration, and as its top the snapshot that the local cache has; "" if it has none.
+	// cur has the key, the configuration, and as its top the snapshot in the local cache; "" if there is none.
 	cur   rootfs
 	known bool // cur.key is the stage's key
 	// needs are the stages whose files are needed for what the cache does not have.
@@ -119,8 +119,8 @@ func (s *solver) makeForecast(ctx context.Context, st *parser.Stage) forecast {
 	return f
 }
 
-// foreseeStep returns the content key of a step, or "" where only doing it would tell, and the snapshot of its result
-// where the local cache has one. hit reports whether there is a result, here or in the places of --cache-from.
+// foreseeStep returns the content key of a step, or "" if the step must be run to know it, and the snapshot of its
+// result if the local cache has one. hit reports whether there is a result, here or in the places of --cache-from.
 func (s *solver) foreseeStep(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step) (key cache.Key, top snapshot.ID, hit bool) {
 	j, err := s.prepare(ctx, st, cur, step, func(ctx context.Context, in parser.Input) (inputName, error) {
 		stage, ok := in.(parser.StageInput)
@@ -149,8 +149,8 @@ func (s *solver) foreseeStep(ctx context.Context, st *parser.Stage, cur rootfs, 
 	return cmp.Or(j.key, key), top, hit
 }
 
-// recorded looks for a record of a job on cur as find does. Where the snapshot of cur is not known it does not look at what
-// the record was made on.
+// recorded looks for a record of a job on cur as find does. If the snapshot of cur is unknown, it does not check the
+// snapshot that the record was made on.
 func (s *solver) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, hit bool) {
 	if key = cmp.Or(j.key, j.quick); key == "" {
 		return "", "", false

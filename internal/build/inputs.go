@@ -27,8 +27,7 @@ type files struct {
 	stage bool
 }
 
-// results returns the snapshot of a stage's files, which tells this result of the stage from others; none for what is
-// no stage.
+// results returns the snapshot of a stage's files, which identifies this result of the stage; none for other inputs.
 func (f *files) results() []snapshot.ID {
 	if !f.stage {
 		return nil
@@ -72,7 +71,8 @@ func (s *solver) files(ctx context.Context, in parser.Input) (*files, error) {
 	panic("unreachable")
 }
 
-// nameOf names an input without opening it. A stage is built first, unless the cache has all that is needed of it.
+// nameOf names an input without opening it. It builds a stage first, unless the cache has everything that is needed of
+// it.
 func (s *solver) nameOf(ctx context.Context, in parser.Input) (inputName, error) {
 	st, ok := in.(parser.StageInput)
 	if !ok {
@@ -88,7 +88,7 @@ func (s *solver) nameOf(ctx context.Context, in parser.Input) (inputName, error)
 	return inputName{key: string(r.key), result: resultOf(r.top)}, nil
 }
 
-// fixedName is nameOf for what is no stage.
+// fixedName is nameOf for inputs that are not stages.
 func (s *solver) fixedName(ctx context.Context, in parser.Input) (inputName, error) {
 	switch in := in.(type) {
 	case parser.Scratch:
@@ -269,7 +269,7 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 	panic("unreachable")
 }
 
-// contextSnapshot makes a snapshot of a context, without what is ignored, and returns the digest of what is in it.
+// contextSnapshot makes a snapshot of a context, without ignored files, and returns the digest of its content.
 func (s *solver) contextSnapshot(ctx context.Context, f *files) (snapshot.ID, digest.Digest, error) {
 	for looks := 1; ; looks++ {
 		m, err := f.tree.Match(ctx, source.Query{Patterns: []string{"/"}, Literal: true, Epoch: s.epoch})

@@ -19,20 +19,20 @@ import (
 
 // job is a step's action, ready to be run, with the keys that name its result.
 type job struct {
-	// quick is the definition key: made of the instruction and the keys of its inputs, without a look at contents. It is
-	// "" where an input has no key, as the files of a context.
+	// quick is the definition key: made of the instruction and the keys of its inputs, without a look at contents. It
+	// is "" if an input has no key, such as the files of a context.
 	quick cache.Key
 	// key is the content key, made of what is in the inputs; "" before load.
 	key cache.Key
-	// inputs names the snapshots of the stages that the job takes files from. A stage that is run again has the same key
-	// and another snapshot, so what is recorded under quick is right for the same inputs only. It is "" where the job takes
-	// nothing from stages, and before load also where the snapshots are not known because nothing had to look at them.
+	// inputs names the snapshots of the stages that the job takes files from. A stage that is run again has the same
+	// key and another snapshot, so a record under quick is valid for the same inputs only. inputs is "" if the job
+	// takes nothing from stages, and before load also if the snapshots are not known yet.
 	inputs string
 	// detached says that it runs on nothing, and what it makes is then laid over the parent (COPY --link).
 	detached bool
 	// local says that look needs nothing that would have to be built or fetched.
 	local bool
-	// look digests the inputs and returns the content key and what inputs is to be; nil where key is known at once.
+	// look digests the inputs and returns the content key and the value of inputs; nil if key is known at once.
 	look func(ctx context.Context) (key cache.Key, inputs string, err error)
 	// do does it.
 	do jobFunc
@@ -42,7 +42,7 @@ type job struct {
 	closers []io.Closer
 }
 
-// What a record says besides its snapshot.
+// Facts of a record besides its snapshot.
 const (
 	contentMeta = "content" // the content key of the step
 	inputsMeta  = "inputs"  // job.inputs of the step
@@ -55,7 +55,7 @@ func (j *job) madeFrom(rec cache.Record) bool {
 
 type jobFunc func(ctx context.Context, active *snapshot.Active, out output) error
 
-// load looks at the contents of the job's inputs and sets the content key.
+// load digests the contents of the job's inputs and sets the content key.
 func (j *job) load(ctx context.Context) (err error) {
 	if j.key == "" {
 		j.key, j.inputs, err = j.look(ctx)
@@ -87,18 +87,18 @@ func newID() (snapshot.ID, error) {
 	return snapshot.ID(hex.EncodeToString(b[:])), nil
 }
 
-// inputName names an input without a look at its content.
+// inputName names an input without reading its content.
 type inputName struct {
 	// key is the key of the stage or image; "" for the files of a context.
 	key string
-	// result is the snapshot of a stage, "" where it is not known, and for what is no stage.
+	// result is the snapshot of a stage; "" if it is not known, and for other inputs.
 	result snapshot.ID
 }
 
 // namer names inputs.
 type namer func(context.Context, parser.Input) (inputName, error)
 
-// joinResults makes a job's inputs of the snapshots of its stages; unknown ones leave it without.
+// joinResults joins the snapshots of a job's stages into its inputs; the result is "" if one is unknown.
 func joinResults(list []snapshot.ID) string {
 	var b strings.Builder
 	for _, id := range list {

@@ -10,20 +10,20 @@ import (
 	"github.com/layerbuild/layerbuild/internal/source"
 )
 
-// A context may be written to while it is built. A step that meets a file which is no longer what was digested for its key
-// begins anew: the file is digested again, now from a private copy (source.Tree.Changed), the step has another key, and
-// what it copies is what was digested.
+// A context may be written to during a build. If a step meets a file that differs from what was digested for its key,
+// the step begins again: the file is digested from a private copy (source.Tree.Changed), the step has another key, and
+// it copies what was digested.
 
-// maxLooks is how often a step looks at a context that changes. Each time at least one more file has a private copy.
+// maxLooks limits how often a step digests a context that changes. Each time at least one more file has a private copy.
 const maxLooks = 20
 
-// again reports whether a step that failed with err is to be looked at again after so many looks.
+// again reports whether a step that failed with err begins again, after the given number of looks.
 func again(err error, looks int) bool {
 	var changed *executor.ChangedError
 	return looks < maxLooks && errors.As(err, &changed)
 }
 
-// noteChanged tells the tree that is copied from about a file that has changed, and returns err.
+// noteChanged records a changed file in the tree that is copied from, and returns err.
 func (c *copier) noteChanged(err error) error {
 	var changed *executor.ChangedError
 	if errors.As(err, &changed) && c.from.snapshot == nil {
@@ -42,7 +42,7 @@ func frozen(t *source.Tree, m *source.Match) *os.File {
 	return nil
 }
 
-// tellSockets warns about sockets that were left out.
+// tellSockets warns about sockets that were left out of a copy.
 func (c *copier) tellSockets(out output) {
 	if c.match == nil || c.from.snapshot != nil || len(c.match.Sockets) == 0 {
 		return
@@ -54,7 +54,7 @@ func (c *copier) tellSockets(out output) {
 	out.warn(text)
 }
 
-// reset lets a job look at its inputs again.
+// reset makes a job digest its inputs again.
 func (j *job) reset() error {
 	j.key = ""
 	c := j.copier
@@ -67,7 +67,7 @@ func (j *job) reset() error {
 	return err
 }
 
-// noticeOwn tells once that the state directory is in a context.
+// noticeOwn warns once that the state directory is in a context.
 func (b *builder) noticeOwn(path string) {
 	b.ownNotice.Do(func() {
 		b.sink(event.Warning{Message: fmt.Sprintf("the state directory is in the build context (%s): it is left out. Name it in .dockerignore, or choose another place with --root", path)})

@@ -22,8 +22,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// What -o says is for that output only. A recipe is what of it the bytes of an image depend on. The steps are run once, whatever
-// the recipes are; the layers are sealed for one of them, and the image is made anew from them for each of the others.
+// The options of one -o apply to that output only. A recipe is the part of them that the bytes of an image depend on.
+// The steps are run once for all recipes. The layers are sealed for one of them, and the images of the others are made
+// from these layers.
 
 // recipe says how an image is made of a build's layers.
 type recipe struct {
@@ -69,7 +70,7 @@ func (r recipe) sameLayers(o recipe) bool {
 	return r.Compression == o.Compression && r.Level == o.Level
 }
 
-// sealOptions are those that layers are sealed with, and their name in the cache.
+// sealOptions returns the options that layers are sealed with, and their name in the cache.
 func (r recipe) sealOptions(epoch *time.Time) (diff.Options, string) {
 	o := diff.Options{Epoch: epoch, Compression: r.Compression, Level: r.Level}
 	name := fmt.Sprintf("%s %d", o.Compression, o.Level)
@@ -79,8 +80,8 @@ func (r recipe) sealOptions(epoch *time.Time) (diff.Options, string) {
 	return o, name
 }
 
-// storeRecipe is the recipe of the image in the store: that of the first output of type=image, which the store is a part of; that
-// of all other outputs, if they have the same; and otherwise that of an output that says nothing.
+// storeRecipe is the recipe of the image in the store: that of the first output of type=image, which names an image in
+// the store; else that of all outputs, if they have the same; else that of an output without options.
 func (o *Options) storeRecipe() recipe {
 	var all []recipe
 	for _, spec := range o.Outputs {
@@ -103,7 +104,7 @@ func (o *Options) makesIndex() bool {
 	return len(o.Platforms) > 1 || b.multiPlatform()
 }
 
-// CheckOutputs finds what of the outputs and annotations cannot be had together, before anything runs.
+// CheckOutputs returns an error for outputs and annotations that contradict each other, before anything runs.
 func (o *Options) CheckOutputs() error {
 	var errs []error
 	for _, a := range o.Image.Annotations {
@@ -166,7 +167,7 @@ func (o *Options) checkOutput(spec export.Spec) error {
 	return nil
 }
 
-// checkAnnotation finds out whether there is a place for an annotation.
+// checkAnnotation returns an error for an annotation of something that the build does not make.
 func (o *Options) checkAnnotation(said string, a export.Annotation) error {
 	index := a.Target == "index" || a.Target == "index-descriptor"
 	switch {
@@ -196,7 +197,7 @@ func (o *Options) checkAnnotation(said string, a export.Annotation) error {
 	return fmt.Errorf("%s: nothing is built for %s", said, parser.FormatPlatform(p))
 }
 
-// warnOutputs says which options have no effect here.
+// warnOutputs warns about options that have no effect.
 func (b *builder) warnOutputs() {
 	warn := func(format string, args ...any) {
 		b.sink(event.Warning{Message: fmt.Sprintf(format, args...), Time: time.Now()})
@@ -218,7 +219,7 @@ func (b *builder) warnOutputs() {
 	}
 }
 
-// rootFor returns the image of a recipe, which is made where no output before had the same.
+// rootFor returns the image of a recipe. It makes the image unless an earlier output had the same recipe.
 func (b *builder) rootFor(ctx context.Context, made map[string]ocispec.Descriptor, r recipe, solvers []*solver, targets []rootfs) (ocispec.Descriptor, error) {
 	if root, ok := made[r.key()]; ok {
 		return root, nil
@@ -231,11 +232,12 @@ func (b *builder) rootFor(ctx context.Context, made map[string]ocispec.Descripto
 	return root, err
 }
 
-// layerAs returns the descriptor of a layer, which is there, as a recipe has it.
+// layerAs returns the descriptor of a layer with the compression of a recipe.
 func (b *builder) layerAs(ctx context.Context, l *layer, r recipe) (ocispec.Descriptor, error) {
 	d := image.OCIDescriptor(l.descriptor)
 	var err error
-	// A layer that --cache-from has is the build's own: it was taken because it was sealed as the store's image is to be.
+	// A layer from --cache-from counts as made by the build: it was taken because it was sealed with the options of the
+	// store's image.
 	own := l.base == nil || l.text != ""
 	if own && !r.sameLayers(b.recipe) || !own && r.Force && compressionOf(d.MediaType) != r.Compression {
 		if d, err = b.recompress(ctx, l, d, r); err != nil {
@@ -259,7 +261,7 @@ func compressionOf(mediaType string) string {
 	return "none"
 }
 
-// recompress compresses a layer anew, unless an earlier build has done so.
+// recompress compresses a layer again, unless an earlier build has done so.
 func (b *builder) recompress(ctx context.Context, l *layer, d ocispec.Descriptor, r recipe) (ocispec.Descriptor, error) {
 	what := l.sealedAs()
 	if l.base != nil {

@@ -26,7 +26,7 @@ import (
 type PruneImageOptions struct {
 	// Base is as in AnalyzeOptions: the base's layers stay.
 	Base string
-	// Level is the compressor's level for layers that are written anew; 0: that of other tools.
+	// Level is the compressor's level for rewritten layers; 0: the level that other tools use.
 	Level int
 	// DryRun stores nothing: it is for finding out how much there is to gain, in compressed bytes too.
 	DryRun bool
@@ -147,8 +147,8 @@ func (p *pruning) rewrite(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Levels of layers that are written anew where none is asked for. Other tools' layers are compressed so as a rule, and a layer
-// must not grow by losing files.
+// Default levels for rewritten layers. Other tools usually compress with these levels, and a layer must not grow when
+// files are removed.
 const (
 	pruneGzipLevel = 6
 	pruneZstdLevel = 3
@@ -277,10 +277,10 @@ func (p *pruning) write(ctx context.Context, res *PrunedImage) error {
 	return err
 }
 
-// newBytes returns the descriptor old for a blob that was written anew: what it says about the old bytes is left out, such as
-// their copy in it, where else they are to be had, and annotations. Those of stargz, zstd:chunked, nydus, SOCI and overlaybd
-// name offsets and digests inside the blob, and a reader that believes them takes the new blob for damaged. Annotations of the
-// OCI image specification are about what is in the blob, and stay.
+// newBytes returns the descriptor old for a rewritten blob, without everything that describes the old bytes: embedded
+// data, download addresses, and annotations. The annotations of stargz, zstd:chunked, nydus, SOCI and overlaybd have
+// offsets and digests inside the blob, so that a reader would take the new blob for damaged. Annotations of the OCI
+// image specification describe the content, and stay.
 func newBytes(old, written ocispec.Descriptor) ocispec.Descriptor {
 	d := ocispec.Descriptor{MediaType: written.MediaType, Digest: written.Digest, Size: written.Size, Platform: old.Platform, ArtifactType: old.ArtifactType}
 	for k, v := range old.Annotations {

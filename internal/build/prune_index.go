@@ -15,11 +15,11 @@ import (
 
 // PrunedIndex is an index whose images are without their dead bytes.
 type PrunedIndex struct {
-	// Root is the new index, or the old one where nothing was dead in any of its images.
+	// Root is the new index, or the old one if none of its images had dead bytes.
 	Root ocispec.Descriptor
 	// Images are those of the index, in its order.
 	Images []PrunedPlatform
-	// Dropped are the platforms whose attestations are left out: they speak of the image as it was.
+	// Dropped are the platforms whose attestations are left out, because they describe the old image.
 	Dropped []ocispec.Platform
 }
 
@@ -29,8 +29,8 @@ type PrunedPlatform struct {
 	*PrunedImage
 }
 
-// PruneIndex takes the dead bytes out of all images of the index in which img was found. What else the index holds stays, but
-// for attestations of images that changed. The new index is in the store, without a name.
+// PruneIndex removes the dead bytes of all images of the index in which img was found. The index keeps its other
+// entries, except attestations of images that changed. The new index is in the store, without a name.
 func PruneIndex(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneImageOptions) (*PrunedIndex, error) {
 	p := &indexPruning{s: s, images: images, img: img, o: o, res: &PrunedIndex{}, changed: map[digest.Digest]ocispec.Descriptor{}}
 	root, err := p.index(ctx, img.Root, 0)
@@ -44,14 +44,14 @@ type indexPruning struct {
 	img    *image.Image
 	o      PruneImageOptions
 	res    *PrunedIndex
-	// changed are the manifests that are others now, by the digest that they had.
+	// changed has the manifests that were replaced, by their old digest.
 	changed map[digest.Digest]ocispec.Descriptor
 }
 
 // maxIndexes bounds indexes in indexes.
 const maxIndexes = 4
 
-// index makes one index anew.
+// index rewrites one index.
 func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
 	if depth == maxIndexes {
 		return d, fmt.Errorf("index %s: indexes are nested more than %d deep", d.Digest, maxIndexes)
@@ -62,7 +62,7 @@ func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor, depth in
 	}
 	var doc map[string]json.RawMessage
 	var entries []ocispec.Descriptor
-	var raw []map[string]json.RawMessage // the same with fields that are not known here
+	var raw []map[string]json.RawMessage // the same, including fields that this program does not know
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return d, fmt.Errorf("index %s: %w", d.Digest, err)
 	}
@@ -102,7 +102,7 @@ func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor, depth in
 	return d, err
 }
 
-// entry makes anew what one entry of an index names.
+// entry rewrites the object that one entry of an index names.
 func (p *indexPruning) entry(ctx context.Context, d ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
 	if registry.IsIndex(d.MediaType) {
 		return p.index(ctx, d, depth+1)
@@ -140,7 +140,7 @@ const (
 	attestationDigest = "vnd.docker.reference.digest"
 )
 
-// keep brings something that is no image into the store.
+// keep brings an entry that is not an image into the store.
 func (p *indexPruning) keep(ctx context.Context, d ocispec.Descriptor) error {
 	if p.o.DryRun || p.attestsOther(d) {
 		return nil
@@ -148,7 +148,7 @@ func (p *indexPruning) keep(ctx context.Context, d ocispec.Descriptor) error {
 	return p.images.EnsureManifest(ctx, d, p.img)
 }
 
-// attestsOther reports whether d is an attestation of an image that is another one now.
+// attestsOther reports whether d is an attestation of an image that was replaced.
 func (p *indexPruning) attestsOther(d ocispec.Descriptor) bool {
 	old := digest.Digest(d.Annotations[attestationDigest])
 	now, ok := p.changed[old]

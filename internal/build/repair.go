@@ -25,9 +25,9 @@ import (
 
 const remedy = "build or pull the image again"
 
-// Repair returns what puts a blob that the store has lost, or has found damaged, into the store again, for store.Repair: a
-// layer is sealed once more from its snapshot, or downloaded from where it came from. Its error is a *store.BlobError with
-// the remedy where neither can be done.
+// Repair returns a function for store.Repair, which puts a missing or damaged blob into the store again: it seals a
+// layer again from its snapshot, or downloads the blob. If it can do neither, it returns a *store.BlobError with the
+// remedy.
 func Repair(s *state.State, images *image.Resolver) func(context.Context, ocispec.Descriptor, *store.BlobError) error {
 	return func(ctx context.Context, d ocispec.Descriptor, why *store.BlobError) error {
 		resealed, err := reseal(ctx, s, d.Digest)
@@ -72,7 +72,7 @@ func reseal(ctx context.Context, s *state.State, want digest.Digest) (bool, erro
 	return false, errors.Join(errs...)
 }
 
-// sealOptions reads what sealer.configure has written.
+// sealOptions parses the text that sealer.configure writes.
 func sealOptions(name string) (diff.Options, bool) {
 	f := strings.Split(name, " ") // compression and level, and then perhaps "epoch" and a time
 	if len(f) != 2 && len(f) != 4 {
@@ -120,16 +120,16 @@ func emptyTree(tmp *state.TempDir) (diff.Tree, error) {
 	}
 	dir, err := os.MkdirTemp(top, "empty-")
 	if err == nil {
-		err = os.Chmod(dir, 0o755) // as roots are that nobody has changed
+		err = os.Chmod(dir, 0o755) // the mode of an unchanged root
 	}
 	return diff.Tree{Dir: dir, Full: true}, err
 }
 
-// maxRepairs bounds how often a build begins again.
+// maxRepairs limits how often a build begins again.
 const maxRepairs = 100
 
-// repairing calls solve. When that meets a blob that is damaged or gone, it is called again, and makes what was lost with
-// the blob: everything else is in the cache then, also what --no-cache has run.
+// repairing calls solve, and calls it again after an error about a damaged or missing blob. The second call makes the
+// lost results again. Everything else is in the cache by then, also the results of steps run because of --no-cache.
 func (b *builder) repairing(ctx context.Context, res *Result, solve func() error) error {
 	met := map[digest.Digest]bool{}
 	for {
@@ -145,7 +145,7 @@ func (b *builder) repairing(ctx context.Context, res *Result, solve func() error
 	}
 }
 
-// beginAgain forgets what was found, but not what was opened.
+// beginAgain forgets the results of stages, and keeps the open contexts and images.
 func (b *builder) beginAgain() {
 	b.sealer.wait()
 	b.made.use()
@@ -155,7 +155,7 @@ func (b *builder) beginAgain() {
 	b.sealer.configure()
 }
 
-// anew returns a solver for the same plan that knows of no results.
+// anew returns a solver for the same plan without results.
 func (s *solver) anew() *solver {
 	return &solver{builder: s.builder, plan: s.plan, label: s.label, prefetch: s.prefetch}
 }

@@ -23,9 +23,9 @@ type runner struct {
 	cur   rootfs
 	run   *parser.Run
 	from  map[int]*files // by the mount's index
-	// content has the digest of what a mount shows or begins with, by the mount's index. look sets it.
+	// content has the digest of a mount's content, or initial content, by the mount's index. look sets it.
 	content map[int]digest.Digest
-	// looked has what look found, so that what is mounted is what was digested.
+	// looked has the files that look digested, so that the same files are mounted.
 	looked map[int]*source.Match
 	caches map[int]string // the directories of cache mounts, by the mount's index
 	// cacheFiles are the directories with the files that they show, by the former.
@@ -64,8 +64,8 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 		results = append(results, f.results()...)
 	}
 	if len(r.content) > 0 {
-		// The files of contexts, and those that COPY and WORKDIR have made in stages, have the times that this epoch gave
-		// them. The command can copy such times, and with a later epoch they would be others.
+		// The times of files of contexts, and of files that COPY and WORKDIR made in stages, depend on this epoch. The
+		// command can copy such times.
 		list = append(list, epochKey(r.epoch))
 	}
 	key, err = makeKey(r.cur.key, "run", r.run, list...)

@@ -44,7 +44,7 @@ type solver struct {
 	stages    memo[*parser.Stage, rootfs]
 	forecasts memo[*parser.Stage, forecast]
 	needOnce  sync.Once
-	need      map[*parser.Stage]bool // stages to begin with, set by needOnce
+	need      map[*parser.Stage]bool // the stages that run starts, set by needOnce
 
 	noted    sync.Mutex
 	outgoing []outgoing // for --cache-to
@@ -132,8 +132,8 @@ func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	})
 }
 
-// stageLabel is what stands before the name of a stage's step: "[build 2/5]". As in BuildKit, FROM counts as a step where
-// it names an image or a context, and not where it names scratch or another stage. n counts FROM in any case.
+// stageLabel is what stands before the name of a stage's step: "[build 2/5]". As in BuildKit, FROM counts as a step
+// where it names an image or a context, and not where it names scratch or another stage. n always counts FROM.
 func (s *solver) stageLabel(st *parser.Stage, n int) string {
 	name := st.Name
 	if name == "" && len(s.plan.Stages) > 1 {
@@ -229,7 +229,7 @@ type stepResult struct {
 	unchanged bool
 	created   time.Time
 	cached    bool
-	// quick is the definition key that the result was recorded under; "" where it has none.
+	// quick is the definition key that the result was recorded under; "" if there is none.
 	quick cache.Key
 	// image has the layer where it came from another machine; nil otherwise.
 	image *image.Image
@@ -388,7 +388,7 @@ func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 	}
 }
 
-// perform looks at a job's inputs and finds or makes its result, which is cached if it was found, or made by an equal step.
+// perform finds or makes a job's result. The result counts as cached if it was found, or made by an equal step.
 func (s *solver) perform(ctx context.Context, st *parser.Stage, cur rootfs, job *job, l *line, last bool) (res stepResult, key cache.Key, cached bool, err error) {
 	if err := job.load(ctx); err != nil {
 		return stepResult{}, "", false, err
@@ -446,7 +446,7 @@ func (s *solver) useCache(st *parser.Stage) bool {
 	return true
 }
 
-// lookup asks the cache for a job's result: under the content key where it is known, else under the definition key.
+// lookup looks for a job's result in the cache: under the content key if it is known, else under the definition key.
 func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	key := j.key
 	if key == "" {
@@ -559,8 +559,8 @@ func (b *builder) putRecord(j *job, rec cache.Record) error {
 	return nil
 }
 
-// renew copies the record under a job's content key to its definition key. It is called when the definition key has led
-// to nothing, or to what was made of an earlier result of an input, and the content key has led to a result.
+// renew copies the record under a job's content key to its definition key. It is called if the content key has a
+// result, and the definition key has none or one that was made from an earlier result of an input.
 func (b *builder) renew(j *job) error {
 	if j.quick == "" {
 		return nil

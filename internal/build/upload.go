@@ -22,7 +22,7 @@ func (b *builder) upload(d ocispec.Descriptor) {
 			continue
 		}
 		if r := recipeOf(spec); r.PruneDead || !r.sameLayers(b.recipe) {
-			continue // which layers the output has is not known yet
+			continue // the layers of the output are not known yet
 		}
 		names := slices.Compact(slices.Sorted(slices.Values(slices.Concat(b.opts.Image.Names, spec.Names))))
 		for _, name := range names {

@@ -8,7 +8,7 @@
 // # When a record is trusted
 //
 // Neither records nor the snapshots that they name are synced to disk one by one. So each record carries a mark of the
-// ledger of syncs, and is trusted where the ledger says that what was written then is on the disk, or in memory.
+// ledger of syncs. It is trusted if, by the ledger, what was written then is on the disk, or still in memory.
 package cache
 
 import (
@@ -215,8 +215,8 @@ func (c *Cache) replace(path string, data []byte) error {
 	return err
 }
 
-// rename makes the directory of path where it is missing. In a damaged state directory a directory may be in the place of
-// the file, or a file in the place of its directory: they are removed.
+// rename makes the directory of path if it is missing. In a damaged state directory there may be a directory in the
+// place of the file, or a file in the place of its directory: rename removes them.
 func rename(from, path string) error {
 	err := os.Rename(from, path)
 	if err == nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Files lists the records of all kinds, in no order, for whoever collects. Those that cannot be read have no Kind.
+// Files lists the records of all kinds, in no order. Records that cannot be read have no Kind.
 func (c *Cache) Files() iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for _, kind := range kinds {
@@ -42,7 +42,8 @@ func (e Entry) SealedLayer() (snapshot string, l Layer, ok bool) {
 	return snapshot, l, ok
 }
 
-// DropTemporary removes what killed processes have left. An hour is far more than a record takes to write.
+// DropTemporary removes temporary files of killed processes: those that are older than an hour, far longer than writing
+// a record takes.
 func (c *Cache) DropTemporary() error {
 	names, err := os.ReadDir(c.tmp())
 	if err != nil {

@@ -93,7 +93,7 @@ var ociTypes = map[string]string{
 	"application/vnd.docker.image.rootfs.foreign.diff.tar.zstd": "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
 }
 
-// DockerDescriptor gives a descriptor the media type of Docker's that says the same as OCI's.
+// DockerDescriptor gives a descriptor Docker's media type in place of the equivalent OCI media type.
 func DockerDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
 	for docker, oci := range ociTypes {
 		if d.MediaType == oci {

@@ -11,8 +11,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/registry"
 )
 
-// Manifest returns the image of a manifest that is in the store, or where from was found: another one of the same index. from
-// may be nil.
+// Manifest returns the image of a manifest in the store, or in the place where from, another image of the same index,
+// was found. from may be nil.
 func (r *Resolver) Manifest(ctx context.Context, name string, d ocispec.Descriptor, from *Image) (*Image, error) {
 	origin := FromStore
 	read := r.store.Read

@@ -52,7 +52,7 @@ func New(o Options) *Resolver {
 type ResolveOptions struct {
 	// Platform is what it must run on; the zero value is this machine.
 	Platform ocispec.Platform
-	// Any takes the first image of an index, whatever it runs on.
+	// Any takes the first image of an index, for any platform.
 	Any bool
 	// Pull asks the registry even if the name is known here.
 	Pull bool
@@ -108,11 +108,11 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 	return img, nil
 }
 
-// remedy is for an image with a blob that cannot be had any more.
+// remedy is for an image with a blob that can no longer be obtained.
 const remedy = "build or pull the image again"
 
-// replaces reports whether an image that a registry has may stand for the one of that name in the store, which is
-// damaged: it is the same one, or there is none in the store but only the memory of what a registry said before.
+// replaces reports whether an image of a registry may replace the damaged image of that name: it is the same image, or
+// the store only remembers the registry's earlier answer.
 func (r *Resolver) replaces(ctx context.Context, name string, img *Image) bool {
 	root, err := r.store.Resolve(ctx, name)
 	return err != nil || root.Digest == img.Root.Digest || root.Digest == img.Descriptor.Digest
@@ -145,8 +145,8 @@ func (r *Resolver) known(ctx context.Context, name string, o ResolveOptions) (*I
 	return nil, nil
 }
 
-// storeRoot finds an image in the store by its name or, also where it has none there since it came from a registry as a
-// base, by its digest.
+// storeRoot finds an image in the store by its name or by its digest. Images that were fetched as a base have no name
+// there.
 func (r *Resolver) storeRoot(ctx context.Context, name string) (ocispec.Descriptor, error) {
 	if digest.Digest(name).Validate() != nil {
 		return r.store.Resolve(ctx, name)
@@ -158,9 +158,9 @@ func (r *Resolver) storeRoot(ctx context.Context, name string) (ocispec.Descript
 	return r.store.ResolveID(ctx, name, roots)
 }
 
-// Identify returns what a user's word for an image stands for: the word itself where the store has an image of that name
-// or whole digest, and the whole digest where the word is the beginning of one (see store.ResolveID). The error is a
-// store.ErrNotFound when it is neither, and a *store.AmbiguousError when it is the beginning of several.
+// Identify resolves a user's word for an image: it returns the word itself if the store has an image of that name or
+// whole digest, and the whole digest if the word is the beginning of one (see store.ResolveID). It returns
+// store.ErrNotFound if it is neither, and a *store.AmbiguousError if it is the beginning of several.
 func (r *Resolver) Identify(ctx context.Context, word string) (string, ocispec.Descriptor, error) {
 	d, err := r.store.Resolve(ctx, word)
 	if err == nil || !store.IsShortID(word) {
@@ -390,7 +390,7 @@ func (r *Resolver) Origins(ctx context.Context) (func(digest.Digest) []string, e
 	return func(d digest.Digest) []string { return from[d] }, nil
 }
 
-// Restore downloads a blob again that the store has lost, from a registry that an image with it was pulled from.
+// Restore downloads a blob that the store has lost from a registry from which an image with that blob was pulled.
 func (r *Resolver) Restore(ctx context.Context, d ocispec.Descriptor) error {
 	errs := []error{}
 	for e, err := range r.cache.All(cache.Remote) {

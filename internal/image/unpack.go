@@ -447,7 +447,8 @@ func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor, use func(io.
 			return true, u.readStored(ctx, d, use)
 		}
 		if u.img.source == nil || u.img.Origin == FromStore {
-			// The store may be able to repair it. Only then a registry is asked, whose image of that name may be another one.
+			// The store may be able to repair it. The registry is asked only after that, because its image of that name
+			// may have changed.
 			var bad *store.BlobError
 			if err := u.repairStored(ctx, d); err == nil {
 				continue
