@@ -29,9 +29,9 @@ type change struct {
 	node *node
 }
 
-// Apply changes t to what it is with a layer on top, which r reads, uncompressed. Whiteouts are applied before all else:
-// they are about the layers below only, wherever in the stream they are. The error is about a layer that cannot be
-// applied; t is not to be used then.
+// Apply applies a layer to t. r reads the layer, uncompressed. Whiteouts are applied first: they act on the layers
+// below only, wherever in the stream they are. An error is returned for a layer that cannot be applied; t must not be
+// used then.
 func (t *Tree) Apply(r io.Reader) error {
 	removed, changes, err := read(r)
 	if err != nil {
@@ -152,7 +152,7 @@ func (t *Tree) lookup(p string) *node {
 	return n
 }
 
-// remove does what a whiteout says. A whiteout of nothing is an error too: it is not part of any change.
+// remove applies a whiteout. A whiteout of a missing name is an error: no change needs it.
 func (t *Tree) remove(whiteout string) error {
 	dir, base := path.Split(whiteout)
 	parent := t.lookup(path.Clean(dir))
@@ -171,7 +171,7 @@ func (t *Tree) remove(whiteout string) error {
 	return nil
 }
 
-// put makes an entry. A directory keeps what is in it where one was before.
+// put makes an entry. An existing directory keeps its content.
 func (t *Tree) put(c change) error {
 	if c.path == "." {
 		if !c.node.isDir() {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options say what is compared. The zero value compares all that a layer holds.
+// Options select what is compared. The zero value compares all that a layer holds.
 type Options struct {
 	// Epoch, if not nil, is the latest time that an entry has (SOURCE_DATE_EPOCH).
 	Epoch *time.Time
@@ -24,7 +24,7 @@ func Compare(image, step *Tree, o Options) ([]string, error) {
 	return c.lines, err
 }
 
-// comparison goes through two trees at once.
+// comparison walks two trees in parallel.
 type comparison struct {
 	Options
 	lines []string
@@ -89,7 +89,7 @@ func (c *comparison) links(path string, image, step *node) {
 	}
 }
 
-// entry compares all that a layer says of one name.
+// entry compares everything that a layer holds for one name.
 func (c *comparison) entry(path string, image, step *node) error {
 	if image.kind() != step.kind() {
 		c.differ(path, "the image has %s, the step %s", image.what(), step.what())
@@ -138,7 +138,7 @@ func (c *comparison) skips(n *node) bool {
 	return c.SkipLinked && n != nil && !n.isDir() && n.names > 1
 }
 
-// what names the type of a file.
+// what returns the name of a file's type.
 func (n *node) what() string {
 	switch n.kind() {
 	case unix.S_IFDIR:

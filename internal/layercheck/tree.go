@@ -16,7 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// Tree is a file system state in memory. The contents of listed files stay where they are and are read when they are
+// Tree is a file system state in memory. The contents of listed files are not loaded; they are read when they are
 // compared.
 type Tree struct{ root *node }
 
@@ -65,8 +65,8 @@ func (n *node) clone(known map[*node]*node) *node {
 	return &c
 }
 
-// List lists what is below the open directory. dir stays open as long as the tree is used. standIns says that files may
-// stand for device nodes (rawfs.DeviceMark); they are listed as such.
+// List lists what is below the open directory dir, which must stay open as long as the tree is used. standIns is set if
+// files may stand for device nodes (rawfs.DeviceMark); they are listed as device nodes.
 func List(dir *os.File, standIns bool) (*Tree, error) {
 	l := lister{dir: dir, standIns: standIns, files: map[file]*node{}}
 	root, err := l.node(int(dir.Fd()), ".", ".")
@@ -123,7 +123,7 @@ func (l *lister) node(dir int, name, path string) (*node, error) {
 	return n, err
 }
 
-// standIn makes the listing of a file that stands for a device node the node's.
+// standIn changes the listing of a file that stands for a device node into that of the node.
 func (n *node) standIn(path string) error {
 	value, err := sized(func(b []byte) (int, error) { return unix.Lgetxattr(path, rawfs.DeviceMark, b) })
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
@@ -168,7 +168,7 @@ func (l *lister) children(dir int, name, path string) (map[string]*node, error) 
 		if err != nil {
 			return nil, err
 		}
-		// Layers hold no sockets and no whiteouts of overlay, which a step can make on other drivers.
+		// Layers hold no sockets and no overlay whiteouts, which a step can make on other drivers.
 		if n.kind() != unix.S_IFSOCK && !(n.kind() == unix.S_IFCHR && n.major == 0 && n.minor == 0) {
 			children[base] = n
 		}

@@ -39,8 +39,8 @@ func Try(path string, exclusive bool) (*os.File, error) {
 	return try(f, exclusive)
 }
 
-// Convert makes a lock that is held exclusive or shared. It does not wait: the error is ErrHeld, and then the lock may be
-// lost, for flock(2) gives it up before it asks for the other kind.
+// Convert makes a held lock exclusive or shared. It does not wait, but returns ErrHeld. The lock may be lost then,
+// because flock(2) releases it before it requests the other kind.
 func Convert(f *os.File, exclusive bool) error { return set(f, exclusive) }
 
 // TryDir is Try for a directory, exclusively. Nothing is made: a directory that its owner removes meanwhile stays empty

@@ -29,10 +29,10 @@ type Server struct {
 // *Error. The caller closes the Server.
 //
 // The kernel's side of the mount is made here, and the program only gets the open device (libfuse takes "/dev/fd/N" for
-// a mount that exists). So the program can run in a mount namespace that lacks the mount. In ours the mount would keep
-// the program alive, the program the namespace, and the namespace the mount. It is outside of the step's pid namespace
-// too: a step neither sees it nor can end it. The program ends by itself when the mount is gone everywhere, also when
-// this process is killed.
+// a mount that exists). So the program can run in a mount namespace that lacks the mount. If the mount were in the
+// program's own namespace, the mount would keep the program running, the program the namespace, and the namespace the
+// mount. The program is also outside of the step's pid namespace: a step can neither see nor end it. The program ends
+// by itself when the mount is gone everywhere, also when this process is killed.
 func Serve(m Mount) (*Server, error) {
 	program, err := exec.LookPath("fuse-overlayfs")
 	if err != nil {
@@ -43,7 +43,7 @@ func Serve(m Mount) (*Server, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(dir); err != nil {
-		return nil, m.wrap("", err) // starting the program in it would say that the program is missing
+		return nil, m.wrap("", err) // os/exec would report a missing directory as a missing program
 	}
 	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
@@ -55,20 +55,20 @@ func Serve(m Mount) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{mount: m, tree: os.NewFile(uintptr(tree), "fuse-overlayfs"), done: make(chan struct{})}
-	// In the foreground (-f) it stays our child, which is waited for; in the background it would be left to process 1,
-	// and in a container that is often a program that waits for nothing.
+	// In the foreground (-f) it stays our child, and we wait for it. In the background it would become a child of
+	// process 1, which in a container often does not wait for its children.
 	cmd := exec.Command(program, append(args, "-f", "/dev/fd/3")...)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	cmd.ExtraFiles = []*os.File{dev}
-	// Setsid: ^C on the terminal is for us, and the program must live until the step has ended.
+	// Setsid: ^C on the terminal must not end the program before the step has ended.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Setsid: true}
 	cmd.Stderr = &s.log
 	if err := cmd.Start(); err != nil {
 		s.tree.Close()
 		return nil, m.wrap("", err)
 	}
-	dev.Close() // the program has it: when the program ends nobody answers any more
+	dev.Close() // only the program has it open now: when the program ends, requests fail
 	s.program = cmd.Process
 	go func() { // until the program ends, which Close waits for
 
@@ -78,7 +78,7 @@ func Serve(m Mount) (*Server, error) {
 	return s, s.ready()
 }
 
-// ready waits until the program answers, or says why it does not.
+// ready waits until the program answers, or returns an error with its output.
 func (s *Server) ready() error {
 	var st unix.Stat_t
 	var err error
@@ -100,11 +100,11 @@ func (s *Server) Tree() *os.File { return s.tree }
 // Done is closed when the program has ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// serverEnd is how long a program may go on after its mount is gone. It has nothing left to do then.
+// serverEnd is how long a program may take to end after its mount is gone.
 const serverEnd = 10 * time.Second
 
-// Close writes out what was written to the mount, lets go of it, and waits until the program has ended, as it does once
-// the mount is attached nowhere. The error is an *Error; it says so if the program had ended before.
+// Close syncs the mount, closes it, and waits until the program has ended, which it does when the mount is attached
+// nowhere. The error is an *Error, also if the program had ended before.
 func (s *Server) Close() error {
 	err := s.sync()
 	if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) {
@@ -143,7 +143,7 @@ func (s *Server) sync() error {
 	return os.NewSyscallError("syncfs", unix.Syncfs(fd))
 }
 
-// tail keeps the end of what a program writes.
+// tail keeps the end of a program's output.
 type tail struct {
 	mu   sync.Mutex
 	text []byte
@@ -163,7 +163,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String returns the text in one line, without what the program says at each start.
+// String returns the text in one line, without the messages that the program prints at each start.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -176,7 +176,7 @@ func (t *tail) String() string {
 	return strings.Join(words, " ")
 }
 
-// fuse makes a mount whose program ends by itself when the mount is let go.
+// fuse makes a mount whose program ends by itself when the mount is closed.
 func (m *Mount) fuse() (int, error) {
 	s, err := Serve(*m)
 	if err != nil {

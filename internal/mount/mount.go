@@ -41,7 +41,7 @@ const (
 	Overlay = "overlay"
 	// FuseOverlay is fuse-overlayfs(1). All and Open run the program, which serves the mount from a mount namespace of
 	// its own in which the mount does not exist, and ends by itself when the mount is gone everywhere: unmounted, its
-	// namespace ended, or the descriptor closed. Nobody has to stop it. Serve tells when it ends too early.
+	// namespace ended, or the descriptor closed. It needs no explicit stop. A Server reports when it ends too early.
 	FuseOverlay = "fuse-overlayfs"
 	// Detached is a mount that was made but not attached (see Server.Tree): Source is the number of its descriptor in the
 	// process that attaches it. It can be attached once.

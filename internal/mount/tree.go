@@ -90,7 +90,7 @@ func missing(err error) bool { return err == unix.ENOSYS || err == unix.EPERM }
 type context struct {
 	m  *Mount
 	fd int
-	// dir is a directory that is named by its descriptor dirFD in setDir; "": none.
+	// dir is the directory that setDir names by the descriptor dirFD; "": none.
 	dir   string
 	dirFD int
 }
@@ -116,9 +116,9 @@ func (c *context) close() {
 	}
 }
 
-// hide makes setDir name directories by way of the descriptor of the one that they have in common. An overlay shows the
-// names that it was given to whoever sees its mount: a step would learn where the program keeps its files, and so, for
-// example, what the user is called. It costs 2 µs a mount.
+// hide makes setDir name directories relative to a descriptor of their common parent. All processes that can see an
+// overlay mount can read the names that it was mounted with: a step would learn where the state directory is, and so,
+// for example, the name of the user. It costs 2 µs a mount.
 func (c *context) hide(paths []string) {
 	dir := common(paths)
 	if dir == "/" {

@@ -162,8 +162,8 @@ func (c *child) wait() error {
 	panic("unreachable")
 }
 
-// foreground reports whether keys on the terminal send signals to this process, and so to its child, which is of the same
-// process group. On a terminal in raw mode, as "run --tty" sets it, they send none.
+// foreground reports whether keys on the terminal send signals to this process, and so to its child, which is in the
+// same process group. On a terminal in raw mode, which "run --tty" sets, keys send no signals.
 func foreground() bool {
 	tty, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {

@@ -13,13 +13,13 @@ import (
 	"strings"
 )
 
-// subFiles are the files with subordinate ids, as subuid(5) and subgid(5) have them, and login.defs(5), which says where
-// such ids begin.
+// subFiles are the files with subordinate ids, subuid(5) and subgid(5), and login.defs(5), which has the lowest such
+// id.
 type subFiles struct {
 	UIDs, GIDs, Login string
 }
 
-// of reads the ranges of a user, or returns why there are none and what gives the user some.
+// of reads the ranges of a user. If there are none, it returns an error with the reason and the command that adds one.
 func (f subFiles) of(name string, uid int) (uids, gids []Range, why string) {
 	who := name
 	if who == "" {
@@ -53,10 +53,11 @@ func (f subFiles) of(name string, uid int) (uids, gids []Range, why string) {
 	return nil, nil, why + " (as root: " + f.remedy(name, uid, first, len(uids) == 0, len(gids) == 0) + ")"
 }
 
-// rangeSize is how many ids a user is proposed: as many as useradd(8) gives, enough for nobody, 65534.
+// rangeSize is the number of ids to propose for a user: as many as useradd(8) gives, so that the id 65534 (nobody) is
+// included.
 const rangeSize = 65536
 
-// remedy is the command that gives a user ids from first on, in the files that have none for the user.
+// remedy returns the command that gives a user ids from first on, in each file that has none for the user.
 func (f subFiles) remedy(name string, uid int, first uint32, uids, gids bool) string {
 	if name == "" { // usermod knows users by their names only
 		var commands []string
@@ -81,7 +82,7 @@ func (f subFiles) remedy(name string, uid int, first uint32, uids, gids bool) st
 
 // lowest is the lowest subordinate id that a user may be given.
 func (f subFiles) lowest() uint32 {
-	lowest := uint32(100000) // SUB_UID_MIN where login.defs does not say it
+	lowest := uint32(100000) // the default of SUB_UID_MIN in login.defs
 	text, err := os.ReadFile(f.Login)
 	if err != nil {
 		return lowest
@@ -98,7 +99,8 @@ func (f subFiles) lowest() uint32 {
 	return lowest
 }
 
-// freeRange finds the first ids from lowest on that are in none of the ranges and are not the user's own.
+// freeRange finds the first range of ids from lowest on that overlaps none of the given ranges and does not contain the
+// user's own id.
 func freeRange(taken []Range, lowest, uid uint32) (uint32, bool) {
 	taken = append(slices.Clone(taken), Range{Outside: uid, Count: 1})
 	slices.SortFunc(taken, func(a, b Range) int { return cmp.Compare(a.Outside, b.Outside) })

@@ -24,8 +24,8 @@ const (
 	all               // "**": anything
 )
 
-// tokenize takes a pattern apart. It returns filepath.ErrBadPattern where a mistake is, which filepath.Match does only
-// if it comes that far with the name that it is given.
+// tokenize splits a pattern into tokens. It returns filepath.ErrBadPattern for any mistake in it. filepath.Match
+// returns that error only if it gets that far with the given name.
 func tokenize(p string) ([]token, error) {
 	var list []token
 	text := func(s string) {
@@ -109,8 +109,8 @@ func characterLength(p string) int {
 // work is storage for match.
 type work struct{ at, next []bool }
 
-// match reports whether the tokens match name. It goes through the tokens and keeps all places in name up to which those
-// before match, so that no pattern takes longer than the product of the two lengths.
+// match reports whether the tokens match name. After each token it keeps all positions in name up to which the tokens
+// so far match, so that the time is at most the product of the two lengths.
 func (w *work) match(tokens []token, name string) bool {
 	n := len(name) + 1
 	w.at, w.next = slices.Grow(w.at[:0], n)[:n], slices.Grow(w.next[:0], n)[:n]
@@ -126,7 +126,7 @@ func (w *work) match(tokens []token, name string) bool {
 	return w.at[len(name)]
 }
 
-// step sets next to the places that a token leads to from those in at. It reports whether there are any.
+// step sets next to the positions in name that a token reaches from those in at. It reports whether there are any.
 func (w *work) step(t token, name string) (any bool) {
 	for i, here := range w.at {
 		if !here {
@@ -162,7 +162,7 @@ func (w *work) step(t token, name string) (any bool) {
 					w.next[k+1] = true
 				}
 			}
-			return true // whatever the later places lead to is among these
+			return true // later positions reach a subset of these
 		case all:
 			for k := i; k < len(w.next); k++ {
 				w.next[k] = true

@@ -1,17 +1,16 @@
 // Package pattern matches names against the patterns of ignore files, of --exclude and of --parents.
 //
-// A pattern means what the documentation of ignore files says, whatever characters are in it: it is one of
-// path/filepath.Match, with "**" for any number of directories. So *, ?, [class] and \c are as there, all other characters
-// are themselves, and
+// A pattern has the meaning that the documentation of ignore files gives it, whatever characters are in it. It follows
+// path/filepath.Match: *, ?, [class] and \c are special there, and all other characters match themselves. In addition
 //
-//   - "**/", at the beginning of a part of the pattern, is any number of whole directories, or none;
-//   - "**" elsewhere is anything: the rest of a name, and any number of directories, or nothing.
+//   - "**/", at the beginning of a path component, matches zero or more whole directories;
+//   - "**" elsewhere matches anything, including slashes and nothing.
 //
-// The matchers of other builders turn patterns into regular expressions, in which some characters come to mean something
-// else (github.com/moby/patternmatcher: ^, classes, a backslash before a letter, invalid UTF-8).
+// The matchers of other builders turn patterns into regular expressions, in which some characters have another meaning
+// (github.com/moby/patternmatcher: ^, classes, a backslash before a letter, invalid UTF-8).
 //
-// What a pattern matches, it matches with all that is in it. Of the patterns of a list that match a name, or a directory that
-// it is in, the last one decides; one that begins with "!" takes back.
+// A pattern that matches a directory matches everything in it. Of the patterns of a list that match a name, or a
+// directory that contains it, the last one decides; one that begins with "!" makes an exception.
 package pattern
 
 import (
@@ -28,8 +27,8 @@ type Matcher struct {
 	work  work
 }
 
-// Matched says which patterns of a list match a directory, or one that it is in. Names in it need it. The zero value is
-// that of the root.
+// Matched records which patterns of a list match a directory or one of its parents. It is needed to match names in the
+// directory. The zero value is that of the root.
 type Matched struct{ rules []bool }
 
 // New returns nil if there are no patterns.
@@ -62,7 +61,7 @@ func New(patterns []string) (*Matcher, error) {
 	return m, nil
 }
 
-// Check returns filepath.ErrBadPattern where there is a mistake in a pattern.
+// Check returns filepath.ErrBadPattern for a mistake in a pattern.
 func Check(text string) error {
 	_, err := tokenize(text)
 	return err
@@ -108,7 +107,7 @@ func (m *Matcher) Path(name string) (selected bool, own Matched) {
 	return selected, own
 }
 
-// TakesBackBelow reports whether anything below dir, which is selected, can be taken back by an exception.
+// TakesBackBelow reports whether an exception can match anything below dir, which is selected.
 func (m *Matcher) TakesBackBelow(dir string) bool { return m.reachesBelow(dir, true) }
 
 // SelectsBelow reports whether anything below dir can be selected.
@@ -145,7 +144,7 @@ type rule struct {
 	tokens    []token // nil where filepath.Match matches text
 	opaque    bool    // there are classes or escapes in it: what follows is not set
 	exact     bool    // text is a name
-	// What it matches begins, ends and has something in it that is not up to its wildcards.
+	// The literal text at the beginning, at the end and within every name that it matches.
 	prefix, suffix, inner string
 }
 
@@ -164,7 +163,7 @@ func newRule(text string, exception bool) (rule, error) {
 	return r, nil
 }
 
-// literals finds what a pattern without classes and escapes demands of a name besides its wildcards.
+// literals finds the literal parts of a pattern without classes and escapes.
 func (r *rule) literals() {
 	rest := r.text
 	for first := true; ; first = false {
@@ -182,12 +181,12 @@ func (r *rule) literals() {
 		stars := rest[i:]
 		rest = strings.TrimLeft(stars, "*?")
 		if strings.Contains(stars[:len(stars)-len(rest)], "**") {
-			rest = strings.TrimPrefix(rest, "/") // "**/" is no directory, too
+			rest = strings.TrimPrefix(rest, "/") // "**/" also matches no directory
 		}
 	}
 }
 
-// mayMatch never reports false where the pattern matches name; it may report true where it does not.
+// mayMatch is a fast test: if it reports false, the pattern does not match name.
 func (r *rule) mayMatch(name string) bool {
 	switch {
 	case r.opaque:
@@ -213,7 +212,7 @@ func (r *rule) match(name string, w *work) bool {
 	return w.match(r.tokens, name)
 }
 
-// reachesBelow never reports false where the pattern matches a path below dir; it may report true where it does not.
+// reachesBelow is a fast test: if it reports false, the pattern matches no path below dir.
 func (r *rule) reachesBelow(dir string) bool {
 	if r.opaque { // a class may match a slash
 		return true

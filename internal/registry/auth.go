@@ -127,8 +127,8 @@ func (a *authState) why() error {
 	return a.helperErr
 }
 
-// checkRealm refuses token servers that must not be asked: over plain http when the registry is not, and at link-local
-// addresses, where clouds keep the machine's own secrets.
+// checkRealm refuses token servers over plain http if the registry uses https, and at link-local addresses, where
+// clouds serve the machine's own secrets.
 func (a *authState) checkRealm(realm string, registry *url.URL) error {
 	u, err := url.Parse(realm)
 	if err != nil || u.Host == "" {
@@ -184,7 +184,7 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string, 
 	if err != nil {
 		return token{}, err
 	}
-	// Whatever the registry may do, credentials go to another server by verified https only.
+	// Credentials go to another server only by verified https, also if the registry itself is insecure.
 	if cred != (credential{}) && u.Scheme != "https" && u.Hostname() != hostname(a.host.name) {
 		return token{}, fmt.Errorf("it names a token server on another host that is not reached by https, which gets no credentials: %s", u.Redacted())
 	}
@@ -241,7 +241,7 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string, 
 	var answer struct {
 		Token       string `json:"token"`
 		AccessToken string `json:"access_token"`
-		ExpiresIn   any    `json:"expires_in"` // a number, and whole, in all that is well made
+		ExpiresIn   any    `json:"expires_in"` // a whole number in well-formed answers
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil {
 		return token{}, fmt.Errorf("the token server's answer: %w", err)

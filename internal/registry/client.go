@@ -36,8 +36,8 @@ type Options struct {
 	Backoff time.Duration
 	// Idle is how long a transfer may stand still before it counts as broken and is tried again. Zero is 30 seconds.
 	Idle time.Duration
-	// Patience is how long a server may keep a download waiting in all, all tries together, before it is given up. Zero is
-	// 100 seconds.
+	// Patience is how long all tries of a download together may wait for the server before it is given up. Zero is 100
+	// seconds.
 	Patience time.Duration
 	// Dial opens connections; nil dials with a limit of 8 seconds, looking up the name included.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -206,12 +206,12 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 		return errors.New("more than 10 redirects")
 	}
 	first := via[0].URL
-	req.Header.Del("Referer") // a signed address is nobody else's business
+	req.Header.Del("Referer") // it may be a signed address
 	if req.URL.Scheme == "http" && first.Scheme == "https" && !h.lax && !isBlobRequest(via[0]) {
 		return fmt.Errorf("redirect from https to plain http, at %s", req.URL.Host)
 	}
 	if ip, err := netip.ParseAddr(req.URL.Hostname()); err == nil && (ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
-		return fmt.Errorf("redirect to a link-local address: %s", req.URL.Host) // where clouds keep the machine's own secrets
+		return fmt.Errorf("redirect to a link-local address: %s", req.URL.Host) // where clouds serve the machine's own secrets
 	}
 	for _, r := range append(via[1:], req) {
 		if r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
@@ -228,7 +228,7 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	return fmt.Errorf("redirect to a %q address", req.URL.Scheme)
 }
 
-// isBlobRequest reports whether a request is for a blob: its digest is known, so any way is good enough for it.
+// isBlobRequest reports whether a request is for a blob. Its digest is known, so it may come by any connection.
 func isBlobRequest(req *http.Request) bool {
 	return req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/blobs/")
 }
@@ -249,18 +249,18 @@ type call struct {
 	patience *patience
 }
 
-// patience counts how long a server has kept us waiting, for answers and for bytes.
+// patience counts the time that was spent waiting for a server, for answers and for bytes.
 type patience struct {
 	limit, used time.Duration
 	bytes       int64
 }
 
-// enough is how many bytes buy a server new patience. A transfer slower than this in every Options.Patience is given up.
+// enough is how many bytes reset the patience. A transfer with fewer bytes than this in Options.Patience is given up.
 const enough = 64 << 10
 
 func (p *patience) left() time.Duration { return p.limit - p.used }
 
-// waited counts time that was waited for n bytes.
+// waited adds the time that was spent waiting for n bytes.
 func (p *patience) waited(d time.Duration, n int) {
 	p.used += d
 	if p.bytes += int64(n); p.bytes >= enough {
@@ -280,7 +280,7 @@ func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
 	if q.patience == nil {
 		q.patience = &patience{limit: h.c.o.Patience}
 		if q.body != nil {
-			q.patience.limit = 1 << 62 // a server may take its time with what it is sent; q.wait limits that
+			q.patience.limit = 1 << 62 // the time for uploads is limited by q.wait
 		}
 	}
 	challenged := 0
@@ -422,10 +422,11 @@ func (r *resetting) Read(p []byte) (int, error) {
 	return r.ReadCloser.Read(p)
 }
 
-// answerBody ends with an error when no bytes come for a while, or too few for long, and ends its request when it is closed.
+// answerBody returns an error when no bytes arrive for a while, or too few for longer, and cancels its request when it
+// is closed.
 type answerBody struct {
 	io.ReadCloser
-	ctx      context.Context // of the request, for what ended it
+	ctx      context.Context // of the request, for the cause of its end
 	cancel   context.CancelCauseFunc
 	idle     time.Duration
 	patience *patience

@@ -11,12 +11,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// DocumentType returns the media type of a manifest or an index. said are the types that others gave it: the Content-Type
-// of an answer, the descriptor of an index; an empty one says nothing.
+// DocumentType returns the media type of a manifest or an index. said are the types that the Content-Type of the answer
+// or the descriptor in an index give it; empty ones are ignored.
 //
-// An error is returned for a document that can be read in two ways, as a manifest and as an index, or that is not what
-// it or others say it is. Two programs would make two images of one digest of it (CVE-2021-41190). A general type such as
-// application/json contradicts nothing: file servers that act as registries say so.
+// An error is returned for a document that can be read both as a manifest and as an index, or whose content contradicts
+// its own type or those of said. Two programs could take such a document for two different images with one digest
+// (CVE-2021-41190). A general type such as application/json is no contradiction: file servers that act as registries
+// send it.
 func DocumentType(data []byte, said ...string) (string, error) {
 	top, err := topLevel(data)
 	if err != nil {
@@ -66,13 +67,13 @@ func DocumentType(data []byte, said ...string) (string, error) {
 	return "", fmt.Errorf("it is not an image but %q", printable(strings.Join(said, " ")))
 }
 
-// definite reports whether a media type says what a document is: those of images do.
+// definite reports whether a media type is one of those of images, and so identifies the kind of a document.
 func definite(mediaType string) bool {
 	return strings.HasPrefix(mediaType, "application/vnd.oci.image.") || strings.HasPrefix(mediaType, "application/vnd.docker.")
 }
 
-// topLevel returns the values of the keys by which a document is told, without those that are null. A key that comes twice,
-// or in other letters, is an error: encoding/json and other readers take different ones.
+// topLevel returns the values, except null, of the keys that identify the kind of a document. A key that occurs twice,
+// or in different case, is an error: encoding/json and other readers use different occurrences.
 func topLevel(data []byte) (map[string]json.RawMessage, error) {
 	keys := []string{"schemaVersion", "mediaType", "manifests", "config", "layers"}
 	d := json.NewDecoder(bytes.NewReader(data))

@@ -126,7 +126,7 @@ func explain(h *host, err error) error {
 		if host, _, splitErr := net.SplitHostPort(h.name); dns.Name == h.name || splitErr == nil && dns.Name == host {
 			return fmt.Errorf("%s cannot be looked up: %w (is this machine online?)", h.name, lookupError{dns})
 		}
-		return fmt.Errorf("%s: %w (is this machine online?)", h.name, err) // a proxy's name, for one
+		return fmt.Errorf("%s: %w (is this machine online?)", h.name, err) // for example the name of a proxy
 	}
 	if errors.Is(err, errNoAnswer) {
 		return fmt.Errorf("%s: %w", h.name, err)
@@ -134,7 +134,7 @@ func explain(h *host, err error) error {
 	return err
 }
 
-// lookupError is why a name cannot be looked up, for a message that has the name.
+// lookupError is the reason why a name cannot be looked up, for a message that has the name already.
 type lookupError struct{ *net.DNSError }
 
 func (e lookupError) Error() string { return e.Err }

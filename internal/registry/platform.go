@@ -110,7 +110,7 @@ func distance(want, have ocispec.Platform) int {
 	return -1
 }
 
-// Any is the platform to ask for where any image of an index will do. Pick takes the first one.
+// Any requests the first image of an index, whatever its platform.
 func Any() ocispec.Platform { return ocispec.Platform{OS: anyOS, Architecture: anyOS} }
 
 const anyOS = "any"
@@ -128,12 +128,12 @@ func FormatPlatform(p ocispec.Platform) string {
 	return s
 }
 
-// maxBare bounds the entries of an index that WithPlatforms reads.
+// maxBare limits how many entries of an index WithPlatforms reads.
 const maxBare = 32
 
-// WithPlatforms returns the entries of an index, and adds the platform to each that does not say it: it is optional there
-// (OCI image index v1.1.1, "platform"), and the image's configuration has it. read reads a manifest or a configuration. An
-// entry of which they cannot be read stays as it is.
+// WithPlatforms returns the entries of an index, and adds the missing platforms. The platform of an entry is optional
+// (OCI image index v1.1.1, "platform"); the image's configuration has it. read reads a manifest or a configuration.
+// Entries for which it fails are returned unchanged.
 func WithPlatforms(ctx context.Context, list []ocispec.Descriptor, read func(context.Context, ocispec.Descriptor) ([]byte, error)) []ocispec.Descriptor {
 	if len(list) < 2 {
 		return list // Pick takes a single entry without a platform as it is

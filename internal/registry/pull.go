@@ -243,7 +243,7 @@ func (s *Source) read(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
 	return data, err
 }
 
-// document fetches a manifest or an index from one place and checks what can be checked.
+// document fetches a manifest or an index from one place and checks its digest and type.
 func (s *Source) document(ctx context.Context, e endpoint, ref string, want *ocispec.Descriptor) (Document, error) {
 	header, data, err := s.documentBytes(ctx, e, ref)
 	if err != nil {
@@ -307,7 +307,8 @@ func (s *Source) documentBytes(ctx context.Context, e endpoint, ref string) (htt
 	}
 }
 
-// patience is for one of the places, so that all together do not keep us waiting for longer than one.
+// patience returns the share of Options.Patience for one place, so that all places together have as much as a single
+// one.
 func (s *Source) patience() *patience {
 	return &patience{limit: s.c.o.Patience / time.Duration(len(s.places))}
 }

@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// Options says how many rounds a test has.
+// Options has the number of rounds of a test.
 type Options struct {
 	Fixed int // go test runs the seeds 1 to Fixed
 	Fresh int // and then this many seeds chosen at random

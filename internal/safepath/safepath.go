@@ -43,11 +43,11 @@ func open(dir int, name string, flags int, mode uint32, resolve uint64) (int, er
 	}
 }
 
-// piece is the longest path that Link gives to the kernel, which takes 4,095 bytes (PATH_MAX).
+// piece is the longest path that Link passes to the kernel. The kernel's limit is 4,095 bytes (PATH_MAX).
 const piece = 2048
 
 // Link makes newName in newDir another name of the file old, a path below dir without links. old may be longer than the
-// kernel takes in one call: it is opened piece by piece.
+// limit of one system call: it is opened piece by piece.
 func Link(dir int, old string, newDir int, newName string) error {
 	for at := dir; ; {
 		cut := -1

@@ -99,7 +99,7 @@ func Again(t *testing.T, kind Kind, test string) {
 	if Current() != Root {
 		t.Skip("needs root")
 	}
-	// The same limit as here: for ever in a long run.
+	// The same limit as here: none in a long run.
 	cmd := command(kind, "-test.run=^"+test+"$", "-test.v", "-test.timeout="+flag.Lookup("test.timeout").Value.String())
 	out, err := cmd.CombinedOutput()
 	if err != nil && cmd.Process == nil {
@@ -112,7 +112,7 @@ func Again(t *testing.T, kind Kind, test string) {
 	if !strings.Contains(string(out), "\n=== RUN ") && !strings.HasPrefix(string(out), "=== RUN ") {
 		t.Errorf("as %s: no test matches %s", kind, test)
 	}
-	// What was skipped there is worth seeing here, and so is how far a long run has come.
+	// Skips there, and the progress of a long run, are shown here.
 	for line := range strings.Lines(string(out)) {
 		switch _, text, found := strings.Cut(line, ".go:"); {
 		case found && strings.Contains(text, "rounds are recorded in"):
