@@ -50,7 +50,7 @@ func (m *matching) appendHead(b []byte, tag byte, rel []byte) []byte {
 		b = binary.LittleEndian.AppendUint32(b, m.st.Gid)
 	}
 	if m.epoch != nil {
-		at := int64(math.MaxInt64) // a time that the epoch replaces
+		at := int64(math.MaxInt64) // a time after the epoch, which the epoch replaces
 		if m.st.Mtime.Sec < *m.epoch {
 			at = m.st.Mtime.Sec
 		}
@@ -177,7 +177,7 @@ func (m *matching) file(rel []byte, s sum) {
 }
 
 // fileSum returns what is in a regular file, from the index or by reading it. m.st becomes what fstat(2) says of it; if
-// its mask is empty, nobody has asked yet. A file that changes while it is read is read to a private copy.
+// its mask is empty, stat has not been called yet. A file that changes while it is read is read to a private copy.
 func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, error) {
 	if m.list {
 		return sum{}, nil, nil
@@ -198,7 +198,7 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, err
 	for range 2 {
 		began := time.Now()
 		s, n, err := m.read(fd, asked)
-		if err == unix.EISDIR || err == unix.EAGAIN { // it is a directory by now, or a fifo that nobody writes to
+		if err == unix.EISDIR || err == unix.EAGAIN { // it was replaced by a directory, or by a fifo without a writer
 			return sum{}, nil, errReplaced
 		}
 		if err != nil {
@@ -220,7 +220,8 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, err
 		if asked {
 			break
 		}
-		// It is too young to tell whether it was changed since the reading began. It was asked for now.
+		// The file is too young to tell by its ctime whether it was changed since the reading began: read it again
+		// between two calls of stat.
 		asked = true
 		if _, err := unix.Seek(fd, 0, 0); err != nil {
 			return sum{}, nil, fmt.Errorf("read %q: %w", at.full(), err)
@@ -233,7 +234,7 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, err
 	return frozen.sum, frozen, nil
 }
 
-// sameFile reports whether nothing was done to a file between two times at which it was described.
+// sameFile reports whether a file is unchanged between two calls of stat(2).
 func sameFile(a, b *unix.Statx_t) bool {
 	return a.Ino == b.Ino && device(a) == device(b) && a.Size == b.Size && a.Mode == b.Mode && a.Mtime == b.Mtime && a.Ctime == b.Ctime
 }
@@ -314,7 +315,7 @@ func (m *matching) readXattrs(fd int) ([]rawfs.Xattr, error) {
 	return all, nil
 }
 
-// with adds extended attributes.
+// with adds extended attributes to a digest.
 func (s sum) with(list []rawfs.Xattr) sum {
 	if len(list) == 0 {
 		return s

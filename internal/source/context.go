@@ -55,8 +55,8 @@ func Open(ctx context.Context, name string, o Options) (*Context, error) {
 	return c, nil
 }
 
-// Check returns the errors of Open that need nothing fetched or read: a context that cannot be, is not there, or is
-// neither a directory nor a file. They do not have the context's name.
+// Check returns the errors of Open that can be found without fetching or reading: for a context that is invalid, is
+// missing, or is neither a directory nor a file. The errors do not contain the context's name.
 func Check(name string, o Options) error {
 	if name == "-" {
 		return checkStdin(o)
@@ -78,8 +78,8 @@ func Check(name string, o Options) error {
 	return missing(err)
 }
 
-// CheckDockerfile returns an error when Options.Dockerfile names a file of this machine that is not there. A Dockerfile in
-// a context from elsewhere is only found when the context is opened.
+// CheckDockerfile returns an error if Options.Dockerfile names a missing file of this machine. It does not check a
+// Dockerfile in a context from elsewhere, which must be opened first.
 func CheckDockerfile(context string, o Options) error {
 	if o.Dockerfile == "" || o.Dockerfile == "-" || isHTTP(o.Dockerfile) {
 		return nil
@@ -110,7 +110,7 @@ func checkStdin(o Options) error {
 	return nil
 }
 
-// missing says why a context is not there.
+// missing returns the reason why a context cannot be found.
 func missing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return errors.New("no such directory")
@@ -388,7 +388,7 @@ func (c *Context) remoteDockerfile(ctx context.Context, address string) (string,
 func (c *Context) localDockerfile() (string, []byte, error) {
 	name := c.hostDockerfile(c.dir.Name())
 	display := c.o.Dockerfile
-	pipe := display != "" // who names a pipe wants it read
+	pipe := display != "" // only a pipe that the user names is read
 	if display == "" {
 		display = "Dockerfile"
 	}
@@ -438,7 +438,7 @@ func (c *Context) readInside(name string) ([]byte, error) {
 	return readFile(os.NewFile(uintptr(fd), name), false, maxDockerfile)
 }
 
-// ReadHostFile reads a file of this machine of at most limit bytes. A pipe is read to its end: who names one wants it read.
+// ReadHostFile reads a file of this machine of at most limit bytes. A pipe that the user names is read to its end.
 func ReadHostFile(name string, limit int) ([]byte, error) {
 	f, err := openHostFile(name)
 	if err != nil {
@@ -476,8 +476,8 @@ var (
 )
 
 const (
-	pipeWait   = time.Minute     // how long a pipe may be silent
-	writerWait = 2 * time.Second // how long the writer of a fifo may be late
+	pipeWait   = time.Minute     // how long to wait for data from a pipe
+	writerWait = 2 * time.Second // how long to wait for the writer of a fifo
 )
 
 // readFile reads a text file and closes it. f was opened with O_NONBLOCK, so that a fifo is opened at once.
@@ -500,7 +500,7 @@ func readFile(f *os.File, pipe bool, limit int) ([]byte, error) {
 	return readPipe(f, limit)
 }
 
-// readPipe reads a pipe to its end. A named one may have no writer yet, which looks like the end.
+// readPipe reads a pipe to its end. A fifo may have no writer yet, which read(2) reports as the end.
 func readPipe(f *os.File, limit int) ([]byte, error) {
 	var all bytes.Buffer
 	start := time.Now()

@@ -112,8 +112,8 @@ func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
 	return fmt.Errorf("read %q: %w", w.full(), errReplaced)
 }
 
-// take adds what a name is: a directory with what is in it, or a file if it is kept. It returns errReplaced if that is
-// another file by now.
+// take adds the file of a name, or the directory with its content, if it is wanted. It returns errReplaced if the name
+// was replaced meanwhile.
 func (w *walk) take(fd int, name *byte, d dirent, kept bool, own *inherited) error {
 	st := &w.m.st
 	switch {
@@ -147,7 +147,7 @@ func (w *walk) take(fd int, name *byte, d dirent, kept bool, own *inherited) err
 	return nil
 }
 
-// filter reports whether what path names is wanted, and if not, whether anything below it can be.
+// filter reports whether path is wanted, and if not, whether anything below it can be.
 func (w *walk) filter(in, own *inherited) (kept, deeper bool) {
 	kept, deeper = true, true
 	full, rel := view(w.path), view(w.rel())
@@ -172,7 +172,7 @@ func (w *walk) filter(in, own *inherited) (kept, deeper bool) {
 	return kept, deeper
 }
 
-// sub takes a directory and what is in it. It returns errReplaced if name is no directory.
+// sub takes a directory and its content. It returns errReplaced if name is not a directory.
 func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
 	m := w.m
 	sub, err := openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY)

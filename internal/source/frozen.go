@@ -17,13 +17,13 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// A context may be written to while it is built: logs grow, editors save, generators run. A digest and a layer must be
-// of the same bytes all the same. A file is digested first and copied later, and the copy compares the file with what
-// was digested (Entry). Where they differ the step begins anew, and every file that has changed since the first look, or
-// that the copy has named, is frozen: it is read once, to a private copy, and both digest and layer are made from that.
-// Frozen files stay as they are for the rest of the build.
+// A context may be written to during a build: logs grow, editors save, generators run. Digest and layer must still be
+// computed from the same bytes. A file is digested first and copied later, and the copy compares the file with the
+// values of its Entry. If they differ, the step begins again, and every file that has changed since the first Match
+// began, or that the copy has named, is frozen: it is read once, to a private copy, and both digest and layer are made
+// from that copy. Frozen files stay the same for the rest of the build.
 
-// frozenFile is a file with a private copy: a regular file, a link, or a directory without what is in it.
+// frozenFile is a file with a private copy: a regular file, a link, or a directory without its content.
 type frozenFile struct {
 	name uint32 // in the private directory
 	st   unix.Statx_t
@@ -31,7 +31,7 @@ type frozenFile struct {
 	text []byte // a link's
 }
 
-// freezer has the private copies of a tree's files.
+// freezer holds the private copies of a tree's files.
 type freezer struct {
 	tempDir func() (string, error)
 	dir     *Fetched // nil until it is needed
@@ -39,28 +39,28 @@ type freezer struct {
 	files   map[string]*frozenFile // by path in the tree
 	inodes  map[[2]uint64]*frozenFile
 	named   map[string]bool // files that a copy has found changed
-	gone    map[string]bool // those of them that were not there any more
+	gone    map[string]bool // those of them that were missing
 	below   []string        // directories of which all is frozen, each with a slash behind it
-	since   int64           // files that have changed after this time are frozen; 0: none are
+	since   int64           // files that have changed after this time are frozen; 0: none
 	began   int64           // when the first Match began
 	between func()          // called by tests between the two readings of a file; nil otherwise
 }
 
-// errReplaced is returned for a name that is another file's than it was a moment before.
+// errReplaced is returned for a name whose file was replaced while it was being read.
 var errReplaced = errors.New("it was replaced while it was being read")
 
 const (
-	// maxReplaced is how often a name is looked at again that was replaced meanwhile.
+	// maxReplaced limits how often a replaced name is read again.
 	maxReplaced = 20
-	// maxFreeze is how often a file is read that changes while it is read.
+	// maxFreeze limits how often a file that changes while it is read is read again.
 	maxFreeze = 8
 )
 
-// Changed tells the tree that a copy has found path to be no longer as it was digested. The next Match freezes it,
-// together with everything else that has changed since the first one began. What is gone counts as not there for the rest
-// of the build if it comes and goes: a copy finds that twice.
+// Changed records that a copy has found path to differ from what was digested. The next Match freezes it, together with
+// everything else that has changed since the first one began. A file that a copy has found missing twice counts as
+// missing for the rest of the build.
 //
-// below says that path is a directory that comes and goes: the next Match freezes all that is in it, too.
+// below is set if path is a directory that is removed and made again: the next Match freezes all its content too.
 func (t *Tree) Changed(path string, below bool) {
 	t.turn <- struct{}{}
 	defer func() { <-t.turn }()
@@ -80,7 +80,7 @@ func (t *Tree) Changed(path string, below bool) {
 	}
 }
 
-// begin notes that a Match begins. The clock of ctime may be one tick of the kernel's timer behind.
+// begin records that a Match begins. The clock of ctime may be one tick of the kernel's timer behind.
 func (f *freezer) begin() {
 	if f.began == 0 {
 		f.began = time.Now().Add(-25 * time.Millisecond).UnixNano()
@@ -107,11 +107,11 @@ func (f *freezer) close() error {
 	return dir.Close()
 }
 
-// live reports whether private copies have to be thought of at all.
+// live reports whether any file is or may become frozen.
 func (f *freezer) live() bool { return f.since != 0 || len(f.files) > 0 }
 
-// frozen returns the private copy of the file or directory that m.st describes, nil if it has none and needs none. m.st
-// becomes that of the copy.
+// frozen returns the private copy of the file or directory that m.st describes, nil if it has none and needs none. It
+// sets m.st to the values of the copy.
 func (m *matching) frozen(dir int, name *byte, at where) (*frozenFile, error) {
 	f := &m.t.freezer
 	if !f.live() || m.list {
@@ -134,13 +134,13 @@ func (m *matching) frozen(dir int, name *byte, at where) (*frozenFile, error) {
 	return nil, nil
 }
 
-// vanished reports whether a name is taken as not there because it comes and goes.
+// vanished reports whether a name counts as missing because copies have found it missing.
 func (m *matching) vanished(at where) bool {
 	f := &m.t.freezer
 	return len(f.gone) > 0 && f.gone[at.full()] && f.files[at.full()] == nil
 }
 
-// freeze makes a private copy of name in the directory dir. m.st becomes that of the copy.
+// freeze makes a private copy of name in the directory dir. It sets m.st to the values of the copy.
 func (m *matching) freeze(dir int, name *byte, at where) (*frozenFile, error) {
 	f := &m.t.freezer
 	if f.dir == nil {
@@ -184,9 +184,9 @@ func (f *freezer) copyPath(file *frozenFile) string {
 	return filepath.Join(f.dir.temp, strconv.Itoa(int(file.name)))
 }
 
-// freezeFile reads a regular file to a private copy, up to the length that it has when the reading begins. If the file is
-// changed meanwhile the bytes count only if reading them once more gives the same, as with a log that has grown or a file
-// that was only touched. Otherwise it is read anew, and after a few times that is an error.
+// freezeFile reads a regular file to a private copy, up to the length that it has when reading begins. If the file is
+// changed meanwhile, the copy is used only if a second reading gives the same bytes, as with a log that has grown or a
+// file that was only touched. Otherwise the file is read again, and after maxFreeze attempts an error is returned.
 func (m *matching) freezeFile(frozen *frozenFile, dir int, name *byte, at where) error {
 	for try := range maxFreeze {
 		if try > 0 {
@@ -258,8 +258,8 @@ func (m *matching) freezeOnce(frozen *frozenFile, dir int, name *byte, at where)
 	return true, m.dress(frozen, out, attrs)
 }
 
-// readAt reads n bytes of a file from its beginning, or less if it ends before, and writes them to out unless that is nil.
-// It returns their digest and how many there were.
+// readAt reads n bytes of a file from its beginning, or fewer if it ends before, and writes them to out unless that is
+// nil. It returns their digest and number.
 func (m *matching) readAt(fd int, n int64, out *os.File) (digest [sha256.Size]byte, done int64, err error) {
 	if m.data == nil {
 		m.data, m.content = make([]byte, readChunk), sha256.New()
@@ -290,9 +290,9 @@ func (m *matching) readAt(fd int, n int64, out *os.File) (digest [sha256.Size]by
 	return [sha256.Size]byte(m.content.Sum(m.digest[:0])), done, nil
 }
 
-// dress gives a private copy the attributes, mode and time of the file that it was made of, and a second name where the
-// file has one: what is copied from it is then linked as the files were. Owners are not kept: those of files in a context
-// are not copied.
+// dress gives a private copy the attributes, mode and time of its original, and a second name if the original has
+// several: copies of the private copy are then linked like the originals. It does not keep owners: a COPY does not use
+// those of files in a context.
 func (m *matching) dress(frozen *frozenFile, out *os.File, attrs []rawfs.Xattr) error {
 	name := m.t.freezer.copyPath(frozen)
 	for _, x := range attrs {
@@ -347,7 +347,7 @@ func (m *matching) freezeDirectory(frozen *frozenFile, dir int, name *byte, at w
 	return m.dress(frozen, out, attrs)
 }
 
-// freezeLink keeps the text and the time of a link.
+// freezeLink keeps the target and the time of a link.
 func (m *matching) freezeLink(frozen *frozenFile, dir int, name *byte, at where) error {
 	frozen.st = m.st
 	text, err := readlinkat(dir, name, m.text[:])

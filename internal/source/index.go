@@ -252,7 +252,7 @@ func (x *index) keyOf(st *unix.Statx_t) key {
 	return k
 }
 
-// known returns what is known of the volume of the file that st describes: nothing, if learn was not called.
+// known returns the volume of the file that st describes; the zero value, if learn was not called.
 func (x *index) known(st *unix.Statx_t) volume {
 	if dev := device(st); dev != x.root {
 		return x.volumes[dev]
@@ -260,8 +260,8 @@ func (x *index) known(st *unix.Statx_t) volume {
 	return x.rootFS
 }
 
-// learn finds out about the volume of the file that st describes, which is name in the open directory dir, or with
-// the name "" dir itself.
+// learn determines the volume of the file that st describes, which is name in the open directory dir, or dir itself if
+// name is "".
 func (x *index) learn(st *unix.Statx_t, dir int, name *byte) {
 	dev := device(st)
 	if dev == x.root || x.trust {

@@ -244,7 +244,7 @@ func (m *matching) singleAt(dir int, name *byte, target, where string) error {
 	return fmt.Errorf("read %q: %w", where, errReplaced)
 }
 
-// socket notes that a socket is left out: a layer has none.
+// socket records that a socket is left out: a layer cannot hold one.
 func (m *matching) socket(at where) { m.sockets = append(m.sockets, strings.Clone(at.full())) }
 
 // wildcard takes a name with wildcards. The part before the first one is a name like any other. From there on links are

@@ -7,22 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OwnState is the directory in which the builder keeps its state. It is never part of a context, wherever it is: what a
-// build writes there would be in the image, and change while it is copied.
+// OwnState is the state directory of this program. It is left out of every context: otherwise the build's own writes
+// would be in the image, and would change files while they are copied.
 type OwnState struct {
 	// Dir is the directory; "" is none.
 	Dir string
-	// Holds reports whether a name in Dir is the builder's. It is asked where the context is Dir itself.
+	// Holds reports whether a name in Dir belongs to the state. It is called if the context is Dir itself.
 	Holds func(name string) bool
-	// Notice is told once of a tree that path, the directory in it, is left out; may be nil.
+	// Notice is called once for a tree, with the path in it of the directory that is left out; may be nil.
 	Notice func(path string)
 }
 
-// ownDir is an OwnState, known by its device and inode, so that links and bind mounts do not hide it. The zero value is
-// none.
+// ownDir is an OwnState identified by device and inode, also behind links and bind mounts. The zero value is none.
 type ownDir struct {
 	OwnState
-	dir  *os.File // keeps the inode, and so its number, where a file system makes numbers up
+	dir  *os.File // keeps the inode in memory, for file systems that make up inode numbers
 	st   unix.Statx_t
 	root bool // it is the tree's directory itself
 	told bool
@@ -62,10 +61,10 @@ func (d *ownDir) is(st *unix.Statx_t) bool {
 	return d.dir != nil && st.Ino == d.st.Ino && device(st) == device(&d.st)
 }
 
-// holds reports whether a name in the tree's directory is the builder's.
+// holds reports whether a name in the tree's directory belongs to the state.
 func (d *ownDir) holds(name string) bool { return d.root && d.Holds != nil && d.Holds(name) }
 
-// tell tells that the state is left out of the tree.
+// tell calls Notice, once.
 func (d *ownDir) tell(path string) {
 	if !d.told && d.Notice != nil {
 		d.Notice(path)

@@ -43,7 +43,7 @@ type Match struct {
 	// attributes (see KeepXattr), hard links among the files, and owners if Query.KeepOwner. Equal digests mean that a
 	// copy has the same result. The place of the tree is not in it, and times only as Query.Epoch says.
 	Digest digest.Digest
-	// Sockets are the paths of sockets that were left out: a layer has none.
+	// Sockets are the paths of sockets that were left out: a layer cannot hold one.
 	Sockets []string
 	// Unmatched are those patterns with wildcards that matched nothing.
 	Unmatched []string
@@ -74,10 +74,10 @@ type Item struct {
 type Entry struct {
 	// Path is relative to the Item's path; "." for the item itself.
 	Path string
-	// Size, MtimeNs, CtimeNs and Ino are those of the file whose content is in the digest. A copy that meets other values
-	// has met another content. Size is 0 except for regular files. Ino is 0 where inode numbers are not to be compared:
-	// for directories, and on file systems that are not trusted to keep them. Of a directory that has another ctime only
-	// the names in it may have changed; its mode and attributes are what counts.
+	// Size, MtimeNs, CtimeNs and Ino are those of the file whose content is in the digest. A copy that finds other
+	// values must not use the file. Size is 0 except for regular files. Ino is 0 if inode numbers are not compared: for
+	// directories, and on file systems that are not trusted to keep them. A directory with another ctime may only have
+	// other names in it; its mode and attributes are compared.
 	Size    int64
 	MtimeNs int64
 	CtimeNs int64
@@ -86,8 +86,8 @@ type Entry struct {
 	Mode uint32
 	// Attrs reports whether extended attributes are in the digest.
 	Attrs bool
-	// Frozen, if not 0, is the name of a private copy in Tree.FrozenDir: the file is written to by others, and the copy is
-	// what was digested. It is what is to be copied, with its mode, time and attributes.
+	// Frozen, if not 0, is the name of a private copy in Tree.FrozenDir, which was digested because the file itself
+	// changes. A COPY uses the private copy, with its mode, time and attributes.
 	Frozen uint32
 }
 
@@ -101,7 +101,7 @@ type NotFoundError struct {
 	IgnoredBy string
 	// Pattern is the line of IgnoredBy that excludes it.
 	Pattern string
-	// Own reports whether it is the builder's own state, which is never part of a context.
+	// Own reports whether it is the program's own state, which is never part of a context.
 	Own bool
 }
 

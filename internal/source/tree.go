@@ -162,7 +162,7 @@ func (t *Tree) resolve(name string) (place, error) {
 	return cur, nil
 }
 
-// errOwn is returned for a name in the builder's own state, which is in no tree.
+// errOwn is returned for a name in the program's own state, which is in no tree.
 var errOwn = errors.New("it is the state directory of this program")
 
 // lstat returns the mode of what is at p, and the text if it is a link. No link on the way to it is followed.

@@ -12,29 +12,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// volume is what is known of a file system that files are read from.
+// volume describes a file system that files are read from.
 type volume struct {
-	// id names the file system, in this boot and in others. 0: its times are not trusted, and nothing is remembered of
-	// its files.
+	// id identifies the file system, across boots. 0: its times are not trusted, and digests of its files are not
+	// remembered.
 	id uint64
 	// fine and coarse are how far apart two changes can be and still get the same ctime: coarse where ctime is a whole
 	// number of seconds.
 	fine, coarse time.Duration
 }
 
-// What is remembered of a file stands for its content as long as its ctime is the same. That is sound only where the
-// kernel of this machine sets ctime, from its own clock, at each change, and where nobody can put another file system
-// with the same times in the same place. So file systems are trusted by an allow-list, and each by its own name:
+// The remembered digest of a file is used as long as its ctime is the same. That is sound only if this machine's kernel
+// sets ctime, from its own clock, at each change, and if no other file system with the same times can take the same
+// place. So there is an allow-list of file system types, and each file system is identified:
 //
-//   - On squashfs, erofs, iso9660 and the like ctime is what the maker of the image wrote, on vfat and exfat there is none,
-//     on FUSE, NFS, CIFS, 9p, virtiofs and Ceph it is what a program or another machine says.
-//   - An overlay shows the ctime of its lower file systems, and does not say which those are. It is trusted within one
-//     mount, whose unique number the kernel has since Linux 6.8 (STATX_MNT_ID_UNIQUE), in one boot.
-//   - All others are trusted by their UUID (FS_IOC_GETFSUUID, since Linux 6.9) or what statfs(2) has in its place, so that
-//     an image that is mounted where another was is not taken for it.
+//   - On squashfs, erofs, iso9660 and the like ctime is the value in the image, on vfat and exfat there is none,
+//     on FUSE, NFS, CIFS, 9p, virtiofs and Ceph it comes from a program or another machine.
+//   - An overlay shows the ctime of its lower file systems, and gives no way to identify them. It is trusted within one
+//     mount of one boot, identified by its unique number (STATX_MNT_ID_UNIQUE, since Linux 6.8).
+//   - All others are identified by their UUID (FS_IOC_GETFSUUID, since Linux 6.9) or by the f_fsid of statfs(2), so that
+//     an image that replaces another at the same mount point is not taken for it.
 //
-// One thing is not seen on any of them: a program that has mapped a file (MAP_SHARED, writable) changes ctime when it
-// first writes to a page, and not again before the kernel has written that page back.
+// One kind of change is missed on all of them: a program that has mapped a file (MAP_SHARED, writable) changes ctime
+// when it first writes to a page, and not again before the kernel has written that page back.
 var trusted = map[int64]bool{
 	unix.EXT4_SUPER_MAGIC:  true, // ext2, ext3, ext4
 	unix.XFS_SUPER_MAGIC:   true,
@@ -55,7 +55,7 @@ const (
 	overlayVolumeMark = "overlay"
 )
 
-// volumeOf returns what is known of the file system that fd is on. dev is its device number.
+// volumeOf returns the volume that fd is on. dev is its device number.
 func volumeOf(fd int, dev uint64) volume {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
@@ -74,8 +74,8 @@ func volumeOf(fd int, dev uint64) volume {
 	return v
 }
 
-// volumeID names a file system by its UUID, or what statfs(2) says in its place. A btrfs has the inode numbers of each
-// subvolume, and only f_fsid tells subvolumes apart.
+// volumeID identifies a file system by its UUID, or by the f_fsid of statfs(2). On btrfs the subvolumes use the same
+// inode numbers and have the same UUID, and only f_fsid differs.
 func volumeID(fd int, kind int64, fsid unix.Fsid, dev uint64) uint64 {
 	var uuid struct {
 		len  uint8
@@ -95,7 +95,7 @@ func volumeID(fd int, kind int64, fsid unix.Fsid, dev uint64) uint64 {
 	return hashID(binary.LittleEndian.AppendUint32(b, uint32(fsid.Val[1])))
 }
 
-// mountVolume names a mount within this boot; 0 is returned where the kernel has no unique number for it.
+// mountVolume identifies a mount within this boot; it returns 0 if the kernel has no unique number for it.
 func mountVolume(fd int) uint64 {
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, statxMntIDUnique, &st); err != nil || st.Mask&statxMntIDUnique == 0 {
@@ -122,7 +122,7 @@ func hashID(b []byte) uint64 {
 	return binary.LittleEndian.Uint64(h[:]) | 1
 }
 
-// racy reports whether a file with this ctime may still be changed without its ctime moving on.
+// racy reports whether a file with this ctime may still be changed without a change of its ctime.
 func (v volume) racy(ctime, now int64) bool {
 	slack := v.fine
 	if ctime%1e9 == 0 {

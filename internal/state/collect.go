@@ -43,7 +43,7 @@ type unit struct {
 	removed  bool
 }
 
-// collection finds out what is to be removed, and removes it.
+// collection decides what is removed, and removes it.
 type collection struct {
 	s     *State
 	o     PruneOptions
@@ -52,12 +52,12 @@ type collection struct {
 	named  map[digest.Digest]bool // blobs that an image with a name leads to
 	chains map[digest.Digest]bool // chain IDs of images that are kept
 	blobs  map[digest.Digest]int64
-	holds  map[digest.Digest]int // by how many units a blob is held
+	holds  map[digest.Digest]int // by how many units a blob is referenced
 
 	units     []*unit
 	stores    []*snapshot.Store
 	snapshots map[string][]*unit // by ID: one for each store that has it, or a lazy one
-	useless   []cache.Entry      // records that are of no use to anybody
+	useless   []cache.Entry      // records that no build can use
 	seals     []cache.Entry      // records of layers
 
 	counted bool  // total is that of the units that are not removed
@@ -65,10 +65,10 @@ type collection struct {
 }
 
 // collect decides what is removed, and removes it unless o.DryRun is set. The state must be locked exclusively. finish
-// removes the files of snapshots, which are out of the way by then; it may be called when the lock is released.
+// removes the files of snapshots, which have been renamed by then; it may be called after the lock is released.
 func (s *State) collect(ctx context.Context, o PruneOptions) (done Pruned, u *usage, finish func() error, err error) {
 	finish = func() error { return nil }
-	s.Store.Repair = nil // what is damaged is not made again to be collected
+	s.Store.Repair = nil // a collection does not repair damaged blobs
 	c := &collection{s: s, o: o, usage: s.readUsage(), named: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{},
 		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{}, stores: s.snapshotStores()}
 	for _, load := range []func(context.Context) error{c.loadBlobs, c.loadImages, c.loadSnapshots, c.loadRecords, c.loadMounts} {
@@ -92,10 +92,10 @@ func (c *collection) loadBlobs(context.Context) (err error) {
 	return err
 }
 
-// maxUnnamed is how many images without a name survive a collection at the end of a build.
+// maxUnnamed is how many images without a name are kept by a collection at the end of a build.
 const maxUnnamed = 20
 
-// loadImages finds the images of the store. Those without a name are kept for a while where a build collects.
+// loadImages finds the images of the store. A build that collects keeps the newest of those without a name.
 func (c *collection) loadImages(ctx context.Context) error {
 	entries, err := c.s.Store.Names()
 	if err != nil {
@@ -119,7 +119,7 @@ func (c *collection) loadImages(ctx context.Context) error {
 	return nil
 }
 
-// leadsTo lists the blobs that an image leads to, and notes the chains of its layers.
+// leadsTo lists the blobs that an image refers to, and records the chain IDs of its layers.
 func (c *collection) leadsTo(ctx context.Context, root ocispec.Descriptor) []digest.Digest {
 	var list []digest.Digest
 	blobs, configs := c.s.Store.Graph(ctx, root)
@@ -165,7 +165,7 @@ func (c *collection) on(u *unit, in *snapshot.Store, parent snapshot.ID) {
 	}
 }
 
-// loadRecords finds out what each record holds. Records of layers hold nothing by themselves.
+// loadRecords assigns each record to the unit that it keeps. Records of layers keep nothing by themselves.
 func (c *collection) loadRecords(ctx context.Context) error {
 	var all []cache.Entry
 	for e, err := range c.s.Cache.Files() {
@@ -182,7 +182,7 @@ func (c *collection) loadRecords(ctx context.Context) error {
 			all = append(all, e)
 		}
 	}
-	for _, e := range all { // when the chains of all images are known
+	for _, e := range all { // after the chains of all images are known
 		if !c.hold(e) {
 			c.useless = append(c.useless, e)
 		}
@@ -202,14 +202,14 @@ func (c *collection) remote(ctx context.Context, e cache.Entry) {
 	}
 }
 
-// hold has a record of a step or of a chain hold its snapshot. It reports whether the record is of use.
+// hold assigns a record of a step or of a chain to its snapshot. It reports whether a build can use the record.
 func (c *collection) hold(e cache.Entry) bool {
 	if e.Snapshot == "" {
 		c.add(&unit{used: e.Used, records: []cache.Entry{e}})
 		return true
 	}
-	// A chain's snapshot has its name where it was unpacked. The others are of images that were built here, and of use
-	// as long as there is the image.
+	// A snapshot that was unpacked from a chain is named by the chain ID. The other records of chains are of images
+	// that were built here, and are useful as long as the image exists.
 	if id := digest.Digest(e.Key); e.Kind == cache.Chains && id.Validate() == nil && e.Snapshot != id.Encoded() && !c.chains[id] {
 		return false
 	}
@@ -256,8 +256,8 @@ func (c *collection) lazy(e cache.Entry) *unit {
 	return c.add(u)
 }
 
-// seal takes the record of a layer. A build that collects keeps the blobs of snapshots that it keeps, so that the next
-// build need not seal them again; others can make them again, and want the space.
+// seal handles the record of a layer. A build that collects keeps the blobs of the snapshots that it keeps, so that the
+// next build need not seal them again. prune removes these blobs: they can be sealed again.
 func (c *collection) seal(e cache.Entry) {
 	_, l, ok := e.SealedLayer()
 	if !ok || c.o.Since.IsZero() {
@@ -268,7 +268,7 @@ func (c *collection) seal(e cache.Entry) {
 	}
 }
 
-// sealed reports whether the record of a layer is still of use: there are its snapshot and its blob.
+// sealed reports whether the snapshot and the blob of a layer's record exist and are kept.
 func (c *collection) sealed(e cache.Entry, live map[digest.Digest]bool) bool {
 	_, l, ok := e.SealedLayer()
 	if _, there := c.blobs[l.Descriptor.Digest]; !ok || !there || !live[l.Descriptor.Digest] {
@@ -290,7 +290,7 @@ func (c *collection) loadMounts(context.Context) error {
 	return nil
 }
 
-// mountUsed is when a cache mount was last used: each use writes the file with its id.
+// mountUsed returns when a cache mount was last used: each use writes the file with its id.
 func mountUsed(dir string) time.Time {
 	fi, err := os.Lstat(filepath.Join(dir, "id"))
 	if err != nil {
@@ -302,8 +302,8 @@ func mountUsed(dir string) time.Time {
 	return fi.ModTime()
 }
 
-// choose takes what nothing needs, and then what was not used for longest, as far as the options say. It returns how much
-// the cache takes up then.
+// choose selects units that nothing refers to, and then the least recently used ones, as the options demand. It returns
+// the size of the remaining cache.
 func (c *collection) choose() int64 {
 	order := c.byUse()
 	for _, u := range slices.Backward(order) { // parents come before their children
@@ -339,9 +339,9 @@ func (c *collection) choose() int64 {
 	return c.total
 }
 
-// anchored reports whether a build can come to a snapshot that records name: from the empty file system, from an image, or
-// from a snapshot that a build can come to. When a step is run again its result replaces the one before, and what was made
-// on that one is not found any more.
+// anchored reports whether a build can reach a snapshot that records name: from the empty file system, from an image,
+// or from another snapshot that a build can reach. When a step is run again its result replaces the earlier one, and
+// snapshots made on the earlier one can no longer be found.
 func anchored(u *unit) bool {
 	up := u.parent
 	return up == nil || held(up) || digest.NewDigestFromEncoded(digest.SHA256, string(up.snapshot)).Validate() == nil ||
@@ -351,17 +351,18 @@ func anchored(u *unit) bool {
 // held reports whether a record names the snapshot. Those of layers do not count.
 func held(u *unit) bool { return len(u.records) > 0 }
 
-// frees reports whether it makes the state smaller to remove a unit, now or when others that hold the same blobs follow.
+// frees reports whether removing a unit makes the state smaller, at once or after other units with the same blobs are
+// removed.
 func (c *collection) frees(u *unit) bool {
 	return u.size > 0 || u.snapshot != "" || slices.ContainsFunc(u.blobs, func(d digest.Digest) bool { return !c.named[d] })
 }
 
-// byUse gives a snapshot the time of those made on it, if that is later, and sorts the units by time: what was not used for
-// longest is first, and snapshots are before those that they are made on.
+// byUse gives each snapshot the latest time of those made on it, if that is later, and sorts the units by time: the
+// least recently used first, and snapshots before those that they are made on.
 func (c *collection) byUse() []*unit {
 	depth := map[*unit]int{}
 	for _, u := range c.units {
-		for up := u.parent; up != nil && depth[u] < len(c.units); up = up.parent { // a damaged state may have a ring
+		for up := u.parent; up != nil && depth[u] < len(c.units); up = up.parent { // a damaged state may have a cycle
 			depth[u]++
 		}
 	}
@@ -397,7 +398,8 @@ func (c *collection) take(u *unit) {
 	}
 }
 
-// remove removes what was taken, or only counts it: records first, so that nothing leads to what is half removed.
+// remove removes the selected units, or only counts them. It removes records first, so that no record refers to a
+// partly removed unit.
 func (c *collection) remove(ctx context.Context, done *Pruned) (finish func() error, err error) {
 	finish = func() error { return nil }
 	live := maps.Clone(c.named)
@@ -445,7 +447,7 @@ func (c *collection) remove(ctx context.Context, done *Pruned) (finish func() er
 	return finish, c.leftOver()
 }
 
-// removeCache removes records and what they have named.
+// removeCache removes records, and the units that they referred to.
 func (c *collection) removeCache(ctx context.Context, records []cache.Entry, images []digest.Digest, snapshots map[*snapshot.Store][]snapshot.ID, mounts []string) (finish func() error, err error) {
 	finish = func() error { return nil }
 	for _, e := range records {
@@ -459,7 +461,7 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 		}
 	}
 	err = c.s.Store.Forget(ctx, images...)
-	full := noSpace(err) // there is room for index.json when the rest is gone
+	full := noSpace(err) // there is room for index.json after the rest is removed
 	if err != nil && !full {
 		return finish, err
 	}
@@ -496,14 +498,13 @@ func once(list []cache.Entry) []cache.Entry {
 	})
 }
 
-// leftOver removes what killed processes have left, and what is known of blobs that are gone and of contexts that nobody has
-// built for long.
+// leftOver removes the files of killed processes, the tables of removed blobs, and old indexes of contexts.
 func (c *collection) leftOver() error {
 	return errors.Join(c.s.Cache.DropTemporary(), RemoveTempDirs(c.s.Root), c.s.dropKept(), c.s.dropIndexes())
 }
 
-// indexesFor is how long an index of a context's files is kept that no build has changed. Without it the files are read once
-// more.
+// indexesFor is how long an index of a context is kept after it was last written. Without it a build reads the files
+// again.
 const indexesFor = 30 * 24 * time.Hour
 
 func (s *State) dropIndexes() error {

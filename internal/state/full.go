@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fullError is the error for a full file system, with the remedy.
+// fullError is an error about a full file system, with the remedy.
 type fullError struct {
 	err  error
 	root string
@@ -24,7 +24,7 @@ func (e *fullError) Error() string {
 // Unwrap returns what failed.
 func (e *fullError) Unwrap() error { return e.err }
 
-// destinationError is the error for a destination that is full: no remedy for the state is added to it.
+// destinationError is an error about a full destination: Full adds no remedy to it.
 type destinationError struct{ error }
 
 // Unwrap returns what failed.
@@ -39,8 +39,8 @@ func OfDestination(root string, err error) error {
 	return destinationError{err}
 }
 
-// Full adds the remedy to an error that says that there is no space left in the state directory root. Other errors are
-// returned as they are, and those about files that are somewhere else.
+// Full adds the remedy to an ENOSPC error about the state directory root. It returns other errors, and those about
+// files elsewhere, unchanged.
 func Full(root string, err error) error {
 	var full *fullError
 	var other destinationError
@@ -52,13 +52,13 @@ func Full(root string, err error) error {
 
 func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
-// below reports whether an error is about a file below root. An error that names no file of the host's is: a step names
-// files by what they are called in the image.
+// below reports whether an error is about a file below root. That is assumed of an error without a path of the host: a
+// step uses paths of the image.
 func below(root string, err error) bool {
 	var path *fs.PathError
 	var link *os.LinkError
 	name := ""
-	switch { // an error of the state names its files in full
+	switch { // errors about files of the state have absolute paths
 	case errors.As(err, &path):
 		name = path.Path
 	case errors.As(err, &link):
@@ -74,8 +74,8 @@ func below(root string, err error) bool {
 // almostNothing is how much may be left on a file system that a command has filled.
 const almostNothing = 1 << 20
 
-// Filled is Full for a command that has failed: it has said itself what was wrong, and if the file system of the state
-// directory is full that was probably the reason.
+// Filled is Full for a command that has failed. The command has printed its own error; if the file system of the state
+// directory is full, that was probably the reason.
 func (s *State) Filled(err error) error {
 	var st unix.Statfs_t
 	if err == nil || noSpace(err) || unix.Statfs(s.Root, &st) != nil {

@@ -12,10 +12,10 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// kept are the directories below cache/ with what is kept by the digest of a blob.
+// kept are the directories below cache/ whose files are named by the digest of a blob.
 var kept = []string{"tables", "builds"}
 
-// ReadKept returns what Keep has kept. What was damaged since is an error.
+// ReadKept returns the data that Keep has written. It returns an error if they are damaged.
 func (s *State) ReadKept(kind string, d digest.Digest) ([]byte, error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
@@ -31,14 +31,14 @@ func (s *State) ReadKept(kind string, d digest.Digest) ([]byte, error) {
 	return body, nil
 }
 
-// keptHead is the first line of a file with what is kept.
+// keptHead is the first line of a file that Keep writes.
 func keptHead(body []byte) string {
 	return fmt.Sprintf("layerbuild-kept 1 %08x", crc32.Checksum(body, castagnoli))
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Keep keeps what is known of a blob. It writes nothing where the same is there: nearly always it is.
+// Keep stores data about a blob. It writes nothing if the file has the same data already, which is the usual case.
 func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 	if err := d.Validate(); err != nil {
 		return err
@@ -54,7 +54,7 @@ func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // nothing is there any more when all went well
+	defer os.Remove(f.Name()) // it has been renamed after success
 	_, err = f.Write(append([]byte(keptHead(data)+"\n"), data...))
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
@@ -68,7 +68,7 @@ func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 	return os.Rename(f.Name(), path)
 }
 
-// dropKept removes what is kept for blobs that are gone.
+// dropKept removes the data about missing blobs.
 func (s *State) dropKept() error {
 	for _, kind := range kept {
 		dir := filepath.Join(s.Root, "cache", kind)

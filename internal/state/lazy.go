@@ -6,8 +6,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 )
 
-// The record of a lazy snapshot, which is made only when it is needed, has two more facts: the snapshot that it is to be
-// made on, and the options that its layer was sealed with.
+// A lazy snapshot is made when it is first needed. Its record has two more facts: the snapshot that it will be made on,
+// and the options that its layer was sealed with.
 const (
 	LazyParent = "on"
 	LazySealed = "sealed"

@@ -12,20 +12,20 @@ import (
 	"github.com/layerbuild/layerbuild/internal/lock"
 )
 
-// PruneOptions say what Prune removes besides what is of no use to anybody.
+// PruneOptions select what Prune removes besides unreachable data.
 type PruneOptions struct {
 	// All removes the whole build cache.
 	All bool
-	// Unused removes what was not used for so long; 0: no limit.
+	// Unused removes what was not used for this time; 0: no limit.
 	Unused time.Duration
-	// Keep removes what was not used for longest until the rest of the build cache takes up no more than so many bytes; 0:
-	// no limit. The cache is all but the blobs of images with a name.
+	// Keep removes the least recently used until the rest of the build cache has at most this many bytes; 0: no limit.
+	// The cache is everything except the blobs of images with a name.
 	Keep int64
 	// DryRun removes nothing.
 	DryRun bool
 
-	// Since says that a build collects that began then: what was used since is kept, and with snapshots the blobs of their
-	// layers are. The zero value: somebody prunes.
+	// Since is set if a build collects, to the time when it began: everything used since is kept, and so are the blobs
+	// of kept snapshots' layers. The zero value is for the prune verb.
 	Since time.Time
 }
 
@@ -41,7 +41,7 @@ type Pruned struct {
 	MountBytes    int64 `json:"mountBytes"`
 }
 
-// Prune removes what nothing leads to. The state must have been opened exclusively.
+// Prune removes unreachable data, and what the options select. The state must have been opened exclusively.
 func (s *State) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 	done, u, finish, err := s.collect(ctx, o)
 	err = errors.Join(err, finish())
@@ -53,7 +53,7 @@ func (s *State) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 	return done, err
 }
 
-// Policy says how much a build leaves in the state.
+// Policy limits how much a build leaves in the state.
 type Policy struct {
 	// Limit is how many bytes the build cache may take up: snapshots, cache mounts, and the blobs that no image with a name
 	// leads to. 0: the smaller of a tenth of the file system and 20 GB. NoLimit: any number.
@@ -78,13 +78,13 @@ func (p Policy) limit(root string) (int64, error) {
 	return min(defaultLimit, int64(st.Blocks)*st.Bsize/10), nil
 }
 
-// slack is by how much the state grows before it is looked through for what is of no use, besides the size of what was of
-// use the last time: the more there is to look through, the less often that is done.
+// slack is how much the state must grow, in addition to the size of the cache after the last collection, before a build
+// collects below the limit. A larger state, which takes longer to collect, is collected less often.
 const slack = 64 << 20
 
-// Collect removes what the policy does not keep, if a build has written something and the state has grown enough for that since the last time, and if no other
-// process uses it. It is called at the end of a build that began at since, as the last thing before Close: the lock may be
-// lost. Nothing that was used since then is removed.
+// Collect removes what the policy does not keep, if the build has written something, the state has grown enough since
+// the last collection, and no other process uses the state. It is called at the end of a build that began at since,
+// just before Close, because the lock may be lost. It keeps everything used since then.
 func (s *State) Collect(ctx context.Context, p Policy, since time.Time) error {
 	if p.Limit == NoLimit || !s.wrote.Load() {
 		return nil
@@ -105,7 +105,7 @@ func (s *State) Collect(ctx context.Context, p Policy, since time.Time) error {
 	}
 	// Removing a little more than needed makes room for the next builds, so that not each of them has to.
 	_, u, finish, err := s.collect(ctx, PruneOptions{Keep: max(limit-limit/10, 1), Since: since.Add(-time.Second)})
-	// The files of snapshots are out of the way: others need not wait until they are removed.
+	// The snapshots have been renamed: other processes need not wait until their files are removed.
 	_, err1 := s.shared()
 	if err = errors.Join(err, err1, finish()); err != nil {
 		u.save()
@@ -115,10 +115,10 @@ func (s *State) Collect(ctx context.Context, p Policy, since time.Time) error {
 	return nil
 }
 
-// exclusive takes the lock of the state alone, if nobody else holds it. If not, it may be lost.
+// exclusive takes the lock of the state exclusively, if no other process holds it. Otherwise the lock may be lost.
 func (s *State) exclusive() (bool, error) { return s.relock(true) }
 
-// shared takes the lock of the state for one of several.
+// shared takes the lock of the state in shared mode.
 func (s *State) shared() (bool, error) { return s.relock(false) }
 
 func (s *State) relock(exclusive bool) (bool, error) {

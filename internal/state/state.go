@@ -20,7 +20,8 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// State is what is kept between builds: images, snapshots and cache, below one directory that several processes share.
+// State is everything that is kept between builds: images, snapshots and cache, below one directory that several
+// processes share.
 type State struct {
 	Root      string
 	Store     *store.Store
@@ -34,13 +35,13 @@ type State struct {
 	wrote     atomic.Bool    // NoteUnsynced was called
 }
 
-// Options say where and how the state is kept.
+// Options select where and how the state is kept.
 type Options struct {
 	// Root is the directory; it is made if it is missing.
 	Root string
 	// Driver is the snapshot driver's name; "" takes the best one that works here.
 	Driver string
-	// Exclusive waits until nobody else uses the state and keeps them out: for removing things.
+	// Exclusive waits until no other process uses the state, and then excludes others: for removing things.
 	Exclusive bool
 }
 
@@ -72,7 +73,7 @@ func Open(ctx context.Context, o Options) (_ *State, err error) {
 	return s, nil
 }
 
-// open opens the rooms of the state directory.
+// open opens the ledger, the store, the cache and the snapshots.
 func (s *State) open(o Options) (err error) {
 	cacheDir := filepath.Join(s.Root, "cache")
 	if s.ledger, err = ledger.Open(cacheDir); err != nil {
@@ -109,8 +110,7 @@ func Holds(name string) bool {
 // Own closes c when the state is closed. It is not for concurrent use.
 func (s *State) Own(c io.Closer) { s.owned = append(s.owned, c) }
 
-// Close waits for what goes on in the background, closes what the state owns, the last thing first, and releases the
-// lock.
+// Close waits for background work, closes what the state owns in reverse order, and releases the lock.
 func (s *State) Close() error {
 	s.behind.Wait()
 	var errs []error

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sync writes the state to the disk, so that what was built until now outlasts a crash, and is trusted on another
-// machine that is given the directory.
+// Sync writes the state to the disk, so that everything built until now survives a crash, and is trusted on another
+// machine to which the directory is moved.
 func (s *State) Sync(context.Context) error {
 	n, err := s.ledger.Begin()
 	if err != nil {
@@ -47,7 +47,7 @@ func syncfs(path string, done map[uint64]bool) error {
 	return nil
 }
 
-// syncDelay is how old unsynced work is before a build syncs it. By then the kernel has written nearly all of it
+// syncDelay is how old unsynced work must be before a build syncs it. By then the kernel has written nearly all of it
 // (vm.dirty_expire_centisecs is 30 s), so that the sync costs the build little.
 const syncDelay = time.Minute
 
@@ -57,12 +57,12 @@ func (s *State) SyncEarlier(ctx context.Context) {
 	if !ok || time.Since(since) < syncDelay {
 		return
 	}
-	// Where it fails the note stays, and a later build tries again.
+	// If it fails the note stays, and a later build tries again.
 	s.behind.Go(func() { _ = s.Sync(ctx) })
 }
 
-// NoteUnsynced notes that there is something for a later build to sync. Without the note the work is lost in a crash,
-// which is no reason for a build to fail.
+// NoteUnsynced notes that a later build has something to sync. If the note cannot be written, the work may be lost in a
+// crash; the build does not fail for that.
 func (s *State) NoteUnsynced() {
 	s.wrote.Store(true)
 	_ = s.ledger.Note()

@@ -16,22 +16,23 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// usage knows how much of the disk the parts of the state take up. Snapshots and blobs do not change, so that each is
-// measured once, when it is first met, and remembered in cache/usage: a line "kind name bytes" for each, added at the end.
-// Cache mounts are measured again when they were used, but not more than once an hour. What cannot be read is measured
-// again; the file can be removed at any time.
+// usage holds the sizes on disk of the parts of the state. Snapshots and blobs do not change, so that each is measured
+// once and remembered in cache/usage, to which a line "kind name bytes" is appended. Cache mounts that were used are
+// measured again, but at most once an hour. Lines that cannot be read are ignored, and the file can be removed at any
+// time: the parts are then measured again.
 type usage struct {
 	s     *State
 	known map[string]int64 // by "kind name"
 	added bytes.Buffer     // lines that are not in the file yet
 
-	// After the last collection all of the state took up after bytes, and what can be collected took up cache bytes.
+	// After the last collection the whole state had after bytes, and the cache, which can be collected, had cache
+	// bytes.
 	after, cache int64
 }
 
 func (s *State) usageFile() string { return filepath.Join(s.Root, "cache", "usage") }
 
-// readUsage reads the file. Where there is none, or none that can be read, nothing is known.
+// readUsage reads the file. If that fails, no sizes are known.
 func (s *State) readUsage() *usage {
 	u := &usage{s: s, known: map[string]int64{}}
 	data, err := smallfile.Read(s.usageFile())
@@ -59,7 +60,7 @@ func (u *usage) note(name string, n int64) int64 {
 	return n
 }
 
-// save adds what was measured to the file. Without it the same is measured again, which is no reason to fail.
+// save appends new sizes to the file. It ignores errors: the parts are then measured again.
 func (u *usage) save() {
 	if u.added.Len() == 0 {
 		return
@@ -103,10 +104,10 @@ func (u *usage) blob(dir, name string) int64 {
 	return u.note("blob "+name, fi.Size())
 }
 
-// mountsEvery is how often a cache mount is measured that is used again and again.
+// mountsEvery is the shortest time between two measurements of a cache mount.
 const mountsEvery = time.Hour
 
-// mount returns the size of a cache mount, as it was not long ago.
+// mount returns the size of a cache mount when it was last measured.
 func (u *usage) mount(name string) int64 {
 	dir := filepath.Join(u.s.Root, "cache", "mounts", name)
 	measured, ok := u.known["measured "+name]
@@ -117,7 +118,7 @@ func (u *usage) mount(name string) int64 {
 	return u.note("mount "+name, treeSize(dir))
 }
 
-// total adds up all of the state by the names of its parts. Only what is new is measured.
+// total returns the size of the whole state. It measures new parts only.
 func (u *usage) total() int64 {
 	var n int64
 	for _, in := range u.s.snapshotStores() {
@@ -135,7 +136,7 @@ func (u *usage) total() int64 {
 	return n
 }
 
-// names lists a directory; nothing if it cannot be read.
+// names lists a directory; it returns nil if the directory cannot be read.
 func names(dir string) []string {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -146,7 +147,7 @@ func names(dir string) []string {
 	return list
 }
 
-// collected writes the file anew after a collection, without what is gone.
+// collected rewrites the file after a collection, without the removed parts.
 func (u *usage) collected() {
 	known := u.known
 	u.known = map[string]int64{}
@@ -176,8 +177,8 @@ func (u *usage) collected() {
 	u.added.Reset()
 }
 
-// treeSize adds up what the files and directories below dir take up on the disk, hard links once. What cannot be read
-// counts nothing.
+// treeSize returns the size on disk of the files and directories below dir, hard links counted once. Files that cannot
+// be read count 0.
 func treeSize(dir string) int64 {
 	var n int64
 	type inode struct{ dev, ino uint64 }

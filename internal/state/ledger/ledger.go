@@ -1,8 +1,8 @@
 // Package ledger records what of the state directory is known to be on the disk.
 //
-// Records and snapshots are not synced one by one, and overlay's volatile mounts are not synced at all. While the machine
-// runs that does not matter: every process sees what is in memory. When the machine goes down, a record can survive whose
-// snapshot did not. So whoever writes something stores a Mark with it, and whoever reads it asks Safe:
+// Records and snapshots are not synced one by one, and overlay's volatile mounts are not synced at all. While the
+// machine runs that does not matter: every process sees what is in memory. When the machine goes down, a record can
+// survive whose snapshot did not. So a writer stores a Mark with the data, and a reader calls Safe:
 //
 //	mark := l.Mark()        // after the data were written, stored beside them
 //	…
@@ -30,13 +30,13 @@ import (
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
 
-// Mark says when something was written: in which boot, and after how many syncs of that boot were begun.
+// Mark records when something was written: in which boot, and after how many syncs of that boot had begun.
 type Mark struct {
 	Boot  string
 	Syncs int
 }
 
-// Unknown is the number of syncs in a mark that does not say how many there were: it is safe in its own boot only.
+// Unknown is the number of syncs in a mark without that number: the mark is safe in its own boot only.
 const Unknown = math.MaxInt
 
 // Ledger is a file that several processes share. It is safe for concurrent use.
@@ -48,10 +48,10 @@ type Ledger struct {
 	earlier map[string]boot // of other boots, as the file said when it was first read: they no longer change
 }
 
-// boot is what is known of one boot.
+// boot is the state of one boot.
 type boot struct {
 	begun, done int
-	// unsynced says that there is work to sync. It was noted first at since, and last after noted syncs were begun.
+	// unsynced is set if there is work to sync. It was noted first at since, and last after noted syncs had begun.
 	unsynced bool
 	noted    int
 	since    time.Time
@@ -86,7 +86,7 @@ func (l *Ledger) Mark() Mark {
 	return Mark{l.boot, all[l.boot].begun}
 }
 
-// Safe reports whether what has the mark is on the disk, or still in memory.
+// Safe reports whether the data with the mark are on the disk, or still in memory.
 func (l *Ledger) Safe(m Mark) bool {
 	if m.Boot == l.boot {
 		return true
@@ -110,7 +110,7 @@ func (l *Ledger) Begin() (int, error) {
 	return n, err
 }
 
-// Done is called when sync n has ended well: marks from before its Begin are safe in later boots too.
+// Done is called after sync n has succeeded: marks from before its Begin are safe in later boots too.
 func (l *Ledger) Done(n int) error {
 	return l.change(func(b *boot) {
 		b.done = max(b.done, n)
@@ -140,9 +140,9 @@ func (l *Ledger) Unsynced() (since time.Time, ok bool) {
 	return all[l.boot].since, all[l.boot].unsynced
 }
 
-// read reads a line for each boot, oldest first: its id, the number of syncs begun, the number of the last that was done,
-// and where there is work to sync, the number of syncs begun when it was noted and the time of the first note in seconds.
-// Lines that cannot be read are left out: what has marks of those boots is not safe, which costs work and breaks nothing.
+// read reads a line for each boot, oldest first: its id, the number of syncs begun, the number of the last that was
+// done, and where there is work to sync, the number of syncs begun when it was noted and the time of the first note in
+// seconds. Lines that cannot be read are ignored: data with marks of those boots count as unsafe, and are made again.
 func (l *Ledger) read() (all map[string]boot, order []string) {
 	all = map[string]boot{}
 	data, err := smallfile.Read(l.file())
@@ -182,7 +182,7 @@ func parse(line string) (id string, b boot, ok bool) {
 	return f[0], b, true
 }
 
-// change changes what is known of this boot.
+// change changes the state of this boot.
 func (l *Ledger) change(change func(*boot)) error {
 	held, err := lock.Acquire(context.Background(), filepath.Join(l.dir, "lock"), true)
 	if err != nil {
