@@ -35,7 +35,7 @@ const (
 	maxPatternWork = 1 << 28
 	// maxNesting is how deep ${a:-${b:-…}} may be nested. The lexer recurses.
 	maxNesting = 200
-	// longDisplay is where the name of a step shows variables as they are written.
+	// longDisplay is the length from which the name of a step shows variables unexpanded.
 	longDisplay = 1 << 20
 )
 
@@ -46,7 +46,7 @@ var (
 	errNesting       = fmt.Errorf("${…} is nested more than %d deep", maxNesting)
 )
 
-// A resource is something that a plan can use only so much of.
+// A resource is something whose use by a plan is limited.
 type resource int
 
 const (
@@ -61,20 +61,20 @@ func (r resource) err() error {
 	return [...]error{errLongValue, errLongPattern, errManyVariables}[r]
 }
 
-// budget counts what a plan uses. It is safe for concurrent use.
+// budget counts the resources that a plan uses. It is safe for concurrent use.
 type budget struct {
 	mu   sync.Mutex
 	used map[int]*[resources]int64 // by stage, -1 for what is before the first: Steps can walk a stage several times
 }
 
-// begin forgets what an earlier walk of a stage has used.
+// begin resets what an earlier walk of a stage has used.
 func (b *budget) begin(stage int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.used, stage)
 }
 
-// take adds to what is used and returns an error when that is too much.
+// take adds to the use of a resource and returns an error if it is over the limit.
 func (b *budget) take(stage int, r resource, n int64) error {
 	if n == 0 {
 		return nil
@@ -110,8 +110,8 @@ func (p *Plan) expander(stage int) expander {
 	return expander{shell.NewLex(p.file.escape), p.file.escape, &p.budget, stage}
 }
 
-// raw returns an expander for the contents of a heredoc: quotes are just characters, and the escape character is always
-// the shell's.
+// raw returns an expander for the content of a here-document: quotes are ordinary characters, and the escape character
+// is always the backslash.
 func (x expander) raw() expander {
 	x.lex, x.escape = shell.NewLex('\\'), '\\'
 	x.lex.SkipProcessQuotes = true
@@ -146,7 +146,8 @@ func (x expander) word(word string, e shell.EnvGetter) (shell.ProcessWordResult,
 	return r, x.budget.take(x.stage, valueBytes, int64(len(r.Result)))
 }
 
-// display expands the text of an instruction for Step.Name. What cannot be expanded, or would be long, stays as it is.
+// display expands the text of an instruction for Step.Name. It returns the text unchanged if it cannot be expanded or
+// would be long.
 func (x expander) display(text string, e shell.EnvGetter) string {
 	if size, work, err := x.measure(text, e); err != nil || size > longDisplay || work > longDisplay {
 		return text
@@ -158,7 +159,7 @@ func (x expander) display(text string, e shell.EnvGetter) string {
 	return out
 }
 
-// measure returns upper bounds of what the expansion of a word comes to and of the work for patterns, without doing it.
+// measure returns upper bounds of the length of a word's expansion and of the work for patterns, without expanding it.
 func (x expander) measure(word string, e shell.EnvGetter) (size, work int64, err error) {
 	s := scanner{lex: x.lex, escape: x.escape, s: word, env: e}
 	size, err = s.word(0, 0)
@@ -172,7 +173,7 @@ func (x expander) measure(word string, e shell.EnvGetter) (size, work int64, err
 //
 // The lexer goes through values rune by rune and keeps them three times over. Here a value of 64 MiB is copied once.
 func (x expander) concatenate(word string, e shell.EnvGetter, size int64) (string, error) {
-	runtime.GC() // garbage that comes in such pieces is too much to wait for
+	runtime.GC() // collect the garbage of earlier large values now
 	var out strings.Builder
 	out.Grow(int(size))
 	s := scanner{lex: x.lex, escape: x.escape, s: word, env: e, out: &out}
@@ -226,7 +227,7 @@ func (s *scanner) literal(r rune) int64 {
 func (s *scanner) word(stop rune, depth int) (int64, error) {
 	var size int64
 	for s.s != "" && size <= maxValue {
-		// Most of a long word is plain: what is measured need not be decoded.
+		// Most of a long word is plain text, which need not be decoded to be measured.
 		if n := strings.IndexFunc(s.s, func(r rune) bool {
 			return r == '$' || r == '\'' || r == '"' || r == s.escape || stop != 0 && r == stop || r == utf8.RuneError
 		}); n != 0 {
@@ -252,7 +253,7 @@ func (s *scanner) word(stop rune, depth int) (int64, error) {
 	return size, nil
 }
 
-// special reads what begins with a character that may mean something. -1 is the end of the word.
+// special reads the text that begins with a character that may be special. -1 is the end of the word.
 func (s *scanner) special(stop rune, depth int) (int64, error) {
 	switch r := s.next(); {
 	case r == '$':
@@ -274,7 +275,7 @@ func (s *scanner) special(stop rune, depth int) (int64, error) {
 	}
 }
 
-// single reads to the end of a single-quoted string. One without an end is the lexer's error to tell.
+// single reads to the end of a single-quoted string. The lexer reports an error for one without an end.
 func (s *scanner) single() int64 {
 	text, rest, _ := strings.Cut(s.s, "'")
 	s.s = rest
@@ -392,7 +393,7 @@ func (s *scanner) pattern(value, pattern int64) error {
 	return nil
 }
 
-// value is the value of a variable, or its name as it is written where it has none.
+// value returns the value of a variable, or its name as written if it has none.
 func (s *scanner) value(name string, extra int64) int64 {
 	v, ok := s.env.Get(name)
 	if s.out != nil {

@@ -27,8 +27,7 @@ type LintOptions struct {
 	Experimental []string
 	// Error makes Plan.Violations return an error when a rule found something.
 	Error bool
-	// Off runs no rule at all: for the further platforms of a build, about which
-	// nothing new would be said.
+	// Off runs no rule at all: for the further platforms of a build, which would only repeat the findings.
 	Off bool
 }
 

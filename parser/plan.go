@@ -24,8 +24,8 @@ type PlanOptions struct {
 	BuildArgs map[string]string
 	// Target is the name or the index of a stage; empty for the last one.
 	Target string
-	// AllStages keeps stages that the target does not need, for checking them.
-	// Target says nevertheless which one Finish is for.
+	// AllStages keeps stages that the target does not need, for checking them. Target is still the stage that Finish is
+	// for.
 	AllStages bool
 	// Labels are key=value pairs for the target's configuration, added by
 	// Plan.Finish. The last of two with one key wins.
@@ -65,9 +65,8 @@ type Plan struct {
 	proxy    []string
 	ignore   *ignoreFile
 	lint     *lint
-	// badName is the first FROM or --from that names what cannot be an image. As in
-	// BuildKit it comes after other mistakes of this kind, so that the rules on FROM
-	// see all stages.
+	// badName is the first FROM or --from with a name that cannot be an image's. As in BuildKit it is reported after
+	// other mistakes of this kind, so that the rules on FROM see all stages.
 	badName error
 	budget  budget
 }
@@ -123,8 +122,7 @@ func (f *File) Plan(o PlanOptions) (*Plan, error) {
 	return p, p.readStages()
 }
 
-// readStages resolves all FROMs and chooses the stages to build. What the rules
-// find on the way is kept when it returns an error.
+// readStages resolves all FROMs and chooses the stages to build. The findings of rules are kept if it returns an error.
 func (p *Plan) readStages() error {
 	f := p.file
 	p.lint.checkContinuations(f)
@@ -374,7 +372,7 @@ type nameError struct {
 func (e *nameError) Error() string { return fmt.Sprintf("parse image name %q: %v", e.name, e.err) }
 func (e *nameError) Unwrap() error { return e.err }
 
-// noteBadName keeps the first mistake of its kind.
+// noteBadName records the first mistake of its kind.
 func (p *Plan) noteBadName(at Range, err error) {
 	err = p.file.fail(at, err)
 	var have, got *Error
@@ -383,8 +381,7 @@ func (p *Plan) noteBadName(at Range, err error) {
 	}
 }
 
-// imageInput is what a name stands for that is no stage. The error is a
-// *nameError.
+// imageInput returns the input for a name that is not a stage. The error is a *nameError.
 func (p *Plan) imageInput(name string, platform ocispec.Platform) (Input, error) {
 	if ctx, ok := p.context(name); ok {
 		return ContextInput{Name: ctx, Platform: platform}, nil
@@ -643,8 +640,8 @@ func (p *Plan) prune() {
 	}
 }
 
-// mayUse returns an error where a stage uses one that comes after it. Walking
-// the steps asks it: stages that are not built may be wrong.
+// mayUse returns an error if a stage uses one that comes after it. Walking the steps calls it, so that mistakes in
+// stages that are not built are ignored.
 func (s *Stage) mayUse(other *Stage, as string) error {
 	if other.replaced || other.Index < s.Index {
 		return nil

@@ -65,7 +65,7 @@ func (s *Store) pin(dir string, parent ID) ([]string, error) {
 	return chain, writeInfo(dir, s.newInfo("", parent))
 }
 
-// newInfo returns what is noted of a snapshot whose files are all written.
+// newInfo returns the Info of a snapshot whose files are all written.
 func (s *Store) newInfo(id, parent ID) Info {
 	mark := s.ledger.Mark()
 	return Info{ID: id, Parent: parent, Created: time.Now().UTC(), Driver: s.drv.name(), Boot: mark.Boot, Syncs: mark.Syncs}
@@ -98,9 +98,9 @@ func (a *Active) Commit(_ context.Context, id ID) error {
 }
 
 // CommitOn is Commit for a snapshot that was prepared without a parent because its parent was not there yet: with a
-// layered driver a layer may be unpacked before those below it. ownRoot says that the root directory keeps the mode,
-// owner, attributes and time that it has, as it must if the layer has an entry for the root. Otherwise it is given the
-// parent's, as Prepare would have done.
+// layered driver a layer may be unpacked before those below it. ownRoot is set if the layer has an entry for the root:
+// the root directory then keeps its mode, owner, attributes and time. Otherwise it gets those of the parent, as in
+// Prepare.
 func (a *Active) CommitOn(_ context.Context, id, parent ID, ownRoot bool) error {
 	if err := a.commitOn(id, parent, ownRoot); err != nil {
 		return fmt.Errorf("commit snapshot %s on %q: %w", id, string(parent), err)
@@ -273,10 +273,10 @@ func tryLock(path string) (int, error) {
 	return fd, nil
 }
 
-// trash moves a committed snapshot into tmp, where nobody finds it. The result is nil if it is gone already. The store's
-// lock is held exclusively.
+// trash moves a committed snapshot into tmp, so that it can no longer be opened. It returns nil if the snapshot is
+// missing. The caller holds the store's lock exclusively.
 func (s *Store) trash(id ID) (*workDir, error) {
-	// In a damaged state directory something else may have the name. There is nothing in it to remove.
+	// In a damaged state directory another kind of file may have the name. It has no content to remove.
 	if err := unix.Unlink(s.dir(id)); err == nil {
 		return nil, nil
 	}

@@ -61,7 +61,7 @@ type Info struct {
 	Boot string `json:"boot"`
 	// Syncs is the number of syncs that were begun in that boot when it was committed.
 	Syncs int `json:"syncs"`
-	// Suspect says that the machine went down after it was committed and before a sync, so that what it holds may be
+	// Suspect is set if the machine went down after it was committed and before a sync, so that its content may be
 	// damaged. Only All shows such snapshots; for the rest of the package they do not exist and a Commit replaces them.
 	Suspect bool `json:"-"`
 }
@@ -76,7 +76,7 @@ type Changes struct {
 	Full bool
 	// UserXattr says that overlay's marks are in user.overlay.* and not in trusted.overlay.*.
 	UserXattr bool
-	// StandIns says that files in it may stand for device nodes, which a user namespace cannot make (rawfs.Device).
+	// StandIns is set if files in it may stand for device nodes, which a user namespace cannot make (rawfs.Device).
 	StandIns bool
 }
 
@@ -86,7 +86,7 @@ type Options struct {
 	Driver string
 	// UserNS says that the process runs in a user namespace.
 	UserNS bool
-	// Ledger says which snapshots of earlier boots are on the disk; nil: those of this boot only are trusted.
+	// Ledger tells which snapshots of earlier boots are on the disk; nil: only those of this boot are trusted.
 	Ledger *ledger.Ledger
 }
 

@@ -33,7 +33,7 @@ const fullDir = "full"
 func (s *Store) open(o Options) error {
 	if s.ledger == nil {
 		var err error
-		if s.ledger, err = ledger.Open(s.root); err != nil { // there is no file of that ledger, and none is made
+		if s.ledger, err = ledger.Open(s.root); err != nil { // this ledger has no file, and none is made
 			return err
 		}
 	}

@@ -139,8 +139,8 @@ func (o *overlay) translate(dir string, lower []string) error {
 	if err := o.translateXattrs(dir); err != nil {
 		return err
 	}
-	// The kernel marks what hides something, and so do layers. fuse-overlayfs takes the kernel's attributes for marks,
-	// too, and lets a command set those of user.overlay.*, which the command's directory is not to keep.
+	// The kernel and layers mark only directories that hide something. fuse-overlayfs also treats the kernel's
+	// attributes as marks, and lets a command set those of user.overlay.*, which must not stay.
 	marks := []string{"user.overlay.opaque", "user.overlay.redirect", "user.overlay.metacopy", o.opaqueName()}
 	if marked && hides {
 		marks = slices.DeleteFunc(marks, func(name string) bool { return name == o.opaqueName() })
@@ -207,9 +207,9 @@ func makeWhiteout(dir, name string, lower []string) error {
 	return nil
 }
 
-// dropVoidWhiteout removes a whiteout that hides nothing in the directories lower. fuse-overlayfs leaves some where it has
-// renamed a new file. The kernel lists them as names that cannot be found: it looks for whiteouts only in directories
-// that are merged (ovl_dir_is_real).
+// dropVoidWhiteout removes a whiteout that hides nothing in the directories lower. fuse-overlayfs leaves such whiteouts
+// when it renames a new file. The kernel lists them as names that cannot be opened: it looks for whiteouts only in
+// merged directories (ovl_dir_is_real).
 func dropVoidWhiteout(path, name string, lower []string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {

@@ -58,7 +58,7 @@ func (s *Store) Driver() string { return s.drv.name() }
 // the Upper of an Active prepared without parent, and be put on its parent later, with CommitOn.
 func (s *Store) Layered() bool { return s.drv.layered() }
 
-// Dir is the directory that a committed snapshot is in, with all that belongs to it.
+// Dir is the directory of a committed snapshot, with its files and its info.
 func (s *Store) Dir(id ID) string { return s.dir(id) }
 
 // IDs lists the names of committed snapshots, the suspect and damaged ones included; none if the directory cannot be read.
@@ -331,9 +331,9 @@ func (s *Store) Other() *Store {
 // open the store may remove those that are not locked, too, which does no harm.
 const maxTrashLocks = 32
 
-// RemoveAll removes committed snapshots at once, each after those made on it. Nothing may be made meanwhile: it is for those
-// who hold a lock on the whole. What it returns removes the files, which are out of the way by then, and may be called when
-// that lock is gone. Snapshots that are not there are no error.
+// RemoveAll removes committed snapshots, each after those made on it. No snapshot may be made meanwhile: the caller
+// holds an exclusive lock on the state. The returned function removes the files, which have been renamed by then; it
+// may be called after that lock is released. Missing snapshots are not an error.
 func (s *Store) RemoveAll(ids []ID) (finish func() error, err error) {
 	release, err := s.lock(unix.LOCK_EX)
 	if err != nil {
@@ -431,15 +431,15 @@ func replaceFile(path, content string) error {
 
 const infoFile = "info.json"
 
-// errDamaged is returned for a snapshot whose info or tree is not there, not whole or not readable. Such a snapshot counts
-// as not there, and a Commit replaces it.
+// errDamaged is returned for a snapshot whose info or tree is missing, incomplete or unreadable. Such a snapshot counts
+// as missing, and Commit replaces it.
 var errDamaged = errors.New("it is damaged")
 
 func readInfo(dir string) (Info, error) {
 	data, err := smallfile.Read(filepath.Join(dir, infoFile))
 	if err != nil {
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
-			return Info{}, err // it says nothing about the file
+			return Info{}, err // the error is not about the file
 		}
 		return Info{}, fmt.Errorf("%w: %w", errDamaged, err)
 	}

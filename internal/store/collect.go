@@ -103,7 +103,7 @@ func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) 
 	return u, errors.Join(err, ctx.Err())
 }
 
-// Verify reads all that an image leads to and the store has. The error is a *BlobError for a blob that is damaged.
+// Verify reads all blobs of an image that the store has. The error is a *BlobError for a blob that is damaged.
 func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
 	var all []ocispec.Descriptor
 	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *document) { all = append(all, d) })
@@ -126,14 +126,14 @@ func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
 	return nil
 }
 
-// LeadsTo reports whether an image leads to a blob, whether the store has it or not.
+// LeadsTo reports whether an image refers to a blob, also if the store does not have the blob.
 func (s *Store) LeadsTo(ctx context.Context, root ocispec.Descriptor, blob digest.Digest) bool {
 	found := false
 	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *document) { found = found || d.Digest == blob })
 	return found
 }
 
-// Graph lists all that an image leads to, whether the store has it or not, and which of that are configurations.
+// Graph lists all blobs that an image refers to, also missing ones, and which of them are configurations.
 func (s *Store) Graph(ctx context.Context, root ocispec.Descriptor) (blobs, configs []ocispec.Descriptor) {
 	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *document) {
 		blobs = append(blobs, d)
@@ -164,9 +164,9 @@ func (s *Store) Blobs() (map[digest.Digest]int64, error) {
 
 // CollectOptions say what Collect keeps.
 type CollectOptions struct {
-	// Live are the blobs that are kept; nil: those that an image leads to.
+	// Live are the blobs that are kept; nil: those that an image refers to.
 	Live map[digest.Digest]bool
-	// Roots are kept with all that they lead to, as are the images that have a name. Live counts alone where it is set.
+	// Roots are kept with all blobs that they refer to, as are images with a name. If Live is set, only Live is used.
 	Roots []ocispec.Descriptor
 	// Grace spares blobs and temporary files that were written in this last time: another process may be about to
 	// name them. Zero spares nothing, which is right under the state directory's exclusive lock.

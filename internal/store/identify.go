@@ -11,7 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// minShortID is how many digits of a digest are enough to ask for an image by.
+// minShortID is the minimum number of digits by which an image can be found.
 const minShortID = 4
 
 // IsShortID reports whether a word can be a digest or the beginning of one: hexadecimal digits, at least four, with
@@ -32,9 +32,9 @@ func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("%s is ambiguous, give more digits: %s", e.ID, strings.Join(e.Candidates, ", "))
 }
 
-// ResolveID finds an image by a digest or the beginning of one, as IsShortID has it: of an index, of a manifest, or of a
-// configuration. Besides the images of the store it looks at those that others leads to. The error is ErrNotFound when
-// there is none, and an *AmbiguousError when several images fit.
+// ResolveID finds an image by a digest or the beginning of one, as IsShortID has it: of an index, of a manifest, or of
+// a configuration. It searches the images of the store and those of others. The error is ErrNotFound when there is
+// none, and an *AmbiguousError when several images fit.
 func (s *Store) ResolveID(ctx context.Context, id string, others []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	list, err := s.list()
 	if err != nil {
@@ -53,7 +53,7 @@ type candidate struct {
 	names []string
 }
 
-// identify finds the one image that fits: one of the entries, or what an entry leads to.
+// identify finds the one image that fits: one of the entries, or an image that an entry refers to.
 func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id string, fits func(digest.Digest) bool) (ocispec.Descriptor, error) {
 	var found []*candidate
 	layerOf := ""
@@ -69,7 +69,7 @@ func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id stri
 				found[i].names = append(found[i].names, name)
 			}
 		}
-		// Indexes may hold manifests that are not here; what cannot be read is not what is looked for.
+		// Indexes may refer to missing manifests; documents that cannot be read do not match.
 		s.walk(ctx, plain(e), map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *document) {
 			if doc == nil {
 				return

@@ -305,11 +305,11 @@ func (s *Store) recovered(why error) (index, error) {
 // oldIndex is index.json as it was before the last change.
 func (s *Store) oldIndex() string { return s.index() + ".old" }
 
-// recover puts the version before the last change in the place of an index.json that is damaged, or an empty one if that
-// is damaged too. The damaged one is kept beside it. The lock is held.
+// recover replaces a damaged index.json by the version before the last change, or by an empty one if that is damaged
+// too. It keeps the damaged file beside it. The caller holds the lock.
 func (s *Store) recover(why error) (index, error) {
 	if ix, err := s.readIndex(); err == nil {
-		return ix, nil // somebody else was faster
+		return ix, nil // another process has recovered it
 	}
 	var content indexError
 	if !errors.As(why, &content) && !errors.Is(why, fs.ErrNotExist) && !unreadable(why) {
@@ -343,7 +343,7 @@ func (s *Store) recover(why error) (index, error) {
 	return ix, nil
 }
 
-// indexError is the error for an index.json that is not one.
+// indexError is returned for an index.json that is not valid.
 type indexError struct{ error }
 
 // Unwrap returns the reason.
@@ -374,7 +374,7 @@ func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []
 	return nil
 }
 
-// keepIndex keeps index.json as the version before the next change. Where that is not possible there is no such version.
+// keepIndex keeps index.json as the version before the next change. It ignores errors: there is no such version then.
 func (s *Store) keepIndex() {
 	if os.RemoveAll(s.oldIndex()) == nil {
 		_ = os.Link(s.index(), s.oldIndex())

@@ -49,15 +49,15 @@ type notFoundError struct{}
 func (notFoundError) Error() string        { return "not in the store" }
 func (notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
-// ErrDamaged is returned for a blob that cannot be read, or whose bytes are not those that its digest promises.
+// ErrDamaged is returned for a blob that cannot be read, or whose bytes do not have its digest.
 var ErrDamaged = errors.New("damaged")
 
-// BlobError is the error for a blob that the store should have and has not, or not as it should be: an ErrNotFound or an
-// ErrDamaged. A damaged blob has been removed.
+// BlobError is returned for a missing or damaged blob: it wraps ErrNotFound or ErrDamaged. A damaged blob has been
+// removed.
 type BlobError struct {
 	Digest digest.Digest
 	Err    error
-	// Remedy is set for a blob that Repair cannot put into the store again: it says what the user can do.
+	// Remedy is set for a blob that Repair cannot restore: it is what the user can do.
 	Remedy string
 }
 
@@ -94,10 +94,10 @@ type Store struct {
 	dir   string
 	cache indexCache
 
-	// Repair is called for a blob that cannot be read, and puts it into the store again; nil: nothing can. It is set before
-	// the store is used.
+	// Repair is called for a blob that cannot be read, to put it into the store again; nil: there is no repair. It is
+	// set before the store is used.
 	Repair func(ctx context.Context, d ocispec.Descriptor, why *BlobError) error
-	// Warn is told what was found damaged; nil: nobody is. It is set before the store is used.
+	// Warn is called with a message about damage; may be nil. It is set before the store is used.
 	Warn func(message string)
 }
 
@@ -110,7 +110,7 @@ func (s *Store) warn(format string, args ...any) {
 // Open opens the layout in dir and makes it if there is none. Parents of dir are made too.
 func Open(dir string) (*Store, error) {
 	s := &Store{dir: dir}
-	// An existing layout costs two looks; index.json is made last.
+	// For an existing layout two calls of lstat(2) are enough, because index.json is made last.
 	_, err := os.Lstat(s.index())
 	_, err2 := os.Lstat(filepath.Join(dir, ocispec.ImageLayoutFile))
 	if err == nil && err2 == nil {
@@ -163,8 +163,8 @@ func (s *Store) Path(d digest.Digest) string {
 	return filepath.Join(s.dir, "blobs", d.Algorithm().String(), d.Encoded())
 }
 
-// Exists reports whether the store has the blob, in its full size. It does not read it. What is in its place and has
-// another size, or is no file, is removed.
+// Exists reports whether the store has the blob, in its full size. It does not read the blob. It removes a file of
+// another size, or anything that is not a regular file, from the blob's place.
 func (s *Store) Exists(_ context.Context, d ocispec.Descriptor) (bool, error) {
 	path := s.Path(d.Digest)
 	if path == "" {
@@ -278,8 +278,8 @@ func (s *Store) Temp() (*os.File, error) {
 	return f, nil
 }
 
-// adopt gives a finished temporary file its name. A blob that has the name already is replaced: those who read it go on,
-// and nobody knows whether its bytes are still what they were.
+// adopt gives a finished temporary file its name. It replaces an existing blob of that name, which may be damaged.
+// Readers that have the old file open are not affected.
 func (s *Store) adopt(f *os.File, d ocispec.Descriptor) error {
 	path := s.Path(d.Digest)
 	if err := f.Chmod(0o644); err != nil { // CreateTemp makes it 0600; another user's skopeo should read the layout
@@ -310,7 +310,7 @@ func isDir(path string) bool {
 	return err == nil && fi.IsDir()
 }
 
-// unreadable reports whether an error says that a file is there and cannot be read, whoever tries and whenever.
+// unreadable reports whether an error means that a file exists and is permanently unreadable, for every user.
 func unreadable(err error) bool {
 	for _, is := range []error{syscall.EIO, syscall.EACCES, syscall.EPERM, syscall.EISDIR, syscall.ENOTDIR, syscall.ELOOP, syscall.ENXIO, syscall.EUCLEAN, syscall.EBADMSG} {
 		if errors.Is(err, is) {
@@ -345,7 +345,7 @@ func (s *Store) fetch(d ocispec.Descriptor) (*blobReader, error) {
 	if path == "" {
 		return nil, fmt.Errorf("read blob %q: not a digest", d.Digest)
 	}
-	// What is in a blob's place may be anything: a link is not followed, and a fifo not waited for.
+	// There may be any file in a blob's place: open must not follow a link or wait for a fifo.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -368,9 +368,9 @@ func (s *Store) fetch(d ocispec.Descriptor) (*blobReader, error) {
 	return r, nil
 }
 
-// damaged removes a damaged blob, so that it is not taken for present the next time, and returns the error. It leaves a
-// blob alone that somebody else has put in the place of the open file meanwhile, and one that is good: then it was the
-// descriptor that is wrong, which may come from anywhere.
+// damaged removes a damaged blob, so that it does not count as present the next time, and returns the error. It does
+// not remove a blob that another process has put in its place meanwhile, or a blob that is good: then the descriptor
+// was wrong.
 func (s *Store) damaged(d ocispec.Descriptor, open *os.File, why error) *BlobError {
 	path := s.Path(d.Digest)
 	if !errors.Is(why, ErrDamaged) {
@@ -395,7 +395,7 @@ func (s *Store) damaged(d ocispec.Descriptor, open *os.File, why error) *BlobErr
 	return bad
 }
 
-// good reports whether a file has the content that its digest says.
+// good reports whether the content of a file has the blob's digest.
 func good(path string, want digest.Digest) bool {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -412,8 +412,8 @@ func good(path string, want digest.Digest) bool {
 	return hex.EncodeToString(h.Sum(nil)) == want.Encoded()
 }
 
-// Read returns a document: a manifest, an index or a config. It checks size and digest like Fetch, and has a damaged one
-// repaired.
+// Read returns a document: a manifest, an index or a config. It checks size and digest like Fetch, and calls Repair for
+// a damaged one.
 func (s *Store) Read(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	data, err := s.read(d)
 	var bad *BlobError
@@ -450,7 +450,7 @@ func (s *Store) Write(ctx context.Context, mediaType string, data []byte) (ocisp
 	if have, err := smallfile.Read(s.Path(d.Digest)); err == nil {
 		if bytes.Equal(have, data) {
 			now := time.Now()
-			if os.Chtimes(s.Path(d.Digest), now, now) == nil { // it counts as new for Collect
+			if os.Chtimes(s.Path(d.Digest), now, now) == nil { // Collect treats it as new
 				return d, nil
 			}
 		} else {
@@ -483,7 +483,8 @@ func (s *Store) replace(name string, data []byte) error {
 	return os.Rename(f.Name(), filepath.Join(s.dir, name))
 }
 
-// matches returns what is wrong with content; an empty digest is one that was not computed.
+// matches returns an error if the content does not match a descriptor; an empty digest was not computed and is not
+// compared.
 func matches(want ocispec.Descriptor, got digest.Digest, size int64) error {
 	if size != want.Size {
 		return fmt.Errorf("is %w: it has %d bytes, not %d", ErrDamaged, size, want.Size)
@@ -494,7 +495,7 @@ func matches(want ocispec.Descriptor, got digest.Digest, size int64) error {
 	return nil
 }
 
-// mismatch is matches for content that is to become a blob.
+// mismatch is matches for content that will become a blob.
 func mismatch(want ocispec.Descriptor, got digest.Digest, size int64) error {
 	if err := matches(want, got, size); err != nil {
 		return fmt.Errorf("blob %s %w", want.Digest, err)
@@ -563,7 +564,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	r.hash.Write(p[:n])
 	r.left -= int64(n)
 	switch {
-	case err == io.EOF: // it was cut while we read
+	case err == io.EOF: // the file was truncated while it was read
 		err = r.store.damaged(r.want, r.file, matches(r.want, "", r.want.Size-r.left))
 	case unreadable(err):
 		err = r.store.damaged(r.want, r.file, err)

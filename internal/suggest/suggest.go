@@ -1,4 +1,4 @@
-// Package suggest finds what a word with a typing mistake in it may have been meant to be.
+// Package suggest finds the word that a misspelled word may stand for.
 package suggest
 
 import "strings"
@@ -6,8 +6,8 @@ import "strings"
 // limit is one more than the number of letters that may be wrong.
 const limit = 3
 
-// Closest returns the option that is a typing mistake away from word: at most two letters changed, added or left out.
-// It returns "" when there is none, and when word itself is an option, since then its spelling is not what is wrong.
+// Closest returns the option closest to word, with at most two letters changed, added or left out. It returns "" if
+// there is none, and also if word itself is an option, because it is then spelled correctly.
 func Closest(word string, options []string) string {
 	best, match := limit, ""
 	for _, o := range options {

@@ -49,15 +49,16 @@ func Detect(head []byte) Compression {
 }
 
 const (
-	// largestWindow is the largest window that a zstd stream may ask for, and the largest dictionary of an xz stream: what
-	// zstd's --ultra and --long use.
+	// largestWindow is the largest window of a zstd stream, and the largest dictionary of an xz stream, that is
+	// accepted: zstd's --ultra and --long use it.
 	largestWindow = 128 << 20
-	// commonWindow is what the compressors use without such options. Any number of streams with it are read at once; of
-	// those with larger ones, one is read at a time, so that memory does not grow with their number.
+	// commonWindow is the largest window that compressors use without such options. Any number of streams with such
+	// windows are read at once. Of streams with larger windows one is read at a time, so that memory does not grow with
+	// their number.
 	commonWindow = 8 << 20
 )
 
-// ErrLimit is wrapped by errors about compressed streams that need more memory than is given to them.
+// ErrLimit is wrapped by errors about compressed streams that need more memory than the limit.
 var ErrLimit = errors.New("the stream needs too much memory")
 
 var (
@@ -127,7 +128,7 @@ func (d *decompressed) gzip() error {
 }
 
 func (d *decompressed) zstd() error {
-	// The window is in the header of the first frame; it counts for all, as compressors make them.
+	// The window is in the header of the first frame. Compressors use the same window for all frames.
 	var h zstd.Header
 	head, _ := d.buffer.Peek(zstd.HeaderMaxSize)
 	err := h.Decode(head)
@@ -175,14 +176,14 @@ func (d *decompressed) largeZstd() error {
 	return z.Reset(d.buffer)
 }
 
-// newZstd makes a decoder with one goroutine: layers are unpacked beside each other, and memory is bounded by their number.
+// newZstd makes a decoder with one goroutine: layers are unpacked in parallel, and their number limits the memory.
 func newZstd(window uint64) (*zstd.Decoder, error) {
 	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxWindow(window), zstd.WithDecoderMaxMemory(1<<62))
 }
 
-// xz reads the dictionary's size in the header of the first block (The .xz File Format, 3.1), for which the decoder
-// would make room whatever it is.
+// xz reads the dictionary's size from the header of the first block (The .xz File Format, 3.1), because the decoder
+// would allocate a dictionary of any size.
 func (d *decompressed) xz() error {
 	size, err := xzDictionary(d.buffer)
 	if err != nil {

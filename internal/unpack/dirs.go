@@ -105,8 +105,8 @@ func (u *unpacker) step(part []byte, create bool) error {
 	return nil
 }
 
-// restoreLater notes the time of a directory that may have got its attributes already and is about to be written into, to set
-// it again at the end.
+// restoreLater records the time of a directory that may have its attributes already and is about to be written into, so
+// that the time is set again at the end.
 func (u *unpacker) restoreLater(fd int, path string) error {
 	if !u.flushed || u.flushing || u.dirs[path] != nil || path == "" {
 		return nil
@@ -187,7 +187,7 @@ func (u *unpacker) follow(create bool) (int, error) {
 	return safepath.InRoot(root, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 }
 
-// linkRoot returns the directory in which the links of path are resolved, and what path is called in it.
+// linkRoot returns the directory in which the links of path are resolved, and the name of path in it.
 func (u *unpacker) linkRoot(path string) (int, string) {
 	if l := u.o.Links; l != nil {
 		return l.Dir, l.Path + "/" + path

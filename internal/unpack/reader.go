@@ -26,8 +26,8 @@ const (
 	block = 512
 	// maxSpecial bounds what a header may bring in memory: a PAX header, a GNU long name.
 	maxSpecial = 1 << 20
-	// maxSpecials bounds what all such headers of an entry may bring. An entry has at most one of each kind as a rule, but
-	// nothing forbids more.
+	// maxSpecials limits the total size of such headers of an entry. An entry usually has at most one of each kind, but
+	// more are allowed.
 	maxSpecials = 4 << 20
 	// maxName bounds a name; the kernel's own limit for one call is 4096.
 	maxName = 1 << 16

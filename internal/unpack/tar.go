@@ -87,20 +87,20 @@ type dirMeta struct {
 	implied   bool // the stream has no entry for it
 	existed   bool // it was there before: attributes that the entry has not are to go
 	opaque    bool
-	restore   bool // it got all of this before, and something was made in it since: it gets the time again
+	restore   bool // it has all attributes already, but was written into since: only the time is set again
 }
 
 // Limits of what is kept in memory until the end of a stream.
 const (
-	// maxPending is how many directories may wait for their attributes. With more, all get them at once, and one that is
-	// written into later gets its time again.
+	// maxPending is how many directories may wait for their attributes. If there are more, all get them at once, and
+	// the time of a directory that is written into later is set again.
 	maxPending = 16_000
 	// maxImplied is how many directories may be missing in a stream that has entries in them.
 	maxImplied = 500_000
 )
 
-// nameHash stands for a name of the stream. A stream may have millions of names; two that are taken for one are too
-// improbable to look for, since the seed is another one each time.
+// nameHash identifies a name of the stream, which may have millions. Collisions are too improbable to handle, because
+// the seed is random.
 func (u *unpacker) nameHash(path string) uint64 { return maphash.String(u.seed, path) }
 
 // umask reads the process's umask without changing it, which would be seen by every thread.
@@ -241,8 +241,8 @@ func (u *unpacker) entry(h *Header) error {
 	return err
 }
 
-// settle is called before an entry that may remove a link by which directories were reached: under their names they could
-// not be found any more, so they get their attributes now.
+// settle is called before an entry that may remove a link through which directories were listed. They could not be
+// found by their names afterwards, so they get their attributes now.
 func (u *unpacker) settle(parent, base []byte) error {
 	if u.o.Whiteouts != Literal {
 		base = bytes.TrimPrefix(base, []byte(WhiteoutPrefix))
@@ -381,7 +381,7 @@ func (u *unpacker) file(h *Header, dir *node, name []byte) error {
 	return u.finishFile(h, dir, fd, exact)
 }
 
-// finishFile gives an open new file what its entry says about it. exact says that it has the mode already.
+// finishFile gives an open new file the attributes of its entry. exact is set if it has the mode already.
 func (u *unpacker) finishFile(h *Header, dir *node, fd int, exact bool) error {
 	if uid, gid := u.owner(h); u.foreign(uid, gid, dir) {
 		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil {
@@ -612,7 +612,7 @@ func (u *unpacker) standIn(h *Header, dir *node, name []byte) error {
 	return u.finishFile(h, dir, fd, false)
 }
 
-// finishDirs gives directories what was kept for the end.
+// finishDirs gives directories the attributes that were kept for the end.
 func (u *unpacker) finishDirs() error {
 	listed := u.dirs[""] != nil
 	if err := u.flush(); err != nil {
@@ -628,8 +628,8 @@ func (u *unpacker) finishDirs() error {
 	return nil
 }
 
-// flush gives all directories but the root what was kept for them, those inside before those around them, and at the end of
-// the stream the root too.
+// flush gives all directories except the root the attributes that were kept for them, children before their parents. At
+// the end of the stream it includes the root.
 func (u *unpacker) flush() error {
 	u.flushed, u.flushing = true, true
 	defer func() { u.flushing = false }()
@@ -652,7 +652,7 @@ func (u *unpacker) flush() error {
 			return fmt.Errorf("unpack %q: %w", p, err)
 		}
 	}
-	u.leave(1) // what is open has what the directories were like before
+	u.leave(1) // the open descriptor may be of the directory before that
 	u.path = u.path[:0]
 	clear(u.dirs)
 	u.followed = u.followed[:0]
@@ -698,8 +698,8 @@ func (u *unpacker) finishDir(dir *node, m *dirMeta) error {
 	return rawfs.SetTime(dir.fd, nil, m.sec, m.nsec)
 }
 
-// dirXattrs gives a directory its attributes, and takes from one of the layers below, or one that was listed before, those
-// that it has no more.
+// dirXattrs gives a directory its extended attributes. From a directory of the layers below, or one that was listed
+// before, it removes those that the entry does not have.
 func (u *unpacker) dirXattrs(dir *node, m *dirMeta) error {
 	if m.existed && (u.o.Whiteouts == Delete || u.overlay() && u.flushed) || dir.acl {
 		old, err := rawfs.Xattrs(dir.fd, rawfs.InLayer)

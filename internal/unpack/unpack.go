@@ -55,8 +55,8 @@ type Options struct {
 	// OnSkip is told of a device that may not be made or an extended attribute that the file system does not
 	// take; it is left out. nil: it is an error.
 	OnSkip func(path, what string, err error)
-	// OnStandIn, if not nil, is told of a device that may not be made, and a file stands for it (rawfs.Device). nil: it
-	// is skipped.
+	// OnStandIn, if not nil, is called for a device that may not be made and for which a file stands (rawfs.Device).
+	// nil: such devices are skipped.
 	OnStandIn func(path string)
 
 	maxPending int // for tests; 0: the constant
@@ -70,8 +70,8 @@ type Stats struct {
 	// entry for the root; sorted. With Overlay they hide the owner, mode and attributes of the same directories in
 	// the layers below until Inherit gives them those.
 	Implied []string
-	// Whiteouts are the whiteouts that were made, with Overlay. Those that hide nothing are to be removed once it is known
-	// what is below: the kernel lists them as names that cannot be found.
+	// Whiteouts are the whiteouts that were made, with Overlay. Those that hide nothing must be removed once the layers
+	// below are known: the kernel lists them as names that cannot be opened.
 	Whiteouts []string
 }
 

@@ -72,7 +72,8 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	return true, nil
 }
 
-// whiteoutOfOwn is for a whiteout of a name that the layer makes too, u.base in dir: a directory of it is opaque.
+// whiteoutOfOwn handles a whiteout of a name that the layer makes too, u.base in dir: a directory of that name becomes
+// opaque.
 func (u *unpacker) whiteoutOfOwn(dir *node) error {
 	if m := u.dirs[string(u.clean)]; m != nil && !m.restore {
 		m.opaque = true

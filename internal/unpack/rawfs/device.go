@@ -7,15 +7,15 @@ import (
 )
 
 // A user namespace may not make device nodes (mknod(2)). An empty regular file stands for one there: it has the node's
-// owner, mode and time, and the attribute DeviceMark says which node it is. Layers made of the file have the node, and
-// so are the same as root's; what runs on the snapshot sees the file. As a file it can be removed, renamed and copied,
-// and none of that is a change that root's layer would not have. The mark counts in a user namespace only, and neither
-// layers nor archives nor build contexts bring it (InLayer).
+// owner, mode and time, and the attribute DeviceMark, which identifies the node. Layers made from the file have the
+// node, and so are the same as root's. Commands that run on the snapshot see the file; removing, renaming and copying
+// it changes the layer as it would for the node. The mark is used in a user namespace only, and is not taken from
+// layers, archives and build contexts (InLayer).
 
-// DeviceMark is the attribute that says which device node a file stands for.
+// DeviceMark is the attribute that identifies the device node that a file stands for.
 const DeviceMark = ownAttributes + "device"
 
-// ownAttributes is how attributes begin that are this program's own, and in no layer.
+// ownAttributes is the prefix of this program's own attributes, which are in no layer.
 const ownAttributes = "user.layerbuild."
 
 // Device is a device node.

@@ -10,10 +10,10 @@ import (
 )
 
 // InLayer says whether an extended attribute is part of a file system state that images carry: what programs set
-// (user.), file capabilities, and POSIX access lists. Left out are overlay's own marks in both name spaces, labels
-// that a host gives by its own policy (security.selinux, security.ima, …), and trusted. altogether: a step has not the
-// capability to set it, and a user namespace not the one to see it, so root and rootless would differ. So is a name that
-// a layer cannot hold (Unrecorded).
+// (user.), file capabilities, and POSIX access lists. Left out are overlay's own marks in both name spaces, labels that
+// a host gives by its own policy (security.selinux, security.ima, …), and trusted. altogether: a step has not the
+// capability to set it, and a user namespace not the one to see it, so root and rootless would differ. Attributes whose
+// name a layer cannot hold are left out too (Unrecorded).
 func InLayer(name []byte) bool {
 	switch string(name) {
 	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
@@ -23,8 +23,9 @@ func InLayer(name []byte) bool {
 		!bytes.HasPrefix(name, []byte("user.overlay.")) && !bytes.HasPrefix(name, []byte("user.fuseoverlayfs."))
 }
 
-// Unrecorded reports whether an attribute would be in layers but for its name. The keyword of a PAX record ends at the
-// first "=" (pax(1), "pax Extended Header"), so that a reader takes user.a=b for the attribute user.a.
+// Unrecorded reports whether only the name of an attribute prevents it from being in layers. The keyword of a PAX
+// record ends at the first "=" (pax(1), "pax Extended Header"), so that a reader takes user.a=b for the attribute
+// user.a.
 func Unrecorded(name []byte) bool {
 	plain, _, cut := bytes.Cut(name, []byte("="))
 	return cut && InLayer(plain)
