@@ -1,6 +1,7 @@
 package build
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"slices"
@@ -44,7 +45,7 @@ func (b *builder) secretText(id string) string {
 	if i < 0 {
 		return ""
 	}
-	data, err := b.readSecret(i)
+	data, err := b.readSecret(context.Background(), i)
 	if err != nil {
 		b.sink(event.Warning{Message: fmt.Sprintf("it is asked for without credentials: %v", err), Time: time.Now()})
 		return ""

@@ -152,7 +152,7 @@ func (r *runner) mount(ctx context.Context, p *executor.Process, i int, m parser
 		p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: executor.Tmpfs{Size: m.Size}})
 		return nil
 	case parser.MountSecret:
-		return r.mountSecret(p, m)
+		return r.mountSecret(ctx, p, m)
 	case parser.MountSSH:
 		return r.mountSSH(ctx, p, i, m, release)
 	case parser.MountBind:

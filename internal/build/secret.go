@@ -20,7 +20,7 @@ import (
 const MaxSecret = 500 << 10
 
 // mountSecret gives a command a secret, as a file in memory or as a variable.
-func (r *runner) mountSecret(p *executor.Process, m parser.RunMount) error {
+func (r *runner) mountSecret(ctx context.Context, p *executor.Process, m parser.RunMount) error {
 	i := slices.IndexFunc(r.opts.Run.Secrets, func(s Secret) bool { return s.ID == m.ID })
 	if i < 0 {
 		if m.Required {
@@ -28,7 +28,7 @@ func (r *runner) mountSecret(p *executor.Process, m parser.RunMount) error {
 		}
 		return nil
 	}
-	data, err := r.readSecret(i)
+	data, err := r.readSecret(ctx, i)
 	if err != nil {
 		return err
 	}
@@ -54,11 +54,11 @@ func (r *runner) mountSecret(p *executor.Process, m parser.RunMount) error {
 
 // readSecret returns what a secret of the options says. It is read once in a build: a pipe can be read once only, and the
 // commands of a build are to see the same.
-func (b *builder) readSecret(i int) ([]byte, error) {
-	return b.secrets.do(context.Background(), i, b.opts.Run.Secrets[i].read)
+func (b *builder) readSecret(ctx context.Context, i int) ([]byte, error) {
+	return b.secrets.do(ctx, i, func() ([]byte, error) { return b.opts.Run.Secrets[i].read(ctx) })
 }
 
-func (s Secret) read() ([]byte, error) {
+func (s Secret) read(ctx context.Context) ([]byte, error) {
 	if s.File == "" {
 		value, ok := os.LookupEnv(s.Env)
 		if !ok {
@@ -66,7 +66,7 @@ func (s Secret) read() ([]byte, error) {
 		}
 		return []byte(value), nil
 	}
-	data, err := source.ReadHostFile(s.File, MaxSecret)
+	data, err := source.ReadHostFile(ctx, s.File, MaxSecret)
 	if err != nil {
 		return nil, fmt.Errorf("secret %s: %w", s.ID, err)
 	}

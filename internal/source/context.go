@@ -123,7 +123,7 @@ func (c *Context) open(ctx context.Context, name string) error {
 		if err := checkStdin(c.o); err != nil {
 			return fmt.Errorf("build context -: %w", err)
 		}
-		return c.stream(ctx, c.o.Stdin, "-", "standard input")
+		return c.stream(ctx, interruptible(ctx, c.o.Stdin), "-", "standard input")
 	}
 	info, err := os.Stat(name)
 	switch {
@@ -182,7 +182,7 @@ func indexFile(dir, name string) (string, error) {
 func (c *Context) ignore(dir string) (lines []string, name string, err error) {
 	if file := c.o.Dockerfile; file != "-" && !isHTTP(file) {
 		own := c.hostDockerfile(dir) + ".dockerignore"
-		b, err := readHostFile(own, false)
+		b, err := readHostFile(context.Background(), own, false) // it is no pipe
 		if err == nil {
 			lines, err := ReadIgnore(own, bytes.NewReader(b))
 			return lines, own, err
@@ -355,7 +355,7 @@ func (c *Context) ReadDockerfile(ctx context.Context) (string, []byte, error) {
 			return "", nil, errors.New(`the Dockerfile "-" is standard input, and there is none`)
 		}
 		if c.dockerfile == nil {
-			b, err := readLimited(c.o.Stdin, maxDockerfile)
+			b, err := readLimited(interruptible(ctx, c.o.Stdin), maxDockerfile)
 			if err != nil {
 				return "", nil, fmt.Errorf("read the Dockerfile from standard input: %w", err)
 			}
@@ -369,7 +369,7 @@ func (c *Context) ReadDockerfile(ctx context.Context) (string, []byte, error) {
 	case c.dockerfile != nil:
 		return c.display, c.dockerfile, nil
 	case c.fetched == nil:
-		return c.localDockerfile()
+		return c.localDockerfile(ctx)
 	}
 	return c.insideDockerfile(name)
 }
@@ -380,21 +380,21 @@ func (c *Context) remoteDockerfile(ctx context.Context, address string) (string,
 		return "", nil, err
 	}
 	defer f.Close()
-	b, err := readHostFile(filepath.Join(f.temp, f.Items[0].Path), false)
+	b, err := readHostFile(ctx, filepath.Join(f.temp, f.Items[0].Path), false)
 	return redact(address), b, err
 }
 
 // localDockerfile reads it from this machine. The user who names it may read it wherever its links lead.
-func (c *Context) localDockerfile() (string, []byte, error) {
+func (c *Context) localDockerfile(ctx context.Context) (string, []byte, error) {
 	name := c.hostDockerfile(c.dir.Name())
 	display := c.o.Dockerfile
 	pipe := display != "" // only a pipe that the user names is read
 	if display == "" {
 		display = "Dockerfile"
 	}
-	b, err := readHostFile(name, pipe)
+	b, err := readHostFile(ctx, name, pipe)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Base(name) == "Dockerfile" {
-		if b, err := readHostFile(filepath.Join(filepath.Dir(name), "dockerfile"), false); err == nil {
+		if b, err := readHostFile(ctx, filepath.Join(filepath.Dir(name), "dockerfile"), false); err == nil {
 			return filepath.Join(filepath.Dir(display), "dockerfile"), b, nil
 		}
 	}
@@ -435,25 +435,25 @@ func (c *Context) readInside(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readFile(os.NewFile(uintptr(fd), name), false, maxDockerfile)
+	return readFile(context.Background(), os.NewFile(uintptr(fd), name), false, maxDockerfile) // it is no pipe
 }
 
 // ReadHostFile reads a file of this machine of at most limit bytes. A pipe that the user names is read to its end.
-func ReadHostFile(name string, limit int) ([]byte, error) {
+func ReadHostFile(ctx context.Context, name string, limit int) ([]byte, error) {
 	f, err := openHostFile(name)
 	if err != nil {
 		return nil, err
 	}
-	return readFile(f, true, limit)
+	return readFile(ctx, f, true, limit)
 }
 
 // readHostFile reads a text file of this machine. pipe allows a pipe: -f <(…).
-func readHostFile(name string, pipe bool) ([]byte, error) {
+func readHostFile(ctx context.Context, name string, pipe bool) ([]byte, error) {
 	f, err := openHostFile(name)
 	if err != nil {
 		return nil, err
 	}
-	return readFile(f, pipe, maxDockerfile)
+	return readFile(ctx, f, pipe, maxDockerfile)
 }
 
 func openHostFile(name string) (*os.File, error) {
@@ -481,7 +481,7 @@ const (
 )
 
 // readFile reads a text file and closes it. f was opened with O_NONBLOCK, so that a fifo is opened at once.
-func readFile(f *os.File, pipe bool, limit int) ([]byte, error) {
+func readFile(ctx context.Context, f *os.File, pipe bool, limit int) ([]byte, error) {
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
@@ -497,19 +497,60 @@ func readFile(f *os.File, pipe bool, limit int) ([]byte, error) {
 	case !pipe:
 		return nil, errFifo
 	}
-	return readPipe(f, limit)
+	return readPipe(ctx, f, limit)
+}
+
+// interruptible returns a reader of what r has that returns an error when ctx ends, also while it waits. r is waited for
+// only where it is a file: standard input, which may be a terminal or a pipe into which nobody writes.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	if f, ok := r.(*os.File); ok {
+		return &interruptibleFile{ctx, f}
+	}
+	return r
+}
+
+// interruptibleFile is the reader that interruptible returns of a file. It lives as long as one call that ctx is for.
+type interruptibleFile struct {
+	ctx  context.Context
+	file *os.File
+}
+
+// pollTime is how often a reader that waits for standard input looks whether the build was given up.
+const pollTime = 100 * time.Millisecond
+
+// Read reads from the file as soon as there is something to read.
+func (r *interruptibleFile) Read(p []byte) (int, error) {
+	for {
+		if r.ctx.Err() != nil {
+			return 0, context.Cause(r.ctx)
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(r.file.Fd()), Events: unix.POLLIN}}, int(pollTime/time.Millisecond))
+		if err != nil && err != unix.EINTR {
+			return 0, os.NewSyscallError("poll", err)
+		}
+		if n > 0 {
+			return r.file.Read(p)
+		}
+	}
 }
 
 // readPipe reads a pipe to its end. A fifo may have no writer yet, which read(2) reports as the end.
-func readPipe(f *os.File, limit int) ([]byte, error) {
+func readPipe(ctx context.Context, f *os.File, limit int) ([]byte, error) {
 	var all bytes.Buffer
 	start := time.Now()
 	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if err := f.SetReadDeadline(time.Now().Add(pipeWait)); err != nil {
 			return nil, err
 		}
+		stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
 		n, err := io.CopyN(&all, f, 64<<10)
+		stop()
 		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
 		case all.Len() > limit:
 			return nil, errLong(limit)
 		case errors.Is(err, os.ErrDeadlineExceeded) && n > 0:

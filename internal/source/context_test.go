@@ -4,11 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -283,5 +286,62 @@ func TestContextGit(t *testing.T) {
 	t.Chdir(makeTree(t, "file github.com/u/r/Dockerfile FROM local\n"))
 	if _, text, _ := content(t, open(t, "github.com/u/r", Options{})); text != "FROM local" {
 		t.Errorf("Dockerfile = %q", text)
+	}
+}
+
+// TestReadInterrupted: the end of a build ends the reading of standard input and of a pipe into which nobody writes.
+func TestReadInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	var fd int
+	silent := func() *os.File {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close(); w.Close() })
+		if _, err := w.WriteString("FROM"); err != nil {
+			t.Fatal(err)
+		}
+		fd = int(r.Fd())
+		return r
+	}
+	for _, test := range []struct {
+		name string
+		read func(ctx context.Context, f *os.File) error
+	}{
+		{"context on standard input", func(ctx context.Context, f *os.File) error {
+			_, err := Open(ctx, "-", Options{TempDir: below(t.TempDir()), Stdin: f})
+			return err
+		}},
+		{"Dockerfile on standard input", func(ctx context.Context, f *os.File) error {
+			_, _, err := open(t, dir, Options{Dockerfile: "-", Stdin: f}).ReadDockerfile(ctx)
+			return err
+		}},
+		{"Dockerfile in a pipe", func(ctx context.Context, f *os.File) error {
+			_, _, err := open(t, dir, Options{Dockerfile: fmt.Sprintf("/dev/fd/%d", f.Fd())}).ReadDockerfile(ctx)
+			return err
+		}},
+		{"secret in a pipe", func(ctx context.Context, f *os.File) error {
+			_, err := ReadHostFile(ctx, fmt.Sprintf("/dev/fd/%d", f.Fd()), 1000)
+			return err
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := silent()
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- test.read(ctx, f) }()
+			for n := 1; n > 0; { // until it has read what there is, and waits for more
+				var err error
+				if n, err = unix.IoctlGetInt(fd, unix.TIOCINQ); err != nil {
+					t.Fatal(err)
+				}
+				runtime.Gosched()
+			}
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("error = %v, want that the context was canceled", err)
+			}
+		})
 	}
 }
