@@ -211,7 +211,7 @@ func (r *runner) fillCache(ctx context.Context, dir string, i, old int) (string,
 	}
 	m := r.run.Mounts[i]
 	if f := r.from[i]; f != nil {
-		if err := r.copyTo(ctx, tmp, f, i, m.Source); err != nil {
+		if err := r.copyTo(ctx, tmp, f, i, m); err != nil {
 			return "", err
 		}
 	}
@@ -256,11 +256,11 @@ func (r *runner) emptyCache(ctx context.Context, dir string, i int, locked bool)
 
 // copyTo copies the initial files of mount i, a directory of f, to a directory of the host. If look has digested the
 // files, it copies the digested ones.
-func (r *runner) copyTo(ctx context.Context, dir string, f *files, i int, src string) error {
+func (r *runner) copyTo(ctx context.Context, dir string, f *files, i int, from parser.RunMount) error {
 	m := r.looked[i]
 	if m == nil {
 		var err error
-		if m, err = f.tree.Match(ctx, r.mountQuery(src)); err != nil {
+		if m, err = f.tree.Match(ctx, r.mountQuery(from)); err != nil {
 			return err
 		}
 	}

@@ -55,7 +55,7 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 		if f == nil {
 			continue
 		}
-		match, err := f.tree.Match(ctx, r.mountQuery(m.Source))
+		match, err := f.tree.Match(ctx, r.mountQuery(m))
 		if err != nil {
 			return "", "", err
 		}
@@ -96,9 +96,13 @@ func (r *runner) open(ctx context.Context) error {
 	return nil
 }
 
-// mountQuery names what a mount shows.
-func (b *builder) mountQuery(src string) source.Query {
-	return source.Query{Patterns: []string{path.Join("/", src)}, Literal: true, KeepOwner: true, Epoch: b.epoch}
+// mountQuery names what a mount shows. A directory of a stage or an image is shown as it is. One of a context is copied
+// first, without its mode and owner, and a cache mount has its own.
+func (r *runner) mountQuery(m parser.RunMount) source.Query {
+	return source.Query{
+		Patterns: []string{path.Join("/", m.Source)}, Literal: true, KeepOwner: true, Epoch: r.epoch,
+		Root: m.Type == parser.MountBind && r.hasOwners(m.From),
+	}
 }
 
 // do runs the command.

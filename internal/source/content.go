@@ -49,14 +49,19 @@ func (m *matching) appendHead(b []byte, tag byte, rel []byte) []byte {
 		b = binary.LittleEndian.AppendUint32(b, m.st.Uid)
 		b = binary.LittleEndian.AppendUint32(b, m.st.Gid)
 	}
-	if m.epoch != nil {
-		at := int64(math.MaxInt64) // a time after the epoch, which the epoch replaces
-		if m.st.Mtime.Sec < *m.epoch {
-			at = m.st.Mtime.Sec
-		}
-		b = binary.LittleEndian.AppendUint64(b, uint64(at))
+	return m.appendTime(b)
+}
+
+// appendTime appends the time of the file that m.st describes, if times count.
+func (m *matching) appendTime(b []byte) []byte {
+	if m.epoch == nil {
+		return b
 	}
-	return b
+	at := int64(math.MaxInt64) // a time after the epoch, which the epoch replaces
+	if m.st.Mtime.Sec < *m.epoch {
+		at = m.st.Mtime.Sec
+	}
+	return binary.LittleEndian.AppendUint64(b, uint64(at))
 }
 
 func (m *matching) appendDirectory(b []byte, rel []byte, x sum) []byte {

@@ -30,6 +30,9 @@ func TestDigestTimes(t *testing.T) {
 		{"a file that becomes older than the epoch", 1000, "d/f", 2000, 999, true},
 		{"a directory before the epoch", 1000, "d", 100, 200, true},
 		{"a directory after the epoch", 1000, "d", 2000, 3000, false},
+		{"the directory itself before the epoch", 1000, ".", 100, 200, true},
+		{"the directory itself after the epoch", 1000, ".", 2000, 3000, false},
+		{"no epoch, the directory itself", 0, ".", 100, 200, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -53,5 +56,39 @@ func TestDigestTimes(t *testing.T) {
 				t.Errorf("time %d becomes %d with epoch %d: another digest is %v, want %v", tt.before, tt.after, tt.epoch, differs, tt.differs)
 			}
 		})
+	}
+}
+
+// TestDigestRoot: the mode of the directory itself is in the digest where Query.Root asks for it.
+func TestDigestRoot(t *testing.T) {
+	dir := makeTree(t, "dir d 0755\nfile d/f x\n")
+	digest := func(q Query) string {
+		t.Helper()
+		q.Patterns = []string{"d"}
+		m, err := openTree(t, dir, TreeOptions{}).Match(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Digest.String()
+	}
+	for _, tt := range []struct {
+		q       Query
+		differs bool
+	}{
+		{Query{}, false},
+		{Query{KeepOwner: true}, false},
+		{Query{Root: true}, true},
+		{Query{Root: true, KeepOwner: true}, true},
+	} {
+		if err := os.Chmod(filepath.Join(dir, "d"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		before := digest(tt.q)
+		if err := os.Chmod(filepath.Join(dir, "d"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if differs := digest(tt.q) != before; differs != tt.differs {
+			t.Errorf("mode 755 becomes 700, query %+v: another digest is %v, want %v", tt.q, differs, tt.differs)
+		}
 	}
 }

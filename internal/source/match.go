@@ -26,6 +26,7 @@ type matching struct {
 	epoch   *int64 // earlier times count
 	parents bool
 	plain   bool // no pattern has wildcards
+	root    bool // the attributes of a directory whose contents are matched count
 	list    bool // contents do not count
 	exclude *pattern.Matcher
 
@@ -52,7 +53,7 @@ type matching struct {
 
 const (
 	digestVersion      = "layerbuild source 1\n"
-	digestVersionTimes = "layerbuild source 1 with times\n"
+	digestVersionTimes = "layerbuild source 2 with times\n"
 	recordChunk        = 32 << 10
 	readChunk          = 512 << 10
 )
@@ -67,7 +68,7 @@ func (t *Tree) newMatching(ctx context.Context, q Query) (*matching, error) {
 		version = digestVersionTimes
 	}
 	return &matching{
-		t: t, ctx: ctx, keep: q.KeepOwner, epoch: q.Epoch, parents: q.Parents, plain: q.Literal, exclude: exclude,
+		t: t, ctx: ctx, keep: q.KeepOwner, epoch: q.Epoch, parents: q.Parents, plain: q.Literal, root: q.Root, exclude: exclude,
 		links: map[[2]uint64]uint64{},
 		hash:  sha256.New(),
 		rec:   append(make([]byte, 0, recordChunk+1024), version...),
@@ -182,6 +183,14 @@ func (m *matching) directory(dir string, include *pattern.Matcher) (bool, error)
 		_, root.ignore = m.t.ignore.Path(dir)
 	}
 	m.begin(tagContents, "")
+	m.rec = m.appendTime(m.rec) // the destination gets it
+	if m.root {
+		x, err := m.directorySum(fd, rootOf(dir))
+		if err != nil {
+			return false, err
+		}
+		m.rec = m.appendDirectory(m.rec, nil, x)
+	}
 	if err := w.directory(fd, &root); err != nil {
 		return false, err
 	}
@@ -191,6 +200,11 @@ func (m *matching) directory(dir string, include *pattern.Matcher) (bool, error)
 	m.out.Items = append(m.out.Items, w.item)
 	return true, nil
 }
+
+// rootOf is the path of a directory whose contents are matched.
+type rootOf string
+
+func (r rootOf) full() string { return string(r) }
 
 // single adds one file that is not a directory, under the last part of the name by which it was found.
 func (m *matching) single(name string, at place) (bool, error) {

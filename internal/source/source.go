@@ -28,6 +28,9 @@ type Query struct {
 	Literal bool
 	// KeepOwner puts the owners of the files into the digest: for trees whose owners are copied (--from).
 	KeepOwner bool
+	// Root puts the mode, the attributes and, with KeepOwner, the owner of a directory whose contents are named into the
+	// digest: for mounts, which show that directory itself.
+	Root bool
 	// Epoch is the time, in seconds, that later times of the copies become (SOURCE_DATE_EPOCH); nil: they are kept. With
 	// it the digest has the earlier times of files, since the copies have them. Without it a copy depends on when the
 	// files were written, and the digest has no times, so that a fresh checkout of the same files is found in the cache.
@@ -61,9 +64,9 @@ type Item struct {
 	// directory is copied to the destination itself instead.
 	Target string
 	// Contents means that Path is a directory, and that what is in it is copied into the destination. The destination
-	// is to be made even if Entries is empty. The directory's own mode, owner and times are not copied.
+	// is to be made even if Entries is empty. The directory's own mode and owner are not copied.
 	Contents bool
-	// MtimeNs is the time of the directory whose contents are copied.
+	// MtimeNs is the time of the directory whose contents are copied, which the destination gets.
 	MtimeNs int64
 	// Entries are all files below Path that are to be copied, sorted so that a directory comes before what is in it;
 	// each directory on the way to an entry is an entry too. If Contents is false there is one: ".".
