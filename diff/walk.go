@@ -258,7 +258,7 @@ func (w *walker) present(fd int, names *rawfs.Names, m mark) (absent, kept []str
 			continue
 		}
 		if w.full && e.Type == unix.DT_CHR {
-			w.warn(names.Name(e), "a character device 0:0 means a removed file to overlay: left out")
+			w.warn(names.Name(e), "left out: overlay marks a removed file by a character device 0:0")
 		}
 		absent = append(absent, string(names.Name(e)))
 	}
@@ -318,7 +318,7 @@ func (w *walker) warnAttribute(path []byte, name string) {
 	if len(path) == 0 {
 		path = []byte(".")
 	}
-	w.o.Warn(string(path), fmt.Sprintf("a layer cannot hold the attribute %q, since its name has a \"=\": left out", name))
+	w.o.Warn(string(path), fmt.Sprintf("the attribute %q is left out: a layer cannot hold a name with \"=\"", name))
 }
 
 // removed says which names of the old directory the new one has not.

@@ -194,7 +194,7 @@ func (f *analyzeFlags) forBuild(e *env, o *build.Options) (gateRules, error) {
 		return gateRules{}, errors.New("--analyze: no image is made where only files are exported")
 	}
 	if f.format == "html" && len(o.Platforms) > 1 {
-		return gateRules{}, errors.New("--analyze=html: a page is about one platform: analyze the image of each with analyze --platform")
+		return gateRules{}, errors.New("--analyze=html: an HTML page shows one platform; use analyze --platform for each")
 	}
 	o.Analyze = true
 	if err := f.check(e); err != nil {

@@ -426,13 +426,13 @@ func oneContext(args []string) error {
 	case len(args) == 0:
 		return errors.New("the build context is missing: give the directory with the files, for example '.'")
 	case len(args) == 1 && args[0] == "":
-		return errors.New("the build context is an empty word: give the directory with the files, for example '.'")
+		return errors.New("the build context is an empty argument: give the directory with the files, for example '.'")
 	case len(args) == 1:
 		return nil
 	}
 	for _, v := range verbs() {
 		if args[0] == v.name {
-			return fmt.Errorf("the verb stands before its flags: layerbuild %s [flags] %s", v.name, v.args)
+			return fmt.Errorf("the verb must come before its flags: layerbuild %s [flags] %s", v.name, v.args)
 		}
 	}
 	return fmt.Errorf("one build context is expected, not %d: %s", len(args), strings.Join(args, " "))

@@ -282,7 +282,7 @@ func (im *images) remove(ctx context.Context, state *state.State, name string) e
 		err = state.Store.Untag(ctx, name)
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("image %s: %w; 'layerbuild images' lists what is", name, store.ErrNotFound)
+		return fmt.Errorf("image %s: %w; 'layerbuild images' lists the images there", name, store.ErrNotFound)
 	}
 	return err
 }

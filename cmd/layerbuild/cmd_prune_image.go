@@ -114,7 +114,7 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 		}
 	}
 	for _, p := range res.Dropped {
-		fmt.Fprintf(e.stderr, "layerbuild: warning: an attestation of the image for %s is left out: it is about the image before\n", parser.FormatPlatform(p))
+		fmt.Fprintf(e.stderr, "layerbuild: warning: an attestation of the image for %s is left out: it describes the old image\n", parser.FormatPlatform(p))
 	}
 	return res.Root, nil
 }

@@ -59,7 +59,7 @@ var outputOptions = []struct {
 	{option: "rewrite-timestamp=false", warns: "rewrite-timestamp=false has no effect"},
 	{option: "annotation.id=one", want: `"annotations":\{"id":"one"\}`},
 	{option: "annotation[linux/AMD64].id=one", platforms: "linux/amd64,linux/arm64", want: `"annotations":\{"id":"one"\}`, refused: dockerKinds},
-	{option: "annotation[linux/s390x].id=one", err: "nothing is built for linux/s390x"},
+	{option: "annotation[linux/s390x].id=one", err: "the build has no platform linux/s390x"},
 	{option: "annotation-manifest-descriptor.id=one", platforms: "linux/amd64,linux/arm64", want: `"annotations":\{"id":"one"\},"platform"`, refused: dockerKinds},
 	{option: "annotation-index.id=one", platforms: "linux/amd64,linux/arm64", want: `\],"annotations":\{"id":"one"\}`, refused: dockerKinds},
 	{option: "annotation-index.id=one", err: "an image for one platform has no index"},

@@ -7,7 +7,7 @@ import (
 
 // errEmptyValue is returned for a flag with an empty value. --fail-over "$LIMIT" is such a flag if LIMIT is not set:
 // without the error there would silently be no gate.
-var errEmptyValue = errors.New("it is empty; is a variable not set?")
+var errEmptyValue = errors.New("the value is empty (is a variable unset?)")
 
 // given is the value of a flag that must not be empty.
 type given string

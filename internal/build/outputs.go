@@ -174,7 +174,7 @@ func (o *Options) checkAnnotation(said string, a export.Annotation) error {
 	case index && !o.makesIndex():
 		return fmt.Errorf("%s: an image for one platform has no index", said)
 	case index && a.Platform != "":
-		return fmt.Errorf("%s: an index is for no platform", said)
+		return fmt.Errorf("%s: an index has no platform", said)
 	case a.Platform == "":
 		return nil
 	}
@@ -194,7 +194,7 @@ func (o *Options) checkAnnotation(said string, a export.Annotation) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s: nothing is built for %s", said, parser.FormatPlatform(p))
+	return fmt.Errorf("%s: the build has no platform %s", said, parser.FormatPlatform(p))
 }
 
 // warnOutputs warns about options that have no effect.
@@ -214,7 +214,7 @@ func (b *builder) warnOutputs() {
 			warn("output %s: rewrite-timestamp=false has no effect: with SOURCE_DATE_EPOCH the times in layers are always clamped", o)
 		}
 		if o.Layers.PruneDead && b.exportsInline() {
-			warn("output %s: it has no cache records (--cache-to type=inline), which would be about layers with their dead bytes", o)
+			warn("output %s: it has no cache records (--cache-to type=inline), because they would describe layers with dead bytes", o)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func Repair(s *state.State, images *image.Resolver) func(context.Context, ocispe
 		if err == nil {
 			return nil
 		}
-		reason := fmt.Errorf("%w, and cannot be made again from what is here", why.Err)
+		reason := fmt.Errorf("%w, and the state has nothing to make it from", why.Err)
 		if !errors.Is(err, store.ErrNotFound) {
 			reason = fmt.Errorf("%w, and cannot be made or fetched again (%v)", why.Err, err)
 		}

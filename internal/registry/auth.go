@@ -186,7 +186,7 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string, 
 	}
 	// Credentials go to another server only by verified https, also if the registry itself is insecure.
 	if cred != (credential{}) && u.Scheme != "https" && u.Hostname() != hostname(a.host.name) {
-		return token{}, fmt.Errorf("it names a token server on another host that is not reached by https, which gets no credentials: %s", u.Redacted())
+		return token{}, fmt.Errorf("credentials are not sent to a token server on another host that is not reached by https: %s", u.Redacted())
 	}
 	server := a.host
 	if u.Host != a.host.name {

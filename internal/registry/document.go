@@ -47,7 +47,7 @@ func DocumentType(data []byte, said ...string) (string, error) {
 		case t == "":
 			t = name
 		case t != name:
-			return "", fmt.Errorf("it is said to be both %q and %q", printable(t), printable(name))
+			return "", fmt.Errorf("its type is given as both %q and %q", printable(t), printable(name))
 		}
 	}
 	switch {
@@ -56,7 +56,7 @@ func DocumentType(data []byte, said ...string) (string, error) {
 	case t != "" && !slices.Contains(accepted, t):
 		return "", fmt.Errorf("it is not an image but %q", printable(t))
 	case t != "" && (IsIndex(t) && (hasConfig || hasLayers) || !IsIndex(t) && isIndex):
-		return "", fmt.Errorf("it is said to be %q, which it is not", printable(t))
+		return "", fmt.Errorf("its type is given as %q, which it is not", printable(t))
 	case t != "":
 		return t, nil
 	case isIndex:
@@ -80,7 +80,7 @@ func topLevel(data []byte) (map[string]json.RawMessage, error) {
 	if tok, err := d.Token(); err != nil {
 		return nil, err
 	} else if tok != json.Delim('{') {
-		return nil, errors.New("no object")
+		return nil, errors.New("not a JSON object")
 	}
 	found := map[string]json.RawMessage{}
 	seen := map[string]bool{}
@@ -99,7 +99,7 @@ func topLevel(data []byte) (map[string]json.RawMessage, error) {
 			continue
 		}
 		if seen[keys[i]] || key != keys[i] {
-			return nil, fmt.Errorf("%q comes twice, or in other letters", printable(key))
+			return nil, fmt.Errorf("the key %q occurs twice, or in different case", printable(key))
 		}
 		seen[key] = true
 		if string(value) != "null" {
@@ -110,7 +110,7 @@ func topLevel(data []byte) (map[string]json.RawMessage, error) {
 		return nil, err
 	}
 	if len(bytes.TrimSpace(data[d.InputOffset():])) > 0 {
-		return nil, errors.New("something follows its end")
+		return nil, errors.New("data follows its end")
 	}
 	return found, nil
 }

@@ -472,7 +472,7 @@ var (
 	errFifo   = errors.New("it is a fifo")
 	errDevice = errors.New("it is a device")
 	errSilent = fmt.Errorf("it is a pipe into which nothing was written for %v", pipeWait)
-	errLonely = errors.New("it is a fifo that nobody writes to")
+	errLonely = errors.New("it is a fifo without a writer")
 )
 
 const (

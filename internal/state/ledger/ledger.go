@@ -64,7 +64,7 @@ const maxBoots = 256
 func Open(dir string) (*Ledger, error) {
 	id, err := smallfile.Read("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return nil, fmt.Errorf("open the ledger of syncs: which boot is this: %w", err)
+		return nil, fmt.Errorf("open the ledger of syncs: read the boot id: %w", err)
 	}
 	return OpenBoot(dir, strings.TrimSpace(string(id))), nil
 }
