@@ -137,8 +137,8 @@ func TestPruneChangesNothing(t *testing.T) {
 	})
 }
 
-// disorder says what of a layer some unpackers do not take, "" for nothing: an entry before its parent's, a hard link before
-// what it names, and a whiteout after an entry of the same name.
+// disorder describes the first order of entries that some unpackers refuse, "" for none: an entry before its parent's,
+// a hard link before what it names, and a whiteout after an entry of the same name.
 func disorder(items []item) string {
 	at := map[string]int{}
 	for k, i := range items {

@@ -69,7 +69,7 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// FuzzRemedy: whatever the instructions of an image say, they are taken for text.
+// FuzzRemedy: instructions of an image are always treated as text.
 func FuzzRemedy(f *testing.F) {
 	for _, s := range []string{"COPY a /d/a", "COPY [\"a\"]", "RUN rm -rf /d", "RUN mv /d/a /b", "RUN chmod 7 /d/a", "RUN [\"\"]", "ADD", "COPY --from=x . .", "WORKDIR ..", "RUN busybox", "FROM x", ""} {
 		f.Add(s, "RUN rm /d/a", uint8(0))

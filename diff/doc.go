@@ -17,7 +17,7 @@
 //     different readers.
 //   - Times are whole seconds, rounded down, as other builders write them, and are compared so.
 //   - Extended attributes are user.*, security.capability and the POSIX access lists (rawfs.InLayer says why). A name
-//     with a "=" cannot be in a layer; Options.Warn is told.
+//     with a "=" cannot be in a layer; Options.Warn is called for it.
 //   - Sockets are left out; so are names that begin with ".wh.", of which Options.Warn is told.
 //
 // The only case in which two drivers give different layers for the same two states is a file whose hard links were

@@ -93,7 +93,8 @@ func TestCopyChanged(t *testing.T) {
 	}
 }
 
-// A file, link or directory with a private copy is copied from that, whatever has become of it, and hard links are kept.
+// A file, link or directory with a private copy is copied from the private copy, even if the original was changed or
+// removed, and hard links are kept.
 func TestCopyFrozen(t *testing.T) {
 	for _, child := range []bool{false, true} {
 		im := newImage(t)

@@ -283,7 +283,7 @@ func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
 			own = &owner{}
 		}
 		if mode != 0o755 && c.isPoint(parent, base) {
-			if err := unix.Fchmodat(parent, base, 0o755, 0); err != nil { // it is no link: it was made just now
+			if err := unix.Fchmodat(parent, base, 0o755, 0); err != nil { // it is not a link: it was made just now
 				return err
 			}
 		}

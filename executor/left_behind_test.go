@@ -32,7 +32,7 @@ func withArgument(t *testing.T, arg string) (found []string) {
 	return found
 }
 
-// Whatever a step starts and however it hides it, nothing of it runs when Run returns, be the step well or not.
+// No process that a step starts, hidden or not, runs when Run returns, whether the step succeeds or fails.
 func TestNothingOutlivesAStep(t *testing.T) {
 	im := newBusybox(t)
 	im.link("busybox", "bin/setsid")
@@ -59,7 +59,7 @@ func TestNothingOutlivesAStep(t *testing.T) {
 	}
 }
 
-// A step that is told to end does so even where all of its processes are stopped, or start others without end.
+// A canceled step ends even if all of its processes are stopped, or start others without end.
 func TestCancelOddProcesses(t *testing.T) {
 	im := newBusybox(t)
 	for i, script := range []string{

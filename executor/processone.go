@@ -9,8 +9,8 @@ import (
 )
 
 // processOne is process number 1 of a step's pid namespace. It does nothing but be there: the kernel reaps what becomes
-// its child, and ends all others with it. It ends when this program does, by whatever end, since then nobody holds the
-// other end of its socket. init.go describes what other processes can see of it.
+// its child, and ends all others with it. It ends when this program ends for any reason, because the other end of its
+// socket is closed then. init.go describes what other processes can see of it.
 type processOne struct {
 	pid  int
 	sock int // our end

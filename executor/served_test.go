@@ -95,7 +95,8 @@ func TestServed(t *testing.T) {
 	noMoreFiles(t, before)
 }
 
-// A step whose files are lost is killed and fails, and the error says why, whatever the command made of it.
+// A step whose files are lost is killed and fails, and the error gives the reason, even if the command ignores the
+// loss.
 func TestServedProgramDies(t *testing.T) {
 	for _, script := range []string{"echo started; sleep 1000", "echo started; while ls / >/dev/null; do :; done; sleep 1000", "trap '' TERM; echo started; sleep 1000 & wait"} {
 		im := newBusybox(t)

@@ -18,7 +18,7 @@ const (
 	walking               // instructions are expanded
 )
 
-// What a rule has found before a mistake is kept, whatever the mistake is.
+// The findings of rules before a mistake are kept, for every kind of mistake.
 func TestFindingsBeforeMistake(t *testing.T) {
 	findings := []struct {
 		rule, src string

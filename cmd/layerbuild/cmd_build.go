@@ -502,7 +502,7 @@ func (f *buildFlags) args(o *build.Options, e *env) error {
 	return nil
 }
 
-// action is what is to be done.
+// action returns the action that the flags select.
 func (f *buildFlags) action(o *build.Options, _ *env) error {
 	call, format, ok := strings.Cut(f.call, ",format=") // as buildx has it
 	if ok {

@@ -41,7 +41,7 @@ func pruneImageVerb() verb {
 					}
 				}
 				var want wanted
-				if of != "" { // without the flag it is all platforms, whatever the environment says
+				if of != "" { // without the flag all platforms are pruned; DOCKER_DEFAULT_PLATFORM is ignored
 					var err error
 					if want, err = platform(e, string(of)); err != nil {
 						return nil, err

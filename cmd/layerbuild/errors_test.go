@@ -138,7 +138,7 @@ var failures = []failing{
 	{args: "images --driver btrfs"},
 }
 
-// Whatever fails says why: once, with the line of the Dockerfile where it is about one, and in one status.
+// Each failure gives its reason once, with the line of the Dockerfile if there is one, and always has the same status.
 func TestErrorsSayThingsOnce(t *testing.T) {
 	if os.Getuid() != 0 && !userns() {
 		t.Skip("neither root nor user namespaces")

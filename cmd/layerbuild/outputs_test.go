@@ -43,7 +43,7 @@ var outputOptions = []struct {
 	not       string // what the output must not have
 	err       string // where it works for no output
 	warns     string
-	refused   []string // kinds that it cannot be had for
+	refused   []string // the types that refuse it
 }{
 	{option: "compression=zstd", want: `layer\.v1\.tar\+zstd`},
 	{option: "compression=uncompressed", want: `layer\.v1\.tar"`},
@@ -345,7 +345,7 @@ func TestOutputOptions(t *testing.T) {
 func (l *outputLab) shows(docs, want, not, kind string) {
 	l.t.Helper()
 	if strings.Contains(want, `"id":"one"`) && strings.HasPrefix(want, `"id"`) && (kind == "image" || kind == "registry") {
-		return // a descriptor that nobody there keeps
+		return // a descriptor that this type does not keep
 	}
 	if !regexp.MustCompile(want).MatchString(docs) {
 		l.t.Errorf("no %s in\n%s", want, docs)

@@ -60,7 +60,7 @@ var badValues = []struct {
 	{"build", "call", []string{"", "nonsense", "outline", "check,format=yaml", "check,json"}},
 	{"build", "lint", []string{"nonsense", "StageNameCasing", "all,nonsense"}},
 	{"build", "analyze", []string{"", "nonsense", "JSON"}},
-	{"build", "target", nil},           // the Dockerfile says what there is
+	{"build", "target", nil},           // depends on the Dockerfile
 	{"build", "no-cache-filter", nil},  // so here
 	{"analyze", "accept", nil},         // any pattern of a path
 	{"build", "accept", []string{"x"}}, // without a gate
@@ -369,7 +369,7 @@ func TestFindVerb(t *testing.T) {
 	}
 }
 
-// The platform of the environment counts where no flag says one, as with docker and buildx.
+// The platform of the environment is used if there is no flag, as with docker and buildx.
 func TestDefaultPlatform(t *testing.T) {
 	e := func(value string) *env {
 		return &env{getenv: func(name string) string { return map[string]string{defaultPlatform: value}[name] }}

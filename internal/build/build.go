@@ -49,7 +49,7 @@ type builder struct {
 	imports  imports
 	fetched  memo[string, stepResult]
 	promises promises
-	// emptied are the cache mounts that --no-cache has made begin anew, by directory.
+	// emptied are the cache mounts that --no-cache has emptied, by directory.
 	emptied memo[string, struct{}]
 	sealer  *sealer
 	recipe  recipe // of the image in the store

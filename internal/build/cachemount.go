@@ -29,8 +29,8 @@ import (
 //	fill       locked by the build that makes files
 //	new/       files while they are made
 //
-// NAME is a digest of everything that tells one cache from another. NAME.1, NAME.2 and so on are the further directories
-// of a private cache that several steps want at once.
+// NAME is a digest of everything that distinguishes caches. NAME.1, NAME.2 and so on are further directories of a
+// private cache that several steps use at once.
 
 // lockCaches finds and locks the directories of all cache mounts of a command, by the mount's index. A directory is locked
 // once, with the strictest of the modes of the mounts that show it. Directories are locked in the order of their names, so

@@ -19,8 +19,8 @@ import (
 
 // job is a step's action, ready to be run, with the keys that name its result.
 type job struct {
-	// quick is the definition key: made of the instruction and the keys of its inputs, without a look at contents. It
-	// is "" if an input has no key, such as the files of a context.
+	// quick is the definition key: made of the instruction and the keys of its inputs, without reading contents. It is
+	// "" if an input has no key, such as the files of a context.
 	quick cache.Key
 	// key is the content key, made of what is in the inputs; "" before load.
 	key cache.Key

@@ -26,7 +26,7 @@ import (
 // The steps are run once for all recipes. The layers are sealed for one of them, and the images of the others are made
 // from these layers.
 
-// recipe says how an image is made of a build's layers.
+// recipe holds the options by which an image is made of a build's layers.
 type recipe struct {
 	Compression string // as in diff.Options
 	Level       int    // as in diff.Options

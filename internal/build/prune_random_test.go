@@ -21,8 +21,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// TestPruneRandomImages: whatever layers an image has, a reader that shares no code with the product sees the same files in it
-// when its dead bytes are gone, layers of the base keep their bytes, and entries come in an order that every unpacker takes.
+// TestPruneRandomImages: for random layers, a reader that shares no code with the product sees the same files in an
+// image when its dead bytes are gone, layers of the base keep their bytes, and entries come in an order that every
+// unpacker takes.
 func TestPruneRandomImages(t *testing.T) {
 	rounds.Run(t, "prune-image", rounds.Options{Fixed: 100, Fresh: 20, Long: 5_000}, func(t *testing.T, seed uint64) {
 		g := &layerMaker{r: rand.New(rand.NewPCG(seed, 1)), files: map[string]byte{}}
@@ -149,7 +150,7 @@ func (s imageStore) count(name string) (total, live int64) {
 			}
 			drop(e.Path, true)
 			for d := path.Dir(e.Path); d != "."; d = path.Dir(d) {
-				delete(shown, d) // what was no directory is one now
+				delete(shown, d) // it was not a directory before
 			}
 			size := int64(0)
 			if e.Kind() == "file" {

@@ -66,7 +66,7 @@ type Cache struct {
 	ledger *ledger.Ledger
 }
 
-// Open opens the cache in dir and makes it if there is none. The ledger says which records are trusted.
+// Open opens the cache in dir and makes it if there is none. The ledger decides which records are trusted.
 func Open(dir string, l *ledger.Ledger) (*Cache, error) {
 	c := &Cache{dir: dir, ledger: l}
 	if err := os.MkdirAll(c.tmp(), 0o755); err != nil {

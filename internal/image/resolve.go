@@ -241,8 +241,8 @@ func address(name string, p ocispec.Platform) string {
 	return "image " + name + " " + registry.FormatPlatform(p)
 }
 
-// remembered is the image that a registry gave for this name before; nil if there is none. The error says why its
-// documents cannot be read.
+// remembered returns the image that a registry gave for this name before; nil if there is none. It returns an error if
+// its documents cannot be read.
 func (r *Resolver) remembered(ctx context.Context, name string, p ocispec.Platform) (*Image, error) {
 	rec, ok := r.cache.Remote(address(name, p))
 	if !ok {

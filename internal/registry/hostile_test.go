@@ -306,7 +306,7 @@ func TestTokenServers(t *testing.T) {
 	}
 }
 
-// TestTokenAnswers: whatever a token server answers, it is a token or an error.
+// TestTokenAnswers: every answer of a token server gives a token or an error.
 func TestTokenAnswers(t *testing.T) {
 	b := blobs{}
 	d := b.image(amd64)

@@ -289,7 +289,7 @@ func TestContextGit(t *testing.T) {
 	}
 }
 
-// TestReadInterrupted: the end of a build ends the reading of standard input and of a pipe into which nobody writes.
+// TestReadInterrupted: canceling a build ends the reading of standard input and of a pipe without a writer.
 func TestReadInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	var fd int

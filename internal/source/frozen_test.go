@@ -91,7 +91,7 @@ func TestFrozen(t *testing.T) {
 	if numbers[0] != numbers[1] {
 		t.Errorf("two names of a file have the copies %d", numbers)
 	}
-	// Whatever happens to them, they stay as they are. The others do not.
+	// The private copies stay the same when the originals change. Other files do not.
 	write("b", "B3")
 	write("a", "A3")
 	third := matchAll(t, tree)

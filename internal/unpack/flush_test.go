@@ -17,8 +17,8 @@ import (
 
 // randomStream makes a stream in which names come several times, as different types and in any order.
 //
-// Attributes come with whiteouts only: an archive leaves those of a directory that is there already, and does not tell such
-// a directory from one that it has listed before.
+// Attributes are removed with whiteouts only: an archive keeps those of an existing directory, and does not tell such a
+// directory from one that it has listed before.
 func randomStream(rnd *rand.Rand, mode Whiteouts) string {
 	whiteouts := mode != Literal
 	name := func() string {

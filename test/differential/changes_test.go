@@ -158,7 +158,7 @@ func lstat(p string) (unix.Stat_t, uint32, error) {
 	return st, st.Mode & unix.S_IFMT, err
 }
 
-// again makes a directory with the names of some of those in was: what somebody does who removes a directory and fills it
+// again makes a directory with the names of some of those in was: as a user does who removes a directory and fills it
 // anew.
 func (r *round) again(dir string, was *memory) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {

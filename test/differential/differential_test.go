@@ -103,7 +103,7 @@ type round struct {
 	rnd  *rand.Rand
 	log  []string
 	made []snapshot.ID
-	// divided says that the step at hand has divided names of a file among equal files.
+	// divided is set if the current step has divided names of a file among equal files.
 	divided bool
 }
 
@@ -198,7 +198,7 @@ func (r *round) same(what string, layer []byte, image, step *layercheck.Tree, o 
 	}
 }
 
-// story tells what a round did.
+// story lists the steps of a round.
 func (r *round) story(layer []byte) string {
 	return fmt.Sprintf("layer:\n%s\nchanges:\n%s", describe(layer), strings.Join(r.log, "\n"))
 }

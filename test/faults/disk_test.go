@@ -45,7 +45,7 @@ func TestFullState(t *testing.T) {
 					if r.status == 0 {
 						return // it was enough
 					}
-					// A command of a step says it in other letters.
+					// A command of a step writes it in other case.
 					if !strings.Contains(strings.ToLower(r.log), "no space left on device") {
 						t.Errorf("status %d\n%s", r.status, tail(r.log))
 					}
@@ -95,7 +95,7 @@ func TestFullDestination(t *testing.T) {
 	refused(t, cmd, "no space left on device")
 }
 
-// TestReadOnlyState: nothing can be built, and the error says why.
+// TestReadOnlyState: nothing can be built, and the error gives the reason.
 func TestReadOnlyState(t *testing.T) {
 	lab.Root(t)
 	l := crashLab(t)

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { lab.Main(m) }
 // whole reports whether the long form of a test is wanted.
 func whole() bool { return os.Getenv("LAYERBUILD_FAULTS") == "1" }
 
-// maxMemory is what the program may use at most whatever it is given.
+// maxMemory is the most memory that the program may use for any input.
 const maxMemory = 256 << 20
 
 // hung is when a command is taken to hang for ever. Nothing here takes a tenth of it on an idle machine.

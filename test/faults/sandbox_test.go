@@ -96,7 +96,7 @@ RUN for i in $(seq 300); do sleep %[1]s & done
 	}
 }
 
-// TestFloods: a command that prints without end for its size costs no memory, and a log that nobody takes does not hold it.
+// TestFloods: a command with very much output costs no memory, and a log that cannot be written does not block it.
 func TestFloods(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)
@@ -172,7 +172,7 @@ func TestOddNames(t *testing.T) {
 			for _, n := range []string{".wh.x", ".wh..wh..opq", ".wh.", ".wh..wh.plnk"} {
 				l.Write("Dockerfile", "FROM busybox\nRUN mkdir /d && echo 1 > /d/x\nRUN echo 2 > '/d/"+n+"' && echo 3 > /d/y\n")
 				if r := accepted(t, build(l, "--driver="+driver, "-t", "x")); n != ".wh..wh..opq" && !strings.Contains(r.log, "d/"+n+": a name that begins with .wh.") {
-					// fuse-overlayfs leaves files of the one name, so that nobody is told of it.
+					// the driver may remove files of that name as its marks, without a warning.
 					t.Errorf("no warning about %s\n%s", n, r.log)
 				}
 				if got := l.Layer("x", -1); !strings.HasSuffix(got, "file d/y 0644 \"3\\n\"\n") || strings.Contains(got, "opaque") || strings.Contains(got, "whiteout") {

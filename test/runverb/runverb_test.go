@@ -254,7 +254,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestPipeline: a command whose output nobody reads any more gets SIGPIPE, as it would outside of a container.
+// TestPipeline: a command whose output is no longer read gets SIGPIPE, as it would outside of a container.
 func TestPipeline(t *testing.T) {
 	lab.Root(t)
 	l := newLab(t, false)

@@ -18,7 +18,7 @@ import (
 // editKinds bounds the cases of edit.
 const editKinds = 24
 
-// edit changes something in the inputs of the build, and says what.
+// edit makes a random change in the inputs of the build, and returns its description.
 func (w *world) edit() string {
 	switch n := pick(w.r, w.edits...); {
 	case n < 8:
@@ -192,7 +192,7 @@ func (w *world) editFile(top string) string {
 			return said + "attribute"
 		}
 	case 5:
-		// New content of the old length, and the old time: only ctime tells.
+		// New content of the old length, with the old time: only ctime differs.
 		if info.Mode().IsRegular() && info.Size() > 0 {
 			f, err := os.OpenFile(path, os.O_WRONLY, 0)
 			if err != nil {
@@ -219,7 +219,7 @@ func (w *world) editFile(top string) string {
 	return said + w.replace(path)
 }
 
-// parents makes the directories above a path, below top, in the place of whatever is there.
+// parents makes the directories above a path, below top, and replaces other files there.
 func (w *world) parents(top, path string) {
 	dir := filepath.Dir(path)
 	if dir == top {
@@ -263,13 +263,13 @@ func (w *world) replace(path string) string {
 	}
 }
 
-// write writes a file that belongs to whoever builds.
+// write writes a file that belongs to the user who builds.
 func (w *world) write(path, text string) {
 	w.check(os.WriteFile(path, []byte(text), 0o644))
 	w.give(path)
 }
 
-// give gives a file, and the directory that it is in, to whoever builds.
+// give gives a file, and its directory, to the user who builds.
 func (w *world) give(path string) {
 	if w.uid > 0 {
 		w.check(os.Lchown(path, w.uid, w.gid))

@@ -56,13 +56,13 @@ var found = []uint64{26}
 // bench is what the rounds of a test share.
 type bench struct {
 	lab          *lab.Lab
-	uid, gid     int // who builds; 0: whoever runs the tests
+	uid, gid     int // of the user who builds; 0: the user who runs the tests
 	drivers      []string
 	begun, built atomic.Int64
 	template     map[string]string // by driver, a state directory that has the base image and nothing else
 }
 
-// newBench prepares state directories, in memory if there is room. asUser is "" for whoever runs the tests.
+// newBench prepares state directories, in memory if there is room. asUser is "" for the user who runs the tests.
 func newBench(t *testing.T, asUser string) *bench {
 	t.Helper()
 	var fs unix.Statfs_t
@@ -487,7 +487,7 @@ func (w *world) build(state, name string, flags ...string) outcome {
 	return got
 }
 
-// difference tells what differs in two images.
+// difference describes how two images differ.
 func (w *world) difference(a, b outcome) string {
 	images := map[string]*imagetest.Image{}
 	for side, o := range map[string]outcome{"warm": a, "cold": b} {

@@ -229,7 +229,7 @@ func (tp *template) whole(path, name string) string {
 	return ""
 }
 
-// named is how an error that cannot be helped reads: it says what is damaged, and what can be done.
+// named matches an error about damage that cannot be repaired: it names the blob and the remedy.
 var named = regexp.MustCompile(`sha256:[0-9a-f]{64}.*build or pull|docker.io/library/app:latest`)
 
 func TestDamage(t *testing.T) {
