@@ -251,7 +251,8 @@ func (u *unpacking) sequential(ctx context.Context, base snapshot.ID, from int) 
 		}
 		return nil
 	})
-	return id, g.Wait()
+	err := g.Wait() // the language does not say whether id would be read before or after it in one statement
+	return id, err
 }
 
 // onto makes a layer's snapshot on a parent that is there.

@@ -367,6 +367,21 @@ func BenchmarkCollect(b *testing.B) {
 	}
 }
 
+// TestLimit: a file system that does not say how large it is does not make the limit 0, which would keep nothing.
+func TestLimit(t *testing.T) {
+	for dir, test := range map[string]func(n int64) bool{
+		"/proc":     func(n int64) bool { return n == defaultLimit },
+		t.TempDir(): func(n int64) bool { return n > 0 && n <= defaultLimit },
+	} {
+		if n, err := (Policy{}).limit(dir); err != nil || !test(n) {
+			t.Errorf("limit(%q) = %d, %v", dir, n, err)
+		}
+	}
+	if n, err := (Policy{Limit: 7}).limit("/nonexistent"); err != nil || n != 7 {
+		t.Errorf("limit = %d, %v, want 7", n, err)
+	}
+}
+
 // TestUsageDamaged: sizes that cannot be read are measured again.
 func TestUsageDamaged(t *testing.T) {
 	m := newMaker(t)

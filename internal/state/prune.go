@@ -75,6 +75,9 @@ func (p Policy) limit(root string) (int64, error) {
 	if err := unix.Statfs(root, &st); err != nil {
 		return 0, &os.PathError{Op: "statfs", Path: root, Err: err}
 	}
+	if st.Blocks == 0 { // some file systems do not say how large they are
+		return defaultLimit, nil
+	}
 	return min(defaultLimit, int64(st.Blocks)*st.Bsize/10), nil
 }
 
