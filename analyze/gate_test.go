@@ -146,7 +146,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckGuess: where the base ends by a guess, an image passes only if it does so with the base's layers, too.
+// TestCheckGuess: if the end of the base is a guess, an image passes only if it also passes with the base's layers.
 func TestCheckGuess(t *testing.T) {
 	for _, c := range []struct {
 		name   string

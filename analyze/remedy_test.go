@@ -55,7 +55,7 @@ func TestRemedyTexts(t *testing.T) {
 	}
 }
 
-// TestCommands: only lists of simple commands are taken apart.
+// TestCommands: only lists of simple commands are parsed.
 func TestCommands(t *testing.T) {
 	for in, want := range map[string]int{
 		"RUN a": 1, "RUN a && b; c": 3, "RUN --mount=type=tmpfs,target=/x a 'b && c'": 1, `RUN ["a", "b"]`: 1, `RUN ["/bin/sh", "-c", "a && b"]`: 2,

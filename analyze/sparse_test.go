@@ -48,7 +48,8 @@ func sparseTar(name string, size int64, runs ...run) []byte {
 	return append(b, make([]byte, 1024)...)
 }
 
-// TestSparse: a file of a tebibyte in a layer of two kilobytes is no work, and is the same file wherever its holes are.
+// TestSparse: a file of a tebibyte in a layer of two kilobytes is analyzed at once, and counts as the same file
+// wherever its holes are.
 func TestSparse(t *testing.T) {
 	const tebi = 1 << 40
 	one := sparseTar("a", tebi, run{tebi - 4, "tail"})
@@ -77,8 +78,8 @@ func unpackedNames(t *testing.T, layer []byte) (names []string) {
 	return names
 }
 
-// TestSparseContent: a file has the same content with its zeros stored, left out, or left out in part; and another one when
-// a byte is another or is elsewhere.
+// TestSparseContent: a file has the same Content with its zeros stored, left out, or partly left out, and another
+// Content if a byte differs or is at another place.
 func TestSparseContent(t *testing.T) {
 	content := func(layer []byte) Content {
 		t.Helper()

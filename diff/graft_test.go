@@ -48,7 +48,7 @@ func TestGraftChanged(t *testing.T) {
 		{"link", "d/l", func(p string) error { return errors.Join(os.Remove(p), os.Symlink("too", p)) }, false},
 		{"mode of a directory", "d", func(p string) error { return errors.Join(os.Chmod(p, 0o700), back(p)) }, false},
 		{"attribute of a directory", "d", func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) }, false},
-		// It would be fine to copy; but then the copy has to say so.
+		// Copying it would be possible, but the warning must then come from the copy.
 		{"a new name in a directory", "d", func(p string) error { return os.WriteFile(p+"/new", nil, 0o644) }, false},
 		{"gone", "d/f", os.Remove, false},
 	}

@@ -399,7 +399,7 @@ func TestInherit(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("tree differs (-want +got):\n%s", d)
 	}
-	// On nothing no whiteout hides anything.
+	// Without a parent no whiteout hides anything.
 	alone := Tree{Dir: mkdir(t, top+"/alone")}
 	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, ".wh.a", "d/.wh.b", "d/f")), alone.Dir, ApplyOptions{})
 	if err == nil {

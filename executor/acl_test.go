@@ -24,8 +24,8 @@ func acl(owner, user, group, mask, other uint16) []byte {
 	return b
 }
 
-// Access lists are copied; --chmod changes their mask, as chmod(1) does; and what the destination's directory would give to
-// what is made in it, a copy does not have.
+// Access lists are copied; --chmod changes their mask, as chmod(1) does; a copy does not inherit the default access
+// list of the destination's directory.
 func TestCopyACL(t *testing.T) {
 	tests := []struct {
 		name, chmod        string

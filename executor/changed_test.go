@@ -60,7 +60,7 @@ var changes = []struct {
 	{name: "mode of a fifo", file: "p", do: func(p string) error { return os.Chmod(p, 0o600) }},
 }
 
-// What is no longer what was digested is not copied, in a thread and in a child.
+// A file that differs from what was digested is not copied, in a thread and in a child.
 func TestCopyChanged(t *testing.T) {
 	for _, c := range changes {
 		for _, child := range []bool{false, true} {
@@ -122,7 +122,7 @@ func TestCopyFrozen(t *testing.T) {
 	}
 }
 
-// Of a directory that has a private copy and is gone, what has none is not copied, and the directory is named.
+// Files without a private copy in a removed directory that has one are not copied, and the error names the directory.
 func TestCopyFrozenBelow(t *testing.T) {
 	for _, child := range []bool{false, true} {
 		im := newImage(t)

@@ -104,8 +104,8 @@ func TestOutputFlood(t *testing.T) {
 	}
 }
 
-// A command's standard three are as it expects them: nothing to read, outputs that may be closed, SIGPIPE as it is by
-// default, no limit and no umask of whoever builds that is not said.
+// A command's environment is the usual one: empty standard input, outputs that may be closed, the default action for
+// SIGPIPE, and neither limits nor the umask of the user who builds.
 func TestOrdinaryWorld(t *testing.T) {
 	im := newBusybox(t)
 	im.link("busybox", "bin/yes")

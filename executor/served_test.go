@@ -139,7 +139,7 @@ func TestServedCancel(t *testing.T) {
 	}
 }
 
-// What cannot be served is an error about the mount, and the programs that were started by then end.
+// A mount that cannot be served is an error, and programs that were started before it end.
 func TestServedErrors(t *testing.T) {
 	im := newBusybox(t)
 	root := im.fuse()

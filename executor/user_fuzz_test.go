@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzUser: whatever an image's passwd and group are, a user is found in them or not, and never has an id that nobody gave.
+// FuzzUser: for any passwd and group files a user is found or not, and its ids are always from the files or the
+// argument.
 func FuzzUser(f *testing.F) {
 	for _, spec := range []string{"root", "7:8", "a:b", "0", ":", "a:", "-1", "4294967295", "99999999999"} {
 		f.Add(spec, "root:x:0:0::/root:/bin/sh\na:x:5:6::/a:\n", "root:x:0:\nb:x:9:a,root\nc:x:10:a\n")

@@ -100,7 +100,7 @@ func TestFindingsBeforeMistake(t *testing.T) {
 	}
 }
 
-// A build for further platforms says nothing about the Dockerfile that the first did not say.
+// A build for further platforms repeats no finding of the first.
 func TestLintOff(t *testing.T) {
 	const src = "# check=error=true\nFROM busybox as a\nCMD a b\n"
 	p := mustPlan(t, src, PlanOptions{Lint: LintOptions{Off: true}, Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"}})

@@ -10,7 +10,7 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
-// TestExpansionLimits: what is too long is refused before it is made, in the line where it would be.
+// TestExpansionLimits: a value that is too long is refused before it is made, with its line.
 func TestExpansionLimits(t *testing.T) {
 	double := func(first, next string, n int) string { return first + "\n" + strings.Repeat(next+"\n", n) }
 	tests := []struct {
@@ -98,7 +98,7 @@ func walk(body string) error {
 	return nil
 }
 
-// FuzzExpand: the upper bound is one, and what concatenate makes is what the lexer makes.
+// FuzzExpand: the measured bound is an upper bound, and concatenate gives the result of the lexer.
 func FuzzExpand(f *testing.F) {
 	for _, word := range []string{
 		"a$b$c", "${b}${c:-d}", "'$b'\"$b\"", `\$b"\$c\'"`, "${b//x/$c}", "${b/*/\\$0\\$0}", "${b#$c}", "${b%%*y}", "$1$@${b+${c+$d}}", "<<E $b", "`$b", "${b:?}",

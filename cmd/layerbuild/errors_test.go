@@ -188,7 +188,7 @@ func newFailures(t *testing.T, base *imagetest.Made) *failureState {
 	return s
 }
 
-// run runs a command line and returns its status and what it said on standard error.
+// run runs a command line and returns its status and its standard error.
 func (s *failureState) run(t *testing.T, f failing) (int, string) {
 	t.Helper()
 	args := strings.Fields(strings.ReplaceAll(f.args, "REGISTRY", s.registry))
@@ -238,7 +238,7 @@ func (s *failureState) check(t *testing.T, f failing) {
 	}
 }
 
-// lastMessage is the error at the end of what the program said.
+// lastMessage returns the error at the end of the program's output.
 func lastMessage(text string) string {
 	i := strings.LastIndex("\n"+text, "\nerror: ")
 	if i < 0 {
@@ -251,8 +251,8 @@ func lastMessage(text string) string {
 	return message
 }
 
-// saidTwice finds a clause, or a long word, that a message has twice: a clause ends at a colon. Of a process that failed the
-// command is quoted, and may be named again.
+// saidTwice finds a clause, or a long word, that a message has twice: a clause ends at a colon. The quoted command of a
+// failed process may occur again.
 func saidTwice(message string) string {
 	if strings.Contains(message, "did not complete successfully") {
 		_, message, _ = strings.Cut(message, "did not complete successfully")

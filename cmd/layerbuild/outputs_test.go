@@ -34,8 +34,8 @@ var outputKinds = []struct{ name, spec string }{
 	{"tar", "type=tar,dest=tar%d.tar"},
 }
 
-// outputOptions are what can be said about one output. want is what of the output's documents shows that the option works. On
-// an output that does not take the option it is an error, and a warning where it has no effect in this build.
+// outputOptions are the options of one output. want is the part of the output's documents that shows the option's
+// effect. The option is an error on a type that does not take it, and a warning if it has no effect in this build.
 var outputOptions = []struct {
 	option    string
 	platforms string
@@ -120,7 +120,7 @@ func (l *outputLab) write(name, data string) {
 	}
 }
 
-// build builds and returns what was said on standard error, and whether it succeeded.
+// build builds, returns standard error, and reports whether the build succeeded.
 func (l *outputLab) build(platforms string, outputs ...string) (string, bool) {
 	l.t.Helper()
 	args := []string{"build", "--root=state", "--progress=plain", "-f", "Dockerfile"}
@@ -148,7 +148,8 @@ func (l *outputLab) build(platforms string, outputs ...string) (string, bool) {
 	return string(out), err == nil
 }
 
-// documents are what an output's place has of manifests and indexes, in one text, and for a flat output the names of files.
+// documents returns the manifests and indexes at an output's destination, in one text, or for a flat output the names
+// of files.
 func (l *outputLab) documents(kind string, n int) string {
 	l.t.Helper()
 	at := func(format string) string { return filepath.Join(l.dir, fmt.Sprintf(format, n)) }
@@ -280,8 +281,8 @@ func layoutDocuments(t *testing.T, files filesOf, name string) string {
 	return text
 }
 
-// TestOutputOptions: what is said of one output is done to it, and to no other output of the same build; and where it cannot be
-// done somebody is told.
+// TestOutputOptions: an option of one output changes that output and no other output of the same build. If it cannot be
+// applied there is an error or a warning.
 func TestOutputOptions(t *testing.T) {
 	l := newOutputLab(t)
 	plain := map[string]string{} // by kind and platforms

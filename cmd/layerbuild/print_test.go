@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// What an image says of itself cannot do more to a terminal than show characters.
+// Text from an image cannot control the terminal.
 func TestTablesArePrintable(t *testing.T) {
 	const evil = "RUN \x1b]0;x\x07 \u202e \u009b1m \x7f"
 	var b bytes.Buffer

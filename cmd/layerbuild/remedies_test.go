@@ -322,8 +322,8 @@ func (r report) below(path string, debris bool) (n int64) {
 	return n
 }
 
-// TestRemedies: each kind of remedy, as analyze prints it, is done to a Dockerfile as it is written, by a program that knows the
-// words only. The image then has the same files, and the bytes are gone.
+// TestRemedies: the editor, which knows only the fixed wording of remedies, applies each kind of remedy literally to a
+// Dockerfile. The image then has the same files without the wasted bytes.
 func TestRemedies(t *testing.T) {
 	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, big("file")) }))
 	t.Cleanup(served.Close)
@@ -418,7 +418,7 @@ func printed(t *testing.T, text, path string, debris bool) string {
 	return remedy
 }
 
-// editor does what a remedy says to a Dockerfile. Lines keep their numbers until the end.
+// editor applies a remedy to a Dockerfile. Lines keep their numbers until the end.
 type editor struct {
 	t              *testing.T
 	lines          []string

@@ -83,7 +83,7 @@ var goodArgs = map[string][]string{
 	"pull": {"app"}, "push": {"app"}, "analyze": {"app"}, "diff": {"app", "other"}, "prune-image": {"app"},
 }
 
-// goodFlags are flags that a verb cannot do without.
+// goodFlags are flags that a verb requires.
 var goodFlags = map[string][]string{"prune-image": {"--tag=new"}}
 
 // badSetup makes the files that the values name.
@@ -315,7 +315,7 @@ func TestBadCommandLines(t *testing.T) {
 	}
 }
 
-// Nothing on a command line can do more to a terminal than show characters.
+// Text from the command line cannot control the terminal.
 func TestMessagesArePrintable(t *testing.T) {
 	work := badSetup(t)
 	t.Chdir(work)
@@ -418,7 +418,7 @@ func TestHomeDir(t *testing.T) {
 	}
 }
 
-// The flag knows the drivers that there are.
+// The flag accepts exactly the existing drivers.
 func TestDriverNames(t *testing.T) {
 	var names []string
 	for _, p := range snapshot.Probe(t.TempDir(), snapshot.Options{}) {
@@ -468,7 +468,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// What cannot be written is refused before anything is done, and the look leaves nothing behind.
+// Files that cannot be written are refused before anything is done, and the check leaves nothing behind.
 func TestWritable(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("root may write everywhere")

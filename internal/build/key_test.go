@@ -116,7 +116,7 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 	return list
 }
 
-// keyTests says for each field whose keys change with it. A field that must not change a key has the reason.
+// keyTests has, for each field, the steps whose keys change with it. A field that must not change a key has the reason.
 var keyTests = map[string]struct {
 	change func(*keyed)
 	keys   string // "run", "mkdir", "copy" (by content), "copy from" (by definition), separated by commas
@@ -220,7 +220,7 @@ func TestKeyFields(t *testing.T) {
 	}
 }
 
-// TestMadeFrom: a record under a definition key counts for the snapshots that it was made from.
+// TestMadeFrom: a record under a definition key is used only for the snapshots that it was made from.
 func TestMadeFrom(t *testing.T) {
 	one := joinResults([]snapshot.ID{"a", "b"})
 	tests := []struct {
@@ -242,7 +242,7 @@ func TestMadeFrom(t *testing.T) {
 	}
 }
 
-// TestKeepsEpoch: what was clamped to an epoch serves builds with that or an earlier one.
+// TestKeepsEpoch: files whose times were limited to an epoch are used in builds with that epoch or an earlier one.
 func TestKeepsEpoch(t *testing.T) {
 	tests := []struct {
 		sealed string

@@ -112,7 +112,8 @@ func newImageStore(t *testing.T) (imageStore, *state.State, *image.Resolver) {
 	return imageStore{t, st}, &state.State{Root: dir, Store: st, Cache: new(cache.Cache)}, image.New(image.Options{Store: st, Cache: new(cache.Cache)})
 }
 
-// TestPruneIndex: an index stays one, each of its images is pruned, and what is said about bytes that are no longer there goes.
+// TestPruneIndex: an index stays an index, each of its images is pruned, and annotations about the old bytes are
+// removed.
 func TestPruneIndex(t *testing.T) {
 	s, st, images := newImageStore(t)
 	wasted := [][][2]string{{{"a", "dead"}, {"b", "live"}}, {{".wh.a", ""}}}

@@ -710,7 +710,7 @@ func TestPlatforms(t *testing.T) {
 	if img, err := s.Resolve(t.Context(), "index", want); err != nil || img.Origin != FromStore {
 		t.Errorf("from the store: %v", err)
 	}
-	// An index that does not say the platforms of its images.
+	// An index without the platforms of its images.
 	other := imageOf(t, "file a 0644 2")
 	ix, err = json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: []ocispec.Descriptor{other.desc, {MediaType: child.MediaType, Digest: child.Digest, Size: child.Size}}})

@@ -124,7 +124,7 @@ func TestApplyAndCompare(t *testing.T) {
 	}
 }
 
-// TestApplyRefuses applies layers that no change has.
+// TestApplyRefuses applies layers that no change can produce.
 func TestApplyRefuses(t *testing.T) {
 	for _, test := range []struct {
 		layer []tar.Header

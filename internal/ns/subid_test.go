@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The remedy for a user without subordinate ids proposes a range that nobody has, in the files that lack one.
+// The remedy for a user without subordinate ids proposes a range that no user has, for the files that lack one.
 func TestSubIDRemedy(t *testing.T) {
 	for _, tt := range []struct {
 		what, uids, gids, login string

@@ -7,8 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// documented matches as the documentation of path/filepath.Match and of "**" says, by trying everything. It shares
-// nothing with the package. start says that p is at the beginning of a part of the pattern. p has no mistake in it.
+// documented matches by the documentation of path/filepath.Match and of "**", by trying all possibilities. It shares no
+// code with the package. start is set if p is at the beginning of a path component of the pattern. p has no mistake in
+// it.
 func documented(p, s string, start bool) bool {
 	switch {
 	case p == "":
@@ -196,7 +197,7 @@ func TestNewErrors(t *testing.T) {
 	}
 }
 
-// A pattern that is made to be slow is not.
+// Patterns that are slow for backtracking matchers are fast.
 func TestHostile(t *testing.T) {
 	for _, p := range []string{strings.Repeat("*a", 500) + "b", strings.Repeat("**a", 500) + "b", strings.Repeat("**/*", 300) + "b", strings.Repeat("**/a", 300)} {
 		m, err := New([]string{p})

@@ -25,7 +25,7 @@ const (
 	indexJSON    = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
 )
 
-// TestDocumentType: a document that two readers could take for two things is refused.
+// TestDocumentType: a document that two readers could read differently is refused.
 func TestDocumentType(t *testing.T) {
 	const bare = `{"schemaVersion":2,"config":{},"layers":[]}`
 	tests := []struct {
@@ -70,7 +70,8 @@ func TestDocumentType(t *testing.T) {
 	}
 }
 
-// FuzzDocumentType: what passes is one thing for a reader that takes the first of two keys and for one that takes the last.
+// FuzzDocumentType: an accepted document has the same type for readers that take the first of two equal keys and for
+// readers that take the last.
 func FuzzDocumentType(f *testing.F) {
 	for _, data := range []string{manifestJSON, indexJSON, `{"manifests":[],"layers":null}`, `{"Layers":[],"layers":[]}`} {
 		f.Add([]byte(data), "")
@@ -102,7 +103,8 @@ func impatient(t *testing.T) *Client {
 	return c
 }
 
-// TestSilence: what stands still is tried again, goes on where it was, and is given up in the end, wherever it stands still.
+// TestSilence: a transfer that stops at any point is tried again, continues where it stopped, and is given up in the
+// end.
 func TestSilence(t *testing.T) {
 	b := blobs{}
 	d := b.image(amd64, 500_000)
@@ -188,7 +190,7 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// TestSlowReader: a download that its reader does not take is not a server that stands still.
+// TestSlowReader: a download with a slow reader is not taken for a stalled server.
 func TestSlowReader(t *testing.T) {
 	b := blobs{}
 	d := b.image(amd64, 4<<20)
@@ -216,8 +218,8 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestTokenServers: over plain http credentials go to the registry's own host only, and a server elsewhere has to prove who
-// it is, however little the registry has to.
+// TestTokenServers: over plain http credentials go to the registry's own host only, and a server elsewhere needs a
+// valid certificate even if the registry is insecure.
 func TestTokenServers(t *testing.T) {
 	type request struct{ auth, form string }
 	var mu sync.Mutex
@@ -369,7 +371,8 @@ func TestTokenAnswers(t *testing.T) {
 	}
 }
 
-// TestRedirects: credentials go along no redirect, and a manifest comes over no worse way than it was asked for.
+// TestRedirects: credentials never follow a redirect, and a manifest is not fetched over a less secure connection than
+// requested.
 func TestRedirects(t *testing.T) {
 	b := blobs{}
 	d := b.image(amd64, 1000)

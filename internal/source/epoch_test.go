@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestDigestTimes: the digest tells times apart that the copies have, and no others.
+// TestDigestTimes: the digest depends on times that the copies have, and on no others.
 func TestDigestTimes(t *testing.T) {
 	dir := makeTree(t, "dir d 0755\nfile d/f x\n")
 	at := func(name string, sec int64) {

@@ -49,7 +49,8 @@ func private(t *testing.T, tree *Tree, m *Match) []string {
 	return all
 }
 
-// What a copy has found changed, and all that has changed since the first look, has a private copy from then on.
+// A file that a copy has found changed, and every file that has changed since the first Match, has a private copy from
+// then on.
 func TestFrozen(t *testing.T) {
 	dir := makeTree(t, "file a A\nfile b B\nfile c C\nlink l -> x\ndir d\nfile d/f F\nfile h H\nhardlink h2 => h\n")
 	age()
@@ -136,7 +137,7 @@ func TestFrozenDigest(t *testing.T) {
 	}
 }
 
-// A file that is another one each time that it is read is an error that names it; one that only grows is not.
+// A file that changes on every read is an error that names it; one that only grows is not.
 func TestFreezeInconsistent(t *testing.T) {
 	for _, grows := range []bool{false, true} {
 		dir := makeTree(t, "file d/f F\n")

@@ -111,7 +111,7 @@ func digestAt(t *testing.T, dir, index string) (got string, n int) {
 	return got, n
 }
 
-// An image in the place of another with the same inode numbers and times is not taken for it.
+// An image that replaces another one with the same inode numbers and times is not taken for it.
 func TestIndexOfImages(t *testing.T) {
 	for _, maker := range imageMakers {
 		t.Run(maker.kind, func(t *testing.T) {

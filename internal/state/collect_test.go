@@ -349,8 +349,8 @@ func TestCollectLeavesOthersAlone(t *testing.T) {
 	m.check(m.Close())
 }
 
-// BenchmarkCollect is what a build pays that has run something in a state of 300 snapshots and 300 blobs where nothing is to
-// be removed.
+// BenchmarkCollect measures the end of a build that has run a step in a state of 300 snapshots and 300 blobs with
+// nothing to remove.
 func BenchmarkCollect(b *testing.B) {
 	m := newMaker(b)
 	defer m.Close()

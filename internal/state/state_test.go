@@ -21,7 +21,7 @@ func openTest(t testing.TB, dir string) *State {
 	return s
 }
 
-// TestSyncEarlier: the note of unsynced work goes when the sync has ended well, which Close waits for.
+// TestSyncEarlier: the note of unsynced work is removed after the sync has succeeded, and Close waits for the sync.
 func TestSyncEarlier(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir)

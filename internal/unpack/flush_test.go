@@ -17,8 +17,8 @@ import (
 
 // randomStream makes a stream in which names come several times, as different types and in any order.
 //
-// Attributes are removed with whiteouts only: an archive keeps those of an existing directory, and does not tell such a
-// directory from one that it has listed before.
+// The stream has attributes only if it has whiteouts: unpacking an archive keeps the attributes of an existing
+// directory, and does not distinguish such a directory from one that the archive has listed before.
 func randomStream(rnd *rand.Rand, mode Whiteouts) string {
 	whiteouts := mode != Literal
 	name := func() string {

@@ -1,4 +1,4 @@
-// Package differential holds random changes against the layers that are written of them, on every snapshot driver.
+// Package differential compares random changes with the layers that are written of them, on every snapshot driver.
 package differential
 
 import (
@@ -45,7 +45,7 @@ func TestOverlayWithSingleID(t *testing.T) {
 	mounttest.Again(t, mounttest.Single, "TestOverlay")
 }
 
-// found returns the seeds that find a fault that there was once, on any driver:
+// found returns the seeds that once found a fault, on any driver:
 //
 //	1   user.fuseoverlayfs.opaque counted as a mark on the kernel's overlay
 //	3   a directory below an opaque one was compared as if it were merged, and deleted files came back; whiteouts of other

@@ -1,4 +1,4 @@
-// Package drivers builds whole images with snapshot drivers that few machines choose by themselves.
+// Package drivers builds whole images with snapshot drivers that few machines use by default.
 package drivers
 
 import (

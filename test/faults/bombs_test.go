@@ -146,7 +146,7 @@ func TestManyEntries(t *testing.T) {
 	}
 }
 
-// TestBombs: what becomes large when it is unpacked costs no memory.
+// TestBombs: data that become large when they are unpacked need little memory.
 func TestBombs(t *testing.T) {
 	lab.Root(t)
 	size := int64(1 << 30)

@@ -12,7 +12,8 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestDockerfileThatIsNone: a Dockerfile and the other small files that a build reads may be anything. Each is a quick error.
+// TestDockerfileThatIsNone: anything but a regular file in the place of a Dockerfile, or of another small file that a
+// build reads, is a quick error.
 func TestDockerfileThatIsNone(t *testing.T) {
 	kinds := []struct {
 		name string
@@ -114,7 +115,7 @@ func TestValuesThatDouble(t *testing.T) {
 	}
 }
 
-// TestLongDockerfiles: many and long lines are no reason to fail, as long as the file is below its limit.
+// TestLongDockerfiles: many and long lines are accepted, as long as the file is below its limit.
 func TestLongDockerfiles(t *testing.T) {
 	l := lab.New(t)
 	var b strings.Builder

@@ -29,10 +29,10 @@ func whole() bool { return os.Getenv("LAYERBUILD_FAULTS") == "1" }
 // maxMemory is the most memory that the program may use for any input.
 const maxMemory = 256 << 20
 
-// hung is when a command is taken to hang for ever. Nothing here takes a tenth of it on an idle machine.
+// hung is the time after which a command counts as hung. Each takes less than a tenth of it on an idle machine.
 const hung = 2 * time.Minute
 
-// result is what became of a command.
+// result is the result of a command.
 type result struct {
 	status int    // 128 + the signal for a command that a signal ended
 	stdout string // the first megabytes of it

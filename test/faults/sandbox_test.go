@@ -143,8 +143,8 @@ func TestManyLayers(t *testing.T) {
 	}
 }
 
-// TestOddNames: what can be a name goes through COPY, RUN and the layer as it is. What a layer cannot say is an error, and not
-// something else in the image.
+// TestOddNames: COPY, RUN and layers keep every valid name unchanged. A name that a layer cannot hold is left out with
+// a warning, and does not become something else in the image.
 func TestOddNames(t *testing.T) {
 	lab.Root(t)
 	names := []string{"a\nb", "-rf", "--", "*", "?[", "a b", "\xff\xfe", "é", strings.Repeat("n", 255), "'", "\"", "\\", "$HOME", "\x01\x7f", "...", " ", "a\tb", "%s", ".wh", ".w", "wh.", "#x", "!y", "~"}
@@ -240,7 +240,8 @@ RUN ! ls OUT/secret && while true; do ln -sfn OUT /x; mkdir -p /y; ln -sfn /y /x
 	}
 }
 
-// TestSpecialFiles: a step makes what it may, and none of it is read or waited for afterwards.
+// TestSpecialFiles: special files that a step makes are not opened afterwards, so that nothing is read from them or
+// waits for them.
 func TestSpecialFiles(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "python3")

@@ -114,7 +114,7 @@ func terminal(t *testing.T) (ours, theirs *os.File) {
 	return ours, theirs
 }
 
-// program is the process that runs layerbuild itself and not the command by which a user is become.
+// program is the process of layerbuild itself, and not of the command that changes the user.
 func (r *running) program() int {
 	pid := r.cmd.Process.Pid
 	for {

@@ -61,7 +61,7 @@ type object struct {
 	find func(t *testing.T, tp *template) []string
 	// lost is set for what cannot be made again where the registry is gone: with the operations that need it.
 	lost []string
-	// silent is set where damage needs no warning: what is lost is found out anew.
+	// silent is set if damage needs no warning, because the lost data are computed again.
 	silent bool
 }
 
@@ -115,7 +115,8 @@ var objects = []object{
 	{name: "info of snapshots", find: files("snapshots", func(p string) bool { return filepath.Base(p) == "info.json" }), silent: true, lost: []string{"run"}},
 }
 
-// damages are what may become of a file. Mode 0 does nothing to root; a link to itself is a file that cannot be opened.
+// damages are kinds of damage to a file. Mode 0 has no effect for root; a link to itself is a file that cannot be
+// opened.
 var damages = []struct {
 	name   string
 	damage func(path string, data []byte) error
@@ -212,7 +213,7 @@ func (tp *template) build(t *testing.T, args ...string) (log, wrong string, err 
 	return log, "", nil
 }
 
-// tag does nothing: what it stands for is that the verb needs the image's name, which a lost index.json does not have.
+// tag does nothing. It stands for a verb that needs the image's name, which a lost index.json does not have.
 func (tp *template) tag(*testing.T) {}
 
 // whole reads all layers of an image and returns what is wrong.
@@ -271,7 +272,7 @@ func TestDamage(t *testing.T) {
 						t.Errorf("%s", log)
 					}
 					warned := strings.Contains(log, "damaged")
-					// Once more, and everything is as if nothing had been.
+					// After the repair a further build finds no damage.
 					if log, wrong, err := tp.build(t); wrong != "" || err != nil || warned && strings.Contains(log, "damaged") {
 						t.Errorf("the next build: %s %v\n%s", wrong, err, log)
 					}
