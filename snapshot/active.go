@@ -316,6 +316,9 @@ func (w *workDir) remove() error {
 	return w.s.drv.remove(tmp, filepath.Base(w.path))
 }
 
+// RemoveLeftOvers removes what dead processes have left, as Open does for the snapshots of its own driver.
+func (s *Store) RemoveLeftOvers() error { return s.collect() }
+
 // collect removes what dead processes have left. What cannot be removed now is tried again by the next Open: it must not
 // keep anybody from building.
 func (s *Store) collect() error {

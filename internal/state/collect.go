@@ -468,6 +468,9 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 	var removals []func() error
 	err = nil
 	for _, in := range c.stores {
+		if in != c.s.Snapshots { // what is left in that was removed when the state was opened
+			err = errors.Join(err, in.RemoveLeftOvers())
+		}
 		remove, err1 := in.RemoveAll(snapshots[in])
 		removals, err = append(removals, remove), errors.Join(err, err1)
 	}

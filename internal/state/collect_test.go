@@ -165,6 +165,8 @@ func TestPruneOtherDrivers(t *testing.T) {
 			m.snapshot("unheld", "base")
 			m.snapshot("both", "")
 			m.step("both", "both", 2, nil)
+			left := filepath.Join(m.Snapshots.Dir("base"), "..", "tmp", "left by a killed build")
+			m.check(os.Mkdir(left, 0o700))
 			m.check(m.Close())
 			m = open(test.pruned)
 			m.snapshot("both", "")
@@ -180,6 +182,9 @@ func TestPruneOtherDrivers(t *testing.T) {
 			if m.readUsage().after != m.readUsage().total() {
 				t.Errorf("after the prune the state has %d bytes, and %d were noted", m.readUsage().total(), m.readUsage().after)
 			}
+			if _, err := os.Lstat(left); err == nil {
+				t.Error("what a killed build has left is there")
+			}
 			_, err = m.Snapshots.Stat("both")
 			if there := err == nil; there == test.o.All {
 				t.Errorf("the driver in use has its own snapshot: %v", there)
@@ -187,12 +192,12 @@ func TestPruneOtherDrivers(t *testing.T) {
 			m.check(m.Close())
 			m = open(test.made)
 			defer m.Close()
-			var left []string
+			var ids []string
 			for _, id := range m.Snapshots.IDs() {
-				left = append(left, string(id))
+				ids = append(ids, string(id))
 			}
-			slices.Sort(left)
-			if got := strings.Join(left, " "); got != test.want {
+			slices.Sort(ids)
+			if got := strings.Join(ids, " "); got != test.want {
 				t.Errorf("there is %q, want %q", got, test.want)
 			}
 			if left := append(names(filepath.Join(m.Root, "snapshots", "tmp")), names(filepath.Join(m.Root, "snapshots", "full", "tmp"))...); len(left) > 0 {
