@@ -696,7 +696,7 @@ func (c *cure) metaFlags() (flags []string, ok bool) {
 	return flags, len(flags) > 0
 }
 
-// cache is for files of a cache that a RUN left and another one removed. Those between may need them.
+// cache is for files of a cache that one RUN left and another removed. The RUNs in between may need them.
 func (c *cure) cache(dir string) string {
 	removal, all, _ := c.without(dir, "rm")
 	runs := append([]*Instruction{c.made}, c.between()...)

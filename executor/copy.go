@@ -52,7 +52,7 @@ type frame struct {
 	now      unix.Stat_t // of dst when it was entered
 	gone     *string     // the path of the first directory on the way here that is not at the source any more; or nil
 	made     bool        // dst was made by this copy
-	acl      bool        // what is made in dst gets an access list from it
+	acl      bool        // new files in dst inherit an access list
 	on       onLeave
 }
 

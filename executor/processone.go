@@ -47,7 +47,8 @@ func startProcessOne(dir string) (*processOne, error) {
 	return p, nil
 }
 
-// list makes the list of what it does: its standard input is sock, and nothing else is open when the program runs.
+// list makes the list of its system calls. When its program runs, standard input is sock and no other descriptor is
+// open.
 func (p *processOne) list(program, sock int, dir string) {
 	c := &p.does
 	if sock > 0 {

@@ -18,7 +18,7 @@ const (
 	maxLines = 250_000
 	// maxInstructions is the limit of instructions in a file.
 	maxInstructions = 10_000
-	// maxVariables is the limit of variables that a stage knows.
+	// maxVariables is the limit of variables in a stage.
 	maxVariables = 10_000
 	// maxCopied is the limit of labels, volumes and ports that are copied in all.
 	maxCopied = 4_000_000

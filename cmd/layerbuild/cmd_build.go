@@ -650,7 +650,7 @@ func (f *buildFlags) output(o *build.Options, e *env) error {
 	for _, s := range f.outputs {
 		spec, err := export.Parse(s)
 		if err != nil {
-			return badValue("output", s, errors.Unwrap(err)) // which says "output" and s itself
+			return badValue("output", s, errors.Unwrap(err)) // the wrapping error repeats "output" and s
 		}
 		for _, name := range spec.Names {
 			if err := checkNewName(name); err != nil {

@@ -22,7 +22,7 @@ const exitTable = `Exit status:
   Otherwise run exits with the status of its command, or with 128+N if signal N ended the command.
 `
 
-// prepareHelp checks what help is asked about.
+// prepareHelp checks the arguments of help.
 func prepareHelp(e *env, all []verb, args []string) (runFunc, error) {
 	if len(args) > 1 {
 		return nil, fmt.Errorf("help explains one verb, not %d: %s", len(args), strings.Join(args, " "))

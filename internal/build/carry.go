@@ -172,7 +172,7 @@ func (b *builder) importable(j *job) []foundRecord {
 // clampedMeta is set in the record of a snapshot that was unpacked from a layer sealed with an epoch: the seconds.
 const clampedMeta = "clamped"
 
-// keepsTimes reports whether a record's snapshot gives the times that this build wants.
+// keepsTimes reports whether the times in a record's snapshot are right for this build.
 func (b *builder) keepsTimes(rec cache.Record) bool {
 	s, ok := rec.Meta[clampedMeta]
 	if !ok {

@@ -176,7 +176,7 @@ func (m *made) add(key cache.Key) {
 	m.keys[key] = true
 }
 
-// use has has report what was added.
+// use makes has report true for added keys.
 func (m *made) use() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

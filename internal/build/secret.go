@@ -52,8 +52,8 @@ func (r *runner) mountSecret(ctx context.Context, p *executor.Process, m parser.
 	return nil
 }
 
-// readSecret returns what a secret of the options says. It is read once in a build: a pipe can be read once only, and the
-// commands of a build are to see the same.
+// readSecret returns the value of a secret of the options. It is read once in a build: a pipe can be read once only,
+// and the commands of a build are to see the same.
 func (b *builder) readSecret(ctx context.Context, i int) ([]byte, error) {
 	return b.secrets.do(ctx, i, func() ([]byte, error) { return b.opts.Run.Secrets[i].read(ctx) })
 }

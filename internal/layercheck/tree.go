@@ -322,7 +322,7 @@ func dataFrom(f *os.File, off, size int64) int64 {
 		return size
 	}
 	if err != nil {
-		return off // the file system knows no holes
+		return off // the file system does not report holes
 	}
 	return min(data, size)
 }

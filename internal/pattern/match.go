@@ -18,8 +18,8 @@ type tokenKind int
 const (
 	literal tokenKind = iota
 	class             // one character of a class
-	one               // "?": one character that is no slash
-	star              // "*": characters that are no slash
+	one               // "?": one character except a slash
+	star              // "*": characters except slashes
 	dirs              // "**/": directories, each with its slash
 	all               // "**": anything
 )

@@ -281,7 +281,7 @@ func (x *index) learn(st *unix.Statx_t, dir int, name *byte) {
 	x.volumes[dev] = volumeOf(fd, dev)
 }
 
-// trusts reports whether what is remembered of the file that st describes may be used.
+// trusts reports whether a remembered digest of the file that st describes may be used.
 func (x *index) trusts(st *unix.Statx_t) bool { return x.trust || x.known(st).id != 0 }
 
 // lookup returns what is known of the file that st describes.

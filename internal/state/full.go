@@ -83,7 +83,7 @@ func (s *State) Filled(err error) error {
 	}
 	free := st.Bavail
 	if s.NS.HostUID == 0 && !s.NS.Rootless {
-		free = st.Bfree // with what is reserved for root
+		free = st.Bfree // including blocks reserved for root
 	}
 	if free*uint64(st.Bsize) >= almostNothing && (st.Files == 0 || st.Ffree > 0) {
 		return err

@@ -507,7 +507,7 @@ func (s *suite) commitOn() {
 		file d/y 0644 y
 		file top 0644 top`)
 
-	// A root of its own keeps what it has, whenever that is from: also a moment ago, and in the future.
+	// A root entry of the layer is kept with any time, also a recent or a future one.
 	parent := snapshot.ID("top")
 	for i, mtime := range []int64{1111111111, time.Now().Unix(), 4000000000} {
 		b, err := s.Prepare(ctx, "")

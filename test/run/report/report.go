@@ -120,7 +120,7 @@ func lastLine(out string) string {
 	return place.ReplaceAllString(out[strings.LastIndexByte(out, '\n')+1:], "")
 }
 
-// tail returns at most the last n bytes of s, and says so if that is not all.
+// tail returns at most the last n bytes of s, with a note if s is longer.
 func tail(s string, n int) string {
 	if len(s) <= n {
 		return s
