@@ -27,14 +27,17 @@ func (e env) index(key string) int {
 	return -1
 }
 
-func (e env) set(key, value string) env {
+func (e env) set(key, value string) env { return e.setPair(key, key+"="+value) }
+
+// setPair is set with the key and the value in one string, "key=value".
+func (e env) setPair(key, kv string) env {
 	out := make([]string, 0, len(e.kv)+1)
 	if i := e.index(key); i >= 0 {
 		out = append(append(out, e.kv[:i]...), e.kv[i+1:]...)
 	} else {
 		out = append(out, e.kv...)
 	}
-	return env{append(out, key+"="+value)}
+	return env{append(out, kv)}
 }
 
 func (e env) del(key string) env {
@@ -77,16 +80,16 @@ func (m maskedEnv) Get(key string) (string, bool) {
 	return m.env.Get(key)
 }
 
-// replaceEnv sets a variable of an image's configuration: in its place if it is
-// there, otherwise at the end. The slice is not changed.
-func replaceEnv(kv []string, key, value string) []string {
-	out := make([]string, len(kv), len(kv)+1)
-	copy(out, kv)
+// replaceEnv sets the variable key of an image's configuration to kv, "key=value": in its place if it is there, otherwise
+// at the end. The slice is not changed.
+func replaceEnv(list []string, key, kv string) []string {
+	out := make([]string, len(list), len(list)+1)
+	copy(out, list)
 	for i, s := range out {
 		if k, _, _ := strings.Cut(s, "="); k == key {
-			out[i] = key + "=" + value
+			out[i] = kv
 			return out
 		}
 	}
-	return append(out, key+"="+value)
+	return append(out, kv)
 }

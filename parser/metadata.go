@@ -22,14 +22,15 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 		if len(w.state.env.kv)+len(c.Env) > maxVariables {
 			return errManyVariables
 		}
-		step.History = "ENV" + w.pairs(c, c.Env)
+		step.History = w.pairs("ENV", c, c.Env)
 		for _, e := range c.Env {
 			w.rules.secretKey("ENV", e.Key, c.Location())
-			w.state.env = w.state.env.set(e.Key, e.Value)
-			img.Config.Env = replaceEnv(img.Config.Env, e.Key, e.Value)
+			kv := e.Key + "=" + e.Value // once, since a value can have 64 MiB
+			w.state.env = w.state.env.setPair(e.Key, kv)
+			img.Config.Env = replaceEnv(img.Config.Env, e.Key, kv)
 		}
 	case *instructions.LabelCommand:
-		step.History = "LABEL" + w.pairs(c, c.Labels)
+		step.History = w.pairs("LABEL", c, c.Labels)
 		if err := w.copying(len(img.Config.Labels) + len(c.Labels)); err != nil {
 			return err
 		}
@@ -91,14 +92,22 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 	return nil
 }
 
-// pairs writes the key=value pairs of ENV and LABEL for the history.
-func (w *walker) pairs(c instructions.Command, kvs instructions.KeyValuePairs) string {
+// pairs returns the history text of an ENV or a LABEL. It copies each value once: a value can have 64 MiB.
+func (w *walker) pairs(verb string, c instructions.Command, kvs instructions.KeyValuePairs) string {
+	size := len(verb)
+	for _, kv := range kvs {
+		size += len(" ") + len(kv.Key) + len("=") + len(kv.Value)
+	}
 	var b strings.Builder
+	b.Grow(size)
+	b.WriteString(verb)
 	for _, kv := range kvs {
 		if kv.NoDelim {
 			w.rules.run(&linter.RuleLegacyKeyValueFormat, c.Location(), linter.RuleLegacyKeyValueFormat.Format(c.Name()))
 		}
-		b.WriteString(" " + kv.Key + "=" + kv.Value)
+		for _, part := range [...]string{" ", kv.Key, "=", kv.Value} {
+			b.WriteString(part)
+		}
 	}
 	return b.String()
 }

@@ -164,7 +164,7 @@ func TestEnvOrder(t *testing.T) {
 	if _, ok := next.del("A").Get("A"); ok {
 		t.Error("A is still there after del")
 	}
-	if got, want := replaceEnv([]string{"A=1", "B=2"}, "A", "3"), []string{"A=3", "B=2"}; !cmp.Equal(got, want) {
+	if got, want := replaceEnv([]string{"A=1", "B=2"}, "A", "A=3"), []string{"A=3", "B=2"}; !cmp.Equal(got, want) {
 		t.Errorf("replaceEnv = %q, want %q: a configuration keeps its order", got, want)
 	}
 }
