@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,13 +35,13 @@ func imagesVerb() verb {
 			}
 			return func(ctx context.Context) error {
 				list, err := f.listImages(ctx)
-				if err != nil {
+				if list == nil {
 					return err
 				}
 				if format == "json" {
-					return printJSON(e.stdout, list)
+					return errors.Join(printJSON(e.stdout, list), err)
 				}
-				return printImages(e.stdout, list, *digests)
+				return errors.Join(printImages(e.stdout, list, *digests), err)
 			}, nil
 		}
 	}}
@@ -58,6 +59,7 @@ type listed struct {
 	Layers    int       `json:"layers"` // of the first platform
 }
 
+// listImages returns the images that can be read, and errors that name the others. The list is nil if there is none.
 func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 	state, images, err := f.open(ctx, false)
 	if err != nil {
@@ -69,14 +71,19 @@ func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 		return nil, err
 	}
 	list := make([]listed, 0, len(entries))
+	var errs []error
 	for _, entry := range entries {
 		l := listed{Name: entry.Name, Digest: entry.Descriptor.Digest.String(), Created: entry.Tagged}
 		if use, err := state.Store.Usage(ctx, entry.Descriptor); err == nil {
 			l.Size = use.Size
 		}
 		all, err := images.platforms(ctx, state, entry.Descriptor)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("image %s: %w", entry.Name, err)
+			errs = append(errs, fmt.Errorf("image %s: %w", cmp.Or(entry.Name, l.Digest), err))
+			continue
 		}
 		// The image ID, as of export.Metadata: the digest of the configuration where there is one.
 		l.ID = l.Digest
@@ -94,7 +101,7 @@ func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 		}
 		list = append(list, l)
 	}
-	return list, nil
+	return list, errors.Join(errs...)
 }
 
 func printImages(w io.Writer, list []listed, digests bool) error {
