@@ -95,6 +95,9 @@ func (s *Store) checkIDs() error {
 	if err != nil {
 		return err
 	}
+	if !isIDMapping(string(was)) {
+		return fmt.Errorf("%s is damaged: remove it if nobody else has used this state directory, or use another one", path)
+	}
 	if string(was) != now {
 		return fmt.Errorf("it was made with other user ids (%s; these are %s): use another state directory, or remove this one",
 			describeIDs(string(was)), describeIDs(now))
@@ -118,6 +121,20 @@ func idMapping() (string, error) {
 		}
 	}
 	return b.String(), nil
+}
+
+// isIDMapping reports whether text is one that idMapping can have returned.
+func isIDMapping(text string) bool {
+	kinds := map[string]int{}
+	for line := range strings.Lines(text) {
+		var kind string
+		var first, count uint32
+		if n, err := fmt.Sscanf(line, "%s %d %d\n", &kind, &first, &count); n != 3 || err != nil || line != fmt.Sprintf("%s %d %d\n", kind, first, count) {
+			return false
+		}
+		kinds[kind]++
+	}
+	return len(kinds) == 2 && kinds["uid"] > 0 && kinds["gid"] > 0
 }
 
 func describeIDs(mapping string) string {

@@ -158,7 +158,7 @@ func tryFuse(root string, o Options) (driver, error) {
 	}
 	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("needs /dev/fuse: %w", err)
+		return nil, fmt.Errorf("needs /dev/fuse: %v", err) // not wrapped: the state directory is not to blame
 	}
 	unix.Close(dev)
 	if strings.Contains(root, ":") {

@@ -186,6 +186,22 @@ func TestOtherIDs(t *testing.T) {
 	}
 }
 
+// TestDamagedIDs: an error names the file if what is in it are no ids.
+func TestDamagedIDs(t *testing.T) {
+	root := t.TempDir()
+	testStore(t, root)
+	path := filepath.Join(root, "ids")
+	whole, err := os.ReadFile(path)
+	check(t, err)
+	for _, text := range []string{"", "x", string(whole[:len(whole)-1]), "\x00" + string(whole[1:]), string(whole) + "garbage", "uid 0 1\n", "uid 0 1\nuid 0 1\n", "vid 0 1\n" + string(whole)} {
+		check(t, os.WriteFile(path, []byte(text), 0o600))
+		_, err := Open(root, Options{UserNS: mounttest.UserNS()})
+		if err == nil || !strings.Contains(err.Error(), path+" is damaged") {
+			t.Errorf("ids %q: Open = %v, want an error that names %s", text, err, path)
+		}
+	}
+}
+
 func TestUnknownDriver(t *testing.T) {
 	if _, err := Open(t.TempDir(), Options{Driver: "zfs"}); err == nil || !strings.Contains(err.Error(), `"zfs"`) {
 		t.Errorf("Open = %v, want an error that names the driver", err)
