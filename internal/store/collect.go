@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -193,12 +194,12 @@ func (s *Store) Collect(ctx context.Context, o CollectOptions) (Collected, error
 	defer held.Close()
 	live := o.Live
 	if live == nil {
-		list, err := s.list()
+		ix, err := s.lockedIndex()
 		if err != nil {
 			return Collected{}, fmt.Errorf("collect blobs: %w", err)
 		}
 		live = map[digest.Digest]bool{}
-		for _, d := range append(append([]ocispec.Descriptor{}, list...), o.Roots...) {
+		for _, d := range slices.Concat(ix.manifests, o.Roots) {
 			s.walk(ctx, d, live, func(ocispec.Descriptor, *document) {})
 		}
 	}

@@ -302,6 +302,15 @@ func (s *Store) recovered(why error) (index, error) {
 	return s.recover(why)
 }
 
+// lockedIndex reads index.json, and recovers it where it is damaged. The lock is held.
+func (s *Store) lockedIndex() (index, error) {
+	ix, err := s.readIndex()
+	if err != nil {
+		return s.recover(err)
+	}
+	return ix, nil
+}
+
 // oldIndex is index.json as it was before the last change.
 func (s *Store) oldIndex() string { return s.index() + ".old" }
 
@@ -356,11 +365,9 @@ func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []
 		return fmt.Errorf("lock index.json: %w", err)
 	}
 	defer held.Close()
-	ix, err := s.readIndex()
+	ix, err := s.lockedIndex()
 	if err != nil {
-		if ix, err = s.recover(err); err != nil {
-			return err
-		}
+		return err
 	}
 	ix.manifests = change(ix.manifests)
 	data, err := ix.encode()

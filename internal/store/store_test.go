@@ -509,6 +509,30 @@ func TestKilledInTheMiddle(t *testing.T) {
 	}
 }
 
+// TestCollectDamagedIndex: Collect holds the lock that recovering a damaged index.json needs.
+func TestCollectDamagedIndex(t *testing.T) {
+	s := openTest(t)
+	ctx := t.Context()
+	for _, name := range []string{"kept", "lost"} { // the version before the last change has the first only
+		d, err := s.Write(ctx, ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"layers":[],"annotations":{"n":"`+name+`"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Tag(ctx, name, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(s.index(), []byte("damaged"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := s.Collect(ctx, CollectOptions{}); err != nil || c.Blobs != 1 {
+		t.Errorf("Collect = %v, %v, want the one blob without a name", c, err)
+	}
+	if names, err := s.Names(); err != nil || len(names) != 1 || names[0].Name != "docker.io/library/kept:latest" {
+		t.Errorf("Names = %v, %v", names, err)
+	}
+}
+
 // TestOtherTools has skopeo and umoci read the layout, and write to it.
 func TestOtherTools(t *testing.T) {
 	for _, tool := range []string{"skopeo", "umoci"} {
