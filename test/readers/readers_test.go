@@ -191,7 +191,10 @@ func entries(tree string) []string {
 func TestPodman(t *testing.T) {
 	lab.Need(t, "podman", "runc")
 	l := build(t)
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("/tmp", "podman-") // podman's run directory may have 50 characters
+	if err != nil {
+		t.Fatal(err)
+	}
 	podman := func(args ...string) (string, error) {
 		own := []string{"--root", dir + "/root", "--runroot", dir + "/run", "--tmpdir", dir + "/tmp", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"}
 		cmd := exec.Command("podman", append(own, args...)...)
@@ -203,7 +206,10 @@ func TestPodman(t *testing.T) {
 		}
 		return string(out), err
 	}
-	t.Cleanup(func() { unmountBelow(t, dir) })
+	t.Cleanup(func() {
+		unmountBelow(t, dir)
+		lab.Output(t, "rm", "-rf", "--one-file-system", dir)
+	})
 	// Limits that a container without CAP_SYS_RESOURCE may set.
 	run := []string{"run", "--rm", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=500:500"}
 
