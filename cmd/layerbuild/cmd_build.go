@@ -379,6 +379,9 @@ func (f *buildFlags) withoutEffect(o *build.Options) []string {
 	if on(f.sbom) {
 		list = append(list, fmt.Sprintf("--sbom=%s has no effect: no list of the image's packages is made", f.sbom))
 	}
+	if f.format != "text" && !o.Check && !o.ListTargets {
+		list = append(list, fmt.Sprintf("--format %s has no effect without --check or --call", f.format))
+	}
 	if f.cgroupParent != "" {
 		list = append(list, "--cgroup-parent has no effect: commands stay in the control group that layerbuild was started in")
 	}
@@ -679,10 +682,34 @@ func (f *buildFlags) output(o *build.Options, e *env) error {
 	if err := export.Check(e.stdout, o.Outputs...); err != nil {
 		return fmt.Errorf("--%w", err)
 	}
+	if err := f.checkApart(o.Outputs); err != nil {
+		return err
+	}
 	for i, s := range f.outputs {
 		if err := checkDest(o.Outputs[i]); err != nil {
 			return badValue("output", s, err)
 		}
+	}
+	return nil
+}
+
+// checkApart returns an error if the files that the build writes besides its outputs are one file, or an output.
+func (f *buildFlags) checkApart(outputs []export.Spec) error {
+	taken := map[string]string{}
+	for _, spec := range outputs {
+		if place := realPlace(spec.Dest); place != "" {
+			taken[place] = "--output " + spec.String()
+		}
+	}
+	for _, file := range [...]struct{ flag, name string }{{"iidfile", f.iidFile}, {"metadata-file", f.metadataFile}} {
+		place := realPlace(file.name)
+		if place == "" {
+			continue
+		}
+		if other := taken[place]; other != "" {
+			return badValue(file.flag, file.name, fmt.Errorf("%s writes the same file", other))
+		}
+		taken[place] = "--" + file.flag
 	}
 	return nil
 }

@@ -22,6 +22,28 @@ func checkFile(flag, name string) error {
 	return nil
 }
 
+// realPlace returns the absolute path of a regular file, or of one that is yet to be made, without links as far as it
+// exists. It returns "" for standard output, a device or a pipe, which several may write to.
+func realPlace(name string) string {
+	if name == "" || name == "-" {
+		return ""
+	}
+	if fi, err := os.Stat(name); err == nil && !fi.Mode().IsRegular() {
+		return ""
+	}
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return ""
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		return real
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		return filepath.Join(dir, filepath.Base(abs))
+	}
+	return abs
+}
+
 // writableFile returns why a file cannot be written, or nil.
 func writableFile(name string) error {
 	fi, err := os.Stat(name)
