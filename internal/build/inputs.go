@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -276,7 +277,7 @@ func (s *solver) contextSnapshot(ctx context.Context, f *files) (snapshot.ID, di
 		if err != nil {
 			return "", "", err
 		}
-		id, _, err := s.snapshotOf(ctx, f, m)
+		id, _, err := s.snapshotOf(ctx, f, m, false)
 		if !again(err, looks) {
 			return id, m.Digest, err
 		}
@@ -284,11 +285,18 @@ func (s *solver) contextSnapshot(ctx context.Context, f *files) (snapshot.ID, di
 }
 
 // snapshotOf makes a snapshot of the file or directory of a context that was matched, so that it can be mounted. place is
-// where it is in the snapshot: a directory is the snapshot's root.
-func (s *solver) snapshotOf(ctx context.Context, f *files, m *source.Match) (id snapshot.ID, place string, err error) {
+// where it is in the snapshot: a directory is the snapshot's root. With whole the root gets the mode and the attributes of
+// the directory, which are then to be in the match's digest.
+func (s *solver) snapshotOf(ctx context.Context, f *files, m *source.Match, whole bool) (id snapshot.ID, place string, err error) {
 	place = "/"
 	if len(m.Items) == 1 && !m.Items[0].Contents {
 		place += m.Items[0].Target
+	}
+	if whole && len(m.Items) == 1 && m.Items[0].Contents {
+		dir := *m
+		dir.Items = slices.Clone(m.Items)
+		dir.Items[0].Contents = false
+		m = &dir
 	}
 	c := &copier{solver: s, from: f, match: m, copy: &parser.Copy{Dest: "/"}}
 	key, err := makeKey("scratch", "context", nil, string(m.Digest), epochKey(s.epoch))

@@ -96,12 +96,13 @@ func (r *runner) open(ctx context.Context) error {
 	return nil
 }
 
-// mountQuery names what a mount shows. A directory of a stage or an image is shown as it is. One of a context is copied
-// first, without its mode and owner, and a cache mount has its own.
+// mountQuery names what a mount shows. A bind mount shows a directory with its mode and attributes, which are then in the
+// digest. The root of a context has the mode 0755 instead, and the top of a cache mount the one that the mount asks for.
 func (r *runner) mountQuery(m parser.RunMount) source.Query {
+	src := path.Join("/", m.Source)
 	return source.Query{
-		Patterns: []string{path.Join("/", m.Source)}, Literal: true, KeepOwner: true, Epoch: r.epoch,
-		Root: m.Type == parser.MountBind && r.hasOwners(m.From),
+		Patterns: []string{src}, Literal: true, KeepOwner: true, Epoch: r.epoch,
+		Root: m.Type == parser.MountBind && (src != "/" || r.hasOwners(m.From)),
 	}
 }
 
@@ -202,6 +203,6 @@ func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) 
 	if f.snapshot != nil {
 		return *f.snapshot, m.Source, nil
 	}
-	id, place, err := r.snapshotOf(ctx, f, r.looked[i])
+	id, place, err := r.snapshotOf(ctx, f, r.looked[i], r.mountQuery(m).Root)
 	return id, place, err
 }
