@@ -29,8 +29,14 @@ func whole() bool { return os.Getenv("LAYERBUILD_FAULTS") == "1" }
 // maxMemory is the most memory that the program may use for any input.
 const maxMemory = 256 << 20
 
-// hung is the time after which a command counts as hung. Each takes less than a tenth of it on an idle machine.
-const hung = 2 * time.Minute
+// hung returns the time after which a command counts as hung. Each takes less than a tenth of it on an idle machine. The whole
+// tests have larger inputs, such as five million entries.
+func hung() time.Duration {
+	if whole() {
+		return 30 * time.Minute
+	}
+	return 2 * time.Minute
+}
 
 // result is the result of a command.
 type result struct {
@@ -57,6 +63,12 @@ func run(t testing.TB, cmd *exec.Cmd) result {
 // watch is run without a judgement on memory and status.
 func watch(t testing.TB, cmd *exec.Cmd) result {
 	t.Helper()
+	return watchFor(t, cmd, hung())
+}
+
+// watchFor is watch with another time after which the command counts as hung.
+func watchFor(t testing.TB, cmd *exec.Cmd, limit time.Duration) result {
+	t.Helper()
 	stdout, log := &head{most: 4 << 20}, &head{most: 4 << 20}
 	if cmd.Stdout == nil {
 		cmd.Stdout = stdout
@@ -71,7 +83,7 @@ func watch(t testing.TB, cmd *exec.Cmd) result {
 		t.Fatal(err)
 	}
 	var hangs atomic.Bool
-	timer := time.AfterFunc(hung, func() {
+	timer := time.AfterFunc(limit, func() {
 		hangs.Store(true)
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	})
@@ -83,7 +95,7 @@ func watch(t testing.TB, cmd *exec.Cmd) result {
 	cancel()
 	r := result{stdout: stdout.String(), log: log.String(), peak: <-peaks}
 	if hangs.Load() {
-		t.Fatalf("%s: still running after %v\n%s", strings.Join(cmd.Args, " "), hung, r.log)
+		t.Fatalf("%s: still running after %v\n%s", strings.Join(cmd.Args, " "), limit, r.log)
 	}
 	state := cmd.ProcessState
 	r.status = state.ExitCode()

@@ -116,7 +116,7 @@ func TestSilentRegistry(t *testing.T) {
 	})
 	l.Write("Dockerfile", "FROM "+host+"/library/busybox\n")
 	start := time.Now()
-	r := watch(t, build(l)) // which has a limit of its own, two minutes
+	r := watchFor(t, build(l), 2*time.Minute)
 	if r.status == 0 || asked.Load() < 2 {
 		t.Errorf("after %v: status %d, asked %d times\n%s", time.Since(start), r.status, asked.Load(), tail(r.log))
 	}
