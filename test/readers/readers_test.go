@@ -237,7 +237,10 @@ func TestPodman(t *testing.T) {
 	if out, err = podman(append(run, "reader:v1")...); err != nil || out != started {
 		t.Errorf("podman run says %q, %v", out, err)
 	}
-	if _, err = podman("pull", "oci:"+oci(t, l, "layout")); err != nil {
+	// podman makes a reference of the layout's path, and a reference has no capital letters.
+	layout := filepath.Join(l.Dir, "layout")
+	lab.Output(t, "cp", "-a", layout, dir+"/layout")
+	if _, err = podman("pull", "oci:"+dir+"/layout"+strings.TrimPrefix(oci(t, l, "layout"), layout)); err != nil {
 		t.Error(err)
 	}
 }
