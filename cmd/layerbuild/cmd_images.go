@@ -215,6 +215,19 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.3g%s", f, units[i])
 }
 
+// checkImageAndNames returns an error for an image or new names of it that cannot be understood, the first of them.
+func checkImageAndNames(image string, names []string) error {
+	if err := checkImage(image); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := checkNewName(name); err != nil {
+			return fmt.Errorf("name %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
 func tagVerb() verb {
 	return verb{name: "tag", args: "IMAGE NAME…", summary: "give an image more names", flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
@@ -223,12 +236,7 @@ func tagVerb() verb {
 			if len(args) < 2 {
 				return nil, errors.New("an image and at least one name for it are expected")
 			}
-			err := checkImage(args[0])
-			for _, name := range args[1:] {
-				if bad := checkNewName(name); bad != nil && err == nil {
-					err = fmt.Errorf("name %q: %w", name, bad)
-				}
-			}
+			err := checkImageAndNames(args[0], args[1:])
 			if err := errors.Join(err, f.resolve(e)); err != nil {
 				return nil, err
 			}

@@ -83,12 +83,7 @@ func pushVerb() verb {
 				if len(args) == 0 {
 					return nil, errors.New("an image is expected")
 				}
-				err := checkImage(args[0])
-				for _, name := range args[1:] {
-					if bad := checkNewName(name); bad != nil && err == nil {
-						err = fmt.Errorf("name %q: %w", name, bad)
-					}
-				}
+				err := checkImageAndNames(args[0], args[1:])
 				if err := errors.Join(err, f.resolve(e)); err != nil {
 					return nil, err
 				}
