@@ -88,6 +88,9 @@ func one(t *testing.T, name string, seed uint64, round func(t *testing.T, seed u
 	})
 }
 
+// recordEvery is how often a long run writes to its ledger, so that a run that is killed loses little.
+const recordEvery = time.Minute
+
 // long runs the seeds that the ledger does not record yet, and records them.
 func long(t *testing.T, name string, o Options, round func(t *testing.T, seed uint64)) {
 	t.Helper()
@@ -105,6 +108,16 @@ func long(t *testing.T, name string, o Options, round func(t *testing.T, seed ui
 		}
 		deadline = time.Now().Add(d)
 	}
+	recorded, at := done, time.Now()
+	record := func() {
+		if done == recorded {
+			return
+		}
+		if err := appendRange(file, recorded+1, done); err != nil {
+			t.Fatal(err)
+		}
+		recorded, at = done, time.Now()
+	}
 	for seed := first; seed <= uint64(o.Long); seed++ {
 		if !deadline.IsZero() && time.Now().After(deadline) {
 			break
@@ -113,12 +126,11 @@ func long(t *testing.T, name string, o Options, round func(t *testing.T, seed ui
 			break
 		}
 		done = seed
-	}
-	if done >= first {
-		if err := appendRange(file, first, done); err != nil {
-			t.Fatal(err)
+		if time.Since(at) > recordEvery {
+			record()
 		}
 	}
+	record()
 	t.Logf("%s: %d of %d rounds are recorded in %s", name, done, o.Long, file)
 }
 
@@ -139,38 +151,67 @@ func ledgers(t *testing.T) string {
 	return dir
 }
 
-// last returns the last seed that a ledger records, 0 for a ledger that does not exist. A ledger has a line for each run,
-// "FIRST-LAST COMMIT", in ascending order without gaps.
-func last(file string) (uint64, error) {
+// span is a line of a ledger: the seeds first to end have passed with the program of a commit.
+type span struct {
+	first, end uint64
+	commit     string
+}
+
+func (s span) String() string { return fmt.Sprintf("%d-%d %s\n", s.first, s.end, s.commit) }
+
+// readLedger returns the lines of a ledger, none for a ledger that does not exist. A ledger has lines "FIRST-LAST COMMIT"
+// in ascending order without gaps.
+func readLedger(file string) ([]span, error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return nil, nil
 	}
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	var spans []span
 	done := uint64(0)
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for lines.Scan() {
-		var first, end uint64
-		if _, err := fmt.Sscanf(lines.Text(), "%d-%d", &first, &end); err != nil || first != done+1 || end < first {
-			return 0, fmt.Errorf("%s: line %q does not continue after seed %d", file, lines.Text(), done)
+		var s span
+		if _, err := fmt.Sscanf(lines.Text(), "%d-%d %s", &s.first, &s.end, &s.commit); err != nil || s.first != done+1 || s.end < s.first {
+			return nil, fmt.Errorf("%s: line %q does not continue after seed %d", file, lines.Text(), done)
 		}
-		done = end
+		done = s.end
+		spans = append(spans, s)
 	}
-	return done, lines.Err()
+	return spans, lines.Err()
 }
 
-// appendRange records in a ledger that the seeds first to end have passed with the checkout's present commit.
+// last returns the last seed that a ledger records, 0 for a ledger that does not exist.
+func last(file string) (uint64, error) {
+	spans, err := readLedger(file)
+	if err != nil || len(spans) == 0 {
+		return 0, err
+	}
+	return spans[len(spans)-1].end, nil
+}
+
+// appendRange records in a ledger that the seeds first to end have passed with the checkout's present commit. The last line
+// is extended where it is of the same commit.
 func appendRange(file string, first, end uint64) error {
 	commit := "unknown"
 	if out, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output(); err == nil {
 		commit = strings.TrimSpace(string(out))
 	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	spans, err := readLedger(file)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "%d-%d %s\n", first, end, commit)
-	return errors.Join(err, f.Close())
+	if n := len(spans) - 1; n >= 0 && spans[n].commit == commit && spans[n].end == first-1 {
+		spans[n].end = end
+	} else {
+		spans = append(spans, span{first, end, commit})
+	}
+	var text strings.Builder
+	for _, s := range spans {
+		text.WriteString(s.String())
+	}
+	tmp := file + ".new"
+	return errors.Join(os.WriteFile(tmp, []byte(text.String()), 0o644), os.Rename(tmp, file))
 }

@@ -69,3 +69,23 @@ func TestLastRefusesGaps(t *testing.T) {
 		}
 	}
 }
+
+// TestAppendRangeExtends records in several pieces, as a long run does.
+func TestAppendRangeExtends(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ledger")
+	if err := os.WriteFile(file, []byte("1-2 abc\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range [][2]uint64{{3, 3}, {4, 9}, {10, 12}} {
+		if err := appendRange(file, r[0], r[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spans, err := readLedger(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(spans) != 2 || spans[0] != (span{1, 2, "abc"}) || spans[1].first != 3 || spans[1].end != 12 {
+		t.Errorf("ledger = %v", spans)
+	}
+}
