@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -74,28 +73,19 @@ func watchFor(t testing.TB, cmd *exec.Cmd, limit time.Duration) result {
 		cmd.Stdout = stdout
 	}
 	cmd.Stderr = log
-	cmd.WaitDelay = 10 * time.Second
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Setpgid = true
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var hangs atomic.Bool
-	timer := time.AfterFunc(limit, func() {
-		hangs.Store(true)
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-	})
+	stop := lab.Watch(cmd, limit)
 	ctx, cancel := context.WithCancel(context.Background())
 	peaks := make(chan int64)
 	go func() { peaks <- poll(ctx, cmd.Process.Pid) }()
 	cmd.Wait()
-	timer.Stop()
+	hang := stop()
 	cancel()
 	r := result{stdout: stdout.String(), log: log.String(), peak: <-peaks}
-	if hangs.Load() {
-		t.Fatalf("%s: still running after %v\n%s", strings.Join(cmd.Args, " "), limit, r.log)
+	if hang != "" {
+		t.Fatalf("%s: %s%s", strings.Join(cmd.Args, " "), hang, r.log)
 	}
 	state := cmd.ProcessState
 	r.status = state.ExitCode()

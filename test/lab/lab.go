@@ -67,7 +67,7 @@ func (l *Lab) Busybox() {
 	l.Registry.Add("library/busybox", "latest", made)
 }
 
-// Command is the program with arguments after "VERB --root STATE".
+// Command is the program with arguments after "VERB --root STATE". It is a command of Exec, and is killed when it hangs.
 func (l *Lab) Command(verb string, args ...string) *exec.Cmd {
 	l.t.Helper()
 	bin := l.bin
@@ -76,10 +76,17 @@ func (l *Lab) Command(verb string, args ...string) *exec.Cmd {
 	}
 	line := append(append([]string{}, l.Prefix...), bin, verb, "--root="+l.State)
 	line = append(line, args...)
-	cmd := exec.Command(line[0], line[1:]...)
+	cmd := Exec(l.t, line[0], line[1:]...)
 	cmd.Dir = l.Dir
 	cmd.Env = append(os.Environ(), l.Env...)
 	return cmd
+}
+
+// For returns a copy of the lab for a subtest, which its failures and commands belong to.
+func (l *Lab) For(t testing.TB) *Lab {
+	other := *l
+	other.t = t
+	return &other
 }
 
 // As makes the program run as another user from now on; see User. Files that are in Dir by then become the user's.
@@ -234,7 +241,7 @@ func Need(t testing.TB, commands ...string) {
 // Output runs a command of the machine and returns what it prints; a failure ends the test.
 func Output(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(name, args...)
+	cmd := Exec(t, name, args...)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	out, err := cmd.Output()

@@ -197,7 +197,7 @@ func TestPodman(t *testing.T) {
 	}
 	podman := func(args ...string) (string, error) {
 		own := []string{"--root", dir + "/root", "--runroot", dir + "/run", "--tmpdir", dir + "/tmp", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"}
-		cmd := exec.Command("podman", append(own, args...)...)
+		cmd := lab.Exec(t, "podman", append(own, args...)...)
 		var log bytes.Buffer
 		cmd.Stderr = &log
 		out, err := cmd.Output()
@@ -301,7 +301,7 @@ func startDocker(t *testing.T, dir string) func(args ...string) (string, error) 
 		}
 	})
 	docker := func(args ...string) (string, error) {
-		cmd := exec.Command("docker", append([]string{"-H", sock}, args...)...)
+		cmd := lab.Exec(t, "docker", append([]string{"-H", sock}, args...)...)
 		var log bytes.Buffer
 		cmd.Stderr = &log
 		out, err := cmd.Output()

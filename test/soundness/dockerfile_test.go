@@ -101,6 +101,10 @@ func (w *world) metadata() string {
 // commandKinds are the cases of shellCommand.
 const commandKinds = 18
 
+// fifo is the name of each fifo, and of nothing else, in images and in contexts. A command that opened one would wait for ever,
+// and so no command opens a file of this name.
+const fifo = "fifo"
+
 // path is a path in the image that commands change.
 func (w *world) path() string {
 	return pick(w.r, "/w/a", "/w/b", "/w/c", "/w/d/a", "/w/d/b", "/w/d/e/c", "/w/d/e", "/w/d", "/d/a", "/etc/new")
@@ -134,7 +138,8 @@ func (w *world) shellCommand() string {
 	case 11:
 		return fmt.Sprintf("touch -h -d @%d %s", pick(r, 800000000, 950000000, 1050000000), p)
 	case 12:
-		return fmt.Sprintf("[ -e %s ] || mkfifo %s", p, p)
+		dir := pick(r, "/w", "/w/d", "/w/d/e", "/d")
+		return fmt.Sprintf("[ -e %[1]s/%[2]s ] || mkfifo %[1]s/%[2]s", dir, fifo)
 	case 13:
 		return "find /w /d -exec stat -c '%n %a %u:%g %F %N' {} + | sort >/census"
 	case 14:

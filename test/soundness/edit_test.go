@@ -147,7 +147,7 @@ func (w *world) editIgnore() string {
 // editFile changes a file, a directory or a link below one of the contexts.
 func (w *world) editFile(top string) string {
 	r := w.r
-	name := pick(r, "a", "b", "file", "dir/a", "dir/b", "dir/sub/c", "dir/sub/d", "dir/sub", "dir", "new", "x y", "t.tar")
+	name := pick(r, "a", "b", "file", "dir/a", "dir/b", "dir/sub/c", "dir/sub/d", "dir/sub", "dir", "new", "x y", "t.tar", fifo, "dir/"+fifo)
 	path := filepath.Join(top, name)
 	w.parents(top, path)
 	said := fmt.Sprintf("%s/%s: ", filepath.Base(top), name)
@@ -155,6 +155,9 @@ func (w *world) editFile(top string) string {
 		v := r.IntN(4)
 		w.writeTar(path, v)
 		return fmt.Sprintf("%sarchive %d", said, v)
+	}
+	if filepath.Base(name) == fifo {
+		return said + w.editFifo(path)
 	}
 	info, err := os.Lstat(path)
 	if err != nil || r.IntN(4) == 0 {
@@ -219,6 +222,17 @@ func (w *world) editFile(top string) string {
 	return said + w.replace(path)
 }
 
+// editFifo makes or removes a fifo at a path.
+func (w *world) editFifo(path string) string {
+	if os.Remove(path) == nil {
+		return "removed"
+	}
+	mode := pick(w.r, uint32(0o644), 0o600)
+	w.check(syscall.Mkfifo(path, mode))
+	w.give(path)
+	return fmt.Sprintf("fifo with mode %o", mode)
+}
+
 // parents makes the directories above a path, below top, and replaces other files there.
 func (w *world) parents(top, path string) {
 	dir := filepath.Dir(path)
@@ -238,7 +252,7 @@ func (w *world) parents(top, path string) {
 func (w *world) replace(path string) string {
 	r := w.r
 	w.check(os.RemoveAll(path))
-	switch r.IntN(8) {
+	switch r.IntN(7) {
 	case 0:
 		to := pick(r, "a", "dir/a", "../a", "nowhere", "/w/a")
 		w.check(os.Symlink(to, path))
@@ -250,10 +264,6 @@ func (w *world) replace(path string) string {
 		w.write(filepath.Join(path, "in"), fmt.Sprintf("%d\n", r.IntN(3)))
 		return "directory"
 	case 2:
-		w.check(syscall.Mkfifo(path, 0o644))
-		w.give(path)
-		return "fifo"
-	case 3:
 		w.write(path, strings.Repeat("large ", 2000+r.IntN(3)))
 		return "large file"
 	default:

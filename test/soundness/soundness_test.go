@@ -2,11 +2,9 @@ package soundness
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -102,6 +100,7 @@ func newBench(t *testing.T, asUser string) *bench {
 // world is one round: the inputs of a build, and the state directories on which it is built again and again.
 type world struct {
 	*bench
+	lab *lab.Lab
 	t   *testing.T
 	r   *rand.Rand
 	dir string
@@ -167,8 +166,19 @@ func (b *bench) newWorld(t *testing.T, seed uint64) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.remove(t, dir) })
+	w := b.newInputs(t, seed, dir)
+	w.states = []string{w.newState("warm0"), w.newState("warm1")}
+	if b.uid > 0 {
+		w.check(os.Chown(dir, b.uid, b.gid))
+	}
+	w.say("driver %s, small: %v\n%s", w.driver, w.small, w.dockerfile())
+	return w
+}
+
+// newInputs makes the inputs of a round's first build, below a directory.
+func (b *bench) newInputs(t *testing.T, seed uint64, dir string) *world {
 	w := &world{
-		bench: b, t: t, r: rand.New(rand.NewPCG(seed, 1)), dir: dir,
+		bench: b, lab: b.lab.For(t), t: t, r: rand.New(rand.NewPCG(seed, 1)), dir: dir,
 		context: filepath.Join(dir, "context"), named: filepath.Join(dir, "named"),
 		small: seed%4 == 1, epoch: 1000000000, flags: map[string]string{}, colds: map[string]outcome{},
 	}
@@ -193,11 +203,6 @@ func (b *bench) newWorld(t *testing.T, seed uint64) *world {
 		w.stages = append(w.stages, w.newStage(i))
 	}
 	w.target = len(w.stages) - 1
-	w.states = []string{w.newState("warm0"), w.newState("warm1")}
-	if b.uid > 0 {
-		w.check(os.Chown(dir, b.uid, b.gid))
-	}
-	w.say("driver %s, small: %v\n%s", w.driver, w.small, w.dockerfile())
 	return w
 }
 
@@ -288,7 +293,7 @@ func (w *world) prune(state, flag string) {
 	if flag != "" {
 		args = append(args, flag)
 	}
-	if out, err := l.Command("prune", args...).CombinedOutput(); err != nil {
+	if out, err := w.finish(l.Command("prune", args...)); err != nil {
 		w.t.Errorf("prune: %v: %s", err, out)
 	}
 }
@@ -298,13 +303,16 @@ func (w *world) kill(state, flag string) {
 	after := time.Duration(w.r.IntN(120)) * time.Millisecond
 	w.say("build %s on %s, killed after %v", flag, filepath.Base(state), after)
 	cmd, _ := w.command(state, "killed", flag)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
 	timer := time.AfterFunc(after, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	stop := lab.Watch(cmd, hangs)
 	_ = cmd.Wait()
 	timer.Stop()
+	if hang := stop(); hang != "" {
+		w.t.Errorf("%s: %s", cmd, hang)
+	}
 }
 
 // export leaves the results of steps in a directory, as an artifact of their own or inside an image.
@@ -316,7 +324,7 @@ func (w *world) export(state string) {
 	}
 	w.say("build on %s with %s", filepath.Base(state), strings.Join(args, " "))
 	cmd, _ := w.command(state, "export", args...)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := w.finish(cmd); err != nil {
 		w.say("failed: %s", out)
 		return
 	}
@@ -329,7 +337,7 @@ func (w *world) publish(state string) {
 	w.ran++
 	w.say("edit: publish an image from %s with epoch %d", filepath.Base(state), w.epoch)
 	cmd, _ := w.command(state, "own", "-o", "type=oci,tar=false,dest="+dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := w.finish(cmd); err != nil {
 		w.say("failed: %s", out)
 		return
 	}
@@ -436,32 +444,33 @@ func (w *world) command(state, name string, flags ...string) (*exec.Cmd, string)
 	return cmd, out
 }
 
-// buildTimeout is far more than a build takes: one that takes longer hangs.
-const buildTimeout = 3 * time.Minute
+// hangs is far more time than a command takes: one that takes longer hangs.
+const hangs = 3 * time.Minute
+
+// finish runs a command of the program to its end and returns what it printed. A command that hangs or panics fails the round.
+func (w *world) finish(cmd *exec.Cmd) (string, error) {
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		w.t.Error(err)
+		return "", err
+	}
+	stop := lab.Watch(cmd, hangs)
+	err := cmd.Wait()
+	if hang := stop(); hang != "" {
+		w.t.Errorf("%s: %s%s", cmd, hang, log.String())
+	} else if strings.Contains(log.String(), "panic: ") || strings.Contains(log.String(), "fatal error: ") {
+		w.t.Errorf("%s: %v\n%s", cmd, err, log.String())
+	}
+	return log.String(), err
+}
 
 // build builds and returns the image's digest, or that of the tar.
 func (w *world) build(state, name string, flags ...string) outcome {
 	cmd, file := w.command(state, name, flags...)
-	ctx, cancel := context.WithTimeout(w.t.Context(), buildTimeout)
-	defer cancel()
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		w.t.Error(err)
-		return outcome{digest: "not run"}
-	}
 	w.begun.Add(1)
-	stop := context.AfterFunc(ctx, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
-	err := cmd.Wait()
-	stop()
-	got := outcome{digest: "failed", state: state, image: name, output: log.String()}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		got.digest = "hung"
-	}
-	if strings.Contains(got.output, "panic:") {
-		got.digest = "panicked"
-	}
+	output, err := w.finish(cmd)
+	got := outcome{digest: "failed", state: state, image: name, output: output}
 	if err != nil {
 		return got
 	}
