@@ -149,14 +149,16 @@ func highWater(pid int) int64 {
 
 // head keeps the beginning of what is written.
 type head struct {
-	bytes.Buffer
+	kept bytes.Buffer // not embedded: its ReadFrom would keep everything
 	most int
 }
 
 func (h *head) Write(p []byte) (int, error) {
-	h.Buffer.Write(p[:min(len(p), max(0, h.most-h.Len()))])
+	h.kept.Write(p[:min(len(p), max(0, h.most-h.kept.Len()))])
 	return len(p), nil
 }
+
+func (h *head) String() string { return h.kept.String() }
 
 // refused runs a command that has to fail cleanly, with a message that contains want.
 func refused(t testing.TB, cmd *exec.Cmd, want string) {
