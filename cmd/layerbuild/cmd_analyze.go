@@ -16,6 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/analyze/html"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -169,7 +170,7 @@ func (f *analyzeFlags) analyze(ctx context.Context, state *state.State, im *imag
 	if err != nil {
 		return nil, err
 	}
-	r, err := build.Analyze(ctx, state, im.resolver, img, build.AnalyzeOptions{Base: base, Accept: rules.Accept})
+	r, err := imageanalysis.Analyze(ctx, state, im.resolver, img, imageanalysis.Options{Base: base, Accept: rules.Accept})
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,7 @@ import (
 	"strconv"
 
 	"github.com/layerbuild/layerbuild/analyze"
-	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
@@ -52,7 +52,7 @@ func (f *stateFlags) diff(ctx context.Context, e *env, args []string, want wante
 				if err != nil {
 					return err
 				}
-				if reports[i], err = build.Analyze(ctx, state, im.resolver, img, build.AnalyzeOptions{}); err != nil {
+				if reports[i], err = imageanalysis.Analyze(ctx, state, im.resolver, img, imageanalysis.Options{}); err != nil {
 					return err
 				}
 				reports[i].Image = name

@@ -8,8 +8,8 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/analyze"
-	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -64,7 +64,7 @@ func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want w
 		if err != nil {
 			return err
 		}
-		d, err := pruneImage(ctx, e, state, im, name, want, build.PruneImageOptions{Base: base, DryRun: dryRun})
+		d, err := pruneImage(ctx, e, state, im, name, want, imageanalysis.PruneOptions{Base: base, DryRun: dryRun})
 		if err != nil || dryRun {
 			return err
 		}
@@ -79,7 +79,7 @@ func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want w
 }
 
 // pruneImage prunes an image, for all platforms unless one is asked for, and prints what was removed.
-func pruneImage(ctx context.Context, e *env, state *state.State, im *images, name string, want wanted, o build.PruneImageOptions) (ocispec.Descriptor, error) {
+func pruneImage(ctx context.Context, e *env, state *state.State, im *images, name string, want wanted, o imageanalysis.PruneOptions) (ocispec.Descriptor, error) {
 	var img *image.Image
 	var err error
 	if !want.asked {
@@ -94,14 +94,14 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 		return ocispec.Descriptor{}, err
 	}
 	if want.asked || !img.IsIndex() {
-		res, err := build.PruneImage(ctx, state, im.resolver, img, o)
+		res, err := imageanalysis.Prune(ctx, state, im.resolver, img, o)
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
 		res.Manifest.Platform = &img.Platform
 		return res.Manifest, printPruned(e.stdout, res)
 	}
-	res, err := build.PruneIndex(ctx, state, im.resolver, img, o)
+	res, err := imageanalysis.PruneIndex(ctx, state, im.resolver, img, o)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -109,7 +109,7 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 		if _, err := fmt.Fprintf(e.stdout, "%s:\n", parser.FormatPlatform(p.Platform)); err != nil {
 			return ocispec.Descriptor{}, err
 		}
-		if err := printPruned(e.stdout, p.PrunedImage); err != nil {
+		if err := printPruned(e.stdout, p.Pruned); err != nil {
 			return ocispec.Descriptor{}, err
 		}
 	}
@@ -132,7 +132,7 @@ func checkPruneImage(args, names []string, dryRun bool) error {
 	return checkNewNames("tag", names)
 }
 
-func printPruned(w io.Writer, res *build.PrunedImage) error {
+func printPruned(w io.Writer, res *imageanalysis.Pruned) error {
 	var b strings.Builder
 	for _, l := range res.Layers {
 		by := []rune(analyze.Printable(l.Instruction))

@@ -9,7 +9,7 @@ import (
 	"syscall"
 
 	"github.com/layerbuild/layerbuild/executor"
-	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/container"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -104,7 +104,7 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 			return err
 		}
 		sink := lazySink(display.Sink())
-		container, err := build.NewContainer(ctx, state, im.resolver, img, sink)
+		box, err := container.New(ctx, state, im.resolver, img, sink)
 		if err := errors.Join(err, display.Close()); err != nil {
 			return err
 		}
@@ -117,11 +117,11 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 			}
 		})
 		if forwards {
-			err = container.Run(ctx, process, e.stdout, e.stderr)
+			err = box.Run(ctx, process, e.stdout, e.stderr)
 		} else {
 			err = context.Cause(ctx)
 		}
-		return e.exitOf(err, container.Close())
+		return e.exitOf(err, box.Close())
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -354,6 +355,61 @@ func (b *builder) flatten(ctx context.Context, w io.Writer, t rootfs) (err error
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	_, err = diff.Write(ctx, w, diff.Tree{Dir: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())), Full: true, StandIns: b.state.NS.Rootless}, diff.Options{Epoch: b.opts.Image.Epoch})
 	return err
+}
+
+// origin is the instruction that an entry of the history comes from.
+type origin struct {
+	stage *parser.Stage
+	text  string
+	lines parser.Range
+}
+
+// recordBuild keeps which lines of the Dockerfile made which entries of an image's history.
+func (s *solver) recordBuild(ctx context.Context, config digest.Digest, t rootfs) error {
+	rec := imageanalysis.Record{Dockerfile: s.name}
+	first := s.plan.Target
+	for {
+		base, ok := first.Base.(parser.StageInput)
+		if !ok {
+			break
+		}
+		first = base.Stage
+	}
+	in, ok := first.Base.(parser.ImageInput)
+	if c, context := first.Base.(parser.ContextInput); context {
+		in, ok = s.contextImage(c)
+	}
+	if ok {
+		img, err := s.resolve(ctx, in)
+		if err != nil {
+			return err
+		}
+		rec.Base = imageanalysis.RecordedBase{Name: img.Name, Digest: img.Descriptor.Digest.String(), Layers: len(img.Manifest.Layers), History: len(img.Config.History)}
+	}
+	for _, o := range t.origins {
+		rec.Steps = append(rec.Steps, imageanalysis.RecordStep{
+			Text: o.text, Stage: o.stage.Name, Line: o.lines.Start, End: o.lines.End, Earlier: o.stage != s.plan.Target,
+		})
+	}
+	return rec.Keep(s.state, config)
+}
+
+// pruneDead takes the dead bytes out of an image that is finished. The cache keeps the layers as they were sealed.
+func (b *builder) pruneDead(ctx context.Context, manifest ocispec.Descriptor, level int) (_, config ocispec.Descriptor, err error) {
+	img, err := b.images.Manifest(ctx, manifest.Digest.String(), manifest, nil)
+	if err != nil {
+		return manifest, config, err
+	}
+	img.Name = "the image"
+	if b.multiPlatform() {
+		img.Name += " for " + parser.FormatPlatform(img.Platform)
+	}
+	res, err := imageanalysis.Prune(ctx, b.state, b.images, img, imageanalysis.PruneOptions{Level: level})
+	if err != nil {
+		return manifest, config, err
+	}
+	manifest.Digest, manifest.Size = res.Manifest.Digest, res.Manifest.Size
+	return manifest, res.Config, nil
 }
 
 // Epoch reads SOURCE_DATE_EPOCH: seconds since 1970; "" is nil.

@@ -142,7 +142,7 @@ func (s *solver) exec(ctx context.Context, root []mount.Mount, action executor.A
 
 // execute is exec for who tells of what came of it.
 func (s *solver) execute(ctx context.Context, root []mount.Mount, action executor.Action, out output) (executor.Result, error) {
-	spec := &executor.Spec{Root: root, MountPoints: mountPoints(s.state), Action: action, UserNS: s.state.NS.Rootless, SingleID: s.state.NS.SingleID, Epoch: s.epoch}
+	spec := &executor.Spec{Root: root, MountPoints: s.state.MountPoints(), Action: action, UserNS: s.state.NS.Rootless, SingleID: s.state.NS.SingleID, Epoch: s.epoch}
 	return executor.Run(ctx, spec, out.stream(1), out.stream(2))
 }
 

@@ -270,7 +270,7 @@ func (b *builder) recompress(ctx context.Context, l *layer, d ocispec.Descriptor
 	o, name := r.sealOptions(b.opts.Image.Epoch)
 	if done, ok := b.state.Cache.Sealed(what, name); ok && done.DiffID == l.diffID {
 		if there, err := b.state.Store.Exists(ctx, done.Descriptor); err == nil && there {
-			return newBytes(d, done.Descriptor), nil
+			return image.Rewritten(d, done.Descriptor), nil
 		}
 	}
 	blob, err := b.state.Store.Fetch(ctx, d)
@@ -292,5 +292,10 @@ func (b *builder) recompress(ctx context.Context, l *layer, d ocispec.Descriptor
 		return d, fmt.Errorf("it is damaged: its content is not %s", l.diffID)
 	}
 	err = b.state.Cache.PutSealed(what, name, cache.Layer{Descriptor: w, DiffID: l.diffID, Size: int64(n)})
-	return newBytes(d, w), err
+	return image.Rewritten(d, w), err
 }
+
+// count counts the bytes that are written to it.
+type count int64
+
+func (n *count) Write(p []byte) (int, error) { *n += count(len(p)); return len(p), nil }

@@ -11,6 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
@@ -154,7 +155,7 @@ func (s *sealer) seal(ctx context.Context, l *layer) error {
 	}
 	seal := func() (diff.Layer, error) { return diff.Seal(ctx, s.b.state.Store, tree, o) }
 	if s.b.opts.Analyze {
-		seal = func() (diff.Layer, error) { return s.b.sealAndScan(ctx, tree, o) }
+		seal = func() (diff.Layer, error) { return imageanalysis.Seal(ctx, s.b.state, tree, o) }
 	}
 	got, err := seal()
 	if err != nil {

@@ -104,6 +104,24 @@ func DockerDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
 	return d
 }
 
+// Rewritten returns the descriptor old for a rewritten blob, without everything that describes the old bytes: embedded data,
+// download addresses, and annotations. The annotations of stargz, zstd:chunked, nydus, SOCI and overlaybd have offsets and
+// digests inside the blob, so that a reader would take the new blob for damaged. Annotations of the OCI image
+// specification describe the content, and stay.
+func Rewritten(old, written ocispec.Descriptor) ocispec.Descriptor {
+	d := ocispec.Descriptor{MediaType: written.MediaType, Digest: written.Digest, Size: written.Size, Platform: old.Platform, ArtifactType: old.ArtifactType}
+	for k, v := range old.Annotations {
+		if !strings.HasPrefix(k, "org.opencontainers.image.") {
+			continue
+		}
+		if d.Annotations == nil {
+			d.Annotations = map[string]string{}
+		}
+		d.Annotations[k] = v
+	}
+	return d
+}
+
 // isLayer says whether a blob of this media type can be unpacked. What compression it has is seen from its first bytes.
 func isLayer(mediaType string) bool {
 	if t, ok := ociTypes[mediaType]; ok {

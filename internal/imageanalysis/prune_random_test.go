@@ -1,4 +1,4 @@
-package build
+package imageanalysis
 
 import (
 	"archive/tar"
@@ -40,14 +40,14 @@ func TestPruneRandomImages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		before, err := Analyze(t.Context(), st, images, img, AnalyzeOptions{Base: noBase})
+		before, err := Analyze(t.Context(), st, images, img, Options{Base: noBase})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if total, live := s.count("app"); before.Total.Bytes != total || before.Total.Live != live {
 			t.Errorf("%d bytes, %d live; counted by hand %d, %d", before.Total.Bytes, before.Total.Live, total, live)
 		}
-		res, err := PruneImage(t.Context(), st, images, img, PruneImageOptions{Base: noBase})
+		res, err := Prune(t.Context(), st, images, img, PruneOptions{Base: noBase})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package build
+package imageanalysis
 
 import (
 	"cmp"
@@ -16,15 +16,14 @@ import (
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/state"
-	"github.com/layerbuild/layerbuild/parser"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
 
-// PruneImageOptions say how dead bytes are taken out of an image.
-type PruneImageOptions struct {
-	// Base is as in AnalyzeOptions: the base's layers stay.
+// PruneOptions say how dead bytes are taken out of an image.
+type PruneOptions struct {
+	// Base is as in Options: the base's layers stay.
 	Base string
 	// Level is the compressor's level for rewritten layers; 0: the level that other tools use.
 	Level int
@@ -32,8 +31,8 @@ type PruneImageOptions struct {
 	DryRun bool
 }
 
-// PrunedImage is an image without its dead bytes.
-type PrunedImage struct {
+// Pruned is an image without its dead bytes.
+type Pruned struct {
 	// Manifest and Config are the new image's. Where there was nothing to take out they are those it had before.
 	Manifest ocispec.Descriptor
 	Config   ocispec.Descriptor
@@ -53,10 +52,10 @@ type PrunedLayer struct {
 	Before, After int64 // bytes of the blob
 }
 
-// PruneImage takes the dead bytes out of the layers of an image that are not its base's. The number of layers, their
+// Prune takes the dead bytes out of the layers of an image that are not its base's. The number of layers, their
 // history and the configuration stay; before anything is returned the new layers are read again, and what they show is
 // compared with what the old ones showed. The new image is in the store, without a name.
-func PruneImage(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneImageOptions) (*PrunedImage, error) {
+func Prune(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneOptions) (*Pruned, error) {
 	p := &pruning{s: s, images: images, img: img, dryRun: o.DryRun, level: o.Level}
 	res, err := p.run(ctx, o)
 	if err != nil {
@@ -83,8 +82,8 @@ type prunedLayer struct {
 	table      *analyze.Table // nil: the layer is the old one
 }
 
-func (p *pruning) run(ctx context.Context, o PruneImageOptions) (*PrunedImage, error) {
-	in, err := analyzeInput(ctx, p.s, p.images, p.img, AnalyzeOptions{Base: o.Base})
+func (p *pruning) run(ctx context.Context, o PruneOptions) (*Pruned, error) {
+	in, err := analyzeInput(ctx, p.s, p.images, p.img, Options{Base: o.Base})
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +97,7 @@ func (p *pruning) run(ctx context.Context, o PruneImageOptions) (*PrunedImage, e
 	if p.plan, err = analyze.Plan(ctx, in.Layers, own); err != nil {
 		return nil, err
 	}
-	res := &PrunedImage{Manifest: p.img.Descriptor, Config: p.img.Manifest.Config, Base: in.Base,
+	res := &Pruned{Manifest: p.img.Descriptor, Config: p.img.Manifest.Config, Base: in.Base,
 		Bytes: p.plan.Bytes, Entries: p.plan.Entries, Whiteouts: p.plan.Whiteouts}
 	if !p.dryRun {
 		if err := p.images.Ensure(ctx, p.img, image.UnpackOptions{}); err != nil {
@@ -229,7 +228,7 @@ func (p *pruning) verify(ctx context.Context, old []analyze.LayerInput) error {
 }
 
 // write writes configuration and manifest. What this program does not know of in them stays as it was.
-func (p *pruning) write(ctx context.Context, res *PrunedImage) error {
+func (p *pruning) write(ctx context.Context, res *Pruned) error {
 	config, err := p.document(ctx, p.img.Manifest.Config)
 	if err != nil {
 		return err
@@ -245,7 +244,7 @@ func (p *pruning) write(ctx context.Context, res *PrunedImage) error {
 		rootfs.DiffIDs = append(rootfs.DiffIDs, l.diffID)
 		d := p.img.Manifest.Layers[i]
 		if l.descriptor.Digest != d.Digest {
-			d = newBytes(d, l.descriptor)
+			d = image.Rewritten(d, l.descriptor)
 		}
 		layers = append(layers, d)
 	}
@@ -263,7 +262,7 @@ func (p *pruning) write(ctx context.Context, res *PrunedImage) error {
 	if err := copyRecord(p.s, p.img.Manifest.Config.Digest, c.Digest); err != nil {
 		return err
 	}
-	res.Config = newBytes(p.img.Manifest.Config, c)
+	res.Config = image.Rewritten(p.img.Manifest.Config, c)
 	for key, v := range map[string]any{"config": res.Config, "layers": layers} {
 		if manifest[key], err = json.Marshal(v); err != nil {
 			return err
@@ -275,24 +274,6 @@ func (p *pruning) write(ctx context.Context, res *PrunedImage) error {
 	m, err := p.s.Store.Write(ctx, p.img.Descriptor.MediaType, data)
 	res.Manifest.Digest, res.Manifest.Size, res.Manifest.Data = m.Digest, m.Size, nil
 	return err
-}
-
-// newBytes returns the descriptor old for a rewritten blob, without everything that describes the old bytes: embedded
-// data, download addresses, and annotations. The annotations of stargz, zstd:chunked, nydus, SOCI and overlaybd have
-// offsets and digests inside the blob, so that a reader would take the new blob for damaged. Annotations of the OCI
-// image specification describe the content, and stay.
-func newBytes(old, written ocispec.Descriptor) ocispec.Descriptor {
-	d := ocispec.Descriptor{MediaType: written.MediaType, Digest: written.Digest, Size: written.Size, Platform: old.Platform, ArtifactType: old.ArtifactType}
-	for k, v := range old.Annotations {
-		if !strings.HasPrefix(k, "org.opencontainers.image.") {
-			continue
-		}
-		if d.Annotations == nil {
-			d.Annotations = map[string]string{}
-		}
-		d.Annotations[k] = v
-	}
-	return d
 }
 
 func (p *pruning) document(ctx context.Context, d ocispec.Descriptor) (map[string]json.RawMessage, error) {
@@ -314,22 +295,4 @@ func copyRecord(s *state.State, from, to digest.Digest) error {
 		return nil // the image was not built here
 	}
 	return s.Keep("builds", to, data)
-}
-
-// pruneDead takes the dead bytes out of an image that is finished. The cache keeps the layers as they were sealed.
-func (b *builder) pruneDead(ctx context.Context, manifest ocispec.Descriptor, level int) (_, config ocispec.Descriptor, err error) {
-	img, err := b.images.Manifest(ctx, manifest.Digest.String(), manifest, nil)
-	if err != nil {
-		return manifest, config, err
-	}
-	img.Name = "the image"
-	if b.multiPlatform() {
-		img.Name += " for " + parser.FormatPlatform(img.Platform)
-	}
-	res, err := PruneImage(ctx, b.state, b.images, img, PruneImageOptions{Level: level})
-	if err != nil {
-		return manifest, config, err
-	}
-	manifest.Digest, manifest.Size = res.Manifest.Digest, res.Manifest.Size
-	return manifest, res.Config, nil
 }

@@ -1,4 +1,4 @@
-package build
+package imageanalysis
 
 import (
 	"context"
@@ -26,12 +26,12 @@ type PrunedIndex struct {
 // PrunedPlatform is the image of an index for one platform.
 type PrunedPlatform struct {
 	Platform ocispec.Platform
-	*PrunedImage
+	*Pruned
 }
 
 // PruneIndex removes the dead bytes of all images of the index in which img was found. The index keeps its other
 // entries, except attestations of images that changed. The new index is in the store, without a name.
-func PruneIndex(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneImageOptions) (*PrunedIndex, error) {
+func PruneIndex(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneOptions) (*PrunedIndex, error) {
 	p := &indexPruning{s: s, images: images, img: img, o: o, res: &PrunedIndex{}, changed: map[digest.Digest]ocispec.Descriptor{}}
 	root, err := p.index(ctx, img.Root, 0)
 	p.res.Root = root
@@ -42,7 +42,7 @@ type indexPruning struct {
 	s      *state.State
 	images *image.Resolver
 	img    *image.Image
-	o      PruneImageOptions
+	o      PruneOptions
 	res    *PrunedIndex
 	// changed has the manifests that were replaced, by their old digest.
 	changed map[digest.Digest]ocispec.Descriptor
@@ -118,7 +118,7 @@ func (p *indexPruning) entry(ctx context.Context, d ocispec.Descriptor, depth in
 		return d, fmt.Errorf("%w (--platform prunes the image for one platform)", err)
 	}
 	img.Name += " for " + parser.FormatPlatform(img.Platform)
-	res, err := PruneImage(ctx, p.s, p.images, img, p.o)
+	res, err := Prune(ctx, p.s, p.images, img, p.o)
 	if err != nil {
 		return d, err
 	}

@@ -1,4 +1,4 @@
-package build
+package imageanalysis
 
 import (
 	"fmt"
@@ -56,14 +56,14 @@ func TestGuess(t *testing.T) {
 func TestInstructions(t *testing.T) {
 	img := imageOf("ADD rootfs @0", "-CMD [\"bash\"] @0", "RUN /bin/sh -c make   it # buildkit @1", "-ENV A=1 @1", "COPY . /a # buildkit @1")
 	img.Manifest.Layers = append(img.Manifest.Layers, ocispec.Descriptor{}) // one that the history does not know of
-	rec := &buildRecord{Base: recordedBase{Layers: 1, History: 2}, Steps: []recordStep{
+	rec := &Record{Base: RecordedBase{Layers: 1, History: 2}, Steps: []RecordStep{
 		{Text: "RUN make it", Line: 2, End: 3, Earlier: true, Stage: "first"}, {Text: "ENV A=1", Line: 4, End: 4}, {Text: "COPY . /a", Line: 5, End: 5},
 	}}
 	end := ending{base: analyze.Base{Layers: 1}, history: 2}
 	for _, c := range []struct {
 		name string
 		end  ending
-		rec  *buildRecord
+		rec  *Record
 		want string
 	}{
 		{"with a record", end, rec, "base 0 0 ADD rootfs|base -1 0 CMD [\"bash\"]|stage 1 2 RUN make it|own -1 4 ENV A=1|own 2 5 COPY . /a|own 3 0 (not in the history)"},

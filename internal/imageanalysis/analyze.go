@@ -1,4 +1,4 @@
-package build
+package imageanalysis
 
 import (
 	"context"
@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// AnalyzeOptions say what is known of an image besides what is in it.
-type AnalyzeOptions struct {
+// Options holds what is known of an image besides its own content.
+type Options struct {
 	// Base is the name of the image that it is based on, "scratch" for none; "": it is found by the rules of
 	// docs/WASTE.md.
 	Base string
@@ -29,7 +29,7 @@ type AnalyzeOptions struct {
 }
 
 // Analyze finds out what of an image is waste. Layers whose tables are kept are not read.
-func Analyze(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o AnalyzeOptions) (*analyze.Report, error) {
+func Analyze(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o Options) (*analyze.Report, error) {
 	in, err := analyzeInput(ctx, s, images, img, o)
 	if err != nil {
 		return nil, fmt.Errorf("analyze %s: %w", img.Name, err)
@@ -41,9 +41,9 @@ func Analyze(ctx context.Context, s *state.State, images *image.Resolver, img *i
 	return r, nil
 }
 
-func analyzeInput(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o AnalyzeOptions) (analyze.Input, error) {
+func analyzeInput(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o Options) (analyze.Input, error) {
 	in := analyze.Input{Image: img.Name, Digest: img.Descriptor.Digest.String(), Platform: parser.FormatPlatform(img.Platform)}
-	rec := buildRecordOf(s, img.Manifest.Config.Digest)
+	rec := recordOf(s, img.Manifest.Config.Digest)
 	end, err := baseEnd(ctx, images, img, rec, o)
 	if err != nil {
 		return in, err
@@ -101,80 +101,54 @@ func putTable(s *state.State, d digest.Digest, t *analyze.Table) error {
 	return s.Keep("tables", d, data)
 }
 
-// buildRecord is what a build writes down about its image, by the digest of the configuration.
-type buildRecord struct {
+// Record is what a build keeps about its image, under the digest of the configuration.
+type Record struct {
 	Dockerfile string       `json:"dockerfile"`
-	Base       recordedBase `json:"base"`
-	Steps      []recordStep `json:"steps"` // of the history entries after the base's
+	Base       RecordedBase `json:"base"`
+	Steps      []RecordStep `json:"steps"` // of the history entries after the base's
 }
 
-type recordedBase struct {
+// RecordedBase is the image that an image was built on. It is zero for scratch.
+type RecordedBase struct {
 	Name    string `json:"name,omitempty"`
 	Digest  string `json:"digest,omitempty"`
 	Layers  int    `json:"layers"`
 	History int    `json:"history"`
 }
 
-type recordStep struct {
+// RecordStep is the instruction that made one entry of the history.
+type RecordStep struct {
 	Text  string `json:"text"`
 	Stage string `json:"stage,omitempty"`
 	Line  int    `json:"line"`
 	End   int    `json:"end"`
-	// Earlier says that the step is of a stage that the target is based on.
+	// Earlier reports whether the step is of a stage that the target is based on.
 	Earlier bool `json:"earlier,omitempty"`
 }
 
-// origin says where an entry of the history comes from.
-type origin struct {
-	stage *parser.Stage
-	text  string
-	lines parser.Range
+// Keep keeps the record for the image that has a configuration.
+func (r Record) Keep(s *state.State, config digest.Digest) error {
+	for i := range r.Steps {
+		r.Steps[i].Text = oneLine(r.Steps[i].Text)
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return s.Keep("builds", config, data)
 }
 
-func buildRecordOf(s *state.State, config digest.Digest) *buildRecord {
+// recordOf returns the record of an image, nil if there is none that can be read.
+func recordOf(s *state.State, config digest.Digest) *Record {
 	data, err := s.ReadKept("builds", config)
 	if err != nil {
 		return nil
 	}
-	rec := new(buildRecord)
+	rec := new(Record)
 	if json.Unmarshal(data, rec) != nil {
 		return nil
 	}
 	return rec
-}
-
-// recordBuild writes down which lines of the Dockerfile made what of an image.
-func (s *solver) recordBuild(ctx context.Context, config digest.Digest, t rootfs) error {
-	rec := buildRecord{Dockerfile: s.name}
-	first := s.plan.Target
-	for {
-		base, ok := first.Base.(parser.StageInput)
-		if !ok {
-			break
-		}
-		first = base.Stage
-	}
-	in, ok := first.Base.(parser.ImageInput)
-	if c, context := first.Base.(parser.ContextInput); context {
-		in, ok = s.contextImage(c)
-	}
-	if ok {
-		img, err := s.resolve(ctx, in)
-		if err != nil {
-			return err
-		}
-		rec.Base = recordedBase{Name: img.Name, Digest: img.Descriptor.Digest.String(), Layers: len(img.Manifest.Layers), History: len(img.Config.History)}
-	}
-	for _, o := range t.origins {
-		rec.Steps = append(rec.Steps, recordStep{
-			Text: oneLine(o.text), Stage: o.stage.Name, Line: o.lines.Start, End: o.lines.End, Earlier: o.stage != s.plan.Target,
-		})
-	}
-	data, err := json.Marshal(rec)
-	if err != nil {
-		return err
-	}
-	return s.state.Keep("builds", config, data)
 }
 
 // instructionText is an entry of a history as a Dockerfile would have it. BuildKit and docker's old builder add to it.
@@ -207,7 +181,7 @@ const noBase = "scratch"
 const registryPatience = 15 * time.Second
 
 // baseEnd finds out where the base of an image ends. What the user says comes first: it was said about this image, now.
-func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec *buildRecord, o AnalyzeOptions) (ending, error) {
+func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec *Record, o Options) (ending, error) {
 	if o.Base == noBase {
 		return ending{base: analyze.Base{Source: analyze.BaseGiven}}, nil
 	}
@@ -331,7 +305,7 @@ func guess(img *image.Image) ending {
 
 // instructions joins the history with the layers, first the base's and then one's own. Layers that the history does not
 // know of, as in images of some other tools, get an instruction without a text.
-func instructions(img *image.Image, end ending, rec *buildRecord) []analyze.Instruction {
+func instructions(img *image.Image, end ending, rec *Record) []analyze.Instruction {
 	var list []analyze.Instruction
 	history, layer := img.Config.History, 0
 	own := end.history
@@ -370,8 +344,8 @@ func instructions(img *image.Image, end ending, rec *buildRecord) []analyze.Inst
 	return list
 }
 
-// sealAndScan seals a layer and makes its table on the way: nothing has to be decompressed for it.
-func (b *builder) sealAndScan(ctx context.Context, tree diff.Tree, o diff.Options) (diff.Layer, error) {
+// Seal seals a layer and keeps its table, which it makes from the tar on the way: nothing has to be decompressed for it.
+func Seal(ctx context.Context, s *state.State, tree diff.Tree, o diff.Options) (diff.Layer, error) {
 	r, w := io.Pipe()
 	o.Tee = w
 	var t *analyze.Table
@@ -381,7 +355,7 @@ func (b *builder) sealAndScan(ctx context.Context, tree diff.Tree, o diff.Option
 		r.CloseWithError(err)
 		return err
 	})
-	l, err := diff.Seal(ctx, b.state.Store, tree, o)
+	l, err := diff.Seal(ctx, s.Store, tree, o)
 	w.CloseWithError(err) // nil is the end of the tar
 	if scanErr := g.Wait(); err == nil {
 		err = scanErr
@@ -389,5 +363,5 @@ func (b *builder) sealAndScan(ctx context.Context, tree diff.Tree, o diff.Option
 	if err != nil {
 		return diff.Layer{}, err
 	}
-	return l, putTable(b.state, l.Descriptor.Digest, t)
+	return l, putTable(s, l.Descriptor.Digest, t)
 }

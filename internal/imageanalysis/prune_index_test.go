@@ -1,4 +1,4 @@
-package build
+package imageanalysis
 
 import (
 	"archive/tar"
@@ -133,11 +133,11 @@ func TestPruneIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dry, err := PruneIndex(t.Context(), st, images, img, PruneImageOptions{Base: noBase, DryRun: true})
+	dry, err := PruneIndex(t.Context(), st, images, img, PruneOptions{Base: noBase, DryRun: true})
 	if err != nil || dry.Root.Digest != root.Digest || len(dry.Images) != 3 || dry.Images[0].Bytes != 4 {
 		t.Fatalf("a dry run: %+v, %v", dry, err)
 	}
-	res, err := PruneIndex(t.Context(), st, images, img, PruneImageOptions{Base: noBase})
+	res, err := PruneIndex(t.Context(), st, images, img, PruneOptions{Base: noBase})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestPruneIndex(t *testing.T) {
 	if len(m.Layers[0].Annotations) != 3 {
 		t.Errorf("a layer that stays loses annotations: %+v", m.Layers[0])
 	}
-	if again, err := PruneIndex(t.Context(), st, images, img, PruneImageOptions{Base: noBase}); err != nil || again.Root.Digest != res.Root.Digest {
+	if again, err := PruneIndex(t.Context(), st, images, img, PruneOptions{Base: noBase}); err != nil || again.Root.Digest != res.Root.Digest {
 		t.Errorf("again: %v, %v, want %s", again.Root.Digest, err, res.Root.Digest)
 	}
 }

@@ -1,9 +1,8 @@
-package build
+package container
 
 import (
 	"context"
 	"io"
-	"path/filepath"
 	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
@@ -13,14 +12,14 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// Container is a file system on top of an image that is thrown away.
+// Container is a writable snapshot on top of an image. Close removes it.
 type Container struct {
 	state  *state.State
 	active *snapshot.Active
 }
 
-// NewContainer unpacks the image where that is needed. The caller closes the Container.
-func NewContainer(ctx context.Context, state *state.State, images *image.Resolver, img *image.Image, sink event.Sink) (*Container, error) {
+// New unpacks the image unless it is unpacked already, and prepares a snapshot on top of it. The caller closes the Container.
+func New(ctx context.Context, state *state.State, images *image.Resolver, img *image.Image, sink event.Sink) (*Container, error) {
 	id := event.ID("image")
 	sink(event.Start{ID: id, Name: "unpack " + img.Name, Time: time.Now()})
 	top, cached, err := images.Unpack(ctx, img, image.UnpackOptions{ID: id, Sink: sink})
@@ -35,23 +34,13 @@ func NewContainer(ctx context.Context, state *state.State, images *image.Resolve
 	return &Container{state: state, active: active}, nil
 }
 
-// Run runs a command in it; an *executor.ExitError says that it did not end well.
+// Run runs a command in the container. An *executor.ExitError is returned for a command that failed.
 func (c *Container) Run(ctx context.Context, p *executor.Process, stdout, stderr io.Writer) error {
 	_, err := executor.Run(ctx, &executor.Spec{
-		Root: c.active.Mounts(), MountPoints: mountPoints(c.state), Action: p, UserNS: c.state.NS.Rootless, SingleID: c.state.NS.SingleID,
+		Root: c.active.Mounts(), MountPoints: c.state.MountPoints(), Action: p, UserNS: c.state.NS.Rootless, SingleID: c.state.NS.SingleID,
 	}, stdout, stderr)
 	return err
 }
 
-// Close throws it away.
+// Close removes what the commands have written.
 func (c *Container) Close() error { return c.active.Discard() }
-
-// mountPoints is the directory that the executor puts below a step's root; "" if it can't be made, which only costs
-// time.
-func mountPoints(s *state.State) string {
-	dir := filepath.Join(s.Root, "cache", "mountpoints")
-	if executor.MakeMountPoints(dir) != nil {
-		return ""
-	}
-	return dir
-}
