@@ -20,6 +20,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -640,7 +641,7 @@ func (f *buildFlags) access(o *build.Options, e *env) error {
 		if info.Mode()&os.ModeSocket == 0 {
 			return badValue("ssh", s, fmt.Errorf("%s is not the socket of an agent; add keys to one with ssh-add", socket))
 		}
-		o.Run.SSH = append(o.Run.SSH, build.SSH{ID: id, Socket: socket})
+		o.Run.SSH = append(o.Run.SSH, secret.Agent{ID: id, Socket: socket})
 	}
 	return nil
 }
@@ -839,8 +840,8 @@ func parseUlimit(s string) (executor.Ulimit, error) {
 }
 
 // parseSecret reads id=ID with src=FILE or env=VAR; with neither the id names a variable, or else a file.
-func parseSecret(s string, getenv func(string) string) (build.Secret, error) {
-	var out build.Secret
+func parseSecret(s string, getenv func(string) string) (secret.Secret, error) {
+	var out secret.Secret
 	kind := ""
 	for _, f := range strings.Split(s, ",") {
 		key, value, ok := strings.Cut(f, "=")
@@ -893,8 +894,8 @@ func checkSecretFile(name string) error {
 		return fmt.Errorf("src: %w", plainError(err))
 	case fi.IsDir():
 		return errors.New("src is a directory, a file is expected")
-	case fi.Size() > build.MaxSecret:
-		return fmt.Errorf("the file has %d bytes, and a secret has %d at most", fi.Size(), build.MaxSecret)
+	case fi.Size() > secret.MaxSize:
+		return fmt.Errorf("the file has %d bytes, and a secret has %d at most", fi.Size(), secret.MaxSize)
 	case !fi.Mode().IsRegular():
 		return nil // a pipe can be opened once only
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
@@ -42,7 +43,7 @@ type builder struct {
 	unpacked memo[imageKey, rootfs]
 	named    memo[string, *source.Context]
 	trees    memo[snapshot.ID, *source.Tree]
-	secrets  memo[int, []byte] // by their index in the options
+	secrets  *secret.Store
 	// runs keeps equal steps of different stages from being run twice at once.
 	runs memo[string, stepResult]
 	// imports are what --cache-from has, fetched what was taken of it, promises the snapshots that it would make.
@@ -77,7 +78,9 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 	if b.inlineCache() {
 		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), CachePlace{Type: "inline"})
 	}
-	state.Store.Warn = func(message string) { b.sink(event.Warning{Message: message, Time: time.Now()}) }
+	warn := func(message string) { b.sink(event.Warning{Message: message, Time: time.Now()}) }
+	state.Store.Warn = warn
+	b.secrets = &secret.Store{Secrets: o.Run.Secrets, Agents: o.Run.SSH, Warn: warn}
 	res = &Result{}
 	if err := b.makeTempDir(); err != nil {
 		return res, err

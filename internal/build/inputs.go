@@ -316,12 +316,13 @@ func (s *solver) snapshotOf(ctx context.Context, f *files, m *source.Match, whol
 
 // httpOptions are how this build downloads.
 func (b *builder) httpOptions() source.HTTPOptions {
-	return source.HTTPOptions{TempDir: b.tempdir.Path, Store: remoteMetadata{b.state.Cache}, Authorization: b.httpAuthorization}
+	return source.HTTPOptions{TempDir: b.tempdir.Path, Store: remoteMetadata{b.state.Cache}, Authorization: b.secrets.HTTPAuthorization}
 }
 
 // gitOptions are how this build fetches repositories.
 func (b *builder) gitOptions(keepGitDir bool) source.GitOptions {
-	return source.GitOptions{TempDir: b.tempdir.Path, KeepGitDir: keepGitDir, CommitTime: true, Authorization: b.gitAuthorization, SSHAuthSock: b.agent()}
+	agent, _ := b.secrets.Agent("default")
+	return source.GitOptions{TempDir: b.tempdir.Path, KeepGitDir: keepGitDir, CommitTime: true, Authorization: b.secrets.GitAuthorization, SSHAuthSock: agent}
 }
 
 // remoteMetadata keeps what servers said about addresses in the cache.

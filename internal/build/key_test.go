@@ -11,6 +11,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -189,8 +190,8 @@ var keyTests = map[string]struct {
 	"Ulimit.Hard":            {func(k *keyed) { k.opts.Run.Ulimits[0].Hard = 3 }, "run", ""},
 	"RunOptions.Insecure":    {func(k *keyed) { k.opts.Run.Insecure = true }, "", "it permits what Run.Security says"},
 	"RunOptions.HostNetwork": {func(k *keyed) { k.opts.Run.HostNetwork = true }, "", "it permits what Run.Network says"},
-	"RunOptions.Secrets":     {func(k *keyed) { k.opts.Run.Secrets = []Secret{{ID: "s"}} }, "", "secrets are never in a key, as in BuildKit"},
-	"RunOptions.SSH":         {func(k *keyed) { k.opts.Run.SSH = []SSH{{ID: "s"}} }, "", "keys of agents are secrets"},
+	"RunOptions.Secrets":     {func(k *keyed) { k.opts.Run.Secrets = []secret.Secret{{ID: "s"}} }, "", "secrets are never in a key, as in BuildKit"},
+	"RunOptions.SSH":         {func(k *keyed) { k.opts.Run.SSH = []secret.Agent{{ID: "s"}} }, "", "keys of agents are secrets"},
 }
 
 // TestKeyFields: each field of a step changes the keys that the table says, and each field is in the table.

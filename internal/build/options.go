@@ -8,6 +8,7 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -87,21 +88,8 @@ type RunOptions struct {
 	// Insecure allows RUN --security=insecure, HostNetwork RUN --network=host where Network is none.
 	Insecure    bool
 	HostNetwork bool
-	Secrets     []Secret
-	SSH         []SSH
-}
-
-// Secret is a value for RUN --mount=type=secret: a file or a variable of the environment.
-type Secret struct {
-	ID   string
-	File string
-	Env  string
-}
-
-// SSH is an agent for RUN --mount=type=ssh.
-type SSH struct {
-	ID     string
-	Socket string
+	Secrets     []secret.Secret
+	SSH         []secret.Agent
 }
 
 // CacheOptions say what of earlier builds is used.

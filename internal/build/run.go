@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -205,4 +207,73 @@ func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) 
 	}
 	id, place, err := r.snapshotOf(ctx, f, r.looked[i], r.mountQuery(m).Root)
 	return id, place, err
+}
+
+// mountSecret gives a secret to a command, as a file in memory or as a variable.
+func (r *runner) mountSecret(ctx context.Context, p *executor.Process, m parser.RunMount) error {
+	data, ok, err := r.secrets.Read(ctx, m.ID)
+	if !ok {
+		if m.Required {
+			return fmt.Errorf("secret %s: not found; give it with --secret id=%s,src=FILE", m.ID, m.ID)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if m.Env != "" {
+		p.Env = append(p.Env, m.Env+"="+string(data))
+	}
+	if m.Target == "" {
+		return nil
+	}
+	d := executor.Data{Data: data, Mode: 0o400}
+	if m.Mode != nil {
+		d.Mode = *m.Mode
+	}
+	if m.UID != nil {
+		d.UID = *m.UID
+	}
+	if m.GID != nil {
+		d.GID = *m.GID
+	}
+	p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: d, ReadOnly: true})
+	return nil
+}
+
+// mountSSH gives a command the socket of an agent: a socket of its own with the owner and the mode that the mount names.
+func (r *runner) mountSSH(ctx context.Context, p *executor.Process, i int, m parser.RunMount, release *releaser) error {
+	agent, ok := r.secrets.Agent(m.ID)
+	if !ok {
+		if m.Required {
+			return fmt.Errorf("ssh agent %s: not found; give it with --ssh %s", m.ID, m.ID)
+		}
+		return nil
+	}
+	dir, err := r.tempDir("ssh")
+	if err != nil {
+		return err
+	}
+	o := secret.Owner{Mode: 0o600}
+	if m.Mode != nil {
+		o.Mode = os.FileMode(*m.Mode & 0o777)
+	}
+	if m.UID != nil {
+		o.UID = *m.UID
+	}
+	if m.GID != nil {
+		o.GID = *m.GID
+	}
+	proxy, err := secret.NewProxy(ctx, dir, o, agent)
+	if err != nil {
+		return fmt.Errorf("ssh agent %s: %w", m.ID, err)
+	}
+	release.add(proxy.Close)
+	target := m.Target
+	if target == "" {
+		target = fmt.Sprintf("/run/buildkit/ssh_agent.%d", i)
+	}
+	p.Env = append(p.Env, "SSH_AUTH_SOCK="+target)
+	p.Mounts = append(p.Mounts, executor.Mount{Target: target, Source: executor.Bind{Source: proxy.Path}})
+	return nil
 }

@@ -1,11 +1,9 @@
-package build
+package secret
 
 import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"github.com/layerbuild/layerbuild/internal/event"
 )
 
 func TestCredentialsAreSecretsByName(t *testing.T) {
@@ -15,7 +13,8 @@ func TestCredentialsAreSecretsByName(t *testing.T) {
 	}
 	t.Setenv("HEADER_OF_TEST", "Basic abc")
 	warned := 0
-	b := &builder{sink: func(event.Event) { warned++ }, opts: Options{Run: RunOptions{
+	s := &Store{
+		Warn: func(string) { warned++ },
 		Secrets: []Secret{
 			{ID: "HTTP_AUTH_TOKEN_one.example", File: file},
 			{ID: "HTTP_AUTH_HEADER_two.example", Env: "HEADER_OF_TEST"},
@@ -23,19 +22,19 @@ func TestCredentialsAreSecretsByName(t *testing.T) {
 			{ID: "GIT_AUTH_TOKEN", File: file},
 			{ID: "GIT_AUTH_HEADER.two.example", Env: "HEADER_OF_TEST"},
 		},
-		SSH: []SSH{{ID: "other", Socket: "/o"}, {ID: "default", Socket: "/d"}},
-	}}}
+		Agents: []Agent{{ID: "other", Socket: "/o"}, {ID: "default", Socket: "/d"}},
+	}
 	for _, c := range []struct {
 		what func(string) string
 		host string
 		want string
 	}{
-		{b.httpAuthorization, "one.example", "Bearer t1"},
-		{b.httpAuthorization, "two.example", "Basic abc"},
-		{b.httpAuthorization, "three.example", ""},
-		{b.httpAuthorization, "gone.example", ""},
-		{b.gitAuthorization, "one.example", "basic eC1hY2Nlc3MtdG9rZW46dDE="},
-		{b.gitAuthorization, "two.example", "Basic abc"},
+		{s.HTTPAuthorization, "one.example", "Bearer t1"},
+		{s.HTTPAuthorization, "two.example", "Basic abc"},
+		{s.HTTPAuthorization, "three.example", ""},
+		{s.HTTPAuthorization, "gone.example", ""},
+		{s.GitAuthorization, "one.example", "basic eC1hY2Nlc3MtdG9rZW46dDE="},
+		{s.GitAuthorization, "two.example", "Basic abc"},
 	} {
 		if got := c.what(c.host); got != c.want {
 			t.Errorf("authorization for %s = %q, want %q", c.host, got, c.want)
@@ -44,7 +43,10 @@ func TestCredentialsAreSecretsByName(t *testing.T) {
 	if warned != 1 {
 		t.Errorf("%d warnings, want one, of the secret that cannot be read", warned)
 	}
-	if got := b.agent(); got != "/d" {
-		t.Errorf("agent = %q, want /d", got)
+	if got, ok := s.Agent("default"); got != "/d" || !ok {
+		t.Errorf("agent = %q, %v, want /d, true", got, ok)
+	}
+	if got, ok := s.Agent("none"); ok {
+		t.Errorf("agent that does not exist = %q", got)
 	}
 }
