@@ -169,17 +169,9 @@ func (b *builder) importable(j *job) []foundRecord {
 // A layer that was sealed with an epoch has no times after it, and neither has a snapshot unpacked from it. In a build
 // with a later epoch, or with none, the step would give other times.
 
-// clampedMeta is set in the record of a snapshot that was unpacked from a layer sealed with an epoch: the seconds.
-const clampedMeta = "clamped"
-
 // keepsTimes reports whether the times in a record's snapshot are right for this build.
 func (b *builder) keepsTimes(rec cache.Record) bool {
-	s, ok := rec.Meta[clampedMeta]
-	if !ok {
-		return true
-	}
-	epoch, err := strconv.ParseInt(s, 10, 64)
-	return err == nil && b.keepsEpoch(&epoch)
+	return b.keepsEpoch(rec.ClampedTo)
 }
 
 // keepsEpoch is keepsTimes for files whose times were limited to an epoch; nil: they were not.
@@ -250,12 +242,8 @@ func (s *solver) fetch(ctx context.Context, cur rootfs, j *job, r foundRecord, l
 	if err != nil {
 		return stepResult{}, err
 	}
-	rec := cache.Record{Snapshot: string(id), Created: r.Created, Meta: map[string]string{contentMeta: string(cmp.Or(r.Content, r.Key))}}
-	if j.inputs != "" {
-		rec.Meta[inputsMeta] = j.inputs
-	}
-	if epoch := r.Layer.epoch(); epoch != nil {
-		rec.Meta[clampedMeta] = strconv.FormatInt(*epoch, 10)
+	rec := cache.Record{
+		Snapshot: string(id), Created: r.Created, ContentKey: cmp.Or(r.Content, r.Key), Inputs: j.inputs, ClampedTo: r.Layer.epoch(),
 	}
 	keys := []cache.Key{r.Key, cmp.Or(r.Content, r.Key), j.quick}
 	s.promise(id, func(ctx context.Context) error {

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
-	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -157,7 +156,7 @@ func (s *solver) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, h
 	}
 	if rec, ok := s.state.Cache.Get(key); ok && s.keepsTimes(rec) && (key == j.key || j.madeFrom(rec)) {
 		if parent, ok := s.recordedOn(rec); ok && (cur.top == "" || cur.top == parent) {
-			return cmp.Or(cache.Key(rec.Meta[contentMeta]), key), resultOf(snapshot.ID(rec.Snapshot)), true
+			return cmp.Or(rec.ContentKey, key), resultOf(snapshot.ID(rec.Snapshot)), true
 		}
 	}
 	for _, r := range s.importable(j) {
@@ -169,13 +168,15 @@ func (s *solver) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, h
 // recordedOn returns the name of the snapshot that a record's result was made on, and reports whether the result is there.
 func (s *solver) recordedOn(rec cache.Record) (snapshot.ID, bool) {
 	id := snapshot.ID(rec.Snapshot)
-	parent := snapshot.ID(rec.Meta[state.LazyParent])
+	var parent snapshot.ID
 	if info, err := s.state.Snapshots.Stat(id); err == nil {
 		parent = info.Parent
-	} else if _, lazy := s.state.LazyLayer(rec); !lazy {
+	} else if _, lazy := s.state.LazyLayer(rec); lazy {
+		parent = snapshot.ID(rec.Lazy.Parent)
+	} else {
 		return "", false
 	}
-	if rec.Meta[unchangedMark] != "" {
+	if rec.NoOp {
 		parent = id
 	}
 	return resultOf(parent), true

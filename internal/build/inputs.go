@@ -334,9 +334,9 @@ func (m remoteMetadata) Load(name string) []byte {
 		return nil
 	}
 	m.cache.TouchRemote("source " + name)
-	return []byte(r.Meta["value"])
+	return []byte(r.Value)
 }
 
 func (m remoteMetadata) Store(name string, value []byte) error {
-	return m.cache.PutRemote("source "+name, cache.Record{Meta: map[string]string{"value": string(value)}})
+	return m.cache.PutRemote("source "+name, cache.Finding{Value: string(value)})
 }

@@ -42,15 +42,9 @@ type job struct {
 	closers []io.Closer
 }
 
-// Facts of a record besides its snapshot.
-const (
-	contentMeta = "content" // the content key of the step
-	inputsMeta  = "inputs"  // job.inputs of the step
-)
-
 // madeFrom reports whether a record under the job's definition key is of the inputs that the job has.
 func (j *job) madeFrom(rec cache.Record) bool {
-	return j.inputs == "" || j.inputs == rec.Meta[inputsMeta]
+	return j.inputs == "" || j.inputs == rec.Inputs
 }
 
 type jobFunc func(ctx context.Context, active *snapshot.Active, out output) error

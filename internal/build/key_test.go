@@ -237,7 +237,7 @@ func TestMadeFrom(t *testing.T) {
 	}
 	for _, tt := range tests {
 		j := &job{inputs: tt.has}
-		if got := j.madeFrom(cache.Record{Meta: map[string]string{inputsMeta: tt.recorded}}); got != tt.want {
+		if got := j.madeFrom(cache.Record{Inputs: tt.recorded}); got != tt.want {
 			t.Errorf("%s: madeFrom = %v, want %v", tt.name, got, tt.want)
 		}
 	}

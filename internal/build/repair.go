@@ -53,15 +53,15 @@ func reseal(ctx context.Context, s *state.State, want digest.Digest) (bool, erro
 		if err != nil {
 			return false, err
 		}
-		id, name, ok := strings.Cut(e.Key, " ")
-		if !ok || !strings.Contains(e.Meta["descriptor"], want.Encoded()) {
+		name, was, ok := e.SealedLayer()
+		if !ok || was.Descriptor.Digest != want {
 			continue
 		}
 		o, ok := sealOptions(name)
 		if !ok {
 			continue
 		}
-		l, err := sealAgain(ctx, s, snapshot.ID(id), o)
+		l, err := sealAgain(ctx, s, snapshot.ID(e.Snapshot), o)
 		if err != nil {
 			errs = append(errs, err)
 		}

@@ -1,10 +1,10 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -464,16 +464,12 @@ func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	if err != nil {
 		info, ok = s.promised(rec)
 	}
-	unchanged := rec.Meta[unchangedMark] != ""
-	if !ok || unchanged && info.ID != cur.top || !unchanged && info.Parent != cur.top {
+	if !ok || rec.NoOp && info.ID != cur.top || !rec.NoOp && info.Parent != cur.top {
 		return stepResult{}, "", false
 	}
 	s.state.Cache.Touch(key)
-	content := cache.Key(rec.Meta[contentMeta])
-	if content == "" {
-		content = key
-	}
-	return stepResult{snapshot: info.ID, unchanged: unchanged, created: rec.Created.UTC(), cached: true}, content, true
+	res := stepResult{snapshot: info.ID, unchanged: rec.NoOp, created: rec.Created.UTC(), cached: true}
+	return res, cmp.Or(rec.ContentKey, key), true
 }
 
 // make runs a job on a new snapshot over cur, commits it and writes the records. st is the stage whose layer it makes;
@@ -520,9 +516,7 @@ func (s *solver) make(ctx context.Context, st *parser.Stage, cur rootfs, j *job,
 			if err := s.spares.put(parent, active); err != nil {
 				return stepResult{}, err
 			}
-			res, err := s.record(j, cur.top, map[string]string{unchangedMark: "1"})
-			res.unchanged = true
-			return res, err
+			return s.record(j, cache.Record{Snapshot: string(cur.top), NoOp: true})
 		}
 	}
 	if err == nil {
@@ -531,21 +525,19 @@ func (s *solver) make(ctx context.Context, st *parser.Stage, cur rootfs, j *job,
 	if err != nil {
 		return stepResult{}, errors.Join(err, active.Discard())
 	}
-	return s.record(j, id, nil)
+	return s.record(j, cache.Record{Snapshot: string(id)})
 }
 
-// record writes the records by which a job's result is found, with what else is to be remembered of it.
-func (s *solver) record(j *job, id snapshot.ID, meta map[string]string) (stepResult, error) {
-	res := stepResult{snapshot: id, created: time.Now().UTC()}
-	rec := cache.Record{Snapshot: string(id), Created: res.created, Meta: map[string]string{contentMeta: string(j.key)}}
-	maps.Copy(rec.Meta, meta)
-	return res, s.putRecord(j, rec)
+// record writes the records by which the result of a job that was run is found.
+func (s *solver) record(j *job, rec cache.Record) (stepResult, error) {
+	rec.Created, rec.ContentKey = time.Now().UTC(), j.key
+	return stepResult{snapshot: snapshot.ID(rec.Snapshot), unchanged: rec.NoOp, created: rec.Created}, s.putRecord(j, rec)
 }
 
 // putRecord writes a record under all keys of a job whose content key is known.
 func (b *builder) putRecord(j *job, rec cache.Record) error {
 	if j.inputs != "" {
-		rec.Meta[inputsMeta] = j.inputs
+		rec.Inputs = j.inputs
 	}
 	for _, key := range []cache.Key{j.quick, j.key} {
 		if key == "" {

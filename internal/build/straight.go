@@ -12,7 +12,6 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/image"
-	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -62,7 +61,7 @@ func (s *solver) straight(ctx context.Context, cur rootfs, j *job, out output) (
 		if err := active.Commit(ctx, id); err != nil {
 			return res, false, err
 		}
-		res, err = s.record(j, id, nil)
+		res, err = s.record(j, cache.Record{Snapshot: string(id)})
 		return res, err == nil, err
 	}
 	left := c.takeLeft()
@@ -81,7 +80,7 @@ func (s *solver) straight(ctx context.Context, cur rootfs, j *job, out output) (
 		return res, false, err
 	}
 	s.promiseLayer(id, cur.top, l)
-	res, err = s.record(j, id, map[string]string{state.LazyParent: string(cur.top), state.LazySealed: s.sealer.name})
+	res, err = s.record(j, cache.Record{Snapshot: string(id), Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: s.sealer.name}})
 	return res, err == nil, err
 }
 
@@ -247,7 +246,7 @@ func (s *solver) promised(rec cache.Record) (snapshot.Info, bool) {
 	if !ok {
 		return snapshot.Info{}, false
 	}
-	info := snapshot.Info{ID: snapshot.ID(rec.Snapshot), Parent: snapshot.ID(rec.Meta[state.LazyParent])}
+	info := snapshot.Info{ID: snapshot.ID(rec.Snapshot), Parent: snapshot.ID(rec.Lazy.Parent)}
 	s.promiseLayer(info.ID, info.Parent, l)
 	return info, true
 }

@@ -12,9 +12,6 @@ import (
 // A step that changes nothing has a layer, but no snapshot: the next step runs on the one before. Every snapshot is a
 // directory more that overlay has to open, for all steps that follow.
 
-// unchangedMark is what the record of such a step says. It names the snapshot that the step ran on.
-const unchangedMark = "unchanged"
-
 // unchanged says whether a step has left everything as it was, where that can be seen at a glance.
 func unchanged(ctx context.Context, active *snapshot.Active) (bool, error) {
 	return diff.Unchanged(ctx, treeOf(active.Changes()))

@@ -21,7 +21,7 @@ func BenchmarkWarmBuild(b *testing.B) {
 	var keys []Key
 	for i := range 10 {
 		k := Key(digest.FromString(fmt.Sprint(i)))
-		if err := c.Put(k, Record{Snapshot: string(k), Meta: map[string]string{"content": string(base)}}); err != nil {
+		if err := c.Put(k, Record{Snapshot: string(k), ContentKey: Key(base)}); err != nil {
 			b.Fatal(err)
 		}
 		if err := c.PutSealed(string(k), "gzip", layer); err != nil {

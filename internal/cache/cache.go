@@ -14,20 +14,17 @@ package cache
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"github.com/layerbuild/layerbuild/internal/state/ledger"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Key names what a step makes, before it is run.
@@ -46,20 +43,6 @@ const (
 // kinds are all sorts of records.
 var kinds = [...]Kind{Steps, Chains, Seals, Remote}
 
-// Record is what is remembered under a key. Keys of Meta are made of letters, digits, dot, dash and underscore.
-type Record struct {
-	Snapshot string
-	Created  time.Time // when the work was done; Put sets it if it is zero
-	Meta     map[string]string
-}
-
-// Layer is what a snapshot was sealed as.
-type Layer struct {
-	Descriptor ocispec.Descriptor
-	DiffID     digest.Digest
-	Size       int64 // bytes before compression
-}
-
 // Cache is a directory of records. It is safe for concurrent use, also by several processes.
 type Cache struct {
 	dir    string
@@ -77,11 +60,17 @@ func Open(dir string, l *ledger.Ledger) (*Cache, error) {
 
 func (c *Cache) tmp() string { return filepath.Join(c.dir, "tmp") }
 
-// Get looks a step up. It is false when there is no record, or none that is trusted.
-func (c *Cache) Get(k Key) (Record, bool) { return c.get(Steps, string(k)) }
+// Get returns the record of a step, and reports whether there is one that is trusted.
+func (c *Cache) Get(k Key) (Record, bool) {
+	e, ok := c.get(Steps, string(k))
+	if !ok {
+		return Record{}, false
+	}
+	return e.Step()
+}
 
 // Put records a step.
-func (c *Cache) Put(k Key, r Record) error { return c.put(Steps, string(k), r) }
+func (c *Cache) Put(k Key, r Record) error { return c.put(r.entry(k)) }
 
 // Touch notes that a step's record was of use. It costs one system call and writes no data.
 func (c *Cache) Touch(k Key) { c.touch(Steps, string(k)) }
@@ -91,13 +80,13 @@ func (c *Cache) Delete(k Key) error { return c.delete(Steps, string(k)) }
 
 // Chain looks up the snapshot that layers with this chain ID were unpacked into.
 func (c *Cache) Chain(id digest.Digest) (snapshot string, ok bool) {
-	r, ok := c.get(Chains, string(id))
-	return r.Snapshot, ok
+	e, ok := c.get(Chains, string(id))
+	return e.Snapshot, ok
 }
 
 // PutChain records the snapshot of a chain ID.
 func (c *Cache) PutChain(id digest.Digest, snapshot string) error {
-	return c.put(Chains, string(id), Record{Snapshot: snapshot})
+	return c.put(Entry{Kind: Chains, Key: string(id), Snapshot: snapshot})
 }
 
 // TouchChain notes that a chain's record was of use.
@@ -106,55 +95,50 @@ func (c *Cache) TouchChain(id digest.Digest) { c.touch(Chains, string(id)) }
 // DeleteChain forgets a chain ID.
 func (c *Cache) DeleteChain(id digest.Digest) error { return c.delete(Chains, string(id)) }
 
-// Sealed looks up the layer that a snapshot was sealed as. options names everything else that the layer's bytes
-// depend on.
+// Sealed returns the layer that a snapshot was sealed as, and reports whether it was. options names everything else that
+// the layer's bytes depend on.
 func (c *Cache) Sealed(snapshot, options string) (Layer, bool) {
-	r, ok := c.get(Seals, sealKey(snapshot, options))
+	e, ok := c.get(Seals, sealKey(snapshot, options))
 	if !ok {
 		return Layer{}, false
 	}
-	return layerOf(r)
-}
-
-func layerOf(r Record) (Layer, bool) {
-	var l Layer
-	if json.Unmarshal([]byte(r.Meta["descriptor"]), &l.Descriptor) != nil || l.Descriptor.Digest.Validate() != nil {
-		return Layer{}, false
-	}
-	l.DiffID = digest.Digest(r.Meta["diffid"])
-	size, err := strconv.ParseInt(r.Meta["size"], 10, 64)
-	if l.DiffID.Validate() != nil || err != nil {
-		return Layer{}, false
-	}
-	l.Size = size
-	return l, true
+	_, l, ok := e.SealedLayer()
+	return l, ok
 }
 
 // PutSealed records the layer that a snapshot was sealed as.
 func (c *Cache) PutSealed(snapshot, options string, l Layer) error {
-	d, err := json.Marshal(l.Descriptor)
+	e, err := l.entry(snapshot, options)
 	if err != nil {
-		return fmt.Errorf("record a layer: %w", err)
+		return err
 	}
-	return c.put(Seals, sealKey(snapshot, options), Record{Snapshot: snapshot, Meta: map[string]string{
-		"descriptor": string(d), "diffid": string(l.DiffID), "size": strconv.FormatInt(l.Size, 10),
-	}})
+	return c.put(e)
 }
 
-// sealKey joins what cannot contain a space with what may.
+// sealKey joins the name of a snapshot, which has no space, with that of options.
 func sealKey(snapshot, options string) string { return snapshot + " " + options }
 
-// Remote looks up what was found at an address: a URL, a git repository with a reference, an image name with a
-// platform. Such a record is good in every boot, because what it names is checked by digest when it is read.
-func (c *Cache) Remote(address string) (Record, bool) { return c.get(Remote, address) }
+// Remote returns what was found at an address, and reports whether there is a record: of a URL, a git repository with a
+// reference, or an image name with a platform. Such a record is trusted in every boot, because what it names is checked
+// by digest when it is read.
+func (c *Cache) Remote(address string) (Finding, bool) {
+	e, ok := c.get(Remote, address)
+	return e.Finding(), ok
+}
 
 // PutRemote records what was found at an address.
-func (c *Cache) PutRemote(address string, r Record) error { return c.put(Remote, address, r) }
+func (c *Cache) PutRemote(address string, f Finding) error {
+	e, err := f.entry(address)
+	if err != nil {
+		return err
+	}
+	return c.put(e)
+}
 
-// TouchRemote notes that the record of an address was of use.
+// TouchRemote notes that the record of an address was used.
 func (c *Cache) TouchRemote(address string) { c.touch(Remote, address) }
 
-// DeleteRemote forgets an address.
+// DeleteRemote removes the record of an address.
 func (c *Cache) DeleteRemote(address string) error { return c.delete(Remote, address) }
 
 // path is where a record is. The name is a digest, so that any string can be a key.
@@ -164,33 +148,35 @@ func (c *Cache) path(kind Kind, key string) string {
 	return c.dir + "/" + string(kind) + "/" + name[:2] + "/" + name[2:] // at most 256 directories
 }
 
-func (c *Cache) get(kind Kind, key string) (Record, bool) {
+// get returns a record, and reports whether there is one that is trusted.
+func (c *Cache) get(kind Kind, key string) (Entry, bool) {
 	data, err := smallfile.Read(c.path(kind, key))
 	if err != nil {
-		return Record{}, false
+		return Entry{}, false
 	}
 	e, ok := decode(string(data))
-	if !ok || e.Key != key || kind != Remote && !c.ledger.Safe(e.mark) {
-		return Record{}, false
+	if !ok || e.Kind != kind || e.Key != key || kind != Remote && !c.ledger.Safe(e.mark) {
+		return Entry{}, false
 	}
-	return e.Record, true
+	return e, true
 }
 
 // maxRecord bounds a record's file.
 const maxRecord = 1 << 20
 
-func (c *Cache) put(kind Kind, key string, r Record) error {
-	if r.Created.IsZero() {
-		r.Created = time.Now()
+func (c *Cache) put(e Entry) error {
+	if e.Created.IsZero() {
+		e.Created = time.Now()
 	}
-	data, err := encode(Entry{Kind: kind, Key: key, Record: r, mark: c.ledger.Mark()})
+	e.mark = c.ledger.Mark()
+	data, err := encode(e)
 	if err != nil {
 		return fmt.Errorf("write a cache record: %w", err)
 	}
 	if len(data) > maxRecord {
 		return fmt.Errorf("write a cache record: %d bytes are too many", len(data))
 	}
-	if err := c.replace(c.path(kind, key), data); err != nil {
+	if err := c.replace(c.path(e.Kind, e.Key), data); err != nil {
 		return fmt.Errorf("write a cache record: %w", err)
 	}
 	return nil
@@ -253,16 +239,18 @@ func (c *Cache) delete(kind Kind, key string) error {
 	return nil
 }
 
-// Entry is a record with what is known about it.
+// Entry is a record of any kind.
 type Entry struct {
-	Kind    Kind
-	Key     string
-	Used    time.Time // when it was written or last touched
-	Trusted bool
-	Record
+	Kind     Kind // "" for a file that cannot be read
+	Key      string
+	Snapshot string    // the snapshot that it names; "" for none
+	Created  time.Time // when the work was done; put sets it if it is zero
+	Used     time.Time // when it was written or last touched
+	Trusted  bool
 
-	path string
-	mark ledger.Mark
+	facts map[string]string // the rest, by names of letters, digits, dot, dash and underscore
+	path  string
+	mark  ledger.Mark
 }
 
 // All lists the records of one kind that can be read, in no order.

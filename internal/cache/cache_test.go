@@ -34,10 +34,12 @@ func TestRecords(t *testing.T) {
 		rec Record
 	}{
 		{"4ac2", Record{Snapshot: "snap", Created: time.Unix(12, 34)}},
-		{"with space/and slash", Record{Snapshot: "a.b-c_d", Created: time.Unix(1, 0), Meta: map[string]string{"content": "x", "empty": ""}}},
+		{"with space/and slash", Record{Snapshot: "a.b-c_d", Created: time.Unix(1, 0), ContentKey: "x", Inputs: "a b ", NoOp: true}},
 		{"", Record{Created: time.Unix(1, 0)}},
-		{"odd values", Record{Created: time.Unix(1, 0), Meta: map[string]string{"a": "two\nlines", "b": `"quoted"`, "c": " led by a space", "d": "\x00\xff", "e": "end"}}},
-		{Key(strings.Repeat("long", 1000)), Record{Created: time.Unix(1, 0), Meta: map[string]string{"long": strings.Repeat("x", 100_000)}}},
+		{"odd values", Record{Created: time.Unix(1, 0), ContentKey: "two\nlines", Inputs: `"quoted"`, Lazy: &Lazy{Parent: " led by a space", Sealed: "\x00\xff"}}},
+		{Key(strings.Repeat("long", 1000)), Record{Created: time.Unix(1, 0), Inputs: strings.Repeat("x", 100_000)}},
+		{"clamped", Record{Created: time.Unix(1, 0), ClampedTo: new(int64)}},
+		{"lazy on nothing", Record{Created: time.Unix(1, 0), Snapshot: "s", Lazy: &Lazy{Sealed: " 0"}}},
 		{"key\nwith newline", Record{Snapshot: "x", Created: time.Unix(1, 0)}},
 	}
 	for _, tt := range tests {
@@ -82,11 +84,32 @@ func TestRecords(t *testing.T) {
 	if _, ok := c.Get("4ac2"); ok {
 		t.Error("found after Delete")
 	}
-	if err := c.Put("bad", Record{Meta: map[string]string{"a b": "c"}}); err == nil {
-		t.Error("a meta name with a space is taken")
+	if _, err := encode(Entry{Kind: Steps, facts: map[string]string{"a b": "c"}}); err == nil {
+		t.Error("the name of a fact with a space is accepted")
 	}
-	if err := c.Put("bad", Record{Meta: map[string]string{"a": strings.Repeat("x", maxRecord)}}); err == nil {
+	if err := c.Put("bad", Record{Inputs: strings.Repeat("x", maxRecord)}); err == nil {
 		t.Error("a record of more than a megabyte is taken")
+	}
+}
+
+// TestUnreadableFacts: a fact that cannot be read makes the record unreadable, or is left out where the record is good
+// without it.
+func TestUnreadableFacts(t *testing.T) {
+	if r, ok := (Entry{Kind: Steps, facts: map[string]string{factClamped: "x"}}).Step(); ok {
+		t.Errorf("a step with an epoch that is no number is read as %+v", r)
+	}
+	for _, facts := range []map[string]string{
+		{factDescriptor: "{", factDiffID: string(digest.FromString("d")), factSize: "1"},
+		{factDescriptor: "{}", factDiffID: string(digest.FromString("d")), factSize: "1"},
+		{factDescriptor: `{"digest":"` + string(digest.FromString("d")) + `"}`, factDiffID: "d", factSize: "1"},
+		{factDescriptor: `{"digest":"` + string(digest.FromString("d")) + `"}`, factDiffID: string(digest.FromString("d")), factSize: "x"},
+	} {
+		if _, l, ok := (Entry{Kind: Seals, Key: "s gzip 1", facts: facts}).SealedLayer(); ok {
+			t.Errorf("%v is read as %+v", facts, l)
+		}
+	}
+	if f := (Entry{Kind: Remote, facts: map[string]string{factRoot: `{"digest":"x"}`, factName: "n"}}).Finding(); f.Root != nil || f.Name != "n" {
+		t.Errorf("an image without a digest is read as %+v", f)
 	}
 }
 
@@ -112,12 +135,12 @@ func TestChainSealedRemote(t *testing.T) {
 	if _, ok := c.Sealed("snap", "zstd"); ok {
 		t.Error("sealed with other options is taken for the same")
 	}
-	if err := c.PutRemote("https://a/b", Record{Meta: map[string]string{"etag": `"x"`}}); err != nil {
+	if err := c.PutRemote("https://a/b", Finding{Value: `"x"`}); err != nil {
 		t.Fatal(err)
 	}
 	// Remote records outlive a boot, the others do not.
 	c = openTest(t, c.dir, "boot2")
-	if got, ok := c.Remote("https://a/b"); !ok || got.Meta["etag"] != `"x"` {
+	if got, ok := c.Remote("https://a/b"); !ok || got.Value != `"x"` {
 		t.Errorf("Remote = %v, %v", got, ok)
 	}
 	if _, ok := c.Chain(id); ok {
@@ -178,7 +201,7 @@ func TestTrust(t *testing.T) {
 // TestDamage cuts and fills a record at every place: it is either whole or no record.
 func TestDamage(t *testing.T) {
 	c := openTest(t, t.TempDir(), "b")
-	rec := Record{Snapshot: "snap", Created: time.Unix(5, 5), Meta: map[string]string{"k": "v"}}
+	rec := Record{Snapshot: "snap", Created: time.Unix(5, 5), Inputs: "v"}
 	if err := c.Put("key", rec); err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +244,7 @@ func TestFiles(t *testing.T) {
 	layer := Layer{Descriptor: ocispec.Descriptor{Digest: digest.FromString("d"), Size: 7}, DiffID: digest.FromString("i"), Size: 9}
 	for _, err := range []error{
 		c.Put("new", Record{Snapshot: "s1"}), c.PutChain(digest.FromString("c"), "s2"), c.PutSealed("s1", "gzip 1", layer),
-		c.PutRemote("address", Record{}),
+		c.PutRemote("address", Finding{}),
 		os.MkdirAll(filepath.Join(dir, "step", "aa", "directory", "x"), 0o755),
 		os.WriteFile(filepath.Join(dir, "step", "aa", "garbage"), []byte("garbage"), 0o644),
 		os.WriteFile(filepath.Join(dir, "step", "bb"), []byte("a file where a directory is expected"), 0o644),
@@ -239,8 +262,8 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		got[fmt.Sprint(e.Kind, " ", e.Trusted)]++
-		if snapshot, l, ok := e.SealedLayer(); ok != (e.Kind == Seals) || ok && (snapshot != "s1" || l.DiffID != layer.DiffID) {
-			t.Errorf("SealedLayer of %q = %q, %v, %v", e.Key, snapshot, l, ok)
+		if options, l, ok := e.SealedLayer(); ok != (e.Kind == Seals) || ok && (e.Snapshot != "s1" || options != "gzip 1" || l.DiffID != layer.DiffID) {
+			t.Errorf("SealedLayer of %q = %q, %v, %v", e.Key, options, l, ok)
 		}
 		if err := c.Drop(e); err != nil {
 			t.Error(err)
@@ -270,10 +293,10 @@ func TestConcurrent(t *testing.T) {
 		}
 		for i := range 60 {
 			k := Key(fmt.Sprint(i % 20))
-			if err := c.Put(k, Record{Snapshot: "s", Meta: map[string]string{"long": strings.Repeat("x", 3000)}}); err != nil {
+			if err := c.Put(k, Record{Snapshot: "s", Inputs: strings.Repeat("x", 3000)}); err != nil {
 				return err
 			}
-			if r, ok := c.Get(k); !ok || len(r.Meta["long"]) != 3000 {
+			if r, ok := c.Get(k); !ok || len(r.Inputs) != 3000 {
 				return fmt.Errorf("record %s is not whole: %v", k, ok)
 			}
 		}
@@ -304,7 +327,7 @@ func TestConcurrent(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	data, err := encode(Entry{Kind: Steps, Key: "k", Record: Record{Snapshot: "s", Created: time.Unix(1, 1), Meta: map[string]string{"a": "b\nc"}}, mark: ledger.Mark{Boot: "b", Syncs: 3}})
+	data, err := encode(Entry{Kind: Steps, Key: "k", Snapshot: "s", Created: time.Unix(1, 1), facts: map[string]string{"a": "b\nc"}, mark: ledger.Mark{Boot: "b", Syncs: 3}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -320,7 +343,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("what was read cannot be written: %v", err)
 		}
 		again, ok := decode(string(out))
-		if !ok || again.mark != e.mark || again.Key != e.Key || !maps.Equal(again.Meta, e.Meta) || again.Snapshot != e.Snapshot {
+		if !ok || again.mark != e.mark || again.Key != e.Key || !maps.Equal(again.facts, e.facts) || again.Snapshot != e.Snapshot {
 			t.Errorf("%q became %q", data, out)
 		}
 	})
@@ -328,7 +351,7 @@ func FuzzDecode(f *testing.F) {
 
 func BenchmarkGet(b *testing.B) {
 	c := openTest(b, b.TempDir(), "boot")
-	if err := c.Put("key", Record{Snapshot: strings.Repeat("s", 64), Meta: map[string]string{"content": strings.Repeat("c", 64)}}); err != nil {
+	if err := c.Put("key", Record{Snapshot: strings.Repeat("s", 64), ContentKey: Key(strings.Repeat("c", 64))}); err != nil {
 		b.Fatal(err)
 	}
 	b.Run("hit", func(b *testing.B) {

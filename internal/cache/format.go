@@ -44,23 +44,23 @@ func encode(e Entry) ([]byte, error) {
 	line("created", strconv.FormatInt(e.Created.UnixNano(), 10))
 	line("boot", e.mark.Boot)
 	line("syncs", strconv.Itoa(e.mark.Syncs))
-	names := make([]string, 0, len(e.Meta))
-	for k := range e.Meta {
-		if !isMetaName(k) {
+	names := make([]string, 0, len(e.facts))
+	for k := range e.facts {
+		if !isFactName(k) {
 			return nil, fmt.Errorf("%q cannot be the name of a fact", k)
 		}
 		names = append(names, k)
 	}
 	slices.Sort(names)
 	for _, k := range names {
-		line("meta."+k, e.Meta[k])
+		line("meta."+k, e.facts[k])
 	}
 	return fmt.Appendf(b, "end %08x\n", crc32.Checksum(b, castagnoli)), nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func isMetaName(s string) bool {
+func isFactName(s string) bool {
 	for _, c := range []byte(s) {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '-', c == '_':
@@ -120,14 +120,14 @@ func decode(data string) (Entry, bool) {
 		case "syncs":
 			e.mark.Syncs, err = strconv.Atoi(value)
 		default:
-			k, isMeta := strings.CutPrefix(name, "meta.")
-			if !isMeta || !isMetaName(k) {
+			k, isFact := strings.CutPrefix(name, "meta.")
+			if !isFact || !isFactName(k) {
 				return Entry{}, false // from a later version, or not ours
 			}
-			if e.Meta == nil {
-				e.Meta = make(map[string]string, 4)
+			if e.facts == nil {
+				e.facts = make(map[string]string, 4)
 			}
-			e.Meta[k] = value
+			e.facts[k] = value
 		}
 		if err != nil {
 			return Entry{}, false

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -30,16 +29,6 @@ func (c *Cache) Drop(e Entry) error {
 		return fmt.Errorf("remove a cache record: %w", err)
 	}
 	return nil
-}
-
-// SealedLayer returns the layer of a record of kind Seals, and what it was sealed from.
-func (e Entry) SealedLayer() (snapshot string, l Layer, ok bool) {
-	snapshot, _, ok = strings.Cut(e.Key, " ")
-	if e.Kind != Seals || !ok {
-		return "", l, false
-	}
-	l, ok = layerOf(e.Record)
-	return snapshot, l, ok
 }
 
 // DropTemporary removes temporary files of killed processes: those that are older than an hour, far longer than writing

@@ -248,25 +248,15 @@ func (r *Resolver) remembered(ctx context.Context, name string, p ocispec.Platfo
 	if !ok {
 		return nil, nil
 	}
-	root, err := recordedRoot(rec)
-	if err != nil {
+	if rec.Root == nil {
 		return nil, nil
 	}
-	img, err := r.fromStore(ctx, rec.Meta["name"], FromRegistry, root, p)
+	img, err := r.fromStore(ctx, rec.Name, FromRegistry, *rec.Root, p)
 	if err != nil {
 		return nil, err
 	}
 	r.cache.TouchRemote(address(name, p))
 	return img, nil
-}
-
-func recordedRoot(rec cache.Record) (ocispec.Descriptor, error) {
-	var d ocispec.Descriptor
-	err := json.Unmarshal([]byte(rec.Meta["root"]), &d)
-	if err == nil {
-		err = d.Digest.Validate()
-	}
-	return d, err
 }
 
 // fromRegistry asks. written is the name as the user wrote it, which matters for short names.
@@ -299,12 +289,7 @@ func (r *Resolver) fromRegistry(ctx context.Context, name, written string, o Res
 			return nil, fmt.Errorf("image %s: %w", found.Name, err)
 		}
 	}
-	root, err := json.Marshal(img.Root)
-	if err != nil {
-		return nil, err
-	}
-	rec := cache.Record{Meta: map[string]string{"root": string(root), "name": found.Name}}
-	if err := r.cache.PutRemote(address(name, o.Platform), rec); err != nil {
+	if err := r.cache.PutRemote(address(name, o.Platform), cache.Finding{Name: found.Name, Root: &img.Root}); err != nil {
 		return nil, fmt.Errorf("image %s: %w", found.Name, err)
 	}
 	img.source = found.Source
@@ -357,11 +342,8 @@ func (r *Resolver) Roots() ([]ocispec.Descriptor, error) {
 		if err != nil {
 			return nil, err
 		}
-		if e.Meta["root"] == "" {
-			continue
-		}
-		if d, err := recordedRoot(e.Record); err == nil {
-			out = append(out, d)
+		if root := e.Finding().Root; root != nil {
+			out = append(out, *root)
 		}
 	}
 	return out, nil
@@ -374,12 +356,12 @@ func (r *Resolver) Origins(ctx context.Context) (func(digest.Digest) []string, e
 		if err != nil {
 			return nil, err
 		}
-		root, err := recordedRoot(e.Record)
-		n, err1 := registry.Parse(e.Meta["name"])
-		if err != nil || err1 != nil || e.Meta["name"] == "" {
+		found := e.Finding()
+		n, err := registry.Parse(found.Name)
+		if err != nil || found.Root == nil || found.Name == "" {
 			continue
 		}
-		u, err := r.store.Usage(ctx, root)
+		u, err := r.store.Usage(ctx, *found.Root)
 		if err != nil {
 			return nil, err
 		}
@@ -397,12 +379,12 @@ func (r *Resolver) Restore(ctx context.Context, d ocispec.Descriptor) error {
 		if err != nil {
 			return err
 		}
-		root, err := recordedRoot(e.Record)
-		if err != nil || e.Meta["name"] == "" || !r.store.LeadsTo(ctx, root, d.Digest) {
+		found := e.Finding()
+		if found.Root == nil || found.Name == "" || !r.store.LeadsTo(ctx, *found.Root, d.Digest) {
 			continue
 		}
 		err = r.store.IngestAs(ctx, d, func(w io.Writer) error {
-			body, err := lazySource{r.registry, e.Meta["name"]}.Open(ctx, d)
+			body, err := lazySource{r.registry, found.Name}.Open(ctx, d)
 			if err != nil {
 				return err
 			}

@@ -196,9 +196,8 @@ func (c *collection) loadRecords(ctx context.Context) error {
 // remote takes a record of what was found at an address: an image, which keeps its blobs, or something else.
 func (c *collection) remote(ctx context.Context, e cache.Entry) {
 	u := c.add(&unit{used: e.Used, records: []cache.Entry{e}})
-	var root ocispec.Descriptor
-	if json.Unmarshal([]byte(e.Meta["root"]), &root) == nil && root.Digest.Validate() == nil {
-		u.blobs = c.leadsTo(ctx, root)
+	if root := e.Finding().Root; root != nil {
+		u.blobs = c.leadsTo(ctx, *root)
 	}
 }
 
@@ -240,12 +239,16 @@ func (c *collection) hold(e cache.Entry) bool {
 
 // lazy returns the unit of a snapshot that is not there and is made when it is needed; nil if it cannot be made.
 func (c *collection) lazy(e cache.Entry) *unit {
-	l, ok := c.s.LazyLayer(e.Record)
+	rec, ok := e.Step()
+	if !ok {
+		return nil
+	}
+	l, ok := c.s.LazyLayer(rec)
 	if !ok {
 		return nil
 	}
 	u := &unit{snapshot: snapshot.ID(e.Snapshot), lazy: true, blobs: []digest.Digest{l.Descriptor.Digest}}
-	if parent := snapshot.ID(e.Meta[LazyParent]); parent != "" {
+	if parent := snapshot.ID(rec.Lazy.Parent); parent != "" {
 		i := slices.IndexFunc(c.stores, func(in *snapshot.Store) bool { _, err := in.Stat(parent); return err == nil })
 		if i < 0 {
 			return nil

@@ -46,9 +46,9 @@ func (m *maker) snapshot(id, parent string) {
 }
 
 // step makes a record whose key is the snapshot's name with something before it, used days ago.
-func (m *maker) step(key, id string, days int, meta map[string]string) {
+func (m *maker) step(key, id string, days int, lazy *cache.Lazy) {
 	m.t.Helper()
-	m.check(m.Cache.Put(cache.Key(key), cache.Record{Snapshot: id, Meta: meta}))
+	m.check(m.Cache.Put(cache.Key(key), cache.Record{Snapshot: id, Lazy: lazy}))
 	used := m.now.Add(-time.Duration(days) * 24 * time.Hour)
 	for e, err := range m.Cache.All(cache.Steps) {
 		m.check(err)
@@ -234,7 +234,7 @@ func (m *maker) fill() {
 
 	lazy := m.blob("l-lazy")
 	m.sealed("lazy", lazy)
-	m.step("lazy", "lazy", 4, map[string]string{LazyParent: "new", LazySealed: "gzip 0"})
+	m.step("lazy", "lazy", 4, &cache.Lazy{Parent: "new", Sealed: "gzip 0"})
 
 	sealed := m.blob("l-new")
 	m.sealed("new", sealed)

@@ -6,21 +6,13 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 )
 
-// A lazy snapshot is made when it is first needed. Its record has two more facts: the snapshot that it will be made on,
-// and the options that its layer was sealed with.
-const (
-	LazyParent = "on"
-	LazySealed = "sealed"
-)
-
 // LazyLayer returns the layer that the lazy snapshot of a record is unpacked from, and reports whether the record is one of
 // a lazy snapshot and the store has the layer.
 func (s *State) LazyLayer(rec cache.Record) (cache.Layer, bool) {
-	name, ok := rec.Meta[LazySealed]
-	if !ok {
+	if rec.Lazy == nil {
 		return cache.Layer{}, false
 	}
-	l, ok := s.Cache.Sealed(rec.Snapshot, name)
+	l, ok := s.Cache.Sealed(rec.Snapshot, rec.Lazy.Sealed)
 	if !ok {
 		return l, false
 	}
