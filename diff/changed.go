@@ -17,7 +17,7 @@ func (w *walker) sameStat(st, was *rawfs.Stat) bool {
 // changed compares a file that is no directory with what had its name before. Equal size and time prove nothing: a
 // program can set them; so whatever is equal in all else is read.
 func (w *walker) changed(dir int, name []byte, st *rawfs.Stat, in lowerDir, was *rawfs.Stat) (bool, error) {
-	same, err := w.same(dir, name, st, in.fd, name, was)
+	same, err := w.sameAs(dir, name, st, in, name, was)
 	if err != nil || !same {
 		return true, err
 	}
@@ -25,6 +25,16 @@ func (w *walker) changed(dir int, name []byte, st *rawfs.Stat, in lowerDir, was 
 		return false, nil
 	}
 	return w.regrouped(string(w.path), st, in, was)
+}
+
+// sameAs is same for a file of a layer.
+func (w *walker) sameAs(dir int, name []byte, st *rawfs.Stat, in lowerDir, oldName []byte, was *rawfs.Stat) (bool, error) {
+	oldDir, err := in.open()
+	if err != nil {
+		return false, err
+	}
+	defer in.release(oldDir)
+	return w.same(dir, name, st, oldDir, oldName, was)
 }
 
 // same compares two files that are no directories in all but their links.

@@ -29,13 +29,9 @@ func Inherit(t Tree, a Applied) error {
 	}
 	defer unix.Close(root)
 	i := inheritor{marks: marksOf(t), shows: map[string]bool{}}
-	for n, dir := range t.Lower {
-		fd, err := openRoot(dir)
-		if err != nil {
-			i.old.close()
-			return err
-		}
-		i.old = append(i.old, lowerDir{fd: fd, layer: n})
+	i.top = merged{{fd: root, layer: newState, root: &layerRoot{path: t.Dir, limit: keptDescriptors()}}}
+	if i.old, err = openLayers(t.Lower); err != nil {
+		return err
 	}
 	defer i.old.close()
 	for _, path := range a.Whiteouts {
@@ -56,6 +52,7 @@ func Inherit(t Tree, a Applied) error {
 
 type inheritor struct {
 	marks marks
+	top   merged // the directory itself
 	old   merged
 	shows map[string]bool // of directories with whiteouts: whether they show something of the layers below
 }
@@ -67,15 +64,14 @@ func (i inheritor) directory(root int, path string) error {
 			return err
 		}
 		defer unix.Close(fd)
-		return inherit(fd, i.old[0].fd)
+		return inherit(fd, i.old[0])
 	}
 	below, hidden, err := i.below(root, path)
 	if err != nil {
 		return err
 	}
 	defer below.close()
-	upper := merged{{fd: root}}
-	p, err := upper.find(i.marks, path)
+	p, err := i.top.find(i.marks, path)
 	if err != nil {
 		return err
 	}
@@ -83,13 +79,13 @@ func (i inheritor) directory(root int, path string) error {
 	if !p.found {
 		return nil
 	}
-	fd, err := rawfs.OpenDir(p.in.fd, p.name)
+	fd, err := p.in.sub(p.name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	if len(below) > 0 {
-		return inherit(fd, below[0].fd)
+		return inherit(fd, below[0])
 	}
 	if hidden {
 		return nil
@@ -114,16 +110,21 @@ func (i inheritor) whiteout(root int, path string) error {
 	if shows {
 		return nil
 	}
-	p, err := (merged{{fd: root}}).find(i.marks, path)
+	p, err := i.top.find(i.marks, path)
 	if err != nil || p.name == nil {
 		return err
 	}
 	defer p.close()
-	in := root
+	in := i.top[0]
 	if len(p.dir) > 0 {
-		in = p.dir[0].fd
+		in = p.dir[0]
 	}
-	return removeWhiteout(in, []byte(name+"\x00"))
+	fd, err := in.open()
+	if err != nil {
+		return err
+	}
+	defer in.release(fd)
+	return removeWhiteout(fd, []byte(name+"\x00"))
 }
 
 // showsBelow reports whether a directory, "" for the root, shows something of the layers below.
@@ -197,12 +198,9 @@ func (i inheritor) below(root int, path string) (m merged, hidden bool, err erro
 }
 
 // inherit gives the directory fd what the directory from has.
-func inherit(fd, from int) error {
+func inherit(fd int, from lowerDir) error {
 	var st rawfs.Stat
-	if err := rawfs.Fstat(from, &st); err != nil {
-		return err
-	}
-	xattrs, err := rawfs.Xattrs(from, rawfs.InLayer)
+	xattrs, err := from.attributes(&st)
 	if err != nil {
 		return err
 	}
@@ -240,5 +238,10 @@ func (i inheritor) removeIfVoid(fd int, p place) error {
 			return err
 		}
 	}
-	return rawfs.Unlink(p.in.fd, p.name, unix.AT_REMOVEDIR)
+	dir, err := p.in.open()
+	if err != nil {
+		return err
+	}
+	defer p.in.release(dir)
+	return rawfs.Unlink(dir, p.name, unix.AT_REMOVEDIR)
 }

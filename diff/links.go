@@ -66,10 +66,15 @@ func (w *walker) scan(layer int) (map[file][]string, error) {
 	if m := w.links.scanned[layer]; m != nil {
 		return m, nil
 	}
-	fd := w.root
+	d := w.top
 	if layer != newState {
-		fd = w.old[slices.IndexFunc(w.old, func(d lowerDir) bool { return d.layer == layer })].fd
+		d = w.old[slices.IndexFunc(w.old, func(d lowerDir) bool { return d.layer == layer })]
 	}
+	fd, err := d.open()
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(fd)
 	m := map[file][]string{}
 	if err := w.scanDir(m, fd, ""); err != nil {
 		return nil, fmt.Errorf("look for hard links: %w", err)
@@ -180,7 +185,7 @@ func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, erro
 	if !before.found || fileOf(&before.st) != fileOf(was) {
 		return false, nil // hidden by another layer already
 	}
-	state := merged{{fd: w.root, layer: newState}}
+	state := merged{w.top}
 	if !w.full {
 		state = append(state, w.old...)
 	}
@@ -196,7 +201,12 @@ func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, erro
 		w.links.divided++
 		return true, nil // still below
 	}
-	same, err := w.same(after.in.fd, after.name, &after.st, before.in.fd, before.name, &before.st)
+	dir, err := after.in.open()
+	if err != nil {
+		return false, err
+	}
+	defer after.in.release(dir)
+	same, err := w.sameAs(dir, after.name, &after.st, before.in, before.name, &before.st)
 	if err != nil || !same {
 		return false, err // written for its own sake
 	}

@@ -2,6 +2,7 @@ package diff
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"strings"
 
@@ -13,9 +14,105 @@ import (
 
 // lowerDir is a directory of one layer as it contributes to a merged directory.
 type lowerDir struct {
-	fd       int
+	fd       int  // -1: it is opened for each use
 	layer    int  // which one, 0 the uppermost
 	whitened bool // its whiteouts may be files with an attribute (Linux 6.7, overlay.opaque=x)
+	root     *layerRoot
+	at       *location
+}
+
+// layerRoot is the directory of a whole layer.
+type layerRoot struct {
+	path string
+	// limit is the first descriptor number that is not kept. With hundreds of layers, a descriptor for each layer of each
+	// directory on the way could be more than the process may have.
+	limit int
+}
+
+// location is where a directory is below its layer's root; nil is the root.
+type location struct {
+	parent *location
+	name   []byte // with its NUL
+}
+
+// openLayers opens the roots of layers, top first. The caller closes them.
+func openLayers(dirs []string) (merged, error) {
+	roots := make([]layerRoot, len(dirs))
+	m := make(merged, 0, len(dirs))
+	limit := keptDescriptors()
+	for i, dir := range dirs {
+		roots[i] = layerRoot{path: dir, limit: limit}
+		fd, err := openRoot(dir)
+		if err != nil {
+			m.close()
+			return nil, err
+		}
+		m = append(m, lowerDir{fd: roots[i].keep(fd), layer: i, root: &roots[i]})
+	}
+	return m, nil
+}
+
+// keptDescriptors returns the number from which on descriptors are not kept: one half of those that the process may have
+// is left to everything else that it does. New descriptors get the lowest free number, so that this bounds all seals
+// together.
+func keptDescriptors() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return int(min(limit.Cur, math.MaxInt32) / 2)
+}
+
+// keep returns fd, or closes it and returns -1 if too many files are open.
+func (r *layerRoot) keep(fd int) int {
+	if fd < r.limit {
+		return fd
+	}
+	unix.Close(fd)
+	return -1
+}
+
+// open returns a descriptor of the directory. The caller passes it to release.
+func (d lowerDir) open() (int, error) {
+	if d.fd >= 0 {
+		return d.fd, nil
+	}
+	fd, err := openRoot(d.root.path)
+	if err != nil {
+		return -1, err
+	}
+	var way []*location
+	for at := d.at; at != nil; at = at.parent {
+		way = append(way, at)
+	}
+	for _, at := range slices.Backward(way) {
+		sub, err := rawfs.OpenDir(fd, at.name)
+		unix.Close(fd)
+		if err != nil {
+			return -1, err
+		}
+		fd = sub
+	}
+	return fd, nil
+}
+
+func (d lowerDir) release(fd int) {
+	if fd != d.fd && fd >= 0 {
+		unix.Close(fd)
+	}
+}
+
+// attributes returns what a layer says about the directory itself.
+func (d lowerDir) attributes(st *rawfs.Stat) ([]rawfs.Xattr, error) {
+	fd, err := d.open()
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(fd)
+	if err := rawfs.Fstat(fd, st); err != nil {
+		return nil, err
+	}
+	return rawfs.Xattrs(fd, rawfs.InLayer)
 }
 
 // merged is a directory of an overlay: the directories it is merged from, top first, as far down as they count.
@@ -25,7 +122,9 @@ type merged []lowerDir
 
 func (m merged) close() {
 	for _, d := range m {
-		unix.Close(d.fd)
+		if d.fd >= 0 {
+			unix.Close(d.fd)
+		}
 	}
 }
 
@@ -65,15 +164,15 @@ func (k marks) opaque(fd int) (hides, whitened bool) {
 	return false, false
 }
 
-// whiteout says whether a file of a directory is overlay's mark for a removed name, in either form.
-func (k marks) whiteout(d lowerDir, name []byte, st *rawfs.Stat) bool {
+// whiteout says whether a file of a directory, which is open as fd, is overlay's mark for a removed name, in either form.
+func (k marks) whiteout(d lowerDir, fd int, name []byte, st *rawfs.Stat) bool {
 	if rawfs.IsWhiteout(st) {
 		return true
 	}
 	if !d.whitened || rawfs.Type(st) != unix.S_IFREG || st.Size != 0 {
 		return false
 	}
-	_, err := unix.Lgetxattr(rawfs.FDPath(d.fd)+"/"+strings.TrimRight(string(name), "\x00"), k.prefix+"whiteout", nil)
+	_, err := unix.Lgetxattr(rawfs.FDPath(fd)+"/"+strings.TrimRight(string(name), "\x00"), k.prefix+"whiteout", nil)
 	return err == nil
 }
 
@@ -85,22 +184,37 @@ func (m merged) lookup(k marks, name []byte, st *rawfs.Stat) (in lowerDir, found
 		return in, false, nil
 	}
 	for _, d := range m {
-		switch err := rawfs.Lstat(d.fd, name, st); {
+		switch found, err := d.lookup(k, name, st); {
 		case err == unix.ENOENT:
 			continue
 		case err != nil:
 			return in, false, err
+		default:
+			return d, found, nil
 		}
-		return d, !k.whiteout(d, name, st) && rawfs.Type(st) != unix.S_IFSOCK, nil
 	}
 	return in, false, nil
+}
+
+// lookup reports whether the file of that name exists; ENOENT if the layer says nothing about it.
+func (d lowerDir) lookup(k marks, name []byte, st *rawfs.Stat) (found bool, err error) {
+	fd, err := d.open()
+	if err != nil {
+		return false, err
+	}
+	defer d.release(fd)
+	if err := rawfs.Lstat(fd, name, st); err != nil {
+		return false, err
+	}
+	return !k.whiteout(d, fd, name, st) && rawfs.Type(st) != unix.S_IFSOCK, nil
 }
 
 // enter opens the merged directory of that name. The result is empty if there is none; the caller closes it.
 func (m merged) enter(k marks, name []byte) (merged, error) {
 	var sub merged
+	var at *location
 	for _, d := range m {
-		fd, err := rawfs.OpenDir(d.fd, name)
+		fd, err := d.sub(name)
 		if err == unix.ENOENT {
 			continue
 		}
@@ -111,13 +225,26 @@ func (m merged) enter(k marks, name []byte) (merged, error) {
 			sub.close()
 			return nil, err
 		}
+		if at == nil || at.parent != d.at {
+			at = &location{parent: d.at, name: bytes.Clone(name)}
+		}
 		hides, whitened := k.opaque(fd)
-		sub = append(sub, lowerDir{fd: fd, layer: d.layer, whitened: whitened})
+		sub = append(sub, lowerDir{fd: d.root.keep(fd), layer: d.layer, whitened: whitened, root: d.root, at: at})
 		if hides {
 			break
 		}
 	}
 	return sub, nil
+}
+
+// sub opens the directory of that name.
+func (d lowerDir) sub(name []byte) (int, error) {
+	dir, err := d.open()
+	if err != nil {
+		return -1, err
+	}
+	defer d.release(dir)
+	return rawfs.OpenDir(dir, name)
 }
 
 // names lists a merged directory, sorted.
@@ -126,14 +253,13 @@ func (m merged) names(k marks) ([]string, error) {
 	seen := map[string]struct{}{}
 	for i, d := range m {
 		// A descriptor of its own: reading moves on in the directory.
-		fd, err := rawfs.OpenDir(d.fd, []byte(".\x00"))
+		fd, err := d.sub([]byte(".\x00"))
 		if err != nil {
 			return nil, err
 		}
 		var n rawfs.Names
-		err = n.Read(fd)
-		unix.Close(fd)
-		if err != nil {
+		if err := n.Read(fd); err != nil {
+			unix.Close(fd)
 			return nil, err
 		}
 		for _, e := range n.Entries {
@@ -144,19 +270,22 @@ func (m merged) names(k marks) ([]string, error) {
 			if i+1 < len(m) {
 				seen[name] = struct{}{}
 			}
-			if gone, err := k.absent(d, &n, e); err != nil {
+			if gone, err := k.absent(d, fd, &n, e); err != nil {
+				unix.Close(fd)
 				return nil, err
 			} else if !gone {
 				list = append(list, name)
 			}
 		}
+		unix.Close(fd)
 	}
 	slices.Sort(list)
 	return list, nil
 }
 
-// absent says whether a name that a directory lists is none that exists: a whiteout, a socket, a reserved name.
-func (k marks) absent(d lowerDir, n *rawfs.Names, e rawfs.Dirent) (bool, error) {
+// absent says whether a name that a directory, which is open as fd, lists is none that exists: a whiteout, a socket, a
+// reserved name.
+func (k marks) absent(d lowerDir, fd int, n *rawfs.Names, e rawfs.Dirent) (bool, error) {
 	if reserved(n.Name(e)) || e.Type == unix.DT_SOCK {
 		return true, nil
 	}
@@ -164,10 +293,10 @@ func (k marks) absent(d lowerDir, n *rawfs.Names, e rawfs.Dirent) (bool, error) 
 		return false, nil
 	}
 	var st rawfs.Stat
-	if err := rawfs.Lstat(d.fd, n.CName(e), &st); err != nil {
+	if err := rawfs.Lstat(fd, n.CName(e), &st); err != nil {
 		return false, err
 	}
-	return k.whiteout(d, n.CName(e), &st) || rawfs.Type(&st) == unix.S_IFSOCK, nil
+	return k.whiteout(d, fd, n.CName(e), &st) || rawfs.Type(&st) == unix.S_IFSOCK, nil
 }
 
 // place is a file found by its path. The caller closes it.

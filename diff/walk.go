@@ -23,10 +23,11 @@ type walker struct {
 	marks    marks
 	out      tarWriter
 
-	graft   *Graft // nil once it is written
-	root    int    // the new state, or an overlay's upper directory
-	old     merged // the old state's root
-	path    []byte // where the walk is
+	graft   *Graft   // nil once it is written
+	root    int      // the new state, or an overlay's upper directory
+	top     lowerDir // the same, as a layer
+	old     merged   // the old state's root
+	path    []byte   // where the walk is
 	pending []pending
 	names   []*rawfs.Names // for each depth, used again
 	skip    map[string]struct{}
@@ -57,14 +58,11 @@ func newWalker(ctx context.Context, t Tree, o Options) (*walker, error) {
 	if w.root, err = openRoot(t.Dir); err != nil {
 		return nil, err
 	}
-	for i, dir := range t.Lower {
-		fd, err := openRoot(dir)
-		if err != nil {
-			w.close()
-			return nil, err
-		}
-		w.old = append(w.old, lowerDir{fd: fd, layer: i})
+	if w.old, err = openLayers(t.Lower); err != nil {
+		w.close()
+		return nil, err
 	}
+	w.top = lowerDir{fd: w.root, layer: newState, root: &layerRoot{path: t.Dir, limit: keptDescriptors()}}
 	w.links.init()
 	return w, nil
 }
@@ -125,10 +123,7 @@ func (w *walker) rootChanged(st *rawfs.Stat) (xattrs []rawfs.Xattr, changed bool
 	old := rawfs.Stat{Mode: unix.S_IFDIR | 0o755}
 	var oldXattrs []rawfs.Xattr
 	if len(w.old) > 0 {
-		if err := rawfs.Fstat(w.old[0].fd, &old); err != nil {
-			return nil, false, err
-		}
-		if oldXattrs, err = rawfs.Xattrs(w.old[0].fd, rawfs.InLayer); err != nil {
+		if oldXattrs, err = w.old[0].attributes(&old); err != nil {
 			return nil, false, err
 		}
 	}
@@ -239,7 +234,7 @@ func (w *walker) present(fd int, names *rawfs.Names, m mark) (absent, kept []str
 			kept = append(kept, string(names.Name(e)))
 			continue
 		}
-		gone, err := w.marks.absent(d, names, e)
+		gone, err := w.marks.absent(d, fd, names, e)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -492,10 +487,7 @@ func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged, 
 	changed := true
 	if len(below) > 0 {
 		var was rawfs.Stat
-		if err := rawfs.Fstat(below[0].fd, &was); err != nil {
-			return err
-		}
-		before, err := rawfs.Xattrs(below[0].fd, rawfs.InLayer)
+		before, err := below[0].attributes(&was)
 		if err != nil {
 			return err
 		}
