@@ -19,6 +19,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/ns"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -113,7 +114,7 @@ func (f *stateFlags) open(ctx context.Context, exclusive bool) (*state.State, *i
 	im := &images{resolver: image.New(image.Options{Store: state.Store, Cache: state.Cache, Snapshots: state.Snapshots, Registry: client}), client: client}
 	state.Own(im.resolver)
 	state.Own(client)
-	state.Store.Repair = build.Repair(state, im.resolver)
+	state.Store.Repair = layers.Repair(state, im.resolver)
 	state.Store.Warn = func(message string) { fmt.Fprintln(f.stderr, "layerbuild: warning: "+message) }
 	return state, im, nil
 }

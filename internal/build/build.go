@@ -18,6 +18,8 @@ import (
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -39,20 +41,27 @@ type builder struct {
 	epoch   *int64 // seconds, nil: real times
 	began   time.Time
 
-	resolved memo[imageKey, *image.Image]
-	unpacked memo[imageKey, rootfs]
-	named    memo[string, *source.Context]
-	trees    memo[snapshot.ID, *source.Tree]
+	resolved memo.Map[imageKey, *image.Image]
+	unpacked memo.Map[imageKey, rootfs]
+	named    memo.Map[string, *source.Context]
+	trees    memo.Map[snapshot.ID, *source.Tree]
 	secrets  *secret.Store
 	// runs keeps equal steps of different stages from being run twice at once.
-	runs memo[string, stepResult]
-	// imports are what --cache-from has, fetched what was taken of it, promises the snapshots that it would make.
-	imports  imports
-	fetched  memo[string, stepResult]
-	promises promises
+	runs memo.Map[string, stepResult]
+	// imports are what --cache-from has, fetched what was taken of it.
+	imports imports
+	fetched memo.Map[string, stepResult]
 	// emptied are the cache mounts that --no-cache has emptied, by directory.
-	emptied memo[string, struct{}]
-	sealer  *sealer
+	emptied memo.Map[string, struct{}]
+	// sealer makes the layers, lazy the snapshots that are made when they are needed. checker is nil unless
+	// Options.CheckLayers is set.
+	sealer  *layers.Sealer // nil before the plan is made
+	lazy    *layers.Lazy
+	checker *layers.Checker
+	// ctx ends when Build returns: layers are sealed and sent while steps run. It is kept here because this work outlives
+	// the call that starts it.
+	ctx     context.Context
+	uploads sync.WaitGroup
 	recipe  recipe // of the image in the store
 	spares  spares
 	tempdir *state.TempDir
@@ -74,7 +83,7 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 	if o.Sink == nil {
 		o.Sink = event.Discard
 	}
-	b := &builder{state: state, images: images, opts: o, sink: o.Sink, began: time.Now()}
+	b := &builder{state: state, images: images, opts: o, sink: o.Sink, began: time.Now(), lazy: &layers.Lazy{}}
 	if b.inlineCache() {
 		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), CachePlace{Type: "inline"})
 	}
@@ -87,7 +96,7 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 	}
 	b.closeLater(&b.spares)
 	ctx, cancel := context.WithCancel(ctx)
-	b.sealer = newSealer(ctx, b)
+	b.ctx = ctx
 	defer func() { cancel(); err = errors.Join(err, b.close()) }()
 	state.SyncEarlier(ctx)
 	if err := b.open(ctx, res); err != nil {
@@ -121,7 +130,7 @@ func (b *builder) makeTempDir() error {
 
 // close waits for what goes on behind the build's back and lets go of everything.
 func (b *builder) close() error {
-	b.sealer.wait()
+	b.waitForLayers()
 	if b.dirty.Load() {
 		b.state.NoteUnsynced()
 	}
@@ -130,6 +139,38 @@ func (b *builder) close() error {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// newSealer makes the sealer for the layers of the image in the store.
+func (b *builder) newSealer() {
+	b.checker = nil
+	if b.opts.CheckLayers {
+		b.checker = &layers.Checker{State: b.state, Lazy: b.lazy, Epoch: b.opts.Image.Epoch}
+	}
+	b.sealer = layers.NewSealer(b.ctx, layers.SealerOptions{
+		State: b.state, TempDir: b.tempdir, Lazy: b.lazy, Format: b.recipe.format(b.epoch), Tables: b.opts.Analyze, Check: b.checker,
+		Warn: func(l *layers.Layer, path, problem string) {
+			b.sink(event.Warning{Message: path + ": " + problem, File: b.name, Line: l.Lines.Start, Time: time.Now()})
+		},
+		Sealed: b.upload,
+	})
+}
+
+// waitForLayers waits until no layer is being sealed or sent.
+func (b *builder) waitForLayers() {
+	if b.sealer != nil {
+		b.sealer.Wait()
+	}
+	b.uploads.Wait()
+}
+
+// wait waits for the digest of a layer. An error is one of the instruction that made the layer.
+func (b *builder) wait(ctx context.Context, l *layers.Layer) error {
+	err := l.Wait(ctx)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return b.at(l.Lines, "", err)
 }
 
 func (b *builder) closeLater(c io.Closer) {
@@ -218,7 +259,7 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 	}
 	b.setEpoch(solvers[0].plan.Epoch)
 	b.recipe = b.opts.storeRecipe()
-	b.sealer.configure()
+	b.newSealer()
 	b.warnOutputs()
 	return b.repairing(ctx, res, func() error {
 		for i, s := range solvers {

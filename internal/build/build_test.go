@@ -1,10 +1,7 @@
 package build
 
 import (
-	"context"
 	"errors"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,51 +9,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/parser"
 )
-
-func TestMemoDoesAThingOnce(t *testing.T) {
-	var m memo[string, int]
-	var calls atomic.Int32
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() {
-			got, err := m.do(t.Context(), "a", func() (int, error) {
-				calls.Add(1)
-				return 42, nil
-			})
-			if got != 42 || err != nil {
-				t.Errorf("do = %d, %v, want 42, nil", got, err)
-			}
-		})
-	}
-	wg.Wait()
-	if n := calls.Load(); n != 1 {
-		t.Errorf("f ran %d times, want once", n)
-	}
-}
-
-func TestMemoGivesEveryoneTheError(t *testing.T) {
-	var m memo[int, string]
-	want := errors.New("no")
-	for range 2 {
-		if _, err := m.do(t.Context(), 1, func() (string, error) { return "", want }); err != want {
-			t.Errorf("do: error %v, want %v", err, want)
-		}
-	}
-}
-
-func TestMemoWaitsNoLongerThanItsContext(t *testing.T) {
-	var m memo[int, int]
-	hold := make(chan struct{})
-	defer close(hold)
-	begun := make(chan struct{})
-	go m.do(context.Background(), 1, func() (int, error) { close(begun); <-hold; return 0, nil })
-	<-begun
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := m.do(ctx, 1, func() (int, error) { return 0, nil }); !errors.Is(err, context.Canceled) {
-		t.Errorf("do: error %v, want context.Canceled", err)
-	}
-}
 
 func TestKeys(t *testing.T) {
 	run := &parser.Run{Args: []string{"/bin/sh", "-c", "true"}, Env: []string{"A=1"}, Dir: "/"}

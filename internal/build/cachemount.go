@@ -226,7 +226,7 @@ func (r *runner) fillCache(ctx context.Context, dir string, i, old int) (string,
 // lock exclusively. Otherwise a step of another build may use the files: that step keeps them, new files are made
 // beside them, and the next call removes the old ones.
 func (r *runner) emptyCache(ctx context.Context, dir string, i int, locked bool) error {
-	_, err := r.emptied.do(ctx, dir, func() (struct{}, error) {
+	_, err := r.emptied.Do(ctx, dir, func() (struct{}, error) {
 		old, err := newestFiles(dir)
 		if err != nil || old < 0 {
 			return struct{}{}, err
@@ -249,7 +249,7 @@ func (r *runner) emptyCache(ctx context.Context, dir string, i int, locked bool)
 		return struct{}{}, errors.Join(errs...)
 	})
 	if again(err, 0) {
-		r.emptied.forget(dir)
+		r.emptied.Forget(dir)
 	}
 	return err
 }

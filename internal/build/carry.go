@@ -6,19 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/parser"
-	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -180,17 +177,7 @@ func (b *builder) keepsEpoch(clamped *int64) bool {
 }
 
 // epoch returns the epoch that a layer was sealed with; nil for none.
-func (l *carriedLayer) epoch() *int64 {
-	_, s, ok := strings.Cut(l.Sealed, sealedEpoch)
-	if !ok {
-		return nil
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		n = math.MinInt64 // written by a version with another format: no build can use its times
-	}
-	return &n
-}
+func (l *carriedLayer) epoch() *int64 { return layers.EpochOf(l.Sealed) }
 
 // created is when an instruction that makes no layer was first built.
 func (im *imports) created(key cache.Key) (time.Time, bool) {
@@ -217,7 +204,7 @@ func (s *solver) imported(ctx context.Context, cur rootfs, j *job, l *line) (ste
 		if r.Layer.Parent != parent {
 			continue
 		}
-		res, err := s.fetched.do(ctx, string(r.Key)+" on "+string(cur.top), func() (stepResult, error) { return s.fetch(ctx, cur, j, r, l) })
+		res, err := s.fetched.Do(ctx, string(r.Key)+" on "+string(cur.top), func() (stepResult, error) { return s.fetch(ctx, cur, j, r, l) })
 		if err == nil {
 			return res, cmp.Or(r.Content, r.Key), true, nil
 		}
@@ -246,8 +233,8 @@ func (s *solver) fetch(ctx context.Context, cur rootfs, j *job, r foundRecord, l
 		Snapshot: string(id), Created: r.Created, ContentKey: cmp.Or(r.Content, r.Key), Inputs: j.inputs, ClampedTo: r.Layer.epoch(),
 	}
 	keys := []cache.Key{r.Key, cmp.Or(r.Content, r.Key), j.quick}
-	s.promise(id, func(ctx context.Context) error {
-		if err := s.ready(ctx, cur.top); err != nil {
+	s.lazy.Add(id, func(ctx context.Context) error {
+		if err := s.lazy.Materialize(ctx, cur.top); err != nil {
 			return err
 		}
 		if err := s.images.UnpackOn(ctx, img, cur.top, id, image.UnpackOptions{ID: l.id, Sink: s.sink}); err != nil {
@@ -265,63 +252,35 @@ func (s *solver) fetch(ctx context.Context, cur rootfs, j *job, r foundRecord, l
 		return s.state.Cache.PutSealed(string(id), r.Layer.Sealed, cache.Layer{Descriptor: r.Layer.Descriptor, DiffID: r.Layer.DiffID})
 	})
 	res := stepResult{snapshot: id, created: r.Created.UTC(), cached: true}
-	if r.Layer.Sealed == s.sealer.name {
+	if r.Layer.Sealed == s.sealer.Format() {
 		res.image = img
 	}
 	return res, nil
 }
 
 // chain is the chain ID of layers, which are sealed for it if nobody else wants that.
-func (s *solver) chain(ctx context.Context, layers []*layer) (digest.Digest, error) {
+func (s *solver) chain(ctx context.Context, layers []*layers.Layer) (digest.Digest, error) {
 	ids := make([]digest.Digest, len(layers))
 	for i, l := range layers {
-		s.sealer.force(l)
-		if err := l.wait(ctx); err != nil {
+		s.sealer.Seal(l)
+		if err := s.wait(ctx, l); err != nil {
 			return "", err
 		}
-		ids[i] = l.diffID
+		ids[i] = l.DiffID
 	}
 	return identity.ChainID(ids), nil
-}
-
-// promises are the snapshots that are made when they are first needed.
-type promises struct {
-	mu   sync.Mutex
-	made map[snapshot.ID]func(context.Context) error
-	done memo[snapshot.ID, struct{}]
-}
-
-func (b *builder) promise(id snapshot.ID, do func(context.Context) error) {
-	b.promises.mu.Lock()
-	defer b.promises.mu.Unlock()
-	if b.promises.made == nil {
-		b.promises.made = map[snapshot.ID]func(context.Context) error{}
-	}
-	b.promises.made[id] = do
-}
-
-// ready makes a snapshot that was only promised until now.
-func (b *builder) ready(ctx context.Context, id snapshot.ID) error {
-	b.promises.mu.Lock()
-	do := b.promises.made[id]
-	b.promises.mu.Unlock()
-	if do == nil {
-		return nil
-	}
-	_, err := b.promises.done.do(ctx, id, func() (struct{}, error) { return struct{}{}, do(ctx) })
-	return err
 }
 
 // outgoing is a record that may be exported.
 type outgoing struct {
 	carried
 	stage  *parser.Stage
-	layer  *layer   // nil: metadata
-	parent []*layer // below layer
+	layer  *layers.Layer   // nil: metadata
+	parent []*layers.Layer // below layer
 }
 
 // note keeps a step's record for the exports.
-func (s *solver) note(st *parser.Stage, keys []cache.Key, created time.Time, l *layer, parent []*layer) {
+func (s *solver) note(st *parser.Stage, keys []cache.Key, created time.Time, l *layers.Layer, parent []*layers.Layer) {
 	if len(s.opts.Cache.To) == 0 {
 		return
 	}
@@ -363,14 +322,14 @@ func (s *solver) document(ctx context.Context, all bool) (cacheDocument, error) 
 			continue
 		}
 		if o.layer != nil {
-			if err := o.layer.wait(ctx); err != nil {
+			if err := s.wait(ctx, o.layer); err != nil {
 				return doc, err
 			}
 			parent, err := s.chain(ctx, o.parent)
 			if err != nil {
 				return doc, err
 			}
-			o.Layer = &carriedLayer{Descriptor: image.OCIDescriptor(o.layer.descriptor), DiffID: o.layer.diffID, Parent: parent, Sealed: s.sealer.name}
+			o.Layer = &carriedLayer{Descriptor: image.OCIDescriptor(o.layer.Descriptor), DiffID: o.layer.DiffID, Parent: parent, Sealed: s.sealer.Format()}
 		}
 		doc.Records = append(doc.Records, o.carried)
 	}

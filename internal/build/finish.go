@@ -16,6 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
+	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -194,7 +195,7 @@ func (b *builder) writeManifest(ctx context.Context, r recipe, s *solver, t root
 		return manifest, config, err
 	}
 	for i, l := range t.layers {
-		if err := l.wait(ctx); err != nil {
+		if err := b.wait(ctx, l); err != nil {
 			return manifest, config, err
 		}
 		d, err := b.layerAs(ctx, l, r)
@@ -202,15 +203,15 @@ func (b *builder) writeManifest(ctx context.Context, r recipe, s *solver, t root
 			return manifest, config, err
 		}
 		m.Layers = append(m.Layers, d)
-		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, l.diffID)
+		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, l.DiffID)
 		// Of several chains that come to one snapshot the first and the image's own are found again.
-		if i < len(t.layers)-1 && l.unchanged {
+		if i < len(t.layers)-1 && l.NoOp {
 			continue
 		}
 		// With an epoch the layer has other times than its snapshot: a build on top of this image unpacks the layer, as
 		// on a machine that has only the image.
-		if l.snapshot != "" && l.base == nil && b.opts.Image.Epoch == nil && b.exists(l.snapshot) {
-			if err := b.recordChain(img.RootFS.DiffIDs, string(l.snapshot)); err != nil {
+		if l.Snapshot != "" && l.Base == nil && b.opts.Image.Epoch == nil && b.exists(l.Snapshot) {
+			if err := b.recordChain(img.RootFS.DiffIDs, string(l.Snapshot)); err != nil {
 				return manifest, config, err
 			}
 		}
@@ -265,30 +266,29 @@ func (s *solver) layersAs(ctx context.Context, r recipe, doc cacheDocument) erro
 	if r.sameLayers(s.recipe) {
 		return nil
 	}
-	_, name := r.sealOptions(s.opts.Image.Epoch)
+	format := r.format(s.epoch)
 	for _, o := range doc.Records {
-		if o.Layer == nil || o.Layer.Sealed != s.sealer.name {
+		if o.Layer == nil || o.Layer.Sealed != s.sealer.Format() {
 			continue
 		}
-		l := &layer{descriptor: o.Layer.Descriptor, diffID: o.Layer.DiffID, snapshot: snapshot.ID(o.Layer.Descriptor.Digest)}
-		d, err := s.recompress(ctx, l, o.Layer.Descriptor, r)
+		d, err := layers.Recompress(ctx, s.state, o.Layer.Descriptor.Digest.String(), o.Layer.Descriptor, o.Layer.DiffID, format)
 		if err != nil {
 			return err
 		}
-		o.Layer.Descriptor, o.Layer.Sealed = d, name
+		o.Layer.Descriptor, o.Layer.Sealed = d, format.String()
 	}
 	return nil
 }
 
 // ensureBase brings the blobs of base images here, which a build that only ran on their snapshots did without.
-func (b *builder) ensureBase(ctx context.Context, layers []*layer) error {
+func (b *builder) ensureBase(ctx context.Context, layers []*layers.Layer) error {
 	var done *image.Image
 	for _, l := range layers {
-		if l.base == nil || l.base == done {
+		if l.Base == nil || l.Base == done {
 			continue
 		}
-		done = l.base
-		if err := b.images.Ensure(ctx, l.base, image.UnpackOptions{ID: "image", Sink: b.sink}); err != nil {
+		done = l.Base
+		if err := b.images.Ensure(ctx, l.Base, image.UnpackOptions{ID: "image", Sink: b.sink}); err != nil {
 			return err
 		}
 	}
@@ -341,7 +341,7 @@ func (b *builder) writeJSON(ctx context.Context, mediaType string, v any) (ocisp
 
 // flatten writes the whole file system as a tar.
 func (b *builder) flatten(ctx context.Context, w io.Writer, t rootfs) (err error) {
-	if err := b.ready(ctx, t.top); err != nil {
+	if err := b.lazy.Materialize(ctx, t.top); err != nil {
 		return err
 	}
 	mounts, err := b.state.Snapshots.View(ctx, t.top)

@@ -66,7 +66,7 @@ func (s *solver) foresee(ctx context.Context, st *parser.Stage) forecast {
 	if !s.forecasting() {
 		return forecast{}
 	}
-	f, err := s.forecasts.do(ctx, st, func() (forecast, error) { return s.makeForecast(ctx, st), nil })
+	f, err := s.forecasts.Do(ctx, st, func() (forecast, error) { return s.makeForecast(ctx, st), nil })
 	if err != nil {
 		return forecast{needs: st.Needs}
 	}

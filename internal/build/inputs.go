@@ -11,6 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
@@ -113,10 +114,10 @@ func imageName(img *image.Image) string { return "image " + img.ChainID().String
 
 // snapshotFiles opens a snapshot for reading, without attaching a mount to anything.
 func (b *builder) snapshotFiles(ctx context.Context, r rootfs) (*files, error) {
-	if err := b.ready(ctx, r.top); err != nil {
+	if err := b.lazy.Materialize(ctx, r.top); err != nil {
 		return nil, err
 	}
-	tree, err := b.trees.do(context.Background(), r.top, func() (*source.Tree, error) {
+	tree, err := b.trees.Do(context.Background(), r.top, func() (*source.Tree, error) {
 		mounts, err := b.state.Snapshots.View(context.Background(), r.top)
 		if err != nil {
 			return nil, err
@@ -171,7 +172,7 @@ func (b *builder) contextImage(in parser.ContextInput) (parser.ImageInput, bool)
 
 // namedContext opens a named context, once and only when it is used.
 func (b *builder) namedContext(ctx context.Context, name string) (*source.Context, error) {
-	return b.named.do(ctx, name, func() (*source.Context, error) {
+	return b.named.Do(ctx, name, func() (*source.Context, error) {
 		so, err := b.sourceOptions()
 		if err != nil {
 			return nil, err
@@ -200,7 +201,7 @@ func (s *solver) contextConfig(ctx context.Context, in parser.ContextInput) (ima
 
 // resolve finds an image, once.
 func (b *builder) resolve(ctx context.Context, in parser.ImageInput) (*image.Image, error) {
-	return b.resolved.do(ctx, imageKey{in.Ref, parser.FormatPlatform(in.Platform)}, func() (*image.Image, error) {
+	return b.resolved.Do(ctx, imageKey{in.Ref, parser.FormatPlatform(in.Platform)}, func() (*image.Image, error) {
 		return b.images.Resolve(ctx, in.Ref, image.ResolveOptions{Platform: in.Platform, Pull: b.opts.Pull})
 	})
 }
@@ -208,7 +209,7 @@ func (b *builder) resolve(ctx context.Context, in parser.ImageInput) (*image.Ima
 // unpack makes snapshots of an image's layers, once. name is its line in the progress; "" gives it one of its own.
 func (b *builder) unpack(ctx context.Context, in parser.ImageInput, name string) (rootfs, error) {
 	key := imageKey{in.Ref, parser.FormatPlatform(in.Platform)}
-	return b.unpacked.do(ctx, key, func() (rootfs, error) {
+	return b.unpacked.Do(ctx, key, func() (rootfs, error) {
 		id := event.ID("image " + key.ref + " " + key.platform)
 		if name == "" {
 			name = "[image] " + in.Ref
@@ -231,7 +232,7 @@ func (b *builder) unpackImage(ctx context.Context, in parser.ImageInput, id even
 	}
 	r := rootfs{config: img.Config, key: cache.Key(imageName(img)), top: top}
 	for i, d := range img.Manifest.Layers {
-		r.layers = append(r.layers, &layer{base: img, index: i, descriptor: d, diffID: img.Config.RootFS.DiffIDs[i]})
+		r.layers = append(r.layers, &layers.Layer{Base: img, Index: i, Descriptor: d, DiffID: img.Config.RootFS.DiffIDs[i]})
 	}
 	return r, cached, nil
 }
@@ -253,8 +254,10 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		if err != nil {
 			return rootfs{}, err
 		}
-		l := &layer{snapshot: id, stage: st.Name, text: "FROM " + in.Name, lines: st.Range}
-		s.sealer.start(st, l)
+		l := &layers.Layer{Snapshot: id, Text: "FROM " + in.Name, Lines: st.Range}
+		if s.sealed[st] {
+			s.sealer.Seal(l)
+		}
 		key, err := makeKey("scratch", "from context", nil, content.String(), epochKey(s.epoch))
 		if err != nil {
 			return rootfs{}, err
@@ -263,7 +266,7 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		if err != nil {
 			return rootfs{}, err
 		}
-		r := rootfs{key: key, top: id, layers: []*layer{l}, origins: []origin{{st, l.text, l.lines}}}
+		r := rootfs{key: key, top: id, layers: []*layers.Layer{l}, origins: []origin{{st, l.Text, l.Lines}}}
 		r.config.History = []ocispec.History{{Created: &created, CreatedBy: "FROM " + in.Name, Comment: parser.Comment}}
 		return r, nil
 	}
@@ -307,9 +310,9 @@ func (s *solver) snapshotOf(ctx context.Context, f *files, m *source.Match, whol
 	if res, _, ok := s.lookup(rootfs{}, j); ok {
 		return res.snapshot, place, nil
 	}
-	res, err := s.runs.do(ctx, string(key), func() (stepResult, error) { return s.make(ctx, nil, rootfs{}, j, s.silent()) })
+	res, err := s.runs.Do(ctx, string(key), func() (stepResult, error) { return s.make(ctx, nil, rootfs{}, j, s.silent()) })
 	if again(err, 0) {
-		s.runs.forget(string(key))
+		s.runs.Forget(string(key))
 	}
 	return res.snapshot, place, err
 }

@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
@@ -265,14 +264,6 @@ func TestKeepsEpoch(t *testing.T) {
 		if got := b.keepsEpoch(l.epoch()); got != tt.want {
 			t.Errorf("a layer sealed as %q serves epoch %v: %v, want %v", tt.sealed, tt.build, got, tt.want)
 		}
-	}
-	b := &builder{sealer: &sealer{}}
-	b.sealer.b = b
-	at := time.Unix(7, 0)
-	b.opts.Image.Epoch = &at
-	b.sealer.configure()
-	if got := (&carriedLayer{Sealed: b.sealer.name}).epoch(); got == nil || *got != 7 {
-		t.Errorf("the epoch in %q is %v, want 7", b.sealer.name, got)
 	}
 }
 

@@ -5,20 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/export"
-	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/store"
-	"github.com/layerbuild/layerbuild/internal/unpack"
 	"github.com/layerbuild/layerbuild/parser"
-	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -70,14 +67,9 @@ func (r recipe) sameLayers(o recipe) bool {
 	return r.Compression == o.Compression && r.Level == o.Level
 }
 
-// sealOptions returns the options that layers are sealed with, and their name in the cache.
-func (r recipe) sealOptions(epoch *time.Time) (diff.Options, string) {
-	o := diff.Options{Epoch: epoch, Compression: r.Compression, Level: r.Level}
-	name := fmt.Sprintf("%s %d", o.Compression, o.Level)
-	if epoch != nil {
-		name += fmt.Sprint(sealedEpoch, epoch.Unix())
-	}
-	return o, name
+// format returns the format that layers are sealed in.
+func (r recipe) format(epoch *int64) layers.Format {
+	return layers.Format{Compression: r.Compression, Level: r.Level, Epoch: epoch}
 }
 
 // storeRecipe is the recipe of the image in the store: that of the first output of type=image, which names an image in
@@ -233,15 +225,15 @@ func (b *builder) rootFor(ctx context.Context, made map[string]ocispec.Descripto
 }
 
 // layerAs returns the descriptor of a layer with the compression of a recipe.
-func (b *builder) layerAs(ctx context.Context, l *layer, r recipe) (ocispec.Descriptor, error) {
-	d := image.OCIDescriptor(l.descriptor)
+func (b *builder) layerAs(ctx context.Context, l *layers.Layer, r recipe) (ocispec.Descriptor, error) {
+	d := image.OCIDescriptor(l.Descriptor)
 	var err error
 	// A layer from --cache-from counts as made by the build: it was taken because it was sealed with the options of the
 	// store's image.
-	own := l.base == nil || l.text != ""
+	own := l.Base == nil || l.Text != ""
 	if own && !r.sameLayers(b.recipe) || !own && r.Force && compressionOf(d.MediaType) != r.Compression {
-		if d, err = b.recompress(ctx, l, d, r); err != nil {
-			return d, fmt.Errorf("compress layer %s: %w", l.descriptor.Digest, err)
+		if d, err = l.Recompress(ctx, b.state, d, r.format(b.epoch)); err != nil {
+			return d, fmt.Errorf("compress layer %s: %w", l.Descriptor.Digest, err)
 		}
 	}
 	if r.Docker {
@@ -260,42 +252,3 @@ func compressionOf(mediaType string) string {
 	}
 	return "none"
 }
-
-// recompress compresses a layer again, unless an earlier build has done so.
-func (b *builder) recompress(ctx context.Context, l *layer, d ocispec.Descriptor, r recipe) (ocispec.Descriptor, error) {
-	what := l.sealedAs()
-	if l.base != nil {
-		what = d.Digest.String()
-	}
-	o, name := r.sealOptions(b.opts.Image.Epoch)
-	if done, ok := b.state.Cache.Sealed(what, name); ok && done.DiffID == l.diffID {
-		if there, err := b.state.Store.Exists(ctx, done.Descriptor); err == nil && there {
-			return image.Rewritten(d, done.Descriptor), nil
-		}
-	}
-	blob, err := b.state.Store.Fetch(ctx, d)
-	if err != nil {
-		return d, err
-	}
-	defer blob.Close()
-	plain, _, err := unpack.Decompress(blob)
-	if err != nil {
-		return d, err
-	}
-	defer plain.Close()
-	sum, n := digest.SHA256.Digester(), count(0)
-	w, err := diff.Recompress(ctx, b.state.Store, io.TeeReader(plain, io.MultiWriter(sum.Hash(), &n)), o)
-	if err != nil {
-		return d, err
-	}
-	if sum.Digest() != l.diffID {
-		return d, fmt.Errorf("it is damaged: its content is not %s", l.diffID)
-	}
-	err = b.state.Cache.PutSealed(what, name, cache.Layer{Descriptor: w, DiffID: l.diffID, Size: int64(n)})
-	return image.Rewritten(d, w), err
-}
-
-// count counts the bytes that are written to it.
-type count int64
-
-func (n *count) Write(p []byte) (int, error) { *n += count(len(p)); return len(p), nil }

@@ -176,7 +176,7 @@ func (r *runner) mountBind(ctx context.Context, p *executor.Process, i int, m pa
 	if err != nil {
 		return err
 	}
-	if err := r.ready(ctx, id); err != nil {
+	if err := r.lazy.Materialize(ctx, id); err != nil {
 		return err
 	}
 	var mounts []mount.Mount

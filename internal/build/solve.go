@@ -13,6 +13,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -30,7 +32,7 @@ type rootfs struct {
 	// top is the snapshot; "" is the empty file system.
 	top snapshot.ID
 	// layers are bottom first.
-	layers []*layer
+	layers []*layers.Layer
 	// origins say where the entries of the history come from that are not a base image's.
 	origins []origin
 }
@@ -41,8 +43,10 @@ type solver struct {
 	plan  *parser.Plan
 	label string // put before the names of steps where there are several platforms
 
-	stages    memo[*parser.Stage, rootfs]
-	forecasts memo[*parser.Stage, forecast]
+	sealed map[*parser.Stage]bool // the stages whose layers are sealed, set by markSealed
+
+	stages    memo.Map[*parser.Stage, rootfs]
+	forecasts memo.Map[*parser.Stage, forecast]
 	needOnce  sync.Once
 	need      map[*parser.Stage]bool // the stages that run starts, set by needOnce
 
@@ -81,14 +85,15 @@ func (s *solver) solve(ctx context.Context) (rootfs, error) {
 
 // markSealed finds the stages whose layers leave the machine. Others are never made into archives.
 func (s *solver) markSealed() {
+	s.sealed = map[*parser.Stage]bool{}
 	if s.exportsAll() {
 		for _, st := range s.plan.Stages {
-			s.sealer.include(st)
+			s.sealed[st] = true
 		}
 	}
 	if s.wantsImage() || len(s.opts.Cache.To) > 0 {
 		for st := range s.imageStages() {
-			s.sealer.include(st)
+			s.sealed[st] = true
 		}
 	}
 }
@@ -109,7 +114,7 @@ func (s *solver) imageStages() map[*parser.Stage]bool {
 
 // stage builds one stage, once.
 func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
-	return s.stages.do(ctx, st, func() (rootfs, error) {
+	return s.stages.Do(ctx, st, func() (rootfs, error) {
 		cur, err := s.base(ctx, st)
 		if err != nil {
 			return rootfs{}, s.at(st.Range, "", err)
@@ -159,7 +164,7 @@ func (s *solver) total(st *parser.Stage) int {
 	if !ok {
 		return st.Total
 	}
-	img, err := s.resolve(s.sealer.ctx, in) // it was resolved when the plan was made
+	img, err := s.resolve(context.Background(), in) // it was resolved when the plan was made
 	if err != nil {
 		return st.Total
 	}
@@ -260,11 +265,13 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 	if err != nil {
 		return rootfs{}, err
 	}
-	l := &layer{snapshot: res.snapshot, unchanged: res.unchanged, stage: st.Name, text: step.Text, lines: step.Range}
+	l := &layers.Layer{Snapshot: res.snapshot, NoOp: res.unchanged, Text: step.Text, Lines: step.Range}
 	if res.image != nil {
-		l.base, l.descriptor, l.diffID = res.image, res.image.Manifest.Layers[0], res.image.Config.RootFS.DiffIDs[0]
+		l.Base, l.Descriptor, l.DiffID = res.image, res.image.Manifest.Layers[0], res.image.Config.RootFS.DiffIDs[0]
 	}
-	s.sealer.start(st, l)
+	if s.sealed[st] {
+		s.sealer.Seal(l)
+	}
 	s.note(st, []cache.Key{res.quick, key}, res.created, l, cur.layers)
 	next.key, next.top = key, res.snapshot
 	next.layers, next.origins = append(next.layers, l), append(next.origins, from)
@@ -401,7 +408,7 @@ func (s *solver) perform(ctx context.Context, st *parser.Stage, cur rootfs, job 
 	}
 	mine := false
 	run := string(job.key) + " on " + string(cur.top)
-	res, err = s.runs.do(ctx, run, func() (stepResult, error) {
+	res, err = s.runs.Do(ctx, run, func() (stepResult, error) {
 		mine = true
 		if last {
 			if res, ok, err := s.straight(ctx, cur, job, output{l}); ok || err != nil {
@@ -411,7 +418,7 @@ func (s *solver) perform(ctx context.Context, st *parser.Stage, cur rootfs, job 
 		return s.make(ctx, st, cur, job, output{l})
 	})
 	if again(err, 0) {
-		s.runs.forget(run)
+		s.runs.Forget(run)
 	}
 	if err != nil {
 		return stepResult{}, "", false, err
@@ -489,7 +496,7 @@ func (s *solver) make(ctx context.Context, st *parser.Stage, cur rootfs, j *job,
 			return s.runDetached(ctx, j, active, out)
 		}
 	}
-	if err := s.ready(ctx, cur.top); err != nil {
+	if err := s.lazy.Materialize(ctx, cur.top); err != nil {
 		return stepResult{}, err
 	}
 	active, err := s.spares.take(ctx, s.state.Snapshots, parent)
@@ -509,8 +516,8 @@ func (s *solver) make(ctx context.Context, st *parser.Stage, cur rootfs, j *job,
 	}
 	if err == nil && parent == cur.top && cur.top != "" {
 		var same bool
-		if same, err = unchanged(ctx, active); same && err == nil {
-			if err := s.checkUnchanged(ctx, active); err != nil {
+		if same, err = layers.Unchanged(ctx, active); same && err == nil {
+			if err := s.checker.NoOp(ctx, active); err != nil {
 				return stepResult{}, errors.Join(err, active.Discard())
 			}
 			if err := s.spares.put(parent, active); err != nil {

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/image"
@@ -43,7 +42,7 @@ func (s *solver) straight(ctx context.Context, cur rootfs, j *job, out output) (
 	if err != nil {
 		return res, false, err
 	}
-	if err := s.ready(ctx, cur.top); err != nil {
+	if err := s.lazy.Materialize(ctx, cur.top); err != nil {
 		return res, false, err
 	}
 	active, err := s.state.Snapshots.Prepare(ctx, cur.top)
@@ -65,7 +64,7 @@ func (s *solver) straight(ctx context.Context, cur rootfs, j *job, out output) (
 		return res, err == nil, err
 	}
 	left := c.takeLeft()
-	l, err := s.sealer.graft(ctx, active.Changes(), left)
+	l, err := s.sealer.WriteDeferred(ctx, active.Changes(), left)
 	if err != nil {
 		if ctx.Err() != nil {
 			return res, false, context.Cause(ctx)
@@ -76,30 +75,12 @@ func (s *solver) straight(ctx context.Context, cur rootfs, j *job, out output) (
 	if err := s.checkLayerOnly(ctx, j, active, left.Path, l); err != nil {
 		return res, false, err
 	}
-	if err := s.state.Cache.PutSealed(string(id), s.sealer.name, l); err != nil {
+	if err := s.state.Cache.PutSealed(string(id), s.sealer.Format(), l); err != nil {
 		return res, false, err
 	}
 	s.promiseLayer(id, cur.top, l)
-	res, err = s.record(j, cache.Record{Snapshot: string(id), Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: s.sealer.name}})
+	res, err = s.record(j, cache.Record{Snapshot: string(id), Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: s.sealer.Format()}})
 	return res, err == nil, err
-}
-
-// graft seals what a copier has made together with what it has left, which is closed.
-func (s *sealer) graft(ctx context.Context, ch snapshot.Changes, left *executor.Left) (cache.Layer, error) {
-	t := treeOf(ch)
-	t.Graft = &diff.Graft{
-		Path: left.Path, Dir: left.Dir, Len: len(left.Entries),
-		Entry: func(i int) diff.GraftEntry {
-			e := &left.Entries[i]
-			return diff.GraftEntry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs, CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode}
-		},
-		Owner: left.Owner, Mode: left.Mode,
-	}
-	o := s.options
-	o.Warn = nil // what a layer cannot hold is told when it is copied
-	got, err := diff.Seal(ctx, s.b.state.Store, t, o)
-	err = errors.Join(err, left.Dir.Close())
-	return cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size}, err
 }
 
 // takeLeft gives what a copier has left to the caller.
@@ -130,7 +111,7 @@ const (
 func (s *solver) sealsEarly(st *parser.Stage, j *job) bool {
 	c := j.copier
 	if c == nil || st == nil || j.detached || c.whole || len(c.remotes) > 0 || c.match == nil || len(c.match.Items) != 1 ||
-		s.opts.Analyze || !s.state.Snapshots.Layered() || !s.sealer.includes(st) {
+		s.opts.Analyze || !s.state.Snapshots.Layered() || !s.sealed[st] {
 		return false
 	}
 	list := c.match.Items[0].Entries
@@ -149,7 +130,7 @@ func (s *solver) sealsEarly(st *parser.Stage, j *job) bool {
 func (s *solver) copyLeft(ctx context.Context, id snapshot.ID, active *snapshot.Active, left *executor.Left, do jobFunc, out output) (*snapshot.Active, error) {
 	parent := active.Parent()
 	times, err := timesAbove(active.Upper(), left.Path)
-	s.sealer.graftEarly(id, active, left)
+	s.sealer.WriteEarly(id, active, left)
 	if err != nil {
 		return nil, err
 	}
@@ -189,49 +170,10 @@ func setTimes(top string, times map[string]time.Time) error {
 	return nil
 }
 
-// early is a layer that is written before its snapshot is there.
-type early struct {
-	done  chan struct{}
-	layer cache.Layer
-	err   error // then it is sealed as others are
-}
-
-// graftEarly begins to seal what was left, as the layer of a snapshot to be. It takes over both, and discards active.
-func (s *sealer) graftEarly(id snapshot.ID, active *snapshot.Active, left *executor.Left) {
-	e := &early{done: make(chan struct{})}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.early[string(id)] = e
-	s.wg.Go(func() {
-		defer close(e.done)
-		select {
-		case s.slots <- struct{}{}:
-			e.layer, e.err = s.graft(s.ctx, active.Changes(), left)
-			<-s.slots
-		case <-s.ctx.Done():
-			e.err = errors.Join(context.Cause(s.ctx), left.Dir.Close())
-		}
-		e.err = errors.Join(e.err, active.Discard())
-	})
-}
-
-// earlier waits for a layer that was begun early, by what is sealed. It is false if there is none.
-func (s *sealer) earlier(what string) (cache.Layer, bool) {
-	s.mu.Lock()
-	e := s.early[what]
-	delete(s.early, what)
-	s.mu.Unlock()
-	if e == nil {
-		return cache.Layer{}, false
-	}
-	<-e.done
-	return e.layer, e.err == nil
-}
-
 // promiseLayer promises to unpack a layer of the own store.
 func (s *solver) promiseLayer(id, on snapshot.ID, l cache.Layer) {
-	s.promise(id, func(ctx context.Context) error {
-		if err := s.ready(ctx, on); err != nil {
+	s.lazy.Add(id, func(ctx context.Context) error {
+		if err := s.lazy.Materialize(ctx, on); err != nil {
 			return err
 		}
 		s.dirty.Store(true)
@@ -249,4 +191,26 @@ func (s *solver) promised(rec cache.Record) (snapshot.Info, bool) {
 	info := snapshot.Info{ID: snapshot.ID(rec.Snapshot), Parent: snapshot.ID(rec.Lazy.Parent)}
 	s.promiseLayer(info.ID, info.Parent, l)
 	return info, true
+}
+
+// checkLayerOnly compares the layer of a COPY that was written without a snapshot with what the COPY makes. active is
+// what the job has left beside the files of the layer.
+func (s *solver) checkLayerOnly(ctx context.Context, j *job, active *snapshot.Active, dir string, got cache.Layer) error {
+	if s.checker == nil {
+		return nil
+	}
+	times, err := timesAbove(active.Upper(), dir)
+	if err != nil {
+		return err
+	}
+	id, err := newID()
+	if err != nil {
+		return err
+	}
+	return s.checker.LayerOnly(ctx, got, active.Parent(), id, func(whole *snapshot.Active) error {
+		if err := j.copier.do(ctx, whole, s.silent()); err != nil {
+			return err
+		}
+		return setTimes(whole.Upper(), times)
+	})
 }

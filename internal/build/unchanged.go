@@ -5,21 +5,11 @@ import (
 	"errors"
 	"sync"
 
-	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
 // A step that changes nothing has a layer, but no snapshot: the next step runs on the one before. Every snapshot is a
 // directory more that overlay has to open, for all steps that follow.
-
-// unchanged says whether a step has left everything as it was, where that can be seen at a glance.
-func unchanged(ctx context.Context, active *snapshot.Active) (bool, error) {
-	return diff.Unchanged(ctx, treeOf(active.Changes()))
-}
-
-func treeOf(c snapshot.Changes) diff.Tree {
-	return diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr, StandIns: c.StandIns}
-}
 
 // spares are snapshots that were prepared for a step which then had no need of it, by parent. The next step may.
 type spares struct {

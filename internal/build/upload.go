@@ -26,7 +26,7 @@ func (b *builder) upload(d ocispec.Descriptor) {
 		}
 		names := slices.Compact(slices.Sorted(slices.Values(slices.Concat(b.opts.Image.Names, spec.Names))))
 		for _, name := range names {
-			b.sealer.wg.Go(func() { _ = b.opts.Upload(b.sealer.ctx, name, spec, d) })
+			b.uploads.Go(func() { _ = b.opts.Upload(b.ctx, name, spec, d) })
 		}
 	}
 }

@@ -1,12 +1,14 @@
-package build
+// Package memo does a piece of work once for each key, for everyone who asks for the result.
+package memo
 
 import (
 	"context"
 	"sync"
 )
 
-// memo does a thing once for each key and gives everyone who asks the one result.
-type memo[K comparable, V any] struct {
+// Map computes a value once for each key and returns it to everyone who asks. The zero value is empty. A Map is safe for
+// concurrent use.
+type Map[K comparable, V any] struct {
 	mu    sync.Mutex
 	calls map[K]*call[V]
 }
@@ -17,8 +19,8 @@ type call[V any] struct {
 	err   error
 }
 
-// do returns f's result for k. The first caller runs f, the others wait for it, or for their ctx to end.
-func (m *memo[K, V]) do(ctx context.Context, k K, f func() (V, error)) (V, error) {
+// Do returns f's result for k. The first caller runs f, the others wait for it, or for their ctx to end.
+func (m *Map[K, V]) Do(ctx context.Context, k K, f func() (V, error)) (V, error) {
 	m.mu.Lock()
 	c, ok := m.calls[k]
 	if !ok {
@@ -39,7 +41,7 @@ func (m *memo[K, V]) do(ctx context.Context, k K, f func() (V, error)) (V, error
 		return c.value, c.err
 	case <-ctx.Done():
 		select {
-		case <-c.done: // both are: what is there is given
+		case <-c.done: // both have happened: the value counts
 			return c.value, c.err
 		default:
 		}
@@ -48,15 +50,15 @@ func (m *memo[K, V]) do(ctx context.Context, k K, f func() (V, error)) (V, error
 	}
 }
 
-// forget lets the next caller for k run f again.
-func (m *memo[K, V]) forget(k K) {
+// Forget lets the next caller for k run f again.
+func (m *Map[K, V]) Forget(k K) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.calls, k)
 }
 
-// each calls f with every result that is there without an error.
-func (m *memo[K, V]) each(f func(V)) {
+// Each calls f with each value that has been computed without an error.
+func (m *Map[K, V]) Each(f func(V)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.calls {

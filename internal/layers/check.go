@@ -1,0 +1,175 @@
+package layers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/layercheck"
+	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/internal/unpack"
+	"github.com/layerbuild/layerbuild/snapshot"
+	"github.com/opencontainers/go-digest"
+)
+
+// Checker compares layers, applied to a listing of their parents, with what the steps saw. A nil Checker checks nothing.
+type Checker struct {
+	State *state.State
+	Lazy  *Lazy
+	// Epoch is the epoch that layers are sealed with; nil for none.
+	Epoch *time.Time
+}
+
+// maxDifferences is how many differences of a layer an error shows.
+const maxDifferences = 20
+
+// layer compares a sealed layer with the snapshot that it is the layer of.
+func (c *Checker) layer(ctx context.Context, l *Layer, got cache.Layer) error {
+	if c == nil {
+		return nil
+	}
+	if l.NoOp {
+		return c.compareLayer(ctx, got, layercheck.Empty(), layercheck.Empty())
+	}
+	if err := c.Lazy.Materialize(ctx, l.Snapshot); err != nil {
+		return err
+	}
+	return c.snapshot(ctx, got, l.Snapshot)
+}
+
+// LayerOnly compares a layer that was written without a snapshot with the snapshot that do makes on parent.
+func (c *Checker) LayerOnly(ctx context.Context, got cache.Layer, parent, id snapshot.ID, do func(*snapshot.Active) error) (err error) {
+	if c == nil {
+		return nil
+	}
+	whole, err := c.State.Snapshots.Prepare(ctx, parent)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, whole.Discard()) }()
+	if err := do(whole); err != nil {
+		return err
+	}
+	if err := whole.Commit(ctx, id); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.State.Snapshots.Remove(ctx, id)) }()
+	if err := c.snapshot(ctx, got, id); err != nil {
+		return fmt.Errorf("check the layer of the copy: %w", err)
+	}
+	return nil
+}
+
+// NoOp compares the result of a step that seems to have changed nothing with its parent.
+func (c *Checker) NoOp(ctx context.Context, active *snapshot.Active) (err error) {
+	if c == nil {
+		return nil
+	}
+	parent, f, err := c.listSnapshot(ctx, active.Parent())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	step, g, err := c.list(active.Mounts())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.Close()) }()
+	if err := c.compare(parent, step); err != nil {
+		return fmt.Errorf("check a step that has changed nothing: what was there before %w", err)
+	}
+	return nil
+}
+
+// snapshot compares a layer, applied to the parent of a snapshot, with the snapshot.
+func (c *Checker) snapshot(ctx context.Context, got cache.Layer, id snapshot.ID) (err error) {
+	info, err := c.State.Snapshots.Stat(id)
+	if err != nil {
+		return err
+	}
+	if info.Parent != "" {
+		if err := c.Lazy.Materialize(ctx, info.Parent); err != nil {
+			return err
+		}
+	}
+	parent, f, err := c.listSnapshot(ctx, info.Parent)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	step, g, err := c.listSnapshot(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.Close()) }()
+	return c.compareLayer(ctx, got, parent, step)
+}
+
+// listSnapshot lists the merged view of a snapshot. The caller closes the file when the listing is not used any more.
+func (c *Checker) listSnapshot(ctx context.Context, id snapshot.ID) (*layercheck.Tree, *os.File, error) {
+	mounts, err := c.State.Snapshots.View(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.list(mounts)
+}
+
+func (c *Checker) list(mounts []mount.Mount) (*layercheck.Tree, *os.File, error) {
+	dir, err := mount.Open(mounts)
+	if err != nil {
+		return nil, nil, err
+	}
+	tree, err := layercheck.List(dir, c.State.NS.Rootless)
+	if err != nil {
+		return nil, nil, errors.Join(err, dir.Close())
+	}
+	return tree, dir, nil
+}
+
+// compareLayer applies a layer to parent and compares the result with step.
+func (c *Checker) compareLayer(ctx context.Context, got cache.Layer, parent, step *layercheck.Tree) (err error) {
+	blob, err := c.State.Store.Fetch(ctx, got.Descriptor)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, blob.Close()) }()
+	r, _, err := unpack.Decompress(blob)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	sum := digest.SHA256.Digester()
+	if err := parent.Apply(io.TeeReader(r, sum.Hash())); err != nil {
+		return err
+	}
+	if sum.Digest() != got.DiffID {
+		return fmt.Errorf("its content has the digest %s and not %s", sum.Digest(), got.DiffID)
+	}
+	if err := c.compare(parent, step); err != nil {
+		return fmt.Errorf("%s on the layers below %w", got.Descriptor.Digest, err)
+	}
+	return nil
+}
+
+// compare returns an error about the differences between two states.
+func (c *Checker) compare(image, step *layercheck.Tree) error {
+	lines, err := layercheck.Compare(image, step, layercheck.Options{
+		Epoch: c.Epoch,
+		// It gives names of one file different inode numbers.
+		SkipLinked: c.State.Snapshots.Driver() == mount.FuseOverlay,
+	})
+	if err != nil || len(lines) == 0 {
+		return err
+	}
+	more := ""
+	if n := len(lines) - maxDifferences; n > 0 {
+		lines, more = lines[:maxDifferences], fmt.Sprintf("\n  and %d more", n)
+	}
+	return fmt.Errorf("is not what the step made:\n  %s%s", strings.Join(lines, "\n  "), more)
+}

@@ -1,0 +1,140 @@
+package layers
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Layer is a layer of an image that is being built. Its descriptor and diffID are known from the start if the layer comes
+// from an image, and otherwise when Wait has returned.
+type Layer struct {
+	// Base is the image that the layer comes from, and Index the layer's place in it; nil: a Sealer makes it. The image of
+	// a single layer may come from another machine's cache.
+	Base  *image.Image
+	Index int
+
+	Descriptor ocispec.Descriptor
+	DiffID     digest.Digest
+
+	// Snapshot is what the layer is made of. With NoOp it is the layer without entries, whatever the snapshot is.
+	Snapshot snapshot.ID
+	NoOp     bool
+
+	// Text is the instruction that made the layer, for messages, and Lines its place; "" for a layer of a base image.
+	Text  string
+	Lines parser.Range
+
+	sealed chan struct{} // closed when Descriptor and DiffID or err are set; nil: nobody seals it
+	err    error
+}
+
+// Wait waits until the descriptor and the diffID are known, and returns the error of sealing. Layer must have a Base, or
+// have been passed to a Sealer.
+func (l *Layer) Wait(ctx context.Context) error {
+	if l.Base != nil {
+		return nil
+	}
+	if l.sealed == nil {
+		panic("wait for a layer that nobody seals")
+	}
+	select {
+	case <-l.sealed:
+		return l.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// source names what the layer is sealed from: a snapshot, or "" for the layer without entries.
+func (l *Layer) source() string {
+	if l.NoOp {
+		return ""
+	}
+	return string(l.Snapshot)
+}
+
+// Format is everything besides its entries that the bytes of a layer depend on.
+type Format struct {
+	Compression string // as in diff.Options
+	Level       int    // as in diff.Options
+	// Epoch limits the times of files, in seconds since 1970; nil: no limit.
+	Epoch *int64
+}
+
+// String returns the text that ParseFormat parses. Records of sealed layers have it in their keys.
+func (f Format) String() string {
+	s := fmt.Sprintf("%s %d", f.Compression, f.Level)
+	if f.Epoch != nil {
+		s += fmt.Sprint(formatEpoch, *f.Epoch)
+	}
+	return s
+}
+
+// formatEpoch stands before the epoch in the text of a Format.
+const formatEpoch = " epoch "
+
+// ParseFormat parses the text of a Format, and reports whether it is one.
+func ParseFormat(s string) (Format, bool) {
+	head, epoch, hasEpoch := strings.Cut(s, formatEpoch)
+	compression, level, ok := strings.Cut(head, " ")
+	if !ok {
+		return Format{}, false
+	}
+	f := Format{Compression: compression}
+	var err error
+	if f.Level, err = strconv.Atoi(level); err != nil {
+		return Format{}, false
+	}
+	if hasEpoch {
+		n, err := strconv.ParseInt(epoch, 10, 64)
+		if err != nil {
+			return Format{}, false
+		}
+		f.Epoch = &n
+	}
+	return f, true
+}
+
+// EpochOf returns the epoch that a layer was sealed with, by the text of its format; nil for none. For a text that cannot
+// be read it returns an epoch that is before all others, so that no build uses the layer's times.
+func EpochOf(format string) *int64 {
+	if !strings.Contains(format, formatEpoch) {
+		return nil
+	}
+	if f, ok := ParseFormat(format); ok {
+		return f.Epoch
+	}
+	n := int64(math.MinInt64)
+	return &n
+}
+
+// options returns the options with which diff writes a layer of this format.
+func (f Format) options() diff.Options {
+	o := diff.Options{Compression: f.Compression, Level: f.Level}
+	if f.Epoch != nil {
+		t := time.Unix(*f.Epoch, 0).UTC()
+		o.Epoch = &t
+	}
+	return o
+}
+
+// tree returns what diff reads a snapshot's changes from.
+func tree(c snapshot.Changes) diff.Tree {
+	return diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr, StandIns: c.StandIns}
+}
+
+// Unchanged reports whether a step has left its snapshot as it was, where a look at the snapshot's directory can tell.
+func Unchanged(ctx context.Context, active *snapshot.Active) (bool, error) {
+	return diff.Unchanged(ctx, tree(active.Changes()))
+}

@@ -1,0 +1,210 @@
+package layers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/imageanalysis"
+	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/snapshot"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// SealerOptions say how a Sealer works.
+type SealerOptions struct {
+	State   *state.State
+	TempDir *state.TempDir
+	Lazy    *Lazy
+	Format  Format
+	// Tables keeps the table of each layer for package analyze.
+	Tables bool
+	// Check compares each layer with its snapshot; nil: layers are not checked.
+	Check *Checker
+	// Warn is called for an entry that no layer can hold. It must not be nil.
+	Warn func(l *Layer, path, problem string)
+	// Sealed is called for each layer as soon as its blob is in the store. It must not be nil.
+	Sealed func(ocispec.Descriptor)
+}
+
+// Sealer makes layers of snapshots in the background.
+type Sealer struct {
+	o      SealerOptions
+	format string
+	// ctx is the whole build's: layers are sealed on when the stage that they are of is done. It is kept here because the
+	// goroutines outlive the call that starts them.
+	ctx   context.Context
+	slots chan struct{}
+	wg    sync.WaitGroup
+
+	mu    sync.Mutex
+	first map[string]*Layer // by what is sealed: the layer that is sealed for all that have the same source
+	early map[string]*early
+}
+
+// NewSealer returns a Sealer whose work ends with ctx.
+func NewSealer(ctx context.Context, o SealerOptions) *Sealer {
+	return &Sealer{
+		o: o, format: o.Format.String(), ctx: ctx, slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
+		first: map[string]*Layer{}, early: map[string]*early{},
+	}
+}
+
+// Format returns the text of the format of the sealed layers.
+func (s *Sealer) Format() string { return s.format }
+
+// Wait waits until nothing is being sealed.
+func (s *Sealer) Wait() { s.wg.Wait() }
+
+// Seal begins to seal a layer, unless it comes from an image or was begun before.
+func (s *Sealer) Seal(l *Layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.Base != nil || l.sealed != nil {
+		return
+	}
+	l.sealed = make(chan struct{})
+	if first := s.first[l.source()]; first != nil {
+		s.wg.Go(func() {
+			defer close(l.sealed)
+			<-first.sealed
+			l.Descriptor, l.DiffID, l.err = first.Descriptor, first.DiffID, first.err
+		})
+		return
+	}
+	s.first[l.source()] = l
+	if have, ok := Sealed(s.ctx, s.o.State, l.source(), s.format); ok {
+		l.Descriptor, l.DiffID = have.Descriptor, have.DiffID
+		close(l.sealed)
+		s.o.Sealed(l.Descriptor)
+		return
+	}
+	s.wg.Go(func() {
+		defer close(l.sealed)
+		if got, ok := s.takeEarly(l.source()); ok {
+			l.err = s.finish(l, got)
+			return
+		}
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+			l.err = s.seal(l)
+		case <-s.ctx.Done():
+			l.err = context.Cause(s.ctx)
+		}
+	})
+}
+
+// Sealed returns the layer that a snapshot was sealed as, and reports whether there is one and the store has its blob.
+func Sealed(ctx context.Context, s *state.State, source, format string) (cache.Layer, bool) {
+	l, ok := s.Cache.Sealed(source, format)
+	if !ok {
+		return l, false
+	}
+	there, err := s.Store.Exists(ctx, l.Descriptor)
+	return l, there && err == nil
+}
+
+// seal writes a layer.
+func (s *Sealer) seal(l *Layer) error {
+	t, err := s.tree(l)
+	if err != nil {
+		return err
+	}
+	o := s.o.Format.options()
+	o.Warn = func(path, problem string) { s.o.Warn(l, path, problem) }
+	seal := func() (diff.Layer, error) { return diff.Seal(s.ctx, s.o.State.Store, t, o) }
+	if s.o.Tables {
+		seal = func() (diff.Layer, error) { return imageanalysis.Seal(s.ctx, s.o.State, t, o) }
+	}
+	got, err := seal()
+	if err != nil {
+		return fmt.Errorf("seal the layer of %q: %w", l.Text, err)
+	}
+	return s.finish(l, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})
+}
+
+// finish checks and records a layer that was written.
+func (s *Sealer) finish(l *Layer, got cache.Layer) error {
+	if err := s.o.Check.layer(s.ctx, l, got); err != nil {
+		return fmt.Errorf("check the layer of %q: %w", l.Text, err)
+	}
+	l.Descriptor, l.DiffID = got.Descriptor, got.DiffID
+	s.o.Sealed(l.Descriptor)
+	return s.o.State.Cache.PutSealed(l.source(), s.format, got)
+}
+
+// tree returns where a layer's entries are.
+func (s *Sealer) tree(l *Layer) (diff.Tree, error) {
+	if l.NoOp {
+		return emptyTree(s.o.TempDir)
+	}
+	if err := s.o.Lazy.Materialize(s.ctx, l.Snapshot); err != nil {
+		return diff.Tree{}, err
+	}
+	c, err := s.o.State.Snapshots.Changes(l.Snapshot)
+	return tree(c), err
+}
+
+// WriteDeferred seals the layer of a COPY whose files were left where they are: what the COPY has made, and the files that
+// it has left. It closes left.
+func (s *Sealer) WriteDeferred(ctx context.Context, ch snapshot.Changes, left *executor.Left) (cache.Layer, error) {
+	t := tree(ch)
+	t.Graft = &diff.Graft{
+		Path: left.Path, Dir: left.Dir, Len: len(left.Entries),
+		Entry: func(i int) diff.GraftEntry {
+			e := &left.Entries[i]
+			return diff.GraftEntry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs, CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode}
+		},
+		Owner: left.Owner, Mode: left.Mode,
+	}
+	// Options.Warn is not set: the copy warns about what a layer cannot hold.
+	got, err := diff.Seal(ctx, s.o.State.Store, t, s.o.Format.options())
+	err = errors.Join(err, left.Dir.Close())
+	return cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size}, err
+}
+
+// early is a layer that is written before its snapshot exists.
+type early struct {
+	done  chan struct{}
+	layer cache.Layer
+	err   error // set: the layer is sealed from its snapshot
+}
+
+// WriteEarly begins to seal the layer of a COPY whose files were left where they are, as the layer of a snapshot that does
+// not exist yet. It discards active and closes left.
+func (s *Sealer) WriteEarly(id snapshot.ID, active *snapshot.Active, left *executor.Left) {
+	e := &early{done: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.early[string(id)] = e
+	s.wg.Go(func() {
+		defer close(e.done)
+		select {
+		case s.slots <- struct{}{}:
+			e.layer, e.err = s.WriteDeferred(s.ctx, active.Changes(), left)
+			<-s.slots
+		case <-s.ctx.Done():
+			e.err = errors.Join(context.Cause(s.ctx), left.Dir.Close())
+		}
+		e.err = errors.Join(e.err, active.Discard())
+	})
+}
+
+// takeEarly waits for the layer of a source that WriteEarly has begun, and reports whether there is one.
+func (s *Sealer) takeEarly(source string) (cache.Layer, bool) {
+	s.mu.Lock()
+	e := s.early[source]
+	delete(s.early, source)
+	s.mu.Unlock()
+	if e == nil {
+		return cache.Layer{}, false
+	}
+	<-e.done
+	return e.layer, e.err == nil
+}
