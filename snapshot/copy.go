@@ -13,6 +13,7 @@ type plainCopies struct{}
 
 func (plainCopies) name() string  { return "copy" }
 func (plainCopies) layered() bool { return false }
+func (plainCopies) home() string  { return fullHome }
 
 func (plainCopies) prepare(ctx context.Context, dir string, chain []string) error {
 	to := filepath.Join(dir, fsDir)

@@ -3,7 +3,8 @@
 // A snapshot is either active (being written, in ROOT/tmp, owned by one process) or committed (ROOT/<id>, never changed
 // again). A committed snapshot has at most one parent; it and its parents, topmost first, are its chain. What a snapshot
 // looks like on disk is the driver's affair: with overlay and fuse-overlayfs its directory holds only what differs from
-// its parent, with copy and btrfs it holds everything.
+// its parent, with copy and btrfs it holds everything. overlay, fuse-overlayfs, and copy with btrfs have stores of their
+// own in one directory: they cannot read each other's snapshots.
 //
 // There is no database: a directory appears by rename, so that a reader sees all of it or nothing, and several
 // processes share one root without speaking to each other.
@@ -32,7 +33,7 @@ const maxID = 200
 
 // reserved are names in a store's root that are no snapshots.
 var reserved = map[ID]bool{
-	".": true, "..": true, "tmp": true, "empty": true, "lock": true, "full": true,
+	".": true, "..": true, "tmp": true, "empty": true, "lock": true, fuseHome: true, fullHome: true,
 	"ids": true, "ids.new": true, "synced": true, "synced.new": true, "probe": true, "probe.new": true,
 }
 

@@ -12,6 +12,8 @@ type driver interface {
 	name() string
 	// layered says that fs holds only what differs from the parent.
 	layered() bool
+	// home is the directory of the driver's snapshots below the root of all.
+	home() string
 	// prepare makes dir/fs, and what else an active snapshot on that chain needs.
 	prepare(ctx context.Context, dir string, chain []string) error
 	// writable are the mounts by which an active snapshot is written.
@@ -23,6 +25,14 @@ type driver interface {
 	// remove removes a snapshot's directory, which tmp (an open directory) has under that name.
 	remove(tmp int, name string) error
 }
+
+// Homes of drivers. Drivers with the same home read each other's snapshots. overlay and fuse-overlayfs do not: each takes
+// for a mark what a command may set as an attribute, or as a file's name, on the other.
+const (
+	overlayHome = ""
+	fuseHome    = "fuse"
+	fullHome    = "full"
+)
 
 // fsDir is the name of the directory that holds a snapshot's file system.
 const fsDir = "fs"

@@ -14,21 +14,18 @@ import (
 )
 
 // Open opens the directory root as a store, makes it if it is not there, and removes what dead processes have left in
-// it. Snapshots of drivers that keep whole trees lie apart from those of layered drivers: one cannot read the other's.
+// it. Snapshots that one driver makes and another cannot read are in different directories below root.
 func Open(root string, o Options) (*Store, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: root, user: o.UserNS, ledger: o.Ledger, empty: filepath.Join(root, "empty"), known: make(map[ID]*node)}
+	s := &Store{top: root, root: root, user: o.UserNS, ledger: o.Ledger, empty: filepath.Join(root, "empty"), known: make(map[ID]*node)}
 	if err := s.open(o); err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", root, err)
 	}
 	return s, nil
 }
-
-// fullDir is the directory of the snapshots of drivers that keep whole trees, below that of the layered drivers.
-const fullDir = "full"
 
 func (s *Store) open(o Options) error {
 	if s.ledger == nil {
@@ -48,8 +45,8 @@ func (s *Store) open(o Options) error {
 		return err
 	}
 	s.drv = drv
-	if !s.drv.layered() {
-		s.root = filepath.Join(s.root, fullDir)
+	if home := s.drv.home(); home != "" {
+		s.root = filepath.Join(s.top, home)
 		if err := makeDirs(s.root); err != nil {
 			return err
 		}

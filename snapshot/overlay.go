@@ -29,6 +29,13 @@ const workName = "work"
 func (o *overlay) name() string  { return o.kind }
 func (o *overlay) layered() bool { return true }
 
+func (o *overlay) home() string {
+	if o.kind == mount.FuseOverlay {
+		return fuseHome
+	}
+	return overlayHome
+}
+
 func (o *overlay) prepare(_ context.Context, dir string, chain []string) error {
 	for _, sub := range [...]string{fsDir, workName} {
 		if err := unix.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {

@@ -21,7 +21,8 @@ import (
 // Store is a directory of snapshots. Its methods may be called concurrently, and several processes may have the same
 // directory open; it keeps no descriptor, so there is nothing to close.
 type Store struct {
-	root   string // absolute
+	top    string // absolute: the directory of the snapshots of all drivers
+	root   string // that of the driver in use, or of a driver with the same home
 	drv    driver
 	user   bool // marks are user.overlay.*
 	ledger *ledger.Ledger
@@ -57,6 +58,9 @@ func (s *Store) Driver() string { return s.drv.name() }
 // Layered says that a snapshot's directory holds only what differs from its parent. Then a layer may be unpacked into
 // the Upper of an Active prepared without parent, and be put on its parent later, with CommitOn.
 func (s *Store) Layered() bool { return s.drv.layered() }
+
+// Home is the directory of the store below that of the snapshots of all drivers; "" is that directory itself.
+func (s *Store) Home() string { return s.drv.home() }
 
 // Dir is the directory of a committed snapshot, with its files and its info.
 func (s *Store) Dir(id ID) string { return s.dir(id) }
@@ -314,17 +318,20 @@ func (s *Store) Remove(_ context.Context, id ID) error {
 	return nil
 }
 
-// Other returns the store of the other kind of drivers' snapshots in the same directory, and nil if there is none. It serves
-// to list, measure and remove them: other drivers cannot read them.
-func (s *Store) Other() *Store {
-	o := &Store{root: filepath.Join(s.root, fullDir), drv: btrfs{}, user: s.user, ledger: s.ledger, known: make(map[ID]*node)}
-	if !s.drv.layered() {
-		o.root, o.drv = filepath.Dir(s.root), &overlay{user: s.user}
+// Others returns the stores of the snapshots in the same directory that the driver in use cannot read. They serve to list,
+// measure and remove these snapshots.
+func (s *Store) Others() []*Store {
+	var others []*Store
+	for _, drv := range []driver{&overlay{kind: mount.Overlay, user: s.user}, &overlay{kind: mount.FuseOverlay, user: s.user}, btrfs{}} {
+		o := &Store{top: s.top, root: filepath.Join(s.top, drv.home()), drv: drv, user: s.user, ledger: s.ledger, known: make(map[ID]*node)}
+		if drv.home() == s.drv.home() {
+			continue
+		}
+		if fi, err := os.Lstat(o.tmp()); err == nil && fi.IsDir() {
+			others = append(others, o)
+		}
 	}
-	if fi, err := os.Lstat(o.tmp()); err != nil || !fi.IsDir() {
-		return nil
-	}
-	return o
+	return others
 }
 
 // maxTrashLocks is how many snapshots that are being removed are kept locked, each of which costs a descriptor. Others that

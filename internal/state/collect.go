@@ -489,7 +489,7 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 	}, err
 }
 
-// once removes the records that are in a list more than once: one may be held by a snapshot of each kind of drivers.
+// once removes the records that are in a list more than once: one may be held by a snapshot in each store.
 func once(list []cache.Entry) []cache.Entry {
 	type record struct {
 		kind cache.Kind

@@ -158,6 +158,10 @@ func TestPruneOtherDrivers(t *testing.T) {
 		{"layers, nothing asked", "overlay", "copy", PruneOptions{}, "base both child"},
 		{"layers, old ones", "overlay", "copy", PruneOptions{Unused: 6 * 24 * time.Hour}, "base both"},
 		{"layers, all", "overlay", "copy", PruneOptions{All: true}, ""},
+		{"fuse, nothing asked", "fuse-overlayfs", "overlay", PruneOptions{}, "base both child"},
+		{"fuse, all", "fuse-overlayfs", "overlay", PruneOptions{All: true}, ""},
+		{"fuse, all, by copy", "fuse-overlayfs", "copy", PruneOptions{All: true}, ""},
+		{"overlay, all, by fuse", "overlay", "fuse-overlayfs", PruneOptions{All: true}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -211,8 +215,10 @@ func TestPruneOtherDrivers(t *testing.T) {
 			if got := strings.Join(ids, " "); got != test.want {
 				t.Errorf("there is %q, want %q", got, test.want)
 			}
-			if left := append(names(filepath.Join(m.Root, "snapshots", "tmp")), names(filepath.Join(m.Root, "snapshots", "full", "tmp"))...); len(left) > 0 {
-				t.Errorf("left in tmp: %q", left)
+			for _, in := range m.snapshotStores() {
+				if left := names(filepath.Join(m.Root, "snapshots", in.Home(), "tmp")); len(left) > 0 {
+					t.Errorf("left in the tmp of %q: %q", in.Home(), left)
+				}
 			}
 		})
 	}

@@ -89,13 +89,9 @@ func (s *State) open(o Options) (err error) {
 	return err
 }
 
-// snapshotStores returns the stores of snapshots: that of the driver in use and, where there is one, that of the other kind
-// of drivers.
+// snapshotStores returns the stores of snapshots: that of the driver in use first, then those of other drivers.
 func (s *State) snapshotStores() []*snapshot.Store {
-	if other := s.Snapshots.Other(); other != nil {
-		return []*snapshot.Store{s.Snapshots, other}
-	}
-	return []*snapshot.Store{s.Snapshots}
+	return append([]*snapshot.Store{s.Snapshots}, s.Snapshots.Others()...)
 }
 
 // Holds reports whether a name in a state directory is one of those that this package makes.

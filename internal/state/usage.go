@@ -83,13 +83,12 @@ func (u *usage) snapshot(in *snapshot.Store, id snapshot.ID) int64 {
 	return u.note(name, treeSize(in.Dir(id)))
 }
 
-// snapshotName is the name of a snapshot in the file: layered drivers and those that keep whole trees may have one of the
-// same ID.
+// snapshotName is the name of a snapshot in the file: the stores of several drivers may each have one of the same ID.
 func snapshotName(in *snapshot.Store, id snapshot.ID) string {
-	if in.Layered() {
-		return "snapshot " + string(id)
+	if home := in.Home(); home != "" {
+		return home + " " + string(id)
 	}
-	return "full " + string(id)
+	return "snapshot " + string(id)
 }
 
 // blob returns the size of a blob; name is its digest without the algorithm.

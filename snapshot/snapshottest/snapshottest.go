@@ -148,11 +148,7 @@ func clean(tree string) string {
 // empty fails if anything is left in tmp.
 func (s *suite) empty() {
 	s.Helper()
-	root := s.root
-	if !s.Layered() {
-		root = filepath.Join(root, "full")
-	}
-	entries, err := os.ReadDir(filepath.Join(root, "tmp"))
+	entries, err := os.ReadDir(filepath.Join(s.root, s.Home(), "tmp"))
 	s.check(err)
 	for _, e := range entries {
 		s.Errorf("left in tmp: %s", e.Name())
@@ -738,11 +734,7 @@ func (s *suite) leftOver() {
 }
 
 func (s *suite) inTmp() int {
-	root := s.root
-	if !s.Layered() {
-		root = filepath.Join(root, "full")
-	}
-	entries, err := os.ReadDir(filepath.Join(root, "tmp"))
+	entries, err := os.ReadDir(filepath.Join(s.root, s.Home(), "tmp"))
 	s.check(err)
 	return len(entries)
 }
@@ -750,7 +742,7 @@ func (s *suite) inTmp() int {
 func (s *suite) hostileNames() {
 	ctx := s.Context()
 	for _, id := range []snapshot.ID{
-		"", ".", "..", "/", "/etc", "a/b", "../a", "tmp", "lock", "empty", "full", "a b", "a\x00b", "a\nb", "ä", snapshot.ID(strings.Repeat("x", 300)),
+		"", ".", "..", "/", "/etc", "a/b", "../a", "tmp", "lock", "empty", "full", "fuse", "a b", "a\x00b", "a\nb", "ä", snapshot.ID(strings.Repeat("x", 300)),
 	} {
 		a := s.begin("", tree("file one 0644 1\n"))
 		if err := a.Commit(ctx, id); err == nil {

@@ -156,12 +156,44 @@ func TestFuse(t *testing.T) {
 			t.Errorf("run printed %q", got)
 		}
 		l.Run("prune", "--all", "--force")
-		left, err := filepath.Glob(filepath.Join(l.State, "snapshots", "*", "fs"))
+		left, err := filepath.Glob(filepath.Join(l.State, "snapshots", "fuse", "*", "fs"))
 		if err != nil || len(left) > 0 {
 			t.Errorf("after prune there is %q, %v", left, err)
 		}
 		nothingLeft(t, l)
 	})
+}
+
+// TestDriversInTurn builds on one state with one driver after another, each time with one more step: the image has the
+// digest that it has on a state of its own.
+func TestDriversInTurn(t *testing.T) {
+	lab.Root(t)
+	l, fresh := lab.New(t), lab.New(t)
+	context(t, l)
+	context(t, fresh)
+	l.Fuse()
+	file := everyStep
+	for i, driver := range []string{"overlay", "fuse-overlayfs", "copy", "overlay", "fuse-overlayfs"} {
+		file += fmt.Sprintf("COPY <<E /w/deep/both/%d\n%s\nE\n", i, driver)
+		for _, l := range []*lab.Lab{fresh, l} {
+			l.Write("Dockerfile", file)
+		}
+		l.Run("build", "--driver="+driver, "-t", "img", ".")
+		fresh.Run("build", "--no-cache", "-t", "img", ".")
+		if got, want := l.Image("img").Descriptor.Digest, fresh.Image("img").Descriptor.Digest; got != want {
+			t.Errorf("build %d, on %s: the digest is %s, not %s", i, driver, got, want)
+		}
+	}
+	l.Run("prune", "--all", "--force")
+	err := filepath.WalkDir(filepath.Join(l.State, "snapshots"), func(path string, e os.DirEntry, err error) error {
+		if err == nil && e.Name() == "info.json" {
+			t.Errorf("%s is left after prune --all", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // slow starts a build whose last step waits, and returns it when the step has begun.
