@@ -147,7 +147,8 @@ func (g *grafting) entry(name string, e *GraftEntry) error {
 		if err := g.parents(); err != nil {
 			return err
 		}
-		return g.file(dir.fd, g.name, &st)
+		_, err := g.file(dir.fd, g.name, &st)
+		return err
 	case unix.S_IFSOCK:
 		return nil // layers have none
 	}

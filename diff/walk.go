@@ -42,7 +42,7 @@ type pending struct {
 	end    int // of its path
 	st     rawfs.Stat
 	xattrs []rawfs.Xattr
-	left   []string // attributes that a layer cannot hold
+	left   unrecorded
 }
 
 func newWalker(ctx context.Context, t Tree, o Options) (*walker, error) {
@@ -104,31 +104,37 @@ func (w *walker) run() (Stats, error) {
 // name made in it and says nothing; other builders leave the root out altogether.
 func (w *walker) rootEntry() error {
 	var st rawfs.Stat
-	xattrs, changed, err := w.rootChanged(&st)
+	xattrs, left, changed, err := w.rootChanged(&st)
 	if err != nil || !changed {
 		return err
 	}
+	if len(w.old) > 0 {
+		if err := left.unlessOld(w.old[0], []byte(".\x00")); err != nil {
+			return err
+		}
+	}
+	w.warnAttributes(nil, left)
 	h := w.describe([]byte("."), unpack.TypeDir, &st)
 	h.xattrs = xattrs
 	return w.out.header(&h)
 }
 
-func (w *walker) rootChanged(st *rawfs.Stat) (xattrs []rawfs.Xattr, changed bool, err error) {
+func (w *walker) rootChanged(st *rawfs.Stat) (xattrs []rawfs.Xattr, left unrecorded, changed bool, err error) {
 	if err := rawfs.Fstat(w.root, st); err != nil {
-		return nil, false, err
+		return nil, nil, false, err
 	}
-	if xattrs, err = rawfs.Xattrs(w.root, w.written); err != nil {
-		return nil, false, err
+	if xattrs, err = rawfs.Xattrs(w.root, left.written); err != nil {
+		return nil, nil, false, err
 	}
 	old := rawfs.Stat{Mode: unix.S_IFDIR | 0o755}
 	var oldXattrs []rawfs.Xattr
 	if len(w.old) > 0 {
 		if oldXattrs, err = w.old[0].attributes(&old); err != nil {
-			return nil, false, err
+			return nil, nil, false, err
 		}
 	}
 	same := st.Mode == old.Mode && st.Uid == old.Uid && st.Gid == old.Gid && sameXattrs(xattrs, oldXattrs)
-	return xattrs, !same, nil
+	return xattrs, left, !same, nil
 }
 
 // Unchanged says that t's two states are the same, where that can be seen at a glance: from a difference that is an
@@ -148,7 +154,7 @@ func Unchanged(ctx context.Context, t Tree) (bool, error) {
 		return false, err
 	}
 	var st rawfs.Stat
-	_, changed, err := w.rootChanged(&st)
+	_, _, changed, err := w.rootChanged(&st)
 	return !changed && err == nil, err
 }
 
@@ -180,7 +186,7 @@ func (w *walker) directory(fd int, old merged, m mark) error {
 		return err
 	}
 	names.Sort()
-	absent, kept, err := w.present(fd, names, m)
+	absent, kept, err := w.present(fd, names, old, m)
 	if err != nil {
 		return err
 	}
@@ -225,8 +231,9 @@ func (w *walker) borrowNames() *rawfs.Names {
 }
 
 // present leaves in names what is there. absent are the names that are marks of removal, or that a layer cannot hold;
-// kept are those that count as unchanged.
-func (w *walker) present(fd int, names *rawfs.Names, m mark) (absent, kept []string, err error) {
+// kept are those that count as unchanged. It warns about what a layer cannot hold, unless the old state has it too: a
+// driver that keeps whole trees shows it to each later layer again.
+func (w *walker) present(fd int, names *rawfs.Names, old merged, m mark) (absent, kept []string, err error) {
 	d := lowerDir{fd: fd, whitened: m.whitened}
 	n := 0
 	for _, e := range names.Entries {
@@ -249,11 +256,15 @@ func (w *walker) present(fd int, names *rawfs.Names, m mark) (absent, kept []str
 			} else if removed {
 				continue // what was there was in no layer
 			}
-			w.warn(names.Name(e), "a name that begins with .wh. means a removed file in a layer: left out")
+			if err := w.warnUnlessOld(fd, names.CName(e), old, "a name that begins with .wh. means a removed file in a layer: left out"); err != nil {
+				return nil, nil, err
+			}
 			continue
 		}
 		if w.full && e.Type == unix.DT_CHR {
-			w.warn(names.Name(e), "left out: overlay marks a removed file by a character device 0:0")
+			if err := w.warnUnlessOld(fd, names.CName(e), old, "left out: overlay marks a removed file by a character device 0:0"); err != nil {
+				return nil, nil, err
+			}
 		}
 		absent = append(absent, string(names.Name(e)))
 	}
@@ -292,18 +303,65 @@ func (w *walker) join(name []byte) []byte {
 	return slices.Concat(w.path, []byte("/"), name)
 }
 
-func (w *walker) warn(name []byte, problem string) {
-	if w.o.Warn != nil {
-		w.o.Warn(string(w.join(name)), problem)
+// warnUnlessOld warns about a name in the open directory dir, unless the old directory has the same file.
+func (w *walker) warnUnlessOld(dir int, name []byte, old merged, problem string) error {
+	if w.o.Warn == nil {
+		return nil
 	}
+	if w.full && len(old) > 0 {
+		var st, was rawfs.Stat
+		if err := rawfs.Lstat(dir, name, &st); err != nil {
+			return err
+		}
+		fd, err := old[0].open()
+		if err != nil {
+			return err
+		}
+		defer old[0].release(fd)
+		err = rawfs.Lstat(fd, name, &was)
+		if err == nil && w.sameStat(&st, &was) && st.Size == was.Size {
+			return nil
+		}
+		if err != nil && err != unix.ENOENT {
+			return err
+		}
+	}
+	w.o.Warn(string(w.join(name[:len(name)-1])), problem)
+	return nil
 }
 
-// written reports whether an attribute of the file at hand, which is written, is in the layer.
-func (w *walker) written(name []byte) bool {
+// unrecorded holds the attributes of a file that a layer cannot hold.
+type unrecorded []string
+
+// written reports whether an attribute of a file that is written is in the layer.
+func (u *unrecorded) written(name []byte) bool {
 	if rawfs.Unrecorded(name) {
-		w.warnAttribute(w.path, string(name))
+		*u = append(*u, string(name))
 	}
 	return rawfs.InLayer(name)
+}
+
+// unlessOld removes those that the file of that name has in the old state, too.
+func (u *unrecorded) unlessOld(in lowerDir, name []byte) error {
+	if len(*u) == 0 {
+		return nil
+	}
+	fd, err := in.open()
+	if err != nil {
+		return err
+	}
+	defer in.release(fd)
+	_, err = rawfs.XattrsAt(fd, name, func(x []byte) bool {
+		*u = slices.DeleteFunc(*u, func(name string) bool { return name == string(x) })
+		return false
+	})
+	return err
+}
+
+func (w *walker) warnAttributes(path []byte, left unrecorded) {
+	for _, name := range left {
+		w.warnAttribute(path, name)
+	}
 }
 
 func (w *walker) warnAttribute(path []byte, name string) {
@@ -385,9 +443,7 @@ func (w *walker) parents() error {
 		if err := w.out.header(&h); err != nil {
 			return err
 		}
-		for _, name := range p.left {
-			w.warnAttribute(w.path[:p.end], name)
-		}
+		w.warnAttributes(w.path[:p.end], p.left)
 	}
 	w.pending = w.pending[:0]
 	return nil
@@ -423,10 +479,12 @@ func (w *walker) entry(dir int, name []byte, old merged, hides bool) error {
 		}
 	}
 	changed := true
+	var in lowerDir
+	found := false
 	if len(old) > 0 {
 		var was rawfs.Stat
-		in, found, err := old.lookup(w.marks, name, &was)
-		if err != nil {
+		var err error
+		if in, found, err = old.lookup(w.marks, name, &was); err != nil {
 			return err
 		}
 		if found {
@@ -444,7 +502,14 @@ func (w *walker) entry(dir int, name []byte, old merged, hides bool) error {
 	if err := w.parents(); err != nil {
 		return err
 	}
-	return w.file(dir, name, &st)
+	left, err := w.file(dir, name, &st)
+	if err == nil && found {
+		err = left.unlessOld(in, name)
+	}
+	if err == nil {
+		w.warnAttributes(w.path, left)
+	}
+	return err
 }
 
 func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged, hides bool) error {
@@ -454,13 +519,8 @@ func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged, 
 	}
 	defer unix.Close(fd)
 	m := mark{hides: hides}
-	var left []string
-	xattrs, err := rawfs.Xattrs(fd, func(x []byte) bool {
-		if rawfs.Unrecorded(x) {
-			left = append(left, string(x))
-		}
-		return rawfs.InLayer(x) || w.marks.has(x)
-	})
+	var left unrecorded
+	xattrs, err := rawfs.Xattrs(fd, func(x []byte) bool { return left.written(x) || w.marks.has(x) })
 	if err != nil {
 		return err
 	}
@@ -492,6 +552,9 @@ func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged, 
 			return err
 		}
 		changed = !w.sameStat(st, &was) || !sameXattrs(xattrs, before)
+		if err := left.unlessOld(below[0], []byte(".\x00")); err != nil {
+			return err
+		}
 	}
 	w.pending = append(w.pending, pending{end: len(w.path), st: *st, xattrs: xattrs, left: left})
 	if changed {
@@ -521,19 +584,18 @@ func (w *walker) hardlink(first string, st *rawfs.Stat) error {
 	return w.out.header(&h)
 }
 
-// file writes an entry that is no directory.
-func (w *walker) file(dir int, name []byte, st *rawfs.Stat) error {
+// file writes an entry that is no directory. It returns the attributes that the layer cannot hold.
+func (w *walker) file(dir int, name []byte, st *rawfs.Stat) (left unrecorded, err error) {
 	h := w.describe(w.path, 0, st)
-	var err error
 	switch rawfs.Type(st) {
 	case unix.S_IFREG:
 		return w.regular(dir, name, h, st)
 	case unix.S_IFLNK:
 		h.kind = unpack.TypeSymlink
 		if h.link, err = w.readlink(dir, name, st); err != nil {
-			return err
+			return nil, err
 		}
-		return w.out.header(&h)
+		return nil, w.out.header(&h)
 	case unix.S_IFCHR:
 		h.kind = unpack.TypeChar
 	case unix.S_IFBLK:
@@ -541,15 +603,15 @@ func (w *walker) file(dir int, name []byte, st *rawfs.Stat) error {
 	case unix.S_IFIFO:
 		h.kind = unpack.TypeFifo
 	default:
-		return fmt.Errorf("unknown file type %o", st.Mode)
+		return nil, fmt.Errorf("unknown file type %o", st.Mode)
 	}
 	if h.kind != unpack.TypeFifo {
 		h.maj, h.minor = st.Rdev_major, st.Rdev_minor
 	}
-	if h.xattrs, err = rawfs.XattrsAt(dir, name, w.written); err != nil {
-		return err
+	if h.xattrs, err = rawfs.XattrsAt(dir, name, left.written); err != nil {
+		return nil, err
 	}
-	return w.out.header(&h)
+	return left, w.out.header(&h)
 }
 
 func (w *walker) readlink(dir int, name []byte, st *rawfs.Stat) ([]byte, error) {
@@ -570,27 +632,27 @@ func openFile(dir int, name []byte) (int, error) {
 	return fd, err
 }
 
-func (w *walker) regular(dir int, name []byte, h header, st *rawfs.Stat) error {
+func (w *walker) regular(dir int, name []byte, h header, st *rawfs.Stat) (left unrecorded, err error) {
 	h.kind, h.size = unpack.TypeFile, int64(st.Size)
 	fd, err := openFile(dir, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unix.Close(fd)
 	metacopy := false
 	if h.xattrs, err = rawfs.Xattrs(fd, func(x []byte) bool {
 		metacopy = metacopy || string(x) == w.marks.metacopy()
-		return w.written(x) || w.counts(x)
+		return left.written(x) || w.counts(x)
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	if metacopy {
-		return fmt.Errorf("the overlay was mounted with metacopy: %w", unix.EINVAL)
+		return nil, fmt.Errorf("the overlay was mounted with metacopy: %w", unix.EINVAL)
 	}
 	if h.device() {
-		return w.out.header(&h)
+		return left, w.out.header(&h)
 	}
-	return w.content(fd, &h, st)
+	return left, w.content(fd, &h, st)
 }
 
 // counts reports whether an attribute of a regular file is part of its state.

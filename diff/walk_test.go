@@ -348,6 +348,48 @@ func TestWriteFullWhiteout(t *testing.T) {
 	}
 }
 
+// TestWarnOnce has what no layer can hold in a first state, and a second state in which everything beside it has changed.
+// Only the first layer's warnings are given; what the second state adds has a warning of its own.
+func TestWarnOnce(t *testing.T) {
+	needRoot(t)
+	attribute := func(dir string, names ...string) {
+		for _, name := range names {
+			if err := unix.Lsetxattr(dir+"/"+name, "user.a=b", []byte("v"), 0); err != nil {
+				t.Skip(err)
+			}
+		}
+	}
+	const state = "dir d 0755 root:root @5\nfile d/.wh.f 0644 root:root @5 x\nfile f 0644 root:root @5 %s\nfifo p %s root:root @5\n%sdir d 0755 root:root @5\n"
+	for _, full := range []bool{false, true} {
+		top := t.TempDir()
+		first := mustMake(t, mkdir(t, top+"/1"), fmt.Sprintf(state, "x", "0644", "file d/other 0644 root:root @5\n"))
+		second := "dir d 0755 root:root @5\nfile d/new 0644 root:root @5\nfile .wh.new 0644\nfile f 0644 root:root @5 y\nfifo p 0600 root:root @5\ndir d 0755 root:root @5\n"
+		want := []string{".wh.new", "d/new"}
+		if full {
+			whiteout := "char x 0000 0:0 root:root @5\n"
+			mustMake(t, first, whiteout)
+			second = fmt.Sprintf(state, "y", "0600", "file d/new 0644 root:root @5\nfile .wh.new 0644\ndir d 0755 root:root @5\n") + whiteout
+		}
+		tree := Tree{Dir: mustMake(t, mkdir(t, top+"/2"), second), Lower: []string{first}, Full: full}
+		attribute(first, ".", "d", "f", "p")
+		attribute(tree.Dir, ".", "d", "f", "p", "d/new")
+		if err := unix.Chmod(tree.Dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		var warned []string
+		o := Options{Warn: func(path, _ string) { warned = append(warned, path) }}
+		write(t, Tree{Dir: first, Full: full}, o)
+		if len(warned) < 4 {
+			t.Errorf("full=%t: the first layer warned of %q only", full, warned)
+		}
+		warned = nil
+		write(t, tree, o)
+		if !slices.Equal(warned, want) {
+			t.Errorf("full=%t: warned of %q, want %q", full, warned, want)
+		}
+	}
+}
+
 // TestWriteWhatNoLayerHolds removes and replaces what a state has that no layer can hold. Another machine has the state
 // without it, unpacked from layers, and the layer must be the same there.
 func TestWriteWhatNoLayerHolds(t *testing.T) {
