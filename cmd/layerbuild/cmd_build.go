@@ -20,6 +20,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -542,7 +543,7 @@ func checkRules(names []string) error {
 // cache is where results of steps come from and go to.
 func (f *buildFlags) cache(o *build.Options, _ *env) error {
 	for _, s := range f.cacheFrom {
-		p, err := build.ParseCacheFrom(s)
+		p, err := remotecache.ParseFrom(s)
 		if err != nil {
 			return err
 		}
@@ -552,7 +553,7 @@ func (f *buildFlags) cache(o *build.Options, _ *env) error {
 		o.Cache.From = append(o.Cache.From, p)
 	}
 	for _, s := range f.cacheTo {
-		p, err := build.ParseCacheTo(s)
+		p, err := remotecache.ParseTo(s)
 		if err != nil {
 			return err
 		}
@@ -568,7 +569,7 @@ func (f *buildFlags) cache(o *build.Options, _ *env) error {
 }
 
 // checkCacheRef checks the name of an image that holds results of steps.
-func checkCacheRef(p build.CachePlace) error {
+func checkCacheRef(p remotecache.Place) error {
 	if p.Ref == "" {
 		return nil
 	}

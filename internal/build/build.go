@@ -20,6 +20,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -49,7 +50,7 @@ type builder struct {
 	// runs keeps equal steps of different stages from being run twice at once.
 	runs memo.Map[string, stepResult]
 	// imports are what --cache-from has, fetched what was taken of it.
-	imports imports
+	imports *remotecache.Imports
 	fetched memo.Map[string, stepResult]
 	// emptied are the cache mounts that --no-cache has emptied, by directory.
 	emptied memo.Map[string, struct{}]
@@ -85,7 +86,7 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 	}
 	b := &builder{state: state, images: images, opts: o, sink: o.Sink, began: time.Now(), lazy: &layers.Lazy{}}
 	if b.inlineCache() {
-		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), CachePlace{Type: "inline"})
+		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), remotecache.Place{Type: "inline"})
 	}
 	warn := func(message string) { b.sink(event.Warning{Message: message, Time: time.Now()}) }
 	state.Store.Warn = warn
@@ -105,7 +106,12 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 	if res.Targets = b.file.Targets(); b.opts.ListTargets {
 		return res, nil
 	}
-	return res, b.full(b.build(ctx, res))
+	err = b.build(ctx, res)
+	var layer *layers.Error
+	if errors.As(err, &layer) {
+		err = b.at(layer.Lines, "", err)
+	}
+	return res, b.full(err)
 }
 
 // full adds the remedy to an error of a full state directory, inside of an error of a step.
@@ -162,15 +168,6 @@ func (b *builder) waitForLayers() {
 		b.sealer.Wait()
 	}
 	b.uploads.Wait()
-}
-
-// wait waits for the digest of a layer. An error is one of the instruction that made the layer.
-func (b *builder) wait(ctx context.Context, l *layers.Layer) error {
-	err := l.Wait(ctx)
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	return b.at(l.Lines, "", err)
 }
 
 func (b *builder) closeLater(c io.Closer) {
@@ -447,12 +444,17 @@ func (s *solver) resolveAll(ctx context.Context, list []imageUse) error {
 	return nil
 }
 
-// at says where in the Dockerfile an error comes from, once.
+// at says where in the Dockerfile an error comes from, once. An error of a layer comes from the instruction that made the
+// layer.
 func (b *builder) at(r parser.Range, step string, err error) error {
 	var have *StepError
 	var parsed *parser.Error
 	if err == nil || errors.As(err, &have) || errors.As(err, &parsed) {
 		return err
+	}
+	var layer *layers.Error
+	if errors.As(err, &layer) {
+		r, step = layer.Lines, ""
 	}
 	return &StepError{File: b.name, Range: r, Step: step, Err: err}
 }

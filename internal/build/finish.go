@@ -19,6 +19,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/parser"
@@ -195,7 +196,7 @@ func (b *builder) writeManifest(ctx context.Context, r recipe, s *solver, t root
 		return manifest, config, err
 	}
 	for i, l := range t.layers {
-		if err := b.wait(ctx, l); err != nil {
+		if err := l.Wait(ctx); err != nil {
 			return manifest, config, err
 		}
 		d, err := b.layerAs(ctx, l, r)
@@ -240,7 +241,7 @@ func (s *solver) writeConfig(ctx context.Context, r recipe, img imageConfig) (oc
 	if !s.exportsInline() || r.PruneDead {
 		return s.writeJSON(ctx, ocispec.MediaTypeImageConfig, img)
 	}
-	doc, err := s.document(ctx, false)
+	doc, err := s.collector.Document(ctx, s.sealer, false)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -255,14 +256,14 @@ func (s *solver) writeConfig(ctx context.Context, r recipe, img imageConfig) (oc
 	if err := json.Unmarshal(data, &config); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if config[cacheField], err = json.Marshal(doc); err != nil {
+	if config[remotecache.Field], err = json.Marshal(doc); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return s.writeJSON(ctx, ocispec.MediaTypeImageConfig, config)
 }
 
 // layersAs puts the layers of a recipe into the records of an image, which are those of the store otherwise.
-func (s *solver) layersAs(ctx context.Context, r recipe, doc cacheDocument) error {
+func (s *solver) layersAs(ctx context.Context, r recipe, doc remotecache.Document) error {
 	if r.sameLayers(s.recipe) {
 		return nil
 	}

@@ -60,7 +60,7 @@ func (s *solver) findNeeded(ctx context.Context) map[*parser.Stage]bool {
 }
 
 // forecasting says whether it is worth while. When the results of all stages are to be exported all are needed.
-func (s *solver) forecasting() bool { return len(s.imports.records) > 0 && !s.exportsAll() }
+func (s *solver) forecasting() bool { return !s.imports.Empty() && !s.exportsAll() }
 
 func (s *solver) foresee(ctx context.Context, st *parser.Stage) forecast {
 	if !s.forecasting() {
@@ -160,7 +160,7 @@ func (s *solver) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, h
 		}
 	}
 	for _, r := range s.importable(j) {
-		return cmp.Or(r.Content, r.Key), "", true
+		return r.ContentKey(), "", true
 	}
 	return "", "", false
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
@@ -260,8 +261,8 @@ func TestKeepsEpoch(t *testing.T) {
 	}
 	for _, tt := range tests {
 		b := &builder{epoch: tt.build}
-		l := &carriedLayer{Sealed: tt.sealed}
-		if got := b.keepsEpoch(l.epoch()); got != tt.want {
+		l := &remotecache.Layer{Sealed: tt.sealed}
+		if got := b.keepsEpoch(l.Epoch()); got != tt.want {
 			t.Errorf("a layer sealed as %q serves epoch %v: %v, want %v", tt.sealed, tt.build, got, tt.want)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -98,7 +99,7 @@ type CacheOptions struct {
 	No       bool
 	NoStages []string
 	// From are where results are taken from that are not here, To where they are left as well.
-	From, To []CachePlace
+	From, To []remotecache.Place
 	// Sync writes what was built to the disk before the build ends.
 	Sync bool
 }

@@ -44,7 +44,7 @@ func (b *builder) beginAgain() {
 	b.waitForLayers()
 	b.made.use()
 	b.resolved, b.unpacked, b.trees = memo.Map[imageKey, *image.Image]{}, memo.Map[imageKey, rootfs]{}, memo.Map[snapshot.ID, *source.Tree]{}
-	b.runs, b.fetched, b.imports, b.lazy = memo.Map[string, stepResult]{}, memo.Map[string, stepResult]{}, imports{}, &layers.Lazy{}
+	b.runs, b.fetched, b.imports, b.lazy = memo.Map[string, stepResult]{}, memo.Map[string, stepResult]{}, nil, &layers.Lazy{}
 	b.newSealer()
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -50,8 +51,7 @@ type solver struct {
 	needOnce  sync.Once
 	need      map[*parser.Stage]bool // the stages that run starts, set by needOnce
 
-	noted    sync.Mutex
-	outgoing []outgoing // for --cache-to
+	collector remotecache.Collector // for --cache-to
 	// prefetch are images that are unpacked while the first steps run.
 	prefetch []imageUse
 }
@@ -305,7 +305,7 @@ func (s *solver) firstTime(st *parser.Stage, key cache.Key, top snapshot.ID) (ti
 	}
 	rec, ok := s.state.Cache.Get(key)
 	if !ok {
-		if rec.Created, ok = s.imports.created(key); !ok {
+		if rec.Created, ok = s.imports.Created(key); !ok {
 			rec.Created = s.now()
 		}
 		if err := s.state.Cache.Put(key, cache.Record{Snapshot: string(top), Created: rec.Created}); err != nil {

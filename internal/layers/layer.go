@@ -39,6 +39,20 @@ type Layer struct {
 	err    error
 }
 
+// Error is an error of sealing or checking a layer.
+type Error struct {
+	Lines parser.Range // of the instruction that made the layer
+	Err   error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// failed returns an *Error.
+func (l *Layer) failed(what string, err error) error {
+	return &Error{l.Lines, fmt.Errorf("%s the layer of %q: %w", what, l.Text, err)}
+}
+
 // Wait waits until the descriptor and the diffID are known, and returns the error of sealing. Layer must have a Base, or
 // have been passed to a Sealer.
 func (l *Layer) Wait(ctx context.Context) error {

@@ -3,7 +3,6 @@ package layers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"sync"
 
@@ -13,6 +12,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -124,7 +125,7 @@ func (s *Sealer) seal(l *Layer) error {
 	}
 	got, err := seal()
 	if err != nil {
-		return fmt.Errorf("seal the layer of %q: %w", l.Text, err)
+		return l.failed("seal", err)
 	}
 	return s.finish(l, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})
 }
@@ -132,7 +133,7 @@ func (s *Sealer) seal(l *Layer) error {
 // finish checks and records a layer that was written.
 func (s *Sealer) finish(l *Layer, got cache.Layer) error {
 	if err := s.o.Check.layer(s.ctx, l, got); err != nil {
-		return fmt.Errorf("check the layer of %q: %w", l.Text, err)
+		return l.failed("check", err)
 	}
 	l.Descriptor, l.DiffID = got.Descriptor, got.DiffID
 	s.o.Sealed(l.Descriptor)
@@ -149,6 +150,19 @@ func (s *Sealer) tree(l *Layer) (diff.Tree, error) {
 	}
 	c, err := s.o.State.Snapshots.Changes(l.Snapshot)
 	return tree(c), err
+}
+
+// ChainID returns the chain ID of layers. It seals those that nobody else needs.
+func (s *Sealer) ChainID(ctx context.Context, list []*Layer) (digest.Digest, error) {
+	ids := make([]digest.Digest, len(list))
+	for i, l := range list {
+		s.Seal(l)
+		if err := l.Wait(ctx); err != nil {
+			return "", err
+		}
+		ids[i] = l.DiffID
+	}
+	return identity.ChainID(ids), nil
 }
 
 // WriteDeferred seals the layer of a COPY whose files were left where they are: what the COPY has made, and the files that

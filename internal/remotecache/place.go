@@ -1,4 +1,4 @@
-package build
+package remotecache
 
 import (
 	"encoding/csv"
@@ -10,28 +10,28 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// CachePlace is a place that results of steps are taken from (--cache-from) or left in (--cache-to).
-type CachePlace struct {
-	// Type is "registry", "local" or, for a place to leave them in, "inline": in the image itself.
+// Place is a place that a build imports step results from (--cache-from) or exports them to (--cache-to).
+type Place struct {
+	// Type is "registry", "local" or, for an export, "inline": in the image itself.
 	Type string
 	// Ref is the name in a registry.
 	Ref string
-	// Plain says that Ref was given alone: an image of that name in the own store serves too.
+	// Plain reports whether Ref was given alone: an image of that name in the own store serves too.
 	Plain bool
-	// Dir is an image layout, Tag and Digest what of it is meant; "" is "latest".
+	// Dir is an image layout. Tag and Digest name an image in it; both "": "latest".
 	Dir    string
 	Tag    string
 	Digest digest.Digest
-	// Max leaves the results of all stages, and not only of those that the image is made of.
+	// Max exports the results of all stages, and not only of those that the image is made of.
 	Max bool
-	// IgnoreError says that the build goes on when results cannot be left there.
+	// IgnoreError makes a failed export a warning.
 	IgnoreError bool
-	// Insecure allows plain http, and TLS without verifying, when results are left in a registry.
+	// Insecure allows plain http, and TLS without verification, for an export to a registry.
 	Insecure bool
 }
 
-// ParseCacheFrom reads what --cache-from says.
-func ParseCacheFrom(s string) (CachePlace, error) {
+// ParseFrom parses a value of --cache-from.
+func ParseFrom(s string) (Place, error) {
 	p, fields, err := parsePlace(s)
 	if err != nil {
 		return p, fmt.Errorf("--cache-from %q: %w", s, err)
@@ -69,8 +69,8 @@ func ParseCacheFrom(s string) (CachePlace, error) {
 	return p, nil
 }
 
-// ParseCacheTo reads what --cache-to says.
-func ParseCacheTo(s string) (CachePlace, error) {
+// ParseTo parses a value of --cache-to.
+func ParseTo(s string) (Place, error) {
 	p, fields, err := parsePlace(s)
 	if err != nil {
 		return p, fmt.Errorf("--cache-to %q: %w", s, err)
@@ -97,7 +97,7 @@ func ParseCacheTo(s string) (CachePlace, error) {
 	return p, nil
 }
 
-func (p *CachePlace) setTo(key, value string) (err error) {
+func (p *Place) setTo(key, value string) (err error) {
 	switch key {
 	case "type":
 		p.Type = value
@@ -133,25 +133,25 @@ func (p *CachePlace) setTo(key, value string) (err error) {
 	return nil
 }
 
-// parsePlace takes key=value pairs apart; a name alone is one in a registry.
-func parsePlace(s string) (CachePlace, [][2]string, error) {
+// parsePlace splits key=value pairs. A name alone is one in a registry.
+func parsePlace(s string) (Place, [][2]string, error) {
 	r := csv.NewReader(strings.NewReader(s))
 	list, err := r.Read()
 	if err != nil {
-		return CachePlace{}, nil, fmt.Errorf("a name or type=TYPE,KEY=VALUE,… is expected")
+		return Place{}, nil, fmt.Errorf("a name or type=TYPE,KEY=VALUE,… is expected")
 	}
 	if len(list) == 1 && !strings.Contains(list[0], "=") {
-		return CachePlace{Type: "registry", Ref: list[0], Plain: true}, nil, nil
+		return Place{Type: "registry", Ref: list[0], Plain: true}, nil, nil
 	}
 	var fields [][2]string
 	for _, f := range list {
 		key, value, ok := strings.Cut(f, "=")
 		if !ok {
-			return CachePlace{}, nil, fmt.Errorf("%q is not key=value", f)
+			return Place{}, nil, fmt.Errorf("%q is not key=value", f)
 		}
 		fields = append(fields, [2]string{strings.ToLower(strings.TrimSpace(key)), value})
 	}
-	return CachePlace{}, fields, nil
+	return Place{}, fields, nil
 }
 
 // checkType checks the type first, because the other valid keys depend on it.
@@ -173,8 +173,8 @@ func checkType(fields [][2]string, known ...string) error {
 	return fmt.Errorf("type is missing: %s is expected", list)
 }
 
-// String is the place as the progress shows it.
-func (p CachePlace) String() string {
+// String returns the place as the progress shows it.
+func (p Place) String() string {
 	switch p.Type {
 	case "local":
 		return p.Dir
@@ -184,8 +184,8 @@ func (p CachePlace) String() string {
 	return p.Ref
 }
 
-// location is the place in the words of the import side.
-func (p CachePlace) location() string {
+// location returns the place as package image names it.
+func (p Place) location() string {
 	if p.Type != "local" {
 		return p.Ref
 	}

@@ -1,4 +1,4 @@
-package build
+package remotecache
 
 import (
 	"encoding/json"
@@ -14,11 +14,11 @@ import (
 func FuzzRecords(f *testing.F) {
 	record := `{"key":"sha256:00","content":"sha256:01","created":"2001-02-03T04:05:06Z","layer":{"descriptor":{"mediaType":"x","digest":"sha256:02","size":3},"diffID":"sha256:04","parent":"sha256:05","sealed":"gzip epoch 7"}}`
 	f.Add(`{"records":[` + record + `]}`)
-	f.Add(`{"` + cacheField + `":{"records":[` + record + `,{"key":"k","created":"2001-02-03T04:05:06+07:00"}]}}`)
+	f.Add(`{"` + Field + `":{"records":[` + record + `,{"key":"k","created":"2001-02-03T04:05:06+07:00"}]}}`)
 	f.Add(`{"records":null}`)
 	f.Add(`[]`)
 	f.Fuzz(func(t *testing.T, config string) {
-		for _, mediaType := range []string{cacheMediaType, ocispec.MediaTypeImageConfig} {
+		for _, mediaType := range []string{MediaType, ocispec.MediaTypeImageConfig} {
 			a := &image.Artifact{Config: []byte(config)}
 			a.Manifest.Config.MediaType = mediaType
 			records, err := recordsOf(a)
@@ -27,15 +27,15 @@ func FuzzRecords(f *testing.F) {
 			}
 			for _, r := range records {
 				if r.Layer != nil {
-					_ = r.Layer.epoch()
+					_ = r.Layer.Epoch()
 				}
 			}
-			data, err := json.Marshal(cacheDocument{Records: records})
+			data, err := json.Marshal(Document{Records: records})
 			if err != nil {
 				t.Fatalf("write the records of %q: %v", config, err)
 			}
 			a = &image.Artifact{Config: data}
-			a.Manifest.Config.MediaType = cacheMediaType
+			a.Manifest.Config.MediaType = MediaType
 			again, err := recordsOf(a)
 			if err != nil {
 				t.Fatalf("read %s: %v", data, err)

@@ -1,0 +1,89 @@
+package remotecache
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/layers"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	// MediaType is that of a Document as the configuration of an artifact.
+	MediaType = "application/vnd.layerbuild.cache.v1+json"
+	// Field is the field of an image's configuration that holds a Document.
+	Field = "layerbuild.cache.v1"
+)
+
+// Document holds the results of steps.
+type Document struct {
+	Records []Record `json:"records"`
+}
+
+// Record is the result of a step. Its Layer is nil for an instruction that only describes the image: then the record says
+// only when the instruction was first built.
+type Record struct {
+	Key cache.Key `json:"key"`
+	// Content is the step's content key; "" if it is Key.
+	Content cache.Key `json:"content,omitempty"`
+	Created time.Time `json:"created"`
+	Layer   *Layer    `json:"layer,omitempty"`
+}
+
+// ContentKey returns the key that the key of the next step is made of.
+func (r Record) ContentKey() cache.Key { return cmp.Or(r.Content, r.Key) }
+
+// Layer is the layer that a step has made. It can be used on the layers of Parent only: a command that is run again on
+// another machine may make other files, and layers of two runs do not fit together.
+type Layer struct {
+	Descriptor ocispec.Descriptor `json:"descriptor"`
+	DiffID     digest.Digest      `json:"diffID"`
+	Parent     digest.Digest      `json:"parent,omitempty"` // chain ID
+	// Sealed is the text of the layer's format (layers.Format). The blob is used as it is only in a build with that format.
+	Sealed string `json:"sealed"`
+}
+
+// Epoch returns the epoch that the layer was sealed with; nil for none.
+func (l *Layer) Epoch() *int64 { return layers.EpochOf(l.Sealed) }
+
+// Sort sorts the records and removes all but one of equal ones, so that the same results give the same document.
+func (doc *Document) Sort() {
+	compare := func(a, b Record) int {
+		n := cmp.Compare(a.Key, b.Key)
+		if n == 0 && a.Layer != nil && b.Layer != nil {
+			n = cmp.Compare(a.Layer.Parent+a.Layer.DiffID, b.Layer.Parent+b.Layer.DiffID)
+		}
+		return n
+	}
+	slices.SortStableFunc(doc.Records, compare)
+	doc.Records = slices.CompactFunc(doc.Records, func(a, b Record) bool { return compare(a, b) == 0 && (a.Layer == nil) == (b.Layer == nil) })
+}
+
+// errNoRecords is returned for an image without inline records.
+var errNoRecords = errors.New("it holds no records of steps; was it built with --cache-to?")
+
+// recordsOf returns the records of an artifact, or those in the configuration of an image.
+func recordsOf(a *image.Artifact) ([]Record, error) {
+	data := json.RawMessage(a.Config)
+	if a.Manifest.Config.MediaType != MediaType {
+		var config map[string]json.RawMessage
+		if err := json.Unmarshal(a.Config, &config); err != nil {
+			return nil, fmt.Errorf("configuration: %w", err)
+		}
+		if data = config[Field]; data == nil {
+			return nil, errNoRecords
+		}
+	}
+	var doc Document
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return nil, fmt.Errorf("records: %w", err)
+	}
+	return doc.Records, nil
+}

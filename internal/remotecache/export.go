@@ -1,0 +1,161 @@
+package remotecache
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/store"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Collector collects the results of steps that may be exported. It is safe for concurrent use; the zero value is empty.
+type Collector struct {
+	mu   sync.Mutex
+	list []collected
+}
+
+type collected struct {
+	Record
+	own   bool
+	layer *layers.Layer   // nil: the instruction only describes the image
+	below []*layers.Layer // what the layer is on
+}
+
+// Add adds the result of a step under its keys, the last of which is its content key. own reports whether the step is
+// one of those that the image is made of. l is nil for an instruction that only describes the image.
+func (c *Collector) Add(own bool, keys []cache.Key, created time.Time, l *layers.Layer, below []*layers.Layer) {
+	content := keys[len(keys)-1]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, key := range keys {
+		if key == "" || slices.Contains(keys[:i], key) {
+			continue
+		}
+		r := collected{Record: Record{Key: key, Created: created.UTC()}, own: own, layer: l, below: below}
+		if key != content {
+			r.Content = content
+		}
+		c.list = append(c.list, r)
+	}
+}
+
+// Document returns the records of all steps, or of those that the image is made of. It waits for their layers, and has
+// the sealer make those that nobody else needs.
+func (c *Collector) Document(ctx context.Context, sealer *layers.Sealer, all bool) (Document, error) {
+	c.mu.Lock()
+	list := slices.Clone(c.list)
+	c.mu.Unlock()
+	doc := Document{Records: []Record{}}
+	for _, r := range list {
+		if !all && !r.own {
+			continue
+		}
+		if l := r.layer; l != nil {
+			if err := l.Wait(ctx); err != nil {
+				return doc, err
+			}
+			parent, err := sealer.ChainID(ctx, r.below)
+			if err != nil {
+				return doc, err
+			}
+			r.Layer = &Layer{Descriptor: image.OCIDescriptor(l.Descriptor), DiffID: l.DiffID, Parent: parent, Sealed: sealer.Format()}
+		}
+		doc.Records = append(doc.Records, r.Record)
+	}
+	doc.Sort()
+	return doc, nil
+}
+
+// Exporter writes documents to places of --cache-to.
+type Exporter struct {
+	Store *store.Store
+	Env   export.Env
+	Sink  event.Sink
+}
+
+// Export writes the records to each place that is not inline. document returns those of all stages, or of those that
+// the image is made of.
+func (e *Exporter) Export(ctx context.Context, places []Place, document func(all bool) (Document, error)) error {
+	for i, place := range places {
+		if place.Type == "inline" {
+			continue
+		}
+		id := event.ID(fmt.Sprint("cache-to ", i))
+		e.Sink(event.Start{ID: id, Name: "exporting cache to " + place.String(), Time: time.Now()})
+		doc, err := document(place.Max)
+		if err == nil {
+			err = e.exportTo(ctx, id, place, doc)
+		}
+		if err != nil && place.IgnoreError && ctx.Err() == nil {
+			e.Sink(event.Warning{ID: id, Message: fmt.Sprintf("the cache is not exported: %v", err), Time: time.Now()})
+			err = nil
+		}
+		e.Sink(event.Done{ID: id, Err: err, Time: time.Now()})
+		if err != nil {
+			return fmt.Errorf("export the cache to %s: %w", place, err)
+		}
+	}
+	return nil
+}
+
+func (e *Exporter) exportTo(ctx context.Context, id event.ID, place Place, doc Document) error {
+	root, err := e.write(ctx, doc)
+	if err != nil {
+		return err
+	}
+	if place.Type == "registry" {
+		if e.Env.Pusher == nil {
+			return errors.New("there is no way to push")
+		}
+		return e.Env.Pusher.Push(ctx, place.Ref, root, e.Store, export.PushOptions{ID: id, Sink: e.Sink, Insecure: place.Insecure})
+	}
+	exporters, err := export.New(e.Env, export.Spec{Type: export.TypeOCI, Dest: place.Dir, Dir: true})
+	if err != nil {
+		return err
+	}
+	img := &export.Image{Root: root, Names: []string{"cache:" + cmp.Or(place.Tag, "latest")}, Content: e.Store}
+	return exporters[0].Export(ctx, img, event.Discard)
+}
+
+// write writes the artifact that holds a document and its layers to the store.
+func (e *Exporter) write(ctx context.Context, doc Document) (ocispec.Descriptor, error) {
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		ArtifactType: strings.TrimSuffix(MediaType, "+json"), Layers: []ocispec.Descriptor{},
+	}
+	have := map[digest.Digest]bool{}
+	for _, r := range doc.Records {
+		if r.Layer != nil && !have[r.Layer.Descriptor.Digest] {
+			have[r.Layer.Descriptor.Digest] = true
+			m.Layers = append(m.Layers, r.Layer.Descriptor)
+		}
+	}
+	slices.SortFunc(m.Layers, func(a, b ocispec.Descriptor) int { return cmp.Compare(a.Digest, b.Digest) })
+	var err error
+	if m.Config, err = e.writeJSON(ctx, MediaType, doc); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return e.writeJSON(ctx, ocispec.MediaTypeImageManifest, m)
+}
+
+func (e *Exporter) writeJSON(ctx context.Context, mediaType string, v any) (ocispec.Descriptor, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("write %s: %w", mediaType, err)
+	}
+	return e.Store.Write(ctx, mediaType, data)
+}

@@ -1,0 +1,116 @@
+package remotecache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// Artifacts finds artifacts and images by their names. *image.Resolver implements it.
+type Artifacts interface {
+	Artifact(ctx context.Context, ref string, o image.ResolveOptions) (*image.Artifact, error)
+}
+
+// Imports are the records that were found in places of --cache-from. A nil *Imports has none.
+type Imports struct {
+	records map[cache.Key][]Found
+}
+
+// Found is a record and the artifact that has it.
+type Found struct {
+	Record
+	From *image.Artifact
+}
+
+// Import reads the records of all places. A place that cannot be read is a warning: without it the build is slower.
+func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms []ocispec.Platform, sink event.Sink) (*Imports, error) {
+	found := make([][]Found, len(places))
+	g, gctx := errgroup.WithContext(ctx)
+	for i, place := range places {
+		g.Go(func() error {
+			id := event.ID(fmt.Sprint("cache-from ", i))
+			sink(event.Start{ID: id, Name: "importing cache from " + place.String(), Time: time.Now()})
+			var err error
+			found[i], err = importFrom(gctx, artifacts, place, platforms)
+			if err != nil && gctx.Err() == nil {
+				sink(event.Warning{ID: id, Message: fmt.Sprintf("nothing is taken from the cache at %s: %v", place, err), Time: time.Now()})
+			}
+			sink(event.Done{ID: id, Note: fmt.Sprintf("%d records", len(found[i])), Time: time.Now()})
+			return gctx.Err()
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	im := &Imports{records: map[cache.Key][]Found{}}
+	for _, list := range found {
+		for _, r := range list {
+			im.records[r.Key] = append(im.records[r.Key], r)
+		}
+	}
+	return im, nil
+}
+
+// importFrom reads the records of one place: an artifact's, or those in the images for the platforms.
+func importFrom(ctx context.Context, artifacts Artifacts, place Place, platforms []ocispec.Platform) ([]Found, error) {
+	var list []Found
+	var errs []error
+	seen := map[digest.Digest]bool{}
+	for _, p := range platforms {
+		a, err := artifacts.Artifact(ctx, place.location(), image.ResolveOptions{Platform: p, Pull: !place.Plain})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if seen[a.Descriptor.Digest] {
+			continue
+		}
+		seen[a.Descriptor.Digest] = true
+		records, err := recordsOf(a)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for _, r := range records {
+			list = append(list, Found{r, a})
+		}
+	}
+	return list, errors.Join(errs...)
+}
+
+// Empty reports whether there is no record.
+func (im *Imports) Empty() bool { return im == nil || len(im.records) == 0 }
+
+// Find returns the records under a key that have a layer.
+func (im *Imports) Find(key cache.Key) []Found {
+	if im == nil {
+		return nil
+	}
+	var list []Found
+	for _, r := range im.records[key] {
+		if r.Layer != nil {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// Created returns when an instruction that makes no layer was first built, and reports whether a record says so.
+func (im *Imports) Created(key cache.Key) (time.Time, bool) {
+	if im == nil {
+		return time.Time{}, false
+	}
+	for _, r := range im.records[key] {
+		if r.Layer == nil {
+			return r.Created, true
+		}
+	}
+	return time.Time{}, false
+}
