@@ -184,27 +184,21 @@ func (s *solver) stepID(st *parser.Stage, n int) event.ID {
 
 // base gives what a stage starts from.
 func (s *solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
-	config, err := s.baseConfig(ctx, st)
-	if err != nil {
-		return rootfs{}, err
-	}
 	var cur rootfs
+	var err error
 	switch in := st.Base.(type) {
 	case parser.Scratch:
 		cur = rootfs{key: "scratch"}
 	case parser.StageInput:
-		if cur, err = s.stage(ctx, in.Stage); err != nil {
-			return rootfs{}, err
-		}
-		config = cur.config
+		cur, err = s.stage(ctx, in.Stage)
 	case parser.ImageInput, parser.ContextInput:
-		if cur, err = s.baseImage(ctx, st, in); err != nil {
-			return rootfs{}, err
-		}
+		cur, err = s.baseImage(ctx, st, in)
 	default:
 		panic("unreachable")
 	}
-	cur.config = config
+	if err != nil {
+		return rootfs{}, err
+	}
 	cur.config.History = slices.Clone(cur.config.History)
 	cur.layers = slices.Clone(cur.layers)
 	cur.origins = slices.Clone(cur.origins)
