@@ -423,3 +423,24 @@ func TestUsageDamaged(t *testing.T) {
 		}
 	}
 }
+
+// TestCollectLostNames: after all versions of index.json are lost, neither a build that collects nor a prune removes the
+// images that had names.
+func TestCollectLostNames(t *testing.T) {
+	m := newMaker(t)
+	m.image("app", m.blob("l-named"))
+	m.check(m.Close())
+	for _, name := range []string{"index.json", "index.json.copy", "index.json.old"} {
+		m.check(os.Remove(filepath.Join(m.Root, "oci", name)))
+	}
+	m = &maker{State: openTest(t, m.Root), t: t}
+	defer m.Close()
+	m.NoteUnsynced()
+	m.check(m.Collect(t.Context(), Policy{Limit: 1}, time.Now()))
+	if _, err := m.Prune(t.Context(), PruneOptions{All: true}); err != nil {
+		t.Error(err)
+	}
+	if got := m.left(); got != "l-named" {
+		t.Errorf("there is %q, want the layer of the image", got)
+	}
+}

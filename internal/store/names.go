@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/reference"
-	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -279,85 +278,6 @@ func (s *Store) list() ([]ocispec.Descriptor, error) {
 	return ix.manifests, nil
 }
 
-func (s *Store) readIndex() (index, error) {
-	data, err := smallfile.Read(s.index())
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, old := os.Lstat(s.oldIndex()); old != nil { // a layout that has no names yet
-			return index{fields: map[string]json.RawMessage{}}, nil
-		}
-	}
-	if err != nil {
-		return index{}, fmt.Errorf("read index.json: %w", err)
-	}
-	return parseIndex(data)
-}
-
-// recovered is recover under the lock.
-func (s *Store) recovered(why error) (index, error) {
-	held, err := s.lock(context.Background())
-	if err != nil {
-		return index{}, why
-	}
-	defer held.Close()
-	return s.recover(why)
-}
-
-// lockedIndex reads index.json, and recovers it where it is damaged. The lock is held.
-func (s *Store) lockedIndex() (index, error) {
-	ix, err := s.readIndex()
-	if err != nil {
-		return s.recover(err)
-	}
-	return ix, nil
-}
-
-// oldIndex is index.json as it was before the last change.
-func (s *Store) oldIndex() string { return s.index() + ".old" }
-
-// recover replaces a damaged index.json by the version before the last change, or by an empty one if that is damaged
-// too. It keeps the damaged file beside it. The caller holds the lock.
-func (s *Store) recover(why error) (index, error) {
-	if ix, err := s.readIndex(); err == nil {
-		return ix, nil // another process has recovered it
-	}
-	var content indexError
-	if !errors.As(why, &content) && !errors.Is(why, fs.ErrNotExist) && !unreadable(why) {
-		return index{}, why
-	}
-	ix := index{fields: map[string]json.RawMessage{}}
-	note := "the names of all images are lost"
-	if data, err := smallfile.Read(s.oldIndex()); err == nil {
-		if old, err := parseIndex(data); err == nil {
-			ix, note = old, "the names are those before the last change"
-		}
-	}
-	aside := s.index() + ".damaged"
-	if err := os.RemoveAll(aside); err != nil {
-		return index{}, errors.Join(why, err)
-	}
-	switch err := os.Rename(s.index(), aside); {
-	case err == nil:
-		note += " (the damaged file is kept as " + aside + ")"
-	case !errors.Is(err, fs.ErrNotExist):
-		return index{}, errors.Join(why, err)
-	}
-	data, err := ix.encode()
-	if err == nil {
-		err = s.replace(ocispec.ImageIndexFile, data)
-	}
-	if err != nil {
-		return index{}, errors.Join(why, err)
-	}
-	s.warn("%v: %s", why, note)
-	return ix, nil
-}
-
-// indexError is returned for an index.json that is not valid.
-type indexError struct{ error }
-
-// Unwrap returns the reason.
-func (e indexError) Unwrap() error { return e.error }
-
 // update changes index.json under the lock.
 func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []ocispec.Descriptor) error {
 	held, err := s.lock(ctx)
@@ -374,16 +294,8 @@ func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []
 	if err != nil {
 		return fmt.Errorf("write index.json: %w", err)
 	}
-	s.keepIndex()
-	if err := s.replace(ocispec.ImageIndexFile, data); err != nil {
+	if err := s.writeIndex(data); err != nil {
 		return fmt.Errorf("write index.json: %w", err)
 	}
 	return nil
-}
-
-// keepIndex keeps index.json as the version before the next change. It ignores errors: there is no such version then.
-func (s *Store) keepIndex() {
-	if os.RemoveAll(s.oldIndex()) == nil {
-		_ = os.Link(s.index(), s.oldIndex())
-	}
 }

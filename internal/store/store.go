@@ -14,8 +14,8 @@
 // Several processes share a store. Blobs are written to tmp/ and renamed; index.json changes under a lock file, by
 // rename. Nothing is synced: what a crash of the machine damages is found when it is read, because every read is
 // checked against the size and the digest, and a damaged blob is then removed, so that it is fetched or sealed again.
-// Repair does that at once where it is set. Of index.json there is also the version before the last change, index.json.old,
-// which takes its place when it is damaged.
+// Repair does that at once where it is set. Of index.json there are a copy with a checksum, index.json.copy, and the
+// version before the last change, index.json.old, which take its place when it is damaged.
 package store
 
 import (
@@ -133,7 +133,7 @@ func Open(dir string) (*Store, error) {
 		if _, err := os.Lstat(filepath.Join(dir, f.name)); err == nil {
 			continue
 		}
-		if _, err := os.Lstat(s.oldIndex()); err == nil && f.name == ocispec.ImageIndexFile {
+		if f.name == ocispec.ImageIndexFile && !s.fresh() {
 			continue // it is missing and will be recovered when it is read
 		}
 		if err := s.replace(f.name, []byte(f.data)); err != nil {

@@ -509,30 +509,6 @@ func TestKilledInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestCollectDamagedIndex: Collect holds the lock that recovering a damaged index.json needs.
-func TestCollectDamagedIndex(t *testing.T) {
-	s := openTest(t)
-	ctx := t.Context()
-	for _, name := range []string{"kept", "lost"} { // the version before the last change has the first only
-		d, err := s.Write(ctx, ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"layers":[],"annotations":{"n":"`+name+`"}}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Tag(ctx, name, d); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(s.index(), []byte("damaged"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if c, err := s.Collect(ctx, CollectOptions{}); err != nil || c.Blobs != 1 {
-		t.Errorf("Collect = %v, %v, want the one blob without a name", c, err)
-	}
-	if names, err := s.Names(); err != nil || len(names) != 1 || names[0].Name != "docker.io/library/kept:latest" {
-		t.Errorf("Names = %v, %v", names, err)
-	}
-}
-
 // TestOtherTools has skopeo and umoci read the layout, and write to it.
 func TestOtherTools(t *testing.T) {
 	for _, tool := range []string{"skopeo", "umoci"} {
@@ -685,47 +661,6 @@ func BenchmarkResolve(b *testing.B) {
 		if _, err := s.Resolve(b.Context(), "app:50"); err != nil {
 			b.Fatal(err)
 		}
-	}
-}
-
-// TestIndexDamaged: the version of index.json before the last change takes the place of a damaged one, with a warning.
-func TestIndexDamaged(t *testing.T) {
-	for name, damage := range map[string]func(path string) error{
-		"garbage":   func(p string) error { return os.WriteFile(p, []byte("{garbage"), 0o644) },
-		"digest":    func(p string) error { return os.WriteFile(p, []byte(`{"manifests":[{"digest":"x"}]}`), 0o644) },
-		"empty":     func(p string) error { return os.Truncate(p, 0) },
-		"missing":   os.Remove,
-		"directory": func(p string) error { return errors.Join(os.Remove(p), os.MkdirAll(filepath.Join(p, "x"), 0o755)) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			s, err := Open(t.TempDir())
-			if err != nil {
-				t.Fatal(err)
-			}
-			var warned []string
-			s.Warn = func(m string) { warned = append(warned, m) }
-			d, err := s.Write(t.Context(), ocispec.MediaTypeImageManifest, []byte("{}"))
-			for _, name := range []string{"one", "two", "three"} {
-				err = errors.Join(err, s.Tag(t.Context(), name, d))
-			}
-			if err = errors.Join(err, damage(s.index())); err != nil {
-				t.Fatal(err)
-			}
-			if s, err = Open(s.dir); err != nil {
-				t.Fatal(err)
-			}
-			s.Warn = func(m string) { warned = append(warned, m) }
-			list, err := s.Names()
-			if err != nil || len(list) != 2 || len(warned) != 1 {
-				t.Errorf("there are %v, %v, with the warnings %q", list, err, warned)
-			}
-			if err := s.Tag(t.Context(), "four", d); err != nil {
-				t.Error(err)
-			}
-			if list, err := s.Names(); err != nil || len(list) != 3 || len(warned) != 1 {
-				t.Errorf("then there are %v, %v, with the warnings %q", list, err, warned)
-			}
-		})
 	}
 }
 

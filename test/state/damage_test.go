@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/test/lab"
@@ -108,8 +109,8 @@ var objects = []object{
 	{name: "records of chains", find: files("cache/chain", nil), silent: true},
 	{name: "records of layers", find: files("cache/sealed", nil), silent: true},
 	{name: "records of registries", find: files("cache/remote", nil), silent: true, lost: []string{"cached", "no-cache", "export"}},
-	// A bit that is flipped can make it another index that is as good, in which the image has another name.
-	{name: "index.json", find: func(*testing.T, *template) []string { return []string{"oci/index.json"} }, lost: []string{"push", "run", "analyze"}},
+	{name: "index.json", find: func(*testing.T, *template) []string { return []string{"oci/index.json"} }},
+	{name: "copy of index.json", find: func(*testing.T, *template) []string { return []string{"oci/index.json.copy"} }, silent: true},
 	{name: "oci-layout", find: func(*testing.T, *template) []string { return []string{"oci/oci-layout"} }, silent: true},
 	{name: "index of the context", find: files("cache/context", nil), silent: true},
 	{name: "tables", find: files("cache/tables", nil), silent: true},
@@ -129,9 +130,14 @@ var damages = []struct {
 		if len(data) == 0 {
 			return nil
 		}
+		fi, err := os.Stat(p)
+		if err != nil {
+			return err
+		}
 		flipped := slices.Clone(data)
 		flipped[len(data)/2] ^= 4
-		return os.WriteFile(p, flipped, 0o644)
+		// A disk that loses a bit does not change the time.
+		return errors.Join(os.WriteFile(p, flipped, 0o644), os.Chtimes(p, time.Time{}, fi.ModTime()))
 	}},
 	{"empty", func(p string, _ []byte) error { return os.Truncate(p, 0) }},
 	{"missing", func(p string, _ []byte) error { return os.Remove(p) }},

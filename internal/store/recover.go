@@ -1,0 +1,289 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerbuild/layerbuild/internal/smallfile"
+)
+
+// indexError is returned for an index.json that is not valid.
+type indexError struct{ error }
+
+// Unwrap returns the reason.
+func (e indexError) Unwrap() error { return e.error }
+
+// readIndex reads index.json. A file that other tools have written is taken as it is; one that this program has written
+// must still have the bytes that it wrote.
+func (s *Store) readIndex() (index, error) {
+	data, err := smallfile.Read(s.index())
+	if errors.Is(err, fs.ErrNotExist) && s.fresh() {
+		return index{fields: map[string]json.RawMessage{}}, nil
+	}
+	if err != nil {
+		return index{}, fmt.Errorf("read index.json: %w", err)
+	}
+	ix, err := parseIndex(data)
+	if err != nil {
+		return index{}, err
+	}
+	if c, err := s.readCopy(); err == nil && c.of(s.index()) && !bytes.Equal(c.data, data) {
+		return index{}, indexError{errors.New("read index.json: its bytes have changed since it was written")}
+	}
+	return ix, nil
+}
+
+// fresh reports whether the layout has never had an image. An index.json that is missing is lost otherwise.
+func (s *Store) fresh() bool {
+	for _, path := range []string{s.oldIndex(), s.indexCopy()} {
+		if _, err := os.Lstat(path); err == nil {
+			return false
+		}
+	}
+	dir, err := os.Open(filepath.Join(s.dir, "blobs", "sha256"))
+	if err != nil {
+		return true
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(1)
+	return len(names) == 0
+}
+
+// oldIndex is index.json as it was before the last change.
+func (s *Store) oldIndex() string { return s.index() + ".old" }
+
+// indexCopy has the bytes of index.json once more, with their checksum.
+func (s *Store) indexCopy() string { return s.index() + ".copy" }
+
+// copied is what indexCopy holds: a line that identifies the file that was copied, and its bytes.
+type copied struct {
+	file string
+	data []byte
+}
+
+// identity is what a write to a file, or another file in its place, changes. Damage on the disk does not change it, and a
+// copy of the whole state directory, with its times, has it too.
+func identity(path string) (string, error) {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("mtime %d size %d", fi.ModTime().UnixNano(), fi.Size()), nil
+}
+
+// of reports whether a file is the one that was copied.
+func (c copied) of(path string) bool {
+	now, err := identity(path)
+	return err == nil && now == c.file
+}
+
+func (s *Store) readCopy() (copied, error) {
+	all, err := smallfile.Read(s.indexCopy())
+	if err != nil {
+		return copied{}, err
+	}
+	head, data, ok := bytes.Cut(all, []byte("\n"))
+	file, sum, ok2 := strings.Cut(string(head), " sha256 ")
+	if !ok || !ok2 || sum != fmt.Sprintf("%x", sha256.Sum256(append([]byte(file+"\n"), data...))) {
+		return copied{}, indexError{errors.New("read index.json.copy: it is damaged")}
+	}
+	return copied{file, data}, nil
+}
+
+// writeIndex replaces index.json. The caller holds the lock.
+func (s *Store) writeIndex(data []byte) error {
+	// Without a version before this change there is one less to recover from, so that errors are ignored.
+	if os.RemoveAll(s.oldIndex()) == nil {
+		_ = os.Link(s.index(), s.oldIndex())
+	}
+	if err := s.replace(ocispec.ImageIndexFile, data); err != nil {
+		return err
+	}
+	return s.writeCopy(data)
+}
+
+// writeCopy writes in place: a copy that is not written to the end has a wrong checksum.
+func (s *Store) writeCopy(data []byte) error {
+	file, err := identity(s.index())
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(append([]byte(file+"\n"), data...))
+	all := append(fmt.Appendf(nil, "%s sha256 %x\n", file, sum), data...)
+	err = os.WriteFile(s.indexCopy(), all, 0o644)
+	if unreadable(err) && os.RemoveAll(s.indexCopy()) == nil {
+		err = os.WriteFile(s.indexCopy(), all, 0o644)
+	}
+	return err
+}
+
+// recovered is recover under the lock.
+func (s *Store) recovered(why error) (index, error) {
+	held, err := s.lock(context.Background())
+	if err != nil {
+		return index{}, why
+	}
+	defer held.Close()
+	return s.recover(why)
+}
+
+// lockedIndex reads index.json, and recovers it where it is damaged. The lock is held.
+func (s *Store) lockedIndex() (index, error) {
+	ix, err := s.readIndex()
+	if err != nil {
+		return s.recover(err)
+	}
+	return ix, nil
+}
+
+// recover replaces a damaged index.json by its copy. Without a copy of that very file names may be lost, and it adds a
+// name for each image in the store that no other name leads to: collections keep images that have a name. It keeps the
+// damaged file beside index.json. The caller holds the lock.
+func (s *Store) recover(why error) (index, error) {
+	if ix, err := s.readIndex(); err == nil {
+		return ix, nil // another process has recovered it
+	}
+	var content indexError
+	if !errors.As(why, &content) && !errors.Is(why, fs.ErrNotExist) && !unreadable(why) {
+		return index{}, why
+	}
+	ix, note, whole := s.lastIndex()
+	if !whole {
+		n, err := s.nameUnknown(&ix)
+		if err != nil {
+			return index{}, errors.Join(why, err)
+		}
+		if n > 0 {
+			note += fmt.Sprintf(", and %d images that have none of them are now called %s:DIGEST ('layerbuild tag' gives them other names, 'layerbuild rm' removes names)", n, recoveredName)
+		}
+	}
+	aside := s.index() + ".damaged"
+	if err := os.RemoveAll(aside); err != nil {
+		return index{}, errors.Join(why, err)
+	}
+	switch err := os.Rename(s.index(), aside); {
+	case err == nil:
+		note += "; the damaged file is kept as " + aside
+	case !errors.Is(err, fs.ErrNotExist):
+		return index{}, errors.Join(why, err)
+	}
+	data, err := ix.encode()
+	if err == nil {
+		err = s.replace(ocispec.ImageIndexFile, data)
+	}
+	if err == nil {
+		err = s.writeCopy(data)
+	}
+	if err != nil {
+		return index{}, errors.Join(why, err)
+	}
+	s.warn("%v: %s", why, note)
+	return ix, nil
+}
+
+// lastIndex returns the newest version of index.json that can be read, and what is to be said about it. whole reports
+// whether it is the version that is damaged.
+func (s *Store) lastIndex() (ix index, note string, whole bool) {
+	if c, err := s.readCopy(); err == nil {
+		if ix, err := parseIndex(c.data); err == nil {
+			if c.of(s.index()) {
+				return ix, "its copy has taken its place, and no name is lost", true
+			}
+			return ix, "the names are those that this program wrote last", false
+		}
+	}
+	if data, err := smallfile.Read(s.oldIndex()); err == nil {
+		if ix, err := parseIndex(data); err == nil {
+			return ix, "the names are those before the last change", false
+		}
+	}
+	return index{fields: map[string]json.RawMessage{}}, "the names of all images are lost", false
+}
+
+// recoveredName is the repository of images whose names may be lost. The tag is the beginning of the digest.
+const recoveredName = "localhost/recovered"
+
+// nameUnknown adds names for the images in the store that the index does not lead to, and returns their number.
+func (s *Store) nameUnknown(ix *index) (int, error) {
+	ctx := context.Background()
+	known := map[digest.Digest]bool{}
+	for _, d := range ix.manifests {
+		s.walk(ctx, d, known, func(ocispec.Descriptor, *document) {})
+	}
+	blobs, err := s.Blobs()
+	if err != nil {
+		return 0, err
+	}
+	found := map[digest.Digest]ocispec.Descriptor{}
+	below := map[digest.Digest]bool{}
+	for d, size := range blobs {
+		if known[d] || size > maxDocument {
+			continue
+		}
+		if mediaType, doc := s.image(d, size); doc != nil {
+			found[d] = ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size}
+			for _, c := range doc.children() {
+				below[c.Digest] = true
+			}
+		}
+	}
+	n := 0
+	for _, d := range slices.SortedFunc(maps.Values(found), func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) }) {
+		if below[d.Digest] {
+			continue
+		}
+		name := recoveredName + ":" + d.Digest.Encoded()[:12]
+		d.Annotations = map[string]string{
+			ocispec.AnnotationRefName: name, annotationName: name, annotationTagged: time.Now().UTC().Format(time.RFC3339Nano),
+		}
+		ix.manifests = append(ix.manifests, d)
+		n++
+	}
+	return n, nil
+}
+
+// image reads a blob as the manifest or index of an image. It returns nil for anything else, and for a damaged blob.
+func (s *Store) image(d digest.Digest, size int64) (mediaType string, doc *document) {
+	f, err := os.OpenFile(s.Path(d), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return "", nil
+	}
+	var first [1]byte
+	n, _ := f.Read(first[:])
+	f.Close()
+	if n == 0 || first[0] != '{' { // most blobs are compressed, and need not be read
+		return "", nil
+	}
+	data, err := s.read(ocispec.Descriptor{Digest: d, Size: size})
+	if err != nil {
+		return "", nil
+	}
+	doc = &document{}
+	if json.Unmarshal(data, doc) != nil {
+		return "", nil
+	}
+	switch {
+	case doc.MediaType != "" && isDocument(doc.MediaType):
+		return doc.MediaType, doc
+	case doc.Config != nil && doc.Config.Digest != "" && len(doc.Manifests) == 0:
+		return ocispec.MediaTypeImageManifest, doc
+	case doc.Config == nil && len(doc.Manifests) > 0:
+		return ocispec.MediaTypeImageIndex, doc
+	}
+	return "", nil
+}
