@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/cachemount"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
@@ -50,10 +51,9 @@ type builder struct {
 	// runs keeps equal steps of different stages from being run twice at once.
 	runs memo.Map[string, stepResult]
 	// imports are what --cache-from has, fetched what was taken of it.
-	imports *remotecache.Imports
-	fetched memo.Map[string, stepResult]
-	// emptied are the cache mounts that --no-cache has emptied, by directory.
-	emptied memo.Map[string, struct{}]
+	imports     *remotecache.Imports
+	fetched     memo.Map[string, stepResult]
+	cacheMounts *cachemount.Store
 	// sealer makes the layers, lazy the snapshots that are made when they are needed. checker is nil unless
 	// Options.CheckLayers is set.
 	sealer  *layers.Sealer // nil before the plan is made
@@ -99,6 +99,7 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 	ctx, cancel := context.WithCancel(ctx)
 	b.ctx = ctx
 	defer func() { cancel(); err = errors.Join(err, b.close()) }()
+	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return state.Path("mounts") }, Empty: o.Cache.No}
 	state.SyncEarlier(ctx)
 	if err := b.open(ctx, res); err != nil {
 		return res, err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/cachemount"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
@@ -29,9 +30,6 @@ type runner struct {
 	content map[int]digest.Digest
 	// looked has the files that look digested, so that the same files are mounted.
 	looked map[int]*source.Match
-	caches map[int]string // the directories of cache mounts, by the mount's index
-	// cacheFiles are the directories with the files that they show, by the former.
-	cacheFiles map[string]string
 }
 
 // check refuses what the one who builds has not allowed.
@@ -120,11 +118,15 @@ func (r *runner) do(ctx context.Context, active *snapshot.Active, out output) (e
 	}
 	release := releaser{}
 	defer func() { err = errors.Join(err, release.all()) }()
-	r.cacheFiles = map[string]string{}
-	if r.caches, err = r.lockCaches(ctx, &release); err != nil {
+	caches, err := r.lockCaches(ctx, &release)
+	if err != nil {
 		return err
 	}
 	for i, m := range r.run.Mounts {
+		if m.Type == parser.MountCache {
+			p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: executor.Bind{Source: caches[i]}, ReadOnly: m.ReadOnly})
+			continue
+		}
 		if err := r.mount(ctx, p, i, m, &release); err != nil {
 			return fmt.Errorf("mount %s: %w", mountName(m), err)
 		}
@@ -152,7 +154,7 @@ func mountName(m parser.RunMount) string {
 	return fmt.Sprintf("%s %s", m.Type, m.ID)
 }
 
-// mount adds one mount to the process.
+// mount adds one mount to the process, other than a cache mount.
 func (r *runner) mount(ctx context.Context, p *executor.Process, i int, m parser.RunMount, release *releaser) error {
 	switch m.Type {
 	case parser.MountTmpfs:
@@ -164,8 +166,6 @@ func (r *runner) mount(ctx context.Context, p *executor.Process, i int, m parser
 		return r.mountSSH(ctx, p, i, m, release)
 	case parser.MountBind:
 		return r.mountBind(ctx, p, i, m, release)
-	case parser.MountCache:
-		return r.mountCache(ctx, p, i, m)
 	}
 	panic("unreachable")
 }
@@ -276,4 +276,72 @@ func (r *runner) mountSSH(ctx context.Context, p *executor.Process, i int, m par
 	p.Env = append(p.Env, "SSH_AUTH_SOCK="+target)
 	p.Mounts = append(p.Mounts, executor.Mount{Target: target, Source: executor.Bind{Source: proxy.Path}})
 	return nil
+}
+
+// lockCaches locks the caches of all cache mounts and returns the directories of their files, by the mount's index.
+func (r *runner) lockCaches(ctx context.Context, release *releaser) (map[int]string, error) {
+	var mounts []cachemount.Mount
+	var index []int // in the command's mounts
+	for i, m := range r.run.Mounts {
+		if m.Type != parser.MountCache {
+			continue
+		}
+		name, err := r.cacheName(i, m)
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", mountName(m), err)
+		}
+		index = append(index, i)
+		mounts = append(mounts, cachemount.Mount{Name: name, ID: m.ID, Sharing: m.Sharing, Fill: func(ctx context.Context, dir string) error {
+			if f := r.from[i]; f != nil {
+				if err := r.copyTo(ctx, dir, f, i, m); err != nil {
+					return err
+				}
+			}
+			return cachemount.Own(dir, m)
+		}})
+	}
+	if len(mounts) == 0 {
+		return nil, nil
+	}
+	locked, err := r.cacheMounts.Lock(ctx, mounts)
+	if err != nil {
+		return nil, err
+	}
+	release.add(locked.Close)
+	files := map[int]string{}
+	for k, m := range mounts {
+		if files[index[k]], err = locked.Files(ctx, k, m); err != nil {
+			return nil, fmt.Errorf("mount %s: %w", mountName(r.run.Mounts[index[k]]), err)
+		}
+	}
+	return files, nil
+}
+
+// cacheName returns the name of a cache mount's directory. As in BuildKit, mounts with different initial files, owner
+// or mode have different directories.
+func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
+	identity := []any{m.ID, m.UID, m.GID, m.Mode}
+	if r.from[i] != nil {
+		identity = append(identity, r.content[i], m.Source, epochKey(r.epoch)) // the epoch is in the times of the files
+	}
+	if ns := r.cacheNamespace(); ns != "" {
+		identity = append(identity, "namespace "+ns)
+	}
+	return cachemount.Name(identity...)
+}
+
+// copyTo copies the initial files of mount i, a directory of f, to a directory of the host. If look has digested the
+// files, it copies the digested ones.
+func (r *runner) copyTo(ctx context.Context, dir string, f *files, i int, from parser.RunMount) error {
+	m := r.looked[i]
+	if m == nil {
+		var err error
+		if m, err = f.tree.Match(ctx, r.mountQuery(from)); err != nil {
+			return err
+		}
+	}
+	c := &copier{solver: r.solver, from: f}
+	act := &executor.Copy{Dest: "/", KeepOwner: true, Sources: []executor.Source{{Dir: f.tree.Dir(), Items: items(m.Items, false)}}}
+	act.Frozen = frozen(f.tree, m)
+	return c.noteChanged(r.exec(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, r.silent()))
 }

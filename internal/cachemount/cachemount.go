@@ -1,0 +1,286 @@
+package cachemount
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/lock"
+	"github.com/layerbuild/layerbuild/internal/memo"
+	"github.com/layerbuild/layerbuild/parser"
+)
+
+// Store has the cache mounts of a build.
+type Store struct {
+	// Top returns the directory that holds the caches, which it makes if it is missing.
+	Top func() (string, error)
+	// Empty empties each cache when the build first uses it (--no-cache).
+	Empty bool
+
+	emptied memo.Map[string, struct{}] // by the cache's directory
+}
+
+// Mount is a cache mount of a command.
+type Mount struct {
+	Name    string // as Name returns it
+	ID      string
+	Sharing parser.Sharing
+	// Fill makes the cache's first files in an empty directory of the host. It also sets the mode and the owner of the
+	// directory.
+	Fill func(ctx context.Context, dir string) error
+}
+
+// Name returns the name of a cache: a digest of everything that distinguishes it from others.
+func Name(identity ...any) (string, error) {
+	data, err := json.Marshal(identity)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// Locked are the caches that a command uses. Close releases them.
+type Locked struct {
+	store *Store
+	files []string          // by the mount's index: the directory of its files
+	known map[string]string // the directories of caches with those of their files
+	locks []*os.File
+}
+
+// Lock finds and locks the directories of all caches of a command. A directory is locked once, with the strictest of the
+// modes of its mounts. Directories are locked in the order of their names, so that two commands never wait for each other.
+func (s *Store) Lock(ctx context.Context, mounts []Mount) (_ *Locked, err error) {
+	l := &Locked{store: s, known: map[string]string{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	modes, first := map[string]parser.Sharing{}, map[string]Mount{}
+	for _, m := range mounts {
+		modes[m.Name] = stricter(modes[m.Name], m.Sharing)
+		first[m.Name] = m
+	}
+	names := make([]string, 0, len(first))
+	for name := range first {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	top, err := s.Top()
+	if err != nil {
+		return nil, err
+	}
+	dirs := map[string]string{}
+	for _, name := range names {
+		if dirs[name], err = l.lock(ctx, filepath.Join(top, name), first[name], modes[name]); err != nil {
+			return nil, fmt.Errorf("lock a cache mount: %w", err)
+		}
+	}
+	for _, m := range mounts {
+		dir := dirs[m.Name]
+		if err := os.WriteFile(filepath.Join(dir, "id"), []byte(m.ID+"\n"), 0o600); err != nil {
+			return nil, err
+		}
+		l.files = append(l.files, dir)
+	}
+	return l, nil
+}
+
+// Close releases the locks.
+func (l *Locked) Close() error {
+	var errs []error
+	for _, f := range slices.Backward(l.locks) {
+		errs = append(errs, f.Close())
+	}
+	l.locks = nil
+	return errors.Join(errs...)
+}
+
+// Files returns the directory of the files of mount i, which are made if the cache has none.
+func (l *Locked) Files(ctx context.Context, i int, m Mount) (string, error) {
+	dir := l.files[i]
+	if files := l.known[dir]; files != "" {
+		return files, nil
+	}
+	n, err := newestFiles(dir)
+	if err != nil {
+		return "", err
+	}
+	files := filesOf(dir, n)
+	if n < 0 {
+		if files, err = fill(ctx, dir, m, n); err != nil {
+			return "", err
+		}
+	}
+	l.known[dir] = files
+	return files, nil
+}
+
+// stricter returns the sharing mode, of two, that admits fewer steps at once.
+func stricter(a, b parser.Sharing) parser.Sharing {
+	order := []parser.Sharing{parser.SharingShared, parser.SharingPrivate, parser.SharingLocked}
+	return order[max(slices.Index(order, a), slices.Index(order, b), 0)]
+}
+
+// lock locks the directory of a cache, which is made if it is missing. A private cache that is in use has further
+// directories, and the first that is free is returned.
+func (l *Locked) lock(ctx context.Context, base string, m Mount, sharing parser.Sharing) (string, error) {
+	for n := 0; ; n++ {
+		dir := base
+		if n > 0 {
+			dir = fmt.Sprintf("%s.%d", base, n)
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return "", err
+		}
+		if l.store.Empty && sharing == parser.SharingShared {
+			if err := l.store.empty(ctx, dir, m, false); err != nil {
+				return "", err
+			}
+		}
+		file := filepath.Join(dir, "lock")
+		var held *os.File
+		var err error
+		switch sharing {
+		case parser.SharingPrivate:
+			if held, err = lock.Try(file, true); errors.Is(err, lock.ErrHeld) {
+				continue
+			}
+		case parser.SharingLocked:
+			held, err = lock.Acquire(ctx, file, true)
+		default:
+			held, err = lock.Acquire(ctx, file, false)
+		}
+		if err != nil {
+			return "", err
+		}
+		l.locks = append(l.locks, held)
+		if l.store.Empty && sharing != parser.SharingShared {
+			err = l.store.empty(ctx, dir, m, true)
+		}
+		return dir, err
+	}
+}
+
+// filesOf returns the directory of a cache's files that were made after n others.
+func filesOf(dir string, n int) string {
+	if n == 0 {
+		return filepath.Join(dir, "fs")
+	}
+	return filepath.Join(dir, fmt.Sprintf("fs.%d", n))
+}
+
+// newestFiles returns the number of the newest files in the directory of a cache; -1 if there are none.
+func newestFiles(dir string) (int, error) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return -1, err
+	}
+	newest := -1
+	for _, e := range list {
+		if e.Name() == "fs" {
+			newest = max(newest, 0)
+		}
+		if s, ok := strings.CutPrefix(e.Name(), "fs."); ok {
+			if n, err := strconv.Atoi(s); err == nil {
+				newest = max(newest, n)
+			}
+		}
+	}
+	return newest, nil
+}
+
+// fill makes new files in the directory of a cache, unless it has files that are newer than number old. It returns their
+// directory.
+func fill(ctx context.Context, dir string, m Mount, old int) (string, error) {
+	held, err := lock.Acquire(ctx, filepath.Join(dir, "fill"), true)
+	if err != nil {
+		return "", err
+	}
+	defer held.Close()
+	n, err := newestFiles(dir)
+	if err != nil {
+		return "", err
+	}
+	if n > old {
+		return filesOf(dir, n), nil // another build has filled it
+	}
+	tmp := filepath.Join(dir, "new")
+	if err := os.RemoveAll(tmp); err != nil { // a build that was killed left it
+		return "", err
+	}
+	if err := os.Mkdir(tmp, 0o755); err != nil {
+		return "", err
+	}
+	if err := m.Fill(ctx, tmp); err != nil {
+		return "", err
+	}
+	files := filesOf(dir, n+1)
+	return files, os.Rename(tmp, files)
+}
+
+// empty empties a cache, once in a build. locked reports whether the caller holds the directory's lock exclusively.
+// Otherwise a step of another build may use the files: that step keeps them, new files are made beside them, and the next
+// call removes the old ones.
+func (s *Store) empty(ctx context.Context, dir string, m Mount, locked bool) error {
+	_, err := s.emptied.Do(ctx, dir, func() (struct{}, error) {
+		old, err := newestFiles(dir)
+		if err != nil || old < 0 {
+			return struct{}{}, err
+		}
+		if !locked {
+			held, err := lock.Try(filepath.Join(dir, "lock"), true)
+			if errors.Is(err, lock.ErrHeld) {
+				_, err := fill(ctx, dir, m, old)
+				return struct{}{}, err
+			}
+			if err != nil {
+				return struct{}{}, err
+			}
+			defer held.Close()
+		}
+		var errs []error
+		for n := old; n >= 0; n-- {
+			errs = append(errs, os.RemoveAll(filesOf(dir, n)))
+		}
+		return struct{}{}, errors.Join(errs...)
+	})
+	if err != nil {
+		s.emptied.Forget(dir) // the step may be run again, if a file of its context has changed
+	}
+	return err
+}
+
+// Own gives the top directory of a cache the mode and the owner that a mount asks for.
+func Own(dir string, m parser.RunMount) error {
+	uid, gid, mode := 0, 0, os.FileMode(0o755)
+	if m.UID != nil {
+		uid = int(*m.UID)
+	}
+	if m.GID != nil {
+		gid = int(*m.GID)
+	}
+	if m.Mode != nil {
+		mode = os.FileMode(*m.Mode & 0o777)
+		for bit, flag := range map[uint32]os.FileMode{0o4000: os.ModeSetuid, 0o2000: os.ModeSetgid, 0o1000: os.ModeSticky} {
+			if *m.Mode&bit != 0 {
+				mode |= flag
+			}
+		}
+	}
+	if uid != 0 || gid != 0 {
+		if err := os.Chown(dir, uid, gid); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(dir, mode)
+}

@@ -1,0 +1,14 @@
+// Package cachemount keeps the directories of RUN --mount=type=cache.
+//
+// A cache mount is a directory that outlives the build:
+//
+//	lock       locked by the steps that use the directory, as their sharing mode says
+//	id         the cache's id, for people
+//	fs/        the files
+//	fs.N/      newer files: with --no-cache a cache begins anew while another step is using it
+//	fill       locked by the build that makes files
+//	new/       files while they are made
+//
+// The name of the directory is a digest of everything that distinguishes caches. NAME.1, NAME.2 and so on are further
+// directories of a private cache that several steps use at once.
+package cachemount
