@@ -19,6 +19,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cachemount"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
@@ -26,7 +27,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
-	"github.com/layerbuild/layerbuild/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
@@ -43,11 +43,8 @@ type builder struct {
 	epoch   *int64 // seconds, nil: real times
 	began   time.Time
 
-	resolved memo.Map[imageKey, *image.Image]
-	unpacked memo.Map[imageKey, rootfs]
-	named    memo.Map[string, *source.Context]
-	trees    memo.Map[snapshot.ID, *source.Tree]
-	secrets  *secret.Store
+	in      *inputs.Inputs
+	secrets *secret.Store
 	// runs keeps equal steps of different stages from being run twice at once.
 	runs memo.Map[string, stepResult]
 	// imports are what --cache-from has, fetched what was taken of it.
@@ -96,6 +93,8 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 		return res, err
 	}
 	b.closeLater(&b.spares)
+	b.in = b.newInputs()
+	b.closeLater(b.in)
 	ctx, cancel := context.WithCancel(ctx)
 	b.ctx = ctx
 	defer func() { cancel(); err = errors.Join(err, b.close()) }()
@@ -148,6 +147,16 @@ func (b *builder) close() error {
 	return errors.Join(errs...)
 }
 
+// newInputs makes the inputs of the build.
+func (b *builder) newInputs() *inputs.Inputs {
+	return inputs.New(inputs.Options{
+		Images: b.images, Snapshots: b.state.Snapshots, Remote: b.state.Cache, Lazy: b.lazy, Secrets: b.secrets, Sink: b.sink,
+		TempDir: b.tempdir.Path, IndexDir: func() (string, error) { return b.state.Path("context") },
+		Own:      source.OwnState{Dir: b.state.Root, Holds: state.Holds, Notice: b.noticeOwn},
+		Contexts: b.opts.Source.Contexts, Pull: b.opts.Pull, KeepGitDir: b.keepGitDir(),
+	})
+}
+
 // newSealer makes the sealer for the layers of the image in the store.
 func (b *builder) newSealer() {
 	b.checker = nil
@@ -191,15 +200,9 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 	if o.Context == "" {
 		o.Context = "."
 	}
-	so, err := b.sourceOptions()
-	if err != nil {
+	if b.context, err = b.in.Main(ctx, o.Context, o.Dockerfile, o.Stdin); err != nil {
 		return err
 	}
-	so.Stdin, so.Dockerfile = o.Stdin, o.Dockerfile
-	if b.context, err = source.Open(ctx, o.Context, so); err != nil {
-		return err
-	}
-	b.closeLater(b.context)
 	if b.name, res.Text, err = b.context.ReadDockerfile(ctx); err != nil {
 		return err
 	}
@@ -212,12 +215,6 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 		}
 	}
 	return err
-}
-
-func (b *builder) sourceOptions() (source.Options, error) {
-	index, err := b.state.Path("context")
-	own := source.OwnState{Dir: b.state.Root, Holds: state.Holds, Notice: b.noticeOwn}
-	return source.Options{Own: own, TempDir: b.tempdir.Path, IndexDir: index, HTTP: b.httpOptions(), Git: b.gitOptions(b.keepGitDir())}, err
 }
 
 // build plans for each platform, and then solves.
@@ -424,7 +421,7 @@ func (s *solver) resolveAll(ctx context.Context, list []imageUse) error {
 	var g errgroup.Group
 	for i, use := range list {
 		g.Go(func() error {
-			img, err := s.resolve(ctx, use.image)
+			img, err := s.in.Resolve(ctx, use.image)
 			if err != nil {
 				errs[i] = s.at(use.at, "", s.similar(use.image, err))
 				return nil

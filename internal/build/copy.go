@@ -90,11 +90,11 @@ func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err er
 
 func (c *copier) openRemote(ctx context.Context, src string) (source.Remote, error) {
 	if kind, _ := parser.SourceKind(src); kind == parser.Git {
-		o := c.gitOptions(c.copy.KeepGitDir)
+		o := c.in.Git(c.copy.KeepGitDir)
 		o.Checksum = c.copy.Checksum
 		return source.Git(ctx, src, o)
 	}
-	o := c.httpOptions()
+	o := c.in.HTTP()
 	o.Checksum = digest.Digest(c.copy.Checksum)
 	return source.HTTP(ctx, src, o)
 }

@@ -378,10 +378,10 @@ func (s *solver) recordBuild(ctx context.Context, config digest.Digest, t rootfs
 	}
 	in, ok := first.Base.(parser.ImageInput)
 	if c, context := first.Base.(parser.ContextInput); context {
-		in, ok = s.contextImage(c)
+		in, ok = s.in.ContextImage(c)
 	}
 	if ok {
-		img, err := s.resolve(ctx, in)
+		img, err := s.in.Resolve(ctx, in)
 		if err != nil {
 			return err
 		}

@@ -3,16 +3,11 @@ package build
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
-	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
-	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -39,11 +34,6 @@ func (f *files) results() []snapshot.ID {
 
 // resultOf names the result of a stage by its snapshot. The empty file system has a name, too: "" means unknown.
 func resultOf(top snapshot.ID) snapshot.ID { return cmp.Or(top, "scratch") }
-
-type imageKey struct {
-	ref      string
-	platform string
-}
 
 // files opens what an input names.
 func (s *solver) files(ctx context.Context, in parser.Input) (*files, error) {
@@ -96,12 +86,12 @@ func (s *solver) fixedName(ctx context.Context, in parser.Input) (inputName, err
 	case parser.Scratch:
 		return inputName{key: "scratch"}, nil
 	case parser.ContextInput:
-		if img, ok := s.contextImage(in); ok {
+		if img, ok := s.in.ContextImage(in); ok {
 			return s.fixedName(ctx, img)
 		}
 		return inputName{}, nil
 	case parser.ImageInput:
-		img, err := s.resolve(ctx, in)
+		img, err := s.in.Resolve(ctx, in)
 		if err != nil {
 			return inputName{}, err
 		}
@@ -112,27 +102,9 @@ func (s *solver) fixedName(ctx context.Context, in parser.Input) (inputName, err
 
 func imageName(img *image.Image) string { return "image " + img.ChainID().String() }
 
-// snapshotFiles opens a snapshot for reading, without attaching a mount to anything.
+// snapshotFiles opens a snapshot for reading.
 func (b *builder) snapshotFiles(ctx context.Context, r rootfs) (*files, error) {
-	if err := b.lazy.Materialize(ctx, r.top); err != nil {
-		return nil, err
-	}
-	tree, err := b.trees.Do(context.Background(), r.top, func() (*source.Tree, error) {
-		mounts, err := b.state.Snapshots.View(context.Background(), r.top)
-		if err != nil {
-			return nil, err
-		}
-		dir, err := mount.Open(mounts)
-		if err != nil {
-			return nil, err
-		}
-		b.closeLater(dir)
-		tree, err := source.NewTree(dir, source.TreeOptions{Immutable: true})
-		if err == nil {
-			b.closeLater(tree)
-		}
-		return tree, err
-	})
+	tree, err := b.in.Tree(ctx, r.top)
 	if err != nil {
 		return nil, err
 	}
@@ -144,97 +116,45 @@ func (s *solver) contextFiles(ctx context.Context, in parser.ContextInput) (*fil
 	if in.Name == "" {
 		return &files{tree: s.context.Tree()}, nil
 	}
-	if img, ok := s.contextImage(in); ok {
+	if img, ok := s.in.ContextImage(in); ok {
 		r, err := s.unpack(ctx, img, "")
 		if err != nil {
 			return nil, err
 		}
 		return s.snapshotFiles(ctx, r)
 	}
-	c, err := s.namedContext(ctx, in.Name)
+	c, err := s.in.Named(ctx, in.Name)
 	if err != nil {
 		return nil, err
 	}
 	return &files{tree: c.Tree()}, nil
 }
 
-// contextImage tells a named context that is an image from one that has files.
-func (b *builder) contextImage(in parser.ContextInput) (parser.ImageInput, bool) {
-	value := b.opts.Source.Contexts[in.Name]
-	if ref, ok := strings.CutPrefix(value, "docker-image://"); ok {
-		return parser.ImageInput{Ref: ref, Platform: in.Platform}, true
-	}
-	if strings.HasPrefix(value, "oci-layout://") {
-		return parser.ImageInput{Ref: value, Platform: in.Platform}, true
-	}
-	return parser.ImageInput{}, false
-}
-
-// namedContext opens a named context, once and only when it is used.
-func (b *builder) namedContext(ctx context.Context, name string) (*source.Context, error) {
-	return b.named.Do(ctx, name, func() (*source.Context, error) {
-		so, err := b.sourceOptions()
-		if err != nil {
-			return nil, err
-		}
-		c, err := source.Open(ctx, b.opts.Source.Contexts[name], so)
-		if err != nil {
-			return nil, fmt.Errorf("--build-context %s: %w", name, err)
-		}
-		b.closeLater(c)
-		return c, nil
-	})
-}
-
 // contextConfig is the configuration of a context that a stage is based on: an image's, or none.
 func (s *solver) contextConfig(ctx context.Context, in parser.ContextInput) (imageConfig, error) {
-	img, ok := s.contextImage(in)
+	img, ok := s.in.ContextImage(in)
 	if !ok {
 		return imageConfig{}, nil
 	}
-	got, err := s.resolve(ctx, img)
+	got, err := s.in.Resolve(ctx, img)
 	if err != nil {
 		return imageConfig{}, err
 	}
 	return got.Config, nil
 }
 
-// resolve finds an image, once.
-func (b *builder) resolve(ctx context.Context, in parser.ImageInput) (*image.Image, error) {
-	return b.resolved.Do(ctx, imageKey{in.Ref, parser.FormatPlatform(in.Platform)}, func() (*image.Image, error) {
-		return b.images.Resolve(ctx, in.Ref, image.ResolveOptions{Platform: in.Platform, Pull: b.opts.Pull})
-	})
-}
-
 // unpack makes snapshots of an image's layers, once. name is its line in the progress; "" gives it one of its own.
 func (b *builder) unpack(ctx context.Context, in parser.ImageInput, name string) (rootfs, error) {
-	key := imageKey{in.Ref, parser.FormatPlatform(in.Platform)}
-	return b.unpacked.Do(ctx, key, func() (rootfs, error) {
-		id := event.ID("image " + key.ref + " " + key.platform)
-		if name == "" {
-			name = "[image] " + in.Ref
-		}
-		b.sink(event.Start{ID: id, Name: name, Time: time.Now()})
-		r, cached, err := b.unpackImage(ctx, in, id)
-		b.sink(event.Done{ID: id, Cached: cached, Err: err, Time: time.Now()})
-		return r, err
-	})
-}
-
-func (b *builder) unpackImage(ctx context.Context, in parser.ImageInput, id event.ID) (rootfs, bool, error) {
-	img, err := b.resolve(ctx, in)
+	got, err := b.in.Unpack(ctx, in, name)
 	if err != nil {
-		return rootfs{}, false, err
+		return rootfs{}, err
 	}
-	top, cached, err := b.images.Unpack(ctx, img, image.UnpackOptions{ID: id, Sink: b.sink})
-	if err != nil {
-		return rootfs{}, false, err
-	}
-	r := rootfs{config: img.Config, key: cache.Key(imageName(img)), top: top}
+	img := got.Image
+	r := rootfs{config: img.Config, key: cache.Key(imageName(img)), top: got.Top}
 	for i, d := range img.Manifest.Layers {
 		r.layers = append(r.layers, &layers.Layer{Base: img, Index: i, Descriptor: d, DiffID: img.Config.RootFS.DiffIDs[i]})
 	}
-	return r, cached, nil
+	return r, nil
 }
 
 // baseImage gives what a stage starts from that is no other stage: an image, or a context.
@@ -243,7 +163,7 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 	case parser.ImageInput:
 		return s.unpack(ctx, in, s.stageLabel(st, 1)+" FROM "+in.Ref)
 	case parser.ContextInput:
-		if img, ok := s.contextImage(in); ok {
+		if img, ok := s.in.ContextImage(in); ok {
 			return s.unpack(ctx, img, s.stageLabel(st, 1)+" FROM "+in.Name)
 		}
 		f, err := s.contextFiles(ctx, in)
@@ -315,31 +235,4 @@ func (s *solver) snapshotOf(ctx context.Context, f *files, m *source.Match, whol
 		s.runs.Forget(string(key))
 	}
 	return res.snapshot, place, err
-}
-
-// httpOptions are how this build downloads.
-func (b *builder) httpOptions() source.HTTPOptions {
-	return source.HTTPOptions{TempDir: b.tempdir.Path, Store: remoteMetadata{b.state.Cache}, Authorization: b.secrets.HTTPAuthorization}
-}
-
-// gitOptions are how this build fetches repositories.
-func (b *builder) gitOptions(keepGitDir bool) source.GitOptions {
-	agent, _ := b.secrets.Agent("default")
-	return source.GitOptions{TempDir: b.tempdir.Path, KeepGitDir: keepGitDir, CommitTime: true, Authorization: b.secrets.GitAuthorization, SSHAuthSock: agent}
-}
-
-// remoteMetadata keeps what servers said about addresses in the cache.
-type remoteMetadata struct{ cache *cache.Cache }
-
-func (m remoteMetadata) Load(name string) []byte {
-	r, ok := m.cache.Remote("source " + name)
-	if !ok {
-		return nil
-	}
-	m.cache.TouchRemote("source " + name)
-	return []byte(r.Value)
-}
-
-func (m remoteMetadata) Store(name string, value []byte) error {
-	return m.cache.PutRemote("source "+name, cache.Finding{Value: string(value)})
 }

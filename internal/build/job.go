@@ -231,7 +231,7 @@ func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 func (s *solver) hasOwners(in parser.Input) bool {
 	c, ok := in.(parser.ContextInput)
 	if ok {
-		_, ok = s.contextImage(c)
+		_, ok = s.in.ContextImage(c)
 		return ok
 	}
 	return true

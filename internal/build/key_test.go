@@ -10,6 +10,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
@@ -79,7 +80,7 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	s := &solver{builder: &builder{opts: k.opts, epoch: k.epoch, context: c}}
+	s := &solver{builder: &builder{opts: k.opts, epoch: k.epoch, context: c, in: inputs.New(inputs.Options{Contexts: k.opts.Source.Contexts})}}
 	name := func(context.Context, parser.Input) (inputName, error) { return k.from, nil }
 	cur := rootfs{key: k.parent}
 	list := map[string]cache.Key{}
@@ -280,7 +281,7 @@ func TestMountHasEpoch(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		s := &solver{builder: &builder{epoch: epoch, context: c}}
+		s := &solver{builder: &builder{epoch: epoch, context: c, in: inputs.New(inputs.Options{})}}
 		run := &parser.Run{Mounts: []parser.RunMount{{Type: parser.MountBind, Target: "/m", Source: "/", From: parser.ContextInput{}}}}
 		name := func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil }
 		j, err := s.prepareRun(t.Context(), &parser.Stage{}, rootfs{}, run, name)

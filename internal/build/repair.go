@@ -10,12 +10,9 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
-	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
-	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/internal/store"
-	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
 )
 
@@ -43,8 +40,8 @@ func (b *builder) repairing(ctx context.Context, res *Result, solve func() error
 func (b *builder) beginAgain() {
 	b.waitForLayers()
 	b.made.use()
-	b.resolved, b.unpacked, b.trees = memo.Map[imageKey, *image.Image]{}, memo.Map[imageKey, rootfs]{}, memo.Map[snapshot.ID, *source.Tree]{}
 	b.runs, b.fetched, b.imports, b.lazy = memo.Map[string, stepResult]{}, memo.Map[string, stepResult]{}, nil, &layers.Lazy{}
+	b.in.Reset(b.lazy)
 	b.newSealer()
 }
 

@@ -159,12 +159,12 @@ func (s *solver) stageLabel(st *parser.Stage, n int) string {
 func (s *solver) total(st *parser.Stage) int {
 	in, ok := st.Base.(parser.ImageInput)
 	if c, is := st.Base.(parser.ContextInput); is {
-		in, ok = s.contextImage(c)
+		in, ok = s.in.ContextImage(c)
 	}
 	if !ok {
 		return st.Total
 	}
-	img, err := s.resolve(context.Background(), in) // it was resolved when the plan was made
+	img, err := s.in.Resolve(context.Background(), in) // it was resolved when the plan was made
 	if err != nil {
 		return st.Total
 	}
@@ -210,7 +210,7 @@ func (s *solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 func (s *solver) baseConfig(ctx context.Context, st *parser.Stage) (imageConfig, error) {
 	switch in := st.Base.(type) {
 	case parser.ImageInput:
-		img, err := s.resolve(ctx, in)
+		img, err := s.in.Resolve(ctx, in)
 		if err != nil {
 			return imageConfig{}, err
 		}

@@ -1,0 +1,245 @@
+package inputs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/memo"
+	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/secret"
+	"github.com/layerbuild/layerbuild/internal/source"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// Images finds and unpacks images. *image.Resolver implements it.
+type Images interface {
+	Resolve(ctx context.Context, ref string, o image.ResolveOptions) (*image.Image, error)
+	Unpack(ctx context.Context, img *image.Image, o image.UnpackOptions) (top snapshot.ID, cached bool, err error)
+}
+
+// Viewer shows snapshots. *snapshot.Store implements it.
+type Viewer interface {
+	View(ctx context.Context, id snapshot.ID) ([]mount.Mount, error)
+}
+
+// Remote remembers what servers have answered. *cache.Cache implements it.
+type Remote interface {
+	Remote(address string) (cache.Finding, bool)
+	PutRemote(address string, f cache.Finding) error
+	TouchRemote(address string)
+}
+
+// Options say where inputs come from.
+type Options struct {
+	Images    Images
+	Snapshots Viewer
+	Remote    Remote
+	Lazy      *layers.Lazy
+	Secrets   *secret.Store
+	Sink      event.Sink
+
+	// TempDir returns a directory for downloads, IndexDir one for the indexes of contexts. Own is the state directory,
+	// which no context contains.
+	TempDir  func() (string, error)
+	IndexDir func() (string, error)
+	Own      source.OwnState
+
+	// Contexts are the named contexts of --build-context.
+	Contexts map[string]string
+	// Pull asks registries for images even if the store has one of that name.
+	Pull bool
+	// KeepGitDir keeps .git in contexts from git.
+	KeepGitDir bool
+}
+
+// Inputs are the inputs of one build. It is safe for concurrent use.
+type Inputs struct {
+	o        Options
+	resolved memo.Map[imageKey, *image.Image]
+	unpacked memo.Map[imageKey, Unpacked]
+	named    memo.Map[string, *source.Context]
+	trees    memo.Map[snapshot.ID, *source.Tree]
+
+	mu      sync.Mutex
+	closers []io.Closer
+}
+
+type imageKey struct{ ref, platform string }
+
+func keyOf(in parser.ImageInput) imageKey {
+	return imageKey{in.Ref, parser.FormatPlatform(in.Platform)}
+}
+
+// New returns the inputs of a build. The caller closes them.
+func New(o Options) *Inputs { return &Inputs{o: o} }
+
+// Close closes all contexts and trees.
+func (in *Inputs) Close() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var errs []error
+	for _, c := range slices.Backward(in.closers) {
+		errs = append(errs, c.Close())
+	}
+	in.closers = nil
+	return errors.Join(errs...)
+}
+
+func (in *Inputs) closeLater(c io.Closer) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.closers = append(in.closers, c)
+}
+
+// Reset forgets images and snapshots, which may have been damaged, and keeps the contexts. lazy takes the place of
+// Options.Lazy.
+func (in *Inputs) Reset(lazy *layers.Lazy) {
+	in.o.Lazy = lazy
+	in.resolved, in.unpacked = memo.Map[imageKey, *image.Image]{}, memo.Map[imageKey, Unpacked]{}
+	in.trees = memo.Map[snapshot.ID, *source.Tree]{}
+}
+
+// Resolve finds an image, once.
+func (in *Inputs) Resolve(ctx context.Context, img parser.ImageInput) (*image.Image, error) {
+	return in.resolved.Do(ctx, keyOf(img), func() (*image.Image, error) {
+		return in.o.Images.Resolve(ctx, img.Ref, image.ResolveOptions{Platform: img.Platform, Pull: in.o.Pull})
+	})
+}
+
+// Unpacked is an image and the snapshot of its uppermost layer, "" for an image without layers.
+type Unpacked struct {
+	Image *image.Image
+	Top   snapshot.ID
+}
+
+// Unpack makes snapshots of an image's layers, once. name is its line in the progress; "" gives it one of its own.
+func (in *Inputs) Unpack(ctx context.Context, img parser.ImageInput, name string) (Unpacked, error) {
+	key := keyOf(img)
+	return in.unpacked.Do(ctx, key, func() (Unpacked, error) {
+		id := event.ID("image " + key.ref + " " + key.platform)
+		if name == "" {
+			name = "[image] " + img.Ref
+		}
+		in.o.Sink(event.Start{ID: id, Name: name, Time: time.Now()})
+		u, cached, err := in.unpack(ctx, img, id)
+		in.o.Sink(event.Done{ID: id, Cached: cached, Err: err, Time: time.Now()})
+		return u, err
+	})
+}
+
+func (in *Inputs) unpack(ctx context.Context, ref parser.ImageInput, id event.ID) (Unpacked, bool, error) {
+	img, err := in.Resolve(ctx, ref)
+	if err != nil {
+		return Unpacked{}, false, err
+	}
+	top, cached, err := in.o.Images.Unpack(ctx, img, image.UnpackOptions{ID: id, Sink: in.o.Sink})
+	return Unpacked{img, top}, cached, err
+}
+
+// ContextImage returns the image that a named context is, and reports whether it is one.
+func (in *Inputs) ContextImage(c parser.ContextInput) (parser.ImageInput, bool) {
+	value := in.o.Contexts[c.Name]
+	if ref, ok := strings.CutPrefix(value, "docker-image://"); ok {
+		return parser.ImageInput{Ref: ref, Platform: c.Platform}, true
+	}
+	if strings.HasPrefix(value, "oci-layout://") {
+		return parser.ImageInput{Ref: value, Platform: c.Platform}, true
+	}
+	return parser.ImageInput{}, false
+}
+
+// Main opens the context of the build.
+func (in *Inputs) Main(ctx context.Context, where, dockerfile string, stdin io.Reader) (*source.Context, error) {
+	o, err := in.sourceOptions()
+	if err != nil {
+		return nil, err
+	}
+	o.Stdin, o.Dockerfile = stdin, dockerfile
+	c, err := source.Open(ctx, where, o)
+	if err == nil {
+		in.closeLater(c)
+	}
+	return c, err
+}
+
+// Named opens a named context that is not an image, once.
+func (in *Inputs) Named(ctx context.Context, name string) (*source.Context, error) {
+	return in.named.Do(ctx, name, func() (*source.Context, error) {
+		o, err := in.sourceOptions()
+		if err != nil {
+			return nil, err
+		}
+		c, err := source.Open(ctx, in.o.Contexts[name], o)
+		if err != nil {
+			return nil, fmt.Errorf("--build-context %s: %w", name, err)
+		}
+		in.closeLater(c)
+		return c, nil
+	})
+}
+
+// Tree opens a snapshot for reading, once, without attaching a mount to anything.
+func (in *Inputs) Tree(ctx context.Context, id snapshot.ID) (*source.Tree, error) {
+	if err := in.o.Lazy.Materialize(ctx, id); err != nil {
+		return nil, err
+	}
+	return in.trees.Do(context.Background(), id, func() (*source.Tree, error) {
+		mounts, err := in.o.Snapshots.View(context.Background(), id)
+		if err != nil {
+			return nil, err
+		}
+		dir, err := mount.Open(mounts)
+		if err != nil {
+			return nil, err
+		}
+		in.closeLater(dir)
+		tree, err := source.NewTree(dir, source.TreeOptions{Immutable: true})
+		if err == nil {
+			in.closeLater(tree)
+		}
+		return tree, err
+	})
+}
+
+func (in *Inputs) sourceOptions() (source.Options, error) {
+	index, err := in.o.IndexDir()
+	return source.Options{Own: in.o.Own, TempDir: in.o.TempDir, IndexDir: index, HTTP: in.HTTP(), Git: in.Git(in.o.KeepGitDir)}, err
+}
+
+// HTTP returns the options of downloads.
+func (in *Inputs) HTTP() source.HTTPOptions {
+	return source.HTTPOptions{TempDir: in.o.TempDir, Store: answers{in.o.Remote}, Authorization: in.o.Secrets.HTTPAuthorization}
+}
+
+// Git returns the options of git repositories.
+func (in *Inputs) Git(keepGitDir bool) source.GitOptions {
+	agent, _ := in.o.Secrets.Agent("default")
+	return source.GitOptions{TempDir: in.o.TempDir, KeepGitDir: keepGitDir, CommitTime: true, Authorization: in.o.Secrets.GitAuthorization, SSHAuthSock: agent}
+}
+
+// answers keeps what servers have answered about addresses in the cache.
+type answers struct{ remote Remote }
+
+func (a answers) Load(address string) []byte {
+	f, ok := a.remote.Remote("source " + address)
+	if !ok {
+		return nil
+	}
+	a.remote.TouchRemote("source " + address)
+	return []byte(f.Value)
+}
+
+func (a answers) Store(address string, value []byte) error {
+	return a.remote.PutRemote("source "+address, cache.Finding{Value: string(value)})
+}
