@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
@@ -21,7 +20,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/layers"
-	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
@@ -43,31 +41,17 @@ type builder struct {
 	epoch   *int64 // seconds, nil: real times
 	began   time.Time
 
-	in      *inputs.Inputs
-	secrets *secret.Store
-	// runs keeps equal steps of different stages from being run twice at once.
-	runs memo.Map[string, stepResult]
-	// imports are what --cache-from has, fetched what was taken of it.
-	imports     *remotecache.Imports
-	fetched     memo.Map[string, stepResult]
+	in          *inputs.Inputs
+	secrets     *secret.Store
 	cacheMounts *cachemount.Store
-	// sealer makes the layers, lazy the snapshots that are made when they are needed. checker is nil unless
-	// Options.CheckLayers is set.
-	sealer  *layers.Sealer // nil before the plan is made
-	lazy    *layers.Lazy
-	checker *layers.Checker
+	e           *engine
+	sealer      *layers.Sealer // nil before the plan is made
 	// ctx ends when Build returns: layers are sealed and sent while steps run. It is kept here because this work outlives
 	// the call that starts it.
 	ctx     context.Context
 	uploads sync.WaitGroup
 	recipe  recipe // of the image in the store
-	spares  spares
 	tempdir *state.TempDir
-
-	dirty atomic.Bool // a step was executed
-	// made has the keys of the steps that this build has run. If the build begins again because of a damaged blob, they
-	// are not run again, even with --no-cache.
-	made made
 
 	ownNotice sync.Once
 
@@ -81,7 +65,11 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 	if o.Sink == nil {
 		o.Sink = event.Discard
 	}
-	b := &builder{state: state, images: images, opts: o, sink: o.Sink, began: time.Now(), lazy: &layers.Lazy{}}
+	b := &builder{state: state, images: images, opts: o, sink: o.Sink, began: time.Now()}
+	b.e = &engine{
+		exec: processes{}, snapshots: state.Snapshots, records: state.Cache, images: images, state: state,
+		lazy: &layers.Lazy{}, tables: o.Analyze, sink: o.Sink,
+	}
 	if b.inlineCache() {
 		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), remotecache.Place{Type: "inline"})
 	}
@@ -92,7 +80,7 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 	if err := b.makeTempDir(); err != nil {
 		return res, err
 	}
-	b.closeLater(&b.spares)
+	b.closeLater(&b.e.pool)
 	b.in = b.newInputs()
 	b.closeLater(b.in)
 	ctx, cancel := context.WithCancel(ctx)
@@ -137,7 +125,7 @@ func (b *builder) makeTempDir() error {
 // close waits for what goes on behind the build's back and lets go of everything.
 func (b *builder) close() error {
 	b.waitForLayers()
-	if b.dirty.Load() {
+	if b.e.dirty.Load() {
 		b.state.NoteUnsynced()
 	}
 	var errs []error
@@ -150,7 +138,7 @@ func (b *builder) close() error {
 // newInputs makes the inputs of the build.
 func (b *builder) newInputs() *inputs.Inputs {
 	return inputs.New(inputs.Options{
-		Images: b.images, Snapshots: b.state.Snapshots, Remote: b.state.Cache, Lazy: b.lazy, Secrets: b.secrets, Sink: b.sink,
+		Images: b.images, Snapshots: b.state.Snapshots, Remote: b.state.Cache, Lazy: b.e.lazy, Secrets: b.secrets, Sink: b.sink,
 		TempDir: b.tempdir.Path, IndexDir: func() (string, error) { return b.state.Path("context") },
 		Own:      source.OwnState{Dir: b.state.Root, Holds: state.Holds, Notice: b.noticeOwn},
 		Contexts: b.opts.Source.Contexts, Pull: b.opts.Pull, KeepGitDir: b.keepGitDir(),
@@ -159,17 +147,18 @@ func (b *builder) newInputs() *inputs.Inputs {
 
 // newSealer makes the sealer for the layers of the image in the store.
 func (b *builder) newSealer() {
-	b.checker = nil
+	b.e.checker = nil
 	if b.opts.CheckLayers {
-		b.checker = &layers.Checker{State: b.state, Lazy: b.lazy, Epoch: b.opts.Image.Epoch}
+		b.e.checker = &layers.Checker{State: b.state, Lazy: b.e.lazy, Epoch: b.opts.Image.Epoch}
 	}
 	b.sealer = layers.NewSealer(b.ctx, layers.SealerOptions{
-		State: b.state, TempDir: b.tempdir, Lazy: b.lazy, Format: b.recipe.format(b.epoch), Tables: b.opts.Analyze, Check: b.checker,
+		State: b.state, TempDir: b.tempdir, Lazy: b.e.lazy, Format: b.recipe.format(b.epoch), Tables: b.opts.Analyze, Check: b.e.checker,
 		Warn: func(l *layers.Layer, path, problem string) {
 			b.sink(event.Warning{Message: path + ": " + problem, File: b.name, Line: l.Lines.Start, Time: time.Now()})
 		},
 		Sealed: b.upload,
 	})
+	b.e.sealer = b.sealer
 }
 
 // waitForLayers waits until no layer is being sealed or sent.
@@ -334,7 +323,7 @@ func (b *builder) plan(ctx context.Context, p ocispec.Platform, lint parser.Lint
 	if plan == nil {
 		return nil, err
 	}
-	s := &solver{builder: b, plan: plan}
+	s := &solver{b: b, e: b.e, in: b.in, plan: plan}
 	if err != nil {
 		return s, err
 	}
@@ -380,7 +369,7 @@ func (s *solver) similar(in parser.Input, err error) error {
 	if !ok || err == nil {
 		return err
 	}
-	if n, numErr := strconv.Atoi(img.Ref); numErr == nil && n < len(s.file.Targets()) {
+	if n, numErr := strconv.Atoi(img.Ref); numErr == nil && n < len(s.b.file.Targets()) {
 		return fmt.Errorf("%w (FROM takes the name of a stage, not its number)", err)
 	}
 	if name := s.plan.Similar(img.Ref); name != "" {
@@ -423,7 +412,7 @@ func (s *solver) resolveAll(ctx context.Context, list []imageUse) error {
 		g.Go(func() error {
 			img, err := s.in.Resolve(ctx, use.image)
 			if err != nil {
-				errs[i] = s.at(use.at, "", s.similar(use.image, err))
+				errs[i] = s.b.at(use.at, "", s.similar(use.image, err))
 				return nil
 			}
 			s.plan.Resolved(use.image, use.at, img.Platform)
@@ -470,7 +459,7 @@ func (b *builder) setEpoch(said *time.Time) {
 	}
 	if b.opts.Image.Epoch != nil {
 		seconds := b.opts.Image.Epoch.Unix()
-		b.epoch = &seconds
+		b.epoch, b.e.epoch = &seconds, &seconds
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -16,13 +17,16 @@ import (
 
 // copier is a COPY or ADD.
 type copier struct {
-	*solver
-	cur    rootfs
+	e      *engine
+	in     *inputs.Inputs
+	inputs stepInputs
+
 	copy   *parser.Copy
-	owners bool     // files of the source have owners that mean something in the image
-	from   *files   // nil before look
-	local  []string // patterns in from
-	remote []string // addresses
+	key    cache.Key // of what the files are copied to
+	owners bool      // files of the source have owners that mean something in the image
+	from   *files    // nil before look
+	local  []string  // patterns in from
+	remote []string  // addresses
 
 	match   *source.Match
 	remotes []source.Remote
@@ -62,10 +66,10 @@ func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err er
 	a := c.copy
 	content := make([]string, 0, 1+len(c.remote))
 	if len(c.local) > 0 {
-		if c.from, err = c.files(ctx, a.From); err != nil {
+		if c.from, err = c.inputs.files(ctx, a.From); err != nil {
 			return "", "", err
 		}
-		m, err := c.from.tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude, Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.epoch})
+		m, err := c.from.tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude, Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.e.epoch})
 		if err != nil {
 			return "", "", err
 		}
@@ -81,10 +85,10 @@ func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err er
 		c.remotes = append(c.remotes, r)
 		content = append(content, string(r.Key()))
 	}
-	key, err = makeKey(c.cur.key, "copy", copyKey{
+	key, err = makeKey(c.key, "copy", copyKey{
 		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, Link: a.Link && a.Chmod == "", Unpack: c.unpack(), Inline: a.Inline, KeepOwner: c.keepOwner(),
 		Content: digest.FromString(fmt.Sprintf("%q", content)),
-	}, epochKey(c.epoch), fmt.Sprint(c.remoteUnpack()))
+	}, epochKey(c.e.epoch), fmt.Sprint(c.remoteUnpack()))
 	return key, inputs, err
 }
 
@@ -131,7 +135,7 @@ func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) er
 		for _, in := range c.copy.Inline {
 			act.Inline = append(act.Inline, executor.File{Name: in.Name, Data: in.Data})
 		}
-		res, err := c.execute(ctx, active.Mounts(), act, out)
+		res, err := c.e.execute(ctx, active.Mounts(), act, out)
 		if c.left = res.Left; !c.told {
 			c.told = true
 			tell(res, out)
@@ -157,7 +161,7 @@ func (c *copier) doRemote(ctx context.Context, active *snapshot.Active, r source
 	defer func() { err = errors.Join(err, got.Close()) }()
 	act := c.action(c.remoteUnpack())
 	act.Sources = []executor.Source{{Dir: got.Dir, Items: items(got.Items, false)}}
-	return c.exec(ctx, active.Mounts(), act, out)
+	return c.e.run(ctx, active.Mounts(), act, out)
 }
 
 func (c *copier) action(unpack bool) *executor.Copy {

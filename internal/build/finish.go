@@ -238,10 +238,10 @@ func (b *builder) writeManifest(ctx context.Context, r recipe, s *solver, t root
 
 // writeConfig writes an image's configuration, with the records of its steps where they are to travel in it.
 func (s *solver) writeConfig(ctx context.Context, r recipe, img imageConfig) (ocispec.Descriptor, error) {
-	if !s.exportsInline() || r.PruneDead {
-		return s.writeJSON(ctx, ocispec.MediaTypeImageConfig, img)
+	if !s.b.exportsInline() || r.PruneDead {
+		return s.b.writeJSON(ctx, ocispec.MediaTypeImageConfig, img)
 	}
-	doc, err := s.collector.Document(ctx, s.sealer, false)
+	doc, err := s.collector.Document(ctx, s.e.sealer, false)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -259,20 +259,20 @@ func (s *solver) writeConfig(ctx context.Context, r recipe, img imageConfig) (oc
 	if config[remotecache.Field], err = json.Marshal(doc); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return s.writeJSON(ctx, ocispec.MediaTypeImageConfig, config)
+	return s.b.writeJSON(ctx, ocispec.MediaTypeImageConfig, config)
 }
 
 // layersAs puts the layers of a recipe into the records of an image, which are those of the store otherwise.
 func (s *solver) layersAs(ctx context.Context, r recipe, doc remotecache.Document) error {
-	if r.sameLayers(s.recipe) {
+	if r.sameLayers(s.b.recipe) {
 		return nil
 	}
-	format := r.format(s.epoch)
+	format := r.format(s.b.epoch)
 	for _, o := range doc.Records {
-		if o.Layer == nil || o.Layer.Sealed != s.sealer.Format() {
+		if o.Layer == nil || o.Layer.Sealed != s.e.sealer.Format() {
 			continue
 		}
-		d, err := layers.Recompress(ctx, s.state, o.Layer.Descriptor.Digest.String(), o.Layer.Descriptor, o.Layer.DiffID, format)
+		d, err := layers.Recompress(ctx, s.b.state, o.Layer.Descriptor.Digest.String(), o.Layer.Descriptor, o.Layer.DiffID, format)
 		if err != nil {
 			return err
 		}
@@ -342,7 +342,7 @@ func (b *builder) writeJSON(ctx context.Context, mediaType string, v any) (ocisp
 
 // flatten writes the whole file system as a tar.
 func (b *builder) flatten(ctx context.Context, w io.Writer, t rootfs) (err error) {
-	if err := b.lazy.Materialize(ctx, t.top); err != nil {
+	if err := b.e.lazy.Materialize(ctx, t.top); err != nil {
 		return err
 	}
 	mounts, err := b.state.Snapshots.View(ctx, t.top)
@@ -367,7 +367,7 @@ type origin struct {
 
 // recordBuild keeps which lines of the Dockerfile made which entries of an image's history.
 func (s *solver) recordBuild(ctx context.Context, config digest.Digest, t rootfs) error {
-	rec := imageanalysis.Record{Dockerfile: s.name}
+	rec := imageanalysis.Record{Dockerfile: s.b.name}
 	first := s.plan.Target
 	for {
 		base, ok := first.Base.(parser.StageInput)
@@ -392,7 +392,7 @@ func (s *solver) recordBuild(ctx context.Context, config digest.Digest, t rootfs
 			Text: o.text, Stage: o.stage.Name, Line: o.lines.Start, End: o.lines.End, Earlier: o.stage != s.plan.Target,
 		})
 	}
-	return rec.Keep(s.state, config)
+	return rec.Keep(s.b.state, config)
 }
 
 // pruneDead takes the dead bytes out of an image that is finished. The cache keeps the layers as they were sealed.

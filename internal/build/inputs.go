@@ -43,22 +43,22 @@ func (s *solver) files(ctx context.Context, in parser.Input) (*files, error) {
 		if err != nil {
 			return nil, err
 		}
-		f, err := s.snapshotFiles(ctx, r)
+		f, err := s.b.snapshotFiles(ctx, r)
 		if err != nil {
 			return nil, err
 		}
 		f.stage = true
 		return f, nil
 	case parser.ImageInput:
-		r, err := s.unpack(ctx, in, "")
+		r, err := s.b.unpack(ctx, in, "")
 		if err != nil {
 			return nil, err
 		}
-		return s.snapshotFiles(ctx, r)
+		return s.b.snapshotFiles(ctx, r)
 	case parser.ContextInput:
 		return s.contextFiles(ctx, in)
 	case parser.Scratch:
-		return s.snapshotFiles(ctx, rootfs{key: "scratch"})
+		return s.b.snapshotFiles(ctx, rootfs{key: "scratch"})
 	}
 	panic("unreachable")
 }
@@ -114,14 +114,14 @@ func (b *builder) snapshotFiles(ctx context.Context, r rootfs) (*files, error) {
 // contextFiles opens a build context.
 func (s *solver) contextFiles(ctx context.Context, in parser.ContextInput) (*files, error) {
 	if in.Name == "" {
-		return &files{tree: s.context.Tree()}, nil
+		return &files{tree: s.b.context.Tree()}, nil
 	}
 	if img, ok := s.in.ContextImage(in); ok {
-		r, err := s.unpack(ctx, img, "")
+		r, err := s.b.unpack(ctx, img, "")
 		if err != nil {
 			return nil, err
 		}
-		return s.snapshotFiles(ctx, r)
+		return s.b.snapshotFiles(ctx, r)
 	}
 	c, err := s.in.Named(ctx, in.Name)
 	if err != nil {
@@ -161,10 +161,10 @@ func (b *builder) unpack(ctx context.Context, in parser.ImageInput, name string)
 func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Input) (rootfs, error) {
 	switch in := in.(type) {
 	case parser.ImageInput:
-		return s.unpack(ctx, in, s.stageLabel(st, 1)+" FROM "+in.Ref)
+		return s.b.unpack(ctx, in, s.stageLabel(st, 1)+" FROM "+in.Ref)
 	case parser.ContextInput:
 		if img, ok := s.in.ContextImage(in); ok {
-			return s.unpack(ctx, img, s.stageLabel(st, 1)+" FROM "+in.Name)
+			return s.b.unpack(ctx, img, s.stageLabel(st, 1)+" FROM "+in.Name)
 		}
 		f, err := s.contextFiles(ctx, in)
 		if err != nil {
@@ -176,9 +176,9 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		}
 		l := &layers.Layer{Snapshot: id, Text: "FROM " + in.Name, Lines: st.Range}
 		if s.sealed[st] {
-			s.sealer.Seal(l)
+			s.e.sealer.Seal(l)
 		}
-		key, err := makeKey("scratch", "from context", nil, content.String(), epochKey(s.epoch))
+		key, err := makeKey("scratch", "from context", nil, content.String(), epochKey(s.b.epoch))
 		if err != nil {
 			return rootfs{}, err
 		}
@@ -196,7 +196,7 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 // contextSnapshot makes a snapshot of a context, without ignored files, and returns the digest of its content.
 func (s *solver) contextSnapshot(ctx context.Context, f *files) (snapshot.ID, digest.Digest, error) {
 	for looks := 1; ; looks++ {
-		m, err := f.tree.Match(ctx, source.Query{Patterns: []string{"/"}, Literal: true, Epoch: s.epoch})
+		m, err := f.tree.Match(ctx, source.Query{Patterns: []string{"/"}, Literal: true, Epoch: s.b.epoch})
 		if err != nil {
 			return "", "", err
 		}
@@ -221,18 +221,18 @@ func (s *solver) snapshotOf(ctx context.Context, f *files, m *source.Match, whol
 		dir.Items[0].Contents = false
 		m = &dir
 	}
-	c := &copier{solver: s, from: f, match: m, copy: &parser.Copy{Dest: "/"}}
-	key, err := makeKey("scratch", "context", nil, string(m.Digest), epochKey(s.epoch))
+	c := &copier{e: s.e, from: f, match: m, copy: &parser.Copy{Dest: "/"}}
+	key, err := makeKey("scratch", "context", nil, string(m.Digest), epochKey(s.b.epoch))
 	if err != nil {
 		return "", "", err
 	}
 	j := &job{key: key, do: c.do}
-	if res, _, ok := s.lookup(rootfs{}, j); ok {
+	if res, _, ok := s.e.lookup(rootfs{}, j); ok {
 		return res.snapshot, place, nil
 	}
-	res, err := s.runs.Do(ctx, string(key), func() (stepResult, error) { return s.make(ctx, nil, rootfs{}, j, s.silent()) })
+	res, err := s.e.runs.Do(ctx, string(key), func() (stepResult, error) { return s.e.make(ctx, rootfs{}, j, silent(), false) })
 	if again(err, 0) {
-		s.runs.Forget(string(key))
+		s.e.runs.Forget(string(key))
 	}
 	return res.snapshot, place, err
 }

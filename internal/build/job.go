@@ -10,7 +10,6 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
-	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -89,6 +88,16 @@ type inputName struct {
 	result snapshot.ID
 }
 
+// stepInputs opens what a step takes files from. *solver implements it.
+type stepInputs interface {
+	// files opens an input, which may have to be built first.
+	files(ctx context.Context, in parser.Input) (*files, error)
+	// hasOwners reports whether the files of an input have owners that mean something in the image.
+	hasOwners(in parser.Input) bool
+	// snapshotOf makes a snapshot of files of a context, so that they can be mounted.
+	snapshotOf(ctx context.Context, f *files, m *source.Match, whole bool) (id snapshot.ID, place string, err error)
+}
+
 // namer names inputs.
 type namer func(context.Context, parser.Input) (inputName, error)
 
@@ -118,26 +127,13 @@ func (s *solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step
 }
 
 func (s *solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
-	key, err := makeKey(cur.key, "mkdir", a, epochKey(s.epoch))
+	key, err := makeKey(cur.key, "mkdir", a, epochKey(s.b.epoch))
 	if err != nil {
 		return nil, err
 	}
 	return &job{key: key, do: func(ctx context.Context, active *snapshot.Active, out output) error {
-		return s.exec(ctx, active.Mounts(), &executor.Mkdir{Path: a.Path, User: a.User}, out)
+		return s.e.run(ctx, active.Mounts(), &executor.Mkdir{Path: a.Path, User: a.User}, out)
 	}}, nil
-}
-
-// exec runs an action of the executor on a root file system.
-func (s *solver) exec(ctx context.Context, root []mount.Mount, action executor.Action, out output) error {
-	res, err := s.execute(ctx, root, action, out)
-	tell(res, out)
-	return err
-}
-
-// execute is exec for who tells of what came of it.
-func (s *solver) execute(ctx context.Context, root []mount.Mount, action executor.Action, out output) (executor.Result, error) {
-	spec := &executor.Spec{Root: root, MountPoints: s.state.MountPoints(), Action: action, UserNS: s.state.NS.Rootless, SingleID: s.state.NS.SingleID, Epoch: s.epoch}
-	return executor.Run(ctx, spec, out.stream(1), out.stream(2))
 }
 
 // tell says what the user should know of an action that was done.
@@ -158,7 +154,7 @@ func tell(res executor.Result, out output) {
 
 // prepareCopy prepares a COPY or ADD.
 func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, name namer) (*job, error) {
-	c := &copier{solver: s, cur: cur, copy: a}
+	c := &copier{e: s.e, in: s.in, inputs: s, copy: a, key: cur.key}
 	j := &job{look: c.look, do: c.do, copier: c, closers: []io.Closer{c}}
 	// With --chmod, BuildKit's --link is an ordinary COPY (docker/buildx issue 1855): a mode for what is copied would
 	// also be that of the parents in the layer, which hide those of the image.
@@ -179,7 +175,7 @@ func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, na
 	c.owners = s.hasOwners(a.From)
 	j.local = j.local && !c.owners
 	if len(remote) == 0 && from.key != "" {
-		j.quick, err = makeKey(cur.key, "copy from", a, from.key, epochKey(s.epoch))
+		j.quick, err = makeKey(cur.key, "copy from", a, from.key, epochKey(s.b.epoch))
 	}
 	if _, ok := a.From.(parser.StageInput); ok {
 		j.inputs = joinResults([]snapshot.ID{from.result})
@@ -189,7 +185,11 @@ func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, na
 
 // prepareRun prepares a RUN.
 func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run, name namer) (*job, error) {
-	r := &runner{solver: s, stage: st, cur: cur, run: a, from: map[int]*files{}, content: map[int]digest.Digest{}, looked: map[int]*source.Match{}}
+	r := &runner{
+		e: s.e, opts: &s.b.opts.Run, secrets: s.b.secrets, cacheMounts: s.b.cacheMounts, tempDir: s.b.tempDir, inputs: s,
+		hostname: s.b.hostname(), namespace: s.b.cacheNamespace(), run: a, key: cur.key, platform: parser.FormatPlatform(st.Platform),
+		from: map[int]*files{}, content: map[int]digest.Digest{}, looked: map[int]*source.Match{},
+	}
 	if err := r.check(); err != nil {
 		return nil, err
 	}
@@ -246,13 +246,13 @@ func showsFiles(m parser.RunMount) bool {
 	return !empty
 }
 
-// network is the network of a RUN: its own wish, or the build's.
-func (s *solver) network(a *parser.Run) string {
+// network returns the network of a RUN: its own, or else the build's.
+func (r *runner) network() string {
 	switch {
-	case a.Network != "" && a.Network != "default":
-		return a.Network
-	case s.opts.Run.Network != "" && s.opts.Run.Network != "default":
-		return s.opts.Run.Network
+	case r.run.Network != "" && r.run.Network != "default":
+		return r.run.Network
+	case r.opts.Network != "" && r.opts.Network != "default":
+		return r.opts.Network
 	}
 	return "host"
 }

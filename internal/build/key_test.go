@@ -80,7 +80,7 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	s := &solver{builder: &builder{opts: k.opts, epoch: k.epoch, context: c, in: inputs.New(inputs.Options{Contexts: k.opts.Source.Contexts})}}
+	s := &solver{b: &builder{opts: k.opts, epoch: k.epoch, context: c}, e: &engine{epoch: k.epoch}, in: inputs.New(inputs.Options{Contexts: k.opts.Source.Contexts})}
 	name := func(context.Context, parser.Input) (inputName, error) { return k.from, nil }
 	cur := rootfs{key: k.parent}
 	list := map[string]cache.Key{}
@@ -261,7 +261,7 @@ func TestKeepsEpoch(t *testing.T) {
 		{" 0 epoch soon", ptr(int64(0)), false},
 	}
 	for _, tt := range tests {
-		b := &builder{epoch: tt.build}
+		b := &engine{epoch: tt.build}
 		l := &remotecache.Layer{Sealed: tt.sealed}
 		if got := b.keepsEpoch(l.Epoch()); got != tt.want {
 			t.Errorf("a layer sealed as %q serves epoch %v: %v, want %v", tt.sealed, tt.build, got, tt.want)
@@ -281,7 +281,7 @@ func TestMountHasEpoch(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		s := &solver{builder: &builder{epoch: epoch, context: c, in: inputs.New(inputs.Options{})}}
+		s := &solver{b: &builder{epoch: epoch, context: c}, e: &engine{epoch: epoch}, in: inputs.New(inputs.Options{})}
 		run := &parser.Run{Mounts: []parser.RunMount{{Type: parser.MountBind, Target: "/m", Source: "/", From: parser.ContextInput{}}}}
 		name := func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil }
 		j, err := s.prepareRun(t.Context(), &parser.Stage{}, rootfs{}, run, name)

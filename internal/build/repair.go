@@ -39,15 +39,15 @@ func (b *builder) repairing(ctx context.Context, res *Result, solve func() error
 // beginAgain forgets the results of stages, and keeps the open contexts and images.
 func (b *builder) beginAgain() {
 	b.waitForLayers()
-	b.made.use()
-	b.runs, b.fetched, b.imports, b.lazy = memo.Map[string, stepResult]{}, memo.Map[string, stepResult]{}, nil, &layers.Lazy{}
-	b.in.Reset(b.lazy)
+	b.e.made.use()
+	b.e.runs, b.e.fetched, b.e.imports, b.e.lazy = memo.Map[string, stepResult]{}, memo.Map[string, stepResult]{}, nil, &layers.Lazy{}
+	b.in.Reset(b.e.lazy)
 	b.newSealer()
 }
 
 // anew returns a solver for the same plan without results.
 func (s *solver) anew() *solver {
-	return &solver{builder: s.builder, plan: s.plan, label: s.label, prefetch: s.prefetch}
+	return &solver{b: s.b, e: s.e, in: s.in, plan: s.plan, label: s.label, prefetch: s.prefetch}
 }
 
 // made are the keys of steps that were run.

@@ -21,11 +21,20 @@ import (
 
 // runner is a RUN.
 type runner struct {
-	*solver
-	stage *parser.Stage
-	cur   rootfs
-	run   *parser.Run
-	from  map[int]*files // by the mount's index
+	e           *engine
+	opts        *RunOptions
+	secrets     *secret.Store
+	cacheMounts *cachemount.Store
+	tempDir     func(pattern string) (string, error)
+	inputs      stepInputs
+	hostname    string // of the command; "" for the usual one
+	namespace   string // keeps cache mounts apart that have the same id otherwise
+
+	run      *parser.Run
+	key      cache.Key // of what the command runs on
+	platform string
+
+	from map[int]*files // by the mount's index
 	// content has the digest of a mount's content, or initial content, by the mount's index. look sets it.
 	content map[int]digest.Digest
 	// looked has the files that look digested, so that the same files are mounted.
@@ -34,10 +43,10 @@ type runner struct {
 
 // check refuses what the one who builds has not allowed.
 func (r *runner) check() error {
-	if r.run.Security == "insecure" && !r.opts.Run.Insecure {
+	if r.run.Security == "insecure" && !r.opts.Insecure {
 		return errors.New("RUN --security=insecure is not permitted; add --allow security.insecure")
 	}
-	if r.run.Network == "host" && r.opts.Run.Network == "none" && !r.opts.Run.HostNetwork {
+	if r.run.Network == "host" && r.opts.Network == "none" && !r.opts.HostNetwork {
 		return errors.New("RUN --network=host is not permitted where --network is none; add --allow network.host")
 	}
 	return nil
@@ -66,16 +75,16 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 	if len(r.content) > 0 {
 		// The times of files of contexts, and of files that COPY and WORKDIR made in stages, depend on this epoch. The
 		// command can copy such times.
-		list = append(list, epochKey(r.epoch))
+		list = append(list, epochKey(r.e.epoch))
 	}
-	key, err = makeKey(r.cur.key, "run", r.run, list...)
+	key, err = makeKey(r.key, "run", r.run, list...)
 	return key, joinResults(results), err
 }
 
 // surroundings are what of the build a command may see besides its instruction.
 func (r *runner) surroundings() []string {
-	list := []string{parser.FormatPlatform(r.stage.Platform), r.network(r.run), fmt.Sprint(r.opts.Run.Hosts, r.opts.Run.ShmSize, r.opts.Run.Ulimits)}
-	if name := r.hostname(); name != "" {
+	list := []string{r.platform, r.network(), fmt.Sprint(r.opts.Hosts, r.opts.ShmSize, r.opts.Ulimits)}
+	if name := r.hostname; name != "" {
 		list = append(list, "hostname "+name)
 	}
 	return list
@@ -87,7 +96,7 @@ func (r *runner) open(ctx context.Context) error {
 		if !showsFiles(m) {
 			continue
 		}
-		f, err := r.files(ctx, m.From)
+		f, err := r.inputs.files(ctx, m.From)
 		if err != nil {
 			return err
 		}
@@ -101,8 +110,8 @@ func (r *runner) open(ctx context.Context) error {
 func (r *runner) mountQuery(m parser.RunMount) source.Query {
 	src := path.Join("/", m.Source)
 	return source.Query{
-		Patterns: []string{src}, Literal: true, KeepOwner: true, Epoch: r.epoch,
-		Root: m.Type == parser.MountBind && (src != "/" || r.hasOwners(m.From)),
+		Patterns: []string{src}, Literal: true, KeepOwner: true, Epoch: r.e.epoch,
+		Root: m.Type == parser.MountBind && (src != "/" || r.inputs.hasOwners(m.From)),
 	}
 }
 
@@ -110,8 +119,8 @@ func (r *runner) mountQuery(m parser.RunMount) source.Query {
 func (r *runner) do(ctx context.Context, active *snapshot.Active, out output) (err error) {
 	p := &executor.Process{
 		Args: r.run.Args, Env: append(slices.Clone(r.run.Env), r.run.Proxy...), Dir: r.run.Dir, User: r.run.User,
-		Network: r.network(r.run), Insecure: r.run.Security == "insecure", ExtraHosts: r.opts.Run.Hosts,
-		ShmSize: r.opts.Run.ShmSize, Ulimits: r.opts.Run.Ulimits, Hostname: r.hostname(),
+		Network: r.network(), Insecure: r.run.Security == "insecure", ExtraHosts: r.opts.Hosts,
+		ShmSize: r.opts.ShmSize, Ulimits: r.opts.Ulimits, Hostname: r.hostname,
 	}
 	for _, f := range r.run.Files {
 		p.Mounts = append(p.Mounts, executor.Mount{Target: f.Path, Source: executor.Data{Data: f.Data, Mode: f.Mode}, ReadOnly: true})
@@ -131,7 +140,7 @@ func (r *runner) do(ctx context.Context, active *snapshot.Active, out output) (e
 			return fmt.Errorf("mount %s: %w", mountName(m), err)
 		}
 	}
-	return processError(r.run.Args, r.exec(ctx, active.Mounts(), p, out))
+	return processError(r.run.Args, r.e.run(ctx, active.Mounts(), p, out))
 }
 
 // releaser is what has to be undone when a command has ended, the last thing first.
@@ -176,15 +185,15 @@ func (r *runner) mountBind(ctx context.Context, p *executor.Process, i int, m pa
 	if err != nil {
 		return err
 	}
-	if err := r.lazy.Materialize(ctx, id); err != nil {
+	if err := r.e.lazy.Materialize(ctx, id); err != nil {
 		return err
 	}
 	var mounts []mount.Mount
 	if m.ReadOnly {
-		mounts, err = r.state.Snapshots.View(ctx, id)
+		mounts, err = r.e.snapshots.View(ctx, id)
 	} else {
 		var active *snapshot.Active
-		if active, err = r.state.Snapshots.Prepare(ctx, id); err == nil {
+		if active, err = r.e.snapshots.Prepare(ctx, id); err == nil {
 			release.add(active.Discard)
 			mounts = active.Mounts()
 		}
@@ -205,7 +214,7 @@ func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) 
 	if f.snapshot != nil {
 		return *f.snapshot, m.Source, nil
 	}
-	id, place, err := r.snapshotOf(ctx, f, r.looked[i], r.mountQuery(m).Root)
+	id, place, err := r.inputs.snapshotOf(ctx, f, r.looked[i], r.mountQuery(m).Root)
 	return id, place, err
 }
 
@@ -322,9 +331,9 @@ func (r *runner) lockCaches(ctx context.Context, release *releaser) (map[int]str
 func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
 	identity := []any{m.ID, m.UID, m.GID, m.Mode}
 	if r.from[i] != nil {
-		identity = append(identity, r.content[i], m.Source, epochKey(r.epoch)) // the epoch is in the times of the files
+		identity = append(identity, r.content[i], m.Source, epochKey(r.e.epoch)) // the epoch is in the times of the files
 	}
-	if ns := r.cacheNamespace(); ns != "" {
+	if ns := r.namespace; ns != "" {
 		identity = append(identity, "namespace "+ns)
 	}
 	return cachemount.Name(identity...)
@@ -340,8 +349,8 @@ func (r *runner) copyTo(ctx context.Context, dir string, f *files, i int, from p
 			return err
 		}
 	}
-	c := &copier{solver: r.solver, from: f}
+	c := &copier{from: f}
 	act := &executor.Copy{Dest: "/", KeepOwner: true, Sources: []executor.Source{{Dir: f.tree.Dir(), Items: items(m.Items, false)}}}
 	act.Frozen = frozen(f.tree, m)
-	return c.noteChanged(r.exec(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, r.silent()))
+	return c.noteChanged(r.e.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, silent()))
 }

@@ -53,9 +53,15 @@ func (c *Collector) Add(own bool, keys []cache.Key, created time.Time, l *layers
 	}
 }
 
+// Sealer makes layers and names the format in which it seals them. *layers.Sealer implements it.
+type Sealer interface {
+	ChainID(ctx context.Context, list []*layers.Layer) (digest.Digest, error)
+	Format() string
+}
+
 // Document returns the records of all steps, or of those that the image is made of. It waits for their layers, and has
 // the sealer make those that nobody else needs.
-func (c *Collector) Document(ctx context.Context, sealer *layers.Sealer, all bool) (Document, error) {
+func (c *Collector) Document(ctx context.Context, sealer Sealer, all bool) (Document, error) {
 	c.mu.Lock()
 	list := slices.Clone(c.list)
 	c.mu.Unlock()

@@ -60,7 +60,7 @@ func (s *solver) findNeeded(ctx context.Context) map[*parser.Stage]bool {
 }
 
 // forecasting says whether it is worth while. When the results of all stages are to be exported all are needed.
-func (s *solver) forecasting() bool { return !s.imports.Empty() && !s.exportsAll() }
+func (s *solver) forecasting() bool { return !s.e.imports.Empty() && !s.b.exportsAll() }
 
 func (s *solver) foresee(ctx context.Context, st *parser.Stage) forecast {
 	if !s.forecasting() {
@@ -144,42 +144,8 @@ func (s *solver) foreseeStep(ctx context.Context, st *parser.Stage, cur rootfs, 
 	if !s.useCache(st) {
 		return j.key, "", false
 	}
-	key, top, hit = s.recorded(cur, j)
+	key, top, hit = s.e.recorded(cur, j)
 	return cmp.Or(j.key, key), top, hit
-}
-
-// recorded looks for a record of a job on cur as find does. If the snapshot of cur is unknown, it does not check the
-// snapshot that the record was made on.
-func (s *solver) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, hit bool) {
-	if key = cmp.Or(j.key, j.quick); key == "" {
-		return "", "", false
-	}
-	if rec, ok := s.state.Cache.Get(key); ok && s.keepsTimes(rec) && (key == j.key || j.madeFrom(rec)) {
-		if parent, ok := s.recordedOn(rec); ok && (cur.top == "" || cur.top == parent) {
-			return cmp.Or(rec.ContentKey, key), resultOf(snapshot.ID(rec.Snapshot)), true
-		}
-	}
-	for _, r := range s.importable(j) {
-		return r.ContentKey(), "", true
-	}
-	return "", "", false
-}
-
-// recordedOn returns the name of the snapshot that a record's result was made on, and reports whether the result is there.
-func (s *solver) recordedOn(rec cache.Record) (snapshot.ID, bool) {
-	id := snapshot.ID(rec.Snapshot)
-	var parent snapshot.ID
-	if info, err := s.state.Snapshots.Stat(id); err == nil {
-		parent = info.Parent
-	} else if _, lazy := s.state.LazyLayer(rec); lazy {
-		parent = snapshot.ID(rec.Lazy.Parent)
-	} else {
-		return "", false
-	}
-	if rec.NoOp {
-		parent = id
-	}
-	return resultOf(parent), true
 }
 
 // stagesOf are the stages that an action takes files from.

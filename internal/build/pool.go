@@ -11,14 +11,14 @@ import (
 // A step that changes nothing has a layer, but no snapshot: the next step runs on the one before. Every snapshot is a
 // directory more that overlay has to open, for all steps that follow.
 
-// spares are snapshots that were prepared for a step which then had no need of it, by parent. The next step may.
-type spares struct {
+// snapshotPool are snapshots that were prepared for a step which then had no need of it, by parent. The next step may.
+type snapshotPool struct {
 	mu  sync.Mutex
 	all map[snapshot.ID]*snapshot.Active
 }
 
 // take gives a snapshot on parent in which nothing was changed: a spare one, or a new one.
-func (s *spares) take(ctx context.Context, from *snapshot.Store, parent snapshot.ID) (*snapshot.Active, error) {
+func (s *snapshotPool) take(ctx context.Context, from Snapshots, parent snapshot.ID) (*snapshot.Active, error) {
 	s.mu.Lock()
 	active := s.all[parent]
 	delete(s.all, parent)
@@ -30,7 +30,7 @@ func (s *spares) take(ctx context.Context, from *snapshot.Store, parent snapshot
 }
 
 // put keeps one.
-func (s *spares) put(parent snapshot.ID, active *snapshot.Active) error {
+func (s *snapshotPool) put(parent snapshot.ID, active *snapshot.Active) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all == nil {
@@ -44,7 +44,7 @@ func (s *spares) put(parent snapshot.ID, active *snapshot.Active) error {
 }
 
 // Close discards what nobody has taken.
-func (s *spares) Close() error {
+func (s *snapshotPool) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error

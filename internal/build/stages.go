@@ -1,7 +1,6 @@
 package build
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
-	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
@@ -40,7 +39,9 @@ type rootfs struct {
 
 // solver builds a plan, for one platform.
 type solver struct {
-	*builder
+	b     *builder
+	e     *engine
+	in    *inputs.Inputs
 	plan  *parser.Plan
 	label string // put before the names of steps where there are several platforms
 
@@ -71,8 +72,8 @@ func (s *solver) solve(ctx context.Context) (rootfs, error) {
 			break // perhaps none of them is needed
 		}
 		g.Go(func() error {
-			_, err := s.unpack(gctx, use.image, "")
-			return s.at(use.at, "", err)
+			_, err := s.b.unpack(gctx, use.image, "")
+			return s.b.at(use.at, "", err)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -86,12 +87,12 @@ func (s *solver) solve(ctx context.Context) (rootfs, error) {
 // markSealed finds the stages whose layers leave the machine. Others are never made into archives.
 func (s *solver) markSealed() {
 	s.sealed = map[*parser.Stage]bool{}
-	if s.exportsAll() {
+	if s.b.exportsAll() {
 		for _, st := range s.plan.Stages {
 			s.sealed[st] = true
 		}
 	}
-	if s.wantsImage() || len(s.opts.Cache.To) > 0 {
+	if s.b.wantsImage() || len(s.b.opts.Cache.To) > 0 {
 		for st := range s.imageStages() {
 			s.sealed[st] = true
 		}
@@ -117,7 +118,7 @@ func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	return s.stages.Do(ctx, st, func() (rootfs, error) {
 		cur, err := s.base(ctx, st)
 		if err != nil {
-			return rootfs{}, s.at(st.Range, "", err)
+			return rootfs{}, s.b.at(st.Range, "", err)
 		}
 		base := cur.config
 		cur.config = st.Start(base)
@@ -221,19 +222,6 @@ func (s *solver) baseConfig(ctx context.Context, st *parser.Stage) (imageConfig,
 	return imageConfig{}, nil
 }
 
-// stepResult is what a step with an action came to.
-type stepResult struct {
-	snapshot snapshot.ID
-	// unchanged says that the snapshot is that of the step before, since the step has changed nothing.
-	unchanged bool
-	created   time.Time
-	cached    bool
-	// quick is the definition key that the result was recorded under; "" if there is none.
-	quick cache.Key
-	// image has the layer where it came from another machine; nil otherwise.
-	image *image.Image
-}
-
 // step does one step on top of cur.
 func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, n int) (rootfs, error) {
 	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers, origins: cur.origins}
@@ -264,14 +252,14 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 		l.Base, l.Descriptor, l.DiffID = res.image, res.image.Manifest.Layers[0], res.image.Config.RootFS.DiffIDs[0]
 	}
 	if s.sealed[st] {
-		s.sealer.Seal(l)
+		s.e.sealer.Seal(l)
 	}
 	s.note(st, []cache.Key{res.quick, key}, res.created, l, cur.layers)
 	next.key, next.top = key, res.snapshot
 	next.layers, next.origins = append(next.layers, l), append(next.origins, from)
 	created := res.created
-	if s.opts.Image.Epoch != nil {
-		created = s.now()
+	if s.b.opts.Image.Epoch != nil {
+		created = s.b.now()
 	}
 	next.config.History = append(next.config.History, ocispec.History{Created: &created, CreatedBy: step.History, Comment: parser.Comment})
 	next.config.Created = &created
@@ -294,15 +282,15 @@ func (s *solver) metadataTime(st *parser.Stage, cur rootfs, step parser.Step) (t
 
 // firstTime is when what key names was first built, which is now if nobody knows of an earlier time.
 func (s *solver) firstTime(st *parser.Stage, key cache.Key, top snapshot.ID) (time.Time, error) {
-	if s.opts.Image.Epoch != nil {
-		return s.now(), nil
+	if s.b.opts.Image.Epoch != nil {
+		return s.b.now(), nil
 	}
-	rec, ok := s.state.Cache.Get(key)
+	rec, ok := s.b.state.Cache.Get(key)
 	if !ok {
-		if rec.Created, ok = s.imports.Created(key); !ok {
-			rec.Created = s.now()
+		if rec.Created, ok = s.e.imports.Created(key); !ok {
+			rec.Created = s.b.now()
 		}
-		if err := s.state.Cache.Put(key, cache.Record{Snapshot: string(top), Created: rec.Created}); err != nil {
+		if err := s.b.state.Cache.Put(key, cache.Record{Snapshot: string(top), Created: rec.Created}); err != nil {
 			return time.Time{}, err
 		}
 	}
@@ -321,7 +309,7 @@ type line struct {
 
 func (s *solver) line(st *parser.Stage, step parser.Step, n int) *line {
 	name := s.stageLabel(st, n) + " " + strings.TrimSpace(step.Name)
-	return &line{id: s.stepID(st, n), name: name, step: step, sink: s.sink, b: s.builder}
+	return &line{id: s.stepID(st, n), name: name, step: step, sink: s.b.sink, b: s.b}
 }
 
 func (l *line) start() {
@@ -345,19 +333,19 @@ func (l *line) done(cached bool, err error) error {
 type output struct{ line *line }
 
 // silent is an output that nobody hears.
-func (b *builder) silent() output {
-	return output{&line{sink: event.Discard, b: b}}
+func silent() output {
+	return output{&line{sink: event.Discard, b: &builder{}}}
 }
 
 func (o output) warn(message string) {
 	o.line.sink(event.Warning{ID: o.line.id, Message: message, File: o.line.b.name, Line: o.line.step.Range.Start, Time: time.Now()})
 }
 
-func (o output) stream(n int) *logger { return &logger{o, n} }
+func (o output) stream(n int) *logger { return &logger{o.line, n} }
 
 // logger writes a command's output to the progress.
 type logger struct {
-	output
+	line   *line
 	stream int
 }
 
@@ -375,11 +363,12 @@ func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 		return stepResult{}, "", l.done(false, err)
 	}
 	defer job.close()
-	if res, key, ok, err := s.find(ctx, st, cur, job, l); ok || err != nil {
+	n := need{cache: s.useCache(st), seal: s.sealed[st], last: last}
+	if res, key, ok, err := s.e.find(ctx, cur, job, l, n.cache); ok || err != nil {
 		return res, key, l.done(ok, err)
 	}
 	for looks := 1; ; looks++ {
-		res, key, cached, err := s.perform(ctx, st, cur, job, l, last)
+		res, key, cached, err := s.e.perform(ctx, cur, job, l, n)
 		if !again(err, looks) {
 			return res, key, l.done(cached, err)
 		}
@@ -389,178 +378,14 @@ func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 	}
 }
 
-// perform finds or makes a job's result. The result counts as cached if it was found, or made by an equal step.
-func (s *solver) perform(ctx context.Context, st *parser.Stage, cur rootfs, job *job, l *line, last bool) (res stepResult, key cache.Key, cached bool, err error) {
-	if err := job.load(ctx); err != nil {
-		return stepResult{}, "", false, err
-	}
-	if res, key, ok, err := s.find(ctx, st, cur, job, l); ok || err != nil {
-		if ok && err == nil {
-			err = s.renew(job)
-		}
-		return res, key, ok, err
-	}
-	mine := false
-	run := string(job.key) + " on " + string(cur.top)
-	res, err = s.runs.Do(ctx, run, func() (stepResult, error) {
-		mine = true
-		if last {
-			if res, ok, err := s.straight(ctx, cur, job, output{l}); ok || err != nil {
-				return res, err
-			}
-		}
-		return s.make(ctx, st, cur, job, output{l})
-	})
-	if again(err, 0) {
-		s.runs.Forget(run)
-	}
-	if err != nil {
-		return stepResult{}, "", false, err
-	}
-	res.quick = job.quick
-	return res, job.key, !mine, nil
-}
-
-// find looks for a job's result here, and then among what was brought from elsewhere.
-func (s *solver) find(ctx context.Context, st *parser.Stage, cur rootfs, j *job, l *line) (stepResult, cache.Key, bool, error) {
-	if !s.useCache(st) && !s.made.has(j.quick, j.key) {
-		return stepResult{}, "", false, nil
-	}
-	res, key, ok := s.lookup(cur, j)
-	var err error
-	if !ok {
-		res, key, ok, err = s.imported(ctx, cur, j, l)
-	}
-	res.quick = j.quick
-	return res, key, ok, err
-}
-
 func (s *solver) useCache(st *parser.Stage) bool {
-	if s.opts.Cache.No {
+	if s.b.opts.Cache.No {
 		return false
 	}
-	for _, name := range s.opts.Cache.NoStages {
+	for _, name := range s.b.opts.Cache.NoStages {
 		if strings.EqualFold(name, st.Name) || name == fmt.Sprint(st.Index) {
 			return false
 		}
 	}
 	return true
-}
-
-// lookup looks for a job's result in the cache: under the content key if it is known, else under the definition key.
-func (s *solver) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
-	key := j.key
-	if key == "" {
-		key = j.quick
-	}
-	if key == "" {
-		return stepResult{}, "", false
-	}
-	rec, ok := s.state.Cache.Get(key)
-	if !ok || !s.keepsTimes(rec) || key == j.quick && !j.madeFrom(rec) {
-		return stepResult{}, "", false
-	}
-	// A record made on top of another snapshot of the parent would give layers that do not fit together.
-	info, err := s.state.Snapshots.Stat(snapshot.ID(rec.Snapshot))
-	if err != nil {
-		info, ok = s.promised(rec)
-	}
-	if !ok || rec.NoOp && info.ID != cur.top || !rec.NoOp && info.Parent != cur.top {
-		return stepResult{}, "", false
-	}
-	s.state.Cache.Touch(key)
-	res := stepResult{snapshot: info.ID, unchanged: rec.NoOp, created: rec.Created.UTC(), cached: true}
-	return res, cmp.Or(rec.ContentKey, key), true
-}
-
-// make runs a job on a new snapshot over cur, commits it and writes the records. st is the stage whose layer it makes;
-// nil: none's.
-func (s *solver) make(ctx context.Context, st *parser.Stage, cur rootfs, j *job, out output) (stepResult, error) {
-	s.dirty.Store(true)
-	id, err := newID()
-	if err != nil {
-		return stepResult{}, err
-	}
-	parent, do := cur.top, j.do
-	switch {
-	case j.detached && s.state.Snapshots.Layered():
-		parent = ""
-	case j.detached:
-		do = func(ctx context.Context, active *snapshot.Active, out output) error {
-			return s.runDetached(ctx, j, active, out)
-		}
-	}
-	if err := s.lazy.Materialize(ctx, cur.top); err != nil {
-		return stepResult{}, err
-	}
-	active, err := s.spares.take(ctx, s.state.Snapshots, parent)
-	if err != nil {
-		return stepResult{}, err
-	}
-	if s.sealsEarly(st, j) {
-		j.copier.leave = true
-	}
-	err = s.state.Filled(do(ctx, active, out)) // before what was written is removed
-	if left := j.takeLeft(); left != nil && err != nil {
-		err = errors.Join(err, left.Dir.Close())
-	} else if left != nil {
-		if active, err = s.copyLeft(ctx, id, active, left, do, out); err != nil {
-			return stepResult{}, err
-		}
-	}
-	if err == nil && parent == cur.top && cur.top != "" {
-		var same bool
-		if same, err = layers.Unchanged(ctx, active); same && err == nil {
-			if err := s.checker.NoOp(ctx, active); err != nil {
-				return stepResult{}, errors.Join(err, active.Discard())
-			}
-			if err := s.spares.put(parent, active); err != nil {
-				return stepResult{}, err
-			}
-			return s.record(j, cache.Record{Snapshot: string(cur.top), NoOp: true})
-		}
-	}
-	if err == nil {
-		err = active.CommitOn(ctx, id, cur.top, false) // no instruction changes the root of what it copies to
-	}
-	if err != nil {
-		return stepResult{}, errors.Join(err, active.Discard())
-	}
-	return s.record(j, cache.Record{Snapshot: string(id)})
-}
-
-// record writes the records by which the result of a job that was run is found.
-func (s *solver) record(j *job, rec cache.Record) (stepResult, error) {
-	rec.Created, rec.ContentKey = time.Now().UTC(), j.key
-	return stepResult{snapshot: snapshot.ID(rec.Snapshot), unchanged: rec.NoOp, created: rec.Created}, s.putRecord(j, rec)
-}
-
-// putRecord writes a record under all keys of a job whose content key is known.
-func (b *builder) putRecord(j *job, rec cache.Record) error {
-	if j.inputs != "" {
-		rec.Inputs = j.inputs
-	}
-	for _, key := range []cache.Key{j.quick, j.key} {
-		if key == "" {
-			continue
-		}
-		if err := b.state.Cache.Put(key, rec); err != nil {
-			return err
-		}
-		b.made.add(key)
-	}
-	return nil
-}
-
-// renew copies the record under a job's content key to its definition key. It is called if the content key has a
-// result, and the definition key has none or one that was made from an earlier result of an input.
-func (b *builder) renew(j *job) error {
-	if j.quick == "" {
-		return nil
-	}
-	rec, ok := b.state.Cache.Get(j.key)
-	if !ok {
-		return nil // the result is one of --cache-from that nothing has needed as files yet
-	}
-	return b.putRecord(j, rec)
 }

@@ -1,0 +1,606 @@
+package build
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/memo"
+	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// engine finds or makes the results of steps. The stages of all platforms share it.
+type engine struct {
+	exec      Executor
+	snapshots Snapshots
+	records   Records
+	images    LayerImages
+	state     *state.State // for lazy layers, the user namespace, and errors of a full disk
+
+	// What follows is made anew when the build begins again because of a damaged blob.
+	sealer  Sealer
+	lazy    *layers.Lazy
+	checker *layers.Checker // nil: layers are not checked
+	imports *remotecache.Imports
+	runs    memo.Map[string, stepResult] // keeps equal steps of different stages from being run twice at once
+	fetched memo.Map[string, stepResult] // by key and parent: what was imported
+
+	pool snapshotPool
+	// made has the keys of the steps that this build has run. When the build begins again, they are not run again, even with
+	// --no-cache.
+	made   made
+	dirty  atomic.Bool // set when a step is run
+	epoch  *int64      // seconds since 1970; nil: real times
+	tables bool        // the tables of layers are kept while the layers are sealed
+	sink   event.Sink
+}
+
+// Executor runs an action of package executor.
+type Executor interface {
+	Run(ctx context.Context, spec *executor.Spec, stdout, stderr io.Writer) (executor.Result, error)
+}
+
+// processes runs actions in processes of their own.
+type processes struct{}
+
+func (processes) Run(ctx context.Context, spec *executor.Spec, stdout, stderr io.Writer) (executor.Result, error) {
+	return executor.Run(ctx, spec, stdout, stderr)
+}
+
+// Snapshots holds the results of steps. *snapshot.Store implements it.
+type Snapshots interface {
+	Prepare(ctx context.Context, parent snapshot.ID) (*snapshot.Active, error)
+	View(ctx context.Context, id snapshot.ID) ([]mount.Mount, error)
+	Stat(id snapshot.ID) (snapshot.Info, error)
+	// Layered reports whether a snapshot's directory holds what differs from its parent.
+	Layered() bool
+}
+
+// Records remembers the results of steps and the layers of snapshots. *cache.Cache implements it.
+type Records interface {
+	Get(k cache.Key) (cache.Record, bool)
+	Put(k cache.Key, r cache.Record) error
+	Touch(k cache.Key)
+	PutSealed(snapshot, format string, l cache.Layer) error
+}
+
+// Sealer makes the layers of snapshots. *layers.Sealer implements it.
+type Sealer interface {
+	Seal(l *layers.Layer)
+	ChainID(ctx context.Context, list []*layers.Layer) (digest.Digest, error)
+	Format() string
+	DeferredWriter
+}
+
+// DeferredWriter writes the layer of a COPY whose files were left where they are. *layers.Sealer implements it.
+type DeferredWriter interface {
+	WriteDeferred(ctx context.Context, ch snapshot.Changes, left *executor.Left) (cache.Layer, error)
+	WriteEarly(id snapshot.ID, active *snapshot.Active, left *executor.Left)
+}
+
+// LayerImages brings layers of images to this machine. *image.Resolver implements it.
+type LayerImages interface {
+	Ensure(ctx context.Context, img *image.Image, o image.UnpackOptions) error
+	UnpackOn(ctx context.Context, img *image.Image, parent, id snapshot.ID, o image.UnpackOptions) error
+}
+
+// need says what is needed of a step.
+type need struct {
+	cache bool // an earlier result may be used
+	seal  bool // the layer is sealed
+	last  bool // nothing but the layer is needed
+}
+
+// stepResult is what a step with an action came to.
+type stepResult struct {
+	snapshot snapshot.ID
+	// unchanged says that the snapshot is that of the step before, since the step has changed nothing.
+	unchanged bool
+	created   time.Time
+	cached    bool
+	// quick is the definition key that the result was recorded under; "" if there is none.
+	quick cache.Key
+	// image has the layer where it came from another machine; nil otherwise.
+	image *image.Image
+}
+
+// perform finds or makes a job's result. The result counts as cached if it was found, or made by an equal step.
+func (e *engine) perform(ctx context.Context, cur rootfs, job *job, l *line, n need) (res stepResult, key cache.Key, cached bool, err error) {
+	if err := job.load(ctx); err != nil {
+		return stepResult{}, "", false, err
+	}
+	if res, key, ok, err := e.find(ctx, cur, job, l, n.cache); ok || err != nil {
+		if ok && err == nil {
+			err = e.renew(job)
+		}
+		return res, key, ok, err
+	}
+	mine := false
+	run := string(job.key) + " on " + string(cur.top)
+	res, err = e.runs.Do(ctx, run, func() (stepResult, error) {
+		mine = true
+		if n.last {
+			if res, ok, err := e.straight(ctx, cur, job, output{l}); ok || err != nil {
+				return res, err
+			}
+		}
+		return e.make(ctx, cur, job, output{l}, n.seal)
+	})
+	if again(err, 0) {
+		e.runs.Forget(run)
+	}
+	if err != nil {
+		return stepResult{}, "", false, err
+	}
+	res.quick = job.quick
+	return res, job.key, !mine, nil
+}
+
+// find looks for a job's result here, and then among what was brought from elsewhere.
+func (e *engine) find(ctx context.Context, cur rootfs, j *job, l *line, useCache bool) (stepResult, cache.Key, bool, error) {
+	if !useCache && !e.made.has(j.quick, j.key) {
+		return stepResult{}, "", false, nil
+	}
+	res, key, ok := e.lookup(cur, j)
+	var err error
+	if !ok {
+		res, key, ok, err = e.imported(ctx, cur, j, l)
+	}
+	res.quick = j.quick
+	return res, key, ok, err
+}
+
+// lookup looks for a job's result in the cache: under the content key if it is known, else under the definition key.
+func (e *engine) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
+	key := j.key
+	if key == "" {
+		key = j.quick
+	}
+	if key == "" {
+		return stepResult{}, "", false
+	}
+	rec, ok := e.records.Get(key)
+	if !ok || !e.keepsTimes(rec) || key == j.quick && !j.madeFrom(rec) {
+		return stepResult{}, "", false
+	}
+	// A record made on top of another snapshot of the parent would give layers that do not fit together.
+	info, err := e.snapshots.Stat(snapshot.ID(rec.Snapshot))
+	if err != nil {
+		info, ok = e.promised(rec)
+	}
+	if !ok || rec.NoOp && info.ID != cur.top || !rec.NoOp && info.Parent != cur.top {
+		return stepResult{}, "", false
+	}
+	e.records.Touch(key)
+	res := stepResult{snapshot: info.ID, unchanged: rec.NoOp, created: rec.Created.UTC(), cached: true}
+	return res, cmp.Or(rec.ContentKey, key), true
+}
+
+// make runs a job on a new snapshot over cur, commits it and writes the records. seal reports whether the layer will be
+// sealed.
+func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output, seal bool) (stepResult, error) {
+	e.dirty.Store(true)
+	id, err := newID()
+	if err != nil {
+		return stepResult{}, err
+	}
+	parent, do := cur.top, j.do
+	switch {
+	case j.detached && e.snapshots.Layered():
+		parent = ""
+	case j.detached:
+		do = func(ctx context.Context, active *snapshot.Active, out output) error {
+			return e.runDetached(ctx, j, active, out)
+		}
+	}
+	if err := e.lazy.Materialize(ctx, cur.top); err != nil {
+		return stepResult{}, err
+	}
+	active, err := e.pool.take(ctx, e.snapshots, parent)
+	if err != nil {
+		return stepResult{}, err
+	}
+	if seal && e.sealsEarly(j) {
+		j.copier.leave = true
+	}
+	err = e.state.Filled(do(ctx, active, out)) // before what was written is removed
+	if left := j.takeLeft(); left != nil && err != nil {
+		err = errors.Join(err, left.Dir.Close())
+	} else if left != nil {
+		if active, err = e.copyLeft(ctx, id, active, left, do, out); err != nil {
+			return stepResult{}, err
+		}
+	}
+	if err == nil && parent == cur.top && cur.top != "" {
+		var same bool
+		if same, err = layers.Unchanged(ctx, active); same && err == nil {
+			if err := e.checker.NoOp(ctx, active); err != nil {
+				return stepResult{}, errors.Join(err, active.Discard())
+			}
+			if err := e.pool.put(parent, active); err != nil {
+				return stepResult{}, err
+			}
+			return e.record(j, cache.Record{Snapshot: string(cur.top), NoOp: true})
+		}
+	}
+	if err == nil {
+		err = active.CommitOn(ctx, id, cur.top, false) // no instruction changes the root of what it copies to
+	}
+	if err != nil {
+		return stepResult{}, errors.Join(err, active.Discard())
+	}
+	return e.record(j, cache.Record{Snapshot: string(id)})
+}
+
+// record writes the records by which the result of a job that was run is found.
+func (e *engine) record(j *job, rec cache.Record) (stepResult, error) {
+	rec.Created, rec.ContentKey = time.Now().UTC(), j.key
+	return stepResult{snapshot: snapshot.ID(rec.Snapshot), unchanged: rec.NoOp, created: rec.Created}, e.putRecord(j, rec)
+}
+
+// putRecord writes a record under all keys of a job whose content key is known.
+func (e *engine) putRecord(j *job, rec cache.Record) error {
+	if j.inputs != "" {
+		rec.Inputs = j.inputs
+	}
+	for _, key := range []cache.Key{j.quick, j.key} {
+		if key == "" {
+			continue
+		}
+		if err := e.records.Put(key, rec); err != nil {
+			return err
+		}
+		e.made.add(key)
+	}
+	return nil
+}
+
+// renew copies the record under a job's content key to its definition key. It is called if the content key has a
+// result, and the definition key has none or one that was made from an earlier result of an input.
+func (e *engine) renew(j *job) error {
+	if j.quick == "" {
+		return nil
+	}
+	rec, ok := e.records.Get(j.key)
+	if !ok {
+		return nil // the result is one of --cache-from that nothing has needed as files yet
+	}
+	return e.putRecord(j, rec)
+}
+
+// straight does a job without making its snapshot. It is false where that cannot be: then nothing was done.
+func (e *engine) straight(ctx context.Context, cur rootfs, j *job, out output) (res stepResult, ok bool, err error) {
+	c := j.copier
+	if c == nil || j.detached || len(c.remotes) > 0 {
+		return res, false, nil
+	}
+	e.dirty.Store(true)
+	id, err := newID()
+	if err != nil {
+		return res, false, err
+	}
+	if err := e.lazy.Materialize(ctx, cur.top); err != nil {
+		return res, false, err
+	}
+	active, err := e.snapshots.Prepare(ctx, cur.top)
+	if err != nil {
+		return res, false, err
+	}
+	defer func() { err = errors.Join(err, active.Discard()) }()
+	c.leave = true
+	err = c.do(ctx, active, out)
+	c.leave = false
+	if err != nil {
+		return res, false, err
+	}
+	if c.left == nil { // it was better copied
+		if err := active.Commit(ctx, id); err != nil {
+			return res, false, err
+		}
+		res, err = e.record(j, cache.Record{Snapshot: string(id)})
+		return res, err == nil, err
+	}
+	left := c.takeLeft()
+	l, err := e.sealer.WriteDeferred(ctx, active.Changes(), left)
+	if err != nil {
+		if ctx.Err() != nil {
+			return res, false, context.Cause(ctx)
+		}
+		c.whole = true
+		return res, false, nil // copying tells what is wrong, if anything is
+	}
+	if err := e.checkLayerOnly(ctx, j, active, left.Path, l); err != nil {
+		return res, false, err
+	}
+	if err := e.records.PutSealed(string(id), e.sealer.Format(), l); err != nil {
+		return res, false, err
+	}
+	e.promiseLayer(id, cur.top, l)
+	res, err = e.record(j, cache.Record{Snapshot: string(id), Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: e.sealer.Format()}})
+	return res, err == nil, err
+}
+
+// What is less is sealed faster than another destination is made.
+const (
+	earlyFiles = 100
+	earlyBytes = 4 << 20
+)
+
+// sealsEarly says whether a job's layer is worth writing while its files are copied.
+func (e *engine) sealsEarly(j *job) bool {
+	c := j.copier
+	if c == nil || j.detached || c.whole || len(c.remotes) > 0 || c.match == nil || len(c.match.Items) != 1 ||
+		e.tables || !e.snapshots.Layered() {
+		return false
+	}
+	list := c.match.Items[0].Entries
+	if list.Len() >= earlyFiles {
+		return true
+	}
+	size := int64(0)
+	for e := range list.All() {
+		size += e.Size
+	}
+	return size >= earlyBytes
+}
+
+// copyLeft begins to seal what a job has left in active, which is discarded, as the layer of a snapshot to be, and does the
+// job once more on the snapshot that it returns.
+func (e *engine) copyLeft(ctx context.Context, id snapshot.ID, active *snapshot.Active, left *executor.Left, do jobFunc, out output) (*snapshot.Active, error) {
+	parent := active.Parent()
+	times, err := timesAbove(active.Upper(), left.Path)
+	e.sealer.WriteEarly(id, active, left)
+	if err != nil {
+		return nil, err
+	}
+	if active, err = e.snapshots.Prepare(ctx, parent); err != nil {
+		return nil, err
+	}
+	if err = do(ctx, active, out); err == nil {
+		err = setTimes(active.Upper(), times)
+	}
+	if err != nil {
+		return nil, errors.Join(err, active.Discard())
+	}
+	return active, nil
+}
+
+// promiseLayer promises to unpack a layer of the own store.
+func (e *engine) promiseLayer(id, on snapshot.ID, l cache.Layer) {
+	e.lazy.Add(id, func(ctx context.Context) error {
+		if err := e.lazy.Materialize(ctx, on); err != nil {
+			return err
+		}
+		e.dirty.Store(true)
+		return e.images.UnpackOn(ctx, image.Stored(l.Descriptor, l.DiffID), on, id, image.UnpackOptions{Sink: e.sink})
+	})
+}
+
+// promised promises again what an earlier build has promised and nobody has needed yet. It is false if the record is no
+// such promise, or if its layer is gone.
+func (e *engine) promised(rec cache.Record) (snapshot.Info, bool) {
+	l, ok := e.state.LazyLayer(rec)
+	if !ok {
+		return snapshot.Info{}, false
+	}
+	info := snapshot.Info{ID: snapshot.ID(rec.Snapshot), Parent: snapshot.ID(rec.Lazy.Parent)}
+	e.promiseLayer(info.ID, info.Parent, l)
+	return info, true
+}
+
+// checkLayerOnly compares the layer of a COPY that was written without a snapshot with what the COPY makes. active is
+// what the job has left beside the files of the layer.
+func (e *engine) checkLayerOnly(ctx context.Context, j *job, active *snapshot.Active, dir string, got cache.Layer) error {
+	if e.checker == nil {
+		return nil
+	}
+	times, err := timesAbove(active.Upper(), dir)
+	if err != nil {
+		return err
+	}
+	id, err := newID()
+	if err != nil {
+		return err
+	}
+	return e.checker.LayerOnly(ctx, got, active.Parent(), id, func(whole *snapshot.Active) error {
+		if err := j.copier.do(ctx, whole, silent()); err != nil {
+			return err
+		}
+		return setTimes(whole.Upper(), times)
+	})
+}
+
+// importable returns the imported records that name a layer which a job's result can be made of.
+func (e *engine) importable(j *job) []remotecache.Found {
+	key := cmp.Or(j.key, j.quick)
+	if key == "" || j.key == "" && j.inputs != "" {
+		// The stages that the job takes files from were built here. Their results on another machine may differ, so
+		// only a record under the content key counts.
+		return nil
+	}
+	var list []remotecache.Found
+	for _, r := range e.imports.Find(key) {
+		if e.keepsEpoch(r.Layer.Epoch()) {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// A layer that was sealed with an epoch has no times after it, and neither has a snapshot unpacked from it. In a build
+// with a later epoch, or with none, the step would give other times.
+
+// keepsTimes reports whether the times in a record's snapshot are right for this build.
+func (e *engine) keepsTimes(rec cache.Record) bool {
+	return e.keepsEpoch(rec.ClampedTo)
+}
+
+// keepsEpoch is keepsTimes for files whose times were limited to an epoch; nil: they were not.
+func (e *engine) keepsEpoch(clamped *int64) bool {
+	return clamped == nil || e.epoch != nil && *e.epoch <= *clamped
+}
+
+// imported looks for a job's result among the imported records. The blob is fetched at once, so that a cache that has
+// lost it costs no more than the step; it is unpacked when something runs on it, or reads it.
+func (e *engine) imported(ctx context.Context, cur rootfs, j *job, l *line) (stepResult, cache.Key, bool, error) {
+	found := e.importable(j)
+	if len(found) == 0 {
+		return stepResult{}, "", false, nil
+	}
+	parent, err := e.sealer.ChainID(ctx, cur.layers)
+	if err != nil {
+		return stepResult{}, "", false, err
+	}
+	for _, r := range found {
+		if r.Layer.Parent != parent {
+			continue
+		}
+		res, err := e.fetched.Do(ctx, string(r.Key)+" on "+string(cur.top), func() (stepResult, error) { return e.fetch(ctx, cur, j, r, l) })
+		if err == nil {
+			return res, r.ContentKey(), true, nil
+		}
+		if ctx.Err() != nil {
+			return stepResult{}, "", false, context.Cause(ctx)
+		}
+		output{l}.warn(fmt.Sprintf("the step is run, for its result cannot be had from the cache at %s: %v", r.From.Name, err))
+	}
+	return stepResult{}, "", false, nil
+}
+
+// fetch brings a record's layer here and promises its snapshot.
+func (e *engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Found, l *line) (stepResult, error) {
+	img, err := r.From.Layer(r.Layer.Descriptor, r.Layer.DiffID)
+	if err != nil {
+		return stepResult{}, err
+	}
+	if err := e.images.Ensure(ctx, img, image.UnpackOptions{ID: l.id, Sink: e.sink}); err != nil {
+		return stepResult{}, err
+	}
+	id, err := newID()
+	if err != nil {
+		return stepResult{}, err
+	}
+	rec := cache.Record{
+		Snapshot: string(id), Created: r.Created, ContentKey: r.ContentKey(), Inputs: j.inputs, ClampedTo: r.Layer.Epoch(),
+	}
+	keys := []cache.Key{r.Key, r.ContentKey(), j.quick}
+	e.lazy.Add(id, func(ctx context.Context) error {
+		if err := e.lazy.Materialize(ctx, cur.top); err != nil {
+			return err
+		}
+		if err := e.images.UnpackOn(ctx, img, cur.top, id, image.UnpackOptions{ID: l.id, Sink: e.sink}); err != nil {
+			return err
+		}
+		e.dirty.Store(true)
+		for i, key := range keys {
+			if key == "" || slices.Contains(keys[:i], key) {
+				continue
+			}
+			if err := e.records.Put(key, rec); err != nil {
+				return err
+			}
+		}
+		return e.records.PutSealed(string(id), r.Layer.Sealed, cache.Layer{Descriptor: r.Layer.Descriptor, DiffID: r.Layer.DiffID})
+	})
+	res := stepResult{snapshot: id, created: r.Created.UTC(), cached: true}
+	if r.Layer.Sealed == e.sealer.Format() {
+		res.image = img
+	}
+	return res, nil
+}
+
+// recorded looks for a record of a job on cur as find does. If the snapshot of cur is unknown, it does not check the
+// snapshot that the record was made on.
+func (e *engine) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, hit bool) {
+	if key = cmp.Or(j.key, j.quick); key == "" {
+		return "", "", false
+	}
+	if rec, ok := e.records.Get(key); ok && e.keepsTimes(rec) && (key == j.key || j.madeFrom(rec)) {
+		if parent, ok := e.recordedOn(rec); ok && (cur.top == "" || cur.top == parent) {
+			return cmp.Or(rec.ContentKey, key), resultOf(snapshot.ID(rec.Snapshot)), true
+		}
+	}
+	for _, r := range e.importable(j) {
+		return r.ContentKey(), "", true
+	}
+	return "", "", false
+}
+
+// recordedOn returns the name of the snapshot that a record's result was made on, and reports whether the result is there.
+func (e *engine) recordedOn(rec cache.Record) (snapshot.ID, bool) {
+	id := snapshot.ID(rec.Snapshot)
+	var parent snapshot.ID
+	if info, err := e.snapshots.Stat(id); err == nil {
+		parent = info.Parent
+	} else if _, lazy := e.state.LazyLayer(rec); lazy {
+		parent = snapshot.ID(rec.Lazy.Parent)
+	} else {
+		return "", false
+	}
+	if rec.NoOp {
+		parent = id
+	}
+	return resultOf(parent), true
+}
+
+// run runs an action of the executor on a root file system.
+func (e *engine) run(ctx context.Context, root []mount.Mount, action executor.Action, out output) error {
+	res, err := e.execute(ctx, root, action, out)
+	tell(res, out)
+	return err
+}
+
+// execute is run without a report to the user.
+func (e *engine) execute(ctx context.Context, root []mount.Mount, action executor.Action, out output) (executor.Result, error) {
+	spec := &executor.Spec{Root: root, MountPoints: e.state.MountPoints(), Action: action, UserNS: e.state.NS.Rootless, SingleID: e.state.NS.SingleID, Epoch: e.epoch}
+	return e.exec.Run(ctx, spec, out.stream(1), out.stream(2))
+}
+
+// runDetached runs a job on nothing and lays what it makes over active (COPY --link): links that are there are replaced
+// and not followed, and directories are as the job makes them. Where snapshots are overlays that is what putting one on
+// the other means; where they are whole trees the result is unpacked over the other like a layer.
+func (e *engine) runDetached(ctx context.Context, j *job, active *snapshot.Active, out output) (err error) {
+	alone, err := e.snapshots.Prepare(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, alone.Discard()) }()
+	if err := j.do(ctx, alone, out); err != nil {
+		return err
+	}
+	r, w := io.Pipe()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		_, err := diff.Write(ctx, w, diff.Tree{Dir: alone.Upper(), Full: true, StandIns: e.state.NS.Rootless}, diff.Options{Warn: func(path, problem string) { out.warn(path + ": " + problem) }})
+		return errors.Join(err, w.CloseWithError(err))
+	})
+	g.Go(func() error {
+		o := diff.ApplyOptions{Full: true}
+		if e.state.NS.SingleID {
+			o.OnOwnerError = func(string, int, int, error) {} // the job has said so
+		}
+		if e.state.NS.Rootless {
+			o.OnStandIn = func(string) {} // here, too
+		}
+		_, err := diff.Apply(ctx, r, active.Upper(), o)
+		r.CloseWithError(err)
+		return err
+	})
+	return g.Wait()
+}
