@@ -31,21 +31,24 @@ import (
 
 // builder is one build: what its platforms share.
 type builder struct {
-	state   *state.State
-	images  *image.Resolver
-	opts    Options
-	sink    event.Sink
-	context *source.Context
-	file    *parser.File
-	name    string // the Dockerfile's, for messages
-	epoch   *int64 // seconds, nil: real times
-	began   time.Time
+	state  *state.State
+	images *image.Resolver
+	// baseImages and artifacts are images, but for tests.
+	baseImages inputs.Images
+	artifacts  remotecache.Artifacts
+	opts       Options
+	sink       event.Sink
+	context    *source.Context
+	file       *parser.File
+	name       string // the Dockerfile's, for messages
+	epoch      *int64 // seconds, nil: real times
+	began      time.Time
 
 	in          *inputs.Inputs
 	secrets     *secret.Store
 	cacheMounts *cachemount.Store
 	e           *engine
-	sealer      *layers.Sealer // nil before the plan is made
+	makeSealer  func(context.Context, layers.SealerOptions) (Sealer, DeferredWriter)
 	// ctx ends when Build returns: layers are sealed and sent while steps run. It is kept here because this work outlives
 	// the call that starts it.
 	ctx     context.Context
@@ -61,21 +64,35 @@ type builder struct {
 
 // Build builds an image. The Result has the Dockerfile's name and text as soon as they are known, even if there is an
 // error. Errors of instructions are a *StepError or a *parser.Error.
-func Build(ctx context.Context, state *state.State, images *image.Resolver, o Options) (res *Result, err error) {
+func Build(ctx context.Context, state *state.State, images *image.Resolver, o Options) (*Result, error) {
+	return newBuilder(state, images, o).run(ctx)
+}
+
+// newBuilder returns a build that has not begun.
+func newBuilder(state *state.State, images *image.Resolver, o Options) *builder {
 	if o.Sink == nil {
 		o.Sink = event.Discard
 	}
-	b := &builder{state: state, images: images, opts: o, sink: o.Sink, began: time.Now()}
+	b := &builder{state: state, images: images, baseImages: images, artifacts: images, opts: o, sink: o.Sink, began: time.Now()}
 	b.e = &engine{
 		exec: processes{}, snapshots: state.Snapshots, records: state.Cache, images: images, state: state,
 		lazy: &layers.Lazy{}, tables: o.Analyze, sink: o.Sink,
 	}
+	b.makeSealer = func(ctx context.Context, o layers.SealerOptions) (Sealer, DeferredWriter) {
+		s := layers.NewSealer(ctx, o)
+		return s, s
+	}
 	if b.inlineCache() {
 		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), remotecache.Place{Type: "inline"})
 	}
+	return b
+}
+
+// run builds.
+func (b *builder) run(ctx context.Context) (res *Result, err error) {
 	warn := func(message string) { b.sink(event.Warning{Message: message, Time: time.Now()}) }
-	state.Store.Warn = warn
-	b.secrets = &secret.Store{Secrets: o.Run.Secrets, Agents: o.Run.SSH, Warn: warn}
+	b.state.Store.Warn = warn
+	b.secrets = &secret.Store{Secrets: b.opts.Run.Secrets, Agents: b.opts.Run.SSH, Warn: warn}
 	res = &Result{}
 	if err := b.makeTempDir(); err != nil {
 		return res, err
@@ -86,8 +103,8 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver, o Op
 	ctx, cancel := context.WithCancel(ctx)
 	b.ctx = ctx
 	defer func() { cancel(); err = errors.Join(err, b.close()) }()
-	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return state.Path("mounts") }, Empty: o.Cache.No}
-	state.SyncEarlier(ctx)
+	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return b.state.Path("mounts") }, Empty: b.opts.Cache.No}
+	b.state.SyncEarlier(ctx)
 	if err := b.open(ctx, res); err != nil {
 		return res, err
 	}
@@ -138,7 +155,7 @@ func (b *builder) close() error {
 // newInputs makes the inputs of the build.
 func (b *builder) newInputs() *inputs.Inputs {
 	return inputs.New(inputs.Options{
-		Images: b.images, Snapshots: b.state.Snapshots, Remote: b.state.Cache, Lazy: b.e.lazy, Secrets: b.secrets, Sink: b.sink,
+		Images: b.baseImages, Snapshots: b.state.Snapshots, Remote: b.state.Cache, Lazy: b.e.lazy, Secrets: b.secrets, Sink: b.sink,
 		TempDir: b.tempdir.Path, IndexDir: func() (string, error) { return b.state.Path("context") },
 		Own:      source.OwnState{Dir: b.state.Root, Holds: state.Holds, Notice: b.noticeOwn},
 		Contexts: b.opts.Source.Contexts, Pull: b.opts.Pull, KeepGitDir: b.keepGitDir(),
@@ -151,20 +168,19 @@ func (b *builder) newSealer() {
 	if b.opts.CheckLayers {
 		b.e.checker = &layers.Checker{State: b.state, Lazy: b.e.lazy, Epoch: b.opts.Image.Epoch}
 	}
-	b.sealer = layers.NewSealer(b.ctx, layers.SealerOptions{
+	b.e.sealer, b.e.deferred = b.makeSealer(b.ctx, layers.SealerOptions{
 		State: b.state, TempDir: b.tempdir, Lazy: b.e.lazy, Format: b.recipe.format(b.epoch), Tables: b.opts.Analyze, Check: b.e.checker,
 		Warn: func(l *layers.Layer, path, problem string) {
 			b.sink(event.Warning{Message: path + ": " + problem, File: b.name, Line: l.Lines.Start, Time: time.Now()})
 		},
 		Sealed: b.upload,
 	})
-	b.e.sealer = b.sealer
 }
 
 // waitForLayers waits until no layer is being sealed or sent.
 func (b *builder) waitForLayers() {
-	if b.sealer != nil {
-		b.sealer.Wait()
+	if b.e.sealer != nil {
+		b.e.sealer.Wait()
 	}
 	b.uploads.Wait()
 }

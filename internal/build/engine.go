@@ -34,12 +34,13 @@ type engine struct {
 	state     *state.State // for lazy layers, the user namespace, and errors of a full disk
 
 	// What follows is made anew when the build begins again because of a damaged blob.
-	sealer  Sealer
-	lazy    *layers.Lazy
-	checker *layers.Checker // nil: layers are not checked
-	imports *remotecache.Imports
-	runs    memo.Map[string, stepResult] // keeps equal steps of different stages from being run twice at once
-	fetched memo.Map[string, stepResult] // by key and parent: what was imported
+	sealer   Sealer // nil before the plan is made
+	deferred DeferredWriter
+	lazy     *layers.Lazy
+	checker  *layers.Checker // nil: layers are not checked
+	imports  *remotecache.Imports
+	runs     memo.Map[string, stepResult] // keeps equal steps of different stages from being run twice at once
+	fetched  memo.Map[string, stepResult] // by key and parent: what was imported
 
 	pool snapshotPool
 	// made has the keys of the steps that this build has run. When the build begins again, they are not run again, even with
@@ -85,7 +86,8 @@ type Sealer interface {
 	Seal(l *layers.Layer)
 	ChainID(ctx context.Context, list []*layers.Layer) (digest.Digest, error)
 	Format() string
-	DeferredWriter
+	// Wait waits until nothing is being sealed.
+	Wait()
 }
 
 // DeferredWriter writes the layer of a COPY whose files were left where they are. *layers.Sealer implements it.
@@ -317,7 +319,7 @@ func (e *engine) straight(ctx context.Context, cur rootfs, j *job, out output) (
 		return res, err == nil, err
 	}
 	left := c.takeLeft()
-	l, err := e.sealer.WriteDeferred(ctx, active.Changes(), left)
+	l, err := e.deferred.WriteDeferred(ctx, active.Changes(), left)
 	if err != nil {
 		if ctx.Err() != nil {
 			return res, false, context.Cause(ctx)
@@ -365,7 +367,7 @@ func (e *engine) sealsEarly(j *job) bool {
 func (e *engine) copyLeft(ctx context.Context, id snapshot.ID, active *snapshot.Active, left *executor.Left, do jobFunc, out output) (*snapshot.Active, error) {
 	parent := active.Parent()
 	times, err := timesAbove(active.Upper(), left.Path)
-	e.sealer.WriteEarly(id, active, left)
+	e.deferred.WriteEarly(id, active, left)
 	if err != nil {
 		return nil, err
 	}

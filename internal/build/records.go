@@ -17,7 +17,7 @@ func (b *builder) importRecords(ctx context.Context, platforms []ocispec.Platfor
 	if b.opts.Cache.No || len(b.opts.Cache.From) == 0 {
 		return nil
 	}
-	b.e.imports, err = remotecache.Import(ctx, b.images, b.opts.Cache.From, platforms, b.sink)
+	b.e.imports, err = remotecache.Import(ctx, b.artifacts, b.opts.Cache.From, platforms, b.sink)
 	return err
 }
 
@@ -43,7 +43,7 @@ func (b *builder) exportRecords(ctx context.Context, solvers []*solver) error {
 	e := remotecache.Exporter{Store: b.state.Store, Env: b.opts.Export, Sink: b.sink}
 	return e.Export(ctx, b.opts.Cache.To, func(all bool) (doc remotecache.Document, err error) {
 		for _, s := range solvers {
-			d, err := s.collector.Document(ctx, b.sealer, all)
+			d, err := s.collector.Document(ctx, b.e.sealer, all)
 			if err != nil {
 				return doc, err
 			}

@@ -53,6 +53,19 @@ func (l *Layer) failed(what string, err error) error {
 	return &Error{l.Lines, fmt.Errorf("%s the layer of %q: %w", what, l.Text, err)}
 }
 
+// Begin marks a layer as being sealed. It returns the function that ends the sealing, which must be called once; nil if the
+// layer comes from an image or was begun before. It must not be called by several goroutines at once.
+func (l *Layer) Begin() (end func(d ocispec.Descriptor, diffID digest.Digest, err error)) {
+	if l.Base != nil || l.sealed != nil {
+		return nil
+	}
+	l.sealed = make(chan struct{})
+	return func(d ocispec.Descriptor, diffID digest.Digest, err error) {
+		l.Descriptor, l.DiffID, l.err = d, diffID, err
+		close(l.sealed)
+	}
+}
+
 // Wait waits until the descriptor and the diffID are known, and returns the error of sealing. Layer must have a Base, or
 // have been passed to a Sealer.
 func (l *Layer) Wait(ctx context.Context) error {

@@ -66,39 +66,41 @@ func (s *Sealer) Wait() { s.wg.Wait() }
 func (s *Sealer) Seal(l *Layer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l.Base != nil || l.sealed != nil {
+	end := l.Begin()
+	if end == nil {
 		return
 	}
-	l.sealed = make(chan struct{})
 	if first := s.first[l.source()]; first != nil {
 		s.wg.Go(func() {
-			defer close(l.sealed)
 			<-first.sealed
-			l.Descriptor, l.DiffID, l.err = first.Descriptor, first.DiffID, first.err
+			end(first.Descriptor, first.DiffID, first.err)
 		})
 		return
 	}
 	s.first[l.source()] = l
 	if have, ok := Sealed(s.ctx, s.o.State, l.source(), s.format); ok {
-		l.Descriptor, l.DiffID = have.Descriptor, have.DiffID
-		close(l.sealed)
-		s.o.Sealed(l.Descriptor)
+		end(have.Descriptor, have.DiffID, nil)
+		s.o.Sealed(have.Descriptor)
 		return
 	}
 	s.wg.Go(func() {
-		defer close(l.sealed)
-		if got, ok := s.takeEarly(l.source()); ok {
-			l.err = s.finish(l, got)
-			return
-		}
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-			l.err = s.seal(l)
-		case <-s.ctx.Done():
-			l.err = context.Cause(s.ctx)
-		}
+		got, err := s.make(l)
+		end(got.Descriptor, got.DiffID, err)
 	})
+}
+
+// make makes a layer that is not in the store.
+func (s *Sealer) make(l *Layer) (cache.Layer, error) {
+	if got, ok := s.takeEarly(l.source()); ok {
+		return got, s.finish(l, got)
+	}
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+		return s.seal(l)
+	case <-s.ctx.Done():
+		return cache.Layer{}, context.Cause(s.ctx)
+	}
 }
 
 // Sealed returns the layer that a snapshot was sealed as, and reports whether there is one and the store has its blob.
@@ -112,10 +114,10 @@ func Sealed(ctx context.Context, s *state.State, source, format string) (cache.L
 }
 
 // seal writes a layer.
-func (s *Sealer) seal(l *Layer) error {
+func (s *Sealer) seal(l *Layer) (cache.Layer, error) {
 	t, err := s.tree(l)
 	if err != nil {
-		return err
+		return cache.Layer{}, err
 	}
 	o := s.o.Format.options()
 	o.Warn = func(path, problem string) { s.o.Warn(l, path, problem) }
@@ -125,9 +127,10 @@ func (s *Sealer) seal(l *Layer) error {
 	}
 	got, err := seal()
 	if err != nil {
-		return l.failed("seal", err)
+		return cache.Layer{}, l.failed("seal", err)
 	}
-	return s.finish(l, cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size})
+	made := cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size}
+	return made, s.finish(l, made)
 }
 
 // finish checks and records a layer that was written.
@@ -135,8 +138,7 @@ func (s *Sealer) finish(l *Layer, got cache.Layer) error {
 	if err := s.o.Check.layer(s.ctx, l, got); err != nil {
 		return l.failed("check", err)
 	}
-	l.Descriptor, l.DiffID = got.Descriptor, got.DiffID
-	s.o.Sealed(l.Descriptor)
+	s.o.Sealed(got.Descriptor)
 	return s.o.State.Cache.PutSealed(l.source(), s.format, got)
 }
 
