@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -137,7 +138,7 @@ func readIndex(dir string) (ocispec.Index, error) {
 		return ocispec.Index{}, err
 	}
 	var ix ocispec.Index
-	if err := json.Unmarshal(data, &ix); err != nil || ix.SchemaVersion != 2 {
+	if err := ocijson.Unmarshal(data, &ix); err != nil || ix.SchemaVersion != 2 {
 		return ocispec.Index{}, errors.New("the index.json that is there is not one of an image layout")
 	}
 	return ix, nil

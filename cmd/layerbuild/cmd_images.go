@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -148,7 +149,7 @@ func (im *images) platforms(ctx context.Context, state *state.State, d ocispec.D
 			return nil, err
 		}
 		var index ocispec.Index
-		if err := json.Unmarshal(data, &index); err != nil {
+		if err := ocijson.Unmarshal(data, &index); err != nil {
 			return nil, err
 		}
 		list = index.Manifests

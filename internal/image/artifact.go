@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -69,7 +69,7 @@ func (r *Resolver) layoutArtifact(ctx context.Context, loc location, want ocispe
 		return nil, err
 	}
 	var index ocispec.Index
-	if err := json.Unmarshal(data, &index); err != nil {
+	if err := ocijson.Unmarshal(data, &index); err != nil {
 		return nil, fmt.Errorf("index.json: %w", err)
 	}
 	root, name, err := choose(index.Manifests, loc)
@@ -94,7 +94,7 @@ func (r *Resolver) artifact(ctx context.Context, name string, read func(context.
 
 func (r *Resolver) parseArtifact(ctx context.Context, name string, d ocispec.Descriptor, manifest []byte, src source) (*Artifact, error) {
 	a := &Artifact{Name: name, Descriptor: d, source: src}
-	if err := json.Unmarshal(manifest, &a.Manifest); err != nil {
+	if err := ocijson.Unmarshal(manifest, &a.Manifest); err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	c := a.Manifest.Config

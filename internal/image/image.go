@@ -29,7 +29,6 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +39,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/registry"
 )
 
@@ -138,16 +138,25 @@ func isLayer(mediaType string) bool {
 // maxConfig bounds configurations: those of registries' and our own are a few kilobytes, a history can make it more.
 const maxConfig = 16 << 20
 
+// maxList bounds the variables and the triggers of an image. A Dockerfile can have as many of them itself.
+const maxList = 10_000
+
 // parse makes an image of its two documents.
 func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest, config []byte) (*Image, error) {
 	img := &Image{Name: name, Origin: origin, Root: root, Descriptor: d}
-	if err := json.Unmarshal(manifest, &img.Manifest); err != nil {
+	if err := ocijson.Unmarshal(manifest, &img.Manifest); err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
-	if err := json.Unmarshal(config, &img.Config); err != nil {
+	if err := ocijson.Unmarshal(config, &img.Config); err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", img.Manifest.Config.Digest, err)
 	}
 	img.Platform = img.Config.Platform
+	if n := len(img.Config.Config.Env); n > maxList {
+		return nil, fmt.Errorf("image %s is not valid: its configuration has %d variables, at most %d are possible", name, n, maxList)
+	}
+	if n := len(img.Config.Config.OnBuild); n > maxList {
+		return nil, fmt.Errorf("image %s is not valid: its configuration has %d ONBUILD triggers, at most %d are possible", name, n, maxList)
+	}
 	if n, m := len(img.Manifest.Layers), len(img.Config.RootFS.DiffIDs); n != m {
 		return nil, fmt.Errorf("image %s is not valid: it has %d layers, and its configuration names %d", name, n, m)
 	}
@@ -168,7 +177,7 @@ func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest, con
 // configOf finds the configuration in a manifest and checks that the manifest is an image's.
 func configOf(name string, d ocispec.Descriptor, manifest []byte) (ocispec.Descriptor, error) {
 	var m ocispec.Manifest
-	if err := json.Unmarshal(manifest, &m); err != nil {
+	if err := ocijson.Unmarshal(manifest, &m); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	switch t := OCIDescriptor(m.Config).MediaType; t {

@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
@@ -264,7 +265,7 @@ func (b blobsOf) sized(d digest.Digest) (ocispec.Descriptor, error) {
 // fromIndex reads an image out of an OCI layout.
 func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []byte, want ocispec.Platform) (*Image, error) {
 	var index ocispec.Index
-	if err := json.Unmarshal(data, &index); err != nil {
+	if err := ocijson.Unmarshal(data, &index); err != nil {
 		return nil, fmt.Errorf("index.json: %w", err)
 	}
 	src := blobsOf{f}
@@ -394,7 +395,7 @@ func sameName(have, want string) bool {
 // fromDockerArchive reads an image out of what docker save writes, and makes the manifest that such an archive lacks.
 func (r *Resolver) fromDockerArchive(ctx context.Context, f files, loc location, data []byte) (*Image, error) {
 	var list []dockerImage
-	if err := json.Unmarshal(data, &list); err != nil {
+	if err := ocijson.Unmarshal(data, &list); err != nil {
 		return nil, fmt.Errorf("manifest.json: %w", err)
 	}
 	di, name, err := chooseDocker(list, loc)
@@ -412,7 +413,7 @@ func (r *Resolver) fromDockerArchive(ctx context.Context, f files, loc location,
 	var rootfs struct {
 		RootFS ocispec.RootFS `json:"rootfs"`
 	}
-	if err := json.Unmarshal(config, &rootfs); err != nil {
+	if err := ocijson.Unmarshal(config, &rootfs); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	if n, m := len(di.Layers), len(rootfs.RootFS.DiffIDs); n != m {

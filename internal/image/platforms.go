@@ -2,12 +2,12 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/registry"
 )
 
@@ -59,7 +59,7 @@ func (r *Resolver) EnsureManifest(ctx context.Context, d ocispec.Descriptor, img
 		return err
 	}
 	var m ocispec.Manifest
-	if err := json.Unmarshal(data, &m); err != nil {
+	if err := ocijson.Unmarshal(data, &m); err != nil {
 		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	for _, b := range append(m.Layers, m.Config) {

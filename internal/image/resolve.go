@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -226,7 +226,7 @@ func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([
 			return d, data, nil
 		}
 		var doc ocispec.Index
-		if err := json.Unmarshal(data, &doc); err != nil {
+		if err := ocijson.Unmarshal(data, &doc); err != nil {
 			return d, nil, fmt.Errorf("index %s: %w", d.Digest, err)
 		}
 		if d, err = registry.Pick(registry.WithPlatforms(ctx, doc.Manifests, read), want); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/state"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -282,7 +283,7 @@ func (p *pruning) document(ctx context.Context, d ocispec.Descriptor) (map[strin
 		return nil, err
 	}
 	var doc map[string]json.RawMessage
-	if err := json.Unmarshal(data, &doc); err != nil {
+	if err := ocijson.Unmarshal(data, &doc); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Digest, err)
 	}
 	return doc, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
@@ -63,11 +64,11 @@ func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor, depth in
 	var doc map[string]json.RawMessage
 	var entries []ocispec.Descriptor
 	var raw []map[string]json.RawMessage // the same, including fields that this program does not know
-	if err := json.Unmarshal(data, &doc); err != nil {
+	if err := ocijson.Unmarshal(data, &doc); err != nil {
 		return d, fmt.Errorf("index %s: %w", d.Digest, err)
 	}
 	for _, list := range []any{&entries, &raw} {
-		if err := json.Unmarshal(doc["manifests"], list); err != nil {
+		if err := ocijson.Unmarshal(doc["manifests"], list); err != nil {
 			return d, fmt.Errorf("index %s: %w", d.Digest, err)
 		}
 	}

@@ -2,12 +2,12 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"slices"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -153,11 +153,11 @@ func WithPlatforms(ctx context.Context, list []ocispec.Descriptor, read func(con
 		}
 		var m ocispec.Manifest
 		data, err := read(ctx, *d)
-		if err != nil || json.Unmarshal(data, &m) != nil || m.Config.Digest.Validate() != nil || m.Config.Size > maxManifest {
+		if err != nil || ocijson.Unmarshal(data, &m) != nil || m.Config.Digest.Validate() != nil || m.Config.Size > maxManifest {
 			continue
 		}
 		var c ocispec.Image
-		if data, err = read(ctx, m.Config); err != nil || json.Unmarshal(data, &c) != nil || c.Architecture == "" || c.OS == "" {
+		if data, err = read(ctx, m.Config); err != nil || ocijson.Unmarshal(data, &c) != nil || c.Architecture == "" || c.OS == "" {
 			continue
 		}
 		d.Platform = &c.Platform

@@ -5,7 +5,6 @@ import (
 	"context"
 	_ "crypto/sha512" // the other algorithm that the image specification has
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -16,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -214,7 +214,7 @@ func (s *Source) documents(ctx context.Context, ref string, platform ocispec.Pla
 			return docs, nil
 		}
 		var index ocispec.Index
-		if err := json.Unmarshal(doc.Data, &index); err != nil {
+		if err := ocijson.Unmarshal(doc.Data, &index); err != nil {
 			return nil, fmt.Errorf("index %s: %w", doc.Descriptor.Digest, err)
 		}
 		next, err := Pick(WithPlatforms(ctx, index.Manifests, s.read), platform)

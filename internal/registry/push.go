@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -136,7 +136,7 @@ func (p *Pusher) graph(ctx context.Context, src Fetcher, d ocispec.Descriptor, r
 		Layers    []ocispec.Descriptor `json:"layers"`
 		Manifests []ocispec.Descriptor `json:"manifests"`
 	}
-	if err := json.Unmarshal(data, &doc); err != nil {
+	if err := ocijson.Unmarshal(data, &doc); err != nil {
 		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	g, ctx1 := errgroup.WithContext(ctx)

@@ -11,6 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -74,7 +75,7 @@ func recordsOf(a *image.Artifact) ([]Record, error) {
 	data := json.RawMessage(a.Config)
 	if a.Manifest.Config.MediaType != MediaType {
 		var config map[string]json.RawMessage
-		if err := json.Unmarshal(a.Config, &config); err != nil {
+		if err := ocijson.Unmarshal(a.Config, &config); err != nil {
 			return nil, fmt.Errorf("configuration: %w", err)
 		}
 		if data = config[Field]; data == nil {
@@ -82,7 +83,7 @@ func recordsOf(a *image.Artifact) ([]Record, error) {
 		}
 	}
 	var doc Document
-	if err := json.Unmarshal(data, &doc); err != nil {
+	if err := ocijson.Unmarshal(data, &doc); err != nil {
 		return nil, fmt.Errorf("records: %w", err)
 	}
 	return doc.Records, nil

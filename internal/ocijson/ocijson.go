@@ -1,0 +1,250 @@
+// Package ocijson decodes the JSON documents of images, which may be hostile: manifests, indexes, configurations and the
+// indexes of layouts.
+//
+// Two readers of one document must not see two images. encoding/json takes the last of several equal keys and ignores their
+// case; other readers take the first, or know the case (CVE-2021-41190 is of this kind). Such a document is refused. A
+// document of a few megabytes must not take gigabytes of memory: an empty object of two bytes becomes a struct of hundreds.
+package ocijson
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+)
+
+// MaxValues is the largest number of values in a document. An image of 10,000 layers with a history has about 100,000.
+const MaxValues = 250_000
+
+// Unmarshal is json.Unmarshal for a document of an image. An error is returned for an object that has a key twice, for
+// one that is decoded into a struct and has a key of the struct in other case, and for more than MaxValues values.
+func Unmarshal(data []byte, v any) error {
+	if !json.Valid(data) {
+		return json.Unmarshal(data, v) // it returns the error
+	}
+	s := scanner{data: data}
+	if err := s.value(reflect.TypeOf(v)); err != nil {
+		return err
+	}
+	return json.Unmarshal(data, v)
+}
+
+// scanner goes through a valid document.
+type scanner struct {
+	data   []byte
+	at     int
+	values int
+}
+
+var errValues = fmt.Errorf("it has more than %d values", MaxValues)
+
+func (s *scanner) space() {
+	for s.at < len(s.data) {
+		switch s.data[s.at] {
+		case ' ', '\t', '\n', '\r':
+			s.at++
+		default:
+			return
+		}
+	}
+}
+
+// value scans a value that is decoded into a type; nil: an unknown one.
+func (s *scanner) value(t reflect.Type) error {
+	if s.values++; s.values > MaxValues {
+		return errValues
+	}
+	s.space()
+	switch s.data[s.at] {
+	case '{':
+		return s.object(t)
+	case '[':
+		return s.array(t)
+	case '"':
+		s.skipString()
+		return nil
+	}
+	for ; s.at < len(s.data); s.at++ { // a number, true, false or null
+		switch s.data[s.at] {
+		case ',', ']', '}', ' ', '\t', '\n', '\r':
+			return nil
+		}
+	}
+	return nil
+}
+
+func (s *scanner) array(t reflect.Type) error {
+	if t = base(t); t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) && !decodesItself(t) {
+		t = t.Elem()
+	} else {
+		t = nil
+	}
+	s.at++ // [
+	for s.space(); s.data[s.at] != ']'; s.space() {
+		if s.data[s.at] == ',' {
+			s.at++
+		}
+		if err := s.value(t); err != nil {
+			return err
+		}
+	}
+	s.at++
+	return nil
+}
+
+func (s *scanner) object(t reflect.Type) error {
+	var known *fields
+	var elem reflect.Type
+	if t = base(t); t != nil && !decodesItself(t) {
+		switch t.Kind() {
+		case reflect.Struct:
+			known = fieldsOf(t)
+		case reflect.Map:
+			elem = t.Elem()
+		}
+	}
+	s.at++ // {
+	var seen keys
+	for s.space(); s.data[s.at] != '}'; s.space() {
+		if s.data[s.at] == ',' {
+			s.at++
+			s.space()
+		}
+		key := s.key()
+		if !seen.add(key) {
+			return fmt.Errorf("the key %q occurs twice", short(key))
+		}
+		of := elem
+		if known != nil {
+			var ok bool
+			if of, ok = known.exact[string(key)]; !ok {
+				if name, ok := known.lower[strings.ToLower(string(key))]; ok {
+					return fmt.Errorf("the key %q is in other case than %q", short(key), name)
+				}
+			}
+		}
+		s.space()
+		s.at++ // :
+		if err := s.value(of); err != nil {
+			return err
+		}
+	}
+	s.at++
+	return nil
+}
+
+// keys is a set of the keys of an object: a list while it is short, which is nearly always.
+type keys struct {
+	list [][]byte
+	set  map[string]bool
+}
+
+// add adds a key, and reports whether it was not in the set.
+func (k *keys) add(key []byte) bool {
+	if k.set == nil && len(k.list) < 32 {
+		for _, have := range k.list {
+			if bytes.Equal(have, key) {
+				return false
+			}
+		}
+		k.list = append(k.list, key)
+		return true
+	}
+	if k.set == nil {
+		k.set = map[string]bool{}
+		for _, have := range k.list {
+			k.set[string(have)] = true
+		}
+	}
+	if k.set[string(key)] {
+		return false
+	}
+	k.set[string(key)] = true
+	return true
+}
+
+// key scans a string and returns its value.
+func (s *scanner) key() []byte {
+	start := s.at
+	s.skipString()
+	raw := s.data[start:s.at]
+	inner := raw[1 : len(raw)-1]
+	for _, c := range inner {
+		if c == '\\' || c >= 0x80 {
+			var text string
+			if json.Unmarshal(raw, &text) == nil {
+				return []byte(text)
+			}
+			break
+		}
+	}
+	return inner
+}
+
+func (s *scanner) skipString() {
+	for s.at++; s.data[s.at] != '"'; s.at++ {
+		if s.data[s.at] == '\\' {
+			s.at++
+		}
+	}
+	s.at++
+}
+
+// short returns the beginning of a key for an error.
+func short(key []byte) string {
+	if len(key) > 60 {
+		return string(key[:60]) + "…"
+	}
+	return string(key)
+}
+
+// base returns what a type points to.
+func base(t reflect.Type) reflect.Type {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t
+}
+
+var (
+	unmarshaler = reflect.TypeFor[json.Unmarshaler]()
+	rawMessage  = reflect.TypeFor[json.RawMessage]()
+)
+
+// decodesItself reports whether encoding/json does not decode an object or array into the fields or elements of a type.
+func decodesItself(t reflect.Type) bool {
+	return t == rawMessage || t.Implements(unmarshaler) || reflect.PointerTo(t).Implements(unmarshaler)
+}
+
+// fields are the fields of a struct as JSON names them.
+type fields struct {
+	exact map[string]reflect.Type
+	lower map[string]string // the names, by the names in lower case
+}
+
+var fieldCache sync.Map // reflect.Type to *fields
+
+// fieldsOf returns the fields of a struct.
+func fieldsOf(t reflect.Type) *fields {
+	if have, ok := fieldCache.Load(t); ok {
+		return have.(*fields)
+	}
+	list := &fields{map[string]reflect.Type{}, map[string]string{}}
+	for _, f := range reflect.VisibleFields(t) {
+		if !f.IsExported() || f.Anonymous && base(f.Type).Kind() == reflect.Struct && f.Tag.Get("json") == "" {
+			continue // the fields of an embedded struct are visible themselves
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch name {
+		case "-":
+			continue
+		case "":
+			name = f.Name
+		}
+		list.exact[name], list.lower[strings.ToLower(name)] = f.Type, name
+	}
+	fieldCache.Store(t, list)
+	return list
+}
