@@ -2,12 +2,20 @@ package soundness
 
 import (
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
-	"path/filepath"
-	"slices"
 	"strings"
 )
+
+// The generated builds are to succeed, since builds that fail alike test nothing. So each name in the context and in the image
+// is of one of these classes, and nothing changes the class of a name:
+//
+//	kept   keep, dir, dir/keep, dir/sub, dir/sub/keep in contexts and /w/keep in images are always there
+//	files  are regular files or absent; sources that may be absent are named by patterns
+//	dirs   are directories: a command that removes one makes it again
+//	odd    may be anything; they are copied with their directory, and no two copies put them to one place
+//	fifo   is what each fifo is called
+//
+// Each command is followed by "|| true": it is no matter which of them can be done.
 
 // stage is a stage of a generated Dockerfile. A stage without a shell only copies.
 type stage struct {
@@ -33,9 +41,9 @@ func (w *world) dockerfile() string {
 	return b.String()
 }
 
-// newStage makes the stage with an index: on busybox, on a stage before it, on nothing, or on the named context.
+// newStage makes the stage with an index: on a base image, on a stage before it, on nothing, or on the named context.
 func (w *world) newStage(i int) *stage {
-	s := &stage{base: "busybox", shell: true}
+	s := &stage{base: "base", shell: true}
 	switch n := w.r.IntN(10); {
 	case n < 4 && i > 0:
 		k := w.r.IntN(i)
@@ -48,25 +56,30 @@ func (w *world) newStage(i int) *stage {
 		s.base = "own"
 	}
 	if s.shell {
-		s.steps = append(s.steps, w.firstRun())
+		s.steps = append(s.steps, w.firstRun(i))
 	} else {
 		s.steps = append(s.steps, "COPY . /w/")
 	}
-	for range 1 + w.r.IntN(4) {
-		s.steps = append(s.steps, w.step(i))
+	for range 1 + w.r.IntN(3) {
+		s.steps = append(s.steps, w.step(i, s.shell))
 	}
 	return s
 }
 
-// firstRun makes files, and shows in them all that a command sees besides files.
-func (w *world) firstRun() string {
-	return fmt.Sprintf("RUN mkdir -p /w/d/e /d; echo %d >/w/a; echo b >/w/d/b; cat /etc/hosts >/seen; "+
-		"(ulimit -a; df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2; wc -l </proc/net/dev; hostname; id; umask; env | sort; pwd) >>/seen", w.r.IntN(3))
+// script joins commands, each of which may fail.
+func script(commands ...string) string { return strings.Join(commands, " || true; ") + " || true" }
+
+// firstRun makes files, and in the first stage shows in them all that a command sees besides files.
+func (w *world) firstRun(i int) string {
+	list := []string{"mkdir -p /w/d/e /d/sub", "echo keep >/w/keep", fmt.Sprintf("echo %d >/w/a", w.r.IntN(3)), "echo b >/w/d/b"}
+	if i == 0 {
+		list = append(list, seen)
+	}
+	return "RUN " + script(list...)
 }
 
 // step makes an instruction for the stage with an index.
-func (w *world) step(i int) string {
-	shell := i >= len(w.stages) || w.stages[i].shell
+func (w *world) step(i int, shell bool) string {
 	switch n := w.r.IntN(20); {
 	case n < 8 && shell:
 		return w.run(i)
@@ -76,12 +89,12 @@ func (w *world) step(i int) string {
 		return w.copyStage(i)
 	case n == 15:
 		if w.own != "" && w.r.IntN(2) == 0 {
-			return "COPY --from=own /w /own/"
+			return fmt.Sprintf("COPY --from=own /w /own%d/", w.published)
 		}
-		return pick(w.r, "COPY --from=busybox /etc/passwd /etc/group /w/", "COPY --from=x . /w/x/", "COPY --from=x --chown=1000:100 fil* /w/d/")
+		return pick(w.r, "COPY --from=base /etc/passwd /etc/group /w/", "COPY --from=x . /w/x/", "COPY --from=x --chown=1000:100 keep fil* /w/d/")
 	default:
 		if shell && w.r.IntN(6) == 0 {
-			return fmt.Sprintf("ONBUILD RUN echo %d >/onbuild", w.r.IntN(3))
+			return fmt.Sprintf("ONBUILD RUN echo %d >/onbuild || true", w.r.IntN(3))
 		}
 		return w.metadata()
 	}
@@ -91,55 +104,54 @@ func (w *world) metadata() string {
 	r := w.r
 	return pick(r,
 		fmt.Sprintf("ENV E=%d", r.IntN(3)), fmt.Sprintf("LABEL l=%d", r.IntN(3)), "ARG A", "ARG A=1", "ARG G",
-		pick(r, "WORKDIR /w", "WORKDIR /w/new", "WORKDIR /"), pick(r, "USER 1000:100", "USER root", "USER root"),
+		pick(r, "WORKDIR /w", "WORKDIR /w/work", "WORKDIR /"), pick(r, "USER 1000:100", "USER root", "USER root"),
 		fmt.Sprintf("CMD [\"%d\"]", r.IntN(2)), "EXPOSE 80", "# a comment", "VOLUME /v", "STOPSIGNAL 9",
 		pick(r, `SHELL ["/bin/sh", "-e", "-c"]`, `SHELL ["/bin/sh", "-c"]`),
 		fmt.Sprintf("COPY <<EOF /w/here\nhere %d $A\nEOF", r.IntN(3)),
 	)
 }
 
-// commandKinds are the cases of shellCommand.
-const commandKinds = 18
-
 // fifo is the name of each fifo, and of nothing else, in images and in contexts. A command that opened one would wait for ever,
 // and so no command opens a file of this name.
 const fifo = "fifo"
 
-// path is a path in the image that commands change.
-func (w *world) path() string {
-	return pick(w.r, "/w/a", "/w/b", "/w/c", "/w/d/a", "/w/d/b", "/w/d/e/c", "/w/d/e", "/w/d", "/d/a", "/etc/new")
-}
+// commandKinds are the cases of shellCommand.
+const commandKinds = 18
 
 // shellCommand makes a command that leaves the same files for the same files before it.
 func (w *world) shellCommand() string {
 	r := w.r
-	p, q, v := w.path(), w.path(), r.IntN(4)
+	file := func() string { return pick(r, "/w/a", "/w/b", "/w/dir/a", "/w/d/a", "/w/d/b", "/d/a", "/etc/new") }
+	dir := func() string { return pick(r, "/w/d/e", "/w/d", "/d/sub") }
+	odd := func() string { return pick(r, "/w/t1", "/w/t2", "/w/d/t3") }
+	path := func() string { return pick(r, file, file, dir, odd)() }
+	f, v := pick(r, file, odd)(), r.IntN(4)
 	switch pick(r, w.commands...) {
 	case 0, 1:
-		return fmt.Sprintf("echo %d >%s", v, p)
+		return fmt.Sprintf("echo %d >%s", v, f)
 	case 2:
-		return fmt.Sprintf("echo %d >>%s", v, p)
+		return fmt.Sprintf("echo %d >>%s", v, f)
 	case 3:
-		return "rm -rf " + p
+		return "rm -rf " + f
 	case 4:
-		return "rm -rf /w/d; mkdir -p /w/d/e"
+		return pick(r, "rm -rf /w/d && mkdir -p /w/d/e", "rm -rf /d && mkdir -p /d/sub", "rm -rf /w/d/e && mkdir -p /w/d/e")
 	case 5:
-		return fmt.Sprintf("mv %s %s", p, q)
+		return pick(r, fmt.Sprintf("mv %s %s", f, odd()), fmt.Sprintf("mv %s %s", file(), file()), fmt.Sprintf("mv /w/d %s; mkdir -p /w/d/e", pick(r, "/w/t1", "/w/t2")))
 	case 6:
-		return fmt.Sprintf("cp -a %s %s", p, q)
+		return pick(r, fmt.Sprintf("cp -a %s %s", path(), odd()), fmt.Sprintf("cp -a %s %s", file(), file()))
 	case 7:
-		return fmt.Sprintf("ln -f %s %s", p, q)
+		return fmt.Sprintf("ln -f %s %s", file(), f)
 	case 8:
-		return fmt.Sprintf("ln -sfn %s %s", q, p)
+		return fmt.Sprintf("ln -sfn %s %s", path(), odd())
 	case 9:
-		return fmt.Sprintf("chmod %s %s", pick(r, "0600", "0755", "4711", "0700", "1777"), p)
+		return fmt.Sprintf("chmod %s %s", pick(r, "0600", "0755", "4711", "0700", "1777"), path())
 	case 10:
-		return fmt.Sprintf("chown -h %s %s", pick(r, "1000:100", "0:0", "65534"), p)
+		return fmt.Sprintf("chown -h %s %s", pick(r, "1000:100", "0:0", "65534"), path())
 	case 11:
-		return fmt.Sprintf("touch -h -d @%d %s", pick(r, 800000000, 950000000, 1050000000), p)
+		return fmt.Sprintf("touch -h -d @%d %s", pick(r, 800000000, 950000000, 1050000000), path())
 	case 12:
-		dir := pick(r, "/w", "/w/d", "/w/d/e", "/d")
-		return fmt.Sprintf("[ -e %[1]s/%[2]s ] || mkfifo %[1]s/%[2]s", dir, fifo)
+		in := pick(r, "/w", "/w/d", "/w/d/e", "/d")
+		return fmt.Sprintf("[ -e %[1]s/%[2]s ] || mkfifo %[1]s/%[2]s", in, fifo)
 	case 13:
 		return "find /w /d -exec stat -c '%n %a %u:%g %F %N' {} + | sort >/census"
 	case 14:
@@ -147,9 +159,9 @@ func (w *world) shellCommand() string {
 	case 15:
 		return "find /w /d -type f | sort | xargs cat | sha256sum >/sum"
 	case 16:
-		return pick(r, "cat /etc/hosts >/hosts", "ulimit -n >/limit", "df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2 >/shm", "wc -l </proc/net/dev >/net", "hostname >/hostname.txt")
+		return pick(r, "cat /etc/hosts >/hosts", "ulimit -n >/limit", "df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2 >/shm", "hostname >/hostname.txt")
 	default:
-		return pick(r, "true", "chmod 0755 /w", ": >>/w/a", "touch /tmp/x; rm /tmp/x", "echo $A$G$E >/args")
+		return pick(r, "true", "chmod 0755 /w", "true >>/w/a", "touch /tmp/x; rm /tmp/x", "echo $A$G$E >/args")
 	}
 }
 
@@ -160,21 +172,21 @@ func (w *world) run(i int) string {
 	for range 1 + r.IntN(3) {
 		list = append(list, w.shellCommand())
 	}
-	text := strings.Join(list, "; ") + "; true"
-	look := "; cp -a /m /w/m; find /m -exec stat -c '%n %a %u:%g %F %N' {} + | sort >/m.txt"
+	text := script(list...)
+	look := script(list[0], "cp -a /m /w/m", "find /m -exec stat -c '%n %a %u:%g %F %N' {} + | sort >/m.txt")
 	switch n := r.IntN(16); {
 	case n == 0:
-		return "RUN --mount=target=/m" + pick(r, "", ",rw", ",source=dir") + " " + text + look + "; true"
+		return "RUN --mount=target=/m" + pick(r, "", ",rw", ",source=dir") + " " + look
 	case n == 1:
-		return "RUN --mount=from=x,target=/m" + pick(r, "", ",rw", ",source=dir") + " " + text + look + "; true"
+		return "RUN --mount=from=x,target=/m" + pick(r, "", ",rw", ",source=dir") + " " + look
 	case n == 2 && i > 0:
-		return fmt.Sprintf("RUN --mount=from=s%d,source=/w,target=/m%s %s%s; true", r.IntN(i), pick(r, "", ",rw"), text, look)
+		return fmt.Sprintf("RUN --mount=from=s%d,source=/w,target=/m%s %s", r.IntN(i), pick(r, "", ",rw"), look)
 	case n == 3:
-		return "RUN --mount=type=cache,target=/m,from=x" + pick(r, "", ",source=dir") + " " + text + look + "; true"
+		return "RUN --mount=type=cache,target=/m,from=x" + pick(r, "", ",source=dir") + " " + look
 	case n == 4 && i > 0:
-		return fmt.Sprintf("RUN --mount=type=cache,target=/m,from=s%d,source=/w/d%s %s%s; true", r.IntN(i), pick(r, "", ",sharing=locked", ",sharing=private"), text, look)
+		return fmt.Sprintf("RUN --mount=type=cache,target=/m,from=s%d,source=/w%s %s", r.IntN(i), pick(r, "", ",sharing=locked", ",sharing=private"), look)
 	case n == 5:
-		return "RUN --mount=type=cache,target=/c" + pick(r, "", ",sharing=locked") + " --mount=type=cache,target=/c/sub echo c >>/c/log; echo c >>/c/sub/log; " + text
+		return "RUN --mount=type=cache,target=/c" + pick(r, "", ",sharing=locked") + " --mount=type=cache,target=/c/sub " + script("echo c >>/c/log", "echo c >>/c/sub/log", text)
 	case n == 6:
 		return "RUN --mount=type=tmpfs,target=/w/d " + text
 	case n == 7:
@@ -188,12 +200,8 @@ func (w *world) run(i int) string {
 // copyContext makes a COPY or an ADD of files of the context.
 func (w *world) copyContext() string {
 	r := w.r
-	names := []string{".", "dir", "d*", "dir/*", "[ab]*", "*e", ".", "dir/s*"}
-	for path := range w.files() {
-		names = append(names, path)
-	}
-	slices.Sort(names)
-	src := pick(r, names...)
+	sources := []string{".", ".", "dir", "d*", "dir/[ab]*", "[ab]*", "*e", "dir/s*", "fil[e]", "ne[w]", "x?y", "[a]", "dir/[b]", "dir/sub/[c]", "fif[o]", "hard*"}
+	src := pick(r, sources...)
 	flags := ""
 	verb := "COPY"
 	if r.IntN(6) == 0 {
@@ -201,31 +209,23 @@ func (w *world) copyContext() string {
 	}
 	for range r.IntN(3) {
 		flag := pick(r, "--chown=1000:100", "--chown=1", "--chmod=0640", "--chmod=u+x", "--link", "--parents", "--exclude=*b")
-		if !strings.Contains(flags, flag[:6]) {
+		if !strings.Contains(flags, flag[:6]) && !(verb == "ADD" && flag == "--parents") {
 			flags += " " + flag
 		}
 	}
 	if r.IntN(4) == 0 {
-		src += " " + pick(r, names...)
+		src += " " + pick(r, sources...)
 	}
-	return fmt.Sprintf("%s%s %s %s", verb, flags, src, pick(r, "/w/", "/w/d/", "/d/", "/", "/w/n/o/"))
+	return fmt.Sprintf("%s%s %s keep %s", verb, flags, src, pick(r, "/w/", "/w/d/", "/d/", "/", "/w/n/o/"))
 }
 
 // copyStage makes a COPY from a stage before the one with an index.
 func (w *world) copyStage(i int) string {
 	r := w.r
-	flags := pick(r, "", "", " --link", " --chown=1000:100", " --chmod=0700", " --exclude=b")
-	return fmt.Sprintf("COPY --from=s%d%s %s %s", r.IntN(i), flags, pick(r, "/w", "/w/d", "/w/*", "/w/d/e", "/w/a*", "/"), pick(r, "/w/", "/w/d/", "/d/", "/got/"))
-}
-
-// files lists what is in the context, below the context's directory.
-func (w *world) files() map[string]fs.DirEntry {
-	found := map[string]fs.DirEntry{}
-	_ = filepath.WalkDir(w.context, func(path string, d fs.DirEntry, err error) error {
-		if rel, relErr := filepath.Rel(w.context, path); err == nil && relErr == nil && rel != "." {
-			found[rel] = d
-		}
-		return nil
-	})
-	return found
+	k := r.IntN(i)
+	from := fmt.Sprintf("COPY --from=s%d%s ", k, pick(r, "", "", " --link", " --chown=1000:100", " --chmod=0700", " --exclude=b"))
+	if r.IntN(2) == 0 {
+		return from + pick(r, "/w/keep /w/a*", "/w/keep /w/[b]", "/w/keep /w/[ab]*") + " " + pick(r, "/w/", "/w/d/", "/d/")
+	}
+	return fmt.Sprintf("%s%s /got%d-%d/", from, pick(r, "/w", "/w/keep /w/d*", "/w"), k, w.published)
 }

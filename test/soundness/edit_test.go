@@ -1,8 +1,6 @@
 package soundness
 
 import (
-	"archive/tar"
-	"bytes"
 	"fmt"
 	"maps"
 	"os"
@@ -10,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +30,7 @@ func (w *world) edit() string {
 		w.target = w.r.IntN(len(w.stages))
 		return fmt.Sprintf("target s%d", w.target)
 	case n == 17:
-		w.epoch = pick(w.r, 900000000, 1000000000, 1100000000)
+		w.epoch = pick(w.r, earlierThan, firstEpoch, secondEpoch)
 		return fmt.Sprintf("epoch %d", w.epoch)
 	case n == 18:
 		i := w.r.IntN(len(w.stages))
@@ -75,11 +72,28 @@ func (w *world) editFlags() string {
 // tweaks are pairs of texts of which one can stand for the other in a step.
 var tweaks = [][2]string{
 	{"--chmod=0640", "--chmod=0644"}, {"--chmod=u+x", "--chmod=a+x"}, {"--chown=1000:100", "--chown=1000:101"},
-	{"--chown=1", "--chown=2"}, {"COPY ", "COPY --link "}, {"COPY ", "COPY --parents "}, {"COPY ", "ADD "},
+	{"--chown=1 ", "--chown=2 "}, {"COPY ", "COPY --link "}, {"COPY ", "COPY --parents "}, {"COPY ", "ADD "},
 	{"--exclude=*b", "--exclude=*a"}, {"/w/d/", "/w/f/"}, {"RUN ", "RUN --network=none "}, {",rw", ""}, {",source=dir", ",source=dir/sub"},
-	{"USER 1000:100", "USER 1000:101"}, {"WORKDIR /w", "WORKDIR /x"}, {"echo 1", "echo 2"}, {"target=/m", "target=/m,rw"},
-	{"sharing=locked", "sharing=private"}, {"here 1", "here 2"}, {"/w/here", "/w/there"}, {"from=s0", "from=x"}, {"ENV E=1", "ENV E=2"},
-	{"RUN ", "RUN  "}, {"--mount=type=tmpfs", "--mount=type=tmpfs,size=1m"}, {" /w/", " /w"}, {"COPY .", "COPY ./"}, {"[ab]*", "[abx]*"},
+	{"USER 1000:100", "USER 1000:101"}, {"WORKDIR /w", "WORKDIR /x"}, {"echo 1", "echo 2"}, {"target=/m ", "target=/m,rw "},
+	{"sharing=locked", "sharing=private"}, {"here 1", "here 2"}, {"/w/here", "/w/there"}, {"from=s0", "from=s1"}, {"ENV E=1", "ENV E=2"},
+	{"RUN ", "RUN  "}, {"--mount=type=tmpfs", "--mount=type=tmpfs,size=1m"}, {"COPY .", "COPY ./"}, {"[ab]*", "[abx]*"},
+}
+
+// fits reports whether a tweak of a step of a stage leaves an instruction that can be carried out.
+func fits(stage int, step string, pair [2]string) bool {
+	switch {
+	case pair[0] == "" || !strings.Contains(step, pair[0]):
+		return false
+	case pair[1] == "ADD ":
+		return !strings.Contains(step, "--from") && !strings.Contains(step, "--parents")
+	case pair[1] == "COPY --parents ":
+		return !strings.Contains(step, "--parents") && !strings.Contains(step, "--from") && !strings.Contains(step, "<<")
+	case pair[1] == "COPY --link ":
+		return !strings.Contains(step, "--link")
+	case pair[1] == "from=s1":
+		return stage > 1
+	}
+	return true
 }
 
 // tweak changes a little of a step, so that the step after it is on the same files or on nearly the same.
@@ -93,10 +107,7 @@ func (w *world) tweak() string {
 		if r.IntN(2) == 0 {
 			pair[0], pair[1] = pair[1], pair[0]
 		}
-		if strings.Contains(s.steps[at], "--from") && pair[1] == "ADD " {
-			continue
-		}
-		if pair[0] == "" || !strings.Contains(s.steps[at], pair[0]) {
+		if !fits(i, s.steps[at], pair) {
 			continue
 		}
 		s.steps[at] = strings.Replace(s.steps[at], pair[0], pair[1], 1)
@@ -113,11 +124,11 @@ func (w *world) editStep() string {
 	at := 1 + r.IntN(len(s.steps)) // not the first one
 	switch n := r.IntN(8); {
 	case n < 3 || len(s.steps) < 2 || at == len(s.steps):
-		step := w.step(i)
+		step := w.step(i, s.shell)
 		s.steps = slices.Insert(s.steps, min(at, len(s.steps)), step)
 		return fmt.Sprintf("s%d: insert at %d: %s", i, at, step)
 	case n < 5:
-		s.steps[at] = w.step(i)
+		s.steps[at] = w.step(i, s.shell)
 		return fmt.Sprintf("s%d: step %d becomes: %s", i, at, s.steps[at])
 	case n == 5:
 		s.steps = slices.Delete(s.steps, at, at+1)
@@ -126,7 +137,7 @@ func (w *world) editStep() string {
 		s.steps[at], s.steps[at-1] = s.steps[at-1], s.steps[at]
 		return fmt.Sprintf("s%d: swap steps %d and %d", i, at-1, at)
 	case s.shell:
-		s.steps[0] = w.firstRun()
+		s.steps[0] = w.firstRun(i)
 		return fmt.Sprintf("s%d: first step becomes %s", i, s.steps[0])
 	}
 	return "nothing"
@@ -135,6 +146,9 @@ func (w *world) editStep() string {
 func (w *world) editIgnore() string {
 	list := []string{"", "dir", "*b", "dir\n!dir/a", "**/c", "*\n!dir", "new*", "x y\n#c\n/dir/sub"}
 	text := pick(w.r, list...)
+	if text != "" {
+		text += "\n!keep\n!dir/keep\n!dir/sub/keep\n!t.tar"
+	}
 	path := filepath.Join(w.context, ".dockerignore")
 	if text == "" {
 		w.check(os.RemoveAll(path))
@@ -144,82 +158,124 @@ func (w *world) editIgnore() string {
 	return fmt.Sprintf(".dockerignore: %q", text)
 }
 
-// editFile changes a file, a directory or a link below one of the contexts.
+// editFile changes a file, a directory or a link below one of the contexts. See dockerfile_test.go for the classes of names.
 func (w *world) editFile(top string) string {
 	r := w.r
-	name := pick(r, "a", "b", "file", "dir/a", "dir/b", "dir/sub/c", "dir/sub/d", "dir/sub", "dir", "new", "x y", "t.tar", fifo, "dir/"+fifo)
+	odd := []string{"odd", "dir/thing"}
+	if top == w.named {
+		odd = []string{"other", "dir/others"}
+	}
+	file := pick(r, "a", "b", "file", "dir/a", "dir/b", "dir/sub/c", "dir/sub/i", "new", "x y")
+	name := pick(r, file, file, file, file, pick(r, odd...), pick(r, fifo, "dir/"+fifo), pick(r, "dir", "dir/sub", "t.tar"))
 	path := filepath.Join(top, name)
-	w.parents(top, path)
 	said := fmt.Sprintf("%s/%s: ", filepath.Base(top), name)
-	if name == "t.tar" {
+	switch {
+	case name == "t.tar":
 		v := r.IntN(4)
 		w.writeTar(path, v)
 		return fmt.Sprintf("%sarchive %d", said, v)
-	}
-	if filepath.Base(name) == fifo {
+	case filepath.Base(name) == fifo:
 		return said + w.editFifo(path)
-	}
-	info, err := os.Lstat(path)
-	if err != nil || r.IntN(4) == 0 {
+	case slices.Contains(odd, name):
 		return said + w.replace(path)
 	}
-	switch r.IntN(8) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		v := fmt.Sprintf("%d\n", r.IntN(5))
+		w.write(path, v)
+		return fmt.Sprintf("%sfile %q", said, v)
+	}
+	if info.IsDir() || r.IntN(2) == 0 {
+		return said + w.describe(path, info)
+	}
+	return said + w.rewrite(top, path, info)
+}
+
+// describe changes what the directory says of a file or a directory: mode, attributes or time.
+func (w *world) describe(path string, info os.FileInfo) string {
+	r := w.r
+	switch r.IntN(3) {
 	case 0:
 		mode := pick(r, os.FileMode(0o600), 0o644, 0o755, 0o700, 0o444)
 		if info.IsDir() {
 			mode |= 0o700
 		}
-		if info.Mode()&os.ModeSymlink == 0 {
-			w.check(os.Chmod(path, mode))
-		}
-		return fmt.Sprintf("%smode %o", said, mode)
+		w.check(os.Chmod(path, mode))
+		return fmt.Sprintf("mode %o", mode)
 	case 1:
-		w.check(os.RemoveAll(path))
-		return said + "deleted"
-	case 2:
+		_ = unix.Setxattr(path, "user.soundness", []byte{byte('0' + r.IntN(3))}, 0)
+		return "attribute"
+	default:
+		at := pick(r, int64(oldTime), 1250000000)
+		w.touch(path, at)
+		return fmt.Sprintf("time %d", at)
+	}
+}
+
+// rewrite removes or renames a regular file, gives it another name, or changes its content.
+func (w *world) rewrite(top, path string, info os.FileInfo) string {
+	r := w.r
+	switch r.IntN(6) {
+	case 0:
+		w.check(os.Remove(path))
+		return "deleted"
+	case 1:
 		to := filepath.Join(top, pick(r, "a", "new", "dir/moved", "dir/a"))
-		w.parents(top, to)
-		if err := os.Rename(path, to); err != nil {
-			return said + "cannot be renamed"
-		}
-		return said + "renamed to " + to
-	case 3:
+		w.check(os.Rename(path, to))
+		return "renamed to " + to
+	case 2:
 		to := filepath.Join(top, pick(r, "hard", "dir/hard"))
 		_ = os.Remove(to)
-		if info.Mode().IsRegular() && os.Link(path, to) == nil {
-			return said + "linked to " + to
+		w.check(os.Link(path, to))
+		return "linked to " + to
+	case 3:
+		if info.Size() == 0 {
+			return "nothing"
 		}
-	case 4:
-		if info.Mode().IsRegular() {
-			_ = unix.Setxattr(path, "user.soundness", []byte{byte('0' + r.IntN(3))}, 0)
-			return said + "attribute"
-		}
-	case 5:
 		// New content of the old length, with the old time: only ctime differs.
-		if info.Mode().IsRegular() && info.Size() > 0 {
-			f, err := os.OpenFile(path, os.O_WRONLY, 0)
-			if err != nil {
-				return said + "cannot be written"
-			}
-			_, err = f.WriteAt([]byte{byte('0' + r.IntN(10))}, 0)
-			w.check(err)
-			w.check(f.Close())
-			w.check(os.Chtimes(path, info.ModTime(), info.ModTime()))
-			return said + "changed in place, time restored"
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return "cannot be written" // a user cannot write to a file without the mode for it
 		}
-	case 6:
-		at := time.Unix(pick(r, int64(850000000), 1250000000), 0)
-		if info.Mode()&os.ModeSymlink == 0 {
-			w.check(os.Chtimes(path, at, at))
-			return fmt.Sprintf("%stime %d", said, at.Unix())
-		}
-	}
-	if info.Mode().IsRegular() {
+		_, err = f.WriteAt([]byte{byte('0' + r.IntN(10))}, 0)
+		w.check(err)
+		w.check(f.Close())
+		w.check(os.Chtimes(path, info.ModTime(), info.ModTime()))
+		return "changed in place, time restored"
+	case 4:
+		_ = os.Remove(path)
+		w.write(path, strings.Repeat("large ", 2000+r.IntN(3)))
+		return "large file"
+	default:
+		_ = os.Remove(path)
 		v := fmt.Sprintf("%d\n", r.IntN(5))
 		w.write(path, v)
-		return fmt.Sprintf("%scontent %q", said, v)
+		return fmt.Sprintf("content %q", v)
 	}
-	return said + w.replace(path)
+}
+
+// replace makes something at a path that may be anything.
+func (w *world) replace(path string) string {
+	r := w.r
+	w.check(os.RemoveAll(path))
+	switch r.IntN(4) {
+	case 0:
+		to := pick(r, "a", "dir/a", "../a", "nowhere", "/w/a")
+		w.check(os.Symlink(to, path))
+		w.give(path)
+		return "link to " + to
+	case 1:
+		w.check(os.Mkdir(path, 0o755))
+		w.give(path)
+		w.write(filepath.Join(path, "inner"), fmt.Sprintf("%d\n", r.IntN(3)))
+		return "directory"
+	case 2:
+		return "removed"
+	default:
+		v := fmt.Sprintf("%d\n", r.IntN(5))
+		w.write(path, v)
+		return fmt.Sprintf("file %q", v)
+	}
 }
 
 // editFifo makes or removes a fifo at a path.
@@ -231,88 +287,4 @@ func (w *world) editFifo(path string) string {
 	w.check(syscall.Mkfifo(path, mode))
 	w.give(path)
 	return fmt.Sprintf("fifo with mode %o", mode)
-}
-
-// parents makes the directories above a path, below top, and replaces other files there.
-func (w *world) parents(top, path string) {
-	dir := filepath.Dir(path)
-	if dir == top {
-		return
-	}
-	w.parents(top, dir)
-	if info, err := os.Lstat(dir); err == nil && info.IsDir() {
-		return
-	}
-	w.check(os.RemoveAll(dir))
-	w.check(os.Mkdir(dir, 0o755))
-	w.give(dir)
-}
-
-// replace makes something new at a path.
-func (w *world) replace(path string) string {
-	r := w.r
-	w.check(os.RemoveAll(path))
-	switch r.IntN(7) {
-	case 0:
-		to := pick(r, "a", "dir/a", "../a", "nowhere", "/w/a")
-		w.check(os.Symlink(to, path))
-		w.give(path)
-		return "link to " + to
-	case 1:
-		w.check(os.Mkdir(path, 0o755))
-		w.give(path)
-		w.write(filepath.Join(path, "in"), fmt.Sprintf("%d\n", r.IntN(3)))
-		return "directory"
-	case 2:
-		w.write(path, strings.Repeat("large ", 2000+r.IntN(3)))
-		return "large file"
-	default:
-		v := fmt.Sprintf("%d\n", r.IntN(5))
-		w.write(path, v)
-		return fmt.Sprintf("file %q", v)
-	}
-}
-
-// write writes a file that belongs to the user who builds.
-func (w *world) write(path, text string) {
-	w.check(os.WriteFile(path, []byte(text), 0o644))
-	w.give(path)
-}
-
-// give gives a file, and its directory, to the user who builds.
-func (w *world) give(path string) {
-	if w.uid > 0 {
-		w.check(os.Lchown(path, w.uid, w.gid))
-		w.check(os.Lchown(filepath.Dir(path), w.uid, w.gid))
-	}
-}
-
-// writeTar writes one of a few archives.
-func (w *world) writeTar(path string, v int) {
-	var b bytes.Buffer
-	tw := tar.NewWriter(&b)
-	at := time.Unix(800000000, 0)
-	for _, h := range []tar.Header{
-		{Name: "in/", Typeflag: tar.TypeDir, Mode: 0o750},
-		{Name: "in/file", Typeflag: tar.TypeReg, Mode: 0o644 + int64(v), Size: 2},
-		{Name: "in/link", Typeflag: tar.TypeLink, Linkname: "in/file"},
-		{Name: "in/soft", Typeflag: tar.TypeSymlink, Linkname: fmt.Sprint(v)},
-	} {
-		h.ModTime = at
-		w.check(tw.WriteHeader(&h))
-		if h.Size > 0 {
-			_, err := fmt.Fprintf(tw, "%d\n", v)
-			w.check(err)
-		}
-	}
-	w.check(tw.Close())
-	w.check(os.RemoveAll(path))
-	w.write(path, b.String())
-}
-
-func (w *world) check(err error) {
-	if err != nil {
-		w.t.Helper()
-		w.t.Fatal(err)
-	}
 }

@@ -1,0 +1,421 @@
+package soundness
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/internal/imagetest"
+	"github.com/layerbuild/layerbuild/internal/rounds"
+	"github.com/layerbuild/layerbuild/test/lab"
+)
+
+// TestInputs changes the inputs of steps one at a time. Its first rounds have each change of each subject once.
+func TestInputs(t *testing.T) {
+	name := ledger(t, "soundness-inputs")
+	b := newBench(t, "")
+	rounds.Run(t, name, rounds.Options{Fixed: len(walk()) + 1, Fresh: 2, Long: 400, Found: foundInputs}, b.inputsRound)
+}
+
+// TestInputsUser is TestInputs as an ordinary user with subordinate ids.
+func TestInputsUser(t *testing.T) {
+	b := newBench(t, lab.User(t, true))
+	rounds.Run(t, "soundness-inputs-user", rounds.Options{Fixed: 0, Fresh: 1, Long: 100, Found: foundInputs}, b.inputsRound)
+}
+
+// foundInputs are the seeds of rounds of TestInputs that have failed.
+var foundInputs = []uint64{}
+
+// A trial is a subject in a round, with the changes that the round makes, one after the other and each to the state before the
+// first.
+type trial struct {
+	*subject
+	i       int
+	changes []change
+	now     change            // of is nil before the first change
+	values  map[string]string // of the inputs, now
+}
+
+const (
+	trialChanges = 4 // of a trial
+	roundTrials  = 12
+)
+
+// walk divides all changes of all subjects among rounds. Each round has one trial, the last, of which the image shows the
+// configuration.
+func walk() [][][]change {
+	var plain, config [][]change
+	for _, s := range subjects {
+		for part := range slices.Chunk(s.changes(), trialChanges) {
+			if s.config {
+				config = append(config, part)
+			} else {
+				plain = append(plain, part)
+			}
+		}
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	r.Shuffle(len(plain), func(i, k int) { plain[i], plain[k] = plain[k], plain[i] })
+	// A round makes as many builds as its longest trial has changes.
+	slices.SortStableFunc(plain, func(a, b []change) int { return len(b) - len(a) })
+	var list [][][]change
+	for part := range slices.Chunk(plain, roundTrials-1) {
+		list = append(list, slices.Clone(part))
+	}
+	for i, c := range config {
+		list[i%len(list)] = append(list[i%len(list)], c)
+	}
+	return list
+}
+
+// experiment is a round of TestInputs: a Dockerfile of trials, each in a stage of its own, and a last stage with the results of
+// all of them. The stage of the last trial is the base of the last stage.
+type experiment struct {
+	*site
+	driver string
+	trials []*trial
+	turn   int      // which stages have a step behind that under test
+	ends   bool     // the last trial's stage is built by itself, and its step is the last
+	common []string // names in global that the round changes
+	at     point
+	colds  map[string]outcome // by target and point
+	warm   string             // the state on which the builds are made one after the other
+	kept   string             // --cache-from of the records of the first build
+}
+
+// A point is what differs from the first build: a change of each trial, or a value of what all steps have in common.
+type point struct {
+	change      int // its number; -1 for none
+	name, value string
+}
+
+// begin is the point of the first build.
+var begin = point{change: -1}
+
+// inputsRound builds with the first values of all inputs (A), then after each change of the trials, then after changes of what
+// all steps have in common, and then A again. A build on another state has the records of the first.
+func (b *bench) inputsRound(t *testing.T, seed uint64) {
+	e := b.newExperiment(t, seed)
+	e.first()
+	points := []point{begin}
+	for n := range slices.MaxFunc(e.trials, func(a, b *trial) int { return len(a.changes) - len(b.changes) }).changes {
+		points = append(points, point{change: n})
+	}
+	for _, name := range e.common {
+		values := global[name][1:]
+		if len(e.common) < len(global) {
+			values = []string{pick(e.r, values...)}
+		}
+		for _, value := range values {
+			points = append(points, point{-1, name, value})
+		}
+	}
+	for _, p := range points[1:] {
+		e.visit(p)
+		e.compare(e.warm)
+		e.shows()
+	}
+	e.visit(begin)
+	e.event()
+	e.compare(e.warm)
+	// Another machine has the records of the first build.
+	state := e.newState("carried", e.driver)
+	e.r.Shuffle(len(points), func(i, k int) { points[i], points[k] = points[k], points[i] })
+	for _, p := range points[:2] {
+		e.visit(p)
+		e.compare(state, e.kept)
+	}
+}
+
+func (b *bench) newExperiment(t *testing.T, seed uint64) *experiment {
+	s := b.newSite(t, seed)
+	e := &experiment{site: s, at: begin, colds: map[string]outcome{}, driver: b.drivers[0], turn: int(seed % 4), ends: seed%2 == 1}
+	names := slices.Sorted(maps.Keys(global))
+	switch parts := walk(); {
+	case seed <= uint64(len(parts)):
+		e.add(parts[seed-1])
+		e.common = []string{"epoch"}
+	case seed == uint64(len(parts)+1):
+		e.add([][]change{{{of: subjects[0], hidden: true}}})
+		e.common = names
+	default:
+		e.add(randomTrials(s.r))
+		if s.r.IntN(4) == 0 {
+			e.driver = pick(s.r, b.drivers...)
+		}
+		e.common = []string{pick(s.r, names...), "epoch"}[:1+s.r.IntN(2)]
+	}
+	e.warm = e.newState("warm", e.driver)
+	s.check(os.MkdirAll(e.context(), 0o755))
+	for _, tr := range e.trials {
+		e.fill(tr)
+		for n, c := range tr.changes {
+			s.say("change %d: stage p%d: %s", n, tr.i, c)
+		}
+	}
+	s.say("driver %s, the last step ends its stage: %v\n%s", e.driver, e.ends, e.request("end").dockerfile)
+	return e
+}
+
+// randomTrials chooses subjects and changes.
+func randomTrials(r *rand.Rand) [][]change {
+	var list [][]change
+	for n := range 1 + r.IntN(roundTrials) {
+		s := subjects[r.IntN(len(subjects))]
+		for s.config && n > 0 {
+			s = subjects[r.IntN(len(subjects))]
+		}
+		all := s.changes()
+		r.Shuffle(len(all), func(i, k int) { all[i], all[k] = all[k], all[i] })
+		list = append(list, all[:min(len(all), trialChanges)])
+	}
+	slices.Reverse(list) // the first may be one of the configuration
+	return list
+}
+
+func (e *experiment) add(list [][]change) {
+	for i, changes := range list {
+		e.trials = append(e.trials, &trial{subject: changes[0].of, i: i, changes: changes})
+	}
+}
+
+func (e *experiment) context() string { return filepath.Join(e.dir, "context") }
+
+// fill makes the files of a trial as they are before any change.
+func (e *experiment) fill(tr *trial) {
+	for _, dir := range e.dirs(tr) {
+		e.populate(dir)
+		if tr.many {
+			e.populateMany(dir)
+		}
+	}
+	if tr.git {
+		e.populateGit(e.dirs(tr)["web"])
+	}
+}
+
+// dirs are the directories that a trial's step takes files from.
+func (e *experiment) dirs(tr *trial) map[string]string {
+	dirs := map[string]string{"files": filepath.Join(e.context(), fmt.Sprintf("p%d", tr.i))}
+	if len(tr.named) > 0 {
+		dirs["named"] = filepath.Join(e.dir, fmt.Sprintf("x%d", tr.i))
+	}
+	if len(tr.web) > 0 {
+		dirs["web"] = filepath.Join(e.web, filepath.Base(e.dir), fmt.Sprintf("p%d", tr.i))
+	}
+	return dirs
+}
+
+// visit makes the inputs those of a point.
+func (e *experiment) visit(p point) {
+	e.at = p
+	var ignore strings.Builder
+	for _, tr := range e.trials {
+		if dir := e.dirs(tr)[tr.now.input]; dir != "" {
+			e.fill(tr)
+		}
+		tr.now = change{}
+		if p.change >= 0 && p.change < len(tr.changes) {
+			tr.now = tr.changes[p.change]
+		}
+		if dir := e.dirs(tr)[tr.now.input]; dir != "" {
+			if err := fileEdits[tr.now.value](e.site, dir); err != nil {
+				e.t.Logf("%s: %v", tr.now, err)
+				tr.now = change{}
+			}
+		}
+		ignore.WriteString(e.expand(tr, "{ignore}\n"))
+	}
+	e.write(filepath.Join(e.context(), ".dockerignore"), strings.ReplaceAll(ignore.String(), "{ignore}\n", ""))
+}
+
+// expand gives a text of a trial the present values of the inputs.
+func (e *experiment) expand(tr *trial, text string) string {
+	values := map[string]string{}
+	for input, list := range tr.vary {
+		values[input] = list[0]
+		if tr.now.input == input {
+			values[input] = tr.now.value
+		}
+	}
+	return expand(text, values, map[string]string{
+		"i": strconv.Itoa(tr.i), "d": fmt.Sprintf("p%d", tr.i), "url": e.url + "/" + filepath.Base(e.dir), "images": e.images,
+		"secret": e.secret, "socket": e.socket, "sum": fmt.Sprintf("sha256:%x", sha256.Sum256([]byte("f\n"))),
+	})
+}
+
+// request is what is built now: the stage end, or that of the last trial.
+func (e *experiment) request(target string) request {
+	q := request{
+		dockerfile: e.dockerfile(), target: target, driver: e.driver, context: e.context(), epoch: firstEpoch, unchecked: true,
+		output: e.value("output"), umask: e.value("umask"), zone: e.value("zone"), flags: []string{e.bench.context("base", "base")},
+	}
+	for _, tr := range e.trials {
+		q.flags = append(q.flags, strings.Fields(e.expand(tr, tr.flags))...)
+		if dir := e.dirs(tr)["named"]; dir != "" {
+			q.flags = append(q.flags, fmt.Sprintf("--build-context=x%d=%s", tr.i, dir))
+		}
+	}
+	if strings.HasPrefix(e.at.value, "--") {
+		q.flags = append(q.flags, e.at.value)
+	}
+	if seconds := e.value("epoch"); seconds != "" {
+		q.epoch, _ = strconv.Atoi(seconds)
+	}
+	return q
+}
+
+// value returns the present value of something in global; "" for the usual one.
+func (e *experiment) value(name string) string {
+	if e.at.name == name {
+		return e.at.value
+	}
+	return ""
+}
+
+// last is the name of the last trial's stage.
+func (e *experiment) last() string { return fmt.Sprintf("p%d", len(e.trials)-1) }
+
+func (e *experiment) dockerfile() string {
+	var text, end strings.Builder
+	fmt.Fprintf(&end, "FROM %s AS end\n", e.last())
+	for i, tr := range e.trials {
+		from, result := tr.from, "/p"
+		if from == "" {
+			from = "base"
+		}
+		stage := tr.before + "FROM " + from + " AS p{i}\n" + tr.text + "\n"
+		last := i == len(e.trials)-1
+		switch {
+		case tr.bare:
+			result = "/"
+		case !tr.config && !(last && e.ends) && (i+e.turn)%4 == 0:
+			stage += "RUN " + census + "\n"
+		}
+		text.WriteString(e.expand(tr, stage))
+		if !last {
+			fmt.Fprintf(&end, "COPY --from=p%d %s /r/%d/\n", i, result, i)
+		}
+	}
+	return text.String() + "FROM base AS seen\nRUN " + seen + "\n" + end.String() + "COPY --from=seen /p/seen /r/\n"
+}
+
+// first builds on the empty state, as cold as a build can be, and keeps the records of its steps.
+func (e *experiment) first() {
+	dir := e.path("kept")
+	e.kept = "--cache-from=type=local,src=" + dir
+	flags := []string{"--cache-to=type=local,mode=max,dest=" + dir}
+	switch e.r.IntN(8) {
+	case 0:
+		flags[0] = "--cache-to=type=local,dest=" + dir
+	case 1:
+		ref := fmt.Sprintf("%s/cache/%s", e.lab.Registry.Host, strings.ToLower(filepath.Base(e.dir)))
+		flags[0], e.kept = "--cache-to=type=registry,mode=max,ref="+ref, "--cache-from=type=registry,ref="+ref
+	case 2: // these records are part of the image, and of its digest
+		e.compare(e.warm)
+		flags = []string{"--cache-to=type=inline", "-o", "type=oci,tar=false,dest=" + dir}
+	}
+	got := e.build(e.warm, "cold-end", e.request("end"), flags...)
+	e.say("build with %s: %s", flags, got.digest)
+	if got.digest == "failed" {
+		e.t.Fatalf("the first build failed:\n%s\n%s", e.dockerfile(), got.output)
+	}
+	if len(flags) == 1 {
+		e.colds[e.key("end")] = got
+	}
+}
+
+// key tells the present inputs from others.
+func (e *experiment) key(target string) string { return fmt.Sprint(target, e.at) }
+
+// cold builds the present inputs on a new state, once. The last trial's stage is built on the state that has the whole already.
+func (e *experiment) cold(target string) outcome {
+	key := e.key(target)
+	have, ok := e.colds[key]
+	if ok {
+		return have
+	}
+	state := ""
+	if target == "end" {
+		state = e.newState(filepath.Base(e.path("cold")), e.driver)
+	} else {
+		state = e.cold("end").state
+	}
+	got := e.build(state, "cold-"+target, e.request(target))
+	e.colds[key] = got
+	if got.digest == "failed" {
+		e.t.Fatalf("the build on a new state failed:\n%s\n%s", e.dockerfile(), got.output)
+	}
+	return got
+}
+
+// compare builds the present inputs on a state, and fails the round if the result is not that on a new state.
+func (e *experiment) compare(state string, flags ...string) {
+	targets := []string{"end"}
+	if e.ends && e.r.IntN(2) == 0 {
+		targets = []string{e.last(), "end"}
+	}
+	for _, target := range targets {
+		got := e.build(state, "warm", e.request(target), flags...)
+		e.say("%+v: build of %s on %s %s: %s", e.at, target, filepath.Base(state), flags, got.digest)
+		e.same(got, e.cold(target), e.request(target))
+	}
+}
+
+// shows fails the round if a change does not show in the image: the subject would test nothing.
+func (e *experiment) shows() {
+	if e.at.change < 0 {
+		return
+	}
+	before, after := e.image(e.colds[fmt.Sprint("end", begin)]), e.image(e.cold("end"))
+	for i, tr := range e.trials {
+		if tr.now.of == nil || tr.now.hidden {
+			continue
+		}
+		same := false
+		n := len(e.trials)
+		if x, y := before.Config.RootFS.DiffIDs, after.Config.RootFS.DiffIDs; i < n-1 {
+			same = x[len(x)-n+i] == y[len(y)-n+i]
+		} else {
+			same = slices.Equal(x[:len(x)-n], y[:len(y)-n]) && fmt.Sprint(before.Config.Config) == fmt.Sprint(after.Config.Config)
+		}
+		if same {
+			e.t.Errorf("stage p%d: the image does not show the change %s", i, tr.now)
+		}
+	}
+}
+
+func (e *experiment) image(o outcome) *imagetest.Image {
+	img, err := imagetest.Open(filepath.Join(o.state, "oci"), o.image)
+	e.check(err)
+	return img
+}
+
+// event does something to the state, or builds in a way that leaves other records.
+func (e *experiment) event() {
+	filter := fmt.Sprintf("--no-cache-filter=p%d", e.r.IntN(len(e.trials)))
+	switch e.r.IntN(10) {
+	case 0:
+		e.compare(e.warm, "--no-cache")
+	case 1:
+		e.compare(e.warm, filter)
+	case 2, 3:
+		e.prune(e.warm, e.driver, pick(e.r, pruneFlags...))
+	case 4:
+		e.kill(e.warm, e.request("end"), pick(e.r, "--no-cache", filter))
+	case 5:
+		q := e.request("end")
+		q.small = true
+		e.same(e.build(e.warm, "warm", q), e.cold("end"), q)
+	case 6:
+		e.driver = pick(e.r, e.drivers...)
+		e.say("driver %s", e.driver)
+	}
+}
