@@ -16,8 +16,12 @@ import (
 // MakeMountPoints makes a directory for Spec.MountPoints, if it is not there. It may be called by several processes at
 // once.
 func MakeMountPoints(dir string) error {
-	if _, err := os.Lstat(dir); err == nil {
+	if wholeMountPoints(dir) {
 		return nil
+	}
+	// Damage, or a person, has removed or replaced some: nothing but mount points is lost with the rest.
+	if err := os.RemoveAll(dir); err != nil {
+		return err
 	}
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+"-")
 	if err != nil {
@@ -31,14 +35,33 @@ func MakeMountPoints(dir string) error {
 		return nil
 	}
 	os.RemoveAll(tmp)
-	if _, lerr := os.Lstat(dir); lerr == nil {
-		return nil // somebody else has made it
+	if wholeMountPoints(dir) {
+		return nil // another process has made it
 	}
 	return err
 }
 
+// wholeMountPoints reports whether the directory has all mount points.
+func wholeMountPoints(dir string) bool {
+	var st unix.Stat_t
+	for _, name := range append([]string{""}, pointNames...) {
+		if unix.Lstat(filepath.Join(dir, name), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return false
+		}
+	}
+	for _, name := range pointFiles {
+		if unix.Lstat(filepath.Join(dir, name), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return false
+		}
+	}
+	return true
+}
+
 // pointNames are the mount points in the root directory.
 var pointNames = []string{"proc", "dev", "sys", "etc"}
+
+// pointFiles are the mount points of files.
+var pointFiles = []string{"etc/hosts", "etc/resolv.conf"}
 
 func fillMountPoints(top string) error {
 	for _, name := range append([]string{""}, pointNames...) {
@@ -52,7 +75,7 @@ func fillMountPoints(top string) error {
 			return err
 		}
 	}
-	for _, name := range []string{"etc/hosts", "etc/resolv.conf"} {
+	for _, name := range pointFiles {
 		file := filepath.Join(top, name)
 		if err := os.WriteFile(file, nil, 0o644); err != nil {
 			return err

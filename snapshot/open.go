@@ -89,10 +89,10 @@ func (s *Store) checkIDs() error {
 		defer release()
 		return replaceFile(path, now)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.EISDIR) {
 		return err
 	}
-	if !isIDMapping(string(was)) {
+	if err != nil || !isIDMapping(string(was)) {
 		return fmt.Errorf("%s is damaged: remove it if nobody else has used this state directory, or use another one", path)
 	}
 	if string(was) != now {

@@ -103,7 +103,8 @@ type images struct {
 
 // open opens the state and what finds images. The caller closes the state.
 func (f *stateFlags) open(ctx context.Context, exclusive bool) (*state.State, *images, error) {
-	state, err := state.Open(ctx, state.Options{Root: f.root, Driver: f.driver, Exclusive: exclusive})
+	warn := func(message string) { fmt.Fprintln(f.stderr, "layerbuild: warning: "+message) }
+	state, err := state.Open(ctx, state.Options{Root: f.root, Driver: f.driver, Exclusive: exclusive, Warn: warn})
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		return nil, nil, fmt.Errorf("%w; give a directory that you may write to with --root DIR", err)
 	}
@@ -115,7 +116,7 @@ func (f *stateFlags) open(ctx context.Context, exclusive bool) (*state.State, *i
 	state.Own(im.resolver)
 	state.Own(client)
 	state.Store.Repair = layers.Repair(state, im.resolver)
-	state.Store.Warn = func(message string) { fmt.Fprintln(f.stderr, "layerbuild: warning: "+message) }
+	state.Store.Warn = warn
 	return state, im, nil
 }
 

@@ -24,6 +24,8 @@ type Store struct {
 	Top func() (string, error)
 	// Empty empties each cache when the build first uses it (--no-cache).
 	Empty bool
+	// Settle sets aside what has the name of a file, or of a directory, and is of the other kind; nil: nothing does.
+	Settle func(path string, dir bool) error
 
 	emptied memo.Map[string, struct{}] // by the cache's directory
 }
@@ -139,7 +141,7 @@ func (l *Locked) lock(ctx context.Context, base string, m Mount, sharing parser.
 		if n > 0 {
 			dir = fmt.Sprintf("%s.%d", base, n)
 		}
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := l.store.settle(dir); err != nil {
 			return "", err
 		}
 		if l.store.Empty && sharing == parser.SharingShared {
@@ -169,6 +171,29 @@ func (l *Locked) lock(ctx context.Context, base string, m Mount, sharing parser.
 		}
 		return dir, err
 	}
+}
+
+// settle makes the directory of a cache if it is missing, and sets aside what is of the wrong kind in it.
+func (s *Store) settle(dir string) error {
+	set := s.Settle
+	if set == nil {
+		set = func(string, bool) error { return nil }
+	}
+	if err := set(dir, true); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range []string{"lock", "id", "fill"} {
+		errs = append(errs, set(filepath.Join(dir, name), false))
+	}
+	n, err := newestFiles(dir)
+	if n >= 0 {
+		err = set(filesOf(dir, n), true)
+	}
+	return errors.Join(append(errs, err)...)
 }
 
 // filesOf returns the directory of a cache's files that were made after n others.

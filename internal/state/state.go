@@ -29,6 +29,7 @@ type State struct {
 	Cache     *cache.Cache
 	NS        ns.Info
 	ledger    *ledger.Ledger
+	warn      func(message string) // may be nil
 	lock      *os.File
 	owned     []io.Closer
 	behind    sync.WaitGroup // work that Close waits for
@@ -43,6 +44,8 @@ type Options struct {
 	Driver string
 	// Exclusive waits until no other process uses the state, and then excludes others: for removing things.
 	Exclusive bool
+	// Warn is called with a message about damage; may be nil.
+	Warn func(message string)
 }
 
 // Open opens the state and locks it, shared or exclusively, until Close.
@@ -58,7 +61,10 @@ func Open(ctx context.Context, o Options) (_ *State, err error) {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	s := &State{Root: root, NS: info}
+	s := &State{Root: root, NS: info, warn: o.Warn}
+	if err := s.settle(places...); err != nil {
+		return nil, err
+	}
 	if s.lock, err = lock.Acquire(ctx, filepath.Join(root, "lock"), o.Exclusive); err != nil {
 		return nil, fmt.Errorf("lock the state directory: %w", err)
 	}

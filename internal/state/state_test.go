@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -78,5 +79,25 @@ func age(t *testing.T, dir string) {
 	since -= int64((syncDelay + time.Second).Seconds())
 	if err := os.WriteFile(path, fmt.Appendf(nil, "%s %d %d %d %d\n", boot, begun, done, noted, since), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSetAsideHeld: what another process has put into the right place meanwhile stays there.
+func TestSetAsideHeld(t *testing.T) {
+	dir := t.TempDir()
+	file, sub := filepath.Join(dir, "file"), filepath.Join(dir, "sub")
+	if err := errors.Join(os.WriteFile(file, []byte("held"), 0o600), os.Mkdir(sub, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for path, wasDir := range map[string]bool{file: true, sub: false, filepath.Join(dir, "gone"): true} {
+		if to, err := setAside(path, wasDir); to != "" || err != nil {
+			t.Errorf("setAside(%s) = %q, %v", path, to, err)
+		}
+	}
+	if got := names(dir); len(got) != 2 {
+		t.Errorf("there is %q", got)
+	}
+	if to, err := setAside(file, false); to == "" || err != nil {
+		t.Errorf("setAside = %q, %v", to, err)
 	}
 }

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { lab.Main(m) }
 const dockerfile = `FROM busybox
 RUN mkdir /made && echo made >/made/f && rm -r /home
 COPY many /many
-RUN true >/made/g
+RUN --mount=type=cache,target=/cache true >/cache/f && true >/made/g
 COPY f /f
 CMD ["cat", "/f", "/made/f"]
 `
@@ -399,5 +399,75 @@ func TestSnapshotsGone(t *testing.T) {
 				tp.Run("prune")
 			})
 		}
+	}
+}
+
+// TestKinds replaces each file of the state by a directory with something in it, and each directory by a file. The next
+// build has the right digest, and the one after it warns of nothing.
+func TestKinds(t *testing.T) {
+	lab.Root(t)
+	tp := newTemplate(t)
+	pristine := filepath.Join(filepath.Dir(tp.State), "pristine")
+	if err := os.Rename(tp.State, pristine); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	seen := map[string]bool{} // one file of each kind, not each blob
+	digits := regexp.MustCompile(`/[0-9a-f]{2,}|/index-[^/]*`)
+	err := filepath.WalkDir(pristine, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(pristine, path)
+		if e.Name() == "fs" && strings.HasPrefix(rel, "snapshots/") {
+			return fs.SkipDir
+		}
+		kind := digits.ReplaceAllString(rel, "/#")
+		if rel != "." && !seen[kind] {
+			seen[kind] = true
+			all = append(all, rel)
+		}
+		return nil
+	})
+	if err != nil || len(all) < 40 {
+		t.Fatalf("only %q, %v", all, err)
+	}
+	for _, rel := range all {
+		t.Run(rel, func(t *testing.T) {
+			lab.Output(t, "cp", "-a", pristine, tp.State)
+			defer os.RemoveAll(tp.State)
+			path := filepath.Join(tp.State, rel)
+			fi, err := os.Lstat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			if fi.IsDir() {
+				err = os.WriteFile(path, []byte("x"), 0o644)
+			} else {
+				err = os.MkdirAll(filepath.Join(path, "sub"), 0o755)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			log, wrong, err := tp.build(t, "--no-cache")
+			if rel == "snapshots/ids" { // it protects the owners of files, and only a person can tell that they are right
+				if err == nil || !strings.Contains(log, "remove it if nobody else") {
+					t.Errorf("%v\n%s", err, log)
+				}
+				return
+			}
+			if wrong != "" || err != nil {
+				t.Fatalf("%s %v\n%s", wrong, err, log)
+			}
+			if log, wrong, err = tp.build(t); wrong != "" || err != nil || strings.Contains(log, "warning") {
+				t.Errorf("the next build: %s %v\n%s", wrong, err, log)
+			}
+			if _, log, err := tp.try("prune"); err != nil {
+				t.Errorf("prune: %v\n%s", err, log)
+			}
+		})
 	}
 }

@@ -1,0 +1,87 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// places are the files and directories of the state that every build uses; a name that ends in a slash is a directory.
+// Damage, or a person, may put one kind in the place of the other.
+var places = []string{
+	"lock",
+	"oci/", "oci/blobs/", "oci/blobs/sha256/", "oci/tmp/", "oci/lock",
+	"cache/", "cache/tmp/", "cache/lock", "cache/syncs", "cache/usage",
+	"cache/step/", "cache/chain/", "cache/sealed/", "cache/remote/",
+	"cache/mounts/", "cache/mountpoints/", "cache/context/", "cache/tables/", "cache/builds/",
+	"snapshots/", "snapshots/tmp/", "snapshots/empty/", "snapshots/lock", "snapshots/probe",
+	"snapshots/fuse/", "snapshots/fuse/tmp/", "snapshots/fuse/empty/", "snapshots/fuse/lock",
+	"snapshots/full/", "snapshots/full/tmp/", "snapshots/full/empty/", "snapshots/full/lock",
+}
+
+// settle sets aside what is in the place of a file or directory of the state and is of the wrong kind. The caller makes
+// the right one: nothing of the state is lost, because it was missing.
+func (s *State) settle(names ...string) error {
+	for _, name := range names {
+		if err := s.Settle(filepath.Join(s.Root, name), strings.HasSuffix(name, "/")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Settle sets aside what has the name of a file, or of a directory, and is of the other kind. It warns if it has done so.
+func (s *State) Settle(path string, dir bool) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil { // it is missing, or its maker reports the error
+		return nil
+	}
+	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if isDir == dir || !isDir && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil
+	}
+	what := "a file, and a directory belongs there"
+	if isDir {
+		what = "a directory, and a file belongs there"
+	}
+	to, err := setAside(path, isDir)
+	if err != nil {
+		return fmt.Errorf("%s is %s; move it away: %w", path, what, err)
+	}
+	warn := s.warn
+	if s.Store != nil && s.Store.Warn != nil { // a build shows its warnings with its progress
+		warn = s.Store.Warn
+	}
+	if to != "" && warn != nil {
+		warn(fmt.Sprintf("%s was %s; it is now %s", path, what, to))
+	}
+	return nil
+}
+
+// setAside renames a file or a directory, and returns the new name; "" if another process was faster.
+func setAside(path string, isDir bool) (string, error) {
+	to := path + ".damaged"
+	if err := os.RemoveAll(to); err != nil {
+		return "", err
+	}
+	// A file replaces files only, and a directory replaces only empty directories. So rename(2) refuses if another process
+	// has put the right kind there meanwhile, such as a lock that it holds.
+	var err error
+	if isDir {
+		err = os.Mkdir(to, 0o700)
+	} else {
+		err = os.WriteFile(to, nil, 0o600)
+	}
+	if err == nil {
+		err = unix.Rename(path, to)
+	}
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, fs.ErrNotExist) {
+		return "", os.RemoveAll(to)
+	}
+	return to, err
+}
