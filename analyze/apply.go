@@ -84,6 +84,14 @@ func (b *builder) apply(table *Table, sum *Layer) error {
 				return fmt.Errorf("the files of the image have more than %d bytes together", int64(maxBytes))
 			}
 			b.entry(i, e)
+			continue
+		}
+		path := e.Path
+		if e.Opaque {
+			path += "/" // the mark is in the directory
+		}
+		if link := b.ownLink(path); link >= 0 {
+			return fmt.Errorf("the mark for %q leads through the symbolic link %s of the same layer", e.Path, b.t.Path(&b.t.nodes[link]))
 		}
 	}
 	for _, dir := range b.dirs {
@@ -147,6 +155,29 @@ func (b *builder) marks(table *Table) {
 				continue
 			}
 			b.remove(n, Deleted)
+		}
+	}
+}
+
+// ownLink returns the first symbolic link that the present layer has made above a path; -1 if there is none. A mark below
+// such a link removes what the link leads to, when the layer is unpacked in the order of its entries. The tree that this
+// package builds applies marks first, so it would differ. No tool makes such layers.
+func (b *builder) ownLink(path string) int32 {
+	n := root
+	for rest := path; ; {
+		var name string
+		var more bool
+		if name, rest, more = strings.Cut(rest, "/"); !more {
+			return -1
+		}
+		if n = b.child(n, name, false); n < 0 {
+			return -1
+		}
+		if f := b.cur(n); f != nil && f.Type == Symlink {
+			if f.Layer == b.layer {
+				return n
+			}
+			return -1 // a link of a lower layer is followed by everybody
 		}
 	}
 }

@@ -259,3 +259,32 @@ func TestPrune(t *testing.T) {
 		})
 	}
 }
+
+// TestMarkThroughLink: a mark that leads through a link of its own layer is refused, because what it removes depends on the
+// order of the entries. A link of a lower layer is followed, and a mark before the link is about what was there before.
+func TestMarkThroughLink(t *testing.T) {
+	below := []item{dir("d"), file("d/gone", "x"), file("d/kept", "y")}
+	for _, tt := range []struct {
+		name   string
+		layers [][]item
+		fails  bool
+	}{
+		{"a whiteout", [][]item{below, {symlink("a", "/d"), whiteout("a/gone")}}, true},
+		{"an opaque mark", [][]item{below, {symlink("a", "/d"), opaque("a")}}, true},
+		{"a whiteout deeper", [][]item{{dir("d"), dir("d/e"), file("d/e/f", "x")}, {symlink("a", "d"), whiteout("a/e/f")}}, true},
+		{"a link of a lower layer", [][]item{append(slices.Clone(below), symlink("a", "/d")), {whiteout("a/gone")}}, false},
+		{"a mark before the link", [][]item{append(slices.Clone(below), dir("a"), file("a/gone", "z")), {opaque("a"), symlink("a", "/d")}}, false},
+		{"a whiteout beside the link", [][]item{below, {symlink("a", "/d"), whiteout("d/gone")}}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var layers [][]byte
+			for _, l := range tt.layers {
+				layers = append(layers, pack(t, l))
+			}
+			_, err := Plan(t.Context(), input(0, layers...).Layers, func(int) bool { return true })
+			if (err != nil) != tt.fails || err != nil && !strings.Contains(err.Error(), "symbolic link") {
+				t.Errorf("Plan: error %v, want one: %v", err, tt.fails)
+			}
+		})
+	}
+}
