@@ -462,21 +462,15 @@ func (w *rewriter) flush() error {
 func globals(headers []byte) []byte {
 	kept := headers[:0]
 	for at := 0; at+512 <= len(headers); {
-		var size int64
-		for _, c := range headers[at+124 : at+136] {
-			if c >= '0' && c <= '7' {
-				size = size<<3 | int64(c-'0')
-			}
-		}
-		flag := headers[at+156]
-		if !strings.ContainsRune("xXgVLK", rune(flag)) {
+		size, ok := unpack.SpecialSize(headers[at : at+512])
+		if !ok || size > int64(len(headers)) {
 			break
 		}
 		end := at + 512 + int((size+511)&^511)
-		if size < 0 || end > len(headers) || end < at {
+		if end > len(headers) {
 			break
 		}
-		if flag == 'g' {
+		if headers[at+156] == 'g' {
 			kept = append(kept, headers[at:end]...)
 		}
 		at = end

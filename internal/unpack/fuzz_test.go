@@ -3,8 +3,10 @@ package unpack
 import (
 	"bytes"
 	"context"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/layerbuild/layerbuild/internal/fstree"
@@ -68,22 +70,61 @@ func chmodAll(dir string) {
 	}
 }
 
-// FuzzReader reads anything: what the standard library reads too, both read alike.
+// FuzzReader reads anything: what it accepts, the standard library reads the same.
 func FuzzReader(f *testing.F) {
 	for _, data := range streams(f) {
 		f.Add(data)
 	}
+	for _, test := range readings {
+		f.Add(test.data)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if len(data) > 1<<16 {
-			return
-		}
-		got, err := read(data)
-		if err != nil {
-			return
-		}
-		want, standardErr := readStandard(data)
-		if standardErr == nil && got != want {
-			t.Errorf("read\n%swant\n%s", got, want)
+		if len(data) <= 1<<16 {
+			sameReading(t, data)
 		}
 	})
+}
+
+// FuzzHeaders is FuzzReader for streams of valid headers, which random bytes do not make: an input is a script of
+// scriptedStream.
+func FuzzHeaders(f *testing.F) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		f.Add(randomScript(random))
+	}
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) <= 1<<10 {
+			sameReading(t, scriptedStream(script))
+		}
+	})
+}
+
+func randomScript(random *rand.Rand) []byte {
+	script := make([]byte, 8+random.IntN(90))
+	for i := range script {
+		script[i] = byte(random.Uint32())
+	}
+	return script
+}
+
+// sameReading checks that a stream is read as archive/tar reads it, or refused. It reports whether it was accepted.
+func sameReading(t *testing.T, data []byte) (accepted bool, err error) {
+	got, err := read(data)
+	want, standardErr := readStandard(data)
+	if err != nil {
+		// What came before the error is the same too.
+		if standardErr == nil && !strings.HasPrefix(want, got) {
+			t.Errorf("read, before %v,\n%swant the beginning of\n%s\nof %q", err, got, want, data)
+		}
+		return false, err
+	}
+	if standardErr != nil {
+		t.Errorf("read\n%swant %v after\n%s\nof %q", got, standardErr, want, data)
+	} else if got != want {
+		t.Errorf("read\n%swant\n%s\nof %q", got, want, data)
+	}
+	if again, err := readData(data); err != nil || again != got {
+		t.Errorf("Data reads\n%s%v, Read reads\n%s\nof %q", again, err, got, data)
+	}
+	return true, nil
 }

@@ -7,22 +7,19 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// paxHeader is what extended headers said about the next entry (pax(1p), "pax Header Block"). Values are subslices of
-// the headers' own storage.
+// paxHeader is what an extended header said about the next entry (pax(1p), "pax Header Block"). Values are subslices of
+// the header's own storage.
 type paxHeader struct {
-	values map[string][]byte // path, linkpath, size, uid, gid, mtime
+	values map[string][]byte // of the keys that are known; of one that comes twice the last counts
 	xattrs []rawfs.Xattr
-
-	sparseName  []byte
-	sparseMajor int64
-	realSize    int64
-	hasMap      bool
-	segments    []segment
-	half        bool // GNU.sparse.offset was read, its numbytes not yet
+	named  map[string]int // where in xattrs a name is
+	sparse bool           // values has keys of sparse files
+	list   []byte         // the map that GNU.sparse.offset and numbytes make
+	half   bool           // GNU.sparse.offset was read, its numbytes not yet
 }
 
 func (p *paxHeader) reset() {
-	if len(p.values) > 0 || p.xattrs != nil || p.sparseName != nil || p.hasMap || p.sparseMajor != 0 {
+	if len(p.values) > 0 || p.xattrs != nil {
 		*p = paxHeader{}
 	}
 }
@@ -36,7 +33,7 @@ func (p *paxHeader) parse(b []byte) error {
 			return bad("extended header %.40q", b)
 		}
 		key, value, found := bytes.Cut(b[len(digits)+1:n-1], []byte("="))
-		if !found || len(key) == 0 {
+		if !found || len(key) == 0 || bytes.IndexByte(key, 0) >= 0 {
 			return bad("extended header %.40q", b)
 		}
 		if err := p.record(string(key), value); err != nil {
@@ -44,40 +41,43 @@ func (p *paxHeader) parse(b []byte) error {
 		}
 		b = b[n:]
 	}
+	if p.half {
+		return bad("sparse map: an offset without a length")
+	}
+	if p.list != nil {
+		p.set("GNU.sparse.map", p.list)
+	}
 	return nil
 }
 
 func (p *paxHeader) record(key string, value []byte) error {
-	var err error
 	switch key {
-	case "path", "linkpath", "size", "uid", "gid", "mtime":
-		p.set(key, value)
-	case "GNU.sparse.name": // the name itself is made up, so that others show what they have not understood
-		p.sparseName = value
-	case "GNU.sparse.major":
-		p.sparseMajor, err = decimal(value)
-	case "GNU.sparse.size", "GNU.sparse.realsize":
-		p.realSize, err = decimal(value)
-	case "GNU.sparse.numblocks":
-		p.hasMap = true
-	case "GNU.sparse.offset":
-		var n int64
-		n, err = decimal(value)
-		p.segments, p.half = append(p.segments, segment{offset: n}), true
-	case "GNU.sparse.numbytes":
-		if !p.half {
-			return bad("sparse map: a length without an offset")
+	case "path", "linkpath", "uname", "gname":
+		if bytes.IndexByte(value, 0) >= 0 {
+			return bad("%s %.200q with a zero byte", key, value)
 		}
-		p.segments[len(p.segments)-1].length, err = decimal(value)
-		p.half = false
-	case "GNU.sparse.map":
-		err = p.sparseMap(value)
+		p.set(key, value)
+	case "size", "uid", "gid", "mtime", "atime", "ctime":
+		p.set(key, value)
+	case "GNU.sparse.offset", "GNU.sparse.numbytes": // 0.0: a pair for each segment
+		if p.half != (key == "GNU.sparse.numbytes") || bytes.IndexByte(value, ',') >= 0 {
+			return bad("sparse map: %s %.40q", key, value)
+		}
+		if p.list != nil {
+			p.list = append(p.list, ',')
+		}
+		p.list, p.half = append(p.list, value...), !p.half
+		p.sparse = true
+	case "GNU.sparse.name", "GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.size", "GNU.sparse.realsize",
+		"GNU.sparse.numblocks", "GNU.sparse.map":
+		p.set(key, value)
+		p.sparse = p.sparse || len(value) > 0
 	default:
 		if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
-			p.xattrs = append(p.xattrs, rawfs.Xattr{Name: name, Value: value})
+			p.setXattr(name, value)
 		}
 	}
-	return err
+	return nil
 }
 
 // set keeps a value; an empty one takes an earlier one back.
@@ -88,37 +88,34 @@ func (p *paxHeader) set(key string, value []byte) {
 	p.values[key] = value
 }
 
-func (p *paxHeader) sparseMap(value []byte) error {
-	p.hasMap, p.segments = true, nil
-	if len(value) == 0 {
-		return nil
+func (p *paxHeader) setXattr(name string, value []byte) {
+	if i, ok := p.named[name]; ok {
+		p.xattrs[i].Value = value
+		return
 	}
-	fields := bytes.Split(value, []byte(","))
-	if len(fields)%2 != 0 {
-		return bad("sparse map %.40q", value)
+	if p.named == nil {
+		p.named = map[string]int{}
 	}
-	for i := 0; i < len(fields); i += 2 {
-		offset, err := decimal(fields[i])
-		if err != nil {
-			return err
-		}
-		length, err := decimal(fields[i+1])
-		if err != nil {
-			return err
-		}
-		p.segments = append(p.segments, segment{offset, length})
-	}
-	return nil
+	p.named[name] = len(p.xattrs)
+	p.xattrs = append(p.xattrs, rawfs.Xattr{Name: name, Value: value})
 }
 
-// apply puts what the extended header says over what the entry's own says.
-func (p *paxHeader) apply(h *Header) error {
+// sparseVersion returns the version of the format of a sparse file; "" if none is given.
+func (p *paxHeader) sparseVersion() string {
+	major, minor := p.values["GNU.sparse.major"], p.values["GNU.sparse.minor"]
+	if len(major)+len(minor) == 0 {
+		return ""
+	}
+	return string(major) + "." + string(minor)
+}
+
+// apply puts what the extended header says over what the entry's own says. Records about sparse files are not among it.
+func (p *paxHeader) apply(h *Header, n *numbers) error {
 	for key, value := range p.values {
 		if len(value) == 0 {
 			continue
 		}
 		var err error
-		var n int64
 		switch key {
 		case "path":
 			h.Name = value
@@ -126,29 +123,21 @@ func (p *paxHeader) apply(h *Header) error {
 			h.Link = value
 		case "mtime":
 			h.Sec, h.Nsec, err = paxTime(value)
-		default:
-			n, err = decimal(value)
-		}
-		if err != nil {
-			return bad("%s %q", key, value)
-		}
-		switch key {
+		case "atime", "ctime":
+			_, _, err = paxTime(value) // archive/tar refuses a header with one that is no time
 		case "size":
-			if n < 0 {
-				return bad("size %d", n)
+			if h.Size, err = decimal(value); err == nil && h.Size < 0 {
+				err = ErrFormat
 			}
-			h.Size, h.stored = n, n
+			h.stored = h.Size
 		case "uid":
-			h.UID, err = id(n)
+			n.uid, err = decimal(value)
 		case "gid":
-			h.GID, err = id(n)
+			n.gid, err = decimal(value)
 		}
 		if err != nil {
-			return err
+			return bad("%s %.200q", key, value)
 		}
-	}
-	if len(p.sparseName) > 0 {
-		h.Name = p.sparseName
 	}
 	h.Xattrs = append(h.Xattrs, p.xattrs...)
 	return nil

@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -26,13 +27,13 @@ const (
 	block = 512
 	// maxSpecial bounds what a header may bring in memory: a PAX header, a GNU long name.
 	maxSpecial = 1 << 20
-	// maxSpecials limits the total size of such headers of an entry. An entry usually has at most one of each kind, but
-	// more are allowed.
+	// maxSpecials limits the total size of such headers before an entry, global headers among them. An entry usually has
+	// at most one of each kind, but more are allowed.
 	maxSpecials = 4 << 20
 	// maxName bounds a name; the kernel's own limit for one call is 4096.
 	maxName = 1 << 16
-	// maxSegments bounds the map of a sparse file.
-	maxSegments = 1 << 20
+	// maxMap bounds the map of a sparse file, in bytes of the stream. archive/tar has the same limit.
+	maxMap = 1 << 20
 )
 
 // ErrFormat is wrapped by errors about a stream that is no valid tar.
@@ -71,13 +72,19 @@ type segment struct{ offset, length int64 }
 
 // Reader reads a tar stream: ustar, PAX, GNU and the old forms, sparse files of every kind. Unlike archive/tar it
 // allocates nothing for an ordinary entry and hands content out without copying it.
+//
+// Other programs that read images use archive/tar. So that all see the same files, a Reader gives the entries that
+// archive/tar gives, or refuses the stream: it refuses what archive/tar refuses, and what other readers of tar take in
+// different ways and no program is known to write. It leaves out global headers, which archive/tar gives as entries
+// without applying them, and GNU's volume labels.
 type Reader struct {
 	src   Chunker
 	chunk []byte // not yet taken
 	left  int64  // content of the current entry not yet taken
 	pad   int64  // bytes after it up to a block
 	h     Header
-	pax   paxHeader
+	n     numbers
+	meta  meta
 	name  []byte // storage for names put together
 	link  []byte
 	err   error
@@ -207,42 +214,93 @@ func (r *Reader) next() (*Header, error) {
 		return nil, err
 	}
 	r.left, r.pad = 0, 0
-	r.pax.reset()
-	var longName, longLink []byte
+	r.meta.reset()
 	var specials int64
 	for {
 		b, err := r.header()
 		if err != nil {
 			return nil, err
 		}
-		size, err := number(b[124:136])
-		if err != nil || size < 0 {
-			return nil, bad("size %q", b[124:136])
+		n := &r.n
+		*n = numbers{}
+		if err := n.read(b); err != nil {
+			return nil, fmt.Errorf("%q: %w", r.headerName(b), err)
 		}
-		if bytes.IndexByte([]byte("xXLK"), b[156]) >= 0 {
-			if specials += size + block; specials > maxSpecials {
-				return nil, bad("extended headers of more than %d MiB for one entry", maxSpecials>>20)
+		special := isSpecial(b[156])
+		if !special {
+			h, err := r.entry(b, n)
+			if err != nil || h.Type != typeVolume {
+				return h, err
 			}
+			r.meta.reset()
+			n.size = 0
+		} else if err := r.special(b[156], n.size); err != nil {
+			return nil, err
 		}
-		switch b[156] {
-		case 'x', 'X': // X: Sun's name for it
-			var data []byte
-			if data, err = r.take(size, "extended header"); err == nil {
-				err = r.pax.parse(data)
-			}
-		case 'g', 'V': // defaults for all that follow (git: the commit), a volume's name: nothing that is unpacked
-			err = r.skip(size + -size&(block-1))
-		case 'L':
-			longName, err = r.take(size, "name")
-		case 'K':
-			longLink, err = r.take(size, "link target")
-		default:
-			return r.entry(b, size, longName, longLink)
-		}
-		if err != nil {
-			return nil, truncated(err)
+		if specials += block + n.size; specials > maxSpecials {
+			return nil, bad("extended headers of more than %d MiB for one entry", maxSpecials>>20)
 		}
 	}
+}
+
+// Type flags of headers that are about other entries.
+const (
+	typePAX      = 'x'
+	typeGlobal   = 'g' // defaults for all entries that follow, which archive/tar does not apply (git: the commit)
+	typeLongName = 'L'
+	typeLongLink = 'K'
+	typeVolume   = 'V' // GNU: the name of the archive
+)
+
+func isSpecial(flag byte) bool {
+	return flag == typePAX || flag == typeGlobal || flag == typeLongName || flag == typeLongLink
+}
+
+// SpecialSize returns the size of what follows a header block that is about the next entry or all entries that follow.
+// ok is false if the block is not of such a header.
+func SpecialSize(b []byte) (size int64, ok bool) {
+	if !isSpecial(b[156]) {
+		return 0, b[156] == typeVolume
+	}
+	size, err := number(b[124:136])
+	return size, err == nil && size >= 0
+}
+
+// meta is what came before an entry's own header.
+type meta struct {
+	pax                paxHeader
+	longName, longLink []byte // GNU's; empty: none
+}
+
+func (m *meta) reset() {
+	m.pax.reset()
+	m.longName, m.longLink = nil, nil
+}
+
+// special reads the content of a header that is about other entries. As in archive/tar the last header of a kind counts,
+// and a global header takes those before it: they are not about the entry that follows.
+func (r *Reader) special(flag byte, size int64) error {
+	what := map[byte]string{
+		typePAX: "extended header", typeGlobal: "global header", typeLongName: "name", typeLongLink: "link target",
+	}[flag]
+	data, err := r.take(size, what)
+	if err != nil {
+		return truncated(err)
+	}
+	switch flag {
+	case typePAX:
+		r.meta.pax.reset()
+		return r.meta.pax.parse(data)
+	case typeGlobal:
+		r.meta.reset()
+		var ignored paxHeader
+		return ignored.parse(data)
+	case typeLongName:
+		r.meta.longName = cstring(data)
+	case typeLongLink:
+		r.meta.longLink = cstring(data)
+	}
+	return nil
 }
 
 var zeros [block]byte
@@ -270,7 +328,7 @@ func (r *Reader) header() ([]byte, error) {
 
 // validChecksum compares a header's checksum, which old programs took over signed bytes.
 func validChecksum(b []byte) bool {
-	want, err := number(b[148:156])
+	want, err := octal(b[148:156])
 	if err != nil {
 		return false
 	}
@@ -287,97 +345,178 @@ func validChecksum(b []byte) bool {
 }
 
 // entry makes a Header of a header block and what came before it.
-func (r *Reader) entry(b []byte, size int64, longName, longLink []byte) (*Header, error) {
+func (r *Reader) entry(b []byte, n *numbers) (*Header, error) {
 	h := &r.h
-	*h = Header{Type: b[156], Size: size, stored: size, Xattrs: h.Xattrs[:0]}
-	r.name = append(r.name[:0], r.headerName(b)...)
+	*h = Header{Type: b[156], Size: n.size, stored: n.size, Mode: uint32(n.mode) & 0o7777, Sec: n.sec, Xattrs: h.Xattrs[:0]}
+	h.Name = r.headerName(b)
 	r.link = append(r.link[:0], cstring(b[157:257])...)
-	h.Name, h.Link = r.name, r.link
-	if err := h.numbers(b); err != nil {
-		return nil, err
-	}
-	if longName != nil {
-		h.Name = cstring(longName)
-	}
-	if longLink != nil {
-		h.Link = cstring(longLink)
-	}
-	if err := r.pax.apply(h); err != nil {
-		return nil, err
-	}
-	if err := h.classify(); err != nil {
-		return nil, err
-	}
-	if len(h.Name) > maxName || len(h.Link) > maxName {
-		return nil, bad("a name of %d bytes", max(len(h.Name), len(h.Link)))
-	}
-	if bytes.IndexByte(h.Name, 0) >= 0 || bytes.IndexByte(h.Link, 0) >= 0 {
-		return nil, bad("name %q -> %q with a zero byte", h.Name, h.Link)
-	}
-	r.left, r.pad = h.stored, -h.stored&(block-1)
-	r.pos, r.seg = 0, 0
-	if h.Type == TypeFile {
-		if err := r.sparse(b); err != nil {
-			return nil, fmt.Errorf("sparse file %q: %w", h.Name, err)
-		}
+	h.Link = r.link
+	if err := r.describe(b, n); err != nil {
+		return nil, fmt.Errorf("%q: %w", h.Name[:min(len(h.Name), maxName)], err)
 	}
 	return h, nil
 }
 
-// headerName puts ustar's two fields together. GNU's format has other things where the prefix is.
+// describe fills in the Header whose names are those of its header block. The order of the steps is archive/tar's.
+func (r *Reader) describe(b []byte, n *numbers) error {
+	h := &r.h
+	if err := r.meta.apply(h, n); err != nil {
+		return err
+	}
+	var err error
+	if h.UID, err = id(n.uid); err != nil {
+		return err
+	}
+	if h.GID, err = id(n.gid); err != nil {
+		return err
+	}
+	if err := h.classify(); err != nil {
+		return err
+	}
+	if h.Type == TypeChar || h.Type == TypeBlock {
+		// What does not fit into Linux' device numbers would come out as another device, in each program as another one.
+		if n.major < 0 || n.major > 0xfff || n.minor < 0 || n.minor > 0xfffff {
+			return bad("device number %d:%d", n.major, n.minor)
+		}
+		h.Major, h.Minor = uint32(n.major), uint32(n.minor)
+	}
+	r.left, r.pad = h.stored, -h.stored&(block-1)
+	r.pos, r.seg = 0, 0
+	if err := r.sparse(b); err != nil {
+		return err
+	}
+	if len(h.Name) > maxName || len(h.Link) > maxName {
+		return bad("a name of %d bytes", max(len(h.Name), len(h.Link)))
+	}
+	if bytes.IndexByte(h.Name, 0) >= 0 || bytes.IndexByte(h.Link, 0) >= 0 {
+		return bad("name %q -> %q with a zero byte", h.Name, h.Link)
+	}
+	if h.Type == TypeFile && endsInSlash(h.Name) {
+		// archive/tar reads a file, GNU tar a directory.
+		return bad("ambiguous: a regular file whose name %q ends in a slash", h.Name)
+	}
+	return nil
+}
+
+// apply puts what came before a header over what the header says.
+func (m *meta) apply(h *Header, n *numbers) error {
+	if err := m.pax.apply(h, n); err != nil {
+		return err
+	}
+	// GNU's headers come before PAX records, but the formats are not mixed: which of two counts depends on the reader.
+	contradicts := func(long []byte, key string) error {
+		if v := m.pax.values[key]; len(v) > 0 && !bytes.Equal(v, long) {
+			return bad("ambiguous: its GNU header says %.200q, its PAX record %s says %.200q", long, key, v)
+		}
+		return nil
+	}
+	if len(m.longName) > 0 {
+		if err := cmp.Or(contradicts(m.longName, "path"), contradicts(m.longName, "GNU.sparse.name")); err != nil {
+			return err
+		}
+		h.Name = m.longName
+	}
+	if len(m.longLink) > 0 {
+		if err := contradicts(m.longLink, "linkpath"); err != nil {
+			return err
+		}
+		h.Link = m.longLink
+	}
+	return nil
+}
+
+// format is the kind of a header block. It decides which fields there are.
+type format int
+
+const (
+	formatV7    format = iota // and all that is unknown
+	formatUSTAR               // and PAX
+	formatStar
+	formatGNU
+)
+
+func formatOf(b []byte) format {
+	switch {
+	case string(b[257:263]) == "ustar\x00" && string(b[508:512]) == "tar\x00":
+		return formatStar
+	case string(b[257:263]) == "ustar\x00":
+		return formatUSTAR
+	case string(b[257:265]) == "ustar  \x00":
+		return formatGNU
+	}
+	return formatV7
+}
+
+// headerName puts the two fields of a name together. The result is valid until the next call.
 func (r *Reader) headerName(b []byte) []byte {
-	name := cstring(b[:100])
-	if string(b[257:263]) != "ustar\x00" || b[345] == 0 {
-		return name
+	r.name = r.name[:0]
+	if prefix := headerPrefix(b); len(prefix) > 0 {
+		r.name = append(append(r.name, prefix...), '/')
 	}
-	prefix := cstring(b[345:500])
-	if string(b[508:512]) == "tar\x00" { // star(1): times follow the shorter prefix
-		prefix = cstring(b[345:476])
-	}
-	r.name = append(append(append(r.name[:0], prefix...), '/'), name...)
+	r.name = append(r.name, cstring(b[:100])...)
 	return r.name
 }
 
-// numbers reads a header's numeric fields but the size.
-func (h *Header) numbers(b []byte) error {
-	field := func(b []byte, what string) (int64, error) {
-		n, err := number(b)
-		if err != nil {
-			return 0, bad("%s %q", what, b)
+func headerPrefix(b []byte) []byte {
+	switch formatOf(b) {
+	case formatUSTAR:
+		return cstring(b[345:500])
+	case formatStar: // times follow the shorter prefix
+		return cstring(b[345:476])
+	case formatGNU:
+		// GNU has times there. archive/tar takes what is no time for a prefix, which Go before 1.8 wrote
+		// (https://go.dev/issue/12594).
+		for _, field := range [][]byte{b[345:357], b[357:369]} {
+			if field[0] == 0 {
+				continue
+			}
+			if _, err := number(field); err != nil {
+				return ascii(cstring(b[345:500]))
+			}
 		}
-		return n, nil
 	}
-	mode, err := field(b[100:108], "mode")
-	if err != nil {
-		return err
+	return nil
+}
+
+// ascii returns b if it is ASCII, else nil.
+func ascii(b []byte) []byte {
+	for _, c := range b {
+		if c >= 0x80 {
+			return nil
+		}
 	}
-	h.Mode = uint32(mode) & 0o7777
-	uid, err := field(b[108:116], "owner")
-	if err != nil {
-		return err
+	return b
+}
+
+// numbers are the numeric fields of a header block.
+type numbers struct{ size, mode, uid, gid, sec, major, minor int64 }
+
+// read reads all fields of the block's format, used or not: archive/tar refuses a header with one that is no number.
+func (n *numbers) read(b []byte) (err error) {
+	field := func(from, end int, what string) int64 {
+		v, e := number(b[from:end])
+		if e != nil && err == nil {
+			err = bad("%s %q", what, b[from:end])
+		}
+		return v
 	}
-	gid, err := field(b[116:124], "group")
-	if err != nil {
-		return err
+	n.mode = field(100, 108, "mode")
+	n.uid = field(108, 116, "owner")
+	n.gid = field(116, 124, "group")
+	n.size = field(124, 136, "size")
+	n.sec = field(136, 148, "time")
+	f := formatOf(b)
+	if f != formatV7 {
+		n.major = field(329, 337, "device number")
+		n.minor = field(337, 345, "device number")
 	}
-	if h.UID, err = id(uid); err != nil {
-		return err
+	if f == formatStar {
+		field(476, 488, "time")
+		field(488, 500, "time")
 	}
-	if h.GID, err = id(gid); err != nil {
-		return err
+	if err == nil && n.size < 0 {
+		err = bad("negative size %d", n.size)
 	}
-	if h.Sec, err = field(b[136:148], "time"); err != nil {
-		return err
-	}
-	if h.Type != TypeChar && h.Type != TypeBlock {
-		return nil
-	}
-	major, err := field(b[329:337], "device number")
-	if err != nil {
-		return err
-	}
-	minor, err := field(b[337:345], "device number")
-	h.Major, h.Minor = uint32(major), uint32(minor)
 	return err
 }
 
@@ -393,49 +532,73 @@ func id(n int64) (uint32, error) {
 // classify brings the type flag to one of the known.
 func (h *Header) classify() error {
 	switch h.Type {
-	case 0, TypeFile, '7', 'S': // 7: contiguous; S: GNU sparse, its map is read later
-		// Before ustar a directory was a file whose name ends in a slash.
-		if len(h.Name) > 0 && h.Name[len(h.Name)-1] == '/' && h.Type != 'S' {
-			h.Type = TypeDir
-			break
-		}
+	case 0: // before ustar a directory was a file whose name ends in a slash
 		h.Type = TypeFile
-		return nil
-	case TypeHardlink, TypeSymlink, TypeChar, TypeBlock, TypeDir, TypeFifo:
+		if endsInSlash(h.Name) {
+			h.Type = TypeDir
+		}
+	case '7', 'S': // 7: contiguous; S: GNU sparse, its map is read later
+		h.Type = TypeFile
+	case TypeFile, TypeHardlink, TypeSymlink, TypeChar, TypeBlock, TypeDir, TypeFifo:
+	case typeVolume:
+		if h.stored != 0 {
+			return bad("a volume label of %d bytes", h.stored)
+		}
 	default:
-		return bad("%q is of unknown type %q", h.Name, h.Type)
+		return bad("unknown type %q", h.Type)
 	}
-	// The size of a directory is a hint for allocation, that of a link the size of the file: no content follows
-	// (pax(1p); archive/tar and GNU tar read it so).
-	h.Size, h.stored = 0, 0
+	if h.Type != TypeFile {
+		// The size of a directory is a hint for allocation, that of a link the size of the file: no content follows
+		// (pax(1p); archive/tar reads it so).
+		h.Size, h.stored = 0, 0
+	}
 	return nil
 }
 
+func endsInSlash(name []byte) bool { return len(name) > 0 && name[len(name)-1] == '/' }
+
 // sparse reads the map of a sparse file, where the entry is one.
 func (r *Reader) sparse(b []byte) error {
-	h := &r.h
-	switch {
-	case b[156] == 'S':
-		return r.oldSparse(append([]byte(nil), b...))
-	case r.pax.sparseMajor == 1:
-		return r.sparseInContent()
-	case r.pax.hasMap:
-		h.sparse = r.pax.segments
-		return h.checkSparse(r.pax.realSize)
+	h, p := &r.h, &r.meta.pax
+	old := b[156] == 'S'
+	if !old && !p.sparse {
+		return nil
+	}
+	var err error
+	switch version := p.sparseVersion(); {
+	case h.Type != TypeFile:
+		err = bad("it has the records of a sparse file, but is of type %q", h.Type)
+	case old && p.sparse:
+		err = bad("ambiguous: it has a GNU header and PAX records")
+	case old:
+		err = r.oldSparse(b)
+	case version == "1.0":
+		err = r.sparseInContent()
+	case version == "0.0", version == "0.1", version == "" && len(p.values["GNU.sparse.map"]) > 0:
+		err = r.sparseInHeader()
+	default:
+		// Readers that do not know the version, or see no map, take the entry for an ordinary file with another name.
+		err = bad("ambiguous: PAX records GNU.sparse.* of version %q without a map that is known", version)
+	}
+	if err != nil {
+		return fmt.Errorf("sparse file: %w", err)
 	}
 	return nil
 }
 
 // oldSparse reads GNU's old form: four segments in the header, 21 in each block that follows.
 func (r *Reader) oldSparse(b []byte) error {
+	if formatOf(b) != formatGNU {
+		return bad("type 'S' in a header that is not of GNU's format") // star's map is another
+	}
 	real, err := number(b[483:495])
 	if err != nil {
 		return bad("size %q", b[483:495])
 	}
 	h := &r.h
 	h.sparse = []segment{}
-	list, more := b[386:482], b[482] != 0
-	for {
+	list, more := bytes.Clone(b[386:482]), b[482] != 0
+	for size := len(list) + 1; size < maxMap; size += block {
 		for ; len(list) >= 24 && list[0] != 0; list = list[24:] {
 			offset, err := number(list[:12])
 			if err != nil {
@@ -445,9 +608,7 @@ func (r *Reader) oldSparse(b []byte) error {
 			if err != nil {
 				return bad("length %q", list[12:24])
 			}
-			if h.sparse = append(h.sparse, segment{offset, length}); len(h.sparse) > maxSegments {
-				return bad("too many segments")
-			}
+			h.sparse = append(h.sparse, segment{offset, length})
 		}
 		if !more {
 			return h.checkSparse(real)
@@ -458,17 +619,55 @@ func (r *Reader) oldSparse(b []byte) error {
 		}
 		list, more = next[:504], next[504] != 0
 	}
+	return bad("a map of more than %d bytes", maxMap)
+}
+
+// sparseInHeader reads GNU's PAX forms 0.0 and 0.1: the map is in a record.
+func (r *Reader) sparseInHeader() error {
+	p, h := &r.meta.pax, &r.h
+	n, err := decimal(p.values["GNU.sparse.numblocks"])
+	if err != nil {
+		return err
+	}
+	h.sparse = []segment{}
+	rest := p.values["GNU.sparse.map"]
+	for len(rest) > 0 {
+		var s segment
+		var offset, length []byte
+		found := false
+		if offset, rest, found = bytes.Cut(rest, []byte(",")); !found {
+			return bad("a map with an offset without a length")
+		}
+		if length, rest, found = bytes.Cut(rest, []byte(",")); found && len(rest) == 0 {
+			return bad("a map that ends in a comma")
+		}
+		if s.offset, err = decimal(offset); err != nil {
+			return err
+		}
+		if s.length, err = decimal(length); err != nil {
+			return err
+		}
+		h.sparse = append(h.sparse, s)
+	}
+	if int64(len(h.sparse)) != n {
+		return bad("a map of %d segments, not %d", len(h.sparse), n)
+	}
+	return r.sparseFromPAX()
 }
 
 // sparseInContent reads GNU's PAX form 1.0: the content begins with the map, decimal numbers one a line.
 func (r *Reader) sparseInContent() error {
 	line := make([]byte, 0, 24)
 	var b []byte
+	size := 0
 	next := func() (int64, error) {
 		for line = line[:0]; ; b = b[1:] {
 			if len(b) == 0 {
 				if r.left < block {
 					return 0, bad("the map has no end")
+				}
+				if size += block; size > maxMap {
+					return 0, bad("a map of more than %d bytes", maxMap)
 				}
 				var err error
 				if b, err = r.block(); err != nil {
@@ -486,8 +685,11 @@ func (r *Reader) sparseInContent() error {
 		}
 	}
 	n, err := next()
-	if err != nil || n < 0 || n > maxSegments {
-		return bad("%d segments: %v", n, err)
+	if err != nil {
+		return err
+	}
+	if n < 0 || n > maxMap {
+		return bad("%d segments", n)
 	}
 	h := &r.h
 	h.sparse = []segment{}
@@ -502,7 +704,30 @@ func (r *Reader) sparseInContent() error {
 		h.sparse = append(h.sparse, s)
 	}
 	h.stored = r.left
-	return h.checkSparse(r.pax.realSize)
+	return r.sparseFromPAX()
+}
+
+// sparseFromPAX finishes a sparse file whose map is read with what its PAX records say.
+func (r *Reader) sparseFromPAX() error {
+	p, h := &r.meta.pax, &r.h
+	if name := p.values["GNU.sparse.name"]; len(name) > 0 {
+		h.Name = name // the other is made up, so that programs that do not know the format show what they have
+	}
+	size, real := p.values["GNU.sparse.size"], p.values["GNU.sparse.realsize"]
+	switch {
+	case len(size) == 0:
+		size = real
+	case len(real) > 0 && !bytes.Equal(size, real):
+		return bad("ambiguous: size %q and %q", size, real)
+	}
+	if len(size) == 0 {
+		return bad("no size")
+	}
+	n, err := decimal(size)
+	if err != nil {
+		return err
+	}
+	return h.checkSparse(n)
 }
 
 // checkSparse accepts a map whose segments come in order, lie inside the file, and hold just what is stored.
@@ -623,12 +848,23 @@ func number(b []byte) (int64, error) {
 	if b[0]&0x80 != 0 {
 		return binaryNumber(b)
 	}
-	b = bytes.Trim(cstring(bytes.TrimLeft(b, " \x00")), " ")
-	if len(b) == 0 {
-		return 0, nil
+	return octal(b)
+}
+
+// octal reads octal digits, with spaces and zero bytes around them. What follows a zero byte behind the digits is not read.
+func octal(b []byte) (int64, error) {
+	blank := func(c byte) bool { return c == ' ' || c == 0 }
+	for len(b) > 0 && blank(b[0]) {
+		b = b[1:]
+	}
+	for len(b) > 0 && blank(b[len(b)-1]) {
+		b = b[:len(b)-1]
 	}
 	var n int64
 	for _, c := range b {
+		if c == 0 {
+			break
+		}
 		if c < '0' || c > '7' || n > math.MaxInt64>>3 {
 			return 0, ErrFormat
 		}

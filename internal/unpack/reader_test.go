@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,8 +17,32 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// maxContent is the size up to which read and readStandard read content: holes of a sparse file may have any size.
+const maxContent = 1 << 20
+
 // read describes every entry of a stream, with its content.
 func read(data []byte) (string, error) {
+	return readWith(data, func(r *Reader, h *Header) ([]byte, error) { return io.ReadAll(r) })
+}
+
+// readData is read with Reader.Data.
+func readData(data []byte) (string, error) {
+	return readWith(data, func(r *Reader, h *Header) ([]byte, error) {
+		content := make([]byte, h.Size)
+		for {
+			at, b, err := r.Data()
+			if err == io.EOF {
+				return content, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			copy(content[at:], b)
+		}
+	})
+}
+
+func readWith(data []byte, contentOf func(*Reader, *Header) ([]byte, error)) (string, error) {
 	var b strings.Builder
 	r := NewReader(bytes.NewReader(data))
 	for {
@@ -28,13 +53,18 @@ func read(data []byte) (string, error) {
 		if err != nil {
 			return b.String(), err
 		}
-		content, err := io.ReadAll(r)
-		if err != nil {
-			return b.String(), err
+		var content []byte
+		if h.Size <= maxContent {
+			if content, err = contentOf(r, h); err != nil {
+				return b.String(), err
+			}
 		}
 		fmt.Fprintf(&b, "%c %q %q %o %d:%d %d %d.%d %d,%d %q", h.Type, h.Name, h.Link, h.Mode, h.UID, h.GID, h.Size, h.Sec, h.Nsec, h.Major, h.Minor, content)
 		x := map[string]string{}
 		for _, a := range h.Xattrs {
+			if _, twice := x[a.Name]; twice {
+				return b.String(), fmt.Errorf("attribute %q twice", a.Name)
+			}
 			x[a.Name] = string(a.Value)
 		}
 		fmt.Fprintf(&b, " %q\n", x)
@@ -56,19 +86,25 @@ func readStandard(data []byte) (string, error) {
 		if h.Typeflag == tar.TypeXGlobalHeader || h.Typeflag == 'V' {
 			continue
 		}
-		content, err := io.ReadAll(r)
-		if err != nil {
-			return b.String(), err
+		var content []byte
+		if h.Size <= maxContent {
+			if content, err = io.ReadAll(r); err != nil {
+				return b.String(), err
+			}
 		}
-		kind := h.Typeflag
-		if kind == tar.TypeGNUSparse || kind == tar.TypeCont {
+		kind, size := h.Typeflag, h.Size
+		switch kind {
+		case tar.TypeReg:
+		case tar.TypeGNUSparse, tar.TypeCont:
 			kind = tar.TypeReg
+		default:
+			size = 0 // archive/tar gives what the header says, but no content
 		}
 		major, minor := h.Devmajor, h.Devminor
 		if kind != tar.TypeChar && kind != tar.TypeBlock {
 			major, minor = 0, 0
 		}
-		fmt.Fprintf(&b, "%c %q %q %o %d:%d %d %d.%d %d,%d %q", kind, h.Name, h.Linkname, h.Mode&0o7777, uint32(h.Uid), uint32(h.Gid), h.Size,
+		fmt.Fprintf(&b, "%c %q %q %o %d:%d %d %d.%d %d,%d %q", kind, h.Name, h.Linkname, h.Mode&0o7777, owner(h.Uid), owner(h.Gid), size,
 			h.ModTime.Unix(), h.ModTime.Nanosecond(), major, minor, content)
 		x := map[string]string{}
 		for k, v := range h.PAXRecords {
@@ -78,6 +114,14 @@ func readStandard(data []byte) (string, error) {
 		}
 		fmt.Fprintf(&b, " %q\n", x)
 	}
+}
+
+// owner is the number that chown(2) takes a small negative one for.
+func owner(id int) int {
+	if id < 0 && id >= math.MinInt32 {
+		return int(uint32(id))
+	}
+	return id
 }
 
 // streams are seeds and test data: each format of headers, and what is rare in them.
