@@ -91,6 +91,12 @@ func (f *fakeExecutor) Run(ctx context.Context, spec *executor.Spec, _, _ io.Wri
 	case *executor.Process:
 		err = f.command(ctx, root, name)
 	case *executor.Copy:
+		if left := f.leave(root, a); left != nil {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.ran = append(f.ran, "defer "+a.Dest)
+			return executor.Result{Left: left}, nil
+		}
 		err = copyFiles(root, a)
 	case *executor.Mkdir:
 		err = os.MkdirAll(filepath.Join(root, a.Path), 0o755)
@@ -127,6 +133,22 @@ func (f *fakeExecutor) command(ctx context.Context, root, script string) error {
 		}
 	}
 	return nil
+}
+
+// leave leaves the files of a Copy where they are, if the Copy allows it and copies one directory to a new one.
+func (f *fakeExecutor) leave(root string, a *executor.Copy) *executor.Left {
+	if !a.Leave || len(a.Sources) != 1 || len(a.Sources[0].Items) != 1 || !a.Sources[0].Items[0].Contents {
+		return nil
+	}
+	it := a.Sources[0].Items[0]
+	dir, err := os.Open(filepath.Join(fmt.Sprintf("/proc/self/fd/%d", a.Sources[0].Dir.Fd()), it.Path))
+	if err != nil || os.Mkdir(filepath.Join(root, a.Dest), 0o755) != nil {
+		return nil
+	}
+	return &executor.Left{
+		Path: strings.Trim(a.Dest, "/"), Dir: dir, Entries: it.Entries,
+		Owner: func(uint32, uint32) (uint32, uint32) { return 0, 0 }, Mode: func(mode uint32, _ bool) uint32 { return mode },
+	}
 }
 
 // copyFiles copies the sources of a Copy without owners and modes.
