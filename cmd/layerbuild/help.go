@@ -22,6 +22,20 @@ const exitTable = `Exit status:
   Otherwise run exits with the status of its command, or with 128+N if signal N ended the command.
 `
 
+// prepareVersion checks the arguments of version.
+func prepareVersion(e *env, args []string) (runFunc, error) {
+	switch {
+	case len(args) == 0:
+		return func(context.Context) error { return printVersion(e.stdout) }, nil
+	case len(args) == 1 && (args[0] == "--help" || args[0] == "-h"):
+		return func(context.Context) error {
+			_, err := fmt.Fprint(e.stdout, "layerbuild version: print the version\n\nUsage: layerbuild version\n")
+			return err
+		}, nil
+	}
+	return nil, fmt.Errorf("version: %w", noArgs(args))
+}
+
 // prepareHelp checks the arguments of help.
 func prepareHelp(e *env, all []verb, args []string) (runFunc, error) {
 	if len(args) > 1 {
@@ -31,10 +45,7 @@ func prepareHelp(e *env, all []verb, args []string) (runFunc, error) {
 		return func(context.Context) error { return help(e.stdout, all) }, nil
 	}
 	if args[0] == "version" {
-		return func(context.Context) error {
-			_, err := fmt.Fprint(e.stdout, "layerbuild version: print the version\n\nUsage: layerbuild version\n")
-			return err
-		}, nil
+		return prepareVersion(e, []string{"--help"})
 	}
 	for _, v := range all {
 		if v.name == args[0] {

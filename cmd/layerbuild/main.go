@@ -121,7 +121,8 @@ func understand(e *env, args []string) (runFunc, string, error) {
 		do, err := prepareHelp(e, all, args)
 		return do, "", err
 	case "version":
-		return func(context.Context) error { return printVersion(e.stdout) }, "", nil
+		do, err := prepareVersion(e, args)
+		return do, "", err
 	}
 	fs := newFlagSet(v)
 	prepare := v.flags(fs)

@@ -273,6 +273,11 @@ func TestBadCommandLines(t *testing.T) {
 		{"build -o type=tar,dest=x -o type=oci,dest=./x context", "another output goes to the same place"},
 		{"images extra", "no arguments are expected: extra"},
 		{"info extra", "no arguments are expected: extra"},
+		{"version extra", "version: no arguments are expected: extra"},
+		{"--version extra", "version: no arguments are expected: extra"},
+		{"version --nonsense", "version: no arguments are expected: --nonsense"},
+		{"--root s version extra", "version: no arguments are expected: extra"},
+		{"help version extra", "one verb"},
 		{"prune extra", "no arguments are expected: extra"},
 		{"run", "an image is expected"},
 		{"run UPPER", "lowercase"},
@@ -335,6 +340,31 @@ func TestMessagesArePrintable(t *testing.T) {
 		}
 		if strings.ContainsAny(got.text, "\x1b\x07\u202e") || strings.Contains(got.text, "\x9b") {
 			t.Errorf("%q: %q, want no control characters", args, got.text)
+		}
+	}
+}
+
+// TestSurplusArguments: no verb ignores an argument that its usage line does not have.
+func TestSurplusArguments(t *testing.T) {
+	work := badSetup(t)
+	t.Chdir(work)
+	vars := map[string]string{"HOME": work}
+	for _, v := range append(verbs(), verb{name: "version"}, verb{name: "help", args: "VERB"}) {
+		if strings.Contains(v.args, "…") {
+			continue
+		}
+		args, argument := []string{v.name}, "app"
+		switch v.name {
+		case "build":
+			argument = "context"
+		case "help":
+			argument = "build"
+		}
+		for range len(strings.Fields(v.args)) + 1 {
+			args = append(args, argument)
+		}
+		if got := try(t, vars, args...); got.err == nil {
+			t.Errorf("%q is not refused", args)
 		}
 	}
 }

@@ -36,7 +36,7 @@ func findVerb(all []verb, args []string) (verb, []string, error) {
 	case "help", "-h", "--help":
 		return verb{name: "help"}, args[before+1:], nil
 	case "version", "--version":
-		return verb{name: "version"}, nil, nil
+		return verb{name: "version"}, args[before+1:], nil
 	}
 	for _, v := range all {
 		if v.name == word {
