@@ -530,8 +530,10 @@ func TestFlat(t *testing.T) {
 			t.Errorf("%s: two platforms in one directory: %v", spec, err)
 		}
 	}
-	if got := platformDir(ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v7"}); got != "linux_arm_v7" {
-		t.Errorf("platformDir = %q", got)
+	for _, variant := range []string{"v7", "7", ""} {
+		if got := platformDir(ocispec.Platform{OS: "linux", Architecture: "arm", Variant: variant}); got != "linux_arm_v7" {
+			t.Errorf("platformDir of the variant %q = %q", variant, got)
+		}
 	}
 }
 

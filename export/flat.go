@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/platform"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -149,6 +150,7 @@ func readTree(ctx context.Context, t Tree, use func(io.Reader) error) error {
 // platformDir is the name of the directory for a platform among several, as BuildKit names it: "linux_arm_v7",
 // "windows(10.0.17763)_amd64".
 func platformDir(p ocispec.Platform) string {
+	p = platform.Normalize(p)
 	name := p.OS
 	if p.OSVersion != "" || len(p.OSFeatures) > 0 {
 		name += "(" + strings.Join(append([]string{p.OSVersion}, slices.Sorted(slices.Values(p.OSFeatures))...), "+") + ")"

@@ -244,11 +244,12 @@ func (s scope) fromPlatform(st *instructions.Stage, m shell.ProcessWordResult, g
 
 // basePlatform compares what a base image is with what it should be.
 func (s scope) basePlatform(name string, want, got ocispec.Platform, loc []bkparser.Range) {
+	want, got = NormalizePlatform(want), NormalizePlatform(got)
 	if want.OS == got.OS && want.Architecture == got.Architecture {
 		return
 	}
 	s.run(&linter.RuleInvalidBaseImagePlatform, loc, linter.RuleInvalidBaseImagePlatform.Format(name,
-		FormatPlatform(NormalizePlatform(want)), FormatPlatform(NormalizePlatform(got))))
+		FormatPlatform(want), FormatPlatform(got)))
 }
 
 var (

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/suggest"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -168,7 +169,7 @@ func (p *Plan) setGlobals(stages []instructions.Stage, meta []instructions.ArgCo
 		target = "default"
 	}
 	for _, kv := range [][2]string{
-		{"BUILDPLATFORM", shortPlatform(p.build)},
+		{"BUILDPLATFORM", platform.Short(p.build)},
 		{"BUILDOS", p.build.OS},
 		{"BUILDOSVERSION", p.build.OSVersion},
 		{"BUILDARCH", p.build.Architecture},
@@ -741,7 +742,8 @@ func (p *Plan) Finish(img dockerspec.DockerOCIImage) dockerspec.DockerOCIImage {
 	}
 	if !isZeroPlatform(p.opts.Platform) {
 		t := p.platform
-		same := t.OS == img.OS && t.Architecture == img.Architecture
+		base := NormalizePlatform(img.Platform)
+		same := t.OS == base.OS && t.Architecture == base.Architecture
 		img.OS, img.Architecture = t.OS, t.Architecture
 		if t.Variant != "" || !same {
 			img.Variant = t.Variant

@@ -145,7 +145,7 @@ func platforms(e *env, values []string) ([]ocispec.Platform, error) {
 	var list []ocispec.Platform
 	seen := map[string]bool{}
 	add := func(p, is ocispec.Platform) {
-		if name := parser.FormatPlatform(is); !seen[name] { // what is asked for twice is one image, as with buildx
+		if name := parser.FormatPlatform(parser.NormalizePlatform(is)); !seen[name] { // what is asked for twice is one image, as with buildx
 			seen[name] = true
 			list = append(list, p)
 		}

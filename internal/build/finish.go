@@ -18,6 +18,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/mount"
+	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -329,7 +330,7 @@ func (b *builder) annotations(r recipe, target string, p ocispec.Platform) map[s
 // samePlatform reports whether p is the platform that a user has written.
 func samePlatform(written string, p ocispec.Platform) bool {
 	w, err := parser.ParsePlatform(written)
-	return err == nil && parser.FormatPlatform(w) == parser.FormatPlatform(p)
+	return err == nil && platform.Same(w, p)
 }
 
 func (b *builder) writeJSON(ctx context.Context, mediaType string, v any) (ocispec.Descriptor, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -182,7 +183,7 @@ func (o *Options) checkAnnotation(said string, a export.Annotation) error {
 		if have.OS == "" {
 			have = parser.HostPlatform()
 		}
-		if parser.FormatPlatform(have) == parser.FormatPlatform(p) {
+		if platform.Same(have, p) {
 			return nil
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerbuild/layerbuild/internal/ocijson"
-	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -29,7 +29,7 @@ type Artifact struct {
 // not remembered; with o.Pull the own store is not looked at.
 func (r *Resolver) Artifact(ctx context.Context, ref string, o ResolveOptions) (*Artifact, error) {
 	if o.Platform.OS == "" && o.Platform.Architecture == "" {
-		o.Platform = registry.Host()
+		o.Platform = platform.Host()
 	}
 	loc, err := parseLocation(ref)
 	if err != nil {

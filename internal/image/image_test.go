@@ -32,6 +32,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/fstree"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/ns"
+	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state/ledger"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -230,7 +231,7 @@ func compress(data []byte, how string) ([]byte, string) {
 func imageOf(t testing.TB, layers ...string) *made {
 	t.Helper()
 	m := &made{blobs: map[digest.Digest][]byte{}}
-	m.cfg = ocispec.Image{Platform: registry.Host(), RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}}
+	m.cfg = ocispec.Image{Platform: platform.Host(), RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}}
 	m.man = ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
 	for i, l := range layers {
 		plain := tarOf(t, l)

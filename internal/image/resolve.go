@@ -12,6 +12,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
+	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -62,7 +63,7 @@ type ResolveOptions struct {
 // are in the store then. Errors are those of registry.Client.Resolve where a registry was asked.
 func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*Image, error) {
 	if o.Platform.OS == "" && o.Platform.Architecture == "" {
-		o.Platform = registry.Host()
+		o.Platform = platform.Host()
 	}
 	if o.Any {
 		o.Platform = registry.Any()

@@ -8,49 +8,16 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/ocijson"
+	"github.com/layerbuild/layerbuild/internal/platform"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Host is the platform that this program runs on.
-func Host() ocispec.Platform {
-	return normalize(ocispec.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH})
-}
-
-// normalize uses one spelling: the one of GOARCH, and a variant only where it says something.
+// normalize uses one spelling. What is missing is this machine's.
 func normalize(p ocispec.Platform) ocispec.Platform {
-	p.OS = strings.ToLower(p.OS)
-	p.Architecture, p.Variant = strings.ToLower(p.Architecture), strings.ToLower(p.Variant)
-	if p.OS == "" {
-		p.OS = "linux"
-	}
-	if p.OS == "macos" {
-		p.OS = "darwin"
-	}
-	switch p.Architecture {
-	case "":
+	if p.Architecture == "" {
 		p.Architecture = runtime.GOARCH
-	case "x86_64", "x86-64":
-		p.Architecture = "amd64"
-	case "i386", "i686", "x86":
-		p.Architecture = "386"
-	case "aarch64":
-		p.Architecture = "arm64"
-	case "armhf":
-		p.Architecture, p.Variant = "arm", "v7"
-	case "armel":
-		p.Architecture, p.Variant = "arm", "v6"
 	}
-	switch {
-	case p.Architecture == "arm64" && (p.Variant == "8" || p.Variant == "v8" || p.Variant == "v8.0"):
-		p.Variant = ""
-	case p.Architecture == "amd64" && p.Variant == "v1":
-		p.Variant = ""
-	case p.Architecture == "arm" && p.Variant == "":
-		p.Variant = "v7"
-	case p.Architecture == "arm" && len(p.Variant) == 1:
-		p.Variant = "v" + p.Variant
-	}
-	return p
+	return platform.Normalize(p)
 }
 
 // level orders the variants of an architecture; a machine runs those up to its own.
@@ -119,14 +86,7 @@ const anyOS = "any"
 func Matches(want, have ocispec.Platform) bool { return distance(want, have) >= 0 }
 
 // FormatPlatform writes a platform as users do: "linux/arm/v7".
-func FormatPlatform(p ocispec.Platform) string {
-	p = normalize(p)
-	s := p.OS + "/" + p.Architecture
-	if p.Variant != "" {
-		s += "/" + p.Variant
-	}
-	return s
-}
+func FormatPlatform(p ocispec.Platform) string { return platform.Short(normalize(p)) }
 
 // maxBare limits how many entries of an index WithPlatforms reads.
 const maxBare = 32

@@ -1,0 +1,54 @@
+package platform
+
+import (
+	"runtime"
+	"testing"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// spellings are lists of spellings of one platform each.
+var spellings = [][]string{
+	{"linux/arm64", "linux/arm64/v8", "linux/arm64/8", "linux/aarch64", "LINUX/ARM64", "linux/arm64/v8.0"},
+	{"linux/arm64/v9", "linux/arm64/9"},
+	{"linux/arm", "linux/arm/v7", "linux/arm/7", "linux/armhf"},
+	{"linux/arm/v6", "linux/arm/6", "linux/armel"},
+	{"linux/amd64", "linux/x86_64", "linux/x86-64", "linux/amd64/v1"},
+	{"linux/amd64/v2"},
+	{"linux/386", "linux/i386", "linux/i686", "linux/x86"},
+	{"darwin/arm64", "macos/arm64"},
+	{"windows/amd64"},
+	{"windows(10.0.17763)/amd64"},
+	{"windows(10.0.17763+b+a)/amd64", "windows(10.0.17763+a+b)/amd64"},
+}
+
+func TestSame(t *testing.T) {
+	type spelling struct {
+		text string
+		of   int
+		p    ocispec.Platform
+	}
+	var all []spelling
+	for i, list := range spellings {
+		for _, text := range list {
+			p, err := Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, spelling{text, i, p})
+			if p = Normalize(p); !Same(p, Normalize(p)) || Format(p) != Format(Normalize(p)) {
+				t.Errorf("%s: Normalize of its result gives another", text)
+			}
+		}
+	}
+	for _, a := range all {
+		for _, b := range all {
+			if got := Same(a.p, b.p); got != (a.of == b.of) {
+				t.Errorf("Same(%s, %s) = %t", a.text, b.text, got)
+			}
+		}
+	}
+	if host := Host(); host.OS != runtime.GOOS || Format(host) != Format(Normalize(host)) {
+		t.Errorf("Host = %v", host)
+	}
+}
