@@ -186,6 +186,9 @@ func indexArchive(ctx context.Context, f *os.File) (*archive, error) {
 			return nil, fmt.Errorf("not an archive that can be read: %w", err)
 		}
 		name := path.Clean("/" + h.Name)[1:]
+		if err := a.ambiguous(h, name); err != nil {
+			return nil, err
+		}
 		switch h.Typeflag {
 		case tar.TypeReg:
 			// tar.Reader reads whole header blocks and nothing ahead, so the file stands where the data begins.
@@ -201,6 +204,23 @@ func indexArchive(ctx context.Context, f *os.File) (*archive, error) {
 		}
 	}
 	return nil, fmt.Errorf("the archive has more than %d members", maxMembers)
+}
+
+// ambiguous returns an error for a member that readers of archives take in different ways.
+func (a *archive) ambiguous(h *tar.Header, name string) error {
+	if h.Typeflag == tar.TypeReg && strings.HasSuffix(h.Name, "/") {
+		return fmt.Errorf("the archive has a regular file whose name %q ends in a slash", h.Name)
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") { // its data are not its content
+			return fmt.Errorf("the archive has a sparse file %q", h.Name)
+		}
+	}
+	// No digest says which of two is meant.
+	if _, twice := a.members[name]; twice && (name == "manifest.json" || name == "index.json" || name == "oci-layout") {
+		return fmt.Errorf("the archive has %q twice", name)
+	}
+	return nil
 }
 
 func (a *archive) open(name string) (io.ReadCloser, int64, error) {
