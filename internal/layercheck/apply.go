@@ -69,6 +69,9 @@ func read(r io.Reader) (removed []string, changes []change, err error) {
 		if name == "" || path.Clean("/" + name)[1:] != name && name != "." {
 			return nil, nil, fmt.Errorf("entry %q is not a clean path", h.Name)
 		}
+		if name != h.Name && h.Typeflag != tar.TypeDir {
+			return nil, nil, fmt.Errorf("entry %q is no directory, but its name ends in a slash", h.Name)
+		}
 		if seen[name] {
 			return nil, nil, fmt.Errorf("two entries %q", name)
 		}

@@ -132,6 +132,7 @@ func TestApplyRefuses(t *testing.T) {
 	}{
 		{[]tar.Header{reg(".wh.x")}, "removes nothing"},
 		{[]tar.Header{reg("x"), reg("x")}, "two entries"},
+		{[]tar.Header{{Typeflag: tar.TypeSymlink, Name: "x/", Linkname: "y"}}, "ends in a slash"},
 		{[]tar.Header{reg("x/y")}, "is in no directory"},
 		{[]tar.Header{reg("d/../x")}, "not a clean path"},
 		{[]tar.Header{hard("x", "y")}, "which is no file"},
