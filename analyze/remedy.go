@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // verbOf is an instruction's first word, also where a history written by BuildKit or by docker has it.
@@ -88,6 +89,9 @@ func (r *Report) remedy(f *Finding) string {
 	case made.Stage != gone.Stage || made.Owner != gone.Owner:
 		return r.stageRemedy(f)
 	}
+	if !plain(f.Path) {
+		return fmt.Sprintf("made at %s, gone at %s: leave it out at the former, or make it and remove it in one instruction", made.At(), gone.At())
+	}
 	c := r.newCure(f)
 	ranMade, ranGone := verbOf(made.Text) == "RUN", verbOf(gone.Text) == "RUN"
 	copiedMade, copiedGone := copies(made), copies(gone)
@@ -110,6 +114,16 @@ func (r *Report) remedy(f *Finding) string {
 		return c.join()
 	}
 	return fmt.Sprintf("made at %s, gone at %s: make it and remove it in one instruction", made.At(), gone.At())
+}
+
+// plain reports whether paths mean themselves in a command of a shell, in the value of --mount and in a pattern. Remedies
+// with other paths would need quotes of several kinds, so they are advice in words.
+func plain(paths ...string) bool {
+	return !slices.ContainsFunc(paths, func(p string) bool {
+		return strings.ContainsFunc(p, func(c rune) bool {
+			return c >= utf8.RuneSelf || !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("/._-+@%:=", c))
+		})
+	})
 }
 
 // copies reports whether an instruction is a COPY or an ADD.
@@ -157,7 +171,7 @@ func (c *cure) each(remedy func(*cure) string) string {
 			sub.paths = append(sub.paths, c.r.Tree.Path(c.r.Tree.Node(u.Node)))
 		}
 	}
-	if len(nodes) > maxKept {
+	if len(nodes) > maxKept || !plain(sub.paths...) {
 		return advice
 	}
 	var edits []string
@@ -537,8 +551,13 @@ func (c *cure) ownStage(what copied, users []*Instruction, removal []string) str
 			stage = append(stage, "‘WORKDIR "+cwd+"’")
 		}
 	}
+	_, _, removes := c.without(c.path, "rm", "unlink", "rmdir")
+	move := fmt.Sprintf("move the %s at %s to a stage of its own: %s", what.verb, c.made.At(), strings.Join(stage, ", "))
+	if c.whole() && !removes && !copies(c.gone) && !c.r.there(c.f.Killer, c.path) {
+		return c.bindElsewhere([]string{move}, true, "from="+name+",", c.path, users)
+	}
 	rw := ""
-	if _, _, removes := c.without(c.path, "rm", "unlink", "rmdir"); !removes || c.writes() {
+	if !removes || c.writes() {
 		rw = ",rw"
 	}
 	if !c.whole() {
@@ -546,7 +565,7 @@ func (c *cure) ownStage(what copied, users []*Instruction, removal []string) str
 			c.f.Path, what.verb, c.path, c.path, rw, ats(users))
 	}
 	edits := []string{
-		fmt.Sprintf("move the %s at %s to a stage of its own: %s", what.verb, c.made.At(), strings.Join(stage, ", ")),
+		move,
 		fmt.Sprintf("use RUN --mount=type=bind,from=%s,source=%s,target=%s%s at %s", name, c.path, c.path, rw, ats(users)),
 	}
 	return strings.Join(append(edits, removal...), "; ")
@@ -759,7 +778,7 @@ func (r *Report) duplicateRemedy(units []int32, owner Owner) string {
 	for _, i := range slices.Backward(units[1:]) {
 		u := &r.Units[i]
 		l := &r.Layers[u.Layer]
-		if made := r.Made(int(u.Layer)); copies(made) && l.Units == 1 && l.Owner != BaseImage && !r.byLayer().links[u.Layer] {
+		if made := r.Made(int(u.Layer)); copies(made) && plain(first, r.livePath(u, i)) && l.Units == 1 && l.Owner != BaseImage && !r.byLayer().links[u.Layer] {
 			p := r.livePath(u, i)
 			return fmt.Sprintf("if a link will do there, use ‘RUN mkdir -p %s && ln -s %s %s’ instead of the %s at %s", path.Dir(p), first, p, verbOf(made.Text), made.At())
 		}
@@ -798,6 +817,9 @@ func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 		return r.secretRemedy(d)
 	}
 	dir := strings.TrimSuffix(d.Path, "/")
+	if !plain(append([]string{dir}, paths...)...) {
+		return fmt.Sprintf("leave it out at %s, or remove it there", made.At())
+	}
 	if copies(made) {
 		p := parseInstruction(made.Text)
 		if _, from := p.flag("from"); from {
@@ -854,6 +876,9 @@ func (r *Report) secretRemedy(d *Debris) string {
 	}
 	if !copies(made) {
 		return fmt.Sprintf("whoever has the image can read it: use RUN --mount=type=secret instead of writing it at %s, and change the secret", made.At())
+	}
+	if !plain(d.Path) {
+		return fmt.Sprintf("whoever has the image can read it: use RUN --mount=type=secret instead of the %s at %s, and change the secret", verbOf(made.Text), made.At())
 	}
 	var runs []*Instruction
 	n := r.Tree.Find(d.Path)
