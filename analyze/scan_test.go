@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"slices"
@@ -107,4 +108,25 @@ func FuzzTable(f *testing.F) {
 		b := newBuilder()
 		_ = b.apply(&Table{data: data, Entries: entries}, &Layer{})
 	})
+}
+
+// TestEncodeJSON: what a terminal would obey is escaped, and the value stays the same.
+func TestEncodeJSON(t *testing.T) {
+	in := "a\u009b2J\u202eb\u2028 ü 日本 \x1b[0m \u00ad"
+	var b bytes.Buffer
+	if err := EncodeJSON(&b, map[string]string{"k": in}); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range b.String() {
+		if r != '\n' && !plainRune(r) {
+			t.Errorf("%q has %U", b.String(), r)
+		}
+	}
+	var out map[string]string
+	if err := json.Unmarshal(b.Bytes(), &out); err != nil || out["k"] != in {
+		t.Errorf("%q became %q, %v", in, out["k"], err)
+	}
+	if !strings.Contains(b.String(), "ü 日本") {
+		t.Errorf("letters are escaped: %s", b.String())
+	}
 }

@@ -1,6 +1,7 @@
 package analyze
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,10 +19,31 @@ type TextOptions struct {
 
 // WriteJSON writes the report as JSON. docs/ANALYZE.md describes it.
 func (r *Report) WriteJSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
+	return EncodeJSON(w, r)
+}
+
+// EncodeJSON writes v as indented JSON. It escapes the characters that Printable replaces, since a terminal obeys some of
+// them (U+009B begins a control sequence) and shows others in misleading order. The value is the same for every reader.
+func EncodeJSON(w io.Writer, v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	return enc.Encode(r)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	out := make([]byte, 0, b.Len())
+	for text := b.Bytes(); len(text) > 0; {
+		r, n := utf8.DecodeRune(text)
+		if r >= 0x80 && !plainRune(r) {
+			out = fmt.Appendf(out, `\u%04x`, r)
+		} else {
+			out = append(out, text[:n]...)
+		}
+		text = text[n:]
+	}
+	_, err := w.Write(out)
+	return err
 }
 
 // Size is a number of bytes for people, in powers of 1000 as registries count.
@@ -43,16 +65,13 @@ func Size(n int64) string {
 // Printable is a path or an instruction of an image so that a terminal takes it for text: control characters, bytes that
 // are no UTF-8 and marks of direction are shown as escapes.
 func Printable(s string) string {
-	plain := func(r rune) bool {
-		return r != utf8.RuneError && !unicode.IsControl(r) && !unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
-	}
-	if strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+	if strings.IndexFunc(s, func(r rune) bool { return !plainRune(r) }) < 0 {
 		return s
 	}
 	var b strings.Builder
 	for i, r := range s {
 		switch {
-		case plain(r):
+		case plainRune(r):
 			b.WriteRune(r)
 		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
 			fmt.Fprintf(&b, `\x%02x`, s[i])
@@ -63,6 +82,11 @@ func Printable(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// plainRune reports whether a terminal shows a character and does nothing else.
+func plainRune(r rune) bool {
+	return r != utf8.RuneError && !unicode.IsControl(r) && !unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
 }
 
 // printer writes lines and keeps the first error.

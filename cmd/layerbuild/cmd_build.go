@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -347,9 +346,7 @@ func (f *buildFlags) reportTargets(e *env, res *build.Result) error {
 		for _, t := range res.Targets {
 			list = append(list, target{t.Name, t.Default, t.Description, t.Base, t.Platform, t.Range.Start})
 		}
-		enc := json.NewEncoder(e.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(map[string]any{"targets": list})
+		return printJSON(e.stdout, map[string]any{"targets": list})
 	}
 	tw := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "TARGET\tBASE\tDESCRIPTION")
