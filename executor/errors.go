@@ -11,6 +11,9 @@ type ExitError struct {
 	Signal int
 	// Reason says why a command could not be started; otherwise it is empty.
 	Reason string
+	// Machine is the architecture of a command's program if this machine cannot run it without an emulator that is
+	// missing; otherwise it is empty.
+	Machine string
 }
 
 func (e *ExitError) Error() string {

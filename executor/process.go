@@ -276,29 +276,38 @@ func exitError(ws unix.WaitStatus) error {
 // execError says what execve means; its numbers are those of a shell.
 func (c *command) execError(err error) error {
 	e := &ExitError{Code: 126, Reason: fmt.Sprintf("exec: %q: %v", c.p.Args[0], err)}
+	interp := interpreter(c.file)
+	program, is := c.file, "it is"
+	if interp != "" {
+		program, is = interp, fmt.Sprintf("its interpreter %q is", interp)
+	}
+	arch := foreign(program)
 	switch {
+	case errors.Is(err, unix.ENOENT) && arch != "":
+		// Without the F flag binfmt_misc looks for the emulator at its path at the time of the call, in the image.
+		e.Code, e.Machine = 127, arch
+		e.Reason = fmt.Sprintf("exec: %q: %s a program for %s, and the emulator that binfmt_misc names for it is not in the image: register it with the flag F", c.p.Args[0], is, arch)
 	case errors.Is(err, unix.ENOENT):
 		e.Code = 127
-		if interp := interpreter(c.file); interp != "" {
-			e.Reason = fmt.Sprintf("exec: %q: its interpreter %s is not in the image", c.p.Args[0], interp)
-			break
-		}
-		if arch := foreign(c.file); arch != "" {
-			// Without the F flag binfmt_misc looks for the emulator at its path at the time of the call, in the image.
-			e.Reason = fmt.Sprintf("exec: %q: it is a program for %s, and the emulator that binfmt_misc names for it is not in the image: register it with the flag F", c.p.Args[0], arch)
-			break
-		}
-		if unix.Access(c.file, unix.F_OK) == nil {
-			e.Reason = fmt.Sprintf("exec: %q: the dynamic linker that it needs is not in the image", c.p.Args[0])
-			break
-		}
-		e.Reason = fmt.Sprintf("exec: %q: no such file in the image", c.p.Args[0])
-	case errors.Is(err, unix.ENOEXEC) && foreign(c.file) != "":
-		e.Reason = fmt.Sprintf("exec: %q: it is a program for %s, this machine is %s, and no emulator is registered in /proc/sys/fs/binfmt_misc: install qemu-user-static, or run the step in a stage FROM --platform=$BUILDPLATFORM", c.p.Args[0], foreign(c.file), runtime.GOARCH)
+		e.Reason = fmt.Sprintf("exec: %q: %s", c.p.Args[0], c.missing(interp))
+	case errors.Is(err, unix.ENOEXEC) && arch != "":
+		e.Machine = arch
+		e.Reason = fmt.Sprintf("exec: %q: %s a program for %s, this machine is %s, and no emulator is registered in /proc/sys/fs/binfmt_misc: install qemu-user-static", c.p.Args[0], is, arch, runtime.GOARCH)
 	case errors.Is(err, unix.ENOEXEC):
 		e.Reason = fmt.Sprintf("exec: %q: %v (a program for another platform, or a script without #!)", c.p.Args[0], err)
 	}
 	return e
+}
+
+// missing says which file execve did not find.
+func (c *command) missing(interp string) string {
+	switch {
+	case interp != "":
+		return fmt.Sprintf("its interpreter %q is not in the image", interp)
+	case unix.Access(c.file, unix.F_OK) == nil:
+		return "the dynamic linker that it needs is not in the image"
+	}
+	return "no such file in the image"
 }
 
 // interpreter is what a script's first line names.
@@ -313,7 +322,7 @@ func interpreter(file string) string {
 	line, _, _ := strings.Cut(string(buf[:max(n, 0)]), "\n")
 	if rest, ok := strings.CutPrefix(line, "#!"); ok {
 		if words := strings.Fields(rest); len(words) > 0 {
-			return strconv.Quote(words[0])
+			return words[0]
 		}
 	}
 	return ""

@@ -333,6 +333,7 @@ func (w *wire) outcome(o *outcome) {
 	w.int(&o.exit.Code)
 	w.int(&o.exit.Signal)
 	w.string(&o.exit.Reason)
+	w.string(&o.exit.Machine)
 }
 
 func send(to io.Writer, fields func(*wire)) error {

@@ -57,7 +57,7 @@ func TestWire(t *testing.T) {
 			}
 		}
 	}
-	o := outcome{result: Result{OwnersLost: 3, FirstOwner: "f", StandIns: 4, FirstStandIn: "d", AttrsLost: 5, FirstAttr: "a", Warnings: []string{"w"}}, failed: true, message: "m", exit: ExitError{1, 2, "r"}}
+	o := outcome{result: Result{OwnersLost: 3, FirstOwner: "f", StandIns: 4, FirstStandIn: "d", AttrsLost: 5, FirstAttr: "a", Warnings: []string{"w"}}, failed: true, message: "m", exit: ExitError{1, 2, "r", "m"}}
 	var buf bytes.Buffer
 	if err := send(&buf, func(w *wire) { w.outcome(&o) }); err != nil {
 		t.Fatal(err)

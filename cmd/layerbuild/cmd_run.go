@@ -12,8 +12,10 @@ import (
 	"github.com/layerbuild/layerbuild/internal/container"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/ui"
+	"github.com/layerbuild/layerbuild/parser"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 )
@@ -94,6 +96,13 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 		img, err := im.resolver.Resolve(ctx, ref, image.ResolveOptions{Platform: want.platform, Pull: f.pull})
 		if err != nil {
 			return err
+		}
+		if err := want.isFor(args[0], img); err != nil {
+			return err
+		}
+		if host := parser.HostPlatform(); want.platform.OS == "" && !registry.Matches(host, img.Platform) {
+			fmt.Fprintf(e.stderr, "layerbuild run: warning: image %s is for %s and this machine is %s; --platform %[2]s says that this is intended\n",
+				args[0], parser.FormatPlatform(img.Platform), parser.FormatPlatform(host))
 		}
 		process, err := f.process(e, img, args[1:])
 		if err != nil {

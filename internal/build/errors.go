@@ -51,6 +51,9 @@ func (e *CommandError) Error() string {
 	if e.Exit.Reason != "" {
 		how = fmt.Sprintf("%s: %s", how, e.Exit.Reason)
 	}
+	if e.Exit.Machine != "" {
+		how += ", or run the step in a stage FROM --platform=$BUILDPLATFORM"
+	}
 	return fmt.Sprintf("process %q did not complete successfully: %s", strings.Join(e.Args, " "), how)
 }
 
