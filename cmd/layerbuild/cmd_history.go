@@ -118,7 +118,7 @@ func (im *images) local(ctx context.Context, name string, want wanted) (*image.I
 	if err != nil {
 		return nil, err
 	}
-	img, err := im.resolver.Resolve(ctx, ref, image.ResolveOptions{Platform: want.platform})
+	img, err := im.resolver.Resolve(ctx, ref, image.ResolveOptions{Platform: want.platform, Local: true})
 	if err != nil {
 		return nil, err
 	}

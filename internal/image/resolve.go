@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,6 +58,8 @@ type ResolveOptions struct {
 	Any bool
 	// Pull asks the registry even if the name is known here.
 	Pull bool
+	// Local asks no registry, except for a blob of the store that is damaged.
+	Local bool
 }
 
 // Resolve finds an image by its name (see the package's comment for what a name can be). Its manifest and configuration
@@ -96,13 +99,18 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 		}
 		return nil, fmt.Errorf("image %s: %w", name, store.ErrNotFound)
 	}
-	img, err := r.fromRegistry(ctx, name, loc.name, o)
 	var bad *store.BlobError
+	if o.Local && !errors.As(knownErr, &bad) {
+		return nil, cmp.Or(knownErr, fmt.Errorf("image %s: %w", name, store.ErrNotFound))
+	}
+	img, err := r.fromRegistry(ctx, name, loc.name, o)
 	switch {
 	case errors.As(knownErr, &bad) && err != nil:
 		return nil, fmt.Errorf("image %s: %w", name, &store.BlobError{Digest: bad.Digest, Err: fmt.Errorf("%w, and the image cannot be fetched again (%v)", bad.Err, err), Remedy: remedy})
 	case errors.As(knownErr, &bad) && known == nil && !r.replaces(ctx, name, img):
 		return nil, fmt.Errorf("image %s: %w", name, &store.BlobError{Digest: bad.Digest, Err: fmt.Errorf("%w, and the registry has another image of that name", bad.Err), Remedy: remedy})
+	case err != nil && knownErr != nil && err.Error() == knownErr.Error(): // the store has the registry's index
+		return nil, err
 	case err != nil:
 		return nil, errors.Join(err, knownErr)
 	}
