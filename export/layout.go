@@ -14,6 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/stagedir"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -106,26 +107,38 @@ func (l *layout) export(ctx context.Context, img *Image, j *job) error {
 			return err
 		}
 	}
-	j.begin("copy blobs", g.size)
-	for _, d := range g.blobs {
-		if err := l.copyBlob(ctx, g, img.Content, d, j); err != nil {
+	return inStage(l.spec.Dest, func(stage *stagedir.Dir) error {
+		j.begin("copy blobs", g.size)
+		for _, d := range g.blobs {
+			if err := l.copyBlob(ctx, stage.Path(), g, img.Content, d, j); err != nil {
+				return err
+			}
+		}
+		if docker != nil {
+			if err := os.WriteFile(filepath.Join(stage.Path(), "manifest.json"), docker, 0o666); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(filepath.Join(stage.Path(), ocispec.ImageLayoutFile), []byte(layoutFile), 0o666); err != nil {
 			return err
 		}
-	}
-	if docker != nil {
-		if err := writeFile(filepath.Join(l.spec.Dest, "manifest.json"), docker); err != nil {
+		// Another build may have added an image meanwhile.
+		if old, err = readIndex(l.spec.Dest); err != nil {
 			return err
 		}
-	}
-	if err := writeFile(filepath.Join(l.spec.Dest, ocispec.ImageLayoutFile), []byte(layoutFile)); err != nil {
-		return err
-	}
-	// The index comes last: until then nothing that is there has changed.
-	data, err := json.Marshal(merge(old, entries(img.Root, tags)))
-	if err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(l.spec.Dest, ocispec.ImageIndexFile), data)
+		data, err := json.Marshal(merge(old, entries(img.Root, tags)))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(stage.Path(), ocispec.ImageIndexFile), data, 0o666); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// The index comes last: until then the layout has the images that it had.
+		return stage.Commit(stagedir.Options{Last: ocispec.ImageIndexFile})
+	})
 }
 
 // readIndex reads the index of a layout that exists; of none it is empty.
@@ -164,10 +177,10 @@ func merge(old ocispec.Index, list []ocispec.Descriptor) ocispec.Index {
 	return old
 }
 
-// copyBlob copies one blob, unless it is there.
-func (l *layout) copyBlob(ctx context.Context, g *graph, content Fetcher, d ocispec.Descriptor, j *job) error {
-	path := filepath.Join(l.spec.Dest, blobPath(d))
-	if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() && fi.Size() == d.Size {
+// copyBlob copies one blob to dir, unless the layout has it.
+func (l *layout) copyBlob(ctx context.Context, dir string, g *graph, content Fetcher, d ocispec.Descriptor, j *job) error {
+	fi, err := os.Stat(filepath.Join(l.spec.Dest, blobPath(d)))
+	if err == nil && fi.Mode().IsRegular() && fi.Size() == d.Size {
 		j.advance(int(d.Size))
 		return nil
 	}
@@ -176,24 +189,20 @@ func (l *layout) copyBlob(ctx context.Context, g *graph, content Fetcher, d ocis
 		return err
 	}
 	defer r.Close()
+	path := filepath.Join(dir, blobPath(d))
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
 	}
-	return replace(path, func(w io.Writer) error {
-		n, err := io.Copy(counting{ctx: ctx, move: w.Write, job: j}, r)
-		if err == nil && n != d.Size {
-			err = fmt.Errorf("it has %d bytes, not %d", n, d.Size)
-		}
-		if err != nil {
-			return fmt.Errorf("copy %s: %w", d.Digest, err)
-		}
-		return nil
-	})
-}
-
-func writeFile(path string, data []byte) error {
-	return replace(path, func(w io.Writer) error {
-		_, err := w.Write(data)
+	w, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
 		return err
-	})
+	}
+	n, err := io.Copy(counting{ctx: ctx, move: w.Write, job: j}, r)
+	if err = errors.Join(err, w.Close()); err == nil && n != d.Size {
+		err = fmt.Errorf("it has %d bytes, not %d", n, d.Size)
+	}
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", d.Digest, err)
+	}
+	return nil
 }

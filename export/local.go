@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/stagedir"
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
@@ -49,14 +50,27 @@ func (l *local) export(ctx context.Context, trees []Tree, j *job) error {
 	}
 	j.begin("write files", 0)
 	left := &leftOut{counts: map[string]int{}, first: map[string]string{}}
-	for i, t := range trees {
-		dir := l.spec.Dest
-		if split {
-			dir = filepath.Join(dir, dirs[i])
+	err = inStage(l.spec.Dest, func(stage *stagedir.Dir) error {
+		keep := map[string]bool{}
+		for i, t := range trees {
+			dir := ""
+			if split {
+				dir = dirs[i]
+			}
+			if err := l.unpack(ctx, t, stage.Path(), dir, keep, left, j); err != nil {
+				return err
+			}
 		}
-		if err := l.unpack(ctx, t, dir, left, j); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
+		return stage.Commit(stagedir.Options{
+			Keep:         func(path string) bool { return keep[path] },
+			OnOwnerError: left.owner, OnSkip: left.skip,
+		})
+	})
+	if err != nil {
+		return err
 	}
 	left.warn(j)
 	return nil
@@ -88,22 +102,27 @@ func disjoint(ctx context.Context, trees []Tree) error {
 	return nil
 }
 
-func (l *local) unpack(ctx context.Context, t Tree, dir string, left *leftOut, j *job) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+// unpack writes a tree to the directory dir of top. In keep it notes the directories whose owner, mode and time are not
+// the image's: the user's own directory, and those that the tree has no entry for.
+func (l *local) unpack(ctx context.Context, t Tree, top, dir string, keep map[string]bool, left *leftOut, j *job) error {
+	if err := os.MkdirAll(filepath.Join(top, dir), 0o777); err != nil {
 		return err
 	}
-	root, err := os.Open(dir)
+	root, err := os.Open(filepath.Join(top, dir))
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	// The directory is the user's: its own owner, mode and time are none of the image's business.
 	o := unpack.Options{SkipRoot: true, OnSkip: left.skip, OnOwnerError: left.owner}
 	if !l.env.KeepOwners {
 		o.Owner = &unpack.Owner{UID: os.Geteuid(), GID: os.Getegid()}
 	}
+	keep[dir] = true
 	return readTree(ctx, t, func(r io.Reader) error {
-		_, err := unpack.Tar(ctx, counting{ctx: ctx, move: r.Read, job: j}, int(root.Fd()), o)
+		stats, err := unpack.Tar(ctx, counting{ctx: ctx, move: r.Read, job: j}, int(root.Fd()), o)
+		for _, path := range stats.Implied {
+			keep[filepath.Join(dir, path)] = true
+		}
 		return err
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/analyze/browse"
 	"github.com/layerbuild/layerbuild/analyze/html"
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
@@ -259,7 +260,7 @@ func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 	if f.out == "" || f.out == "-" {
 		_, err = e.stdout.Write(b.Bytes())
 	} else {
-		err = os.WriteFile(f.out, b.Bytes(), 0o644)
+		err = atomicfile.WriteFile(f.out, b.Bytes(), 0o644)
 	}
 	if err != nil || r.Gate == nil || r.Gate.Passed {
 		return err

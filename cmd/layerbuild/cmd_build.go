@@ -15,6 +15,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
@@ -212,7 +213,7 @@ func explain(e *env, display *ui.UI, mode string, res *build.Result, err error, 
 func (f *buildFlags) write(e *env, mode string, res *build.Result, o build.Options) error {
 	id := res.Metadata.ID().String()
 	if f.iidFile != "" {
-		if err := os.WriteFile(f.iidFile, []byte(id), 0o644); err != nil {
+		if err := atomicfile.WriteFile(f.iidFile, []byte(id), 0o644); err != nil {
 			return fmt.Errorf("--iidfile: %w", err)
 		}
 	}
@@ -221,7 +222,7 @@ func (f *buildFlags) write(e *env, mode string, res *build.Result, o build.Optio
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(f.metadataFile, append(data, '\n'), 0o644); err != nil {
+		if err := atomicfile.WriteFile(f.metadataFile, append(data, '\n'), 0o644); err != nil {
 			return fmt.Errorf("--metadata-file: %w", err)
 		}
 	}

@@ -120,6 +120,8 @@ func TestSystemCalls(t *testing.T) {
 	allowed := []string{
 		"executor", "snapshot", "diff", "internal/mount", "internal/ns", "internal/safepath", "internal/source", "internal/unpack",
 		"internal/lock",           // flock, so that nobody else needs it
+		"internal/atomicfile",     // files without a name, and the link that gives them one
+		"internal/stagedir",       // renameat2, and the owner, mode and attributes of directories
 		"internal/state",          // syncfs and statfs
 		"internal/smallfile",      // what os makes too many of
 		"internal/layercheck",     // lists what os does not tell: owners, devices, attributes

@@ -212,58 +212,13 @@ func (u *unpacker) remove(dir int, name []byte, path string) error {
 		return err
 	}
 	u.closeLinkDir() // it may be inside
-	if err := removeTree(dir, name); err != nil {
+	if err := rawfs.RemoveTree(dir, name); err != nil {
 		return fmt.Errorf("remove what was there: %w", err)
 	}
 	inside := func(p string) bool { return strings.HasPrefix(p, path) && (len(p) == len(path) || p[len(path)] == '/') }
 	maps.DeleteFunc(u.dirs, func(p string, _ *dirMeta) bool { return inside(p) })
 	maps.DeleteFunc(u.implied, func(p string, _ struct{}) bool { return inside(p) })
 	return nil
-}
-
-// removeTree removes a directory. It does not go into what is mounted below: EXDEV.
-func removeTree(dir int, name []byte) error {
-	fd, err := openSame(dir, name)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	var names rawfs.Names
-	if err := names.Read(fd); err != nil {
-		return err
-	}
-	for _, e := range names.Entries {
-		child := names.CName(e)
-		err := unix.EISDIR
-		if e.Type != unix.DT_DIR {
-			err, _ = rawfs.Unlink(fd, child, 0).(unix.Errno)
-		}
-		if err == unix.EISDIR || err == unix.EPERM {
-			if err := removeTree(fd, child); err != nil {
-				return err
-			}
-		} else if err != 0 {
-			return err
-		}
-	}
-	return rawfs.Unlink(dir, name, unix.AT_REMOVEDIR)
-}
-
-// openSame opens a directory in dir that is on the same mount, even if its mode forbids it to its owner.
-func openSame(dir int, name []byte) (int, error) {
-	base := string(name[:len(name)-1])
-	how := unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
-	}
-	fd, err := unix.Openat2(dir, base, &how)
-	if err == unix.EACCES {
-		if err := rawfs.Chmod(dir, name, 0o700); err != nil {
-			return -1, err
-		}
-		fd, err = unix.Openat2(dir, base, &how)
-	}
-	return fd, err
 }
 
 // hardlink gives a file that is already there one more name.

@@ -146,7 +146,7 @@ func (u *unpacker) purge(dir int, name []byte, path string) error {
 		}
 		return rawfs.Unlink(dir, name, 0)
 	}
-	fd, err := openSame(dir, name)
+	fd, err := rawfs.OpenSame(dir, name)
 	if err != nil {
 		return err
 	}

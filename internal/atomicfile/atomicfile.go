@@ -1,0 +1,150 @@
+// Package atomicfile writes files that are whole at each moment: a reader, and whoever comes after a crash, finds the
+// old content or the new one.
+//
+// The new content goes to a file without a name (O_TMPFILE), which the kernel removes if the process dies. It is given
+// a temporary name only for the moment before rename(2) moves it over the old file. File systems without such files
+// (NFS, and overlayfs before Linux 6.3) get a file with the temporary name from the beginning.
+package atomicfile
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Write replaces the file at path with what write writes. If that returns an error, the old file stays. A new file has
+// the mode perm less the umask. A file that replaces another one has its mode and, if the process may set it, its
+// owner.
+//
+// The file that path leads to through links is replaced, not the link. What is not a regular file, such as a fifo or
+// /dev/null, and a descriptor of the process, such as /dev/stdout, is written to as it is.
+func Write(path string, perm os.FileMode, write func(io.Writer) error) error {
+	t, err := find(path)
+	if err != nil {
+		return err
+	}
+	if t.inPlace {
+		return writeInPlace(path, write)
+	}
+	return t.replace(perm, write)
+}
+
+// WriteFile is Write for a small file whose content is at hand. Where no file can be made beside the old one, or the
+// old one is a mount point, as in a container that was given only the file, the old one is written in place.
+func WriteFile(path string, data []byte, perm os.FileMode) error {
+	write := func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}
+	err := Write(path, perm, write)
+	for _, cause := range []error{unix.EACCES, unix.EPERM, unix.EROFS, unix.EBUSY} {
+		if errors.Is(err, cause) {
+			if writeInPlace(path, write) == nil {
+				return nil
+			}
+		}
+	}
+	return err
+}
+
+// target is the file that a path leads to.
+type target struct {
+	path    string
+	old     *unix.Stat_t // nil: there is none yet
+	inPlace bool         // it cannot be replaced
+}
+
+func find(path string) (target, error) {
+	fi, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return target{path: path}, nil
+	case err != nil:
+		return target{}, err
+	case !fi.Mode().IsRegular() || isDescriptor(path):
+		return target{path: path, inPlace: true}, nil
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return target{}, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return target{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return target{path: path, old: &st}, nil
+}
+
+// isDescriptor reports whether path names an open file of the process: another one in its place would be seen by
+// nobody who reads from the descriptor.
+func isDescriptor(path string) bool {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return false
+	}
+	return abs == "/dev/stdout" || abs == "/dev/stderr" || strings.HasPrefix(abs, "/dev/fd/") || strings.HasPrefix(abs, "/proc/")
+}
+
+func writeInPlace(path string, write func(io.Writer) error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+func (t target) replace(perm os.FileMode, write func(io.Writer) error) (err error) {
+	dir := filepath.Dir(t.path)
+	temp := filepath.Join(dir, fmt.Sprintf(".%.200s.%s", filepath.Base(t.path), rand.Text()[:10]))
+	f, named, err := create(dir, temp, perm)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close() // a second time after a failure of Close does no harm
+			if named {
+				os.Remove(temp)
+			}
+		}
+	}()
+	if err := write(f); err != nil {
+		return err
+	}
+	if t.old != nil {
+		_ = f.Chown(int(t.old.Uid), int(t.old.Gid)) // EPERM: it belongs to who runs this
+		if err := f.Chmod(os.FileMode(t.old.Mode & 0o777)); err != nil {
+			return err
+		}
+	}
+	if !named {
+		// linkat(2) cannot replace a file, and by AT_EMPTY_PATH it would want a capability.
+		err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, temp, unix.AT_SYMLINK_FOLLOW)
+		if err != nil {
+			return &os.LinkError{Op: "link", Old: "a file without a name", New: temp, Err: err}
+		}
+		named = true
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(temp, t.path)
+}
+
+// create makes a file in dir without a name, or with the name temp where the file system has no files without one. It
+// reports whether the file has the name.
+func create(dir, temp string, perm os.FileMode) (*os.File, bool, error) {
+	f, err := os.OpenFile(dir, os.O_WRONLY|unix.O_TMPFILE, perm)
+	if err == nil {
+		return f, false, nil
+	}
+	// EISDIR and ENOENT are answers of kernels that do not know the flag (open(2)); an error of the directory comes again.
+	f, err = os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	return f, true, err
+}

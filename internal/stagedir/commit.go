@@ -1,0 +1,362 @@
+package stagedir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+)
+
+// Options say how Commit treats what is at the destination. The zero value works.
+type Options struct {
+	// Keep reports whether a directory that exists keeps its owner, mode, attributes and time. Otherwise it gets those
+	// of the new one. path is relative to the destination, which keeps its own in any case. nil: all directories do.
+	Keep func(path string) bool
+	// Last is a name in the destination whose entry is moved after all others.
+	Last string
+	// Elsewhere are directories, as returned by Check, whose content is not moved.
+	Elsewhere []string
+	// OnOwnerError and OnSkip are those of unpack.Options: they are called for an owner or an attribute that an
+	// existing directory cannot be given. nil: it is an error.
+	OnOwnerError func(path string, uid, gid int, err error)
+	OnSkip       func(path, what string, err error)
+}
+
+// Check returns an error if the tree cannot be moved to its destination as that is now, because a directory there
+// cannot be written to or there is a mount in a directory that is to be replaced. It returns the directories of the
+// destination that the tree has too and that are on other mounts, relative to the destination: nothing can be moved
+// into them by rename(2). It changes nothing.
+func (d *Dir) Check() (elsewhere []string, err error) {
+	if !d.exists {
+		return nil, nil
+	}
+	m := merger{d: d}
+	err = m.start()
+	return m.elsewhere, err
+}
+
+// Commit moves the tree to the destination. What is there already is replaced, except a directory by a directory, which
+// keeps what else is in it. Links at the destination are not followed. Check is called first, so that most errors leave
+// the destination as it was.
+func (d *Dir) Commit(o Options) error {
+	if !d.exists {
+		err := d.appear()
+		if err != unix.EEXIST {
+			return pathError("rename", d.place, err)
+		}
+		d.exists = true // another process has made it
+	}
+	elsewhere, err := d.Check()
+	if err != nil {
+		return err
+	}
+	for _, path := range elsewhere {
+		if !slices.Contains(o.Elsewhere, path) {
+			return &fs.PathError{Op: "move files to", Path: filepath.Join(d.place, path), Err: unix.EXDEV}
+		}
+	}
+	m := merger{d: d, o: o, move: true}
+	return m.start()
+}
+
+// appear gives the content the name of a destination that does not exist. The error is EEXIST if it does.
+func (d *Dir) appear() error {
+	from := filepath.Join(d.holder, content)
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, d.place, unix.RENAME_NOREPLACE)
+	if noFlags(err) {
+		// A directory of that name can only be replaced if it is empty.
+		if err = unix.Rename(from, d.place); err == unix.ENOTEMPTY {
+			err = unix.EEXIST
+		}
+	}
+	return err
+}
+
+// noFlags reports whether an error of renameat2(2) is that of a file system or a kernel without its flags.
+func noFlags(err error) bool { return err == unix.EINVAL || err == unix.ENOSYS }
+
+// pathError adds a path to an error of a system call.
+func pathError(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: path, Err: err}
+}
+
+// merger goes through the directories that a tree and its destination both have.
+type merger struct {
+	d         *Dir
+	o         Options
+	move      bool // otherwise it only checks
+	mount     mount
+	elsewhere []string
+	replaced  int // how many entries have been put into the holder
+}
+
+func (m *merger) start() error {
+	from, err := os.Open(filepath.Join(m.d.holder, content))
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := os.Open(m.d.place)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	if m.mount, err = mountAt(int(from.Fd())); err != nil {
+		return pathError("statx", from.Name(), err)
+	}
+	return m.dir(int(from.Fd()), int(to.Fd()), "")
+}
+
+func mountAt(fd int) (mount, error) {
+	var st unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st)
+	return mountOf(&st), err
+}
+
+// dir merges the open directory from into to, both at path below the place.
+func (m *merger) dir(from, to int, path string) error {
+	var names, there rawfs.Names
+	if err := names.Read(from); err != nil {
+		return m.failed("read", path, err)
+	}
+	if err := there.Read(to); err != nil {
+		return m.failed("read", path, err)
+	}
+	there.Sort()
+	if !m.move && len(names.Entries) > 0 {
+		if err := unix.Faccessat(to, ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+			return m.failed("write to", path, err)
+		}
+	}
+	if path == m.d.rest {
+		if i := slices.IndexFunc(names.Entries, func(e rawfs.Dirent) bool { return string(names.Name(e)) == m.o.Last }); i >= 0 {
+			names.Entries = append(slices.Delete(slices.Clone(names.Entries), i, i+1), names.Entries[i])
+		}
+	}
+	for _, e := range names.Entries {
+		old, exists := there.Find(names.Name(e))
+		if !exists && !m.move {
+			continue
+		}
+		entry := entry{
+			from: from, to: to, name: names.CName(e), path: filepath.Join(path, string(names.Name(e))),
+			isDir: isDir(from, names.CName(e), e.Type),
+		}
+		var err error
+		switch {
+		case !exists:
+			err = m.add(entry)
+		case entry.isDir && isDir(to, there.CName(old), old.Type):
+			err = m.both(entry)
+		default:
+			err = m.replace(entry, isDir(to, there.CName(old), old.Type))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isDir reports whether an entry is a directory. typ is what getdents64(2) says, which may be nothing.
+func isDir(dir int, name []byte, typ uint8) bool {
+	if typ != unix.DT_UNKNOWN {
+		return typ == unix.DT_DIR
+	}
+	var st rawfs.Stat
+	return rawfs.Lstat(dir, name, &st) == nil && rawfs.Type(&st) == unix.S_IFDIR
+}
+
+// entry is a name in a directory of the tree and in that directory at the destination.
+type entry struct {
+	from, to int
+	name     []byte // with its NUL
+	path     string // below the place
+	isDir    bool   // in the tree
+}
+
+func (e entry) base() string { return string(e.name[:len(e.name)-1]) }
+
+// add moves an entry that the destination does not have.
+func (m *merger) add(e entry) error {
+	err := m.rename(e, unix.RENAME_NOREPLACE)
+	if noFlags(err) {
+		err = m.rename(e, 0)
+	}
+	if err != unix.EEXIST {
+		return m.failed("move", e.path, err)
+	}
+	// Another process has made it meanwhile.
+	old := isDir(e.to, e.name, unix.DT_UNKNOWN)
+	if e.isDir && old {
+		return m.both(e)
+	}
+	return m.replace(e, old)
+}
+
+// both merges a directory into one that exists.
+func (m *merger) both(e entry) error {
+	from, err := rawfs.OpenDir(e.from, e.name)
+	if err != nil {
+		return m.failed("open", e.path, err)
+	}
+	defer unix.Close(from)
+	to, err := rawfs.OpenDir(e.to, e.name)
+	if err != nil {
+		return m.failed("open", e.path, err)
+	}
+	defer unix.Close(to)
+	at, err := mountAt(to)
+	if err != nil {
+		return m.failed("statx", e.path, err)
+	}
+	if at != m.mount {
+		m.elsewhere = append(m.elsewhere, m.inDest(e.path))
+	} else if err := m.dir(from, to, e.path); err != nil {
+		return err
+	}
+	if !m.move || m.keeps(e.path) {
+		return nil
+	}
+	return m.attributes(from, to, e.path)
+}
+
+// replace puts an entry in the place of another one, which is a directory or not. Unless both are files, the old one
+// takes the place of the new one in the holder, with which it is removed.
+func (m *merger) replace(e entry, oldIsDir bool) error {
+	if !m.move {
+		if oldIsDir {
+			return m.failed("replace", e.path, m.withoutMounts(e.to, e.name))
+		}
+		return nil
+	}
+	if !e.isDir && !oldIsDir {
+		return m.failed("move", e.path, m.rename(e, 0))
+	}
+	err := m.rename(e, unix.RENAME_EXCHANGE)
+	if noFlags(err) {
+		m.replaced++
+		aside := fmt.Sprint(replaced, m.replaced)
+		if err = unix.Renameat(e.to, e.base(), int(m.d.lock.Fd()), aside); err == nil {
+			err = m.rename(e, 0)
+		}
+	}
+	return m.failed("move", e.path, err)
+}
+
+// rename moves an entry to its place.
+func (m *merger) rename(e entry, flags uint) error {
+	err := unix.Renameat2(e.from, e.base(), e.to, e.base(), flags)
+	if flags == 0 && err == unix.ENOSYS {
+		err = unix.Renameat(e.from, e.base(), e.to, e.base())
+	}
+	if err != unix.EACCES || !e.isDir {
+		return err
+	}
+	// Its ".." changes, for which its owner needs its permission.
+	var st rawfs.Stat
+	fd, err := rawfs.OpenDir(e.from, e.name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := rawfs.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&0o200 != 0 {
+		return unix.EACCES
+	}
+	if err := unix.Fchmod(fd, uint32(st.Mode)&0o7777|0o200); err != nil {
+		return err
+	}
+	err = unix.Renameat2(e.from, e.base(), e.to, e.base(), flags)
+	return errors.Join(err, unix.Fchmod(fd, uint32(st.Mode)&0o7777))
+}
+
+// withoutMounts returns an error if a directory that is to be removed has something mounted in it.
+func (m *merger) withoutMounts(dir int, name []byte) error {
+	fd, err := rawfs.OpenDir(dir, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	switch at, err := mountAt(fd); {
+	case err != nil:
+		return err
+	case at != m.mount:
+		return unix.EBUSY
+	}
+	var names rawfs.Names
+	if err := names.Read(fd); err != nil {
+		return err
+	}
+	for _, e := range names.Entries {
+		if isDir(fd, names.CName(e), e.Type) {
+			if err := m.withoutMounts(fd, names.CName(e)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// inDest returns the path below the destination of one below the place.
+func (m *merger) inDest(path string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(path, m.d.rest), "/")
+}
+
+// keeps reports whether a directory that exists keeps its attributes.
+func (m *merger) keeps(path string) bool {
+	above := path == m.d.rest || strings.HasPrefix(m.d.rest, path+"/")
+	return above || m.o.Keep == nil || m.o.Keep(m.inDest(path))
+}
+
+// attributes gives the directory to the owner, attributes, mode and time of from, in the order that unpack does.
+func (m *merger) attributes(from, to int, path string) error {
+	var want, have rawfs.Stat
+	if err := errors.Join(rawfs.Fstat(from, &want), rawfs.Fstat(to, &have)); err != nil {
+		return m.failed("stat", path, err)
+	}
+	if want.Uid != have.Uid || want.Gid != have.Gid {
+		err := unix.Fchown(to, int(want.Uid), int(want.Gid))
+		switch {
+		case err == nil:
+		case m.o.OnOwnerError != nil && (err == unix.EPERM || err == unix.EINVAL):
+			m.o.OnOwnerError(m.inDest(path), int(want.Uid), int(want.Gid), err)
+		default:
+			return m.failed("set the owner of", path, err)
+		}
+	}
+	xattrs, err := rawfs.Xattrs(from, rawfs.InLayer)
+	if err != nil {
+		return m.failed("list attributes of", path, err)
+	}
+	for _, x := range xattrs {
+		err := unix.Fsetxattr(to, x.Name, x.Value, 0)
+		switch {
+		case err == nil:
+		case m.o.OnSkip != nil && (err == unix.ENOTSUP || err == unix.EPERM || err == unix.EINVAL):
+			m.o.OnSkip(m.inDest(path), "attribute "+x.Name, err)
+		default:
+			return m.failed("set attribute "+x.Name+" of", path, err)
+		}
+	}
+	if err := unix.Fchmod(to, uint32(want.Mode)&0o7777); err != nil {
+		return m.failed("set the mode of", path, err)
+	}
+	return m.failed("set the time of", path, rawfs.SetTime(to, nil, want.Mtime.Sec, int64(want.Mtime.Nsec)))
+}
+
+func (m *merger) failed(op, path string, err error) error {
+	return pathError(op, filepath.Join(m.d.place, path), err)
+}

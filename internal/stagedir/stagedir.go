@@ -1,0 +1,196 @@
+// Package stagedir makes a tree of files in a temporary directory and moves it to its destination when it is whole.
+//
+// A destination that does not exist appears by one rename(2). Into a directory that exists the entries are moved, each
+// by rename(2): a name that the destination does not have takes one, with all that is below it, so that only
+// directories that both have are gone through. Until Commit nothing at the destination changes, and from then on each
+// file there is the old one or the whole new one.
+//
+// The temporary directory is on the file system of the destination, beside it if possible, else in it. A lock on it
+// tells other processes that its owner is alive. New removes those of processes that were killed.
+package stagedir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/lock"
+	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+)
+
+// Dir is a directory whose content is on its way to its destination.
+type Dir struct {
+	holder string   // the temporary directory, which has content in it, and what the content replaces
+	lock   *os.File // of the holder
+	place  string   // where content belongs: the destination, or the first of its parents that was missing
+	rest   string   // the destination relative to place
+	exists bool     // place is there
+}
+
+// What is in the temporary directory.
+const (
+	content  = "content"
+	replaced = "replaced" // and a number
+)
+
+// New makes a temporary directory for the directory dest, which may be missing, with its parents.
+func New(dest string) (*Dir, error) {
+	abs, err := filepath.Abs(dest)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{place: abs}
+	for {
+		fi, err := os.Stat(d.place)
+		if err == nil && !fi.IsDir() {
+			return nil, &fs.PathError{Op: "mkdir", Path: d.place, Err: unix.ENOTDIR}
+		}
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if _, err := os.Lstat(d.place); err == nil {
+			return nil, &fs.PathError{Op: "mkdir", Path: d.place, Err: errors.New("it is a link to nothing")}
+		}
+		d.rest = filepath.Join(filepath.Base(d.place), d.rest)
+		d.place = filepath.Dir(d.place)
+	}
+	if d.place, err = filepath.EvalSymlinks(d.place); err != nil {
+		return nil, err
+	}
+	if d.rest != "" { // the first missing directory is made beside its place
+		first, rest, _ := strings.Cut(d.rest, "/")
+		parent := d.place
+		d.place, d.rest = filepath.Join(parent, first), rest
+		err = d.begin(parent, prefix(first))
+	} else {
+		d.exists = true
+		err = d.beginBeside()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(d.Path(), 0o777); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// prefix is what the names of temporary directories for a directory begin with.
+func prefix(name string) string { return fmt.Sprintf(".%.200s.layerbuild-", name) }
+
+// inside is prefix in the destination itself.
+const inside = ".layerbuild-"
+
+// beginBeside makes the temporary directory for a destination that exists.
+func (d *Dir) beginBeside() error {
+	removeLeftOver(d.place, inside)
+	if parent := filepath.Dir(d.place); parent != d.place && sameMount(parent, d.place) {
+		if d.begin(parent, prefix(filepath.Base(d.place))) == nil {
+			return nil
+		}
+	}
+	return d.begin(d.place, inside)
+}
+
+// sameMount reports whether files can be renamed from one directory to the other.
+func sameMount(a, b string) bool {
+	var st [2]unix.Statx_t
+	for i, dir := range []string{a, b} {
+		if unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_MNT_ID, &st[i]) != nil {
+			return false
+		}
+	}
+	return mountOf(&st[0]) == mountOf(&st[1])
+}
+
+// mount identifies a mount. On btrfs each subvolume has a device of its own, and no file can be renamed to another.
+// Before Linux 5.8 the id is 0.
+type mount struct{ dev, id uint64 }
+
+func mountOf(st *unix.Statx_t) mount { return mount{rawfs.Dev(st), st.Mnt_id} }
+
+// begin makes the temporary directory in dir.
+func (d *Dir) begin(dir, prefix string) error {
+	removeLeftOver(dir, prefix)
+	for {
+		holder, err := os.MkdirTemp(dir, prefix)
+		if err != nil {
+			return err
+		}
+		held, err := lock.TryDir(holder)
+		// Between mkdir and flock another process may have taken it for a left-over: then there is another.
+		if errors.Is(err, lock.ErrHeld) || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return errors.Join(err, os.Remove(holder))
+		}
+		d.holder, d.lock = holder, held
+		return nil
+	}
+}
+
+// removeLeftOver removes the temporary directories in dir that a process of this user left when it was killed. Errors
+// are ignored: the next one tries again.
+func removeLeftOver(dir, prefix string) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(-1)
+	for _, name := range names {
+		if !strings.HasPrefix(name, prefix) || strings.Trim(name[len(prefix):], "0123456789") != "" {
+			continue
+		}
+		held, err := lock.TryDir(filepath.Join(dir, name))
+		if err != nil {
+			continue
+		}
+		if isOurs(held) {
+			_ = rawfs.RemoveTree(int(f.Fd()), []byte(name+"\x00"))
+		}
+		held.Close()
+	}
+}
+
+// isOurs reports whether a directory looks like one that begin has made. Somebody else may have given this name to
+// something that is not to be removed.
+func isOurs(dir *os.File) bool {
+	fi, err := dir.Stat()
+	if err != nil || fi.Mode().Perm() != 0o700 {
+		return false
+	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
+		return false
+	}
+	names, err := dir.Readdirnames(-1)
+	return err == nil && !slices.ContainsFunc(names, func(name string) bool {
+		return name != content && !strings.HasPrefix(name, replaced)
+	})
+}
+
+// Path is the directory that becomes the destination.
+func (d *Dir) Path() string { return filepath.Join(d.holder, content, d.rest) }
+
+// Close removes what has not been moved to the destination, and what Commit has replaced there.
+func (d *Dir) Close() error {
+	parent, err := os.Open(filepath.Dir(d.holder))
+	if err == nil {
+		if err = rawfs.RemoveTree(int(parent.Fd()), []byte(filepath.Base(d.holder)+"\x00")); err != nil {
+			err = &fs.PathError{Op: "remove", Path: d.holder, Err: err}
+		}
+		parent.Close()
+	}
+	return errors.Join(err, d.lock.Close())
+}

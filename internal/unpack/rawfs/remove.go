@@ -1,0 +1,59 @@
+package rawfs
+
+import "golang.org/x/sys/unix"
+
+// RemoveTree removes a directory with all that is in it. It does not go into what is mounted below: EXDEV.
+func RemoveTree(dir int, name []byte) error {
+	fd, err := OpenSame(dir, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var names Names
+	if err := names.Read(fd); err != nil {
+		return err
+	}
+	opened := false
+	for _, e := range names.Entries {
+		child := names.CName(e)
+		err := remove(fd, child, e.Type)
+		if err == unix.EACCES && !opened { // its mode forbids even its owner to remove something
+			opened = true
+			if err := unix.Fchmod(fd, 0o700); err != nil {
+				return err
+			}
+			err = remove(fd, child, e.Type)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return Unlink(dir, name, unix.AT_REMOVEDIR)
+}
+
+// remove removes what name is. typ is a type as getdents64(2) has it.
+func remove(dir int, name []byte, typ byte) error {
+	if typ != unix.DT_DIR {
+		if err := Unlink(dir, name, 0); err != unix.EISDIR && err != unix.EPERM {
+			return err
+		}
+	}
+	return RemoveTree(dir, name)
+}
+
+// OpenSame opens a directory in dir that is on the same mount, even if its mode forbids it to its owner.
+func OpenSame(dir int, name []byte) (int, error) {
+	base := string(name[:len(name)-1])
+	how := unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	}
+	fd, err := unix.Openat2(dir, base, &how)
+	if err == unix.EACCES {
+		if err := Chmod(dir, name, 0o700); err != nil {
+			return -1, err
+		}
+		fd, err = unix.Openat2(dir, base, &how)
+	}
+	return fd, err
+}
