@@ -57,6 +57,7 @@ type builder struct {
 	tempdir *state.TempDir
 
 	ownNotice sync.Once
+	repairs   repairs
 
 	mu      sync.Mutex
 	closers []io.Closer
@@ -73,10 +74,12 @@ func newBuilder(state *state.State, images *image.Resolver, o Options) *builder 
 	if o.Sink == nil {
 		o.Sink = event.Discard
 	}
-	b := &builder{state: state, images: images, baseImages: images, artifacts: images, opts: o, sink: o.Sink, began: time.Now()}
+	b := &builder{state: state, images: images, baseImages: images, artifacts: images, opts: o, began: time.Now()}
+	b.sink = b.repairs.marking(o.Sink)
+	b.opts.Sink = b.sink
 	b.e = &engine{
 		exec: processes{}, snapshots: state.Snapshots, records: state.Cache, images: images, state: state,
-		lazy: &layers.Lazy{}, tables: o.Analyze, sink: o.Sink,
+		lazy: &layers.Lazy{}, tables: o.Analyze, sink: b.sink,
 	}
 	b.makeSealer = func(ctx context.Context, o layers.SealerOptions) (Sealer, DeferredWriter) {
 		s := layers.NewSealer(ctx, o)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/secret"
@@ -283,6 +284,11 @@ func TestRepair(t *testing.T) {
 		b.want(fmt.Sprintf("--no-cache=%v", no), ran, "write a 1", "write b 2")
 		if w := b.warnings(); !slices.ContainsFunc(w, func(s string) bool { return strings.Contains(s, "made again") }) {
 			t.Errorf("warnings %q do not say that it is made again", w)
+		}
+		for _, e := range b.events {
+			if d, ok := e.(event.Done); ok && d.Err != nil && !d.Repair && !errors.Is(d.Err, context.Canceled) {
+				t.Errorf("%s is shown as failed: %v", d.ID, d.Err)
+			}
 		}
 	}
 }

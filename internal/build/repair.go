@@ -19,17 +19,59 @@ import (
 // maxRepairs limits how often a build begins again.
 const maxRepairs = 100
 
+// repairs are the blobs because of which a build has begun again.
+type repairs struct {
+	mu  sync.Mutex
+	met map[digest.Digest]bool // nil: the build does not repair now
+}
+
+// repairable returns the blob of an error after which the build begins again; nil if it ends.
+func (r *repairs) repairable(err error) *store.BlobError {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var bad *store.BlobError
+	if r.met == nil || !errors.As(err, &bad) || r.met[bad.Digest] || len(r.met) == maxRepairs {
+		return nil
+	}
+	return bad
+}
+
+// set replaces the blobs.
+func (r *repairs) set(met map[digest.Digest]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.met = met
+}
+
+func (r *repairs) add(d digest.Digest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.met[d] = true
+}
+
+// marking returns a sink that says of failed work whether the build repairs it.
+func (r *repairs) marking(sink event.Sink) event.Sink {
+	return func(e event.Event) {
+		if done, ok := e.(event.Done); ok && done.Err != nil {
+			done.Repair = r.repairable(done.Err) != nil
+			e = done
+		}
+		sink(e)
+	}
+}
+
 // repairing calls solve, and calls it again after an error about a damaged or missing blob. The second call makes the
 // lost results again. Everything else is in the cache by then, also the results of steps run because of --no-cache.
 func (b *builder) repairing(ctx context.Context, res *Result, solve func() error) error {
-	met := map[digest.Digest]bool{}
+	b.repairs.set(map[digest.Digest]bool{})
+	defer b.repairs.set(nil)
 	for {
 		err := solve()
-		var bad *store.BlobError
-		if !errors.As(err, &bad) || ctx.Err() != nil || met[bad.Digest] || len(met) == maxRepairs {
+		bad := b.repairs.repairable(err)
+		if bad == nil || ctx.Err() != nil {
 			return err
 		}
-		met[bad.Digest] = true
+		b.repairs.add(bad.Digest)
 		b.sink(event.Warning{Message: fmt.Sprintf("%v; what was made with it is made again", bad), Time: time.Now()})
 		b.beginAgain()
 		res.Names = nil

@@ -31,6 +31,7 @@ type Done struct {
 	ID     ID
 	Cached bool   // taken from the cache, nothing was run
 	Err    error  // nil: it succeeded; context.Canceled: it was given up because something else ended the build
+	Repair bool   // Err is damage that the build repairs: the work begins again
 	Note   string // a short result: a digest, a name; may be empty
 	Time   time.Time
 }

@@ -351,6 +351,8 @@ func (p painter) step(w *work) frameLine {
 		color, word = p.failed, "ERROR "
 	case canceled:
 		color, word = p.canceled, "CANCELED "
+	case repaired:
+		color, word = p.canceled, "REPAIRING "
 	case running:
 	default:
 		panic("unreachable")

@@ -80,6 +80,8 @@ func (p *plain) done(w *work) {
 		p.say(w, "CANCELED")
 	case failed:
 		p.say(w, "ERROR: "+clean(w.err.Error()))
+	case repaired:
+		p.say(w, "REPAIRING: "+clean(w.err.Error()))
 	case succeeded:
 		p.say(w, "DONE "+seconds(w.elapsed(w.end)))
 	default:

@@ -26,6 +26,7 @@ type rawEvent struct {
 	Cached  bool       `json:"cached,omitempty"`
 	Error   string     `json:"error,omitempty"`
 	Cancel  bool       `json:"canceled,omitempty"`
+	Repair  bool       `json:"repair,omitempty"`
 	Note    string     `json:"note,omitempty"`
 	Stream  int        `json:"stream,omitempty"`
 	Data    []byte     `json:"data,omitempty"` // base64
@@ -68,7 +69,7 @@ func encode(e event.Event) rawEvent {
 	case event.Start:
 		return rawEvent{Type: "start", Time: &e.Time, ID: string(e.ID), Name: e.Name, Stage: e.Stage, File: e.File, Line: e.Line}
 	case event.Done:
-		raw := rawEvent{Type: "done", Time: &e.Time, ID: string(e.ID), Cached: e.Cached, Note: e.Note}
+		raw := rawEvent{Type: "done", Time: &e.Time, ID: string(e.ID), Cached: e.Cached, Repair: e.Repair, Note: e.Note}
 		if e.Err != nil {
 			raw.Error = strings.ToValidUTF8(e.Err.Error(), "\uFFFD")
 		}

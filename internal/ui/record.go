@@ -48,6 +48,7 @@ const (
 	cached
 	failed
 	canceled
+	repaired // it failed on damage, and begins again
 )
 
 // part is a part of a piece of work that has a size.
@@ -88,6 +89,8 @@ func (r *record) done(e event.Done) (w *work, last bool) {
 	switch {
 	case errors.Is(e.Err, context.Canceled):
 		w.state = canceled
+	case e.Repair:
+		w.state = repaired
 	case e.Err != nil:
 		w.state = failed
 		if r.failed == nil {

@@ -613,6 +613,54 @@ func TestOutput(t *testing.T) {
 	}
 }
 
+// TestRepair: damage that the build repairs is shown as such in every mode, and is no failure.
+func TestRepair(t *testing.T) {
+	send := func(t *testing.T, u *UI) {
+		sink := u.Sink()
+		sink(event.Start{ID: "a", Name: "RUN a"})
+		sink(event.Done{ID: "a", Err: errors.New("blob x is damaged"), Repair: true})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if id, ok := u.Failed(); ok {
+			t.Errorf("Failed = %q", id)
+		}
+	}
+	finish := func(t *testing.T, u *UI) {
+		u.Sink()(event.Start{ID: "a", Name: "RUN a"})
+		u.Sink()(event.Done{ID: "a"})
+		if err := u.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for mode, want := range map[string]string{
+		"plain":   "#1 RUN a\n#1 REPAIRING: blob x is damaged\n#1 DONE 0.0s\n",
+		"rawjson": `"error":"blob x is damaged","repair":true}`,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var out bytes.Buffer
+			u, err := New(mode, &out, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			send(t, u)
+			finish(t, u)
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%s: %q, want %q", mode, out.String(), want)
+			}
+		})
+	}
+	onVT(t, 60, 10, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
+		send(t, u)
+		if shot := v.Shot(true); !strings.Contains(shot, "REPAIRING RUN a") || strings.Contains(shot, "ERROR") {
+			t.Errorf("the terminal shows\n%s", shot)
+		}
+		finish(t, u)
+		if all := v.All(); strings.Contains(v.Raw.String(), colors.failed) || !strings.Contains(all, "FINISHED") || strings.Contains(all, "REPAIRING") {
+			t.Errorf("in the end the terminal shows\n%s", all)
+		}
+	})
+}
+
 // Equal work has equal IDs: it has ended when all who are at it have, or when one of them fails.
 func TestEqualWork(t *testing.T) {
 	start := event.Start{ID: "a", Name: "pull"}

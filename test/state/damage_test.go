@@ -276,6 +276,8 @@ func TestDamage(t *testing.T) {
 					case err != nil && slices.Contains(o.lost, op.name) && named.MatchString(log):
 					case err != nil:
 						t.Errorf("%v\n%s", err, log)
+					case strings.Contains(log, "ERROR"):
+						t.Errorf("the repair looks like a failure\n%s", log)
 					}
 					if strings.Contains(log, "panic") {
 						t.Errorf("%s", log)
