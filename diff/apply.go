@@ -50,7 +50,7 @@ func Apply(ctx context.Context, r io.Reader, dir string, o ApplyOptions) (Applie
 }
 
 func (o ApplyOptions) unpack() unpack.Options {
-	u := unpack.Options{OnOwnerError: o.OnOwnerError, OnSkip: o.OnSkip, OnStandIn: o.OnStandIn, Whiteouts: unpack.Overlay}
+	u := unpack.Options{OnOwnerError: o.OnOwnerError, OnSkip: o.OnSkip, OnWhiteoutDevice: o.OnWhiteoutDevice, OnStandIn: o.OnStandIn, Whiteouts: unpack.Overlay}
 	switch {
 	case o.Full:
 		u.Whiteouts = unpack.Delete

@@ -102,6 +102,8 @@ type ApplyOptions struct {
 	// OnOwnerError and OnSkip are told of what could not be had and was left out; nil: that is an error.
 	OnOwnerError func(path string, uid, gid int, err error)
 	OnSkip       func(path, what string, err error)
+	// OnWhiteoutDevice is called for a character device 0:0, which is left out; nil: it is passed to OnSkip.
+	OnWhiteoutDevice func(path string)
 	// OnStandIn is called for a device node that could not be made and for which a file stands; nil: such a device is
 	// left out.
 	OnStandIn func(path string)

@@ -92,6 +92,9 @@ type unpacking struct {
 	mu     sync.Mutex
 	owners int // files whose owner could not be had
 	skips  int
+	// whiteouts counts devices 0:0, of which firstWhiteout is the first.
+	whiteouts     int
+	firstWhiteout string
 	// standIns counts the device nodes for which files stand here.
 	standIns     int
 	firstStandIn string
@@ -367,6 +370,14 @@ func (u *unpacking) applyOptions(active *snapshot.Active, full bool) (diff.Apply
 	if err != nil {
 		return o, err
 	}
+	o.OnWhiteoutDevice = func(path string) {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.whiteouts == 0 {
+			u.firstWhiteout = path
+		}
+		u.whiteouts++
+	}
 	if where.SingleID {
 		o.OnOwnerError = func(path string, uid, gid int, _ error) {
 			u.mu.Lock()
@@ -408,6 +419,10 @@ func (u *unpacking) warn() {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
 			"device nodes of %s cannot be made without root (%d, the first is %s): the image has them, and steps see empty files in their place",
 			u.img.Name, u.standIns, u.firstStandIn)})
+	}
+	if u.whiteouts > 0 {
+		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
+			"devices 0:0 of %s are left out (%d, the first is %s): an overlay takes them for whiteouts", u.img.Name, u.whiteouts, u.firstWhiteout)})
 	}
 	if u.skips > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(

@@ -559,7 +559,10 @@ func (u *unpacker) lchown(h *Header, dir *node, name []byte) error {
 func (u *unpacker) special(h *Header, dir *node, name []byte) error {
 	format := map[byte]uint32{TypeChar: unix.S_IFCHR, TypeBlock: unix.S_IFBLK, TypeFifo: unix.S_IFIFO}[h.Type]
 	if h.Type == TypeChar && h.Major == 0 && h.Minor == 0 {
-		// On an overlay it would hide a name below, whoever made it: a whiteout that no layer may bring so.
+		if u.o.OnWhiteoutDevice != nil {
+			u.o.OnWhiteoutDevice(string(u.clean))
+			return nil
+		}
 		return u.skipped("device 0:0", unix.EINVAL)
 	}
 	mode := u.mode(h)

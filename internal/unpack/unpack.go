@@ -55,6 +55,9 @@ type Options struct {
 	// OnSkip is told of a device that may not be made or an extended attribute that the file system does not
 	// take; it is left out. nil: it is an error.
 	OnSkip func(path, what string, err error)
+	// OnWhiteoutDevice is called for a character device 0:0, which is left out: on an overlay it would hide a name below.
+	// nil: it is passed to OnSkip.
+	OnWhiteoutDevice func(path string)
 	// OnStandIn, if not nil, is called for a device that may not be made and for which a file stands (rawfs.Device).
 	// nil: such devices are skipped.
 	OnStandIn func(path string)
