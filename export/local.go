@@ -3,11 +3,13 @@ package export
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,32 +50,173 @@ func (l *local) export(ctx context.Context, trees []Tree, j *job) error {
 			return err
 		}
 	}
+	names := make([]string, len(trees))
+	if split {
+		names = dirs
+	}
 	j.begin("write files", 0)
 	left := &leftOut{counts: map[string]int{}, first: map[string]string{}}
-	err = inStage(l.spec.Dest, func(stage *stagedir.Dir) error {
-		keep := map[string]bool{}
-		for i, t := range trees {
-			dir := ""
-			if split {
-				dir = dirs[i]
-			}
-			if err := l.unpack(ctx, t, stage.Path(), dir, keep, left, j); err != nil {
-				return err
-			}
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		return stage.Commit(stagedir.Options{
-			Keep:         func(path string) bool { return keep[path] },
-			OnOwnerError: left.owner, OnSkip: left.skip,
-		})
-	})
-	if err != nil {
+	m := transfer{local: l, trees: trees, names: names, keep: map[string]bool{}, left: left, job: j}
+	if err := m.run(ctx); err != nil {
 		return err
 	}
 	left.warn(j)
 	return nil
+}
+
+// transfer is an export of trees to the directory of a local.
+type transfer struct {
+	local  *local
+	trees  []Tree
+	names  []string // the directory of each tree at the destination, "" for the destination itself
+	stages []stage
+	// keep has the directories whose owner, mode and time are not the image's: the user's own, and those that a tree
+	// has no entry for.
+	keep map[string]bool
+	left *leftOut
+	job  *job
+}
+
+// stage is what is on its way to the destination or, since nothing can be renamed from one mount to another, to a mount
+// in it.
+type stage struct {
+	dir       *stagedir.Dir
+	path      string   // of the mount below the destination
+	elsewhere []string // directories that have stages of their own, below path
+}
+
+// run makes everything, and then moves everything.
+func (m *transfer) run(ctx context.Context) (err error) {
+	defer func() {
+		for _, s := range m.stages {
+			err = errors.Join(err, s.dir.Close())
+		}
+	}()
+	dir, err := stagedir.New(m.local.spec.Dest)
+	if err != nil {
+		return err
+	}
+	m.stages = append(m.stages, stage{dir: dir})
+	for i := 0; i < len(m.stages); i++ {
+		if err := m.fill(ctx, i); err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// A directory gets its time after all that is in it.
+	for _, s := range slices.Backward(m.stages) {
+		err := s.dir.Commit(stagedir.Options{
+			Keep:      func(name string) bool { return m.keep[filepath.Join(s.path, name)] },
+			Elsewhere: s.elsewhere, OnOwnerError: m.left.owner, OnSkip: m.left.skip,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill makes the files of a stage, and adds the stages of mounts in it.
+func (m *transfer) fill(ctx context.Context, i int) error {
+	s := &m.stages[i]
+	for i, t := range m.trees {
+		name := m.names[i]
+		if s.path != "" {
+			t, name = below(t, name, s.path), ""
+		}
+		if err := m.unpack(ctx, t, s, name); err != nil {
+			return err
+		}
+	}
+	var err error
+	if s.elsewhere, err = s.dir.Check(); err != nil {
+		return err
+	}
+	for _, name := range s.elsewhere {
+		path := filepath.Join(s.path, name)
+		dir, err := stagedir.NewAt(filepath.Join(m.local.spec.Dest, path))
+		if err != nil {
+			return err
+		}
+		m.stages = append(m.stages, stage{dir: dir, path: path})
+	}
+	return nil
+}
+
+// unpack writes a tree to the directory name of a stage.
+func (m *transfer) unpack(ctx context.Context, t Tree, s *stage, name string) error {
+	dir := filepath.Join(s.dir.Path(), name)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	o := unpack.Options{SkipRoot: true, OnSkip: m.left.skip, OnOwnerError: m.left.owner}
+	if !m.local.env.KeepOwners {
+		o.Owner = &unpack.Owner{UID: os.Geteuid(), GID: os.Getegid()}
+	}
+	if s.path == "" {
+		m.keep[name] = true
+	}
+	return readTree(ctx, t, func(r io.Reader) error {
+		stats, err := unpack.Tar(ctx, counting{ctx: ctx, move: r.Read, job: m.job}, int(root.Fd()), o)
+		for _, path := range stats.Implied {
+			if path != "." {
+				m.keep[filepath.Join(s.path, name, path)] = true
+			}
+		}
+		return err
+	})
+}
+
+// below returns the part of a tree that is in the directory dir of the destination, where the tree is in the directory
+// name.
+func below(t Tree, name, dir string) Tree {
+	inside := func(p string) (string, bool) {
+		return strings.CutPrefix(strings.TrimPrefix(path.Join(name, path.Clean("/"+p)), "/"), dir+"/")
+	}
+	write := func(ctx context.Context, w io.Writer) error {
+		tw := tar.NewWriter(w)
+		err := readTree(ctx, t, func(r io.Reader) error {
+			for tr := tar.NewReader(r); ; {
+				h, err := tr.Next()
+				if err == io.EOF {
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				rel, ok := inside(h.Name)
+				if !ok {
+					continue
+				}
+				if h.Typeflag == tar.TypeLink {
+					target, ok := inside(h.Linkname)
+					if !ok {
+						return fmt.Errorf("/%s is a hard link to /%s, which is on another file system at the destination", h.Name, h.Linkname)
+					}
+					h.Linkname = target
+				}
+				h.Name, h.Format = rel, tar.FormatUnknown
+				if err := tw.WriteHeader(h); err != nil {
+					return err
+				}
+				if _, err := io.Copy(tw, tr); err != nil {
+					return err
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+		return tw.Close()
+	}
+	return Tree{Platform: t.Platform, Tar: write}
 }
 
 // disjoint returns an error if two platforms have the same path, unless it is a directory in both.
@@ -100,31 +243,6 @@ func disjoint(ctx context.Context, trees []Tree) error {
 		}
 	}
 	return nil
-}
-
-// unpack writes a tree to the directory dir of top. In keep it notes the directories whose owner, mode and time are not
-// the image's: the user's own directory, and those that the tree has no entry for.
-func (l *local) unpack(ctx context.Context, t Tree, top, dir string, keep map[string]bool, left *leftOut, j *job) error {
-	if err := os.MkdirAll(filepath.Join(top, dir), 0o777); err != nil {
-		return err
-	}
-	root, err := os.Open(filepath.Join(top, dir))
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	o := unpack.Options{SkipRoot: true, OnSkip: left.skip, OnOwnerError: left.owner}
-	if !l.env.KeepOwners {
-		o.Owner = &unpack.Owner{UID: os.Geteuid(), GID: os.Getegid()}
-	}
-	keep[dir] = true
-	return readTree(ctx, t, func(r io.Reader) error {
-		stats, err := unpack.Tar(ctx, counting{ctx: ctx, move: r.Read, job: j}, int(root.Fd()), o)
-		for _, path := range stats.Implied {
-			keep[filepath.Join(dir, path)] = true
-		}
-		return err
-	})
 }
 
 // leftOut counts what this system does not let us make.

@@ -85,6 +85,23 @@ func New(dest string) (*Dir, error) {
 	return d, nil
 }
 
+// NewAt makes a temporary directory in the directory dest, which exists, for what the destination has on another mount
+// (Check).
+func NewAt(dest string) (*Dir, error) {
+	place, err := filepath.EvalSymlinks(dest)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{place: place, exists: true}
+	if err := d.begin(place, inside); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(d.Path(), 0o777); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
 // prefix is what the names of temporary directories for a directory begin with.
 func prefix(name string) string { return fmt.Sprintf(".%.200s.layerbuild-", name) }
 

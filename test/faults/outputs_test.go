@@ -240,3 +240,62 @@ func TestOutputsWithoutRoom(t *testing.T) {
 		}
 	}
 }
+
+// TestMountsInDestination: the files of a mount below the destination are written to the mount, and a directory with a mount
+// in it is not replaced.
+func TestMountsInDestination(t *testing.T) {
+	lab.Root(t)
+	l, at := outputLab(t)
+	kind := outputKinds[0]
+	out := filepath.Join(at, "out")
+	kind.before(t, out, true)
+	accepted(t, build(l, kind.argv(out)...))
+	want := treeAt(t, at)
+	kind.before(t, out, true)
+	mountOn(t, filepath.Join(out, "d1"), "tmpfs", "size=1m") // hides own and f1
+	delete(want, "out/d1/own")
+	accepted(t, build(l, kind.argv(out)...))
+	if d := differences(treeAt(t, at), want); d != "" {
+		t.Errorf("with a mount:\n%s", d)
+	}
+	if err := os.RemoveAll(filepath.Join(out, "big")); err != nil {
+		t.Fatal(err)
+	}
+	mountOn(t, filepath.Join(out, "big/m"), "tmpfs", "size=1m")
+	if err := os.WriteFile(filepath.Join(out, "big/m/f"), []byte("on the mount"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := treeAt(t, at)
+	refused(t, build(l, kind.argv(out)...), "device or resource busy")
+	if d := differences(treeAt(t, at), before); d != "" {
+		t.Errorf("after a refusal:\n%s", d)
+	}
+}
+
+// TestMountedFile: a small output to a file that is a mount point, as a container may have it, is written in place; an archive
+// is refused.
+func TestMountedFile(t *testing.T) {
+	lab.Root(t)
+	l, at := outputLab(t)
+	out, outside := filepath.Join(at, "out"), filepath.Join(l.Dir, "outside")
+	for _, name := range []string{out, outside} {
+		if err := os.WriteFile(name, []byte("before"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount(outside, out, "", unix.MS_BIND, ""); err != nil {
+		t.Skip(err)
+	}
+	defer unix.Unmount(out, unix.MNT_DETACH)
+	refused(t, build(l, "-f", "out.df", "-o", "type=oci,dest="+out), "device or resource busy")
+	if raw, err := os.ReadFile(outside); err != nil || string(raw) != "before" {
+		t.Errorf("after a refusal the file has %d bytes, %v", len(raw), err)
+	}
+	accepted(t, build(l, "-f", "out.df", "--iidfile", out))
+	if raw, err := os.ReadFile(outside); err != nil || !strings.HasPrefix(string(raw), "sha256:") {
+		t.Errorf("the file outside holds %q, %v", raw, err)
+	}
+	if names, err := os.ReadDir(at); err != nil || len(names) != 1 {
+		t.Errorf("left: %v, %v", names, err)
+	}
+}
