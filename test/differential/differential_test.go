@@ -67,8 +67,8 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	}
 	s.store, s.view = store, store
 	if driver == mount.FuseOverlay {
-		// Its snapshots are also what the kernel's overlay reads, and faster so.
-		if o, err := snapshot.Open(filepath.Join(top, "store"), snapshot.Options{Driver: mount.Overlay, UserNS: s.userNS}); err == nil {
+		// Its snapshots are also what the kernel's overlay reads, and faster so. They lie in a directory of their own.
+		if o, err := snapshot.Open(filepath.Join(top, "store", "fuse"), snapshot.Options{Driver: mount.Overlay, UserNS: s.userNS}); err == nil {
 			s.view = o
 		}
 	}
