@@ -45,31 +45,31 @@ type bench struct {
 // baseImages are images that stages begin with. base is the usual one; each other one differs from it in one thing. The times of
 // the files in them are those of the builds, since an image that was built with an epoch has no others.
 const baseImages = `FROM busybox AS base
-RUN mkdir -m 0777 /p && mkdir -m 0700 /p/to && chown 1:1 /p/to && ln -s to /p/link && echo 1 >/p/img && echo /p/img >/etc/new
+RUN mkdir /o && mkdir -m 0777 /o/p && mkdir -m 0700 /o/p/to && chown 1:1 /o/p/to && ln -s to /o/p/link && echo 1 >/o/p/img && echo /o/p/img >/etc/new
 ENV I=1
 WORKDIR /tmp
-WORKDIR /p
+WORKDIR /o/p
 FROM busybox AS content
-RUN mkdir -m 0777 /p && mkdir -m 0700 /p/to && chown 1:1 /p/to && ln -s to /p/link && echo 2 >/p/img && echo /p/img >/etc/new
+RUN mkdir /o && mkdir -m 0777 /o/p && mkdir -m 0700 /o/p/to && chown 1:1 /o/p/to && ln -s to /o/p/link && echo 2 >/o/p/img && echo /o/p/img >/etc/new
 ENV I=1
 WORKDIR /tmp
-WORKDIR /p
+WORKDIR /o/p
 FROM busybox AS common
-RUN mkdir -m 0777 /p && mkdir -m 0700 /p/to && chown 1:1 /p/to && ln -s to /p/link && echo 1 >/p/img && echo /p/img >/etc/new
+RUN mkdir /o && mkdir -m 0777 /o/p && mkdir -m 0700 /o/p/to && chown 1:1 /o/p/to && ln -s to /o/p/link && echo 1 >/o/p/img && echo /o/p/img >/etc/new
 FROM common AS env
 ENV I=2
 WORKDIR /tmp
-WORKDIR /p
+WORKDIR /o/p
 FROM common AS dir
 ENV I=1
-WORKDIR /p
+WORKDIR /o/p
 WORKDIR /tmp
 FROM base AS user
 USER 1000
 FROM base AS shell
 SHELL ["/bin/sh", "-e", "-c"]
 FROM base AS trigger
-ONBUILD RUN echo trigger >/p/trigger
+ONBUILD RUN echo trigger >/o/p/trigger
 `
 
 // newBench prepares state directories, in memory if there is room. asUser is "" for the user who runs the tests.
@@ -352,7 +352,23 @@ func (s *site) build(state, name string, q request, flags ...string) outcome {
 		return got
 	}
 	got.digest = meta.Digest
+	s.complete(got)
 	return got
+}
+
+// complete fails the round unless the state has all blobs of an image.
+func (s *site) complete(o outcome) {
+	img, err := imagetest.Open(filepath.Join(o.state, "oci"), o.image)
+	if err != nil {
+		s.t.Errorf("%s on %s: %v", o.image, filepath.Base(o.state), err)
+		return
+	}
+	for _, l := range img.Manifest.Layers {
+		info, err := os.Stat(filepath.Join(o.state, "oci/blobs/sha256", l.Digest.Encoded()))
+		if err != nil || info.Size() != l.Size {
+			s.t.Errorf("%s on %s has no layer %s: %v", o.image, filepath.Base(o.state), l.Digest, err)
+		}
+	}
 }
 
 // prune prunes a state.

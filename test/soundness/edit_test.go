@@ -30,7 +30,7 @@ func (w *world) edit() string {
 		w.target = w.r.IntN(len(w.stages))
 		return fmt.Sprintf("target s%d", w.target)
 	case n == 17:
-		w.epoch = pick(w.r, earlierThan, firstEpoch, secondEpoch)
+		w.epoch = pick(w.r, earlyEpoch, firstEpoch, secondEpoch)
 		return fmt.Sprintf("epoch %d", w.epoch)
 	case n == 18:
 		i := w.r.IntN(len(w.stages))
@@ -206,7 +206,7 @@ func (w *world) describe(path string, info os.FileInfo) string {
 		_ = unix.Setxattr(path, "user.soundness", []byte{byte('0' + r.IntN(3))}, 0)
 		return "attribute"
 	default:
-		at := pick(r, int64(oldTime), 1250000000)
+		at := pick(r, int64(oldTime), middleTime, lateTime)
 		w.touch(path, at)
 		return fmt.Sprintf("time %d", at)
 	}

@@ -14,13 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The epochs of builds, and times of files before the first and between the first and the second.
+// The epochs of builds, and times of files: before all epochs, between the first and the second, and after all.
 const (
 	firstEpoch  = 1000000000
 	secondEpoch = 1100000000
-	earlierThan = 900000000
+	earlyEpoch  = 900000000
 	oldTime     = 850000000
 	middleTime  = 1050000000
+	lateTime    = 1200000000
 )
 
 // touch sets the time of a file.
@@ -30,7 +31,7 @@ func (s *site) touch(path string, seconds int64) {
 }
 
 // populate makes the files of a subject at a directory, in the place of others. They are the same each time, except for their
-// inodes, ctimes, and the times of what was written after the second epoch.
+// inodes and ctimes.
 func (s *site) populate(dir string) {
 	s.check(os.RemoveAll(dir))
 	s.check(os.MkdirAll(filepath.Join(dir, "sub"), 0o755))
@@ -49,6 +50,7 @@ func (s *site) populate(dir string) {
 		s.touch(path(name), oldTime)
 	}
 	s.touch(path("g"), middleTime)
+	s.touch(path("late"), middleTime)
 }
 
 // fileEdits change the files of populate below a directory, each one thing. An edit returns an error where the file system or

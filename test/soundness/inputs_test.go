@@ -17,11 +17,13 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestInputs changes the inputs of steps one at a time. Its first rounds have each change of each subject once.
+// TestInputs changes the inputs of steps one at a time. Its first round changes what all steps have in common, and the rounds
+// after it have each change of each subject once; those of go test have the changes that are not rare.
 func TestInputs(t *testing.T) {
 	name := ledger(t, "soundness-inputs")
 	b := newBench(t, "")
-	rounds.Run(t, name, rounds.Options{Fixed: len(walk()) + 1, Fresh: 2, Long: 400, Found: foundInputs}, b.inputsRound)
+	_, common := walk()
+	rounds.Run(t, name, rounds.Options{Fixed: 1 + common, Fresh: 1, Long: 400, Found: foundInputs}, b.inputsRound)
 }
 
 // TestInputsUser is TestInputs as an ordinary user with subordinate ids.
@@ -48,12 +50,18 @@ const (
 	roundTrials  = 12
 )
 
-// walk divides all changes of all subjects among rounds. Each round has one trial, the last, of which the image shows the
-// configuration.
-func walk() [][][]change {
+// walk divides all changes of all subjects among rounds. First are those of the changes that are not rare.
+func walk() (list [][][]change, common int) {
+	list = divide(func(c change) bool { return !c.rare })
+	return append(list, divide(func(c change) bool { return c.rare })...), len(list)
+}
+
+// divide divides changes among rounds. The image shows the configuration of the last trial of a round.
+func divide(among func(change) bool) [][][]change {
 	var plain, config [][]change
 	for _, s := range subjects {
-		for part := range slices.Chunk(s.changes(), trialChanges) {
+		list := slices.DeleteFunc(s.changes(), func(c change) bool { return !among(c) })
+		for part := range slices.Chunk(list, trialChanges) {
 			if s.config {
 				config = append(config, part)
 			} else {
@@ -110,7 +118,10 @@ func (b *bench) inputsRound(t *testing.T, seed uint64) {
 	}
 	for _, name := range e.common {
 		values := global[name][1:]
-		if len(e.common) < len(global) {
+		switch len(e.common) {
+		case 1: // a later epoch: an earlier one limits the times in layers that have a wrong epoch, too
+			values = values[:1]
+		case 2:
 			values = []string{pick(e.r, values...)}
 		}
 		for _, value := range values {
@@ -138,19 +149,20 @@ func (b *bench) newExperiment(t *testing.T, seed uint64) *experiment {
 	s := b.newSite(t, seed)
 	e := &experiment{site: s, at: begin, colds: map[string]outcome{}, driver: b.drivers[0], turn: int(seed % 4), ends: seed%2 == 1}
 	names := slices.Sorted(maps.Keys(global))
-	switch parts := walk(); {
-	case seed <= uint64(len(parts)):
-		e.add(parts[seed-1])
-		e.common = []string{"epoch"}
-	case seed == uint64(len(parts)+1):
+	switch parts, _ := walk(); {
+	case seed == 1:
 		e.add([][]change{{{of: subjects[0], hidden: true}}})
+		e.ends = false
 		e.common = names
+	case seed <= uint64(len(parts)+1):
+		e.add(parts[seed-2])
+		e.common = []string{"epoch"}
 	default:
 		e.add(randomTrials(s.r))
 		if s.r.IntN(4) == 0 {
 			e.driver = pick(s.r, b.drivers...)
 		}
-		e.common = []string{pick(s.r, names...), "epoch"}[:1+s.r.IntN(2)]
+		e.common = []string{pick(s.r, names...), "epoch"}
 	}
 	e.warm = e.newState("warm", e.driver)
 	s.check(os.MkdirAll(e.context(), 0o755))
@@ -167,7 +179,7 @@ func (b *bench) newExperiment(t *testing.T, seed uint64) *experiment {
 // randomTrials chooses subjects and changes.
 func randomTrials(r *rand.Rand) [][]change {
 	var list [][]change
-	for n := range 1 + r.IntN(roundTrials) {
+	for n := range 1 + r.IntN(roundTrials/2) {
 		s := subjects[r.IntN(len(subjects))]
 		for s.config && n > 0 {
 			s = subjects[r.IntN(len(subjects))]
@@ -201,6 +213,15 @@ func (e *experiment) fill(tr *trial) {
 	}
 }
 
+// later gives files that have a time after the first epoch one that is after all epochs. With the first epoch the digests of both
+// are the same. A copy keeps the time in its snapshot until its layer is written, so that a later epoch needs another snapshot.
+func (e *experiment) later(tr *trial) {
+	for _, dir := range e.dirs(tr) {
+		e.touch(dir+"/g", lateTime)
+		e.touch(dir+"/late", lateTime)
+	}
+}
+
 // dirs are the directories that a trial's step takes files from.
 func (e *experiment) dirs(tr *trial) map[string]string {
 	dirs := map[string]string{"files": filepath.Join(e.context(), fmt.Sprintf("p%d", tr.i))}
@@ -215,11 +236,15 @@ func (e *experiment) dirs(tr *trial) map[string]string {
 
 // visit makes the inputs those of a point.
 func (e *experiment) visit(p point) {
+	refill := e.value("epoch") != ""
 	e.at = p
 	var ignore strings.Builder
 	for _, tr := range e.trials {
-		if dir := e.dirs(tr)[tr.now.input]; dir != "" {
+		if e.dirs(tr)[tr.now.input] != "" || refill {
 			e.fill(tr)
+		}
+		if e.value("epoch") != "" {
+			e.later(tr)
 		}
 		tr.now = change{}
 		if p.change >= 0 && p.change < len(tr.changes) {
@@ -287,7 +312,7 @@ func (e *experiment) dockerfile() string {
 	var text, end strings.Builder
 	fmt.Fprintf(&end, "FROM %s AS end\n", e.last())
 	for i, tr := range e.trials {
-		from, result := tr.from, "/p"
+		from, result := tr.from, "/o"
 		if from == "" {
 			from = "base"
 		}
@@ -304,7 +329,7 @@ func (e *experiment) dockerfile() string {
 			fmt.Fprintf(&end, "COPY --from=p%d %s /r/%d/\n", i, result, i)
 		}
 	}
-	return text.String() + "FROM base AS seen\nRUN " + seen + "\n" + end.String() + "COPY --from=seen /p/seen /r/\n"
+	return text.String() + "FROM base AS seen\nRUN " + seen + "\n" + end.String() + "COPY --from=seen /o/p/seen /r/\n"
 }
 
 // first builds on the empty state, as cold as a build can be, and keeps the records of its steps.

@@ -19,7 +19,7 @@ import (
 func TestNewest(t *testing.T) {
 	name := ledger(t, "soundness-newest")
 	b := newBench(t, "")
-	rounds.Run(t, name, rounds.Options{Fixed: 3, Fresh: 1, Long: 1000, Found: foundNewest}, b.newestRound)
+	rounds.Run(t, name, rounds.Options{Fixed: 2, Fresh: 1, Long: 1000, Found: foundNewest}, b.newestRound)
 }
 
 // TestNewestUser is TestNewest as an ordinary user with subordinate ids.

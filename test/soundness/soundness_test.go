@@ -31,7 +31,7 @@ func ledger(t *testing.T, name string) string {
 func TestSoundness(t *testing.T) {
 	name := ledger(t, "soundness")
 	b := newBench(t, "")
-	rounds.Run(t, name, rounds.Options{Fixed: 4, Fresh: 3, Long: 2000, Found: found}, b.round)
+	rounds.Run(t, name, rounds.Options{Fixed: 3, Fresh: 2, Long: 2000, Found: found}, b.round)
 	b.succeeds(t)
 }
 
