@@ -119,7 +119,7 @@ var subjects = []*subject{
 	{name: "from stage", before: sourceStage, from: "h{i}", text: "RUN cp -a /s /o/p/s", vary: map[string][]string{"edit": sourceEdits[:2]}},
 	{name: "from another stage", before: "FROM base AS h{i}\nRUN echo 1 >/o/p/out\nFROM base AS g{i}\nRUN echo 2 >/o/p/out\n", from: "{stage}",
 		text: "RUN cp /o/p/out /o/p/copy", vary: map[string][]string{"stage": {"h{i}", "g{i}"}}},
-	{name: "from context", from: "x{i}", bare: true, named: append(rarely(hidden+"middle time", "dir time", "hard link", "mode", "attribute", "rename", "link"), "content", "top time")},
+	{name: "from context", from: "x{i}", bare: true, named: append(rarely(hidden+"middle time", "dir time", "hard link", "mode", "attribute", "rename", "link"), "content", hidden+"top time")},
 
 	{name: "copy", text: "COPY {flags}{src} {dest}", files: append([]string{"top time"}, allEdits...), vary: map[string][]string{
 		"flags": append(copyFlags, "--parents ", "--exclude=g ", rare+"--exclude=sub/h ", hidden+"--exclude=nothing "),
