@@ -135,7 +135,12 @@ func test(o options, bin string) (*report.Package, error) {
 	cmd.Stdout, cmd.Stderr = &log, &log
 	// A test may leave a process behind that keeps the pipe open; do not wait for it longer than this.
 	cmd.WaitDelay = 10 * time.Second
+	start := time.Now()
 	err := cmd.Run()
+	p.Wall = time.Since(start)
+	if s := cmd.ProcessState; s != nil {
+		p.CPU = s.UserTime() + s.SystemTime()
+	}
 	p.Parse(log.Bytes())
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && p.Failed > 0 {
 		return p, nil // the failed tests say more

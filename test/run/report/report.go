@@ -8,6 +8,7 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // Package is the result of one package's tests.
@@ -16,6 +17,8 @@ type Package struct {
 	Passed  int // tests and subtests
 	Failed  int
 	Skipped []Skip
+
+	Wall, CPU time.Duration // how long the tests ran, and the CPU time of their processes
 
 	failures []string          // the output of the tests that failed
 	output   map[string]string // what each running test has printed
@@ -137,7 +140,8 @@ func (p *Package) Print(w io.Writer) {
 	if !p.ok() {
 		word = "FAIL"
 	}
-	fmt.Fprintf(w, "%s  %-28s %d passed, %d failed, %d skipped\n", word, p.Dir, p.Passed, p.Failed, len(p.Skipped))
+	fmt.Fprintf(w, "%s  %-28s %d passed, %d failed, %d skipped, %.1f s, CPU %.1f s\n",
+		word, p.Dir, p.Passed, p.Failed, len(p.Skipped), p.Wall.Seconds(), p.CPU.Seconds())
 	for _, f := range p.failures {
 		fmt.Fprintln(w, f)
 	}
