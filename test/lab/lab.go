@@ -289,9 +289,13 @@ func Binary(t testing.TB) string {
 	return bin
 }
 
-// Main runs a package's tests and cleans up behind Binary: func TestMain(m *testing.M) { lab.Main(m) }.
-func Main(m *testing.M) {
+// Main runs a package's tests and cleans up behind Binary: func TestMain(m *testing.M) { lab.Main(m) }. It calls after when the
+// tests have ended.
+func Main(m *testing.M, after ...func()) {
 	code := m.Run()
+	for _, f := range after {
+		f()
+	}
 	if built != "" {
 		os.RemoveAll(built)
 	}

@@ -30,16 +30,33 @@ import (
 
 // bench is what the rounds of a test share.
 type bench struct {
+	*prepared
 	lab          *lab.Lab
 	uid, gid     int // of the user who builds; 0: the user who runs the tests
-	drivers      []string
 	begun, built atomic.Int64
-	template     map[string]string // by driver, a state directory that has the base images and nothing else
-	images       string            // a directory of layouts, each named after its stage in baseImages
-	web          string            // the directory that url serves
+	web          string // the directory that url serves
 	url          string
 	socket       string // for --ssh
 	secret       string // a file for --secret
+}
+
+// prepared is what the benches of one user have in common. The first of them makes it, and nobody writes to it after that.
+type prepared struct {
+	dir      string
+	drivers  []string
+	template map[string]string // by driver, a state directory that has the base images and nothing else
+	images   string            // a directory of layouts, each named after its stage in baseImages
+}
+
+// preparedFor has what was prepared, by user; "" for the user who runs the tests.
+var preparedFor = map[string]*prepared{}
+
+func removePrepared() {
+	for _, p := range preparedFor {
+		if err := removeAll(p.dir); err != nil {
+			fmt.Fprintln(os.Stderr, "clean up:", err)
+		}
+	}
 }
 
 // baseImages are images that stages begin with. base is the usual one; each other one differs from it in one thing. The times of
@@ -80,7 +97,7 @@ func newBench(t *testing.T, asUser string) *bench {
 		lab.Binary(t) // not in there
 		t.Setenv("TMPDIR", "/dev/shm")
 	}
-	b := &bench{lab: lab.New(t), template: map[string]string{}}
+	b := &bench{lab: lab.New(t)}
 	t.Cleanup(func() { t.Logf("%d of %d builds came to an image", b.built.Load(), b.begun.Load()) })
 	b.lab.Busybox()
 	if asUser != "" {
@@ -92,30 +109,53 @@ func newBench(t *testing.T, asUser string) *bench {
 		b.gid, _ = strconv.Atoi(u.Gid)
 		b.lab.As(asUser)
 	}
-	b.lab.Env = append(b.lab.Env, "SOURCE_DATE_EPOCH="+strconv.Itoa(firstEpoch))
+	// A build is too short to be worth collecting its garbage.
+	b.lab.Env = append(b.lab.Env, "SOURCE_DATE_EPOCH="+strconv.Itoa(firstEpoch), "GOGC=off")
 	b.serve(t)
-	b.makeImages(t)
-	// The template has no record of a build, only the layers of the base images.
-	b.lab.Write("Dockerfile", "FROM base\nLABEL a=1\n")
-	for _, driver := range []string{"overlay", "copy"} {
-		l := *b.lab
-		l.State += "-" + driver
-		if out, err := l.Command("build", "--driver="+driver, "-q", b.context("base", "base"), ".").CombinedOutput(); err != nil {
-			t.Logf("driver %s is left out: %v: %s", driver, err, out)
-			continue
-		}
-		b.drivers, b.template[driver] = append(b.drivers, driver), l.State
-	}
-	if len(b.drivers) == 0 {
-		t.Fatal("no driver works")
+	if b.prepared = preparedFor[asUser]; b.prepared == nil {
+		b.prepare(t, asUser)
+	} else if len(b.drivers) == 0 {
+		t.Fatal("a test before this one could not make the base images")
 	}
 	return b
 }
 
-// makeImages builds the base images.
-func (b *bench) makeImages(t *testing.T) {
+// prepare makes the base images and the templates.
+func (b *bench) prepare(t *testing.T, asUser string) {
 	t.Helper()
-	b.images = filepath.Join(b.lab.Dir, "images")
+	dir, err := os.MkdirTemp("", "soundness-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &prepared{dir: dir, images: filepath.Join(dir, "images"), template: map[string]string{}}
+	b.prepared, preparedFor[asUser] = p, p
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if b.uid > 0 {
+		if err := os.Chown(dir, b.uid, b.gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.makeImages()
+	// The template has no record of a build, only the layers of the base images.
+	b.lab.Write("Dockerfile", "FROM base\nLABEL a=1\n")
+	for _, driver := range []string{"overlay", "copy"} {
+		l := *b.lab
+		l.State = filepath.Join(dir, "state-"+driver)
+		if out, err := l.Command("build", "--driver="+driver, "-q", b.context("base", "base"), ".").CombinedOutput(); err != nil {
+			t.Logf("driver %s is left out: %v: %s", driver, err, out)
+			continue
+		}
+		p.drivers, p.template[driver] = append(p.drivers, driver), l.State
+	}
+	if len(p.drivers) == 0 {
+		t.Fatal("no driver works")
+	}
+}
+
+// makeImages builds the base images.
+func (b *bench) makeImages() {
 	b.lab.Write("Dockerfile", baseImages)
 	for line := range strings.Lines(baseImages) {
 		if f := strings.Fields(line); f[0] == "FROM" {
@@ -211,13 +251,17 @@ func (s *site) path(name string) string {
 }
 
 func (b *bench) remove(t *testing.T, dir string) {
+	if err := removeAll(dir); err != nil {
+		t.Errorf("remove what a round has left: %v", err)
+	}
+}
+
+func removeAll(dir string) error {
 	if os.Getuid() != 0 {
 		// Files of the user's subordinate ids are only its own inside a user namespace.
 		_ = exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		t.Errorf("remove what a round has left: %v", err)
-	}
+	return os.RemoveAll(dir)
 }
 
 // write writes a file that belongs to the user who builds.

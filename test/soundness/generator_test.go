@@ -20,7 +20,7 @@ var mkfifo = regexp.MustCompile(`\[ -e [/a-z]+/fifo \] \|\| mkfifo [/a-z]+/fifo`
 
 // TestNoFifoIsOpened checks that fifos have names that no command opens: a round would wait for the other end for ever.
 func TestNoFifoIsOpened(t *testing.T) {
-	b := &bench{lab: lab.New(t), drivers: []string{"overlay"}}
+	b := &bench{lab: lab.New(t), prepared: &prepared{drivers: []string{"overlay"}}}
 	made, inContext := 0, 0
 	for seed := range uint64(100) {
 		w := b.newInputs(b.newSite(t, seed), seed)

@@ -47,7 +47,8 @@ type trial struct {
 
 const (
 	trialChanges = 4 // of a trial
-	roundTrials  = 12
+	roundTrials  = 23
+	mostRandom   = 6 // trials of a round that chooses them at random
 )
 
 // walk divides all changes of all subjects among rounds. First are those of the changes that are not rare.
@@ -138,8 +139,8 @@ func (b *bench) inputsRound(t *testing.T, seed uint64) {
 	e.compare(e.warm)
 	// Another machine has the records of the first build.
 	state := e.newState("carried", e.driver)
-	e.r.Shuffle(len(points), func(i, k int) { points[i], points[k] = points[k], points[i] })
-	for _, p := range points[:2] {
+	changed := 1 + e.r.IntN(len(points)-1)
+	for _, p := range []point{points[changed], points[(changed+1+e.r.IntN(len(points)-1))%len(points)]} {
 		e.visit(p)
 		e.compare(state, e.kept)
 	}
@@ -179,7 +180,7 @@ func (b *bench) newExperiment(t *testing.T, seed uint64) *experiment {
 // randomTrials chooses subjects and changes.
 func randomTrials(r *rand.Rand) [][]change {
 	var list [][]change
-	for n := range 1 + r.IntN(roundTrials/2) {
+	for n := range 1 + r.IntN(mostRandom) {
 		s := subjects[r.IntN(len(subjects))]
 		for s.config && n > 0 {
 			s = subjects[r.IntN(len(subjects))]
@@ -318,15 +319,21 @@ func (e *experiment) dockerfile() string {
 		}
 		stage := tr.before + "FROM " + from + " AS p{i}\n" + tr.text + "\n"
 		last := i == len(e.trials)-1
+		stageOf := "p"
 		switch {
 		case tr.bare:
 			result = "/"
 		case !tr.config && !(last && e.ends) && (i+e.turn)%4 == 0:
 			stage += "RUN " + census + "\n"
+			if !last {
+				// A copy on the base image: its parent is the same after a change, as is the step before the copy.
+				stage += "FROM base AS r{i}\nCOPY --from=p{i} /o /o/r\n"
+				stageOf = "r"
+			}
 		}
 		text.WriteString(e.expand(tr, stage))
 		if !last {
-			fmt.Fprintf(&end, "COPY --from=p%d %s /r/%d/\n", i, result, i)
+			fmt.Fprintf(&end, "COPY --from=%s%d %s /r/%d/\n", stageOf, i, result, i)
 		}
 	}
 	return text.String() + "FROM base AS seen\nRUN " + seen + "\n" + end.String() + "COPY --from=seen /o/p/seen /r/\n"

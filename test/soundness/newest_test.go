@@ -2,6 +2,7 @@ package soundness
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"path"
 	"path/filepath"
 	"strings"
@@ -52,25 +53,38 @@ func (b *bench) newestRound(t *testing.T, seed uint64) {
 		l.driver = pick(s.r, b.drivers...)
 	}
 	for i := range 2 + s.r.IntN(2) {
-		l.stages = append(l.stages, l.stage(i))
+		l.stages = append(l.stages, l.stage(i, i == 1 && seed%2 == 1))
 	}
 	l.target = len(l.stages) - 1
 	l.states = []string{s.newState("state0", l.driver), s.newState("state1", l.driver)}
 	l.write(filepath.Join(s.dir, "f"), "f\n")
 	s.say("driver %s, small %v\n%s", l.driver, l.small, l.dockerfile())
 	l.settle(l.states[0])
-	for range 4 {
-		l.happen()
+	for _, event := range newestEvents(seed) {
+		l.happen(event)
 		if t.Failed() {
 			return
 		}
 	}
 }
 
-// stage makes the instructions of the stage with an index.
-func (l *lottery) stage(i int) []string {
+// lotteryEvents is how many cases happen has.
+const lotteryEvents = 10
+
+// newestEvents returns the events of a round. Two rounds of which the first has an odd seed have all events.
+func newestEvents(seed uint64) []int {
+	list := rand.New(rand.NewPCG((seed+1)/2, 3)).Perm(lotteryEvents)
+	if seed%2 == 1 {
+		return list[:lotteryEvents/2]
+	}
+	return list[lotteryEvents/2:]
+}
+
+// stage makes the instructions of the stage with an index. If it is based on another one, it copies the number of that: a result
+// that was made on an earlier run of the other shows.
+func (l *lottery) stage(i int, based bool) []string {
 	from := "base"
-	if i > 0 && l.r.IntN(3) == 0 {
+	if i > 0 && (based || l.r.IntN(3) == 0) {
 		from = fmt.Sprintf("s%d", l.r.IntN(i))
 	}
 	list := []string{fmt.Sprintf("FROM %s AS s%d", from, i)}
@@ -78,6 +92,10 @@ func (l *lottery) stage(i int) []string {
 		list = append(list, l.idle())
 	}
 	list = append(list, fmt.Sprintf("RUN mkdir -p /n && cat /proc/sys/kernel/random/uuid >/n/nonce%d", i))
+	if from != "base" {
+		l.copies++
+		list = append(list, fmt.Sprintf("RUN cp -a /n /c%d", l.copies))
+	}
 	for range 1 + l.r.IntN(3) {
 		list = append(list, l.follow(i))
 	}
@@ -181,12 +199,15 @@ func (l *lottery) again(state, want string, flags ...string) {
 }
 
 // happen has commands run again, or something happen to the state, and builds.
-func (l *lottery) happen() {
+func (l *lottery) happen(event int) {
 	r := l.r
 	state := l.states[0]
 	k := r.IntN(len(l.stages))
+	if event == 1 {
+		k = 0 // other stages are based on it, or copy from it
+	}
 	filter := fmt.Sprintf("--no-cache-filter=s%d", k)
-	switch r.IntN(9) {
+	switch event {
 	case 0:
 		got, numbers := l.draw(state, "--no-cache")
 		if old := l.note(numbers); len(old) > 0 {

@@ -14,7 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) { lab.Main(m, removePrepared) }
 
 // ledger returns the name of a test's ledger for the user who runs the tests, and skips the test where the user cannot build.
 func ledger(t *testing.T, name string) string {
