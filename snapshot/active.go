@@ -53,6 +53,7 @@ func (s *Store) prepare(ctx context.Context, parent ID) (*Active, error) {
 
 // pin notes in dir, which must be locked, that parent has a child, and returns the parent's chain.
 func (s *Store) pin(dir string, parent ID) ([]string, error) {
+	s.lease(parent)
 	release, err := s.lock(unix.LOCK_SH)
 	if err != nil {
 		return nil, err
@@ -169,6 +170,7 @@ func (a *Active) commit(id, parent ID) error {
 
 // publish renames work to id. It is false if a good snapshot has the name already.
 func (s *Store) publish(work *workDir, id ID) (bool, error) {
+	s.lease(id)
 	release, err := s.lock(unix.LOCK_SH)
 	if err != nil {
 		return false, err

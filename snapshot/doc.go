@@ -89,6 +89,10 @@ type Options struct {
 	UserNS bool
 	// Ledger tells which snapshots of earlier boots are on the disk; nil: only those of this boot are trusted.
 	Ledger *ledger.Ledger
+	// Lease is called with the ID of a snapshot before the snapshot is looked up or gets its name: from then on no
+	// collector may remove it or those that it is made on. It may be called several times, and waits for a collector; nil:
+	// nobody collects while the store is open.
+	Lease func(ID)
 }
 
 // ProbeResult says whether a driver works, and if not, why, in a sentence for users.

@@ -20,7 +20,7 @@ func Open(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{top: root, root: root, user: o.UserNS, ledger: o.Ledger, empty: filepath.Join(root, "empty"), known: make(map[ID]*node)}
+	s := &Store{top: root, root: root, user: o.UserNS, ledger: o.Ledger, empty: filepath.Join(root, "empty"), known: make(map[ID]*node), leased: o.Lease}
 	if err := s.open(o); err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", root, err)
 	}

@@ -27,6 +27,7 @@ type Store struct {
 	user   bool // marks are user.overlay.*
 	ledger *ledger.Ledger
 	empty  string // an empty directory
+	leased func(ID)
 
 	mu    sync.Mutex
 	known map[ID]*node
@@ -119,11 +120,20 @@ func (s *Store) Stat(id ID) (Info, error) {
 	return n.info, nil
 }
 
+// lease leases a snapshot, which need not exist. A collector that takes the store's lock has the leases locked: so a
+// snapshot is leased before the store's lock is taken.
+func (s *Store) lease(id ID) {
+	if s.leased != nil && id != "" {
+		s.leased(id)
+	}
+}
+
 // lookup finds id with its whole chain.
 func (s *Store) lookup(id ID) (*node, error) {
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
+	s.lease(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.find(id, 0)
@@ -338,9 +348,9 @@ func (s *Store) Others() []*Store {
 // open the store may remove those that are not locked, too, which does no harm.
 const maxTrashLocks = 32
 
-// RemoveAll removes committed snapshots, each after those made on it. No snapshot may be made meanwhile: the caller
-// holds an exclusive lock on the state. The returned function removes the files, which have been renamed by then; it
-// may be called after that lock is released. Missing snapshots are not an error.
+// RemoveAll removes committed snapshots, each after those made on it. Nobody may lease these meanwhile: the caller
+// holds the lock of the leases. The returned function removes the files, which have been renamed by then; it may be
+// called after that lock is released. Missing snapshots are not an error.
 func (s *Store) RemoveAll(ids []ID) (finish func() error, err error) {
 	release, err := s.lock(unix.LOCK_EX)
 	if err != nil {

@@ -144,7 +144,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gat
 		return err
 	}
 	o.Sink = display.Sink()
-	state, images, err := f.state.open(ctx, false)
+	state, images, err := f.state.open(ctx)
 	if err != nil {
 		return errors.Join(err, display.Close())
 	}

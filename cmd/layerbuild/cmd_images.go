@@ -62,7 +62,7 @@ type listed struct {
 
 // listImages returns the images that can be read, and errors that name the others. The list is nil if there is none.
 func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
-	state, images, err := f.open(ctx, false)
+	state, images, err := f.open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -303,7 +303,7 @@ func (im *images) remove(ctx context.Context, state *state.State, name string) e
 // with opens the state and calls do. It calls do again after an error about a damaged blob: the blob has been removed
 // by then, and the second call repairs it or returns an error with the remedy.
 func (f *stateFlags) with(ctx context.Context, do func(*state.State, *images) error) error {
-	state, images, err := f.open(ctx, false)
+	state, images, err := f.open(ctx)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (f *stateFlags) info(ctx context.Context) (information, error) {
 	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		i.Kernel = strings.TrimSpace(string(release))
 	}
-	state, _, err := f.open(ctx, false)
+	state, _, err := f.open(ctx)
 	if err != nil {
 		return i, err
 	}

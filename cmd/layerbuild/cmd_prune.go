@@ -45,19 +45,22 @@ func pruneVerb() verb {
 }
 
 func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, format string) error {
-	// Builds in progress hold the lock; they are waited for, but not in silence.
-	waiting := time.AfterFunc(2*time.Second, func() {
-		fmt.Fprintln(e.stderr, "layerbuild: waiting for a build that uses the state directory to end")
-	})
-	state, _, err := f.open(ctx, true)
-	waiting.Stop()
+	state, _, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer state.Close()
+	// Others lock the state for moments, unless they collect or their disk is full.
+	waiting := time.AfterFunc(2*time.Second, func() {
+		fmt.Fprintln(e.stderr, "layerbuild: waiting for another process that has locked the state directory")
+	})
 	done, err := state.Prune(ctx, o)
+	waiting.Stop()
 	if err != nil {
 		return err
+	}
+	if done.Others > 0 {
+		fmt.Fprintf(e.stderr, "layerbuild: what %d running processes use is kept\n", done.Others)
 	}
 	if format == "json" {
 		return printJSON(e.stdout, done)

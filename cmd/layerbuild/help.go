@@ -80,9 +80,9 @@ State (images, layers, cache) is kept in --root DIR; without the flag in $LAYERB
 /var/lib/layerbuild for root, and in $XDG_DATA_HOME/layerbuild (~/.local/share/layerbuild) for others.
 
 A build that has run a step ends by removing the least recently used part of the build cache until the
-rest fits --keep-storage SIZE, unless another process uses the state. Without the flag the size is that
-of $LAYERBUILD_KEEP_STORAGE, or of the line "keep-storage = SIZE" in /etc/layerbuild/config or
-$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config), which comes first. Images with a name
+rest fits --keep-storage SIZE. Without the flag the size is that of $LAYERBUILD_KEEP_STORAGE, or of the
+line "keep-storage = SIZE" in /etc/layerbuild/config or $XDG_CONFIG_HOME/layerbuild/config
+(~/.config/layerbuild/config), which comes first. Images with a name, and what running processes use,
 are never removed.
 
 `)

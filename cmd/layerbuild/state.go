@@ -102,9 +102,9 @@ type images struct {
 }
 
 // open opens the state and what finds images. The caller closes the state.
-func (f *stateFlags) open(ctx context.Context, exclusive bool) (*state.State, *images, error) {
+func (f *stateFlags) open(ctx context.Context) (*state.State, *images, error) {
 	warn := func(message string) { fmt.Fprintln(f.stderr, "layerbuild: warning: "+message) }
-	state, err := state.Open(ctx, state.Options{Root: f.root, Driver: f.driver, Exclusive: exclusive, Warn: warn})
+	state, err := state.Open(ctx, state.Options{Root: f.root, Driver: f.driver, Warn: warn})
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		return nil, nil, fmt.Errorf("%w; give a directory that you may write to with --root DIR", err)
 	}

@@ -106,7 +106,7 @@ func (b *builder) run(ctx context.Context) (res *Result, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	b.ctx = ctx
 	defer func() { cancel(); err = errors.Join(err, b.close()) }()
-	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return b.state.Path("mounts") }, Empty: b.opts.Cache.No, Settle: b.state.Settle}
+	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return b.state.Path("mounts") }, Empty: b.opts.Cache.No, Lease: b.state.LeaseMount, Settle: b.state.Settle}
 	b.state.SyncEarlier(ctx)
 	if err := b.open(ctx, res); err != nil {
 		return res, err

@@ -47,6 +47,10 @@ var kinds = [...]Kind{Steps, Chains, Seals, Remote}
 type Cache struct {
 	dir    string
 	ledger *ledger.Ledger
+
+	// Lease is called with the file of a record, and the snapshot that it names ("" for none), before the record is
+	// written: from then on no collector may remove them; may be nil. It is set before the cache is used.
+	Lease func(file, snapshot string)
 }
 
 // Open opens the cache in dir and makes it if there is none. The ledger decides which records are trusted.
@@ -176,7 +180,11 @@ func (c *Cache) put(e Entry) error {
 	if len(data) > maxRecord {
 		return fmt.Errorf("write a cache record: %d bytes are too many", len(data))
 	}
-	if err := c.replace(c.path(e.Kind, e.Key), data); err != nil {
+	path := c.path(e.Kind, e.Key)
+	if c.Lease != nil {
+		c.Lease(path, e.Snapshot)
+	}
+	if err := c.replace(path, data); err != nil {
 		return fmt.Errorf("write a cache record: %w", err)
 	}
 	return nil

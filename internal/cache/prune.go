@@ -23,6 +23,9 @@ func (c *Cache) Files() iter.Seq2[Entry, error] {
 	}
 }
 
+// File is the file of a record that Files has listed.
+func (e Entry) File() string { return e.path }
+
 // Drop removes a record that Files has listed.
 func (c *Cache) Drop(e Entry) error {
 	if err := os.RemoveAll(e.path); err != nil { // a damaged one may be a directory

@@ -24,6 +24,9 @@ type Store struct {
 	Top func() (string, error)
 	// Empty empties each cache when the build first uses it (--no-cache).
 	Empty bool
+	// Lease is called with the name of a cache's directory before the directory is used: from then on no collector may
+	// remove it; nil: nobody collects.
+	Lease func(dir string)
 	// Settle sets aside what has the name of a file, or of a directory, and is of the other kind; nil: nothing does.
 	Settle func(path string, dir bool) error
 
@@ -140,6 +143,9 @@ func (l *Locked) lock(ctx context.Context, base string, m Mount, sharing parser.
 		dir := base
 		if n > 0 {
 			dir = fmt.Sprintf("%s.%d", base, n)
+		}
+		if l.store.Lease != nil {
+			l.store.Lease(filepath.Base(dir))
 		}
 		if err := l.store.settle(dir); err != nil {
 			return "", err

@@ -43,6 +43,28 @@ func Try(path string, exclusive bool) (*os.File, error) {
 // because flock(2) releases it before it requests the other kind.
 func Convert(f *os.File, exclusive bool) error { return set(f, exclusive) }
 
+// Wait makes a lock on an open file exclusive or shared, and waits until nobody holds another that excludes it. No context
+// ends the wait: it is for locks that are held for moments.
+func Wait(f *os.File, exclusive bool) error {
+	how := unix.LOCK_SH
+	if exclusive {
+		how = unix.LOCK_EX
+	}
+	return flock(f, how)
+}
+
+// Unlock gives a lock back, and keeps the file open.
+func Unlock(f *os.File) error { return flock(f, unix.LOCK_UN) }
+
+// TryExisting is Try, exclusively, for a file that must exist.
+func TryExisting(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	return try(f, true)
+}
+
 // TryDir is Try for a directory, exclusively. Nothing is made: a directory that its owner removes meanwhile stays empty
 // and can be removed. It is os.ErrNotExist if path is not the directory any more that was locked.
 func TryDir(path string) (*os.File, error) {
@@ -81,8 +103,12 @@ func set(f *os.File, exclusive bool) error {
 	if exclusive {
 		how = unix.LOCK_EX
 	}
+	return flock(f, how|unix.LOCK_NB)
+}
+
+func flock(f *os.File, how int) error {
 	for {
-		switch err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err {
+		switch err := unix.Flock(int(f.Fd()), how); err {
 		case nil:
 			return nil
 		case unix.EINTR:

@@ -24,7 +24,7 @@ import (
 // unit is a part of the state that is kept or removed as a whole.
 type unit struct {
 	used  time.Time
-	spare bool // it is never removed: the build that collects has used it
+	spare bool // it is never removed: a build that runs, or the one that collects, uses it
 
 	// What the unit is: a snapshot, which may be lazy, an image without a name, a cache mount, or none of these but only
 	// its records.
@@ -48,6 +48,7 @@ type collection struct {
 	s     *State
 	o     PruneOptions
 	usage *usage
+	inUse inUse
 
 	named  map[digest.Digest]bool // blobs that an image with a name leads to
 	chains map[digest.Digest]bool // chain IDs of images that are kept
@@ -58,33 +59,64 @@ type collection struct {
 	stores    []*snapshot.Store
 	snapshots map[string][]*unit // by ID: one for each store that has it, or a lazy one
 	useless   []cache.Entry      // records that no build can use
+	rubbish   *TempDir           // for what is renamed
+	later     []func() error     // remove what has been renamed
 	seals     []cache.Entry      // records of layers
 
 	counted bool  // total is that of the units that are not removed
 	total   int64 // what the cache takes up
 }
 
-// collect decides what is removed, and removes it unless o.DryRun is set. The state must be locked exclusively. finish
-// removes the files of snapshots, which have been renamed by then; it may be called after the lock is released.
-func (s *State) collect(ctx context.Context, o PruneOptions) (done Pruned, u *usage, finish func() error, err error) {
-	finish = func() error { return nil }
+// collect decides what is removed, and removes it unless o.DryRun is set. It waits for the gate as leases.collecting does;
+// after an error of that the usage is nil.
+func (s *State) collect(ctx context.Context, o PruneOptions, wait time.Duration) (done Pruned, u *usage, err error) {
+	release, err := s.leases.collecting(ctx, wait)
+	if err != nil {
+		return done, nil, err
+	}
 	s.Store.Repair = nil // a collection does not repair damaged blobs
 	c := &collection{s: s, o: o, usage: s.readUsage(), named: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{},
-		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{}, stores: s.snapshotStores()}
-	for _, load := range []func(context.Context) error{c.loadBlobs, c.loadImages, c.loadSnapshots, c.loadRecords, c.loadMounts} {
+		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{}, stores: s.snapshotStores(), rubbish: NewTempDir(s.Root)}
+	err = c.run(ctx, &done)
+	// Everything has been renamed: other processes need not wait until the files are removed.
+	err = errors.Join(err, release())
+	for _, remove := range c.later {
+		err = errors.Join(err, remove())
+	}
+	return done, c.usage, err
+}
+
+// run collects. The caller then calls the functions in later.
+func (c *collection) run(ctx context.Context, done *Pruned) error {
+	for _, load := range []func(context.Context) error{c.loadLeases, c.loadBlobs, c.loadImages, c.loadSnapshots, c.loadRecords, c.loadMounts} {
 		if err := errors.Join(load(ctx), context.Cause(ctx)); err != nil {
-			return done, c.usage, finish, err
+			return err
 		}
 	}
 	c.usage.cache = c.choose()
-	finish, err = c.remove(ctx, &done)
-	return done, c.usage, finish, err
+	return c.remove(ctx, done)
 }
 
 func (c *collection) add(u *unit) *unit {
-	u.spare = !c.o.Since.IsZero() && !u.used.Before(c.o.Since)
 	c.units = append(c.units, u)
+	return c.use(u, u.used)
+}
+
+// use notes when a unit was used, and decides whether it is spared.
+func (c *collection) use(u *unit, used time.Time) *unit {
+	if used.After(u.used) {
+		u.used = used
+	}
+	u.spare = u.spare || !c.o.Since.IsZero() && !u.used.Before(c.o.Since) ||
+		u.snapshot != "" && c.inUse.has(leasedSnapshot, string(u.snapshot)) ||
+		u.image != "" && c.inUse.hasBlob(u.image) ||
+		u.mount != "" && c.inUse.has(leasedMount, filepath.Base(u.mount))
 	return u
+}
+
+func (c *collection) loadLeases(context.Context) (err error) {
+	c.inUse, err = c.s.leases.read()
+	return err
 }
 
 func (c *collection) loadBlobs(context.Context) (err error) {
@@ -102,6 +134,7 @@ func (c *collection) loadImages(ctx context.Context) error {
 		return err
 	}
 	slices.SortStableFunc(entries, func(a, b store.Entry) int { return b.Tagged.Compare(a.Tagged) })
+	c.add(&unit{spare: true, blobs: c.leasedBlobs(ctx)})
 	unnamed := 0
 	for _, e := range entries {
 		blobs := c.leadsTo(ctx, e.Descriptor)
@@ -112,11 +145,33 @@ func (c *collection) loadImages(ctx context.Context) error {
 			continue
 		}
 		u := c.add(&unit{used: e.Tagged, image: e.Descriptor.Digest, blobs: blobs})
-		if unnamed++; c.o.Since.IsZero() || unnamed > maxUnnamed && !u.spare {
+		if unnamed++; !u.spare && (c.o.Since.IsZero() || unnamed > maxUnnamed) {
 			c.take(u)
 		}
 	}
 	return nil
+}
+
+// leasedBlobs lists the blobs that processes have leased, with those that leased images refer to.
+func (c *collection) leasedBlobs(ctx context.Context) []digest.Digest {
+	all := map[digest.Digest]bool{}
+	for line := range c.inUse.held {
+		kind, name, _ := strings.Cut(line, " ")
+		d := digest.Digest(name)
+		size, there := c.blobs[d]
+		if !there {
+			continue
+		}
+		switch leaseKind(kind) {
+		case leasedBlob:
+			all[d] = true
+		case leasedImage:
+			for _, d := range c.leadsTo(ctx, ocispec.Descriptor{Digest: d, Size: size}) {
+				all[d] = true
+			}
+		}
+	}
+	return slices.Collect(maps.Keys(all))
 }
 
 // leadsTo lists the blobs that an image refers to, and records the chain IDs of its layers.
@@ -229,10 +284,7 @@ func (c *collection) hold(e cache.Entry) bool {
 		}
 		good = true
 		u.records = append(u.records, e)
-		if e.Used.After(u.used) {
-			u.used = e.Used
-			u.spare = !c.o.Since.IsZero() && !u.used.Before(c.o.Since)
-		}
+		c.use(u, e.Used)
 	}
 	return good
 }
@@ -316,7 +368,7 @@ func (c *collection) choose() int64 {
 		}
 	}
 	for _, u := range order { // children come before their parents
-		if u.snapshot != "" && !held(u) && u.children == 0 {
+		if u.snapshot != "" && !u.spare && !held(u) && u.children == 0 {
 			c.take(u)
 		}
 	}
@@ -372,8 +424,11 @@ func (c *collection) byUse() []*unit {
 	deepest := slices.Clone(c.units)
 	slices.SortStableFunc(deepest, func(a, b *unit) int { return cmp.Compare(depth[b], depth[a]) })
 	for _, u := range deepest {
-		if up := u.parent; up != nil && u.used.After(up.used) {
-			up.used, up.spare = u.used, up.spare || u.spare
+		if up := u.parent; up != nil {
+			up.spare = up.spare || u.spare
+			if u.used.After(up.used) {
+				up.used = u.used
+			}
 		}
 	}
 	slices.SortStableFunc(deepest, func(a, b *unit) int { return a.used.Compare(b.used) })
@@ -395,7 +450,7 @@ func (c *collection) take(u *unit) {
 		}
 	}
 	if u.parent != nil {
-		if u.parent.children--; u.parent.children == 0 && u.parent.snapshot != "" && !held(u.parent) {
+		if u.parent.children--; u.parent.children == 0 && u.parent.snapshot != "" && !u.parent.spare && !held(u.parent) {
 			c.take(u.parent)
 		}
 	}
@@ -403,8 +458,7 @@ func (c *collection) take(u *unit) {
 
 // remove removes the selected units, or only counts them. It removes records first, so that no record refers to a
 // partly removed unit.
-func (c *collection) remove(ctx context.Context, done *Pruned) (finish func() error, err error) {
-	finish = func() error { return nil }
+func (c *collection) remove(ctx context.Context, done *Pruned) error {
 	live := maps.Clone(c.named)
 	records := c.useless
 	var images []digest.Digest
@@ -435,58 +489,65 @@ func (c *collection) remove(ctx context.Context, done *Pruned) (finish func() er
 			records = append(records, e)
 		}
 	}
-	records = once(records)
-	done.Records, done.Images, done.Mounts = len(records), len(images), len(mounts)
-	if !c.o.DryRun {
-		if finish, err = c.removeCache(ctx, records, images, snapshots, mounts); err != nil {
-			return finish, err
+	records = slices.DeleteFunc(once(records), func(e cache.Entry) bool { return c.inUse.has(leasedRecord, c.s.relative(e.File())) })
+	for id := range c.inUse.owners {
+		if id != c.s.leases.id {
+			done.Others++
 		}
 	}
-	got, err := c.s.Store.Collect(ctx, store.CollectOptions{Live: live, DryRun: c.o.DryRun})
+	done.Records, done.Images, done.Mounts = len(records), len(images), len(mounts)
+	if !c.o.DryRun {
+		if err := c.removeCache(ctx, records, images, snapshots, mounts); err != nil {
+			return err
+		}
+	}
+	got, trash, err := c.s.Store.CollectLater(ctx, store.CollectOptions{Live: live, Owners: c.inUse.owners, DryRun: c.o.DryRun})
+	c.later = append(c.later, trash.Remove)
 	done.Blobs, done.BlobBytes = got.Blobs, got.Bytes
 	if err != nil || c.o.DryRun {
-		return finish, err
+		return err
 	}
-	return finish, c.leftOver()
+	return c.leftOver()
 }
 
 // removeCache removes records, and the units that they referred to.
-func (c *collection) removeCache(ctx context.Context, records []cache.Entry, images []digest.Digest, snapshots map[*snapshot.Store][]snapshot.ID, mounts []string) (finish func() error, err error) {
-	finish = func() error { return nil }
+func (c *collection) removeCache(ctx context.Context, records []cache.Entry, images []digest.Digest, snapshots map[*snapshot.Store][]snapshot.ID, mounts []string) error {
 	for _, e := range records {
 		if err := c.s.Cache.Drop(e); err != nil {
-			return finish, err
+			return err
 		}
 	}
+	c.later = append(c.later, c.rubbish.Close)
 	for _, dir := range mounts {
-		if err := os.RemoveAll(dir); err != nil {
-			return finish, err
+		if err := c.discard(dir); err != nil {
+			return err
 		}
 	}
-	err = c.s.Store.Forget(ctx, images...)
-	full := noSpace(err) // there is room for index.json after the rest is removed
-	if err != nil && !full {
-		return finish, err
+	err := c.s.Store.Forget(ctx, images...)
+	if noSpace(err) { // there is room for index.json after the rest is removed
+		defer func() {
+			c.later = append(c.later, func() error { return c.s.Store.Forget(ctx, images...) })
+		}()
+	} else if err != nil {
+		return err
 	}
-	var removals []func() error
 	err = nil
 	for _, in := range c.stores {
 		if in != c.s.Snapshots { // what is left in that was removed when the state was opened
-			err = errors.Join(err, in.RemoveLeftOvers())
+			c.later = append(c.later, in.RemoveLeftOvers)
 		}
 		remove, err1 := in.RemoveAll(snapshots[in])
-		removals, err = append(removals, remove), errors.Join(err, err1)
+		c.later, err = append(c.later, remove), errors.Join(err, err1)
 	}
-	return func() error {
-		var err error
-		for _, remove := range removals {
-			err = errors.Join(err, remove())
-		}
-		if full {
-			err = errors.Join(err, c.s.Store.Forget(ctx, images...))
-		}
-		return err
-	}, err
+	return err
+}
+
+// discard renames a directory, so that it is removed later, or removes it now if it cannot be renamed, as on a full disk.
+func (c *collection) discard(dir string) error {
+	if rubbish, err := c.rubbish.Path(); err == nil && os.Rename(dir, filepath.Join(rubbish, filepath.Base(dir))) == nil {
+		return nil
+	}
+	return os.RemoveAll(dir)
 }
 
 // once removes the records that are in a list more than once: one may be held by a snapshot in each store.
@@ -513,12 +574,19 @@ func (c *collection) leftOver() error {
 // again.
 const indexesFor = 30 * 24 * time.Hour
 
+// writingFor is how long a temporary file is kept that a running process may be about to rename.
+const writingFor = time.Hour
+
 func (s *State) dropIndexes() error {
 	dir := filepath.Join(s.Root, "cache", "context")
 	for _, name := range names(dir) {
 		path := filepath.Join(dir, name)
 		fi, err := os.Lstat(path)
-		if err != nil || !strings.HasPrefix(name, ".index-") && time.Since(fi.ModTime()) < indexesFor {
+		keep := indexesFor
+		if strings.HasPrefix(name, ".index-") { // it is being written, or was when its process was killed
+			keep = writingFor
+		}
+		if err != nil || time.Since(fi.ModTime()) < keep {
 			continue
 		}
 		if err := os.RemoveAll(path); err != nil {

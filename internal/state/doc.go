@@ -1,3 +1,3 @@
-// Package state opens, locks, syncs and collects the state directory, which holds what is kept between builds: images,
-// snapshots and the cache.
+// Package state opens, syncs and collects the state directory, which holds what is kept between builds: images, snapshots
+// and the cache.
 package state

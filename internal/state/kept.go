@@ -7,6 +7,8 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 	digest "github.com/opencontainers/go-digest"
@@ -38,6 +40,9 @@ func keptHead(body []byte) string {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// newKept begins the names of files that are being written.
+const newKept = "new-"
+
 // Keep stores data about a blob. It writes nothing if the file has the same data already, which is the usual case.
 func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 	if err := d.Validate(); err != nil {
@@ -50,7 +55,7 @@ func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, "new-")
+	f, err := os.CreateTemp(dir, newKept)
 	if err != nil {
 		return err
 	}
@@ -80,6 +85,9 @@ func (s *State) dropKept() error {
 			return err
 		}
 		for _, e := range entries {
+			if fi, err := e.Info(); strings.HasPrefix(e.Name(), newKept) && (err != nil || time.Since(fi.ModTime()) < writingFor) {
+				continue
+			}
 			path := s.Store.Path(digest.NewDigestFromEncoded(digest.SHA256, e.Name()))
 			if path != "" {
 				if _, err := os.Lstat(path); err == nil {

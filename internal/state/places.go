@@ -14,7 +14,7 @@ import (
 // places are the files and directories of the state that every build uses; a name that ends in a slash is a directory.
 // Damage, or a person, may put one kind in the place of the other.
 var places = []string{
-	"lock",
+	"lock", "running/",
 	"oci/", "oci/blobs/", "oci/blobs/sha256/", "oci/tmp/", "oci/lock",
 	"cache/", "cache/tmp/", "cache/lock", "cache/syncs", "cache/usage",
 	"cache/step/", "cache/chain/", "cache/sealed/", "cache/remote/",

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/layerbuild/layerbuild/internal/lock"
 )
 
 // PruneOptions select what Prune removes besides unreachable data.
@@ -39,12 +37,16 @@ type Pruned struct {
 	SnapshotBytes int64 `json:"snapshotBytes"`
 	Mounts        int   `json:"mounts"`
 	MountBytes    int64 `json:"mountBytes"`
+
+	Others int `json:"-"` // processes that use the state too: what they use is kept
 }
 
-// Prune removes unreachable data, and what the options select. The state must have been opened exclusively.
+// Prune removes unreachable data, and what the options select, except what other processes use.
 func (s *State) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
-	done, u, finish, err := s.collect(ctx, o)
-	err = errors.Join(err, finish())
+	done, u, err := s.collect(ctx, o, 0)
+	if u == nil {
+		return done, err
+	}
 	if err == nil && !o.DryRun {
 		u.collected()
 	} else {
@@ -85,9 +87,9 @@ func (p Policy) limit(root string) (int64, error) {
 // collects below the limit. A larger state, which takes longer to collect, is collected less often.
 const slack = 64 << 20
 
-// Collect removes what the policy does not keep, if the build has written something, the state has grown enough since
-// the last collection, and no other process uses the state. It is called at the end of a build that began at since,
-// just before Close, because the lock may be lost. It keeps everything used since then.
+// Collect removes what the policy does not keep, if the build has written something and the state has grown enough since
+// the last collection. It is called at the end of a build that began at since, just before Close, when nothing else of this
+// process uses the state. It keeps everything used since then, and what other processes use.
 func (s *State) Collect(ctx context.Context, p Policy, since time.Time) error {
 	if p.Limit == NoLimit || !s.wrote.Load() {
 		return nil
@@ -102,35 +104,17 @@ func (s *State) Collect(ctx context.Context, p Policy, since time.Time) error {
 	if u.cache+grown <= limit && grown <= u.cache+slack {
 		return nil
 	}
-	held, err := s.exclusive()
-	if err != nil || !held {
-		return err
-	}
 	// Removing a little more than needed makes room for the next builds, so that not each of them has to.
-	_, u, finish, err := s.collect(ctx, PruneOptions{Keep: max(limit-limit/10, 1), Since: since.Add(-time.Second)})
-	// The snapshots have been renamed: other processes need not wait until their files are removed.
-	_, err1 := s.shared()
-	if err = errors.Join(err, err1, finish()); err != nil {
-		u.save()
+	_, u, err = s.collect(ctx, PruneOptions{Keep: max(limit-limit/10, 1), Since: since.Add(-time.Second)}, gateWait)
+	if errors.Is(err, errGateHeld) {
+		return nil
+	}
+	if err != nil {
+		if u != nil {
+			u.save()
+		}
 		return fmt.Errorf("collect the build cache: %w", err)
 	}
 	u.collected()
 	return nil
-}
-
-// exclusive takes the lock of the state exclusively, if no other process holds it. Otherwise the lock may be lost.
-func (s *State) exclusive() (bool, error) { return s.relock(true) }
-
-// shared takes the lock of the state in shared mode.
-func (s *State) shared() (bool, error) { return s.relock(false) }
-
-func (s *State) relock(exclusive bool) (bool, error) {
-	err := lock.Convert(s.lock, exclusive)
-	if errors.Is(err, lock.ErrHeld) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("lock the state directory: %w", err)
-	}
-	return true, nil
 }

@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
-	"github.com/layerbuild/layerbuild/internal/lock"
 	"github.com/layerbuild/layerbuild/internal/ns"
 	"github.com/layerbuild/layerbuild/internal/state/ledger"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -30,7 +29,7 @@ type State struct {
 	NS        ns.Info
 	ledger    *ledger.Ledger
 	warn      func(message string) // may be nil
-	lock      *os.File
+	leases    *leases
 	owned     []io.Closer
 	behind    sync.WaitGroup // work that Close waits for
 	wrote     atomic.Bool    // NoteUnsynced was called
@@ -42,13 +41,11 @@ type Options struct {
 	Root string
 	// Driver is the snapshot driver's name; "" takes the best one that works here.
 	Driver string
-	// Exclusive waits until no other process uses the state, and then excludes others: for removing things.
-	Exclusive bool
 	// Warn is called with a message about damage; may be nil.
 	Warn func(message string)
 }
 
-// Open opens the state and locks it, shared or exclusively, until Close.
+// Open opens the state. What this process uses of it is not removed by others until Close.
 func Open(ctx context.Context, o Options) (_ *State, err error) {
 	root, err := filepath.Abs(o.Root)
 	if err != nil {
@@ -65,12 +62,12 @@ func Open(ctx context.Context, o Options) (_ *State, err error) {
 	if err := s.settle(places...); err != nil {
 		return nil, err
 	}
-	if s.lock, err = lock.Acquire(ctx, filepath.Join(root, "lock"), o.Exclusive); err != nil {
+	if s.leases, err = openLeases(ctx, root); err != nil {
 		return nil, fmt.Errorf("lock the state directory: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			s.lock.Close()
+			err = errors.Join(err, s.leases.close())
 		}
 	}()
 	if err := s.open(o); err != nil {
@@ -88,10 +85,12 @@ func (s *State) open(o Options) (err error) {
 	if s.Store, err = store.Open(filepath.Join(s.Root, "oci")); err != nil {
 		return err
 	}
+	s.Store.Lease, s.Store.Owner = s.leaseBlob, s.leases.id
 	if s.Cache, err = cache.Open(cacheDir, s.ledger); err != nil {
 		return err
 	}
-	s.Snapshots, err = snapshot.Open(filepath.Join(s.Root, "snapshots"), snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger})
+	s.Cache.Lease = s.leaseRecord
+	s.Snapshots, err = snapshot.Open(filepath.Join(s.Root, "snapshots"), snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger, Lease: s.leaseSnapshot})
 	return err
 }
 
@@ -103,7 +102,7 @@ func (s *State) snapshotStores() []*snapshot.Store {
 // Holds reports whether a name in a state directory is one of those that this package makes.
 func Holds(name string) bool {
 	switch name {
-	case "lock", "oci", "snapshots", "cache":
+	case "lock", "oci", "snapshots", "cache", "running":
 		return true
 	}
 	return strings.HasPrefix(name, tempPrefix)
@@ -112,14 +111,14 @@ func Holds(name string) bool {
 // Own closes c when the state is closed. It is not for concurrent use.
 func (s *State) Own(c io.Closer) { s.owned = append(s.owned, c) }
 
-// Close waits for background work, closes what the state owns in reverse order, and releases the lock.
+// Close waits for background work, closes what the state owns in reverse order, and ends the leases.
 func (s *State) Close() error {
 	s.behind.Wait()
 	var errs []error
 	for _, c := range slices.Backward(s.owned) {
 		errs = append(errs, c.Close())
 	}
-	return errors.Join(append(errs, s.lock.Close())...)
+	return errors.Join(append(errs, s.leases.close())...)
 }
 
 // Path returns a directory below the cache directory, which is made if it is missing.

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -170,8 +171,15 @@ func (u *usage) collected() {
 	}
 	u.note("after collection", u.total())
 	u.note("cache collection", u.cache)
-	if os.WriteFile(u.s.usageFile()+".new", u.added.Bytes(), 0o600) == nil {
-		_ = os.Rename(u.s.usageFile()+".new", u.s.usageFile())
+	// Another process may write the file too. The later one counts; sizes that are lost are measured again.
+	if f, err := os.CreateTemp(filepath.Join(u.s.Root, "cache", "tmp"), "usage-"); err == nil {
+		_, err = f.Write(u.added.Bytes())
+		if err = errors.Join(err, f.Close()); err == nil {
+			err = os.Rename(f.Name(), u.s.usageFile())
+		}
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
 	}
 	u.added.Reset()
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,10 +90,11 @@ type Usage struct {
 
 // Usage adds up the blobs that an image leads to.
 func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) {
+	s.lease(d.Digest, true)
 	var u Usage
 	var err error
 	s.walk(ctx, d, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *document) {
-		ok, err1 := s.Exists(ctx, d)
+		ok, err1 := s.exists(d)
 		err = errors.Join(err, err1)
 		if !ok {
 			u.Missing++
@@ -106,6 +108,7 @@ func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) 
 
 // Verify reads all blobs of an image that the store has. The error is a *BlobError for a blob that is damaged.
 func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
+	s.lease(root.Digest, true)
 	var all []ocispec.Descriptor
 	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *document) { all = append(all, d) })
 	for _, d := range all {
@@ -136,6 +139,7 @@ func (s *Store) LeadsTo(ctx context.Context, root ocispec.Descriptor, blob diges
 
 // Graph lists all blobs that an image refers to, also missing ones, and which of them are configurations.
 func (s *Store) Graph(ctx context.Context, root ocispec.Descriptor) (blobs, configs []ocispec.Descriptor) {
+	s.lease(root.Digest, true)
 	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *document) {
 		blobs = append(blobs, d)
 		if doc != nil && doc.Config != nil {
@@ -170,8 +174,10 @@ type CollectOptions struct {
 	// Roots are kept with all blobs that they refer to, as are images with a name. If Live is set, only Live is used.
 	Roots []ocispec.Descriptor
 	// Grace spares blobs and temporary files that were written in this last time: another process may be about to
-	// name them. Zero spares nothing, which is right under the state directory's exclusive lock.
+	// name them. Zero spares nothing, which is right if Live has all blobs that others have leased.
 	Grace time.Duration
+	// Owners are those whose temporary files are kept. It has Store.Owner if others may use this store meanwhile.
+	Owners map[string]bool
 	// DryRun only counts.
 	DryRun bool
 }
@@ -183,20 +189,40 @@ type Collected struct {
 	Bytes int64
 }
 
+// Trash are files that Collect has renamed. Their content is still to be removed, which takes long for large files.
+type Trash []string
+
+// Remove removes the files.
+func (t Trash) Remove() error {
+	var errs []error
+	for _, path := range t {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Collect removes the blobs that no name and no root leads to, and left-over temporary files.
 func (s *Store) Collect(ctx context.Context, o CollectOptions) (Collected, error) {
+	c, trash, err := s.CollectLater(ctx, o)
+	return c, errors.Join(err, trash.Remove())
+}
+
+// CollectLater is Collect that only renames the files. The caller removes them, also after an error.
+func (s *Store) CollectLater(ctx context.Context, o CollectOptions) (c Collected, trash Trash, err error) {
 	// Names cannot change meanwhile. A blob that becomes reachable meanwhile was either written just now (Grace) or
 	// was reachable before.
 	held, err := s.lock(ctx)
 	if err != nil {
-		return Collected{}, fmt.Errorf("collect blobs: %w", err)
+		return c, nil, fmt.Errorf("collect blobs: %w", err)
 	}
 	defer held.Close()
 	live := o.Live
 	if live == nil {
 		ix, err := s.lockedIndex()
 		if err != nil {
-			return Collected{}, fmt.Errorf("collect blobs: %w", err)
+			return c, nil, fmt.Errorf("collect blobs: %w", err)
 		}
 		live = map[digest.Digest]bool{}
 		for _, d := range slices.Concat(ix.manifests, o.Roots) {
@@ -204,22 +230,35 @@ func (s *Store) Collect(ctx context.Context, o CollectOptions) (Collected, error
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return Collected{}, fmt.Errorf("collect blobs: %w", err)
+		return c, nil, fmt.Errorf("collect blobs: %w", err)
 	}
-	var c Collected
 	before := time.Now().Add(-o.Grace)
 	remove := func(path string, fi fs.FileInfo, count *int) error {
 		if o.Grace > 0 && fi.ModTime().After(before) {
 			return nil
 		}
 		if !o.DryRun {
-			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := s.discard(path, &trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}
 		*count++
 		c.Bytes += fi.Size()
 		return nil
+	}
+	// Temporary files come first: what is renamed becomes one.
+	err = filepath.WalkDir(s.tmp(), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || o.Owners[ownerOf(e.Name())] {
+			return skipMissing(err)
+		}
+		fi, err := e.Info()
+		if err != nil {
+			return skipMissing(err)
+		}
+		return remove(path, fi, &c.Files)
+	})
+	if err != nil {
+		return c, trash, fmt.Errorf("collect temporary files: %w", err)
 	}
 	err = filepath.WalkDir(filepath.Join(s.dir, "blobs"), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
@@ -236,22 +275,26 @@ func (s *Store) Collect(ctx context.Context, o CollectOptions) (Collected, error
 		return remove(path, fi, &c.Blobs)
 	})
 	if err != nil {
-		return c, fmt.Errorf("collect blobs: %w", err)
+		return c, trash, fmt.Errorf("collect blobs: %w", err)
 	}
-	err = filepath.WalkDir(s.tmp(), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return skipMissing(err)
-		}
-		fi, err := e.Info()
-		if err != nil {
-			return skipMissing(err)
-		}
-		return remove(path, fi, &c.Files)
-	})
-	if err != nil {
-		return c, fmt.Errorf("collect temporary files: %w", err)
+	return c, trash, nil
+}
+
+// discard renames a file so that it is a temporary file of this process, and appends it to trash. It removes a file that
+// cannot be renamed, as on a full disk.
+func (s *Store) discard(path string, trash *Trash) error {
+	to := filepath.Join(s.tmp(), tempPrefix+s.Owner+"-"+rand.Text())
+	err := os.Rename(path, to)
+	if err == nil {
+		*trash = append(*trash, to)
+		return nil
 	}
-	return c, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(path); err != nil {
+			return err
+		}
+	}
+	return os.Remove(path)
 }
 
 // skipMissing lets a walk go on when another process removes what it looks at.

@@ -56,6 +56,7 @@ func (s *Store) Tag(ctx context.Context, name string, d ocispec.Descriptor) erro
 			return fmt.Errorf("image name %q: a name that is given to an image has no digest", name)
 		}
 	}
+	s.lease(d.Digest, true)
 	if ok, err := s.Exists(ctx, d); err != nil || !ok {
 		return errors.Join(fmt.Errorf("name image %s %q: blob: %w", d.Digest, name, ErrNotFound), err)
 	}

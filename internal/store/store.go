@@ -31,6 +31,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -99,6 +100,20 @@ type Store struct {
 	Repair func(ctx context.Context, d ocispec.Descriptor, why *BlobError) error
 	// Warn is called with a message about damage; may be nil. It is set before the store is used.
 	Warn func(message string)
+
+	// Lease is called with a blob before the blob is looked up or gets its name: from then on no collector may remove it,
+	// nor, if image is set, any blob that it refers to. It may wait for a collector, which locks index.json; so it is not
+	// called while index.json is locked. nil: nobody collects while the store is open. It is set before the store is used.
+	Lease func(d digest.Digest, image bool)
+	// Owner is a part of the names of this process's temporary files, by which collectors know them; may be "". It is set
+	// before the store is used.
+	Owner string
+}
+
+func (s *Store) lease(d digest.Digest, image bool) {
+	if s.Lease != nil {
+		s.Lease(d, image)
+	}
 }
 
 func (s *Store) warn(format string, args ...any) {
@@ -166,6 +181,11 @@ func (s *Store) Path(d digest.Digest) string {
 // Exists reports whether the store has the blob, in its full size. It does not read the blob. It removes a file of
 // another size, or anything that is not a regular file, from the blob's place.
 func (s *Store) Exists(_ context.Context, d ocispec.Descriptor) (bool, error) {
+	s.lease(d.Digest, false)
+	return s.exists(d)
+}
+
+func (s *Store) exists(d ocispec.Descriptor) (bool, error) {
 	path := s.Path(d.Digest)
 	if path == "" {
 		return false, fmt.Errorf("look up blob %q: not a digest", d.Digest)
@@ -256,13 +276,24 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 }
 
 func (s *Store) createTemp() (*os.File, error) {
-	f, err := os.CreateTemp(s.tmp(), "blob-")
+	pattern := tempPrefix + s.Owner + "-"
+	f, err := os.CreateTemp(s.tmp(), pattern)
 	if errors.Is(err, fs.ErrNotExist) { // a layout that another tool made
 		if err = os.MkdirAll(s.tmp(), 0o755); err == nil {
-			f, err = os.CreateTemp(s.tmp(), "blob-")
+			f, err = os.CreateTemp(s.tmp(), pattern)
 		}
 	}
 	return f, err
+}
+
+// tempPrefix begins the names of temporary files: it is followed by the owner, a dash, and what makes the name unique.
+const tempPrefix = "blob-"
+
+// ownerOf returns the owner of a temporary file; "" for none.
+func ownerOf(name string) string {
+	rest, _ := strings.CutPrefix(name, tempPrefix)
+	owner, _, _ := strings.Cut(rest, "-")
+	return owner
 }
 
 // Temp makes a file without a name on the store's disk. It is gone when it is closed, which is the caller's task.
@@ -281,6 +312,7 @@ func (s *Store) Temp() (*os.File, error) {
 // adopt gives a finished temporary file its name. It replaces an existing blob of that name, which may be damaged.
 // Readers that have the old file open are not affected.
 func (s *Store) adopt(f *os.File, d ocispec.Descriptor) error {
+	s.lease(d.Digest, false)
 	path := s.Path(d.Digest)
 	if err := f.Chmod(0o644); err != nil { // CreateTemp makes it 0600; another user's skopeo should read the layout
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
@@ -324,6 +356,7 @@ func unreadable(err error) bool {
 // the descriptor. The error is a *BlobError when there is no such blob, or when it can be seen at once that it is damaged,
 // and Repair does not help. The caller closes the reader.
 func (s *Store) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	s.lease(d.Digest, false)
 	r, err := s.fetch(d)
 	var bad *BlobError
 	if err == nil {
@@ -415,6 +448,7 @@ func good(path string, want digest.Digest) bool {
 // Read returns a document: a manifest, an index or a config. It checks size and digest like Fetch, and calls Repair for
 // a damaged one.
 func (s *Store) Read(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	s.lease(d.Digest, true)
 	data, err := s.read(d)
 	var bad *BlobError
 	if errors.As(err, &bad) && s.Repair != nil {
@@ -447,6 +481,7 @@ func (s *Store) read(d ocispec.Descriptor) ([]byte, error) {
 // Write stores a document.
 func (s *Store) Write(ctx context.Context, mediaType string, data []byte) (ocispec.Descriptor, error) {
 	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	s.lease(d.Digest, true)
 	if have, err := smallfile.Read(s.Path(d.Digest)); err == nil {
 		if bytes.Equal(have, data) {
 			now := time.Now()

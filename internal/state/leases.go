@@ -1,0 +1,269 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/lock"
+	"github.com/layerbuild/layerbuild/internal/smallfile"
+	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
+)
+
+// leaseKind says what a lease is of. A lease is a line of a file in running/: the kind, a space, and a name.
+type leaseKind string
+
+const (
+	leasedSnapshot leaseKind = "snapshot" // with those that it is made on, and its records
+	leasedBlob     leaseKind = "blob"
+	leasedImage    leaseKind = "image" // a blob and all that it refers to
+	leasedMount    leaseKind = "mount"
+	leasedRecord   leaseKind = "record" // by its path below the state directory
+)
+
+// leases are what this process uses of the state. Each process that has the state open has a file in running/, which it
+// keeps locked while it lives. It appends the name of each part of the state before it looks the part up or makes it.
+// While it appends, it holds the gate, the file "lock" of the state, in shared mode. A collector holds the gate
+// exclusively from before it reads all these files until it has renamed what it removes. So a part is either leased
+// before the collector reads the leases, and is kept, or looked up after it has been renamed, and is not found.
+type leases struct {
+	root string
+	gate *os.File
+	id   string // the name of the file in running/
+	file *os.File
+
+	mu      sync.Mutex
+	held    map[string]bool // lines in the file
+	all     bool            // leases cannot be written: the gate is held in shared mode until the end, and nobody collects
+	passive bool            // this process collects, and its reads lease nothing
+}
+
+func runningDir(root string) string { return filepath.Join(root, "running") }
+
+// openLeases makes the file of this process.
+func openLeases(ctx context.Context, root string) (_ *leases, err error) {
+	l := &leases{root: root, held: map[string]bool{}}
+	if l.gate, err = lock.Acquire(ctx, filepath.Join(root, "lock"), false); err != nil {
+		return nil, err
+	}
+	if l.file, err = makeRunning(runningDir(root)); err != nil {
+		if !noSpace(err) {
+			return nil, errors.Join(err, l.gate.Close())
+		}
+		l.all = true
+		return l, nil
+	}
+	l.id = filepath.Base(l.file.Name())
+	return l, lock.Unlock(l.gate)
+}
+
+// makeRunning makes and locks a file in dir. The gate is held, so that no collector sees the file before it is locked.
+func makeRunning(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "")
+	if errors.Is(err, os.ErrNotExist) {
+		if err = os.Mkdir(dir, 0o700); err == nil || errors.Is(err, os.ErrExist) {
+			f, err = os.CreateTemp(dir, "")
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := lock.Wait(f, true); err != nil {
+		return nil, errors.Join(err, os.Remove(f.Name()), f.Close())
+	}
+	return f, nil
+}
+
+// close ends all leases.
+func (l *leases) close() error {
+	var err error
+	if l.file != nil {
+		if err = os.Remove(l.file.Name()); errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		err = errors.Join(err, l.file.Close())
+	}
+	return errors.Join(err, l.gate.Close())
+}
+
+// add leases parts of the state. It waits for a collector that has the gate.
+func (l *leases) add(lines ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all || l.passive {
+		return
+	}
+	var text []byte
+	for _, line := range lines {
+		if !l.held[line] {
+			l.held[line] = true
+			text = append(append(text, line...), '\n')
+		}
+	}
+	if len(text) == 0 {
+		return
+	}
+	err := lock.Wait(l.gate, false)
+	if err == nil {
+		_, err = l.file.Write(text)
+	}
+	if err == nil {
+		err = lock.Unlock(l.gate)
+	}
+	l.all = err != nil // on a full disk, say
+}
+
+func line(kind leaseKind, name string) string { return string(kind) + " " + name }
+
+func (s *State) leaseSnapshot(id snapshot.ID) { s.leases.add(line(leasedSnapshot, string(id))) }
+
+func (s *State) leaseBlob(d digest.Digest, image bool) {
+	kind := leasedBlob
+	if image {
+		kind = leasedImage
+	}
+	s.leases.add(line(kind, string(d)))
+}
+
+func (s *State) leaseRecord(file, id string) {
+	lines := []string{line(leasedRecord, s.relative(file))}
+	if id != "" {
+		lines = append(lines, line(leasedSnapshot, id))
+	}
+	s.leases.add(lines...)
+}
+
+// LeaseMount keeps collectors from removing the directory of a cache mount until the state is closed.
+func (s *State) LeaseMount(name string) { s.leases.add(line(leasedMount, name)) }
+
+// relative is a path without the state directory.
+func (s *State) relative(path string) string {
+	rel, _ := strings.CutPrefix(path, s.Root+"/")
+	return rel
+}
+
+// inUse is what all processes that have the state open have leased.
+type inUse struct {
+	held   map[string]bool // lines of their files
+	owners map[string]bool // the names of their files
+}
+
+func (u inUse) has(kind leaseKind, name string) bool { return u.held[line(kind, name)] }
+
+// hasBlob reports whether a blob is leased, alone or as an image.
+func (u inUse) hasBlob(d digest.Digest) bool {
+	return u.has(leasedBlob, string(d)) || u.has(leasedImage, string(d))
+}
+
+// read reads the leases of all processes. The caller holds the gate exclusively. It removes the files of processes that
+// have ended.
+func (l *leases) read() (inUse, error) {
+	u := inUse{held: map[string]bool{}, owners: map[string]bool{}}
+	for line := range l.held {
+		u.held[line] = true
+	}
+	if l.id != "" {
+		u.owners[l.id] = true
+	}
+	dir := runningDir(l.root)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return u, err
+	}
+	for _, e := range entries {
+		if e.Name() == l.id {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		if !e.Type().IsRegular() { // damage
+			if err := os.RemoveAll(path); err != nil {
+				return u, err
+			}
+			continue
+		}
+		ended, err := lock.TryExisting(path)
+		switch {
+		case err == nil:
+			if err := errors.Join(os.Remove(path), ended.Close()); err != nil {
+				return u, err
+			}
+		case errors.Is(err, os.ErrNotExist): // its process has ended meanwhile
+		case !errors.Is(err, lock.ErrHeld):
+			return u, err
+		default:
+			if err := u.add(path); err != nil {
+				return u, err
+			}
+		}
+	}
+	return u, nil
+}
+
+// add adds the leases of a process.
+func (u inUse) add(path string) error {
+	data, err := smallfile.Read(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	u.owners[filepath.Base(path)] = true
+	for line := range bytes.Lines(data) {
+		u.held[string(bytes.TrimSuffix(line, []byte("\n")))] = true
+	}
+	return nil
+}
+
+// gateWait is how long a build waits for the gate before it gives up collecting. Other processes hold the gate for moments,
+// unless they are stopped or their disk is full.
+const gateWait = 2 * time.Second
+
+var errGateHeld = errors.New("another process holds the lock of the state directory")
+
+// collecting takes the gate exclusively, and waits at most the given time for it; 0: as long as ctx lets it. The error is
+// errGateHeld if the time is over. The caller calls release when everything that is removed has been renamed.
+func (l *leases) collecting(ctx context.Context, wait time.Duration) (release func() error, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	began := time.Now()
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		err := lock.Convert(l.gate, true)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, lock.ErrHeld) {
+			return nil, fmt.Errorf("lock the state directory: %w", err)
+		}
+		if wait > 0 && time.Since(began) > wait {
+			return nil, errors.Join(errGateHeld, l.settle())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), l.settle())
+		case <-time.After(pause):
+		}
+	}
+	l.passive = true
+	return func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.passive = false
+		return l.settle()
+	}, nil
+}
+
+// settle gives the gate back, or takes it in shared mode where that stands for all leases.
+func (l *leases) settle() error {
+	if l.all {
+		return lock.Wait(l.gate, false)
+	}
+	return lock.Unlock(l.gate)
+}
