@@ -16,11 +16,11 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
-	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/ns"
+	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -182,7 +182,7 @@ func (im *images) pusher(ctx context.Context, p place) (*pushing, error) {
 }
 
 // uploader sends single layers while the build goes on.
-func (im *images) uploader(content export.Fetcher) build.Uploader {
+func (im *images) uploader(content export.Fetcher) outputs.SendFunc {
 	return func(ctx context.Context, name string, spec export.Spec, d ocispec.Descriptor) error {
 		p, err := im.pusher(ctx, place{name, spec.ByDigest, spec.Insecure})
 		if err != nil {

@@ -18,8 +18,10 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cachemount"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
@@ -52,8 +54,8 @@ type builder struct {
 	// ctx ends when Build returns: layers are sealed and sent while steps run. It is kept here because this work outlives
 	// the call that starts it.
 	ctx     context.Context
-	uploads sync.WaitGroup
-	recipe  recipe // of the image in the store
+	uploads *outputs.Uploads
+	recipe  outputs.Recipe // of the image in the store
 	tempdir *state.TempDir
 
 	ownNotice sync.Once
@@ -172,11 +174,11 @@ func (b *builder) newSealer() {
 		b.e.checker = &layers.Checker{State: b.state, Lazy: b.e.lazy, Epoch: b.opts.Image.Epoch}
 	}
 	b.e.sealer, b.e.deferred = b.makeSealer(b.ctx, layers.SealerOptions{
-		State: b.state, TempDir: b.tempdir, Lazy: b.e.lazy, Format: b.recipe.format(b.epoch), Tables: b.opts.Analyze, Check: b.e.checker,
+		State: b.state, TempDir: b.tempdir, Lazy: b.e.lazy, Format: b.recipe.Format(b.epoch), Tables: b.opts.Analyze, Check: b.e.checker,
 		Warn: func(l *layers.Layer, path, problem string) {
 			b.sink(event.Warning{Message: path + ": " + problem, File: b.name, Line: l.Lines.Start, Time: time.Now()})
 		},
-		Sealed: b.upload,
+		Sealed: func(d ocispec.Descriptor) { b.uploads.Add(b.ctx, d) },
 	})
 }
 
@@ -185,7 +187,9 @@ func (b *builder) waitForLayers() {
 	if b.e.sealer != nil {
 		b.e.sealer.Wait()
 	}
-	b.uploads.Wait()
+	if b.uploads != nil {
+		b.uploads.Wait()
+	}
 }
 
 func (b *builder) closeLater(c io.Closer) {
@@ -256,24 +260,29 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 		return nil
 	}
 	b.warnNoCacheStages()
-	exporters, err := b.exporters()
+	// The exporters look at their destinations before anything is built.
+	exporters, err := export.New(b.opts.Export, b.opts.Outputs...)
 	if err != nil {
 		return err
 	}
 	b.setEpoch(solvers[0].plan.Epoch)
-	b.recipe = b.opts.storeRecipe()
+	o := b.opts.outputs()
+	o.InlineCache = b.exportsInline()
+	b.recipe = o.StoreRecipe()
+	b.uploads = outputs.NewUploads(b.opts.Upload, &o, b.recipe)
 	b.newSealer()
-	b.warnOutputs()
+	o.Warn(b.sink)
+	writer := &outputs.Writer{State: b.state, Images: b.images, Options: o, Recipe: b.recipe, Exporters: exporters, Sink: b.sink}
 	return b.repairing(ctx, res, func() error {
 		for i, s := range solvers {
 			solvers[i] = s.anew()
 		}
-		return b.solve(ctx, res, solvers, exporters)
+		return b.solve(ctx, res, solvers, writer)
 	})
 }
 
 // solve builds the targets of all platforms at once and writes the image.
-func (b *builder) solve(ctx context.Context, res *Result, solvers []*solver, exporters []export.Exporter) error {
+func (b *builder) solve(ctx context.Context, res *Result, solvers []*solver, writer *outputs.Writer) error {
 	platforms := make([]ocispec.Platform, len(solvers))
 	for i, s := range solvers {
 		platforms[i] = s.plan.Target.Platform
@@ -293,7 +302,87 @@ func (b *builder) solve(ctx context.Context, res *Result, solvers []*solver, exp
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return b.finish(ctx, res, solvers, targets, exporters)
+	return b.finish(ctx, res, solvers, targets, writer)
+}
+
+// finish writes the images and exports the results.
+func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, targets []rootfs, writer *outputs.Writer) error {
+	built := make([]outputs.Built, len(targets))
+	for i, t := range targets {
+		var err error
+		if built[i], err = solvers[i].built(ctx, t); err != nil {
+			return err
+		}
+	}
+	wrote, err := writer.Write(ctx, built)
+	res.Root, res.Config, res.Names, res.Metadata = wrote.Root, wrote.Config, wrote.Names, wrote.Metadata
+	if err != nil {
+		return err
+	}
+	if err := b.exportRecords(ctx, solvers); err != nil {
+		return err
+	}
+	if b.opts.Cache.Sync {
+		if err := b.state.Sync(ctx); err != nil {
+			return err
+		}
+	}
+	b.sink(event.Result{Names: res.Names, Digest: res.Root.Digest.String(), Time: time.Now()})
+	return nil
+}
+
+// built returns what the build has made for the solver's platform, of which t is the target.
+func (s *solver) built(ctx context.Context, t rootfs) (outputs.Built, error) {
+	record, err := s.record(ctx, t)
+	out := outputs.Built{
+		Platform: s.plan.Target.Platform, Config: t.config, Layers: t.layers, Record: record,
+		Files: func(ctx context.Context, w io.Writer) error {
+			return layers.WriteFiles(ctx, w, s.b.state, s.e.lazy, t.top, s.b.opts.Image.Epoch)
+		},
+	}
+	if s.b.exportsInline() {
+		out.Records = func(ctx context.Context) (remotecache.Document, error) {
+			return s.collector.Document(ctx, s.e.sealer, false)
+		}
+	}
+	return out, err
+}
+
+// origin is the instruction that an entry of the history comes from.
+type origin struct {
+	stage *parser.Stage
+	text  string
+	lines parser.Range
+}
+
+// record returns which lines of the Dockerfile made which entries of an image's history.
+func (s *solver) record(ctx context.Context, t rootfs) (imageanalysis.Record, error) {
+	rec := imageanalysis.Record{Dockerfile: s.b.name}
+	first := s.plan.Target
+	for {
+		base, ok := first.Base.(parser.StageInput)
+		if !ok {
+			break
+		}
+		first = base.Stage
+	}
+	in, ok := first.Base.(parser.ImageInput)
+	if c, context := first.Base.(parser.ContextInput); context {
+		in, ok = s.in.ContextImage(c)
+	}
+	if ok {
+		img, err := s.in.Resolve(ctx, in)
+		if err != nil {
+			return rec, err
+		}
+		rec.Base = imageanalysis.RecordedBase{Name: img.Name, Digest: img.Descriptor.Digest.String(), Layers: len(img.Manifest.Layers), History: len(img.Config.History)}
+	}
+	for _, o := range t.origins {
+		rec.Steps = append(rec.Steps, imageanalysis.RecordStep{
+			Text: o.text, Stage: o.stage.Name, Line: o.lines.Start, End: o.lines.End, Earlier: o.stage != s.plan.Target,
+		})
+	}
+	return rec, nil
 }
 
 // warnNoCacheStages warns of stages of --no-cache-filter that the Dockerfile does not have.
@@ -310,7 +399,7 @@ func (b *builder) warnNoCacheStages() {
 // expect tells how much work there will be: the context, all steps with their bases, the image, and the outputs.
 func (b *builder) expect(ctx context.Context, solvers []*solver) {
 	work := 1 + len(b.opts.Outputs) + len(b.opts.Cache.To)
-	if b.wantsImage() {
+	if b.opts.WantsImage() {
 		work++
 	}
 	for _, s := range solvers {

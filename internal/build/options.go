@@ -1,13 +1,16 @@
 package build
 
 import (
+	"fmt"
 	"io"
-	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/parser"
@@ -45,14 +48,42 @@ type Options struct {
 	// Export is what exporters need.
 	Export export.Env
 	// Upload sends layers to registries while later steps run; nil: they are sent when the image is finished.
-	Upload Uploader
+	Upload outputs.SendFunc
 	// Sink takes what happens; nil forgets it.
 	Sink event.Sink
 }
 
-// WantsImage says whether an image is wanted, and not only the files in it.
+// WantsImage reports whether an image is made, and not only its files exported.
 func (o *Options) WantsImage() bool {
-	return len(o.Image.Names) > 0 || len(o.Outputs) == 0 || slices.ContainsFunc(o.Outputs, func(s export.Spec) bool { return !s.Flat() })
+	out := o.outputs()
+	return out.WantsImage()
+}
+
+// CheckOutputs returns an error for outputs and annotations that contradict each other, before anything runs.
+func (o *Options) CheckOutputs() error {
+	out := o.outputs()
+	return out.Check()
+}
+
+// outputs returns the options of the images. InlineCache is not set.
+func (o *Options) outputs() outputs.Options {
+	return outputs.Options{
+		Names: o.Image.Names, Annotations: o.Image.Annotations, Specs: o.Outputs, Platforms: o.Platforms,
+		Index: isSet(o.Args, "BUILDKIT_MULTI_PLATFORM"), Epoch: o.Image.Epoch,
+	}
+}
+
+// Epoch reads SOURCE_DATE_EPOCH: seconds since 1970; "" is nil.
+func Epoch(s string) (*time.Time, error) {
+	if s = strings.TrimSpace(s); s == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("SOURCE_DATE_EPOCH: %q is not a number of seconds", s)
+	}
+	t := time.Unix(n, 0).UTC()
+	return &t, nil
 }
 
 // SourceOptions say where the files of a build come from.

@@ -30,8 +30,8 @@ func (b *bench) real() {
 	}
 }
 
-// outputs parses values of -o, in which DIR is a directory.
-func outputs(t *testing.T, dir string, list ...string) []export.Spec {
+// specs parses values of -o, in which DIR is a directory.
+func specs(t *testing.T, dir string, list ...string) []export.Spec {
 	t.Helper()
 	var out []export.Spec
 	for _, s := range list {
@@ -51,7 +51,7 @@ func TestOutputs(t *testing.T) {
 	dir := t.TempDir()
 	at := time.Unix(1_000_000_000, 0)
 	o := Options{
-		Outputs: outputs(t, dir, "type=oci,tar=false,dest=DIR/gzip", "type=oci,tar=false,dest=DIR/zstd,compression=zstd,annotation.k=v",
+		Outputs: specs(t, dir, "type=oci,tar=false,dest=DIR/gzip", "type=oci,tar=false,dest=DIR/zstd,compression=zstd,annotation.k=v",
 			"type=oci,tar=false,dest=DIR/docker,oci-mediatypes=false", "type=oci,tar=false,dest=DIR/pruned,prune-dead=true",
 			"type=oci,tar=false,dest=DIR/plain,compression=uncompressed,force-compression=true", "type=tar,dest=DIR/flat.tar", "type=local,dest=DIR/local"),
 		Image: ImageOptions{Names: []string{"one", "two:1"}, Epoch: &at},
@@ -132,7 +132,7 @@ func TestBaseOfAnImage(t *testing.T) {
 	b := newBench(t, "copy")
 	b.real()
 	dir := t.TempDir()
-	b.must("FROM scratch\nRUN write base 1\n", Options{Image: ImageOptions{Names: []string{"base"}}, Outputs: outputs(t, dir, "type=image", "type=oci,tar=false,dest=DIR/layout")})
+	b.must("FROM scratch\nRUN write base 1\n", Options{Image: ImageOptions{Names: []string{"base"}}, Outputs: specs(t, dir, "type=image", "type=oci,tar=false,dest=DIR/layout")})
 	layout := "oci-layout://" + filepath.Join(dir, "layout")
 	b.file("named/f", "text")
 	for _, tt := range []struct {
@@ -200,7 +200,7 @@ func TestRemoteCache(t *testing.T) {
 			o := Options{Image: ImageOptions{Epoch: &at}}
 			if tt.to == "inline" {
 				o.Args = map[string]string{"BUILDKIT_INLINE_CACHE": "1"}
-				o.Outputs, o.Image.Names = outputs(t, dir, "type=oci,tar=false,dest=DIR"), []string{"app"}
+				o.Outputs, o.Image.Names = specs(t, dir, "type=oci,tar=false,dest=DIR"), []string{"app"}
 			} else {
 				o.Cache.To = places(tt.to + dir)
 			}
@@ -288,40 +288,6 @@ func TestDeferredCopy(t *testing.T) {
 		if l2, l3 := b.manifest(second).Layers, fresh.manifest(third).Layers; l2[1].Digest != l3[1].Digest {
 			t.Errorf("check %v: the layer of the copy is %s in one way and %s in the other", check, l2[1].Digest, l3[1].Digest)
 		}
-	}
-}
-
-// TestCheckOutputs refuses what contradicts itself.
-func TestCheckOutputs(t *testing.T) {
-	two := []ocispec.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}}
-	annotation := func(target, platform string) []export.Annotation {
-		return []export.Annotation{{Target: target, Platform: platform, Key: "k", Value: "v"}}
-	}
-	for _, tt := range []struct {
-		name    string
-		outputs []string
-		o       Options
-		err     string
-	}{
-		{name: "nothing"},
-		{name: "two outputs", outputs: []string{"type=oci,dest=a.tar", "type=local,dest=d"}},
-		{name: "by digest without a push", outputs: []string{"type=image,name=a,push-by-digest=true"}, err: "no effect without push"},
-		{name: "docker for two platforms", outputs: []string{"type=docker,dest=a.tar"}, o: Options{Platforms: two}, err: "use type=oci"},
-		{name: "one name for two images", outputs: []string{"type=image,name=a", "type=image,name=a,compression=zstd"}, err: "to another image"},
-		{name: "one name for one image", outputs: []string{"type=image,name=a", "type=image,name=a,compression=gzip"}},
-		{name: "an annotation of an index that is not made", o: Options{Image: ImageOptions{Annotations: annotation("index", "")}}, err: "no index"},
-		{name: "an annotation of an index", o: Options{Platforms: two, Image: ImageOptions{Annotations: annotation("index", "")}}},
-		{name: "an annotation of a platform", o: Options{Platforms: two, Image: ImageOptions{Annotations: annotation("manifest", "linux/arm64")}}},
-		{name: "an annotation of another platform", o: Options{Platforms: two, Image: ImageOptions{Annotations: annotation("manifest", "linux/s390x")}}, err: "linux/s390x"},
-		{name: "an annotation in Docker's format", outputs: []string{"type=oci,dest=a.tar,oci-mediatypes=false,annotation.k=v"}, err: "no annotations"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			tt.o.Outputs = outputs(t, "", tt.outputs...)
-			err := tt.o.CheckOutputs()
-			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-				t.Errorf("error %v, want one with %q", err, tt.err)
-			}
-		})
 	}
 }
 

@@ -92,7 +92,7 @@ func (s *solver) markSealed() {
 			s.sealed[st] = true
 		}
 	}
-	if s.b.wantsImage() || len(s.b.opts.Cache.To) > 0 {
+	if s.b.opts.WantsImage() || len(s.b.opts.Cache.To) > 0 {
 		for st := range s.imageStages() {
 			s.sealed[st] = true
 		}

@@ -15,15 +15,11 @@ import (
 
 // endsImage says whether of step n of a stage nobody needs anything but the layer.
 func (s *solver) endsImage(st *parser.Stage, n int) bool {
-	if st != s.plan.Target || n != s.total(st)+1 || !s.b.wantsImage() || s.b.opts.Analyze || !s.b.state.Snapshots.Layered() {
+	if st != s.plan.Target || n != s.total(st)+1 || !s.b.opts.WantsImage() || s.b.opts.Analyze || !s.b.state.Snapshots.Layered() {
 		return false
 	}
-	for _, o := range s.b.opts.Outputs {
-		if o.Flat() {
-			return false
-		}
-	}
-	return true
+	o := s.b.opts.outputs()
+	return !o.WantsFiles()
 }
 
 // takeLeft gives what a copier has left to the caller.

@@ -1,0 +1,259 @@
+package outputs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imageanalysis"
+	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/platform"
+	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/parser"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// writeRoot writes the manifests of all platforms by a recipe, and the index if there is one. config is that of the
+// first platform.
+func (w *Writer) writeRoot(ctx context.Context, r Recipe, built []Built) (root, config ocispec.Descriptor, err error) {
+	var manifests []ocispec.Descriptor
+	for i, b := range built {
+		m, c, err := w.writeManifest(ctx, r, b)
+		if err != nil {
+			return root, config, err
+		}
+		if r.PruneDead {
+			if m, c, err = w.pruneDead(ctx, m, r.Level); err != nil {
+				return root, config, err
+			}
+		}
+		if i == 0 {
+			config = c
+		}
+		manifests = append(manifests, m)
+	}
+	if len(manifests) == 1 && !w.Options.Index {
+		return manifests[0], config, nil
+	}
+	index := ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+		Annotations: w.annotations(r, "index", ocispec.Platform{}),
+	}
+	if r.Docker {
+		index.MediaType = registry.DockerManifestList
+	}
+	root, err = w.writeJSON(ctx, index.MediaType, index)
+	root.Annotations = w.annotations(r, "index-descriptor", ocispec.Platform{})
+	return root, config, err
+}
+
+// writeManifest writes config and manifest of one platform, when its layers are there.
+func (w *Writer) writeManifest(ctx context.Context, r Recipe, b Built) (manifest, config ocispec.Descriptor, err error) {
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	img := b.Config
+	if img.Created == nil || w.Options.Epoch != nil {
+		now := w.Options.now()
+		img.Created = &now
+	}
+	img.RootFS.Type = "layers"
+	if m.Layers, img.RootFS.DiffIDs, err = w.layers(ctx, r, b.Layers); err != nil {
+		return manifest, config, err
+	}
+	if m.Config, err = w.writeConfig(ctx, r, img, b); err != nil {
+		return manifest, config, err
+	}
+	if err := b.Record.Keep(w.State, m.Config.Digest); err != nil {
+		return manifest, config, err
+	}
+	m.Annotations = w.annotations(r, "manifest", img.Platform)
+	if r.Docker {
+		m.MediaType, m.Config = registry.DockerManifest, image.DockerDescriptor(m.Config)
+	}
+	if manifest, err = w.writeJSON(ctx, m.MediaType, m); err != nil {
+		return manifest, config, err
+	}
+	p := img.Platform
+	manifest.Platform = &p
+	manifest.Annotations = w.annotations(r, "manifest-descriptor", p)
+	return manifest, m.Config, nil
+}
+
+// layers waits for the layers, and returns their descriptors in a recipe's format and the digests of their content.
+func (w *Writer) layers(ctx context.Context, r Recipe, list []*layers.Layer) ([]ocispec.Descriptor, []digest.Digest, error) {
+	descriptors, diffIDs := []ocispec.Descriptor{}, []digest.Digest{}
+	if err := w.ensureBase(ctx, list); err != nil {
+		return nil, nil, err
+	}
+	for i, l := range list {
+		if err := l.Wait(ctx); err != nil {
+			return nil, nil, err
+		}
+		d, err := w.layerAs(ctx, l, r)
+		if err != nil {
+			return nil, nil, err
+		}
+		descriptors, diffIDs = append(descriptors, d), append(diffIDs, l.DiffID)
+		// Of several chains that come to one snapshot the first and the image's own are found again.
+		if i < len(list)-1 && l.NoOp {
+			continue
+		}
+		if err := w.recordChain(diffIDs, l); err != nil {
+			return nil, nil, err
+		}
+	}
+	return descriptors, diffIDs, nil
+}
+
+// recordChain remembers the snapshot of a chain of layers that ends in l, so that a build on top of this image finds it.
+//
+// With an epoch the layer has other times than its snapshot: a build on top of this image unpacks the layer, as on a machine
+// that has only the image. So nothing is remembered then, nor for a layer whose snapshot was not made.
+func (w *Writer) recordChain(diffIDs []digest.Digest, l *layers.Layer) error {
+	if l.Snapshot == "" || l.Base != nil || w.Options.Epoch != nil {
+		return nil
+	}
+	if _, err := w.State.Snapshots.Stat(l.Snapshot); err != nil {
+		return nil
+	}
+	chain := identity.ChainID(diffIDs)
+	if have, ok := w.State.Cache.Chain(chain); ok && have == string(l.Snapshot) {
+		return nil
+	}
+	return w.State.Cache.PutChain(chain, string(l.Snapshot))
+}
+
+// ensureBase brings the blobs of base images to this machine. A build that only ran on their snapshots did without them.
+func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
+	var done *image.Image
+	for _, l := range list {
+		if l.Base == nil || l.Base == done {
+			continue
+		}
+		done = l.Base
+		if err := w.Images.Ensure(ctx, l.Base, image.UnpackOptions{ID: "image", Sink: w.Sink}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// layerAs returns the descriptor of a layer with the compression of a recipe.
+func (w *Writer) layerAs(ctx context.Context, l *layers.Layer, r Recipe) (ocispec.Descriptor, error) {
+	d := image.OCIDescriptor(l.Descriptor)
+	var err error
+	// A layer from --cache-from counts as made by the build: it was taken because it was sealed with the options of the
+	// store's image.
+	own := l.Base == nil || l.Text != ""
+	if own && !r.sameLayers(w.Recipe) || !own && r.Force && compressionOf(d.MediaType) != r.Compression {
+		if d, err = l.Recompress(ctx, w.State, d, r.Format(w.Options.seconds())); err != nil {
+			return d, fmt.Errorf("compress layer %s: %w", l.Descriptor.Digest, err)
+		}
+	}
+	if r.Docker {
+		d = image.DockerDescriptor(d)
+	}
+	return d, nil
+}
+
+// compressionOf returns the compression that a layer's media type names, as a recipe has it.
+func compressionOf(mediaType string) string {
+	switch {
+	case strings.HasSuffix(mediaType, "+gzip"):
+		return ""
+	case strings.HasSuffix(mediaType, "+zstd"):
+		return "zstd"
+	}
+	return "none"
+}
+
+// writeConfig writes an image's configuration, with the records of its steps if they travel in it.
+func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.DockerOCIImage, b Built) (ocispec.Descriptor, error) {
+	if b.Records == nil || r.PruneDead {
+		return w.writeJSON(ctx, ocispec.MediaTypeImageConfig, img)
+	}
+	doc, err := b.Records(ctx)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if err := w.recompressRecords(ctx, r, doc); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	data, err := json.Marshal(img)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	config := map[string]json.RawMessage{}
+	if err := json.Unmarshal(data, &config); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if config[remotecache.Field], err = json.Marshal(doc); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return w.writeJSON(ctx, ocispec.MediaTypeImageConfig, config)
+}
+
+// recompressRecords puts the layers of a recipe into the records of an image, in place of the layers of the store's image.
+func (w *Writer) recompressRecords(ctx context.Context, r Recipe, doc remotecache.Document) error {
+	if r.sameLayers(w.Recipe) {
+		return nil
+	}
+	stored, format := w.Recipe.Format(w.Options.seconds()).String(), r.Format(w.Options.seconds())
+	for _, o := range doc.Records {
+		if o.Layer == nil || o.Layer.Sealed != stored {
+			continue
+		}
+		d, err := layers.Recompress(ctx, w.State, o.Layer.Descriptor.Digest.String(), o.Layer.Descriptor, o.Layer.DiffID, format)
+		if err != nil {
+			return err
+		}
+		o.Layer.Descriptor, o.Layer.Sealed = d, format.String()
+	}
+	return nil
+}
+
+// annotations returns those for a target: the build's, and then the recipe's.
+func (w *Writer) annotations(r Recipe, target string, p ocispec.Platform) map[string]string {
+	var m map[string]string
+	for _, a := range slices.Concat(w.Options.Annotations, r.Annotations) {
+		if a.Target != target || a.Platform != "" && !samePlatform(a.Platform, p) {
+			continue
+		}
+		if m == nil {
+			m = map[string]string{}
+		}
+		m[a.Key] = a.Value
+	}
+	return m
+}
+
+// samePlatform reports whether p is the platform that a user has written.
+func samePlatform(written string, p ocispec.Platform) bool {
+	have, err := parser.ParsePlatform(written)
+	return err == nil && platform.Same(have, p)
+}
+
+// pruneDead takes the dead bytes out of an image that is finished. The cache keeps the layers as they were sealed.
+func (w *Writer) pruneDead(ctx context.Context, manifest ocispec.Descriptor, level int) (_, config ocispec.Descriptor, err error) {
+	img, err := w.Images.Manifest(ctx, manifest.Digest.String(), manifest, nil)
+	if err != nil {
+		return manifest, config, err
+	}
+	img.Name = "the image"
+	if w.Options.Index {
+		img.Name += " for " + parser.FormatPlatform(img.Platform)
+	}
+	res, err := imageanalysis.Prune(ctx, w.State, w.Images, img, imageanalysis.PruneOptions{Level: level})
+	if err != nil {
+		return manifest, config, err
+	}
+	manifest.Digest, manifest.Size = res.Manifest.Digest, res.Manifest.Size
+	return manifest, res.Config, nil
+}

@@ -1,0 +1,178 @@
+package outputs
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/platform"
+	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/parser"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Options say which images are made of a build and where they go.
+type Options struct {
+	// Names are given to the image in the store.
+	Names []string
+	// Annotations are those of the whole build. An output may have more.
+	Annotations []export.Annotation
+	// Specs are the values of -o. Without one the image is in the store only.
+	Specs []export.Spec
+	// Platforms are those that the build is for, as the user has asked for them; none is the host's.
+	Platforms []ocispec.Platform
+	// Index asks for an index also for one platform.
+	Index bool
+	// InlineCache reports whether the images carry cache records (--cache-to type=inline).
+	InlineCache bool
+	// Epoch is the time of what is made now; nil: the real time.
+	Epoch *time.Time
+}
+
+// WantsImage reports whether an image is made, and not only its files exported.
+func (o *Options) WantsImage() bool {
+	return len(o.Names) > 0 || len(o.Specs) == 0 || slices.ContainsFunc(o.Specs, func(s export.Spec) bool { return !s.Flat() })
+}
+
+// WantsFiles reports whether an output has the files of the image, and not its layers.
+func (o *Options) WantsFiles() bool {
+	return slices.ContainsFunc(o.Specs, func(s export.Spec) bool { return s.Flat() })
+}
+
+// makesIndex reports whether an index is made, and not a single manifest.
+func (o *Options) makesIndex() bool { return len(o.Platforms) > 1 || o.Index }
+
+// seconds returns the epoch as seconds since 1970; nil: none.
+func (o *Options) seconds() *int64 {
+	if o.Epoch == nil {
+		return nil
+	}
+	s := o.Epoch.Unix()
+	return &s
+}
+
+// now returns the time of what is made now.
+func (o *Options) now() time.Time {
+	if o.Epoch != nil {
+		return o.Epoch.UTC()
+	}
+	return time.Now().UTC()
+}
+
+// Check returns an error for outputs and annotations that contradict each other, before anything runs.
+func (o *Options) Check() error {
+	var errs []error
+	for _, a := range o.Annotations {
+		errs = append(errs, o.checkAnnotation("--annotation "+a.String(), a))
+	}
+	given := map[string]string{} // the recipe of the image that has a name
+	for _, spec := range o.Specs {
+		err := o.checkOutput(spec)
+		if spec.Type == export.TypeImage && !spec.ByDigest {
+			err = errors.Join(err, o.checkNames(spec, given))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("output %s: %w", spec, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkNames returns an error where two outputs give one name to different images.
+func (o *Options) checkNames(spec export.Spec, given map[string]string) error {
+	key := RecipeOf(spec).key()
+	for _, n := range slices.Concat(o.Names, spec.Names) {
+		name, err := store.Name(n)
+		if err != nil {
+			return err
+		}
+		if other, ok := given[name]; ok && other != key {
+			return fmt.Errorf("another output gives the name %s to another image", n)
+		}
+		given[name] = key
+	}
+	return nil
+}
+
+func (o *Options) checkOutput(spec export.Spec) error {
+	switch {
+	case spec.ByDigest && !spec.Push:
+		return errors.New("push-by-digest has no effect without push=true")
+	case spec.Insecure && !spec.Push:
+		return errors.New("registry.insecure has no effect without push=true")
+	}
+	if spec.Type == export.TypeDocker && len(o.Platforms) > 1 {
+		return fmt.Errorf("type=docker holds an image for one platform and this is for %d: use type=oci", len(o.Platforms))
+	}
+	if spec.Flat() {
+		return nil
+	}
+	for _, a := range spec.Annotations {
+		if err := o.checkAnnotation(a.String(), a); err != nil {
+			return err
+		}
+	}
+	if RecipeOf(spec).Docker {
+		for _, a := range slices.Concat(o.Annotations, spec.Annotations) {
+			if a.Target == "manifest" || a.Target == "index" || a.Target == "manifest-descriptor" && o.makesIndex() {
+				return fmt.Errorf("oci-mediatypes=false and annotation %s: Docker's format has no annotations", a.Key)
+			}
+		}
+	}
+	return nil
+}
+
+// checkAnnotation returns an error for an annotation of something that the build does not make.
+func (o *Options) checkAnnotation(said string, a export.Annotation) error {
+	index := a.Target == "index" || a.Target == "index-descriptor"
+	switch {
+	case index && !o.makesIndex():
+		return fmt.Errorf("%s: an image for one platform has no index", said)
+	case index && a.Platform != "":
+		return fmt.Errorf("%s: an index has no platform", said)
+	case a.Platform == "":
+		return nil
+	}
+	p, err := parser.ParsePlatform(a.Platform)
+	if err != nil {
+		return fmt.Errorf("%s: %w", said, err)
+	}
+	platforms := o.Platforms
+	if len(platforms) == 0 {
+		platforms = []ocispec.Platform{parser.HostPlatform()}
+	}
+	for _, have := range platforms {
+		if have.OS == "" {
+			have = parser.HostPlatform()
+		}
+		if platform.Same(have, p) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: the build has no platform %s", said, parser.FormatPlatform(p))
+}
+
+// Warn sends a warning for each option that has no effect.
+func (o *Options) Warn(sink event.Sink) {
+	warn := func(format string, args ...any) {
+		sink(event.Warning{Message: fmt.Sprintf(format, args...), Time: time.Now()})
+	}
+	if len(o.Annotations) > 0 && !o.WantsImage() {
+		warn("--annotation has no effect: only files are exported, and no image is made")
+	}
+	for _, spec := range o.Specs {
+		switch rewrite := spec.Layers.RewriteTimestamp; {
+		case rewrite == nil:
+		case *rewrite && o.Epoch == nil:
+			warn("output %s: rewrite-timestamp has no effect without SOURCE_DATE_EPOCH", spec)
+		case !*rewrite && o.Epoch != nil:
+			warn("output %s: rewrite-timestamp=false has no effect: with SOURCE_DATE_EPOCH the times in layers are always clamped", spec)
+		}
+		if spec.Layers.PruneDead && o.InlineCache {
+			warn("output %s: it has no cache records (--cache-to type=inline), because they would describe layers with dead bytes", spec)
+		}
+	}
+}

@@ -1,0 +1,81 @@
+package outputs
+
+import (
+	"encoding/json"
+	"slices"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/layers"
+)
+
+// The options of one -o apply to that output only. A recipe is the part of them that the bytes of an image depend on.
+// The steps are run once for all recipes. The layers are sealed for one of them, and the images of the others are made
+// from these layers.
+
+// Recipe holds the options by which an image is made of a build's layers.
+type Recipe struct {
+	Compression string // as in diff.Options
+	Level       int    // as in diff.Options
+	Force       bool   // compress the base's layers, too
+	Docker      bool   // Docker's media types
+	PruneDead   bool
+	Annotations []export.Annotation // besides those of the whole build
+}
+
+// RecipeOf returns the recipe of an output.
+func RecipeOf(o export.Spec) Recipe {
+	l := o.Layers
+	r := Recipe{Compression: l.Compression, Force: l.Force, PruneDead: l.PruneDead, Annotations: o.Annotations}
+	r.Docker = l.OCIMediaTypes != nil && !*l.OCIMediaTypes
+	switch r.Compression {
+	case "uncompressed":
+		r.Compression = "none"
+	case "gzip":
+		r.Compression = ""
+	}
+	if l.Level != nil {
+		r.Level = *l.Level
+	}
+	if r.Compression == "" && r.Level == diff.DefaultGzipLevel || r.Compression == "zstd" && r.Level == diff.DefaultZstdLevel {
+		r.Level = 0
+	}
+	return r
+}
+
+// key is equal for equal recipes.
+func (r Recipe) key() string {
+	data, err := json.Marshal(r)
+	if err != nil {
+		panic("unreachable: a recipe is plain data: " + err.Error())
+	}
+	return string(data)
+}
+
+// sameLayers reports whether two recipes compress the layers of the build in the same way.
+func (r Recipe) sameLayers(o Recipe) bool {
+	return r.Compression == o.Compression && r.Level == o.Level
+}
+
+// Format returns the format that layers are sealed in.
+func (r Recipe) Format(epoch *int64) layers.Format {
+	return layers.Format{Compression: r.Compression, Level: r.Level, Epoch: epoch}
+}
+
+// StoreRecipe returns the recipe of the image in the store: that of the first output of type=image, which names an image in
+// the store; else that of all outputs, if they have the same; else that of an output without options.
+func (o *Options) StoreRecipe() Recipe {
+	var all []Recipe
+	for _, spec := range o.Specs {
+		switch {
+		case spec.Type == export.TypeImage:
+			return RecipeOf(spec)
+		case !spec.Flat():
+			all = append(all, RecipeOf(spec))
+		}
+	}
+	if len(all) == 0 || slices.ContainsFunc(all, func(r Recipe) bool { return r.key() != all[0].key() }) {
+		return Recipe{}
+	}
+	return all[0]
+}

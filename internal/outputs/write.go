@@ -1,0 +1,177 @@
+package outputs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imageanalysis"
+	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/internal/store"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Built is what a build has made for one platform.
+type Built struct {
+	Platform ocispec.Platform
+	// Config is the image's configuration without its layers.
+	Config dockerspec.DockerOCIImage
+	// Layers are bottom first. Those of steps may still be sealed.
+	Layers []*layers.Layer
+	// Record is what analyze and the Dockerfile have to do with each other.
+	Record imageanalysis.Record
+	// Records returns the results of the steps that travel in the image; nil: none do.
+	Records func(ctx context.Context) (remotecache.Document, error)
+	// Files writes the files of the image as a tar stream.
+	Files func(ctx context.Context, w io.Writer) error
+}
+
+// Result is what was written.
+type Result struct {
+	// Root is the image's manifest, or its index if it has several platforms; zero if only files were exported.
+	Root ocispec.Descriptor
+	// Config is the configuration of the first platform.
+	Config ocispec.Descriptor
+	// Names are all names of the image in the store, in full.
+	Names []string
+	// Metadata is what other programs are told of the image.
+	Metadata export.Metadata
+}
+
+// Writer writes the images of a build.
+type Writer struct {
+	State     *state.State
+	Images    *image.Resolver
+	Options   Options
+	Recipe    Recipe            // of the image in the store, in whose format the layers are sealed
+	Exporters []export.Exporter // one for each of Options.Specs
+	Sink      event.Sink
+}
+
+// Write waits for the layers, writes the image to the store, gives it its names and runs the exporters.
+func (w *Writer) Write(ctx context.Context, built []Built) (res Result, err error) {
+	if w.Options.WantsImage() {
+		if res, err = w.storeImage(ctx, built); err != nil {
+			return res, err
+		}
+	}
+	img := &export.Image{Root: res.Root, Names: res.Names, Content: w.State.Store}
+	res.Names = w.allNames(res.Names)
+	for _, b := range built {
+		img.Trees = append(img.Trees, export.Tree{Platform: b.Platform, Tar: b.Files})
+	}
+	if res.Root.Digest != "" {
+		if res.Metadata, err = export.Describe(ctx, img, w.Options.Specs...); err != nil {
+			return res, err
+		}
+	}
+	made := map[string]ocispec.Descriptor{w.Recipe.key(): res.Root}
+	for i, e := range w.Exporters {
+		of := *img
+		if spec := w.Options.Specs[i]; !spec.Flat() {
+			if of.Root, err = w.rootFor(ctx, made, RecipeOf(spec), built); err != nil {
+				return res, err
+			}
+			if err := w.verify(ctx, spec, of.Root); err != nil {
+				return res, err
+			}
+		}
+		if err := e.Export(ctx, &of, w.Sink); err != nil {
+			return res, state.OfDestination(w.State.Root, err)
+		}
+	}
+	return res, nil
+}
+
+// verify reads all blobs of an image that is written to standard output, because output cannot be undone when a damaged
+// blob is found.
+func (w *Writer) verify(ctx context.Context, spec export.Spec, root ocispec.Descriptor) error {
+	if spec.Dest != "-" {
+		return nil
+	}
+	return w.State.Store.Verify(ctx, root)
+}
+
+// storeImage writes the image of the store, and names it. The names of the result are those of -t.
+func (w *Writer) storeImage(ctx context.Context, built []Built) (res Result, err error) {
+	id := event.ID("image")
+	w.Sink(event.Start{ID: id, Name: "exporting to image", Time: time.Now()})
+	defer func() {
+		w.Sink(event.Done{ID: id, Err: err, Note: res.Root.Digest.String(), Time: time.Now()})
+	}()
+	if res.Root, res.Config, err = w.writeRoot(ctx, w.Recipe, built); err != nil {
+		return res, err
+	}
+	res.Names, err = w.tag(ctx, res.Root)
+	return res, err
+}
+
+// rootFor returns the image of a recipe. It makes the image unless an earlier output had the same recipe.
+func (w *Writer) rootFor(ctx context.Context, made map[string]ocispec.Descriptor, r Recipe, built []Built) (ocispec.Descriptor, error) {
+	if root, ok := made[r.key()]; ok {
+		return root, nil
+	}
+	id := event.ID(fmt.Sprint("image ", len(made)))
+	w.Sink(event.Start{ID: id, Name: "exporting to another image", Time: time.Now()})
+	root, _, err := w.writeRoot(ctx, r, built)
+	w.Sink(event.Done{ID: id, Err: err, Note: root.Digest.String(), Time: time.Now()})
+	made[r.key()] = root
+	return root, err
+}
+
+// allNames adds to the names of -t those that outputs give to the image in the store.
+func (w *Writer) allNames(names []string) []string {
+	names = slices.Clone(names)
+	for _, o := range w.Options.Specs {
+		if o.Type != export.TypeImage {
+			continue
+		}
+		for _, n := range o.Names {
+			if full, err := store.Name(n); err == nil && !slices.Contains(names, full) {
+				names = append(names, full)
+			}
+		}
+	}
+	return names
+}
+
+// tag gives the image the names of -t and returns them in full. An image without one is kept without a name, unless an
+// output names it.
+func (w *Writer) tag(ctx context.Context, root ocispec.Descriptor) (names []string, err error) {
+	if len(w.Options.Names) == 0 {
+		if slices.ContainsFunc(w.Options.Specs, func(o export.Spec) bool {
+			return o.Type == export.TypeImage && len(o.Names) > 0 && !o.ByDigest && RecipeOf(o).key() == w.Recipe.key()
+		}) {
+			return nil, nil
+		}
+		return nil, w.State.Store.Tag(ctx, "", root)
+	}
+	for _, n := range w.Options.Names {
+		full, err := store.Name(n)
+		if err != nil {
+			return names, err
+		}
+		if err := w.State.Store.Tag(ctx, full, root); err != nil {
+			return names, err
+		}
+		names = append(names, full)
+	}
+	return names, nil
+}
+
+func (w *Writer) writeJSON(ctx context.Context, mediaType string, v any) (ocispec.Descriptor, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("write %s: %w", mediaType, err)
+	}
+	return w.State.Store.Write(ctx, mediaType, data)
+}
