@@ -69,7 +69,7 @@ func (b *bench) newestRound(t *testing.T, seed uint64) {
 }
 
 // lotteryEvents is how many cases happen has.
-const lotteryEvents = 10
+const lotteryEvents = 12
 
 // newestEvents returns the events of a round. Two rounds of which the first has an odd seed have all events.
 func newestEvents(seed uint64) []int {
@@ -162,6 +162,9 @@ func (l *lottery) numbers(got outcome, flags ...string) map[string]string {
 			if !strings.HasPrefix(name, "nonce") || value == "" { // a hard link has no data
 				continue
 			}
+			if strings.HasPrefix(strings.TrimPrefix(e.Path, "/"), "twin/") {
+				name = "twin " + name // of the other command that is the same
+			}
 			if have := found[name]; have != "" && have != value {
 				l.t.Fatalf("%s of one run and of another in one image, in layer %d at %s\n%s\n%s", name, i, e.Path, l.dockerfile(), got.output)
 			}
@@ -233,6 +236,10 @@ func (l *lottery) happen(event int) {
 		l.edit(state)
 	case 6:
 		l.twoAtOnce(state, pick(r, "", "--no-cache", filter))
+	case 7:
+		l.twins(state)
+	case 8:
+		l.stranger(state)
 	default:
 		l.carried(state)
 	}
@@ -250,6 +257,46 @@ func (l *lottery) edit(state string) {
 	l.settle(state)
 	l.stages[i], l.target = old, target
 	l.again(state, before)
+}
+
+// command returns an instruction that draws a number and that no build has run before.
+func (l *lottery) command() string {
+	l.copies++
+	return fmt.Sprintf("RUN mkdir /n && cat /proc/sys/kernel/random/uuid >/n/nonce9 # %d", l.copies)
+}
+
+// other is a lottery of other stages, the last of which is built.
+func (l *lottery) other(stages ...[]string) *lottery {
+	o := *l
+	o.stages, o.target = stages, len(stages)-1
+	return &o
+}
+
+func (l *lottery) drawAndNote(state string, flags ...string) {
+	_, numbers := l.draw(state, flags...)
+	l.note(numbers)
+}
+
+// twins builds two stages with the same steps. Then the command of one of them is run again, and both stages have a new step: its
+// result for one stage is not that for the other. The layers of the image are those of the stage whose command is run again.
+func (l *lottery) twins(state string) {
+	command := l.command()
+	s0, s1, s2 := []string{"FROM base AS s0", command}, []string{"FROM base AS s1", command}, []string{"FROM s0 AS s2"}
+	l.other(s0, s1, append(s2, "COPY --from=s1 /n /twin/n")).drawAndNote(state)
+	step := "RUN cp -a /n /c"
+	l.other(append(s0, step), append(s1, step), append(s2, "COPY --from=s1 /c /twin/c")).drawAndNote(state, "--no-cache-filter=s0")
+}
+
+// stranger builds with the records of another machine, where a command had another result. What was copied from that is not a copy
+// of the result here.
+func (l *lottery) stranger(state string) {
+	here, dir := l.states[1], l.path("kept")
+	s0, s1, s2 := []string{"FROM base AS s0", l.command()}, []string{"FROM base AS s1"}, []string{"FROM base AS s2", "COPY --from=s0 /n /a"}
+	l.other(s0, s1, s2).drawAndNote(here)
+	s1, s2 = append(s1, pick(l.r, "COPY --from=s0 /n /b", "RUN --mount=from=s0,source=/n,target=/m cp -a /m /b")), append(s2, "COPY --from=s1 /b /b")
+	both := l.other(s0, s1, s2)
+	both.drawAndNote(state, "--cache-to=type=local,mode=max,dest="+dir)
+	both.drawAndNote(here, "--cache-from=type=local,src="+dir)
 }
 
 // twoAtOnce builds the same twice at once.
