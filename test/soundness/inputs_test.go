@@ -135,7 +135,7 @@ func (b *bench) inputsRound(t *testing.T, seed uint64) {
 		e.shows()
 	}
 	e.visit(begin)
-	e.event()
+	e.event(seed)
 	e.compare(e.warm)
 	// Another machine has the records of the first build.
 	state := e.newState("carried", e.driver)
@@ -430,24 +430,37 @@ func (e *experiment) image(o outcome) *imagetest.Image {
 	return img
 }
 
-// event does something to the state, or builds in a way that leaves other records.
-func (e *experiment) event() {
+// event does something to the state, or builds in a way that leaves other records. Each of the first rounds has another event.
+func (e *experiment) event(seed uint64) {
 	filter := fmt.Sprintf("--no-cache-filter=p%d", e.r.IntN(len(e.trials)))
-	switch e.r.IntN(10) {
-	case 0:
-		e.compare(e.warm, "--no-cache")
+	switch seed % 9 {
 	case 1:
-		e.compare(e.warm, filter)
-	case 2, 3:
+		e.driver = pick(e.r, e.drivers...)
+		e.say("driver %s", e.driver)
+	case 2:
+		e.loseLayer(e.warm)
+	case 3, 6:
 		e.prune(e.warm, e.driver, pick(e.r, pruneFlags...))
 	case 4:
-		e.kill(e.warm, e.request("end"), pick(e.r, "--no-cache", filter))
-	case 5:
 		q := e.request("end")
 		q.small = true
 		e.same(e.build(e.warm, "warm", q), e.cold("end"), q)
-	case 6:
-		e.driver = pick(e.r, e.drivers...)
-		e.say("driver %s", e.driver)
+	case 5:
+		e.compare(e.warm, "--no-cache")
+	case 7:
+		e.compare(e.warm, filter)
+	case 8:
+		e.kill(e.warm, e.request("end"), pick(e.r, "--no-cache", filter))
 	}
+}
+
+// loseLayer removes the file of a layer that the last build has made. Records and snapshots stay.
+func (e *experiment) loseLayer(state string) {
+	e.compare(state)
+	img := e.image(outcome{state: state, image: "warm"})
+	// The last layers are those of the stage end.
+	list := img.Manifest.Layers
+	l := list[len(list)-1-e.r.IntN(len(e.trials))]
+	e.say("remove layer %s", l.Digest)
+	e.check(os.Remove(filepath.Join(state, "oci/blobs/sha256", l.Digest.Encoded())))
 }

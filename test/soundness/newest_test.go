@@ -80,8 +80,8 @@ func newestEvents(seed uint64) []int {
 	return list[lotteryEvents/2:]
 }
 
-// stage makes the instructions of the stage with an index. If it is based on another one, it copies the number of that: a result
-// that was made on an earlier run of the other shows.
+// stage makes the instructions of the stage with an index. If it is based on another one, it copies the number of that, after a
+// command that changes nothing: a result that was made on an earlier run of the other shows.
 func (l *lottery) stage(i int, based bool) []string {
 	from := "base"
 	if i > 0 && (based || l.r.IntN(3) == 0) {
@@ -91,10 +91,11 @@ func (l *lottery) stage(i int, based bool) []string {
 	if l.r.IntN(3) == 0 {
 		list = append(list, l.idle())
 	}
-	list = append(list, fmt.Sprintf("RUN mkdir -p /n && cat /proc/sys/kernel/random/uuid >/n/nonce%d", i))
+	mount := pick(l.r, "", "--mount=from=base,target=/m ", "--mount=target=/m ") // with records under both keys, and under one
+	list = append(list, fmt.Sprintf("RUN %smkdir -p /n && cat /proc/sys/kernel/random/uuid >/n/nonce%d", mount, i))
 	if from != "base" {
 		l.copies++
-		list = append(list, fmt.Sprintf("RUN cp -a /n /c%d", l.copies))
+		list = append(list, "RUN true", fmt.Sprintf("RUN cp -a /n /c%d", l.copies))
 	}
 	for range 1 + l.r.IntN(3) {
 		list = append(list, l.follow(i))
