@@ -47,7 +47,7 @@ func (w *walker) same(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName 
 		if st.Size != was.Size {
 			return false, nil
 		}
-		return w.sameFile(dir, name, oldDir, oldName)
+		return w.sameFile(dir, name, st, oldDir, oldName, was)
 	case unix.S_IFLNK:
 		a, err := w.readlink(dir, name, st)
 		if err != nil {
@@ -69,7 +69,7 @@ func (w *walker) same(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName 
 }
 
 // sameFile compares attributes and content of two regular files of one size.
-func (w *walker) sameFile(dir int, name []byte, oldDir int, oldName []byte) (bool, error) {
+func (w *walker) sameFile(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName []byte, was *rawfs.Stat) (bool, error) {
 	a, err := openFile(dir, name)
 	if err != nil {
 		return false, err
@@ -87,6 +87,9 @@ func (w *walker) sameFile(dir int, name []byte, oldDir int, oldName []byte) (boo
 	xb, err := rawfs.Xattrs(b, w.counts)
 	if err != nil || !sameXattrs(xa, xb) {
 		return false, err
+	}
+	if st.Blocks*512 < st.Size && was.Blocks*512 < was.Size {
+		return sameSparse(a, b, int64(st.Size))
 	}
 	return sameContent(a, b)
 }
@@ -112,6 +115,56 @@ func sameContent(a, b int) (bool, error) {
 			return true, nil
 		}
 	}
+}
+
+// sameSparse is sameContent for files with holes, both of the given size. It does not read where both have a hole.
+func sameSparse(a, b int, size int64) (bool, error) {
+	buf := compared.Get().(*[2][128 << 10]byte)
+	defer compared.Put(buf)
+	for at := int64(0); ; {
+		data, err := nextData(a, at, size)
+		if err != nil {
+			return false, err
+		}
+		other, err := nextData(b, at, size)
+		if err != nil {
+			return false, err
+		}
+		if at = min(data, other); at >= size {
+			return true, nil
+		}
+		var n [2]int
+		for i, fd := range []int{a, b} {
+			if _, err := unix.Seek(fd, at, unix.SEEK_SET); err != nil {
+				return false, err
+			}
+			if n[i], err = readFull(fd, buf[i][:]); err != nil {
+				return false, err
+			}
+		}
+		if !bytes.Equal(buf[0][:n[0]], buf[1][:n[1]]) {
+			return false, nil
+		}
+		if n[0] == 0 { // both have become shorter
+			return true, nil
+		}
+		at += int64(n[0])
+	}
+}
+
+// nextData is where the next data of a file are, from at on; size if there are none. File systems that do not know holes
+// have data everywhere.
+func nextData(fd int, at, size int64) (int64, error) {
+	next, err := unix.Seek(fd, at, unix.SEEK_DATA)
+	switch err {
+	case nil:
+		return next, nil
+	case unix.ENXIO:
+		return size, nil
+	case unix.EINVAL, unix.EOPNOTSUPP:
+		return at, nil
+	}
+	return 0, err
 }
 
 func readFull(fd int, p []byte) (int, error) {
