@@ -16,6 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/analyze/html"
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -131,7 +132,7 @@ func (f *analyzeFlags) rules(dir string) (gateRules, error) {
 	if name == "" {
 		name = filepath.Join(dir, analyze.ConfigFile)
 	}
-	data, err := os.ReadFile(name)
+	data, err := hostfile.ReadFile(name)
 	switch {
 	case err == nil:
 		if rules.Config, err = analyze.ParseConfig(name, data); err != nil && f.config != "" {

@@ -18,6 +18,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
@@ -898,7 +899,7 @@ func checkSecretFile(name string) error {
 	case !fi.Mode().IsRegular():
 		return nil // a pipe can be opened once only
 	}
-	f, err := os.Open(name)
+	f, err := hostfile.Open(name, os.O_RDONLY)
 	if err != nil {
 		return fmt.Errorf("src: %w", plainError(err))
 	}

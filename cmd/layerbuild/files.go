@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,7 +52,7 @@ func writableFile(name string) error {
 	case err == nil && fi.IsDir():
 		return errors.New("a file is expected, this is a directory")
 	case err == nil && fi.Mode().IsRegular():
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		f, err := hostfile.Open(name, os.O_WRONLY)
 		if err != nil {
 			return plainError(err)
 		}

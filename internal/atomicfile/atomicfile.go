@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,7 +93,7 @@ func isDescriptor(path string) bool {
 }
 
 func writeInPlace(path string, write func(io.Writer) error) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	f, err := hostfile.Open(path, os.O_WRONLY|os.O_TRUNC)
 	if err != nil {
 		return err
 	}

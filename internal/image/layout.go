@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/unpack"
@@ -60,7 +61,7 @@ func (r *Resolver) openFiles(ctx context.Context, name string) (files, error) {
 	if !fi.Mode().IsRegular() {
 		return nil, errors.New("neither a directory nor a file")
 	}
-	file, err := os.Open(name)
+	file, err := hostfile.Open(name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,8 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 )
 
 // credential is what a server wants to know of who asks. The zero value is nobody.
@@ -34,7 +36,7 @@ type authFile struct {
 // readAuthFile reads a file; one that is not there or is empty has no credentials.
 func readAuthFile(path string) (*authFile, error) {
 	a := &authFile{}
-	f, err := os.Open(path)
+	f, err := hostfile.Open(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return a, nil
 	}

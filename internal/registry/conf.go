@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/reference"
 )
 
@@ -114,7 +115,7 @@ func (c *config) readDir(dir string, aliases map[string]string) error {
 }
 
 func (c *config) read(path string, aliases map[string]string) error {
-	data, err := os.ReadFile(path)
+	data, err := hostfile.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read registries configuration: %w", err)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
@@ -56,14 +57,14 @@ func Open(ctx context.Context, name string, o Options) (*Context, error) {
 }
 
 // Check returns the errors of Open that can be found without fetching or reading: for a context that is invalid, is
-// missing, or is neither a directory nor a file. The errors do not contain the context's name.
+// missing, or is neither a directory nor a file nor a pipe that is open. The errors do not contain the context's name.
 func Check(name string, o Options) error {
 	if name == "-" {
 		return checkStdin(o)
 	}
 	info, err := os.Stat(name)
 	if err == nil {
-		if !info.IsDir() && !info.Mode().IsRegular() {
+		if _, ok := openPipe(name, info); !ok && !info.IsDir() && !info.Mode().IsRegular() {
 			return errors.New("it is neither a directory nor an archive")
 		}
 		return nil
@@ -130,7 +131,7 @@ func (c *Context) open(ctx context.Context, name string) error {
 	case err == nil && info.IsDir():
 		return c.local(name)
 	case err == nil:
-		return c.archive(ctx, name)
+		return c.archive(ctx, name, info)
 	}
 	if u, gitErr := ParseGit(name); gitErr == nil {
 		return c.git(ctx, u)
@@ -149,7 +150,7 @@ func isHTTP(name string) bool {
 
 // local opens a directory of this machine.
 func (c *Context) local(name string) (err error) {
-	if c.dir, err = os.Open(name); err != nil {
+	if c.dir, err = hostfile.Open(name, os.O_RDONLY); err != nil {
 		return fmt.Errorf("build context %q: %w", name, plain(err))
 	}
 	to := TreeOptions{IgnoreName: ".dockerignore", TempDir: c.o.TempDir, Own: c.o.Own}
@@ -224,9 +225,25 @@ func exists(name string) bool {
 	return err == nil
 }
 
-// archive opens an archive file of this machine.
-func (c *Context) archive(ctx context.Context, name string) error {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+// openPipe returns the descriptor that a path names, and reports whether it is a pipe that the process has open.
+func openPipe(name string, info fs.FileInfo) (fd int, ok bool) {
+	if info.Mode()&fs.ModeNamedPipe == 0 {
+		return 0, false
+	}
+	return hostfile.Descriptor(name)
+}
+
+// archive opens an archive file of this machine. A pipe that the process has open is read as standard input is.
+func (c *Context) archive(ctx context.Context, name string, info fs.FileInfo) error {
+	if fd, ok := openPipe(name, info); ok {
+		f, err := hostfile.Duplicate(name, fd)
+		if err != nil {
+			return fmt.Errorf("build context %q: %w", name, plain(err))
+		}
+		defer f.Close()
+		return c.stream(ctx, interruptible(ctx, f), name, "build context "+name)
+	}
+	f, err := hostfile.Open(name, os.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("build context %q: %w", name, plain(err))
 	}
@@ -457,7 +474,7 @@ func readHostFile(ctx context.Context, name string, pipe bool) ([]byte, error) {
 }
 
 func openHostFile(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	f, err := hostfile.Open(name, os.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK)
 	if err != nil {
 		if info, statErr := os.Stat(name); statErr == nil && info.Mode()&fs.ModeSocket != 0 {
 			return nil, errSocket
@@ -542,12 +559,7 @@ func readPipe(ctx context.Context, f *os.File, limit int) ([]byte, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if err := f.SetReadDeadline(time.Now().Add(pipeWait)); err != nil {
-			return nil, err
-		}
-		stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
-		n, err := io.CopyN(&all, f, 64<<10)
-		stop()
+		n, err := readSome(ctx, &all, f)
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
@@ -567,6 +579,31 @@ func readPipe(ctx context.Context, f *os.File, limit int) ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// readSome reads something from a pipe. The error is os.ErrDeadlineExceeded if nothing more comes for a while.
+func readSome(ctx context.Context, all *bytes.Buffer, f *os.File) (int64, error) {
+	err := f.SetReadDeadline(time.Now().Add(pipeWait))
+	if errors.Is(err, os.ErrNoDeadline) {
+		return readDuplicate(ctx, all, f)
+	}
+	if err != nil {
+		return 0, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	return io.CopyN(all, f, 64<<10)
+}
+
+// readDuplicate is readSome for a duplicate of a descriptor. It does not make reads return at once (O_NONBLOCK), because
+// this would be so for all who have the pipe open.
+func readDuplicate(ctx context.Context, all *bytes.Buffer, f *os.File) (int64, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, pipeWait, os.ErrDeadlineExceeded)
+	defer cancel()
+	b := make([]byte, 64<<10)
+	n, err := (&interruptibleFile{ctx, f}).Read(b)
+	all.Write(b[:n])
+	return int64(n), err
 }
 
 func errLong(limit int) error {

@@ -2,8 +2,10 @@
 package rootless
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,21 +106,29 @@ func TestSingleIDWarns(t *testing.T) {
 	}
 }
 
-// TestDescriptors: what a user passes on as an open file is there for the build, whatever its number, and more than one
-// step may have a secret that can be read only once.
+// TestDescriptors: what is passed on as an open file is there for the build, whatever its number, and more than one step may
+// have a secret that can be read only once. The pipes are root's and have the mode 0600, as those that a shell makes have
+// where sudo starts the build as another user: the build cannot open them, and has their descriptors.
 func TestDescriptors(t *testing.T) {
 	const dockerfile = "FROM busybox\nCOPY f /\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one && ! readlink /proc/self/fd/5\n"
+	const scratch = "FROM scratch\nCOPY f /\n"
+	context := archive(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY inside /\n", "inside": "x"})
 	for _, test := range []struct {
 		name  string
-		flags []string
+		args  []string
 		files []string // from number 3 on
 		stdin string
 	}{
-		{"Dockerfile", []string{"-f", "/dev/fd/3"}, []string{"FROM scratch\nCOPY f /\n"}, ""},
-		{"Dockerfile and secret", []string{"-f", "/dev/fd/3", "--secret=id=s,src=/dev/fd/4"}, []string{dockerfile, "one"}, ""},
-		{"secret and Dockerfile", []string{"-f", "/dev/fd/5", "--secret=id=s,src=/proc/self/fd/3"}, []string{"one", "", dockerfile}, ""},
-		{"Dockerfile on standard input", []string{"-f", "-", "--secret=id=s,src=/dev/fd/3"}, []string{"one"}, dockerfile},
-		{"secret on standard input", []string{"-f", "/dev/fd/6", "--secret=id=s,src=/dev/stdin"}, []string{"", "", "", dockerfile}, "one"},
+		{"context", []string{"/dev/fd/3"}, []string{context}, ""},
+		{"context as standard input", []string{"/dev/stdin"}, nil, context},
+		{"context that is a Dockerfile", []string{"/dev/fd/4"}, []string{"", "FROM scratch\nENV a=b\n"}, ""},
+		{"named context", []string{"-f", "/dev/fd/4", "--build-context=more=/dev/fd/3", "."}, []string{context, "FROM scratch\nCOPY --from=more inside /x\n"}, ""},
+		{"configuration", []string{"-f", "/dev/fd/3", "--analyze", "--config=/dev/fd/4", "."}, []string{scratch, "fail-over: 1g\n"}, ""},
+		{"Dockerfile", []string{"-f", "/dev/fd/3", "."}, []string{scratch}, ""},
+		{"Dockerfile and secret", []string{"-f", "/dev/fd/3", "--secret=id=s,src=/dev/fd/4", "."}, []string{dockerfile, "one"}, ""},
+		{"secret and Dockerfile", []string{"-f", "/dev/fd/5", "--secret=id=s,src=/proc/self/fd/3", "."}, []string{"one", "", dockerfile}, ""},
+		{"Dockerfile on standard input", []string{"-f", "-", "--secret=id=s,src=/dev/fd/3", "."}, []string{"one"}, dockerfile},
+		{"secret on standard input", []string{"-f", "/dev/fd/6", "--secret=id=s,src=/dev/stdin", "."}, []string{"", "", "", dockerfile}, "one"},
 	} {
 		for _, user := range []string{"", lab.User(t, true), lab.User(t, false)} {
 			t.Run(test.name+" "+user, func(t *testing.T) {
@@ -128,7 +138,7 @@ func TestDescriptors(t *testing.T) {
 				if user != "" {
 					l.As(user)
 				}
-				cmd := l.Command("build", append(test.flags, "--progress=plain", "--no-cache", ".")...)
+				cmd := l.Command("build", append([]string{"--progress=plain", "--no-cache"}, test.args...)...)
 				var log bytes.Buffer
 				cmd.Stdout, cmd.Stderr, cmd.Stdin = &log, &log, pipe(t, test.stdin)
 				for _, content := range test.files {
@@ -142,7 +152,52 @@ func TestDescriptors(t *testing.T) {
 	}
 }
 
-// pipe makes a pipe with a text in it, as if the user's shell had made it: who opens /dev/fd/N needs the permission to.
+// TestDescriptorsWritten: what a build writes goes to pipes of another user.
+func TestDescriptorsWritten(t *testing.T) {
+	for flag, want := range map[string]string{"--iidfile=/dev/fd/3": "sha256:", "--metadata-file=/proc/self/fd/3": "{", "--output=type=tar,dest=/dev/fd/3": "f\x00"} {
+		for _, user := range []string{"", lab.User(t, true), lab.User(t, false)} {
+			t.Run(flag+" "+user, func(t *testing.T) {
+				l := lab.New(t)
+				l.Write("f", "f\n", "Dockerfile", "FROM scratch\nCOPY f /\n")
+				if user != "" {
+					l.As(user)
+				}
+				r, w, err := os.Pipe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				cmd := l.Command("build", flag, ".")
+				var log bytes.Buffer
+				cmd.Stderr, cmd.ExtraFiles = &log, []*os.File{w}
+				err = cmd.Run()
+				w.Close()
+				if got, _ := io.ReadAll(r); err != nil || !strings.HasPrefix(string(got), want) {
+					t.Errorf("the pipe has %.40q, want %q…: %v\n%s", got, want, err, log.String())
+				}
+			})
+		}
+	}
+}
+
+// archive returns a tar of files.
+func archive(t *testing.T, files map[string]string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for name, content := range files {
+		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))})
+		if _, err1 := w.Write([]byte(content)); err != nil || err1 != nil {
+			t.Fatal(err, err1)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// pipe makes a pipe with a text in it, which only root may open.
 func pipe(t *testing.T, text string) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -151,7 +206,7 @@ func pipe(t *testing.T, text string) *os.File {
 	}
 	t.Cleanup(func() { r.Close() })
 	_, err = w.WriteString(text)
-	if err := errors.Join(err, w.Close(), r.Chmod(0o666)); err != nil {
+	if err := errors.Join(err, w.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return r

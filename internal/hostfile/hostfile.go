@@ -1,0 +1,86 @@
+// Package hostfile opens the files of this machine that the user names, also those that the process has open already
+// (/dev/fd/3, /dev/stdin) and may not open again.
+//
+// open(2) of /proc/self/fd/N opens the file anew and checks its permissions. A pipe belongs to the user who made it and has
+// the mode 0600: where sudo or runuser starts the program as another user, only the descriptor gives access.
+package hostfile
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Open is os.OpenFile for an existing file. Where that is not permitted and name is a descriptor of this process, the result
+// is a duplicate of it: it reads on where the descriptor is, and no flag changes it.
+func Open(name string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(name, flags, 0)
+	if err == nil || !errors.Is(err, fs.ErrPermission) {
+		return f, err
+	}
+	fd, ok := Descriptor(name)
+	if !ok || !opened(fd, flags) {
+		return nil, err
+	}
+	return Duplicate(name, fd)
+}
+
+// Duplicate returns a duplicate of a descriptor.
+func Duplicate(name string, fd int) (*os.File, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, &fs.PathError{Op: "dup", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(dup), name), nil
+}
+
+// ReadFile is os.ReadFile with Open.
+func ReadFile(name string) ([]byte, error) {
+	f, err := Open(name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// opened reports whether a descriptor is open for what the flags of open(2) say.
+func opened(fd, flags int) bool {
+	have, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil || have&unix.O_PATH != 0 {
+		return false
+	}
+	have, flags = have&unix.O_ACCMODE, flags&unix.O_ACCMODE
+	return have == unix.O_RDWR || have == flags
+}
+
+var descriptor = regexp.MustCompile(`^(?:/dev/fd|/proc/([^/]+)(?:/task/[0-9]+)?/fd)/([0-9]{1,9})$`)
+
+// Descriptor returns the number of the descriptor of this process that a path names, and reports whether it names one.
+func Descriptor(name string) (fd int, ok bool) {
+	for range 10 { // /dev/stdin is a link to /proc/self/fd/0
+		abs, err := filepath.Abs(name)
+		if err != nil {
+			return 0, false
+		}
+		if m := descriptor.FindStringSubmatch(abs); m != nil {
+			self := m[1] == "" || m[1] == "self" || m[1] == "thread-self" || m[1] == strconv.Itoa(os.Getpid())
+			fd, err := strconv.Atoi(m[2])
+			return fd, self && err == nil
+		}
+		to, err := os.Readlink(abs)
+		if err != nil {
+			return 0, false
+		}
+		if name = to; !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(abs), name)
+		}
+	}
+	return 0, false
+}
