@@ -22,28 +22,31 @@ type Tree struct {
 	UserXattr bool
 	// StandIns is set if files may stand for device nodes (rawfs.Device): the tree was made in a user namespace.
 	StandIns bool
-	// Graft is a part of the new state that is somewhere else; nil: all of it is in Dir.
-	Graft *Graft
+	// External is a part of the new state that is somewhere else; nil: all of it is in Dir.
+	External *External
 }
 
-// Graft is what belongs in a directory of the new state that is empty in both states, and is read from where it comes
-// from. The layer is the same as if it had been copied there.
-type Graft struct {
+// External holds the files of one directory of the new state, which is empty in both states, as files of another directory.
+// The layer is the same as if they had been copied.
+type External struct {
 	// Path is the directory, without leading slash; "" is the root.
 	Path string
 	// Dir is the open directory that Len entries are below. Entry returns each, parents first and the names in a directory
 	// in bytewise order.
 	Dir   *os.File
 	Len   int
-	Entry func(i int) GraftEntry
+	Entry func(i int) ExternalEntry
+	// Begin is called when the walk comes to Path, which has been written with all that is above it, and before anything of Dir
+	// is written; nil: nothing is called. From then on the directory of the new state may change.
+	Begin func() error
 	// Owner and Mode give the owner and the mode (12 bits) that something has in the new state.
 	Owner func(uid, gid uint32) (uint32, uint32)
 	Mode  func(mode uint32, dir bool) uint32
 }
 
-// GraftEntry is one file or directory of a Graft, with the values that it must have when it is read. Values of 0 are
+// ExternalEntry is one file or directory of an External, with the values that it must have when it is read. Values of 0 are
 // not checked. A directory gets the time MtimeNs.
-type GraftEntry struct {
+type ExternalEntry struct {
 	Path    string
 	Size    int64
 	MtimeNs int64
@@ -52,8 +55,9 @@ type GraftEntry struct {
 	Mode    uint32 // with the type
 }
 
-// ErrGraft is what is wrong with a Graft: it has to be copied, or copying it would tell what is wrong.
-var ErrGraft = errors.New("it cannot be written from where it is")
+// ErrExternal is returned when a layer cannot be written with an External: a file has changed, or only a copy shows what
+// becomes of it.
+var ErrExternal = errors.New("it cannot be written from where it is")
 
 // Options say how a layer is written. The zero value writes gzip.
 type Options struct {

@@ -23,17 +23,17 @@ type walker struct {
 	marks    marks
 	out      tarWriter
 
-	graft   *Graft   // nil once it is written
-	root    int      // the new state, or an overlay's upper directory
-	top     lowerDir // the same, as a layer
-	old     merged   // the old state's root
-	path    []byte   // where the walk is
-	pending []pending
-	names   []*rawfs.Names // for each depth, used again
-	skip    map[string]struct{}
-	links   links
-	target  []byte // storage for a link's target
-	scratch []byte // and for a path
+	external *External // nil once it is written
+	root     int       // the new state, or an overlay's upper directory
+	top      lowerDir  // the same, as a layer
+	old      merged    // the old state's root
+	path     []byte    // where the walk is
+	pending  []pending
+	names    []*rawfs.Names // for each depth, used again
+	skip     map[string]struct{}
+	links    links
+	target   []byte // storage for a link's target
+	scratch  []byte // and for a path
 }
 
 // pending is a directory on the way to where the walk is that is not written yet. It will be if anything in it is:
@@ -46,7 +46,7 @@ type pending struct {
 }
 
 func newWalker(ctx context.Context, t Tree, o Options) (*walker, error) {
-	w := &walker{ctx: ctx, o: o, full: t.Full, standIns: t.StandIns, marks: marksOf(t), graft: t.Graft, root: -1}
+	w := &walker{ctx: ctx, o: o, full: t.Full, standIns: t.StandIns, marks: marksOf(t), external: t.External, root: -1}
 	w.out.table = o.Table
 	if len(o.SkipPaths) > 0 {
 		w.skip = map[string]struct{}{}
@@ -88,8 +88,8 @@ func (w *walker) run() (Stats, error) {
 	if err == nil {
 		err = w.directory(w.root, w.old, mark{})
 	}
-	if err == nil && w.graft != nil {
-		err = fmt.Errorf("%w: there is no directory %s", ErrGraft, w.graft.Path)
+	if err == nil && w.external != nil {
+		err = fmt.Errorf("%w: there is no directory %s", ErrExternal, w.external.Path)
 	}
 	if err == nil {
 		err = w.out.end()
@@ -140,7 +140,7 @@ func (w *walker) rootChanged(st *rawfs.Stat) (xattrs []rawfs.Xattr, left unrecor
 // Unchanged says that t's two states are the same, where that can be seen at a glance: from a difference that is an
 // empty directory, as most commands leave it that only look at things. Seal's layer is then the one without entries.
 func Unchanged(ctx context.Context, t Tree) (bool, error) {
-	if t.Full || t.Graft != nil {
+	if t.Full || t.External != nil {
 		return false, nil
 	}
 	t.Lower = t.Lower[:min(1, len(t.Lower))] // the root's attributes are there
@@ -176,8 +176,8 @@ func (w *walker) directory(fd int, old merged, m mark) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	if w.graft != nil && string(w.path) == w.graft.Path {
-		return w.writeGraft()
+	if w.external != nil && string(w.path) == w.external.Path {
+		return w.writeExternal()
 	}
 	depth := len(w.names)
 	names := w.borrowNames()

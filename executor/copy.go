@@ -459,10 +459,11 @@ func (c *copier) tree(src, dir int, name string, it *Item) error {
 	top := &stack[len(stack)-1]
 	c.top = top.dst
 	c.dest, top.path = c.shown(top.path), ""
-	switch left, lerr := c.leaveThere(top, it); {
-	case lerr != nil:
-		err = c.fail("", lerr)
-	case left:
+	switch {
+	case c.c.DestOnly:
+		if c.result.Dest, err = c.describe(top); err != nil {
+			err = c.fail("", err)
+		}
 	case it.Entries == nil:
 		err = c.walk(top)
 	default:

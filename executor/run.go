@@ -26,8 +26,8 @@ type Result struct {
 	FirstAttr string
 	// Warnings are other things that the user should hear of, one sentence each.
 	Warnings []string
-	// Left is what was not copied, nil: everything was.
-	Left *Left
+	// Dest is the destination of a Copy with DestOnly; nil for other actions.
+	Dest *Dest
 }
 
 // Run runs one step and waits for its end, when nothing of it is left: neither processes nor mounts. A command that

@@ -155,23 +155,8 @@ type Copy struct {
 	StandIns bool
 	// Unpack unpacks a source file that is an archive (ADD).
 	Unpack bool
-	// Leave asks that files be left where they are, if all that is copied is one directory's contents and they go into
-	// an empty one: that is made, and Result.Left says what belongs in it. It is a wish; see Left.
-	Leave bool
-}
-
-// Left is what a Copy with Leave set did not copy: the root has an empty directory in its place.
-type Left struct {
-	// Path is that directory, without leading slash; "" is the root itself.
-	Path string
-	// Dir is the open directory that Entries are below. Whoever gets a Left closes it.
-	Dir *os.File
-	// Entries are those of the Item.
-	Entries []Entry
-	// Owner and Mode give the owner and the mode (12 bits) that something gets which has these at its source. What they
-	// are besides, with time and extended attributes (user.* and security.capability), is the source's.
-	Owner func(uid, gid uint32) (uint32, uint32)
-	Mode  func(mode uint32, dir bool) uint32
+	// DestOnly makes the destination of a Copy that CopiesDirectory, and copies no files into it: Result.Dest describes it.
+	DestOnly bool
 }
 
 // Source is an open directory and what is copied from it.

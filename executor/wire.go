@@ -282,7 +282,7 @@ func (w *wire) copy(c *Copy) {
 	w.bool(&c.KeepOwner)
 	w.bool(&c.StandIns)
 	w.bool(&c.Unpack)
-	// Leave stays here: a child cannot hand over what it has open.
+	w.bool(&c.DestOnly)
 }
 
 // outcome is what the child says at its end. None at all means that it was killed.
@@ -325,6 +325,7 @@ func (w *wire) outcome(o *outcome) {
 	w.int(&o.result.AttrsLost)
 	w.string(&o.result.FirstAttr)
 	w.strings(&o.result.Warnings)
+	w.dest(&o.result.Dest)
 	w.bool(&o.failed)
 	w.string(&o.message)
 	w.int(&o.errno)
@@ -334,6 +335,22 @@ func (w *wire) outcome(o *outcome) {
 	w.int(&o.exit.Signal)
 	w.string(&o.exit.Reason)
 	w.string(&o.exit.Machine)
+}
+
+func (w *wire) dest(d **Dest) {
+	there := *d != nil
+	if w.bool(&there); !there {
+		return
+	}
+	if *d == nil {
+		*d = &Dest{}
+	}
+	w.string(&(*d).Path)
+	w.bool(&(*d).Empty)
+	w.bool(&(*d).Inherits)
+	w.bool(&(*d).Chown)
+	w.uint32(&(*d).UID)
+	w.uint32(&(*d).GID)
 }
 
 func send(to io.Writer, fields func(*wire)) error {

@@ -32,7 +32,7 @@ var jobs = []job{
 	fullJob(&Copy{
 		Dest:    "/d/",
 		Sources: []Source{{Items: []Item{{Path: "p", Target: "t", Contents: true, MtimeNs: 7, Entries: []Entry{{"e", 1, -1, 2, 3, 4, true, 5}}}, {Entries: []Entry{}}, {Entries: nil}}}, {}},
-		Inline:  []File{{"n", []byte("d"), 0o600}}, Chown: "a:b", Chmod: "u+x", KeepOwner: true, StandIns: true, Unpack: true,
+		Inline:  []File{{"n", []byte("d"), 0o600}}, Chown: "a:b", Chmod: "u+x", KeepOwner: true, StandIns: true, Unpack: true, DestOnly: true,
 	}),
 	fullJob(&Mkdir{"/p", "u"}),
 }
@@ -57,7 +57,7 @@ func TestWire(t *testing.T) {
 			}
 		}
 	}
-	o := outcome{result: Result{OwnersLost: 3, FirstOwner: "f", StandIns: 4, FirstStandIn: "d", AttrsLost: 5, FirstAttr: "a", Warnings: []string{"w"}}, failed: true, message: "m", exit: ExitError{1, 2, "r", "m"}}
+	o := outcome{result: Result{OwnersLost: 3, FirstOwner: "f", StandIns: 4, FirstStandIn: "d", AttrsLost: 5, FirstAttr: "a", Warnings: []string{"w"}, Dest: &Dest{"p", true, true, true, 7, 8}}, failed: true, message: "m", exit: ExitError{1, 2, "r", "m"}}
 	var buf bytes.Buffer
 	if err := send(&buf, func(w *wire) { w.outcome(&o) }); err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ type builder struct {
 	secrets     *secret.Store
 	cacheMounts *cachemount.Store
 	e           *engine
-	makeSealer  func(context.Context, layers.SealerOptions) (Sealer, DeferredWriter)
+	makeSealer  func(context.Context, layers.SealerOptions) (Sealer, DirectorySealer)
 	// ctx ends when Build returns: layers are sealed and sent while steps run. It is kept here because this work outlives
 	// the call that starts it.
 	ctx     context.Context
@@ -83,7 +83,7 @@ func newBuilder(state *state.State, images *image.Resolver, o Options) *builder 
 		exec: processes{}, snapshots: state.Snapshots, records: state.Cache, images: images, state: state,
 		lazy: &layers.Lazy{}, tables: o.Analyze, sink: b.sink,
 	}
-	b.makeSealer = func(ctx context.Context, o layers.SealerOptions) (Sealer, DeferredWriter) {
+	b.makeSealer = func(ctx context.Context, o layers.SealerOptions) (Sealer, DirectorySealer) {
 		s := layers.NewSealer(ctx, o)
 		return s, s
 	}
@@ -173,7 +173,7 @@ func (b *builder) newSealer() {
 	if b.opts.CheckLayers {
 		b.e.checker = &layers.Checker{State: b.state, Lazy: b.e.lazy, Epoch: b.opts.Image.Epoch}
 	}
-	b.e.sealer, b.e.deferred = b.makeSealer(b.ctx, layers.SealerOptions{
+	b.e.sealer, b.e.directories = b.makeSealer(b.ctx, layers.SealerOptions{
 		State: b.state, TempDir: b.tempdir, Lazy: b.e.lazy, Format: b.recipe.Format(b.epoch), Tables: b.opts.Analyze, Check: b.e.checker,
 		Warn: func(l *layers.Layer, path, problem string) {
 			b.sink(event.Warning{Message: path + ": " + problem, File: b.name, Line: l.Lines.Start, Time: time.Now()})

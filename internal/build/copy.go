@@ -30,11 +30,6 @@ type copier struct {
 
 	match   *source.Match
 	remotes []source.Remote
-
-	leave bool           // do may leave files where they are
-	left  *executor.Left // what it has left; nil: everything was copied
-	whole bool           // leaving them has come to nothing
-	told  bool           // what the user should know was said
 }
 
 // splitSources tells the sources of an ADD that are somewhere else from those in the context.
@@ -58,7 +53,7 @@ func (c *copier) Close() error {
 	for _, r := range c.remotes {
 		errs = append(errs, r.Close())
 	}
-	return errors.Join(append(errs, c.dropLeft())...)
+	return errors.Join(errs...)
 }
 
 // look matches the sources and digests what they name.
@@ -124,25 +119,13 @@ func (c *copier) namesFiles() bool {
 // do copies.
 func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) error {
 	if c.match != nil || len(c.copy.Inline) > 0 {
-		act := c.action(c.unpack() && c.namesFiles())
-		act.Leave = c.leave && len(c.remotes) == 0
-		if c.match != nil {
-			act.Sources = []executor.Source{{Dir: c.from.tree.Dir(), Items: items(c.match.Items, c.copy.Parents)}}
-			if act.Frozen = frozen(c.from.tree, c.match); act.Frozen != nil {
-				act.Leave = false
-			}
+		res, err := c.e.execute(ctx, active.Mounts(), c.sources(), out)
+		if c.from != nil && c.from.noteChanged(err) {
+			return err // the job begins again
 		}
-		for _, in := range c.copy.Inline {
-			act.Inline = append(act.Inline, executor.File{Name: in.Name, Data: in.Data})
-		}
-		res, err := c.e.execute(ctx, active.Mounts(), act, out)
-		if c.left = res.Left; !c.told {
-			c.told = true
-			tell(res, out)
-			c.tellSockets(out)
-		}
+		c.tell(res, out)
 		if err != nil {
-			return c.noteChanged(err)
+			return err
 		}
 	}
 	for _, r := range c.remotes {
@@ -151,6 +134,25 @@ func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) er
 		}
 	}
 	return nil
+}
+
+// sources returns the action that copies what is not downloaded.
+func (c *copier) sources() *executor.Copy {
+	act := c.action(c.unpack() && c.namesFiles())
+	if c.match != nil {
+		act.Sources = []executor.Source{{Dir: c.from.tree.Dir(), Items: items(c.match.Items, c.copy.Parents)}}
+		act.Frozen = frozen(c.from.tree, c.match)
+	}
+	for _, in := range c.copy.Inline {
+		act.Inline = append(act.Inline, executor.File{Name: in.Name, Data: in.Data})
+	}
+	return act
+}
+
+// tell says what the user should know of a copy.
+func (c *copier) tell(res executor.Result, out output) {
+	tell(res, out)
+	c.tellSockets(out)
 }
 
 func (c *copier) doRemote(ctx context.Context, active *snapshot.Active, r source.Remote, out output) (err error) {

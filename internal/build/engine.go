@@ -34,13 +34,13 @@ type engine struct {
 	state     *state.State // for lazy layers, the user namespace, and errors of a full disk
 
 	// What follows is made anew when the build begins again because of a damaged blob.
-	sealer   Sealer // nil before the plan is made
-	deferred DeferredWriter
-	lazy     *layers.Lazy
-	checker  *layers.Checker // nil: layers are not checked
-	imports  *remotecache.Imports
-	runs     memo.Map[string, stepResult] // keeps equal steps of different stages from being run twice at once
-	fetched  memo.Map[string, stepResult] // by key and parent: what was imported
+	sealer      Sealer // nil before the plan is made
+	directories DirectorySealer
+	lazy        *layers.Lazy
+	checker     *layers.Checker // nil: layers are not checked
+	imports     *remotecache.Imports
+	runs        memo.Map[string, stepResult] // keeps equal steps of different stages from being run twice at once
+	fetched     memo.Map[string, stepResult] // by key and parent: what was imported
 
 	pool snapshotPool
 	// made has the keys of the steps that this build has run. When the build begins again, they are not run again, even with
@@ -90,10 +90,10 @@ type Sealer interface {
 	Wait()
 }
 
-// DeferredWriter writes the layer of a COPY whose files were left where they are. *layers.Sealer implements it.
-type DeferredWriter interface {
-	WriteDeferred(ctx context.Context, ch snapshot.Changes, left *executor.Left) (cache.Layer, error)
-	WriteEarly(id snapshot.ID, active *snapshot.Active, left *executor.Left)
+// DirectorySealer makes the layer of a COPY of a directory from the files that are copied. *layers.Sealer implements it.
+type DirectorySealer interface {
+	SealDirectory(ctx context.Context, ch snapshot.Changes, dir *executor.Directory) (cache.Layer, error)
+	BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *executor.Directory)
 }
 
 // LayerImages brings layers of images to this machine. *image.Resolver implements it.
@@ -137,12 +137,7 @@ func (e *engine) perform(ctx context.Context, cur rootfs, job *job, l *line, n n
 	run := string(job.key) + " on " + string(cur.top)
 	res, err = e.runs.Do(ctx, run, func() (stepResult, error) {
 		mine = true
-		if n.last {
-			if res, ok, err := e.straight(ctx, cur, job, output{l}); ok || err != nil {
-				return res, err
-			}
-		}
-		return e.make(ctx, cur, job, output{l}, n.seal)
+		return e.make(ctx, cur, job, output{l}, n)
 	})
 	if again(err, 0) {
 		e.runs.Forget(run)
@@ -194,9 +189,9 @@ func (e *engine) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	return res, cmp.Or(rec.ContentKey, key), true
 }
 
-// make runs a job on a new snapshot over cur, commits it and writes the records. seal reports whether the layer will be
-// sealed.
-func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output, seal bool) (stepResult, error) {
+// make runs a job on a new snapshot over cur, commits it and writes the records. Of a COPY of which nothing but the layer is
+// needed it makes only the layer, if it can.
+func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output, n need) (stepResult, error) {
 	e.dirty.Store(true)
 	id, err := newID()
 	if err != nil {
@@ -218,17 +213,12 @@ func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output, seal 
 	if err != nil {
 		return stepResult{}, err
 	}
-	if seal && e.sealsEarly(j) {
-		j.copier.leave = true
-	}
-	err = e.state.Filled(do(ctx, active, out)) // before what was written is removed
-	if left := j.takeLeft(); left != nil && err != nil {
-		err = errors.Join(err, left.Dir.Close())
-	} else if left != nil {
-		if active, err = e.copyLeft(ctx, id, active, left, do, out); err != nil {
-			return stepResult{}, err
+	if e.copiesToLayer(j, n) {
+		if res, ok, err := e.copyToLayer(ctx, cur, j, id, active, out, n); ok || err != nil {
+			return res, errors.Join(err, active.Discard())
 		}
 	}
+	err = e.state.Filled(do(ctx, active, out)) // before what was written is removed
 	if err == nil && parent == cur.top && cur.top != "" {
 		var same bool
 		if same, err = layers.Unchanged(ctx, active); same && err == nil {
@@ -286,103 +276,6 @@ func (e *engine) renew(j *job) error {
 	return e.putRecord(j, rec)
 }
 
-// straight does a job without making its snapshot. It is false where that cannot be: then nothing was done.
-func (e *engine) straight(ctx context.Context, cur rootfs, j *job, out output) (res stepResult, ok bool, err error) {
-	c := j.copier
-	if c == nil || j.detached || len(c.remotes) > 0 {
-		return res, false, nil
-	}
-	e.dirty.Store(true)
-	id, err := newID()
-	if err != nil {
-		return res, false, err
-	}
-	if err := e.lazy.Materialize(ctx, cur.top); err != nil {
-		return res, false, err
-	}
-	active, err := e.snapshots.Prepare(ctx, cur.top)
-	if err != nil {
-		return res, false, err
-	}
-	defer func() { err = errors.Join(err, active.Discard()) }()
-	c.leave = true
-	err = c.do(ctx, active, out)
-	c.leave = false
-	if err != nil {
-		return res, false, err
-	}
-	if c.left == nil { // it was better copied
-		if err := active.Commit(ctx, id); err != nil {
-			return res, false, err
-		}
-		res, err = e.record(j, cache.Record{Snapshot: string(id)})
-		return res, err == nil, err
-	}
-	left := c.takeLeft()
-	l, err := e.deferred.WriteDeferred(ctx, active.Changes(), left)
-	if err != nil {
-		if ctx.Err() != nil {
-			return res, false, context.Cause(ctx)
-		}
-		c.whole = true
-		return res, false, nil // copying tells what is wrong, if anything is
-	}
-	if err := e.checkLayerOnly(ctx, j, active, left.Path, l); err != nil {
-		return res, false, err
-	}
-	if err := e.records.PutSealed(string(id), e.sealer.Format(), l); err != nil {
-		return res, false, err
-	}
-	e.promiseLayer(id, cur.top, l)
-	res, err = e.record(j, cache.Record{Snapshot: string(id), Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: e.sealer.Format()}})
-	return res, err == nil, err
-}
-
-// What is less is sealed faster than another destination is made.
-const (
-	earlyFiles = 100
-	earlyBytes = 4 << 20
-)
-
-// sealsEarly says whether a job's layer is worth writing while its files are copied.
-func (e *engine) sealsEarly(j *job) bool {
-	c := j.copier
-	if c == nil || j.detached || c.whole || len(c.remotes) > 0 || c.match == nil || len(c.match.Items) != 1 ||
-		e.tables || !e.snapshots.Layered() {
-		return false
-	}
-	list := c.match.Items[0].Entries
-	if list.Len() >= earlyFiles {
-		return true
-	}
-	size := int64(0)
-	for e := range list.All() {
-		size += e.Size
-	}
-	return size >= earlyBytes
-}
-
-// copyLeft begins to seal what a job has left in active, which is discarded, as the layer of a snapshot to be, and does the
-// job once more on the snapshot that it returns.
-func (e *engine) copyLeft(ctx context.Context, id snapshot.ID, active *snapshot.Active, left *executor.Left, do jobFunc, out output) (*snapshot.Active, error) {
-	parent := active.Parent()
-	times, err := timesAbove(active.Upper(), left.Path)
-	e.deferred.WriteEarly(id, active, left)
-	if err != nil {
-		return nil, err
-	}
-	if active, err = e.snapshots.Prepare(ctx, parent); err != nil {
-		return nil, err
-	}
-	if err = do(ctx, active, out); err == nil {
-		err = setTimes(active.Upper(), times)
-	}
-	if err != nil {
-		return nil, errors.Join(err, active.Discard())
-	}
-	return active, nil
-}
-
 // promiseLayer promises to unpack a layer of the own store.
 func (e *engine) promiseLayer(id, on snapshot.ID, l cache.Layer) {
 	e.lazy.Add(id, func(ctx context.Context) error {
@@ -404,28 +297,6 @@ func (e *engine) promised(rec cache.Record) (snapshot.Info, bool) {
 	info := snapshot.Info{ID: snapshot.ID(rec.Snapshot), Parent: snapshot.ID(rec.Lazy.Parent)}
 	e.promiseLayer(info.ID, info.Parent, l)
 	return info, true
-}
-
-// checkLayerOnly compares the layer of a COPY that was written without a snapshot with what the COPY makes. active is
-// what the job has left beside the files of the layer.
-func (e *engine) checkLayerOnly(ctx context.Context, j *job, active *snapshot.Active, dir string, got cache.Layer) error {
-	if e.checker == nil {
-		return nil
-	}
-	times, err := timesAbove(active.Upper(), dir)
-	if err != nil {
-		return err
-	}
-	id, err := newID()
-	if err != nil {
-		return err
-	}
-	return e.checker.LayerOnly(ctx, got, active.Parent(), id, func(whole *snapshot.Active) error {
-		if err := j.copier.do(ctx, whole, silent()); err != nil {
-			return err
-		}
-		return setTimes(whole.Upper(), times)
-	})
 }
 
 // importable returns the imported records that name a layer which a job's result can be made of.

@@ -91,11 +91,11 @@ func (f *fakeExecutor) Run(ctx context.Context, spec *executor.Spec, _, _ io.Wri
 	case *executor.Process:
 		err = f.command(ctx, root, name)
 	case *executor.Copy:
-		if left := f.leave(root, a); left != nil {
+		if a.DestOnly {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			f.ran = append(f.ran, "defer "+a.Dest)
-			return executor.Result{Left: left}, nil
+			f.ran = append(f.ran, "dest "+a.Dest)
+			return dest(root, a)
 		}
 		err = copyFiles(root, a)
 	case *executor.Mkdir:
@@ -135,20 +135,14 @@ func (f *fakeExecutor) command(ctx context.Context, root, script string) error {
 	return nil
 }
 
-// leave leaves the files of a Copy where they are, if the Copy allows it and copies one directory to a new one.
-func (f *fakeExecutor) leave(root string, a *executor.Copy) *executor.Left {
-	if !a.Leave || len(a.Sources) != 1 || len(a.Sources[0].Items) != 1 || !a.Sources[0].Items[0].Contents {
-		return nil
+// dest makes the destination of a Copy.
+func dest(root string, a *executor.Copy) (executor.Result, error) {
+	dir := filepath.Join(root, a.Dest)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return executor.Result{}, err
 	}
-	it := a.Sources[0].Items[0]
-	dir, err := os.Open(filepath.Join(fmt.Sprintf("/proc/self/fd/%d", a.Sources[0].Dir.Fd()), it.Path))
-	if err != nil || os.Mkdir(filepath.Join(root, a.Dest), 0o755) != nil {
-		return nil
-	}
-	return &executor.Left{
-		Path: strings.Trim(a.Dest, "/"), Dir: dir, Entries: it.Entries,
-		Owner: func(uint32, uint32) (uint32, uint32) { return 0, 0 }, Mode: func(mode uint32, _ bool) uint32 { return mode },
-	}
+	names, err := os.ReadDir(dir)
+	return executor.Result{Dest: &executor.Dest{Path: strings.Trim(a.Dest, "/"), Empty: len(names) == 0, Chown: true}}, err
 }
 
 // copyFiles copies the sources of a Copy without owners and modes.
@@ -363,8 +357,8 @@ func (s fakeSealer) Seal(l *layers.Layer) {
 }
 
 // sealerThat returns a function that makes a fakeSealer.
-func sealerThat(fail func(*layers.Layer) error) func(context.Context, layers.SealerOptions) (Sealer, DeferredWriter) {
-	return func(ctx context.Context, o layers.SealerOptions) (Sealer, DeferredWriter) {
+func sealerThat(fail func(*layers.Layer) error) func(context.Context, layers.SealerOptions) (Sealer, DirectorySealer) {
+	return func(ctx context.Context, o layers.SealerOptions) (Sealer, DirectorySealer) {
 		s := layers.NewSealer(ctx, o)
 		return fakeSealer{s, fail}, s
 	}

@@ -230,7 +230,7 @@ func (s *solver) snapshotOf(ctx context.Context, f *files, m *source.Match, whol
 	if res, _, ok := s.e.lookup(rootfs{}, j); ok {
 		return res.snapshot, place, nil
 	}
-	res, err := s.e.runs.Do(ctx, string(key), func() (stepResult, error) { return s.e.make(ctx, rootfs{}, j, silent(), false) })
+	res, err := s.e.runs.Do(ctx, string(key), func() (stepResult, error) { return s.e.make(ctx, rootfs{}, j, silent(), need{}) })
 	if again(err, 0) {
 		s.e.runs.Forget(string(key))
 	}

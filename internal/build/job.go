@@ -56,15 +56,6 @@ func (j *job) load(ctx context.Context) (err error) {
 	return err
 }
 
-// takeLeft gives what the job's copier has left, and has it leave nothing from now on; nil: it has left nothing.
-func (j *job) takeLeft() *executor.Left {
-	if j.copier == nil {
-		return nil
-	}
-	j.copier.leave = false
-	return j.copier.takeLeft()
-}
-
 func (j *job) close() {
 	for _, c := range j.closers {
 		c.Close() // read-only or temporary: there is nothing to lose

@@ -23,13 +23,16 @@ func again(err error, looks int) bool {
 	return looks < maxLooks && errors.As(err, &changed)
 }
 
-// noteChanged records a changed file in the tree that is copied from, and returns err.
-func (c *copier) noteChanged(err error) error {
+// noteChanged reports whether err is about a file that has changed, and records the file in the tree that is copied from.
+func (f *files) noteChanged(err error) bool {
 	var changed *executor.ChangedError
-	if errors.As(err, &changed) && c.from.snapshot == nil {
-		c.from.tree.Changed(changed.Path, changed.Below)
+	if !errors.As(err, &changed) {
+		return false
 	}
-	return err
+	if f.snapshot == nil {
+		f.tree.Changed(changed.Path, changed.Below)
+	}
+	return true
 }
 
 // frozen returns the directory of the private copies that a match has, or nil.
@@ -61,7 +64,6 @@ func (j *job) reset() error {
 	if c == nil {
 		return nil
 	}
-	c.whole = false
 	err := c.Close()
 	c.remotes = nil
 	return err

@@ -268,7 +268,7 @@ func TestDeferredCopy(t *testing.T) {
 			return n
 		}
 		first, ran := b.must(last, o)
-		if copies(ran) > 0 && !check || !slices.Contains(ran, "defer /m/") {
+		if copies(ran) > 0 && !check || !slices.Contains(ran, "dest /m/") {
 			t.Errorf("check %v: a COPY that ends the image ran %q, want no copy", check, ran)
 		}
 		_, ran = b.must(last, o)
@@ -282,7 +282,7 @@ func TestDeferredCopy(t *testing.T) {
 		fresh.real()
 		fresh.dir = b.dir
 		third, ran := fresh.must(more, o)
-		if copies(ran) != 1 || !slices.Contains(ran, "defer /m/") {
+		if copies(ran) != 1 || !slices.Contains(ran, "dest /m/") {
 			t.Errorf("check %v: a COPY that a step runs on ran %q, want one copy", check, ran)
 		}
 		if l2, l3 := b.manifest(second).Layers, fresh.manifest(third).Layers; l2[1].Digest != l3[1].Digest {

@@ -349,8 +349,9 @@ func (r *runner) copyTo(ctx context.Context, dir string, f *files, i int, from p
 			return err
 		}
 	}
-	c := &copier{from: f}
 	act := &executor.Copy{Dest: "/", KeepOwner: true, Sources: []executor.Source{{Dir: f.tree.Dir(), Items: items(m.Items, false)}}}
 	act.Frozen = frozen(f.tree, m)
-	return c.noteChanged(r.e.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, silent()))
+	err := r.e.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, silent())
+	f.noteChanged(err)
+	return err
 }

@@ -43,27 +43,22 @@ func (c *Checker) layer(ctx context.Context, l *Layer, got cache.Layer) error {
 	return c.snapshot(ctx, got, l.Snapshot)
 }
 
-// LayerOnly compares a layer that was written without a snapshot with the snapshot that do makes on parent.
-func (c *Checker) LayerOnly(ctx context.Context, got cache.Layer, parent, id snapshot.ID, do func(*snapshot.Active) error) (err error) {
+// Active compares a layer, applied to the parent of a snapshot that is not committed, with the snapshot.
+func (c *Checker) Active(ctx context.Context, got cache.Layer, active *snapshot.Active) (err error) {
 	if c == nil {
 		return nil
 	}
-	whole, err := c.State.Snapshots.Prepare(ctx, parent)
+	parent, f, err := c.listSnapshot(ctx, active.Parent())
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, whole.Discard()) }()
-	if err := do(whole); err != nil {
+	defer func() { err = errors.Join(err, f.Close()) }()
+	step, g, err := c.list(active.Mounts())
+	if err != nil {
 		return err
 	}
-	if err := whole.Commit(ctx, id); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.State.Snapshots.Remove(ctx, id)) }()
-	if err := c.snapshot(ctx, got, id); err != nil {
-		return fmt.Errorf("check the layer of the copy: %w", err)
-	}
-	return nil
+	defer func() { err = errors.Join(err, g.Close()) }()
+	return c.compareLayer(ctx, got, parent, step)
 }
 
 // NoOp compares the result of a step that seems to have changed nothing with its parent.

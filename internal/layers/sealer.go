@@ -167,21 +167,29 @@ func (s *Sealer) ChainID(ctx context.Context, list []*Layer) (digest.Digest, err
 	return identity.ChainID(ids), nil
 }
 
-// WriteDeferred seals the layer of a COPY whose files were left where they are: what the COPY has made, and the files that
-// it has left. It closes left.
-func (s *Sealer) WriteDeferred(ctx context.Context, ch snapshot.Changes, left *executor.Left) (cache.Layer, error) {
+// SealDirectory seals the layer of a COPY of a directory from the files that are copied. ch holds what the COPY has made above
+// them (executor.Copy.DestOnly).
+func (s *Sealer) SealDirectory(ctx context.Context, ch snapshot.Changes, dir *executor.Directory) (cache.Layer, error) {
+	return s.sealDirectory(ctx, ch, dir, nil)
+}
+
+func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *executor.Directory, begin func() error) (l cache.Layer, err error) {
+	src, err := dir.Open()
+	if err != nil {
+		return l, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
 	t := tree(ch)
-	t.Graft = &diff.Graft{
-		Path: left.Path, Dir: left.Dir, Len: len(left.Entries),
-		Entry: func(i int) diff.GraftEntry {
-			e := &left.Entries[i]
-			return diff.GraftEntry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs, CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode}
+	t.External = &diff.External{
+		Path: dir.Dest, Dir: src, Len: len(dir.Entries),
+		Entry: func(i int) diff.ExternalEntry {
+			e := &dir.Entries[i]
+			return diff.ExternalEntry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs, CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode}
 		},
-		Owner: left.Owner, Mode: left.Mode,
+		Begin: begin, Owner: dir.Owner, Mode: dir.Mode,
 	}
 	// Options.Warn is not set: the copy warns about what a layer cannot hold.
 	got, err := diff.Seal(ctx, s.o.State.Store, t, s.o.Format.options())
-	err = errors.Join(err, left.Dir.Close())
 	return cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size}, err
 }
 
@@ -192,24 +200,35 @@ type early struct {
 	err   error // set: the layer is sealed from its snapshot
 }
 
-// WriteEarly begins to seal the layer of a COPY whose files were left where they are, as the layer of a snapshot that does
-// not exist yet. It discards active and closes left.
-func (s *Sealer) WriteEarly(id snapshot.ID, active *snapshot.Active, left *executor.Left) {
+// BeginDirectory begins to seal the layer of a COPY of a directory as SealDirectory does, as the layer of a snapshot that does
+// not exist yet. When it returns, what is above the files has been read from ch, and the files may be copied. A layer that
+// cannot be sealed in this way is sealed from its snapshot.
+func (s *Sealer) BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *executor.Directory) {
 	e := &early{done: make(chan struct{})}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.early[string(id)] = e
+	s.mu.Unlock()
+	begun := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
 	s.wg.Go(func() {
 		defer close(e.done)
-		select {
-		case s.slots <- struct{}{}:
-			e.layer, e.err = s.WriteDeferred(s.ctx, active.Changes(), left)
+		defer begin()
+		slot := false
+		e.layer, e.err = s.sealDirectory(s.ctx, ch, dir, func() error {
+			begin()
+			select {
+			case s.slots <- struct{}{}:
+				slot = true
+				return nil
+			case <-s.ctx.Done():
+				return context.Cause(s.ctx)
+			}
+		})
+		if slot {
 			<-s.slots
-		case <-s.ctx.Done():
-			e.err = errors.Join(context.Cause(s.ctx), left.Dir.Close())
 		}
-		e.err = errors.Join(e.err, active.Discard())
 	})
+	<-begun
 }
 
 // takeEarly waits for the layer of a source that WriteEarly has begun, and reports whether there is one.

@@ -74,15 +74,15 @@ func compare(t *testing.T, user string, images []golden.Image, flags ...string) 
 	}
 }
 
-// TestStraight: what is written straight from the files is what a copy would be, for users too.
-func TestStraight(t *testing.T) {
+// TestCopiedDirectories does the same as an unprivileged user.
+func TestCopiedDirectories(t *testing.T) {
 	for _, ranges := range []bool{true, false} {
 		user := lab.User(t, ranges)
 		l, copying := lab.New(t), lab.New(t)
-		golden.StraightFiles(t, l)
+		golden.DirectoryFiles(t, l)
 		l.As(user)
 		copying.As(user)
-		golden.Straight(t, l, copying)
+		golden.Directories(t, l, copying)
 	}
 }
 

@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// graftSeen returns the entry of a file as it would be digested now.
-func graftSeen(t *testing.T, dir, name string) GraftEntry {
+// seenEntry returns the entry of a file as it would be digested now.
+func seenEntry(t *testing.T, dir, name string) ExternalEntry {
 	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
 		t.Fatal(err)
 	}
-	e := GraftEntry{Path: name, MtimeNs: st.Mtim.Nano(), CtimeNs: st.Ctim.Nano(), Mode: st.Mode}
+	e := ExternalEntry{Path: name, MtimeNs: st.Mtim.Nano(), CtimeNs: st.Ctim.Nano(), Mode: st.Mode}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		e.Size, e.Ino = st.Size, st.Ino
@@ -29,8 +29,8 @@ func graftSeen(t *testing.T, dir, name string) GraftEntry {
 	return e
 }
 
-// A graft whose files are no longer what was digested is ErrGraft, also where size and time are as before.
-func TestGraftChanged(t *testing.T) {
+// TestExternalChanged changes files after they were digested. Writing them is ErrExternal, also if size and time are as before.
+func TestExternalChanged(t *testing.T) {
 	old := time.Unix(1_500_000_000, 5)
 	back := func(p string) error { return os.Chtimes(p, old, old) }
 	tests := []struct {
@@ -64,17 +64,17 @@ func TestGraftChanged(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer dir.Close()
-			list := []GraftEntry{graftSeen(t, src, "d"), graftSeen(t, src, "d/f"), graftSeen(t, src, "d/l")}
+			list := []ExternalEntry{seenEntry(t, src, "d"), seenEntry(t, src, "d/f"), seenEntry(t, src, "d/l")}
 			if err := tt.do(filepath.Join(src, tt.file)); err != nil {
 				t.Skip(err)
 			}
-			g := &Graft{
-				Dir: dir, Len: len(list), Entry: func(i int) GraftEntry { return list[i] },
+			g := &External{
+				Dir: dir, Len: len(list), Entry: func(i int) ExternalEntry { return list[i] },
 				Owner: func(uid, gid uint32) (uint32, uint32) { return uid, gid },
 				Mode:  func(mode uint32, _ bool) uint32 { return mode },
 			}
 			var b bytes.Buffer
-			_, err = Write(t.Context(), io.Writer(&b), Tree{Dir: t.TempDir(), Graft: g}, Options{})
+			_, err = Write(t.Context(), io.Writer(&b), Tree{Dir: t.TempDir(), External: g}, Options{})
 			if tt.fine && err != nil || !tt.fine && err == nil {
 				t.Errorf("error %v, want one: %v", err, !tt.fine)
 			}

@@ -12,27 +12,32 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// grafting is a Graft being written.
-type grafting struct {
+// externalWriter writes an External.
+type externalWriter struct {
 	*walker
-	g     *Graft
-	stack []graftDir
+	g     *External
+	stack []externalDir
 	first map[file]string // of files with several names: where the content is
 	name  []byte          // storage for a name that ends with a NUL
 }
 
-// graftDir is an open directory of the graft.
-type graftDir struct {
+// externalDir is an open directory of the External.
+type externalDir struct {
 	fd  int
 	end int // of its path in the walk
 }
 
-// writeGraft writes what is below w.path, and takes the graft for done.
-func (w *walker) writeGraft() error {
-	g := &grafting{walker: w, g: w.graft, first: map[file]string{}}
-	w.graft = nil
+// writeExternal writes the files of w.external below w.path. It sets w.external to nil.
+func (w *walker) writeExternal() error {
+	g := &externalWriter{walker: w, g: w.external, first: map[file]string{}}
+	w.external = nil
+	if g.g.Begin != nil {
+		if err := g.g.Begin(); err != nil {
+			return err
+		}
+	}
 	top := len(w.path)
-	g.stack = []graftDir{{int(g.g.Dir.Fd()), top}}
+	g.stack = []externalDir{{int(g.g.Dir.Fd()), top}}
 	defer func() { g.leave(1); w.path = w.path[:top] }()
 	before := ""
 	for i := range g.g.Len {
@@ -42,7 +47,7 @@ func (w *walker) writeGraft() error {
 			continue
 		}
 		if comparePaths(before, path) >= 0 {
-			return fmt.Errorf("%w: %q after %q", ErrGraft, path, before)
+			return fmt.Errorf("%w: %q after %q", ErrExternal, path, before)
 		}
 		before = path
 		name, err := g.enter(top, path)
@@ -74,7 +79,7 @@ func comparePaths(a, b string) int {
 
 // enter goes to the directory that path lies in, and returns the last name. Directories on the way that were not listed
 // are written as those that were.
-func (g *grafting) enter(top int, path string) (name string, err error) {
+func (g *externalWriter) enter(top int, path string) (name string, err error) {
 	rest := path
 	depth := 1
 	for ; depth < len(g.stack); depth++ {
@@ -91,11 +96,11 @@ func (g *grafting) enter(top int, path string) (name string, err error) {
 		if !ok {
 			return part, nil
 		}
-		if err := g.entry(part, &GraftEntry{}); err != nil {
+		if err := g.entry(part, &ExternalEntry{}); err != nil {
 			return "", err
 		}
 		if len(g.stack) == depth {
-			return "", fmt.Errorf("%w: %q is below what is no directory", ErrGraft, path)
+			return "", fmt.Errorf("%w: %q is below what is no directory", ErrExternal, path)
 		}
 		depth++
 		rest = more
@@ -103,7 +108,7 @@ func (g *grafting) enter(top int, path string) (name string, err error) {
 }
 
 // leave closes all directories but so many.
-func (g *grafting) leave(depth int) {
+func (g *externalWriter) leave(depth int) {
 	for _, d := range g.stack[depth:] {
 		unix.Close(d.fd)
 	}
@@ -112,11 +117,11 @@ func (g *grafting) leave(depth int) {
 }
 
 // entry writes one entry of the directory on top of the stack; if it is a directory it is the top then.
-func (g *grafting) entry(name string, e *GraftEntry) error {
+func (g *externalWriter) entry(name string, e *ExternalEntry) error {
 	dir := g.stack[len(g.stack)-1]
 	g.path = g.path[:dir.end]
 	if g.skips([]byte(name)) || reserved([]byte(name)) {
-		return fmt.Errorf("%w: %q", ErrGraft, name)
+		return fmt.Errorf("%w: %q", ErrExternal, name)
 	}
 	if dir.end > 0 {
 		g.path = append(g.path, '/')
@@ -152,13 +157,15 @@ func (g *grafting) entry(name string, e *GraftEntry) error {
 	case unix.S_IFSOCK:
 		return nil // layers have none
 	}
-	return fmt.Errorf("%w: %q is a special file", ErrGraft, g.path)
+	return fmt.Errorf("%w: %q is a special file", ErrExternal, g.path)
 }
 
-func (g *grafting) changed() error { return fmt.Errorf("%w: %q has changed", ErrGraft, g.path) }
+func (g *externalWriter) changed() error {
+	return fmt.Errorf("%w: %q has changed", ErrExternal, g.path)
+}
 
 // same reports whether st describes the file or directory of e.
-func (e *GraftEntry) same(st *rawfs.Stat) bool {
+func (e *ExternalEntry) same(st *rawfs.Stat) bool {
 	if e.Mode != 0 && e.Mode != uint32(st.Mode) || e.CtimeNs != 0 && e.CtimeNs != nanos(st.Ctime) || e.Ino != 0 && e.Ino != st.Ino {
 		return false
 	}
@@ -170,7 +177,7 @@ func (e *GraftEntry) same(st *rawfs.Stat) bool {
 
 func nanos(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }
 
-func (g *grafting) directory(parent int, e *GraftEntry) error {
+func (g *externalWriter) directory(parent int, e *ExternalEntry) error {
 	if err := g.ctx.Err(); err != nil {
 		return err
 	}
@@ -178,7 +185,7 @@ func (g *grafting) directory(parent int, e *GraftEntry) error {
 	if err != nil {
 		return err
 	}
-	g.stack = append(g.stack, graftDir{fd, len(g.path)})
+	g.stack = append(g.stack, externalDir{fd, len(g.path)})
 	var st rawfs.Stat
 	if err := rawfs.Fstat(fd, &st); err != nil {
 		return err
@@ -195,7 +202,7 @@ func (g *grafting) directory(parent int, e *GraftEntry) error {
 		return err
 	}
 	if hasACL(h.xattrs) {
-		return fmt.Errorf("%w: %q has an access list", ErrGraft, g.path)
+		return fmt.Errorf("%w: %q has an access list", ErrExternal, g.path)
 	}
 	if err := g.parents(); err != nil {
 		return err
@@ -203,7 +210,7 @@ func (g *grafting) directory(parent int, e *GraftEntry) error {
 	return g.out.header(&h)
 }
 
-func (g *grafting) regular(dir int, e *GraftEntry) error {
+func (g *externalWriter) regular(dir int, e *ExternalEntry) error {
 	fd, err := openFile(dir, g.name)
 	if err != nil {
 		return err
@@ -233,10 +240,10 @@ func (g *grafting) regular(dir int, e *GraftEntry) error {
 		return err
 	}
 	if hasACL(h.xattrs) {
-		return fmt.Errorf("%w: %q has an access list", ErrGraft, g.path)
+		return fmt.Errorf("%w: %q has an access list", ErrExternal, g.path)
 	}
 	if h.device() {
-		return fmt.Errorf("%w: %q stands for a special file", ErrGraft, g.path)
+		return fmt.Errorf("%w: %q stands for a special file", ErrExternal, g.path)
 	}
 	if err := g.content(fd, &h, &st); err != nil {
 		return err
@@ -246,13 +253,13 @@ func (g *grafting) regular(dir int, e *GraftEntry) error {
 		return err
 	}
 	if after.Ino != st.Ino || after.Size != st.Size || after.Mtime != st.Mtime || e.CtimeNs != 0 && after.Ctime != st.Ctime {
-		return fmt.Errorf("%w: %q changed while it was read", ErrGraft, g.path)
+		return fmt.Errorf("%w: %q changed while it was read", ErrExternal, g.path)
 	}
 	return nil
 }
 
 // settled describes the entry at the walk's place as it is in the new state.
-func (g *grafting) settled(kind byte, st *rawfs.Stat) header {
+func (g *externalWriter) settled(kind byte, st *rawfs.Stat) header {
 	h := g.describe(g.path, kind, st)
 	h.uid, h.gid = g.g.Owner(st.Uid, st.Gid)
 	h.mode = g.g.Mode(h.mode, kind == unpack.TypeDir)
@@ -261,14 +268,14 @@ func (g *grafting) settled(kind byte, st *rawfs.Stat) header {
 
 // xattrs returns the extended attributes that a copy has. For one that a layer cannot hold, the warning is given when
 // the file is copied.
-func (g *grafting) xattrs(fd int) ([]rawfs.Xattr, error) {
+func (g *externalWriter) xattrs(fd int) ([]rawfs.Xattr, error) {
 	unrecorded := false
 	xattrs, err := rawfs.Xattrs(fd, func(name []byte) bool {
 		unrecorded = unrecorded || rawfs.Unrecorded(name)
 		return copied(name) || string(name) == rawfs.DeviceMark
 	})
 	if err == nil && unrecorded {
-		err = fmt.Errorf("%w: %q has an attribute that a layer cannot hold", ErrGraft, g.path)
+		err = fmt.Errorf("%w: %q has an attribute that a layer cannot hold", ErrExternal, g.path)
 	}
 	return xattrs, err
 }

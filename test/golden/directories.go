@@ -33,8 +33,8 @@ var copies = []string{
 	"COPY --chown=7 --from=other /kept /",
 }
 
-// StraightFiles makes a tree that is another one each time, and Dockerfiles for Straight.
-func StraightFiles(t *testing.T, l *lab.Lab) {
+// DirectoryFiles makes a tree that is another one each time, and Dockerfiles for Directories.
+func DirectoryFiles(t *testing.T, l *lab.Lab) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	top := filepath.Join(l.Dir, "tree")
@@ -57,9 +57,9 @@ func StraightFiles(t *testing.T, l *lab.Lab) {
 	}
 }
 
-// Straight compares the layers of copies that end an image, and of copies that others follow, with those of a driver that
+// Directories compares the layers of copies that end an image, and of copies that others follow, with those of a driver that
 // has to copy first, in a state directory of its own.
-func Straight(t *testing.T, l, copying *lab.Lab) {
+func Directories(t *testing.T, l, copying *lab.Lab) {
 	copying.Dir = l.Dir
 	for _, l := range []*lab.Lab{l, copying} {
 		l.Env = append(l.Env, "SOURCE_DATE_EPOCH=1700000000")

@@ -1,0 +1,115 @@
+package executor
+
+import (
+	"os"
+	"path"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/safepath"
+	"golang.org/x/sys/unix"
+)
+
+// A Copy of the contents of one directory into an empty one changes nothing else: the files of the directory, with the owners
+// and modes that the Copy gives them, are the change. A caller that needs the change as a layer can therefore write the layer
+// from the source's files. It runs the Copy twice: first with DestOnly, which makes the destination and tells what it is like.
+// If Directory then returns a source, the caller can write the layer, and it runs the whole Copy only for the files.
+
+// Dest is what a Copy with DestOnly has made or found.
+type Dest struct {
+	// Path is the directory that the files go to, without leading slash; "" is the root.
+	Path string
+	// Empty reports that nothing is in it.
+	Empty bool
+	// Inherits reports that new files in it get an access list (a default ACL).
+	Inherits bool
+	// Chown reports that the files get the owner UID:GID, and not that of the source.
+	Chown    bool
+	UID, GID uint32
+}
+
+// describe returns what the directory top is like.
+func (c *copier) describe(top *frame) (*Dest, error) {
+	names, err := readNames(top.dst)
+	if err != nil {
+		return nil, err
+	}
+	place, err := pathOf(top.dst)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dest{Path: strings.TrimPrefix(place, "/"), Empty: len(names) == 0, Inherits: hasDefaultACL(top.dst)}
+	if c.own != nil {
+		d.Chown, d.UID, d.GID = true, uint32(c.own.uid), uint32(c.own.gid)
+	}
+	return d, nil
+}
+
+// Directory is a directory of which a Copy copies the contents into an empty one.
+type Directory struct {
+	// Dest is the path of the empty directory, without leading slash; "" is the root.
+	Dest string
+	// Top and Path name the source: the directory Path below the open directory Top.
+	Top  *os.File
+	Path string
+	// Entries are the files, with paths below the source.
+	Entries []Entry
+
+	own   *owner
+	chmod *modeChange
+}
+
+// Owner returns the owner that a file gets which has this one at its source.
+func (d *Directory) Owner(uid, gid uint32) (uint32, uint32) {
+	if d.own != nil {
+		return uint32(d.own.uid), uint32(d.own.gid)
+	}
+	return uid, gid
+}
+
+// Mode returns the mode (12 bits) that a file or directory gets which has this one at its source.
+func (d *Directory) Mode(mode uint32, dir bool) uint32 {
+	if d.chmod == nil {
+		return mode & 0o7777
+	}
+	return d.chmod.apply(mode&0o7777, dir)
+}
+
+// CopiesDirectory reports whether all that the Copy does is to copy the contents of one directory, whose files are listed and
+// are where they were listed.
+func (a *Copy) CopiesDirectory() bool {
+	if len(a.Sources) != 1 || len(a.Sources[0].Items) != 1 || len(a.Inline) > 0 || a.Unpack || a.Frozen != nil {
+		return false
+	}
+	it := &a.Sources[0].Items[0]
+	return it.Contents && it.Target == "" && it.Entries != nil
+}
+
+// Directory returns the directory that is copied, if its files make up all that the Copy changes below the destination d.
+// userNS and singleID are those of the Spec: where not every owner can be had, only copying tells which one a file gets.
+// d is nil if it is not known.
+func (a *Copy) Directory(d *Dest, userNS, singleID bool) (*Directory, bool) {
+	if d == nil || !d.Empty || d.Inherits || !a.CopiesDirectory() || singleID || userNS && (!d.Chown || d.UID != 0 || d.GID != 0) {
+		return nil, false
+	}
+	src := &a.Sources[0]
+	out := &Directory{Dest: d.Path, Top: src.Dir, Path: src.Items[0].Path, Entries: src.Items[0].Entries}
+	if d.Chown {
+		out.own = &owner{int(d.UID), int(d.GID)}
+	}
+	if a.Chmod != "" {
+		var err error
+		if out.chmod, err = parseMode(a.Chmod); err != nil {
+			return nil, false
+		}
+	}
+	return out, true
+}
+
+// Open opens the source. No part of Path is followed if it is a link.
+func (d *Directory) Open() (*os.File, error) {
+	fd, err := safepath.NoLinks(int(d.Top.Fd()), path.Clean(d.Path), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "source"), nil
+}
