@@ -3,4 +3,21 @@
 // TestSoundness makes random Dockerfiles and edits, TestInputs changes the inputs of each kind of step one at a time: after any
 // earlier builds, and after any change of the state directory, a build has the digest of the same build on a new state.
 // TestNewest has commands whose results differ each time: files that were made from one command are of one run of it.
+//
+// # Mutants
+//
+// testdata/mutants.txt is a table of programs that each break one rule of the cache. A record has the name of a mutant and the
+// rule that it breaks, the test that has found it, and for each change of the source a file, the text that is replaced and what
+// replaces it. The rounds are those of go test. Where no round is named, it was found when the changes were in other rounds.
+//
+// go test checks that each mutant can be made. This builds all of them, and fails if the tests pass with one:
+//
+//	LAYERBUILD_MUTANTS=all go test -run TestMutants -timeout 0 -v ./test/soundness
+//
+// Changes that no result depends on are not in the table:
+//
+//   - the platform is not in the key of RUN: a command does not see it, and an image for another platform has other layers
+//   - whether owners are kept is not in the content key of COPY: the digest of the files has the owners if they are kept
+//   - the record under a definition key is not renewed after a hit under the content key: the next build digests the files again
+//   - an imported layer is fetched once for all snapshots: it is used on those that have the same layers
 package soundness
