@@ -196,24 +196,27 @@ func TestSwappedMounts(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(out, "secret"), []byte("secret"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			l.Write("f", "in", "s", "shh", "Dockerfile", strings.ReplaceAll(`FROM busybox AS evil
-RUN ln -s OUT /src && ln -s ../../../../../../../..OUT /rel && ln -s OUT/secret /file
-FROM busybox
-RUN ln -s OUT /target && ln -s OUT/new /newfile && mkdir /run && ln -s OUT /run/secrets && rm -rf /etc && ln -s OUT /etc
-RUN --mount=type=cache,target=/target/c echo x > /target/c/f
-RUN --mount=type=tmpfs,target=/target/t echo x > /target/t/f
-RUN --mount=type=bind,source=f,target=/newfile cat /newfile
-RUN --mount=type=secret,id=s cat /run/secrets/s > /dev/null
-RUN --mount=type=cache,id=c,target=/c rm -rf /c/d; ln -s OUT /c/d
-WORKDIR /target/w
-COPY f /target/copied
-COPY f /newfile
-RUN ! ls OUT/secret && while true; do ln -sfn OUT /x; mkdir -p /y; ln -sfn /y /x; done & sleep 0.2
-`, "OUT", out))
-			r := run(t, build(l, "--driver="+driver, "--secret=id=s,src=s"))
-			if strings.Contains(r.log, "secret\n") && r.status != 0 {
-				t.Logf("%s", tail(r.log))
+			l.Write("f", "inside", "s", "shh")
+			const evil = "FROM busybox AS evil\nRUN ln -s OUT /src && ln -s ../../../../../../../..OUT /rel && ln -s OUT/secret /file\n"
+			const swapped = "FROM busybox\nRUN ln -s OUT /target && ln -s OUT/secret /newfile && mkdir -p /run && ln -s OUT /run/secrets\n"
+			// The targets of these are links to what is outside. The command sees what is mounted, or what the image has there.
+			for _, line := range []string{
+				"RUN --mount=type=cache,target=/target/c echo x >/target/c/f && ! ls /target/secret",
+				"RUN --mount=type=tmpfs,target=/target/t echo x >/target/t/f && ! ls /target/secret",
+				`RUN --mount=type=bind,source=f,target=/newfile test "$(cat /newfile)" = inside`,
+				`RUN --mount=type=secret,id=s test "$(cat /run/secrets/s)" = shh && ! ls /run/secrets/secret`,
+				"RUN --mount=type=cache,id=c,target=/c rm -rf /c/d; ln -s OUT /c/d",
+				"WORKDIR /target/w",
+				"COPY f /target/copied",
+				"COPY f /newfile",
+				"RUN ! ls OUT/secret && while true; do ln -sfn OUT /x; mkdir -p /y; ln -sfn /y /x; done & sleep 0.2",
+			} {
+				l.Write("Dockerfile", strings.ReplaceAll(swapped+line+"\n", "OUT", out))
+				if r := run(t, build(l, "--driver="+driver, "--secret=id=s,src=s")); r.status != 0 {
+					t.Errorf("%s: status %d\n%s", line, r.status, tail(r.log))
+				}
 			}
+			first := strings.ReplaceAll(evil, "OUT", out)
 			for _, line := range []string{
 				"RUN --mount=from=evil,source=/src,target=/m cat /m/secret",
 				"RUN --mount=from=evil,source=/rel,target=/m cat /m/secret",
@@ -223,18 +226,16 @@ RUN ! ls OUT/secret && while true; do ln -sfn OUT /x; mkdir -p /y; ln -sfn /y /x
 				"COPY --from=evil /file /x",
 				"COPY --from=evil /rel/secret /x",
 			} {
-				text, err := os.ReadFile(filepath.Join(l.Dir, "Dockerfile"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				first, _, _ := strings.Cut(string(text), "FROM busybox\nRUN ln")
 				l.Write("Dockerfile.m", first+"FROM busybox\n"+line+"\nRUN ! grep -r secret /x\n")
-				if r := run(t, build(l, "-f", "Dockerfile.m", "--driver="+driver)); r.status == 0 {
-					t.Errorf("%s succeeds\n%s", line, tail(r.log))
+				if r := run(t, build(l, "-f", "Dockerfile.m", "--driver="+driver)); r.status == 0 || !strings.Contains(r.log, "DONE") {
+					t.Errorf("%s succeeds, or nothing was run\n%s", line, tail(r.log))
 				}
 			}
 			if names, err := os.ReadDir(out); err != nil || len(names) != 1 {
 				t.Errorf("outside of the image there is %v, %v", names, err)
+			}
+			if text, err := os.ReadFile(filepath.Join(out, "secret")); err != nil || string(text) != "secret" {
+				t.Errorf("the file outside of the image has %q, %v", text, err)
 			}
 			clean(t, l)
 		})
