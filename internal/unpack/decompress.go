@@ -11,8 +11,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
-	"github.com/ulikunitz/xz/lzma"
 )
 
 // Compression names what a stream is compressed with.
@@ -180,49 +178,6 @@ func (d *decompressed) largeZstd() error {
 func newZstd(window uint64) (*zstd.Decoder, error) {
 	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxWindow(window), zstd.WithDecoderMaxMemory(1<<62))
-}
-
-// xz reads the dictionary's size from the header of the first block (The .xz File Format, 3.1), because the decoder
-// would allocate a dictionary of any size.
-func (d *decompressed) xz() error {
-	size, err := xzDictionary(d.buffer)
-	if err != nil {
-		return err
-	}
-	if size > largestWindow {
-		return fmt.Errorf("%w: a dictionary of %d MiB, at most %d MiB are supported", ErrLimit, size>>20, largestWindow>>20)
-	}
-	if size > commonWindow {
-		large <- struct{}{}
-		d.done = func() { <-large }
-	}
-	d.Reader, err = xz.NewReader(d.buffer)
-	return err
-}
-
-// xzDictionary returns the size of the dictionary of an xz stream's first block, 0 for a stream without one.
-func xzDictionary(b *bufio.Reader) (int64, error) {
-	const streamHeader = 12
-	head, _ := b.Peek(streamHeader + 1)
-	if len(head) <= streamHeader || head[streamHeader] == 0 {
-		return 0, nil // the decoder's error, or no block
-	}
-	head, _ = b.Peek(streamHeader + (int(head[streamHeader])+1)*4)
-	block := head[streamHeader:]
-	if len(block) < 2 {
-		return 0, nil
-	}
-	flags, block := block[1], block[2:]
-	for _, there := range []bool{flags&0x40 != 0, flags&0x80 != 0} { // compressed and uncompressed size
-		for there && len(block) > 0 {
-			there, block = block[0]&0x80 != 0, block[1:]
-		}
-	}
-	// One filter, LZMA2: its id, the length of its properties, and a byte of them.
-	if flags&3 != 0 || len(block) < 3 || block[0] != 0x21 || block[1] != 1 {
-		return 0, nil // which the decoder does not support
-	}
-	return lzma.DecodeDictCap(block[2])
 }
 
 // Close gives the decompressor back. It does not say whether the stream was read to its end.

@@ -242,6 +242,21 @@ func rawHeader(w io.Writer, kind byte, size int64) error {
 	return err
 }
 
+// TestArchiveBombs: ADD unpacks half a gigabyte of zeros, compressed in several ways, within the limit of memory.
+func TestArchiveBombs(t *testing.T) {
+	lab.Need(t, "xz", "bzip2")
+	for _, compress := range []string{"xz -0", "xz -0 --block-size=1MiB", "bzip2 -1"} {
+		t.Run(compress, func(t *testing.T) {
+			l := lab.New(t)
+			l.Write(".dockerignore", "raw\n", "Dockerfile", "FROM scratch\nADD bomb.tar /\n")
+			script := "mkdir raw && truncate -s 512M raw/zeros && tar -C raw -c zeros | " + compress + " >bomb.tar"
+			lab.Output(t, "sh", "-c", "cd "+l.Dir+" && "+script)
+			r := accepted(t, build(l))
+			t.Logf("%d MiB", r.peak>>20)
+		})
+	}
+}
+
 // TestWindows: four layers with zstd's largest windows are unpacked within the limit of memory; larger windows, and xz
 // dictionaries of gigabytes, are refused.
 func TestWindows(t *testing.T) {
