@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/units"
 )
 
 // DiffSchema names the form of a Comparison as JSON, as Schema does for reports.
@@ -352,7 +354,9 @@ func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
 	}
 	p := &printer{w: w}
 	p.printf("%-12s %10s %10s %10s\n", "", "A", "B", "CHANGE")
-	row := func(name string, a, b int64) { p.printf("%-12s %10s %10s %10s\n", name, Size(a), Size(b), change(b-a)) }
+	row := func(name string, a, b int64) {
+		p.printf("%-12s %10s %10s %10s\n", name, units.Size(a), units.Size(b), change(b-a))
+	}
 	row("content", c.A.Bytes, c.B.Bytes)
 	row("live", c.A.Live, c.B.Live)
 	row("dead", c.A.Dead, c.B.Dead)
@@ -391,7 +395,7 @@ func (c *Comparison) textInstructions(p *printer, o TextOptions) {
 			if i < 0 {
 				return "-"
 			}
-			return Size(n)
+			return units.Size(n)
 		}
 		mark := map[string]string{DiffAdded: "+ ", DiffRemoved: "- ", DiffRebuilt: "= ", DiffChanged: "~ "}[d.Change]
 		text := shorten(Printable(cmp.Or(d.TextB, d.TextA)), max(20, o.Width-38))
@@ -409,9 +413,9 @@ func (c *Comparison) textInstructions(p *printer, o TextOptions) {
 func change(n int64) string {
 	switch {
 	case n > 0:
-		return "+" + Size(n)
+		return "+" + units.Size(n)
 	case n < 0:
-		return "-" + Size(-n)
+		return "-" + units.Size(-n)
 	}
 	return "0B"
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/pattern"
+	"github.com/layerbuild/layerbuild/internal/units"
 )
 
 // Rules say when an image is not good enough. The zero value lets everything pass.
@@ -25,13 +26,6 @@ type Threshold struct {
 	Relative bool
 }
 
-var sizeUnits = []struct {
-	name string
-	size int64
-}{
-	{"kib", 1 << 10}, {"mib", 1 << 20}, {"gib", 1 << 30}, {"kb", 1e3}, {"mb", 1e6}, {"gb", 1e9}, {"k", 1e3}, {"m", 1e6}, {"g", 1e9}, {"b", 1}, {"", 1},
-}
-
 // ParseThreshold reads "5MB", "512KiB", "100000" or "2%".
 func ParseThreshold(s string) (*Threshold, error) {
 	bad := fmt.Errorf("%q is neither a size such as 5MB nor a part such as 2%%", s)
@@ -43,25 +37,18 @@ func ParseThreshold(s string) (*Threshold, error) {
 		}
 		return &Threshold{Percent: p, Relative: true}, nil
 	}
-	for _, u := range sizeUnits {
-		number, ok := strings.CutSuffix(text, u.name)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if err != nil || !(n >= 0 && n*float64(u.size) < 1<<62) {
-			return nil, bad
-		}
-		return &Threshold{Bytes: int64(n * float64(u.size))}, nil
+	n, err := units.Parse(s)
+	if err != nil {
+		return nil, bad
 	}
-	return nil, bad
+	return &Threshold{Bytes: n}, nil
 }
 
 func (t *Threshold) String() string {
 	if t.Relative {
 		return strconv.FormatFloat(t.Percent, 'f', -1, 64) + "%"
 	}
-	return Size(t.Bytes)
+	return units.Size(t.Bytes)
 }
 
 // over says whether n bytes of all are too many.
@@ -126,7 +113,7 @@ func (r *Report) check(rules Rules, skip func(Owner) bool) *Gate {
 		}
 	}
 	if t := rules.FailOver; t != nil && t.over(g.Dead, g.Of) {
-		g.Failures = append(g.Failures, fmt.Sprintf("%s (%d bytes) of %s are dead, more than %s", Size(g.Dead), g.Dead, Size(g.Of), t))
+		g.Failures = append(g.Failures, fmt.Sprintf("%s (%d bytes) of %s are dead, more than %s", units.Size(g.Dead), g.Dead, units.Size(g.Of), t))
 	}
 	for _, name := range rules.FailOn {
 		for _, d := range r.Debris {
@@ -137,7 +124,7 @@ func (r *Report) check(rules Rules, skip func(Owner) bool) *Gate {
 			if d.Dead {
 				what += " in a layer, though no longer visible"
 			}
-			g.Failures = append(g.Failures, fmt.Sprintf("%s: %s (%s, %s)", d.Path, what, Size(d.Bytes), r.Made(d.Layer).At()))
+			g.Failures = append(g.Failures, fmt.Sprintf("%s: %s (%s, %s)", d.Path, what, units.Size(d.Bytes), r.Made(d.Layer).At()))
 		}
 	}
 	g.Passed = len(g.Failures) == 0

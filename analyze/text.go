@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/layerbuild/layerbuild/internal/units"
 )
 
 // TextOptions say how a report is shown in a terminal.
@@ -44,22 +46,6 @@ func EncodeJSON(w io.Writer, v any) error {
 	}
 	_, err := w.Write(out)
 	return err
-}
-
-// Size is a number of bytes for people, in powers of 1000 as registries count.
-func Size(n int64) string {
-	units := []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}
-	f, i := float64(n), 0
-	for f >= 999.5 && i < len(units)-1 {
-		f, i = f/1000, i+1
-	}
-	switch {
-	case i == 0 || f >= 99.95:
-		return fmt.Sprintf("%.0f%s", f, units[i])
-	case f >= 9.995:
-		return fmt.Sprintf("%.1f%s", f, units[i])
-	}
-	return fmt.Sprintf("%.2f%s", f, units[i])
 }
 
 // Printable is a path or an instruction of an image so that a terminal takes it for text: control characters, bytes that
@@ -202,10 +188,10 @@ func (r *Report) textInstructions(p *printer, o TextOptions) {
 		if o.Color && dead != "" {
 			dead = "\x1b[31m" + dead + "\x1b[0m"
 		}
-		p.printf("%-7s %8s %8s %8s  %s%s%s  %s\n", r.lineOf(ins), Size(l.Bytes), Size(l.Live), deadSize(l.Dead), live, dead, pad,
+		p.printf("%-7s %8s %8s %8s  %s%s%s  %s\n", r.lineOf(ins), units.Size(l.Bytes), units.Size(l.Live), deadSize(l.Dead), live, dead, pad,
 			shorten(Printable(ins.Text), max(20, o.Width-55)))
 		for _, s := range l.Reasons {
-			p.printf("%-7s %8s %8s %8s  %s\n", "", "", "", Size(s.Bytes), s.Reason.Text()+r.killers(ins.Layer, s.Reason))
+			p.printf("%-7s %8s %8s %8s  %s\n", "", "", "", units.Size(s.Bytes), s.Reason.Text()+r.killers(ins.Layer, s.Reason))
 		}
 	}
 	p.printf("\n")
@@ -215,7 +201,7 @@ func deadSize(n int64) string {
 	if n == 0 {
 		return "-"
 	}
-	return Size(n)
+	return units.Size(n)
 }
 
 // lineOf is the first column: a line of the Dockerfile, or whose the instruction is.
@@ -255,11 +241,11 @@ func (r *Report) killers(layer int, reason Reason) string {
 }
 
 func (r *Report) textTotals(p *printer) {
-	p.printf("%s in %d layers: %s live, %s dead", Size(r.Total.Bytes), len(r.Layers), Size(r.Total.Live), Size(r.Total.Dead))
+	p.printf("%s in %d layers: %s live, %s dead", units.Size(r.Total.Bytes), len(r.Layers), units.Size(r.Total.Live), units.Size(r.Total.Dead))
 	if len(r.Owners) > 1 || len(r.Owners) == 1 && r.Owners[0].Owner == BaseImage {
 		var parts []string
 		for _, s := range r.Owners {
-			parts = append(parts, fmt.Sprintf("%s %s", s.Owner.Text(), Size(s.Dead)))
+			parts = append(parts, fmt.Sprintf("%s %s", s.Owner.Text(), units.Size(s.Dead)))
 		}
 		p.printf(" (%s)", strings.Join(parts, ", "))
 	}
@@ -271,7 +257,7 @@ func (r *Report) textTotals(p *printer) {
 		}
 	}
 	if own := r.Own().Dead; own > 0 && compressed > 0 {
-		p.printf("about %s of the compressed image can go (an estimate; prune-image tells it exactly)\n", Size(compressed))
+		p.printf("about %s of the compressed image can go (an estimate; prune-image tells it exactly)\n", units.Size(compressed))
 	}
 	p.printf("\n")
 }
@@ -288,7 +274,7 @@ func (r *Report) textFindings(p *printer, o TextOptions) {
 			for _, f := range r.Findings[i:] {
 				rest += f.Bytes
 			}
-			p.printf("and %d more with %s together\n\n", len(r.Findings)-i, Size(rest))
+			p.printf("and %d more with %s together\n\n", len(r.Findings)-i, units.Size(rest))
 			return
 		}
 		files := ""
@@ -299,7 +285,7 @@ func (r *Report) textFindings(p *printer, o TextOptions) {
 		if f.Accepted {
 			accepted = ", accepted"
 		}
-		p.printf("%8s  %s\n", Size(f.Bytes), Printable(f.Path))
+		p.printf("%8s  %s\n", units.Size(f.Bytes), Printable(f.Path))
 		p.printf("          %s%s%s\n", f.Reason.Text(), files, accepted)
 		p.printf("          made by %s\n", r.named(f.Creator, o.Width-18))
 		if f.Killer != f.Creator {
@@ -344,7 +330,7 @@ func (r *Report) textDebris(p *printer, o TextOptions) {
 		if d.Accepted {
 			what += ", accepted"
 		}
-		p.printf("%8s  %s  (%s; %s)\n", Size(d.Bytes), Printable(d.Path), what, r.named(d.Layer, 50))
+		p.printf("%8s  %s  (%s; %s)\n", units.Size(d.Bytes), Printable(d.Path), what, r.named(d.Layer, 50))
 		p.printf("          → %s\n", Printable(d.Remedy))
 	}
 	p.printf("\n")
@@ -356,7 +342,7 @@ func (r *Report) textDuplicates(p *printer) {
 	if r.DuplicateBytes == 0 {
 		return
 	}
-	p.printf("duplicates: %s beyond first copies\n", Size(r.DuplicateBytes))
+	p.printf("duplicates: %s beyond first copies\n", units.Size(r.DuplicateBytes))
 	for _, d := range r.Duplicates[:min(len(r.Duplicates), shownDuplicates)] {
 		paths := make([]string, 0, 3)
 		for _, path := range d.Paths[:min(len(d.Paths), 3)] {
@@ -365,7 +351,7 @@ func (r *Report) textDuplicates(p *printer) {
 		if d.Copies > len(paths) {
 			paths = append(paths, "…")
 		}
-		p.printf("%8s  %d × %s: %s\n", Size(d.Extra), d.Copies, Size(d.Size), strings.Join(paths, ", "))
+		p.printf("%8s  %d × %s: %s\n", units.Size(d.Extra), d.Copies, units.Size(d.Size), strings.Join(paths, ", "))
 		if d.Remedy != "" {
 			p.printf("          → %s\n", Printable(d.Remedy))
 		}

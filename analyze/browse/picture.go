@@ -8,6 +8,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/ui"
+	"github.com/layerbuild/layerbuild/internal/units"
 )
 
 // style is what a piece of text looks like: the parameter of SGR (ECMA-48), as what it is for.
@@ -126,7 +127,7 @@ func (m *model) picture(width, height int, color bool) []string {
 
 func (m *model) title(p *pane) {
 	t := m.r.Total
-	sums := fmt.Sprintf(" %s in %d layers, dead %s (%s) ", ui.Bytes(t.Bytes), len(m.r.Layers), ui.Bytes(t.Dead), share(t.Dead, t.Bytes))
+	sums := fmt.Sprintf(" %s in %d layers, dead %s (%s) ", units.Size(t.Bytes), len(m.r.Layers), units.Size(t.Dead), share(t.Dead, t.Bytes))
 	p.add(func(l *line) {
 		l.put(reverse, " "+ui.Cut(ui.Visible(m.r.Image), max(8, l.room-len(sums)-2)))
 		if n := l.room - len(sums); n > 0 {
@@ -205,11 +206,11 @@ func (m *model) layers(p *pane) {
 // layerText is what a layer's row says.
 func (m *model) layerText(i int) (size, dead, from, text string) {
 	if i == len(m.r.Layers) {
-		return ui.Bytes(m.r.Total.Live), "", "", "the final file system"
+		return units.Size(m.r.Total.Live), "", "", "the final file system"
 	}
 	layer := &m.r.Layers[i]
 	if layer.Dead > 0 {
-		dead = ui.Bytes(layer.Dead)
+		dead = units.Size(layer.Dead)
 	}
 	in := m.instruction(i)
 	switch {
@@ -220,7 +221,7 @@ func (m *model) layerText(i int) (size, dead, from, text string) {
 	case layer.Owner == analyze.EarlierStage:
 		from = "stage"
 	}
-	return ui.Bytes(layer.Bytes), dead, from, ui.Visible(in.Text)
+	return units.Size(layer.Bytes), dead, from, ui.Visible(in.Text)
 }
 
 // instruction is the one that made a layer.
@@ -307,14 +308,14 @@ func (m *model) row(l *line, i int, attrs bool) {
 	size, dead := "", ""
 	switch b := m.view.Bytes(n); {
 	case b > 0:
-		size = ui.Bytes(b)
+		size = units.Size(b)
 	case file != nil && file.Unit >= 0 && m.r.Units[file.Unit].Bytes > 0:
 		size = "(link)" // its content counts at another name
 	case file != nil && file.Type == analyze.Regular:
-		size = ui.Bytes(0)
+		size = units.Size(0)
 	}
 	if b := m.view.Dead(n); b > 0 {
-		dead = ui.Bytes(b)
+		dead = units.Size(b)
 	}
 	before += fmt.Sprintf(" %9s", size)
 	name := strings.Repeat("  ", min(int(row.depth), max(0, l.room/4-8)))
@@ -430,18 +431,18 @@ func wrap(text string, width, n int) []string {
 func (m *model) layerDetails() []string {
 	if m.final() {
 		t := m.r.Total
-		return []string{"What is there in the end", fmt.Sprintf("%s live in %d contents; %s dead in %d are not here", ui.Bytes(t.Live), t.Units-t.DeadUnits, ui.Bytes(t.Dead), t.DeadUnits)}
+		return []string{"What is there in the end", fmt.Sprintf("%s live in %d contents; %s dead in %d are not here", units.Size(t.Live), t.Units-t.DeadUnits, units.Size(t.Dead), t.DeadUnits)}
 	}
 	layer := &m.r.Layers[m.layer]
 	out := []string{m.step(int32(m.layer))}
-	s := fmt.Sprintf("%s: live %s, dead %s; makes %s dead", ui.Bytes(layer.Bytes), ui.Bytes(layer.Live), ui.Bytes(layer.Dead), ui.Bytes(layer.Killed))
+	s := fmt.Sprintf("%s: live %s, dead %s; makes %s dead", units.Size(layer.Bytes), units.Size(layer.Live), units.Size(layer.Dead), units.Size(layer.Killed))
 	if layer.Compressed > 0 {
-		s += "; compressed " + ui.Bytes(layer.Compressed)
+		s += "; compressed " + units.Size(layer.Compressed)
 	}
 	out = append(out, s)
 	var why []string
 	for _, reason := range layer.Reasons {
-		why = append(why, reason.Reason.Text()+" "+ui.Bytes(reason.Bytes))
+		why = append(why, reason.Reason.Text()+" "+units.Size(reason.Bytes))
 	}
 	if len(why) > 0 {
 		out = append(out, "dead: "+strings.Join(why, "; "))
@@ -468,11 +469,11 @@ func (m *model) nodeDetails() []string {
 	if m.view.Change(n) == analyze.Removed {
 		return append(out, m.whatWas(n)...)
 	}
-	s := ui.Bytes(m.view.Bytes(n))
+	s := units.Size(m.view.Bytes(n))
 	if c := m.view.Count(n); file == nil || file.Type != analyze.Regular {
 		s += fmt.Sprintf(" in %d contents", c)
 		if d := m.view.Dead(n); d > 0 {
-			s += ", dead " + ui.Bytes(d)
+			s += ", dead " + units.Size(d)
 		}
 	}
 	if file != nil && file.Type != analyze.Gone {
@@ -489,7 +490,7 @@ func (m *model) nodeDetails() []string {
 		return append(out, "made by "+m.step(file.Layer))
 	}
 	if f := m.largest(t.Path(n)); f != nil && m.view.Dead(n) > 0 {
-		return append(out, fmt.Sprintf("the most of it: %s %s, %s; by %s", ui.Visible(f.Path), ui.Bytes(f.Bytes), f.Reason.Text(), m.step(int32(f.Killer))), "remedy: "+ui.Visible(f.Remedy))
+		return append(out, fmt.Sprintf("the most of it: %s %s, %s; by %s", ui.Visible(f.Path), units.Size(f.Bytes), f.Reason.Text(), m.step(int32(f.Killer))), "remedy: "+ui.Visible(f.Remedy))
 	}
 	return out
 }
@@ -508,9 +509,9 @@ func (m *model) whatWas(n *analyze.Node) []string {
 	}
 	u := &m.r.Units[was.Unit]
 	if !u.Dead() {
-		return []string{fmt.Sprintf("removed; its content, %s, has another name", ui.Bytes(u.Bytes))}
+		return []string{fmt.Sprintf("removed; its content, %s, has another name", units.Size(u.Bytes))}
 	}
-	return append([]string{fmt.Sprintf("removed, but its %s are still in %s", ui.Bytes(u.Bytes), m.step(u.Layer))}, m.remedy(u, m.view.Tree.Path(n))...)
+	return append([]string{fmt.Sprintf("removed, but its %s are still in %s", units.Size(u.Bytes), m.step(u.Layer))}, m.remedy(u, m.view.Tree.Path(n))...)
 }
 
 // fate says what happened to a dead unit.

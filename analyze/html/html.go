@@ -13,6 +13,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/ui"
+	"github.com/layerbuild/layerbuild/internal/units"
 )
 
 //go:embed page.css
@@ -128,7 +129,7 @@ func (p *page) summary() {
 }
 
 func (p *page) tile(class, name string, n int64, note string) {
-	p.raw(`<div class="`, class, `"><dt>`, name, `</dt><dd title="`, number(n), ` bytes">`, ui.Bytes(n), ` <small>`, note, "</small></dd></div>\n")
+	p.raw(`<div class="`, class, `"><dt>`, name, `</dt><dd title="`, number(n), ` bytes">`, units.Size(n), ` <small>`, note, "</small></dd></div>\n")
 }
 
 // ownersBar is all bytes in one bar: whose they are, and what of them is dead.
@@ -154,13 +155,13 @@ func (p *page) ownersBar() {
 	for _, o := range p.r.Owners {
 		rect(o.Owner.String(), o.Live)
 		rect("hatch", o.Dead)
-		label.WriteString(ownerText(o.Owner) + ": live " + ui.Bytes(o.Live) + ", dead " + ui.Bytes(o.Dead) + ". ")
+		label.WriteString(ownerText(o.Owner) + ": live " + units.Size(o.Live) + ", dead " + units.Size(o.Dead) + ". ")
 	}
 	// In percent and not with a view box, which would stretch the hatching.
 	p.raw(`<svg class="bar" role="img" aria-label="`, label.String(), `">`, bar.String(), "</svg>\n")
 	p.raw(`<ul class="key">`)
 	for _, o := range p.r.Owners {
-		p.raw(`<li><svg aria-hidden="true"><rect class="`, o.Owner.String(), `" width="100%" height="100%" /></svg>`, ownerText(o.Owner), " ", ui.Bytes(o.Bytes), "</li>")
+		p.raw(`<li><svg aria-hidden="true"><rect class="`, o.Owner.String(), `" width="100%" height="100%" /></svg>`, ownerText(o.Owner), " ", units.Size(o.Bytes), "</li>")
 	}
 	p.raw(`<li><svg aria-hidden="true"><rect fill="url(#hatch)" width="100%" height="100%" /></svg>dead: in the image, but no path of the final file system refers to it</li></ul>`, "\n")
 }
@@ -173,7 +174,7 @@ func (p *page) gate() {
 		return
 	}
 	if g.Passed {
-		p.raw(`<p><span class="tag">Gate passed</span> `, ui.Bytes(g.Dead), " of own bytes are dead.</p>\n")
+		p.raw(`<p><span class="tag">Gate passed</span> `, units.Size(g.Dead), " of own bytes are dead.</p>\n")
 		return
 	}
 	p.raw(`<p><span class="tag bad">Gate failed</span></p><ul>`)
@@ -253,7 +254,7 @@ func (p *page) bytes(class, label string, n int64, note string) {
 		p.raw(`></td>`)
 		return
 	}
-	p.raw(` title="`, number(n), ` bytes">`, ui.Bytes(n), note, `</td>`)
+	p.raw(` title="`, number(n), ` bytes">`, units.Size(n), note, `</td>`)
 }
 
 func ownerText(o analyze.Owner) string {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/ui"
+	"github.com/layerbuild/layerbuild/internal/units"
 )
 
 func (p *page) instructions() {
@@ -72,7 +73,7 @@ func bar(o analyze.Owner, live, dead, largest int64) string {
 		return ""
 	}
 	a, b := 100*float64(live)/float64(largest), 100*float64(dead)/float64(largest)
-	s := `<svg class="bar" role="img" aria-label="live ` + ui.Bytes(live) + ", dead " + ui.Bytes(dead) + `">`
+	s := `<svg class="bar" role="img" aria-label="live ` + units.Size(live) + ", dead " + units.Size(dead) + `">`
 	if live > 0 {
 		s += `<rect class="` + o.String() + `" width="` + coord(a) + `%" height="100%" />`
 	}
@@ -91,7 +92,7 @@ func compressed(c analyze.Compressed) string {
 	if c.Estimate {
 		about = "about "
 	}
-	return "<small>" + about + ui.Bytes(c.Bytes) + " compressed</small>"
+	return "<small>" + about + units.Size(c.Bytes) + " compressed</small>"
 }
 
 func (p *page) findings() {

@@ -27,6 +27,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
+	"github.com/layerbuild/layerbuild/internal/units"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -589,7 +590,7 @@ func (f *buildFlags) runOptions(o *build.Options, _ *env) error {
 		o.Run.Hosts = append(o.Run.Hosts, host)
 	}
 	if f.shmSize != "" {
-		n, err := parseSize(f.shmSize)
+		n, err := units.ParseDocker(f.shmSize)
 		if err != nil {
 			return badValue("shm-size", f.shmSize, err)
 		}
@@ -801,22 +802,6 @@ func parseHost(s string) (executor.Host, error) {
 		return executor.Host{}, badValue("add-host", s, errors.New("HOST:IP is expected, with an address or host-gateway for IP"))
 	}
 	return executor.Host{Name: name, IP: ip}, nil
-}
-
-// parseSize reads a number of bytes with an optional unit, a power of 1024: 64m, 1g, 512k, 100b.
-func parseSize(s string) (int64, error) {
-	t := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(strings.TrimSpace(s)), "b"), "i")
-	shift := 0
-	if t != "" {
-		if i := strings.IndexByte("kmgtp", t[len(t)-1]); i >= 0 {
-			shift, t = 10*(i+1), t[:len(t)-1]
-		}
-	}
-	n, err := strconv.ParseFloat(t, 64)
-	if err != nil || !(n >= 0) || n*float64(int64(1)<<shift) > 1<<62 {
-		return 0, errors.New("a size such as 64m or 10g is expected")
-	}
-	return int64(n * float64(int64(1)<<shift)), nil
 }
 
 func parseUlimit(s string) (executor.Ulimit, error) {

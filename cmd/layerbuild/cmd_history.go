@@ -14,6 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
+	"github.com/layerbuild/layerbuild/internal/units"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 )
@@ -104,7 +105,7 @@ func printHistory(w io.Writer, list []made, whole bool) error {
 		if runes := []rune(by); !whole && len(runes) > 80 {
 			by = string(runes[:79]) + "…"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", digest, created, bytesText(m.Size), by)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", digest, created, units.Size(m.Size), by)
 	}
 	return tw.Flush()
 }

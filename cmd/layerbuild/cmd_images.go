@@ -17,6 +17,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
+	"github.com/layerbuild/layerbuild/internal/units"
 	"github.com/layerbuild/layerbuild/parser"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -117,7 +118,7 @@ func printImages(w io.Writer, list []listed, digests bool) error {
 		if digests {
 			id = l.ID + "\t" + l.Digest
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\n", ui.Visible(familiar(l.Name)), id, ui.Visible(strings.Join(l.Platforms, ",")), age(l.Created), l.Layers, bytesText(l.Size))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\n", ui.Visible(familiar(l.Name)), id, ui.Visible(strings.Join(l.Platforms, ",")), age(l.Created), l.Layers, units.Size(l.Size))
 	}
 	return tw.Flush()
 }
@@ -198,19 +199,6 @@ func age(t time.Time) string {
 		return fmt.Sprintf("%d days ago", int(d.Hours()/24))
 	}
 	return t.UTC().Format(time.DateOnly)
-}
-
-// bytesText is a number of bytes for people, in powers of 1000 as registries count.
-func bytesText(n int64) string {
-	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
-	f, i := float64(n), 0
-	for f >= 1000 && i < len(units)-1 {
-		f, i = f/1000, i+1
-	}
-	if i == 0 || f >= 100 {
-		return fmt.Sprintf("%.0f%s", f, units[i])
-	}
-	return fmt.Sprintf("%.3g%s", f, units[i])
 }
 
 // checkImageAndNames returns an error for an image or new names of it that cannot be understood, the first of them.

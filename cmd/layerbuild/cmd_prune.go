@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/internal/units"
 	"github.com/spf13/pflag"
 )
 
@@ -29,7 +30,7 @@ func pruneVerb() verb {
 				}
 				o := state.PruneOptions{All: *all, Unused: *unused, DryRun: *dry}
 				if *keep != "" {
-					n, err := parseSize(*keep)
+					n, err := units.ParseDocker(*keep)
 					if err != nil {
 						return nil, badValue("keep-storage", *keep, err)
 					}
@@ -70,6 +71,6 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, fo
 		verb = "would remove"
 	}
 	_, err = fmt.Fprintf(e.stdout, "%s %d images without a name, %d blobs (%s), %d snapshots (%s), %d records, %d cache mounts (%s)\n",
-		verb, done.Images, done.Blobs, bytesText(done.BlobBytes), done.Snapshots, bytesText(done.SnapshotBytes), done.Records, done.Mounts, bytesText(done.MountBytes))
+		verb, done.Images, done.Blobs, units.Size(done.BlobBytes), done.Snapshots, units.Size(done.SnapshotBytes), done.Records, done.Mounts, units.Size(done.MountBytes))
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/internal/units"
 	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
@@ -139,7 +140,7 @@ func printPruned(w io.Writer, res *imageanalysis.Pruned) error {
 		if len(by) > 70 {
 			by = append(by[:69], '…')
 		}
-		fmt.Fprintf(&b, "%8s → %-8s  %s\n", analyze.Size(l.Before), analyze.Size(l.After), string(by))
+		fmt.Fprintf(&b, "%8s → %-8s  %s\n", units.Size(l.Before), units.Size(l.After), string(by))
 	}
 	if res.Base.Source == analyze.BaseGuess && res.Base.Layers > 0 {
 		fmt.Fprintf(&b, "the first %d layers stay as they are: that the base ends there is a guess, say --base where it is wrong\n", res.Base.Layers)
@@ -147,7 +148,7 @@ func printPruned(w io.Writer, res *imageanalysis.Pruned) error {
 	if res.Entries == 0 {
 		fmt.Fprintln(&b, "nothing is dead in the image's own layers")
 	} else {
-		fmt.Fprintf(&b, "%s of dead content gone, the image is %s smaller compressed; every file is as before\n", analyze.Size(res.Bytes), signed(res.Compressed))
+		fmt.Fprintf(&b, "%s of dead content gone, the image is %s smaller compressed; every file is as before\n", units.Size(res.Bytes), signed(res.Compressed))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -156,7 +157,7 @@ func printPruned(w io.Writer, res *imageanalysis.Pruned) error {
 // signed is a size that may be negative: a few bytes are lost where a layer is compressed anew for next to nothing.
 func signed(n int64) string {
 	if n < 0 {
-		return "-" + analyze.Size(-n)
+		return "-" + units.Size(-n)
 	}
-	return analyze.Size(n)
+	return units.Size(n)
 }

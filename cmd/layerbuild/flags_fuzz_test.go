@@ -1,6 +1,10 @@
 package main
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/layerbuild/layerbuild/internal/units"
+)
 
 // FuzzFlags: the values of flags are taken or refused, and sizes are never negative.
 func FuzzFlags(f *testing.F) {
@@ -8,8 +12,8 @@ func FuzzFlags(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if n, err := parseSize(s); err == nil && n < 0 {
-			t.Errorf("parseSize(%q) = %d", s, n)
+		if n, err := units.ParseDocker(s); err == nil && n < 0 {
+			t.Errorf("units.ParseDocker(%q) = %d", s, n)
 		}
 		parseUlimit(s)
 		parseHost(s)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/internal/units"
 )
 
 // keepStorage is the variable that sets the default of build's --keep-storage.
@@ -53,7 +54,7 @@ func parsePolicy(s string) (state.Policy, error) {
 	if s == "off" {
 		return state.Policy{Limit: state.NoLimit}, nil
 	}
-	n, err := parseSize(s)
+	n, err := units.ParseDocker(s)
 	if err != nil {
 		return state.Policy{}, errors.New("a size such as 500m or 10g, or off, is expected")
 	}

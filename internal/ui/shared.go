@@ -14,6 +14,3 @@ func Cut(s string, n int) string { return cut(s, n) }
 // Visible makes s, a line, fit for a terminal. Nothing that is in it is left out: control characters, characters that
 // turn the direction of text and bytes that are not UTF-8 are spelled out.
 func Visible(s string) string { return visible(s) }
-
-// Bytes prints n with decimal units.
-func Bytes(n int64) string { return bytesText(n) }

@@ -421,9 +421,9 @@ func TestPlainProgress(t *testing.T) {
 		}
 		want := `#1 pull
 #1 short 5B 0.1s done
-#1 long 50.00MB / 120.00MB 5.0s
-#1 long 100.00MB / 120.00MB 10.0s
-#1 long 120.00MB / 120.00MB 12.0s done
+#1 long 50.0MB / 120MB 5.0s
+#1 long 100MB / 120MB 10.0s
+#1 long 120MB / 120MB 12.0s done
 `
 		if diff := cmp.Diff(want, out.String()); diff != "" {
 			t.Errorf("plain progress differs (-want +got):\n%s", diff)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/units"
 )
 
 // seconds prints d as every line of a build shows it.
@@ -12,26 +13,12 @@ func seconds(d time.Duration) string {
 	return fmt.Sprintf("%.1fs", max(0, d).Seconds())
 }
 
-// bytesText prints n with decimal units.
-func bytesText(n int64) string {
-	if n < 1000 {
-		return fmt.Sprintf("%dB", max(0, n))
-	}
-	f := float64(n)
-	for _, unit := range [...]string{"kB", "MB", "GB"} {
-		if f /= 1000; f < 999.995 {
-			return fmt.Sprintf("%.2f%s", f, unit)
-		}
-	}
-	return fmt.Sprintf("%.2fTB", f/1000)
-}
-
 // amount prints how far something is.
 func amount(current, total int64) string {
 	if total <= 0 {
-		return bytesText(current)
+		return units.Size(current)
 	}
-	return bytesText(current) + " / " + bytesText(total)
+	return units.Size(current) + " / " + units.Size(total)
 }
 
 // warningText is what w says, on one line.
