@@ -16,7 +16,7 @@ const maxBlocks = 1 << 20
 
 // xz makes the decoder of an xz file. It verifies the check of each block of each stream; a stream may have none.
 func (d *decompressed) xz() error {
-	g := &xzGuard{b: d.buffer, limit: commonWindow}
+	g := &xzGuard{b: d.buffer}
 	d.done = g.release
 	// An error about the first block is one about the file.
 	head, _ := d.buffer.Peek(xzStreamHeader + 1)
@@ -41,9 +41,8 @@ const (
 // a dictionary of any size. Of damage it finds only a missing end. Where it does not understand the file, it passes on the rest: the
 // decoder then returns an error, because it accepts less.
 type xzGuard struct {
-	b     *bufio.Reader
-	limit int64 // of dictionaries
-	held  bool  // large
+	b    *bufio.Reader
+	held bool // large
 
 	left   int64 // bytes to pass on before the next look; -1: the rest
 	next   func(*xzGuard) error
