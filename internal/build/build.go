@@ -31,11 +31,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// builder is one build: what its platforms share.
+// builder holds what the platforms of one build share.
 type builder struct {
 	state  *state.State
 	images *image.Resolver
-	// baseImages and artifacts are images, but for tests.
+	// baseImages and artifacts are the same as images, except in tests.
 	baseImages inputs.Images
 	artifacts  remotecache.Artifacts
 	opts       Options
@@ -51,8 +51,8 @@ type builder struct {
 	cacheMounts *cachemount.Store
 	e           *engine
 	makeSealer  func(context.Context, layers.SealerOptions) (Sealer, DirectorySealer)
-	// ctx ends when Build returns: layers are sealed and sent while steps run. It is kept here because this work outlives
-	// the call that starts it.
+	// ctx ends when Build returns. It is stored because layers are sealed and sent while steps run,
+	// by goroutines that outlive the call that starts them.
 	ctx     context.Context
 	uploads *outputs.Uploads
 	recipe  outputs.Recipe // of the image in the store
@@ -65,13 +65,14 @@ type builder struct {
 	closers []io.Closer
 }
 
-// Build builds an image. The Result has the Dockerfile's name and text as soon as they are known, even if there is an
-// error. Errors of instructions are a *StepError or a *parser.Error.
+// Build builds an image. The Result is never nil. It has the name and text of the Dockerfile as
+// soon as they are known, even if an error is returned. An error of an instruction is a *StepError
+// or a *parser.Error.
 func Build(ctx context.Context, state *state.State, images *image.Resolver, o Options) (*Result, error) {
 	return newBuilder(state, images, o).run(ctx)
 }
 
-// newBuilder returns a build that has not begun.
+// newBuilder returns a builder that has not started.
 func newBuilder(state *state.State, images *image.Resolver, o Options) *builder {
 	if o.Sink == nil {
 		o.Sink = event.Discard
@@ -93,7 +94,7 @@ func newBuilder(state *state.State, images *image.Resolver, o Options) *builder 
 	return b
 }
 
-// run builds.
+// run builds the image.
 func (b *builder) run(ctx context.Context) (res *Result, err error) {
 	warn := func(message string) { b.sink(event.Warning{Message: message, Time: time.Now()}) }
 	b.state.Store.Warn = warn
@@ -124,7 +125,8 @@ func (b *builder) run(ctx context.Context) (res *Result, err error) {
 	return res, b.full(err)
 }
 
-// full adds the remedy to an error of a full state directory, inside of an error of a step.
+// full adds the remedy to an error about a full disk. It changes the error inside a StepError,
+// which keeps its place in the Dockerfile.
 func (b *builder) full(err error) error {
 	var step *StepError
 	if errors.As(err, &step) {
@@ -134,7 +136,8 @@ func (b *builder) full(err error) error {
 	return state.Full(b.state.Root, err)
 }
 
-// makeTempDir removes the temporary directories of builds that were killed, and prepares one for this build.
+// makeTempDir removes the temporary directories of builds that were killed, and prepares one for
+// this build.
 func (b *builder) makeTempDir() error {
 	if err := state.RemoveTempDirs(b.state.Root); err != nil {
 		return err
@@ -144,7 +147,8 @@ func (b *builder) makeTempDir() error {
 	return nil
 }
 
-// close waits for what goes on behind the build's back and lets go of everything.
+// close waits for background work and closes everything that the build has opened, in reverse
+// order.
 func (b *builder) close() error {
 	b.waitForLayers()
 	if b.e.dirty.Load() {
@@ -157,7 +161,7 @@ func (b *builder) close() error {
 	return errors.Join(errs...)
 }
 
-// newInputs makes the inputs of the build.
+// newInputs returns the inputs of the build.
 func (b *builder) newInputs() *inputs.Inputs {
 	return inputs.New(inputs.Options{
 		Images: b.baseImages, Snapshots: b.state.Snapshots, Remote: b.state.Cache, Lazy: b.e.lazy, Secrets: b.secrets, Sink: b.sink,
@@ -167,7 +171,7 @@ func (b *builder) newInputs() *inputs.Inputs {
 	})
 }
 
-// newSealer makes the sealer for the layers of the image in the store.
+// newSealer creates the sealer for the layers of the image in the store.
 func (b *builder) newSealer() {
 	b.e.checker = nil
 	if b.opts.CheckLayers {
@@ -220,7 +224,7 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 	}
 	res.Dockerfile = b.name
 	if b.file, err = parser.Parse(b.name, res.Text); err != nil && b.file != nil {
-		// The plan fails in the same way; its findings before the mistake are reported.
+		// Plan fails with the same error, and returns the warnings of the lines before it.
 		if plan, _ := b.file.Plan(b.planOptions(ocispec.Platform{}, b.opts.Lint)); plan != nil {
 			res.Warnings = plan.Warnings()
 			b.warn(res.Warnings)
@@ -229,7 +233,7 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 	return err
 }
 
-// build plans for each platform, and then solves.
+// build plans for each platform, and then runs the plans.
 func (b *builder) build(ctx context.Context, res *Result) error {
 	platforms := b.opts.Platforms
 	if len(platforms) == 0 {
@@ -260,7 +264,7 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 		return nil
 	}
 	b.warnNoCacheStages()
-	// The exporters look at their destinations before anything is built.
+	// New checks the destinations before anything is built.
 	exporters, err := export.New(b.opts.Export, b.opts.Outputs...)
 	if err != nil {
 		return err
@@ -396,7 +400,8 @@ func (b *builder) warnNoCacheStages() {
 	}
 }
 
-// expect tells how much work there will be: the context, all steps with their bases, the image, and the outputs.
+// expect reports how much work there will be: the context, all steps with their bases, the image
+// and the outputs.
 func (b *builder) expect(ctx context.Context, solvers []*solver) {
 	work := 1 + len(b.opts.Outputs) + len(b.opts.Cache.To)
 	if b.opts.WantsImage() {
@@ -414,7 +419,8 @@ func (b *builder) expect(ctx context.Context, solvers []*solver) {
 	b.sink(event.Expect{Work: work, Time: time.Now()})
 }
 
-// planOptions are the options of the plan for one platform. A check without a target covers all stages.
+// planOptions returns the options of the plan for one platform. A check without a target covers all
+// stages.
 func (b *builder) planOptions(p ocispec.Platform, lint parser.LintOptions) parser.PlanOptions {
 	return parser.PlanOptions{
 		BuildArgs: b.opts.Args, Target: b.opts.Target, Labels: b.opts.Image.Labels, Platform: p,
@@ -423,9 +429,9 @@ func (b *builder) planOptions(p ocispec.Platform, lint parser.LintOptions) parse
 	}
 }
 
-// plan makes the plan for one platform and walks it without running anything, so that mistakes in any instruction are
-// found before the first command runs. It returns the solver, with the warnings of its plan, even when it found a
-// mistake. Of several mistakes the first of the file is returned.
+// plan makes the plan for one platform and checks it without running anything, so that mistakes in
+// any instruction are found before the first command runs. It returns the solver, with the warnings
+// of its plan, also with an error. Of several errors it returns the first one of the file.
 func (b *builder) plan(ctx context.Context, p ocispec.Platform, lint parser.LintOptions) (*solver, error) {
 	plan, err := b.file.Plan(b.planOptions(p, lint))
 	if plan == nil {
@@ -435,7 +441,7 @@ func (b *builder) plan(ctx context.Context, p ocispec.Platform, lint parser.Lint
 	if err != nil {
 		return s, err
 	}
-	// All base images are asked for at once; the walk then finds them there.
+	// Resolve all base images at once. Check then finds them resolved.
 	bases := make(map[*parser.Stage]base, len(plan.Stages))
 	var mu sync.Mutex
 	var g errgroup.Group
@@ -465,13 +471,14 @@ func (b *builder) plan(ctx context.Context, p ocispec.Platform, lint parser.Lint
 	return s, err
 }
 
-// base is the configuration that a stage starts from, or the reason why there is none.
+// base is the configuration that a stage starts from, or the error for which there is none.
 type base struct {
 	config imageConfig
 	err    error
 }
 
-// similar says what else may have been meant by an image that is not found: a stage's name with a slip in it is one.
+// similar adds a hint to the error of an image that was not found: a stage with a similar name, or
+// a stage's number.
 func (s *solver) similar(in parser.Input, err error) error {
 	img, ok := in.(parser.ImageInput)
 	if !ok || err == nil {
@@ -492,7 +499,7 @@ type imageUse struct {
 	at    parser.Range
 }
 
-// imagesOf finds the images that a step takes files from.
+// imagesOf returns the images that a step takes files from.
 func imagesOf(step parser.Step) []imageUse {
 	var list []imageUse
 	add := func(in parser.Input) {
@@ -511,8 +518,8 @@ func imagesOf(step parser.Step) []imageUse {
 	return list
 }
 
-// resolveAll resolves all images that steps take files from, in parallel, before anything runs. Of several errors the
-// first of the file is returned.
+// resolveAll resolves all images that steps take files from, in parallel, before anything runs. Of
+// several errors it returns the first one of the file.
 func (s *solver) resolveAll(ctx context.Context, list []imageUse) error {
 	errs := make([]error, len(list))
 	var g errgroup.Group
@@ -539,8 +546,8 @@ func (s *solver) resolveAll(ctx context.Context, list []imageUse) error {
 	return nil
 }
 
-// at says where in the Dockerfile an error comes from, once. An error of a layer comes from the instruction that made the
-// layer.
+// at adds the place in the Dockerfile to an error that has none. The place of a layers.Error is
+// that of the instruction that made the layer.
 func (b *builder) at(r parser.Range, step string, err error) error {
 	var have *StepError
 	var parsed *parser.Error
@@ -560,7 +567,8 @@ func (b *builder) warn(list []parser.Warning) {
 	}
 }
 
-// setEpoch settles the time that is given to everything: the options', or else what an argument or the Dockerfile says.
+// setEpoch sets the epoch of the build: that of the options, or else said, which comes from a build
+// argument or the Dockerfile.
 func (b *builder) setEpoch(said *time.Time) {
 	if b.opts.Image.Epoch == nil {
 		b.opts.Image.Epoch = said
@@ -571,7 +579,7 @@ func (b *builder) setEpoch(said *time.Time) {
 	}
 }
 
-// now is the time of what is made now.
+// now returns the time of what is made now: the epoch, or else the clock's.
 func (b *builder) now() time.Time {
 	if b.opts.Image.Epoch != nil {
 		return b.opts.Image.Epoch.UTC()

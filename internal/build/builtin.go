@@ -2,19 +2,20 @@ package build
 
 import "strconv"
 
-// Build arguments that configure the builder and not the Dockerfile
-// (https://docs.docker.com/reference/dockerfile/#buildkit-built-in-build-args). An argument that is no truth value is false.
+// These build arguments configure the builder and not the Dockerfile
+// (https://docs.docker.com/reference/dockerfile/#buildkit-built-in-build-args). A value that
+// strconv.ParseBool does not accept is false.
 
-// keepGitDir keeps .git in contexts from git.
+// keepGitDir reports whether contexts from git keep their .git directory.
 func (b *builder) keepGitDir() bool { return isSet(b.opts.Args, "BUILDKIT_CONTEXT_KEEP_GIT_DIR") }
 
-// inlineCache is short for --cache-to type=inline.
+// inlineCache reports whether the arguments ask for --cache-to type=inline.
 func (b *builder) inlineCache() bool { return isSet(b.opts.Args, "BUILDKIT_INLINE_CACHE") }
 
-// cacheNamespace keeps cache mounts apart that have the same id otherwise.
+// cacheNamespace returns a prefix that keeps cache mounts with equal ids apart.
 func (b *builder) cacheNamespace() string { return b.opts.Args["BUILDKIT_CACHE_MOUNT_NS"] }
 
-// hostname is that of commands; "" is the usual one.
+// hostname returns the host name that commands see; "" is the default one.
 func (b *builder) hostname() string { return b.opts.Args["BUILDKIT_SANDBOX_HOSTNAME"] }
 
 func isSet(args map[string]string, name string) bool {

@@ -15,7 +15,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// copier is a COPY or ADD.
+// copier runs a COPY or ADD.
 type copier struct {
 	e      *engine
 	in     *inputs.Inputs
@@ -32,7 +32,7 @@ type copier struct {
 	remotes []source.Remote
 }
 
-// splitSources tells the sources of an ADD that are somewhere else from those in the context.
+// splitSources separates the sources of an ADD that must be downloaded from those in the context.
 func splitSources(a *parser.Copy) (local, remote []string, err error) {
 	if !a.Add {
 		return a.Sources, nil, nil
@@ -47,7 +47,7 @@ func splitSources(a *parser.Copy) (local, remote []string, err error) {
 	return local, remote, nil
 }
 
-// Close lets go of downloads that nobody fetched.
+// Close closes the downloads.
 func (c *copier) Close() error {
 	var errs []error
 	for _, r := range c.remotes {
@@ -56,7 +56,7 @@ func (c *copier) Close() error {
 	return errors.Join(errs...)
 }
 
-// look matches the sources and digests what they name.
+// look finds the files that the sources name, and digests them.
 func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err error) {
 	a := c.copy
 	content := make([]string, 0, 1+len(c.remote))
@@ -98,10 +98,10 @@ func (c *copier) openRemote(ctx context.Context, src string) (source.Remote, err
 	return source.HTTP(ctx, src, o)
 }
 
-// keepOwner says that files keep the owners that they have: those of other stages and images do.
+// keepOwner reports whether files keep their owners, as files of stages and images do.
 func (c *copier) keepOwner() bool { return c.copy.Chown == "" && c.owners }
 
-// unpack says that local archives are unpacked, remoteUnpack that downloaded ones are.
+// unpack reports whether local archives are unpacked, and remoteUnpack whether downloaded ones are.
 func (c *copier) unpack() bool {
 	if c.copy.Unpack != nil {
 		return *c.copy.Unpack
@@ -111,12 +111,13 @@ func (c *copier) unpack() bool {
 
 func (c *copier) remoteUnpack() bool { return c.copy.Unpack != nil && *c.copy.Unpack }
 
-// namesFiles says whether there may be archives to unpack: those in a directory that is copied are not.
+// namesFiles reports whether a source names a file, which may be an archive to unpack. Archives in
+// a directory that is copied are not unpacked.
 func (c *copier) namesFiles() bool {
 	return c.match != nil && slices.ContainsFunc(c.match.Items, func(it source.Item) bool { return !it.Contents })
 }
 
-// do copies.
+// do copies the files.
 func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) error {
 	if c.match != nil || len(c.copy.Inline) > 0 {
 		res, err := c.e.execute(ctx, active.Mounts(), c.sources(), out)
@@ -149,7 +150,7 @@ func (c *copier) sources() *executor.Copy {
 	return act
 }
 
-// tell says what the user should know of a copy.
+// tell warns about what a copy could not keep.
 func (c *copier) tell(res executor.Result, out output) {
 	tell(res, out)
 	c.tellSockets(out)
@@ -173,12 +174,13 @@ func (c *copier) action(unpack bool) *executor.Copy {
 	}
 }
 
-// items says in the executor's words what was found in the source's.
+// items converts the items of a match to those of the executor.
 func items(list []source.Item, parents bool) []executor.Item {
 	out := make([]executor.Item, len(list))
 	for i, it := range list {
 		out[i] = executor.Item{Path: it.Path, Contents: it.Contents, MtimeNs: it.MtimeNs, Entries: make([]executor.Entry, 0, it.Entries.Len())}
-		// What keeps its directories is put below the destination; a single file goes there, or becomes it.
+		// With --parents the item keeps its directories below the destination. Without, a single
+		// file goes into the destination, or becomes it.
 		if parents {
 			out[i].Target = it.Target
 		} else {

@@ -10,9 +10,9 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// The layer of a COPY of a directory can be written from the files of its source, and need not be read again from the
-// snapshot. If the COPY ends the image, nothing else is needed: no snapshot is made, and the record is lazy. If steps follow,
-// the layer is written while the files are copied.
+// The layer of a COPY of a directory can be written from the files of its source, and need not be
+// read again from the snapshot. If the COPY ends the image, nothing else is needed: no snapshot is
+// made, and the record is lazy. If steps follow, the layer is written while the files are copied.
 
 // Below these sizes it is cheaper to seal after the copy.
 const (
@@ -28,7 +28,7 @@ func (s *solver) endsImage(st *parser.Stage, n int) bool {
 
 // copiesToLayer reports whether the layer of a job is to be written from the files that it copies.
 func (e *engine) copiesToLayer(j *job, n need) bool {
-	if j.copier == nil || j.detached || !j.copier.copiesDirectory() {
+	if j.copier == nil || j.link || !j.copier.copiesDirectory() {
 		return false
 	}
 	return n.last || n.seal && !e.tables && e.snapshots.Layered() && j.copier.isLarge()
@@ -47,9 +47,10 @@ func (c *copier) isLarge() bool {
 	return size >= earlyBytes
 }
 
-// copyToLayer makes the destination of a job in active, and writes the layer of snapshot id from the source's files if they are
-// all that the job changes. With n.last it returns true when the layer is written and recorded, and nothing else is to be done.
-// Otherwise the layer is being written, or cannot be written in this way, and the files are to be copied to active.
+// copyToLayer makes the destination of a job in active, and writes the layer of snapshot id from
+// the source's files if they are all that the job changes. With n.last it returns true when the
+// layer is written and recorded, and nothing else is to be done. Otherwise the layer is being
+// written, or cannot be written in this way, and the files are to be copied to active.
 func (e *engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapshot.ID, active *snapshot.Active, out output, n need) (stepResult, bool, error) {
 	dir, res, err := j.copier.directory(ctx, active, out)
 	if err != nil || dir == nil {
@@ -61,7 +62,7 @@ func (e *engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapsho
 	}
 	l, err := e.directories.SealDirectory(ctx, active.Changes(), dir)
 	if err != nil {
-		// Copying tells what is wrong, if anything is.
+		// The copy that follows fails with the error that the user should see, if there is one.
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 			return stepResult{}, false, err
@@ -75,7 +76,7 @@ func (e *engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapsho
 	if err := e.records.PutSealed(string(id), e.sealer.Format(), l); err != nil {
 		return stepResult{}, false, err
 	}
-	e.promiseLayer(id, cur.top, l)
+	e.addLazy(id, cur.top, l)
 	made, err := e.record(j, cache.Record{Snapshot: string(id), Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: e.sealer.Format()}})
 	return made, err == nil, err
 }
@@ -99,8 +100,8 @@ func (c *copier) copiesDirectory() bool {
 	return c.match != nil && len(c.remotes) == 0 && len(c.match.Items) == 1 && c.match.Items[0].Contents && frozen(c.from.tree, c.match) == nil
 }
 
-// directory makes the destination of a job in active. It returns the directory that is copied there, or nil if its files are
-// not all that the job changes.
+// directory makes the destination of a job in active. It returns the directory that is copied
+// there, or nil if its files are not all that the job changes.
 func (c *copier) directory(ctx context.Context, active *snapshot.Active, out output) (*executor.Directory, executor.Result, error) {
 	act := c.sources()
 	if !act.CopiesDirectory() {

@@ -1,8 +1,17 @@
-// Package build is the conductor: it walks the plan of a Dockerfile and asks the other rooms to do the work.
+// Package build runs the plan of a Dockerfile: it schedules stages and steps and decides what is
+// taken from the cache.
 //
-// A stage is walked by a goroutine of its own. For each step a key is made of the parent's key, the step as data and
-// the digests of its inputs. A record under that key names a snapshot: a hit. Otherwise the step runs on top of the
-// parent's snapshot and what it leaves is committed. The snapshot is handed to the sealer, and the next step begins at
-// once. When the target is done its layers are awaited, config and manifest written, the names given, and the
-// exporters run.
+// Each stage runs in a goroutine of its own. For each step the package computes a key from the
+// parent's key, the action and the digests of its inputs. If the cache has a record under that key,
+// the record names the snapshot that is the result. Otherwise the step runs on a new snapshot over
+// the parent's, which is then committed. The sealer makes layers of snapshots in the background while
+// the next steps run. When the target is done, package outputs makes the images.
+//
+// A builder is one build, a solver builds the plan of one platform, and an engine finds and makes the
+// results of steps. copy.go and run.go hold the two kinds of step that have inputs.
+//
+// The package makes no system calls, and touches files only by way of other packages. What it needs
+// of the executor, the snapshots, the cache, the sealer and the images are interfaces in engine.go.
+// fake_test.go has an executor for tests, which run in a mount namespace of their own and need no
+// root.
 package build

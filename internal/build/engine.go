@@ -25,7 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// engine finds or makes the results of steps. The stages of all platforms share it.
+// engine finds or makes the results of steps. The stages of all platforms share one.
 type engine struct {
 	exec      Executor
 	snapshots Snapshots
@@ -33,7 +33,7 @@ type engine struct {
 	images    LayerImages
 	state     *state.State // for lazy layers, the user namespace, and errors of a full disk
 
-	// What follows is made anew when the build begins again because of a damaged blob.
+	// These are replaced when the build starts again because of a damaged blob.
 	sealer      Sealer // nil before the plan is made
 	directories DirectorySealer
 	lazy        *layers.Lazy
@@ -43,8 +43,8 @@ type engine struct {
 	fetched     memo.Map[string, stepResult] // by key and parent: what was imported
 
 	pool snapshotPool
-	// made has the keys of the steps that this build has run. When the build begins again, they are not run again, even with
-	// --no-cache.
+	// made holds the keys of the steps that this build has run. When the build starts again, those
+	// steps do not run again, even with --no-cache.
 	made   made
 	dirty  atomic.Bool // set when a step is run
 	epoch  *int64      // seconds since 1970; nil: real times
@@ -52,12 +52,12 @@ type engine struct {
 	sink   event.Sink
 }
 
-// Executor runs an action of package executor.
+// Executor runs the action of a step.
 type Executor interface {
 	Run(ctx context.Context, spec *executor.Spec, stdout, stderr io.Writer) (executor.Result, error)
 }
 
-// processes runs actions in processes of their own.
+// processes runs actions with package executor.
 type processes struct{}
 
 func (processes) Run(ctx context.Context, spec *executor.Spec, stdout, stderr io.Writer) (executor.Result, error) {
@@ -73,7 +73,7 @@ type Snapshots interface {
 	Layered() bool
 }
 
-// Records remembers the results of steps and the layers of snapshots. *cache.Cache implements it.
+// Records keeps the results of steps and the layers of snapshots. *cache.Cache implements it.
 type Records interface {
 	Get(k cache.Key) (cache.Record, bool)
 	Put(k cache.Key, r cache.Record) error
@@ -90,7 +90,8 @@ type Sealer interface {
 	Wait()
 }
 
-// DirectorySealer makes the layer of a COPY of a directory from the files that are copied. *layers.Sealer implements it.
+// DirectorySealer makes the layer of a COPY of a directory from the files that are copied.
+// *layers.Sealer implements it.
 type DirectorySealer interface {
 	SealDirectory(ctx context.Context, ch snapshot.Changes, dir *executor.Directory) (cache.Layer, error)
 	BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *executor.Directory)
@@ -102,27 +103,28 @@ type LayerImages interface {
 	UnpackOn(ctx context.Context, img *image.Image, parent, id snapshot.ID, o image.UnpackOptions) error
 }
 
-// need says what is needed of a step.
+// need holds what the build needs of a step.
 type need struct {
 	cache bool // an earlier result may be used
 	seal  bool // the layer is sealed
 	last  bool // nothing but the layer is needed
 }
 
-// stepResult is what a step with an action came to.
+// stepResult is the result of a step with an action.
 type stepResult struct {
 	snapshot snapshot.ID
-	// unchanged says that the snapshot is that of the step before, since the step has changed nothing.
+	// unchanged is set if the step changed nothing. The snapshot is that of the step before.
 	unchanged bool
 	created   time.Time
 	cached    bool
-	// quick is the definition key that the result was recorded under; "" if there is none.
-	quick cache.Key
-	// image has the layer where it came from another machine; nil otherwise.
+	// defKey is the definition key that the result was recorded under; "" if there is none.
+	defKey cache.Key
+	// image holds the layer of a result that was imported; nil for other results.
 	image *image.Image
 }
 
-// perform finds or makes a job's result. The result counts as cached if it was found, or made by an equal step.
+// perform finds or makes the result of a job. cached reports whether it was found, or made by an
+// equal step.
 func (e *engine) perform(ctx context.Context, cur rootfs, job *job, l *line, n need) (res stepResult, key cache.Key, cached bool, err error) {
 	if err := job.load(ctx); err != nil {
 		return stepResult{}, "", false, err
@@ -145,13 +147,13 @@ func (e *engine) perform(ctx context.Context, cur rootfs, job *job, l *line, n n
 	if err != nil {
 		return stepResult{}, "", false, err
 	}
-	res.quick = job.quick
+	res.defKey = job.defKey
 	return res, job.key, !mine, nil
 }
 
-// find looks for a job's result here, and then among what was brought from elsewhere.
+// find looks for the result of a job in the local cache, and then among the imported records.
 func (e *engine) find(ctx context.Context, cur rootfs, j *job, l *line, useCache bool) (stepResult, cache.Key, bool, error) {
-	if !useCache && !e.made.has(j.quick, j.key) {
+	if !useCache && !e.made.has(j.defKey, j.key) {
 		return stepResult{}, "", false, nil
 	}
 	res, key, ok := e.lookup(cur, j)
@@ -159,27 +161,29 @@ func (e *engine) find(ctx context.Context, cur rootfs, j *job, l *line, useCache
 	if !ok {
 		res, key, ok, err = e.imported(ctx, cur, j, l)
 	}
-	res.quick = j.quick
+	res.defKey = j.defKey
 	return res, key, ok, err
 }
 
-// lookup looks for a job's result in the cache: under the content key if it is known, else under the definition key.
+// lookup looks for the result of a job in the local cache, under the content key if it is known and
+// else under the definition key.
 func (e *engine) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	key := j.key
 	if key == "" {
-		key = j.quick
+		key = j.defKey
 	}
 	if key == "" {
 		return stepResult{}, "", false
 	}
 	rec, ok := e.records.Get(key)
-	if !ok || !e.keepsTimes(rec) || key == j.quick && !j.madeFrom(rec) {
+	if !ok || !e.keepsTimes(rec) || key == j.defKey && !j.madeFrom(rec) {
 		return stepResult{}, "", false
 	}
-	// A record made on top of another snapshot of the parent would give layers that do not fit together.
+	// A record made on another snapshot of the parent would give layers that do not belong
+	// together.
 	info, err := e.snapshots.Stat(snapshot.ID(rec.Snapshot))
 	if err != nil {
-		info, ok = e.promised(rec)
+		info, ok = e.lazyResult(rec)
 	}
 	if !ok || rec.NoOp && info.ID != cur.top || !rec.NoOp && info.Parent != cur.top {
 		return stepResult{}, "", false
@@ -189,8 +193,8 @@ func (e *engine) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	return res, cmp.Or(rec.ContentKey, key), true
 }
 
-// make runs a job on a new snapshot over cur, commits it and writes the records. Of a COPY of which nothing but the layer is
-// needed it makes only the layer, if it can.
+// make runs a job on a new snapshot over cur, commits the snapshot and writes the records. For a
+// COPY of which only the layer is needed it makes only the layer if it can.
 func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output, n need) (stepResult, error) {
 	e.dirty.Store(true)
 	id, err := newID()
@@ -199,11 +203,11 @@ func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output, n nee
 	}
 	parent, do := cur.top, j.do
 	switch {
-	case j.detached && e.snapshots.Layered():
+	case j.link && e.snapshots.Layered():
 		parent = ""
-	case j.detached:
+	case j.link:
 		do = func(ctx context.Context, active *snapshot.Active, out output) error {
-			return e.runDetached(ctx, j, active, out)
+			return e.runLinked(ctx, j, active, out)
 		}
 	}
 	if err := e.lazy.Materialize(ctx, cur.top); err != nil {
@@ -240,7 +244,7 @@ func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output, n nee
 	return e.record(j, cache.Record{Snapshot: string(id)})
 }
 
-// record writes the records by which the result of a job that was run is found.
+// record writes the records of a job that was run.
 func (e *engine) record(j *job, rec cache.Record) (stepResult, error) {
 	rec.Created, rec.ContentKey = time.Now().UTC(), j.key
 	return stepResult{snapshot: snapshot.ID(rec.Snapshot), unchanged: rec.NoOp, created: rec.Created}, e.putRecord(j, rec)
@@ -251,7 +255,7 @@ func (e *engine) putRecord(j *job, rec cache.Record) error {
 	if j.inputs != "" {
 		rec.Inputs = j.inputs
 	}
-	for _, key := range []cache.Key{j.quick, j.key} {
+	for _, key := range []cache.Key{j.defKey, j.key} {
 		if key == "" {
 			continue
 		}
@@ -263,10 +267,10 @@ func (e *engine) putRecord(j *job, rec cache.Record) error {
 	return nil
 }
 
-// renew copies the record under a job's content key to its definition key. It is called if the content key has a
-// result, and the definition key has none or one that was made from an earlier result of an input.
+// renew copies the record under a job's content key to its definition key. perform calls it if only
+// the content key has a valid result.
 func (e *engine) renew(j *job) error {
-	if j.quick == "" {
+	if j.defKey == "" {
 		return nil
 	}
 	rec, ok := e.records.Get(j.key)
@@ -276,8 +280,8 @@ func (e *engine) renew(j *job) error {
 	return e.putRecord(j, rec)
 }
 
-// promiseLayer promises to unpack a layer of the own store.
-func (e *engine) promiseLayer(id, on snapshot.ID, l cache.Layer) {
+// addLazy adds a lazy snapshot that is made from a layer in the store when it is first needed.
+func (e *engine) addLazy(id, on snapshot.ID, l cache.Layer) {
 	e.lazy.Add(id, func(ctx context.Context) error {
 		if err := e.lazy.Materialize(ctx, on); err != nil {
 			return err
@@ -287,24 +291,24 @@ func (e *engine) promiseLayer(id, on snapshot.ID, l cache.Layer) {
 	})
 }
 
-// promised promises again what an earlier build has promised and nobody has needed yet. It is false if the record is no
-// such promise, or if its layer is gone.
-func (e *engine) promised(rec cache.Record) (snapshot.Info, bool) {
+// lazyResult adds the lazy snapshot of a record that an earlier build wrote. It reports false if
+// the record is not lazy or its layer is not in the store.
+func (e *engine) lazyResult(rec cache.Record) (snapshot.Info, bool) {
 	l, ok := e.state.LazyLayer(rec)
 	if !ok {
 		return snapshot.Info{}, false
 	}
 	info := snapshot.Info{ID: snapshot.ID(rec.Snapshot), Parent: snapshot.ID(rec.Lazy.Parent)}
-	e.promiseLayer(info.ID, info.Parent, l)
+	e.addLazy(info.ID, info.Parent, l)
 	return info, true
 }
 
-// importable returns the imported records that name a layer which a job's result can be made of.
+// importable returns the imported records whose layer can be the result of a job.
 func (e *engine) importable(j *job) []remotecache.Found {
-	key := cmp.Or(j.key, j.quick)
+	key := cmp.Or(j.key, j.defKey)
 	if key == "" || j.key == "" && j.inputs != "" {
-		// The stages that the job takes files from were built here. Their results on another machine may differ, so
-		// only a record under the content key counts.
+		// The stages that the job takes files from were built on this machine. Their results on
+		// another machine may differ, so only a record under the content key is valid.
 		return nil
 	}
 	var list []remotecache.Found
@@ -316,21 +320,24 @@ func (e *engine) importable(j *job) []remotecache.Found {
 	return list
 }
 
-// A layer that was sealed with an epoch has no times after it, and neither has a snapshot unpacked from it. In a build
-// with a later epoch, or with none, the step would give other times.
+// A layer that was sealed with an epoch has no times after the epoch, and neither has a snapshot
+// unpacked from it. In a build with a later epoch, or without one, the step would leave other
+// times.
 
 // keepsTimes reports whether the times in a record's snapshot are right for this build.
 func (e *engine) keepsTimes(rec cache.Record) bool {
 	return e.keepsEpoch(rec.ClampedTo)
 }
 
-// keepsEpoch is keepsTimes for files whose times were limited to an epoch; nil: they were not.
+// keepsEpoch is keepsTimes for files whose times were limited to the epoch clamped; nil if they
+// were not limited.
 func (e *engine) keepsEpoch(clamped *int64) bool {
 	return clamped == nil || e.epoch != nil && *e.epoch <= *clamped
 }
 
-// imported looks for a job's result among the imported records. The blob is fetched at once, so that a cache that has
-// lost it costs no more than the step; it is unpacked when something runs on it, or reads it.
+// imported looks for the result of a job among the imported records. It fetches the blob at once,
+// so that the step can run if the blob is missing. The blob is unpacked when something runs on the
+// result or reads it.
 func (e *engine) imported(ctx context.Context, cur rootfs, j *job, l *line) (stepResult, cache.Key, bool, error) {
 	found := e.importable(j)
 	if len(found) == 0 {
@@ -356,7 +363,7 @@ func (e *engine) imported(ctx context.Context, cur rootfs, j *job, l *line) (ste
 	return stepResult{}, "", false, nil
 }
 
-// fetch brings a record's layer here and promises its snapshot.
+// fetch downloads the layer of an imported record and adds its lazy snapshot.
 func (e *engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Found, l *line) (stepResult, error) {
 	img, err := r.From.Layer(r.Layer.Descriptor, r.Layer.DiffID)
 	if err != nil {
@@ -372,7 +379,7 @@ func (e *engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Fo
 	rec := cache.Record{
 		Snapshot: string(id), Created: r.Created, ContentKey: r.ContentKey(), Inputs: j.inputs, ClampedTo: r.Layer.Epoch(),
 	}
-	keys := []cache.Key{r.Key, r.ContentKey(), j.quick}
+	keys := []cache.Key{r.Key, r.ContentKey(), j.defKey}
 	e.lazy.Add(id, func(ctx context.Context) error {
 		if err := e.lazy.Materialize(ctx, cur.top); err != nil {
 			return err
@@ -398,10 +405,10 @@ func (e *engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Fo
 	return res, nil
 }
 
-// recorded looks for a record of a job on cur as find does. If the snapshot of cur is unknown, it does not check the
-// snapshot that the record was made on.
+// recorded looks for a record of a job as find does. If the snapshot of cur is unknown, recorded
+// does not check the snapshot that the record was made on.
 func (e *engine) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, hit bool) {
-	if key = cmp.Or(j.key, j.quick); key == "" {
+	if key = cmp.Or(j.key, j.defKey); key == "" {
 		return "", "", false
 	}
 	if rec, ok := e.records.Get(key); ok && e.keepsTimes(rec) && (key == j.key || j.madeFrom(rec)) {
@@ -415,7 +422,8 @@ func (e *engine) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, h
 	return "", "", false
 }
 
-// recordedOn returns the name of the snapshot that a record's result was made on, and reports whether the result is there.
+// recordedOn returns the name of the snapshot that a record's result was made on, and reports
+// whether the result is there.
 func (e *engine) recordedOn(rec cache.Record) (snapshot.ID, bool) {
 	id := snapshot.ID(rec.Snapshot)
 	var parent snapshot.ID
@@ -439,16 +447,17 @@ func (e *engine) run(ctx context.Context, root []mount.Mount, action executor.Ac
 	return err
 }
 
-// execute is run without a report to the user.
+// execute is run without warnings to the user.
 func (e *engine) execute(ctx context.Context, root []mount.Mount, action executor.Action, out output) (executor.Result, error) {
 	spec := &executor.Spec{Root: root, MountPoints: e.state.MountPoints(), Action: action, UserNS: e.state.NS.Rootless, SingleID: e.state.NS.SingleID, Epoch: e.epoch}
 	return e.exec.Run(ctx, spec, out.stream(1), out.stream(2))
 }
 
-// runDetached runs a job on nothing and lays what it makes over active (COPY --link): links that are there are replaced
-// and not followed, and directories are as the job makes them. Where snapshots are overlays that is what putting one on
-// the other means; where they are whole trees the result is unpacked over the other like a layer.
-func (e *engine) runDetached(ctx context.Context, j *job, active *snapshot.Active, out output) (err error) {
+// runLinked runs a job on an empty snapshot and applies the result to active (COPY --link):
+// symbolic links in active are replaced and not followed, and directories get the mode that the job
+// gives them. It is used where snapshots are whole trees. Where they are overlays the result is
+// stacked on the parent instead.
+func (e *engine) runLinked(ctx context.Context, j *job, active *snapshot.Active, out output) (err error) {
 	alone, err := e.snapshots.Prepare(ctx, "")
 	if err != nil {
 		return err

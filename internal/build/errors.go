@@ -9,7 +9,7 @@ import (
 	"github.com/layerbuild/layerbuild/parser"
 )
 
-// StepError is an error of one instruction.
+// StepError is returned when an instruction fails.
 type StepError struct {
 	// File is the Dockerfile's name and Range the place in it.
 	File  string
@@ -28,7 +28,8 @@ func (e *StepError) Error() string {
 
 func (e *StepError) Unwrap() error { return e.Err }
 
-// processError says which command ended badly, in the words that users of docker build know.
+// processError turns an *executor.ExitError into a *CommandError. It returns other errors
+// unchanged.
 func processError(args []string, err error) error {
 	var exit *executor.ExitError
 	if !errors.As(err, &exit) {
@@ -37,7 +38,8 @@ func processError(args []string, err error) error {
 	return &CommandError{Args: args, Exit: exit}
 }
 
-// CommandError is a command of a RUN that ended with an exit code other than 0 or by a signal.
+// CommandError is returned when the command of a RUN ends with an exit code other than 0 or by a
+// signal. Its text is that of docker build.
 type CommandError struct {
 	Args []string
 	Exit *executor.ExitError

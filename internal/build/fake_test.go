@@ -29,8 +29,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 
-// fakeExecutor stands for package executor. It performs steps in this process. The command of a RUN is a list of
-// these, separated by "; ":
+// fakeExecutor stands for package executor. It performs steps in this process. The command of a RUN
+// is a list of these, separated by "; ":
 //
 //	write PATH TEXT, remove PATH, nothing
 //	fail CODE

@@ -15,16 +15,17 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// files is where a COPY, an ADD or a mount takes files from.
+// files is a file tree that a COPY, an ADD or a mount takes files from.
 type files struct {
 	tree *source.Tree
-	// snapshot is set where the files are those of a snapshot, of a stage or an image; nil for a context.
+	// snapshot is the snapshot that holds the files of a stage or an image; nil for a context.
 	snapshot *snapshot.ID
-	// stage reports that they are the files of a stage.
+	// stage is set for the files of a stage.
 	stage bool
 }
 
-// results returns the snapshot of a stage's files, which identifies this result of the stage; none for other inputs.
+// results returns the snapshot of a stage's files, which identifies this result of the stage, and
+// nothing for other inputs.
 func (f *files) results() []snapshot.ID {
 	if !f.stage {
 		return nil
@@ -32,10 +33,11 @@ func (f *files) results() []snapshot.ID {
 	return []snapshot.ID{resultOf(*f.snapshot)}
 }
 
-// resultOf names the result of a stage by its snapshot. The empty file system has a name, too: "" means unknown.
+// resultOf returns the name of a stage's result: its snapshot, or "scratch" for the empty file
+// system, since "" means unknown.
 func resultOf(top snapshot.ID) snapshot.ID { return cmp.Or(top, "scratch") }
 
-// files opens what an input names.
+// files opens an input. It builds a stage first.
 func (s *solver) files(ctx context.Context, in parser.Input) (*files, error) {
 	switch in := in.(type) {
 	case parser.StageInput:
@@ -63,14 +65,14 @@ func (s *solver) files(ctx context.Context, in parser.Input) (*files, error) {
 	panic("unreachable")
 }
 
-// nameOf names an input without opening it. It builds a stage first, unless the cache has everything that is needed of
-// it.
+// nameOf names an input without opening it. It builds a stage first, unless the cache has all
+// results that are needed of the stage.
 func (s *solver) nameOf(ctx context.Context, in parser.Input) (inputName, error) {
 	st, ok := in.(parser.StageInput)
 	if !ok {
 		return s.fixedName(ctx, in)
 	}
-	if f := s.foresee(ctx, st.Stage); f.known && !s.needs(ctx, st.Stage) {
+	if f := s.predict(ctx, st.Stage); f.known && !s.needs(ctx, st.Stage) {
 		return f.name(), nil
 	}
 	r, err := s.stage(ctx, st.Stage)
@@ -130,7 +132,8 @@ func (s *solver) contextFiles(ctx context.Context, in parser.ContextInput) (*fil
 	return &files{tree: c.Tree()}, nil
 }
 
-// contextConfig is the configuration of a context that a stage is based on: an image's, or none.
+// contextConfig returns the configuration of a context that a stage is based on: that of an image,
+// or an empty one.
 func (s *solver) contextConfig(ctx context.Context, in parser.ContextInput) (imageConfig, error) {
 	img, ok := s.in.ContextImage(in)
 	if !ok {
@@ -143,7 +146,8 @@ func (s *solver) contextConfig(ctx context.Context, in parser.ContextInput) (ima
 	return got.Config, nil
 }
 
-// unpack makes snapshots of an image's layers, once. name is its line in the progress; "" gives it one of its own.
+// unpack makes the snapshots of an image's layers, once a build. name is the line of the progress;
+// with "" it is made from the image's name.
 func (b *builder) unpack(ctx context.Context, in parser.ImageInput, name string) (rootfs, error) {
 	got, err := b.in.Unpack(ctx, in, name)
 	if err != nil {
@@ -157,7 +161,7 @@ func (b *builder) unpack(ctx context.Context, in parser.ImageInput, name string)
 	return r, nil
 }
 
-// baseImage gives what a stage starts from that is no other stage: an image, or a context.
+// baseImage returns the file system of an image or a context that a stage is based on.
 func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Input) (rootfs, error) {
 	switch in := in.(type) {
 	case parser.ImageInput:
@@ -193,7 +197,8 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 	panic("unreachable")
 }
 
-// contextSnapshot makes a snapshot of a context, without ignored files, and returns the digest of its content.
+// contextSnapshot makes a snapshot of a context, without ignored files, and returns the digest of
+// its content.
 func (s *solver) contextSnapshot(ctx context.Context, f *files) (snapshot.ID, digest.Digest, error) {
 	for looks := 1; ; looks++ {
 		m, err := f.tree.Match(ctx, source.Query{Patterns: []string{"/"}, Literal: true, Epoch: s.b.epoch})
@@ -207,9 +212,10 @@ func (s *solver) contextSnapshot(ctx context.Context, f *files) (snapshot.ID, di
 	}
 }
 
-// snapshotOf makes a snapshot of the file or directory of a context that was matched, so that it can be mounted. place is
-// where it is in the snapshot: a directory is the snapshot's root. With whole the root gets the mode and the attributes of
-// the directory, which are then to be in the match's digest.
+// snapshotOf makes a snapshot of the file or directory of a context that was matched, so that it
+// can be mounted. place is its path in the snapshot; a directory is the snapshot's root. With whole
+// the root gets the mode and the attributes of the directory, and the digest of the match must
+// cover them.
 func (s *solver) snapshotOf(ctx context.Context, f *files, m *source.Match, whole bool) (id snapshot.ID, place string, err error) {
 	place = "/"
 	if len(m.Items) == 1 && !m.Items[0].Contents {

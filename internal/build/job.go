@@ -18,30 +18,34 @@ import (
 
 // job is a step's action, ready to be run, with the keys that name its result.
 type job struct {
-	// quick is the definition key: made of the instruction and the keys of its inputs, without reading contents. It is
-	// "" if an input has no key, such as the files of a context.
-	quick cache.Key
-	// key is the content key, made of what is in the inputs; "" before load.
+	// defKey is the definition key. It is computed from the instruction and the keys of its inputs,
+	// without reading contents. It is "" if an input has no key, such as the files of a context.
+	defKey cache.Key
+	// key is the content key, computed from the contents of the inputs; "" before load.
 	key cache.Key
-	// inputs names the snapshots of the stages that the job takes files from. A stage that is run again has the same
-	// key and another snapshot, so a record under quick is valid for the same inputs only. inputs is "" if the job
-	// takes nothing from stages, and before load also if the snapshots are not known yet.
+	// inputs names the snapshots of the stages that the job takes files from. A stage that is run
+	// again has the same key and another snapshot, so a record under defKey is valid only for the
+	// same inputs. inputs is "" if the job takes nothing from stages, and before load also if a
+	// snapshot is not known yet.
 	inputs string
-	// detached says that it runs on nothing, and what it makes is then laid over the parent (COPY --link).
-	detached bool
-	// local says that look needs nothing that would have to be built or fetched.
+	// link is set if the job runs on an empty file system and its result is put on top of the
+	// parent (COPY --link).
+	link bool
+	// local is set if look needs nothing that must be built or downloaded first.
 	local bool
-	// look digests the inputs and returns the content key and the value of inputs; nil if key is known at once.
+	// look digests the inputs and returns the content key and the value of inputs; nil if key is
+	// known at once.
 	look func(ctx context.Context) (key cache.Key, inputs string, err error)
-	// do does it.
+	// do runs the action.
 	do jobFunc
-	// copier is the job where it is a COPY or ADD, else nil.
+	// copier runs the job if it is a COPY or ADD; nil for other jobs.
 	copier *copier
 
 	closers []io.Closer
 }
 
-// madeFrom reports whether a record under the job's definition key is of the inputs that the job has.
+// madeFrom reports whether a record under the job's definition key is of the inputs that the job
+// has.
 func (j *job) madeFrom(rec cache.Record) bool {
 	return j.inputs == "" || j.inputs == rec.Inputs
 }
@@ -62,7 +66,7 @@ func (j *job) close() {
 	}
 }
 
-// newID makes a name for a snapshot.
+// newID returns a new name for a snapshot.
 func newID() (snapshot.ID, error) {
 	var b [16]byte
 	if _, err := rand.Read(b[:]); err != nil {
@@ -83,7 +87,7 @@ type inputName struct {
 type stepInputs interface {
 	// files opens an input, which may have to be built first.
 	files(ctx context.Context, in parser.Input) (*files, error)
-	// hasOwners reports whether the files of an input have owners that mean something in the image.
+	// hasOwners reports whether the owners of an input's files are kept in the image.
 	hasOwners(in parser.Input) bool
 	// snapshotOf makes a snapshot of files of a context, so that they can be mounted.
 	snapshotOf(ctx context.Context, f *files, m *source.Match, whole bool) (id snapshot.ID, place string, err error)
@@ -92,7 +96,8 @@ type stepInputs interface {
 // namer names inputs.
 type namer func(context.Context, parser.Input) (inputName, error)
 
-// joinResults joins the snapshots of a job's stages into its inputs; the result is "" if one is unknown.
+// joinResults joins the snapshots of a job's stages into its inputs; the result is "" if one is
+// unknown.
 func joinResults(list []snapshot.ID) string {
 	var b strings.Builder
 	for _, id := range list {
@@ -127,7 +132,7 @@ func (s *solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
 	}}, nil
 }
 
-// tell says what the user should know of an action that was done.
+// tell warns about what an action could not keep, and sends the action's own warnings.
 func tell(res executor.Result, out output) {
 	if res.StandIns > 0 {
 		out.warn(fmt.Sprintf("device nodes cannot be made without root (%d, the first is %s): the image has them, and steps see empty files in their place", res.StandIns, res.FirstStandIn))
@@ -147,9 +152,9 @@ func tell(res executor.Result, out output) {
 func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, name namer) (*job, error) {
 	c := &copier{e: s.e, in: s.in, inputs: s, copy: a, key: cur.key}
 	j := &job{look: c.look, do: c.do, copier: c, closers: []io.Closer{c}}
-	// With --chmod, BuildKit's --link is an ordinary COPY (docker/buildx issue 1855): a mode for what is copied would
-	// also be that of the parents in the layer, which hide those of the image.
-	j.detached = a.Link && a.Chmod == ""
+	// With --chmod, BuildKit's --link is an ordinary COPY (docker/buildx issue 1855). Otherwise the
+	// mode would also apply to the parent directories in the layer, which hide those of the image.
+	j.link = a.Link && a.Chmod == ""
 	local, remote, err := splitSources(a)
 	if err != nil {
 		return nil, err
@@ -166,7 +171,7 @@ func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, na
 	c.owners = s.hasOwners(a.From)
 	j.local = j.local && !c.owners
 	if len(remote) == 0 && from.key != "" {
-		j.quick, err = makeKey(cur.key, "copy from", a, from.key, epochKey(s.b.epoch))
+		j.defKey, err = makeKey(cur.key, "copy from", a, from.key, epochKey(s.b.epoch))
 	}
 	if _, ok := a.From.(parser.StageInput); ok {
 		j.inputs = joinResults([]snapshot.ID{from.result})
@@ -212,13 +217,13 @@ func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 	if plain {
 		j.key = key
 	} else {
-		j.quick = key
+		j.defKey = key
 	}
 	return j, nil
 }
 
-// hasOwners says whether the files of an input have owners that mean something in the image: those of other stages and
-// images do.
+// hasOwners reports whether the owners of an input's files are kept in the image, as those of
+// stages and images are.
 func (s *solver) hasOwners(in parser.Input) bool {
 	c, ok := in.(parser.ContextInput)
 	if ok {
@@ -228,7 +233,7 @@ func (s *solver) hasOwners(in parser.Input) bool {
 	return true
 }
 
-// showsFiles says whether a mount begins with files of something else.
+// showsFiles reports whether a mount shows or starts with files of an input.
 func showsFiles(m parser.RunMount) bool {
 	if m.From == nil || m.Type != parser.MountBind && m.Type != parser.MountCache {
 		return false

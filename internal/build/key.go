@@ -11,11 +11,12 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// keyVersion is part of every key. Whatever changes the meaning of a step changes it: what was built before is then
-// built again.
+// keyVersion is part of every key. Change it when the meaning of a step changes, so that earlier
+// results are not used.
 const keyVersion = "layerbuild.step.1"
 
-// makeKey names the result of a step: what it starts from, what it does and with which inputs.
+// makeKey returns the key of a step's result: a hash of the parent's key, the action and its
+// inputs.
 func makeKey(parent cache.Key, kind string, action any, inputs ...string) (cache.Key, error) {
 	h := sha256.New()
 	enc := json.NewEncoder(h)
@@ -28,7 +29,8 @@ func makeKey(parent cache.Key, kind string, action any, inputs ...string) (cache
 	return cache.Key(hex.EncodeToString(h.Sum(nil))), nil
 }
 
-// copyKey is what of a COPY matters besides the content that was matched: not the patterns that found it.
+// copyKey holds what the result of a COPY depends on. The patterns that found the files are not
+// part of it, but the digest of the files is.
 type copyKey struct {
 	Dest, Chown, Chmod string
 	Link, Unpack       bool
@@ -37,7 +39,7 @@ type copyKey struct {
 	Content            digest.Digest
 }
 
-// epochKey marks the keys of steps whose result depends on the time that is given to what they make.
+// epochKey returns the part of a key for steps whose result depends on the epoch.
 func epochKey(epoch *int64) string {
 	if epoch == nil {
 		return ""

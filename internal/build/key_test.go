@@ -88,7 +88,7 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list["run"] = run.quick + run.key
+	list["run"] = run.defKey + run.key
 	mkdir, err := s.prepareMkdir(cur, &k.mkdir)
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 		t.Fatal(err)
 	}
 	defer defined.close()
-	list["copy from"] = defined.quick
+	list["copy from"] = defined.defKey
 	for kind, key := range list {
 		if key == "" {
 			t.Fatalf("%s has no key", kind)
@@ -118,7 +118,8 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 	return list
 }
 
-// keyTests has, for each field, the steps whose keys change with it. A field that must not change a key has the reason.
+// keyTests has, for each field, the steps whose keys change with it. A field that must not change a
+// key has the reason.
 var keyTests = map[string]struct {
 	change func(*keyed)
 	keys   string // "run", "mkdir", "copy" (by content), "copy from" (by definition), separated by commas
@@ -195,7 +196,8 @@ var keyTests = map[string]struct {
 	"RunOptions.SSH":         {func(k *keyed) { k.opts.Run.SSH = []secret.Agent{{ID: "s"}} }, "", "keys of agents are secrets"},
 }
 
-// TestKeyFields: each field of a step changes the keys that the table says, and each field is in the table.
+// TestKeyFields: each field of a step changes the keys that the table says, and each field is in
+// the table.
 func TestKeyFields(t *testing.T) {
 	base := newKeyed().keys(t)
 	for name, tt := range keyTests {
@@ -222,7 +224,8 @@ func TestKeyFields(t *testing.T) {
 	}
 }
 
-// TestMadeFrom: a record under a definition key is used only for the snapshots that it was made from.
+// TestMadeFrom: a record under a definition key is used only for the snapshots that it was made
+// from.
 func TestMadeFrom(t *testing.T) {
 	one := joinResults([]snapshot.ID{"a", "b"})
 	tests := []struct {
@@ -244,7 +247,8 @@ func TestMadeFrom(t *testing.T) {
 	}
 }
 
-// TestKeepsEpoch: files whose times were limited to an epoch are used in builds with that epoch or an earlier one.
+// TestKeepsEpoch: files whose times were limited to an epoch are used in builds with that epoch or
+// an earlier one.
 func TestKeepsEpoch(t *testing.T) {
 	tests := []struct {
 		sealed string
@@ -269,7 +273,8 @@ func TestKeepsEpoch(t *testing.T) {
 	}
 }
 
-// TestMountHasEpoch: a command that sees files of a context or a stage has the epoch in its key, since it can copy their times.
+// TestMountHasEpoch: a command that sees files of a context or a stage has the epoch in its key,
+// since it can copy their times.
 func TestMountHasEpoch(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o644); err != nil {

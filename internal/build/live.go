@@ -10,20 +10,22 @@ import (
 	"github.com/layerbuild/layerbuild/internal/source"
 )
 
-// A context may be written to during a build. If a step meets a file that differs from what was digested for its key,
-// the step begins again: the file is digested from a private copy (source.Tree.Changed), the step has another key, and
-// it copies what was digested.
+// A context may be written to during a build. If a step finds a file that differs from what was
+// digested for its key, the step starts again: the file is digested from a private copy
+// (source.Tree.Changed), the step gets another key, and it copies the private copy.
 
-// maxLooks limits how often a step digests a context that changes. Each time at least one more file has a private copy.
+// maxLooks limits how often a step digests a context that changes. Each time at least one more file
+// has a private copy.
 const maxLooks = 20
 
-// again reports whether a step that failed with err begins again, after the given number of looks.
+// again reports whether a step that failed with err starts again, after the given number of looks.
 func again(err error, looks int) bool {
 	var changed *executor.ChangedError
 	return looks < maxLooks && errors.As(err, &changed)
 }
 
-// noteChanged reports whether err is about a file that has changed, and records the file in the tree that is copied from.
+// noteChanged reports whether err is about a file that has changed, and records the file in the
+// tree that is copied from.
 func (f *files) noteChanged(err error) bool {
 	var changed *executor.ChangedError
 	if !errors.As(err, &changed) {
@@ -35,7 +37,7 @@ func (f *files) noteChanged(err error) bool {
 	return true
 }
 
-// frozen returns the directory of the private copies that a match has, or nil.
+// frozen returns the directory with the private copies of a match; nil if it has none.
 func frozen(t *source.Tree, m *source.Match) *os.File {
 	for i := range m.Items {
 		if m.Items[i].Entries.Frozen() {

@@ -17,39 +17,44 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Options say what to build. The zero value builds ./Dockerfile of the current directory and keeps the result in the
-// store without a name.
+// Options holds what to build. The zero value builds ./Dockerfile of the current directory and
+// keeps the result in the store without a name.
 type Options struct {
 	Source SourceOptions
 	Image  ImageOptions
 	Run    RunOptions
 	Cache  CacheOptions
 
-	// Args are the values of --build-arg.
+	// Args holds the values of --build-arg.
 	Args map[string]string
 	// Target is the stage to build; "" is the last one.
 	Target string
-	// Platforms are what to build for; none is the host's. Several give an index in their order.
+	// Platforms lists the platforms to build for; nil is the host's. Several result in an index, in
+	// their order.
 	Platforms []ocispec.Platform
 	// Pull asks registries for base images even if the store has one of that name.
 	Pull bool
 	// Lint configures the rules on Dockerfiles.
 	Lint parser.LintOptions
-	// Analyze keeps the tables of layers while they are sealed, so that Analyze need not read them.
+	// Analyze keeps the tables of layers while they are sealed, so that package analyze does not
+	// read the layers again.
 	Analyze bool
-	// CheckLayers compares each layer, applied to its parent, with what the step saw. A difference is an error.
+	// CheckLayers compares each layer, applied to its parent, with what the step saw. A difference
+	// is an error.
 	CheckLayers bool
-	// Check ends the build when the Dockerfile has been looked at, before anything runs.
+	// Check ends the build after the checks of the Dockerfile, before anything runs.
 	Check bool
-	// ListTargets ends the build when the Dockerfile has been parsed: Result.Targets says what could be built.
+	// ListTargets ends the build after the Dockerfile was parsed. Result.Targets lists what could
+	// be built.
 	ListTargets bool
-	// Outputs are where the image is sent.
+	// Outputs lists where the image is written to.
 	Outputs []export.Spec
-	// Export is what exporters need.
+	// Export holds what exporters need.
 	Export export.Env
-	// Upload sends layers to registries while later steps run; nil: they are sent when the image is finished.
+	// Upload sends layers to registries while later steps run; nil: they are sent when the image is
+	// finished.
 	Upload outputs.SendFunc
-	// Sink takes what happens; nil forgets it.
+	// Sink receives the events of the build; nil discards them.
 	Sink event.Sink
 }
 
@@ -59,13 +64,14 @@ func (o *Options) WantsImage() bool {
 	return out.WantsImage()
 }
 
-// CheckOutputs returns an error for outputs and annotations that contradict each other, before anything runs.
+// CheckOutputs returns an error for outputs and annotations that contradict each other, before
+// anything runs.
 func (o *Options) CheckOutputs() error {
 	out := o.outputs()
 	return out.Check()
 }
 
-// outputs returns the options of the images. InlineCache is not set.
+// outputs returns the options for package outputs, without InlineCache.
 func (o *Options) outputs() outputs.Options {
 	return outputs.Options{
 		Names: o.Image.Names, Annotations: o.Image.Annotations, Specs: o.Outputs, Platforms: o.Platforms,
@@ -73,7 +79,7 @@ func (o *Options) outputs() outputs.Options {
 	}
 }
 
-// Epoch reads SOURCE_DATE_EPOCH: seconds since 1970; "" is nil.
+// Epoch parses the value of SOURCE_DATE_EPOCH, in seconds since 1970. It returns nil for "".
 func Epoch(s string) (*time.Time, error) {
 	if s = strings.TrimSpace(s); s == "" {
 		return nil, nil
@@ -86,71 +92,75 @@ func Epoch(s string) (*time.Time, error) {
 	return &t, nil
 }
 
-// SourceOptions say where the files of a build come from.
+// SourceOptions holds where the files of a build come from.
 type SourceOptions struct {
-	// Context is a directory, "-", an archive or a URL; "" is ".".
+	// Context is a directory, "-" for standard input, an archive or a URL; "" is ".".
 	Context string
-	// Dockerfile is -f; "" is Dockerfile in the context.
+	// Dockerfile is the value of -f; "" is the file Dockerfile in the context.
 	Dockerfile string
-	// Contexts are the named contexts of --build-context.
+	// Contexts holds the named contexts of --build-context.
 	Contexts map[string]string
 	// Stdin is what "-" reads.
 	Stdin io.Reader
 }
 
-// ImageOptions say what the image is to be like.
+// ImageOptions holds the names and metadata of the image.
 type ImageOptions struct {
 	// Names are given to the image in the store.
 	Names []string
-	// Labels are added to the image's configuration, key=value.
+	// Labels are added to the image's configuration, each as key=value.
 	Labels []string
-	// Annotations are put into manifest or index.
+	// Annotations are added to manifests, indexes or descriptors.
 	Annotations []export.Annotation
-	// Epoch clamps all times and is the time of what is made now (SOURCE_DATE_EPOCH); nil: real times.
+	// Epoch is the latest time of a file in a layer and the time of what is made now
+	// (SOURCE_DATE_EPOCH); nil keeps real times.
 	Epoch *time.Time
 }
 
-// RunOptions are for the commands of RUN.
+// RunOptions holds the options for the commands of RUN.
 type RunOptions struct {
-	// Network is "host" or "none"; "" is host.
+	// Network is "host" or "none"; "" is "host".
 	Network string
 	Hosts   []executor.Host
 	ShmSize int64
 	Ulimits []executor.Ulimit
-	// Insecure allows RUN --security=insecure, HostNetwork RUN --network=host where Network is none.
+	// Insecure allows RUN --security=insecure, HostNetwork RUN --network=host where Network is
+	// none.
 	Insecure    bool
 	HostNetwork bool
 	Secrets     []secret.Secret
 	SSH         []secret.Agent
 }
 
-// CacheOptions say what of earlier builds is used.
+// CacheOptions holds which earlier results are used and where results are exported.
 type CacheOptions struct {
-	// No runs every step again; the stages of NoStages (names or indexes) run again even so.
+	// No runs every step again. The stages in NoStages (names or indexes) run again even without
+	// No.
 	No       bool
 	NoStages []string
-	// From are where results are taken from that are not here, To where they are left as well.
+	// From lists places to import results from, and To places to export them to.
 	From, To []remotecache.Place
-	// Sync writes what was built to the disk before the build ends.
+	// Sync flushes what was built to the disk before the build ends.
 	Sync bool
 }
 
-// Result is a finished build.
+// Result is what a build returns.
 type Result struct {
-	// Root is the image's manifest, or its index where it was built for several platforms. It is zero where only
-	// files were exported.
+	// Root is the image's manifest, or its index if it was built for several platforms. It is zero
+	// if only files were exported.
 	Root ocispec.Descriptor
-	// Config is the digest of the configuration, of the first platform.
+	// Config is the configuration of the first platform.
 	Config ocispec.Descriptor
 	// Names are the image's names in full.
 	Names []string
-	// Metadata is what other programs are told of the image.
+	// Metadata holds what --metadata-file writes about the image.
 	Metadata export.Metadata
-	// Warnings are what the rules on Dockerfiles found.
+	// Warnings holds the findings of the rules on Dockerfiles.
 	Warnings []parser.Warning
-	// Targets are the stages of the Dockerfile.
+	// Targets lists the stages of the Dockerfile.
 	Targets []parser.Target
-	// Dockerfile is the file's name for messages, and Text what is in it. They are set even when the build failed.
+	// Dockerfile is the file's name for messages, and Text its content. They are set even if the
+	// build failed.
 	Dockerfile string
 	Text       []byte
 }

@@ -127,7 +127,8 @@ func layoutManifest(t *testing.T, dir string) ocispec.Manifest {
 	return m
 }
 
-// TestBaseOfAnImage builds on an image that was built before, by its name, from a layout and as a named context.
+// TestBaseOfAnImage builds on an image that was built before, by its name, from a layout and as a
+// named context.
 func TestBaseOfAnImage(t *testing.T) {
 	b := newBench(t, "copy")
 	b.real()
@@ -245,8 +246,8 @@ func removeLayers(dir string) {
 	}
 }
 
-// TestDeferredCopy: the layer of a COPY of a directory is written from the files of the context. Its snapshot is made only
-// if a step runs on it, then or in a later build.
+// TestDeferredCopy: the layer of a COPY of a directory is written from the files of the context.
+// Its snapshot is made only if a step runs on it, then or in a later build.
 func TestDeferredCopy(t *testing.T) {
 	for _, check := range []bool{false, true} {
 		b := newBench(t, "overlay")
@@ -291,7 +292,8 @@ func TestDeferredCopy(t *testing.T) {
 	}
 }
 
-// TestNoOpOnOverlay: a step that changes nothing makes no snapshot, and the next step takes the one that was prepared for it.
+// TestNoOpOnOverlay: a step that changes nothing makes no snapshot, and the next step takes the one
+// that was prepared for it.
 func TestNoOpOnOverlay(t *testing.T) {
 	b := newBench(t, "overlay")
 	const dockerfile = "FROM scratch\nRUN write a 1\nRUN nothing\nRUN nothing; nothing\nRUN write b 2\n"
@@ -304,7 +306,8 @@ func TestNoOpOnOverlay(t *testing.T) {
 	b.want("again", ran)
 }
 
-// TestRemoteSource adds files from a server: they are fetched again only if the server has changed them.
+// TestRemoteSource adds files from a server: they are fetched again only if the server has changed
+// them.
 func TestRemoteSource(t *testing.T) {
 	content, gets := "1", 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

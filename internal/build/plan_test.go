@@ -161,7 +161,8 @@ func TestFirstBuild(t *testing.T) {
 	}
 }
 
-// TestFailures looks at builds that fail: at which line, what has run, and what the next build runs.
+// TestFailures looks at builds that fail: at which line, what has run, and what the next build
+// runs.
 func TestFailures(t *testing.T) {
 	broken := errors.New("broken")
 	for _, tt := range []struct {
@@ -255,7 +256,8 @@ func TestFailureCancels(t *testing.T) {
 	b.want("what has ended", ran, "mark waiting; wait")
 }
 
-// TestCancel: a build whose context ends returns, and the next build runs only what was not finished.
+// TestCancel: a build whose context ends returns, and the next build runs only what was not
+// finished.
 func TestCancel(t *testing.T) {
 	b := newBench(t, "copy")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -267,7 +269,8 @@ func TestCancel(t *testing.T) {
 	b.want("the next build", ran, "nothing")
 }
 
-// TestRepair: a damaged blob makes the build begin again. Steps that were run are not run again, even with --no-cache.
+// TestRepair: a damaged blob makes the build begin again. Steps that were run are not run again,
+// even with --no-cache.
 func TestRepair(t *testing.T) {
 	for _, no := range []bool{false, true} {
 		b := newBench(t, "copy")
@@ -306,7 +309,8 @@ func TestRepairEnds(t *testing.T) {
 	}
 }
 
-// TestChangedContext: a step whose files change while they are copied begins again, and copies what was digested.
+// TestChangedContext: a step whose files change while they are copied begins again, and copies what
+// was digested.
 func TestChangedContext(t *testing.T) {
 	b := newBench(t, "copy")
 	changes := 0

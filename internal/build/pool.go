@@ -8,16 +8,18 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// A step that changes nothing has a layer, but no snapshot: the next step runs on the one before. Every snapshot is a
-// directory more that overlay has to open, for all steps that follow.
+// A step that changes nothing has a layer but no snapshot: the next step runs on the snapshot
+// before it. Each snapshot is one more directory that overlay has to open for all steps that
+// follow.
 
-// snapshotPool are snapshots that were prepared for a step which then had no need of it, by parent. The next step may.
+// snapshotPool holds prepared snapshots that a step did not change, by their parents, for the next
+// step on the same parent.
 type snapshotPool struct {
 	mu  sync.Mutex
 	all map[snapshot.ID]*snapshot.Active
 }
 
-// take gives a snapshot on parent in which nothing was changed: a spare one, or a new one.
+// take returns an unchanged snapshot on parent: one of the pool, or a new one.
 func (s *snapshotPool) take(ctx context.Context, from Snapshots, parent snapshot.ID) (*snapshot.Active, error) {
 	s.mu.Lock()
 	active := s.all[parent]
@@ -29,7 +31,7 @@ func (s *snapshotPool) take(ctx context.Context, from Snapshots, parent snapshot
 	return from.Prepare(ctx, parent)
 }
 
-// put keeps one.
+// put adds an unchanged snapshot on parent. It discards the snapshot if the pool has one.
 func (s *snapshotPool) put(parent snapshot.ID, active *snapshot.Active) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -43,7 +45,7 @@ func (s *snapshotPool) put(parent snapshot.ID, active *snapshot.Active) error {
 	return nil
 }
 
-// Close discards what nobody has taken.
+// Close discards the snapshots in the pool.
 func (s *snapshotPool) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -21,14 +21,15 @@ func (b *builder) importRecords(ctx context.Context, platforms []ocispec.Platfor
 	return err
 }
 
-// note keeps a step's result for the exports.
+// note collects the result of a step for --cache-to.
 func (s *solver) note(st *parser.Stage, keys []cache.Key, created time.Time, l *layers.Layer, below []*layers.Layer) {
 	if len(s.b.opts.Cache.To) > 0 {
 		s.collector.Add(s.imageStages()[st], keys, created, l, below)
 	}
 }
 
-// exportsAll reports whether the results of all stages are exported somewhere. Their layers are then all sealed.
+// exportsAll reports whether the results of all stages are exported somewhere. Their layers are
+// then all sealed.
 func (b *builder) exportsAll() bool {
 	return slices.ContainsFunc(b.opts.Cache.To, func(p remotecache.Place) bool { return p.Max })
 }

@@ -16,16 +16,17 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// maxRepairs limits how often a build begins again.
+// maxRepairs limits how often a build starts again.
 const maxRepairs = 100
 
-// repairs are the blobs because of which a build has begun again.
+// repairs holds the damaged blobs for which a build has started again.
 type repairs struct {
 	mu  sync.Mutex
 	met map[digest.Digest]bool // nil: the build does not repair now
 }
 
-// repairable returns the blob of an error after which the build begins again; nil if it ends.
+// repairable returns the blob of an error after which the build starts again, or nil if the error
+// ends the build.
 func (r *repairs) repairable(err error) *store.BlobError {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -49,7 +50,7 @@ func (r *repairs) add(d digest.Digest) {
 	r.met[d] = true
 }
 
-// marking returns a sink that says of failed work whether the build repairs it.
+// marking returns a sink that sets Done.Repair for failed work that the build repairs.
 func (r *repairs) marking(sink event.Sink) event.Sink {
 	return func(e event.Event) {
 		if done, ok := e.(event.Done); ok && done.Err != nil {
@@ -60,8 +61,9 @@ func (r *repairs) marking(sink event.Sink) event.Sink {
 	}
 }
 
-// repairing calls solve, and calls it again after an error about a damaged or missing blob. The second call makes the
-// lost results again. Everything else is in the cache by then, also the results of steps run because of --no-cache.
+// repairing calls solve, and calls it again after an error about a damaged or missing blob. The
+// second call makes the lost results again. It finds all other results in the cache, also those of
+// steps that ran because of --no-cache.
 func (b *builder) repairing(ctx context.Context, res *Result, solve func() error) error {
 	b.repairs.set(map[digest.Digest]bool{})
 	defer b.repairs.set(nil)
@@ -78,7 +80,7 @@ func (b *builder) repairing(ctx context.Context, res *Result, solve func() error
 	}
 }
 
-// beginAgain forgets the results of stages, and keeps the open contexts and images.
+// beginAgain drops the results of stages and keeps the open contexts and images.
 func (b *builder) beginAgain() {
 	b.waitForLayers()
 	b.e.made.use()
@@ -87,12 +89,12 @@ func (b *builder) beginAgain() {
 	b.newSealer()
 }
 
-// anew returns a solver for the same plan without results.
+// anew returns a solver of the same plan without results.
 func (s *solver) anew() *solver {
 	return &solver{b: s.b, e: s.e, in: s.in, plan: s.plan, label: s.label, prefetch: s.prefetch}
 }
 
-// made are the keys of steps that were run.
+// made holds the keys of steps that were run.
 type made struct {
 	mu   sync.Mutex
 	keys map[cache.Key]bool
@@ -108,14 +110,14 @@ func (m *made) add(key cache.Key) {
 	m.keys[key] = true
 }
 
-// use makes has report true for added keys.
+// use lets has report true for added keys from now on.
 func (m *made) use() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.used = true
 }
 
-// has reports whether a step with one of the keys was run before the build began again.
+// has reports whether a step with one of the keys was run before the build started again.
 func (m *made) has(keys ...cache.Key) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

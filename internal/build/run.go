@@ -19,7 +19,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// runner is a RUN.
+// runner runs a RUN.
 type runner struct {
 	e           *engine
 	opts        *RunOptions
@@ -35,13 +35,14 @@ type runner struct {
 	platform string
 
 	from map[int]*files // by the mount's index
-	// content has the digest of a mount's content, or initial content, by the mount's index. look sets it.
+	// content holds the digest of a mount's content, or initial content, by the mount's index. look
+	// sets it.
 	content map[int]digest.Digest
-	// looked has the files that look digested, so that the same files are mounted.
+	// looked holds the files that look digested, so that the same files are mounted.
 	looked map[int]*source.Match
 }
 
-// check refuses what the one who builds has not allowed.
+// check returns an error for a RUN that needs a permission which the user has not given.
 func (r *runner) check() error {
 	if r.run.Security == "insecure" && !r.opts.Insecure {
 		return errors.New("RUN --security=insecure is not permitted; add --allow security.insecure")
@@ -52,7 +53,7 @@ func (r *runner) check() error {
 	return nil
 }
 
-// look digests what is mounted.
+// look digests the files that are mounted.
 func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err error) {
 	if err := r.open(ctx); err != nil {
 		return "", "", err
@@ -73,15 +74,15 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 		results = append(results, f.results()...)
 	}
 	if len(r.content) > 0 {
-		// The times of files of contexts, and of files that COPY and WORKDIR made in stages, depend on this epoch. The
-		// command can copy such times.
+		// The times of files of contexts, and of files that COPY and WORKDIR made in stages, depend
+		// on this epoch. The command can copy such times.
 		list = append(list, epochKey(r.e.epoch))
 	}
 	key, err = makeKey(r.key, "run", r.run, list...)
 	return key, joinResults(results), err
 }
 
-// surroundings are what of the build a command may see besides its instruction.
+// surroundings returns the options of the build that a command can observe.
 func (r *runner) surroundings() []string {
 	list := []string{r.platform, r.network(), fmt.Sprint(r.opts.Hosts, r.opts.ShmSize, r.opts.Ulimits)}
 	if name := r.hostname; name != "" {
@@ -90,7 +91,7 @@ func (r *runner) surroundings() []string {
 	return list
 }
 
-// open opens what the mounts show, which may have to be built first.
+// open opens the inputs of mounts. It builds stages first.
 func (r *runner) open(ctx context.Context) error {
 	for i, m := range r.run.Mounts {
 		if !showsFiles(m) {
@@ -105,8 +106,9 @@ func (r *runner) open(ctx context.Context) error {
 	return nil
 }
 
-// mountQuery names what a mount shows. A bind mount shows a directory with its mode and attributes, which are then in the
-// digest. The root of a context has the mode 0755 instead, and the top of a cache mount the one that the mount asks for.
+// mountQuery returns the query for the files of a mount. A bind mount shows a directory with its
+// mode and attributes, so the digest covers them. The root of a context has the mode 0755 instead,
+// and the top of a cache mount the mode that the mount asks for.
 func (r *runner) mountQuery(m parser.RunMount) source.Query {
 	src := path.Join("/", m.Source)
 	return source.Query{
@@ -143,7 +145,7 @@ func (r *runner) do(ctx context.Context, active *snapshot.Active, out output) (e
 	return processError(r.run.Args, r.e.run(ctx, active.Mounts(), p, out))
 }
 
-// releaser is what has to be undone when a command has ended, the last thing first.
+// releaser collects what must be undone when a command has ended. It undoes the last thing first.
 type releaser struct{ undo []func() error }
 
 func (r *releaser) add(f func() error) { r.undo = append(r.undo, f) }
@@ -163,7 +165,7 @@ func mountName(m parser.RunMount) string {
 	return fmt.Sprintf("%s %s", m.Type, m.ID)
 }
 
-// mount adds one mount to the process, other than a cache mount.
+// mount adds a mount to the process. It does not handle cache mounts.
 func (r *runner) mount(ctx context.Context, p *executor.Process, i int, m parser.RunMount, release *releaser) error {
 	switch m.Type {
 	case parser.MountTmpfs:
@@ -179,7 +181,8 @@ func (r *runner) mount(ctx context.Context, p *executor.Process, i int, m parser
 	panic("unreachable")
 }
 
-// mountBind shows a stage, an image or a part of a context. What is written to it is thrown away with the step.
+// mountBind mounts files of a stage, an image or a context. What the command writes there is
+// discarded when it ends.
 func (r *runner) mountBind(ctx context.Context, p *executor.Process, i int, m parser.RunMount, release *releaser) error {
 	id, place, err := r.mountedSnapshot(ctx, i, m)
 	if err != nil {
@@ -205,7 +208,7 @@ func (r *runner) mountBind(ctx context.Context, p *executor.Process, i int, m pa
 	return nil
 }
 
-// mountedSnapshot gives the snapshot that a mount shows, "" for an empty one, and the place in it.
+// mountedSnapshot returns the snapshot that a mount shows, "" for an empty one, and the path in it.
 func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) (snapshot.ID, string, error) {
 	f := r.from[i]
 	if f == nil {
@@ -218,7 +221,7 @@ func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) 
 	return id, place, err
 }
 
-// mountSecret gives a secret to a command, as a file in memory or as a variable.
+// mountSecret passes a secret to a command, as a file in memory or as a variable.
 func (r *runner) mountSecret(ctx context.Context, p *executor.Process, m parser.RunMount) error {
 	data, ok, err := r.secrets.Read(ctx, m.ID)
 	if !ok {
@@ -250,7 +253,8 @@ func (r *runner) mountSecret(ctx context.Context, p *executor.Process, m parser.
 	return nil
 }
 
-// mountSSH gives a command the socket of an agent: a socket of its own with the owner and the mode that the mount names.
+// mountSSH passes the socket of an agent to a command. The socket is a proxy with the owner and the
+// mode that the mount names.
 func (r *runner) mountSSH(ctx context.Context, p *executor.Process, i int, m parser.RunMount, release *releaser) error {
 	agent, ok := r.secrets.Agent(m.ID)
 	if !ok {
@@ -287,7 +291,8 @@ func (r *runner) mountSSH(ctx context.Context, p *executor.Process, i int, m par
 	return nil
 }
 
-// lockCaches locks the caches of all cache mounts and returns the directories of their files, by the mount's index.
+// lockCaches locks the caches of all cache mounts and returns the directories of their files, by
+// the mount's index.
 func (r *runner) lockCaches(ctx context.Context, release *releaser) (map[int]string, error) {
 	var mounts []cachemount.Mount
 	var index []int // in the command's mounts
@@ -326,8 +331,8 @@ func (r *runner) lockCaches(ctx context.Context, release *releaser) (map[int]str
 	return files, nil
 }
 
-// cacheName returns the name of a cache mount's directory. As in BuildKit, mounts with different initial files, owner
-// or mode have different directories.
+// cacheName returns the name of a cache mount's directory. As in BuildKit, mounts with different
+// initial files, owner or mode have different directories.
 func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
 	identity := []any{m.ID, m.UID, m.GID, m.Mode}
 	if r.from[i] != nil {
@@ -339,8 +344,8 @@ func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
 	return cachemount.Name(identity...)
 }
 
-// copyTo copies the initial files of mount i, a directory of f, to a directory of the host. If look has digested the
-// files, it copies the digested ones.
+// copyTo copies the initial files of mount i, a directory of f, to a directory of the host. If look
+// has digested the files, it copies the digested ones.
 func (r *runner) copyTo(ctx context.Context, dir string, f *files, i int, from parser.RunMount) error {
 	m := r.looked[i]
 	if m == nil {

@@ -24,20 +24,21 @@ import (
 
 type imageConfig = dockerspec.DockerOCIImage
 
-// rootfs is a file system with its image's configuration: what a stage starts from, and what it comes to.
+// rootfs is a file system and the configuration of its image. A stage starts from one and results
+// in one.
 type rootfs struct {
 	config imageConfig
-	// key names what made it.
+	// key is the key of the step that made it.
 	key cache.Key
 	// top is the snapshot; "" is the empty file system.
 	top snapshot.ID
-	// layers are bottom first.
+	// layers lists the layers, lowest first.
 	layers []*layers.Layer
-	// origins say where the entries of the history come from that are not a base image's.
+	// origins lists where the entries of the history come from, except those of a base image.
 	origins []origin
 }
 
-// solver builds a plan, for one platform.
+// solver builds a plan for one platform.
 type solver struct {
 	b     *builder
 	e     *engine
@@ -47,17 +48,17 @@ type solver struct {
 
 	sealed map[*parser.Stage]bool // the stages whose layers are sealed, set by markSealed
 
-	stages    memo.Map[*parser.Stage, rootfs]
-	forecasts memo.Map[*parser.Stage, forecast]
-	needOnce  sync.Once
-	need      map[*parser.Stage]bool // the stages that run starts, set by needOnce
+	stages      memo.Map[*parser.Stage, rootfs]
+	predictions memo.Map[*parser.Stage, prediction]
+	needOnce    sync.Once
+	need        map[*parser.Stage]bool // the stages that run starts, set by needOnce
 
 	collector remotecache.Collector // for --cache-to
-	// prefetch are images that are unpacked while the first steps run.
+	// prefetch lists images that are unpacked while the first steps run.
 	prefetch []imageUse
 }
 
-// solve builds all stages that are needed at once, each as far as those that it needs let it.
+// solve builds all needed stages at once. A stage waits for others when it needs their files.
 func (s *solver) solve(ctx context.Context) (rootfs, error) {
 	s.markSealed()
 	g, gctx := errgroup.WithContext(ctx)
@@ -68,7 +69,7 @@ func (s *solver) solve(ctx context.Context) (rootfs, error) {
 		})
 	}
 	for _, use := range s.prefetch {
-		if s.forecasting() {
+		if s.predicts() {
 			break // perhaps none of them is needed
 		}
 		g.Go(func() error {
@@ -84,7 +85,8 @@ func (s *solver) solve(ctx context.Context) (rootfs, error) {
 	return target, err
 }
 
-// markSealed finds the stages whose layers leave the machine. Others are never made into archives.
+// markSealed finds the stages whose layers are part of an image or of an exported cache. Layers of
+// other stages are not sealed.
 func (s *solver) markSealed() {
 	s.sealed = map[*parser.Stage]bool{}
 	if s.b.exportsAll() {
@@ -99,7 +101,8 @@ func (s *solver) markSealed() {
 	}
 }
 
-// imageStages are those whose layers end up in the image: the target and what it is based on.
+// imageStages returns the stages whose layers are part of the image: the target and the stages that
+// it is based on.
 func (s *solver) imageStages() map[*parser.Stage]bool {
 	own := map[*parser.Stage]bool{}
 	for st := s.plan.Target; st != nil; {
@@ -113,7 +116,7 @@ func (s *solver) imageStages() map[*parser.Stage]bool {
 	return own
 }
 
-// stage builds one stage, once.
+// stage builds a stage, once a build.
 func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	return s.stages.Do(ctx, st, func() (rootfs, error) {
 		cur, err := s.base(ctx, st)
@@ -138,8 +141,9 @@ func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	})
 }
 
-// stageLabel is what stands before the name of a stage's step: "[build 2/5]". As in BuildKit, FROM counts as a step
-// where it names an image or a context, and not where it names scratch or another stage. n always counts FROM.
+// stageLabel returns the prefix of a step's name, such as "[build 2/5]". As in BuildKit, FROM
+// counts as a step if it names an image or a context, and not if it names scratch or another stage.
+// n always counts FROM.
 func (s *solver) stageLabel(st *parser.Stage, n int) string {
 	name := st.Name
 	if name == "" && len(s.plan.Stages) > 1 {
@@ -156,7 +160,8 @@ func (s *solver) stageLabel(st *parser.Stage, n int) string {
 	return fmt.Sprintf("[%s%s%d/%d]", s.label, name, n-1+from, s.total(st)+from)
 }
 
-// total is how many steps with an action a stage has, the triggers of its base image included.
+// total returns the number of steps with an action that a stage has, including the triggers of its
+// base image.
 func (s *solver) total(st *parser.Stage) int {
 	in, ok := st.Base.(parser.ImageInput)
 	if c, is := st.Base.(parser.ContextInput); is {
@@ -183,7 +188,7 @@ func (s *solver) stepID(st *parser.Stage, n int) event.ID {
 	return event.ID(fmt.Sprintf("%s%d.%d", s.label, st.Index, n))
 }
 
-// base gives what a stage starts from.
+// base returns the file system that a stage starts from.
 func (s *solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	var cur rootfs
 	var err error
@@ -206,8 +211,8 @@ func (s *solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	return cur, nil
 }
 
-// baseConfig gives the configuration of what a stage starts from, which for another stage is not known before its
-// steps were walked: then it is empty.
+// baseConfig returns the configuration that a stage starts from. It is empty if that is another
+// stage, whose configuration is not known before its steps are planned.
 func (s *solver) baseConfig(ctx context.Context, st *parser.Stage) (imageConfig, error) {
 	switch in := st.Base.(type) {
 	case parser.ImageInput:
@@ -222,7 +227,7 @@ func (s *solver) baseConfig(ctx context.Context, st *parser.Stage) (imageConfig,
 	return imageConfig{}, nil
 }
 
-// step does one step on top of cur.
+// step performs one step on cur.
 func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, n int) (rootfs, error) {
 	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers, origins: cur.origins}
 	next.config.History, next.config.RootFS = cur.config.History, cur.config.RootFS
@@ -254,7 +259,7 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 	if s.sealed[st] {
 		s.e.sealer.Seal(l)
 	}
-	s.note(st, []cache.Key{res.quick, key}, res.created, l, cur.layers)
+	s.note(st, []cache.Key{res.defKey, key}, res.created, l, cur.layers)
 	next.key, next.top = key, res.snapshot
 	next.layers, next.origins = append(next.layers, l), append(next.origins, from)
 	created := res.created
@@ -266,8 +271,8 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 	return next, nil
 }
 
-// metadataTime is when an instruction that makes no layer was first built on top of what is there, so that a build
-// that changes nothing gives the same image again.
+// metadataTime returns the time at which an instruction without a layer was first built on cur, so
+// that a build that changes nothing makes the same image again.
 func (s *solver) metadataTime(st *parser.Stage, cur rootfs, step parser.Step) (time.Time, error) {
 	history := make([]string, 0, len(cur.config.History))
 	for _, h := range cur.config.History {
@@ -280,7 +285,8 @@ func (s *solver) metadataTime(st *parser.Stage, cur rootfs, step parser.Step) (t
 	return s.firstTime(st, key, cur.top)
 }
 
-// firstTime is when what key names was first built, which is now if nobody knows of an earlier time.
+// firstTime returns the time at which the result of a key was first built: that of a local or
+// imported record, or else now.
 func (s *solver) firstTime(st *parser.Stage, key cache.Key, top snapshot.ID) (time.Time, error) {
 	if s.b.opts.Image.Epoch != nil {
 		return s.b.now(), nil
@@ -316,7 +322,7 @@ func (l *line) start() {
 	l.sink(event.Start{ID: l.id, Name: l.name, File: l.b.name, Line: l.step.Range.Start, Time: time.Now()})
 }
 
-// done ends the line and gives the error its place.
+// done ends the line, and adds the place in the Dockerfile to the error.
 func (l *line) done(cached bool, err error) error {
 	if err != nil {
 		err = l.b.at(l.step.Range, l.name, err)
@@ -329,10 +335,10 @@ func (l *line) done(cached bool, err error) error {
 	return err
 }
 
-// output is where what a step says goes: to its line in the progress.
+// output sends the output and warnings of a step to its line in the progress.
 type output struct{ line *line }
 
-// silent is an output that nobody hears.
+// silent returns an output that discards everything.
 func silent() output {
 	return output{&line{sink: event.Discard, b: &builder{}}}
 }
@@ -354,8 +360,8 @@ func (w *logger) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// action finds or makes the snapshot of a step, and gives the key that names it. last says that nobody needs more than
-// its layer.
+// action finds or makes the result of a step, and returns the key of the result. last is set if
+// only the layer is needed.
 func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, l *line, last bool) (stepResult, cache.Key, error) {
 	l.start()
 	job, err := s.prepare(ctx, st, cur, step, s.nameOf)

@@ -21,8 +21,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// writeRoot writes the manifests of all platforms by a recipe, and the index if there is one. config is that of the
-// first platform.
+// writeRoot writes the manifests of all platforms by a recipe, and the index if there is one.
+// config is that of the first platform.
 func (w *Writer) writeRoot(ctx context.Context, r Recipe, built []Built) (root, config ocispec.Descriptor, err error) {
 	var manifests []ocispec.Descriptor
 	for i, b := range built {
@@ -86,7 +86,8 @@ func (w *Writer) writeManifest(ctx context.Context, r Recipe, b Built) (manifest
 	return manifest, m.Config, nil
 }
 
-// layers waits for the layers, and returns their descriptors in a recipe's format and the digests of their content.
+// layers waits for the layers, and returns their descriptors in a recipe's format and the digests
+// of their content.
 func (w *Writer) layers(ctx context.Context, r Recipe, list []*layers.Layer) ([]ocispec.Descriptor, []digest.Digest, error) {
 	descriptors, diffIDs := []ocispec.Descriptor{}, []digest.Digest{}
 	if err := w.ensureBase(ctx, list); err != nil {
@@ -101,7 +102,8 @@ func (w *Writer) layers(ctx context.Context, r Recipe, list []*layers.Layer) ([]
 			return nil, nil, err
 		}
 		descriptors, diffIDs = append(descriptors, d), append(diffIDs, l.DiffID)
-		// Of several chains that come to one snapshot the first and the image's own are found again.
+		// Of several chains that come to one snapshot the first and the image's own are found
+		// again.
 		if i < len(list)-1 && l.NoOp {
 			continue
 		}
@@ -112,10 +114,12 @@ func (w *Writer) layers(ctx context.Context, r Recipe, list []*layers.Layer) ([]
 	return descriptors, diffIDs, nil
 }
 
-// recordChain remembers the snapshot of a chain of layers that ends in l, so that a build on top of this image finds it.
+// recordChain remembers the snapshot of a chain of layers that ends in l, so that a build on top of
+// this image finds it.
 //
-// With an epoch the layer has other times than its snapshot: a build on top of this image unpacks the layer, as on a machine
-// that has only the image. So nothing is remembered then, nor for a layer whose snapshot was not made.
+// With an epoch the layer has other times than its snapshot: a build on top of this image unpacks
+// the layer, as on a machine that has only the image. So nothing is remembered then, nor for a
+// layer whose snapshot was not made.
 func (w *Writer) recordChain(diffIDs []digest.Digest, l *layers.Layer) error {
 	if l.Snapshot == "" || l.Base != nil || w.Options.Epoch != nil {
 		return nil
@@ -130,7 +134,8 @@ func (w *Writer) recordChain(diffIDs []digest.Digest, l *layers.Layer) error {
 	return w.State.Cache.PutChain(chain, string(l.Snapshot))
 }
 
-// ensureBase brings the blobs of base images to this machine. A build that only ran on their snapshots did without them.
+// ensureBase brings the blobs of base images to this machine. A build that only ran on their
+// snapshots did without them.
 func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
 	var done *image.Image
 	for _, l := range list {
@@ -149,8 +154,8 @@ func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
 func (w *Writer) layerAs(ctx context.Context, l *layers.Layer, r Recipe) (ocispec.Descriptor, error) {
 	d := image.OCIDescriptor(l.Descriptor)
 	var err error
-	// A layer from --cache-from counts as made by the build: it was taken because it was sealed with the options of the
-	// store's image.
+	// A layer from --cache-from counts as made by the build: it was taken because it was sealed
+	// with the options of the store's image.
 	own := l.Base == nil || l.Text != ""
 	if own && !r.sameLayers(w.Recipe) || !own && r.Force && compressionOf(d.MediaType) != r.Compression {
 		if d, err = l.Recompress(ctx, w.State, d, r.Format(w.Options.seconds())); err != nil {
@@ -200,7 +205,8 @@ func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.Docke
 	return w.writeJSON(ctx, ocispec.MediaTypeImageConfig, config)
 }
 
-// recompressRecords puts the layers of a recipe into the records of an image, in place of the layers of the store's image.
+// recompressRecords puts the layers of a recipe into the records of an image, in place of the
+// layers of the store's image.
 func (w *Writer) recompressRecords(ctx context.Context, r Recipe, doc remotecache.Document) error {
 	if r.sameLayers(w.Recipe) {
 		return nil
@@ -240,7 +246,8 @@ func samePlatform(written string, p ocispec.Platform) bool {
 	return err == nil && platform.Same(have, p)
 }
 
-// pruneDead takes the dead bytes out of an image that is finished. The cache keeps the layers as they were sealed.
+// pruneDead takes the dead bytes out of an image that is finished. The cache keeps the layers as
+// they were sealed.
 func (w *Writer) pruneDead(ctx context.Context, manifest ocispec.Descriptor, level int) (_, config ocispec.Descriptor, err error) {
 	img, err := w.Images.Manifest(ctx, manifest.Digest.String(), manifest, nil)
 	if err != nil {

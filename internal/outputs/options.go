@@ -22,7 +22,8 @@ type Options struct {
 	Annotations []export.Annotation
 	// Specs are the values of -o. Without one the image is in the store only.
 	Specs []export.Spec
-	// Platforms are those that the build is for, as the user has asked for them; none is the host's.
+	// Platforms are those that the build is for, as the user has asked for them; none is the
+	// host's.
 	Platforms []ocispec.Platform
 	// Index asks for an index also for one platform.
 	Index bool
@@ -62,7 +63,8 @@ func (o *Options) now() time.Time {
 	return time.Now().UTC()
 }
 
-// Check returns an error for outputs and annotations that contradict each other, before anything runs.
+// Check returns an error for outputs and annotations that contradict each other, before anything
+// runs.
 func (o *Options) Check() error {
 	var errs []error
 	for _, a := range o.Annotations {

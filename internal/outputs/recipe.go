@@ -9,9 +9,9 @@ import (
 	"github.com/layerbuild/layerbuild/internal/layers"
 )
 
-// The options of one -o apply to that output only. A recipe is the part of them that the bytes of an image depend on.
-// The steps are run once for all recipes. The layers are sealed for one of them, and the images of the others are made
-// from these layers.
+// The options of one -o apply to that output only. A recipe is the part of them that the bytes of
+// an image depend on. The steps are run once for all recipes. The layers are sealed for one of
+// them, and the images of the others are made from these layers.
 
 // Recipe holds the options by which an image is made of a build's layers.
 type Recipe struct {
@@ -62,8 +62,9 @@ func (r Recipe) Format(epoch *int64) layers.Format {
 	return layers.Format{Compression: r.Compression, Level: r.Level, Epoch: epoch}
 }
 
-// StoreRecipe returns the recipe of the image in the store: that of the first output of type=image, which names an image in
-// the store; else that of all outputs, if they have the same; else that of an output without options.
+// StoreRecipe returns the recipe of the image in the store: that of the first output of type=image,
+// which names an image in the store; else that of all outputs, if they have the same; else that of
+// an output without options.
 func (o *Options) StoreRecipe() Recipe {
 	var all []Recipe
 	for _, spec := range o.Specs {

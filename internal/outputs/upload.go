@@ -20,13 +20,14 @@ type Uploads struct {
 	running sync.WaitGroup
 }
 
-// NewUploads returns Uploads for a build whose layers are sealed by a recipe. With a nil send nothing is sent early.
+// NewUploads returns Uploads for a build whose layers are sealed by a recipe. With a nil send
+// nothing is sent early.
 func NewUploads(send SendFunc, o *Options, r Recipe) *Uploads {
 	return &Uploads{send: send, options: o, recipe: r}
 }
 
-// Add begins to send a layer. It ignores errors, because the push at the end meets and reports them if they last. ctx ends
-// all that is being sent.
+// Add begins to send a layer. It ignores errors, because the push at the end meets and reports them
+// if they last. ctx ends all that is being sent.
 func (u *Uploads) Add(ctx context.Context, d ocispec.Descriptor) {
 	if u.send == nil {
 		return

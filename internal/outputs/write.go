@@ -37,13 +37,14 @@ type Built struct {
 
 // Result is what was written.
 type Result struct {
-	// Root is the image's manifest, or its index if it has several platforms; zero if only files were exported.
+	// Root is the image's manifest, or its index if it has several platforms; zero if only files
+	// were exported.
 	Root ocispec.Descriptor
 	// Config is the configuration of the first platform.
 	Config ocispec.Descriptor
 	// Names are all names of the image in the store, in full.
 	Names []string
-	// Metadata is what other programs are told of the image.
+	// Metadata holds what --metadata-file writes about the image.
 	Metadata export.Metadata
 }
 
@@ -57,7 +58,8 @@ type Writer struct {
 	Sink      event.Sink
 }
 
-// Write waits for the layers, writes the image to the store, gives it its names and runs the exporters.
+// Write waits for the layers, writes the image to the store, gives it its names and runs the
+// exporters.
 func (w *Writer) Write(ctx context.Context, built []Built) (res Result, err error) {
 	if w.Options.WantsImage() {
 		if res, err = w.storeImage(ctx, built); err != nil {
@@ -92,8 +94,8 @@ func (w *Writer) Write(ctx context.Context, built []Built) (res Result, err erro
 	return res, nil
 }
 
-// verify reads all blobs of an image that is written to standard output, because output cannot be undone when a damaged
-// blob is found.
+// verify reads all blobs of an image that is written to standard output, because output cannot be
+// undone when a damaged blob is found.
 func (w *Writer) verify(ctx context.Context, spec export.Spec, root ocispec.Descriptor) error {
 	if spec.Dest != "-" {
 		return nil
@@ -115,7 +117,8 @@ func (w *Writer) storeImage(ctx context.Context, built []Built) (res Result, err
 	return res, err
 }
 
-// rootFor returns the image of a recipe. It makes the image unless an earlier output had the same recipe.
+// rootFor returns the image of a recipe. It makes the image unless an earlier output had the same
+// recipe.
 func (w *Writer) rootFor(ctx context.Context, made map[string]ocispec.Descriptor, r Recipe, built []Built) (ocispec.Descriptor, error) {
 	if root, ok := made[r.key()]; ok {
 		return root, nil
@@ -144,8 +147,8 @@ func (w *Writer) allNames(names []string) []string {
 	return names
 }
 
-// tag gives the image the names of -t and returns them in full. An image without one is kept without a name, unless an
-// output names it.
+// tag gives the image the names of -t and returns them in full. An image without one is kept
+// without a name, unless an output names it.
 func (w *Writer) tag(ctx context.Context, root ocispec.Descriptor) (names []string, err error) {
 	if len(w.Options.Names) == 0 {
 		if slices.ContainsFunc(w.Options.Specs, func(o export.Spec) bool {

@@ -1,8 +1,9 @@
 // Package units prints and reads sizes.
 //
-// Sizes are printed with decimal units, as registries count: k is 1000. In sizes that a user writes, k and kB are 1000 and KiB
-// is 1024, and so on, except in the flags that docker and buildx define (--shm-size, --memory, --keep-storage, a tmpfs's
-// size=): there each unit is a power of 1024, as it is with docker.
+// Sizes are printed with decimal units, as registries count: k is 1000. In sizes that a user
+// writes, k and kB are 1000 and KiB is 1024, and so on, except in the flags that docker and buildx
+// define (--shm-size, --memory, --keep-storage, a tmpfs's size=): there each unit is a power of
+// 1024, as it is with docker.
 //
 // The package has no state and does no I/O.
 package units
@@ -15,7 +16,8 @@ import (
 	units "github.com/docker/go-units"
 )
 
-// Size returns n bytes as text with three significant digits: 999B, 1.23kB, 45.6MB, 789GB. A negative n is printed as 0B.
+// Size returns n bytes as text with three significant digits: 999B, 1.23kB, 45.6MB, 789GB. A
+// negative n is printed as 0B.
 func Size(n int64) string {
 	names := [...]string{"B", "kB", "MB", "GB", "TB", "PB"}
 	f, i := float64(max(0, n)), 0
@@ -33,7 +35,8 @@ func Size(n int64) string {
 	return fmt.Sprintf("%.*f%s", digits, f, names[i])
 }
 
-// Parse reads a number of bytes with an optional unit, such as 5MB (5,000,000), 512KiB (524,288) or 1.5g.
+// Parse reads a number of bytes with an optional unit, such as 5MB (5,000,000), 512KiB (524,288) or
+// 1.5g.
 func Parse(s string) (int64, error) {
 	if strings.Contains(strings.ToLower(s), "ib") {
 		return parse(s, units.RAMInBytes)

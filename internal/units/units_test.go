@@ -42,7 +42,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse reads anything. What is read is no negative number, and Parse reads what Size prints, rounded.
+// FuzzParse reads anything. What is read is no negative number, and Parse reads what Size prints,
+// rounded.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"5MB", "1.5g", "512KiB", "1e18", "NaN", "9223372036854775807"} {
 		f.Add(s)

@@ -11,31 +11,34 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// forecast is what can be told of a stage without building anything. With results of another machine it decides which
-// stages are looked at at all: an image whose last stage is known needs none of the stages that it was copied from, and
-// there may be no results of those. It may err; then a stage is built when somebody asks for it.
-type forecast struct {
-	// cur has the key, the configuration, and as its top the snapshot in the local cache; "" if there is none.
+// prediction is what is known about a stage before anything is built. With imported results it
+// decides which stages the build starts with: an image whose last stage is known does not need the
+// stages that files were copied from, and the results of those may be missing. A prediction can be
+// wrong. Then a stage is built when a step needs it.
+type prediction struct {
+	// cur holds the key, the configuration, and as top the snapshot in the local cache; "" if there
+	// is none.
 	cur   rootfs
 	known bool // cur.key is the stage's key
-	// needs are the stages whose files are needed for what the cache does not have.
+	// needs lists the stages whose files are needed to make the results that the cache does not
+	// have.
 	needs []*parser.Stage
 }
 
-func (f forecast) name() inputName { return inputName{key: string(f.cur.key), result: f.cur.top} }
+func (f prediction) name() inputName { return inputName{key: string(f.cur.key), result: f.cur.top} }
 
-// needed returns the stages to begin with.
+// needed returns the stages that the build starts with.
 func (s *solver) needed(ctx context.Context) []*parser.Stage {
-	if !s.forecasting() {
+	if !s.predicts() {
 		return s.plan.Stages
 	}
 	need := s.neededSet(ctx)
 	return slices.DeleteFunc(slices.Clone(s.plan.Stages), func(st *parser.Stage) bool { return !need[st] })
 }
 
-// needs reports whether a stage is one to begin with.
+// needs reports whether the build starts with a stage.
 func (s *solver) needs(ctx context.Context, st *parser.Stage) bool {
-	return !s.forecasting() || s.neededSet(ctx)[st]
+	return !s.predicts() || s.neededSet(ctx)[st]
 }
 
 func (s *solver) neededSet(ctx context.Context) map[*parser.Stage]bool {
@@ -51,7 +54,7 @@ func (s *solver) findNeeded(ctx context.Context) map[*parser.Stage]bool {
 			return
 		}
 		need[st] = true
-		for _, other := range s.foresee(ctx, st).needs {
+		for _, other := range s.predict(ctx, st).needs {
 			add(other)
 		}
 	}
@@ -59,28 +62,29 @@ func (s *solver) findNeeded(ctx context.Context) map[*parser.Stage]bool {
 	return need
 }
 
-// forecasting says whether it is worth while. When the results of all stages are to be exported all are needed.
-func (s *solver) forecasting() bool { return !s.e.imports.Empty() && !s.b.exportsAll() }
+// predicts reports whether predictions are made. They are useless without imported results, and if
+// all results are exported, since then all stages are needed.
+func (s *solver) predicts() bool { return !s.e.imports.Empty() && !s.b.exportsAll() }
 
-func (s *solver) foresee(ctx context.Context, st *parser.Stage) forecast {
-	if !s.forecasting() {
-		return forecast{}
+func (s *solver) predict(ctx context.Context, st *parser.Stage) prediction {
+	if !s.predicts() {
+		return prediction{}
 	}
-	f, err := s.forecasts.Do(ctx, st, func() (forecast, error) { return s.makeForecast(ctx, st), nil })
+	f, err := s.predictions.Do(ctx, st, func() (prediction, error) { return s.makePrediction(ctx, st), nil })
 	if err != nil {
-		return forecast{needs: st.Needs}
+		return prediction{needs: st.Needs}
 	}
 	return f
 }
 
-// errUnforeseen is what is said of a stage whose key is not known yet.
-var errUnforeseen = errors.New("not known before it is built")
+// errUnpredicted is returned for a stage whose key is not known before it is built.
+var errUnpredicted = errors.New("not known before it is built")
 
-func (s *solver) makeForecast(ctx context.Context, st *parser.Stage) forecast {
-	unknown := forecast{needs: st.Needs}
-	var f forecast
+func (s *solver) makePrediction(ctx context.Context, st *parser.Stage) prediction {
+	unknown := prediction{needs: st.Needs}
+	var f prediction
 	if base, ok := st.Base.(parser.StageInput); ok {
-		below := s.foresee(ctx, base.Stage)
+		below := s.predict(ctx, base.Stage)
 		if !below.known {
 			return unknown
 		}
@@ -108,7 +112,7 @@ func (s *solver) makeForecast(ctx context.Context, st *parser.Stage) forecast {
 		}
 		hit := false
 		if f.known {
-			f.cur.key, f.cur.top, hit = s.foreseeStep(ctx, st, f.cur, step)
+			f.cur.key, f.cur.top, hit = s.predictStep(ctx, st, f.cur, step)
 			f.known = f.cur.key != ""
 		}
 		if !hit {
@@ -118,17 +122,18 @@ func (s *solver) makeForecast(ctx context.Context, st *parser.Stage) forecast {
 	return f
 }
 
-// foreseeStep returns the content key of a step, or "" if the step must be run to know it, and the snapshot of its
-// result if the local cache has one. hit reports whether there is a result, here or in the places of --cache-from.
-func (s *solver) foreseeStep(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step) (key cache.Key, top snapshot.ID, hit bool) {
+// predictStep returns the content key of a step, or "" if the step must be run to know it, and the
+// snapshot of its result if the local cache has one. hit reports whether there is a result, here or
+// in the places of --cache-from.
+func (s *solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step) (key cache.Key, top snapshot.ID, hit bool) {
 	j, err := s.prepare(ctx, st, cur, step, func(ctx context.Context, in parser.Input) (inputName, error) {
 		stage, ok := in.(parser.StageInput)
 		if !ok {
 			return s.fixedName(ctx, in)
 		}
-		f := s.foresee(ctx, stage.Stage)
+		f := s.predict(ctx, stage.Stage)
 		if !f.known {
-			return inputName{}, errUnforeseen
+			return inputName{}, errUnpredicted
 		}
 		return f.name(), nil
 	})
@@ -136,7 +141,7 @@ func (s *solver) foreseeStep(ctx context.Context, st *parser.Stage, cur rootfs, 
 		return "", "", false
 	}
 	defer j.close()
-	if j.key == "" && j.quick == "" && j.local {
+	if j.key == "" && j.defKey == "" && j.local {
 		if err := j.load(ctx); err != nil {
 			return "", "", false
 		}
@@ -148,7 +153,7 @@ func (s *solver) foreseeStep(ctx context.Context, st *parser.Stage, cur rootfs, 
 	return cmp.Or(j.key, key), top, hit
 }
 
-// stagesOf are the stages that an action takes files from.
+// stagesOf returns the stages that an action takes files from.
 func stagesOf(a parser.Action) []*parser.Stage {
 	var list []*parser.Stage
 	add := func(in parser.Input) {
