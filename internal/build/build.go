@@ -441,109 +441,11 @@ func (b *builder) plan(ctx context.Context, p ocispec.Platform, lint parser.Lint
 	if err != nil {
 		return s, err
 	}
-	// Resolve all base images at once. Check then finds them resolved.
-	bases := make(map[*parser.Stage]base, len(plan.Stages))
-	var mu sync.Mutex
-	var g errgroup.Group
-	for _, st := range plan.Stages {
-		g.Go(func() error {
-			config, err := s.baseConfig(ctx, st)
-			mu.Lock()
-			defer mu.Unlock()
-			bases[st] = base{config, s.similar(st.Base, err)}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return s, err
-	}
-	var images []imageUse
-	err = plan.Check(
-		func(st *parser.Stage) (imageConfig, error) { return bases[st].config, bases[st].err },
-		func(_ *parser.Stage, step parser.Step) { images = append(images, imagesOf(step)...) },
-	)
-	if err == nil {
-		err = s.resolveAll(ctx, images)
-	}
-	if err == nil {
-		err = plan.Violations()
+	s.prefetch, err = b.in.CheckPlan(ctx, plan, len(b.file.Targets()))
+	if use := (*inputs.Error)(nil); errors.As(err, &use) {
+		err = b.at(use.Lines, "", use.Err)
 	}
 	return s, err
-}
-
-// base is the configuration that a stage starts from, or the error for which there is none.
-type base struct {
-	config imageConfig
-	err    error
-}
-
-// similar adds a hint to the error of an image that was not found: a stage with a similar name, or
-// a stage's number.
-func (s *solver) similar(in parser.Input, err error) error {
-	img, ok := in.(parser.ImageInput)
-	if !ok || err == nil {
-		return err
-	}
-	if n, numErr := strconv.Atoi(img.Ref); numErr == nil && n < len(s.b.file.Targets()) {
-		return fmt.Errorf("%w (FROM takes the name of a stage, not its number)", err)
-	}
-	if name := s.plan.Similar(img.Ref); name != "" {
-		return fmt.Errorf("%w (did you mean %s?)", err, name)
-	}
-	return err
-}
-
-// imageUse is an image that a step takes files from.
-type imageUse struct {
-	image parser.ImageInput
-	at    parser.Range
-}
-
-// imagesOf returns the images that a step takes files from.
-func imagesOf(step parser.Step) []imageUse {
-	var list []imageUse
-	add := func(in parser.Input) {
-		if img, ok := in.(parser.ImageInput); ok {
-			list = append(list, imageUse{img, step.Range})
-		}
-	}
-	switch a := step.Action.(type) {
-	case *parser.Copy:
-		add(a.From)
-	case *parser.Run:
-		for _, m := range a.Mounts {
-			add(m.From)
-		}
-	}
-	return list
-}
-
-// resolveAll resolves all images that steps take files from, in parallel, before anything runs. Of
-// several errors it returns the first one of the file.
-func (s *solver) resolveAll(ctx context.Context, list []imageUse) error {
-	errs := make([]error, len(list))
-	var g errgroup.Group
-	for i, use := range list {
-		g.Go(func() error {
-			img, err := s.in.Resolve(ctx, use.image)
-			if err != nil {
-				errs[i] = s.b.at(use.at, "", s.similar(use.image, err))
-				return nil
-			}
-			s.plan.Resolved(use.image, use.at, img.Platform)
-			return nil
-		})
-	}
-	s.prefetch = list
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // at adds the place in the Dockerfile to an error that has none. The place of a layers.Error is

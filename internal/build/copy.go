@@ -22,11 +22,11 @@ type copier struct {
 	inputs stepInputs
 
 	copy   *parser.Copy
-	key    cache.Key // of what the files are copied to
-	owners bool      // files of the source have owners that mean something in the image
-	from   *files    // nil before look
-	local  []string  // patterns in from
-	remote []string  // addresses
+	key    cache.Key     // of what the files are copied to
+	owners bool          // files of the source have owners that mean something in the image
+	from   *inputs.Files // nil before look
+	local  []string      // patterns in from
+	remote []string      // addresses
 
 	match   *source.Match
 	remotes []source.Remote
@@ -64,11 +64,11 @@ func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err er
 		if c.from, err = c.inputs.files(ctx, a.From); err != nil {
 			return "", "", err
 		}
-		m, err := c.from.tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude, Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.e.epoch})
+		m, err := c.from.Tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude, Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.e.epoch})
 		if err != nil {
 			return "", "", err
 		}
-		inputs = joinResults(c.from.results())
+		inputs = joinResults(results(c.from))
 		c.match = m
 		content = append(content, string(m.Digest))
 	}
@@ -121,7 +121,7 @@ func (c *copier) namesFiles() bool {
 func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) error {
 	if c.match != nil || len(c.copy.Inline) > 0 {
 		res, err := c.e.execute(ctx, active.Mounts(), c.sources(), out)
-		if c.from != nil && c.from.noteChanged(err) {
+		if c.from != nil && noteChanged(c.from, err) {
 			return err // the job begins again
 		}
 		c.tell(res, out)
@@ -141,8 +141,8 @@ func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) er
 func (c *copier) sources() *executor.Copy {
 	act := c.action(c.unpack() && c.namesFiles())
 	if c.match != nil {
-		act.Sources = []executor.Source{{Dir: c.from.tree.Dir(), Items: items(c.match.Items, c.copy.Parents)}}
-		act.Frozen = frozen(c.from.tree, c.match)
+		act.Sources = []executor.Source{{Dir: c.from.Tree.Dir(), Items: items(c.match.Items, c.copy.Parents)}}
+		act.Frozen = frozen(c.from.Tree, c.match)
 	}
 	for _, in := range c.copy.Inline {
 		act.Inline = append(act.Inline, executor.File{Name: in.Name, Data: in.Data})

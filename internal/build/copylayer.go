@@ -97,7 +97,7 @@ func (e *engine) checkLayer(ctx context.Context, j *job, active *snapshot.Active
 
 // copiesDirectory reports whether the job copies the contents of one directory and nothing else.
 func (c *copier) copiesDirectory() bool {
-	return c.match != nil && len(c.remotes) == 0 && len(c.match.Items) == 1 && c.match.Items[0].Contents && frozen(c.from.tree, c.match) == nil
+	return c.match != nil && len(c.remotes) == 0 && len(c.match.Items) == 1 && c.match.Items[0].Contents && frozen(c.from.Tree, c.match) == nil
 }
 
 // directory makes the destination of a job in active. It returns the directory that is copied
@@ -110,7 +110,7 @@ func (c *copier) directory(ctx context.Context, active *snapshot.Active, out out
 	act.DestOnly = true
 	res, err := c.e.execute(ctx, active.Mounts(), act, out)
 	if err != nil {
-		c.from.noteChanged(err)
+		noteChanged(c.from, err)
 		return nil, res, c.e.state.Filled(err)
 	}
 	ns := c.e.state.NS

@@ -7,6 +7,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
@@ -15,22 +16,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// files is a file tree that a COPY, an ADD or a mount takes files from.
-type files struct {
-	tree *source.Tree
-	// snapshot is the snapshot that holds the files of a stage or an image; nil for a context.
-	snapshot *snapshot.ID
-	// stage is set for the files of a stage.
-	stage bool
-}
-
 // results returns the snapshot of a stage's files, which identifies this result of the stage, and
 // nothing for other inputs.
-func (f *files) results() []snapshot.ID {
-	if !f.stage {
+func results(f *inputs.Files) []snapshot.ID {
+	if !f.Stage {
 		return nil
 	}
-	return []snapshot.ID{resultOf(*f.snapshot)}
+	return []snapshot.ID{resultOf(*f.Snapshot)}
 }
 
 // resultOf returns the name of a stage's result: its snapshot, or "scratch" for the empty file
@@ -38,31 +30,21 @@ func (f *files) results() []snapshot.ID {
 func resultOf(top snapshot.ID) snapshot.ID { return cmp.Or(top, "scratch") }
 
 // files opens an input. It builds a stage first.
-func (s *solver) files(ctx context.Context, in parser.Input) (*files, error) {
-	switch in := in.(type) {
-	case parser.StageInput:
-		r, err := s.stage(ctx, in.Stage)
-		if err != nil {
-			return nil, err
-		}
-		f, err := s.b.snapshotFiles(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		f.stage = true
-		return f, nil
-	case parser.ImageInput:
-		r, err := s.b.unpack(ctx, in, "")
-		if err != nil {
-			return nil, err
-		}
-		return s.b.snapshotFiles(ctx, r)
-	case parser.ContextInput:
-		return s.contextFiles(ctx, in)
-	case parser.Scratch:
-		return s.b.snapshotFiles(ctx, rootfs{key: "scratch"})
+func (s *solver) files(ctx context.Context, in parser.Input) (*inputs.Files, error) {
+	st, ok := in.(parser.StageInput)
+	if !ok {
+		return s.in.Files(ctx, in)
 	}
-	panic("unreachable")
+	r, err := s.stage(ctx, st.Stage)
+	if err != nil {
+		return nil, err
+	}
+	f, err := s.in.OfSnapshot(ctx, r.top)
+	if err != nil {
+		return nil, err
+	}
+	f.Stage = true
+	return f, nil
 }
 
 // nameOf names an input without opening it. It builds a stage first, unless the cache has all
@@ -104,48 +86,6 @@ func (s *solver) fixedName(ctx context.Context, in parser.Input) (inputName, err
 
 func imageName(img *image.Image) string { return "image " + img.ChainID().String() }
 
-// snapshotFiles opens a snapshot for reading.
-func (b *builder) snapshotFiles(ctx context.Context, r rootfs) (*files, error) {
-	tree, err := b.in.Tree(ctx, r.top)
-	if err != nil {
-		return nil, err
-	}
-	return &files{tree: tree, snapshot: &r.top}, nil
-}
-
-// contextFiles opens a build context.
-func (s *solver) contextFiles(ctx context.Context, in parser.ContextInput) (*files, error) {
-	if in.Name == "" {
-		return &files{tree: s.b.context.Tree()}, nil
-	}
-	if img, ok := s.in.ContextImage(in); ok {
-		r, err := s.b.unpack(ctx, img, "")
-		if err != nil {
-			return nil, err
-		}
-		return s.b.snapshotFiles(ctx, r)
-	}
-	c, err := s.in.Named(ctx, in.Name)
-	if err != nil {
-		return nil, err
-	}
-	return &files{tree: c.Tree()}, nil
-}
-
-// contextConfig returns the configuration of a context that a stage is based on: that of an image,
-// or an empty one.
-func (s *solver) contextConfig(ctx context.Context, in parser.ContextInput) (imageConfig, error) {
-	img, ok := s.in.ContextImage(in)
-	if !ok {
-		return imageConfig{}, nil
-	}
-	got, err := s.in.Resolve(ctx, img)
-	if err != nil {
-		return imageConfig{}, err
-	}
-	return got.Config, nil
-}
-
 // unpack makes the snapshots of an image's layers, once a build. name is the line of the progress;
 // with "" it is made from the image's name.
 func (b *builder) unpack(ctx context.Context, in parser.ImageInput, name string) (rootfs, error) {
@@ -170,7 +110,7 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		if img, ok := s.in.ContextImage(in); ok {
 			return s.b.unpack(ctx, img, s.stageLabel(st, 1)+" FROM "+in.Name)
 		}
-		f, err := s.contextFiles(ctx, in)
+		f, err := s.in.Files(ctx, in)
 		if err != nil {
 			return rootfs{}, err
 		}
@@ -199,9 +139,9 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 
 // contextSnapshot makes a snapshot of a context, without ignored files, and returns the digest of
 // its content.
-func (s *solver) contextSnapshot(ctx context.Context, f *files) (snapshot.ID, digest.Digest, error) {
+func (s *solver) contextSnapshot(ctx context.Context, f *inputs.Files) (snapshot.ID, digest.Digest, error) {
 	for looks := 1; ; looks++ {
-		m, err := f.tree.Match(ctx, source.Query{Patterns: []string{"/"}, Literal: true, Epoch: s.b.epoch})
+		m, err := f.Tree.Match(ctx, source.Query{Patterns: []string{"/"}, Literal: true, Epoch: s.b.epoch})
 		if err != nil {
 			return "", "", err
 		}
@@ -216,7 +156,7 @@ func (s *solver) contextSnapshot(ctx context.Context, f *files) (snapshot.ID, di
 // can be mounted. place is its path in the snapshot; a directory is the snapshot's root. With whole
 // the root gets the mode and the attributes of the directory, and the digest of the match must
 // cover them.
-func (s *solver) snapshotOf(ctx context.Context, f *files, m *source.Match, whole bool) (id snapshot.ID, place string, err error) {
+func (s *solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Match, whole bool) (id snapshot.ID, place string, err error) {
 	place = "/"
 	if len(m.Items) == 1 && !m.Items[0].Contents {
 		place += m.Items[0].Target

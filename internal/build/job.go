@@ -10,6 +10,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -86,11 +87,11 @@ type inputName struct {
 // stepInputs opens what a step takes files from. *solver implements it.
 type stepInputs interface {
 	// files opens an input, which may have to be built first.
-	files(ctx context.Context, in parser.Input) (*files, error)
+	files(ctx context.Context, in parser.Input) (*inputs.Files, error)
 	// hasOwners reports whether the owners of an input's files are kept in the image.
 	hasOwners(in parser.Input) bool
 	// snapshotOf makes a snapshot of files of a context, so that they can be mounted.
-	snapshotOf(ctx context.Context, f *files, m *source.Match, whole bool) (id snapshot.ID, place string, err error)
+	snapshotOf(ctx context.Context, f *inputs.Files, m *source.Match, whole bool) (id snapshot.ID, place string, err error)
 }
 
 // namer names inputs.
@@ -184,7 +185,7 @@ func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 	r := &runner{
 		e: s.e, opts: &s.b.opts.Run, secrets: s.b.secrets, cacheMounts: s.b.cacheMounts, tempDir: s.b.tempDir, inputs: s,
 		hostname: s.b.hostname(), namespace: s.b.cacheNamespace(), run: a, key: cur.key, platform: parser.FormatPlatform(st.Platform),
-		from: map[int]*files{}, content: map[int]digest.Digest{}, looked: map[int]*source.Match{},
+		from: map[int]*inputs.Files{}, content: map[int]digest.Digest{}, looked: map[int]*source.Match{},
 	}
 	if err := r.check(); err != nil {
 		return nil, err

@@ -64,6 +64,19 @@ func newKeyed() *keyed {
 	}
 }
 
+// openContext opens the context of a build.
+func openContext(t *testing.T, dir string, named map[string]string) (*inputs.Inputs, *source.Context) {
+	t.Helper()
+	temp := func() (string, error) { return t.TempDir(), nil }
+	in := inputs.New(inputs.Options{Contexts: named, Secrets: &secret.Store{}, IndexDir: temp, TempDir: temp})
+	t.Cleanup(func() { in.Close() })
+	c, err := in.Main(t.Context(), dir, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in, c
+}
+
 // keys returns the key of the RUN, of the WORKDIR, and the content and definition keys of the COPY.
 func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 	t.Helper()
@@ -75,12 +88,8 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 	if err := os.Chmod(path, k.mode); err != nil {
 		t.Fatal(err)
 	}
-	c, err := source.Open(t.Context(), dir, source.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	s := &solver{b: &builder{opts: k.opts, epoch: k.epoch, context: c}, e: &engine{epoch: k.epoch}, in: inputs.New(inputs.Options{Contexts: k.opts.Source.Contexts})}
+	in, c := openContext(t, dir, k.opts.Source.Contexts)
+	s := &solver{b: &builder{opts: k.opts, epoch: k.epoch, context: c}, e: &engine{epoch: k.epoch}, in: in}
 	name := func(context.Context, parser.Input) (inputName, error) { return k.from, nil }
 	cur := rootfs{key: k.parent}
 	list := map[string]cache.Key{}
@@ -281,12 +290,8 @@ func TestMountHasEpoch(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := func(epoch *int64) cache.Key {
-		c, err := source.Open(t.Context(), dir, source.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		s := &solver{b: &builder{epoch: epoch, context: c}, e: &engine{epoch: epoch}, in: inputs.New(inputs.Options{})}
+		in, c := openContext(t, dir, nil)
+		s := &solver{b: &builder{epoch: epoch, context: c}, e: &engine{epoch: epoch}, in: in}
 		run := &parser.Run{Mounts: []parser.RunMount{{Type: parser.MountBind, Target: "/m", Source: "/", From: parser.ContextInput{}}}}
 		name := func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil }
 		j, err := s.prepareRun(t.Context(), &parser.Stage{}, rootfs{}, run, name)

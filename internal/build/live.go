@@ -7,6 +7,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/source"
 )
 
@@ -26,13 +27,13 @@ func again(err error, looks int) bool {
 
 // noteChanged reports whether err is about a file that has changed, and records the file in the
 // tree that is copied from.
-func (f *files) noteChanged(err error) bool {
+func noteChanged(f *inputs.Files, err error) bool {
 	var changed *executor.ChangedError
 	if !errors.As(err, &changed) {
 		return false
 	}
-	if f.snapshot == nil {
-		f.tree.Changed(changed.Path, changed.Below)
+	if f.Snapshot == nil {
+		f.Tree.Changed(changed.Path, changed.Below)
 	}
 	return true
 }
@@ -49,7 +50,7 @@ func frozen(t *source.Tree, m *source.Match) *os.File {
 
 // tellSockets warns about sockets that were left out of a copy.
 func (c *copier) tellSockets(out output) {
-	if c.match == nil || c.from.snapshot != nil || len(c.match.Sockets) == 0 {
+	if c.match == nil || c.from.Snapshot != nil || len(c.match.Sockets) == 0 {
 		return
 	}
 	text := fmt.Sprintf("the socket %q is left out: no layer can hold one", c.match.Sockets[0])

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -94,7 +95,7 @@ func (s *solver) makePrediction(ctx context.Context, st *parser.Stage) predictio
 		if err != nil || name.key == "" {
 			return unknown
 		}
-		if f.cur.config, err = s.baseConfig(ctx, st); err != nil {
+		if f.cur.config, err = s.in.BaseConfig(ctx, st); err != nil {
 			return unknown
 		}
 		f.cur.key = cache.Key(name.key)
@@ -156,17 +157,9 @@ func (s *solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs, 
 // stagesOf returns the stages that an action takes files from.
 func stagesOf(a parser.Action) []*parser.Stage {
 	var list []*parser.Stage
-	add := func(in parser.Input) {
+	for _, in := range inputs.From(a) {
 		if st, ok := in.(parser.StageInput); ok {
 			list = append(list, st.Stage)
-		}
-	}
-	switch a := a.(type) {
-	case *parser.Copy:
-		add(a.From)
-	case *parser.Run:
-		for _, m := range a.Mounts {
-			add(m.From)
 		}
 	}
 	return list

@@ -11,6 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/cachemount"
+	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
@@ -34,7 +35,7 @@ type runner struct {
 	key      cache.Key // of what the command runs on
 	platform string
 
-	from map[int]*files // by the mount's index
+	from map[int]*inputs.Files // by the mount's index
 	// content holds the digest of a mount's content, or initial content, by the mount's index. look
 	// sets it.
 	content map[int]digest.Digest
@@ -59,19 +60,19 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 		return "", "", err
 	}
 	list := r.surroundings()
-	var results []snapshot.ID
+	var made []snapshot.ID
 	for i, m := range r.run.Mounts {
 		f := r.from[i]
 		if f == nil {
 			continue
 		}
-		match, err := f.tree.Match(ctx, r.mountQuery(m))
+		match, err := f.Tree.Match(ctx, r.mountQuery(m))
 		if err != nil {
 			return "", "", err
 		}
 		r.content[i], r.looked[i] = match.Digest, match
 		list = append(list, fmt.Sprintf("mount %d %s", i, match.Digest))
-		results = append(results, f.results()...)
+		made = append(made, results(f)...)
 	}
 	if len(r.content) > 0 {
 		// The times of files of contexts, and of files that COPY and WORKDIR made in stages, depend
@@ -79,7 +80,7 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 		list = append(list, epochKey(r.e.epoch))
 	}
 	key, err = makeKey(r.key, "run", r.run, list...)
-	return key, joinResults(results), err
+	return key, joinResults(made), err
 }
 
 // surroundings returns the options of the build that a command can observe.
@@ -214,8 +215,8 @@ func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) 
 	if f == nil {
 		return "", m.Source, nil
 	}
-	if f.snapshot != nil {
-		return *f.snapshot, m.Source, nil
+	if f.Snapshot != nil {
+		return *f.Snapshot, m.Source, nil
 	}
 	id, place, err := r.inputs.snapshotOf(ctx, f, r.looked[i], r.mountQuery(m).Root)
 	return id, place, err
@@ -346,17 +347,17 @@ func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
 
 // copyTo copies the initial files of mount i, a directory of f, to a directory of the host. If look
 // has digested the files, it copies the digested ones.
-func (r *runner) copyTo(ctx context.Context, dir string, f *files, i int, from parser.RunMount) error {
+func (r *runner) copyTo(ctx context.Context, dir string, f *inputs.Files, i int, from parser.RunMount) error {
 	m := r.looked[i]
 	if m == nil {
 		var err error
-		if m, err = f.tree.Match(ctx, r.mountQuery(from)); err != nil {
+		if m, err = f.Tree.Match(ctx, r.mountQuery(from)); err != nil {
 			return err
 		}
 	}
-	act := &executor.Copy{Dest: "/", KeepOwner: true, Sources: []executor.Source{{Dir: f.tree.Dir(), Items: items(m.Items, false)}}}
-	act.Frozen = frozen(f.tree, m)
+	act := &executor.Copy{Dest: "/", KeepOwner: true, Sources: []executor.Source{{Dir: f.Tree.Dir(), Items: items(m.Items, false)}}}
+	act.Frozen = frozen(f.Tree, m)
 	err := r.e.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, silent())
-	f.noteChanged(err)
+	noteChanged(f, err)
 	return err
 }

@@ -55,7 +55,7 @@ type solver struct {
 
 	collector remotecache.Collector // for --cache-to
 	// prefetch lists images that are unpacked while the first steps run.
-	prefetch []imageUse
+	prefetch []inputs.Use
 }
 
 // solve builds all needed stages at once. A stage waits for others when it needs their files.
@@ -73,8 +73,8 @@ func (s *solver) solve(ctx context.Context) (rootfs, error) {
 			break // perhaps none of them is needed
 		}
 		g.Go(func() error {
-			_, err := s.b.unpack(gctx, use.image, "")
-			return s.b.at(use.at, "", err)
+			_, err := s.b.unpack(gctx, use.Image, "")
+			return s.b.at(use.Lines, "", err)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -209,22 +209,6 @@ func (s *solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	cur.layers = slices.Clone(cur.layers)
 	cur.origins = slices.Clone(cur.origins)
 	return cur, nil
-}
-
-// baseConfig returns the configuration that a stage starts from. It is empty if that is another
-// stage, whose configuration is not known before its steps are planned.
-func (s *solver) baseConfig(ctx context.Context, st *parser.Stage) (imageConfig, error) {
-	switch in := st.Base.(type) {
-	case parser.ImageInput:
-		img, err := s.in.Resolve(ctx, in)
-		if err != nil {
-			return imageConfig{}, err
-		}
-		return img.Config, nil
-	case parser.ContextInput:
-		return s.contextConfig(ctx, in)
-	}
-	return imageConfig{}, nil
 }
 
 // step performs one step on cur.

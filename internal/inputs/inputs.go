@@ -66,6 +66,7 @@ type Options struct {
 // Inputs are the inputs of one build. It is safe for concurrent use.
 type Inputs struct {
 	o        Options
+	main     *source.Context // set by Main
 	resolved memo.Map[imageKey, *image.Image]
 	unpacked memo.Map[imageKey, Unpacked]
 	named    memo.Map[string, *source.Context]
@@ -166,11 +167,11 @@ func (in *Inputs) Main(ctx context.Context, where, dockerfile string, stdin io.R
 		return nil, err
 	}
 	o.Stdin, o.Dockerfile = stdin, dockerfile
-	c, err := source.Open(ctx, where, o)
-	if err == nil {
-		in.closeLater(c)
+	if in.main, err = source.Open(ctx, where, o); err != nil {
+		return nil, err
 	}
-	return c, err
+	in.closeLater(in.main)
+	return in.main, nil
 }
 
 // Named opens a named context that is not an image, once.

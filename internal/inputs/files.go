@@ -1,0 +1,54 @@
+package inputs
+
+import (
+	"context"
+
+	"github.com/layerbuild/layerbuild/internal/source"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// Files is a file tree that a COPY, an ADD or a mount takes files from.
+type Files struct {
+	Tree *source.Tree
+	// Snapshot is the snapshot that holds the files of a stage or an image; nil for a context.
+	Snapshot *snapshot.ID
+	// Stage is set for the files of a stage.
+	Stage bool
+}
+
+// OfSnapshot opens a snapshot for reading.
+func (in *Inputs) OfSnapshot(ctx context.Context, id snapshot.ID) (*Files, error) {
+	tree, err := in.Tree(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &Files{Tree: tree, Snapshot: &id}, nil
+}
+
+// Files opens an input that is not a stage. The context of the build must have been opened by Main.
+func (in *Inputs) Files(ctx context.Context, input parser.Input) (*Files, error) {
+	switch input := input.(type) {
+	case parser.ImageInput:
+		got, err := in.Unpack(ctx, input, "")
+		if err != nil {
+			return nil, err
+		}
+		return in.OfSnapshot(ctx, got.Top)
+	case parser.ContextInput:
+		if input.Name == "" {
+			return &Files{Tree: in.main.Tree()}, nil
+		}
+		if img, ok := in.ContextImage(input); ok {
+			return in.Files(ctx, img)
+		}
+		c, err := in.Named(ctx, input.Name)
+		if err != nil {
+			return nil, err
+		}
+		return &Files{Tree: c.Tree()}, nil
+	case parser.Scratch:
+		return in.OfSnapshot(ctx, "")
+	}
+	panic("unreachable")
+}
