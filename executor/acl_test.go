@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// acl returns an access list in the form of the attribute: the owner, user 7, the group, the mask and others.
+// acl returns an access control list in the format of the extended attribute, with entries for the
+// owner, user 7, the group, the mask and others.
 func acl(owner, user, group, mask, other uint16) []byte {
 	b := binary.LittleEndian.AppendUint32(nil, 2)
 	for _, e := range []struct {
@@ -24,13 +25,13 @@ func acl(owner, user, group, mask, other uint16) []byte {
 	return b
 }
 
-// Access lists are copied; --chmod changes their mask, as chmod(1) does; a copy does not inherit the default access
-// list of the destination's directory.
+// Access control lists are copied, and --chmod changes their mask, like chmod(1). A copy does not
+// inherit the default list of the destination's directory.
 func TestCopyACL(t *testing.T) {
 	tests := []struct {
 		name, chmod        string
-		file, dir, dirNew  []byte // the lists that the file, and the directory (its own and for new files) have
-		inherit            bool   // the destination has a list for new files
+		file, dir, dirNew  []byte // lists of the file and of the directory (access and default)
+		inherit            bool   // the destination has a default list
 		fileMode, dirMode  uint32
 		wantFile, wantDir  []byte
 		wantNew, wantPlain []byte

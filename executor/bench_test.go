@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpu is what this process and its children have used.
+// cpu returns the CPU time of this process and its children.
 func cpu() int64 {
 	var total int64
 	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
@@ -23,7 +23,7 @@ func cpu() int64 {
 	return total
 }
 
-// BenchmarkRunTrue is a step that does nothing: RUN true.
+// BenchmarkRunTrue runs a command that does nothing (RUN true).
 func BenchmarkRunTrue(b *testing.B) {
 	im := newBusybox(b)
 	for _, dir := range []string{"dev", "proc", "sys", "etc"} {
@@ -42,7 +42,7 @@ func BenchmarkRunTrue(b *testing.B) {
 	b.ReportMetric(float64(cpu()-before)/float64(b.N)/1e6, "cpu-ms/op")
 }
 
-// BenchmarkMkdir is a WORKDIR.
+// BenchmarkMkdir makes a directory (WORKDIR).
 func BenchmarkMkdir(b *testing.B) {
 	im := newImage(b)
 	s := im.spec(&Mkdir{Path: "/app"})
@@ -55,7 +55,7 @@ func BenchmarkMkdir(b *testing.B) {
 	b.ReportMetric(float64(cpu()-before)/float64(b.N)/1e6, "cpu-ms/op")
 }
 
-// BenchmarkCopy is a COPY of 5,000 small files in 250 directories.
+// BenchmarkCopy copies 5,000 small files in 250 directories (COPY).
 func BenchmarkCopy(b *testing.B) {
 	im := newImage(b)
 	var entries []string

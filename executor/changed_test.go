@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seen returns the entry of a file as it would be digested now.
+// seen returns the entry of a file with its current values, as a digest would record them.
 func seen(t *testing.T, dir, name string) Entry {
 	t.Helper()
 	var st unix.Stat_t
@@ -29,14 +29,15 @@ func seen(t *testing.T, dir, name string) Entry {
 	return e
 }
 
-// back puts back the time of a source's file.
+// back restores the time of a source's file.
 func back(name string) error { return os.Chtimes(name, old, old) }
 
-// changes are what can be done to a file between its digest and its copy. Size and time are as before where they can be.
+// changes are changes of a file between its digest and its copy. They keep size and time if they
+// can.
 var changes = []struct {
 	name, file string
 	do         func(name string) error
-	fine       bool // it is no change of what is copied
+	fine       bool // the copied data does not change
 }{
 	{name: "nothing", file: "d/f", do: func(string) error { return nil }, fine: true},
 	{name: "content", file: "d/f", do: func(p string) error { return errors.Join(os.WriteFile(p, []byte("y"), 0), back(p)) }},
@@ -60,7 +61,7 @@ var changes = []struct {
 	{name: "mode of a fifo", file: "p", do: func(p string) error { return os.Chmod(p, 0o600) }},
 }
 
-// A file that differs from what was digested is not copied, in a thread and in a child.
+// A file that differs from the digested one is not copied, neither by a thread nor by a child.
 func TestCopyChanged(t *testing.T) {
 	for _, c := range changes {
 		for _, child := range []bool{false, true} {
@@ -93,8 +94,8 @@ func TestCopyChanged(t *testing.T) {
 	}
 }
 
-// A file, link or directory with a private copy is copied from the private copy, even if the original was changed or
-// removed, and hard links are kept.
+// A file, link or directory with a private copy is copied from the private copy, even if the
+// original was changed or removed, and hard links are kept.
 func TestCopyFrozen(t *testing.T) {
 	for _, child := range []bool{false, true} {
 		im := newImage(t)
@@ -122,7 +123,8 @@ func TestCopyFrozen(t *testing.T) {
 	}
 }
 
-// Files without a private copy in a removed directory that has one are not copied, and the error names the directory.
+// Files without a private copy in a removed directory that has one are not copied, and the error
+// names the directory.
 func TestCopyFrozenBelow(t *testing.T) {
 	for _, child := range []bool{false, true} {
 		im := newImage(t)

@@ -11,27 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a thread can't do for a step (see childOnly) is done by this program, started again: the step's child.
-// These are its names.
+// These are the names (argv[0]) of a step's child: this program, started again for what a thread
+// cannot do (see needsProcess).
 const (
 	marker = "layerbuild-step"
-	// unpackMarker is for a Copy that may have to unpack archives.
+	// unpackMarker is the name for a Copy that may have to unpack archives.
 	unpackMarker = "layerbuild-unpack"
 )
 
 func isChild(name string) bool { return len(os.Args) == 1 && os.Args[0] == name }
 
-// A step's child does not get as far as main. Packages are initialized in an order by their names and needs, and this
-// one needs little: it comes before the regular expressions, certificates and message types of the rest of the
-// program, which take longer than all the rest (5 of 7 ms of CPU for a RUN true).
+// A step's child does its work in init and does not reach main. The Go runtime initializes packages
+// in order of their dependencies and import paths. This package has few dependencies, so it is
+// initialized before the regular expressions, certificates and message types of the rest of the
+// program, which take most of the start-up time (5 of 7 ms of CPU for a RUN true).
 func init() {
 	if isChild(marker) {
 		os.Exit(child(nil))
 	}
 }
 
-// Main does a step's work and ends the process, if this process is the child of a step that needs more of the program
-// than this package; otherwise it returns at once. It is the first thing that main does. unpack unpacks what ADD adds.
+// Main does a step's work and exits, if this process is the child of a step that needs more of the
+// program than this package. Otherwise it returns at once. A program must call it first in main.
+// unpack unpacks the archives of an ADD.
 func Main(unpack Unpacker) {
 	if isChild(unpackMarker) {
 		os.Exit(child(unpack))
@@ -41,7 +43,8 @@ func Main(unpack Unpacker) {
 // socketFD is the child's end of the socket to the parent.
 const socketFD = 3
 
-// fd is a descriptor read and written without the runtime's poller, which the child does without.
+// fd is a descriptor that is read and written without the runtime's poller, which the child does
+// not start.
 type fd int
 
 func (f fd) Read(p []byte) (int, error) {
@@ -75,7 +78,8 @@ func retry(f func() (int, error)) (int, error) {
 
 var errEnd = errors.New("end of file")
 
-// child returns the process's exit status: 0 if it could say how the step ended.
+// child runs the step and returns the exit status of the process: 0 if it has reported the step's
+// outcome.
 func child(unpack Unpacker) int {
 	j, err := receiveJob()
 	if err != nil {
@@ -115,10 +119,11 @@ func receiveJob() (*job, error) {
 	if err := ignoreSignals(); err != nil {
 		return nil, err
 	}
-	if err := keepToSelf(); err != nil {
+	if err := closeOnExecAll(); err != nil {
 		return nil, err
 	}
-	// The parent asked for this before the execve, which clears it where it gains capabilities (prctl(2)).
+	// The parent set this before the execve, which clears it if the program gains capabilities
+	// (prctl(2)).
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return nil, err
 	}
@@ -126,7 +131,8 @@ func receiveJob() (*job, error) {
 	if err := receive(fd(socketFD), func(w *wire) { w.job(j) }); err != nil {
 		return nil, err
 	}
-	// If it died before that there is no signal; but then nobody holds the other end of the socket.
+	// If the parent died before that, there is no signal. But then the other end of the socket is
+	// closed.
 	fds := []unix.PollFd{{Fd: socketFD, Events: unix.POLLRDHUP}}
 	if n, err := retry(func() (int, error) { return unix.Poll(fds, 0) }); err == nil && n == 1 {
 		return nil, errors.New("the program that started this step has ended")
@@ -134,8 +140,9 @@ func receiveJob() (*job, error) {
 	return j, nil
 }
 
-// ignoreSignals makes that neither ^C on the terminal nor a command that signals process 1 ends this process. It goes
-// past the runtime, which would need a thread for it.
+// ignoreSignals ignores the signals that a ^C on the terminal or a command that signals process 1
+// would send. It makes the system calls itself, since the runtime's signal handling needs another
+// thread.
 func ignoreSignals() error {
 	ignore := sigaction{handler: 1 /* SIG_IGN */}
 	for _, s := range []unix.Signal{
@@ -150,9 +157,10 @@ func ignoreSignals() error {
 	return nil
 }
 
-// keepToSelf marks all descriptors but the standard three, so that the command inherits none: neither the program's
-// own nor what the program itself has inherited from its caller.
-func keepToSelf() error {
+// closeOnExecAll marks all descriptors but the standard three as close-on-exec, so that the command
+// inherits neither the program's own descriptors nor those that the program has inherited from its
+// caller.
+func closeOnExecAll() error {
 	err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
 	if err != unix.ENOSYS && err != unix.EINVAL {
 		return err

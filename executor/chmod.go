@@ -6,19 +6,20 @@ import (
 	"strings"
 )
 
-// modeChange is a mode as --chmod has it: octal, which sets all twelve bits, or symbolic as chmod(1) takes it.
+// modeChange is the value of --chmod: an octal mode, which sets all twelve bits, or a symbolic mode
+// of chmod(1).
 type modeChange struct {
 	octal   uint32
-	clauses []modeClause // nil: octal
+	clauses []modeClause // nil: use octal
 }
 
-// modeClause is one of u+x,go=rX.
+// modeClause is one clause of a symbolic mode, such as go=rX.
 type modeClause struct {
-	who  uint32 // a mask of the bits that it is about
+	who  uint32 // mask of the bits that it changes
 	op   byte
-	perm uint32 // rwx in all three places, s in two, t
-	bigX bool   // x only for directories and for what somebody may execute already
-	from int    // a copy of the user's (6), group's (3) or others' (0) bits, or -1
+	perm uint32 // rwx for all three classes, setuid and setgid, sticky
+	bigX bool   // X: x only for directories and files that have an x bit already
+	from int    // copy the user's (6), group's (3) or others' (0) bits; -1: none
 }
 
 func parseMode(s string) (*modeChange, error) {
@@ -67,7 +68,7 @@ func (c *modeChange) parse(part string) error {
 		who = userBits | groupBits | otherBits // as with a umask of 0
 	}
 	if i == len(part) {
-		return fmt.Errorf("%q says neither +, - nor =", part)
+		return fmt.Errorf("%q has no +, - or =", part)
 	}
 	for i < len(part) {
 		cl := modeClause{who: who | sticky, op: part[i], from: -1}
@@ -133,7 +134,7 @@ func (c *modeChange) apply(mode uint32, dir bool) uint32 {
 		case '=':
 			clear := cl.who &^ sticky
 			if dir {
-				clear &^= 0o6000 // as chmod(1): a directory's are only touched by name
+				clear &^= 0o6000 // like chmod(1), which clears a directory's only if they are named
 			}
 			if cl.who&(userBits|groupBits|otherBits) == userBits|groupBits|otherBits {
 				clear |= sticky

@@ -15,13 +15,13 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// copier copies into a root that is this thread's own. No path is walked for a file: a stack of open directories
-// follows the entries, and everything is done by a directory's descriptor and one name.
+// copier copies files into this thread's root directory. It does not resolve a path for each file:
+// it keeps a stack of open directories, and every call uses a directory's descriptor and one name.
 type copier struct {
 	spec   *Spec
 	c      *Copy
 	root   int
-	own    *owner // nil: the source's owner is kept
+	own    *owner // nil: keep the source's owner
 	chmod  *modeChange
 	unpack Unpacker
 	result *Result
@@ -30,15 +30,15 @@ type copier struct {
 	attrs  []byte // buffers for extended attributes
 	value  []byte
 
-	aclLost bool // an access list could not be copied
+	aclLost bool // warnACL has warned
 
-	// top is the directory into which the present item goes, and links are its files with several names by where the
-	// first of them is below top.
+	// top is the directory that the current item is copied into. links maps each of the item's
+	// files that have several names to the path, below top, of the first name that was copied.
 	top    int
 	frozen int // Copy.Frozen, or -1
 	links  map[inode]string
-	what   string // the item, for messages
-	dest   string // top's name, for messages
+	what   string // path of the item, for messages
+	dest   string // path of top, for messages
 }
 
 type inode struct{ dev, ino uint64 }
@@ -47,26 +47,27 @@ type inode struct{ dev, ino uint64 }
 type frame struct {
 	path     string // below the item's top
 	src, dst int
-	frozen   int         // where mode, time and attributes are read instead of src; -1: nowhere
+	frozen   int         // directory to read mode, time and attributes from instead of src; -1: none
 	st       unix.Stat_t // of src or frozen
 	now      unix.Stat_t // of dst when it was entered
-	gone     *string     // the path of the first directory on the way here that is not at the source any more; or nil
+	gone     *string     // path of the first directory on the way here that was removed from the source; nil: none
 	made     bool        // dst was made by this copy
-	acl      bool        // new files in dst inherit an access list
+	acl      bool        // new files in dst inherit an access control list
 	on       onLeave
 }
 
-// onLeave is what is done to a directory once all that is in it has been copied.
+// onLeave is what finishDir sets on a directory once its contents have been copied.
 type onLeave int
 
 const (
 	keepAll onLeave = iota
-	setTime         // an item's own directory keeps its owner and mode, but its time is the source's
-	setMode         // a parent of --parents that was there
+	setTime         // keep owner and mode and set the source's time (the directory whose contents are copied)
+	setMode         // set the mode (a parent directory of --parents that existed)
 	setAllOfIt
 )
 
-// runCopy does a Copy, in its own mount namespace. dirs are its sources' directories, and Copy.Frozen's if it has one.
+// runCopy performs a Copy, in its own mount namespace. dirs are the descriptors of the sources'
+// directories, followed by that of Copy.Frozen if it is set.
 func runCopy(ctx context.Context, s *Spec, a *Copy, dirs []int, unpack Unpacker, result *Result) error {
 	if err := enterRoot(s.Root); err != nil {
 		return err
@@ -111,7 +112,7 @@ func (c *copier) readFlags() error {
 		}
 		if unknown != "" {
 			c.result.Warnings = append(c.result.Warnings,
-				fmt.Sprintf("--chown=%s: there is no %s in the image, so it is 0", c.c.Chown, unknown))
+				fmt.Sprintf("--chown=%s: the image has no user or group %s, 0 is used instead", c.c.Chown, unknown))
 		}
 		c.own = &o
 	}
@@ -171,7 +172,8 @@ func (it *Item) itself() *Entry {
 
 func frozenName(e *Entry) string { return strconv.Itoa(int(e.Frozen)) }
 
-// missing returns the error for what cannot be found at its source: a ChangedError if it was there when it was digested.
+// missing returns the error for a file that cannot be found at its source: a *ChangedError if the
+// file existed when it was digested.
 func (c *copier) missing(e *Entry, name string, err error) error {
 	switch unwrapped(err) {
 	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ENXIO:
@@ -182,7 +184,7 @@ func (c *copier) missing(e *Entry, name string, err error) error {
 	return c.fail(name, err)
 }
 
-// unwrapped returns the system call's error where it has a path around it.
+// unwrapped returns the system call's error of an *os.PathError, and any other error as it is.
 func unwrapped(err error) error {
 	if pe, ok := errors.AsType[*os.PathError](err); ok {
 		return pe.Err
@@ -207,7 +209,8 @@ func (c *copier) single(src, dir int, name string, it *Item, st *unix.Stat_t) er
 	return c.leaveAll(stack)
 }
 
-// target finds the directory and the name that an item that is no directory gets.
+// target returns the directory and the name that an item that is not a directory is copied to. It
+// makes the directory if it is missing.
 func (c *copier) target(src int, it *Item) (stack []frame, base string, err error) {
 	if it.Target != "" {
 		stack, err = c.enterDest(c.c.Dest)
@@ -234,7 +237,8 @@ func (c *copier) target(src int, it *Item) (stack []frame, base string, err erro
 	return stack, base, err
 }
 
-// isDir says whether a destination is a directory by how it is written or since it is one.
+// isDir reports whether a destination is a directory, either by its spelling (it ends in a slash,
+// "." or "..") or because a directory exists there.
 func (c *copier) isDir(dest string) bool {
 	switch path.Base("x" + dest) {
 	case ".", "..":
@@ -251,8 +255,8 @@ func (c *copier) isDir(dest string) bool {
 	return true
 }
 
-// resolveLast follows a path in the root, its last part too, up to a name that is no link. The parents are made.
-// The caller closes the directory.
+// resolveLast resolves a path in the root, including links in its last part, until the last part is
+// not a link. It makes missing parents. The caller closes the returned directory.
 func (c *copier) resolveLast(dest string) (parent int, base string, err error) {
 	for range maxLinks {
 		var parentName string
@@ -282,8 +286,8 @@ func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
 		if own == nil {
 			own = &owner{}
 		}
-		if mode != 0o755 && c.isPoint(parent, base) {
-			if err := unix.Fchmodat(parent, base, 0o755, 0); err != nil { // it is not a link: it was made just now
+		if mode != 0o755 && c.isMountPoint(parent, base) {
+			if err := unix.Fchmodat(parent, base, 0o755, 0); err != nil { // not a link: this copy has just made it
 				return err
 			}
 		}
@@ -298,10 +302,10 @@ func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
 	return fd, nil
 }
 
-// isPoint reports whether a directory is a mount point that every command sees in the root (fillMountPoints). A command
-// finds it there with the mode 0755, and it is in no layer. A copy that makes it therefore uses that mode, also with
-// --chmod.
-func (c *copier) isPoint(parent int, base string) bool {
+// isMountPoint reports whether a directory is a mount point that every command sees in the root
+// (fillMountPoints). A command sees it with the mode 0755, and it is in no layer. A copy that makes
+// it therefore uses that mode, also with --chmod.
+func (c *copier) isMountPoint(parent int, base string) bool {
 	if !slices.Contains(pointNames, base) {
 		return false
 	}
@@ -309,7 +313,7 @@ func (c *copier) isPoint(parent int, base string) bool {
 	return unix.Fstat(parent, &st) == nil && unix.Fstat(c.root, &root) == nil && st.Dev == root.Dev && st.Ino == root.Ino
 }
 
-// parentMode is the mode of directories that the destination needs.
+// parentMode returns the mode of the destination's missing parent directories.
 func (c *copier) parentMode() uint32 {
 	if c.chmod != nil && c.chmod.clauses == nil {
 		return c.chmod.octal
@@ -317,7 +321,7 @@ func (c *copier) parentMode() uint32 {
 	return 0o755
 }
 
-// made gives a new directory its owner and time.
+// made sets the owner and time of a new directory.
 func (c *copier) made(parent int, base string, own owner) error {
 	if own != (owner{}) {
 		err := unix.Fchownat(parent, base, own.uid, own.gid, unix.AT_SYMLINK_NOFOLLOW)
@@ -332,7 +336,8 @@ func (c *copier) made(parent int, base string, own owner) error {
 	return nil
 }
 
-// ownerError forgives an owner that can't be had where there is one id only.
+// ownerError returns the error for a failed chown. If the user namespace has a single id, it counts
+// the file in the result and returns nil.
 func (c *copier) ownerError(name string, own owner, err error) error {
 	if err == nil {
 		return nil
@@ -345,12 +350,12 @@ func (c *copier) ownerError(name string, own owner, err error) error {
 		return nil
 	}
 	if err == unix.EINVAL && c.spec.UserNS {
-		return fmt.Errorf("give it to %d:%d: there is no such id in this user namespace (/etc/subuid and /etc/subgid say which ids a user may have)", own.uid, own.gid)
+		return fmt.Errorf("set the owner %d:%d: there is no such id in this user namespace (/etc/subuid and /etc/subgid list the ids that a user may use)", own.uid, own.gid)
 	}
-	return fmt.Errorf("give it to %d:%d: %w", own.uid, own.gid, err)
+	return fmt.Errorf("set the owner %d:%d: %w", own.uid, own.gid, err)
 }
 
-// enterDest makes and opens the directory that is the destination.
+// enterDest makes the destination directory if it is missing, and opens it.
 func (c *copier) enterDest(name string) ([]frame, error) {
 	at, err := c.mkdirAll(name, c.parentMode())
 	if err != nil {
@@ -364,7 +369,7 @@ func (c *copier) enterDest(name string) ([]frame, error) {
 	return []frame{f}, nil
 }
 
-// openDest opens a directory once more for reading its attributes and setting them.
+// openDest opens the directory at again, for reading, so that its attributes can be read and set.
 func (c *copier) openDest(at int, name string) (frame, error) {
 	c.dest = path.Join("/", name)
 	f := frame{src: -1, dst: -1, frozen: -1}
@@ -380,7 +385,8 @@ func (c *copier) openDest(at int, name string) (frame, error) {
 	return f, nil
 }
 
-// enterTarget makes the directories that are part of an item's name, like the source's where these exist.
+// enterTarget makes and enters the directories in an item's target name. A directory that exists at
+// the source is made like that one.
 func (c *copier) enterTarget(stack []frame, src int, it *Item) ([]frame, error) {
 	dir := path.Dir(path.Clean(it.Target))
 	if dir == "." {
@@ -421,7 +427,8 @@ func (c *copier) enterParent(stack []frame, src int, name, part string) ([]frame
 	return append(stack, f), nil
 }
 
-// enterPlain makes a directory as the destination's parents are made.
+// enterPlain makes a directory with the mode, owner and time of the destination's missing parents,
+// and enters it.
 func (c *copier) enterPlain(stack []frame, part string) ([]frame, error) {
 	up := &stack[len(stack)-1]
 	f := frame{src: -1, frozen: -1, path: path.Join(up.path, part)}
@@ -475,7 +482,8 @@ func (c *copier) tree(src, dir int, name string, it *Item) error {
 	return c.leaveAll(stack)
 }
 
-// treeTarget returns the directories down to the one that from goes into, which takes over from.
+// treeTarget returns the stack of directories down to the one that from is copied to. The last
+// frame owns the descriptor from.
 func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 	if it.Contents || it.Target == "" {
 		stack, err := c.enterDest(path.Join(c.c.Dest, it.Target))
@@ -510,7 +518,8 @@ func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 	return append(stack, f), nil
 }
 
-// entries copies what is listed below the last directory of the stack, and returns the stack as it then is.
+// entries copies the listed entries into the last directory of the stack, and returns the stack
+// with the directories that are still open.
 func (c *copier) entries(stack []frame, list []Entry) ([]frame, error) {
 	bottom := len(stack)
 	for i := range list {
@@ -526,7 +535,7 @@ func (c *copier) entries(stack []frame, list []Entry) ([]frame, error) {
 			}
 			stack = stack[:len(stack)-1]
 		}
-		// Directories that are not listed themselves, but something in them is.
+		// Enter directories that are not in the list although entries below them are.
 		for stack[len(stack)-1].path != dir {
 			up := &stack[len(stack)-1]
 			rest := strings.TrimPrefix(dir[len(up.path):], "/")
@@ -548,7 +557,7 @@ func (c *copier) entries(stack []frame, list []Entry) ([]frame, error) {
 	return stack, nil
 }
 
-// below says whether dir is top or below it.
+// below reports whether dir is top or below it.
 func below(dir, top string) bool {
 	return top == "" || dir == top || len(dir) > len(top) && dir[len(top)] == '/' && dir[:len(top)] == top
 }
@@ -593,7 +602,7 @@ func readNames(dir int) ([]string, error) {
 	return names, err
 }
 
-// entry copies one entry; of a directory only itself, which is then entered.
+// entry copies one entry. It makes and enters a directory, but does not copy its contents.
 func (c *copier) entry(up *frame, name, at string, e *Entry) (f frame, isDir bool, err error) {
 	if err := c.ended(); err != nil {
 		return f, false, err
@@ -619,7 +628,7 @@ func (c *copier) entry(up *frame, name, at string, e *Entry) (f frame, isDir boo
 	return f, false, c.leaf(&leaf{up: up, src: src, name: from, as: name, at: at}, e, &st)
 }
 
-// join is path.Join for what needs no cleaning.
+// join is path.Join without cleaning.
 func join(dir, name string) string {
 	if dir == "" {
 		return name
@@ -627,7 +636,8 @@ func join(dir, name string) string {
 	return dir + "/" + name
 }
 
-// enter makes a directory like name in up, which e describes, and enters it.
+// enter makes the directory name in the destination, like the source directory that e describes,
+// and enters it.
 func (c *copier) enter(up *frame, name string, e *Entry) (frame, error) {
 	at := join(up.path, name)
 	frozen := -1
@@ -644,8 +654,8 @@ func (c *copier) enter(up *frame, name string, e *Entry) (frame, error) {
 		}
 		return frame{}, c.missing(e, at, err)
 	}
-	// If there is a private copy of the directory, there are copies of the new files in it too. The directory itself
-	// may have been removed.
+	// If the directory has a private copy, the new files in it have private copies too. The
+	// directory itself may have been removed.
 	gone := up.gone
 	if err != nil && gone == nil {
 		gone = &at
@@ -664,8 +674,8 @@ func openDirAt(dir int, name string) (int, error) {
 	return fd, nil
 }
 
-// enterFD makes a directory like frozen, or like src if frozen is -1, and enters it. It owns both descriptors from then
-// on. e has the values that were digested.
+// enterFD makes a directory like frozen, or like src if frozen is -1, and enters it. It takes
+// ownership of both descriptors, also if it fails. e has the values that were digested.
 func (c *copier) enterFD(up *frame, src, frozen int, name string, e *Entry) (f frame, made bool, err error) {
 	f = frame{path: join(up.path, name), src: src, dst: -1, frozen: frozen, on: setAllOfIt}
 	defer func() {
@@ -684,7 +694,7 @@ func (c *copier) enterFD(up *frame, src, frozen int, name string, e *Entry) (f f
 	if e.MtimeNs != 0 {
 		f.st.Mtim = unix.NsecToTimespec(e.MtimeNs)
 	}
-	// Nobody but root gets in before the directory has its own owner and mode, when it is left.
+	// Only root can enter the directory until leave sets its owner and mode.
 	switch err := unix.Mkdirat(up.dst, name, 0o700); err {
 	case nil:
 		made, f.made = true, true
@@ -713,7 +723,7 @@ func (c *copier) openInto(up, f *frame, name string) error {
 	return nil
 }
 
-// like is the open directory whose mode, time and attributes are copied.
+// like returns the open directory whose mode, time and attributes are copied.
 func (f *frame) like() int {
 	if f.frozen >= 0 {
 		return f.frozen
@@ -721,17 +731,17 @@ func (f *frame) like() int {
 	return f.src
 }
 
-// shown is a path at the destination.
+// shown returns the path of a file at the destination, for messages.
 func (c *copier) shown(name string) string { return path.Join(c.dest, name) }
 
-// fail says which of the source's files an error is about.
+// fail adds the path of the source's file to an error.
 func (c *copier) fail(name string, err error) error {
 	return fmt.Errorf("copy %s: %w", c.source(name), unwrapped(err))
 }
 
 func (c *copier) source(name string) string { return path.Join(c.what, name) }
 
-// leaveAll leaves directories, the innermost first.
+// leaveAll finishes and closes directories, the innermost first.
 func (c *copier) leaveAll(stack []frame) error {
 	for i := len(stack) - 1; i >= 0; i-- {
 		if err := c.leave(&stack[i]); err != nil {
@@ -773,7 +783,7 @@ func (c *copier) finishDir(f *frame) error {
 	if err := c.give(f.dst, f.path, &f.st, owner{int(f.now.Uid), int(f.now.Gid)}); err != nil {
 		return err
 	}
-	from := &frame{acl: f.made && f.acl} // it has inherited its list from where it was made
+	from := &frame{acl: f.made && f.acl} // it inherited its access control list from its parent
 	acl, err := c.attributes(from, f.like(), f.dst)
 	if err != nil {
 		return err
@@ -786,7 +796,7 @@ func (c *copier) finishDir(f *frame) error {
 	return setTimes(f.dst, f.st.Mtim)
 }
 
-// mode is the mode that something copied gets.
+// mode returns the mode of the copy of a file.
 func (c *copier) mode(st *unix.Stat_t) uint32 {
 	if c.chmod == nil {
 		return st.Mode & 0o7777
@@ -794,7 +804,7 @@ func (c *copier) mode(st *unix.Stat_t) uint32 {
 	return c.chmod.apply(st.Mode&0o7777, st.Mode&unix.S_IFMT == unix.S_IFDIR)
 }
 
-// wanted is the owner that something copied gets.
+// wanted returns the owner of the copy of a file.
 func (c *copier) wanted(st *unix.Stat_t) owner {
 	if c.own != nil {
 		return *c.own

@@ -17,14 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// old is a time that files of a source have.
+// old is the time of the files of a source.
 var old = time.Unix(1500000000, 987654321)
 
-// source is a directory that is copied from.
+// source returns a source directory with the entries.
 func source(t testing.TB, entries ...string) *os.File {
 	t.Helper()
 	dir := t.TempDir()
-	// Rootless runs are another user's, who owns nothing of what is above.
+	// Tests in a user namespace may run as another user, who does not own the directories above.
 	var dirs []string
 	for _, e := range entries {
 		f := strings.Fields(e)
@@ -76,7 +76,7 @@ func source(t testing.TB, entries ...string) *os.File {
 	return f
 }
 
-// tree prints an image, one entry a line; "old" for the time of a source's file.
+// tree lists an image, one entry a line. "old" stands for the time of a source's file.
 func (im *image) tree() []string {
 	im.t.Helper()
 	var all []string
@@ -393,7 +393,7 @@ func TestCopyInline(t *testing.T) {
 	}
 }
 
-// archive is a gzipped tar.
+// archive returns a tar archive compressed with gzip.
 func archive(t testing.TB, headers ...tar.Header) []byte {
 	t.Helper()
 	var buf bytes.Buffer

@@ -11,14 +11,14 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// leaf is anything but a directory that is being copied.
+// leaf is a file that is copied, of any type but a directory.
 type leaf struct {
 	up    *frame
-	src   int    // the directory that it is in
+	src   int    // the source directory that contains it
 	name  string // in src
 	as    string // in up.dst
 	at    string // below the item's top
-	alone bool   // it is the item itself
+	alone bool   // it is the item itself, not a file below it
 }
 
 func (c *copier) sourceOf(f *leaf) string {
@@ -36,7 +36,8 @@ func (c *copier) leaf(f *leaf, e *Entry, st *unix.Stat_t) error {
 	case unix.S_IFLNK:
 		err = c.symlink(f, st)
 	case unix.S_IFSOCK:
-		// It has no meaning without the process that made it, and layers have none.
+		// Layers cannot contain sockets, and a socket is useless without the process that listens
+		// on it.
 	default:
 		err = c.special(f, st)
 	}
@@ -47,7 +48,7 @@ func (c *copier) leaf(f *leaf, e *Entry, st *unix.Stat_t) error {
 	return fmt.Errorf("copy %s: %w", c.sourceOf(f), err)
 }
 
-// inTheWay says that something at the destination can't be replaced.
+// inTheWay is returned when a file would replace a directory at the destination.
 type inTheWay struct{ path string }
 
 func (e *inTheWay) Error() string {
@@ -91,11 +92,11 @@ func (e *Entry) sameDir(dir int, st *unix.Stat_t) (bool, error) {
 	return len(names) == 0, err
 }
 
-// copied reports whether an extended attribute is copied. Attributes that a layer cannot hold are copied too: the
-// sealer warns of them.
+// copied reports whether an extended attribute is copied. Attributes that a layer cannot hold are
+// copied too: the sealer warns of them.
 func copied(name []byte) bool { return rawfs.InLayer(name) || rawfs.Unrecorded(name) }
 
-// make calls create, and once more after taking away what is in its way.
+// make calls create. If the name exists, make removes it and calls create again.
 func (c *copier) make(f *leaf, create func() error) error {
 	err := create()
 	if err != unix.EEXIST {
@@ -115,7 +116,7 @@ func (c *copier) make(f *leaf, create func() error) error {
 	}
 }
 
-// created is the owner that a new file in a directory has.
+// created returns the owner that a new file in a directory has before it is changed.
 func created(up *frame) owner {
 	if up.now.Mode&unix.S_ISGID != 0 {
 		return owner{0, int(up.now.Gid)}
@@ -147,7 +148,7 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 		return err
 	}
 	defer unix.Close(out)
-	if err := c.data.copy(in, out, st); err == unix.EISDIR || err == unix.EAGAIN { // a directory by now, or a fifo
+	if err := c.data.copy(in, out, st); err == unix.EISDIR || err == unix.EAGAIN { // it has become a directory or a fifo
 		return &ChangedError{Path: c.sourceOf(f)}
 	} else if err != nil {
 		return err
@@ -162,7 +163,7 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 			return &ChangedError{Path: c.sourceOf(f)}
 		}
 	}
-	// The owner first: changing it takes setuid and capabilities away.
+	// The owner comes first: chown(2) clears setuid bits and capabilities.
 	if err := c.give(out, f.at, st, created(f.up)); err != nil {
 		return err
 	}
@@ -170,8 +171,8 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
-	// open(2) has set the mode, but for the special bits. An access list changes it, and the mode then changes the list's
-	// mask, as chmod(1) does.
+	// open(2) has set the mode except for the special bits. Setting an access control list changes
+	// the mode. Setting the mode afterwards changes the list's mask, like chmod(1).
 	if mode&0o7000 != 0 || c.wanted(st) != created(f.up) || acl {
 		if err := unix.Fchmod(out, mode); err != nil {
 			return err
@@ -185,14 +186,16 @@ const (
 	defaultACL = "system.posix_acl_default"
 )
 
-// hasDefaultACL reports whether new files in an open directory get access lists from it.
+// hasDefaultACL reports whether an open directory has a default access control list, which new
+// files in it inherit.
 func hasDefaultACL(dir int) bool {
 	_, err := unix.Fgetxattr(dir, defaultACL, nil)
 	return err == nil
 }
 
-// attributes gives the new file or directory to, which is in up, the attributes of from, and removes the access list
-// that it inherited from up. It reports whether to has or had an access list, so that its mode must be set.
+// attributes copies the attributes of from to the new file or directory to, which is in up, and
+// removes the access control list that it inherited from up. It reports whether to has or had an
+// access control list, so that its mode must be set.
 func (c *copier) attributes(up *frame, from, to int) (acl bool, err error) {
 	if up != nil && up.acl {
 		acl = true
@@ -206,7 +209,8 @@ func (c *copier) attributes(up *frame, from, to int) (acl bool, err error) {
 	return acl || has, err
 }
 
-// link makes a further name of a file that was copied already.
+// link makes a hard link if another name of the file was already copied, and reports whether it
+// did. Otherwise it records the name.
 func (c *copier) link(f *leaf, st *unix.Stat_t) (bool, error) {
 	key := inode{st.Dev, st.Ino}
 	first, ok := c.links[key]
@@ -248,7 +252,7 @@ func (c *copier) special(f *leaf, st *unix.Stat_t) error {
 	return c.finishAt(f, st)
 }
 
-// standIn makes a file that stands for a device. The caller sets its owner and time.
+// standIn makes a regular file that stands for a device. The caller sets its owner and time.
 func (c *copier) standIn(f *leaf, st *unix.Stat_t) error {
 	mode := c.mode(st)
 	fd, err := unix.Openat(f.up.dst, f.as, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode&0o777)
@@ -258,19 +262,19 @@ func (c *copier) standIn(f *leaf, st *unix.Stat_t) error {
 	defer unix.Close(fd)
 	d := rawfs.Device{Block: st.Mode&unix.S_IFMT == unix.S_IFBLK, Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}
 	if err := d.Mark(fd); err != nil {
-		return fmt.Errorf("device nodes can't be made in a user namespace, and the file that stands for one can't be marked: %w", err)
+		return fmt.Errorf("cannot make a device node in a user namespace, and cannot mark the file that would stand for it: %w", err)
 	}
 	c.standsIn(c.shown(f.at))
 	return unix.Fchmod(fd, mode)
 }
 
-// isStandIn reports whether a regular file of the source stands for a device. Several names of a device are copied as
-// separate devices.
+// isStandIn reports whether a regular file of the source stands for a device. Several names of a
+// device are copied as separate devices.
 func (c *copier) isStandIn(f *leaf) bool {
 	if !c.c.StandIns || !c.spec.UserNS {
 		return false
 	}
-	fd, err := unix.Openat(f.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) // there is no /proc
+	fd, err := unix.Openat(f.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) // not through /proc, which is not mounted
 	if err != nil {
 		return false
 	}
@@ -287,7 +291,7 @@ func (c *copier) standsIn(path string) {
 	c.result.StandIns++
 }
 
-// finishAt gives what can't be opened its owner and time.
+// finishAt sets the owner and time of a file that cannot be opened, by its name.
 func (c *copier) finishAt(f *leaf, st *unix.Stat_t) error {
 	up, as := f.up, f.as
 	if want := c.wanted(st); want != created(up) {
@@ -296,7 +300,7 @@ func (c *copier) finishAt(f *leaf, st *unix.Stat_t) error {
 			return err
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFLNK && c.mode(st)&0o6000 != 0 {
-			if err := unix.Fchmodat(up.dst, as, c.mode(st), 0); err != nil { // it is no link: it was made just now
+			if err := unix.Fchmodat(up.dst, as, c.mode(st), 0); err != nil { // not a link: it has just been made
 				return err
 			}
 		}
@@ -304,10 +308,10 @@ func (c *copier) finishAt(f *leaf, st *unix.Stat_t) error {
 	return unix.UtimesNanoAt(up.dst, as, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// setTimes sets the time of modification of an open file.
+// setTimes sets the modification time of an open file.
 func setTimes(fd int, mtime unix.Timespec) error {
 	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
-	// Without a path it is about the descriptor (utimensat(2)).
+	// Without a path the call changes the file of the descriptor (utimensat(2)).
 	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
 	if errno != 0 {
 		return errno
@@ -315,12 +319,13 @@ func setTimes(fd int, mtime unix.Timespec) error {
 	return nil
 }
 
-// copyAttrs copies the extended attributes that a layer can have: file capabilities, access lists and user attributes.
-// Attributes of overlay file systems would change the merged view, and SELinux labels belong to the machine. It reports
-// whether there is an access list.
+// copyAttrs copies the extended attributes that a layer can have: file capabilities, access control
+// lists and user attributes. It leaves out overlay's attributes, which would change the merged
+// view, and SELinux labels, which belong to the machine. It reports whether there is an access
+// control list.
 func (c *copier) copyAttrs(from, to int) (acl bool, err error) {
 	if c.attrs == nil {
-		c.attrs, c.value = make([]byte, 64<<10), make([]byte, 64<<10) // the most that Linux has (xattr(7))
+		c.attrs, c.value = make([]byte, 64<<10), make([]byte, 64<<10) // the largest size that Linux allows (xattr(7))
 	}
 	n, err := unix.Flistxattr(from, c.attrs)
 	if err == unix.ENOTSUP || n == 0 && err == nil {
@@ -347,7 +352,7 @@ func (c *copier) copyAttrs(from, to int) (acl bool, err error) {
 			err = unix.Fsetxattr(to, name, c.value[:n], 0)
 		}
 		switch {
-		case err == unix.ENOTSUP: // a tmpfs before Linux 6.6 has none of the user's
+		case err == unix.ENOTSUP: // tmpfs has no user attributes before Linux 6.6
 		case err == unix.EINVAL && isACL && c.spec.UserNS:
 			c.warnACL()
 		case err != nil:
@@ -357,23 +362,25 @@ func (c *copier) copyAttrs(from, to int) (acl bool, err error) {
 	return acl, nil
 }
 
-// warnACL warns once about an access list that names users of the machine.
+// warnACL warns once about an access control list with ids that are not mapped in the user
+// namespace.
 func (c *copier) warnACL() {
 	if !c.aclLost {
-		c.result.Warnings = append(c.result.Warnings, "access lists of users or groups that this user namespace does not have were left out")
+		c.result.Warnings = append(c.result.Warnings, "access control lists were not copied: they name users or groups that this user namespace does not have")
 	}
 	c.aclLost = true
 }
 
-// dataCopier copies contents the cheapest way that the two file systems allow, and remembers which that is.
+// dataCopier copies file contents by the cheapest way that the two file systems allow, and
+// remembers which ways have failed.
 type dataCopier struct {
 	noClone, noRange bool
 	buf              []byte
 	ended            func() error // the reason to stop, or nil
 }
 
-// largeFile is the size from which sharing or copying in the kernel is tried. Below it one read and one write are
-// cheaper.
+// largeFile is the size from which reflinks and copy_file_range(2) are tried. Below it one read and
+// one write are cheaper.
 const largeFile = 128 << 10
 
 func (d *dataCopier) copy(in, out int, st *unix.Stat_t) error {
@@ -392,7 +399,7 @@ func (d *dataCopier) copy(in, out int, st *unix.Stat_t) error {
 	return d.segment(in, out, st.Size)
 }
 
-// segment copies n bytes, or up to the end if that comes first, from where both files are.
+// segment copies n bytes between the two files' offsets, or fewer if the input ends first.
 func (d *dataCopier) segment(in, out int, n int64) error {
 	for n >= largeFile && !d.noRange {
 		if err := d.ended(); err != nil {
@@ -403,7 +410,7 @@ func (d *dataCopier) segment(in, out int, n int64) error {
 			continue
 		}
 		if err != nil || m == 0 {
-			d.noRange = true // another file system, or one that can't
+			d.noRange = true // not supported between these file systems
 			break
 		}
 		n -= int64(m)

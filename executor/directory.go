@@ -9,25 +9,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Copy of the contents of one directory into an empty one changes nothing else: the files of the directory, with the owners
-// and modes that the Copy gives them, are the change. A caller that needs the change as a layer can therefore write the layer
-// from the source's files. It runs the Copy twice: first with DestOnly, which makes the destination and tells what it is like.
-// If Directory then returns a source, the caller can write the layer, and it runs the whole Copy only for the files.
+// A Copy of the contents of one directory into an empty one changes nothing else: the change
+// consists of the directory's files, with the owners and modes that the Copy sets. A caller that
+// needs the change as a layer can therefore write the layer from the source's files. It runs the
+// Copy twice: first with DestOnly, which makes and describes the destination. If Directory then
+// returns a source, the caller can write the layer from it, and runs the whole Copy only if it
+// needs the files.
 
-// Dest is what a Copy with DestOnly has made or found.
+// Dest describes the destination of a Copy with DestOnly.
 type Dest struct {
-	// Path is the directory that the files go to, without leading slash; "" is the root.
+	// Path is the destination directory, without leading slash; "" is the root.
 	Path string
-	// Empty reports that nothing is in it.
+	// Empty is set if the directory has no entries.
 	Empty bool
-	// Inherits reports that new files in it get an access list (a default ACL).
+	// Inherits is set if new files in it inherit an access control list (a default ACL).
 	Inherits bool
-	// Chown reports that the files get the owner UID:GID, and not that of the source.
+	// Chown is set if the files get the owner UID:GID. Otherwise they keep the source's owner.
 	Chown    bool
 	UID, GID uint32
 }
 
-// describe returns what the directory top is like.
+// describe returns the Dest of the directory top.
 func (c *copier) describe(top *frame) (*Dest, error) {
 	names, err := readNames(top.dst)
 	if err != nil {
@@ -44,7 +46,7 @@ func (c *copier) describe(top *frame) (*Dest, error) {
 	return d, nil
 }
 
-// Directory is a directory of which a Copy copies the contents into an empty one.
+// Directory is a directory whose contents a Copy copies into an empty directory.
 type Directory struct {
 	// Dest is the path of the empty directory, without leading slash; "" is the root.
 	Dest string
@@ -58,7 +60,7 @@ type Directory struct {
 	chmod *modeChange
 }
 
-// Owner returns the owner that a file gets which has this one at its source.
+// Owner returns the owner of the copy of a file that has the owner uid:gid at its source.
 func (d *Directory) Owner(uid, gid uint32) (uint32, uint32) {
 	if d.own != nil {
 		return uint32(d.own.uid), uint32(d.own.gid)
@@ -66,7 +68,8 @@ func (d *Directory) Owner(uid, gid uint32) (uint32, uint32) {
 	return uid, gid
 }
 
-// Mode returns the mode (12 bits) that a file or directory gets which has this one at its source.
+// Mode returns the mode (12 bits) of the copy of a file or directory that has this mode at its
+// source.
 func (d *Directory) Mode(mode uint32, dir bool) uint32 {
 	if d.chmod == nil {
 		return mode & 0o7777
@@ -74,8 +77,8 @@ func (d *Directory) Mode(mode uint32, dir bool) uint32 {
 	return d.chmod.apply(mode&0o7777, dir)
 }
 
-// CopiesDirectory reports whether all that the Copy does is to copy the contents of one directory, whose files are listed and
-// are where they were listed.
+// CopiesDirectory reports whether the Copy only copies the contents of one directory whose files
+// are listed, and none of them is copied from a private copy.
 func (a *Copy) CopiesDirectory() bool {
 	if len(a.Sources) != 1 || len(a.Sources[0].Items) != 1 || len(a.Inline) > 0 || a.Unpack || a.Frozen != nil {
 		return false
@@ -84,9 +87,10 @@ func (a *Copy) CopiesDirectory() bool {
 	return it.Contents && it.Target == "" && it.Entries != nil
 }
 
-// Directory returns the directory that is copied, if its files make up all that the Copy changes below the destination d.
-// userNS and singleID are those of the Spec: where not every owner can be had, only copying tells which one a file gets.
-// d is nil if it is not known.
+// Directory returns the directory that is copied, if its files are all that the Copy changes below
+// the destination d. It reports whether it does. d is nil if the destination is not known. userNS
+// and singleID are those of the Spec: in a user namespace the kernel may refuse an owner, so only
+// copying shows which owner a file gets.
 func (a *Copy) Directory(d *Dest, userNS, singleID bool) (*Directory, bool) {
 	if d == nil || !d.Empty || d.Inherits || !a.CopiesDirectory() || singleID || userNS && (!d.Chown || d.UID != 0 || d.GID != 0) {
 		return nil, false
@@ -105,7 +109,7 @@ func (a *Copy) Directory(d *Dest, userNS, singleID bool) (*Directory, bool) {
 	return out, true
 }
 
-// Open opens the source. No part of Path is followed if it is a link.
+// Open opens the source. It does not follow links in Path.
 func (d *Directory) Open() (*os.File, error) {
 	fd, err := safepath.NoLinks(int(d.Top.Fd()), path.Clean(d.Path), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {

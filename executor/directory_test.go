@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestDirectory decides of Copies whether their files can be written as a layer without copying them.
+// TestDirectory tests for which Copies the files can be written as a layer without copying them.
 func TestDirectory(t *testing.T) {
 	entries := []Entry{{Path: "f"}}
 	for _, tt := range []struct {

@@ -1,11 +1,17 @@
 // Package executor runs one step in namespaces of its own.
 //
-// Run takes a thread out of this program's mount namespace. The thread performs the mounts of the step's root file
-// system where nobody else can see them, makes that root its own with pivot_root and lets go of the old one, and then
-// starts a command ([Process]), copies files in ([Copy]) or makes a directory ([Mkdir]). Names are therefore resolved
-// inside the image by construction, whatever links the image has, and a build that is killed leaves neither a process
-// nor a mount behind. Where a thread will not do (a terminal, a file system that a program serves, an old kernel) this
-// very program is started again for the step ([Main] takes over there).
+// [Run] locks a goroutine to a thread and moves the thread into a new mount namespace. The thread
+// mounts the step's root file system there, where no other process sees it, makes it its root with
+// pivot_root(2) and detaches the old root. Then it starts a command ([Process]), copies files into
+// the root ([Copy]) or makes a directory ([Mkdir]). Names are therefore resolved inside the image,
+// whatever links the image has, and a build that is killed leaves neither a process nor a mount
+// behind. If a thread is not enough (a terminal, an archive to unpack, an old kernel), the program
+// starts itself again as the step's child process, in which [Main] takes over.
 //
-// The package knows nothing of Dockerfiles, snapshots or layers.
+// The package may make system calls, and reads and writes only the directories that a [Spec] names.
+// It does not know Dockerfiles, snapshots or layers.
+//
+// To test it, run go test as root, or as a user who may make user namespaces. The tests need a
+// static busybox and make their images from it. TestInChild and TestRootless run the other tests
+// again in a child process and in user namespaces.
 package executor

@@ -2,17 +2,18 @@ package executor
 
 import "fmt"
 
-// ExitError says that the command of a Process ran and did not exit with 0.
+// ExitError is returned when the command of a Process could not be started, was ended by a signal,
+// or exited with another code than 0.
 type ExitError struct {
-	// Code is the exit code; 128+Signal for a command that a signal ended, 127 and 126 for one that could not be
-	// started because it was not found or not executable.
+	// Code is the exit code. It is 128+Signal for a command that a signal ended, and 127 or 126 for
+	// one that could not be started because it was not found or is not executable.
 	Code int
 	// Signal is the signal that ended the command, or 0.
 	Signal int
-	// Reason says why a command could not be started; otherwise it is empty.
+	// Reason is why the command could not be started; otherwise it is empty.
 	Reason string
-	// Machine is the architecture of a command's program if this machine cannot run it without an emulator that is
-	// missing; otherwise it is empty.
+	// Machine is the architecture of the command's program, if this machine cannot run it because
+	// no emulator is available; otherwise it is empty.
 	Machine string
 }
 

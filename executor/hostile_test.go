@@ -16,7 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// Images are hostile: whatever links and files they have, nothing outside them is touched or read.
+// An image with hostile links and files does not make a step change or read files outside of it.
 func TestHostileImages(t *testing.T) {
 	outside := t.TempDir()
 	for _, name := range []string{"resolv.conf", "hosts", "passwd", "group"} {
@@ -93,7 +93,8 @@ func TestHostileImages(t *testing.T) {
 	}
 }
 
-// hostWords are what this process has and a step must not see: its arguments, variables, directories and program.
+// hostWords returns strings of this process that a step must not see: its arguments, variables,
+// directories and program.
 func hostWords(t *testing.T, im *image) []string {
 	t.Helper()
 	words := []string{os.Args[0], "HOST_SECRET", "hunter2", im.dir, filepath.Dir(im.dir)}
@@ -105,7 +106,7 @@ func hostWords(t *testing.T, im *image) []string {
 	return words
 }
 
-// overlay returns the image as the lower directory of an overlay, which is what steps run on.
+// overlay returns the image as the lower directory of an overlay, on which steps normally run.
 func (im *image) overlay() []mount.Mount {
 	im.t.Helper()
 	dir := im.t.TempDir()
@@ -126,9 +127,10 @@ func (im *image) overlay() []mount.Mount {
 	return []mount.Mount{m}
 }
 
-// Process 1 is readable in part by all processes of the step. What they read has nothing of this program: neither its
-// command line, which has the build arguments of all stages, nor its environment, directories, files and memory.
-func TestProcessOneShowsNothing(t *testing.T) {
+// All processes of the step can read some files about process 1. They must not show this program's
+// command line, which contains the build arguments of all stages, nor its environment, directories,
+// files and memory.
+func TestInitShowsNothing(t *testing.T) {
 	t.Setenv("HOST_SECRET", "hunter2")
 	im := newBusybox(t)
 	words := hostWords(t, im)
@@ -137,14 +139,15 @@ func TestProcessOneShowsNothing(t *testing.T) {
 		p    Process
 	}{
 		{"root", Process{}}, {"user", Process{User: "1234:1234"}}, {"no network", Process{Network: "none"}}, {"terminal", Process{TTY: true}},
-		{"read-only", Process{ReadOnlyRoot: true, Mounts: []Mount{{Target: "/stub/here", Source: Data{Data: []byte("x")}}}}},
+		{"read-only", Process{ReadOnlyRoot: true, Mounts: []Mount{{Target: "/made/here", Source: Data{Data: []byte("x")}}}}},
 	} {
 		if action.p.User != "" && singleID {
 			continue
 		}
 		t.Run(action.name, func(t *testing.T) {
 			p := action.p
-			// What is printed must not have the words either, and so not the names of the host's files.
+			// The output must not contain the words, so the script does not print names of the
+			// host's files.
 			script := shell(`cat /proc/1/cmdline; echo; cat /proc/1/comm /proc/1/task/*/comm
 				for f in /proc/1/* /proc/1/task/*/*; do test -f $f && cat $f; readlink $f; done
 				for d in /proc/1/fd /proc/1/ns /proc/1/map_files /proc/1/fdinfo /proc/1/attr; do for f in $d/*; do test $d = /proc/1/attr && cat $f; readlink $f; done; done
@@ -176,8 +179,8 @@ func TestProcessOneShowsNothing(t *testing.T) {
 	}
 }
 
-// A command can neither look into process 1 nor reach the host by it, nor trace it.
-func TestProcessOneIsClosed(t *testing.T) {
+// A command can neither inspect nor trace process 1, nor reach the host by it.
+func TestInitIsClosed(t *testing.T) {
 	im := newBusybox(t)
 	for _, user := range []string{"", "1000"} {
 		if user != "" && singleID {
@@ -197,15 +200,16 @@ func TestProcessOneIsClosed(t *testing.T) {
 	}
 }
 
-// Where the program of process 1 cannot be executed from memory, process 1 is a child that shows nothing either.
-func TestProcessOneWithoutMemfd(t *testing.T) {
+// If the kernel does not allow executing the program of process 1 from memory, process 1 is a child
+// that does not show this program either.
+func TestInitWithoutMemfd(t *testing.T) {
 	if os.Getuid() != 0 || userNS {
 		t.Skip("needs root")
 	}
 	if os.Getenv(againVar) != "" {
 		t.Skip("this is another run already")
 	}
-	cmd := exec.Command("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", `echo 2 >/proc/sys/vm/memfd_noexec && exec "$0" -test.v -test.run '^TestProcessOne|^TestExitStatus$|^TestCancel$'`, os.Args[0])
+	cmd := exec.Command("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", `echo 2 >/proc/sys/vm/memfd_noexec && exec "$0" -test.v -test.run '^TestInit|^TestExitStatus$|^TestCancel$'`, os.Args[0])
 	cmd.Env = append(os.Environ(), againVar+"=1")
 	out, err := cmd.CombinedOutput()
 	if strings.Contains(string(out), "memfd_noexec") {
@@ -216,7 +220,7 @@ func TestProcessOneWithoutMemfd(t *testing.T) {
 	}
 }
 
-// The step sees the image and nothing else, by whatever way it goes up.
+// A step sees only the image, by whatever path it goes up.
 func TestNothingOfTheHost(t *testing.T) {
 	im := newBusybox(t)
 	secret := filepath.Join(t.TempDir(), "host-secret")
@@ -234,7 +238,7 @@ func TestNothingOfTheHost(t *testing.T) {
 	}
 }
 
-// With nothing but a program an image is enough for a RUN, and nothing is left in it.
+// A RUN works in an image that contains only a program, and leaves no other file in it.
 func TestScratchWithOneProgram(t *testing.T) {
 	im := newImage(t)
 	data, err := os.ReadFile(busybox)
@@ -253,7 +257,7 @@ func TestScratchWithOneProgram(t *testing.T) {
 	}
 }
 
-// The limits of time: what a step leaves open does not hold its end up.
+// A pipe that a step has passed to another process does not delay the end of the step.
 func TestOutputGivenAway(t *testing.T) {
 	im := newBusybox(t)
 	start := time.Now()
@@ -265,8 +269,8 @@ func TestOutputGivenAway(t *testing.T) {
 	}
 }
 
-// Overlay is what steps run on: there the stubs must not become whiteouts or copies either.
-func TestStubsOnOverlay(t *testing.T) {
+// On an overlay, mount points become neither whiteouts nor copies.
+func TestMountPointsOnOverlay(t *testing.T) {
 	im := newBusybox(t)
 	im.mkdir("etc")
 	os.Chtimes(im.path("etc"), old, old)
@@ -291,7 +295,8 @@ func TestStubsOnOverlay(t *testing.T) {
 	for _, line := range snapshotTree(t, filepath.Join(dir, "upper")) {
 		got = append(got, strings.Fields(line)[0])
 	}
-	// /etc was copied up when the stubs were made; it is as it was, and so in no layer.
+	// /etc was copied up when the mount points were made. Its attributes are unchanged, so it is in
+	// no layer.
 	if want := []string{"drwxr-xr-x", "/bin", "/bin/echo", "/etc", "/made"}; !cmp.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

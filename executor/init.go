@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process 1 of a step must not be this program. Any process of the step can read the name and the command line of
-// process 1 (proc(5)), and this program's command line has the build arguments of all stages. So process 1 is a
-// separate program of a few instructions (init_*.s) that is executed from memory. It takes the name initName and makes
-// itself not dumpable, so that no process of the step can read its memory, executable, descriptors and directories
-// (ptrace(2)). Then it writes a byte to report that it is ready, and waits until the other end of its standard input is
-// closed. It costs 0.1 ms of CPU a step.
+// Process 1 of a step must not be this program. Any process of the step can read the name and the
+// command line of process 1 (proc(5)), and this program's command line contains the build arguments
+// of all stages. So process 1 is a separate program of a few instructions (init_*.s) that is
+// executed from memory. It sets its name to initName and makes itself not dumpable, so that no
+// process of the step can read its memory, executable, descriptors and directories (ptrace(2)).
+// Then it writes a byte to report that it is ready, and waits until the other end of its standard
+// input is closed. It costs 0.1 ms of CPU a step.
 
 // initName is the command line and the name of process 1.
 const initName = "init"
@@ -22,12 +23,14 @@ const initName = "init"
 // initSize is how many bytes of the code are copied. The bytes after its end are never executed.
 const initSize = 128
 
-// initCode returns where the code begins. It is in assembly.
+// initCode returns the address of the code. It is implemented in assembly.
 func initCode() *byte
 
-// initFile opens the program for execveat(2). The file is sealed: it cannot be changed.
+// initFile returns a descriptor of the program for execveat(2). The file is sealed: it cannot be
+// changed.
 var initFile = sync.OnceValues(func() (int, error) {
-	// Linux 6.3 and later want a flag for a file that will be executed; earlier kernels do not know the flag.
+	// Linux 6.3 and later require MFD_EXEC for a file that will be executed. Earlier kernels do not
+	// know the flag.
 	fd, err := unix.MemfdCreate(initName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if err == unix.EINVAL {
 		fd, err = unix.MemfdCreate(initName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -51,8 +54,9 @@ var initFile = sync.OnceValues(func() (int, error) {
 	return unix.FcntlInt(uintptr(read), unix.F_DUPFD_CLOEXEC, 3)
 })
 
-// elfHeader and elfSegment are an ELF64 file's header and a program header (elf(5)); both machines are little-endian.
-// debug/elf has them too, and would make the program 50 kB larger.
+// elfHeader and elfSegment are an ELF64 file's header and a program header (elf(5)). Both supported
+// machines are little-endian. debug/elf has these types too, but would make the program 50 kB
+// larger.
 type elfHeader struct {
 	ident                                      [16]byte
 	kind, machine                              uint16
@@ -68,7 +72,7 @@ type elfSegment struct {
 	offset, vaddr, paddr, filesz, memsz, align uint64
 }
 
-// initImage is the program: one segment with code, and a stack that is not executable.
+// initImage is the program's file: one segment with code, and a stack that is not executable.
 type initImage struct {
 	header elfHeader
 	load   elfSegment
@@ -76,7 +80,7 @@ type initImage struct {
 	code   [initSize]byte
 }
 
-// initELF returns the program's file.
+// initELF returns the contents of the program's file.
 func initELF() []byte {
 	const (
 		address                    = 0x400000

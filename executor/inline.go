@@ -10,7 +10,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// inline makes a file from data.
+// inline makes a file with the given contents.
 func (c *copier) inline(f *File) error {
 	c.what, c.links = f.Name, nil
 	stack, base, err := c.target(-1, &Item{Path: f.Name})
@@ -57,21 +57,22 @@ func (c *copier) inline(f *File) error {
 	return nil
 }
 
-// Unpacker unpacks f if it is an archive, and says whether it is one. If it is not, nothing has been done, and f may
-// have been read to any place.
+// Unpacker unpacks f if it is an archive, and reports whether it is one. If it is not, nothing has
+// been written, and any part of f may have been read.
 type Unpacker func(f io.Reader, o UnpackOptions) (bool, error)
 
-// UnpackOptions say where an archive is unpacked to and how.
+// UnpackOptions are the destination of an archive and how it is unpacked.
 type UnpackOptions struct {
-	// Dest opens the destination, which it makes if it is missing.
+	// Dest makes the destination if it is missing, and opens it.
 	Dest func() (ArchiveDest, error)
-	// Owned says that everything belongs to UID and GID, whatever the archive says.
+	// Owned is set if all files get the owner UID:GID and the owners in the archive are ignored.
 	Owned    bool
 	UID, GID int
-	// OnOwnerError is told of an owner that can't be had. nil: it is an error.
+	// OnOwnerError is called for an owner that cannot be set. If it is nil, such an owner is an
+	// error.
 	OnOwnerError func(path string, uid, gid int, err error)
-	// OnStandIn is called for a device that can't be made and for which a file stands, and OnSkip for an attribute that
-	// can't be set. nil: it is an error.
+	// OnStandIn is called for a device that cannot be made and that a regular file stands for, and
+	// OnSkip for an attribute that cannot be set. If they are nil, these are errors.
 	OnStandIn func(path string)
 	OnSkip    func(path, what string, err error)
 }
@@ -79,7 +80,8 @@ type UnpackOptions struct {
 // ArchiveDest is the directory that an archive is unpacked into.
 type ArchiveDest struct {
 	Dir int
-	// Root is the image's root directory, in which links are resolved, and Path is where Dir is in it.
+	// Root is the image's root directory, in which links are resolved, and Path is the path of Dir
+	// in it.
 	Root int
 	Path string
 }
@@ -117,7 +119,7 @@ func (c *copier) unpackFile(dir int, name string, e *Entry) (bool, error) {
 	if serr := unix.Fstat(n, &st); serr != nil {
 		return false, c.fail("", serr)
 	}
-	if !e.same(&st) { // also if that is the reason for an error
+	if !e.same(&st) { // check before err: the change may have caused it
 		return false, &ChangedError{Path: c.source("")}
 	}
 	if err == nil {
@@ -129,13 +131,14 @@ func (c *copier) unpackFile(dir int, name string, e *Entry) (bool, error) {
 	return done, nil
 }
 
-// archiveDest opens the destination of an archive. An existing directory keeps its mode, owner and time. A new one has
-// the mode 0755, also with --chmod, which as in BuildKit applies neither to it nor to the content of archives.
+// archiveDest is the destination of an archive. An existing directory keeps its mode, owner and
+// time. A new one gets the mode 0755, also with --chmod. As in BuildKit, --chmod applies neither to
+// it nor to the contents of archives.
 type archiveDest struct {
 	c       *copier
 	fd      int
 	existed bool
-	st      unix.Stat_t // before, if it existed
+	st      unix.Stat_t // before unpacking
 }
 
 func (d *archiveDest) open() (ArchiveDest, error) {
@@ -159,7 +162,7 @@ func (d *archiveDest) open() (ArchiveDest, error) {
 	return ArchiveDest{Dir: d.fd, Root: c.root, Path: place}, err
 }
 
-// finish sets the time that a destination which existed had before.
+// finish restores the time of a destination that existed.
 func (d *archiveDest) finish() error {
 	if !d.existed {
 		return nil
@@ -189,7 +192,7 @@ func pathOf(dir int) (string, error) {
 	return string(buf[:n-1]), nil
 }
 
-// runMkdir does a Mkdir, in its own mount namespace.
+// runMkdir performs a Mkdir, in its own mount namespace.
 func runMkdir(s *Spec, a *Mkdir, result *Result) error {
 	if err := enterRoot(s.Root); err != nil {
 		return err
@@ -202,7 +205,8 @@ func runMkdir(s *Spec, a *Mkdir, result *Result) error {
 	defer unix.Close(root)
 	own := owner{}
 	if a.User != "" {
-		// As with COPY --chown, a name that the image does not know is 0: the RUN that uses it will say so.
+		// As with COPY --chown, a name that the image does not have is 0. The RUN that uses the
+		// name reports it.
 		if own, _, err = lookupOwner(root, a.User); err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withArgument returns the processes of the machine that have an argument.
+// withArgument returns all processes of the machine that have an argument.
 func withArgument(t *testing.T, arg string) (found []string) {
 	t.Helper()
 	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -32,7 +32,7 @@ func withArgument(t *testing.T, arg string) (found []string) {
 	return found
 }
 
-// No process that a step starts, hidden or not, runs when Run returns, whether the step succeeds or fails.
+// No process of a step runs after Run has returned, whether the step succeeds or fails.
 func TestNothingOutlivesAStep(t *testing.T) {
 	im := newBusybox(t)
 	im.link("busybox", "bin/setsid")
@@ -45,7 +45,7 @@ func TestNothingOutlivesAStep(t *testing.T) {
 		"sh -c 'kill -STOP $$' %s & echo started",
 		"i=0; while [ $i -lt 50 ]; do (sleep 1000 %s &); i=$((i+1)); done; echo started",
 	} {
-		token := fmt.Sprintf("100%d%d", os.Getpid(), i) // a further argument of sleep is a time to add, of sh a name
+		token := fmt.Sprintf("100%d%d", os.Getpid(), i) // sleep adds its arguments, sh ignores them
 		out, err := im.run(shell(fmt.Sprintf(script, token)))
 		if _, ok := errors.AsType[*ExitError](err); err != nil && !ok {
 			t.Errorf("%s: %v", script, err)
@@ -59,7 +59,7 @@ func TestNothingOutlivesAStep(t *testing.T) {
 	}
 }
 
-// A canceled step ends even if all of its processes are stopped, or start others without end.
+// A canceled step ends, even if all its processes are stopped or if they start others in a loop.
 func TestCancelOddProcesses(t *testing.T) {
 	im := newBusybox(t)
 	for i, script := range []string{
@@ -89,12 +89,12 @@ func TestCancelOddProcesses(t *testing.T) {
 	}
 }
 
-// counter counts what is written to it.
+// counter counts the bytes written to it.
 type counter struct{ n int64 }
 
 func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
 
-// All of a flood of output arrives, and none of it is kept.
+// A large output arrives completely, and none of it is kept in memory.
 func TestOutputFlood(t *testing.T) {
 	im := newBusybox(t)
 	var out, errs counter
@@ -104,8 +104,8 @@ func TestOutputFlood(t *testing.T) {
 	}
 }
 
-// A command's environment is the usual one: empty standard input, outputs that may be closed, the default action for
-// SIGPIPE, and neither limits nor the umask of the user who builds.
+// A command starts with an empty standard input, outputs that it may close, the default action for
+// SIGPIPE, and without the limits and the umask of the user who builds.
 func TestOrdinaryWorld(t *testing.T) {
 	im := newBusybox(t)
 	im.link("busybox", "bin/yes")

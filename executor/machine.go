@@ -7,12 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machines are the values of e_machine (elf(5)) of platforms that images are made for, under their names there.
+// machines maps values of e_machine (elf(5)) to the names of platforms that images are made for.
 var machines = map[uint16]string{
 	3: "386", 8: "mips", 20: "ppc", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 258: "loong64",
 }
 
-// foreign is the platform that a program is for, if it is another one than this machine's; otherwise "".
+// foreign returns the platform that a program is for if it differs from this machine's, and
+// otherwise "".
 func foreign(file string) string {
 	f, err := unix.Open(file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -32,7 +33,7 @@ func foreign(file string) string {
 	case name == runtime.GOARCH:
 		return ""
 	case runtime.GOARCH == "amd64" && name == "386", runtime.GOARCH == "arm64" && name == "arm":
-		return "" // the kernel runs those too
+		return "" // the kernel runs these too
 	}
 	return name
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// elfHead is the head of a program for a machine (e_machine of elf(5)).
+// elfHead returns the beginning of a program for a machine (e_machine of elf(5)).
 func elfHead(machine uint16, big bool) string {
 	b := make([]byte, 64)
 	copy(b, "\x7fELF\x02\x01\x01")
@@ -45,7 +45,7 @@ func TestForeign(t *testing.T) {
 
 func TestProgramForAnotherMachine(t *testing.T) {
 	im := newBusybox(t)
-	im.write("other", elfHead(8, true), 0o755) // mips: nobody's emulator is expected to be there
+	im.write("other", elfHead(8, true), 0o755) // mips: an emulator is unlikely to be registered
 	_, err := im.run(&Process{Args: []string{"/other"}})
 	got, ok := errors.AsType[*ExitError](err)
 	if !ok || got.Code != 126 || !strings.Contains(got.Reason, "it is a program for mips") || !strings.Contains(got.Reason, "binfmt_misc") {

@@ -15,21 +15,21 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// runProcess is the child of a Process, and process number 1 of its namespace. It keeps its own capabilities until
-// the end, which by the rules of ptrace also keeps the command, which has fewer, from looking into it: into its
-// descriptors, and at the program's file under /proc/1/exe.
+// runProcess runs a Process in the step's child, which is process 1 of its pid namespace. The child
+// keeps its own capabilities until the end. By the rules of ptrace(2), the command, which has
+// fewer, therefore cannot read the child's descriptors or the program's file at /proc/1/exe.
 func runProcess(j *job, p *Process, o *outcome) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
 	}
 	b := &sandbox{spec: &j.spec, p: p, result: &o.result, resolvConf: j.resolvConf}
 	c := &command{spec: &j.spec, p: p, closed: true}
-	err := b.nameHost()
+	err := b.setUpHostAndNetwork()
 	if err == nil {
 		err = c.readIDs()
 	}
 	if err == nil {
-		err = b.stand()
+		err = b.openStaging()
 	}
 	if err == nil {
 		err = b.build()
@@ -40,7 +40,7 @@ func runProcess(j *job, p *Process, o *outcome) error {
 	if err == nil {
 		err = c.run()
 	}
-	if b.dirty() {
+	if b.needsCleanup() {
 		killOthers()
 	}
 	if cerr := b.clean(); err == nil {
@@ -49,8 +49,9 @@ func runProcess(j *job, p *Process, o *outcome) error {
 	return err
 }
 
-// nameHost gives the namespaces of the host's name and network what they need.
-func (b *sandbox) nameHost() error {
+// setUpHostAndNetwork sets the name of the host, and starts the loopback device of a new network
+// namespace.
+func (b *sandbox) setUpHostAndNetwork() error {
 	if err := unix.Sethostname([]byte(hostname(b.p))); err != nil {
 		return fmt.Errorf("set the host name: %w", err)
 	}
@@ -62,13 +63,14 @@ func (b *sandbox) nameHost() error {
 	return nil
 }
 
-// dirty says whether something has to be done after the command. Otherwise the kernel ends what is left of it with
-// this process.
-func (b *sandbox) dirty() bool { return len(b.stubs.made) > 0 }
+// needsCleanup reports whether mount points must be removed after the command. If not, the kernel
+// ends the step's remaining processes together with this one.
+func (b *sandbox) needsCleanup() bool { return len(b.mountpoints.made) > 0 }
 
-// clean takes away what was made for the step. Of its processes none is left.
+// clean removes the mount points that were made for the step. No process of the step may be
+// running.
 func (b *sandbox) clean() error {
-	if !b.dirty() {
+	if !b.needsCleanup() {
 		return nil
 	}
 	if b.p.ReadOnlyRoot && b.root >= 0 {
@@ -76,10 +78,10 @@ func (b *sandbox) clean() error {
 			return fmt.Errorf("remove the mount points: %w", err)
 		}
 	}
-	return b.stubs.remove()
+	return b.mountpoints.remove()
 }
 
-// command is a Process that is about to be run, in its root.
+// command is a Process that is about to be started in its root.
 type command struct {
 	spec    *Spec
 	p       *Process
@@ -87,10 +89,10 @@ type command struct {
 	id      identity
 	env     []string
 	file    string
-	uids    string // the ids of the user namespace, as /proc has them; empty outside of one
+	uids    string // the user namespace's uid_map; "" outside of one
 	gids    string
-	console int // the terminal's side of the command, or -1
-	// closed says that all descriptors are marked to be closed by execve.
+	console int // the command's side of the terminal; -1: none
+	// closed is set if all descriptors are marked close-on-exec.
 	closed bool
 }
 
@@ -102,7 +104,7 @@ func (c *command) prepare() error {
 	if c.id, err = lookupUser(c.root, c.p.User); err != nil {
 		return err
 	}
-	if err := c.haveIDs(); err != nil {
+	if err := c.checkIDs(); err != nil {
 		return err
 	}
 	c.env = withHome(c.p.Env, c.id.home)
@@ -121,7 +123,8 @@ func (c *command) prepare() error {
 	return nil
 }
 
-// readIDs comes before the image's own ideas of /proc.
+// readIDs reads the id maps of the user namespace. It must be called before the step's /proc is
+// mounted.
 func (c *command) readIDs() error {
 	if !c.spec.UserNS {
 		return nil
@@ -138,13 +141,14 @@ func (c *command) readIDs() error {
 	return nil
 }
 
-// haveIDs says what a setuid that can't work would only call an invalid argument.
-func (c *command) haveIDs() error {
+// checkIDs returns an error when the user's ids are not mapped in the user namespace. The kernel's
+// error for this is only "invalid argument". It drops further groups that are not mapped.
+func (c *command) checkIDs() error {
 	if !c.spec.UserNS {
 		return nil
 	}
 	if !mapped(c.uids, c.id.uid) || !mapped(c.gids, c.id.gid) {
-		return fmt.Errorf("user %s is %d:%d, and there is no such id in this user namespace (/etc/subuid and /etc/subgid say which ids a user may have)",
+		return fmt.Errorf("user %s is %d:%d, there is no such id in this user namespace (/etc/subuid and /etc/subgid list the ids that a user may use)",
 			c.p.User, c.id.uid, c.id.gid)
 	}
 	c.id.groups = slices.DeleteFunc(c.id.groups, func(g uint32) bool { return !mapped(c.gids, g) })
@@ -169,7 +173,7 @@ func mapped(idMap string, id uint32) bool {
 	return false
 }
 
-// withHome adds HOME, as container runtimes do where an image does not set it.
+// withHome adds HOME if the image does not set it, as container runtimes do.
 func withHome(env []string, home string) []string {
 	for _, e := range env {
 		if strings.HasPrefix(e, "HOME=") {
@@ -179,7 +183,8 @@ func withHome(env []string, home string) []string {
 	return append(env[:len(env):len(env)], "HOME="+home)
 }
 
-// enterDir changes to the working directory, made for the command's user if it is missing.
+// enterDir changes to the working directory. If it is missing, enterDir makes it, owned by the
+// command's user.
 func (c *command) enterDir() error {
 	dir := path.Join("/", c.p.Dir)
 	at, err := safepath.MkdirAll(c.root, dir, 0o755, func(parent int, base string) error {
@@ -195,14 +200,14 @@ func (c *command) enterDir() error {
 	return nil
 }
 
-// lookup finds the command's file, as execvp does.
+// lookup returns the path of the command's file, found like execvp(3) does.
 func (c *command) lookup() (string, error) {
 	if len(c.p.Args) == 0 || c.p.Args[0] == "" {
 		return "", &ExitError{Code: 127, Reason: "exec: no command"}
 	}
 	name := c.p.Args[0]
 	if strings.Contains(name, "/") {
-		return name, nil // execve says what is wrong with it
+		return name, nil // execve returns an error if there is no such file
 	}
 	denied := false
 	for _, dir := range strings.Split(envValue(c.env, "PATH"), ":") {
@@ -258,11 +263,11 @@ func (c *command) run() error {
 		if pid == command {
 			return exitError(ws)
 		}
-		// Others are orphans.
+		// Any other process is an orphan.
 	}
 }
 
-// exitError is what a command's end means.
+// exitError returns the error for a command's wait status, or nil if it has exited with 0.
 func exitError(ws unix.WaitStatus) error {
 	if ws.Signaled() {
 		return &ExitError{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
@@ -273,7 +278,7 @@ func exitError(ws unix.WaitStatus) error {
 	return nil
 }
 
-// execError says what execve means; its numbers are those of a shell.
+// execError returns the error for a failed execve. The codes are those of a shell.
 func (c *command) execError(err error) error {
 	e := &ExitError{Code: 126, Reason: fmt.Sprintf("exec: %q: %v", c.p.Args[0], err)}
 	interp := interpreter(c.file)
@@ -284,7 +289,8 @@ func (c *command) execError(err error) error {
 	arch := foreign(program)
 	switch {
 	case errors.Is(err, unix.ENOENT) && arch != "":
-		// Without the F flag binfmt_misc looks for the emulator at its path at the time of the call, in the image.
+		// Without the flag F, binfmt_misc opens the emulator at the time of the call, by its path
+		// in the image.
 		e.Code, e.Machine = 127, arch
 		e.Reason = fmt.Sprintf("exec: %q: %s a program for %s, and the emulator that binfmt_misc names for it is not in the image: register it with the flag F", c.p.Args[0], is, arch)
 	case errors.Is(err, unix.ENOENT):
@@ -299,7 +305,7 @@ func (c *command) execError(err error) error {
 	return e
 }
 
-// missing says which file execve did not find.
+// missing returns a message that names the file that execve did not find.
 func (c *command) missing(interp string) string {
 	switch {
 	case interp != "":
@@ -310,7 +316,7 @@ func (c *command) missing(interp string) string {
 	return "no such file in the image"
 }
 
-// interpreter is what a script's first line names.
+// interpreter returns the interpreter in a script's first line, or "".
 func interpreter(file string) string {
 	f, err := unix.Open(file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -328,7 +334,8 @@ func interpreter(file string) string {
 	return ""
 }
 
-// killOthers kills all processes of this namespace but this one, which is process 1, and waits for their end.
+// killOthers kills all other processes of this pid namespace and waits for them. This process is
+// process 1.
 func killOthers() {
 	unix.Kill(-1, unix.SIGKILL)
 	for {
@@ -338,7 +345,7 @@ func killOthers() {
 	}
 }
 
-// loopback switches lo on; the kernel gives it its addresses.
+// loopback brings lo up. The kernel assigns its addresses.
 func loopback() error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -93,7 +93,7 @@ func TestNoShell(t *testing.T) {
 	}
 }
 
-// status is /proc/self/status of a command.
+// status returns a command's /proc/self/status.
 func status(t *testing.T, im *image, p *Process) map[string]string {
 	t.Helper()
 	p.Args = []string{"cat", "/proc/self/status"}
@@ -106,7 +106,7 @@ func status(t *testing.T, im *image, p *Process) map[string]string {
 	return m
 }
 
-// bounding is what capabilities this process can have at all.
+// bounding returns the capabilities that this process and its children can have.
 func bounding(t *testing.T) uint64 {
 	t.Helper()
 	var caps uint64
@@ -261,7 +261,7 @@ func TestUserThatIsNotMapped(t *testing.T) {
 	}
 }
 
-// A stdout that is a pipe can be opened by its name, whoever the user is.
+// A command can open a stdout that is a pipe by its name, as any user.
 func TestOpenStdout(t *testing.T) {
 	im := newBusybox(t)
 	p := shell("echo x > /dev/stdout; echo y > /dev/stderr; echo z > /proc/self/fd/1")
@@ -320,7 +320,7 @@ func TestDevices(t *testing.T) {
 	}
 }
 
-// What a step does to its device nodes is not done to the machine's.
+// A step that changes its device nodes does not change the machine's.
 func TestDevicesAreNotTheMachines(t *testing.T) {
 	im := newBusybox(t)
 	var before, after unix.Stat_t
@@ -335,7 +335,7 @@ func TestDevicesAreNotTheMachines(t *testing.T) {
 
 func TestKernelInterfaces(t *testing.T) {
 	im := newBusybox(t)
-	// What is masked reads as nothing, what is protected can't be written, and the same in insecure mode can.
+	// Masked files are empty and read-only files cannot be written. In insecure mode they can.
 	out := im.mustRun(shell(`
 		wc -c < /proc/keys; ls /proc/acpi /sys/firmware 2>&1; 
 		(echo 1 > /proc/sys/kernel/hostname) 2>&1; (echo x > /proc/sysrq-trigger) 2>&1
@@ -402,7 +402,7 @@ func TestUlimits(t *testing.T) {
 	}
 }
 
-// snapshotTree is everything about a tree that a layer could show.
+// snapshotTree returns everything about a tree that a layer can contain.
 func snapshotTree(t *testing.T, dir string) []string {
 	t.Helper()
 	var all []string
@@ -448,7 +448,7 @@ func TestMountPointsLeaveNoTrace(t *testing.T) {
 	if diff := cmp.Diff(before, snapshotTree(t, im.dir)); diff != "" {
 		t.Errorf("the tree has changed (-before +after):\n%s", diff)
 	}
-	// The same when the command fails, and when it can't be started.
+	// The same if the command fails, and if it cannot be started.
 	for _, script := range []string{"exit 1", "kill -9 $$"} {
 		im.run(shell(script))
 		if diff := cmp.Diff(before, snapshotTree(t, im.dir)); diff != "" {
@@ -463,7 +463,7 @@ func TestMountPointsLeaveNoTrace(t *testing.T) {
 		}
 	}
 	if want := []string{"/etc", "/etc/new", "/run", "/run/other"}; !cmp.Equal(got, want) && !cmp.Equal(got, append([]string{"-rwx"}, want...)) {
-		// The root directory's time has moved with /run, which is right.
+		// The root directory's time has changed because of /run, as expected.
 		if !slices.Contains(got, "/run/other") || slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, "hosts") || strings.Contains(s, "/dev") }) {
 			t.Errorf("got %v, want %v", got, want)
 		}
@@ -487,7 +487,7 @@ func TestMounts(t *testing.T) {
 	p := shell(`cat /wd/m/data; touch /wd/m/new; (touch /ro/x) 2>&1; cat /conf; cat /one; stat -c %a:%u:%g /secret; cat /secret; df -k /tmpf | grep -c " 64  "; stat -c %a /tmpf; ls /deep /nested; cat /wd/relative`)
 	p.Dir = "/wd"
 	p.Mounts = []Mount{
-		{Target: "/nested/inner/x", Source: Tmpfs{}}, // before what it is in
+		{Target: "/nested/inner/x", Source: Tmpfs{}}, // listed before the mount that contains it
 		{Target: "/nested", Source: Tmpfs{}},
 		{Target: "/wd/m", Source: Bind{Source: host}},
 		{Target: "/ro", Source: Bind{Source: host}, ReadOnly: true},
@@ -513,8 +513,8 @@ func TestMounts(t *testing.T) {
 		m    Mount
 		want string
 	}{
-		{Mount{Target: "/", Source: Tmpfs{}}, "a mount can't be at /"},
-		{Mount{Target: "/wd/..", Source: Tmpfs{}}, "a mount can't be at /"},
+		{Mount{Target: "/", Source: Tmpfs{}}, "cannot mount at /"},
+		{Mount{Target: "/wd/..", Source: Tmpfs{}}, "cannot mount at /"},
 		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "nope"}}, "mount at /x: /nope: not found"},
 		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "evil"}}, "mount at /x: /evil: not found"},
 		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "../../../../etc/passwd"}}, "mount at /x: /etc/passwd: not found"},
@@ -581,7 +581,7 @@ func TestTerminal(t *testing.T) {
 }
 
 // Signals that a command sends to process 1 do nothing to it.
-func TestProcessOne(t *testing.T) {
+func TestInit(t *testing.T) {
 	im := newBusybox(t)
 	out := im.mustRun(shell(`for s in TERM INT HUP QUIT USR1 USR2 PIPE ALRM KILL STOP TSTP; do kill -$s 1; done
 		(sleep 0 & exec sleep 0.05) & wait; kill -0 1 && echo alive; trap 'echo term' TERM; kill -TERM -1; sleep 0; echo end`))
@@ -590,7 +590,8 @@ func TestProcessOne(t *testing.T) {
 	}
 }
 
-// Orphans are reaped, and what outlives the command is killed, though it holds the output open.
+// Orphans are reaped, and processes that outlive the command are killed, even if they hold the
+// output open.
 func TestBackgroundProcesses(t *testing.T) {
 	im := newBusybox(t)
 	start := time.Now()
@@ -603,7 +604,7 @@ func TestBackgroundProcesses(t *testing.T) {
 	}
 }
 
-// children are the processes below this one.
+// children returns the child processes of this process.
 func children(t *testing.T) []string {
 	t.Helper()
 	out, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", unix.Gettid()))
@@ -639,7 +640,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// killVar makes the test's program run a step that waits, so that the program can be killed meanwhile.
+// killVar is a variable that makes the test program run a step that waits, so that a test can kill
+// the program while the step runs.
 const killVar = "LAYERBUILD_EXECUTOR_TEST_KILL"
 
 func init() {

@@ -11,9 +11,10 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// Everything below happens in the child's own mount namespace.
+// The functions below run in the step's own mount namespace.
 
-// privateMounts makes that nothing mounted here shows up anywhere else.
+// privateMounts makes all mounts private, so that mounts made here do not propagate to other
+// namespaces.
 func privateMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the step's mounts private: %w", err)
@@ -21,12 +22,14 @@ func privateMounts() error {
 	return nil
 }
 
-// stagingDirs are directories that hosts have and that are never part of what a step mounts, the best first.
+// stagingDirs are directories that hosts have and that a step's mounts usually do not use, in order
+// of preference.
 var stagingDirs = []string{"/sys", "/mnt", "/media", "/srv", "/run", "/tmp"}
 
-// staging chooses a directory of the host on which the root is put together. It is hidden by that, in this mount
-// namespace and for this short time only; so it must not be one that holds something to be mounted.
-func staging(sources []string) (string, error) {
+// chooseStaging returns a directory of the host to mount the root on before pivot_root(2). The
+// mount hides the directory's contents, in this mount namespace only, so the directory must not
+// contain any of the sources.
+func chooseStaging(sources []string) (string, error) {
 next:
 	for _, dir := range stagingDirs {
 		if fi, err := os.Lstat(dir); err != nil || !fi.IsDir() {
@@ -39,10 +42,10 @@ next:
 		}
 		return dir, nil
 	}
-	return "", fmt.Errorf("put the root file system together: none of %s is a free directory", strings.Join(stagingDirs, ", "))
+	return "", fmt.Errorf("mount the root file system: none of %s can be used as a staging directory", strings.Join(stagingDirs, ", "))
 }
 
-// hostPaths are the paths of the host that mounts name.
+// hostPaths returns the host's paths that mounts name.
 func hostPaths(mounts []mount.Mount) []string {
 	var paths []string
 	for _, m := range mounts {
@@ -52,12 +55,12 @@ func hostPaths(mounts []mount.Mount) []string {
 	return paths
 }
 
-// enterRoot performs a root file system and makes it this process's.
+// enterRoot mounts a root file system and makes it the root of this thread or process.
 func enterRoot(root []mount.Mount) error {
 	if err := privateMounts(); err != nil {
 		return err
 	}
-	dir, err := staging(hostPaths(root))
+	dir, err := chooseStaging(hostPaths(root))
 	if err != nil {
 		return err
 	}
@@ -67,7 +70,7 @@ func enterRoot(root []mount.Mount) error {
 	return pivot(dir)
 }
 
-// pivot makes dir, which is a mount point, the root, and lets go of the old one.
+// pivot makes dir, which is a mount point, the root, and detaches the old root.
 func pivot(dir string) error {
 	if err := unix.Chdir(dir); err != nil {
 		return fmt.Errorf("enter the root file system: %w", err)
@@ -76,10 +79,10 @@ func pivot(dir string) error {
 	case err == nil:
 		// The old root is now mounted on top of the new one, at "." (pivot_root(2)).
 		if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-			return fmt.Errorf("leave the old root: %w", err)
+			return fmt.Errorf("detach the old root: %w", err)
 		}
 	case err == unix.EINVAL:
-		// The old root is the kernel's first one (an initramfs), which can't be moved away.
+		// The old root is the kernel's first one (an initramfs), which cannot be moved.
 		if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
 			return fmt.Errorf("enter the root file system: %w", err)
 		}
@@ -126,7 +129,8 @@ func newMount(fsType string, attrs int, options ...string) (int, error) {
 	return m, nil
 }
 
-// cloneMount makes another mount of what name shows, without attaching it. The caller closes the descriptor.
+// cloneMount clones the mount of the file name in dir, or of dir if name is "", without attaching
+// the clone. The caller closes the descriptor.
 func cloneMount(dir int, name string, flags uint) (int, error) {
 	if name == "" {
 		flags |= unix.AT_EMPTY_PATH
@@ -134,7 +138,8 @@ func cloneMount(dir int, name string, flags uint) (int, error) {
 	return unix.OpenTree(dir, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|flags)
 }
 
-// attach puts a mount onto target, gives it attributes, and closes it.
+// attach attaches a mount at target and sets its attributes. It closes the mount's descriptor, also
+// if it fails.
 func attach(m, target int, attrs uint64, recursive bool) error {
 	defer unix.Close(m)
 	if err := unix.MoveMount(m, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
@@ -156,7 +161,7 @@ func setAttrs(dir int, attrs uint64, recursive bool) error {
 	if err != unix.ENOSYS {
 		return err
 	}
-	// Before Linux 5.12. Mounts below are left as they are.
+	// Before Linux 5.12. This does not change mounts below.
 	old := uintptr(unix.MS_BIND | unix.MS_REMOUNT)
 	for attr, flag := range map[uint64]uintptr{
 		unix.MOUNT_ATTR_RDONLY: unix.MS_RDONLY, unix.MOUNT_ATTR_NOSUID: unix.MS_NOSUID,
@@ -169,7 +174,7 @@ func setAttrs(dir int, attrs uint64, recursive bool) error {
 	return unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", dir), "", old, "")
 }
 
-// openIn opens a path in the root for use as a mount point or directory.
+// openIn opens a path in the root with O_PATH.
 func openIn(root int, name string, flags int) (int, error) {
 	return safepath.InRoot(root, name, flags|unix.O_PATH, 0)
 }

@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// againVar says that this is one of the runs below.
+// againVar is set in the runs below.
 const againVar = "LAYERBUILD_EXECUTOR_TEST_AGAIN"
 
 // childVar makes steps run in a child even if a thread would do.
 const childVar = "LAYERBUILD_EXECUTOR_TEST_CHILD"
 
-// TestInChild runs all tests again in the way that is left to older kernels.
+// TestInChild runs all tests again in a child process, as on older kernels.
 func TestInChild(t *testing.T) {
 	if os.Getenv(againVar) != "" {
 		t.Skip("this is another run already")
@@ -29,11 +29,11 @@ func TestInChild(t *testing.T) {
 	}
 }
 
-// failed is what a run with -test.v says of the tests that failed, and how it ended.
+// failed returns the part of a run's output (-test.v) that is about failed tests, and its end.
 func failed(out []byte) string {
 	var said strings.Builder
 	lines := strings.SplitAfter(string(out), "\n")
-	from := 0 // where the output of the test at hand begins
+	from := 0 // where the output of the current test begins
 	for i, line := range lines {
 		switch {
 		case strings.HasPrefix(line, "=== RUN") && !strings.Contains(line, "/"):
@@ -45,11 +45,11 @@ func failed(out []byte) string {
 			from = i + 1
 		}
 	}
-	said.WriteString(strings.Join(lines[from:], "")) // the end, and what a failed test says after its name
+	said.WriteString(strings.Join(lines[from:], "")) // the end, and messages after a failed test's name
 	return said.String()
 }
 
-// again are the arguments of another run.
+// again returns the arguments of another run.
 func again() []string {
 	args := []string{"-test.v"}
 	for _, a := range os.Args[1:] {
@@ -60,7 +60,8 @@ func again() []string {
 	return args
 }
 
-// TestRootless runs all tests again in user namespaces: one with many ids and one with a single one.
+// TestRootless runs all tests again in user namespaces: one with many ids and one with a single
+// one.
 func TestRootless(t *testing.T) {
 	if os.Getenv(againVar) != "" {
 		t.Skip("this is rootless")
@@ -74,14 +75,14 @@ func TestRootless(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
 		uids, gids []syscall.SysProcIDMap
-		root       bool // takes root
+		root       bool // needs root
 	}{{"range", many, many, true}, {"single id", one, oneGroup, false}} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.root && os.Getuid() != 0 {
 				t.Skip("mapping a range of ids takes root")
 			}
 			tmp := t.TempDir()
-			for _, dir := range []string{tmp, tmp + "/.."} { // for the user of the range
+			for _, dir := range []string{tmp, tmp + "/.."} { // accessible to the user of the range
 				if err := os.Chmod(dir, 0o777); err != nil {
 					t.Fatal(err)
 				}

@@ -11,29 +11,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Result is what is worth knowing about a step that succeeded.
+// Result describes a step that has succeeded.
 type Result struct {
-	// OwnersLost is how many files could not be given their owner, because the user namespace has one id only.
+	// OwnersLost is the number of files whose owner could not be set, because the user namespace
+	// has a single id.
 	OwnersLost int
-	// FirstOwner is the first of them, as "path: uid:gid".
+	// FirstOwner is the first of these files, as "path: uid:gid".
 	FirstOwner string
-	// StandIns is how many device nodes could not be made because this is a user namespace: files stand for them, and
-	// layers have the nodes. FirstStandIn is the path of the first.
+	// StandIns is the number of device nodes that could not be made because the process is in a
+	// user namespace. A regular file stands for each of them, and layers contain the nodes.
+	// FirstStandIn is the path of the first.
 	StandIns     int
 	FirstStandIn string
-	// AttrsLost is how many extended attributes of an archive's files could not be set; FirstAttr is "path: attribute".
+	// AttrsLost is the number of extended attributes of an archive's files that could not be set.
+	// FirstAttr is the first, as "path: attribute".
 	AttrsLost int
 	FirstAttr string
-	// Warnings are other things that the user should hear of, one sentence each.
+	// Warnings are other messages for the user, one sentence each.
 	Warnings []string
 	// Dest is the destination of a Copy with DestOnly; nil for other actions.
 	Dest *Dest
 }
 
-// Run runs one step and waits for its end, when nothing of it is left: neither processes nor mounts. A command that
-// ran and failed is an *ExitError. When ctx ends everything is killed, and Run returns ctx's error.
+// Run runs one step and waits until its processes have ended and its mounts are gone. It returns an
+// *ExitError when a command could not be started or failed. When ctx is canceled, Run kills all
+// processes of the step and returns ctx's error.
 //
-// Main must be the first thing that the program's main calls: the child that some steps need is this program.
+// The program's main function must call Main first: some steps need a child process, which is this
+// program started again.
 func Run(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
@@ -50,9 +55,9 @@ func Run(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error)
 }
 
 func run(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
-	if !childOnly(s) {
+	if !needsProcess(s) {
 		r, err := runOnThread(ctx, s, stdout, stderr)
-		if err != errChild {
+		if err != errNeedsProcess {
 			return r, err
 		}
 	}
@@ -60,8 +65,9 @@ func run(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error)
 }
 
 func runInChild(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
-	// The child asks for a signal at its parent's death, and the parent is the thread that started it (prctl(2)).
-	// The runtime ends a thread when a goroutine that is locked to it ends: so this one is locked until the end.
+	// The child is killed when its parent ends, and the parent is the thread that started it
+	// (prctl(2)). The runtime ends a thread when a goroutine that is locked to it ends. So this
+	// goroutine stays locked to its thread until the child has ended.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
@@ -80,7 +86,7 @@ func runInChild(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result,
 	case out == nil && ctx.Err() != nil:
 		return Result{}, ctx.Err()
 	case out == nil:
-		return Result{}, fmt.Errorf("the step's child ended without a word (%v): %w", c.state, err)
+		return Result{}, fmt.Errorf("the step's process exited without reporting a result (%v): %w", c.state, err)
 	case out.changed != "":
 		return out.result, &ChangedError{out.changed, out.changedBelow}
 	case out.failed:
@@ -92,18 +98,19 @@ func runInChild(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result,
 	return out.result, err
 }
 
-// running is a child that was started.
+// running is a step's child process.
 type running struct {
 	process *os.Process
 	state   *os.ProcessState
-	// socket is where the child gets its job and says how it ended. It stays open as long as this process lives: by
-	// its end the child sees that nobody waits for it.
+	// socket carries the job to the child and the outcome back. It stays open as long as this
+	// process lives: when it is closed, the child knows that this process has ended.
 	socket *os.File
 	files  *stdio
 	tty    *terminal
 }
 
-// childFDs is the first descriptor of Copy's sources, which Copy.Frozen follows; below it are the standard three and the socket.
+// childFDs is the first descriptor of Copy's sources in the child, which Copy.Frozen follows. The
+// descriptors below it are the standard three and the socket.
 const childFDs = 4
 
 func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
@@ -117,12 +124,12 @@ func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 	if c.files, err = openStdio(s, stdout, stderr); err != nil {
 		return nil, err
 	}
-	theirs, err := c.pair()
+	childEnd, err := c.socketPair()
 	if err != nil {
 		c.close()
 		return nil, fmt.Errorf("start a step's child: %w", err)
 	}
-	files := append(c.files.files[:], theirs)
+	files := append(c.files.files[:], childEnd)
 	if cp, _ := s.Action.(*Copy); cp != nil {
 		for i := range cp.Sources {
 			files = append(files, cp.Sources[i].Dir)
@@ -137,7 +144,7 @@ func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 		Env:   environment(s),
 		Sys:   &syscall.SysProcAttr{Cloneflags: cloneFlags(s), Pdeathsig: syscall.SIGKILL},
 	})
-	theirs.Close()
+	childEnd.Close()
 	if err != nil {
 		c.close()
 		return nil, fmt.Errorf("start a step's child: %w", err)
@@ -153,8 +160,9 @@ func childName(s *Spec) string {
 	return marker
 }
 
-// environment is for the child's Go runtime only; the command has its own. A child that does one thing after the
-// other is cheaper with one thread at a time and without a garbage collector (RUN true: 2.9 ms against 3.4 ms of CPU).
+// environment returns the child's environment, which is for its Go runtime only: the command has
+// its own. A child works sequentially, so it needs less CPU with a single running thread and
+// without the garbage collector (RUN true: 2.9 ms against 3.4 ms of CPU).
 func environment(s *Spec) []string {
 	if _, ok := s.Action.(*Copy); ok {
 		return []string{}
@@ -170,7 +178,8 @@ func cloneFlags(s *Spec) uintptr {
 	return uintptr(namespaces(p) | unix.CLONE_NEWNS | unix.CLONE_NEWPID)
 }
 
-// namespaces are those that a command has of its own, besides its mounts and processes.
+// namespaces returns the clone flags of the namespaces that a command gets besides its mount and
+// pid namespaces.
 func namespaces(p *Process) int {
 	flags := unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 	if p.Network == "none" {
@@ -179,8 +188,8 @@ func namespaces(p *Process) int {
 	return flags
 }
 
-// pair makes the socket, and returns the child's end.
-func (c *running) pair() (*os.File, error) {
+// socketPair makes the socket and returns the child's end.
+func (c *running) socketPair() (*os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -196,13 +205,15 @@ func (c *running) close() {
 	}
 }
 
-// resolvConf is the host's. A host without the file is one without a name server; a step then has an empty one.
+// resolvConf returns the host's /etc/resolv.conf. If the host has no such file, it has no name
+// server, and the step gets an empty file.
 func resolvConf() []byte {
 	data, _ := os.ReadFile("/etc/resolv.conf")
 	return data
 }
 
-// talk sends the job and returns what the child says at its end, or nil if it said nothing.
+// talk sends the job and returns the outcome that the child reports, or nil if the child reported
+// none.
 func (c *running) talk(s *Spec) (*outcome, error) {
 	j := job{spec: *s}
 	switch a := s.Action.(type) {

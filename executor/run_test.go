@@ -30,7 +30,7 @@ func mayRun(t testing.TB) {
 	}
 }
 
-// newImage makes one with only what is named: "bin" for busybox and its shell.
+// newImage returns an empty image.
 func newImage(t testing.TB) *image {
 	t.Helper()
 	mayRun(t)
@@ -105,7 +105,7 @@ func shell(script string) *Process {
 	return &Process{Args: []string{"/bin/sh", "-c", script}, Env: []string{path1}}
 }
 
-// run runs a step and returns what it wrote.
+// run runs a step and returns its output.
 func (im *image) run(a Action) (string, error) {
 	im.t.Helper()
 	var out bytes.Buffer

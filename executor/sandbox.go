@@ -16,25 +16,28 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// sandbox is the file system that a command sees: the image, and over it what there is for one step only.
+// sandbox is the file system that a command sees: the image, and the mounts that exist for one step
+// only.
 type sandbox struct {
 	spec *Spec
 	p    *Process
-	// stage is a tmpfs on a directory of the host, in which the parts lie before they are mounted where they belong.
-	stage string
-	stgFD int
-	root  int // the image's root, O_PATH
-	proc  int // the new /proc, O_PATH
-	dev   int // the new /dev, O_PATH
-	// sys is a clone of the host's /sys for where a new one can't be mounted, or -1.
-	sys    int
-	stubs  stubs
-	hidden int // an empty, read-only directory for what is masked; made at need
-	result *Result
-	// resolvConf is the host's.
+	// staging is the path of a tmpfs, mounted on a directory of the host, in which the mounts are
+	// prepared before they are attached. stagingFD is its descriptor.
+	staging   string
+	stagingFD int
+	root      int // the image's root, O_PATH
+	proc      int // the new /proc, O_PATH
+	dev       int // the new /dev, O_PATH
+	// sys is a clone of the host's /sys, used if a new sysfs cannot be mounted, or -1.
+	sys         int
+	mountpoints mountpoints
+	hidden      int // an empty, read-only directory to mount over masked directories; -1 until it is needed
+	result      *Result
+	// resolvConf is the content of the host's /etc/resolv.conf.
 	resolvConf []byte
-	// one is the first process of the step's pid namespace, where that is not this process; nil until it is started.
-	one *processOne
+	// init is the first process of the step's pid namespace if that is not this process; nil until
+	// it is started.
+	init *initProcess
 }
 
 const (
@@ -42,16 +45,16 @@ const (
 	plainAttrs = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 )
 
-// stand prepares the place where the sandbox is put together.
-func (b *sandbox) stand() error {
-	b.stgFD, b.root, b.proc, b.dev, b.sys, b.hidden = -1, -1, -1, -1, -1, -1
+// openStaging makes the thread's mounts private and mounts and opens the staging tmpfs.
+func (b *sandbox) openStaging() error {
+	b.stagingFD, b.root, b.proc, b.dev, b.sys, b.hidden = -1, -1, -1, -1, -1, -1
 	if err := privateMounts(); err != nil {
 		return err
 	}
-	return b.openStage()
+	return b.mountStaging()
 }
 
-// build puts the sandbox together and enters it.
+// build makes all mounts of the sandbox and makes it the root.
 func (b *sandbox) build() error {
 	steps := []func() error{b.mountRoot, b.mountProc, b.mountDev, b.maskProc, b.mountSys, b.mountEtc, b.mountAll, b.lockRoot}
 	for _, step := range steps {
@@ -59,23 +62,24 @@ func (b *sandbox) build() error {
 			return err
 		}
 	}
-	return pivot(b.stage + "/root")
+	return pivot(b.staging + "/root")
 }
 
-// close lets go of the descriptors that keep its mounts.
+// close closes the descriptors, which keep the mounts busy.
 func (b *sandbox) close() {
-	for _, fd := range []int{b.stgFD, b.root, b.proc, b.dev, b.sys, b.hidden} {
+	for _, fd := range []int{b.stagingFD, b.root, b.proc, b.dev, b.sys, b.hidden} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
-	b.stubs.close()
+	b.mountpoints.close()
 }
 
-// noDevices are the attributes of every mount on which a step might make or find a device node. With CAP_MKNOD, which
-// Docker's default has, it could otherwise open the machine's disks; runtimes prevent that by a cgroup with a program
-// attached to it, which takes a cgroup that one may write. Nodes can still be made, they just can't be opened; those
-// in /dev are mounts of their own.
+// noDevices returns the attributes of every mount on which a step could make or find a device node.
+// With CAP_MKNOD, which is in Docker's default set, a step could otherwise open the machine's
+// disks. Runtimes prevent that by a program attached to the container's cgroup, which needs a
+// writable cgroup. With nodev, device nodes can be made but not opened. The nodes in /dev are
+// separate mounts.
 func (b *sandbox) noDevices() uint64 {
 	if b.p.Insecure {
 		return 0
@@ -83,7 +87,7 @@ func (b *sandbox) noDevices() uint64 {
 	return unix.MOUNT_ATTR_NODEV
 }
 
-func (b *sandbox) openStage() error {
+func (b *sandbox) mountStaging() error {
 	var err error
 	paths := hostPaths(b.rootMounts())
 	for _, m := range b.p.Mounts {
@@ -94,22 +98,23 @@ func (b *sandbox) openStage() error {
 			paths = append(paths, s.Source)
 		}
 	}
-	if b.stage, err = staging(paths); err != nil {
+	if b.staging, err = chooseStaging(paths); err != nil {
 		return err
 	}
 	if b.spec.UserNS {
-		// Only who owns the network may mount a sysfs.
+		// Mounting a sysfs needs CAP_SYS_ADMIN in the user namespace that owns the network
+		// namespace.
 		b.sys, err = cloneMount(unix.AT_FDCWD, "/sys", unix.AT_RECURSIVE)
 		if err != nil && err != unix.ENOENT {
 			return fmt.Errorf("mount /sys: %w", err)
 		}
 	}
-	dir, err := unix.Open(b.stage, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := unix.Open(b.staging, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", b.stage, err)
+		return fmt.Errorf("open %s: %w", b.staging, err)
 	}
 	defer unix.Close(dir)
-	// It has the device nodes too, so it is not nodev; but nobody sees it.
+	// The device nodes are made in it, so it is not nodev. Processes of the step cannot see it.
 	m, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID, "mode=0700")
 	if err != nil {
 		return err
@@ -117,22 +122,22 @@ func (b *sandbox) openStage() error {
 	if err := attach(m, dir, 0, false); err != nil {
 		return fmt.Errorf("mount tmpfs: %w", err)
 	}
-	b.stgFD, err = unix.Open(b.stage, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	b.stagingFD, err = unix.Open(b.staging, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", b.stage, err)
+		return fmt.Errorf("open %s: %w", b.staging, err)
 	}
 	return nil
 }
 
 func (b *sandbox) mountRoot() error {
-	if err := unix.Mkdirat(b.stgFD, "root", 0o755); err != nil {
+	if err := unix.Mkdirat(b.stagingFD, "root", 0o755); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
-	if err := mount.All(b.rootMounts(), b.stage+"/root"); err != nil {
+	if err := mount.All(b.rootMounts(), b.staging+"/root"); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
 	var err error
-	if b.root, err = unix.Open(b.stage+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	if b.root, err = unix.Open(b.staging+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
 	if err := setAttrs(b.root, b.noDevices(), true); err != nil {
@@ -141,7 +146,8 @@ func (b *sandbox) mountRoot() error {
 	return nil
 }
 
-// lockRoot makes the root read-only, which comes last: mount points may have to be made in it.
+// lockRoot makes the root read-only. It is called last, since mount points may have to be made in
+// the root.
 func (b *sandbox) lockRoot() error {
 	if !b.p.ReadOnlyRoot {
 		return nil
@@ -152,10 +158,10 @@ func (b *sandbox) lockRoot() error {
 	return nil
 }
 
-// put attaches a mount at a path in the root, where it makes a mount point if there is none, and returns the path
-// opened anew: it then is what was mounted. The caller closes it.
+// put attaches a mount at a path in the root and returns a descriptor of the mount's root. It makes
+// the mount point if it is missing. The caller closes the descriptor.
 func (b *sandbox) put(m int, name string, dir bool, attrs uint64, recursive bool) (int, error) {
-	at, err := b.stubs.place(b.root, name, dir)
+	at, err := b.mountpoints.place(b.root, name, dir)
 	if err != nil {
 		unix.Close(m)
 		return -1, fmt.Errorf("mount at %w", err)
@@ -172,7 +178,7 @@ func (b *sandbox) put(m int, name string, dir bool, attrs uint64, recursive bool
 }
 
 func (b *sandbox) putAndClose(m int, name string, dir bool, attrs uint64, recursive bool) error {
-	at, err := b.stubs.place(b.root, name, dir)
+	at, err := b.mountpoints.place(b.root, name, dir)
 	if err != nil {
 		unix.Close(m)
 		return fmt.Errorf("mount at %w", err)
@@ -184,8 +190,9 @@ func (b *sandbox) putAndClose(m int, name string, dir bool, attrs uint64, recurs
 	return nil
 }
 
-// Parts of /proc and /sys that tell of the host or change it, as OCI runtimes hide and protect them by default
-// (runtime-spec, config-linux.md, maskedPaths and readonlyPaths; containerd's and Docker's defaults).
+// Parts of /proc and /sys that show or change the host's state. OCI runtimes mask them or make them
+// read-only by default (runtime-spec, config-linux.md, maskedPaths and readonlyPaths; containerd's
+// and Docker's defaults).
 var (
 	maskedProc = []string{"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"}
 	lockedProc = []string{"bus", "fs", "irq", "sys", "sysrq-trigger"}
@@ -196,10 +203,11 @@ func (b *sandbox) mountProc() error {
 	m, err := b.newProc()
 	recursive := false
 	if errors.Is(err, unix.EPERM) && b.spec.UserNS {
-		// In a container whose /proc is masked, a user namespace may not have one without masks. The host's shows other
-		// processes' numbers, but has all that programs look for.
+		// In a container whose /proc is masked, the kernel does not let a user namespace mount a
+		// /proc without masks. The container's /proc shows the pids of other processes, but has the
+		// files that programs look for.
 		recursive = true
-		b.result.Warnings = append(b.result.Warnings, "/proc is the surrounding container's, which hides parts of its own: a new one can't be mounted")
+		b.result.Warnings = append(b.result.Warnings, "a new /proc cannot be mounted, since the surrounding container masks parts of its own: the step sees the container's /proc")
 		m, err = cloneMount(unix.AT_FDCWD, "/proc", unix.AT_RECURSIVE)
 	}
 	if err != nil {
@@ -217,18 +225,18 @@ func (b *sandbox) mountProc() error {
 	return nil
 }
 
-// newProc makes a /proc of the step's pid namespace.
+// newProc returns a mount of /proc for the step's pid namespace.
 func (b *sandbox) newProc() (int, error) {
-	if b.one == nil {
+	if b.init == nil {
 		return newMount("proc", plainAttrs)
 	}
-	if err := b.one.proc(); err != nil {
+	if err := b.init.proc(); err != nil {
 		return -1, err
 	}
-	return safepath.NoLinks(b.stgFD, procDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	return safepath.NoLinks(b.stagingFD, procDir, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
-// lock makes parts of a file system read-only by mounting them onto themselves.
+// lock makes files and directories of a file system read-only by mounting them on themselves.
 func (b *sandbox) lock(dir int, names []string) error {
 	for _, name := range names {
 		m, err := cloneMount(dir, name, 0)
@@ -250,7 +258,8 @@ func (b *sandbox) lock(dir int, names []string) error {
 	return nil
 }
 
-// mask hides parts of a file system: a file below /dev/null, a directory below an empty one.
+// mask hides files and directories of a file system: it mounts /dev/null on a file and an empty
+// directory on a directory.
 func (b *sandbox) mask(dir int, names []string) error {
 	for _, name := range names {
 		at, err := safepath.NoLinks(dir, name, unix.O_PATH, 0)
@@ -281,11 +290,11 @@ func (b *sandbox) cover(at int) error {
 		return attach(m, at, 0, false)
 	}
 	if b.hidden < 0 {
-		if err := unix.Mkdirat(b.stgFD, "hidden", 0o555); err != nil {
+		if err := unix.Mkdirat(b.stagingFD, "hidden", 0o555); err != nil {
 			return err
 		}
 		var err error
-		if b.hidden, err = safepath.NoLinks(b.stgFD, "hidden", unix.O_PATH, 0); err != nil {
+		if b.hidden, err = safepath.NoLinks(b.stagingFD, "hidden", unix.O_PATH, 0); err != nil {
 			return err
 		}
 	}
@@ -331,7 +340,7 @@ func (b *sandbox) mountSys() error {
 	return nil
 }
 
-// maskProc comes after /dev, of which it uses null.
+// maskProc masks parts of /proc. It is called after mountDev, since it uses /dev/null.
 func (b *sandbox) maskProc() error {
 	if b.p.Insecure {
 		return nil
@@ -342,8 +351,8 @@ func (b *sandbox) maskProc() error {
 	return nil
 }
 
-// mountCgroup shows the step's own cgroup, read-only: runtimes read their limits there. With the first version of
-// cgroups there is nothing to show, and programs then take the machine's limits.
+// mountCgroup mounts the step's own cgroup read-only: language runtimes read their limits there. On
+// a machine with cgroup v1 it mounts nothing, and programs use the machine's limits.
 func (b *sandbox) mountCgroup(sys int) error {
 	at, err := safepath.NoLinks(sys, "fs/cgroup", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -359,7 +368,7 @@ func (b *sandbox) mountCgroup(sys int) error {
 	}
 	m, err := newMount("cgroup2", attrs)
 	if err != nil {
-		return nil // may be forbidden in a container; nothing depends on it
+		return nil // may be forbidden in a container; steps work without it
 	}
 	return attach(m, at, 0, false)
 }
@@ -369,7 +378,8 @@ func unifiedCgroups() bool {
 	return err == nil && strings.HasPrefix(string(b), "0::") && strings.Count(string(b), "\n") == 1
 }
 
-// devices are what every container has (runtime-spec, config-linux.md, default devices).
+// devices are the device nodes that every container has (runtime-spec, config-linux.md, default
+// devices).
 var devices = []struct {
 	name         string
 	major, minor uint32
@@ -443,14 +453,14 @@ func (b *sandbox) mountInDev(name, fsType string, attrs int, options ...string) 
 	return nil
 }
 
-// device mounts a device node: one of our own, since what the step does to its mode and owner must not be done to the
-// machine's. A user namespace may not make one; there it is the machine's, on a read-only mount, which does not keep
-// anybody from writing to the device.
+// device mounts a device node in /dev. It makes a new node, so that a step that changes its mode or
+// owner does not change the machine's. A user namespace cannot make nodes. There it mounts the
+// machine's node read-only, which does not prevent writing to the device.
 func (b *sandbox) device(name string, major, minor uint32) error {
-	dir, from, attrs := b.stgFD, name, uint64(0)
+	dir, from, attrs := b.stagingFD, name, uint64(0)
 	err := unix.EPERM
 	if !b.spec.UserNS {
-		err, _ = unix.Mknodat(b.stgFD, name, unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor))).(unix.Errno)
+		err, _ = unix.Mknodat(b.stagingFD, name, unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor))).(unix.Errno)
 	}
 	switch err {
 	case 0:
@@ -476,12 +486,13 @@ func (b *sandbox) device(name string, major, minor uint32) error {
 	return attach(m, at, attrs, false)
 }
 
-// defaultHostname is what BuildKit's steps are called; Dockerfiles print it.
+// defaultHostname is the host name of BuildKit's steps. Dockerfiles print it.
 const defaultHostname = "buildkitsandbox"
 
 func hostname(p *Process) string { return cmp.Or(p.Hostname, defaultHostname) }
 
-// mountEtc gives the step a resolv.conf and a hosts file; read-only, since what is written there would be lost.
+// mountEtc mounts the step's /etc/resolv.conf and /etc/hosts. They are read-only, since changes
+// would be lost.
 func (b *sandbox) mountEtc() error {
 	var hosts strings.Builder
 	fmt.Fprintf(&hosts, "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname(b.p))
@@ -506,7 +517,7 @@ func (b *sandbox) mountEtc() error {
 // file makes a file in memory and returns a mount of it.
 func (b *sandbox) file(name string, d Data) (int, error) {
 	mode := cmp.Or(d.Mode, 0o400)
-	f, err := unix.Openat(b.stgFD, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	f, err := unix.Openat(b.stagingFD, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return -1, err
 	}
@@ -522,10 +533,11 @@ func (b *sandbox) file(name string, d Data) (int, error) {
 	if err := unix.Fchmod(f, mode); err != nil {
 		return -1, err
 	}
-	return cloneMount(b.stgFD, name, 0)
+	return cloneMount(b.stagingFD, name, 0)
 }
 
-// mountAll makes the mounts of the step itself, outer ones first whatever their order.
+// mountAll makes the mounts of Process.Mounts in the order of their targets, so that outer ones
+// come first.
 func (b *sandbox) mountAll() error {
 	mounts := slices.Clone(b.p.Mounts)
 	for i := range mounts {
@@ -534,7 +546,7 @@ func (b *sandbox) mountAll() error {
 			m.Target = path.Join("/", b.p.Dir, m.Target)
 		}
 		if path.Clean(m.Target) == "/" {
-			return errors.New("a mount can't be at /")
+			return errors.New("cannot mount at /")
 		}
 	}
 	slices.SortStableFunc(mounts, func(a, b Mount) int { return cmp.Compare(path.Clean(a.Target), path.Clean(b.Target)) })
@@ -563,7 +575,7 @@ func (b *sandbox) mountOne(m Mount, name string) error {
 	return b.putAndClose(tree, m.Target, st.Mode&unix.S_IFMT == unix.S_IFDIR, attrs, recursive)
 }
 
-// source returns what is to be mounted, not yet attached.
+// source returns a mount of s that is not attached yet, and reports whether it has mounts below it.
 func (b *sandbox) source(s MountSource, name string) (tree int, recursive bool, err error) {
 	switch s := s.(type) {
 	case Tmpfs:
@@ -585,13 +597,13 @@ func (b *sandbox) source(s MountSource, name string) (tree int, recursive bool, 
 		tree, err = part(dir, s.Path, s.Make)
 		return tree, true, err
 	case Tree:
-		if err := unix.Mkdirat(b.stgFD, name, 0o755); err != nil {
+		if err := unix.Mkdirat(b.stagingFD, name, 0o755); err != nil {
 			return -1, false, err
 		}
-		if err := mount.All(s.Mounts, b.stage+"/"+name); err != nil {
+		if err := mount.All(s.Mounts, b.staging+"/"+name); err != nil {
 			return -1, false, err
 		}
-		dir, err := safepath.NoLinks(b.stgFD, name, unix.O_PATH, 0)
+		dir, err := safepath.NoLinks(b.stagingFD, name, unix.O_PATH, 0)
 		if err != nil {
 			return -1, false, err
 		}
@@ -603,7 +615,7 @@ func (b *sandbox) source(s MountSource, name string) (tree int, recursive bool, 
 	}
 }
 
-// part clones the mount of a path inside dir.
+// part clones the mount of the path name in dir.
 func part(dir int, name string, make bool) (int, error) {
 	at := dir
 	if name != "" {

@@ -7,21 +7,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls that a step may not use are those that Docker's default profile keeps from a container with the
-// default capabilities. Its profile lists the 400 calls that are allowed; this filter lists the 60 others, so that a
-// call which the kernel gains later and which needs no capability just works. It is a binary tree: 7 comparisons for
-// a call, and the kernel remembers the numbers that are allowed whatever their arguments (seccomp's bitmap).
+// The system calls that a step may not use are those that Docker's default profile denies to a
+// container with the default capabilities. Docker's profile lists the 400 calls that are allowed.
+// This filter lists the 60 others, so that a new system call that needs no capability works. The
+// filter is a binary tree: it takes 7 comparisons for a call. The kernel caches the numbers that
+// are allowed with any arguments (seccomp's bitmap).
 //
-// It is installed with CAP_SYS_ADMIN, so no_new_privs is not needed and a setuid program (sudo) works in a RUN.
+// The filter is installed with CAP_SYS_ADMIN, so no_new_privs is not needed and a setuid program
+// (sudo) works in a RUN.
 
-// abi is one way of calling the kernel.
+// abi is one system call interface of the kernel.
 type abi struct {
 	arch  uint32 // as in linux/audit.h
 	calls *calls
-	x32   bool // calls with bit 30 set are a third way, which nobody uses: it is not there
+	x32   bool // calls with bit 30 set belong to the x32 interface, which is refused
 }
 
-// calls are the numbers of an abi's calls that are not simply allowed.
+// calls are the numbers of an abi's system calls that are not allowed with all arguments.
 type calls struct {
 	denied                             []uint32 // with EPERM
 	clone, clone3, personality, socket uint32
@@ -34,21 +36,25 @@ const (
 	retNoSys = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
 )
 
-// Offsets into struct seccomp_data. Both architectures are little-endian: the low half of an argument comes first.
+// Offsets into struct seccomp_data. Both architectures are little-endian: the low half of an
+// argument comes first.
 const (
 	offNr   = 0
 	offArch = 4
 	offArg0 = 16
 )
 
-// newNamespaces are clone's flags CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
+// newNamespaces are clone's flags CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and
+// NEWNET.
 const newNamespaces = 0x7e020000
 
-// personalities are those that change neither the address space's protection nor the call tables: PER_LINUX, its
-// UNAME26 and PER_LINUX32 kin, and the question for the present one.
+// personalities are the allowed arguments of personality(2): PER_LINUX and PER_LINUX32, both also
+// with UNAME26, and the value that queries the current one. They change neither the protection of
+// the address space nor the call tables.
 var personalities = []uint32{0, 8, 0x20000, 0x20008, 0xffffffff}
 
-// afVsock reaches the hypervisor past the network namespace.
+// afVsock is the address family by which a process can reach the hypervisor from any network
+// namespace.
 const afVsock = 40
 
 type program []unix.SockFilter
@@ -85,7 +91,7 @@ func (p *program) abi(a abi) {
 	p.tree(verdicts(a.calls))
 }
 
-// verdict is what is done with the calls from a number on, up to the next one's.
+// verdict is what the filter does with the calls from a number on, up to the next verdict's number.
 type verdict struct {
 	from uint32
 	what judgement
@@ -102,7 +108,7 @@ const (
 	judgeSocket
 )
 
-// verdicts covers all numbers.
+// verdicts returns the verdicts for all numbers, in order.
 func verdicts(c *calls) []verdict {
 	special := make([]verdict, 0, len(c.denied)+4)
 	for _, nr := range c.denied {
@@ -111,7 +117,7 @@ func verdicts(c *calls) []verdict {
 	special = append(special, verdict{c.clone, judgeClone}, verdict{c.clone3, absent},
 		verdict{c.personality, judgePersonality}, verdict{c.socket, judgeSocket})
 	slices.SortFunc(special, func(a, b verdict) int { return cmp.Compare(a.from, b.from) })
-	all := make([]verdict, 1, 2*len(special)+1) // from 0 on they are allowed
+	all := make([]verdict, 1, 2*len(special)+1) // numbers from 0 on are allowed
 	for i, s := range special {
 		switch last := &all[len(all)-1]; {
 		case last.from == s.from:
@@ -126,7 +132,7 @@ func verdicts(c *calls) []verdict {
 	return all
 }
 
-// tree finds the verdict on the number in the accumulator.
+// tree adds the search for the verdict on the number in the accumulator.
 func (p *program) tree(verdicts []verdict) {
 	if len(verdicts) == 1 {
 		p.judge(verdicts[0].what)
@@ -153,7 +159,8 @@ func (p *program) judge(what judgement) {
 	case absent:
 		p.ret(retNoSys)
 	case judgeClone:
-		// New namespaces are refused. clone3, whose flags a filter can't see, is absent, and libraries then use clone.
+		// New namespaces are denied. clone3 returns ENOSYS, since a filter cannot read its flags.
+		// Libraries then use clone.
 		p.load(offArg0)
 		p.jump(unix.BPF_JMP|unix.BPF_JSET|unix.BPF_K, newNamespaces, 0, 1)
 		p.ret(retPerm)
@@ -175,14 +182,15 @@ func (p *program) judge(what judgement) {
 	}
 }
 
-// add installs the filter in the process that performs the script.
-func (p program) add(s *script) {
-	keeps(s, &p[0])
+// add adds the call that installs the filter to the process's calls.
+func (p program) add(s *rawProcess) {
+	pointer(s, &p[0])
 	prog := &unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
-	s.must("install the system call filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, keeps(s, prog))
+	s.must("install the system call filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, pointer(s, prog))
 }
 
-// filtersCalls says whether the kernel has seccomp filters: then it looks for one at the address given.
+// filtersCalls reports whether the kernel supports seccomp filters. Such a kernel returns EFAULT
+// for a filter at address 0.
 func filtersCalls() bool {
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0)
 	return errno == unix.EFAULT

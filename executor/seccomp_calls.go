@@ -1,7 +1,9 @@
 package executor
 
-// The numbers of system calls, from the kernel's tables (arch/*/tools/syscall*.tbl, include/uapi/asm-generic/unistd.h).
-// They are written out since a program for amd64 needs those of 386 too, as do programs that run under it.
+// The numbers of system calls, from the kernel's tables (arch/*/tools/syscall*.tbl,
+// include/uapi/asm-generic/unistd.h). They are written out since a program for amd64 also needs the
+// numbers for 386, and a program for arm64 those for arm, because programs for these run under the
+// same kernel.
 
 // callsAMD64 are those of x86-64.
 var callsAMD64 = calls{

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// simulate runs a filter as the kernel does, and counts the instructions.
+// simulate interprets a filter as the kernel does, and counts the instructions.
 func simulate(t *testing.T, p program, arch, nr uint32, arg0 uint64) (result uint32, steps int) {
 	t.Helper()
 	var data [64]byte
@@ -54,7 +54,7 @@ var abis = map[string][2]abi{
 	"arm64": {{arch: 0xc00000b7, calls: &callsARM64}, {arch: 0x40000028, calls: &callsARM}},
 }
 
-// Every number of every table has the verdict that the table says, by a filter that is not the table.
+// The filter returns the verdict of the tables for every number.
 func TestSeccompFilter(t *testing.T) {
 	for name, pair := range abis {
 		p := seccompFilter(pair[0], pair[1])
@@ -132,7 +132,7 @@ func TestSeccompNumbers(t *testing.T) {
 	}
 }
 
-// The kernel takes the filter: what it says holds in a step.
+// The kernel accepts the filter, and it is in effect in a step.
 func TestSeccompInStep(t *testing.T) {
 	im := newBusybox(t)
 	if got := im.mustRun(shell("unshare -m true 2>&1; grep Seccomp: /proc/self/status")); !strings.Contains(got, "Operation not permitted") || !strings.Contains(got, "2") {

@@ -11,7 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// usesProgram reports whether a program serves some of the step's files, as with FUSE.
+// usesProgram reports whether a program serves some of the step's files, as FUSE programs do.
 func usesProgram(s *Spec) bool {
 	found := false
 	eachProgram(s, func(*mount.Mount) { found = true })
@@ -37,7 +37,8 @@ func eachProgram(s *Spec, f func(*mount.Mount)) {
 	}
 }
 
-// attach returns a copy of s in which number gives the descriptor of each of s.trees in the process that attaches them.
+// attach returns a copy of s whose served mounts are attached by descriptor. number returns the
+// descriptor of s.trees[i] in the process that attaches the mounts.
 func (s *Spec) attach(number func(i int) int) *Spec {
 	if len(s.trees) == 0 {
 		return s
@@ -63,8 +64,8 @@ func (s *Spec) attach(number func(i int) int) *Spec {
 	return &t
 }
 
-// runServed runs a step of which programs serve some of the files. They run outside of the step's namespaces. If one
-// ends before the step does, the step is killed, because it has lost its files.
+// runServed runs a step some of whose files are served by programs. The programs run outside the
+// step's namespaces. If one ends before the step, the step has lost its files and is killed.
 func runServed(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -55,7 +55,8 @@ func servers(t *testing.T) []int {
 	return pids
 }
 
-// Steps run on files that a program serves, and the program has ended and was waited for when Run returns.
+// Steps run on files that a program serves. When Run returns, the program has ended and was waited
+// for.
 func TestServed(t *testing.T) {
 	im := newBusybox(t)
 	root := im.fuse()
@@ -95,8 +96,8 @@ func TestServed(t *testing.T) {
 	noMoreFiles(t, before)
 }
 
-// A step whose files are lost is killed and fails, and the error gives the reason, even if the command ignores the
-// loss.
+// A step whose files are lost is killed and fails, and the error gives the reason, even if the
+// command ignores the loss.
 func TestServedProgramDies(t *testing.T) {
 	for _, script := range []string{"echo started; sleep 1000", "echo started; while ls / >/dev/null; do :; done; sleep 1000", "trap '' TERM; echo started; sleep 1000 & wait"} {
 		im := newBusybox(t)

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forward sends the signals received from the channel from to a child of this process, until the result is called.
+// forward sends the signals received from the channel from to a child of this process, until stop
+// is called.
 func forward(from <-chan syscall.Signal, pid int) (stop func()) {
 	if from == nil {
 		return func() {}
@@ -15,7 +16,8 @@ func forward(from <-chan syscall.Signal, pid int) (stop func()) {
 	return each(from, func(s syscall.Signal) { unix.Kill(pid, s) })
 }
 
-// forwardByChild sends them to the step's child, which sends them to the command.
+// forwardByChild sends the signals received from the channel from to the step's child, which sends
+// them to the command.
 func forwardByChild(from <-chan syscall.Signal, socket *os.File) (stop func()) {
 	if from == nil {
 		return func() {}
@@ -23,7 +25,7 @@ func forwardByChild(from <-chan syscall.Signal, socket *os.File) (stop func()) {
 	return each(from, func(s syscall.Signal) { socket.Write([]byte{byte(s)}) })
 }
 
-// each calls f with all signals, one after the other, until the result is called, which waits for the last call.
+// each calls f with each signal, one at a time, until stop is called. stop waits for the last call.
 func each(from <-chan syscall.Signal, f func(syscall.Signal)) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -40,10 +42,10 @@ func each(from <-chan syscall.Signal, f func(syscall.Signal)) (stop func()) {
 	return func() { close(done); <-ended }
 }
 
-// receiveSignals runs in the step's child and sends the signals of forwardByChild to the command. It ends with this
-// process.
+// receiveSignals runs in the step's child and sends the signals of forwardByChild to the command.
+// It ends with this process.
 func receiveSignals(pid int) {
-	command, err := unix.PidfdOpen(pid, 0) // the number may be another process's once the command is reaped
+	command, err := unix.PidfdOpen(pid, 0) // the pid may be another process's once the command is reaped
 	if err != nil {
 		return
 	}

@@ -14,8 +14,8 @@ const defaultCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_F
 	1<<unix.CAP_KILL | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_NET_BIND_SERVICE |
 	1<<unix.CAP_NET_RAW | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_MKNOD | 1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_SETFCAP
 
-// start starts the command in the namespaces of this thread, with three open files. What it may not do is taken away
-// in the new process: this one keeps what it needs for cleaning up.
+// start starts the command in the namespaces of this thread, with three open files. Capabilities
+// and other rights are dropped in the new process only: this process needs them for cleaning up.
 func (c *command) start(files [3]int) (int, error) {
 	files, err := c.standard(files)
 	if err != nil {
@@ -26,7 +26,7 @@ func (c *command) start(files [3]int) (int, error) {
 			unix.Close(fd)
 		}
 	}()
-	var s script
+	var s rawProcess
 	if err := c.become(&s, files); err != nil {
 		return 0, err
 	}
@@ -46,7 +46,8 @@ func (c *command) start(files [3]int) (int, error) {
 	return 0, fmt.Errorf("%s: %w", what, errno)
 }
 
-// standard copies the standard three to where none is in another's way, and gives pipes to the command's user.
+// standard duplicates the command's standard three to descriptors above 2, so that none is
+// overwritten before it is used. It also changes the owner of pipes to the command's user.
 func (c *command) standard(files [3]int) (copies [3]int, err error) {
 	for i, f := range files {
 		if copies[i], err = unix.FcntlInt(uintptr(f), unix.F_DUPFD_CLOEXEC, 3); err != nil {
@@ -60,8 +61,8 @@ func (c *command) standard(files [3]int) (copies [3]int, err error) {
 	return copies, nil
 }
 
-// ownPipe gives the command's user an output that is a pipe: programs open /dev/stdout by its name, which asks the pipe
-// who its owner is.
+// ownPipe makes the command's user the owner of an output that is a pipe. Programs open /dev/stdout
+// by name, and the kernel then checks the pipe's owner.
 func (c *command) ownPipe(fd int) {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
@@ -69,8 +70,9 @@ func (c *command) ownPipe(fd int) {
 	}
 }
 
-// keepDumpable returns what is to be called after a change of user. By that the kernel takes the memory, which is this
-// program's until the execve, for one that nobody may look into.
+// keepDumpable returns a function to be called after the new process has changed its user. With the
+// change of user the kernel marks the memory, which the process shares with this program until the
+// execve, as not dumpable.
 func keepDumpable() (restore func()) {
 	if was, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err == nil && was == 1 {
 		return func() { unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }
@@ -78,11 +80,11 @@ func keepDumpable() (restore func()) {
 	return func() {}
 }
 
-// execve is what the last call is called.
+// execve is the description of the last call.
 const execve = "execve"
 
-// become lists what a process does to become the command.
-func (c *command) become(s *script, files [3]int) error {
+// become appends the calls by which a process becomes the command.
+func (c *command) become(s *rawProcess, files [3]int) error {
 	for i, fd := range files {
 		s.must("open the step's input and output", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
 	}
@@ -108,30 +110,31 @@ func (c *command) become(s *script, files [3]int) error {
 		}
 	}
 	c.changeUser(s)
-	letSignals(s)
+	resetSignals(s)
 	s.must(execve, unix.SYS_EXECVE, s.string(c.file), s.strings(c.p.Args), s.strings(c.env))
 	s.exit()
 	return nil
 }
 
-// letSignals gives all signals their default action, and lets them through. execve would do away with handlers, but not
-// with what is ignored; and between the two nothing must be left of Go's handlers.
-func letSignals(s *script) {
-	byDefault := keeps(s, &sigaction{})
+// resetSignals sets all signals to their default action and unblocks them. execve resets handlers,
+// but not ignored signals, and none of Go's handlers may run in the process once signals are
+// unblocked.
+func resetSignals(s *rawProcess) {
+	byDefault := pointer(s, &sigaction{})
 	for n := uintptr(1); n <= 64; n++ {
 		if n != uintptr(unix.SIGKILL) && n != uintptr(unix.SIGSTOP) {
 			s.must("reset a signal", unix.SYS_RT_SIGACTION, n, byDefault, 0, 8)
 		}
 	}
-	s.must("let signals through", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, keeps(s, &sigset{}), 0, 8)
+	s.must("let signals through", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, pointer(s, &sigset{}), 0, 8)
 }
 
-func (c *command) changeUser(s *script) {
+func (c *command) changeUser(s *rawProcess) {
 	what := fmt.Sprintf("become user %d:%d", c.id.uid, c.id.gid)
 	if !c.spec.SingleID {
 		var first uintptr
 		if len(c.id.groups) > 0 {
-			first = keeps(s, &c.id.groups[0])
+			first = pointer(s, &c.id.groups[0])
 		}
 		s.must(what, unix.SYS_SETGROUPS, uintptr(len(c.id.groups)), first)
 	}
@@ -139,9 +142,9 @@ func (c *command) changeUser(s *script) {
 	s.must(what, unix.SYS_SETUID, uintptr(c.id.uid))
 }
 
-// dropCaps leaves a process and what it starts with no more capabilities than keep: root's execve gains what the
-// bounding set has (capabilities(7)), and another user has none.
-func dropCaps(s *script, keep uint64) error {
+// dropCaps limits a process and its descendants to the capabilities in keep: root's execve gains
+// the capabilities of the bounding set (capabilities(7)), and another user has none.
+func dropCaps(s *rawProcess, keep uint64) error {
 	const what = "drop capabilities"
 	s.must(what, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for n := uintptr(0); n < 64; n++ {
@@ -150,7 +153,7 @@ func dropCaps(s *script, keep uint64) error {
 		}
 		has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, n, 0, 0, 0)
 		if err != nil {
-			break // one more than the kernel has
+			break // higher than the kernel's last capability
 		}
 		if has == 1 {
 			s.must(what, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, n, 0, 0, 0)
@@ -163,12 +166,12 @@ func dropCaps(s *script, keep uint64) error {
 	}
 	if d[0].Inheritable|d[1].Inheritable != 0 {
 		d[0].Inheritable, d[1].Inheritable = 0, 0
-		s.must(what, unix.SYS_CAPSET, keeps(s, h), keeps(s, &d[0]))
+		s.must(what, unix.SYS_CAPSET, pointer(s, h), pointer(s, &d[0]))
 	}
 	return nil
 }
 
-// limits are the names of --ulimit.
+// limits maps the names of --ulimit to resources.
 var limits = map[string]int{
 	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
 	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
@@ -186,14 +189,14 @@ func CheckUlimit(name string) error {
 }
 
 // limit sets the command's resource limits.
-func (c *command) limit(s *script) error {
+func (c *command) limit(s *rawProcess) error {
 	for _, u := range c.p.Ulimits {
 		n, ok := limits[strings.ToLower(u.Name)]
 		if !ok {
 			return fmt.Errorf("unknown limit %q", u.Name)
 		}
-		l := &unix.Rlimit{Cur: uint64(u.Soft), Max: uint64(u.Hard)} // -1 is RLIM_INFINITY as it is
-		s.must(fmt.Sprintf("set the limit %s to %d:%d", u.Name, u.Soft, u.Hard), unix.SYS_PRLIMIT64, 0, uintptr(n), keeps(s, l), 0)
+		l := &unix.Rlimit{Cur: uint64(u.Soft), Max: uint64(u.Hard)} // -1 becomes RLIM_INFINITY
+		s.must(fmt.Sprintf("set the limit %s to %d:%d", u.Name, u.Soft, u.Hard), unix.SYS_PRLIMIT64, 0, uintptr(n), pointer(s, l), 0)
 	}
 	return nil
 }

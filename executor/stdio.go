@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// stdio is what a step's command reads and writes. A writer that is a file is given to it as it is; what it writes to
-// another one goes through a pipe.
+// stdio holds the standard three of a step's command. The command gets a writer that is a file
+// directly, and a pipe for any other writer.
 type stdio struct {
 	files [3]*os.File
-	// ours are to be closed here once the command has them.
+	// ours are files to close in this process once the command has them.
 	ours  []*os.File
 	pipes []*pipe
 }
@@ -51,7 +51,7 @@ func (o *stdio) open(p *Process, stdout, stderr io.Writer) (err error) {
 	return err
 }
 
-// own notes that a file is to be closed here once the command has it.
+// own records a file to close in this process once the command has it.
 func (o *stdio) own(f *os.File, err error) (*os.File, error) {
 	if err == nil {
 		o.ours = append(o.ours, f)
@@ -60,7 +60,7 @@ func (o *stdio) own(f *os.File, err error) (*os.File, error) {
 }
 
 func same(a, b io.Writer) bool {
-	defer func() { _ = recover() }() // types that can't be compared
+	defer func() { _ = recover() }() // types that cannot be compared
 	return a == b
 }
 
@@ -79,7 +79,7 @@ func (o *stdio) output(to io.Writer) (*os.File, error) {
 	return o.own(w, nil)
 }
 
-// started lets go of what the command has by now, and begins to read what it writes.
+// started closes the files that the command has now, and starts to read the pipes.
 func (o *stdio) started() {
 	o.closeOurs()
 	for _, p := range o.pipes {
@@ -88,7 +88,8 @@ func (o *stdio) started() {
 	}
 }
 
-// copy goes on reading when the writer fails: the command should not die of it, nor wait forever.
+// copy copies the output to the writer. If the writer fails, copy goes on reading: the command must
+// neither die of a closed pipe nor block.
 func (p *pipe) copy() error {
 	buf := make([]byte, 32<<10)
 	var failed error
@@ -103,8 +104,8 @@ func (p *pipe) copy() error {
 	}
 }
 
-// lateOutput is how long output is waited for after all processes of a step have ended. Then its pipes are at their
-// end, unless somebody outside was given one.
+// lateOutput is how long wait reads output after all processes of a step have ended. By then the
+// pipes are at their end, unless a process outside the step has a descriptor of one.
 const lateOutput = 2 * time.Second
 
 func (o *stdio) wait() error {

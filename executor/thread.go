@@ -11,19 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A step needs namespaces and a root of its own, but not a program of its own: on Linux both belong to a thread. So its
-// root file system is put together by a thread of this program, which takes leave of all other threads' namespaces
-// first and ends with the step. (A step's child costs 3 ms of CPU before it does anything.) What is left for a child
-// (see childOnly) needs what belongs to a process.
+// A step needs its own namespaces and its own root, but not its own process: on Linux both belong
+// to a thread. So a thread of this program leaves the namespaces that it shares with the other
+// threads, mounts the step's root file system, and ends with the step. (A step's child costs 3 ms
+// of CPU before it does anything.) A child does what needs a process (see needsProcess).
 
-// childOnly says whether a step needs a child that is this program.
-func childOnly(s *Spec) bool {
+// needsProcess reports whether a step needs a child that is this program.
+func needsProcess(s *Spec) bool {
 	if s.child {
 		return true
 	}
 	switch a := s.Action.(type) {
 	case *Process:
-		// With all capabilities a command could look into the first process, whose memory is this program's.
+		// With all capabilities a command could inspect process 1 (ptrace(2)).
 		return a.TTY || a.Insecure
 	case *Copy:
 		return a.Unpack // unpacks on several threads
@@ -31,22 +31,24 @@ func childOnly(s *Spec) bool {
 	return false
 }
 
-// errChild says that a step could not begin on a thread, since the kernel or what surrounds the program forbids it,
-// and that nothing was done.
-var errChild = errors.New("a step's thread can't have its namespaces")
+// errNeedsProcess is returned when a step cannot start on a thread, because the kernel or a
+// surrounding container forbids it. Nothing was done.
+var errNeedsProcess = errors.New("a thread cannot enter new namespaces here")
 
-// onThread calls f on a thread that has a mount namespace of its own, and the other namespaces that flags name, and
-// returns when it has left the mount namespace, so that all that f has mounted is gone.
+// onThread calls f on a thread that has its own mount namespace and the other new namespaces that
+// flags name. It returns after the thread has left the mount namespace, so that all mounts that f
+// has made are gone.
 func onThread(flags int, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		// It stays locked: the thread ends with the goroutine.
+		// The goroutine stays locked to its thread, so the thread ends with the goroutine.
 		runtime.LockOSThread()
 		if unix.Gettid() != unix.Getpid() {
 			done <- inNamespaces(flags, f)
 			return
 		}
-		// The first thread stands for the process: in /proc, for one. It can neither be changed nor end.
+		// The first thread represents the process, for example in /proc. Its namespaces must not
+		// change, and it must not end.
 		other := make(chan struct{})
 		go func() {
 			runtime.LockOSThread()
@@ -62,14 +64,15 @@ func onThread(flags int, f func() error) error {
 func inNamespaces(flags int, f func() error) (err error) {
 	old, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return errChild
+		return errNeedsProcess
 	}
 	defer unix.Close(old)
-	if unix.Unshare(unix.CLONE_FS) != nil || !mayReturn(old) || unix.Unshare(flags|unix.CLONE_NEWNS) != nil {
-		return errChild
+	if unix.Unshare(unix.CLONE_FS) != nil || !probeMountNS(old) || unix.Unshare(flags|unix.CLONE_NEWNS) != nil {
+		return errNeedsProcess
 	}
 	defer func() {
-		// Mounts that outlive the thread's stay would be busy when the snapshot is committed.
+		// A mount namespace that still exists would keep the mounts busy when the snapshot is
+		// committed.
 		if lerr := unix.Setns(old, unix.CLONE_NEWNS); err == nil && lerr != nil {
 			err = fmt.Errorf("leave the step's mounts: %w", lerr)
 		}
@@ -77,21 +80,22 @@ func inNamespaces(flags int, f func() error) (err error) {
 	return f()
 }
 
-// mayReturn says whether the thread, which has a root and a working directory of its own, may come back to its mount
-// namespace: in a user namespace it may not if that is the machine's, and in a chroot it would be somewhere else. That
-// is the same for all threads, and as long as the program runs.
-func mayReturn(mounts int) bool {
-	if returns.Load() {
+// probeMountNS reports whether the thread, which has its own root and working directory, can return
+// to its mount namespace. In a user namespace it cannot if the mount namespace is the machine's. In
+// a chroot its root would be another directory afterwards. The answer is the same for all threads
+// and does not change while the program runs.
+func probeMountNS(mounts int) bool {
+	if canRestoreMountNS.Load() {
 		return true
 	}
 	var before, after unix.Stat_t
 	ok := unix.Stat("/", &before) == nil && unix.Setns(mounts, unix.CLONE_NEWNS) == nil && unix.Stat("/", &after) == nil &&
 		before.Dev == after.Dev && before.Ino == after.Ino
-	returns.Store(ok)
+	canRestoreMountNS.Store(ok)
 	return ok
 }
 
-var returns atomic.Bool // mayReturn has said so
+var canRestoreMountNS atomic.Bool // set once restoring has succeeded
 
 // runOnThread runs a step without a child that is this program.
 func runOnThread(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {

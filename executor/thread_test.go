@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openFiles are this process's descriptors, by what they show.
+// openFiles returns this process's open files, by the targets of their links in /proc.
 func openFiles(t *testing.T) []string {
 	t.Helper()
 	names, err := filepath.Glob("/proc/self/fd/*")
@@ -33,8 +33,9 @@ func openFiles(t *testing.T) []string {
 	return files
 }
 
-// noMoreFiles waits until no more files are open than before. One may be closed by what runs beside the test, and a file
-// that nobody holds any more is closed with the garbage; one that stays open is left behind.
+// noMoreFiles waits until no more files are open than before. Code that runs at the same time may
+// close one later, and the garbage collector closes files that are no longer used. A file that
+// stays open has leaked.
 func noMoreFiles(t *testing.T, before []string) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; {
@@ -55,7 +56,8 @@ func noMoreFiles(t *testing.T, before []string) {
 	}
 }
 
-// A step leaves nothing in this process, however it ends: no descriptor, no child, no thread in a strange place.
+// However a step ends, it leaves no descriptor, no child and no thread in another namespace in this
+// process.
 func TestNothingStaysInTheProgram(t *testing.T) {
 	im := newBusybox(t)
 	src := source(t, "file a 0644 x", "dir d 0755", "file d/b 0644 y")
@@ -74,7 +76,7 @@ func TestNothingStaysInTheProgram(t *testing.T) {
 		&Copy{Dest: "/c/", Sources: one(src, Item{Path: "."})},
 		&Copy{Dest: "/file/", Sources: one(src, Item{Path: "."})},
 	}
-	im.run(shell("true")) // opens what the runtime keeps
+	im.run(shell("true")) // opens the files that the runtime keeps open
 	before := openFiles(t)
 	cwd, _ := os.Getwd()
 	for _, a := range steps {
@@ -97,7 +99,8 @@ func TestNothingStaysInTheProgram(t *testing.T) {
 	oneNamespace(t)
 }
 
-// oneNamespace waits until all threads are in the same mount namespace: one that ends does so a little later.
+// oneNamespace waits until all threads are in the same mount namespace: a thread ends a little
+// later than its step.
 func oneNamespace(t *testing.T) {
 	t.Helper()
 	home, err := os.Readlink("/proc/self/ns/mnt")
@@ -127,7 +130,7 @@ func oneNamespace(t *testing.T) {
 	}
 }
 
-// Steps at once do not see each other, nor do they disturb this process's umask.
+// Steps that run at the same time do not see each other, and do not change this process's umask.
 func TestStepsAtOnce(t *testing.T) {
 	umask := unix.Umask(0o027)
 	defer unix.Umask(umask)
@@ -157,7 +160,7 @@ func TestStepsAtOnce(t *testing.T) {
 	oneNamespace(t)
 }
 
-// Whenever a step is told to end, it ends, and says why.
+// A step can be canceled at any time. It then ends and returns the context's error.
 func TestCancelAnytime(t *testing.T) {
 	im := newBusybox(t)
 	before := openFiles(t)
@@ -169,13 +172,13 @@ func TestCancelAnytime(t *testing.T) {
 			t.Errorf("after %v: got %v", d, err)
 		}
 	}
-	if left, _ := filepath.Glob(im.path("*")); len(left) != 1 && os.Getenv(childVar) == "" { // a child is killed with all it knows
+	if left, _ := filepath.Glob(im.path("*")); len(left) != 1 && os.Getenv(childVar) == "" { // a child that is killed cannot remove its mount points
 		t.Errorf("mount points were left behind: %q", left)
 	}
 	noMoreFiles(t, before)
 }
 
-// What the caller ignores, or handles, a command does not.
+// A command has the default action for signals that the caller ignores or handles.
 func TestIgnoredSignals(t *testing.T) {
 	im := newBusybox(t)
 	if signal.Ignored(unix.SIGHUP) || signal.Ignored(unix.SIGTERM) {

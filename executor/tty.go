@@ -14,8 +14,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// openTerminal makes a terminal in the step's own /dev/pts, so that the command finds it by its name there, sends the
-// master's side to the parent and returns the command's side.
+// openTerminal makes a terminal in the step's own /dev/pts, so that the command finds it there by
+// its name. It sends the master's descriptor to the parent and returns the command's descriptor.
 func openTerminal(root int, id identity) (int, error) {
 	fail := func(err error) (int, error) { return -1, fmt.Errorf("open a terminal: %w", err) }
 	master, err := safepath.InRoot(root, "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
@@ -43,13 +43,13 @@ func openTerminal(root int, id identity) (int, error) {
 	return slave, nil
 }
 
-// terminal connects the user's terminal with the command's.
+// terminal copies between the user's terminal and the command's.
 type terminal struct {
 	in     *os.File
 	out    io.Writer
 	master *os.File
-	was    *term.State // the user's terminal before it was made raw
-	wake   *os.File    // its end makes the copying of input end
+	was    *term.State // state of the user's terminal before raw mode
+	wake   *os.File    // closing it stops copyInput
 	sizes  chan os.Signal
 	wg     sync.WaitGroup
 }
@@ -58,8 +58,8 @@ func newTerminal(in *os.File, out io.Writer) *terminal {
 	return &terminal{in: in, out: out}
 }
 
-// connect waits for the child's terminal. If there is none, since the step failed before, it returns what was read
-// instead of it, which is the beginning of what the child says at its end.
+// connect waits for the child's terminal. If there is none, since the step failed before, connect
+// returns the bytes that were read instead, which are the beginning of the child's outcome.
 func (t *terminal) connect(socket *os.File) ([]byte, error) {
 	master, rest, err := receiveFile(socket)
 	if err != nil || master == nil {
@@ -71,7 +71,7 @@ func (t *terminal) connect(socket *os.File) ([]byte, error) {
 			return nil, err
 		}
 	}
-	t.wg.Go(func() { io.Copy(t.out, t.master) }) // ends with EIO when the last process has closed the other side
+	t.wg.Go(func() { io.Copy(t.out, t.master) }) // ends with EIO when the last process has closed the command's side
 	return nil, nil
 }
 
@@ -108,7 +108,7 @@ func receiveFile(socket *os.File) (*os.File, []byte, error) {
 	if err != nil || len(fds) != 1 {
 		return nil, nil, fmt.Errorf("receive the terminal: %w", errWire)
 	}
-	if err := unix.SetNonblock(fds[0], true); err != nil { // so that reading it can be ended by closing it
+	if err := unix.SetNonblock(fds[0], true); err != nil { // so that closing it ends a read
 		return nil, nil, fmt.Errorf("receive the terminal: %w", err)
 	}
 	return os.NewFile(uintptr(fds[0]), "terminal"), nil, nil
@@ -150,7 +150,8 @@ func (t *terminal) resize() {
 	}
 }
 
-// copyInput ends when the command does, though nobody may press a key any more: so it polls.
+// copyInput copies the input to the command's terminal until stop is readable. It polls, so that it
+// ends with the command even if there is no more input.
 func (t *terminal) copyInput(stop int) {
 	buf := make([]byte, 4096)
 	in := int(t.in.Fd())
@@ -164,7 +165,7 @@ func (t *terminal) copyInput(stop int) {
 			continue
 		}
 		if err != nil || n == 0 {
-			t.master.Write([]byte{4}) // ^D, the end of what is typed
+			t.master.Write([]byte{4}) // ^D, the end of the input
 			return
 		}
 		if _, err := t.master.Write(buf[:n]); err != nil {
@@ -173,7 +174,7 @@ func (t *terminal) copyInput(stop int) {
 	}
 }
 
-// close ends the copying after the command's end, and gives the user's terminal back as it was.
+// close stops copying after the command's end and restores the user's terminal.
 func (t *terminal) close() {
 	if t.wake != nil {
 		t.wake.Close()
@@ -191,7 +192,7 @@ func (t *terminal) close() {
 	}
 }
 
-// before gives a reader the bytes that were read from it by mistake back.
+// before returns a reader of the bytes that were already read from r, followed by r.
 func before(rest []byte, r io.Reader) io.Reader {
 	return io.MultiReader(bytes.NewReader(rest), r)
 }

@@ -15,21 +15,22 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// identity is who a command runs as.
+// identity is the user and groups that a command runs as.
 type identity struct {
 	uid, gid uint32
 	groups   []uint32
 	home     string
 }
 
-// maxID is the largest id that a USER may name, as with Docker.
+// maxID is the largest id that a USER may have, as in Docker.
 const maxID = 1<<31 - 1
 
-// maxUserFile bounds what is read of an image's passwd and group, which may be anything.
+// maxUserFile is the largest size of an image's passwd and group files that is read.
 const maxUserFile = 10 << 20
 
-// lookupUser finds user|uid[:group|gid] in the passwd and group files of the root. Numbers are looked up too, for their
-// group, home and further groups; but they need not be found. Further groups are only had without a group of one's own.
+// lookupUser looks up user|uid[:group|gid] in the passwd and group files of the root. A number is
+// looked up too, for its group, home and further groups, but need not be found. Further groups are
+// returned only if spec has no group.
 func lookupUser(root int, spec string) (identity, error) {
 	userName, groupName, hasGroup := strings.Cut(spec, ":")
 	id := identity{home: "/"}
@@ -122,7 +123,7 @@ func groupsOf(root int, user string) ([]uint32, error) {
 	return gids, nil
 }
 
-// parseID reads a number; "" is 0.
+// parseID parses a number; "" is 0.
 func parseID(s string) (id uint32, numeric bool, err error) {
 	if s == "" {
 		return 0, true, nil
@@ -137,11 +138,11 @@ func parseID(s string) (id uint32, numeric bool, err error) {
 	return uint32(n), true, nil
 }
 
-// owner is a user and group that files are given to.
+// owner is the user and group of a file.
 type owner struct{ uid, gid int }
 
-// lookupOwner reads what --chown and WORKDIR's user mean, which is not what USER means: a uid without a group is the
-// gid too, and a name that is not found is 0. unknown is that name.
+// lookupOwner looks up the owner of a --chown or of the user for a WORKDIR. Unlike with USER, a uid
+// without a group is also the gid, and a name that is not found is 0. unknown is that name.
 func lookupOwner(root int, spec string) (o owner, unknown string, err error) {
 	userName, groupName, hasGroup := strings.Cut(spec, ":")
 	uid, numeric, err := parseID(userName)
@@ -178,7 +179,8 @@ func lookupOwner(root int, spec string) (o owner, unknown string, err error) {
 	return o, unknown, nil
 }
 
-// scanFile calls line with the fields of each line until it returns false. A file that does not exist has no lines.
+// scanFile calls line with the fields of each line until line returns false. A file that does not
+// exist has no lines.
 func scanFile(root int, name string, line func([]string) bool) error {
 	f, err := openRegular(root, name)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {

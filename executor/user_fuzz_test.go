@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// FuzzUser: for any passwd and group files a user is found or not, and its ids are always from the files or the
+// FuzzUser checks that for any passwd and group files, the returned ids are from the files or the
 // argument.
 func FuzzUser(f *testing.F) {
 	for _, spec := range []string{"root", "7:8", "a:b", "0", ":", "a:", "-1", "4294967295", "99999999999"} {

@@ -9,24 +9,24 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// What parent and child say to each other is a number for the length and then the fields one after the other. One
-// function a type does both directions, so they can't disagree. (encoding/json costs the child 0.3 ms for a RUN, and
-// 40 ms for a COPY of 25,000 files.)
+// A message between parent and child is its length, followed by its fields. One method for each
+// type both writes and reads, so the two directions cannot differ. (encoding/json costs the child
+// 0.3 ms for a RUN, and 40 ms for a COPY of 25,000 files.)
 type wire struct {
-	buf     []byte // what is written
-	text    string // what is still to be read; the strings that are read are parts of it
+	buf     []byte // the message that is written
+	text    string // the rest of the message that is read; strings that are read are substrings
 	reading bool
 	err     error
 }
 
 func reader(message []byte) *wire { return &wire{text: string(message), reading: true} }
 
-// cut notes that there is less to read than there should be. Everything after that reads as zero.
-func (w *wire) cut() {
+// truncated records that the message is too short. All further fields are read as zero.
+func (w *wire) truncated() {
 	w.err, w.text = errWire, ""
 }
 
-var errWire = errors.New("a message between the program and its child is cut short")
+var errWire = errors.New("truncated message between the program and the step's process")
 
 func (w *wire) uint(p *uint64) {
 	if !w.reading {
@@ -43,7 +43,7 @@ func (w *wire) uint(p *uint64) {
 		}
 	}
 	*p = 0
-	w.cut()
+	w.truncated()
 }
 
 func (w *wire) int64(p *int64) {
@@ -81,7 +81,7 @@ func (w *wire) string(p *string) {
 		return
 	}
 	if n > uint64(len(w.text)) {
-		w.cut()
+		w.truncated()
 		return
 	}
 	*p, w.text = w.text[:n], w.text[n:]
@@ -93,7 +93,7 @@ func (w *wire) bytes(p *[]byte) {
 	*p = []byte(s)
 }
 
-// list keeps nil and empty apart: Item.Entries means something else by each.
+// list distinguishes nil from empty: Item.Entries has different meanings for them.
 func list[T any](w *wire, p *[]T, each func(*T)) {
 	n := uint64(len(*p)) + 1
 	if *p == nil {
@@ -105,8 +105,8 @@ func list[T any](w *wire, p *[]T, each func(*T)) {
 		if n == 0 {
 			return
 		}
-		if n-1 > uint64(len(w.text)) { // each element has one byte at least
-			w.cut()
+		if n-1 > uint64(len(w.text)) { // an element has at least one byte
+			w.truncated()
 			return
 		}
 		*p = make([]T, n-1)
@@ -130,12 +130,13 @@ func (w *wire) mounts(p *[]mount.Mount) {
 	})
 }
 
-// job is a Spec as the child gets it: with the descriptors that it inherits in place of open files.
+// job is the Spec that is sent to the child, with inherited descriptors in place of open files.
 type job struct {
 	spec Spec
-	// resolvConf is the host's, read by the parent since the child may be in another network.
+	// resolvConf is the content of the host's /etc/resolv.conf. The parent reads it, since the
+	// child may be in another network namespace.
 	resolvConf []byte
-	// dirs are the descriptors of Copy's sources.
+	// dirs are the descriptors of Copy's sources and of Copy.Frozen.
 	dirs []int
 }
 
@@ -285,23 +286,23 @@ func (w *wire) copy(c *Copy) {
 	w.bool(&c.DestOnly)
 }
 
-// outcome is what the child says at its end. None at all means that it was killed.
+// outcome is the child's report. A child that was killed sends none.
 type outcome struct {
 	result Result
-	// failed says that message says why the step could not be run.
+	// failed is set if the step could not be run; message is the error.
 	failed  bool
 	message string
-	// errno is the reason; 0 if there is none.
+	// errno is the system call's error in it; 0 if there is none.
 	errno int
-	// changed is the path of a ChangedError.
+	// changed is Path of a ChangedError.
 	changed string
-	// changedBelow is its Below.
+	// changedBelow is Below of a ChangedError.
 	changedBelow bool
-	// exit is about a command that ended, or could not be started.
+	// exit describes a command that failed or could not be started.
 	exit ExitError
 }
 
-// childError is an error of the child: its text, and the errno that was the reason.
+// childError is an error of the child: its text and the system call's error in it.
 type childError struct {
 	message string
 	errno   syscall.Errno
@@ -309,7 +310,7 @@ type childError struct {
 
 func (e *childError) Error() string { return e.message }
 
-// Unwrap returns the errno.
+// Unwrap returns the system call's error.
 func (e *childError) Unwrap() error {
 	if e.errno == 0 {
 		return nil
@@ -361,7 +362,7 @@ func send(to io.Writer, fields func(*wire)) error {
 	return err
 }
 
-// maxMessage bounds what a message may ask for: a COPY of ten million files is 1 GiB.
+// maxMessage is the largest size of a message: a COPY of ten million files needs 1 GiB.
 const maxMessage = 4 << 30
 
 func receive(from io.Reader, fields func(*wire)) error {

@@ -68,7 +68,8 @@ func TestWire(t *testing.T) {
 	}
 }
 
-// FuzzWire: no message makes the reader fail otherwise than with an error, nor ask for much more memory than it has.
+// FuzzWire checks that any message is either read or returned as an error, and does not make the
+// reader allocate much more memory than the message has.
 func FuzzWire(f *testing.F) {
 	for _, j := range jobs {
 		w := &wire{}

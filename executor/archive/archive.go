@@ -1,7 +1,10 @@
-// Package archive unpacks what ADD finds to be an archive.
+// Package archive unpacks the archives that ADD copies.
 //
-// It is apart from the executor because of what it needs: the decompressors' tables are made when a program starts,
-// and a step's child that does not unpack anything should not wait for that.
+// It is separate from the executor because of its imports: the decompressors build their tables
+// when a program starts, and a step's child that does not unpack anything should not wait for that.
+//
+// The package reads the archive and writes below the destination that executor.UnpackOptions.Dest
+// opens. To test it, run the tests of the executor, which unpack archives in steps.
 package archive
 
 import (
@@ -14,22 +17,23 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
-// Unpack is the executor's Unpacker: tar archives, plain or compressed with gzip, bzip2, xz or zstd, known by their
-// contents and not by their names.
+// Unpack is an executor.Unpacker for tar archives, plain or compressed with gzip, bzip2, xz or
+// zstd. It recognizes them by their contents, not by their names.
 func Unpack(f io.Reader, o executor.UnpackOptions) (bool, error) {
 	r, _, err := unpack.Decompress(f)
 	if errors.Is(err, unpack.ErrLimit) {
 		return false, err
 	}
 	if err != nil {
-		return false, nil // what it is then, is not for us to say: it is copied
+		return false, nil // not an archive that we unpack: the caller copies it
 	}
 	defer r.Close()
 	tar := bufio.NewReaderSize(r, 64<<10)
 	if head, _ := tar.Peek(512); !unpack.IsTar(head) {
 		return false, nil
 	}
-	// An archive made by "tar -C d ." begins with an entry for d itself, which is not the destination (SkipRoot).
+	// An archive made by "tar -C d ." begins with an entry for d itself, which does not apply to
+	// the destination (SkipRoot).
 	opts := unpack.Options{FollowDirLinks: true, SkipRoot: true, OnOwnerError: o.OnOwnerError, OnStandIn: o.OnStandIn, OnSkip: o.OnSkip}
 	if o.Owned {
 		opts.Owner = &unpack.Owner{UID: o.UID, GID: o.GID}
@@ -42,7 +46,7 @@ func Unpack(f io.Reader, o executor.UnpackOptions) (bool, error) {
 	if _, err := unpack.Tar(context.Background(), tar, dest.Dir, opts); err != nil {
 		return true, err
 	}
-	// Reading to the end is what verifies a compressed file's checksum.
+	// Reading to the end verifies the checksum of a compressed file.
 	_, err = io.Copy(io.Discard, tar)
 	return true, err
 }

@@ -13,13 +13,14 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// MakeMountPoints makes a directory for Spec.MountPoints, if it is not there. It may be called by several processes at
-// once.
+// MakeMountPoints makes a directory for Spec.MountPoints if it does not exist. Several processes
+// may call it at the same time.
 func MakeMountPoints(dir string) error {
 	if wholeMountPoints(dir) {
 		return nil
 	}
-	// Damage, or a person, has removed or replaced some: nothing but mount points is lost with the rest.
+	// Some mount points were removed or replaced. The directory contains nothing else, so it can be
+	// made anew.
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -87,20 +88,20 @@ func fillMountPoints(top string) error {
 	return nil
 }
 
-// maxLowerPoints is how many directories an overlay may have to get one more: those of mount(2) are at their limit
-// somewhere.
+// maxLowerPoints is the largest number of lower directories that an overlay may have before the
+// mount points are added: the options of mount(2) are limited to one page.
 const maxLowerPoints = 100
 
-// pointsBelow reports whether the step's root has the mount points below it.
-func (s *Spec) pointsBelow() bool {
+// hasLowerMountPoints reports whether the mount points are the lowest directory of the step's root.
+func (s *Spec) hasLowerMountPoints() bool {
 	return s.MountPoints != "" && len(s.Root) == 1 && s.Root[0].Type == mount.Overlay && len(s.Root[0].Lower) <= maxLowerPoints
 }
 
-// rootMounts returns the mounts of the root, with the mount points below them. The mount points are the lowest
-// directory of the overlay and belong to no snapshot, so they are in no layer. dropPoints handles those that overlay
-// copies up.
+// rootMounts returns the mounts of the root, including the mount points. The mount points are the
+// lowest directory of the overlay and belong to no snapshot, so they are in no layer. dropPoints
+// handles those that overlay copies up.
 func (b *sandbox) rootMounts() []mount.Mount {
-	if !b.spec.pointsBelow() {
+	if !b.spec.hasLowerMountPoints() {
 		return b.spec.Root
 	}
 	m := b.spec.Root[0]
@@ -108,11 +109,12 @@ func (b *sandbox) rootMounts() []mount.Mount {
 	return []mount.Mount{m}
 }
 
-// dropPoints removes mount points from the upper directory that overlay copied up and the command left as they were.
-// Overlay copies a directory up when a mode, an owner, a time or an attribute is set, even to what it was, and when a
-// name is made in it and removed again. With a driver that has no directory below, stub.remove does the same.
+// dropPoints removes mount points from the upper directory that overlay copied up and that the
+// command left unchanged. Overlay copies a directory up when its mode, owner, time or an attribute
+// is set, even to the same value, and when a name is made in it and removed again. For a root
+// without the directory of mount points, mountpoint.remove does the same.
 func dropPoints(s *Spec) error {
-	if _, ok := s.Action.(*Process); !ok || !s.pointsBelow() {
+	if _, ok := s.Action.(*Process); !ok || !s.hasLowerMountPoints() {
 		return nil
 	}
 	for _, name := range []string{"etc", "proc", "dev", "sys"} {
@@ -131,8 +133,8 @@ func dropPoints(s *Spec) error {
 	return nil
 }
 
-// dropPoint removes a mount point from the upper directory, where it is st, if no image layer has that name and nothing
-// but its time differs from the directory that was below.
+// dropPoint removes a mount point from the upper directory, where it is st, if no image layer has
+// that name and only its time differs from the original directory.
 func dropPoint(s *Spec, name string, st *unix.Stat_t) error {
 	var was unix.Stat_t
 	if err := unix.Lstat(filepath.Join(s.MountPoints, name), &was); err != nil {
@@ -158,7 +160,8 @@ func dropPoint(s *Spec, name string, st *unix.Stat_t) error {
 	return nil
 }
 
-// layerXattrs returns the extended attributes of a directory or a regular file that a layer would have.
+// layerXattrs returns the extended attributes of a directory or a regular file that a layer would
+// have.
 func layerXattrs(dir int, name string) ([]rawfs.Xattr, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {

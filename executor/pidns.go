@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runProcessOnThread runs a command that is this program's own child, beside the first process of its pid namespace.
+// runProcessOnThread runs a command in a new pid namespace. The command is a child of this program,
+// and the namespace's first process is an initProcess.
 func runProcessOnThread(ctx context.Context, s *Spec, p *Process, stdout, stderr io.Writer, r *Result) error {
 	files, err := openStdio(s, stdout, stderr)
 	if err != nil {
@@ -18,12 +19,12 @@ func runProcessOnThread(ctx context.Context, s *Spec, p *Process, stdout, stderr
 	b := &sandbox{spec: s, p: p, result: r, resolvConf: resolvConf()}
 	c := &command{spec: s, p: p, root: -1}
 	err = onThread(namespaces(p), func() error {
-		err := b.standBeside()
+		err := b.openStagingAndInit()
 		if err == nil {
-			err = b.runBeside(ctx, c, files)
+			err = b.runInPIDNamespace(ctx, c, files)
 		}
-		if b.one != nil {
-			b.one.end()
+		if b.init != nil {
+			b.init.end()
 		}
 		if cerr := b.clean(); err == nil {
 			err = cerr
@@ -32,7 +33,7 @@ func runProcessOnThread(ctx context.Context, s *Spec, p *Process, stdout, stderr
 		b.close()
 		return err
 	})
-	if err == errChild {
+	if err == errNeedsProcess {
 		return err
 	}
 	if oerr := files.wait(); err == nil {
@@ -41,32 +42,32 @@ func runProcessOnThread(ctx context.Context, s *Spec, p *Process, stdout, stderr
 	return err
 }
 
-// procDir is where on the stage the first process mounts /proc.
+// procDir is the directory of the staging tmpfs on which the first process mounts /proc.
 const procDir = "proc"
 
-func (b *sandbox) standBeside() error {
-	if err := b.stand(); err != nil {
+func (b *sandbox) openStagingAndInit() error {
+	if err := b.openStaging(); err != nil {
 		return err
 	}
-	if err := unix.Mkdirat(b.stgFD, procDir, 0o555); err != nil {
+	if err := unix.Mkdirat(b.stagingFD, procDir, 0o555); err != nil {
 		return err
 	}
-	one, err := startProcessOne(b.stage + "/" + procDir)
+	init, err := startInit(b.staging + "/" + procDir)
 	if err != nil {
-		return errChild
+		return errNeedsProcess
 	}
-	b.one = one
-	// From here on new processes of this thread are in the namespace, but not itself.
-	if err := unix.Setns(one.fd, unix.CLONE_NEWPID); err != nil {
-		return errChild
+	b.init = init
+	// From here on, new processes of this thread are in the namespace. The thread itself is not.
+	if err := unix.Setns(init.fd, unix.CLONE_NEWPID); err != nil {
+		return errNeedsProcess
 	}
 	return nil
 }
 
-func (b *sandbox) runBeside(ctx context.Context, c *command, files *stdio) error {
-	stop := context.AfterFunc(ctx, b.one.kill)
+func (b *sandbox) runInPIDNamespace(ctx context.Context, c *command, files *stdio) error {
+	stop := context.AfterFunc(ctx, b.init.kill)
 	defer stop()
-	if err := b.nameHost(); err != nil {
+	if err := b.setUpHostAndNetwork(); err != nil {
 		return err
 	}
 	if err := c.readIDs(); err != nil {
@@ -84,7 +85,8 @@ func (b *sandbox) runBeside(ctx context.Context, c *command, files *stdio) error
 	}
 	files.started()
 	if b.p.Signals != nil {
-		// The process must not be reaped while a signal is sent to it: its number may be another's then.
+		// The process must not be reaped while a signal is sent to it: its pid could then be that
+		// of another process.
 		stop := forward(b.p.Signals, pid)
 		_, err := retry(func() (int, error) { return 0, unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) })
 		stop()
@@ -99,7 +101,7 @@ func (b *sandbox) runBeside(ctx context.Context, c *command, files *stdio) error
 	return exitError(ws)
 }
 
-// descriptors are those of the command's standard three.
+// descriptors returns the descriptors of the command's standard input, output and error.
 func (o *stdio) descriptors() (fds [3]int) {
 	for i, f := range o.files {
 		fds[i] = int(f.Fd())

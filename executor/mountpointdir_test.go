@@ -13,7 +13,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// overlayOn is a step on an overlay of an image, with mount points below it. upper is what the step changes.
+// overlayOn returns a step on an overlay of an image with mount points below it, and the upper
+// directory.
 func overlayOn(t *testing.T, im *image, a Action) (s *Spec, upper string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -105,15 +106,15 @@ func TestMakeMountPointsAtOnce(t *testing.T) {
 	}
 }
 
-// TestStubWithAttribute wants a mount point that the command has given an attribute to stay, as it does on an overlay.
-func TestStubWithAttribute(t *testing.T) {
+// A mount point to which the command has added an attribute is kept, as on an overlay.
+func TestMountPointWithAttribute(t *testing.T) {
 	dir := t.TempDir()
 	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(root)
-	var s stubs
+	var s mountpoints
 	defer s.close()
 	for _, name := range []string{"plain", "marked"} {
 		fd, err := s.place(root, "/"+name, true)
@@ -125,8 +126,8 @@ func TestStubWithAttribute(t *testing.T) {
 	if err := unix.Setxattr(filepath.Join(dir, "marked"), "user.a", []byte("v"), 0); err != nil {
 		t.Skipf("the file system has no attributes: %v", err)
 	}
-	for _, stub := range s.made {
-		if err := stub.remove(); err != nil {
+	for _, m := range s.made {
+		if err := m.remove(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -14,34 +14,35 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// stubs are mount points that the image does not have. They are made before the command and removed after it, with
-// the times of their directories as if nothing had been: so they are in no layer.
+// mountpoints are mount points that the image does not have. They are made before the command and
+// removed after it, and the times of their directories are restored: so they are in no layer.
 //
-// A mount point that is made inside another mount stays. If that mount shows a cache, another step may use the mount point
-// at the same time, and rmdir(2) of it succeeds and takes away what the other step has mounted there (since Linux 3.18,
-// commit 8ed936b5671b). Any other mount is discarded with all that is in it.
-type stubs struct {
-	made []stub
+// A mount point that is made inside another mount is kept. If that mount is a cache, another step
+// may use the mount point at the same time, and rmdir(2) of it succeeds and detaches the mount of
+// the other step (since Linux 3.18, commit 8ed936b5671b). Any other mount is discarded with its
+// contents.
+type mountpoints struct {
+	made []mountpoint
 }
 
-type stub struct {
-	parent int // O_PATH; it stays open until the end of the step
+type mountpoint struct {
+	parent int // O_PATH; open until the end of the step
 	name   string
 	was    unix.Stat_t
-	xattrs []rawfs.Xattr // inherited: the default access list of the parent directory
+	xattrs []rawfs.Xattr // inherited: the default access control list of the parent directory
 }
 
-// maxLinks is how many links the kernel follows in one path (path_resolution(7)).
+// maxLinks is the number of links that the kernel follows in one path (path_resolution(7)).
 const maxLinks = 40
 
-// place opens a mount point in the root, which is made as a directory or an empty file if it is missing. A link that
-// leads to nothing is followed, as opening it would be: systemd's /etc/resolv.conf is one. The caller closes the
-// descriptor.
-func (s *stubs) place(root int, name string, dir bool) (int, error) {
+// place opens a mount point in the root. If it is missing, place makes a directory or an empty
+// file. It follows a dangling link, as open(2) with O_CREAT does: systemd's /etc/resolv.conf is
+// one. The caller closes the descriptor.
+func (s *mountpoints) place(root int, name string, dir bool) (int, error) {
 	return s.placeAt(root, name, dir, 0)
 }
 
-func (s *stubs) placeAt(root int, name string, dir bool, links int) (int, error) {
+func (s *mountpoints) placeAt(root int, name string, dir bool, links int) (int, error) {
 	fd, err := openIn(root, name, 0)
 	if err == nil {
 		return s.checked(fd, name, dir)
@@ -71,7 +72,7 @@ func (s *stubs) placeAt(root int, name string, dir bool, links int) (int, error)
 	}
 	fd, err = s.make(root, parent, base, dir)
 	if errors.Is(err, unix.EEXIST) && links < maxLinks {
-		// A step that shares the directory has made it meanwhile.
+		// Another step that shares the directory has just made it.
 		unix.Close(parent)
 		return s.placeAt(root, name, dir, links+1)
 	}
@@ -82,7 +83,7 @@ func (s *stubs) placeAt(root int, name string, dir bool, links int) (int, error)
 	return fd, nil
 }
 
-func (s *stubs) checked(fd int, name string, dir bool) (int, error) {
+func (s *mountpoints) checked(fd int, name string, dir bool) (int, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		unix.Close(fd)
@@ -98,8 +99,9 @@ func (s *stubs) checked(fd int, name string, dir bool) (int, error) {
 	return fd, nil
 }
 
-// make makes a mount point and opens it. It takes over parent if it succeeds.
-func (s *stubs) make(root, parent int, base string, dir bool) (int, error) {
+// make makes a mount point and opens it. If it succeeds, it takes ownership of the descriptor
+// parent.
+func (s *mountpoints) make(root, parent int, base string, dir bool) (int, error) {
 	own, err := sameMount(root, parent)
 	if err != nil {
 		return -1, err
@@ -131,7 +133,8 @@ func (s *stubs) make(root, parent int, base string, dir bool) (int, error) {
 		return -1, err
 	}
 	if !own {
-		// It stays in the cache and is visible to steps that mount nothing there: its owner is that of the cache.
+		// It stays in the cache and is visible to steps that mount nothing there, so it gets the
+		// owner of the cache.
 		if err := unix.Fchownat(parent, base, int(before.Uid), int(before.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			unix.Close(fd)
 			return -1, err
@@ -144,7 +147,7 @@ func (s *stubs) make(root, parent int, base string, dir bool) (int, error) {
 		unix.Close(fd)
 		return -1, err
 	}
-	s.made = append(s.made, stub{parent, base, was, xattrs})
+	s.made = append(s.made, mountpoint{parent, base, was, xattrs})
 	return fd, nil
 }
 
@@ -156,14 +159,14 @@ func sameMount(a, b int) (bool, error) {
 			return false, err
 		}
 	}
-	return sa.Mnt_id == sb.Mnt_id, nil // without STATX_MNT_ID (before Linux 5.8) the result is always true
+	return sa.Mnt_id == sb.Mnt_id, nil // always true without STATX_MNT_ID (before Linux 5.8)
 }
 
-// remove takes the stubs away that are still as they were made. No process but this one may run any more.
-func (s *stubs) remove() error {
+// remove removes the mount points that are unchanged. No other process of the step may be running.
+func (s *mountpoints) remove() error {
 	for i := len(s.made) - 1; i >= 0; i-- {
 		if err := s.made[i].uncover(); err != nil {
-			return fmt.Errorf("unmount what is on the mount point %s: %w", s.made[i].name, err)
+			return fmt.Errorf("unmount %s: %w", s.made[i].name, err)
 		}
 	}
 	for i := len(s.made) - 1; i >= 0; i-- {
@@ -174,16 +177,16 @@ func (s *stubs) remove() error {
 	return nil
 }
 
-// close lets go of the directories that the stubs are in.
-func (s *stubs) close() {
+// close closes the mount points' parent directories.
+func (s *mountpoints) close() {
 	for _, m := range s.made {
 		unix.Close(m.parent)
 	}
 	s.made = nil
 }
 
-// uncover unmounts whatever is mounted on a stub: it can't be removed before.
-func (s stub) uncover() error {
+// uncover unmounts all mounts on the mount point, since it cannot be removed before.
+func (s mountpoint) uncover() error {
 	if err := unix.Fchdir(s.parent); err != nil {
 		return err
 	}
@@ -198,7 +201,7 @@ func (s stub) uncover() error {
 	}
 }
 
-func (s stub) remove() error {
+func (s mountpoint) remove() error {
 	var now, parent unix.Stat_t
 	err := unix.Fstatat(s.parent, s.name, &now, unix.AT_SYMLINK_NOFOLLOW)
 	if err == unix.ENOENT {
@@ -207,8 +210,9 @@ func (s stub) remove() error {
 	if err != nil {
 		return err
 	}
-	// The time of a directory moves when something is made in it and removed again: that does not make it the
-	// image's. A file's time and size move when somebody writes to it.
+	// The time of a directory changes when an entry is made in it and removed again; the directory
+	// is then still not the image's. The time and size of a file change when a process writes to
+	// it.
 	same := now.Ino == s.was.Ino && now.Dev == s.was.Dev && now.Mode == s.was.Mode && now.Uid == s.was.Uid && now.Gid == s.was.Gid
 	flags := unix.AT_REMOVEDIR
 	if s.was.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -239,7 +243,7 @@ func setMtime(dir int, t unix.Timespec) error {
 	return unix.UtimesNanoAt(dir, ".", []unix.Timespec{omit, t}, 0)
 }
 
-// inImage is an error about a path in the image, without what the machine calls it.
+// inImage returns an error with a path in the image, without the path on the machine.
 func inImage(name string, err error) error {
 	if pe, ok := errors.AsType[*os.PathError](err); ok {
 		err = pe.Err
