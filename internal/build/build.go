@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -487,12 +485,4 @@ func (b *builder) now() time.Time {
 		return b.opts.Image.Epoch.UTC()
 	}
 	return time.Now().UTC()
-}
-
-func (b *builder) tempDir(pattern string) (string, error) {
-	dir, err := b.tempdir.Path()
-	if err != nil {
-		return "", err
-	}
-	return os.MkdirTemp(dir, filepath.Base(pattern)+"-")
 }

@@ -6,11 +6,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/inputs"
+	"github.com/layerbuild/layerbuild/internal/runmount"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -183,7 +185,7 @@ func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, na
 // prepareRun prepares a RUN.
 func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run, name namer) (*job, error) {
 	r := &runner{
-		e: s.e, opts: &s.b.opts.Run, secrets: s.b.secrets, cacheMounts: s.b.cacheMounts, tempDir: s.b.tempDir, inputs: s,
+		e: s.e, opts: &s.b.opts.Run, mounter: s.mounter(), inputs: s,
 		hostname: s.b.hostname(), namespace: s.b.cacheNamespace(), run: a, key: cur.key, platform: parser.FormatPlatform(st.Platform),
 		from: map[int]*inputs.Files{}, content: map[int]digest.Digest{}, looked: map[int]*source.Match{},
 	}
@@ -221,6 +223,20 @@ func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 		j.defKey = key
 	}
 	return j, nil
+}
+
+// mounter returns what makes the mounts of RUNs.
+func (s *solver) mounter() *runmount.Mounter {
+	return &runmount.Mounter{
+		Snapshots: s.e.snapshots, Lazy: s.e.lazy, Secrets: s.b.secrets, Caches: s.b.cacheMounts,
+		TempDir: func(pattern string) (string, error) {
+			dir, err := s.b.tempdir.Path()
+			if err != nil {
+				return "", err
+			}
+			return os.MkdirTemp(dir, pattern+"-")
+		},
+	}
 }
 
 // hasOwners reports whether the owners of an input's files are kept in the image, as those of

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"slices"
 
@@ -13,7 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cachemount"
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/mount"
-	"github.com/layerbuild/layerbuild/internal/secret"
+	"github.com/layerbuild/layerbuild/internal/runmount"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -22,14 +21,12 @@ import (
 
 // runner runs a RUN.
 type runner struct {
-	e           *engine
-	opts        *RunOptions
-	secrets     *secret.Store
-	cacheMounts *cachemount.Store
-	tempDir     func(pattern string) (string, error)
-	inputs      stepInputs
-	hostname    string // of the command; "" for the usual one
-	namespace   string // keeps cache mounts apart that have the same id otherwise
+	e         *engine
+	opts      *RunOptions
+	mounter   *runmount.Mounter
+	inputs    stepInputs
+	hostname  string // of the command; "" for the usual one
+	namespace string // keeps cache mounts apart that have the same id otherwise
 
 	run      *parser.Run
 	key      cache.Key // of what the command runs on
@@ -128,85 +125,28 @@ func (r *runner) do(ctx context.Context, active *snapshot.Active, out output) (e
 	for _, f := range r.run.Files {
 		p.Mounts = append(p.Mounts, executor.Mount{Target: f.Path, Source: executor.Data{Data: f.Data, Mode: f.Mode}, ReadOnly: true})
 	}
-	release := releaser{}
-	defer func() { err = errors.Join(err, release.all()) }()
-	caches, err := r.lockCaches(ctx, &release)
+	release, err := r.mounter.Add(ctx, p, r.mounts())
+	defer func() { err = errors.Join(err, release()) }()
 	if err != nil {
 		return err
-	}
-	for i, m := range r.run.Mounts {
-		if m.Type == parser.MountCache {
-			p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: executor.Bind{Source: caches[i]}, ReadOnly: m.ReadOnly})
-			continue
-		}
-		if err := r.mount(ctx, p, i, m, &release); err != nil {
-			return fmt.Errorf("mount %s: %w", mountName(m), err)
-		}
 	}
 	return processError(r.run.Args, r.e.run(ctx, active.Mounts(), p, out))
 }
 
-// releaser collects what must be undone when a command has ended. It undoes the last thing first.
-type releaser struct{ undo []func() error }
-
-func (r *releaser) add(f func() error) { r.undo = append(r.undo, f) }
-
-func (r *releaser) all() error {
-	var errs []error
-	for _, f := range slices.Backward(r.undo) {
-		errs = append(errs, f())
-	}
-	return errors.Join(errs...)
-}
-
-func mountName(m parser.RunMount) string {
-	if m.Target != "" {
-		return string(m.Type) + " at " + m.Target
-	}
-	return fmt.Sprintf("%s %s", m.Type, m.ID)
-}
-
-// mount adds a mount to the process. It does not handle cache mounts.
-func (r *runner) mount(ctx context.Context, p *executor.Process, i int, m parser.RunMount, release *releaser) error {
-	switch m.Type {
-	case parser.MountTmpfs:
-		p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: executor.Tmpfs{Size: m.Size}})
-		return nil
-	case parser.MountSecret:
-		return r.mountSecret(ctx, p, m)
-	case parser.MountSSH:
-		return r.mountSSH(ctx, p, i, m, release)
-	case parser.MountBind:
-		return r.mountBind(ctx, p, i, m, release)
-	}
-	panic("unreachable")
-}
-
-// mountBind mounts files of a stage, an image or a context. What the command writes there is
-// discarded when it ends.
-func (r *runner) mountBind(ctx context.Context, p *executor.Process, i int, m parser.RunMount, release *releaser) error {
-	id, place, err := r.mountedSnapshot(ctx, i, m)
-	if err != nil {
-		return err
-	}
-	if err := r.e.lazy.Materialize(ctx, id); err != nil {
-		return err
-	}
-	var mounts []mount.Mount
-	if m.ReadOnly {
-		mounts, err = r.e.snapshots.View(ctx, id)
-	} else {
-		var active *snapshot.Active
-		if active, err = r.e.snapshots.Prepare(ctx, id); err == nil {
-			release.add(active.Discard)
-			mounts = active.Mounts()
+// mounts returns the mounts of the command with their sources.
+func (r *runner) mounts() []runmount.Mount {
+	list := make([]runmount.Mount, len(r.run.Mounts))
+	for i, m := range r.run.Mounts {
+		list[i] = runmount.Mount{
+			RunMount: m,
+			Snapshot: func(ctx context.Context) (snapshot.ID, string, error) { return r.mountedSnapshot(ctx, i, m) },
+			Cache:    func() (string, error) { return r.cacheName(i, m) },
+		}
+		if f := r.from[i]; f != nil {
+			list[i].Fill = func(ctx context.Context, dir string) error { return r.copyTo(ctx, dir, f, i, m) }
 		}
 	}
-	if err != nil {
-		return err
-	}
-	p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: executor.Tree{Mounts: mounts, Path: place}, ReadOnly: m.ReadOnly})
-	return nil
+	return list
 }
 
 // mountedSnapshot returns the snapshot that a mount shows, "" for an empty one, and the path in it.
@@ -220,116 +160,6 @@ func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) 
 	}
 	id, place, err := r.inputs.snapshotOf(ctx, f, r.looked[i], r.mountQuery(m).Root)
 	return id, place, err
-}
-
-// mountSecret passes a secret to a command, as a file in memory or as a variable.
-func (r *runner) mountSecret(ctx context.Context, p *executor.Process, m parser.RunMount) error {
-	data, ok, err := r.secrets.Read(ctx, m.ID)
-	if !ok {
-		if m.Required {
-			return fmt.Errorf("secret %s: not found; give it with --secret id=%s,src=FILE", m.ID, m.ID)
-		}
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if m.Env != "" {
-		p.Env = append(p.Env, m.Env+"="+string(data))
-	}
-	if m.Target == "" {
-		return nil
-	}
-	d := executor.Data{Data: data, Mode: 0o400}
-	if m.Mode != nil {
-		d.Mode = *m.Mode
-	}
-	if m.UID != nil {
-		d.UID = *m.UID
-	}
-	if m.GID != nil {
-		d.GID = *m.GID
-	}
-	p.Mounts = append(p.Mounts, executor.Mount{Target: m.Target, Source: d, ReadOnly: true})
-	return nil
-}
-
-// mountSSH passes the socket of an agent to a command. The socket is a proxy with the owner and the
-// mode that the mount names.
-func (r *runner) mountSSH(ctx context.Context, p *executor.Process, i int, m parser.RunMount, release *releaser) error {
-	agent, ok := r.secrets.Agent(m.ID)
-	if !ok {
-		if m.Required {
-			return fmt.Errorf("ssh agent %s: not found; give it with --ssh %s", m.ID, m.ID)
-		}
-		return nil
-	}
-	dir, err := r.tempDir("ssh")
-	if err != nil {
-		return err
-	}
-	o := secret.Owner{Mode: 0o600}
-	if m.Mode != nil {
-		o.Mode = os.FileMode(*m.Mode & 0o777)
-	}
-	if m.UID != nil {
-		o.UID = *m.UID
-	}
-	if m.GID != nil {
-		o.GID = *m.GID
-	}
-	proxy, err := secret.NewProxy(ctx, dir, o, agent)
-	if err != nil {
-		return fmt.Errorf("ssh agent %s: %w", m.ID, err)
-	}
-	release.add(proxy.Close)
-	target := m.Target
-	if target == "" {
-		target = fmt.Sprintf("/run/buildkit/ssh_agent.%d", i)
-	}
-	p.Env = append(p.Env, "SSH_AUTH_SOCK="+target)
-	p.Mounts = append(p.Mounts, executor.Mount{Target: target, Source: executor.Bind{Source: proxy.Path}})
-	return nil
-}
-
-// lockCaches locks the caches of all cache mounts and returns the directories of their files, by
-// the mount's index.
-func (r *runner) lockCaches(ctx context.Context, release *releaser) (map[int]string, error) {
-	var mounts []cachemount.Mount
-	var index []int // in the command's mounts
-	for i, m := range r.run.Mounts {
-		if m.Type != parser.MountCache {
-			continue
-		}
-		name, err := r.cacheName(i, m)
-		if err != nil {
-			return nil, fmt.Errorf("mount %s: %w", mountName(m), err)
-		}
-		index = append(index, i)
-		mounts = append(mounts, cachemount.Mount{Name: name, ID: m.ID, Sharing: m.Sharing, Fill: func(ctx context.Context, dir string) error {
-			if f := r.from[i]; f != nil {
-				if err := r.copyTo(ctx, dir, f, i, m); err != nil {
-					return err
-				}
-			}
-			return cachemount.Own(dir, m)
-		}})
-	}
-	if len(mounts) == 0 {
-		return nil, nil
-	}
-	locked, err := r.cacheMounts.Lock(ctx, mounts)
-	if err != nil {
-		return nil, err
-	}
-	release.add(locked.Close)
-	files := map[int]string{}
-	for k, m := range mounts {
-		if files[index[k]], err = locked.Files(ctx, k, m); err != nil {
-			return nil, fmt.Errorf("mount %s: %w", mountName(r.run.Mounts[index[k]]), err)
-		}
-	}
-	return files, nil
 }
 
 // cacheName returns the name of a cache mount's directory. As in BuildKit, mounts with different
