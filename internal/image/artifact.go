@@ -15,7 +15,8 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// Artifact is what a name stands for, whatever it is: an image, or something else that is kept as images are.
+// Artifact is what a name refers to: an image, or another kind of artifact that is stored like
+// one.
 type Artifact struct {
 	Name       string
 	Descriptor ocispec.Descriptor
@@ -25,8 +26,8 @@ type Artifact struct {
 	source source
 }
 
-// Artifact finds what a name stands for (see the package's comment for what a name can be). What a registry says of it is
-// not remembered; with o.Pull the own store is not looked at.
+// Artifact finds the artifact that a name refers to (the package comment lists the forms of
+// names). Answers of registries are not remembered. With o.Pull the local store is not searched.
 func (r *Resolver) Artifact(ctx context.Context, ref string, o ResolveOptions) (*Artifact, error) {
 	if o.Platform.OS == "" && o.Platform.Architecture == "" {
 		o.Platform = platform.Host()
@@ -111,7 +112,8 @@ func (r *Resolver) parseArtifact(ctx context.Context, name string, d ocispec.Des
 	return a, nil
 }
 
-// Layer makes an image of one layer that is kept where the artifact is, for Ensure and UnpackOn.
+// Layer returns an image of one layer that is stored where the artifact is, for Ensure and
+// UnpackOn.
 func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, error) {
 	if err := errors.Join(d.Digest.Validate(), diffID.Validate()); err != nil {
 		return nil, fmt.Errorf("layer %q of %s: %w", d.Digest, a.Name, err)
@@ -126,7 +128,7 @@ func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, er
 	return img, nil
 }
 
-// Stored makes an image of one layer that the store has, for UnpackOn.
+// Stored returns an image of one layer that is in the store, for UnpackOn.
 func Stored(d ocispec.Descriptor, diffID digest.Digest) *Image {
 	img := &Image{Name: d.Digest.String(), Origin: FromStore, Descriptor: d}
 	img.Manifest.Layers = []ocispec.Descriptor{d}
@@ -134,8 +136,8 @@ func Stored(d ocispec.Descriptor, diffID digest.Digest) *Image {
 	return img
 }
 
-// UnpackOn unpacks the one layer of what Artifact.Layer or Stored made on top of a snapshot. The result is committed as id, and
-// recorded under no chain.
+// UnpackOn unpacks an image of one layer, which Artifact.Layer or Stored has returned, on top of
+// a snapshot. The result is committed as id. It is not recorded under a chain ID.
 func (r *Resolver) UnpackOn(ctx context.Context, img *Image, parent, id snapshot.ID, o UnpackOptions) error {
 	u := r.newUnpacking(img, o)
 	defer u.warn()

@@ -1,11 +1,14 @@
-// Package image is the import side of a build: a name becomes a manifest with its configuration, and a manifest becomes
-// snapshots.
+// Package image finds and imports images: it turns a name into a manifest with its
+// configuration, and a manifest into snapshots. It may read and write the store, the snapshots
+// and the cache, and may call registries. Its tests use an in-memory registry
+// (internal/registrytest) and layouts in temporary directories.
 //
-// # Where a name leads
+// # How a name is looked up
 //
-// An image name is looked for in the own store first: what was built or pulled here wins over a registry. Then comes
-// what a registry answered before, so that a build that was done once is done again without a network. Only then a
-// registry is asked. ResolveOptions.Pull turns the order around.
+// An image name is looked up in the local store first: an image that was built or pulled here
+// takes precedence over a registry. Next come the earlier answers of registries, so that a build
+// can be repeated without a network. A registry is asked last. With ResolveOptions.Pull the
+// registry is asked first.
 //
 // A name may also say where to look:
 //
@@ -13,18 +16,19 @@
 //	oci-layout://PATH[:NAME][@DIGEST]  an OCI image layout: a directory, or an archive of one
 //	oci:PATH[:NAME]                    the same
 //	oci-archive:PATH[:NAME]            the same
-//	docker-archive:PATH[:NAME]         what docker save writes
+//	docker-archive:PATH[:NAME]         an archive of docker save
 //
-// PATH is relative to the working directory. NAME is a name in the layout, in full or only its tag; without one the
-// layout has a single image, or one with the tag latest. Archives may be compressed. "oci:latest" is a name on Docker
-// Hub, as it is everywhere: to be taken for a path, what follows "oci:" has a slash or another colon in it.
+// PATH is relative to the working directory. NAME is a name in the layout, in full or only its
+// tag. Without NAME the layout must hold a single image, or one with the tag latest. Archives
+// may be compressed. "oci:latest" is a name on Docker Hub, as in other tools: "oci:" is followed
+// by a path only if a slash or another colon comes after it.
 //
-// # Where the bytes go
+// # Where blobs are stored
 //
-// A layer is unpacked while it is downloaded, and stored at the same time: it goes over the network once and is
-// written once. Each layer becomes a snapshot that is named by its chain ID, so all images that begin with the same layers
-// share them, and a layer whose snapshot exists is not even downloaded, until something that leaves the machine needs it
-// (Ensure).
+// A layer is unpacked and stored while it is downloaded: it is transferred once and written
+// once. Each layer becomes a snapshot that is named by its chain ID, so images that begin with
+// the same layers share snapshots. A layer whose snapshot exists is not downloaded until its
+// blob is needed for an image that leaves the machine (Ensure).
 package image
 
 import (
@@ -43,7 +47,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/registry"
 )
 
-// Origin is where an image was found.
+// Origin is the kind of place where an image was found.
 type Origin string
 
 const (
@@ -52,28 +56,29 @@ const (
 	FromLayout   Origin = "layout"   // a layout or archive
 )
 
-// Image is an image for one platform. Its manifest and configuration are in the store; its layers may not be.
+// Image is an image for one platform. Its manifest and configuration are in the store; its layers
+// may not be.
 type Image struct {
-	Name       string             // in full; for a layout what the layout calls it
+	Name       string             // the full name; for an image of a layout its name there
 	Origin     Origin             // where it was found
-	Root       ocispec.Descriptor // what the name stands for: the manifest, or an index that leads to it
+	Root       ocispec.Descriptor // the descriptor that the name refers to: the manifest, or an index that contains it
 	Descriptor ocispec.Descriptor // the manifest
 	Manifest   ocispec.Manifest
 	Config     dockerspec.DockerOCIImage
-	Platform   ocispec.Platform // what the configuration says it is for
+	Platform   ocispec.Platform // the platform that the configuration names
 
 	source source
 }
 
-// source is where blobs come from that the store does not have. Open does not check what it gives.
+// source opens blobs that the store does not have. The caller of Open verifies the content.
 type source interface {
 	Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
 }
 
-// ChainID names the file system of all layers together; it is empty for an image without layers.
+// ChainID returns the chain ID of all layers; it is empty for an image without layers.
 func (img *Image) ChainID() digest.Digest { return identity.ChainID(img.Config.RootFS.DiffIDs) }
 
-// OCIDescriptor gives a descriptor the OCI media type that says the same as Docker's.
+// OCIDescriptor returns a descriptor with the OCI media type that is equivalent to Docker's.
 func OCIDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
 	if t, ok := ociTypes[d.MediaType]; ok {
 		d.MediaType = t
@@ -93,7 +98,8 @@ var ociTypes = map[string]string{
 	"application/vnd.docker.image.rootfs.foreign.diff.tar.zstd": "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
 }
 
-// DockerDescriptor gives a descriptor Docker's media type in place of the equivalent OCI media type.
+// DockerDescriptor returns a descriptor with Docker's media type that is equivalent to the OCI
+// media type.
 func DockerDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
 	for docker, oci := range ociTypes {
 		if d.MediaType == oci {
@@ -104,10 +110,11 @@ func DockerDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
 	return d
 }
 
-// Rewritten returns the descriptor old for a rewritten blob, without everything that describes the old bytes: embedded data,
-// download addresses, and annotations. The annotations of stargz, zstd:chunked, nydus, SOCI and overlaybd have offsets and
-// digests inside the blob, so that a reader would take the new blob for damaged. Annotations of the OCI image
-// specification describe the content, and stay.
+// Rewritten returns the descriptor old for a rewritten blob, without the fields that describe
+// the old bytes: embedded data, download addresses, and annotations. The annotations of stargz,
+// zstd:chunked, nydus, SOCI and overlaybd hold offsets and digests inside the blob, so that a
+// reader would reject the new blob as damaged. Annotations of the OCI image specification
+// describe the content and are kept.
 func Rewritten(old, written ocispec.Descriptor) ocispec.Descriptor {
 	d := ocispec.Descriptor{MediaType: written.MediaType, Digest: written.Digest, Size: written.Size, Platform: old.Platform, ArtifactType: old.ArtifactType}
 	for k, v := range old.Annotations {
@@ -122,7 +129,8 @@ func Rewritten(old, written ocispec.Descriptor) ocispec.Descriptor {
 	return d
 }
 
-// isLayer says whether a blob of this media type can be unpacked. What compression it has is seen from its first bytes.
+// isLayer reports whether a blob of this media type can be unpacked. The compression is detected
+// from its first bytes.
 func isLayer(mediaType string) bool {
 	if t, ok := ociTypes[mediaType]; ok {
 		mediaType = t
@@ -135,13 +143,15 @@ func isLayer(mediaType string) bool {
 	return false
 }
 
-// maxConfig bounds configurations: those of registries' and our own are a few kilobytes, a history can make it more.
+// maxConfig limits the size of configurations. Usually they are a few kilobytes; a long history
+// makes them larger.
 const maxConfig = 16 << 20
 
-// maxList bounds the variables and the triggers of an image. A Dockerfile can have as many of them itself.
+// maxList limits the number of variables and of ONBUILD triggers of an image. It is the limit
+// for a Dockerfile, too.
 const maxList = 10_000
 
-// parse makes an image of its two documents.
+// parse makes an Image of a manifest and a configuration.
 func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest, config []byte) (*Image, error) {
 	img := &Image{Name: name, Origin: origin, Root: root, Descriptor: d}
 	if err := ocijson.Unmarshal(manifest, &img.Manifest); err != nil {
@@ -162,7 +172,7 @@ func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest, con
 	}
 	for i, l := range img.Manifest.Layers {
 		if !isLayer(l.MediaType) {
-			return nil, fmt.Errorf("image %s cannot be built on: layer %s has the media type %q", name, l.Digest, l.MediaType)
+			return nil, fmt.Errorf("image %s cannot be used as a base: layer %s has the media type %q", name, l.Digest, l.MediaType)
 		}
 		if err := errors.Join(l.Digest.Validate(), img.Config.RootFS.DiffIDs[i].Validate()); err != nil {
 			return nil, fmt.Errorf("image %s is not valid: layer %d: %w", name, i, err)
@@ -174,7 +184,8 @@ func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest, con
 	return img, nil
 }
 
-// configOf finds the configuration in a manifest and checks that the manifest is an image's.
+// configOf returns the descriptor of the configuration in a manifest, and an error if the
+// manifest is not an image's.
 func configOf(name string, d ocispec.Descriptor, manifest []byte) (ocispec.Descriptor, error) {
 	var m ocispec.Manifest
 	if err := ocijson.Unmarshal(manifest, &m); err != nil {
@@ -186,7 +197,7 @@ func configOf(name string, d ocispec.Descriptor, manifest []byte) (ocispec.Descr
 		if m.ArtifactType != "" {
 			t = m.ArtifactType
 		}
-		return ocispec.Descriptor{}, fmt.Errorf("%s is not an image that can be built on but %q", name, t)
+		return ocispec.Descriptor{}, fmt.Errorf("%s cannot be used as a base: it is not an image but %q", name, t)
 	}
 	if err := m.Config.Digest.Validate(); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: configuration %q: %w", d.Digest, m.Config.Digest, err)

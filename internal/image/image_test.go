@@ -62,7 +62,7 @@ type state struct {
 	dir string
 }
 
-// drivers are the snapshot drivers that work here.
+// drivers returns the snapshot drivers that work on this machine.
 func drivers(t testing.TB) []string {
 	var out []string
 	for _, p := range snapshot.Probe(filepath.Join(t.TempDir(), "probe"), snapshot.Options{UserNS: rootless(t)}) {
@@ -115,7 +115,7 @@ func openState(t testing.TB, dir, driver string) *state {
 // newState opens a state of the driver that is the test's first choice.
 func newState(t testing.TB) *state { return openState(t, t.TempDir(), drivers(t)[0]) }
 
-// tree prints what a snapshot shows.
+// tree returns the listing of a snapshot.
 func (s *state) tree(t testing.TB, id snapshot.ID) string {
 	t.Helper()
 	mounts, err := s.snapshots.View(t.Context(), id)
@@ -138,7 +138,7 @@ func (s *state) tree(t testing.TB, id snapshot.ID) string {
 	return out
 }
 
-// left lists temporary files and snapshots that are neither asked for nor named.
+// left lists temporary files, and snapshots that no test has made and that have no name.
 func (s *state) left(t testing.TB) []string {
 	t.Helper()
 	var out []string
@@ -178,7 +178,8 @@ func (m *made) add(mediaType string, data []byte) ocispec.Descriptor {
 	return d
 }
 
-// tarOf writes a tree in fstree's notation as a layer. All belongs to whoever runs the test.
+// tarOf writes a tree in fstree's notation as a layer. All files belong to the user that runs the
+// test.
 func tarOf(t testing.TB, text string) []byte {
 	t.Helper()
 	entries, err := fstree.Parse(text)
@@ -227,7 +228,8 @@ func compress(data []byte, how string) ([]byte, string) {
 	return data, ocispec.MediaTypeImageLayer
 }
 
-// imageOf makes an image of layers in fstree's notation; they are compressed in turn with gzip, zstd and not at all.
+// imageOf makes an image of layers in fstree's notation; they are compressed in turn with gzip,
+// zstd and not at all.
 func imageOf(t testing.TB, layers ...string) *made {
 	t.Helper()
 	m := &made{blobs: map[digest.Digest][]byte{}}
@@ -286,7 +288,7 @@ func (o *origin) tag(name string, m *made) {
 	o.tags[name] = m.desc
 }
 
-// requests are those for manifests and blobs since the last time.
+// requests returns the requests for manifests and blobs since the last call.
 func (o *origin) requests() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -402,7 +404,7 @@ func TestUnpack(t *testing.T) {
 			if l := s.left(t); len(l) != 0 {
 				t.Errorf("left over: %v", l)
 			}
-			// All is known now, and the registry may go.
+			// Everything is in the store now: no registry is needed.
 			o.Close()
 			s = openState(t, s.dir, driver)
 			if img, err = s.Resolve(t.Context(), o.host+"/base:1", ResolveOptions{}); err != nil {
@@ -515,14 +517,14 @@ func TestMismatch(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), m.man.Layers[1].Digest.String()) || !strings.Contains(err.Error(), "unpack "+img.Name) {
 					t.Errorf("got %v, want %q", err, tt.want)
 				}
-				// What is below may stay, what is wrong and what is above it may not.
+				// Only snapshots below the damaged layer may remain.
 				for _, id := range s.snapshotIDs(t) {
 					if id != m.cfg.RootFS.DiffIDs[0].Encoded() {
 						t.Errorf("snapshot %s is left", id)
 					}
 				}
-				// Without layers of their own, snapshots are made one after the other, and blobs are fetched ahead: one
-				// that is what its digest says may be there.
+				// Without layers of their own, snapshots are made one after the other, and blobs
+				// are fetched ahead: one that matches its digest may be in the store.
 				intact := strings.HasPrefix(tt.name, "diff ID") || tt.name == "no tar"
 				if ok, _ := s.store.Exists(t.Context(), m.man.Layers[1]); ok && (s.snapshots.Layered() || !intact) {
 					t.Error("the blob is left")
@@ -535,7 +537,7 @@ func TestMismatch(t *testing.T) {
 	}
 }
 
-// TestDamagedInStore has a blob in the store go bad, and fetched again.
+// TestDamagedInStore damages a blob in the store, which must be fetched again.
 func TestDamagedInStore(t *testing.T) {
 	o := newOrigin(t)
 	m := imageOf(t, "file a 0644 "+strings.Repeat("x", 100_000))
@@ -565,7 +567,7 @@ func TestDamagedInStore(t *testing.T) {
 	}
 }
 
-// TestLazy unpacks on snapshots whose blobs are gone.
+// TestLazy unpacks on snapshots whose blobs have been removed.
 func TestLazy(t *testing.T) {
 	o := newOrigin(t)
 	m := imageOf(t, "file a 0644 1", "file b 0644 2")
@@ -793,7 +795,7 @@ func TestFewAndManyLayers(t *testing.T) {
 	}
 }
 
-// TestCancelled has one of two builds given up while both wait for one layer.
+// TestCancelled cancels one of two builds while both wait for one layer.
 func TestCancelled(t *testing.T) {
 	for _, driver := range drivers(t) {
 		t.Run(driver, func(t *testing.T) {
@@ -967,7 +969,8 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
-// TestDockerArchive reads archives as docker wrote them before it wrote layouts, and as skopeo writes them.
+// TestDockerArchive reads archives as docker wrote them before it wrote layouts, and as skopeo
+// writes them.
 func TestDockerArchive(t *testing.T) {
 	m := imageOf(t, "file a 0644 1", "file b 0644 2", "file c 0644 3")
 	cfg := m.blobs[m.man.Config.Digest]
@@ -1003,7 +1006,7 @@ func TestDockerArchive(t *testing.T) {
 		"docker-archive:" + build("plain.tar", plain, "app:1"):                                                      "",
 		"docker-archive:" + dir + "/plain.tar:app:1":                                                                "",
 		"docker-archive:" + dir + "/plain.tar:docker.io/app:2":                                                      "no image",
-		"oci-layout://" + build("two.tar", plain, "a:1", "b:1"):                                                     "holds several images, say which: a:1, b:1",
+		"oci-layout://" + build("two.tar", plain, "a:1", "b:1"):                                                     "holds several images, name one of them: a:1, b:1",
 		"oci-layout://" + dir + "/two.tar:b:1":                                                                      "",
 		"docker-archive:" + build("none.tar", plain):                                                                "holds no image",
 		"docker-archive:" + build("damaged.tar", func(i int, b []byte) []byte { b[len(b)-600]++; return b }, "x:1"): "damaged",
@@ -1068,7 +1071,7 @@ func TestOCIDescriptor(t *testing.T) {
 	}
 }
 
-// FuzzArchive feeds archives and layouts that make no sense; none of them may make it panic, or read outside.
+// FuzzArchive reads invalid archives and layouts. None may cause a panic or a read outside of them.
 func FuzzArchive(f *testing.F) {
 	m := imageOf(f, "file a 0644 1")
 	dir := f.TempDir()
@@ -1122,7 +1125,7 @@ func BenchmarkUnpack(b *testing.B) {
 	}
 }
 
-// BenchmarkWarm is what a build pays for a base image that it has.
+// BenchmarkWarm measures the cost of a base image whose layers are unpacked already.
 func BenchmarkWarm(b *testing.B) {
 	m := imageOf(b, "file a 0644 1", "file b 0644 2", "file c 0644 3")
 	o := newOrigin(b)
@@ -1139,7 +1142,8 @@ func BenchmarkWarm(b *testing.B) {
 	}
 }
 
-// TestOwners has files of many users. Where those do not exist it is said once and the build goes on.
+// TestOwners unpacks files of many users. If their ids cannot be set, there is one warning and the
+// build continues.
 func TestOwners(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, of a user namespace at least")
@@ -1175,7 +1179,7 @@ func TestOwners(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.SingleID {
-		if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "2 files of v1 belong to users that do not exist here (f1 belongs to 7:8)") {
+		if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "2 files of v1 belong to users without ids in /etc/subuid and /etc/subgid (f1 belongs to 7:8)") {
 			t.Errorf("warnings: %q", warnings)
 		}
 		return

@@ -25,12 +25,13 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
-// files is a layout's directory, or what an archive has in its place.
+// files are the files of a layout, in a directory or in an archive.
 type files interface {
 	open(name string) (io.ReadCloser, int64, error)
 }
 
-// fromLayout reads an image out of a layout or an archive. Its documents are stored, its layers are when they are needed.
+// fromLayout reads an image from a layout or an archive. It stores the manifest and the
+// configuration; the layers are stored when they are needed.
 func (r *Resolver) fromLayout(ctx context.Context, loc location, want ocispec.Platform) (*Image, error) {
 	f, err := r.openFiles(ctx, loc.path)
 	if err != nil {
@@ -49,7 +50,7 @@ func (r *Resolver) fromLayout(ctx context.Context, loc location, want ocispec.Pl
 	return r.fromDockerArchive(ctx, f, loc, list)
 }
 
-// openFiles opens a directory or an archive. An archive stays open until Close.
+// openFiles opens a directory or an archive. An archive stays open until Resolver.Close.
 func (r *Resolver) openFiles(ctx context.Context, name string) (files, error) {
 	fi, err := os.Stat(name)
 	if err != nil {
@@ -94,7 +95,8 @@ func (r *Resolver) openArchive(ctx context.Context, file *os.File) (files, error
 	return a, nil
 }
 
-// decompressed returns the file itself, or an unnamed file with what is in it, so that it can be read from any place.
+// decompressed returns the file itself, or an unnamed file with its decompressed content, which
+// can be read at any offset.
 func (r *Resolver) decompressed(ctx context.Context, file *os.File) (*os.File, error) {
 	head, err := bufio.NewReader(file).Peek(8)
 	if err != nil && err != io.EOF {
@@ -126,7 +128,7 @@ func (r *Resolver) decompressed(ctx context.Context, file *os.File) (*os.File, e
 	return tmp, nil
 }
 
-// contextReader ends a long read when the build is given up.
+// contextReader ends a long read when ctx ends.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader
@@ -139,7 +141,8 @@ func (c *contextReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// directory is a layout on disk. Names are made of digests or are constants, so none leads out of it.
+// directory is a layout on disk. Names are made of digests or are constants, so they cannot
+// point outside of it.
 type directory string
 
 func (d directory) open(name string) (io.ReadCloser, int64, error) {
@@ -158,7 +161,7 @@ func (d directory) open(name string) (io.ReadCloser, int64, error) {
 	return f, fi.Size(), nil
 }
 
-// archive is a tar whose members can be read in any order.
+// archive is a tar file whose members can be read in any order.
 type archive struct {
 	file    *os.File
 	members map[string]member
@@ -166,10 +169,10 @@ type archive struct {
 
 type member struct {
 	off, size int64
-	link      string // another member, for what is not a file
+	link      string // the name of another member, for a link
 }
 
-// maxMembers bounds what an archive can make us keep in memory.
+// maxMembers limits the memory that the index of an archive takes.
 const maxMembers = 1 << 20
 
 func indexArchive(ctx context.Context, f *os.File) (*archive, error) {
@@ -192,7 +195,8 @@ func indexArchive(ctx context.Context, f *os.File) (*archive, error) {
 		}
 		switch h.Typeflag {
 		case tar.TypeReg:
-			// tar.Reader reads whole header blocks and nothing ahead, so the file stands where the data begins.
+			// tar.Reader reads whole header blocks and does not read ahead, so the file's offset
+			// is that of the member's data.
 			off, err := f.Seek(0, io.SeekCurrent)
 			if err != nil {
 				return nil, err
@@ -200,24 +204,25 @@ func indexArchive(ctx context.Context, f *os.File) (*archive, error) {
 			a.members[name] = member{off: off, size: h.Size}
 		case tar.TypeLink:
 			a.members[name] = member{link: path.Clean("/" + h.Linkname)[1:]}
-		case tar.TypeSymlink: // docker save links a layer to the same one of another image
+		case tar.TypeSymlink: // docker save makes a link for a layer that another image of the archive has
 			a.members[name] = member{link: path.Join("/", path.Dir(name), h.Linkname)[1:]}
 		}
 	}
 	return nil, fmt.Errorf("the archive has more than %d members", maxMembers)
 }
 
-// ambiguous returns an error for a member that readers of archives take in different ways.
+// ambiguous returns an error for a member that different readers of archives interpret
+// differently.
 func (a *archive) ambiguous(h *tar.Header, name string) error {
 	if h.Typeflag == tar.TypeReg && strings.HasSuffix(h.Name, "/") {
 		return fmt.Errorf("the archive has a regular file whose name %q ends in a slash", h.Name)
 	}
 	for key := range h.PAXRecords {
-		if strings.HasPrefix(key, "GNU.sparse.") { // its data are not its content
+		if strings.HasPrefix(key, "GNU.sparse.") { // the data are not the file's content
 			return fmt.Errorf("the archive has a sparse file %q", h.Name)
 		}
 	}
-	// No digest says which of two is meant.
+	// No digest decides which of the two is meant.
 	if _, twice := a.members[name]; twice && (name == "manifest.json" || name == "index.json" || name == "oci-layout") {
 		return fmt.Errorf("the archive has %q twice", name)
 	}
@@ -239,7 +244,7 @@ func (a *archive) open(name string) (io.ReadCloser, int64, error) {
 	return nil, 0, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
 
-// readFile reads a document.
+// readFile reads a small file as a whole.
 func readFile(f files, name string) ([]byte, error) {
 	r, size, err := f.open(name)
 	if err != nil {
@@ -256,7 +261,7 @@ func readFile(f files, name string) ([]byte, error) {
 	return data, nil
 }
 
-// blobsOf are a layout's blobs.
+// blobsOf reads the blobs of a layout.
 type blobsOf struct{ files }
 
 func (b blobsOf) Open(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
@@ -274,7 +279,7 @@ func (b blobsOf) Open(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, e
 	return r, nil
 }
 
-// sized is the descriptor of a document of which only the digest is known.
+// sized returns the descriptor of a document of which only the digest is known.
 func (b blobsOf) sized(d digest.Digest) (ocispec.Descriptor, error) {
 	r, size, err := b.open("blobs/" + d.Algorithm().String() + "/" + d.Encoded())
 	if err != nil {
@@ -283,7 +288,7 @@ func (b blobsOf) sized(d digest.Digest) (ocispec.Descriptor, error) {
 	return ocispec.Descriptor{Digest: d, Size: size}, r.Close()
 }
 
-// fromIndex reads an image out of an OCI layout.
+// fromIndex reads an image from an OCI layout.
 func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []byte, want ocispec.Platform) (*Image, error) {
 	var index ocispec.Index
 	if err := ocijson.Unmarshal(data, &index); err != nil {
@@ -292,7 +297,7 @@ func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []
 	src := blobsOf{f}
 	root, name, err := choose(index.Manifests, loc)
 	if err != nil && loc.digest != "" {
-		// It may be below an index of the layout.
+		// The digest may be in a nested index.
 		if d, err1 := src.sized(loc.digest); err1 == nil {
 			root, name, err = &d, loc.path, nil
 		}
@@ -304,7 +309,8 @@ func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []
 	var d ocispec.Descriptor
 	var manifest []byte
 	if root == nil {
-		// Several entries without names are one image for several platforms, and the file is its index.
+		// Several entries without names are one image for several platforms, and index.json is
+		// its index.
 		ix, err := r.store.Write(ctx, ocispec.MediaTypeImageIndex, data)
 		if err != nil {
 			return nil, err
@@ -330,7 +336,7 @@ func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []
 	return img, nil
 }
 
-// choose finds the entry of an index.json that is meant; nil stands for all of them together.
+// choose returns the entry of an index.json that loc selects; nil means all entries together.
 func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, string, error) {
 	var names []string
 	var untagged int
@@ -369,7 +375,7 @@ func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, st
 	if d, name, err := choose(entries, loc); err == nil {
 		return d, name, nil
 	}
-	return nil, "", fmt.Errorf("it holds several images, say which: %s", listOf(names))
+	return nil, "", fmt.Errorf("it holds several images, name one of them: %s", listOf(names))
 }
 
 func cmpOr(s ...string) string {
@@ -397,7 +403,8 @@ func listOf(names []string) string {
 	return strings.Join(slices.Compact(names), ", ")
 }
 
-// sameName compares what a layout calls an image with what the user calls it: the whole name, or only the tag.
+// sameName reports whether a name in a layout is the one that the user gave: the whole name, or
+// only the tag.
 func sameName(have, want string) bool {
 	if have == "" {
 		return false
@@ -413,7 +420,8 @@ func sameName(have, want string) bool {
 	return err1 == nil && err2 == nil && a == b
 }
 
-// fromDockerArchive reads an image out of what docker save writes, and makes the manifest that such an archive lacks.
+// fromDockerArchive reads an image from an archive of docker save, and makes the manifest, which
+// such an archive lacks.
 func (r *Resolver) fromDockerArchive(ctx context.Context, f files, loc location, data []byte) (*Image, error) {
 	var list []dockerImage
 	if err := ocijson.Unmarshal(data, &list); err != nil {
@@ -491,13 +499,14 @@ func chooseDocker(list []dockerImage, loc location) (dockerImage, string, error)
 	case len(list) == 0:
 		return dockerImage{}, "", errors.New("the archive holds no image")
 	case len(list) > 1:
-		return dockerImage{}, "", fmt.Errorf("it holds several images, say which: %s", listOf(names))
+		return dockerImage{}, "", fmt.Errorf("it holds several images, name one of them: %s", listOf(names))
 	}
 	return list[0], cmpOr(append(slices.Clone(list[0].RepoTags), loc.path)...), nil
 }
 
-// layerMember describes a layer of a docker archive. As a plain tar, which it nearly always is, its digest is the diff ID,
-// and is checked when it is unpacked; of a compressed one it has to be found out.
+// layerMember returns the descriptor of a layer of a docker archive. Nearly all are plain tar
+// files: their digest is the diff ID, and is verified when the layer is unpacked. The digest of
+// a compressed layer is computed here.
 func layerMember(ctx context.Context, f files, name string, diffID digest.Digest) (ocispec.Descriptor, error) {
 	body, size, err := f.open(name)
 	if err != nil {
@@ -521,7 +530,7 @@ func layerMember(ctx context.Context, f files, name string, diffID digest.Digest
 	return ocispec.Descriptor{MediaType: t, Digest: d, Size: size}, nil
 }
 
-// members are layers under the names that a docker archive has for them.
+// members are the layers of a docker archive, with the names of their files.
 type members struct {
 	files
 	names map[digest.Digest]string

@@ -10,28 +10,28 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// location is what a reference says about where to look.
+// location is a parsed reference: an image name or the path of a layout.
 type location struct {
 	name   string // an image name; set if path is not
-	path   string // of a layout or archive
-	tag    string // the image's name in there; may be empty
+	path   string // the path of a layout or archive
+	tag    string // the image's name in the layout; may be empty
 	digest digest.Digest
 	docker bool // it must be an archive of docker save
 }
 
-// IsPath says whether a reference names a layout or an archive and not an image by its name.
+// IsPath reports whether a reference names a layout or an archive rather than an image.
 func IsPath(ref string) bool {
 	l, err := parseLocation(ref)
 	return err != nil || l.path != ""
 }
 
-// CheckPath returns an error when a reference names a layout or an archive that is not there.
+// CheckPath returns an error if a reference names a layout or an archive that does not exist.
 func CheckPath(ref string) error {
 	_, err := parseLocation(ref)
 	return err
 }
 
-// parseLocation tells names from places.
+// parseLocation parses a reference, which is an image name or a layout's path.
 func parseLocation(ref string) (location, error) {
 	if name, ok := strings.CutPrefix(ref, "docker-image://"); ok {
 		return location{name: name}, nil
@@ -56,8 +56,8 @@ func parseLocation(ref string) (location, error) {
 	return location{name: ref}, nil
 }
 
-// split finds out where the path ends: it is the shortest one before a colon that exists. Paths and image names may both
-// have colons in them.
+// split finds the end of the path: the first colon before which the string is the path of an
+// existing file. Both paths and image names may contain colons.
 func (l *location) split(s string) error {
 	if s == "" {
 		return fmt.Errorf("image layout: no path is given")

@@ -11,8 +11,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/registry"
 )
 
-// Manifest returns the image of a manifest in the store, or in the place where from, another image of the same index,
-// was found. from may be nil.
+// Manifest returns the image of a manifest. The manifest is read from the store, or from the
+// place where from, another image of the same index, was found. from may be nil.
 func (r *Resolver) Manifest(ctx context.Context, name string, d ocispec.Descriptor, from *Image) (*Image, error) {
 	origin := FromStore
 	read := r.store.Read
@@ -44,7 +44,7 @@ func (r *Resolver) Manifest(ctx context.Context, name string, d ocispec.Descript
 // IsIndex reports whether the image was found in an index.
 func (img *Image) IsIndex() bool { return registry.IsIndex(img.Root.MediaType) }
 
-// Document returns a manifest or an index, from the store or from where img was found.
+// Document returns a manifest or an index, from the store or from the place where img was found.
 func (r *Resolver) Document(ctx context.Context, d ocispec.Descriptor, img *Image) ([]byte, error) {
 	if img.source == nil {
 		return r.store.Read(ctx, d)
@@ -52,7 +52,7 @@ func (r *Resolver) Document(ctx context.Context, d ocispec.Descriptor, img *Imag
 	return r.document(ctx, img.source, d)
 }
 
-// EnsureManifest brings a manifest of any kind into the store, with all blobs that it names.
+// EnsureManifest brings a manifest of any kind into the store, with all blobs that it refers to.
 func (r *Resolver) EnsureManifest(ctx context.Context, d ocispec.Descriptor, img *Image) error {
 	data, err := r.Document(ctx, d, img)
 	if err != nil {

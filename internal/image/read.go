@@ -8,8 +8,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Read gives the blob of one of an image's layers to use, as it is stored, once and verified: what use made of it counts
-// only when there is no error. A blob of a registry is stored on the way, one of a layout or an archive is not.
+// Read calls use with the blob of one of an image's layers, as it is stored, and verifies its
+// digest. The caller must discard the result of use if Read returns an error. A blob from a
+// registry is stored on the way, one from a layout or an archive is not.
 func (r *Resolver) Read(ctx context.Context, img *Image, layer int, use func(io.Reader) error) error {
 	d := img.Manifest.Layers[layer]
 	there, err := r.store.Exists(ctx, d)
@@ -32,12 +33,12 @@ func (r *Resolver) Read(ctx context.Context, img *Image, layer int, use func(io.
 		return err
 	}
 	if read.n != d.Size || !v.Verified() {
-		return fmt.Errorf("blob %s is damaged: its content is not what its digest says", d.Digest)
+		return fmt.Errorf("blob %s is damaged: its content has another digest", d.Digest)
 	}
 	return nil
 }
 
-// toEnd reads what use leaves, so that the digest is that of all.
+// toEnd calls use and then reads the rest of body, so that the digest is that of the whole blob.
 func toEnd(body io.Reader, use func(io.Reader) error) error {
 	if err := use(body); err != nil {
 		return err

@@ -19,25 +19,26 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// Resolver finds images and unpacks them. It is safe for concurrent use. Close it at the end.
+// Resolver finds images and unpacks them. It is safe for concurrent use. The caller closes it.
 type Resolver struct {
 	store     *store.Store
 	cache     *cache.Cache
 	snapshots *snapshot.Store
 	registry  *registry.Client
 
-	slots   chan struct{} // layers that are downloaded or unpacked at this time
-	chains  flights       // snapshots being made, by chain ID
-	blobs   flights       // blobs being downloaded, by digest
+	slots   chan struct{} // one for each layer that is being downloaded or unpacked
+	chains  calls         // snapshots being made, by chain ID
+	blobs   calls         // blobs being downloaded, by digest
 	mu      sync.Mutex
 	closers []io.Closer
 }
 
-// jobs is how many layers are downloaded and unpacked at once. More do not make a common line any faster, and each
-// costs a decompressor's memory.
+// jobs is the number of layers that are downloaded and unpacked at the same time. A higher
+// number does not make a typical connection faster, and each layer costs the memory of a
+// decompressor.
 const jobs = 4
 
-// Options are where images are kept and where they come from. All are needed.
+// Options are the places where images are stored and found. All fields are required.
 type Options struct {
 	Store     *store.Store
 	Cache     *cache.Cache
@@ -45,25 +46,27 @@ type Options struct {
 	Registry  *registry.Client
 }
 
-// New makes a resolver.
+// New returns a Resolver.
 func New(o Options) *Resolver {
 	return &Resolver{store: o.Store, cache: o.Cache, snapshots: o.Snapshots, registry: o.Registry, slots: make(chan struct{}, jobs)}
 }
 
-// ResolveOptions say which image is meant.
+// ResolveOptions select an image.
 type ResolveOptions struct {
-	// Platform is what it must run on; the zero value is this machine.
+	// Platform is the platform that the image must run on; the zero value is that of this
+	// machine.
 	Platform ocispec.Platform
-	// Any takes the first image of an index, for any platform.
+	// Any selects the first image of an index, for any platform.
 	Any bool
-	// Pull asks the registry even if the name is known here.
+	// Pull asks the registry even if the store has an image of the name.
 	Pull bool
-	// Local asks no registry, except for a blob of the store that is damaged.
+	// Local asks no registry, except for a damaged blob of the store.
 	Local bool
 }
 
-// Resolve finds an image by its name (see the package's comment for what a name can be). Its manifest and configuration
-// are in the store then. Errors are those of registry.Client.Resolve where a registry was asked.
+// Resolve finds an image by its name (the package comment lists the forms of names). When it
+// returns, the manifest and the configuration are in the store. After a request to a registry,
+// errors are those of registry.Client.Resolve.
 func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*Image, error) {
 	if o.Platform.OS == "" && o.Platform.Architecture == "" {
 		o.Platform = platform.Host()
@@ -109,7 +112,7 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 		return nil, fmt.Errorf("image %s: %w", name, &store.BlobError{Digest: bad.Digest, Err: fmt.Errorf("%w, and the image cannot be fetched again (%v)", bad.Err, err), Remedy: remedy})
 	case errors.As(knownErr, &bad) && known == nil && !r.replaces(ctx, name, img):
 		return nil, fmt.Errorf("image %s: %w", name, &store.BlobError{Digest: bad.Digest, Err: fmt.Errorf("%w, and the registry has another image of that name", bad.Err), Remedy: remedy})
-	case err != nil && knownErr != nil && err.Error() == knownErr.Error(): // the store has the registry's index
+	case err != nil && knownErr != nil && err.Error() == knownErr.Error(): // the store has the index of the registry
 		return nil, err
 	case err != nil:
 		return nil, errors.Join(err, knownErr)
@@ -117,17 +120,18 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 	return img, nil
 }
 
-// remedy is for an image with a blob that can no longer be obtained.
+// remedy is the advice for an image with a blob that cannot be obtained any more.
 const remedy = "build or pull the image again"
 
-// replaces reports whether an image of a registry may replace the damaged image of that name: it is the same image, or
-// the store only remembers the registry's earlier answer.
+// replaces reports whether an image of a registry may replace the damaged image of that name. It
+// may if it is the same image, or if the store's entry is only the registry's earlier answer.
 func (r *Resolver) replaces(ctx context.Context, name string, img *Image) bool {
 	root, err := r.store.Resolve(ctx, name)
 	return err != nil || root.Digest == img.Root.Digest || root.Digest == img.Descriptor.Digest
 }
 
-// known looks among what needs no registry. The error says why a name that is in the store does not serve.
+// known finds an image without a registry. The error is set if the store has the name but the
+// image cannot be used.
 func (r *Resolver) known(ctx context.Context, name string, o ResolveOptions) (*Image, error) {
 	pinned := digestOf(name) != ""
 	if !o.Pull || pinned {
@@ -154,8 +158,8 @@ func (r *Resolver) known(ctx context.Context, name string, o ResolveOptions) (*I
 	return nil, nil
 }
 
-// storeRoot finds an image in the store by its name or by its digest. Images that were fetched as a base have no name
-// there.
+// storeRoot finds an image in the store by its name or by its digest. Images that were fetched
+// as bases have no name there.
 func (r *Resolver) storeRoot(ctx context.Context, name string) (ocispec.Descriptor, error) {
 	if digest.Digest(name).Validate() != nil {
 		return r.store.Resolve(ctx, name)
@@ -167,9 +171,10 @@ func (r *Resolver) storeRoot(ctx context.Context, name string) (ocispec.Descript
 	return r.store.ResolveID(ctx, name, roots)
 }
 
-// Identify resolves a user's word for an image: it returns the word itself if the store has an image of that name or
-// whole digest, and the whole digest if the word is the beginning of one (see store.ResolveID). It returns
-// store.ErrNotFound if it is neither, and a *store.AmbiguousError if it is the beginning of several.
+// Identify resolves a name or a digest that the user gave: it returns the argument itself if the
+// store has an image of that name or whole digest, and the whole digest if the argument is the
+// prefix of one (see store.ResolveID). It returns store.ErrNotFound if it is neither, and a
+// *store.AmbiguousError if it is the prefix of several.
 func (r *Resolver) Identify(ctx context.Context, word string) (string, ocispec.Descriptor, error) {
 	d, err := r.store.Resolve(ctx, word)
 	if err == nil || !store.IsShortID(word) {
@@ -185,7 +190,7 @@ func (r *Resolver) Identify(ctx context.Context, word string) (string, ocispec.D
 	return d.Digest.String(), d, nil
 }
 
-// digestOf is the digest that a name ends in, or is.
+// digestOf returns the digest that a name is or ends with.
 func digestOf(name string) digest.Digest {
 	if d := digest.Digest(name); d.Validate() == nil {
 		return d
@@ -196,8 +201,8 @@ func digestOf(name string) digest.Digest {
 	return ""
 }
 
-// fromStore reads an image of which the store has at least manifest and configuration. Layers that it should turn out not
-// to have come from the registry that the name says.
+// fromStore reads an image whose manifest and configuration are in the store. Layers that the
+// store does not have are downloaded from the registry in the image's name.
 func (r *Resolver) fromStore(ctx context.Context, name string, origin Origin, root ocispec.Descriptor, want ocispec.Platform) (*Image, error) {
 	d, manifest, err := walk(ctx, r.store.Read, root, want)
 	if err != nil {
@@ -221,7 +226,7 @@ func (r *Resolver) fromStore(ctx context.Context, name string, origin Origin, ro
 	return img, nil
 }
 
-// walk goes from an index to the manifest for the platform.
+// walk returns the manifest for the platform, starting at an index.
 func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([]byte, error), d ocispec.Descriptor, want ocispec.Platform) (ocispec.Descriptor, []byte, error) {
 	for range 4 {
 		data, err := read(ctx, d)
@@ -245,13 +250,13 @@ func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([
 	return d, nil, errors.New("indexes are nested more than 4 deep")
 }
 
-// address is the key under which the cache remembers what a registry said.
+// address returns the key under which the cache holds a registry's answer.
 func address(name string, p ocispec.Platform) string {
 	return "image " + name + " " + registry.FormatPlatform(p)
 }
 
-// remembered returns the image that a registry gave for this name before; nil if there is none. It returns an error if
-// its documents cannot be read.
+// remembered returns the image of a registry's earlier answer for this name, nil if there is
+// none. It returns an error if the image's documents cannot be read.
 func (r *Resolver) remembered(ctx context.Context, name string, p ocispec.Platform) (*Image, error) {
 	rec, ok := r.cache.Remote(address(name, p))
 	if !ok {
@@ -268,7 +273,8 @@ func (r *Resolver) remembered(ctx context.Context, name string, p ocispec.Platfo
 	return img, nil
 }
 
-// fromRegistry asks. written is the name as the user wrote it, which matters for short names.
+// fromRegistry asks the registry. written is the name as the user wrote it, which matters for
+// short names.
 func (r *Resolver) fromRegistry(ctx context.Context, name, written string, o ResolveOptions) (*Image, error) {
 	if img := r.unchanged(ctx, name, written, o); img != nil {
 		return img, nil
@@ -305,8 +311,8 @@ func (r *Resolver) fromRegistry(ctx context.Context, name, written string, o Res
 	return img, nil
 }
 
-// unchanged is what is remembered, if the registry says that the name still means it. A question costs less than a pull,
-// and registries that count pulls do not count it.
+// unchanged returns the remembered image if the registry confirms that the name still refers to
+// it. The request is cheaper than a pull, and registries that count pulls do not count it.
 func (r *Resolver) unchanged(ctx context.Context, name, written string, o ResolveOptions) *Image {
 	if !o.Pull {
 		return nil
@@ -316,7 +322,7 @@ func (r *Resolver) unchanged(ctx context.Context, name, written string, o Resolv
 		return nil
 	}
 	if d, err := r.registry.Head(ctx, written); err != nil || d.Digest != img.Root.Digest {
-		return nil // an error comes again, and is reported, when the image is asked for
+		return nil // the request that follows reports the error
 	}
 	return img
 }
@@ -343,8 +349,8 @@ func (r *Resolver) document(ctx context.Context, src source, d ocispec.Descripto
 	return r.store.Read(ctx, d)
 }
 
-// Roots are the images that the cache remembers of registries. They have no name in the store, so whoever collects
-// garbage there keeps them by this.
+// Roots returns the images of registries that the cache remembers. They have no name in the
+// store, so a garbage collection of the store must be told to keep them.
 func (r *Resolver) Roots() ([]ocispec.Descriptor, error) {
 	var out []ocispec.Descriptor
 	for e, err := range r.cache.All(cache.Remote) {
@@ -358,7 +364,8 @@ func (r *Resolver) Roots() ([]ocispec.Descriptor, error) {
 	return out, nil
 }
 
-// Origins tells which repositories a blob was pulled from, for mounting it across repositories of one registry.
+// Origins returns a function that lists the repositories that a blob was pulled from, for
+// mounting it across repositories of one registry.
 func (r *Resolver) Origins(ctx context.Context) (func(digest.Digest) []string, error) {
 	from := map[digest.Digest][]string{}
 	for e, err := range r.cache.All(cache.Remote) {
@@ -381,7 +388,8 @@ func (r *Resolver) Origins(ctx context.Context) (func(digest.Digest) []string, e
 	return func(d digest.Digest) []string { return from[d] }, nil
 }
 
-// Restore downloads a blob that the store has lost from a registry from which an image with that blob was pulled.
+// Restore downloads a blob that is missing in the store from a registry that an image with that
+// blob was pulled from.
 func (r *Resolver) Restore(ctx context.Context, d ocispec.Descriptor) error {
 	errs := []error{}
 	for e, err := range r.cache.All(cache.Remote) {
@@ -412,7 +420,7 @@ func (r *Resolver) Restore(ctx context.Context, d ocispec.Descriptor) error {
 	return errors.Join(errs...)
 }
 
-// Close lets go of archives that images were read from.
+// Close closes the archives that images were read from.
 func (r *Resolver) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -424,7 +432,7 @@ func (r *Resolver) Close() error {
 	return errors.Join(errs...)
 }
 
-// lazySource is a repository that is only looked at when a blob is needed.
+// lazySource is a repository that is first asked when a blob is needed.
 type lazySource struct {
 	client *registry.Client
 	name   string

@@ -22,15 +22,16 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// UnpackOptions say who watches. The zero value works.
+// UnpackOptions say where progress is reported. The zero value works.
 type UnpackOptions struct {
-	ID   event.ID   // the work that progress is a part of
-	Sink event.Sink // nil: nobody watches
+	ID   event.ID   // the work that the progress belongs to
+	Sink event.Sink // nil: progress is not reported
 }
 
-// Unpack makes snapshots of an image's layers and returns the topmost; it is "" for an image without layers. Layers whose
-// snapshots exist are neither fetched nor unpacked; cached says that all of them did. Compressed and uncompressed digests
-// are verified; a layer that does not match leaves neither a snapshot nor a blob.
+// Unpack makes snapshots of an image's layers and returns the topmost; it is "" for an image
+// without layers. A layer whose snapshot exists is neither fetched nor unpacked; cached reports
+// whether all existed. The digests of the compressed and of the uncompressed layers are
+// verified. A layer that does not match leaves neither a snapshot nor a blob.
 func (r *Resolver) Unpack(ctx context.Context, img *Image, o UnpackOptions) (top snapshot.ID, cached bool, err error) {
 	u := r.newUnpacking(img, o)
 	top, from := u.deepest()
@@ -52,7 +53,8 @@ func (r *Resolver) Unpack(ctx context.Context, img *Image, o UnpackOptions) (top
 	return top, false, nil
 }
 
-// Ensure brings the blobs of all layers into the store, for an image that is to leave the machine.
+// Ensure brings the blobs of all layers into the store. It is called for an image that leaves
+// the machine.
 func (r *Resolver) Ensure(ctx context.Context, img *Image, o UnpackOptions) error {
 	u := r.newUnpacking(img, o)
 	if err := u.fetch(ctx, img.Manifest.Layers); err != nil {
@@ -61,7 +63,8 @@ func (r *Resolver) Ensure(ctx context.Context, img *Image, o UnpackOptions) erro
 	return nil
 }
 
-// Pull resolves an image by asking the registry, brings all of it into the store and gives it its name there.
+// Pull resolves an image by asking the registry, brings all of its blobs into the store and
+// names it there.
 func (r *Resolver) Pull(ctx context.Context, ref string, ro ResolveOptions, o UnpackOptions) (*Image, error) {
 	ro.Pull = true
 	img, err := r.Resolve(ctx, ref, ro)
@@ -73,15 +76,16 @@ func (r *Resolver) Pull(ctx context.Context, ref string, ro ResolveOptions, o Un
 	}
 	name := img.Name
 	if digestOf(name) != "" {
-		name = "" // it is found by its digest
+		name = "" // the image is found by its digest
 	}
-	// The manifest is named and not the index that it may be from: of the others there is nothing here.
+	// The manifest gets the name even if it came from an index: the other images of the index
+	// are not in the store.
 	d := img.Descriptor
 	d.Platform = &img.Platform
 	return img, r.store.Tag(ctx, name, d)
 }
 
-// unpacking is one call of Unpack or Ensure.
+// unpacking is the state of one call of Unpack or Ensure.
 type unpacking struct {
 	r      *Resolver
 	img    *Image
@@ -90,12 +94,12 @@ type unpacking struct {
 	ns     func() (ns.Info, error)
 
 	mu     sync.Mutex
-	owners int // files whose owner could not be had
+	owners int // number of files whose owner could not be set
 	skips  int
-	// whiteouts counts devices 0:0, of which firstWhiteout is the first.
+	// whiteouts counts devices 0:0; firstWhiteout is the first of them.
 	whiteouts     int
 	firstWhiteout string
-	// standIns counts the device nodes for which files stand here.
+	// standIns counts the device nodes that were replaced by empty files.
 	standIns     int
 	firstStandIn string
 	sample       string
@@ -109,7 +113,8 @@ func (r *Resolver) newUnpacking(img *Image, o UnpackOptions) *unpacking {
 		chains: identity.ChainIDs(slices.Clone(img.Config.RootFS.DiffIDs))}
 }
 
-// deepest finds the snapshot of the longest run of layers that there is one of, and the first layer above it.
+// deepest returns the snapshot of the longest prefix of layers that has one, and the index of
+// the first layer above it.
 func (u *unpacking) deepest() (snapshot.ID, int) {
 	for i := len(u.chains) - 1; i >= 0; i-- {
 		if id, ok := u.existing(u.chains[i]); ok {
@@ -119,8 +124,8 @@ func (u *unpacking) deepest() (snapshot.ID, int) {
 	return "", 0
 }
 
-// existing finds the snapshot of a chain: the one that is recorded, of an image that was built here perhaps, or the one
-// that Unpack made.
+// existing returns the snapshot of a chain ID: the recorded one, which may be of an image that
+// was built here, or the one that Unpack made.
 func (u *unpacking) existing(chain digest.Digest) (snapshot.ID, bool) {
 	recorded, ok := u.r.cache.Chain(chain)
 	if ok {
@@ -132,7 +137,7 @@ func (u *unpacking) existing(chain digest.Digest) (snapshot.ID, bool) {
 	if _, err := u.r.snapshots.Stat(id); err != nil {
 		return "", false
 	}
-	u.record(chain, id) // if that fails it is found again the same way
+	u.record(chain, id) // if this fails, the snapshot is found in the same way again
 	return id, true
 }
 
@@ -140,17 +145,19 @@ func (u *unpacking) record(chain digest.Digest, id snapshot.ID) error {
 	return u.r.cache.PutChain(chain, string(id))
 }
 
-// parallel unpacks layers at once, each into a directory of its own, and puts them on each other in order.
+// parallel unpacks layers at the same time, each into its own directory, and stacks them in
+// order.
 func (u *unpacking) parallel(ctx context.Context, base snapshot.ID, from int) (snapshot.ID, error) {
 	g, ctx := errgroup.WithContext(ctx)
-	below := newFlight()
+	below := newCall()
 	below.finish(base, nil)
 	for i := from; i < len(u.chains); i++ {
-		here := newFlight()
+		here := newCall()
 		f, mine := u.r.chains.claim(string(u.chains[i]))
 		parent := below
 		if mine {
-			// The slot is taken here, so that lower layers, which all others wait for, come first.
+			// The slot is taken here, so that lower layers, which the others wait for, come
+			// first.
 			if err := u.acquire(ctx); err != nil {
 				u.r.chains.finish(string(u.chains[i]), f, "", err)
 				here.finish("", err)
@@ -167,7 +174,7 @@ func (u *unpacking) parallel(ctx context.Context, base snapshot.ID, from int) (s
 	if err := g.Wait(); err != nil {
 		return "", err
 	}
-	return below.wait(context.Background()) // it has ended, as has the group's context
+	return below.wait(context.Background()) // the call has ended, as has the group's context
 }
 
 func (u *unpacking) acquire(ctx context.Context) error {
@@ -181,8 +188,9 @@ func (u *unpacking) acquire(ctx context.Context) error {
 
 func (u *unpacking) release() { <-u.r.slots }
 
-// claimed makes a layer's snapshot, or waits for whoever makes it. When that one is given up we go on with it.
-func (u *unpacking) claimed(ctx context.Context, i int, parent, f *flight, mine bool) (snapshot.ID, error) {
+// claimed makes a layer's snapshot, or waits for the goroutine that makes it. If that one is
+// cancelled, claimed makes the snapshot.
+func (u *unpacking) claimed(ctx context.Context, i int, parent, f *call, mine bool) (snapshot.ID, error) {
 	key := string(u.chains[i])
 	for !mine {
 		id, err := f.wait(ctx)
@@ -201,11 +209,12 @@ func (u *unpacking) claimed(ctx context.Context, i int, parent, f *flight, mine 
 	return id, err
 }
 
-// layered unpacks a layer without its parent. It is called with a slot, which it gives back.
-func (u *unpacking) layered(ctx context.Context, i int, parent *flight) (snapshot.ID, error) {
+// layered unpacks a layer without its parent. The caller has acquired a slot; layered releases
+// it.
+func (u *unpacking) layered(ctx context.Context, i int, parent *call) (snapshot.ID, error) {
 	release := sync.OnceFunc(u.release)
 	defer release()
-	if id, ok := u.existing(u.chains[i]); ok { // made since we looked
+	if id, ok := u.existing(u.chains[i]); ok { // it may have been made in the meantime
 		return id, nil
 	}
 	work, err := u.unpack(ctx, i, "", false)
@@ -238,7 +247,8 @@ func (u *unpacking) layered(ctx context.Context, i int, parent *flight) (snapsho
 	return id, u.record(u.chains[i], id)
 }
 
-// sequential unpacks layer after layer, each on a copy of the one before. What is still to be downloaded is meanwhile.
+// sequential unpacks one layer after the other, each on a copy of its parent. Meanwhile the
+// following layers are downloaded.
 func (u *unpacking) sequential(ctx context.Context, base snapshot.ID, from int) (snapshot.ID, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	if from+1 < len(u.chains) {
@@ -254,11 +264,11 @@ func (u *unpacking) sequential(ctx context.Context, base snapshot.ID, from int) 
 		}
 		return nil
 	})
-	err := g.Wait() // the language does not say whether id would be read before or after it in one statement
+	err := g.Wait() // the order of evaluation of id and g.Wait() in one statement is not specified
 	return id, err
 }
 
-// onto makes a layer's snapshot on a parent that is there.
+// onto makes a layer's snapshot on an existing parent.
 func (u *unpacking) onto(ctx context.Context, i int, parent snapshot.ID) (id snapshot.ID, err error) {
 	key := string(u.chains[i])
 	for {
@@ -292,8 +302,8 @@ type unpacked struct {
 	applied diff.Applied
 }
 
-// unpack unpacks a layer: by itself, or (full) where all layers below it are seen. A blob that turns out to be damaged in
-// the store is fetched once more.
+// unpack unpacks a layer: alone, or (full) with the layers below it visible. If its blob in the
+// store turns out to be damaged, it is fetched once more.
 func (u *unpacking) unpack(ctx context.Context, i int, parent snapshot.ID, full bool) (unpacked, error) {
 	d := u.img.Manifest.Layers[i]
 	var bad error
@@ -344,7 +354,7 @@ func (u *unpacking) unpackOnce(ctx context.Context, i int, parent snapshot.ID, f
 		defer done()
 		a, err := diff.Apply(ctx, r, dir, ao)
 		if !full && errors.Is(err, diff.ErrNeedsParent) {
-			needsParent = true // the blob is good, and is kept for the second time
+			needsParent = true // the blob is valid and is kept for the second attempt
 			return nil
 		}
 		if err != nil {
@@ -362,8 +372,8 @@ func (u *unpacking) unpackOnce(ctx context.Context, i int, parent snapshot.ID, f
 	return w, stored, err
 }
 
-// applyOptions are how a layer is unpacked here. Where there are no devices and no owners to be had, what is missing is
-// counted and said once.
+// applyOptions returns the options for unpacking a layer. Devices and owners that cannot be
+// created here are counted, and reported in one warning.
 func (u *unpacking) applyOptions(active *snapshot.Active, full bool) (diff.ApplyOptions, error) {
 	o := diff.ApplyOptions{Full: full, UserXattr: active.Changes().UserXattr}
 	where, err := u.ns()
@@ -406,13 +416,13 @@ func (u *unpacking) applyOptions(active *snapshot.Active, full bool) (diff.Apply
 	return o, nil
 }
 
-// warn says what could not be had.
+// warn reports the owners and devices that could not be created.
 func (u *unpacking) warn() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.owners > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
-			"%d files of %s belong to users that do not exist here (%s); they are root's in this build, for there are no ids for them in /etc/subuid and /etc/subgid",
+			"%d files of %s belong to users without ids in /etc/subuid and /etc/subgid (%s): in this build they belong to root",
 			u.owners, u.img.Name, u.sample)})
 	}
 	if u.standIns > 0 {
@@ -451,8 +461,9 @@ func (u *unpacking) fetch(ctx context.Context, layers []ocispec.Descriptor) erro
 	return g.Wait()
 }
 
-// read gives a blob's bytes to use, and sees to it that the store has the blob. stored says that it had it before. With a
-// nil use only the second matters, and a blob that is there is not read.
+// read calls use with a blob's bytes, and stores the blob if the store does not have it. stored
+// reports whether the store had it before. With a nil use, a blob that is in the store is not
+// read.
 func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor, use func(io.Reader) error) (stored bool, err error) {
 	for {
 		ok, err := u.r.store.Exists(ctx, d)
@@ -463,8 +474,8 @@ func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor, use func(io.
 			return true, u.readStored(ctx, d, use)
 		}
 		if u.img.source == nil || u.img.Origin == FromStore {
-			// The store may be able to repair it. The registry is asked only after that, because its image of that name
-			// may have changed.
+			// The store may be able to repair the blob. The registry is asked only afterwards,
+			// because the name may refer to another image there by now.
 			var bad *store.BlobError
 			if err := u.repairStored(ctx, d); err == nil {
 				continue
@@ -475,7 +486,7 @@ func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor, use func(io.
 		key := string(d.Digest)
 		f, mine := u.r.blobs.claim(key)
 		if mine {
-			// Somebody may have finished between our look and our claim.
+			// Another goroutine may have finished between the look-up and the claim.
 			if ok, err := u.r.store.Exists(ctx, d); ok && err == nil {
 				u.r.blobs.finish(key, f, "", nil)
 				continue
@@ -484,14 +495,14 @@ func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor, use func(io.
 			u.r.blobs.finish(key, f, "", err)
 			return false, err
 		}
-		// If the other one fails it may be for a reason of its own; then it is our turn.
+		// If the other goroutine fails, its reason may not apply here: try again.
 		if _, err := f.wait(ctx); ctx.Err() != nil {
 			return false, err
 		}
 	}
 }
 
-// repairStored has the store repair a blob that it does not have.
+// repairStored has the store repair a blob that is missing.
 func (u *unpacking) repairStored(ctx context.Context, d ocispec.Descriptor) error {
 	r, err := u.r.store.Fetch(ctx, d)
 	if err != nil {
@@ -509,10 +520,10 @@ func (u *unpacking) readStored(ctx context.Context, d ocispec.Descriptor, use fu
 		return err
 	}
 	defer r.Close()
-	return pump(ctx, r, nil, use)
+	return readChunks(ctx, r, nil, use)
 }
 
-// download stores a blob while use looks at it.
+// download stores a blob while use reads it.
 func (u *unpacking) download(ctx context.Context, d ocispec.Descriptor, use func(io.Reader) error) error {
 	return u.r.store.IngestAs(ctx, d, func(w io.Writer) error {
 		body, err := u.img.source.Open(ctx, d)
@@ -522,11 +533,11 @@ func (u *unpacking) download(ctx context.Context, d ocispec.Descriptor, use func
 		defer body.Close()
 		watched, done := u.watch(body, "download", d)
 		defer done()
-		return pump(ctx, watched, w, use)
+		return readChunks(ctx, watched, w, use)
 	})
 }
 
-// watch reports how far a blob is read.
+// watch reports the progress of reading a blob.
 func (u *unpacking) watch(r io.Reader, what string, d ocispec.Descriptor) (io.Reader, func()) {
 	w := &watched{r: r, sink: u.o.Sink, p: event.Progress{ID: u.o.ID, Part: what + " " + d.Digest.String(), Total: d.Size}}
 	w.report(time.Now())

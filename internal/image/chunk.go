@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// A pump holds so many chunks of so many bytes between who reads a blob and who unpacks it. Both work at the same time:
-// one waits for the network and digests, the other decompresses and writes files.
+// At most chunkCount chunks of chunkSize bytes are buffered between the goroutine that reads a
+// blob and the one that unpacks it. The first waits for the network and computes digests, the
+// second decompresses and writes files.
 const (
 	chunkSize  = 256 << 10
 	chunkCount = 4
@@ -15,17 +16,18 @@ const (
 
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
-// pump reads r to its end, writes everything to w (nil: nowhere) and lets use read it too. It returns r's or w's error
-// before that of use, which is often a consequence. When use fails r is still read to its end, so that w can tell whether
-// the content was at fault.
-func pump(ctx context.Context, r io.Reader, w io.Writer, use func(io.Reader) error) error {
+// readChunks reads r to its end, writes all of it to w (nil: discards it), and calls use with a
+// reader of the same bytes. An error of r or w takes precedence over that of use, which is often
+// a consequence. When use fails, r is still read to its end, so that w can check the digest of
+// the whole content.
+func readChunks(ctx context.Context, r io.Reader, w io.Writer, use func(io.Reader) error) error {
 	if use == nil {
 		buf := chunks.Get().(*[chunkSize]byte)
 		defer chunks.Put(buf)
 		_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf[:])
 		return err
 	}
-	p := &pipe{full: make(chan []byte, chunkCount), free: make(chan *[chunkSize]byte, chunkCount+1), stop: make(chan struct{})}
+	p := &chunkReader{full: make(chan []byte, chunkCount), free: make(chan *[chunkSize]byte, chunkCount+1), stop: make(chan struct{})}
 	for range chunkCount {
 		p.free <- chunks.Get().(*[chunkSize]byte)
 	}
@@ -48,19 +50,19 @@ func pump(ctx context.Context, r io.Reader, w io.Writer, use func(io.Reader) err
 	return err
 }
 
-// pipe is what use reads from.
-type pipe struct {
+// chunkReader is the reader that use is called with.
+type chunkReader struct {
 	full chan []byte
 	free chan *[chunkSize]byte
-	stop chan struct{} // closed when use has returned
+	stop chan struct{} // closed when use returns
 	err  error         // set before full is closed
 
-	now  []byte // what is left of the chunk being read
+	now  []byte // the unread part of the current chunk
 	held *[chunkSize]byte
 }
 
 // feed reads r to its end.
-func (p *pipe) feed(ctx context.Context, r io.Reader, w io.Writer) error {
+func (p *chunkReader) feed(ctx context.Context, r io.Reader, w io.Writer) error {
 	for {
 		var buf *[chunkSize]byte
 		select {
@@ -69,7 +71,7 @@ func (p *pipe) feed(ctx context.Context, r io.Reader, w io.Writer) error {
 			buf = chunks.Get().(*[chunkSize]byte)
 		}
 		n, err := 0, error(nil)
-		for n < len(buf) && err == nil { // a chunk is worth a hand-over when it is full
+		for n < len(buf) && err == nil { // only a full chunk is worth a hand-over to the other goroutine
 			var m int
 			m, err = r.Read(buf[n:])
 			n += m
@@ -98,7 +100,7 @@ func (p *pipe) feed(ctx context.Context, r io.Reader, w io.Writer) error {
 	}
 }
 
-func (p *pipe) Read(b []byte) (int, error) {
+func (p *chunkReader) Read(b []byte) (int, error) {
 	if len(p.now) == 0 {
 		if p.held != nil {
 			p.free <- p.held
