@@ -57,7 +57,8 @@ func benchmarkMatch(b *testing.B, n int, dir string, o func(i int) TreeOptions, 
 	b.ReportMetric(float64((cpu(b)-began).Nanoseconds())/1e3/float64(b.N)/float64(n), "cpu-µs/file")
 }
 
-// cpu is the time that this process was given, which is the figure to compare where others run beside it.
+// cpu returns the CPU time of this process, which can be compared even if other processes run at
+// the same time.
 func cpu(b *testing.B) time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
@@ -82,7 +83,8 @@ func benchmarkWarm(b *testing.B, dir, file string) {
 	}
 }
 
-// BenchmarkMatch is COPY of 50,000 files. Cold reads each of them, warm finds them all in the index of a build before.
+// BenchmarkMatch measures COPY of 50,000 files. Cold reads each of them, warm finds them all in the
+// index of a build before.
 func BenchmarkMatch(b *testing.B) {
 	const n = 50_000
 	dir := bigTree(b, n)
@@ -115,8 +117,8 @@ func BenchmarkMatch(b *testing.B) {
 	})
 }
 
-// BenchmarkSmall is what a rebuild pays for the context of a small project: it is opened, its ignore file and Dockerfile
-// are read, and three COPY match.
+// BenchmarkSmall measures the cost of the context of a small project in a rebuild: it is opened,
+// its ignore file and Dockerfile are read, and three COPY match.
 func BenchmarkSmall(b *testing.B) {
 	dir := b.TempDir()
 	for name, text := range map[string]string{"Dockerfile": "FROM scratch\n", ".dockerignore": ".git\n*.md\n", "go.mod": "module m\n", "main.go": "package main\n", "main_test.go": "package main\n"} {

@@ -16,8 +16,9 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// The digest of a Match is that of a stream of records, each beginning with a letter, so that no two different matches
-// have one stream. The letters are those of formats, and changing anything here changes all cache keys.
+// The digest of a Match is that of a stream of records. Each record begins with a letter, so
+// that two different matches never have the same stream. The letters are part of the format:
+// changing anything here changes all cache keys.
 const (
 	tagContents = 'C' // an item that is the contents of a directory
 	tagItem     = 'I' // an item that is one file
@@ -30,7 +31,8 @@ const (
 	tagBlock    = 'b'
 )
 
-// where names the file that is being looked at, for errors only, so that the name is put together only then.
+// where returns the path of the current file, for errors. The path is built only when full is
+// called.
 type where interface{ full() string }
 
 func (m *matching) full() string { return m.one }
@@ -57,7 +59,7 @@ func (m *matching) appendTime(b []byte) []byte {
 	if m.epoch == nil {
 		return b
 	}
-	at := int64(math.MaxInt64) // a time after the epoch, which the epoch replaces
+	at := int64(math.MaxInt64) // a time after the epoch, which becomes the epoch
 	if m.st.Mtime.Sec < *m.epoch {
 		at = m.st.Mtime.Sec
 	}
@@ -99,8 +101,9 @@ func (m *matching) flush() {
 	m.rec = m.rec[:0]
 }
 
-// entry makes the entry, without its path, and the record of a file that is not a directory, which m.st describes. It
-// returns errReplaced if the name is another file's by now.
+// entry returns the entry, without its path, of the file that m.st describes and that is not a
+// directory, and writes its record. It returns errReplaced if the name refers to another file by
+// now.
 func (m *matching) entry(dir int, name *byte, rel []byte, at where) (Entry, error) {
 	frozen, err := m.frozen(dir, name, at)
 	if err != nil {
@@ -146,7 +149,8 @@ func (m *matching) entry(dir int, name *byte, rel []byte, at where) (Entry, erro
 	return m.described(frozen, false), nil
 }
 
-// described returns the entry, without its path, of the file that m.st describes. frozen is its private copy, or nil.
+// described returns the entry, without its path, of the file that m.st describes. frozen is its
+// private copy, or nil.
 func (m *matching) described(frozen *frozenFile, attrs bool) Entry {
 	e := Entry{MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode), Attrs: attrs}
 	kind := m.st.Mode & unix.S_IFMT
@@ -181,8 +185,9 @@ func (m *matching) file(rel []byte, s sum) {
 	m.rec = appendSum(m.appendHead(m.rec, tagFile, rel), s)
 }
 
-// fileSum returns what is in a regular file, from the index or by reading it. m.st becomes what fstat(2) says of it; if
-// its mask is empty, stat has not been called yet. A file that changes while it is read is read to a private copy.
+// fileSum returns the digest of a regular file, from the index or by reading it. It sets m.st to
+// the result of fstat(2); if the mask of m.st is empty, stat has not been called yet. A file
+// that changes while it is read is read to a private copy.
 func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, error) {
 	if m.list {
 		return sum{}, nil, nil
@@ -194,7 +199,8 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, err
 			return s, nil, nil
 		}
 	}
-	// It may have been replaced by a fifo since it was found: opening that must not wait for a writer.
+	// The name may have been replaced by a fifo since it was found: opening that must not wait
+	// for a writer.
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return sum{}, nil, m.unreadable(at.full(), err)
@@ -225,7 +231,7 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, err
 		if asked {
 			break
 		}
-		// The file is too young to tell by its ctime whether it was changed since the reading began: read it again
+		// The file's ctime is too recent to show a change since the reading began: read it again
 		// between two calls of stat.
 		asked = true
 		if _, err := unix.Seek(fd, 0, 0); err != nil {
@@ -244,7 +250,8 @@ func sameFile(a, b *unix.Statx_t) bool {
 	return a.Ino == b.Ino && device(a) == device(b) && a.Size == b.Size && a.Mode == b.Mode && a.Mtime == b.Mtime && a.Ctime == b.Ctime
 }
 
-// directorySum returns the extended attributes of an open directory, which m.st describes.
+// directorySum returns the digest of the extended attributes of an open directory, which m.st
+// describes.
 func (m *matching) directorySum(fd int, at where) (sum, error) {
 	began := time.Now()
 	if m.list {
@@ -262,8 +269,8 @@ func (m *matching) directorySum(fd int, at where) (sum, error) {
 	return s, nil
 }
 
-// read reads a file to its end and returns how long it is. Where m.st is of this file (asked), what is shorter than
-// that is not the end.
+// read reads a file to its end and returns its digest and length. If m.st describes this file
+// (asked), a shorter read than its size is not taken for the end.
 func (m *matching) read(fd int, asked bool) (s sum, length uint64, err error) {
 	if m.data == nil {
 		m.data, m.content = make([]byte, readChunk), sha256.New()
@@ -291,13 +298,13 @@ func (m *matching) read(fd int, asked bool) (s sum, length uint64, err error) {
 	return s, length, err
 }
 
-// xattrs adds the extended attributes that are copied to what is known of an open file.
+// xattrs adds the extended attributes of an open file that are copied to its digest.
 func (m *matching) xattrs(fd int, s sum) (sum, error) {
 	list, err := m.readXattrs(fd)
 	return s.with(list), err
 }
 
-// readXattrs returns the extended attributes that are copied of an open file, sorted by name.
+// readXattrs returns the extended attributes of an open file that are copied, sorted by name.
 func (m *matching) readXattrs(fd int) ([]rawfs.Xattr, error) {
 	list, err := listXattrs(fd, m.text[:])
 	if err != nil || len(list) == 0 {
@@ -335,7 +342,8 @@ func (s sum) with(list []rawfs.Xattr) sum {
 	return sum{digest: sha256.Sum256(b), xattrs: true}
 }
 
-// listXattrs returns the names of a file's attributes, none where the file system has no such thing.
+// listXattrs returns the names of a file's attributes; none if the file system has no
+// attributes.
 func listXattrs(fd int, buf []byte) ([]byte, error) {
 	for {
 		n, err := unix.Flistxattr(fd, buf)
@@ -371,12 +379,13 @@ func getXattr(fd int, name string) ([]byte, error) {
 	}
 }
 
-// unreadable returns the error for a file that must be read and cannot be: errReplaced, if the name is another file's now.
+// unreadable returns the error for a file that cannot be read: errReplaced if the name refers to
+// another file by now.
 func (m *matching) unreadable(name string, err error) error {
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("read %q: %w (make it readable, or name it in %s if the image does not need it)", name, err, m.t.ignoreName)
 	}
-	// A link (ELOOP), a socket or a device without a driver (ENXIO), nothing.
+	// The name is a link (ELOOP), a socket or a device without a driver (ENXIO), or missing.
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return errReplaced
 	}

@@ -25,7 +25,7 @@ import (
 
 // Context is an open build context.
 type Context struct {
-	// Name is what it was opened as, without a password.
+	// Name is the name that the context was opened by, without a password.
 	Name string
 	// Commit is the commit, for a git repository.
 	Commit string
@@ -35,19 +35,20 @@ type Context struct {
 	fetched *Fetched // nil for a directory of this machine
 	o       Options
 
-	dockerfile []byte // where the context came with it, or it was read from standard input
+	dockerfile []byte // set if the context is a Dockerfile, or the Dockerfile was read from standard input
 	display    string
 }
 
-// maxDockerfile is how long a Dockerfile or an ignore file can be. Somebody named the wrong file if it is longer.
+// maxDockerfile is the largest size of a Dockerfile or an ignore file. A larger file is named by
+// mistake.
 const maxDockerfile = 16 << 20
 
-// Open opens a build context: a directory, an archive, an http URL of an archive or of a Dockerfile, a git URL, or "-"
-// for an archive or a Dockerfile on standard input. With a Dockerfile for a context the files are none. The caller
-// closes it.
+// Open opens a build context: a directory, an archive, an http URL of an archive or of a
+// Dockerfile, a git URL, or "-" for an archive or a Dockerfile on standard input. A context that
+// is a Dockerfile has no files. The caller closes the context.
 //
-// Ignore files are read for directories of this machine only, as docker build does: what is fetched is what was asked
-// for.
+// Ignore files are read for directories of this machine only, as in docker build. Archives,
+// downloads and repositories are used in full.
 func Open(ctx context.Context, name string, o Options) (*Context, error) {
 	c := &Context{Name: redact(name), o: o}
 	if err := c.open(ctx, name); err != nil {
@@ -56,8 +57,9 @@ func Open(ctx context.Context, name string, o Options) (*Context, error) {
 	return c, nil
 }
 
-// Check returns the errors of Open that can be found without fetching or reading: for a context that is invalid, is
-// missing, or is neither a directory nor a file nor a pipe that is open. The errors do not contain the context's name.
+// Check returns the errors of Open that can be found without fetching or reading: for a context
+// that is invalid, is missing, or is neither a directory nor a file nor a pipe that is open. The
+// errors do not contain the context's name.
 func Check(name string, o Options) error {
 	if name == "-" {
 		return checkStdin(o)
@@ -79,8 +81,8 @@ func Check(name string, o Options) error {
 	return missing(err)
 }
 
-// CheckDockerfile returns an error if Options.Dockerfile names a missing file of this machine. It does not check a
-// Dockerfile in a context from elsewhere, which must be opened first.
+// CheckDockerfile returns an error if Options.Dockerfile names a missing file of this machine. It
+// does not check a Dockerfile in a context from elsewhere, which must be opened first.
 func CheckDockerfile(context string, o Options) error {
 	if o.Dockerfile == "" || o.Dockerfile == "-" || isHTTP(o.Dockerfile) {
 		return nil
@@ -168,8 +170,8 @@ func (c *Context) local(name string) (err error) {
 	return err
 }
 
-// indexFile returns the name of a directory's index. What is in the index does not depend on the name; it only keeps
-// contexts apart, so that each index stays small.
+// indexFile returns the name of a directory's index. The name has no influence on the content of
+// the index; it separates contexts, so that each index stays small.
 func indexFile(dir, name string) (string, error) {
 	abs, err := filepath.Abs(name)
 	if err != nil {
@@ -183,7 +185,7 @@ func indexFile(dir, name string) (string, error) {
 func (c *Context) ignore(dir string) (lines []string, name string, err error) {
 	if file := c.o.Dockerfile; file != "-" && !isHTTP(file) {
 		own := c.hostDockerfile(dir) + ".dockerignore"
-		b, err := readHostFile(context.Background(), own, false) // it is no pipe
+		b, err := readHostFile(context.Background(), own, false) // not a pipe
 		if err == nil {
 			lines, err := ReadIgnore(own, bytes.NewReader(b))
 			return lines, own, err
@@ -204,8 +206,8 @@ func (c *Context) ignore(dir string) (lines []string, name string, err error) {
 	return lines, usual, err
 }
 
-// hostDockerfile returns where the Dockerfile is on this machine: where -f says, seen from the working directory, or
-// else from the context.
+// hostDockerfile returns the path of the Dockerfile on this machine: the path of -f, relative to
+// the working directory if the file exists there, and otherwise to the context.
 func (c *Context) hostDockerfile(dir string) string {
 	name := c.o.Dockerfile
 	if name == "" {
@@ -225,7 +227,8 @@ func exists(name string) bool {
 	return err == nil
 }
 
-// openPipe returns the descriptor that a path names, and reports whether it is a pipe that the process has open.
+// openPipe returns the descriptor that a path names, and reports whether it is a pipe that the
+// process has open.
 func openPipe(name string, info fs.FileInfo) (fd int, ok bool) {
 	if info.Mode()&fs.ModeNamedPipe == 0 {
 		return 0, false
@@ -233,7 +236,8 @@ func openPipe(name string, info fs.FileInfo) (fd int, ok bool) {
 	return hostfile.Descriptor(name)
 }
 
-// archive opens an archive file of this machine. A pipe that the process has open is read as standard input is.
+// archive opens an archive file of this machine. A pipe that the process has open is read like
+// standard input.
 func (c *Context) archive(ctx context.Context, name string, info fs.FileInfo) error {
 	if fd, ok := openPipe(name, info); ok {
 		f, err := hostfile.Duplicate(name, fd)
@@ -258,7 +262,7 @@ func (c *Context) archive(ctx context.Context, name string, info fs.FileInfo) er
 	return c.unpackFrom(ctx, in, "build context "+name)
 }
 
-// stream takes an archive or a Dockerfile from a stream.
+// stream reads an archive or a Dockerfile from a stream.
 func (c *Context) stream(ctx context.Context, r io.Reader, display, what string) error {
 	in := bufio.NewReaderSize(r, 64<<10)
 	head, err := in.Peek(1024)
@@ -276,7 +280,7 @@ func (c *Context) stream(ctx context.Context, r io.Reader, display, what string)
 	return c.temporary()
 }
 
-// isArchive tells whether a stream that begins with head is an archive rather than text.
+// isArchive reports whether a stream that begins with head is an archive rather than text.
 func isArchive(head []byte) bool {
 	return unpack.Detect(head) != unpack.None || unpack.IsTar(head)
 }
@@ -301,7 +305,8 @@ func (c *Context) unpackFrom(ctx context.Context, r io.Reader, what string) erro
 		return err
 	}
 	_, err = unpack.Tar(ctx, plain, int(c.fetched.Dir.Fd()), unpack.Options{
-		// Owners from a context are not copied, and what this machine cannot make is nothing that a build could copy.
+		// Owners from a context are not copied, and a build cannot copy files that this machine
+		// cannot create.
 		Owner:    &unpack.Owner{UID: os.Geteuid(), GID: os.Getegid()},
 		SkipRoot: true,
 		OnSkip:   func(string, string, error) {},
@@ -345,7 +350,7 @@ func (c *Context) http(ctx context.Context, address string) error {
 	return c.stream(ctx, file, c.Name, c.Name)
 }
 
-// download gets a file that is needed whatever is known of it.
+// download downloads a file without using earlier answers of the server.
 func (c *Context) download(ctx context.Context, address string) (*Fetched, error) {
 	o := c.o.HTTP
 	o.Store = nil
@@ -362,8 +367,9 @@ func (c *Context) download(ctx context.Context, address string) (*Fetched, error
 // Tree returns the context's files.
 func (c *Context) Tree() *Tree { return c.tree }
 
-// ReadDockerfile returns the Dockerfile, and what it is called in messages. It need not be in the context's tree: it may
-// be ignored, come from standard input, or be anywhere on this machine. One that is missing is fs.ErrNotExist.
+// ReadDockerfile returns the Dockerfile and its name for messages. The file need not be in the
+// context's tree: it may be ignored, come from standard input, or be anywhere on this machine.
+// The error for a missing file wraps fs.ErrNotExist.
 func (c *Context) ReadDockerfile(ctx context.Context) (string, []byte, error) {
 	name := c.o.Dockerfile
 	switch {
@@ -401,11 +407,12 @@ func (c *Context) remoteDockerfile(ctx context.Context, address string) (string,
 	return redact(address), b, err
 }
 
-// localDockerfile reads it from this machine. The user who names it may read it wherever its links lead.
+// localDockerfile reads the Dockerfile from this machine. Its links are followed, because the
+// user has named it.
 func (c *Context) localDockerfile(ctx context.Context) (string, []byte, error) {
 	name := c.hostDockerfile(c.dir.Name())
 	display := c.o.Dockerfile
-	pipe := display != "" // only a pipe that the user names is read
+	pipe := display != "" // a pipe is read only if the user names it
 	if display == "" {
 		display = "Dockerfile"
 	}
@@ -421,7 +428,8 @@ func (c *Context) localDockerfile(ctx context.Context) (string, []byte, error) {
 	return display, b, nil
 }
 
-// insideDockerfile reads it from what was fetched, whose links do not lead out.
+// insideDockerfile reads the Dockerfile from a fetched context. Its links are resolved inside
+// the context.
 func (c *Context) insideDockerfile(name string) (string, []byte, error) {
 	if name == "" {
 		name = "Dockerfile"
@@ -452,10 +460,11 @@ func (c *Context) readInside(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readFile(context.Background(), os.NewFile(uintptr(fd), name), false, maxDockerfile) // it is no pipe
+	return readFile(context.Background(), os.NewFile(uintptr(fd), name), false, maxDockerfile) // not a pipe
 }
 
-// ReadHostFile reads a file of this machine of at most limit bytes. A pipe that the user names is read to its end.
+// ReadHostFile reads a file of this machine of at most limit bytes. A pipe that the user names is
+// read to its end.
 func ReadHostFile(ctx context.Context, name string, limit int) ([]byte, error) {
 	f, err := openHostFile(name)
 	if err != nil {
@@ -497,7 +506,8 @@ const (
 	writerWait = 2 * time.Second // how long to wait for the writer of a fifo
 )
 
-// readFile reads a text file and closes it. f was opened with O_NONBLOCK, so that a fifo is opened at once.
+// readFile reads a text file and closes it. f was opened with O_NONBLOCK, so that a fifo is opened
+// at once.
 func readFile(ctx context.Context, f *os.File, pipe bool, limit int) ([]byte, error) {
 	defer f.Close()
 	info, err := f.Stat()
@@ -517,8 +527,9 @@ func readFile(ctx context.Context, f *os.File, pipe bool, limit int) ([]byte, er
 	return readPipe(ctx, f, limit)
 }
 
-// interruptible returns a reader of what r has that returns an error when ctx ends, also while it waits. r is waited for
-// only where it is a file: standard input, which may be a terminal or a pipe into which nobody writes.
+// interruptible returns a reader for r that returns an error when ctx ends, even while it waits
+// for data. It waits only if r is a file: standard input may be a terminal, or a pipe without a
+// writer.
 func interruptible(ctx context.Context, r io.Reader) io.Reader {
 	if f, ok := r.(*os.File); ok {
 		return &interruptibleFile{ctx, f}
@@ -526,16 +537,18 @@ func interruptible(ctx context.Context, r io.Reader) io.Reader {
 	return r
 }
 
-// interruptibleFile is the reader that interruptible returns of a file. It lives as long as one call that ctx is for.
+// interruptibleFile is the reader that interruptible returns for a file. It is used within the
+// one call that ctx belongs to.
 type interruptibleFile struct {
 	ctx  context.Context
 	file *os.File
 }
 
-// pollTime is how often a reader that waits for standard input looks whether the build was given up.
+// pollTime is the interval at which a reader that waits for standard input checks whether ctx
+// has ended.
 const pollTime = 100 * time.Millisecond
 
-// Read reads from the file as soon as there is something to read.
+// Read reads from the file as soon as data is available.
 func (r *interruptibleFile) Read(p []byte) (int, error) {
 	for {
 		if r.ctx.Err() != nil {
@@ -551,7 +564,8 @@ func (r *interruptibleFile) Read(p []byte) (int, error) {
 	}
 }
 
-// readPipe reads a pipe to its end. A fifo may have no writer yet, which read(2) reports as the end.
+// readPipe reads a pipe to its end. A fifo may have no writer yet, which read(2) reports as the
+// end.
 func readPipe(ctx context.Context, f *os.File, limit int) ([]byte, error) {
 	var all bytes.Buffer
 	start := time.Now()
@@ -581,7 +595,8 @@ func readPipe(ctx context.Context, f *os.File, limit int) ([]byte, error) {
 	}
 }
 
-// readSome reads something from a pipe. The error is os.ErrDeadlineExceeded if nothing more comes for a while.
+// readSome reads some data from a pipe. The error is os.ErrDeadlineExceeded if no more data
+// arrives within pipeWait.
 func readSome(ctx context.Context, all *bytes.Buffer, f *os.File) (int64, error) {
 	err := f.SetReadDeadline(time.Now().Add(pipeWait))
 	if errors.Is(err, os.ErrNoDeadline) {
@@ -595,8 +610,8 @@ func readSome(ctx context.Context, all *bytes.Buffer, f *os.File) (int64, error)
 	return io.CopyN(all, f, 64<<10)
 }
 
-// readDuplicate is readSome for a duplicate of a descriptor. It does not make reads return at once (O_NONBLOCK), because
-// this would be so for all who have the pipe open.
+// readDuplicate is readSome for a duplicate of a descriptor. It does not set O_NONBLOCK, because
+// the flag would apply to all processes that have the pipe open.
 func readDuplicate(ctx context.Context, all *bytes.Buffer, f *os.File) (int64, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, pipeWait, os.ErrDeadlineExceeded)
 	defer cancel()
@@ -621,7 +636,7 @@ func readLimited(r io.Reader, limit int) ([]byte, error) {
 	return b, err
 }
 
-// Close closes the context and removes what was fetched for it.
+// Close closes the context and removes the files that were fetched for it.
 func (c *Context) Close() error {
 	var err error
 	if c.tree != nil {

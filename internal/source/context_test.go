@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// below gives a directory as options want it.
+// below returns a function for TempDir of options.
 func below(dir string) func() (string, error) { return func() (string, error) { return dir, nil } }
 
 // open opens a context and closes it with the test.
@@ -142,7 +142,7 @@ func TestContextErrors(t *testing.T) {
 	if _, _, err := open(t, dir, Options{}).ReadDockerfile(t.Context()); !errors.Is(err, unix.EISDIR) {
 		t.Errorf("error = %v, want is a directory", err)
 	}
-	// A pipe that nobody writes to is no Dockerfile, and nothing to wait for.
+	// A pipe without a writer is not a Dockerfile, and is not waited for.
 	pipes := makeTree(t, "fifo Dockerfile\nfifo .dockerignore\n")
 	if _, err := Open(t.Context(), pipes, Options{}); !errors.Is(err, errFifo) {
 		t.Errorf("a fifo for an ignore file: %v", err)
@@ -262,7 +262,7 @@ func TestContextDockerfileOnly(t *testing.T) {
 	if _, _, err := c.ReadDockerfile(t.Context()); err == nil {
 		t.Error("two Dockerfiles, no error")
 	}
-	// Nothing at all is a Dockerfile without instructions, which is for the parser to refuse.
+	// Empty input is a Dockerfile without instructions, which the parser rejects.
 	if _, text, _ := content(t, open(t, "-", Options{Stdin: strings.NewReader("")})); text != "" {
 		t.Errorf("Dockerfile = %q", text)
 	}
@@ -282,14 +282,15 @@ func TestContextGit(t *testing.T) {
 	if _, text, _ := content(t, open(t, r.URL, Options{Dockerfile: "-", Stdin: strings.NewReader("FROM in")})); text != "FROM in" {
 		t.Errorf("Dockerfile = %q", text)
 	}
-	// A directory of that name wins over what could be a URL.
+	// A directory takes precedence over a URL of the same spelling.
 	t.Chdir(makeTree(t, "file github.com/u/r/Dockerfile FROM local\n"))
 	if _, text, _ := content(t, open(t, "github.com/u/r", Options{})); text != "FROM local" {
 		t.Errorf("Dockerfile = %q", text)
 	}
 }
 
-// TestReadInterrupted: canceling a build ends the reading of standard input and of a pipe without a writer.
+// TestReadInterrupted: canceling a build ends the reading of standard input and of a pipe without a
+// writer.
 func TestReadInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	var fd int
@@ -331,7 +332,7 @@ func TestReadInterrupted(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- test.read(ctx, f) }()
-			for n := 1; n > 0; { // until it has read what there is, and waits for more
+			for n := 1; n > 0; { // until it has read all data and waits for more
 				var err error
 				if n, err = unix.IoctlGetInt(fd, unix.TIOCINQ); err != nil {
 					t.Fatal(err)

@@ -16,16 +16,17 @@ type walk struct {
 	m       *matching
 	include *pattern.Matcher // nil: everything
 	item    Item
-	path    []byte // of what is being looked at, in the tree
-	skip    int    // where in path begins what is relative to base
+	path    []byte // the path of the current file, in the tree
+	skip    int    // the length of the part of path before the part relative to base
 	depth   int
 	pending []pendingDir
 }
 
-// inherited is what patterns said of a directory, which holds for what is in it.
+// inherited holds which patterns match a directory; they apply to its content as well.
 type inherited struct{ ignore, exclude, include pattern.Matched }
 
-// pendingDir is a directory that is not wanted for itself, but becomes an entry with the first that is wanted in it.
+// pendingDir is a directory that is not selected itself. It becomes an entry when the first file
+// in it is selected.
 type pendingDir struct {
 	path   []byte
 	entry  Entry
@@ -42,7 +43,7 @@ func (m *matching) newWalk(base string, include *pattern.Matcher) *walk {
 	return w
 }
 
-// full returns the path of what is being looked at, for messages.
+// full returns the path of the current file, for messages.
 func (w *walk) full() string {
 	if len(w.path) <= w.skip {
 		return w.item.Path
@@ -52,7 +53,8 @@ func (w *walk) full() string {
 
 func (w *walk) rel() []byte { return w.path[w.skip:] }
 
-// view makes a string of bytes that will change, for functions that keep nothing.
+// view returns a string that shares the bytes of b, for functions that do not keep it: the bytes
+// will change.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // directory walks an open directory.
@@ -85,7 +87,7 @@ func (w *walk) directory(fd int, in *inherited) error {
 	return nil
 }
 
-// name takes one name in a directory.
+// name handles one name in a directory.
 func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
 	if w.depth == 1 && w.skip == 0 && w.m.t.own.holds(view(w.path)) {
 		w.m.t.own.tell(".")
@@ -112,19 +114,19 @@ func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
 	return fmt.Errorf("read %q: %w", w.full(), errReplaced)
 }
 
-// take adds the file of a name, or the directory with its content, if it is wanted. It returns errReplaced if the name
-// was replaced meanwhile.
+// take adds the file with a name, or the directory with its content, if it is selected. It
+// returns errReplaced if the name was replaced meanwhile.
 func (w *walk) take(fd int, name *byte, d dirent, kept bool, own *inherited) error {
 	st := &w.m.st
 	switch {
 	case d.kind == unix.DT_DIR:
 		return w.sub(fd, name, kept, own)
 	case d.kind == unix.DT_REG && w.m.t.index.unknown(d.ino) && !w.m.list && !w.m.t.freezer.live():
-		*st = unix.Statx_t{Mode: unix.S_IFREG} // it will be opened in any case, and tells then
+		*st = unix.Statx_t{Mode: unix.S_IFREG} // the file will be opened in any case, and fstat is called then
 	default:
 		if err := stat(fd, name, unix.AT_SYMLINK_NOFOLLOW, st); err != nil {
 			if err == unix.ENOENT {
-				return nil // gone since the directory was read
+				return nil // removed since the directory was read
 			}
 			return fmt.Errorf("stat %q: %w", w.full(), err)
 		}
@@ -147,7 +149,8 @@ func (w *walk) take(fd int, name *byte, d dirent, kept bool, own *inherited) err
 	return nil
 }
 
-// filter reports whether path is wanted, and if not, whether anything below it can be.
+// filter reports whether the current path is selected, and if not, whether anything below it can
+// be.
 func (w *walk) filter(in, own *inherited) (kept, deeper bool) {
 	kept, deeper = true, true
 	full, rel := view(w.path), view(w.rel())
@@ -172,13 +175,13 @@ func (w *walk) filter(in, own *inherited) (kept, deeper bool) {
 	return kept, deeper
 }
 
-// sub takes a directory and its content. It returns errReplaced if name is not a directory.
+// sub adds a directory and its content. It returns errReplaced if name is not a directory.
 func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
 	m := w.m
 	sub, err := openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		if !kept && errors.Is(err, unix.EACCES) {
-			return nil // nothing in it is wanted that could be had
+			return nil // nothing in it that is selected could be read
 		}
 		return m.unreadable(w.full(), err)
 	}
@@ -219,7 +222,7 @@ func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
 	return nil
 }
 
-// emit makes entries of the directories on the way to something that is wanted.
+// emit makes entries of the pending directories above a selected file.
 func (w *walk) emit() {
 	for _, p := range w.pending {
 		w.item.Entries.add(p.path, p.entry)

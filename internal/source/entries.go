@@ -5,25 +5,25 @@ import (
 	"iter"
 )
 
-// Entries is a list of Entry in as little memory as it takes, since a context may have a million of them and most
-// builds only need their digest: of a path there is what it does not share with the one before, of a time the
-// difference from the one before. The zero value is empty.
+// Entries is a list of Entry that uses little memory, since a context may have a million of them
+// and most builds only need their digest: it stores the part of a path that differs from the one
+// before, and the difference between a time and the one before. The zero value is empty.
 type Entries struct {
 	n      int
 	chunks [][]byte // each holds whole records
-	path   []byte   // of the last one
-	mtime  int64    // of the last one
-	ino    uint64   // of the last one
-	frozen int      // how many entries have a private copy
+	path   []byte   // of the last entry
+	mtime  int64    // of the last entry
+	ino    uint64   // of the last entry
+	frozen int      // the number of entries with a private copy
 }
 
 const (
-	firstChunk = 64 // most of what a wildcard matched is a list of one entry
+	firstChunk = 64 // an item that a wildcard matched is often a list of one entry
 	lastChunk  = 64 << 10
 	maxNumbers = 8 * binary.MaxVarintLen64 // of a record without its path
 )
 
-// Len is how many entries there are.
+// Len returns the number of entries.
 func (l *Entries) Len() int { return l.n }
 
 // Frozen reports whether an entry has a private copy.
@@ -36,7 +36,7 @@ func oneEntry(e Entry) Entries {
 	return l
 }
 
-// add appends an entry, whose path is given apart so that it needs no string.
+// add appends an entry. Its path is a separate argument so that no string is needed.
 func (l *Entries) add(path []byte, e Entry) {
 	shared := 0
 	for shared < min(len(path), len(l.path)) && path[shared] == l.path[shared] {
@@ -63,7 +63,7 @@ func (l *Entries) add(path []byte, e Entry) {
 	l.path, l.mtime, l.ino = append(l.path[:shared], path[shared:]...), e.MtimeNs, e.Ino
 }
 
-// room returns the chunk to which n bytes can be appended.
+// room returns a chunk to which n bytes can be appended.
 func (l *Entries) room(n int) *[]byte {
 	size := firstChunk
 	if k := len(l.chunks); k > 0 {
@@ -77,7 +77,7 @@ func (l *Entries) room(n int) *[]byte {
 	return &l.chunks[len(l.chunks)-1]
 }
 
-// All yields the entries. Their paths share memory with one another, none with the list.
+// All yields the entries. Their paths share memory with each other, but not with the list.
 func (l *Entries) All() iter.Seq[Entry] {
 	return func(yield func(Entry) bool) {
 		var e Entry

@@ -9,7 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What is added comes out again, and no list that is handed out changes with what is added later.
+// All returns what was added, and entries that are added later do not change lists that were
+// returned before.
 func TestEntries(t *testing.T) {
 	var want []Entry
 	for i := range 5000 {

@@ -59,7 +59,7 @@ func TestDigestTimes(t *testing.T) {
 	}
 }
 
-// TestDigestRoot: the mode of the directory itself is in the digest where Query.Root asks for it.
+// TestDigestRoot: the mode of the directory itself is in the digest if Query.Root is set.
 func TestDigestRoot(t *testing.T) {
 	dir := makeTree(t, "dir d 0755\nfile d/f x\n")
 	digest := func(q Query) string {

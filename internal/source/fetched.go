@@ -15,13 +15,13 @@ const regular = unix.S_IFREG
 type Fetched struct {
 	// Dir is the open directory.
 	Dir *os.File
-	// Items is what ADD copies from it.
+	// Items are the files that ADD copies from Dir.
 	Items []Item
 
 	temp string
 }
 
-// newFetched makes a temporary directory in the one that tempDir gives.
+// newFetched makes a temporary directory in the directory that tempDir returns.
 func newFetched(tempDir func() (string, error)) (*Fetched, error) {
 	parent := ""
 	if tempDir != nil {
@@ -50,7 +50,7 @@ func (f *Fetched) Close() error {
 	return err
 }
 
-// removeTemp removes a temporary directory, also where directories in it may not be written.
+// removeTemp removes a temporary directory, even if directories in it are not writable.
 func removeTemp(dir string) error {
 	if err := os.RemoveAll(dir); err == nil {
 		return nil

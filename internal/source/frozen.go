@@ -17,30 +17,32 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// A context may be written to during a build: logs grow, editors save, generators run. Digest and layer must still be
-// computed from the same bytes. A file is digested first and copied later, and the copy compares the file with the
-// values of its Entry. If they differ, the step begins again, and every file that has changed since the first Match
-// began, or that the copy has named, is frozen: it is read once, to a private copy, and both digest and layer are made
-// from that copy. Frozen files stay the same for the rest of the build.
+// A context may be written to during a build: logs grow, editors save, generators run. Digest and
+// layer must still be computed from the same bytes. A file is digested first and copied later, and
+// the copy compares the file with the values of its Entry. If they differ, the step begins again,
+// and every file that has changed since the first Match began, or that the copy has named, is
+// frozen: it is read once, to a private copy, and both digest and layer are made from that copy.
+// Frozen files stay the same for the rest of the build.
 
-// frozenFile is a file with a private copy: a regular file, a link, or a directory without its content.
+// frozenFile is a file with a private copy: a regular file, a link, or a directory without its
+// content.
 type frozenFile struct {
 	name uint32 // in the private directory
 	st   unix.Statx_t
 	sum  sum
-	text []byte // a link's
+	text []byte // the target of a link
 }
 
 // freezer holds the private copies of a tree's files.
 type freezer struct {
 	tempDir func() (string, error)
-	dir     *Fetched // nil until it is needed
+	dir     *Fetched // nil until the first copy
 	last    uint32
 	files   map[string]*frozenFile // by path in the tree
 	inodes  map[[2]uint64]*frozenFile
 	named   map[string]bool // files that a copy has found changed
 	gone    map[string]bool // those of them that were missing
-	below   []string        // directories of which all is frozen, each with a slash behind it
+	below   []string        // directories whose whole content is frozen, each with a slash at the end
 	since   int64           // files that have changed after this time are frozen; 0: none
 	began   int64           // when the first Match began
 	between func()          // called by tests between the two readings of a file; nil otherwise
@@ -56,11 +58,12 @@ const (
 	maxFreeze = 8
 )
 
-// Changed records that a copy has found path to differ from what was digested. The next Match freezes it, together with
-// everything else that has changed since the first one began. A file that a copy has found missing twice counts as
-// missing for the rest of the build.
+// Changed records that a copy has found path to differ from what was digested. The next Match
+// freezes it, together with everything else that has changed since the first one began. A file that
+// a copy has found missing twice counts as missing for the rest of the build.
 //
-// below is set if path is a directory that is removed and made again: the next Match freezes all its content too.
+// below is set if path is a directory that is removed and made again: the next Match freezes all
+// its content too.
 func (t *Tree) Changed(path string, below bool) {
 	t.turn <- struct{}{}
 	defer func() { <-t.turn }()
@@ -80,7 +83,8 @@ func (t *Tree) Changed(path string, below bool) {
 	}
 }
 
-// begin records that a Match begins. The clock of ctime may be one tick of the kernel's timer behind.
+// begin records that a Match begins. The clock of ctime may be one tick of the kernel's timer
+// behind.
 func (f *freezer) begin() {
 	if f.began == 0 {
 		f.began = time.Now().Add(-25 * time.Millisecond).UnixNano()
@@ -110,8 +114,8 @@ func (f *freezer) close() error {
 // live reports whether any file is or may become frozen.
 func (f *freezer) live() bool { return f.since != 0 || len(f.files) > 0 }
 
-// frozen returns the private copy of the file or directory that m.st describes, nil if it has none and needs none. It
-// sets m.st to the values of the copy.
+// frozen returns the private copy of the file or directory that m.st describes, nil if it has none
+// and needs none. It sets m.st to the values of the copy.
 func (m *matching) frozen(dir int, name *byte, at where) (*frozenFile, error) {
 	f := &m.t.freezer
 	if !f.live() || m.list {
@@ -184,9 +188,10 @@ func (f *freezer) copyPath(file *frozenFile) string {
 	return filepath.Join(f.dir.temp, strconv.Itoa(int(file.name)))
 }
 
-// freezeFile reads a regular file to a private copy, up to the length that it has when reading begins. If the file is
-// changed meanwhile, the copy is used only if a second reading gives the same bytes, as with a log that has grown or a
-// file that was only touched. Otherwise the file is read again, and after maxFreeze attempts an error is returned.
+// freezeFile reads a regular file to a private copy, up to the length that it has when reading
+// begins. If the file is changed meanwhile, the copy is used only if a second reading gives the
+// same bytes, as with a log that has grown or a file that was only touched. Otherwise the file is
+// read again, and after maxFreeze attempts an error is returned.
 func (m *matching) freezeFile(frozen *frozenFile, dir int, name *byte, at where) error {
 	for try := range maxFreeze {
 		if try > 0 {
@@ -258,8 +263,8 @@ func (m *matching) freezeOnce(frozen *frozenFile, dir int, name *byte, at where)
 	return true, m.dress(frozen, out, attrs)
 }
 
-// readAt reads n bytes of a file from its beginning, or fewer if it ends before, and writes them to out unless that is
-// nil. It returns their digest and number.
+// readAt reads n bytes of a file from its beginning, or fewer if it ends before, and writes them to
+// out unless that is nil. It returns their digest and number.
 func (m *matching) readAt(fd int, n int64, out *os.File) (digest [sha256.Size]byte, done int64, err error) {
 	if m.data == nil {
 		m.data, m.content = make([]byte, readChunk), sha256.New()
@@ -290,9 +295,9 @@ func (m *matching) readAt(fd int, n int64, out *os.File) (digest [sha256.Size]by
 	return [sha256.Size]byte(m.content.Sum(m.digest[:0])), done, nil
 }
 
-// dress gives a private copy the attributes, mode and time of its original, and a second name if the original has
-// several: copies of the private copy are then linked like the originals. It does not keep owners: a COPY does not use
-// those of files in a context.
+// dress gives a private copy the attributes, mode and time of its original, and a second name if
+// the original has several: copies of the private copy are then linked like the originals. It does
+// not keep owners: a COPY does not use those of files in a context.
 func (m *matching) dress(frozen *frozenFile, out *os.File, attrs []rawfs.Xattr) error {
 	name := m.t.freezer.copyPath(frozen)
 	for _, x := range attrs {

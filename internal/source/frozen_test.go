@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// private lists the private copies in a match: the path in the tree, and mode and content of the copy.
+// private lists the private copies in a match: the path in the tree, and mode and content of the
+// copy.
 func private(t *testing.T, tree *Tree, m *Match) []string {
 	t.Helper()
 	var all []string
@@ -49,8 +50,8 @@ func private(t *testing.T, tree *Tree, m *Match) []string {
 	return all
 }
 
-// A file that a copy has found changed, and every file that has changed since the first Match, has a private copy from
-// then on.
+// A file that a copy has found changed, and every file that has changed since the first Match, has
+// a private copy from then on.
 func TestFrozen(t *testing.T) {
 	dir := makeTree(t, "file a A\nfile b B\nfile c C\nlink l -> x\ndir d\nfile d/f F\nfile h H\nhardlink h2 => h\n")
 	age()
@@ -74,7 +75,7 @@ func TestFrozen(t *testing.T) {
 	if err := os.Symlink("y", filepath.Join(dir, "l")); err != nil {
 		t.Fatal(err)
 	}
-	tree.Changed("a", false) // by a copy that has met another file, which is gone by now
+	tree.Changed("a", false) // as by a copy that has found another file, which has been removed since
 	second := matchAll(t, tree)
 	want := []string{"a 0644 A", "b 0644 B2", "d 0755 dir", "d/new 0644 N", "h 0644 H2", "h2 0644 H2", "l -> y"}
 	if got := private(t, tree, second); !slices.Equal(got, want) {

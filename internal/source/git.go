@@ -26,18 +26,19 @@ import (
 
 // Repository is a commit of a git repository.
 type Repository struct {
-	// URL is what was asked for.
+	// URL is the URL that was given.
 	URL *GitURL
-	// Commit is the commit that it leads to, in full. For an annotated tag it is the commit that the tag is of.
+	// Commit is the commit that the URL refers to, in full. For an annotated tag it is the
+	// tagged commit.
 	Commit string
 
 	o      GitOptions
 	ref    string // refs/heads/… or refs/tags/…, or the commit
-	object string // what ref leads to: Commit, or the tag object
+	object string // the object that ref refers to: Commit, or the tag object
 	keep   bool
 }
 
-// Git finds out what commit a git URL leads to.
+// Git finds the commit that a git URL refers to.
 func Git(ctx context.Context, address string, o GitOptions) (*Repository, error) {
 	u, err := ParseGit(address)
 	if err != nil {
@@ -78,12 +79,12 @@ func openRepository(ctx context.Context, u *GitURL, o GitOptions) (*Repository, 
 
 const hexDigits = "0123456789abcdef"
 
-// isCommit tells whether a reference is a commit's name in full, of either of git's hashes.
+// isCommit reports whether a reference is a full commit name, in either of git's hash formats.
 func isCommit(ref string) bool {
 	return (len(ref) == 40 || len(ref) == 64) && only(ref, hexDigits)
 }
 
-// resolve asks the remote where the reference leads.
+// resolve asks the remote which object the reference refers to.
 func (r *Repository) resolve(ctx context.Context) error {
 	g := r.git("")
 	ref := r.URL.Ref
@@ -108,7 +109,7 @@ func (r *Repository) resolve(ctx context.Context) error {
 			found[name] = object
 		}
 	}
-	// A branch wins over a tag of the same name, as in git checkout.
+	// A branch takes precedence over a tag of the same name, as in git checkout.
 	for _, name := range []string{
 		"refs/" + strings.TrimPrefix(ref, "refs/"),
 		"refs/heads/" + strings.TrimPrefix(ref, "refs/heads/"),
@@ -125,7 +126,7 @@ func (r *Repository) resolve(ctx context.Context) error {
 	return fmt.Errorf("git %s: there is no branch or tag %q", redact(r.URL.Remote), ref)
 }
 
-// Key names the commit and what of it is taken.
+// Key returns a key of the commit and of the options that select files of it.
 func (r *Repository) Key() digest.Digest {
 	key := []any{"git", r.Commit, r.URL.Subdir, r.submodules(), r.commitTime()}
 	if r.keep {
@@ -144,7 +145,7 @@ func (r *Repository) commitTime() bool {
 	return r.URL.MTime == "commit" || r.URL.MTime == "" && r.o.CommitTime
 }
 
-// Close does nothing; nothing is here before Fetch.
+// Close does nothing: before Fetch there are no files.
 func (r *Repository) Close() error { return nil }
 
 // Fetch fetches the commit and checks it out.
@@ -163,7 +164,8 @@ func (r *Repository) Fetch(ctx context.Context) (_ *Fetched, err error) {
 	if keep {
 		gitDir = filepath.Join(tree, ".git")
 	}
-	// Everything in it is as readable as git makes it with the usual umask, whatever ours is.
+	// All files get the permissions that git gives them with the usual umask, whatever the umask
+	// of this process is.
 	for _, dir := range []string{tree, gitDir} {
 		if err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
 			return nil, err
@@ -196,7 +198,8 @@ func (r *Repository) Fetch(ctx context.Context) (_ *Fetched, err error) {
 	return f, err
 }
 
-// checkout fetches what is needed, and nothing more where the server lets it be, and fills tree.
+// checkout fetches the commit, and no more than that if the server permits it, and writes its
+// files to tree.
 func (r *Repository) checkout(ctx context.Context, tree, gitDir string) error {
 	g := r.git(tree)
 	g.gitDir = gitDir
@@ -228,7 +231,7 @@ func (r *Repository) checkout(ctx context.Context, tree, gitDir string) error {
 	return err
 }
 
-// fetch brings r.object here: alone if possible, otherwise with all that the server has.
+// fetch fetches r.object: alone if possible, otherwise with everything that the server has.
 func (r *Repository) fetch(ctx context.Context, g *git) error {
 	spec := r.object
 	if !isCommit(r.ref) {
@@ -241,7 +244,8 @@ func (r *Repository) fetch(ctx context.Context, g *git) error {
 	if shallow == nil && r.has(ctx, g) {
 		return nil
 	}
-	// The server gives no single commits, or no shallow ones, or the branch has moved on since it was resolved.
+	// The server does not serve single commits or shallow clones, or the branch has moved since
+	// it was resolved.
 	if _, err := g.run(ctx, "fetch", "-q", "--update-head-ok", "--no-tags", "--", "origin", r.object); err == nil && r.has(ctx, g) {
 		return nil
 	}
@@ -259,7 +263,7 @@ func (r *Repository) has(ctx context.Context, g *git) bool {
 	return err == nil
 }
 
-// cleanGitDir takes out of .git what is of this machine or this moment.
+// cleanGitDir removes from .git what depends on this machine or on the time.
 func (r *Repository) cleanGitDir(ctx context.Context, tree, gitDir string) error {
 	g := r.git(tree)
 	g.gitDir = gitDir
@@ -280,7 +284,8 @@ func (r *Repository) cleanGitDir(ctx context.Context, tree, gitDir string) error
 	return nil
 }
 
-// removeGitFiles removes the files that tie submodules to their repositories, which stay here.
+// removeGitFiles removes the files that connect submodules to their repositories, which are not
+// copied.
 func removeGitFiles(tree string) error {
 	root, err := os.OpenRoot(tree)
 	if err != nil {
@@ -301,7 +306,7 @@ func removeGitFiles(tree string) error {
 	})
 }
 
-// setTimes gives everything the time of the commit.
+// setTimes sets the times of all files to that of the commit.
 func (r *Repository) setTimes(ctx context.Context, tree, gitDir string) error {
 	g := r.git(tree)
 	g.gitDir = gitDir
@@ -329,7 +334,7 @@ func (r *Repository) setTimes(ctx context.Context, tree, gitDir string) error {
 	return nil
 }
 
-// openSubdir opens the part of the tree that is asked for. No link may lead to it.
+// openSubdir opens the subdirectory that the URL selects. No part of its path may be a link.
 func (r *Repository) openSubdir(tree string) (*os.File, error) {
 	dir, err := os.Open(tree)
 	if err != nil || r.URL.Subdir == "" {
@@ -343,7 +348,7 @@ func (r *Repository) openSubdir(tree string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), filepath.Join(tree, r.URL.Subdir)), nil
 }
 
-// git runs the git program so that nothing of this machine's configuration plays a part, and so that it asks nobody.
+// git runs the git program without this machine's configuration and without prompts.
 type git struct {
 	o        GitOptions
 	remote   string
@@ -360,7 +365,8 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 	if program == "" {
 		program = "git"
 	}
-	// A repository cannot make submodules of this machine's own repositories: file is for what the user names.
+	// A repository must not use this machine's repositories as submodules: the file protocol is
+	// for URLs that the user names.
 	full := []string{"-c", "protocol.file.allow=user", "-c", "advice.detachedHead=false"}
 	if g.gitDir != "" {
 		full = append(full, "--git-dir", g.gitDir, "--work-tree", g.workTree)
@@ -373,7 +379,8 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 	cmd.Env = g.environ()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	// Without a terminal nothing can ask for a password, and the helpers that git starts end with it.
+	// Without a terminal, git cannot prompt for a password. In a session of its own, git can be
+	// ended together with the helpers that it starts.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
@@ -393,7 +400,7 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 	return "", fmt.Errorf("git %s: %s", args[0], message)
 }
 
-// environ is all of the environment that git gets.
+// environ returns the whole environment of git.
 func (g *git) environ() []string {
 	env := []string{
 		"HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_ATTR_NOSYSTEM=1",
@@ -416,13 +423,14 @@ func (g *git) environ() []string {
 	}
 	scope, host := authScope(g.remote)
 	if header := g.o.Authorization(host); host != "" && header != "" {
-		// In the environment, because arguments are seen by everybody.
+		// In the environment, because all users can read the arguments of a process.
 		env = append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http."+scope+".extraheader", "GIT_CONFIG_VALUE_0=Authorization: "+header)
 	}
 	return env
 }
 
-// authScope returns for which URLs a header for remote is meant: those of the host alone.
+// authScope returns the URLs that a header for remote is sent to (those of its host only), and
+// the host.
 func authScope(remote string) (scope, host string) {
 	scheme, rest, ok := strings.Cut(remote, "://")
 	if !ok || scheme != "http" && scheme != "https" {
@@ -433,8 +441,8 @@ func authScope(remote string) (scope, host string) {
 	return scheme + "://" + host + "/", host
 }
 
-// withUmask calls f with another umask than that of the rest of the process: on a thread of its own, which is not used
-// again.
+// withUmask calls f with another umask than that of the rest of the process. It uses a thread of
+// its own, which ends afterwards.
 func withUmask(mask int, f func() error) error {
 	done := make(chan error, 1)
 	go func() {

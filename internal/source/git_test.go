@@ -99,11 +99,11 @@ func FuzzParseGit(f *testing.F) {
 	})
 }
 
-// remoteRepo is a repository with a history, served over http.
+// remoteRepo is a repository with a history that is served over http.
 type remoteRepo struct {
 	t    *testing.T
 	dir  string // the work tree
-	root string // what is served
+	root string // the served directory
 	URL  string
 }
 
@@ -114,8 +114,8 @@ func needGit(t *testing.T) {
 	}
 }
 
-// newRemoteRepo serves repositories by git http-backend if smart, otherwise as plain files, which is the least that a
-// server can do: no single commits, nothing shallow.
+// newRemoteRepo serves repositories by git http-backend if smart, otherwise as plain files, which
+// is the least that a server can do: no single commits, nothing shallow.
 func newRemoteRepo(t *testing.T, smart bool) *remoteRepo {
 	needGit(t)
 	r := &remoteRepo{t: t, root: t.TempDir()}
@@ -355,7 +355,7 @@ func TestGitSubmodules(t *testing.T) {
 	}
 }
 
-// A repository must not bring in others that are on this machine.
+// A repository must not use another repository of this machine.
 func TestGitFileSubmodule(t *testing.T) {
 	r := newRemoteRepo(t, true)
 	private := t.TempDir()
@@ -376,7 +376,7 @@ func TestGitFileSubmodule(t *testing.T) {
 	}
 }
 
-// Nothing of the user's configuration or environment reaches git.
+// git gets neither the user's configuration nor the environment.
 func TestGitEnvironment(t *testing.T) {
 	needGit(t)
 	home := t.TempDir()

@@ -9,27 +9,30 @@ import (
 	"strings"
 )
 
-// GitURL is a git URL as Dockerfiles and build contexts have them: a repository, and after "#" or in the query what of it.
+// GitURL is a git URL as in Dockerfiles and build contexts: a repository, and after "#" or in
+// the query the selected part.
 type GitURL struct {
-	Remote string // what git is given
-	Ref    string // branch, tag, "refs/…" or commit; "" is the default branch
-	Subdir string // below the repository's root, cleaned; "" is the root
-	Commit string // the commit, or its beginning, that Ref must lead to
-	// KeepGitDir and Submodules are nil where the URL says nothing.
+	Remote string // the URL for git
+	Ref    string // a branch, a tag, "refs/…" or a commit; "": the default branch
+	Subdir string // relative to the repository's root, cleaned; "": the root
+	Commit string // the commit, or a prefix of it, that Ref must refer to
+	// KeepGitDir and Submodules are nil if the URL does not set them.
 	KeepGitDir *bool
 	Submodules *bool
 	MTime      string // "", "checkout" or "commit"
-	// FetchByCommit takes Commit as it is, without asking where Ref leads.
+	// FetchByCommit uses Commit without asking which commit Ref refers to.
 	FetchByCommit bool
-	// Ambiguous means that it could be a path as well (github.com/user/repository); only contexts take it for a URL.
+	// Ambiguous reports whether the address could also be a path (github.com/user/repository).
+	// Only contexts take it as a URL.
 	Ambiguous bool
 }
 
-// ErrNotGit is wrapped by what ParseGit returns for an address that is none of git's.
+// ErrNotGit is wrapped by the error of ParseGit for an address that is not a git URL.
 var ErrNotGit = errors.New("not a git URL")
 
-// ParseGit parses a git URL: git:// and ssh:// ones, http ones whose path ends in .git, user@host:path, and
-// github.com/…, as BuildKit does. The error wraps ErrNotGit for everything else.
+// ParseGit parses a git URL: git:// and ssh:// ones, http ones whose path ends in .git,
+// user@host:path, and github.com/…, as BuildKit does. The error wraps ErrNotGit for everything
+// else.
 func ParseGit(address string) (*GitURL, error) {
 	g := &GitURL{}
 	u, err := g.split(address)
@@ -47,7 +50,7 @@ func ParseGit(address string) (*GitURL, error) {
 	return g, nil
 }
 
-// urlParts are the parts of a URL that are no concern of git's.
+// urlParts are the parts of a URL that git does not see.
 type urlParts struct {
 	fragment string
 	query    url.Values
@@ -72,7 +75,7 @@ func (g *GitURL) split(address string) (urlParts, error) {
 			return urlParts{}, fmt.Errorf("%s: %w", u.Redacted(), ErrNotGit)
 		}
 	default:
-		return urlParts{}, fmt.Errorf("%s: %w: the protocol is none of git, ssh, http, https", u.Redacted(), ErrNotGit)
+		return urlParts{}, fmt.Errorf("%s: %w: the protocol is not git, ssh, http or https", u.Redacted(), ErrNotGit)
 	}
 	parts := urlParts{u.Fragment, u.Query()}
 	u.Fragment, u.RawFragment, u.RawQuery = "", "", ""
@@ -82,10 +85,10 @@ func (g *GitURL) split(address string) (urlParts, error) {
 
 const alphanumeric = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
-// only says whether s has characters of this set only, and one at least.
+// only reports whether s is not empty and all of its characters are in set.
 func only(s, set string) bool { return s != "" && strings.Trim(s, set) == "" }
 
-// splitSCP takes user@host:path, the form of scp(1).
+// splitSCP parses user@host:path, the form of scp(1).
 func (g *GitURL) splitSCP(address string) (urlParts, error) {
 	user, place, isUser := strings.Cut(address, "@")
 	host, _, isHost := strings.Cut(place, ":")
@@ -102,7 +105,7 @@ func (g *GitURL) splitSCP(address string) (urlParts, error) {
 	return urlParts{fragment, values}, nil
 }
 
-// query takes what the query says.
+// query applies the values of the query.
 func (g *GitURL) query(q url.Values) error {
 	var tag, branch string
 	for name, values := range q {
@@ -161,7 +164,7 @@ func (g *GitURL) tagOrBranch(tag, branch string) error {
 	return nil
 }
 
-// once sets a value that may be given twice only if it is the same.
+// once sets a value. It returns an error if another value was set before.
 func once(dst *string, v, name string) error {
 	if *dst != "" && *dst != v {
 		return fmt.Errorf("%s is given as %q and as %q", name, *dst, v)
@@ -181,7 +184,7 @@ func flag(v string) (*bool, error) {
 	return &on, nil
 }
 
-// redact takes a password out of an address for messages.
+// redact removes the password from an address, for messages.
 func redact(address string) string {
 	if u, err := url.Parse(address); err == nil {
 		return u.Redacted()

@@ -23,20 +23,20 @@ import (
 
 // Download is a file at an http or https URL.
 type Download struct {
-	// Name is what the file is called where the destination is a directory: the last part of the URL's path. Where that
-	// is empty the server is asked.
+	// Name is the file's name if the destination is a directory: the last part of the URL's
+	// path. If that is empty, the server's answer may name the file.
 	Name string
-	// Digest is the content's.
+	// Digest is the digest of the content.
 	Digest digest.Digest
 
 	url   *url.URL
 	o     HTTPOptions
-	mtime time.Time // when it was last modified, as the server says; the epoch if it does not
-	body  *Fetched  // where it had to be downloaded to know the digest
+	mtime time.Time // the modification time in the server's answer; the epoch if there is none
+	body  *Fetched  // set if the file was downloaded to compute its digest
 }
 
-// HTTP finds out what is at a URL: by the checksum that it must have, by asking the server whether what was seen there
-// before is still the same, or else by downloading it.
+// HTTP finds the digest of the file at a URL: from the checksum that it must have, by asking the
+// server whether the file is unchanged since an earlier build, or by downloading it.
 func HTTP(ctx context.Context, address string, o HTTPOptions) (*Download, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -59,10 +59,11 @@ func HTTP(ctx context.Context, address string, o HTTPOptions) (*Download, error)
 	return d, d.resolve(ctx)
 }
 
-// unnamed is the name of a file whose URL gives it none.
+// unnamed is the name of a file whose URL does not name it.
 const unnamed = "__unnamed__"
 
-// safeName makes a file name of what a URL or a server says, and "" of what cannot be one.
+// safeName returns a file name made from a URL or a server's answer, and "" if that is not a
+// valid one.
 func safeName(s string) string {
 	name := filepath.Base(strings.TrimSpace(s))
 	if name == "." || name == ".." || name == "/" || strings.ContainsFunc(name, unicode.IsControl) {
@@ -71,8 +72,8 @@ func safeName(s string) string {
 	return name
 }
 
-// Key names the content with its name and time. If there is a checksum the time is not known before the download, and
-// is not in the key.
+// Key returns a key of the content, its name and its time. With a checksum, the time is not
+// known before the download and is not part of the key.
 func (d *Download) Key() digest.Digest {
 	b, err := json.Marshal([]any{"http", d.name(), d.Digest, d.mtime.Unix(), d.o.Checksum != ""})
 	if err != nil {
@@ -88,7 +89,7 @@ func (d *Download) name() string {
 	return d.Name
 }
 
-// seen is what is kept of a URL.
+// seen is what the store keeps about a URL.
 type seen struct {
 	URL    string        `json:"url"`
 	ETag   string        `json:"etag"`
@@ -102,7 +103,7 @@ func (d *Download) storeName() string {
 	return "http-" + hex.EncodeToString(h[:])
 }
 
-// remembered returns what was seen at the URL before, nil if nothing can be made of it.
+// remembered returns what the store has about the URL, nil if there is nothing that can be used.
 func (d *Download) remembered() *seen {
 	if d.o.Store == nil {
 		return nil
@@ -126,7 +127,7 @@ func (d *Download) resolve(ctx context.Context) error {
 		return err
 	}
 	defer resp.Body.Close()
-	// Some servers send the same thing again instead of saying that it is the same.
+	// Some servers send the same content again instead of 304 Not Modified.
 	if old != nil && (resp.StatusCode == http.StatusNotModified || sameETag(resp.Header.Get("ETag"), old.ETag)) {
 		d.Digest, d.mtime = old.Digest, time.Unix(old.MTime, 0)
 		if d.Name == "" {
@@ -142,21 +143,23 @@ func (d *Download) resolve(ctx context.Context) error {
 		if err != nil {
 			panic(err) // strings and numbers
 		}
-		// What is not kept is downloaded again.
+		// A value that is not stored costs another download.
 		_ = d.o.Store.Store(d.storeName(), b)
 	}
 	return nil
 }
 
-// sameETag compares as RFC 9110 section 8.8.3.2 says for caches: weak ones count.
+// sameETag compares ETags with the weak comparison of RFC 9110 section 8.8.3.2, as for caches.
 func sameETag(a, b string) bool {
 	return a != "" && strings.TrimPrefix(a, "W/") == strings.TrimPrefix(b, "W/")
 }
 
-// attempts is how often a request is made that fails for reasons that may pass.
+// attempts is the number of attempts for a request that fails for a reason that may be
+// temporary.
 const attempts = 3
 
-// get makes the request. The answer is 200, or 304 if etag is not "". The caller closes the body.
+// get makes the request. The status is 200, or 304 if etag is not "". The caller closes the
+// body.
 func (d *Download) get(ctx context.Context, etag string) (*http.Response, error) {
 	wait := 200 * time.Millisecond
 	for try := 1; ; try++ {
@@ -174,7 +177,7 @@ func (d *Download) get(ctx context.Context, etag string) (*http.Response, error)
 	}
 }
 
-// temporaryError is an error that may pass.
+// temporaryError is an error that another attempt may not have.
 type temporaryError struct{ error }
 
 func (e *temporaryError) Unwrap() error { return e.error }
@@ -200,7 +203,7 @@ func (d *Download) request(ctx context.Context, etag string) (*http.Response, er
 	case err != nil:
 		var u *url.Error
 		if errors.As(err, &u) {
-			err = u.Err // the URL is named already, without a password
+			err = u.Err // without the URL, which the message has already, without a password
 		}
 		return nil, &temporaryError{fmt.Errorf("get %s: %w", d.url.Redacted(), err)}
 	case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusNotModified && etag != "":
@@ -214,7 +217,7 @@ func (d *Download) request(ctx context.Context, etag string) (*http.Response, er
 	return nil, err
 }
 
-// save stores an answer and sets what is known from it.
+// save stores an answer and sets the fields that are known from it.
 func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 	if d.Name == "" {
 		if _, p, err := mime.ParseMediaType(resp.Header.Get("Content-Disposition")); err == nil {
@@ -266,7 +269,8 @@ func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 	return f, nil
 }
 
-// Fetch downloads the file, if that was not needed before. What is at the URL must still be what Key names.
+// Fetch downloads the file unless that was done before. It returns an error if the content does
+// not match Key.
 func (d *Download) Fetch(ctx context.Context) (*Fetched, error) {
 	if f := d.body; f != nil {
 		d.body = nil
@@ -280,7 +284,7 @@ func (d *Download) Fetch(ctx context.Context) (*Fetched, error) {
 	return d.save(resp)
 }
 
-// Close removes what was downloaded and never fetched.
+// Close removes a downloaded file that was not fetched.
 func (d *Download) Close() error {
 	if d.body == nil {
 		return nil

@@ -13,8 +13,8 @@ import (
 	"unicode"
 )
 
-// FuzzDownload saves an answer with any headers from any URL: the file has a name of one component, lies in the directory
-// made for it, and nothing else is made.
+// FuzzDownload saves an answer with any headers from any URL: the file has a name of one component,
+// lies in the directory made for it, and nothing else is made.
 func FuzzDownload(f *testing.F) {
 	f.Add("http://h/a/b.txt", `attachment; filename="x"`, "Tue, 02 Jan 2024 03:04:05 GMT")
 	f.Add("http://h/", `attachment; filename="../../etc/passwd"`, "Tuesday, 02-Jan-24 03:04:05 GMT")
@@ -36,7 +36,7 @@ func FuzzDownload(f *testing.F) {
 		resp := &http.Response{Header: http.Header{"Content-Disposition": {disposition}, "Last-Modified": {modified}}, Body: io.NopCloser(strings.NewReader("content"))}
 		got, err := d.save(resp)
 		if len(d.Name) > 255 {
-			return // no file system has it
+			return // no file system permits such a name
 		}
 		if err != nil {
 			t.Fatalf("save %q from %q: %v", d.Name, address, err)

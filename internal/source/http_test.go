@@ -46,8 +46,8 @@ type site struct {
 	asked   int
 	content string
 	etag    string
-	always  bool // sends the content though the client has it
-	fail    int  // so many requests fail first
+	always  bool // sends the content even if the client has it
+	fail    int  // the number of requests that fail first
 	header  http.Header
 }
 
@@ -161,7 +161,7 @@ func TestHTTPKeys(t *testing.T) {
 	if key("/f", HTTPOptions{}) == base {
 		t.Error("another time has the same key, though it is copied")
 	}
-	// With a checksum nothing is asked.
+	// With a checksum, no request is made.
 	asked := s.asked
 	sum := digest.FromString("hello")
 	if key("/f", HTTPOptions{Checksum: sum}) != key("/f", HTTPOptions{Checksum: sum}) || s.asked != asked {
@@ -198,7 +198,7 @@ func TestHTTPRevalidates(t *testing.T) {
 		if open().Key() == first.Key() {
 			t.Error("the key of what has changed is the same")
 		}
-		// Changed between the key and the download: that is not the file that the key is of.
+		// The file was changed between Key and Fetch: it is not the file of the key.
 		third := open()
 		s.content, s.etag = "again", `"three"`
 		if _, err := third.Fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "digest mismatch") {

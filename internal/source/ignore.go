@@ -9,8 +9,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/pattern"
 )
 
-// ReadIgnore reads an ignore file: the patterns in it, without comments and blank lines, cleaned. name is what the file
-// is called in errors.
+// ReadIgnore reads an ignore file and returns its patterns, cleaned, without comments and blank
+// lines. name is the file's name for errors.
 func ReadIgnore(name string, r io.Reader) ([]string, error) {
 	lines, err := ignorefile.ReadAll(r)
 	if err != nil {

@@ -38,8 +38,9 @@ func TestReadIgnore(t *testing.T) {
 	}
 }
 
-// TestIgnore is the documentation of ignore files (https://docs.docker.com/build/concepts/context/#dockerignore-files),
-// line by line, and what goes beyond it.
+// TestIgnore is the documentation of ignore files
+// (https://docs.docker.com/build/concepts/context/#dockerignore-files), line by line, and tests
+// further cases.
 func TestIgnore(t *testing.T) {
 	tree := strings.Fields(`README.md README-secret.md temp tempa tempo.txt a/temp1/x a/b/temp2 a/tempfile a/b/c/temp3
 		foo/bar bar/foo/bar x.go a/x.go a/b/x.go dir/f dir/sub/f node_modules/p/index.js node_modules/.keep Dockerfile .dockerignore
@@ -121,11 +122,11 @@ func filesIn(t *testing.T, tree *Tree) []string {
 	return files
 }
 
-// fuzzTree is what FuzzIgnore's patterns are tried on.
+// fuzzTree is the tree for the patterns of FuzzIgnore.
 const fuzzTree = "file a/a/a x\nfile a/a/b x\nfile a/b x\nfile a/.c x\nfile b/a/c/d x\nfile b/ab x\nfile c x\nfile ab x\nfile a.b x\n" +
 	"file é/ü x\nfile \"[\" x\nfile \"a b\" x\nlink l -> a\ndir e/e\n"
 
-// FuzzIgnore compares the walk, which leaves out whole directories, with asking for each name one by one.
+// FuzzIgnore compares the walk, which skips whole directories, with a match of each single name.
 func FuzzIgnore(f *testing.F) {
 	for _, s := range []string{
 		"a", "*", "**", "a/**\n!a/b", "*\n!b/a/c", "**/a\n!**/b", "!a\na", "a*\n!a?", "[ab]", "\\[", "a\n!a/a\na/a/b", "**/*.b\n!a.b", "b/*/c\n!b/a/c/d",
@@ -180,7 +181,8 @@ func FuzzIgnore(f *testing.F) {
 	})
 }
 
-// naive asks for each name by itself, and keeps what is not selected, with the directories that it is in.
+// naive matches each name by itself, and returns the names that are not selected, with their
+// directories.
 func naive(t *testing.T, lines, names []string) []string {
 	t.Helper()
 	m, err := pattern.New(lines)
@@ -200,7 +202,8 @@ func naive(t *testing.T, lines, names []string) []string {
 	return slices.AppendSeq([]string{}, slices.Values(slices.Sorted(maps.Keys(keep))))
 }
 
-// selectedByAny reports whether any pattern, taken alone, matches name or a directory that it is in.
+// selectedByAny reports whether any pattern, taken alone, matches name or a directory that it is
+// in.
 func selectedByAny(t *testing.T, lines []string, name string) bool {
 	t.Helper()
 	for _, l := range lines {
@@ -218,7 +221,7 @@ func selectedByAny(t *testing.T, lines []string, name string) bool {
 	return false
 }
 
-// FuzzMatch never panics, and finds nothing that is not in the tree.
+// FuzzMatch checks that Match does not panic and finds only files of the tree.
 func FuzzMatch(f *testing.F) {
 	for _, s := range []string{"a", "*", "a/*", "../*", "[a-c]", "a/./b", "**/d", "\\*", "é/*", "l/a", "/", "", ".", "a/../b", "*/*/*", "[", "a\x00b", "!a"} {
 		f.Add(s, false, "")

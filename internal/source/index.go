@@ -18,34 +18,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// index remembers what was read from files, by what stat(2) says of them: as long as a file's device, inode, size, mode,
-// mtime and ctime are the same, so is its content. Names are not in it, so a renamed directory costs nothing.
+// index remembers the digests of files. The key of a file is what stat(2) returns: as long as
+// its device, inode, size, mode, mtime and ctime are the same, so is its content. Names are not
+// part of the key, so a renamed directory need not be read again.
 //
-// That holds except for one case, which git calls racy: a file may be changed once more within the same tick of the
-// file system's clock, and then looks the same. So what is read from a file whose ctime is not older than a tick when
-// the reading begins is not remembered (the ctime counts because no program can set it).
+// There is one exception, which git calls racy: a file may be changed again within the same tick
+// of the file system's clock, and then has the same key. So the digest of a file is not
+// remembered if its ctime is less than a tick older than the beginning of the reading (the ctime
+// is used because no program can set it).
 //
-// The index file has its records in the order in which the files were met. A walk over the same files meets them in
-// that order again and only goes through them: nothing is built in memory, and what was passed is given back.
+// The records in the index file are in the order in which a walk found the files. The next walk
+// over the same files finds them in that order and reads the records one after the other: no
+// table is built in memory, and the pages that were read are released.
 type index struct {
 	file   string // "": in memory only
 	mapped []byte // the file
-	old    []byte // the records in it, recordSize each
-	state  []byte // of each: untouched, met or replaced
-	next   int    // the one after the last that was met
-	window int    // the part of mapped that it is in
+	old    []byte // its records, recordSize bytes each
+	state  []byte // of each old record: untouched, met or replaced
+	next   int    // the one after the last old record that was met
+	window int    // the part of mapped that next is in
 
-	added   [][]byte    // records that are new, addedChunk in each slice
-	before  []uint32    // for each of them the old record that it comes before
-	instead map[int]int // those old records that are replaced, and the number of what replaces them
-	table   []uint32    // records by inode, their numbers plus one; nil until somebody looks for one out of order
+	added   [][]byte    // new records, addedChunk in each slice
+	before  []uint32    // for each new record, the old record that it comes before
+	instead map[int]int // for each replaced old record, the number of the new one
+	table   []uint32    // record numbers plus one, by inode; nil until a file is looked up out of order
 
-	learned int               // how many records were added
+	learned int               // the number of records that were added
 	saved   int               // how many of these are in the file
 	volumes map[uint64]volume // by device number
 	root    uint64            // the root directory's device
 	rootFS  volume            // the same as in volumes
-	trust   bool              // files never change: remember all
+	trust   bool              // files never change: remember all of them
 }
 
 type key struct {
@@ -54,18 +57,19 @@ type key struct {
 	mode                uint32
 }
 
-// sum is the content of a regular file, or the extended attributes of a directory.
+// sum is the digest of a regular file, or of the extended attributes of a directory.
 type sum struct {
 	digest [sha256.Size]byte
-	xattrs bool // there are some, and they are in digest
+	xattrs bool // there are extended attributes, and digest includes them
 }
 
-// A record is a key and a sum, their fields one after the other, little endian, and its age.
+// A record is a key and a sum, their fields one after the other in little endian, followed by
+// its age.
 const (
 	indexMagic = "layerbuild source index 3\n"
 	recordSize = 5*8 + 4 + sha256.Size + 2
 	sumOffset  = 5*8 + 4
-	ageOffset  = recordSize - 1 // in how many rewrites the record was of no use
+	ageOffset  = recordSize - 1 // the number of rewrites since the record was last used
 	maxAge     = 16
 )
 
@@ -78,13 +82,13 @@ const (
 const (
 	addedChunk  = 512
 	indexWindow = 1 << 20
-	// lookAhead is how many files may be gone between two that are met before all records are searched.
+	// lookAhead is the number of missing files that are skipped before all records are searched.
 	lookAhead = 8
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// openIndex loads the index. One that cannot be read, or is damaged, is an empty one.
+// openIndex loads the index. A missing or damaged index file is treated as an empty one.
 func openIndex(file string, root int, trust bool) (*index, error) {
 	x := &index{file: file, trust: trust, instead: map[int]int{}, volumes: map[uint64]volume{}}
 	var st unix.Statx_t
@@ -100,7 +104,8 @@ func openIndex(file string, root int, trust bool) (*index, error) {
 	return x, nil
 }
 
-// load maps the file. Nobody writes to one that has its name already, so it does not change below us.
+// load maps the file. A file that has its final name is never written to, so the mapped bytes do
+// not change.
 func (x *index) load() {
 	f, err := os.Open(x.file)
 	if err != nil {
@@ -136,12 +141,13 @@ func (x *index) intact() bool {
 	return string(body[:len(indexMagic)]) == indexMagic && crc == binary.LittleEndian.Uint32(x.mapped[len(body):])
 }
 
-// giveBack takes a part of the file out of this process's memory. It is read again if it is needed again.
+// giveBack releases the memory of a part of the file. It is read from disk again if it is needed
+// again.
 func (x *index) giveBack(window int) {
 	_ = unix.Madvise(x.mapped[window*indexWindow:min((window+1)*indexWindow, len(x.mapped))], unix.MADV_DONTNEED)
 }
 
-// forget lets go of all records.
+// forget releases all records.
 func (x *index) forget() error {
 	mapped := x.mapped
 	x.mapped, x.old, x.state, x.next, x.window = nil, nil, nil, 0, 0
@@ -153,10 +159,10 @@ func (x *index) forget() error {
 	return unix.Munmap(mapped)
 }
 
-// len is the number of records.
+// len returns the number of records.
 func (x *index) len() int { return len(x.state) + len(x.before) }
 
-// record returns record i: the old ones come first.
+// record returns record i. The old records come first.
 func (x *index) record(i int) []byte {
 	if i < len(x.state) {
 		return x.old[i*recordSize : (i+1)*recordSize]
@@ -168,8 +174,9 @@ func (x *index) record(i int) []byte {
 func inodeOf(r []byte) uint64  { return binary.LittleEndian.Uint64(r) }
 func deviceOf(r []byte) uint64 { return binary.LittleEndian.Uint64(r[8:]) }
 
-// find returns the number of the record of a file. It looks first where a walk in the old order finds it: at the last
-// one that was met (which is the file itself if it is looked for twice) and those behind it.
+// find returns the number of the record of a file. It first looks where a walk in the old order
+// would find it: at the last record that was met (the file itself, if it is looked up twice) and
+// at the next ones.
 func (x *index) find(ino, dev uint64) (int, bool) {
 	for i := max(x.next-1, 0); i < min(x.next+lookAhead, len(x.state)); i++ {
 		if r := x.record(i); inodeOf(r) == ino && deviceOf(r) == dev {
@@ -191,7 +198,7 @@ func (x *index) find(ino, dev uint64) (int, bool) {
 	return 0, false
 }
 
-// current returns the number of the record that counts instead of record i.
+// current returns the number of the record that replaces record i, or i.
 func (x *index) current(i int) int {
 	if i < len(x.state) {
 		x.pass(i)
@@ -202,7 +209,7 @@ func (x *index) current(i int) int {
 	return i
 }
 
-// pass goes on behind old record i.
+// pass marks old record i as the last one that was met.
 func (x *index) pass(i int) {
 	x.next = i + 1
 	switch w := (len(indexMagic) + i*recordSize) / indexWindow; w {
@@ -215,7 +222,7 @@ func (x *index) pass(i int) {
 	}
 }
 
-// grow makes the table anew, with room for as many records again.
+// grow builds the table again with twice the room.
 func (x *index) grow() {
 	size := 1024
 	for size < 2*x.len() {
@@ -260,8 +267,8 @@ func (x *index) known(st *unix.Statx_t) volume {
 	return x.rootFS
 }
 
-// learn determines the volume of the file that st describes, which is name in the open directory dir, or dir itself if
-// name is "".
+// learn determines the volume of the file that st describes, which is name in the open directory
+// dir, or dir itself if name is "".
 func (x *index) learn(st *unix.Statx_t, dir int, name *byte) {
 	dev := device(st)
 	if dev == x.root || x.trust {
@@ -284,7 +291,7 @@ func (x *index) learn(st *unix.Statx_t, dir int, name *byte) {
 // trusts reports whether a remembered digest of the file that st describes may be used.
 func (x *index) trusts(st *unix.Statx_t) bool { return x.trust || x.known(st).id != 0 }
 
-// lookup returns what is known of the file that st describes.
+// lookup returns the remembered digest of the file that st describes.
 func (x *index) lookup(st *unix.Statx_t) (sum, bool) {
 	if !x.trusts(st) {
 		return sum{}, false
@@ -304,11 +311,11 @@ func (x *index) lookup(st *unix.Statx_t) (sum, bool) {
 	return sum{digest: [sha256.Size]byte(r[sumOffset:]), xattrs: r[sumOffset+sha256.Size] != 0}, true
 }
 
-// unknown tells whether a file was surely not read before, judged by what its directory says of it, and can be read
-// without asking stat(2) first: see unchanged.
+// unknown reports whether a file with this inode number, from its directory entry, has certainly
+// not been read before. Such a file can be read without a call of stat(2) before: see unchanged.
 func (x *index) unknown(ino uint64) bool {
 	switch {
-	case len(x.state) > 0: // some file systems give other numbers in directories, so that nothing would ever be known
+	case len(x.state) > 0: // some file systems have other inode numbers in directory entries, so that no file would ever be found
 		return false
 	case !x.trust && x.rootFS.id == 0:
 		return false
@@ -323,14 +330,16 @@ func (x *index) unknown(ino uint64) bool {
 	return true
 }
 
-// unchanged reports whether a file has surely not been changed since began, st being what stat(2) said of it later: any
-// change would have given it a ctime after that, if the clock is the same.
+// unchanged reports whether a file has certainly not been changed since began. st is the result
+// of a later stat(2): a change after began would have set a later ctime, if both clocks are the
+// same.
 func (x *index) unchanged(st *unix.Statx_t, began time.Time) bool {
 	v := x.known(st)
 	return x.trust || v.id != 0 && !v.racy(nanos(st.Ctime), began.UnixNano())
 }
 
-// add remembers what was read from a file between began and now, st being what fstat(2) says of it before and after.
+// add remembers the digest of a file that was read between began and now. st is the result of
+// fstat(2) before and after.
 func (x *index) add(st *unix.Statx_t, began time.Time, s sum) {
 	if !x.unchanged(st, began) {
 		return
@@ -363,8 +372,9 @@ func (x *index) add(st *unix.Statx_t, began time.Time, s sum) {
 	}
 }
 
-// save writes the index if there is something new in it. Somebody else's that was written meanwhile is replaced: what
-// is lost is read again one day. From then on the file stands for the records in memory.
+// save writes the index if it has new records. It replaces an index that another process has
+// written meanwhile: files whose records are lost are read again some time. Afterwards the file
+// holds all records of the memory.
 func (x *index) save() error {
 	if x.learned == x.saved || x.file == "" {
 		return nil
@@ -411,7 +421,8 @@ func (x *index) write() error {
 	return nil
 }
 
-// encode writes the records, the new ones where they were met among the old ones.
+// encode writes the records. New records are placed between the old ones, in the order in which
+// they were met.
 func (x *index) encode(w io.Writer) error {
 	crc := crc32.New(castagnoli)
 	out := bufio.NewWriterSize(io.MultiWriter(w, crc), 64<<10)

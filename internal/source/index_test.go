@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// age lets the index believe that a tree is from long ago: it waits out the file system's tick.
+// age waits for the next tick of the file system's clock, so that no file of the tree is racy.
 func age() { time.Sleep(60 * time.Millisecond) }
 
 func matchAll(t *testing.T, tree *Tree) *Match {
@@ -24,10 +24,10 @@ func matchAll(t *testing.T, tree *Tree) *Match {
 	return m
 }
 
-// known is how many files a tree's index knows.
+// known returns the number of files in a tree's index.
 func known(tree *Tree) int { return tree.index.len() - len(tree.index.instead) }
 
-// read is how many files were read.
+// read returns the number of files that were read.
 func read(tree *Tree) int { return tree.index.learned }
 
 func TestIndex(t *testing.T) {
@@ -58,7 +58,7 @@ func TestIndex(t *testing.T) {
 		t.Error("an index in which nothing is new was written again")
 	}
 
-	// Whatever changes is read again, and nothing else is.
+	// Changed files are read again, and no others.
 	for name, change := range map[string]func(string) error{
 		"content":            func(p string) error { return os.WriteFile(p, []byte("Z"), 0o644) },
 		"content and time":   func(p string) error { return rewrite(p, "Y") },
@@ -88,7 +88,7 @@ func TestIndex(t *testing.T) {
 	}
 }
 
-// rewrite changes a file's content and puts its time back.
+// rewrite changes a file's content and restores its time.
 func rewrite(p, text string) error {
 	info, err := os.Stat(p)
 	if err != nil {
@@ -116,8 +116,8 @@ func replace(p, text string) error {
 	return os.Rename(tmp, p)
 }
 
-// A file that is changed within one tick of the clock after it was read looks the same to stat(2). Again and again: if
-// any change goes unseen, the index trusted a file that was too young.
+// A file that is changed within one tick of the clock after it was read looks the same to stat(2).
+// Again and again: if any change goes unseen, the index trusted a file that was too young.
 func TestIndexRacy(t *testing.T) {
 	dir := makeTree(t, "file f 0\n")
 	file := filepath.Join(t.TempDir(), "index")
@@ -142,10 +142,10 @@ func TestRacy(t *testing.T) {
 		want  bool
 	}{
 		{now, true},
-		{now + 1, true}, // a clock that goes wrong
+		{now + 1, true}, // a clock that is wrong
 		{now - 10e6, true},
 		{now - 26e6, false},
-		{now - 500e6, true}, // a whole second: the file system may know no better
+		{now - 500e6, true}, // a whole second: the file system may have no finer times
 		{now - 2500e6, true},
 		{now - 3500e6, false},
 	}
@@ -156,7 +156,7 @@ func TestRacy(t *testing.T) {
 	}
 }
 
-// A damaged index is none.
+// A damaged index is treated as a missing one.
 func TestIndexDamaged(t *testing.T) {
 	dir := makeTree(t, "file a A\nfile b B\n")
 	age()
@@ -186,14 +186,14 @@ func TestIndexDamaged(t *testing.T) {
 	if b, _ := os.ReadFile(file); !bytes.Equal(b, good) {
 		t.Error("the damaged index was not replaced by a good one")
 	}
-	// An index that cannot be written is no error.
+	// An index that cannot be written is not an error.
 	if got := matchAll(t, openTree(t, dir, TreeOptions{IndexFile: "/proc/none/index"})).Digest; got != want {
 		t.Errorf("digest %s, want %s", got, want)
 	}
 }
 
-// Records of files that are gone are kept for a while, in case they are only in other parts of the context, and then
-// dropped.
+// Records of files that are gone are kept for a while, in case they are only in other parts of the
+// context, and then dropped.
 func TestIndexForgets(t *testing.T) {
 	dir := makeTree(t, "file a A\nfile b B\n")
 	file := filepath.Join(t.TempDir(), "index")
@@ -216,7 +216,8 @@ func TestIndexForgets(t *testing.T) {
 	}
 }
 
-// What is edited, replaced, new or gone leaves the index in the order of the files: the next build needs no table.
+// What is edited, replaced, new or gone leaves the index in the order of the files: the next build
+// needs no table.
 func TestIndexInOrder(t *testing.T) {
 	dir := makeTree(t, "dir d\nfile d/a A\nfile d/b B\nfile d/c C\nfile d/e E\nfile z Z\n")
 	file := filepath.Join(t.TempDir(), "index")

@@ -18,25 +18,25 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// matching is one Match under way.
+// matching is the state of one call of Match.
 type matching struct {
 	t       *Tree
 	ctx     context.Context
-	keep    bool   // owners count
-	epoch   *int64 // earlier times count
+	keep    bool   // owners are part of the digest
+	epoch   *int64 // earlier times are part of the digest
 	parents bool
 	plain   bool // no pattern has wildcards
-	root    bool // the attributes of a directory whose contents are matched count
-	list    bool // contents do not count
+	root    bool // the attributes of a directory whose contents are matched are part of the digest
+	list    bool // file contents are not part of the digest
 	exclude *pattern.Matcher
 
-	sockets []string // that were left out
+	sockets []string // paths of sockets, which are left out
 
 	out   Match
-	links map[[2]uint64]uint64 // files with several names: device and inode to the first one's number
+	links map[[2]uint64]uint64 // device and inode of a file with several names, with the number of the first name
 
-	hash    hash.Hash // of all that is matched
-	rec     []byte    // what has not yet been written to hash
+	hash    hash.Hash // of all matched files
+	rec     []byte    // bytes that have not been written to hash yet
 	content hash.Hash // of one file
 	digest  [sha256.Size]byte
 
@@ -44,10 +44,10 @@ type matching struct {
 	dents  []byte
 	data   []byte
 	text   [unix.PathMax]byte
-	lists  []*listing // one for each level of the directory that is being read
+	lists  []*listing // one for each level of nested directories
 	names  arena
 	joined []byte
-	one    string // the single file that is being looked at
+	one    string // the path of the current single file
 	ticks  int
 }
 
@@ -83,7 +83,7 @@ func (m *matching) result() *Match {
 	return &m.out
 }
 
-// pattern finds what one source of the instruction names.
+// pattern matches one source of the instruction.
 func (m *matching) pattern(p string) error {
 	if m.parents {
 		return m.parentsPattern(p)
@@ -102,8 +102,8 @@ func (m *matching) pattern(p string) error {
 	return nil
 }
 
-// hasWildcards tells whether a pattern is more than a name. A backslash takes the meaning from what follows it, and
-// does not make a wildcard itself.
+// hasWildcards reports whether a pattern has wildcards. A backslash escapes the next character
+// and is not a wildcard.
 func hasWildcards(p string) bool {
 	for i := 0; i < len(p); i++ {
 		switch p[i] {
@@ -116,7 +116,8 @@ func hasWildcards(p string) bool {
 	return false
 }
 
-// literal takes a name without wildcards. Backslashes in it may be part of the name, or there to escape wildcards.
+// literal matches a name without wildcards. Backslashes in it may be part of the name, or escape
+// wildcards.
 func (m *matching) literal(name string) error {
 	at, err := m.t.resolve(name)
 	if errors.Is(err, ErrNotFound) && !m.plain && strings.Contains(name, `\`) {
@@ -150,7 +151,7 @@ func escape(p string) string {
 	return strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`).Replace(p)
 }
 
-// item adds what is at a place, and tells whether anything there counts.
+// item adds the file at a place, and reports whether anything there is selected.
 func (m *matching) item(name string, at place) (bool, error) {
 	if at.mode&unix.S_IFMT == unix.S_IFDIR {
 		return m.directory(at.path, nil)
@@ -158,7 +159,8 @@ func (m *matching) item(name string, at place) (bool, error) {
 	return m.single(name, at)
 }
 
-// directory adds the contents of a directory. It is not there if it is ignored and nothing in it is taken back.
+// directory adds the contents of a directory. An ignored directory counts as missing unless an
+// exception selects something in it.
 func (m *matching) directory(dir string, include *pattern.Matcher) (bool, error) {
 	gone := m.t.ignored(dir)
 	if gone && !m.t.ignore.TakesBackBelow(dir) {
@@ -183,7 +185,7 @@ func (m *matching) directory(dir string, include *pattern.Matcher) (bool, error)
 		_, root.ignore = m.t.ignore.Path(dir)
 	}
 	m.begin(tagContents, "")
-	m.rec = m.appendTime(m.rec) // the destination gets it
+	m.rec = m.appendTime(m.rec) // the destination gets this time
 	if m.root {
 		x, err := m.directorySum(fd, rootOf(dir))
 		if err != nil {
@@ -201,12 +203,13 @@ func (m *matching) directory(dir string, include *pattern.Matcher) (bool, error)
 	return true, nil
 }
 
-// rootOf is the path of a directory whose contents are matched.
+// rootOf is the path of a directory whose contents are matched, for errors.
 type rootOf string
 
 func (r rootOf) full() string { return string(r) }
 
-// single adds one file that is not a directory, under the last part of the name by which it was found.
+// single adds one file that is not a directory, under the last part of the name by which it was
+// found.
 func (m *matching) single(name string, at place) (bool, error) {
 	target := path.Base("/" + name)
 	if m.exclude != nil {
@@ -229,7 +232,7 @@ func (m *matching) single(name string, at place) (bool, error) {
 	return true, m.singleAt(fd, &cname[0], target, at.path)
 }
 
-// singleAt adds the file that m.st describes, name in the directory dir.
+// singleAt adds the file that m.st describes, with the name name in the directory dir.
 func (m *matching) singleAt(dir int, name *byte, target, where string) error {
 	m.one = where
 	for range maxReplaced {
@@ -258,11 +261,12 @@ func (m *matching) singleAt(dir int, name *byte, target, where string) error {
 	return fmt.Errorf("read %q: %w", where, errReplaced)
 }
 
-// socket records that a socket is left out: a layer cannot hold one.
+// socket records that a socket is left out: a layer cannot hold a socket.
 func (m *matching) socket(at where) { m.sockets = append(m.sockets, strings.Clone(at.full())) }
 
-// wildcard takes a name with wildcards. The part before the first one is a name like any other. From there on links are
-// not followed on the way, only at the end; nor are the names that the wildcards match ever taken for more than names.
+// wildcard matches a name with wildcards. The part before the first wildcard is resolved like
+// any other name. After it, links are followed at the end of the path only, and names that the
+// wildcards match are never used as patterns.
 func (m *matching) wildcard(name string) error {
 	parts := strings.Split(name, "/")
 	n := slices.IndexFunc(parts, hasWildcards)
@@ -282,7 +286,8 @@ func (m *matching) wildcard(name string) error {
 	return g.in(at.path, strings.Join(parts[:n], "/"), parts[n:])
 }
 
-// globItem adds what a wildcard matched: name is what was matched, at.path the same without links before it.
+// globItem adds a file that a wildcard matched: name is the matched path, at.path the same with
+// its links resolved.
 func (m *matching) globItem(name string, at place) error {
 	if at.mode&unix.S_IFMT == unix.S_IFLNK {
 		var err error
@@ -299,13 +304,13 @@ func (m *matching) globItem(name string, at place) error {
 	return err
 }
 
-// glob finds the names that a list of patterns, one for each part, matches.
+// glob finds the names that match a list of patterns, one for each part of the path.
 type glob struct {
 	m     *matching
 	found func(name string, at place) error
 }
 
-// in looks for parts in the directory dir, which was found as name.
+// in matches parts in the directory dir, which was found as name.
 func (g glob) in(dir, name string, parts []string) error {
 	fd, err := safepath.NoLinks(g.m.t.fd(), dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -383,13 +388,13 @@ func (m *matching) join(dir string, base []byte) string {
 	return m.names.string(m.joined)
 }
 
-// whole tells whether something matched can be taken as it is, without being looked for again.
+// whole reports whether a matched file can be used as it is, without another look-up.
 func (g glob) whole(kind uint32) bool {
 	return !g.m.parents && g.m.exclude == nil && kind != unix.S_IFDIR && kind != unix.S_IFLNK
 }
 
-// parentsPattern takes a source of --parents. What is before the pivot is a name, or a wildcard for several; the rest
-// is a pattern for paths below it, which are kept.
+// parentsPattern matches a source of --parents. The part before the pivot is a name, or a
+// wildcard for several; the rest is a pattern for paths below it, which are kept.
 func (m *matching) parentsPattern(p string) error {
 	base, rest, pivot := strings.Cut(p, "/./")
 	if !pivot {
@@ -443,7 +448,7 @@ func (m *matching) parentsPattern(p string) error {
 	return m.parentsMissing(path.Join(base, unescape(rest)))
 }
 
-// notException escapes what would make the pattern one that takes back.
+// notException escapes a leading "!", which would make the pattern an exception.
 func notException(p string) string {
 	if p[0] == '!' {
 		return `\` + p
@@ -451,7 +456,8 @@ func notException(p string) string {
 	return p
 }
 
-// parentsMissing says why nothing was found for a name: if it is there, --exclude left nothing, which is fine.
+// parentsMissing returns an error if a name does not exist. If it exists, --exclude has excluded
+// everything in it, which is not an error.
 func (m *matching) parentsMissing(name string) error {
 	at, err := m.t.resolve(path.Dir("/" + name)[1:])
 	if err != nil {
@@ -480,7 +486,7 @@ func (m *matching) parentsBases(base string, found func(place) error) error {
 	g := glob{m: m, found: func(_ string, at place) error {
 		at, err := m.t.resolve(at.path)
 		if errors.Is(err, ErrNotFound) {
-			return nil // a link that leads nowhere is not the directory that is looked for
+			return nil // a dangling link is not a directory
 		}
 		if err != nil {
 			return err
@@ -490,7 +496,7 @@ func (m *matching) parentsBases(base string, found func(place) error) error {
 	return g.in(at.path, "", parts[n:])
 }
 
-// tick looks now and then whether the build was given up.
+// tick returns an error if ctx has ended. It checks only now and then.
 func (m *matching) tick() error {
 	if m.ticks++; m.ticks%256 == 0 && m.ctx.Err() != nil {
 		return context.Cause(m.ctx)

@@ -15,7 +15,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/fstree"
 )
 
-// makeTree makes a directory from fstree's notation, or skips the test where the machine does not let it.
+// makeTree makes a directory from fstree's notation. It skips the test if the machine does not
+// permit that.
 func makeTree(t testing.TB, text string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -42,7 +43,7 @@ func openTree(t testing.TB, dir string, o TreeOptions) *Tree {
 	return tree
 }
 
-// show writes a Match down: "target < path" for a file, "* < path: entries" for a directory's contents.
+// show formats a Match: "target < path" for a file, "* < path: entries" for a directory's contents.
 func show(m *Match) string {
 	var b strings.Builder
 	for _, it := range m.Items {
@@ -116,9 +117,9 @@ func TestMatch(t *testing.T) {
 		{name: "link that goes up too far", patterns: "up", want: "up < a.txt\n"},
 		{name: "link to a directory", patterns: "dirlink", want: "* < d: 1.txt 2.md sub sub/3.txt\n"},
 		{name: "through a link", patterns: "dirlink/sub/3.txt", want: "3.txt < d/sub/3.txt\n"},
-		{name: "dangling", patterns: "dangling", wantErr: `"/dangling": not found (it is a link to "nowhere", which is not there)`},
+		{name: "dangling", patterns: "dangling", wantErr: `"/dangling": not found (it is a link to "nowhere", which does not exist)`},
 		{name: "loop", patterns: "loop", wantErr: "resolve loop: too many levels of symbolic links"},
-		{name: "link to the host", patterns: "outside", wantErr: `"/outside": not found (it is a link to "/etc/passwd", which is not there)`},
+		{name: "link to the host", patterns: "outside", wantErr: `"/outside": not found (it is a link to "/etc/passwd", which does not exist)`},
 		{name: "links inside stay", patterns: "links", want: "* < links: bad in\n"},
 
 		{name: "star", patterns: "*.txt", want: "[x].txt < [x].txt\na.txt < a.txt\nb.txt < b.txt\nq?.txt < q?.txt\n"},
@@ -134,7 +135,7 @@ func TestMatch(t *testing.T) {
 		{name: "no link in the middle", patterns: "dirl*/1.txt", want: "unmatched: dirl*/1.txt\n"},
 		{name: "link before", patterns: "dirlink/*.txt", want: "1.txt < d/1.txt\n"},
 		{name: "matched link", patterns: "links/i*", want: "in < d/1.txt\n"},
-		{name: "matched dangling link", patterns: "links/b*", wantErr: `"/links/bad": not found (it is a link to "/nowhere", which is not there)`},
+		{name: "matched dangling link", patterns: "links/b*", wantErr: `"/links/bad": not found (it is a link to "/nowhere", which does not exist)`},
 		{name: "nothing", patterns: "z* a.txt", want: "a.txt < a.txt\nunmatched: z*\n"},
 		{name: "nothing at all", patterns: "z*", want: "unmatched: z*\n"},
 		{name: "below what is not there", patterns: "none/*", want: "unmatched: none/*\n"},
@@ -299,7 +300,7 @@ func TestDigest(t *testing.T) {
 		}
 		seen[got] = name
 	}
-	// A file by another name is another file in the image; where it comes from does not matter.
+	// The name of a file is part of the digest; the place of the tree is not.
 	if digestOf(t, base, Query{Patterns: []string{"f"}}) == digestOf(t, base, Query{Patterns: []string{"l"}}) {
 		t.Error("the target's name is not in the digest")
 	}
@@ -334,7 +335,8 @@ func TestDigestOwners(t *testing.T) {
 	}
 }
 
-// The digest is part of cache keys: another value for the same files makes everybody's next build run everything.
+// The digest is part of cache keys: another value for the same files makes the next build of every
+// user run all steps.
 func TestDigestGolden(t *testing.T) {
 	got := digestOf(t, "dir d 0755\nfile d/f 0644 hello\nlink l -> d/f\nfifo p 0600\n", Query{})
 	const want = "sha256:75793edad76f19e11ca0ac846f1b5ef011484fd4570059a0ce40b7908067c827"
@@ -358,14 +360,14 @@ func TestUnreadable(t *testing.T) {
 			t.Errorf("Match(%q) error = %v, want permission denied and the name", name, err)
 		}
 	}
-	// What is ignored need not be readable.
+	// Ignored files need not be readable.
 	tree := openTree(t, dir, TreeOptions{Ignore: []string{"**/secret", "e"}})
 	if _, err := tree.Match(t.Context(), Query{Patterns: []string{"."}}); err != nil {
 		t.Error(err)
 	}
 }
 
-// A fifo is never opened, also where it takes the place of a file that was found before.
+// A fifo is never opened, even if it replaces a file that was found before.
 func TestFifoDoesNotHang(t *testing.T) {
 	dir := makeTree(t, "file f x\nfifo p\n")
 	tree := openTree(t, dir, TreeOptions{})
@@ -397,7 +399,7 @@ func TestFifoDoesNotHang(t *testing.T) {
 	}
 }
 
-// Whatever happens to links while a tree is read, nothing outside it is.
+// No file outside of a tree is read, even if links are changed while the tree is read.
 func TestHostileLinks(t *testing.T) {
 	outside := makeTree(t, "file secret TOP\n")
 	dir := makeTree(t, "dir d\nfile d/secret fine\n")

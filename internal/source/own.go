@@ -7,23 +7,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OwnState is the state directory of this program. It is left out of every context: otherwise the build's own writes
-// would be in the image, and would change files while they are copied.
+// OwnState describes the state directory of this program. Contexts do not contain it: otherwise
+// an image would contain what the build itself writes, and files would change while they are
+// copied.
 type OwnState struct {
-	// Dir is the directory; "" is none.
+	// Dir is the directory; "": none.
 	Dir string
-	// Holds reports whether a name in Dir belongs to the state. It is called if the context is Dir itself.
+	// Holds reports whether a name in Dir belongs to the state. It is called if the context is Dir
+	// itself.
 	Holds func(name string) bool
-	// Notice is called once for a tree, with the path in it of the directory that is left out; may be nil.
+	// Notice is called once for a tree, with the path of the excluded directory in the tree; may
+	// be nil.
 	Notice func(path string)
 }
 
-// ownDir is an OwnState identified by device and inode, also behind links and bind mounts. The zero value is none.
+// ownDir is an OwnState identified by device and inode, also behind links and bind mounts. The zero
+// value is none.
 type ownDir struct {
 	OwnState
-	dir  *os.File // keeps the inode in memory, for file systems that make up inode numbers
+	dir  *os.File // keeps the inode in memory, for file systems that invent inode numbers
 	st   unix.Statx_t
-	root bool // it is the tree's directory itself
+	root bool // the state directory is the tree's directory itself
 	told bool
 }
 
@@ -64,7 +68,7 @@ func (d *ownDir) is(st *unix.Statx_t) bool {
 // holds reports whether a name in the tree's directory belongs to the state.
 func (d *ownDir) holds(name string) bool { return d.root && d.Holds != nil && d.Holds(name) }
 
-// tell calls Notice, once.
+// tell calls Notice once.
 func (d *ownDir) tell(path string) {
 	if !d.told && d.Notice != nil {
 		d.Notice(path)

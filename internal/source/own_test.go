@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// paths lists what is in a match.
+// paths lists the paths in a match.
 func paths(m *Match) []string {
 	var all []string
 	for _, it := range m.Items {
@@ -59,7 +59,7 @@ func TestOwnState(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := paths(m)
-			if tt.name == "by a wildcard" { // the link leads into the state, which is nothing
+			if tt.name == "by a wildcard" { // the target of the link is in the state, which counts as missing
 				got = slices.DeleteFunc(got, func(p string) bool { return p == "link" })
 			}
 			if !slices.Equal(got, tt.want) {

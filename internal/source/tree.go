@@ -14,8 +14,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// Tree is a directory that files are copied from. It is safe for concurrent use; queries take their turn, so that no
-// file is read twice.
+// Tree is a directory that files are copied from. It is safe for concurrent use; queries run one
+// after the other, so that no file is read twice.
 type Tree struct {
 	dir        *os.File
 	ignore     *pattern.Matcher
@@ -27,8 +27,8 @@ type Tree struct {
 	own        ownDir
 }
 
-// NewTree returns the tree of an open directory, which stays the caller's and must outlive it. What the ignore patterns
-// select is not in the tree.
+// NewTree returns the tree of an open directory. The directory belongs to the caller and must
+// stay open as long as the tree. Files that the ignore patterns select are not in the tree.
 func NewTree(dir *os.File, o TreeOptions) (*Tree, error) {
 	if o.IgnoreName == "" {
 		o.IgnoreName = ".dockerignore"
@@ -56,8 +56,8 @@ func (t *Tree) Dir() *os.File { return t.dir }
 
 func (t *Tree) fd() int { return int(t.dir.Fd()) }
 
-// Match finds what q names, reads whatever it has not read before, and returns it. A source without wildcards that is
-// not there is a *NotFoundError.
+// Match returns the files that q names. It reads the files that it has not read before. For a
+// missing source without wildcards it returns a *NotFoundError.
 func (t *Tree) Match(ctx context.Context, q Query) (*Match, error) {
 	select {
 	case t.turn <- struct{}{}:
@@ -75,19 +75,19 @@ func (t *Tree) Match(ctx context.Context, q Query) (*Match, error) {
 			return nil, err
 		}
 	}
-	// An index that cannot be written makes the next build slower, not this one wrong.
+	// If the index cannot be written, the next build is slower.
 	_ = t.index.save()
 	return m.result(), nil
 }
 
-// Close writes what was learned of the files, where that is kept, and has not been written before.
+// Close writes the digests that have not been written yet to the index file, if there is one.
 func (t *Tree) Close() error {
 	t.turn <- struct{}{}
 	defer func() { <-t.turn }()
 	return errors.Join(t.index.save(), t.index.forget(), t.freezer.close(), t.own.close())
 }
 
-// listAll lists what is in a directory without reading any file.
+// listAll lists the content of a directory without reading any file.
 func listAll(ctx context.Context, dir *os.File) ([]Item, error) {
 	t, err := NewTree(dir, TreeOptions{})
 	if err != nil {
@@ -104,18 +104,19 @@ func listAll(ctx context.Context, dir *os.File) ([]Item, error) {
 	return m.out.Items, nil
 }
 
-// place is where a name led: a path in the tree without links in it.
+// place is the result of resolving a name: a path in the tree without links in it.
 type place struct {
 	path string // "." is the tree's directory
 	mode uint32
-	link string // the text of the link that was followed last, if it led nowhere
+	link string // the target of the last link, if it is dangling
 }
 
-// maxLinks is how many links are followed for one name.
+// maxLinks is the largest number of links that are followed for one name.
 const maxLinks = 255
 
-// resolve follows the links in name as if the tree were the root directory, and takes ignored files as not there. What
-// it finds may change at once; so whoever opens the place lets no link be followed there.
+// resolve follows the links in name as if the tree were the root directory. Ignored files count
+// as missing. The result may be replaced at any time, so it must be opened without following
+// links.
 func (t *Tree) resolve(name string) (place, error) {
 	rest := strings.Split(name, "/")
 	cur := place{path: ".", mode: unix.S_IFDIR}
@@ -162,10 +163,11 @@ func (t *Tree) resolve(name string) (place, error) {
 	return cur, nil
 }
 
-// errOwn is returned for a name in the program's own state, which is in no tree.
+// errOwn is returned for a name in the program's own state, which is not in any tree.
 var errOwn = errors.New("it is the state directory of this program")
 
-// lstat returns the mode of what is at p, and the text if it is a link. No link on the way to it is followed.
+// lstat returns the mode of the file at p, and the target if it is a link. It does not follow
+// links on the way to it.
 func (t *Tree) lstat(p string) (mode uint32, text string, err error) {
 	fd, err := safepath.NoLinks(t.fd(), p, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -190,7 +192,7 @@ func (t *Tree) lstat(p string) (mode uint32, text string, err error) {
 	return uint32(st.Mode), string(b), nil
 }
 
-// ignored reports whether the ignore file takes p out of the tree.
+// ignored reports whether the ignore file excludes p.
 func (t *Tree) ignored(p string) bool {
 	if t.ignore == nil || p == "." {
 		return false
@@ -199,7 +201,7 @@ func (t *Tree) ignored(p string) bool {
 	return gone
 }
 
-// notThere turns the error of looking at a place into that of a missing source, where it is one.
+// notThere returns the error of a missing source if err is that of a missing file.
 func (t *Tree) notThere(name string, at place, err error) error {
 	if errors.Is(err, errOwn) {
 		return &NotFoundError{Path: path.Join("/", name), Own: true}
@@ -210,7 +212,7 @@ func (t *Tree) notThere(name string, at place, err error) error {
 	return fmt.Errorf("look for %q: %w", name, plain(err))
 }
 
-// missing is the error for a name that leads to a place where nothing is, or nothing that counts.
+// missing returns the error for a name that refers to a missing or excluded file.
 func (t *Tree) missing(name string, at place) error {
 	e := &NotFoundError{Path: path.Join("/", name), Link: at.link}
 	if t.ignored(at.path) {
@@ -219,7 +221,7 @@ func (t *Tree) missing(name string, at place) error {
 	return e
 }
 
-// plain takes the name of the system call off an error whose text names the file already.
+// plain removes the name of the system call from an error whose text names the file already.
 func plain(err error) error {
 	var p *os.PathError
 	if errors.As(err, &p) {

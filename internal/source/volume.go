@@ -14,27 +14,32 @@ import (
 
 // volume describes a file system that files are read from.
 type volume struct {
-	// id identifies the file system, across boots. 0: its times are not trusted, and digests of its files are not
-	// remembered.
+	// id identifies the file system, across boots. 0: its times are not trusted, and digests of its
+	// files are not remembered.
 	id uint64
-	// fine and coarse are how far apart two changes can be and still get the same ctime: coarse where ctime is a whole
-	// number of seconds.
+	// fine and coarse are the longest times between two changes that get the same ctime. coarse
+	// applies if ctime is a whole number of seconds.
 	fine, coarse time.Duration
 }
 
-// The remembered digest of a file is used as long as its ctime is the same. That is sound only if this machine's kernel
-// sets ctime, from its own clock, at each change, and if no other file system with the same times can take the same
-// place. So there is an allow-list of file system types, and each file system is identified:
+// The remembered digest of a file is used as long as its ctime is the same. That is sound only if
+// this machine's kernel sets ctime, from its own clock, at each change, and if no other file system
+// with the same times can be mounted in the same place. So there is an allow-list of file system
+// types, and each file system is identified:
 //
-//   - On squashfs, erofs, iso9660 and the like ctime is the value in the image, on vfat and exfat there is none,
-//     on FUSE, NFS, CIFS, 9p, virtiofs and Ceph it comes from a program or another machine.
-//   - An overlay shows the ctime of its lower file systems, and gives no way to identify them. It is trusted within one
-//     mount of one boot, identified by its unique number (STATX_MNT_ID_UNIQUE, since Linux 6.8).
-//   - All others are identified by their UUID (FS_IOC_GETFSUUID, since Linux 6.9) or by the f_fsid of statfs(2), so that
-//     an image that replaces another at the same mount point is not taken for it.
+//   - On squashfs, erofs, iso9660 and the like ctime is the value in the image, on vfat and exfat
+//     there is none, on FUSE, NFS, CIFS, 9p, virtiofs and Ceph it comes from a program or another
+//     machine.
+//   - An overlay shows the ctime of its lower file systems, and gives no way to identify them. It
+//     is trusted within one mount of one boot, identified by its unique number
+//     (STATX_MNT_ID_UNIQUE, since Linux 6.8).
+//   - All others are identified by their UUID (FS_IOC_GETFSUUID, since Linux 6.9) or by the f_fsid
+//     of statfs(2), so that an image that replaces another at the same mount point is not taken for
+//     it.
 //
-// One kind of change is missed on all of them: a program that has mapped a file (MAP_SHARED, writable) changes ctime
-// when it first writes to a page, and not again before the kernel has written that page back.
+// One kind of change is missed on all of them: a program that has mapped a file (MAP_SHARED,
+// writable) changes ctime when it first writes to a page, and not again before the kernel has
+// written that page back.
 var trusted = map[int64]bool{
 	unix.EXT4_SUPER_MAGIC:  true, // ext2, ext3, ext4
 	unix.XFS_SUPER_MAGIC:   true,
@@ -61,8 +66,8 @@ func volumeOf(fd int, dev uint64) volume {
 	if err := unix.Fstatfs(fd, &st); err != nil {
 		return volume{}
 	}
-	// A ctime with a fraction of a second comes from a clock that moves with the kernel's timer, at least 100 times a
-	// second. Others may be whole seconds.
+	// A ctime with a fraction of a second comes from a clock that moves with the kernel's timer, at
+	// least 100 times a second. Others may be whole seconds.
 	v := volume{fine: 25 * time.Millisecond, coarse: 2500 * time.Millisecond}
 	kind := int64(uint32(st.Type)) // some architectures have it signed
 	switch {
@@ -74,8 +79,8 @@ func volumeOf(fd int, dev uint64) volume {
 	return v
 }
 
-// volumeID identifies a file system by its UUID, or by the f_fsid of statfs(2). On btrfs the subvolumes use the same
-// inode numbers and have the same UUID, and only f_fsid differs.
+// volumeID identifies a file system by its UUID, or by the f_fsid of statfs(2). On btrfs the
+// subvolumes use the same inode numbers and have the same UUID, and only f_fsid differs.
 func volumeID(fd int, kind int64, fsid unix.Fsid, dev uint64) uint64 {
 	var uuid struct {
 		len  uint8
@@ -95,7 +100,8 @@ func volumeID(fd int, kind int64, fsid unix.Fsid, dev uint64) uint64 {
 	return hashID(binary.LittleEndian.AppendUint32(b, uint32(fsid.Val[1])))
 }
 
-// mountVolume identifies a mount within this boot; it returns 0 if the kernel has no unique number for it.
+// mountVolume identifies a mount within this boot; it returns 0 if the kernel has no unique number
+// for it.
 func mountVolume(fd int) uint64 {
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, statxMntIDUnique, &st); err != nil || st.Mask&statxMntIDUnique == 0 {
@@ -116,7 +122,7 @@ var bootID = sync.OnceValue(func() string {
 	return strings.TrimSpace(string(b))
 })
 
-// hashID is never 0.
+// hashID returns a hash that is never 0.
 func hashID(b []byte) uint64 {
 	h := sha256.Sum256(b)
 	return binary.LittleEndian.Uint64(h[:]) | 1

@@ -59,7 +59,7 @@ func twoImages(t *testing.T, maker imageMaker) (a, b string) {
 	return images[0], images[1]
 }
 
-// mounted mounts something until the test ends or the function that it returns is called.
+// mounted mounts a file system until the test ends or the returned function is called.
 func mounted(t *testing.T, args ...string) (unmount func()) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -82,7 +82,8 @@ func mounted(t *testing.T, args ...string) (unmount func()) {
 	return unmount
 }
 
-// digestAt matches a directory with an index and without one, and returns the first digest and how many files were read.
+// digestAt matches a directory with an index and without one, and returns the first digest and how
+// many files were read.
 func digestAt(t *testing.T, dir, index string) (got string, n int) {
 	t.Helper()
 	open := func(o TreeOptions) *Tree {
@@ -142,8 +143,8 @@ func TestIndexOfImages(t *testing.T) {
 	}
 }
 
-// An overlay hides what is below it. It is trusted as long as it is mounted, and what is then mounted there is not taken for
-// it, even if all times and numbers are the same.
+// An overlay hides what is below it. It is trusted as long as it is mounted, and what is then
+// mounted there is not taken for it, even if all times and numbers are the same.
 func TestIndexOfOverlay(t *testing.T) {
 	a, b := twoImages(t, imageMakers[0])
 	lower, at, index := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "index")
@@ -177,7 +178,7 @@ func TestIndexOfOverlay(t *testing.T) {
 	}
 }
 
-// What is not on the allow-list is read each time.
+// Files of other types of file systems are read each time.
 func TestIndexTrusts(t *testing.T) {
 	dir := makeTree(t, "file f x\n")
 	age()

@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listing is the names in one directory, sorted. It is reused, so that a walk makes no garbage for a file.
+// listing holds the sorted names in one directory. It is reused, so that a walk does not
+// allocate memory for each file.
 type listing struct {
-	names []byte // each ends with a zero byte, as system calls want it
+	names []byte // each ends with a zero byte, as system calls require
 	ents  []dirent
 }
 
@@ -23,10 +24,11 @@ type dirent struct {
 
 func (l *listing) name(e dirent) []byte { return l.names[e.off : e.off+e.len] }
 
-// cname returns a pointer to the name and the zero byte behind it, for the length of a system call.
+// cname returns a pointer to the name and the zero byte after it, for the length of a system
+// call.
 func (l *listing) cname(e dirent) *byte { return &l.names[e.off] }
 
-// read fills the listing from a directory. buf is scratch space.
+// read fills the listing from a directory, using buf.
 func (l *listing) read(fd int, buf []byte) error {
 	l.names, l.ents = l.names[:0], l.ents[:0]
 	for {
@@ -46,7 +48,7 @@ func (l *listing) read(fd int, buf []byte) error {
 	return nil
 }
 
-// add takes the records of getdents64(2).
+// add adds the names in the records of getdents64(2).
 func (l *listing) add(b []byte) {
 	const (
 		ino    = unsafe.Offsetof(unix.Dirent{}.Ino)
@@ -68,7 +70,8 @@ func (l *listing) add(b []byte) {
 	}
 }
 
-// stat is statx(2) by a name that is already in the form the kernel wants. The wrapper in x/sys copies each name.
+// stat calls statx(2) with a name that ends with a zero byte. The wrapper in x/sys copies each
+// name.
 func stat(dir int, name *byte, flags int, st *unix.Statx_t) error {
 	for {
 		_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(name)),
@@ -86,12 +89,12 @@ func stat(dir int, name *byte, flags int, st *unix.Statx_t) error {
 // empty is the name "".
 var empty = [1]byte{}
 
-// statFD is stat of an open file.
+// statFD calls statx(2) for an open file.
 func statFD(fd int, st *unix.Statx_t) error {
 	return stat(fd, &empty[0], unix.AT_EMPTY_PATH, st)
 }
 
-// openat is openat(2) by such a name, never through a link.
+// openat calls openat(2) with such a name. It never follows a link.
 func openat(dir int, name *byte, flags int) (int, error) {
 	for {
 		fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(name)),
@@ -106,7 +109,7 @@ func openat(dir int, name *byte, flags int) (int, error) {
 	}
 }
 
-// readlinkat is readlinkat(2) by such a name; the text is in buf.
+// readlinkat calls readlinkat(2) with such a name; the target is in buf.
 func readlinkat(dir int, name *byte, buf []byte) ([]byte, error) {
 	n, _, errno := unix.Syscall6(unix.SYS_READLINKAT, uintptr(dir), uintptr(unsafe.Pointer(name)),
 		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0)
@@ -120,7 +123,7 @@ func nanos(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }
 
 func device(st *unix.Statx_t) uint64 { return unix.Mkdev(st.Dev_major, st.Dev_minor) }
 
-// arena makes strings that share large blocks of memory.
+// arena allocates strings that share large blocks of memory.
 type arena struct{ free []byte }
 
 func (a *arena) string(b []byte) string {
