@@ -19,10 +19,10 @@ import (
 // formType is the content type of a token request that carries a password or refresh token.
 const formType = "application/x-www-form-urlencoded"
 
-// authState is how a server wants to be told who asks, and the tokens that it has given.
+// authState holds a server's authentication scheme and the tokens that it has issued.
 //
-// A token server with a private address under another name than the registry's will do: a GitLab of one's own is just
-// that, registry.gitlab.corp and gitlab.corp, both inside.
+// A token server may have a private address and another name than the registry. A GitLab on
+// premises is an example: registry.gitlab.corp and gitlab.corp, both in the private network.
 type authState struct {
 	host *host
 
@@ -31,8 +31,8 @@ type authState struct {
 	realm     string
 	service   string
 	tokens    map[string]token
-	locks     map[string]*sync.Mutex // one token request a scope
-	helperErr error                  // why credentials could not be had, for the message if they turn out to be needed
+	locks     map[string]*sync.Mutex // one token request per scope at a time
+	helperErr error                  // why credentials could not be read, for the message if they turn out to be needed
 }
 
 type token struct {
@@ -40,7 +40,8 @@ type token struct {
 	expires time.Time
 }
 
-// header is the Authorization for a scope: "" if the server has not asked for any yet.
+// header returns the Authorization header for a scope; "" if the server has not asked for one
+// yet.
 func (a *authState) header(ctx context.Context, scope string) (string, error) {
 	a.mu.Lock()
 	basic, realm, t := a.basic, a.realm, a.tokens[scope]
@@ -68,8 +69,8 @@ func (a *authState) basicHeader(ctx context.Context, scope string) (string, erro
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(cred.username+":"+cred.password)), nil
 }
 
-// credential looks credentials up for the first repository of the scope. A helper that fails leaves the user
-// anonymous, as docker does: most images need no credentials.
+// credential looks up the credentials for the first repository of the scope. If a helper fails,
+// the request is anonymous, as in docker: most images need no credentials.
 func (a *authState) credential(ctx context.Context, scope string) (credential, error) {
 	store, err := a.host.c.creds()
 	if err != nil {
@@ -89,9 +90,10 @@ func (a *authState) credential(ctx context.Context, scope string) (credential, e
 	return cred, nil
 }
 
-// answer takes a 401: it says whether it is worth asking again. sent is what the refused request carried.
+// answer handles a 401 and reports whether the request should be sent again. sent is the
+// Authorization header of the refused request.
 func (a *authState) answer(ctx context.Context, resp *http.Response, scope, sent string) (again bool, err error) {
-	// A redirect may have led elsewhere; what another server asks for is not ours to give.
+	// After a redirect to another server, that server's challenge must not be answered.
 	if base, err := a.host.base(ctx); err != nil || resp.Request.URL.Scheme+"://"+resp.Request.URL.Host != base {
 		return false, err
 	}
@@ -120,22 +122,22 @@ func (a *authState) answer(ctx context.Context, resp *http.Response, scope, sent
 	return false, nil
 }
 
-// why is the reason for having no credentials, if there is one beyond that there are none.
+// why returns the error of looking up credentials, nil if there are simply none.
 func (a *authState) why() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.helperErr
 }
 
-// checkRealm refuses token servers over plain http if the registry uses https, and at link-local addresses, where
-// clouds serve the machine's own secrets.
+// checkRealm returns an error for a token server over plain http if the registry uses https, and
+// for one at a link-local address, where clouds serve the credentials of the machine.
 func (a *authState) checkRealm(realm string, registry *url.URL) error {
 	u, err := url.Parse(realm)
 	if err != nil || u.Host == "" {
-		return fmt.Errorf("%s names no token server that can be used: %q", a.host.name, printable(realm))
+		return fmt.Errorf("%s names an invalid token server: %q", a.host.name, printable(realm))
 	}
 	if u.Scheme != "https" && (u.Scheme != "http" || registry.Scheme == "https") {
-		return fmt.Errorf("%s names a token server that is not reached by https: %s", a.host.name, u.Redacted())
+		return fmt.Errorf("%s names a token server without https: %s", a.host.name, u.Redacted())
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && (ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
 		return fmt.Errorf("%s names a token server at a link-local address: %s", a.host.name, u.Redacted())
@@ -143,7 +145,8 @@ func (a *authState) checkRealm(realm string, registry *url.URL) error {
 	return nil
 }
 
-// fetch gets a token for a scope, unless another goroutine has replaced the old one meanwhile.
+// fetch fetches a token for a scope, unless another goroutine has replaced the old one
+// meanwhile.
 func (a *authState) fetch(ctx context.Context, scope, old string) (string, error) {
 	a.mu.Lock()
 	if a.tokens == nil {
@@ -178,15 +181,17 @@ func (a *authState) fetch(ctx context.Context, scope, old string) (string, error
 	return t.value, nil
 }
 
-// exchange asks the token server: https://distribution.github.io/distribution/spec/auth/token/ and …/oauth/.
+// exchange requests a token from the token server:
+// https://distribution.github.io/distribution/spec/auth/token/ and …/oauth/.
 func (a *authState) exchange(ctx context.Context, realm, service, scope string, cred credential) (token, error) {
 	u, err := url.Parse(realm)
 	if err != nil {
 		return token{}, err
 	}
-	// Credentials go to another server only by verified https, also if the registry itself is insecure.
+	// Credentials are sent to another server only by verified https, even if the registry itself
+	// is insecure.
 	if cred != (credential{}) && u.Scheme != "https" && u.Hostname() != hostname(a.host.name) {
-		return token{}, fmt.Errorf("credentials are not sent to a token server on another host that is not reached by https: %s", u.Redacted())
+		return token{}, fmt.Errorf("credentials are not sent to a token server on another host without https: %s", u.Redacted())
 	}
 	server := a.host
 	if u.Host != a.host.name {
@@ -256,7 +261,8 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string, 
 	if strings.ContainsFunc(t.value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return token{}, errors.New("the token server's answer has a token that cannot be used in a header")
 	}
-	// Clients must take a missing value for 60 seconds; a little less, so that it does not run out on the way.
+	// A missing value means 60 seconds. A shorter time is used, so that the token does not
+	// expire before it arrives.
 	seconds, _ := answer.ExpiresIn.(float64)
 	life := time.Duration(min(max(seconds, 60), 24*3600)) * time.Second
 	t.expires = time.Now().Add(life * 9 / 10)
@@ -269,7 +275,8 @@ type challenge struct {
 	params map[string]string
 }
 
-// parseChallenges reads WWW-Authenticate headers (RFC 9110, 11.6.1). What it does not understand it skips.
+// parseChallenges parses WWW-Authenticate headers (RFC 9110, 11.6.1). It skips what it cannot
+// parse.
 func parseChallenges(headers []string) []challenge {
 	var out []challenge
 	for _, s := range headers {

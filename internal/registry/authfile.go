@@ -18,22 +18,23 @@ import (
 	"github.com/layerbuild/layerbuild/internal/hostfile"
 )
 
-// credential is what a server wants to know of who asks. The zero value is nobody.
+// credential authenticates a user to a server. The zero value is anonymous.
 type credential struct {
 	username, password string
-	refresh            string // a token that others are had for (docker's identity token)
+	refresh            string // a token that is exchanged for others (docker's identity token)
 	access             string // a token for the registry itself
 }
 
-// authFile is a file in which docker or podman keep credentials or say which helper does:
-// https://docs.docker.com/reference/cli/docker/login/#credential-stores and containers-auth.json(5).
+// authFile is a file in which docker or podman keep credentials or the names of credential helpers:
+// https://docs.docker.com/reference/cli/docker/login/#credential-stores and
+// containers-auth.json(5).
 type authFile struct {
-	auths   map[string]json.RawMessage // by server; read when it is asked for, so that a broken entry harms nobody else
+	auths   map[string]json.RawMessage // by server; decoded when it is used, so that a broken entry does not affect the others
 	helpers map[string]string          // by server
-	helper  string                     // of all other servers
+	helper  string                     // for all other servers
 }
 
-// readAuthFile reads a file; one that is not there or is empty has no credentials.
+// readAuthFile reads a file. A missing or empty file has no credentials.
 func readAuthFile(path string) (*authFile, error) {
 	a := &authFile{}
 	f, err := hostfile.Open(path, os.O_RDONLY)
@@ -67,7 +68,7 @@ func readAuthFile(path string) (*authFile, error) {
 	return a, nil
 }
 
-// get returns the credential for a server, or for a part of it; none is the zero value.
+// get returns the credential for a server or for a part of it; the zero value if there is none.
 func (a *authFile) get(ctx context.Context, server string) (credential, error) {
 	helper := a.helpers[server]
 	if helper == "" {
@@ -93,7 +94,7 @@ func (a *authFile) get(ctx context.Context, server string) (credential, error) {
 		Auth          string `json:"auth"` // base64 of username:password
 		IdentityToken string `json:"identitytoken"`
 		RegistryToken string `json:"registrytoken"`
-		Username      string `json:"username"` // this and the next are older than auth
+		Username      string `json:"username"` // the next two are older than auth
 		Password      string `json:"password"`
 	}
 	if err := json.Unmarshal(raw, &entry); err != nil {
@@ -109,7 +110,7 @@ func (a *authFile) get(ctx context.Context, server string) (credential, error) {
 	return c, nil
 }
 
-// serverOfKey is the server that an entry of auths is for, without a scheme and a path.
+// serverOfKey returns the server of a key of auths, without the scheme and the path.
 func serverOfKey(key string) string {
 	key = strings.TrimPrefix(strings.TrimPrefix(key, "http://"), "https://")
 	server, _, _ := strings.Cut(key, "/")
@@ -128,12 +129,12 @@ func decodeAuth(s string) (username, password string, err error) {
 	return username, password, nil
 }
 
-// askHelper asks a program for the credential of a server:
+// askHelper runs a credential helper for a server:
 // https://github.com/docker/docker-credential-helpers#development.
 func askHelper(ctx context.Context, program, server string) (credential, error) {
 	cmd := exec.CommandContext(ctx, program, "get")
 	cmd.Stdin = strings.NewReader(server)
-	cmd.Stderr = os.Stderr // some ask for a password there
+	cmd.Stderr = os.Stderr // some helpers prompt for a password there
 	out, err := cmd.Output()
 	if _, ok := errors.AsType[*exec.ExitError](err); ok {
 		if said := string(bytes.TrimSpace(out)); said == "credentials not found in native keychain" {

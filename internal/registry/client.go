@@ -1,11 +1,16 @@
-// Package registry speaks to image registries: it finds an image by its name, and fetches and pushes blobs.
+// Package registry is a client of image registries: it finds an image by its name, and fetches
+// and pushes blobs.
 //
-// Which server a name leads to, and how it is spoken to, follows the files that users of such tools have already:
-// containers-registries.conf(5) for mirrors, locations, insecure and blocked registries, the Docker configuration for
-// credentials and credential helpers, certs.d for certificate authorities, and HTTP_PROXY and its kin. A registry on
-// loopback may speak plain http without being told so.
+// The server of a name and the way to connect to it come from the files that users of similar
+// tools have already: containers-registries.conf(5) for mirrors, locations, insecure and blocked
+// registries, the Docker configuration for credentials and credential helpers, certs.d for
+// certificate authorities, and HTTP_PROXY and the like. Plain http is allowed for registries on
+// loopback addresses.
 //
-// Everything is read only when a registry is first asked for something, so a build that needs none pays nothing.
+// The files are read when a registry is first used, so a build without a registry does not read
+// them. The package may read files of the user's configuration, run credential helpers and use
+// the network; it does not use the store. Its tests use servers in the same process
+// (internal/registrytest).
 package registry
 
 import (
@@ -24,28 +29,31 @@ import (
 	"time"
 )
 
-// Options of a client. The zero value is right for all but tests.
+// Options are the options of a Client. The zero value is suitable for all uses except tests.
 type Options struct {
-	// Config is a containers-registries.conf; "" looks where CONTAINERS_REGISTRIES_CONF says or in the usual places.
+	// Config is a containers-registries.conf; "": the file of CONTAINERS_REGISTRIES_CONF, or one
+	// of the usual places.
 	Config string
-	// DockerConfig is a directory with a config.json; "" is $DOCKER_CONFIG or ~/.docker.
+	// DockerConfig is a directory with a config.json; "": $DOCKER_CONFIG or ~/.docker.
 	DockerConfig string
-	// UserAgent is what servers are told; "" is "layerbuild".
+	// UserAgent is the User-Agent header; "": "layerbuild".
 	UserAgent string
-	// Backoff is the wait before the first retry; each further one is twice as long. Zero is 250 ms.
+	// Backoff is the wait before the first retry; each further one is twice as long. 0: 250 ms.
 	Backoff time.Duration
-	// Idle is how long a transfer may stand still before it counts as broken and is tried again. Zero is 30 seconds.
+	// Idle is the time after which a transfer without data counts as broken and is retried. 0:
+	// 30 seconds.
 	Idle time.Duration
-	// Patience is how long all tries of a download together may wait for the server before it is given up. Zero is 100
+	// Patience is the total time that all attempts of a download may wait for the server. 0: 100
 	// seconds.
 	Patience time.Duration
-	// Dial opens connections; nil dials with a limit of 8 seconds, looking up the name included.
+	// Dial opens connections; nil: net.Dialer with a limit of 8 seconds, which includes the name
+	// lookup.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Proxy chooses a proxy; nil does what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say.
+	// Proxy chooses a proxy; nil: as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say.
 	Proxy func(*http.Request) (*url.URL, error)
 }
 
-// Client asks registries. It is safe for concurrent use. Close it at the end.
+// Client sends requests to registries. It is safe for concurrent use. The caller closes it.
 type Client struct {
 	o      Options
 	config func() (*config, error)
@@ -66,7 +74,7 @@ type heldKey struct {
 	host, repo, digest string
 }
 
-// New makes a client. It reads nothing and connects to nobody yet.
+// New returns a Client. It does not read files or connect to a server yet.
 func New(o Options) *Client {
 	if o.UserAgent == "" {
 		o.UserAgent = "layerbuild"
@@ -105,20 +113,20 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// host is one server and what has been learned about it.
+// host is one server and the facts that are known about it.
 type host struct {
 	c         *Client
 	name      string // host[:port] as connected to
-	lax       bool   // plain http and unknown certificates will do
+	lax       bool   // plain http and unverified certificates are allowed
 	transport *http.Transport
 	http      *http.Client
 	auth      authState
 
 	mu     sync.Mutex
-	scheme string // "" not known yet
+	scheme string // "": not known yet
 }
 
-// host returns the state of a server; it is made on first use.
+// host returns the state of a server, which is created on first use.
 func (c *Client) host(name string, insecure bool) (*host, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -134,13 +142,14 @@ func (c *Client) host(name string, insecure bool) (*host, error) {
 	h.transport = &http.Transport{
 		Proxy:       c.o.Proxy,
 		DialContext: c.o.Dial,
-		// Several plain connections move blobs faster than the streams of one HTTP/2 connection, which share a window.
+		// Several plain connections move blobs faster than the streams of one HTTP/2 connection,
+		// which share a window.
 		TLSClientConfig:     tlsConfig,
 		TLSNextProto:        map[string]func(string, *tls.Conn) http.RoundTripper{},
 		TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     30 * time.Second,
-		DisableCompression:  true, // a digest is of the bytes as they are
+		DisableCompression:  true, // a digest is of the bytes as they are stored
 		ReadBufferSize:      64 << 10,
 		WriteBufferSize:     64 << 10,
 	}
@@ -150,7 +159,7 @@ func (c *Client) host(name string, insecure bool) (*host, error) {
 	return h, nil
 }
 
-// isLoopback says whether a server is this machine.
+// isLoopback reports whether a server is on this machine.
 func isLoopback(hostport string) bool {
 	name := hostname(hostport)
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
@@ -160,7 +169,7 @@ func isLoopback(hostport string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
-// hostname is a server's name without the port.
+// hostname returns a server's name without the port.
 func hostname(hostport string) string {
 	name := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
@@ -169,8 +178,8 @@ func hostname(hostport string) string {
 	return strings.Trim(name, "[]")
 }
 
-// base is the beginning of the server's URLs, "https://host". A server that may speak plain http is asked once; the
-// question carries no credentials.
+// base returns the beginning of the server's URLs, "https://host". A server that may use plain
+// http is probed once, without credentials.
 func (h *host) base(ctx context.Context) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -199,19 +208,20 @@ func (h *host) base(ctx context.Context) (string, error) {
 	return h.scheme + "://" + h.name, nil
 }
 
-// checkRedirect keeps credentials with the server that they are for. net/http keeps them for subdomains and for other
-// ports of the same name, and takes headers of each hop from the first request again.
+// checkRedirect makes sure that credentials are sent only to the server that they are for.
+// net/http also sends them to subdomains and to other ports of the same name, and takes the
+// headers of each hop from the first request.
 func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
 		return errors.New("more than 10 redirects")
 	}
 	first := via[0].URL
-	req.Header.Del("Referer") // it may be a signed address
+	req.Header.Del("Referer") // it may contain a signed address
 	if req.URL.Scheme == "http" && first.Scheme == "https" && !h.lax && !isBlobRequest(via[0]) {
 		return fmt.Errorf("redirect from https to plain http, at %s", req.URL.Host)
 	}
 	if ip, err := netip.ParseAddr(req.URL.Hostname()); err == nil && (ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
-		return fmt.Errorf("redirect to a link-local address: %s", req.URL.Host) // where clouds serve the machine's own secrets
+		return fmt.Errorf("redirect to a link-local address: %s", req.URL.Host) // clouds serve the credentials of the machine there
 	}
 	for _, r := range append(via[1:], req) {
 		if r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
@@ -228,34 +238,36 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	return fmt.Errorf("redirect to a %q address", req.URL.Scheme)
 }
 
-// isBlobRequest reports whether a request is for a blob. Its digest is known, so it may come by any connection.
+// isBlobRequest reports whether a request is for a blob. Its digest is known, so any connection
+// is safe.
 func isBlobRequest(req *http.Request) bool {
 	return req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/blobs/")
 }
 
-// call is one request, so described that it can be sent again.
+// call describes one request, so that it can be sent again.
 type call struct {
 	method string
-	url    string // whole, or from "/v2/" on
+	url    string // a whole URL, or its part from "/v2/" on
 	header http.Header
 	body   func() (io.ReadCloser, error) // nil: none
-	size   int64                         // of the body
-	scope  string                        // what a token must allow, "" for none; several are separated by spaces
-	bare   bool                          // send no credentials: the address is another server's
-	once   bool                          // a retry is the caller's affair
-	wait   time.Duration                 // for the first bytes of the answer; zero: Options.Idle
+	size   int64                         // the size of the body
+	scope  string                        // the scopes that a token must allow, separated by spaces; "": none
+	bare   bool                          // send no credentials: the address is of another server
+	once   bool                          // the caller retries
+	wait   time.Duration                 // the limit for the first bytes of the answer; 0: Options.Idle
 
 	// patience is shared by the requests of one download. nil: the call has its own.
 	patience *patience
 }
 
-// patience counts the time that was spent waiting for a server, for answers and for bytes.
+// patience counts the time that was spent waiting for a server, both for answers and for data.
 type patience struct {
 	limit, used time.Duration
 	bytes       int64
 }
 
-// enough is how many bytes reset the patience. A transfer with fewer bytes than this in Options.Patience is given up.
+// enough is the number of bytes that reset the patience. A transfer with fewer bytes in
+// Options.Patience is given up.
 const enough = 64 << 10
 
 func (p *patience) left() time.Duration { return p.limit - p.used }
@@ -268,19 +280,19 @@ func (p *patience) waited(d time.Duration, n int) {
 	}
 }
 
-// maxAsked is how long in all a server may ask us to wait by Retry-After.
+// maxAsked is the longest total wait that a server may ask for by Retry-After.
 const maxAsked = 2 * time.Minute
 
-// maxTries is how often a request is sent: with waits of 1/4, 1/2, 1 and 2 seconds between.
+// maxTries is how often a request is sent, with waits of 1/4, 1/2, 1 and 2 seconds between.
 const maxTries = 5
 
-// do sends a request, again if need be, and returns the answer, whatever its status is; what a retry can mend has been
-// retried. The caller closes the body.
+// do sends a request, with retries, and returns the answer, whatever its status is: a status
+// that a retry may change has been retried. The caller closes the body.
 func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
 	if q.patience == nil {
 		q.patience = &patience{limit: h.c.o.Patience}
 		if q.body != nil {
-			q.patience.limit = 1 << 62 // the time for uploads is limited by q.wait
+			q.patience.limit = 1 << 62 // the time of an upload is limited by q.wait
 		}
 	}
 	challenged := 0
@@ -314,7 +326,7 @@ func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
 		case retryableStatus(resp.StatusCode):
 			delay = retryAfter(resp)
 			if asked += delay; delay > time.Minute || asked > maxAsked {
-				return resp, nil // too long to wait silently
+				return resp, nil // too long to wait without a message
 			}
 			discard(resp)
 		default:
@@ -326,7 +338,7 @@ func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
 	}
 }
 
-// send sends a request once. sent is the Authorization header that it carried.
+// send sends a request once. sent is its Authorization header.
 func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent string, err error) {
 	address := q.url
 	if strings.HasPrefix(address, "/") {
@@ -336,8 +348,8 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 		}
 		address = base + address
 	}
-	// The wait for the answer is limited by hand: net/http's limit would also end uploads that a server is slow to
-	// take note of.
+	// A timer limits the wait for the answer: the limit of net/http would also end uploads that
+	// a server acknowledges late.
 	wait := q.wait
 	if wait == 0 {
 		wait = h.c.o.Idle
@@ -401,18 +413,19 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 	return resp, sent, nil
 }
 
-// errNoAnswer ends a request that is not answered, errIdle a transfer that stands still. Both may go better next time.
+// errNoAnswer ends a request that is not answered, errIdle a transfer without data. A retry may
+// succeed.
 var (
 	errNoAnswer = errors.New("no answer in time")
-	errIdle     = errors.New("the transfer stood still for too long")
+	errIdle     = errors.New("no data arrived in time")
 )
 
-// resetting gives the server its time anew for as long as it takes our data.
+// resetting restarts the timer for the answer whenever the server reads data of the body.
 type resetting struct {
 	io.ReadCloser
 	timer    *time.Timer
 	wait     time.Duration
-	answered *atomic.Bool // the answer came before the whole body went
+	answered *atomic.Bool // the answer arrived before the whole body was sent
 }
 
 func (r *resetting) Read(p []byte) (int, error) {
@@ -422,11 +435,11 @@ func (r *resetting) Read(p []byte) (int, error) {
 	return r.ReadCloser.Read(p)
 }
 
-// answerBody returns an error when no bytes arrive for a while, or too few for longer, and cancels its request when it
-// is closed.
+// answerBody returns an error if no data arrives for a while, or too little for a longer time.
+// Close cancels the request.
 type answerBody struct {
 	io.ReadCloser
-	ctx      context.Context // of the request, for the cause of its end
+	ctx      context.Context // the request's, for the cause of its end
 	cancel   context.CancelCauseFunc
 	idle     time.Duration
 	patience *patience
@@ -442,7 +455,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	}
 	start := time.Now()
 	n, err := b.ReadCloser.Read(p)
-	b.timer.Stop() // a slow reader is not a slow server
+	b.timer.Stop() // the time between reads is not the server's
 	b.patience.waited(time.Since(start), n)
 	if err != nil && err != io.EOF {
 		if cause := context.Cause(b.ctx); cause != nil {
@@ -461,13 +474,14 @@ func (b *answerBody) Close() error {
 	return err
 }
 
-// discard reads what little an unwanted answer has, so that its connection is used again.
+// discard reads the rest of a short answer, so that its connection can be used again.
 func discard(resp *http.Response) {
 	io.CopyN(io.Discard, resp.Body, 64<<10)
 	resp.Body.Close()
 }
 
-// sleep waits, a little more or less each time, so that several builds do not come back at once.
+// sleep waits, with some random variation, so that several builds do not retry at the same
+// moment.
 func (c *Client) sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(jitter(d))
 	defer t.Stop()

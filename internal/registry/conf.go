@@ -15,14 +15,14 @@ import (
 	"github.com/layerbuild/layerbuild/internal/reference"
 )
 
-// config is what containers-registries.conf(5) says.
+// config is the content of a containers-registries.conf(5).
 type config struct {
 	search     []string
 	registries []table // the longest prefix first
 	aliases    map[string]string
-	// distroAliases come from the system's drop-in directory. Distributions ship a list there that sends "fedora" to
-	// Fedora's registry, as podman would. A Dockerfile means Docker Hub by "fedora", unless the machine's owner has
-	// turned to search registries, so without those this list does not count.
+	// distroAliases come from the system's drop-in directory. Distributions ship a list there
+	// that resolves "fedora" to Fedora's registry, for podman. In a Dockerfile "fedora" means
+	// Docker Hub. The list is used only if search registries are configured.
 	distroAliases map[string]string
 }
 
@@ -48,12 +48,12 @@ type file struct {
 	Search     *[]string         `toml:"unqualified-search-registries"`
 	Registries []table           `toml:"registry"`
 	Aliases    map[string]string `toml:"aliases"`
-	// Version 1 of the format is told from a broken version 2 by this table.
+	// Version1 distinguishes version 1 of the format from an invalid version 2.
 	Version1 map[string]any `toml:"registries"`
 }
 
-// loadConfig reads the configuration: the file that is named, or else the user's, or else the system's, with the
-// drop-ins that belong to it. A file named by CONTAINERS_REGISTRIES_CONF stands alone.
+// loadConfig reads the configuration: the named file, or the user's, or the system's, with its
+// drop-ins. A file that CONTAINERS_REGISTRIES_CONF names is read without drop-ins.
 func loadConfig(path string) (*config, error) {
 	c := &config{aliases: map[string]string{}, distroAliases: map[string]string{}}
 	if path == "" {
@@ -125,7 +125,7 @@ func (c *config) read(path string, aliases map[string]string) error {
 	return nil
 }
 
-// parse adds a file to what earlier ones said.
+// parse adds the content of a file to that of earlier files.
 func (c *config) parse(data string, aliases map[string]string) error {
 	var f file
 	if _, err := toml.Decode(data, &f); err != nil {
@@ -157,7 +157,7 @@ func (c *config) parse(data string, aliases map[string]string) error {
 	return nil
 }
 
-// check completes a table and says what is wrong with it.
+// check completes a table and returns an error if it is invalid.
 func (t *table) check() error {
 	t.Prefix, t.Location = trimLocation(t.Prefix), trimLocation(t.Location)
 	if t.Prefix == "" {
@@ -167,7 +167,7 @@ func (t *table) check() error {
 		return errors.New("a [[registry]] has neither a prefix nor a location")
 	}
 	if rest, ok := strings.CutPrefix(t.Prefix, "*."); strings.Contains(rest, "*") || !ok && strings.Contains(t.Prefix, "*") || ok && strings.ContainsAny(rest, "/:") {
-		return fmt.Errorf("registry prefix %q: a * stands only before a whole host name, as in *.example.com", t.Prefix)
+		return fmt.Errorf("registry prefix %q: a * is allowed only before a whole host name, as in *.example.com", t.Prefix)
 	}
 	if t.Location == "" && !strings.HasPrefix(t.Prefix, "*.") {
 		t.Location = t.Prefix
@@ -184,7 +184,7 @@ func (t *table) check() error {
 		switch m.PullFromMirror {
 		case "", "all", "digest-only", "tag-only":
 		default:
-			return fmt.Errorf("registry %q: mirror %s: pull-from-mirror = %q is none of all, digest-only, tag-only", t.Prefix, m.Location, m.PullFromMirror)
+			return fmt.Errorf("registry %q: mirror %s: pull-from-mirror = %q is not all, digest-only or tag-only", t.Prefix, m.Location, m.PullFromMirror)
 		}
 		if m.PullFromMirror != "" && t.MirrorByDigestOnly {
 			return fmt.Errorf("registry %q: mirror %s: pull-from-mirror and mirror-by-digest-only exclude each other", t.Prefix, m.Location)
@@ -205,7 +205,8 @@ func (c *config) finish() (*config, error) {
 	return c, nil
 }
 
-// find is the table for a name like "docker.io/library/busybox:latest": the one with the longest prefix.
+// find returns the table for a name like "docker.io/library/busybox:latest": the one with the
+// longest prefix.
 func (c *config) find(name string) *table {
 	for i := range c.registries {
 		if matchPrefix(name, c.registries[i].Prefix) >= 0 {
@@ -215,7 +216,7 @@ func (c *config) find(name string) *table {
 	return nil
 }
 
-// matchPrefix is the length of the part of the name that the prefix stands for, or -1.
+// matchPrefix returns the length of the part of the name that the prefix matches, or -1.
 func matchPrefix(name, prefix string) int {
 	if suffix, ok := strings.CutPrefix(prefix, "*"); ok { // ".example.com"
 		domain, _, _ := strings.Cut(name, "/")
@@ -246,7 +247,7 @@ func matchPrefix(name, prefix string) int {
 	return -1
 }
 
-// wanted says whether a mirror is to be asked for such a reference.
+// wanted reports whether a mirror is used for such a reference.
 func (m mirror) wanted(t *table, byDigest bool) bool {
 	switch {
 	case t.MirrorByDigestOnly, m.PullFromMirror == "digest-only":

@@ -172,7 +172,7 @@ func TestCandidates(t *testing.T) {
 		want      []string
 	}{
 		{"", "busybox:1", []string{"docker.io/library/busybox:1"}},
-		{"", "fedora", []string{"docker.io/library/fedora:latest"}}, // the distribution's list does not count
+		{"", "fedora", []string{"docker.io/library/fedora:latest"}}, // the distribution's list is not used
 		{search, "fedora:40", []string{"registry.fedoraproject.org/fedora:40"}},
 		{search, "busybox", []string{"a.example/busybox:latest", "docker.io/library/busybox:latest"}},
 		{search, "me/app:2", []string{"a.example/me/app:2", "docker.io/me/app:2"}},
@@ -193,8 +193,8 @@ func TestConfigErrors(t *testing.T) {
 	tests := []struct{ conf, want string }{
 		{"x = ", "toml"},
 		{"[[registry]]\ninsecure = true", "neither a prefix nor a location"},
-		{"[[registry]]\nprefix = \"example.*.com\"\nlocation=\"a\"", "a * stands only"},
-		{"[[registry]]\nprefix = \"*.example.com/foo\"\nlocation=\"a\"", "a * stands only"},
+		{"[[registry]]\nprefix = \"example.*.com\"\nlocation=\"a\"", "a * is allowed only"},
+		{"[[registry]]\nprefix = \"*.example.com/foo\"\nlocation=\"a\"", "a * is allowed only"},
 		{"[[registry]]\nlocation = \"https://a\"", "without a scheme"},
 		{"[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\nlocation = \"\"", "is not host"},
 		{"[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\nlocation = \"b\"\npull-from-mirror = \"never\"", "none of all"},
@@ -247,7 +247,7 @@ func TestConfigFiles(t *testing.T) {
 	if !cmp.Equal(c, want, cmp.AllowUnexported(config{})) {
 		t.Error(cmp.Diff(want, c, cmp.AllowUnexported(config{})))
 	}
-	// The variable names the only file that counts.
+	// The variable names the only file that is read.
 	other := filepath.Join(dir, "other.conf")
 	if err := os.WriteFile(other, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -302,7 +302,8 @@ func FuzzChallenges(f *testing.F) {
 	})
 }
 
-// FuzzConf checks that whatever a configuration says, a name leads to well-formed places or to an error.
+// FuzzConf checks that whatever a configuration says, a name leads to well-formed places or to an
+// error.
 func FuzzConf(f *testing.F) {
 	f.Add("[[registry]]\nprefix = \"docker.io\"\nlocation = \"a.example/b\"\n[[registry.mirror]]\nlocation = \"c\"", "busybox:1")
 	f.Add("[[registry]]\nprefix = \"*.b\"", "a.b/c@sha256:"+strings.Repeat("0", 64))

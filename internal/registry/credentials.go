@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// credentialStore looks for credentials where docker and podman keep them.
+// credentialStore looks up credentials in the files and helpers of docker and podman.
 type credentialStore struct {
 	files []*authFile
 
@@ -19,14 +19,14 @@ type credentialStore struct {
 	known map[string]*lookup
 }
 
-// lookup is one answer; a helper is a program, so it is asked once.
+// lookup is one result. A helper is a program, so it is run once.
 type lookup struct {
 	once sync.Once
 	cred credential
 	err  error
 }
 
-// loadCredentials opens the Docker configuration, then the files of containers-auth.json(5).
+// loadCredentials reads the Docker configuration, then the files of containers-auth.json(5).
 func loadCredentials(dir string) (*credentialStore, error) {
 	s := &credentialStore{known: map[string]*lookup{}}
 	var paths []string
@@ -53,7 +53,7 @@ func loadCredentials(dir string) (*credentialStore, error) {
 	for _, p := range paths {
 		file, err := readAuthFile(p)
 		if errors.Is(err, fs.ErrPermission) && !strings.HasPrefix(p, dir+string(filepath.Separator)) {
-			continue // another user's, left over in the environment
+			continue // belongs to another user: the variable was inherited from that user's environment
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read credentials: %w", err)
@@ -63,7 +63,7 @@ func loadCredentials(dir string) (*credentialStore, error) {
 	return s, nil
 }
 
-// get returns the credentials for a repository on a server; none is the zero value.
+// get returns the credentials for a repository on a server; the zero value if there are none.
 func (s *credentialStore) get(ctx context.Context, host, repo string) (credential, error) {
 	keys := []string{host}
 	if host == "registry-1.docker.io" {
@@ -78,7 +78,8 @@ func (s *credentialStore) get(ctx context.Context, host, repo string) (credentia
 	}
 	s.mu.Unlock()
 	l.once.Do(func() {
-		// Whoever comes second must not get the first one's cancellation.
+		// Another caller waits for the same result: it must not be cancelled together with the
+		// first one.
 		ctx := context.WithoutCancel(ctx)
 		var errs []error
 		for i, file := range s.files {

@@ -11,13 +11,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// DocumentType returns the media type of a manifest or an index. said are the types that the Content-Type of the answer
-// or the descriptor in an index give it; empty ones are ignored.
+// DocumentType returns the media type of a manifest or an index. said are the types in the
+// Content-Type of the answer and in the descriptor of an index; empty ones are ignored.
 //
-// An error is returned for a document that can be read both as a manifest and as an index, or whose content contradicts
-// its own type or those of said. Two programs could take such a document for two different images with one digest
-// (CVE-2021-41190). A general type such as application/json is no contradiction: file servers that act as registries
-// send it.
+// An error is returned for a document that can be read both as a manifest and as an index, or
+// whose content contradicts its own type or those of said. Two programs could read two different
+// images from such a document, with one digest (CVE-2021-41190). A general type such as
+// application/json is not a contradiction: file servers that act as registries send it.
 func DocumentType(data []byte, said ...string) (string, error) {
 	top, err := topLevel(data)
 	if err != nil {
@@ -38,7 +38,7 @@ func DocumentType(data []byte, said ...string) (string, error) {
 	_, hasConfig := top["config"]
 	_, hasLayers := top["layers"]
 	if isIndex && (hasConfig || hasLayers) {
-		return "", errors.New("it is a manifest and an index at once")
+		return "", errors.New("it is both a manifest and an index")
 	}
 	t := ""
 	for _, name := range append([]string{own}, said...) {
@@ -56,7 +56,7 @@ func DocumentType(data []byte, said ...string) (string, error) {
 	case t != "" && !slices.Contains(accepted, t):
 		return "", fmt.Errorf("it is not an image but %q", printable(t))
 	case t != "" && (IsIndex(t) && (hasConfig || hasLayers) || !IsIndex(t) && isIndex):
-		return "", fmt.Errorf("its type is given as %q, which it is not", printable(t))
+		return "", fmt.Errorf("its type is given as %q, which does not match its content", printable(t))
 	case t != "":
 		return t, nil
 	case isIndex:
@@ -67,13 +67,15 @@ func DocumentType(data []byte, said ...string) (string, error) {
 	return "", fmt.Errorf("it is not an image but %q", printable(strings.Join(said, " ")))
 }
 
-// definite reports whether a media type is one of those of images, and so identifies the kind of a document.
+// definite reports whether a media type is one of those of images, and so identifies the kind of a
+// document.
 func definite(mediaType string) bool {
 	return strings.HasPrefix(mediaType, "application/vnd.oci.image.") || strings.HasPrefix(mediaType, "application/vnd.docker.")
 }
 
-// topLevel returns the values, except null, of the keys that identify the kind of a document. A key that occurs twice,
-// or in different case, is an error: encoding/json and other readers use different occurrences.
+// topLevel returns the values, except null, of the keys that identify the kind of a document. A key
+// that occurs twice, or in different case, is an error: encoding/json and other readers use
+// different occurrences.
 func topLevel(data []byte) (map[string]json.RawMessage, error) {
 	keys := []string{"schemaVersion", "mediaType", "manifests", "config", "layers"}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -110,7 +112,7 @@ func topLevel(data []byte) (map[string]json.RawMessage, error) {
 		return nil, err
 	}
 	if len(bytes.TrimSpace(data[d.InputOffset():])) > 0 {
-		return nil, errors.New("data follows its end")
+		return nil, errors.New("there is data after its end")
 	}
 	return found, nil
 }

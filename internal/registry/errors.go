@@ -19,19 +19,19 @@ import (
 )
 
 var (
-	// ErrNotFound says that a registry was reached and does not have the image or blob.
+	// ErrNotFound is returned if a registry does not have the image or blob.
 	ErrNotFound = errors.New("not found")
-	// ErrDenied says that a registry wants other credentials, or any. Some registries say so, too, for what they do
-	// not have.
+	// ErrDenied is returned if a registry requires credentials, or others. Some registries
+	// answer like this also for missing images.
 	ErrDenied = errors.New("access denied")
-	// ErrBlocked says that registries.conf forbids the registry.
+	// ErrBlocked is returned if registries.conf blocks the registry.
 	ErrBlocked = errors.New("blocked by registries.conf")
-	// ErrNoPlatform says that an image exists, but not for the platform.
+	// ErrNoPlatform is returned for an image that exists, but not for the platform.
 	ErrNoPlatform = errors.New("not available for the platform")
 )
 
-// Error is an answer of a registry that is not the one hoped for. It is an ErrNotFound or an ErrDenied where the status
-// says so.
+// Error is an unexpected answer of a registry. errors.Is reports ErrNotFound or ErrDenied for it
+// according to its status.
 type Error struct {
 	Method, URL string
 	Status      int
@@ -65,7 +65,7 @@ func (e *Error) Is(target error) bool {
 func failure(resp *http.Response) error {
 	defer resp.Body.Close()
 	e := &Error{Method: resp.Request.Method, URL: resp.Request.URL.Redacted(), Status: resp.StatusCode}
-	if u := *resp.Request.URL; u.RawQuery != "" { // signed addresses carry secrets there
+	if u := *resp.Request.URL; u.RawQuery != "" { // signed addresses have secrets in the query
 		u.RawQuery = ""
 		e.URL = u.Redacted()
 	}
@@ -92,7 +92,7 @@ func failure(resp *http.Response) error {
 	return e
 }
 
-// printable makes a server's words fit for a terminal.
+// printable makes a server's text safe for a terminal.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
@@ -106,10 +106,10 @@ func printable(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// explain adds the remedy to errors that users meet.
+// explain adds the remedy to common errors.
 func explain(h *host, err error) error {
 	var u *url.Error
-	if errors.As(err, &u) { // it repeats the method and the address, which the caller says in its own way
+	if errors.As(err, &u) { // it repeats the method and the address, which the caller's message has already
 		err = u.Err
 	}
 	var authority x509.UnknownAuthorityError
@@ -117,16 +117,16 @@ func explain(h *host, err error) error {
 	var record tls.RecordHeaderError
 	switch {
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") || errors.As(err, &record):
-		return fmt.Errorf("%s speaks plain http: %w (say insecure = true for it in registries.conf if that is wanted)", h.name, err)
+		return fmt.Errorf("%s speaks plain http: %w (set insecure = true for it in registries.conf to allow that)", h.name, err)
 	case errors.As(err, &authority), errors.As(err, &name):
-		return fmt.Errorf("%s: %w (put its certificate authority into /etc/containers/certs.d/%s/ca.crt, or say insecure = true for it in registries.conf)", h.name, err, h.name)
+		return fmt.Errorf("%s: %w (put its certificate authority into /etc/containers/certs.d/%s/ca.crt, or set insecure = true for it in registries.conf)", h.name, err, h.name)
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		if host, _, splitErr := net.SplitHostPort(h.name); dns.Name == h.name || splitErr == nil && dns.Name == host {
 			return fmt.Errorf("%s cannot be looked up: %w (is this machine online?)", h.name, lookupError{dns})
 		}
-		return fmt.Errorf("%s: %w (is this machine online?)", h.name, err) // for example the name of a proxy
+		return fmt.Errorf("%s: %w (is this machine online?)", h.name, err) // for example with the name of a proxy
 	}
 	if errors.Is(err, errNoAnswer) {
 		return fmt.Errorf("%s: %w", h.name, err)
@@ -134,20 +134,22 @@ func explain(h *host, err error) error {
 	return err
 }
 
-// lookupError is the reason why a name cannot be looked up, for a message that has the name already.
+// lookupError is the reason why a name cannot be looked up, for a message that has the name
+// already.
 type lookupError struct{ *net.DNSError }
 
 func (e lookupError) Error() string { return e.Err }
 func (e lookupError) Unwrap() error { return e.DNSError }
 
-// retryable says whether a connection's error may not come again.
+// retryable reports whether another attempt may not have this error of a connection.
 func retryable(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
-		// A server that restarts refuses for a moment. A machine without a network should say so at once.
+		// A server that restarts refuses connections for a moment. Without a network the error
+		// is reported at once.
 		return isRefused(err)
 	}
 	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, errNoAnswer, errIdle,
@@ -160,7 +162,7 @@ func retryable(err error) bool {
 	if errors.As(err, &n) && n.Timeout() {
 		return !errors.As(err, new(*net.DNSError))
 	}
-	// What net/http has no type for.
+	// Errors for which net/http has no type.
 	for _, s := range []string{"server closed idle connection", "http2: ", "malformed HTTP response", "connection reset"} {
 		if strings.Contains(err.Error(), s) {
 			return true
@@ -180,7 +182,7 @@ func retryableStatus(status int) bool {
 	return false
 }
 
-// retryAfter is how long the server asks us to wait: seconds, or a time of day.
+// retryAfter returns the time that the server asks to wait: seconds, or a time of day.
 func retryAfter(resp *http.Response) time.Duration {
 	v := resp.Header.Get("Retry-After")
 	if v == "" {

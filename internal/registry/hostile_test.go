@@ -40,24 +40,24 @@ func TestDocumentType(t *testing.T) {
 		{"by the header", bare, []string{DockerManifest}, DockerManifest, ""},
 		{"general header", manifestJSON, []string{"application/octet-stream"}, ocispec.MediaTypeImageManifest, ""},
 		{"null is nothing", `{"manifests":null,"config":{},"layers":[]}`, nil, ocispec.MediaTypeImageManifest, ""},
-		{"both", `{"manifests":[],"config":{},"layers":[]}`, nil, "", "at once"},
-		{"both, with a type", `{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],"layers":[]}`, nil, "", "at once"},
+		{"both", `{"manifests":[],"config":{},"layers":[]}`, nil, "", "both a manifest"},
+		{"both, with a type", `{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],"layers":[]}`, nil, "", "both a manifest"},
 		{"twice", `{"manifests":[],"manifests":null}`, nil, "", "twice"},
 		{"other letters", `{"config":{},"layers":[],"Manifests":[]}`, nil, "", "different case"},
 		{"other letters, folded", "{\"config\":{},\"layer\u017f\":[]}", nil, "", "different case"},
 		{"twice, escaped", `{"config":{},"layers":[],"l\u0061yers":[1]}`, nil, "", "twice"},
 		{"media type twice", `{"mediaType":"application/vnd.oci.image.index.v1+json","mediatype":"x","manifests":[]}`, nil, "", "different case"},
 		{"header is another", manifestJSON, []string{DockerManifest}, "", "both"},
-		{"header is an index", bare, []string{ocispec.MediaTypeImageIndex}, "", "which it is not"},
-		{"header is a manifest", `{"manifests":[]}`, []string{ocispec.MediaTypeImageManifest}, "", "which it is not"},
+		{"header is an index", bare, []string{ocispec.MediaTypeImageIndex}, "", "which does not match its content"},
+		{"header is a manifest", `{"manifests":[]}`, []string{ocispec.MediaTypeImageManifest}, "", "which does not match its content"},
 		{"header is a layer", manifestJSON, []string{ocispec.MediaTypeImageLayerGzip}, "", "both"},
 		{"descriptor is another", indexJSON, []string{"", ocispec.MediaTypeImageManifest}, "", "both"},
-		{"own type lies", `{"mediaType":"application/vnd.oci.image.manifest.v1+json","manifests":[]}`, nil, "", "which it is not"},
+		{"own type lies", `{"mediaType":"application/vnd.oci.image.manifest.v1+json","manifests":[]}`, nil, "", "which does not match its content"},
 		{"schema 1", `{"schemaVersion":1}`, nil, "", "schema 1"},
 		{"helm", `{"mediaType":"application/vnd.cncf.helm.config.v1+json"}`, nil, "", "not an image"},
 		{"nothing", `{}`, []string{"text/html"}, "", `not an image but "text/html"`},
 		{"array", `[]`, nil, "", "not a manifest"},
-		{"trailing", manifestJSON + `{}`, nil, "", "follows"},
+		{"trailing", manifestJSON + `{}`, nil, "", "data after"},
 		{"cut", manifestJSON[:40], nil, "", "not a manifest"},
 		{"empty", ``, nil, "", "not a manifest"},
 		{"deep", strings.Repeat("[", 1<<20), nil, "", "not a manifest"},
@@ -70,8 +70,8 @@ func TestDocumentType(t *testing.T) {
 	}
 }
 
-// FuzzDocumentType: an accepted document has the same type for readers that take the first of two equal keys and for
-// readers that take the last.
+// FuzzDocumentType checks that an accepted document has the same type for readers that take the
+// first of two equal keys and for readers that take the last.
 func FuzzDocumentType(f *testing.F) {
 	for _, data := range []string{manifestJSON, indexJSON, `{"manifests":[],"layers":null}`, `{"Layers":[],"layers":[]}`} {
 		f.Add([]byte(data), "")
@@ -96,15 +96,15 @@ func FuzzDocumentType(f *testing.F) {
 	})
 }
 
-// impatient is a client that gives up after tenths of a second.
+// impatient returns a client that gives up after tenths of a second.
 func impatient(t *testing.T) *Client {
 	c := newClient(t, "")
 	c.o.Idle, c.o.Patience = 50*time.Millisecond, 300*time.Millisecond
 	return c
 }
 
-// TestSilence: a transfer that stops at any point is tried again, continues where it stopped, and is given up in the
-// end.
+// TestSilence: a transfer that stops at any point is tried again, continues where it stopped, and
+// is given up in the end.
 func TestSilence(t *testing.T) {
 	b := blobs{}
 	d := b.image(amd64, 500_000)
@@ -218,8 +218,8 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestTokenServers: over plain http credentials go to the registry's own host only, and a server elsewhere needs a
-// valid certificate even if the registry is insecure.
+// TestTokenServers: over plain http credentials go to the registry's own host only, and a server
+// elsewhere needs a valid certificate even if the registry is insecure.
 func TestTokenServers(t *testing.T) {
 	type request struct{ auth, form string }
 	var mu sync.Mutex
@@ -251,16 +251,16 @@ func TestTokenServers(t *testing.T) {
 	tests := []struct {
 		name, realm, login string
 		asked              int    // requests that the token server gets
-		err                string // part of the error; "": it works
+		err                string // part of the error; "": the login succeeds
 	}{
 		{"own host, another port", same.URL + "/token", "password", 1, ""},
 		{"own host, a refresh token", same.URL + "/token", "refresh", 1, ""},
-		{"another host", "http://" + elsewhere.Addr().String() + "/token", "password", 0, "not reached by https"},
-		{"another host, a refresh token", "http://" + elsewhere.Addr().String() + "/token", "refresh", 0, "not reached by https"},
+		{"another host", "http://" + elsewhere.Addr().String() + "/token", "password", 0, "without https"},
+		{"another host, a refresh token", "http://" + elsewhere.Addr().String() + "/token", "refresh", 0, "without https"},
 		{"another host, nothing to give", "http://" + elsewhere.Addr().String() + "/token", "", 1, ""},
 		{"https, a certificate of nobody", untrusted + "/token", "password", 0, "certificate"},
-		{"another scheme", "ftp://127.0.0.1/token", "password", 0, "not reached by https"},
-		{"a file", "file:///etc/passwd", "password", 0, "no token server"},
+		{"another scheme", "ftp://127.0.0.1/token", "password", 0, "without https"},
+		{"a file", "file:///etc/passwd", "password", 0, "an invalid token server"},
 		{"no realm", "", "password", 0, "nauthorized"},
 		{"link-local", "http://169.254.169.254/token", "password", 0, "link-local"},
 		{"unspecified", "http://0.0.0.0/token", "password", 0, "link-local"},
@@ -371,8 +371,8 @@ func TestTokenAnswers(t *testing.T) {
 	}
 }
 
-// TestRedirects: credentials never follow a redirect, and a manifest is not fetched over a less secure connection than
-// requested.
+// TestRedirects: credentials never follow a redirect, and a manifest is not fetched over a less
+// secure connection than requested.
 func TestRedirects(t *testing.T) {
 	b := blobs{}
 	d := b.image(amd64, 1000)

@@ -9,7 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Name is an image name taken apart. Either Tag or Digest is set; a name that has both is found by its digest.
+// Name is a parsed image name. Either Tag or Digest is set; a name that has both is found by its
+// digest.
 type Name struct {
 	Domain string // "docker.io", "localhost:5000"
 	Path   string // "library/busybox"
@@ -30,10 +31,10 @@ func Parse(s string) (Name, error) {
 	return n, nil
 }
 
-// Repository is the name without tag and digest.
+// Repository returns the name without tag and digest.
 func (n Name) Repository() string { return n.Domain + "/" + n.Path }
 
-// String is the name in full.
+// String returns the full name.
 func (n Name) String() string { return n.Repository() + n.suffix() }
 
 func (n Name) suffix() string {
@@ -43,7 +44,7 @@ func (n Name) suffix() string {
 	return ":" + n.Tag
 }
 
-// reference is the part of an address that says which manifest.
+// reference returns the part of a URL that selects the manifest.
 func (n Name) reference() string {
 	if n.Digest != "" {
 		return n.Digest.String()
@@ -51,9 +52,9 @@ func (n Name) reference() string {
 	return n.Tag
 }
 
-// candidates are the names that what a user wrote may stand for, in order. A name with a domain stands for itself. Others
-// are looked up among the aliases, then under each of the search registries; where none are configured they are on
-// Docker Hub, as in every Dockerfile.
+// candidates returns the names that a user's name may refer to, in order. A name with a domain
+// refers to itself. Others are looked up among the aliases, then in each of the search
+// registries. If none are configured, they are on Docker Hub, as in every Dockerfile.
 func (c *config) candidates(s string) ([]Name, error) {
 	n, err := Parse(s)
 	if err != nil {
@@ -92,20 +93,20 @@ func (c *config) candidates(s string) ([]Name, error) {
 	return out, nil
 }
 
-// shortName is the name without tag and digest if it names no registry.
+// shortName returns the name without tag and digest, and reports whether it has no registry.
 func shortName(s string) (string, bool) {
 	s, _, _ = strings.Cut(s, "@")
 	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, '/') {
 		s = s[:i]
 	}
-	// The first part is a registry if it looks like a host; this is the rule of reference.Parse.
+	// The first part is a registry if it looks like a host. reference.Parse has the same rule.
 	if first, _, ok := strings.Cut(s, "/"); ok && (strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first) {
 		return "", false
 	}
 	return s, true
 }
 
-// endpoint is a place where a name is asked for.
+// endpoint is a place where a name is looked up.
 type endpoint struct {
 	host     string // host[:port]
 	repo     string
@@ -121,7 +122,8 @@ func (e endpoint) String() string {
 	return s
 }
 
-// endpoints are the places to pull a name from: the mirrors that are configured, then the registry itself.
+// endpoints returns the places to pull a name from: the configured mirrors, then the registry
+// itself.
 func (c *config) endpoints(n Name) ([]endpoint, error) {
 	t := c.find(n.String())
 	if t == nil {
@@ -148,15 +150,15 @@ func (c *config) endpoints(n Name) ([]endpoint, error) {
 	return append(out, e), nil
 }
 
-// rewrite puts a location in the place of a prefix; an empty location leaves the name as it is. The tag or digest never
-// changes: a prefix or location that has one only selects.
+// rewrite replaces a prefix with a location; an empty location leaves the name unchanged. The
+// tag or digest never changes: a prefix or location that has one only selects.
 func rewrite(n Name, prefix, location string, insecure bool) (endpoint, error) {
 	if location == "" {
 		return endpoint{host: serverOf(n.Domain), repo: n.Path, insecure: insecure}, nil
 	}
 	full := n.String()
 	rest := full[matchPrefix(full, prefix):]
-	// Cut the tag or digest off again.
+	// Remove the tag or digest again.
 	rest = strings.TrimSuffix(rest, n.suffix())
 	host, repo, ok := strings.Cut(location+rest, "/")
 	if !ok || repo == "" {
@@ -168,7 +170,7 @@ func rewrite(n Name, prefix, location string, insecure bool) (endpoint, error) {
 	return endpoint{host: serverOf(host), repo: repo, insecure: insecure}, nil
 }
 
-// serverOf is the server that a registry's name stands for.
+// serverOf returns the server of a registry's name.
 func serverOf(domain string) string {
 	switch domain {
 	case "docker.io", "index.docker.io":

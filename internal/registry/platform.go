@@ -12,7 +12,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// normalize uses one spelling. What is missing is this machine's.
+// normalize returns the canonical spelling of a platform. Missing fields are those of this
+// machine.
 func normalize(p ocispec.Platform) ocispec.Platform {
 	if p.Architecture == "" {
 		p.Architecture = runtime.GOARCH
@@ -47,8 +48,8 @@ func level(p ocispec.Platform) int {
 	return n
 }
 
-// distance says how well an image for the platform have serves where want is asked for: 0 is the same, more is worse,
-// negative is not at all.
+// distance returns how well an image for the platform have can be used for want: 0 is the same,
+// a higher number is worse, and a negative one means not at all.
 func distance(want, have ocispec.Platform) int {
 	if want.OS == anyOS {
 		return 0
@@ -67,7 +68,7 @@ func distance(want, have ocispec.Platform) int {
 		}
 		return w - h
 	}
-	// The 32-bit forerunner will do when there is nothing better.
+	// The 32-bit predecessor is used if there is nothing better.
 	switch {
 	case want.Architecture == "amd64" && have.Architecture == "386":
 		return 1000
@@ -82,21 +83,21 @@ func Any() ocispec.Platform { return ocispec.Platform{OS: anyOS, Architecture: a
 
 const anyOS = "any"
 
-// Matches says whether an image for the platform have serves where want is asked for.
+// Matches reports whether an image for the platform have can be used for want.
 func Matches(want, have ocispec.Platform) bool { return distance(want, have) >= 0 }
 
-// FormatPlatform writes a platform as users do: "linux/arm/v7".
+// FormatPlatform formats a platform as users write it: "linux/arm/v7".
 func FormatPlatform(p ocispec.Platform) string { return platform.Short(normalize(p)) }
 
 // maxBare limits how many entries of an index WithPlatforms reads.
 const maxBare = 32
 
-// WithPlatforms returns the entries of an index, and adds the missing platforms. The platform of an entry is optional
-// (OCI image index v1.1.1, "platform"); the image's configuration has it. read reads a manifest or a configuration.
-// Entries for which it fails are returned unchanged.
+// WithPlatforms returns the entries of an index, and adds the missing platforms. The platform of an
+// entry is optional (OCI image index v1.1.1, "platform"); the image's configuration has it. read
+// reads a manifest or a configuration. Entries for which it fails are returned unchanged.
 func WithPlatforms(ctx context.Context, list []ocispec.Descriptor, read func(context.Context, ocispec.Descriptor) ([]byte, error)) []ocispec.Descriptor {
 	if len(list) < 2 {
-		return list // Pick takes a single entry without a platform as it is
+		return list // Pick accepts a single entry without a platform
 	}
 	list = slices.Clone(list)
 	bare := 0
@@ -125,14 +126,14 @@ func WithPlatforms(ctx context.Context, list []ocispec.Descriptor, read func(con
 	return list
 }
 
-// Pick chooses the manifest of an index that serves the platform best. Of equals the first one wins. The error is an
-// ErrNoPlatform that lists what there is.
+// Pick chooses the manifest of an index that matches the platform best, the first of equal ones.
+// The error wraps ErrNoPlatform and lists the available platforms.
 func Pick(manifests []ocispec.Descriptor, want ocispec.Platform) (ocispec.Descriptor, error) {
 	best, score := -1, 0
 	var have []string
 	for i, m := range manifests {
 		if m.Platform == nil || m.Platform.OS == "unknown" || m.Platform.OS == "" {
-			continue // an attestation, or made for no platform in particular
+			continue // an attestation, or not for a particular platform
 		}
 		if s := FormatPlatform(*m.Platform); !slices.Contains(have, s) {
 			have = append(have, s)
@@ -144,7 +145,8 @@ func Pick(manifests []ocispec.Descriptor, want ocispec.Platform) (ocispec.Descri
 	if best >= 0 {
 		return manifests[best], nil
 	}
-	// Tools that write an index of one often leave the platform out; the config has it.
+	// Tools that write an index with one entry often omit the platform; the configuration has
+	// it.
 	var bare []ocispec.Descriptor
 	for _, m := range manifests {
 		if m.Platform == nil {

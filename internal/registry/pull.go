@@ -3,7 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
-	_ "crypto/sha512" // the other algorithm that the image specification has
+	_ "crypto/sha512" // the other algorithm of the image specification
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -20,52 +20,54 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Media types of Docker's that stand beside those of the image specification.
+// Docker's media types, which are equivalent to those of the image specification.
 const (
 	DockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
 	DockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
-// accepted are the manifests that are understood.
+// accepted are the supported types of manifests.
 var accepted = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, DockerManifest, DockerManifestList}
 
-// maxManifest bounds manifests; the specification asks registries to take 4 MiB at least.
+// maxManifest limits the size of manifests; the specification asks registries to accept at least
+// 4 MiB.
 const maxManifest = 8 << 20
 
-// maxNesting bounds indexes in indexes.
+// maxNesting limits the depth of nested indexes.
 const maxNesting = 4
 
-// Document is a manifest or an index as it is.
+// Document is a manifest or an index, and its bytes.
 type Document struct {
 	Descriptor ocispec.Descriptor
 	Data       []byte
 }
 
-// IsIndex says whether a media type is that of an index.
+// IsIndex reports whether a media type is that of an index.
 func IsIndex(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageIndex || mediaType == DockerManifestList
 }
 
-// Resolved is an image that a registry has.
+// Resolved is an image that was found in a registry.
 type Resolved struct {
-	// Name is where the image was found, in full.
+	// Name is the full name under which the image was found.
 	Name string
-	// Documents lead from what the name stands for to the manifest for the platform: a single manifest, or an index,
-	// perhaps another one, and the manifest.
+	// Documents are the documents from the one that the name refers to down to the manifest for
+	// the platform: a single manifest, or an index, perhaps a nested one, and the manifest.
 	Documents []Document
 	// Source fetches the image's blobs.
 	Source *Source
 }
 
-// Root is what the name stands for.
+// Root returns the document that the name refers to.
 func (r *Resolved) Root() Document { return r.Documents[0] }
 
-// Manifest is the manifest for the platform.
+// Manifest returns the manifest for the platform.
 func (r *Resolved) Manifest() Document { return r.Documents[len(r.Documents)-1] }
 
-// Resolve finds an image: under each name that ref may stand for, at each mirror and then the registry itself, until one
-// has it. From an index it takes the manifest for the platform. Errors are an ErrNotFound, ErrDenied, ErrBlocked or
-// ErrNoPlatform where that is what they are, and say what was tried.
+// Resolve finds an image. It tries each name that ref may refer to, and for each name the
+// mirrors and then the registry, until one has the image. From an index it selects the manifest
+// for the platform. Errors wrap ErrNotFound, ErrDenied, ErrBlocked or ErrNoPlatform if they
+// apply, and list the places that were tried.
 func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platform) (*Resolved, error) {
 	var found *Resolved
 	err := c.each(ctx, ref, func(n Name, s *Source) error {
@@ -78,8 +80,8 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platf
 	return found, err
 }
 
-// Head asks for the descriptor that a name stands for now, without fetching it. Registries do not count it as a pull. The
-// digest is empty if the registry does not say it.
+// Head returns the descriptor that a name refers to now, without fetching the manifest.
+// Registries do not count this as a pull. The digest is empty if the registry does not send it.
 func (c *Client) Head(ctx context.Context, ref string) (ocispec.Descriptor, error) {
 	var found ocispec.Descriptor
 	err := c.each(ctx, ref, func(n Name, s *Source) error {
@@ -90,7 +92,7 @@ func (c *Client) Head(ctx context.Context, ref string) (ocispec.Descriptor, erro
 	return found, err
 }
 
-// each tries the places where a name may be, until one does not fail.
+// each calls try for the places of a name until one succeeds.
 func (c *Client) each(ctx context.Context, ref string, try func(Name, *Source) error) error {
 	conf, err := c.config()
 	if err != nil {
@@ -109,7 +111,8 @@ func (c *Client) each(ctx context.Context, ref string, try func(Name, *Source) e
 			continue
 		}
 		for i, e := range places {
-			// Blobs come from the place that has the manifest, or else from the others.
+			// Blobs come from the place that has the manifest, and from the others if that
+			// fails.
 			order := append([]endpoint{e}, slices.Delete(slices.Clone(places), i, i+1)...)
 			err := try(n, &Source{c: c, name: n, places: order})
 			if err == nil {
@@ -124,7 +127,8 @@ func (c *Client) each(ctx context.Context, ref string, try func(Name, *Source) e
 	return notFound(names, tried, errs)
 }
 
-// notFound says what was tried. One place with one error needs no list.
+// notFound returns an error that lists what was tried. For one place with one error it needs no
+// list.
 func notFound(names []Name, tried []endpoint, errs []error) error {
 	what := make([]string, len(names))
 	for i, n := range names {
@@ -151,7 +155,7 @@ func notFound(names []Name, tried []endpoint, errs []error) error {
 	return e
 }
 
-// triedError lists what was tried on one line.
+// triedError lists the places that were tried, on one line.
 type triedError struct {
 	title  string
 	places []string
@@ -179,8 +183,8 @@ type Source struct {
 	places []endpoint
 }
 
-// Source returns the repository of a name without asking for anything. Which of its places has the image is not known
-// then, so a fetch may try several.
+// Source returns the repository of a name without a request. It is not known then which of its
+// places has the image, so a fetch may try several.
 func (c *Client) Source(ref string) (*Source, error) {
 	conf, err := c.config()
 	if err != nil {
@@ -197,10 +201,10 @@ func (c *Client) Source(ref string) (*Source, error) {
 	return &Source{c: c, name: n, places: places}, nil
 }
 
-// Repository is the repository's name: "docker.io/library/busybox".
+// Repository returns the repository's name: "docker.io/library/busybox".
 func (s *Source) Repository() string { return s.name.Repository() }
 
-// documents fetches a manifest, by way of indexes if need be.
+// documents fetches a manifest, and the indexes that lead to it.
 func (s *Source) documents(ctx context.Context, ref string, platform ocispec.Platform) ([]Document, error) {
 	var docs []Document
 	var want *ocispec.Descriptor
@@ -229,7 +233,7 @@ func (s *Source) documents(ctx context.Context, ref string, platform ocispec.Pla
 	return nil, fmt.Errorf("indexes are nested more than %d deep", maxNesting)
 }
 
-// read fetches a small blob or a manifest and checks it.
+// read fetches a small blob or a manifest and verifies it.
 func (s *Source) read(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	body, err := s.Open(ctx, d)
 	if err != nil {
@@ -243,7 +247,7 @@ func (s *Source) read(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
 	return data, err
 }
 
-// document fetches a manifest or an index from one place and checks its digest and type.
+// document fetches a manifest or an index from one place and verifies its digest and type.
 func (s *Source) document(ctx context.Context, e endpoint, ref string, want *ocispec.Descriptor) (Document, error) {
 	header, data, err := s.documentBytes(ctx, e, ref)
 	if err != nil {
@@ -275,7 +279,7 @@ func (s *Source) document(ctx context.Context, e endpoint, ref string, want *oci
 	return Document{Descriptor: d, Data: data}, nil
 }
 
-// documentBytes fetches a manifest or an index, again when the connection breaks.
+// documentBytes fetches a manifest or an index, with retries if the connection breaks.
 func (s *Source) documentBytes(ctx context.Context, e endpoint, ref string) (http.Header, []byte, error) {
 	h, err := s.c.host(e.host, e.insecure)
 	if err != nil {
@@ -307,8 +311,8 @@ func (s *Source) documentBytes(ctx context.Context, e endpoint, ref string) (htt
 	}
 }
 
-// patience returns the share of Options.Patience for one place, so that all places together have as much as a single
-// one.
+// patience returns the share of one place in Options.Patience, so that all places together wait
+// no longer than a single one.
 func (s *Source) patience() *patience {
 	return &patience{limit: s.c.o.Patience / time.Duration(len(s.places))}
 }
@@ -338,8 +342,9 @@ func (s *Source) head(ctx context.Context, ref string) (ocispec.Descriptor, erro
 
 func pullScope(repo string) string { return "repository:" + repo + ":pull" }
 
-// Fetch opens a blob or a manifest. The reader gives an error instead of io.EOF when size or digest are not those of the
-// descriptor; a transfer that breaks is taken up again where it broke. The caller closes the reader.
+// Fetch opens a blob or a manifest. The reader returns an error instead of io.EOF if size or
+// digest are not those of the descriptor; a broken transfer is resumed where it stopped. The
+// caller closes the reader.
 func (s *Source) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	r, err := s.Open(ctx, d)
 	if err != nil {
@@ -348,7 +353,7 @@ func (s *Source) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser
 	return &verifying{r: r, want: d, hash: d.Digest.Algorithm().Hash()}, nil
 }
 
-// Open is Fetch for a caller that checks the digest itself. The size is checked.
+// Open is Fetch for a caller that verifies the digest itself. The size is verified.
 func (s *Source) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	if err := d.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("fetch blob %q: %w", d.Digest, err)
@@ -370,7 +375,7 @@ func (s *Source) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 		errs = append(errs, fmt.Errorf("%s: %w", s.places[b.place], err))
 		b.place = (b.place + 1) % len(s.places)
 	}
-	// Layers that must not be distributed are fetched from where they are said to be.
+	// Layers that must not be distributed are fetched from the addresses in their descriptors.
 	for _, u := range d.URLs {
 		b.foreign, b.patience = u, &patience{limit: s.c.o.Patience / time.Duration(len(d.URLs))}
 		err := b.open()
@@ -394,22 +399,22 @@ func (s *Source) openDocument(ctx context.Context, d ocispec.Descriptor) (io.Rea
 	return nil, fmt.Errorf("fetch manifest %s: %w", d.Digest, errors.Join(errs...))
 }
 
-// download is a blob on its way. It survives broken connections.
+// download is the transfer of a blob. It is resumed after a broken connection.
 type download struct {
 	ctx     context.Context
 	s       *Source
 	d       ocispec.Descriptor
 	place   int
-	foreign string // an address outside of any registry
+	foreign string // an address outside of registries
 	body    io.ReadCloser
 	off     int64
-	fails   int // since the last byte came
+	fails   int // the number of failures since the last byte
 	err     error
 
 	patience *patience
 }
 
-// open asks for the blob, or for the rest of it.
+// open requests the blob, or the rest of it.
 func (b *download) open() error {
 	e := b.s.places[b.place]
 	h, err := b.s.c.host(e.host, e.insecure)
@@ -441,7 +446,7 @@ func (b *download) open() error {
 			resp.Body.Close()
 			return fmt.Errorf("blob has %d bytes, not %d", n, b.d.Size)
 		}
-		// A server without ranges sends all of it again.
+		// A server that does not support ranges sends the whole blob again.
 		if _, err := io.CopyN(io.Discard, resp.Body, b.off); err != nil {
 			resp.Body.Close()
 			return err
@@ -497,7 +502,8 @@ func (b *download) Read(p []byte) (int, error) {
 	return 0, b.err
 }
 
-// again opens the rest after a wait. The next place is asked when the first does not answer any more.
+// again requests the rest after a wait. If the current place does not answer any more, it tries
+// the next one.
 func (b *download) again() error {
 	if err := b.s.c.sleep(b.ctx, b.s.c.o.Backoff<<max(0, b.fails-1)); err != nil {
 		return err
@@ -518,7 +524,7 @@ func (b *download) Close() error {
 	return b.body.Close()
 }
 
-// verifying checks what is read.
+// verifying verifies size and digest of the data that is read.
 type verifying struct {
 	r    io.ReadCloser
 	want ocispec.Descriptor
@@ -549,14 +555,14 @@ func (v *verifying) Read(p []byte) (int, error) {
 
 func (v *verifying) Close() error { return v.r.Close() }
 
-// hold remembers that a repository has a blob, for mounting it into another one.
+// hold records that a repository has a blob, for mounting it into another one.
 func (c *Client) hold(e endpoint, d digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.held[heldKey{e.host, e.repo, d.String()}] = true
 }
 
-// holders lists repositories of a host that have a blob.
+// holders returns the repositories of a host that have a blob.
 func (c *Client) holders(host string, d digest.Digest) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -18,37 +18,38 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Fetcher is where a push reads from. The reader gives an error at its end when the content is not what the descriptor
-// says. store.Store is one, Source another.
+// Fetcher opens the blobs to push. The reader returns an error at its end if the content does
+// not match the descriptor. store.Store and Source implement it.
 type Fetcher interface {
 	Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
 }
 
-// PushOptions say how a push is done. The zero value works.
+// PushOptions are the options of a push. The zero value works.
 type PushOptions struct {
-	// Jobs is how many blobs travel at once; zero is 4.
+	// Jobs is the number of blobs that are sent at the same time; 0: 4.
 	Jobs int
-	// ByDigest gives the image no tag: it is found by its digest only.
+	// ByDigest pushes the image without a tag: it is found by its digest only.
 	ByDigest bool
-	// Insecure allows plain http, and TLS with certificates that nobody vouches for.
+	// Insecure allows plain http, and TLS without verification of the certificate.
 	Insecure bool
-	// From lists repositories ("docker.io/library/debian") that are known to have a blob. One on the same server
-	// spares the upload. nil: only what this process has seen is tried.
+	// From returns the repositories ("docker.io/library/debian") that are known to have a blob.
+	// If one is on the same server, no upload is needed. nil: only repositories that this
+	// process has used are tried.
 	From func(digest.Digest) []string
-	// Progress is told how far a blob is. It is called from several goroutines. nil: nobody is told.
+	// Progress is called with the progress of each blob, by several goroutines; may be nil.
 	Progress func(PushProgress)
 }
 
-// PushProgress is how far a blob or manifest is.
+// PushProgress is the progress of a blob or a manifest.
 type PushProgress struct {
 	Descriptor ocispec.Descriptor
 	Current    int64
 	Done       bool
-	Note       string // with Done: "exists", "mounted from library/debian", or empty when it was sent
+	Note       string // with Done: "exists", "mounted from library/debian", or "" if it was sent
 }
 
-// Pusher pushes to one repository. Blobs may be given to it one by one, as each is ready, in any order and at the same
-// time; manifests after the blobs that they name.
+// Pusher pushes to one repository. Blobs may be passed to it one by one, as each is ready, in
+// any order and concurrently; manifests after the blobs that they refer to.
 type Pusher struct {
 	c     *Client
 	name  Name
@@ -61,14 +62,14 @@ type Pusher struct {
 	blobs map[digest.Digest]*pushed
 }
 
-// pushed is a blob's push, which is done once.
+// pushed is the push of a blob, which is done once.
 type pushed struct {
 	done chan struct{}
 	err  error
 }
 
-// Pusher makes a pusher for an image name. It connects to nobody yet. Mirrors and locations of registries.conf are for
-// reading only; insecure and blocked count here too.
+// Pusher returns a Pusher for an image name. It does not connect yet. Mirrors and locations of
+// registries.conf apply to reading only; insecure and blocked apply here too.
 func (c *Client) Pusher(name string, o PushOptions) (*Pusher, error) {
 	n, err := Parse(name)
 	if err != nil {
@@ -102,10 +103,10 @@ func (c *Client) Pusher(name string, o PushOptions) (*Pusher, error) {
 		slots: make(chan struct{}, o.Jobs), blobs: map[digest.Digest]*pushed{}}, nil
 }
 
-// Name is the name that is pushed to, in full.
+// Name returns the full name that is pushed to.
 func (p *Pusher) Name() string { return p.name.String() }
 
-// Push copies an image and all that it leads to, and gives it its name.
+// Push copies an image and everything that it refers to, and then its tag.
 func (c *Client) Push(ctx context.Context, name string, src Fetcher, root ocispec.Descriptor, o PushOptions) error {
 	p, err := c.Pusher(name, o)
 	if err != nil {
@@ -114,7 +115,8 @@ func (c *Client) Push(ctx context.Context, name string, src Fetcher, root ocispe
 	return p.Push(ctx, src, root)
 }
 
-// Push pushes what is still missing of an image, then its manifest or index under the pusher's tag.
+// Push pushes the blobs of an image that have not been pushed yet, then its manifest or index
+// under the pusher's tag.
 func (p *Pusher) Push(ctx context.Context, src Fetcher, root ocispec.Descriptor) error {
 	if err := p.graph(ctx, src, root, "", 0); err != nil {
 		return fmt.Errorf("push %s: %w", p.name, err)
@@ -122,7 +124,7 @@ func (p *Pusher) Push(ctx context.Context, src Fetcher, root ocispec.Descriptor)
 	return nil
 }
 
-// graph pushes a document after what it names.
+// graph pushes a document after everything that it refers to.
 func (p *Pusher) graph(ctx context.Context, src Fetcher, d ocispec.Descriptor, ref string, depth int) error {
 	if depth > maxNesting {
 		return fmt.Errorf("indexes are nested more than %d deep", maxNesting)
@@ -159,8 +161,8 @@ func (p *Pusher) graph(ctx context.Context, src Fetcher, d ocispec.Descriptor, r
 	return p.Manifest(ctx, d, data, ref)
 }
 
-// IsForeign says whether a layer is one that registries must not be given: it is fetched from the addresses in its
-// descriptor. Such are base layers of Windows.
+// IsForeign reports whether a layer must not be pushed to registries: it is fetched from the
+// addresses in its descriptor. Base layers of Windows are of this kind.
 func IsForeign(mediaType string) bool {
 	return strings.Contains(mediaType, ".nondistributable.") || strings.Contains(mediaType, ".foreign.")
 }
@@ -181,8 +183,8 @@ func readDocument(ctx context.Context, src Fetcher, d ocispec.Descriptor) ([]byt
 	return data, nil
 }
 
-// Blob pushes a blob unless the repository has it, or another one on the same server does. It is safe to call it for
-// one blob several times: the work is done once.
+// Blob pushes a blob unless the repository or another one on the same server has it. It may be
+// called several times for one blob: the work is done once.
 func (p *Pusher) Blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) error {
 	if err := d.Digest.Validate(); err != nil {
 		return fmt.Errorf("push blob %q: %w", d.Digest, err)
@@ -204,7 +206,7 @@ func (p *Pusher) Blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) er
 		}
 	}
 	b.err = p.blob(ctx, src, d)
-	if b.err != nil { // the next one may try again
+	if b.err != nil { // the next call may try again
 		p.mu.Lock()
 		delete(p.blobs, d.Digest)
 		p.mu.Unlock()
@@ -230,14 +232,14 @@ func (p *Pusher) blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) er
 	return nil
 }
 
-// send gets a blob into the repository in the cheapest way.
+// send brings a blob into the repository in the cheapest way.
 func (p *Pusher) send(ctx context.Context, src Fetcher, d ocispec.Descriptor) (note string, err error) {
 	if ok, err := p.exists(ctx, "blobs", d); err != nil {
 		return "", err
 	} else if ok {
 		return "exists", nil
 	}
-	session := "" // where the upload goes on, when a mount turned into one
+	session := "" // the upload's URL, if a request to mount has begun an upload
 	for _, from := range p.mountable(d.Digest) {
 		var ok bool
 		if ok, session, err = p.mount(ctx, d, from); err != nil {
@@ -265,14 +267,14 @@ func (p *Pusher) send(ctx context.Context, src Fetcher, d ocispec.Descriptor) (n
 		if !again || try >= maxTries || ctx.Err() != nil {
 			return "", err
 		}
-		session = "" // what is half sent is begun anew
+		session = "" // an incomplete upload is started again
 		if err := p.c.sleep(ctx, p.c.o.Backoff<<(try-1)); err != nil {
 			return "", err
 		}
 	}
 }
 
-// exists asks for a blob ("blobs") or a manifest ("manifests").
+// exists reports whether the repository has a blob (kind "blobs") or a manifest ("manifests").
 func (p *Pusher) exists(ctx context.Context, kind string, d ocispec.Descriptor) (bool, error) {
 	resp, err := p.host.do(ctx, call{method: http.MethodHead, url: "/v2/" + p.place.repo + "/" + kind + "/" + d.Digest.String(),
 		header: http.Header{"Accept": accepted}, scope: pushScope(p.place.repo)})
@@ -292,7 +294,7 @@ func (p *Pusher) exists(ctx context.Context, kind string, d ocispec.Descriptor) 
 
 func pushScope(repo string) string { return "repository:" + repo + ":pull,push" }
 
-// mountable lists the repositories of this server that may have the blob.
+// mountable returns the repositories of this server that may have the blob.
 func (p *Pusher) mountable(d digest.Digest) []string {
 	repos := p.c.holders(p.place.host, d)
 	if p.o.From != nil {
@@ -308,7 +310,8 @@ func (p *Pusher) mountable(d digest.Digest) []string {
 	return repos[:min(len(repos), 3)]
 }
 
-// mount asks the server to take the blob from another of its repositories. If it will not, it may have begun an upload.
+// mount asks the server to copy the blob from another of its repositories. If the server
+// refuses, it may have begun an upload.
 func (p *Pusher) mount(ctx context.Context, d ocispec.Descriptor, from string) (ok bool, session string, err error) {
 	q := url.Values{"mount": {d.Digest.String()}, "from": {from}}
 	resp, err := p.host.do(ctx, call{method: http.MethodPost, url: "/v2/" + p.place.repo + "/blobs/uploads/?" + q.Encode(),
@@ -324,11 +327,11 @@ func (p *Pusher) mount(ctx context.Context, d ocispec.Descriptor, from string) (
 		session, err = p.location(resp)
 		return false, session, err
 	}
-	resp.Body.Close() // not allowed to read from there, most likely; then it is sent
+	resp.Body.Close() // most likely reading there is not allowed; the blob is uploaded then
 	return false, "", nil
 }
 
-// begin starts an upload.
+// begin begins an upload.
 func (p *Pusher) begin(ctx context.Context, query string) (session string, err error) {
 	resp, err := p.host.do(ctx, call{method: http.MethodPost, url: "/v2/" + p.place.repo + "/blobs/uploads/" + query, scope: pushScope(p.place.repo)})
 	if err != nil {
@@ -340,25 +343,25 @@ func (p *Pusher) begin(ctx context.Context, query string) (session string, err e
 	return p.location(resp)
 }
 
-// location is where an upload goes on.
+// location returns the URL at which an upload continues.
 func (p *Pusher) location(resp *http.Response) (string, error) {
 	defer resp.Body.Close()
 	u, err := resp.Location()
 	if err != nil {
-		return "", fmt.Errorf("the server says nowhere to upload to: %w", err)
+		return "", fmt.Errorf("the server's answer has no valid upload location: %w", err)
 	}
 	at := resp.Request.URL
 	if u.Scheme == "http" && at.Scheme == "https" && u.Hostname() == at.Hostname() {
-		// A registry behind a proxy that ends TLS, and that does not know of it.
+		// The registry is behind a proxy that terminates TLS, and does not know about it.
 		u.Scheme, u.Host = at.Scheme, at.Host
 	}
 	if u.Scheme != "https" && u.Scheme != at.Scheme {
-		return "", fmt.Errorf("the server wants the upload at %s, which is not safe", u.Redacted())
+		return "", fmt.Errorf("the server's upload location %s is not safe", u.Redacted())
 	}
 	return u.String(), nil
 }
 
-// upload sends a blob as a whole.
+// upload sends a blob in one request.
 func (p *Pusher) upload(ctx context.Context, src Fetcher, d ocispec.Descriptor, session string) error {
 	u, err := url.Parse(session)
 	if err != nil {
@@ -371,7 +374,7 @@ func (p *Pusher) upload(ctx context.Context, src Fetcher, d ocispec.Descriptor, 
 	if err != nil {
 		return err
 	}
-	var bad atomic.Pointer[error] // what is wrong with our own content
+	var bad atomic.Pointer[error] // an error of the local content
 	resp, err := p.host.do(ctx, call{
 		method: http.MethodPut, url: u.String(), size: d.Size, once: true, wait: p.c.o.Idle * 20,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
@@ -400,7 +403,7 @@ func (p *Pusher) upload(ctx context.Context, src Fetcher, d ocispec.Descriptor, 
 	return nil
 }
 
-// uploading is a blob on its way out.
+// uploading is the body of an upload.
 type uploading struct {
 	r        io.ReadCloser
 	d        ocispec.Descriptor
@@ -417,7 +420,7 @@ func (u *uploading) Read(b []byte) (int, error) {
 		u.progress(PushProgress{Descriptor: u.d, Current: u.n})
 	}
 	if err == nil && u.n == u.d.Size {
-		// net/http reads no further than it must; the check of the content is at the end.
+		// net/http does not read beyond the size; the content is verified at its end.
 		var one [1]byte
 		if _, err1 := u.r.Read(one[:]); err1 != io.EOF {
 			err = err1
@@ -434,8 +437,8 @@ func (u *uploading) Read(b []byte) (int, error) {
 
 func (u *uploading) Close() error { return u.r.Close() }
 
-// Manifest pushes a manifest or index. ref is its digest for one that an index names; "" stands for the pusher's tag,
-// or for the digest with ByDigest.
+// Manifest pushes a manifest or index. ref is its digest if an index refers to it; "" means the
+// pusher's tag, or the digest with ByDigest.
 func (p *Pusher) Manifest(ctx context.Context, d ocispec.Descriptor, data []byte, ref string) error {
 	switch {
 	case ref == "" && p.o.ByDigest:
@@ -456,7 +459,7 @@ func (p *Pusher) Manifest(ctx context.Context, d ocispec.Descriptor, data []byte
 	}
 	resp.Body.Close()
 	if said := digest.Digest(resp.Header.Get("Docker-Content-Digest")); said.Validate() == nil && said.Algorithm() == d.Digest.Algorithm() && said != d.Digest {
-		return fmt.Errorf("manifest %s: the server has taken it for %s", d.Digest, said)
+		return fmt.Errorf("manifest %s: the server has stored it as %s", d.Digest, said)
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The tests look at no file of the user's.
+	// The tests do not read files of the user.
 	dir, err := os.MkdirTemp("", "registry-test-")
 	if err != nil {
 		panic(err)
@@ -51,7 +51,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// newClient makes a client with a configuration, which may be empty, that waits only briefly between tries.
+// newClient returns a client with a configuration, which may be empty, and short waits between
+// attempts.
 func newClient(t testing.TB, conf string) *Client {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "registries.conf")
@@ -102,7 +103,7 @@ func (b blobs) image(p ocispec.Platform, sizes ...int) ocispec.Descriptor {
 	return d
 }
 
-// server is a registry that does as it is told.
+// server is a registry whose answers a test can change.
 type server struct {
 	*httptest.Server
 	host string
@@ -132,7 +133,7 @@ func newServer(t testing.TB, secure bool) *server {
 	return s
 }
 
-// requests lists what was asked since the last time.
+// requests returns the requests since the last call.
 func (s *server) requests() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -285,7 +286,7 @@ func (s *server) upload(w http.ResponseWriter, r *http.Request, repo string) {
 var amd64 = ocispec.Platform{OS: "linux", Architecture: "amd64"}
 
 func TestResolveAndFetch(t *testing.T) {
-	for _, secure := range []bool{false, true} { // a registry on loopback may do either
+	for _, secure := range []bool{false, true} { // a registry on loopback may use either
 		s := newServer(t, secure)
 		b := blobs{}
 		m := b.image(amd64, 100_000, 0)
@@ -311,7 +312,7 @@ func TestResolveAndFetch(t *testing.T) {
 			}
 			r.Close()
 		}
-		// By digest, whatever the tag says.
+		// By digest: the tag is ignored.
 		if got, err := c.Resolve(t.Context(), s.host+"/a/b:nonsense@"+m.Digest.String(), amd64); err != nil || got.Manifest().Descriptor.Digest != m.Digest {
 			t.Errorf("by digest: %v", err)
 		}
@@ -443,7 +444,7 @@ func TestRetries(t *testing.T) {
 		name  string
 		times int64
 		do    func(w http.ResponseWriter)
-		want  string // "": it succeeds in the end
+		want  string // "": the last attempt succeeds
 	}{
 		{name: "503", times: 3, do: func(w http.ResponseWriter) { w.WriteHeader(503) }},
 		{name: "500", times: 3, do: func(w http.ResponseWriter) { w.WriteHeader(500) }},
@@ -508,7 +509,7 @@ func TestTLSMistakes(t *testing.T) {
 	m := b.image(amd64)
 	plain.tag("a:latest", m, b)
 	secure.tag("a:latest", m, b)
-	// What is not called by a loopback name is not trusted, though it is the same server.
+	// By a name that is not a loopback name, the same server is not trusted.
 	client := func(t *testing.T, s *server, conf string) *Client {
 		path := filepath.Join(t.TempDir(), "conf")
 		if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
@@ -547,7 +548,7 @@ func TestTLSMistakes(t *testing.T) {
 	}
 }
 
-// TestTransfers breaks blobs in all the ways that networks do.
+// TestTransfers breaks transfers of blobs in the ways that networks do.
 func TestTransfers(t *testing.T) {
 	b := blobs{}
 	m := b.image(amd64, 3<<20)
@@ -782,7 +783,7 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// login writes a Docker configuration for the length of a test.
+// login writes a Docker configuration for the duration of a test.
 func login(t testing.TB, host, user, password string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -793,7 +794,8 @@ func login(t testing.TB, host, user, password string) {
 	t.Setenv("DOCKER_CONFIG", dir)
 }
 
-// TestTokens goes through the token exchange of https://distribution.github.io/distribution/spec/auth/token/.
+// TestTokens goes through the token exchange of
+// https://distribution.github.io/distribution/spec/auth/token/.
 func TestTokens(t *testing.T) {
 	b := blobs{}
 	m := b.image(amd64, 5000)
@@ -863,7 +865,7 @@ func TestTokens(t *testing.T) {
 	if want := []string{"reg, istry repository:a/b:pull : "}; !slices.Equal(asked, want) {
 		t.Errorf("asked for tokens: %q, want one anonymous", asked)
 	}
-	// A token that is no longer good is replaced.
+	// An expired token is replaced.
 	mu.Lock()
 	clear(issued)
 	mu.Unlock()
@@ -893,7 +895,7 @@ func TestTokens(t *testing.T) {
 	if len(asked) != 1 || asked[0] != "reg, istry repository:a/b:pull : refresh!" {
 		t.Errorf("asked for tokens: %q", asked)
 	}
-	// A token server that refuses, and one where no credentials should go.
+	// A token server that refuses, and one that must not get credentials.
 	issuer.hook = func(w http.ResponseWriter, r *http.Request) bool {
 		w.WriteHeader(401)
 		io.WriteString(w, `{"details":"incorrect username or password"}`)
@@ -1014,7 +1016,7 @@ insecure = true
 		t.Error(err)
 	}
 	r.Close()
-	// Nobody has it: all are named.
+	// No place has it: the error names all places.
 	_, err = c.Resolve(t.Context(), "busybox:2", amd64)
 	want := fmt.Sprintf("no such image docker.io/library/busybox:2: tried mirror %s/cache/hub/busybox: ", mirror.host)
 	if !errors.Is(err, ErrNotFound) || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "; "+origin.host+"/hub/busybox: ") {
@@ -1072,7 +1074,7 @@ func TestPush(t *testing.T) {
 	if n := s.count("PUT /v2/to/blobs/uploads"); n != 5 { // two configs, layers of 0, 50 and 3,000,000 bytes
 		t.Errorf("%d uploads, want 5: %q", n, s.requests())
 	}
-	// A second time there is nothing to send.
+	// The second push sends nothing.
 	s.requests()
 	clear(notes)
 	if err := newClient(t, "").Push(t.Context(), s.host+"/to:2", b, root, o); err != nil {
@@ -1162,7 +1164,7 @@ func TestPushFaults(t *testing.T) {
 	}
 }
 
-// rotten gives an error at the end of one blob, as a store does whose content is not what its name says.
+// rotten returns an error at the end of one blob, as a store does for damaged content.
 type rotten struct {
 	blobs
 	d digest.Digest
@@ -1290,7 +1292,7 @@ func TestDockerRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(bin, "serve", path)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // it takes settings from REGISTRY_… variables
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // the registry reads settings from REGISTRY_… variables
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

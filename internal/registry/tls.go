@@ -11,8 +11,9 @@ import (
 	"strings"
 )
 
-// tlsFor is how a server's certificate is checked: against the system's authorities and those in the directories of
-// containers-certs.d(5) and Docker, which may also hold a client certificate.
+// tlsFor returns the TLS configuration for a server: certificates are verified against the
+// system's authorities and those in the directories of containers-certs.d(5) and Docker, which
+// may also hold a client certificate.
 func tlsFor(name string, lax bool) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: lax}
 	dirs := []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
@@ -34,7 +35,7 @@ func tlsFor(name string, lax bool) (*tls.Config, error) {
 	return c, nil
 }
 
-// addCertificates reads *.crt (authorities) and NAME.cert with NAME.key (the client's).
+// addCertificates reads *.crt (authorities) and NAME.cert with NAME.key (of the client).
 func addCertificates(c *tls.Config, dir string) (found bool, err error) {
 	names, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
