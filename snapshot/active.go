@@ -14,20 +14,22 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// Active is a snapshot being written. It ends with Commit, CommitOn or Discard; an Active that is simply forgotten, by a
-// process that dies, is collected by the next Open. It is for one goroutine at a time.
+// Active is a snapshot that is being written. The caller ends it with Commit, CommitOn or Discard.
+// If the process dies first, the next Open removes the snapshot. An Active must not be used by
+// several goroutines at once.
 type Active struct {
 	s       *Store
 	work    *workDir
 	parent  ID
 	chain   []string // of the parent
-	dir     string   // where it is: below tmp, then the committed directory
+	dir     string   // below tmp, and after Commit the committed directory
 	mounted bool
 	done    bool
 }
 
-// Prepare begins a snapshot on parent, "" for an empty one. It is ErrNotExist if there is no such parent. The parent
-// cannot be removed until the Active has ended. The caller ends it with Commit, CommitOn or Discard.
+// Prepare starts a snapshot on parent; "" starts an empty one. It returns ErrNotExist if there is
+// no such parent. The parent cannot be removed until the Active has ended. The caller ends it with
+// Commit, CommitOn or Discard.
 func (s *Store) Prepare(ctx context.Context, parent ID) (*Active, error) {
 	a, err := s.prepare(ctx, parent)
 	if err != nil {
@@ -51,7 +53,8 @@ func (s *Store) prepare(ctx context.Context, parent ID) (*Active, error) {
 	return &Active{s: s, work: work, parent: parent, chain: chain, dir: work.path}, nil
 }
 
-// pin notes in dir, which must be locked, that parent has a child, and returns the parent's chain.
+// pin records in dir, which must be locked, that parent has a child, and returns the parent's
+// chain.
 func (s *Store) pin(dir string, parent ID) ([]string, error) {
 	s.lease(parent)
 	release, err := s.lock(unix.LOCK_SH)
@@ -66,31 +69,34 @@ func (s *Store) pin(dir string, parent ID) ([]string, error) {
 	return chain, writeInfo(dir, s.newInfo("", parent))
 }
 
-// newInfo returns the Info of a snapshot whose files are all written.
+// newInfo returns the Info of a snapshot whose files have all been written.
 func (s *Store) newInfo(id, parent ID) Info {
 	mark := s.ledger.Mark()
 	return Info{ID: id, Parent: parent, Created: time.Now().UTC(), Driver: s.drv.name(), Boot: mark.Boot, Syncs: mark.Syncs}
 }
 
-// Mounts are what must be performed to see and change the snapshot. They may be performed again after they are undone.
+// Mounts returns the mounts for reading and writing the snapshot. They may be made again after they
+// have been unmounted.
 func (a *Active) Mounts() []mount.Mount {
 	a.mounted = true
 	return a.s.drv.writable(a.dir, a.chain)
 }
 
-// Parent is what it was prepared on.
+// Parent returns the snapshot's parent.
 func (a *Active) Parent() ID { return a.parent }
 
-// Upper is the directory that what differs from the parent is in (with overlay's own whiteouts: 0:0 devices and opaque
-// xattrs), and where a layer is unpacked. With a driver that is not layered it is the whole tree.
+// Upper returns the directory that contains the difference to the parent (with overlay's own
+// whiteouts: 0:0 devices and opaque xattrs), into which a layer is unpacked. With a driver that is
+// not layered it contains the whole tree.
 func (a *Active) Upper() string { return filepath.Join(a.dir, fsDir) }
 
-// Changes tells where the difference to the parent is read, before the commit and after it.
+// Changes returns the directories from which the difference to the parent is read. It may be called
+// before and after the commit.
 func (a *Active) Changes() Changes { return a.s.changes(a.Upper(), a.chain) }
 
-// Commit makes the snapshot immutable and gives it its name. Nothing may have it mounted for writing any more. If there
-// is a snapshot of that name already the own work is thrown away, which is a success too: equal names mean equal
-// content. After an error the Active can still be committed or discarded.
+// Commit makes the snapshot immutable and gives it its name. It must no longer be mounted for
+// writing. If a snapshot of that name exists, Commit discards this one and succeeds: equal names
+// mean equal content. After an error the Active can still be committed or discarded.
 func (a *Active) Commit(_ context.Context, id ID) error {
 	if err := a.commit(id, a.parent); err != nil {
 		return fmt.Errorf("commit snapshot %s: %w", id, err)
@@ -98,10 +104,10 @@ func (a *Active) Commit(_ context.Context, id ID) error {
 	return nil
 }
 
-// CommitOn is Commit for a snapshot that was prepared without a parent because its parent was not there yet: with a
-// layered driver a layer may be unpacked before those below it. ownRoot is set if the layer has an entry for the root:
-// the root directory then keeps its mode, owner, attributes and time. Otherwise it gets those of the parent, as in
-// Prepare.
+// CommitOn commits a snapshot that was prepared without a parent because its parent did not exist
+// yet: with a layered driver, a layer may be unpacked before the layers below it. ownRoot is set if
+// the layer has an entry for the root: the root directory then keeps its mode, owner, attributes
+// and time. Otherwise it gets those of the parent, as in Prepare.
 func (a *Active) CommitOn(_ context.Context, id, parent ID, ownRoot bool) error {
 	if err := a.commitOn(id, parent, ownRoot); err != nil {
 		return fmt.Errorf("commit snapshot %s on %q: %w", id, string(parent), err)
@@ -117,14 +123,14 @@ func (a *Active) commitOn(id, parent ID, ownRoot bool) error {
 		return errEnded
 	}
 	if !a.s.Layered() || a.parent != "" {
-		return fmt.Errorf("it was made on %q", string(a.parent))
+		return fmt.Errorf("its parent is %q", string(a.parent))
 	}
 	chain, err := a.s.pin(a.dir, parent)
 	if err != nil {
 		return err
 	}
 	if !ownRoot {
-		// The merged root shows the attributes of the upper's root.
+		// The merged root has the attributes of the upper directory's root.
 		if err := copyRootAttributes(chain[0], a.Upper()); err != nil {
 			return err
 		}
@@ -133,7 +139,7 @@ func (a *Active) commitOn(id, parent ID, ownRoot bool) error {
 	return a.commit(id, parent)
 }
 
-var errEnded = errors.New("it is committed or discarded already")
+var errEnded = errors.New("it has already been committed or discarded")
 
 func (a *Active) commit(id, parent ID) error {
 	if a.done {
@@ -161,14 +167,15 @@ func (a *Active) commit(id, parent ID) error {
 		a.work.release()
 		return nil
 	}
-	// A name that is taken means the same content; whether it has the same parent directory or an equal one is all one.
+	// An existing name means the same content. Its parent may be another directory with equal
+	// content.
 	if chain, err := a.s.chainOf(id); err == nil {
 		a.chain = chain[1:]
 	}
 	return a.work.remove()
 }
 
-// publish renames work to id. It is false if a good snapshot has the name already.
+// publish renames work to id. It returns false if a good snapshot has the name already.
 func (s *Store) publish(work *workDir, id ID) (bool, error) {
 	s.lease(id)
 	release, err := s.lock(unix.LOCK_SH)
@@ -189,8 +196,8 @@ func (s *Store) publish(work *workDir, id ID) (bool, error) {
 	return s.replace(work, id)
 }
 
-// replace puts work in the place of what cannot be trusted: a snapshot from before a crash. Those made on it are no
-// more trustworthy, but stay for Remove.
+// replace replaces a snapshot that cannot be trusted, since it is from before a crash, with work.
+// Its descendants cannot be trusted either, but are kept until they are removed by Remove.
 func (s *Store) replace(work *workDir, id ID) (bool, error) {
 	release, err := s.lock(unix.LOCK_EX)
 	if err != nil {
@@ -198,7 +205,7 @@ func (s *Store) replace(work *workDir, id ID) (bool, error) {
 	}
 	if _, err := s.lookup(id); err == nil {
 		release()
-		return false, nil // somebody else has replaced it meanwhile
+		return false, nil // another process has replaced it meanwhile
 	}
 	old, err := s.trash(id)
 	if err == nil {
@@ -208,13 +215,13 @@ func (s *Store) replace(work *workDir, id ID) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	// What is left of it is collected later if it cannot be removed now.
+	// If this fails, a later Open removes the rest.
 	_ = old.remove()
 	return true, nil
 }
 
-// Discard throws the snapshot away. Nothing may have it mounted any more. After a Commit it does nothing, so that it can
-// be deferred.
+// Discard removes the snapshot. It must no longer be mounted. After a Commit it does nothing, so
+// that it can be deferred.
 func (a *Active) Discard() error {
 	if a.done {
 		return nil
@@ -226,14 +233,15 @@ func (a *Active) Discard() error {
 	return nil
 }
 
-// workDir is a directory below tmp. Its flock tells others that its owner is alive.
+// workDir is a directory below tmp. Its flock shows other processes that its owner is alive.
 type workDir struct {
 	s    *Store
 	path string
 	lock int
 }
 
-// newWorkDir makes one. A collector may take it for a left-over between mkdir and flock; then another is made.
+// newWorkDir makes a workDir. A collector may remove it between mkdir and flock, because it looks
+// abandoned. Then newWorkDir makes another one.
 func (s *Store) newWorkDir() (*workDir, error) {
 	for {
 		path := filepath.Join(s.tmp(), rand.Text())
@@ -250,8 +258,8 @@ func (s *Store) newWorkDir() (*workDir, error) {
 	}
 }
 
-// tryLock locks the directory at path, and makes sure that it is still there. It is EWOULDBLOCK if somebody else has it.
-// The caller closes the descriptor.
+// tryLock locks the directory at path, and checks that it still exists. It returns EWOULDBLOCK if
+// another descriptor has the lock. The caller closes the returned descriptor.
 func tryLock(path string) (int, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -275,10 +283,11 @@ func tryLock(path string) (int, error) {
 	return fd, nil
 }
 
-// trash moves a committed snapshot into tmp, so that it can no longer be opened. It returns nil if the snapshot is
-// missing. The caller holds the store's lock exclusively.
+// trash moves a committed snapshot into tmp, so that it can no longer be opened. It returns nil if
+// the snapshot is missing. The caller holds the store's lock exclusively.
 func (s *Store) trash(id ID) (*workDir, error) {
-	// In a damaged state directory another kind of file may have the name. It has no content to remove.
+	// In a damaged state directory, a file of another type may have the name. It has no contents to
+	// remove.
 	if err := unix.Unlink(s.dir(id)); err == nil {
 		return nil, nil
 	}
@@ -304,7 +313,7 @@ func (w *workDir) release() {
 	w.lock = -1
 }
 
-// remove removes the directory and lets it go.
+// remove removes the directory and releases its lock.
 func (w *workDir) remove() error {
 	if w == nil {
 		return nil
@@ -318,11 +327,12 @@ func (w *workDir) remove() error {
 	return w.s.drv.remove(tmp, filepath.Base(w.path))
 }
 
-// RemoveLeftOvers removes what dead processes have left, as Open does for the snapshots of its own driver.
+// RemoveLeftOvers removes what dead processes have left, as Open does for the snapshots of its own
+// driver.
 func (s *Store) RemoveLeftOvers() error { return s.collect() }
 
-// collect removes what dead processes have left. What cannot be removed now is tried again by the next Open: it must not
-// keep anybody from building.
+// collect removes what dead processes have left. It ignores errors, since they must not prevent a
+// build: the next Open tries again.
 func (s *Store) collect() error {
 	entries, err := os.ReadDir(s.tmp())
 	if err != nil {

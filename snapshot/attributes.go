@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plainRoot makes the root directory of an empty snapshot 0755, whatever the umask and the setgid bit of its parent.
+// plainRoot sets the mode of an empty snapshot's root directory to 0755, whatever the umask and the
+// setgid bit of its parent.
 func plainRoot(dir string) error {
 	if err := unix.Lchown(dir, 0, 0); err != nil && os.Geteuid() == 0 {
 		return &os.PathError{Op: "chown", Path: dir, Err: err}
@@ -22,7 +23,8 @@ func plainRoot(dir string) error {
 	return nil
 }
 
-// copyRootAttributes gives the directory to the owner, mode, xattrs and times of the directory from.
+// copyRootAttributes copies the owner, mode, xattrs and times of the directory from to the
+// directory to.
 func copyRootAttributes(from, to string) error {
 	src, err := openDir(from)
 	if err != nil {
@@ -44,8 +46,9 @@ func copyRootAttributes(from, to string) error {
 	return nil
 }
 
-// copyAttributes gives the open file dst what src has; st is src's. chown comes first as it takes the setuid bit and
-// file capabilities away, the times come last as all else moves them.
+// copyAttributes copies the attributes of src, whose status is st, to the open file dst. chown
+// comes first, since it clears the setuid bit and file capabilities. The times come last, since the
+// other calls change them.
 func copyAttributes(src, dst int, st *unix.Stat_t) error {
 	if err := unix.Fchown(dst, int(st.Uid), int(st.Gid)); err != nil {
 		return os.NewSyscallError("fchown", err)
@@ -57,7 +60,8 @@ func copyAttributes(src, dst int, st *unix.Stat_t) error {
 		return err
 	}
 	times := [2]unix.Timespec{st.Atim, st.Mtim}
-	// Without a path utimensat(2) is about the descriptor, on every kernel; AT_EMPTY_PATH came later.
+	// Without a path utimensat(2) changes the descriptor's file, on every kernel. AT_EMPTY_PATH is
+	// newer.
 	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(dst), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0)
 	if errno != 0 {
 		return os.NewSyscallError("utimensat", errno)
@@ -65,7 +69,8 @@ func copyAttributes(src, dst int, st *unix.Stat_t) error {
 	return nil
 }
 
-// place is where xattrs are: an open file or directory, or a path whose last part is not followed.
+// place is a file whose xattrs are read or set: an open file or directory, or a path whose last
+// part is not followed.
 type place struct {
 	fd   int
 	path string
@@ -92,13 +97,14 @@ func (p place) set(name string, value []byte) error {
 	return unix.Lsetxattr(p.path, name, value, 0)
 }
 
-// entryPlace is a name in an open directory. The xattr calls have no *at form before Linux 6.13.
+// entryPlace returns the place of a name in an open directory. The xattr calls have no *at variants
+// before Linux 6.13.
 func entryPlace(dir int, name string) place {
 	return place{path: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name}
 }
 
-// ownMarks are the xattrs by which overlayfs and fuse-overlayfs mark directories; they are no attributes of what is
-// stored.
+// ownMarks are prefixes of the xattrs by which overlayfs and fuse-overlayfs mark directories. They
+// are not attributes of the stored files.
 var ownMarks = [...]string{"trusted.overlay.", "user.overlay.", fuseXattrs}
 
 func isOwnMark(name string) bool {
@@ -110,7 +116,7 @@ func isOwnMark(name string) bool {
 	return false
 }
 
-// copyXattrs copies all xattrs but our own marks.
+// copyXattrs copies all xattrs except ownMarks.
 func copyXattrs(from, to place) error {
 	names, err := from.names()
 	if err != nil {
@@ -128,7 +134,7 @@ func copyXattrs(from, to place) error {
 			return fmt.Errorf("read xattr %s: %w", name, err)
 		}
 		err = to.set(name, value)
-		// A label of the host's security module is given by the module.
+		// The host's security module sets its own labels.
 		if err != nil && name != "security.selinux" && name != "security.SMACK64" {
 			return fmt.Errorf("set xattr %s: %w", name, err)
 		}
@@ -150,7 +156,7 @@ func (p place) value(name string) ([]byte, error) {
 	}
 }
 
-// names are the xattrs of p; none where the file system has no xattrs.
+// names returns the names of the xattrs of p, and none if the file system does not support xattrs.
 func (p place) names() ([]string, error) {
 	var few [512]byte
 	buf := few[:]

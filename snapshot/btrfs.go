@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// btrfs keeps every snapshot as a subvolume, made as a snapshot of its parent's: a whole tree that shares everything.
-// It reads and removes what plain copies have made, and they what it has made, so that both have the same directory.
+// btrfs stores every snapshot as a subvolume, made as a btrfs snapshot of its parent's: a whole
+// tree that shares all data. It reads and removes snapshots that plainCopies has made, and
+// plainCopies those that it has made, so both use the same directory.
 type btrfs struct{ plainCopies }
 
 func (btrfs) name() string { return "btrfs" }
@@ -39,7 +40,7 @@ func (btrfs) prepare(ctx context.Context, dir string, chain []string) error {
 		return &os.PathError{Op: "fstat", Path: chain[0], Err: err}
 	}
 	if st.Ino != subvolumeRoot {
-		return plainCopies{}.prepare(ctx, dir, chain) // it was made by plain copies
+		return plainCopies{}.prepare(ctx, dir, chain) // the parent was made by plainCopies
 	}
 	if err := subvolume(fd, btrfsSnapCreate, parent); err != nil {
 		return fmt.Errorf("snapshot of %s in %s: %w", chain[0], dir, err)
@@ -50,8 +51,9 @@ func (btrfs) prepare(ctx context.Context, dir string, chain []string) error {
 func (btrfs) remove(tmp int, name string) error {
 	fd, err := unix.Openat(tmp, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == nil {
-		// Removed at once instead of file by file. It is root's, unless mounted with user_subvol_rm_allowed; an empty
-		// subvolume is removed like a directory (Linux 4.18), so that what is refused here is done below.
+		// This removes the subvolume at once and not file by file. It needs root, or the mount
+		// option user_subvol_rm_allowed. An empty subvolume can be removed like a directory (Linux
+		// 4.18), so if the call fails, the code below removes it.
 		_ = subvolume(fd, btrfsSnapDestroy, -1)
 		unix.Close(fd)
 	}
@@ -74,7 +76,7 @@ type volArgs struct {
 	name [4088]byte
 }
 
-// subvolume does something with the subvolume fs of the directory dir.
+// subvolume performs a request on the subvolume fs of the directory dir.
 func subvolume(dir int, request uintptr, source int) error {
 	args := volArgs{fd: int64(source)}
 	copy(args.name[:], fsDir)
@@ -91,14 +93,14 @@ func tryBtrfs(root string, o Options) (driver, error) {
 		return nil, &os.PathError{Op: "statfs", Path: root, Err: err}
 	}
 	if int64(uint32(st.Type)) != unix.BTRFS_SUPER_MAGIC {
-		return nil, errors.New("the state directory does not lie on btrfs")
+		return nil, errors.New("the state directory is not on btrfs")
 	}
 	if _, err := tryCopy(root, o); err != nil {
 		return nil, err
 	}
 	d := btrfs{}
 	if err := d.probe(root); err != nil {
-		return nil, fmt.Errorf("no subvolumes can be made here: %w", err)
+		return nil, fmt.Errorf("cannot make subvolumes: %w", err)
 	}
 	return d, nil
 }

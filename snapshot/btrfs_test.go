@@ -7,10 +7,11 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot/snapshottest"
 )
 
-// TestBtrfs is the conformance suite on a btrfs of its own, with both drivers that may have made what is there.
+// TestBtrfs runs the conformance suite on a btrfs file system, with both drivers whose snapshots
+// may be there.
 func TestBtrfs(t *testing.T) {
 	if !snapshottest.IsChild() {
-		// All temporary directories are on it.
+		// All temporary directories are on the btrfs.
 		t.Setenv("TMPDIR", snapshot.LoopMount(t, "mkfs.btrfs", "-q"))
 	}
 	open := func(driver string) func(*testing.T, string) *snapshot.Store {

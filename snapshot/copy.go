@@ -7,8 +7,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// plainCopies keeps every snapshot as a whole tree. It works everywhere, and shares blocks with the parent where the
-// file system can (btrfs, xfs).
+// plainCopies stores every snapshot as a whole tree. It works everywhere, and shares blocks with
+// the parent if the file system can (btrfs, xfs).
 type plainCopies struct{}
 
 func (plainCopies) name() string  { return "copy" }

@@ -1,4 +1,4 @@
 package snapshot
 
-// LoopMount is for the tests outside of the package.
+// LoopMount is loopMount, for the tests outside of the package.
 var LoopMount = loopMount

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// FuzzInfo: an info.json is read or damaged, and one that is read names no parent outside of the store.
+// FuzzInfo checks that an info.json is either read or reported as damaged, and that no parent is
+// outside of the store.
 func FuzzInfo(f *testing.F) {
 	for _, text := range []string{`{}`, `{"parent":"0123456789abcdef0123456789abcdef"}`, `{"parent":"../../x"}`, `{"parent":5}`, `null`, `[`, ``} {
 		f.Add([]byte(text))

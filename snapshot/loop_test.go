@@ -14,7 +14,8 @@ import (
 
 func unixTime(sec int64) time.Time { return time.Unix(sec, 0) }
 
-// loopMount mounts a new file system of 512 MiB in a file, made by the command given.
+// loopMount mounts a new file system of 512 MiB, made by the given command in a file, and returns
+// its directory.
 func loopMount(t testing.TB, mkfs string, args ...string) string {
 	t.Helper()
 	if mounttest.Current() != mounttest.Root {

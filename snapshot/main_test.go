@@ -11,7 +11,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 
-// TestDrivers is the conformance suite for every driver that works here.
+// TestDrivers runs the conformance suite for every driver that works here.
 func TestDrivers(t *testing.T) {
 	mounttest.Need(t)
 	o := snapshot.Options{UserNS: mounttest.UserNS()}

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens the directory root as a store, makes it if it is not there, and removes what dead processes have left in
-// it. Snapshots that one driver makes and another cannot read are in different directories below root.
+// Open opens the store in the directory root. It makes the directory if it does not exist, and
+// removes what dead processes have left in it. Snapshots of drivers that cannot read each other's
+// are in different directories below root.
 func Open(root string, o Options) (*Store, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
@@ -30,7 +31,7 @@ func Open(root string, o Options) (*Store, error) {
 func (s *Store) open(o Options) error {
 	if s.ledger == nil {
 		var err error
-		if s.ledger, err = ledger.Open(s.root); err != nil { // this ledger has no file, and none is made
+		if s.ledger, err = ledger.Open(s.root); err != nil { // the file of this ledger does not exist and is not made
 			return err
 		}
 	}
@@ -54,7 +55,8 @@ func (s *Store) open(o Options) error {
 	return s.collect()
 }
 
-// makeDirs makes a store's directories. Nobody else looks into it: it holds other systems' setuid programs.
+// makeDirs makes a store's directories. Other users cannot enter them: snapshots contain setuid
+// programs.
 func makeDirs(root string) error {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return err
@@ -72,8 +74,9 @@ func makeDirs(root string) error {
 	return plainRoot(empty)
 }
 
-// checkIDs refuses a directory that was made under another kind of id mapping: by root and then by a user, with
-// subordinate ids and then without. Owners would be wrong in it without anybody noticing.
+// checkIDs returns an error when the directory was made with another id mapping, for example first
+// by root and then by a user, or first with subordinate ids and then without. The owners of its
+// files would be wrong without any other error.
 func (s *Store) checkIDs() error {
 	now, err := idMapping()
 	if err != nil {
@@ -93,7 +96,7 @@ func (s *Store) checkIDs() error {
 		return err
 	}
 	if err != nil || !isIDMapping(string(was)) {
-		return fmt.Errorf("%s is damaged: remove it if nobody else has used this state directory, or use another one", path)
+		return fmt.Errorf("%s is damaged: remove it if no other user has used this state directory, or use another state directory", path)
 	}
 	if string(was) != now {
 		return fmt.Errorf("it was made with other user ids (%s; these are %s): use another state directory, or remove this one",
@@ -102,8 +105,9 @@ func (s *Store) checkIDs() error {
 	return nil
 }
 
-// idMapping is which ids there are inside: "uid <first> <count>" lines, and the same for gid. What they are outside is
-// left out: in a pod with its own user namespace that is another one at each start.
+// idMapping returns the ids that exist in this user namespace, as lines "uid <first> <count>" and
+// "gid <first> <count>". It leaves out their ids outside of the namespace: in a pod with its own
+// user namespace these differ at each start.
 func idMapping() (string, error) {
 	var b strings.Builder
 	for _, kind := range [...]string{"uid", "gid"} {
@@ -120,7 +124,7 @@ func idMapping() (string, error) {
 	return b.String(), nil
 }
 
-// isIDMapping reports whether text is one that idMapping can have returned.
+// isIDMapping reports whether text has the form of idMapping's result.
 func isIDMapping(text string) bool {
 	kinds := map[string]int{}
 	for line := range strings.Lines(text) {

@@ -13,14 +13,14 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// overlay keeps a snapshot as the upper directory of an overlay mount: fs holds what differs from the chain, with
-// whiteouts (0:0 devices) and opaque marks (xattrs). fuse-overlayfs is the same with another mount type, and with marks
-// of its own that seal translates.
+// overlay stores a snapshot as the upper directory of an overlay mount: fs contains the difference
+// to the chain, with whiteouts (0:0 devices) and opaque marks (xattrs). fuse-overlayfs uses the
+// same layout with another mount type, and with marks of its own that seal translates.
 type overlay struct {
 	kind  string // mount.Overlay or mount.FuseOverlay
-	user  bool   // marks are user.overlay.*: overlayfs in a user namespace cannot set trusted.*
-	empty string // an empty directory: an overlay wants at least one lower directory, and a view two
-	// steady leaves out "volatile", which Linux has since 5.10.
+	user  bool   // marks are user.overlay.*, since overlayfs in a user namespace cannot set trusted.*
+	empty string // an empty directory: an overlay needs at least one lower directory, and a view two
+	// steady is set to leave out the option "volatile", which Linux has since 5.10.
 	steady bool
 }
 
@@ -59,7 +59,8 @@ func (o *overlay) writable(dir string, chain []string) []mount.Mount {
 	}}
 }
 
-// view is an overlay even of a single directory: a layer without a parent may hold whiteouts and opaque marks too.
+// view returns an overlay even for a single directory: a layer without a parent may contain
+// whiteouts and opaque marks too.
 func (o *overlay) view(chain []string) []mount.Mount {
 	if len(chain) == 1 {
 		chain = []string{chain[0], o.empty}
@@ -72,12 +73,13 @@ func (o *overlay) options(writable bool) []string {
 		if !writable {
 			return nil
 		}
-		// Without writeback nothing is left in the page cache that only the server could write, should it be killed
-		// with the step's other processes.
+		// Without writeback the page cache has no data that only the server could write. The server
+		// may be killed together with the step's processes.
 		return []string{"volatile", "writeback=0"}
 	}
-	// What makes the upper a full difference. nofollow is "off" that also holds where the kernel is built to follow
-	// redirects nevertheless (CONFIG_OVERLAY_FS_REDIRECT_ALWAYS_FOLLOW): a layer cannot name other directories then.
+	// These options make the upper directory a complete difference. nofollow is like "off" and also
+	// applies if the kernel is built to follow redirects by default
+	// (CONFIG_OVERLAY_FS_REDIRECT_ALWAYS_FOLLOW), so that a layer cannot name other directories.
 	options := []string{"index=off", "redirect_dir=nofollow", "metacopy=off"}
 	if o.user {
 		options = append(options, "userxattr")
@@ -94,7 +96,7 @@ func (o *overlay) seal(dir string, chain []string, mounted bool) error {
 		return err
 	}
 	defer unix.Close(fd)
-	// It holds a directory of mode 000 and, with volatile, the mark incompat/volatile.
+	// It contains a directory of mode 000 and, with volatile, the mark incompat/volatile.
 	if err := removeTree(fd, workName); err != nil {
 		return err
 	}
@@ -113,16 +115,17 @@ func (o *overlay) opaqueName() string {
 	return "trusted.overlay.opaque"
 }
 
-// The marks of fuse-overlayfs beside those of the kernel: every directory that it makes has a file of that name, and a
-// user xattr where it may not set the kernel's; a removed name is a file with a prefix where it may not make devices.
+// The marks that fuse-overlayfs uses in addition to the kernel's: every directory that it makes
+// contains a file of that name, and has a user xattr if it cannot set the kernel's xattr. If it
+// cannot make devices, a removed name is a file with a prefix.
 const (
 	fuseXattrs   = "user.fuseoverlayfs."
 	fuseOpaque   = ".wh..wh..opq"
 	fuseWhiteout = ".wh."
 )
 
-// translate makes an upper directory that fuse-overlayfs has written one that the kernel could have written. lower are
-// the directories of that path that may be below it.
+// translate converts an upper directory that fuse-overlayfs has written to the kernel's form. lower
+// are the directories of the same path in the chain below.
 func (o *overlay) translate(dir string, lower []string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -132,7 +135,7 @@ func (o *overlay) translate(dir string, lower []string) error {
 	if err := unix.Lstat(dir, &st); err != nil {
 		return &os.PathError{Op: "lstat", Path: dir, Err: err}
 	}
-	// fuse-overlayfs marks every new directory, with a file that only it makes.
+	// fuse-overlayfs marks every new directory, with a file that only fuse-overlayfs makes.
 	marked := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == fuseOpaque })
 	hides := anyExists(lower)
 	if marked {
@@ -146,8 +149,9 @@ func (o *overlay) translate(dir string, lower []string) error {
 	if err := o.translateXattrs(dir); err != nil {
 		return err
 	}
-	// The kernel and layers mark only directories that hide something. fuse-overlayfs also treats the kernel's
-	// attributes as marks, and lets a command set those of user.overlay.*, which must not stay.
+	// The kernel and layers mark only directories that hide something. fuse-overlayfs also
+	// interprets the kernel's attributes as marks, and lets a command set those of user.overlay.*,
+	// which must be removed.
 	marks := []string{"user.overlay.opaque", "user.overlay.redirect", "user.overlay.metacopy", o.opaqueName()}
 	if marked && hides {
 		marks = slices.DeleteFunc(marks, func(name string) bool { return name == o.opaqueName() })
@@ -185,12 +189,13 @@ func (o *overlay) translateEntry(dir string, e os.DirEntry, lower []string) erro
 			return err
 		}
 		if e.Type()&os.ModeDevice != 0 {
-			return nil // it has whited out its own mark of an opaque directory
+			return nil // a whiteout of fuse-overlayfs's own opaque mark
 		}
 		return makeWhiteout(dir, strings.TrimPrefix(e.Name(), fuseWhiteout), lower)
 	case e.Type()&os.ModeSocket != 0:
-		// fuse-overlayfs opens what is in a lower layer before it removes, renames or changes it, and a socket cannot be
-		// opened (ENXIO). Without it the snapshot is what its layer makes of it: layers hold no sockets.
+		// fuse-overlayfs opens a file of a lower layer before it removes, renames or changes it,
+		// and opening a socket fails (ENXIO). Without sockets, the snapshot is equal to one made
+		// from its layer: layers contain no sockets.
 		if err := os.Remove(path); err != nil {
 			return err
 		}
@@ -214,9 +219,9 @@ func makeWhiteout(dir, name string, lower []string) error {
 	return nil
 }
 
-// dropVoidWhiteout removes a whiteout that hides nothing in the directories lower. fuse-overlayfs leaves such whiteouts
-// when it renames a new file. The kernel lists them as names that cannot be opened: it looks for whiteouts only in
-// merged directories (ovl_dir_is_real).
+// dropVoidWhiteout removes a whiteout that hides nothing in the directories lower. fuse-overlayfs
+// leaves such whiteouts when it renames a new file. The kernel lists them as names that cannot be
+// opened, because it recognizes whiteouts only in merged directories (ovl_dir_is_real).
 func dropVoidWhiteout(path, name string, lower []string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {

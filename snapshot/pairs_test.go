@@ -15,7 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// foreignMarks are what some driver takes for a mark, as a command may make it.
+// foreignMarks make, as a command can, what one of the drivers interprets as a mark.
 var foreignMarks = map[string]func(dir string) error{
 	"user.fuseoverlayfs.opaque": setMark("user.fuseoverlayfs.opaque", "y"),
 	"user.overlay.opaque":       setMark("user.overlay.opaque", "y"),
@@ -32,8 +32,8 @@ func setMark(name, value string) func(string) error {
 	return func(dir string) error { return unix.Setxattr(dir, name, []byte(value), 0) }
 }
 
-// TestPairsOfDrivers reads with each driver what each other has made, with everything in it that a driver may take for a
-// mark. The reader sees what the maker saw, or does not have the snapshot.
+// TestPairsOfDrivers reads with each driver the snapshots of each other driver, with all
+// foreignMarks. The reader sees the same tree as the maker, or does not have the snapshot.
 func TestPairsOfDrivers(t *testing.T) {
 	mounttest.Need(t)
 	var drivers []string
@@ -79,8 +79,8 @@ func openDriver(t *testing.T, root, driver string) *snapshot.Store {
 	return s
 }
 
-// makeMarked commits two snapshots, of which the upper one has a mark in a directory of the lower one, and returns what
-// a step on the upper one sees.
+// makeMarked commits two snapshots, of which the upper one has a mark in a directory of the lower
+// one, and returns the tree that a step on the upper one sees.
 func makeMarked(t *testing.T, s *snapshot.Store, set func(dir string) error) (string, error) {
 	t.Helper()
 	var parent snapshot.ID

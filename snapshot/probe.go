@@ -15,10 +15,11 @@ import (
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
 
-// candidate is a driver that may or may not work here.
+// candidate is a driver that may work on this machine.
 type candidate struct {
 	name string
-	// try returns the driver, or a reason for users why it does not work in the store's directory.
+	// try returns the driver, or an error for users that is the reason why the driver does not work
+	// in the store's directory.
 	try func(root string, o Options) (driver, error)
 }
 
@@ -32,8 +33,8 @@ func candidates() []candidate {
 	}
 }
 
-// Probe tries every driver in the directory root, which is made if it is not there, and says which work and why the
-// others do not. The first that works is the one that Open takes.
+// Probe tries every driver in the directory root, which it makes if it does not exist, and returns
+// which drivers work and why the others do not. Open uses the first one that works.
 func Probe(root string, o Options) []ProbeResult {
 	var results []ProbeResult
 	root, err := filepath.Abs(root)
@@ -54,7 +55,7 @@ func Probe(root string, o Options) []ProbeResult {
 	return results
 }
 
-// choose finds the driver to use.
+// choose returns the driver to use.
 func choose(root, boot string, o Options) (driver, error) {
 	if o.Driver != "" {
 		for _, c := range candidates() {
@@ -66,7 +67,7 @@ func choose(root, boot string, o Options) (driver, error) {
 				return d, nil
 			}
 		}
-		return nil, fmt.Errorf("there is no snapshot driver %q", o.Driver)
+		return nil, fmt.Errorf("unknown snapshot driver %q", o.Driver)
 	}
 	key := probeKey(root, boot, o)
 	if d, err := recall(root, key, o); err == nil {
@@ -76,7 +77,8 @@ func choose(root, boot string, o Options) (driver, error) {
 	for i, c := range candidates() {
 		d, err := c.try(root, o)
 		if err == nil {
-			// Only the best one is remembered: the others are to give way as soon as a better one works.
+			// Only the best driver is remembered. If another one is in use, the next Open looks for
+			// a better one again.
 			if i == 0 {
 				remember(root, key)
 			}
@@ -87,7 +89,8 @@ func choose(root, boot string, o Options) (driver, error) {
 	return nil, fmt.Errorf("no snapshot driver works: %w", errors.Join(reasons...))
 }
 
-// probeKey is everything that what overlayfs can do depends on and that can differ between two processes in one boot.
+// probeKey returns everything that can differ between two processes in one boot and that affects
+// whether overlayfs works.
 func probeKey(root, boot string, o Options) string {
 	var st unix.Stat_t
 	_ = unix.Stat(root, &st)
@@ -100,7 +103,8 @@ func probeKey(root, boot string, o Options) string {
 		mount.Overlay, boot, o.UserNS, st.Dev, st.Ino, caps[1].Effective, caps[0].Effective, seccomp, label)
 }
 
-// probeFile remembers that overlayfs works: trying it costs a millisecond, more than a build without changes may.
+// probeFile records that overlayfs works. Probing costs a millisecond, which can be more than a
+// build without changes costs.
 const probeFile = "probe"
 
 func recall(root, key string, o Options) (driver, error) {
@@ -109,12 +113,12 @@ func recall(root, key string, o Options) (driver, error) {
 		return nil, err
 	}
 	if string(known) != key {
-		return nil, errors.New("it was another kernel, user or place")
+		return nil, errors.New("recorded for another kernel, user or directory")
 	}
 	return newOverlay(root, o), nil
 }
 
-// remember may fail: then the next Open tries again.
+// remember records the key. It ignores errors: the next Open then probes again.
 func remember(root, key string) {
 	s := &Store{root: root}
 	release, err := s.lock(unix.LOCK_EX)
@@ -158,11 +162,11 @@ func tryFuse(root string, o Options) (driver, error) {
 	}
 	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("needs /dev/fuse: %v", err) // not wrapped: the state directory is not to blame
+		return nil, fmt.Errorf("needs /dev/fuse: %v", err) // not wrapped: the cause is not the state directory
 	}
 	unix.Close(dev)
 	if strings.Contains(root, ":") {
-		return nil, errors.New("fuse-overlayfs takes no path with a colon")
+		return nil, errors.New("fuse-overlayfs cannot use a path with a colon")
 	}
 	d := &overlay{kind: mount.FuseOverlay, user: o.UserNS, empty: filepath.Join(root, "empty")}
 	if err := d.probe(root); err != nil {
@@ -171,7 +175,8 @@ func tryFuse(root string, o Options) (driver, error) {
 	return d, nil
 }
 
-// fileSystems are those that overlayfs does not take as an upper directory, or not with all that we need.
+// fileSystems are file systems that overlayfs does not support as an upper directory, or not with
+// all needed features.
 var fileSystems = map[int64]string{
 	unix.OVERLAYFS_SUPER_MAGIC: "overlayfs",
 	unix.NFS_SUPER_MAGIC:       "NFS",
@@ -184,7 +189,7 @@ var fileSystems = map[int64]string{
 	0x786f4256:                 "vboxsf",
 }
 
-// explain turns what the kernel says into what a user can do something about.
+// explain adds to the kernel's error what a user can do about it.
 func explain(root string, o Options, err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		if o.UserNS {
@@ -198,16 +203,16 @@ func explain(root string, o Options, err error) error {
 	var st unix.Statfs_t
 	if unix.Statfs(root, &st) == nil {
 		if name, ok := fileSystems[int64(uint32(st.Type))]; ok {
-			return fmt.Errorf("the state directory lies on %s, which cannot be an upper: %w", name, err)
+			return fmt.Errorf("the state directory is on %s, which cannot hold an overlay's upper directory: %w", name, err)
 		}
 		if st.Type == unix.TMPFS_MAGIC && o.UserNS && needKernel(6, 6, "") != nil {
-			return fmt.Errorf("the state directory lies on tmpfs, which has no user xattrs before Linux 6.6: %w", err)
+			return fmt.Errorf("the state directory is on tmpfs, which has no user xattrs before Linux 6.6: %w", err)
 		}
 	}
 	return err
 }
 
-// needKernel is an error if the kernel is older than that.
+// needKernel returns an error when the kernel is older than the given version.
 func needKernel(major, minor int, what string) error {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
@@ -224,7 +229,8 @@ func needKernel(major, minor int, what string) error {
 	return nil
 }
 
-// probe mounts a small overlay and does in it what a build does, as no version number tells what really works.
+// probe mounts a small overlay and performs the operations of a build in it, since a version number
+// does not show what works.
 func (o *overlay) probe(root string) (err error) {
 	s := &Store{root: root, drv: o}
 	work, err := s.newWorkDir()
@@ -239,7 +245,7 @@ func (o *overlay) probe(root string) (err error) {
 	if err := o.prepare(context.Background(), work.path, []string{lower}); err != nil {
 		return err
 	}
-	// Nobody sees it, and it is gone when the file is closed.
+	// The mount is visible to no process, and is removed when the file is closed.
 	merged, err := mount.Open(o.writable(work.path, []string{lower}))
 	if err != nil {
 		return err
@@ -262,7 +268,7 @@ func probeTree(lower string) error {
 	return os.WriteFile(lower+"/file", []byte("probe"), 0o644)
 }
 
-// exercise removes a file, replaces a directory, and tries to rename one.
+// exercise removes a file, replaces a directory, and tries to rename a directory.
 func (o *overlay) exercise(merged int) error {
 	for _, step := range [...]struct {
 		what string
@@ -273,7 +279,7 @@ func (o *overlay) exercise(merged int) error {
 			case unix.EXDEV:
 				return nil
 			case nil:
-				return errors.New("it is renamed by a redirection, which a layer cannot express")
+				return errors.New("the kernel made a redirect, which a layer cannot represent")
 			default:
 				return err
 			}
@@ -290,7 +296,7 @@ func (o *overlay) exercise(merged int) error {
 	return nil
 }
 
-// checkUpper looks whether exercise has left what a layer is made from.
+// checkUpper returns an error when exercise has not left what a layer is made from.
 func (o *overlay) checkUpper(upper, lower string) error {
 	if o.kind == mount.FuseOverlay {
 		if err := o.translate(upper, []string{lower}); err != nil {
@@ -308,8 +314,9 @@ func (o *overlay) checkUpper(upper, lower string) error {
 	return checkTypes(upper)
 }
 
-// checkTypes looks whether the file system tells an entry's type when it lists a directory (d_type; xfs made with
-// ftype=0 does not). Without it overlayfs shows whiteouts as files.
+// checkTypes returns an error when the file system does not return the type of entries when it
+// lists a directory (d_type), as xfs made with ftype=0. Without it overlayfs shows whiteouts as
+// files.
 func checkTypes(dir string) error {
 	fd, err := openDir(dir)
 	if err != nil {
@@ -323,7 +330,7 @@ func checkTypes(dir string) error {
 	}
 	for name, kind := range dirents(buf[:n]) {
 		if kind == unix.DT_UNKNOWN {
-			return fmt.Errorf("the state directory's file system does not tell the type of %q (d_type)", name)
+			return fmt.Errorf("the state directory's file system does not return the type of %q (d_type)", name)
 		}
 	}
 	return nil

@@ -18,11 +18,11 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state/ledger"
 )
 
-// Store is a directory of snapshots. Its methods may be called concurrently, and several processes may have the same
-// directory open; it keeps no descriptor, so there is nothing to close.
+// Store is a directory of snapshots. Its methods may be called concurrently, and several processes
+// may have the same directory open. It keeps no descriptor, so it need not be closed.
 type Store struct {
-	top    string // absolute: the directory of the snapshots of all drivers
-	root   string // that of the driver in use, or of a driver with the same home
+	top    string // absolute path of the directory of all drivers' stores
+	root   string // directory of this store: that of the driver in use, or in Others of another driver
 	drv    driver
 	user   bool // marks are user.overlay.*
 	ledger *ledger.Ledger
@@ -33,15 +33,17 @@ type Store struct {
 	known map[ID]*node
 }
 
-// node is a committed snapshot that has been read. Committed snapshots do not change, and an ancestor cannot be removed
-// before its descendants, so that a chain need not be read again as long as its top is the same directory.
+// node is a committed snapshot that has been read. Committed snapshots do not change, and an
+// ancestor cannot be removed before its descendants. So a chain need not be read again as long as
+// its top is the same directory.
 type node struct {
 	info   Info
 	parent *node
 	stamp  stamp
 }
 
-// stamp tells a directory from another of the same name. The time is that of its commit: inode numbers come back soon.
+// stamp distinguishes a directory from an earlier one of the same name. It includes the time of the
+// commit, since inode numbers are soon reused.
 type stamp struct {
 	ino  uint64
 	time unix.Timespec
@@ -53,20 +55,23 @@ func (s *Store) stamp(id ID) (stamp, error) {
 	return stamp{st.Ino, st.Ctim}, err
 }
 
-// Driver is the name of the driver in use.
+// Driver returns the name of the driver in use.
 func (s *Store) Driver() string { return s.drv.name() }
 
-// Layered says that a snapshot's directory holds only what differs from its parent. Then a layer may be unpacked into
-// the Upper of an Active prepared without parent, and be put on its parent later, with CommitOn.
+// Layered reports whether a snapshot's directory contains only the difference to its parent. If so,
+// a layer may be unpacked into the Upper of an Active prepared without a parent, and be given its
+// parent later by CommitOn.
 func (s *Store) Layered() bool { return s.drv.layered() }
 
-// Home is the directory of the store below that of the snapshots of all drivers; "" is that directory itself.
+// Home returns the path of the store below the directory of all drivers' stores; "" is that
+// directory itself.
 func (s *Store) Home() string { return s.drv.home() }
 
-// Dir is the directory of a committed snapshot, with its files and its info.
+// Dir returns the directory of a committed snapshot, which contains its files and its info.
 func (s *Store) Dir(id ID) string { return s.dir(id) }
 
-// IDs lists the names of committed snapshots, the suspect and damaged ones included; none if the directory cannot be read.
+// IDs returns the names of committed snapshots, including suspect and damaged ones. It returns none
+// if the directory cannot be read.
 func (s *Store) IDs() []ID {
 	dir, err := os.Open(s.root)
 	if err != nil {
@@ -87,8 +92,8 @@ func (s *Store) dir(id ID) string { return filepath.Join(s.root, string(id)) }
 func (s *Store) fs(id ID) string  { return filepath.Join(s.root, string(id), fsDir) }
 func (s *Store) tmp() string      { return filepath.Join(s.root, "tmp") }
 
-// lock takes the store's lock, which is held for moments only: shared while a snapshot gets a child, exclusive while
-// one is taken away. The result lets it go.
+// lock takes the store's lock: shared while a snapshot gets a child, exclusive while one is
+// removed. The caller holds it only briefly and releases it by calling release.
 func (s *Store) lock(how int) (release func(), err error) {
 	path := filepath.Join(s.root, "lock")
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
@@ -111,7 +116,8 @@ func flock(fd, how int) error {
 	}
 }
 
-// Stat tells what is known of a committed snapshot; ErrNotExist if there is none, or if it is suspect.
+// Stat returns the Info of a committed snapshot, or ErrNotExist if there is none or if it is
+// suspect.
 func (s *Store) Stat(id ID) (Info, error) {
 	n, err := s.lookup(id)
 	if err != nil {
@@ -120,15 +126,15 @@ func (s *Store) Stat(id ID) (Info, error) {
 	return n.info, nil
 }
 
-// lease leases a snapshot, which need not exist. A collector that takes the store's lock has the leases locked: so a
-// snapshot is leased before the store's lock is taken.
+// lease leases a snapshot, which need not exist. A collector that takes the store's lock already
+// holds the lock of the leases, so a snapshot must be leased before the store's lock is taken.
 func (s *Store) lease(id ID) {
 	if s.leased != nil && id != "" {
 		s.leased(id)
 	}
 }
 
-// lookup finds id with its whole chain.
+// lookup returns the node of id, with its whole chain.
 func (s *Store) lookup(id ID) (*node, error) {
 	if err := id.Validate(); err != nil {
 		return nil, err
@@ -139,10 +145,12 @@ func (s *Store) lookup(id ID) (*node, error) {
 	return s.find(id, 0)
 }
 
-// maxChain stops a chain that bites its own tail, which only a damaged state directory can have.
+// maxChain is the length at which a chain is considered a cycle, which only a damaged state
+// directory can have.
 const maxChain = 10000
 
-// find is called with s.mu held. Only the top of what is known is looked at again.
+// find returns the node of id. s.mu must be held. If the node was read before, find checks only its
+// own directory again.
 func (s *Store) find(id ID, depth int) (*node, error) {
 	now, err := s.stamp(id)
 	if err != nil {
@@ -167,12 +175,12 @@ func (s *Store) find(id ID, depth int) (*node, error) {
 	}
 	info.ID = id
 	if s.suspect(info) {
-		return nil, fmt.Errorf("snapshot %s: %w: the machine went down before it was surely on the disk", id, ErrNotExist)
+		return nil, fmt.Errorf("snapshot %s: %w: the machine stopped before the snapshot was synced to the disk", id, ErrNotExist)
 	}
 	n := &node{info: info, stamp: now}
 	if info.Parent != "" {
 		if depth == maxChain {
-			return nil, fmt.Errorf("snapshot %s: its chain has no end", id)
+			return nil, fmt.Errorf("snapshot %s: its chain of parents is too long", id)
 		}
 		if n.parent, err = s.find(info.Parent, depth+1); err != nil {
 			return nil, fmt.Errorf("parent of %s: %w", id, err)
@@ -191,12 +199,12 @@ func (s *Store) checkTree(id ID) error {
 	return nil
 }
 
-// suspect reports whether the machine may have gone down before the snapshot was on the disk.
+// suspect reports whether the machine may have stopped before the snapshot was on the disk.
 func (s *Store) suspect(info Info) bool {
 	return !s.ledger.Safe(ledger.Mark{Boot: info.Boot, Syncs: info.Syncs})
 }
 
-// chain are the fs directories of n and those below it, topmost first.
+// chain returns the fs directories of n and its ancestors, topmost first.
 func (s *Store) chain(n *node) []string {
 	var dirs []string
 	for ; n != nil; n = n.parent {
@@ -205,7 +213,7 @@ func (s *Store) chain(n *node) []string {
 	return dirs
 }
 
-// chainOf is the chain of id; nil for "".
+// chainOf returns the chain of id; nil for "".
 func (s *Store) chainOf(id ID) ([]string, error) {
 	if id == "" {
 		return nil, nil
@@ -217,7 +225,7 @@ func (s *Store) chainOf(id ID) ([]string, error) {
 	return s.chain(n), nil
 }
 
-// View gives the mounts by which a committed snapshot is read; of "", an empty directory. They refuse writes.
+// View returns read-only mounts of a committed snapshot; for "", of an empty directory.
 func (s *Store) View(_ context.Context, id ID) ([]mount.Mount, error) {
 	if id == "" {
 		return []mount.Mount{{Type: mount.Bind, Source: s.empty, Options: []string{"ro"}}}, nil
@@ -229,7 +237,8 @@ func (s *Store) View(_ context.Context, id ID) ([]mount.Mount, error) {
 	return s.drv.view(chain), nil
 }
 
-// Changes tells where the difference between a committed snapshot and its parent is read.
+// Changes returns the directories from which the difference between a committed snapshot and its
+// parent is read.
 func (s *Store) Changes(id ID) (Changes, error) {
 	chain, err := s.chainOf(id)
 	if err != nil {
@@ -248,8 +257,8 @@ func (s *Store) changes(dir string, lower []string) Changes {
 	return Changes{Dir: dir, Lower: lower[:min(1, len(lower))], Full: true, StandIns: s.user}
 }
 
-// Dirs are the directories that a committed snapshot is put together from, topmost first; none if there is no such
-// snapshot.
+// Dirs returns the directories that a committed snapshot consists of, topmost first; none if there
+// is no such snapshot.
 func (s *Store) Dirs(id ID) []string {
 	chain, err := s.chainOf(id)
 	if err != nil || len(chain) == 0 {
@@ -261,8 +270,9 @@ func (s *Store) Dirs(id ID) []string {
 	return chain
 }
 
-// All goes through the committed snapshots by name, the suspect ones included. A directory that cannot be read as a
-// snapshot yields an error with the Info's ID set, and the iteration goes on.
+// All iterates over the committed snapshots in the order of their names, including suspect ones.
+// For a directory that cannot be read as a snapshot it yields an error and an Info with the ID
+// only, and goes on.
 func (s *Store) All() iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		entries, err := os.ReadDir(s.root)
@@ -277,7 +287,7 @@ func (s *Store) All() iter.Seq2[Info, error] {
 			}
 			info, err := readInfo(s.dir(id))
 			if _, gone := s.stamp(id); gone == unix.ENOENT {
-				continue // removed meanwhile
+				continue // removed since the directory was listed
 			}
 			info.ID = id
 			if err != nil {
@@ -291,9 +301,9 @@ func (s *Store) All() iter.Seq2[Info, error] {
 	}
 }
 
-// Remove removes a committed snapshot; suspect and damaged ones too. It is ErrNotExist if there is none and ErrInUse if
-// others, committed or active in any process, are made on it. It does not know of views: who removes snapshots while
-// others may look at them needs a lock of their own.
+// Remove removes a committed snapshot, which may be suspect or damaged. It returns ErrNotExist if
+// there is none and ErrInUse if it has children, committed or active in any process. It does not
+// detect views: a caller that removes snapshots while others may view them needs a lock of its own.
 func (s *Store) Remove(_ context.Context, id ID) error {
 	if err := id.Validate(); err != nil {
 		return err
@@ -328,8 +338,8 @@ func (s *Store) Remove(_ context.Context, id ID) error {
 	return nil
 }
 
-// Others returns the stores of the snapshots in the same directory that the driver in use cannot read. They serve to list,
-// measure and remove these snapshots.
+// Others returns the stores in the same directory whose snapshots the driver in use cannot read.
+// They are for listing, measuring and removing these snapshots.
 func (s *Store) Others() []*Store {
 	var others []*Store
 	for _, drv := range []driver{&overlay{kind: mount.Overlay, user: s.user}, &overlay{kind: mount.FuseOverlay, user: s.user}, btrfs{}} {
@@ -344,13 +354,15 @@ func (s *Store) Others() []*Store {
 	return others
 }
 
-// maxTrashLocks is how many snapshots that are being removed are kept locked, each of which costs a descriptor. Others that
-// open the store may remove those that are not locked, too, which does no harm.
+// maxTrashLocks is the number of snapshots that are kept locked while they are removed. Each lock
+// needs a descriptor. Another process that opens the store may also remove those that are not
+// locked, which is harmless.
 const maxTrashLocks = 32
 
-// RemoveAll removes committed snapshots, each after those made on it. Nobody may lease these meanwhile: the caller
-// holds the lock of the leases. The returned function removes the files, which have been renamed by then; it may be
-// called after that lock is released. Missing snapshots are not an error.
+// RemoveAll removes committed snapshots, each after its descendants. No process may lease them
+// meanwhile: the caller holds the lock of the leases. RemoveAll renames the snapshots. The returned
+// function removes their files and may be called after that lock is released. Missing snapshots are
+// not an error.
 func (s *Store) RemoveAll(ids []ID) (finish func() error, err error) {
 	release, err := s.lock(unix.LOCK_EX)
 	if err != nil {
@@ -383,7 +395,8 @@ func (s *Store) RemoveAll(ids []ID) (finish func() error, err error) {
 	}, err
 }
 
-// child names a snapshot that is made on id, "" if there is none. The store's lock is held exclusively.
+// child returns the name of a child of id, "" if there is none. The caller holds the store's lock
+// exclusively.
 func (s *Store) child(id ID) (string, error) {
 	entries, err := os.ReadDir(s.root)
 	if err != nil {
@@ -407,7 +420,7 @@ func (s *Store) child(id ID) (string, error) {
 		if info, err := readInfo(dir); err != nil || info.Parent != id {
 			continue
 		}
-		// Nobody holds what a dead process has left.
+		// The directory of a dead process is not locked.
 		if l, err := tryLock(dir); err == nil {
 			unix.Close(l)
 			continue
@@ -417,8 +430,8 @@ func (s *Store) child(id ID) (string, error) {
 	return "", nil
 }
 
-// parentOf reads a snapshot's parent, from memory if the directory is the one that was read before: a prune of n
-// snapshots would otherwise read n² files.
+// parentOf returns a snapshot's parent. It uses the node in memory if the directory has not
+// changed: otherwise a prune of n snapshots would read n² files.
 func (s *Store) parentOf(id ID, e fs.DirEntry) (ID, error) {
 	s.mu.Lock()
 	n := s.known[id]
@@ -432,8 +445,8 @@ func (s *Store) parentOf(id ID, e fs.DirEntry) (ID, error) {
 	return info.Parent, err
 }
 
-// replaceFile writes a file by way of another name, and has it on the disk when it returns. The store's lock is held
-// exclusively.
+// replaceFile writes a file under another name and renames it, and syncs it to the disk before it
+// returns. The caller holds the store's lock exclusively.
 func replaceFile(path, content string) error {
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -448,15 +461,15 @@ func replaceFile(path, content string) error {
 
 const infoFile = "info.json"
 
-// errDamaged is returned for a snapshot whose info or tree is missing, incomplete or unreadable. Such a snapshot counts
-// as missing, and Commit replaces it.
+// errDamaged is returned for a snapshot whose info or tree is missing, incomplete or unreadable.
+// The store treats such a snapshot as missing, and Commit replaces it.
 var errDamaged = errors.New("it is damaged")
 
 func readInfo(dir string) (Info, error) {
 	data, err := smallfile.Read(filepath.Join(dir, infoFile))
 	if err != nil {
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
-			return Info{}, err // the error is not about the file
+			return Info{}, err // the error does not concern the file
 		}
 		return Info{}, fmt.Errorf("%w: %w", errDamaged, err)
 	}
@@ -472,7 +485,8 @@ func readInfo(dir string) (Info, error) {
 	return info, nil
 }
 
-// writeInfo needs no care for readers: nobody else reads a directory that is not yet committed, but for its parent.
+// writeInfo writes the file in place, since the directory is not yet committed: other processes
+// read it only for its parent.
 func writeInfo(dir string, info Info) error {
 	data, err := json.Marshal(info)
 	if err != nil {

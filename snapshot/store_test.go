@@ -16,7 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state/ledger"
 )
 
-// testStore opens a store with whatever driver works here.
+// testStore opens a store with the best driver that works here.
 func testStore(t testing.TB, root string) *Store {
 	t.Helper()
 	s, err := Open(root, Options{UserNS: mounttest.UserNS()})
@@ -53,7 +53,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// TestCrash is what happens to snapshots that were not flushed when the machine went down.
+// TestCrash checks snapshots that had not been synced when the machine stopped.
 func TestCrash(t *testing.T) {
 	for _, driver := range []string{"overlay", "copy"} {
 		t.Run(driver, func(t *testing.T) {
@@ -104,7 +104,6 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestDamaged has a snapshot that is not whole, as after a crash or on a bad disk.
 // TestRemoveAllDescriptors removes more snapshots than a process may have files.
 func TestRemoveAllDescriptors(t *testing.T) {
 	s := testStore(t, t.TempDir())
@@ -124,7 +123,7 @@ func TestRemoveAllDescriptors(t *testing.T) {
 	if n := open() - before; n > maxTrashLocks {
 		t.Errorf("%d snapshots that are being removed have %d open files, want at most %d", len(ids), n, maxTrashLocks)
 	}
-	testStore(t, filepath.Dir(s.tmp())) // it removes what is not locked
+	testStore(t, filepath.Dir(s.tmp())) // Open removes what is not locked
 	check(t, finish())
 	if n := open() - before; n != 0 {
 		t.Errorf("%d files are still open", n)
@@ -134,6 +133,7 @@ func TestRemoveAllDescriptors(t *testing.T) {
 	}
 }
 
+// TestDamaged reads snapshots that are incomplete, as after a crash or on a bad disk.
 func TestDamaged(t *testing.T) {
 	mounttest.Need(t)
 	s := testStore(t, t.TempDir())
@@ -186,7 +186,7 @@ func TestOtherIDs(t *testing.T) {
 	}
 }
 
-// TestDamagedIDs: an error names the file if what is in it are no ids.
+// TestDamagedIDs checks that the error names the file if it does not contain ids.
 func TestDamagedIDs(t *testing.T) {
 	root := t.TempDir()
 	testStore(t, root)
@@ -208,7 +208,7 @@ func TestUnknownDriver(t *testing.T) {
 	}
 }
 
-// TestProbeOnOverlay has the state directory on an overlay, as in a container.
+// TestProbeOnOverlay probes with the state directory on an overlay, as in a container.
 func TestProbeOnOverlay(t *testing.T) {
 	mounttest.Need(t)
 	s := testStore(t, t.TempDir())
@@ -223,7 +223,7 @@ func TestProbeOnOverlay(t *testing.T) {
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	root := dir + "/state"
 	for _, r := range Probe(root, Options{UserNS: mounttest.UserNS()}) {
-		if r.Name == mount.Overlay && (r.OK || !strings.Contains(r.Reason, "lies on overlayfs, which cannot be an upper")) {
+		if r.Name == mount.Overlay && (r.OK || !strings.Contains(r.Reason, "is on overlayfs, which cannot hold an overlay's upper directory")) {
 			t.Errorf("overlay: %+v, want a reason", r)
 		}
 		if r.Name == "copy" && !r.OK {
@@ -238,7 +238,8 @@ func TestProbeOnOverlay(t *testing.T) {
 	}
 }
 
-// TestRemembered looks whether the second Open asks again, and an Open elsewhere does.
+// TestRemembered checks that the second Open does not probe again, and that an Open of another
+// directory does.
 func TestRemembered(t *testing.T) {
 	mounttest.Need(t)
 	root := t.TempDir()
@@ -268,7 +269,7 @@ func TestInUserNamespace(t *testing.T) {
 	}
 }
 
-// BenchmarkCommit is what a snapshot costs beside what is done in it, on a chain of that length.
+// BenchmarkCommit measures the cost of a snapshot without changes, on chains of several lengths.
 func BenchmarkCommit(b *testing.B) {
 	for _, n := range []int{1, 400} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -291,7 +292,7 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
-// BenchmarkOpenStore is what the snapshots add to the start of each build.
+// BenchmarkOpenStore measures what opening the store adds to the start of each build.
 func BenchmarkOpenStore(b *testing.B) {
 	mounttest.Need(b)
 	root := mounttest.TempDir(b)

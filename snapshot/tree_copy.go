@@ -21,9 +21,9 @@ func makeRoot(dir string) error {
 	return plainRoot(dir)
 }
 
-// copyTree copies the tree from to the new directory to, with everything that a tree has: owners, modes, times, xattrs,
-// hard links, holes, devices, fifos and sockets. It follows no link and copies no mount point's content. Whoever changes
-// from meanwhile gets a mixture.
+// copyTree copies the tree from to the new directory to, including owners, modes, times, xattrs,
+// hard links, holes, devices, fifos and sockets. It follows no link and does not copy the contents
+// of mount points. If from changes meanwhile, the copy is inconsistent.
 func copyTree(ctx context.Context, from, to string) error {
 	src, err := openDir(from)
 	if err != nil {
@@ -49,13 +49,13 @@ func copyTree(ctx context.Context, from, to string) error {
 	return copyAttributes(src, dst, &st)
 }
 
-// copier copies one tree, with one thread: a second one gained nothing on two cores (BenchmarkCopyTree, 20 µs a small
-// file, nearly all of it in the kernel).
+// copier copies one tree, on one thread: a second one gained nothing on two cores
+// (BenchmarkCopyTree, 20 µs a small file, nearly all of it in the kernel).
 type copier struct {
 	root  int               // the copy's root
-	dev   uint64            // only this file system is entered
-	links map[uint64]string // inode to the first name it was copied to
-	// What the file systems turn out to be able to do.
+	dev   uint64            // the file system that is copied; others are not entered
+	links map[uint64]string // inode to the first name that was copied
+	// What the file systems have been found to support.
 	reflink, ranged ability
 }
 
@@ -67,7 +67,7 @@ const (
 	fails
 )
 
-// failed notes a refusal. Once it has worked, a refusal is about one file only.
+// failed records a failure. If the operation has worked before, the failure concerns one file only.
 func (a *ability) failed() {
 	if *a == untried {
 		*a = fails
@@ -76,13 +76,14 @@ func (a *ability) failed() {
 
 var dirBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
-// entry is what is read of a directory before anything is copied.
+// entry is an entry of a source directory, read before anything is copied.
 type entry struct {
 	name string
 	st   unix.Stat_t
 }
 
-// dir copies what is in the directory src into dst; path is their name below the root, "" or with a final slash.
+// dir copies the contents of the directory src into dst. path is their name below the root, "" or
+// ending in a slash.
 func (c *copier) dir(ctx context.Context, src, dst int, path string) error {
 	entries, err := readEntries(src)
 	if err != nil {
@@ -130,13 +131,13 @@ func readEntries(dir int) ([]entry, error) {
 			return nil, &os.PathError{Op: "fstatat", Path: e.name, Err: err}
 		}
 	}
-	// By inode is nearly by place on the disk.
+	// The order of inodes is nearly the order on the disk.
 	slices.SortFunc(entries, func(a, b entry) int { return int(int64(a.st.Ino) - int64(b.st.Ino)) })
 	return entries, nil
 }
 
-// subdir copies a directory. Its attributes come last: a directory without write permission still has to be filled (by
-// an owner who is not root) and every entry moves its time.
+// subdir copies a directory. It sets the attributes last: a user who is not root cannot add entries
+// to a directory without write permission, and each new entry changes the directory's time.
 func (c *copier) subdir(ctx context.Context, src, dst int, e *entry, path string) error {
 	path += e.name
 	in, err := unix.Openat(src, e.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -163,7 +164,7 @@ func (c *copier) subdir(ctx context.Context, src, dst int, e *entry, path string
 	return nil
 }
 
-// other copies anything that is not a directory.
+// other copies a file that is not a directory.
 func (c *copier) other(ctx context.Context, src, dst int, e *entry, path string) error {
 	path += e.name
 	if e.st.Nlink > 1 {
@@ -184,7 +185,7 @@ func (c *copier) other(ctx context.Context, src, dst int, e *entry, path string)
 	return nil
 }
 
-// link makes a further name of a file that was copied before, and is false for the first one.
+// link makes a hard link to a file that was copied under another name, and reports whether it did.
 func (c *copier) link(dst int, e *entry, path string) (bool, error) {
 	first, ok := c.links[e.st.Ino]
 	if !ok {
@@ -228,7 +229,7 @@ func (c *copier) special(src, dst int, e *entry) error {
 
 func (c *copier) file(ctx context.Context, src, dst int, e *entry) error {
 	in, err := unix.Openat(src, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOATIME, 0)
-	if err == unix.EPERM { // O_NOATIME is the owner's
+	if err == unix.EPERM { // only the owner may use O_NOATIME
 		in, err = unix.Openat(src, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {
@@ -246,7 +247,8 @@ func (c *copier) file(ctx context.Context, src, dst int, e *entry) error {
 	return copyAttributes(in, out, &e.st)
 }
 
-// content shares the blocks if the file system can, and otherwise copies what is not a hole.
+// content shares the blocks if the file system supports it, and otherwise copies the data between
+// holes.
 func (c *copier) content(ctx context.Context, in, out int, st *unix.Stat_t) error {
 	if st.Size == 0 {
 		return nil
@@ -267,7 +269,7 @@ func (c *copier) content(ctx context.Context, in, out int, st *unix.Stat_t) erro
 func (c *copier) sparse(ctx context.Context, in, out int, size int64) error {
 	for at := int64(0); at < size; {
 		data, err := unix.Seek(in, at, unix.SEEK_DATA)
-		if err == unix.ENXIO { // only a hole is left
+		if err == unix.ENXIO { // only a hole remains
 			break
 		}
 		if err != nil {
@@ -287,7 +289,7 @@ func (c *copier) sparse(ctx context.Context, in, out int, size int64) error {
 
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
-// copyRange copies n bytes at the same place.
+// copyRange copies n bytes at the same offset.
 func (c *copier) copyRange(ctx context.Context, in, out int, at, n int64) error {
 	for n > 0 && c.ranged != fails {
 		if err := context.Cause(ctx); err != nil {
@@ -298,13 +300,14 @@ func (c *copier) copyRange(ctx context.Context, in, out int, at, n int64) error 
 		if err == unix.EINTR {
 			continue
 		}
-		// Its errors are those of many file systems and kernels: what is left is copied by hand, and tells the real one.
+		// The errors differ between file systems and kernels. The rest is copied by read and write,
+		// which return the actual error.
 		if err != nil {
 			c.ranged.failed()
 			break
 		}
 		if done == 0 {
-			return nil // the file has become shorter
+			return nil // the file was truncated
 		}
 		c.ranged = works
 		at, n = at+int64(done), n-int64(done)
@@ -320,7 +323,7 @@ func (c *copier) copyRange(ctx context.Context, in, out int, at, n int64) error 
 	return err
 }
 
-// fdAt reads and writes a descriptor at given places.
+// fdAt reads and writes a descriptor at given offsets.
 type fdAt int
 
 func (f fdAt) ReadAt(p []byte, off int64) (int, error) {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removeTree removes name in the directory dir and everything below it. It follows no link and enters no mount: a mount
-// point is an error. A name that does not exist is removed already.
+// removeTree removes name in the directory dir and everything below it. It follows no link. It
+// returns an error for a mount point and does not enter it. It succeeds if the name does not exist.
 func removeTree(dir int, name string) error {
 	buf := dirBuffers.Get().(*[]byte)
 	defer dirBuffers.Put(buf)
@@ -28,8 +28,9 @@ func removeTree(dir int, name string) error {
 	return nil
 }
 
-// maxDepth is how deep the remover descends: each level costs a descriptor, and an image may nest as deep as it likes.
-// What is deeper is moved to the top and removed from there.
+// maxDepth is how deep the remover descends: each level needs a descriptor, and an image may nest
+// directories to any depth. Directories at a greater depth are moved to the top and removed from
+// there.
 const maxDepth = 100
 
 type remover struct {
@@ -39,13 +40,13 @@ type remover struct {
 	moved []string
 }
 
-// remove removes one name; full is for messages.
+// remove removes one name; full is its path for messages.
 func (r *remover) remove(dir int, name, full string, depth int) error {
 	err := unlink(dir, name, 0)
 	if err == nil || err == unix.ENOENT {
 		return nil
 	}
-	// Linux answers EISDIR, POSIX wants EPERM.
+	// Linux returns EISDIR, POSIX requires EPERM.
 	if err != unix.EISDIR && err != unix.EPERM {
 		return fmt.Errorf("remove %s: %w", full, err)
 	}
@@ -70,7 +71,8 @@ func (r *remover) removeDir(dir int, name, full string, depth int) error {
 		return fmt.Errorf("remove %s: %w", full, err)
 	}
 	defer unix.Close(fd)
-	// An entry may be passed over while others vanish around it, and a server that is just ending may still add one.
+	// readdir may skip an entry while others are removed, and a server that is ending may still add
+	// one.
 	for range 10 {
 		if err := r.empty(fd, full, depth); err != nil {
 			return err
@@ -98,7 +100,7 @@ func (r *remover) firstName(full string) string {
 	return full
 }
 
-// empty removes what is in the directory fd.
+// empty removes the contents of the directory fd.
 func (r *remover) empty(fd int, full string, depth int) error {
 	var dirs []string
 	for {
@@ -106,7 +108,7 @@ func (r *remover) empty(fd int, full string, depth int) error {
 		if err == unix.EINTR {
 			continue
 		}
-		// ENOENT: somebody else has removed the directory meanwhile.
+		// ENOENT: another process has removed the directory meanwhile.
 		if err != nil && err != unix.ENOENT {
 			return fmt.Errorf("read %s: %w", full, err)
 		}
@@ -132,7 +134,8 @@ func (r *remover) empty(fd int, full string, depth int) error {
 	return nil
 }
 
-// dirents goes through what getdents64(2) has put into buf, "." and ".." left out. A name is valid until the next step.
+// dirents iterates over the entries that getdents64(2) has written to buf, without "." and "..". A
+// name is valid until the next iteration.
 func dirents(buf []byte) func(yield func(name []byte, kind byte) bool) {
 	return func(yield func([]byte, byte) bool) {
 		for len(buf) > 19 {
@@ -156,7 +159,8 @@ func dirents(buf []byte) func(yield func(name []byte, kind byte) bool) {
 	}
 }
 
-// openForRemoval opens a directory, with the permissions that it takes, and only if it is no mount point.
+// openForRemoval opens a directory and gives its owner the permissions needed to remove its
+// entries. It returns an error for a mount point.
 func openForRemoval(dir int, name string) (int, error) {
 	how := unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
@@ -167,12 +171,13 @@ func openForRemoval(dir int, name string) (int, error) {
 		fd, err = unix.Openat2(dir, name, &how)
 	}
 	if err == unix.EXDEV {
-		return -1, fmt.Errorf("something is mounted there: %w", err)
+		return -1, fmt.Errorf("it is a mount point: %w", err)
 	}
 	if err != nil {
 		return -1, err
 	}
-	// Without write permission nothing can be taken out; root does not care and is spared the call.
+	// Entries can be removed only with write permission. Root does not need it, so the call is left
+	// out.
 	if os.Geteuid() != 0 {
 		var st unix.Stat_t
 		if unix.Fstat(fd, &st) == nil && st.Mode&0o300 != 0o300 {
@@ -182,7 +187,8 @@ func openForRemoval(dir int, name string) (int, error) {
 	return fd, nil
 }
 
-// unlink removes one name, and takes the immutable and append-only flags (chattr +i, +a) away where they are in the way.
+// unlink removes one name. If the immutable or append-only flag (chattr +i, +a) prevents that,
+// unlink clears the flag.
 func unlink(dir int, name string, flags int) error {
 	err := unix.Unlinkat(dir, name, flags)
 	if err != unix.EPERM {

@@ -106,11 +106,11 @@ const copyText = `
 `
 
 func TestCopyTree(t *testing.T) {
-	mounttest.Need(t) // attributes of a file that its owner may not write take a capability
+	mounttest.Need(t) // setting attributes of a file that its owner may not write needs a capability
 	testCopyTree(t, t.TempDir())
 }
 
-// TestCopyTreeReflink copies on a file system that shares blocks.
+// TestCopyTreeReflink copies on a file system with reflinks.
 func TestCopyTreeReflink(t *testing.T) {
 	dir := loopMount(t, "mkfs.btrfs", "-q")
 	testCopyTree(t, dir)
@@ -189,7 +189,7 @@ func TestCopyTreeHoles(t *testing.T) {
 	}
 }
 
-// TestCopyTreeByHand copies where neither FICLONE nor copy_file_range work.
+// TestCopyTreeByHand copies without FICLONE and copy_file_range.
 func TestCopyTreeByHand(t *testing.T) {
 	dir := t.TempDir()
 	content := strings.Repeat("0123456789", 100_001)
@@ -208,7 +208,7 @@ func TestCopyTreeByHand(t *testing.T) {
 	}
 }
 
-// TestCopyTreeDeep copies links in a directory whose path is longer than the kernel takes.
+// TestCopyTreeDeep copies links in a directory whose path is longer than PATH_MAX.
 func TestCopyTreeDeep(t *testing.T) {
 	top := t.TempDir()
 	check(t, os.Mkdir(top+"/from", 0o755))
@@ -275,7 +275,7 @@ func BenchmarkCopyTree(b *testing.B) {
 	b.ReportMetric(2000*float64(b.N)/b.Elapsed().Seconds(), "files/s")
 }
 
-// BenchmarkRemoveTree removes the same.
+// BenchmarkRemoveTree removes 2000 small files in 100 directories.
 func BenchmarkRemoveTree(b *testing.B) {
 	dir := mounttest.TempDir(b)
 	for b.Loop() {

@@ -1,4 +1,5 @@
-// Package snapshottest is what every snapshot driver has to do, as tests.
+// Package snapshottest is the conformance suite for snapshot drivers. It makes snapshots and mounts
+// below temporary directories.
 package snapshottest
 
 import (
@@ -23,8 +24,8 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// Run tests the driver of the stores that open opens. It may be called for one directory several times, as several
-// processes would open it.
+// Run tests the driver of the stores that open opens. open may be called several times for one
+// directory, as by several processes.
 func Run(t *testing.T, open func(t *testing.T, root string) *snapshot.Store) {
 	for _, test := range []struct {
 		name string
@@ -55,7 +56,7 @@ func Run(t *testing.T, open func(t *testing.T, root string) *snapshot.Store) {
 		{"long chain", (*suite).longChain},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			// Once on the disk, otherwise in memory, which is faster.
+			// The runs in user namespaces are in memory, which is faster; the others are on the disk.
 			dir := t.TempDir()
 			if mounttest.UserNS() {
 				dir = mounttest.TempDir(t)
@@ -80,7 +81,7 @@ func (s *suite) check(err error) {
 	}
 }
 
-// see performs mounts and calls f with the directory, which ends in a slash, where they are.
+// see makes mounts and calls f with the directory that they are on, which ends in a slash.
 func see(mounts []mount.Mount, f func(dir string) error) (err error) {
 	dir, err := os.MkdirTemp("", "snapshottest")
 	if err != nil {
@@ -114,7 +115,7 @@ func tree(text string) func(dir string) error {
 	return func(dir string) error { return fstree.Make(dir, text) }
 }
 
-// want compares what a view of id shows.
+// want compares the tree in a view of id.
 func (s *suite) want(id snapshot.ID, want string) {
 	s.Helper()
 	mounts, err := s.View(s.Context(), id)
@@ -145,7 +146,7 @@ func clean(tree string) string {
 	return b.String()
 }
 
-// empty fails if anything is left in tmp.
+// empty fails if tmp has entries.
 func (s *suite) empty() {
 	s.Helper()
 	entries, err := os.ReadDir(filepath.Join(s.root, s.Home(), "tmp"))
@@ -183,7 +184,7 @@ func (s *suite) replaced() {
 	s.make("a", "", tree("file d/one 0644 1\nfile f 0644 f\nfile g/deep/x 0644 x\n"))
 	s.make("b", "a", func(dir string) error {
 		return errors.Join(
-			os.RemoveAll(dir+"d"), os.Mkdir(dir+"d", 0o755), os.WriteFile(dir+"d/new", []byte("new"), 0o644), // hides what was below
+			os.RemoveAll(dir+"d"), os.Mkdir(dir+"d", 0o755), os.WriteFile(dir+"d/new", []byte("new"), 0o644), // hides the directory below
 			os.Remove(dir+"f"), os.Mkdir(dir+"f", 0o700),
 			os.RemoveAll(dir+"g"), os.WriteFile(dir+"g", []byte("now a file"), 0o644),
 		)
@@ -194,7 +195,7 @@ func (s *suite) replaced() {
 	s.want("b", "dir d 0755\nfile d/new 0644 new\ndir f 0700\nfile g 0644 now a file\n")
 	s.want("c", "dir d 0755\nfile d/new 0644 new\ndir f 0700\ndir g 0755\n")
 
-	// A directory that comes from below is renamed as tools do it where rename says EXDEV.
+	// Rename a directory of a lower layer as tools do it when rename returns EXDEV.
 	s.make("m", "a", func(dir string) error {
 		if err := os.Rename(dir+"g", dir+"moved"); err == nil || !errors.Is(err, unix.EXDEV) {
 			return err
@@ -204,8 +205,9 @@ func (s *suite) replaced() {
 	s.want("m", "dir d 0755\nfile d/one 0644 1\nfile f 0644 f\ndir moved 0755\ndir moved/deep 0755\nfile moved/deep/x 0644 x\n")
 }
 
-// sockets can be removed, renamed, changed and replaced by what is made on their snapshot, and stay where they replace
-// something. Only the snapshots of fuse-overlayfs do not keep them.
+// sockets checks that sockets can be removed, renamed, changed and replaced in a snapshot on top,
+// and that they stay if they replace another file. Only the snapshots of fuse-overlayfs do not keep
+// them.
 func (s *suite) sockets() {
 	s.make("a", "", tree("file d/file 0644 f\nfile d/gone 0644 g\nfile e/x 0644 x\n"))
 	s.make("b", "a", func(dir string) error {
@@ -233,7 +235,7 @@ func (s *suite) sockets() {
 	s.want("c", c)
 }
 
-// fidelity has one of everything, which each snapshot of a chain must show the same.
+// fidelity checks that each snapshot of a chain shows the same tree, with files of all types.
 func (s *suite) fidelity() {
 	text := `
 		dir . 0755 @1000000000
@@ -253,7 +255,7 @@ func (s *suite) fidelity() {
 		file .wh.looks-like-one 0644 @1000000013 x
 	`
 	if s.Driver() == mount.FuseOverlay {
-		// To fuse-overlayfs such a name is a whiteout, and its snapshots keep no sockets.
+		// fuse-overlayfs interprets such a name as a whiteout, and its snapshots keep no sockets.
 		text = strings.ReplaceAll(text, "file .wh.looks-like-one 0644 @1000000013 x", "")
 		text = strings.ReplaceAll(text, "socket sock 0750 @1000000008", "")
 	}
@@ -291,7 +293,7 @@ func (s *suite) fidelity() {
 	}
 }
 
-// holes has a file of 64 MiB of which little is on the disk.
+// holes checks a file of 64 MiB of which little is on the disk.
 func (s *suite) holes() {
 	s.make("a", "", func(dir string) error {
 		f, err := os.Create(dir + "sparse")
@@ -391,7 +393,7 @@ func (s *suite) views() {
 	if _, err := s.View(s.Context(), "none"); !errors.Is(err, snapshot.ErrNotExist) {
 		s.Errorf("View of no snapshot = %v, want ErrNotExist", err)
 	}
-	// Two views and an active of one snapshot at once.
+	// Mount two views of one snapshot and an Active on it at once.
 	mounts, err := s.View(s.Context(), "b")
 	s.check(err)
 	s.check(see(mounts, func(string) error {
@@ -401,7 +403,7 @@ func (s *suite) views() {
 	}))
 }
 
-// again mounts an active snapshot more than once.
+// again mounts an active snapshot several times.
 func (s *suite) again() {
 	s.make("a", "", tree("file one 0644 1\n"))
 	a := s.begin("a", tree("file two 0644 2\n"))
@@ -422,7 +424,7 @@ func (s *suite) changes() {
 	if !s.Layered() {
 		want = "dir d 0755\nfile four 0644 4\nfile three 0644 3\nfile two 0644 2\n"
 	}
-	if s.Driver() != mount.FuseOverlay { // its marks are translated by the commit
+	if s.Driver() != mount.FuseOverlay { // the commit translates its marks
 		s.wantDir("active", a.Changes().Dir, want)
 	}
 	if got := a.Changes(); got.Dir != a.Upper() {
@@ -473,7 +475,7 @@ func (s *suite) wantDir(what, dir, want string) {
 	}
 }
 
-// commitOn unpacks layers before their parents are there.
+// commitOn unpacks layers before their parents exist.
 func (s *suite) commitOn() {
 	ctx := s.Context()
 	a, err := s.Prepare(ctx, "")
@@ -503,7 +505,7 @@ func (s *suite) commitOn() {
 		file d/y 0644 y
 		file top 0644 top`)
 
-	// A root entry of the layer is kept with any time, also a recent or a future one.
+	// The layer's entry for the root is kept with any time, including recent and future ones.
 	parent := snapshot.ID("top")
 	for i, mtime := range []int64{1111111111, time.Now().Unix(), 4000000000} {
 		b, err := s.Prepare(ctx, "")
@@ -528,7 +530,7 @@ func (s *suite) commitOn() {
 	}
 }
 
-// ended does things with Actives that have ended.
+// ended calls the methods of Actives that have ended.
 func (s *suite) ended() {
 	ctx := s.Context()
 	a := s.begin("", tree("file one 0644 1\n"))
@@ -575,7 +577,7 @@ func deep(dir string, n int) error {
 	return nil
 }
 
-// race commits equal snapshots at once.
+// race commits equal snapshots at the same time.
 func (s *suite) race() {
 	s.make("base", "", tree("file base 0644 x\n"))
 	var actives []*snapshot.Active
@@ -698,11 +700,11 @@ func (s *suite) twoStores() {
 	}
 }
 
-// leftOverVariable tells a process that it is the one to be killed, and where.
+// leftOverVariable is set in the process that is to be killed, to the directory of its store.
 const leftOverVariable = "SNAPSHOTTEST_LEFT_OVER"
 
-// IsChild says that this process was started by a test of the suite. It runs the test that called Run again, which must
-// not make anything then that has to be undone.
+// IsChild reports whether this process was started by a test of the suite. It runs the test that
+// called Run again, which must then not make anything that has to be removed.
 func IsChild() bool { return os.Getenv(leftOverVariable) != "" }
 
 // leftOver kills a process that makes a snapshot.
@@ -750,7 +752,7 @@ func (s *suite) hostileNames() {
 		}
 		s.check(a.Discard())
 		if id == "" {
-			continue // means none
+			continue // means no parent
 		}
 		for what, err := range map[string]error{
 			"Prepare": second(s.Prepare(ctx, id)), "View": second(s.View(ctx, id)), "Stat": second(s.Stat(id)),
@@ -769,11 +771,12 @@ func (s *suite) hostileNames() {
 
 func second[T any](_ T, err error) error { return err }
 
-// hostileRoot has a store in a directory whose name is full of what separates options.
+// hostileRoot uses a store in a directory whose name contains the characters that separate mount
+// options.
 func (s *suite) hostileRoot() {
 	name := `a,b:c\d=e f"g\:h\,` + "\n"
 	if s.Driver() == mount.FuseOverlay {
-		name = strings.ReplaceAll(name, ":", "") // it splits at every colon
+		name = strings.ReplaceAll(name, ":", "") // fuse-overlayfs splits paths at every colon
 	}
 	s.root = filepath.Join(s.TempDir(), name, strings.Repeat("long", 60))
 	s.Store = s.open(s.T, s.root)
@@ -809,7 +812,7 @@ func (s *suite) longChain() {
 		}
 		return errors.Join(os.Remove(dir+"f0"), os.WriteFile(dir+"last", []byte("top"), 0o644))
 	})
-	// A store that knows nothing reads the whole chain.
+	// A newly opened store reads the whole chain.
 	mounts, err := s.open(s.T, s.root).View(ctx, "top")
 	s.check(err)
 	s.check(see(mounts, func(dir string) error {
