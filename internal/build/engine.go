@@ -123,17 +123,20 @@ type stepResult struct {
 	image *image.Image
 }
 
-// perform finds or makes the result of a job. cached reports whether it was found, or made by an
-// equal step.
+// perform makes the result of a job that find did not find. If the content key of the job was not
+// known, perform computes it and looks for the result under it first. cached reports whether the
+// result was found, or made by an equal step.
 func (e *engine) perform(ctx context.Context, cur rootfs, job *job, l *line, n need) (res stepResult, key cache.Key, cached bool, err error) {
-	if err := job.load(ctx); err != nil {
-		return stepResult{}, "", false, err
-	}
-	if res, key, ok, err := e.find(ctx, cur, job, l, n.cache); ok || err != nil {
-		if ok && err == nil {
-			err = e.renew(job)
+	if job.key == "" {
+		if err := job.load(ctx); err != nil {
+			return stepResult{}, "", false, err
 		}
-		return res, key, ok, err
+		if res, key, ok, err := e.find(ctx, cur, job, l, n.cache); ok || err != nil {
+			if ok && err == nil {
+				err = e.renew(job)
+			}
+			return res, key, ok, err
+		}
 	}
 	mine := false
 	run := string(job.key) + " on " + string(cur.top)
