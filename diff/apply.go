@@ -17,12 +17,14 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
-// ErrNeedsParent is wrapped by errors about layers that can only be applied to the layers below them (Full, in a
-// directory that shows them), because they hold a hard link to a file there or a name that leads through a link there.
+// ErrNeedsParent is wrapped by errors about layers that can only be applied to a directory that
+// shows the layers below (Full), because they contain a hard link to a file there or a name that
+// leads through a link there.
 var ErrNeedsParent = unpack.ErrNeedsParent
 
-// Apply unpacks a layer, compressed in any way, into dir. It reads r to its end and computes what the layer is;
-// the caller compares. After an error dir holds a part of the layer.
+// Apply unpacks a layer, with any supported compression, into dir. It reads r to its end and
+// returns the layer's digests and sizes, which the caller compares. After an error, dir contains a
+// part of the layer.
 func Apply(ctx context.Context, r io.Reader, dir string, o ApplyOptions) (Applied, error) {
 	root, err := openRoot(dir)
 	if err != nil {
@@ -60,7 +62,8 @@ func (o ApplyOptions) unpack() unpack.Options {
 	return u
 }
 
-// source reads a stream ahead in a goroutine and digests it in another, while its consumer takes it chunk by chunk.
+// source reads a stream ahead in one goroutine and digests it in another, while its consumer takes
+// it chunk by chunk.
 type source struct {
 	hash hash.Hash
 	size int64
@@ -82,7 +85,7 @@ type piece struct {
 type aheadChunk struct {
 	data [256 << 10]byte
 	n    int
-	refs atomic.Int32 // users that are not done with it: the digest and the consumer
+	refs atomic.Int32 // users that have not released it yet: the digest and the consumer
 }
 
 const ahead = 6
@@ -136,7 +139,7 @@ func (s *source) release(c *aheadChunk) {
 	}
 }
 
-// Chunk is for unpack.Reader.
+// Chunk implements unpack.Reader.
 func (s *source) Chunk() ([]byte, error) {
 	if s.taken != nil {
 		s.release(s.taken)
@@ -159,10 +162,10 @@ func (s *source) Chunk() ([]byte, error) {
 	return nil, s.err
 }
 
-// Read makes a source an io.Reader, which unpack.Tar takes; it is not used.
+// Read makes a source an io.Reader, which unpack.Tar requires. It is not called.
 func (s *source) Read([]byte) (int, error) { panic("unreachable") }
 
-// drain reads what is behind the archive's end: it belongs to the blob and its digests.
+// drain reads the bytes after the archive's end: they belong to the blob and its digests.
 func (s *source) drain(ctx context.Context) error {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -176,7 +179,7 @@ func (s *source) drain(ctx context.Context) error {
 	}
 }
 
-// stop ends the goroutines, wherever they are, and gives the chunks back.
+// stop ends the goroutines at any point and returns the chunks to the pool.
 func (s *source) stop() {
 	close(s.done)
 	if s.taken != nil {
@@ -192,7 +195,7 @@ func (s *source) stop() {
 	}
 }
 
-// Entries reads a layer, uncompressed. After an error there are no more.
+// Entries iterates over the entries of an uncompressed layer. It stops after an error.
 func Entries(r io.Reader) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		rd := unpack.NewReader(r)

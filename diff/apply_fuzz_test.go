@@ -11,8 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// FuzzApply: a layer changes nothing outside of the directory that it is applied to, and the returned diffID is the
-// digest of its bytes.
+// FuzzApply checks that a layer changes nothing outside of the directory that it is applied to, and
+// that the returned diffID is the digest of its bytes.
 func FuzzApply(f *testing.F) {
 	for _, names := range [][]string{{"a", "b/c", "b/.wh.c"}, {"../x", "/y", "l/z"}, {".wh..wh..opq", "d/.wh..wh..opq"}, {".wh.", "."}} {
 		var b bytes.Buffer

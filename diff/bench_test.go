@@ -16,8 +16,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 )
 
-// benchTree is a tree like those of packages: directories of files of some kilobytes, and a few large ones.
-// LAYERBUILD_BENCH_TREE is another to use.
+// benchTree makes a tree like those of packages: directories of files of some kilobytes, and a few
+// large ones. LAYERBUILD_BENCH_TREE is the path of another tree to use.
 func benchTree(b *testing.B) (dir string, files int) {
 	if dir := os.Getenv("LAYERBUILD_BENCH_TREE"); dir != "" {
 		filepath.WalkDir(dir, func(string, os.DirEntry, error) error { files++; return nil })
@@ -26,7 +26,7 @@ func benchTree(b *testing.B) (dir string, files int) {
 	dir = mounttest.TempDir(b)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	words := make([]byte, 1<<20)
-	for i := range words { // compresses to about a half
+	for i := range words { // compresses to about half its size
 		words[i] = "etaoin shrdlu\n"[rnd.IntN(14)]
 	}
 	for d := range 100 {
@@ -47,7 +47,8 @@ func benchTree(b *testing.B) (dir string, files int) {
 	return dir, 100*50 + 20
 }
 
-// report says how much CPU an iteration took, the figure that holds on a busy machine.
+// report reports the CPU time of an iteration, which varies less than elapsed time on a busy
+// machine.
 func report(b *testing.B, files int, from syscall.Rusage) {
 	var to syscall.Rusage
 	syscall.Getrusage(syscall.RUSAGE_SELF, &to)
@@ -117,8 +118,8 @@ func BenchmarkSealOneFile(b *testing.B) {
 	}
 }
 
-// BenchmarkApply unpacks a gzip layer with both digests, beside what tar takes for it. LAYERBUILD_BENCH_LAYER is
-// another layer to use.
+// BenchmarkApply unpacks a gzip layer with both digests, compared with tar. LAYERBUILD_BENCH_LAYER
+// is the path of another layer to use.
 func BenchmarkApply(b *testing.B) {
 	var blob []byte
 	if name := os.Getenv("LAYERBUILD_BENCH_LAYER"); name != "" {

@@ -9,13 +9,15 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// sameStat compares what a layer says about any file: type, mode, owner, time.
+// sameStat reports whether type, mode, owner and time, which a layer records of every file, are the
+// same.
 func (w *walker) sameStat(st, was *rawfs.Stat) bool {
 	return st.Mode == was.Mode && st.Uid == was.Uid && st.Gid == was.Gid && w.time(st) == w.time(was)
 }
 
-// changed compares a file that is no directory with what had its name before. Equal size and time prove nothing: a
-// program can set them; so whatever is equal in all else is read.
+// changed reports whether a file that is not a directory differs from the file that had its name
+// before. Equal size and time are not enough, since a program can set them: if all else is equal,
+// changed compares the contents.
 func (w *walker) changed(dir int, name []byte, st *rawfs.Stat, in lowerDir, was *rawfs.Stat) (bool, error) {
 	same, err := w.sameAs(dir, name, st, in, name, was)
 	if err != nil || !same {
@@ -27,7 +29,7 @@ func (w *walker) changed(dir int, name []byte, st *rawfs.Stat, in lowerDir, was 
 	return w.regrouped(string(w.path), st, in, was)
 }
 
-// sameAs is same for a file of a layer.
+// sameAs is like same, for an old file in a directory of a layer.
 func (w *walker) sameAs(dir int, name []byte, st *rawfs.Stat, in lowerDir, oldName []byte, was *rawfs.Stat) (bool, error) {
 	oldDir, err := in.open()
 	if err != nil {
@@ -37,7 +39,7 @@ func (w *walker) sameAs(dir int, name []byte, st *rawfs.Stat, in lowerDir, oldNa
 	return w.same(dir, name, st, oldDir, oldName, was)
 }
 
-// same compares two files that are no directories in all but their links.
+// same reports whether two files that are not directories are equal in everything but their links.
 func (w *walker) same(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName []byte, was *rawfs.Stat) (bool, error) {
 	if !w.sameStat(st, was) {
 		return false, nil
@@ -68,7 +70,7 @@ func (w *walker) same(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName 
 	return sameXattrs(a, b), err
 }
 
-// sameFile compares attributes and content of two regular files of one size.
+// sameFile reports whether two regular files of one size have the same attributes and content.
 func (w *walker) sameFile(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName []byte, was *rawfs.Stat) (bool, error) {
 	a, err := openFile(dir, name)
 	if err != nil {
@@ -117,7 +119,8 @@ func sameContent(a, b int) (bool, error) {
 	}
 }
 
-// sameSparse is sameContent for files with holes, both of the given size. It does not read where both have a hole.
+// sameSparse is like sameContent, for files with holes, both of the given size. It does not read
+// ranges that are holes in both.
 func sameSparse(a, b int, size int64) (bool, error) {
 	buf := compared.Get().(*[2][128 << 10]byte)
 	defer compared.Put(buf)
@@ -145,15 +148,15 @@ func sameSparse(a, b int, size int64) (bool, error) {
 		if !bytes.Equal(buf[0][:n[0]], buf[1][:n[1]]) {
 			return false, nil
 		}
-		if n[0] == 0 { // both have become shorter
+		if n[0] == 0 { // both were truncated
 			return true, nil
 		}
 		at += int64(n[0])
 	}
 }
 
-// nextData is where the next data of a file are, from at on; size if there are none. File systems that do not know holes
-// have data everywhere.
+// nextData returns the offset of the next data of a file from at on, and size if there are none.
+// File systems without holes have data everywhere.
 func nextData(fd int, at, size int64) (int64, error) {
 	next, err := unix.Seek(fd, at, unix.SEEK_DATA)
 	switch err {

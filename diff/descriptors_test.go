@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fewDescriptors leaves the test so few descriptors that none of a layer's is kept.
+// fewDescriptors limits the test to so few descriptors that none of a layer's directories is kept
+// open.
 func fewDescriptors(t *testing.T) {
 	t.Helper()
 	var was unix.Rlimit
@@ -40,7 +41,8 @@ func fewDescriptors(t *testing.T) {
 	}
 }
 
-// TestFewDescriptors runs the tests of layers with a limit at which every directory of a layer is opened for each use.
+// TestFewDescriptors runs the tests of layers with a limit at which every directory of a layer is
+// opened for each use.
 func TestFewDescriptors(t *testing.T) {
 	needRoot(t)
 	fewDescriptors(t)
@@ -62,7 +64,7 @@ func openFiles(t *testing.T) int {
 	return len(names)
 }
 
-// TestManyLayers writes a layer over more layers than files can be open.
+// TestManyLayers writes a layer over more layers than the limit of open files.
 func TestManyLayers(t *testing.T) {
 	needRoot(t)
 	top := t.TempDir()

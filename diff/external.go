@@ -17,14 +17,14 @@ type externalWriter struct {
 	*walker
 	g     *External
 	stack []externalDir
-	first map[file]string // of files with several names: where the content is
+	first map[file]string // of files with several names: the path that has the content
 	name  []byte          // storage for a name that ends with a NUL
 }
 
 // externalDir is an open directory of the External.
 type externalDir struct {
 	fd  int
-	end int // of its path in the walk
+	end int // length of its path in the walk
 }
 
 // writeExternal writes the files of w.external below w.path. It sets w.external to nil.
@@ -61,7 +61,8 @@ func (w *walker) writeExternal() error {
 	return nil
 }
 
-// comparePaths orders paths as a walk comes to them: what is in a directory before the directory's next sibling.
+// comparePaths compares paths in the order of a walk: the contents of a directory come before the
+// directory's next sibling.
 func comparePaths(a, b string) int {
 	for i := range min(len(a), len(b)) {
 		if x, y := a[i], b[i]; x != y {
@@ -77,8 +78,8 @@ func comparePaths(a, b string) int {
 	return len(a) - len(b)
 }
 
-// enter goes to the directory that path lies in, and returns the last name. Directories on the way that were not listed
-// are written as those that were.
+// enter opens the directories down to the one that contains path, and returns the last name. It
+// writes directories that were not listed like those that were.
 func (g *externalWriter) enter(top int, path string) (name string, err error) {
 	rest := path
 	depth := 1
@@ -100,14 +101,14 @@ func (g *externalWriter) enter(top int, path string) (name string, err error) {
 			return "", err
 		}
 		if len(g.stack) == depth {
-			return "", fmt.Errorf("%w: %q is below what is no directory", ErrExternal, path)
+			return "", fmt.Errorf("%w: %q is below a file that is not a directory", ErrExternal, path)
 		}
 		depth++
 		rest = more
 	}
 }
 
-// leave closes all directories but so many.
+// leave closes all but the first depth directories.
 func (g *externalWriter) leave(depth int) {
 	for _, d := range g.stack[depth:] {
 		unix.Close(d.fd)
@@ -116,7 +117,8 @@ func (g *externalWriter) leave(depth int) {
 	g.path = g.path[:g.stack[depth-1].end]
 }
 
-// entry writes one entry of the directory on top of the stack; if it is a directory it is the top then.
+// entry writes one entry of the directory on top of the stack. If the entry is a directory, entry
+// pushes it.
 func (g *externalWriter) entry(name string, e *ExternalEntry) error {
 	dir := g.stack[len(g.stack)-1]
 	g.path = g.path[:dir.end]
@@ -155,7 +157,7 @@ func (g *externalWriter) entry(name string, e *ExternalEntry) error {
 		_, err := g.file(dir.fd, g.name, &st)
 		return err
 	case unix.S_IFSOCK:
-		return nil // layers have none
+		return nil // layers contain no sockets
 	}
 	return fmt.Errorf("%w: %q is a special file", ErrExternal, g.path)
 }
@@ -164,7 +166,7 @@ func (g *externalWriter) changed() error {
 	return fmt.Errorf("%w: %q has changed", ErrExternal, g.path)
 }
 
-// same reports whether st describes the file or directory of e.
+// same reports whether st has the values of e.
 func (e *ExternalEntry) same(st *rawfs.Stat) bool {
 	if e.Mode != 0 && e.Mode != uint32(st.Mode) || e.CtimeNs != 0 && e.CtimeNs != nanos(st.Ctime) || e.Ino != 0 && e.Ino != st.Ino {
 		return false
@@ -202,7 +204,7 @@ func (g *externalWriter) directory(parent int, e *ExternalEntry) error {
 		return err
 	}
 	if hasACL(h.xattrs) {
-		return fmt.Errorf("%w: %q has an access list", ErrExternal, g.path)
+		return fmt.Errorf("%w: %q has an access control list", ErrExternal, g.path)
 	}
 	if err := g.parents(); err != nil {
 		return err
@@ -240,7 +242,7 @@ func (g *externalWriter) regular(dir int, e *ExternalEntry) error {
 		return err
 	}
 	if hasACL(h.xattrs) {
-		return fmt.Errorf("%w: %q has an access list", ErrExternal, g.path)
+		return fmt.Errorf("%w: %q has an access control list", ErrExternal, g.path)
 	}
 	if h.device() {
 		return fmt.Errorf("%w: %q stands for a special file", ErrExternal, g.path)
@@ -258,7 +260,7 @@ func (g *externalWriter) regular(dir int, e *ExternalEntry) error {
 	return nil
 }
 
-// settled describes the entry at the walk's place as it is in the new state.
+// settled returns the header of the entry at the walk's path as it is in the new state.
 func (g *externalWriter) settled(kind byte, st *rawfs.Stat) header {
 	h := g.describe(g.path, kind, st)
 	h.uid, h.gid = g.g.Owner(st.Uid, st.Gid)
@@ -266,8 +268,8 @@ func (g *externalWriter) settled(kind byte, st *rawfs.Stat) header {
 	return h
 }
 
-// xattrs returns the extended attributes that a copy has. For one that a layer cannot hold, the warning is given when
-// the file is copied.
+// xattrs returns the extended attributes of the copy. It returns ErrExternal for an attribute that
+// a layer cannot hold, since the warning for it is given when the file is copied.
 func (g *externalWriter) xattrs(fd int) ([]rawfs.Xattr, error) {
 	unrecorded := false
 	xattrs, err := rawfs.Xattrs(fd, func(name []byte) bool {
@@ -283,8 +285,9 @@ func (g *externalWriter) xattrs(fd int) ([]rawfs.Xattr, error) {
 // copied reports whether an extended attribute is copied.
 func copied(name []byte) bool { return rawfs.InLayer(name) }
 
-// hasACL reports whether there is an access list among attributes. Setting the mode of the copy changes the list, and a
-// user namespace may lack some of its users: the layer has the list as it is after the copy.
+// hasACL reports whether the attributes include an access control list. Setting the mode of a copy
+// changes its list, and a user namespace may lack some of its users, so only the copy has the list
+// that the layer must contain.
 func hasACL(list []rawfs.Xattr) bool {
 	return slices.ContainsFunc(list, func(x rawfs.Xattr) bool { return strings.HasPrefix(x.Name, "system.posix_acl_") })
 }

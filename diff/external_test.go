@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seenEntry returns the entry of a file as it would be digested now.
+// seenEntry returns the entry of a file with its current values, as a digest would record them.
 func seenEntry(t *testing.T, dir, name string) ExternalEntry {
 	t.Helper()
 	var st unix.Stat_t
@@ -29,7 +29,8 @@ func seenEntry(t *testing.T, dir, name string) ExternalEntry {
 	return e
 }
 
-// TestExternalChanged changes files after they were digested. Writing them is ErrExternal, also if size and time are as before.
+// TestExternalChanged changes files after they were digested. Writing them returns ErrExternal,
+// even if size and time are unchanged.
 func TestExternalChanged(t *testing.T) {
 	old := time.Unix(1_500_000_000, 5)
 	back := func(p string) error { return os.Chtimes(p, old, old) }
@@ -48,7 +49,7 @@ func TestExternalChanged(t *testing.T) {
 		{"link", "d/l", func(p string) error { return errors.Join(os.Remove(p), os.Symlink("too", p)) }, false},
 		{"mode of a directory", "d", func(p string) error { return errors.Join(os.Chmod(p, 0o700), back(p)) }, false},
 		{"attribute of a directory", "d", func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) }, false},
-		// Copying it would be possible, but the warning must then come from the copy.
+		// It could be copied, but the warning must then come from the copy.
 		{"a new name in a directory", "d", func(p string) error { return os.WriteFile(p+"/new", nil, 0o644) }, false},
 		{"gone", "d/f", os.Remove, false},
 	}

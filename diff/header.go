@@ -13,14 +13,14 @@ import (
 
 const block = 512
 
-// tarWriter puts a tar stream together in chunks whose sizes are multiples of 512, so that a header never lies
-// across two. Its headers are plain ustar; PAX records come before one only for what ustar cannot say
-// (pax(1p), "ustar Interchange Format" and "pax Interchange Format").
+// tarWriter writes a tar stream in chunks whose sizes are multiples of 512, so that a header is
+// never in two chunks. Headers are plain ustar. PAX records precede one only for values that ustar
+// cannot represent (pax(1p), "ustar Interchange Format" and "pax Interchange Format").
 type tarWriter struct {
-	chunk []byte // what is being filled
-	n     int    // how much of it is
-	size  int64  // bytes in chunks that were handed on
-	// flush takes a full chunk, or the last, and returns the next to fill.
+	chunk []byte // the chunk that is being filled
+	n     int    // number of bytes in it
+	size  int64  // bytes in chunks that were flushed
+	// flush consumes a full chunk, or the last one, and returns the next chunk to fill.
 	flush func(full []byte) (next []byte, err error)
 	pax   []byte
 	paxed [100]byte
@@ -40,7 +40,8 @@ type header struct {
 	xattrs     []rawfs.Xattr
 }
 
-// space returns room for at least one byte, and for a whole block if it is at a block's begin.
+// space returns the unused part of the chunk: at least one byte, and at least one block at the
+// beginning of a block.
 func (t *tarWriter) space() ([]byte, error) {
 	if t.n == len(t.chunk) {
 		t.size += int64(t.n)
@@ -100,7 +101,7 @@ func (t *tarWriter) bytes(p []byte) error {
 	return nil
 }
 
-// end writes the end-of-archive mark and hands on the last chunk.
+// end writes the end-of-archive mark and flushes the last chunk.
 func (t *tarWriter) end() error {
 	if err := t.zeros(2 * block); err != nil {
 		return err
@@ -111,14 +112,14 @@ func (t *tarWriter) end() error {
 	return err
 }
 
-// What fits in a field of octal digits.
+// Largest values of fields of octal digits.
 const (
 	maxID   = 1<<21 - 1
 	maxOct  = 1<<33 - 1
 	maxName = 100
 )
 
-// header writes an entry's header; content follows by the caller.
+// header writes an entry's header. The caller writes the content.
 func (t *tarWriter) header(h *header) error {
 	name, prefix, fits := fit(h.name, h.kind)
 	t.records(h, fits)
@@ -165,7 +166,7 @@ func seal(b []byte, kind byte) {
 	b[154] = 0
 }
 
-// limited is 0 for what the field cannot hold: a PAX record says it.
+// limited returns n, or 0 if the field cannot hold n: a PAX record then has the value.
 func limited(n, most int64) int64 {
 	if n < 0 || n > most {
 		return 0
@@ -180,7 +181,8 @@ func octal(b []byte, n int64) {
 	}
 }
 
-// fit splits a name over ustar's two fields, at a slash. What does not fit is cut: a PAX record has it whole.
+// fit splits a name into ustar's two fields, at a slash. If the name does not fit it is cut, and a
+// PAX record has the whole name.
 func fit(full []byte, kind byte) (name, prefix []byte, ok bool) {
 	most := maxName
 	if kind == unpack.TypeDir {
@@ -189,7 +191,7 @@ func fit(full []byte, kind byte) (name, prefix []byte, ok bool) {
 	if len(full) <= most {
 		return full, nil, true
 	}
-	// The shortest prefix that leaves few enough.
+	// Use the shortest prefix with which the rest fits.
 	for i := len(full) - most - 1; i <= 155 && i < len(full)-1; i++ {
 		if full[i] == '/' && i > 0 {
 			return full[i+1:], full[:i], true
@@ -235,7 +237,8 @@ func (t *tarWriter) record(key string, value, more []byte) {
 	t.pax = append(append(append(t.pax, value...), more...), '\n')
 }
 
-// writePAX writes an extended header. Its name is for programs that do not know it and show it as a file.
+// writePAX writes an extended header. Programs that do not know PAX show it as a file with its
+// name.
 func (t *tarWriter) writePAX(h *header) error {
 	b, err := t.block()
 	if err != nil {
@@ -243,7 +246,7 @@ func (t *tarWriter) writePAX(h *header) error {
 	}
 	base := h.name[bytes.LastIndexByte(h.name, '/')+1:]
 	name := append(append(t.paxed[:0], "PaxHeaders.0/"...), base[:min(len(base), maxName-len("PaxHeaders.0/"))]...)
-	for !utf8.Valid(name) && utf8.Valid(base) { // not through the middle of a character
+	for !utf8.Valid(name) && utf8.Valid(base) { // not in the middle of a character
 		name = name[:len(name)-1]
 	}
 	copy(b, name)

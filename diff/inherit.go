@@ -11,14 +11,15 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// Inherit adjusts an overlay directory, into which a layer was unpacked apart from the layers below (t.Lower), to the
-// result of unpacking the layers in order. Directories that the layer implied get the owner, mode, attributes and time
-// that they have in the layers below. If they are not there and the layer only removes something in them, they are
-// removed. A whiteout is also removed from a directory that the layers below do not have, or that the layer makes
-// opaque: the kernel looks for whiteouts only in merged directories (ovl_dir_is_real), and in others would list it as a
-// name that cannot be opened.
+// Inherit adjusts an overlay directory, into which a layer was unpacked without the layers below
+// (t.Lower), to the result of unpacking the layers in order. Directories that the layer implied get
+// the owner, mode, attributes and time that they have in the layers below. If the layers below do
+// not have them and the layer only removes names in them, they are removed. A whiteout is also
+// removed from a directory that the layers below do not have, or that the layer makes opaque: the
+// kernel recognizes whiteouts only in merged directories (ovl_dir_is_real), and in others would
+// list one as a name that cannot be opened.
 //
-// If a layer below has a link where an implied directory is, the error wraps ErrNeedsParent.
+// If a layer below has a link at the path of an implied directory, the error wraps ErrNeedsParent.
 func Inherit(t Tree, a Applied) error {
 	if len(t.Lower) == 0 && len(a.Whiteouts) == 0 || len(a.Implied) == 0 && len(a.Whiteouts) == 0 {
 		return nil
@@ -52,9 +53,9 @@ func Inherit(t Tree, a Applied) error {
 
 type inheritor struct {
 	marks marks
-	top   merged // the directory itself
+	top   merged // the overlay directory
 	old   merged
-	shows map[string]bool // of directories with whiteouts: whether they show something of the layers below
+	shows map[string]bool // by directory with whiteouts: it shows files of the layers below
 }
 
 func (i inheritor) directory(root int, path string) error {
@@ -93,7 +94,7 @@ func (i inheritor) directory(root int, path string) error {
 	return i.removeIfVoid(fd, p)
 }
 
-// whiteout removes a whiteout that is in a directory which shows nothing of the layers below.
+// whiteout removes a whiteout from a directory that shows no files of the layers below.
 func (i inheritor) whiteout(root int, path string) error {
 	dir, name := "", path
 	if cut := strings.LastIndexByte(path, '/'); cut >= 0 {
@@ -127,7 +128,7 @@ func (i inheritor) whiteout(root int, path string) error {
 	return removeWhiteout(fd, []byte(name+"\x00"))
 }
 
-// showsBelow reports whether a directory, "" for the root, shows something of the layers below.
+// showsBelow reports whether a directory, "" for the root, shows files of the layers below.
 func (i inheritor) showsBelow(root int, dir string) (bool, error) {
 	if dir == "" {
 		return len(i.old) > 0, nil
@@ -135,13 +136,13 @@ func (i inheritor) showsBelow(root int, dir string) (bool, error) {
 	below, _, err := i.below(root, dir)
 	defer below.close()
 	if errors.Is(err, ErrNeedsParent) {
-		return false, nil // they have a link, and the layer a directory, which hides it
+		return false, nil // the layers below have a link, which the layer's directory hides
 	}
 	return len(below) > 0, err
 }
 
-// removeWhiteout removes a whiteout from a directory and restores the directory's time. A file that the layer has made
-// in its place is kept.
+// removeWhiteout removes a whiteout from a directory and restores the directory's time. It keeps a
+// file that the layer has made with that name.
 func removeWhiteout(dir int, name []byte) error {
 	var st, of rawfs.Stat
 	if err := rawfs.Lstat(dir, name, &st); err != nil || !rawfs.IsWhiteout(&st) {
@@ -159,7 +160,8 @@ func removeWhiteout(dir int, name []byte) error {
 	return rawfs.SetTime(dir, nil, of.Mtime.Sec, int64(of.Mtime.Nsec))
 }
 
-// below opens what the layers below have for a path. hidden says that a directory of this layer hides it.
+// below opens the directory that the layers below have for a path. hidden reports that a directory
+// of this layer hides it.
 func (i inheritor) below(root int, path string) (m merged, hidden bool, err error) {
 	parts := strings.Split(path, "/")
 	at, own := slices.Clone(i.old), false
@@ -197,7 +199,7 @@ func (i inheritor) below(root int, path string) (m merged, hidden bool, err erro
 	return at, false, nil
 }
 
-// inherit gives the directory fd what the directory from has.
+// inherit copies owner, mode, attributes and time of the directory from to the directory fd.
 func inherit(fd int, from lowerDir) error {
 	var st rawfs.Stat
 	xattrs, err := from.attributes(&st)
@@ -218,7 +220,7 @@ func inherit(fd int, from lowerDir) error {
 	return rawfs.SetTime(fd, nil, st.Mtime.Sec, int64(st.Mtime.Nsec))
 }
 
-// removeIfVoid removes a directory in which there is nothing but whiteouts, which have nothing to hide.
+// removeIfVoid removes a directory that contains only whiteouts that hide nothing.
 func (i inheritor) removeIfVoid(fd int, p place) error {
 	var names rawfs.Names
 	if err := names.Read(fd); err != nil {

@@ -10,15 +10,16 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// links knows the files that have several names. A layer holds such a file's content under the first name, in the
-// order of the walk, and the others as hard links to it; a hard link to a file that is not in the same layer is
-// something that readers do not agree about, so where a file gets a new name, its old names come along.
+// links records the files that have several names. A layer contains such a file's content under the
+// first name, in the order of the walk, and the others as hard links to it. Readers differ in how
+// they treat a hard link to a file that is not in the same layer, so if a file gets a new name, its
+// old names are written too.
 type links struct {
 	groups map[file]*group
-	// Names of files with several, by file; made when first asked for. The last is the new state's, the others are
-	// the old state's layers'.
+	// scanned has, for each layer that was scanned, the names of its files that have several. The
+	// key is the number of a layer of the old state, or newState.
 	scanned map[int]map[file][]string
-	// divided counts the files whose names were divided between equal files: see regrouped.
+	// divided counts the files whose names were divided between equal files (see regrouped).
 	divided int
 }
 
@@ -28,8 +29,8 @@ type file struct{ dev, ino uint64 }
 func fileOf(st *rawfs.Stat) file { return file{rawfs.Dev(st), st.Ino} }
 
 type group struct {
-	first string // where the content is; "": nowhere, the file is unchanged
-	left  uint32 // names that are still to come
+	first string // the name that has the content; "": none, the file is unchanged
+	left  uint32 // number of names that the walk has not reached yet
 }
 
 func (l *links) init() {
@@ -37,7 +38,8 @@ func (l *links) init() {
 	l.scanned = map[int]map[file][]string{}
 }
 
-// seen says whether another name of the file came by before, and where its content went.
+// seen reports whether the walk has reached another name of the file, and returns the name with its
+// content.
 func (l *links) seen(st *rawfs.Stat) (first string, known bool) {
 	g := l.groups[fileOf(st)]
 	if g == nil {
@@ -49,7 +51,7 @@ func (l *links) seen(st *rawfs.Stat) (first string, known bool) {
 	return g.first, true
 }
 
-// remember keeps what was decided at a file's first name.
+// remember records at a file's first name whether the file is written.
 func (l *links) remember(st *rawfs.Stat, path []byte, changed bool) {
 	g := &group{left: st.Nlink - 1}
 	if changed {
@@ -61,7 +63,7 @@ func (l *links) remember(st *rawfs.Stat, path []byte, changed bool) {
 // newState is the key of the new state in links.scanned.
 const newState = -1
 
-// names scans a whole tree for the names of files that have several.
+// scan returns the names of all files in a tree that have several.
 func (w *walker) scan(layer int) (map[file][]string, error) {
 	if m := w.links.scanned[layer]; m != nil {
 		return m, nil
@@ -120,15 +122,17 @@ func (w *walker) scanDir(m map[file][]string, dir int, path string) error {
 	return nil
 }
 
-// regrouped reports whether a file that is the same in all else has other names now than before, so that it has to be
-// written again: because one of its names is new or was another file's, or because one of its old names is another file
-// now that stays as it is. A removed name gets a whiteout, and the other names stay as they are.
+// regrouped reports whether a file that is otherwise unchanged has other names than before, so that
+// it must be written again: because one of its names is new or was another file's, or because one
+// of its old names now is another file that stays in the layer below. A removed name gets a
+// whiteout, and the other names are kept.
 //
-// Where a file's names were divided between several equal files, one of them can stay in the layer below, and the others
-// are written. A file with a new name cannot stay. Of those that can, the one with the first name stays; on an overlay
-// the one that is still in the layer below does. That is the only case in which the drivers' layers may differ, though
-// they give the same tree: nothing in the two states tells which of the equal files is the old one, and overlay has
-// broken the link (package comment).
+// If a file's names were divided between several equal files, one of them can stay in the layer
+// below, and the others are written. A file with a new name cannot stay. Of those that can, the one
+// with the first name stays; on an overlay, the one that is still in the layer below does. That is
+// the only case in which the drivers' layers may differ, although they produce the same tree: the
+// two states do not contain which of the equal files is the old one, and overlay has broken the
+// link (see the package comment).
 func (w *walker) regrouped(path string, st *rawfs.Stat, in lowerDir, was *rawfs.Stat) (bool, error) {
 	now := []string{path}
 	if st.Nlink > 1 {
@@ -159,7 +163,7 @@ func (w *walker) regrouped(path string, st *rawfs.Stat, in lowerDir, was *rawfs.
 	return false, nil
 }
 
-// namesOf reports whether all of these names were names of the file was in the old state.
+// namesOf reports whether all names were names of the file was in the old state.
 func (w *walker) namesOf(names []string, was *rawfs.Stat) (bool, error) {
 	for _, name := range names {
 		p, err := w.old.find(w.marks, name)
@@ -174,8 +178,8 @@ func (w *walker) namesOf(names []string, was *rawfs.Stat) (bool, error) {
 	return true, nil
 }
 
-// divided reports whether name, which was a name of the file before and is not now, is now a file of its own that
-// stays where it is, and so parts from the file whose names are now.
+// divided reports whether name, which was a name of the file before and is not one of its names
+// now, is a separate file that stays in the layer below.
 func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, error) {
 	before, err := w.old.find(w.marks, name)
 	if err != nil {
@@ -183,7 +187,7 @@ func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, erro
 	}
 	defer before.close()
 	if !before.found || fileOf(&before.st) != fileOf(was) {
-		return false, nil // hidden by another layer already
+		return false, nil // already hidden by another layer
 	}
 	state := merged{w.top}
 	if !w.full {
@@ -199,7 +203,7 @@ func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, erro
 	}
 	if after.in.layer != newState {
 		w.links.divided++
-		return true, nil // still below
+		return true, nil // still in the layer below
 	}
 	dir, err := after.in.open()
 	if err != nil {
@@ -208,7 +212,7 @@ func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, erro
 	defer after.in.release(dir)
 	same, err := w.sameAs(dir, after.name, &after.st, before.in, before.name, &before.st)
 	if err != nil || !same {
-		return false, err // written for its own sake
+		return false, err // written because it has changed
 	}
 	if after.st.Nlink > 1 {
 		all, err := w.scan(newState)
@@ -216,7 +220,7 @@ func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, erro
 			return false, err
 		}
 		if kept, err := w.namesOf(all[fileOf(&after.st)], was); err != nil || !kept {
-			return false, err // written for the sake of its new names
+			return false, err // written because it has new names
 		}
 	}
 	w.links.divided++
@@ -224,7 +228,7 @@ func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, erro
 	return walkOrder(name, first) < 0, nil
 }
 
-// walkOrder compares paths in the order of a walk: "a/b" before "a.b".
+// walkOrder compares paths in the order of a walk: "a/b" is before "a.b".
 func walkOrder(a, b string) int {
 	return slices.Compare(strings.Split(a, "/"), strings.Split(b, "/"))
 }

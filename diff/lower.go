@@ -12,10 +12,10 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// lowerDir is a directory of one layer as it contributes to a merged directory.
+// lowerDir is a directory of one layer that is part of a merged directory.
 type lowerDir struct {
-	fd       int  // -1: it is opened for each use
-	layer    int  // which one, 0 the uppermost
+	fd       int  // -1: opened for each use
+	layer    int  // index of the layer; 0 is the uppermost
 	whitened bool // its whiteouts may be files with an attribute (Linux 6.7, overlay.opaque=x)
 	root     *layerRoot
 	at       *location
@@ -24,15 +24,15 @@ type lowerDir struct {
 // layerRoot is the directory of a whole layer.
 type layerRoot struct {
 	path string
-	// limit is the first descriptor number that is not kept. With hundreds of layers, a descriptor for each layer of each
-	// directory on the way could be more than the process may have.
+	// limit is the first descriptor number that is not kept open. With hundreds of layers, a
+	// descriptor for each layer of each directory of the path could exceed the process's limit.
 	limit int
 }
 
-// location is where a directory is below its layer's root; nil is the root.
+// location is the path of a directory below its layer's root; nil is the root.
 type location struct {
 	parent *location
-	name   []byte // with its NUL
+	name   []byte // ends with a NUL
 }
 
 // openLayers opens the roots of layers, top first. The caller closes them.
@@ -52,9 +52,9 @@ func openLayers(dirs []string) (merged, error) {
 	return m, nil
 }
 
-// keptDescriptors returns the number from which on descriptors are not kept: one half of those that the process may have
-// is left to everything else that it does. New descriptors get the lowest free number, so that this bounds all seals
-// together.
+// keptDescriptors returns the number from which on descriptors are not kept open: one half of the
+// process's limit is left for other uses. New descriptors get the lowest free number, so this
+// bounds all seals together.
 func keptDescriptors() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -102,7 +102,7 @@ func (d lowerDir) release(fd int) {
 	}
 }
 
-// attributes returns what a layer says about the directory itself.
+// attributes returns the attributes that a layer has for the directory, and its status in st.
 func (d lowerDir) attributes(st *rawfs.Stat) ([]rawfs.Xattr, error) {
 	fd, err := d.open()
 	if err != nil {
@@ -115,9 +115,10 @@ func (d lowerDir) attributes(st *rawfs.Stat) ([]rawfs.Xattr, error) {
 	return rawfs.Xattrs(fd, rawfs.InLayer)
 }
 
-// merged is a directory of an overlay: the directories it is merged from, top first, as far down as they count.
-// A plain directory is one of a single layer. Sockets, and names that begin with .wh., do not exist in it: a layer
-// cannot hold them (a socket belongs to a process; .wh. means something else there).
+// merged is a directory of an overlay: the directories that it is merged from, top first, down to
+// the last one that is visible. A plain directory consists of a single layer. Sockets, and names
+// that begin with .wh., are treated as missing, since a layer cannot hold them (a socket belongs to
+// a process; .wh. marks a removed name in a layer).
 type merged []lowerDir
 
 func (m merged) close() {
@@ -128,7 +129,8 @@ func (m merged) close() {
 	}
 }
 
-// marks knows overlay's extended attributes. Its zero value is for plain trees, which have none.
+// marks recognizes overlay's extended attributes. Its zero value is for plain trees, which have
+// none.
 type marks struct{ prefix string }
 
 func marksOf(t Tree) marks {
@@ -143,7 +145,8 @@ func marksOf(t Tree) marks {
 
 func (k marks) metacopy() string { return k.prefix + "metacopy" }
 
-// has says whether an attribute of a directory is a mark that matters here.
+// has reports whether an attribute of a directory is one of overlay's marks that this package
+// interprets.
 func (k marks) has(name []byte) bool {
 	if k.prefix == "" {
 		return false
@@ -152,7 +155,8 @@ func (k marks) has(name []byte) bool {
 	return ok && (string(suffix) == "opaque" || string(suffix) == "redirect")
 }
 
-// opaque reads a directory's mark: hides is the plain one, whitened says that whiteouts in it may be files.
+// opaque reads a directory's mark: hides reports the plain mark, and whitened that whiteouts in it
+// may be files.
 func (k marks) opaque(fd int) (hides, whitened bool) {
 	if k.prefix == "" {
 		return false, false
@@ -164,7 +168,8 @@ func (k marks) opaque(fd int) (hides, whitened bool) {
 	return false, false
 }
 
-// whiteout says whether a file of a directory, which is open as fd, is overlay's mark for a removed name, in either form.
+// whiteout reports whether a file of a directory, which is open as fd, is overlay's mark for a
+// removed name, in either form.
 func (k marks) whiteout(d lowerDir, fd int, name []byte, st *rawfs.Stat) bool {
 	if rawfs.IsWhiteout(st) {
 		return true
@@ -178,7 +183,8 @@ func (k marks) whiteout(d lowerDir, fd int, name []byte, st *rawfs.Stat) bool {
 
 func reserved(name []byte) bool { return bytes.HasPrefix(name, []byte(unpack.WhiteoutPrefix)) }
 
-// lookup finds the file of that name (with its NUL) in a merged directory and says which directory has it.
+// lookup looks up a name (ending with a NUL) in a merged directory, and returns the directory that
+// has the file.
 func (m merged) lookup(k marks, name []byte, st *rawfs.Stat) (in lowerDir, found bool, err error) {
 	if reserved(name) {
 		return in, false, nil
@@ -196,7 +202,8 @@ func (m merged) lookup(k marks, name []byte, st *rawfs.Stat) (in lowerDir, found
 	return in, false, nil
 }
 
-// lookup reports whether the file of that name exists; ENOENT if the layer says nothing about it.
+// lookup reports whether the file of that name exists. It returns ENOENT if the layer has no entry
+// for it.
 func (d lowerDir) lookup(k marks, name []byte, st *rawfs.Stat) (found bool, err error) {
 	fd, err := d.open()
 	if err != nil {
@@ -209,7 +216,8 @@ func (d lowerDir) lookup(k marks, name []byte, st *rawfs.Stat) (found bool, err 
 	return !k.whiteout(d, fd, name, st) && rawfs.Type(st) != unix.S_IFSOCK, nil
 }
 
-// enter opens the merged directory of that name. The result is empty if there is none; the caller closes it.
+// enter opens the merged directory of that name. It returns an empty one if there is none. The
+// caller closes it.
 func (m merged) enter(k marks, name []byte) (merged, error) {
 	var sub merged
 	var at *location
@@ -219,7 +227,7 @@ func (m merged) enter(k marks, name []byte) (merged, error) {
 			continue
 		}
 		if err == unix.ENOTDIR || err == unix.ELOOP {
-			break // a file or a whiteout hides what is below it
+			break // a file or a whiteout hides the layers below
 		}
 		if err != nil {
 			sub.close()
@@ -237,7 +245,7 @@ func (m merged) enter(k marks, name []byte) (merged, error) {
 	return sub, nil
 }
 
-// sub opens the directory of that name.
+// sub opens the subdirectory of that name.
 func (d lowerDir) sub(name []byte) (int, error) {
 	dir, err := d.open()
 	if err != nil {
@@ -247,12 +255,12 @@ func (d lowerDir) sub(name []byte) (int, error) {
 	return rawfs.OpenDir(dir, name)
 }
 
-// names lists a merged directory, sorted.
+// names returns the sorted names in a merged directory.
 func (m merged) names(k marks) ([]string, error) {
 	var list []string
 	seen := map[string]struct{}{}
 	for i, d := range m {
-		// A descriptor of its own: reading moves on in the directory.
+		// Use a separate descriptor: reading a directory changes the offset.
 		fd, err := d.sub([]byte(".\x00"))
 		if err != nil {
 			return nil, err
@@ -283,8 +291,8 @@ func (m merged) names(k marks) ([]string, error) {
 	return list, nil
 }
 
-// absent says whether a name that a directory, which is open as fd, lists is none that exists: a whiteout, a socket, a
-// reserved name.
+// absent reports whether a name that is listed in a directory, which is open as fd, does not exist
+// in the merged directory: it is a whiteout, a socket or a reserved name.
 func (k marks) absent(d lowerDir, fd int, n *rawfs.Names, e rawfs.Dirent) (bool, error) {
 	if reserved(n.Name(e)) || e.Type == unix.DT_SOCK {
 		return true, nil
@@ -299,7 +307,7 @@ func (k marks) absent(d lowerDir, fd int, n *rawfs.Names, e rawfs.Dirent) (bool,
 	return k.whiteout(d, fd, n.CName(e), &st) || rawfs.Type(&st) == unix.S_IFSOCK, nil
 }
 
-// place is a file found by its path. The caller closes it.
+// place is a file that was looked up by its path. The caller closes it.
 type place struct {
 	dir   merged
 	in    lowerDir
@@ -310,7 +318,7 @@ type place struct {
 
 func (p *place) close() { p.dir.close() }
 
-// find looks a path up from a merged root. It is for the rare cases: a walk carries its directories with it.
+// find looks up a path from a merged root. The walk does not use it: it keeps its directories open.
 func (m merged) find(k marks, path string) (p place, err error) {
 	dir, owned := m, false
 	for {

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Write writes the layer that makes t's state of the one below it, as an uncompressed tar stream. The same two states
-// give the same bytes, on any driver and whoever the user is.
+// Write writes the difference between t and the state below it as an uncompressed tar stream. The
+// same two states produce the same bytes, on any driver and for any user.
 func Write(ctx context.Context, dst io.Writer, t Tree, o Options) (Stats, error) {
 	w, err := newWalker(ctx, t, o)
 	if err != nil {
@@ -38,7 +38,8 @@ func Write(ctx context.Context, dst io.Writer, t Tree, o Options) (Stats, error)
 	return w.run()
 }
 
-// chunkSize is large enough that handing one on costs nothing beside what is done with it.
+// chunkSize is large enough that passing a chunk to another goroutine costs little compared to
+// processing it.
 const chunkSize = 1 << 20
 
 type chunk struct {
@@ -47,18 +48,20 @@ type chunk struct {
 	refs atomic.Int32
 }
 
-// A first chunk is small: most layers fit it, and clearing a large one would cost more than they do.
+// The first chunk is small: most layers fit into it, and clearing a large one would cost more than
+// writing them.
 type smallChunk [64 << 10]byte
 
 var (
 	chunks      = sync.Pool{New: func() any { return new(chunk) }}
 	smallChunks = sync.Pool{New: func() any { return new(smallChunk) }}
-	// The gzip encoder writes 240 bytes at a time, each of which would be a system call and a call of the digest.
+	// The gzip encoder writes 240 bytes at a time. Without a buffer each of these would be a system
+	// call and a call of the digest.
 	buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}
 )
 
-// Seal writes the layer of t, as Write, into a blob. The stream goes in chunks to the digest and to the compressor,
-// which work beside the walk; a layer of a few files is done in one go.
+// Seal writes the layer of t, like Write, as a compressed blob. The digest and the compressor work
+// in goroutines beside the walk. A layer that fits into the first chunk is written without them.
 func Seal(ctx context.Context, ing Ingester, t Tree, o Options) (Layer, error) {
 	mediaType, err := o.mediaType()
 	if err != nil {
@@ -101,25 +104,26 @@ func (o Options) mediaType() (string, error) {
 	case "none":
 		return ocispec.MediaTypeImageLayer, nil
 	}
-	return "", fmt.Errorf("no compression %q: choose gzip, zstd or none", o.Compression)
+	return "", fmt.Errorf("unknown compression %q: use gzip, zstd or none", o.Compression)
 }
 
-// compressor is a compressing writer that can be given back. What it writes depends on its input and level only,
-// neither on how the input was cut nor on the number of cores.
+// compressor is a compressing writer from a pool. Its output depends only on its input and level,
+// and not on the sizes of the writes or the number of cores.
 type compressor struct {
 	io.WriteCloser
 	release func()
 }
 
-// The levels of layers. They were measured on 300 MB of programs and libraries, against the standard library's gzip
-// at level 6: gzip 3 takes 0.19 of its time for 1.09 of its size (4: 0.23 and 1.06; 2: 0.17 and 1.12), zstd 3 takes
-// 0.17 for 0.96 (1: 0.14 and 1.04). Digests of layers depend on them: changing one is a decision.
+// The compression levels of layers. They were measured on 300 MB of programs and libraries,
+// relative to the standard library's gzip at level 6: gzip 3 takes 0.19 of its time for 1.09 of its
+// size (4: 0.23 and 1.06; 2: 0.17 and 1.12), zstd 3 takes 0.17 for 0.96 (1: 0.14 and 1.04). Digests
+// of layers depend on the levels, so they must not be changed lightly.
 const (
 	DefaultGzipLevel = 3
-	DefaultZstdLevel = 3 // as the zstd program counts
+	DefaultZstdLevel = 3 // as numbered by the zstd program
 )
 
-var pools sync.Map // poolKey → *sync.Pool: encoders are megabytes of tables
+var pools sync.Map // poolKey → *sync.Pool: an encoder has megabytes of tables
 
 type poolKey struct {
 	compression string
@@ -170,7 +174,7 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// sealer takes a walk's chunks to the digest, the compressor and the tee.
+// sealer passes a walk's chunks to the digest, the compressor and the tee.
 type sealer struct {
 	hash       hash.Hash
 	compressor compressor
@@ -180,12 +184,13 @@ type sealer struct {
 	ctx        context.Context
 	toHash     chan *chunk
 	toCompress chan *chunk
-	toTee      chan *chunk // nil without a tee
+	toTee      chan *chunk // nil if there is no tee
 	filling    *chunk
 	free       chan *chunk
 }
 
-// inFlight is how many chunks there are at most for one layer: one is filled, one waits or is worked on at each end.
+// inFlight is the largest number of chunks of one layer: one is filled, and the others wait or are
+// processed at the two ends.
 const inFlight = 4
 
 func (s *sealer) run(ctx context.Context, t Tree, o Options) (Stats, error) {
@@ -200,7 +205,7 @@ func (s *sealer) run(ctx context.Context, t Tree, o Options) (Stats, error) {
 	w.out.flush = func(full []byte) ([]byte, error) { return s.take(ctx, full) }
 	stats, err := w.run()
 	if stopped := s.stop(); err == nil || stopped != nil {
-		err = stopped // the walk's own error may only be that the pipeline was broken
+		err = stopped // the walk's own error may be a consequence
 		if err == nil {
 			err = s.compressor.Close()
 		}
@@ -211,7 +216,8 @@ func (s *sealer) run(ctx context.Context, t Tree, o Options) (Stats, error) {
 	return stats, err
 }
 
-// take is given the small chunk first, and works on it at once; it is also given the last one.
+// take processes the small first chunk itself, which is the only one of a small layer, and passes
+// later chunks to the goroutines. It returns the next chunk to fill.
 func (s *sealer) take(ctx context.Context, full []byte) ([]byte, error) {
 	if s.filling == nil {
 		s.hash.Write(full)
@@ -285,7 +291,7 @@ func (s *sealer) each(from chan *chunk, do func([]byte) error) error {
 	return nil
 }
 
-// stop waits until both ends have done what they were given, and gives the chunks back.
+// stop waits until both ends have processed their chunks, and returns the chunks to the pool.
 func (s *sealer) stop() error {
 	if s.group == nil {
 		return nil
@@ -306,7 +312,8 @@ func (s *sealer) stop() error {
 	}
 }
 
-// Recompress stores a tar stream as Seal does that writes the same stream: the blob has the same bytes.
+// Recompress stores a tar stream as a blob. The blob has the same bytes as one that Seal writes
+// with the same stream.
 func Recompress(ctx context.Context, ing Ingester, tar io.Reader, o Options) (ocispec.Descriptor, error) {
 	mediaType, err := o.mediaType()
 	if err != nil {

@@ -29,10 +29,10 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// memory is an Ingester that keeps blobs.
+// memory is an Ingester that stores blobs in memory.
 type memory struct {
 	bytes.Buffer
-	fail error // what writing gives after a megabyte
+	fail error // error of a write after a megabyte
 }
 
 func (m *memory) Write(p []byte) (int, error) {
@@ -59,7 +59,7 @@ func sealed(t testing.TB, tree Tree, o Options) (Layer, []byte) {
 	return layer, m.Bytes()
 }
 
-// states are what golden layers are made of: before, and what is done to it on an overlay.
+// states are the states of which golden layers are made: a tree, and changes of it on an overlay.
 var states = []struct{ name, before, upper, after string }{
 	{
 		name:  "first",
@@ -79,7 +79,7 @@ var states = []struct{ name, before, upper, after string }{
 
 var long = strings.Repeat("long/", 20) + "end"
 
-// dirs are the lines of a directory and all those above it.
+// dirs returns the lines of a directory and all those above it.
 func dirs(path string) string {
 	lines := ""
 	for i, c := range path + "/" {
@@ -90,8 +90,8 @@ func dirs(path string) string {
 	return lines
 }
 
-// TestGolden keeps the bytes of layers: as an overlay and as plain trees, whatever the number of cores, as root and
-// in a user namespace.
+// TestGolden compares the bytes of layers with golden files: as an overlay and as plain trees, with
+// any number of cores, as root and in a user namespace.
 func TestGolden(t *testing.T) {
 	if os.Geteuid() != 0 || mounttest.Current() == mounttest.Single {
 		t.Skip("owners need root or a user namespace with many ids")
@@ -153,7 +153,8 @@ func TestGolden(t *testing.T) {
 
 func TestGoldenInUserNamespace(t *testing.T) { mounttest.Again(t, mounttest.Range, "TestGolden") }
 
-// checkStream reads a blob with the standard library and, if it is there, with GNU tar: they must see what we see.
+// checkStream reads a blob with the standard library and, if it is installed, with GNU tar, and
+// compares the entries with those that Entries returns.
 func checkStream(t *testing.T, blob []byte) {
 	t.Helper()
 	z, _, err := unpack.Decompress(bytes.NewReader(blob))
@@ -212,7 +213,7 @@ func checkStream(t *testing.T, blob []byte) {
 	}
 }
 
-// TestSealLarge goes through the pipeline: many chunks, of every compression, with holes.
+// TestSealLarge seals layers of many chunks, with every compression, with holes.
 func TestSealLarge(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	dir := t.TempDir()
@@ -297,7 +298,7 @@ func TestApply(t *testing.T) {
 	tree := Tree{Dir: mustMake(t, mkdir(t, top+"/from"), text+"dir d 0755 root:root @1")}
 	for _, compression := range []string{"gzip", "zstd", "none"} {
 		layer, blob := sealed(t, tree, Options{Compression: compression})
-		// Bytes behind the archive's end are part of the blob.
+		// Bytes after the archive's end are part of the blob.
 		to := mkdir(t, filepath.Join(top, compression))
 		applied, err := Apply(context.Background(), bytes.NewReader(blob), to, ApplyOptions{})
 		if err != nil {
@@ -336,7 +337,7 @@ func sum(b []byte) []byte {
 	return s[:]
 }
 
-// broken gives an error in the middle of a stream.
+// broken returns an error in the middle of a stream.
 type broken struct{ left int }
 
 var errBroken = errors.New("connection reset")
@@ -399,7 +400,7 @@ func TestInherit(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("tree differs (-want +got):\n%s", d)
 	}
-	// Without a parent no whiteout hides anything.
+	// Without a parent no whiteout hides a file.
 	alone := Tree{Dir: mkdir(t, top+"/alone")}
 	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, ".wh.a", "d/.wh.b", "d/f")), alone.Dir, ApplyOptions{})
 	if err == nil {
@@ -421,7 +422,7 @@ func TestInherit(t *testing.T) {
 	}
 }
 
-// tarOf is a layer of empty files and no directories, as some builders write them.
+// tarOf returns a layer of empty files without directories, as some builders write them.
 func tarOf(t *testing.T, names ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -435,7 +436,7 @@ func tarOf(t *testing.T, names ...string) []byte {
 	return b.Bytes()
 }
 
-// FuzzEntries reads anything, and writes again what it has read.
+// FuzzEntries reads any input, and writes the entries that it has read again.
 func FuzzEntries(f *testing.F) {
 	f.Add(write(f, Tree{Dir: mustMake(f, f.TempDir(), "dir d 0755\nfile d/f 0644 content\nlink l -> d\nhardlink h => d/f\nfifo p 0600")}, Options{}))
 	f.Add(make([]byte, 1024))

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSameSparse compares files of a tebibyte that are nearly all holes. If the holes were read it would not end in the time
-// that a test has.
+// TestSameSparse compares files of a tebibyte that consist almost entirely of holes. If sameSparse
+// read the holes, the test would exceed its time limit.
 func TestSameSparse(t *testing.T) {
 	const size = 1 << 40
 	type write struct {
@@ -53,7 +53,7 @@ func TestSameSparse(t *testing.T) {
 				}
 				fds = append(fds, int(f.Fd()))
 			}
-			for range 2 { // wherever the files are
+			for range 2 { // second with other file offsets
 				if got, err := sameSparse(fds[0], fds[1], size); got != test.want || err != nil {
 					t.Errorf("sameSparse = %v, %v, want %v", got, err, test.want)
 				}

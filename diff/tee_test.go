@@ -21,7 +21,8 @@ func (w *failing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestSealTee: the tee has the tar, of small and of large layers, and its error ends the sealing.
+// TestSealTee checks that the tee gets the tar stream of small and of large layers, and that its
+// error ends the sealing.
 func TestSealTee(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	for _, size := range []int{0, 1000, 64 << 10, 5 << 20} {

@@ -9,7 +9,7 @@ import (
 )
 
 func TestUnchanged(t *testing.T) {
-	mounttest.Need(t) // a root that is not of root:root is a change
+	mounttest.Need(t) // a root directory that is not owned by root:root is a change
 	top := t.TempDir()
 	lower, upper := mkdir(t, filepath.Join(top, "lower")), mkdir(t, filepath.Join(top, "upper"))
 	check := func(what string, tree Tree, want bool) {

@@ -12,34 +12,35 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// walker writes the difference between two states of a tree, new and old. Everything it writes follows from the two
-// states alone, not from how a driver came to the new one: that is why all drivers give the same bytes.
+// walker writes the difference between two states of a tree, new and old. Its output depends only
+// on the two states, and not on how a driver recorded the changes: therefore all drivers produce
+// the same bytes.
 type walker struct {
 	ctx  context.Context
 	o    Options
 	full bool
-	// standIns is set if files may stand for device nodes.
+	// standIns is set if regular files may stand for device nodes.
 	standIns bool
 	marks    marks
 	out      tarWriter
 
 	external *External // nil once it is written
 	root     int       // the new state, or an overlay's upper directory
-	top      lowerDir  // the same, as a layer
+	top      lowerDir  // the same as root, as a layer
 	old      merged    // the old state's root
-	path     []byte    // where the walk is
+	path     []byte    // path of the current file
 	pending  []pending
-	names    []*rawfs.Names // for each depth, used again
+	names    []*rawfs.Names // one for each depth, reused
 	skip     map[string]struct{}
 	links    links
-	target   []byte // storage for a link's target
-	scratch  []byte // and for a path
+	target   []byte // buffer for a link's target
+	pathBuf  []byte // buffer for a path
 }
 
-// pending is a directory on the way to where the walk is that is not written yet. It will be if anything in it is:
-// readers that make a missing parent give it an owner and a mode of their own.
+// pending is a directory above the current file that is not written yet. It is written if anything
+// in it is: readers that make a missing parent guess its owner and mode.
 type pending struct {
-	end    int // of its path
+	end    int // length of its path
 	st     rawfs.Stat
 	xattrs []rawfs.Xattr
 	left   unrecorded
@@ -89,7 +90,7 @@ func (w *walker) run() (Stats, error) {
 		err = w.directory(w.root, w.old, mark{})
 	}
 	if err == nil && w.external != nil {
-		err = fmt.Errorf("%w: there is no directory %s", ErrExternal, w.external.Path)
+		err = fmt.Errorf("%w: the directory %s does not exist", ErrExternal, w.external.Path)
 	}
 	if err == nil {
 		err = w.out.end()
@@ -100,8 +101,9 @@ func (w *walker) run() (Stats, error) {
 	return Stats{Entries: w.out.count, Size: w.out.size}, nil
 }
 
-// rootEntry writes an entry for the root if its owner, mode or attributes have changed. Its time changes with every
-// name made in it and says nothing; other builders leave the root out altogether.
+// rootEntry writes an entry for the root if its owner, mode or attributes have changed. Its time is
+// not compared, since it changes with every name made in the root. Other builders never write an
+// entry for the root.
 func (w *walker) rootEntry() error {
 	var st rawfs.Stat
 	xattrs, left, changed, err := w.rootChanged(&st)
@@ -137,13 +139,14 @@ func (w *walker) rootChanged(st *rawfs.Stat) (xattrs []rawfs.Xattr, left unrecor
 	return xattrs, left, !same, nil
 }
 
-// Unchanged says that t's two states are the same, where that can be seen at a glance: from a difference that is an
-// empty directory, as most commands leave it that only look at things. Seal's layer is then the one without entries.
+// Unchanged reports whether t's two states are known to be the same without reading files: if the
+// difference is an empty directory, as most commands that only read files leave it. The layer of
+// Seal then has no entries.
 func Unchanged(ctx context.Context, t Tree) (bool, error) {
 	if t.Full || t.External != nil {
 		return false, nil
 	}
-	t.Lower = t.Lower[:min(1, len(t.Lower))] // the root's attributes are there
+	t.Lower = t.Lower[:min(1, len(t.Lower))] // the first has the root's attributes
 	w, err := newWalker(ctx, t, Options{})
 	if err != nil {
 		return false, err
@@ -160,18 +163,20 @@ func Unchanged(ctx context.Context, t Tree) (bool, error) {
 
 // mark describes how a directory of the new state relates to the old state.
 type mark struct {
-	// hides: the directory shows nothing of the layers below, because it or a directory above it has overlay's opaque
-	// mark. Package comment, "Opaque directories", says why the mark counts for all that is below it.
+	// hides is set if the directory hides the layers below, because it or a directory above it has
+	// overlay's opaque mark. The package comment ("Opaque directories") has the reason why the mark
+	// applies to everything below it.
 	hides bool
-	// whitened: regular files in it may be whiteouts (overlay.opaque=x, Linux 6.7). This does not count further down.
+	// whitened is set if regular files in it may be whiteouts (overlay.opaque=x, Linux 6.7). This
+	// does not apply to directories below it.
 	whitened bool
 }
 
-// directory writes what has changed inside the open directory fd, which is w.path. old is the same directory in the
-// old state; empty: there was none, so all in it is new.
+// directory writes the changes inside the open directory fd, which is w.path. old is the same
+// directory in the old state; if it is empty, there was none, and everything in fd is new.
 //
-// The order is fixed: the opaque mark or the whiteouts sorted by name, then what is there sorted by name, each
-// directory followed by what is in it.
+// The order is fixed: the opaque mark or the whiteouts sorted by name, then the entries sorted by
+// name, each directory followed by its contents.
 func (w *walker) directory(fd int, old merged, m mark) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
@@ -216,7 +221,7 @@ func (w *walker) directory(fd int, old merged, m mark) error {
 	return nil
 }
 
-// borrowNames takes the storage for one more depth.
+// borrowNames returns the list of names for one more depth.
 func (w *walker) borrowNames() *rawfs.Names {
 	n := len(w.names)
 	if n < cap(w.names) {
@@ -230,9 +235,10 @@ func (w *walker) borrowNames() *rawfs.Names {
 	return w.names[n]
 }
 
-// present leaves in names what is there. absent are the names that are marks of removal, or that a layer cannot hold;
-// kept are those that count as unchanged. It warns about what a layer cannot hold, unless the old state has it too: a
-// driver that keeps whole trees shows it to each later layer again.
+// present removes from names the entries that are not part of the new state, and returns them:
+// absent are marks of removed names and names that a layer cannot hold, and kept are names that are
+// treated as unchanged. It warns about names that a layer cannot hold, unless the old state has
+// them too: a driver that stores whole trees shows them to each later layer again.
 func (w *walker) present(fd int, names *rawfs.Names, old merged, m mark) (absent, kept []string, err error) {
 	d := lowerDir{fd: fd, whitened: m.whitened}
 	n := 0
@@ -254,9 +260,9 @@ func (w *walker) present(fd int, names *rawfs.Names, old merged, m mark) (absent
 			if removed, err := w.removedMark(fd, names, e); err != nil {
 				return nil, nil, err
 			} else if removed {
-				continue // what was there was in no layer
+				continue // the old file was in no layer
 			}
-			if err := w.warnUnlessOld(fd, names.CName(e), old, "a name that begins with .wh. means a removed file in a layer: left out"); err != nil {
+			if err := w.warnUnlessOld(fd, names.CName(e), old, "left out: a layer marks a removed file by a name that begins with .wh."); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -286,16 +292,16 @@ func (w *walker) skips(name []byte) bool {
 	if w.skip == nil {
 		return false
 	}
-	w.scratch = append(w.scratch[:0], w.path...)
+	w.pathBuf = append(w.pathBuf[:0], w.path...)
 	if len(w.path) > 0 {
-		w.scratch = append(w.scratch, '/')
+		w.pathBuf = append(w.pathBuf, '/')
 	}
-	w.scratch = append(w.scratch, name...)
-	_, ok := w.skip[string(w.scratch)]
+	w.pathBuf = append(w.pathBuf, name...)
+	_, ok := w.skip[string(w.pathBuf)]
 	return ok
 }
 
-// join is the path of a name in the current directory.
+// join returns the path of a name in the current directory.
 func (w *walker) join(name []byte) []byte {
 	if len(w.path) == 0 {
 		return slices.Clone(name)
@@ -303,7 +309,8 @@ func (w *walker) join(name []byte) []byte {
 	return slices.Concat(w.path, []byte("/"), name)
 }
 
-// warnUnlessOld warns about a name in the open directory dir, unless the old directory has the same file.
+// warnUnlessOld warns about a name in the open directory dir, unless the old directory has the same
+// file.
 func (w *walker) warnUnlessOld(dir int, name []byte, old merged, problem string) error {
 	if w.o.Warn == nil {
 		return nil
@@ -330,7 +337,7 @@ func (w *walker) warnUnlessOld(dir int, name []byte, old merged, problem string)
 	return nil
 }
 
-// unrecorded holds the attributes of a file that a layer cannot hold.
+// unrecorded is a list of attributes of a file that a layer cannot hold.
 type unrecorded []string
 
 // written reports whether an attribute of a file that is written is in the layer.
@@ -341,7 +348,7 @@ func (u *unrecorded) written(name []byte) bool {
 	return rawfs.InLayer(name)
 }
 
-// unlessOld removes those that the file of that name has in the old state, too.
+// unlessOld removes the attributes that the file of that name has in the old state, too.
 func (u *unrecorded) unlessOld(in lowerDir, name []byte) error {
 	if len(*u) == 0 {
 		return nil
@@ -374,11 +381,12 @@ func (w *walker) warnAttribute(path []byte, name string) {
 	w.o.Warn(string(path), fmt.Sprintf("the attribute %q is left out: a layer cannot hold a name with \"=\"", name))
 }
 
-// removed says which names of the old directory the new one has not.
+// removed returns the names of the old directory that the new one does not have, and reports
+// whether the directory is written as opaque.
 //
-// A directory is written as opaque if nothing of what was in it is left, and that was more than one name or the
-// directory has others now; otherwise each removed name has a whiteout. "rm -r d && mkdir d" and "rm d/*" leave the
-// same state and so give the same layer, whether or not overlay has marked the directory.
+// It is opaque if all of its old names were removed, and they were several or the directory has new
+// ones. Otherwise each removed name has a whiteout. "rm -r d && mkdir d" and "rm d/*" leave the
+// same state and therefore produce the same layer, whether or not overlay has marked the directory.
 func (w *walker) removed(old merged, names *rawfs.Names, absent, kept []string, m mark) (opaque bool, removed []string, err error) {
 	var before []string
 	if w.full || m.hides {
@@ -402,7 +410,8 @@ func (w *walker) removed(old merged, names *rawfs.Names, absent, kept []string, 
 				removed = append(removed, name)
 			}
 		}
-		// Opaque needs all of the old names removed: list them only if there can be.
+		// The directory can be opaque only if all of its old names are removed. List them only if
+		// that is possible.
 		if len(removed) == 0 || len(w.path) == 0 {
 			return false, removed, nil
 		}
@@ -426,7 +435,7 @@ func (w *walker) whiteouts(opaque bool, removed []string) error {
 	return nil
 }
 
-// whiteout writes an empty file that stands for something removed. It has no owner, mode or time of its own.
+// whiteout writes an empty file as a whiteout, without owner, mode and time.
 func (w *walker) whiteout(name string) error {
 	if err := w.parents(); err != nil {
 		return err
@@ -434,7 +443,7 @@ func (w *walker) whiteout(name string) error {
 	return w.out.header(&header{name: w.join([]byte(name)), kind: unpack.TypeFile})
 }
 
-// parents writes the directories on the way that are not written yet.
+// parents writes the directories above the current file that are not written yet.
 func (w *walker) parents() error {
 	for i := range w.pending {
 		p := &w.pending[i]
@@ -449,8 +458,9 @@ func (w *walker) parents() error {
 	return nil
 }
 
-// time is the time that an entry has in the layer: whole seconds, as other builders write them, so that a state that
-// was unpacked from a layer compares equal to the one it was made from; and not later than the epoch.
+// time returns the time of an entry in the layer: whole seconds, as other builders write them, so
+// that a state unpacked from a layer compares equal to the one that the layer was made from. It is
+// not later than the epoch.
 func (w *walker) time(st *rawfs.Stat) int64 {
 	sec := st.Mtime.Sec
 	if w.o.Epoch != nil {
@@ -463,8 +473,8 @@ func (w *walker) describe(path []byte, kind byte, st *rawfs.Stat) header {
 	return header{name: path, kind: kind, mode: uint32(st.Mode) & 0o7777, uid: st.Uid, gid: st.Gid, sec: w.time(st)}
 }
 
-// entry writes w.path, which is name in the open directory dir, if it has changed. hides is set if dir shows nothing of
-// the layers below.
+// entry writes w.path, which is name in the open directory dir, if it has changed. hides is set if
+// dir hides the layers below.
 func (w *walker) entry(dir int, name []byte, old merged, hides bool) error {
 	var st rawfs.Stat
 	if err := rawfs.Lstat(dir, name, &st); err != nil {
@@ -574,7 +584,7 @@ func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged, 
 
 func (w *walker) hardlink(first string, st *rawfs.Stat) error {
 	if first == "" {
-		return nil // the whole group is as it was
+		return nil // all names of the file are unchanged
 	}
 	if err := w.parents(); err != nil {
 		return err
@@ -584,7 +594,8 @@ func (w *walker) hardlink(first string, st *rawfs.Stat) error {
 	return w.out.header(&h)
 }
 
-// file writes an entry that is no directory. It returns the attributes that the layer cannot hold.
+// file writes an entry that is not a directory. It returns the attributes that the layer cannot
+// hold.
 func (w *walker) file(dir int, name []byte, st *rawfs.Stat) (left unrecorded, err error) {
 	h := w.describe(w.path, 0, st)
 	switch rawfs.Type(st) {
@@ -622,7 +633,7 @@ func (w *walker) readlink(dir int, name []byte, st *rawfs.Stat) ([]byte, error) 
 	return w.target[:n], err
 }
 
-// openFile opens a regular file to read it once. Reading leaves its time of last access alone where that is allowed.
+// openFile opens a regular file to read it once. It uses O_NOATIME if that is allowed.
 func openFile(dir int, name []byte) (int, error) {
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK
 	fd, err := rawfs.Open(dir, name, flags|unix.O_NOATIME, 0)
@@ -660,8 +671,8 @@ func (w *walker) counts(name []byte) bool {
 	return rawfs.InLayer(name) || w.standIns && string(name) == rawfs.DeviceMark
 }
 
-// device changes the description of a file that stands for a device node into that of the node. It reports whether the
-// file stands for one.
+// device changes the header of a regular file that stands for a device node into that of the node,
+// and reports whether the file stands for one.
 func (h *header) device() bool {
 	for i, x := range h.xattrs {
 		d, ok := rawfs.DeviceOf(x)
@@ -678,7 +689,7 @@ func (h *header) device() bool {
 	return false
 }
 
-// content writes a regular file's header and what is in it.
+// content writes a regular file's header and contents.
 func (w *walker) content(fd int, h *header, st *rawfs.Stat) error {
 	err := w.out.header(h)
 	if err != nil {
@@ -693,7 +704,7 @@ func (w *walker) content(fd int, h *header, st *rawfs.Stat) error {
 	return err
 }
 
-// copy writes n bytes of fd, read right into the stream's chunks.
+// copy writes n bytes of fd, which it reads directly into the stream's chunks.
 func (w *walker) copy(fd int, n int64) error {
 	for n > 0 {
 		b, err := w.out.space()
@@ -705,7 +716,7 @@ func (w *walker) copy(fd int, n int64) error {
 			return err
 		}
 		if got == 0 {
-			return fmt.Errorf("the file became shorter while it was read: %w", io.ErrUnexpectedEOF)
+			return fmt.Errorf("the file was truncated while it was read: %w", io.ErrUnexpectedEOF)
 		}
 		w.out.n += got
 		n -= int64(got)
@@ -713,14 +724,15 @@ func (w *walker) copy(fd int, n int64) error {
 	return nil
 }
 
-// sparse is copy for a file with holes, which are not read; as zeros every reader understands them.
+// sparse is like copy for a file with holes, which it does not read. It writes them as zeros, since
+// every reader understands those.
 func (w *walker) sparse(fd int, size int64) error {
 	at := int64(0)
 	for at < size {
 		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
 		if err == unix.ENXIO { // no more data
 			data = size
-		} else if err != nil { // a file system that does not know holes
+		} else if err != nil { // a file system without holes
 			return w.copy(fd, size-at)
 		}
 		data = min(data, size)

@@ -19,7 +19,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
-// describe writes a layer's entries in the notation of fstree, with a line "- NAME" for a whiteout.
+// describe returns a layer's entries in the notation of fstree, with a line "- NAME" for a
+// whiteout.
 func describe(t testing.TB, layer []byte) string {
 	t.Helper()
 	var b strings.Builder
@@ -59,7 +60,7 @@ func describe(t testing.TB, layer []byte) string {
 	return b.String()
 }
 
-// short keeps a long line comparable and readable.
+// short shortens a long line but keeps it comparable.
 func short(line string) string {
 	if len(line) < 400 {
 		return line
@@ -88,7 +89,8 @@ func mustMake(t testing.TB, dir, text string) string {
 	return dir
 }
 
-// TestWriteUpper lays out overlay directories by hand: what is in the upper one, what is below, what is written.
+// TestWriteUpper makes overlay directories by hand: the upper one and those below, and compares the
+// layers that are written.
 func TestWriteUpper(t *testing.T) {
 	needRoot(t)
 	const file = " 0644 root:root @100 "
@@ -308,8 +310,8 @@ func needRoot(t testing.TB) {
 	}
 }
 
-// TestWriteUnrecorded has attributes whose names a PAX record cannot hold. They are left out, with a warning for what is
-// in the layer, and make no difference.
+// TestWriteUnrecorded writes attributes whose names a PAX record cannot hold. They are left out,
+// with a warning for files that are in the layer, and do not count as changes.
 func TestWriteUnrecorded(t *testing.T) {
 	needRoot(t)
 	top := t.TempDir()
@@ -333,8 +335,8 @@ func TestWriteUnrecorded(t *testing.T) {
 	}
 }
 
-// TestWriteFullWhiteout has what a command can make on a driver that keeps whole trees: a device that means a removed name
-// to overlay, and names that mean one in a layer.
+// TestWriteFullWhiteout writes files that a command can make on a driver that stores whole trees: a
+// device that is overlay's mark of a removed name, and names that mark one in a layer.
 func TestWriteFullWhiteout(t *testing.T) {
 	needRoot(t)
 	dir := mustMake(t, mkdir(t, t.TempDir()+"/t"), "whiteout x\nfile .wh.y 0644\nfile d/.wh..wh..opq 0644\nfile z 0644")
@@ -348,8 +350,9 @@ func TestWriteFullWhiteout(t *testing.T) {
 	}
 }
 
-// TestWarnOnce has what no layer can hold in a first state, and a second state in which everything beside it has changed.
-// Only the first layer's warnings are given; what the second state adds has a warning of its own.
+// TestWarnOnce writes a first state with files that no layer can hold, and a second state in which
+// everything else has changed. Only the first layer has warnings about these files. New ones in the
+// second state have their own warnings.
 func TestWarnOnce(t *testing.T) {
 	needRoot(t)
 	attribute := func(dir string, names ...string) {
@@ -390,8 +393,8 @@ func TestWarnOnce(t *testing.T) {
 	}
 }
 
-// TestWriteWhatNoLayerHolds removes and replaces what a state has that no layer can hold. Another machine has the state
-// without it, unpacked from layers, and the layer must be the same there.
+// TestWriteWhatNoLayerHolds removes and replaces files that no layer can hold. Another machine has
+// the state without them, unpacked from layers, and the layer must be the same there.
 func TestWriteWhatNoLayerHolds(t *testing.T) {
 	needRoot(t)
 	for _, test := range []struct{ name, kind, base string }{
