@@ -197,7 +197,7 @@ func TestConfigErrors(t *testing.T) {
 		{"[[registry]]\nprefix = \"*.example.com/foo\"\nlocation=\"a\"", "a * is allowed only"},
 		{"[[registry]]\nlocation = \"https://a\"", "without a scheme"},
 		{"[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\nlocation = \"\"", "is not host"},
-		{"[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\nlocation = \"b\"\npull-from-mirror = \"never\"", "none of all"},
+		{"[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\nlocation = \"b\"\npull-from-mirror = \"never\"", "is not all"},
 		{"[[registry]]\nlocation = \"a\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \"b\"\npull-from-mirror = \"all\"", "exclude each other"},
 		{"[registries.search]\nregistries = ['a']", "version 1"},
 		{"[aliases]\na = \"b\"", "alias"},
