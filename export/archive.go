@@ -15,9 +15,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// archive exports to a tar of an OCI image layout. An image for one platform has Docker's manifest.json besides: it is
-// all that Docker before 25 reads, and podman (4.3) takes an archive with several names only by it. What reads layouts
-// does not mind.
+// archive exports to a tar of an OCI image layout. For one platform the archive also has
+// Docker's manifest.json: Docker before 25 reads only that, and podman (4.3) reads an archive
+// with several names only with it. Readers of layouts ignore it.
 type archive struct {
 	env  Env
 	spec Spec
@@ -33,7 +33,7 @@ func (a *archive) Export(ctx context.Context, img *Image, sink event.Sink) error
 	})
 }
 
-// archiveName is how an archive is called in messages.
+// archiveName returns a description of an archive for messages.
 func (s Spec) archiveName() string {
 	what := map[Type]string{TypeOCI: "an OCI archive", TypeDocker: "a docker archive", TypeTar: "a tar"}[s.Type]
 	switch s.Dest {
@@ -45,7 +45,8 @@ func (s Spec) archiveName() string {
 	return what + " to " + s.Dest
 }
 
-// writeArchive writes img as spec has it. The same image gives the same bytes: entries are sorted, and all times are 0.
+// writeArchive writes img in the format of spec. The same image always gives the same bytes:
+// entries are sorted, and all times are 0.
 func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *job) error {
 	tags, err := names(img, spec)
 	if err != nil {
@@ -89,7 +90,7 @@ func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *jo
 	return buf.Flush()
 }
 
-// writeBlobs writes blobs/, which sorts before everything else in an archive.
+// writeBlobs writes blobs/, which is sorted before all other entries of an archive.
 func writeBlobs(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, j *job) error {
 	dirs := []string{"blobs/"}
 	for _, d := range g.blobs {

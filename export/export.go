@@ -1,8 +1,10 @@
-// Package export sends a finished image somewhere: into an archive, a directory, a registry.
+// Package export sends a finished image to an archive, a directory, a registry or the store.
 //
-// Parse turns what a person wrote after -o into a Spec; New looks at the Specs' destinations, before anything is
-// built, and makes an Exporter of each; the Exporter is run once, when the image is finished. Blobs are copied as
-// they are: how they are compressed was settled when the layers were sealed, with Spec.Layers in hand.
+// Parse turns the value of -o into a Spec. New checks the destinations before anything is built,
+// and returns an Exporter for each Spec. The Exporter is run once, when the image is finished.
+// Blobs are copied unchanged: their compression was chosen when the layers were sealed,
+// according to Spec.Layers. The package may write to destinations and run a container engine's
+// load command. Its tests use images in memory and temporary directories.
 package export
 
 import (
@@ -13,74 +15,78 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Fetcher reads blobs. The reader that Fetch returns, which the caller closes, has exactly d.Size bytes and ends in
-// an error where the content is not what d's digest says.
+// Fetcher reads blobs. The caller closes the reader that Fetch returns. The reader returns
+// exactly d.Size bytes, and an error if the content does not match d's digest.
 type Fetcher interface {
 	Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
 }
 
 // Image is a finished image.
 type Image struct {
-	// Root is the image's manifest, or its index where it is for several platforms. Its annotations and platform
-	// are kept where an index.json is written.
+	// Root is the image's manifest, or its index if it is for several platforms. Its annotations
+	// and platform are written to index.json.
 	Root ocispec.Descriptor
 	// Names are the image's names, normalized or not; a name without a tag means ":latest".
 	Names []string
-	// Content has Root and everything below it. Nil where only flat exports (Spec.Flat) are asked for.
+	// Content has Root and all blobs below it. It may be nil if all exports are flat
+	// (Spec.Flat).
 	Content Fetcher
-	// Trees are the image's file systems, one a platform, in the order in which the platforms were asked for.
-	// They may be nil where no flat export is asked for.
+	// Trees are the image's file systems, one for each platform, in the order of the requested
+	// platforms. They may be nil if no export is flat.
 	Trees []Tree
 }
 
 // Tree is the file system of an image for one platform, all layers applied.
 type Tree struct {
 	Platform ocispec.Platform
-	// Tar writes the tree as an uncompressed tar stream, end marker included. It may be called more than once.
+	// Tar writes the tree as an uncompressed tar stream, end marker included. It may be called more
+	// than once.
 	Tar func(ctx context.Context, w io.Writer) error
 }
 
-// Exporter sends an image to one place. Export reports its work to sink, Start and Done included, and returns when
-// the image is there entirely; on an error nothing is left at an archive's destination that was not there before,
-// while a directory may hold a part. Export is called once.
+// Exporter sends an image to one place. Export reports its work to sink, Start and Done
+// included, and returns when the export is complete. On an error the destination of an archive
+// is unchanged, while a directory may hold a part. Export is called once.
 type Exporter interface {
 	Export(ctx context.Context, img *Image, sink event.Sink) error
 }
 
 // Pusher sends an image to a registry.
 type Pusher interface {
-	// Push copies root and everything below it to the repository of name and, unless o.ByDigest, gives it name's
-	// tag there. name is normalized and has a tag, with o.ByDigest it may have none. Progress is reported to o.Sink
-	// as parts of o.ID.
+	// Push copies root and everything below it to the repository of name and, unless o.ByDigest
+	// is set, tags it there. name is normalized and has a tag; with o.ByDigest it may have none.
+	// Progress is reported to o.Sink as parts of o.ID.
 	Push(ctx context.Context, name string, root ocispec.Descriptor, content Fetcher, o PushOptions) error
 }
 
-// PushOptions are what can be said about one push.
+// PushOptions are the options of one push.
 type PushOptions struct {
-	ByDigest bool       // give it no tag: it is to be found by its digest only
+	ByDigest bool       // push without a tag: the image is found by its digest only
 	Insecure bool       // plain http, or TLS without verifying
-	ID       event.ID   // the work that progress is a part of
+	ID       event.ID   // the work that the progress belongs to
 	Sink     event.Sink // never nil
 }
 
-// Tagger names an image in the own store.
+// Tagger names an image in the local store.
 type Tagger interface {
-	// Tag makes name, which is normalized and has a tag, mean d. What name meant before is forgotten.
+	// Tag makes name, which is normalized and has a tag, refer to d. It replaces an earlier
+	// meaning of name.
 	Tag(ctx context.Context, name string, d ocispec.Descriptor) error
 }
 
-// Env is what exporters need from the program they are a part of.
+// Env holds what exporters need from the program.
 type Env struct {
-	// Stdout is where dest=- goes; when it is a terminal, New refuses. Nil: dest=- cannot be had.
+	// Stdout is the destination of dest=-; New returns an error if it is a terminal. nil: dest=-
+	// is not available.
 	Stdout io.Writer
-	// Pusher serves push=true. Nil: New refuses such a Spec.
+	// Pusher pushes for push=true. nil: New returns an error for such a Spec.
 	Pusher Pusher
-	// Tagger serves type=image. Nil: names are given by somebody else.
+	// Tagger names images for type=image. nil: the caller names them.
 	Tagger Tagger
-	// KeepOwners says that a directory export gives files the owners that they have in the image. It is meant for
-	// the real root; without it files belong to whoever runs the build.
+	// KeepOwners sets the owners of files in a directory export to those in the image. It is
+	// meant for the real root; without it files belong to the user that runs the build.
 	KeepOwners bool
-	// Load feeds an archive in docker's format to a local engine (type=docker without dest). Nil: the first of
-	// docker and podman that is installed is run with "load".
+	// Load passes an archive in docker's format to a local engine (type=docker without dest).
+	// nil: "load" of docker or podman is run, the first that is installed.
 	Load func(ctx context.Context, archive io.Reader) error
 }

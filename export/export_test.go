@@ -73,8 +73,8 @@ func (b blobs) addJSON(t testing.TB, mediaType string, v any) ocispec.Descriptor
 	return b.add(mediaType, data)
 }
 
-// layerTar makes a layer of entries: a directory where the name ends in a slash, a link where "->" follows it, a hard
-// link where "=>" does, otherwise a file with what follows.
+// layerTar makes a layer of entries: a directory where the name ends in a slash, a link where "->"
+// follows it, a hard link where "=>" does, otherwise a file with what follows.
 func layerTar(t testing.TB, files ...string) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -106,8 +106,8 @@ func layerTar(t testing.TB, files ...string) []byte {
 	return buf.Bytes()
 }
 
-// testImage is an image of two layers for one platform. Its layers are not compressed: golden digests do not depend
-// on a compressor.
+// testImage returns an image of two layers for one platform. Its layers are not compressed: golden
+// digests do not depend on a compressor.
 func testImage(t testing.TB, arch string, names ...string) *Image {
 	t.Helper()
 	b := blobs{}
@@ -142,7 +142,7 @@ func testTree(t testing.TB, arch string) Tree {
 	}}
 }
 
-// testIndex is an image for two platforms.
+// testIndex returns an image for two platforms.
 func testIndex(t testing.TB, names ...string) *Image {
 	t.Helper()
 	b := blobs{}
@@ -151,7 +151,7 @@ func testIndex(t testing.TB, names ...string) *Image {
 		Trees: []Tree{testTree(t, "amd64"), testTree(t, "arm64")}}
 }
 
-// run exports img as spec says.
+// run exports img as described by spec.
 func run(t testing.TB, env Env, spec string, img *Image) error {
 	t.Helper()
 	s, err := Parse(spec)
@@ -168,7 +168,7 @@ func run(t testing.TB, env Env, spec string, img *Image) error {
 	return err
 }
 
-// watcher looks whether an exporter says what it does.
+// watcher checks the events of an exporter.
 type watcher struct {
 	mu     sync.Mutex
 	events []event.Event
@@ -242,7 +242,7 @@ func list(t testing.TB, r io.Reader) string {
 	}
 }
 
-// The same image gives the same bytes, and these bytes are known: to change them is a decision.
+// The same image always gives the same bytes. They are golden: changing them is a decision.
 func TestArchiveGolden(t *testing.T) {
 	var report strings.Builder
 	for _, tt := range []struct {
@@ -309,7 +309,7 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// An export that fails leaves what was there, and nothing besides.
+// A failed export leaves the destination unchanged.
 func TestFileFailure(t *testing.T) {
 	for name, spoil := range map[string]func(img *Image, layer ocispec.Descriptor){
 		"missing": func(img *Image, layer ocispec.Descriptor) { delete(img.Content.(blobs), layer.Digest) },
@@ -602,7 +602,7 @@ func disjointIndex() *Image {
 	}}
 }
 
-// What the image says of owners is only followed where it is asked for; an owner that cannot be had is a warning.
+// The image's owners are used only with KeepOwners; an owner that cannot be set is a warning.
 func TestLocalOwners(t *testing.T) {
 	tree := Tree{Tar: func(_ context.Context, w io.Writer) error {
 		tw := tar.NewWriter(w)
@@ -659,8 +659,8 @@ func TestNewRefuses(t *testing.T) {
 		env   Env
 		want  string
 	}{
-		{[]string{"type=oci,dest=" + dir}, Env{}, "dest is a directory: a file is wanted (tar=false"},
-		{[]string{"type=tar,dest=" + dir}, Env{}, "dest is a directory: a file is wanted"},
+		{[]string{"type=oci,dest=" + dir}, Env{}, "dest is a directory: a file is required (tar=false"},
+		{[]string{"type=tar,dest=" + dir}, Env{}, "dest is a directory: a file is required"},
 		{[]string{"type=oci,tar=false,dest=" + file}, Env{}, "dest is a file"},
 		{[]string{file}, Env{}, "dest is a file"},
 		{[]string{"type=oci,dest=" + dir + "/none/out"}, Env{}, "there is no directory"},
@@ -668,7 +668,7 @@ func TestNewRefuses(t *testing.T) {
 		{[]string{"-"}, Env{}, "standard output is used"},
 		{[]string{"-", "type=oci"}, Env{Stdout: io.Discard}, "same place"},
 		{[]string{"type=oci,dest=" + dir + "/x", "type=docker,dest=" + dir + "/./x"}, Env{}, "same place"},
-		{[]string{"type=registry"}, Env{}, "no registry"},
+		{[]string{"type=registry"}, Env{}, "registry is not available"},
 	} {
 		var specs []Spec
 		for _, s := range tt.specs {
@@ -690,7 +690,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// registry remembers what is pushed to it and what is named.
+// registry records the images that are pushed and the names that are set.
 type registry struct {
 	calls []string
 	err   error
@@ -758,12 +758,12 @@ func TestLoad(t *testing.T) {
 	if err := run(t, env, "type=docker", img); !errors.Is(err, no) {
 		t.Errorf("an engine that fails = %v", err)
 	}
-	// An engine that is content before it has read everything.
+	// An engine that succeeds before it has read everything.
 	env.Load = func(context.Context, io.Reader) error { return nil }
 	if err := run(t, env, "type=docker", img); err != nil {
 		t.Errorf("an engine that reads nothing and is content = %v", err)
 	}
-	// An image that cannot be read whole must not be loaded.
+	// An image that cannot be read completely must not be loaded.
 	delete(img.Content.(blobs), slices.MaxFunc(slices.Collect(keys(img.Content.(blobs))), func(a, b digest.Digest) int { return strings.Compare(string(a), string(b)) }))
 	env.Load = func(_ context.Context, r io.Reader) error {
 		if _, err := io.Copy(io.Discard, r); err == nil {
@@ -812,7 +812,8 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-// Indexes that lead nowhere, or round in circles (which no digest allows, but sizes may lie), end.
+// Reading ends for indexes with missing manifests or with cycles (digests exclude cycles, but sizes
+// may be wrong).
 func TestGraphLimits(t *testing.T) {
 	b := blobs{}
 	d := b.image(t, "amd64")
@@ -827,7 +828,7 @@ func TestGraphLimits(t *testing.T) {
 	}
 	lie := b.image(t, "amd64")
 	lie.Size++
-	if _, err := readGraph(t.Context(), b, b.addJSON(t, ocispec.MediaTypeImageIndex, index([]ocispec.Descriptor{b.image(t, "amd64"), lie}))); err == nil || !strings.Contains(err.Error(), "is said to have") {
+	if _, err := readGraph(t.Context(), b, b.addJSON(t, ocispec.MediaTypeImageIndex, index([]ocispec.Descriptor{b.image(t, "amd64"), lie}))); err == nil || !strings.Contains(err.Error(), "has two different sizes") {
 		t.Errorf("two sizes for one blob = %v", err)
 	}
 }

@@ -36,9 +36,10 @@ func (f *flat) Export(ctx context.Context, img *Image, sink event.Sink) error {
 	})
 }
 
-var errNoTrees = errors.New("the image's files are not at hand")
+var errNoTrees = errors.New("the image's files are not available")
 
-// writeFlat writes the trees as one tar: a single one as it is, several each below a directory of its own.
+// writeFlat writes the trees as one tar: a single tree at the root, several each below a
+// directory of its own.
 func writeFlat(ctx context.Context, w io.Writer, trees []Tree, split *bool) error {
 	if len(trees) == 0 {
 		return errNoTrees
@@ -73,8 +74,8 @@ type entryOf struct {
 	dir      bool
 }
 
-// shared reports whether a path is a directory of another platform too. It returns an error if one platform would
-// overwrite a file of another, which BuildKit refuses as well.
+// shared reports whether a path is a directory of another platform too. It returns an error if one
+// platform would overwrite a file of another, which BuildKit refuses as well.
 func shared(seen map[string]entryOf, name string, is entryOf) (bool, error) {
 	was, ok := seen[name]
 	switch {
@@ -137,7 +138,7 @@ func readTree(ctx context.Context, t Tree, use func(io.Reader) error) error {
 	})
 	err := use(pr)
 	if err == nil {
-		_, err = io.Copy(io.Discard, pr) // what stands after the end marker
+		_, err = io.Copy(io.Discard, pr) // data after the end marker
 	}
 	pr.CloseWithError(errReaderGone)
 	wg.Wait()
@@ -147,8 +148,8 @@ func readTree(ctx context.Context, t Tree, use func(io.Reader) error) error {
 	return err
 }
 
-// platformDir is the name of the directory for a platform among several, as BuildKit names it: "linux_arm_v7",
-// "windows(10.0.17763)_amd64".
+// platformDir is the name of the directory for a platform among several, as BuildKit names it:
+// "linux_arm_v7", "windows(10.0.17763)_amd64".
 func platformDir(p ocispec.Platform) string {
 	p = platform.Normalize(p)
 	name := p.OS
@@ -162,7 +163,7 @@ func platformDir(p ocispec.Platform) string {
 	return strings.ReplaceAll(name, "/", "_")
 }
 
-// platformDirs are the directories of several platforms. No two have the same.
+// platformDirs returns the directories of several platforms, which must be different.
 func platformDirs(trees []Tree) ([]string, error) {
 	var dirs []string
 	for _, t := range trees {

@@ -14,10 +14,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// graph is everything that an image consists of.
+// graph holds everything that an image consists of.
 type graph struct {
 	blobs     []ocispec.Descriptor     // each once, by digest
-	documents map[digest.Digest][]byte // manifests and indexes: they were read anyway
+	documents map[digest.Digest][]byte // manifests and indexes, which were read to find the blobs
 	manifests []manifest               // of images, in the order of their indexes
 	size      int64                    // of all blobs
 }
@@ -29,7 +29,8 @@ type manifest struct {
 	layers []ocispec.Descriptor
 }
 
-// Limits on what a document may be. Real ones are a thousand times smaller; beyond, somebody is up to something.
+// Limits for documents. Real documents are a thousand times smaller; larger ones may be an
+// attack.
 const (
 	maxDocument = 16 << 20
 	maxDepth    = 8
@@ -52,14 +53,14 @@ type walk struct {
 	seen    map[digest.Digest]int64
 }
 
-// blob adds d; it is false where d is known already.
+// blob adds d. It reports whether d is new.
 func (w *walk) blob(d ocispec.Descriptor) (bool, error) {
 	if err := d.Digest.Validate(); err != nil {
 		return false, fmt.Errorf("digest %q: %w", d.Digest, err)
 	}
 	if size, ok := w.seen[d.Digest]; ok {
 		if size != d.Size {
-			return false, fmt.Errorf("%s is said to have %d bytes and %d", d.Digest, size, d.Size)
+			return false, fmt.Errorf("%s has two different sizes, %d and %d bytes", d.Digest, size, d.Size)
 		}
 		return false, nil
 	}
@@ -123,13 +124,13 @@ func read(ctx context.Context, content Fetcher, d ocispec.Descriptor) ([]byte, e
 	defer r.Close()
 	data, err := io.ReadAll(io.LimitReader(r, d.Size+1))
 	if err == nil && int64(len(data)) != d.Size {
-		err = fmt.Errorf("it has not the %d bytes that it should", d.Size)
+		err = fmt.Errorf("its size is not %d bytes", d.Size)
 	}
 	return data, err
 }
 
-// open opens a blob for reading, from memory where it was read before. Its reader is nil for a layer that is not
-// there and that is to be had elsewhere (a "foreign" layer, which names its URLs).
+// open opens a blob for reading, from memory if it was read before. The reader is nil for a
+// "foreign" layer that is not in content: the layer's descriptor has URLs to fetch it from.
 func (g *graph) open(ctx context.Context, content Fetcher, d ocispec.Descriptor) (io.ReadCloser, error) {
 	if data, ok := g.documents[d.Digest]; ok {
 		return io.NopCloser(strings.NewReader(string(data))), nil
@@ -144,7 +145,8 @@ func (g *graph) open(ctx context.Context, content Fetcher, d ocispec.Descriptor)
 	return r, nil
 }
 
-// images are the manifests of g that are meant to be run: attestations are left out, which have no platform to run on.
+// images returns the manifests of g that can be run. Attestations are not among them: they have
+// no platform.
 func (g *graph) images() []manifest {
 	return slices.DeleteFunc(slices.Clone(g.manifests), func(m manifest) bool {
 		p := m.desc.Platform

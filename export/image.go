@@ -7,7 +7,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 )
 
-// image exports to the own store, which has the content already, and to registries.
+// image exports to the local store, which has the content already, and to registries.
 type image struct {
 	env  Env
 	spec Spec
@@ -29,7 +29,7 @@ func (i *image) Export(ctx context.Context, img *Image, sink event.Sink) error {
 		return nil
 	}
 	if len(tags) == 0 {
-		return fmt.Errorf("output %s: an image to be pushed wants a name: -t NAME, or name=NAME", i.spec)
+		return fmt.Errorf("output %s: pushing an image requires a name: -t NAME, or name=NAME", i.spec)
 	}
 	pushed := map[string]bool{}
 	for _, tag := range tags {
@@ -50,7 +50,7 @@ func (i *image) Export(ctx context.Context, img *Image, sink event.Sink) error {
 
 func (i *image) push(ctx context.Context, img *Image, name string, sink event.Sink) error {
 	spec := i.spec
-	spec.Dest = name // one piece of work for each name
+	spec.Dest = name // each name is a piece of work of its own
 	return report(spec, "push "+name, sink, func(j *job) (string, error) {
 		o := PushOptions{ByDigest: i.spec.ByDigest, Insecure: i.spec.Insecure, ID: j.id, Sink: sink}
 		if err := i.env.Pusher.Push(ctx, name, img.Root, img.Content, o); err != nil {

@@ -19,14 +19,16 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// nameAnnotation is the one in which containerd, Docker and BuildKit keep an image's whole name; OCI's own ref.name
-// has the tag only, as all of them write it.
+// nameAnnotation is the annotation in which containerd, Docker and BuildKit keep an image's full
+// name. OCI's own ref.name has only the tag in layouts that these tools write.
 const nameAnnotation = "io.containerd.image.name"
 
-// layoutFile is what oci-layout holds (https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md).
+// layoutFile is the content of oci-layout
+// (https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md).
 const layoutFile = `{"imageLayoutVersion":"1.0.0"}`
 
-// entries are what stands for an image in index.json: its root once for each name, without a name if it has none.
+// entries returns the entries of an image for index.json: its root once for each name, or once
+// without a name.
 func entries(root ocispec.Descriptor, tags []reference.Name) []ocispec.Descriptor {
 	root.Annotations = maps.Clone(root.Annotations)
 	delete(root.Annotations, nameAnnotation)
@@ -43,24 +45,24 @@ func entries(root ocispec.Descriptor, tags []reference.Name) []ocispec.Descripto
 	return list
 }
 
-// index is an index.json with the given entries.
+// index returns an index.json with the given entries.
 func index(list []ocispec.Descriptor) ocispec.Index {
 	return ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: list}
 }
 
 // dockerManifest is manifest.json, which docker load reads
-// (https://github.com/moby/docker-image-spec/blob/v1.3.1/spec.md#combined-image-json--filesystem-changeset-format).
+// dockerManifest is an entry of manifest.json, which docker load reads
 type dockerManifest struct {
 	Config   string
 	RepoTags []string
 	Layers   []string
 }
 
-// dockerManifests is the manifest.json of an image that is for one platform.
+// dockerManifests returns the manifest.json of an image for one platform.
 func dockerManifests(g *graph, tags []reference.Name) ([]byte, error) {
 	images := g.images()
 	if len(images) != 1 {
-		return nil, fmt.Errorf("type=docker holds an image for one platform and this is for %d: use type=oci", len(images))
+		return nil, fmt.Errorf("type=docker holds an image for one platform, this image is for %d: use type=oci", len(images))
 	}
 	m := dockerManifest{Config: blobPath(images[0].config), Layers: []string{}}
 	for _, tag := range tags {
@@ -76,7 +78,7 @@ func blobPath(d ocispec.Descriptor) string {
 	return "blobs/" + d.Digest.Algorithm().String() + "/" + d.Digest.Encoded()
 }
 
-// layout exports to a directory: an OCI image layout, to which the image is added where it exists already.
+// layout exports to a directory: an OCI image layout. The image is added to an existing layout.
 type layout struct{ spec Spec }
 
 func (l *layout) Export(ctx context.Context, img *Image, sink event.Sink) error {
@@ -136,12 +138,13 @@ func (l *layout) export(ctx context.Context, img *Image, j *job) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		// The index comes last: until then the layout has the images that it had.
+		// The index is moved last: until then the layout has its earlier images.
 		return stage.Commit(stagedir.Options{Last: ocispec.ImageIndexFile})
 	})
 }
 
-// readIndex reads the index of a layout that exists; of none it is empty.
+// readIndex reads the index of an existing layout; it returns an empty one if there is no
+// layout.
 func readIndex(dir string) (ocispec.Index, error) {
 	data, err := os.ReadFile(filepath.Join(dir, ocispec.ImageIndexFile))
 	if errors.Is(err, os.ErrNotExist) {
@@ -152,13 +155,13 @@ func readIndex(dir string) (ocispec.Index, error) {
 	}
 	var ix ocispec.Index
 	if err := ocijson.Unmarshal(data, &ix); err != nil || ix.SchemaVersion != 2 {
-		return ocispec.Index{}, errors.New("the index.json that is there is not one of an image layout")
+		return ocispec.Index{}, errors.New("the existing index.json is not that of an image layout")
 	}
 	return ix, nil
 }
 
-// merge adds list to old. A tag means one image in a layout, so whoever had one of the list's tags loses it; an entry
-// without a name is there only as long as its image has no name.
+// merge adds list to old. A tag refers to one image in a layout, so entries of old with one of
+// the list's tags lose it. An entry without a name is removed if its image gets a name.
 func merge(old ocispec.Index, list []ocispec.Descriptor) ocispec.Index {
 	if len(list) == 1 && list[0].Annotations[ocispec.AnnotationRefName] == "" &&
 		slices.ContainsFunc(old.Manifests, func(have ocispec.Descriptor) bool { return have.Digest == list[0].Digest }) {
@@ -177,7 +180,7 @@ func merge(old ocispec.Index, list []ocispec.Descriptor) ocispec.Index {
 	return old
 }
 
-// copyBlob copies one blob to dir, unless the layout has it.
+// copyBlob copies a blob to dir unless the layout has it.
 func (l *layout) copyBlob(ctx context.Context, dir string, g *graph, content Fetcher, d ocispec.Descriptor, j *job) error {
 	fi, err := os.Stat(filepath.Join(l.spec.Dest, blobPath(d)))
 	if err == nil && fi.Mode().IsRegular() && fi.Size() == d.Size {

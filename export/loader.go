@@ -31,7 +31,7 @@ func newLoader(env Env, spec Spec) (*loader, error) {
 	}
 	if _, err := exec.LookPath(argv[0]); err != nil {
 		if spec.Context != "" {
-			return nil, errors.New("docker is not installed, which context is for")
+			return nil, errors.New("context requires docker, which is not installed")
 		}
 		if argv = []string{"podman", "load"}; !installed(argv[0]) {
 			return nil, errors.New("neither docker nor podman is installed: give dest=FILE")
@@ -58,7 +58,7 @@ func installed(name string) bool {
 	return err == nil
 }
 
-// logger hands what a command prints to the job's watcher.
+// logger passes the output of a command to the job's sink.
 type logger struct {
 	job    *job
 	stream int
@@ -84,7 +84,7 @@ func (l *loader) Export(ctx context.Context, img *Image, sink event.Sink) error 
 		writer.Go(func() {
 			writeErr = writeArchive(ctx, pw, img, l.spec, j)
 			if writeErr != nil && !errors.Is(writeErr, errReaderGone) {
-				cancel(writeErr) // the engine must not take half an image for a whole one
+				cancel(writeErr) // the engine must not read a truncated image as a complete one
 			}
 			pw.CloseWithError(writeErr)
 		})
@@ -101,5 +101,6 @@ func (l *loader) Export(ctx context.Context, img *Image, sink event.Sink) error 
 	})
 }
 
-// errReaderGone says that the engine did not read on. When it succeeded all the same it has what it wants.
-var errReaderGone = errors.New("the engine reads no more")
+// errReaderGone is returned when the engine stops reading. If it succeeds nevertheless, it has
+// read all that it needs.
+var errReaderGone = errors.New("the engine has stopped reading")

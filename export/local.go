@@ -18,7 +18,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
-// local exports the files of an image to a directory. What is there stays, unless the image has it too.
+// local exports the files of an image to a directory. Existing files are kept unless the image
+// has the same path.
 type local struct {
 	env  Env
 	spec Spec
@@ -70,22 +71,22 @@ type transfer struct {
 	trees  []Tree
 	names  []string // the directory of each tree at the destination, "" for the destination itself
 	stages []stage
-	// keep has the directories whose owner, mode and time are not the image's: the user's own, and those that a tree
-	// has no entry for.
+	// keep holds the directories whose owner, mode and time are not set: those that existed
+	// before, and those without an entry in the tree.
 	keep map[string]bool
 	left *leftOut
 	job  *job
 }
 
-// stage is what is on its way to the destination or, since nothing can be renamed from one mount to another, to a mount
-// in it.
+// stage is a temporary directory on the file system of the destination, or on that of a mount in
+// it: files cannot be renamed from one mount to another.
 type stage struct {
 	dir       *stagedir.Dir
 	path      string   // of the mount below the destination
-	elsewhere []string // directories that have stages of their own, below path
+	elsewhere []string // directories below path that have stages of their own
 }
 
-// run makes everything, and then moves everything.
+// run writes all files to the stages, and then moves them to the destination.
 func (m *transfer) run(ctx context.Context) (err error) {
 	defer func() {
 		for _, s := range m.stages {
@@ -105,7 +106,7 @@ func (m *transfer) run(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// A directory gets its time after all that is in it.
+	// A directory's time is set after its content is complete.
 	for _, s := range slices.Backward(m.stages) {
 		err := s.dir.Commit(stagedir.Options{
 			Keep:      func(name string) bool { return m.keep[filepath.Join(s.path, name)] },
@@ -118,7 +119,7 @@ func (m *transfer) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// fill makes the files of a stage, and adds the stages of mounts in it.
+// fill writes the files of a stage, and adds the stages of mounts in it.
 func (m *transfer) fill(ctx context.Context, i int) error {
 	s := &m.stages[i]
 	for i, t := range m.trees {
@@ -174,8 +175,8 @@ func (m *transfer) unpack(ctx context.Context, t Tree, s *stage, name string) er
 	})
 }
 
-// below returns the part of a tree that is in the directory dir of the destination, where the tree is in the directory
-// name.
+// below returns the part of a tree that is in the directory dir of the destination. The tree
+// itself is in the directory name.
 func below(t Tree, name, dir string) Tree {
 	inside := func(p string) (string, bool) {
 		return strings.CutPrefix(strings.TrimPrefix(path.Join(name, path.Clean("/"+p)), "/"), dir+"/")
@@ -245,7 +246,7 @@ func disjoint(ctx context.Context, trees []Tree) error {
 	return nil
 }
 
-// leftOut counts what this system does not let us make.
+// leftOut counts files and attributes that this system does not permit to create.
 type leftOut struct {
 	order  []string
 	counts map[string]int
@@ -266,7 +267,7 @@ func (l *leftOut) add(what, path string, err error) {
 	l.counts[what]++
 }
 
-// maxLeftOut is how many kinds of things that were left out a warning names.
+// maxLeftOut is the number of kinds that a warning names.
 const maxLeftOut = 5
 
 func (l *leftOut) warn(j *job) {
@@ -282,5 +283,5 @@ func (l *leftOut) warn(j *job) {
 		said = append(said, fmt.Sprintf("%s %d times (first %s)", what, l.counts[what], l.first[what]))
 	}
 	j.sink(event.Warning{ID: j.id, Time: time.Now(),
-		Message: "some of what the image has could not be made here and was left out: " + strings.Join(said, "; ")})
+		Message: "some files or attributes of the image could not be created and were left out: " + strings.Join(said, "; ")})
 }

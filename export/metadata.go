@@ -10,7 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Metadata is what is told of an image in the file that --metadata-file names, under the keys that buildx uses.
+// Metadata is the content of the file of --metadata-file, with the keys that buildx uses.
 type Metadata struct {
 	Config     digest.Digest       `json:"containerimage.config.digest,omitempty"`
 	Descriptor *ocispec.Descriptor `json:"containerimage.descriptor,omitempty"`
@@ -18,8 +18,8 @@ type Metadata struct {
 	Name       string              `json:"image.name,omitempty"`
 }
 
-// Describe returns the metadata of an image with the names that it and the specs give it. The config's digest is
-// there only for a single manifest, and not for an index, as with buildx.
+// Describe returns the metadata of an image with the names that it and the specs give it. As in
+// buildx, the config's digest is set only for a single manifest, and not for an index.
 func Describe(ctx context.Context, img *Image, specs ...Spec) (Metadata, error) {
 	root := img.Root
 	m := Metadata{Digest: root.Digest, Descriptor: &root}
@@ -46,8 +46,8 @@ func Describe(ctx context.Context, img *Image, specs ...Spec) (Metadata, error) 
 	return m, nil
 }
 
-// ID is the image ID that --iidfile writes: the digest of the config for a single manifest, as in Docker, and the
-// digest of the index otherwise.
+// ID is the image ID that --iidfile writes: the digest of the config for a single manifest, as in
+// Docker, and the digest of the index otherwise.
 func (m Metadata) ID() digest.Digest {
 	if m.Config != "" {
 		return m.Config
@@ -55,5 +55,5 @@ func (m Metadata) ID() digest.Digest {
 	return m.Digest
 }
 
-// JSON returns m as it is written to the file.
+// JSON returns the content of the file.
 func (m Metadata) JSON() ([]byte, error) { return json.MarshalIndent(m, "", "  ") }

@@ -6,8 +6,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/reference"
 )
 
-// normalize gives name its registry and, where it has none, the tag latest. A digest in a name is dropped: what is
-// exported has a digest of its own.
+// normalize adds the registry and, if there is none, the tag latest to a name. A digest in the
+// name is removed: the exported image has another one.
 func normalize(name string) (reference.Name, error) {
 	n, err := reference.Parse(name)
 	if err != nil {
@@ -17,7 +17,7 @@ func normalize(name string) (reference.Name, error) {
 	return n.OrLatest(), nil
 }
 
-// names are the names of img and of spec, normalized, in that order, each once.
+// names returns the names of img and then those of spec, normalized and without repetitions.
 func names(img *Image, spec Spec) ([]reference.Name, error) {
 	var list []reference.Name
 	seen := map[reference.Name]bool{}

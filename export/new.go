@@ -13,7 +13,7 @@ import (
 	"golang.org/x/term"
 )
 
-// New makes an Exporter of each spec, after Check. It changes nothing.
+// New returns an Exporter for each spec, after Check. It changes nothing.
 func New(env Env, specs ...Spec) ([]Exporter, error) {
 	if err := Check(env.Stdout, specs...); err != nil {
 		return nil, err
@@ -29,9 +29,9 @@ func New(env Env, specs ...Spec) ([]Exporter, error) {
 	return exporters, nil
 }
 
-// Check checks destinations before anything is built. It returns an error for two outputs to one place, an archive to a
-// terminal, a file in the place of a directory, and a missing directory. "-" writes to stdout; nil: stdout is used for
-// something else.
+// Check checks destinations before anything is built. It returns an error for two outputs to one
+// place, an archive to a terminal, a file in the place of a directory, and a missing directory. "-"
+// writes to stdout; nil: stdout is used for something else.
 func Check(stdout io.Writer, specs ...Spec) error {
 	taken := map[string]bool{}
 	for _, spec := range specs {
@@ -61,7 +61,7 @@ func newOne(env Env, spec Spec) (Exporter, error) {
 	switch spec.Type {
 	case TypeImage:
 		if spec.Push && env.Pusher == nil {
-			return nil, errors.New("there is no registry to push to")
+			return nil, errors.New("pushing to a registry is not available")
 		}
 		return &image{env: env, spec: spec}, nil
 	case TypeOCI, TypeDocker:
@@ -96,13 +96,13 @@ func checkDest(stdout io.Writer, spec Spec) error {
 	fi, err := os.Stat(spec.Dest)
 	switch {
 	case err == nil && spec.Dir && !fi.IsDir():
-		return errors.New("dest is a file: a directory is wanted")
+		return errors.New("dest is a file: a directory is required")
 	case err == nil && !spec.Dir && fi.IsDir():
 		hint := ""
 		if spec.Type == TypeOCI || spec.Type == TypeDocker {
 			hint = " (tar=false writes a directory)"
 		}
-		return errors.New("dest is a directory: a file is wanted" + hint)
+		return errors.New("dest is a directory: a file is required" + hint)
 	case err == nil || spec.Dir && errors.Is(err, os.ErrNotExist):
 		return nil
 	case errors.Is(err, os.ErrNotExist):
@@ -114,7 +114,7 @@ func checkDest(stdout io.Writer, spec Spec) error {
 	return fmt.Errorf("dest: %w", err)
 }
 
-// job is an export that is running: what it tells its watcher.
+// job is a running export, with the sink for its progress.
 type job struct {
 	id   event.ID
 	sink event.Sink
@@ -136,14 +136,14 @@ func report(spec Spec, name string, sink event.Sink, do func(j *job) (note strin
 	return err
 }
 
-// begin begins a part of the job of so many bytes, 0 where that is not known.
+// begin begins a part of the job with total bytes, 0 if that is not known.
 func (j *job) begin(part string, total int64) {
 	j.part = event.Progress{ID: j.id, Part: part, Total: total, Time: time.Now()}
 	j.told = j.part.Time
 	j.sink(j.part)
 }
 
-// tellEvery is how often progress is reported: as often as a terminal is painted anew.
+// tellEvery is the interval between reports of progress: that at which a terminal is redrawn.
 const tellEvery = 100 * time.Millisecond
 
 func (j *job) advance(n int) {
@@ -154,7 +154,8 @@ func (j *job) advance(n int) {
 	}
 }
 
-// counting reports what is moved through it, by reading or by writing, as progress, and stops when ctx ends.
+// counting reports the bytes that are read or written through it as progress, and returns an
+// error when ctx has ended.
 type counting struct {
 	ctx  context.Context
 	move func([]byte) (int, error)

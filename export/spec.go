@@ -12,55 +12,58 @@ import (
 	"github.com/layerbuild/layerbuild/internal/suggest"
 )
 
-// Type says what an image becomes.
+// Type is the form in which an image is exported.
 type Type string
 
-// What an image can become. "registry" is written for Image with Push.
+// The types. "registry" is another spelling of TypeImage with Push.
 const (
-	TypeImage  Type = "image"  // a name in the own store, and in a registry with Push
+	TypeImage  Type = "image"  // a name in the local store, and in a registry with Push
 	TypeOCI    Type = "oci"    // an OCI image layout, as an archive or a directory
-	TypeDocker Type = "docker" // an archive that docker load takes
+	TypeDocker Type = "docker" // an archive for docker load
 	TypeLocal  Type = "local"  // a directory with the files of the image
 	TypeTar    Type = "tar"    // a tar of the files of the image
 )
 
-// Spec is one place that an image is to be sent to, as -o describes it.
+// Spec is one destination of an image, as described by -o.
 type Spec struct {
 	Type Type
-	// Dest is a file, or a directory where Dir says so; "-" is the standard output. "" for TypeImage, and for
-	// TypeDocker when the image is to be loaded into a local engine.
+	// Dest is a file, or a directory if Dir is set; "-" is the standard output. It is "" for
+	// TypeImage, and for TypeDocker if the image is loaded into a local engine.
 	Dest string
-	// Names are names that the image has in this place besides its own.
+	// Names are further names of the image in this place.
 	Names []string
-	// Dir says that Dest is a directory: always for TypeLocal, with tar=false for TypeOCI and TypeDocker.
+	// Dir is set if Dest is a directory: always for TypeLocal, with tar=false for TypeOCI and
+	// TypeDocker.
 	Dir bool
 
 	Push     bool // TypeImage: to the registries of its names
 	ByDigest bool // with Push: without a tag
 	Insecure bool // with Push: plain http, or TLS without verifying
 
-	// Layers says how the image's blobs are to be made. Exporters copy blobs as they are: it is for whoever seals.
+	// Layers says how the image's blobs are made. It is used when layers are sealed; exporters
+	// copy blobs unchanged.
 	Layers Layers
-	// Annotations are put into the image before it is exported, by whoever writes manifests.
+	// Annotations are added to the image's documents before it is exported.
 	Annotations []Annotation
 
-	// Split says whether a flat export has a directory for each platform, "linux_amd64"; nil: where there are several.
+	// Split sets whether a flat export has a directory for each platform, "linux_amd64"; nil: if
+	// there are several.
 	Split *bool
-	// Context is the docker context to load into; "" the current one.
+	// Context is the docker context to load into; "": the current one.
 	Context string
 }
 
 // Layers says how an image's blobs are made.
 type Layers struct {
-	Compression      string // "gzip", "zstd", "uncompressed"; "": as layers are anyway
+	Compression      string // "gzip", "zstd", "uncompressed"; "": the default
 	Level            *int   // nil: the compression's default
 	Force            bool   // also layers that exist already
 	OCIMediaTypes    *bool  // nil: yes
-	PruneDead        bool   // take out what no path of the image shows
-	RewriteTimestamp *bool  // clamp the times of layers to SOURCE_DATE_EPOCH; nil: not said
+	PruneDead        bool   // remove entries that are not visible in the image
+	RewriteTimestamp *bool  // limit the times in layers to SOURCE_DATE_EPOCH; nil: not given
 }
 
-// Annotation is an OCI annotation and the place it is meant for.
+// Annotation is an OCI annotation and the document that it is added to.
 type Annotation struct {
 	// Target is "manifest", "index", "manifest-descriptor" or "index-descriptor".
 	Target string
@@ -69,7 +72,7 @@ type Annotation struct {
 	Key, Value string
 }
 
-// String describes a as --annotation would, without the value.
+// String returns a in the syntax of --annotation, without the value.
 func (a Annotation) String() string {
 	s := a.Target
 	if a.Platform != "" {
@@ -78,10 +81,11 @@ func (a Annotation) String() string {
 	return s + ":" + a.Key
 }
 
-// Flat reports whether s wants the image's files only, so that layers, config and manifest need not be made for it.
+// Flat reports whether s exports only the image's files, for which no layers, config and
+// manifest are needed.
 func (s Spec) Flat() bool { return s.Type == TypeLocal || s.Type == TypeTar }
 
-// String describes s as -o would.
+// String returns s in the syntax of -o.
 func (s Spec) String() string {
 	if s.Dest == "" {
 		return "type=" + string(s.Type)
@@ -89,9 +93,10 @@ func (s Spec) String() string {
 	return "type=" + string(s.Type) + ",dest=" + s.Dest
 }
 
-// Parse reads what stands after -o: "type=oci,dest=out.tar,name=a", comma-separated with the quoting rules of CSV; a
-// directory alone means type=local, and "-" type=tar to the standard output. name may be given more than once, and
-// may have several names separated by commas (quoted: "name=a,b").
+// Parse parses a value of -o: "type=oci,dest=out.tar,name=a", comma-separated with the quoting
+// rules of CSV. A directory alone means type=local, and "-" means type=tar to the standard
+// output. name may be given more than once, and may have several names separated by commas
+// (quoted: "name=a,b").
 func Parse(s string) (Spec, error) {
 	spec, err := parse(s)
 	if err != nil {
@@ -155,7 +160,8 @@ func parse(s string) (Spec, error) {
 
 type attr struct{ key, value string }
 
-// isAttr tells "dest=x" without a type, which is an error worth saying, from a directory's name.
+// isAttr reports whether a value is an attribute without a type ("dest=x"), which is an error,
+// and not a directory's name.
 func isAttr(field string) bool {
 	key, _, ok := strings.Cut(field, "=")
 	return ok && (strings.EqualFold(key, "type") || slices.Contains(allKeys(), strings.ToLower(key)))
@@ -199,7 +205,7 @@ func (s *Spec) setType(value string) error {
 	return nil
 }
 
-// Keys by what they are said of. "annotation" stands for annotation.KEY and its relatives.
+// Keys by the types that they apply to. "annotation" means annotation.KEY and its variants.
 var (
 	layerKeys = []string{"annotation", "compression", "compression-level", "force-compression", "oci-mediatypes", "prune-dead", "rewrite-timestamp"}
 	keysOf    = map[Type][]string{
@@ -238,7 +244,7 @@ func (s *Spec) set(a attr) error {
 	var err error
 	switch key {
 	case "dest", "context":
-		// dest=$FILE with FILE unset must not mean standard output.
+		// An unset variable in dest=$FILE must not mean the standard output.
 		if a.value == "" {
 			return fmt.Errorf("%s is empty", key)
 		}
@@ -260,7 +266,7 @@ func (s *Spec) set(a attr) error {
 	case "push-by-digest":
 		s.ByDigest, err = parseBool(a)
 	case "name-canonical":
-		_, err = parseBool(a) // an image is found by NAME@DIGEST without being told so
+		_, err = parseBool(a) // an image can always be found by NAME@DIGEST
 	case "registry.insecure":
 		s.Insecure, err = parseBool(a)
 	case "platform-split":
@@ -315,11 +321,11 @@ func (s *Spec) addNames(value string) error {
 	return nil
 }
 
-// check finds what no key alone is wrong about.
+// check finds errors that concern several keys.
 func (s *Spec) check() error {
 	switch {
 	case s.Dir && s.Dest == "":
-		return fmt.Errorf("type=%s wants dest, a directory", s.Type)
+		return fmt.Errorf("type=%s requires dest, a directory", s.Type)
 	case s.Dir && s.Dest == "-":
 		return errors.New("a directory cannot be written to the standard output")
 	case s.Dest == "" && (s.Type == TypeOCI || s.Type == TypeTar):
@@ -339,7 +345,7 @@ func (s *Spec) check() error {
 	return nil
 }
 
-// keys are those that s's type takes, as a person writes them.
+// keys returns the keys that are valid for s's type, as users write them.
 func (s *Spec) keys() []string {
 	keys := slices.Clone(keysOf[s.Type])
 	for i, k := range keys {
@@ -352,10 +358,11 @@ func (s *Spec) keys() []string {
 }
 
 func (s *Spec) notTaken(key string) error {
-	return fmt.Errorf("type=%s takes no %s: it takes %s", s.Type, key, strings.Join(s.keys(), ", "))
+	return fmt.Errorf("type=%s does not accept %s: it accepts %s", s.Type, key, strings.Join(s.keys(), ", "))
 }
 
-// parseAnnotation reads annotation[-TARGET][PLATFORM in brackets].KEY=VALUE. It reports whether a is meant as one.
+// parseAnnotation parses annotation[-TARGET][PLATFORM in brackets].KEY=VALUE. It reports whether
+// a is an annotation.
 func parseAnnotation(a attr) (Annotation, bool, error) {
 	head, key, found := strings.Cut(a.key, ".")
 	head = strings.ToLower(head)
@@ -390,7 +397,7 @@ func parseAnnotation(a attr) (Annotation, bool, error) {
 func parseBool(a attr) (bool, error) {
 	b, err := strconv.ParseBool(strings.TrimSpace(a.value))
 	if err != nil {
-		return false, fmt.Errorf("%s is %q: true or false is wanted", a.key, a.value)
+		return false, fmt.Errorf("%s is %q: true or false is required", a.key, a.value)
 	}
 	return b, nil
 }
@@ -400,7 +407,8 @@ func parseBoolPtr(a attr) (*bool, error) {
 	return &b, err
 }
 
-// unknown says that there is no such thing, what may have been meant, and what there is.
+// unknown returns an error for an unknown name, with a similar known one and the list of the
+// known ones.
 func unknown(what, got string, known []string) error {
 	list := slices.Sorted(slices.Values(known))
 	if best := suggest.ClosestFold(got, list); best != "" {

@@ -82,13 +82,13 @@ func TestParseErrors(t *testing.T) {
 		{"type=oci,annotation.=x", "names no annotation"},
 		{"type=oci,annotation-manfest.k=x", `unknown annotation target "manfest": did you mean manifest?`},
 		{"type=oci,annotation[linux.k=x", "is not annotation[PLATFORM].KEY"},
-		{"type=local", "type=local wants dest, a directory"},
+		{"type=local", "type=local requires dest, a directory"},
 		{"type=local,dest=-", "cannot be written to the standard output"},
-		{"type=oci,tar=false", "type=oci wants dest"},
+		{"type=oci,tar=false", "type=oci requires dest"},
 		{"type=oci,tar=no", `tar is "no": true or false`},
-		{"type=local,dest=x,name=a", "type=local takes no name: it takes dest, platform-split"},
-		{"type=tar,annotation.a=b", "type=tar takes no annotation"},
-		{"type=image,dest=x", "type=image takes no dest"},
+		{"type=local,dest=x,name=a", "type=local does not accept name: it accepts dest, platform-split"},
+		{"type=tar,annotation.a=b", "type=tar does not accept annotation"},
+		{"type=image,dest=x", "type=image does not accept dest"},
 		{"type=oci,dest=", "dest is empty"},
 		{"type=docker,context=", "context is empty"},
 		{"type=oci,dest=a,dest=b", "dest is given twice"},
@@ -115,8 +115,8 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-// FuzzParse: what is accepted has a known type, and a destination where there must be one; what has a value of its
-// own comes back when it is asked for again.
+// FuzzParse checks that an accepted value has a known type, and a destination if one is required;
+// and what has a value of its own comes back when it is asked for again.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"out", "-", "type=oci,dest=out.tar,name=a,\"name=b,c:1\"", "type=image,push=true,compression=zstd,compression-level=3",
 		"type=image,annotation-index[linux/arm/v7].a.b=c", "type=local,dest=x,platform-split=0", "type=docker,context=x", "type=registry"} {

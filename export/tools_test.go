@@ -21,7 +21,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// These tests let other people's tools read what we write. Each skips where its tool is not installed.
+// These tests read our exports with other tools. Each is skipped if its tool is not installed.
 
 // tool returns a function that runs a program in dir and fails the test when the program fails.
 func tool(t *testing.T, dir, name string, always ...string) func(args ...string) string {
@@ -41,7 +41,7 @@ func tool(t *testing.T, dir, name string, always ...string) func(args ...string)
 	}
 }
 
-// busybox is an image that can be run.
+// busybox returns an image that can be run.
 func busybox(t *testing.T) *Image {
 	t.Helper()
 	made, err := imagetest.Busybox()
@@ -71,7 +71,7 @@ func exported(t *testing.T, img *Image) string {
 	return dir
 }
 
-// config is the digest of img's config, which engines call the image's ID.
+// config returns the digest of img's config, which engines use as the image ID.
 func config(t *testing.T, img *Image) digest.Digest {
 	t.Helper()
 	m, err := Describe(t.Context(), img)
@@ -99,7 +99,8 @@ func TestSkopeo(t *testing.T) {
 	}
 }
 
-// From our archive to skopeo's docker archive, to our reader's idea of an OCI layout and back: the image is the same.
+// From our archive to skopeo's docker archive, to our reader's idea of an OCI layout and back: the
+// image is the same.
 func TestSkopeoRoundTrip(t *testing.T) {
 	img := testImage(t, "amd64")
 	dir := exported(t, img)
@@ -147,7 +148,7 @@ func TestSkopeoIndex(t *testing.T) {
 	}
 }
 
-// umoci unpacks the layout that we write to what we write as a directory.
+// umoci unpacks our layout to the same files as our export to a directory.
 func TestUmoci(t *testing.T) {
 	img := busybox(t)
 	dir := exported(t, img)
@@ -182,7 +183,7 @@ func TestUmoci(t *testing.T) {
 	}
 }
 
-// listDir lists what is in a directory: type and mode, size of files, target of links.
+// listDir lists the content of a directory: type and mode, size of files, target of links.
 func listDir(t *testing.T, dir string) []string {
 	t.Helper()
 	var lines []string
@@ -257,7 +258,7 @@ func TestPodman(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		// Limits of its own: podman's defaults may be more than we are allowed.
+		// Limits are set: podman's defaults may be higher than this process may set.
 		cmd := exec.Command("podman", "--root", state+"/root", "--runroot", state+"/run", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
 			"--runtime", path, "run", "--rm", "--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "bb:1", "echo", "it runs")
 		out, err := cmd.CombinedOutput()
@@ -272,8 +273,8 @@ func TestPodman(t *testing.T) {
 	t.Skipf("podman loads our archives, but cannot run anything here: %s", strings.Join(said, "; "))
 }
 
-// dockerd (Debian's is 20.10, which knows nothing of OCI) loads our archives and runs what it has loaded; a Spec without
-// a destination loads into it.
+// dockerd (Debian's is 20.10, which knows nothing of OCI) loads our archives and runs what it has
+// loaded; a Spec without a destination loads into it.
 func TestDocker(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes ten seconds")
@@ -308,7 +309,8 @@ func TestDocker(t *testing.T) {
 	}
 }
 
-// startDocker starts a dockerd of the test's own, makes it what DOCKER_HOST names, and returns its socket.
+// startDocker starts a dockerd of the test's own, makes it what DOCKER_HOST names, and returns its
+// socket.
 func startDocker(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"dockerd", "containerd", "docker"} {
@@ -338,7 +340,7 @@ func startDocker(t *testing.T) string {
 			cmd.Process.Kill()
 			<-exited
 		}
-		// What it left mounted is not ours to remove by force.
+		// Mounts that it has left must not be deleted through.
 		exec.Command("umount", "-q", dir+"/data").Run()
 		remove(t, dir)
 	})
@@ -353,13 +355,13 @@ func startDocker(t *testing.T) string {
 		if exec.Command("docker", "version").Run() == nil {
 			return socket
 		}
-		time.Sleep(100 * time.Millisecond) // it has nothing that one could wait for
+		time.Sleep(100 * time.Millisecond) // there is no event to wait for
 	}
 	t.Skip("dockerd does not answer")
 	return ""
 }
 
-// remove removes what an engine left in dir, as far as it has unmounted it.
+// remove removes the files of an engine in dir, except those that are still mounted.
 func remove(t *testing.T, dir string) {
 	if out, err := exec.Command("rm", "-rf", "--one-file-system", dir).CombinedOutput(); err != nil {
 		t.Logf("remove %s: %v: %s", dir, err, out)
