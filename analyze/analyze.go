@@ -9,28 +9,28 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Input is an image as it is to be analyzed.
+// Input is an image to analyze.
 type Input struct {
 	Image, Digest, Platform, Dockerfile string
 	Base                                Base
 	// Instructions are the image's history, each with its owner and the layer that it made.
 	Instructions []Instruction
-	// Layers are the image's, the lowest first. There is an instruction for each.
+	// Layers are the image's layers, the lowest first. Each has an instruction.
 	Layers []LayerInput
-	// Accept are patterns of paths that may be there, as in a .dockerignore.
+	// Accept holds patterns of accepted paths, with the syntax of a .dockerignore.
 	Accept []string
 }
 
 // LayerInput is one layer.
 type LayerInput struct {
 	Digest, DiffID string
-	Compressed     int64 // bytes of the blob; 0 where it is not known
-	// Table gives the layer's entries. It is called once, in a goroutine of its own.
+	Compressed     int64 // bytes of the blob; 0: not known
+	// Table returns the layer's entries. It is called once, in a goroutine of its own.
 	Table func(context.Context) (*Table, error)
 }
 
-// Image analyzes an image. As many layers are read at once as there are processors; the tables of no more than that wait
-// to be applied.
+// Image analyzes an image. At most GOMAXPROCS layers (at least 2) are read at the same time or
+// wait to be applied.
 func Image(ctx context.Context, in Input) (*Report, error) {
 	accept, err := newAcceptor(in.Accept)
 	if err != nil {
@@ -70,14 +70,15 @@ func Image(ctx context.Context, in Input) (*Report, error) {
 	return r, nil
 }
 
-// tables reads layers side by side and gives their tables to use, in order.
+// tables reads layers concurrently and passes their tables to use, in order.
 func tables(ctx context.Context, layers []LayerInput, use func(int, *Table) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	done := make([]chan *Table, len(layers))
 	for i := range done {
 		done[i] = make(chan *Table, 1)
 	}
-	// A slot is given back when the table was used, so that no more than these are in memory.
+	// A slot is released when its table has been used, so that the number of tables in memory is
+	// limited.
 	slots := make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))
 	g.Go(func() error {
 		for i, l := range layers {
@@ -114,7 +115,7 @@ func tables(ctx context.Context, layers []LayerInput, use func(int, *Table) erro
 	return g.Wait()
 }
 
-// sums adds up what the units say.
+// sums computes the sums of the units.
 func (r *Report) sums() {
 	var owners [len(ownerNames)]OwnerSum
 	for i := range r.Layers {
@@ -189,7 +190,8 @@ func sortReasons(list []ReasonSum) {
 	})
 }
 
-// estimate is what bytes of the layer take in its blob, if they compress as the whole does.
+// estimate returns the size of n bytes of the layer in its blob, at the compression ratio of the
+// whole layer.
 func (l *Layer) estimate(n int64) Compressed {
 	if l.Tar == 0 || n == 0 {
 		return Compressed{Estimate: n != 0}
@@ -198,7 +200,7 @@ func (l *Layer) estimate(n int64) Compressed {
 	return Compressed{Bytes: int64(min(1, float64(n)/float64(l.Tar)) * float64(l.Compressed)), Estimate: true}
 }
 
-// Own is what an instruction's owner can mend: all that is not the base's.
+// Own returns the sums of all owners except the base image: those that the user can change.
 func (r *Report) Own() Sums {
 	var s Sums
 	for _, o := range r.Owners {

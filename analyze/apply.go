@@ -7,34 +7,36 @@ import (
 	"strings"
 )
 
-// builder applies layer after layer to a tree and keeps account of every unit. While it works, a node's cur is what
-// is there now. Whatever is there has directories above it only.
+// builder applies layer after layer to a tree and keeps account of every unit. During this, a
+// node's cur is the present file. All nodes above a present file are directories.
 type builder struct {
 	t        *Tree
 	units    []Unit
 	index    map[nodeKey]int32
 	attrs    map[string]int32
-	provided []int32 // by node: the last layer, +1, that has an entry other than a directory there
+	provided []int32 // by node: the number (from 1) of the last layer with an entry there that is not a directory
 	warnings []string
 
 	layer int32
-	sum   *Layer // of the layer being applied
+	sum   *Layer // of the current layer
 
-	// needed are files that entries of the layers rest on besides by their contents: symbolic links that lead to what they
-	// name, and what a hard link to something without content names. nil: nobody asks.
+	// needed are files that layers need for other reasons than their contents: symbolic links on
+	// the way to a named path, and targets of hard links without content. nil: they are not
+	// recorded.
 	needed map[int32]bool
-	// seen is told of each entry and the file that it became, -1 for a mark or nothing; for a mark, whether it hides
-	// anything. skip says which entries are not there. Both may be nil.
+	// seen is called for each entry with the file that it became, -1 for a mark or nothing; for
+	// a mark, hides reports whether it hides anything. skip reports which entries are ignored.
+	// Both may be nil.
 	seen func(ordinal int, file int32, hides bool)
 	skip func(ordinal int) bool
-	// dirs are directories that the layer is to list after what its table has.
+	// dirs are directories that the layer lists in addition to its table.
 	dirs []string
 
 	total int64 // bytes of all files
 }
 
-// maxBytes bounds the bytes of all files together, so that no sum of them overflows. Sparse files can reach it in a
-// small layer.
+// maxBytes limits the bytes of all files together, so that no sum overflows. Sparse files can
+// reach it in a small layer.
 const maxBytes = 1 << 61
 
 type nodeKey struct {
@@ -48,7 +50,7 @@ func newBuilder() *builder {
 		index: map[nodeKey]int32{}, attrs: map[string]int32{"": 0}, provided: []int32{0},
 	}
 	b.layer = -1
-	b.put(root, File{Type: Dir, Mode: 0o755, Implied: true, Unit: -1}) // what no layer made
+	b.put(root, File{Type: Dir, Mode: 0o755, Implied: true, Unit: -1}) // not made by any layer
 	return b
 }
 
@@ -60,7 +62,8 @@ func (b *builder) warn(format string, args ...any) {
 	}
 }
 
-// apply puts the next layer on top. Marks come first, wherever they are in the tar: they are about the layers below.
+// apply applies the next layer. Marks come first, wherever they are in the tar: they concern the
+// layers below.
 func (b *builder) apply(table *Table, sum *Layer) error {
 	b.layer++
 	b.sum = sum
@@ -101,7 +104,8 @@ func (b *builder) apply(table *Table, sum *Layer) error {
 	return nil
 }
 
-// entries gives the entries that are not to be skipped, with their ordinals. The table was read before without an error.
+// entries returns the entries that are not skipped, with their ordinals. The table has been read
+// before without an error.
 func (b *builder) entries(table *Table) iter.Seq2[int, *Entry] {
 	return func(yield func(int, *Entry) bool) {
 		i := 0
@@ -126,8 +130,8 @@ func (b *builder) need(n int32) {
 	}
 }
 
-// marks applies whiteouts and opaque marks. What the layer has an entry for is left to that entry, which takes it away
-// for a reason that says more.
+// marks applies whiteouts and opaque marks. A path for which the layer has an entry is handled
+// by that entry, which knows a more exact reason.
 func (b *builder) marks(table *Table) {
 	for _, e := range b.entries(table) {
 		if e.Type == Gone || e.Type == Dir {
@@ -159,9 +163,10 @@ func (b *builder) marks(table *Table) {
 	}
 }
 
-// ownLink returns the first symbolic link that the present layer has made above a path; -1 if there is none. A mark below
-// such a link removes what the link leads to, when the layer is unpacked in the order of its entries. The tree that this
-// package builds applies marks first, so it would differ. No tool makes such layers.
+// ownLink returns the first symbolic link above a path that the current layer has made; -1 if
+// there is none. If the layer is unpacked in the order of its entries, a mark below such a link
+// removes files at the link's target. The tree that this package builds applies marks first, so
+// it would differ. No tool makes such layers.
 func (b *builder) ownLink(path string) int32 {
 	n := root
 	for rest := path; ; {
@@ -177,12 +182,12 @@ func (b *builder) ownLink(path string) int32 {
 			if f.Layer == b.layer {
 				return n
 			}
-			return -1 // a link of a lower layer is followed by everybody
+			return -1 // all unpackers follow a link of a lower layer
 		}
 	}
 }
 
-// any says whether there is anything in a directory.
+// any reports whether a directory has any content.
 func (b *builder) any(n int32) bool {
 	for c := b.t.nodes[n].child; c != 0; c = b.t.nodes[c].next {
 		if b.t.nodes[c].cur != 0 {
@@ -192,7 +197,7 @@ func (b *builder) any(n int32) bool {
 	return false
 }
 
-// cur is what is at a node now; nil for nothing.
+// cur returns the present file of a node; nil if there is none.
 func (b *builder) cur(n int32) *File {
 	if i := b.t.nodes[n].cur; i != 0 {
 		return &b.t.files[i-1]
@@ -200,7 +205,7 @@ func (b *builder) cur(n int32) *File {
 	return nil
 }
 
-// put says what the layer has at a node.
+// put sets the layer's file of a node.
 func (b *builder) put(n int32, f File) {
 	f.Layer = max(b.layer, 0)
 	b.t.files = append(b.t.files, f)
@@ -216,8 +221,8 @@ func (b *builder) put(n int32, f File) {
 	}
 }
 
-// remove takes a node and all below it away. It says whether the node is gone: it stays where something below it waits
-// for the layer's own entry.
+// remove removes a node and everything below it. It reports whether the node is removed: it
+// stays if the layer has an entry for something below it.
 func (b *builder) remove(n int32, reason Reason) bool {
 	f := b.cur(n)
 	if f == nil {
@@ -229,7 +234,7 @@ func (b *builder) remove(n int32, reason Reason) bool {
 	if f.Type == Dir {
 		b.removeBelow(n, reason)
 		if b.any(n) {
-			b.put(n, File{Type: Dir, Mode: 0o755, Implied: true, Unit: -1}) // a new one, until it is listed
+			b.put(n, File{Type: Dir, Mode: 0o755, Implied: true, Unit: -1}) // a new directory, until the layer lists it
 			return false
 		}
 	}
@@ -238,7 +243,7 @@ func (b *builder) remove(n int32, reason Reason) bool {
 	return true
 }
 
-// removeBelow takes away what is in a directory, and says whether anything is gone.
+// removeBelow removes the content of a directory, and reports whether it has removed anything.
 func (b *builder) removeBelow(n int32, reason Reason) (some bool) {
 	for c := b.t.nodes[n].child; c != 0; c = b.t.nodes[c].next {
 		if b.t.nodes[c].cur != 0 {
@@ -248,7 +253,7 @@ func (b *builder) removeBelow(n int32, reason Reason) (some bool) {
 	return some
 }
 
-// release takes a name from the unit of f.
+// release removes a name from the unit of f.
 func (b *builder) release(f *File, reason Reason) {
 	if f.Unit < 0 {
 		return
@@ -259,7 +264,7 @@ func (b *builder) release(f *File, reason Reason) {
 	}
 }
 
-// entry applies an entry that is no mark.
+// entry applies an entry that is not a mark.
 func (b *builder) entry(ordinal int, e *Entry) {
 	n := b.place(e.Path)
 	if n == root && e.Type != Dir {
@@ -274,7 +279,8 @@ func (b *builder) entry(ordinal int, e *Entry) {
 			f = target
 			break
 		}
-		// Nothing can be unpacked there. What was there is hidden all the same, as whoever wrote this meant to.
+		// Nothing can be unpacked there. The old file is hidden nevertheless, as the layer
+		// intends.
 		if old := b.cur(n); old != nil {
 			b.replace(n, old, &File{Type: Gone, Unit: -1})
 			b.put(n, File{Type: Gone, Unit: -1})
@@ -295,7 +301,7 @@ func (b *builder) entry(ordinal int, e *Entry) {
 	b.see(ordinal, int32(len(b.t.files))-1, true)
 }
 
-// linked is what a hard link names.
+// linked returns the target of a hard link.
 func (b *builder) linked(e *Entry, n int32) (File, bool) {
 	to := b.find(e.Link)
 	if to < 0 || b.cur(to) == nil || b.cur(to).Type == Dir {
@@ -310,7 +316,7 @@ func (b *builder) linked(e *Entry, n int32) (File, bool) {
 	return f, true
 }
 
-// replace takes away what is at a node for something else in its place.
+// replace removes the file of a node that another one replaces.
 func (b *builder) replace(n int32, old, with *File) {
 	switch {
 	case old.Type == Dir && with.Type == Dir:
@@ -321,7 +327,7 @@ func (b *builder) replace(n int32, old, with *File) {
 	}
 }
 
-// reason compares a file with what takes its place.
+// reason compares a file with the one that replaces it.
 func (b *builder) reason(old, with *File) Reason {
 	if old.Unit < 0 || with.Unit < 0 {
 		return Overwritten
@@ -351,7 +357,8 @@ func (b *builder) attr(s string) int32 {
 	return i
 }
 
-// child is a node's child of a name; made where it is missing, if make says so, and -1 otherwise.
+// child returns the child of a node with a name; if it is missing, it is made if make is true,
+// otherwise -1 is returned.
 func (b *builder) child(parent int32, name string, make bool) int32 {
 	if n, ok := b.index[nodeKey{parent, name}]; ok {
 		return n
@@ -368,7 +375,7 @@ func (b *builder) child(parent int32, name string, make bool) int32 {
 	return n
 }
 
-// find is the node of a path, -1 where there is none. Links above it are followed where there are any.
+// find returns the node of a path, -1 if there is none. Links above it are followed.
 func (b *builder) find(path string) int32 {
 	n, rest := b.walk(path, false)
 	if rest {
@@ -377,17 +384,17 @@ func (b *builder) find(path string) int32 {
 	return n
 }
 
-// place is the node of a path; directories that are missing above it are made.
+// place returns the node of a path. Missing directories above it are made.
 func (b *builder) place(path string) int32 {
 	n, _ := b.walk(path, true)
 	return n
 }
 
-// maxLinks is how many symbolic links a path may lead through, as for the kernel.
+// maxLinks is the largest number of symbolic links in a path, as in the kernel.
 const maxLinks = 40
 
-// walk follows a path's parts. A symbolic link above the last part is followed inside the image, as whoever unpacks
-// the layer does. It ends early, with missing set, where a part has no node.
+// walk follows a path's parts. A symbolic link above the last part is followed inside the image,
+// as in unpackers. walk ends early, with missing set, at a part without a node.
 func (b *builder) walk(path string, make bool) (n int32, missing bool) {
 	links := 0
 	for rest := path; rest != "" && rest != "."; {
@@ -425,7 +432,7 @@ func (b *builder) walk(path string, make bool) (n int32, missing bool) {
 	return n, false
 }
 
-// imply makes a directory that a layer has something in and does not list.
+// imply makes a directory that a layer does not list but has content for.
 func (b *builder) imply(n int32, old *File) {
 	dir := File{Type: Dir, Mode: 0o755, Implied: true, Unit: -1}
 	if old != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// large are the tables of an image of 100 layers with 5,000 entries each. Every layer writes some of what the one below
-// has again and removes some.
+// large are the tables of an image of 100 layers with 5,000 entries each. Every layer writes some
+// of what the one below has again and removes some.
 func large(b testing.TB, layers, each int) ([]LayerInput, []Instruction) {
 	var in []LayerInput
 	var ins []Instruction
@@ -35,7 +35,8 @@ func large(b testing.TB, layers, each int) ([]LayerInput, []Instruction) {
 	return in, ins
 }
 
-// BenchmarkImage: the analysis without the reading of layers. The live memory afterwards is that of a browser or a page.
+// BenchmarkImage: the analysis without the reading of layers. The live memory afterwards is that of
+// a browser or a page.
 func BenchmarkImage(b *testing.B) {
 	layers, ins := large(b, 100, 5000)
 	n := 0
@@ -130,7 +131,8 @@ func TestLarge(t *testing.T) {
 	}
 }
 
-// BenchmarkWhiteouts reads and analyzes an image of 20,000 files of which another layer removes 1,600.
+// BenchmarkWhiteouts reads and analyzes an image of 20,000 files of which another layer removes
+// 1,600.
 func BenchmarkWhiteouts(b *testing.B) {
 	var files, gone []item
 	for i := range 20_000 {

@@ -9,17 +9,17 @@ import (
 	"github.com/layerbuild/layerbuild/internal/units"
 )
 
-// DiffSchema names the form of a Comparison as JSON, as Schema does for reports.
+// DiffSchema names the format of a Comparison as JSON, as Schema does for reports.
 const DiffSchema = "layerbuild.diff/1"
 
-// Comparison is what changed from one image to another.
+// Comparison holds the differences of two images.
 type Comparison struct {
 	Schema       string            `json:"schema"`
 	A            Side              `json:"a"`
 	B            Side              `json:"b"`
 	Instructions []InstructionDiff `json:"instructions"` // in the images' order
-	// Paths are what is another in the final file systems, the largest change first. A directory that only one image has
-	// is one of them, with all that is in it.
+	// Paths are the differences of the final file systems, the largest first. A directory that
+	// only one image has is a single one, with all its content.
 	Paths []PathDiff `json:"paths"`
 }
 
@@ -32,9 +32,9 @@ type Side struct {
 	Sums
 }
 
-// How an instruction or a path of one image stands to one of the other.
+// The relations of an instruction or a path to the other image.
 const (
-	DiffSame     = "same"     // the same layer, or none in both
+	DiffSame     = "same"     // the same layer, or no layer in both
 	DiffRebuilt  = "rebuilt"  // the same text, with another layer
 	DiffChanged  = "changed"  // another text in the same place; a path with other content
 	DiffMetadata = "metadata" // a path with another mode, owner, time, attribute or link
@@ -42,10 +42,10 @@ const (
 	DiffRemoved  = "removed"
 )
 
-// InstructionDiff is an instruction of either image or of both.
+// InstructionDiff is an instruction of one or both images.
 type InstructionDiff struct {
 	Change string `json:"change"`
-	A      int    `json:"a"` // index among A's instructions, -1 for none
+	A      int    `json:"a"` // index among A's instructions, -1: none
 	B      int    `json:"b"`
 	TextA  string `json:"textA,omitempty"`
 	TextB  string `json:"textB,omitempty"`
@@ -55,19 +55,19 @@ type InstructionDiff struct {
 	DeadB  int64  `json:"deadB"`
 }
 
-// PathDiff is a path that is not the same.
+// PathDiff is a path that differs.
 type PathDiff struct {
 	Path   string `json:"path"` // a directory's ends in a slash
 	Change string `json:"change"`
 	BytesA int64  `json:"bytesA"`
 	BytesB int64  `json:"bytesB"`
 	Files  int    `json:"files"`
-	// By is the instruction, as an index among B's, or A's for a removed path, that put it there; of a directory the one
-	// with most of its bytes.
+	// By is the instruction that made it, as an index among B's instructions, or A's for a
+	// removed path. For a directory it is the one with most of its bytes.
 	By int `json:"by"`
 }
 
-// Compare compares two images by what was found out of each.
+// Compare compares two images by their reports.
 func Compare(a, b *Report) *Comparison {
 	c := &Comparison{Schema: DiffSchema, A: a.side(), B: b.side(), Instructions: []InstructionDiff{}, Paths: []PathDiff{}}
 	for _, pair := range align(a, b) {
@@ -96,11 +96,11 @@ func (c *Comparison) WriteJSON(w io.Writer) error {
 	return EncodeJSON(w, c)
 }
 
-// align pairs instructions with the same text, as many as can be without changing their order, and then those that are
-// left over between the same two pairs and begin with the same word.
+// align pairs instructions with the same text, as many as possible without changing their order,
+// and then the remaining ones between the same two pairs that begin with the same word.
 func align(a, b *Report) [][2]int {
 	x, y := a.Instructions, b.Instructions
-	if len(x)*len(y) > 4<<20 { // nobody has so many; it is a table of that size
+	if len(x)*len(y) > 4<<20 { // the table has this number of cells; no real image has so many instructions
 		x, y = x[:min(len(x), 2048)], y[:min(len(y), 2048)]
 	}
 	width := len(y) + 1
@@ -190,7 +190,8 @@ func instructionDiff(a, b *Report, i, j int) InstructionDiff {
 	return d
 }
 
-// differ walks the final trees of two images side by side. A unit counts at the first of its paths.
+// differ walks the final trees of two images in parallel. A unit is counted at the first of its
+// paths.
 type differ struct {
 	a, b         *Report
 	out          *Comparison
@@ -198,7 +199,7 @@ type differ struct {
 	path         []string
 }
 
-// here is the path that is looked at.
+// here returns the current path.
 func (d *differ) here() string { return "/" + strings.Join(d.path, "/") }
 
 func final(r *Report, n *Node) *File {
@@ -256,7 +257,7 @@ func (d *differ) sameContent(f, g *File) bool {
 	return u.Bytes == v.Bytes && u.Content == v.Content
 }
 
-// by is the instruction that a file comes from.
+// by returns the instruction that a file comes from.
 func (d *differ) by(r *Report, f *File) int {
 	layer := f.Layer
 	if f.Unit >= 0 {
@@ -265,7 +266,7 @@ func (d *differ) by(r *Report, f *File) int {
 	return r.Layers[layer].Instruction
 }
 
-// once is what a file adds to a sum.
+// once returns the bytes that a file adds to a sum.
 func once(r *Report, f *File, seen []bool) int64 {
 	if f.Unit < 0 || seen[f.Unit] {
 		return 0
@@ -306,7 +307,7 @@ func (d *differ) children(n, m *Node) {
 	}
 }
 
-// whole adds something that only one of the images has.
+// whole adds a subtree that only one of the images has.
 func (d *differ) whole(r *Report, n *Node, change string, seen []bool) {
 	p := PathDiff{Path: d.here(), Change: change}
 	var bytes int64
@@ -344,7 +345,7 @@ func (d *differ) whole(r *Report, n *Node, change string, seen []bool) {
 	d.out.Paths = append(d.out.Paths, p)
 }
 
-// WriteText shows the comparison in a terminal.
+// WriteText writes the comparison for a terminal.
 func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
 	if o.Width == 0 {
 		o.Width = 100
@@ -409,7 +410,7 @@ func (c *Comparison) textInstructions(p *printer, o TextOptions) {
 	}
 }
 
-// change is a number of bytes with its sign.
+// change formats a number of bytes with its sign.
 func change(n int64) string {
 	switch {
 	case n > 0:

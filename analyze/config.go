@@ -16,9 +16,9 @@ type Config struct {
 	Base     string     // base
 }
 
-// ParseConfig reads a ConfigFile. It is a small part of YAML, and everything else is an error with its line: comments,
-// "key: value", "key: [a, b]", and "key:" with lines "- item" below it; values may be quoted. docs/ANALYZE.md has the
-// keys.
+// ParseConfig reads a ConfigFile. It is a small part of YAML, and everything else is an error with
+// its line: comments, "key: value", "key: [a, b]", and "key:" with lines "- item" below it; values
+// may be quoted. docs/ANALYZE.md has the keys.
 func ParseConfig(name string, data []byte) (Config, error) {
 	p := configParser{name: name, seen: map[string]int{}}
 	for i, line := range strings.Split(strings.TrimPrefix(string(data), "\ufeff"), "\n") {

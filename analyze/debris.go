@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// debrisDirs are directories that hold nothing but debris, each as the end of a path; with a leading slash it is the
-// whole path.
+// debrisDirs are directories that contain only debris. Each is the end of a path; with a leading
+// slash it is the whole path.
 var debrisDirs = []struct {
 	dir  string
 	kind DebrisKind
@@ -37,7 +37,7 @@ var debrisOfBase = func() map[string][]int {
 	return m
 }()
 
-// debrisDir says what a directory holds by its path.
+// debrisDir returns the kind of debris in a directory, by its path.
 func debrisDir(name string, full func() string) DebrisKind {
 	for _, i := range debrisOfBase[name] {
 		d := debrisDirs[i]
@@ -49,7 +49,7 @@ func debrisDir(name string, full func() string) DebrisKind {
 	return NoDebris
 }
 
-// secretPaths are files that hold keys or passwords, each as the end of a path.
+// secretPaths are files that contain keys or passwords. Each is the end of a path.
 var secretPaths = []string{
 	".netrc", ".pypirc", ".git-credentials", ".docker/config.json", ".aws/credentials", ".kube/config", ".pgpass", ".my.cnf",
 	".htpasswd", ".vault-token", ".cargo/credentials", ".cargo/credentials.toml", ".config/gcloud/application_default_credentials.json",
@@ -67,7 +67,7 @@ var secretOfBase = func() map[string][]string {
 
 var secretSuffixes = []string{"-key.pem", ".key.pem", "privkey.pem", ".p12", ".pfx", ".jks", ".ppk", ".kdbx"}
 
-// debrisFile says what a file is by its path and size.
+// debrisFile returns the kind of a file, by its path and size.
 func debrisFile(name string, size int64, full func() string) DebrisKind {
 	if size == 0 {
 		return NoDebris
@@ -100,7 +100,7 @@ func digits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// classify finds what sort of file each unit is.
+// classify finds the kind of each unit.
 func (r *Report) classify() {
 	t := r.Tree
 	dirs := make([]DebrisKind, len(t.nodes))
@@ -125,10 +125,10 @@ func (r *Report) classify() {
 	}
 }
 
-// maxNamed is how many files a remedy names each by itself.
+// maxNamed is the largest number of files that a remedy names individually.
 const maxNamed = 8
 
-// debris lists live files of every such sort, and secrets of both.
+// debris lists live files of each kind, and secrets both live and dead.
 func (r *Report) debris() {
 	var list []int32
 	for i := range r.Units {
@@ -150,7 +150,7 @@ func (r *Report) debris() {
 		}
 		u := &r.Units[list[0]]
 		d := Debris{Kind: u.Debris, Layer: int(u.Layer), Owner: r.Layers[u.Layer].Owner, Dead: u.Dead(), Accepted: u.Accepted}
-		var few []string // the files, where they are few
+		var few []string // the files, if they are few
 		found := func(path string, bytes int64, files int) {
 			if few = nil; files <= maxNamed {
 				for _, i := range list[:n] {
@@ -164,7 +164,7 @@ func (r *Report) debris() {
 			r.Debris = append(r.Debris, d)
 		}
 		for _, i := range list[:n] {
-			if d.Kind == Secret { // each by itself: it is the name that matters
+			if d.Kind == Secret { // individually: the name matters
 				u := &r.Units[i]
 				found(r.Tree.Path(&r.Tree.nodes[u.Node]), u.Bytes, 1)
 				continue

@@ -1,15 +1,17 @@
-// Package analyze finds the bytes that an image carries and nobody can see, and who put them there.
+// Package analyze finds the bytes of an image that are not visible in it, and the instructions that
+// caused them.
 //
-// It works on data alone: layers as streams of tar or as tables made of such streams, and what is known of the
-// instructions that made them. It reads no image by itself, so that whatever has an image can ask it.
+// It works on data only: layers as tar streams or as tables made of such streams, and facts about
+// the instructions that made them. It does not read images itself, so that any program that has an
+// image can use it. Its tests make layers in memory.
 //
 // # Words
 //
-// A unit is the content of one inode in one layer: a file with all the names that its layer links to it. A unit is
-// live when a path of the final file system refers to it, and dead otherwise. A dead unit has a creator (the layer that
-// has its bytes), a killer (the layer that took away its last name) and one Reason. docs/WASTE.md has the definitions
-// in full, with worked examples.
+// A unit is the content of one inode in one layer: a file with all the names that its layer links
+// to it. A unit is live when a path of the final file system refers to it, and dead otherwise. A
+// dead unit has a creator (the layer that has its bytes), a killer (the layer that took away its
+// last name) and one Reason. docs/WASTE.md has the definitions in full, with worked examples.
 //
-// Always: the bytes of an image are its live and its dead ones; its dead bytes summed by creator, by killer and by
-// reason are the same number.
+// The bytes of an image are always the sum of its live and its dead bytes. The dead bytes by
+// creator, by killer and by reason each add up to the same number.
 package analyze

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// findings puts dead units together: for each creator, killer and reason, below the directories that hold them.
+// findings groups dead units: for each creator, killer and reason, by the directories that hold
+// them.
 func (r *Report) findings() {
 	var dead []int32
 	for i := range r.Units {
@@ -52,12 +53,13 @@ func bit(b bool) int {
 	return 0
 }
 
-// grouping puts files together below directories. Its slices are by node; what was touched is cleaned after use.
+// grouping groups files by directories. Its slices are indexed by node; used elements are reset
+// afterwards.
 type grouping struct {
 	tree  *Tree
 	bytes []int64
 	units []int32
-	nodes []int32 // touched
+	nodes []int32 // those that were used
 }
 
 func (g *grouping) add(n int32, bytes int64) {
@@ -74,13 +76,15 @@ func (g *grouping) add(n int32, bytes int64) {
 	}
 }
 
-// wideDirs are directories that hold so different things that their names say nothing.
+// wideDirs are directories whose content is so diverse that their names are not useful in a
+// finding.
 var wideDirs = []string{"etc", "home", "lib", "opt", "usr", "var"}
 
-// emit gives what was added: a file that stands alone, or the deepest directory with all of several. The root and
-// wideDirs are split.
+// emit calls found for the groups: a single file, or the deepest directory that contains
+// several. The root and wideDirs are split.
 func (g *grouping) emit(found func(path string, bytes int64, units int)) {
-	// Parents have lower numbers than what is below them; kids is the number of children of each that were touched.
+	// Parents have lower numbers than their children; kids is the number of used children of
+	// each.
 	slices.Sort(g.nodes)
 	kids := map[int32]int32{}
 	for _, n := range g.nodes {
@@ -146,7 +150,8 @@ func (r *Report) duplicates() {
 	}
 }
 
-// maxDuplicates bounds the list: a large image has thousands of equal small files. DuplicateBytes counts all.
+// maxDuplicates limits the list: a large image has thousands of equal small files.
+// DuplicateBytes counts all of them.
 const maxDuplicates = 200
 
 func (r *Report) duplicate(units []int32) {
@@ -173,7 +178,8 @@ func (r *Report) duplicate(units []int32) {
 	r.Duplicates = append(r.Duplicates, d)
 }
 
-// livePath is a path at which a unit is seen. That where its layer has the content may be gone, with a link left.
+// livePath returns a path at which a unit is visible. The path in its layer may be removed while
+// a link remains.
 func (r *Report) livePath(u *Unit, i int32) string {
 	n := &r.Tree.nodes[u.Node]
 	if f := r.Tree.At(n, r.Tree.layers-1); f != nil && f.Unit == i {

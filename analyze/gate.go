@@ -10,23 +10,23 @@ import (
 	"github.com/layerbuild/layerbuild/internal/units"
 )
 
-// Rules say when an image is not good enough. The zero value lets everything pass.
+// Rules are the conditions that an image must meet. The zero value accepts all images.
 type Rules struct {
-	// FailOver bounds the dead bytes of one's own; nil: no bound.
+	// FailOver is the limit for dead bytes, without those of the base; nil: no limit.
 	FailOver *Threshold
-	// FailOn names what must not be there: "debris", "secrets", or a kind of debris by its own name.
+	// FailOn names what an image must not contain: "debris", "secrets", or a kind of debris.
 	FailOn []string
 }
 
-// Threshold is a number of bytes, or a part of all bytes of one's own.
+// Threshold is a number of bytes, or a percentage of all bytes without the base's.
 type Threshold struct {
 	Bytes   int64
-	Percent float64 // used where Relative is true
-	// Relative says that Percent counts.
+	Percent float64 // used if Relative is set
+	// Relative selects Percent.
 	Relative bool
 }
 
-// ParseThreshold reads "5MB", "512KiB", "100000" or "2%".
+// ParseThreshold parses "5MB", "512KiB", "100000" or "2%".
 func ParseThreshold(s string) (*Threshold, error) {
 	bad := fmt.Errorf("%q is neither a size such as 5MB nor a part such as 2%%", s)
 	text := strings.ToLower(strings.TrimSpace(s))
@@ -51,7 +51,7 @@ func (t *Threshold) String() string {
 	return units.Size(t.Bytes)
 }
 
-// over says whether n bytes of all are too many.
+// over reports whether n bytes of all exceed the threshold.
 func (t *Threshold) over(n, all int64) bool {
 	if t.Relative {
 		return float64(n)*100 > t.Percent*float64(all)
@@ -59,7 +59,7 @@ func (t *Threshold) over(n, all int64) bool {
 	return n > t.Bytes
 }
 
-// CheckFailOn says what is wrong with a name for Rules.FailOn.
+// CheckFailOn returns an error for an invalid name for Rules.FailOn.
 func CheckFailOn(name string) error {
 	known := append([]string{"debris", "secrets"}, debrisNames[1:]...)
 	if !slices.Contains(known, name) {
@@ -68,11 +68,11 @@ func CheckFailOn(name string) error {
 	return nil
 }
 
-// Check holds the image against rules and puts the outcome into Gate. The base's bytes do not count, whoever made them
-// invisible, and neither does what is accepted.
+// Check compares the image with rules and sets Gate. Bytes of the base are not counted, even if
+// instructions above it made them dead, and accepted paths are not counted either.
 //
-// An image never passes because of a guess where the base ends: if it passes only without the layers that are the
-// base's by a guess, the gate fails and says so.
+// An image never passes because the end of its base was guessed: if it passes only without
+// layers that belong to the base according to a guess, the gate fails and says so.
 func (r *Report) Check(rules Rules) {
 	g := r.check(rules, func(o Owner) bool { return o == BaseImage })
 	if g.Passed && r.Base.Source == BaseGuess && r.Base.Layers > 0 {
@@ -88,7 +88,7 @@ func (r *Report) Check(rules Rules) {
 	r.Gate = g
 }
 
-// areLayers is "3 layers are" or "layer is".
+// areLayers returns "3 layers are" or "layer is".
 func areLayers(n int) string {
 	if n == 1 {
 		return "layer is"
@@ -131,7 +131,7 @@ func (r *Report) check(rules Rules, skip func(Owner) bool) *Gate {
 	return g
 }
 
-// is says whether a name of Rules.FailOn means it.
+// is reports whether a name of Rules.FailOn selects d.
 func (d *Debris) is(name string) bool {
 	switch name {
 	case "debris":
@@ -142,12 +142,13 @@ func (d *Debris) is(name string) bool {
 	return d.Kind.String() == name
 }
 
-// acceptor says which paths a person has accepted.
+// acceptor matches the paths that the user accepts.
 type acceptor struct {
 	m *pattern.Matcher
 }
 
-// newAcceptor takes patterns as a .dockerignore has them: what is below a directory that matches is accepted too.
+// newAcceptor takes patterns with the syntax of a .dockerignore: content of a matching directory
+// is accepted too.
 func newAcceptor(patterns []string) (acceptor, error) {
 	if len(patterns) == 0 {
 		return acceptor{}, nil
@@ -167,7 +168,7 @@ func newAcceptor(patterns []string) (acceptor, error) {
 	return acceptor{m}, nil
 }
 
-// mark marks the units that are accepted.
+// mark marks the accepted units.
 func (a acceptor) mark(r *Report) {
 	if a.m == nil {
 		return

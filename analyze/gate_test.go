@@ -146,7 +146,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckGuess: if the end of the base is a guess, an image passes only if it also passes with the base's layers.
+// TestCheckGuess: if the end of the base is a guess, an image passes only if it also passes with
+// the base's layers.
 func TestCheckGuess(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -177,7 +178,8 @@ func TestCheckGuess(t *testing.T) {
 	}
 }
 
-// TestOutputsAreTame: names of an image end neither in a terminal nor in a table as more than names.
+// TestOutputsAreTame: names of an image end neither in a terminal nor in a table as more than
+// names.
 func TestOutputsAreTame(t *testing.T) {
 	evil := "a\x1b[31m|`\n<b>\u202e\xff"
 	in := input(0, pack(t, []item{file("d/"+evil, "1"), file("e/"+evil+"/.git/x", "1")}), pack(t, []item{whiteout("d/" + evil)}))

@@ -11,8 +11,8 @@ import (
 type parsed struct {
 	verb    string
 	flags   []string // "--from=b"
-	args    []string // operands; of a RUN in exec form the command
-	rest    string   // what stands after the flags
+	args    []string // operands; the command for a RUN in exec form
+	rest    string   // the text after the flags
 	json    bool     // exec form, or COPY ["a", "b"]
 	heredoc bool
 }
@@ -55,8 +55,9 @@ type command struct {
 	words []string // without quotes
 }
 
-// commands returns the simple commands that a RUN runs one after the other, joined by && or ;. It returns false where the RUN is
-// anything else: with a pipe, a condition, a substitution or a document in it.
+// commands returns the simple commands that a RUN runs one after the other, joined by && or ;.
+// It returns false for any other RUN: with a pipe, a condition, a substitution or a
+// here-document.
 func (p *parsed) commands() ([]command, bool) {
 	if p.verb != "RUN" || p.heredoc {
 		return nil, false
@@ -113,7 +114,7 @@ func splitCommands(text string) ([]command, bool) {
 	return list, quote == 0 && end(len(text))
 }
 
-// applet is the command's name and its arguments, also where busybox is called by its own name.
+// applet returns the command's name and its arguments. For "busybox NAME" it returns NAME.
 func (c command) applet() (name string, args []string) {
 	words := c.words
 	if len(words) > 1 && path.Base(words[0]) == "busybox" {
@@ -131,8 +132,8 @@ func (c command) operands() []string {
 // within reports whether a path is d or below it.
 func within(p, d string) bool { return p == d || d == "/" || strings.HasPrefix(p, d+"/") }
 
-// concerns reports whether an operand of rm, chmod or the like is about the path p: it names p, something above it or something
-// below it, perhaps by a pattern of the shell.
+// concerns reports whether an operand of rm, chmod or the like concerns the path p: it names p,
+// a directory above it or a file below it, perhaps by a shell pattern.
 func concerns(operand, cwd, p string) bool {
 	if !strings.HasPrefix(operand, "/") {
 		if cwd == "" {
@@ -151,7 +152,7 @@ func concerns(operand, cwd, p string) bool {
 	return ok && err == nil
 }
 
-// workdir is the working directory at an instruction, "" where it is not known.
+// workdir returns the working directory at an instruction, "" if it is not known.
 func (r *Report) workdir(instruction int) string {
 	dir := "/"
 	for _, ins := range r.Instructions[:instruction] {
@@ -169,16 +170,17 @@ func (r *Report) workdir(instruction int) string {
 	return dir
 }
 
-// copied is what a COPY or an ADD copies.
+// copied describes the files of a COPY or an ADD.
 type copied struct {
 	parsed
 	sources []string
-	dest    string // absolute; "" where it is not known
+	dest    string // absolute; "": not known
 	destDir bool   // dest is a directory, into which a file is copied under its own name
 }
 
-// copied parses a COPY or an ADD. It returns false if the sources are not paths: a here-document, a URL, an archive
-// that is unpacked, digests instead of names (as other builders write them), and names with variables.
+// copied parses a COPY or an ADD. It returns false if the sources are not paths: a here-document, a
+// URL, an archive that is unpacked, digests instead of names (as other builders write them), and
+// names with variables.
 func (r *Report) copied(instruction int) (copied, bool) {
 	c := copied{parsed: parseInstruction(r.Instructions[instruction].Text)}
 	if c.heredoc || len(c.args) < 2 {
@@ -234,7 +236,7 @@ func (r *Report) dirIn(layer int, p string) bool {
 	return f != nil && f.Type == Dir
 }
 
-// there reports whether there is anything at a path after a layer.
+// there reports whether a path exists after a layer.
 func (r *Report) there(layer int, p string) bool {
 	n := r.Tree.Find(p)
 	return n != nil && r.Tree.At(n, layer) != nil
@@ -254,8 +256,8 @@ func (r *Report) fileIn(layer int, p string) bool {
 	return false
 }
 
-// others counts the entries of a layer below a directory other than one path. The count is more than 0 if the whole
-// directory was copied.
+// others counts the entries of a layer below a directory other than one path. The count is more
+// than 0 if the whole directory was copied.
 func (r *Report) others(layer int, dir, but string) (n int) {
 	for _, i := range r.byLayer().units[layer] {
 		if p := r.Tree.Path(r.Tree.Node(r.Units[i].Node)); p != but && within(p, dir) {
@@ -265,8 +267,8 @@ func (r *Report) others(layer int, dir, but string) (n int) {
 	return n
 }
 
-// source is the place that a COPY has a path from, for a bind mount of it at that path. It returns false where that is not
-// certain, such as for a directory that a wildcard matched.
+// source returns the source from which a COPY has made a path, for a bind mount at that path. It
+// returns false if that is not certain, for example for a directory that a wildcard matched.
 func (r *Report) source(c copied, layer int, p string) (string, bool) {
 	if !within(p, c.dest) {
 		return "", false
@@ -294,7 +296,8 @@ func (r *Report) source(c copied, layer int, p string) (string, bool) {
 		return clean(s + "/" + rel)
 	}
 	if rel == "" {
-		// A pattern for all that is in a directory, of which everything was copied by its own name.
+		// A pattern for the whole content of a directory: each file was copied under its own
+		// name.
 		dir, ok := strings.CutSuffix(c.sources[0], "/*")
 		if len(c.sources) > 1 || !ok || strings.ContainsAny(dir, "*?[") || r.deep(layer, c.dest) {
 			return "", false

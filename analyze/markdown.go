@@ -92,7 +92,8 @@ func (r *Report) markdownDebris(p *printer) {
 	}
 }
 
-// code is text of an image as code inside a table. No backslash helps there, so that what would end it is replaced.
+// code formats text of an image as code inside a table. Backslashes do not escape there, so
+// characters that would end the code are replaced.
 func code(s string) string {
 	s = strings.NewReplacer("`", "'", "|", "¦").Replace(Printable(s))
 	if strings.TrimSpace(s) == "" {
@@ -101,7 +102,7 @@ func code(s string) string {
 	return "`" + s + "`"
 }
 
-// escape is text that Markdown takes for text.
+// escape escapes text so that Markdown shows it unchanged.
 func escape(s string) string {
 	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "`", "\\`", "*", `\*`, "_", `\_`, "<", "&lt;", "[", `\[`, "&", "&amp;", "#", `\#`, "@", "&#64;").Replace(s)
 }

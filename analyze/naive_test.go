@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// naive counts an image's waste in the plainest way that there is: a map of paths, and for each layer a look at what is
-// there before and after. It shares nothing with the builder.
+// naive counts an image's waste in the plainest way that there is: a map of paths, and for each
+// layer a look at what is there before and after. It shares nothing with the builder.
 type naive struct {
 	now   map[string]*naiveFile
 	units []*naiveUnit
@@ -174,8 +174,8 @@ func drawImage(t *rapid.T) [][]item {
 	return layers
 }
 
-// fits says whether an entry goes together with those that a layer has: no path twice, nothing below what is not a
-// directory.
+// fits says whether an entry goes together with those that a layer has: no path twice, nothing
+// below what is not a directory.
 func fits(taken map[string]byte, i item) bool {
 	if i.kind == 'w' || i.kind == 'o' {
 		if i.kind == 'o' && taken[i.path] != 'd' && taken[i.path] != 0 {
@@ -212,7 +212,8 @@ func fits(taken map[string]byte, i item) bool {
 	return true
 }
 
-// sorted puts entries in an order in which they can be unpacked: marks anywhere, links after all else.
+// sorted puts entries in an order in which they can be unpacked: marks anywhere, links after all
+// else.
 func sorted(t *rapid.T, items []item) []item {
 	items = rapid.Permutation(items).Draw(t, "order")
 	rank := func(i item) int {

@@ -13,27 +13,31 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
-// Pruning says which entries can be taken out of an image's layers without changing what the image shows.
+// Pruning describes the entries that can be dropped from an image's layers without changing its
+// file system.
 type Pruning struct {
-	// Layers has for each layer which of its entries go, by their place among the entries of its Table; nil for a layer
-	// that stays as it is.
+	// Layers holds for each layer which of its entries are dropped, by their index in its Table;
+	// nil for an unchanged layer.
 	Layers [][]bool
-	// Dirs has for each layer directories that it must list from now on, because it only had something in them that goes.
+	// Dirs holds for each layer the directories that it must list because it implied them only
+	// by entries that are dropped.
 	Dirs [][]string
-	// Bytes is the content that goes, Entries and Whiteouts how many entries do.
+	// Bytes is the dropped content; Entries and Whiteouts are the numbers of dropped entries.
 	Bytes     int64
 	Entries   int
 	Whiteouts int
 }
 
-// Plan finds what can be taken out of the layers that may says may change. It reads the tables twice.
+// Plan finds entries that can be dropped from layers for which may returns true. It reads the
+// tables twice.
 //
-// An entry goes when nobody sees what it made: the file is dead, the name is taken by something else later. A whiteout
-// goes when, without those, it hides nothing. Names of a live unit stay, and so do links that lead to other entries.
+// An entry is dropped if its result is not visible: the file is dead and a later entry takes its
+// name. A whiteout is dropped if it hides nothing once those entries are dropped. Names of a
+// live unit stay, and so do links on the way to other entries.
 func Plan(ctx context.Context, layers []LayerInput, may func(layer int) bool) (*Pruning, error) {
 	was := newBuilder()
 	was.needed = map[int32]bool{}
-	made := make([][]int32, len(layers)) // by layer and ordinal: the file, -1 for none
+	made := make([][]int32, len(layers)) // by layer and ordinal: the file, -1: none
 	err := tables(ctx, layers, func(i int, t *Table) error {
 		if may(i) {
 			made[i] = make([]int32, t.Entries)
@@ -50,7 +54,8 @@ func Plan(ctx context.Context, layers []LayerInput, may func(layer int) bool) (*
 	if err := p.whiteouts(ctx, layers, was); !errors.Is(err, ErrDiffers) {
 		return p, err
 	}
-	// Something rested on a directory or a link that was to go. Their bytes are not worth finding out what.
+	// An entry needs a directory or a link that was to be dropped. They have no bytes: keep all
+	// of them.
 	p = was.plan(made, func(f int32) bool { return was.t.files[f].Unit < 0 || stays(f) })
 	return p, p.whiteouts(ctx, layers, was)
 }
@@ -65,7 +70,7 @@ func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
 			implied[file.Layer] = append(implied[file.Layer], int32(f))
 		}
 	}
-	above := make([]int32, len(b.t.nodes)) // the last layer, +1, of which something stays below the node
+	above := make([]int32, len(b.t.nodes)) // the number (from 1) of the last layer that keeps an entry below the node
 	for i, files := range made {
 		if files == nil {
 			continue
@@ -107,7 +112,7 @@ func (b *builder) listed(f *File) bool {
 	return next.Layer == f.Layer && !next.Implied
 }
 
-// lasts says whether a directory is one ever since.
+// lasts reports whether a directory has not been removed or replaced since.
 func (b *builder) lasts(f *File) bool {
 	for next := f.next; next != 0; next = b.t.files[next-1].next {
 		if b.t.files[next-1].Type != Dir {
@@ -117,7 +122,7 @@ func (b *builder) lasts(f *File) bool {
 	return true
 }
 
-// nodesOf gives the node of each file.
+// nodesOf returns the node of each file.
 func (b *builder) nodesOf() []int32 {
 	nodes := make([]int32, len(b.t.files))
 	for n := range b.t.nodes {
@@ -128,7 +133,7 @@ func (b *builder) nodesOf() []int32 {
 	return nodes
 }
 
-// stays says which files must stay.
+// stays returns a function that reports which files must stay.
 func (b *builder) stays() func(f int32) bool {
 	keep := make([]bool, len(b.units)) // units that stay although they are dead
 	hides := make([]bool, len(b.t.files))
@@ -154,8 +159,8 @@ func (b *builder) stays() func(f int32) bool {
 	}
 }
 
-// hiding marks files that took the place of a directory and gave way to another one later: without them the first
-// directory's content would come to light in the second.
+// hiding marks files that replaced a directory and were later replaced by another one: without
+// them the first directory's content would become visible in the second.
 func (b *builder) hiding(n *Node, hides []bool) {
 	before := Gone
 	for i := n.first; i != 0; i = b.t.files[i-1].next {
@@ -171,8 +176,8 @@ func (b *builder) hiding(n *Node, hides []bool) {
 	}
 }
 
-// whiteouts applies the layers again, without what goes, and finds the marks that hide nothing then. In the end all must
-// look as before.
+// whiteouts applies the layers again, without the dropped entries, and finds the marks that then
+// hide nothing. The result must be the same as before.
 func (p *Pruning) whiteouts(ctx context.Context, layers []LayerInput, was *builder) error {
 	is := newBuilder()
 	err := tables(ctx, layers, func(i int, t *Table) error {
@@ -206,8 +211,8 @@ func (p *Pruning) whiteouts(ctx context.Context, layers []LayerInput, was *build
 	return same(was, is)
 }
 
-// Same says whether two images show the same file system: paths, contents, modes, owners, attributes, times and groups of
-// links. The error names the first difference.
+// Same returns an error if two images do not have the same file system: paths, contents, modes,
+// owners, attributes, times and groups of links. The error names the first difference.
 func Same(ctx context.Context, a, b []LayerInput) error {
 	var built [2]*builder
 	for i, layers := range [][]LayerInput{a, b} {
@@ -232,9 +237,9 @@ func same(a, b *builder) error {
 
 type comparison struct {
 	a, b  *builder
-	units map[int32]int32 // of a to those of b
+	units map[int32]int32 // units of a to those of b
 	back  map[int32]int32
-	path  []string // to the node that is compared, and after an error to the one that differs
+	path  []string // to the current node; after an error, to the one that differs
 }
 
 func (c *comparison) node(n, m int32) error {
@@ -280,7 +285,7 @@ func (c *comparison) file(f, g *File) error {
 		return fmt.Errorf("%04o %d:%d, not %04o %d:%d", g.Mode, g.UID, g.GID, f.Mode, f.UID, f.GID)
 	case c.a.t.attrs[f.attrs] != c.b.t.attrs[g.attrs]:
 		return errors.New("other attributes")
-	case f.Time != g.Time && !f.Implied: // whoever unpacks it gives it the time then
+	case f.Time != g.Time && !f.Implied: // an unpacker sets it to the current time
 		return fmt.Errorf("time %s, not %s", g.ModTime(), f.ModTime())
 	case f.Link != g.Link && !f.Hardlink && !g.Hardlink:
 		return fmt.Errorf("-> %q, not %q", g.Link, f.Link)
@@ -302,9 +307,10 @@ func (c *comparison) file(f, g *File) error {
 	return nil
 }
 
-// Rewrite copies a layer's tar without some of its entries. r may be compressed; drop has a value for each entry of the
-// layer's Table. Entries that stay are copied byte for byte. Entries for dirs follow at the end: each comes after its parent
-// there, and after a whiteout of the same name, which some unpackers apply in the order of the tar.
+// Rewrite copies a layer's tar without some of its entries. r may be compressed; drop has a value
+// for each entry of the layer's Table. Entries that stay are copied byte for byte. Entries for dirs
+// follow at the end: each comes after its parent there, and after a whiteout of the same name,
+// which some unpackers apply in the order of the tar.
 func Rewrite(ctx context.Context, r io.Reader, drop []bool, dirs []string, w io.Writer) error {
 	z, _, err := unpack.Decompress(r)
 	if err != nil {
@@ -320,8 +326,8 @@ func Rewrite(ctx context.Context, r io.Reader, drop []bool, dirs []string, w io.
 	return b.toEnd()
 }
 
-// writeDirs writes entries for directories, with the owner, mode and time that unpackers give to a directory without an
-// entry.
+// writeDirs writes entries for directories, with the owner, mode and time that unpackers give to a
+// directory without an entry.
 func writeDirs(w io.Writer, dirs []string) error {
 	tw := tar.NewWriter(w)
 	for _, dir := range slices.Sorted(slices.Values(dirs)) {
@@ -330,19 +336,20 @@ func writeDirs(w io.Writer, dirs []string) error {
 			return err
 		}
 	}
-	return nil // and no Close: the archive goes on
+	return nil // no Close: the archive continues
 }
 
-// blocks hands a tar out block by block, so that what the reader has taken is what it has used, and remembers them.
+// blocks returns a tar block by block, so that the blocks that the reader has taken are those
+// that it has used, and keeps them.
 type blocks struct {
 	from  *ahead
 	chunk []byte
 	taken []byte
-	// forget: what is taken is not wanted.
+	// forget is set while the blocks that are taken are not kept.
 	forget bool
 }
 
-// Chunk is for unpack.Reader.
+// Chunk implements unpack.Chunker.
 func (b *blocks) Chunk() ([]byte, error) {
 	if len(b.chunk) == 0 {
 		var err error
@@ -359,10 +366,10 @@ func (b *blocks) Chunk() ([]byte, error) {
 	return c, nil
 }
 
-// Read makes it an io.Reader, which unpack.NewReader takes; it is not used.
+// Read is never called. unpack.NewReader requires an io.Reader.
 func (b *blocks) Read([]byte) (int, error) { panic("unreachable") }
 
-// toEnd reads what is behind the archive.
+// toEnd reads the data after the archive.
 func (b *blocks) toEnd() error {
 	for {
 		if _, err := b.from.Chunk(); err == io.EOF {
@@ -381,11 +388,11 @@ type rewriter struct {
 	dirs []string
 }
 
-// flushAt is how many bytes are collected before they are written.
+// flushAt is the number of bytes that are collected before they are written.
 const flushAt = 32 << 10
 
 func (w *rewriter) run() error {
-	marks := scanner{} // it knows which entries a table has
+	marks := scanner{} // decides which entries a table has
 	for {
 		h, err := w.r.Next()
 		if err == io.EOF {
@@ -421,7 +428,7 @@ func (w *rewriter) run() error {
 	}
 }
 
-// entry copies an entry, of which the reader has taken the headers, or leaves it out.
+// entry copies or drops an entry whose headers the reader has taken.
 func (w *rewriter) entry(gone bool) error {
 	if gone {
 		w.in.taken = globals(w.in.taken)
@@ -447,8 +454,8 @@ func (w *rewriter) entry(gone bool) error {
 	}
 }
 
-// flush writes what was collected. It skips empty writes: a pipe turns an empty write into an empty read, and many
-// readers give up after a hundred of those (io.ErrNoProgress).
+// flush writes what was collected. It skips empty writes: a pipe turns an empty write into an empty
+// read, and many readers give up after a hundred of those (io.ErrNoProgress).
 func (w *rewriter) flush() error {
 	if len(w.in.taken) == 0 {
 		return nil
@@ -458,7 +465,8 @@ func (w *rewriter) flush() error {
 	return err
 }
 
-// globals keeps of an entry's headers those that are about all entries that follow (pax(1p), typeflag g).
+// globals returns those of an entry's headers that apply to all entries that follow (pax(1p),
+// typeflag g).
 func globals(headers []byte) []byte {
 	kept := headers[:0]
 	for at := 0; at+512 <= len(headers); {

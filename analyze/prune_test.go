@@ -99,7 +99,8 @@ func flat(layers [][]item) []string {
 	return lines
 }
 
-// TestPruneChangesNothing: whatever an image is made of, it shows the same when its dead bytes are gone, and they are.
+// TestPruneChangesNothing: whatever an image is made of, it shows the same when its dead bytes are
+// gone, and they are.
 func TestPruneChangesNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		layers := drawImage(rt)
@@ -137,8 +138,9 @@ func TestPruneChangesNothing(t *testing.T) {
 	})
 }
 
-// disorder describes the first order of entries that some unpackers refuse, "" for none: an entry before its parent's,
-// a hard link before what it names, and a whiteout after an entry of the same name.
+// disorder describes the first order of entries that some unpackers refuse, "" for none: an entry
+// before its parent's, a hard link before what it names, and a whiteout after an entry of the same
+// name.
 func disorder(items []item) string {
 	at := map[string]int{}
 	for k, i := range items {
@@ -160,8 +162,8 @@ func disorder(items []item) string {
 	return ""
 }
 
-// replacesDirectory says whether something that is no directory may have taken a directory's place for a time. That is
-// left as it is.
+// replacesDirectory says whether something that is no directory may have taken a directory's place
+// for a time. That is left as it is.
 func replacesDirectory(layers [][]item) bool {
 	kinds := map[string]string{}
 	for _, items := range layers {
@@ -260,8 +262,9 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// TestMarkThroughLink: a mark that leads through a link of its own layer is refused, because what it removes depends on the
-// order of the entries. A link of a lower layer is followed, and a mark before the link is about what was there before.
+// TestMarkThroughLink: a mark that leads through a link of its own layer is refused, because what
+// it removes depends on the order of the entries. A link of a lower layer is followed, and a mark
+// before the link is about what was there before.
 func TestMarkThroughLink(t *testing.T) {
 	below := []item{dir("d"), file("d/gone", "x"), file("d/kept", "y")}
 	for _, tt := range []struct {

@@ -9,7 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// verbOf is an instruction's first word, also where a history written by BuildKit or by docker has it.
+// verbOf returns an instruction's first word, also for a history that BuildKit or docker has
+// written.
 func verbOf(text string) string {
 	text = strings.TrimSpace(text)
 	if rest, ok := strings.CutPrefix(text, "/bin/sh -c "); ok {
@@ -20,14 +21,15 @@ func verbOf(text string) string {
 			return "RUN"
 		}
 	}
-	if strings.HasPrefix(text, "|") { // docker's old builder: the number of arguments, and they
+	if strings.HasPrefix(text, "|") { // docker's classic builder: the number of arguments, and the arguments
 		return "RUN"
 	}
 	word, _, _ := strings.Cut(text, " ")
 	return strings.ToUpper(word)
 }
 
-// At names an instruction for a sentence: "line 4", or its beginning where lines are not known.
+// At names an instruction within a sentence: "line 4", or its beginning if its lines are not
+// known.
 func (i *Instruction) At() string {
 	if i.Line > 0 {
 		if i.EndLine > i.Line {
@@ -45,7 +47,7 @@ func shorten(s string, n int) string {
 	return s
 }
 
-// Made is the instruction that made a layer.
+// Made returns the instruction that made a layer.
 func (r *Report) Made(layer int) *Instruction { return &r.Instructions[r.Layers[layer].Instruction] }
 
 // Remedies are edits of the Dockerfile in fixed wording, so that they can be applied literally:
@@ -76,7 +78,7 @@ func ats(list []*Instruction) string {
 	return strings.Join(s, "")
 }
 
-// remedy says what to change, as concretely as it can be known.
+// remedy returns the change that avoids a finding, as exactly as it can be determined.
 func (r *Report) remedy(f *Finding) string {
 	made, gone := r.Made(f.Creator), r.Made(f.Killer)
 	switch {
@@ -116,8 +118,9 @@ func (r *Report) remedy(f *Finding) string {
 	return fmt.Sprintf("made at %s, gone at %s: make it and remove it in one instruction", made.At(), gone.At())
 }
 
-// plain reports whether paths mean themselves in a command of a shell, in the value of --mount and in a pattern. Remedies
-// with other paths would need quotes of several kinds, so they are advice in words.
+// plain reports whether paths need no quotes in a shell command, in the value of --mount and in
+// a pattern. Remedies for other paths would need several kinds of quotes, so they are advice in
+// words.
 func plain(paths ...string) bool {
 	return !slices.ContainsFunc(paths, func(p string) bool {
 		return strings.ContainsFunc(p, func(c rune) bool {
@@ -137,13 +140,13 @@ type cure struct {
 	path       string // without a slash at its end
 	node       int32
 
-	// paths are all dead paths of a finding below a directory that has other files, too; this cure is for one of them. all means
-	// that they are all that the creator made.
+	// paths are the dead paths of a finding below a directory that also has other files; this
+	// cure is for one of them. all is set if they are all paths that the creator made.
 	paths []string
 	all   bool
 }
 
-// newCure begins the remedy of a finding.
+// newCure returns the cure of a finding.
 func (r *Report) newCure(f *Finding) cure {
 	c := cure{r: r, f: f, made: r.Made(f.Creator), gone: r.Made(f.Killer), path: strings.TrimSuffix(f.Path, "/")}
 	if n := r.Tree.Find(c.path); n != nil {
@@ -152,8 +155,8 @@ func (r *Report) newCure(f *Finding) cure {
 	return c
 }
 
-// each returns the remedy of a finding. If its path is a directory in which other files must stay, it returns one
-// remedy for each dead file.
+// each returns the remedy of a finding. If its path is a directory in which other files must stay,
+// it returns one remedy for each dead file.
 func (c *cure) each(remedy func(*cure) string) string {
 	if !strings.HasSuffix(c.f.Path, "/") || c.r.Tree.onlyDirs(c.node, c.f.Killer) {
 		return remedy(c)
@@ -191,7 +194,7 @@ func (c *cure) each(remedy func(*cure) string) string {
 			edits = append(edits, edit)
 		}
 	}
-	if written > 1 { // each writes the COPY without one file
+	if written > 1 { // each of them writes the COPY without one file
 		return advice
 	}
 	return strings.Join(edits, "; ")
@@ -211,14 +214,14 @@ func (t *Tree) onlyDirs(n int32, layer int) bool {
 	return true
 }
 
-// layerIndex is what the layers have, for remedies.
+// layerIndex holds the contents of layers, for remedies.
 type layerIndex struct {
 	units [][]int32 // by layer
-	links []bool    // whether a layer has something visible without content, besides directories
-	stage []string  // what earlier stages have that is visible
+	links []bool    // whether a layer has a visible file without content, besides directories
+	stage []string  // visible files of earlier stages
 }
 
-// byLayer makes the index when it is first asked for.
+// byLayer returns the index, which is made at the first call.
 func (r *Report) byLayer() *layerIndex {
 	if r.layerIndex != nil {
 		return r.layerIndex
@@ -251,17 +254,17 @@ func (r *Report) byLayer() *layerIndex {
 	return x
 }
 
-// maxKept is how many files of an earlier stage a remedy names each by itself.
+// maxKept is the largest number of files of an earlier stage that a remedy names individually.
 const maxKept = 8
 
-// under reports whether a node is another one or below it.
+// under reports whether a node is top or below it.
 func (t *Tree) under(n, top int32) bool {
 	for ; n > top; n = t.nodes[n].parent { // parents have lower numbers
 	}
 	return n == top
 }
 
-// each calls f for a node and all below it.
+// each calls f for a node and all nodes below it.
 func (t *Tree) each(n *Node, f func(*Node)) {
 	f(n)
 	for c := range t.Children(n) {
@@ -269,7 +272,7 @@ func (t *Tree) each(n *Node, f func(*Node)) {
 	}
 }
 
-// between are the RUNs from the creator to the killer, without the creator.
+// between returns the RUNs after the creator, up to the killer.
 func (c *cure) between() (runs []*Instruction) {
 	for i := c.r.Layers[c.f.Creator].Instruction + 1; i <= c.r.Layers[c.f.Killer].Instruction; i++ {
 		if ins := &c.r.Instructions[i]; verbOf(ins.Text) == "RUN" {
@@ -279,7 +282,8 @@ func (c *cure) between() (runs []*Instruction) {
 	return runs
 }
 
-// whole reports whether everything that the creator made is dead by this finding: then the instruction can go.
+// whole reports whether all files of the creator are dead by this finding: then its instruction
+// can be removed.
 func (c *cure) whole() bool {
 	if c.all {
 		return true
@@ -292,11 +296,11 @@ func (c *cure) whole() bool {
 	return !c.r.byLayer().links[c.f.Creator]
 }
 
-// plainCommands read no files besides those that their arguments name.
+// plainCommands read only files that their arguments name.
 var plainCommands = []string{"echo", "printf", "true", "mkdir", "rm", "ln", "touch", "chmod", "chown", "useradd", "groupadd", "adduser", "addgroup", "apt-get", "apk"}
 
-// unrelated reports whether a RUN certainly does not need the path. Any program may read any file, so this holds only
-// for a few commands.
+// unrelated reports whether a RUN certainly does not need the path. Any program may read any file,
+// so this holds only for a few commands.
 func (c *cure) unrelated(i *Instruction) bool {
 	p := parseInstruction(i.Text)
 	list, ok := p.commands()
@@ -309,7 +313,8 @@ func (c *cure) unrelated(i *Instruction) bool {
 	})
 }
 
-// writes reports whether a layer after the creator's and up to the killer's wrote a file at or below the path.
+// writes reports whether a layer after the creator's and up to the killer's wrote a file at or
+// below the path.
 func (c *cure) writes() bool {
 	last := c.f.Killer
 	if copies(c.gone) {
@@ -325,8 +330,9 @@ func (c *cure) writes() bool {
 	return false
 }
 
-// without returns the edits that remove from the killer the commands with the given names that are about the path. all
-// means that no command is left, and ok that such commands exist and can be separated from the others.
+// without returns the edits that remove the commands with the given names that concern the path
+// from the killer. all reports that no command remains, and ok that such commands exist and can
+// be separated from the others.
 func (c *cure) without(path string, names ...string) (edits []string, all, ok bool) {
 	p := parseInstruction(c.gone.Text)
 	list, ok := p.commands()
@@ -372,7 +378,8 @@ func (c *cure) without(path string, names ...string) (edits []string, all, ok bo
 	return edits, left == 0, len(edits) > 0
 }
 
-// mine reports whether an operand of a command is about the path, or names exactly one of several.
+// mine reports whether an operand of a command concerns the path, or names exactly one of
+// several.
 func (c *cure) mine(operand, cwd, p string) bool {
 	if c.paths != nil {
 		return slices.Contains(c.paths, absolute(operand, cwd))
@@ -380,7 +387,7 @@ func (c *cure) mine(operand, cwd, p string) bool {
 	return concerns(operand, cwd, p)
 }
 
-// absolute is an operand as a path from the root.
+// absolute returns an operand as an absolute path.
 func absolute(operand, cwd string) string {
 	if !strings.HasPrefix(operand, "/") {
 		operand = cwd + "/" + operand
@@ -388,7 +395,7 @@ func absolute(operand, cwd string) string {
 	return path.Clean(operand)
 }
 
-// copyThenRun is for what was copied and removed by a RUN.
+// copyThenRun returns the remedy for a path that was copied and that a RUN removed.
 func (c *cure) copyThenRun() string {
 	removal, all, removes := c.without(c.path, "rm", "unlink", "rmdir")
 	if !removes {
@@ -415,7 +422,7 @@ func (c *cure) copyThenRun() string {
 	_, owner := what.flag("chown")
 	number, _ := what.flag("from")
 	if _, err := strconv.Atoi(number); err == nil {
-		sure = false // a mount takes a stage by its name only
+		sure = false // a mount accepts a stage only by its name
 	}
 	if !known || !sure || mode || owner {
 		return c.ownStage(what, users, removal)
@@ -429,7 +436,7 @@ func (c *cure) copyThenRun() string {
 	}
 	rw := ""
 	if !removes && !copies(c.gone) || c.writes() {
-		rw = ",rw" // writes are discarded after the RUN; without the remedy a later RUN removes them
+		rw = ",rw" // writes are discarded after the RUN; without the remedy a later RUN removes the files
 	}
 	mount := fmt.Sprintf("RUN --mount=type=bind,%ssource=%s,target=%s%s", from, source, c.path, rw)
 	if rw != "" && len(users) > 1 && c.writes() {
@@ -447,7 +454,8 @@ func (c *cure) copyThenRun() string {
 	return strings.Join(append(edits, removal...), "; ")
 }
 
-// withoutIt leaves the path out of the COPY that made it, or the whole COPY. leaves reports whether there is an edit for that.
+// withoutIt removes the path from the COPY that made it, or the whole COPY. leaves reports
+// whether an edit can do that.
 func (c *cure) withoutIt(what copied, known bool) (edits []string, leaves bool) {
 	switch exclude, ok := c.exclude(what, known, c.f.Creator); {
 	case c.whole():
@@ -461,8 +469,8 @@ func (c *cure) withoutIt(what copied, known bool) (edits []string, leaves bool) 
 	return nil, false
 }
 
-// bindElsewhere is for a RUN whose removal of the path cannot be left out. A command cannot remove a mount, so the RUN
-// copies the files from a mount elsewhere to the path.
+// bindElsewhere returns the remedy for a RUN whose removal of the path must stay. A command
+// cannot remove a mount, so the RUN copies the files from a mount elsewhere to the path.
 func (c *cure) bindElsewhere(edits []string, leaves bool, from, source string, users []*Instruction) string {
 	if !leaves || slices.ContainsFunc(users, func(i *Instruction) bool { return !appendable(i) }) {
 		return fmt.Sprintf("bind it, copy it to %s and remove it there in one RUN instead of %s", c.path, ats(append([]*Instruction{c.made}, users...)))
@@ -477,14 +485,15 @@ func (c *cure) bindElsewhere(edits []string, leaves bool, from, source string, u
 		fmt.Sprintf("begin the RUN at %s with ‘mkdir -p %s && cp -a %s %s &&’", at, path.Dir(c.path), mnt, c.path)), "; ")
 }
 
-// exclude is the pattern that leaves the path out of the COPY of directories that made a layer.
+// exclude returns the pattern that excludes the path from the COPY of directories that made a
+// layer.
 func (c *cure) exclude(what copied, known bool, layer int) (string, bool) {
 	if !known || what.verb != "COPY" || strings.ContainsAny(strings.Join(what.sources, ""), "*?[") || c.path == what.dest || !within(c.path, what.dest) {
 		return "", false
 	}
 	rel := strings.TrimPrefix(strings.TrimPrefix(c.path, what.dest), "/")
 	if len(what.sources) > 1 {
-		// It must be of a directory: the pattern does not apply to a file that is named.
+		// The source must be a directory: the pattern does not apply to a named file.
 		source, ok := c.r.source(what, layer, c.path)
 		return rel, ok && !strings.ContainsAny(rel, `*?[]!\ `) && slices.ContainsFunc(what.sources, func(s string) bool {
 			return strings.TrimPrefix(path.Clean("/"+s)+"/"+rel, "/") == strings.TrimPrefix(source, "/")
@@ -493,7 +502,7 @@ func (c *cure) exclude(what copied, known bool, layer int) (string, bool) {
 	return rel, !strings.ContainsAny(rel, `*?[]!\ `) && !(what.destDir && rel == path.Base(path.Clean("/"+what.sources[0])) && c.r.others(layer, what.dest, c.path) == 0)
 }
 
-// fewer writes a COPY of several files without one of them.
+// fewer returns the edit that removes one file from a COPY of several.
 func (c *cure) fewer(what copied) []string {
 	left := slices.DeleteFunc(slices.Clone(what.sources), func(s string) bool {
 		return !strings.ContainsAny(s, "*?[") && path.Join(what.dest, path.Base(path.Clean("/"+s))) == c.path
@@ -505,7 +514,7 @@ func (c *cure) fewer(what copied) []string {
 	return []string{fmt.Sprintf("write ‘%s’ instead of ‘%s’ at %s", strings.Join(append(left, dest), " "), what.rest, c.made.At())}
 }
 
-// moved is for a RUN that only renames what was copied.
+// moved returns the remedy for a RUN that only renames what was copied.
 func (c *cure) moved() string {
 	what, ok := c.r.copied(c.r.Layers[c.f.Creator].Instruction)
 	p := parseInstruction(c.gone.Text)
@@ -532,8 +541,8 @@ func (c *cure) moved() string {
 	return ""
 }
 
-// ownStage is for a COPY or an ADD whose files have no place that a mount could name: it is moved to a stage of its own, and the
-// stage is mounted.
+// ownStage returns the remedy for a COPY or an ADD whose files have no source that a mount could
+// name: the instruction is moved to a stage of its own, and the stage is mounted.
 func (c *cure) ownStage(what copied, users []*Instruction, removal []string) string {
 	at := c.r.Layers[c.f.Creator].Instruction
 	name := "copied"
@@ -571,11 +580,11 @@ func (c *cure) ownStage(what copied, users []*Instruction, removal []string) str
 	return strings.Join(append(edits, removal...), "; ")
 }
 
-// copyTwice is for what was copied and copied again.
+// copyTwice returns the remedy for a path that was copied twice.
 func (c *cure) copyTwice() string {
 	first, known := c.r.copied(c.r.Layers[c.f.Creator].Instruction)
 	if c.f.Reason == RewrittenSame || c.f.Reason == RewrittenTime {
-		// The first one is needed by what runs before the second.
+		// Instructions before the second COPY need the first one.
 		second, ok := c.r.copied(c.r.Layers[c.f.Killer].Instruction)
 		if c.r.Layers[c.f.Killer].Units == c.f.Units {
 			return fmt.Sprintf("leave out the %s at %s", second.verb, c.gone.At())
@@ -602,7 +611,7 @@ func (c *cure) copyTwice() string {
 	return fmt.Sprintf("%s replaces it: copy only what stays at %s", c.gone.At(), c.made.At())
 }
 
-// runThenCopy is for what a RUN made and a COPY replaces.
+// runThenCopy returns the remedy for a path that a RUN made and a COPY replaces.
 func (c *cure) runThenCopy() string {
 	if len(c.between()) == 0 && appendable(c.made) {
 		return fmt.Sprintf("append ‘&& rm -rf %s’ to the RUN at %s", c.path, c.made.At())
@@ -610,7 +619,8 @@ func (c *cure) runThenCopy() string {
 	return fmt.Sprintf("%s replaces it: remove %s in the RUN at %s that makes it, or copy before it", c.gone.At(), c.f.Path, c.made.At())
 }
 
-// rewritten is for a RUN that writes again what was copied, and changes nothing but perhaps the time.
+// rewritten returns the remedy for a RUN that writes a copied file again, and changes at most
+// its time.
 func (c *cure) rewritten() string {
 	if edits, _, ok := c.without(c.path, "touch", "cp"); ok {
 		return strings.Join(edits, "; ")
@@ -618,7 +628,7 @@ func (c *cure) rewritten() string {
 	return fmt.Sprintf("%s writes %s again and changes nothing but perhaps its time: leave out the command that does", c.gone.At(), c.f.Path)
 }
 
-// meta is for what was copied and got another mode or owner.
+// meta returns the remedy for a copied path that got another mode or owner.
 func (c *cure) meta() string {
 	advice := fmt.Sprintf("COPY --chmod=… --chown=… at %s instead of chmod or chown at %s", c.made.At(), c.gone.At())
 	removal, _, ok := c.without(c.path, "chmod", "chown", "chgrp")
@@ -636,8 +646,8 @@ func (c *cure) meta() string {
 	return strings.Join(append(edits, removal...), "; ")
 }
 
-// dirsChanged returns the directories at and below the path that existed before the COPY and got another mode or owner
-// together with the files. The flags of the COPY do not reach them.
+// dirsChanged returns the directories at and below the path that existed before the COPY and got
+// another mode or owner together with the files. The flags of the COPY do not reach them.
 func (c *cure) dirsChanged() (dirs []string) {
 	c.r.Tree.each(c.r.Tree.Node(c.node), func(n *Node) {
 		before, now := c.r.Tree.At(n, c.f.Creator-1), c.r.Tree.At(n, c.f.Killer)
@@ -648,8 +658,8 @@ func (c *cure) dirsChanged() (dirs []string) {
 	return dirs
 }
 
-// onlyDirs writes chmod and chown of a RUN so that they are about directories only, each by its name. It returns nil where that
-// cannot be done.
+// onlyDirs rewrites chmod and chown of a RUN so that they concern directories only, each by its
+// name. It returns nil if that is not possible.
 func (c *cure) onlyDirs(dirs []string) (edits []string) {
 	p := parseInstruction(c.gone.Text)
 	list, ok := p.commands()
@@ -666,8 +676,8 @@ func (c *cure) onlyDirs(dirs []string) (edits []string) {
 	return edits
 }
 
-// metaFlags are those with which a COPY makes modes and owners as the killer has them. One mode and one owner there must be for
-// all files, and for directories among them.
+// metaFlags returns the flags with which a COPY sets modes and owners as the killer does. All
+// files must have the same mode and owner, and so must all directories.
 func (c *cure) metaFlags() (flags []string, ok bool) {
 	p := parseInstruction(c.made.Text)
 	if _, has := p.flag("chmod"); has {
@@ -690,7 +700,7 @@ func (c *cure) metaFlags() (flags []string, ok bool) {
 			return
 		}
 		if before := c.r.Tree.At(n, c.f.Creator-1); was.Type == Dir && before != nil && before.Type == Dir {
-			return // the COPY has not made it
+			return // not made by the COPY
 		}
 		modes[now.Mode], owners[[2]uint32{now.UID, now.GID}] = true, true
 		chmod = chmod || was.Mode != now.Mode
@@ -715,7 +725,8 @@ func (c *cure) metaFlags() (flags []string, ok bool) {
 	return flags, len(flags) > 0
 }
 
-// cache is for files of a cache that one RUN left and another removed. The RUNs in between may need them.
+// cache returns the remedy for files of a cache that one RUN left and another removed. The RUNs
+// in between may need them.
 func (c *cure) cache(dir string) string {
 	removal, all, _ := c.without(dir, "rm")
 	runs := append([]*Instruction{c.made}, c.between()...)
@@ -726,7 +737,7 @@ func (c *cure) cache(dir string) string {
 	return strings.Join(append(edits, removal...), "; ")
 }
 
-// join is for what one RUN made and another one removed.
+// join returns the remedy for files that one RUN made and another removed.
 func (c *cure) join() string {
 	runs := append([]*Instruction{c.made}, c.between()...)
 	for i := c.r.Layers[c.f.Creator].Instruction; i <= c.r.Layers[c.f.Killer].Instruction; i++ {
@@ -748,7 +759,7 @@ func appendable(i *Instruction) bool {
 	return p.verb == "RUN" && !p.json && !p.heredoc
 }
 
-// stageRemedy is for what an earlier stage has made.
+// stageRemedy returns the remedy for files that an earlier stage has made.
 func (r *Report) stageRemedy(f *Finding) string {
 	made := r.Made(f.Creator)
 	kept := r.byLayer().stage
@@ -766,8 +777,8 @@ func (r *Report) stageRemedy(f *Finding) string {
 	return fmt.Sprintf("use %s instead of ‘FROM %s’, for what it made at %s stays in the image", strings.Join(edits, ", "), made.Stage, made.At())
 }
 
-// duplicateRemedy makes a link of the last copy for which that is one edit. A hard link would not help: the layer of a new name
-// has the content, too.
+// duplicateRemedy returns an edit that replaces the last copy for which one edit is enough by a
+// link. A hard link would not help: the layer of a new name has the content, too.
 func (r *Report) duplicateRemedy(units []int32, owner Owner) string {
 	if owner == BaseImage {
 		return ""
@@ -786,7 +797,8 @@ func (r *Report) duplicateRemedy(units []int32, owner Owner) string {
 	return ""
 }
 
-// cacheMount is the directory to mount a cache at, for files that belong into one.
+// cacheMount returns the directory at which to mount a cache for a file; "" if the file does not
+// belong to a cache.
 func cacheMount(file string) string {
 	for p := strings.TrimSuffix(file, "/"); p != "/" && p != "."; p = path.Dir(p) {
 		switch kind := debrisDir(path.Base(p), func() string { return p }); kind {
@@ -797,7 +809,7 @@ func cacheMount(file string) string {
 	return ""
 }
 
-// runsFrom are the RUN that made a layer and those after it.
+// runsFrom returns the RUN that made a layer and those after it.
 func (r *Report) runsFrom(layer int) (runs []*Instruction) {
 	for i := r.Layers[layer].Instruction; i < len(r.Instructions); i++ {
 		if ins := &r.Instructions[i]; verbOf(ins.Text) == "RUN" {
@@ -840,7 +852,8 @@ func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 			}
 		}
 	case Bytecode:
-		// PYTHONDONTWRITEBYTECODE has no effect on pip and on the scripts of packages, which compile explicitly.
+		// PYTHONDONTWRITEBYTECODE has no effect on pip and on the scripts of packages, which
+		// compile explicitly.
 		remove = fmt.Sprintf("find %s -name '*.pyc' -exec rm -f {} +", dir)
 	case Logs, CoreFile:
 		if len(paths) > 0 {
@@ -855,7 +868,7 @@ func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 	return fmt.Sprintf("append ‘&& %s’ to the RUN at %s", remove, made.At())
 }
 
-// ignorePattern leaves debris of a kind out of a context.
+// ignorePattern returns the pattern that excludes debris of a kind from a context.
 func ignorePattern(kind DebrisKind, dir string) string {
 	for p := dir; p != "/" && p != "."; p = path.Dir(p) {
 		if debrisDir(path.Base(p), func() string { return p }) == kind {
@@ -868,7 +881,7 @@ func ignorePattern(kind DebrisKind, dir string) string {
 	return "**/" + path.Base(dir)
 }
 
-// secretRemedy is for what looks like a key or a password.
+// secretRemedy returns the remedy for a file that looks like a key or a password.
 func (r *Report) secretRemedy(d *Debris) string {
 	made := r.Made(d.Layer)
 	if !d.Dead {

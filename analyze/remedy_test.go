@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestRemedyTexts: remedies of what other builders leave behind, and of Dockerfiles that no edit helps. What layerbuild builds is
-// edited and built again by TestRemedies in cmd/layerbuild.
+// TestRemedyTexts: remedies of what other builders leave behind, and of Dockerfiles that no edit
+// helps. What layerbuild builds is edited and built again by TestRemedies in cmd/layerbuild.
 func TestRemedyTexts(t *testing.T) {
 	for _, c := range []struct {
 		name   string

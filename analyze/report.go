@@ -5,36 +5,38 @@ import (
 	"time"
 )
 
-// Schema names the form of a Report as JSON. It changes when a field changes its meaning or goes; fields may be added.
+// Schema names the format of a Report as JSON. It changes when the meaning of a field changes or
+// a field is removed; fields may be added.
 const Schema = "layerbuild.analyze/1"
 
-// Report is what an image consists of and what of it is waste.
+// Report describes the content of an image and the wasted part of it.
 type Report struct {
 	Schema     string `json:"schema"`
-	Image      string `json:"image"`                // its name, as it was asked for
+	Image      string `json:"image"`                // the name that was given
 	Digest     string `json:"digest,omitempty"`     // of its manifest
 	Platform   string `json:"platform,omitempty"`   // "linux/amd64"
-	Dockerfile string `json:"dockerfile,omitempty"` // its name, where lines are known
+	Dockerfile string `json:"dockerfile,omitempty"` // its name, if lines are known
 	Base       Base   `json:"base"`
 
 	Total   Sums        `json:"total"`
-	Owners  []OwnerSum  `json:"owners"`  // each owner that has a layer, in the order of the constants
-	Reasons []ReasonSum `json:"reasons"` // each reason that there is, the largest first
+	Owners  []OwnerSum  `json:"owners"`  // each owner with a layer, in the order of the constants
+	Reasons []ReasonSum `json:"reasons"` // each reason that occurs, the largest first
 
 	Instructions []Instruction `json:"instructions"` // the first one first
 	Layers       []Layer       `json:"layers"`       // the lowest first
 
-	// Findings are dead units put together: what one instruction made and another made invisible for one reason,
-	// below one directory. The largest first; their bytes add up to Total.Dead.
+	// Findings are groups of dead units: what one instruction made and another made invisible
+	// for one reason, below one directory. The largest is first; their bytes add up to
+	// Total.Dead.
 	Findings []Finding `json:"findings"`
-	// Duplicates and Debris are visible, so they are no waste in the sense of Dead.
+	// Duplicates and Debris are visible, so they are not counted as Dead.
 	Duplicates []Duplicate `json:"duplicates"` // the largest 200
-	// DuplicateBytes are what all duplicates take beyond their first copies.
+	// DuplicateBytes is the size of all duplicates without their first copies.
 	DuplicateBytes int64    `json:"duplicateBytes"`
 	Debris         []Debris `json:"debris"`
-	// Gate is there when there was one.
+	// Gate is set if rules were checked.
 	Gate *Gate `json:"gate,omitempty"`
-	// Warnings are what is odd about the image, such as a hard link to nothing.
+	// Warnings describe unusual facts about the image, such as a hard link to a missing file.
 	Warnings []string `json:"warnings,omitempty"`
 
 	// Tree has every path, and Units every content. They are too large for JSON.
@@ -42,37 +44,37 @@ type Report struct {
 	Units []Unit `json:"-"`
 
 	linkPaths  map[int32]int32 // a live link's node, by unit
-	layerIndex *layerIndex     // made when a remedy asks for it
+	layerIndex *layerIndex     // made when a remedy needs it
 }
 
-// Base says where the base image ends.
+// Base describes where the base image ends.
 type Base struct {
 	Name   string     `json:"name,omitempty"`
 	Digest string     `json:"digest,omitempty"`
-	Layers int        `json:"layers"`         // how many of the image's layers are the base's
-	Source BaseSource `json:"source"`         // how this is known
-	Note   string     `json:"note,omitempty"` // for a guess, what it rests on
+	Layers int        `json:"layers"`         // the number of the image's layers that belong to the base
+	Source BaseSource `json:"source"`         // how that is known
+	Note   string     `json:"note,omitempty"` // for a guess, its reason
 }
 
-// BaseSource says how it is known where a base ends.
+// BaseSource is the way in which the end of a base is known.
 type BaseSource string
 
-// The ways to know where a base ends.
+// The sources of the end of a base.
 const (
-	BaseRecord     BaseSource = "record"     // the build wrote it down
+	BaseRecord     BaseSource = "record"     // recorded by the build
 	BaseAnnotation BaseSource = "annotation" // org.opencontainers.image.base.*
 	BaseGiven      BaseSource = "given"      // --base
 	BaseGuess      BaseSource = "guess"      // from the history
 )
 
-// Owner says who is to blame for a layer.
+// Owner is the origin of a layer.
 type Owner uint8
 
 // The owners.
 const (
 	Own          Owner = iota // the instructions of the stage that the image was made of
 	EarlierStage              // an earlier stage of the same Dockerfile, which that stage is based on
-	BaseImage                 // the base image: not to be mended here, and never in a gate
+	BaseImage                 // the base image: not changeable by this Dockerfile, and never counted in a gate
 )
 
 var ownerNames = [...]string{"own", "stage", "base"}
@@ -81,26 +83,27 @@ func (o Owner) String() string { return ownerNames[o] }
 
 var ownerTexts = [...]string{"own instructions", "earlier stage", "base image"}
 
-// Text is the owner for people.
+// Text returns the owner in words.
 func (o Owner) Text() string { return ownerTexts[o] }
 
-// MarshalText gives "own", "stage" or "base".
+// MarshalText returns "own", "stage" or "base".
 func (o Owner) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
-// UnmarshalText reads what MarshalText writes.
+// UnmarshalText parses the result of MarshalText.
 func (o *Owner) UnmarshalText(text []byte) error { return fromName(o, ownerNames[:], text) }
 
-// Reason says why a unit is dead. A unit has exactly one: that for which it lost its last name.
+// Reason is the reason why a unit is dead. A unit has exactly one: the reason why it lost its
+// last name.
 type Reason uint8
 
 // The reasons.
 const (
 	Live              Reason = iota // it is not dead
 	Deleted                         // a whiteout names it or a directory above it
-	HiddenByOpaque                  // a directory above it was made anew, with an opaque mark
-	DirectoryReplaced               // a directory above it gave way to something that is no directory
-	Overwritten                     // another file, or something that is no file, took its name
-	RewrittenSame                   // the same file again, in nothing different
+	HiddenByOpaque                  // a directory above it was made again, with an opaque mark
+	DirectoryReplaced               // a directory above it was replaced by a file that is not a directory
+	Overwritten                     // another file of any type took its name
+	RewrittenSame                   // the same file again, without a difference
 	RewrittenTime                   // the same file again, with another time
 	RewrittenMetadata               // the same file again, with another mode, owner or attribute
 )
@@ -111,10 +114,11 @@ var reasonNames = [...]string{
 
 func (r Reason) String() string { return reasonNames[r] }
 
-// MarshalText gives the reason's name, as in the constants' order: "deleted", "hidden-by-opaque", …
+// MarshalText returns the reason's name, in the order of the constants: "deleted",
+// "hidden-by-opaque", …
 func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// UnmarshalText reads what MarshalText writes.
+// UnmarshalText parses the result of MarshalText.
 func (r *Reason) UnmarshalText(text []byte) error { return fromName(r, reasonNames[:], text) }
 
 var reasonTexts = [...]string{
@@ -122,7 +126,7 @@ var reasonTexts = [...]string{
 	"rewritten, only the time changed", "rewritten, only mode, owner or attributes changed",
 }
 
-// Text is the reason for people.
+// Text returns the reason in words.
 func (r Reason) Text() string { return reasonTexts[r] }
 
 func fromName[T ~uint8](v *T, names []string, text []byte) error {
@@ -144,14 +148,14 @@ type Sums struct {
 	DeadUnits int   `json:"deadUnits"`
 }
 
-// OwnerSum is what one owner's layers have.
+// OwnerSum holds the sums of one owner's layers.
 type OwnerSum struct {
 	Owner  Owner `json:"owner"`
 	Layers int   `json:"layers"`
 	Sums
 }
 
-// ReasonSum is what is dead for one reason.
+// ReasonSum is the number of bytes that are dead for one reason.
 type ReasonSum struct {
 	Reason Reason `json:"reason"`
 	Bytes  int64  `json:"bytes"`
@@ -160,13 +164,13 @@ type ReasonSum struct {
 
 // Instruction is one step of the image's history.
 type Instruction struct {
-	Text    string     `json:"text"`            // as the Dockerfile or the history has it, in one line
+	Text    string     `json:"text"`            // as in the Dockerfile or the history, in one line
 	Stage   string     `json:"stage,omitempty"` // its stage's name
-	Line    int        `json:"line,omitempty"`  // in the Dockerfile, from 1; 0 where it is not known
+	Line    int        `json:"line,omitempty"`  // in the Dockerfile, from 1; 0: not known
 	EndLine int        `json:"endLine,omitempty"`
 	Created *time.Time `json:"created,omitempty"`
 	Owner   Owner      `json:"owner"`
-	Layer   int        `json:"layer"` // index in Layers; -1 where it made none
+	Layer   int        `json:"layer"` // index in Layers; -1: it made none
 }
 
 // Layer is one layer of the image.
@@ -176,15 +180,15 @@ type Layer struct {
 	Digest      string `json:"digest,omitempty"`
 	DiffID      string `json:"diffID,omitempty"`
 	Tar         int64  `json:"tar"`        // bytes of the tar: content, headers, padding
-	Compressed  int64  `json:"compressed"` // bytes of the blob; 0 where it is not known
+	Compressed  int64  `json:"compressed"` // bytes of the blob; 0: not known
 	Entries     int    `json:"entries"`
 	Whiteouts   int    `json:"whiteouts"` // opaque marks included
-	// IdleWhiteouts are those that hide nothing.
+	// IdleWhiteouts is the number of whiteouts that hide nothing.
 	IdleWhiteouts int `json:"idleWhiteouts"`
 	Sums
-	// Killed is what of any layer's bytes this layer made invisible.
+	// Killed is the number of bytes, of any layer, that this layer made invisible.
 	Killed int64 `json:"killed"`
-	// DeadCompressed is what the dead bytes take in the blob.
+	// DeadCompressed is the size of the dead bytes in the blob.
 	DeadCompressed Compressed  `json:"deadCompressed"`
 	Reasons        []ReasonSum `json:"reasons,omitempty"` // of its dead bytes, the largest first
 }
@@ -192,7 +196,7 @@ type Layer struct {
 // Compressed is a number of bytes after compression.
 type Compressed struct {
 	Bytes int64 `json:"bytes"`
-	// Estimate says that nobody compressed anything to find out: it is the layer's mean ratio applied.
+	// Estimate is set if the number was computed from the layer's mean compression ratio.
 	Estimate bool `json:"estimate"`
 }
 
@@ -210,25 +214,25 @@ type Finding struct {
 	Remedy     string     `json:"remedy"`
 }
 
-// Duplicate is one content at several live paths that are no links of each other.
+// Duplicate is a content at several live paths that are not links of each other.
 type Duplicate struct {
-	Size   int64    `json:"size"`  // of one
-	Extra  int64    `json:"extra"` // of all but one
+	Size   int64    `json:"size"`  // of one copy
+	Extra  int64    `json:"extra"` // of all copies but one
 	Copies int      `json:"copies"`
 	Paths  []string `json:"paths"`  // of the copies, sorted; at most MaxPaths
 	Layers []int    `json:"layers"` // of the copies, each once
 	Owner  Owner    `json:"owner"`  // base only if all copies but one are
-	// Remedy makes a link of a copy that a COPY of its own has made. "" where there is none.
+	// Remedy replaces a copy that a COPY of its own has made by a link. "": there is none.
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// MaxPaths bounds what a Duplicate lists.
+// MaxPaths limits the number of paths of a Duplicate.
 const MaxPaths = 20
 
-// DebrisKind is a sort of files that images rarely want.
+// DebrisKind is a kind of files that images rarely need.
 type DebrisKind uint8
 
-// The sorts of debris.
+// The kinds of debris.
 const (
 	NoDebris      DebrisKind = iota
 	PackageLists             // lists and archives of a package manager
@@ -246,16 +250,16 @@ func (k DebrisKind) String() string { return debrisNames[k] }
 
 var debrisTexts = [...]string{"", "package lists and archives", "cache of a language's tools", "version control", "logs", "compiled Python", "core dump", "looks like a secret"}
 
-// Text is the kind for people.
+// Text returns the kind in words.
 func (k DebrisKind) Text() string { return debrisTexts[k] }
 
-// MarshalText gives the kind's name: "package-lists", "language-cache", …
+// MarshalText returns the kind's name: "package-lists", "language-cache", …
 func (k DebrisKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// UnmarshalText reads what MarshalText writes.
+// UnmarshalText parses the result of MarshalText.
 func (k *DebrisKind) UnmarshalText(text []byte) error { return fromName(k, debrisNames[:], text) }
 
-// Debris are files of one sort below one directory that one layer has.
+// Debris is a group of files of one kind below one directory in one layer.
 type Debris struct {
 	Kind  DebrisKind `json:"kind"`
 	Path  string     `json:"path"`
@@ -263,42 +267,44 @@ type Debris struct {
 	Files int        `json:"files"`
 	Layer int        `json:"layer"`
 	Owner Owner      `json:"owner"`
-	// Dead: the files are not visible. Only secrets are listed then, because whoever has the image can read them.
+	// Dead is set if the files are not visible. Then only secrets are listed: anyone with the
+	// image can read them.
 	Dead     bool   `json:"dead"`
 	Accepted bool   `json:"accepted,omitempty"`
 	Remedy   string `json:"remedy"`
 }
 
-// Gate is whether the image is good enough.
+// Gate is the result of checking an image against rules.
 type Gate struct {
 	Passed bool `json:"passed"`
-	// Dead and Of are what was measured: dead bytes of one's own, of all bytes of one's own. Accepted is left out.
+	// Dead and Of are the measured values: the dead bytes and all bytes, both without the base's
+	// and without accepted paths.
 	Dead     int64    `json:"dead"`
 	Of       int64    `json:"of"`
 	Accepted int64    `json:"accepted"`
 	Failures []string `json:"failures,omitempty"`
-	// BaseGuessed is set if the image fails only because the end of its base is a guess. Dead and Of are then of all
-	// layers.
+	// BaseGuessed is set if the image fails only because the end of its base is a guess. Dead and
+	// Of are then of all layers.
 	BaseGuessed bool `json:"baseGuessed,omitempty"`
 }
 
 // Unit is the content of one inode in one layer.
 type Unit struct {
-	Node    int32 // the path at which its layer has the content: Tree.Node gives it
+	Node    int32 // the path at which its layer has the content; see Tree.Node
 	Layer   int32 // its creator, index in Layers
 	Killer  int32 // index in Layers; -1 while it is live
-	Links   int32 // paths of the final file system that refer to it
+	Links   int32 // number of paths of the final file system that refer to it
 	Bytes   int64
 	Content Content
 	Reason  Reason
 	Debris  DebrisKind
-	// Accepted: a person has said that it may be there.
+	// Accepted is set if the user has accepted it.
 	Accepted bool
 }
 
-// Dead says whether no path of the final file system refers to it.
+// Dead reports whether no path of the final file system refers to the unit.
 func (u *Unit) Dead() bool { return u.Links == 0 }
 
-// Content identifies the bytes of a file: the first half of their SHA-256. For a file of more than 64 MiB it is the hash of
-// the blocks that are not all zero.
+// Content identifies the bytes of a file: the first half of their SHA-256. For a file of more than
+// 64 MiB it is the hash of the blocks that are not all zero.
 type Content [16]byte

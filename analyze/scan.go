@@ -17,8 +17,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
-// Scan makes the table of a layer. It reads r, compressed in any way or not at all, once and to its end, and hashes
-// every file on the way.
+// Scan returns the table of a layer. It reads r, with any or no compression, once and to its
+// end, and hashes every file on the way.
 func Scan(ctx context.Context, r io.Reader) (*Table, error) {
 	z, _, err := unpack.Decompress(r)
 	if err != nil {
@@ -103,8 +103,9 @@ func (s *scanner) entry(h *unpack.Header) error {
 	return nil
 }
 
-// largeFile is the size from which a file's Content is a hash of the blocks that are not all zero. The holes of a sparse
-// file then cost nothing: a file of a tebibyte fits into a layer of some hundred bytes.
+// largeFile is the size from which a file's Content is a hash of the blocks that are not all zero.
+// The holes of a sparse file then cost nothing: a file of a tebibyte fits into a layer of some
+// hundred bytes.
 const largeFile = 64 << 20
 
 // content computes e.Content.
@@ -125,13 +126,14 @@ func (s *scanner) content(e *Entry) error {
 	return nil
 }
 
-// zeroBlock is the unit in which zeros are left out of the hash of a large file.
+// zeroBlock is the size of the blocks that are skipped in the hash of a large file if they are
+// all zero.
 const zeroBlock = 4096
 
 var zeros [zeroBlock]byte
 
-// nonzero hashes each block of the current file that is not all zero, with its number before it. The result is the same for
-// zeros that the tar holds and for those that it leaves out.
+// nonzero hashes each block of the current file that is not all zero, with its number before it.
+// The result is the same for zeros that the tar holds and for those that it leaves out.
 func (s *scanner) nonzero() error {
 	part := s.buf[:zeroBlock] // a block that comes in several pieces
 	at := int64(-1)           // its number; -1: none
@@ -179,7 +181,8 @@ func (s *scanner) nonzero() error {
 
 type onlyReader struct{ io.Reader }
 
-// mark deals with the names that a layer gives a meaning (OCI image spec v1.1.1, layer.md, "Whiteouts").
+// mark handles the names that have a special meaning in a layer (OCI image spec v1.1.1,
+// layer.md, "Whiteouts").
 func (s *scanner) mark() (handled bool, err error) {
 	e := &s.e
 	if !strings.Contains(e.Path, unpack.WhiteoutPrefix) {
@@ -188,7 +191,7 @@ func (s *scanner) mark() (handled bool, err error) {
 	dir, base := path.Split(e.Path)
 	for part := range strings.SplitSeq(strings.TrimSuffix(dir, "/"), "/") {
 		if strings.HasPrefix(part, ".wh..wh.") {
-			return true, nil // what aufs kept for itself
+			return true, nil // internal data of aufs
 		}
 		if strings.HasPrefix(part, unpack.WhiteoutPrefix) {
 			return true, fmt.Errorf("%w: a name below a whiteout", unpack.ErrFormat)
@@ -220,19 +223,19 @@ func cleanDir(dir string) string {
 
 func nanoseconds(sec, nsec int64) int64 {
 	if sec > math.MaxInt64/int64(time.Second)-1 || sec < math.MinInt64/int64(time.Second)+1 {
-		sec, nsec = 0, 0 // a time that no file system has
+		sec, nsec = 0, 0 // a time that no file system can hold
 	}
 	return sec*int64(time.Second) + nsec
 }
 
-// ahead reads a stream in a goroutine of its own, so that decompressing and hashing go on at once. It is an
-// unpack.Chunker.
+// ahead reads a stream in a goroutine of its own, so that decompressing and hashing run
+// concurrently. It implements unpack.Chunker.
 type ahead struct {
 	full chan chunk
 	free chan []byte
 	done chan struct{}
 	gone chan struct{}
-	size int64 // of what was taken
+	size int64 // of the data that was taken
 
 	taken []byte
 	err   error
@@ -244,7 +247,7 @@ type chunk struct {
 	err  error
 }
 
-// chunkSize is a multiple of the tar's blocks, as unpack.Chunker wants it.
+// chunkSize is a multiple of the tar's block size, as unpack.Chunker requires.
 const chunkSize = 256 << 10
 
 func readAhead(ctx context.Context, r io.Reader) *ahead {
@@ -261,7 +264,7 @@ func readAhead(ctx context.Context, r io.Reader) *ahead {
 			case <-a.done:
 				return
 			case <-ctx.Done():
-				a.full <- chunk{err: context.Cause(ctx)} // there is room for one more than there are buffers
+				a.full <- chunk{err: context.Cause(ctx)} // the channel has room for one more than the number of buffers
 				return
 			}
 			c.n, c.err = unpack.Fill(r, c.data)
@@ -274,7 +277,7 @@ func readAhead(ctx context.Context, r io.Reader) *ahead {
 	return a
 }
 
-// Chunk is for unpack.Reader.
+// Chunk implements unpack.Chunker.
 func (a *ahead) Chunk() ([]byte, error) {
 	if a.taken != nil {
 		a.free <- a.taken
@@ -293,10 +296,10 @@ func (a *ahead) Chunk() ([]byte, error) {
 	return c.data[:c.n], nil
 }
 
-// Read makes it an io.Reader, which unpack.NewReader takes; it is not used.
+// Read is never called. unpack.NewReader requires an io.Reader.
 func (a *ahead) Read([]byte) (int, error) { panic("unreachable") }
 
-// stop ends the goroutine. What it reads from must not block for ever.
+// stop ends the goroutine. The underlying reader must not block forever.
 func (a *ahead) stop() {
 	close(a.done)
 	<-a.gone

@@ -15,8 +15,8 @@ type run struct {
 	data   string
 }
 
-// sparseTar makes a layer of one sparse file in GNU's old form (tar.h of GNU tar, oldgnu_header), which archive/tar reads
-// and does not write. Four runs fit into it.
+// sparseTar makes a layer of one sparse file in GNU's old form (tar.h of GNU tar, oldgnu_header),
+// which archive/tar reads and does not write. Four runs fit into it.
 func sparseTar(name string, size int64, runs ...run) []byte {
 	number := func(n int64) []byte { // the form for numbers that have no 11 octal digits
 		var b [12]byte
@@ -48,8 +48,8 @@ func sparseTar(name string, size int64, runs ...run) []byte {
 	return append(b, make([]byte, 1024)...)
 }
 
-// TestSparse: a file of a tebibyte in a layer of two kilobytes is analyzed at once, and counts as the same file
-// wherever its holes are.
+// TestSparse: a file of a tebibyte in a layer of two kilobytes is analyzed at once, and counts as
+// the same file wherever its holes are.
 func TestSparse(t *testing.T) {
 	const tebi = 1 << 40
 	one := sparseTar("a", tebi, run{tebi - 4, "tail"})
@@ -78,8 +78,8 @@ func unpackedNames(t *testing.T, layer []byte) (names []string) {
 	return names
 }
 
-// TestSparseContent: a file has the same Content with its zeros stored, left out, or partly left out, and another
-// Content if a byte differs or is at another place.
+// TestSparseContent: a file has the same Content with its zeros stored, left out, or partly left
+// out, and another Content if a byte differs or is at another place.
 func TestSparseContent(t *testing.T) {
 	content := func(layer []byte) Content {
 		t.Helper()
@@ -125,8 +125,9 @@ func TestSparseContent(t *testing.T) {
 	}
 }
 
-// TestRewriteManyInARow: a layer that loses many entries in a row goes through a pipe to a reader that looks ahead. Empty
-// writes would be empty reads there, of which bufio.Reader takes no more than 100.
+// TestRewriteManyInARow: a layer that loses many entries in a row goes through a pipe to a reader
+// that looks ahead. Empty writes would be empty reads there, of which bufio.Reader takes no more
+// than 100.
 func TestRewriteManyInARow(t *testing.T) {
 	items := []item{dir("d")}
 	for i := range 300 {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Table is what a layer holds, without the contents: its entries in the order of its tar. It is kept in the form in which
-// it is stored, some sixty bytes an entry.
+// Table holds the entries of a layer without their contents, in the order of its tar. It is kept
+// in the form in which it is stored, which takes about sixty bytes per entry.
 type Table struct {
 	// Tar is the length of the layer's tar, and Entries the number of its entries.
 	Tar     int64
@@ -34,7 +34,8 @@ type Entry struct {
 	Content  Content
 }
 
-// tableMagic begins a stored table. Its number changes with the format and with the definition of Content.
+// tableMagic begins a stored table. Its number changes with the format and with the definition of
+// Content.
 const tableMagic = "lbtable2"
 
 // Flags of an entry in a table; the low bits are its Type.
@@ -45,7 +46,8 @@ const (
 	xattrFlag  = 32
 )
 
-// tableWriter puts a table together. Paths are written as what they have more than the one before.
+// tableWriter builds a table. Of each path it writes only the part that differs from the one
+// before.
 type tableWriter struct {
 	table Table
 	last  string
@@ -98,7 +100,7 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// MarshalBinary gives the table as it is stored, with a checksum.
+// MarshalBinary returns the table in the stored form, with a checksum.
 func (t *Table) MarshalBinary() ([]byte, error) {
 	b := make([]byte, 0, len(t.data)+64)
 	b = append(b, tableMagic...)
@@ -111,7 +113,7 @@ func (t *Table) MarshalBinary() ([]byte, error) {
 
 var errTable = errors.New("not a table of a layer's entries, or a damaged one")
 
-// UnmarshalBinary reads what MarshalBinary wrote. It keeps data.
+// UnmarshalBinary parses the result of MarshalBinary. It keeps data.
 func (t *Table) UnmarshalBinary(data []byte) error {
 	if len(data) < len(tableMagic)+8 || string(data[:len(tableMagic)]) != tableMagic {
 		return errTable
@@ -129,7 +131,8 @@ func (t *Table) UnmarshalBinary(data []byte) error {
 	return nil
 }
 
-// All gives the entries. An entry is valid until the next one. The error, errTable, is the last there is.
+// All returns the entries. An entry is valid until the next one. After an error, errTable, there
+// are no further entries.
 func (t *Table) All() iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
 		r := tableReader{data: t.data}
@@ -230,7 +233,7 @@ func (r *tableReader) bytes() []byte {
 	return b
 }
 
-// xattrs puts attributes into one string that is equal for equal attributes.
+// xattrs returns a string of attributes that is equal for equal attributes.
 func xattrs(list []string) string {
 	if len(list) == 0 {
 		return ""

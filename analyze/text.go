@@ -12,20 +12,21 @@ import (
 	"github.com/layerbuild/layerbuild/internal/units"
 )
 
-// TextOptions say how a report is shown in a terminal.
+// TextOptions are the options of WriteText.
 type TextOptions struct {
 	Width int  // columns; 0: 100
-	Color bool // mark what is dead
+	Color bool // color the dead parts
 	Top   int  // findings shown; 0: 10
 }
 
-// WriteJSON writes the report as JSON. docs/ANALYZE.md describes it.
+// WriteJSON writes the report as JSON. docs/ANALYZE.md describes the format.
 func (r *Report) WriteJSON(w io.Writer) error {
 	return EncodeJSON(w, r)
 }
 
-// EncodeJSON writes v as indented JSON. It escapes the characters that Printable replaces, since a terminal obeys some of
-// them (U+009B begins a control sequence) and shows others in misleading order. The value is the same for every reader.
+// EncodeJSON writes v as indented JSON. It escapes the characters that Printable replaces,
+// because terminals interpret some of them (U+009B begins a control sequence) and show others in
+// a misleading order. The decoded value is unchanged.
 func EncodeJSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -48,8 +49,8 @@ func EncodeJSON(w io.Writer, v any) error {
 	return err
 }
 
-// Printable is a path or an instruction of an image so that a terminal takes it for text: control characters, bytes that
-// are no UTF-8 and marks of direction are shown as escapes.
+// Printable returns a path or an instruction of an image in a form that is safe for a terminal:
+// control characters, invalid UTF-8 and direction marks are shown as escapes.
 func Printable(s string) string {
 	if strings.IndexFunc(s, func(r rune) bool { return !plainRune(r) }) < 0 {
 		return s
@@ -70,7 +71,7 @@ func Printable(s string) string {
 	return b.String()
 }
 
-// plainRune reports whether a terminal shows a character and does nothing else.
+// plainRune reports whether a terminal shows a character and does not interpret it.
 func plainRune(r rune) bool {
 	return r != utf8.RuneError && !unicode.IsControl(r) && !unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
 }
@@ -87,7 +88,7 @@ func (p *printer) printf(format string, args ...any) {
 	}
 }
 
-// WriteText shows the report in a terminal.
+// WriteText writes the report for a terminal.
 func (r *Report) WriteText(w io.Writer, o TextOptions) error {
 	if o.Width == 0 {
 		o.Width = 100
@@ -204,7 +205,7 @@ func deadSize(n int64) string {
 	return units.Size(n)
 }
 
-// lineOf is the first column: a line of the Dockerfile, or whose the instruction is.
+// lineOf returns the first column: a line of the Dockerfile, or the owner of the instruction.
 func (r *Report) lineOf(ins *Instruction) string {
 	switch {
 	case ins.Owner == BaseImage:
@@ -296,7 +297,7 @@ func (r *Report) textFindings(p *printer, o TextOptions) {
 	p.printf("\n")
 }
 
-// named is a layer's instruction with its line.
+// named returns a layer's instruction with its line.
 func (r *Report) named(layer, width int) string {
 	ins := r.Made(layer)
 	text := shorten(Printable(ins.Text), max(20, width-12))

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Tree is every path that a layer of the image speaks of, with what each layer says about it. It is compact: half a
-// million entries take well below 200 MB, and what is summed up for display is made for one View at a time.
+// Tree holds every path that a layer of the image names, with each layer's file there. It is
+// compact: half a million entries take well below 200 MB. Sums for display are computed for one
+// View at a time.
 type Tree struct {
 	nodes  []Node
 	files  []File
@@ -22,16 +23,17 @@ type Node struct {
 
 	id          int32
 	parent      int32 // -1: this is the root
-	child       int32 // the first, by name; 0: none, because nobody has the root as a child
+	child       int32 // the first, by name; 0: none (the root is not a child)
 	next        int32 // its next sibling; 0: none
-	first, last int32 // what the layers say: places in files, first+1; 0: nothing
-	cur         int32 // what there is now, and after the last layer finally, +1; 0: nothing
+	first, last int32 // the layers' files: indexes in files, first+1; 0: none
+	cur         int32 // the present file, and after the last layer the final one, +1; 0: none
 }
 
-// Type is what a path is.
+// Type is the type of a file.
 type Type uint8
 
-// The types. Gone is what a layer says with a whiteout, or by replacing a directory above.
+// The types. Gone is the type of a path that a layer removes with a whiteout, or by replacing a
+// directory above it.
 const (
 	Gone Type = iota
 	Dir
@@ -45,7 +47,7 @@ var typeNames = [...]string{"gone", "dir", "file", "symlink", "device", "fifo"}
 
 func (t Type) String() string { return typeNames[t] }
 
-// File is what one layer says about one path.
+// File is one layer's file at one path.
 type File struct {
 	Layer    int32 // index in Report.Layers
 	Unit     int32 // index in Report.Units for a regular file; -1 otherwise
@@ -55,19 +57,19 @@ type File struct {
 	Link     string // a symbolic link's target; for a device its type flag and numbers, "31,3"
 	Mode     uint16 // 12 bits
 	Type     Type
-	// Hardlink: the layer has the path as a link to another path of the same unit.
+	// Hardlink is set if the layer has the path as a link to another path of the same unit.
 	Hardlink bool
-	// Implied: the layer does not list the directory, but has something in it.
+	// Implied is set for a directory that the layer does not list but has content for.
 	Implied bool
 
 	attrs int32
 	next  int32 // +1
 }
 
-// ModTime is its time.
+// ModTime returns the modification time.
 func (f *File) ModTime() time.Time { return time.Unix(0, f.Time) }
 
-// Change is what a layer does to a path.
+// Change is the change of a path by a layer.
 type Change uint8
 
 // The changes.
@@ -84,19 +86,19 @@ func (c Change) String() string { return changeNames[c] }
 
 const root = int32(0)
 
-// Len is the number of nodes.
+// Len returns the number of nodes.
 func (t *Tree) Len() int { return len(t.nodes) }
 
-// Root is the node of "/".
+// Root returns the node of "/".
 func (t *Tree) Root() *Node { return &t.nodes[root] }
 
-// Node is the node with a number, as units name them. Numbers go from 0, the root, to Len()-1.
+// Node returns the node with a number. Numbers go from 0, the root, to Len()-1.
 func (t *Tree) Node(n int32) *Node { return &t.nodes[n] }
 
-// Number is a node's number.
+// Number returns a node's number.
 func (t *Tree) Number(n *Node) int32 { return n.id }
 
-// Parent is the node above, nil for the root.
+// Parent returns the node above, nil for the root.
 func (t *Tree) Parent(n *Node) *Node {
 	if n.parent < 0 {
 		return nil
@@ -104,7 +106,7 @@ func (t *Tree) Parent(n *Node) *Node {
 	return &t.nodes[n.parent]
 }
 
-// Path is a node's path, absolute and without a slash at its end.
+// Path returns a node's path, absolute and without a slash at its end.
 func (t *Tree) Path(n *Node) string {
 	if n.parent < 0 {
 		return "/"
@@ -117,7 +119,7 @@ func (t *Tree) Path(n *Node) string {
 	return "/" + strings.Join(parts, "/")
 }
 
-// Children gives the nodes below a node, in the order of their names.
+// Children returns the nodes below a node, in the order of their names.
 func (t *Tree) Children(n *Node) iter.Seq[*Node] {
 	return func(yield func(*Node) bool) {
 		for c := n.child; c != 0; c = t.nodes[c].next {
@@ -128,7 +130,7 @@ func (t *Tree) Children(n *Node) iter.Seq[*Node] {
 	}
 }
 
-// Find is the node of a path, nil if no layer speaks of it.
+// Find returns the node of a path, nil if no layer names it.
 func (t *Tree) Find(path string) *Node {
 	n := t.Root()
 	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
@@ -150,7 +152,7 @@ func (t *Tree) Find(path string) *Node {
 	return n
 }
 
-// Files gives what the layers say about a node, the lowest layer first.
+// Files returns the layers' files at a node, the lowest layer first.
 func (t *Tree) Files(n *Node) iter.Seq[*File] {
 	return func(yield func(*File) bool) {
 		for i := n.first; i != 0; i = t.files[i-1].next {
@@ -161,7 +163,8 @@ func (t *Tree) Files(n *Node) iter.Seq[*File] {
 	}
 }
 
-// At is what is at a node after a layer was applied; nil where there is nothing, also where there is something no more.
+// At returns the file at a node after a layer was applied; nil if there is none or it was
+// removed.
 func (t *Tree) At(n *Node, layer int) *File {
 	var last *File
 	for f := range t.Files(n) {
@@ -176,12 +179,12 @@ func (t *Tree) At(n *Node, layer int) *File {
 	return last
 }
 
-// View is the tree as one layer shows it, with sums for every directory.
+// View is the tree at one layer, with sums for every directory.
 type View struct {
 	Tree *Tree
-	// Layer is the layer's index; Whole says that the view shows everything that is there after this layer, and not
-	// only what the layer has. First is the layer whose changes are the first that count as such: Layer itself, but in
-	// a view of Since.
+	// Layer is the layer's index. Whole is set if the view shows all files that exist after this
+	// layer, and not only those of the layer. First is the first layer whose changes the view
+	// shows: it is Layer except in a view of Since.
 	Layer int
 	Whole bool
 	First int
@@ -196,24 +199,27 @@ type viewSum struct {
 	shown       bool
 }
 
-// Layer is what one layer has and removes. Bytes are those of the units that it created.
+// Layer returns the view of the files that one layer has and removes. Bytes are those of the
+// units that it created.
 func (t *Tree) Layer(layer int, units []Unit) *View { return t.view(layer, layer, false, units) }
 
-// After is the file system as it is after a layer, with the names that the layer removed still there to be seen. Bytes
-// are those of the units that are there; what of them is dead is so in the final image, because of a layer above.
+// After returns the view of the file system after a layer. Names that the layer removed are also
+// shown. Bytes are those of the existing units; dead units among them are dead in the final
+// image because of a layer above.
 func (t *Tree) After(layer int, units []Unit) *View { return t.view(layer, layer, true, units) }
 
-// Since is After a layer with the changes of all layers from first to this one together: what was added and changed
-// again is added, what was added and removed is not there.
+// Since is After with the changes of all layers from first to layer together: a file that was
+// added and then changed is shown as added, and one that was added and removed is not shown.
 func (t *Tree) Since(first, layer int, units []Unit) *View { return t.view(first, layer, true, units) }
 
-// Final is the file system of the image.
+// Final returns the view of the image's final file system.
 func (t *Tree) Final(units []Unit) *View { return t.After(t.layers-1, units) }
 
-// view sums up from the last node to the first: a node is made after its parent, so its number is higher.
+// view computes sums from the last node to the first: a node is made after its parent, so its
+// number is higher.
 func (t *Tree) view(first, layer int, whole bool, units []Unit) *View {
 	v := &View{Tree: t, Layer: layer, First: first, Whole: whole, sums: make([]viewSum, len(t.nodes))}
-	seen := make([]bool, len(units)) // a unit counts at one of its paths
+	seen := make([]bool, len(units)) // a unit is counted at one of its paths
 	for i := len(t.nodes) - 1; i >= 0; i-- {
 		n, s := &t.nodes[i], &v.sums[i]
 		before, now := t.around(n, first, layer)
@@ -257,8 +263,8 @@ func (t *Tree) view(first, layer int, whole bool, units []Unit) *View {
 	return v
 }
 
-// around is what the layers from first on find at a node, nil for nothing, and what is said of it when the last of them
-// was applied, which may be that it is gone.
+// around returns the file at a node before the layers from first on, nil for none, and the last
+// file there up to layer, which may be of type Gone.
 func (t *Tree) around(n *Node, first, layer int) (before, now *File) {
 	for f := range t.Files(n) {
 		if int(f.Layer) > layer {
@@ -275,30 +281,31 @@ func (t *Tree) around(n *Node, first, layer int) (before, now *File) {
 	return before, now
 }
 
-// sameMeta compares what chmod, chown and setfattr change.
+// sameMeta compares the attributes that chmod, chown and setfattr change.
 func sameMeta(a, b *File) bool {
 	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID && a.attrs == b.attrs
 }
 
-// sum is a node's.
+// sum returns the sum of a node.
 func (v *View) sum(n *Node) *viewSum { return &v.sums[n.id] }
 
-// Shown says whether the view has the node: a directory is shown for what is below it.
+// Shown reports whether the view has the node. A directory is shown if something below it is.
 func (v *View) Shown(n *Node) bool { return v.sum(n).shown }
 
-// Change is what the layer does to the node or, for a directory, to something below it.
+// Change returns the layer's change of the node or, for a directory, of something below it.
 func (v *View) Change(n *Node) Change { return v.sum(n).change }
 
-// Bytes is the content at and below a node, each unit once.
+// Bytes returns the size of the content at and below a node, each unit once.
 func (v *View) Bytes(n *Node) int64 { return v.sum(n).bytes }
 
-// Dead is what of Bytes is dead in the final image.
+// Dead returns the part of Bytes that is dead in the final image.
 func (v *View) Dead(n *Node) int64 { return v.sum(n).dead }
 
-// Count is the number of units at and below a node.
+// Count returns the number of units at and below a node.
 func (v *View) Count(n *Node) int { return int(v.sum(n).files) }
 
-// File is what the layer says about the node, or with Whole what is there after it. It is nil where that is nothing.
+// File returns the layer's file at the node or, with Whole, the file after the layer. It is nil
+// if there is none.
 func (v *View) File(n *Node) *File {
 	if v.Whole {
 		return v.Tree.At(n, v.Layer)
