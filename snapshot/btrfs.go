@@ -87,13 +87,18 @@ func subvolume(dir int, request uintptr, source int) error {
 	return nil
 }
 
+var errNotBtrfs = errors.New("the state directory is not on btrfs, " +
+	"and the driver btrfs keeps snapshots as subvolumes; see docs/LAYERS.md")
+
+func isBtrfs(st unix.Statfs_t) bool { return int64(uint32(st.Type)) == unix.BTRFS_SUPER_MAGIC }
+
 func tryBtrfs(root string, o Options) (driver, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(root, &st); err != nil {
 		return nil, &os.PathError{Op: "statfs", Path: root, Err: err}
 	}
-	if int64(uint32(st.Type)) != unix.BTRFS_SUPER_MAGIC {
-		return nil, errors.New("the state directory is not on btrfs")
+	if !isBtrfs(st) {
+		return nil, errNotBtrfs
 	}
 	if _, err := tryCopy(root, o); err != nil {
 		return nil, err

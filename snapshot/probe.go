@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,67 @@ func candidates() []candidate {
 		{"btrfs", tryBtrfs},
 		{"copy", tryCopy},
 	}
+}
+
+// Drivers returns the names of the drivers, best first.
+func Drivers() []string {
+	var names []string
+	for _, c := range candidates() {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+const needsPool = " needs a pool of block devices that root sets up; " +
+	"the drivers here need a directory only"
+
+// otherDrivers are names that other programs have for drivers. The values tell a user why there is
+// no driver of that name, or what its name is here. docs/LAYERS.md explains each.
+var otherDrivers = map[string]string{
+	"aufs":         "aufs is no part of Linux, and the kernel's overlay does the same",
+	"devicemapper": "devicemapper" + needsPool,
+	"devmapper":    "devmapper" + needsPool,
+	"zfs": "zfs is no part of Linux; " +
+		"on a ZFS file system the first of the drivers here that works is used",
+	"vfs":       "vfs, a whole tree for each layer, is called copy here",
+	"native":    "native, a whole tree for each layer, is called copy here",
+	"overlay2":  "overlay2 is called overlay here",
+	"overlayfs": "overlayfs is called overlay here",
+}
+
+// CheckDriver returns nil if there is a driver of that name, and otherwise an error that says why
+// there is none.
+func CheckDriver(name string) error {
+	if slices.Contains(Drivers(), name) {
+		return nil
+	}
+	reason, ok := otherDrivers[name]
+	if !ok {
+		names := Drivers()
+		last := len(names) - 1
+		reason = fmt.Sprintf("%s or %s is expected", strings.Join(names[:last], ", "), names[last])
+	}
+	return fmt.Errorf("%s; see docs/LAYERS.md", reason)
+}
+
+// CheckPlace returns an error if the driver of that name certainly cannot keep snapshots in the
+// directory root, which need not exist. It changes nothing.
+func CheckPlace(name, root string) error {
+	if name != "btrfs" {
+		return nil
+	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return err
+	}
+	var st unix.Statfs_t
+	for err = unix.Statfs(root, &st); err == unix.ENOENT && root != "/"; err = unix.Statfs(root, &st) {
+		root = filepath.Dir(root)
+	}
+	if err != nil || isBtrfs(st) {
+		return nil // Open knows more
+	}
+	return errNotBtrfs
 }
 
 // Probe tries every driver in the directory root, which it makes if it does not exist, and returns
@@ -67,7 +129,7 @@ func choose(root, boot string, o Options) (driver, error) {
 				return d, nil
 			}
 		}
-		return nil, fmt.Errorf("unknown snapshot driver %q", o.Driver)
+		return nil, fmt.Errorf("snapshot driver %q: %w", o.Driver, CheckDriver(o.Driver))
 	}
 	key := probeKey(root, boot, o)
 	if d, err := recall(root, key, o); err == nil {

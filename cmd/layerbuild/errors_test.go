@@ -135,7 +135,6 @@ var failures = []failing{
 	{args: "rm nosuch"},
 	{args: "prune-image -t x REGISTRY/nosuch"},
 	{args: "images --root /proc/nosuch"},
-	{args: "images --driver btrfs"},
 }
 
 // Each failure gives its reason once, with the line of the Dockerfile if there is one, and always has the same status.

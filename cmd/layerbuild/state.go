@@ -24,6 +24,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 )
@@ -34,17 +35,41 @@ type stateFlags struct {
 	stderr       io.Writer // for warnings
 }
 
-// drivers are the names of the snapshot drivers, as --driver takes them.
-var drivers = []string{"overlay", "fuse-overlayfs", "btrfs", "copy"}
+// driverName is the name of a snapshot driver; "" stands for the first driver that works.
+type driverName string
+
+func (d *driverName) Set(s string) error {
+	if err := snapshot.CheckDriver(s); err != nil {
+		return err
+	}
+	*d = driverName(s)
+	return nil
+}
+
+func (d *driverName) Type() string   { return "string" }
+func (d *driverName) String() string { return string(*d) }
 
 func (f *stateFlags) define(flags *pflag.FlagSet) {
 	flags.Var((*directory)(&f.root), "root", "`DIR` state directory: images, layers and cache")
-	flags.Var(newChoice(&f.driver, "", drivers...), "driver", "`NAME` snapshot driver: overlay, fuse-overlayfs, btrfs or copy (default: the first that works)")
+	flags.Var((*driverName)(&f.driver), "driver",
+		"`NAME` snapshot driver: "+orList(snapshot.Drivers())+" (default: the first that works)")
 }
 
-// resolve sets the state directory if no flag names it, and checks that it is or can be a directory.
+// resolve sets the state directory if no flag names it, and checks that it is or can be a directory
+// in which the driver works.
 func (f *stateFlags) resolve(e *env) error {
 	f.stderr = e.stderr
+	if err := f.resolveRoot(e); err != nil {
+		return err
+	}
+	if err := snapshot.CheckPlace(f.driver, filepath.Join(f.root, "snapshots")); err != nil {
+		return fmt.Errorf("--driver %q: %w", f.driver, err)
+	}
+	return nil
+}
+
+// resolveRoot sets the state directory and checks that it is or can be a directory.
+func (f *stateFlags) resolveRoot(e *env) error {
 	from := "--root"
 	if f.root == "" {
 		from = "LAYERBUILD_ROOT"
