@@ -1,0 +1,21 @@
+#!/bin/sh
+# A removed file of a lower directory leaves a character device 0:0, a whiteout. One of the upper directory leaves nothing.
+. "$(dirname "$0")/lab.sh"
+mkdir lower upper work merged
+echo 1 >lower/old
+
+mount -t overlay overlay -o $layers,lowerdir=lower,upperdir=upper,workdir=work merged
+run 'echo 2 >merged/new'
+run 'rm merged/old merged/new'
+run 'ls merged'
+run 'stat -c "%n: %F %t:%T" upper/*'
+run 'cat lower/old'
+run 'umount merged'
+echo 'A whiteout made by hand does the same:'
+run 'rm upper/old'
+mount -t overlay overlay -o $layers,lowerdir=lower,upperdir=upper,workdir=work merged
+run 'ls merged'
+run 'umount merged'
+run 'mknod upper/old c 0 0'
+mount -t overlay overlay -o $layers,lowerdir=lower,upperdir=upper,workdir=work merged
+run 'ls merged'
