@@ -1,9 +1,13 @@
-// Package atomicfile writes files that are whole at each moment: a reader, and whoever comes after a crash, finds the
-// old content or the new one.
+// Package atomicfile replaces files atomically: a reader, also after a crash, sees either the old
+// content or the new one.
 //
-// The new content goes to a file without a name (O_TMPFILE), which the kernel removes if the process dies. It is given
-// a temporary name only for the moment before rename(2) moves it over the old file. File systems without such files
-// (NFS, and overlayfs before Linux 6.3) get a file with the temporary name from the beginning.
+// The new content is written to a file without a name (O_TMPFILE), which the kernel removes if the
+// process dies. The file gets a temporary name only immediately before rename(2) moves it over the
+// old file. On file systems without unnamed files (NFS, and overlayfs before Linux 6.3) it has the
+// temporary name from the beginning.
+//
+// The package writes only the file that it is called for, and in its directory. Its tests run as
+// any user.
 package atomicfile
 
 import (
@@ -20,12 +24,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Write replaces the file at path with what write writes. If that returns an error, the old file stays. A new file has
-// the mode perm less the umask. A file that replaces another one has its mode and, if the process may set it, its
-// owner.
+// Write replaces the contents of the file at path with those that write writes. If write returns an
+// error, the old file is kept. A new file has the mode perm without the bits of the umask. A file
+// that replaces another one gets its mode and, if the process may set it, its owner.
 //
-// The file that path leads to through links is replaced, not the link. What is not a regular file, such as a fifo or
-// /dev/null, and a descriptor of the process, such as /dev/stdout, is written to as it is.
+// If path leads through links, the file at their end is replaced, not a link. A file that is not a
+// regular file, such as a fifo or /dev/null, and a descriptor of the process, such as /dev/stdout,
+// is written in place.
 func Write(path string, perm os.FileMode, write func(io.Writer) error) error {
 	t, err := find(path)
 	if err != nil {
@@ -37,8 +42,9 @@ func Write(path string, perm os.FileMode, write func(io.Writer) error) error {
 	return t.replace(perm, write)
 }
 
-// WriteFile is Write for a small file whose content is at hand. Where no file can be made beside the old one, or the
-// old one is a mount point, as in a container that was given only the file, the old one is written in place.
+// WriteFile is like Write for a small file with the given contents. If no file can be made in the
+// old one's directory, or the old one is a mount point, as in a container that has only the file
+// mounted, it writes the old one in place.
 func WriteFile(path string, data []byte, perm os.FileMode) error {
 	write := func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -55,10 +61,10 @@ func WriteFile(path string, data []byte, perm os.FileMode) error {
 	return err
 }
 
-// target is the file that a path leads to.
+// target is the file that a path refers to.
 type target struct {
 	path    string
-	old     *unix.Stat_t // nil: there is none yet
+	old     *unix.Stat_t // nil: it does not exist yet
 	inPlace bool         // it cannot be replaced
 }
 
@@ -82,8 +88,8 @@ func find(path string) (target, error) {
 	return target{path: path, old: &st}, nil
 }
 
-// isDescriptor reports whether path names an open file of the process: another one in its place would be seen by
-// nobody who reads from the descriptor.
+// isDescriptor reports whether path names an open file of the process. If it were replaced, readers
+// of the descriptor would not see the new file.
 func isDescriptor(path string) bool {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -109,7 +115,7 @@ func (t target) replace(perm os.FileMode, write func(io.Writer) error) (err erro
 	}
 	defer func() {
 		if err != nil {
-			f.Close() // a second time after a failure of Close does no harm
+			f.Close() // harmless after a failed Close
 			if named {
 				os.Remove(temp)
 			}
@@ -119,13 +125,13 @@ func (t target) replace(perm os.FileMode, write func(io.Writer) error) (err erro
 		return err
 	}
 	if t.old != nil {
-		_ = f.Chown(int(t.old.Uid), int(t.old.Gid)) // EPERM: it belongs to who runs this
+		_ = f.Chown(int(t.old.Uid), int(t.old.Gid)) // EPERM: the file is owned by the current user
 		if err := f.Chmod(os.FileMode(t.old.Mode & 0o777)); err != nil {
 			return err
 		}
 	}
 	if !named {
-		// linkat(2) cannot replace a file, and by AT_EMPTY_PATH it would want a capability.
+		// linkat(2) cannot replace a file, and needs a capability for AT_EMPTY_PATH.
 		err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, temp, unix.AT_SYMLINK_FOLLOW)
 		if err != nil {
 			return &os.LinkError{Op: "link", Old: "a file without a name", New: temp, Err: err}
@@ -138,14 +144,15 @@ func (t target) replace(perm os.FileMode, write func(io.Writer) error) (err erro
 	return os.Rename(temp, t.path)
 }
 
-// create makes a file in dir without a name, or with the name temp where the file system has no files without one. It
-// reports whether the file has the name.
+// create makes a file in dir without a name, or with the name temp if the file system does not
+// support unnamed files. It reports whether the file has the name.
 func create(dir, temp string, perm os.FileMode) (*os.File, bool, error) {
 	f, err := os.OpenFile(dir, os.O_WRONLY|unix.O_TMPFILE, perm)
 	if err == nil {
 		return f, false, nil
 	}
-	// EISDIR and ENOENT are answers of kernels that do not know the flag (open(2)); an error of the directory comes again.
+	// Kernels that do not know the flag return EISDIR or ENOENT (open(2)). An error of the
+	// directory itself occurs again here.
 	f, err = os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	return f, true, err
 }

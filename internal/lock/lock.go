@@ -1,4 +1,5 @@
-// Package lock keeps processes that share a directory out of each other's way, with flock(2) on a file.
+// Package lock coordinates processes that share a directory, by flock(2) on a file. It makes and
+// opens lock files and directories, and does not write to them. The packages that use it test it.
 package lock
 
 import (
@@ -10,14 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrHeld says that somebody else holds the lock.
-var ErrHeld = errors.New("somebody else holds the lock")
+// ErrHeld is returned when another process, or another open file of this one, holds the lock.
+var ErrHeld = errors.New("another process holds the lock")
 
-// Acquire opens the file, which is made if it is missing, and locks it: exclusively, or shared with others who share
-// it. It waits as long as ctx lets it. Closing the file gives the lock back; so does the end of the process.
+// Acquire opens the file, which it makes if it is missing, and locks it: exclusively, or shared
+// with other holders of a shared lock. It waits until ctx is canceled. Closing the file releases
+// the lock, and so does the end of the process.
 func Acquire(ctx context.Context, path string, exclusive bool) (*os.File, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		// flock(2) cannot be interrupted by a context, so it is asked again and again.
+		// A context cannot interrupt flock(2), so it is called repeatedly without waiting.
 		f, err := Try(path, exclusive)
 		if !errors.Is(err, ErrHeld) {
 			return f, err
@@ -30,7 +32,7 @@ func Acquire(ctx context.Context, path string, exclusive bool) (*os.File, error)
 	}
 }
 
-// Try is Acquire that does not wait: the error is ErrHeld.
+// Try is like Acquire but returns ErrHeld instead of waiting.
 func Try(path string, exclusive bool) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -39,12 +41,12 @@ func Try(path string, exclusive bool) (*os.File, error) {
 	return try(f, exclusive)
 }
 
-// Convert makes a held lock exclusive or shared. It does not wait, but returns ErrHeld. The lock may be lost then,
-// because flock(2) releases it before it requests the other kind.
+// Convert makes a held lock exclusive or shared. It returns ErrHeld instead of waiting. The lock
+// may then be lost, because flock(2) releases it before it requests the other kind.
 func Convert(f *os.File, exclusive bool) error { return set(f, exclusive) }
 
-// Wait makes a lock on an open file exclusive or shared, and waits until nobody holds another that excludes it. No context
-// ends the wait: it is for locks that are held for moments.
+// Wait makes a lock on an open file exclusive or shared, and waits while another conflicting lock
+// is held. It cannot be canceled: it is for locks that are held only briefly.
 func Wait(f *os.File, exclusive bool) error {
 	how := unix.LOCK_SH
 	if exclusive {
@@ -53,10 +55,10 @@ func Wait(f *os.File, exclusive bool) error {
 	return flock(f, how)
 }
 
-// Unlock gives a lock back, and keeps the file open.
+// Unlock releases a lock and keeps the file open.
 func Unlock(f *os.File) error { return flock(f, unix.LOCK_UN) }
 
-// TryExisting is Try, exclusively, for a file that must exist.
+// TryExisting is like Try with exclusive set, for a file that must exist.
 func TryExisting(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -65,8 +67,9 @@ func TryExisting(path string) (*os.File, error) {
 	return try(f, true)
 }
 
-// TryDir is Try for a directory, exclusively. Nothing is made: a directory that its owner removes meanwhile stays empty
-// and can be removed. It is os.ErrNotExist if path is not the directory any more that was locked.
+// TryDir is like Try with exclusive set, for a directory. It does not make a file in it, so that a
+// directory that its owner removes meanwhile stays empty and can be removed. It returns
+// os.ErrNotExist if path is no longer the directory that was locked.
 func TryDir(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -89,7 +92,7 @@ func TryDir(path string) (*os.File, error) {
 	return f, nil
 }
 
-// try locks an open file, which it takes over.
+// try locks an open file. It closes the file if that fails.
 func try(f *os.File, exclusive bool) (*os.File, error) {
 	if err := set(f, exclusive); err != nil {
 		f.Close()

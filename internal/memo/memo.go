@@ -1,4 +1,5 @@
-// Package memo does a piece of work once for each key, for everyone who asks for the result.
+// Package memo computes a value once for each key and returns it to all callers. It has no side
+// effects of its own.
 package memo
 
 import (
@@ -6,8 +7,8 @@ import (
 	"sync"
 )
 
-// Map computes a value once for each key and returns it to everyone who asks. The zero value is empty. A Map is safe for
-// concurrent use.
+// Map computes a value once for each key and returns it to all callers. The zero value is empty. A
+// Map is safe for concurrent use.
 type Map[K comparable, V any] struct {
 	mu    sync.Mutex
 	calls map[K]*call[V]
@@ -19,7 +20,8 @@ type call[V any] struct {
 	err   error
 }
 
-// Do returns f's result for k. The first caller runs f, the others wait for it, or for their ctx to end.
+// Do returns f's result for k. The first caller runs f, the others wait for it, or for their ctx to
+// end.
 func (m *Map[K, V]) Do(ctx context.Context, k K, f func() (V, error)) (V, error) {
 	m.mu.Lock()
 	c, ok := m.calls[k]
@@ -30,7 +32,7 @@ func (m *Map[K, V]) Do(ctx context.Context, k K, f func() (V, error)) (V, error)
 		c = &call[V]{done: make(chan struct{})}
 		m.calls[k] = c
 		m.mu.Unlock()
-		// A panic must not leave the others waiting for ever.
+		// If f panics, the other callers must not wait for ever.
 		defer close(c.done)
 		c.value, c.err = f()
 		return c.value, c.err
@@ -41,7 +43,7 @@ func (m *Map[K, V]) Do(ctx context.Context, k K, f func() (V, error)) (V, error)
 		return c.value, c.err
 	case <-ctx.Done():
 		select {
-		case <-c.done: // both have happened: the value counts
+		case <-c.done: // both channels are ready: return the value
 			return c.value, c.err
 		default:
 		}
@@ -50,7 +52,7 @@ func (m *Map[K, V]) Do(ctx context.Context, k K, f func() (V, error)) (V, error)
 	}
 }
 
-// Forget lets the next caller for k run f again.
+// Forget makes the next Do for k run f again.
 func (m *Map[K, V]) Forget(k K) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -19,20 +19,21 @@ type Server struct {
 	mount   Mount
 	tree    *os.File
 	program *os.Process
-	// done is closed once the program has ended and has been waited for; state then says how it ended.
+	// done is closed once the program has ended and was waited for. state is then its exit status.
 	done  chan struct{}
 	state error
 	log   tail
 }
 
-// Serve makes a mount of type FuseOverlay without attaching it, and starts the program that serves it. The error is an
-// *Error. The caller closes the Server.
+// Serve makes a mount of type FuseOverlay without attaching it, and starts the program that serves
+// it. It returns an *Error. The caller closes the Server.
 //
-// The kernel's side of the mount is made here, and the program only gets the open device (libfuse takes "/dev/fd/N" for
-// a mount that exists). So the program can run in a mount namespace that lacks the mount. If the mount were in the
-// program's own namespace, the mount would keep the program running, the program the namespace, and the namespace the
-// mount. The program is also outside of the step's pid namespace: a step can neither see nor end it. The program ends
-// by itself when the mount is gone everywhere, also when this process is killed.
+// Serve makes the kernel's side of the mount, and the program only gets the open device (libfuse
+// takes "/dev/fd/N" for a mount that exists). So the program can run in a mount namespace that does
+// not contain the mount. If the mount were in the program's own namespace, the mount would keep the
+// program running, the program the namespace, and the namespace the mount. The program is also
+// outside of the step's pid namespace: a step can neither see nor end it. The program ends by
+// itself when the mount is gone everywhere, also when this process is killed.
 func Serve(m Mount) (*Server, error) {
 	program, err := exec.LookPath("fuse-overlayfs")
 	if err != nil {
@@ -55,8 +56,9 @@ func Serve(m Mount) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{mount: m, tree: os.NewFile(uintptr(tree), "fuse-overlayfs"), done: make(chan struct{})}
-	// In the foreground (-f) it stays our child, and we wait for it. In the background it would become a child of
-	// process 1, which in a container often does not wait for its children.
+	// In the foreground (-f) the program stays a child of this process, which waits for it. In the
+	// background it would become a child of process 1, which in a container often does not wait for
+	// its children.
 	cmd := exec.Command(program, append(args, "-f", "/dev/fd/3")...)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -68,9 +70,9 @@ func Serve(m Mount) (*Server, error) {
 		s.tree.Close()
 		return nil, m.wrap("", err)
 	}
-	dev.Close() // only the program has it open now: when the program ends, requests fail
+	dev.Close() // only the program has it open now: if the program ends, requests fail
 	s.program = cmd.Process
-	go func() { // until the program ends, which Close waits for
+	go func() { // ends with the program, which Close waits for
 
 		s.state = cmd.Wait()
 		close(s.done)
@@ -94,21 +96,22 @@ func (s *Server) ready() error {
 	return s.mount.wrap("stat", err)
 }
 
-// Tree is the mount, which is not attached. It can be attached once: as a Mount of type Detached.
+// Tree returns the mount, which is not attached. It can be attached once, as a Mount of type
+// Detached.
 func (s *Server) Tree() *os.File { return s.tree }
 
-// Done is closed when the program has ended.
+// Done returns a channel that is closed when the program has ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// serverEnd is how long a program may take to end after its mount is gone.
+// serverEnd is how long Close waits for the program to end after its mount is gone.
 const serverEnd = 10 * time.Second
 
-// Close syncs the mount, closes it, and waits until the program has ended, which it does when the mount is attached
-// nowhere. The error is an *Error, also if the program had ended before.
+// Close syncs the mount, closes it, and waits until the program has ended, which happens when the
+// mount is attached nowhere. It returns an *Error, also if the program had ended before.
 func (s *Server) Close() error {
 	err := s.sync()
 	if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) {
-		<-s.done // the program has closed the device, which is how it ends
+		<-s.done // the program closes the device when it ends
 	}
 	early := false
 	select {
@@ -133,7 +136,7 @@ func (s *Server) Close() error {
 	return &Error{Mount: s.mount, Op: "the program has ended", Log: s.log.String(), Err: state}
 }
 
-// sync writes out what the kernel still has in its page cache.
+// sync writes the kernel's page cache of the mount to the program.
 func (s *Server) sync() error {
 	fd, err := unix.Openat(int(s.tree.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -149,10 +152,10 @@ type tail struct {
 	text []byte
 }
 
-// maxTail is how much a tail keeps.
+// maxTail is the number of bytes that a tail keeps.
 const maxTail = 2 << 10
 
-// Write never fails.
+// Write always succeeds.
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -163,7 +166,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String returns the text in one line, without the messages that the program prints at each start.
+// String returns the text in one line, without the messages that the program prints at every start.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -187,7 +190,7 @@ func (m *Mount) fuse() (int, error) {
 	return tree, m.wrap("", os.NewSyscallError("dup", err))
 }
 
-// fuseTree makes the kernel's side, for whoever answers on the device dev.
+// fuseTree makes the kernel's side of a mount, for the program that serves the device dev.
 func (m *Mount) fuseTree(dev int) (int, error) {
 	a, _ := split(m.Options)
 	c, err := m.context("fuse")
@@ -208,16 +211,16 @@ func (m *Mount) fuseTree(dev int) (int, error) {
 	return c.mount(a)
 }
 
-// fuseArgs are the program's arguments and the directory to start it in. One argument holds at most 128 KiB, so that the
-// lower directories are named relative to a directory that all have in common.
+// fuseArgs returns the program's arguments and the directory to start it in. One argument can have
+// at most 128 KiB, so the lower directories are named relative to a common parent directory.
 func (m *Mount) fuseArgs() (args []string, dir string, err error) {
 	if len(m.Lower) == 0 {
 		return nil, "", m.wrap("", errors.New("no lower directory"))
 	}
 	for _, path := range append([]string{m.Upper, m.Work}, m.Lower...) {
-		// It splits at every colon, whatever stands before it.
+		// It splits at every colon, even after a backslash.
 		if strings.Contains(path, ":") {
-			return nil, "", m.wrap("", fmt.Errorf("fuse-overlayfs takes no path with a colon: %q", path))
+			return nil, "", m.wrap("", fmt.Errorf("fuse-overlayfs cannot use a path with a colon: %q", path))
 		}
 	}
 	dir = common(m.Lower)

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// legacy performs m with mount(2): before Linux 6.5 for overlays, before 5.12 for bind mounts, and under filters that
-// keep the new calls away.
+// legacy makes m with mount(2): for overlays before Linux 6.5, for bind mounts before 5.12, and
+// under seccomp filters that forbid the new calls.
 func (m *Mount) legacy(root string) error {
 	target, err := openTarget(root, m.Target)
 	if err != nil {
@@ -47,7 +47,8 @@ func (m *Mount) legacy(root string) error {
 	return m.again(root, uintptr(a.propagation))
 }
 
-// again changes the mount just made. Its place is opened anew: the descriptor from before is what the mount covers.
+// again changes the mount that was just made. It opens the mount point again: the earlier
+// descriptor refers to the directory below the mount.
 func (m *Mount) again(root string, flags uintptr) error {
 	target, err := openTarget(root, m.Target)
 	if err != nil {
@@ -96,8 +97,8 @@ func (m *Mount) legacyBind(root string, target int, a attributes) error {
 	return nil
 }
 
-// remount changes the flags of the mount at point. Those it has are kept: in a user namespace the kernel refuses to
-// take away what came with the mount.
+// remount changes the flags of the mount at point. It keeps the flags that are set: in a user
+// namespace the kernel refuses to clear flags inherited from the parent namespace.
 func remount(point string, a attributes) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(point, &st); err != nil {
@@ -111,7 +112,7 @@ func remount(point string, a attributes) error {
 	return nil
 }
 
-// mountsBelow are the mount points below the directory that fd is.
+// mountsBelow returns the mount points below the directory fd.
 func mountsBelow(fd int) ([]string, error) {
 	dir, err := os.Readlink(procFD(fd))
 	if err != nil {
@@ -160,8 +161,8 @@ func (d *descriptors) close() {
 	}
 }
 
-// page makes an overlay's options for mount(2). Where the paths are too long for the page they are given as links to
-// descriptors, which takes some two hundred directories.
+// page returns an overlay's options for mount(2). If the paths are too long for the option page,
+// they are replaced by links to descriptors, which fits about two hundred directories.
 func (m *Mount) page(data []string, files *descriptors) ([]string, error) {
 	lower := make([]string, len(m.Lower))
 	for i, dir := range m.Lower {
@@ -194,19 +195,20 @@ func (m *Mount) overlayOptions(lower, data []string) []string {
 	return append(options, data...)
 }
 
-// legacyOpen mounts m in a mount namespace that only one thread has, opens it and lets the namespace go.
+// legacyOpen mounts m in a mount namespace of a single thread, opens it, and lets the namespace
+// end.
 func (m *Mount) legacyOpen() (f *os.File, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// The thread is not unlocked: it ends with the goroutine, and the namespace with it.
+		// The thread stays locked, so it ends with the goroutine, and the namespace with it.
 		runtime.LockOSThread()
 		if unix.Gettid() != unix.Getpid() {
 			f, err = m.openHere()
 			return
 		}
-		// The first thread never ends, and is the one that /proc/self shows. While it is kept here the next goroutine
-		// gets another one.
+		// The first thread never ends, and /proc/self refers to it. While it is locked here, the
+		// next goroutine gets another thread.
 		defer runtime.UnlockOSThread()
 		f, err = m.legacyOpen()
 	}()
@@ -214,7 +216,7 @@ func (m *Mount) legacyOpen() (f *os.File, err error) {
 	return f, err
 }
 
-// openHere takes the calling thread into a mount namespace of its own.
+// openHere moves the calling thread into a new mount namespace, mounts m there and opens it.
 func (m *Mount) openHere() (*os.File, error) {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return nil, os.NewSyscallError("unshare", err)
@@ -222,7 +224,7 @@ func (m *Mount) openHere() (*os.File, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, os.NewSyscallError("mount", err)
 	}
-	// Any directory will do as a place: nobody else sees what is mounted on it.
+	// Any directory can be the mount point: no other process sees the mount.
 	place := m.Source
 	if len(m.Lower) > 0 {
 		place = m.Lower[0]

@@ -1,7 +1,12 @@
-// Package mount performs mounts that are described as data.
+// Package mount makes mounts that are described as data.
 //
-// A Mount is made by whoever knows what a file system is put together from (a snapshotter), travels as JSON to the
-// process that needs it, and is performed there, in that process's own mount namespace.
+// A Mount is described by the package that knows the directories of a file system (a snapshotter),
+// is sent as JSON to the process that needs it, and is made there, in that process's own mount
+// namespace.
+//
+// The package makes system calls and starts fuse-overlayfs. It writes no files, but removes the
+// mark of an earlier volatile mount from an overlay's work directory. Its tests need root or user
+// namespaces, and run every test by the new mount API and by mount(2).
 package mount
 
 import (
@@ -17,51 +22,58 @@ import (
 
 // Mount is one mount, as data.
 type Mount struct {
-	// Type is the file system type ("overlay", "tmpfs", "proc"), or "bind", or "fuse-overlayfs": an overlay that the
-	// program of that name serves (see FuseOverlay).
+	// Type is the file system type ("overlay", "tmpfs", "proc"), or "bind", or "fuse-overlayfs" for
+	// an overlay that the program of that name serves (see FuseOverlay).
 	Type string `json:"type"`
-	// Source is the directory or file that a bind mount shows; for other types what /proc/mounts shows.
+	// Source is the directory or file of a bind mount. For other types it is the name shown in
+	// /proc/mounts.
 	Source string `json:"source,omitempty"`
-	// Target is where it is mounted, below the root that All is given; "" is that root itself.
+	// Target is the mount point, below the root that All is called with; "" is that root itself.
 	Target string `json:"target,omitempty"`
-	// Lower are an overlay's lower directories, top first, absolute. They have a field of their own because hundreds of
-	// them do not fit the 4096-byte option page; the new mount API takes them one by one (lowerdir+, Linux 6.5).
+	// Lower are an overlay's lower directories, top first, absolute. They are not in Options
+	// because hundreds of them do not fit into the 4096-byte option page. The new mount API takes
+	// them one by one (lowerdir+, Linux 6.5).
 	Lower []string `json:"lower,omitempty"`
-	// Upper and Work are an overlay's writable parts; both empty: a read-only view, which needs two lower directories.
+	// Upper and Work are an overlay's writable directories. If both are empty, the mount is a
+	// read-only view, which needs two lower directories.
 	Upper string `json:"upper,omitempty"`
 	Work  string `json:"work,omitempty"`
-	// Options are further options as mount(8) has them: "ro", "nosuid", "mode=755", "volatile", "userxattr", "rbind".
-	// With "rbind" the flags ("ro") hold for the mounts below too. A bind mount is private unless they say otherwise.
+	// Options are further options of mount(8): "ro", "nosuid", "mode=755", "volatile", "userxattr",
+	// "rbind". With "rbind" the flags ("ro") also apply to the mounts below. A bind mount is
+	// private unless the options set another propagation.
 	Options []string `json:"options,omitempty"`
 }
 
-// Types that are not simply a file system of that name.
+// Types that are not names of the kernel's file systems.
 const (
 	Bind    = "bind"
 	Overlay = "overlay"
-	// FuseOverlay is fuse-overlayfs(1). All and Open run the program, which serves the mount from a mount namespace of
-	// its own in which the mount does not exist, and ends by itself when the mount is gone everywhere: unmounted, its
-	// namespace ended, or the descriptor closed. It needs no explicit stop. A Server reports when it ends too early.
+	// FuseOverlay is fuse-overlayfs(1). All and Open start the program, which serves the mount from
+	// a separate mount namespace in which the mount does not exist. The program ends by itself when
+	// the mount is gone everywhere: unmounted, its namespace ended, or the descriptor closed. A
+	// Server reports if it ends too early.
 	FuseOverlay = "fuse-overlayfs"
-	// Detached is a mount that was made but not attached (see Server.Tree): Source is the number of its descriptor in the
-	// process that attaches it. It can be attached once.
+	// Detached is a mount that was made but not attached (see Server.Tree). Source is the number of
+	// its descriptor in the process that attaches it. It can be attached once.
 	Detached = "detached"
 )
 
-// MaxLower is how many lower directories one overlay takes (the kernel's OVL_MAX_STACK). A Mount may have more where the
-// kernel can put overlays of its lowest directories below it (Linux 6.15).
+// MaxLower is the largest number of lower directories of one overlay (the kernel's OVL_MAX_STACK).
+// A Mount may have more if the kernel can combine its lowest directories in overlays of their own
+// (Linux 6.15).
 const MaxLower = 500
 
-// Error says which mount did not work, and in Log what the kernel or fuse-overlayfs said about it.
+// Error is returned when a mount fails. Log contains the messages of the kernel or of
+// fuse-overlayfs.
 type Error struct {
 	Mount Mount
-	// Op is the part that was refused: `lowerdir "/a"`, "fsmount"; "" if there is nothing more to say than the mount.
+	// Op is the part that failed: `lowerdir "/a"`, "fsmount"; "" if it is not known.
 	Op  string
 	Log string
 	Err error
 }
 
-// Error names the mount, the part of it and the reason.
+// Error returns a message with the mount, the part that failed and the reason.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("mount " + e.Mount.Type)
@@ -81,27 +93,30 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the system call's error.
+// Unwrap returns the system call's error.
 func (e *Error) Unwrap() error { return e.Err }
 
-// errNoAPI says that the kernel, or a filter before it, lacks a call or an option of the new mount API: use mount(2).
+// errNoAPI is returned when the kernel or a seccomp filter lacks a call or an option of the new
+// mount API. The caller then uses mount(2).
 var errNoAPI = errors.New("the kernel lacks the new mount API")
 
-// performer performs mounts. The zero value is the one to use; tests set legacy to see the way of older kernels.
+// performer makes mounts. The zero value is the one to use. Tests set legacy to test mount(2).
 type performer struct {
 	legacy bool
 }
 
-// All performs mounts in their order in the current mount namespace. Targets resolve inside root, links and ".."
-// included; a mount whose Target is "" becomes the root for those that come after it. Nothing is created: a target that
-// does not exist is an error. On an error the mounts before it stay. The error is an *Error.
+// All makes the mounts in their order in the current mount namespace. Targets are resolved inside
+// root, including links and "..". A mount whose Target is "" becomes the root for the mounts after
+// it. All does not make mount points: a target that does not exist is an error. After an error, the
+// mounts made before are kept. All returns an *Error.
 func All(mounts []Mount, root string) error {
 	return performer{}.all(mounts, root)
 }
 
-// Open performs mounts without attaching them anywhere and opens the result's root directory: nobody else sees them,
-// and they are gone when the file and everything opened through it is closed. The first mount's Target is ignored; those
-// of more mounts resolve inside the first (Linux 6.15). The caller closes the file. The error is an *Error.
+// Open makes mounts without attaching them and opens the root directory of the first. Other
+// processes do not see them, and they are gone when the file and all files opened through it are
+// closed. The first mount's Target is ignored. The targets of other mounts are resolved inside the
+// first mount (Linux 6.15). The caller closes the file. Open returns an *Error.
 func Open(mounts []Mount) (*os.File, error) {
 	return performer{}.open(mounts)
 }
@@ -156,8 +171,8 @@ func (p performer) open(mounts []Mount) (*os.File, error) {
 			return nil, m.wrap("", err)
 		}
 	}
-	// The tree's own descriptor is an O_PATH one. One opened through it can be read as a directory, and keeps the mount
-	// alive after the tree is let go.
+	// The tree's own descriptor is an O_PATH one. One opened through it can be read as a directory,
+	// and keeps the mount after the tree's descriptor is closed.
 	f, err := openDir(tree, m.Type)
 	return f, m.wrap("", err)
 }
@@ -189,8 +204,8 @@ func openDir(at int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// openTarget opens the place below root where something is to be mounted. It is opened anew for each mount because the
-// one before may have covered root itself.
+// openTarget opens a mount point below root. It must be called for each mount, since an earlier
+// mount may have covered root itself.
 func openTarget(root, target string) (int, error) {
 	dir, err := unix.Open(root, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -203,7 +218,7 @@ func openTarget(root, target string) (int, error) {
 	return safepath.InRoot(dir, target, unix.O_PATH, 0)
 }
 
-// wrap makes err an *Error that names m; nil stays nil.
+// wrap returns err as an *Error that names m; nil if err is nil.
 func (m *Mount) wrap(op string, err error) error {
 	if err == nil {
 		return nil

@@ -17,10 +17,10 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 )
 
-// performers are the two ways, each of which has to do everything.
+// performers are the two mount APIs, which must behave the same.
 var performers = map[string]performer{"new API": {}, "mount(2)": {legacy: true}}
 
-// hostile is a directory name with everything that separates options somewhere.
+// hostile is a directory name with all characters that separate options or paths.
 const hostile = `a,b:c\d=e f"g\:h\,`
 
 func write(t testing.TB, path, content string) {
@@ -51,7 +51,7 @@ func mkdirs(t testing.TB, dirs ...string) {
 	}
 }
 
-// mountAll performs mounts and undoes them at the end of the test.
+// mountAll makes mounts and unmounts them at the end of the test.
 func mountAll(t testing.TB, p performer, mounts []Mount, root string) {
 	t.Helper()
 	if err := p.all(mounts, root); err != nil {
@@ -67,7 +67,8 @@ func overlayOptions(more ...string) []string {
 	return append([]string{"index=off", "metacopy=off"}, more...)
 }
 
-// overlayDirs makes lower directories l0 (top) to l<n-1>, each with a file of that name and one that all have.
+// overlayDirs makes lower directories l0 (top) to l<n-1>, each with a file of the directory's name
+// and one that all have.
 func overlayDirs(t testing.TB, base string, n int) Mount {
 	t.Helper()
 	m := Mount{Type: Overlay, Upper: base + "/upper", Work: base + "/work", Options: overlayOptions("volatile")}
@@ -81,7 +82,7 @@ func overlayDirs(t testing.TB, base string, n int) Mount {
 	return m
 }
 
-// procPath names an open directory as a path.
+// procPath returns a path of an open directory.
 func procPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
 func TestMounts(t *testing.T) {
@@ -227,7 +228,7 @@ func testRecursive(t *testing.T, p performer) {
 	write(t, base+"/src/sub dir/y", "the source stays writable")
 }
 
-// testTargets mounts where links lead, which must be inside the root.
+// testTargets mounts at targets with links, which must be resolved inside the root.
 func testTargets(t *testing.T, p performer) {
 	base := t.TempDir()
 	mkdirs(t, base+"/root/inside", base+"/outside", base+"/src")
@@ -289,7 +290,7 @@ func testErrors(t *testing.T, p performer) {
 		mount  Mount
 		target string
 		want   []string
-		newAPI string // what only the new API says
+		newAPI string // part of the message with the new API only
 	}{
 		{"missing lower", missing, "", []string{"mount overlay"}, base + "/nothing"},
 		{"option", option, "", []string{"mount overlay"}, "nonsense"},
@@ -323,7 +324,8 @@ func testErrors(t *testing.T, p performer) {
 	}
 }
 
-// testLongPaths has directories whose names are longer than what fsconfig(2) takes as a string.
+// testLongPaths mounts directories whose names are longer than the limit of fsconfig(2) for a
+// string.
 func testLongPaths(t *testing.T, p performer) {
 	base := t.TempDir()
 	for range 3 {
@@ -396,7 +398,7 @@ func needFuse(t testing.TB) {
 	dev.Close()
 }
 
-// servers are the fuse-overlayfs processes that serve something in dir.
+// servers returns the fuse-overlayfs processes that serve a mount with a directory in dir.
 func servers(t testing.TB, dir string) (pids []string) {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -412,7 +414,7 @@ func servers(t testing.TB, dir string) (pids []string) {
 	return pids
 }
 
-// gone waits until no server is left.
+// gone waits until no server runs.
 func gone(t testing.TB, dir string) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -492,7 +494,8 @@ func TestFuseErrors(t *testing.T) {
 	}
 }
 
-// TestFuseEndsWithNamespace lets a process with a mount die: neither the mount nor its server outlive the namespace.
+// TestFuseEndsWithNamespace kills a process with a mount: neither the mount nor its server outlives
+// the namespace.
 func TestFuseEndsWithNamespace(t *testing.T) {
 	needFuse(t)
 	if base := os.Getenv("FUSE_DIR"); base != "" {
@@ -505,7 +508,7 @@ func TestFuseEndsWithNamespace(t *testing.T) {
 		if len(servers(t, base)) == 0 {
 			t.Fatal("found no server")
 		}
-		return // and leaves it mounted
+		return // does not unmount
 	}
 	base := t.TempDir()
 	t.Setenv("FUSE_DIR", base)
@@ -563,8 +566,8 @@ func TestKernelHas(t *testing.T) {
 	}
 }
 
-// BenchmarkOpen mounts and unmounts an overlay. On a tmpfs of two cores: 1 lower directory 0.5 ms, 10 0.7 ms, 400 6.2 ms,
-// all of it the kernel's.
+// BenchmarkOpen mounts and unmounts an overlay. On a tmpfs of two cores: 1 lower directory 0.5 ms,
+// 10 0.7 ms, 400 6.2 ms, all of it the kernel's.
 func BenchmarkOpen(b *testing.B) {
 	mounttest.Need(b)
 	for _, n := range []int{1, 10, 400} {

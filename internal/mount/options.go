@@ -7,21 +7,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attributes are what a mount has of its own, apart from the file system that it shows: mount_setattr(2)'s words.
+// attributes are the attributes of a mount, as opposed to those of its file system, in the terms of
+// mount_setattr(2).
 type attributes struct {
 	set, clear uint64
-	// propagation is MS_PRIVATE, MS_SLAVE, …; 0 leaves it.
+	// propagation is MS_PRIVATE, MS_SLAVE, …; 0 does not change it.
 	propagation uint64
 	recursive   bool
 }
 
-// flag is one mount(8) option that is a bit and not data for the file system.
+// flag is a mount(8) option that sets or clears an attribute and is not data for the file system.
 type flag struct {
 	name       string
 	set, clear uint64
 }
 
-// flags is sorted by name. "ro" is the mount's and not the superblock's: proc and sysfs refuse a second superblock that differs.
+// flags is sorted by name. "ro" applies to the mount and not to the superblock, since proc and
+// sysfs refuse a second superblock with other flags.
 var flags = []flag{
 	{"atime", 0, unix.MOUNT_ATTR__ATIME},
 	{"defaults", 0, 0},
@@ -47,8 +49,8 @@ var propagations = map[string]uint64{
 	"shared": unix.MS_SHARED, "rshared": unix.MS_SHARED, "unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE,
 }
 
-// split tells what the kernel's mount layer understands from what goes to the file system, in the order given.
-// A later option wins over an earlier one ("ro", "rw").
+// split separates the options of the kernel's mount layer from the data for the file system, which
+// keep their order. A later option overrides an earlier one ("ro", "rw").
 func split(options []string) (a attributes, data []string) {
 	for _, o := range options {
 		if p, ok := propagations[o]; ok {
@@ -76,7 +78,7 @@ func (a attributes) attr() *unix.MountAttr {
 	return &unix.MountAttr{Attr_set: a.set, Attr_clr: a.clear, Propagation: a.propagation}
 }
 
-// msFlags are the same bits as mount(2) has them.
+// msFlags returns the attributes as flags of mount(2).
 func (a attributes) msFlags() uintptr {
 	var ms uintptr
 	for _, b := range [...]struct {
@@ -99,11 +101,12 @@ func (a attributes) msFlags() uintptr {
 	return ms
 }
 
-// msNoSymFollow is MS_NOSYMFOLLOW (Linux 5.10), which x/sys does not have.
+// msNoSymFollow is MS_NOSYMFOLLOW (Linux 5.10), which package unix lacks.
 const msNoSymFollow = 0x100
 
-// escape protects what separates options (and, in a list of lower directories, paths) in an overlay's option string.
-// Overlay unescapes a backslash before any character (ovl_unescape), the same for mount(2) and fsconfig(2).
+// escape escapes the characters that separate options (and, in a list of lower directories, paths)
+// in an overlay's option string. Overlay removes a backslash before any character (ovl_unescape),
+// for mount(2) as for fsconfig(2).
 func escape(path, separators string) string {
 	if !strings.ContainsAny(path, separators) {
 		return path

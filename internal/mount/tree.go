@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree makes m without attaching it and returns its descriptor, which the caller closes.
-// It is errNoAPI where mount(2) has to do it.
+// tree makes m without attaching it and returns its descriptor, which the caller closes. It returns
+// errNoAPI if mount(2) must be used.
 func (p performer) tree(m *Mount) (int, error) {
 	if p.legacy && m.Type != FuseOverlay && m.Type != Detached {
 		return -1, errNoAPI
@@ -32,7 +32,7 @@ func (p performer) tree(m *Mount) (int, error) {
 	}
 }
 
-// detached is the mount that is open as the descriptor Source.
+// detached returns a descriptor of the mount that is open as the descriptor Source.
 func (m *Mount) detached() (int, error) {
 	fd, err := strconv.Atoi(m.Source)
 	if err != nil {
@@ -42,7 +42,7 @@ func (m *Mount) detached() (int, error) {
 	return tree, m.wrap("", os.NewSyscallError("dup", err))
 }
 
-// clone is a bind mount.
+// clone makes a bind mount.
 func (m *Mount) clone() (int, error) {
 	a, data := split(m.Options)
 	if len(data) > 0 {
@@ -66,7 +66,7 @@ func (m *Mount) clone() (int, error) {
 	err = unix.MountSetattr(tree, "", uint(unix.AT_EMPTY_PATH|recursive), a.attr())
 	if err != nil {
 		unix.Close(tree)
-		if missing(err) { // mount_setattr is Linux 5.12's.
+		if missing(err) { // mount_setattr is new in Linux 5.12
 			return -1, errNoAPI
 		}
 		return -1, m.wrap("mount_setattr", err)
@@ -74,19 +74,20 @@ func (m *Mount) clone() (int, error) {
 	return tree, nil
 }
 
-// cloneError explains the one refusal that nobody can guess.
+// cloneError adds the reason to the EINVAL of a bind mount that is not recursive.
 func cloneError(err error, recursive bool) error {
 	if err == unix.EINVAL && !recursive {
-		return fmt.Errorf("%w: it has mounts below it that must not be taken away in a user namespace (rbind shows them too)", err)
+		return fmt.Errorf("%w: in a user namespace it cannot be mounted without the mounts below it (use rbind)", err)
 	}
 	return err
 }
 
-// missing says that a call is not there: unknown to the kernel, or kept away by a seccomp filter (older ones answer
-// EPERM to what they do not know). Where the caller simply may not mount, mount(2) says so in turn.
+// missing reports whether an error means that a call is not available: it is unknown to the kernel,
+// or a seccomp filter forbids it (older filters return EPERM for unknown calls). If the caller is
+// not allowed to mount, mount(2) then returns that error.
 func missing(err error) bool { return err == unix.ENOSYS || err == unix.EPERM }
 
-// context is a file system being configured: fsopen(2) to fsmount(2).
+// context is a file system that is being configured, from fsopen(2) to fsmount(2).
 type context struct {
 	m  *Mount
 	fd int
@@ -116,9 +117,10 @@ func (c *context) close() {
 	}
 }
 
-// hide makes setDir name directories relative to a descriptor of their common parent. All processes that can see an
-// overlay mount can read the names that it was mounted with: a step would learn where the state directory is, and so,
-// for example, the name of the user. It costs 2 µs a mount.
+// hide makes setDir name directories relative to a descriptor of their common parent. All processes
+// that can see an overlay mount can read the names that it was mounted with. Without hide, a step
+// could read the path of the state directory, and so, for example, the name of the user. It costs 2
+// µs a mount.
 func (c *context) hide(paths []string) {
 	dir := common(paths)
 	if dir == "/" {
@@ -129,7 +131,7 @@ func (c *context) hide(paths []string) {
 	}
 }
 
-// common returns the directory that absolute paths are below.
+// common returns the innermost directory that contains all the absolute paths.
 func common(paths []string) string {
 	dir := filepath.Dir(paths[0])
 	for _, path := range paths {
@@ -140,7 +142,7 @@ func common(paths []string) string {
 	return dir
 }
 
-// fail adds what the kernel wrote into the context's log, one message a read.
+// fail returns an *Error with the messages in the context's log, one of which each read returns.
 func (c *context) fail(op string, err error) error {
 	var log []string
 	buf := make([]byte, 4096)
@@ -159,7 +161,7 @@ func (c *context) fail(op string, err error) error {
 	return &Error{Mount: *c.m, Op: op, Log: strings.Join(log, "; "), Err: err}
 }
 
-// set gives one option: "key" or "key=value".
+// set sets one option: "key" or "key=value".
 func (c *context) set(option string) error {
 	key, value, ok := strings.Cut(option, "=")
 	var err error
@@ -186,7 +188,8 @@ func (c *context) setAll(options []string) error {
 // maxString is the longest value that fsconfig(2) takes as a string.
 const maxString = 255
 
-// setDir gives a directory. A longer path goes as a link to a descriptor; /proc/mounts then shows that.
+// setDir sets a directory. A path that is too long is replaced by a link to a descriptor, which
+// /proc/mounts then shows.
 func (c *context) setDir(key, path string, escaped bool) error {
 	value := path
 	if rest, ok := strings.CutPrefix(path, c.dir+"/"); ok && c.dir != "" {
@@ -204,12 +207,12 @@ func (c *context) setDir(key, path string, escaped bool) error {
 		if err != nil {
 			return c.fail(op(), err)
 		}
-		// The kernel resolves the path in the call.
+		// The kernel resolves the path during the call.
 		defer unix.Close(fd)
 		value = procFD(fd)
 	}
 	err := unix.FsconfigSetString(c.fd, key, value)
-	if err == unix.ENOENT && value != path { // there may be no /proc
+	if err == unix.ENOENT && value != path { // /proc may not be mounted
 		err = unix.FsconfigSetString(c.fd, key, path)
 	}
 	if err != nil {
@@ -239,7 +242,7 @@ func (c *context) mount(a attributes) (int, error) {
 	return tree, nil
 }
 
-// plain is any file system that takes its options as they are.
+// plain makes a mount of any file system that gets its options unchanged.
 func (m *Mount) plain() (int, error) {
 	a, data := split(m.Options)
 	c, err := m.context(m.Type)
@@ -258,7 +261,8 @@ func (m *Mount) plain() (int, error) {
 	return c.mount(a)
 }
 
-// overlay gives the lower directories one by one (lowerdir+), so that there is no option page to overflow.
+// overlay makes an overlay. It sets the lower directories one by one (lowerdir+), so the option
+// page's limit does not apply.
 func (m *Mount) overlay() (int, error) {
 	if !kernelHas(6, 5) {
 		return -1, errNoAPI
@@ -302,9 +306,10 @@ func (m *Mount) overlay() (int, error) {
 	return c.mount(a)
 }
 
-// nested makes an overlay of more lower directories than one takes: the lowest are overlays themselves.
+// nested makes an overlay of more than MaxLower lower directories: the lowest ones are combined in
+// overlays.
 func (m *Mount) nested() (int, error) {
-	// An overlay's lower directory could not be in a mount that is attached nowhere.
+	// Before Linux 6.15, a lower directory cannot be in a mount that is not attached.
 	if !kernelHas(6, 15) {
 		return -1, m.wrap("", fmt.Errorf("%d lower directories; more than %d need Linux 6.15", len(m.Lower), MaxLower))
 	}
@@ -329,7 +334,7 @@ func (m *Mount) nested() (int, error) {
 	return top.overlay()
 }
 
-// viewOptions leaves out what only an overlay with an upper directory takes.
+// viewOptions removes the options that are only for an overlay with an upper directory.
 func viewOptions(options []string) []string {
 	return slices.DeleteFunc(slices.Clone(options), func(o string) bool { return o == "volatile" })
 }
@@ -341,9 +346,9 @@ func (m *Mount) sourceName() string {
 	return m.Source
 }
 
-// dropVolatile removes the mark by which the kernel keeps an upper directory from a second volatile mount, as it may
-// have lost writes with the machine. Here it has not: whoever comes back after a boot begins with a new directory, and
-// what is mounted twice was written and is read in the same boot.
+// dropVolatile removes the mark by which the kernel prevents a second volatile mount of an upper
+// directory, which may have lost writes in a crash of the machine. That cannot happen here: after a
+// boot a new directory is used, and all mounts of one directory are in the same boot.
 func (m *Mount) dropVolatile(data []string) {
 	for _, o := range data {
 		if o == "volatile" {
@@ -356,8 +361,8 @@ func (m *Mount) dropVolatile(data []string) {
 	}
 }
 
-// kernelHas says whether the kernel is at least of that version. The calls of the new mount API cannot be asked
-// whether a file system knows an option without risking a half-made mount.
+// kernelHas reports whether the kernel is at least of that version. Probing whether a file system
+// has an option by the new mount API could leave a partly made mount.
 func kernelHas(major, minor int) bool {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {

@@ -15,11 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// self is this program's file, even if its name is another file's by now.
+// self is this program's file, even if another file has its name by now.
 const self = "/proc/self/exe"
 
-// enterMount moves this process into a mount namespace of its own. That may be done thread by thread, and execve
-// from a thread keeps that thread's namespaces: so no second process is needed. It returns only with an error.
+// enterMount moves this process into a new mount namespace. Unlike a user namespace, it can be
+// entered by one thread, and an execve from that thread keeps its namespaces, so no second process
+// is needed. enterMount returns only with an error.
 func enterMount() error {
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
@@ -30,13 +31,14 @@ func enterMount() error {
 	return fmt.Errorf("start the program again in its mount namespace: %w", err)
 }
 
-// enterUser starts the program again in a user and a mount namespace, waits for it and exits as it did. It returns
-// only with an error.
+// enterUser starts the program again in new user and mount namespaces, waits for it and exits with
+// its status. It returns only with an error.
 func enterUser() error {
 	ids, reasons := wanted(os.Getuid(), os.Getgid())
 	st := state{PPID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Reasons: reasons}
 
-	// The kernel sends the signal of PDEATHSIG when the thread that started the child ends: this one must not.
+	// The kernel sends the PDEATHSIG signal when the thread that started the child ends, so this
+	// thread must not end.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for {
@@ -52,7 +54,8 @@ func enterUser() error {
 		if ids.single() {
 			return err
 		}
-		// newuidmap is there and does not work (a file system mounted nosuid, for one): one id is better than none.
+		// newuidmap exists and fails (for example on a file system mounted nosuid). Use a single
+		// id.
 		ids = oneID(st.UID, st.GID)
 		st.Reasons = append(st.Reasons, err.Error())
 	}
@@ -69,8 +72,8 @@ func start(st state) (*child, error) {
 		return nil, err
 	}
 	defer r.Close()
-	// The child gets the pipe under the number that it has here, which no file has that the user passes on: the command
-	// line may name those as /dev/fd/N.
+	// The child gets the pipe with the number that it has here. No file that the user passes on has
+	// that number; the command line may name those as /dev/fd/N.
 	if _, err := unix.FcntlInt(r.Fd(), unix.F_SETFD, 0); err != nil {
 		w.Close()
 		return nil, os.NewSyscallError("fcntl", err)
@@ -83,8 +86,9 @@ func start(st state) (*child, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
 		Pdeathsig:  syscall.SIGKILL,
-		// The child starts before its ids are mapped, as nobody, and nobody loses all capabilities by execve, unless
-		// they are ambient. Once its id is mapped to 0 it is root with all of them, without another execve.
+		// The child starts before its ids are mapped, as user nobody (65534), and an execve of that
+		// user drops all capabilities unless they are ambient. Once its id is mapped to 0 it is
+		// root with all capabilities, without another execve.
 		AmbientCaps: allCaps(),
 	}
 	if err := cmd.Start(); err != nil {
@@ -108,7 +112,8 @@ func allCaps() []uintptr {
 	return caps
 }
 
-// hint names the setting that forbids user namespaces, if there is one that can be seen.
+// hint returns, in parentheses for the end of an error message, the setting that must be changed to
+// allow user namespaces, or what a container needs for them if no such setting is found.
 func hint() string {
 	settings := []struct{ file, bad, say string }{
 		{"/proc/sys/kernel/unprivileged_userns_clone", "0", "set the sysctl kernel.unprivileged_userns_clone to 1"},
@@ -130,7 +135,8 @@ func (c *child) kill() {
 	c.cmd.Wait()
 }
 
-// wait lets the child begin, hands signals on to it and ends this process as the child ended.
+// wait lets the child start its work, forwards signals to it and ends this process with the child's
+// status.
 func (c *child) wait() error {
 	sigs := make(chan os.Signal, 16)
 	signal.Notify(sigs, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
@@ -140,7 +146,7 @@ func (c *child) wait() error {
 	go func() {
 		for s := range sigs {
 			if (s == unix.SIGINT || s == unix.SIGQUIT) && foreground() {
-				continue // the terminal has sent it to the child too
+				continue // the terminal has also sent it to the child
 			}
 			c.cmd.Process.Signal(s)
 		}
@@ -162,8 +168,9 @@ func (c *child) wait() error {
 	panic("unreachable")
 }
 
-// foreground reports whether keys on the terminal send signals to this process, and so to its child, which is in the
-// same process group. On a terminal in raw mode, which "run --tty" sets, keys send no signals.
+// foreground reports whether keys on the terminal send signals to this process, and so to its
+// child, which is in the same process group. On a terminal in raw mode, which "run --tty" sets,
+// keys send no signals.
 func foreground() bool {
 	tty, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -177,19 +184,19 @@ func foreground() bool {
 	return err == nil && pgrp == unix.Getpgrp()
 }
 
-// arrive is Enter in the second process.
+// arrive is the part of Enter that runs in the second process.
 func arrive(text string) error {
 	st, err := parseState(text)
 	if err != nil {
 		return err
 	}
 	if st.PPID != 0 {
-		// An execve that gains capabilities has cleared it (prctl(2)).
+		// An execve that gains capabilities clears the signal (prctl(2)).
 		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-			return fmt.Errorf("ask for a signal at the parent's death: %w", err)
+			return fmt.Errorf("request a signal at the parent's death: %w", err)
 		}
 		if os.Getppid() != st.PPID {
-			os.Exit(128 + int(unix.SIGKILL)) // it died before that
+			os.Exit(128 + int(unix.SIGKILL)) // the parent died before the prctl
 		}
 	}
 	if st.Ready != 0 {
@@ -197,7 +204,7 @@ func arrive(text string) error {
 			return err
 		}
 	}
-	// A mount namespace starts as the parent's peer: what is mounted here would show up there.
+	// A new mount namespace is a peer of the parent's: mounts made here would appear there.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mount namespace private: %w%s", err, hint())
 	}
@@ -220,7 +227,8 @@ func awaitIDs(ready int) error {
 		}
 		break
 	}
-	// Root has no use for ambient capabilities; a helper that changes its user should not have them.
+	// Root does not need ambient capabilities, and a helper that changes its user must not have
+	// them.
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("clear the ambient capabilities: %w", err)
 	}

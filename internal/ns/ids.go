@@ -14,12 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapping is which ids a new user namespace shall have.
+// mapping contains the ids that a new user namespace gets.
 type mapping struct {
 	uids, gids []Range
-	// newuidmap and newgidmap are the helpers' paths. Both empty: this process writes the maps itself.
+	// newuidmap and newgidmap are the helpers' paths. If both are empty, this process writes the
+	// maps itself.
 	newuidmap, newgidmap string
-	// setgroups says that this process may write more than one gid itself.
+	// setgroups is set if this process may map more than one gid itself.
 	setgroups bool
 }
 
@@ -29,10 +30,10 @@ func oneID(uid, gid int) mapping {
 	return mapping{uids: []Range{{0, uint32(uid), 1}}, gids: []Range{{0, uint32(gid), 1}}}
 }
 
-// wanted chooses the ids for a user, and says why it could not be more.
+// wanted returns the mapping for a user, and the reasons why it does not contain more ids.
 func wanted(uid, gid int) (mapping, []string) {
 	if uid == 0 && capable(unix.CAP_SETUID) && capable(unix.CAP_SETGID) && capable(unix.CAP_SETFCAP) {
-		// Root without CAP_SYS_ADMIN (a pod): all ids that there are, each as itself.
+		// Root without CAP_SYS_ADMIN (a pod): map all ids that exist to themselves.
 		if m, ok := allIDs(); ok {
 			return m, nil
 		}
@@ -77,12 +78,12 @@ func userName(uid int) string {
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		return u.Username
 	}
-	return os.Getenv("USER") // newuidmap asks the system itself; a wrong name only means that it refuses
+	return os.Getenv("USER") // newuidmap looks up the user itself and fails if the name is wrong
 }
 
 func parseSubIDs(r io.Reader, name string, uid int) []Range {
 	var ids []Range
-	next := uint64(1) // 0 is the user
+	next := uint64(1) // 0 is the user's own id
 	for s := bufio.NewScanner(r); s.Scan(); {
 		f := strings.Split(strings.TrimSpace(s.Text()), ":")
 		if len(f) != 3 || f[0] == "" || f[0] != name && f[0] != strconv.Itoa(uid) {
@@ -99,7 +100,7 @@ func parseSubIDs(r io.Reader, name string, uid int) []Range {
 	return ids
 }
 
-// mapIDs gives the child its ids.
+// mapIDs sets the child's id maps.
 func (c *child) mapIDs(m mapping) error {
 	pid := c.cmd.Process.Pid
 	if m.newuidmap != "" {

@@ -1,10 +1,15 @@
-// Package ns puts the program into the namespaces that it works in: once, at its start.
+// Package ns moves the program into the namespaces that it works in: once, when it starts.
 //
-// Root who may mount needs none: whatever the program itself reads is a detached mount, and a step's mounts are made
-// in the step's own namespace. Everybody else needs a user namespace, in which they are root, and a mount namespace
-// that belongs to it. A user namespace can only be entered by a process with one thread, and a Go program never has
-// one; so the program starts itself again there, and the first process does nothing but wait. That costs the start of
-// the program and of newuidmap and newgidmap, once a build: less than what a namespace for each step would.
+// Root with CAP_SYS_ADMIN needs no namespace: the program reads files through detached mounts, and
+// makes a step's mounts in the step's own namespace. Any other user needs a user namespace, in
+// which that user is root, and a mount namespace that belongs to it. A process can only enter a
+// user namespace while it has one thread, and a Go program always has several. So the program
+// starts itself again in the namespace, and the first process only waits. That costs one start of
+// the program and of newuidmap and newgidmap for each build, which is less than a user namespace
+// for each step would cost.
+//
+// The package makes system calls, reads /etc/subuid and /etc/subgid, and starts programs. Its tests
+// run the test program as other users and need root to make them.
 package ns
 
 import (
@@ -21,40 +26,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Range is a range of ids: Count ids from Inside in the namespace are those from Outside in its parent.
+// Range is a range of ids: the Count ids from Inside on in the namespace are those from Outside on
+// in its parent.
 type Range struct {
 	Inside, Outside, Count uint32
 }
 
-// Info says where the program runs.
+// Info describes the namespaces in which the program runs.
 type Info struct {
-	// Rootless says that this is a user namespace, whose root may less than the host's, even where it has all ids.
+	// Rootless is set in a user namespace. Its root has fewer rights than the host's, even with all
+	// ids.
 	Rootless bool
-	// SingleID says that only id 0 exists: owners other than root can't be had.
+	// SingleID is set if only the id 0 exists, so that files cannot have other owners than root.
 	SingleID bool
 	// UIDs and GIDs are the ids of this namespace.
 	UIDs, GIDs []Range
 	// HostUID and HostGID are the ids of the user who started the program.
 	HostUID, HostGID int
-	// Entered says that Enter started this process; otherwise the program works where it was started.
+	// Entered is set if Enter started this process. Otherwise the program runs where it was
+	// started.
 	Entered bool
-	// Reasons say, one sentence each, why it is not the better way: why there is a single id, for one.
+	// Reasons are the reasons, one sentence each, for limitations such as a single id.
 	Reasons []string
 }
 
-// Options change how Enter works. The zero value is right for a build.
+// Options are the options of Enter. The zero value is right for a build.
 type Options struct {
-	// Mounts asks for a private mount namespace even for root, who needs none as long as all mounts are detached
-	// or performed in a step's child.
+	// Mounts requests a private mount namespace also for root, who does not need one if all mounts
+	// are detached or made in a step's own namespace.
 	Mounts bool
 }
 
-// Enter puts the program into its namespaces if it is not there already. Root who may mount stays where he is. In all
-// other cases the program is started again with the same arguments, and the process that called Enter does not come
-// back from it but with an error: it becomes the second one, or waits for it and exits with its status. In the
-// second Enter returns nil.
+// Enter moves the program into its namespaces if it is not in them. It does nothing for root with
+// CAP_SYS_ADMIN. In all other cases it starts the program again with the same arguments, and in the
+// calling process it returns only with an error: that process either becomes the second one, or
+// waits for it and exits with its status. In the second process Enter returns nil.
 //
-// It is called once, early in main, before the program has done anything that it should not do twice.
+// It must be called once, early in main, before the program does anything that must not be done
+// twice.
 func Enter(o Options) error {
 	if s, ok := os.LookupEnv(stateVar); ok {
 		return arrive(s)
@@ -68,7 +77,7 @@ func Enter(o Options) error {
 	return nil
 }
 
-// Current says where the program runs. It may be called before Enter, or without it.
+// Current returns the Info of this process. It may be called before Enter, or without it.
 func Current() (Info, error) {
 	in := Info{HostUID: os.Getuid(), HostGID: os.Getgid()}
 	var err error
@@ -92,8 +101,9 @@ func Current() (Info, error) {
 	return in, nil
 }
 
-// inUserNS says whether this is another user namespace than the initial one, which has a number of its own
-// (PROC_USER_INIT_INO in the kernel's proc_ns.h). One that maps all ids as they are is none the less another.
+// inUserNS reports whether this is not the initial user namespace, which has a fixed number
+// (PROC_USER_INIT_INO in the kernel's proc_ns.h). A user namespace that maps all ids to themselves
+// is also not the initial one.
 func inUserNS(uids []Range) bool {
 	if link, err := os.Readlink("/proc/self/ns/user"); err == nil {
 		return link != "user:[4026531837]"
@@ -101,7 +111,7 @@ func inUserNS(uids []Range) bool {
 	return !identity(uids)
 }
 
-// identity says whether the ids are all those of the initial namespace.
+// identity reports whether the ids are all those of the initial namespace.
 func identity(ids []Range) bool {
 	return len(ids) == 1 && ids[0].Inside == 0 && ids[0].Outside == 0 && ids[0].Count >= 1<<31
 }
@@ -113,7 +123,8 @@ func single(ids []Range) bool {
 func readMap(name string) ([]Range, error) {
 	data, err := smallfile.Read(name)
 	if errors.Is(err, os.ErrNotExist) {
-		// No user namespaces in this kernel, or no /proc at all: then later errors say more than this one could.
+		// The kernel has no user namespaces, or /proc is not mounted: later errors are more
+		// specific than one from here.
 		return []Range{{Count: 1<<32 - 1}}, nil
 	}
 	if err != nil {
@@ -142,7 +153,7 @@ func parseMap(r io.Reader) ([]Range, error) {
 	return ids, nil
 }
 
-// admin says whether this process has CAP_SYS_ADMIN in its user namespace.
+// admin reports whether this process has CAP_SYS_ADMIN in its user namespace.
 func admin() bool {
 	return capable(unix.CAP_SYS_ADMIN)
 }
@@ -156,12 +167,13 @@ func capable(c uint) bool {
 	return d[c/32].Effective&(1<<(c%32)) != 0
 }
 
-// mayMount says whether the mount namespace belongs to this user namespace: under `unshare -r` it does not. Cloning
-// a mount asks the kernel the same question as mounting does, and leaves nothing behind.
+// mayMount reports whether the mount namespace belongs to this user namespace; under `unshare -r`
+// it does not. For cloning a mount the kernel makes the same check as for mounting, and nothing
+// remains.
 func mayMount() bool {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err == nil {
 		unix.Close(fd)
 	}
-	return err == nil || err == unix.EINVAL // EINVAL: it would be, but "/" alone would uncover what mounts below it hide
+	return err == nil || err == unix.EINVAL // EINVAL: allowed, but a clone of "/" alone would uncover what the mounts below it hide
 }

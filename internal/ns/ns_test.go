@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// helperVar makes the test's program do what a program does that enters its namespaces.
+// helperVar makes the test program behave like a program that enters its namespaces.
 const helperVar = "LAYERBUILD_NS_TEST"
 
 func TestMain(m *testing.M) {
@@ -102,7 +102,7 @@ func makeReport() report {
 	return r
 }
 
-// asUser is a command of this test's program, run by a user.
+// asUser returns a command that runs this test program as a user.
 func asUser(t *testing.T, u *user.User, what string, env ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -111,7 +111,7 @@ func asUser(t *testing.T, u *user.User, what string, env ...string) *exec.Cmd {
 	if u == nil {
 		return cmd
 	}
-	// The test's binary is in a directory that only its maker may enter.
+	// The test's binary is in a directory that other users cannot enter.
 	data, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func asUser(t *testing.T, u *user.User, what string, env ...string) *exec.Cmd {
 	return cmd
 }
 
-// testUser makes a user for the time of a test, with or without a range of ids.
+// testUser makes a user for the duration of a test, with or without a range of ids.
 func testUser(t *testing.T, ranges bool) *user.User {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -251,7 +251,7 @@ func TestEnterAsRoot(t *testing.T) {
 	}
 }
 
-// Under `unshare -r` one is root and may not mount.
+// Under `unshare -r` the user is root and cannot mount.
 func TestEnterInUserNamespaceWithoutMounts(t *testing.T) {
 	cmd := asUser(t, nil, "report")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -272,7 +272,7 @@ func TestEnterInUserNamespaceWithoutMounts(t *testing.T) {
 	}
 }
 
-// In a pod root often has no CAP_SYS_ADMIN.
+// In a pod, root often does not have CAP_SYS_ADMIN.
 func TestEnterAsRootWithoutAdmin(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root")

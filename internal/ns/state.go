@@ -5,17 +5,18 @@ import (
 	"fmt"
 )
 
-// stateVar is the environment variable by which the second process knows that it is the second one.
+// stateVar is the environment variable that marks the second process.
 const stateVar = "_LAYERBUILD_NS"
 
-// state is what the first process tells the second.
+// state is the information that the first process passes to the second.
 type state struct {
-	// PPID is the first process, or 0 if it is this very process.
+	// PPID is the pid of the first process, or 0 if it is this process.
 	PPID int `json:"ppid,omitempty"`
-	// UID and GID are its user's, outside.
+	// UID and GID are the ids of its user, outside of the namespace.
 	UID int `json:"uid"`
 	GID int `json:"gid"`
-	// Ready is the descriptor on which a byte says that the ids are mapped, or 0 if they are mapped already.
+	// Ready is the descriptor from which a byte is read once the ids are mapped, or 0 if they are
+	// mapped already.
 	Ready   int      `json:"ready,omitempty"`
 	Reasons []string `json:"reasons,omitempty"`
 }

@@ -13,13 +13,14 @@ import (
 	"strings"
 )
 
-// subFiles are the files with subordinate ids, subuid(5) and subgid(5), and login.defs(5), which has the lowest such
-// id.
+// subFiles are the names of the files with subordinate ids, subuid(5) and subgid(5), and of
+// login.defs(5), which contains the lowest subordinate id.
 type subFiles struct {
 	UIDs, GIDs, Login string
 }
 
-// of reads the ranges of a user. If there are none, it returns an error with the reason and the command that adds one.
+// of returns the ranges of a user. If there are none, it returns a sentence with the reason and the
+// command that adds one.
 func (f subFiles) of(name string, uid int) (uids, gids []Range, why string) {
 	who := name
 	if who == "" {
@@ -53,13 +54,14 @@ func (f subFiles) of(name string, uid int) (uids, gids []Range, why string) {
 	return nil, nil, why + " (as root: " + f.remedy(name, uid, first, len(uids) == 0, len(gids) == 0) + ")"
 }
 
-// rangeSize is the number of ids to propose for a user: as many as useradd(8) gives, so that the id 65534 (nobody) is
-// included.
+// rangeSize is the number of ids to propose for a user: the same as useradd(8) assigns, so that the
+// id 65534 (nobody) is included.
 const rangeSize = 65536
 
-// remedy returns the command that gives a user ids from first on, in each file that has none for the user.
+// remedy returns the command that assigns a user ids from first on, in each file that has none for
+// the user.
 func (f subFiles) remedy(name string, uid int, first uint32, uids, gids bool) string {
-	if name == "" { // usermod knows users by their names only
+	if name == "" { // usermod accepts user names only
 		var commands []string
 		add := func(wanted bool, file string) {
 			if wanted {
@@ -80,7 +82,7 @@ func (f subFiles) remedy(name string, uid int, first uint32, uids, gids bool) st
 	return command + " " + name
 }
 
-// lowest is the lowest subordinate id that a user may be given.
+// lowest returns the lowest subordinate id that a user may get.
 func (f subFiles) lowest() uint32 {
 	lowest := uint32(100000) // the default of SUB_UID_MIN in login.defs
 	text, err := os.ReadFile(f.Login)
@@ -99,8 +101,8 @@ func (f subFiles) lowest() uint32 {
 	return lowest
 }
 
-// freeRange finds the first range of ids from lowest on that overlaps none of the given ranges and does not contain the
-// user's own id.
+// freeRange returns the first range of ids from lowest on that overlaps none of the given ranges
+// and does not contain the user's own id.
 func freeRange(taken []Range, lowest, uid uint32) (uint32, bool) {
 	taken = append(slices.Clone(taken), Range{Outside: uid, Count: 1})
 	slices.SortFunc(taken, func(a, b Range) int { return cmp.Compare(a.Outside, b.Outside) })
@@ -114,7 +116,7 @@ func freeRange(taken []Range, lowest, uid uint32) (uint32, bool) {
 	return uint32(first), first+rangeSize < 1<<32-1
 }
 
-// allSubIDs reads the ranges of all users.
+// allSubIDs returns the ranges of all users.
 func allSubIDs(text []byte) []Range {
 	var ids []Range
 	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); {
@@ -131,7 +133,7 @@ func allSubIDs(text []byte) []Range {
 	return ids
 }
 
-// readIfThere reads a file; one that is not there is empty.
+// readIfThere reads a file. It returns no data for a file that does not exist.
 func readIfThere(name string) ([]byte, error) {
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// The remedy for a user without subordinate ids proposes a range that no user has, for the files that lack one.
+// The remedy for a user without subordinate ids proposes a range that no user has, for the files
+// that lack one.
 func TestSubIDRemedy(t *testing.T) {
 	for _, tt := range []struct {
 		what, uids, gids, login string
@@ -37,7 +38,7 @@ func TestSubIDRemedy(t *testing.T) {
 		f := subFiles{UIDs: filepath.Join(dir, "subuid"), GIDs: filepath.Join(dir, "subgid"), Login: filepath.Join(dir, "login.defs")}
 		for name, text := range map[string]string{f.UIDs: tt.uids, f.GIDs: tt.gids, f.Login: tt.login} {
 			if text == "" {
-				continue // a file that is not there is as good as an empty one
+				continue // a missing file is treated like an empty one
 			}
 			if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 				t.Fatal(err)

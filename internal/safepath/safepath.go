@@ -1,7 +1,9 @@
 // Package safepath opens names inside a directory so that no link or ".." leads out of it.
 //
-// Everything rests on openat2(2) (Linux 5.6). Paths come from images, archives and contexts, so they are hostile:
-// they are resolved by the kernel in one call, never by looking first and opening later.
+// It is based on openat2(2) (Linux 5.6). Paths come from images, archives and contexts, so they may
+// be hostile: the kernel resolves them in one call, and the package never checks a path first and
+// opens it later. The package makes files only where a caller asks for it. Its tests run as any
+// user.
 package safepath
 
 import (
@@ -13,14 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// InRoot opens name as if dir were the root directory: ".." stops at dir, and symbolic links, absolute ones too,
-// resolve inside it. flags are those of open(2); O_CLOEXEC is added. The caller closes the descriptor.
+// InRoot opens name as if dir were the root directory: ".." stops at dir, and symbolic links,
+// including absolute ones, are resolved inside it. flags are those of open(2); O_CLOEXEC is added.
+// The caller closes the descriptor.
 func InRoot(dir int, name string, flags int, mode uint32) (int, error) {
 	return open(dir, name, flags, mode, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
 }
 
-// NoLinks opens name below dir and fails with ELOOP where any part of it, the last included, is a symbolic link
-// (with O_PATH|O_NOFOLLOW the last may be one and is itself opened). The caller closes the descriptor.
+// NoLinks opens name below dir. It returns ELOOP if any part of it, including the last, is a
+// symbolic link (with O_PATH|O_NOFOLLOW it opens a link in the last part). The caller closes the
+// descriptor.
 func NoLinks(dir int, name string, flags int, mode uint32) (int, error) {
 	return open(dir, name, flags, mode, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
 }
@@ -32,7 +36,7 @@ func open(dir int, name string, flags int, mode uint32, resolve uint64) (int, er
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: resolve}
 	for {
 		fd, err := unix.Openat2(dir, name, &how)
-		// EAGAIN: a rename elsewhere raced with a ".." (openat2(2)); EINTR: a signal.
+		// EAGAIN: a rename raced with the resolution of a ".." (openat2(2)); EINTR: a signal.
 		if err == unix.EINTR || err == unix.EAGAIN {
 			continue
 		}
@@ -43,11 +47,12 @@ func open(dir int, name string, flags int, mode uint32, resolve uint64) (int, er
 	}
 }
 
-// piece is the longest path that Link passes to the kernel. The kernel's limit is 4,095 bytes (PATH_MAX).
+// piece is the longest path that Link passes to the kernel. The kernel's limit is 4,095 bytes
+// (PATH_MAX).
 const piece = 2048
 
-// Link makes newName in newDir another name of the file old, a path below dir without links. old may be longer than the
-// limit of one system call: it is opened piece by piece.
+// Link makes newName in newDir a hard link to the file old, a path below dir without links. old may
+// be longer than the limit of one system call: Link opens it in pieces.
 func Link(dir int, old string, newDir int, newName string) error {
 	for at := dir; ; {
 		cut := -1
@@ -66,16 +71,18 @@ func Link(dir int, old string, newDir int, newName string) error {
 	}
 }
 
-// MkdirAll makes name and its missing parents inside dir as InRoot resolves it, and returns a descriptor of the
-// directory (O_PATH|O_DIRECTORY) that the caller closes. made is called for each directory that was made, with its
-// parent's descriptor and its base name, so that the caller can set owner and mode; nil: nothing is called.
-// A part that exists and is neither a directory nor a link to one is ENOTDIR.
+// MkdirAll makes name and its missing parents inside dir, resolved like InRoot, and returns a
+// descriptor of the directory (O_PATH|O_DIRECTORY) that the caller closes. It calls made, if it is
+// not nil, for each directory that it has made, with the parent's descriptor and the base name, so
+// that the caller can set owner and mode. It returns ENOTDIR if a part of name exists and is
+// neither a directory nor a link to one.
 func MkdirAll(dir int, name string, mode uint32, made func(parent int, base string) error) (int, error) {
 	m := maker{dir: dir, mode: mode, made: made}
 	return m.all(name, 0)
 }
 
-// maxLinks is how many links to a directory yet to be made are followed, as the kernel's own limit (path_resolution(7)).
+// maxLinks is the largest number of dangling links that MkdirAll follows, equal to the kernel's own
+// limit (path_resolution(7)).
 const maxLinks = 40
 
 type maker struct {
@@ -84,7 +91,7 @@ type maker struct {
 	made func(parent int, base string) error
 }
 
-// all keeps name as it is written: cleaning "link/.." away would resolve it other than the kernel does.
+// all does not clean name: removing "link/.." would resolve it differently from the kernel.
 func (m maker) all(name string, links int) (int, error) {
 	fd, err := InRoot(m.dir, name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err == nil || !errors.Is(err, unix.ENOENT) {
@@ -109,7 +116,8 @@ func (m maker) all(name string, links int) (int, error) {
 	case err != unix.EEXIST:
 		return -1, &os.PathError{Op: "mkdirat", Path: name, Err: err}
 	default:
-		// Either somebody was faster, or base is a link that leads nowhere: then make what it points to.
+		// Either another process has made it, or base is a dangling link. In that case make the
+		// link's target.
 		if target, err := readlinkat(parent, base); err == nil {
 			if links == maxLinks {
 				return -1, &os.PathError{Op: "mkdir", Path: name, Err: unix.ELOOP}

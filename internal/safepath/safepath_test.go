@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree is a root with a file outside of it that nobody may reach.
+// tree returns a root directory, with a file outside of it that must not be reachable.
 func tree(t testing.TB) (fd int, dir string) {
 	t.Helper()
 	top := t.TempDir()
@@ -74,7 +74,7 @@ func TestInRoot(t *testing.T) {
 	}
 }
 
-// Links of /proc lead anywhere; they are not followed.
+// Magic links of /proc, which may lead anywhere, are not followed.
 func TestInRootMagicLinks(t *testing.T) {
 	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -114,7 +114,7 @@ func TestMkdirAll(t *testing.T) {
 	tests := []struct {
 		name string
 		made []string
-		at   string // what is there afterwards
+		at   string // the resulting directory
 		err  error
 	}{
 		{"x/y/z", []string{"x", "y", "z"}, "x/y/z", nil},
@@ -160,7 +160,7 @@ func TestMkdirAll(t *testing.T) {
 	}
 }
 
-// TestLinkLongPath links a file whose path is longer than the kernel takes.
+// TestLinkLongPath links a file whose path is longer than PATH_MAX.
 func TestLinkLongPath(t *testing.T) {
 	root, _ := tree(t)
 	name := strings.Repeat("n", 200)
@@ -190,7 +190,7 @@ func TestLinkLongPath(t *testing.T) {
 	if err := unix.Fstatat(root, "g", &st, 0); err != nil || st.Nlink != 3 {
 		t.Errorf("the file has %d names, %v, want 3", st.Nlink, err)
 	}
-	// Bytes of one name cannot be opened piece by piece: the kernel says what is wrong.
+	// A single name cannot be split, so the kernel returns the error.
 	if err := Link(root, strings.Repeat("x", 5000), dir, "h"); err != unix.ENAMETOOLONG {
 		t.Errorf("a long name: %v", err)
 	}
@@ -204,7 +204,7 @@ func TestMkdirAllStops(t *testing.T) {
 	}
 }
 
-// FuzzMkdirAll: whatever the name, nothing outside the root changes.
+// FuzzMkdirAll checks that nothing outside the root changes, for any name.
 func FuzzMkdirAll(f *testing.F) {
 	for _, name := range []string{"a/b/c", "../x", "nowhere/../../y", "out/x", "/dirlink/./z//", "loop", "a\x00b", "...", strings.Repeat("d/", 100)} {
 		f.Add(name)

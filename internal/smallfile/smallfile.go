@@ -1,7 +1,9 @@
-// Package smallfile reads small files with few system calls: four, where os.ReadFile makes eleven.
+// Package smallfile reads small files with few system calls: four, instead of eleven by
+// os.ReadFile.
 //
-// The os package asks epoll of each file whether one can wait for it, and makes it non-blocking for that and blocking
-// again. A build in which nothing has changed opens some sixty files and does little else.
+// The os package tries to register each file with epoll, and makes it non-blocking for that and
+// blocking again. A build without changes opens some sixty files and does little else. The package
+// only reads. Its tests run as any user.
 package smallfile
 
 import (
@@ -11,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read returns what is in a file. Errors are those of os.ReadFile.
+// Read returns the contents of a file. Its errors are those of os.ReadFile.
 func Read(path string) ([]byte, error) {
 	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	var first [1024]byte // on the stack, and enough for nearly all
+	var first [1024]byte // on the stack, and large enough for nearly all files
 	data := first[:0]
 	for {
 		n, err := retry(func() (int, error) { return unix.Read(fd, data[len(data):cap(data)]) })
@@ -35,7 +37,7 @@ func Read(path string) ([]byte, error) {
 	}
 }
 
-// retry calls again what a signal has interrupted.
+// retry repeats a call that a signal has interrupted.
 func retry(call func() (int, error)) (int, error) {
 	for {
 		if n, err := call(); err != unix.EINTR {
