@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// legacy makes m with mount(2): for overlays before Linux 6.5, for bind mounts before 5.12, and
+// legacy makes m with mount(2): for overlays before Linux 6.7, for bind mounts before 5.12, and
 // under seccomp filters that forbid the new calls.
 func (m *Mount) legacy(root string) error {
 	target, err := openTarget(root, m.Target)
@@ -184,7 +184,7 @@ func (m *Mount) page(data []string, files *descriptors) ([]string, error) {
 	if len(strings.Join(options, ",")) < unix.Getpagesize() {
 		return options, nil
 	}
-	return nil, fmt.Errorf("%d lower directories do not fit the option page of this kernel: more than two hundred need Linux 6.5", len(lower))
+	return nil, fmt.Errorf("%d lower directories do not fit the option page of this kernel: more than two hundred need Linux 6.7", len(lower))
 }
 
 func (m *Mount) overlayOptions(lower, data []string) []string {

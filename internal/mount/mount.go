@@ -32,7 +32,7 @@ type Mount struct {
 	Target string `json:"target,omitempty"`
 	// Lower are an overlay's lower directories, top first, absolute. They are not in Options
 	// because hundreds of them do not fit into the 4096-byte option page. The new mount API takes
-	// them one by one (lowerdir+, Linux 6.5).
+	// them one by one (lowerdir+, Linux 6.7).
 	Lower []string `json:"lower,omitempty"`
 	// Upper and Work are an overlay's writable directories. If both are empty, the mount is a
 	// read-only view, which needs two lower directories.

@@ -342,6 +342,32 @@ func testLongPaths(t *testing.T, p performer) {
 	}
 }
 
+// TestUnknownParameter gives overlay a directory by an option that no kernel has. Linux 6.5 answers
+// so to lowerdir+: then mount(2) is used.
+func TestUnknownParameter(t *testing.T) {
+	mounttest.Need(t)
+	if !kernelHas(6, 7) {
+		t.Skip("this kernel may have no lowerdir+")
+	}
+	dir := mounttest.TempDir(t)
+	m := overlayDirs(t, filepath.Join(dir, "dirs"), 1)
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := m.context(Overlay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	if err := c.setDir("nosuch+", m.Lower[0], false); !errors.Is(err, errNoAPI) {
+		t.Errorf("setDir(nosuch+) = %v, want %v", err, errNoAPI)
+	}
+	if err := c.setDir("lowerdir+", file, false); err == nil || errors.Is(err, errNoAPI) {
+		t.Errorf("setDir(lowerdir+) of a file = %v, want the kernel's error", err)
+	}
+}
+
 func TestManyLowers(t *testing.T) {
 	mounttest.Need(t)
 	for _, test := range []struct {
@@ -354,7 +380,7 @@ func TestManyLowers(t *testing.T) {
 		{performer{}, MaxLower + 1, ""},
 		{performer{}, 3*MaxLower + 7, ""},
 		{performer{legacy: true}, 200, ""},
-		{performer{legacy: true}, 400, "need Linux 6.5"},
+		{performer{legacy: true}, 400, "need Linux 6.7"},
 	} {
 		t.Run(fmt.Sprintf("%d legacy=%t", test.n, test.p.legacy), func(t *testing.T) {
 			m := overlayDirs(t, filepath.Join(mounttest.TempDir(t), hostile), test.n)

@@ -216,7 +216,12 @@ func (c *context) setDir(key, path string, escaped bool) error {
 		err = unix.FsconfigSetString(c.fd, key, path)
 	}
 	if err != nil {
-		return c.fail(op(), err)
+		failed := c.fail(op(), err)
+		// Linux 6.5 and the first versions of 6.6 have overlay in the new mount API, but no lowerdir+.
+		if strings.Contains(failed.Error(), "Unknown parameter '"+key+"'") {
+			return errNoAPI
+		}
+		return failed
 	}
 	return nil
 }
