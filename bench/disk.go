@@ -13,7 +13,7 @@ import (
 )
 
 // A disk is where state and contexts are. On a file system that the machine uses otherwise, making files right after a
-// mass delete may be many times slower than it is at other times, and whoever comes second pays.
+// mass delete may be many times slower than it is at other times, and the run after it is slower.
 type disk struct {
 	dir  string
 	what string // for the report

@@ -18,7 +18,7 @@ import (
 )
 
 // A group holds a tool's processes, all of them: a daemon, its helpers and the containers that it starts. It is a
-// control group, which counts their CPU time whoever waits for them; without one the commands' own accounts are used.
+// control group, which counts the CPU time of all its processes; without one the commands' own accounts are used.
 type group struct {
 	dir  string // of the group in the hierarchy; containers get groups of their own in it
 	main string // the group inside dir that commands are started in; "" without control groups
@@ -260,7 +260,7 @@ func numbers(raw []byte) []int {
 }
 
 // memory is the sum of what the processes have resident now. The group's own account would hold the page cache, too,
-// which belongs to whoever touched a file first.
+// which is charged to the group that read a file first.
 func (g *group) memory() int64 {
 	var pages int64
 	for _, pid := range g.pids() {

@@ -215,7 +215,7 @@ func (l *lab) once(ctx context.Context, c contender, run int) (s sample, err err
 	peak := c.group.watch()
 	began := time.Now()
 	for _, cmd := range cmds {
-		// A file, not a pipe: nobody has to copy it while the clock runs.
+		// A file and not a pipe, which a goroutine would have to copy during the measurement.
 		cmd.Stdout, cmd.Stderr = log, log
 		if err = c.group.run(ctx, cmd); err != nil {
 			err = fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, tail(log.Name()))

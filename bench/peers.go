@@ -184,7 +184,7 @@ func (p *peer) daemons(run, socket, containerd, dockerd string) ([][]string, err
 	}, nil
 }
 
-// appears waits until somebody listens.
+// appears waits until a process listens on the socket.
 func appears(ctx context.Context, network, address string) error {
 	var d net.Dialer
 	for range 600 {

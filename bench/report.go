@@ -115,7 +115,7 @@ type goal struct {
 	than   string // the limit is a ratio to this contender's
 }
 
-// judge says what the goal is, what was measured, and whether it is reached.
+// judge returns the goal, what was measured, and whether the goal is reached.
 func (g goal) judge(r result) (want, got, reached string) {
 	what := g.figure.String()
 	if g.figure == wallPerUnit || g.figure == cpuPerUnit {

@@ -61,7 +61,7 @@ func packages(t *testing.T) []pkg {
 	return all
 }
 
-// in says whether a room is one of the given ones or inside one.
+// in reports whether a room is one of the given ones or inside one.
 func in(room string, rooms ...string) bool {
 	return slices.ContainsFunc(rooms, func(r string) bool { return room == r || strings.HasPrefix(room, r+"/") })
 }
@@ -120,7 +120,7 @@ func TestSystemCalls(t *testing.T) {
 	allowed := []string{
 		"executor", "snapshot", "diff", "internal/mount", "internal/ns", "internal/safepath", "internal/source", "internal/unpack",
 		"internal/hostfile",       // dup, for a file that cannot be opened again
-		"internal/lock",           // flock, so that nobody else needs it
+		"internal/lock",           // flock, for all other rooms
 		"internal/atomicfile",     // files without a name, and the link that gives them one
 		"internal/stagedir",       // renameat2, and the owner, mode and attributes of directories
 		"internal/state",          // syncfs and statfs

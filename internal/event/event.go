@@ -16,7 +16,7 @@ type Event interface{ event() }
 // ID names one line of work (a step, a pull, an export) for the length of a build. Equal work has equal IDs.
 type ID string
 
-// Start says that a piece of work was begun.
+// Start is sent when a piece of work begins.
 type Start struct {
 	ID    ID
 	Name  string    // what a person reads: "[build 2/5] RUN make", "pull docker.io/library/busybox:latest"
@@ -26,7 +26,7 @@ type Start struct {
 	Time  time.Time // when it was begun
 }
 
-// Done says that a piece of work that was begun has ended.
+// Done is sent when a piece of work that was begun has ended.
 type Done struct {
 	ID     ID
 	Cached bool   // taken from the cache, nothing was run

@@ -22,7 +22,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// ErrNoBusybox says that the machine has no statically linked busybox to make a base image of.
+// ErrNoBusybox is returned if the machine has no statically linked busybox to make a base image of.
 var ErrNoBusybox = errors.New("no static busybox on PATH (Debian: busybox-static)")
 
 // Made is an image put together in memory.

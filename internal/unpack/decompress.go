@@ -32,7 +32,7 @@ var magics = []struct {
 	{"\x1f\x8b\x08", Gzip}, {"\x28\xb5\x2f\xfd", Zstd}, {"BZh", Bzip2}, {"\xfd7zXZ\x00", XZ},
 }
 
-// Detect says what head, the first bytes of a stream, is compressed with.
+// Detect returns the compression of a stream whose first bytes are head.
 func Detect(head []byte) Compression {
 	for _, m := range magics {
 		if bytes.HasPrefix(head, []byte(m.magic)) {

@@ -907,7 +907,7 @@ func decimal(b []byte) (int64, error) {
 	return n, nil
 }
 
-// IsTar says whether head, the first 512 bytes of something, begin a tar stream.
+// IsTar reports whether head, the first 512 bytes of a stream, is the beginning of a tar stream.
 func IsTar(head []byte) bool {
 	return len(head) >= block && !bytes.Equal(head[:block], zeros[:]) && validChecksum(head[:block])
 }

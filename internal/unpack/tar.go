@@ -408,7 +408,7 @@ func (u *unpacker) finishFile(h *Header, dir *node, fd int, exact bool) error {
 	return rawfs.SetTime(fd, nil, h.Sec, h.Nsec)
 }
 
-// foreign says whether a new file has to be given away.
+// foreign reports whether a new file has another owner than the process.
 func (u *unpacker) foreign(uid, gid uint32, dir *node) bool {
 	return uid != u.uid || gid != u.gid || dir.setgid
 }
@@ -481,7 +481,7 @@ func (u *unpacker) write(h *Header, fd int) error {
 	return nil
 }
 
-// writeHoles writes b and leaves out long runs of zeros. It says whether the file is now to be made longer, by
+// writeHoles writes b and leaves out long runs of zeros. It reports whether the file is now to be made longer, by
 // writing or by ftruncate.
 func writeHoles(fd int, b []byte, hole bool) (bool, error) {
 	for len(b) >= holeUnit {

@@ -9,7 +9,7 @@ package unpack
 
 import "errors"
 
-// Whiteouts says what the names `.wh.NAME` and `.wh..wh..opq` mean
+// Whiteouts is what the names `.wh.NAME` and `.wh..wh..opq` mean
 // (https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#whiteouts).
 type Whiteouts int
 

@@ -17,7 +17,7 @@ const (
 	aufsPrefix     = ".wh..wh." // what aufs kept for itself; the opaque mark alone was taken over
 )
 
-// whiteout deals with the names that a layer gives a meaning; handled says that base in parent was one.
+// whiteout applies the names that have a meaning in a layer. handled reports whether base in parent is one.
 func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	if bytes.Contains(parent, []byte(WhiteoutPrefix)) {
 		for part := range bytes.SplitSeq(parent, []byte("/")) {

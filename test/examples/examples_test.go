@@ -75,7 +75,7 @@ func debianBase(t *testing.T, l *lab.Lab) {
 }
 
 // compareListings compares two listings of tar -tv. Which of several names of one file holds the content is up to
-// whoever packs, so links between files are compared by their number only.
+// the machine, so links between files are compared by their number only.
 func compareListings(t *testing.T, got, want string) {
 	t.Helper()
 	parse := func(text string) (map[string]string, int) {

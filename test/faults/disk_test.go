@@ -28,7 +28,7 @@ func mountOn(t *testing.T, at, kind, options string) {
 	})
 }
 
-// TestFullState: with a state directory on a full disk a build fails, says what to do, and the next one with room succeeds.
+// TestFullState: with a state directory on a full disk a build fails with an error that names a remedy, and the next one with room succeeds.
 func TestFullState(t *testing.T) {
 	lab.Root(t)
 	for _, driver := range []string{"overlay", "copy"} {

@@ -134,5 +134,5 @@ func Build(l *lab.Lab, img Image, flags ...string) string {
 	return l.Image(img.Name).Descriptor.Digest.String()
 }
 
-// Runs says whether building the image runs commands, which for amd64 not every machine can.
+// Runs is set if building the image runs commands, which are amd64 programs.
 func (i Image) Runs() bool { return strings.Contains(i.Dockerfile, "RUN ") }

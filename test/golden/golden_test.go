@@ -61,7 +61,7 @@ func TestDigests(t *testing.T) {
 	}
 }
 
-// TestUmask: neither the umask nor the time zone of whoever builds has a say.
+// TestUmask: an image depends neither on the umask nor on the time zone of the user who builds it.
 func TestUmask(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)

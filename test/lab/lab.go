@@ -203,7 +203,7 @@ func (l *Lab) Write(files ...string) {
 		if err := os.WriteFile(path, []byte(files[i+1]), 0o644); err != nil {
 			l.t.Fatal(err)
 		}
-		// Not what the umask of whoever runs the tests makes of it.
+		// The mode must not depend on the umask of the process.
 		if err := os.Chmod(path, 0o644); err != nil {
 			l.t.Fatal(err)
 		}

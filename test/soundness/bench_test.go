@@ -40,7 +40,7 @@ type bench struct {
 	secret       string // a file for --secret
 }
 
-// prepared is what the benches of one user have in common. The first of them makes it, and nobody writes to it after that.
+// prepared is what the benches of one user have in common. The first of them makes it, and it is not written to after that.
 type prepared struct {
 	dir      string
 	drivers  []string

@@ -20,7 +20,7 @@ func Type(st *Stat) uint32 { return uint32(st.Mode) & unix.S_IFMT }
 // Dev is the number of the file system that a file is on.
 func Dev(st *Stat) uint64 { return unix.Mkdev(st.Dev_major, st.Dev_minor) }
 
-// IsWhiteout says whether a file is overlay's mark for a removed name: a 0:0 character device.
+// IsWhiteout reports whether a file is overlay's mark for a removed name: a character device 0:0.
 func IsWhiteout(st *Stat) bool {
 	return Type(st) == unix.S_IFCHR && st.Rdev_major == 0 && st.Rdev_minor == 0
 }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// InLayer says whether an extended attribute is part of a file system state that images carry: what programs set
+// InLayer reports whether an extended attribute is part of a file system state that images carry: what programs set
 // (user.), file capabilities, and POSIX access lists. Left out are overlay's own marks in both name spaces, labels that
 // a host gives by its own policy (security.selinux, security.ima, …), and trusted. altogether: a step has not the
 // capability to set it, and a user namespace not the one to see it, so root and rootless would differ. Attributes whose
