@@ -254,7 +254,7 @@ func (w *Writer) pruneDead(ctx context.Context, manifest ocispec.Descriptor, lev
 		return manifest, config, err
 	}
 	img.Name = "the image"
-	if w.Options.Index {
+	if w.Options.makesIndex() {
 		img.Name += " for " + parser.FormatPlatform(img.Platform)
 	}
 	res, err := imageanalysis.Prune(ctx, w.State, w.Images, img, imageanalysis.PruneOptions{Level: level})
