@@ -14,12 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Make makes the entries of text below dir, in their order. Missing parents are made 0755. What is there already
-// and is no directory is replaced. Directories get their times last, so that a line for a directory may come first.
-// "opaque" sets the attribute of an overlay mounted by root; see MakeUser.
+// Make makes the entries of text below dir, in their order. Missing parents are made with the mode
+// 0755. An existing file that is not a directory is replaced. Directories get their times last, so
+// that a line for a directory may precede those of its contents. "opaque" sets the attribute of an
+// overlay mounted by root; see MakeUser.
 func Make(dir, text string) error { return makeTree(dir, text, "trusted.overlay.opaque") }
 
-// MakeUser is Make for an overlay mounted with userxattr: "opaque" sets user.overlay.opaque.
+// MakeUser is like Make, for an overlay mounted with userxattr: "opaque" sets user.overlay.opaque.
 func MakeUser(dir, text string) error { return makeTree(dir, text, "user.overlay.opaque") }
 
 func makeTree(dir, text, opaque string) error {
@@ -88,7 +89,7 @@ func (e Entry) make(dir, opaque string) error {
 	return e.setTime(p)
 }
 
-// parents is os.MkdirAll, whatever the umask.
+// parents is like os.MkdirAll, independent of the umask.
 func parents(dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
@@ -140,20 +141,21 @@ func (e Entry) setTime(p string) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// Show says what Print writes beside type, path, mode, content and target.
+// Show selects what Print writes in addition to type, path, mode, content and target.
 type Show struct {
 	Owners bool
 	Times  bool
-	Xattrs bool // without overlay's own and those that the host gives (security.selinux)
-	Plain  bool // a 0:0 device is a device and an opaque directory nothing special
-	Root   bool // a line for the root, "."
-	Brief  bool // of content longer than 256 bytes the size and a digest
-	// Skip, if not nil, leaves out what it returns true for, with all that is below. mode is that of lstat(2).
+	Xattrs bool // without overlay's own and those that the host sets (security.selinux)
+	Plain  bool // print a 0:0 device as a device, and an opaque directory without "opaque"
+	Root   bool // print a line for the root, "."
+	Brief  bool // print the size and a digest of contents longer than 256 bytes
+	// Skip, if not nil, returns true for files that are left out together with everything below
+	// them. mode is that of lstat(2).
 	Skip func(path string, mode uint32) bool
 }
 
-// Print writes down what is in dir, sorted by path, each directory before what is in it. Of files with several names
-// the first is a file and the others are hard links to it.
+// Print returns the notation of the files in dir, sorted by path, each directory before its
+// contents. Of files with several names the first is a file and the others are hard links to it.
 func Print(dir string, show Show) (string, error) {
 	p := printer{dir: dir, show: show, links: map[[2]uint64]string{}}
 	if show.Root {
@@ -250,7 +252,7 @@ func (p *printer) one(rel string) error {
 	return nil
 }
 
-// describe sets the type and what belongs to it.
+// describe sets the entry's type and the fields that the type has.
 func (e *Entry) describe(full string, st *unix.Stat_t) error {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
@@ -279,7 +281,7 @@ func (e *Entry) describe(full string, st *unix.Stat_t) error {
 	return nil
 }
 
-// xattrs fills in the attributes that are shown and says whether the directory is opaque.
+// xattrs sets the attributes that are shown and reports whether the directory is opaque.
 func (p *printer) xattrs(full string, e *Entry) (opaque bool, err error) {
 	buf := make([]byte, 1<<16)
 	n, err := unix.Llistxattr(full, buf)

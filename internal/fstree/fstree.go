@@ -1,4 +1,4 @@
-// Package fstree is the notation in which tests write down file trees: one entry a line.
+// Package fstree defines the notation of file trees in tests: one entry a line.
 //
 //	dir usr/bin 0755
 //	file etc/a 0644 root:root @1700000000 [user.colour=red] hello
@@ -11,11 +11,13 @@
 //	fifo run/pipe 0600
 //	socket run/sock
 //
-// Mode, owner, time and extended attributes may be left out, but stand in this order. A file's content is the rest
-// of the line. Any field may be written as a Go string ("with spaces\n"), and must be where it would read as
-// something else. Empty lines and lines that begin with # say nothing. The path "." is the tree's root.
+// Mode, owner, time and extended attributes may be left out, but stand in this order. A file's
+// content is the rest of the line. Any field may be written as a Go string ("with spaces\n"), and
+// must be where it would read as something else. Empty lines and lines that begin with # are
+// ignored. The path "." is the tree's root.
 //
-// The same notation makes a tree (Make) and prints one (Print), so that what a test wants and what it got compare as text.
+// Make makes a tree from the notation and Print prints one in it, so that a test compares trees as
+// text. Both use only the directory that they are called with.
 package fstree
 
 import (
@@ -27,7 +29,7 @@ import (
 	"strings"
 )
 
-// Type is what an entry is; its value is the word that begins the entry's line.
+// Type is the type of an entry. Its value is the first word of the entry's line.
 type Type string
 
 // The types of entries.
@@ -41,10 +43,10 @@ const (
 	Fifo     Type = "fifo"
 	Socket   Type = "socket"
 	Whiteout Type = "whiteout" // overlay's: a 0:0 character device
-	Opaque   Type = "opaque"   // the directory of that path hides what is below it
+	Opaque   Type = "opaque"   // the directory of that path hides those of the layers below
 )
 
-// Unset stands for an owner or a time that an entry does not give.
+// Unset is the owner or time of an entry that has none.
 const Unset = -1
 
 // Entry is one line.
@@ -67,7 +69,7 @@ var (
 	timeRE  = regexp.MustCompile(`^@[0-9]+$`)
 )
 
-// Parse reads the notation.
+// Parse parses the notation.
 func Parse(text string) ([]Entry, error) {
 	var entries []Entry
 	for i, line := range strings.Split(text, "\n") {
@@ -121,13 +123,13 @@ func parseLine(line string) (Entry, error) {
 	return e, s.err
 }
 
-// scanner takes fields off the front of a line.
+// scanner removes fields from the beginning of a line.
 type scanner struct {
 	rest string
 	err  error
 }
 
-// field takes one field; quoted says that it was a Go string.
+// field returns the next field; quoted reports that it was a Go string.
 func (s *scanner) field() (f string, quoted bool) {
 	if s.err != nil || s.rest == "" {
 		return "", false
@@ -147,7 +149,7 @@ func (s *scanner) field() (f string, quoted bool) {
 	return f, false
 }
 
-// attributes takes mode, owner, time and extended attributes, as far as they are there.
+// attributes parses mode, owner, time and extended attributes, as far as they are present.
 func (s *scanner) attributes(e *Entry) {
 	next := func(re *regexp.Regexp) (string, bool) {
 		f, _, _ := strings.Cut(s.rest, " ")
@@ -210,7 +212,7 @@ func id(s string) int {
 	return n
 }
 
-// String writes the entry as its line.
+// String returns the entry's line.
 func (e Entry) String() string {
 	var b strings.Builder
 	b.WriteString(string(e.Type) + " " + quote(e.Path))
@@ -252,7 +254,7 @@ func name(id int) string {
 	return strconv.Itoa(id)
 }
 
-// quote writes a field plainly where that reads back as the same.
+// quote returns a field without quotes if it is parsed as the same, and otherwise as a Go string.
 func quote(s string) string {
 	if q := strconv.Quote(s); s == "" || q != `"`+s+`"` || strings.ContainsAny(s, " \t") {
 		return q
@@ -270,7 +272,7 @@ func quoteContent(s string) string {
 	return strconv.Quote(s)
 }
 
-// Format writes entries as text, a line each.
+// Format returns entries as text, one line each.
 func Format(entries []Entry) string {
 	var b strings.Builder
 	for _, e := range entries {

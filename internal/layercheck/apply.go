@@ -25,13 +25,13 @@ const (
 // change is an entry of a layer.
 type change struct {
 	path string
-	link string // the path of the file that it is another name of
+	link string // path of the file to which it is a hard link
 	node *node
 }
 
-// Apply applies a layer to t. r reads the layer, uncompressed. Whiteouts are applied first: they act on the layers
-// below only, wherever in the stream they are. An error is returned for a layer that cannot be applied; t must not be
-// used then.
+// Apply applies a layer to t. r reads the layer, uncompressed. Whiteouts are applied first, at any
+// position in the stream: they affect the layers below only. Apply returns an error for a layer
+// that cannot be applied; t must not be used then.
 func (t *Tree) Apply(r io.Reader) error {
 	removed, changes, err := read(r)
 	if err != nil {
@@ -141,7 +141,7 @@ func newNode(h *tar.Header, content io.Reader) (*node, error) {
 	return n, nil
 }
 
-// lookup returns what is at a path, nil if nothing is.
+// lookup returns the node at a path, nil if there is none.
 func (t *Tree) lookup(p string) *node {
 	n := t.root
 	if p == "." {
@@ -178,7 +178,7 @@ func (t *Tree) remove(whiteout string) error {
 func (t *Tree) put(c change) error {
 	if c.path == "." {
 		if !c.node.isDir() {
-			return errors.New("the root is no directory")
+			return errors.New("the root is not a directory")
 		}
 		c.node.children = t.root.children
 		t.root = c.node

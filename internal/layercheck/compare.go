@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options select what is compared. The zero value compares all that a layer holds.
+// Options select what is compared. The zero value compares everything that a layer can contain.
 type Options struct {
 	// Epoch, if not nil, is the latest time that an entry has (SOURCE_DATE_EPOCH).
 	Epoch *time.Time
@@ -16,8 +16,9 @@ type Options struct {
 	SkipLinked bool
 }
 
-// Compare returns a line for each difference between the parent with the layer applied (image) and what the step saw.
-// The time of the root directory is not part of a layer and not compared.
+// Compare returns a line for each difference between the parent with the layer applied (image) and
+// the tree that the step saw. It does not compare the time of the root directory, which is not part
+// of a layer.
 func Compare(image, step *Tree, o Options) ([]string, error) {
 	c := comparison{Options: o, image: map[*node]place{}, step: map[*node]place{}}
 	err := c.directory("", image.root, step.root)
@@ -28,7 +29,8 @@ func Compare(image, step *Tree, o Options) ([]string, error) {
 type comparison struct {
 	Options
 	lines []string
-	// image and step hold, for each file seen, its first name and what the other tree has there.
+	// image and step contain, for each file seen, its first name and the other tree's node of that
+	// name.
 	image, step map[*node]place
 }
 
@@ -75,7 +77,7 @@ func (c *comparison) directory(path string, image, step *node) error {
 	return nil
 }
 
-// links compares which names are names of one file.
+// links compares the sets of names of one file.
 func (c *comparison) links(path string, image, step *node) {
 	if first, ok := c.image[image]; ok && first.other != step {
 		c.differ(path, "in the image it is one file with %q, for the step it is another", first.path)
@@ -89,7 +91,7 @@ func (c *comparison) links(path string, image, step *node) {
 	}
 }
 
-// entry compares everything that a layer holds for one name.
+// entry compares everything that a layer contains for one name.
 func (c *comparison) entry(path string, image, step *node) error {
 	if image.kind() != step.kind() {
 		c.differ(path, "the image has %s, the step %s", image.what(), step.what())

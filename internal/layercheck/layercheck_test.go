@@ -13,7 +13,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/fstree"
 )
 
-// listed lists a tree of fstree's notation.
+// listed makes a tree from fstree's notation and lists it.
 func listed(t *testing.T, text string) *Tree {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,7 +35,7 @@ func listed(t *testing.T, text string) *Tree {
 	return tree
 }
 
-// archive makes a layer of headers; the content of each regular file is its name.
+// archive returns a layer with these headers; the content of each regular file is its name.
 func archive(t *testing.T, headers ...tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer

@@ -16,8 +16,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// Tree is a file system state in memory. The contents of listed files are not loaded; they are read when they are
-// compared.
+// Tree is a file system state in memory. The contents of listed files are not loaded; they are read
+// when they are compared.
 type Tree struct{ root *node }
 
 // node is a file or directory. Several names of one file share a node.
@@ -26,13 +26,13 @@ type node struct {
 	uid, gid     uint32
 	sec          int64 // of the last modification
 	size         int64
-	names        uint64 // how many names it has, at least
+	names        uint64 // lower bound of the number of its names
 	major, minor uint32
 	link         string            // of a symbolic link
-	xattrs       map[string]string // those that a layer holds
+	xattrs       map[string]string // those that a layer can contain
 	children     map[string]*node  // of a directory
 
-	dir  *os.File // with path, where a listed regular file is
+	dir  *os.File // with path, the location of a listed regular file
 	path string
 	sum  [sha256.Size]byte // of the content of a regular file from a layer
 }
@@ -40,12 +40,12 @@ type node struct {
 func (n *node) kind() uint32 { return n.mode & unix.S_IFMT }
 func (n *node) isDir() bool  { return n.kind() == unix.S_IFDIR }
 
-// Empty returns the state that a snapshot without a parent begins with.
+// Empty returns the state of a new snapshot without a parent.
 func Empty() *Tree {
 	return &Tree{&node{mode: unix.S_IFDIR | 0o755, children: map[string]*node{}}}
 }
 
-// Clone returns a copy of t that Apply can change while t stays as it is.
+// Clone returns a copy of t that Apply can change without changing t.
 func (t *Tree) Clone() *Tree {
 	return &Tree{t.root.clone(map[*node]*node{})}
 }
@@ -65,8 +65,9 @@ func (n *node) clone(known map[*node]*node) *node {
 	return &c
 }
 
-// List lists what is below the open directory dir, which must stay open as long as the tree is used. standIns is set if
-// files may stand for device nodes (rawfs.DeviceMark); they are listed as device nodes.
+// List lists the files below the open directory dir, which must stay open as long as the tree is
+// used. standIns is set if regular files may stand for device nodes (rawfs.DeviceMark); these are
+// listed as device nodes.
 func List(dir *os.File, standIns bool) (*Tree, error) {
 	l := lister{dir: dir, standIns: standIns, files: map[file]*node{}}
 	root, err := l.node(int(dir.Fd()), ".", ".")
@@ -85,7 +86,8 @@ type lister struct {
 	files    map[file]*node
 }
 
-// at returns a path by which the kernel finds a name in an open directory without changing the process's directory.
+// at returns a path by which the kernel finds a name in an open directory without changing the
+// process's directory.
 func at(dir int, name string) string { return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name }
 
 // node lists name in the open directory dir, which is path in the tree.
@@ -168,7 +170,8 @@ func (l *lister) children(dir int, name, path string) (map[string]*node, error) 
 		if err != nil {
 			return nil, err
 		}
-		// Layers hold no sockets and no overlay whiteouts, which a step can make on other drivers.
+		// Layers contain no sockets and no overlay whiteouts, which a step can make on other
+		// drivers.
 		if n.kind() != unix.S_IFSOCK && !(n.kind() == unix.S_IFCHR && n.major == 0 && n.minor == 0) {
 			children[base] = n
 		}
@@ -176,7 +179,7 @@ func (l *lister) children(dir int, name, path string) (map[string]*node, error) 
 	return children, nil
 }
 
-// xattrs returns the attributes of a file that a layer holds.
+// xattrs returns the attributes of a file that a layer can contain.
 func xattrs(path string) (map[string]string, error) {
 	names, err := sized(func(b []byte) (int, error) { return unix.Llistxattr(path, b) })
 	if errors.Is(err, unix.ENOTSUP) || len(names) == 0 && err == nil {
@@ -202,7 +205,7 @@ func xattrs(path string) (map[string]string, error) {
 	return found, nil
 }
 
-// sized calls read with a buffer of the size that read asks for.
+// sized calls read with a buffer of the size that read returns for an empty one.
 func sized(read func([]byte) (int, error)) ([]byte, error) {
 	n, err := read(nil)
 	if err != nil || n == 0 {
@@ -213,7 +216,7 @@ func sized(read func([]byte) (int, error)) ([]byte, error) {
 	return b[:max(n, 0)], err
 }
 
-// longest is how much of a path is given to the kernel at once, which takes 4,095 bytes (PATH_MAX).
+// longest is the longest path that is passed to the kernel, whose limit is 4,095 bytes (PATH_MAX).
 const longest = 2048
 
 // Load reads the contents of all files, so that the directory that was listed can be closed.
@@ -293,7 +296,7 @@ func sameContent(a, b *node) (bool, error) {
 	return sameBytes(f, g, a.size)
 }
 
-// sameBytes compares two files. It does not read what is a hole in both.
+// sameBytes compares two files. It does not read ranges that are holes in both.
 func sameBytes(f, g *os.File, size int64) (bool, error) {
 	var p, q [64 << 10]byte
 	for off := int64(0); off < size; {
@@ -315,7 +318,7 @@ func sameBytes(f, g *os.File, size int64) (bool, error) {
 	return true, nil
 }
 
-// dataFrom returns where data begins in a file from off on; size if there is none.
+// dataFrom returns the offset of the next data of a file from off on; size if there are none.
 func dataFrom(f *os.File, off, size int64) int64 {
 	data, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
 	if err == unix.ENXIO {

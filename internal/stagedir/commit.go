@@ -14,25 +14,26 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// Options say how Commit treats what is at the destination. The zero value works.
+// Options are the options of Commit. The zero value works.
 type Options struct {
-	// Keep reports whether a directory that exists keeps its owner, mode, attributes and time. Otherwise it gets those
-	// of the new one. path is relative to the destination, which keeps its own in any case. nil: all directories do.
+	// Keep reports whether an existing directory keeps its owner, mode, attributes and time.
+	// Otherwise it gets those of the new one. path is relative to the destination, which always
+	// keeps its own. If Keep is nil, all directories keep theirs.
 	Keep func(path string) bool
 	// Last is a name in the destination whose entry is moved after all others.
 	Last string
-	// Elsewhere are directories, as returned by Check, whose content is not moved.
+	// Elsewhere are directories, as returned by Check, whose contents are not moved.
 	Elsewhere []string
-	// OnOwnerError and OnSkip are those of unpack.Options: they are called for an owner or an attribute that an
-	// existing directory cannot be given. nil: it is an error.
+	// OnOwnerError and OnSkip are those of unpack.Options: they are called for an owner or an
+	// attribute that an existing directory cannot get. If they are nil, that is an error.
 	OnOwnerError func(path string, uid, gid int, err error)
 	OnSkip       func(path, what string, err error)
 }
 
-// Check returns an error if the tree cannot be moved to its destination as that is now, because a directory there
-// cannot be written to or there is a mount in a directory that is to be replaced. It returns the directories of the
-// destination that the tree has too and that are on other mounts, relative to the destination: nothing can be moved
-// into them by rename(2). It changes nothing.
+// Check returns an error if the tree cannot be moved to its destination in its current state,
+// because a directory there cannot be written to or a directory that is to be replaced contains a
+// mount. It returns the directories, relative to the destination, that the tree also has and that
+// are on other mounts there: rename(2) cannot move files into them. It changes nothing.
 func (d *Dir) Check() (elsewhere []string, err error) {
 	if !d.exists {
 		return nil, nil
@@ -42,16 +43,16 @@ func (d *Dir) Check() (elsewhere []string, err error) {
 	return m.elsewhere, err
 }
 
-// Commit moves the tree to the destination. What is there already is replaced, except a directory by a directory, which
-// keeps what else is in it. Links at the destination are not followed. Check is called first, so that most errors leave
-// the destination as it was.
+// Commit moves the tree to the destination. It replaces existing entries, except that it merges a
+// directory into an existing directory. It does not follow links at the destination. It calls Check
+// first, so that most errors leave the destination unchanged.
 func (d *Dir) Commit(o Options) error {
 	if !d.exists {
 		err := d.appear()
 		if err != unix.EEXIST {
 			return pathError("rename", d.place, err)
 		}
-		d.exists = true // another process has made it
+		d.exists = true // another process has just made it
 	}
 	elsewhere, err := d.Check()
 	if err != nil {
@@ -66,12 +67,12 @@ func (d *Dir) Commit(o Options) error {
 	return m.start()
 }
 
-// appear gives the content the name of a destination that does not exist. The error is EEXIST if it does.
+// appear renames the content to a destination that does not exist. It returns EEXIST if it does.
 func (d *Dir) appear() error {
 	from := filepath.Join(d.holder, content)
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, d.place, unix.RENAME_NOREPLACE)
 	if noFlags(err) {
-		// A directory of that name can only be replaced if it is empty.
+		// rename(2) replaces a directory only if it is empty.
 		if err = unix.Rename(from, d.place); err == unix.ENOTEMPTY {
 			err = unix.EEXIST
 		}
@@ -79,7 +80,8 @@ func (d *Dir) appear() error {
 	return err
 }
 
-// noFlags reports whether an error of renameat2(2) is that of a file system or a kernel without its flags.
+// noFlags reports whether an error of renameat2(2) means that the file system or the kernel does
+// not support its flags.
 func noFlags(err error) bool { return err == unix.EINVAL || err == unix.ENOSYS }
 
 // pathError adds a path to an error of a system call.
@@ -90,14 +92,14 @@ func pathError(op, path string, err error) error {
 	return &fs.PathError{Op: op, Path: path, Err: err}
 }
 
-// merger goes through the directories that a tree and its destination both have.
+// merger walks the directories that a tree and its destination both have.
 type merger struct {
 	d         *Dir
 	o         Options
-	move      bool // otherwise it only checks
+	move      bool // false: only check
 	mount     mount
 	elsewhere []string
-	replaced  int // how many entries have been put into the holder
+	replaced  int // number of entries that have been moved into the holder
 }
 
 func (m *merger) start() error {
@@ -123,7 +125,7 @@ func mountAt(fd int) (mount, error) {
 	return mountOf(&st), err
 }
 
-// dir merges the open directory from into to, both at path below the place.
+// dir merges the open directory from into to. path is the path of both below the place.
 func (m *merger) dir(from, to int, path string) error {
 	var names, there rawfs.Names
 	if err := names.Read(from); err != nil {
@@ -168,7 +170,8 @@ func (m *merger) dir(from, to int, path string) error {
 	return nil
 }
 
-// isDir reports whether an entry is a directory. typ is what getdents64(2) says, which may be nothing.
+// isDir reports whether an entry is a directory. typ is the type from getdents64(2), which may be
+// unknown.
 func isDir(dir int, name []byte, typ uint8) bool {
 	if typ != unix.DT_UNKNOWN {
 		return typ == unix.DT_DIR
@@ -177,7 +180,7 @@ func isDir(dir int, name []byte, typ uint8) bool {
 	return rawfs.Lstat(dir, name, &st) == nil && rawfs.Type(&st) == unix.S_IFDIR
 }
 
-// entry is a name in a directory of the tree and in that directory at the destination.
+// entry is a name in a directory of the tree and in the same directory at the destination.
 type entry struct {
 	from, to int
 	name     []byte // with its NUL
@@ -231,8 +234,9 @@ func (m *merger) both(e entry) error {
 	return m.attributes(from, to, e.path)
 }
 
-// replace puts an entry in the place of another one, which is a directory or not. Unless both are files, the old one
-// takes the place of the new one in the holder, with which it is removed.
+// replace replaces an entry at the destination. One of the two may be a directory. Unless both are
+// files, the old one is exchanged with the new one and so moved into the holder, with which it is
+// removed.
 func (m *merger) replace(e entry, oldIsDir bool) error {
 	if !m.move {
 		if oldIsDir {
@@ -263,7 +267,7 @@ func (m *merger) rename(e entry, flags uint) error {
 	if err != unix.EACCES || !e.isDir {
 		return err
 	}
-	// Its ".." changes, for which its owner needs its permission.
+	// The rename changes the directory's "..", for which the owner needs write permission on it.
 	var st rawfs.Stat
 	fd, err := rawfs.OpenDir(e.from, e.name)
 	if err != nil {
@@ -283,7 +287,7 @@ func (m *merger) rename(e entry, flags uint) error {
 	return errors.Join(err, unix.Fchmod(fd, uint32(st.Mode)&0o7777))
 }
 
-// withoutMounts returns an error if a directory that is to be removed has something mounted in it.
+// withoutMounts returns an error if a directory that is to be removed contains a mount.
 func (m *merger) withoutMounts(dir int, name []byte) error {
 	fd, err := rawfs.OpenDir(dir, name)
 	if err != nil {
@@ -310,18 +314,19 @@ func (m *merger) withoutMounts(dir int, name []byte) error {
 	return nil
 }
 
-// inDest returns the path below the destination of one below the place.
+// inDest converts a path below the place to one below the destination.
 func (m *merger) inDest(path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, m.d.rest), "/")
 }
 
-// keeps reports whether a directory that exists keeps its attributes.
+// keeps reports whether an existing directory keeps its attributes.
 func (m *merger) keeps(path string) bool {
 	above := path == m.d.rest || strings.HasPrefix(m.d.rest, path+"/")
 	return above || m.o.Keep == nil || m.o.Keep(m.inDest(path))
 }
 
-// attributes gives the directory to the owner, attributes, mode and time of from, in the order that unpack does.
+// attributes copies the owner, attributes, mode and time of from to the directory to, in the order
+// of package unpack.
 func (m *merger) attributes(from, to int, path string) error {
 	var want, have rawfs.Stat
 	if err := errors.Join(rawfs.Fstat(from, &want), rawfs.Fstat(to, &have)); err != nil {

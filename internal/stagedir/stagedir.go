@@ -1,12 +1,17 @@
-// Package stagedir makes a tree of files in a temporary directory and moves it to its destination when it is whole.
+// Package stagedir makes a tree of files in a temporary directory and moves it to its destination
+// when it is complete.
 //
-// A destination that does not exist appears by one rename(2). Into a directory that exists the entries are moved, each
-// by rename(2): a name that the destination does not have takes one, with all that is below it, so that only
-// directories that both have are gone through. Until Commit nothing at the destination changes, and from then on each
-// file there is the old one or the whole new one.
+// A destination that does not exist appears by one rename(2). If the destination exists, the
+// entries are moved into it, each by rename(2). A name that the destination does not have is moved
+// together with everything below it, so only directories that both have are walked. Until Commit
+// nothing at the destination changes, and from then on each file there is either the old one or the
+// complete new one.
 //
-// The temporary directory is on the file system of the destination, beside it if possible, else in it. A lock on it
-// tells other processes that its owner is alive. New removes those of processes that were killed.
+// The temporary directory is on the file system of the destination, beside it if possible, and
+// otherwise in it. A lock on it shows other processes that its owner is alive. New removes those of
+// processes that were killed.
+//
+// The package writes in the destination and its parent directory only. Its tests run as any user.
 package stagedir
 
 import (
@@ -25,22 +30,22 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// Dir is a directory whose content is on its way to its destination.
+// Dir is a directory tree that is to be moved to its destination.
 type Dir struct {
-	holder string   // the temporary directory, which has content in it, and what the content replaces
+	holder string   // the temporary directory, which contains the content and what the content has replaced
 	lock   *os.File // of the holder
-	place  string   // where content belongs: the destination, or the first of its parents that was missing
+	place  string   // where the content is moved: the destination, or the first of its parents that was missing
 	rest   string   // the destination relative to place
-	exists bool     // place is there
+	exists bool     // place exists
 }
 
-// What is in the temporary directory.
+// Names in the temporary directory.
 const (
 	content  = "content"
 	replaced = "replaced" // and a number
 )
 
-// New makes a temporary directory for the directory dest, which may be missing, with its parents.
+// New makes a temporary directory for the directory dest. dest and its parents need not exist.
 func New(dest string) (*Dir, error) {
 	abs, err := filepath.Abs(dest)
 	if err != nil {
@@ -59,7 +64,7 @@ func New(dest string) (*Dir, error) {
 			return nil, err
 		}
 		if _, err := os.Lstat(d.place); err == nil {
-			return nil, &fs.PathError{Op: "mkdir", Path: d.place, Err: errors.New("it is a link to nothing")}
+			return nil, &fs.PathError{Op: "mkdir", Path: d.place, Err: errors.New("it is a dangling symbolic link")}
 		}
 		d.rest = filepath.Join(filepath.Base(d.place), d.rest)
 		d.place = filepath.Dir(d.place)
@@ -67,7 +72,7 @@ func New(dest string) (*Dir, error) {
 	if d.place, err = filepath.EvalSymlinks(d.place); err != nil {
 		return nil, err
 	}
-	if d.rest != "" { // the first missing directory is made beside its place
+	if d.rest != "" { // the first missing directory is made in place's parent
 		first, rest, _ := strings.Cut(d.rest, "/")
 		parent := d.place
 		d.place, d.rest = filepath.Join(parent, first), rest
@@ -85,8 +90,8 @@ func New(dest string) (*Dir, error) {
 	return d, nil
 }
 
-// NewAt makes a temporary directory in the directory dest, which exists, for what the destination has on another mount
-// (Check).
+// NewAt makes a temporary directory in the existing directory dest, for the part of the destination
+// that is on another mount (see Check).
 func NewAt(dest string) (*Dir, error) {
 	place, err := filepath.EvalSymlinks(dest)
 	if err != nil {
@@ -102,10 +107,10 @@ func NewAt(dest string) (*Dir, error) {
 	return d, nil
 }
 
-// prefix is what the names of temporary directories for a directory begin with.
+// prefix returns the prefix of the names of temporary directories for a directory.
 func prefix(name string) string { return fmt.Sprintf(".%.200s.layerbuild-", name) }
 
-// inside is prefix in the destination itself.
+// inside is the prefix in the destination itself.
 const inside = ".layerbuild-"
 
 // beginBeside makes the temporary directory for a destination that exists.
@@ -130,8 +135,8 @@ func sameMount(a, b string) bool {
 	return mountOf(&st[0]) == mountOf(&st[1])
 }
 
-// mount identifies a mount. On btrfs each subvolume has a device of its own, and no file can be renamed to another.
-// Before Linux 5.8 the id is 0.
+// mount identifies a mount. On btrfs each subvolume has its own device, and files cannot be renamed
+// between subvolumes. Before Linux 5.8 the id is 0.
 type mount struct{ dev, id uint64 }
 
 func mountOf(st *unix.Statx_t) mount { return mount{rawfs.Dev(st), st.Mnt_id} }
@@ -145,7 +150,8 @@ func (d *Dir) begin(dir, prefix string) error {
 			return err
 		}
 		held, err := lock.TryDir(holder)
-		// Between mkdir and flock another process may have taken it for a left-over: then there is another.
+		// Between mkdir and flock another process may remove the directory, because it looks
+		// abandoned. Then make another one.
 		if errors.Is(err, lock.ErrHeld) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -157,8 +163,8 @@ func (d *Dir) begin(dir, prefix string) error {
 	}
 }
 
-// removeLeftOver removes the temporary directories in dir that a process of this user left when it was killed. Errors
-// are ignored: the next one tries again.
+// removeLeftOver removes the temporary directories in dir that a process of this user left when it
+// was killed. Errors are ignored: the next one tries again.
 func removeLeftOver(dir, prefix string) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -181,8 +187,8 @@ func removeLeftOver(dir, prefix string) {
 	}
 }
 
-// isOurs reports whether a directory looks like one that begin has made. Somebody else may have given this name to
-// something that is not to be removed.
+// isOurs reports whether a directory looks like one that begin has made. A user may have given this
+// name to a directory that must not be removed.
 func isOurs(dir *os.File) bool {
 	fi, err := dir.Stat()
 	if err != nil || fi.Mode().Perm() != 0o700 {
@@ -197,10 +203,11 @@ func isOurs(dir *os.File) bool {
 	})
 }
 
-// Path is the directory that becomes the destination.
+// Path returns the directory that becomes the destination.
 func (d *Dir) Path() string { return filepath.Join(d.holder, content, d.rest) }
 
-// Close removes what has not been moved to the destination, and what Commit has replaced there.
+// Close removes the files that have not been moved to the destination, and those that Commit has
+// replaced there.
 func (d *Dir) Close() error {
 	parent, err := os.Open(filepath.Dir(d.holder))
 	if err == nil {

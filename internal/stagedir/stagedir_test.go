@@ -60,7 +60,7 @@ func TestCommit(t *testing.T) {
 	}
 }
 
-// TestLeftOver: New removes what killed processes left, and nothing else.
+// TestLeftOver checks that New removes the directories of killed processes, and nothing else.
 func TestLeftOver(t *testing.T) {
 	top := t.TempDir()
 	err := fstree.Make(top, "dir out 0755\n"+
@@ -97,7 +97,8 @@ func TestLeftOver(t *testing.T) {
 	}
 }
 
-// TestAppearsMeanwhile: a destination that another process has made meanwhile is merged into.
+// TestAppearsMeanwhile checks that the tree is merged into a destination that another process has
+// made meanwhile.
 func TestAppearsMeanwhile(t *testing.T) {
 	dest := filepath.Join(t.TempDir(), "p/out")
 	d, err := New(dest)
@@ -117,7 +118,8 @@ func TestAppearsMeanwhile(t *testing.T) {
 	}
 }
 
-// TestRefused: what cannot be a destination is an error, and leaves nothing.
+// TestRefused checks that a path that cannot be a destination is an error, and that nothing is
+// left.
 func TestRefused(t *testing.T) {
 	top := t.TempDir()
 	if err := fstree.Make(top, "file f 0644\nlink l -> nowhere"); err != nil {
