@@ -24,12 +24,12 @@ import (
 // unit is a part of the state that is kept or removed as a whole.
 type unit struct {
 	used  time.Time
-	spare bool // it is never removed: a build that runs, or the one that collects, uses it
+	spare bool // never removed: it is in use by a running build or by the one that collects
 
-	// What the unit is: a snapshot, which may be lazy, an image without a name, a cache mount, or none of these but only
-	// its records.
+	// The unit is a snapshot, which may be lazy, an image without a name, a cache mount, or only
+	// records.
 	snapshot snapshot.ID
-	in       *snapshot.Store // that has it; nil if it is lazy
+	in       *snapshot.Store // the store that has it; nil if it is lazy
 	lazy     bool
 	image    digest.Digest
 	mount    string
@@ -43,14 +43,14 @@ type unit struct {
 	removed  bool
 }
 
-// collection decides what is removed, and removes it.
+// collection selects units to remove, and removes them.
 type collection struct {
 	s     *State
 	o     PruneOptions
 	usage *usage
 	inUse inUse
 
-	named  map[digest.Digest]bool // blobs that an image with a name leads to
+	named  map[digest.Digest]bool // blobs that an image with a name refers to
 	chains map[digest.Digest]bool // chain IDs of images that are kept
 	blobs  map[digest.Digest]int64
 	holds  map[digest.Digest]int // by how many units a blob is referenced
@@ -59,16 +59,16 @@ type collection struct {
 	stores    []*snapshot.Store
 	snapshots map[string][]*unit // by ID: one for each store that has it, or a lazy one
 	useless   []cache.Entry      // records that no build can use
-	rubbish   *TempDir           // for what is renamed
+	rubbish   *TempDir           // directory for renamed files
 	later     []func() error     // remove what has been renamed
 	seals     []cache.Entry      // records of layers
 
-	counted bool  // total is that of the units that are not removed
-	total   int64 // what the cache takes up
+	counted bool  // total is set
+	total   int64 // size of the cache without the removed units
 }
 
-// collect decides what is removed, and removes it unless o.DryRun is set. It waits for the gate as leases.collecting does;
-// after an error of that the usage is nil.
+// collect selects units to remove, and removes them unless o.DryRun is set. It waits for the gate
+// as leases.collecting does. If that fails, the usage is nil.
 func (s *State) collect(ctx context.Context, o PruneOptions, wait time.Duration) (done Pruned, u *usage, err error) {
 	release, err := s.leases.collecting(ctx, wait)
 	if err != nil {
@@ -102,7 +102,7 @@ func (c *collection) add(u *unit) *unit {
 	return c.use(u, u.used)
 }
 
-// use notes when a unit was used, and decides whether it is spared.
+// use records when a unit was used, and sets spare.
 func (c *collection) use(u *unit, used time.Time) *unit {
 	if used.After(u.used) {
 		u.used = used
@@ -124,10 +124,11 @@ func (c *collection) loadBlobs(context.Context) (err error) {
 	return err
 }
 
-// maxUnnamed is how many images without a name are kept by a collection at the end of a build.
+// maxUnnamed is the number of images without a name that a collection at the end of a build keeps.
 const maxUnnamed = 20
 
-// loadImages finds the images of the store. A build that collects keeps the newest of those without a name.
+// loadImages adds the images of the store. A build that collects keeps the newest of those without
+// a name.
 func (c *collection) loadImages(ctx context.Context) error {
 	entries, err := c.s.Store.Names()
 	if err != nil {
@@ -152,7 +153,7 @@ func (c *collection) loadImages(ctx context.Context) error {
 	return nil
 }
 
-// leasedBlobs lists the blobs that processes have leased, with those that leased images refer to.
+// leasedBlobs returns the blobs that processes have leased, and those that leased images refer to.
 func (c *collection) leasedBlobs(ctx context.Context) []digest.Digest {
 	all := map[digest.Digest]bool{}
 	for line := range c.inUse.held {
@@ -174,7 +175,7 @@ func (c *collection) leasedBlobs(ctx context.Context) []digest.Digest {
 	return slices.Collect(maps.Keys(all))
 }
 
-// leadsTo lists the blobs that an image refers to, and records the chain IDs of its layers.
+// leadsTo returns the blobs that an image refers to, and records the chain IDs of its layers.
 func (c *collection) leadsTo(ctx context.Context, root ocispec.Descriptor) []digest.Digest {
 	var list []digest.Digest
 	blobs, configs := c.s.Store.Graph(ctx, root)
@@ -210,7 +211,7 @@ func (c *collection) loadSnapshots(context.Context) error {
 	return nil
 }
 
-// on notes the parent of a snapshot, which a store has.
+// on records the parent of a snapshot, which is in a store.
 func (c *collection) on(u *unit, in *snapshot.Store, parent snapshot.ID) {
 	for _, up := range c.snapshots[string(parent)] {
 		if up.in == in {
@@ -220,7 +221,8 @@ func (c *collection) on(u *unit, in *snapshot.Store, parent snapshot.ID) {
 	}
 }
 
-// loadRecords assigns each record to the unit that it keeps. Records of layers keep nothing by themselves.
+// loadRecords assigns each record to the unit that it keeps. Records of layers keep nothing by
+// themselves.
 func (c *collection) loadRecords(ctx context.Context) error {
 	var all []cache.Entry
 	for e, err := range c.s.Cache.Files() {
@@ -248,7 +250,8 @@ func (c *collection) loadRecords(ctx context.Context) error {
 	return nil
 }
 
-// remote takes a record of what was found at an address: an image, which keeps its blobs, or something else.
+// remote handles a record of what was found at an address: an image, whose blobs it keeps, or other
+// data.
 func (c *collection) remote(ctx context.Context, e cache.Entry) {
 	u := c.add(&unit{used: e.Used, records: []cache.Entry{e}})
 	if root := e.Finding().Root; root != nil {
@@ -256,14 +259,15 @@ func (c *collection) remote(ctx context.Context, e cache.Entry) {
 	}
 }
 
-// hold assigns a record of a step or of a chain to its snapshot. It reports whether a build can use the record.
+// hold assigns a record of a step or of a chain to its snapshot. It reports whether a build can use
+// the record.
 func (c *collection) hold(e cache.Entry) bool {
 	if e.Snapshot == "" {
 		c.add(&unit{used: e.Used, records: []cache.Entry{e}})
 		return true
 	}
-	// A snapshot that was unpacked from a chain is named by the chain ID. The other records of chains are of images
-	// that were built here, and are useful as long as the image exists.
+	// A snapshot that was unpacked from a chain is named by the chain ID. The other records of
+	// chains are of images that were built here, and are useful as long as the image exists.
 	if id := digest.Digest(e.Key); e.Kind == cache.Chains && id.Validate() == nil && e.Snapshot != id.Encoded() && !c.chains[id] {
 		return false
 	}
@@ -289,7 +293,8 @@ func (c *collection) hold(e cache.Entry) bool {
 	return good
 }
 
-// lazy returns the unit of a snapshot that is not there and is made when it is needed; nil if it cannot be made.
+// lazy returns the unit of a snapshot that does not exist and is made when it is needed; nil if it
+// cannot be made.
 func (c *collection) lazy(e cache.Entry) *unit {
 	rec, ok := e.Step()
 	if !ok {
@@ -311,8 +316,9 @@ func (c *collection) lazy(e cache.Entry) *unit {
 	return c.add(u)
 }
 
-// seal handles the record of a layer. A build that collects keeps the blobs of the snapshots that it keeps, so that the
-// next build need not seal them again. prune removes these blobs: they can be sealed again.
+// seal handles the record of a layer. A build that collects keeps the blobs of the snapshots that
+// it keeps, so that the next build need not seal them again. prune removes these blobs: they can be
+// sealed again.
 func (c *collection) seal(e cache.Entry) {
 	_, l, ok := e.SealedLayer()
 	if !ok || c.o.Since.IsZero() {
@@ -357,8 +363,8 @@ func mountUsed(dir string) time.Time {
 	return fi.ModTime()
 }
 
-// choose selects units that nothing refers to, and then the least recently used ones, as the options demand. It returns
-// the size of the remaining cache.
+// choose selects units that nothing refers to, and then the least recently used ones, as the
+// options demand. It returns the size of the remaining cache.
 func (c *collection) choose() int64 {
 	order := c.byUse()
 	for _, u := range slices.Backward(order) { // parents come before their children
@@ -394,9 +400,10 @@ func (c *collection) choose() int64 {
 	return c.total
 }
 
-// anchored reports whether a build can reach a snapshot that records name: from the empty file system, from an image,
-// or from another snapshot that a build can reach. When a step is run again its result replaces the earlier one, and
-// snapshots made on the earlier one can no longer be found.
+// anchored reports whether a build can reach a snapshot that records name: from the empty file
+// system, from an image, or from another snapshot that a build can reach. When a step is run again
+// its result replaces the earlier one, and snapshots made on the earlier one can no longer be
+// found.
 func anchored(u *unit) bool {
 	up := u.parent
 	return up == nil || held(up) || digest.NewDigestFromEncoded(digest.SHA256, string(up.snapshot)).Validate() == nil ||
@@ -406,14 +413,15 @@ func anchored(u *unit) bool {
 // held reports whether a record names the snapshot. Those of layers do not count.
 func held(u *unit) bool { return len(u.records) > 0 }
 
-// frees reports whether removing a unit makes the state smaller, at once or after other units with the same blobs are
-// removed.
+// frees reports whether removing a unit makes the state smaller, at once or after other units with
+// the same blobs are removed.
 func (c *collection) frees(u *unit) bool {
 	return u.size > 0 || u.snapshot != "" || slices.ContainsFunc(u.blobs, func(d digest.Digest) bool { return !c.named[d] })
 }
 
-// byUse gives each snapshot the latest time of those made on it, if that is later, and sorts the units by time: the
-// least recently used first, and snapshots before those that they are made on.
+// byUse sets the time of each snapshot to the latest time of its descendants, if that is later, and
+// returns the units sorted by time: the least recently used first, and snapshots before their
+// parents.
 func (c *collection) byUse() []*unit {
 	depth := map[*unit]int{}
 	for _, u := range c.units {
@@ -435,7 +443,7 @@ func (c *collection) byUse() []*unit {
 	return deepest
 }
 
-// take decides that a unit is removed.
+// take selects a unit for removal.
 func (c *collection) take(u *unit) {
 	if u.removed {
 		return
@@ -456,8 +464,8 @@ func (c *collection) take(u *unit) {
 	}
 }
 
-// remove removes the selected units, or only counts them. It removes records first, so that no record refers to a
-// partly removed unit.
+// remove removes the selected units, or only counts them. It removes records first, so that no
+// record refers to a partly removed unit.
 func (c *collection) remove(ctx context.Context, done *Pruned) error {
 	live := maps.Clone(c.named)
 	records := c.useless
@@ -524,7 +532,7 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 		}
 	}
 	err := c.s.Store.Forget(ctx, images...)
-	if noSpace(err) { // there is room for index.json after the rest is removed
+	if noSpace(err) { // there is room for index.json after the other files are removed
 		defer func() {
 			c.later = append(c.later, func() error { return c.s.Store.Forget(ctx, images...) })
 		}()
@@ -533,7 +541,7 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 	}
 	err = nil
 	for _, in := range c.stores {
-		if in != c.s.Snapshots { // what is left in that was removed when the state was opened
+		if in != c.s.Snapshots { // the store in use was cleaned when the state was opened
 			c.later = append(c.later, in.RemoveLeftOvers)
 		}
 		remove, err1 := in.RemoveAll(snapshots[in])
@@ -542,7 +550,8 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 	return err
 }
 
-// discard renames a directory, so that it is removed later, or removes it now if it cannot be renamed, as on a full disk.
+// discard renames a directory, so that it is removed later, or removes it now if it cannot be
+// renamed, as on a full disk.
 func (c *collection) discard(dir string) error {
 	if rubbish, err := c.rubbish.Path(); err == nil && os.Rename(dir, filepath.Join(rubbish, filepath.Base(dir))) == nil {
 		return nil
@@ -550,7 +559,8 @@ func (c *collection) discard(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// once removes the records that are in a list more than once: one may be held by a snapshot in each store.
+// once removes the records that are in a list more than once: one may be held by a snapshot in each
+// store.
 func once(list []cache.Entry) []cache.Entry {
 	type record struct {
 		kind cache.Kind
@@ -565,13 +575,14 @@ func once(list []cache.Entry) []cache.Entry {
 	})
 }
 
-// leftOver removes the files of killed processes, the tables of removed blobs, and old indexes of contexts.
+// leftOver removes the files of killed processes, the tables of removed blobs, and old indexes of
+// contexts.
 func (c *collection) leftOver() error {
 	return errors.Join(c.s.Cache.DropTemporary(), RemoveTempDirs(c.s.Root), c.s.dropKept(), c.s.dropIndexes())
 }
 
-// indexesFor is how long an index of a context is kept after it was last written. Without it a build reads the files
-// again.
+// indexesFor is how long an index of a context is kept after it was last written. Without it a
+// build reads the files again.
 const indexesFor = 30 * 24 * time.Hour
 
 // writingFor is how long a temporary file is kept that a running process may be about to rename.

@@ -19,8 +19,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maker fills a state for tests of collection. Each blob and each mount is 100 kB; a snapshot is that more than its parent, of
-// which it has a copy.
+// maker fills a state for tests of collection. Each blob and each mount has 100 kB. A snapshot has
+// 100 kB more than its parent, since it contains a copy of it.
 type maker struct {
 	*State
 	t   testing.TB
@@ -47,8 +47,8 @@ func (m *maker) snapshot(id, parent string) {
 	m.check(a.Commit(m.t.Context(), snapshot.ID(id)))
 }
 
-// fileTime returns the time that a file gets now. It may be behind time.Now by a tick of the kernel's timer, which is
-// late on a busy virtual machine.
+// fileTime returns the time that a file gets now. It may be behind time.Now by a tick of the
+// kernel's timer, which is late on a busy virtual machine.
 func (m *maker) fileTime() time.Time {
 	m.t.Helper()
 	path := filepath.Join(m.t.TempDir(), "now")
@@ -58,7 +58,8 @@ func (m *maker) fileTime() time.Time {
 	return fi.ModTime()
 }
 
-// step makes a record whose key is the snapshot's name with something before it, used days ago.
+// step makes a record that was last used the given number of days ago. Its key is key followed by
+// the snapshot's name.
 func (m *maker) step(key, id string, days int, lazy *cache.Lazy) {
 	m.t.Helper()
 	m.check(m.Cache.Put(cache.Key(key), cache.Record{Snapshot: id, Lazy: lazy}))
@@ -86,7 +87,7 @@ func (m *maker) sealed(id string, d ocispec.Descriptor) {
 	m.check(m.Cache.PutSealed(id, "gzip 0", cache.Layer{Descriptor: d, DiffID: d.Digest, Size: d.Size}))
 }
 
-// image gives an image with these layers a name, or none.
+// image stores an image with these layers, with or without a name.
 func (m *maker) image(name string, layers ...ocispec.Descriptor) digest.Digest {
 	m.t.Helper()
 	var config ocispec.Image
@@ -119,7 +120,7 @@ func (m *maker) mount(name string, days int) {
 	m.check(os.Chtimes(filepath.Join(dir, "id"), at, at))
 }
 
-// left lists what is in the state: snapshots, blobs of layers by their first word, mounts.
+// left returns the contents of the state: snapshots, blobs of layers by their first word, mounts.
 func (m *maker) left() string {
 	m.t.Helper()
 	var list []string
@@ -144,14 +145,14 @@ func (m *maker) left() string {
 	return strings.Join(list, " ")
 }
 
-// TestPruneOtherDrivers prunes with one kind of drivers what the other kind has made: what has a record stays as long as the
-// record, and the rest goes.
+// TestPruneOtherDrivers prunes with one kind of drivers the snapshots of the other kind. A snapshot
+// with a record is kept as long as the record, and the others are removed.
 func TestPruneOtherDrivers(t *testing.T) {
 	for _, test := range []struct {
 		name         string
 		made, pruned string // drivers
 		o            PruneOptions
-		want         string // of the snapshots
+		want         string // drivers of the snapshots
 	}{
 		{"copies, nothing asked", "copy", "overlay", PruneOptions{}, "base both child"},
 		{"copies, old ones", "copy", "overlay", PruneOptions{Unused: 6 * 24 * time.Hour}, "base both"},
@@ -231,7 +232,8 @@ func newMaker(t testing.TB) *maker {
 	return &maker{State: openTest(t, t.TempDir()), t: t, now: time.Now().Add(-time.Hour)}
 }
 
-// fill makes a state with all that there is: old and new steps, a superseded one, a lazy one, images, garbage.
+// fill makes a state with all kinds of data: old and new steps, a superseded one, a lazy one,
+// images, garbage.
 func (m *maker) fill() {
 	m.snapshot("base", "")
 	m.step("base", "base", 9, nil)
@@ -278,7 +280,7 @@ func TestPrune(t *testing.T) {
 		{"all", PruneOptions{All: true}, "l-named l-new"},
 		{"a size", PruneOptions{Keep: 7*size + size/2}, "again base l-lazy l-named l-new mount-new new"},
 		{"a smaller size", PruneOptions{Keep: 5*size + size/2}, "base l-named l-new mount-new new"},
-		// A build keeps its image without a name, and what it has used.
+		// A build keeps its image without a name, and the data that it has used.
 		{"a build's", PruneOptions{Since: time.Now().Add(-5 * 24 * time.Hour), Keep: 1}, "again base l-lazy l-named l-new l-unnamed mount-new new"},
 	}
 	for _, test := range tests {
@@ -314,7 +316,8 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// TestCollect has builds come and go: the state stays below the limit, and what the last one has used is there.
+// TestCollect runs several builds: the state stays below the limit, and the data of the last build
+// are kept.
 func TestCollect(t *testing.T) {
 	m := newMaker(t)
 	limit := Policy{Limit: 20 * size}
@@ -325,7 +328,7 @@ func TestCollect(t *testing.T) {
 		id := fmt.Sprintf("s%d", i)
 		m.snapshot(id, parent)
 		key := id
-		if i%2 == 1 { // as with --no-cache: the result takes the place of one before
+		if i%2 == 1 { // as with --no-cache: the result replaces an earlier one
 			key = fmt.Sprintf("key%d", i%4)
 		}
 		m.check(m.Cache.Put(cache.Key(key), cache.Record{Snapshot: id}))
@@ -349,7 +352,8 @@ func TestCollect(t *testing.T) {
 	m.check(m.Close())
 }
 
-// TestCollectNothing: nothing is removed where there is no limit, and by a build that has run nothing.
+// TestCollectNothing checks that nothing is removed without a limit, and by a build that has run no
+// step.
 func TestCollectNothing(t *testing.T) {
 	m := newMaker(t)
 	m.fill()
@@ -374,8 +378,8 @@ func TestCollectNothing(t *testing.T) {
 	m.check(m.Close())
 }
 
-// BenchmarkCollect measures the end of a build that has run a step in a state of 300 snapshots and 300 blobs with
-// nothing to remove.
+// BenchmarkCollect measures the end of a build that has run a step in a state of 300 snapshots and
+// 300 blobs with nothing to remove.
 func BenchmarkCollect(b *testing.B) {
 	m := newMaker(b)
 	defer m.Close()
@@ -392,7 +396,8 @@ func BenchmarkCollect(b *testing.B) {
 	}
 }
 
-// TestLimit: a file system that does not say how large it is does not make the limit 0, which would keep nothing.
+// TestLimit checks that a file system that does not report its size does not make the limit 0, with
+// which nothing would be kept.
 func TestLimit(t *testing.T) {
 	for dir, test := range map[string]func(n int64) bool{
 		"/proc":     func(n int64) bool { return n == defaultLimit },
@@ -407,7 +412,7 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// TestUsageDamaged: sizes that cannot be read are measured again.
+// TestUsageDamaged checks that sizes that cannot be read are measured again.
 func TestUsageDamaged(t *testing.T) {
 	m := newMaker(t)
 	defer m.Close()
@@ -427,8 +432,8 @@ func TestUsageDamaged(t *testing.T) {
 	}
 }
 
-// TestCollectLostNames: after all versions of index.json are lost, neither a build that collects nor a prune removes the
-// images that had names.
+// TestCollectLostNames checks that after all versions of index.json are lost, neither a build that
+// collects nor a prune removes the images that had names.
 func TestCollectLostNames(t *testing.T) {
 	m := newMaker(t)
 	m.image("app", m.blob("l-named"))

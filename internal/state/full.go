@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fullError is an error about a full file system, with the remedy.
+// fullError is an error about a full file system, with a remedy.
 type fullError struct {
 	err  error
 	root string
@@ -21,16 +21,17 @@ func (e *fullError) Error() string {
 	return fmt.Sprintf("%v: the file system of the state directory %s is full; 'layerbuild prune' frees what is not needed there, 'layerbuild prune --all' the whole cache", e.err, e.root)
 }
 
-// Unwrap returns what failed.
+// Unwrap returns the error without the remedy.
 func (e *fullError) Unwrap() error { return e.err }
 
 // destinationError is an error about a full destination: Full adds no remedy to it.
 type destinationError struct{ error }
 
-// Unwrap returns what failed.
+// Unwrap returns the export's error.
 func (e destinationError) Unwrap() error { return e.error }
 
-// OfDestination marks an error that an export has returned, unless it is about a file of the state directory root.
+// OfDestination marks an error that an export has returned, unless it is about a file of the state
+// directory root.
 func OfDestination(root string, err error) error {
 	var path *fs.PathError
 	if !noSpace(err) || errors.As(err, &path) && strings.HasPrefix(path.Path, root+"/") {
@@ -39,8 +40,8 @@ func OfDestination(root string, err error) error {
 	return destinationError{err}
 }
 
-// Full adds the remedy to an ENOSPC error about the state directory root. It returns other errors, and those about
-// files elsewhere, unchanged.
+// Full adds the remedy to an ENOSPC error about the state directory root. It returns other errors,
+// and those about files elsewhere, unchanged.
 func Full(root string, err error) error {
 	var full *fullError
 	var other destinationError
@@ -52,8 +53,8 @@ func Full(root string, err error) error {
 
 func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
-// below reports whether an error is about a file below root. That is assumed of an error without a path of the host: a
-// step uses paths of the image.
+// below reports whether an error is about a file below root. It returns true for an error without a
+// path of the host, since a step uses paths of the image.
 func below(root string, err error) bool {
 	var path *fs.PathError
 	var link *os.LinkError
@@ -71,11 +72,12 @@ func below(root string, err error) bool {
 	return statErr != nil
 }
 
-// almostNothing is how much may be left on a file system that a command has filled.
+// almostNothing is the free space below which a file system counts as full after a command has
+// failed.
 const almostNothing = 1 << 20
 
-// Filled is Full for a command that has failed. The command has printed its own error; if the file system of the state
-// directory is full, that was probably the reason.
+// Filled is like Full, for a command that has failed. The command has printed its own error. If the
+// file system of the state directory is full, that was probably the reason.
 func (s *State) Filled(err error) error {
 	var st unix.Statfs_t
 	if err == nil || noSpace(err) || unix.Statfs(s.Root, &st) != nil {

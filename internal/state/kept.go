@@ -40,10 +40,11 @@ func keptHead(body []byte) string {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// newKept begins the names of files that are being written.
+// newKept is the prefix of the names of files that are being written.
 const newKept = "new-"
 
-// Keep stores data about a blob. It writes nothing if the file has the same data already, which is the usual case.
+// Keep stores data about a blob. It writes nothing if the file already has the same data, which is
+// the usual case.
 func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 	if err := d.Validate(); err != nil {
 		return err

@@ -17,7 +17,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// leaseKind says what a lease is of. A lease is a line of a file in running/: the kind, a space, and a name.
+// leaseKind is the kind of data that a lease is for. A lease is a line of a file in running/: the
+// kind, a space, and a name.
 type leaseKind string
 
 const (
@@ -28,11 +29,13 @@ const (
 	leasedRecord   leaseKind = "record" // by its path below the state directory
 )
 
-// leases are what this process uses of the state. Each process that has the state open has a file in running/, which it
-// keeps locked while it lives. It appends the name of each part of the state before it looks the part up or makes it.
-// While it appends, it holds the gate, the file "lock" of the state, in shared mode. A collector holds the gate
-// exclusively from before it reads all these files until it has renamed what it removes. So a part is either leased
-// before the collector reads the leases, and is kept, or looked up after it has been renamed, and is not found.
+// leases are the parts of the state that this process uses. Each process that has the state open
+// has a file in running/, which it keeps locked while it lives. It appends the name of each part of
+// the state before it looks the part up or makes it. While it appends, it holds the gate, the file
+// "lock" of the state, in shared mode. A collector holds the gate exclusively from before it reads
+// all these files until it has renamed the parts that it removes. So a part is either leased before
+// the collector reads the leases, and is kept, or looked up after it has been renamed, and is not
+// found.
 type leases struct {
 	root string
 	gate *os.File
@@ -41,7 +44,7 @@ type leases struct {
 
 	mu      sync.Mutex
 	held    map[string]bool // lines in the file
-	all     bool            // leases cannot be written: the gate is held in shared mode until the end, and nobody collects
+	all     bool            // leases cannot be written: the gate is held in shared mode until the end, so that no process collects
 	passive bool            // this process collects, and its reads lease nothing
 }
 
@@ -64,7 +67,8 @@ func openLeases(ctx context.Context, root string) (_ *leases, err error) {
 	return l, lock.Unlock(l.gate)
 }
 
-// makeRunning makes and locks a file in dir. The gate is held, so that no collector sees the file before it is locked.
+// makeRunning makes and locks a file in dir. The gate is held, so that no collector sees the file
+// before it is locked.
 func makeRunning(dir string) (*os.File, error) {
 	f, err := os.CreateTemp(dir, "")
 	if errors.Is(err, os.ErrNotExist) {
@@ -117,7 +121,7 @@ func (l *leases) add(lines ...string) {
 	if err == nil {
 		err = lock.Unlock(l.gate)
 	}
-	l.all = err != nil // on a full disk, say
+	l.all = err != nil // for example on a full disk
 }
 
 func line(kind leaseKind, name string) string { return string(kind) + " " + name }
@@ -140,16 +144,17 @@ func (s *State) leaseRecord(file, id string) {
 	s.leases.add(lines...)
 }
 
-// LeaseMount keeps collectors from removing the directory of a cache mount until the state is closed.
+// LeaseMount keeps collectors from removing the directory of a cache mount until the state is
+// closed.
 func (s *State) LeaseMount(name string) { s.leases.add(line(leasedMount, name)) }
 
-// relative is a path without the state directory.
+// relative returns a path relative to the state directory.
 func (s *State) relative(path string) string {
 	rel, _ := strings.CutPrefix(path, s.Root+"/")
 	return rel
 }
 
-// inUse is what all processes that have the state open have leased.
+// inUse contains the leases of all processes that have the state open.
 type inUse struct {
 	held   map[string]bool // lines of their files
 	owners map[string]bool // the names of their files
@@ -162,8 +167,8 @@ func (u inUse) hasBlob(d digest.Digest) bool {
 	return u.has(leasedBlob, string(d)) || u.has(leasedImage, string(d))
 }
 
-// read reads the leases of all processes. The caller holds the gate exclusively. It removes the files of processes that
-// have ended.
+// read returns the leases of all processes. The caller holds the gate exclusively. read removes the
+// files of processes that have ended.
 func (l *leases) read() (inUse, error) {
 	u := inUse{held: map[string]bool{}, owners: map[string]bool{}}
 	for line := range l.held {
@@ -222,14 +227,15 @@ func (u inUse) add(path string) error {
 	return nil
 }
 
-// gateWait is how long a build waits for the gate before it gives up collecting. Other processes hold the gate for moments,
-// unless they are stopped or their disk is full.
+// gateWait is how long a build waits for the gate before it skips the collection. Other processes
+// hold the gate only briefly, unless they are stopped or their disk is full.
 const gateWait = 2 * time.Second
 
 var errGateHeld = errors.New("another process holds the lock of the state directory")
 
-// collecting takes the gate exclusively, and waits at most the given time for it; 0: as long as ctx lets it. The error is
-// errGateHeld if the time is over. The caller calls release when everything that is removed has been renamed.
+// collecting takes the gate exclusively, and waits at most the given time for it, or until ctx is
+// canceled if it is 0. It returns errGateHeld if the time is over. The caller calls release when
+// everything that is removed has been renamed.
 func (l *leases) collecting(ctx context.Context, wait time.Duration) (release func() error, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -260,7 +266,7 @@ func (l *leases) collecting(ctx context.Context, wait time.Duration) (release fu
 	}, nil
 }
 
-// settle gives the gate back, or takes it in shared mode where that stands for all leases.
+// settle releases the gate, or takes it in shared mode if that replaces all leases.
 func (l *leases) settle() error {
 	if l.all {
 		return lock.Wait(l.gate, false)

@@ -14,8 +14,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// TestLeases has one process use something, and another collect everything that it may: what is used stays, and is removed
-// after the first process has ended, however it ended.
+// TestLeases uses data in one process and collects in another one: the used data are kept, and are
+// removed after the first process has ended, in whatever way.
 func TestLeases(t *testing.T) {
 	blob := func(m *maker, content string) ocispec.Descriptor {
 		m.t.Helper()
@@ -120,8 +120,8 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-// TestLeasedRecords: the records of a snapshot that a build has found stay, and a record that it has written, for
-// whatever, is not removed.
+// TestLeasedRecords checks that the records of a snapshot that a build has found are kept, and that
+// a record that it has written, of any kind, is not removed.
 func TestLeasedRecords(t *testing.T) {
 	m := newMaker(t)
 	defer m.Close()
@@ -150,8 +150,8 @@ func TestLeasedRecords(t *testing.T) {
 	}
 }
 
-// TestLeasesOrder: a part that is leased while another process collects is leased when the collection is over, and is
-// then found as the collection has left it.
+// TestLeasesOrder checks that a part that is leased while another process collects is leased when
+// the collection is over, and is then found as the collection has left it.
 func TestLeasesOrder(t *testing.T) {
 	m := newMaker(t)
 	defer m.Close()
@@ -170,7 +170,7 @@ func TestLeasesOrder(t *testing.T) {
 	select {
 	case err := <-found:
 		t.Fatalf("looked up during a collection: %v", err)
-	case <-time.After(50 * time.Millisecond): // it waits; a fault may be missed, and none is invented
+	case <-time.After(50 * time.Millisecond): // it waits; a fault may be missed, but there are no false alarms
 	}
 	m.check(release())
 	if err := <-found; err == nil {
@@ -179,7 +179,8 @@ func TestLeasesOrder(t *testing.T) {
 	m.check(finish())
 }
 
-// TestLeasesUnwritable: while the leases of a process cannot be written, nobody collects: a build gives up, a prune waits.
+// TestLeasesUnwritable checks that while the leases of a process cannot be written, no process
+// collects: a build skips it, a prune waits.
 func TestLeasesUnwritable(t *testing.T) {
 	m := newMaker(t)
 	m.fill()
@@ -207,7 +208,8 @@ func TestLeasesUnwritable(t *testing.T) {
 	m.check(m.Close())
 }
 
-// TestLeasesTemporary: the temporary files of a process that lives stay, and those of others are removed.
+// TestLeasesTemporary checks that the temporary files of a running process are kept, and those of
+// others are removed.
 func TestLeasesTemporary(t *testing.T) {
 	m := newMaker(t)
 	defer m.Close()
@@ -234,7 +236,8 @@ func TestLeasesTemporary(t *testing.T) {
 	}
 }
 
-// TestLeasesDamaged: what is in running/ and is no list of leases keeps nobody from collecting.
+// TestLeasesDamaged checks that files in running/ that are not lists of leases do not prevent a
+// collection.
 func TestLeasesDamaged(t *testing.T) {
 	m := newMaker(t)
 	defer m.Close()

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// places are the files and directories of the state that every build uses; a name that ends in a slash is a directory.
-// Damage, or a person, may put one kind in the place of the other.
+// places are the files and directories of the state that every build uses; a name that ends in a
+// slash is a directory. Damage, or a user, may replace one type by the other.
 var places = []string{
 	"lock", "running/",
 	"oci/", "oci/blobs/", "oci/blobs/sha256/", "oci/tmp/", "oci/lock",
@@ -24,8 +24,8 @@ var places = []string{
 	"snapshots/full/", "snapshots/full/tmp/", "snapshots/full/empty/", "snapshots/full/lock",
 }
 
-// settle sets aside what is in the place of a file or directory of the state and is of the wrong kind. The caller makes
-// the right one: nothing of the state is lost, because it was missing.
+// settle renames files and directories of the state that are of the wrong type. The caller makes
+// new ones: no data are lost, because the right ones were missing.
 func (s *State) settle(names ...string) error {
 	for _, name := range names {
 		if err := s.Settle(filepath.Join(s.Root, name), strings.HasSuffix(name, "/")); err != nil {
@@ -35,10 +35,11 @@ func (s *State) settle(names ...string) error {
 	return nil
 }
 
-// Settle sets aside what has the name of a file, or of a directory, and is of the other kind. It warns if it has done so.
+// Settle renames the file at path if it should be a directory, or the directory if it should be a
+// file. It warns if it has done so.
 func (s *State) Settle(path string, dir bool) error {
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil { // it is missing, or its maker reports the error
+	if err := unix.Stat(path, &st); err != nil { // it is missing, or making it returns the error
 		return nil
 	}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
@@ -63,14 +64,16 @@ func (s *State) Settle(path string, dir bool) error {
 	return nil
 }
 
-// setAside renames a file or a directory, and returns the new name; "" if another process was faster.
+// setAside renames a file or a directory, and returns the new name; "" if another process has done
+// it first.
 func setAside(path string, isDir bool) (string, error) {
 	to := path + ".damaged"
 	if err := os.RemoveAll(to); err != nil {
 		return "", err
 	}
-	// A file replaces files only, and a directory replaces only empty directories. So rename(2) refuses if another process
-	// has put the right kind there meanwhile, such as a lock that it holds.
+	// rename(2) replaces a file only by a file, and an empty directory only by a directory. So it
+	// fails if another process has made the right type there meanwhile, such as a lock that it
+	// holds.
 	var err error
 	if isDir {
 		err = os.Mkdir(to, 0o700)

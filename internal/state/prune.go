@@ -10,26 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PruneOptions select what Prune removes besides unreachable data.
+// PruneOptions select the data that Prune removes besides unreachable data.
 type PruneOptions struct {
 	// All removes the whole build cache.
 	All bool
-	// Unused removes what was not used for this time; 0: no limit.
+	// Unused removes data that were not used for this time; 0: no limit.
 	Unused time.Duration
-	// Keep removes the least recently used until the rest of the build cache has at most this many bytes; 0: no limit.
-	// The cache is everything except the blobs of images with a name.
+	// Keep removes the least recently used until the rest of the build cache has at most this many
+	// bytes; 0: no limit. The cache is everything except the blobs of images with a name.
 	Keep int64
 	// DryRun removes nothing.
 	DryRun bool
 
-	// Since is set if a build collects, to the time when it began: everything used since is kept, and so are the blobs
-	// of kept snapshots' layers. The zero value is for the prune verb.
+	// Since is set if a build collects, to the time when the build began: everything used since is
+	// kept, and so are the blobs of kept snapshots' layers. The zero value is for the prune
+	// command.
 	Since time.Time
 }
 
-// Pruned is what was removed, or would be.
+// Pruned describes the data that were removed, or would be.
 type Pruned struct {
-	Images        int   `json:"images"` // that had no name
+	Images        int   `json:"images"` // without a name
 	Blobs         int   `json:"blobs"`
 	BlobBytes     int64 `json:"blobBytes"`
 	Records       int   `json:"records"`
@@ -38,7 +39,7 @@ type Pruned struct {
 	Mounts        int   `json:"mounts"`
 	MountBytes    int64 `json:"mountBytes"`
 
-	Others int `json:"-"` // processes that use the state too: what they use is kept
+	Others int `json:"-"` // other processes that use the state, whose data are kept
 }
 
 // Prune removes unreachable data, and what the options select, except what other processes use.
@@ -55,17 +56,18 @@ func (s *State) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 	return done, err
 }
 
-// Policy limits how much a build leaves in the state.
+// Policy limits the size of the state after a build.
 type Policy struct {
-	// Limit is how many bytes the build cache may take up: snapshots, cache mounts, and the blobs that no image with a name
-	// leads to. 0: the smaller of a tenth of the file system and 20 GB. NoLimit: any number.
+	// Limit is the largest size of the build cache in bytes: snapshots, cache mounts, and the blobs
+	// that no image with a name refers to. 0: the smaller of a tenth of the file system and 20 GB.
+	// NoLimit: any size.
 	Limit int64
 }
 
 // NoLimit is the limit of a policy that never collects.
 const NoLimit = -1
 
-// defaultLimit is the largest limit where none is given.
+// defaultLimit is the largest limit if none is given.
 const defaultLimit = 20e9
 
 // limit returns the limit in bytes.
@@ -77,19 +79,21 @@ func (p Policy) limit(root string) (int64, error) {
 	if err := unix.Statfs(root, &st); err != nil {
 		return 0, &os.PathError{Op: "statfs", Path: root, Err: err}
 	}
-	if st.Blocks == 0 { // some file systems do not say how large they are
+	if st.Blocks == 0 { // some file systems do not report their size
 		return defaultLimit, nil
 	}
 	return min(defaultLimit, int64(st.Blocks)*st.Bsize/10), nil
 }
 
-// slack is how much the state must grow, in addition to the size of the cache after the last collection, before a build
-// collects below the limit. A larger state, which takes longer to collect, is collected less often.
+// slack is how much the state must grow, in addition to the size of the cache after the last
+// collection, before a build collects below the limit. So a larger state, which takes longer to
+// collect, is collected less often.
 const slack = 64 << 20
 
-// Collect removes what the policy does not keep, if the build has written something and the state has grown enough since
-// the last collection. It is called at the end of a build that began at since, just before Close, when nothing else of this
-// process uses the state. It keeps everything used since then, and what other processes use.
+// Collect removes what exceeds the policy, if the build has written data and the state has grown
+// enough since the last collection. It must be called at the end of a build that began at since,
+// just before Close, when nothing else in this process uses the state. It keeps everything used
+// since then, and the data of other processes.
 func (s *State) Collect(ctx context.Context, p Policy, since time.Time) error {
 	if p.Limit == NoLimit || !s.wrote.Load() {
 		return nil
@@ -104,7 +108,8 @@ func (s *State) Collect(ctx context.Context, p Policy, since time.Time) error {
 	if u.cache+grown <= limit && grown <= u.cache+slack {
 		return nil
 	}
-	// Removing a little more than needed makes room for the next builds, so that not each of them has to.
+	// Removing a little more than needed makes room for the next builds, so that not every build
+	// collects.
 	_, u, err = s.collect(ctx, PruneOptions{Keep: max(limit-limit/10, 1), Since: since.Add(-time.Second)}, gateWait)
 	if errors.Is(err, errGateHeld) {
 		return nil

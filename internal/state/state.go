@@ -19,8 +19,8 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// State is everything that is kept between builds: images, snapshots and cache, below one directory that several
-// processes share.
+// State is the data kept between builds: images, snapshots and cache, below one directory that
+// several processes share.
 type State struct {
 	Root      string
 	Store     *store.Store
@@ -35,17 +35,17 @@ type State struct {
 	wrote     atomic.Bool    // NoteUnsynced was called
 }
 
-// Options select where and how the state is kept.
+// Options are the options of Open.
 type Options struct {
-	// Root is the directory; it is made if it is missing.
+	// Root is the directory. Open makes it if it is missing.
 	Root string
-	// Driver is the snapshot driver's name; "" takes the best one that works here.
+	// Driver is the snapshot driver's name; "" selects the best one that works here.
 	Driver string
 	// Warn is called with a message about damage; may be nil.
 	Warn func(message string)
 }
 
-// Open opens the state. What this process uses of it is not removed by others until Close.
+// Open opens the state. Other processes do not remove data that this process uses until Close.
 func Open(ctx context.Context, o Options) (_ *State, err error) {
 	root, err := filepath.Abs(o.Root)
 	if err != nil {
@@ -94,7 +94,8 @@ func (s *State) open(o Options) (err error) {
 	return err
 }
 
-// snapshotStores returns the stores of snapshots: that of the driver in use first, then those of other drivers.
+// snapshotStores returns the stores of snapshots: that of the driver in use first, then those of
+// other drivers.
 func (s *State) snapshotStores() []*snapshot.Store {
 	return append([]*snapshot.Store{s.Snapshots}, s.Snapshots.Others()...)
 }
@@ -108,10 +109,11 @@ func Holds(name string) bool {
 	return strings.HasPrefix(name, tempPrefix)
 }
 
-// Own closes c when the state is closed. It is not for concurrent use.
+// Own makes Close close c. It is not safe for concurrent use.
 func (s *State) Own(c io.Closer) { s.owned = append(s.owned, c) }
 
-// Close waits for background work, closes what the state owns in reverse order, and ends the leases.
+// Close waits for background work, closes what the state owns in reverse order, and ends the
+// leases.
 func (s *State) Close() error {
 	s.behind.Wait()
 	var errs []error
@@ -121,7 +123,7 @@ func (s *State) Close() error {
 	return errors.Join(append(errs, s.leases.close())...)
 }
 
-// Path returns a directory below the cache directory, which is made if it is missing.
+// Path returns a directory below the cache directory. It makes the directory if it is missing.
 func (s *State) Path(name ...string) (string, error) {
 	dir := filepath.Join(append([]string{s.Root, "cache"}, name...)...)
 	return dir, os.MkdirAll(dir, 0o700)

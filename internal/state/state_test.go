@@ -11,7 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 )
 
-// openTest opens the state in dir. Where no driver but copy works that one is taken.
+// openTest opens the state in dir. If no driver but copy works, it uses copy.
 func openTest(t testing.TB, dir string) *State {
 	t.Helper()
 	mounttest.Need(t)
@@ -22,7 +22,8 @@ func openTest(t testing.TB, dir string) *State {
 	return s
 }
 
-// TestSyncEarlier: the note of unsynced work is removed after the sync has succeeded, and Close waits for the sync.
+// TestSyncEarlier checks that the note of unsynced work is removed after the sync has succeeded,
+// and that Close waits for the sync.
 func TestSyncEarlier(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir)
@@ -82,7 +83,8 @@ func age(t *testing.T, dir string) {
 	}
 }
 
-// TestSetAsideHeld: what another process has put into the right place meanwhile stays there.
+// TestSetAsideHeld checks that a file that another process has made with the right type meanwhile
+// is kept.
 func TestSetAsideHeld(t *testing.T) {
 	dir := t.TempDir()
 	file, sub := filepath.Join(dir, "file"), filepath.Join(dir, "sub")

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sync writes the state to the disk, so that everything built until now survives a crash, and is trusted on another
-// machine to which the directory is moved.
+// Sync writes the state to the disk, so that everything built until now survives a crash, and is
+// trusted on another machine if the directory is moved there.
 func (s *State) Sync(context.Context) error {
 	n, err := s.ledger.Begin()
 	if err != nil {
@@ -47,11 +47,12 @@ func syncfs(path string, done map[uint64]bool) error {
 	return nil
 }
 
-// syncDelay is how old unsynced work must be before a build syncs it. By then the kernel has written nearly all of it
-// (vm.dirty_expire_centisecs is 30 s), so that the sync costs the build little.
+// syncDelay is how old unsynced work must be before a build syncs it. By then the kernel has
+// written nearly all of it (vm.dirty_expire_centisecs is 30 s), so that the sync costs the build
+// little.
 const syncDelay = time.Minute
 
-// SyncEarlier begins to sync the work of earlier builds, if it is due. Close waits for the sync.
+// SyncEarlier starts to sync the work of earlier builds, if it is due. Close waits for the sync.
 func (s *State) SyncEarlier(ctx context.Context) {
 	since, ok := s.ledger.Unsynced()
 	if !ok || time.Since(since) < syncDelay {
@@ -61,8 +62,8 @@ func (s *State) SyncEarlier(ctx context.Context) {
 	s.behind.Go(func() { _ = s.Sync(ctx) })
 }
 
-// NoteUnsynced notes that a later build has something to sync. If the note cannot be written, the work may be lost in a
-// crash; the build does not fail for that.
+// NoteUnsynced records that a later build has work to sync. It ignores errors: without the note the
+// work may be lost in a crash, but the build need not fail.
 func (s *State) NoteUnsynced() {
 	s.wrote.Store(true)
 	_ = s.ledger.Note()

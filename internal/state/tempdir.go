@@ -11,11 +11,11 @@ import (
 	"github.com/layerbuild/layerbuild/internal/lock"
 )
 
-// tempPrefix begins the names of temporary directories in the state directory.
+// tempPrefix is the prefix of the names of temporary directories in the state directory.
 const tempPrefix = "tmp-"
 
-// TempDir is a temporary directory of one build, made when it is first asked for: most builds need none. A lock on it
-// tells others that the build is alive.
+// TempDir is a temporary directory of one build. It is made by the first call of Path, since most
+// builds need none. A lock on it shows other processes that the build is running.
 type TempDir struct {
 	root string
 
@@ -24,7 +24,7 @@ type TempDir struct {
 	lock *os.File
 }
 
-// NewTempDir returns a temporary directory below root, which is not made yet.
+// NewTempDir returns a temporary directory below root, which has not been made yet.
 func NewTempDir(root string) *TempDir { return &TempDir{root: root} }
 
 // Path makes the directory, if there is none yet, and returns it.
@@ -37,7 +37,8 @@ func (s *TempDir) Path() (string, error) {
 			return "", fmt.Errorf("make a temporary directory: %w", err)
 		}
 		held, err := lock.TryDir(dir)
-		// Between mkdir and flock another build may have taken it for a left-over: then there is another.
+		// Between mkdir and flock another build may remove the directory, because it looks
+		// abandoned. Then make another one.
 		if errors.Is(err, lock.ErrHeld) || errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -72,9 +73,9 @@ func RemoveTempDirs(root string) error {
 		dir := filepath.Join(root, e.Name())
 		held, err := lock.TryDir(dir)
 		if err != nil {
-			continue // it is in use, or gone
+			continue // in use, or removed
 		}
-		// What cannot be removed now is tried again by the next build.
+		// If this fails, the next build tries again.
 		_ = os.RemoveAll(dir)
 		held.Close()
 	}

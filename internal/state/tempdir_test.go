@@ -44,7 +44,7 @@ func TestTempDirOfTheDeadIsRemoved(t *testing.T) {
 	}
 }
 
-// Builds that come and go at once on one state directory do not get into each other's way.
+// Builds that start and end at the same time on one state directory do not disturb each other.
 func TestTempDirAtOnce(t *testing.T) {
 	root := t.TempDir()
 	var wg sync.WaitGroup

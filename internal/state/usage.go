@@ -17,17 +17,17 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// usage holds the sizes on disk of the parts of the state. Snapshots and blobs do not change, so that each is measured
-// once and remembered in cache/usage, to which a line "kind name bytes" is appended. Cache mounts that were used are
-// measured again, but at most once an hour. Lines that cannot be read are ignored, and the file can be removed at any
-// time: the parts are then measured again.
+// usage contains the sizes on disk of the parts of the state. Snapshots and blobs do not change, so
+// each is measured once and recorded in cache/usage, to which a line "kind name bytes" is appended.
+// Cache mounts that were used are measured again, but at most once an hour. Lines that cannot be
+// read are ignored, and the file can be removed at any time: the parts are then measured again.
 type usage struct {
 	s     *State
 	known map[string]int64 // by "kind name"
 	added bytes.Buffer     // lines that are not in the file yet
 
-	// After the last collection the whole state had after bytes, and the cache, which can be collected, had cache
-	// bytes.
+	// after and cache are the sizes in bytes after the last collection: of the whole state, and of
+	// the cache, which can be collected.
 	after, cache int64
 }
 
@@ -84,7 +84,8 @@ func (u *usage) snapshot(in *snapshot.Store, id snapshot.ID) int64 {
 	return u.note(name, treeSize(in.Dir(id)))
 }
 
-// snapshotName is the name of a snapshot in the file: the stores of several drivers may each have one of the same ID.
+// snapshotName returns the name of a snapshot in the file. It includes the store, since the stores
+// of several drivers may each have a snapshot of the same ID.
 func snapshotName(in *snapshot.Store, id snapshot.ID) string {
 	if home := in.Home(); home != "" {
 		return home + " " + string(id)
@@ -136,7 +137,7 @@ func (u *usage) total() int64 {
 	return n
 }
 
-// names lists a directory; it returns nil if the directory cannot be read.
+// names returns the names in a directory; nil if the directory cannot be read.
 func names(dir string) []string {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -171,7 +172,8 @@ func (u *usage) collected() {
 	}
 	u.note("after collection", u.total())
 	u.note("cache collection", u.cache)
-	// Another process may write the file too. The later one counts; sizes that are lost are measured again.
+	// Another process may write the file at the same time. The later version replaces the earlier
+	// one, and sizes that are lost are measured again.
 	if f, err := os.CreateTemp(filepath.Join(u.s.Root, "cache", "tmp"), "usage-"); err == nil {
 		_, err = f.Write(u.added.Bytes())
 		if err = errors.Join(err, f.Close()); err == nil {
@@ -184,8 +186,8 @@ func (u *usage) collected() {
 	u.added.Reset()
 }
 
-// treeSize returns the size on disk of the files and directories below dir, hard links counted once. Files that cannot
-// be read count 0.
+// treeSize returns the size on disk of the files and directories below dir, hard links counted
+// once. Files that cannot be read count 0.
 func treeSize(dir string) int64 {
 	var n int64
 	type inode struct{ dev, ino uint64 }

@@ -17,13 +17,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Media types of Docker's that stand beside those of the image specification.
+// Docker's media types that correspond to those of the image specification.
 const (
 	dockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
 	dockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
-// document is what manifests and indexes have in common: the blobs that they name.
+// document contains the fields that manifests and indexes have in common: the blobs that they refer
+// to.
 type document struct {
 	MediaType string               `json:"mediaType"`
 	Config    *ocispec.Descriptor  `json:"config"`
@@ -33,7 +34,7 @@ type document struct {
 	Subject   *ocispec.Descriptor  `json:"subject"`
 }
 
-// children lists what a document names.
+// children returns the descriptors in a document.
 func (d *document) children() []ocispec.Descriptor {
 	var out []ocispec.Descriptor
 	for _, p := range []*ocispec.Descriptor{d.Config, d.Subject} {
@@ -46,7 +47,7 @@ func (d *document) children() []ocispec.Descriptor {
 	return append(out, d.Manifests...)
 }
 
-// isDocument says whether a blob of this type names other blobs.
+// isDocument reports whether a blob of this type refers to other blobs.
 func isDocument(mediaType string) bool {
 	switch mediaType {
 	case "", ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, dockerManifest, dockerManifestList,
@@ -56,8 +57,8 @@ func isDocument(mediaType string) bool {
 	return false
 }
 
-// walk visits a descriptor and all that it leads to, each digest once. doc is nil for a leaf, and for a document that
-// is not in the store or cannot be read.
+// walk visits a descriptor and all descriptors that it refers to, each digest once. doc is nil for
+// a leaf, and for a document that is not in the store or cannot be read.
 func (s *Store) walk(ctx context.Context, d ocispec.Descriptor, seen map[digest.Digest]bool, visit func(ocispec.Descriptor, *document)) {
 	if seen[d.Digest] || ctx.Err() != nil {
 		return
@@ -81,14 +82,14 @@ func (s *Store) walk(ctx context.Context, d ocispec.Descriptor, seen map[digest.
 	}
 }
 
-// Usage is what an image takes up.
+// Usage is the size of an image.
 type Usage struct {
-	Size    int64           // bytes of all blobs that it leads to, each once
-	Missing int             // blobs that it leads to that are not in the store
-	Blobs   []digest.Digest // those that are
+	Size    int64           // bytes of all its blobs, each counted once
+	Missing int             // number of its blobs that are not in the store
+	Blobs   []digest.Digest // its blobs in the store
 }
 
-// Usage adds up the blobs that an image leads to.
+// Usage returns the total size of the blobs that an image refers to.
 func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) {
 	s.lease(d.Digest, true)
 	var u Usage
@@ -106,7 +107,8 @@ func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) 
 	return u, errors.Join(err, ctx.Err())
 }
 
-// Verify reads all blobs of an image that the store has. The error is a *BlobError for a blob that is damaged.
+// Verify reads all blobs of an image that the store has. It returns a *BlobError for a blob that is
+// damaged.
 func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
 	s.lease(root.Digest, true)
 	var all []ocispec.Descriptor
@@ -137,7 +139,8 @@ func (s *Store) LeadsTo(ctx context.Context, root ocispec.Descriptor, blob diges
 	return found
 }
 
-// Graph lists all blobs that an image refers to, also missing ones, and which of them are configurations.
+// Graph returns all blobs that an image refers to, including missing ones, and which of them are
+// configurations.
 func (s *Store) Graph(ctx context.Context, root ocispec.Descriptor) (blobs, configs []ocispec.Descriptor) {
 	s.lease(root.Digest, true)
 	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *document) {
@@ -149,7 +152,7 @@ func (s *Store) Graph(ctx context.Context, root ocispec.Descriptor) (blobs, conf
 	return blobs, configs
 }
 
-// Blobs lists the blobs with their sizes.
+// Blobs returns the blobs with their sizes.
 func (s *Store) Blobs() (map[digest.Digest]int64, error) {
 	all := map[digest.Digest]int64{}
 	err := filepath.WalkDir(filepath.Join(s.dir, "blobs"), func(path string, e fs.DirEntry, err error) error {
@@ -167,29 +170,33 @@ func (s *Store) Blobs() (map[digest.Digest]int64, error) {
 	return all, nil
 }
 
-// CollectOptions say what Collect keeps.
+// CollectOptions select the blobs and files that Collect keeps.
 type CollectOptions struct {
 	// Live are the blobs that are kept; nil: those that an image refers to.
 	Live map[digest.Digest]bool
-	// Roots are kept with all blobs that they refer to, as are images with a name. If Live is set, only Live is used.
+	// Roots are kept with all blobs that they refer to, as are images with a name. If Live is set,
+	// only Live is used.
 	Roots []ocispec.Descriptor
-	// Grace spares blobs and temporary files that were written in this last time: another process may be about to
-	// name them. Zero spares nothing, which is right if Live has all blobs that others have leased.
+	// Grace is the age below which blobs and temporary files are kept, since another process may be
+	// about to refer to them. Zero keeps none of them, which is right if Live has all blobs that
+	// others have leased.
 	Grace time.Duration
-	// Owners are those whose temporary files are kept. It has Store.Owner if others may use this store meanwhile.
+	// Owners are the owners whose temporary files are kept. It must contain Store.Owner if others
+	// may use this store meanwhile.
 	Owners map[string]bool
 	// DryRun only counts.
 	DryRun bool
 }
 
-// Collected is what Collect has removed, or would remove.
+// Collected counts what Collect has removed, or would remove.
 type Collected struct {
 	Blobs int
 	Files int // temporary files that a killed process left
 	Bytes int64
 }
 
-// Trash are files that Collect has renamed. Their content is still to be removed, which takes long for large files.
+// Trash are files that Collect has renamed and that are still to be removed, which takes long for
+// large files.
 type Trash []string
 
 // Remove removes the files.
@@ -203,16 +210,18 @@ func (t Trash) Remove() error {
 	return errors.Join(errs...)
 }
 
-// Collect removes the blobs that no name and no root leads to, and left-over temporary files.
+// Collect removes the blobs that no name and no root refers to, and temporary files of killed
+// processes.
 func (s *Store) Collect(ctx context.Context, o CollectOptions) (Collected, error) {
 	c, trash, err := s.CollectLater(ctx, o)
 	return c, errors.Join(err, trash.Remove())
 }
 
-// CollectLater is Collect that only renames the files. The caller removes them, also after an error.
+// CollectLater is like Collect, but only renames the files. The caller removes them, also after an
+// error.
 func (s *Store) CollectLater(ctx context.Context, o CollectOptions) (c Collected, trash Trash, err error) {
-	// Names cannot change meanwhile. A blob that becomes reachable meanwhile was either written just now (Grace) or
-	// was reachable before.
+	// Names cannot change meanwhile. A blob that becomes reachable meanwhile was either written
+	// just now (Grace) or was reachable before.
 	held, err := s.lock(ctx)
 	if err != nil {
 		return c, nil, fmt.Errorf("collect blobs: %w", err)
@@ -246,7 +255,7 @@ func (s *Store) CollectLater(ctx context.Context, o CollectOptions) (c Collected
 		c.Bytes += fi.Size()
 		return nil
 	}
-	// Temporary files come first: what is renamed becomes one.
+	// Temporary files come first, since renamed files become temporary files.
 	err = filepath.WalkDir(s.tmp(), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() || o.Owners[ownerOf(e.Name())] {
 			return skipMissing(err)
@@ -265,7 +274,7 @@ func (s *Store) CollectLater(ctx context.Context, o CollectOptions) (c Collected
 			return skipMissing(err)
 		}
 		d := digest.Digest(filepath.Base(filepath.Dir(path)) + ":" + e.Name())
-		if live[d] || d.Validate() != nil { // what is not a blob is not ours
+		if live[d] || d.Validate() != nil { // the store does not remove files that are not blobs
 			return ctx.Err()
 		}
 		fi, err := e.Info()
@@ -280,8 +289,8 @@ func (s *Store) CollectLater(ctx context.Context, o CollectOptions) (c Collected
 	return c, trash, nil
 }
 
-// discard renames a file so that it is a temporary file of this process, and appends it to trash. It removes a file that
-// cannot be renamed, as on a full disk.
+// discard renames a file so that it is a temporary file of this process, and appends it to trash.
+// It removes a file that cannot be renamed, as on a full disk.
 func (s *Store) discard(path string, trash *Trash) error {
 	to := filepath.Join(s.tmp(), tempPrefix+s.Owner+"-"+rand.Text())
 	err := os.Rename(path, to)
@@ -297,7 +306,7 @@ func (s *Store) discard(path string, trash *Trash) error {
 	return os.Remove(path)
 }
 
-// skipMissing lets a walk go on when another process removes what it looks at.
+// skipMissing lets a walk continue if another process removes a file that it visits.
 func skipMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -11,17 +11,17 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// minShortID is the minimum number of digits by which an image can be found.
+// minShortID is the minimum number of digits of the beginning of a digest.
 const minShortID = 4
 
-// IsShortID reports whether a word can be a digest or the beginning of one: hexadecimal digits, at least four, with
-// "sha256:" before them or not.
+// IsShortID reports whether a word can be a digest or the beginning of one: hexadecimal digits, at
+// least four, with "sha256:" before them or not.
 func IsShortID(s string) bool {
 	s = strings.TrimPrefix(s, "sha256:")
 	return minShortID <= len(s) && len(s) <= 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// AmbiguousError is returned when the beginning of a digest fits several images.
+// AmbiguousError is returned when several images match the beginning of a digest.
 type AmbiguousError struct {
 	ID string
 	// Candidates are the images, each with the digest that ID begins, and its names.
@@ -32,9 +32,9 @@ func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("%s is ambiguous, give more digits: %s", e.ID, strings.Join(e.Candidates, ", "))
 }
 
-// ResolveID finds an image by a digest or the beginning of one, as IsShortID has it: of an index, of a manifest, or of
-// a configuration. It searches the images of the store and those of others. The error is ErrNotFound when there is
-// none, and an *AmbiguousError when several images fit.
+// ResolveID returns an image by a digest or the beginning of one (see IsShortID): of an index, of a
+// manifest, or of a configuration. It searches the images of the store and those of others. It
+// returns ErrNotFound when there is none, and an *AmbiguousError when several images match.
 func (s *Store) ResolveID(ctx context.Context, id string, others []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	list, err := s.list()
 	if err != nil {
@@ -49,11 +49,12 @@ func (s *Store) ResolveID(ctx context.Context, id string, others []ocispec.Descr
 // candidate is an image that was found by a digest.
 type candidate struct {
 	image ocispec.Descriptor
-	by    digest.Digest // the digest that fits
+	by    digest.Digest // the digest that matches
 	names []string
 }
 
-// identify finds the one image that fits: one of the entries, or an image that an entry refers to.
+// identify returns the one image that matches: one of the entries, or an image that an entry refers
+// to.
 func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id string, fits func(digest.Digest) bool) (ocispec.Descriptor, error) {
 	var found []*candidate
 	layerOf := ""

@@ -80,7 +80,7 @@ func TestResolveID(t *testing.T) {
 	}
 }
 
-// A beginning that several images have is refused, with what it could be.
+// The beginning of a digest that several images have is an error that lists them.
 func TestResolveIDAmbiguous(t *testing.T) {
 	s := openTest(t)
 	ctx := t.Context()

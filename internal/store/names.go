@@ -17,14 +17,16 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// annotationName is where containerd and BuildKit look for an image's full name.
+// annotationName is the annotation in which containerd and BuildKit expect an image's full name.
 const annotationName = "io.containerd.image.name"
 
-// annotationTagged is when the name was given, RFC 3339. Other tools ignore it.
+// annotationTagged is the annotation with the time when the image got its name, in RFC 3339. Other
+// tools ignore it.
 const annotationTagged = "com.github.layerbuild.tagged"
 
-// Name is the full form of an image name: "app" is "docker.io/library/app:latest". A name with a digest keeps the
-// digest and loses its tag. Two names are the same image exactly if their full forms are equal.
+// Name returns the full form of an image name: "app" is "docker.io/library/app:latest". A name with
+// a digest keeps the digest and loses its tag. Two names denote the same image if and only if their
+// full forms are equal.
 func Name(s string) (string, error) {
 	ref, err := reference.Parse(s)
 	if err != nil {
@@ -36,15 +38,15 @@ func Name(s string) (string, error) {
 	return ref.OrLatest().String(), nil
 }
 
-// Entry is one line of the store's table of contents.
+// Entry is one entry of the store's index.
 type Entry struct {
-	Name       string // in full; "" for an image that was kept without a name
+	Name       string // full name; "" for an image without a name
 	Descriptor ocispec.Descriptor
-	Tagged     time.Time // when it got its name; zero when another tool wrote it
+	Tagged     time.Time // when it got its name; zero if another tool wrote the entry
 }
 
-// Tag gives an image a name, and takes the name from the image that had it. With the name "" the image is kept
-// without one. The blob must be in the store.
+// Tag gives an image a name, and removes the name from the image that had it before. If the name is
+// "", the image is kept without a name. The blob must be in the store.
 func (s *Store) Tag(ctx context.Context, name string, d ocispec.Descriptor) error {
 	full := ""
 	if name != "" {
@@ -77,8 +79,8 @@ func (s *Store) Tag(ctx context.Context, name string, d ocispec.Descriptor) erro
 	})
 }
 
-// Untag takes a name away, or all names of the image with that digest. The image's blobs stay until Collect finds that
-// nothing needs them. The error is ErrNotFound when there is no such name.
+// Untag removes a name, or all names of the image with that digest. The image's blobs are kept
+// until Collect finds that they are not needed. It returns ErrNotFound when there is no such name.
 func (s *Store) Untag(ctx context.Context, name string) error {
 	match, err := matcher(name)
 	if err != nil {
@@ -98,7 +100,7 @@ func (s *Store) Untag(ctx context.Context, name string) error {
 	return err
 }
 
-// matcher finds entries by name or by digest.
+// matcher returns a function that reports whether an entry has the name or digest.
 func matcher(name string) (func(ocispec.Descriptor) bool, error) {
 	if d := digest.Digest(name); d.Validate() == nil {
 		return func(e ocispec.Descriptor) bool { return e.Digest == d }, nil
@@ -110,10 +112,10 @@ func matcher(name string) (func(ocispec.Descriptor) bool, error) {
 	return func(e ocispec.Descriptor) bool { return entryName(e) == full }, nil
 }
 
-// Resolve finds the image with that name: "app", "app:latest" and "docker.io/library/app:latest" are one. A name may
-// also be a digest, or end in one ("app@sha256:…"): of a manifest or an index that the store knows, or of a config
-// (what docker calls an image ID). The error is ErrNotFound when there is none. See ResolveID for the beginning of a
-// digest.
+// Resolve returns the image with that name: "app", "app:latest" and "docker.io/library/app:latest"
+// are the same name. A name may also be a digest, or end in one ("app@sha256:…"): of a manifest or
+// an index in the store, or of a config (docker's image ID). It returns ErrNotFound when there is
+// none. See ResolveID for the beginning of a digest.
 func (s *Store) Resolve(ctx context.Context, name string) (ocispec.Descriptor, error) {
 	list, err := s.list()
 	if err != nil {
@@ -126,7 +128,7 @@ func (s *Store) Resolve(ctx context.Context, name string) (ocispec.Descriptor, e
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	// The last one counts, should another tool have left two.
+	// Another tool may have written two; use the last one.
 	for _, e := range slices.Backward(list) {
 		if entryName(e) == full {
 			return plain(e), nil
@@ -148,7 +150,7 @@ func (s *Store) resolveDigest(ctx context.Context, list []ocispec.Descriptor, wa
 	return s.identify(ctx, list, want.String(), func(d digest.Digest) bool { return d == want })
 }
 
-// Names lists what the store holds, sorted by name; images without a name come first.
+// Names returns the entries of the store, sorted by name. Images without a name come first.
 func (s *Store) Names() ([]Entry, error) {
 	list, err := s.list()
 	if err != nil {
@@ -163,10 +165,10 @@ func (s *Store) Names() ([]Entry, error) {
 	return out, nil
 }
 
-// entryName is the full name of an entry, whichever tool wrote it; "" if it has none that is one.
+// entryName returns the full name of an entry that any tool wrote; "" if it has no valid name.
 func entryName(e ocispec.Descriptor) string {
 	if e.Annotations[annotationTagged] != "" {
-		return e.Annotations[annotationName] // from Tag, so it is full
+		return e.Annotations[annotationName] // written by Tag, so it is a full name
 	}
 	for _, a := range []string{annotationName, ocispec.AnnotationRefName} {
 		n := e.Annotations[a]
@@ -180,7 +182,7 @@ func entryName(e ocispec.Descriptor) string {
 	return ""
 }
 
-// plain is an entry without what only says how it is listed.
+// plain returns an entry without the annotations that only concern the index.
 func plain(e ocispec.Descriptor) ocispec.Descriptor {
 	var kept map[string]string
 	for k, v := range e.Annotations {
@@ -197,7 +199,8 @@ func plain(e ocispec.Descriptor) ocispec.Descriptor {
 	return e
 }
 
-// index is index.json. Fields that the specification does not have (yet) survive an update.
+// index is the content of index.json. Fields that are not in the specification (yet) are kept by an
+// update.
 type index struct {
 	fields    map[string]json.RawMessage
 	manifests []ocispec.Descriptor
@@ -247,14 +250,15 @@ func (ix index) encode() ([]byte, error) {
 	return json.Marshal(fields)
 }
 
-// indexCache spares a build that resolves several names from parsing index.json again and again.
+// indexCache keeps the parsed index.json, so that a build that resolves several names parses it
+// once.
 type indexCache struct {
 	mu   sync.Mutex
 	file fs.FileInfo
 	list []ocispec.Descriptor
 }
 
-// list is what index.json says now. It must not be changed.
+// list returns the current entries of index.json. The caller must not change them.
 func (s *Store) list() ([]ocispec.Descriptor, error) {
 	fi, err := os.Stat(s.index())
 	if err == nil {

@@ -28,8 +28,8 @@ type indexError struct{ error }
 // Unwrap returns the reason.
 func (e indexError) Unwrap() error { return e.error }
 
-// readIndex reads index.json. A file that other tools have written is taken as it is; one that this program has written
-// must still have the bytes that it wrote.
+// readIndex reads index.json. It accepts a file that another tool has written. A file that this
+// program has written must still have the same bytes.
 func (s *Store) readIndex() (index, error) {
 	data, err := smallfile.Read(s.index())
 	if errors.Is(err, fs.ErrNotExist) && s.fresh() {
@@ -48,7 +48,7 @@ func (s *Store) readIndex() (index, error) {
 	return ix, nil
 }
 
-// fresh reports whether the layout has never had an image. An index.json that is missing is lost otherwise.
+// fresh reports whether the layout has never had an image. Otherwise a missing index.json was lost.
 func (s *Store) fresh() bool {
 	for _, path := range []string{s.oldIndex(), s.indexCopy()} {
 		if _, err := os.Lstat(path); err == nil {
@@ -64,20 +64,22 @@ func (s *Store) fresh() bool {
 	return len(names) == 0
 }
 
-// oldIndex is index.json as it was before the last change.
+// oldIndex returns the path of the index.json from before the last change.
 func (s *Store) oldIndex() string { return s.index() + ".old" }
 
-// indexCopy has the bytes of index.json once more, with their checksum.
+// indexCopy returns the path of a copy of index.json with a checksum.
 func (s *Store) indexCopy() string { return s.index() + ".copy" }
 
-// copied is what indexCopy holds: a line that identifies the file that was copied, and its bytes.
+// copied is the content of indexCopy: a line that identifies the file that was copied, and its
+// bytes.
 type copied struct {
 	file string
 	data []byte
 }
 
-// identity is what a write to a file, or another file in its place, changes. Damage on the disk does not change it, and a
-// copy of the whole state directory, with its times, has it too.
+// identity returns the attributes of a file that change when the file is written or replaced. They
+// do not change by damage on the disk, and are the same in a copy of the whole state directory that
+// keeps times.
 func identity(path string) (string, error) {
 	fi, err := os.Lstat(path)
 	if err != nil {
@@ -107,7 +109,7 @@ func (s *Store) readCopy() (copied, error) {
 
 // writeIndex replaces index.json. The caller holds the lock.
 func (s *Store) writeIndex(data []byte) error {
-	// Without a version before this change there is one less to recover from, so that errors are ignored.
+	// The old version is only for recovery, so errors are ignored.
 	if os.RemoveAll(s.oldIndex()) == nil {
 		_ = os.Link(s.index(), s.oldIndex())
 	}
@@ -117,7 +119,7 @@ func (s *Store) writeIndex(data []byte) error {
 	return s.writeCopy(data)
 }
 
-// writeCopy writes in place: a copy that is not written to the end has a wrong checksum.
+// writeCopy writes in place: a partly written copy has a wrong checksum.
 func (s *Store) writeCopy(data []byte) error {
 	file, err := identity(s.index())
 	if err != nil {
@@ -132,7 +134,7 @@ func (s *Store) writeCopy(data []byte) error {
 	return err
 }
 
-// recovered is recover under the lock.
+// recovered takes the lock and calls recover.
 func (s *Store) recovered(why error) (index, error) {
 	held, err := s.lock(context.Background())
 	if err != nil {
@@ -142,7 +144,7 @@ func (s *Store) recovered(why error) (index, error) {
 	return s.recover(why)
 }
 
-// lockedIndex reads index.json, and recovers it where it is damaged. The lock is held.
+// lockedIndex reads index.json, and recovers it if it is damaged. The caller holds the lock.
 func (s *Store) lockedIndex() (index, error) {
 	ix, err := s.readIndex()
 	if err != nil {
@@ -151,9 +153,10 @@ func (s *Store) lockedIndex() (index, error) {
 	return ix, nil
 }
 
-// recover replaces a damaged index.json by its copy. Without a copy of that very file names may be lost, and it adds a
-// name for each image in the store that no other name leads to: collections keep images that have a name. It keeps the
-// damaged file beside index.json. The caller holds the lock.
+// recover replaces a damaged index.json by its copy. Without a copy of that very file names may be
+// lost, and it adds a name for each image in the store that no other name leads to: collections
+// keep images that have a name. It keeps the damaged file beside index.json. The caller holds the
+// lock.
 func (s *Store) recover(why error) (index, error) {
 	if ix, err := s.readIndex(); err == nil {
 		return ix, nil // another process has recovered it
@@ -196,8 +199,8 @@ func (s *Store) recover(why error) (index, error) {
 	return ix, nil
 }
 
-// lastIndex returns the newest version of index.json that can be read, and what is to be said about it. whole reports
-// whether it is the version that is damaged.
+// lastIndex returns the newest version of index.json that can be read, and a note for the warning.
+// whole reports whether it is the same version as the damaged one.
 func (s *Store) lastIndex() (ix index, note string, whole bool) {
 	if c, err := s.readCopy(); err == nil {
 		if ix, err := parseIndex(c.data); err == nil {
@@ -215,10 +218,12 @@ func (s *Store) lastIndex() (ix index, note string, whole bool) {
 	return index{fields: map[string]json.RawMessage{}}, "the names of all images are lost", false
 }
 
-// recoveredName is the repository of images whose names may be lost. The tag is the beginning of the digest.
+// recoveredName is the repository of images whose names may be lost. The tag is the beginning of
+// the digest.
 const recoveredName = "localhost/recovered"
 
-// nameUnknown adds names for the images in the store that the index does not lead to, and returns their number.
+// nameUnknown adds names for the images in the store that the index does not refer to, and returns
+// their number.
 func (s *Store) nameUnknown(ix *index) (int, error) {
 	ctx := context.Background()
 	known := map[digest.Digest]bool{}
@@ -257,7 +262,8 @@ func (s *Store) nameUnknown(ix *index) (int, error) {
 	return n, nil
 }
 
-// image reads a blob as the manifest or index of an image. It returns nil for anything else, and for a damaged blob.
+// image reads a blob as the manifest or index of an image. It returns nil for other blobs and for a
+// damaged one.
 func (s *Store) image(d digest.Digest, size int64) (mediaType string, doc *document) {
 	f, err := os.OpenFile(s.Path(d), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {

@@ -23,7 +23,7 @@ var damages = map[string]func(path string) error{
 	"bit":       flip,
 }
 
-// flip changes a bit of a name without a write that a file system would notice.
+// flip changes a bit of a name without a write that the file system would record.
 func flip(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -40,8 +40,9 @@ func flip(path string) error {
 	return os.Chtimes(path, time.Time{}, fi.ModTime())
 }
 
-// TestIndexDamaged damages index.json, its copy, and the version before the last change. A name is lost only if the files
-// that have it are damaged, and an image is never lost: it gets a name, and Collect keeps it.
+// TestIndexDamaged damages index.json, its copy, and the version before the last change. A name is
+// lost only if the files that have it are damaged, and an image is never lost: it gets a name, and
+// Collect keeps it.
 func TestIndexDamaged(t *testing.T) {
 	for kind, damage := range damages {
 		for _, test := range []struct {
@@ -57,7 +58,7 @@ func TestIndexDamaged(t *testing.T) {
 			{index: true, copy: true, old: true, want: "recovered recovered recovered"},
 		} {
 			if kind == "bit" && test.index && test.copy {
-				continue // nothing is left to compare a valid index.json with
+				continue // there is no copy to compare a valid index.json with
 			}
 			t.Run(kind+" "+test.want, func(t *testing.T) {
 				s := openTest(t)
@@ -133,7 +134,7 @@ func checkNames(t *testing.T, s *Store, images map[string]ocispec.Descriptor, wa
 	}
 }
 
-// TestIndexOfOthers has other tools write index.json, with the size that it had: it counts as they wrote it.
+// TestIndexOfOthers lets other tools write an index.json of the same size: the store accepts it.
 func TestIndexOfOthers(t *testing.T) {
 	s := openTest(t)
 	if err := s.Tag(t.Context(), "two", putImage(t, s, "two")); err != nil {
@@ -169,7 +170,8 @@ func TestIndexOfOthers(t *testing.T) {
 	}
 }
 
-// TestNewLayoutIsNotLost: a layout that another tool has made, or that is new, has lost nothing.
+// TestNewLayoutIsNotLost checks that a layout that another tool has made, or a new one, is not
+// reported as lost.
 func TestNewLayoutIsNotLost(t *testing.T) {
 	s := openTest(t)
 	s.Warn = func(m string) { t.Error(m) }

@@ -1,21 +1,26 @@
-// Package store keeps blobs, with the names of the images that they make up, in an OCI image layout on disk.
+// Package store stores blobs and the names of images in an OCI image layout on disk.
 //
-// The directory is a plain layout (oci-layout, index.json, blobs/sha256), so that skopeo, umoci or crane read it as it
-// is. A name is written into index.json in full: "app" is kept as "docker.io/library/app:latest", in both annotations
-// that tools look at (org.opencontainers.image.ref.name and io.containerd.image.name). A tag alone would not do: one
-// layout holds many images here, and all of them have a "latest". So other tools are given the full name:
+// The directory is a plain layout (oci-layout, index.json, blobs/sha256), which skopeo, umoci and
+// crane can read. A name is written into index.json in full: "app" is stored as
+// "docker.io/library/app:latest", in both annotations that tools read
+// (org.opencontainers.image.ref.name and io.containerd.image.name). A tag alone would not be
+// enough: one layout contains many images here, and all of them have a "latest". So other tools must
+// be called with the full name:
 //
 //	skopeo copy oci:ROOT/oci:docker.io/library/app:latest docker-archive:app.tar
 //	umoci unpack --image ROOT/oci:docker.io/library/app:latest bundle
 //
-// Names that other tools wrote into index.json are found as well, and entries that nobody here understands are left
-// as they are.
+// Names that other tools wrote into index.json are found as well. Entries that this package does not
+// understand are kept.
 //
-// Several processes share a store. Blobs are written to tmp/ and renamed; index.json changes under a lock file, by
-// rename. Nothing is synced: what a crash of the machine damages is found when it is read, because every read is
-// checked against the size and the digest, and a damaged blob is then removed, so that it is fetched or sealed again.
-// Repair does that at once where it is set. Of index.json there are a copy with a checksum, index.json.copy, and the
-// version before the last change, index.json.old, which take its place when it is damaged.
+// Several processes share a store. Blobs are written to tmp/ and renamed. index.json is replaced by
+// rename, under a lock file. Nothing is synced: data that a crash of the machine has damaged are
+// detected when they are read, because every read checks the size and the digest. A damaged blob is
+// then removed, so that it is fetched or sealed again. Repair, if it is set, does that at once. Of
+// index.json there are a copy with a checksum, index.json.copy, and the version before the last
+// change, index.json.old, which replace it when it is damaged.
+//
+// The package writes only in the layout's directory. Its tests run as any user.
 package store
 
 import (
@@ -50,15 +55,15 @@ type notFoundError struct{}
 func (notFoundError) Error() string        { return "not in the store" }
 func (notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
-// ErrDamaged is returned for a blob that cannot be read, or whose bytes do not have its digest.
+// ErrDamaged is returned for a blob that cannot be read, or whose bytes do not match its digest.
 var ErrDamaged = errors.New("damaged")
 
-// BlobError is returned for a missing or damaged blob: it wraps ErrNotFound or ErrDamaged. A damaged blob has been
-// removed.
+// BlobError is returned for a missing or damaged blob: it wraps ErrNotFound or ErrDamaged. A
+// damaged blob has been removed.
 type BlobError struct {
 	Digest digest.Digest
 	Err    error
-	// Remedy is set for a blob that Repair cannot restore: it is what the user can do.
+	// Remedy is what the user can do, for a blob that Repair cannot restore.
 	Remedy string
 }
 
@@ -70,14 +75,15 @@ func (e *BlobError) Error() string {
 	return text
 }
 
-// Unwrap returns the reason.
+// Unwrap returns the cause.
 func (e *BlobError) Unwrap() error { return e.Err }
 
-// maxDocument bounds what Read keeps in memory: manifests, indexes and configs, as registries bound them or above.
+// maxDocument is the largest size of a document that Read returns: manifests, indexes and configs,
+// at least as large as registries allow.
 const maxDocument = 32 << 20
 
-// Retry calls do again when its error is a *BlobError, once for each blob: a damaged blob has been removed, and is repaired
-// when it is fetched the next time.
+// Retry calls do again if its error is a *BlobError, once for each blob: a damaged blob has been
+// removed, and is repaired when it is fetched the next time.
 func Retry(do func() error) error {
 	met := map[digest.Digest]bool{}
 	for {
@@ -95,18 +101,20 @@ type Store struct {
 	dir   string
 	cache indexCache
 
-	// Repair is called for a blob that cannot be read, to put it into the store again; nil: there is no repair. It is
-	// set before the store is used.
+	// Repair is called for a blob that cannot be read, to store it again; nil: there is no repair.
+	// It must be set before the store is used.
 	Repair func(ctx context.Context, d ocispec.Descriptor, why *BlobError) error
-	// Warn is called with a message about damage; may be nil. It is set before the store is used.
+	// Warn is called with a message about damage; may be nil. It must be set before the store is
+	// used.
 	Warn func(message string)
 
-	// Lease is called with a blob before the blob is looked up or gets its name: from then on no collector may remove it,
-	// nor, if image is set, any blob that it refers to. It may wait for a collector, which locks index.json; so it is not
-	// called while index.json is locked. nil: nobody collects while the store is open. It is set before the store is used.
+	// Lease is called with a blob before the blob is looked up or gets its name: from then on no
+	// collector may remove it, nor, if image is set, any blob that it refers to. It may wait for a
+	// collector, which locks index.json, so it is not called while index.json is locked. If it is
+	// nil, no collector may run while the store is open. It must be set before the store is used.
 	Lease func(d digest.Digest, image bool)
-	// Owner is a part of the names of this process's temporary files, by which collectors know them; may be "". It is set
-	// before the store is used.
+	// Owner is a part of the names of this process's temporary files, by which collectors recognize
+	// them; may be "". It must be set before the store is used.
 	Owner string
 }
 
@@ -122,7 +130,7 @@ func (s *Store) warn(format string, args ...any) {
 	}
 }
 
-// Open opens the layout in dir and makes it if there is none. Parents of dir are made too.
+// Open opens the layout in dir. It makes the layout and the parents of dir if they do not exist.
 func Open(dir string) (*Store, error) {
 	s := &Store{dir: dir}
 	// For an existing layout two calls of lstat(2) are enough, because index.json is made last.
@@ -158,10 +166,10 @@ func Open(dir string) (*Store, error) {
 	return s, nil
 }
 
-// Dir is the layout's directory.
+// Dir returns the layout's directory.
 func (s *Store) Dir() string { return s.dir }
 
-// lock keeps others from changing names until the file is closed.
+// lock prevents other processes from changing names until the file is closed.
 func (s *Store) lock(ctx context.Context) (*os.File, error) {
 	return lock.Acquire(ctx, filepath.Join(s.dir, "lock"), true)
 }
@@ -169,8 +177,8 @@ func (s *Store) lock(ctx context.Context) (*os.File, error) {
 func (s *Store) tmp() string   { return filepath.Join(s.dir, "tmp") }
 func (s *Store) index() string { return filepath.Join(s.dir, ocispec.ImageIndexFile) }
 
-// Path is where the blob is, or would be. It is "" for a digest that is not well formed, so that a digest from
-// outside never names another file.
+// Path returns the path of the blob, which need not exist. It returns "" for a digest that is not
+// valid, so that a digest from outside never names another file.
 func (s *Store) Path(d digest.Digest) string {
 	if d.Validate() != nil {
 		return ""
@@ -178,8 +186,8 @@ func (s *Store) Path(d digest.Digest) string {
 	return filepath.Join(s.dir, "blobs", d.Algorithm().String(), d.Encoded())
 }
 
-// Exists reports whether the store has the blob, in its full size. It does not read the blob. It removes a file of
-// another size, or anything that is not a regular file, from the blob's place.
+// Exists reports whether the store has the blob, in its full size. It does not read the blob. It
+// removes a file of another size, or one that is not a regular file, at the blob's path.
 func (s *Store) Exists(_ context.Context, d ocispec.Descriptor) (bool, error) {
 	s.lease(d.Digest, false)
 	return s.exists(d)
@@ -208,14 +216,14 @@ func (s *Store) exists(d ocispec.Descriptor) (bool, error) {
 	return true, nil
 }
 
-// Ingest stores what write writes and returns its descriptor. Nothing is kept when write fails. Content that the
-// store has already is success.
+// Ingest stores what write writes and returns its descriptor. It stores nothing if write returns an
+// error. It succeeds if the store already has the content.
 func (s *Store) Ingest(ctx context.Context, mediaType string, write func(io.Writer) error) (ocispec.Descriptor, error) {
 	return s.ingest(ctx, mediaType, write, nil)
 }
 
-// IngestAs is Ingest for content that is known beforehand. When what write writes is something else, nothing is kept
-// and the error is an ErrDamaged.
+// IngestAs is like Ingest for known content. If write writes other content, IngestAs stores nothing
+// and returns ErrDamaged.
 func (s *Store) IngestAs(ctx context.Context, want ocispec.Descriptor, write func(io.Writer) error) error {
 	if err := want.Digest.Validate(); err != nil {
 		return fmt.Errorf("store blob %q: %w", want.Digest, err)
@@ -224,7 +232,8 @@ func (s *Store) IngestAs(ctx context.Context, want ocispec.Descriptor, write fun
 	return err
 }
 
-// Push stores what r has under the descriptor; with Fetch and Exists it makes the store a place that graphs are copied to.
+// Push stores the content of r with the given descriptor. With Fetch and Exists the store is a
+// destination for copying graphs.
 func (s *Store) Push(ctx context.Context, want ocispec.Descriptor, r io.Reader) error {
 	return s.IngestAs(ctx, want, func(w io.Writer) error {
 		_, err := io.Copy(w, r)
@@ -252,7 +261,8 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 		}
 	}
 	if err := write(w); err != nil {
-		// Who writes may also look at the content, and fail on content that is damaged. Then that is the reason.
+		// write may also parse the content, and fail because it is damaged. Then the damage is the
+		// error.
 		if want != nil && w.err == nil && w.n == want.Size {
 			if bad := mismatch(*want, w.sum(want.Digest.Algorithm()), w.n); bad != nil {
 				return ocispec.Descriptor{}, bad
@@ -260,7 +270,7 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 		}
 		return ocispec.Descriptor{}, err
 	}
-	if w.err != nil { // a write failed and the writer was not told, or did not listen
+	if w.err != nil { // a write failed and write ignored the error
 		return ocispec.Descriptor{}, w.err
 	}
 	got := ocispec.Descriptor{MediaType: mediaType, Size: w.n}
@@ -286,7 +296,8 @@ func (s *Store) createTemp() (*os.File, error) {
 	return f, err
 }
 
-// tempPrefix begins the names of temporary files: it is followed by the owner, a dash, and what makes the name unique.
+// tempPrefix is the prefix of the names of temporary files. It is followed by the owner, a dash,
+// and a unique suffix.
 const tempPrefix = "blob-"
 
 // ownerOf returns the owner of a temporary file; "" for none.
@@ -296,7 +307,8 @@ func ownerOf(name string) string {
 	return owner
 }
 
-// Temp makes a file without a name on the store's disk. It is gone when it is closed, which is the caller's task.
+// Temp makes a file without a name on the store's file system. It is removed when the caller closes
+// it.
 func (s *Store) Temp() (*os.File, error) {
 	f, err := s.createTemp()
 	if err != nil {
@@ -309,12 +321,12 @@ func (s *Store) Temp() (*os.File, error) {
 	return f, nil
 }
 
-// adopt gives a finished temporary file its name. It replaces an existing blob of that name, which may be damaged.
-// Readers that have the old file open are not affected.
+// adopt renames a complete temporary file to a blob. It replaces an existing blob of that name,
+// which may be damaged. Readers that have the old file open are not affected.
 func (s *Store) adopt(f *os.File, d ocispec.Descriptor) error {
 	s.lease(d.Digest, false)
 	path := s.Path(d.Digest)
-	if err := f.Chmod(0o644); err != nil { // CreateTemp makes it 0600; another user's skopeo should read the layout
+	if err := f.Chmod(0o644); err != nil { // CreateTemp makes it 0600; skopeo run by another user should be able to read the layout
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
 	}
 	if err := f.Close(); err != nil {
@@ -342,7 +354,8 @@ func isDir(path string) bool {
 	return err == nil && fi.IsDir()
 }
 
-// unreadable reports whether an error means that a file exists and is permanently unreadable, for every user.
+// unreadable reports whether an error means that a file exists and is permanently unreadable, for
+// every user.
 func unreadable(err error) bool {
 	for _, is := range []error{syscall.EIO, syscall.EACCES, syscall.EPERM, syscall.EISDIR, syscall.ENOTDIR, syscall.ELOOP, syscall.ENXIO, syscall.EUCLEAN, syscall.EBADMSG} {
 		if errors.Is(err, is) {
@@ -352,9 +365,10 @@ func unreadable(err error) bool {
 	return false
 }
 
-// Fetch opens a blob. The reader gives an error (ErrDamaged) instead of io.EOF when size or digest are not those of
-// the descriptor. The error is a *BlobError when there is no such blob, or when it can be seen at once that it is damaged,
-// and Repair does not help. The caller closes the reader.
+// Fetch opens a blob. The reader returns an error (ErrDamaged) instead of io.EOF if size or digest
+// do not match the descriptor. Fetch returns a *BlobError when there is no such blob, or when it is
+// damaged in a way that can be detected without reading it, and Repair does not restore it. The
+// caller closes the reader.
 func (s *Store) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	s.lease(d.Digest, false)
 	r, err := s.fetch(d)
@@ -378,7 +392,7 @@ func (s *Store) fetch(d ocispec.Descriptor) (*blobReader, error) {
 	if path == "" {
 		return nil, fmt.Errorf("read blob %q: not a digest", d.Digest)
 	}
-	// There may be any file in a blob's place: open must not follow a link or wait for a fifo.
+	// Any type of file may be at a blob's path: open must not follow a link or wait for a fifo.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -401,9 +415,9 @@ func (s *Store) fetch(d ocispec.Descriptor) (*blobReader, error) {
 	return r, nil
 }
 
-// damaged removes a damaged blob, so that it does not count as present the next time, and returns the error. It does
-// not remove a blob that another process has put in its place meanwhile, or a blob that is good: then the descriptor
-// was wrong.
+// damaged removes a damaged blob, so that it does not count as present the next time, and returns
+// the error. It does not remove a blob that another process has stored with its name meanwhile, or
+// a blob that is good: then the descriptor was wrong.
 func (s *Store) damaged(d ocispec.Descriptor, open *os.File, why error) *BlobError {
 	path := s.Path(d.Digest)
 	if !errors.Is(why, ErrDamaged) {
@@ -445,8 +459,8 @@ func good(path string, want digest.Digest) bool {
 	return hex.EncodeToString(h.Sum(nil)) == want.Encoded()
 }
 
-// Read returns a document: a manifest, an index or a config. It checks size and digest like Fetch, and calls Repair for
-// a damaged one.
+// Read returns a document: a manifest, an index or a config. It checks size and digest like Fetch,
+// and calls Repair for a damaged one.
 func (s *Store) Read(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	s.lease(d.Digest, true)
 	data, err := s.read(d)
@@ -485,7 +499,7 @@ func (s *Store) Write(ctx context.Context, mediaType string, data []byte) (ocisp
 	if have, err := smallfile.Read(s.Path(d.Digest)); err == nil {
 		if bytes.Equal(have, data) {
 			now := time.Now()
-			if os.Chtimes(s.Path(d.Digest), now, now) == nil { // Collect treats it as new
+			if os.Chtimes(s.Path(d.Digest), now, now) == nil { // so that Collect treats it as new
 				return d, nil
 			}
 		} else {
@@ -498,13 +512,13 @@ func (s *Store) Write(ctx context.Context, mediaType string, data []byte) (ocisp
 	})
 }
 
-// replace writes a file of the layout so that a reader sees the old one or the new one.
+// replace replaces a file of the layout atomically.
 func (s *Store) replace(name string, data []byte) error {
 	f, err := s.createTemp()
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // nothing is there any more when all went well
+	defer os.Remove(f.Name()) // does nothing after a successful rename
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Chmod(0o644)
@@ -518,8 +532,8 @@ func (s *Store) replace(name string, data []byte) error {
 	return os.Rename(f.Name(), filepath.Join(s.dir, name))
 }
 
-// matches returns an error if the content does not match a descriptor; an empty digest was not computed and is not
-// compared.
+// matches returns an error if the content does not match a descriptor. An empty digest was not
+// computed and is not compared.
 func matches(want ocispec.Descriptor, got digest.Digest, size int64) error {
 	if size != want.Size {
 		return fmt.Errorf("is %w: it has %d bytes, not %d", ErrDamaged, size, want.Size)
@@ -530,7 +544,7 @@ func matches(want ocispec.Descriptor, got digest.Digest, size int64) error {
 	return nil
 }
 
-// mismatch is matches for content that will become a blob.
+// mismatch is like matches, for content that will become a blob.
 func mismatch(want ocispec.Descriptor, got digest.Digest, size int64) error {
 	if err := matches(want, got, size); err != nil {
 		return fmt.Errorf("blob %s %w", want.Digest, err)
@@ -554,7 +568,7 @@ func (w *hashingWriter) Write(p []byte) (int, error) {
 		w.err = w.ctx.Err()
 	}
 	if w.err == nil && w.limited && w.n+int64(len(p)) > w.limit {
-		// Stop early: whoever sends more than was promised could send for ever.
+		// Stop early: the sender of more data than announced may never stop.
 		w.err = fmt.Errorf("blob is %w: it has more than %d bytes", ErrDamaged, w.limit)
 	}
 	if w.err != nil {

@@ -57,7 +57,7 @@ func putJSON(t testing.TB, s *Store, mediaType string, v any) ocispec.Descriptor
 // emptyTar is a layer: two blocks of zeros.
 var emptyTar = make([]byte, 1024)
 
-// putImage stores an image with one layer that is unlike others', and returns its manifest.
+// putImage stores an image with one unique layer, and returns its manifest.
 func putImage(t testing.TB, s *Store, seed string) ocispec.Descriptor {
 	t.Helper()
 	layer := put(t, s, ocispec.MediaTypeImageLayer, emptyTar)
@@ -208,7 +208,7 @@ func TestDamagedBlob(t *testing.T) {
 			if _, err := s.Read(t.Context(), d); !errors.Is(err, ErrDamaged) {
 				t.Errorf("Read: %v, want ErrDamaged", err)
 			}
-			// It is out of the way, and can be stored again.
+			// It has been removed, and can be stored again.
 			if _, err := os.Lstat(s.Path(d.Digest)); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("the damaged blob is still there: %v", err)
 			}
@@ -268,7 +268,7 @@ func TestTags(t *testing.T) {
 			t.Errorf("Resolve(%q): %v, want ErrNotFound", n, err)
 		}
 	}
-	// The other spelling is the same name.
+	// The other form is the same name.
 	if err := s.Tag(ctx, "docker.io/library/app:latest", b); err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +296,7 @@ func TestTags(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("Names = %v, want %v", got, want)
 	}
-	// By the digest of its configuration, as docker calls an image.
+	// By the digest of its configuration, docker's image ID.
 	var m ocispec.Manifest
 	data, _ := s.Read(ctx, b)
 	json.Unmarshal(data, &m)
@@ -329,7 +329,7 @@ func TestForeignIndex(t *testing.T) {
 	if err := os.WriteFile(s.index(), []byte(index), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// "v1" is how other tools tag; it reads as an image name.
+	// "v1" is a tag of another tool, which is parsed as an image name.
 	got, err := s.Resolve(t.Context(), "v1")
 	if err != nil || got.Digest != d.Digest || got.Annotations["keep"] != "me" {
 		t.Errorf("Resolve = %v, %v", got, err)
@@ -388,7 +388,7 @@ func TestCollect(t *testing.T) {
 	if ok, _ := s.Exists(ctx, loose); ok {
 		t.Error("the loose image is still there")
 	}
-	// A layer that two images share goes with the last one.
+	// A layer that two images share is removed with the last one.
 	if err := s.Untag(ctx, "x"); err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +400,7 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// TestConcurrent has goroutines of several processes store and name the same and different things.
+// TestConcurrent stores and names the same and different images in goroutines of several processes.
 func TestConcurrent(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "oci")
 	if os.Getenv("STORE_WORKER") != "" {
@@ -471,7 +471,8 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// TestKilledInTheMiddle kills a process that is storing; what it leaves is found as left over and nothing else.
+// TestKilledInTheMiddle kills a process that stores blobs. Only its temporary files are found as
+// left over.
 func TestKilledInTheMiddle(t *testing.T) {
 	if dir := os.Getenv("STORE_VICTIM"); dir != "" {
 		s, err := Open(dir)
@@ -509,7 +510,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestOtherTools has skopeo and umoci read the layout, and write to it.
+// TestOtherTools reads and writes the layout with skopeo and umoci.
 func TestOtherTools(t *testing.T) {
 	for _, tool := range []string{"skopeo", "umoci"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -664,7 +665,8 @@ func BenchmarkResolve(b *testing.B) {
 	}
 }
 
-// TestDescriptorIsWrong: a descriptor with a wrong size, which may come from anywhere, does not remove a good blob.
+// TestDescriptorIsWrong checks that a descriptor with a wrong size, which may come from anywhere,
+// does not remove a good blob.
 func TestDescriptorIsWrong(t *testing.T) {
 	s, err := Open(t.TempDir())
 	if err != nil {

@@ -1,18 +1,23 @@
-// Package ledger records what of the state directory is known to be on the disk.
+// Package ledger records which data of the state directory are known to be on the disk.
 //
-// Records and snapshots are not synced one by one, and overlay's volatile mounts are not synced at all. While the
-// machine runs that does not matter: every process sees what is in memory. When the machine goes down, a record can
-// survive whose snapshot did not. So a writer stores a Mark with the data, and a reader calls Safe:
+// Records and snapshots are not synced one by one, and overlay's volatile mounts are not synced at
+// all. While the machine runs that does not matter: every process sees the data in memory. When the
+// machine stops, a record can survive whose snapshot did not. So a writer stores a Mark with the
+// data, and a reader calls Safe:
 //
 //	mark := l.Mark()        // after the data were written, stored beside them
 //	…
-//	if !l.Safe(mark) { … }  // the machine may have gone down before the data were on the disk
+//	if !l.Safe(mark) { … }  // the machine may have stopped before the data were on the disk
 //
-// A mark is safe in the boot that it was made in, and in later boots if a sync was begun after it was made and has ended
-// well. Clocks do not matter: each boot counts the syncs that were begun, and a mark carries the count.
+// A mark is safe in the boot that it was made in, and in later boots if a sync was started after it
+// was made and has succeeded. Clocks are not used: each boot counts the syncs that were started,
+// and a mark contains the count.
 //
-// The ledger also holds the note that there is work to sync. It is removed when a sync has ended that was begun after the
-// work was done, and not earlier: a sync that fails or is killed leaves it.
+// The ledger also contains the note that there is work to sync. It is removed when a sync has
+// succeeded that was started after the work was done, and not earlier: a sync that fails or is
+// killed leaves it.
+//
+// The package writes the file "syncs" of its directory. Its tests run as any user.
 package ledger
 
 import (
@@ -30,13 +35,15 @@ import (
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
 
-// Mark records when something was written: in which boot, and after how many syncs of that boot had begun.
+// Mark records when data were written: in which boot, and after how many syncs of that boot had
+// been started.
 type Mark struct {
 	Boot  string
 	Syncs int
 }
 
-// Unknown is the number of syncs in a mark without that number: the mark is safe in its own boot only.
+// Unknown is the number of syncs in a mark without that number: the mark is safe in its own boot
+// only.
 const Unknown = math.MaxInt
 
 // Ledger is a file that several processes share. It is safe for concurrent use.
@@ -45,22 +52,25 @@ type Ledger struct {
 	boot string
 
 	mu      sync.Mutex
-	earlier map[string]boot // of other boots, as the file said when it was first read: they no longer change
+	earlier map[string]boot // of other boots, as read first: they no longer change
 }
 
 // boot is the state of one boot.
 type boot struct {
 	begun, done int
-	// unsynced is set if there is work to sync. It was noted first at since, and last after noted syncs had begun.
+	// unsynced is set if there is work to sync. It was noted first at since, and last after noted
+	// syncs had begun.
 	unsynced bool
 	noted    int
 	since    time.Time
 }
 
-// maxBoots bounds the file. Marks of boots that fall out are no longer safe.
+// maxBoots is the largest number of boots in the file. Marks of boots that are dropped are no
+// longer safe.
 const maxBoots = 256
 
-// Open returns the ledger of the directory dir, which must exist, for the boot that the machine is in.
+// Open returns the ledger of the directory dir, which must exist, for the boot that the machine is
+// in.
 func Open(dir string) (*Ledger, error) {
 	id, err := smallfile.Read("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -69,18 +79,18 @@ func Open(dir string) (*Ledger, error) {
 	return OpenBoot(dir, strings.TrimSpace(string(id))), nil
 }
 
-// OpenBoot is Open for a given boot.
+// OpenBoot is like Open, for a given boot.
 func OpenBoot(dir, boot string) *Ledger { return &Ledger{dir: dir, boot: boot} }
 
-// Boot identifies the boot that the machine is in.
+// Boot returns the id of the boot that the machine is in.
 func (l *Ledger) Boot() string { return l.boot }
 
-// Dir is the directory that the ledger is in.
+// Dir returns the directory of the ledger.
 func (l *Ledger) Dir() string { return l.dir }
 
 func (l *Ledger) file() string { return filepath.Join(l.dir, "syncs") }
 
-// Mark returns the mark of what has been written until now.
+// Mark returns the mark of the data written until now.
 func (l *Ledger) Mark() Mark {
 	all, _ := l.read()
 	return Mark{l.boot, all[l.boot].begun}
@@ -96,11 +106,12 @@ func (l *Ledger) Safe(m Mark) bool {
 	if l.earlier == nil {
 		l.earlier, _ = l.read()
 	}
-	// What was written after a sync has begun carries that sync's number and waits for the next one.
+	// Data written after a sync was started have that sync's number and wait for the next one.
 	return m.Syncs < l.earlier[m.Boot].done
 }
 
-// Begin is called before the file systems of the state directory are synced. It returns the sync's number.
+// Begin is called before the file systems of the state directory are synced. It returns the sync's
+// number.
 func (l *Ledger) Begin() (int, error) {
 	var n int
 	err := l.change(func(b *boot) {
@@ -110,7 +121,8 @@ func (l *Ledger) Begin() (int, error) {
 	return n, err
 }
 
-// Done is called after sync n has succeeded: marks from before its Begin are safe in later boots too.
+// Done is called after sync n has succeeded: marks from before its Begin are safe in later boots
+// too.
 func (l *Ledger) Done(n int) error {
 	return l.change(func(b *boot) {
 		b.done = max(b.done, n)
@@ -120,7 +132,7 @@ func (l *Ledger) Done(n int) error {
 	})
 }
 
-// Note notes that there is work to sync.
+// Note records that there is work to sync.
 func (l *Ledger) Note() error {
 	all, _ := l.read()
 	if b := all[l.boot]; b.unsynced && b.noted == b.begun {
@@ -140,9 +152,10 @@ func (l *Ledger) Unsynced() (since time.Time, ok bool) {
 	return all[l.boot].since, all[l.boot].unsynced
 }
 
-// read reads a line for each boot, oldest first: its id, the number of syncs begun, the number of the last that was
-// done, and where there is work to sync, the number of syncs begun when it was noted and the time of the first note in
-// seconds. Lines that cannot be read are ignored: data with marks of those boots count as unsafe, and are made again.
+// read reads a line for each boot, oldest first: its id, the number of syncs started, the number of
+// the last that has succeeded, and if there is work to sync, the number of syncs started when it
+// was noted and the time of the first note in seconds. Lines that cannot be read are ignored: data
+// with marks of those boots count as unsafe, and are made again.
 func (l *Ledger) read() (all map[string]boot, order []string) {
 	all = map[string]boot{}
 	data, err := smallfile.Read(l.file())
@@ -164,7 +177,7 @@ func (l *Ledger) read() (all map[string]boot, order []string) {
 
 func parse(line string) (id string, b boot, ok bool) {
 	f := strings.Fields(line)
-	if len(f) != 3 && len(f) != 5 || !strings.HasSuffix(line, "\n") { // cut by a crash
+	if len(f) != 3 && len(f) != 5 || !strings.HasSuffix(line, "\n") { // truncated by a crash
 		return "", b, false
 	}
 	numbers := make([]int64, len(f)-1)
@@ -214,11 +227,12 @@ func (l *Ledger) change(change func(*boot)) error {
 	return nil
 }
 
-// replace writes the file under another name first. The lock is held, so that one name is enough.
+// replace writes the file under another name and renames it. The lock is held, so one name is
+// enough.
 func (l *Ledger) replace(text string) error {
 	next := l.file() + ".new"
 	for _, path := range []string{next, l.file()} {
-		// A damaged state directory may have something else in the place of a file.
+		// A damaged state directory may have a file of another type with the name.
 		if fi, err := os.Lstat(path); err == nil && !fi.Mode().IsRegular() {
 			if err := os.RemoveAll(path); err != nil {
 				return err

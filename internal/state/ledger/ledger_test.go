@@ -29,7 +29,7 @@ func TestSafe(t *testing.T) {
 			t.Errorf("%s: safe in the next boot: %v", name, got)
 		}
 	}
-	// A sync in the next boot does not bring back what the crash may have taken.
+	// A sync in the next boot does not restore data that the crash may have lost.
 	two := OpenBoot(dir, "boot2")
 	done(t, two, begin(t, two))
 	if two.Safe(marks["after"]) {
@@ -53,7 +53,7 @@ func done(t *testing.T, l *Ledger, n int) {
 	}
 }
 
-// TestNote has notes before, while and after syncs are made.
+// TestNote makes notes before, during and after syncs.
 func TestNote(t *testing.T) {
 	unsynced := func(l *Ledger, when string, want bool) {
 		t.Helper()
@@ -81,7 +81,7 @@ func TestNote(t *testing.T) {
 
 	note(l)
 	n = begin(t, l)
-	note(l) // by a build that ends while the sync is made
+	note(l) // by a build that ends during the sync
 	if again, _ := l.Unsynced(); again.Before(since) {
 		t.Errorf("noted at %v, and then at %v", since, again)
 	}
@@ -107,7 +107,8 @@ func TestManyBoots(t *testing.T) {
 	}
 }
 
-// TestDamage has a ledger that cannot be read: nothing of earlier boots is safe, and the next sync makes it good again.
+// TestDamage reads a damaged ledger: no data of earlier boots are safe, and the next sync repairs
+// it.
 func TestDamage(t *testing.T) {
 	damage := map[string]func(path string) error{
 		"empty":     func(p string) error { return os.Truncate(p, 0) },
@@ -139,7 +140,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestProcesses has several processes begin and end syncs at once.
+// TestProcesses starts and ends syncs in several processes at once.
 func TestProcesses(t *testing.T) {
 	work := func(dir string) error {
 		l := OpenBoot(dir, "boot")
