@@ -11,9 +11,10 @@ import (
 	"testing"
 )
 
-// lintCase is a Dockerfile with what DockerfileLint of BuildKit v0.34.2 (frontend/dockerfile/dockerfile2llb) finds in it:
-// warnings as "LINE RULE DETAIL", and the error. The files were put together at random from lines that are right and lines
-// that are not, without base images, so that no registry is asked.
+// lintCase is a Dockerfile with what DockerfileLint of BuildKit v0.34.2
+// (frontend/dockerfile/dockerfile2llb) finds in it: warnings as "LINE RULE DETAIL", and the error.
+// The files were put together at random from lines that are right and lines that are not, without
+// base images, so that no registry is asked.
 type lintCase struct {
 	Src      string            `json:"src"`
 	Target   string            `json:"target"`
@@ -22,8 +23,8 @@ type lintCase struct {
 	Error    string            `json:"error"`
 }
 
-// A check finds what BuildKit's finds. Where BuildKit stops at an error more may be found here: stages that have nothing to
-// do with the mistake are still looked at.
+// A check finds what BuildKit's finds. Where BuildKit stops at an error more may be found here:
+// stages that have nothing to do with the mistake are still looked at.
 func TestLintAsBuildKit(t *testing.T) {
 	f, err := os.Open("testdata/buildkit_lint.jsonl")
 	if err != nil {

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// symbolicMode is what chmod(1) takes besides numbers: u=rwX,go-w and so on.
+// symbolicMode matches the symbolic modes of chmod(1): u=rwX,go-w and so on.
 var symbolicMode = pattern(`^[ugoa]*([-+=]([rwxXst]*|[ugo]))+(,[ugoa]*([-+=]([rwxXst]*|[ugo]))+)*$`)
 
-// checkChmod refuses a --chmod that is neither octal up to 07777 nor symbolic.
+// checkChmod returns an error for a --chmod that is neither octal up to 07777 nor symbolic.
 func checkChmod(s string) error {
 	n, err := strconv.ParseUint(s, 8, 32)
 	if err == nil && n <= 0o7777 {
@@ -21,8 +21,8 @@ func checkChmod(s string) error {
 	return fmt.Errorf("invalid chmod parameter: '%v'. it should be octal string and between 0 and 07777", s)
 }
 
-// ownerByName says whether a --chown names a user or a group that only the
-// image's own files can turn into a number; root is 0 everywhere.
+// ownerByName reports whether a --chown names a user or a group whose number is known only from
+// the image's own files; root is 0 in all images.
 func ownerByName(chown string) bool {
 	for _, part := range strings.SplitN(chown, ":", 2) {
 		if part == "" || part == "root" {
@@ -35,13 +35,13 @@ func ownerByName(chown string) bool {
 	return false
 }
 
-// signalNames are what STOPSIGNAL takes, with or without SIG in front.
+// signalNames are the names that STOPSIGNAL accepts, with or without SIG in front.
 const signalNames = " ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS " +
 	"TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX "
 
 var realtimeSignal = pattern(`^RTMIN\+([1-9]|1[0-5])$|^RTMAX-([1-9]|1[0-4])$`)
 
-// checkSignal refuses what is no signal on Linux.
+// checkSignal returns an error for a name that is not a signal on Linux.
 func checkSignal(s string) error {
 	if n, err := strconv.Atoi(s); err == nil {
 		if n == 0 {

@@ -112,7 +112,8 @@ func TestLintOff(t *testing.T) {
 	}
 }
 
-// Mistakes in several stages: the first of the file is the error, and what is based on a stage with one is not looked at.
+// Mistakes in several stages: the first of the file is the error, and what is based on a stage with
+// one is not looked at.
 func TestCheckGoesOn(t *testing.T) {
 	const src = "FROM nosuch AS a\nFROM a\nENV A=$NONE\nFROM busybox\nSTOPSIGNAL NOPE\nFROM busybox\nCMD x\n"
 	p := mustPlan(t, src, PlanOptions{AllStages: true})

@@ -67,7 +67,7 @@ func (w *walker) add(c *instructions.AddCommand, step *Step) error {
 	return nil
 }
 
-// checkChecksum: one checksum is for one download.
+// checkChecksum returns an error if there is a checksum and not exactly one download.
 func checkChecksum(c *instructions.AddCommand) error {
 	if c.Checksum == "" {
 		return nil
@@ -86,7 +86,7 @@ func checkChecksum(c *instructions.AddCommand) error {
 	}
 }
 
-// transfer is what COPY and ADD have in common.
+// transfer holds the common parts of COPY and ADD.
 func (w *walker) transfer(a *Copy, p instructions.SourcesAndDest, loc []bkparser.Range, step *Step) error {
 	dest := p.DestPath
 	if dest == "" || dest == "." {

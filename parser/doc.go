@@ -1,11 +1,10 @@
 // Package parser turns a Dockerfile into stages of fully expanded steps.
 //
-// It is text to data: nothing here reads a file, asks a registry or needs a
-// privilege. Parse reads the text, (*File).Plan chooses the stages that a
-// target needs and puts them in order, and (*Stage).Steps expands the
-// instructions of one stage over the configuration of its base. Expansion is
-// lazy because an instruction may use a variable that only the base image's
-// configuration holds.
+// It works on text and data only: it does not read files, use a registry or need a privilege,
+// and its tests need no more than texts. Parse reads the text, (*File).Plan chooses the stages
+// that a target needs and puts them in order, and (*Stage).Steps expands the instructions of one
+// stage with the configuration of its base. Expansion is lazy because an instruction may use a
+// variable that only the base image's configuration holds.
 //
 // The words:
 //
@@ -14,8 +13,8 @@
 //     step too
 //   - action: what a step does to the file system; most steps have none and
 //     only change the image's configuration
-//   - input: what a stage or a step takes files from: another stage, an image,
-//     a build context, or nothing at all
+//   - input: the files that a stage or a step uses: another stage, an image,
+//     a build context, or the empty file system
 //
 // The language is the one that BuildKit's Dockerfile frontend reads: its
 // packages do the lexing, the parsing of single instructions and the expansion

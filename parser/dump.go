@@ -9,9 +9,8 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
-// Text writes the plan out: every stage, step and warning, and what the target's
-// configuration becomes. It is for people and for tests, and stable. base is as
-// for Check.
+// Text returns the plan as text: every stage, step and warning, and the target's final
+// configuration. It is for people and for tests, and stable. base is as for Check.
 func (p *Plan) Text(base func(*Stage) (dockerspec.DockerOCIImage, error)) (string, error) {
 	steps := map[*Stage]string{}
 	done, err := p.walk(base, func(s *Stage, step Step) { steps[s] += stepText(step) })
@@ -59,7 +58,8 @@ func inputText(in Input) string {
 	}
 }
 
-// actionText is what an action's key is made of, and what is not in there.
+// actionText returns the JSON of an action, which its key is made of, and the parts that are not
+// in it.
 func actionText(a Action) string {
 	switch a := a.(type) {
 	case *Run:
@@ -82,7 +82,7 @@ func actionText(a Action) string {
 	}
 }
 
-// jsonText is v as JSON on one line, with < and & as they are.
+// jsonText returns v as JSON on one line, without escapes for < and &.
 func jsonText(v any) string {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -2,9 +2,9 @@ package parser
 
 import "strings"
 
-// env is an ordered set of variables. The one that was set last is at the end,
-// which is the order that BuildKit gives to commands. An env never changes:
-// set returns another one, so steps and stages can share it.
+// env is an ordered set of variables. The one that was set last is at the end, which is
+// BuildKit's order for the environment of commands. An env is immutable: set returns another
+// one, so steps and stages can share it.
 type env struct {
 	kv []string
 }
@@ -29,7 +29,7 @@ func (e env) index(key string) int {
 
 func (e env) set(key, value string) env { return e.setPair(key, key+"="+value) }
 
-// setPair is set with the key and the value in one string, "key=value".
+// setPair is set for a string "key=value".
 func (e env) setPair(key, kv string) env {
 	out := make([]string, 0, len(e.kv)+1)
 	if i := e.index(key); i >= 0 {
@@ -49,7 +49,7 @@ func (e env) del(key string) env {
 	return env{append(append(out, e.kv[:i]...), e.kv[i+1:]...)}
 }
 
-// Get and Keys make an env what the word expander reads variables from.
+// Get and Keys are the methods that the word expander reads variables with.
 func (e env) Get(key string) (string, bool) {
 	if i := e.index(key); i >= 0 {
 		return e.kv[i][len(key)+1:], true
@@ -65,7 +65,7 @@ func (e env) Keys() []string {
 	return keys
 }
 
-// maskedEnv shows **** for variables that hold secrets.
+// maskedEnv returns **** for variables that hold secrets.
 type maskedEnv struct {
 	env
 	secrets []string
@@ -80,8 +80,8 @@ func (m maskedEnv) Get(key string) (string, bool) {
 	return m.env.Get(key)
 }
 
-// replaceEnv sets the variable key of an image's configuration to kv, "key=value": in its place if it is there, otherwise
-// at the end. The slice is not changed.
+// replaceEnv sets the variable key of an image's configuration to kv, "key=value": at its index
+// if it exists, otherwise at the end. The slice is not changed.
 func replaceEnv(list []string, key, kv string) []string {
 	out := make([]string, len(list), len(list)+1)
 	copy(out, list)

@@ -6,10 +6,10 @@ import "fmt"
 type Error struct {
 	// File is the name that was given to Parse.
 	File string
-	// Range is where the instruction is; zero when the mistake is not in a
-	// particular one, such as an unknown target.
+	// Range is the place of the instruction; zero if the mistake is not in a particular one,
+	// such as an unknown target.
 	Range Range
-	// Err says what is wrong.
+	// Err is the mistake.
 	Err error
 }
 
@@ -22,7 +22,8 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// LintError says that rules found something in a file that asks to fail then.
+// LintError is returned when rules have findings and the file or the options request an error
+// then.
 type LintError struct {
 	// Rules are the names of the rules, sorted, each once.
 	Rules []string

@@ -12,7 +12,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
-// Limits of a file. What an instruction sets is copied for the next, so that the time for n of them grows with n².
+// Limits of a file. The values that an instruction sets are copied for the next one, so the time
+// for n of them grows with n².
 const (
 	// maxLines is the limit of lines. BuildKit's parser uses 300 bytes for an empty one.
 	maxLines = 250_000
@@ -24,18 +25,20 @@ const (
 	maxCopied = 4_000_000
 )
 
-// Limits of variable expansion. A variable that is set to itself twice doubles: 60 such lines would be an exabyte.
+// Limits of variable expansion. A variable that is set to itself twice doubles: 60 such lines would
+// be an exabyte.
 const (
 	// maxValue is the limit of one value, and of all values of a plan together.
 	maxValue = 64 << 20
-	// maxModified is the limit of an expansion with a modifier, ${a%b} or ${a/b/c}. BuildKit's lexer needs many times its length.
+	// maxModified is the limit of an expansion with a modifier, ${a%b} or ${a/b/c}. BuildKit's
+	// lexer needs many times its length.
 	maxModified = 4 << 20
-	// maxPatternWork limits, for a plan, the sum of the lengths of values times those of the patterns that are looked for in
-	// them, which is the worst time that a match takes.
+	// maxPatternWork limits, for a plan, the sum of the lengths of values times those of the
+	// patterns that are searched in them. A match takes at most that time.
 	maxPatternWork = 1 << 28
-	// maxNesting is how deep ${a:-${b:-…}} may be nested. The lexer recurses.
+	// maxNesting limits the depth of ${a:-${b:-…}}. The lexer is recursive.
 	maxNesting = 200
-	// longDisplay is the length from which the name of a step shows variables unexpanded.
+	// longDisplay is the length from which a step's name shows variables unexpanded.
 	longDisplay = 1 << 20
 )
 
@@ -46,11 +49,11 @@ var (
 	errNesting       = fmt.Errorf("${…} is nested more than %d deep", maxNesting)
 )
 
-// A resource is something whose use by a plan is limited.
+// A resource is a quantity whose use by a plan is limited.
 type resource int
 
 const (
-	valueBytes  resource = iota // what variables expand to
+	valueBytes  resource = iota // bytes of expanded variables
 	patternWork                 // lengths of values times lengths of patterns
 	copiedSets                  // entries of labels, volumes and ports that are copied for the next instruction
 	resources
@@ -64,17 +67,17 @@ func (r resource) err() error {
 // budget counts the resources that a plan uses. It is safe for concurrent use.
 type budget struct {
 	mu   sync.Mutex
-	used map[int]*[resources]int64 // by stage, -1 for what is before the first: Steps can walk a stage several times
+	used map[int]*[resources]int64 // by stage, -1 before the first stage: Steps can walk a stage several times
 }
 
-// begin resets what an earlier walk of a stage has used.
+// begin resets the use by an earlier walk of a stage.
 func (b *budget) begin(stage int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.used, stage)
 }
 
-// take adds to the use of a resource and returns an error if it is over the limit.
+// take adds to the use of a resource and returns an error if the limit is exceeded.
 func (b *budget) take(stage int, r resource, n int64) error {
 	if n == 0 {
 		return nil
@@ -110,15 +113,15 @@ func (p *Plan) expander(stage int) expander {
 	return expander{shell.NewLex(p.file.escape), p.file.escape, &p.budget, stage}
 }
 
-// raw returns an expander for the content of a here-document: quotes are ordinary characters, and the escape character
-// is always the backslash.
+// raw returns an expander for the content of a here-document: quotes are ordinary characters,
+// and the escape character is always the backslash.
 func (x expander) raw() expander {
 	x.lex, x.escape = shell.NewLex('\\'), '\\'
 	x.lex.SkipProcessQuotes = true
 	return x
 }
 
-// word is shell.Lex.ProcessWordWithMatches. The result's Words are what ProcessWords returns.
+// word is shell.Lex.ProcessWordWithMatches. The Words of the result are those of ProcessWords.
 func (x expander) word(word string, e shell.EnvGetter) (shell.ProcessWordResult, error) {
 	if !utf8.ValidString(word) {
 		word = string([]rune(word)) // the lexer does the same, and prints a message to standard error
@@ -146,8 +149,8 @@ func (x expander) word(word string, e shell.EnvGetter) (shell.ProcessWordResult,
 	return r, x.budget.take(x.stage, valueBytes, int64(len(r.Result)))
 }
 
-// display expands the text of an instruction for Step.Name. It returns the text unchanged if it cannot be expanded or
-// would be long.
+// display expands the text of an instruction for Step.Name. It returns the text unchanged if it
+// cannot be expanded or would be long.
 func (x expander) display(text string, e shell.EnvGetter) string {
 	if size, work, err := x.measure(text, e); err != nil || size > longDisplay || work > longDisplay {
 		return text
@@ -159,7 +162,8 @@ func (x expander) display(text string, e shell.EnvGetter) string {
 	return out
 }
 
-// measure returns upper bounds of the length of a word's expansion and of the work for patterns, without expanding it.
+// measure returns upper bounds of the length of a word's expansion and of the work for patterns,
+// without expanding it.
 func (x expander) measure(word string, e shell.EnvGetter) (size, work int64, err error) {
 	s := scanner{lex: x.lex, escape: x.escape, s: word, env: e}
 	size, err = s.word(0, 0)
@@ -169,12 +173,14 @@ func (x expander) measure(word string, e shell.EnvGetter) (size, work int64, err
 	return size, s.work, err
 }
 
-// concatenate expands a word without modifiers; a word with one is errLongPattern.
+// concatenate expands a word without modifiers; for a word with a modifier it returns
+// errLongPattern.
 //
-// The lexer goes through values rune by rune and keeps them three times over. Here a value of 64 MiB is copied once.
+// The lexer processes values rune by rune and keeps three copies. Here a value of 64 MiB is
+// copied once.
 func (x expander) concatenate(word string, e shell.EnvGetter, size int64) (string, error) {
-	// Collect the garbage of earlier large values and give its memory back: runtime.GC alone leaves it in the process, which
-	// then has up to 277 MiB for values of 64 MiB, and not 186.
+	// Collect the garbage of earlier large values and give its memory back: runtime.GC alone leaves
+	// it in the process, which then has up to 277 MiB for values of 64 MiB, and not 186.
 	debug.FreeOSMemory()
 	var out strings.Builder
 	out.Grow(int(size))
@@ -185,7 +191,8 @@ func (x expander) concatenate(word string, e shell.EnvGetter, size int64) (strin
 	return out.String(), nil
 }
 
-// scanner reads a word as shell.Lex does. Without out it measures: the results of its methods are upper bounds in bytes.
+// scanner reads a word as shell.Lex does. Without out it measures: the results of its methods are
+// upper bounds in bytes.
 type scanner struct {
 	lex    *shell.Lex
 	escape rune
@@ -225,7 +232,7 @@ func (s *scanner) literal(r rune) int64 {
 	return utf8.UTFMax
 }
 
-// word reads up to stop, or to the end where stop is 0.
+// word reads up to stop, or to the end if stop is 0.
 func (s *scanner) word(stop rune, depth int) (int64, error) {
 	var size int64
 	for s.s != "" && size <= maxValue {
@@ -255,7 +262,8 @@ func (s *scanner) word(stop rune, depth int) (int64, error) {
 	return size, nil
 }
 
-// special reads the text that begins with a character that may be special. -1 is the end of the word.
+// special reads the text that begins with a character that may be special. -1 is the end of the
+// word.
 func (s *scanner) special(stop rune, depth int) (int64, error) {
 	switch r := s.next(); {
 	case r == '$':
@@ -277,7 +285,8 @@ func (s *scanner) special(stop rune, depth int) (int64, error) {
 	}
 }
 
-// single reads to the end of a single-quoted string. The lexer reports an error for one without an end.
+// single reads to the end of a single-quoted string. The lexer reports an error for one without an
+// end.
 func (s *scanner) single() int64 {
 	text, rest, _ := strings.Cut(s.s, "'")
 	s.s = rest
@@ -316,7 +325,7 @@ func (s *scanner) double(depth int) (int64, error) {
 	return size, nil
 }
 
-// dollar reads a variable, after its "$".
+// dollar reads a variable after its "$".
 func (s *scanner) dollar(depth int) (int64, error) {
 	if s.peek() != '{' {
 		name := s.name()
@@ -358,8 +367,9 @@ func (s *scanner) dollar(depth int) (int64, error) {
 	return value, nil // the lexer's error
 }
 
-// replacement measures ${name/pattern/replacement} after the first slash. A pattern may be found as often as the value has
-// characters and once more, and $0 in the replacement stands for what was found.
+// replacement measures ${name/pattern/replacement} after the first slash. The number of matches
+// is at most the number of the value's characters plus one, and $0 in the replacement is the
+// matched text.
 func (s *scanner) replacement(value int64, depth int) (int64, error) {
 	if s.peek() == '/' {
 		s.next()
@@ -384,7 +394,7 @@ func (s *scanner) replacement(value int64, depth int) (int64, error) {
 	return 0, errLongValue
 }
 
-// pattern counts the work of looking for a pattern in a value.
+// pattern counts the work of searching a value for a pattern.
 func (s *scanner) pattern(value, pattern int64) error {
 	if value > maxModified || pattern > maxModified {
 		return errLongPattern

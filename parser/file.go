@@ -11,22 +11,21 @@ import (
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// File is a Dockerfile, parsed but not expanded. It does not change: several
-// plans can be made of it, also at once.
+// File is a Dockerfile, parsed but not expanded. It is immutable: several plans can be made of
+// it, also concurrently.
 type File struct {
 	name     string
 	src      []byte
 	ast      *bkparser.Node
 	escape   rune
 	warnings []bkparser.Warning
-	// blocks are the instructions of each stage, FROM not included. Steps
-	// parses them anew for each walk, because expanding an instruction
-	// changes it.
+	// blocks are the instructions of each stage without its FROM. Steps parses them again for
+	// each walk, because expanding an instruction changes it.
 	blocks  [][]*bkparser.Node
 	targets []Target
 }
 
-// Target is what a File offers to build.
+// Target is a stage that can be built.
 type Target struct {
 	// Name is the stage's name, empty for a stage without one.
 	Name string
@@ -41,9 +40,9 @@ type Target struct {
 	Range   Range
 }
 
-// Parse reads a Dockerfile. name is for messages. The error is an *Error. When
-// it is about an instruction the File is returned as well: its Plan fails with
-// the same error, and has the warnings that were found before the mistake.
+// Parse parses a Dockerfile. name is its name for messages. The error is an *Error. If it
+// concerns an instruction, the File is returned as well: its Plan fails with the same error, and
+// has the warnings that were found before the mistake.
 func Parse(name string, src []byte) (*File, error) {
 	f := &File{name: name, src: src}
 	if len(src) == 0 {
@@ -87,8 +86,8 @@ func Parse(name string, src []byte) (*File, error) {
 	return f, nil
 }
 
-// escapeDirective is the line of the escape directive where the error is about
-// that, since such an error has no place.
+// escapeDirective returns the line of the escape directive if the error concerns it, since such
+// an error has no place.
 func (f *File) escapeDirective(err error) Range {
 	if !strings.HasPrefix(err.Error(), "invalid escape token") {
 		return Range{}
@@ -97,7 +96,7 @@ func (f *File) escapeDirective(err error) Range {
 	return rangeOf(loc)
 }
 
-// instructions reads FROMs and what follows them. The error is an *Error.
+// instructions parses the FROMs and the instructions after them. The error is an *Error.
 func (f *File) instructions(l *linter.Linter) ([]instructions.Stage, []instructions.ArgCommand, error) {
 	stages, meta, err := instructions.Parse(f.ast, l)
 	if err == nil && len(stages) == 0 {
@@ -106,12 +105,11 @@ func (f *File) instructions(l *linter.Linter) ([]instructions.Stage, []instructi
 	return stages, meta, f.fail(Range{}, err)
 }
 
-// silent is a linter that reports nothing and so never changes. The instruction
-// parser takes nil for that too, but panics then on a check directive above an
-// instruction.
+// silent is a linter that reports nothing and is never changed. The instruction parser also
+// accepts nil, but then panics on a check directive above an instruction.
 var silent = linter.New(&linter.Config{})
 
-// parseCommand reads one instruction that is not FROM.
+// parseCommand parses one instruction other than FROM.
 func parseCommand(n *bkparser.Node) (instructions.Command, error) {
 	v, err := instructions.ParseInstructionWithLinter(n, silent)
 	if err != nil {
@@ -124,17 +122,17 @@ func parseCommand(n *bkparser.Node) (instructions.Command, error) {
 	return c, nil
 }
 
-// Name is the name that was given to Parse.
+// Name returns the name that was given to Parse.
 func (f *File) Name() string { return f.name }
 
-// Source is the text that was given to Parse.
+// Source returns the text that was given to Parse.
 func (f *File) Source() []byte { return f.src }
 
-// Targets lists the stages.
+// Targets returns the stages.
 func (f *File) Targets() []Target { return append([]Target(nil), f.targets...) }
 
-// fail makes an *Error. The place is that of the error itself if it knows one,
-// otherwise r.
+// fail returns an *Error. Its place is that of the error itself if the error has one, otherwise
+// r.
 func (f *File) fail(r Range, err error) error {
 	if err == nil {
 		return nil
@@ -147,7 +145,7 @@ func (f *File) fail(r Range, err error) error {
 	if errors.As(err, &loc) && r.Start == 0 && len(loc.Locations) > 0 {
 		r = rangeOf(loc.Locations[0])
 	}
-	// The line is said once, in front.
+	// The error's place has the line already.
 	if strings.HasPrefix(err.Error(), fmt.Sprintf("dockerfile parse error on line %d: ", r.Start)) {
 		if inner := errors.Unwrap(err); inner != nil {
 			err = inner

@@ -21,17 +21,18 @@ import (
 // LintOptions configures the rules. The zero value runs all rules that are not
 // experimental.
 type LintOptions struct {
-	// Skip names rules that do not run; "all" is every one.
+	// Skip names rules that do not run; "all": no rule runs.
 	Skip []string
-	// Experimental names experimental rules that do; "all" is every one.
+	// Experimental names experimental rules that run; "all": all of them.
 	Experimental []string
-	// Error makes Plan.Violations return an error when a rule found something.
+	// Error makes Plan.Violations return an error if a rule has a finding.
 	Error bool
-	// Off runs no rule at all: for the further platforms of a build, which would only repeat the findings.
+	// Off disables all rules: for the further platforms of a build, which would only repeat the
+	// findings.
 	Off bool
 }
 
-// ParseLintOptions reads the form of the check directive:
+// ParseLintOptions parses the form of the check directive:
 // skip=RULE,RULE;error=true;experimental=RULE.
 func ParseLintOptions(s string) (LintOptions, error) {
 	c, err := linter.ParseLintOptions(s)
@@ -48,22 +49,21 @@ func ParseLintOptions(s string) (LintOptions, error) {
 	return o, nil
 }
 
-// Warning is something that a lint rule found.
+// Warning is a finding of a lint rule.
 type Warning struct {
 	// Rule is the name of the rule, such as StageNameCasing.
 	Rule string
-	// Description says what the rule is about.
+	// Description describes the rule.
 	Description string
-	// URL is where the rule is explained; it may be empty.
+	// URL is the address of the rule's documentation; it may be empty.
 	URL string
-	// Msg says what was found.
+	// Msg is the finding.
 	Msg string
-	// Range is where.
+	// Range is its place.
 	Range Range
 }
 
-// lint collects warnings. Stages are walked at the same time, so everything
-// goes through its lock.
+// lint collects warnings. Stages are walked concurrently, so a mutex protects it.
 type lint struct {
 	mu     sync.Mutex
 	linter *linter.Linter
@@ -94,7 +94,7 @@ func newLint(f *File, o PlanOptions) (*lint, error) {
 	return l, nil
 }
 
-// add is called by rules, with the lock held.
+// add is called by rules with the mutex held.
 func (l *lint) add(rule, description, url, msg string, loc []bkparser.Range) {
 	w := Warning{Rule: rule, Description: description, URL: url, Msg: msg, Range: rangeOf(loc)}
 	if !l.seen[w] {
@@ -103,7 +103,7 @@ func (l *lint) add(rule, description, url, msg string, loc []bkparser.Range) {
 	}
 }
 
-// scope gives the rules that hold below the comments of one instruction.
+// scope returns the rules that apply below the comments of one instruction.
 func (l *lint) scope(comments []string) scope {
 	return scope{l, l.linter.WithMergedConfigFromComments(comments)}
 }
@@ -144,7 +144,7 @@ func (l *lint) err() error {
 	return &LintError{Rules: slices.Compact(rules)}
 }
 
-// checkContinuations reports empty lines inside of instructions.
+// checkContinuations reports empty lines inside instructions.
 func (l *lint) checkContinuations(f *File) {
 	s := l.scope(nil)
 	for _, w := range f.warnings {
@@ -170,7 +170,7 @@ func (l *lint) checkStages(stages []instructions.Stage) {
 	l.checkCasing(s, stages)
 }
 
-// checkCasing wants all instructions in the case that most of them have.
+// checkCasing reports instructions in another case than that of most instructions.
 func (l *lint) checkCasing(s scope, stages []instructions.Stage) {
 	type word struct {
 		text string
@@ -203,7 +203,7 @@ func (l *lint) checkCasing(s scope, stages []instructions.Stage) {
 	}
 }
 
-// checkDefaultBases wants names of base images to hold without any --build-arg.
+// checkDefaultBases reports names of base images that are invalid without a --build-arg.
 func (l *lint) checkDefaultBases(stages []instructions.Stage, x expander, defaults env) {
 	for _, st := range stages {
 		m, err := x.word(st.BaseName, defaults)
@@ -225,7 +225,7 @@ func (s scope) fromArgs(declared []string, unmatched map[string]struct{}, loc []
 	}
 }
 
-// fromPlatform looks at the --platform of a FROM.
+// fromPlatform checks the --platform of a FROM.
 func (s scope) fromPlatform(st *instructions.Stage, m shell.ProcessWordResult, globals env) {
 	if _, ok := m.Matched["TARGETPLATFORM"]; ok && len(m.Matched) == 1 && len(m.Unmatched) == 0 {
 		if v, _ := globals.Get("TARGETPLATFORM"); v == m.Result {
@@ -242,7 +242,7 @@ func (s scope) fromPlatform(st *instructions.Stage, m shell.ProcessWordResult, g
 	s.run(&linter.RuleFromPlatformFlagConstDisallowed, st.Location, linter.RuleFromPlatformFlagConstDisallowed.Format(m.Result))
 }
 
-// basePlatform compares what a base image is with what it should be.
+// basePlatform compares the platform of a base image with the expected one.
 func (s scope) basePlatform(name string, want, got ocispec.Platform, loc []bkparser.Range) {
 	want, got = NormalizePlatform(want), NormalizePlatform(got)
 	if want.OS == got.OS && want.Architecture == got.Architecture {
@@ -257,7 +257,8 @@ var (
 	publicWords = []string{"public", "file", "version"}
 )
 
-// hasWord says whether one of the words that underscores part in key is among words.
+// hasWord reports whether one of the words of key, which are separated by underscores, is in
+// words.
 func hasWord(key string, words []string) bool {
 	for part := range strings.SplitSeq(key, "_") {
 		if slices.ContainsFunc(words, func(word string) bool { return strings.EqualFold(part, word) }) {
@@ -273,14 +274,14 @@ func (s scope) secretKey(instruction, key string, loc []bkparser.Range) {
 	}
 }
 
-// ignoreFile answers whether sources of COPY are left out of the context.
+// ignoreFile reports whether sources of COPY are excluded from the context.
 type ignoreFile struct {
 	m     *ignorepattern.Matcher
 	texts []string
 }
 
-// newIgnoreFile gives nil where nothing can be said: without patterns, and with
-// exceptions, since a directory that is left out may have files that are not.
+// newIgnoreFile returns nil if the rule cannot decide: without patterns, and with exceptions,
+// since an excluded directory may have files that are not excluded.
 func newIgnoreFile(patterns []string) *ignoreFile {
 	if len(patterns) == 0 {
 		return nil
@@ -299,7 +300,7 @@ func newIgnoreFile(patterns []string) *ignoreFile {
 func (i *ignoreFile) matches(src string) (string, bool) {
 	src = path.Clean(src)
 	if src == "." || src == "/" {
-		// The root is never left out; it is only empty when everything is.
+		// The root is never excluded; it is only empty if all files are.
 		all := slices.ContainsFunc(i.texts, func(p string) bool { return p == "*" || p == "**" || p == "**/*" })
 		if !all {
 			return src, false

@@ -25,7 +25,7 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 		step.History = w.pairs("ENV", c, c.Env)
 		for _, e := range c.Env {
 			w.rules.secretKey("ENV", e.Key, c.Location())
-			kv := e.Key + "=" + e.Value // once, since a value can have 64 MiB
+			kv := e.Key + "=" + e.Value // copied once, since a value can have 64 MiB
 			w.state.env = w.state.env.setPair(e.Key, kv)
 			img.Config.Env = replaceEnv(img.Config.Env, e.Key, kv)
 		}
@@ -46,13 +46,13 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 	case *instructions.CmdCommand:
 		w.once(&w.state.cmd, c)
 		img.Config.Cmd = w.commandLine(c, c.ShellDependantCmdLine)
-		img.Config.ArgsEscaped = true // deprecated, and still what BuildKit writes
+		img.Config.ArgsEscaped = true // deprecated, but BuildKit still writes it
 		step.History = fmt.Sprintf("CMD %q", img.Config.Cmd)
 	case *instructions.EntrypointCommand:
 		w.once(&w.state.entrypoint, c)
 		img.Config.Entrypoint = w.commandLine(c, c.ShellDependantCmdLine)
 		if w.state.cmd == nil {
-			// An inherited CMD was meant for an inherited ENTRYPOINT.
+			// An inherited CMD belongs to the inherited ENTRYPOINT.
 			img.Config.Cmd = nil
 		}
 		step.History = fmt.Sprintf("ENTRYPOINT %q", img.Config.Entrypoint)
@@ -92,7 +92,8 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 	return nil
 }
 
-// pairs returns the history text of an ENV or a LABEL. It copies each value once: a value can have 64 MiB.
+// pairs returns the history text of an ENV or a LABEL. It copies each value once: a value can have
+// 64 MiB.
 func (w *walker) pairs(verb string, c instructions.Command, kvs instructions.KeyValuePairs) string {
 	size := len(verb)
 	for _, kv := range kvs {
@@ -112,7 +113,7 @@ func (w *walker) pairs(verb string, c instructions.Command, kvs instructions.Key
 	return b.String()
 }
 
-// copying counts entries of a set that an instruction copies to change them.
+// copying counts the entries of a set that an instruction copies in order to change them.
 func (w *walker) copying(entries int) error {
 	return w.plan.budget.take(w.stage.Index, copiedSets, int64(entries))
 }
@@ -127,7 +128,7 @@ func cloneMap[V any](m map[string]V) map[string]V {
 func (w *walker) expose(c *instructions.ExposeCommand, step *Step) error {
 	var ports []string
 	for _, spec := range c.Ports {
-		// EXPOSE alone splits what its variables expand to into words.
+		// EXPOSE is the only instruction that splits the values of variables into words.
 		words, err := w.lex.word(spec, w.state.env)
 		if err != nil {
 			return err
@@ -152,8 +153,8 @@ func (w *walker) expose(c *instructions.ExposeCommand, step *Step) error {
 	return nil
 }
 
-// ports expands [[ip:]host:]container[-end][/proto]. Address and host port mean
-// nothing in an image, but they were always let pass when well formed.
+// ports expands [[ip:]host:]container[-end][/proto]. Address and host port have no effect in an
+// image, but other builders accept them if they are well formed.
 func (w *walker) ports(c *instructions.ExposeCommand, spec string) ([]string, error) {
 	parts := strings.Split(spec, ":")
 	n := len(parts)

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// defaultPath is the PATH of images that have none, except on Windows.
+// defaultPath is the PATH of images without one, except on Windows.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// resolvePath joins p to dir unless it is absolute. An absolute path is kept as
-// written, as BuildKit does, since it shows in the history. With keepSlash a
-// trailing "/" or "/." survives the join. For Windows backslashes become
-// slashes and the drive, which has to be C:, is left out.
+// resolvePath joins p to dir unless it is absolute. An absolute path is kept as written, as in
+// BuildKit, since it is visible in the history. With keepSlash a trailing "/" or "/." is
+// preserved. For Windows, backslashes become slashes and the drive, which must be C:, is
+// removed.
 func resolvePath(dir, p, os string, keepSlash bool) (string, error) {
 	p = toSlash(p, os)
 	dir = toSlash(dir, os)
@@ -49,8 +49,8 @@ func resolvePath(dir, p, os string, keepSlash bool) (string, error) {
 	return p, nil
 }
 
-// cleanDest shortens an absolute path but keeps the trailing "/" or "/." that
-// makes the destination of a COPY a directory.
+// cleanDest cleans an absolute path but keeps the trailing "/" or "/.", which makes the
+// destination of a COPY a directory.
 func cleanDest(p string) string {
 	clean := path.Clean(p)
 	switch {
@@ -76,7 +76,7 @@ func toSlash(p, os string) string {
 	return strings.ReplaceAll(p, `\`, "/")
 }
 
-// dropDrive is for Windows paths only and gives others back as they are.
+// dropDrive removes the drive of a Windows path and returns other paths unchanged.
 func dropDrive(p, os string, keepSlash bool) (string, error) {
 	if os != "windows" {
 		return p, nil

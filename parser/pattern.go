@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// pattern is a regular expression that is compiled when it is first asked for. All of them together take 0.4 ms, which
-// a program that needs none should not spend each time it starts.
+// pattern is a regular expression that is compiled when it is first used. Compiling all of them
+// takes 0.4 ms, which would be spent at each start of a program that may use none.
 func pattern(expr string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
 }

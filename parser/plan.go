@@ -19,35 +19,35 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// PlanOptions says what to build of a File and with which values.
+// PlanOptions select what is built of a File, and with which values.
 type PlanOptions struct {
 	// BuildArgs are the values of --build-arg.
 	BuildArgs map[string]string
 	// Target is the name or the index of a stage; empty for the last one.
 	Target string
-	// AllStages keeps stages that the target does not need, for checking them. Target is still the stage that Finish is
-	// for.
+	// AllStages keeps stages that the target does not need, for checking them. Finish still
+	// applies to the stage of Target.
 	AllStages bool
 	// Labels are key=value pairs for the target's configuration, added by
 	// Plan.Finish. The last of two with one key wins.
 	Labels []string
 	// BuildPlatform is where commands run; zero for the host.
 	BuildPlatform ocispec.Platform
-	// Platform is what is built; zero for BuildPlatform.
+	// Platform is the platform to build for; zero for BuildPlatform.
 	Platform ocispec.Platform
 	// Contexts are the names of the named build contexts. A stage or an image
 	// of such a name is replaced by the context.
 	Contexts []string
-	// Ignore are the patterns of the ignore file of the main context; only
-	// the CopyIgnoredFile rule looks at them.
+	// Ignore are the patterns of the ignore file of the main context; only the CopyIgnoredFile
+	// rule uses them.
 	Ignore []string
-	// Lint is merged with the file's own check directive.
+	// Lint is merged with the file's check directive.
 	Lint LintOptions
 }
 
-// Plan is what has to be built for one target and one platform.
+// Plan holds the stages that are built for one target and one platform.
 type Plan struct {
-	// Stages are the stages that Target needs, each after those that it needs.
+	// Stages are the stages that Target needs, each after its dependencies.
 	Stages []*Stage
 	// Target is the stage to build.
 	Target *Stage
@@ -66,45 +66,45 @@ type Plan struct {
 	proxy    []string
 	ignore   *ignoreFile
 	lint     *lint
-	// badName is the first FROM or --from with a name that cannot be an image's. As in BuildKit it is reported after
-	// other mistakes of this kind, so that the rules on FROM see all stages.
+	// badName is the first FROM or --from with a name that cannot be an image's. As in BuildKit
+	// it is reported after other mistakes of this kind, so that the rules on FROM see all
+	// stages.
 	badName error
 	budget  budget
 }
 
-// Stage is a FROM and what follows it.
+// Stage is a FROM and the instructions after it.
 type Stage struct {
-	// Index counts the stages of the file from 0.
+	// Index is the number of the stage in the file, from 0.
 	Index int
 	// Name is the name in lower case; empty for a stage without one.
 	Name string
-	// Base is what the stage starts from.
+	// Base is the input that the stage starts from.
 	Base Input
-	// Platform is what the stage is built for.
+	// Platform is the platform that the stage is built for.
 	Platform ocispec.Platform
-	// Needs are the stages whose results this one uses, its base included, as
-	// far as the text tells: ONBUILD triggers of an image can name others.
+	// Needs are the stages whose results this one uses, including its base, as far as the text
+	// shows: ONBUILD triggers of an image can name others.
 	Needs []*Stage
-	// Range is where the FROM is written.
+	// Range is the place of the FROM.
 	Range Range
-	// Total is how many steps have an action, triggers of a base image not
-	// counted.
+	// Total is the number of steps that have an action, without the triggers of a base image.
 	Total int
 
 	plan     *Plan
 	baseName string
 	loc      []bkparser.Range
 	comments []string
-	replaced bool // by a named context: there are no steps
+	replaced bool // by a named context: the stage has no steps
 	nodes    []*bkparser.Node
 	commands []instructions.Command
-	triggers []string // ONBUILD expressions of this stage, for those based on it
+	triggers []string // ONBUILD expressions of this stage, for stages based on it
 	final    atomic.Pointer[state]
 }
 
-// Plan chooses the stages that the target needs. The error is an *Error. With
-// an error the plan can only be asked for its Warnings, which were found before
-// the mistake; it is nil when the options of the lint rules are wrong.
+// Plan chooses the stages that the target needs. The error is an *Error. If there is an error,
+// the plan can only be used for its Warnings, which were found before the mistake; it is nil if
+// the options of the lint rules are invalid.
 func (f *File) Plan(o PlanOptions) (*Plan, error) {
 	p := &Plan{file: f, opts: o, byName: map[string]*Stage{}}
 	p.build, p.platform = o.BuildPlatform, o.Platform
@@ -123,7 +123,8 @@ func (f *File) Plan(o PlanOptions) (*Plan, error) {
 	return p, p.readStages()
 }
 
-// readStages resolves all FROMs and chooses the stages to build. The findings of rules are kept if it returns an error.
+// readStages resolves all FROMs and chooses the stages to build. The findings of rules are kept
+// even if it returns an error.
 func (p *Plan) readStages() error {
 	f := p.file
 	p.lint.checkContinuations(f)
@@ -158,8 +159,7 @@ func (p *Plan) readStages() error {
 	return nil
 }
 
-// setGlobals fills in the automatic platform arguments and the ARGs in front
-// of the first FROM.
+// setGlobals sets the automatic platform arguments and the ARGs before the first FROM.
 func (p *Plan) setGlobals(stages []instructions.Stage, meta []instructions.ArgCommand) error {
 	target := p.opts.Target
 	if target == "" {
@@ -207,8 +207,8 @@ func (p *Plan) setGlobals(stages []instructions.Stage, meta []instructions.ArgCo
 	return p.setEpoch(stages)
 }
 
-// globalArgs adds global ARGs with their values: the given ones, otherwise the
-// defaults, which may use what is before them.
+// globalArgs adds global ARGs with their values: the given ones, otherwise the defaults, which
+// may use earlier ARGs.
 func globalArgs(e env, x expander, meta []instructions.ArgCommand, given map[string]string) (env, error) {
 	for _, c := range meta {
 		if len(e.kv)+len(c.Args) > maxVariables {
@@ -234,9 +234,8 @@ func globalArgs(e env, x expander, meta []instructions.ArgCommand, given map[str
 
 const epochArg = "SOURCE_DATE_EPOCH"
 
-// setEpoch reads SOURCE_DATE_EPOCH. Its value may also be the name of a context
-// whose own time counts; a directory has none, and then the argument is as
-// good as not given.
+// setEpoch parses SOURCE_DATE_EPOCH. Its value may also be the name of a context, whose own time
+// is used. A directory has no such time, and the argument then counts as not given.
 func (p *Plan) setEpoch(stages []instructions.Stage) error {
 	v, ok := p.opts.BuildArgs[epochArg]
 	if !ok {
@@ -264,8 +263,8 @@ func (p *Plan) setEpoch(stages []instructions.Stage) error {
 	return p.file.fail(Range{}, fmt.Errorf("invalid SOURCE_DATE_EPOCH: %s", v))
 }
 
-// setArg changes an argument wherever it has a value; "" takes it away. The
-// caller's map stays as it is.
+// setArg changes an argument wherever it has a value; "" removes it. The caller's map is not
+// changed.
 func (p *Plan) setArg(key, value string) {
 	if _, ok := p.opts.BuildArgs[key]; ok {
 		p.opts.BuildArgs = maps.Clone(p.opts.BuildArgs)
@@ -341,13 +340,12 @@ func (p *Plan) fromPlatform(st *instructions.Stage, x expander, rules scope) (oc
 	return platform, nil
 }
 
-// setBase finds what FROM names: a stage before this one, a context, nothing,
-// or an image.
+// setBase finds the input that FROM names: an earlier stage, a context, scratch, or an image.
 func (s *Stage) setBase() error {
 	p := s.plan
-	// Names of stages are lower case however they are written. Here, unlike in
-	// --from and --target, BuildKit does not fold case: what is not in lower
-	// case is the name of an image, and not a valid one.
+	// Names of stages are lower case, even if they are written otherwise. Here, unlike in --from
+	// and --target, BuildKit does not fold case: a name that is not in lower case is that of an
+	// image, and invalid.
 	if base, ok := p.byName[s.baseName]; ok {
 		s.Base, s.Platform = StageInput{base}, base.Platform
 		return nil
@@ -373,7 +371,7 @@ type nameError struct {
 func (e *nameError) Error() string { return fmt.Sprintf("parse image name %q: %v", e.name, e.err) }
 func (e *nameError) Unwrap() error { return e.err }
 
-// noteBadName records the first mistake of its kind.
+// noteBadName records the first mistake of this kind.
 func (p *Plan) noteBadName(at Range, err error) {
 	err = p.file.fail(at, err)
 	var have, got *Error
@@ -393,9 +391,9 @@ func (p *Plan) imageInput(name string, platform ocispec.Platform) (Input, error)
 	return ImageInput{Ref: name, Platform: platform}, nil
 }
 
-// context finds the named context that replaces a stage or an image. An image
-// may be spelled in any of its ways: alpine, docker.io/library/alpine:latest.
-// scratch and context cannot be replaced.
+// context finds the named context that replaces a stage or an image. The name of an image has
+// several spellings: alpine, docker.io/library/alpine:latest. scratch and context cannot be
+// replaced.
 func (p *Plan) context(name string) (string, bool) {
 	if name == "" || strings.EqualFold(name, "scratch") || strings.EqualFold(name, "context") {
 		return "", false
@@ -469,9 +467,8 @@ func (p *Plan) stageNames() []string {
 	return names
 }
 
-// Similar finds what a name of an image that does not exist may have been meant
-// to be: a stage or one of the usual base images. It is empty when nothing is
-// near.
+// Similar returns the name that may have been meant by the name of an image that does not exist:
+// that of a stage or of a common base image. It is "" if no name is similar.
 func (p *Plan) Similar(name string) string {
 	options := p.stageNames()
 	for _, s := range []string{"alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"} {
@@ -480,15 +477,15 @@ func (p *Plan) Similar(name string) string {
 	return suggest.Closest(name, options)
 }
 
-// findNeeds follows --from and --mount of all instructions, triggers of a base
-// in this file included.
+// findNeeds follows --from and --mount of all instructions, and of the triggers of a base in
+// this file.
 func (s *Stage) findNeeds() error {
 	if in, ok := s.Base.(StageInput); ok {
 		s.need(in)
 		for _, t := range in.Stage.triggers {
 			c, err := parseTrigger(t, s.Range)
 			if err != nil || s.needSources(c) != nil {
-				break // a mistake that walking the steps finds, if the stage is built
+				break // walking the steps finds the mistake, if the stage is built
 			}
 		}
 	}
@@ -535,7 +532,7 @@ func (s *Stage) need(in Input) {
 	}
 }
 
-// copySource is what the --from of a COPY names; unlike a mount it can say the
+// copySource returns the input that the --from of a COPY names; unlike a mount's it can be the
 // index of a stage.
 func (p *Plan) copySource(from string) (Input, error) {
 	word, err := p.expander(-1).word(from, env{})
@@ -554,7 +551,7 @@ func (p *Plan) copySource(from string) (Input, error) {
 	return p.source(from)
 }
 
-// source is what a name stands for: a stage, nothing, a context or an image.
+// source returns the input of a name: a stage, scratch, a context or an image.
 func (p *Plan) source(from string) (Input, error) {
 	if s, ok := p.byName[strings.ToLower(from)]; ok {
 		return StageInput{s}, nil
@@ -565,8 +562,8 @@ func (p *Plan) source(from string) (Input, error) {
 	return p.imageInput(from, p.platform)
 }
 
-// checkCycles refuses stages that need themselves, directly or through others.
-// FROM can only name what is before it, so only --from can close a circle.
+// checkCycles returns an error for stages that depend on themselves, directly or through others.
+// FROM can only name earlier stages, so each cycle has a --from.
 func (p *Plan) checkCycles() error {
 	const entered, left = 1, 2
 	state := map[*Stage]int{}
@@ -597,7 +594,7 @@ func (p *Plan) checkCycles() error {
 	return nil
 }
 
-// useOf is where the stage uses another one.
+// useOf returns the place where the stage uses another one.
 func (s *Stage) useOf(other *Stage) Range {
 	for _, c := range s.commands {
 		probe := &Stage{plan: s.plan}
@@ -608,7 +605,7 @@ func (s *Stage) useOf(other *Stage) Range {
 	return s.Range
 }
 
-// label is the stage's name for messages.
+// label returns the stage's name for messages.
 func (s *Stage) label() string {
 	if s.Name != "" {
 		return s.Name
@@ -616,9 +613,9 @@ func (s *Stage) label() string {
 	return "stage-" + strconv.Itoa(s.Index)
 }
 
-// prune keeps what the target needs, in the order of the file, which is the
-// order of need as well: nothing may use a stage that comes after it (mayUse),
-// unless a context took its place.
+// prune keeps the stages that the target needs, in the order of the file. Each stage comes after
+// its dependencies there: no stage may use a later one (mayUse), unless a context has replaced
+// that.
 func (p *Plan) prune() {
 	keep := map[*Stage]bool{}
 	var visit func(s *Stage)
@@ -641,8 +638,8 @@ func (p *Plan) prune() {
 	}
 }
 
-// mayUse returns an error if a stage uses one that comes after it. Walking the steps calls it, so that mistakes in
-// stages that are not built are ignored.
+// mayUse returns an error if a stage uses a later one. It is called when the steps are walked,
+// so that mistakes in stages that are not built are ignored.
 func (s *Stage) mayUse(other *Stage, as string) error {
 	if other.replaced || other.Index < s.Index {
 		return nil
@@ -650,24 +647,23 @@ func (s *Stage) mayUse(other *Stage, as string) error {
 	return fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q", as, s.label())
 }
 
-// Resolved tells the rules what platform an image turned out to have that a
-// step takes files from. Bases of stages need no call.
+// Resolved reports to the rules the platform of an image that a step takes files from. It need
+// not be called for bases of stages.
 func (p *Plan) Resolved(in ImageInput, at Range, got ocispec.Platform) {
 	loc := []bkparser.Range{{Start: bkparser.Position{Line: at.Start}, End: bkparser.Position{Line: at.End}}}
 	p.lint.scope(nil).basePlatform(in.Ref, in.Platform, got, loc)
 }
 
-// Warnings gives what the lint rules have found so far, each finding once,
-// ordered by line. Rules that look at expanded instructions run while steps
-// are walked. It may be called at any time.
+// Warnings returns the findings of the lint rules so far, each once, ordered by line. Rules for
+// expanded instructions run while steps are walked. Warnings may be called at any time.
 func (p *Plan) Warnings() []Warning { return p.lint.warnings() }
 
-// Check walks all stages without running anything, so that mistakes in any
-// instruction and the findings of all rules are known before the first command
-// runs. base gives the configuration of a stage's base; it is not called for
-// Scratch and StageInput. The error is an *Error for the first mistake. A stage
-// with a mistake, and those based on it, are left at that point; the others are
-// still walked, for their findings. visit, if it is not nil, is given each step.
+// Check walks all stages without running anything, so that mistakes in any instruction and the
+// findings of all rules are known before the first command runs. base returns the configuration
+// of a stage's base; it is not called for Scratch and StageInput. The error is an *Error for the
+// first mistake. The walk of a stage with a mistake, and of those based on it, ends there; the
+// others are still walked, for their findings. visit, if it is not nil, is called with each
+// step.
 func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error), visit func(*Stage, Step)) error {
 	if visit == nil {
 		visit = func(*Stage, Step) {}
@@ -676,12 +672,12 @@ func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error), visit
 	return err
 }
 
-// Violations returns a *LintError when the file or LintOptions ask for an error
-// and a rule has found something so far.
+// Violations returns a *LintError if a rule has a finding so far and the file or LintOptions
+// request an error then.
 func (p *Plan) Violations() error { return p.lint.err() }
 
-// walk goes over all steps in order and gives the configuration of each stage
-// without a mistake. The error is the first mistake.
+// walk walks all steps in order and returns the configuration of each stage without a mistake.
+// The error is the first mistake.
 func (p *Plan) walk(base func(*Stage) (dockerspec.DockerOCIImage, error), visit func(*Stage, Step)) (map[*Stage]dockerspec.DockerOCIImage, error) {
 	done := map[*Stage]dockerspec.DockerOCIImage{}
 	var first error
@@ -726,8 +722,8 @@ func (p *Plan) walkStage(s *Stage, done map[*Stage]dockerspec.DockerOCIImage, ba
 	return result, nil
 }
 
-// Finish gives the target's configuration its last touches: labels of the
-// options and the platform that was asked for.
+// Finish completes the target's configuration: it adds the labels of the options and the
+// requested platform.
 func (p *Plan) Finish(img dockerspec.DockerOCIImage) dockerspec.DockerOCIImage {
 	if len(p.opts.Labels) > 0 {
 		labels := maps.Clone(img.Config.Labels)
@@ -759,8 +755,8 @@ func (p *Plan) Finish(img dockerspec.DockerOCIImage) dockerspec.DockerOCIImage {
 	return img
 }
 
-// proxyEnv gives the variables that proxy arguments become, in both cases as
-// programs want them.
+// proxyEnv returns the variables for proxy arguments, in upper and lower case, since programs
+// use either.
 func proxyEnv(args map[string]string) []string {
 	values := map[string]string{}
 	for _, k := range sortedKeys(args) {

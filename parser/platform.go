@@ -5,17 +5,17 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// HostPlatform is the platform of this machine.
+// HostPlatform returns the platform of this machine.
 func HostPlatform() ocispec.Platform { return platform.Host() }
 
-// ParsePlatform reads os, arch, os/arch or os/arch/variant: see platform.Parse.
+// ParsePlatform parses os, arch, os/arch or os/arch/variant: see platform.Parse.
 func ParsePlatform(s string) (ocispec.Platform, error) { return platform.Parse(s) }
 
 // NormalizePlatform returns the usual spelling of a platform.
 func NormalizePlatform(p ocispec.Platform) ocispec.Platform { return platform.Normalize(p) }
 
-// FormatPlatform writes a platform as os/arch[/variant], with version and features of the operating system in
-// parentheses.
+// FormatPlatform formats a platform as os/arch[/variant], with version and features of the
+// operating system in parentheses.
 func FormatPlatform(p ocispec.Platform) string { return platform.Format(p) }
 
 func isZeroPlatform(p ocispec.Platform) bool {

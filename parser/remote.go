@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// Kind says where a source of ADD is.
+// Kind is the kind of place of a source of ADD.
 type Kind int
 
 // The kinds of sources.
 const (
 	// Local is a path in the build context, a stage or an image.
 	Local Kind = iota
-	// HTTP is a file behind an http or https URL.
+	// HTTP is a file at an http or https URL.
 	HTTP
 	// Git is a git repository: git@host:path, ssh://, git://, or an http URL
 	// whose path ends in .git.
@@ -27,8 +27,8 @@ var (
 	scpStyle  = pattern(`^[a-zA-Z0-9-_]+@[a-zA-Z0-9-.]+:.*?(?:\?(.*?))?(?:#.*)?$`)
 )
 
-// SourceKind says where a source of ADD is. The error is for a git reference
-// with options that cannot be.
+// SourceKind returns the kind of a source of ADD. It returns an error for a git reference with
+// invalid options.
 func SourceKind(src string) (Kind, error) {
 	g, err := parseGit(src)
 	switch {
@@ -49,10 +49,10 @@ type gitRef struct {
 	checksum   string
 }
 
-// parseGit gives nil for what is no git reference.
+// parseGit returns nil for a source that is not a git reference.
 func parseGit(src string) (*gitRef, error) {
 	if strings.HasPrefix(src, "./") || strings.HasPrefix(src, "../") || !strings.Contains(src, "://") && !strings.Contains(src, "@") {
-		return nil, nil // a path, as nearly all are
+		return nil, nil // a path, as in most cases
 	}
 	var query url.Values
 	var fragment string
@@ -64,7 +64,7 @@ func parseGit(src string) (*gitRef, error) {
 		}
 		u, err := url.Parse(src)
 		if err != nil {
-			return nil, nil // not a URL: a file of a strange name
+			return nil, nil // not a URL: a file with an unusual name
 		}
 		if (u.Scheme == "http" || u.Scheme == "https") && !strings.HasSuffix(u.Path, ".git") {
 			return nil, nil
@@ -85,8 +85,8 @@ func parseGit(src string) (*gitRef, error) {
 	return gitOptions(query, ref, strings.Trim(subdir, "/"))
 }
 
-// gitOptions checks the query of a git reference against itself and against
-// the #ref:subdir form.
+// gitOptions checks the options in the query of a git reference, alone and together with the
+// #ref:subdir form.
 func gitOptions(query url.Values, ref, subdir string) (*gitRef, error) {
 	g := &gitRef{}
 	flag := func(k string) (*bool, error) {

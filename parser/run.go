@@ -12,12 +12,11 @@ import (
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// scriptDir is where a heredoc that starts with #! is put for the command; it
-// shows in the history, so it has to be BuildKit's.
+// scriptDir is the directory of a heredoc that starts with #! while the command runs. It is
+// visible in the history, so it must be BuildKit's.
 const scriptDir = "/dev/pipes"
 
-// checkDevices refuses a device that has to be there. One that may be missing
-// is missing.
+// checkDevices returns an error for a required device. An optional device is treated as missing.
 func checkDevices(c *instructions.RunCommand) error {
 	for _, d := range instructions.GetDevices(c) {
 		if d.Required {
@@ -56,9 +55,9 @@ func (w *walker) run(c *instructions.RunCommand, step *Step) error {
 	return nil
 }
 
-// runArgs gives the command without the shell, and the text for the display.
-// A heredoc alone is the script itself, run by its own interpreter where it
-// names one. With anything beside it, the shell gets all of it to read.
+// runArgs returns the command without the shell, and the text for the display. A heredoc alone
+// is a script, which is run by the interpreter that it names. With other text on the line, the
+// shell reads all of it.
 func (w *walker) runArgs(c *instructions.RunCommand, run *Run) (args []string, display string, err error) {
 	display = c.String()
 	if len(c.Files) == 0 {
@@ -98,8 +97,7 @@ func firstLine(doc string) string {
 	return first
 }
 
-// runName is the expanded text, quotes and escapes kept as the shell will see
-// them.
+// runName returns the expanded text; quotes and escapes are kept, as the shell reads them.
 func (w *walker) runName(c *instructions.RunCommand, display string) string {
 	x, lex := w.lex, *w.lex.lex
 	lex.RawQuotes, lex.RawEscapes, lex.SkipUnsetEnv = true, true, true
@@ -113,8 +111,8 @@ func (w *walker) runName(c *instructions.RunCommand, display string) string {
 	return upperFirst(x.display(display, masked))
 }
 
-// runHistory puts the declared arguments in front of the command, with the
-// values that the command sees: |2 a=1 b=2 /bin/sh -c ...
+// runHistory returns the command with the declared arguments in front and the values that the
+// command has: |2 a=1 b=2 /bin/sh -c ...
 func (w *walker) runHistory(args []string) string {
 	var declared []string
 	index := map[string]int{}
@@ -136,9 +134,8 @@ func (w *walker) runHistory(args []string) string {
 	return strings.Join(append(declared, args...), " ")
 }
 
-// mounts reads the --mount flags. What is visible as files comes first and in
-// the order of targets, so that a mount below another one is not hidden by it;
-// then secrets and sockets.
+// mounts parses the --mount flags. Mounts of files come first, in the order of targets, so that
+// a mount does not hide another one below it; then secrets and sockets.
 func (w *walker) mounts(c *instructions.RunCommand, run *Run) error {
 	var secrets, sockets []RunMount
 	for _, m := range instructions.GetMounts(c) {
@@ -176,7 +173,7 @@ func narrow(n *uint64) *uint32 {
 	return &u
 }
 
-// mountTarget makes a target absolute.
+// mountTarget returns an absolute target.
 func (w *walker) mountTarget(target string) string {
 	target = toSlash(target, w.os())
 	if !path.IsAbs(target) {
@@ -206,8 +203,7 @@ func (w *walker) fileMount(m *instructions.Mount, rm *RunMount) error {
 		}
 		rm.From = Scratch{}
 		if rm.Source != "/" {
-			// Owner and mode are for a directory that is made; this one has to
-			// be there.
+			// Owner and mode are for a new directory; this one must exist.
 			rm.Mode, rm.UID, rm.GID = nil, nil, nil
 		}
 	default:
@@ -226,8 +222,8 @@ func (w *walker) fileMount(m *instructions.Mount, rm *RunMount) error {
 	return nil
 }
 
-// secretMount: the name is id or source, otherwise the last part of the target.
-// Without env and target it is a file in /run/secrets.
+// secretMount: the name is id or source, otherwise the last part of the target. Without env and
+// target, the secret is a file in /run/secrets.
 func (w *walker) secretMount(m *instructions.Mount, rm *RunMount) error {
 	rm.ReadOnly = true
 	rm.ID = m.CacheID

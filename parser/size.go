@@ -21,8 +21,8 @@ func ExperimentalRules() []string {
 	}
 }
 
-// Rules on the size of images, which BuildKit does not have. They guess at what
-// a shell does, so they are experimental: off unless asked for.
+// Rules on the size of images, which BuildKit does not have. They rely on guesses about shell
+// commands, so they are experimental: off by default.
 var (
 	rulePackageLists = linter.LinterRule[func(string, string) string]{
 		Name:         "PackageListsLeftBehind",
@@ -50,7 +50,7 @@ var (
 	}
 )
 
-// sizeRules is what the size rules remember of earlier instructions.
+// sizeRules holds facts about earlier instructions for the size rules.
 type sizeRules struct {
 	copied []copied
 }
@@ -70,7 +70,7 @@ func isArchiveName(name string) bool {
 	return slices.ContainsFunc(archiveSuffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) })
 }
 
-// checkCopySize remembers where files come from.
+// checkCopySize records the places that files are copied to.
 func (w *walker) checkCopySize(c instructions.Command, a *Copy) {
 	e := copied{dest: path.Clean(a.Dest), loc: c.Location()}
 	unpacks := a.Add && (a.Unpack == nil || *a.Unpack)
@@ -84,7 +84,7 @@ func (w *walker) checkCopySize(c instructions.Command, a *Copy) {
 	w.state.sizes.copied = append(slices.Clip(w.state.sizes.copied), e)
 }
 
-// checkRunSize looks at each command of a RUN.
+// checkRunSize checks each command of a RUN.
 func (w *walker) checkRunSize(c *instructions.RunCommand, run *Run) {
 	script := strings.Join(run.Args, " ")
 	commands := [][]string{run.Args}
@@ -99,7 +99,7 @@ func (w *walker) checkRunSize(c *instructions.RunCommand, run *Run) {
 		}
 	}
 	for _, words := range commands {
-		// Variables and sudo in front of a command say nothing about it.
+		// Variables and sudo in front of a command are skipped.
 		for len(words) > 0 && (strings.Contains(words[0], "=") || words[0] == "sudo") {
 			words = words[1:]
 		}
@@ -112,7 +112,8 @@ func (w *walker) checkRunSize(c *instructions.RunCommand, run *Run) {
 	}
 }
 
-// packageTool is what a package manager leaves, and what cleans up after it.
+// packageTool describes the files that a package manager leaves, and the commands that remove
+// them.
 type packageTool struct {
 	names, verbs []string
 	dir          string
@@ -177,7 +178,7 @@ func (w *walker) checkRecursive(c *instructions.RunCommand, words []string) {
 	}
 }
 
-// within says whether p is dir or below it.
+// within reports whether p is dir or below it.
 func within(p, dir string) bool {
 	return dir == "/" || p == dir || strings.HasPrefix(p, dir+"/")
 }

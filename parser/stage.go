@@ -15,17 +15,17 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
-// state is what one instruction of a stage leaves to the next. Its slices and
-// maps are never changed in place, so that steps and stages can share them.
+// state is the state between two instructions of a stage. Its slices and maps are never changed
+// in place, so that steps and stages can share them.
 type state struct {
 	img  dockerspec.DockerOCIImage
 	env  env
 	args []argument
 	// dir is the working directory with slashes, always absolute.
 	dir string
-	// workdirSet: a WORKDIR came before, in this stage or in one it is based on.
+	// workdirSet is set after a WORKDIR, in this stage or in one it is based on.
 	workdirSet bool
-	// Where the last instruction of a kind is that counts only once.
+	// The place of the last instruction of each kind of which only the last is used.
 	cmd, entrypoint, healthcheck []bkparser.Range
 	sizes                        sizeRules
 }
@@ -35,9 +35,9 @@ type argument struct {
 	key, value string
 }
 
-// Start gives the configuration that the stage starts with: that of base with
-// the default PATH where it has none. For Scratch and for a context without a
-// configuration pass the zero value.
+// Start returns the configuration that the stage starts with: that of base, with the default
+// PATH if it has none. For Scratch and for a context without a configuration pass the zero
+// value.
 func (s *Stage) Start(base dockerspec.DockerOCIImage) dockerspec.DockerOCIImage {
 	st, err := s.begin(base)
 	if err != nil {
@@ -46,14 +46,13 @@ func (s *Stage) Start(base dockerspec.DockerOCIImage) dockerspec.DockerOCIImage 
 	return st.img
 }
 
-// Steps yields the steps of the stage in order. base is the configuration of
-// what FROM names: for a StageInput that of the last step of that stage (its
-// steps must have been walked to the end before, since its arguments carry on
-// here), and the zero value for Scratch and for a context without one. The
-// triggers of base come first. After an error, which is an *Error, nothing
-// more is yielded.
+// Steps yields the steps of the stage in order. base is the configuration of the base. For a
+// StageInput it is that of the last step of the other stage, whose steps must have been walked
+// to the end before, since its arguments are still declared here. For Scratch and for a context
+// without a configuration it is the zero value. The triggers of base come first. After an error,
+// which is an *Error, no more steps are yielded.
 //
-// Steps may be called several times and for different stages at once.
+// Steps may be called several times, and concurrently for different stages.
 func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 	return func(yield func(Step, error) bool) {
 		st, err := s.begin(base)
@@ -99,7 +98,7 @@ func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 	}
 }
 
-// begin is the state before the first instruction.
+// begin returns the state before the first instruction.
 func (s *Stage) begin(base dockerspec.DockerOCIImage) (state, error) {
 	var st state
 	if in, ok := s.Base.(StageInput); ok {
@@ -163,9 +162,8 @@ type walker struct {
 
 func (w *walker) os() string { return w.stage.Platform.OS }
 
-// parseTrigger reads an ONBUILD expression. It is not part of the file, so the
-// file's escape directive does not hold for it. Its place is the FROM that sets
-// it off.
+// parseTrigger parses an ONBUILD expression. It is not part of the file, so the file's escape
+// directive does not apply to it. Its place is that of the FROM that triggers it.
 func parseTrigger(expr string, at Range) (instructions.Command, error) {
 	res, err := bkparser.Parse(strings.NewReader(expr))
 	if err != nil {
@@ -184,13 +182,12 @@ func parseTrigger(expr string, at Range) (instructions.Command, error) {
 	return c, nil
 }
 
-// unlocated drops the place inside the trigger, which means nothing to a reader
-// of the file.
+// unlocated removes the place inside the trigger, which is not a place in the file.
 func unlocated(err error) error {
 	return errors.New(err.Error())
 }
 
-// step expands one instruction, changes the state by it and fills in step.
+// step expands one instruction, updates the state and sets the fields of step.
 func (w *walker) step(c instructions.Command, step *Step) error {
 	w.rules = w.plan.lint.scope(c.Comments())
 	if t, ok := c.(fmt.Stringer); ok {
@@ -215,8 +212,8 @@ func (w *walker) step(c instructions.Command, step *Step) error {
 	return nil
 }
 
-// expand replaces variables in what the instruction lets have some. ARG does
-// it later, for the default that is really used.
+// expand expands the variables of an instruction that supports them. ARG does so later, for the
+// default only if it is used.
 func (w *walker) expand(c instructions.Command) error {
 	word := func(x expander) instructions.SingleWordExpander {
 		return func(s string) (string, error) {
@@ -251,8 +248,8 @@ func (w *walker) reportUnmatched(c instructions.Command, unmatched map[string]st
 	}
 }
 
-// isScannerArg: these arguments are for a scanner beside the build and never
-// become variables.
+// isScannerArg reports whether an argument is for a scanner that runs besides the build. Such
+// arguments never become variables.
 func isScannerArg(key string) bool {
 	return key == "BUILDKIT_SBOM_SCAN_CONTEXT" || key == "BUILDKIT_SBOM_SCAN_STAGE"
 }
@@ -332,8 +329,8 @@ func (w *walker) arg(c *instructions.ArgCommand, step *Step) error {
 	return nil
 }
 
-// once reports an instruction of which only the last one counts. What is
-// reported is the earlier one, since that is the one without effect.
+// once reports an instruction of which only the last one is used. The finding is at the earlier
+// one, which has no effect.
 func (w *walker) once(last *[]bkparser.Range, c instructions.Command) {
 	if *last != nil {
 		w.rules.run(&linter.RuleMultipleInstructionsDisallowed, *last, linter.RuleMultipleInstructionsDisallowed.Format(c.Name()))
@@ -341,7 +338,7 @@ func (w *walker) once(last *[]bkparser.Range, c instructions.Command) {
 	*last = c.Location()
 }
 
-// withShell puts the shell in front of a command in shell form.
+// withShell returns a command in shell form with the shell in front.
 func (w *walker) withShell(args []string) []string {
 	shell := w.state.img.Config.Shell
 	if len(shell) == 0 {
@@ -353,7 +350,7 @@ func (w *walker) withShell(args []string) []string {
 	return append(slices.Clip(slices.Clone(shell)), strings.Join(args, " "))
 }
 
-// commandLine is for CMD and ENTRYPOINT.
+// commandLine returns the command of CMD or ENTRYPOINT.
 func (w *walker) commandLine(c instructions.Command, line instructions.ShellDependantCmdLine) []string {
 	if !line.PrependShell {
 		return line.CmdLine
@@ -372,8 +369,7 @@ func upperFirst(s string) string {
 	return strings.ToUpper(word) + " " + rest
 }
 
-// mayUse holds for triggers of an image as well, which nobody has looked at
-// before.
+// mayUse is also called for triggers of an image, which have not been checked before.
 func (w *walker) mayUse(in Input, as string) error {
 	if in, ok := in.(StageInput); ok {
 		return w.stage.mayUse(in.Stage, as)

@@ -5,65 +5,60 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Comment is the comment of every history entry that comes from a step, the
-// same as BuildKit's so that tools which look for it find it.
+// Comment is the comment of every history entry that comes from a step. It is BuildKit's, so
+// that tools which search for it find it.
 const Comment = "buildkit.dockerfile.v0"
 
-// Range is a span of lines of the Dockerfile, both included, counted from 1.
-// The zero Range is no place at all.
+// Range is a span of lines of the Dockerfile, both included, counted from 1. The zero Range is
+// no place.
 type Range struct {
 	Start, End int
 }
 
 // Step is one instruction, expanded.
 type Step struct {
-	// Range is where the instruction is written; for a trigger of a base
-	// image it is the FROM line.
+	// Range is the place of the instruction; for a trigger of a base image it is the FROM line.
 	Range Range
 	// Text is the instruction as written, with continued lines joined and
 	// nothing expanded.
 	Text string
-	// Name is Text expanded, for a progress display: "RUN echo hi". Variables
+	// Name is Text with variables expanded, for a progress display: "RUN echo hi". Variables
 	// that hold secrets show as ****. A trigger's name starts with "ONBUILD ".
 	Name string
-	// OnBuild says that the step is a trigger of the base.
+	// OnBuild reports whether the step is a trigger of the base.
 	OnBuild bool
-	// Action is what the step does to the file system; nil when it only
-	// changes the configuration.
+	// Action is the step's action on the file system; nil if it only changes the configuration.
 	Action Action
-	// Image is the configuration after the step. History and RootFS are as
-	// they were in the base: they belong to the caller. The value is the
-	// caller's own.
+	// Image is the configuration after the step. History and RootFS are those of the base: the
+	// caller updates them. The caller may change the value.
 	Image dockerspec.DockerOCIImage
-	// History is the created_by text of the step's history entry. It is empty
-	// for ONBUILD and for an instruction that leaves no entry. An entry is an
-	// empty layer when Action is nil.
+	// History is the created_by text of the step's history entry. It is empty for ONBUILD and
+	// for an instruction without an entry. If Action is nil, the entry is that of an empty
+	// layer.
 	History string
 }
 
-// Input is where files come from: one of StageInput, ImageInput, ContextInput
-// or Scratch.
+// Input is a source of files: one of StageInput, ImageInput, ContextInput or Scratch.
 type Input interface{ input() }
 
-// StageInput is the result of another stage of the same plan. The stage may be
-// missing from Plan.Stages when only an ONBUILD trigger names it.
+// StageInput is the result of another stage of the same plan. The stage may be missing from
+// Plan.Stages if only an ONBUILD trigger names it.
 type StageInput struct {
 	Stage *Stage
 }
 
-// ImageInput is an image by its name.
+// ImageInput is an image with its name.
 type ImageInput struct {
 	// Ref is the name as written, after expansion.
 	Ref      string
 	Platform ocispec.Platform
 }
 
-// ContextInput is a build context: the main one when Name is empty, otherwise
-// the named one.
+// ContextInput is a build context: the main one if Name is empty, otherwise the named one.
 type ContextInput struct {
 	// Name is a member of PlanOptions.Contexts, spelled as there.
 	Name string
-	// Platform is the platform to choose where the context is an image.
+	// Platform is the platform to choose if the context is an image.
 	Platform ocispec.Platform
 }
 
@@ -75,23 +70,21 @@ func (ImageInput) input()   {}
 func (ContextInput) input() {}
 func (Scratch) input()      {}
 
-// Action is what a step does to the file system: one of *Run, *Copy or *Mkdir.
+// Action is an action of a step on the file system: one of *Run, *Copy or *Mkdir.
 //
-// The JSON form of an Action is canonical: equal actions give equal bytes and
-// nothing in it depends on comments, on white space between instructions or
-// on where the instruction is written. Inputs are not in it (their digests are
-// not known here) and neither are the values of secrets and proxies.
+// The JSON form of an Action is canonical: equal actions have equal bytes, which do not depend
+// on comments, on white space between instructions or on the place of the instruction. They do
+// not include inputs (their digests are not known here) or the values of secrets and proxies.
 type Action interface{ action() }
 
 // Run is a command in a container.
 type Run struct {
-	// Args is the command with the shell, where there is one, in front.
+	// Args is the command, with the shell in front if there is one.
 	Args []string
 	// Env is the whole environment in BuildKit's order: the image's variables
 	// and the stage's arguments, the one that was set last at the end.
 	Env []string
-	// Proxy holds proxy variables. They are added after Env and are not part
-	// of the key.
+	// Proxy holds proxy variables. They are added after Env and are not part of the key.
 	Proxy []string `json:"-"`
 	// Dir is the working directory, absolute.
 	Dir string
@@ -102,12 +95,11 @@ type Run struct {
 	Network string `json:",omitempty"`
 	// Security is "" (a sandbox) or "insecure".
 	Security string `json:",omitempty"`
-	// Files are scripts from heredocs. They are there for the command only,
-	// read-only, at Path.
+	// Files are scripts from heredocs. Only the command sees them, read-only, at Path.
 	Files []RunFile `json:",omitempty"`
 }
 
-// RunFile is a file that a command finds at an absolute path.
+// RunFile is a file at an absolute path for a command.
 type RunFile struct {
 	Path string
 	Data []byte
@@ -126,7 +118,7 @@ const (
 	MountSSH    MountType = "ssh"
 )
 
-// Sharing says what happens when two steps want one cache at once.
+// Sharing is what happens if two steps use one cache at the same time.
 type Sharing string
 
 // The ways to share a cache mount.
@@ -139,14 +131,12 @@ const (
 // RunMount is one --mount of a RUN.
 type RunMount struct {
 	Type MountType
-	// ID names the cache, the secret or the ssh socket; it is never empty for
-	// those.
+	// ID names the cache, the secret or the ssh socket, for which it is never empty.
 	ID string `json:",omitempty"`
-	// Target is absolute. It is empty for a secret that is only a variable and
-	// for an ssh socket that goes where the executor likes
-	// (/run/buildkit/ssh_agent.N in BuildKit).
+	// Target is absolute. It is empty for a secret that is only a variable, and for an ssh
+	// socket whose path the executor chooses (/run/buildkit/ssh_agent.N in BuildKit).
 	Target string `json:",omitempty"`
-	// Source is the absolute path inside From; "/" for all of it.
+	// Source is the absolute path inside From; "/": all of it.
 	Source string `json:",omitempty"`
 	// From is the file system that a bind mount shows or a cache starts with.
 	From     Input `json:"-"`
@@ -157,9 +147,9 @@ type RunMount struct {
 	UID      *uint32 `json:",omitempty"`
 	GID      *uint32 `json:",omitempty"`
 	Required bool    `json:",omitempty"`
-	// Env is the variable that a secret's value is put in; empty for none.
+	// Env is the variable for a secret's value; "": none.
 	Env string `json:",omitempty"`
-	// Size limits a tmpfs, in bytes; 0 for no limit.
+	// Size limits a tmpfs, in bytes; 0: no limit.
 	Size int64 `json:",omitempty"`
 }
 
@@ -171,7 +161,7 @@ type Copy struct {
 	// and git references (see SourceKind).
 	Sources []string `json:",omitempty"`
 	Inline  []Inline `json:",omitempty"`
-	// Dest is absolute; a trailing slash, or "/.", is kept.
+	// Dest is absolute; a trailing slash or "/." is kept.
 	Dest  string
 	Chown string `json:",omitempty"`
 	// Chmod is octal or symbolic, checked.
@@ -179,12 +169,10 @@ type Copy struct {
 	Link       bool   `json:",omitempty"`
 	Parents    bool   `json:",omitempty"`
 	KeepGitDir bool   `json:",omitempty"`
-	// Unpack is nil when the flag is not there: local archives are unpacked by
-	// ADD and remote ones are not.
+	// Unpack is nil without the flag: ADD then unpacks local archives and not remote ones.
 	Unpack  *bool    `json:",omitempty"`
 	Exclude []string `json:",omitempty"`
-	// Checksum is what a download has to have: a digest for HTTP, a commit for
-	// git.
+	// Checksum is the required checksum of a download: a digest for HTTP, a commit for git.
 	Checksum string `json:",omitempty"`
 }
 
@@ -194,10 +182,10 @@ type Inline struct {
 	Data []byte
 }
 
-// Mkdir makes the directory of a WORKDIR where it does not exist.
+// Mkdir makes the directory of a WORKDIR if it does not exist.
 type Mkdir struct {
 	Path string
-	// User owns the directories that are made; empty for root.
+	// User owns the new directories; empty for root.
 	User string `json:",omitempty"`
 }
 
