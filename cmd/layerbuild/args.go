@@ -14,7 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// noArgs is for verbs that take no arguments.
+// noArgs is the argument check of verbs without arguments.
 func noArgs(args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("no arguments are expected: %s", strings.Join(args, " "))
@@ -22,7 +22,7 @@ func noArgs(args []string) error {
 	return nil
 }
 
-// oneImage is for verbs that take one image.
+// oneImage is the argument check of verbs with one image.
 func oneImage(args []string) error {
 	switch len(args) {
 	case 0:
@@ -33,7 +33,8 @@ func oneImage(args []string) error {
 	return fmt.Errorf("one image is expected, not %d: %s", len(args), strings.Join(args, " "))
 }
 
-// checkImage returns an error for an argument that cannot name an image, whatever is in the store.
+// checkImage returns an error for an argument that cannot name an image, independently of the
+// store.
 func checkImage(name string) error {
 	if err := imageWord(name); err != nil {
 		return fmt.Errorf("image %q: %w", name, err)
@@ -41,7 +42,7 @@ func checkImage(name string) error {
 	return nil
 }
 
-// imageWord is checkImage for a word that the caller names.
+// imageWord is checkImage for an argument that the caller's error names.
 func imageWord(name string) error {
 	if store.IsShortID(name) || isImageFile(name) || image.IsPath(name) {
 		return nil
@@ -58,7 +59,7 @@ func imageWord(name string) error {
 	return nil
 }
 
-// checkImages is checkImage for each of several.
+// checkImages is checkImage for several arguments.
 func checkImages(names []string) error {
 	for _, name := range names {
 		if err := checkImage(name); err != nil {
@@ -78,8 +79,8 @@ func checkNewName(name string) error {
 	if err != nil {
 		return fmt.Errorf("%w; %s", err, example)
 	}
-	// The grammar takes a first component with capital letters for a registry, as docker does. Without a dot or a port
-	// it is taken for a mistake.
+	// The grammar accepts a first component with capital letters as a registry, as docker does.
+	// Without a dot or a port it is treated as a mistake.
 	if strings.ToLower(n.Domain) != n.Domain && !strings.ContainsAny(n.Domain, ".:") {
 		return fmt.Errorf("repository name must be lowercase; %s", example)
 	}
@@ -99,16 +100,19 @@ func checkNewNames(flag string, names []string) error {
 	return nil
 }
 
-// defaultPlatform is the variable from which docker and buildx take the platform if there is no flag.
+// defaultPlatform is the variable that docker and buildx read the platform from if there is no
+// flag.
 const defaultPlatform = "DOCKER_DEFAULT_PLATFORM"
 
-// wanted is the platform that an image is wanted for; the zero value is this machine's.
+// wanted is the platform of the image that is looked for; the zero value is that of this
+// machine.
 type wanted struct {
 	platform ocispec.Platform
 	asked    bool // by a flag
 }
 
-// platform reads the value of a --platform that takes one platform. Where it is "" the environment's is meant.
+// platform parses the value of a --platform for one platform. If it is "", the environment's
+// value is used.
 func platform(e *env, s string) (wanted, error) {
 	if s != "" {
 		p, err := parsePlatform(s)
@@ -124,9 +128,9 @@ func platform(e *env, s string) (wanted, error) {
 	return wanted{platform: list[0]}, nil
 }
 
-// isFor returns an error if a platform was asked for and the image is for another one. An index was searched for the
-// platform, but a single manifest may be for any. Unlike in a FROM, it is not enough that the platform can run the
-// image.
+// isFor returns an error if a platform was requested and the image is for another one. An index
+// was searched for the platform, but a single manifest may be for any. Unlike in a FROM, it is
+// not enough that the platform can run the image.
 func (w wanted) isFor(name string, img *image.Image) error {
 	p := w.platform
 	if !w.asked || registry.FormatPlatform(img.Platform) == registry.FormatPlatform(p) &&
@@ -136,7 +140,7 @@ func (w wanted) isFor(name string, img *image.Image) error {
 	return fmt.Errorf("image %s is for %s and not for %s", name, parser.FormatPlatform(img.Platform), parser.FormatPlatform(p))
 }
 
-// platforms reads the values of a --platform that takes several.
+// platforms parses the values of a --platform for several platforms.
 func platforms(e *env, values []string) ([]ocispec.Platform, error) {
 	fromEnv := len(values) == 0 && e.getenv(defaultPlatform) != ""
 	if fromEnv {
@@ -145,7 +149,7 @@ func platforms(e *env, values []string) ([]ocispec.Platform, error) {
 	var list []ocispec.Platform
 	seen := map[string]bool{}
 	add := func(p, is ocispec.Platform) {
-		if name := parser.FormatPlatform(parser.NormalizePlatform(is)); !seen[name] { // what is asked for twice is one image, as with buildx
+		if name := parser.FormatPlatform(parser.NormalizePlatform(is)); !seen[name] { // a repeated platform is one image, as in buildx
 			seen[name] = true
 			list = append(list, p)
 		}

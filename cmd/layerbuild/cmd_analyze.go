@@ -42,10 +42,10 @@ func analyzeVerb() verb {
 	}
 }
 
-// reportFormats are the ways in which a report can be written.
+// reportFormats are the formats of a report.
 var reportFormats = []string{"text", "json", "markdown", "html"}
 
-// analyzeFlags are those of analyze and, in part, of build.
+// analyzeFlags are the flags of analyze and, in part, of build.
 type analyzeFlags struct {
 	state                                         stateFlags
 	format, out, base, failOver, config, platform string
@@ -54,7 +54,7 @@ type analyzeFlags struct {
 	interactive                                   bool
 }
 
-// define defines what analyze and build --analyze have in common, but the format.
+// define defines the flags that analyze and build --analyze share, except the format.
 func (f *analyzeFlags) define(fs *pflag.FlagSet) {
 	fs.Var((*given)(&f.base), "base", "`IMAGE` base image, if it is not the one that the build or an annotation records; scratch for none")
 	fs.VarP((*given)(&f.out), "output", "o", "`FILE` write the report to a file")
@@ -105,10 +105,10 @@ func (f *analyzeFlags) run(ctx context.Context, e *env, name string, want wanted
 	})
 }
 
-// check looks at what does not go together.
+// check returns an error for flags that cannot be combined.
 func (f *analyzeFlags) check(e *env) error {
 	if f.format == "html" && f.out == "" && term.IsTerminal(int(e.stdout.Fd())) {
-		return errors.New("--format html: say where the page goes, for example -o report.html")
+		return errors.New("--format html: an output file is required, for example -o report.html")
 	}
 	if f.interactive && f.out != "" {
 		return errors.New("--interactive shows the report in the terminal, and --output writes it to a file: give one of them")
@@ -119,13 +119,14 @@ func (f *analyzeFlags) check(e *env) error {
 	return checkFile("output", f.out)
 }
 
-// gateRules are what is asked for by flags and by the configuration file.
+// gateRules are the rules from flags and from the configuration file.
 type gateRules struct {
 	analyze.Config
 	wanted bool
 }
 
-// rules reads the configuration file, the one in dir if none is named. Flags win over it; accepted paths add up.
+// rules reads the configuration file, the one in dir if none is named. Flags take precedence
+// over it; accepted paths are those of both.
 func (f *analyzeFlags) rules(dir string) (gateRules, error) {
 	var rules gateRules
 	name := f.config
@@ -182,7 +183,8 @@ func (f *analyzeFlags) analyze(ctx context.Context, state *state.State, im *imag
 	return r, nil
 }
 
-// forBuild reads what build --analyze is given. A gate alone, or a file with one, means it too.
+// forBuild checks the analysis flags of build. A gate alone, or a file with one, also enables
+// the analysis.
 func (f *analyzeFlags) forBuild(e *env, o *build.Options) (gateRules, error) {
 	if f.format == "" && (f.failOver != "" || len(f.failOn) > 0 || f.config != "") {
 		f.format = "text"
@@ -206,7 +208,7 @@ func (f *analyzeFlags) forBuild(e *env, o *build.Options) (gateRules, error) {
 	return f.rules(".")
 }
 
-// result analyzes what was built, for each platform.
+// result analyzes the built image, for each platform.
 func (f *analyzeFlags) result(ctx context.Context, e *env, state *state.State, im *images, res *build.Result, o build.Options, rules gateRules) error {
 	platforms := o.Platforms
 	if len(platforms) == 0 {
@@ -236,7 +238,7 @@ func (f *analyzeFlags) result(ctx context.Context, e *env, state *state.State, i
 	return failed
 }
 
-// report writes the report, and ends with the gate's status where it failed.
+// report writes the report, and returns the gate's status if it failed.
 func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 	var b bytes.Buffer
 	var err error
@@ -285,9 +287,9 @@ func (im *images) find(ctx context.Context, name string, want wanted) (*image.Im
 	return img, want.isFor(name, img)
 }
 
-// ref turns an image argument into a name for the resolver. It looks in the store first, for a name, a digest or the
-// beginning of one. If the store has none, the word may be a path, or "oci:PATH", which without a slash is also a name.
-// Any other word is returned unchanged.
+// ref returns the resolver's name for an image argument. It looks in the store first, for a
+// name, a digest or the prefix of one. If the store has none, the word may be a path, or
+// "oci:PATH", which without a slash is also a name. Any other word is returned unchanged.
 func (im *images) ref(ctx context.Context, name string) (string, error) {
 	if name == "" || name == "scratch" || image.IsPath(name) {
 		return name, nil
@@ -308,7 +310,7 @@ func (im *images) ref(ctx context.Context, name string) (string, error) {
 	return name, nil
 }
 
-// isImageFile says whether there is an archive or a layout at a path.
+// isImageFile reports whether there is an archive or a layout at a path.
 func isImageFile(path string) bool {
 	fi, err := os.Stat(path)
 	if err != nil {

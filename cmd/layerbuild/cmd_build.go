@@ -106,7 +106,7 @@ func (f *buildFlags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.cgroupParent, "cgroup-parent", "", "")
 	fs.BoolVarP(&f.debug, "debug", "D", false, "")
 	for _, name := range []string{"attest", "provenance", "sbom", "cgroup-parent", "debug"} {
-		_ = fs.MarkHidden(name) // it is there: it was defined above
+		_ = fs.MarkHidden(name) // it was defined above
 	}
 }
 
@@ -132,7 +132,7 @@ func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
 	return func(ctx context.Context) error { return f.run(ctx, e, o, rules) }, nil
 }
 
-// run builds.
+// run runs the build.
 func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gateRules) error {
 	mode := f.progress
 	if f.quiet {
@@ -169,7 +169,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gat
 		return f.reportCheck(e, display, res, err, print)
 	}
 	if mode != "quiet" && mode != "rawjson" {
-		_ = ui.PrintWarnings(e.stderr, display.Warnings(), print) // where standard error is closed there is nobody to tell
+		_ = ui.PrintWarnings(e.stderr, display.Warnings(), print) // an error means that standard error is closed
 	}
 	if err != nil {
 		return explain(e, display, mode, res, err, print)
@@ -180,7 +180,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gat
 	return store.Retry(func() error { return f.analyze.result(ctx, e, state, images, res, o, rules) })
 }
 
-// collect removes old and unused parts of the build cache. If that fails, the build does not fail.
+// collect removes old and unused parts of the build cache. An error does not fail the build.
 func (f *buildFlags) collect(ctx context.Context, e *env, state *state.State, began time.Time) {
 	if ctx.Err() != nil {
 		return
@@ -211,7 +211,7 @@ func explain(e *env, display *ui.UI, mode string, res *build.Result, err error, 
 	return exitError{exitFailed}
 }
 
-// write writes what a build that succeeded leaves besides the image.
+// write writes the files that a successful build makes besides its outputs.
 func (f *buildFlags) write(e *env, mode string, res *build.Result, o build.Options) error {
 	id := res.Metadata.ID().String()
 	if f.iidFile != "" {
@@ -236,8 +236,8 @@ func (f *buildFlags) write(e *env, mode string, res *build.Result, o build.Optio
 	return nil
 }
 
-// checkResult is what --check --format json prints: the fields of BuildKit's lint request, with file and lines besides,
-// which are easier to read than ranges.
+// checkResult is the output of --check --format json: the fields of BuildKit's lint request,
+// with additional fields for file and lines, which are easier to use than ranges.
 type checkResult struct {
 	Warnings []finding   `json:"warnings"`
 	Error    *checkError `json:"buildError,omitempty"`
@@ -284,7 +284,7 @@ func locationOf(r parser.Range) location {
 	return location{[]lineRange{{linePosition{r.Start}, linePosition{max(r.Start, r.End)}}}}
 }
 
-// newCheckResult puts what a check has found into the form that is printed.
+// newCheckResult returns the findings of a check in the form that is printed.
 func newCheckResult(res *build.Result, err error) checkResult {
 	out := checkResult{Warnings: make([]finding, 0, len(res.Warnings))}
 	for _, w := range res.Warnings {
@@ -308,8 +308,8 @@ func newCheckResult(res *build.Result, err error) checkResult {
 	return out
 }
 
-// reportCheck prints what --check has found: the findings on standard output, and the error that ended the check, if
-// there was one, on standard error.
+// reportCheck prints the result of --check: the findings on standard output, and the error that
+// ended the check, if there is one, on standard error.
 func (f *buildFlags) reportCheck(e *env, display *ui.UI, res *build.Result, err error, print ui.PrintOptions) error {
 	if errors.Is(err, context.Canceled) {
 		return err
@@ -363,7 +363,8 @@ func (f *buildFlags) reportTargets(e *env, res *build.Result) error {
 	return tw.Flush()
 }
 
-// withoutEffect says which flags were given that are known, so that scripts which give them work, and do nothing.
+// withoutEffect warns about flags that are accepted for compatibility with scripts and have no
+// effect.
 func (f *buildFlags) withoutEffect(o *build.Options) []string {
 	var list []string
 	if f.iidFile != "" && !o.WantsImage() && !o.Check {
@@ -405,7 +406,7 @@ func colored(e *env) bool {
 	return term.IsTerminal(int(e.stderr.Fd())) && e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
 }
 
-// options makes the build's options of the flags.
+// options returns the build's options for the flags.
 func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
 	var o build.Options
 	if err := oneContext(args); err != nil {
@@ -425,7 +426,7 @@ func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
 	return o, err
 }
 
-// oneContext checks that there is one context.
+// oneContext returns an error unless there is one context.
 func oneContext(args []string) error {
 	switch {
 	case len(args) == 0:
@@ -443,7 +444,7 @@ func oneContext(args []string) error {
 	return fmt.Errorf("one build context is expected, not %d: %s", len(args), strings.Join(args, " "))
 }
 
-// sources checks where the files come from.
+// sources checks the places of the files.
 func (f *buildFlags) sources(o *build.Options, e *env) error {
 	so := source.Options{Stdin: e.stdin, Dockerfile: f.file}
 	err := source.Check(o.Source.Context, so)
@@ -469,7 +470,7 @@ func (f *buildFlags) sources(o *build.Options, e *env) error {
 	return err
 }
 
-// checkNamedContext returns an error for what cannot be the value of --build-context.
+// checkNamedContext returns an error for an invalid value of --build-context.
 func checkNamedContext(value string, o source.Options) error {
 	if value == "-" {
 		return errors.New("standard input is for the build context only")
@@ -484,7 +485,7 @@ func checkNamedContext(value string, o source.Options) error {
 	return source.Check(value, o)
 }
 
-// args are the build arguments.
+// args parses the build arguments.
 func (f *buildFlags) args(o *build.Options, e *env) error {
 	o.Args = map[string]string{}
 	for _, a := range f.buildArgs {
@@ -494,7 +495,7 @@ func (f *buildFlags) args(o *build.Options, e *env) error {
 		}
 		if !ok {
 			if value, ok = os.LookupEnv(name); !ok {
-				continue // not set: the ARG keeps its default, as with docker
+				continue // not set: the ARG keeps its default, as in docker
 			}
 		}
 		o.Args[name] = value
@@ -509,7 +510,7 @@ func (f *buildFlags) args(o *build.Options, e *env) error {
 
 // action returns the action that the flags select.
 func (f *buildFlags) action(o *build.Options, _ *env) error {
-	call, format, ok := strings.Cut(f.call, ",format=") // as buildx has it
+	call, format, ok := strings.Cut(f.call, ",format=") // the form of buildx
 	if ok {
 		f.call, f.format = call, format
 	}
@@ -540,7 +541,7 @@ func checkRules(names []string) error {
 	return nil
 }
 
-// cache is where results of steps come from and go to.
+// cache parses the places that step results are imported from and exported to.
 func (f *buildFlags) cache(o *build.Options, _ *env) error {
 	for _, s := range f.cacheFrom {
 		p, err := remotecache.ParseFrom(s)
@@ -568,7 +569,7 @@ func (f *buildFlags) cache(o *build.Options, _ *env) error {
 	return nil
 }
 
-// checkCacheRef checks the name of an image that holds results of steps.
+// checkCacheRef checks the name of an image that holds step results.
 func checkCacheRef(p remotecache.Place) error {
 	if p.Ref == "" {
 		return nil
@@ -577,7 +578,7 @@ func checkCacheRef(p remotecache.Place) error {
 	return err
 }
 
-// runOptions are for RUN.
+// runOptions parses the options for RUN.
 func (f *buildFlags) runOptions(o *build.Options, _ *env) error {
 	if f.network == "default" {
 		o.Run.Network = "host"
@@ -616,7 +617,7 @@ func (f *buildFlags) runOptions(o *build.Options, _ *env) error {
 	return nil
 }
 
-// access is what a build may see of the one who builds: secrets and agents.
+// access parses the secrets and agents that the build may use.
 func (f *buildFlags) access(o *build.Options, e *env) error {
 	for _, s := range f.secrets {
 		secret, err := parseSecret(s, e.getenv)
@@ -647,7 +648,7 @@ func (f *buildFlags) access(o *build.Options, e *env) error {
 	return nil
 }
 
-// output is where the image goes.
+// output parses the destinations of the image.
 func (f *buildFlags) output(o *build.Options, e *env) error {
 	if err := errors.Join(checkNewNames("tag", f.tags), checkFile("iidfile", f.iidFile), checkFile("metadata-file", f.metadataFile)); err != nil {
 		return err
@@ -664,7 +665,7 @@ func (f *buildFlags) output(o *build.Options, e *env) error {
 		}
 		o.Outputs = append(o.Outputs, spec)
 	}
-	// As with buildx, the short forms apply to an output of that type, if there is one.
+	// As in buildx, the short forms apply to an output of that type, if there is one.
 	if f.push && !pushes(o.Outputs) {
 		o.Outputs = append(o.Outputs, export.Spec{Type: export.TypeImage, Push: true})
 	}
@@ -695,7 +696,8 @@ func (f *buildFlags) output(o *build.Options, e *env) error {
 	return nil
 }
 
-// checkApart returns an error if the files that the build writes besides its outputs are one file, or an output.
+// checkApart returns an error if two of the files that the build writes besides its outputs are
+// the same, or one is an output.
 func (f *buildFlags) checkApart(outputs []export.Spec) error {
 	taken := map[string]string{}
 	for _, spec := range outputs {
@@ -716,7 +718,7 @@ func (f *buildFlags) checkApart(outputs []export.Spec) error {
 	return nil
 }
 
-// pushes has each output of type=image push, and reports whether there is one.
+// pushes makes each output of type=image push, and reports whether there is one.
 func pushes(outputs []export.Spec) bool {
 	some := false
 	for i := range outputs {
@@ -727,7 +729,7 @@ func pushes(outputs []export.Spec) bool {
 	return some
 }
 
-// imageOptions are what the image is like.
+// imageOptions parses the options for the image's configuration.
 func (f *buildFlags) imageOptions(o *build.Options, e *env) error {
 	var err error
 	if o.Platforms, err = platforms(e, f.platforms); err != nil {
@@ -745,7 +747,7 @@ func (f *buildFlags) imageOptions(o *build.Options, e *env) error {
 			return badValue("label", l, errors.New("KEY=VALUE is expected"))
 		}
 	}
-	// The variable counts as the argument, as with buildx, so that an ARG of that name has it too.
+	// The variable counts as the argument, as in buildx, so that an ARG of that name has it too.
 	if _, ok := o.Args[epochArg]; !ok && e.getenv(epochArg) != "" {
 		if _, err := build.Epoch(e.getenv(epochArg)); err != nil {
 			return err
@@ -755,13 +757,14 @@ func (f *buildFlags) imageOptions(o *build.Options, e *env) error {
 	return nil
 }
 
-// The names of build arguments that mean something to the build itself.
+// The names of build arguments that the build itself uses.
 const (
 	epochArg = "SOURCE_DATE_EPOCH"
 	checkArg = "BUILDKIT_DOCKERFILE_CHECK" // options of the lint rules, instead of the file's check directive
 )
 
-// parseAnnotation reads [TARGET[PLATFORM],…:]KEY=VALUE, where a target is manifest, index or one of their descriptors.
+// parseAnnotation reads [TARGET[PLATFORM],…:]KEY=VALUE, where a target is manifest, index or one of
+// their descriptors.
 func parseAnnotation(s string) ([]export.Annotation, error) {
 	key, value, ok := strings.Cut(s, "=")
 	targets := "manifest"
@@ -785,7 +788,7 @@ func parseAnnotation(s string) ([]export.Annotation, error) {
 	return list, nil
 }
 
-// parseHost reads HOST:IP or HOST=IP; IPv6 addresses may stand in brackets.
+// parseHost parses HOST:IP or HOST=IP; IPv6 addresses may be in brackets.
 func parseHost(s string) (executor.Host, error) {
 	name, ip, ok := strings.Cut(s, "=")
 	if !ok {
@@ -824,7 +827,8 @@ func parseUlimit(s string) (executor.Ulimit, error) {
 	return executor.Ulimit{Name: name, Soft: a, Hard: b}, nil
 }
 
-// parseSecret reads id=ID with src=FILE or env=VAR; with neither the id names a variable, or else a file.
+// parseSecret parses id=ID with src=FILE or env=VAR. With neither, the id names a variable, or
+// else a file.
 func parseSecret(s string, getenv func(string) string) (secret.Secret, error) {
 	var out secret.Secret
 	kind := ""

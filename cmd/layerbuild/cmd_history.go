@@ -56,13 +56,13 @@ type made struct {
 	CreatedBy  string     `json:"createdBy"`
 	Comment    string     `json:"comment,omitempty"`
 	EmptyLayer bool       `json:"emptyLayer,omitempty"`
-	Size       int64      `json:"size"` // bytes of the blob; 0 where there is none
+	Size       int64      `json:"size"` // bytes of the blob; 0: no layer
 	Digest     string     `json:"digest,omitempty"`
 	DiffID     string     `json:"diffID,omitempty"`
 }
 
-// historyOf joins the history with the layers. Where the two do not fit, as in images of some other tools, layers that
-// are left over come without an instruction.
+// historyOf joins the history with the layers. If their numbers do not match, as in images of
+// some other tools, the remaining layers have no instruction.
 func historyOf(img *image.Image) []made {
 	var list []made
 	n := 0
@@ -90,7 +90,7 @@ func historyOf(img *image.Image) []made {
 	return list
 }
 
-// printHistory prints the newest first, as docker does.
+// printHistory prints the newest instruction first, as docker does.
 func printHistory(w io.Writer, list []made, whole bool) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tw, "LAYER\tCREATED\tSIZE\tCREATED BY")
@@ -110,7 +110,7 @@ func printHistory(w io.Writer, list []made, whole bool) error {
 	return tw.Flush()
 }
 
-// local finds an image in the store, or in a layout or an archive, and asks no registry.
+// local finds an image in the store, or in a layout or an archive, without using a registry.
 func (im *images) local(ctx context.Context, name string, want wanted) (*image.Image, error) {
 	ref, err := im.ref(ctx, name)
 	if err == nil && !image.IsPath(ref) {
@@ -126,7 +126,7 @@ func (im *images) local(ctx context.Context, name string, want wanted) (*image.I
 	return img, want.isFor(name, img)
 }
 
-// stored finds an image that the store must have.
+// stored finds an image in the store. It returns an error if the store does not have it.
 func (im *images) stored(ctx context.Context, name string) (ocispec.Descriptor, error) {
 	_, d, err := im.resolver.Identify(ctx, name)
 	if errors.Is(err, store.ErrNotFound) {

@@ -61,7 +61,8 @@ type listed struct {
 	Layers    int       `json:"layers"` // of the first platform
 }
 
-// listImages returns the images that can be read, and errors that name the others. The list is nil if there is none.
+// listImages returns the images that can be read, and errors that name the others. The list is nil
+// if there is none.
 func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 	state, images, err := f.open(ctx)
 	if err != nil {
@@ -87,7 +88,8 @@ func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 			errs = append(errs, fmt.Errorf("image %s: %w", cmp.Or(entry.Name, l.Digest), err))
 			continue
 		}
-		// The image ID, as of export.Metadata: the digest of the configuration where there is one.
+		// The image ID is that of export.Metadata: the digest of the configuration if there is
+		// one.
 		l.ID = l.Digest
 		if len(all) == 1 && !isIndex(entry.Descriptor) {
 			l.ID = all[0].Manifest.Config.Digest.String()
@@ -123,25 +125,26 @@ func printImages(w io.Writer, list []listed, digests bool) error {
 	return tw.Flush()
 }
 
-// shortDigest is the beginning of a digest that tables show, and that stands for an image everywhere.
+// shortDigest returns the prefix of a digest that tables show. All verbs accept it.
 func shortDigest(d string) string {
 	d = strings.TrimPrefix(d, "sha256:")
 	return d[:min(12, len(d))]
 }
 
-// familiar is a name as people write it.
+// familiar returns a name as users write it.
 func familiar(name string) string {
 	if name == "" {
 		return "<none>"
 	}
 	named, err := reference.Parse(name)
 	if err != nil {
-		return name // another tool's name
+		return name // a name from another tool
 	}
 	return named.Familiar()
 }
 
-// platforms finds the images that a manifest or an index in the store stands for, as far as they are here.
+// platforms returns the images of a manifest or an index in the store, as far as the store has
+// them.
 func (im *images) platforms(ctx context.Context, state *state.State, d ocispec.Descriptor) ([]*image.Image, error) {
 	list := []ocispec.Descriptor{d}
 	if isIndex(d) {
@@ -181,7 +184,7 @@ func printJSON(w io.Writer, v any) error {
 	return analyze.EncodeJSON(w, v)
 }
 
-// age is how long ago t was, roughly.
+// age returns the approximate time since t.
 func age(t time.Time) string {
 	if t.IsZero() {
 		return "-"
@@ -201,7 +204,7 @@ func age(t time.Time) string {
 	return t.UTC().Format(time.DateOnly)
 }
 
-// checkImageAndNames returns an error for an image or new names of it that cannot be understood, the first of them.
+// checkImageAndNames returns an error for the first invalid image or new name.
 func checkImageAndNames(image string, names []string) error {
 	if err := checkImage(image); err != nil {
 		return err
@@ -288,8 +291,9 @@ func (im *images) remove(ctx context.Context, state *state.State, name string) e
 	return err
 }
 
-// with opens the state and calls do. It calls do again after an error about a damaged blob: the blob has been removed
-// by then, and the second call repairs it or returns an error with the remedy.
+// with opens the state and calls do. It calls do again after an error about a damaged blob: the
+// blob has been removed by then, and the second call repairs it or returns an error with the
+// remedy.
 func (f *stateFlags) with(ctx context.Context, do func(*state.State, *images) error) error {
 	state, images, err := f.open(ctx)
 	if err != nil {

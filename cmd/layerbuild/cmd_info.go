@@ -42,7 +42,7 @@ func infoVerb() verb {
 	}
 }
 
-// information is what `layerbuild info` says.
+// information is the output of `layerbuild info`.
 type information struct {
 	Version  string                 `json:"version"`
 	Kernel   string                 `json:"kernel"`

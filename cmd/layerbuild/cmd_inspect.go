@@ -53,8 +53,8 @@ func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want w
 	})
 }
 
-// inspected is what `layerbuild inspect` prints of an image: the names of `docker inspect` where it has one for the
-// thing.
+// inspected is what `layerbuild inspect` prints for an image, with the names of `docker inspect`
+// if it has the same fields.
 type inspected struct {
 	ID           string                          `json:"Id"` // of the configuration
 	Digest       string                          `json:"Digest"`
@@ -76,15 +76,16 @@ type rootFS struct {
 	Layers []digest.Digest `json:"Layers"`
 }
 
-// graphDriver tells where the image's files are on this machine.
+// graphDriver describes the directories of the image's files on this machine.
 type graphDriver struct {
 	Name string          `json:"Name"`
 	Data graphDriverData `json:"Data"`
 }
 
-// graphDriverData are the directories. UpperDir is the top layer's, LowerDir those below it, top first and separated by
-// colons. MergedDir is where all of it could be mounted: nothing is mounted there unless somebody does, and with a
-// driver that keeps whole trees it is UpperDir itself.
+// graphDriverData are the directories. UpperDir is the top layer's, LowerDir those below it, top
+// first and separated by colons. MergedDir is a directory at which all of them could be mounted:
+// layerbuild does not mount it, and with a driver that keeps whole trees it is the same as
+// UpperDir.
 type graphDriverData struct {
 	LowerDir  string `json:"LowerDir,omitempty"`
 	UpperDir  string `json:"UpperDir,omitempty"`
@@ -114,7 +115,7 @@ func inspect(ctx context.Context, state *state.State, img *image.Image) (inspect
 	return out, nil
 }
 
-// graph finds the image's directories; without data when its layers are not unpacked here.
+// graph finds the image's directories; there is no data if its layers are not unpacked.
 func graph(state *state.State, img *image.Image) graphDriver {
 	g := graphDriver{Name: state.Snapshots.Driver()}
 	if len(img.Config.RootFS.DiffIDs) == 0 {

@@ -51,7 +51,7 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, fo
 		return err
 	}
 	defer state.Close()
-	// Others lock the state for moments, unless they collect or their disk is full.
+	// Other processes lock the state only briefly, unless they collect or their disk is full.
 	waiting := time.AfterFunc(2*time.Second, func() {
 		fmt.Fprintln(e.stderr, "layerbuild: waiting for another process that has locked the state directory")
 	})

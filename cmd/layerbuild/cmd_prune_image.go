@@ -17,8 +17,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// The verb says what it prunes, beside 'prune' for the state. It is not 'slim': that is known for guessing which visible
-// files are not needed, and nothing visible is touched here. Nor 'squash': all layers stay.
+// The verb names what it prunes, like 'prune' for the state. It is not 'slim': that name is
+// known for guessing which visible files are not needed, and this verb does not change visible
+// files. Nor is it 'squash': all layers stay.
 func pruneImageVerb() verb {
 	return verb{
 		name: "prune-image", args: "IMAGE|LAYOUT|ARCHIVE",
@@ -79,7 +80,8 @@ func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want w
 	})
 }
 
-// pruneImage prunes an image, for all platforms unless one is asked for, and prints what was removed.
+// pruneImage prunes an image, for all platforms unless one is requested, and prints what was
+// removed.
 func pruneImage(ctx context.Context, e *env, state *state.State, im *images, name string, want wanted, o imageanalysis.PruneOptions) (ocispec.Descriptor, error) {
 	var img *image.Image
 	var err error
@@ -154,7 +156,8 @@ func printPruned(w io.Writer, res *imageanalysis.Pruned) error {
 	return err
 }
 
-// signed is a size that may be negative: a few bytes are lost where a layer is compressed anew for next to nothing.
+// signed formats a size that may be negative: compressing a layer again can cost a few bytes if
+// almost nothing was removed.
 func signed(n int64) string {
 	if n < 0 {
 		return "-" + units.Size(-n)

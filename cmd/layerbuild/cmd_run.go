@@ -26,7 +26,7 @@ type runFlags struct {
 	env                                          []string
 	workdir, user, entrypoint, network, platform string
 	addHosts                                     []string
-	hosts                                        []executor.Host // those of addHosts
+	hosts                                        []executor.Host // parsed from addHosts
 	interactive, tty, pull                       bool
 }
 
@@ -134,7 +134,8 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 	})
 }
 
-// lazySink passes only transfers on: an image that is here already is run without a word.
+// lazySink passes on only the events of transfers, so that an image that is unpacked already is
+// run without output.
 func lazySink(to event.Sink) event.Sink {
 	return func(ev event.Event) {
 		if _, ok := ev.(event.Progress); ok {
@@ -143,8 +144,8 @@ func lazySink(to event.Sink) event.Sink {
 	}
 }
 
-// exitOf makes the command's exit status that of layerbuild: err is the error of the command, and closing that of
-// removing the container.
+// exitOf makes the command's exit status that of layerbuild: err is the error of the command, and
+// closing that of removing the container.
 func (e *env) exitOf(err, closing error) error {
 	var exit *executor.ExitError
 	if !errors.As(err, &exit) {
@@ -159,7 +160,7 @@ func (e *env) exitOf(err, closing error) error {
 	return exitError{exit.Code}
 }
 
-// process is what the image and the flags say is to be run.
+// process returns the process that the image and the flags describe.
 func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.Process, error) {
 	c := img.Config.Config
 	entrypoint, cmd := c.Entrypoint, c.Cmd
@@ -174,7 +175,7 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 		Hostname: "layerbuild", TTY: f.tty,
 	}
 	if len(p.Args) == 0 {
-		return nil, errors.New("the image names no command; give one")
+		return nil, errors.New("the image has no command; give one")
 	}
 	p.Env = slices.Clone(c.Env)
 	if !slices.ContainsFunc(p.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {

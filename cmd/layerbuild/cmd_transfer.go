@@ -97,7 +97,7 @@ func pushVerb() verb {
 	}
 }
 
-// pushAll sends an image to all names, or to its own where none is given.
+// pushAll pushes an image under all names, or under its own if none is given.
 func pushAll(ctx context.Context, e *env, state *state.State, im *images, of string, names []string, sink event.Sink) error {
 	d, err := im.stored(ctx, of)
 	if err != nil {
@@ -134,10 +134,10 @@ func push(ctx context.Context, e *env, state *state.State, im *images, name stri
 
 const progressUsage = "`MODE` progress display: auto, plain, tty, rawjson or quiet"
 
-// newProgress is the value of --progress.
+// newProgress returns the value of --progress.
 func newProgress(value *string) choice { return newChoice(value, "auto", ui.Modes[:]...) }
 
-// shown does something with a display of its progress.
+// shown calls a function with a display of its progress.
 func (f *stateFlags) shown(ctx context.Context, e *env, mode string, do func(*state.State, *images, event.Sink) error) error {
 	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/registrytest"
 )
 
-// failing is a command line that fails, with a Dockerfile where it is a build. B at its beginning stands for a base with
-// a shell.
+// failing is a command line that fails, with a Dockerfile where it is a build. B at its beginning
+// stands for a base with a shell.
 type failing struct {
 	dockerfile string
 	args       string
@@ -137,7 +137,8 @@ var failures = []failing{
 	{args: "images --root /proc/nosuch"},
 }
 
-// Each failure gives its reason once, with the line of the Dockerfile if there is one, and always has the same status.
+// Each failure gives its reason once, with the line of the Dockerfile if there is one, and always
+// has the same status.
 func TestErrorsSayThingsOnce(t *testing.T) {
 	if os.Getuid() != 0 && !userns() {
 		t.Skip("neither root nor user namespaces")
@@ -250,8 +251,8 @@ func lastMessage(text string) string {
 	return message
 }
 
-// saidTwice finds a clause, or a long word, that a message has twice: a clause ends at a colon. The quoted command of a
-// failed process may occur again.
+// saidTwice finds a clause, or a long word, that a message has twice: a clause ends at a colon. The
+// quoted command of a failed process may occur again.
 func saidTwice(message string) string {
 	if strings.Contains(message, "did not complete successfully") {
 		_, message, _ = strings.Cut(message, "did not complete successfully")

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkFile checks that a file can be written at the end of the build. "" and "-" do not name files.
+// checkFile checks that a file can be written at the end of the build. "" and "-" do not name
+// files.
 func checkFile(flag, name string) error {
 	if name == "" || name == "-" {
 		return nil
@@ -23,8 +24,9 @@ func checkFile(flag, name string) error {
 	return nil
 }
 
-// realPlace returns the absolute path of a regular file, or of one that is yet to be made, without links as far as it
-// exists. It returns "" for standard output, a device or a pipe, which several may write to.
+// realPlace returns the absolute path of a regular or future file, with links resolved as far as
+// it exists. It returns "" for standard output, a device or a pipe, which several outputs may
+// write to.
 func realPlace(name string) string {
 	if name == "" || name == "-" {
 		return ""
@@ -45,7 +47,7 @@ func realPlace(name string) string {
 	return abs
 }
 
-// writableFile returns why a file cannot be written, or nil.
+// writableFile returns the reason why a file cannot be written, or nil.
 func writableFile(name string) error {
 	fi, err := os.Stat(name)
 	switch {
@@ -73,21 +75,22 @@ func writableFile(name string) error {
 	return writableDir(dir)
 }
 
-// writableDir returns why no file can be made in a directory, or nil. It tries with a file without a name (O_TMPFILE),
-// which leaves nothing behind. On file systems without such files it does not try.
+// writableDir returns the reason why no file can be created in a directory, or nil. It tries to
+// create a file without a name (O_TMPFILE), which leaves nothing behind. It does not try on file
+// systems without such files.
 func writableDir(dir string) error {
 	f, err := os.OpenFile(dir, os.O_WRONLY|unix.O_TMPFILE, 0o600)
 	switch {
 	case err == nil:
 		return f.Close()
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
-		return fmt.Errorf("no file can be made in %s: %w", dir, plainError(err))
+		return fmt.Errorf("no file can be created in %s: %w", dir, plainError(err))
 	}
 	return nil
 }
 
-// checkDest checks that the destination of an output can be created: a file, or a directory with its parents.
-// export.Check has already checked the type of the destination.
+// checkDest checks that the destination of an output can be created: a file, or a directory with
+// its parents. export.Check has already checked the type of the destination.
 func checkDest(spec export.Spec) error {
 	switch {
 	case spec.Dest == "" || spec.Dest == "-":
@@ -102,7 +105,7 @@ func checkDest(spec export.Spec) error {
 			return writableDir(dir)
 		}
 		if err == nil || !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return nil // export refuses a destination that is not a directory
+			return nil // export returns an error for a destination that is not a directory
 		}
 		dir = filepath.Dir(dir)
 	}

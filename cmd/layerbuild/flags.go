@@ -19,8 +19,9 @@ func newFlagSet(v verb) *pflag.FlagSet {
 	return fs
 }
 
-// list is the value of a flag that may be given several times. pflag's own writes the default as CSV when it is defined,
-// by way of 4 kB of buffer: 52 kB for build's thirteen, nearly always for nothing.
+// list is the value of a flag that may be given several times. pflag's own type writes the
+// default as CSV when it is defined, with a buffer of 4 kB: 52 kB for build's thirteen flags,
+// which nearly always have no default.
 type list []string
 
 func (l *list) Set(s string) error {
@@ -33,13 +34,13 @@ func (l *list) Type() string { return "stringArray" }
 // String is empty for an empty list, so that the help shows no default.
 func (l *list) String() string { return strings.Join(*l, ",") }
 
-// choice is the value of a flag that takes one of a few words.
+// choice is the value of a flag with a fixed set of values.
 type choice struct {
 	value   *string
 	allowed []string
 }
 
-// newChoice makes the value of a flag that has the value def when it is not given; def may be "".
+// newChoice returns the value of a flag with the default def, which may be "".
 func newChoice(value *string, def string, allowed ...string) choice {
 	*value = def
 	return choice{value, allowed}
@@ -56,7 +57,7 @@ func (c choice) Set(s string) error {
 func (c choice) String() string { return *c.value }
 func (c choice) Type() string   { return "string" }
 
-// directory is the value of a flag that takes a directory, which may not be there yet.
+// directory is the value of a flag for a directory, which need not exist yet.
 type directory string
 
 func (d *directory) Set(s string) error {
@@ -70,7 +71,7 @@ func (d *directory) Set(s string) error {
 func (d *directory) String() string { return string(*d) }
 func (d *directory) Type() string   { return "string" }
 
-// orList writes words as "a, b or c".
+// orList joins words as "a, b or c".
 func orList(words []string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")
@@ -79,7 +80,7 @@ func orList(words []string) string {
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
-// badValue is the error about the value of a flag: its name, the value, and what is wrong with it.
+// badValue returns the error about the value of a flag: its name, the value, and the reason.
 func badValue(flag, value string, why error) error {
 	return fmt.Errorf("--%s %q: %w", flag, value, why)
 }
@@ -119,7 +120,7 @@ func whatIsExpected(e *pflag.InvalidValueError) error {
 	return errors.Unwrap(e)
 }
 
-// unknownFlag names a flag that does not exist, and one that may have been meant.
+// unknownFlag returns the error for a flag that does not exist, with a similar one.
 func unknownFlag(fs *pflag.FlagSet, e *pflag.NotExistError) error {
 	name := e.GetSpecifiedName()
 	if short := e.GetSpecifiedShortnames(); short != "" {

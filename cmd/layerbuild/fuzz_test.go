@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzCommandLine: any arguments, one a line, are accepted or refused with a message that is safe for a terminal, and
-// no file is made.
+// FuzzCommandLine: any arguments, one a line, are accepted or refused with a message that is safe
+// for a terminal, and no file is made.
 func FuzzCommandLine(f *testing.F) {
 	for _, bad := range badValues {
 		for _, value := range bad.values {

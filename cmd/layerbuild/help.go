@@ -91,7 +91,7 @@ are never removed.
 	return err
 }
 
-// identifierText explains how an image is given on the command line.
+// identifierText explains the ways to name an image on the command line.
 const identifierText = `An image is given as a name (app, app:v2, registry.example/app@sha256:…), as its image ID or another
 digest that layerbuild prints, in full or its first 4 digits or more, or as a path: oci:DIR,
 oci-archive:FILE, docker-archive:FILE. The image ID is the digest of the image's configuration, or of
@@ -127,13 +127,14 @@ func verbHelp(w io.Writer, v verb, fs *pflag.FlagSet) error {
 	return err
 }
 
-// The columns of the help: where the explanation of a flag begins, and where its lines end.
+// The columns of the help: where the explanation of a flag begins and ends.
 const (
 	helpIndent = 30
 	helpWidth  = 100
 )
 
-// flagText explains one flag. The usage of a flag with a value begins with the value's name in backquotes.
+// flagText returns the help for one flag. The usage of a flag with a value begins with the
+// value's name in backquotes.
 func flagText(f *pflag.Flag) string {
 	left := "      --" + f.Name
 	if f.Shorthand != "" {

@@ -16,39 +16,40 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Exit statuses, as the help has them.
+// Exit statuses, as in the help.
 const (
 	exitOK        = 0
-	exitFailed    = 1   // the build, or whatever was asked for, failed
+	exitFailed    = 1   // the verb failed
 	exitUsage     = 2   // the command line is wrong; nothing was done
-	exitGate      = 3   // analyze: the image is not good enough
+	exitGate      = 3   // analyze: the gate failed
 	exitInterrupt = 130 // SIGINT, SIGTERM or SIGHUP ended it
 
-	// Of the run verb, whose other statuses are the command's. They are those of docker run.
-	exitRunFailed = 125 // the command line is wrong or layerbuild failed; the command was not run, or its end is not known
+	// Statuses of the run verb; its other statuses are those of the command. They are those of
+	// docker run.
+	exitRunFailed = 125 // the command line is wrong or layerbuild failed; the command was not run, or its status is not known
 )
 
 // version is set by the linker.
 var version = "devel"
 
-// verb is one thing that the program can do.
+// verb is a verb of the command line.
 type verb struct {
 	name    string
-	args    string // what stands after the flags in its usage line
+	args    string // the arguments in its usage line
 	summary string
-	notes   string // what its help has below the flags
+	notes   string // the text below the flags in its help
 	// flags defines the verb's flags and returns the function that checks the command line.
 	flags func(fs *pflag.FlagSet) prepareFunc
 }
 
-// prepareFunc checks a verb's flags and arguments and returns the function that does the verb's work. It changes
-// nothing. Every error is a mistake in the command line or in the environment.
+// prepareFunc checks a verb's flags and arguments and returns the function that does the verb's
+// work. It changes nothing. Every error is a mistake in the command line or in the environment.
 type prepareFunc func(e *env, args []string) (runFunc, error)
 
-// runFunc does what a verb is for.
+// runFunc does the work of a verb.
 type runFunc func(ctx context.Context) error
 
-// env is what a verb has of the world outside.
+// env holds a verb's standard streams and environment.
 type env struct {
 	stdin  *os.File
 	stdout *os.File
@@ -72,7 +73,7 @@ func main() {
 	os.Exit(run(e, os.Args[1:]))
 }
 
-// usageError is a command line that cannot be understood.
+// usageError is the error for an invalid command line.
 type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
@@ -80,20 +81,20 @@ func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// exitError ends the program with a status of its own; what there was to say has been said.
+// exitError ends the program with a status of its own. Its message has been printed already.
 type exitError struct{ code int }
 
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 
-// run does what the command line says and returns the exit status.
+// run runs the command line and returns the exit status.
 func run(e *env, args []string) int {
 	do, v, err := understand(e, args)
 	if err != nil {
 		return report(e, v, usageError{err})
 	}
 	if v != "" {
-		// Every verb runs in the same namespaces as builds: without root the files of the state belong to ids of a user
-		// namespace.
+		// Every verb runs in the same namespaces as builds: without root, the files of the state
+		// belong to ids of a user namespace.
 		if err := ns.Enter(ns.Options{}); err != nil {
 			return report(e, v, err)
 		}
@@ -108,8 +109,9 @@ func run(e *env, args []string) int {
 	return report(e, v, err)
 }
 
-// understand parses a command line, and checks everything that can be checked without side effects. It returns the name
-// of the verb, which is "" for help and version. An error is a mistake in the command line.
+// understand parses a command line, and checks everything that can be checked without side
+// effects. It returns the name of the verb, which is "" for help and version. An error is a
+// mistake in the command line.
 func understand(e *env, args []string) (runFunc, string, error) {
 	all := verbs()
 	v, args, err := findVerb(all, args)
@@ -136,8 +138,9 @@ func understand(e *env, args []string) (runFunc, string, error) {
 	return do, v.name, err
 }
 
-// report prints the error that ended a verb and returns the exit status. With run, 1 and 2 are always statuses of the
-// command. A failure of layerbuild and a wrong command line have a status of their own, as with docker run.
+// report prints the error that ended a verb and returns the exit status. For run, the statuses 1
+// and 2 are always those of the command. A failure of layerbuild or a wrong command line has
+// another status, as in docker run.
 func report(e *env, verb string, err error) int {
 	code := printError(e, verb, err)
 	if verb == "run" && err != nil && !errors.As(err, new(exitError)) {
@@ -169,7 +172,8 @@ func printError(e *env, verb string, err error) int {
 	return exitFailed
 }
 
-// printable escapes an error's text for a terminal: names in it come from command lines, images and registries.
+// printable escapes an error's text for a terminal: it may contain names from command lines,
+// images and registries.
 func printable(err error) string {
 	lines := strings.Split(strings.TrimRight(err.Error(), "\n"), "\n")
 	for i, line := range lines {

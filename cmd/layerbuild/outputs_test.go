@@ -22,7 +22,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// outputKinds are the places that an image can be sent to; %d makes the place another one for each output of a build.
+// outputKinds are the places that an image can be sent to; %d makes the place another one for each
+// output of a build.
 var outputKinds = []struct{ name, spec string }{
 	{"oci archive", "type=oci,dest=oci%d.tar"},
 	{"oci directory", "type=oci,tar=false,dest=oci%d"},
@@ -34,8 +35,9 @@ var outputKinds = []struct{ name, spec string }{
 	{"tar", "type=tar,dest=tar%d.tar"},
 }
 
-// outputOptions are the options of one output. want is the part of the output's documents that shows the option's
-// effect. The option is an error on a type that does not take it, and a warning if it has no effect in this build.
+// outputOptions are the options of one output. want is the part of the output's documents that
+// shows the option's effect. The option is an error on a type that does not take it, and a warning
+// if it has no effect in this build.
 var outputOptions = []struct {
 	option    string
 	platforms string
@@ -148,8 +150,8 @@ func (l *outputLab) build(platforms string, outputs ...string) (string, bool) {
 	return string(out), err == nil
 }
 
-// documents returns the manifests and indexes at an output's destination, in one text, or for a flat output the names
-// of files.
+// documents returns the manifests and indexes at an output's destination, in one text, or for a
+// flat output the names of files.
 func (l *outputLab) documents(kind string, n int) string {
 	l.t.Helper()
 	at := func(format string) string { return filepath.Join(l.dir, fmt.Sprintf(format, n)) }
@@ -281,8 +283,8 @@ func layoutDocuments(t *testing.T, files filesOf, name string) string {
 	return text
 }
 
-// TestOutputOptions: an option of one output changes that output and no other output of the same build. If it cannot be
-// applied there is an error or a warning.
+// TestOutputOptions: an option of one output changes that output and no other output of the same
+// build. If it cannot be applied there is an error or a warning.
 func TestOutputOptions(t *testing.T) {
 	l := newOutputLab(t)
 	plain := map[string]string{} // by kind and platforms

@@ -24,7 +24,8 @@ func big(name string) string { return strings.Repeat("content of "+name+"\n", 30
 // make is a RUN that writes a file of 300 kB.
 const fill = "head -c 300000 /dev/zero >"
 
-// remedyCases are typical Dockerfiles that waste bytes below path. debris says that the bytes are visible, and not dead.
+// remedyCases are typical Dockerfiles that waste bytes below path. debris says that the bytes are
+// visible, and not dead.
 var remedyCases = []struct {
 	name, dockerfile, path string
 	files                  map[string]string
@@ -262,7 +263,8 @@ func (l *remedyLab) write(name, data string) {
 	}
 }
 
-// files are an image's files, a line each: directories may be made by what is done with a file in them.
+// files are an image's files, a line each: directories may be made by what is done with a file in
+// them.
 func (l *remedyLab) files(name string) []string {
 	l.t.Helper()
 	img, err := imagetest.Open(filepath.Join(l.dir, "state/oci"), name)
@@ -327,8 +329,8 @@ func (r report) below(path string, debris bool) (n int64) {
 	return n
 }
 
-// TestRemedies: the editor, which knows only the fixed wording of remedies, applies each kind of remedy literally to a
-// Dockerfile. The image then has the same files without the wasted bytes.
+// TestRemedies: the editor, which knows only the fixed wording of remedies, applies each kind of
+// remedy literally to a Dockerfile. The image then has the same files without the wasted bytes.
 func TestRemedies(t *testing.T) {
 	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, big("file")) }))
 	t.Cleanup(served.Close)

@@ -22,8 +22,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The scripts in testdata/script run the real binary: it runs itself again in namespaces, so a test binary that plays
-// its part would prove less. LAYERBUILD names one that is built already.
+// The scripts in testdata/script run the real binary: it runs itself again in namespaces, so a test
+// binary that plays its part would prove less. LAYERBUILD names one that is built already.
 var binary string
 
 func TestMain(m *testing.M) {
@@ -54,7 +54,8 @@ func run(m *testing.M) int {
 
 var busybox = sync.OnceValues(imagetest.Busybox)
 
-// TestScript runs testdata/script/*.txtar. Besides testscript's own, a script has these commands and variables:
+// TestScript runs testdata/script/*.txtar. Besides testscript's own, a script has these commands
+// and variables:
 //
 //	layerbuild ARGS…         the program, on the script's own state directory ($STATE, outside the work directory)
 //	status N                 the exit status of the last layerbuild was N
@@ -71,9 +72,10 @@ var busybox = sync.OnceValues(imagetest.Busybox)
 //	registry auth USER PASS  makes the registry ask for credentials
 //	registry fail PART N     makes the next N requests with PART in "METHOD path" fail with 503
 //
-// IMAGE is an OCI layout or archive in the work directory, or a name in the state directory. $REGISTRY is a registry of
-// the script's own on loopback; it has busybox (as docker.io/library/busybox:latest too, through
-// CONTAINERS_REGISTRIES_CONF) and takes pushes. $HTTP serves the folder served/. Conditions: [root], [userns], [overlay].
+// IMAGE is an OCI layout or archive in the work directory, or a name in the state directory.
+// $REGISTRY is a registry of the script's own on loopback; it has busybox (as
+// docker.io/library/busybox:latest too, through CONTAINERS_REGISTRIES_CONF) and takes pushes. $HTTP
+// serves the folder served/. Conditions: [root], [userns], [overlay].
 func TestScript(t *testing.T) {
 	base, err := busybox()
 	if errors.Is(err, imagetest.ErrNoBusybox) {
@@ -140,7 +142,8 @@ func setup(env *testscript.Env, base *imagetest.Made) error {
 	return nil
 }
 
-// remove takes a script's directory away. A mount below it is a fault of the program: nothing may be left behind.
+// remove takes a script's directory away. A mount below it is a fault of the program: nothing may
+// be left behind.
 func remove(env *testscript.Env, dir string) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || bytes.Contains(mounts, []byte(dir+"/")) {
@@ -310,8 +313,8 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, all []string) {
 	}
 }
 
-// printField prints one field of a document, named as in .config.Env or .layers[0].size, in one line of JSON; with no
-// field the whole document, indented.
+// printField prints one field of a document, named as in .config.Env or .layers[0].size, in one
+// line of JSON; with no field the whole document, indented.
 func printField(ts *testscript.TestScript, doc any, field []string) {
 	raw, err := json.Marshal(doc)
 	ts.Check(err)

@@ -16,9 +16,10 @@ type interrupts struct {
 	to func(syscall.Signal) // nil: the first signal cancels the context
 }
 
-// catch returns a context that ends with the first SIGINT, SIGTERM or SIGHUP, unless forward was called before. A second
-// signal ends the program at once: the first one's clean-up may take a while. A SIGHUP that the program was told to
-// ignore, as nohup(1) does, stays ignored. more are further signals of the kind.
+// catch returns a context that ends with the first SIGINT, SIGTERM or SIGHUP, unless forward was
+// called before. A second signal ends the program at once, since the clean-up after the first
+// one may take a while. A SIGHUP that was ignored when the program was started, as with
+// nohup(1), stays ignored. more are further signals to handle.
 func catch(parent context.Context, more ...os.Signal) (context.Context, *interrupts) {
 	ctx, cancel := context.WithCancel(parent)
 	i := &interrupts{ch: make(chan os.Signal, 16)}
@@ -42,7 +43,8 @@ func catch(parent context.Context, more ...os.Signal) (context.Context, *interru
 	return ctx, i
 }
 
-// forCommands are the signals that the run verb gives to the command, besides those that all verbs catch.
+// forCommands are the signals that the run verb forwards to the command, besides those that all
+// verbs catch.
 func forCommands(verb string) []os.Signal {
 	if verb != "run" {
 		return nil
@@ -50,8 +52,8 @@ func forCommands(verb string) []os.Signal {
 	return []os.Signal{syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2}
 }
 
-// forward gives the signals that are for a command to f from now on, and reports whether it does: not if one has
-// come before.
+// forward passes the signals for a command to f from now on. It reports whether it does: not if
+// a signal has been received before.
 func (i *interrupts) forward(ctx context.Context, f func(syscall.Signal)) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()

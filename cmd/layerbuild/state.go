@@ -29,7 +29,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// stateFlags say where the state is; every verb has them.
+// stateFlags are the flags for the place of the state; every verb has them.
 type stateFlags struct {
 	root, driver string
 	stderr       io.Writer // for warnings
@@ -85,7 +85,7 @@ func (f *stateFlags) resolveRoot(e *env) error {
 	return nil
 }
 
-// defaultRoot is the state directory if neither a flag nor LAYERBUILD_ROOT names one.
+// defaultRoot returns the state directory if neither a flag nor LAYERBUILD_ROOT names one.
 func defaultRoot(e *env) (string, error) {
 	info, err := ns.Current()
 	if err != nil {
@@ -102,7 +102,8 @@ func defaultRoot(e *env) (string, error) {
 	return filepath.Join(home, ".local", "share", "layerbuild"), err
 }
 
-// homeDir is the user's home directory: HOME, or that of the user database if HOME is not set (cron, systemd units).
+// homeDir returns the user's home directory: HOME, or that of the user database if HOME is not
+// set (cron, systemd units).
 func homeDir(e *env, uid int) (string, error) {
 	if home := e.getenv("HOME"); filepath.IsAbs(home) {
 		return home, nil
@@ -117,7 +118,7 @@ func homeDir(e *env, uid int) (string, error) {
 	return "", fmt.Errorf("no place for the state: HOME is not set, and %s; give --root DIR", why)
 }
 
-// images are where images come from and go to.
+// images holds the store and the registry client of a verb.
 type images struct {
 	resolver *image.Resolver
 	client   *registry.Client
@@ -126,7 +127,7 @@ type images struct {
 	pushers map[place]*pushing
 }
 
-// open opens the state and what finds images. The caller closes the state.
+// open opens the state and returns it with a resolver. The caller closes the state.
 func (f *stateFlags) open(ctx context.Context) (*state.State, *images, error) {
 	warn := func(message string) { fmt.Fprintln(f.stderr, "layerbuild: warning: "+message) }
 	state, err := state.Open(ctx, state.Options{Root: f.root, Driver: f.driver, Warn: warn})
@@ -145,7 +146,7 @@ func (f *stateFlags) open(ctx context.Context) (*state.State, *images, error) {
 	return state, im, nil
 }
 
-// exportEnv is what exporters get of the world.
+// exportEnv returns the environment of exporters.
 func (f *stateFlags) exportEnv(e *env, state *state.State, im *images) export.Env {
 	return export.Env{Stdout: e.stdout, Tagger: state.Store, Pusher: im, KeepOwners: !state.NS.Rootless}
 }
@@ -159,19 +160,20 @@ func (f *stateFlags) full(err error) error {
 	return state.Full(root, err)
 }
 
-// place is where an image is pushed to.
+// place identifies the destination of a push.
 type place struct {
 	name               string
 	byDigest, insecure bool
 }
 
-// pushing is a push that may have begun, with single layers, before there was anybody to tell how far it is.
+// pushing is a push that may have begun, with single layers, before its progress could be
+// reported.
 type pushing struct {
 	*registry.Pusher
 	report atomic.Pointer[func(registry.PushProgress)]
 }
 
-// pusher gives the one pusher of a place, so that no layer is sent twice.
+// pusher returns the pusher of a place. There is one for each, so that no layer is sent twice.
 func (im *images) pusher(ctx context.Context, p place) (*pushing, error) {
 	full, err := store.Name(p.name)
 	if err != nil {
@@ -206,7 +208,7 @@ func (im *images) pusher(ctx context.Context, p place) (*pushing, error) {
 	return made, nil
 }
 
-// uploader sends single layers while the build goes on.
+// uploader sends single layers while the build continues.
 func (im *images) uploader(content export.Fetcher) outputs.SendFunc {
 	return func(ctx context.Context, name string, spec export.Spec, d ocispec.Descriptor) error {
 		p, err := im.pusher(ctx, place{name, spec.ByDigest, spec.Insecure})
@@ -217,7 +219,7 @@ func (im *images) uploader(content export.Fetcher) outputs.SendFunc {
 	}
 }
 
-// Push sends an image to a registry. It is export.Pusher.
+// Push pushes an image to a registry. It implements export.Pusher.
 func (im *images) Push(ctx context.Context, name string, root ocispec.Descriptor, content export.Fetcher, o export.PushOptions) error {
 	p, err := im.pusher(ctx, place{name, o.ByDigest, o.Insecure})
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // keepStorage is the variable that sets the default of build's --keep-storage.
 const keepStorage = "LAYERBUILD_KEEP_STORAGE"
 
-// storagePolicy returns how much a build leaves in the state: the value of the flag, or of the variable, or of a
-// configuration file.
+// storagePolicy returns the limit for the state after a build: from the flag, or the variable,
+// or a configuration file.
 func storagePolicy(e *env, flag string) (state.Policy, error) {
 	if flag != "" {
 		p, err := parsePolicy(flag)
@@ -49,7 +49,7 @@ func storagePolicy(e *env, flag string) (state.Policy, error) {
 	return state.Policy{}, nil
 }
 
-// parsePolicy reads a size, or "off".
+// parsePolicy parses a size or "off".
 func parsePolicy(s string) (state.Policy, error) {
 	if s == "off" {
 		return state.Policy{Limit: state.NoLimit}, nil
@@ -61,7 +61,8 @@ func parsePolicy(s string) (state.Policy, error) {
 	return state.Policy{Limit: max(n, 1)}, nil
 }
 
-// configFiles are the user's configuration file and the machine's, by the XDG base directory specification.
+// configFiles returns the user's configuration file and the machine's, by the XDG base directory
+// specification.
 func configFiles(e *env) []string {
 	var files []string
 	if dir := e.getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
@@ -72,8 +73,8 @@ func configFiles(e *env) []string {
 	return append(files, "/etc/layerbuild/config")
 }
 
-// configured reads keep-storage from a configuration file, which has lines "key = value" and comments that begin with "#".
-// It returns the value, "" if there is none, with its place.
+// configured reads keep-storage from a configuration file, which has lines "key = value" and
+// comments that begin with "#". It returns the value, "" if there is none, with its place.
 func configured(file string) (value, at string, err error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// badValues are values that a flag does not take, by verb ("" for all verbs that have the flag) and flag. WORK stands for
-// a directory with the files of badSetup.
+// badValues are values that a flag does not take, by verb ("" for all verbs that have the flag) and
+// flag. WORK stands for a directory with the files of badSetup.
 var badValues = []struct {
 	verb, flag string
 	values     []string
@@ -118,7 +118,8 @@ type outcome struct {
 	err    error
 }
 
-// try checks a command line, in an environment with these variables, and runs nothing. Standard input is no terminal.
+// try checks a command line, in an environment with these variables, and runs nothing. Standard
+// input is no terminal.
 func try(t *testing.T, vars map[string]string, args ...string) outcome {
 	t.Helper()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -147,8 +148,9 @@ func try(t *testing.T, vars map[string]string, args ...string) outcome {
 	return outcome{status, want, string(data), err}
 }
 
-// Every flag of every verb refuses values that it does not take, before anything is done: with status 2 (run: 125), one line that has
-// the name of the flag and its value, and where to read more.
+// Every flag of every verb refuses values that it does not take, before anything is done: with
+// status 2 (run: 125), one line that has the name of the flag and its value, and where to read
+// more.
 func TestBadValues(t *testing.T) {
 	work := badSetup(t)
 	place := func(s string) string { return strings.ReplaceAll(s, "WORK", work) }
@@ -226,7 +228,8 @@ func checkRefusal(t *testing.T, got outcome, flag, value string, args []string) 
 	}
 }
 
-// repeated finds a clause that a message has twice: a part between ": " and the next that comes again.
+// repeated finds a clause that a message has twice: a part between ": " and the next that comes
+// again.
 func repeated(message string) string {
 	seen := map[string]bool{}
 	for part := range strings.SplitSeq(message, ": ") {
@@ -430,7 +433,8 @@ func TestDefaultPlatform(t *testing.T) {
 	}
 }
 
-// The state of a user is found without HOME (cron, systemd units), and never in the current directory.
+// The state of a user is found without HOME (cron, systemd units), and never in the current
+// directory.
 func TestHomeDir(t *testing.T) {
 	for _, home := range []string{"", ".", "relative/path"} {
 		e := &env{getenv: func(string) string { return home }}
@@ -486,7 +490,8 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// Files that cannot be written are refused before anything is done, and the check leaves nothing behind.
+// Files that cannot be written are refused before anything is done, and the check leaves nothing
+// behind.
 func TestWritable(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("root may write everywhere")

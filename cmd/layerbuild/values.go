@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// errEmptyValue is returned for a flag with an empty value. --fail-over "$LIMIT" is such a flag if LIMIT is not set:
-// without the error there would silently be no gate.
+// errEmptyValue is returned for a flag with an empty value. --fail-over "$LIMIT" is such a flag
+// if LIMIT is not set: without the error the gate would be missing without a message.
 var errEmptyValue = errors.New("the value is empty (is a variable unset?)")
 
 // given is the value of a flag that must not be empty.
@@ -37,7 +37,8 @@ func (l *givenList) Set(s string) error {
 func (l *givenList) Type() string   { return "stringArray" }
 func (l *givenList) String() string { return strings.Join(*l, ",") }
 
-// commaList is the value of a flag that may be given several times, each time with several items. No item is empty.
+// commaList is the value of a flag that may be given several times, each time with several items.
+// No item is empty.
 type commaList []string
 
 func (l *commaList) Set(s string) error {

@@ -9,7 +9,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/suggest"
 )
 
-// others maps verbs of other tools to a hint at layerbuild's equivalent.
+// others maps verbs of other tools to a hint about layerbuild's equivalent.
 var others = map[string]string{
 	"buildx": "leave it out: layerbuild takes the flags of 'docker buildx build'",
 	"image":  "see 'layerbuild images' and 'layerbuild help'", "ls": "see 'layerbuild images'", "list": "see 'layerbuild images'",
@@ -20,8 +20,8 @@ var others = map[string]string{
 	"slim": "see 'layerbuild prune-image'", "squash": "see 'layerbuild prune-image'", "dive": "see 'layerbuild analyze'",
 }
 
-// findVerb finds the verb of a command line and returns the other words. --root and --driver, which all verbs have, may
-// stand before the verb. Without a verb it is build.
+// findVerb returns the verb of a command line and the other words. --root and --driver, which
+// all verbs have, may come before the verb. Without a verb it is build.
 func findVerb(all []verb, args []string) (verb, []string, error) {
 	before := stateFlagsBefore(args)
 	if before == len(args) {
@@ -49,7 +49,8 @@ func findVerb(all []verb, args []string) (verb, []string, error) {
 	return all[0], args, nil
 }
 
-// stateFlagsBefore counts the arguments at the beginning that are --root and --driver with their values.
+// stateFlagsBefore counts the arguments at the beginning that are --root and --driver with their
+// values.
 func stateFlagsBefore(args []string) int {
 	n := 0
 	for n < len(args) {

@@ -8,21 +8,21 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 )
 
-// Failure is why a build failed, with everything that helps to see it. Only Err must be there.
+// Failure describes why a build failed. Only Err is required.
 type Failure struct {
-	Step   string   // the step's name; "": it was none
+	Step   string   // the step's name; "": the error is not of a step
 	Output []string // the last lines of what its command printed
 	File   string   // the Dockerfile; "" or no Source: no excerpt
-	Source []byte   // what is in it
-	Start  int      // the first line that Err is about, from 1; 0: no excerpt
+	Source []byte   // its content
+	Start  int      // the first line that Err concerns, from 1; 0: no excerpt
 	End    int      // the last one; less than Start: the same
 	Err    error
 }
 
-// PrintOptions are how something is printed.
+// PrintOptions are the options of Print and the other functions that print.
 type PrintOptions struct {
 	Color bool
-	Width int // where long lines of a file are cut; 0: 200 columns
+	Width int // the columns at which long lines of a file are cut; 0: 200
 }
 
 const (
@@ -30,7 +30,8 @@ const (
 	excerptRule = "--------------------\n"
 )
 
-// Print writes f as BuildKit does: the step with its last output, the place in the Dockerfile, and last the error.
+// Print writes f as BuildKit does: the step with its last output, the place in the Dockerfile, and
+// last the error.
 func (f Failure) Print(w io.Writer, o PrintOptions) error {
 	var b strings.Builder
 	if len(f.Output) > 0 {
@@ -51,7 +52,7 @@ func (f Failure) Print(w io.Writer, o PrintOptions) error {
 	return err
 }
 
-// cleanLines is clean for text of several lines.
+// cleanLines calls clean for each line of a text.
 func cleanLines(s string) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	for i, line := range lines {
@@ -60,8 +61,8 @@ func cleanLines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// excerpt shows the lines start to end of a file, marked, with some of those around: two for one line, one for more.
-// It is empty where the file does not have them.
+// excerpt returns the lines start to end of a file, marked, and some lines around them: two for
+// one line, one for more. It is empty if the file does not have these lines.
 func excerpt(file string, source []byte, start, end, width int) string {
 	if file == "" || len(source) == 0 || start < 1 {
 		return ""
@@ -91,7 +92,8 @@ func excerpt(file string, source []byte, start, end, width int) string {
 	return b.String()
 }
 
-// visible shows a line of a file: nothing that is in it is left out, for it may be what the error is about.
+// visible returns a line of a file with all of its characters visible: the error may be about
+// any of them.
 func visible(line string) string {
 	if isClean(line) {
 		return line
@@ -118,7 +120,8 @@ func visible(line string) string {
 	return b.String()
 }
 
-// PrintWarnings writes the summary of a build's warnings that stands at its end; nothing where there are none.
+// PrintWarnings writes the summary of a build's warnings after a build; nothing if there are
+// none.
 func PrintWarnings(w io.Writer, warnings []event.Warning, o PrintOptions) error {
 	if len(warnings) == 0 {
 		return nil
@@ -136,8 +139,9 @@ func PrintWarnings(w io.Writer, warnings []event.Warning, o PrintOptions) error 
 	return err
 }
 
-// PrintFindings writes warnings in full, each with its rule, where that is explained, and an excerpt: what a check of
-// a Dockerfile is run for. source returns what is in a file that a warning names, nil where that is not known.
+// PrintFindings writes the warnings of a check of a Dockerfile in full, each with its rule, the
+// address of its documentation, and an excerpt. source returns the content of a file that a
+// warning names, nil if it is not known.
 func PrintFindings(w io.Writer, warnings []event.Warning, source func(file string) []byte, o PrintOptions) error {
 	var b strings.Builder
 	if len(warnings) == 0 {

@@ -12,24 +12,26 @@ import (
 	"golang.org/x/term"
 )
 
-// live renders a build on a terminal: a picture of what is going on, painted over the one before, ten times a second
-// at most and only when it differs. One picture is one write, and of it only the lines that changed, so that nothing
-// flickers. Of the terminal it wants no more than what every terminal since the VT100 has.
+// live renders a build on a terminal. It draws frames over the previous one, at most ten a
+// second, and only if something has changed. A frame is one write of only the lines that
+// changed, so that nothing flickers. It uses only sequences that every terminal since the VT100
+// supports.
 type live struct {
 	rec   *record
 	w     *writer
 	size  func() (width, height int)
 	logs  int
 	paint palette
-	// What is on the terminal now: the lines above the cursor, which is at the beginning of the line below them.
+	// The present content of the terminal: the lines above the cursor, which is at the beginning
+	// of the line below them.
 	drawn      []frameLine
 	drawnWidth int
 }
 
-// frameLine is one line of the picture.
+// frameLine is one line of a frame.
 type frameLine struct {
 	text string // with colours
-	cols int    // columns that it takes
+	cols int    // its width in columns
 }
 
 const livePause = 100 * time.Millisecond
@@ -46,7 +48,7 @@ func newLive(mu *sync.Mutex, rec *record, out io.Writer, o Options) *live {
 		l.draw(now, false)
 		for _, w := range rec.order {
 			if w.state == running {
-				return livePause // the time it takes is on the screen
+				return livePause // the elapsed time is shown
 			}
 		}
 		return 0
@@ -54,7 +56,8 @@ func newLive(mu *sync.Mutex, rec *record, out io.Writer, o Options) *live {
 	return l
 }
 
-// sizer asks the terminal for its size before each picture: it is cheaper than to listen for SIGWINCH and be right.
+// sizer asks the terminal for its size before each frame: that is cheaper and safer than
+// handling SIGWINCH.
 func sizer(out io.Writer, o Options) func() (int, int) {
 	return func() (int, int) {
 		width, height := o.Width, o.Height
@@ -82,7 +85,7 @@ func (l *live) handle(event.Event, *work) { l.w.poke() }
 func (l *live) line(*work, []byte)        {}
 
 func (l *live) close() error {
-	drawn := false // what is higher than the terminal cannot be painted over
+	drawn := false // a frame higher than the terminal cannot be drawn over
 	l.w.mu.Lock()
 	l.w.fill = func(now time.Time) time.Duration {
 		if !drawn {
@@ -95,8 +98,9 @@ func (l *live) close() error {
 	return l.w.close()
 }
 
-// Control sequences: ECMA-48, and DEC's private modes for the cursor (25) and for wrapping lines (7). Wrapping is off
-// while a picture is painted: where terminal and we disagree about a character's width, a line is cut and not two.
+// Control sequences: ECMA-48, and DEC's private modes for the cursor (25) and for wrapping lines
+// (7). Wrapping is off while a frame is drawn: if the terminal has another opinion about a
+// character's width, a line is cut and not wrapped.
 const (
 	beginFrame = "\x1b[?25l\x1b[?7l"
 	endFrame   = "\x1b[?7h\x1b[?25h"
@@ -104,7 +108,7 @@ const (
 	clearBelow = "\x1b[J"
 )
 
-// draw hands a picture to the writer, if it differs from what is on the terminal.
+// draw passes a frame to the writer if it differs from the content of the terminal.
 func (l *live) draw(now time.Time, final bool) {
 	if len(l.rec.order) == 0 {
 		return
@@ -120,8 +124,8 @@ func (l *live) draw(now time.Time, final bool) {
 		b = fmt.Appendf(b, "\r\x1b[%dA", up)
 	}
 	if !same {
-		// Before and not after: a terminal that wrapped lines remembers which rows belong together until they are
-		// cleared, and would join them when it becomes wider (tmux 3.3).
+		// Before and not after: a terminal that wrapped lines remembers which rows belong together
+		// until they are cleared, and would join them when it becomes wider (tmux 3.3).
 		b = append(b, clearBelow...)
 	}
 	for i, line := range frame {
@@ -137,8 +141,9 @@ func (l *live) draw(now time.Time, final bool) {
 	l.drawn, l.drawnWidth = frame, width
 }
 
-// rows is how many rows are between the picture's first line and the cursor. On a terminal that became narrower a
-// line may take several: most of today's wrap again what they show.
+// rows returns the number of rows between the first line of the frame and the cursor. On a
+// terminal that has become narrower a line may take several rows: most terminals wrap their
+// content again.
 func (l *live) rows(width int) int {
 	rows := len(l.drawn)
 	for _, line := range l.drawn {
@@ -159,7 +164,8 @@ func equal(a, b []frameLine) bool {
 	return true
 }
 
-// picture lays out the build as it is now. A final picture has every step and may be higher than the terminal.
+// picture returns the frame for the present state of the build. A final frame has every step and
+// may be higher than the terminal.
 func (l *live) picture(now time.Time, width, height int, final bool) []frameLine {
 	p := painter{width: width - 1, palette: l.paint, now: now} // the last column stays free: some terminals wrap after it
 	lines := []frameLine{p.header(l.rec, final)}
@@ -167,7 +173,7 @@ func (l *live) picture(now time.Time, width, height int, final bool) []frameLine
 	if final {
 		blocks = l.all()
 	} else {
-		blocks = l.choose(max(1, height-2)) // the header, and the line that the cursor is on
+		blocks = l.choose(max(1, height-2)) // without the header and the line of the cursor
 	}
 	for _, b := range blocks {
 		lines = append(lines, p.step(b.w))
@@ -181,7 +187,8 @@ func (l *live) picture(now time.Time, width, height int, final bool) []frameLine
 	return lines
 }
 
-// block is a piece of work in a picture: a line, and how many more for its parts and its output.
+// block is a piece of work in a frame: its line, and the numbers of lines for its parts and its
+// output.
 type block struct {
 	w           *work
 	parts, logs int
@@ -198,11 +205,12 @@ func (l *live) all() []block {
 	return blocks
 }
 
-// maxParts is how many parts of one piece of work a picture has.
+// maxParts is the largest number of parts of one piece of work in a frame.
 const maxParts = 8
 
-// choose picks what fits into so many lines. First come the steps that run or failed; then some of the steps that
-// ended, the latest first; what is left is shared between the output and the parts of those that run.
+// choose selects the blocks that fit into a number of lines. Steps that run or have failed come
+// first; then some of the steps that have ended, the latest first. The remaining lines are
+// shared by the output and the parts of running steps.
 func (l *live) choose(room int) []block {
 	var busy, ended []*work
 	for _, w := range l.rec.order {
@@ -241,7 +249,7 @@ func (l *live) choose(room int) []block {
 	return shown
 }
 
-// shrink takes lines from those who want most, until all fit into room.
+// shrink takes lines from the largest requests until all fit into room.
 func shrink(busy []*work, wants map[*work]*block, want, room int) {
 	for ; want > room; want-- {
 		var most *block
@@ -258,7 +266,8 @@ func shrink(busy []*work, wants map[*work]*block, want, room int) {
 	}
 }
 
-// pickParts returns n parts of w, in their order: those that are not done first, of the others the latest.
+// pickParts returns n parts of w, in their order: first those that are not done, then the latest
+// others.
 func pickParts(w *work, n int) []*part {
 	if len(w.parts) <= n {
 		return w.parts
@@ -284,7 +293,7 @@ func pickParts(w *work, n int) []*part {
 	return picked
 }
 
-// lineCount is how many lines of w's output there are to show.
+// lineCount returns the number of lines of w's output that can be shown.
 func (w *work) lineCount() int {
 	n := 0
 	if w.tail != nil {
@@ -296,7 +305,7 @@ func (w *work) lineCount() int {
 	return n
 }
 
-// openLine is the line that has not ended yet.
+// openLine returns the last line, if it has not ended yet.
 func (w *work) openLine() string {
 	for _, s := range w.streams {
 		if s != nil && len(s.line) > 0 {
@@ -306,7 +315,7 @@ func (w *work) openLine() string {
 	return ""
 }
 
-// lastLines are the last n lines of w's output, the one that has not ended included.
+// lastLines returns the last n lines of w's output, including one that has not ended.
 func (w *work) lastLines(n int) []string {
 	if n == 0 {
 		return nil
@@ -317,14 +326,14 @@ func (w *work) lastLines(n int) []string {
 	return w.tail.last(n)
 }
 
-// painter makes lines of a picture.
+// painter formats lines of a frame.
 type painter struct {
 	palette
 	width int
 	now   time.Time
 }
 
-// palette are the sequences that turn a colour on, and off again; empty where there are none.
+// palette holds the sequences that turn colours on and off; they are empty without colours.
 type palette struct{ done, failed, canceled, off string }
 
 var colors = palette{done: "\x1b[36m", failed: "\x1b[31m", canceled: "\x1b[33m", off: "\x1b[0m"}
@@ -368,7 +377,7 @@ func (p painter) log(w *work, line string) frameLine {
 	return p.line(" => => # "+line, "", color)
 }
 
-// barWidth is the number of columns that a bar is long, inside its brackets.
+// barWidth is the width of a progress bar inside its brackets, in columns.
 const barWidth = 20
 
 func (p painter) part(part *part) frameLine {
@@ -389,7 +398,7 @@ func (p painter) part(part *part) frameLine {
 	return p.line(" => => "+shorten(clean(part.name)), right, "")
 }
 
-// line makes a line of what stands left, cut where there is no room for it, and right. Both are clean.
+// line returns a line with left, cut if there is not enough room, and right. Both are clean.
 func (p painter) line(left, right, color string) frameLine {
 	room := p.width
 	if right != "" {
@@ -411,7 +420,7 @@ func (p painter) line(left, right, color string) frameLine {
 	return frameLine{text: text, cols: cols}
 }
 
-// shorten leaves twelve digits of each digest in s, as image IDs are shown everywhere.
+// shorten keeps twelve digits of each digest in s, as for image IDs.
 func shorten(s string) string {
 	const name, full, short = "sha256:", 64, 12
 	var b strings.Builder

@@ -10,35 +10,35 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 )
 
-// plain renders a build as text for logs: a block of lines for each piece of work, each line beginning with its
-// number. Where several run at once it stays with one of them for a while, so that blocks are not torn to shreds;
-// what the others say waits.
+// plain renders a build as text for logs: a block of lines for each piece of work. Each line
+// begins with the number of the work. If several run at the same time it stays with one of them
+// for a while, so that blocks are not fragmented; the output of the others waits.
 type plain struct {
 	rec     *record
 	w       *writer
-	now     time.Time           // of the Log that is being taken apart
-	waiting []*work             // those that have something to say, in the order in which they began to wait
-	partial map[*work]time.Time // those that may have an unfinished line, and since when
-	pending int                 // bytes that wait in all
-	current *work               // whose block it is
+	now     time.Time           // time of the Log that is being processed
+	waiting []*work             // work with pending output, in the order of waiting
+	partial map[*work]time.Time // work that may have an unfinished line, and since when
+	pending int                 // number of waiting bytes
+	current *work               // the work whose block is being written
 	since   time.Time           // when it became so
-	spoke   time.Time           // when it last said something
-	begun   bool                // something was written
+	spoke   time.Time           // when it last had output
+	begun   bool                // something has been written
 }
 
-// plainWork is what the plain view knows of a piece of work.
+// plainWork is the plain view's state of a piece of work.
 type plainWork struct {
-	text []byte // lines that wait to be written
-	said bool   // it has begun to say something: on the waiting list, or current
+	text []byte // waiting lines
+	said bool   // it is on the waiting list, or current
 }
 
 const (
 	plainPause   = 100 * time.Millisecond // between writes
-	partialAfter = time.Second            // an unfinished line is shown when nothing was added to it for so long
-	partEvery    = 5 * time.Second        // how often the progress of one part is told
-	stayIdle     = time.Second            // how long a block is kept for a piece of work that says nothing, when others wait
-	stayBusy     = 5 * time.Second        // and for one that does
-	stayBytes    = 1 << 20                // unless more than this waits
+	partialAfter = time.Second            // an unfinished line is shown after this time without additions
+	partEvery    = 5 * time.Second        // interval between reports of the progress of one part
+	stayIdle     = time.Second            // how long a block is kept for work without output, if others wait
+	stayBusy     = 5 * time.Second        // and for work with output
+	stayBytes    = 1 << 20                // unless more than this number of bytes waits
 )
 
 func newPlain(mu *sync.Mutex, rec *record, out io.Writer) *plain {
@@ -110,7 +110,7 @@ func (p *plain) progress(e event.Progress, w *work) {
 	}
 }
 
-// say adds a line to w's block; an empty one only sees to it that there is a block.
+// say adds a line to w's block; an empty line only makes sure that there is a block.
 func (p *plain) say(w *work, text string) {
 	if text != "" {
 		p.append(w, func(b []byte) []byte { return append(append(b, text...), '\n') })
@@ -145,7 +145,7 @@ func (p *plain) wait(w *work) {
 	}
 }
 
-// fill hands what is due to the writer.
+// fill passes the lines that are due to the writer.
 func (p *plain) fill(now time.Time) time.Duration {
 	next := p.flushPartial(now)
 	for {
@@ -165,7 +165,7 @@ func (p *plain) fill(now time.Time) time.Duration {
 	}
 }
 
-// stay is how long the block still belongs to w; 0: no longer.
+// stay returns how long the block still belongs to w; 0: no longer.
 func (p *plain) stay(w *work, now time.Time) time.Duration {
 	if w.state != running {
 		return 0
@@ -176,7 +176,7 @@ func (p *plain) stay(w *work, now time.Time) time.Duration {
 	return max(0, min(p.spoke.Add(stayIdle).Sub(now), p.since.Add(stayBusy).Sub(now)))
 }
 
-// turn gives the block to whoever waits longest.
+// turn gives the block to the work that has waited longest.
 func (p *plain) turn(now time.Time) {
 	if old := p.current; old != nil {
 		old.plain.said = false
@@ -193,7 +193,7 @@ func (p *plain) turn(now time.Time) {
 	p.w.buf = fmt.Appendf(p.w.buf, "#%d %s\n", w.number, cut(w.name, maxName))
 }
 
-// maxName is how much of a step's name a header shows.
+// maxName is the largest length of a step's name in a header.
 const maxName = 160
 
 func (p *plain) take(w *work) {
@@ -208,7 +208,8 @@ func (p *plain) take(w *work) {
 	}
 }
 
-// flushPartial shows lines that wait for their ends too long: the command asks something, or draws a bar.
+// flushPartial shows lines that have been unfinished for too long: the command may be asking
+// something or drawing a bar.
 func (p *plain) flushPartial(now time.Time) time.Duration {
 	var next time.Duration
 	for w, since := range p.partial {
@@ -230,7 +231,7 @@ func (p *plain) flushPartial(now time.Time) time.Duration {
 	return next
 }
 
-// sooner is the smaller of two times that are 0 where there is none.
+// sooner returns the earlier of two times; 0: none.
 func sooner(a, b time.Duration) time.Duration {
 	if a == 0 || b != 0 && b < a {
 		return b
@@ -240,7 +241,7 @@ func sooner(a, b time.Duration) time.Duration {
 
 func (p *plain) close() error {
 	p.w.mu.Lock()
-	// Whatever is running now has no more to say.
+	// Work that is still running has no more output.
 	p.w.fill = func(now time.Time) time.Duration {
 		for {
 			if p.current != nil {

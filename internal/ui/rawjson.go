@@ -10,11 +10,12 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 )
 
-// rawJSON writes one JSON object a line, one line an event. docs/PROGRESS.md describes the schema; fields are added
-// to it and never renamed.
+// rawJSON writes one JSON object per event, each on a line. docs/PROGRESS.md describes the
+// schema; fields are added to it and never renamed.
 type rawJSON struct{ w *writer }
 
-// rawEvent has the fields of all events. Text that is not UTF-8 is not exact in it, but for a log's data.
+// rawEvent has the fields of all events. Text that is not UTF-8 is not exact, except for the
+// data of a log.
 type rawEvent struct {
 	Type    string     `json:"type"`
 	Time    *time.Time `json:"time,omitempty"`
@@ -53,7 +54,7 @@ func (r *rawJSON) handle(e event.Event, w *work) {
 	}
 	line, err := json.Marshal(raw)
 	if err != nil {
-		// Only a time outside the years 0 to 9999 cannot be said.
+		// Only a time outside of the years 0 to 9999 cannot be encoded.
 		raw.Time = nil
 		if line, err = json.Marshal(raw); err != nil {
 			panic("unreachable: " + err.Error())

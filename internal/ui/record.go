@@ -10,14 +10,14 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 )
 
-// record is what is known of a build, in every mode: the views render it, and it outlives them.
+// record is the state of a build in every mode: the views render it, and it outlives them.
 type record struct {
 	work     map[event.ID]*work
-	order    []*work // as they were begun
+	order    []*work // in the order of their beginnings
 	failed   *work   // the first that failed
 	begun    time.Time
-	ended    int // pieces of work that are not running
-	expected int // as the build last said; 0: it did not
+	ended    int // number of pieces of work that have ended
+	expected int // the last Expect event; 0: none
 	warnings []event.Warning
 	said     map[event.Warning]bool
 	result   *event.Result
@@ -30,7 +30,7 @@ type work struct {
 	name       string
 	begun, end time.Time
 	state      state
-	running    int // how many say that they are at it: equal work has equal IDs
+	running    int // number of Starts without a Done: equal work has equal IDs
 	err        error
 	note       string
 	parts      []*part
@@ -39,7 +39,7 @@ type work struct {
 	plain      plainWork
 }
 
-// state is what became of a piece of work.
+// state is the state of a piece of work.
 type state uint8
 
 const (
@@ -48,7 +48,7 @@ const (
 	cached
 	failed
 	canceled
-	repaired // it failed on damage, and begins again
+	repaired // it failed because of damage, and begins again
 )
 
 // part is a part of a piece of work that has a size.
@@ -57,10 +57,10 @@ type part struct {
 	current, total int64
 	begun, last    time.Time
 	done           bool
-	printed        time.Time // when the plain view last wrote of it
+	printed        time.Time // when the plain view last wrote it
 }
 
-// start notes that e's work was begun and returns it.
+// start records that e's work has begun and returns it.
 func (r *record) start(e event.Start) *work {
 	w := r.at(e.ID, e.Time)
 	if w.running++; w.running == 1 {
@@ -75,8 +75,8 @@ func (r *record) start(e event.Start) *work {
 	return w
 }
 
-// done notes that e's work has ended; last is false while others are still at the same, and where it has ended before.
-// A failure ends it for all.
+// done records that e's work has ended. last is false while other events of the same work are
+// outstanding, and if it had ended before. A failure ends it for all.
 func (r *record) done(e event.Done) (w *work, last bool) {
 	w = r.at(e.ID, e.Time)
 	w.running = max(0, w.running-1)
@@ -104,7 +104,7 @@ func (r *record) done(e event.Done) (w *work, last bool) {
 	return w, true
 }
 
-// forget drops what only a running or a failed piece of work needs.
+// forget drops data that only running or failed work needs.
 func (w *work) forget() {
 	w.streams = [2]*lines{}
 	if w.state != failed {
@@ -112,7 +112,8 @@ func (w *work) forget() {
 	}
 }
 
-// at returns the piece of work that id names; one that nobody has begun is begun now and called by its ID.
+// at returns the piece of work with an ID; if it has not begun, it begins now and has its ID as
+// name.
 func (r *record) at(id event.ID, now time.Time) *work {
 	w := r.work[id]
 	if w == nil {
@@ -126,7 +127,7 @@ func (r *record) at(id event.ID, now time.Time) *work {
 	return w
 }
 
-// progress notes how far a part is; it is false where that is no news.
+// progress records the progress of a part; it returns false if nothing has changed.
 func (r *record) progress(e event.Progress) (*work, bool) {
 	w := r.at(e.ID, e.Time)
 	i := slices.IndexFunc(w.parts, func(p *part) bool { return p.name == e.Part })
@@ -143,7 +144,7 @@ func (r *record) progress(e event.Progress) (*work, bool) {
 	return w, true
 }
 
-// warn notes a warning; it is false for one that was said before.
+// warn records a warning; it returns false for a repeated one.
 func (r *record) warn(e event.Warning) bool {
 	key := event.Warning{Rule: e.Rule, Message: e.Message, File: e.File, Line: e.Line}
 	if r.said[key] {
@@ -163,11 +164,11 @@ func (r *record) sortedWarnings() []event.Warning {
 	})
 }
 
-// total is how many pieces of work the build has, as far as one knows.
+// total returns the number of pieces of work of the build, as far as known.
 func (r *record) total() int { return max(r.expected, len(r.order)) }
 
-// log takes output of w's command; emit is called for each line of it. The two streams have a line each: what a
-// program prints on one must not land in the middle of a line of the other.
+// log adds output of w's command and calls emit for each line of it. The two streams have
+// separate lines: output on one must not be inserted into a line of the other.
 func (w *work) log(stream int, data []byte, emit func(w *work, line []byte)) {
 	i := 0
 	if stream == 2 {
@@ -185,7 +186,7 @@ func (w *work) log(stream int, data []byte, emit func(w *work, line []byte)) {
 	w.streams[i].write(data)
 }
 
-// flush ends the lines that have not ended.
+// flush ends the unfinished lines.
 func (w *work) flush() {
 	for _, s := range w.streams {
 		if s != nil {
@@ -194,7 +195,7 @@ func (w *work) flush() {
 	}
 }
 
-// elapsed is how long w took, or takes until now.
+// elapsed returns the duration of w, up to now if it is running.
 func (w *work) elapsed(now time.Time) time.Duration {
 	if !w.end.IsZero() {
 		now = w.end
@@ -202,14 +203,15 @@ func (w *work) elapsed(now time.Time) time.Duration {
 	return max(0, now.Sub(w.begun))
 }
 
-// tail keeps the last lines that it is given, in buffers that it uses again.
+// tail keeps the last lines that it was given, and reuses its buffers.
 type tail struct {
 	ring [tailLines][]byte
 	next int
 	full bool
 }
 
-// tailLines is how many lines of a step's output are kept for the message of its failure.
+// tailLines is the number of lines of a step's output that are kept for the message of its
+// failure.
 const tailLines = 20
 
 func (t *tail) add(line []byte) {
@@ -232,7 +234,7 @@ func (t *tail) last(n int) []string {
 	return out
 }
 
-// count is how many lines are kept.
+// count returns the number of kept lines.
 func (t *tail) count() int {
 	if t.full {
 		return len(t.ring)

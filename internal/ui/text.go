@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// width is the number of columns that r takes on a terminal.
+// width returns the number of columns of r on a terminal.
 func width(r rune) int {
 	if r < 0x300 {
-		return 1 // Latin: the common case; controls never get here
+		return 1 // Latin: the common case; r is never a control character
 	}
 	if in(zeroWidth[:], r) {
 		return 0
@@ -25,7 +25,7 @@ func in(table []span, r rune) bool {
 	return i < len(table) && table[i].first <= r
 }
 
-// columns is the number of columns that s, which is clean, takes.
+// columns returns the number of columns of s, which is clean.
 func columns(s string) int {
 	n := 0
 	for _, r := range s {
@@ -34,7 +34,8 @@ func columns(s string) int {
 	return n
 }
 
-// cut returns as much of s, which is clean, as fits into n columns; where something is left out it ends in "..".
+// cut returns as much of s, which is clean, as fits into n columns. If something is cut off, the
+// result ends in "..".
 func cut(s string, n int) string {
 	if n <= 0 {
 		return ""
@@ -43,7 +44,7 @@ func cut(s string, n int) string {
 		return s
 	}
 	const more = ".."
-	taken, room := 0, 0 // room: where to stop when it does not fit entirely
+	taken, room := 0, 0 // room: where to cut if s does not fit
 	for i, r := range s {
 		w := width(r)
 		if taken+w > n {
@@ -60,7 +61,8 @@ func cut(s string, n int) string {
 	return s
 }
 
-// clean makes s one line that is fit for a terminal: control sequences are left out, tabs become spaces.
+// clean makes s one line that is safe for a terminal: control sequences are removed, tabs become
+// spaces.
 func clean(s string) string {
 	if isClean(s) {
 		return s
@@ -81,24 +83,25 @@ func isClean(s string) bool {
 	return true
 }
 
-// lines takes what a command prints, in pieces of any size, and hands on its lines, fit for a terminal. Escape
-// sequences of every kind are left out, so are other control characters and the characters that turn the direction
-// of text; bytes that are not UTF-8 become U+FFFD. Tabs are expanded. After a carriage return the line begins anew,
-// as it does on a terminal: of a progress bar only the last state is a line.
+// lines takes the output of a command, in pieces of any size, and calls emit for its lines, in a
+// form that is safe for a terminal. Escape sequences of every kind are removed, and so are other
+// control characters and characters that change the direction of text; bytes that are not UTF-8
+// become U+FFFD. Tabs are expanded. A carriage return starts the line again, as on a terminal:
+// of a progress bar only the last state is a line.
 type lines struct {
-	emit        func(line []byte) // the slice is good until it returns
-	keepReturns bool              // a carriage return is left out but takes nothing away
+	emit        func(line []byte) // the slice is valid until emit returns
+	keepReturns bool              // a carriage return is removed without other effect
 
 	line    []byte
 	column  int
 	state   scanState
-	rewrite bool // a carriage return came: the next character begins the line anew
+	rewrite bool // a carriage return came: the next character starts the line again
 	dirty   bool // something came since the last emit
 	rest    [utf8.UTFMax]byte
 	nrest   int
 }
 
-// scanState is where in an escape sequence (ECMA-48) the scanner is.
+// scanState is the scanner's position in an escape sequence (ECMA-48).
 type scanState uint8
 
 const (
@@ -110,11 +113,11 @@ const (
 	scanStringEscape           // ESC inside a string: "\" ends it
 )
 
-// maxLine is where a line without an end is cut, so that a command cannot make us hold everything.
+// maxLine is the length at which a line is cut, to limit the memory for a line without an end.
 const maxLine = 16 << 10
 
 func (l *lines) write(p []byte) {
-	for l.nrest > 0 && len(p) > 0 { // a character that the last piece ended within
+	for l.nrest > 0 && len(p) > 0 { // a character that was split between two pieces
 		l.rest[l.nrest] = p[0]
 		l.nrest, p = l.nrest+1, p[1:]
 		if r := l.rest[:l.nrest]; utf8.FullRune(r) || l.nrest == utf8.UTFMax {
@@ -150,7 +153,7 @@ func (l *lines) write(p []byte) {
 	}
 }
 
-// plainRun is the number of bytes at p's beginning that are printable ASCII.
+// plainRun returns the number of bytes at the beginning of p that are printable ASCII.
 func plainRun(p []byte) int {
 	for i, c := range p {
 		if c < ' ' || c > '~' {
@@ -188,12 +191,12 @@ func (l *lines) rune(c rune) {
 		l.control(c)
 	case scanString:
 		switch c {
-		case 0x07, 0x9c, 0x18, 0x1a: // BEL, ST; CAN and SUB break it off
+		case 0x07, 0x9c, 0x18, 0x1a: // BEL, ST; CAN and SUB cancel it
 			l.state = scanText
 		case 0x1b:
 			l.state = scanStringEscape
 		case '\n':
-			// A terminal would swallow on; a log is more use with its lines.
+			// A terminal would ignore the following text; in a log the lines are more useful.
 			l.state = scanText
 			l.end()
 		}
@@ -205,7 +208,7 @@ func (l *lines) rune(c rune) {
 	}
 }
 
-// escape takes the character after ESC.
+// escape handles the character after ESC.
 func (l *lines) escape(c rune) {
 	switch {
 	case c == '[':
@@ -224,14 +227,14 @@ func (l *lines) escape(c rune) {
 	}
 }
 
-// control takes a character of a CSI sequence.
+// control handles a character of a CSI sequence.
 func (l *lines) control(c rune) {
 	switch {
 	case c >= 0x40 && c <= 0x7e, c == 0x18, c == 0x1a:
 		l.state = scanText
 	case c == 0x1b:
 		l.state = scanEscape
-	case c == '\n', c == '\r': // not a sequence after all
+	case c == '\n', c == '\r': // not a valid sequence
 		l.state = scanText
 		l.plain(c)
 	case c > 0x7f:
@@ -240,7 +243,7 @@ func (l *lines) control(c rune) {
 	}
 }
 
-// plain takes a character outside of sequences.
+// plain handles a character outside of sequences.
 func (l *lines) plain(c rune) {
 	switch {
 	case c == '\n':
@@ -272,7 +275,8 @@ func (l *lines) plain(c rune) {
 	}
 }
 
-// turns reports whether c changes the direction of text around it, or ends a line where we do not see it end.
+// turns reports whether c changes the direction of text around it, or ends a line where we do
+// not.
 func turns(c rune) bool {
 	switch {
 	case c == 0x61c, c == 0x200e, c == 0x200f, c >= 0x2028 && c <= 0x202e, c >= 0x2066 && c <= 0x2069:
@@ -281,7 +285,7 @@ func turns(c rune) bool {
 	return false
 }
 
-// back takes the last character away: programs that draw a bar with backspaces overwrite it.
+// back removes the last character: programs that draw a bar with backspaces overwrite it.
 func (l *lines) back() {
 	c, size := utf8.DecodeLastRune(l.line)
 	if size > 0 {
@@ -301,10 +305,10 @@ func (l *lines) end() {
 	l.line, l.column, l.rewrite, l.dirty = l.line[:0], 0, false, false
 }
 
-// partial is the line that has not ended, if anything is on it.
+// partial returns the unfinished line, if it is not empty.
 func (l *lines) partial() []byte { return l.line }
 
-// flush ends the line that has not ended, if anything is on it.
+// flush ends the unfinished line, if it is not empty.
 func (l *lines) flush() {
 	if l.nrest > 0 {
 		l.nrest = 0

@@ -61,8 +61,8 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// FuzzLines: whatever comes, lines are short, valid UTF-8 without any control character, and the same however the
-// input is torn apart.
+// FuzzLines: whatever comes, lines are short, valid UTF-8 without any control character, and the
+// same however the input is torn apart.
 func FuzzLines(f *testing.F) {
 	for _, h := range hostile {
 		f.Add(h, 3)

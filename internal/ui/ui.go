@@ -1,10 +1,12 @@
-// Package ui shows a person, or a program, how a build goes.
+// Package ui shows the progress of a build to a person or a program.
 //
-// A UI takes the events of a build and renders them in one of four ways: as a live view on a terminal, as lines of
-// text for logs, as JSON for programs, or not at all. It also prints what is said when a build is over: why it
-// failed, and what it warned of. What a step's command prints is hostile: nothing that reaches a terminal from here
-// can do more than put visible characters on it. The one exception is rawjson, which is exact, and whose reader
-// must know; its schema is in docs/PROGRESS.md.
+// A UI takes the events of a build and renders them in one of four ways: as a live view on a
+// terminal, as lines of text for logs, as JSON for programs, or not at all. It also prints why a
+// build failed, and its warnings, after the build. The output of a step's command is not
+// trusted: text that this package writes to a terminal can only show visible characters. The
+// exception is rawjson, which is exact; its reader must handle that. Its schema is in
+// docs/PROGRESS.md. The package may write to the given files and read the environment. Its tests
+// use a virtual terminal (internal/vttest).
 package ui
 
 import (
@@ -19,16 +21,18 @@ import (
 	"golang.org/x/term"
 )
 
-// Modes are the names of the ways to render a build that New takes.
+// Modes are the names of the ways to render a build, for New.
 var Modes = [...]string{"auto", "plain", "tty", "rawjson", "quiet"}
 
-// Options are how a build is shown. The zero value is right for a program run by a person.
+// Options are the options of New. The zero value is suitable for a program that a person runs.
 type Options struct {
-	// NoColor turns colours off; they are off without it too where NO_COLOR is set and not empty, or TERM is dumb.
+	// NoColor turns colours off. They are also off if NO_COLOR is set and not empty, or if TERM
+	// is dumb.
 	NoColor bool
-	// Width and Height are the terminal's size; 0: what the terminal says, 80 and 24 where it does not.
+	// Width and Height are the terminal's size; 0: the size that the terminal reports, or else
+	// 80 and 24.
 	Width, Height int
-	// LogLines is how many lines of a running step's output the live view shows; 0: six.
+	// LogLines is the number of lines of a running step's output in the live view; 0: six.
 	LogLines int
 	// Getenv reads the environment (CI, NO_COLOR, TERM); nil: os.Getenv.
 	Getenv func(string) string
@@ -43,19 +47,21 @@ type UI struct {
 	closeErr error
 }
 
-// view is one way of rendering. handle and line are called with the UI's lock held, after the record was brought up
-// to date. close is called once, without the lock, after the last of them, and returns when everything is written.
+// view is one way of rendering. handle and line are called with the UI's mutex held, after the
+// record was updated. close is called once, without the mutex, after the last of these calls,
+// and returns when everything is written.
 type view interface {
-	// handle takes an event; w is the work that it is about, nil where it is about none.
+	// handle handles an event; w is the work that it concerns, nil if there is none.
 	handle(e event.Event, w *work)
-	// line takes a line of w's output, without its end and fit for a terminal; it is good until line returns.
+	// line handles a line of w's output, without its end and safe for a terminal; it is valid
+	// until line returns.
 	line(w *work, line []byte)
 	close() error
 }
 
-// New starts rendering to out in the way that mode names; "" and "auto" are the live view where out is a terminal
-// that a person looks at, and plain otherwise. The caller calls Close when the build is over, and writes nothing to
-// out before.
+// New starts rendering to out in the given mode; "" and "auto" are the live view if out is an
+// interactive terminal, and plain otherwise. The caller calls Close after the build, and does
+// not write to out before.
 func New(mode string, out io.Writer, o Options) (*UI, error) {
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
@@ -83,8 +89,8 @@ func New(mode string, out io.Writer, o Options) (*UI, error) {
 	return u, nil
 }
 
-// Sink returns where the build's events go. It keeps nothing of a Log's data when it returns. Events that come after
-// Close are dropped.
+// Sink returns the receiver of the build's events. It does not keep the data of a Log. Events
+// after Close are dropped.
 func (u *UI) Sink() event.Sink {
 	return func(e event.Event) {
 		u.mu.Lock()
@@ -141,8 +147,8 @@ func orNow(t time.Time, now func() time.Time) time.Time {
 	return t
 }
 
-// Close renders what is left and ends the rendering. It returns the first error that writing met. Calling it again
-// does nothing.
+// Close renders the remaining events and ends the rendering. It returns the first error of
+// writing. Calling it again has no effect.
 func (u *UI) Close() error {
 	u.mu.Lock()
 	if u.closed {
@@ -168,8 +174,9 @@ func (u *UI) Warnings() []event.Warning {
 	return u.record.sortedWarnings()
 }
 
-// Output returns the name of a piece of work that failed, or that has not ended, and the last lines that its command
-// printed, at most 20, fit for a terminal. It is what a Failure wants, in every mode. An unknown id has neither.
+// Output returns the name of a piece of work that failed, or that has not ended, and the last
+// lines of its command's output, at most 20, safe for a terminal. They are for a Failure, in
+// every mode. For an unknown id both are empty.
 func (u *UI) Output(id event.ID) (name string, lines []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -179,7 +186,8 @@ func (u *UI) Output(id event.ID) (name string, lines []string) {
 	return "", nil
 }
 
-// Failed returns the first piece of work that failed and was not merely given up; ok is false where there is none.
+// Failed returns the first piece of work that failed and was not only cancelled; ok is false if
+// there is none.
 func (u *UI) Failed() (id event.ID, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -189,8 +197,8 @@ func (u *UI) Failed() (id event.ID, ok bool) {
 	return "", false
 }
 
-// Color reports whether what is printed to out should have colours: it is a terminal, and nothing in the environment
-// (nil: os.Getenv) speaks against it.
+// Color reports whether text for out should have colours: out is a terminal, and the environment
+// (nil: os.Getenv) permits them.
 func Color(out io.Writer, getenv func(string) string) bool {
 	if getenv == nil {
 		getenv = os.Getenv
@@ -198,7 +206,7 @@ func Color(out io.Writer, getenv func(string) string) bool {
 	return isTerminal(out) && !plainText(getenv)
 }
 
-// plainText reports whether the environment wants no colours (https://no-color.org).
+// plainText reports whether the environment requests no colours (https://no-color.org).
 func plainText(getenv func(string) string) bool {
 	return getenv("NO_COLOR") != "" || getenv("TERM") == "dumb"
 }

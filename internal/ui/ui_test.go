@@ -44,7 +44,8 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// build sends the events of a small build, with its time passing between them, and calls at after each stretch.
+// build sends the events of a small build, with its time passing between them, and calls at after
+// each stretch.
 func build(send event.Sink, at func(when string)) {
 	const layer = "download sha256:4d5e6f0000000000000000000000000000000000000000000000000000000000"
 	say := func(id, text string) {
@@ -182,8 +183,8 @@ func TestLiveWithoutColor(t *testing.T) {
 	}
 }
 
-// A build that goes on while nothing changes but the time must not be painted more often than ten times a second, and
-// one where nothing runs not at all.
+// A build that goes on while nothing changes but the time must not be painted more often than ten
+// times a second, and one where nothing runs not at all.
 func TestLiveWrites(t *testing.T) {
 	onVT(t, 80, 24, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
 		send := u.Sink()
@@ -297,8 +298,8 @@ var hostile = []string{
 	strings.Repeat("x", 300), strings.Repeat("漢", 300), strings.Repeat("\u0301", 5000),
 }
 
-// Whatever a command prints, and whatever a step is called, the terminal gets nothing but our own sequences (which vttest
-// checks), and lines do not get too long.
+// Whatever a command prints, and whatever a step is called, the terminal gets nothing but our own
+// sequences (which vttest checks), and lines do not get too long.
 func TestLiveHostile(t *testing.T) {
 	for _, width := range []int{80, 21, 5, 1} {
 		onVT(t, width, 24, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {

@@ -8,12 +8,12 @@ import (
 	"github.com/layerbuild/layerbuild/internal/units"
 )
 
-// seconds prints d as every line of a build shows it.
+// seconds formats d as in every line of a build.
 func seconds(d time.Duration) string {
 	return fmt.Sprintf("%.1fs", max(0, d).Seconds())
 }
 
-// amount prints how far something is.
+// amount formats the progress of a part.
 func amount(current, total int64) string {
 	if total <= 0 {
 		return units.Size(current)
@@ -21,7 +21,7 @@ func amount(current, total int64) string {
 	return units.Size(current) + " / " + units.Size(total)
 }
 
-// warningText is what w says, on one line.
+// warningText returns the text of w on one line.
 func warningText(w event.Warning) string {
 	if w.Rule == "" {
 		return clean(w.Message)
@@ -29,7 +29,7 @@ func warningText(w event.Warning) string {
 	return clean(w.Rule) + ": " + clean(w.Message)
 }
 
-// place is where w was found, in parentheses; empty where it was found nowhere.
+// place returns the place of w in parentheses; "" if it has none.
 func place(w event.Warning) string {
 	switch {
 	case w.File == "":

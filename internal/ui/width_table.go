@@ -1,11 +1,11 @@
 package ui
 
-// The tables follow the Unicode Character Database, version 14.0.0 (EastAsianWidth.txt, DerivedGeneralCategory.txt);
-// gaps that no character is assigned to are closed.
+// The tables follow the Unicode Character Database, version 14.0.0 (EastAsianWidth.txt,
+// DerivedGeneralCategory.txt); gaps that no character is assigned to are closed.
 
 type span struct{ first, last rune }
 
-// wide are the characters that take two columns: East Asian Width W or F.
+// wide are the characters with two columns: East Asian Width W or F.
 var wide = [...]span{
 	{0x1100, 0x115f}, {0x231a, 0x231b}, {0x2329, 0x232a}, {0x23e9, 0x23ec}, {0x23f0, 0x23f0}, {0x23f3, 0x23f3},
 	{0x25fd, 0x25fe}, {0x2614, 0x2615}, {0x2648, 0x2653}, {0x267f, 0x267f}, {0x2693, 0x2693}, {0x26a1, 0x26a1},
@@ -25,7 +25,8 @@ var wide = [...]span{
 	{0x1fa70, 0x1faf6}, {0x20000, 0x3fffd},
 }
 
-// zeroWidth are those that take none: combining marks, format characters, the jamo that join what is before them.
+// zeroWidth are those with no column: combining marks, format characters, and the jamo that join
+// the preceding character.
 var zeroWidth = [...]span{
 	{0x300, 0x36f}, {0x483, 0x489}, {0x591, 0x5bd}, {0x5bf, 0x5bf}, {0x5c1, 0x5c2}, {0x5c4, 0x5c5}, {0x5c7, 0x5c7},
 	{0x600, 0x605}, {0x610, 0x61a}, {0x61c, 0x61c}, {0x64b, 0x65f}, {0x670, 0x670}, {0x6d6, 0x6dd}, {0x6df, 0x6e4},

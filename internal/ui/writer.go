@@ -6,25 +6,25 @@ import (
 	"time"
 )
 
-// writer writes to out from a goroutine of its own, many lines at a time, so that whoever has something to say does
-// not wait for a terminal or a pipe, unless it is very far behind.
+// writer writes to out from its own goroutine, many lines at a time, so that callers do not wait
+// for a terminal or a pipe unless it is far behind.
 type writer struct {
 	mu    *sync.Mutex // the UI's
 	out   io.Writer
-	buf   []byte     // what is to be written next
-	spare []byte     // the buffer that was written before, to be used again
+	buf   []byte     // the bytes to be written next
+	spare []byte     // the previous buffer, for reuse
 	room  *sync.Cond // buf got shorter, or closing
 	wake  chan struct{}
 	stop  chan struct{}
 	done  chan struct{}
 	err   error
 	pause time.Duration
-	// fill is called with mu held before each write, and adds to buf what is due. It wants to be called again after
-	// next, at the latest; 0: not before the next poke.
+	// fill is called with mu held before each write, and adds the bytes that are due to buf. It
+	// returns the time until its next call at the latest; 0: not before the next poke.
 	fill func(now time.Time) (next time.Duration)
 }
 
-// maxPending is how much is kept for an output that does not keep up before whoever produces it has to wait.
+// maxPending is the number of pending bytes for a slow output at which callers have to wait.
 const maxPending = 8 << 20
 
 // newWriter starts a writer. At most one write is begun every pause.
@@ -35,7 +35,7 @@ func newWriter(mu *sync.Mutex, out io.Writer, pause time.Duration, fill func(tim
 	return w
 }
 
-// poke says that there is something to write.
+// poke signals that there is something to write.
 func (w *writer) poke() {
 	select {
 	case w.wake <- struct{}{}:
@@ -43,7 +43,8 @@ func (w *writer) poke() {
 	}
 }
 
-// throttle waits while more is pending than is sensible to keep. It is called with mu held and gives it up meanwhile.
+// throttle waits while too many bytes are pending. It is called with mu held and releases it
+// while it waits.
 func (w *writer) throttle(pending func() int) {
 	for pending() > maxPending && w.err == nil {
 		select {
@@ -71,7 +72,7 @@ func (w *writer) run() {
 		if next == 0 {
 			next = time.Hour
 		}
-		// The pause collects what comes meanwhile into one write.
+		// The pause collects the lines of this time into one write.
 		select {
 		case <-time.After(w.pause):
 		case <-w.stop:
@@ -81,7 +82,7 @@ func (w *writer) run() {
 	}
 }
 
-// write writes what is due.
+// write writes the bytes that are due.
 func (w *writer) write() time.Duration {
 	select {
 	case <-w.wake: // what it was for is written now
@@ -109,7 +110,7 @@ func (w *writer) write() time.Duration {
 	return next
 }
 
-// close ends the goroutine and writes what is left. It is called without mu.
+// close ends the goroutine and writes the remaining bytes. It is called without mu held.
 func (w *writer) close() error {
 	close(w.stop)
 	w.mu.Lock()
