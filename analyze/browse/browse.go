@@ -1,4 +1,5 @@
-// Package browse shows a report on the whole screen of a terminal, to walk through it.
+// Package browse shows a report on the whole screen of a terminal. It may read from and write to
+// that terminal only. Its tests use a virtual terminal (internal/vttest).
 package browse
 
 import (
@@ -17,18 +18,18 @@ import (
 	"golang.org/x/term"
 )
 
-// ErrNoTerminal is what Run returns where in or out is no terminal that can show a screen.
+// ErrNoTerminal is returned by Run if in or out is not a terminal that can show a full screen.
 var ErrNoTerminal = errors.New("no terminal to show it on")
 
-// The sequences of a full screen: DEC's private modes for the cursor (25), wrapping lines (7) and xterm's alternate
-// screen (1049).
+// The sequences of a full screen: DEC's private modes for the cursor (25), wrapping lines (7) and
+// xterm's alternate screen (1049).
 const (
 	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 	leaveScreen = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 )
 
-// Run shows r until the user has seen enough, which is no error, or ctx ends. The terminal is left as it was found,
-// whatever happens.
+// Run shows r until the user quits, for which it returns nil, or ctx ends. It always restores
+// the terminal's state.
 func Run(ctx context.Context, r *analyze.Report, in, out *os.File) (err error) {
 	if !term.IsTerminal(int(in.Fd())) || !term.IsTerminal(int(out.Fd())) || os.Getenv("TERM") == "dumb" {
 		return ErrNoTerminal
@@ -60,9 +61,9 @@ func Run(ctx context.Context, r *analyze.Report, in, out *os.File) (err error) {
 	return s.run(ctx, keyboard, resized)
 }
 
-// reopen opens the terminal behind in once more, since only a descriptor of one's own can be read with a deadline
-// without a change to those of others. Where that cannot be had it is in itself: then a read that nobody waits for
-// stays behind until a key is pressed.
+// reopen opens the terminal of in again: a deadline on another open file does not affect other
+// users of in. If the terminal cannot be opened, reopen returns in itself; a read that is no
+// longer needed then remains until a key is pressed.
 func reopen(in *os.File) (f *os.File, close func()) {
 	f, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(in.Fd())))
 	if err != nil {
@@ -82,15 +83,15 @@ type screen struct {
 	model *model
 	color bool
 
-	shown                   []string // the lines as they are on the terminal
+	shown                   []string // the lines on the terminal
 	shownWidth, shownHeight int
 	buf                     []byte
 }
 
-// escapePause is how long after ESC the rest of a sequence may come.
+// escapePause is the time in which the rest of a sequence after ESC must arrive.
 const escapePause = 50 * time.Millisecond
 
-// run reads keys and shows what comes of them.
+// run reads keys and redraws the screen.
 func (s *screen) run(ctx context.Context, keyboard *os.File, resized <-chan os.Signal) error {
 	pieces := make(chan []byte)
 	failed := make(chan error, 1)
@@ -141,7 +142,7 @@ func (s *screen) run(ctx context.Context, keyboard *os.File, resized <-chan os.S
 			s.keys(in.add(nil, false))
 		case p := <-pieces:
 			s.keys(in.add(p, true))
-			// Keys that repeat faster than pictures are made are taken all at once.
+			// Keys that repeat faster than the screen is drawn are handled together.
 			for more := true; more && !s.model.quit; {
 				select {
 				case p := <-pieces:
@@ -161,7 +162,7 @@ func (s *screen) keys(all []key) {
 	}
 }
 
-// draw writes the lines that are not on the terminal yet, in one piece.
+// draw writes the lines that differ from those on the terminal, in one write.
 func (s *screen) draw() error {
 	width, height := s.size()
 	lines := s.model.picture(width, height, s.color)
@@ -172,7 +173,8 @@ func (s *screen) draw() error {
 	}
 	for i, line := range lines {
 		if s.shown[i] != line {
-			// Cleared first: behind a character in the last column there is no place to clear from.
+			// The line is cleared first: after a character in the last column, the cursor is not
+			// behind the text.
 			b = append(fmt.Appendf(b, "\x1b[%d;1H\x1b[K", i+1), line...)
 			s.shown[i] = line
 		}

@@ -83,8 +83,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestEverySize: at no size is a line too long, which the terminal would complain about, and going back to a size gives
-// the same picture as before.
+// TestEverySize: at no size is a line too long, which the terminal would complain about, and going
+// back to a size gives the same picture as before.
 func TestEverySize(t *testing.T) {
 	s, v := onVT(t, analyzetest.Sample(t), 120, 30, true)
 	press(t, s, "tab ctrl+space")
@@ -102,7 +102,8 @@ func TestEverySize(t *testing.T) {
 	}
 }
 
-// TestHostile: nothing that the image says reaches the terminal as a control; vttest fails on what we do not send.
+// TestHostile: nothing that the image says reaches the terminal as a control; vttest fails on what
+// we do not send.
 func TestHostile(t *testing.T) {
 	r := analyzetest.Sample(t)
 	bad := strings.Join(analyzetest.Hostile, " ")
@@ -288,7 +289,8 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// TestOpenClose: closing what was opened gives the same rows, and what is done row by row is what is done at once.
+// TestOpenClose: closing what was opened gives the same rows, and what is done row by row is what
+// is done at once.
 func TestOpenClose(t *testing.T) {
 	m := newModel(analyzetest.Sample(t))
 	m.layer, m.onTree = 4, true

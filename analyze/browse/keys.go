@@ -5,25 +5,27 @@ import (
 	"unicode/utf8"
 )
 
-// key is what was pressed: a character as it is, or a name such as "up" or "ctrl+a".
+// key is a pressed key: a character, or a name such as "up" or "ctrl+a".
 type key string
 
-// keys takes what a terminal sends and gives keys. A sequence may come in pieces; of one that begins and never ends
-// no more than a Reader's worth is kept.
+// keys converts the bytes from a terminal to keys. A sequence may arrive in pieces. Of an
+// unterminated sequence, at most the size of one read is kept.
 type keys struct{ rest []byte }
 
-// controls are the keys that send one byte. Ctrl+space, ctrl+m and ctrl+i are the same bytes as NUL, Return and Tab.
+// controls are the keys that send one byte. Ctrl+space, ctrl+m and ctrl+i are the same bytes as
+// NUL, Return and Tab.
 var controls = map[byte]key{0: "ctrl+space", '\t': "tab", '\r': "ctrl+m", '\n': "ctrl+m", 0x7f: "backspace", '\b': "backspace", ' ': "space"}
 
-// sequences are the keys that send more, without ESC: as VT220, xterm and the Linux console have them.
+// sequences are the keys that send several bytes, without ESC, for VT220, xterm and the Linux
+// console.
 var sequences = map[string]key{
 	"[A": "up", "[B": "down", "[C": "right", "[D": "left", "OA": "up", "OB": "down", "OC": "right", "OD": "left",
 	"[H": "home", "[F": "end", "OH": "home", "OF": "end", "[1~": "home", "[4~": "end", "[7~": "home", "[8~": "end",
 	"[5~": "pgup", "[6~": "pgdn", "[Z": "tab", "[3~": "delete",
 }
 
-// add takes p and gives the keys that are complete. More says that p was cut short, as a read may do: ESC alone is the
-// key of that name only where nothing follows.
+// add returns the keys that are complete with p. more is set if p may be incomplete, as after a
+// read: ESC is the key of that name only if no byte follows.
 func (k *keys) add(p []byte, more bool) []key {
 	in := append(k.rest, p...)
 	var out []key
@@ -41,7 +43,8 @@ func (k *keys) add(p []byte, more bool) []key {
 	return out
 }
 
-// one gives the first key of in, which is not empty, and its length; 0 where it is not complete.
+// one returns the first key of in, which is not empty, and its length; 0 if the key is not
+// complete.
 func one(in []byte, more bool) (int, key) {
 	c := in[0]
 	if c == 0x1b {
@@ -76,7 +79,7 @@ func escaped(in []byte, more bool) (int, key) {
 			if c := in[i]; c >= 0x40 && c <= 0x7e {
 				return i + 1, sequences[plainSequence(string(in[1:i+1]))]
 			} else if c < 0x20 || c > 0x7e {
-				return i, "" // no sequence after all
+				return i, "" // not a valid sequence
 			}
 		}
 		if !more || len(in) > 64 {
@@ -97,7 +100,7 @@ func escaped(in []byte, more bool) (int, key) {
 	return 2, "" // Alt and a character
 }
 
-// plainSequence leaves out the modifiers: "[1;2A" is an arrow with Shift.
+// plainSequence removes the modifiers: "[1;2A" is an arrow with Shift.
 func plainSequence(s string) string {
 	if before, after, ok := strings.Cut(s, ";"); ok {
 		if before == "[1" {

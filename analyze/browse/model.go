@@ -7,40 +7,40 @@ import (
 	"github.com/layerbuild/layerbuild/analyze"
 )
 
-// model is what is looked at and how. Keys change it; a picture is made of it.
+// model is the state of the browser. Keys change it, and the screen is drawn from it.
 type model struct {
 	r      *analyze.Report
 	quit   bool
 	help   bool
-	onTree bool // the tree has the keys, not the layers
+	onTree bool // the keys are for the tree, not for the layers
 	attrs  bool // modes and owners are shown
 
 	layer    int // the selected one; len(r.Layers) is the final file system
-	layerTop int // the first that is shown
+	layerTop int // the first that is visible
 	mode     mode
 
-	view  *analyze.View // made when it is asked for; nil after the layer changed
+	view  *analyze.View // made when it is needed; nil after the layer has changed
 	rows  rows
-	stale bool // rows have to be made anew
+	stale bool // rows must be made again
 
 	ask    ask
 	answer string
 	search search
 	filter filter
-	height int // of the panes, when they were drawn last
+	height int // of the panes, in the last drawing
 	note   string
 }
 
-// mode is what of a layer the tree shows.
+// mode selects the files of a layer that the tree shows.
 type mode uint8
 
 const (
-	fullTree   mode = iota // all that is there after the layer, with its changes marked
-	aggregated             // the same, with the changes of all layers from the first of one's own on
-	ownEntries             // only what is in the layer
+	fullTree   mode = iota // all files that exist after the layer, with its changes marked
+	aggregated             // the same, with the changes of all layers from the first above the base on
+	ownEntries             // only the files in the layer
 )
 
-// ask is what the bottom line asks for.
+// ask is the question in the bottom line.
 type ask uint8
 
 const (
@@ -55,15 +55,15 @@ func newModel(r *analyze.Report) *model {
 	return m
 }
 
-// final says whether the final file system is looked at.
+// final reports whether the final file system is selected.
 func (m *model) final() bool { return m.layer == len(m.r.Layers) }
 
-// current makes view and rows if they are not what is asked for.
+// current makes view and rows if they are missing or out of date.
 func (m *model) current() {
 	if m.view == nil && m.r.Tree != nil && len(m.r.Layers) > 0 {
 		t, units := m.r.Tree, m.r.Units
 		switch {
-		case m.final(): // what it is and not what the last layer did
+		case m.final(): // its content, not the changes of the last layer
 			m.view = t.Since(len(m.r.Layers), len(m.r.Layers)-1, units)
 		case m.mode == ownEntries:
 			m.view = t.Layer(m.layer, units)
@@ -81,12 +81,13 @@ func (m *model) current() {
 	}
 }
 
-// since is the first layer whose changes are marked together: the first above the base, or above the lowest layer.
+// since returns the first layer whose changes are marked together: the first above the base, or
+// above the lowest layer.
 func (m *model) since() int {
 	return min(m.layer, max(1, m.r.Base.Layers))
 }
 
-// press does what a key means.
+// press handles a key.
 func (m *model) press(k key) {
 	m.note = ""
 	switch {
@@ -105,7 +106,7 @@ func (m *model) press(k key) {
 	}
 }
 
-// common are the keys that mean the same in both panes.
+// common handles the keys with the same meaning in both panes.
 func (m *model) common(k key) bool {
 	switch k {
 	case "q":
@@ -150,7 +151,7 @@ func (m *model) toggle(c analyze.Change) {
 	m.stale = true
 }
 
-// layerKey takes a key for the layers.
+// layerKey handles a key for the layers.
 func (m *model) layerKey(k key) {
 	to := m.layer
 	switch k {
@@ -186,7 +187,7 @@ func (m *model) show(to mode) {
 	}
 }
 
-// treeKey takes a key for the tree.
+// treeKey handles a key for the tree.
 func (m *model) treeKey(k key) {
 	m.current()
 	r := &m.rows
@@ -223,7 +224,7 @@ func (m *model) treeKey(k key) {
 	}
 }
 
-// typed takes a key for the bottom line.
+// typed handles a key for the bottom line.
 func (m *model) typed(k key) {
 	switch k {
 	case "esc":
@@ -260,7 +261,7 @@ func (m *model) answered() {
 	m.next(true)
 }
 
-// filter says which rows there are.
+// filter selects the visible rows.
 type filter struct {
 	hide     [4]bool // by analyze.Change
 	onlyDead bool
@@ -268,7 +269,7 @@ type filter struct {
 	path     *regexp.Regexp
 }
 
-// set takes a regular expression, or what is to be found as it is where it is none.
+// set sets a regular expression, or a literal text if it is not a valid one.
 func (f *filter) set(text string) {
 	f.text, f.path = text, nil
 	if text == "" {
@@ -281,14 +282,14 @@ func (f *filter) set(text string) {
 	f.path = re
 }
 
-// search is what is looked for. The places are found when they are first asked for.
+// search is a search. Its results are computed when they are first needed.
 type search struct {
 	text  string
 	done  bool
-	found []int32 // nodes, in the order of the rows when everything is open
+	found []int32 // nodes, in the order of the rows with all directories open
 }
 
-// next goes to the next place, or to the one before.
+// next goes to the next result, or to the previous one.
 func (m *model) next(forward bool) {
 	if m.search.text == "" {
 		return
@@ -310,7 +311,8 @@ func (m *model) next(forward bool) {
 	m.rows.reveal(found[at])
 }
 
-// matcher finds names with text in them; paths, where there is a slash in it. Capitals count only if there are some.
+// matcher matches names that contain text, or paths if text has a slash. Case matters only if
+// text has capitals.
 func matcher(text string) func(name string, path func() string) bool {
 	fold := strings.ToLower(text) == text
 	return func(name string, path func() string) bool {

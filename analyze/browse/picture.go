@@ -11,7 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/units"
 )
 
-// style is what a piece of text looks like: the parameter of SGR (ECMA-48), as what it is for.
+// style is the appearance of a text by its purpose: the parameter of SGR (ECMA-48).
 type style string
 
 const (
@@ -26,7 +26,7 @@ const (
 	deadText style = "1;35"
 )
 
-// withoutColor is what is left of a style where no colours are wanted.
+// withoutColor returns the style without its colour.
 func (s style) withoutColor() style {
 	switch s {
 	case added, changed, removed:
@@ -37,14 +37,14 @@ func (s style) withoutColor() style {
 	return s
 }
 
-// line is one line of the picture as it is made. Nothing goes beyond its width.
+// line is one line of the screen while it is made. Text is cut at its width.
 type line struct {
 	b     []byte
-	room  int // columns that are left
+	room  int // remaining columns
 	color bool
 }
 
-// put adds text, of which all that is not for a terminal has been taken out.
+// put adds text, without characters that are unsafe for a terminal.
 func (l *line) put(s style, text string) {
 	text = ui.Cut(text, l.room)
 	if text == "" {
@@ -61,7 +61,7 @@ func (l *line) put(s style, text string) {
 	l.room -= ui.Columns(text)
 }
 
-// putDead adds a column of dead bytes in a row of a style.
+// putDead adds a column of dead bytes to a row with a style.
 func (l *line) putDead(row style, dead string) {
 	if dead != "" {
 		row = deadText
@@ -72,7 +72,7 @@ func (l *line) putDead(row style, dead string) {
 // fill adds spaces up to the line's end.
 func (l *line) fill(s style) { l.put(s, strings.Repeat(" ", l.room)) }
 
-// pane is a part of the picture: lines of one width.
+// pane is a part of the screen: lines of the same width.
 type pane struct {
 	width int
 	color bool
@@ -85,14 +85,14 @@ func (p *pane) add(make func(l *line)) {
 	p.lines = append(p.lines, string(l.b))
 }
 
-// The least that the two panes need beside each other, and where the layers take no more.
+// The smallest widths of the two panes side by side, and the largest width of the layers.
 const (
 	minSplit  = 84
 	maxLayers = 60
 	details   = 5
 )
 
-// picture is the whole screen, a line each.
+// picture returns the lines of the whole screen.
 func (m *model) picture(width, height int, color bool) []string {
 	all := pane{width: width, color: color}
 	if m.help {
@@ -138,7 +138,8 @@ func (m *model) title(p *pane) {
 	})
 }
 
-// panes puts layers and tree beside each other, or shows the one that has the keys where there is no room for both.
+// panes adds layers and tree side by side, or only the active pane if there is not enough room
+// for both.
 func (m *model) panes(all *pane) {
 	if all.width < minSplit {
 		p := pane{width: all.width, color: all.color}
@@ -155,7 +156,7 @@ func (m *model) panes(all *pane) {
 	m.layers(&left)
 	m.tree(&right)
 	for i := range left.lines {
-		// Placed and not padded: terminals differ in what some characters take.
+		// The column is set and not padded: terminals differ in the width of some characters.
 		all.lines = append(all.lines, left.lines[i]+fmt.Sprintf("\x1b[%dG│", left.width+1)+right.lines[i])
 	}
 }
@@ -170,7 +171,7 @@ func header(p *pane, text string, focus bool) {
 	})
 }
 
-// selection is how a selected row looks.
+// selection returns the style of a selected row.
 func selection(focus bool) style {
 	if focus {
 		return reverse
@@ -203,7 +204,7 @@ func (m *model) layers(p *pane) {
 	}
 }
 
-// layerText is what a layer's row says.
+// layerText returns the texts in a layer's row.
 func (m *model) layerText(i int) (size, dead, from, text string) {
 	if i == len(m.r.Layers) {
 		return units.Size(m.r.Total.Live), "", "", "the final file system"
@@ -224,7 +225,7 @@ func (m *model) layerText(i int) (size, dead, from, text string) {
 	return units.Size(layer.Bytes), dead, from, ui.Visible(in.Text)
 }
 
-// instruction is the one that made a layer.
+// instruction returns the instruction that made a layer.
 func (m *model) instruction(layer int) analyze.Instruction {
 	if i := m.r.Layers[layer].Instruction; i >= 0 && i < len(m.r.Instructions) {
 		return m.r.Instructions[i]
@@ -232,7 +233,7 @@ func (m *model) instruction(layer int) analyze.Instruction {
 	return analyze.Instruction{Text: "layer " + strconv.Itoa(layer+1)}
 }
 
-// step names the instruction of a layer in a sentence.
+// step names the instruction of a layer within a sentence.
 func (m *model) step(layer int32) string {
 	if layer < 0 || int(layer) >= len(m.r.Layers) {
 		return "nobody"
@@ -245,7 +246,7 @@ func (m *model) step(layer int32) string {
 	return name + ": " + ui.Visible(in.Text)
 }
 
-// The marks of changes; with colours they only repeat what those say.
+// The marks of changes; colours show the same.
 var marks = [...]struct {
 	sign  string
 	style style
@@ -294,7 +295,7 @@ func (m *model) treeTitle() string {
 	return "After layer " + strconv.Itoa(m.layer+1)
 }
 
-// row is one line of the tree.
+// row adds one line of the tree.
 func (m *model) row(l *line, i int, attrs bool) {
 	row := m.rows.list[i]
 	n := m.view.Tree.Node(row.node)
@@ -310,7 +311,7 @@ func (m *model) row(l *line, i int, attrs bool) {
 	case b > 0:
 		size = units.Size(b)
 	case file != nil && file.Unit >= 0 && m.r.Units[file.Unit].Bytes > 0:
-		size = "(link)" // its content counts at another name
+		size = "(link)" // its content is counted at another name
 	case file != nil && file.Type == analyze.Regular:
 		size = units.Size(0)
 	}
@@ -345,13 +346,13 @@ func (m *model) row(l *line, i int, attrs bool) {
 	l.put(mark.style, "  "+name)
 }
 
-// scroll is the first row to be shown so that the selected one is among them.
+// scroll returns the first visible row such that the selected one is visible.
 func scroll(top, at, n, height int) int {
 	top = min(top, at, max(0, n-height))
 	return max(top, at-height+1, 0)
 }
 
-// modeText is a mode as ls writes it.
+// modeText returns a mode in the format of ls.
 func modeText(f *analyze.File) string {
 	if f == nil || f.Type == analyze.Gone {
 		return ""
@@ -390,7 +391,7 @@ func ownerText(f *analyze.File) string {
 	return fmt.Sprintf("%d:%d", f.UID, f.GID)
 }
 
-// details says more about what is selected.
+// details adds information about the selected row.
 func (m *model) details(p *pane) {
 	texts := m.layerDetails()
 	if m.onTree {
@@ -398,7 +399,7 @@ func (m *model) details(p *pane) {
 	}
 	s := strong
 	for i, text := range texts {
-		// What the later texts need at least is kept for them.
+		// The later texts keep at least one line each.
 		for _, part := range wrap(text, p.width-2, details-len(p.lines)-(len(texts)-i-1)) {
 			p.add(func(l *line) { l.put(s, " "+part) })
 		}
@@ -406,7 +407,7 @@ func (m *model) details(p *pane) {
 	}
 }
 
-// wrap makes lines of a text, at spaces where there are some; the last one of n has all that is left.
+// wrap splits a text into lines, at spaces if possible; the last one of n has the whole rest.
 func wrap(text string, width, n int) []string {
 	var lines []string
 	for len(lines) < n-1 && ui.Columns(text) > width {
@@ -495,7 +496,7 @@ func (m *model) nodeDetails() []string {
 	return out
 }
 
-// whatWas says what a layer took away.
+// whatWas describes the file that a layer removed.
 func (m *model) whatWas(n *analyze.Node) []string {
 	var was *analyze.File
 	for f := range m.view.Tree.Files(n) {
@@ -514,7 +515,7 @@ func (m *model) whatWas(n *analyze.Node) []string {
 	return append([]string{fmt.Sprintf("removed, but its %s are still in %s", units.Size(u.Bytes), m.step(u.Layer))}, m.remedy(u, m.view.Tree.Path(n))...)
 }
 
-// fate says what happened to a dead unit.
+// fate describes why a unit is dead.
 func (m *model) fate(u *analyze.Unit, path string) []string {
 	return append([]string{fmt.Sprintf("dead: %s by %s", u.Reason.Text(), m.step(u.Killer))}, m.remedy(u, path)...)
 }
@@ -530,7 +531,7 @@ func (m *model) remedy(u *analyze.Unit, path string) []string {
 	return nil
 }
 
-// largest is the largest finding at or below a directory, of what this view shows.
+// largest returns the largest finding at or below a directory among those in this view.
 func (m *model) largest(dir string) *analyze.Finding {
 	for i := range m.r.Findings {
 		f := &m.r.Findings[i]
@@ -541,12 +542,12 @@ func (m *model) largest(dir string) *analyze.Finding {
 	return nil
 }
 
-// covers says whether path is what a finding is about: a directory's path ends in a slash.
+// covers reports whether a finding concerns path: a directory's path ends in a slash.
 func covers(finding, path string) bool {
 	return finding == path || strings.HasSuffix(finding, "/") && (strings.HasPrefix(path, finding) || path+"/" == finding)
 }
 
-// filterText says what the filters leave out.
+// filterText describes the filters.
 func (m *model) filterText() string {
 	var parts []string
 	var hide []string
@@ -589,7 +590,7 @@ func (m *model) bottom(p *pane) {
 	})
 }
 
-// status is what is not as at the beginning.
+// status describes the settings that differ from the initial ones.
 func (m *model) status() string {
 	var parts []string
 	if m.note != "" {

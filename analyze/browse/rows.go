@@ -7,17 +7,18 @@ import (
 	"github.com/layerbuild/layerbuild/analyze"
 )
 
-// rows are the lines of a tree, as far as its directories are open. What is in a closed directory costs nothing.
+// rows are the lines of a tree with its open directories. The content of a closed directory is
+// not processed.
 type rows struct {
 	view   *analyze.View
 	byName bool
 	list   []row
 	at     int // the selected one
-	top    int // the first that is shown
+	top    int // the first that is visible
 
-	open    map[int32]bool // directories, by node; kept from layer to layer
-	allOpen bool           // all but those in open: there it says which are closed
-	pass    []uint8        // by node: what the filter says
+	open    map[int32]bool // directories, by node; they stay open when another layer is selected
+	allOpen bool           // all are open except those in open
+	pass    []uint8        // by node: the filter's result
 }
 
 type row struct {
@@ -25,14 +26,15 @@ type row struct {
 	depth int32
 }
 
-// What a filter says of a node.
+// Results of a filter for a node.
 const (
 	hidden uint8 = iota
 	shown
-	parent // shown, and something below it is
+	parent // shown, and something below it is shown
 )
 
-// fill makes the rows anew and keeps the selection, or the nearest directory above it that is there.
+// fill makes the rows again and keeps the selection, or selects the nearest existing directory
+// above it.
 func (r *rows) fill(v *analyze.View, f *filter) {
 	was := r.selected()
 	r.view = v
@@ -53,14 +55,14 @@ func (r *rows) fill(v *analyze.View, f *filter) {
 	}
 }
 
-// sieve asks the filter about every node; a node comes after its parent.
+// sieve applies the filter to every node; a node comes after its parent.
 func (r *rows) sieve(f *filter) {
 	v, t := r.view, r.view.Tree
 	if len(r.pass) != t.Len() {
 		r.pass = make([]uint8, t.Len())
 	}
 	clear(r.pass)
-	below := make([]bool, t.Len()) // the view has something below it
+	below := make([]bool, t.Len()) // the view has a node below it
 	for i := t.Len() - 1; i > 0; i-- {
 		n := t.Node(int32(i))
 		if !v.Shown(n) {
@@ -78,14 +80,15 @@ func (r *rows) sieve(f *filter) {
 	r.pass[0] = parent
 }
 
-// passes says whether a node is shown for its own sake.
+// passes reports whether a node itself matches the filter.
 func (f *filter) passes(v *analyze.View, n *analyze.Node, more bool) bool {
 	c := v.Change(n)
 	switch {
 	case f.hide[c], f.onlyDead && v.Dead(n) == 0:
 		return false
 	case more:
-		// A directory counts as changed if something below it does; what of it is its own is its entry.
+		// A directory counts as changed if something below it has changed. Its own change is
+		// that of its entry.
 		file := v.File(n)
 		if file == nil || file.Implied || int(file.Layer) < v.First || f.onlyDead {
 			return false
@@ -94,7 +97,7 @@ func (f *filter) passes(v *analyze.View, n *analyze.Node, more bool) bool {
 	return f.path == nil || f.path.MatchString(v.Tree.Path(n))
 }
 
-// below adds what is below a directory.
+// below adds the rows below a directory.
 func (r *rows) below(list []row, dir *analyze.Node, depth int32) []row {
 	for _, n := range r.children(dir) {
 		id := r.view.Tree.Number(n)
@@ -106,7 +109,7 @@ func (r *rows) below(list []row, dir *analyze.Node, depth int32) []row {
 	return list
 }
 
-// children are those that the filter lets through, in the order of the rows.
+// children returns the children that the filter selects, in the order of the rows.
 func (r *rows) children(dir *analyze.Node) []*analyze.Node {
 	var all []*analyze.Node
 	for n := range r.view.Tree.Children(dir) {
@@ -123,7 +126,7 @@ func (r *rows) children(dir *analyze.Node) []*analyze.Node {
 
 func (r *rows) isOpen(n int32) bool { return r.open[n] != r.allOpen }
 
-// selected is the node of the selected row, -1 where there is none.
+// selected returns the node of the selected row, -1 if there is none.
 func (r *rows) selected() int32 {
 	if r.at < 0 || r.at >= len(r.list) {
 		return -1
@@ -156,7 +159,7 @@ func (r *rows) toggle() {
 	r.open[n] = !r.open[n]
 }
 
-// enter opens a closed directory, and goes into an open one.
+// enter opens a closed directory, or moves into an open one.
 func (r *rows) enter() {
 	n := r.selected()
 	if n < 0 || r.pass[n] != parent {
@@ -169,7 +172,7 @@ func (r *rows) enter() {
 	}
 }
 
-// leave closes an open directory, and otherwise goes to the one above.
+// leave closes an open directory, or moves to the directory above.
 func (r *rows) leave() {
 	n := r.selected()
 	if n < 0 {
@@ -187,16 +190,16 @@ func (r *rows) leave() {
 	}
 }
 
-// toggleAll opens all directories, or closes them; fill has to follow.
+// toggleAll opens or closes all directories; the caller calls fill afterwards.
 func (r *rows) toggleAll() {
 	r.allOpen = !r.allOpen
 	clear(r.open)
 }
 
-// find lists the nodes that match, in the order of the rows when everything is open.
+// find returns the nodes that match, in the order of the rows with all directories open.
 func (r *rows) find(match func(name string, path func() string) bool) []int32 {
 	t := r.view.Tree
-	hit := make([]bool, t.Len()) // the node matches, or something below it
+	hit := make([]bool, t.Len()) // the node, or something below it, matches
 	self := make([]bool, t.Len())
 	for i := t.Len() - 1; i > 0; i-- {
 		n := t.Node(int32(i))
@@ -228,7 +231,8 @@ func (r *rows) find(match func(name string, path func() string) bool) []int32 {
 	return found
 }
 
-// rank is the place in found that comes next after a node, or before it.
+// rank returns the index in found of the first result after a node, or of the last one before
+// it.
 func (r *rows) rank(found []int32, from int32, forward bool) int {
 	if from < 0 {
 		return 0
@@ -244,7 +248,7 @@ func (r *rows) rank(found []int32, from int32, forward bool) int {
 	return (i - 1 + n) % n
 }
 
-// compare says which of two nodes comes first when everything is open.
+// compare compares the positions of two nodes with all directories open.
 func (r *rows) compare(a, b int32) int {
 	if a == b {
 		return 0
@@ -269,7 +273,7 @@ func (r *rows) compare(a, b int32) int {
 	}
 }
 
-// chain is a node and all above it, the root first.
+// chain returns a node and all nodes above it, the root first.
 func (r *rows) chain(n int32) []int32 {
 	var all []int32
 	for at := r.view.Tree.Node(n); at != nil; at = r.view.Tree.Parent(at) {
@@ -279,7 +283,7 @@ func (r *rows) chain(n int32) []int32 {
 	return all
 }
 
-// reveal opens what is above a node and selects it.
+// reveal opens the directories above a node and selects it.
 func (r *rows) reveal(n int32) {
 	chain := r.chain(n)
 	for _, dir := range chain[1 : len(chain)-1] {

@@ -1,4 +1,5 @@
-// Package html writes a report as one page that needs nothing else: no network, no server, no other file.
+// Package html writes a report as one self-contained page: it needs no network, no server and no
+// other file. The package only writes to the given writer. Its tests read the page.
 package html
 
 import (
@@ -22,7 +23,7 @@ var css string
 //go:embed page.js
 var js string
 
-// How much the tables show, so that the page stays small whatever the image is.
+// Limits of the tables, so that the page is small for every image.
 const (
 	maxInstructions = 500
 	maxFindings     = 500
@@ -34,8 +35,8 @@ const (
 
 // Write writes r as a page.
 //
-// It is put together by hand: html/template calls methods by name, for which the linker would have to keep every
-// exported method of the program.
+// It does not use html/template: that package calls methods by name, for which the linker would
+// have to keep every exported method of the program.
 func Write(w io.Writer, r *analyze.Report) error {
 	out := bufio.NewWriterSize(w, 64<<10)
 	p := &page{out: out, r: r}
@@ -51,7 +52,7 @@ func Write(w io.Writer, r *analyze.Report) error {
 	return out.Flush()
 }
 
-// page writes; the error of the first write that failed is kept by out.
+// page writes the page; out keeps the error of the first write that failed.
 type page struct {
 	out    *bufio.Writer
 	r      *analyze.Report
@@ -59,22 +60,22 @@ type page struct {
 	viewOf []int // of a layer
 }
 
-// raw writes markup of our own. Nothing of the image may come here.
+// raw writes our own markup. It must not be called with text of the image.
 func (p *page) raw(parts ...string) {
 	for _, s := range parts {
 		p.out.WriteString(s)
 	}
 }
 
-// text writes what may be from the image.
+// text writes text that may be from the image.
 func (p *page) text(s string) { p.raw(escape(s)) }
 
-// escape makes s text of an element or of an attribute in quotes.
+// escape escapes s as the text of an element or of an attribute in quotes.
 func escape(s string) string { return stdhtml.EscapeString(ui.Cut(ui.Visible(s), maxText)) }
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }
 
-// hash names a script or style for the policy.
+// hash returns the hash of a script or a style for the Content-Security-Policy.
 func hash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
@@ -101,7 +102,7 @@ func (p *page) head() {
 `)
 }
 
-// summary is what the image has in all.
+// summary writes the totals of the image.
 func (p *page) summary() {
 	r := p.r
 	p.raw("<header>\n<h1>", escape(r.Image), "</h1>\n<p class=\"sub\">")
@@ -132,7 +133,7 @@ func (p *page) tile(class, name string, n int64, note string) {
 	p.raw(`<div class="`, class, `"><dt>`, name, `</dt><dd title="`, number(n), ` bytes">`, units.Size(n), ` <small>`, note, "</small></dd></div>\n")
 }
 
-// ownersBar is all bytes in one bar: whose they are, and what of them is dead.
+// ownersBar writes all bytes as one bar, divided by owner and into live and dead bytes.
 func (p *page) ownersBar() {
 	total := p.r.Total.Bytes
 	if total <= 0 {
@@ -157,7 +158,7 @@ func (p *page) ownersBar() {
 		rect("hatch", o.Dead)
 		label.WriteString(ownerText(o.Owner) + ": live " + units.Size(o.Live) + ", dead " + units.Size(o.Dead) + ". ")
 	}
-	// In percent and not with a view box, which would stretch the hatching.
+	// The widths are percentages: a view box would stretch the hatching.
 	p.raw(`<svg class="bar" role="img" aria-label="`, label.String(), `">`, bar.String(), "</svg>\n")
 	p.raw(`<ul class="key">`)
 	for _, o := range p.r.Owners {
@@ -208,7 +209,8 @@ func (p *page) treemap() {
 `)
 }
 
-// table starts a table with a title and filters; columns are names, with flags before a colon: s sorts, n is a number.
+// table starts a table with a title and filters; columns are names, with flags before a colon: s
+// sorts, n is a number.
 func (p *page) table(id, title, note string, picks []pick, columns ...string) {
 	p.raw(`<section aria-labelledby="`, id, `-title">
 <h2 id="`, id, `-title">`, title, `</h2>
@@ -232,13 +234,13 @@ func (p *page) table(id, title, note string, picks []pick, columns ...string) {
 
 func (p *page) endTable() { p.raw("</tbody></table>\n</section>\n") }
 
-// pick is a filter by an attribute of the rows.
+// pick is a filter on an attribute of the rows.
 type pick struct {
 	key, label string
 	options    [][2]string // value, text
 }
 
-// cell writes a cell: markup is our own, already escaped.
+// cell writes a cell: markup is our own and already escaped.
 func (p *page) cell(class, label, markup string) {
 	p.raw(`<td role="cell" class="`, class, `"`)
 	if label != "" {
@@ -247,7 +249,7 @@ func (p *page) cell(class, label, markup string) {
 	p.raw(`>`, markup, `</td>`)
 }
 
-// bytes writes a cell with a number of bytes; with nothing in it where there are none.
+// bytes writes a cell with a number of bytes; it is empty for 0.
 func (p *page) bytes(class, label string, n int64, note string) {
 	p.raw(`<td role="cell" class="n `, class, `" data-label="`, label, `" data-v="`, number(n), `"`)
 	if n == 0 && note == "" {
@@ -269,7 +271,7 @@ func ownerText(o analyze.Owner) string {
 	panic("unreachable")
 }
 
-// owners is the filter by owner; nothing where there is only one.
+// owners returns the filter by owner; nothing if there is only one owner.
 func (p *page) owners() []pick {
 	if len(p.r.Owners) < 2 {
 		return nil

@@ -306,7 +306,8 @@ func TestBoundedTables(t *testing.T) {
 	}
 }
 
-// TestWithoutTree: a report that was read from JSON has tables, but no treemap; an image may have nothing at all.
+// TestWithoutTree: a report that was read from JSON has tables, but no treemap; an image may have
+// nothing at all.
 func TestWithoutTree(t *testing.T) {
 	r := analyzetest.Sample(t)
 	r.Tree, r.Units = nil, nil

@@ -59,7 +59,7 @@ func (p *page) line(in *analyze.Instruction) {
 	p.raw(`<td role="cell" class="n" data-label="Line" data-v="`, strconv.Itoa(in.Line), `">`, strconv.Itoa(in.Line), `</td>`)
 }
 
-// mapButton leads from a layer to its treemap; the script brings it to light.
+// mapButton links a layer to its treemap; the script makes it visible.
 func (p *page) mapButton(layer int) string {
 	if p.viewOf[layer] < 0 {
 		return ""
@@ -67,7 +67,7 @@ func (p *page) mapButton(layer int) string {
 	return ` <button type="button" hidden="" data-view="` + strconv.Itoa(p.viewOf[layer]) + `" aria-label="Treemap of layer ` + strconv.Itoa(layer+1) + `">map</button>`
 }
 
-// bar is a layer's size beside that of the largest.
+// bar shows a layer's size relative to that of the largest.
 func bar(o analyze.Owner, live, dead, largest int64) string {
 	if live+dead == 0 {
 		return ""
@@ -83,7 +83,7 @@ func bar(o analyze.Owner, live, dead, largest int64) string {
 	return s + "</svg>"
 }
 
-// compressed is what the bytes take in the blob, below their number.
+// compressed writes the size of the bytes in the blob, below their number.
 func compressed(c analyze.Compressed) string {
 	if c.Bytes == 0 {
 		return ""
@@ -133,7 +133,7 @@ func (p *page) findings() {
 	p.endTable()
 }
 
-// step is a layer's instruction in a cell, empty where there is none.
+// step writes a layer's instruction in a cell; it is empty if there is none.
 func (p *page) step(layer int) string {
 	if layer < 0 || layer >= len(p.r.Layers) {
 		return ""
@@ -210,7 +210,7 @@ func debrisText(k analyze.DebrisKind) string {
 	return escape(k.String())
 }
 
-// maxPathsShown bounds what a row lists.
+// maxPathsShown limits the number of paths in a row.
 const maxPathsShown = 6
 
 func (p *page) duplicates() {
@@ -240,7 +240,7 @@ func (p *page) duplicates() {
 	p.endTable()
 }
 
-// more says that a table does not have everything.
+// more writes a note if a table is incomplete.
 func more(have, limit int, which string) string {
 	if have <= limit {
 		return ""

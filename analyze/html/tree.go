@@ -11,7 +11,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/ui"
 )
 
-// How many nodes the page may have. What does not fit is put together, directory by directory, the smallest first.
+// The largest numbers of nodes of the page. Other nodes are merged into their directories, the
+// smallest first.
 const (
 	maxNodes     = 30_000
 	maxViewNodes = 6_000
@@ -20,17 +21,18 @@ const (
 	maxName      = 100 // columns
 )
 
-// view is one tree that the page can show.
+// view is one tree of the page.
 type view struct {
 	label, short string
 	places       []place
 }
 
-// place is a unit, and the node at which it counts.
+// place is a unit, and the node at which it is counted.
 type place struct{ unit, node int32 }
 
-// views are everything, what is visible, and each layer that has bytes; the last ones are left out where there are too
-// many. ofLayer says which view shows a layer, -1 where none does.
+// views returns the views of everything, of the visible files, and of each layer with content;
+// the last ones are left out if there are too many. ofLayer returns the view of a layer, -1 if
+// there is none.
 func views(r *analyze.Report) (all []view, ofLayer []int) {
 	ofLayer = make([]int, len(r.Layers))
 	for i := range ofLayer {
@@ -62,7 +64,8 @@ func views(r *analyze.Report) (all []view, ofLayer []int) {
 	return all, ofLayer
 }
 
-// visible are the live units at the first path that refers to them in the end, which may be another than their layer's.
+// visible returns the live units with the first path that refers to them in the end, which may
+// differ from that of their layer.
 func visible(r *analyze.Report) []place {
 	var all []place
 	seen := make([]bool, len(r.Units))
@@ -76,17 +79,17 @@ func visible(r *analyze.Report) []place {
 	return all
 }
 
-// grove sums up one view after the other over the same tree.
+// grove computes the sums of one view after the other over the same tree.
 type grove struct {
 	report *analyze.Report
 	sums   []sum
-	used   []int32 // nodes of the present view
+	used   []int32 // nodes of the current view
 }
 
 type sum struct {
 	live, dead int64
 	units      int32
-	lead       int32 // the largest dead unit right here, +1
+	lead       int32 // the largest dead unit directly in this node, +1
 	used       bool
 }
 
@@ -96,7 +99,7 @@ func newGrove(r *analyze.Report) *grove {
 	return &grove{report: r, sums: make([]sum, r.Tree.Len())}
 }
 
-// fill makes v the present view.
+// fill makes v the current view.
 func (g *grove) fill(v view) {
 	for _, n := range g.used {
 		g.sums[n] = sum{}
@@ -124,14 +127,15 @@ func (g *grove) fill(v view) {
 	}
 }
 
-// cutting says which nodes of a view are shown: those with more bytes than least, and ties more.
+// cutting selects the visible nodes of a view: those with more bytes than least, and ties of
+// those with exactly least.
 type cutting struct {
 	least int64
 	ties  int
 }
 
-// limit finds a cutting that leaves at most n nodes. A directory is never smaller than what is in it, so what is shown
-// hangs together.
+// limit returns a cutting that leaves at most n nodes. A directory is never smaller than its
+// content, so the visible nodes are connected.
 func (g *grove) limit(n int) cutting {
 	if len(g.used) <= n {
 		return cutting{}
@@ -154,7 +158,8 @@ func (c *cutting) keep(s *sum) bool {
 	return s.total() > c.least
 }
 
-// append writes the present view below n as JSON; page.js says what is where in a node.
+// append writes the current view below n as JSON; page.js documents the order of the values of a
+// node.
 func (g *grove) append(b []byte, n *analyze.Node, c *cutting) []byte {
 	t := g.report.Tree
 	s := &g.sums[t.Number(n)]
@@ -197,7 +202,7 @@ func (g *grove) append(b []byte, n *analyze.Node, c *cutting) []byte {
 	return append(b, ']')
 }
 
-// appendData writes what page.js works on.
+// appendData writes the data for page.js.
 func appendData(b []byte, r *analyze.Report, all []view) []byte {
 	b = append(b, `{"views":[`...)
 	if len(all) > 0 {
@@ -236,16 +241,16 @@ func appendData(b []byte, r *analyze.Report, all []view) []byte {
 	return append(b, `]}`...)
 }
 
-// appendString writes s so that neither JSON nor HTML takes anything in it for its own.
+// appendString writes s as a string that has no special meaning in JSON or HTML.
 func appendString(b []byte, s string) []byte {
 	j, err := json.Marshal(s) // with < > & and the line separators as \u
 	if err != nil {
-		panic(err) // a string always has a JSON form
+		panic(err) // strings can always be encoded
 	}
 	return append(b, j...)
 }
 
-// stepName is a layer by the instruction that made it, on one line.
+// stepName returns the name of a layer by the instruction that made it, on one line.
 func stepName(r *analyze.Report, layer int) string {
 	name := "Layer " + strconv.Itoa(layer+1)
 	i := r.Layers[layer].Instruction

@@ -1,14 +1,16 @@
-// Package cache remembers what has been done before: under a step's key the snapshot that it made, under a chain ID the
-// snapshot that a base image's layers were unpacked into, under a snapshot the layer that it was sealed as, and under an
-// address what a server said about it.
+// Package cache keeps records of earlier work: under a step's key the snapshot that it made, under
+// a chain ID the snapshot that a base image's layers were unpacked into, under a snapshot the layer
+// that it was sealed as, and under an address a server's answer.
 //
-// A record is a small plain file, found by one open and one read; it is written to tmp/ and renamed. There is nothing to
-// repair after a crash: a record that cannot be read is no record.
+// A record is a small plain file, found by one open and one read; it is written to tmp/ and
+// renamed. There is nothing to repair after a crash: a record that cannot be read is treated as
+// missing.
 //
 // # When a record is trusted
 //
-// Neither records nor the snapshots that they name are synced to disk one by one. So each record carries a mark of the
-// ledger of syncs. It is trusted if, by the ledger, what was written then is on the disk, or still in memory.
+// Neither records nor the snapshots that they name are synced to disk one by one. So each record
+// carries a mark of the ledger of syncs. It is trusted if, by the ledger, the data that were
+// written then are on disk, or still in memory.
 package cache
 
 import (
@@ -30,7 +32,7 @@ import (
 // Key names what a step makes, before it is run.
 type Key string
 
-// Kind is one of the four sorts of records.
+// Kind is one of the four kinds of records.
 type Kind string
 
 const (
@@ -40,7 +42,7 @@ const (
 	Remote Kind = "remote" // address → what was found there
 )
 
-// kinds are all sorts of records.
+// kinds are all kinds of records.
 var kinds = [...]Kind{Steps, Chains, Seals, Remote}
 
 // Cache is a directory of records. It is safe for concurrent use, also by several processes.
@@ -48,12 +50,14 @@ type Cache struct {
 	dir    string
 	ledger *ledger.Ledger
 
-	// Lease is called with the file of a record, and the snapshot that it names ("" for none), before the record is
-	// written: from then on no collector may remove them; may be nil. It is set before the cache is used.
+	// Lease is called with the file of a record, and the snapshot that it names ("" for none),
+	// before the record is written: from then on no collector may remove them; may be nil. It is
+	// set before the cache is used.
 	Lease func(file, snapshot string)
 }
 
-// Open opens the cache in dir and makes it if there is none. The ledger decides which records are trusted.
+// Open opens the cache in dir and makes it if there is none. The ledger decides which records are
+// trusted.
 func Open(dir string, l *ledger.Ledger) (*Cache, error) {
 	c := &Cache{dir: dir, ledger: l}
 	if err := os.MkdirAll(c.tmp(), 0o755); err != nil {
@@ -76,13 +80,13 @@ func (c *Cache) Get(k Key) (Record, bool) {
 // Put records a step.
 func (c *Cache) Put(k Key, r Record) error { return c.put(r.entry(k)) }
 
-// Touch notes that a step's record was of use. It costs one system call and writes no data.
+// Touch records that a step's record was used. It costs one system call and writes no data.
 func (c *Cache) Touch(k Key) { c.touch(Steps, string(k)) }
 
-// Delete forgets a step.
+// Delete removes the record of a step.
 func (c *Cache) Delete(k Key) error { return c.delete(Steps, string(k)) }
 
-// Chain looks up the snapshot that layers with this chain ID were unpacked into.
+// Chain returns the snapshot that layers with this chain ID were unpacked into.
 func (c *Cache) Chain(id digest.Digest) (snapshot string, ok bool) {
 	e, ok := c.get(Chains, string(id))
 	return e.Snapshot, ok
@@ -93,14 +97,14 @@ func (c *Cache) PutChain(id digest.Digest, snapshot string) error {
 	return c.put(Entry{Kind: Chains, Key: string(id), Snapshot: snapshot})
 }
 
-// TouchChain notes that a chain's record was of use.
+// TouchChain records that a chain's record was used.
 func (c *Cache) TouchChain(id digest.Digest) { c.touch(Chains, string(id)) }
 
-// DeleteChain forgets a chain ID.
+// DeleteChain removes the record of a chain ID.
 func (c *Cache) DeleteChain(id digest.Digest) error { return c.delete(Chains, string(id)) }
 
-// Sealed returns the layer that a snapshot was sealed as, and reports whether it was. options names everything else that
-// the layer's bytes depend on.
+// Sealed returns the layer that a snapshot was sealed as, and reports whether it was. options names
+// everything else that the layer's bytes depend on.
 func (c *Cache) Sealed(snapshot, options string) (Layer, bool) {
 	e, ok := c.get(Seals, sealKey(snapshot, options))
 	if !ok {
@@ -122,9 +126,9 @@ func (c *Cache) PutSealed(snapshot, options string, l Layer) error {
 // sealKey joins the name of a snapshot, which has no space, with that of options.
 func sealKey(snapshot, options string) string { return snapshot + " " + options }
 
-// Remote returns what was found at an address, and reports whether there is a record: of a URL, a git repository with a
-// reference, or an image name with a platform. Such a record is trusted in every boot, because what it names is checked
-// by digest when it is read.
+// Remote returns what was found at an address, and reports whether there is a record: of a URL, a
+// git repository with a reference, or an image name with a platform. Such a record is trusted in
+// every boot, because what it names is checked by digest when it is read.
 func (c *Cache) Remote(address string) (Finding, bool) {
 	e, ok := c.get(Remote, address)
 	return e.Finding(), ok
@@ -139,13 +143,13 @@ func (c *Cache) PutRemote(address string, f Finding) error {
 	return c.put(e)
 }
 
-// TouchRemote notes that the record of an address was used.
+// TouchRemote records that the record of an address was used.
 func (c *Cache) TouchRemote(address string) { c.touch(Remote, address) }
 
 // DeleteRemote removes the record of an address.
 func (c *Cache) DeleteRemote(address string) error { return c.delete(Remote, address) }
 
-// path is where a record is. The name is a digest, so that any string can be a key.
+// path returns the path of a record's file. Its name is a digest, so that any string can be a key.
 func (c *Cache) path(kind Kind, key string) string {
 	sum := sha256.Sum256([]byte(key))
 	name := hex.EncodeToString(sum[:])
@@ -209,8 +213,8 @@ func (c *Cache) replace(path string, data []byte) error {
 	return err
 }
 
-// rename makes the directory of path if it is missing. In a damaged state directory there may be a directory in the
-// place of the file, or a file in the place of its directory: rename removes them.
+// rename makes the directory of path if it is missing. In a damaged state directory there may be a
+// directory in the place of the file, or a file in the place of its directory: rename removes them.
 func rename(from, path string) error {
 	err := os.Rename(from, path)
 	if err == nil {

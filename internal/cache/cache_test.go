@@ -92,8 +92,8 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// TestUnreadableFacts: a fact that cannot be read makes the record unreadable, or is left out where the record is good
-// without it.
+// TestUnreadableFacts: a fact that cannot be read makes the record unreadable, or is left out where
+// the record is good without it.
 func TestUnreadableFacts(t *testing.T) {
 	if r, ok := (Entry{Kind: Steps, facts: map[string]string{factClamped: "x"}}).Step(); ok {
 		t.Errorf("a step with an epoch that is no number is read as %+v", r)
@@ -236,7 +236,8 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestFiles lists good records, one of another boot, and what is not a record, and removes them all.
+// TestFiles lists good records, one of another boot, and what is not a record, and removes them
+// all.
 func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	openTest(t, dir, "boot0").Put("old", Record{Snapshot: "s0"})

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A record's file is text, one fact a line, closed by "end" and a CRC-32C of what is above: a file that a crash has cut
-// lacks that line, a file filled with zeros lacks the first line, and a file that was changed otherwise has a wrong
-// sum. Records of earlier versions have no sum.
+// A record's file is text, one fact a line, closed by "end" and a CRC-32C of what is above: a file
+// that a crash has cut lacks that line, a file filled with zeros lacks the first line, and a file
+// that was changed otherwise has a wrong sum. Records of earlier versions have no sum.
 //
 //	layerbuild-record 1
 //	kind step

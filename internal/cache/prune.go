@@ -34,8 +34,8 @@ func (c *Cache) Drop(e Entry) error {
 	return nil
 }
 
-// DropTemporary removes temporary files of killed processes: those that are older than an hour, far longer than writing
-// a record takes.
+// DropTemporary removes temporary files of killed processes: those that are older than an hour, far
+// longer than writing a record takes.
 func (c *Cache) DropTemporary() error {
 	names, err := os.ReadDir(c.tmp())
 	if err != nil {

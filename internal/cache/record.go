@@ -21,10 +21,12 @@ type Record struct {
 	Inputs string
 	// NoOp reports whether the step changed nothing. Snapshot is then the one that it ran on.
 	NoOp bool
-	// ClampedTo is the time, in seconds since 1970, that no file of the snapshot is newer than, because the snapshot was
-	// unpacked from a layer that was sealed with this epoch; nil: the times are as the step made them.
+	// ClampedTo is the time, in seconds since 1970, that no file of the snapshot is newer than,
+	// because the snapshot was unpacked from a layer that was sealed with this epoch; nil: the
+	// times are as the step made them.
 	ClampedTo *int64
-	// Lazy is set for a snapshot that is unpacked from its layer when it is first needed; nil: the step made it.
+	// Lazy is set for a snapshot that is unpacked from its layer when it is first needed; nil: the
+	// step made it.
 	Lazy *Lazy
 }
 
@@ -73,7 +75,8 @@ func (r Record) entry(k Key) Entry {
 	return Entry{Kind: Steps, Key: string(k), Snapshot: r.Snapshot, Created: r.Created, facts: facts}
 }
 
-// Step returns the record of an entry of kind Steps, and reports whether it is one that can be read.
+// Step returns the record of an entry of kind Steps, and reports whether it is one that can be
+// read.
 func (e Entry) Step() (Record, bool) {
 	r := Record{
 		Snapshot: e.Snapshot, Created: e.Created,
@@ -110,8 +113,8 @@ func (l Layer) entry(snapshot, options string) (Entry, error) {
 	}}, nil
 }
 
-// SealedLayer returns the layer of an entry of kind Seals, and the options that it was sealed with. ok reports whether the
-// entry is one that can be read.
+// SealedLayer returns the layer of an entry of kind Seals, and the options that it was sealed with.
+// ok reports whether the entry is one that can be read.
 func (e Entry) SealedLayer() (options string, l Layer, ok bool) {
 	_, options, ok = strings.Cut(e.Key, " ")
 	if e.Kind != Seals || !ok {
@@ -132,11 +135,11 @@ func (e Entry) SealedLayer() (options string, l Layer, ok bool) {
 // Finding is what was found at an address.
 type Finding struct {
 	Created time.Time // PutRemote sets it if it is zero
-	// Name and Root are the full name of an image, and its index or manifest. Root is nil if the address is not an
-	// image's.
+	// Name and Root are the full name of an image, and its index or manifest. Root is nil if the
+	// address is not an image's.
 	Name string
 	Root *ocispec.Descriptor
-	// Value is what was noted about an address of another sort.
+	// Value is the record of an address of another kind.
 	Value string
 }
 

@@ -24,10 +24,11 @@ type Store struct {
 	Top func() (string, error)
 	// Empty empties each cache when the build first uses it (--no-cache).
 	Empty bool
-	// Lease is called with the name of a cache's directory before the directory is used: from then on no collector may
-	// remove it; nil: nobody collects.
+	// Lease is called with the name of a cache's directory before the directory is used: from then
+	// on no collector may remove it; nil: there is no collector.
 	Lease func(dir string)
-	// Settle sets aside what has the name of a file, or of a directory, and is of the other kind; nil: nothing does.
+	// Settle moves a directory at the path of a file out of the way, or a file at that of a
+	// directory; nil: none is moved.
 	Settle func(path string, dir bool) error
 
 	emptied memo.Map[string, struct{}] // by the cache's directory
@@ -38,8 +39,8 @@ type Mount struct {
 	Name    string // as Name returns it
 	ID      string
 	Sharing parser.Sharing
-	// Fill makes the cache's first files in an empty directory of the host. It also sets the mode and the owner of the
-	// directory.
+	// Fill makes the cache's first files in an empty directory of the host. It also sets the mode
+	// and the owner of the directory.
 	Fill func(ctx context.Context, dir string) error
 }
 
@@ -61,8 +62,9 @@ type Locked struct {
 	locks []*os.File
 }
 
-// Lock finds and locks the directories of all caches of a command. A directory is locked once, with the strictest of the
-// modes of its mounts. Directories are locked in the order of their names, so that two commands never wait for each other.
+// Lock finds and locks the directories of all caches of a command. A directory is locked once, with
+// the strictest of the modes of its mounts. Directories are locked in the order of their names, so
+// that two commands never wait for each other.
 func (s *Store) Lock(ctx context.Context, mounts []Mount) (_ *Locked, err error) {
 	l := &Locked{store: s, known: map[string]string{}}
 	defer func() {
@@ -136,8 +138,8 @@ func stricter(a, b parser.Sharing) parser.Sharing {
 	return order[max(slices.Index(order, a), slices.Index(order, b), 0)]
 }
 
-// lock locks the directory of a cache, which is made if it is missing. A private cache that is in use has further
-// directories, and the first that is free is returned.
+// lock locks the directory of a cache, which is made if it is missing. A private cache that is in
+// use has further directories, and the first that is free is returned.
 func (l *Locked) lock(ctx context.Context, base string, m Mount, sharing parser.Sharing) (string, error) {
 	for n := 0; ; n++ {
 		dir := base
@@ -179,7 +181,8 @@ func (l *Locked) lock(ctx context.Context, base string, m Mount, sharing parser.
 	}
 }
 
-// settle makes the directory of a cache if it is missing, and sets aside what is of the wrong kind in it.
+// settle makes the directory of a cache if it is missing, and moves files of the wrong type in it
+// out of the way.
 func (s *Store) settle(dir string) error {
 	set := s.Settle
 	if set == nil {
@@ -210,7 +213,8 @@ func filesOf(dir string, n int) string {
 	return filepath.Join(dir, fmt.Sprintf("fs.%d", n))
 }
 
-// newestFiles returns the number of the newest files in the directory of a cache; -1 if there are none.
+// newestFiles returns the number of the newest files in the directory of a cache; -1 if there are
+// none.
 func newestFiles(dir string) (int, error) {
 	list, err := os.ReadDir(dir)
 	if err != nil {
@@ -230,8 +234,8 @@ func newestFiles(dir string) (int, error) {
 	return newest, nil
 }
 
-// fill makes new files in the directory of a cache, unless it has files that are newer than number old. It returns their
-// directory.
+// fill makes new files in the directory of a cache, unless it has files that are newer than number
+// old. It returns their directory.
 func fill(ctx context.Context, dir string, m Mount, old int) (string, error) {
 	held, err := lock.Acquire(ctx, filepath.Join(dir, "fill"), true)
 	if err != nil {
@@ -259,9 +263,9 @@ func fill(ctx context.Context, dir string, m Mount, old int) (string, error) {
 	return files, os.Rename(tmp, files)
 }
 
-// empty empties a cache, once in a build. locked reports whether the caller holds the directory's lock exclusively.
-// Otherwise a step of another build may use the files: that step keeps them, new files are made beside them, and the next
-// call removes the old ones.
+// empty empties a cache, once in a build. locked reports whether the caller holds the directory's
+// lock exclusively. Otherwise a step of another build may use the files: that step keeps them, new
+// files are made beside them, and the next call removes the old ones.
 func (s *Store) empty(ctx context.Context, dir string, m Mount, locked bool) error {
 	_, err := s.emptied.Do(ctx, dir, func() (struct{}, error) {
 		old, err := newestFiles(dir)

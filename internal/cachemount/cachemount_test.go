@@ -11,7 +11,8 @@ import (
 	"github.com/layerbuild/layerbuild/parser"
 )
 
-// store returns a Store in a directory, and a mount whose Fill counts its calls and writes their number to the file n.
+// store returns a Store in a directory, and a mount whose Fill counts its calls and writes their
+// number to the file n.
 func store(t *testing.T, top string, empty bool) (*Store, func(sharing parser.Sharing) Mount) {
 	t.Helper()
 	calls := 0
@@ -90,7 +91,8 @@ func TestLockedWaits(t *testing.T) {
 	content(t, s, mount(parser.SharingShared))
 }
 
-// TestEmpty: --no-cache empties a cache once in a build. A command of another build that uses the cache keeps its files.
+// TestEmpty: --no-cache empties a cache once in a build. A command of another build that uses the
+// cache keeps its files.
 func TestEmpty(t *testing.T) {
 	top := t.TempDir()
 	before, mount := store(t, top, false)

@@ -9,6 +9,6 @@
 //	fill       locked by the build that makes files
 //	new/       files while they are made
 //
-// The name of the directory is a digest of everything that distinguishes caches. NAME.1, NAME.2 and so on are further
-// directories of a private cache that several steps use at once.
+// The name of the directory is a digest of everything that distinguishes caches. NAME.1, NAME.2 and
+// so on are further directories of a private cache that several steps use at once.
 package cachemount

@@ -1,27 +1,29 @@
-// Package event is what a build tells its watcher while it runs: one closed set of plain values.
+// Package event defines the events that a build reports while it runs, as a closed set of plain
+// values.
 package event
 
 import "time"
 
-// Sink takes events. It must be safe for concurrent use and must not block for long. A nil Sink is not valid;
-// use Discard.
+// Sink takes events. It must be safe for concurrent use and must not block for long. A nil Sink is
+// not valid; use Discard.
 type Sink func(Event)
 
-// Discard is a Sink that forgets.
+// Discard is a Sink that ignores all events.
 func Discard(Event) {}
 
-// Event is one of the types below and nothing else.
+// Event is one of the types below.
 type Event interface{ event() }
 
-// ID names one line of work (a step, a pull, an export) for the length of a build. Equal work has equal IDs.
+// ID names one line of work (a step, a pull, an export) for the length of a build. Equal work has
+// equal IDs.
 type ID string
 
 // Start is sent when a piece of work begins.
 type Start struct {
 	ID    ID
-	Name  string    // what a person reads: "[build 2/5] RUN make", "pull docker.io/library/busybox:latest"
-	Stage string    // the stage's name; "" for work that belongs to none
-	File  string    // the Dockerfile; "" where there is no line
+	Name  string    // the text for the user: "[build 2/5] RUN make", "pull docker.io/library/busybox:latest"
+	Stage string    // the stage's name; "" for work without a stage
+	File  string    // the Dockerfile; "" if there is no line
 	Line  int       // first line in File, from 1; 0: none
 	Time  time.Time // when it was begun
 }
@@ -30,14 +32,14 @@ type Start struct {
 type Done struct {
 	ID     ID
 	Cached bool   // taken from the cache, nothing was run
-	Err    error  // nil: it succeeded; context.Canceled: it was given up because something else ended the build
+	Err    error  // nil: it succeeded; context.Canceled: another error or the user ended the build
 	Repair bool   // Err is damage that the build repairs: the work begins again
 	Note   string // a short result: a digest, a name; may be empty
 	Time   time.Time
 }
 
-// Log carries output of a step's command, in pieces as they come: a piece may end within a line or a character. Data is
-// the sender's again when the Sink returns; a Sink that wants to keep it makes a copy.
+// Log is output of a step's command, in pieces as it is read: a piece may end within a line or a
+// character. Data is valid until the Sink returns; a Sink that keeps it makes a copy.
 type Log struct {
 	ID     ID
 	Stream int // 1 standard output, 2 standard error
@@ -45,7 +47,8 @@ type Log struct {
 	Time   time.Time
 }
 
-// Progress is how far a part of a piece of work is: a blob's download, a layer's unpacking, an upload.
+// Progress is the progress of a part of a piece of work: a blob's download, a layer's unpacking, an
+// upload.
 type Progress struct {
 	ID      ID     // the piece of work it is a part of
 	Part    string // the part's own name: "download sha256:1234…", unique inside ID
@@ -55,19 +58,19 @@ type Progress struct {
 	Time    time.Time
 }
 
-// Warning is said once and does not end the build.
+// Warning is reported once and does not end the build.
 type Warning struct {
-	ID      ID     // the work it came from; "" for none
+	ID      ID     // the work that it is about; "" for none
 	Rule    string // the lint rule's name; "" for other warnings
 	Message string
-	URL     string // where the rule is explained; may be empty
+	URL     string // the address of the rule's documentation; may be empty
 	File    string
 	Line    int // from 1; 0: none
 	Time    time.Time
 }
 
-// Expect says how many pieces of work the build will have in all, those that were begun included. It may be said again
-// when more is known; the last one counts.
+// Expect is the number of pieces of work of the build, including those that have begun. It may be
+// sent again when more is known; the last one is valid.
 type Expect struct {
 	Work int
 	Time time.Time

@@ -18,7 +18,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Checker compares layers, applied to a listing of their parents, with what the steps saw. A nil Checker checks nothing.
+// Checker compares layers, applied to a listing of their parents, with what the steps saw. A nil
+// Checker checks nothing.
 type Checker struct {
 	State *state.State
 	Lazy  *Lazy
@@ -43,7 +44,8 @@ func (c *Checker) layer(ctx context.Context, l *Layer, got cache.Layer) error {
 	return c.snapshot(ctx, got, l.Snapshot)
 }
 
-// Active compares a layer, applied to the parent of a snapshot that is not committed, with the snapshot.
+// Active compares a layer, applied to the parent of a snapshot that is not committed, with the
+// snapshot.
 func (c *Checker) Active(ctx context.Context, got cache.Layer, active *snapshot.Active) (err error) {
 	if c == nil {
 		return nil
@@ -106,7 +108,8 @@ func (c *Checker) snapshot(ctx context.Context, got cache.Layer, id snapshot.ID)
 	return c.compareLayer(ctx, got, parent, step)
 }
 
-// listSnapshot lists the merged view of a snapshot. The caller closes the file when the listing is not used any more.
+// listSnapshot lists the merged view of a snapshot. The caller closes the file when the listing is
+// not used any more.
 func (c *Checker) listSnapshot(ctx context.Context, id snapshot.ID) (*layercheck.Tree, *os.File, error) {
 	mounts, err := c.State.Snapshots.View(ctx, id)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// WriteFiles writes all files of a snapshot as a tar stream, and makes the snapshot first if it is lazy. Times after epoch
-// become epoch; nil: times are kept.
+// WriteFiles writes all files of a snapshot as a tar stream, and makes the snapshot first if it is
+// lazy. Times after epoch become epoch; nil: times are kept.
 func WriteFiles(ctx context.Context, w io.Writer, st *state.State, lazy *Lazy, id snapshot.ID, epoch *time.Time) (err error) {
 	if err := lazy.Materialize(ctx, id); err != nil {
 		return err

@@ -16,26 +16,28 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Layer is a layer of an image that is being built. Its descriptor and diffID are known from the start if the layer comes
-// from an image, and otherwise when Wait has returned.
+// Layer is a layer of an image that is being built. Its descriptor and diffID are known from the
+// start if the layer comes from an image, and otherwise when Wait has returned.
 type Layer struct {
-	// Base is the image that the layer comes from, and Index the layer's place in it; nil: a Sealer makes it. The image of
-	// a single layer may come from another machine's cache.
+	// Base is the image that the layer comes from, and Index the layer's place in it; nil: a Sealer
+	// makes it. The image of a single layer may come from another machine's cache.
 	Base  *image.Image
 	Index int
 
 	Descriptor ocispec.Descriptor
 	DiffID     digest.Digest
 
-	// Snapshot is what the layer is made of. With NoOp it is the layer without entries, whatever the snapshot is.
+	// Snapshot is what the layer is made of. With NoOp it is the layer without entries, whatever
+	// the snapshot is.
 	Snapshot snapshot.ID
 	NoOp     bool
 
-	// Text is the instruction that made the layer, for messages, and Lines its place; "" for a layer of a base image.
+	// Text is the instruction that made the layer, for messages, and Lines its place; "" for a
+	// layer of a base image.
 	Text  string
 	Lines parser.Range
 
-	sealed chan struct{} // closed when Descriptor and DiffID or err are set; nil: nobody seals it
+	sealed chan struct{} // closed when Descriptor and DiffID or err are set; nil: it is not being sealed
 	err    error
 }
 
@@ -53,8 +55,9 @@ func (l *Layer) failed(what string, err error) error {
 	return &Error{l.Lines, fmt.Errorf("%s the layer of %q: %w", what, l.Text, err)}
 }
 
-// Begin marks a layer as being sealed. It returns the function that ends the sealing, which must be called once; nil if the
-// layer comes from an image or was begun before. It must not be called by several goroutines at once.
+// Begin marks a layer as being sealed. It returns the function that ends the sealing, which must be
+// called once; nil if the layer comes from an image or was begun before. It must not be called by
+// several goroutines at once.
 func (l *Layer) Begin() (end func(d ocispec.Descriptor, diffID digest.Digest, err error)) {
 	if l.Base != nil || l.sealed != nil {
 		return nil
@@ -66,14 +69,14 @@ func (l *Layer) Begin() (end func(d ocispec.Descriptor, diffID digest.Digest, er
 	}
 }
 
-// Wait waits until the descriptor and the diffID are known, and returns the error of sealing. Layer must have a Base, or
-// have been passed to a Sealer.
+// Wait waits until the descriptor and the diffID are known, and returns the error of sealing. Layer
+// must have a Base, or have been passed to a Sealer.
 func (l *Layer) Wait(ctx context.Context) error {
 	if l.Base != nil {
 		return nil
 	}
 	if l.sealed == nil {
-		panic("wait for a layer that nobody seals")
+		panic("wait for a layer that is not being sealed")
 	}
 	select {
 	case <-l.sealed:
@@ -133,8 +136,9 @@ func ParseFormat(s string) (Format, bool) {
 	return f, true
 }
 
-// EpochOf returns the epoch that a layer was sealed with, by the text of its format; nil for none. For a text that cannot
-// be read it returns an epoch that is before all others, so that no build uses the layer's times.
+// EpochOf returns the epoch that a layer was sealed with, by the text of its format; nil for none.
+// For a text that cannot be read it returns an epoch that is before all others, so that no build
+// uses the layer's times.
 func EpochOf(format string) *int64 {
 	if !strings.Contains(format, formatEpoch) {
 		return nil
@@ -161,7 +165,8 @@ func tree(c snapshot.Changes) diff.Tree {
 	return diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr, StandIns: c.StandIns}
 }
 
-// Unchanged reports whether a step has left its snapshot as it was, where a look at the snapshot's directory can tell.
+// Unchanged reports whether a step has not changed its snapshot, if the snapshot's directory shows
+// that.
 func Unchanged(ctx context.Context, active *snapshot.Active) (bool, error) {
 	return diff.Unchanged(ctx, tree(active.Changes()))
 }

@@ -15,8 +15,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Recompress returns the descriptor of a layer in another format, which is written unless an earlier build has done so.
-// d is the layer's descriptor now. The layer must have been waited for.
+// Recompress returns the descriptor of a layer in another format, which is written unless an
+// earlier build has done so. d is the layer's descriptor now. The layer must have been waited for.
 func (l *Layer) Recompress(ctx context.Context, s *state.State, d ocispec.Descriptor, f Format) (ocispec.Descriptor, error) {
 	source := l.source()
 	if l.Base != nil {

@@ -18,9 +18,9 @@ import (
 
 const remedy = "build or pull the image again"
 
-// Repair returns a function for store.Repair, which puts a missing or damaged blob into the store again: it seals a
-// layer again from its snapshot, or downloads the blob. If it can do neither, it returns a *store.BlobError with the
-// remedy.
+// Repair returns a function for store.Repair, which puts a missing or damaged blob into the store
+// again: it seals a layer again from its snapshot, or downloads the blob. If it can do neither, it
+// returns a *store.BlobError with the remedy.
 func Repair(s *state.State, images *image.Resolver) func(context.Context, ocispec.Descriptor, *store.BlobError) error {
 	return func(ctx context.Context, d ocispec.Descriptor, why *store.BlobError) error {
 		resealed, err := reseal(ctx, s, d.Digest)
@@ -31,7 +31,7 @@ func Repair(s *state.State, images *image.Resolver) func(context.Context, ocispe
 		if err == nil {
 			return nil
 		}
-		reason := fmt.Errorf("%w, and the state has nothing to make it from", why.Err)
+		reason := fmt.Errorf("%w, and the state has no snapshot to make it from", why.Err)
 		if !errors.Is(err, store.ErrNotFound) {
 			reason = fmt.Errorf("%w, and cannot be made or fetched again (%v)", why.Err, err)
 		}
@@ -39,7 +39,8 @@ func Repair(s *state.State, images *image.Resolver) func(context.Context, ocispe
 	}
 }
 
-// reseal makes the blob of a layer from the snapshot that it was sealed from. It reports whether it did.
+// reseal makes the blob of a layer from the snapshot that it was sealed from. It reports whether it
+// did.
 func reseal(ctx context.Context, s *state.State, want digest.Digest) (bool, error) {
 	var errs []error
 	for e, err := range s.Cache.All(cache.Seals) {

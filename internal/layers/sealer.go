@@ -37,8 +37,8 @@ type SealerOptions struct {
 type Sealer struct {
 	o      SealerOptions
 	format string
-	// ctx is the whole build's: layers are sealed on when the stage that they are of is done. It is kept here because the
-	// goroutines outlive the call that starts them.
+	// ctx is the whole build's: layers are sealed on when the stage that they are of is done. It is
+	// kept here because the goroutines outlive the call that starts them.
 	ctx   context.Context
 	slots chan struct{}
 	wg    sync.WaitGroup
@@ -103,7 +103,8 @@ func (s *Sealer) make(l *Layer) (cache.Layer, error) {
 	}
 }
 
-// Sealed returns the layer that a snapshot was sealed as, and reports whether there is one and the store has its blob.
+// Sealed returns the layer that a snapshot was sealed as, and reports whether there is one and the
+// store has its blob.
 func Sealed(ctx context.Context, s *state.State, source, format string) (cache.Layer, bool) {
 	l, ok := s.Cache.Sealed(source, format)
 	if !ok {
@@ -142,7 +143,7 @@ func (s *Sealer) finish(l *Layer, got cache.Layer) error {
 	return s.o.State.Cache.PutSealed(l.source(), s.format, got)
 }
 
-// tree returns where a layer's entries are.
+// tree returns the tree of a layer's entries.
 func (s *Sealer) tree(l *Layer) (diff.Tree, error) {
 	if l.NoOp {
 		return emptyTree(s.o.TempDir)
@@ -154,7 +155,7 @@ func (s *Sealer) tree(l *Layer) (diff.Tree, error) {
 	return tree(c), err
 }
 
-// ChainID returns the chain ID of layers. It seals those that nobody else needs.
+// ChainID returns the chain ID of layers. It seals those that have not been sealed yet.
 func (s *Sealer) ChainID(ctx context.Context, list []*Layer) (digest.Digest, error) {
 	ids := make([]digest.Digest, len(list))
 	for i, l := range list {
@@ -167,8 +168,8 @@ func (s *Sealer) ChainID(ctx context.Context, list []*Layer) (digest.Digest, err
 	return identity.ChainID(ids), nil
 }
 
-// SealDirectory seals the layer of a COPY of a directory from the files that are copied. ch holds what the COPY has made above
-// them (executor.Copy.DestOnly).
+// SealDirectory seals the layer of a COPY of a directory from the files that are copied. ch holds
+// what the COPY has made above them (executor.Copy.DestOnly).
 func (s *Sealer) SealDirectory(ctx context.Context, ch snapshot.Changes, dir *executor.Directory) (cache.Layer, error) {
 	return s.sealDirectory(ctx, ch, dir, nil)
 }
@@ -200,9 +201,10 @@ type early struct {
 	err   error // set: the layer is sealed from its snapshot
 }
 
-// BeginDirectory begins to seal the layer of a COPY of a directory as SealDirectory does, as the layer of a snapshot that does
-// not exist yet. When it returns, what is above the files has been read from ch, and the files may be copied. A layer that
-// cannot be sealed in this way is sealed from its snapshot.
+// BeginDirectory begins to seal the layer of a COPY of a directory as SealDirectory does, as the
+// layer of a snapshot that does not exist yet. When it returns, what is above the files has been
+// read from ch, and the files may be copied. A layer that cannot be sealed in this way is sealed
+// from its snapshot.
 func (s *Sealer) BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *executor.Directory) {
 	e := &early{done: make(chan struct{})}
 	s.mu.Lock()
@@ -231,7 +233,8 @@ func (s *Sealer) BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *execut
 	<-begun
 }
 
-// takeEarly waits for the layer of a source that WriteEarly has begun, and reports whether there is one.
+// takeEarly waits for the layer of a source that WriteEarly has begun, and reports whether there is
+// one.
 func (s *Sealer) takeEarly(source string) (cache.Layer, bool) {
 	s.mu.Lock()
 	e := s.early[source]

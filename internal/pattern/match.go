@@ -24,8 +24,8 @@ const (
 	all               // "**": anything
 )
 
-// tokenize splits a pattern into tokens. It returns filepath.ErrBadPattern for any mistake in it. filepath.Match
-// returns that error only if it gets that far with the given name.
+// tokenize splits a pattern into tokens. It returns filepath.ErrBadPattern for any mistake in it.
+// filepath.Match returns that error only if it gets that far with the given name.
 func tokenize(p string) ([]token, error) {
 	var list []token
 	text := func(s string) {
@@ -69,8 +69,9 @@ func tokenize(p string) ([]token, error) {
 	return list, nil
 }
 
-// classLength returns the length of the class that p begins with: a bracket, perhaps ^, and one or more characters or ranges
-// of characters. A bracket or a hyphen among them has a backslash before it.
+// classLength returns the length of the class that p begins with: a bracket, perhaps ^, and one or
+// more characters or ranges of characters. A bracket or a hyphen among them has a backslash before
+// it.
 func classLength(p string) (int, error) {
 	i := 1
 	if strings.HasPrefix(p[i:], "^") {
@@ -90,7 +91,8 @@ func classLength(p string) (int, error) {
 	return i + 1, nil
 }
 
-// characterLength returns the length of the character that p, a part of a class, begins with; 0 if it is a mistake.
+// characterLength returns the length of the character that p, a part of a class, begins with; 0 if
+// it is a mistake.
 func characterLength(p string) int {
 	n := 0
 	if strings.HasPrefix(p, "-") || strings.HasPrefix(p, "]") {
@@ -109,8 +111,8 @@ func characterLength(p string) int {
 // work is storage for match.
 type work struct{ at, next []bool }
 
-// match reports whether the tokens match name. After each token it keeps all positions in name up to which the tokens
-// so far match, so that the time is at most the product of the two lengths.
+// match reports whether the tokens match name. After each token it keeps all positions in name up
+// to which the tokens so far match, so that the time is at most the product of the two lengths.
 func (w *work) match(tokens []token, name string) bool {
 	n := len(name) + 1
 	w.at, w.next = slices.Grow(w.at[:0], n)[:n], slices.Grow(w.next[:0], n)[:n]
@@ -126,7 +128,8 @@ func (w *work) match(tokens []token, name string) bool {
 	return w.at[len(name)]
 }
 
-// step sets next to the positions in name that a token reaches from those in at. It reports whether there are any.
+// step sets next to the positions in name that a token reaches from those in at. It reports whether
+// there are any.
 func (w *work) step(t token, name string) (any bool) {
 	for i, here := range w.at {
 		if !here {

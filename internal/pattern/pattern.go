@@ -1,16 +1,20 @@
-// Package pattern matches names against the patterns of ignore files, of --exclude and of --parents.
+// Package pattern matches names against the patterns of ignore files, of --exclude and of
+// --parents.
 //
-// A pattern has the meaning that the documentation of ignore files gives it, whatever characters are in it. It follows
-// path/filepath.Match: *, ?, [class] and \c are special there, and all other characters match themselves. In addition
+// A pattern has the meaning that the documentation of ignore files gives it, whatever characters
+// are in it. It follows path/filepath.Match: *, ?, [class] and \c are special there, and all other
+// characters match themselves. In addition
 //
 //   - "**/", at the beginning of a path component, matches zero or more whole directories;
 //   - "**" elsewhere matches anything, including slashes and nothing.
 //
-// The matchers of other builders turn patterns into regular expressions, in which some characters have another meaning
-// (github.com/moby/patternmatcher: ^, classes, a backslash before a letter, invalid UTF-8).
+// The matchers of other builders turn patterns into regular expressions, in which some characters
+// have another meaning (github.com/moby/patternmatcher: ^, classes, a backslash before a letter,
+// invalid UTF-8).
 //
-// A pattern that matches a directory matches everything in it. Of the patterns of a list that match a name, or a
-// directory that contains it, the last one decides; one that begins with "!" makes an exception.
+// A pattern that matches a directory matches everything in it. Of the patterns of a list that match
+// a name, or a directory that contains it, the last one decides; one that begins with "!" makes an
+// exception.
 package pattern
 
 import (
@@ -27,8 +31,8 @@ type Matcher struct {
 	work  work
 }
 
-// Matched records which patterns of a list match a directory or one of its parents. It is needed to match names in the
-// directory. The zero value is that of the root.
+// Matched records which patterns of a list match a directory or one of its parents. It is needed to
+// match names in the directory. The zero value is that of the root.
 type Matched struct{ rules []bool }
 
 // New returns nil if there are no patterns.
@@ -76,8 +80,8 @@ func (m *Matcher) Patterns() (texts []string, exceptions bool) {
 	return texts, exceptions
 }
 
-// Match reports whether name, a path without leading slash, is selected. dir is the result of the directory it is in. own
-// is its own result, for the names in it.
+// Match reports whether name, a path without leading slash, is selected. dir is the result of the
+// directory it is in. own is its own result, for the names in it.
 func (m *Matcher) Match(name string, dir Matched) (selected bool, own Matched) {
 	own = dir
 	for i := range m.rules {
@@ -97,7 +101,7 @@ func (m *Matcher) Match(name string, dir Matched) (selected bool, own Matched) {
 	return selected, own
 }
 
-// Path does Match for all directories on the way to name, and then for name.
+// Path calls Match for all parent directories of name, and then for name.
 func (m *Matcher) Path(name string) (selected bool, own Matched) {
 	for i := range len(name) + 1 {
 		if i == len(name) || name[i] == '/' {

@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// documented matches by the documentation of path/filepath.Match and of "**", by trying all possibilities. It shares no
-// code with the package. start is set if p is at the beginning of a path component of the pattern. p has no mistake in
-// it.
+// documented matches by the documentation of path/filepath.Match and of "**", by trying all
+// possibilities. It shares no code with the package. start is set if p is at the beginning of a
+// path component of the pattern. p has no mistake in it.
 func documented(p, s string, start bool) bool {
 	switch {
 	case p == "":
@@ -57,7 +57,8 @@ func documented(p, s string, start bool) bool {
 	return p[0] == s[0] && documented(p[1:], s[1:], p[0] == '/')
 }
 
-// documentedClass reports whether r is in the class that p, which stands behind its bracket, begins with.
+// documentedClass reports whether r is in the class that p, which stands behind its bracket, begins
+// with.
 func documentedClass(p string, r rune) (in bool, rest string) {
 	negated := strings.HasPrefix(p, "^")
 	if negated {
@@ -216,7 +217,8 @@ var seeds = []string{
 	"?*?", "*.*", "a/*?*/b", "**?b", "]*", "[^a]**", "**[a/b]c", "[[:alpha:]]**", `\d**`, "\xff**", "**/[^/]", "**\xff", "[\xff-\xff]**", "!a", "**/!a", " a ", "a\\/**",
 }
 
-// FuzzMatch compares a pattern's answer with the documentation's: path/filepath.Match itself where there is no "**".
+// FuzzMatch compares a pattern's answer with the documentation's: path/filepath.Match itself where
+// there is no "**".
 func FuzzMatch(f *testing.F) {
 	for _, s := range seeds {
 		f.Add(s, "a/b/c.go")
@@ -249,8 +251,8 @@ func FuzzMatch(f *testing.F) {
 	})
 }
 
-// FuzzList compares a list's answer with that of its patterns one by one: the last that matches the name, or a directory
-// that it is in, decides.
+// FuzzList compares a list's answer with that of its patterns one by one: the last that matches the
+// name, or a directory that it is in, decides.
 func FuzzList(f *testing.F) {
 	for _, s := range seeds {
 		f.Add(s, "a/b/c.go")

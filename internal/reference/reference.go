@@ -1,8 +1,10 @@
-// Package reference takes image names apart: docker.io/library/busybox:latest, which people write busybox.
+// Package reference parses image names: docker.io/library/busybox:latest, which users write as
+// busybox.
 //
-// The grammar, the rules of what is left out, and the words of the errors are those of github.com/distribution/reference,
-// which the tests compare with. That package compiles nine regular expressions when a program starts: 1.2 ms, a tenth
-// of a build in which nothing has changed.
+// The grammar, the defaults for omitted parts, and the errors are those of
+// github.com/distribution/reference, which the tests compare with. That package compiles nine
+// regular expressions when a program starts: 1.2 ms, a tenth of a build in which nothing has
+// changed.
 package reference
 
 import (
@@ -16,7 +18,7 @@ import (
 const (
 	defaultDomain  = "docker.io"
 	legacyDomain   = "index.docker.io" // Docker Hub's first name
-	officialPrefix = "library/"        // of Docker Hub's images that are nobody's
+	officialPrefix = "library/"        // of Docker Hub's official images
 	maxPath        = 255
 )
 
@@ -27,15 +29,15 @@ var (
 	errCanonical = errors.New("repository name must be canonical")
 )
 
-// Name is an image name taken apart.
+// Name is a parsed image name.
 type Name struct {
-	Domain string        // "docker.io", "localhost:5000"; "" if what was written for it fits a path only ("a_b.c/d")
+	Domain string        // "docker.io", "localhost:5000"; "" if the first component is valid only in a path ("a_b.c/d")
 	Path   string        // "library/busybox"
 	Tag    string        // "" if there is none
 	Digest digest.Digest // "" if there is none
 }
 
-// Parse reads a name as people write it: one without a registry is Docker Hub's.
+// Parse parses a name as users write it: a name without a registry is on Docker Hub.
 func Parse(s string) (Name, error) {
 	if len(s) == 64 && all(s, isHex) {
 		return Name{}, fmt.Errorf("invalid repository name (%s), cannot specify 64-byte hexadecimal strings", s)
@@ -63,7 +65,7 @@ func Parse(s string) (Name, error) {
 	return n, nil
 }
 
-// ParseCanonical reads a name from which nothing is left out.
+// ParseCanonical parses a name without omitted parts.
 func ParseCanonical(s string) (Name, error) {
 	n, err := Parse(s)
 	if err == nil && n.String() != s {
@@ -72,7 +74,7 @@ func ParseCanonical(s string) (Name, error) {
 	return n, err
 }
 
-// CheckRepository says what is wrong with a name that has neither tag nor digest.
+// CheckRepository returns an error if a name is not that of a repository, without tag and digest.
 func CheckRepository(s string) error {
 	n, ok := split(s)
 	if !ok || n.Tag != "" || n.Digest != "" {
@@ -84,7 +86,7 @@ func CheckRepository(s string) error {
 	return nil
 }
 
-// Repository is the name without tag and digest.
+// Repository returns the name without tag and digest.
 func (n Name) Repository() string {
 	if n.Domain == "" {
 		return n.Path
@@ -92,7 +94,7 @@ func (n Name) Repository() string {
 	return n.Domain + "/" + n.Path
 }
 
-// String is the name in full, with the tag and the digest that it has.
+// String returns the full name, with the tag and the digest if it has them.
 func (n Name) String() string {
 	s := n.Repository()
 	if n.Tag != "" {
@@ -104,7 +106,7 @@ func (n Name) String() string {
 	return s
 }
 
-// Familiar is the name as people write it: what Parse adds is left out.
+// Familiar returns the name as users write it, without the parts that Parse adds.
 func (n Name) Familiar() string {
 	if n.Domain == defaultDomain {
 		n.Domain = ""
@@ -115,7 +117,7 @@ func (n Name) Familiar() string {
 	return n.String()
 }
 
-// OrLatest is the name with the tag latest if it has neither tag nor digest.
+// OrLatest returns the name, with the tag latest if it has neither tag nor digest.
 func (n Name) OrLatest() Name {
 	if n.Tag == "" && n.Digest == "" {
 		n.Tag = "latest"
@@ -123,7 +125,7 @@ func (n Name) OrLatest() Name {
 	return n
 }
 
-// splitDomain finds the registry that a name begins with, or gives it Docker Hub's.
+// splitDomain returns the registry that a name begins with, or Docker Hub.
 func splitDomain(s string) (domain, rest string) {
 	first, rest, ok := strings.Cut(s, "/")
 	switch {
@@ -142,7 +144,7 @@ func splitDomain(s string) (domain, rest string) {
 	return domain, rest
 }
 
-// split takes [domain/]path[:tag][@digest] apart. The digest may still be one that no algorithm makes.
+// split parses [domain/]path[:tag][@digest]. It does not check the digest's algorithm and length.
 func split(s string) (Name, bool) {
 	var n Name
 	if first, rest, ok := strings.Cut(s, "/"); ok && isDomain(first) {
@@ -154,7 +156,8 @@ func split(s string) (Name, bool) {
 	return n, isPath(path) && (!hasTag || isTag(tag)) && (!hasDigest || isDigest(sum))
 }
 
-// isDomain is for a host, as a name or an IPv6 address in brackets, and perhaps a port.
+// isDomain reports whether s is a host, as a name or an IPv6 address in brackets, and perhaps a
+// port.
 func isDomain(s string) bool {
 	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
 		if i+1 == len(s) || !all(s[i+1:], isDigit) {
@@ -183,7 +186,8 @@ func isPath(s string) bool {
 	return true
 }
 
-// isComponent is for lower case letters and digits, with a dot, one or two underscores, or any number of dashes between.
+// isComponent reports whether s is lower case letters and digits, with a dot, one or two
+// underscores, or any number of dashes between.
 func isComponent(s string) bool {
 	for {
 		word := strings.TrimLeft(s, "abcdefghijklmnopqrstuvwxyz0123456789")
@@ -209,7 +213,7 @@ func isTag(s string) bool {
 		all(s, func(c byte) bool { return c == '_' || c == '.' || c == '-' || isAlnum(c) })
 }
 
-// isDigest is for what looks like a digest of any algorithm.
+// isDigest reports whether s has the form of a digest of any algorithm.
 func isDigest(s string) bool {
 	algorithm, sum, _ := strings.Cut(s, ":")
 	word := false // inside of one
@@ -232,7 +236,7 @@ func isAlnum(c byte) bool  { return isDigit(c) || isLetter(c) }
 func isHex(c byte) bool    { return isDigit(c) || 'a' <= c && c <= 'f' }
 func isXDigit(c byte) bool { return isHex(c) || 'A' <= c && c <= 'F' }
 
-// all says whether each byte of s is as is says.
+// all reports whether is returns true for each byte of s.
 func all(s string, is func(byte) bool) bool {
 	for i := range len(s) {
 		if !is(s[i]) {

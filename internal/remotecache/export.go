@@ -22,7 +22,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Collector collects the results of steps that may be exported. It is safe for concurrent use; the zero value is empty.
+// Collector collects the results of steps that may be exported. It is safe for concurrent use; the
+// zero value is empty.
 type Collector struct {
 	mu   sync.Mutex
 	list []collected
@@ -35,8 +36,9 @@ type collected struct {
 	below []*layers.Layer // what the layer is on
 }
 
-// Add adds the result of a step under its keys, the last of which is its content key. own reports whether the step is
-// one of those that the image is made of. l is nil for an instruction that only describes the image.
+// Add adds the result of a step under its keys, the last of which is its content key. own reports
+// whether the step is one of those that the image is made of. l is nil for an instruction that only
+// describes the image.
 func (c *Collector) Add(own bool, keys []cache.Key, created time.Time, l *layers.Layer, below []*layers.Layer) {
 	content := keys[len(keys)-1]
 	c.mu.Lock()
@@ -59,8 +61,8 @@ type Sealer interface {
 	Format() string
 }
 
-// Document returns the records of all steps, or of those that the image is made of. It waits for their layers, and has
-// the sealer make those that nobody else needs.
+// Document returns the records of all steps, or of those that the image is made of. It waits for
+// their layers, and has the sealer make those that have not been requested before.
 func (c *Collector) Document(ctx context.Context, sealer Sealer, all bool) (Document, error) {
 	c.mu.Lock()
 	list := slices.Clone(c.list)
@@ -93,8 +95,8 @@ type Exporter struct {
 	Sink  event.Sink
 }
 
-// Export writes the records to each place that is not inline. document returns those of all stages, or of those that
-// the image is made of.
+// Export writes the records to each place that is not inline. document returns those of all stages,
+// or of those that the image is made of.
 func (e *Exporter) Export(ctx context.Context, places []Place, document func(all bool) (Document, error)) error {
 	for i, place := range places {
 		if place.Type == "inline" {

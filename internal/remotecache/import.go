@@ -30,7 +30,8 @@ type Found struct {
 	From *image.Artifact
 }
 
-// Import reads the records of all places. A place that cannot be read is a warning: without it the build is slower.
+// Import reads the records of all places. A place that cannot be read is a warning: without it the
+// build is slower.
 func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms []ocispec.Platform, sink event.Sink) (*Imports, error) {
 	found := make([][]Found, len(places))
 	g, gctx := errgroup.WithContext(ctx)
@@ -59,7 +60,8 @@ func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms 
 	return im, nil
 }
 
-// importFrom reads the records of one place: an artifact's, or those in the images for the platforms.
+// importFrom reads the records of one place: an artifact's, or those in the images for the
+// platforms.
 func importFrom(ctx context.Context, artifacts Artifacts, place Place, platforms []ocispec.Platform) ([]Found, error) {
 	var list []Found
 	var errs []error
@@ -102,7 +104,8 @@ func (im *Imports) Find(key cache.Key) []Found {
 	return list
 }
 
-// Created returns when an instruction that makes no layer was first built, and reports whether a record says so.
+// Created returns when an instruction that makes no layer was first built, and reports whether a
+// record has that time.
 func (im *Imports) Created(key cache.Key) (time.Time, bool) {
 	if im == nil {
 		return time.Time{}, false

@@ -10,7 +10,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Place is a place that a build imports step results from (--cache-from) or exports them to (--cache-to).
+// Place is a place that a build imports step results from (--cache-from) or exports them to
+// (--cache-to).
 type Place struct {
 	// Type is "registry", "local" or, for an export, "inline": in the image itself.
 	Type string
@@ -89,7 +90,7 @@ func ParseTo(s string) (Place, error) {
 	case p.Type == "local" && p.Dir == "":
 		err = fmt.Errorf("dest=DIR is missing")
 	case p.Type == "inline" && p.Max:
-		err = fmt.Errorf("an image holds the results of its own stages only: mode=max wants type=registry or type=local")
+		err = fmt.Errorf("an image holds the results of its own stages only: mode=max requires type=registry or type=local")
 	}
 	if err != nil {
 		return p, fmt.Errorf("--cache-to %q: %w", s, err)
@@ -117,7 +118,7 @@ func (p *Place) setTo(key, value string) (err error) {
 	case "registry.insecure":
 		p.Insecure, err = strconv.ParseBool(value)
 	case "image-manifest", "oci-mediatypes":
-		// What is written is an OCI manifest in any case.
+		// The exported artifact is an OCI manifest in any case.
 		var is bool
 		if is, err = strconv.ParseBool(value); err == nil && !is {
 			return fmt.Errorf("%s=false is not supported", key)

@@ -5,8 +5,8 @@ import "encoding/base64"
 // Credentials for contexts and for the sources of ADD are secrets with certain IDs, as in BuildKit
 // (https://docs.docker.com/build/building/secrets/).
 
-// HTTPAuthorization returns the Authorization header for a host: the value of HTTP_AUTH_HEADER_<host>, or a bearer token
-// from HTTP_AUTH_TOKEN_<host>, or "".
+// HTTPAuthorization returns the Authorization header for a host: the value of
+// HTTP_AUTH_HEADER_<host>, or a bearer token from HTTP_AUTH_TOKEN_<host>, or "".
 func (s *Store) HTTPAuthorization(host string) string {
 	if header := s.text("HTTP_AUTH_HEADER_" + host); header != "" {
 		return header
@@ -17,8 +17,8 @@ func (s *Store) HTTPAuthorization(host string) string {
 	return ""
 }
 
-// GitAuthorization returns the Authorization header for git over HTTP, or "": from GIT_AUTH_HEADER or GIT_AUTH_TOKEN, with
-// a dot and the host after it for one host only.
+// GitAuthorization returns the Authorization header for git over HTTP, or "": from GIT_AUTH_HEADER
+// or GIT_AUTH_TOKEN, with a dot and the host after it for one host only.
 func (s *Store) GitAuthorization(host string) string {
 	for _, suffix := range []string{"." + host, ""} {
 		if header := s.text("GIT_AUTH_HEADER" + suffix); header != "" {

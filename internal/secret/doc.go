@@ -1,3 +1,3 @@
-// Package secret keeps what the user gives to a build and no image may contain: the values of --secret and the ssh agents
-// of --ssh.
+// Package secret keeps values that the user passes to a build and that no image may contain: those
+// of --secret and the ssh agents of --ssh.
 package secret

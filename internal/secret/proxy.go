@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// Proxy is a socket that passes connections on to an ssh agent. It has an owner and a mode of its own, which the agent's
-// socket does not have.
+// Proxy is a socket that passes connections on to an ssh agent. It has an owner and a mode of its
+// own, which the agent's socket does not have.
 type Proxy struct {
 	// Path is the socket.
 	Path string
@@ -29,8 +29,8 @@ type Owner struct {
 	Mode     os.FileMode
 }
 
-// NewProxy makes a socket in dir, a directory that the caller removes, and accepts connections on it until Close or until
-// ctx ends.
+// NewProxy makes a socket in dir, a directory that the caller removes, and accepts connections on
+// it until Close or until ctx ends.
 func NewProxy(ctx context.Context, dir string, o Owner, agent string) (_ *Proxy, err error) {
 	p := &Proxy{Path: filepath.Join(dir, "agent")}
 	// A socket's name has at most 108 bytes (unix(7)), and dir may be longer.

@@ -31,7 +31,7 @@ type Agent struct {
 type Store struct {
 	Secrets []Secret
 	Agents  []Agent
-	// Warn is called if a credential cannot be read; nil: nobody is told.
+	// Warn is called if a credential cannot be read; nil: no warning is given.
 	Warn func(message string)
 
 	mu     sync.Mutex
@@ -45,8 +45,9 @@ type value struct {
 	err  error
 }
 
-// Read returns the value of a secret, and reports whether there is a secret with that ID. The value is read once: a pipe
-// can be read once only, and all commands of a build are to see the same value.
+// Read returns the value of a secret, and reports whether there is a secret with that ID. The value
+// is read once: a pipe can be read once only, and all commands of a build are to see the same
+// value.
 func (s *Store) Read(ctx context.Context, id string) (data []byte, ok bool, err error) {
 	i := slices.IndexFunc(s.Secrets, func(s Secret) bool { return s.ID == id })
 	if i < 0 {
