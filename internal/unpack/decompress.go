@@ -13,10 +13,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// Compression names what a stream is compressed with.
+// Compression is the compression of a stream.
 type Compression string
 
-// The kinds of compression that Decompress knows.
+// These are the compressions that Decompress reads.
 const (
 	None  Compression = ""
 	Gzip  Compression = "gzip"
@@ -39,7 +39,7 @@ func Detect(head []byte) Compression {
 			return m.c
 		}
 	}
-	// A zstd stream may begin with a skippable frame (RFC 8878, 3.1.2).
+	// A zstd stream may begin with a skippable frame (RFC 8878, section 3.1.2).
 	if len(head) >= 4 && head[0]&0xf0 == 0x50 && string(head[1:4]) == "\x2a\x4d\x18" {
 		return Zstd
 	}
@@ -47,16 +47,16 @@ func Detect(head []byte) Compression {
 }
 
 const (
-	// largestWindow is the largest window of a zstd stream, and the largest dictionary of an xz stream, that is
-	// accepted: zstd's --ultra and --long use it.
+	// largestWindow is the largest accepted window of a zstd stream, and the largest accepted
+	// dictionary of an xz stream. zstd uses it with --ultra and --long.
 	largestWindow = 128 << 20
-	// commonWindow is the largest window that compressors use without such options. Any number of streams with such
-	// windows are read at once. Of streams with larger windows one is read at a time, so that memory does not grow with
-	// their number.
+	// commonWindow is the largest window that compressors use without such options. Any number of
+	// streams with such windows are read at once. Streams with larger windows are read one at a
+	// time, so that memory does not grow with their number.
 	commonWindow = 8 << 20
 )
 
-// ErrLimit is wrapped by errors about compressed streams that need more memory than the limit.
+// ErrLimit is wrapped by errors about compressed streams that need more memory than allowed.
 var ErrLimit = errors.New("the stream needs too much memory")
 
 var (
@@ -67,8 +67,9 @@ var (
 	large = make(chan struct{}, 1) // held by a stream with a large window
 )
 
-// Decompress reads r, which may be compressed in one of the known ways, several members one after the other
-// included, or not at all. The caller closes the result, which does not close r.
+// Decompress returns a reader of the decompressed content of r. r may be compressed in one of the
+// known ways, in several members too, or not at all. The caller closes the result, which does not
+// close r.
 func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	b := buffers.Get().(*bufio.Reader)
 	b.Reset(r)
@@ -126,7 +127,7 @@ func (d *decompressed) gzip() error {
 }
 
 func (d *decompressed) zstd() error {
-	// The window is in the header of the first frame. Compressors use the same window for all frames.
+	// The header of the first frame has the window. Compressors use the same window for all frames.
 	var h zstd.Header
 	head, _ := d.buffer.Peek(zstd.HeaderMaxSize)
 	err := h.Decode(head)
@@ -158,7 +159,7 @@ func (d *decompressed) zstd() error {
 	return nil
 }
 
-// largeZstd waits until no other stream with a large window is read. Its decoder is not kept for another stream.
+// largeZstd waits until no other stream with a large window is read. Its decoder is not reused.
 func (d *decompressed) largeZstd() error {
 	large <- struct{}{}
 	z, err := newZstd(largestWindow)
@@ -174,13 +175,15 @@ func (d *decompressed) largeZstd() error {
 	return z.Reset(d.buffer)
 }
 
-// newZstd makes a decoder with one goroutine: layers are unpacked in parallel, and their number limits the memory.
+// newZstd returns a decoder with one goroutine. Layers are unpacked in parallel, so more goroutines
+// would only need more memory.
 func newZstd(window uint64) (*zstd.Decoder, error) {
 	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxWindow(window), zstd.WithDecoderMaxMemory(1<<62))
 }
 
-// Close gives the decompressor back. It does not say whether the stream was read to its end.
+// Close makes the decompressor available to other streams. It returns no error if the stream was
+// not read to its end.
 func (d *decompressed) Close() error {
 	if d.buffer == nil {
 		return nil

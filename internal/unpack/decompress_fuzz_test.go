@@ -10,7 +10,8 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// FuzzDecompress: every stream ends, with an error or without, and gives the same content when it arrives byte by byte.
+// FuzzDecompress: every stream ends, with an error or without, and gives the same content when it
+// arrives byte by byte.
 func FuzzDecompress(f *testing.F) {
 	text := bytes.Repeat([]byte("some text "), 100)
 	for _, compress := range []func(io.Writer) (io.WriteCloser, error){

@@ -14,7 +14,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// linkDir is the directory of the last hard link's target, kept open: links to one directory come in rows.
+// linkDir is the open directory of the last hard link's target. Links to files of one directory
+// often follow one another.
 type linkDir struct {
 	path string
 	fd   int
@@ -41,9 +42,10 @@ func (u *unpacker) leave(n int) {
 	u.stack = u.stack[:min(n, len(u.stack))]
 }
 
-// enter opens the directory path (clean, "" for the root). Entries come mostly in the order of a walk, so what the
-// last one and this one have in common stays open. With create, what is missing is made, and what is no directory
-// makes room; otherwise that is ENOENT or ENOTDIR. The result is valid until the next call.
+// enter opens the directory path (clean, "" for the root). Entries mostly come in the order of a
+// walk, so the directories that this path has in common with the last one stay open. With create,
+// missing directories are made, and files in their place are removed. Otherwise the error is ENOENT
+// or ENOTDIR. The result is valid until the next call.
 func (u *unpacker) enter(path []byte, create bool) (*node, error) {
 	top := len(u.stack) - 1
 	for ; top > 0; top-- {
@@ -67,7 +69,7 @@ func (u *unpacker) enter(path []byte, create bool) (*node, error) {
 	return &u.stack[len(u.stack)-1], nil
 }
 
-// step opens one directory inside the last of the stack.
+// step opens a directory inside the last one of the stack.
 func (u *unpacker) step(part []byte, create bool) error {
 	parent := u.stack[len(u.stack)-1]
 	u.part = append(append(u.part[:0], part...), 0)
@@ -79,7 +81,7 @@ func (u *unpacker) step(part []byte, create bool) error {
 	if err == unix.ENOENT && create {
 		fd, err = u.imply(parent.fd, false)
 	}
-	// A link is one or the other, as the kernel's version has it.
+	// For a link the error depends on the kernel's version.
 	if err == unix.ENOTDIR || err == unix.ELOOP {
 		fd, err = u.notDir(parent.fd, create)
 	}
@@ -105,8 +107,8 @@ func (u *unpacker) step(part []byte, create bool) error {
 	return nil
 }
 
-// restoreLater records the time of a directory that may have its attributes already and is about to be written into, so
-// that the time is set again at the end.
+// restoreLater records the time of a directory that is about to be written into and may have its
+// attributes already, so that the time is set again at the end.
 func (u *unpacker) restoreLater(fd int, path string) error {
 	if !u.flushed || u.flushing || u.dirs[path] != nil || path == "" {
 		return nil
@@ -119,7 +121,7 @@ func (u *unpacker) restoreLater(fd int, path string) error {
 	return nil
 }
 
-// imply makes the directory u.path, which the stream has not listed (yet), and opens it.
+// imply makes and opens the directory u.path, which the stream has not listed yet.
 func (u *unpacker) imply(parent int, opaque bool) (int, error) {
 	if err := rawfs.Mkdir(parent, u.part, 0o700); err != nil {
 		return -1, fmt.Errorf("make directory: %w", err)
@@ -136,8 +138,8 @@ func (u *unpacker) imply(parent int, opaque bool) (int, error) {
 	return rawfs.OpenDir(parent, u.part)
 }
 
-// notDir deals with a part of a path, u.path, that is no directory: a link is followed inside the root, as the same
-// name would be by a process whose root directory it is; anything else makes room.
+// notDir handles a part of a path, u.path, that is not a directory. A link is followed inside the
+// root, as a process with that root directory would follow it. Any other file is removed.
 func (u *unpacker) notDir(parent int, create bool) (int, error) {
 	var st rawfs.Stat
 	if err := rawfs.Lstat(parent, u.part, &st); err != nil {
@@ -187,7 +189,8 @@ func (u *unpacker) follow(create bool) (int, error) {
 	return safepath.InRoot(root, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 }
 
-// linkRoot returns the directory in which the links of path are resolved, and the name of path in it.
+// linkRoot returns the directory in which the links of path are resolved, and the name of path in
+// it.
 func (u *unpacker) linkRoot(path string) (int, string) {
 	if l := u.o.Links; l != nil {
 		return l.Dir, l.Path + "/" + path
@@ -205,7 +208,7 @@ func (u *unpacker) leadsToDir(path string) bool {
 	return err == nil
 }
 
-// remove removes what name is in dir, a directory with all that is in it. path is where that is.
+// remove removes the file or directory name in dir, with everything in it. path is its path.
 func (u *unpacker) remove(dir int, name []byte, path string) error {
 	err := rawfs.Unlink(dir, name, 0)
 	if err != unix.EISDIR && err != unix.EPERM {
@@ -221,7 +224,7 @@ func (u *unpacker) remove(dir int, name []byte, path string) error {
 	return nil
 }
 
-// hardlink gives a file that is already there one more name.
+// hardlink adds a name to an existing file.
 func (u *unpacker) hardlink(h *Header, dir *node, name []byte) error {
 	target := cleanName(u.tgt[:0], h.Link)
 	if u.tgt = append(target, 0); len(target) == 0 {
@@ -233,7 +236,7 @@ func (u *unpacker) hardlink(h *Header, dir *node, name []byte) error {
 	parent, base := split(target)
 	base = u.tgt[len(target)-len(base):]
 	err := u.create(dir, name, func() error {
-		// Each time anew: removing what was there may have closed it.
+		// Open the directory each time: removing the old file may have closed it.
 		from, err := u.linkTarget(parent, dir)
 		if err != nil {
 			return err
@@ -256,7 +259,7 @@ func (u *unpacker) hardlink(h *Header, dir *node, name []byte) error {
 	return nil
 }
 
-// linkTarget opens the directory that a hard link's target is in. dir is that of the new name.
+// linkTarget opens the directory of a hard link's target. dir is the directory of the new name.
 func (u *unpacker) linkTarget(path []byte, dir *node) (int, error) {
 	if bytes.Equal(path, u.path[:dir.end]) {
 		return dir.fd, nil

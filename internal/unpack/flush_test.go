@@ -15,10 +15,12 @@ import (
 	"github.com/layerbuild/layerbuild/internal/rounds"
 )
 
-// randomStream makes a stream in which names come several times, as different types and in any order.
+// randomStream makes a stream in which names come several times, as different types and in any
+// order.
 //
-// The stream has attributes only if it has whiteouts: unpacking an archive keeps the attributes of an existing
-// directory, and does not distinguish such a directory from one that the archive has listed before.
+// The stream has attributes only if it has whiteouts: unpacking an archive keeps the attributes of
+// an existing directory, and does not distinguish such a directory from one that the archive has
+// listed before.
 func randomStream(rnd *rand.Rand, mode Whiteouts) string {
 	whiteouts := mode != Literal
 	name := func() string {
@@ -39,8 +41,8 @@ func randomStream(rnd *rand.Rand, mode Whiteouts) string {
 			}
 			b.WriteByte('\n')
 		case 5:
-			// With the other modes a directory can be listed under its own name and by way of a link, and is as the one or
-			// the other says.
+			// With the other modes a directory can be listed under its own name and by way of a
+			// link, and is as the one or the other says.
 			if mode != Overlay {
 				continue
 			}
@@ -88,8 +90,8 @@ func TestFlush(t *testing.T) {
 			if err != nil {
 				return "", Stats{Entries: stats.Entries}, err
 			}
-			// What has no entry has the time of its making. So has what was there before and was written into, or, with
-			// directories that wait, its time before.
+			// What has no entry has the time of its making. So has what was there before and was
+			// written into, or, with directories that wait, its time before.
 			err = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 				if err != nil || !e.IsDir() {
 					return err

@@ -85,8 +85,8 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// FuzzHeaders is FuzzReader for streams of valid headers, which random bytes do not make: an input is a script of
-// scriptedStream.
+// FuzzHeaders is FuzzReader for streams of valid headers, which random bytes do not make: an input
+// is a script of scriptedStream.
 func FuzzHeaders(f *testing.F) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -107,7 +107,8 @@ func randomScript(random *rand.Rand) []byte {
 	return script
 }
 
-// sameReading checks that a stream is read as archive/tar reads it, or refused. It reports whether it was accepted.
+// sameReading checks that a stream is read as archive/tar reads it, or refused. It reports whether
+// it was accepted.
 func sameReading(t *testing.T, data []byte) (accepted bool, err error) {
 	got, err := read(data)
 	want, standardErr := readStandard(data)

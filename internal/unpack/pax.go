@@ -7,8 +7,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// paxHeader is what an extended header said about the next entry (pax(1p), "pax Header Block"). Values are subslices of
-// the header's own storage.
+// paxHeader holds the records of extended headers about the next entry (pax(1p), "pax Header
+// Block"). Values are subslices of the header's storage.
 type paxHeader struct {
 	values map[string][]byte // of the keys that are known; of one that comes twice the last counts
 	xattrs []rawfs.Xattr
@@ -80,7 +80,7 @@ func (p *paxHeader) record(key string, value []byte) error {
 	return nil
 }
 
-// set keeps a value; an empty one takes an earlier one back.
+// set stores the value of a key. An empty value removes an earlier one.
 func (p *paxHeader) set(key string, value []byte) {
 	if p.values == nil {
 		p.values = map[string][]byte{}
@@ -109,7 +109,8 @@ func (p *paxHeader) sparseVersion() string {
 	return string(major) + "." + string(minor)
 }
 
-// apply puts what the extended header says over what the entry's own says. Records about sparse files are not among it.
+// apply replaces fields of the entry's header by those of the extended header. It ignores records
+// about sparse files.
 func (p *paxHeader) apply(h *Header, n *numbers) error {
 	for key, value := range p.values {
 		if len(value) == 0 {
@@ -143,7 +144,7 @@ func (p *paxHeader) apply(h *Header, n *numbers) error {
 	return nil
 }
 
-// paxTime reads decimal seconds with a fraction, which may be negative.
+// paxTime parses decimal seconds, which may have a fraction and may be negative.
 func paxTime(value []byte) (sec, nsec int64, err error) {
 	whole, fraction, _ := bytes.Cut(value, []byte("."))
 	if sec, err = decimal(whole); err != nil {

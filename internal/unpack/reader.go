@@ -12,7 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// Types of entries, as in the type flag of a header. Others do not come out of a Reader.
+// These are the types of entries that a Reader returns, as in the type flag of a header.
 const (
 	TypeFile     = '0'
 	TypeHardlink = '1'
@@ -25,31 +25,35 @@ const (
 
 const (
 	block = 512
-	// maxSpecial bounds what a header may bring in memory: a PAX header, a GNU long name.
+	// maxSpecial is the largest size of a header that is kept in memory, such as a PAX header or a
+	// GNU long name.
 	maxSpecial = 1 << 20
-	// maxSpecials limits the total size of such headers before an entry, global headers among them. An entry usually has
-	// at most one of each kind, but more are allowed.
+	// maxSpecials is the largest total size of such headers before an entry, including global
+	// headers. An entry usually has at most one of each kind, but more are allowed.
 	maxSpecials = 4 << 20
-	// maxName bounds a name; the kernel's own limit for one call is 4096.
+	// maxName is the longest name. The kernel's limit for one call is 4096.
 	maxName = 1 << 16
-	// maxMap bounds the map of a sparse file, in bytes of the stream. archive/tar has the same limit.
+	// maxMap is the largest map of a sparse file, in bytes of the stream. archive/tar has the same
+	// limit.
 	maxMap = 1 << 20
 )
 
-// ErrFormat is wrapped by errors about a stream that is no valid tar.
+// ErrFormat is wrapped by errors about a stream that is not a valid tar stream.
 var ErrFormat = errors.New("not a valid tar stream")
 
 func bad(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrFormat, fmt.Sprintf(format, args...))
 }
 
-// Chunker is a stream that hands out its own buffers. Every chunk but the last has a multiple of 512 bytes, and is
-// valid until the next call; io.EOF comes after the last, alone. A Reader takes its input so where it can.
+// Chunker is a stream that returns its own buffers. Each chunk except the last has a multiple of
+// 512 bytes, and is valid until the next call. io.EOF is returned alone, after the last chunk. A
+// Reader uses this method if its input has it.
 type Chunker interface {
 	Chunk() ([]byte, error)
 }
 
-// Header describes one entry. It and all that it refers to are valid until the next call of Next.
+// Header describes an entry. It and the memory that it refers to are valid until the next call of
+// Next.
 type Header struct {
 	Name   []byte // as the stream has it
 	Link   []byte
@@ -70,13 +74,15 @@ type Header struct {
 
 type segment struct{ offset, length int64 }
 
-// Reader reads a tar stream: ustar, PAX, GNU and the old forms, sparse files of every kind. Unlike archive/tar it
-// allocates nothing for an ordinary entry and hands content out without copying it.
+// Reader reads a tar stream: ustar, PAX, GNU and the old formats, and sparse files of every kind.
+// Unlike archive/tar it allocates nothing for an ordinary entry and returns content without copying
+// it.
 //
-// Other programs that read images use archive/tar. So that all see the same files, a Reader gives the entries that
-// archive/tar gives, or refuses the stream: it refuses what archive/tar refuses, and what other readers of tar take in
-// different ways and no program is known to write. It leaves out global headers, which archive/tar gives as entries
-// without applying them, and GNU's volume labels.
+// Other programs that read images use archive/tar. So that all see the same files, a Reader returns
+// the entries that archive/tar returns, or refuses the stream. It refuses streams that archive/tar
+// refuses, and streams that readers of tar interpret in different ways and no program is known to
+// write. It omits GNU's volume labels and global headers, which archive/tar returns as entries and
+// does not apply.
 type Reader struct {
 	src   Chunker
 	chunk []byte // not yet taken
@@ -94,7 +100,7 @@ type Reader struct {
 	copied []byte
 }
 
-// NewReader reads the tar stream r, uncompressed.
+// NewReader returns a Reader of the uncompressed tar stream r.
 func NewReader(r io.Reader) *Reader {
 	if c, ok := r.(Chunker); ok {
 		return &Reader{src: c}
@@ -102,7 +108,7 @@ func NewReader(r io.Reader) *Reader {
 	return &Reader{src: &chunker{r: r}}
 }
 
-// chunker reads a plain stream into a buffer of its own.
+// chunker makes a Chunker of a stream that is not one.
 type chunker struct {
 	r   io.Reader
 	buf []byte
@@ -124,8 +130,8 @@ func (c *chunker) Chunk() ([]byte, error) {
 	return nil, err
 }
 
-// Fill reads until p is full or the stream ends. Unlike io.ReadFull it passes the stream's own error on, so that
-// io.ErrUnexpectedEOF from a decompressor is not mistaken for a short last read.
+// Fill reads until p is full or the stream ends. Unlike io.ReadFull it returns the stream's own
+// error, so that io.ErrUnexpectedEOF of a decompressor is not mistaken for a short last read.
 func Fill(r io.Reader, p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var m int
@@ -135,7 +141,7 @@ func Fill(r io.Reader, p []byte) (n int, err error) {
 	return n, err
 }
 
-// fill makes sure that there are bytes to take.
+// fill reads the next chunk if all bytes of the last one have been taken.
 func (r *Reader) fill() error {
 	for len(r.chunk) == 0 {
 		c, err := r.src.Chunk()
@@ -196,7 +202,7 @@ func (r *Reader) take(n int64, what string) ([]byte, error) {
 	return out, r.skip(-n & (block - 1))
 }
 
-// Next goes to the next entry. At the end of the stream it returns io.EOF.
+// Next returns the next entry. At the end of the stream it returns io.EOF.
 func (r *Reader) Next() (*Header, error) {
 	if r.err != nil {
 		return nil, r.err
@@ -243,7 +249,7 @@ func (r *Reader) next() (*Header, error) {
 	}
 }
 
-// Type flags of headers that are about other entries.
+// These are type flags of headers that describe other entries.
 const (
 	typePAX      = 'x'
 	typeGlobal   = 'g' // defaults for all entries that follow, which archive/tar does not apply (git: the commit)
@@ -256,8 +262,8 @@ func isSpecial(flag byte) bool {
 	return flag == typePAX || flag == typeGlobal || flag == typeLongName || flag == typeLongLink
 }
 
-// SpecialSize returns the size of what follows a header block that is about the next entry or all entries that follow.
-// ok is false if the block is not of such a header.
+// SpecialSize returns the size of the content of a header that describes the next entry or all
+// following entries. block is its header block. ok is false if it is not such a header.
 func SpecialSize(b []byte) (size int64, ok bool) {
 	if !isSpecial(b[156]) {
 		return 0, b[156] == typeVolume
@@ -266,7 +272,7 @@ func SpecialSize(b []byte) (size int64, ok bool) {
 	return size, err == nil && size >= 0
 }
 
-// meta is what came before an entry's own header.
+// meta holds what the headers before an entry's own header say about it.
 type meta struct {
 	pax                paxHeader
 	longName, longLink []byte // GNU's; empty: none
@@ -277,8 +283,8 @@ func (m *meta) reset() {
 	m.longName, m.longLink = nil, nil
 }
 
-// special reads the content of a header that is about other entries. As in archive/tar the last header of a kind counts,
-// and a global header takes those before it: they are not about the entry that follows.
+// special reads the content of a header that describes other entries. As in archive/tar the last
+// header of a kind counts, and headers before a global header are dropped.
 func (r *Reader) special(flag byte, size int64) error {
 	what := map[byte]string{
 		typePAX: "extended header", typeGlobal: "global header", typeLongName: "name", typeLongLink: "link target",
@@ -305,7 +311,8 @@ func (r *Reader) special(flag byte, size int64) error {
 
 var zeros [block]byte
 
-// header takes the next header block; two blocks of zeros, or none left, are the end.
+// header returns the next header block. Two blocks of zeros, or the end of the input, end the
+// stream.
 func (r *Reader) header() ([]byte, error) {
 	b, err := r.block()
 	if err != nil {
@@ -326,7 +333,8 @@ func (r *Reader) header() ([]byte, error) {
 	return b, nil
 }
 
-// validChecksum compares a header's checksum, which old programs took over signed bytes.
+// validChecksum reports whether a header's checksum is right. Old programs computed it over signed
+// bytes.
 func validChecksum(b []byte) bool {
 	want, err := octal(b[148:156])
 	if err != nil {
@@ -344,7 +352,7 @@ func validChecksum(b []byte) bool {
 	return want == unsigned || want == unsigned-256*high
 }
 
-// entry makes a Header of a header block and what came before it.
+// entry fills in the Header from a header block and the headers before it.
 func (r *Reader) entry(b []byte, n *numbers) (*Header, error) {
 	h := &r.h
 	*h = Header{Type: b[156], Size: n.size, stored: n.size, Mode: uint32(n.mode) & 0o7777, Sec: n.sec, Xattrs: h.Xattrs[:0]}
@@ -357,7 +365,7 @@ func (r *Reader) entry(b []byte, n *numbers) (*Header, error) {
 	return h, nil
 }
 
-// describe fills in the Header whose names are those of its header block. The order of the steps is archive/tar's.
+// describe fills in the Header from its header block. The steps have the order of archive/tar.
 func (r *Reader) describe(b []byte, n *numbers) error {
 	h := &r.h
 	if err := r.meta.apply(h, n); err != nil {
@@ -374,7 +382,8 @@ func (r *Reader) describe(b []byte, n *numbers) error {
 		return err
 	}
 	if h.Type == TypeChar || h.Type == TypeBlock {
-		// What does not fit into Linux' device numbers would come out as another device, in each program as another one.
+		// Numbers that are too large for Linux would become another device, a different one in each
+		// program.
 		if n.major < 0 || n.major > 0xfff || n.minor < 0 || n.minor > 0xfffff {
 			return bad("device number %d:%d", n.major, n.minor)
 		}
@@ -398,12 +407,13 @@ func (r *Reader) describe(b []byte, n *numbers) error {
 	return nil
 }
 
-// apply puts what came before a header over what the header says.
+// apply replaces fields of a header by those of the headers before it.
 func (m *meta) apply(h *Header, n *numbers) error {
 	if err := m.pax.apply(h, n); err != nil {
 		return err
 	}
-	// GNU's headers come before PAX records, but the formats are not mixed: which of two counts depends on the reader.
+	// A stream that mixes GNU's headers and PAX records for one field is refused: which of them
+	// counts depends on the reader.
 	contradicts := func(long []byte, key string) error {
 		if v := m.pax.values[key]; len(v) > 0 && !bytes.Equal(v, long) {
 			return bad("ambiguous: its GNU header says %.200q, its PAX record %s says %.200q", long, key, v)
@@ -425,7 +435,7 @@ func (m *meta) apply(h *Header, n *numbers) error {
 	return nil
 }
 
-// format is the kind of a header block. It decides which fields there are.
+// format is the format of a header block. It determines which fields the block has.
 type format int
 
 const (
@@ -447,7 +457,7 @@ func formatOf(b []byte) format {
 	return formatV7
 }
 
-// headerName puts the two fields of a name together. The result is valid until the next call.
+// headerName joins the two fields of a name. The result is valid until the next call.
 func (r *Reader) headerName(b []byte) []byte {
 	r.name = r.name[:0]
 	if prefix := headerPrefix(b); len(prefix) > 0 {
@@ -464,8 +474,8 @@ func headerPrefix(b []byte) []byte {
 	case formatStar: // times follow the shorter prefix
 		return cstring(b[345:476])
 	case formatGNU:
-		// GNU has times there. archive/tar takes what is no time for a prefix, which Go before 1.8 wrote
-		// (https://go.dev/issue/12594).
+		// GNU has times there. archive/tar reads a value that is not a time as a prefix, which Go
+		// before 1.8 wrote (https://go.dev/issue/12594).
 		for _, field := range [][]byte{b[345:357], b[357:369]} {
 			if field[0] == 0 {
 				continue
@@ -478,7 +488,7 @@ func headerPrefix(b []byte) []byte {
 	return nil
 }
 
-// ascii returns b if it is ASCII, else nil.
+// ascii returns b if it is ASCII, and else nil.
 func ascii(b []byte) []byte {
 	for _, c := range b {
 		if c >= 0x80 {
@@ -488,10 +498,11 @@ func ascii(b []byte) []byte {
 	return b
 }
 
-// numbers are the numeric fields of a header block.
+// numbers holds the numeric fields of a header block.
 type numbers struct{ size, mode, uid, gid, sec, major, minor int64 }
 
-// read reads all fields of the block's format, used or not: archive/tar refuses a header with one that is no number.
+// read parses all fields of the block's format, also those that are not used, because archive/tar
+// refuses a header in which one is not a number.
 func (n *numbers) read(b []byte) (err error) {
 	field := func(from, end int, what string) int64 {
 		v, e := number(b[from:end])
@@ -520,8 +531,9 @@ func (n *numbers) read(b []byte) (err error) {
 	return err
 }
 
-// id takes a user or group number. Negative ones are written for what a program knew as a 32-bit number (-2: nobody);
-// all ones would mean "do not change" to chown(2), and larger numbers would come out as another user's, root's even.
+// id converts a user or group number. Programs write negative numbers for 32-bit ones (-2 is the
+// user nobody). A number of all ones would mean "do not change" to chown(2), and larger numbers
+// would become another user's, even root's: they are refused.
 func id(n int64) (uint32, error) {
 	if n < math.MinInt32 || n == -1 || n >= math.MaxUint32 {
 		return 0, bad("user or group number %d", n)
@@ -529,7 +541,7 @@ func id(n int64) (uint32, error) {
 	return uint32(n), nil
 }
 
-// classify brings the type flag to one of the known.
+// classify converts the type flag to one that a Reader returns.
 func (h *Header) classify() error {
 	switch h.Type {
 	case 0: // before ustar a directory was a file whose name ends in a slash
@@ -548,8 +560,8 @@ func (h *Header) classify() error {
 		return bad("unknown type %q", h.Type)
 	}
 	if h.Type != TypeFile {
-		// The size of a directory is a hint for allocation, that of a link the size of the file: no content follows
-		// (pax(1p); archive/tar reads it so).
+		// The size of a directory is a hint for allocation, and that of a link is the size of the
+		// file. No content follows (pax(1p)), as in archive/tar.
 		h.Size, h.stored = 0, 0
 	}
 	return nil
@@ -557,7 +569,7 @@ func (h *Header) classify() error {
 
 func endsInSlash(name []byte) bool { return len(name) > 0 && name[len(name)-1] == '/' }
 
-// sparse reads the map of a sparse file, where the entry is one.
+// sparse reads the map of the entry if it is a sparse file.
 func (r *Reader) sparse(b []byte) error {
 	h, p := &r.h, &r.meta.pax
 	old := b[156] == 'S'
@@ -577,7 +589,8 @@ func (r *Reader) sparse(b []byte) error {
 	case version == "0.0", version == "0.1", version == "" && len(p.values["GNU.sparse.map"]) > 0:
 		err = r.sparseInHeader()
 	default:
-		// Readers that do not know the version, or see no map, take the entry for an ordinary file with another name.
+		// Readers that do not know the version, or find no map, would make an ordinary file with
+		// another name.
 		err = bad("ambiguous: PAX records GNU.sparse.* of version %q without a map that is known", version)
 	}
 	if err != nil {
@@ -586,7 +599,7 @@ func (r *Reader) sparse(b []byte) error {
 	return nil
 }
 
-// oldSparse reads GNU's old form: four segments in the header, 21 in each block that follows.
+// oldSparse reads GNU's old format: four segments in the header, and 21 in each following block.
 func (r *Reader) oldSparse(b []byte) error {
 	if formatOf(b) != formatGNU {
 		return bad("type 'S' in a header that is not of GNU's format") // star's map is another
@@ -622,7 +635,7 @@ func (r *Reader) oldSparse(b []byte) error {
 	return bad("a map of more than %d bytes", maxMap)
 }
 
-// sparseInHeader reads GNU's PAX forms 0.0 and 0.1: the map is in a record.
+// sparseInHeader reads GNU's PAX formats 0.0 and 0.1, which have the map in a record.
 func (r *Reader) sparseInHeader() error {
 	p, h := &r.meta.pax, &r.h
 	n, err := decimal(p.values["GNU.sparse.numblocks"])
@@ -655,7 +668,8 @@ func (r *Reader) sparseInHeader() error {
 	return r.sparseFromPAX()
 }
 
-// sparseInContent reads GNU's PAX form 1.0: the content begins with the map, decimal numbers one a line.
+// sparseInContent reads GNU's PAX format 1.0, in which the content begins with the map: decimal
+// numbers, one on each line.
 func (r *Reader) sparseInContent() error {
 	line := make([]byte, 0, 24)
 	var b []byte
@@ -707,7 +721,7 @@ func (r *Reader) sparseInContent() error {
 	return r.sparseFromPAX()
 }
 
-// sparseFromPAX finishes a sparse file whose map is read with what its PAX records say.
+// sparseFromPAX applies the other PAX records of a sparse file whose map has been read.
 func (r *Reader) sparseFromPAX() error {
 	p, h := &r.meta.pax, &r.h
 	if name := p.values["GNU.sparse.name"]; len(name) > 0 {
@@ -730,7 +744,8 @@ func (r *Reader) sparseFromPAX() error {
 	return h.checkSparse(n)
 }
 
-// checkSparse accepts a map whose segments come in order, lie inside the file, and hold just what is stored.
+// checkSparse returns an error unless the segments of the map are in order, lie inside the file,
+// and have as many bytes as are stored.
 func (h *Header) checkSparse(real int64) error {
 	var end, sum int64
 	for _, s := range h.sparse {
@@ -747,7 +762,8 @@ func (h *Header) checkSparse(real int64) error {
 	return nil
 }
 
-// content hands out the next piece of what is stored for the current entry, without copying; io.EOF after the last.
+// content returns the next piece of the stored content of the current entry without copying it, and
+// io.EOF after the last piece.
 func (r *Reader) content(most int64) ([]byte, error) {
 	if r.left == 0 {
 		return nil, io.EOF
@@ -762,9 +778,9 @@ func (r *Reader) content(most int64) ([]byte, error) {
 	return b, nil
 }
 
-// Data returns the next piece of the current entry's content that the stream holds, and where in the file it begins. It
-// leaves out the holes of a sparse file. The piece is valid until the next call. The error is io.EOF after the last piece.
-// Data and Read are not both called for one entry.
+// Data returns the next stored piece of the current entry's content and its offset in the file. It
+// omits the holes of a sparse file. The piece is valid until the next call. After the last piece
+// the error is io.EOF. Data and Read must not both be called for one entry.
 func (r *Reader) Data() (offset int64, b []byte, err error) {
 	h := &r.h
 	if r.err != nil {
@@ -791,7 +807,7 @@ func (r *Reader) Data() (offset int64, b []byte, err error) {
 	return offset, b, err
 }
 
-// Read reads the current entry's content, holes as zeros.
+// Read reads the current entry's content, with zeros for holes.
 func (r *Reader) Read(p []byte) (int, error) {
 	h := &r.h
 	if r.err != nil {
@@ -843,7 +859,8 @@ func cstring(b []byte) []byte {
 	return b
 }
 
-// number reads a numeric field: octal digits, or a binary number marked by its first bit (GNU, star).
+// number parses a numeric field: octal digits, or a binary number marked by its first bit (GNU,
+// star).
 func number(b []byte) (int64, error) {
 	if b[0]&0x80 != 0 {
 		return binaryNumber(b)
@@ -851,7 +868,8 @@ func number(b []byte) (int64, error) {
 	return octal(b)
 }
 
-// octal reads octal digits, with spaces and zero bytes around them. What follows a zero byte behind the digits is not read.
+// octal parses octal digits, with spaces and zero bytes around them. It ignores what follows a zero
+// byte after the digits.
 func octal(b []byte) (int64, error) {
 	blank := func(c byte) bool { return c == ' ' || c == 0 }
 	for len(b) > 0 && blank(b[0]) {
@@ -873,7 +891,7 @@ func octal(b []byte) (int64, error) {
 	return n, nil
 }
 
-// binaryNumber reads a number in two's complement, whose top bit is the mark.
+// binaryNumber parses a number in two's complement whose top bit is the mark.
 func binaryNumber(b []byte) (int64, error) {
 	var invert byte
 	if b[0]&0x40 != 0 {

@@ -17,7 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// maxContent is the size up to which read and readStandard read content: holes of a sparse file may have any size.
+// maxContent is the size up to which read and readStandard read content: holes of a sparse file may
+// have any size.
 const maxContent = 1 << 20
 
 // read describes every entry of a stream, with its content.

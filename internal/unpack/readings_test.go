@@ -83,8 +83,8 @@ func gnuLong(flag byte, name string) string {
 	return rawHeader{flag: flag, name: "././@LongLink", magic: gnuMagic}.with(name + "\x00")
 }
 
-// oldSparseFile is a sparse file of GNU's old form with a segment of three bytes at 1000, its map going on for so many
-// blocks.
+// oldSparseFile is a sparse file of GNU's old form with a segment of three bytes at 1000, its map
+// going on for so many blocks.
 func oldSparseFile(magic string, blocks int) string {
 	fields := map[int]string{386: "00000001750\x0000000000003\x00", 483: "00000003720\x00"}
 	if blocks > 0 {
@@ -317,7 +317,8 @@ func signedSum(name string) string {
 	return fmt.Sprintf("%06o\x00 ", sum)
 }
 
-// TestOneReading reads streams that readers of tar take in different ways: as archive/tar reads them, or not at all.
+// TestOneReading reads streams that readers of tar take in different ways: as archive/tar reads
+// them, or not at all.
 func TestOneReading(t *testing.T) {
 	for _, test := range readings {
 		t.Run(test.name, func(t *testing.T) {
@@ -343,7 +344,8 @@ var deliberate = []string{
 	"negative size", `size "-`, "the map has no numbers", "segments", "without a length", "extended header",
 }
 
-// TestScriptedStreams reads random sequences of valid headers. It checks that the scripts reach what they are for.
+// TestScriptedStreams reads random sequences of valid headers. It checks that the scripts reach
+// what they are for.
 func TestScriptedStreams(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	accepted, standard := 0, 0

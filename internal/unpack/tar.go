@@ -20,11 +20,13 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
-// Tar applies the uncompressed tar stream r to the open directory root. What is there already is replaced, of a name
-// that comes twice the last counts; a directory over a directory keeps what is in it. Names are contained: ".." and a
-// leading "/" lead nowhere else than inside the root. Missing parents are made 0755 0:0 (Options.Owner if set).
+// Tar applies the uncompressed tar stream r to the open directory root. An entry replaces an
+// existing file of its name, and of two entries with one name the last counts. A directory over a
+// directory keeps its files. Names cannot leave the root, also with ".." or a leading "/". Missing
+// parents are made with mode 0755 and owner 0:0, or Options.Owner.
 //
-// What follows the end-of-archive mark is not looked at, though some of it may have been read. Errors name the entry.
+// Tar ignores what follows the end-of-archive mark, though it may have read some of it. Errors name
+// the entry.
 func Tar(ctx context.Context, r io.Reader, root int, o Options) (Stats, error) {
 	u := unpacker{
 		ctx: ctx, o: o, rd: NewReader(r),
@@ -65,7 +67,8 @@ type unpacker struct {
 	made     map[uint64]struct{} // with Delete: names that the stream made, by nameHash
 	seed     maphash.Seed
 	stats    Stats
-	// Storage for names: of the entry, its last part, one part of a path, the target of a link.
+	// These are buffers for names: of the entry, its last part, one part of a path, the target of a
+	// link.
 	clean, base, part, tgt []byte
 	links                  linkDir
 }
@@ -78,7 +81,7 @@ type node struct {
 	acl    bool // what is made in it takes its default access list
 }
 
-// dirMeta is what a directory gets when all is in it.
+// dirMeta holds the attributes that a directory gets when all its files are made.
 type dirMeta struct {
 	mode      uint32
 	uid, gid  uint32
@@ -90,20 +93,23 @@ type dirMeta struct {
 	restore   bool // it has all attributes already, but was written into since: only the time is set again
 }
 
-// Limits of what is kept in memory until the end of a stream.
+// These limit what is kept in memory until the end of a stream.
 const (
-	// maxPending is how many directories may wait for their attributes. If there are more, all get them at once, and
-	// the time of a directory that is written into later is set again.
+	// maxPending is the number of directories that may wait for their attributes. If there are
+	// more, all get them at once, and the time of a directory that is written into later is set
+	// again.
 	maxPending = 16_000
-	// maxImplied is how many directories may be missing in a stream that has entries in them.
+	// maxImplied is the number of directories that a stream may omit although it has entries in
+	// them.
 	maxImplied = 500_000
 )
 
-// nameHash identifies a name of the stream, which may have millions. Collisions are too improbable to handle, because
-// the seed is random.
+// nameHash identifies a name of the stream, which may have millions of names. Because the seed is
+// random, collisions are too improbable to handle.
 func (u *unpacker) nameHash(path string) uint64 { return maphash.String(u.seed, path) }
 
-// umask reads the process's umask without changing it, which would be seen by every thread.
+// umask returns the umask of the process. It reads /proc, because umask(2) would change the umask
+// for all threads.
 var umask = sync.OnceValue(func() uint32 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -118,7 +124,7 @@ var umask = sync.OnceValue(func() uint32 {
 })
 
 func (u *unpacker) begin(root int) error {
-	// A descriptor of its own: the caller's may be O_PATH.
+	// Open the root again: the caller's descriptor may be O_PATH.
 	fd, err := rawfs.OpenDir(root, []byte(".\x00"))
 	if err != nil {
 		return err
@@ -132,7 +138,7 @@ func (u *unpacker) begin(root int) error {
 	return nil
 }
 
-// examine learns what a directory that was there before does to what is made in it.
+// examine finds out what an existing directory passes on to files that are made in it.
 func (u *unpacker) examine(fd int) (node, error) {
 	var st rawfs.Stat
 	if err := rawfs.Fstat(fd, &st); err != nil {
@@ -169,8 +175,8 @@ func (u *unpacker) all() error {
 	}
 }
 
-// cleanName appends name to buf without leading slashes, empty parts, "." and "..", which it resolves as text. The
-// result ends where the name does; "" is the root.
+// cleanName appends name to buf without leading slashes, empty parts and ".". It resolves ".." as
+// text. "" is the root.
 func cleanName(buf, name []byte) []byte {
 	for len(name) > 0 {
 		var part []byte
@@ -241,8 +247,8 @@ func (u *unpacker) entry(h *Header) error {
 	return err
 }
 
-// settle is called before an entry that may remove a link through which directories were listed. They could not be
-// found by their names afterwards, so they get their attributes now.
+// settle is called before an entry that may remove a link through which directories were listed.
+// The directories could not be found by their names afterwards, so they get their attributes now.
 func (u *unpacker) settle(parent, base []byte) error {
 	if u.o.Whiteouts != Literal {
 		base = bytes.TrimPrefix(base, []byte(WhiteoutPrefix))
@@ -276,7 +282,7 @@ func (u *unpacker) rootEntry(h *Header) error {
 	return nil
 }
 
-// meta is what an entry says about a directory, kept for the end.
+// meta returns the attributes that an entry has for a directory, which are set at the end.
 func (u *unpacker) meta(h *Header) *dirMeta {
 	m := &dirMeta{mode: u.mode(h), sec: h.Sec, nsec: h.Nsec}
 	m.uid, m.gid = u.owner(h)
@@ -302,7 +308,7 @@ func (u *unpacker) owner(h *Header) (uid, gid uint32) {
 	return h.UID, h.GID
 }
 
-// directory makes a directory, or takes the one that is there.
+// directory makes a directory, or uses the existing one.
 func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 	m := u.meta(h)
 	path := string(u.clean)
@@ -346,7 +352,7 @@ func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 
 func (u *unpacker) overlay() bool { return u.o.Whiteouts == Overlay || u.o.Whiteouts == OverlayUser }
 
-// create calls make until the name is free: what is there is removed first.
+// create calls make. If the name exists, create removes it and calls make again.
 func (u *unpacker) create(dir *node, name []byte, make func() error) error {
 	err := make()
 	if err != unix.EEXIST {
@@ -360,7 +366,7 @@ func (u *unpacker) create(dir *node, name []byte, make func() error) error {
 
 func (u *unpacker) file(h *Header, dir *node, name []byte) error {
 	mode := u.mode(h)
-	// Where the mode that open(2) gives is the right one, chmod is saved: mostly.
+	// Mostly the mode that open(2) sets is the right one, and chmod is not needed.
 	exact := mode&^0o777 == 0 && mode&u.umask == 0 && !dir.acl
 	open := uint32(0o600)
 	if exact {
@@ -381,7 +387,8 @@ func (u *unpacker) file(h *Header, dir *node, name []byte) error {
 	return u.finishFile(h, dir, fd, exact)
 }
 
-// finishFile gives an open new file the attributes of its entry. exact is set if it has the mode already.
+// finishFile sets the attributes of an open new file. exact is set if the file has the right mode
+// already.
 func (u *unpacker) finishFile(h *Header, dir *node, fd int, exact bool) error {
 	if uid, gid := u.owner(h); u.foreign(uid, gid, dir) {
 		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil {
@@ -391,7 +398,8 @@ func (u *unpacker) finishFile(h *Header, dir *node, fd int, exact bool) error {
 		}
 	}
 	if dir.acl {
-		// What the directory gave to the new file, the entry does not say; the loss of one that is not there is none.
+		// Remove the access list that the file inherited from the directory and the entry does not
+		// have. It is no error if there is none.
 		unix.Fremovexattr(fd, "system.posix_acl_access")
 	}
 	if !exact {
@@ -448,12 +456,13 @@ func (u *unpacker) setXattr(x rawfs.Xattr, set func() error) error {
 	return fmt.Errorf("set attribute %s: %w", x.Name, err)
 }
 
-// holeUnit is how many zeros are skipped instead of written: a hole costs neither time nor disk.
+// holeUnit is the number of zeros that are left as a hole instead of being written. A hole needs
+// neither time nor disk space.
 const holeUnit = 64 << 10
 
 var holeZeros [holeUnit]byte
 
-// write writes an entry's content.
+// write writes the content of an entry.
 func (u *unpacker) write(h *Header, fd int) error {
 	u.stats.Bytes += h.Size
 	if h.sparse != nil {
@@ -481,11 +490,11 @@ func (u *unpacker) write(h *Header, fd int) error {
 	return nil
 }
 
-// writeHoles writes b and leaves out long runs of zeros. It reports whether the file is now to be made longer, by
-// writing or by ftruncate.
+// writeHoles writes b without long runs of zeros. It reports whether the file must still be made
+// longer, by writing or by ftruncate.
 func writeHoles(fd int, b []byte, hole bool) (bool, error) {
 	for len(b) >= holeUnit {
-		// The length of what is to be written as it is.
+		// Find the length of what must be written.
 		n := 0
 		for n+holeUnit <= len(b) && !(b[n] == 0 && bytes.Equal(b[n:n+holeUnit], holeZeros[:])) {
 			n += holeUnit
@@ -597,7 +606,7 @@ func (u *unpacker) special(h *Header, dir *node, name []byte) error {
 	return rawfs.SetTime(dir.fd, name, h.Sec, h.Nsec)
 }
 
-// standIn makes a file that stands for a device.
+// standIn makes a stand-in file for a device.
 func (u *unpacker) standIn(h *Header, dir *node, name []byte) error {
 	fd, err := rawfs.Open(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -615,7 +624,7 @@ func (u *unpacker) standIn(h *Header, dir *node, name []byte) error {
 	return u.finishFile(h, dir, fd, false)
 }
 
-// finishDirs gives directories the attributes that were kept for the end.
+// finishDirs sets the attributes of directories that were kept for the end.
 func (u *unpacker) finishDirs() error {
 	listed := u.dirs[""] != nil
 	if err := u.flush(); err != nil {
@@ -631,8 +640,8 @@ func (u *unpacker) finishDirs() error {
 	return nil
 }
 
-// flush gives all directories except the root the attributes that were kept for them, children before their parents. At
-// the end of the stream it includes the root.
+// flush sets the kept attributes of all directories, children before their parents. It sets those
+// of the root only at the end of the stream.
 func (u *unpacker) flush() error {
 	u.flushed, u.flushing = true, true
 	defer func() { u.flushing = false }()
@@ -640,7 +649,8 @@ func (u *unpacker) flush() error {
 	if !u.ended {
 		delete(u.dirs, "")
 	}
-	// Sorting by whole path keeps a directory before what is in it, which is all that is needed, and neighbours near.
+	// Sorting by path puts a directory before the directories in it, as needed, and neighbours near
+	// one another.
 	paths := slices.Sorted(maps.Keys(u.dirs))
 	for _, p := range slices.Backward(paths) {
 		u.clean = append(u.clean[:0], p...)
@@ -688,7 +698,7 @@ func (u *unpacker) finishDir(dir *node, m *dirMeta) error {
 			}
 		}
 	}
-	// Before the mode: an access list changes it.
+	// Set attributes before the mode: an access list changes the mode.
 	if err := u.dirXattrs(dir, m); err != nil {
 		return err
 	}
@@ -701,8 +711,8 @@ func (u *unpacker) finishDir(dir *node, m *dirMeta) error {
 	return rawfs.SetTime(dir.fd, nil, m.sec, m.nsec)
 }
 
-// dirXattrs gives a directory its extended attributes. From a directory of the layers below, or one that was listed
-// before, it removes those that the entry does not have.
+// dirXattrs sets the extended attributes of a directory. From a directory of the layers below, or
+// one that was listed before, it removes those that the entry does not have.
 func (u *unpacker) dirXattrs(dir *node, m *dirMeta) error {
 	if m.existed && (u.o.Whiteouts == Delete || u.overlay() && u.flushed) || dir.acl {
 		old, err := rawfs.Xattrs(dir.fd, rawfs.InLayer)
@@ -725,7 +735,8 @@ func (u *unpacker) dirXattrs(dir *node, m *dirMeta) error {
 	return nil
 }
 
-// CleanName is the path inside the root that an entry's name means, without slashes around it; "." is the root.
+// CleanName returns the path inside the root that an entry's name means, without slashes around it;
+// "." is the root.
 func CleanName(name []byte) string {
 	if clean := cleanName(nil, name); len(clean) > 0 {
 		return string(clean)

@@ -17,7 +17,8 @@ const (
 	aufsPrefix     = ".wh..wh." // what aufs kept for itself; the opaque mark alone was taken over
 )
 
-// whiteout applies the names that have a meaning in a layer. handled reports whether base in parent is one.
+// whiteout applies the names that have a meaning in a layer. handled reports whether base in parent
+// is one.
 func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	if bytes.Contains(parent, []byte(WhiteoutPrefix)) {
 		for part := range bytes.SplitSeq(parent, []byte("/")) {
@@ -42,7 +43,7 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	if len(name) == 0 || string(name) == "." || string(name) == ".." {
 		return true, bad("a whiteout of %q", name)
 	}
-	// From here on the entry is about the name that it hides.
+	// From here on u.base is the name that the entry hides.
 	u.base = append(append(u.base[:0], name...), 0)
 	u.clean = append(u.clean[:len(u.clean)-len(base)], u.base[:len(u.base)-1]...)
 	parent, _ = split(u.clean)
@@ -62,7 +63,8 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	}
 	err = rawfs.Mknod(dir.fd, u.base, unix.S_IFCHR, 0)
 	if err == unix.EEXIST {
-		// The layer makes that name too. A whiteout hides the layers below only: a file hides them anyway.
+		// The layer makes that name too. A whiteout hides only the layers below, and a file hides
+		// them anyway.
 		return true, u.whiteoutOfOwn(dir)
 	}
 	if err != nil {
@@ -72,8 +74,8 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	return true, nil
 }
 
-// whiteoutOfOwn handles a whiteout of a name that the layer makes too, u.base in dir: a directory of that name becomes
-// opaque.
+// whiteoutOfOwn handles a whiteout of a name that the layer makes too, u.base in dir: a directory
+// of that name becomes opaque.
 func (u *unpacker) whiteoutOfOwn(dir *node) error {
 	if m := u.dirs[string(u.clean)]; m != nil && !m.restore {
 		m.opaque = true
@@ -95,7 +97,7 @@ func (u *unpacker) whiteoutOfOwn(dir *node) error {
 
 func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) }
 
-// opaque hides what the layers below have in a directory.
+// opaque hides the files of the layers below in a directory.
 func (u *unpacker) opaque(path []byte) error {
 	if u.o.Whiteouts != Delete {
 		if len(path) == 0 {
@@ -129,7 +131,7 @@ func (u *unpacker) setOpaque(fd int) error {
 	return nil
 }
 
-// purge removes a name as it was before the stream; what the stream made of it stays.
+// purge removes a name, but not what the stream made under it.
 func (u *unpacker) purge(dir int, name []byte, path string) error {
 	_, made := u.made[u.nameHash(path)]
 	made = made || u.dirs[path] != nil && !u.dirs[path].restore

@@ -10,11 +10,12 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 )
 
-// maxBlocks is how many blocks a stream of an xz file may have: the decoder remembers each until the stream's end. xz -T
-// makes blocks of some megabytes.
+// maxBlocks is the number of blocks that a stream of an xz file may have: the decoder keeps a
+// record of each until the stream's end. xz -T makes blocks of some megabytes.
 const maxBlocks = 1 << 20
 
-// xz makes the decoder of an xz file. It verifies the check of each block of each stream; a stream may have none.
+// xz returns a decoder of an xz file. It verifies the check of each block of each stream. A stream
+// may have no checks.
 func (d *decompressed) xz() error {
 	g := &xzGuard{b: d.buffer}
 	d.done = g.release
@@ -36,10 +37,11 @@ const (
 	xzStreamFooter = 12
 )
 
-// xzGuard passes on an xz file, and follows its structure (The .xz File Format 1.1.0; LZMA2 chunks as in xz-embedded). It
-// ends with an error before the header of a block that would have the decoder use too much memory: the decoder allocates
-// a dictionary of any size. Of damage it finds only a missing end. Where it does not understand the file, it passes on the rest: the
-// decoder then returns an error, because it accepts less.
+// xzGuard reads an xz file and parses its structure (The .xz File Format 1.1.0; LZMA2 chunks as in
+// xz-embedded). It returns an error before the header of a block for which the decoder would
+// allocate too large a dictionary. The only damage that it detects is a missing end. If it cannot
+// parse the file, it returns the rest unchanged. The decoder then returns an error, because it
+// accepts less.
 type xzGuard struct {
 	b    *bufio.Reader
 	held bool // large
@@ -76,7 +78,7 @@ func (g *xzGuard) Read(p []byte) (int, error) {
 	return n, g.end(err)
 }
 
-// ReadByte is Read for a byte. The decoder reads most of the file with it.
+// ReadByte reads a byte. The decoder reads most of the file with it.
 func (g *xzGuard) ReadByte() (byte, error) {
 	if err := g.look(); err != nil {
 		return 0, err
@@ -88,8 +90,8 @@ func (g *xzGuard) ReadByte() (byte, error) {
 	return c, g.end(err)
 }
 
-// end returns the error for the end of the file where a stream has not ended. The decoder takes a file that ends between
-// two blocks, or inside the header of one, as whole.
+// end returns the error for a file that ends before its stream does. The decoder accepts a file
+// that ends between two blocks, or inside the header of a block.
 func (g *xzGuard) end(err error) error {
 	if err == io.EOF && !g.whole {
 		return io.ErrUnexpectedEOF
@@ -103,7 +105,7 @@ func (g *xzGuard) passed(n int) {
 	}
 }
 
-// look sets left, unless there is something left.
+// look sets left if it is 0.
 func (g *xzGuard) look() error {
 	for g.left == 0 {
 		if g.next == nil {
@@ -116,7 +118,7 @@ func (g *xzGuard) look() error {
 	return nil
 }
 
-// rest passes on everything else.
+// rest makes the guard return the rest of the file unchanged.
 func (g *xzGuard) rest() error {
 	g.left = -1
 	return nil
@@ -156,7 +158,8 @@ func (g *xzGuard) block() error {
 	return nil
 }
 
-// dictionary checks the size of the dictionary in the header of a block. Of files with a large one, one is read at a time.
+// dictionary checks the size of the dictionary in the header of a block. Files with large ones are
+// read one at a time.
 func (g *xzGuard) dictionary(head []byte) error {
 	size, err := xzDictionary(head)
 	if err != nil {
@@ -172,7 +175,8 @@ func (g *xzGuard) dictionary(head []byte) error {
 	return nil
 }
 
-// xzDictionary returns the size of a block's dictionary; 0 for a header that the decoder does not accept.
+// xzDictionary returns the size of a block's dictionary; 0 for a header that the decoder does not
+// accept.
 func xzDictionary(block []byte) (int64, error) {
 	if len(block) < 2 {
 		return 0, nil
@@ -190,7 +194,8 @@ func xzDictionary(block []byte) (int64, error) {
 	return lzma.DecodeDictCap(block[2])
 }
 
-// chunk is a part of a block's content: a control byte, sizes, and as many bytes as these say.
+// chunk handles a part of a block's content: a control byte, sizes, and as many bytes as the sizes
+// say.
 func (g *xzGuard) chunk() error {
 	head, _ := g.b.Peek(5)
 	switch {
@@ -212,7 +217,8 @@ func (g *xzGuard) chunk() error {
 	return nil
 }
 
-// index begins the index: a zero byte, the number of blocks, two numbers for each, padding, and a checksum.
+// index handles the beginning of the index: a zero byte, the number of blocks, two numbers for each
+// block, padding, and a checksum.
 func (g *xzGuard) index() error {
 	head, _ := g.b.Peek(1 + binary.MaxVarintLen64)
 	count, n := binary.Uvarint(head[min(1, len(head)):])

@@ -57,7 +57,8 @@ func decompressed1(data []byte) ([]byte, error) {
 	return io.ReadAll(z)
 }
 
-// TestXZ reads files of several blocks and streams, with padding between the streams, and of each kind of check.
+// TestXZ reads files of several blocks and streams, with padding between the streams, and of each
+// kind of check.
 func TestXZ(t *testing.T) {
 	text := xzText(100_000)
 	for name, c := range xzChecks {
@@ -97,7 +98,8 @@ func TestXZ(t *testing.T) {
 	}
 }
 
-// TestXZTruncated: no beginning of a file is taken for a whole file, unless it ends between two streams.
+// TestXZTruncated: no beginning of a file is taken for a whole file, unless it ends between two
+// streams.
 func TestXZTruncated(t *testing.T) {
 	for name, c := range xzChecks {
 		c.BlockSize = 150
@@ -111,8 +113,8 @@ func TestXZTruncated(t *testing.T) {
 	}
 }
 
-// TestXZDamaged changes each byte of a file of two streams with several blocks: it is refused, unless the file has no
-// checks and a byte of the content was changed.
+// TestXZDamaged changes each byte of a file of two streams with several blocks: it is refused,
+// unless the file has no checks and a byte of the content was changed.
 func TestXZDamaged(t *testing.T) {
 	text := xzText(400)
 	for name, c := range xzChecks {
@@ -136,7 +138,8 @@ func TestXZDamaged(t *testing.T) {
 	}
 }
 
-// TestXZLimits: a dictionary or a number of blocks that would take too much memory is refused in whichever stream it is.
+// TestXZLimits: a dictionary or a number of blocks that would take too much memory is refused in
+// whichever stream it is.
 func TestXZLimits(t *testing.T) {
 	small := xzFile(t, []byte("text"), xz.WriterConfig{DictCap: 1 << 16, CheckSum: xz.CRC32})
 	header := int(small[xzStreamHeader]+1) * 4

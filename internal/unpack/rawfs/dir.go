@@ -16,7 +16,8 @@ type Dirent struct {
 	Type     uint8 // unix.DT_*; DT_UNKNOWN where the file system does not say
 }
 
-// Names are the names in a directory without "." and "..". The zero value is empty and ready to use.
+// Names are the names in a directory without "." and "..". The zero value is empty and ready to
+// use.
 type Names struct {
 	Entries []Dirent
 	arena   []byte

@@ -1,8 +1,9 @@
-// Package rawfs makes system calls on names relative to an open directory without leaving garbage behind.
+// Package rawfs makes system calls on names relative to an open directory without leaving garbage
+// behind.
 //
-// Names are byte slices that end in a NUL: trees are walked and unpacked with names that already lie in a buffer, and
-// the wrappers of x/sys/unix would copy each into a new allocation. Results are bare errno values; the caller knows
-// the path and says it.
+// Names are byte slices that end in a NUL: trees are walked and unpacked with names that already
+// lie in a buffer, and the wrappers of x/sys/unix would copy each into a new allocation. Results
+// are bare errno values; the caller knows the path and says it.
 package rawfs
 
 import (
@@ -108,8 +109,8 @@ func Chmod(dir int, name []byte, mode uint32) error {
 	return result(e)
 }
 
-// SetTime sets the time of last modification of what name is in dir, a link itself included; with a nil name, that of
-// the open file dir. The time of last access stays.
+// SetTime sets the time of last modification of what name is in dir, a link itself included; with a
+// nil name, that of the open file dir. The time of last access stays.
 func SetTime(dir int, name []byte, sec, nsec int64) error {
 	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: sec, Nsec: nsec}}
 	flags := 0

@@ -2,7 +2,8 @@ package rawfs
 
 import "golang.org/x/sys/unix"
 
-// RemoveTree removes a directory with all that is in it. It does not go into what is mounted below: EXDEV.
+// RemoveTree removes a directory with all that is in it. It does not go into what is mounted below:
+// EXDEV.
 func RemoveTree(dir int, name []byte) error {
 	fd, err := OpenSame(dir, name)
 	if err != nil {
@@ -41,7 +42,8 @@ func remove(dir int, name []byte, typ byte) error {
 	return RemoveTree(dir, name)
 }
 
-// OpenSame opens a directory in dir that is on the same mount, even if its mode forbids it to its owner.
+// OpenSame opens a directory in dir that is on the same mount, even if its mode forbids it to its
+// owner.
 func OpenSame(dir int, name []byte) (int, error) {
 	base := string(name[:len(name)-1])
 	how := unix.OpenHow{

@@ -9,11 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// InLayer reports whether an extended attribute is part of a file system state that images carry: what programs set
-// (user.), file capabilities, and POSIX access lists. Left out are overlay's own marks in both name spaces, labels that
-// a host gives by its own policy (security.selinux, security.ima, …), and trusted. altogether: a step has not the
-// capability to set it, and a user namespace not the one to see it, so root and rootless would differ. Attributes whose
-// name a layer cannot hold are left out too (Unrecorded).
+// InLayer reports whether an extended attribute is part of a file system state that images carry:
+// what programs set (user.), file capabilities, and POSIX access lists. Left out are overlay's own
+// marks in both name spaces, labels that a host gives by its own policy (security.selinux,
+// security.ima, …), and trusted. altogether: a step has not the capability to set it, and a user
+// namespace not the one to see it, so root and rootless would differ. Attributes whose name a layer
+// cannot hold are left out too (Unrecorded).
 func InLayer(name []byte) bool {
 	switch string(name) {
 	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
@@ -23,9 +24,9 @@ func InLayer(name []byte) bool {
 		!bytes.HasPrefix(name, []byte("user.overlay.")) && !bytes.HasPrefix(name, []byte("user.fuseoverlayfs."))
 }
 
-// Unrecorded reports whether only the name of an attribute prevents it from being in layers. The keyword of a PAX
-// record ends at the first "=" (pax(1), "pax Extended Header"), so that a reader takes user.a=b for the attribute
-// user.a.
+// Unrecorded reports whether only the name of an attribute prevents it from being in layers. The
+// keyword of a PAX record ends at the first "=" (pax(1), "pax Extended Header"), so that a reader
+// takes user.a=b for the attribute user.a.
 func Unrecorded(name []byte) bool {
 	plain, _, cut := bytes.Cut(name, []byte("="))
 	return cut && InLayer(plain)
@@ -40,8 +41,8 @@ type Xattr struct {
 // Equal reports whether x and y have the same name and value.
 func (x Xattr) Equal(y Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) }
 
-// Xattrs reads the extended attributes of an open file; of those for which keep is true the value too. The result
-// is sorted by name. Where the file system has none, the result is empty.
+// Xattrs reads the extended attributes of an open file; of those for which keep is true the value
+// too. The result is sorted by name. Where the file system has none, the result is empty.
 func Xattrs(fd int, keep func(name []byte) bool) ([]Xattr, error) {
 	// Nearly all files have none.
 	if n, err := unix.Flistxattr(fd, nil); err == unix.ENOTSUP || n == 0 && err == nil {
@@ -51,7 +52,8 @@ func Xattrs(fd int, keep func(name []byte) bool) ([]Xattr, error) {
 		func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
 }
 
-// XattrsAt is Xattrs of a name of any type in a directory, which is itself meant where it is a link.
+// XattrsAt is Xattrs of a name of any type in a directory, which is itself meant where it is a
+// link.
 func XattrsAt(dir int, name []byte, keep func(name []byte) bool) ([]Xattr, error) {
 	// listxattrat(2) would do, from Linux 6.13 on.
 	path := FDPath(dir) + "/" + string(bytes.TrimSuffix(name, []byte{0}))
