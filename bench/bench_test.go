@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	testlab.Main(m)
 }
 
-// TestQuick runs the whole harness with tiny sizes, on layerbuild alone. What needs a network, a registry or the
-// compressors of the machine is not in it.
+// TestQuick runs the whole harness with tiny sizes, on layerbuild alone. What needs a network, a
+// registry or the compressors of the machine is not in it.
 func TestQuick(t *testing.T) {
 	bin, err := exec.LookPath("busybox")
 	if err != nil || !static(bin) {

@@ -17,7 +17,8 @@ func allWork() []work {
 
 const appImage = "localhost/app"
 
-// recipe is how most works are done: a store with the base image, perhaps a build before, and the build.
+// recipe is how most works are done: a store with the base image, perhaps a build before, and the
+// build.
 type recipe struct {
 	dir    string // the context
 	debian bool   // the base is Debian

@@ -12,8 +12,9 @@ import (
 	"strings"
 )
 
-// A disk is where state and contexts are. On a file system that the machine uses otherwise, making files right after a
-// mass delete may be many times slower than it is at other times, and the run after it is slower.
+// A disk is where state and contexts are. On a file system that the machine uses otherwise, making
+// files right after a mass delete may be many times slower than it is at other times, and the run
+// after it is slower.
 type disk struct {
 	dir  string
 	what string // for the report
@@ -54,7 +55,8 @@ func newDisk(ctx context.Context, o options) (d *disk, err error) {
 	return d, fmt.Errorf("-fs %s: not one of ext4, tmpfs, none", kind)
 }
 
-// ext4 makes a file system with a journal in a file, as large as asked for but not larger than fits.
+// ext4 makes a file system with a journal in a file, as large as asked for but not larger than
+// fits.
 func (d *disk) ext4(ctx context.Context, image, size string) error {
 	if err := command(ctx, "truncate", "--size="+size, image); err != nil {
 		return err

@@ -88,7 +88,8 @@ func write(path string, lines ...string) error {
 	return os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o644)
 }
 
-// baseImage and debianImage are what the Dockerfiles begin with. They are made in each peer's own store.
+// baseImage and debianImage are what the Dockerfiles begin with. They are made in each peer's own
+// store.
 const (
 	baseImage   = "localhost/base"
 	debianImage = "localhost/debian"
@@ -160,7 +161,8 @@ func (l *lab) debian(ctx context.Context) (string, error) {
 	})
 }
 
-// fresh empties a peer's store and puts images that the machine made into it, each a context by the image's name.
+// fresh empties a peer's store and puts images that the machine made into it, each a context by the
+// image's name.
 func (l *lab) fresh(ctx context.Context, p *peer, images map[string]string) error {
 	if err := p.reset(ctx); err != nil {
 		return err
@@ -176,8 +178,8 @@ func (l *lab) fresh(ctx context.Context, p *peer, images map[string]string) erro
 // errEnough ends a walk.
 var errEnough = errors.New("enough")
 
-// machineFiles calls f with the files of the machine's own /usr, in order, again and again with another round's number
-// until f says errEnough.
+// machineFiles calls f with the files of the machine's own /usr, in order, again and again with
+// another round's number until f says errEnough.
 func machineFiles(f func(round int, path string, d fs.DirEntry) error) error {
 	for round := range 1000 {
 		err := filepath.WalkDir("/usr", func(path string, d fs.DirEntry, err error) error {
@@ -196,8 +198,8 @@ func machineFiles(f func(round int, path string, d fs.DirEntry) error) error {
 	return errors.New("/usr is almost empty")
 }
 
-// binaries fills dir with copies of the machine's programs and libraries, size bytes in all after about as many as skip:
-// random or repeated bytes would say nothing about compression.
+// binaries fills dir with copies of the machine's programs and libraries, size bytes in all after
+// about as many as skip: random or repeated bytes would say nothing about compression.
 func binaries(dir string, skip, size int64) error {
 	return machineFiles(func(round int, path string, d fs.DirEntry) error {
 		if !d.Type().IsRegular() {
@@ -230,7 +232,8 @@ func isELF(r io.ReaderAt) bool {
 	return err == nil && string(magic[:]) == elf.ELFMAG
 }
 
-// entries fills dir with n directories, files and links of the machine's, without files of more than largest bytes.
+// entries fills dir with n directories, files and links of the machine's, without files of more
+// than largest bytes.
 func entries(dir string, n int, largest int64) error {
 	return machineFiles(func(round int, path string, d fs.DirEntry) error {
 		to := filepath.Join(dir, fmt.Sprint(round), path)
@@ -274,7 +277,8 @@ func copyTo(path string, r io.Reader) (int64, error) {
 	return n, errors.Join(err, f.Close())
 }
 
-// pool reads what the content of small files is taken from: beginnings of the machine's files, of all kinds.
+// pool reads what the content of small files is taken from: beginnings of the machine's files, of
+// all kinds.
 func pool(size int) ([]byte, error) {
 	const piece = 8 << 10
 	all := make([]byte, 0, size)

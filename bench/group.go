@@ -17,8 +17,9 @@ import (
 	"time"
 )
 
-// A group holds a tool's processes, all of them: a daemon, its helpers and the containers that it starts. It is a
-// control group, which counts the CPU time of all its processes; without one the commands' own accounts are used.
+// A group holds a tool's processes, all of them: a daemon, its helpers and the containers that it
+// starts. It is a control group, which counts the CPU time of all its processes; without one the
+// commands' own accounts are used.
 type group struct {
 	dir  string // of the group in the hierarchy; containers get groups of their own in it
 	main string // the group inside dir that commands are started in; "" without control groups
@@ -60,7 +61,8 @@ func hierarchies() []hierarchy {
 	return all
 }
 
-// accounting is the hierarchy that counts CPU time: version 1's cpuacct where there is one, or version 2.
+// accounting is the hierarchy that counts CPU time: version 1's cpuacct where there is one, or
+// version 2.
 func accounting() (found hierarchy) {
 	for _, h := range hierarchies() {
 		if slices.Contains(h.controllers, "cpuacct") {
@@ -92,15 +94,16 @@ func (h hierarchy) home() string {
 // groupTop is the name of the group that holds all groups of this process.
 func groupTop() string { return fmt.Sprintf("layerbuild-bench-%d", os.Getpid()) }
 
-// sweepGroups takes away the group of all groups, and what container tools made in the other hierarchies.
+// sweepGroups takes away the group of all groups, and what container tools made in the other
+// hierarchies.
 func sweepGroups() {
 	for _, h := range hierarchies() {
 		removeGroups(filepath.Join(h.dir, groupTop()))
 	}
 }
 
-// newGroup makes a group; close takes it away. It stands at the top of the hierarchy, because version 2 wants no
-// processes in a group that holds others.
+// newGroup makes a group; close takes it away. It stands at the top of the hierarchy, because
+// version 2 wants no processes in a group that holds others.
 func newGroup(name string) *group { return accounting().group(name) }
 
 func (top hierarchy) group(name string) *group {
@@ -150,8 +153,8 @@ func (g *group) start(cmd *exec.Cmd) error {
 		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
 		return cmd.Start()
 	}
-	// A child begins in the group of the thread that starts it. Nothing then stands between the clock and the command,
-	// as a shell that moves itself would.
+	// A child begins in the group of the thread that starts it. Nothing then stands between the
+	// clock and the command, as a shell that moves itself would.
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -259,8 +262,8 @@ func numbers(raw []byte) []int {
 	return all
 }
 
-// memory is the sum of what the processes have resident now. The group's own account would hold the page cache, too,
-// which is charged to the group that read a file first.
+// memory is the sum of what the processes have resident now. The group's own account would hold the
+// page cache, too, which is charged to the group that read a file first.
 func (g *group) memory() int64 {
 	var pages int64
 	for _, pid := range g.pids() {
@@ -275,8 +278,8 @@ func (g *group) memory() int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// sampleEvery is how often memory is looked at: often enough for builds of a few hundredths of a second, and 2% of a core
-// for a daemon with its containers.
+// sampleEvery is how often memory is looked at: often enough for builds of a few hundredths of a
+// second, and 2% of a core for a daemon with its containers.
 const sampleEvery = 10 * time.Millisecond
 
 // watch samples memory until the function that it returns is called, which returns the largest sum.
@@ -312,8 +315,8 @@ func (g *group) close() error {
 	return removeGroups(g.dir)
 }
 
-// removeGroups removes a group and those in it. The files of a group are not for removing. A group is busy for a moment
-// after its last process has ended.
+// removeGroups removes a group and those in it. The files of a group are not for removing. A group
+// is busy for a moment after its last process has ended.
 func removeGroups(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

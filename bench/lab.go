@@ -122,14 +122,15 @@ type row struct {
 	samples []sample
 }
 
-// curveRuns is how often the points of a curve are measured at most: they bear each other out, and the last ones take long.
+// curveRuns is how often the points of a curve are measured at most: they bear each other out, and
+// the last ones take long.
 const curveRuns = 1
 
 // timeout ends what hangs: no single build takes a fraction of it.
 const timeout = 30 * time.Minute
 
-// measure runs the contenders of a work in turn, so that whatever else the machine does meets them all. It fails only
-// when it has been interrupted: what does not work is in the result.
+// measure runs the contenders of a work in turn, so that whatever else the machine does meets them
+// all. It fails only when it has been interrupted: what does not work is in the result.
 func (l *lab) measure(ctx context.Context, w work) (result, error) {
 	fmt.Fprintf(l.log, "%s: %s\n", w.name, w.title)
 	result := result{work: w}

@@ -24,7 +24,8 @@ const (
 	stdlib   = "compress/gzip, level 6"
 	tarXzf   = "tar xzf"
 
-	// stdlibCPU is what compress/gzip took for 1 GB, in seconds, where the goals for sealing were set: machines differ.
+	// stdlibCPU is what compress/gzip took for 1 GB, in seconds, where the goals for sealing were
+	// set: machines differ.
 	stdlibCPU = 24.5
 )
 
@@ -136,7 +137,8 @@ func memories(_ context.Context, l *lab) ([]contender, error) {
 	return all, nil
 }
 
-// children are what this program does in a process of its own, so that it can be measured like the others.
+// children are what this program does in a process of its own, so that it can be measured like the
+// others.
 var children = map[string]func(ctx context.Context, args []string) error{
 	"seal": sealChild, "stdlib": stdlibChild, "unpack": unpackChild,
 }

@@ -1,5 +1,5 @@
-// Bench measures layerbuild beside buildah and dockerd: the same Dockerfiles, in turn, with the time, CPU and memory of
-// each tool and of everything that it starts.
+// Bench measures layerbuild beside buildah and dockerd: the same Dockerfiles, in turn, with the
+// time, CPU and memory of each tool and of everything that it starts.
 package main
 
 import (
@@ -72,7 +72,8 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// run measures all that the options choose. Results are written after each case, so that an interrupted run is not lost.
+// run measures all that the options choose. Results are written after each case, so that an
+// interrupted run is not lost.
 func run(ctx context.Context, o options) (err error) {
 	match, err := regexp.Compile(o.cases)
 	if err != nil {

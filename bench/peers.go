@@ -37,7 +37,8 @@ type peer struct {
 	stop  func() error
 }
 
-// newPeer makes a peer that keeps its store in dir and its sockets in run, or says why it cannot be measured.
+// newPeer makes a peer that keeps its store in dir and its sockets in run, or says why it cannot be
+// measured.
 func newPeer(name string, o options, dir, run string) (*peer, error) {
 	p := &peer{name: name, dir: dir, start: func(context.Context) error { return nil }, stop: func() error { return nil }}
 	var err error
@@ -162,7 +163,8 @@ func (p *peer) docker(run string) error {
 	return nil
 }
 
-// daemons writes the daemons' configuration and returns their command lines, each with its socket at the end.
+// daemons writes the daemons' configuration and returns their command lines, each with its socket
+// at the end.
 func (p *peer) daemons(run, socket, containerd, dockerd string) ([][]string, error) {
 	if err := os.MkdirAll(run, 0o755); err != nil {
 		return nil, err

@@ -17,7 +17,8 @@ type registry struct {
 	cmd  *exec.Cmd
 }
 
-// registry starts a registry with nothing in it. It ends with the work, or when the next one is started.
+// registry starts a registry with nothing in it. It ends with the work, or when the next one is
+// started.
 func (l *lab) registry(ctx context.Context) (*registry, error) {
 	l.endRegistry()
 	dir, err := l.scratch("registry")

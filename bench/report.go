@@ -95,8 +95,8 @@ func (r row) values(f figure) []float64 {
 	return all
 }
 
-// ratio is the median of the quotients of r's and other's runs, pair by pair: run 1 by run 1. What the machine did
-// meanwhile met both.
+// ratio is the median of the quotients of r's and other's runs, pair by pair: run 1 by run 1. What
+// the machine did meanwhile met both.
 func (r row) ratio(f figure, other row) float64 {
 	var all []float64
 	for i := range min(len(r.samples), len(other.samples)) {

@@ -20,8 +20,8 @@ var Hostile = []string{
 	"line\u2028sep", "`${1}`", "{{.}}", "<!--", "]]>", "__proto__", "constructor", "#", "?x=1", "%2e%2e", " ", "~", strings.Repeat("long", 60),
 }
 
-// Sample is a report of a small image with a base, a stage and all kinds of waste. Its names are tame; Hostile ones are
-// below /srv/odd.
+// Sample is a report of a small image with a base, a stage and all kinds of waste. Its names are
+// tame; Hostile ones are below /srv/odd.
 func Sample(t testing.TB) *analyze.Report {
 	t.Helper()
 	in := analyze.Input{
@@ -60,7 +60,8 @@ func Sample(t testing.TB) *analyze.Report {
 	return report(t, in)
 }
 
-// Large is a report of an image with a number of files in three layers. The last layer deletes some.
+// Large is a report of an image with a number of files in three layers. The last layer deletes
+// some.
 func Large(t testing.TB, files int) *analyze.Report {
 	t.Helper()
 	in := analyze.Input{Image: "large"}
@@ -114,8 +115,8 @@ func table(fill func(*tar.Writer) error) func(context.Context) (*analyze.Table, 
 	}
 }
 
-// write makes a layer of lines: "file SIZE PATH [MODE]", "dir MODE PATH", "link TARGET PATH", "symlink TARGET PATH",
-// "whiteout PATH", "opaque PATH".
+// write makes a layer of lines: "file SIZE PATH [MODE]", "dir MODE PATH", "link TARGET PATH",
+// "symlink TARGET PATH", "whiteout PATH", "opaque PATH".
 func write(w *tar.Writer, lines []string) error {
 	for _, l := range lines {
 		kind, rest, _ := strings.Cut(l, " ")

@@ -66,7 +66,8 @@ func in(room string, rooms ...string) bool {
 	return slices.ContainsFunc(rooms, func(r string) bool { return room == r || strings.HasPrefix(room, r+"/") })
 }
 
-// TestRoomsKeepApart: the six rooms know neither each other nor the conductor, not even through others.
+// TestRoomsKeepApart: the six rooms know neither each other nor the conductor, not even through
+// others.
 func TestRoomsKeepApart(t *testing.T) {
 	rooms := []string{"parser", "executor", "snapshot", "diff", "export", "analyze"}
 	for _, p := range packages(t) {
@@ -183,7 +184,8 @@ func systemCalls(t *testing.T, path string) []string {
 	return found
 }
 
-// TestEveryRoomIsDocumented: each package, other than main programs, is in a table of docs/ARCHITECTURE.md.
+// TestEveryRoomIsDocumented: each package, other than main programs, is in a table of
+// docs/ARCHITECTURE.md.
 func TestEveryRoomIsDocumented(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "ARCHITECTURE.md"))
 	if err != nil {

@@ -4,11 +4,11 @@
 // Each stage runs in a goroutine of its own. For each step the package computes a key from the
 // parent's key, the action and the digests of its inputs. If the cache has a record under that key,
 // the record names the snapshot that is the result. Otherwise the step runs on a new snapshot over
-// the parent's, which is then committed. The sealer makes layers of snapshots in the background while
-// the next steps run. When the target is done, package outputs makes the images.
+// the parent's, which is then committed. The sealer makes layers of snapshots in the background
+// while the next steps run. When the target is done, package outputs makes the images.
 //
-// A builder is one build, a solver builds the plan of one platform, and an engine finds and makes the
-// results of steps. copy.go and run.go hold the two kinds of step that have inputs.
+// A builder is one build, a solver builds the plan of one platform, and an engine finds and makes
+// the results of steps. copy.go and run.go hold the two kinds of step that have inputs.
 //
 // The package makes no system calls, and touches files only by way of other packages. What it needs
 // of the executor, the snapshots, the cache, the sealer and the images are interfaces in engine.go.

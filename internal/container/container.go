@@ -18,7 +18,8 @@ type Container struct {
 	active *snapshot.Active
 }
 
-// New unpacks the image unless it is unpacked already, and prepares a snapshot on top of it. The caller closes the Container.
+// New unpacks the image unless it is unpacked already, and prepares a snapshot on top of it. The
+// caller closes the Container.
 func New(ctx context.Context, state *state.State, images *image.Resolver, img *image.Image, sink event.Sink) (*Container, error) {
 	id := event.ID("image")
 	sink(event.Start{ID: id, Name: "unpack " + img.Name, Time: time.Now()})
@@ -34,7 +35,8 @@ func New(ctx context.Context, state *state.State, images *image.Resolver, img *i
 	return &Container{state: state, active: active}, nil
 }
 
-// Run runs a command in the container. An *executor.ExitError is returned for a command that failed.
+// Run runs a command in the container. An *executor.ExitError is returned for a command that
+// failed.
 func (c *Container) Run(ctx context.Context, p *executor.Process, stdout, stderr io.Writer) error {
 	_, err := executor.Run(ctx, &executor.Spec{
 		Root: c.active.Mounts(), MountPoints: c.state.MountPoints(), Action: p, UserNS: c.state.NS.Rootless, SingleID: c.state.NS.SingleID,

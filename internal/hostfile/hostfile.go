@@ -1,8 +1,9 @@
-// Package hostfile opens the files of this machine that the user names, also those that the process has open already
-// (/dev/fd/3, /dev/stdin) and may not open again.
+// Package hostfile opens the files of this machine that the user names, also those that the process
+// has open already (/dev/fd/3, /dev/stdin) and may not open again.
 //
-// open(2) of /proc/self/fd/N opens the file anew and checks its permissions. A pipe belongs to the user who made it and has
-// the mode 0600: where sudo or runuser starts the program as another user, only the descriptor gives access.
+// open(2) of /proc/self/fd/N opens the file anew and checks its permissions. A pipe belongs to the
+// user who made it and has the mode 0600: where sudo or runuser starts the program as another user,
+// only the descriptor gives access.
 package hostfile
 
 import (
@@ -17,8 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open is os.OpenFile for an existing file. Where that is not permitted and name is a descriptor of this process, the result
-// is a duplicate of it: it reads on where the descriptor is, and no flag changes it.
+// Open is os.OpenFile for an existing file. Where that is not permitted and name is a descriptor of
+// this process, the result is a duplicate of it: it reads on where the descriptor is, and no flag
+// changes it.
 func Open(name string, flags int) (*os.File, error) {
 	f, err := os.OpenFile(name, flags, 0)
 	if err == nil || !errors.Is(err, fs.ErrPermission) {
@@ -62,7 +64,8 @@ func opened(fd, flags int) bool {
 
 var descriptor = regexp.MustCompile(`^(?:/dev/fd|/proc/([^/]+)(?:/task/[0-9]+)?/fd)/([0-9]{1,9})$`)
 
-// Descriptor returns the number of the descriptor of this process that a path names, and reports whether it names one.
+// Descriptor returns the number of the descriptor of this process that a path names, and reports
+// whether it names one.
 func Descriptor(name string) (fd int, ok bool) {
 	for range 10 { // /dev/stdin is a link to /proc/self/fd/0
 		abs, err := filepath.Abs(name)

@@ -21,8 +21,8 @@ import (
 
 // Options holds what is known of an image besides its own content.
 type Options struct {
-	// Base is the name of the image that it is based on, "scratch" for none; "": it is found by the rules of
-	// docs/WASTE.md.
+	// Base is the name of the image that it is based on, "scratch" for none; "": it is found by the
+	// rules of docs/WASTE.md.
 	Base string
 	// Accept are patterns of paths that may be there.
 	Accept []string
@@ -62,7 +62,8 @@ func analyzeInput(ctx context.Context, s *state.State, images *image.Resolver, i
 	return in, nil
 }
 
-// layerTable is the table of a layer: the one that is kept, or one that is made by reading the layer, and then kept.
+// layerTable is the table of a layer: the one that is kept, or one that is made by reading the
+// layer, and then kept.
 func layerTable(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, layer int) (t *analyze.Table, err error) {
 	d := img.Manifest.Layers[layer].Digest
 	if t := table(s, d); t != nil {
@@ -78,8 +79,8 @@ func layerTable(ctx context.Context, s *state.State, images *image.Resolver, img
 	return t, putTable(s, d, t)
 }
 
-// The tables of layers are kept by the digests of their blobs, in cache/tables. What cannot be read is as if it were not
-// there: tables are not synced to disk.
+// The tables of layers are kept by the digests of their blobs, in cache/tables. What cannot be read
+// is as if it were not there: tables are not synced to disk.
 
 func table(s *state.State, d digest.Digest) *analyze.Table {
 	data, err := s.ReadKept("tables", d)
@@ -151,7 +152,8 @@ func recordOf(s *state.State, config digest.Digest) *Record {
 	return rec
 }
 
-// instructionText is an entry of a history as a Dockerfile would have it. BuildKit and docker's old builder add to it.
+// instructionText is an entry of a history as a Dockerfile would have it. BuildKit and docker's old
+// builder add to it.
 func instructionText(by string) string {
 	by = strings.TrimSuffix(oneLine(by), " # buildkit")
 	if shell, ok := strings.CutPrefix(by, "/bin/sh -c "); ok {
@@ -177,10 +179,12 @@ type ending struct {
 // noBase is the value of --base for an image without a base.
 const noBase = "scratch"
 
-// registryPatience is how long a registry is asked for a base that an annotation names, which is not worth more.
+// registryPatience is how long a registry is asked for a base that an annotation names, which is
+// not worth more.
 const registryPatience = 15 * time.Second
 
-// baseEnd finds out where the base of an image ends. What the user says comes first: it was said about this image, now.
+// baseEnd finds out where the base of an image ends. What the user says comes first: it was said
+// about this image, now.
 func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec *Record, o Options) (ending, error) {
 	if o.Base == noBase {
 		return ending{base: analyze.Base{Source: analyze.BaseGiven}}, nil
@@ -250,8 +254,8 @@ func endOf(img, base *image.Image, source analyze.BaseSource) ending {
 	return ending{b, historyOfLayers(img.Config.History, len(base.Manifest.Layers), len(base.Config.History))}
 }
 
-// historyOfLayers is how many entries of a history belong to the first layers: as many as the base's own history has, where
-// the two agree.
+// historyOfLayers is how many entries of a history belong to the first layers: as many as the
+// base's own history has, where the two agree.
 func historyOfLayers(history []ocispec.History, layers, own int) int {
 	made := 0
 	for i, h := range history {
@@ -271,7 +275,8 @@ func historyOfLayers(history []ocispec.History, layers, own int) int {
 // gap is between what was built in one go and what was built on top of it.
 const gap = time.Hour
 
-// guess looks for the end of a base in the history: bases say last which command they run, and they are older.
+// guess looks for the end of a base in the history: bases say last which command they run, and they
+// are older.
 func guess(img *image.Image) ending {
 	history := img.Config.History
 	at, note := 0, "nothing in the history looks like the end of a base, so every layer counts as one's own"
@@ -303,8 +308,9 @@ func guess(img *image.Image) ending {
 	return end
 }
 
-// instructions joins the history with the layers, first the base's and then one's own. Layers that the history does not
-// know of, as in images of some other tools, get an instruction without a text.
+// instructions joins the history with the layers, first the base's and then one's own. Layers that
+// the history does not know of, as in images of some other tools, get an instruction without a
+// text.
 func instructions(img *image.Image, end ending, rec *Record) []analyze.Instruction {
 	var list []analyze.Instruction
 	history, layer := img.Config.History, 0
@@ -328,7 +334,8 @@ func instructions(img *image.Image, end ending, rec *Record) []analyze.Instructi
 	rest(analyze.BaseImage, end.base.Layers)
 	for i, h := range history[own:] {
 		add(h, analyze.Own, len(img.Manifest.Layers))
-		// A record tells what was written, counted from its own end of the base, which another --base may move.
+		// A record tells what was written, counted from its own end of the base, which another
+		// --base may move.
 		if rec == nil || rec.Base.History+len(rec.Steps) != len(history) {
 			continue
 		}
@@ -344,7 +351,8 @@ func instructions(img *image.Image, end ending, rec *Record) []analyze.Instructi
 	return list
 }
 
-// Seal seals a layer and keeps its table, which it makes from the tar on the way: nothing has to be decompressed for it.
+// Seal seals a layer and keeps its table, which it makes from the tar on the way: nothing has to be
+// decompressed for it.
 func Seal(ctx context.Context, s *state.State, tree diff.Tree, o diff.Options) (diff.Layer, error) {
 	r, w := io.Pipe()
 	o.Tee = w

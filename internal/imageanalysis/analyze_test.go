@@ -11,7 +11,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// imageOf is an image with a history: an entry a line, "-" before one without a layer, a time in hours at its end.
+// imageOf is an image with a history: an entry a line, "-" before one without a layer, a time in
+// hours at its end.
 func imageOf(lines ...string) *image.Image {
 	img := &image.Image{}
 	for _, line := range lines {

@@ -28,13 +28,15 @@ type PruneOptions struct {
 	Base string
 	// Level is the compressor's level for rewritten layers; 0: the level that other tools use.
 	Level int
-	// DryRun stores nothing: it is for finding out how much there is to gain, in compressed bytes too.
+	// DryRun stores nothing: it is for finding out how much there is to gain, in compressed bytes
+	// too.
 	DryRun bool
 }
 
 // Pruned is an image without its dead bytes.
 type Pruned struct {
-	// Manifest and Config are the new image's. Where there was nothing to take out they are those it had before.
+	// Manifest and Config are the new image's. Where there was nothing to take out they are those
+	// it had before.
 	Manifest ocispec.Descriptor
 	Config   ocispec.Descriptor
 	Base     analyze.Base
@@ -53,9 +55,10 @@ type PrunedLayer struct {
 	Before, After int64 // bytes of the blob
 }
 
-// Prune takes the dead bytes out of the layers of an image that are not its base's. The number of layers, their
-// history and the configuration stay; before anything is returned the new layers are read again, and what they show is
-// compared with what the old ones showed. The new image is in the store, without a name.
+// Prune takes the dead bytes out of the layers of an image that are not its base's. The number of
+// layers, their history and the configuration stay; before anything is returned the new layers are
+// read again, and what they show is compared with what the old ones showed. The new image is in the
+// store, without a name.
 func Prune(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneOptions) (*Pruned, error) {
 	p := &pruning{s: s, images: images, img: img, dryRun: o.DryRun, level: o.Level}
 	res, err := p.run(ctx, o)
@@ -147,15 +150,15 @@ func (p *pruning) rewrite(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Default levels for rewritten layers. Other tools usually compress with these levels, and a layer must not grow when
-// files are removed.
+// Default levels for rewritten layers. Other tools usually compress with these levels, and a layer
+// must not grow when files are removed.
 const (
 	pruneGzipLevel = 6
 	pruneZstdLevel = 3
 )
 
-// layer makes one layer anew and reads what comes out, through the compressor's other end as it were: the table is that of
-// the tar that is written.
+// layer makes one layer anew and reads what comes out, through the compressor's other end as it
+// were: the table is that of the tar that is written.
 func (p *pruning) layer(ctx context.Context, i int) error {
 	mediaType := p.img.Manifest.Layers[i].MediaType
 	make := func(blob io.Writer) error {
@@ -206,7 +209,8 @@ type plainWriter struct{ io.Writer }
 
 func (plainWriter) Close() error { return nil }
 
-// compressorOf compresses as a media type says. It writes the same bytes for the same tar, on any number of cores.
+// compressorOf compresses as a media type says. It writes the same bytes for the same tar, on any
+// number of cores.
 func compressorOf(mediaType string, level int, w io.Writer) (io.WriteCloser, error) {
 	switch {
 	case strings.HasSuffix(mediaType, "gzip"):
@@ -228,7 +232,8 @@ func (p *pruning) verify(ctx context.Context, old []analyze.LayerInput) error {
 	return analyze.Same(ctx, old, now)
 }
 
-// write writes configuration and manifest. What this program does not know of in them stays as it was.
+// write writes configuration and manifest. What this program does not know of in them stays as it
+// was.
 func (p *pruning) write(ctx context.Context, res *Pruned) error {
 	config, err := p.document(ctx, p.img.Manifest.Config)
 	if err != nil {

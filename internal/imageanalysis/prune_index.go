@@ -20,7 +20,8 @@ type PrunedIndex struct {
 	Root ocispec.Descriptor
 	// Images are those of the index, in its order.
 	Images []PrunedPlatform
-	// Dropped are the platforms whose attestations are left out, because they describe the old image.
+	// Dropped are the platforms whose attestations are left out, because they describe the old
+	// image.
 	Dropped []ocispec.Platform
 }
 
@@ -30,8 +31,9 @@ type PrunedPlatform struct {
 	*Pruned
 }
 
-// PruneIndex removes the dead bytes of all images of the index in which img was found. The index keeps its other
-// entries, except attestations of images that changed. The new index is in the store, without a name.
+// PruneIndex removes the dead bytes of all images of the index in which img was found. The index
+// keeps its other entries, except attestations of images that changed. The new index is in the
+// store, without a name.
 func PruneIndex(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneOptions) (*PrunedIndex, error) {
 	p := &indexPruning{s: s, images: images, img: img, o: o, res: &PrunedIndex{}, changed: map[digest.Digest]ocispec.Descriptor{}}
 	root, err := p.index(ctx, img.Root, 0)
@@ -128,7 +130,8 @@ func (p *indexPruning) entry(ctx context.Context, d ocispec.Descriptor, depth in
 	return res.Manifest, nil
 }
 
-// isImage reports whether an entry of an index is an image, and not an attestation or something else that an index holds.
+// isImage reports whether an entry of an index is an image, and not an attestation or something
+// else that an index holds.
 func isImage(d ocispec.Descriptor) bool {
 	return d.Annotations[attestationType] == "" && d.ArtifactType == "" &&
 		(d.Platform == nil || d.Platform.OS != "unknown" || d.Platform.Architecture != "unknown")

@@ -53,7 +53,8 @@ func (s imageStore) read(d ocispec.Descriptor, v any) {
 	}
 }
 
-// image makes an image of layers, each a list of names: "name=content", a whiteout's without content.
+// image makes an image of layers, each a list of names: "name=content", a whiteout's without
+// content.
 func (s imageStore) image(p ocispec.Platform, layers ...[][2]string) ocispec.Descriptor {
 	s.t.Helper()
 	c := ocispec.Image{Platform: p, RootFS: ocispec.RootFS{Type: "layers"}}
@@ -112,8 +113,8 @@ func newImageStore(t *testing.T) (imageStore, *state.State, *image.Resolver) {
 	return imageStore{t, st}, &state.State{Root: dir, Store: st, Cache: new(cache.Cache)}, image.New(image.Options{Store: st, Cache: new(cache.Cache)})
 }
 
-// TestPruneIndex: an index stays an index, each of its images is pruned, and annotations about the old bytes are
-// removed.
+// TestPruneIndex: an index stays an index, each of its images is pruned, and annotations about the
+// old bytes are removed.
 func TestPruneIndex(t *testing.T) {
 	s, st, images := newImageStore(t)
 	wasted := [][][2]string{{{"a", "dead"}, {"b", "live"}}, {{".wh.a", ""}}}

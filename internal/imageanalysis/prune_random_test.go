@@ -21,9 +21,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// TestPruneRandomImages: for random layers, a reader that shares no code with the product sees the same files in an
-// image when its dead bytes are gone, layers of the base keep their bytes, and entries come in an order that every
-// unpacker takes.
+// TestPruneRandomImages: for random layers, a reader that shares no code with the product sees the
+// same files in an image when its dead bytes are gone, layers of the base keep their bytes, and
+// entries come in an order that every unpacker takes.
 func TestPruneRandomImages(t *testing.T) {
 	rounds.Run(t, "prune-image", rounds.Options{Fixed: 100, Fresh: 20, Long: 5_000}, func(t *testing.T, seed uint64) {
 		g := &layerMaker{r: rand.New(rand.NewPCG(seed, 1)), files: map[string]byte{}}
@@ -112,8 +112,8 @@ func (s imageStore) tree(name string) (lines []string) {
 	return lines
 }
 
-// count counts the bytes of an image's files, and those that can be seen, in the plainest way: a map from each path to the file of
-// the layer that it shows.
+// count counts the bytes of an image's files, and those that can be seen, in the plainest way: a
+// map from each path to the file of the layer that it shows.
 func (s imageStore) count(name string) (total, live int64) {
 	s.t.Helper()
 	img := s.open(name)
@@ -200,7 +200,8 @@ func (s imageStore) orders(name string) {
 	}
 }
 
-// layerMaker makes layers as a tool might that changes a tree: what it links to, hides or replaces is there.
+// layerMaker makes layers as a tool might that changes a tree: what it links to, hides or replaces
+// is there.
 type layerMaker struct {
 	r     *rand.Rand
 	files map[string]byte // what there is, by its type flag
@@ -309,8 +310,8 @@ func (g *layerMaker) take(p string, flag byte) {
 	g.files[p] = flag
 }
 
-// parents makes the directories above a path, with entries for most of them. It returns false where this layer has something
-// else there.
+// parents makes the directories above a path, with entries for most of them. It returns false where
+// this layer has something else there.
 func (g *layerMaker) parents(p string, listed map[string]bool, put func(*tar.Header, []byte)) bool {
 	var dirs []string
 	for d := path.Dir(p); d != "."; d = path.Dir(d) {

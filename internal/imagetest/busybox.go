@@ -32,8 +32,8 @@ type Made struct {
 	Types      map[digest.Digest]string // the media type of each
 }
 
-// Busybox makes a small base image of the machine's own busybox: a shell, its applets, passwd and group files with the
-// users root, daemon and nobody.
+// Busybox makes a small base image of the machine's own busybox: a shell, its applets, passwd and
+// group files with the users root, daemon and nobody.
 func Busybox() (*Made, error) {
 	bin, err := exec.LookPath("busybox")
 	if err != nil {
@@ -84,8 +84,8 @@ func skeleton() []Entry {
 	}
 }
 
-// Make puts an image together from layers of entries, each given as a path and a header; names, sizes and times are
-// filled in.
+// Make puts an image together from layers of entries, each given as a path and a header; names,
+// sizes and times are filled in.
 func Make(config dockerspec.DockerOCIImageConfig, layers ...[]Entry) (*Made, error) {
 	made := &Made{Blobs: map[digest.Digest][]byte{}, Types: map[digest.Digest]string{}}
 	created := time.Unix(1700000000, 0).UTC()

@@ -65,7 +65,8 @@ func (e Entry) Kind() string {
 	return "file"
 }
 
-// Name is the path that the entry is about: a whiteout's is that of what it hides, an opaque marker's its directory.
+// Name is the path that the entry is about: a whiteout's is that of what it hides, an opaque
+// marker's its directory.
 func (e Entry) Name() string {
 	switch e.Kind() {
 	case "whiteout":

@@ -1,6 +1,8 @@
-// Package imagetest looks at images as a program of another origin would: from the bytes of a layout or archive alone.
+// Package imagetest looks at images as a program of another origin would: from the bytes of a
+// layout or archive alone.
 //
-// It shares no code with what the product uses to write images, so that a fault there cannot hide itself here.
+// It shares no code with what the product uses to write images, so that a fault there cannot hide
+// itself here.
 package imagetest
 
 import (
@@ -32,8 +34,8 @@ type Image struct {
 	blobs func(digest.Digest) ([]byte, error)
 }
 
-// Open reads the image called name from an OCI layout: a directory, or an archive of one. An empty name means the
-// only image there. Every digest and size on the way to the config is checked.
+// Open reads the image called name from an OCI layout: a directory, or an archive of one. An empty
+// name means the only image there. Every digest and size on the way to the config is checked.
 func Open(path, name string) (*Image, error) {
 	read, err := reader(path)
 	if err != nil {
@@ -139,7 +141,8 @@ func (img *Image) check() error {
 	return nil
 }
 
-// Tar is layer n's uncompressed tar, counted from 0; negative numbers count from the last, which is -1.
+// Tar is layer n's uncompressed tar, counted from 0; negative numbers count from the last, which is
+// -1.
 func (img *Image) Tar(n int) ([]byte, error) {
 	if n < 0 {
 		n += len(img.Manifest.Layers)
@@ -192,8 +195,8 @@ func (img *Image) Tree() ([]Entry, error) {
 	return all, nil
 }
 
-// apply lays one layer over tree. Whiteouts only ever hide what lower layers hold, so they come first:
-// https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts
+// apply lays one layer over tree. Whiteouts only ever hide what lower layers hold, so they come
+// first: https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts
 func apply(tree map[string]Entry, entries []Entry) {
 	for _, e := range entries {
 		switch e.Kind() {
@@ -297,7 +300,8 @@ func choose(all []ocispec.Descriptor, name string) (ocispec.Descriptor, error) {
 	return ocispec.Descriptor{}, fmt.Errorf("no image %q among %q", name, names)
 }
 
-// nameOf is the full name where the writer left one, otherwise the tag that the OCI spec has a place for.
+// nameOf is the full name where the writer left one, otherwise the tag that the OCI spec has a
+// place for.
 func nameOf(d ocispec.Descriptor) string {
 	if n := d.Annotations["io.containerd.image.name"]; n != "" {
 		return n

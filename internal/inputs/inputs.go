@@ -49,8 +49,8 @@ type Options struct {
 	Secrets   *secret.Store
 	Sink      event.Sink
 
-	// TempDir returns a directory for downloads, IndexDir one for the indexes of contexts. Own is the state directory,
-	// which no context contains.
+	// TempDir returns a directory for downloads, IndexDir one for the indexes of contexts. Own is
+	// the state directory, which no context contains.
 	TempDir  func() (string, error)
 	IndexDir func() (string, error)
 	Own      source.OwnState
@@ -103,8 +103,8 @@ func (in *Inputs) closeLater(c io.Closer) {
 	in.closers = append(in.closers, c)
 }
 
-// Reset forgets images and snapshots, which may have been damaged, and keeps the contexts. lazy takes the place of
-// Options.Lazy.
+// Reset forgets images and snapshots, which may have been damaged, and keeps the contexts. lazy
+// takes the place of Options.Lazy.
 func (in *Inputs) Reset(lazy *layers.Lazy) {
 	in.o.Lazy = lazy
 	in.resolved, in.unpacked = memo.Map[imageKey, *image.Image]{}, memo.Map[imageKey, Unpacked]{}
@@ -124,7 +124,8 @@ type Unpacked struct {
 	Top   snapshot.ID
 }
 
-// Unpack makes snapshots of an image's layers, once. name is its line in the progress; "" gives it one of its own.
+// Unpack makes snapshots of an image's layers, once. name is its line in the progress; "" gives it
+// one of its own.
 func (in *Inputs) Unpack(ctx context.Context, img parser.ImageInput, name string) (Unpacked, error) {
 	key := keyOf(img)
 	return in.unpacked.Do(ctx, key, func() (Unpacked, error) {

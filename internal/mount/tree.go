@@ -217,7 +217,8 @@ func (c *context) setDir(key, path string, escaped bool) error {
 	}
 	if err != nil {
 		failed := c.fail(op(), err)
-		// Linux 6.5 and the first versions of 6.6 have overlay in the new mount API, but no lowerdir+.
+		// Linux 6.5 and the first versions of 6.6 have overlay in the new mount API, but no
+		// lowerdir+.
 		if strings.Contains(failed.Error(), "Unknown parameter '"+key+"'") {
 			return errNoAPI
 		}

@@ -1,9 +1,10 @@
-// Package ocijson decodes the JSON documents of images, which may be hostile: manifests, indexes, configurations and the
-// indexes of layouts.
+// Package ocijson decodes the JSON documents of images, which may be hostile: manifests, indexes,
+// configurations and the indexes of layouts.
 //
-// Two readers of one document must not see two images. encoding/json takes the last of several equal keys and ignores their
-// case; other readers take the first, or know the case (CVE-2021-41190 is of this kind). Such a document is refused. A
-// document of a few megabytes must not take gigabytes of memory: an empty object of two bytes becomes a struct of hundreds.
+// Two readers of one document must not see two images. encoding/json takes the last of several
+// equal keys and ignores their case; other readers take the first, or know the case (CVE-2021-41190
+// is of this kind). Such a document is refused. A document of a few megabytes must not take
+// gigabytes of memory: an empty object of two bytes becomes a struct of hundreds.
 package ocijson
 
 import (
@@ -15,11 +16,13 @@ import (
 	"sync"
 )
 
-// MaxValues is the largest number of values in a document. An image of 10,000 layers with a history has about 100,000.
+// MaxValues is the largest number of values in a document. An image of 10,000 layers with a history
+// has about 100,000.
 const MaxValues = 250_000
 
-// Unmarshal is json.Unmarshal for a document of an image. An error is returned for an object that has a key twice, for
-// one that is decoded into a struct and has a key of the struct in other case, and for more than MaxValues values.
+// Unmarshal is json.Unmarshal for a document of an image. An error is returned for an object that
+// has a key twice, for one that is decoded into a struct and has a key of the struct in other case,
+// and for more than MaxValues values.
 func Unmarshal(data []byte, v any) error {
 	if !json.Valid(data) {
 		return json.Unmarshal(data, v) // it returns the error
@@ -213,7 +216,8 @@ var (
 	rawMessage  = reflect.TypeFor[json.RawMessage]()
 )
 
-// decodesItself reports whether encoding/json does not decode an object or array into the fields or elements of a type.
+// decodesItself reports whether encoding/json does not decode an object or array into the fields or
+// elements of a type.
 func decodesItself(t reflect.Type) bool {
 	return t == rawMessage || t.Implements(unmarshaler) || reflect.PointerTo(t).Implements(unmarshaler)
 }

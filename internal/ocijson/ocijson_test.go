@@ -51,7 +51,8 @@ func TestUnmarshal(t *testing.T) {
 	}
 }
 
-// FuzzUnmarshal: a document that Unmarshal takes has the value that encoding/json gives it, whatever the order of its keys.
+// FuzzUnmarshal: a document that Unmarshal takes has the value that encoding/json gives it,
+// whatever the order of its keys.
 func FuzzUnmarshal(f *testing.F) {
 	f.Add(`{"config":{"User":"1","Env":["A=b"],"Labels":{"a":"b"}},"rootfs":{"type":"layers","diff_ids":["x"]},"history":[{}]}`)
 	f.Add(`{"os":"linux","OS":"x"}`)

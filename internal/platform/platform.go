@@ -1,7 +1,7 @@
 // Package platform reads, writes and compares the platforms of images.
 //
-// A platform has several spellings: linux/arm64, linux/arm64/v8 and linux/aarch64 are one. Platforms are compared with
-// Same, or in the spelling that Normalize gives them.
+// A platform has several spellings: linux/arm64, linux/arm64/v8 and linux/aarch64 are one.
+// Platforms are compared with Same, or in the spelling that Normalize gives them.
 package platform
 
 import (
@@ -87,7 +87,8 @@ func Parse(s string) (ocispec.Platform, error) {
 	return p, nil
 }
 
-// Normalize returns the usual spelling of a platform: that of GOARCH, with a variant only where there are several.
+// Normalize returns the usual spelling of a platform: that of GOARCH, with a variant only where
+// there are several.
 func Normalize(p ocispec.Platform) ocispec.Platform {
 	p.OS = normalOS(p.OS)
 	p.Architecture, p.Variant = normalArch(p.Architecture, p.Variant)

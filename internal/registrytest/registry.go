@@ -1,6 +1,8 @@
-// Package registrytest is a registry in memory for tests: pull, push, credentials, and faults on demand.
+// Package registrytest is a registry in memory for tests: pull, push, credentials, and faults on
+// demand.
 //
-// It follows https://github.com/opencontainers/distribution-spec/blob/main/spec.md as far as clients make use of it.
+// It follows https://github.com/opencontainers/distribution-spec/blob/main/spec.md as far as
+// clients make use of it.
 package registrytest
 
 import (
@@ -222,7 +224,8 @@ func (r *Registry) blob(ref string) (int, headers, []byte) {
 	return http.StatusOK, headers{"Content-Type": "application/octet-stream", "Docker-Content-Digest": ref}, raw
 }
 
-// upload is the three ways to push a blob: mount, one POST or PUT, and PATCHes with a PUT at the end.
+// upload is the three ways to push a blob: mount, one POST or PUT, and PATCHes with a PUT at the
+// end.
 func (r *Registry) upload(req *http.Request, repo, id string, body []byte) (int, headers, []byte) {
 	q := req.URL.Query()
 	want := digest.Digest(q.Get("digest"))

@@ -1,8 +1,9 @@
 // Package rounds runs randomized tests round by round, each round from one seed.
 //
-// A run of go test executes the fixed seeds and a few fresh ones. With LAYERBUILD_FAULTS=1, which make faults sets, a test
-// goes on from the last seed that its ledger records until it has passed the number of rounds asked for, so that hours of
-// rounds can be spread over several runs. LAYERBUILD_SEED=N runs the one round of seed N.
+// A run of go test executes the fixed seeds and a few fresh ones. With LAYERBUILD_FAULTS=1, which
+// make faults sets, a test goes on from the last seed that its ledger records until it has passed
+// the number of rounds asked for, so that hours of rounds can be spread over several runs.
+// LAYERBUILD_SEED=N runs the one round of seed N.
 package rounds
 
 import (
@@ -39,10 +40,12 @@ const (
 	ledgersEnv = "LAYERBUILD_FAULTS_LEDGERS" // the directory of the ledgers; default test/faults/ledger of the checkout
 )
 
-// Run calls round with one seed after another, each in a subtest named after its seed. name identifies the ledger: it is
-// a file name, unique in the project, with the driver or user in it where a test runs on several.
+// Run calls round with one seed after another, each in a subtest named after its seed. name
+// identifies the ledger: it is a file name, unique in the project, with the driver or user in it
+// where a test runs on several.
 //
-// The first seed that fails ends the run. A failed round prints its seed and the command that repeats it.
+// The first seed that fails ends the run. A failed round prints its seed and the command that
+// repeats it.
 func Run(t *testing.T, name string, o Options, round func(t *testing.T, seed uint64)) {
 	t.Helper()
 	if s := os.Getenv(seedEnv); s != "" {
@@ -88,7 +91,8 @@ func one(t *testing.T, name string, seed uint64, round func(t *testing.T, seed u
 	})
 }
 
-// recordEvery is how often a long run writes to its ledger, so that a run that is killed loses little.
+// recordEvery is how often a long run writes to its ledger, so that a run that is killed loses
+// little.
 const recordEvery = time.Minute
 
 // long runs the seeds that the ledger does not record yet, and records them.
@@ -159,8 +163,8 @@ type span struct {
 
 func (s span) String() string { return fmt.Sprintf("%d-%d %s\n", s.first, s.end, s.commit) }
 
-// readLedger returns the lines of a ledger, none for a ledger that does not exist. A ledger has lines "FIRST-LAST COMMIT"
-// in ascending order without gaps.
+// readLedger returns the lines of a ledger, none for a ledger that does not exist. A ledger has
+// lines "FIRST-LAST COMMIT" in ascending order without gaps.
 func readLedger(file string) ([]span, error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -192,8 +196,8 @@ func last(file string) (uint64, error) {
 	return spans[len(spans)-1].end, nil
 }
 
-// appendRange records in a ledger that the seeds first to end have passed with the checkout's present commit. The last line
-// is extended where it is of the same commit.
+// appendRange records in a ledger that the seeds first to end have passed with the checkout's
+// present commit. The last line is extended where it is of the same commit.
 func appendRange(file string, first, end uint64) error {
 	commit := "unknown"
 	if out, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output(); err == nil {

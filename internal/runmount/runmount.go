@@ -35,7 +35,8 @@ type Mounter struct {
 // Mount is a mount of a RUN.
 type Mount struct {
 	parser.RunMount
-	// Snapshot returns the snapshot that a bind mount shows, "" for an empty one, and the path in it.
+	// Snapshot returns the snapshot that a bind mount shows, "" for an empty one, and the path in
+	// it.
 	Snapshot func(ctx context.Context) (snapshot.ID, string, error)
 	// Cache returns the name of a cache mount's cache, as cachemount.Name returns it.
 	Cache func() (string, error)

@@ -4,14 +4,14 @@
 // crane can read. A name is written into index.json in full: "app" is stored as
 // "docker.io/library/app:latest", in both annotations that tools read
 // (org.opencontainers.image.ref.name and io.containerd.image.name). A tag alone would not be
-// enough: one layout contains many images here, and all of them have a "latest". So other tools must
-// be called with the full name:
+// enough: one layout contains many images here, and all of them have a "latest". So other tools
+// must be called with the full name:
 //
 //	skopeo copy oci:ROOT/oci:docker.io/library/app:latest docker-archive:app.tar
 //	umoci unpack --image ROOT/oci:docker.io/library/app:latest bundle
 //
-// Names that other tools wrote into index.json are found as well. Entries that this package does not
-// understand are kept.
+// Names that other tools wrote into index.json are found as well. Entries that this package does
+// not understand are kept.
 //
 // Several processes share a store. Blobs are written to tmp/ and renamed. index.json is replaced by
 // rename, under a lock file. Nothing is synced: data that a crash of the machine has damaged are

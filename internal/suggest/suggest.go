@@ -6,8 +6,9 @@ import "strings"
 // limit is one more than the number of letters that may be wrong.
 const limit = 3
 
-// Closest returns the option closest to word, with at most two letters changed, added or left out. It returns "" if
-// there is none, and also if word itself is an option, because it is then spelled correctly.
+// Closest returns the option closest to word, with at most two letters changed, added or left out.
+// It returns "" if there is none, and also if word itself is an option, because it is then spelled
+// correctly.
 func Closest(word string, options []string) string {
 	best, match := limit, ""
 	for _, o := range options {
@@ -36,7 +37,8 @@ func ClosestFold(word string, options []string) string {
 	return ""
 }
 
-// distance returns the number of single edits between a and b (Levenshtein's), or limit if it is not below that.
+// distance returns the number of single edits between a and b (Levenshtein's), or limit if it is
+// not below that.
 func distance(a, b string, limit int) int {
 	if d := len(a) - len(b); d >= limit || -d >= limit {
 		return limit

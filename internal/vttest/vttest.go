@@ -10,15 +10,16 @@ import (
 	"unicode/utf8"
 )
 
-// Terminal knows exactly the sequences that a view is allowed to send, and fails the test on any other. It wraps again
-// what it shows when it is resized, as most terminals do.
+// Terminal knows exactly the sequences that a view is allowed to send, and fails the test on any
+// other. It wraps again what it shows when it is resized, as most terminals do.
 type Terminal struct {
 	NoWrap  bool            // lines are cut at the right edge: what is too long fails the test
 	Hidden  bool            // the cursor is
 	Highest int             // the topmost row, counted from the first line ever, that was written or cleared
 	Raw     strings.Builder // all that was written
 
-	// FullScreen allows what only a view that has the whole screen may send: the alternate screen and positions.
+	// FullScreen allows what only a view that has the whole screen may send: the alternate screen
+	// and positions.
 	FullScreen bool
 	Alternate  bool // the alternate screen is shown
 
@@ -35,7 +36,8 @@ type Terminal struct {
 	normalY       int
 }
 
-// cell is one column: a character, an attribute; the second column of a wide character has width 0 and no text.
+// cell is one column: a character, an attribute; the second column of a wide character has width 0
+// and no text.
 type cell struct {
 	text  string
 	attr  string

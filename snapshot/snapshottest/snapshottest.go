@@ -56,7 +56,8 @@ func Run(t *testing.T, open func(t *testing.T, root string) *snapshot.Store) {
 		{"long chain", (*suite).longChain},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			// The runs in user namespaces are in memory, which is faster; the others are on the disk.
+			// The runs in user namespaces are in memory, which is faster; the others are on the
+			// disk.
 			dir := t.TempDir()
 			if mounttest.UserNS() {
 				dir = mounttest.TempDir(t)

@@ -14,7 +14,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// common are the names that most changes use, so that a name is often made, removed and made again; rare are odd ones.
+// common are the names that most changes use, so that a name is often made, removed and made again;
+// rare are odd ones.
 var (
 	common = []string{"a", "b", "c", "d"}
 	rare   = []string{
@@ -76,7 +77,8 @@ func (r *round) content() []byte {
 
 var errNot = errors.New("not of the type that this change is for")
 
-// put writes a file, and nothing that is there and is no file: neither where a link leads nor to a device.
+// put writes a file, and nothing that is there and is no file: neither where a link leads nor to a
+// device.
 func (r *round) put(p string, mode uint32) error {
 	fd, err := unix.Open(p, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
 	if err != nil {
@@ -133,7 +135,8 @@ func regular(dir string) []string {
 	return files
 }
 
-// change does n random things. Those that cannot be done (a file in a file, a device without the right to) are not done.
+// change does n random things. Those that cannot be done (a file in a file, a device without the
+// right to) are not done.
 func (r *round) change(dir string, n int) {
 	for range n {
 		all, dirs := paths(dir)
@@ -158,8 +161,8 @@ func lstat(p string) (unix.Stat_t, uint32, error) {
 	return st, st.Mode & unix.S_IFMT, err
 }
 
-// again makes a directory with the names of some of those in was: as a user does who removes a directory and fills it
-// anew.
+// again makes a directory with the names of some of those in was: as a user does who removes a
+// directory and fills it anew.
 func (r *round) again(dir string, was *memory) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
@@ -202,7 +205,8 @@ func remember(p string) *memory {
 	return m
 }
 
-// move renames, or copies and removes where overlay wants that: a directory of a layer below (EXDEV).
+// move renames, or copies and removes where overlay wants that: a directory of a layer below
+// (EXDEV).
 func move(p, q string) error {
 	if q == p || strings.HasPrefix(q, p+"/") {
 		return errNot

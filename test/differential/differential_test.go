@@ -1,4 +1,5 @@
-// Package differential compares random changes with the layers that are written of them, on every snapshot driver.
+// Package differential compares random changes with the layers that are written of them, on every
+// snapshot driver.
 package differential
 
 import (
@@ -24,10 +25,11 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 
-// Each test makes random trees and random changes on a driver, one to four snapshots on one another. For each of them it
-// wants that the layer applied to the state before gives what the step saw: to a listing of it (layercheck), and
-// unpacked by package diff into a snapshot of the same driver. On overlays it also wants that the layer of two plain
-// copies of the same states is the same, byte for byte.
+// Each test makes random trees and random changes on a driver, one to four snapshots on one
+// another. For each of them it wants that the layer applied to the state before gives what the step
+// saw: to a listing of it (layercheck), and unpacked by package diff into a snapshot of the same
+// driver. On overlays it also wants that the layer of two plain copies of the same states is the
+// same, byte for byte.
 //
 // As all these tests do, a failed round prints its seed and the entries that differ.
 
@@ -67,7 +69,8 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	}
 	s.store, s.view = store, store
 	if driver == mount.FuseOverlay {
-		// Its snapshots are also what the kernel's overlay reads, and faster so. They lie in a directory of their own.
+		// Its snapshots are also what the kernel's overlay reads, and faster so. They lie in a
+		// directory of their own.
 		if o, err := snapshot.Open(filepath.Join(top, "store", "fuse"), snapshot.Options{Driver: mount.Overlay, UserNS: s.userNS}); err == nil {
 			s.view = o
 		}
@@ -154,7 +157,8 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) 
 		}
 	})
 	if r.driver == mount.FuseOverlay && r.one(3) {
-		// It confuses names of one file while they are changed. Mounted anew it mostly shows what is on the disk.
+		// It confuses names of one file while they are changed. Mounted anew it mostly shows what
+		// is on the disk.
 		r.mounted(a.Mounts(), func() { saw = r.list(r.mnt) })
 	}
 	id := snapshot.ID(fmt.Sprintf("s%d-%d", r.seed, i))
@@ -162,8 +166,9 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) 
 	r.made = append(r.made, id)
 	layer := r.layer(a.Changes())
 
-	// Inode numbers of links are those of one mount: overlay in a user namespace gives a file that was copied up to be
-	// linked two of them until it is mounted anew, and fuse-overlayfs has one file for names of which it copies up one.
+	// Inode numbers of links are those of one mount: overlay in a user namespace gives a file that
+	// was copied up to be linked two of them until it is mounted anew, and fuse-overlayfs has one
+	// file for names of which it copies up one.
 	view := r.viewed(id)
 	if saw != nil {
 		r.same("the snapshot is not what the step saw", layer, view, saw, layercheck.Options{SkipLinked: r.userNS || r.driver == mount.FuseOverlay})
@@ -216,8 +221,8 @@ func (r *round) mounted(mounts []mount.Mount, do func()) {
 	}
 }
 
-// list lists a directory. It returns nil for one that fuse-overlayfs cannot show: it lists names that cannot be found, or
-// reports ENOMEM. What is on the disk is compared nevertheless.
+// list lists a directory. It returns nil for one that fuse-overlayfs cannot show: it lists names
+// that cannot be found, or reports ENOMEM. What is on the disk is compared nevertheless.
 func (r *round) list(dir string) *layercheck.Tree {
 	r.t.Helper()
 	f, err := os.Open(dir)
@@ -284,8 +289,9 @@ func (r *round) unpacked(i int, parent snapshot.ID, layer []byte) *layercheck.Tr
 	return r.viewed(id)
 }
 
-// compareCopies wants that the layer of plain copies of two snapshots is the same. Only files of which one of several
-// names was changed may differ: overlay breaks such links (docs/ARCHITECTURE.md).
+// compareCopies wants that the layer of plain copies of two snapshots is the same. Only files of
+// which one of several names was changed may differ: overlay breaks such links
+// (docs/ARCHITECTURE.md).
 func (r *round) compareCopies(parent, id snapshot.ID, layer []byte) {
 	r.t.Helper()
 	dirs := [2]string{filepath.Join(r.top, "before"), filepath.Join(r.top, "after")}

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// foreign writes a layer as other builders might: with whiteouts of names that are in no layer, of names that the layer
-// itself makes, and behind what is in the directory. It means the same.
+// foreign writes a layer as other builders might: with whiteouts of names that are in no layer, of
+// names that the layer itself makes, and behind what is in the directory. It means the same.
 func (r *round) foreign(layer []byte) []byte {
 	r.t.Helper()
 	var b, last bytes.Buffer

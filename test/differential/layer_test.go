@@ -19,7 +19,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/layercheck"
 )
 
-// entries returns a line for each entry of a layer, by path, and the paths in the order of the layer.
+// entries returns a line for each entry of a layer, by path, and the paths in the order of the
+// layer.
 func entries(layer []byte) (lines map[string]string, order []string) {
 	lines = map[string]string{}
 	for e, err := range diff.Entries(bytes.NewReader(layer)) {
@@ -58,7 +59,8 @@ func describe(layer []byte) string {
 	return b.String()
 }
 
-// differing compares two layers. Entries of files that had several names, and the directories above them, may differ.
+// differing compares two layers. Entries of files that had several names, and the directories above
+// them, may differ.
 func differing(a, b []byte, linked map[string]bool) []string {
 	x, _ := entries(a)
 	y, _ := entries(b)
@@ -110,8 +112,9 @@ func linkedNames(dir string) (map[string]bool, error) {
 	})
 }
 
-// superfluous returns the entries of a layer without which it gives the same state. Directories above other entries are
-// none, and neither are the names of a file that has several in the layer: all of them come along with a new one.
+// superfluous returns the entries of a layer without which it gives the same state. Directories
+// above other entries are none, and neither are the names of a file that has several in the layer:
+// all of them come along with a new one.
 func (r *round) superfluous(layer []byte, before, after *layercheck.Tree) []string {
 	r.t.Helper()
 	linked, above := map[string]bool{}, map[string]bool{}

@@ -22,7 +22,8 @@ func TestMain(m *testing.M) { lab.Main(m) }
 
 const fuse = "--driver=fuse-overlayfs"
 
-// everyStep has every kind of step and of mount, in several stages, and deletes and replaces what is below it.
+// everyStep has every kind of step and of mount, in several stages, and deletes and replaces what
+// is below it.
 const everyStep = `FROM busybox AS tools
 WORKDIR /w/deep
 RUN mkdir -p keep gone/sub both/d && echo 1 >keep/f && echo 2 >gone/sub/f && echo 3 >both/d/f && ln -s keep link && mkfifo pipe
@@ -84,8 +85,9 @@ func users(t *testing.T, f func(t *testing.T, l *lab.Lab)) {
 	}
 }
 
-// programs returns the running fuse-overlayfs programs that serve something of the lab. One that has ended and is not
-// waited for by process 1, whose child it became, has no command line any more.
+// programs returns the running fuse-overlayfs programs that serve something of the lab. One that
+// has ended and is not waited for by process 1, whose child it became, has no command line any
+// more.
 func programs(t *testing.T, l *lab.Lab) (pids []int) {
 	t.Helper()
 	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -130,8 +132,8 @@ func nothingLeft(t *testing.T, l *lab.Lab) {
 	t.Fatalf("left behind: %s", left)
 }
 
-// TestFuse: a build with every kind of step has the digest that it has on overlay, again from the cache, and prune
-// removes what it left.
+// TestFuse: a build with every kind of step has the digest that it has on overlay, again from the
+// cache, and prune removes what it left.
 func TestFuse(t *testing.T) {
 	root := lab.New(t)
 	lab.Root(t)
@@ -164,8 +166,8 @@ func TestFuse(t *testing.T) {
 	})
 }
 
-// TestDriversInTurn builds on one state with one driver after another, each time with one more step: the image has the
-// digest that it has on a state of its own.
+// TestDriversInTurn builds on one state with one driver after another, each time with one more
+// step: the image has the digest that it has on a state of its own.
 func TestDriversInTurn(t *testing.T) {
 	lab.Root(t)
 	l, fresh := lab.New(t), lab.New(t)

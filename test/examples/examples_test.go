@@ -74,8 +74,8 @@ func debianBase(t *testing.T, l *lab.Lab) {
 	compareListings(t, got, want)
 }
 
-// compareListings compares two listings of tar -tv. Which of several names of one file holds the content is up to
-// the machine, so links between files are compared by their number only.
+// compareListings compares two listings of tar -tv. Which of several names of one file holds the
+// content is up to the machine, so links between files are compared by their number only.
 func compareListings(t *testing.T, got, want string) {
 	t.Helper()
 	parse := func(text string) (map[string]string, int) {

@@ -21,7 +21,8 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// layout writes an OCI layout with one image, whose layers are streamed, so that this process stays small.
+// layout writes an OCI layout with one image, whose layers are streamed, so that this process stays
+// small.
 func layout(t *testing.T, dir, mediaType string, layers ...func(w io.Writer) error) {
 	t.Helper()
 	must := func(err error) {
@@ -96,7 +97,8 @@ func entries(n int, header func(i int) *tar.Header) func(io.Writer) error {
 	}
 }
 
-// TestManyEntries: layers of millions of entries are unpacked within the limit of memory, or a limit is named.
+// TestManyEntries: layers of millions of entries are unpacked within the limit of memory, or a
+// limit is named.
 func TestManyEntries(t *testing.T) {
 	lab.Root(t)
 	n := 10_000
@@ -242,7 +244,8 @@ func rawHeader(w io.Writer, kind byte, size int64) error {
 	return err
 }
 
-// TestArchiveBombs: ADD unpacks half a gigabyte of zeros, compressed in several ways, within the limit of memory.
+// TestArchiveBombs: ADD unpacks half a gigabyte of zeros, compressed in several ways, within the
+// limit of memory.
 func TestArchiveBombs(t *testing.T) {
 	lab.Need(t, "xz", "bzip2")
 	for _, compress := range []string{"xz -0", "xz -0 --block-size=1MiB", "bzip2 -1"} {
@@ -257,8 +260,8 @@ func TestArchiveBombs(t *testing.T) {
 	}
 }
 
-// TestWindows: four layers with zstd's largest windows are unpacked within the limit of memory; larger windows, and xz
-// dictionaries of gigabytes, are refused.
+// TestWindows: four layers with zstd's largest windows are unpacked within the limit of memory;
+// larger windows, and xz dictionaries of gigabytes, are refused.
 func TestWindows(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "zstd", "xz")

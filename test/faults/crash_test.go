@@ -18,7 +18,8 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// crashBuilds are builds that spend their time in different places. MARK is another word each time, so that little is cached.
+// crashBuilds are builds that spend their time in different places. MARK is another word each time,
+// so that little is cached.
 var crashBuilds = []string{
 	"FROM busybox\nRUN echo MARK > /a && sleep 0.05\nRUN mkdir /d && for i in $(seq 200); do echo MARK $i > /d/$i; done\nCOPY src /src\n",
 	"FROM scratch\nCOPY src /src\nCOPY <<E /mark\nMARK\nE\nCOPY src /again\n",
@@ -46,8 +47,8 @@ func crashLab(t *testing.T) *lab.Lab {
 	return l
 }
 
-// TestKills kills builds with SIGKILL at random moments. After each: no process and no mount. After some: a build of the right
-// digest, no partial output, and nothing that grows.
+// TestKills kills builds with SIGKILL at random moments. After each: no process and no mount. After
+// some: a build of the right digest, no partial output, and nothing that grows.
 func TestKills(t *testing.T) {
 	lab.Root(t)
 	for _, driver := range []string{"overlay", "copy"} {

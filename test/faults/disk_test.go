@@ -28,7 +28,8 @@ func mountOn(t *testing.T, at, kind, options string) {
 	})
 }
 
-// TestFullState: with a state directory on a full disk a build fails with an error that names a remedy, and the next one with room succeeds.
+// TestFullState: with a state directory on a full disk a build fails with an error that names a
+// remedy, and the next one with room succeeds.
 func TestFullState(t *testing.T) {
 	lab.Root(t)
 	for _, driver := range []string{"overlay", "copy"} {
@@ -62,7 +63,8 @@ func TestFullState(t *testing.T) {
 	}
 }
 
-// TestFullDestination: an output that does not fit is an error, leaves nothing half made, and harms no other output.
+// TestFullDestination: an output that does not fit is an error, leaves nothing half made, and harms
+// no other output.
 func TestFullDestination(t *testing.T) {
 	lab.Root(t)
 	l := crashLab(t)
@@ -111,7 +113,8 @@ func TestReadOnlyState(t *testing.T) {
 	clean(t, l)
 }
 
-// TestStateOnOverlay: overlay does not take an overlay's directories as its own: another driver does, with the same digest.
+// TestStateOnOverlay: overlay does not take an overlay's directories as its own: another driver
+// does, with the same digest.
 func TestStateOnOverlay(t *testing.T) {
 	lab.Root(t)
 	l, fresh := crashLab(t), crashLab(t)

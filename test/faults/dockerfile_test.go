@@ -12,8 +12,8 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestDockerfileThatIsNone: anything but a regular file in the place of a Dockerfile, or of another small file that a
-// build reads, is a quick error.
+// TestDockerfileThatIsNone: anything but a regular file in the place of a Dockerfile, or of another
+// small file that a build reads, is a quick error.
 func TestDockerfileThatIsNone(t *testing.T) {
 	kinds := []struct {
 		name string
@@ -78,7 +78,8 @@ func TestDockerfileThatIsNone(t *testing.T) {
 	})
 }
 
-// TestValuesThatDouble: 60 doublings would be an exabyte. The limit is 64 MiB for one value, and the error has the line.
+// TestValuesThatDouble: 60 doublings would be an exabyte. The limit is 64 MiB for one value, and
+// the error has the line.
 func TestValuesThatDouble(t *testing.T) {
 	tests := []struct{ name, first, next string }{
 		{"arg", "ARG a=xxxxxxxxxxxxxxxx", "ARG a=${a}${a}"},

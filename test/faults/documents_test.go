@@ -14,7 +14,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// rewriteDocument changes the text of one document of a layout with one image, and the descriptors that lead to it.
+// rewriteDocument changes the text of one document of a layout with one image, and the descriptors
+// that lead to it.
 func rewriteDocument(t *testing.T, dir, which string, change func(string) string) {
 	t.Helper()
 	read := func(name string) string {
@@ -59,7 +60,8 @@ func rewriteDocument(t *testing.T, dir, which string, change func(string) string
 	write("index.json", root)
 }
 
-// TestDocuments: documents that two readers take differently, or that take much more memory than their text, are refused.
+// TestDocuments: documents that two readers take differently, or that take much more memory than
+// their text, are refused.
 func TestDocuments(t *testing.T) {
 	lab.Root(t)
 	replace := func(old, new string) func(string) string {

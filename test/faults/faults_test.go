@@ -1,7 +1,7 @@
 // Package faults attacks the program with hostile input, broken registries, full disks and kills.
 //
-// Each line of the table in docs/SECURITY.md has a test here. What takes long is shortened, unless LAYERBUILD_FAULTS=1 is set,
-// which make faults does.
+// Each line of the table in docs/SECURITY.md has a test here. What takes long is shortened, unless
+// LAYERBUILD_FAULTS=1 is set, which make faults does.
 package faults
 
 import (
@@ -28,8 +28,8 @@ func whole() bool { return os.Getenv("LAYERBUILD_FAULTS") == "1" }
 // maxMemory is the most memory that the program may use for any input.
 const maxMemory = 256 << 20
 
-// hung returns the time after which a command counts as hung. Each takes less than a tenth of it on an idle machine. The whole
-// tests have larger inputs, such as five million entries.
+// hung returns the time after which a command counts as hung. Each takes less than a tenth of it on
+// an idle machine. The whole tests have larger inputs, such as five million entries.
 func hung() time.Duration {
 	if whole() {
 		return 30 * time.Minute
@@ -45,8 +45,8 @@ type result struct {
 	peak   int64  // most memory that the command or one of its children had at a time
 }
 
-// run runs a command to its end. The test fails when the command does not end, ends by a signal or panics, or when it uses
-// more than maxMemory.
+// run runs a command to its end. The test fails when the command does not end, ends by a signal or
+// panics, or when it uses more than maxMemory.
 func run(t testing.TB, cmd *exec.Cmd) result {
 	t.Helper()
 	r := watch(t, cmd)
@@ -92,7 +92,8 @@ func watchFor(t testing.TB, cmd *exec.Cmd, limit time.Duration) result {
 	if ws := state.Sys().(syscall.WaitStatus); ws.Signaled() {
 		r.status = 128 + int(ws.Signal())
 	}
-	// The kernel counts for a child what its parent had when the child was started: only a small parent can rely on this.
+	// The kernel counts for a child what its parent had when the child was started: only a small
+	// parent can rely on this.
 	if own := highWater(os.Getpid()); own < maxMemory/2 {
 		r.peak = max(r.peak, state.SysUsage().(*syscall.Rusage).Maxrss<<10)
 	}
@@ -185,7 +186,8 @@ func build(l *lab.Lab, args ...string) *exec.Cmd {
 	return l.Command("build", append(append([]string{"--progress=plain"}, args...), ".")...)
 }
 
-// clean fails the test when a build has left something behind: a mount, a process, a half-made file.
+// clean fails the test when a build has left something behind: a mount, a process, a half-made
+// file.
 func clean(t testing.TB, l *lab.Lab) {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mountinfo")

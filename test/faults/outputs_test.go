@@ -136,8 +136,9 @@ func differences(got, want map[string]string) string {
 	return b.String()
 }
 
-// TestInterruptedOutputs ends builds at random moments while they write an output. The destination is as before or
-// whole. Nothing else is left after SIGTERM and SIGINT; what SIGKILL leaves the next output removes.
+// TestInterruptedOutputs ends builds at random moments while they write an output. The destination
+// is as before or whole. Nothing else is left after SIGTERM and SIGINT; what SIGKILL leaves the
+// next output removes.
 func TestInterruptedOutputs(t *testing.T) {
 	lab.Root(t)
 	l, at := outputLab(t)
@@ -198,8 +199,9 @@ func checkInterrupted(t *testing.T, at string, sig syscall.Signal, before, after
 	t.Errorf("after %s the destination is neither as before:\n%s\nnor whole:\n%s", sig, differences(now, before), differences(now, after))
 }
 
-// TestOutputsWithoutRoom: where an output cannot be written, because the disk is full or read-only or because something else
-// is in its place, the destination stays as before and nothing else is left.
+// TestOutputsWithoutRoom: where an output cannot be written, because the disk is full or read-only
+// or because something else is in its place, the destination stays as before and nothing else is
+// left.
 func TestOutputsWithoutRoom(t *testing.T) {
 	lab.Root(t)
 	l, _ := outputLab(t)
@@ -241,8 +243,8 @@ func TestOutputsWithoutRoom(t *testing.T) {
 	}
 }
 
-// TestMountsInDestination: the files of a mount below the destination are written to the mount, and a directory with a mount
-// in it is not replaced.
+// TestMountsInDestination: the files of a mount below the destination are written to the mount, and
+// a directory with a mount in it is not replaced.
 func TestMountsInDestination(t *testing.T) {
 	lab.Root(t)
 	l, at := outputLab(t)
@@ -272,8 +274,8 @@ func TestMountsInDestination(t *testing.T) {
 	}
 }
 
-// TestMountedFile: a small output to a file that is a mount point, as a container may have it, is written in place; an archive
-// is refused.
+// TestMountedFile: a small output to a file that is a mount point, as a container may have it, is
+// written in place; an archive is refused.
 func TestMountedFile(t *testing.T) {
 	lab.Root(t)
 	l, at := outputLab(t)

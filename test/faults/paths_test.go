@@ -64,7 +64,8 @@ func pack(t *testing.T, entries []imagetest.Entry) []byte {
 	return b.Bytes()
 }
 
-// hostile are layers that try to reach out of the image, or to be more than layers. OUT is a directory of the machine.
+// hostile are layers that try to reach out of the image, or to be more than layers. OUT is a
+// directory of the machine.
 var hostile = []struct {
 	name   string
 	layers [][]imagetest.Entry

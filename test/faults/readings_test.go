@@ -49,8 +49,8 @@ func patched(data []byte, at int, with string) []byte {
 	return data
 }
 
-// TestReadings builds on layers, and unpacks archives by ADD, that readers of tar take in different ways. What is
-// accepted has the files that archive/tar sees.
+// TestReadings builds on layers, and unpacks archives by ADD, that readers of tar take in different
+// ways. What is accepted has the files that archive/tar sees.
 func TestReadings(t *testing.T) {
 	lab.Root(t)
 	const record = 1024 // a header and what it brings, both short

@@ -95,7 +95,8 @@ func TestHostileRegistry(t *testing.T) {
 	}
 }
 
-// TestSilentRegistry: a blob that goes silent is tried again, and given up after two minutes in all.
+// TestSilentRegistry: a blob that goes silent is tried again, and given up after two minutes in
+// all.
 func TestSilentRegistry(t *testing.T) {
 	lab.Root(t)
 	if !whole() {

@@ -15,7 +15,8 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestSecrets: a secret is in no layer, no configuration, no record, no log and no error, and other processes do not see it.
+// TestSecrets: a secret is in no layer, no configuration, no record, no log and no error, and other
+// processes do not see it.
 func TestSecrets(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)
@@ -96,7 +97,8 @@ RUN for i in $(seq 300); do sleep %[1]s & done
 	}
 }
 
-// TestFloods: a command with very much output costs no memory, and a log that cannot be written does not block it.
+// TestFloods: a command with very much output costs no memory, and a log that cannot be written
+// does not block it.
 func TestFloods(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)
@@ -144,8 +146,8 @@ func TestManyLayers(t *testing.T) {
 	}
 }
 
-// TestOddNames: COPY, RUN and layers keep every valid name unchanged. A name that a layer cannot hold is left out with
-// a warning, and does not become something else in the image.
+// TestOddNames: COPY, RUN and layers keep every valid name unchanged. A name that a layer cannot
+// hold is left out with a warning, and does not become something else in the image.
 func TestOddNames(t *testing.T) {
 	lab.Root(t)
 	names := []string{"a\nb", "-rf", "--", "*", "?[", "a b", "\xff\xfe", "é", strings.Repeat("n", 255), "'", "\"", "\\", "$HOME", "\x01\x7f", "...", " ", "a\tb", "%s", ".wh", ".w", "wh.", "#x", "!y", "~"}
@@ -184,8 +186,8 @@ func TestOddNames(t *testing.T) {
 	}
 }
 
-// TestSwappedMounts: a step that makes links of the directories in which mounts of later steps will be, or of their sources,
-// reaches nothing outside.
+// TestSwappedMounts: a step that makes links of the directories in which mounts of later steps will
+// be, or of their sources, reaches nothing outside.
 func TestSwappedMounts(t *testing.T) {
 	lab.Root(t)
 	for _, driver := range []string{"overlay", "copy"} {
@@ -199,7 +201,8 @@ func TestSwappedMounts(t *testing.T) {
 			l.Write("f", "inside", "s", "shh")
 			const evil = "FROM busybox AS evil\nRUN ln -s OUT /src && ln -s ../../../../../../../..OUT /rel && ln -s OUT/secret /file\n"
 			const swapped = "FROM busybox\nRUN ln -s OUT /target && ln -s OUT/secret /newfile && mkdir -p /run && ln -s OUT /run/secrets\n"
-			// The targets of these are links to what is outside. The command sees what is mounted, or what the image has there.
+			// The targets of these are links to what is outside. The command sees what is mounted,
+			// or what the image has there.
 			for _, line := range []string{
 				"RUN --mount=type=cache,target=/target/c echo x >/target/c/f && ! ls /target/secret",
 				"RUN --mount=type=tmpfs,target=/target/t echo x >/target/t/f && ! ls /target/secret",
@@ -242,8 +245,8 @@ func TestSwappedMounts(t *testing.T) {
 	}
 }
 
-// TestSpecialFiles: special files that a step makes are not opened afterwards, so that nothing is read from them or
-// waits for them.
+// TestSpecialFiles: special files that a step makes are not opened afterwards, so that nothing is
+// read from them or waits for them.
 func TestSpecialFiles(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "python3")

@@ -57,8 +57,8 @@ func DirectoryFiles(t *testing.T, l *lab.Lab) {
 	}
 }
 
-// Directories compares the layers of copies that end an image, and of copies that others follow, with those of a driver that
-// has to copy first, in a state directory of its own.
+// Directories compares the layers of copies that end an image, and of copies that others follow,
+// with those of a driver that has to copy first, in a state directory of its own.
 func Directories(t *testing.T, l, copying *lab.Lab) {
 	copying.Dir = l.Dir
 	for _, l := range []*lab.Lab{l, copying} {

@@ -1,4 +1,5 @@
-// Package golden has a set of small images whose digests are known: the same on every machine, however they are built.
+// Package golden has a set of small images whose digests are known: the same on every machine,
+// however they are built.
 package golden
 
 import (
@@ -20,7 +21,8 @@ type Image struct {
 	Owners     bool // has files of other users, which a single id cannot make
 }
 
-// Images are the images. What runs in them is the machine's busybox, of whatever version; none of it ends in an image.
+// Images are the images. What runs in them is the machine's busybox, of whatever version; none of
+// it ends in an image.
 var Images = []Image{
 	{Name: "empty", Dockerfile: `
 FROM scratch
@@ -59,8 +61,9 @@ COPY --chown=1234:5678 dir /dir
 FROM scratch
 ADD archive.tar /
 `},
-	// Not edited here: a file that has a second name below. Overlay breaks such a link when it copies up (index=off), a
-	// driver that copies does not, so that the command itself sees something else.
+	// Not edited here: a file that has a second name below. Overlay breaks such a link when it
+	// copies up (index=off), a driver that copies does not, so that the command itself sees
+	// something else.
 	{Name: "run", Dockerfile: `
 FROM scratch
 COPY a dir /

@@ -17,8 +17,8 @@ var update = flag.Bool("update", false, "write testdata/digests.txt anew: a deci
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// TestDigests builds every image with each driver and with one and two threads at once. The digests are in
-// testdata/digests.txt and change only on purpose.
+// TestDigests builds every image with each driver and with one and two threads at once. The digests
+// are in testdata/digests.txt and change only on purpose.
 func TestDigests(t *testing.T) {
 	lab.Root(t)
 	if runtime.GOARCH != "amd64" {

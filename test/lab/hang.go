@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// limit returns the time after which a command counts as hung. No command of a test takes a tenth of it. The whole tests of
-// make faults have larger inputs.
+// limit returns the time after which a command counts as hung. No command of a test takes a tenth
+// of it. The whole tests of make faults have larger inputs.
 func limit() time.Duration {
 	if os.Getenv("LAYERBUILD_FAULTS") == "1" {
 		return 35 * time.Minute
@@ -22,8 +22,9 @@ func limit() time.Duration {
 	return 10 * time.Minute
 }
 
-// Exec is exec.Command for tests. The command gets a process group of its own. When it still runs after ten minutes, the test
-// fails with a description of what its processes were doing, and they are killed. They are also killed when the test ends.
+// Exec is exec.Command for tests. The command gets a process group of its own. When it still runs
+// after ten minutes, the test fails with a description of what its processes were doing, and they
+// are killed. They are also killed when the test ends.
 func Exec(t testing.TB, name string, args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), limit())
 	t.Cleanup(cancel)
@@ -42,9 +43,10 @@ func Exec(t testing.TB, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Watch watches a command of Exec, or another one that was started in a process group of its own. When it still runs after
-// limit, its processes are killed. The function that Watch returns ends the watch; it is called after Wait. It returns "", or
-// for a command that was killed a description of what its processes were doing.
+// Watch watches a command of Exec, or another one that was started in a process group of its own.
+// When it still runs after limit, its processes are killed. The function that Watch returns ends
+// the watch; it is called after Wait. It returns "", or for a command that was killed a description
+// of what its processes were doing.
 func Watch(cmd *exec.Cmd, limit time.Duration) (stop func() string) {
 	report := make(chan string, 1)
 	timer := time.AfterFunc(limit, func() {
@@ -58,8 +60,8 @@ func Watch(cmd *exec.Cmd, limit time.Duration) (stop func() string) {
 	}
 }
 
-// kill kills a command's process group and the processes that it has started, and describes what they were doing. With quit a
-// Go program prints its goroutines first.
+// kill kills a command's process group and the processes that it has started, and describes what
+// they were doing. With quit a Go program prints its goroutines first.
 func kill(cmd *exec.Cmd, quit bool) string {
 	group := -cmd.Process.Pid
 	var b strings.Builder

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// TestWatch kills a command that hangs, with the processes that it has started, and says where they hang.
+// TestWatch kills a command that hangs, with the processes that it has started, and says where they
+// hang.
 func TestWatch(t *testing.T) {
 	Need(t, "mkfifo", "setsid")
 	fifo := filepath.Join(t.TempDir(), "fifo")

@@ -30,7 +30,8 @@ type Lab struct {
 	bin string // a copy of the program that another user can reach; "": Binary
 }
 
-// New makes a Lab that is taken away at the end of the test, after a look at whether a mount was left behind.
+// New makes a Lab that is taken away at the end of the test, after a look at whether a mount was
+// left behind.
 func New(t testing.TB) *Lab {
 	t.Helper()
 	top, err := os.MkdirTemp("", "layerbuild-lab-")
@@ -67,7 +68,8 @@ func (l *Lab) Busybox() {
 	l.Registry.Add("library/busybox", "latest", made)
 }
 
-// Command is the program with arguments after "VERB --root STATE". It is a command of Exec, and is killed when it hangs.
+// Command is the program with arguments after "VERB --root STATE". It is a command of Exec, and is
+// killed when it hangs.
 func (l *Lab) Command(verb string, args ...string) *exec.Cmd {
 	l.t.Helper()
 	bin := l.bin
@@ -89,7 +91,8 @@ func (l *Lab) For(t testing.TB) *Lab {
 	return &other
 }
 
-// As makes the program run as another user from now on; see User. Files that are in Dir by then become the user's.
+// As makes the program run as another user from now on; see User. Files that are in Dir by then
+// become the user's.
 func (l *Lab) As(user string) {
 	l.t.Helper()
 	raw, err := os.ReadFile(Binary(l.t))
@@ -110,8 +113,9 @@ func (l *Lab) As(user string) {
 	l.Prefix = []string{"runuser", "-u", user, "--"}
 }
 
-// Fuse makes /dev/fuse usable for the user that As has named, and skips the test where fuse-overlayfs is not installed.
-// On some machines only root may open /dev/fuse; the program then sees a node of its own in a mount namespace of its own.
+// Fuse makes /dev/fuse usable for the user that As has named, and skips the test where
+// fuse-overlayfs is not installed. On some machines only root may open /dev/fuse; the program then
+// sees a node of its own in a mount namespace of its own.
 func (l *Lab) Fuse() {
 	l.t.Helper()
 	Need(l.t, "fuse-overlayfs", "unshare", "mount")
@@ -128,8 +132,8 @@ func (l *Lab) Fuse() {
 	l.Prefix = append([]string{"unshare", "--mount", "sh", "-c", script, node}, l.Prefix...)
 }
 
-// User makes sure that there is an unprivileged user, with or without a range of subordinate ids, and returns its name.
-// The user stays behind for the next run.
+// User makes sure that there is an unprivileged user, with or without a range of subordinate ids,
+// and returns its name. The user stays behind for the next run.
 func User(t testing.TB, ranges bool) string {
 	t.Helper()
 	Root(t)
@@ -257,7 +261,8 @@ func Top() string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
-// built is where Binary builds; "" while nothing was. It is only touched by build and, after all tests, by Main.
+// built is where Binary builds; "" while nothing was. It is only touched by build and, after all
+// tests, by Main.
 var built string
 
 var build = sync.OnceValues(func() (string, error) {
@@ -289,8 +294,8 @@ func Binary(t testing.TB) string {
 	return bin
 }
 
-// Main runs a package's tests and cleans up behind Binary: func TestMain(m *testing.M) { lab.Main(m) }. It calls after when the
-// tests have ended.
+// Main runs a package's tests and cleans up behind Binary: func TestMain(m *testing.M) {
+// lab.Main(m) }. It calls after when the tests have ended.
 func Main(m *testing.M, after ...func()) {
 	code := m.Run()
 	for _, f := range after {

@@ -22,16 +22,17 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// TestLive builds contexts that programs write to. Every build succeeds, and its layer is of the very bytes that its key was
-// made of: the files that are in the image, as a context of their own, are found in the cache.
+// TestLive builds contexts that programs write to. Every build succeeds, and its layer is of the
+// very bytes that its key was made of: the files that are in the image, as a context of their own,
+// are found in the cache.
 func TestLive(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "tar")
 	rounds.Run(t, "live-context", rounds.Options{Fixed: 6, Fresh: 3, Long: 2000}, round)
 }
 
-// A shape is a Dockerfile that puts the context into /c. step is the line of the build's progress that is to be cached; ""
-// where there is none.
+// A shape is a Dockerfile that puts the context into /c. step is the line of the build's progress
+// that is to be cached; "" where there is none.
 type shape struct {
 	name, text, step string
 	attrs            bool // it keeps extended attributes
@@ -103,7 +104,8 @@ func populate(t *testing.T, r *rand.Rand, dir string) {
 	}
 }
 
-// A writer does something to a place of its own in a context, again and again. What fails is of no interest.
+// A writer does something to a place of its own in a context, again and again. What fails is of no
+// interest.
 type writer struct {
 	name  string
 	attrs bool // with extended attributes

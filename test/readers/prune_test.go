@@ -19,7 +19,8 @@ RUN rm -r /t/dir && rm /t/hidden && mkdir /t/hidden && echo z > /t/hidden/z && r
 RUN echo more >> /t/one && rm /bin/vi && rm -r /home
 `
 
-// TestPruned compares what umoci unpacks of an image with what it unpacks of the one without dead bytes.
+// TestPruned compares what umoci unpacks of an image with what it unpacks of the one without dead
+// bytes.
 func TestPruned(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "umoci")

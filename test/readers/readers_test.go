@@ -1,4 +1,5 @@
-// Package readers gives images to programs of other origins: skopeo, umoci, podman and docker must read what we write.
+// Package readers gives images to programs of other origins: skopeo, umoci, podman and docker must
+// read what we write.
 package readers
 
 import (
@@ -40,8 +41,8 @@ CMD ["sh", "-c", "echo started by $WHO as $(id -un) in $PWD; cat keep hidden/y"]
 
 const started = "started by reader as daemon in /t\nkeep\ny\n"
 
-// build builds the image as a layout in l.Dir/layout, an archive for docker in l.Dir/docker.tar, and as files in
-// l.Dir/local.
+// build builds the image as a layout in l.Dir/layout, an archive for docker in l.Dir/docker.tar,
+// and as files in l.Dir/local.
 func build(t *testing.T) *lab.Lab {
 	t.Helper()
 	lab.Root(t)
@@ -80,7 +81,8 @@ func skopeo(t *testing.T, args ...string) string {
 	return lab.Output(t, "skopeo", append([]string{"--insecure-policy"}, args...)...)
 }
 
-// TestSkopeo copies an image from a layout to an archive to a registry and back, and has us read what comes out.
+// TestSkopeo copies an image from a layout to an archive to a registry and back, and has us read
+// what comes out.
 func TestSkopeo(t *testing.T) {
 	lab.Need(t, "skopeo", "docker-registry")
 	l := build(t)
@@ -148,8 +150,8 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
-// TestUmoci compares the tree that umoci unpacks with the one that we export, entry by entry: types, modes, owners, times,
-// contents, links and attributes.
+// TestUmoci compares the tree that umoci unpacks with the one that we export, entry by entry:
+// types, modes, owners, times, contents, links and attributes.
 func TestUmoci(t *testing.T) {
 	lab.Need(t, "umoci")
 	l := build(t)
@@ -172,7 +174,8 @@ func TestUmoci(t *testing.T) {
 	}
 }
 
-// entries splits a tree into lines short enough to read in a diff; the root is whatever made the directory.
+// entries splits a tree into lines short enough to read in a diff; the root is whatever made the
+// directory.
 func entries(tree string) []string {
 	var all []string
 	for line := range strings.Lines(tree) {
@@ -213,7 +216,8 @@ func TestPodman(t *testing.T) {
 	// Limits that a container without CAP_SYS_RESOURCE may set.
 	run := []string{"run", "--rm", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=500:500"}
 
-	// First an image that is none of ours: where that does not run either, the machine is the reason.
+	// First an image that is none of ours: where that does not run either, the machine is the
+	// reason.
 	control := filepath.Join(dir, "control")
 	if err := os.MkdirAll(filepath.Join(control, "bin"), 0o755); err != nil {
 		t.Fatal(err)

@@ -158,8 +158,8 @@ func TestDevices(t *testing.T) {
 	}
 }
 
-// TestDevicesWarn: there is one warning for each step that makes device nodes; all outputs have the devices, except a
-// directory, which cannot.
+// TestDevicesWarn: there is one warning for each step that makes device nodes; all outputs have the
+// devices, except a directory, which cannot.
 func TestDevicesWarn(t *testing.T) {
 	lab.Root(t)
 	root, l := deviceLab(t), deviceLab(t)

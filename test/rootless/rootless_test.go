@@ -106,9 +106,10 @@ func TestSingleIDWarns(t *testing.T) {
 	}
 }
 
-// TestDescriptors: what is passed on as an open file is there for the build, whatever its number, and more than one step may
-// have a secret that can be read only once. The pipes are root's and have the mode 0600, as those that a shell makes have
-// where sudo starts the build as another user: the build cannot open them, and has their descriptors.
+// TestDescriptors: what is passed on as an open file is there for the build, whatever its number,
+// and more than one step may have a secret that can be read only once. The pipes are root's and
+// have the mode 0600, as those that a shell makes have where sudo starts the build as another user:
+// the build cannot open them, and has their descriptors.
 func TestDescriptors(t *testing.T) {
 	const dockerfile = "FROM busybox\nCOPY f /\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one && ! readlink /proc/self/fd/5\n"
 	const scratch = "FROM scratch\nCOPY f /\n"
@@ -212,7 +213,8 @@ func pipe(t *testing.T, text string) *os.File {
 	return r
 }
 
-// TestPruneLeavesNothingForeign: files of subordinate ids, which the user cannot remove with rm, go with prune --all.
+// TestPruneLeavesNothingForeign: files of subordinate ids, which the user cannot remove with rm, go
+// with prune --all.
 func TestPruneLeavesNothingForeign(t *testing.T) {
 	user := lab.User(t, true)
 	l := lab.New(t)

@@ -1,11 +1,14 @@
-// Command run runs compiled test binaries as one user and reports what passed, what failed and what was skipped.
+// Command run runs compiled test binaries as one user and reports what passed, what failed and what
+// was skipped.
 //
 //	run [-as USER] [-skips FILE [-strict]] [-p N] [-timeout D] [-env NAME=VALUE]... BINARIES TREE
 //
-// BINARIES is a directory of test binaries as `go test -c` makes them. Each is named after its package's directory, with
-// "%" in the place of "/", and runs in that directory below TREE. The user needs neither a Go toolchain nor write access.
+// BINARIES is a directory of test binaries as `go test -c` makes them. Each is named after its
+// package's directory, with "%" in the place of "/", and runs in that directory below TREE. The
+// user needs neither a Go toolchain nor write access.
 //
-// go test cannot do this: it runs tests only as the user who compiles them, and it does not name a skipped test.
+// go test cannot do this: it runs tests only as the user who compiles them, and it does not name a
+// skipped test.
 package main
 
 import (
@@ -122,7 +125,8 @@ func name(as string) (string, error) {
 	return u.Username, nil
 }
 
-// test runs one test binary. An error is returned when the binary cannot be started or ends without a result.
+// test runs one test binary. An error is returned when the binary cannot be started or ends without
+// a result.
 func test(o options, bin string) (*report.Package, error) {
 	dir := strings.ReplaceAll(strings.TrimSuffix(filepath.Base(bin), ".test"), "%", "/")
 	p := report.NewPackage(dir)
@@ -133,7 +137,8 @@ func test(o options, bin string) (*report.Package, error) {
 	cmd.Dir = filepath.Join(o.tree, dir)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
-	// A test may leave a process behind that keeps the pipe open; do not wait for it longer than this.
+	// A test may leave a process behind that keeps the pipe open; do not wait for it longer than
+	// this.
 	cmd.WaitDelay = 10 * time.Second
 	start := time.Now()
 	err := cmd.Run()

@@ -40,7 +40,8 @@ type running struct {
 	tty *os.File // our side of its terminal; nil: it has none
 }
 
-// start runs a command and waits until it has printed "ready". With tty it has a terminal, of a session of its own.
+// start runs a command and waits until it has printed "ready". With tty it has a terminal, of a
+// session of its own.
 func start(t *testing.T, l *lab.Lab, tty bool, args ...string) *running {
 	t.Helper()
 	if tty {
@@ -145,7 +146,8 @@ var signals = map[string]syscall.Signal{
 	"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP, "QUIT": syscall.SIGQUIT, "USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2,
 }
 
-// TestSignals: the command gets the signals that layerbuild gets. Without a handler they end it, as it is not process 1.
+// TestSignals: the command gets the signals that layerbuild gets. Without a handler they end it, as
+// it is not process 1.
 func TestSignals(t *testing.T) {
 	each(t, func(t *testing.T, l *lab.Lab, tty bool) {
 		for name, s := range signals {
@@ -163,7 +165,8 @@ func TestSignals(t *testing.T) {
 	})
 }
 
-// TestSignalsSeveral: a command that goes on after a signal gets the next ones, and its own status counts.
+// TestSignalsSeveral: a command that goes on after a signal gets the next ones, and its own status
+// counts.
 func TestSignalsSeveral(t *testing.T) {
 	each(t, func(t *testing.T, l *lab.Lab, tty bool) {
 		r := start(t, l, tty, "img", "sh", "-c", `n=0; trap 'n=$((n+1)); echo $n; [ $n = 4 ] && exit 44' TERM INT; echo ready; while :; do sleep 0.02; done`)
@@ -191,7 +194,8 @@ func TestKilled(t *testing.T) {
 	})
 }
 
-// TestKeys: ^C on a terminal that the container has is the container's; on one that it has not, layerbuild passes it on.
+// TestKeys: ^C on a terminal that the container has is the container's; on one that it has not,
+// layerbuild passes it on.
 func TestKeys(t *testing.T) {
 	lab.Root(t)
 	l := newLab(t, false)
@@ -254,7 +258,8 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestPipeline: a command whose output is no longer read gets SIGPIPE, as it would outside of a container.
+// TestPipeline: a command whose output is no longer read gets SIGPIPE, as it would outside of a
+// container.
 func TestPipeline(t *testing.T) {
 	lab.Root(t)
 	l := newLab(t, false)

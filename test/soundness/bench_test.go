@@ -40,7 +40,8 @@ type bench struct {
 	secret       string // a file for --secret
 }
 
-// prepared is what the benches of one user have in common. The first of them makes it, and it is not written to after that.
+// prepared is what the benches of one user have in common. The first of them makes it, and it is
+// not written to after that.
 type prepared struct {
 	dir      string
 	drivers  []string
@@ -59,8 +60,9 @@ func removePrepared() {
 	}
 }
 
-// baseImages are images that stages begin with. base is the usual one; each other one differs from it in one thing. The times of
-// the files in them are those of the builds, since an image that was built with an epoch has no others.
+// baseImages are images that stages begin with. base is the usual one; each other one differs from
+// it in one thing. The times of the files in them are those of the builds, since an image that was
+// built with an epoch has no others.
 const baseImages = `FROM busybox AS base
 RUN mkdir /o && mkdir -m 0777 /o/p && mkdir -m 0700 /o/p/to && chown 1:1 /o/p/to && ln -s to /o/p/link && echo 1 >/o/p/img && echo /o/p/img >/etc/new
 ENV I=1
@@ -89,7 +91,8 @@ FROM base AS trigger
 ONBUILD RUN echo trigger >/o/p/trigger
 `
 
-// newBench prepares state directories, in memory if there is room. asUser is "" for the user who runs the tests.
+// newBench prepares state directories, in memory if there is room. asUser is "" for the user who
+// runs the tests.
 func newBench(t *testing.T, asUser string) *bench {
 	t.Helper()
 	var fs unix.Statfs_t
@@ -169,8 +172,9 @@ func (b *bench) context(name, image string) string {
 	return fmt.Sprintf("--build-context=%s=oci-layout://%s", name, filepath.Join(b.images, image))
 }
 
-// serve starts a web server for ADD and makes what else a build needs of the host: a secret and the socket of an agent. The
-// server says of most files when they were changed, and with an entity tag. Of late it does not say the tag, of h neither.
+// serve starts a web server for ADD and makes what else a build needs of the host: a secret and the
+// socket of an agent. The server says of most files when they were changed, and with an entity tag.
+// Of late it does not say the tag, of h neither.
 func (b *bench) serve(t *testing.T) {
 	t.Helper()
 	top := filepath.Dir(b.lab.State)
@@ -306,7 +310,8 @@ type outcome struct {
 	output string // what the program printed
 }
 
-// command makes the command of a build. name is for the image, and for the file that is returned: metadata, or a tar.
+// command makes the command of a build. name is for the image, and for the file that is returned:
+// metadata, or a tar.
 func (s *site) command(state, name string, q request, flags ...string) (*exec.Cmd, string) {
 	file := filepath.Join(s.dir, fmt.Sprintf("%s.Dockerfile.%s", filepath.Base(state), name))
 	s.write(file, q.dockerfile)
@@ -350,7 +355,8 @@ func (s *site) command(state, name string, q request, flags ...string) (*exec.Cm
 // hangs is far more time than a command takes: one that takes longer hangs.
 const hangs = 3 * time.Minute
 
-// finish runs a command of the program to its end and returns what it printed. A command that hangs or panics fails the round.
+// finish runs a command of the program to its end and returns what it printed. A command that hangs
+// or panics fails the round.
 func (s *site) finish(cmd *exec.Cmd) (string, error) {
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log

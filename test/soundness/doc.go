@@ -1,16 +1,19 @@
 // Package soundness tests that the cache never changes the result of a build.
 //
-// TestSoundness makes random Dockerfiles and edits, TestInputs changes the inputs of each kind of step one at a time: after any
-// earlier builds, and after any change of the state directory, a build has the digest of the same build on a new state.
-// TestNewest has commands whose results differ each time: files that were made from one command are of one run of it.
+// TestSoundness makes random Dockerfiles and edits, TestInputs changes the inputs of each kind of
+// step one at a time: after any earlier builds, and after any change of the state directory, a
+// build has the digest of the same build on a new state. TestNewest has commands whose results
+// differ each time: files that were made from one command are of one run of it.
 //
 // # Mutants
 //
-// testdata/mutants.txt is a table of programs that each break one rule of the cache. A record has the name of a mutant and the
-// rule that it breaks, the test that has found it, and for each change of the source a file, the text that is replaced and what
-// replaces it. The rounds are those of go test. Where no round is named, it was found when the changes were in other rounds.
+// testdata/mutants.txt is a table of programs that each break one rule of the cache. A record has
+// the name of a mutant and the rule that it breaks, the test that has found it, and for each change
+// of the source a file, the text that is replaced and what replaces it. The rounds are those of go
+// test. Where no round is named, it was found when the changes were in other rounds.
 //
-// go test checks that each mutant can be made. This builds all of them, and fails if the tests pass with one:
+// go test checks that each mutant can be made. This builds all of them, and fails if the tests pass
+// with one:
 //
 //	LAYERBUILD_MUTANTS=all go test -run TestMutants -timeout 0 -v ./test/soundness
 //

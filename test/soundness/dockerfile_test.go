@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// The generated builds are to succeed, since builds that fail alike test nothing. So each name in the context and in the image
-// is of one of these classes, and nothing changes the class of a name:
+// The generated builds are to succeed, since builds that fail alike test nothing. So each name in
+// the context and in the image is of one of these classes, and nothing changes the class of a name:
 //
 //	kept   keep, dir, dir/keep, dir/sub, dir/sub/keep in contexts and /w/keep in images are always there
 //	files  are regular files or absent; sources that may be absent are named by patterns
@@ -41,7 +41,8 @@ func (w *world) dockerfile() string {
 	return b.String()
 }
 
-// newStage makes the stage with an index: on a base image, on a stage before it, on nothing, or on the named context.
+// newStage makes the stage with an index: on a base image, on a stage before it, on nothing, or on
+// the named context.
 func (w *world) newStage(i int) *stage {
 	s := &stage{base: "base", shell: true}
 	switch n := w.r.IntN(10); {
@@ -111,8 +112,8 @@ func (w *world) metadata() string {
 	)
 }
 
-// fifo is the name of each fifo, and of nothing else, in images and in contexts. A command that opened one would wait for ever,
-// and so no command opens a file of this name.
+// fifo is the name of each fifo, and of nothing else, in images and in contexts. A command that
+// opened one would wait for ever, and so no command opens a file of this name.
 const fifo = "fifo"
 
 // commandKinds are the cases of shellCommand.

@@ -96,7 +96,8 @@ func fits(stage int, step string, pair [2]string) bool {
 	return true
 }
 
-// tweak changes a little of a step, so that the step after it is on the same files or on nearly the same.
+// tweak changes a little of a step, so that the step after it is on the same files or on nearly the
+// same.
 func (w *world) tweak() string {
 	r := w.r
 	for range 50 {
@@ -158,7 +159,8 @@ func (w *world) editIgnore() string {
 	return fmt.Sprintf(".dockerignore: %q", text)
 }
 
-// editFile changes a file, a directory or a link below one of the contexts. See dockerfile_test.go for the classes of names.
+// editFile changes a file, a directory or a link below one of the contexts. See dockerfile_test.go
+// for the classes of names.
 func (w *world) editFile(top string) string {
 	r := w.r
 	odd := []string{"odd", "dir/thing"}

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The epochs of builds, and times of files: before all epochs, between the first and the second, and after all.
+// The epochs of builds, and times of files: before all epochs, between the first and the second,
+// and after all.
 const (
 	firstEpoch  = 1000000000
 	secondEpoch = 1100000000
@@ -30,8 +31,8 @@ func (s *site) touch(path string, seconds int64) {
 	s.check(unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW))
 }
 
-// populate makes the files of a subject at a directory, in the place of others. They are the same each time, except for their
-// inodes and ctimes.
+// populate makes the files of a subject at a directory, in the place of others. They are the same
+// each time, except for their inodes and ctimes.
 func (s *site) populate(dir string) {
 	s.check(os.RemoveAll(dir))
 	s.check(os.MkdirAll(filepath.Join(dir, "sub"), 0o755))
@@ -53,8 +54,9 @@ func (s *site) populate(dir string) {
 	s.touch(path("late"), middleTime)
 }
 
-// fileEdits change the files of populate below a directory, each one thing. An edit returns an error where the file system or
-// the user cannot do it. Except where the time of a directory is what changes, directories keep their times.
+// fileEdits change the files of populate below a directory, each one thing. An edit returns an
+// error where the file system or the user cannot do it. Except where the time of a directory is
+// what changes, directories keep their times.
 var fileEdits = map[string]func(s *site, dir string) error{
 	"content": func(s *site, dir string) error { // size and time stay: only ctime tells
 		f, err := os.OpenFile(dir+"/f", os.O_WRONLY, 0)
@@ -142,8 +144,8 @@ func (s *site) split(path string) error {
 	return s.keepTime(filepath.Dir(path), nil)
 }
 
-// retype replaces a file by one of another type, whose name then is not a fifo's alone: subjects open no file below sub for
-// writing.
+// retype replaces a file by one of another type, whose name then is not a fifo's alone: subjects
+// open no file below sub for writing.
 func (s *site) retype(path, kind string) error {
 	s.check(os.Remove(path))
 	switch kind {
@@ -159,7 +161,8 @@ func (s *site) retype(path, kind string) error {
 	return s.keepTime(filepath.Dir(path), nil)
 }
 
-// populateMany makes a directory with so many files that a build seals its layer while it copies them.
+// populateMany makes a directory with so many files that a build seals its layer while it copies
+// them.
 func (s *site) populateMany(dir string) {
 	many := filepath.Join(dir, "many")
 	s.check(os.Mkdir(many, 0o755))
@@ -173,7 +176,8 @@ func (s *site) populateMany(dir string) {
 	s.touch(dir, oldTime)
 }
 
-// populateGit makes a repository with two commits, which is served over http without a program of git.
+// populateGit makes a repository with two commits, which is served over http without a program of
+// git.
 func (s *site) populateGit(dir string) {
 	repo := filepath.Join(dir, "r.git")
 	for _, line := range []string{

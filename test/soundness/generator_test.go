@@ -18,7 +18,8 @@ import (
 // mkfifo is the only text of a command in which the name of a fifo may be.
 var mkfifo = regexp.MustCompile(`\[ -e [/a-z]+/fifo \] \|\| mkfifo [/a-z]+/fifo`)
 
-// TestNoFifoIsOpened checks that fifos have names that no command opens: a round would wait for the other end for ever.
+// TestNoFifoIsOpened checks that fifos have names that no command opens: a round would wait for the
+// other end for ever.
 func TestNoFifoIsOpened(t *testing.T) {
 	b := &bench{lab: lab.New(t), prepared: &prepared{drivers: []string{"overlay"}}}
 	made, inContext := 0, 0
@@ -55,8 +56,8 @@ func TestNoFifoIsOpened(t *testing.T) {
 	}
 }
 
-// fields names, for each field of a step and of what a build gives to its commands, the subject and the input that change it; or
-// "-" and the reason why no result depends on it.
+// fields names, for each field of a step and of what a build gives to its commands, the subject and
+// the input that change it; or "-" and the reason why no result depends on it.
 var fields = map[string]string{
 	"Run.Args": "run/word", "Run.Env": "run/env", "Run.Proxy": "- not in a key, as in BuildKit", "Run.Dir": "from image/image", "Run.User": "run/user",
 	"Run.Mounts": "mount/option", "Run.Network": "run/flags", "Run.Security": "run/flags", "Run.Files": "run script/word",
@@ -103,7 +104,8 @@ func TestEachFieldIsAnInput(t *testing.T) {
 	}
 }
 
-// TestTextsOfSubjects checks that each input of a subject is in one of its texts, and that the texts have no others.
+// TestTextsOfSubjects checks that each input of a subject is in one of its texts, and that the
+// texts have no others.
 func TestTextsOfSubjects(t *testing.T) {
 	known := []string{"i", "d", "url", "images", "secret", "socket", "sum"}
 	for _, s := range subjects {
@@ -121,7 +123,8 @@ func TestTextsOfSubjects(t *testing.T) {
 	}
 }
 
-// TestWalkHasEachChange checks that the first rounds of TestInputs have each change of each subject once.
+// TestWalkHasEachChange checks that the first rounds of TestInputs have each change of each subject
+// once.
 func TestWalkHasEachChange(t *testing.T) {
 	seen := map[string]int{}
 	list, common := walk()

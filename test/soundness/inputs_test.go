@@ -17,8 +17,9 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestInputs changes the inputs of steps one at a time. Its first round changes what all steps have in common, and the rounds
-// after it have each change of each subject once; those of go test have the changes that are not rare.
+// TestInputs changes the inputs of steps one at a time. Its first round changes what all steps have
+// in common, and the rounds after it have each change of each subject once; those of go test have
+// the changes that are not rare.
 func TestInputs(t *testing.T) {
 	name := ledger(t, "soundness-inputs")
 	b := newBench(t, "")
@@ -35,8 +36,8 @@ func TestInputsUser(t *testing.T) {
 // foundInputs are the seeds of rounds of TestInputs that have failed.
 var foundInputs = []uint64{}
 
-// A trial is a subject in a round, with the changes that the round makes, one after the other and each to the state before the
-// first.
+// A trial is a subject in a round, with the changes that the round makes, one after the other and
+// each to the state before the first.
 type trial struct {
 	*subject
 	i       int
@@ -51,13 +52,15 @@ const (
 	mostRandom   = 6 // trials of a round that chooses them at random
 )
 
-// walk divides all changes of all subjects among rounds. First are those of the changes that are not rare.
+// walk divides all changes of all subjects among rounds. First are those of the changes that are
+// not rare.
 func walk() (list [][][]change, common int) {
 	list = divide(func(c change) bool { return !c.rare })
 	return append(list, divide(func(c change) bool { return c.rare })...), len(list)
 }
 
-// divide divides changes among rounds. The image shows the configuration of the last trial of a round.
+// divide divides changes among rounds. The image shows the configuration of the last trial of a
+// round.
 func divide(among func(change) bool) [][][]change {
 	var plain, config [][]change
 	for _, s := range subjects {
@@ -84,8 +87,9 @@ func divide(among func(change) bool) [][][]change {
 	return list
 }
 
-// experiment is a round of TestInputs: a Dockerfile of trials, each in a stage of its own, and a last stage with the results of
-// all of them. The stage of the last trial is the base of the last stage.
+// experiment is a round of TestInputs: a Dockerfile of trials, each in a stage of its own, and a
+// last stage with the results of all of them. The stage of the last trial is the base of the last
+// stage.
 type experiment struct {
 	*site
 	driver string
@@ -99,7 +103,8 @@ type experiment struct {
 	kept   string             // --cache-from of the records of the first build
 }
 
-// A point is what differs from the first build: a change of each trial, or a value of what all steps have in common.
+// A point is what differs from the first build: a change of each trial, or a value of what all
+// steps have in common.
 type point struct {
 	change      int // its number; -1 for none
 	name, value string
@@ -108,8 +113,9 @@ type point struct {
 // begin is the point of the first build.
 var begin = point{change: -1}
 
-// inputsRound builds with the first values of all inputs (A), then after each change of the trials, then after changes of what
-// all steps have in common, and then A again. A build on another state has the records of the first.
+// inputsRound builds with the first values of all inputs (A), then after each change of the trials,
+// then after changes of what all steps have in common, and then A again. A build on another state
+// has the records of the first.
 func (b *bench) inputsRound(t *testing.T, seed uint64) {
 	e := b.newExperiment(t, seed)
 	e.first()
@@ -214,8 +220,9 @@ func (e *experiment) fill(tr *trial) {
 	}
 }
 
-// later gives files that have a time after the first epoch one that is after all epochs. With the first epoch the digests of both
-// are the same. A copy keeps the time in its snapshot until its layer is written, so that a later epoch needs another snapshot.
+// later gives files that have a time after the first epoch one that is after all epochs. With the
+// first epoch the digests of both are the same. A copy keeps the time in its snapshot until its
+// layer is written, so that a later epoch needs another snapshot.
 func (e *experiment) later(tr *trial) {
 	for _, dir := range e.dirs(tr) {
 		e.touch(dir+"/g", lateTime)
@@ -326,7 +333,8 @@ func (e *experiment) dockerfile() string {
 		case !tr.config && !(last && e.ends) && (i+e.turn)%4 == 0:
 			stage += "RUN " + census + "\n"
 			if !last {
-				// A copy on the base image: its parent is the same after a change, as is the step before the copy.
+				// A copy on the base image: its parent is the same after a change, as is the step
+				// before the copy.
 				stage += "FROM base AS r{i}\nCOPY --from=p{i} /o /o/r\n"
 				stageOf = "r"
 			}
@@ -367,7 +375,8 @@ func (e *experiment) first() {
 // key tells the present inputs from others.
 func (e *experiment) key(target string) string { return fmt.Sprint(target, e.at) }
 
-// cold builds the present inputs on a new state, once. The last trial's stage is built on the state that has the whole already.
+// cold builds the present inputs on a new state, once. The last trial's stage is built on the state
+// that has the whole already.
 func (e *experiment) cold(target string) outcome {
 	key := e.key(target)
 	have, ok := e.colds[key]
@@ -388,7 +397,8 @@ func (e *experiment) cold(target string) outcome {
 	return got
 }
 
-// compare builds the present inputs on a state, and fails the round if the result is not that on a new state.
+// compare builds the present inputs on a state, and fails the round if the result is not that on a
+// new state.
 func (e *experiment) compare(state string, flags ...string) {
 	targets := []string{"end"}
 	if e.ends && e.r.IntN(2) == 0 {
@@ -430,7 +440,8 @@ func (e *experiment) image(o outcome) *imagetest.Image {
 	return img
 }
 
-// event does something to the state, or builds in a way that leaves other records. Each of the first rounds has another event.
+// event does something to the state, or builds in a way that leaves other records. Each of the
+// first rounds has another event.
 func (e *experiment) event(seed uint64) {
 	filter := fmt.Sprintf("--no-cache-filter=p%d", e.r.IntN(len(e.trials)))
 	switch seed % 9 {

@@ -14,7 +14,8 @@ import (
 	"testing"
 )
 
-// mutantsEnv chooses the mutants that TestMutants builds and tests: "all", or names with commas between.
+// mutantsEnv chooses the mutants that TestMutants builds and tests: "all", or names with commas
+// between.
 const mutantsEnv = "LAYERBUILD_MUTANTS"
 
 // A mutant is the program with one rule of the cache broken by a change of its source.
@@ -24,8 +25,8 @@ type mutant struct {
 	files      map[string]string // the changed files: their text, by name below the top of the checkout
 }
 
-// readMutants reads testdata/mutants.txt. Each replaced text occurs once in its file, so that what a mutant breaks does not depend
-// on the order of the source.
+// readMutants reads testdata/mutants.txt. Each replaced text occurs once in its file, so that what
+// a mutant breaks does not depend on the order of the source.
 func readMutants(t *testing.T) []mutant {
 	raw, err := os.ReadFile("testdata/mutants.txt")
 	if err != nil {
@@ -69,7 +70,8 @@ func lineTexts(s string) string {
 	return strings.TrimSuffix(regexp.MustCompile(`(?m)^.`).ReplaceAllString(strings.TrimSuffix(s, "\n"), ""), "\n")
 }
 
-// TestMutants checks that the mutants can be made. With LAYERBUILD_MUTANTS it makes them, and each must be found by a test.
+// TestMutants checks that the mutants can be made. With LAYERBUILD_MUTANTS it makes them, and each
+// must be found by a test.
 func TestMutants(t *testing.T) {
 	list := readMutants(t)
 	chosen := os.Getenv(mutantsEnv)

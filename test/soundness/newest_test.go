@@ -14,9 +14,10 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestNewest builds commands that leave something else each time they run, a random number. Such a build cannot be compared with
-// one on a new state. But all files of an image that were made from one command have the number of one run of it, and a build
-// that changes nothing comes to the image of the build before.
+// TestNewest builds commands that leave something else each time they run, a random number. Such a
+// build cannot be compared with one on a new state. But all files of an image that were made from
+// one command have the number of one run of it, and a build that changes nothing comes to the image
+// of the build before.
 func TestNewest(t *testing.T) {
 	name := ledger(t, "soundness-newest")
 	b := newBench(t, "")
@@ -32,7 +33,8 @@ func TestNewestUser(t *testing.T) {
 // foundNewest are the seeds of rounds of TestNewest that have failed.
 var foundNewest = []uint64{}
 
-// lottery is a round of TestNewest. The command of stage N writes its number to a file nonceN, which other steps copy.
+// lottery is a round of TestNewest. The command of stage N writes its number to a file nonceN,
+// which other steps copy.
 type lottery struct {
 	*site
 	driver string
@@ -45,8 +47,8 @@ type lottery struct {
 	copies int
 }
 
-// newestRound builds again and again, with events between that run some commands again, remove their results, or bring the
-// results of another machine.
+// newestRound builds again and again, with events between that run some commands again, remove
+// their results, or bring the results of another machine.
 func (b *bench) newestRound(t *testing.T, seed uint64) {
 	s := b.newSite(t, seed)
 	l := &lottery{site: s, driver: b.drivers[0], small: seed%8 == 5, turn: int(seed % 3), drawn: map[string]bool{}}
@@ -72,7 +74,8 @@ func (b *bench) newestRound(t *testing.T, seed uint64) {
 // lotteryEvents is how many cases happen has.
 const lotteryEvents = 12
 
-// newestEvents returns the events of a round. Two rounds of which the first has an odd seed have all events.
+// newestEvents returns the events of a round. Two rounds of which the first has an odd seed have
+// all events.
 func newestEvents(seed uint64) []int {
 	list := rand.New(rand.NewPCG((seed+1)/2, 3)).Perm(lotteryEvents)
 	if seed%2 == 1 {
@@ -81,8 +84,9 @@ func newestEvents(seed uint64) []int {
 	return list[lotteryEvents/2:]
 }
 
-// stage makes the instructions of the stage with an index. If it is based on another one, it copies the number of that, after a
-// command that changes nothing: a result that was made on an earlier run of the other shows.
+// stage makes the instructions of the stage with an index. If it is based on another one, it copies
+// the number of that, after a command that changes nothing: a result that was made on an earlier
+// run of the other shows.
 func (l *lottery) stage(i int, based bool) []string {
 	from := "base"
 	if i > 0 && (based || l.r.IntN(3) == 0) {
@@ -111,7 +115,8 @@ func (l *lottery) idle() string {
 	return pick(l.r, "RUN true", fmt.Sprintf("WORKDIR /w%d", l.copies), "COPY f /", fmt.Sprintf("RUN echo >/e%d", l.copies), "LABEL a=1")
 }
 
-// follow makes an instruction for the stage with an index that copies numbers of its own or of a stage before it.
+// follow makes an instruction for the stage with an index that copies numbers of its own or of a
+// stage before it.
 func (l *lottery) follow(i int) string {
 	l.copies++
 	dir := fmt.Sprintf("/c%d", l.copies)
@@ -142,8 +147,8 @@ func (l *lottery) request() request {
 	}
 }
 
-// draw builds, and fails the round if two files of the image have numbers of different runs of one command. It returns the
-// image's digest and its numbers.
+// draw builds, and fails the round if two files of the image have numbers of different runs of one
+// command. It returns the image's digest and its numbers.
 func (l *lottery) draw(state string, flags ...string) (string, map[string]string) {
 	got := l.build(state, "image", l.request(), flags...)
 	return got.digest, l.numbers(got, flags...)
@@ -280,8 +285,9 @@ func (l *lottery) drawAndNote(state string, flags ...string) {
 	l.note(numbers)
 }
 
-// twins builds two stages with the same steps. Then the command of one of them is run again, and both stages have a new step: its
-// result for one stage is not that for the other. The layers of the image are those of the stage whose command is run again.
+// twins builds two stages with the same steps. Then the command of one of them is run again, and
+// both stages have a new step: its result for one stage is not that for the other. The layers of
+// the image are those of the stage whose command is run again.
 func (l *lottery) twins(state string) {
 	command := l.command()
 	s0, s1, s2 := []string{"FROM base AS s0", command}, []string{"FROM base AS s1", command}, []string{"FROM s0 AS s2"}
@@ -290,8 +296,8 @@ func (l *lottery) twins(state string) {
 	l.other(append(s0, step), append(s1, step), append(s2, "COPY --from=s1 /c /twin/c")).drawAndNote(state, "--no-cache-filter=s0")
 }
 
-// stranger builds with the records of another machine, where a command had another result. What was copied from that is not a copy
-// of the result here.
+// stranger builds with the records of another machine, where a command had another result. What was
+// copied from that is not a copy of the result here.
 func (l *lottery) stranger(state string) {
 	here, dir := l.states[1], l.path("kept")
 	s0, s1, s2 := []string{"FROM base AS s0", l.command()}, []string{"FROM base AS s1"}, []string{"FROM base AS s2", "COPY --from=s0 /n /a"}
@@ -317,7 +323,8 @@ func (l *lottery) twoAtOnce(state, flag string) {
 	l.settle(state)
 }
 
-// carried builds on the other state, which may have results of its own, with the results of the first.
+// carried builds on the other state, which may have results of its own, with the results of the
+// first.
 func (l *lottery) carried(state string) {
 	dir := l.path("kept")
 	flags := []string{"--cache-to=type=local,dest=" + dir + pick(l.r, "", ",mode=max", ",mode=max")}

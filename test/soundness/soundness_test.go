@@ -16,7 +16,8 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m, removePrepared) }
 
-// ledger returns the name of a test's ledger for the user who runs the tests, and skips the test where the user cannot build.
+// ledger returns the name of a test's ledger for the user who runs the tests, and skips the test
+// where the user cannot build.
 func ledger(t *testing.T, name string) string {
 	if os.Getuid() == 0 {
 		return name + "-root"
@@ -45,7 +46,8 @@ func TestSoundnessUser(t *testing.T) {
 // found are the seeds of rounds that have failed.
 var found = []uint64{}
 
-// succeeds fails the test if more than a few builds have failed: builds that fail alike test nothing.
+// succeeds fails the test if more than a few builds have failed: builds that fail alike test
+// nothing.
 func (b *bench) succeeds(t *testing.T) {
 	begun, built := b.begun.Load(), b.built.Load()
 	if begun >= 50 && built*100 < begun*85 {
@@ -53,7 +55,8 @@ func (b *bench) succeeds(t *testing.T) {
 	}
 }
 
-// world is one round: the inputs of a build, and the state directories on which it is built again and again.
+// world is one round: the inputs of a build, and the state directories on which it is built again
+// and again.
 type world struct {
 	*site
 	context, named string
@@ -209,7 +212,8 @@ func (w *world) carried(state, flag string) {
 	w.compare(state)
 }
 
-// export leaves the results of steps in a directory, as an artifact of their own or inside an image.
+// export leaves the results of steps in a directory, as an artifact of their own or inside an
+// image.
 func (w *world) export(state string) {
 	dir := w.path("kept")
 	args := []string{"--cache-to=type=local,dest=" + dir + pick(w.r, "", ",mode=max")}
@@ -263,7 +267,8 @@ func (w *world) compare(state string, flags ...string) {
 	w.same(got, w.cold(), w.request())
 }
 
-// cold builds on a new state. The outcome of equal inputs is remembered while the context stays as it is.
+// cold builds on a new state. The outcome of equal inputs is remembered while the context stays as
+// it is.
 func (w *world) cold() outcome {
 	key := fmt.Sprint(w.edited, w.target, w.epoch, w.driver, w.flags)
 	if have, ok := w.colds[key]; ok {

@@ -6,11 +6,12 @@ import (
 	"strings"
 )
 
-// A subject is a step under test, in a stage of its own. Its inputs have names: {name} in its texts stands for the value of an
-// input, {i} for the number of the subject in the Dockerfile, {d} for its directory in the context, which populate fills.
+// A subject is a step under test, in a stage of its own. Its inputs have names: {name} in its texts
+// stands for the value of an input, {i} for the number of the subject in the Dockerfile, {d} for
+// its directory in the context, which populate fills.
 //
-// Each stage begins with the image base, whose directory /o is the stage's result: it has a directory p for all to write to.
-// Whatever the step does is to show there.
+// Each stage begins with the image base, whose directory /o is the stage's result: it has a
+// directory p for all to write to. Whatever the step does is to show there.
 type subject struct {
 	name string
 	text string // the instructions
@@ -24,10 +25,11 @@ type subject struct {
 	config bool
 	// flags are for the build, separated by spaces.
 	flags string
-	// vary has the values of the inputs in the texts. The first is that before a change. See hidden and rare.
+	// vary has the values of the inputs in the texts. The first is that before a change. See hidden
+	// and rare.
 	vary map[string][]string
-	// files are the edits of the files in {d}, named those of the files of the named context x{i}, web those of the files that
-	// are served at {url}/{d}. See hidden and rare.
+	// files are the edits of the files in {d}, named those of the files of the named context x{i},
+	// web those of the files that are served at {url}/{d}. See hidden and rare.
 	files, named, web []string
 	// many and git add what these edits need.
 	many, git bool
@@ -48,14 +50,14 @@ func rarely(values ...string) []string {
 	return list
 }
 
-// Commands that show what a command sees besides files. They start few programs. What a network is shows in the interfaces, and
-// where there is only one in the sockets and settings.
+// Commands that show what a command sees besides files. They start few programs. What a network is
+// shows in the interfaces, and where there is only one in the sockets and settings.
 const (
 	seen = `(while read l; do echo "$l"; done </etc/hosts; ulimit -a; stat -f -c %b /dev/shm; read h </proc/sys/kernel/hostname; echo $h; id; umask; env; pwd; echo $-; ` +
 		`while read a b; do [ $a != CapEff: ] || echo $b; done </proc/self/status; n=0; while read l; do n=$((n+1)); done </proc/net/dev; ` +
 		`u=0; while read l; do u=1$u; done </proc/net/unix; [ $n -le 3 ] && [ $u = 10 ] || echo net; echo /proc/sys/net/core/*) >>/o/p/seen 2>&1`
-	// census shows the names, modes, owners and types of files, but no times: those of directories that a command has changed
-	// are the present one.
+	// census shows the names, modes, owners and types of files, but no times: those of directories
+	// that a command has changed are the present one.
 	census = `find /o/p ! -name census -exec stat -c '%n %a %u:%g %F %N' {} + | sort >/o/p/census`
 )
 
@@ -67,7 +69,8 @@ RUN mkdir -p /s/sub; cd /s; echo f >f; echo g >g; chown 1:1 g; echo h >sub/h; ln
 // sourceEdits are the values of {edit}.
 var sourceEdits = []string{"true", "echo F >f; touch -d @850000000 f", "chmod 600 f", "chown 2:2 g", "ln -sfn ../f sub/l", "mv g e", "rm g", "mkdir x",
 	"touch -d @850000001 f", "rm k; cp -p f k", "chmod 700 sub", "rm sub/h; mkdir sub/h", "rm sub/h; mkfifo sub/h", "touch -d @850000001 sub",
-	// A device whose record in the digest has all bytes but the type in common with that of a hard link to the first file.
+	// A device whose record in the digest has all bytes but the type in common with that of a hard
+	// link to the first file.
 	"rm k; mknod -m 644 k c 1 0; touch -d @850000000 k ."}
 
 // Groups of edits of files.
@@ -250,7 +253,8 @@ func (s *subject) changes() []change {
 	return list
 }
 
-// global are the flags and the environment of a build, which all steps have in common. The first value of each is the usual one.
+// global are the flags and the environment of a build, which all steps have in common. The first
+// value of each is the usual one.
 var global = map[string][]string{
 	"epoch":      {"1000000000", "1100000000", "900000000"},
 	"host":       {"", "--add-host=one:10.0.0.1", "--add-host=one:10.0.0.2"},

@@ -32,7 +32,8 @@ COPY f /f
 
 const variants = 8
 
-// busy is a state on which builds and prunes run at once, with the digests that the builds must have.
+// busy is a state on which builds and prunes run at once, with the digests that the builds must
+// have.
 type busy struct {
 	*lab.Lab
 	want  [variants]string
@@ -72,7 +73,8 @@ func (b *busy) names() []string {
 	return list
 }
 
-// variable are files whose names or presence differ without harm: locks, the index of a context, what was measured.
+// variable are files whose names or presence differ without harm: locks, the index of a context,
+// what was measured.
 var variable = regexp.MustCompile(`^(oci/index\.json\.(old|copy)|cache/(usage|syncs|context/.*|mountpoints/.*|(step|chain|sealed|remote)(/..)?|lock|builds|tables|mounts)|snapshots/(full/)?(probe.*|ids|lock))$`)
 
 // files lists what is in the state, without what may differ.

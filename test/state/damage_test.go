@@ -1,4 +1,5 @@
-// Package state has tests of what happens to the state directory: damage, full disks, kills, several builds at once.
+// Package state has tests of what happens to the state directory: damage, full disks, kills,
+// several builds at once.
 package state
 
 import (
@@ -21,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// dockerfile has a layer of each kind: of a base image, one sealed from a snapshot, one written while files are copied, and
-// the last, of which there is no snapshot.
+// dockerfile has a layer of each kind: of a base image, one sealed from a snapshot, one written
+// while files are copied, and the last, of which there is no snapshot.
 const dockerfile = `FROM busybox
 RUN mkdir /made && echo made >/made/f && rm -r /home
 COPY many /many
@@ -60,10 +61,11 @@ type object struct {
 	name string
 	// find returns the paths of such objects below the state directory.
 	find func(t *testing.T, tp *template) []string
-	// lost is set for what cannot be made again where the registry is gone: with the operations that need it.
+	// lost is set for what cannot be made again where the registry is gone: with the operations
+	// that need it.
 	lost []string
-	// there lists the operations that fail in that case if it is missing, but do not read it: a build puts no image into
-	// the store without all of its layers.
+	// there lists the operations that fail in that case if it is missing, but do not read it: a
+	// build puts no image into the store without all of its layers.
 	there []string
 	// silent is set if damage needs no warning, because the lost data are computed again.
 	silent bool
@@ -119,8 +121,8 @@ var objects = []object{
 	{name: "info of snapshots", find: files("snapshots", func(p string) bool { return filepath.Base(p) == "info.json" }), silent: true, lost: []string{"run"}},
 }
 
-// damages are kinds of damage to a file. Mode 0 has no effect for root; a link to itself is a file that cannot be
-// opened.
+// damages are kinds of damage to a file. Mode 0 has no effect for root; a link to itself is a file
+// that cannot be opened.
 var damages = []struct {
 	name   string
 	damage func(path string, data []byte) error
@@ -222,7 +224,8 @@ func (tp *template) build(t *testing.T, args ...string) (log, wrong string, err 
 	return log, "", nil
 }
 
-// tag does nothing. It stands for a verb that needs the image's name, which a lost index.json does not have.
+// tag does nothing. It stands for a verb that needs the image's name, which a lost index.json does
+// not have.
 func (tp *template) tag(*testing.T) {}
 
 // whole reads all layers of an image and returns what is wrong.
@@ -293,8 +296,8 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestSourceGone damages what only a registry has, and the registry is not reachable: the error names the blob and what can be
-// done. What does not need the blob works.
+// TestSourceGone damages what only a registry has, and the registry is not reachable: the error
+// names the blob and what can be done. What does not need the blob works.
 func TestSourceGone(t *testing.T) {
 	lab.Root(t)
 	tp := newTemplate(t)
@@ -347,7 +350,8 @@ func TestSourceGone(t *testing.T) {
 	}
 }
 
-// TestSnapshotsGone removes snapshots, or their files, in several ways: what is missing is made again.
+// TestSnapshotsGone removes snapshots, or their files, in several ways: what is missing is made
+// again.
 func TestSnapshotsGone(t *testing.T) {
 	lab.Root(t)
 	tp := newTemplate(t)
@@ -404,8 +408,8 @@ func TestSnapshotsGone(t *testing.T) {
 	}
 }
 
-// TestKinds replaces each file of the state by a directory with something in it, and each directory by a file. The next
-// build has the right digest, and the one after it warns of nothing.
+// TestKinds replaces each file of the state by a directory with something in it, and each directory
+// by a file. The next build has the right digest, and the one after it warns of nothing.
 func TestKinds(t *testing.T) {
 	lab.Root(t)
 	tp := newTemplate(t)

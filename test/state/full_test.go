@@ -20,8 +20,8 @@ func tmpfs(t *testing.T, dir, size string) {
 	t.Cleanup(func() { lab.Output(t, "umount", dir) })
 }
 
-// TestFull fills the state directory and destinations: one message names what is full and, for the state, the remedy.
-// The remedy works.
+// TestFull fills the state directory and destinations: one message names what is full and, for the
+// state, the remedy. The remedy works.
 func TestFull(t *testing.T) {
 	lab.Root(t)
 	random := func(mega int) string {

@@ -14,7 +14,8 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// overlapDockerfile has two targets: "long" runs until the other target "stop" has run, and "short" ends soon.
+// overlapDockerfile has two targets: "long" runs until the other target "stop" has run, and "short"
+// ends soon.
 const overlapDockerfile = `FROM busybox AS base
 RUN yes base | head -c 200000 >/base
 FROM base AS long
@@ -31,8 +32,9 @@ COPY f /f
 RUN cat /n /f | head -c 300000 >/m
 `
 
-// TestOverlap has builds that always overlap: the state stays small, because each build collects what no other uses, and
-// every build has the right image. The one that runs all the time finds what it has found and made at its beginning.
+// TestOverlap has builds that always overlap: the state stays small, because each build collects
+// what no other uses, and every build has the right image. The one that runs all the time finds
+// what it has found and made at its beginning.
 func TestOverlap(t *testing.T) {
 	l := lab.New(t)
 	l.Busybox()
@@ -95,8 +97,8 @@ func TestOverlap(t *testing.T) {
 	if err := <-ended; err != nil || out.String() != wantLong {
 		t.Errorf("the long build is %q, want %q: %v\n%s", out.String(), wantLong, err, log.String())
 	}
-	// One build makes about 1.2 MB. What the long build uses, the limit, and what the last builds have made, are far below
-	// what all of them make, which is about 27 MB.
+	// One build makes about 1.2 MB. What the long build uses, the limit, and what the last builds
+	// have made, are far below what all of them make, which is about 27 MB.
 	if limit := int64(18 << 20); most > limit {
 		t.Errorf("the state had up to %d bytes, want at most %d", most, limit)
 	}

@@ -1,5 +1,5 @@
-// Package mounttest runs tests in mount namespaces of their own, so that no mount of theirs reaches the host or outlives
-// them.
+// Package mounttest runs tests in mount namespaces of their own, so that no mount of theirs reaches
+// the host or outlives them.
 package mounttest
 
 import (
@@ -35,7 +35,8 @@ const variable = "LAYERBUILD_MOUNTTEST"
 // unprivileged is the id of the user that Single runs as when the tests run as root.
 const unprivileged = 12345
 
-// Main runs a package's tests in a new mount namespace, and a new user namespace when not root. Call it from TestMain.
+// Main runs a package's tests in a new mount namespace, and a new user namespace when not root.
+// Call it from TestMain.
 func Main(m *testing.M) int {
 	if Current() != "" {
 		if err := enter(); err != nil {
@@ -93,7 +94,8 @@ func TempDir(t testing.TB) string {
 	return dir
 }
 
-// Again runs the top-level test of that name once more, in another kind of namespaces, and skips where they cannot be had.
+// Again runs the top-level test of that name once more, in another kind of namespaces, and skips
+// where they cannot be had.
 func Again(t *testing.T, kind Kind, test string) {
 	t.Helper()
 	if Current() != Root {

@@ -42,8 +42,8 @@ func NewPackage(dir string) *Package { return &Package{Dir: dir, output: map[str
 // Broken records that the package's tests did not come to an end.
 func (p *Package) Broken(err error) { p.broken = err }
 
-// marker precedes each line of the framework with -test.v=test2json, also in the middle of a line that a test has begun
-// (cmd/internal/test2json).
+// marker precedes each line of the framework with -test.v=test2json, also in the middle of a line
+// that a test has begun (cmd/internal/test2json).
 const marker = "\x16"
 
 var (
@@ -175,8 +175,8 @@ func (s *Summary) Add(p *Package) {
 	}
 }
 
-// Print prints the skips that are not expected, then the totals. It reports whether nothing failed and, if strict is set,
-// all skips were expected.
+// Print prints the skips that are not expected, then the totals. It reports whether nothing failed
+// and, if strict is set, all skips were expected.
 func (s *Summary) Print(w io.Writer, expected []Skip, strict bool) bool {
 	surprises := 0
 	for _, same := range s.unexpected(expected) {
@@ -197,7 +197,8 @@ func (s *Summary) Print(w io.Writer, expected []Skip, strict bool) bool {
 	return s.failed == 0 && (surprises == 0 || !strict)
 }
 
-// unexpected returns the skips that are not expected. Skips of one package for the same reason are returned together.
+// unexpected returns the skips that are not expected. Skips of one package for the same reason are
+// returned together.
 func (s *Summary) unexpected(expected []Skip) [][]Skip {
 	var all [][]Skip
 	at := map[[2]string]int{}
@@ -227,8 +228,8 @@ func match(expected []Skip, skip Skip) bool {
 	return false
 }
 
-// ParseSkips reads a list of expected skips: lines "USER DIRECTORY TEST REASON", where USER is root, user (anybody else) or
-// *, TEST is a regular expression, and what follows # is a comment.
+// ParseSkips reads a list of expected skips: lines "USER DIRECTORY TEST REASON", where USER is
+// root, user (anybody else) or *, TEST is a regular expression, and what follows # is a comment.
 func ParseSkips(data []byte) ([]Skip, error) {
 	var all []Skip
 	n := 0
