@@ -252,6 +252,7 @@ func TestDeferredCopy(t *testing.T) {
 	for _, check := range []bool{false, true} {
 		b := newBench(t, "overlay")
 		b.real()
+		b.state.NS.SingleID = false // the fake executor sets no owners
 		for i := range earlyFiles + 1 {
 			b.file(fmt.Sprintf("many/%d", i), fmt.Sprint(i))
 		}
@@ -281,6 +282,7 @@ func TestDeferredCopy(t *testing.T) {
 		}
 		fresh := newBench(t, "overlay")
 		fresh.real()
+		fresh.state.NS.SingleID = false
 		fresh.dir = b.dir
 		third, ran := fresh.must(more, o)
 		if copies(ran) != 1 || !slices.Contains(ran, "dest /m/") {
