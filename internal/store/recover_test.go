@@ -182,3 +182,36 @@ func TestNewLayoutIsNotLost(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestIndexTime checks that a file that another tool makes right after index.json was written has
+// another time, although the kernel's clock for files may not have ticked in between.
+func TestIndexTime(t *testing.T) {
+	s := openTest(t)
+	d := putImage(t, s, "one")
+	for range 100 {
+		before := filepath.Join(t.TempDir(), "f")
+		if err := os.WriteFile(before, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Tag(t.Context(), "one", d); err != nil {
+			t.Fatal(err)
+		}
+		after := before + "2"
+		if err := os.WriteFile(after, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		fi, err := os.Stat(s.index())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{before, after} {
+			other, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if other.ModTime().Equal(fi.ModTime()) {
+				t.Fatalf("index.json has the time of another file, %v", fi.ModTime())
+			}
+		}
+	}
+}
