@@ -70,7 +70,7 @@ func TestHostileRegistry(t *testing.T) {
 		{"both", manifest, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
 			io.WriteString(w, `{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}`)
-		}, "at once"},
+		}, "both a manifest and an index"},
 		{"an index in itself", manifest, func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","size":1,"digest":"sha256:`+strings.Repeat("a", 64)+`"}]}`)
 		}, "manifest"},
