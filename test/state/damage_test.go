@@ -460,7 +460,7 @@ func TestKinds(t *testing.T) {
 			}
 			log, wrong, err := tp.build(t, "--no-cache")
 			if rel == "snapshots/ids" { // it protects the owners of files, and only a person can tell that they are right
-				if err == nil || !strings.Contains(log, "remove it if nobody else") {
+				if err == nil || !strings.Contains(log, "remove it if no other user") {
 					t.Errorf("%v\n%s", err, log)
 				}
 				return
