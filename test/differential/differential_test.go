@@ -83,7 +83,11 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	if s.userNS {
 		ledger += "-" + string(mounttest.Current())
 	}
-	rounds.Run(t, ledger, rounds.Options{Fixed: fixed, Fresh: fresh, Long: 20000, Found: found()}, func(t *testing.T, seed uint64) {
+	long := 20_000
+	if driver == mount.FuseOverlay {
+		long = 10_000 // as root, and again in a user namespace
+	}
+	rounds.Run(t, ledger, rounds.Options{Fixed: fixed, Fresh: fresh, Long: long, Found: found()}, func(t *testing.T, seed uint64) {
 		r := round{t: t, site: &s, seed: seed, rnd: rand.New(rand.NewPCG(seed, 0))}
 		r.run()
 	})
