@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/layerbuild/layerbuild/internal/imagetest"
@@ -297,6 +299,10 @@ func Binary(t testing.TB) string {
 // Main runs a package's tests and cleans up behind Binary: func TestMain(m *testing.M) {
 // lab.Main(m) }. It calls after when the tests have ended.
 func Main(m *testing.M, after ...func()) {
+	if signal.Ignored(syscall.SIGHUP) { // nohup(1)
+		// A program inherits ignored signals, but not handled ones.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 	code := m.Run()
 	for _, f := range after {
 		f()
