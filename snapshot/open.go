@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"github.com/layerbuild/layerbuild/internal/state/ledger"
 	"golang.org/x/sys/unix"
@@ -90,7 +91,7 @@ func (s *Store) checkIDs() error {
 			return err
 		}
 		defer release()
-		return replaceFile(path, now)
+		return atomicfile.Own{Locked: true, Sync: true}.ReplaceFile(path, []byte(now))
 	}
 	if err != nil && !errors.Is(err, unix.EISDIR) {
 		return err

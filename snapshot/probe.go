@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
@@ -188,10 +189,7 @@ func remember(root, key string) {
 		return
 	}
 	defer release()
-	path := filepath.Join(root, probeFile)
-	if os.WriteFile(path+".new", []byte(key), 0o600) == nil {
-		_ = os.Rename(path+".new", path)
-	}
+	_ = atomicfile.Own{Locked: true}.ReplaceFile(filepath.Join(root, probeFile), []byte(key))
 }
 
 func newOverlay(root string, o Options) *overlay {

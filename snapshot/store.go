@@ -445,20 +445,6 @@ func (s *Store) parentOf(id ID, e fs.DirEntry) (ID, error) {
 	return info.Parent, err
 }
 
-// replaceFile writes a file under another name and renames it, and syncs it to the disk before it
-// returns. The caller holds the store's lock exclusively.
-func replaceFile(path, content string) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
-}
-
 const infoFile = "info.json"
 
 // errDamaged is returned for a snapshot whose info or tree is missing, incomplete or unreadable.

@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"github.com/layerbuild/layerbuild/internal/state/ledger"
 	"github.com/opencontainers/go-digest"
@@ -188,54 +189,10 @@ func (c *Cache) put(e Entry) error {
 	if c.Lease != nil {
 		c.Lease(path, e.Snapshot)
 	}
-	if err := c.replace(path, data); err != nil {
+	if err := (atomicfile.Own{Dir: c.tmp()}).ReplaceFile(path, data); err != nil {
 		return fmt.Errorf("write a cache record: %w", err)
 	}
 	return nil
-}
-
-// replace writes a file so that a reader sees the old one or the new one.
-func (c *Cache) replace(path string, data []byte) error {
-	f, err := os.CreateTemp(c.tmp(), "")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err1 := f.Close(); err == nil {
-		err = err1
-	}
-	if err == nil {
-		err = rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
-}
-
-// rename makes the directory of path if it is missing. In a damaged state directory there may be a
-// directory in the place of the file, or a file in the place of its directory: rename removes them.
-func rename(from, path string) error {
-	err := os.Rename(from, path)
-	if err == nil {
-		return nil
-	}
-	for _, dir := range []string{filepath.Dir(filepath.Dir(path)), filepath.Dir(path)} {
-		if fi, err := os.Lstat(dir); err == nil && !fi.IsDir() {
-			if err := os.Remove(dir); err != nil {
-				return err
-			}
-		}
-	}
-	if fi, err := os.Lstat(path); err == nil && fi.IsDir() {
-		if err := os.RemoveAll(path); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return os.Rename(from, path)
 }
 
 func (c *Cache) touch(kind Kind, key string) {

@@ -5,16 +5,15 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -397,28 +396,15 @@ func (x *index) save() error {
 	return nil
 }
 
+// tempIndex begins the name of a file to which an index is being written, or was when its process
+// was killed.
+const tempIndex = ".index-"
+
 func (x *index) write() error {
-	f, err := os.CreateTemp(filepath.Dir(x.file), ".index-*")
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(filepath.Dir(x.file), 0o700); err != nil {
-			return err
-		}
-		f, err = os.CreateTemp(filepath.Dir(x.file), ".index-*")
-	}
-	if err != nil {
+	if err := os.MkdirAll(filepath.Dir(x.file), 0o700); err != nil {
 		return err
 	}
-	err = errors.Join(x.encode(f), f.Close())
-	if fi, err1 := os.Lstat(x.file); err == nil && err1 == nil && fi.IsDir() { // in a damaged state directory
-		err = os.RemoveAll(x.file)
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), x.file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return atomicfile.Own{Prefix: tempIndex}.Replace(x.file, func(f *os.File) error { return x.encode(f) })
 }
 
 // encode writes the records. New records are placed between the old ones, in the order in which

@@ -594,7 +594,7 @@ func (s *State) dropIndexes() error {
 		path := filepath.Join(dir, name)
 		fi, err := os.Lstat(path)
 		keep := indexesFor
-		if strings.HasPrefix(name, ".index-") { // it is being written, or was when its process was killed
+		if strings.HasPrefix(name, ".") { // it is being written, or was when its process was killed
 			keep = writingFor
 		}
 		if err != nil || time.Since(fi.ModTime()) < keep {

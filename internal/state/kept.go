@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 	digest "github.com/opencontainers/go-digest"
 )
@@ -56,22 +57,8 @@ func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, newKept)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // it has been renamed after success
-	_, err = f.Write(append([]byte(keptHead(data)+"\n"), data...))
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	path := filepath.Join(dir, d.Encoded())
-	if fi, err := os.Lstat(path); err == nil && fi.IsDir() { // damage
-		if err := os.RemoveAll(path); err != nil {
-			return err
-		}
-	}
-	return os.Rename(f.Name(), path)
+	content := append([]byte(keptHead(data)+"\n"), data...)
+	return atomicfile.Own{Prefix: newKept}.ReplaceFile(filepath.Join(dir, d.Encoded()), content)
 }
 
 // dropKept removes the data about missing blobs.

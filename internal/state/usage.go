@@ -2,7 +2,6 @@ package state
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -174,15 +174,8 @@ func (u *usage) collected() {
 	u.note("cache collection", u.cache)
 	// Another process may write the file at the same time. The later version replaces the earlier
 	// one, and sizes that are lost are measured again.
-	if f, err := os.CreateTemp(filepath.Join(u.s.Root, "cache", "tmp"), "usage-"); err == nil {
-		_, err = f.Write(u.added.Bytes())
-		if err = errors.Join(err, f.Close()); err == nil {
-			err = os.Rename(f.Name(), u.s.usageFile())
-		}
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}
+	own := atomicfile.Own{Dir: filepath.Join(u.s.Root, "cache", "tmp"), Prefix: "usage-"}
+	_ = own.ReplaceFile(u.s.usageFile(), u.added.Bytes())
 	u.added.Reset()
 }
 

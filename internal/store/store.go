@@ -43,6 +43,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/lock"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
@@ -285,16 +286,12 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 	return got, s.adopt(f, got)
 }
 
-func (s *Store) createTemp() (*os.File, error) {
-	pattern := tempPrefix + s.Owner + "-"
-	f, err := os.CreateTemp(s.tmp(), pattern)
-	if errors.Is(err, fs.ErrNotExist) { // a layout that another tool made
-		if err = os.MkdirAll(s.tmp(), 0o755); err == nil {
-			f, err = os.CreateTemp(s.tmp(), pattern)
-		}
-	}
-	return f, err
-}
+// tempPrefix begins the names of temporary files of this process.
+func (s *Store) tempPrefix() string { return tempPrefix + s.Owner + "-" }
+
+// createTemp makes a temporary file on the store's file system. A layout that another tool made has
+// no directory for it yet.
+func (s *Store) createTemp() (*os.File, error) { return atomicfile.Temp(s.tmp(), s.tempPrefix()) }
 
 // tempPrefix is the prefix of the names of temporary files. It is followed by the owner, a dash,
 // and a unique suffix.
@@ -332,26 +329,10 @@ func (s *Store) adopt(f *os.File, d ocispec.Descriptor) error {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
 	}
-	err := os.Rename(f.Name(), path)
-	if errors.Is(err, fs.ErrNotExist) { // the first blob of a second algorithm
-		if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
-			err = os.Rename(f.Name(), path)
-		}
-	}
-	if err != nil && isDir(path) {
-		if err = os.RemoveAll(path); err == nil {
-			err = os.Rename(f.Name(), path)
-		}
-	}
-	if err != nil {
+	if err := atomicfile.Place(f.Name(), path); err != nil { // the first blob of an algorithm has no directory yet
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
 	}
 	return nil
-}
-
-func isDir(path string) bool {
-	fi, err := os.Lstat(path)
-	return err == nil && fi.IsDir()
 }
 
 // unreadable reports whether an error means that a file exists and is permanently unreadable, for
@@ -514,28 +495,16 @@ func (s *Store) Write(ctx context.Context, mediaType string, data []byte) (ocisp
 
 // replace replaces a file of the layout atomically.
 func (s *Store) replace(name string, data []byte) error {
-	f, err := s.createTemp()
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // does nothing after a successful rename
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err1 := f.Close(); err == nil {
-		err = err1
-	}
-	// The kernel takes the times of new files from a clock that ticks every few milliseconds. A tool
-	// that replaces index.json within the same tick would leave a file with the same time. With an
-	// exact time the two can be told apart: see identity.
-	if err == nil {
-		err = os.Chtimes(f.Name(), time.Time{}, time.Now())
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), filepath.Join(s.dir, name))
+	own := atomicfile.Own{Dir: s.tmp(), Prefix: s.tempPrefix(), Perm: 0o644}
+	return own.Replace(filepath.Join(s.dir, name), func(f *os.File) error {
+		if _, err := f.Write(data); err != nil {
+			return err
+		}
+		// The kernel takes the times of new files from a clock that ticks every few milliseconds. A
+		// tool that replaces index.json within the same tick would leave a file with the same time.
+		// With an exact time the two can be told apart: see identity.
+		return os.Chtimes(f.Name(), time.Time{}, time.Now())
+	})
 }
 
 // matches returns an error if the content does not match a descriptor. An empty digest was not

@@ -24,13 +24,13 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/lock"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
@@ -221,26 +221,8 @@ func (l *Ledger) change(change func(*boot)) error {
 		}
 		text.WriteByte('\n')
 	}
-	if err := l.replace(text.String()); err != nil {
+	if err := (atomicfile.Own{Locked: true, Perm: 0o644}).ReplaceFile(l.file(), []byte(text.String())); err != nil {
 		return fmt.Errorf("write the ledger of syncs: %w", err)
 	}
 	return nil
-}
-
-// replace writes the file under another name and renames it. The lock is held, so one name is
-// enough.
-func (l *Ledger) replace(text string) error {
-	next := l.file() + ".new"
-	for _, path := range []string{next, l.file()} {
-		// A damaged state directory may have a file of another type with the name.
-		if fi, err := os.Lstat(path); err == nil && !fi.Mode().IsRegular() {
-			if err := os.RemoveAll(path); err != nil {
-				return err
-			}
-		}
-	}
-	if err := os.WriteFile(next, []byte(text), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(next, l.file())
 }
