@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -445,7 +446,7 @@ func TestHostileLinks(t *testing.T) {
 func TestMatchCancelled(t *testing.T) {
 	dir := makeTree(t, "dir d\n")
 	for i := range 600 {
-		if err := os.WriteFile(filepath.Join(dir, "d", strings.Repeat("x", i%200+1)+time.Now().String()), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "d", fmt.Sprintf("%0*d", i%200+10, i)), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
