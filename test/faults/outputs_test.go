@@ -155,7 +155,7 @@ func TestInterruptedOutputs(t *testing.T) {
 				takes := time.Since(began)
 				after := treeAt(t, at)
 				name := "outputs-" + strings.ReplaceAll(kind.name, " ", "-") + fmt.Sprintf("-%v", exists)
-				rounds.Run(t, name, rounds.Options{Fixed: 4, Fresh: 2, Long: 200}, func(t *testing.T, seed uint64) {
+				rounds.Run(t, name, rounds.Options{Fixed: 4, Fresh: 2, Long: 60}, func(t *testing.T, seed uint64) {
 					rnd := rand.New(rand.NewPCG(seed, 0))
 					sig := []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL, syscall.SIGINT}[rnd.IntN(4)]
 					kind.before(t, out, exists)

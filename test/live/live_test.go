@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { lab.Main(m) }
 func TestLive(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "tar")
-	rounds.Run(t, "live-context", rounds.Options{Fixed: 6, Fresh: 3, Long: 2000}, round)
+	rounds.Run(t, "live-context", rounds.Options{Fixed: 6, Fresh: 3, Long: 600}, round)
 }
 
 // A shape is a Dockerfile that puts the context into /c. step is the line of the build's progress

@@ -24,13 +24,13 @@ func TestInputs(t *testing.T) {
 	name := ledger(t, "soundness-inputs")
 	b := newBench(t, "")
 	_, common := walk()
-	rounds.Run(t, name, rounds.Options{Fixed: 1 + common, Fresh: 1, Long: 400, Found: foundInputs}, b.inputsRound)
+	rounds.Run(t, name, rounds.Options{Fixed: 1 + common, Fresh: 1, Long: 120, Found: foundInputs}, b.inputsRound)
 }
 
 // TestInputsUser is TestInputs as an ordinary user with subordinate ids.
 func TestInputsUser(t *testing.T) {
 	b := newBench(t, lab.User(t, true))
-	rounds.Run(t, "soundness-inputs-user", rounds.Options{Fixed: 0, Fresh: 1, Long: 100, Found: foundInputs}, b.inputsRound)
+	rounds.Run(t, "soundness-inputs-user", rounds.Options{Fixed: 0, Fresh: 1, Long: 40, Found: foundInputs}, b.inputsRound)
 }
 
 // foundInputs are the seeds of rounds of TestInputs that have failed.

@@ -21,13 +21,13 @@ import (
 func TestNewest(t *testing.T) {
 	name := ledger(t, "soundness-newest")
 	b := newBench(t, "")
-	rounds.Run(t, name, rounds.Options{Fixed: 2, Fresh: 1, Long: 1000, Found: foundNewest}, b.newestRound)
+	rounds.Run(t, name, rounds.Options{Fixed: 2, Fresh: 1, Long: 300, Found: foundNewest}, b.newestRound)
 }
 
 // TestNewestUser is TestNewest as an ordinary user with subordinate ids.
 func TestNewestUser(t *testing.T) {
 	b := newBench(t, lab.User(t, true))
-	rounds.Run(t, "soundness-newest-user", rounds.Options{Fixed: 0, Fresh: 1, Long: 250, Found: foundNewest}, b.newestRound)
+	rounds.Run(t, "soundness-newest-user", rounds.Options{Fixed: 0, Fresh: 1, Long: 100, Found: foundNewest}, b.newestRound)
 }
 
 // foundNewest are the seeds of rounds of TestNewest that have failed.

@@ -32,14 +32,14 @@ func ledger(t *testing.T, name string) string {
 func TestSoundness(t *testing.T) {
 	name := ledger(t, "soundness")
 	b := newBench(t, "")
-	rounds.Run(t, name, rounds.Options{Fixed: 3, Fresh: 2, Long: 2000, Found: found}, b.round)
+	rounds.Run(t, name, rounds.Options{Fixed: 3, Fresh: 2, Long: 600, Found: found}, b.round)
 	b.succeeds(t)
 }
 
 // TestSoundnessUser runs rounds as an ordinary user with subordinate ids.
 func TestSoundnessUser(t *testing.T) {
 	b := newBench(t, lab.User(t, true))
-	rounds.Run(t, "soundness-user", rounds.Options{Fixed: 1, Fresh: 1, Long: 500, Found: found}, b.round)
+	rounds.Run(t, "soundness-user", rounds.Options{Fixed: 1, Fresh: 1, Long: 200, Found: found}, b.round)
 	b.succeeds(t)
 }
 

@@ -182,13 +182,13 @@ func (b *busy) whole(t *testing.T) {
 func TestBusy(t *testing.T) {
 	lab.Root(t)
 	b := newBusy(t, "")
-	rounds.Run(t, "state-busy-root", rounds.Options{Fixed: 2, Fresh: 1, Long: 200}, b.round)
+	rounds.Run(t, "state-busy-root", rounds.Options{Fixed: 2, Fresh: 1, Long: 80}, b.round)
 	b.whole(t)
 }
 
 func TestBusyRootless(t *testing.T) {
 	lab.Root(t)
 	b := newBusy(t, lab.User(t, true))
-	rounds.Run(t, "state-busy-user", rounds.Options{Fixed: 1, Fresh: 1, Long: 100}, b.round)
+	rounds.Run(t, "state-busy-user", rounds.Options{Fixed: 1, Fresh: 1, Long: 40}, b.round)
 	b.whole(t)
 }
