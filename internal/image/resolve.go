@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/registry"
@@ -26,9 +27,9 @@ type Resolver struct {
 	snapshots *snapshot.Store
 	registry  *registry.Client
 
-	slots   chan struct{} // one for each layer that is being downloaded or unpacked
-	chains  calls         // snapshots being made, by chain ID
-	blobs   calls         // blobs being downloaded, by digest
+	slots   chan struct{}                        // one for each layer that is being downloaded or unpacked
+	chains  memo.Map[digest.Digest, snapshot.ID] // snapshots being made, by chain ID
+	blobs   memo.Map[digest.Digest, struct{}]    // blobs being downloaded
 	mu      sync.Mutex
 	closers []io.Closer
 }

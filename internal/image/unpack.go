@@ -16,6 +16,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/ns"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -149,24 +150,24 @@ func (u *unpacking) record(chain digest.Digest, id snapshot.ID) error {
 // order.
 func (u *unpacking) parallel(ctx context.Context, base snapshot.ID, from int) (snapshot.ID, error) {
 	g, ctx := errgroup.WithContext(ctx)
-	below := newCall()
-	below.finish(base, nil)
+	below := memo.NewCall[snapshot.ID]()
+	below.Finish(base, nil)
 	for i := from; i < len(u.chains); i++ {
-		here := newCall()
-		f, mine := u.r.chains.claim(string(u.chains[i]))
+		here := memo.NewCall[snapshot.ID]()
+		f, mine := u.r.chains.Claim(u.chains[i])
 		parent := below
 		if mine {
 			// The slot is taken here, so that lower layers, which the others wait for, come
 			// first.
 			if err := u.acquire(ctx); err != nil {
-				u.r.chains.finish(string(u.chains[i]), f, "", err)
-				here.finish("", err)
+				u.r.chains.End(u.chains[i], f, "", err)
+				here.Finish("", err)
 				break
 			}
 		}
 		g.Go(func() error {
 			id, err := u.claimed(ctx, i, parent, f, mine)
-			here.finish(id, err)
+			here.Finish(id, err)
 			return err
 		})
 		below = here
@@ -174,7 +175,7 @@ func (u *unpacking) parallel(ctx context.Context, base snapshot.ID, from int) (s
 	if err := g.Wait(); err != nil {
 		return "", err
 	}
-	return below.wait(context.Background()) // the call has ended, as has the group's context
+	return below.Wait(context.Background()) // the call has ended, as has the group's context
 }
 
 func (u *unpacking) acquire(ctx context.Context) error {
@@ -190,28 +191,28 @@ func (u *unpacking) release() { <-u.r.slots }
 
 // claimed makes a layer's snapshot, or waits for the goroutine that makes it. If that one is
 // cancelled, claimed makes the snapshot.
-func (u *unpacking) claimed(ctx context.Context, i int, parent, f *call, mine bool) (snapshot.ID, error) {
-	key := string(u.chains[i])
+func (u *unpacking) claimed(ctx context.Context, i int, parent, f *memo.Call[snapshot.ID], mine bool) (snapshot.ID, error) {
+	key := u.chains[i]
 	for !mine {
-		id, err := f.wait(ctx)
+		id, err := f.Wait(ctx)
 		if err == nil || ctx.Err() != nil || !errors.Is(err, context.Canceled) {
 			return id, err
 		}
-		if f, mine = u.r.chains.claim(key); mine {
+		if f, mine = u.r.chains.Claim(key); mine {
 			if err := u.acquire(ctx); err != nil {
-				u.r.chains.finish(key, f, "", err)
+				u.r.chains.End(key, f, "", err)
 				return "", err
 			}
 		}
 	}
 	id, err := u.layered(ctx, i, parent)
-	u.r.chains.finish(key, f, id, err)
+	u.r.chains.End(key, f, id, err)
 	return id, err
 }
 
 // layered unpacks a layer without its parent. The caller has acquired a slot; layered releases
 // it.
-func (u *unpacking) layered(ctx context.Context, i int, parent *call) (snapshot.ID, error) {
+func (u *unpacking) layered(ctx context.Context, i int, parent *memo.Call[snapshot.ID]) (snapshot.ID, error) {
 	release := sync.OnceFunc(u.release)
 	defer release()
 	if id, ok := u.existing(u.chains[i]); ok { // it may have been made in the meantime
@@ -223,7 +224,7 @@ func (u *unpacking) layered(ctx context.Context, i int, parent *call) (snapshot.
 	if err != nil && !errors.Is(err, diff.ErrNeedsParent) {
 		return "", err
 	}
-	below, err := parent.wait(ctx)
+	below, err := parent.Wait(ctx)
 	if err == nil && alone {
 		t := diff.Tree{Dir: work.active.Upper(), Lower: u.r.snapshots.Dirs(below), UserXattr: work.active.Changes().UserXattr}
 		err = diff.Inherit(t, work.applied)
@@ -270,14 +271,14 @@ func (u *unpacking) sequential(ctx context.Context, base snapshot.ID, from int) 
 
 // onto makes a layer's snapshot on an existing parent.
 func (u *unpacking) onto(ctx context.Context, i int, parent snapshot.ID) (id snapshot.ID, err error) {
-	key := string(u.chains[i])
+	key := u.chains[i]
 	for {
-		f, mine := u.r.chains.claim(key)
+		f, mine := u.r.chains.Claim(key)
 		if mine {
-			defer func() { u.r.chains.finish(key, f, id, err) }()
+			defer func() { u.r.chains.End(key, f, id, err) }()
 			break
 		}
-		id, err := f.wait(ctx)
+		id, err := f.Wait(ctx)
 		if err == nil || ctx.Err() != nil || !errors.Is(err, context.Canceled) {
 			return id, err
 		}
@@ -483,20 +484,19 @@ func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor, use func(io.
 				return false, err
 			}
 		}
-		key := string(d.Digest)
-		f, mine := u.r.blobs.claim(key)
+		f, mine := u.r.blobs.Claim(d.Digest)
 		if mine {
 			// Another goroutine may have finished between the look-up and the claim.
 			if ok, err := u.r.store.Exists(ctx, d); ok && err == nil {
-				u.r.blobs.finish(key, f, "", nil)
+				u.r.blobs.End(d.Digest, f, struct{}{}, nil)
 				continue
 			}
 			err := u.download(ctx, d, use)
-			u.r.blobs.finish(key, f, "", err)
+			u.r.blobs.End(d.Digest, f, struct{}{}, err)
 			return false, err
 		}
 		// If the other goroutine fails, its reason may not apply here: try again.
-		if _, err := f.wait(ctx); ctx.Err() != nil {
+		if _, err := f.Wait(ctx); ctx.Err() != nil {
 			return false, err
 		}
 	}

@@ -73,3 +73,24 @@ func TestForgetAndEach(t *testing.T) {
 		t.Errorf("Each came to %d, want 2: values with an error do not count", sum)
 	}
 }
+
+// TestEnd checks that a call that has ended is not found again, and that those that waited for it
+// get its result.
+func TestEnd(t *testing.T) {
+	var m Map[string, int]
+	c, mine := m.Claim("a")
+	if !mine {
+		t.Fatal("the first Claim is not the caller's")
+	}
+	waiting, mine := m.Claim("a")
+	if mine || waiting != c {
+		t.Fatal("the second Claim begins the work again")
+	}
+	m.End("a", c, 7, nil)
+	if got, err := waiting.Wait(t.Context()); got != 7 || err != nil {
+		t.Errorf("Wait = %d, %v, want 7, nil", got, err)
+	}
+	if _, mine := m.Claim("a"); !mine {
+		t.Error("after End the call is still there")
+	}
+}
