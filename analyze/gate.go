@@ -44,6 +44,7 @@ func ParseThreshold(s string) (*Threshold, error) {
 	return &Threshold{Bytes: n}, nil
 }
 
+// String returns the threshold as a size or a percentage.
 func (t *Threshold) String() string {
 	if t.Relative {
 		return strconv.FormatFloat(t.Percent, 'f', -1, 64) + "%"

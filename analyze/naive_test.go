@@ -174,7 +174,7 @@ func drawImage(t *rapid.T) [][]item {
 	return layers
 }
 
-// fits says whether an entry goes together with those that a layer has: no path twice, nothing
+// fits reports whether an entry goes together with those that a layer has: no path twice, nothing
 // below what is not a directory.
 func fits(taken map[string]byte, i item) bool {
 	if i.kind == 'w' || i.kind == 'o' {

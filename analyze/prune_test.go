@@ -162,8 +162,8 @@ func disorder(items []item) string {
 	return ""
 }
 
-// replacesDirectory says whether something that is no directory may have taken a directory's place
-// for a time. That is left as it is.
+// replacesDirectory reports whether something that is no directory may have taken a directory's
+// place for a time. That is left as it is.
 func replacesDirectory(layers [][]item) bool {
 	kinds := map[string]string{}
 	for _, items := range layers {

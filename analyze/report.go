@@ -79,6 +79,7 @@ const (
 
 var ownerNames = [...]string{"own", "stage", "base"}
 
+// String returns the word for the owner in reports.
 func (o Owner) String() string { return ownerNames[o] }
 
 var ownerTexts = [...]string{"own instructions", "earlier stage", "base image"}
@@ -112,6 +113,7 @@ var reasonNames = [...]string{
 	"live", "deleted", "hidden-by-opaque", "directory-replaced", "overwritten", "rewritten-unchanged", "rewritten-time", "rewritten-metadata",
 }
 
+// String returns the word for the reason in reports.
 func (r Reason) String() string { return reasonNames[r] }
 
 // MarshalText returns the reason's name, in the order of the constants: "deleted",
@@ -246,6 +248,7 @@ const (
 
 var debrisNames = [...]string{"", "package-lists", "language-cache", "version-control", "logs", "bytecode", "core-file", "secret"}
 
+// String returns the word for the kind in reports, "" for none.
 func (k DebrisKind) String() string { return debrisNames[k] }
 
 var debrisTexts = [...]string{"", "package lists and archives", "cache of a language's tools", "version control", "logs", "compiled Python", "core dump", "looks like a secret"}

@@ -45,6 +45,7 @@ const (
 
 var typeNames = [...]string{"gone", "dir", "file", "symlink", "device", "fifo"}
 
+// String returns the word for the type in reports.
 func (t Type) String() string { return typeNames[t] }
 
 // File is one layer's file at one path.
@@ -82,6 +83,7 @@ const (
 
 var changeNames = [...]string{"unchanged", "added", "changed", "removed"}
 
+// String returns the word for the change in reports.
 func (c Change) String() string { return changeNames[c] }
 
 const root = int32(0)

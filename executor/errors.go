@@ -17,6 +17,7 @@ type ExitError struct {
 	Machine string
 }
 
+// Error returns the reason if there is one, and the exit code otherwise.
 func (e *ExitError) Error() string {
 	if e.Reason != "" {
 		return e.Reason

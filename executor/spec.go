@@ -234,6 +234,7 @@ type ChangedError struct {
 	Below bool
 }
 
+// Error names the file.
 func (e *ChangedError) Error() string {
 	return fmt.Sprintf("%q changed while it was being copied", e.Path)
 }

@@ -13,6 +13,7 @@ type Error struct {
 	Err error
 }
 
+// Error returns the error, after the lines of the Dockerfile where they are known.
 func (e *Error) Error() string {
 	if e.Range.Start == 0 {
 		return fmt.Sprintf("%s: %v", e.File, e.Err)
@@ -20,6 +21,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s:%d: %v", e.File, e.Range.Start, e.Err)
 }
 
+// Unwrap returns the error without its place.
 func (e *Error) Unwrap() error { return e.Err }
 
 // LintError is returned when rules have findings and the file or the options request an error
@@ -29,6 +31,7 @@ type LintError struct {
 	Rules []string
 }
 
+// Error lists the rules that were violated.
 func (e *LintError) Error() string {
 	s := "lint violation found for rules: "
 	for i, r := range e.Rules {

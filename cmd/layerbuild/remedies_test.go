@@ -24,8 +24,8 @@ func big(name string) string { return strings.Repeat("content of "+name+"\n", 30
 // make is a RUN that writes a file of 300 kB.
 const fill = "head -c 300000 /dev/zero >"
 
-// remedyCases are typical Dockerfiles that waste bytes below path. debris says that the bytes are
-// visible, and not dead.
+// remedyCases are typical Dockerfiles that waste bytes below path. debris is set if the bytes
+// are visible, and not dead.
 var remedyCases = []struct {
 	name, dockerfile, path string
 	files                  map[string]string

@@ -57,13 +57,17 @@ var busybox = sync.OnceValues(imagetest.Busybox)
 // TestScript runs testdata/script/*.txtar. Besides testscript's own, a script has these commands
 // and variables:
 //
-//	layerbuild ARGS…         the program, on the script's own state directory ($STATE, outside the work directory)
+//	layerbuild ARGS…         the program, on the script's own state directory ($STATE, which is
+//	                         outside the work directory)
 //	status N                 the exit status of the last layerbuild was N
-//	layer IMAGE N            prints what a layer holds, a line an entry; 0 is the lowest, -1 the topmost
+//	layer IMAGE N            prints what a layer holds, a line an entry; 0 is the lowest, -1 the
+//	                         topmost
 //	layers IMAGE N           the image has N layers
-//	tree IMAGE [PATH…]       prints the image's file system, or what is at and below the paths, the same way
+//	tree IMAGE [PATH…]       prints the image's file system, or what is at and below the paths,
+//	                         the same way
 //	content IMAGE PATH       prints a file of the image
-//	config IMAGE [FIELD]     prints the image's config, or a field of it as JSON: .config.Env, .history[0].created_by
+//	config IMAGE [FIELD]     prints the image's config, or a field of it as JSON: .config.Env,
+//	                         .history[0].created_by
 //	manifest IMAGE [FIELD]   prints the image's manifest
 //	digest IMAGE             prints the manifest's digest
 //	json FILE [FIELD]        prints a field of a JSON file; FILE may be stdout

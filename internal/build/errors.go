@@ -19,6 +19,7 @@ type StepError struct {
 	Err  error
 }
 
+// Error returns the error, after the lines of the step where they are known.
 func (e *StepError) Error() string {
 	if e.Range.Start == 0 {
 		return e.Err.Error()
@@ -26,6 +27,7 @@ func (e *StepError) Error() string {
 	return fmt.Sprintf("%s:%d: %v", e.File, e.Range.Start, e.Err)
 }
 
+// Unwrap returns the error of the step.
 func (e *StepError) Unwrap() error { return e.Err }
 
 // processError turns an *executor.ExitError into a *CommandError. It returns other errors
@@ -45,6 +47,7 @@ type CommandError struct {
 	Exit *executor.ExitError
 }
 
+// Error names the command and how it ended.
 func (e *CommandError) Error() string {
 	how := fmt.Sprintf("exit code: %d", e.Exit.Code)
 	if e.Exit.Signal != 0 {
@@ -59,4 +62,5 @@ func (e *CommandError) Error() string {
 	return fmt.Sprintf("process %q did not complete successfully: %s", strings.Join(e.Args, " "), how)
 }
 
+// Unwrap returns the *executor.ExitError.
 func (e *CommandError) Unwrap() error { return e.Exit }

@@ -14,7 +14,7 @@ func TestAmbiguousArchive(t *testing.T) {
 	file := func(name string, records map[string]string) tar.Header {
 		return tar.Header{Typeflag: tar.TypeReg, Name: name, Size: 4, PAXRecords: records}
 	}
-	// A map that says that there are no holes: archive/tar reads the four bytes.
+	// A map without holes: archive/tar reads the four bytes.
 	sparse := map[string]string{"GNUxsparse.size": "4", "GNUxsparse.numblocks": "1", "GNUxsparse.map": "0,4"}
 	for _, tt := range []struct {
 		name    string

@@ -33,7 +33,7 @@ type Made struct {
 }
 
 // Busybox makes a small base image of the machine's own busybox: a shell, its applets, passwd and
-// group files with the users root, daemon and nobody.
+// group files with root, daemon and the user nobody.
 func Busybox() (*Made, error) {
 	bin, err := exec.LookPath("busybox")
 	if err != nil {

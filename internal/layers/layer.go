@@ -47,7 +47,10 @@ type Error struct {
 	Err   error
 }
 
+// Error returns the text of Err.
 func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
 // failed returns an *Error.

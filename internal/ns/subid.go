@@ -55,7 +55,7 @@ func (f subFiles) of(name string, uid int) (uids, gids []Range, why string) {
 }
 
 // rangeSize is the number of ids to propose for a user: the same as useradd(8) assigns, so that the
-// id 65534 (nobody) is included.
+// id 65534, the user nobody, is included.
 const rangeSize = 65536
 
 // remedy returns the command that assigns a user ids from first on, in each file that has none for

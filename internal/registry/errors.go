@@ -39,6 +39,7 @@ type Error struct {
 	Message     string // may be empty
 }
 
+// Error returns what the server answered.
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s: %d %s", e.Method, e.URL, e.Status, http.StatusText(e.Status))
@@ -51,6 +52,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// Is reports whether the status is that of ErrNotFound or ErrDenied.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case ErrNotFound:

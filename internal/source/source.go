@@ -129,6 +129,7 @@ type NotFoundError struct {
 // ErrNotFound is wrapped by a NotFoundError.
 var ErrNotFound = errors.New("not found")
 
+// Error names what was not found.
 func (e *NotFoundError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%q: not found", e.Path)

@@ -68,6 +68,7 @@ type BlobError struct {
 	Remedy string
 }
 
+// Error names the blob and its damage, and adds the remedy.
 func (e *BlobError) Error() string {
 	text := fmt.Sprintf("blob %s %v", e.Digest, e.Err)
 	if e.Remedy != "" {

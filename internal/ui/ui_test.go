@@ -536,7 +536,7 @@ type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
-// An output that is gone is said by Close and hinders nobody.
+// Close returns the error of a closed output, and no other call is affected by it.
 func TestBrokenOutput(t *testing.T) {
 	for _, mode := range []string{"plain", "tty", "rawjson"} {
 		u, err := New(mode, broken{}, Options{})

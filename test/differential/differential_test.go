@@ -50,9 +50,10 @@ func TestOverlayWithSingleID(t *testing.T) {
 // found returns the seeds that once found a fault, on any driver:
 //
 //	1   user.fuseoverlayfs.opaque counted as a mark on the kernel's overlay
-//	3   a directory below an opaque one was compared as if it were merged, and deleted files came back; whiteouts of other
-//	    builders' layers that hide nothing were listed as names that cannot be found
-//	9   so were whiteouts that fuse-overlayfs has left
+//	3   a directory below an opaque one was compared as if it were merged, and deleted files
+//	    came back; whiteouts of other builders' layers that hide nothing were listed as names that
+//	    cannot be found
+//	9   whiteouts that fuse-overlayfs had left were listed in the same way
 //	93  an unchanged name of a file whose other names were changed was written again
 func found() []uint64 { return []uint64{1, 3, 9, 93} }
 

@@ -19,8 +19,12 @@
 //
 // Changes that no result depends on are not in the table:
 //
-//   - the platform is not in the key of RUN: a command does not see it, and an image for another platform has other layers
-//   - whether owners are kept is not in the content key of COPY: the digest of the files has the owners if they are kept
-//   - the record under a definition key is not renewed after a hit under the content key: the next build digests the files again
-//   - an imported layer is fetched once for all snapshots: it is used on those that have the same layers
+//   - the platform is not in the key of RUN: a command does not see it, and an image for another
+//     platform has other layers
+//   - whether owners are kept is not in the content key of COPY: the digest of the files has the
+//     owners if they are kept
+//   - the record under a definition key is not renewed after a hit under the content key: the next
+//     build digests the files again
+//   - an imported layer is fetched once for all snapshots: it is used on those that have the same
+//     layers
 package soundness

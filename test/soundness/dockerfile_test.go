@@ -9,13 +9,15 @@ import (
 // The generated builds are to succeed, since builds that fail alike test nothing. So each name in
 // the context and in the image is of one of these classes, and nothing changes the class of a name:
 //
-//	kept   keep, dir, dir/keep, dir/sub, dir/sub/keep in contexts and /w/keep in images are always there
+//	kept   are always there: keep, dir, dir/keep, dir/sub, dir/sub/keep in contexts, /w/keep in
+//	       images
 //	files  are regular files or absent; sources that may be absent are named by patterns
 //	dirs   are directories: a command that removes one makes it again
-//	odd    may be anything; they are copied with their directory, and no two copies put them to one place
-//	fifo   is what each fifo is called
+//	odd    may be anything; they are copied with their directory, and no two copies put them to
+//	       one place
+//	fifo   is the name of each fifo
 //
-// Each command is followed by "|| true": it is no matter which of them can be done.
+// Each command is followed by "|| true", since commands may fail.
 
 // stage is a stage of a generated Dockerfile. A stage without a shell only copies.
 type stage struct {

@@ -65,10 +65,10 @@ func Main(m *testing.M) int {
 	return 0
 }
 
-// Current is the kind of namespaces that this process runs in.
+// Current returns the kind of namespaces that this process runs in.
 func Current() Kind { return Kind(os.Getenv(variable)) }
 
-// UserNS says that it is a user namespace.
+// UserNS reports whether this process runs in a user namespace.
 func UserNS() bool { return Current() == Range || Current() == Single }
 
 // Need skips a test that cannot mount anything here.
