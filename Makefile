@@ -1,11 +1,11 @@
 # make            bin/layerbuild, static
 # make demo       builds two of the examples and runs one, on any Debian machine
-# make test       everything: format, vet, unit and integration tests as an unprivileged user and as root, a short fuzz
+# make test       everything: lint, unit and integration tests as an unprivileged user and as root, a short fuzz
 # make fuzz       each fuzz target for FUZZTIME (1m)
 # make faults     hours of randomized tests, hostile input and fuzzing; LAYERBUILD_FAULTS_BUDGET=2h does a part, the next run goes on
 # make race       unit tests under the race detector (needs a C compiler)
 # make bench      measures layerbuild beside buildah and dockerd: docs/BENCHMARKS.md. BENCH holds flags: bin/bench -help
-# make lint       gofmt and vet
+# make lint       gofmt, vet, and the rules for imports, comments, names and documentation (internal/arch)
 # make clean
 #
 # demo, test and bench install the Debian packages that they need when one is missing, as root or through sudo.
@@ -58,8 +58,7 @@ bench:
 	$(if $(filter-out 0,$(shell id -u)),sudo )env BENCH_DIR="$${BENCH_DIR:-/var/tmp}" bin/bench -o docs/BENCHMARKS.md $(BENCH)
 
 lint:
-	test -z "$$($$($(GO) env GOROOT)/bin/gofmt -l . | tee /dev/stderr)"
-	$(GO) vet ./...
+	GO=$(GO) scripts/lint
 
 clean:
 	rm -rf bin $(ROOTFS)
