@@ -1,0 +1,392 @@
+package arch
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A floor is a set of rooms of the same height.
+type floor struct {
+	name  string
+	rooms []allowed
+}
+
+// allowed lists the rooms that a room imports.
+type allowed struct {
+	room    string
+	imports string // separated by spaces
+}
+
+// floors is the plan of the house, from the ground up: each room with all rooms of the module that
+// it imports. A room imports only rooms that stand before it. The rooms of the last floor exist for
+// tests, and for those below test/ the imports of their tests count.
+var floors = []floor{
+	{"primitives", []allowed{
+		{"internal/event", ""},
+		{"internal/hostfile", ""},
+		{"internal/lock", ""},
+		{"internal/memo", ""},
+		{"internal/ocijson", ""},
+		{"internal/pattern", ""},
+		{"internal/platform", ""},
+		{"internal/reference", ""},
+		{"internal/safepath", ""},
+		{"internal/smallfile", ""},
+		{"internal/suggest", ""},
+		{"internal/units", ""},
+		{"internal/unpack/rawfs", ""},
+	}},
+	{"tools", []allowed{
+		{"internal/atomicfile", "internal/hostfile"},
+		{"internal/layercheck", "internal/unpack/rawfs"},
+		{"internal/mount", "internal/safepath"},
+		{"internal/ns", "internal/smallfile"},
+		{"internal/registry", "internal/hostfile internal/ocijson internal/platform internal/reference"},
+		{"internal/stagedir", "internal/lock internal/unpack/rawfs"},
+		{"internal/state/ledger", "internal/atomicfile internal/lock internal/smallfile"},
+		{"internal/ui", "internal/event internal/units"},
+		{"internal/unpack", "internal/safepath internal/unpack/rawfs"},
+	}},
+	{"parts", []allowed{
+		{"parser", "internal/pattern internal/platform internal/reference internal/suggest"},
+		{"executor", "internal/mount internal/safepath internal/unpack/rawfs"},
+		{"executor/archive", "executor internal/unpack"},
+		{"snapshot", "internal/atomicfile internal/mount internal/safepath internal/smallfile " +
+			"internal/state/ledger"},
+		{"diff", "internal/unpack internal/unpack/rawfs"},
+		{"export", "internal/atomicfile internal/event internal/ocijson internal/platform " +
+			"internal/reference internal/stagedir internal/suggest internal/unpack"},
+		{"analyze", "internal/pattern internal/units internal/unpack"},
+		{"analyze/browse", "analyze internal/ui internal/units"},
+		{"analyze/html", "analyze internal/ui internal/units"},
+		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
+		{"internal/cachemount", "internal/lock internal/memo parser"},
+		{"internal/source", "internal/atomicfile internal/hostfile internal/pattern internal/safepath " +
+			"internal/unpack internal/unpack/rawfs"},
+		{"internal/secret", "internal/source"},
+		{"internal/store", "internal/atomicfile internal/lock internal/reference internal/smallfile"},
+	}},
+	{"images and state", []allowed{
+		{"internal/state", "executor internal/atomicfile internal/cache internal/lock internal/ns " +
+			"internal/smallfile internal/state/ledger internal/store snapshot"},
+		{"internal/image", "diff internal/cache internal/event internal/hostfile internal/memo " +
+			"internal/mount internal/ns internal/ocijson internal/platform " +
+			"internal/registry internal/store internal/unpack snapshot"},
+		{"internal/container", "executor internal/event internal/image internal/state snapshot"},
+		{"internal/imageanalysis", "analyze diff internal/image internal/ocijson internal/registry " +
+			"internal/state parser"},
+		{"internal/layers", "diff executor internal/cache internal/image internal/imageanalysis " +
+			"internal/layercheck internal/memo internal/mount internal/state " +
+			"internal/store internal/unpack parser snapshot"},
+		{"internal/inputs", "internal/cache internal/event internal/image internal/layers " +
+			"internal/memo internal/mount internal/secret internal/source parser " +
+			"snapshot"},
+		{"internal/remotecache", "export internal/cache internal/event internal/image internal/layers " +
+			"internal/ocijson internal/store"},
+		{"internal/runmount", "executor internal/cachemount internal/layers internal/mount " +
+			"internal/secret parser snapshot"},
+		{"internal/outputs", "diff export internal/event internal/image internal/imageanalysis " +
+			"internal/layers internal/platform internal/registry internal/remotecache " +
+			"internal/state internal/store parser"},
+	}},
+	{"conductor", []allowed{
+		{"internal/build", "diff executor export internal/cache internal/cachemount internal/event " +
+			"internal/image internal/imageanalysis internal/inputs internal/layers " +
+			"internal/memo internal/mount internal/outputs internal/remotecache " +
+			"internal/runmount internal/secret internal/source internal/state " +
+			"internal/store parser snapshot"},
+	}},
+	{"program", []allowed{
+		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive export " +
+			"internal/atomicfile internal/build internal/container internal/event " +
+			"internal/hostfile internal/image internal/imageanalysis internal/layers " +
+			"internal/ns internal/ocijson internal/outputs internal/reference " +
+			"internal/registry internal/remotecache internal/secret internal/source " +
+			"internal/state internal/store internal/suggest internal/ui " +
+			"internal/units parser snapshot"},
+	}},
+	{"tests", []allowed{
+		{"internal/arch", ""},
+		{"internal/fstree", ""},
+		{"internal/imagetest", ""},
+		{"internal/mount/mounttest", ""},
+		{"internal/registrytest", "internal/imagetest"},
+		{"internal/rounds", ""},
+		{"internal/vttest", ""},
+		{"snapshot/snapshottest", "internal/fstree internal/mount internal/mount/mounttest snapshot"},
+		{"analyze/analyzetest", "analyze"},
+		{"bench", "diff"},
+		{"test/lab", "internal/imagetest internal/registrytest"},
+		{"test/golden", "test/lab"},
+		{"test/differential", "diff internal/layercheck internal/mount internal/mount/mounttest " +
+			"internal/rounds snapshot"},
+		{"test/drivers", "test/lab"},
+		{"test/examples", "test/lab"},
+		{"test/faults", "internal/imagetest internal/rounds test/lab"},
+		{"test/live", "internal/rounds test/lab"},
+		{"test/readers", "internal/fstree internal/imagetest test/lab"},
+		{"test/rootless", "test/golden test/lab"},
+		{"test/run/report", ""},
+		{"test/run", "test/run/report"},
+		{"test/runverb", "test/lab"},
+		{"test/soundness", "internal/build internal/imagetest internal/rounds internal/source parser " +
+			"test/lab"},
+		{"test/state", "internal/imagetest internal/rounds test/lab"},
+	}},
+}
+
+// modules lists the rooms that may import each third-party module. go.mod requires no others.
+var modules = map[string]string{
+	"github.com/BurntSushi/toml":           "internal/registry", // containers-registries.conf
+	"github.com/docker/go-units":           "internal/units",
+	"github.com/klauspost/compress":        "diff internal/imageanalysis internal/imagetest internal/unpack",
+	"github.com/moby/buildkit":             "parser",
+	"github.com/moby/docker-image-spec":    "cmd/layerbuild internal/build internal/image internal/imagetest internal/inputs internal/outputs parser",
+	"github.com/moby/patternmatcher":       "internal/source", // the lines of an ignore file; pattern matches them
+	"github.com/opencontainers/go-digest":  anyRoom,
+	"github.com/opencontainers/image-spec": anyRoom,
+	"github.com/spf13/pflag":               "cmd/layerbuild",
+	"github.com/ulikunitz/xz":              "internal/unpack",
+	"golang.org/x/sync":                    anyRoom,
+	"golang.org/x/sys":                     anyRoom, // TestSystemCalls lists the rooms that call the kernel
+	"golang.org/x/term":                    "analyze/browse cmd/layerbuild executor export internal/ui",
+
+	"github.com/distribution/reference": "", // tests of internal/reference
+	"github.com/google/go-cmp":          "snapshot/snapshottest",
+	"github.com/rogpeppe/go-internal":   "", // the scripts of cmd/layerbuild
+	"go.uber.org/goleak":                "",
+	"pgregory.net/rapid":                "",
+}
+
+// anyRoom is for modules of plain data, and of what the standard library could have.
+const anyRoom = "any"
+
+// onlyPackages limits a module to the packages that begin with a path.
+var onlyPackages = map[string]string{
+	"github.com/moby/buildkit": "github.com/moby/buildkit/frontend/dockerfile/",
+}
+
+// TestImports compares the imports of all rooms with floors.
+func TestImports(t *testing.T) {
+	want := map[string][]string{}
+	for _, f := range floors {
+		for _, a := range f.rooms {
+			want[a.room] = strings.Fields(a.imports)
+		}
+	}
+	got := map[string][]string{}
+	for _, p := range packages(t) {
+		imports := p.Imports
+		if in(p.room(), "test") {
+			imports = slices.Concat(imports, p.TestImports, p.XTestImports)
+		}
+		got[p.room()] = rooms(p.room(), imports)
+	}
+	for _, problem := range compare(want, got) {
+		t.Error(problem)
+	}
+}
+
+// rooms returns the other rooms among the imports of a room, sorted, each once.
+func rooms(own string, imports []string) []string {
+	var found []string
+	for _, path := range imports {
+		if room, ok := strings.CutPrefix(path, module); ok && room != own {
+			found = append(found, room)
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// compare returns the differences between the imports that floors lists and those of the source.
+func compare(want, got map[string][]string) []string {
+	const table = "in floors (internal/arch/rooms_test.go)"
+	var problems []string
+	for _, room := range slices.Sorted(maps.Keys(got)) {
+		listed, ok := want[room]
+		if !ok {
+			problems = append(problems, room+" is not "+table+": add it to the floor that it belongs to, and to docs/ARCHITECTURE.md")
+			continue
+		}
+		for _, imp := range got[room] {
+			if !slices.Contains(listed, imp) {
+				problems = append(problems, room+" imports "+imp+", which is new: let a room above both connect them, "+
+					"or add it to the line of "+room+" "+table+" and give the reason in the commit")
+			}
+		}
+		for _, imp := range listed {
+			if !slices.Contains(got[room], imp) {
+				problems = append(problems, room+" does not import "+imp+": remove it from the line of "+room+" "+table)
+			}
+		}
+	}
+	for _, room := range slices.Sorted(maps.Keys(want)) {
+		if _, ok := got[room]; !ok {
+			problems = append(problems, room+" does not exist: remove it "+table)
+		}
+	}
+	return problems
+}
+
+// TestFloors checks the table itself: no room stands twice, and each imports only rooms that stand
+// before it.
+func TestFloors(t *testing.T) {
+	for _, problem := range ascending(floors) {
+		t.Error(problem)
+	}
+}
+
+// ascending returns the lines of the floors that are out of order.
+func ascending(floors []floor) []string {
+	var problems []string
+	before := map[string]bool{}
+	for _, f := range floors {
+		for _, a := range f.rooms {
+			if before[a.room] {
+				problems = append(problems, a.room+" stands twice in floors")
+			}
+			for _, imp := range strings.Fields(a.imports) {
+				if !before[imp] {
+					problems = append(problems, a.room+" ("+f.name+") imports "+imp+", which does not stand before it in floors")
+				}
+			}
+			before[a.room] = true
+		}
+	}
+	return problems
+}
+
+// TestModules compares the modules that go.mod requires, and the rooms that import them, with
+// modules.
+func TestModules(t *testing.T) {
+	list := packages(t)
+	out, err := goCommand("mod", "edit", "-json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mod struct {
+		Require []struct {
+			Path     string
+			Indirect bool
+		}
+	}
+	if err := json.Unmarshal(out, &mod); err != nil {
+		t.Fatal(err)
+	}
+	required := map[string]bool{}
+	for _, r := range mod.Require {
+		if !r.Indirect {
+			required[r.Path] = true
+		}
+	}
+	imports := map[string][]string{}
+	for _, p := range list {
+		imports[p.room()] = p.Imports
+	}
+	for _, problem := range compareModules(required, imports) {
+		t.Error(problem)
+	}
+}
+
+// compareModules returns the differences between modules and the source.
+func compareModules(required map[string]bool, imports map[string][]string) []string {
+	const table = "modules (internal/arch/rooms_test.go)"
+	var problems []string
+	for _, path := range slices.Sorted(maps.Keys(required)) {
+		if _, ok := modules[path]; !ok {
+			problems = append(problems, "go.mod requires "+path+": do without it, or add it to "+table+" and give the reason in the commit")
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(modules)) {
+		if !required[path] {
+			problems = append(problems, "go.mod does not require "+path+": remove it from "+table)
+		}
+	}
+	used := map[string]bool{} // "module room"
+	for _, room := range slices.Sorted(maps.Keys(imports)) {
+		for _, imp := range imports[room] {
+			for path, rooms := range modules {
+				if imp != path && !strings.HasPrefix(imp, path+"/") {
+					continue
+				}
+				used[path+" "+room] = true
+				if rooms != anyRoom && !slices.Contains(strings.Fields(rooms), room) {
+					problems = append(problems, room+" imports "+imp+": use the room that has it ("+rooms+"), "+
+						"or add the room to "+table+" and give the reason in the commit")
+				}
+				if only := onlyPackages[path]; !strings.HasPrefix(imp, only) {
+					problems = append(problems, room+" imports "+imp+": of this module use only packages below "+only)
+				}
+			}
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(modules)) {
+		if modules[path] == anyRoom {
+			continue
+		}
+		for room := range strings.FieldsSeq(modules[path]) {
+			if !used[path+" "+room] {
+				problems = append(problems, room+" does not import "+path+": remove the room from "+table)
+			}
+		}
+	}
+	return problems
+}
+
+// TestImportsFindings plants a fault for each rule of the tables.
+func TestImportsFindings(t *testing.T) {
+	has := func(t *testing.T, got []string, want string) {
+		t.Helper()
+		if len(got) != 1 || !strings.HasPrefix(got[0], want) {
+			t.Errorf("got %q, want one that begins with %q", got, want)
+		}
+	}
+	line := func(imports ...string) map[string][]string { return map[string][]string{"a": imports} }
+	has(t, compare(line(), line("b")), "a imports b, which is new")
+	has(t, compare(line("b"), line()), "a does not import b: remove it")
+	has(t, compare(line(), nil), "a does not exist: remove it")
+	has(t, compare(nil, line()), "a is not in floors")
+
+	has(t, ascending([]floor{{"low", []allowed{{"a", "b"}}}, {"high", []allowed{{"b", ""}}}}), "a (low) imports b, which does not stand before it")
+	has(t, ascending([]floor{{"low", []allowed{{"a", ""}, {"a", ""}}}}), "a stands twice")
+
+	// modulesAsListed makes a go.mod and imports that agree with modules.
+	modulesAsListed := func() (map[string]bool, map[string][]string) {
+		required, imports := map[string]bool{}, map[string][]string{}
+		for path, rooms := range modules {
+			required[path] = true
+			if rooms == anyRoom {
+				continue
+			}
+			if only, ok := onlyPackages[path]; ok {
+				path = only + "parser"
+			}
+			for room := range strings.FieldsSeq(rooms) {
+				imports[room] = append(imports[room], path)
+			}
+		}
+		return required, imports
+	}
+	required, imports := modulesAsListed()
+	if got := compareModules(required, imports); got != nil {
+		t.Fatalf("without a fault: %q", got)
+	}
+	imports["snapshot"] = append(imports["snapshot"], "github.com/spf13/pflag")
+	has(t, compareModules(required, imports), "snapshot imports github.com/spf13/pflag: use the room that has it (cmd/layerbuild)")
+	required, imports = modulesAsListed()
+	imports["parser"] = append(imports["parser"], "github.com/moby/buildkit/client")
+	has(t, compareModules(required, imports), "parser imports github.com/moby/buildkit/client: of this module use only")
+	required, imports = modulesAsListed()
+	imports["internal/registry"] = nil
+	has(t, compareModules(required, imports), "internal/registry does not import github.com/BurntSushi/toml: remove the room")
+	required, imports = modulesAsListed()
+	required["example.com/new"] = true
+	has(t, compareModules(required, imports), "go.mod requires example.com/new")
+	required, imports = modulesAsListed()
+	delete(required, "pgregory.net/rapid")
+	has(t, compareModules(required, imports), "go.mod does not require pgregory.net/rapid")
+}
