@@ -317,13 +317,16 @@ func Rewrite(ctx context.Context, r io.Reader, drop []bool, dirs []string, w io.
 		return fmt.Errorf("read layer: %w", err)
 	}
 	defer z.Close()
-	a := readAhead(ctx, z)
-	defer a.stop()
+	a := unpack.ReadAhead(ctx, z, unpack.AheadOptions{})
+	defer a.Stop()
 	b := &blocks{from: a}
 	if err := (&rewriter{r: unpack.NewReader(b), in: b, out: w, drop: drop, dirs: dirs}).run(); err != nil {
 		return fmt.Errorf("rewrite layer: %w", err)
 	}
-	return b.toEnd()
+	if err := a.Drain(); err != nil {
+		return fmt.Errorf("read layer: %w", err)
+	}
+	return nil
 }
 
 // writeDirs writes entries for directories, with the owner, mode and time that unpackers give to a
@@ -342,7 +345,7 @@ func writeDirs(w io.Writer, dirs []string) error {
 // blocks returns a tar block by block, so that the blocks that the reader has taken are those
 // that it has used, and keeps them.
 type blocks struct {
-	from  *ahead
+	from  *unpack.Ahead
 	chunk []byte
 	taken []byte
 	// forget is set while the blocks that are taken are not kept.
@@ -368,17 +371,6 @@ func (b *blocks) Chunk() ([]byte, error) {
 
 // Read is never called. unpack.NewReader requires an io.Reader.
 func (b *blocks) Read([]byte) (int, error) { panic("unreachable") }
-
-// toEnd reads the data after the archive.
-func (b *blocks) toEnd() error {
-	for {
-		if _, err := b.from.Chunk(); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("read layer: %w", err)
-		}
-	}
-}
 
 type rewriter struct {
 	r    *unpack.Reader

@@ -11,7 +11,6 @@ import (
 	"math"
 	"path"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/unpack"
@@ -25,20 +24,16 @@ func Scan(ctx context.Context, r io.Reader) (*Table, error) {
 		return nil, fmt.Errorf("read layer: %w", err)
 	}
 	defer z.Close()
-	a := readAhead(ctx, z)
-	defer a.stop()
+	a := unpack.ReadAhead(ctx, z, unpack.AheadOptions{})
+	defer a.Stop()
 	s := scanner{r: unpack.NewReader(a), hash: sha256.New(), buf: make([]byte, 128<<10)}
 	if err := s.scan(); err != nil {
 		return nil, fmt.Errorf("read layer: %w", err)
 	}
-	for {
-		if _, err := a.Chunk(); err == io.EOF {
-			break
-		} else if err != nil {
-			return nil, fmt.Errorf("read layer: %w", err)
-		}
+	if err := a.Drain(); err != nil {
+		return nil, fmt.Errorf("read layer: %w", err)
 	}
-	s.w.table.Tar = a.size
+	s.w.table.Tar = a.Size
 	return &s.w.table, nil
 }
 
@@ -227,100 +222,3 @@ func nanoseconds(sec, nsec int64) int64 {
 	}
 	return sec*int64(time.Second) + nsec
 }
-
-// ahead reads a stream in a goroutine of its own, so that decompressing and hashing run
-// concurrently. It implements unpack.Chunker.
-type ahead struct {
-	full chan chunk
-	free chan []byte
-	done chan struct{}
-	gone chan struct{}
-	size int64 // of the data that was taken
-
-	taken []byte
-	err   error
-}
-
-type chunk struct {
-	data []byte
-	n    int
-	err  error
-}
-
-// chunkSize is a multiple of the tar's block size, as unpack.Chunker requires.
-const chunkSize = 256 << 10
-
-func readAhead(ctx context.Context, r io.Reader) *ahead {
-	a := &ahead{full: make(chan chunk, 5), free: make(chan []byte, 4), done: make(chan struct{}), gone: make(chan struct{})}
-	for range cap(a.free) {
-		a.free <- chunks.Get().(*[chunkSize]byte)[:]
-	}
-	go func() {
-		defer close(a.gone)
-		for {
-			var c chunk
-			select {
-			case c.data = <-a.free:
-			case <-a.done:
-				return
-			case <-ctx.Done():
-				a.full <- chunk{err: context.Cause(ctx)} // the channel has room for one more than the number of buffers
-				return
-			}
-			c.n, c.err = unpack.Fill(r, c.data)
-			a.full <- c
-			if c.err != nil {
-				return
-			}
-		}
-	}()
-	return a
-}
-
-// Chunk implements unpack.Chunker.
-func (a *ahead) Chunk() ([]byte, error) {
-	if a.taken != nil {
-		a.free <- a.taken
-		a.taken = nil
-	}
-	if a.err != nil {
-		return nil, a.err
-	}
-	c := <-a.full
-	a.err = c.err
-	a.size += int64(c.n)
-	if c.n == 0 {
-		return nil, a.err
-	}
-	a.taken = c.data
-	return c.data[:c.n], nil
-}
-
-// Read is never called. unpack.NewReader requires an io.Reader.
-func (a *ahead) Read([]byte) (int, error) { panic("unreachable") }
-
-// stop ends the goroutine. The underlying reader must not block forever.
-func (a *ahead) stop() {
-	close(a.done)
-	<-a.gone
-	close(a.full)
-	close(a.free)
-	for c := range a.full {
-		putChunk(c.data)
-	}
-	for data := range a.free {
-		putChunk(data)
-	}
-	putChunk(a.taken)
-	a.taken = nil
-}
-
-var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
-
-func putChunk(data []byte) {
-	if data != nil {
-		chunks.Put((*[chunkSize]byte)(data))
-	}
-}
-
-var _ unpack.Chunker = (*ahead)(nil)

@@ -1,10 +1,12 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 
+	"github.com/layerbuild/layerbuild/internal/unpack"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -56,4 +58,22 @@ func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
 	return n, err
+}
+
+// readWhole reads a blob to its end, writes all of it to w (nil: discards it), and calls use (may
+// be nil) with a reader of the same bytes. An error of r or w takes precedence over that of use,
+// which is often a consequence. When use fails, r is still read to its end, so that w can check
+// the digest of the whole content.
+func readWhole(ctx context.Context, r io.Reader, w io.Writer, use func(io.Reader) error) error {
+	var o unpack.AheadOptions
+	if w != nil {
+		o.Tee = func(p []byte) error { _, err := w.Write(p); return err }
+	}
+	a := unpack.ReadAhead(ctx, r, o)
+	defer a.Stop()
+	var used error
+	if use != nil {
+		used = use(a)
+	}
+	return cmp.Or(a.Drain(), used)
 }

@@ -520,7 +520,7 @@ func (u *unpacking) readStored(ctx context.Context, d ocispec.Descriptor, use fu
 		return err
 	}
 	defer r.Close()
-	return readChunks(ctx, r, nil, use)
+	return readWhole(ctx, r, nil, use)
 }
 
 // download stores a blob while use reads it.
@@ -533,7 +533,7 @@ func (u *unpacking) download(ctx context.Context, d ocispec.Descriptor, use func
 		defer body.Close()
 		watched, done := u.watch(body, "download", d)
 		defer done()
-		return readChunks(ctx, watched, w, use)
+		return readWhole(ctx, watched, w, use)
 	})
 }
 
