@@ -1,5 +1,3 @@
-// Bench measures layerbuild beside buildah and dockerd: the same Dockerfiles, in turn, with the
-// time, CPU and memory of each tool and of everything that it starts.
 package main
 
 import (

@@ -1,10 +1,14 @@
 // Package diff turns the difference between two file system states into a layer, and a layer into a
 // directory.
 //
-// It reads the directories of a Tree, writes only to the directory that Apply and Inherit are
-// called with, and makes no mounts. To test it, run go test as root: whiteouts and owners need it.
-// The tests run themselves again in user namespaces. The golden layers in testdata fix the bytes of
-// layers.
+// It imports unpack and unpack/rawfs. It makes system calls to walk trees and to set owners, modes
+// and attributes. It reads the directories of a Tree, writes only to the directory that Apply and
+// Inherit are called with, and makes no mounts.
+//
+// To test it, run go test ./diff as root, or as a user who may make user namespaces. The tests run
+// in a mount namespace of their own, and again in user namespaces. testdata/golden.txt fixes the
+// digests of layers. FuzzApply and FuzzEntries read hostile layers. test/differential and
+// test/golden test it on every driver.
 //
 // # What is in a layer
 //

@@ -1,10 +1,3 @@
-// Package export sends a finished image to an archive, a directory, a registry or the store.
-//
-// Parse turns the value of -o into a Spec. New checks the destinations before anything is built,
-// and returns an Exporter for each Spec. The Exporter is run once, when the image is finished.
-// Blobs are copied unchanged: their compression was chosen when the layers were sealed,
-// according to Spec.Layers. The package may write to destinations and run a container engine's
-// load command. Its tests use images in memory and temporary directories.
 package export
 
 import (

@@ -1,10 +1,17 @@
 // Package parser turns a Dockerfile into stages of fully expanded steps.
 //
-// It works on text and data only: it does not read files, use a registry or need a privilege,
-// and its tests need no more than texts. Parse reads the text, (*File).Plan chooses the stages
-// that a target needs and puts them in order, and (*Stage).Steps expands the instructions of one
-// stage with the configuration of its base. Expansion is lazy because an instruction may use a
-// variable that only the base image's configuration holds.
+// Parse reads the text, (*File).Plan chooses the stages that a target needs and puts them in order,
+// and (*Stage).Steps expands the instructions of one stage with the configuration of its base.
+// Expansion is lazy because an instruction may use a variable that only the base image's
+// configuration holds.
+//
+// It imports pattern, platform, reference and suggest. It works on text and data only: it does not
+// read files, use the network or need a privilege. It is the only package that imports BuildKit's
+// packages.
+//
+// To test it, run go test ./parser as any user. testdata has Dockerfiles with their plans, which
+// -update writes anew, and the answers of BuildKit's linter. FuzzParse and FuzzExpand read random
+// text.
 //
 // The words:
 //

@@ -10,10 +10,13 @@
 // There is no database. A snapshot's directory appears by rename, so that a reader sees all of it
 // or nothing, and several processes can use one root without other communication.
 //
-// The package may make system calls and mounts, and writes only below the root that Open is called
-// with. Its conformance suite is package snapshottest, which the tests run for every driver that
-// works on the machine. They need root or user namespaces; TestBtrfs makes a file system on a loop
-// device.
+// It imports atomicfile, mount, safepath, smallfile and state/ledger. It makes system calls and
+// mounts, and writes only below the root that Open is called with.
+//
+// To test it, run go test ./snapshot as root, or as a user who may make user namespaces. Package
+// snapshottest is the conformance suite, which runs for every driver that works on the machine.
+// TestBtrfs makes a file system on a loop device, as root. FuzzInfo reads damaged descriptions of
+// snapshots.
 package snapshot
 
 import (

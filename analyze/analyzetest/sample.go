@@ -1,4 +1,3 @@
-// Package analyzetest has reports for the tests of what shows reports.
 package analyzetest
 
 import (

@@ -1,5 +1,3 @@
-// Package browse shows a report on the whole screen of a terminal. It may read from and write to
-// that terminal only. Its tests use a virtual terminal (internal/vttest).
 package browse
 
 import (

@@ -1,5 +1,3 @@
-// Package html writes a report as one self-contained page: it needs no network, no server and no
-// other file. The package only writes to the given writer. Its tests read the page.
 package html
 
 import (

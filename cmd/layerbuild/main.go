@@ -1,4 +1,3 @@
-// Command layerbuild builds OCI images from Dockerfiles, without a daemon.
 package main
 
 import (

@@ -1,10 +1,3 @@
-// Package archive unpacks the archives that ADD copies.
-//
-// It is separate from the executor because of its imports: the decompressors build their tables
-// when a program starts, and a step's child that does not unpack anything should not wait for that.
-//
-// The package reads the archive and writes below the destination that executor.UnpackOptions.Dest
-// opens. To test it, run the tests of the executor, which unpack archives in steps.
 package archive
 
 import (

@@ -1,13 +1,3 @@
-// Package atomicfile replaces files atomically: a reader, also after a crash, sees either the old
-// content or the new one.
-//
-// The new content is written to a file without a name (O_TMPFILE), which the kernel removes if the
-// process dies. The file gets a temporary name only immediately before rename(2) moves it over the
-// old file. On file systems without unnamed files (NFS, and overlayfs before Linux 6.3) it has the
-// temporary name from the beginning.
-//
-// The package writes only the file that it is called for, and in its directory. Its tests run as
-// any user.
 package atomicfile
 
 import (

@@ -10,8 +10,11 @@
 // A builder is one build, a solver builds the plan of one platform, and an engine finds and makes
 // the results of steps. copy.go and run.go hold the two kinds of step that have inputs.
 //
-// The package makes no system calls, and touches files only by way of other packages. What it needs
-// of the executor, the snapshots, the cache, the sealer and the images are interfaces in engine.go.
-// fake_test.go has an executor for tests, which run in a mount namespace of their own and need no
-// root.
+// It imports the packages that internal/arch lists. It makes no system calls, and touches files
+// only by way of other packages. What it needs of the executor, the snapshots, the cache, the
+// sealer and the images are interfaces in engine.go.
+//
+// To test it, run go test ./internal/build as root, or as a user who may make user namespaces. The
+// tests run in a mount namespace of their own, with the executor of fake_test.go. key_test.go lists
+// every field that a key has. test/soundness tests that the cache never changes a result.
 package build

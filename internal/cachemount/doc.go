@@ -11,4 +11,9 @@
 //
 // The name of the directory is a digest of everything that distinguishes caches. NAME.1, NAME.2 and
 // so on are further directories of a private cache that several steps use at once.
+//
+// It imports lock, memo and parser. It writes only below its directory. It holds locks while steps
+// use a cache, and starts nothing.
+//
+// To test it, run go test ./internal/cachemount as any user.
 package cachemount

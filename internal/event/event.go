@@ -1,5 +1,3 @@
-// Package event defines the events that a build reports while it runs, as a closed set of plain
-// values.
 package event
 
 import "time"

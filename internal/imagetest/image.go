@@ -1,8 +1,3 @@
-// Package imagetest looks at images as a program of another origin would: from the bytes of a
-// layout or archive alone.
-//
-// It shares no code with what the product uses to write images, so that a fault there cannot hide
-// itself here.
 package imagetest
 
 import (

@@ -5,6 +5,10 @@
 // Each image is resolved and unpacked once in a build, and each context and snapshot is opened
 // once, when it is first used.
 //
-// The package opens mounts and directories for reading, and runs nothing. internal/build tests it
-// with fake images and with images of the store.
+// It imports cache, event, image, layers, memo, mount, secret, source, parser and snapshot. It
+// makes no system calls itself. It opens mounts and directories for reading, fetches images and
+// downloads by way of other packages, and runs no commands.
+//
+// It is tested by its users: go test ./internal/build has fake images and images of the store. It
+// needs root, or a user who may make user namespaces.
 package inputs

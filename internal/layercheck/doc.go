@@ -8,5 +8,9 @@
 // contain: extended attributes by rawfs.InLayer, whole seconds, no sockets, no names that begin
 // with ".wh.".
 //
-// The package only reads. Its tests run as any user.
+// It imports unpack/rawfs. It makes system calls to list directories and to read attributes, and
+// only reads.
+//
+// To test it, run go test ./internal/layercheck as any user. With LAYERBUILD_CHECK_LAYERS=1, which
+// make test sets, each build checks its layers.
 package layercheck

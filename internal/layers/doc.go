@@ -5,4 +5,11 @@
 // snapshots that are unpacked from their layers when something runs on them or reads them. Repair
 // makes the blob of a layer again from the snapshot that it was sealed from. A Checker compares
 // layers with what the steps saw, independently of package diff.
+//
+// It imports the packages that internal/arch lists. It makes no system calls itself. It reads
+// snapshots through mounts that no other process sees, writes blobs, records and temporary files,
+// and starts no processes.
+//
+// To test it, run go test ./internal/layers as any user. go test ./internal/build tests it with
+// builds, and test/state the repair of damaged blobs.
 package layers

@@ -1,5 +1,3 @@
-// Package lock coordinates processes that share a directory, by flock(2) on a file. It makes and
-// opens lock files and directories, and does not write to them. The packages that use it test it.
 package lock
 
 import (

@@ -1,5 +1,3 @@
-// Package memo computes a value once for each key and returns it to all callers. It has no side
-// effects of its own.
 package memo
 
 import (

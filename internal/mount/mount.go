@@ -1,12 +1,3 @@
-// Package mount makes mounts that are described as data.
-//
-// A Mount is described by the package that knows the directories of a file system (a snapshotter),
-// is sent as JSON to the process that needs it, and is made there, in that process's own mount
-// namespace.
-//
-// The package makes system calls and starts fuse-overlayfs. It writes no files, but removes the
-// mark of an earlier volatile mount from an overlay's work directory. Its tests need root or user
-// namespaces, and run every test by the new mount API and by mount(2).
 package mount
 
 import (

@@ -6,6 +6,10 @@
 // layers. Writer makes one image for each recipe from the layers of the build, names the image in
 // the store and runs the exporters.
 //
-// The package reads and writes blobs of the store. It runs nothing and makes no snapshots. Its
-// tests are in this directory, and internal/build tests it together with builds by a fake executor.
+// It imports the packages that internal/arch lists. It makes no system calls. It reads and writes
+// blobs of the store, sends layers to registries and runs exporters. It runs no steps and makes no
+// snapshots.
+//
+// To test it, run go test ./internal/outputs ./internal/build, the second as root or as a user who
+// may make user namespaces: it has builds with outputs by a fake executor.
 package outputs

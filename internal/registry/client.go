@@ -1,16 +1,3 @@
-// Package registry is a client of image registries: it finds an image by its name, and fetches
-// and pushes blobs.
-//
-// The server of a name and the way to connect to it come from the files that users of similar
-// tools have already: containers-registries.conf(5) for mirrors, locations, insecure and blocked
-// registries, the Docker configuration for credentials and credential helpers, certs.d for
-// certificate authorities, and HTTP_PROXY and the like. Plain http is allowed for registries on
-// loopback addresses.
-//
-// The files are read when a registry is first used, so a build without a registry does not read
-// them. The package may read files of the user's configuration, run credential helpers and use
-// the network; it does not use the store. Its tests use servers in the same process
-// (internal/registrytest).
 package registry
 
 import (

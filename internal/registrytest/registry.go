@@ -1,8 +1,3 @@
-// Package registrytest is a registry in memory for tests: pull, push, credentials, and faults on
-// demand.
-//
-// It follows https://github.com/opencontainers/distribution-spec/blob/main/spec.md as far as
-// clients make use of it.
 package registrytest
 
 import (

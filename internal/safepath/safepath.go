@@ -1,9 +1,3 @@
-// Package safepath opens names inside a directory so that no link or ".." leads out of it.
-//
-// It is based on openat2(2) (Linux 5.6). Paths come from images, archives and contexts, so they may
-// be hostile: the kernel resolves them in one call, and the package never checks a path first and
-// opens it later. The package makes files only where a caller asks for it. Its tests run as any
-// user.
 package safepath
 
 import (

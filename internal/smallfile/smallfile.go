@@ -1,9 +1,3 @@
-// Package smallfile reads small files with few system calls: four, instead of eleven by
-// os.ReadFile.
-//
-// The os package tries to register each file with epoll, and makes it non-blocking for that and
-// blocking again. A build without changes opens some sixty files and does little else. The package
-// only reads. Its tests run as any user.
 package smallfile
 
 import (

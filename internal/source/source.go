@@ -1,11 +1,3 @@
-// Package source reads the files that a build copies: from build contexts, trees of other
-// stages, downloads and git repositories.
-//
-// It finds the files that a COPY or ADD names, the order in which they are copied, and the
-// digest of their content. It does not copy: the executor does, from the directory descriptors
-// and lists that this package returns. It may read files and run git, and it writes to temporary
-// directories and to the index only. Its tests use temporary directories, a local HTTP server
-// and local git repositories.
 package source
 
 import (

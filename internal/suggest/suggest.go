@@ -1,4 +1,3 @@
-// Package suggest finds the word that a misspelled word may stand for.
 package suggest
 
 import "strings"

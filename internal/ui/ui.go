@@ -1,12 +1,3 @@
-// Package ui shows the progress of a build to a person or a program.
-//
-// A UI takes the events of a build and renders them in one of four ways: as a live view on a
-// terminal, as lines of text for logs, as JSON for programs, or not at all. It also prints why a
-// build failed, and its warnings, after the build. The output of a step's command is not
-// trusted: text that this package writes to a terminal can only show visible characters. The
-// exception is rawjson, which is exact; its reader must handle that. Its schema is in
-// docs/PROGRESS.md. The package may write to the given files and read the environment. Its tests
-// use a virtual terminal (internal/vttest).
 package ui
 
 import (

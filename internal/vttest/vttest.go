@@ -1,4 +1,3 @@
-// Package vttest is a terminal for tests.
 package vttest
 
 import (

@@ -1,5 +1,3 @@
-// Package snapshottest is the conformance suite for snapshot drivers. It makes snapshots and mounts
-// below temporary directories.
 package snapshottest
 
 import (

@@ -1,5 +1,3 @@
-// Package differential compares random changes with the layers that are written of them, on every
-// snapshot driver.
 package differential
 
 import (

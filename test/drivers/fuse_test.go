@@ -1,4 +1,3 @@
-// Package drivers builds whole images with snapshot drivers that few machines use by default.
 package drivers
 
 import (

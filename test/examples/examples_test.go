@@ -1,4 +1,3 @@
-// Package examples checks what the README of each example claims.
 package examples
 
 import (

@@ -1,7 +1,3 @@
-// Package faults attacks the program with hostile input, broken registries, full disks and kills.
-//
-// Each line of the table in docs/SECURITY.md has a test here. What takes long is shortened, unless
-// LAYERBUILD_FAULTS=1 is set, which make faults does.
 package faults
 
 import (

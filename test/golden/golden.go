@@ -1,5 +1,3 @@
-// Package golden has a set of small images whose digests are known: the same on every machine,
-// however they are built.
 package golden
 
 import (

@@ -1,4 +1,3 @@
-// Package lab runs the program in integration tests, each on a state directory of its own.
 package lab
 
 import (

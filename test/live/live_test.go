@@ -1,4 +1,3 @@
-// Package live tests builds whose context is written to while they run.
 package live
 
 import (

@@ -1,5 +1,3 @@
-// Package readers gives images to programs of other origins: skopeo, umoci, podman and docker must
-// read what we write.
 package readers
 
 import (

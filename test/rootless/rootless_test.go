@@ -1,4 +1,3 @@
-// Package rootless builds as users who are not root.
 package rootless
 
 import (

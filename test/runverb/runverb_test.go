@@ -1,4 +1,3 @@
-// Package runverb runs commands with the run verb and sends them signals.
 package runverb
 
 import (

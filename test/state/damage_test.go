@@ -1,5 +1,3 @@
-// Package state has tests of what happens to the state directory: damage, full disks, kills,
-// several builds at once.
 package state
 
 import (

@@ -1,5 +1,3 @@
-// Package mounttest runs tests in mount namespaces of their own, so that no mount of theirs reaches
-// the host or outlives them.
 package mounttest
 
 import (

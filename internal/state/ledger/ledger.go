@@ -1,23 +1,3 @@
-// Package ledger records which data of the state directory are known to be on the disk.
-//
-// Records and snapshots are not synced one by one, and overlay's volatile mounts are not synced at
-// all. While the machine runs that does not matter: every process sees the data in memory. When the
-// machine stops, a record can survive whose snapshot did not. So a writer stores a Mark with the
-// data, and a reader calls Safe:
-//
-//	mark := l.Mark()        // after the data were written, stored beside them
-//	…
-//	if !l.Safe(mark) { … }  // the machine may have stopped before the data were on the disk
-//
-// A mark is safe in the boot that it was made in, and in later boots if a sync was started after it
-// was made and has succeeded. Clocks are not used: each boot counts the syncs that were started,
-// and a mark contains the count.
-//
-// The ledger also contains the note that there is work to sync. It is removed when a sync has
-// succeeded that was started after the work was done, and not earlier: a sync that fails or is
-// killed leaves it.
-//
-// The package writes the file "syncs" of its directory. Its tests run as any user.
 package ledger
 
 import (

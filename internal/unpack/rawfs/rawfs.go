@@ -1,9 +1,3 @@
-// Package rawfs makes system calls on names relative to an open directory without leaving garbage
-// behind.
-//
-// Names are byte slices that end in a NUL: trees are walked and unpacked with names that already
-// lie in a buffer, and the wrappers of x/sys/unix would copy each into a new allocation. Results
-// are bare errno values; the caller knows the path and says it.
 package rawfs
 
 import (

@@ -1,4 +1,3 @@
-// Package report reads what test binaries print with -test.v=test2json and sums it up.
 package report
 
 import (

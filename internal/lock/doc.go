@@ -1,0 +1,8 @@
+// Package lock coordinates processes that share a directory, by flock(2) on a file.
+//
+// It imports no other package of the module. It makes the system call flock(2). It makes and opens
+// lock files and directories, and does not write to them.
+//
+// It is tested by its users: go test ./internal/store ./internal/state ./internal/stagedir
+// ./internal/cachemount, as any user.
+package lock

@@ -1,0 +1,12 @@
+// Package mount makes mounts that are described as data.
+//
+// A Mount is described by the package that knows the directories of a file system (a snapshotter),
+// is sent as JSON to the process that needs it, and is made there, in that process's own mount
+// namespace.
+//
+// It imports safepath. It makes system calls and mounts, and starts fuse-overlayfs. It writes no
+// files, but removes the mark of an earlier volatile mount from an overlay's work directory.
+//
+// To test it, run go test ./internal/mount as root, or as a user who may make user namespaces. The
+// tests run in a mount namespace of their own, and each by the new mount API and by mount(2).
+package mount
