@@ -13,7 +13,7 @@
 //
 // Mode, owner, time and extended attributes may be left out, but stand in this order. A file's
 // content is the rest of the line. Any field may be written as a Go string ("with spaces\n"), and
-// must be where it would read as something else. Empty lines and lines that begin with # are
+// must be one where it would be read as something else. Empty lines and lines that begin with # are
 // ignored. The path "." is the tree's root.
 //
 // Make makes a tree from the notation and Print prints one in it, so that a test compares trees as

@@ -25,7 +25,7 @@ import (
 // ErrNoBusybox is returned if the machine has no statically linked busybox to make a base image of.
 var ErrNoBusybox = errors.New("no static busybox on PATH (Debian: busybox-static)")
 
-// Made is an image put together in memory.
+// Made is an image that was made in memory.
 type Made struct {
 	Descriptor ocispec.Descriptor
 	Blobs      map[digest.Digest][]byte // manifest, config and layers
@@ -58,7 +58,7 @@ func Busybox() (*Made, error) {
 	entries := skeleton()
 	entries = append(entries, Entry{Path: "bin/busybox", Header: &tar.Header{Typeflag: tar.TypeReg, Mode: 0o755}, Data: raw})
 	for path := range strings.FieldsSeq(string(out)) {
-		// bin/sh wherever the applet's list has it: /bin, /sbin, /usr/bin, /usr/sbin.
+		// The list has the path of each applet, in bin, sbin, usr/bin or usr/sbin.
 		path = strings.TrimPrefix(path, "/")
 		if dir := filepath.Dir(path); path != "bin/busybox" && slices.ContainsFunc(entries, func(e Entry) bool { return e.Path == dir }) {
 			entries = append(entries, Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeSymlink, Linkname: "/bin/busybox"}})
@@ -84,8 +84,8 @@ func skeleton() []Entry {
 	}
 }
 
-// Make puts an image together from layers of entries, each given as a path and a header; names,
-// sizes and times are filled in.
+// Make makes an image of layers of entries, each given as a path and a header. It fills in names,
+// sizes and times.
 func Make(config dockerspec.DockerOCIImageConfig, layers ...[]Entry) (*Made, error) {
 	made := &Made{Blobs: map[digest.Digest][]byte{}, Types: map[digest.Digest]string{}}
 	created := time.Unix(1700000000, 0).UTC()

@@ -39,7 +39,7 @@ func ReadTar(r io.Reader) ([]Entry, error) {
 	}
 }
 
-// Kind is dir, file, link, hardlink, char, block, fifo, whiteout or opaque.
+// Kind returns dir, file, link, hardlink, char, block, fifo, whiteout or opaque.
 func (e Entry) Kind() string {
 	switch e.Header.Typeflag {
 	case tar.TypeDir:
@@ -65,8 +65,8 @@ func (e Entry) Kind() string {
 	return "file"
 }
 
-// Name is the path that the entry is about: a whiteout's is that of what it hides, an opaque
-// marker's its directory.
+// Name returns the path that the entry changes: for a whiteout the path that it hides, for an
+// opaque marker its directory.
 func (e Entry) Name() string {
 	switch e.Kind() {
 	case "whiteout":
@@ -78,7 +78,7 @@ func (e Entry) Name() string {
 	return e.Path
 }
 
-// String writes the entry as one line:
+// String returns the entry as one line:
 //
 //	dir usr/bin 0755
 //	file etc/motd 0644 "hello\n"
@@ -115,7 +115,7 @@ func (e Entry) String() string {
 	return line + xattrs(h)
 }
 
-// Lines writes entries one a line.
+// Lines returns entries, one a line.
 func Lines(all []Entry) string {
 	var b strings.Builder
 	for _, e := range all {

@@ -118,7 +118,7 @@ func loadIndex(raw []byte, blobs func(digest.Digest) ([]byte, error)) (*Image, e
 	return load(index.Manifests[0], blobs)
 }
 
-// check holds the image to what the OCI image spec asks of its parts as a whole.
+// check compares the parts of the image with each other, as the OCI image spec requires.
 func (img *Image) check() error {
 	layers, diffs := img.Manifest.Layers, img.Config.RootFS.DiffIDs
 	if len(layers) != len(diffs) {
@@ -131,13 +131,13 @@ func (img *Image) check() error {
 		}
 	}
 	if filled != len(layers) {
-		return fmt.Errorf("%d layers, %d history entries that say they have one", len(layers), filled)
+		return fmt.Errorf("%d layers, %d history entries that have one", len(layers), filled)
 	}
 	return nil
 }
 
-// Tar is layer n's uncompressed tar, counted from 0; negative numbers count from the last, which is
-// -1.
+// Tar returns the uncompressed tar of layer n. Layers count from 0, and negative numbers from the
+// last, which is -1.
 func (img *Image) Tar(n int) ([]byte, error) {
 	if n < 0 {
 		n += len(img.Manifest.Layers)
@@ -163,7 +163,7 @@ func (img *Image) Tar(n int) ([]byte, error) {
 	return plain, nil
 }
 
-// Layer lists what layer n holds, in the order of its tar.
+// Layer returns the entries of layer n, in the order of its tar.
 func (img *Image) Layer(n int) ([]Entry, error) {
 	plain, err := img.Tar(n)
 	if err != nil {
@@ -172,7 +172,7 @@ func (img *Image) Layer(n int) ([]Entry, error) {
 	return ReadTar(bytes.NewReader(plain))
 }
 
-// Tree is the image's file system with all layers applied, sorted by path.
+// Tree returns the image's file system with all layers applied, sorted by path.
 func (img *Image) Tree() ([]Entry, error) {
 	tree := map[string]Entry{}
 	for n := range img.Manifest.Layers {
@@ -190,7 +190,7 @@ func (img *Image) Tree() ([]Entry, error) {
 	return all, nil
 }
 
-// apply lays one layer over tree. Whiteouts only ever hide what lower layers hold, so they come
+// apply applies a layer to tree. Whiteouts hide only entries of lower layers, so they are applied
 // first: https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts
 func apply(tree map[string]Entry, entries []Entry) {
 	for _, e := range entries {
@@ -205,7 +205,7 @@ func apply(tree map[string]Entry, entries []Entry) {
 		if k := e.Kind(); k == "whiteout" || k == "opaque" {
 			continue
 		}
-		// A directory may be there without an entry of its own.
+		// A directory may exist without an entry of its own.
 		if old, ok := tree[e.Path]; e.Kind() != "dir" || ok && old.Kind() != "dir" {
 			drop(tree, e.Path, true)
 		}
@@ -248,7 +248,7 @@ func inflate(raw []byte, mediaType string) ([]byte, error) {
 	return raw, nil
 }
 
-// reader returns a function that reads a file of the layout at path by its name in there.
+// reader returns a function that reads a file of the layout at path by its name in the layout.
 func reader(path string) (func(string) ([]byte, error), error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -295,8 +295,8 @@ func choose(all []ocispec.Descriptor, name string) (ocispec.Descriptor, error) {
 	return ocispec.Descriptor{}, fmt.Errorf("no image %q among %q", name, names)
 }
 
-// nameOf is the full name where the writer left one, otherwise the tag that the OCI spec has a
-// place for.
+// nameOf returns the full name if the descriptor has one, and otherwise the name in the annotation
+// of the OCI spec.
 func nameOf(d ocispec.Descriptor) string {
 	if n := d.Annotations["io.containerd.image.name"]; n != "" {
 		return n

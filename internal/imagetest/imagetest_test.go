@@ -16,7 +16,7 @@ func dir(path string) Entry {
 	return Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeDir, Mode: 0o755}}
 }
 
-// TestTree writes an image, reads it back and looks at how its layers add up.
+// TestTree writes an image, reads it and checks the tree that its layers give.
 func TestTree(t *testing.T) {
 	made, err := Make(dockerspec.DockerOCIImageConfig{},
 		[]Entry{dir("a"), file("a/old", "1"), file("a/keep", "2"), dir("b"), file("b/x", "3"), file("gone", "4"), file("c", "was a file")},
@@ -61,7 +61,7 @@ link l -> a/keep
 		}
 	}
 	if _, err := Open(at, "other"); err == nil || !strings.Contains(err.Error(), `no image "other"`) {
-		t.Errorf("Open of a name that is not there: %v", err)
+		t.Errorf("Open of a name that does not exist: %v", err)
 	}
 	if names, err := Names(at); err != nil || len(names) != 1 || names[0] != "img:latest" {
 		t.Errorf("Names() = %q, %v", names, err)

@@ -70,7 +70,7 @@ func TestForgetAndEach(t *testing.T) {
 	sum := 0
 	m.Each(func(v int) { sum += v })
 	if sum != 2 {
-		t.Errorf("Each came to %d, want 2: values with an error do not count", sum)
+		t.Errorf("Each gave a sum of %d, want 2: values with an error do not count", sum)
 	}
 }
 
@@ -80,7 +80,7 @@ func TestEnd(t *testing.T) {
 	var m Map[string, int]
 	c, mine := m.Claim("a")
 	if !mine {
-		t.Fatal("the first Claim is not the caller's")
+		t.Fatal("the first Claim returns the call of another")
 	}
 	waiting, mine := m.Claim("a")
 	if mine || waiting != c {

@@ -79,7 +79,7 @@ func (r *Registry) Log() []string {
 	return log
 }
 
-// Auth asks for a user and password from now on.
+// Auth makes the registry require a user and password from now on.
 func (r *Registry) Auth(user, password string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -219,8 +219,8 @@ func (r *Registry) blob(ref string) (int, headers, []byte) {
 	return http.StatusOK, headers{"Content-Type": "application/octet-stream", "Docker-Content-Digest": ref}, raw
 }
 
-// upload is the three ways to push a blob: mount, one POST or PUT, and PATCHes with a PUT at the
-// end.
+// upload handles the three ways to push a blob: mount, one POST or PUT, and PATCHes with a PUT at
+// the end.
 func (r *Registry) upload(req *http.Request, repo, id string, body []byte) (int, headers, []byte) {
 	q := req.URL.Query()
 	want := digest.Digest(q.Get("digest"))

@@ -78,7 +78,7 @@ func TestAuthAndFaults(t *testing.T) {
 	base := "http://" + r.Host + "/v2/"
 	r.Fail("GET /v2/", 1)
 	if res, _ := do(t, "GET", base, nil, nil); res.StatusCode != 503 {
-		t.Errorf("ordered fault: %s", res.Status)
+		t.Errorf("the request that has to fail: %s", res.Status)
 	}
 	r.Auth("me", "secret")
 	if res, _ := do(t, "GET", base, nil, nil); res.StatusCode != 401 {

@@ -9,16 +9,16 @@ import (
 	"unicode/utf8"
 )
 
-// Terminal knows exactly the sequences that a view is allowed to send, and fails the test on any
-// other. It wraps again what it shows when it is resized, as most terminals do.
+// Terminal accepts the sequences that a view may send, and fails the test on any other. When it is
+// resized it wraps its lines anew, as most terminals do.
 type Terminal struct {
 	NoWrap  bool            // lines are cut at the right edge: what is too long fails the test
-	Hidden  bool            // the cursor is
+	Hidden  bool            // the cursor is hidden
 	Highest int             // the topmost row, counted from the first line ever, that was written or cleared
 	Raw     strings.Builder // all that was written
 
-	// FullScreen allows what only a view that has the whole screen may send: the alternate screen
-	// and positions.
+	// FullScreen allows the sequences that only a view of the whole screen may send: the alternate
+	// screen and positions.
 	FullScreen bool
 	Alternate  bool // the alternate screen is shown
 
@@ -51,7 +51,7 @@ func New(t testing.TB, width, height int, runeWidth func(rune) int) *Terminal {
 	return v
 }
 
-// Size is the terminal's width and height.
+// Size returns the terminal's width and height.
 func (v *Terminal) Size() (int, int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -130,7 +130,8 @@ func (v *Terminal) sequence(s string, attr *string) int {
 	return len(seq)
 }
 
-// position does what a view that has the whole screen may do besides.
+// position executes a sequence that only a view of the whole screen may send, and reports whether
+// seq is one.
 func (v *Terminal) position(seq string) bool {
 	var y, x int
 	switch {
@@ -199,7 +200,7 @@ func (v *Terminal) down() {
 	}
 }
 
-// Resize wraps lines anew that are too long, and keeps the cursor's line on the screen.
+// Resize wraps the lines that are too long, and keeps the cursor's line on the screen.
 func (v *Terminal) Resize(width, height int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -228,7 +229,7 @@ func (v *Terminal) Resize(width, height int) {
 	v.rows, v.y, v.width, v.height = rows[:height], cursor, width, height
 }
 
-// line is a row as text; with attributes those are written in angle brackets.
+// line returns a row as text. With attrs set, attributes are written in angle brackets.
 func line(row []cell, attrs bool) string {
 	var b strings.Builder
 	attr := ""
@@ -245,10 +246,10 @@ func line(row []cell, attrs bool) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// Screen is what is seen, without empty lines at the end.
+// Screen returns the text on the screen, without empty lines at the end.
 func (v *Terminal) Screen() string { return v.Shot(false) }
 
-// Shot is Screen; with attributes those are written in angle brackets.
+// Shot is like Screen. With attrs set, attributes are written in angle brackets.
 func (v *Terminal) Shot(attrs bool) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -259,7 +260,7 @@ func (v *Terminal) Shot(attrs bool) string {
 	return strings.TrimRight(strings.Join(lines, "\n"), "\n") + "\n"
 }
 
-// All is the scrollback and the screen.
+// All returns the scrollback and the screen.
 func (v *Terminal) All() string {
 	s := v.Screen()
 	v.mu.Lock()
@@ -267,7 +268,7 @@ func (v *Terminal) All() string {
 	return strings.Join(append(append([]string{}, v.history...), ""), "\n") + s
 }
 
-// Sent is how often, and how many bytes, were written so far.
+// Sent returns how many writes there were so far, and how many bytes.
 func (v *Terminal) Sent() (writes, bytes int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

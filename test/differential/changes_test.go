@@ -15,7 +15,7 @@ import (
 )
 
 // common are the names that most changes use, so that a name is often made, removed and made again;
-// rare are odd ones.
+// rare are unusual ones.
 var (
 	common = []string{"a", "b", "c", "d"}
 	rare   = []string{
@@ -25,7 +25,7 @@ var (
 
 func pick[T any](r *round, list []T) T { return list[r.pick(len(list))] }
 
-// one reports true once in n times.
+// one returns true once in n times on average.
 func (r *round) one(n int) bool { return r.pick(n) == 0 }
 
 func (r *round) name() string {
@@ -39,7 +39,7 @@ func (r *round) name() string {
 	return name
 }
 
-// paths lists all that is in a directory, and the directories among it.
+// paths lists all files below a directory, and the directories among them.
 func paths(dir string) (all, dirs []string) {
 	filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && p != dir {
@@ -77,8 +77,8 @@ func (r *round) content() []byte {
 
 var errNot = errors.New("not of the type that this change is for")
 
-// put writes a file, and nothing that is there and is no file: neither where a link leads nor to a
-// device.
+// put writes a regular file. It returns an error if p is anything else, so that it never writes
+// through a link or to a device.
 func (r *round) put(p string, mode uint32) error {
 	fd, err := unix.Open(p, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
 	if err != nil {
@@ -93,7 +93,7 @@ func (r *round) put(p string, mode uint32) error {
 	return err
 }
 
-// grow makes a tree of some depth: what the changes that come after it remove, replace and move.
+// grow makes a tree of some depth, for later changes to remove, replace and move.
 func (r *round) grow(dir string) {
 	for range 2 {
 		r.tree(filepath.Join(dir, pick(r, common)), 3)
@@ -135,8 +135,8 @@ func regular(dir string) []string {
 	return files
 }
 
-// change does n random things. Those that cannot be done (a file in a file, a device without the
-// right to) are not done.
+// change makes n random changes. Changes that fail (a file below a file, a device without the
+// privilege) are left out.
 func (r *round) change(dir string, n int) {
 	for range n {
 		all, dirs := paths(dir)
@@ -161,8 +161,8 @@ func lstat(p string) (unix.Stat_t, uint32, error) {
 	return st, st.Mode & unix.S_IFMT, err
 }
 
-// again makes a directory with the names of some of those in was: as a user does who removes a
-// directory and fills it anew.
+// again makes a directory with some of the names in was, like a user who removes a directory and
+// fills it again.
 func (r *round) again(dir string, was *memory) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
@@ -187,7 +187,7 @@ func (r *round) again(dir string, was *memory) error {
 	return nil
 }
 
-// memory is what was in a directory.
+// memory is the former content of a directory.
 type memory struct {
 	name   string
 	dir    bool
@@ -205,8 +205,7 @@ func remember(p string) *memory {
 	return m
 }
 
-// move renames, or copies and removes where overlay wants that: a directory of a layer below
-// (EXDEV).
+// move renames, or copies and removes if overlay returns EXDEV: for a directory of a lower layer.
 func move(p, q string) error {
 	if q == p || strings.HasPrefix(q, p+"/") {
 		return errNot
@@ -224,7 +223,7 @@ func move(p, q string) error {
 	return os.RemoveAll(p)
 }
 
-// replaceTypes replaces some of what is in a directory by something of another type.
+// replaceTypes replaces some files below a directory by files of another type.
 func (r *round) replaceTypes(dir string, depth int) error {
 	for _, p := range inside(dir) {
 		_, kind, err := lstat(p)
@@ -254,7 +253,8 @@ func (r *round) replaceTypes(dir string, depth int) error {
 	return nil
 }
 
-// links makes p a file with several names, if it is none, and returns the names.
+// links returns the names of the file p in its directory. If it has only one there, links gives it
+// more.
 func (r *round) links(p string) ([]string, error) {
 	st, kind, err := lstat(p)
 	if err != nil || kind == unix.S_IFDIR {
@@ -278,7 +278,7 @@ func (r *round) links(p string) ([]string, error) {
 	return same, nil
 }
 
-// changes do something to an existing path p or a path q that mostly does not exist.
+// changes are functions that change an existing path p, or a path q that usually does not exist.
 var changes = []struct {
 	name string
 	do   func(r *round, p, q string) error
@@ -540,7 +540,7 @@ var changes = []struct {
 	}},
 	{"set an attribute that is a mark elsewhere", func(r *round, p, q string) error {
 		if r.driver == mount.FuseOverlay {
-			return errNot // it would hide files from the command, too
+			return errNot // it would hide files from the command too
 		}
 		names := []string{"user.fuseoverlayfs.opaque", "user.overlay.opaque", "user.containers.override_stat"}
 		return unix.Lsetxattr(p, pick(r, names), []byte("y"), 0)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copyTree copies a file or a directory to a name that is not there, as cp -a does.
+// copyTree copies a file or a directory to a name that does not exist, as cp -a does.
 func copyTree(from, to string) error {
 	c := copying{links: map[uint64]string{}}
 	return c.copy(from, to)

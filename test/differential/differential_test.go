@@ -24,12 +24,12 @@ import (
 func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 
 // Each test makes random trees and random changes on a driver, one to four snapshots on one
-// another. For each of them it wants that the layer applied to the state before gives what the step
-// saw: to a listing of it (layercheck), and unpacked by package diff into a snapshot of the same
-// driver. On overlays it also wants that the layer of two plain copies of the same states is the
-// same, byte for byte.
+// another. It applies the layer of each snapshot to the state before and compares the result with
+// what the step saw: applied to a listing (layercheck), and unpacked by package diff into a
+// snapshot of the same driver. On overlays it also compares the layer, byte for byte, with that of
+// two plain copies of the same states.
 //
-// As all these tests do, a failed round prints its seed and the entries that differ.
+// A failed round prints its seed and the entries that differ.
 
 func TestOverlay(t *testing.T) { run(t, mount.Overlay, mounttest.TempDir(t), 60, 20) }
 func TestCopy(t *testing.T)    { run(t, "copy", mounttest.TempDir(t), 40, 10) }
@@ -92,7 +92,7 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	})
 }
 
-// site is where the rounds of a driver happen.
+// site is the place of the rounds of a driver.
 type site struct {
 	driver string
 	userNS bool
@@ -160,8 +160,8 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) 
 		}
 	})
 	if r.driver == mount.FuseOverlay && r.one(3) {
-		// It confuses names of one file while they are changed. Mounted anew it mostly shows what
-		// is on the disk.
+		// It confuses the names of one file while they are changed. After a new mount it usually
+		// shows what is on the disk.
 		r.mounted(a.Mounts(), func() { saw = r.list(r.mnt) })
 	}
 	id := snapshot.ID(fmt.Sprintf("s%d-%d", r.seed, i))
@@ -178,7 +178,7 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) 
 	}
 	if r.divided || r.one(4) {
 		if list := r.superfluous(layer, before, view); len(list) > 0 {
-			r.t.Fatalf("the layer says what need not be said: %q\n%s", list, r.story(layer))
+			r.t.Fatalf("the layer has entries that it does not need: %q\n%s", list, r.story(layer))
 		}
 	}
 	if err := before.Apply(bytes.NewReader(layer)); err != nil {
@@ -225,7 +225,7 @@ func (r *round) mounted(mounts []mount.Mount, do func()) {
 }
 
 // list lists a directory. It returns nil for one that fuse-overlayfs cannot show: it lists names
-// that cannot be found, or reports ENOMEM. What is on the disk is compared nevertheless.
+// that cannot be found, or reports ENOMEM. The files on the disk are compared nevertheless.
 func (r *round) list(dir string) *layercheck.Tree {
 	r.t.Helper()
 	f, err := os.Open(dir)
@@ -292,8 +292,8 @@ func (r *round) unpacked(i int, parent snapshot.ID, layer []byte) *layercheck.Tr
 	return r.viewed(id)
 }
 
-// compareCopies wants that the layer of plain copies of two snapshots is the same. Only files of
-// which one of several names was changed may differ: overlay breaks such links
+// compareCopies fails the round if the layer of plain copies of two snapshots differs. Only files
+// of which one of several names was changed may differ: overlay breaks such links
 // (docs/ARCHITECTURE.md).
 func (r *round) compareCopies(parent, id snapshot.ID, layer []byte) {
 	r.t.Helper()

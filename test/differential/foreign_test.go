@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// foreign writes a layer as other builders might: with whiteouts of names that are in no layer, of
-// names that the layer itself makes, and behind what is in the directory. It means the same.
+// foreign rewrites a layer as other builders might write it: with whiteouts of names that are in no
+// layer and of names that the layer itself makes, and with whiteouts after the entries of their
+// directory. The result has the same effect.
 func (r *round) foreign(layer []byte) []byte {
 	r.t.Helper()
 	var b, last bytes.Buffer

@@ -112,9 +112,9 @@ func linkedNames(dir string) (map[string]bool, error) {
 	})
 }
 
-// superfluous returns the entries of a layer without which it gives the same state. Directories
-// above other entries are none, and neither are the names of a file that has several in the layer:
-// all of them come along with a new one.
+// superfluous returns the entries without which a layer gives the same state. It does not return
+// directories above other entries, nor the names of a file that has several in the layer: a new
+// name of a file brings all others into the layer.
 func (r *round) superfluous(layer []byte, before, after *layercheck.Tree) []string {
 	r.t.Helper()
 	linked, above := map[string]bool{}, map[string]bool{}

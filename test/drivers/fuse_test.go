@@ -21,8 +21,8 @@ func TestMain(m *testing.M) { lab.Main(m) }
 
 const fuse = "--driver=fuse-overlayfs"
 
-// everyStep has every kind of step and of mount, in several stages, and deletes and replaces what
-// is below it.
+// everyStep has every kind of step and of mount, in several stages, and deletes and replaces files
+// of lower layers.
 const everyStep = `FROM busybox AS tools
 WORKDIR /w/deep
 RUN mkdir -p keep gone/sub both/d && echo 1 >keep/f && echo 2 >gone/sub/f && echo 3 >both/d/f && ln -s keep link && mkfifo pipe
@@ -68,7 +68,7 @@ func context(t *testing.T, l *lab.Lab) {
 	l.Env = append(l.Env, "SOURCE_DATE_EPOCH=1700000000")
 }
 
-// users are the ways in which the program is run: as root, and as users with many ids and with one.
+// users calls f for each way to run the program: as root, and as users with many ids and with one.
 func users(t *testing.T, f func(t *testing.T, l *lab.Lab)) {
 	for _, kind := range []string{"root", "range", "single id"} {
 		t.Run(kind, func(t *testing.T) {
@@ -84,9 +84,8 @@ func users(t *testing.T, f func(t *testing.T, l *lab.Lab)) {
 	}
 }
 
-// programs returns the running fuse-overlayfs programs that serve something of the lab. One that
-// has ended and is not waited for by process 1, whose child it became, has no command line any
-// more.
+// programs returns the running fuse-overlayfs processes that serve a directory of the lab. A
+// process that has ended, and that process 1 has not waited for yet, has no command line.
 func programs(t *testing.T, l *lab.Lab) (pids []int) {
 	t.Helper()
 	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -108,7 +107,7 @@ func programs(t *testing.T, l *lab.Lab) (pids []int) {
 	return pids
 }
 
-// nothingLeft waits until no program and no mount of the lab is left.
+// nothingLeft waits until no fuse-overlayfs process and no mount of the lab is left.
 func nothingLeft(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	var left string
@@ -131,8 +130,8 @@ func nothingLeft(t *testing.T, l *lab.Lab) {
 	t.Fatalf("left behind: %s", left)
 }
 
-// TestFuse: a build with every kind of step has the digest that it has on overlay, again from the
-// cache, and prune removes what it left.
+// TestFuse: a build with every kind of step has the digest that it has on overlay, also from the
+// cache, and prune removes all that it has left.
 func TestFuse(t *testing.T) {
 	root := lab.New(t)
 	lab.Root(t)
@@ -232,13 +231,13 @@ func slow(t *testing.T, l *lab.Lab) (stop func(syscall.Signal) string) {
 	}
 }
 
-// TestFuseInterrupt: ^C and kill -9 leave neither a program nor a mount, and the next build works.
+// TestFuseInterrupt: ^C and kill -9 leave neither a process nor a mount, and the next build works.
 func TestFuseInterrupt(t *testing.T) {
 	users(t, func(t *testing.T, l *lab.Lab) {
 		for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 			stop := slow(t, l)
 			if len(programs(t, l)) == 0 {
-				t.Error("found no program while the step ran: nothingLeft would prove nothing")
+				t.Error("found no process while the step ran: nothingLeft would test nothing")
 			}
 			stop(s)
 			nothingLeft(t, l)
@@ -275,7 +274,8 @@ func TestFuseKillAnytime(t *testing.T) {
 	})
 }
 
-// TestFuseProgramDies: the build fails at once, says why and where, and leaves nothing.
+// TestFuseProgramDies: the build fails at once, its error has the reason and the place, and nothing
+// is left.
 func TestFuseProgramDies(t *testing.T) {
 	users(t, func(t *testing.T, l *lab.Lab) {
 		stop := slow(t, l)

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { lab.Main(m) }
 
 const rootfs = "debian-base/rootfs.tar.zst"
 
-// TestExamples builds all examples into one state directory, as a reader of them would.
+// TestExamples builds all examples into one state directory, as a reader of their READMEs would.
 func TestExamples(t *testing.T) {
 	lab.Root(t)
 	dir := filepath.Join(lab.Top(), "examples")
@@ -39,7 +39,7 @@ func TestExamples(t *testing.T) {
 		{"python-app", pythonApp}, {"multistage-go", multistageGo},
 	} {
 		if !t.Run(e.name, func(t *testing.T) { e.test(t, l) }) && e.name == "debian-base" {
-			t.Fatal("the other examples stand on it")
+			t.Fatal("the other examples are based on it")
 		}
 	}
 }
@@ -55,7 +55,8 @@ func debianBase(t *testing.T, l *lab.Lab) {
 	if out := l.Run("run", "debian-base", "cat", "/etc/os-release"); !strings.Contains(out, "ID=debian") {
 		t.Errorf("/etc/os-release: %s", out)
 	}
-	// Entry by entry what mmdebstrap packed: tar lists both, numeric, sorted.
+	// The layer has the entries that mmdebstrap packed. tar lists both with numeric owners; the
+	// lists are sorted.
 	list := func(args ...string) string {
 		return lab.Output(t, "sh", "-c", `"$@" | sed 's|\./||; /^d.* $/d' | LC_ALL=C sort -k6`, "sh",
 			args[0], args[1], args[2], args[3])
@@ -73,8 +74,8 @@ func debianBase(t *testing.T, l *lab.Lab) {
 	compareListings(t, got, want)
 }
 
-// compareListings compares two listings of tar -tv. Which of several names of one file holds the
-// content is up to the machine, so links between files are compared by their number only.
+// compareListings compares two listings of tar -tv. Which of several names of one file has the
+// content depends on the machine, so links between files are compared by their number only.
 func compareListings(t *testing.T, got, want string) {
 	t.Helper()
 	parse := func(text string) (map[string]string, int) {
@@ -148,11 +149,11 @@ func sharedLayers(t *testing.T, l *lab.Lab) {
 		t.Errorf("the two images take %d bytes beside their base's %d", grown, base)
 	}
 	if out := shared.Run("run", "b", "cat", "/common", "/own"); out != "in both images\nonly in b\n" {
-		t.Errorf("image b says %q", out)
+		t.Errorf("image b prints %q", out)
 	}
 }
 
-// du is the space that the files of a directory take, each counted once.
+// du returns the space that the files of a directory take, each counted once.
 func du(t *testing.T, dir string) (sum int64) {
 	t.Helper()
 	seen := map[uint64]bool{}
@@ -195,7 +196,7 @@ func pythonApp(t *testing.T, l *lab.Lab) {
 	}
 	page := fetch(t, "http://127.0.0.1:"+port+"/")
 	if !strings.Contains(page, "Hello World!") || !strings.Contains(page, "<b>Visits:</b> 1") {
-		t.Errorf("the page says %q", page)
+		t.Errorf("the page is %q", page)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Error(err)
@@ -205,7 +206,7 @@ func pythonApp(t *testing.T, l *lab.Lab) {
 	select {
 	case <-ended:
 	case <-time.After(10 * time.Second):
-		t.Error("the container goes on after SIGTERM")
+		t.Error("the container still runs after SIGTERM")
 		cmd.Process.Kill()
 	}
 	if conn, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
@@ -247,7 +248,7 @@ func fetch(t *testing.T, url string) string {
 func multistageGo(t *testing.T, l *lab.Lab) {
 	root := strings.TrimSpace(lab.Output(t, "go", "env", "GOROOT"))
 	if info, err := os.Lstat(filepath.Join(root, "src")); err != nil || !info.IsDir() {
-		t.Skipf("%s is not a toolchain in one piece", root)
+		t.Skipf("%s is not a complete toolchain", root)
 	}
 	l.Run("build", "-t", "golang", "-f", "multistage-go/golang.Dockerfile", root)
 	l.Run("build", "-t", "hello", "multistage-go")
@@ -263,6 +264,6 @@ func multistageGo(t *testing.T, l *lab.Lab) {
 		t.Errorf("the layer holds %v", entries)
 	}
 	if out := l.Run("run", "hello", "you"); !strings.HasPrefix(out, "Hello you, from linux/") {
-		t.Errorf("hello says %q", out)
+		t.Errorf("hello prints %q", out)
 	}
 }

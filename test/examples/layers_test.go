@@ -74,10 +74,10 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// layerPrograms are programs that an experiment needs and that not every machine has.
+// layerPrograms has the program that an experiment needs and that not every machine has.
 var layerPrograms = map[string]string{"05-reflink.sh": "mkfs.btrfs", "14-d_type.sh": "mkfs.ext4"}
 
-// layerBlock is what the page shows of an experiment.
+// layerBlock is an experiment on the page: its script and the output that is shown.
 type layerBlock struct{ script, output string }
 
 // layerBlocks finds the fenced blocks of docs/LAYERS.md that stand below the link to a script.

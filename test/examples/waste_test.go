@@ -51,16 +51,16 @@ func TestWaste(t *testing.T) {
 	before := blobs(l, "waste")
 	l.Run("prune-image", "waste", "-t", "slim")
 	if freed := before - blobs(l, "slim"); freed < 400e6 {
-		t.Errorf("prune-image gives %d bytes back, want 400 MB", freed)
+		t.Errorf("prune-image frees %d bytes, want 400 MB", freed)
 	}
 	if r := report(t, l, "slim"); r.Total.Dead != 0 {
 		t.Errorf("slim has %d dead bytes", r.Total.Dead)
 	}
 	if out := l.Run("diff", "waste", "slim"); !strings.Contains(out, "the files are the same") {
-		t.Errorf("diff says\n%s", out)
+		t.Errorf("diff prints\n%s", out)
 	}
 	if a, b := l.Run("run", "waste"), l.Run("run", "slim"); a != b || len(a) < 64 {
-		t.Errorf("waste says %q, slim %q", a, b)
+		t.Errorf("waste prints %q, slim %q", a, b)
 	}
 
 	l.Run("build", "-q", "-t", "mended", "--build-arg", "BASE=busybox", "-f", filepath.Join(dir, "mended.Dockerfile"), dir)

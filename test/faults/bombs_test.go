@@ -97,8 +97,8 @@ func entries(n int, header func(i int) *tar.Header) func(io.Writer) error {
 	}
 }
 
-// TestManyEntries: layers of millions of entries are unpacked within the limit of memory, or a
-// limit is named.
+// TestManyEntries: layers of millions of entries are unpacked within the memory limit, or the error
+// names a limit.
 func TestManyEntries(t *testing.T) {
 	lab.Root(t)
 	n := 10_000
@@ -245,7 +245,7 @@ func rawHeader(w io.Writer, kind byte, size int64) error {
 }
 
 // TestArchiveBombs: ADD unpacks half a gigabyte of zeros, compressed in several ways, within the
-// limit of memory.
+// memory limit.
 func TestArchiveBombs(t *testing.T) {
 	lab.Need(t, "xz", "bzip2")
 	for _, compress := range []string{"xz -0", "xz -0 --block-size=1MiB", "bzip2 -1"} {
@@ -260,8 +260,8 @@ func TestArchiveBombs(t *testing.T) {
 	}
 }
 
-// TestWindows: four layers with zstd's largest windows are unpacked within the limit of memory;
-// larger windows, and xz dictionaries of gigabytes, are refused.
+// TestWindows: four layers with zstd's largest windows are unpacked within the memory limit. Larger
+// windows, and xz dictionaries of gigabytes, are refused.
 func TestWindows(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "zstd", "xz")
@@ -273,7 +273,7 @@ func TestWindows(t *testing.T) {
 	}
 	seed := uint64(1)
 	buf := make([]byte, 1<<20)
-	for range 160 { // does not get shorter, so that the window fills
+	for range 160 { // cannot be compressed, so that the window fills
 		for i := range buf {
 			seed = seed*6364136223846793005 + 1442695040888963407
 			buf[i] = byte(seed >> 56)

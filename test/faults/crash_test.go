@@ -18,7 +18,7 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// crashBuilds are builds that spend their time in different places. MARK is another word each time,
+// crashBuilds are builds that spend their time in different places. MARK is a new word each time,
 // so that little is cached.
 var crashBuilds = []string{
 	"FROM busybox\nRUN echo MARK > /a && sleep 0.05\nRUN mkdir /d && for i in $(seq 200); do echo MARK $i > /d/$i; done\nCOPY src /src\n",
@@ -47,8 +47,9 @@ func crashLab(t *testing.T) *lab.Lab {
 	return l
 }
 
-// TestKills kills builds with SIGKILL at random moments. After each: no process and no mount. After
-// some: a build of the right digest, no partial output, and nothing that grows.
+// TestKills kills builds with SIGKILL at random moments. After each of them no process and no mount
+// is left. After some, a build has the right digest, no output is partial, and prune removes all
+// that is left.
 func TestKills(t *testing.T) {
 	lab.Root(t)
 	for _, driver := range []string{"overlay", "copy"} {
@@ -116,7 +117,7 @@ func digestOf(t *testing.T, l *lab.Lab, driver string) string {
 	return l.Image("reference").Descriptor.Digest.String()
 }
 
-// files lists what is not a directory below dir.
+// files lists the files below dir, without directories.
 func files(t *testing.T, dir string) []string {
 	t.Helper()
 	var all []string

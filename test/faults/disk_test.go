@@ -44,9 +44,9 @@ func TestFullState(t *testing.T) {
 					small.State = filepath.Join(at, "state")
 					r := run(t, build(&small, "--driver="+driver, "-f", "reference.df", "-t", "x"))
 					if r.status == 0 {
-						return // it was enough
+						return // there was enough room
 					}
-					// A command of a step writes it in other case.
+					// A command of a step may print it with other capital letters.
 					if !strings.Contains(strings.ToLower(r.log), "no space left on device") {
 						t.Errorf("status %d\n%s", r.status, tail(r.log))
 					}
@@ -63,8 +63,8 @@ func TestFullState(t *testing.T) {
 	}
 }
 
-// TestFullDestination: an output that does not fit is an error, leaves nothing half made, and harms
-// no other output.
+// TestFullDestination: an output that does not fit is an error, leaves nothing incomplete, and does
+// not affect other outputs.
 func TestFullDestination(t *testing.T) {
 	lab.Root(t)
 	l := crashLab(t)
@@ -97,7 +97,8 @@ func TestFullDestination(t *testing.T) {
 	refused(t, cmd, "no space left on device")
 }
 
-// TestReadOnlyState: nothing can be built, and the error gives the reason.
+// TestReadOnlyState: with a read-only state directory nothing can be built, and the error has the
+// reason.
 func TestReadOnlyState(t *testing.T) {
 	lab.Root(t)
 	l := crashLab(t)
@@ -113,8 +114,8 @@ func TestReadOnlyState(t *testing.T) {
 	clean(t, l)
 }
 
-// TestStateOnOverlay: overlay does not take an overlay's directories as its own: another driver
-// does, with the same digest.
+// TestStateOnOverlay: overlay cannot use directories on an overlay. Another driver is used, and the
+// digest is the same.
 func TestStateOnOverlay(t *testing.T) {
 	lab.Root(t)
 	l, fresh := crashLab(t), crashLab(t)

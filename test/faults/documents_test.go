@@ -60,8 +60,8 @@ func rewriteDocument(t *testing.T, dir, which string, change func(string) string
 	write("index.json", root)
 }
 
-// TestDocuments: documents that two readers take differently, or that take much more memory than
-// their text, are refused.
+// TestDocuments: documents that two readers understand differently, or that need much more memory
+// than their text, are refused.
 func TestDocuments(t *testing.T) {
 	lab.Root(t)
 	replace := func(old, new string) func(string) string {

@@ -55,13 +55,13 @@ func run(t testing.TB, cmd *exec.Cmd) result {
 	return r
 }
 
-// watch is run without a judgement on memory and status.
+// watch is like run, but does not check memory and status.
 func watch(t testing.TB, cmd *exec.Cmd) result {
 	t.Helper()
 	return watchFor(t, cmd, hung())
 }
 
-// watchFor is watch with another time after which the command counts as hung.
+// watchFor is like watch, with another time after which the command counts as hung.
 func watchFor(t testing.TB, cmd *exec.Cmd, limit time.Duration) result {
 	t.Helper()
 	stdout, log := &head{most: 4 << 20}, &head{most: 4 << 20}
@@ -88,15 +88,15 @@ func watchFor(t testing.TB, cmd *exec.Cmd, limit time.Duration) result {
 	if ws := state.Sys().(syscall.WaitStatus); ws.Signaled() {
 		r.status = 128 + int(ws.Signal())
 	}
-	// The kernel counts for a child what its parent had when the child was started: only a small
-	// parent can rely on this.
+	// The kernel counts the parent's memory at the start of the child as the child's. So the figure
+	// is used only if the parent is small.
 	if own := highWater(os.Getpid()); own < maxMemory/2 {
 		r.peak = max(r.peak, state.SysUsage().(*syscall.Rusage).Maxrss<<10)
 	}
 	return r
 }
 
-// poll returns the most memory that a process and its children were seen with.
+// poll returns the most memory that it has seen a process or one of its children use.
 func poll(ctx context.Context, pid int) int64 {
 	var most int64
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -161,7 +161,7 @@ func (h *head) String() string { return h.kept.String() }
 func refused(t testing.TB, cmd *exec.Cmd, want string) {
 	t.Helper()
 	if r := run(t, cmd); r.status == 0 || !strings.Contains(r.log, want) {
-		t.Errorf("%s: status %d, want a failure that says %q\n%s", strings.Join(cmd.Args[1:], " "), r.status, want, tail(r.log))
+		t.Errorf("%s: status %d, want a failure with %q\n%s", strings.Join(cmd.Args[1:], " "), r.status, want, tail(r.log))
 	}
 }
 

@@ -39,7 +39,7 @@ var outputKinds = []outputKind{
 	{"metadata-file", []string{"--metadata-file", "OUT"}, false},
 }
 
-// outputLab has the destination directory at, whose only entry is the output.
+// outputLab makes a lab with the directory at, in which the output is to be the only entry.
 func outputLab(t *testing.T) (l *lab.Lab, at string) {
 	l = lab.New(t)
 	var files []string
@@ -59,7 +59,7 @@ func outputLab(t *testing.T) (l *lab.Lab, at string) {
 	return l, at
 }
 
-// before puts the destination into the state that kind is to find.
+// before prepares the destination for an output.
 func (k outputKind) before(t *testing.T, out string, exists bool) {
 	t.Helper()
 	if err := os.RemoveAll(out); err != nil {
@@ -96,7 +96,7 @@ func (k outputKind) argv(out string) []string {
 	return args
 }
 
-// treeAt returns what each file below dir holds and what else there is, by path.
+// treeAt returns the content of each file below dir, and the type of everything else, by path.
 func treeAt(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -120,7 +120,7 @@ func treeAt(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// differences lists a few paths that two trees do not have alike.
+// differences lists a few paths in which two trees differ.
 func differences(got, want map[string]string) string {
 	var b strings.Builder
 	for path := range maps.Keys(got) {
@@ -137,8 +137,8 @@ func differences(got, want map[string]string) string {
 }
 
 // TestInterruptedOutputs ends builds at random moments while they write an output. The destination
-// is as before or whole. Nothing else is left after SIGTERM and SIGINT; what SIGKILL leaves the
-// next output removes.
+// is as before or complete. Nothing else is left after SIGTERM and SIGINT; the next output removes
+// what SIGKILL has left.
 func TestInterruptedOutputs(t *testing.T) {
 	lab.Root(t)
 	l, at := outputLab(t)
@@ -196,7 +196,7 @@ func checkInterrupted(t *testing.T, at string, sig syscall.Signal, before, after
 		}
 		return
 	}
-	t.Errorf("after %s the destination is neither as before:\n%s\nnor whole:\n%s", sig, differences(now, before), differences(now, after))
+	t.Errorf("after %s the destination is neither as before:\n%s\nnor complete:\n%s", sig, differences(now, before), differences(now, after))
 }
 
 // TestOutputsWithoutRoom: where an output cannot be written, because the disk is full or read-only

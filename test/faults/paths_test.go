@@ -43,7 +43,7 @@ func marked(e imagetest.Entry, name, value string) imagetest.Entry {
 	return e
 }
 
-// layer packs entries as they are given into a tar stream.
+// pack packs entries, unchanged, into a tar stream.
 func pack(t *testing.T, entries []imagetest.Entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -64,8 +64,8 @@ func pack(t *testing.T, entries []imagetest.Entry) []byte {
 	return b.Bytes()
 }
 
-// hostile are layers that try to reach out of the image, or to be more than layers. OUT is a
-// directory of the machine.
+// hostile has layers that try to change files outside of the image, and layers with entries that
+// are not allowed. OUT is a directory of the machine.
 var hostile = []struct {
 	name   string
 	layers [][]imagetest.Entry

@@ -49,11 +49,11 @@ func patched(data []byte, at int, with string) []byte {
 	return data
 }
 
-// TestReadings builds on layers, and unpacks archives by ADD, that readers of tar take in different
-// ways. What is accepted has the files that archive/tar sees.
+// TestReadings builds on layers, and unpacks archives by ADD, that readers of tar understand
+// differently. If they are accepted, the image has the files that archive/tar sees.
 func TestReadings(t *testing.T) {
 	lab.Root(t)
-	const record = 1024 // a header and what it brings, both short
+	const record = 1024 // a header and its data, both short
 	long := strings.Repeat("n", 120)
 	plain := oneFile(t, tar.Header{Name: "plain"}, "plain")
 	inner := string(oneFile(t, tar.Header{Name: "smuggled"}, "seen by some")[:record])

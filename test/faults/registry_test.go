@@ -95,8 +95,7 @@ func TestHostileRegistry(t *testing.T) {
 	}
 }
 
-// TestSilentRegistry: a blob that goes silent is tried again, and given up after two minutes in
-// all.
+// TestSilentRegistry: a download that stalls is tried again, and fails after two minutes in all.
 func TestSilentRegistry(t *testing.T) {
 	lab.Root(t)
 	if !whole() {

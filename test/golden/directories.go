@@ -14,7 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// copies are instructions that copy, some after others that make the place.
+// copies are instructions that copy, some of them after instructions that make the destination.
 var copies = []string{
 	"COPY . /",
 	"COPY . /new/deep/",
@@ -33,7 +33,7 @@ var copies = []string{
 	"COPY --chown=7 --from=other /kept /",
 }
 
-// DirectoryFiles makes a tree that is another one each time, and Dockerfiles for Directories.
+// DirectoryFiles makes a random tree, and Dockerfiles for Directories.
 func DirectoryFiles(t *testing.T, l *lab.Lab) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -58,7 +58,7 @@ func DirectoryFiles(t *testing.T, l *lab.Lab) {
 }
 
 // Directories compares the layers of copies that end an image, and of copies that others follow,
-// with those of a driver that has to copy first, in a state directory of its own.
+// with those of a driver that copies before the layer is written, in a state directory of its own.
 func Directories(t *testing.T, l, copying *lab.Lab) {
 	copying.Dir = l.Dir
 	for _, l := range []*lab.Lab{l, copying} {
@@ -80,7 +80,7 @@ func Directories(t *testing.T, l, copying *lab.Lab) {
 	}
 }
 
-// randomTree makes a directory of everything that a COPY may meet.
+// randomTree makes a directory with every type of file that a COPY may find.
 func randomTree(t *testing.T, rnd *rand.Rand, dir string, depth int) {
 	must := func(err error) {
 		t.Helper()

@@ -19,8 +19,8 @@ type Image struct {
 	Owners     bool // has files of other users, which a single id cannot make
 }
 
-// Images are the images. What runs in them is the machine's busybox, of whatever version; none of
-// it ends in an image.
+// Images are the images. Their commands are those of the machine's busybox, of any version. None of
+// its files is in an image.
 var Images = []Image{
 	{Name: "empty", Dockerfile: `
 FROM scratch

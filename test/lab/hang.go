@@ -95,7 +95,7 @@ func tree(pid int) []int {
 	return pids
 }
 
-// describe says in which system calls the threads of a process are.
+// describe returns the system calls that the threads of a process are in.
 func describe(pid int) string {
 	read := func(file string) string {
 		raw, err := os.ReadFile(file)

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestWatch kills a command that hangs, with the processes that it has started, and says where they
-// hang.
+// TestWatch kills a command that hangs, with the processes that it has started, and checks that the
+// report names the place where they hang.
 func TestWatch(t *testing.T) {
 	Need(t, "mkfifo", "setsid")
 	fifo := filepath.Join(t.TempDir(), "fifo")
@@ -47,7 +47,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestWatchDone says nothing about a command that ends.
+// TestWatchDone checks that there is no report about a command that ends.
 func TestWatchDone(t *testing.T) {
 	cmd := Exec(t, "true")
 	if err := cmd.Start(); err != nil {

@@ -31,7 +31,7 @@ type Lab struct {
 	bin string // a copy of the program that another user can reach; "": Binary
 }
 
-// New makes a Lab that is taken away at the end of the test, after a look at whether a mount was
+// New makes a Lab. At the end of the test the Lab is removed, and the test fails if a mount was
 // left behind.
 func New(t testing.TB) *Lab {
 	t.Helper()
@@ -92,8 +92,8 @@ func (l *Lab) For(t testing.TB) *Lab {
 	return &other
 }
 
-// As makes the program run as another user from now on; see User. Files that are in Dir by then
-// become the user's.
+// As makes the program run as another user from now on; see User. The files that are in Dir are
+// given to the user.
 func (l *Lab) As(user string) {
 	l.t.Helper()
 	raw, err := os.ReadFile(Binary(l.t))
@@ -133,8 +133,8 @@ func (l *Lab) Fuse() {
 	l.Prefix = append([]string{"unshare", "--mount", "sh", "-c", script, node}, l.Prefix...)
 }
 
-// User makes sure that there is an unprivileged user, with or without a range of subordinate ids,
-// and returns its name. The user stays behind for the next run.
+// User makes an unprivileged user, with or without a range of subordinate ids, and returns its
+// name. The user is not removed: the next run uses it again.
 func User(t testing.TB, ranges bool) string {
 	t.Helper()
 	Root(t)
@@ -256,14 +256,14 @@ func Output(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// Top is the top directory of the repository.
+// Top returns the top directory of the repository.
 func Top() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
-// built is where Binary builds; "" while nothing was. It is only touched by build and, after all
-// tests, by Main.
+// built is the directory of the program that was built, "" if none was. Only build and, after all
+// tests, Main use it.
 var built string
 
 var build = sync.OnceValues(func() (string, error) {
@@ -282,7 +282,8 @@ var build = sync.OnceValues(func() (string, error) {
 	return bin, os.Chmod(dir, 0o755)
 })
 
-// Binary is the program: $LAYERBUILD, or built now. Main takes away what was built.
+// Binary returns the path of the program: $LAYERBUILD, or one that it builds. Main removes what was
+// built.
 func Binary(t testing.TB) string {
 	t.Helper()
 	if bin := os.Getenv("LAYERBUILD"); bin != "" {
@@ -295,8 +296,8 @@ func Binary(t testing.TB) string {
 	return bin
 }
 
-// Main runs a package's tests and cleans up behind Binary: func TestMain(m *testing.M) {
-// lab.Main(m) }. It calls after when the tests have ended.
+// Main runs a package's tests, removes what Binary has built, and calls after: func TestMain(m
+// *testing.M) { lab.Main(m) }.
 func Main(m *testing.M, after ...func()) {
 	if signal.Ignored(syscall.SIGHUP) { // nohup(1)
 		// A program inherits ignored signals, but not handled ones.
@@ -319,7 +320,7 @@ func remove(t testing.TB, dir string) {
 		return
 	}
 	if os.Getuid() != 0 {
-		// Files of the user's subordinate ids are only its own inside a user namespace.
+		// The user owns files of its subordinate ids only inside a user namespace.
 		exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
 	}
 	if err := os.RemoveAll(dir); err != nil {

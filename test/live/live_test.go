@@ -21,17 +21,17 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// TestLive builds contexts that programs write to. Every build succeeds, and its layer is of the
-// very bytes that its key was made of: the files that are in the image, as a context of their own,
-// are found in the cache.
+// TestLive builds contexts that are written to. Every build succeeds, and its layer has the bytes
+// that its key was computed from: a build with the files of the image as its context is a cache
+// hit.
 func TestLive(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "tar")
 	rounds.Run(t, "live-context", rounds.Options{Fixed: 6, Fresh: 3, Long: 600}, round)
 }
 
-// A shape is a Dockerfile that puts the context into /c. step is the line of the build's progress
-// that is to be cached; "" where there is none.
+// A shape is a Dockerfile that copies the context to /c. step is the line of the build's progress
+// that has to be cached; "" if there is none.
 type shape struct {
 	name, text, step string
 	attrs            bool // it keeps extended attributes
@@ -80,7 +80,7 @@ func round(t *testing.T, seed uint64) {
 		lab.Output(t, "tar", "--xattrs", "--xattrs-include=user.*", "-C", filepath.Join(l.Dir, again), "-xpf", filepath.Join(l.Dir, name+".tar"))
 		log, err := l.Command("build", "--progress=plain", "-f", "Dockerfile", "-t", name, filepath.Join(again, "c")).CombinedOutput()
 		if err != nil {
-			t.Fatalf("%s, build %d of what was built: %v\n%s", sh.name, i, err, log)
+			t.Fatalf("%s, build %d of the files of the image: %v\n%s", sh.name, i, err, log)
 		}
 		cached := regexp.MustCompile(`(?m)^#(\d+) \[.*` + sh.step).FindSubmatch(log)
 		if cached == nil || !bytes.Contains(log, fmt.Appendf(nil, "\n#%s CACHED", cached[1])) {
@@ -103,8 +103,7 @@ func populate(t *testing.T, r *rand.Rand, dir string) {
 	}
 }
 
-// A writer does something to a place of its own in a context, again and again. What fails is of no
-// interest.
+// A writer changes a place of its own in a context, again and again. Its errors are ignored.
 type writer struct {
 	name  string
 	attrs bool // with extended attributes
@@ -217,7 +216,7 @@ var writers = []writer{
 	}},
 }
 
-// write begins to write to a context in several ways, and returns what ends it.
+// write starts writers in a context, and returns a function that stops them.
 func write(t *testing.T, r *rand.Rand, dir string, attrs bool) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

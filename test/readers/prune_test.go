@@ -9,7 +9,7 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// wasteful makes dead bytes of every kind, with what else a layer can hold around them.
+// wasteful makes dead bytes of every kind, and live files of every kind around them.
 const wasteful = dockerfile + `
 USER root
 RUN chmod 600 /t/keep && touch -d '2002-03-04 05:06:07' /t/xattr
@@ -19,8 +19,8 @@ RUN rm -r /t/dir && rm /t/hidden && mkdir /t/hidden && echo z > /t/hidden/z && r
 RUN echo more >> /t/one && rm /bin/vi && rm -r /home
 `
 
-// TestPruned compares what umoci unpacks of an image with what it unpacks of the one without dead
-// bytes.
+// TestPruned compares the files that umoci unpacks of an image with those of the same image without
+// dead bytes.
 func TestPruned(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "umoci")
@@ -47,7 +47,7 @@ func TestPruned(t *testing.T) {
 		t.Errorf("umoci unpacks (-whole +slim):\n%s", diff)
 	}
 	if sizes[1] >= sizes[0] {
-		t.Errorf("%d bytes without what is dead, %d with it", sizes[1], sizes[0])
+		t.Errorf("%d bytes without the dead bytes, %d with them", sizes[1], sizes[0])
 	}
 	if a, b := len(l.Image("whole").Manifest.Layers), len(l.Image("slim").Manifest.Layers); a != b {
 		t.Errorf("%d layers, want %d", b, a)

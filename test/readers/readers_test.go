@@ -39,7 +39,7 @@ CMD ["sh", "-c", "echo started by $WHO as $(id -un) in $PWD; cat keep hidden/y"]
 
 const started = "started by reader as daemon in /t\nkeep\ny\n"
 
-// build builds the image as a layout in l.Dir/layout, an archive for docker in l.Dir/docker.tar,
+// build builds the image as a layout in l.Dir/layout, as an archive for docker in l.Dir/docker.tar,
 // and as files in l.Dir/local.
 func build(t *testing.T) *lab.Lab {
 	t.Helper()
@@ -54,7 +54,7 @@ func build(t *testing.T) *lab.Lab {
 	return l
 }
 
-// oci is the layout's name for skopeo and umoci.
+// oci returns the name of the layout for skopeo and umoci.
 func oci(t *testing.T, l *lab.Lab, dir string) string {
 	t.Helper()
 	names, err := imagetest.Names(filepath.Join(l.Dir, dir))
@@ -65,7 +65,7 @@ func oci(t *testing.T, l *lab.Lab, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Both know an image of a layout by org.opencontainers.image.ref.name.
+	// Both find an image of a layout by org.opencontainers.image.ref.name.
 	_, rest, ok := strings.Cut(string(img), `"org.opencontainers.image.ref.name":"`)
 	if !ok {
 		t.Fatalf("%s/index.json has no name: %s", dir, img)
@@ -79,8 +79,8 @@ func skopeo(t *testing.T, args ...string) string {
 	return lab.Output(t, "skopeo", append([]string{"--insecure-policy"}, args...)...)
 }
 
-// TestSkopeo copies an image from a layout to an archive to a registry and back, and has us read
-// what comes out.
+// TestSkopeo copies an image from a layout to an archive, to a registry and back, and reads the
+// copies.
 func TestSkopeo(t *testing.T) {
 	lab.Need(t, "skopeo", "docker-registry")
 	l := build(t)
@@ -117,14 +117,14 @@ func TestSkopeo(t *testing.T) {
 		t.Errorf("the store has %s, the layout %s", img.Descriptor.Digest, want.Descriptor.Digest)
 	}
 
-	// And we read what the registry has got.
+	// The program pulls what skopeo has pushed.
 	fresh := lab.New(t)
 	fresh.Run("pull", host+"/a/reader:v1")
 	if got := fresh.Image(host + "/a/reader:v1").Descriptor.Digest; got != want.Descriptor.Digest {
 		t.Errorf("pulled %s, want %s", got, want.Descriptor.Digest)
 	}
 	if got := fresh.Run("run", host+"/a/reader:v1"); got != started {
-		t.Errorf("the pulled image says %q", got)
+		t.Errorf("the pulled image prints %q", got)
 	}
 }
 
@@ -141,15 +141,15 @@ func TestRegistry(t *testing.T) {
 	other.Write("Dockerfile", "FROM "+host+"/x/y:1\nRUN cat /f > /g\n")
 	other.Run("build", "-t", "on-it", ".")
 	if out := other.Run("run", "on-it", "cat", "/g"); out != "pushed\n" {
-		t.Errorf("the image on the pushed one says %q", out)
+		t.Errorf("the image on the pushed one prints %q", out)
 	}
 	if other.Image("on-it").Manifest.Layers[1].Digest != l.Image(host + "/x/y:1").Manifest.Layers[1].Digest {
 		t.Error("a pulled layer has another digest in the image on it")
 	}
 }
 
-// TestUmoci compares the tree that umoci unpacks with the one that we export, entry by entry:
-// types, modes, owners, times, contents, links and attributes.
+// TestUmoci compares the tree that umoci unpacks with that of -o type=local, entry by entry: types,
+// modes, owners, times, contents, links and attributes.
 func TestUmoci(t *testing.T) {
 	lab.Need(t, "umoci")
 	l := build(t)
@@ -168,12 +168,12 @@ func TestUmoci(t *testing.T) {
 		t.Errorf("type=local (-umoci +ours):\n%s", diff)
 	}
 	if !strings.Contains(got, "t/hidden/y") || strings.Contains(got, "t/hidden/x") || strings.Contains(got, "t/old") {
-		t.Error("the tree is not what the Dockerfile says")
+		t.Error("the tree is not that of the Dockerfile")
 	}
 }
 
-// entries splits a tree into lines short enough to read in a diff; the root is whatever made the
-// directory.
+// entries splits a tree into lines that are short enough for a diff. It leaves out the root, which
+// the test has made.
 func entries(tree string) []string {
 	var all []string
 	for line := range strings.Lines(tree) {
@@ -214,8 +214,7 @@ func TestPodman(t *testing.T) {
 	// Limits that a container without CAP_SYS_RESOURCE may set.
 	run := []string{"run", "--rm", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=500:500"}
 
-	// First an image that is none of ours: where that does not run either, the machine is the
-	// reason.
+	// First an image that podman has made: if that does not run either, the machine is the reason.
 	control := filepath.Join(dir, "control")
 	if err := os.MkdirAll(filepath.Join(control, "bin"), 0o755); err != nil {
 		t.Fatal(err)
@@ -234,10 +233,10 @@ func TestPodman(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out, "reader:v1") {
-		t.Errorf("podman load says %q", out)
+		t.Errorf("podman load prints %q", out)
 	}
 	if out, err = podman(append(run, "reader:v1")...); err != nil || out != started {
-		t.Errorf("podman run says %q, %v", out, err)
+		t.Errorf("podman run prints %q, %v", out, err)
 	}
 	// podman makes a reference of the layout's path, and a reference has no capital letters.
 	layout := filepath.Join(l.Dir, "layout")
@@ -265,12 +264,13 @@ func TestDocker(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out, "reader:v1") {
-		t.Errorf("docker load says %q", out)
+		t.Errorf("docker load prints %q", out)
 	}
 	if out, err = docker("run", "--rm", "--network=host", "reader:v1"); err != nil || out != started {
-		t.Errorf("docker run says %q, %v", out, err)
+		t.Errorf("docker run prints %q, %v", out, err)
 	}
-	// docker computes the image's id from the config; it must be the digest of ours.
+	// docker computes the image's id from the config: it must be the digest of the config in the
+	// layout.
 	want, err := imagetest.Open(filepath.Join(l.Dir, "layout"), "")
 	if err != nil {
 		t.Fatal(err)
@@ -374,7 +374,7 @@ func lookup(t *testing.T, name string) string {
 	return path
 }
 
-// unmountBelow takes away what podman and dockerd leave mounted, the deepest first.
+// unmountBelow unmounts what podman and dockerd have left mounted, the deepest first.
 func unmountBelow(t *testing.T, dir string) {
 	t.Helper()
 	raw, err := os.ReadFile("/proc/self/mountinfo")

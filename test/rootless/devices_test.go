@@ -51,7 +51,7 @@ func deviceTar(t *testing.T, more ...tar.Header) string {
 	return buf.String()
 }
 
-// Each of these has the digest that it has as root, on every driver.
+// deviceFiles are Dockerfiles. Each has the digest that it has as root, on every driver.
 var deviceFiles = map[string]string{
 	"add":                  "FROM scratch\nADD devices.tar /\n",
 	"add below":            "FROM busybox\nADD devices.tar /rootfs/\nRUN echo x >/x\n",
@@ -79,7 +79,8 @@ var deviceFiles = map[string]string{
 	"from base copied":     "FROM busybox\nCOPY --from=devices / /there/\nRUN echo x >/x\n",
 }
 
-// deviceLab is a lab with the archives in its context and an image with devices in its registry.
+// deviceLab returns a lab with the archives in its context and an image with devices in its
+// registry.
 func deviceLab(t *testing.T) *lab.Lab {
 	l := lab.New(t)
 	l.Busybox()
@@ -192,15 +193,15 @@ func TestDevicesWarn(t *testing.T) {
 		}
 		got, err := os.ReadFile(filepath.Join(l.Dir, "out"))
 		if err != nil || !bytes.Equal(got, want) {
-			t.Errorf("-o %s: a user's is not root's (%v)", o, err)
+			t.Errorf("-o %s: the output of the user differs from that of root (%v)", o, err)
 		}
 	}
 	got := output(l, "-o", "type=local,dest=dir")
 	if !strings.Contains(got, "device 5:1 1 times (first d/dev/console") {
-		t.Errorf("nothing is said of the devices that a directory cannot have:\n%s", got)
+		t.Errorf("no warning about the devices that a directory cannot have:\n%s", got)
 	}
 	if _, err := os.Lstat(filepath.Join(l.Dir, "dir/d/dev/console")); !os.IsNotExist(err) {
-		t.Errorf("a stand-in in an exported directory: %v", err)
+		t.Errorf("a placeholder in an exported directory: %v", err)
 	}
 	if _, err := os.Lstat(filepath.Join(l.Dir, "dir/d/dev/pipe")); err != nil {
 		t.Error(err)

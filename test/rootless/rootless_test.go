@@ -22,7 +22,7 @@ func TestSameDigest(t *testing.T) {
 	compare(t, user, golden.Images)
 }
 
-// TestSingleID: without a range this holds for images whose files are all root's.
+// TestSingleID: without a range this holds for images in which all files belong to root.
 func TestSingleID(t *testing.T) {
 	user := lab.User(t, false)
 	var images []golden.Image
@@ -85,7 +85,7 @@ func TestCopiedDirectories(t *testing.T) {
 	}
 }
 
-// TestSingleIDWarns: an owner that cannot be had is said once, and the build goes on.
+// TestSingleIDWarns: there is one warning about an owner that cannot be set, and the build goes on.
 func TestSingleIDWarns(t *testing.T) {
 	l := lab.New(t)
 	user := lab.User(t, false)
@@ -105,10 +105,10 @@ func TestSingleIDWarns(t *testing.T) {
 	}
 }
 
-// TestDescriptors: what is passed on as an open file is there for the build, whatever its number,
-// and more than one step may have a secret that can be read only once. The pipes are root's and
-// have the mode 0600, as those that a shell makes have where sudo starts the build as another user:
-// the build cannot open them, and has their descriptors.
+// TestDescriptors: a build reads files that it gets as open descriptors, with any number, and
+// several steps may use a secret that can be read only once. The pipes belong to root and have the
+// mode 0600, like those of a shell where sudo starts the build as another user: the build cannot
+// open them and uses their descriptors.
 func TestDescriptors(t *testing.T) {
 	const dockerfile = "FROM busybox\nCOPY f /\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one && ! readlink /proc/self/fd/5\n"
 	const scratch = "FROM scratch\nCOPY f /\n"
@@ -152,7 +152,7 @@ func TestDescriptors(t *testing.T) {
 	}
 }
 
-// TestDescriptorsWritten: what a build writes goes to pipes of another user.
+// TestDescriptorsWritten: a build writes its outputs to pipes of another user.
 func TestDescriptorsWritten(t *testing.T) {
 	for flag, want := range map[string]string{"--iidfile=/dev/fd/3": "sha256:", "--metadata-file=/proc/self/fd/3": "{", "--output=type=tar,dest=/dev/fd/3": "f\x00"} {
 		for _, user := range []string{"", lab.User(t, true), lab.User(t, false)} {

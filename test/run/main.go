@@ -52,7 +52,8 @@ func main() {
 	}
 }
 
-// run tests all packages, prints a line for each and the summary, and reports whether all is well.
+// run tests all packages, prints a line for each and the summary, and reports whether all have
+// passed.
 func run(o options, out io.Writer) (bool, error) {
 	var expected []report.Skip
 	if o.skips != "" {
@@ -126,7 +127,7 @@ func test(o options, bin string) (*report.Package, error) {
 	cmd.Dir = filepath.Join(o.tree, dir)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
-	// A test may leave a process behind that keeps the pipe open; do not wait for it longer than
+	// A test may leave a process that keeps the pipe open. The program waits for it no longer than
 	// this.
 	cmd.WaitDelay = 10 * time.Second
 	start := time.Now()

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// newLab is a lab with the image img, for root or a user.
+// newLab returns a lab with the image img, for root or a user.
 func newLab(t *testing.T, rootless bool) *lab.Lab {
 	t.Helper()
 	l := lab.New(t)
@@ -36,7 +36,7 @@ type running struct {
 	t   *testing.T
 	cmd *exec.Cmd
 	out *bufio.Reader
-	tty *os.File // our side of its terminal; nil: it has none
+	tty *os.File // the test's side of its terminal; nil: it has none
 }
 
 // start runs a command and waits until it has printed "ready". With tty it has a terminal, of a
@@ -114,7 +114,8 @@ func terminal(t *testing.T) (ours, theirs *os.File) {
 	return ours, theirs
 }
 
-// program is the process of layerbuild itself, and not of the command that changes the user.
+// program returns the process of layerbuild itself, and not that of the command that changes the
+// user.
 func (r *running) program() int {
 	pid := r.cmd.Process.Pid
 	for {
@@ -192,12 +193,12 @@ func TestKilled(t *testing.T) {
 	each(t, func(t *testing.T, l *lab.Lab, tty bool) {
 		r := start(t, l, tty, "img", "sh", "-c", "trap '' TERM INT HUP; (while :; do sleep 0.02; done) & echo ready; sleep 1000")
 		syscall.Kill(r.program(), syscall.SIGKILL)
-		r.wait() // the pipes are at their end when nothing of it is left
+		r.wait() // the pipes end when no process of it is left
 	})
 }
 
-// TestKeys: ^C on a terminal that the container has is the container's; on one that it has not,
-// layerbuild passes it on.
+// TestKeys: ^C on the container's terminal goes to the container. On another terminal layerbuild
+// gets the signal and passes it on.
 func TestKeys(t *testing.T) {
 	lab.Root(t)
 	l := newLab(t, false)

@@ -97,11 +97,11 @@ func newBench(t *testing.T, asUser string) *bench {
 	t.Helper()
 	var fs unix.Statfs_t
 	if err := unix.Statfs("/dev/shm", &fs); err == nil && fs.Flags&unix.ST_NOEXEC == 0 && fs.Bavail*uint64(fs.Bsize) > 1<<29 {
-		lab.Binary(t) // not in there
+		lab.Binary(t) // is built before, so that it is not in /dev/shm
 		t.Setenv("TMPDIR", "/dev/shm")
 	}
 	b := &bench{lab: lab.New(t)}
-	t.Cleanup(func() { t.Logf("%d of %d builds came to an image", b.built.Load(), b.begun.Load()) })
+	t.Cleanup(func() { t.Logf("%d of %d builds made an image", b.built.Load(), b.begun.Load()) })
 	b.lab.Busybox()
 	if asUser != "" {
 		u, err := user.Lookup(asUser)
@@ -172,9 +172,9 @@ func (b *bench) context(name, image string) string {
 	return fmt.Sprintf("--build-context=%s=oci-layout://%s", name, filepath.Join(b.images, image))
 }
 
-// serve starts a web server for ADD and makes what else a build needs of the host: a secret and the
-// socket of an agent. The server says of most files when they were changed, and with an entity tag.
-// Of late it does not say the tag, of h neither.
+// serve starts a web server for ADD, and makes a secret and the socket of an agent. The server
+// sends the time of the last change and an entity tag with most files, only the time with the file
+// late, and neither with the file h.
 func (b *bench) serve(t *testing.T) {
 	t.Helper()
 	top := filepath.Dir(b.lab.State)
@@ -262,7 +262,7 @@ func (b *bench) remove(t *testing.T, dir string) {
 
 func removeAll(dir string) error {
 	if os.Getuid() != 0 {
-		// Files of the user's subordinate ids are only its own inside a user namespace.
+		// The user owns files of its subordinate ids only inside a user namespace.
 		_ = exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
 	}
 	return os.RemoveAll(dir)
@@ -289,7 +289,7 @@ func (s *site) check(err error) {
 	}
 }
 
-// request is what a build is asked for.
+// request has the inputs and options of a build.
 type request struct {
 	dockerfile, target string
 	driver             string
@@ -302,7 +302,7 @@ type request struct {
 	unchecked          bool   // layers are not compared with what the step saw, which takes as long as the build
 }
 
-// outcome is what a build came to: a digest, or "failed".
+// outcome is the result of a build: a digest, or "failed".
 type outcome struct {
 	digest string
 	state  string // where the image is
@@ -352,7 +352,7 @@ func (s *site) command(state, name string, q request, flags ...string) (*exec.Cm
 	return cmd, out
 }
 
-// hangs is far more time than a command takes: one that takes longer hangs.
+// hangs is the time after which a command counts as hung, far more than one takes.
 const hangs = 3 * time.Minute
 
 // finish runs a command of the program to its end and returns what it printed. A command that hangs
@@ -455,12 +455,12 @@ func (s *site) kill(state string, q request, flag string) {
 	}
 }
 
-// same fails the round unless a warm build and a cold build of a request came to the same.
+// same fails the round unless a warm build and a cold build of a request have the same result.
 func (s *site) same(warm, cold outcome, q request) {
 	if warm.digest == cold.digest {
 		return
 	}
-	s.t.Errorf("on %s the build came to %s, on %s to %s\n%s", filepath.Base(warm.state), warm.digest, filepath.Base(cold.state), cold.digest, difference(warm, cold))
+	s.t.Errorf("the build on %s has the result %s, on %s %s\n%s", filepath.Base(warm.state), warm.digest, filepath.Base(cold.state), cold.digest, difference(warm, cold))
 	s.t.Logf("Dockerfile:\n%s\nrequest: %+v\nwarm build:\n%s\ncold build:\n%s", q.dockerfile, q, warm.output, cold.output)
 }
 

@@ -33,7 +33,7 @@ func (s *stage) text(i int) string {
 	return fmt.Sprintf("FROM %s AS s%d\n%s\n", s.base, i, strings.Join(s.steps, "\n"))
 }
 
-// dockerfile is the whole text.
+// dockerfile returns the whole text.
 func (w *world) dockerfile() string {
 	var b strings.Builder
 	b.WriteString("ARG G=0\n")
@@ -72,7 +72,7 @@ func (w *world) newStage(i int) *stage {
 // script joins commands, each of which may fail.
 func script(commands ...string) string { return strings.Join(commands, " || true; ") + " || true" }
 
-// firstRun makes files, and in the first stage shows in them all that a command sees besides files.
+// firstRun makes files. In the first stage they show everything that a command sees besides files.
 func (w *world) firstRun(i int) string {
 	list := []string{"mkdir -p /w/d/e /d/sub", "echo keep >/w/keep", fmt.Sprintf("echo %d >/w/a", w.r.IntN(3)), "echo b >/w/d/b"}
 	if i == 0 {

@@ -193,7 +193,7 @@ func (w *world) editFile(top string) string {
 	return said + w.rewrite(top, path, info)
 }
 
-// describe changes what the directory says of a file or a directory: mode, attributes or time.
+// describe changes the metadata of a file or a directory: mode, attributes or time.
 func (w *world) describe(path string, info os.FileInfo) string {
 	r := w.r
 	switch r.IntN(3) {
@@ -256,7 +256,7 @@ func (w *world) rewrite(top, path string, info os.FileInfo) string {
 	}
 }
 
-// replace makes something at a path that may be anything.
+// replace makes a file of any type at a path of the class odd.
 func (w *world) replace(path string) string {
 	r := w.r
 	w.check(os.RemoveAll(path))

@@ -134,7 +134,7 @@ func (s *site) relink(path, to string) error {
 	return s.keepTime(filepath.Dir(path), nil)
 }
 
-// split replaces one of two names of a file by a file of its own that is equal.
+// split replaces one of two names of a file by an equal file of its own.
 func (s *site) split(path string) error {
 	raw, err := os.ReadFile(path)
 	s.check(err)

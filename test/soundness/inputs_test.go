@@ -347,7 +347,7 @@ func (e *experiment) dockerfile() string {
 	return text.String() + "FROM base AS seen\nRUN " + seen + "\n" + end.String() + "COPY --from=seen /o/p/seen /r/\n"
 }
 
-// first builds on the empty state, as cold as a build can be, and keeps the records of its steps.
+// first builds on the empty state, and keeps the records of its steps.
 func (e *experiment) first() {
 	dir := e.path("kept")
 	e.kept = "--cache-from=type=local,src=" + dir
@@ -372,7 +372,7 @@ func (e *experiment) first() {
 	}
 }
 
-// key tells the present inputs from others.
+// key returns a text that identifies the present inputs.
 func (e *experiment) key(target string) string { return fmt.Sprint(target, e.at) }
 
 // cold builds the present inputs on a new state, once. The last trial's stage is built on the state
@@ -411,7 +411,7 @@ func (e *experiment) compare(state string, flags ...string) {
 	}
 }
 
-// shows fails the round if a change does not show in the image: the subject would test nothing.
+// shows fails the round if a change cannot be seen in the image: the subject would test nothing.
 func (e *experiment) shows() {
 	if e.at.change < 0 {
 		return

@@ -40,7 +40,7 @@ func readMutants(t *testing.T) []mutant {
 		if by := regexp.MustCompile(`(?m)^found by (\w+)( in round \d+)?$`).FindStringSubmatch(edits); by != nil {
 			m.by = by[1]
 		} else {
-			t.Errorf("mutant %s: which test has found it?", m.name)
+			t.Errorf("mutant %s: the table does not name the test that has found it", m.name)
 		}
 		for _, e := range regexp.MustCompile(`(?m)^([a-z].*)\n((?:-.*\n)+)((?:\+.*\n?)+)`).FindAllStringSubmatch(edits, -1) {
 			file, before, after := e[1], lineTexts(e[2]), lineTexts(e[3])

@@ -16,8 +16,8 @@ import (
 
 // TestNewest builds commands that leave something else each time they run, a random number. Such a
 // build cannot be compared with one on a new state. But all files of an image that were made from
-// one command have the number of one run of it, and a build that changes nothing comes to the image
-// of the build before.
+// one command have the number of one run of it, and a build that changes nothing has the image of
+// the build before.
 func TestNewest(t *testing.T) {
 	name := ledger(t, "soundness-newest")
 	b := newBench(t, "")
@@ -85,8 +85,8 @@ func newestEvents(seed uint64) []int {
 }
 
 // stage makes the instructions of the stage with an index. If it is based on another one, it copies
-// the number of that, after a command that changes nothing: a result that was made on an earlier
-// run of the other shows.
+// the number of that, after a command that changes nothing, so that a result that was made from an
+// earlier run of the other stage is noticed.
 func (l *lottery) stage(i int, based bool) []string {
 	from := "base"
 	if i > 0 && (based || l.r.IntN(3) == 0) {
@@ -194,7 +194,7 @@ func (l *lottery) note(numbers map[string]string) (old []string) {
 	return old
 }
 
-// settle builds twice: the second build must come to the image of the first.
+// settle builds twice: the second build must have the image of the first.
 func (l *lottery) settle(state string, flags ...string) string {
 	first, numbers := l.draw(state, flags...)
 	l.note(numbers)
@@ -202,10 +202,10 @@ func (l *lottery) settle(state string, flags ...string) string {
 	return first
 }
 
-// again builds and fails the round unless it comes to the image of a build before.
+// again builds, and fails the round unless the build has the image of a build before.
 func (l *lottery) again(state, want string, flags ...string) {
 	if got, _ := l.draw(state, flags...); got != want {
-		l.t.Errorf("on %s a build that changes nothing came to %s, the one before to %s\n%s", filepath.Base(state), got, want, l.dockerfile())
+		l.t.Errorf("on %s a build that changes nothing has the image %s, the one before %s\n%s", filepath.Base(state), got, want, l.dockerfile())
 	}
 }
 

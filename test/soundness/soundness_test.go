@@ -51,7 +51,7 @@ var found = []uint64{}
 func (b *bench) succeeds(t *testing.T) {
 	begun, built := b.begun.Load(), b.built.Load()
 	if begun >= 50 && built*100 < begun*85 {
-		t.Errorf("only %d of %d builds came to an image", built, begun)
+		t.Errorf("only %d of %d builds made an image", built, begun)
 	}
 }
 
@@ -65,7 +65,8 @@ type world struct {
 	epoch          int
 	flags          map[string]string
 
-	// What is tried in one round is a part of all there is, so that what it tries meets more often.
+	// A round uses only some of the commands, edits and events, so that the same ones follow each
+	// other more often.
 	commands []int  // of shellCommand
 	edits    []int  // of edit
 	events   []int  // of happen

@@ -11,7 +11,7 @@ import (
 // its directory in the context, which populate fills.
 //
 // Each stage begins with the image base, whose directory /o is the stage's result: it has a
-// directory p for all to write to. Whatever the step does is to show there.
+// directory p for all to write to. Everything that the step does must be visible there.
 type subject struct {
 	name string
 	text string // the instructions
@@ -35,7 +35,7 @@ type subject struct {
 	many, git bool
 }
 
-// What stands in front of values and edits.
+// Prefixes of values and edits.
 const (
 	hidden = "-hidden " // the change cannot show in the result
 	rare   = "-rare "   // only rounds after those of go test have the change, as those that are hidden

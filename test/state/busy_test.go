@@ -171,7 +171,7 @@ func (b *busy) round(t *testing.T, seed uint64) {
 func (b *busy) whole(t *testing.T) {
 	t.Helper()
 	for _, name := range b.names() {
-		_, _ = b.run("rm", 0, name) // which is there or not
+		_, _ = b.run("rm", 0, name) // which may not exist
 	}
 	b.Run("prune", "--all")
 	if got, want := strings.Join(b.files(t), "\n"), strings.Join(b.clean, "\n"); got != want {

@@ -54,13 +54,13 @@ func newTemplate(t *testing.T) *template {
 	return &template{Lab: l, manifest: img.Descriptor.Digest.String(), config: img.Manifest.Config.Digest.String(), report: report}
 }
 
-// object is something in the state directory.
+// object is a kind of object in the state directory.
 type object struct {
 	name string
 	// find returns the paths of such objects below the state directory.
 	find func(t *testing.T, tp *template) []string
-	// lost is set for what cannot be made again where the registry is gone: with the operations
-	// that need it.
+	// lost lists the operations that need the object, if it cannot be made again without the
+	// registry.
 	lost []string
 	// there lists the operations that fail in that case if it is missing, but do not read it: a
 	// build puts no image into the store without all of its layers.
@@ -294,8 +294,8 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestSourceGone damages what only a registry has, and the registry is not reachable: the error
-// names the blob and what can be done. What does not need the blob works.
+// TestSourceGone damages blobs that only a registry has, and the registry cannot be reached: the
+// error names the blob and the remedy. Operations that do not need the blob work.
 func TestSourceGone(t *testing.T) {
 	lab.Root(t)
 	tp := newTemplate(t)

@@ -33,8 +33,8 @@ RUN cat /n /f | head -c 300000 >/m
 `
 
 // TestOverlap has builds that always overlap: the state stays small, because each build collects
-// what no other uses, and every build has the right image. The one that runs all the time finds
-// what it has found and made at its beginning.
+// what no other uses, and every build has the right image. The build that runs all the time still
+// has what it found and made at its beginning.
 func TestOverlap(t *testing.T) {
 	l := lab.New(t)
 	l.Busybox()
@@ -105,7 +105,7 @@ func TestOverlap(t *testing.T) {
 	t.Logf("the state had up to %d bytes", most)
 }
 
-// stateSize is the space on disk of the state directory, which others change meanwhile.
+// stateSize returns the space on disk of the state directory, which builds change meanwhile.
 func stateSize(t *testing.T, dir string) int64 {
 	t.Helper()
 	var n int64

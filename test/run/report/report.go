@@ -38,7 +38,7 @@ type Skip struct {
 // NewPackage returns an empty result.
 func NewPackage(dir string) *Package { return &Package{Dir: dir, output: map[string]string{}} }
 
-// Broken records that the package's tests did not come to an end.
+// Broken records that the package's tests did not end.
 func (p *Package) Broken(err error) { p.broken = err }
 
 // marker precedes each line of the framework with -test.v=test2json, also in the middle of a line
