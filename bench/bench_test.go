@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	testlab.Main(m)
 }
 
-// TestQuick runs the whole harness with tiny sizes, on layerbuild alone. What needs a network, a
-// registry or the compressors of the machine is not in it.
+// TestQuick runs the whole program with tiny sizes, on layerbuild alone. It leaves out the works
+// that need a network, a registry or the compressors of the machine.
 func TestQuick(t *testing.T) {
 	bin, err := exec.LookPath("busybox")
 	if err != nil || !static(bin) {
@@ -72,7 +72,7 @@ func TestQuick(t *testing.T) {
 	}
 }
 
-// TestGroup: what a command uses is counted, and what its children use.
+// TestGroup: the CPU time and memory of a command and of its children are counted.
 func TestGroup(t *testing.T) {
 	defer sweepGroups()
 	type test struct {
@@ -81,7 +81,7 @@ func TestGroup(t *testing.T) {
 	}
 	tests := []test{{"made", newGroup("test")}, {"rusage", &group{}}}
 	for _, h := range hierarchies() {
-		if h.v2 { // also where version 1 is there to be preferred
+		if h.v2 { // also if there is version 1, which is preferred
 			tests = append(tests, test{"v2", h.group("test2")})
 		}
 	}
@@ -97,7 +97,7 @@ func TestGroup(t *testing.T) {
 				t.Fatal(err)
 			}
 			peak := tt.g.watch()
-			// The last command is there so that the shell does not become the loop.
+			// With a command after it, the shell does not replace itself by the loop.
 			cmd := exec.Command("sh", "-c", `sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; true`)
 			if err := tt.g.run(t.Context(), cmd); err != nil {
 				t.Fatal(err)
@@ -180,7 +180,7 @@ Left out: no registry
 	}
 }
 
-// TestKept: what is measured again takes the place of what a report said of it, and the rest stays.
+// TestKept: new results of a work replace those of an earlier report, and the other results stay.
 func TestKept(t *testing.T) {
 	all := allWork()
 	old := &report{machine: []string{"Date: now; load average before: 1", "layerbuild: v1"}}
@@ -243,7 +243,7 @@ func TestGoalsAreOfWork(t *testing.T) {
 	seen := map[string]bool{}
 	for _, w := range allWork() {
 		if seen[w.name] {
-			t.Errorf("two works are called %s", w.name)
+			t.Errorf("two works have the name %s", w.name)
 		}
 		seen[w.name] = true
 		for _, g := range w.goals {

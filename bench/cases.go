@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// allWork is everything that can be measured, in the report's order.
+// allWork returns everything that can be measured, in the report's order.
 func allWork() []work {
 	all := comparisons()
 	all = append(all, limits()...)
@@ -17,8 +17,8 @@ func allWork() []work {
 
 const appImage = "localhost/app"
 
-// recipe is how most works are done: a store with the base image, perhaps a build before, and the
-// build.
+// recipe describes how most works are done: a store with the base image, perhaps a build before,
+// and the build that is measured.
 type recipe struct {
 	dir    string // the context
 	debian bool   // the base is Debian
@@ -65,7 +65,7 @@ func (l *lab) recipe(ctx context.Context, r recipe) ([]contender, error) {
 	}), nil
 }
 
-// comparisons are the works that each peer does.
+// comparisons returns the works that each peer does.
 func comparisons() []work {
 	return []work{
 		{name: "run-true", title: "50 × RUN true", what: "The cost of a step that does nothing; a start and an end of the tool are in it, too.", unit: "step",
@@ -130,7 +130,8 @@ func edit(ctx context.Context, l *lab) ([]contender, error) {
 	}})
 }
 
-// binaryContext is COPY of so many bytes of programs and libraries.
+// binaryContext makes a context with size bytes of programs and libraries, and a Dockerfile that
+// copies them.
 func (l *lab) binaryContext(size int64) (string, error) {
 	return l.fixture(fmt.Sprintf("binaries-%d", size/1e6), func(dir string) error {
 		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "COPY data /opt/"); err != nil {
@@ -199,7 +200,7 @@ func stages(ctx context.Context, l *lab) ([]contender, error) {
 	return l.recipe(ctx, recipe{dir: dir})
 }
 
-// pull has a registry for itself; its base is pushed by layerbuild.
+// pull measures pulls from a registry of its own, to which layerbuild has pushed the base image.
 func pull(ctx context.Context, l *lab) ([]contender, error) {
 	from, err := l.peer(layerbuild)
 	if err != nil {
@@ -250,7 +251,8 @@ func pull(ctx context.Context, l *lab) ([]contender, error) {
 	}), nil
 }
 
-// push gives each run an empty registry: what one run has pushed the next would only mention.
+// push gives each run an empty registry: a run would not send the blobs that the run before it has
+// pushed.
 func push(ctx context.Context, l *lab) ([]contender, error) {
 	if _, err := exec.LookPath("docker-registry"); err != nil {
 		return nil, err

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// curves show how layerbuild's time and memory grow.
+// curves returns the works that show how layerbuild's time and memory grow.
 func curves() []work {
 	return []work{
 		{name: "files-curve", title: "Files in the context", what: "`COPY . /src` of files of 100 bytes: first build, and again with nothing changed.", unit: "file", curve: true, make: filesCurve},
@@ -19,7 +19,7 @@ func curves() []work {
 	}
 }
 
-// growing is layerbuild's build of a context, first with some images in the store.
+// growing returns layerbuild's build of a context, with some images in the store before it.
 func (l *lab) growing(p *peer, name string, units int, dir string, images map[string]string) contender {
 	return contender{
 		name: name, group: p.group, units: units,
@@ -28,7 +28,7 @@ func (l *lab) growing(p *peer, name string, units int, dir string, images map[st
 	}
 }
 
-// grounds are what all curves stand on.
+// grounds returns what all curves use: layerbuild, and the context of the base image.
 func (l *lab) grounds() (*peer, map[string]string, error) {
 	p, err := l.peer(layerbuild)
 	if err != nil {

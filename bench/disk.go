@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// A disk is where state and contexts are. On a file system that the machine uses otherwise, making
-// files right after a mass delete may be many times slower than it is at other times, and the run
-// after it is slower.
+// A disk is the file system that has the state and the contexts. On a file system that the machine
+// uses otherwise, making files right after a mass delete may be many times slower than it is at
+// other times, and the run after it is slower.
 type disk struct {
 	dir  string
 	what string // for the report
@@ -71,7 +71,7 @@ func (d *disk) ext4(ctx context.Context, image, size string) error {
 	if err := command(ctx, "mkfs.ext4", "-q", "-F", "-i", "8192", image); err != nil {
 		return err
 	}
-	// Without direct I/O everything would be in the page cache twice.
+	// Without direct I/O all data would be in the page cache twice.
 	d.what = "ext4 with a journal in a file on " + strings.TrimSpace(output(ctx, "stat", "-f", "-c", "%T", filepath.Dir(image))) + ", by a loop device with direct I/O"
 	loop := strings.TrimSpace(output(ctx, "losetup", "--find", "--show", "--direct-io=on", image))
 	if loop == "" {
@@ -92,7 +92,8 @@ func (d *disk) mount(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// settle writes everything out and gives freed blocks back, so that no tool pays for another's.
+// settle syncs the file system and discards freed blocks, so that no tool pays for those of
+// another.
 func (d *disk) settle(ctx context.Context) {
 	output(ctx, "sync", "--file-system", d.dir)
 	if len(d.undo) > 1 {
@@ -100,7 +101,7 @@ func (d *disk) settle(ctx context.Context) {
 	}
 }
 
-// close undoes everything; where a step fails the ones before it stay as they are.
+// close undoes all steps, the last one first. It stops at the first step that cannot be undone.
 func (d *disk) close() error {
 	for i, undo := range slices.Backward(d.undo) {
 		if err := undo(); err != nil {
@@ -146,7 +147,7 @@ func remove(dir string) error {
 	return command(context.Background(), "unshare", "--map-root-user", "rm", "-rf", "--one-file-system", dir)
 }
 
-// command runs a command of the machine; what it printed is in the error.
+// command runs a command of the machine. The error contains what it printed.
 func command(ctx context.Context, name string, args ...string) error {
 	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
@@ -154,7 +155,7 @@ func command(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// output is what a command prints; nothing when it fails.
+// output returns what a command prints, and nothing if it fails.
 func output(ctx context.Context, name string, args ...string) string {
 	out, err := exec.CommandContext(ctx, name, args...).Output()
 	if err != nil {

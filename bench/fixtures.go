@@ -15,7 +15,7 @@ import (
 	"strings"
 )
 
-// sizes are those of everything that is built.
+// sizes are the sizes of everything that is built.
 type sizes struct {
 	pool         int
 	steps        int
@@ -67,7 +67,7 @@ func (l *lab) fixture(name string, fill func(dir string) error) (string, error) 
 	return dir, nil
 }
 
-// scratch is an empty directory that is gone with the work.
+// scratch makes an empty directory that is removed after the work.
 func (l *lab) scratch(name string) (string, error) {
 	dir := l.path("scratch", name)
 	if err := remove(dir); err != nil {
@@ -76,7 +76,7 @@ func (l *lab) scratch(name string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// dockerfile makes a context of nothing but a Dockerfile.
+// dockerfile makes a context that contains only a Dockerfile.
 func (l *lab) dockerfile(name string, lines ...string) (string, error) {
 	return l.fixture(name, func(dir string) error { return write(filepath.Join(dir, "Dockerfile"), lines...) })
 }
@@ -88,14 +88,14 @@ func write(path string, lines ...string) error {
 	return os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o644)
 }
 
-// baseImage and debianImage are what the Dockerfiles begin with. They are made in each peer's own
-// store.
+// baseImage and debianImage are the base images of the Dockerfiles. They are made in each peer's
+// own store.
 const (
 	baseImage   = "localhost/base"
 	debianImage = "localhost/debian"
 )
 
-// base is the context of baseImage: the machine's busybox.
+// base makes the context of baseImage: the machine's busybox.
 func (l *lab) base() (string, error) {
 	return l.fixture("base", func(dir string) error {
 		if err := write(filepath.Join(dir, "Dockerfile"), "FROM scratch", "ADD rootfs.tar /", `CMD ["sh"]`); err != nil {
@@ -148,7 +148,8 @@ func static(bin string) bool {
 	return err == nil && len(libraries) == 0
 }
 
-// debian is the context of debianImage. The tar is plain: dockerd 20.10 knows no zstd.
+// debian makes the context of debianImage. The tar is not compressed: dockerd 20.10 cannot read
+// zstd.
 func (l *lab) debian(ctx context.Context) (string, error) {
 	return l.fixture("debian", func(dir string) error {
 		if _, err := os.Stat(l.options.rootfs); err != nil {
@@ -161,8 +162,7 @@ func (l *lab) debian(ctx context.Context) (string, error) {
 	})
 }
 
-// fresh empties a peer's store and puts images that the machine made into it, each a context by the
-// image's name.
+// fresh empties a peer's store and builds images in it, each from a context by the image's name.
 func (l *lab) fresh(ctx context.Context, p *peer, images map[string]string) error {
 	if err := p.reset(ctx); err != nil {
 		return err
@@ -178,13 +178,13 @@ func (l *lab) fresh(ctx context.Context, p *peer, images map[string]string) erro
 // errEnough ends a walk.
 var errEnough = errors.New("enough")
 
-// machineFiles calls f with the files of the machine's own /usr, in order, again and again with
-// another round's number until f says errEnough.
+// machineFiles calls f with the files of the machine's own /usr, in order, in one round after
+// another until f returns errEnough.
 func machineFiles(f func(round int, path string, d fs.DirEntry) error) error {
 	for round := range 1000 {
 		err := filepath.WalkDir("/usr", func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
-				return nil // cannot be read: others can
+				return nil // cannot be read: use the others
 			}
 			return f(round, path, d)
 		})
@@ -198,8 +198,9 @@ func machineFiles(f func(round int, path string, d fs.DirEntry) error) error {
 	return errors.New("/usr is almost empty")
 }
 
-// binaries fills dir with copies of the machine's programs and libraries, size bytes in all after
-// about as many as skip: random or repeated bytes would say nothing about compression.
+// binaries fills dir with copies of the machine's programs and libraries, size bytes in all, after
+// it has left out about skip bytes. Random or repeated bytes would not show how fast compression
+// is.
 func binaries(dir string, skip, size int64) error {
 	return machineFiles(func(round int, path string, d fs.DirEntry) error {
 		if !d.Type().IsRegular() {
@@ -277,8 +278,8 @@ func copyTo(path string, r io.Reader) (int64, error) {
 	return n, errors.Join(err, f.Close())
 }
 
-// pool reads what the content of small files is taken from: beginnings of the machine's files, of
-// all kinds.
+// pool reads the beginnings of the machine's files, of all kinds. The contents of small files are
+// taken from it.
 func pool(size int) ([]byte, error) {
 	const piece = 8 << 10
 	all := make([]byte, 0, size)
@@ -328,7 +329,7 @@ func (l *lab) files(dir string, n int, size int) error {
 	return nil
 }
 
-// fileName is where files puts the file of that number.
+// fileName returns the path at which files makes the file of a number.
 func fileName(i int) string {
 	return fmt.Sprintf("package%03d/source%02d/module%06d.go", i/2500, i/50%50, i)
 }

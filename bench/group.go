@@ -18,8 +18,8 @@ import (
 )
 
 // A group holds a tool's processes, all of them: a daemon, its helpers and the containers that it
-// starts. It is a control group, which counts the CPU time of all its processes; without one the
-// commands' own accounts are used.
+// starts. It is a control group, which counts the CPU time of all its processes. Without control
+// groups the times are those that the kernel reports when a command ends.
 type group struct {
 	dir  string // of the group in the hierarchy; containers get groups of their own in it
 	main string // the group inside dir that commands are started in; "" without control groups
@@ -27,7 +27,7 @@ type group struct {
 	v2   bool
 
 	mu   sync.Mutex
-	used time.Duration // without control groups: what commands that have ended took
+	used time.Duration // without control groups: CPU time of the commands that have ended
 	live []int         // without control groups: commands that run
 }
 
@@ -61,7 +61,7 @@ func hierarchies() []hierarchy {
 	return all
 }
 
-// accounting is the hierarchy that counts CPU time: version 1's cpuacct where there is one, or
+// accounting returns the hierarchy that counts CPU time: cpuacct of version 1 if there is one, or
 // version 2.
 func accounting() (found hierarchy) {
 	for _, h := range hierarchies() {
@@ -75,7 +75,7 @@ func accounting() (found hierarchy) {
 	return found
 }
 
-// home is the group of this process.
+// home returns the group of this process.
 func (h hierarchy) home() string {
 	raw, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -91,19 +91,19 @@ func (h hierarchy) home() string {
 	return h.dir
 }
 
-// groupTop is the name of the group that holds all groups of this process.
+// groupTop returns the name of the group that contains all groups of this process.
 func groupTop() string { return fmt.Sprintf("layerbuild-bench-%d", os.Getpid()) }
 
-// sweepGroups takes away the group of all groups, and what container tools made in the other
-// hierarchies.
+// sweepGroups removes the group of all groups, and the groups that container tools made in the
+// other hierarchies.
 func sweepGroups() {
 	for _, h := range hierarchies() {
 		removeGroups(filepath.Join(h.dir, groupTop()))
 	}
 }
 
-// newGroup makes a group; close takes it away. It stands at the top of the hierarchy, because
-// version 2 wants no processes in a group that holds others.
+// newGroup makes a group; close removes it. It is at the top of the hierarchy, because version 2
+// allows no processes in a group that contains others.
 func newGroup(name string) *group { return accounting().group(name) }
 
 func (top hierarchy) group(name string) *group {
@@ -116,19 +116,19 @@ func (top hierarchy) group(name string) *group {
 		return &group{} // not root
 	}
 	g.main = main
-	if err := g.run(context.Background(), exec.Command("true")); err != nil { // made, but not to be entered
+	if err := g.run(context.Background(), exec.Command("true")); err != nil { // it exists, but no process may enter it
 		g.close()
 		return &group{}
 	}
 	return g
 }
 
-// parent is the group as the flags --cgroup-parent of container tools name it.
+// parent returns the group in the form of the flag --cgroup-parent of container tools.
 func (g *group) parent() string {
 	return "/" + filepath.Join(groupTop(), filepath.Base(g.dir))
 }
 
-// how says in words what is measured.
+// how describes in words how CPU time is measured.
 func (g *group) how() string {
 	if g.main == "" {
 		return "the commands' own accounts (rusage): no control group can be made here"
@@ -153,8 +153,8 @@ func (g *group) start(cmd *exec.Cmd) error {
 		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
 		return cmd.Start()
 	}
-	// A child begins in the group of the thread that starts it. Nothing then stands between the
-	// clock and the command, as a shell that moves itself would.
+	// A child begins in the group of the thread that starts it. So no shell is needed that moves
+	// itself into the group, and none is measured.
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -163,7 +163,7 @@ func (g *group) start(cmd *exec.Cmd) error {
 			return
 		}
 		err := cmd.Start()
-		// A thread that cannot go back ends with this goroutine.
+		// If the thread cannot move back, it ends with this goroutine.
 		if os.WriteFile(filepath.Join(g.home, "tasks"), []byte("0"), 0o644) == nil {
 			runtime.UnlockOSThread()
 		}
@@ -190,7 +190,7 @@ func (g *group) run(ctx context.Context, cmd *exec.Cmd) error {
 	return errors.Join(err, ctx.Err())
 }
 
-// cpu is what the processes of the group have used so far, user and system.
+// cpu returns the CPU time that the processes of the group have used so far, user and system.
 func (g *group) cpu() (time.Duration, error) {
 	if g.main == "" {
 		g.mu.Lock()
@@ -215,7 +215,7 @@ func (g *group) cpu() (time.Duration, error) {
 			return time.Duration(us) * time.Microsecond, err
 		}
 	}
-	return 0, fmt.Errorf("%s/cpu.stat says nothing of usage_usec", g.dir)
+	return 0, fmt.Errorf("%s/cpu.stat has no usage_usec", g.dir)
 }
 
 // pids lists the group's processes.
@@ -224,7 +224,7 @@ func (g *group) pids() []int {
 		g.mu.Lock()
 		all := slices.Clone(g.live)
 		g.mu.Unlock()
-		for i := 0; i < len(all); i++ { // grows on the way: children of children
+		for i := 0; i < len(all); i++ { // grows in the loop: children of children
 			all = append(all, childrenOf(all[i])...)
 		}
 		return all
@@ -238,7 +238,7 @@ func (g *group) pids() []int {
 		all = append(all, numbers(raw)...)
 		return nil
 	})
-	// Of this process a thread may be there for the moment in which it starts a command.
+	// A thread of this process is in the group while it starts a command.
 	return slices.DeleteFunc(all, func(pid int) bool { return pid == os.Getpid() })
 }
 
@@ -262,8 +262,8 @@ func numbers(raw []byte) []int {
 	return all
 }
 
-// memory is the sum of what the processes have resident now. The group's own account would hold the
-// page cache, too, which is charged to the group that read a file first.
+// memory returns the sum of the processes' resident memory. The group's own counter would contain
+// the page cache too, which is charged to the group that reads a file first.
 func (g *group) memory() int64 {
 	var pages int64
 	for _, pid := range g.pids() {
@@ -278,8 +278,8 @@ func (g *group) memory() int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// sampleEvery is how often memory is looked at: often enough for builds of a few hundredths of a
-// second, and 2% of a core for a daemon with its containers.
+// sampleEvery is the time between samples of memory: short enough for builds of a few hundredths of
+// a second. For a daemon with its containers sampling takes 2% of a core.
 const sampleEvery = 10 * time.Millisecond
 
 // watch samples memory until the function that it returns is called, which returns the largest sum.
@@ -302,7 +302,7 @@ func (g *group) watch() (peak func() int64) {
 	return func() int64 { close(stop); return <-done }
 }
 
-// close ends what still runs in the group, and takes it away.
+// close kills the processes that still run in the group, and removes it.
 func (g *group) close() error {
 	if g.main == "" {
 		return nil
@@ -315,8 +315,8 @@ func (g *group) close() error {
 	return removeGroups(g.dir)
 }
 
-// removeGroups removes a group and those in it. The files of a group are not for removing. A group
-// is busy for a moment after its last process has ended.
+// removeGroups removes a group and those in it. The files of a group cannot be removed. A group is
+// busy for a moment after its last process has ended.
 func removeGroups(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// A lab has all that is measured and what it is measured with.
+// A lab has everything that is measured, and what is used to measure it.
 type lab struct {
 	options options
 	sizes   sizes
@@ -22,9 +22,9 @@ type lab struct {
 	run     string // sockets and the like: their paths have to be short
 	peers   []*peer
 	missing []string          // the peers that are left out, and why
-	group   *group            // of commands that are no peer's
+	group   *group            // of commands that do not belong to a peer
 	made    map[string]string // fixtures: their directories by name
-	pool    []byte            // what small files are made of
+	pool    []byte            // contents of small files
 	served  *registry
 	log     io.Writer
 }
@@ -85,7 +85,7 @@ type work struct {
 	name  string // for -cases
 	title string
 	what  string // what exactly is done
-	curve bool   // how one tool grows, not how several compare
+	curve bool   // shows how one tool grows, and does not compare several
 	unit  string // what contender.units counts: "step"
 	goals []goal
 	make  func(ctx context.Context, l *lab) ([]contender, error)
@@ -96,16 +96,16 @@ type contender struct {
 	name     string
 	group    *group
 	units    int                                                    // how many of them the figures are for
-	before   func(ctx context.Context, run int) error               // makes ready; not measured
+	before   func(ctx context.Context, run int) error               // prepares; not measured
 	commands func() ([]*exec.Cmd, error)                            // measured, one after the other
-	after    func(ctx context.Context, s *sample, out string) error // looks at what came out; not measured
+	after    func(ctx context.Context, s *sample, out string) error // checks the result; not measured
 }
 
 // A sample is what one run took.
 type sample struct {
 	wall, cpu time.Duration
 	memory    int64 // peak of the sum of the processes' resident memory
-	size      int64 // of what came out, where that is of interest
+	size      int64 // of the result, if it is reported
 }
 
 // A result is all runs of a work.
@@ -122,15 +122,15 @@ type row struct {
 	samples []sample
 }
 
-// curveRuns is how often the points of a curve are measured at most: they bear each other out, and
-// the last ones take long.
+// curveRuns limits how often a point of a curve is measured: the points of a curve confirm each
+// other, and the last ones take long.
 const curveRuns = 1
 
-// timeout ends what hangs: no single build takes a fraction of it.
+// timeout ends commands that hang: no build takes a fraction of it.
 const timeout = 30 * time.Minute
 
-// measure runs the contenders of a work in turn, so that whatever else the machine does meets them
-// all. It fails only when it has been interrupted: what does not work is in the result.
+// measure runs the contenders of a work in turn, so that other load on the machine affects all of
+// them. It returns an error only if it was interrupted: other errors are in the result.
 func (l *lab) measure(ctx context.Context, w work) (result, error) {
 	fmt.Fprintf(l.log, "%s: %s\n", w.name, w.title)
 	result := result{work: w}
@@ -174,7 +174,7 @@ func (l *lab) measure(ctx context.Context, w work) (result, error) {
 	return result, l.clean()
 }
 
-// clean empties the stores and takes away what was made for one work only.
+// clean empties the stores and removes what was made for one work only.
 func (l *lab) clean() error {
 	var errs []error
 	l.endRegistry()
@@ -188,7 +188,7 @@ func (l *lab) path(elem ...string) string {
 	return filepath.Join(append([]string{l.disk.dir}, elem...)...)
 }
 
-// once makes ready and measures one run.
+// once prepares and measures one run.
 func (l *lab) once(ctx context.Context, c contender, run int) (s sample, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -264,7 +264,7 @@ func (p *peer) command(line []string) *exec.Cmd {
 	return cmd
 }
 
-// sizeSaid reads the size of what came out from the command's own words.
+// sizeSaid reads the size of the result from the command's output.
 func sizeSaid(_ context.Context, s *sample, out string) (err error) {
 	s.size, err = strconv.ParseInt(strings.TrimSpace(out), 10, 64)
 	return err
@@ -281,7 +281,7 @@ func (l *lab) each(f func(p *peer) contender) []contender {
 	return all
 }
 
-// peer is the peer of that name.
+// peer returns the peer of a name.
 func (l *lab) peer(name string) (*peer, error) {
 	i := slices.IndexFunc(l.peers, func(p *peer) bool { return p.name == name })
 	if i < 0 {
@@ -290,7 +290,7 @@ func (l *lab) peer(name string) (*peer, error) {
 	return l.peers[i], nil
 }
 
-// tail is the end of a log.
+// tail returns the end of a log.
 func tail(name string) string {
 	raw, err := os.ReadFile(name)
 	if err != nil {

@@ -24,12 +24,13 @@ const (
 	stdlib   = "compress/gzip, level 6"
 	tarXzf   = "tar xzf"
 
-	// stdlibCPU is what compress/gzip took for 1 GB, in seconds, where the goals for sealing were
-	// set: machines differ.
+	// stdlibCPU is what compress/gzip took for 1 GB, in seconds, on the machine on which the goals
+	// for sealing were set.
 	stdlibCPU = 24.5
 )
 
-// limits are works whose rivals are not builders but what the work is made of.
+// limits returns works that are compared not with other builders, but with the operations that the
+// work consists of.
 func limits() []work {
 	var each []goal
 	for _, size := range full.layers {
@@ -137,8 +138,8 @@ func memories(_ context.Context, l *lab) ([]contender, error) {
 	return all, nil
 }
 
-// children are what this program does in a process of its own, so that it can be measured like the
-// others.
+// children are functions that this program runs in a process of its own, so that they can be
+// measured like commands.
 var children = map[string]func(ctx context.Context, args []string) error{
 	"seal": sealChild, "stdlib": stdlibChild, "unpack": unpackChild,
 }
@@ -220,7 +221,7 @@ func unpackChild(ctx context.Context, args []string) error {
 	defer f.Close()
 	sum := sha256.New()
 	r := io.TeeReader(f, sum)
-	ignore := func(string, int, int, error) {} // as a user who may not give files away
+	ignore := func(string, int, int, error) {} // like a user who may not change owners
 	if _, err := diff.Apply(ctx, r, args[1], diff.ApplyOptions{OnOwnerError: ignore}); err != nil {
 		return err
 	}

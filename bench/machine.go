@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// machine describes what everything ran on, a line a fact.
+// machine describes the machine, one fact a line.
 func (l *lab) machine(ctx context.Context) []string {
 	facts := []string{
 		"Date: " + time.Now().UTC().Format("2006-01-02 15:04 UTC") + "; load average before: " + first(readFile("/proc/loadavg")),
@@ -34,7 +34,7 @@ func (l *lab) machine(ctx context.Context) []string {
 	return facts
 }
 
-// measured says which program is measured, and when.
+// measured returns the version of the program that is measured, and the time.
 func (l *lab) measured() string {
 	version := ""
 	for _, p := range l.peers {
@@ -58,7 +58,7 @@ func first(text string) string {
 	return word
 }
 
-// field is what follows a key in a file of lines like "key : value".
+// field returns the value of a key in a file of lines like "key : value".
 func field(name, key string) string {
 	for line := range strings.Lines(readFile(name)) {
 		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == key {

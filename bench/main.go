@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// options are the command line.
+// options are the options of the command line.
 type options struct {
 	layerbuild string
 	rootfs     string // of Debian, for the case that installs a package

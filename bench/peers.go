@@ -37,8 +37,8 @@ type peer struct {
 	stop  func() error
 }
 
-// newPeer makes a peer that keeps its store in dir and its sockets in run, or says why it cannot be
-// measured.
+// newPeer makes a peer that keeps its store in dir and its sockets in run. It returns an error if
+// the peer cannot be measured.
 func newPeer(name string, o options, dir, run string) (*peer, error) {
 	p := &peer{name: name, dir: dir, start: func(context.Context) error { return nil }, stop: func() error { return nil }}
 	var err error
@@ -74,7 +74,7 @@ func (p *peer) layerbuild(bin, run string) {
 	p.push = func(tag string) []string { return []string{bin, "push", "--root=" + p.dir, tag} }
 }
 
-// buildah runs commands by chroot, which is faster than its other way, by runc or crun.
+// buildah makes a peer that runs commands by chroot, which is faster than by runc or crun.
 func (p *peer) buildah(run string) error {
 	bin, err := exec.LookPath("buildah")
 	if err != nil {
@@ -95,7 +95,7 @@ func (p *peer) buildah(run string) error {
 	return nil
 }
 
-// docker is dockerd and a containerd, both of this peer only.
+// docker makes a peer of dockerd and a containerd that no other program uses.
 func (p *peer) docker(run string) error {
 	if os.Getuid() != 0 {
 		return errors.New("is measured as root only")
@@ -109,7 +109,7 @@ func (p *peer) docker(run string) error {
 	if err != nil {
 		return errors.New("containerd is not installed")
 	}
-	// The client that came with Debian's dockerd: newer ones leave BuildKit to a plugin.
+	// The client of Debian's dockerd: newer clients need a plugin for BuildKit.
 	bin := "/usr/bin/docker"
 	if _, err := os.Stat(bin); err != nil {
 		return errors.New("Debian's docker client is not installed")
@@ -199,7 +199,7 @@ func appears(ctx context.Context, network, address string) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("nobody listens at %s after a minute", address)
+	return fmt.Errorf("no process listens at %s after a minute", address)
 }
 
 // reset empties the store.

@@ -17,8 +17,7 @@ type registry struct {
 	cmd  *exec.Cmd
 }
 
-// registry starts a registry with nothing in it. It ends with the work, or when the next one is
-// started.
+// registry starts an empty registry. It is stopped after the work, or when the next one is started.
 func (l *lab) registry(ctx context.Context) (*registry, error) {
 	l.endRegistry()
 	dir, err := l.scratch("registry")

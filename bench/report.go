@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A figure is what can be told of a sample.
+// A figure is one of the quantities of a sample.
 type figure int
 
 const (
@@ -19,7 +19,7 @@ const (
 	cpuPerUnit
 )
 
-// of is the figure of one sample: seconds or bytes.
+// of returns the figure of one sample: seconds or bytes.
 func (f figure) of(s sample, units int) float64 {
 	units = max(units, 1)
 	switch f {
@@ -51,7 +51,7 @@ func (f figure) String() string {
 	return []string{"wall", "CPU", "peak memory", "size", "wall", "CPU"}[f]
 }
 
-// span prints seconds with three digits that mean something.
+// span prints seconds with three significant digits.
 func span(s float64) string {
 	switch {
 	case s >= 100:
@@ -77,7 +77,7 @@ func number(n int) string {
 	return text
 }
 
-// median is the one in the middle, or between the two there.
+// median returns the middle value, or the mean of the two middle ones.
 func median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0
@@ -95,8 +95,8 @@ func (r row) values(f figure) []float64 {
 	return all
 }
 
-// ratio is the median of the quotients of r's and other's runs, pair by pair: run 1 by run 1. What
-// the machine did meanwhile met both.
+// ratio returns the median of the quotients of r's and other's runs, pair by pair: run 1 by run 1.
+// Other load on the machine affects both runs of a pair.
 func (r row) ratio(f figure, other row) float64 {
 	var all []float64
 	for i := range min(len(r.samples), len(other.samples)) {
@@ -152,7 +152,7 @@ func (g goal) judge(r result) (want, got, reached string) {
 	return want, got, reached
 }
 
-// A report is what the document says.
+// A report is the content of the document.
 type report struct {
 	machine  []string
 	measured string // what was measured and when, for each result
@@ -161,10 +161,10 @@ type report struct {
 	kept     kept
 }
 
-// kept is what an earlier report says of works that are not measured again, by their titles.
+// kept has the parts of an earlier report about works that are not measured again, by their titles.
 type kept struct{ goals, sections map[string]string }
 
-// readKept takes a report apart.
+// readKept reads the parts of a report.
 func readKept(text string) kept {
 	k := kept{map[string]string{}, map[string]string{}}
 	var measured, title string
@@ -197,7 +197,7 @@ func readKept(text string) kept {
 
 const measuredMark = "Measured: layerbuild "
 
-// section is what is said of a work, "" if it was never measured.
+// section returns the section of a work, "" if it was never measured.
 func (r *report) section(title string) string {
 	for i := range r.results {
 		if r.results[i].title == title {
@@ -212,7 +212,7 @@ func (r *report) section(title string) string {
 	return r.kept.sections[title]
 }
 
-// works are those that the report has something to say of.
+// works returns the works of which the report has results.
 func (r *report) works() []work {
 	if len(r.kept.sections) == 0 {
 		var all []work
@@ -297,7 +297,7 @@ func (r *result) markdown(b *strings.Builder) {
 	}
 }
 
-// cells are those of a row of the table; the first row is what the others are compared with.
+// cells returns the cells of a row of the table. The other rows are compared with the first one.
 func (r *result) cells(i int, sizes, units bool) []string {
 	row := r.rows[i]
 	show := func(f figure) string { return f.format(median(row.values(f))) }
@@ -349,7 +349,7 @@ func splice(name, text string) error {
 	return os.WriteFile(name, []byte(before+beginMark+"\n"+text+endMark+after), 0o644)
 }
 
-// cut gives what is between the marks of a file, and what is around them.
+// cut returns the text between the marks of a file, and the texts before and after it.
 func cut(name string) (before, text, after string, err error) {
 	raw, err := os.ReadFile(name)
 	if err != nil {
@@ -358,7 +358,7 @@ func cut(name string) (before, text, after string, err error) {
 	before, rest, ok := strings.Cut(string(raw), beginMark)
 	text, after, ok2 := strings.Cut(rest, endMark)
 	if !ok || !ok2 {
-		return "", "", "", fmt.Errorf("%s has no place for results: a line %s and one %s", name, beginMark, endMark)
+		return "", "", "", fmt.Errorf("%s has no place for results: it needs a line %s and a line %s", name, beginMark, endMark)
 	}
 	return before, text, after, nil
 }
