@@ -104,6 +104,10 @@ func checkNewNames(flag string, names []string) error {
 // flag.
 const defaultPlatform = "DOCKER_DEFAULT_PLATFORM"
 
+// platformUsage is the usage of a --platform for one platform.
+const platformUsage = "`OS/ARCH` platform to use of an image for several\n" +
+	"Without the flag it is $DOCKER_DEFAULT_PLATFORM, or else the platform of this machine."
+
 // wanted is the platform of the image that is looked for; the zero value is that of this
 // machine.
 type wanted struct {

@@ -29,14 +29,19 @@ import (
 func analyzeVerb() verb {
 	return verb{
 		name: "analyze", args: "IMAGE|LAYOUT|ARCHIVE",
-		summary: "show which instruction wastes how many bytes, and how to get them back",
+		summary: "show which instructions waste bytes, and how to save them",
+		examples: []example{
+			{"layerbuild analyze app", "print a report"},
+			{"layerbuild analyze -i app", "browse layers and files in the terminal"},
+			{"layerbuild analyze --format html -o report.html app.tar", "write a page about an archive"},
+			{"layerbuild analyze --fail-over 5% --fail-on secrets app", "check the image in a pipeline"},
+		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f analyzeFlags
 			f.state.define(fs)
-			f.define(fs)
-			fs.Var(newChoice(&f.format, "text", reportFormats...), "format", "`FORMAT` text, json, markdown or html")
-			fs.BoolVarP(&f.interactive, "interactive", "i", false, "browse layers and files in the terminal")
-			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` platform to use of an image for several")
+			group(fs, "Image", f.defineImage)
+			group(fs, "Report", f.defineReport)
+			group(fs, "Gate", f.defineGate)
 			return f.prepare
 		},
 	}
@@ -54,19 +59,28 @@ type analyzeFlags struct {
 	interactive                                   bool
 }
 
-// define defines the flags that analyze and build --analyze share, except the format.
-func (f *analyzeFlags) define(fs *pflag.FlagSet) {
-	fs.Var((*given)(&f.base), "base", "`IMAGE` base image, if it is not the one that the build or an annotation records; scratch for none")
-	fs.VarP((*given)(&f.out), "output", "o", "`FILE` write the report to a file")
-	fs.IntVar(&f.top, "top", 10, "`NUMBER` findings to show as text")
-	f.defineGate(fs)
+func (f *analyzeFlags) defineImage(fs *pflag.FlagSet) {
+	fs.Var((*given)(&f.platform), "platform", platformUsage)
+	fs.Var((*given)(&f.base), "base", "`IMAGE` base image, or scratch for none\n"+
+		"Without the flag it is the base image that the build or an annotation of the image records.")
 }
 
+func (f *analyzeFlags) defineReport(fs *pflag.FlagSet) {
+	fs.Var(newChoice(&f.format, "text", reportFormats...), "format", "format of the report")
+	fs.VarP((*given)(&f.out), "output", "o", "`FILE` write the report to a file")
+	fs.IntVar(&f.top, "top", 10, "`NUMBER` findings to show as text")
+	fs.BoolVarP(&f.interactive, "interactive", "i", false, "browse layers and files in the terminal")
+}
+
+// defineGate defines the flags of the gate, which build has too.
 func (f *analyzeFlags) defineGate(fs *pflag.FlagSet) {
-	fs.Var((*given)(&f.failOver), "fail-over", "`LIMIT` exit with status 3 if more of the image's own bytes are dead: a size such as 5MB, or a share such as 2%")
-	fs.Var((*commaList)(&f.failOn), "fail-on", "`KINDS` exit with status 3 if the image has any of these: debris, secrets, or single kinds of debris; separated by commas")
-	fs.Var((*givenList)(&f.accept), "accept", "`PATTERN` paths that the gate leaves out; may be repeated")
-	fs.Var((*given)(&f.config), "config", "`FILE` rules of the gate (default: "+analyze.ConfigFile+" of the current directory, if there is one)")
+	fs.Var((*given)(&f.failOver), "fail-over", "`LIMIT` fail if more bytes of the image are dead\n"+
+		"LIMIT is a size such as 5MB, or a share such as 2% of the image's own bytes. The exit status is then 3.")
+	fs.Var((*commaList)(&f.failOn), "fail-on", "`KIND` fail if the image has findings of a kind\n"+
+		"KIND is debris, secrets or a single kind of debris. The exit status is then 3.")
+	fs.Var((*givenList)(&f.accept), "accept", "`PATTERN` paths that the gate leaves out")
+	fs.Var((*given)(&f.config), "config", "`FILE` rules of the gate (default: "+analyze.ConfigFile+")\n"+
+		"The default is the file of that name in the current directory, if there is one.")
 }
 
 func (f *analyzeFlags) prepare(e *env, args []string) (runFunc, error) {

@@ -54,6 +54,20 @@ func buildVerb() verb {
 	return verb{
 		name: "build", args: "CONTEXT",
 		summary: "build an image from a Dockerfile",
+		notes: `CONTEXT is a directory, an archive, the URL of an archive or of a git repository, or - for an archive on standard
+input.
+
+The flags --attest, --provenance, --sbom, --cgroup-parent and --debug of docker and buildx are accepted and have no effect.`,
+		examples: []example{
+			{"layerbuild -t app .", "build ./Dockerfile and name the image app"},
+			{"layerbuild build --target test --build-arg VERSION=3 .", "build a stage, with an argument"},
+			{"layerbuild build -t app -o type=oci,dest=app.tar .", "write the image as an OCI archive too"},
+			{"layerbuild build -o out .", "write the files of the image to a directory"},
+			{"layerbuild build -t registry.example.com/app:v1 --push .", "build and push"},
+			{"layerbuild build --platform linux/amd64,linux/arm64 -t app .", "build an image for two platforms"},
+			{"layerbuild build --secret id=token,src=token.txt .", "give a secret to RUN --mount=type=secret,id=token"},
+			{"layerbuild build --check .", "check the Dockerfile and build nothing"},
+		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f buildFlags
 			f.define(fs)
@@ -64,42 +78,92 @@ func buildVerb() verb {
 
 func (f *buildFlags) define(fs *pflag.FlagSet) {
 	f.state.define(fs)
-	fs.StringVarP(&f.file, "file", "f", "", "`PATH` Dockerfile (default: Dockerfile of the context); - reads standard input")
-	fs.VarP((*list)(&f.tags), "tag", "t", "`NAME[:TAG]` name of the image; may be repeated")
+	group(fs, "Inputs", f.defineInputs)
+	group(fs, "Outputs", f.defineOutputs)
+	group(fs, "Cache", f.defineCache)
+	group(fs, "Isolation of RUN", f.defineIsolation)
+	group(fs, "Checks", f.defineChecks)
+	group(fs, "Display", f.defineDisplay)
+	f.defineWithoutEffect(fs)
+}
+
+func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
+	fs.StringVarP(&f.file, "file", "f", "", "`PATH` Dockerfile; - reads standard input\n"+
+		"Without the flag it is the file Dockerfile of the context.")
 	fs.StringVar(&f.target, "target", "", "`STAGE` stage to build (default: the last)")
-	fs.Var((*list)(&f.buildArgs), "build-arg", "`NAME=VALUE` value of an ARG; NAME alone takes it from the environment; may be repeated")
-	fs.VarP((*list)(&f.outputs), "output", "o", "`SPEC` where the image goes: type=TYPE,dest=PATH,… with the type oci, docker, local, tar, image or registry; or a directory for its files; or - for a tar of them on standard output; may be repeated")
-	fs.StringSliceVar(&f.platforms, "platform", nil, "`OS/ARCH` platforms to build for, separated by commas; several make an index (default: $DOCKER_DEFAULT_PLATFORM, or that of this machine)")
-	fs.Var((*list)(&f.labels), "label", "`KEY=VALUE` label of the image; may be repeated")
-	fs.Var((*list)(&f.annotations), "annotation", "`KEY=VALUE` annotation of the manifest; with index:, manifest-descriptor: or index-descriptor: before KEY, of that; may be repeated")
-	fs.Var((*list)(&f.contexts), "build-context", "`NAME=WHERE` additional build context: a directory, an archive, a URL, docker-image://NAME or oci-layout://DIR[:TAG]; may be repeated")
-	fs.Var((*list)(&f.secrets), "secret", "`id=ID[,src=FILE|,env=VAR]` secret for RUN --mount=type=secret; may be repeated")
-	fs.Var((*list)(&f.ssh), "ssh", "`default|ID[=SOCKET]` agent for RUN --mount=type=ssh; may be repeated")
-	fs.BoolVar(&f.noCache, "no-cache", false, "run every step again")
-	fs.StringSliceVar(&f.noCacheFilter, "no-cache-filter", nil, "`STAGES` run the steps of these stages again; separated by commas")
-	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` where to take results of steps from: an image name, type=registry,ref=NAME or type=local,src=DIR; may be repeated")
-	fs.Var((*list)(&f.cacheTo), "cache-to", "`PLACE` where to write results of steps to: type=inline, type=registry,ref=NAME or type=local,dest=DIR; may be repeated")
-	fs.BoolVar(&f.sync, "sync", false, "write the cache to disk before the build ends, so that it survives a crash and can be moved to another machine")
-	fs.StringVar(&f.keep, "keep-storage", "", "`SIZE` limit of the build cache, such as 10g; the least recently used is removed; off: no limit (default: the smaller of 20 GB and a tenth of the file system)")
-	fs.BoolVar(&f.pull, "pull", false, "ask registries for base images even if they are in the store")
+	fs.Var((*list)(&f.buildArgs), "build-arg", "`NAME=VALUE` value of an ARG\n"+
+		"NAME alone takes the value from the environment.")
+	fs.Var((*list)(&f.contexts), "build-context", "`NAME=WHERE` additional build context\n"+
+		"It is a directory, an archive, a URL, docker-image://NAME or oci-layout://DIR[:TAG].")
+	fs.StringSliceVar(&f.platforms, "platform", nil, "`OS/ARCH` platforms to build for\n"+
+		"Several make an index. Without the flag it is $DOCKER_DEFAULT_PLATFORM, or else the platform of this machine.")
+	fs.BoolVar(&f.pull, "pull", false, "ask registries for base images in the store too")
+	fs.Var((*list)(&f.secrets), "secret", "`id=ID[,src=FILE|,env=VAR]` secret for RUN --mount=type=secret\n"+
+		"Without src and env, ID is the name of a variable, or else of a file.")
+	fs.Var((*list)(&f.ssh), "ssh", "`default|ID[=SOCKET]` SSH agent for RUN --mount=type=ssh\n"+
+		"Without SOCKET it is the agent of $SSH_AUTH_SOCK.")
+}
+
+func (f *buildFlags) defineOutputs(fs *pflag.FlagSet) {
+	fs.VarP((*list)(&f.tags), "tag", "t", "`NAME[:TAG]` name of the image")
+	fs.VarP((*list)(&f.outputs), "output", "o", "`SPEC` where the image goes\n"+
+		"SPEC is type=TYPE,dest=PATH,… with the type oci, docker, local, tar, image or registry. It may also be a directory "+
+		"for the files of the image, or - for a tar archive of them on standard output.")
 	fs.BoolVar(&f.push, "push", false, "push the image, as --output type=registry does")
-	fs.BoolVar(&f.load, "load", false, "load the image into docker or podman, as --output type=docker does")
-	fs.Var(newChoice(&f.network, "host", "host", "none", "default"), "network", "`MODE` network of RUN: host or none")
-	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts of RUN; may be repeated")
-	fs.StringVar(&f.shmSize, "shm-size", "", "`SIZE` size of /dev/shm for RUN, such as 64m")
-	fs.Var((*list)(&f.ulimits), "ulimit", "`NAME=SOFT[:HARD]` resource limit for RUN, such as nofile=1024:2048; may be repeated")
-	fs.StringSliceVar(&f.allow, "allow", nil, "`ENTITLEMENT` permit RUN more: network.host, security.insecure")
-	fs.Var(newProgress(&f.progress), "progress", progressUsage)
-	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print only the image ID")
+	fs.BoolVar(&f.load, "load", false, "load the image into docker or podman\n"+
+		"--output type=docker does the same.")
+	fs.Var((*list)(&f.labels), "label", "`KEY=VALUE` label of the image")
+	fs.Var((*list)(&f.annotations), "annotation", "`KEY=VALUE` annotation of the manifest\n"+
+		"With index:, manifest-descriptor: or index-descriptor: before KEY it is an annotation of that.")
 	fs.StringVar(&f.iidFile, "iidfile", "", "`FILE` write the image ID to a file")
-	fs.StringVar(&f.metadataFile, "metadata-file", "", "`FILE` write digests and names of the result to a file, as JSON")
-	fs.BoolVar(&f.check, "check", false, "check the Dockerfile and build nothing: all stages, or those that --target needs; the exit status is 1 if there are findings")
-	fs.StringVar(&f.call, "call", "build", "`WHAT` build, check (as --check), or targets, which lists the stages")
-	fs.Var(newChoice(&f.format, "text", "text", "json"), "format", "`FORMAT` of what --check and --call print: text or json")
-	fs.StringSliceVar(&f.lintExperimental, "lint", nil, "`RULES` run these experimental lint rules too; separated by commas, or all")
-	fs.Var(newChoice(&f.analyze.format, "", reportFormats...), "analyze", "`FORMAT` after the build, report which instruction wastes how many bytes: text, json, markdown or html")
+	fs.StringVar(&f.metadataFile, "metadata-file", "", "`FILE` write digests and names to a file, as JSON")
+}
+
+func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
+	fs.BoolVar(&f.noCache, "no-cache", false, "run every step again")
+	fs.StringSliceVar(&f.noCacheFilter, "no-cache-filter", nil, "`STAGE` run the steps of these stages again")
+	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` read results of steps from PLACE\n"+
+		"PLACE is an image name, type=registry,ref=NAME or type=local,src=DIR.")
+	fs.Var((*list)(&f.cacheTo), "cache-to", "`PLACE` write results of steps to PLACE\n"+
+		"PLACE is type=inline, type=registry,ref=NAME or type=local,dest=DIR.")
+	fs.BoolVar(&f.sync, "sync", false, "write the cache to disk before the build ends\n"+
+		"The cache then survives a crash, and can be moved to another machine.")
+	fs.StringVar(&f.keep, "keep-storage", "", "`SIZE` limit of the build cache, such as 10g, or off\n"+
+		"A build that has run a step ends by removing the least recently used part of the build cache until the rest fits "+
+		"SIZE. Without the flag SIZE is that of $LAYERBUILD_KEEP_STORAGE, of the configuration file, or else the smaller of "+
+		"20 GB and a tenth of the file system. Images with a name, and what running processes use, are never removed.")
+}
+
+func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
+	fs.Var(newChoice(&f.network, "host", "host", "none", "default"), "network", "network of RUN\n"+
+		"default is another word for host.")
+	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
+	fs.StringVar(&f.shmSize, "shm-size", "", "`SIZE` size of /dev/shm, such as 64m")
+	fs.Var((*list)(&f.ulimits), "ulimit", "`NAME=SOFT[:HARD]` resource limit\n"+
+		"An example is nofile=1024:2048. -1 stands for no limit.")
+	fs.StringSliceVar(&f.allow, "allow", nil, "`network.host|security.insecure` permit RUN --network=host or --security=insecure")
+}
+
+func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
+	fs.BoolVar(&f.check, "check", false, "check the Dockerfile and build nothing\n"+
+		"All stages are checked, or those that --target needs. The exit status is 1 if there are findings.")
+	fs.StringVar(&f.call, "call", "build", "`build|check|targets` what to do\n"+
+		"check is the same as --check; targets lists the stages. With ,format=json after it the output is JSON.")
+	fs.StringSliceVar(&f.lintExperimental, "lint", nil, "`RULE` run these experimental lint rules too, or all")
+	fs.Var(newChoice(&f.analyze.format, "", reportFormats...), "analyze", "report wasted bytes after the build\n"+
+		"The report says which instruction wastes how many bytes. Without a value it is text.")
 	fs.Lookup("analyze").NoOptDefVal = "text"
 	f.analyze.defineGate(fs)
+}
+
+func (f *buildFlags) defineDisplay(fs *pflag.FlagSet) {
+	fs.Var(newProgress(&f.progress), "progress", progressUsage)
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print only the image ID")
+	fs.Var(newChoice(&f.format, "text", "text", "json"), "format", "format of --check and --call")
+}
+
+// defineWithoutEffect defines flags of docker and buildx that scripts give.
+func (f *buildFlags) defineWithoutEffect(fs *pflag.FlagSet) {
 	fs.Var((*list)(&f.attests), "attest", "")
 	fs.StringVar(&f.provenance, "provenance", "", "")
 	fs.StringVar(&f.sbom, "sbom", "", "")

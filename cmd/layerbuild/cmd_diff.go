@@ -17,13 +17,16 @@ import (
 
 func diffVerb() verb {
 	return verb{
-		name: "diff", args: "IMAGE IMAGE", summary: "show what changed from one image to another, by instruction and by file",
+		name: "diff", args: "IMAGE IMAGE", summary: "show what changed from one image to another",
+		examples: []example{
+			{"layerbuild diff app:v1 app:v2", "show the changes by instruction and by file"},
+		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
 			var of, format string
-			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
-			fs.Var((*given)(&of), "platform", "`OS/ARCH` platform to use of images for several")
+			fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
+			fs.Var((*given)(&of), "platform", platformUsage)
 			top := fs.Int("top", 20, "`NUMBER` paths to show as text")
 			return func(e *env, args []string) (runFunc, error) {
 				if len(args) != 2 {

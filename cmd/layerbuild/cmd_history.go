@@ -20,14 +20,16 @@ import (
 )
 
 func historyVerb() verb {
-	return verb{name: "history", args: "IMAGE", summary: "show which instructions made an image", flags: func(fs *pflag.FlagSet) prepareFunc {
+	return verb{name: "history", args: "IMAGE", summary: "show which instructions made an image", examples: []example{
+		{"layerbuild history app", "show the instructions and the sizes of their layers"},
+	}, flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
 		var format string
-		fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
+		fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
 		whole := fs.Bool("no-trunc", false, "do not shorten instructions")
 		var of string
-		fs.Var((*given)(&of), "platform", "`OS/ARCH` platform to use of an image for several")
+		fs.Var((*given)(&of), "platform", platformUsage)
 		return func(e *env, args []string) (runFunc, error) {
 			want, err := platform(e, of)
 			if err := errors.Join(oneImage(args), err, f.resolve(e)); err != nil {

@@ -25,12 +25,16 @@ import (
 )
 
 func imagesVerb() verb {
-	return verb{name: "images", summary: "list the images in the store", flags: func(fs *pflag.FlagSet) prepareFunc {
+	return verb{name: "images", summary: "list the images in the store", examples: []example{
+		{"layerbuild images", "list the images"},
+		{"layerbuild images --format json", "list them as JSON"},
+	}, flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
 		var format string
-		fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
-		digests := fs.Bool("digests", false, "show whole IDs, and the digests of manifests and indexes")
+		fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
+		digests := fs.Bool("digests", false, "show whole IDs, and digests of manifests\n"+
+			"An image for several platforms has the digest of its index.")
 		return func(e *env, args []string) (runFunc, error) {
 			if err := errors.Join(noArgs(args), f.resolve(e)); err != nil {
 				return nil, err
@@ -218,7 +222,9 @@ func checkImageAndNames(image string, names []string) error {
 }
 
 func tagVerb() verb {
-	return verb{name: "tag", args: "IMAGE NAME…", summary: "give an image more names", flags: func(fs *pflag.FlagSet) prepareFunc {
+	return verb{name: "tag", args: "IMAGE NAME…", summary: "give an image more names", examples: []example{
+		{"layerbuild tag app app:v2 registry.example.com/app:v2", "give the image app two more names"},
+	}, flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
 		return func(e *env, args []string) (runFunc, error) {
@@ -248,7 +254,10 @@ func tagVerb() verb {
 }
 
 func removeVerb() verb {
-	return verb{name: "rm", args: "IMAGE…", summary: "remove names of images; 'prune' then removes images without a name", flags: func(fs *pflag.FlagSet) prepareFunc {
+	return verb{name: "rm", args: "IMAGE…", summary: "remove names of images", examples: []example{
+		{"layerbuild rm app:v1", "remove a name"},
+		{"layerbuild rm 7cc4b5aefd1d", "remove all names of an image"},
+	}, notes: "The digest of an image stands for all its names. 'layerbuild prune' removes images without a name.", flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
 		return func(e *env, args []string) (runFunc, error) {

@@ -17,12 +17,17 @@ import (
 
 func infoVerb() verb {
 	return verb{
-		name: "info", summary: "show the state directory, privileges and snapshot driver, and why not a better one",
+		name: "info", summary: "show the state directory, privileges and snapshot driver",
+		notes: "For each snapshot driver that does not work here, the reason is printed.",
+		examples: []example{
+			{"layerbuild info", "show them"},
+			{"layerbuild info --driver copy --root /srv/state", "show whether a driver works in a directory"},
+		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
 			var format string
-			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
+			fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
 			return func(e *env, args []string) (runFunc, error) {
 				if err := errors.Join(noArgs(args), f.resolve(e)); err != nil {
 					return nil, err

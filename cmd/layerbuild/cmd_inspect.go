@@ -17,11 +17,14 @@ import (
 )
 
 func inspectVerb() verb {
-	return verb{name: "inspect", args: "IMAGE…", summary: "show an image's configuration, layers and directories, as JSON", flags: func(fs *pflag.FlagSet) prepareFunc {
+	return verb{name: "inspect", args: "IMAGE…", summary: "show images' configuration, layers and directories, as JSON", examples: []example{
+		{"layerbuild inspect app", "show the image app"},
+		{"layerbuild inspect --platform linux/arm64 app", "show one platform of an image for several"},
+	}, flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
 		var of string
-		fs.Var((*given)(&of), "platform", "`OS/ARCH` platform to use of an image for several")
+		fs.Var((*given)(&of), "platform", platformUsage)
 		return func(e *env, args []string) (runFunc, error) {
 			if len(args) == 0 {
 				return nil, errors.New("at least one image is expected")

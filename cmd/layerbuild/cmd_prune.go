@@ -14,16 +14,24 @@ import (
 func pruneVerb() verb {
 	return verb{
 		name: "prune", summary: "remove unused data: images without a name, blobs, snapshots",
+		examples: []example{
+			{"layerbuild prune --dry-run", "print what would be removed"},
+			{"layerbuild prune --unused 72h", "remove the cache that was not used for three days too"},
+			{"layerbuild prune --keep-storage 10g", "limit the build cache to 10 GiB"},
+		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
-			all := fs.BoolP("all", "a", false, "also remove the whole build cache: every step will run again, and cache mounts are emptied")
-			unused := fs.Duration("unused", 0, "`TIME` also remove the build cache that was not used for this time, such as 72h")
-			keep := fs.String("keep-storage", "", "`SIZE` also remove the least recently used of the build cache until the rest fits this size, such as 10g")
+			all := fs.BoolP("all", "a", false, "remove the whole build cache too\n"+
+				"Every step will run again, and cache mounts are emptied.")
+			unused := fs.Duration("unused", 0, "`TIME` remove cache that was unused this long too\n"+
+				"An example is 72h.")
+			keep := fs.String("keep-storage", "", "`SIZE` limit of the build cache, such as 10g\n"+
+				"The least recently used part is removed until the rest fits.")
 			dry := fs.BoolP("dry-run", "n", false, "remove nothing; print what would be removed")
 			var format string
-			fs.Var(newChoice(&format, "text", "text", "json"), "format", "`FORMAT` text or json")
-			fs.BoolP("force", "f", false, "accepted for scripts written for docker; nothing is asked in any case")
+			fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
+			fs.BoolP("force", "f", false, "no effect: prune never asks")
 			return func(e *env, args []string) (runFunc, error) {
 				if *unused < 0 {
 					return nil, badValue("unused", unused.String(), errors.New("a time such as 90m or 72h is expected"))

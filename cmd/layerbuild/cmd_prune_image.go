@@ -23,15 +23,23 @@ import (
 func pruneImageVerb() verb {
 	return verb{
 		name: "prune-image", args: "IMAGE|LAYOUT|ARCHIVE",
-		summary: "make an image without its dead bytes; its visible files stay the same",
+		summary: "make an image without its dead bytes",
+		notes: "The visible files of the image, its layers and its history stay the same. Dead bytes are those of files that a " +
+			"higher layer deletes or replaces.",
+		examples: []example{
+			{"layerbuild prune-image -t app:small app", "make a smaller image"},
+			{"layerbuild prune-image --dry-run app", "print what would be saved"},
+		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
 			var names []string
-			fs.VarP((*list)(&names), "tag", "t", "`NAME[:TAG]` name of the new image; may be repeated")
+			fs.VarP((*list)(&names), "tag", "t", "`NAME[:TAG]` name of the new image")
 			var base, of given
-			fs.Var(&base, "base", "`IMAGE` base image, whose layers stay as they are; scratch for none")
-			fs.Var(&of, "platform", "`OS/ARCH` platform to use of an image for several; the others are left out")
+			fs.Var(&base, "base", "`IMAGE` base image, or scratch for none\n"+
+				"The layers of the base image stay as they are.")
+			fs.Var(&of, "platform", "`OS/ARCH` platform to keep of an image for several\n"+
+				"Without the flag all platforms are kept.")
 			dryRun := fs.Bool("dry-run", false, "make no image; print what would be saved")
 			return func(e *env, args []string) (runFunc, error) {
 				if err := checkPruneImage(args, names, *dryRun); err != nil {

@@ -34,27 +34,44 @@ func runVerb() verb {
 	return verb{
 		name: "run", args: "IMAGE [COMMAND [ARG…]]",
 		summary: "run a command of an image in a temporary container",
-		notes: `SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are forwarded to the command. As with 'docker run
---init', the command is not process 1 of its container: a signal for which it has no handler ends it.
-When the command ends, all processes that it started are killed.
-`,
+		notes: `SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are forwarded to the command. As with 'docker run --init',
+the command is not process 1 of its container: a signal for which it has no handler ends it. When the command ends, all
+processes that it started are killed.
+
+Flags after IMAGE are those of the command.`,
+		examples: []example{
+			{"layerbuild run app", "run the command of the image"},
+			{"layerbuild run -it app sh", "run a shell in the terminal"},
+			{"layerbuild run -e DEBUG=1 --network none app sh -c 'ls -l /'", "set a variable, and give no network"},
+		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f runFlags
-			f.state.define(fs)
-			fs.VarP((*list)(&f.env), "env", "e", "`NAME=VALUE` environment variable; NAME alone takes it from the environment; may be repeated")
-			fs.StringVarP(&f.workdir, "workdir", "w", "", "`DIR` working directory")
-			fs.StringVarP(&f.user, "user", "u", "", "`USER[:GROUP]` user and group, as names or numbers")
-			fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` replace the image's entrypoint")
-			fs.Var(newChoice(&f.network, "host", "host", "none"), "network", "`MODE` host or none")
-			fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts; may be repeated")
-			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` platform to use of an image for several")
-			fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input to the command")
-			fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
-			fs.BoolVar(&f.pull, "pull", false, "ask the registry even if the image is in the store")
-			fs.Bool("rm", false, "accepted for scripts written for docker; containers are always removed")
+			f.define(fs)
 			return f.prepare
 		},
 	}
+}
+
+func (f *runFlags) define(fs *pflag.FlagSet) {
+	f.state.define(fs)
+	group(fs, "Image", func(fs *pflag.FlagSet) {
+		fs.Var((*given)(&f.platform), "platform", platformUsage)
+		fs.BoolVar(&f.pull, "pull", false, "ask the registry for an image in the store too")
+	})
+	group(fs, "Command", func(fs *pflag.FlagSet) {
+		fs.VarP((*list)(&f.env), "env", "e", "`NAME=VALUE` environment variable\n"+
+			"NAME alone takes the value from the environment.")
+		fs.StringVarP(&f.workdir, "workdir", "w", "", "`PATH` working directory in the container")
+		fs.StringVarP(&f.user, "user", "u", "", "`USER[:GROUP]` user and group, as names or numbers")
+		fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` replace the image's entrypoint")
+		fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input to the command")
+		fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+	})
+	group(fs, "Container", func(fs *pflag.FlagSet) {
+		fs.Var(newChoice(&f.network, "host", "host", "none"), "network", "network of the command")
+		fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
+		fs.Bool("rm", false, "no effect: containers are always removed")
+	})
 }
 
 // prepare checks the command line.

@@ -20,13 +20,17 @@ import (
 func pullVerb() verb {
 	return verb{
 		name: "pull", args: "IMAGE…", summary: "fetch images into the store",
+		examples: []example{
+			{"layerbuild pull debian:12", "fetch an image"},
+			{"layerbuild pull --platform linux/arm64 debian:12 alpine", "fetch two images for another platform"},
+		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
 			var progress string
 			fs.Var(newProgress(&progress), "progress", progressUsage)
 			var of string
-			fs.Var((*given)(&of), "platform", "`OS/ARCH` platform to use of an image for several")
+			fs.Var((*given)(&of), "platform", platformUsage)
 			return func(e *env, args []string) (runFunc, error) {
 				if len(args) == 0 {
 					return nil, errors.New("at least one image is expected")
@@ -74,6 +78,10 @@ func pull(ctx context.Context, e *env, im *images, name string, p ocispec.Platfo
 func pushVerb() verb {
 	return verb{
 		name: "push", args: "IMAGE [NAME…]", summary: "send an image to a registry, under its own name or others",
+		examples: []example{
+			{"layerbuild push registry.example.com/app:v1", "push an image under its own name"},
+			{"layerbuild push app registry.example.com/app:v1", "push an image under another name"},
+		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
@@ -132,7 +140,7 @@ func push(ctx context.Context, e *env, state *state.State, im *images, name stri
 	return err
 }
 
-const progressUsage = "`MODE` progress display: auto, plain, tty, rawjson or quiet"
+const progressUsage = "progress display"
 
 // newProgress returns the value of --progress.
 func newProgress(value *string) choice { return newChoice(value, "auto", ui.Modes[:]...) }

@@ -11,13 +11,28 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// newFlagSet returns the flag set of a verb, with the flag --help.
 func newFlagSet(v verb) *pflag.FlagSet {
 	fs := pflag.NewFlagSet(v.name, pflag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.SortFlags = false
 	fs.SetInterspersed(v.name != "run")
+	group(fs, groupOfState, func(fs *pflag.FlagSet) {
+		fs.Var(helpFlag{}, "help", "print the long help; -h prints the short one")
+		fs.Lookup("help").NoOptDefVal = "true"
+	})
 	return fs
 }
+
+// errLongHelp is the error of parsing --help. For -h, which is not defined, pflag returns ErrHelp.
+var errLongHelp = errors.New("help requested")
+
+// helpFlag is the value of --help.
+type helpFlag struct{}
+
+func (helpFlag) Set(string) error { return errLongHelp }
+func (helpFlag) String() string   { return "" }
+func (helpFlag) Type() string     { return "bool" }
 
 // list is the value of a flag that may be given several times. pflag's own type writes the
 // default as CSV when it is defined, with a buffer of 4 kB: 52 kB for build's thirteen flags,
@@ -54,8 +69,9 @@ func (c choice) Set(s string) error {
 	return nil
 }
 
-func (c choice) String() string { return *c.value }
-func (c choice) Type() string   { return "string" }
+func (c choice) String() string   { return *c.value }
+func (c choice) Type() string     { return "string" }
+func (c choice) values() []string { return c.allowed }
 
 // directory is the value of a flag for a directory, which need not exist yet.
 type directory string
@@ -94,11 +110,7 @@ func flagError(fs *pflag.FlagSet, err error) error {
 	case errors.As(err, &invalid):
 		return badValue(invalid.GetFlag().Name, invalid.GetValue(), whatIsExpected(invalid))
 	case errors.As(err, &missing):
-		what, _ := pflag.UnquoteUsage(missing.GetFlag())
-		if what == "" || what == "string" {
-			what = "a value"
-		}
-		return fmt.Errorf("--%s: %s is expected after it", missing.GetFlag().Name, what)
+		return fmt.Errorf("--%s: %s is expected after it", missing.GetFlag().Name, describe(missing.GetFlag()).expected())
 	case errors.As(err, &unknown):
 		return unknownFlag(fs, unknown)
 	}

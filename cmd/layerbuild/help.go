@@ -4,23 +4,54 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/spf13/pflag"
 )
 
-const exitTable = `Exit status:
-  0    success
-  1    failure; the reason is on standard error
-  2    the command line is wrong; nothing was done
-  3    analyze, build with a gate (--fail-over, --fail-on): the image does not pass
-  125  run: layerbuild itself failed, or its command line is wrong
-  126  run: the command cannot be executed
-  127  run: the command is not found
-  130  interrupted by SIGINT, SIGTERM or SIGHUP; nothing unfinished is left behind
-  Otherwise run exits with the status of its command, or with 128+N if signal N ended the command.
-`
+// exitStatus is an exit status with its meaning. The words in verbs are the verbs that have it. ""
+// stands for all, and words that begin with "-" are the only verbs that do not have it.
+type exitStatus struct {
+	code  string
+	verbs string
+	text  string
+}
+
+var exitStatuses = [...]exitStatus{
+	{"0", "-run", "success"},
+	{"1", "-run", "failure; the reason is on standard error"},
+	{"2", "-run", "the command line is wrong; nothing was done"},
+	{"3", "analyze build", "the image fails the gate (--fail-over, --fail-on)"},
+	{"125", "run", "layerbuild itself failed, or its command line is wrong"},
+	{"126", "run", "the command cannot be executed"},
+	{"127", "run", "the command is not found"},
+	{"128+N", "run", "signal N ended the command"},
+	{"130", "", "interrupted by SIGINT, SIGTERM or SIGHUP; nothing unfinished is left"},
+	{"other", "run", "the exit status of the command"},
+}
+
+// of reports whether a verb has the exit status.
+func (s exitStatus) of(verb string) bool {
+	words := strings.Fields(s.verbs)
+	return len(words) == 0 || slices.Contains(words, verb) || s.verbs[0] == '-' && !slices.Contains(words, "-"+verb)
+}
+
+// exitTable returns the exit statuses of a verb, or of all verbs for "".
+func exitTable(verb string) string {
+	var b strings.Builder
+	b.WriteString("Exit status:\n")
+	for _, s := range exitStatuses {
+		if verb != "" && !s.of(verb) {
+			continue
+		}
+		text := s.text
+		if verb == "" && s.verbs != "" && s.verbs[0] != '-' {
+			text = strings.ReplaceAll(s.verbs, " ", ", ") + ": " + text
+		}
+		fmt.Fprintf(&b, "  %-6s %s\n", s.code, text)
+	}
+	return b.String()
+}
 
 // prepareVersion checks the arguments of version.
 func prepareVersion(e *env, args []string) (runFunc, error) {
@@ -49,132 +80,183 @@ func prepareHelp(e *env, all []verb, args []string) (runFunc, error) {
 	}
 	for _, v := range all {
 		if v.name == args[0] {
-			fs := newFlagSet(v)
-			v.flags(fs)
-			return func(context.Context) error { return verbHelp(e.stdout, v, fs) }, nil
+			return func(context.Context) error { return longHelp(e.stdout, v) }, nil
 		}
 	}
 	return nil, unknownVerb(all, args[0])
 }
 
-func help(w io.Writer, all []verb) error {
-	var b strings.Builder
-	b.WriteString(`layerbuild builds OCI images from Dockerfiles, without a daemon, as root or not.
+// overview is the text of 'layerbuild help' above the verbs.
+const overview = "layerbuild builds OCI images from Dockerfiles, without a daemon, as root or not."
 
-  layerbuild -t app .                         build ./Dockerfile and name the image app
-  layerbuild -t app -o type=oci,dest=app.tar . and write it as an OCI archive
-  layerbuild run app                          try the image out
+// overviewExamples are the examples of 'layerbuild help'.
+var overviewExamples = [...]example{
+	{"layerbuild -t app .", "build ./Dockerfile and name the image app"},
+	{"layerbuild -t app -o type=oci,dest=app.tar .", "write the image as an OCI archive too"},
+	{"layerbuild run app", "run the command of the image"},
+}
 
-Usage: layerbuild [verb] [flags] [arguments]; without a verb it is 'build'.
-
-Verbs:
-`)
-	for _, v := range all {
-		fmt.Fprintf(&b, "  %-12s %s\n", v.name, v.summary)
-	}
-	fmt.Fprintf(&b, "  %-12s %s\n", "help", "explain a verb and its flags: layerbuild help VERB")
-	fmt.Fprintf(&b, "  %-12s %s\n\n", "version", "print the version")
-	b.WriteString(identifierText)
-	b.WriteString(`
-State (images, layers, cache) is kept in --root DIR; without the flag in $LAYERBUILD_ROOT, or else in
-/var/lib/layerbuild for root, and in $XDG_DATA_HOME/layerbuild (~/.local/share/layerbuild) for others.
-
-A build that has run a step ends by removing the least recently used part of the build cache until the
-rest fits --keep-storage SIZE. Without the flag the size is that of $LAYERBUILD_KEEP_STORAGE, or of the
-line "keep-storage = SIZE" in /etc/layerbuild/config or $XDG_CONFIG_HOME/layerbuild/config
-(~/.config/layerbuild/config), which comes first. Images with a name, and what running processes use,
-are never removed.
-
-`)
-	b.WriteString(exitTable)
-	_, err := io.WriteString(w, b.String())
-	return err
+// otherVerbs are the verbs that are not in verbs.
+var otherVerbs = [...]struct{ name, summary string }{
+	{"help", "explain a verb and its flags: layerbuild help VERB"},
+	{"version", "print the version"},
 }
 
 // identifierText explains the ways to name an image on the command line.
-const identifierText = `An image is given as a name (app, app:v2, registry.example/app@sha256:…), as its image ID or another
-digest that layerbuild prints, in full or its first 4 digits or more, or as a path: oci:DIR,
-oci-archive:FILE, docker-archive:FILE. The image ID is the digest of the image's configuration, or of
-the index of an image for several platforms: the same that docker buildx build -q prints.
-`
+const identifierText = "An image is given as a name (app, app:v2, registry.example/app@sha256:…), as its image ID or " +
+	"another digest that layerbuild prints, in full or its first 4 digits or more, or as a path: oci:DIR, oci-archive:FILE, " +
+	"docker-archive:FILE. The image ID is the digest of the image's configuration, or of the index of an image for several " +
+	"platforms: the same that 'docker buildx build -q' prints."
 
-func verbHelp(w io.Writer, v verb, fs *pflag.FlagSet) error {
-	var b strings.Builder
-	usage := strings.TrimSpace(fmt.Sprintf("layerbuild %s [flags] %s", v.name, v.args))
-	fmt.Fprintf(&b, "layerbuild %s: %s\n\nUsage: %s\n", v.name, v.summary, usage)
-	own, common := "", ""
-	fs.VisitAll(func(f *pflag.Flag) {
-		switch {
-		case f.Hidden:
-		case isStateFlag(f.Name):
-			common += flagText(f)
-		default:
-			own += flagText(f)
-		}
-	})
-	if own != "" {
-		fmt.Fprintf(&b, "\nFlags:\n%s", own)
+// defaultVerbText explains a command line without a verb.
+const defaultVerbText = "A command line without a verb is one of build: 'layerbuild -t app .' is 'layerbuild build -t app .'."
+
+// manualText says where more is written.
+const manualText = "'layerbuild help VERB' explains a verb. 'layerbuild VERB -h' is shorter."
+
+// help prints the help for the command line as a whole.
+func help(w io.Writer, all []verb) error {
+	b := new(strings.Builder)
+	b.WriteString(overview + "\n\nUsage: layerbuild [VERB] [flags] [arguments]\n\nVerbs:\n")
+	for _, v := range all {
+		fmt.Fprintf(b, "  %-12s %s\n", v.name, v.summary)
 	}
-	fmt.Fprintf(&b, "\nFlags of all verbs, which may also stand before the verb:\n%s\n", common)
-	if v.notes != "" {
-		b.WriteString(v.notes + "\n")
+	for _, v := range otherVerbs {
+		fmt.Fprintf(b, "  %-12s %s\n", v.name, v.summary)
 	}
-	if strings.Contains(v.args, "IMAGE") || v.name == "build" || v.name == "images" {
-		b.WriteString(identifierText + "\n")
-	}
-	b.WriteString(exitTable)
+	b.WriteByte('\n')
+	paragraphs(b, defaultVerbText)
+	paragraphs(b, manualText)
+	paragraphs(b, identifierText)
+	b.WriteString(exitTable("") + "\n")
+	writeExamples(b, overviewExamples[:])
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// The columns of the help: where the explanation of a flag begins and ends.
-const (
-	helpIndent = 30
-	helpWidth  = 100
-)
+// shortHelp prints what 'layerbuild VERB -h' prints: a line for each flag.
+func shortHelp(w io.Writer, v verb) error {
+	b := new(strings.Builder)
+	writeFlags(b, v, flagsOf(v))
+	fmt.Fprintf(b, "'layerbuild help %s' has the details.\n\n", v.name)
+	writeExamples(b, v.examples)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
 
-// flagText returns the help for one flag. The usage of a flag with a value begins with the
-// value's name in backquotes.
-func flagText(f *pflag.Flag) string {
-	left := "      --" + f.Name
-	if f.Shorthand != "" {
-		left = "  -" + f.Shorthand + ", --" + f.Name
-	}
-	text := f.Usage
-	if rest, ok := strings.CutPrefix(f.Usage, "`"); ok {
-		name, explanation, _ := strings.Cut(rest, "` ")
-		text = explanation
-		if f.NoOptDefVal != "" {
-			left += "[=" + name + "]"
-		} else {
-			left += " " + name
+// longHelp prints what 'layerbuild help VERB' prints.
+func longHelp(w io.Writer, v verb) error {
+	b := new(strings.Builder)
+	groups := flagsOf(v)
+	writeFlags(b, v, groups)
+	b.WriteString("Details:\n")
+	for _, g := range groups {
+		for _, f := range g.flags {
+			if f.details != "" {
+				fmt.Fprintf(b, "  --%s\n", f.name)
+				wrap(b, f.details, 6)
+			}
 		}
 	}
-	if def := f.DefValue; def != "" && def != "false" && def != "[]" && def != "0s" {
-		text += " (default: " + def + ")"
+	b.WriteByte('\n')
+	paragraphs(b, v.notes)
+	if v.namesImages() {
+		paragraphs(b, identifierText)
 	}
-	var b strings.Builder
+	b.WriteString(exitTable(v.name) + "\n")
+	writeExamples(b, v.examples)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// namesImages reports whether the help of a verb explains how an image is given.
+func (v verb) namesImages() bool {
+	return strings.Contains(v.args, "IMAGE") || v.name == "build" || v.name == "images"
+}
+
+// usage returns the command line of a verb.
+func (v verb) usage() string {
+	return strings.TrimSpace("layerbuild " + v.name + " [flags] " + v.args)
+}
+
+// writeFlags writes what the short and the long help begin with.
+func writeFlags(b *strings.Builder, v verb, groups []flagGroup) {
+	fmt.Fprintf(b, "layerbuild %s: %s\n\nUsage: %s\n\n", v.name, v.summary, v.usage())
+	for _, g := range groups {
+		b.WriteString(g.heading + ":\n")
+		for _, f := range g.flags {
+			writeFlag(b, f)
+		}
+		b.WriteByte('\n')
+	}
+}
+
+// The columns of the help: where the text of a flag begins, and where lines end.
+const (
+	helpIndent = 30
+	helpWidth  = 80
+)
+
+// writeFlag writes a flag and its text, which is beside the flag or, if that is too long, below it.
+func writeFlag(b *strings.Builder, f flagInfo) {
+	left := "      --" + f.name
+	if f.short != "" {
+		left = "  -" + f.short + ", --" + f.name
+	}
+	switch {
+	case f.optional && f.placeholder != "":
+		left += "[=" + f.placeholder + "]"
+	case f.placeholder != "":
+		left += " " + f.placeholder
+	}
 	b.WriteString(left)
-	if len(left)+2 > helpIndent {
-		b.WriteString("\n" + strings.Repeat(" ", helpIndent))
-	} else {
-		b.WriteString(strings.Repeat(" ", helpIndent-len(left)))
+	column := utf8.RuneCountInString(left)
+	if column+2 > helpIndent {
+		b.WriteByte('\n')
+		column = 0
 	}
-	column := helpIndent
-	for i, word := range strings.Fields(text) {
+	fmt.Fprintf(b, "%*s%s\n", helpIndent-column, "", f.text)
+}
+
+// writeExamples writes command lines, each with its explanation below it.
+func writeExamples(b *strings.Builder, list []example) {
+	b.WriteString("Examples:\n")
+	for _, e := range list {
+		fmt.Fprintf(b, "  %s\n      %s\n", e.line, e.text)
+	}
+}
+
+// paragraphs writes a text whose paragraphs are separated by empty lines, and an empty line after
+// each.
+func paragraphs(b *strings.Builder, text string) {
+	for p := range strings.SplitSeq(text, "\n\n") {
+		if p != "" {
+			wrap(b, p, 0)
+			b.WriteByte('\n')
+		}
+	}
+}
+
+// wrap writes the words of a text in lines of at most helpWidth columns, indented.
+func wrap(b *strings.Builder, text string, indent int) {
+	column := 0
+	for word := range strings.FieldsSeq(text) {
 		n := utf8.RuneCountInString(word)
 		switch {
-		case i > 0 && column+1+n > helpWidth:
-			b.WriteString("\n" + strings.Repeat(" ", helpIndent))
-			column = helpIndent
-		case i > 0:
-			b.WriteString(" ")
+		case column == 0:
+			column = indent
+			fmt.Fprintf(b, "%*s", indent, "")
+		case column+1+n > helpWidth:
+			fmt.Fprintf(b, "\n%*s", indent, "")
+			column = indent
+		default:
+			b.WriteByte(' ')
 			column++
 		}
 		b.WriteString(word)
 		column += n
 	}
-	return b.String() + "\n"
+	b.WriteByte('\n')
 }
 
 func printVersion(w io.Writer) error {

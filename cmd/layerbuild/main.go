@@ -33,13 +33,17 @@ var version = "devel"
 
 // verb is a verb of the command line.
 type verb struct {
-	name    string
-	args    string // the arguments in its usage line
-	summary string
-	notes   string // the text below the flags in its help
+	name     string
+	args     string // the arguments in its usage line
+	summary  string // one line
+	notes    string // paragraphs of its long help, separated by empty lines
+	examples []example
 	// flags defines the verb's flags and returns the function that checks the command line.
 	flags func(fs *pflag.FlagSet) prepareFunc
 }
+
+// example is a command line with an explanation, for the help of its verb.
+type example struct{ line, text string }
 
 // prepareFunc checks a verb's flags and arguments and returns the function that does the verb's
 // work. It changes nothing. Every error is a mistake in the command line or in the environment.
@@ -129,7 +133,9 @@ func understand(e *env, args []string) (runFunc, string, error) {
 	prepare := v.flags(fs)
 	switch err := fs.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
-		return func(context.Context) error { return verbHelp(e.stdout, v, fs) }, "", nil
+		return func(context.Context) error { return shortHelp(e.stdout, v) }, "", nil
+	case errors.Is(err, errLongHelp):
+		return func(context.Context) error { return longHelp(e.stdout, v) }, "", nil
 	case err != nil:
 		return nil, v.name, flagError(fs, err)
 	}

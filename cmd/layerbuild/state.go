@@ -46,13 +46,17 @@ func (d *driverName) Set(s string) error {
 	return nil
 }
 
-func (d *driverName) Type() string   { return "string" }
-func (d *driverName) String() string { return string(*d) }
+func (d *driverName) Type() string     { return "string" }
+func (d *driverName) String() string   { return string(*d) }
+func (d *driverName) values() []string { return snapshot.Drivers() }
 
-func (f *stateFlags) define(flags *pflag.FlagSet) {
-	flags.Var((*directory)(&f.root), "root", "`DIR` state directory: images, layers and cache")
-	flags.Var((*driverName)(&f.driver), "driver",
-		"`NAME` snapshot driver: "+orList(snapshot.Drivers())+" (default: the first that works)")
+func (f *stateFlags) define(fs *pflag.FlagSet) {
+	group(fs, groupOfState, func(fs *pflag.FlagSet) {
+		fs.Var((*directory)(&f.root), "root", "`DIR` state directory: images, layers and cache\n"+
+			"Without the flag it is $LAYERBUILD_ROOT. If that is not set, it is /var/lib/layerbuild for root, and "+
+			"$XDG_DATA_HOME/layerbuild (~/.local/share/layerbuild) for other users.")
+		fs.Var((*driverName)(&f.driver), "driver", "snapshot driver (default: the first that works)")
+	})
 }
 
 // resolve sets the state directory if no flag names it, and checks that it is or can be a directory
