@@ -88,7 +88,7 @@ func (f *buildFlags) define(fs *pflag.FlagSet) {
 }
 
 func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
-	fs.StringVarP(&f.file, "file", "f", "", "`PATH` Dockerfile; - reads standard input\n"+
+	fs.StringVarP(&f.file, "file", "f", "", "`FILE` Dockerfile; - reads standard input\n"+
 		"Without the flag it is the file Dockerfile of the context.")
 	fs.StringVar(&f.target, "target", "", "`STAGE` stage to build (default: the last)")
 	fs.Var((*list)(&f.buildArgs), "build-arg", "`NAME=VALUE` value of an ARG\n"+
@@ -470,6 +470,9 @@ func colored(e *env) bool {
 	return term.IsTerminal(int(e.stderr.Fd())) && e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
 }
 
+// checkLayers is the variable that makes a build check its layers.
+const checkLayers = "LAYERBUILD_CHECK_LAYERS"
+
 // options returns the build's options for the flags.
 func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
 	var o build.Options
@@ -481,7 +484,7 @@ func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
 	o.Cache.No, o.Cache.NoStages, o.Cache.Sync = f.noCache, f.noCacheFilter, f.sync
 	o.Run.Network = f.network
 	o.Lint.Experimental = f.lintExperimental
-	o.CheckLayers = e.getenv("LAYERBUILD_CHECK_LAYERS") == "1"
+	o.CheckLayers = e.getenv(checkLayers) == "1"
 	var err error
 	steps := []func(*build.Options, *env) error{f.sources, f.args, f.action, f.cache, f.runOptions, f.access, f.output, f.imageOptions}
 	for _, step := range steps {

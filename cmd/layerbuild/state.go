@@ -35,6 +35,9 @@ type stateFlags struct {
 	stderr       io.Writer // for warnings
 }
 
+// rootVariable is the variable that sets the default of --root.
+const rootVariable = "LAYERBUILD_ROOT"
+
 // driverName is the name of a snapshot driver; "" stands for the first driver that works.
 type driverName string
 
@@ -76,8 +79,8 @@ func (f *stateFlags) resolve(e *env) error {
 func (f *stateFlags) resolveRoot(e *env) error {
 	from := "--root"
 	if f.root == "" {
-		from = "LAYERBUILD_ROOT"
-		if f.root = e.getenv("LAYERBUILD_ROOT"); f.root == "" {
+		from = rootVariable
+		if f.root = e.getenv(rootVariable); f.root == "" {
 			root, err := defaultRoot(e)
 			f.root = root
 			return err

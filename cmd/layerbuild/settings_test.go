@@ -1,0 +1,197 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/analyze"
+)
+
+var update = flag.Bool("update", false, "rewrite docs/CONFIGURATION.md")
+
+// readElsewhere are variables of the list that are read by Go's library or passed on by their
+// names.
+var readElsewhere = []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+
+// ofOurOwn are variables that layerbuild sets for its own children.
+var ofOurOwn = []string{"_LAYERBUILD_NS"}
+
+// The list of environment variables has those that the source reads.
+func TestVariables(t *testing.T) {
+	listed := map[string]bool{}
+	for _, v := range variables {
+		for name := range strings.SplitSeq(v.name, ", ") {
+			if listed[name] {
+				t.Errorf("%s is listed twice", name)
+			}
+			listed[name] = true
+		}
+	}
+	read := variablesOfSource(t)
+	if len(read) < 10 {
+		t.Fatalf("the source reads %q only", slices.Sorted(maps.Keys(read)))
+	}
+	for name, at := range read {
+		if !listed[name] && !slices.Contains(ofOurOwn, name) {
+			t.Errorf("%s: %s is not in the list", at, name)
+		}
+	}
+	for name := range listed {
+		if read[name] == "" && !slices.Contains(readElsewhere, name) {
+			t.Errorf("%s is in the list, and nothing reads it", name)
+		}
+	}
+}
+
+// variablesOfSource returns the names that the packages of the program give to os.Getenv,
+// os.LookupEnv and functions named getenv, as far as they are constants, with a place of each.
+func variablesOfSource(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	root := filepath.Join("..", "..")
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		name := d.Name()
+		// rounds and the packages whose names end in test are parts of tests.
+		if path != root && (name[0] == '.' || name == "testdata" || name == "bench" || name == "rounds" || strings.HasSuffix(name, "test")) {
+			return fs.SkipDir
+		}
+		return variablesOfPackage(path, found)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func variablesOfPackage(dir string, found map[string]string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return err
+	}
+	set := token.NewFileSet()
+	constants := map[string]string{}
+	var calls []*ast.CallExpr
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(set, name, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.ValueSpec:
+				for i, value := range n.Values {
+					if s, ok := literal(value); ok {
+						constants[n.Names[i].Name] = s
+					}
+				}
+			case *ast.CallExpr:
+				calls = append(calls, n)
+			}
+			return true
+		})
+	}
+	for _, call := range calls {
+		var function string
+		switch f := call.Fun.(type) {
+		case *ast.Ident:
+			function = f.Name
+		case *ast.SelectorExpr:
+			function = f.Sel.Name
+		}
+		if !slices.Contains([]string{"getenv", "Getenv", "LookupEnv"}, function) || len(call.Args) != 1 {
+			continue
+		}
+		name, ok := literal(call.Args[0])
+		if id, is := call.Args[0].(*ast.Ident); is {
+			name, ok = constants[id.Name], constants[id.Name] != ""
+		}
+		if ok {
+			found[name] = set.Position(call.Pos()).String()
+		}
+	}
+	return nil
+}
+
+// literal returns the value of a string literal.
+func literal(e ast.Expr) (string, bool) {
+	lit, ok := e.(*ast.BasicLit)
+	if !ok || lit.Kind != token.STRING {
+		return "", false
+	}
+	s, err := strconv.Unquote(lit.Value)
+	return s, err == nil
+}
+
+// The configuration files have the keys of the list, and take the examples.
+func TestSettingsFiles(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config")
+	var yaml strings.Builder
+	for _, f := range settingsFiles {
+		for _, k := range f.keys {
+			if f.path == analyze.ConfigFile {
+				fmt.Fprintf(&yaml, "%s: %s\n", k.name, k.example)
+				continue
+			}
+			if err := os.WriteFile(file, []byte(k.name+" = "+k.example+" # a comment\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if value, _, err := configured(file); value != k.example || err != nil {
+				t.Errorf("%s = %s: %q, %v", k.name, k.example, value, err)
+			}
+		}
+	}
+	c, err := analyze.ParseConfig(analyze.ConfigFile, []byte(yaml.String()))
+	if err != nil || c.FailOver == nil || len(c.FailOn) == 0 || len(c.Accept) == 0 || c.Base == "" {
+		t.Errorf("the keys of %s: %+v, %v", analyze.ConfigFile, c, err)
+	}
+	for _, path := range configFiles(&env{getenv: func(string) string { return "" }}) {
+		if !strings.Contains(settingsFiles[0].path, path) {
+			t.Errorf("%s is not in the list", path)
+		}
+	}
+}
+
+// docs/CONFIGURATION.md is made from the lists; -update writes it anew.
+func TestConfigurationPage(t *testing.T) {
+	name := filepath.Join("..", "..", "docs", "CONFIGURATION.md")
+	var b strings.Builder
+	b.WriteString("# Configuration\nA flag of the command line comes before an environment variable, and that before a configuration file. " +
+		"layerbuild(5)\nhas the same tables.\n\n## Files\n")
+	for _, f := range settingsFiles {
+		fmt.Fprintf(&b, "### `%s`\n%s\n\n| key | example | meaning |\n| --- | --- | --- |\n", strings.ReplaceAll(f.path, ", ", "`, `"), f.text)
+		for _, k := range f.keys {
+			fmt.Fprintf(&b, "| `%s` | `%s` | %s |\n", k.name, k.example, k.text)
+		}
+		b.WriteByte('\n')
+	}
+	b.WriteString("## Environment variables\n| name | meaning |\n| --- | --- |\n")
+	for _, v := range variables {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", strings.ReplaceAll(v.name, ", ", "`, `"), v.text)
+	}
+	if *update {
+		if err := os.WriteFile(name, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(name)
+	if err != nil || string(have) != b.String() {
+		t.Errorf("docs/CONFIGURATION.md is not that of the lists (%v); -update rewrites it", err)
+	}
+}
