@@ -113,8 +113,8 @@ func run(e *env, args []string) int {
 }
 
 // understand parses a command line, and checks everything that can be checked without side
-// effects. It returns the name of the verb, which is "" for help and version. An error is a
-// mistake in the command line.
+// effects. It returns the name of the verb, or "" for help, version and gen-docs, which do not use
+// the state. An error is a mistake in the command line.
 func understand(e *env, args []string) (runFunc, string, error) {
 	all := verbs()
 	v, args, err := findVerb(all, args)
@@ -127,6 +127,9 @@ func understand(e *env, args []string) (runFunc, string, error) {
 		return do, "", err
 	case "version":
 		do, err := prepareVersion(e, args)
+		return do, "", err
+	case docsVerb:
+		do, err := prepareDocs(e, all, args)
 		return do, "", err
 	}
 	fs := newFlagSet(v)

@@ -37,6 +37,8 @@ func findVerb(all []verb, args []string) (verb, []string, error) {
 		return verb{name: "help"}, args[before+1:], nil
 	case "version", "--version":
 		return verb{name: "version"}, args[before+1:], nil
+	case docsVerb:
+		return verb{name: docsVerb}, args[before+1:], nil
 	}
 	for _, v := range all {
 		if v.name == word {

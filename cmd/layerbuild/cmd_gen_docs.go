@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/build"
+)
+
+// docsVerb is the name of a verb for packagers, which no help shows. It is unlikely to be the name
+// of a directory: 'layerbuild docs' builds the directory docs.
+const docsVerb = "gen-docs"
+
+// prepareDocs checks the arguments of gen-docs.
+func prepareDocs(e *env, all []verb, args []string) (runFunc, error) {
+	usage := errors.New("gen-docs: 'man DIR' is expected")
+	if len(args) != 2 {
+		return nil, usage
+	}
+	switch args[0] {
+	case "man":
+		date, err := manDate(e)
+		if err != nil {
+			return nil, err
+		}
+		return func(context.Context) error { return writeManPages(args[1], manPages(all, date)) }, nil
+	}
+	return nil, usage
+}
+
+// manDate returns the date in the man pages: that of SOURCE_DATE_EPOCH, or today.
+func manDate(e *env) (string, error) {
+	at := time.Now()
+	if s := e.getenv(epochArg); s != "" {
+		epoch, err := build.Epoch(s)
+		if err != nil {
+			return "", err
+		}
+		if epoch != nil {
+			at = *epoch
+		}
+	}
+	return at.UTC().Format(time.DateOnly), nil
+}
+
+// writeManPages writes pages into a directory, which it makes if there is none.
+func writeManPages(dir string, pages []manPage) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, p := range pages {
+		if err := os.WriteFile(filepath.Join(dir, p.file()), []byte(p.text), 0o644); err != nil {
+			return fmt.Errorf("write man page: %w", err)
+		}
+	}
+	return nil
+}
