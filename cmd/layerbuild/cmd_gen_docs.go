@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,7 +18,7 @@ const docsVerb = "gen-docs"
 
 // prepareDocs checks the arguments of gen-docs.
 func prepareDocs(e *env, all []verb, args []string) (runFunc, error) {
-	usage := errors.New("gen-docs: 'man DIR' is expected")
+	usage := errors.New("gen-docs: 'man DIR' or 'completion bash|zsh|fish' is expected")
 	if len(args) != 2 {
 		return nil, usage
 	}
@@ -28,6 +29,15 @@ func prepareDocs(e *env, all []verb, args []string) (runFunc, error) {
 			return nil, err
 		}
 		return func(context.Context) error { return writeManPages(args[1], manPages(all, date)) }, nil
+	case "completion":
+		for _, shell := range shells {
+			if shell.name == args[1] {
+				return func(context.Context) error {
+					_, err := io.WriteString(e.stdout, shell.script(completionsOf(all)))
+					return err
+				}, nil
+			}
+		}
 	}
 	return nil, usage
 }
