@@ -150,6 +150,9 @@ func TestPackagesAreDocumented(t *testing.T) {
 		if in(p.room(), "test") {
 			d.imports = rooms(p.room(), slices.Concat(p.Imports, p.TestImports, p.XTestImports))
 		}
+		for _, name := range p.GoFiles {
+			d.calls = d.calls || len(systemCalls(t, filepath.Join(p.Dir, name))) > 0
+		}
 		for _, name := range slices.Concat(p.TestGoFiles, p.XTestGoFiles) {
 			d.fuzz = append(d.fuzz, fuzzTargets(t, filepath.Join(p.Dir, name))...)
 		}
@@ -194,11 +197,13 @@ type door struct {
 	imports []string // the rooms that the package imports
 	tested  bool     // it has tests of its own
 	fuzz    []string // its fuzz targets
+	calls   bool     // it makes system calls
 }
 
 var (
 	importsSentence = regexp.MustCompile(`It imports ([^.]*)\.`)
 	testCommand     = regexp.MustCompile(`go test((?: \./[a-z/]*[a-z])+)`)
+	callsWords      = regexp.MustCompile(`[Ii]t makes (?:system calls|(?:the|one) system call)`)
 	fuzzWord        = regexp.MustCompile(`\bFuzz[A-Z]\w*`)
 )
 
@@ -224,6 +229,12 @@ func (d door) problems(all map[string]bool) (list []string) {
 	// A long list is in the table alone.
 	if m == nil || m[1] != want && (len(short) < 10 || m[1] != "the packages that internal/arch lists") {
 		list = append(list, `write "It imports `+want+`.", and whether it makes system calls, starts processes, uses the network, and what it writes to`)
+	}
+
+	if calls := callsWords.MatchString(text); calls && !d.calls {
+		list = append(list, "the package makes no system calls: correct the comment")
+	} else if !calls && d.calls {
+		list = append(list, `write "It makes system calls", and what for`)
 	}
 
 	commands := testCommand.FindAllStringSubmatch(text, -1)
@@ -268,6 +279,8 @@ func TestDoorFindings(t *testing.T) {
 		}
 		return d
 	}
+	calls := good
+	calls.calls = true
 	many := good
 	many.imports = strings.Fields("a b c d e f g h i j")
 	many.text = without("diff and\nb", "the packages that internal/arch lists").text
@@ -278,10 +291,12 @@ func TestDoorFindings(t *testing.T) {
 	}{
 		{"good", good, ""},
 		{"many imports", many, ""},
+		{"system calls are not named", calls, `write "It makes system calls"`},
 		{"other name", without("Package a", "Package b"), `begin with "Package a"`},
 		{"no imports", without("It imports", "It uses"), `write "It imports diff and b."`},
 		{"an import is missing", without("diff and\nb", "b"), `write "It imports diff and b."`},
 		{"few imports, not listed", without("diff and\nb", "the packages that internal/arch lists"), `write "It imports diff and b."`},
+		{"system calls", without("It only reads", "It makes system calls to read"), "the package makes no system calls"},
 		{"no command", without("go test", "test"), `write "To test it, run go test ./internal/a"`},
 		{"the command tests another", without("./internal/a", "./internal/b"), `write "To test it, run go test ./internal/a"`},
 		{"the command tests none", without("./internal/a", "./internal/a ./internal/c"), "there is no package to test in ./internal/c"},
