@@ -6,19 +6,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // sameStat reports whether type, mode, owner and time, which a layer records of every file, are the
 // same.
-func (w *walker) sameStat(st, was *rawfs.Stat) bool {
+func (w *walker) sameStat(st, was *dirfd.Stat) bool {
 	return st.Mode == was.Mode && st.Uid == was.Uid && st.Gid == was.Gid && w.time(st) == w.time(was)
 }
 
 // changed reports whether a file that is not a directory differs from the file that had its name
 // before. Equal size and time are not enough, since a program can set them: if all else is equal,
 // changed compares the contents.
-func (w *walker) changed(dir int, name []byte, st *rawfs.Stat, in lowerDir, was *rawfs.Stat) (bool, error) {
+func (w *walker) changed(dir int, name []byte, st *dirfd.Stat, in lowerDir, was *dirfd.Stat) (bool, error) {
 	same, err := w.sameAs(dir, name, st, in, name, was)
 	if err != nil || !same {
 		return true, err
@@ -30,7 +30,7 @@ func (w *walker) changed(dir int, name []byte, st *rawfs.Stat, in lowerDir, was 
 }
 
 // sameAs is like same, for an old file in a directory of a layer.
-func (w *walker) sameAs(dir int, name []byte, st *rawfs.Stat, in lowerDir, oldName []byte, was *rawfs.Stat) (bool, error) {
+func (w *walker) sameAs(dir int, name []byte, st *dirfd.Stat, in lowerDir, oldName []byte, was *dirfd.Stat) (bool, error) {
 	oldDir, err := in.open()
 	if err != nil {
 		return false, err
@@ -40,11 +40,11 @@ func (w *walker) sameAs(dir int, name []byte, st *rawfs.Stat, in lowerDir, oldNa
 }
 
 // same reports whether two files that are not directories are equal in everything but their links.
-func (w *walker) same(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName []byte, was *rawfs.Stat) (bool, error) {
+func (w *walker) same(dir int, name []byte, st *dirfd.Stat, oldDir int, oldName []byte, was *dirfd.Stat) (bool, error) {
 	if !w.sameStat(st, was) {
 		return false, nil
 	}
-	switch rawfs.Type(st) {
+	switch dirfd.Type(st) {
 	case unix.S_IFREG:
 		if st.Size != was.Size {
 			return false, nil
@@ -62,16 +62,16 @@ func (w *walker) same(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName 
 	if st.Rdev_major != was.Rdev_major || st.Rdev_minor != was.Rdev_minor {
 		return false, nil
 	}
-	a, err := rawfs.XattrsAt(dir, name, rawfs.InLayer)
+	a, err := dirfd.XattrsAt(dir, name, dirfd.InLayer)
 	if err != nil {
 		return false, err
 	}
-	b, err := rawfs.XattrsAt(oldDir, oldName, rawfs.InLayer)
+	b, err := dirfd.XattrsAt(oldDir, oldName, dirfd.InLayer)
 	return sameXattrs(a, b), err
 }
 
 // sameFile reports whether two regular files of one size have the same attributes and content.
-func (w *walker) sameFile(dir int, name []byte, st *rawfs.Stat, oldDir int, oldName []byte, was *rawfs.Stat) (bool, error) {
+func (w *walker) sameFile(dir int, name []byte, st *dirfd.Stat, oldDir int, oldName []byte, was *dirfd.Stat) (bool, error) {
 	a, err := openFile(dir, name)
 	if err != nil {
 		return false, err
@@ -82,11 +82,11 @@ func (w *walker) sameFile(dir int, name []byte, st *rawfs.Stat, oldDir int, oldN
 		return false, err
 	}
 	defer unix.Close(b)
-	xa, err := rawfs.Xattrs(a, w.counts)
+	xa, err := dirfd.Xattrs(a, w.counts)
 	if err != nil {
 		return false, err
 	}
-	xb, err := rawfs.Xattrs(b, w.counts)
+	xb, err := dirfd.Xattrs(b, w.counts)
 	if err != nil || !sameXattrs(xa, xb) {
 		return false, err
 	}
@@ -173,7 +173,7 @@ func nextData(fd int, at, size int64) (int64, error) {
 func readFull(fd int, p []byte) (int, error) {
 	n := 0
 	for n < len(p) {
-		m, err := rawfs.Read(fd, p[n:])
+		m, err := dirfd.Read(fd, p[n:])
 		if err != nil {
 			return n, err
 		}

@@ -22,7 +22,7 @@ type Tree struct {
 	// UserXattr is set if the overlay keeps its marks in user.overlay.* (mounted in a user
 	// namespace).
 	UserXattr bool
-	// StandIns is set if regular files may stand for device nodes (rawfs.Device), because the tree
+	// StandIns is set if regular files may stand for device nodes (dirfd.Device), because the tree
 	// was made in a user namespace.
 	StandIns bool
 	// External is a part of the new state that is outside of Dir; nil: there is none.

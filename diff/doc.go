@@ -1,7 +1,7 @@
 // Package diff turns the difference between two file system states into a layer, and a layer into a
 // directory.
 //
-// It imports unpack and unpack/rawfs. It makes system calls to walk trees and to set owners, modes
+// It imports dirfd and unpack. It makes system calls to walk trees and to set owners, modes
 // and attributes. It reads the directories of a Tree, writes only to the directory that Apply and
 // Inherit are called with, and makes no mounts.
 //
@@ -31,7 +31,7 @@
 //   - Times are whole seconds, rounded down, as other builders write them, and are compared in this
 //     form.
 //   - Extended attributes are user.*, security.capability and the POSIX access control lists (see
-//     rawfs.InLayer for the reasons). A name with a "=" cannot be in a layer; Options.Warn is
+//     dirfd.InLayer for the reasons). A name with a "=" cannot be in a layer; Options.Warn is
 //     called for it.
 //   - Sockets are left out. Names that begin with ".wh." are left out too, and Options.Warn is
 //     called for them.

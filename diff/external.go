@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/unpack"
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // externalWriter writes an External.
@@ -137,11 +137,11 @@ func (g *externalWriter) entry(name string, e *ExternalEntry) error {
 	case unix.S_IFDIR:
 		return g.directory(dir.fd, e)
 	}
-	var st rawfs.Stat
-	if err := rawfs.Lstat(dir.fd, g.name, &st); err != nil {
+	var st dirfd.Stat
+	if err := dirfd.Lstat(dir.fd, g.name, &st); err != nil {
 		return err
 	}
-	switch rawfs.Type(&st) {
+	switch dirfd.Type(&st) {
 	case unix.S_IFDIR:
 		return g.directory(dir.fd, e)
 	case unix.S_IFREG:
@@ -167,11 +167,11 @@ func (g *externalWriter) changed() error {
 }
 
 // same reports whether st has the values of e.
-func (e *ExternalEntry) same(st *rawfs.Stat) bool {
+func (e *ExternalEntry) same(st *dirfd.Stat) bool {
 	if e.Mode != 0 && e.Mode != uint32(st.Mode) || e.CtimeNs != 0 && e.CtimeNs != nanos(st.Ctime) || e.Ino != 0 && e.Ino != st.Ino {
 		return false
 	}
-	if rawfs.Type(st) != unix.S_IFREG || e.MtimeNs == 0 && e.Mode == 0 {
+	if dirfd.Type(st) != unix.S_IFREG || e.MtimeNs == 0 && e.Mode == 0 {
 		return true
 	}
 	return e.MtimeNs == nanos(st.Mtime) && e.Size == int64(st.Size)
@@ -183,13 +183,13 @@ func (g *externalWriter) directory(parent int, e *ExternalEntry) error {
 	if err := g.ctx.Err(); err != nil {
 		return err
 	}
-	fd, err := rawfs.OpenDir(parent, g.name)
+	fd, err := dirfd.OpenDir(parent, g.name)
 	if err != nil {
 		return err
 	}
 	g.stack = append(g.stack, externalDir{fd, len(g.path)})
-	var st rawfs.Stat
-	if err := rawfs.Fstat(fd, &st); err != nil {
+	var st dirfd.Stat
+	if err := dirfd.Fstat(fd, &st); err != nil {
 		return err
 	}
 	if !e.same(&st) {
@@ -218,11 +218,11 @@ func (g *externalWriter) regular(dir int, e *ExternalEntry) error {
 		return err
 	}
 	defer unix.Close(fd)
-	var st rawfs.Stat
-	if err := rawfs.Fstat(fd, &st); err != nil {
+	var st dirfd.Stat
+	if err := dirfd.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if rawfs.Type(&st) != unix.S_IFREG || !e.same(&st) {
+	if dirfd.Type(&st) != unix.S_IFREG || !e.same(&st) {
 		return g.changed()
 	}
 	if err := g.parents(); err != nil {
@@ -250,8 +250,8 @@ func (g *externalWriter) regular(dir int, e *ExternalEntry) error {
 	if err := g.content(fd, &h, &st); err != nil {
 		return err
 	}
-	var after rawfs.Stat
-	if err := rawfs.Fstat(fd, &after); err != nil {
+	var after dirfd.Stat
+	if err := dirfd.Fstat(fd, &after); err != nil {
 		return err
 	}
 	if after.Ino != st.Ino || after.Size != st.Size || after.Mtime != st.Mtime || e.CtimeNs != 0 && after.Ctime != st.Ctime {
@@ -261,7 +261,7 @@ func (g *externalWriter) regular(dir int, e *ExternalEntry) error {
 }
 
 // settled returns the header of the entry at the walk's path as it is in the new state.
-func (g *externalWriter) settled(kind byte, st *rawfs.Stat) header {
+func (g *externalWriter) settled(kind byte, st *dirfd.Stat) header {
 	h := g.describe(g.path, kind, st)
 	h.uid, h.gid = g.g.Owner(st.Uid, st.Gid)
 	h.mode = g.g.Mode(h.mode, kind == unpack.TypeDir)
@@ -270,11 +270,11 @@ func (g *externalWriter) settled(kind byte, st *rawfs.Stat) header {
 
 // xattrs returns the extended attributes of the copy. It returns ErrExternal for an attribute that
 // a layer cannot hold, since the warning for it is given when the file is copied.
-func (g *externalWriter) xattrs(fd int) ([]rawfs.Xattr, error) {
+func (g *externalWriter) xattrs(fd int) ([]dirfd.Xattr, error) {
 	unrecorded := false
-	xattrs, err := rawfs.Xattrs(fd, func(name []byte) bool {
-		unrecorded = unrecorded || rawfs.Unrecorded(name)
-		return copied(name) || string(name) == rawfs.DeviceMark
+	xattrs, err := dirfd.Xattrs(fd, func(name []byte) bool {
+		unrecorded = unrecorded || dirfd.Unrecorded(name)
+		return copied(name) || string(name) == dirfd.DeviceMark
 	})
 	if err == nil && unrecorded {
 		err = fmt.Errorf("%w: %q has an attribute that a layer cannot hold", ErrExternal, g.path)
@@ -283,11 +283,11 @@ func (g *externalWriter) xattrs(fd int) ([]rawfs.Xattr, error) {
 }
 
 // copied reports whether an extended attribute is copied.
-func copied(name []byte) bool { return rawfs.InLayer(name) }
+func copied(name []byte) bool { return dirfd.InLayer(name) }
 
 // hasACL reports whether the attributes include an access control list. Setting the mode of a copy
 // changes its list, and a user namespace may lack some of its users, so only the copy has the list
 // that the layer must contain.
-func hasACL(list []rawfs.Xattr) bool {
-	return slices.ContainsFunc(list, func(x rawfs.Xattr) bool { return strings.HasPrefix(x.Name, "system.posix_acl_") })
+func hasACL(list []dirfd.Xattr) bool {
+	return slices.ContainsFunc(list, func(x dirfd.Xattr) bool { return strings.HasPrefix(x.Name, "system.posix_acl_") })
 }

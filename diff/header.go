@@ -7,8 +7,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/unpack"
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 const block = 512
@@ -37,7 +37,7 @@ type header struct {
 	size, sec  int64
 	link       []byte
 	maj, minor uint32
-	xattrs     []rawfs.Xattr
+	xattrs     []dirfd.Xattr
 }
 
 // space returns the unused part of the chunk: at least one byte, and at least one block at the
@@ -279,6 +279,6 @@ func (h *header) entry() Entry {
 	return e
 }
 
-func sameXattrs(a, b []rawfs.Xattr) bool {
-	return slices.EqualFunc(a, b, func(a, b rawfs.Xattr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) })
+func sameXattrs(a, b []dirfd.Xattr) bool {
+	return slices.EqualFunc(a, b, func(a, b dirfd.Xattr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) })
 }

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // Inherit adjusts an overlay directory, into which a layer was unpacked without the layers below
@@ -60,7 +60,7 @@ type inheritor struct {
 
 func (i inheritor) directory(root int, path string) error {
 	if path == "." {
-		fd, err := rawfs.OpenDir(root, []byte(".\x00"))
+		fd, err := dirfd.OpenDir(root, []byte(".\x00"))
 		if err != nil {
 			return err
 		}
@@ -144,20 +144,20 @@ func (i inheritor) showsBelow(root int, dir string) (bool, error) {
 // removeWhiteout removes a whiteout from a directory and restores the directory's time. It keeps a
 // file that the layer has made with that name.
 func removeWhiteout(dir int, name []byte) error {
-	var st, of rawfs.Stat
-	if err := rawfs.Lstat(dir, name, &st); err != nil || !rawfs.IsWhiteout(&st) {
+	var st, of dirfd.Stat
+	if err := dirfd.Lstat(dir, name, &st); err != nil || !dirfd.IsWhiteout(&st) {
 		if err == unix.ENOENT {
 			err = nil
 		}
 		return err
 	}
-	if err := rawfs.Fstat(dir, &of); err != nil {
+	if err := dirfd.Fstat(dir, &of); err != nil {
 		return err
 	}
-	if err := rawfs.Unlink(dir, name, 0); err != nil {
+	if err := dirfd.Unlink(dir, name, 0); err != nil {
 		return err
 	}
-	return rawfs.SetTime(dir, nil, of.Mtime.Sec, int64(of.Mtime.Nsec))
+	return dirfd.SetTime(dir, nil, of.Mtime.Sec, int64(of.Mtime.Nsec))
 }
 
 // below opens the directory that the layers below have for a path. hidden reports that a directory
@@ -166,12 +166,12 @@ func (i inheritor) below(root int, path string) (m merged, hidden bool, err erro
 	parts := strings.Split(path, "/")
 	at, own := slices.Clone(i.old), false
 	for n, part := range parts {
-		var st rawfs.Stat
+		var st dirfd.Stat
 		name := []byte(part + "\x00")
 		_, found, err := at.lookup(i.marks, name, &st)
 		var next merged
 		if err == nil && found {
-			if rawfs.Type(&st) == unix.S_IFLNK {
+			if dirfd.Type(&st) == unix.S_IFLNK {
 				err = ErrNeedsParent
 			} else {
 				next, err = at.enter(i.marks, name)
@@ -184,7 +184,7 @@ func (i inheritor) below(root int, path string) (m merged, hidden bool, err erro
 			return nil, false, err
 		}
 		at, own = next, true
-		fd, err := rawfs.OpenDir(root, []byte(strings.Join(parts[:n+1], "/")+"\x00"))
+		fd, err := dirfd.OpenDir(root, []byte(strings.Join(parts[:n+1], "/")+"\x00"))
 		if err != nil {
 			at.close()
 			return nil, false, err
@@ -201,7 +201,7 @@ func (i inheritor) below(root int, path string) (m merged, hidden bool, err erro
 
 // inherit copies owner, mode, attributes and time of the directory from to the directory fd.
 func inherit(fd int, from lowerDir) error {
-	var st rawfs.Stat
+	var st dirfd.Stat
 	xattrs, err := from.attributes(&st)
 	if err != nil {
 		return err
@@ -217,26 +217,26 @@ func inherit(fd int, from lowerDir) error {
 	if err := unix.Fchmod(fd, uint32(st.Mode)&0o7777); err != nil {
 		return err
 	}
-	return rawfs.SetTime(fd, nil, st.Mtime.Sec, int64(st.Mtime.Nsec))
+	return dirfd.SetTime(fd, nil, st.Mtime.Sec, int64(st.Mtime.Nsec))
 }
 
 // removeIfVoid removes a directory that contains only whiteouts that hide nothing.
 func (i inheritor) removeIfVoid(fd int, p place) error {
-	var names rawfs.Names
+	var names dirfd.Names
 	if err := names.Read(fd); err != nil {
 		return err
 	}
 	for _, e := range names.Entries {
-		var st rawfs.Stat
-		if err := rawfs.Lstat(fd, names.CName(e), &st); err != nil {
+		var st dirfd.Stat
+		if err := dirfd.Lstat(fd, names.CName(e), &st); err != nil {
 			return err
 		}
-		if !rawfs.IsWhiteout(&st) {
+		if !dirfd.IsWhiteout(&st) {
 			return nil
 		}
 	}
 	for _, e := range names.Entries {
-		if err := rawfs.Unlink(fd, names.CName(e), 0); err != nil {
+		if err := dirfd.Unlink(fd, names.CName(e), 0); err != nil {
 			return err
 		}
 	}
@@ -245,5 +245,5 @@ func (i inheritor) removeIfVoid(fd int, p place) error {
 		return err
 	}
 	defer p.in.release(dir)
-	return rawfs.Unlink(dir, p.name, unix.AT_REMOVEDIR)
+	return dirfd.Unlink(dir, p.name, unix.AT_REMOVEDIR)
 }

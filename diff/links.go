@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // links records the files that have several names. A layer contains such a file's content under the
@@ -26,7 +26,7 @@ type links struct {
 // file identifies a file in one of the trees.
 type file struct{ dev, ino uint64 }
 
-func fileOf(st *rawfs.Stat) file { return file{rawfs.Dev(st), st.Ino} }
+func fileOf(st *dirfd.Stat) file { return file{dirfd.Dev(st), st.Ino} }
 
 type group struct {
 	first string // the name that has the content; "": none, the file is unchanged
@@ -40,7 +40,7 @@ func (l *links) init() {
 
 // seen reports whether the walk has reached another name of the file, and returns the name with its
 // content.
-func (l *links) seen(st *rawfs.Stat) (first string, known bool) {
+func (l *links) seen(st *dirfd.Stat) (first string, known bool) {
 	g := l.groups[fileOf(st)]
 	if g == nil {
 		return "", false
@@ -52,7 +52,7 @@ func (l *links) seen(st *rawfs.Stat) (first string, known bool) {
 }
 
 // remember records at a file's first name whether the file is written.
-func (l *links) remember(st *rawfs.Stat, path []byte, changed bool) {
+func (l *links) remember(st *dirfd.Stat, path []byte, changed bool) {
 	g := &group{left: st.Nlink - 1}
 	if changed {
 		g.first = string(path)
@@ -86,27 +86,27 @@ func (w *walker) scan(layer int) (map[file][]string, error) {
 }
 
 func (w *walker) scanDir(m map[file][]string, dir int, path string) error {
-	fd, err := rawfs.OpenDir(dir, []byte(".\x00"))
+	fd, err := dirfd.OpenDir(dir, []byte(".\x00"))
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	var names rawfs.Names
+	var names dirfd.Names
 	if err := names.Read(fd); err != nil {
 		return err
 	}
 	names.Sort()
-	var st rawfs.Stat
+	var st dirfd.Stat
 	for _, e := range names.Entries {
 		name := path + string(names.Name(e))
 		if _, skipped := w.skip[name]; skipped || reserved(names.Name(e)) {
 			continue
 		}
-		if err := rawfs.Lstat(fd, names.CName(e), &st); err != nil {
+		if err := dirfd.Lstat(fd, names.CName(e), &st); err != nil {
 			return err
 		}
-		if rawfs.Type(&st) == unix.S_IFDIR {
-			sub, err := rawfs.OpenDir(fd, names.CName(e))
+		if dirfd.Type(&st) == unix.S_IFDIR {
+			sub, err := dirfd.OpenDir(fd, names.CName(e))
 			if err != nil {
 				return err
 			}
@@ -133,7 +133,7 @@ func (w *walker) scanDir(m map[file][]string, dir int, path string) error {
 // the only case in which the drivers' layers may differ, although they produce the same tree: the
 // two states do not contain which of the equal files is the old one, and overlay has broken the
 // link (see the package comment).
-func (w *walker) regrouped(path string, st *rawfs.Stat, in lowerDir, was *rawfs.Stat) (bool, error) {
+func (w *walker) regrouped(path string, st *dirfd.Stat, in lowerDir, was *dirfd.Stat) (bool, error) {
 	now := []string{path}
 	if st.Nlink > 1 {
 		all, err := w.scan(newState)
@@ -164,7 +164,7 @@ func (w *walker) regrouped(path string, st *rawfs.Stat, in lowerDir, was *rawfs.
 }
 
 // namesOf reports whether all names were names of the file was in the old state.
-func (w *walker) namesOf(names []string, was *rawfs.Stat) (bool, error) {
+func (w *walker) namesOf(names []string, was *dirfd.Stat) (bool, error) {
 	for _, name := range names {
 		p, err := w.old.find(w.marks, name)
 		if err != nil {
@@ -180,7 +180,7 @@ func (w *walker) namesOf(names []string, was *rawfs.Stat) (bool, error) {
 
 // divided reports whether name, which was a name of the file before and is not one of its names
 // now, is a separate file that stays in the layer below.
-func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, error) {
+func (w *walker) divided(name string, now []string, was *dirfd.Stat) (bool, error) {
 	before, err := w.old.find(w.marks, name)
 	if err != nil {
 		return false, err
@@ -198,7 +198,7 @@ func (w *walker) divided(name string, now []string, was *rawfs.Stat) (bool, erro
 		return false, err
 	}
 	defer after.close()
-	if !after.found || rawfs.Type(&after.st) == unix.S_IFDIR {
+	if !after.found || dirfd.Type(&after.st) == unix.S_IFDIR {
 		return false, nil
 	}
 	if after.in.layer != newState {

@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/unpack"
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // lowerDir is a directory of one layer that is part of a merged directory.
@@ -86,7 +86,7 @@ func (d lowerDir) open() (int, error) {
 		way = append(way, at)
 	}
 	for _, at := range slices.Backward(way) {
-		sub, err := rawfs.OpenDir(fd, at.name)
+		sub, err := dirfd.OpenDir(fd, at.name)
 		unix.Close(fd)
 		if err != nil {
 			return -1, err
@@ -103,16 +103,16 @@ func (d lowerDir) release(fd int) {
 }
 
 // attributes returns the attributes that a layer has for the directory, and its status in st.
-func (d lowerDir) attributes(st *rawfs.Stat) ([]rawfs.Xattr, error) {
+func (d lowerDir) attributes(st *dirfd.Stat) ([]dirfd.Xattr, error) {
 	fd, err := d.open()
 	if err != nil {
 		return nil, err
 	}
 	defer d.release(fd)
-	if err := rawfs.Fstat(fd, st); err != nil {
+	if err := dirfd.Fstat(fd, st); err != nil {
 		return nil, err
 	}
-	return rawfs.Xattrs(fd, rawfs.InLayer)
+	return dirfd.Xattrs(fd, dirfd.InLayer)
 }
 
 // merged is a directory of an overlay: the directories that it is merged from, top first, down to
@@ -170,14 +170,14 @@ func (k marks) opaque(fd int) (hides, whitened bool) {
 
 // whiteout reports whether a file of a directory, which is open as fd, is overlay's mark for a
 // removed name, in either form.
-func (k marks) whiteout(d lowerDir, fd int, name []byte, st *rawfs.Stat) bool {
-	if rawfs.IsWhiteout(st) {
+func (k marks) whiteout(d lowerDir, fd int, name []byte, st *dirfd.Stat) bool {
+	if dirfd.IsWhiteout(st) {
 		return true
 	}
-	if !d.whitened || rawfs.Type(st) != unix.S_IFREG || st.Size != 0 {
+	if !d.whitened || dirfd.Type(st) != unix.S_IFREG || st.Size != 0 {
 		return false
 	}
-	_, err := unix.Lgetxattr(rawfs.FDPath(fd)+"/"+strings.TrimRight(string(name), "\x00"), k.prefix+"whiteout", nil)
+	_, err := unix.Lgetxattr(dirfd.FDPath(fd)+"/"+strings.TrimRight(string(name), "\x00"), k.prefix+"whiteout", nil)
 	return err == nil
 }
 
@@ -185,7 +185,7 @@ func reserved(name []byte) bool { return bytes.HasPrefix(name, []byte(unpack.Whi
 
 // lookup looks up a name (ending with a NUL) in a merged directory, and returns the directory that
 // has the file.
-func (m merged) lookup(k marks, name []byte, st *rawfs.Stat) (in lowerDir, found bool, err error) {
+func (m merged) lookup(k marks, name []byte, st *dirfd.Stat) (in lowerDir, found bool, err error) {
 	if reserved(name) {
 		return in, false, nil
 	}
@@ -204,16 +204,16 @@ func (m merged) lookup(k marks, name []byte, st *rawfs.Stat) (in lowerDir, found
 
 // lookup reports whether the file of that name exists. It returns ENOENT if the layer has no entry
 // for it.
-func (d lowerDir) lookup(k marks, name []byte, st *rawfs.Stat) (found bool, err error) {
+func (d lowerDir) lookup(k marks, name []byte, st *dirfd.Stat) (found bool, err error) {
 	fd, err := d.open()
 	if err != nil {
 		return false, err
 	}
 	defer d.release(fd)
-	if err := rawfs.Lstat(fd, name, st); err != nil {
+	if err := dirfd.Lstat(fd, name, st); err != nil {
 		return false, err
 	}
-	return !k.whiteout(d, fd, name, st) && rawfs.Type(st) != unix.S_IFSOCK, nil
+	return !k.whiteout(d, fd, name, st) && dirfd.Type(st) != unix.S_IFSOCK, nil
 }
 
 // enter opens the merged directory of that name. It returns an empty one if there is none. The
@@ -252,7 +252,7 @@ func (d lowerDir) sub(name []byte) (int, error) {
 		return -1, err
 	}
 	defer d.release(dir)
-	return rawfs.OpenDir(dir, name)
+	return dirfd.OpenDir(dir, name)
 }
 
 // names returns the sorted names in a merged directory.
@@ -265,7 +265,7 @@ func (m merged) names(k marks) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		var n rawfs.Names
+		var n dirfd.Names
 		if err := n.Read(fd); err != nil {
 			unix.Close(fd)
 			return nil, err
@@ -293,18 +293,18 @@ func (m merged) names(k marks) ([]string, error) {
 
 // absent reports whether a name that is listed in a directory, which is open as fd, does not exist
 // in the merged directory: it is a whiteout, a socket or a reserved name.
-func (k marks) absent(d lowerDir, fd int, n *rawfs.Names, e rawfs.Dirent) (bool, error) {
+func (k marks) absent(d lowerDir, fd int, n *dirfd.Names, e dirfd.Dirent) (bool, error) {
 	if reserved(n.Name(e)) || e.Type == unix.DT_SOCK {
 		return true, nil
 	}
 	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !(e.Type == unix.DT_REG && d.whitened) {
 		return false, nil
 	}
-	var st rawfs.Stat
-	if err := rawfs.Lstat(fd, n.CName(e), &st); err != nil {
+	var st dirfd.Stat
+	if err := dirfd.Lstat(fd, n.CName(e), &st); err != nil {
 		return false, err
 	}
-	return k.whiteout(d, fd, n.CName(e), &st) || rawfs.Type(&st) == unix.S_IFSOCK, nil
+	return k.whiteout(d, fd, n.CName(e), &st) || dirfd.Type(&st) == unix.S_IFSOCK, nil
 }
 
 // place is a file that was looked up by its path. The caller closes it.
@@ -312,7 +312,7 @@ type place struct {
 	dir   merged
 	in    lowerDir
 	name  []byte
-	st    rawfs.Stat
+	st    dirfd.Stat
 	found bool
 }
 

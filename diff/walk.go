@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/unpack"
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // walker writes the difference between two states of a tree, new and old. Its output depends only
@@ -30,7 +30,7 @@ type walker struct {
 	old      merged    // the old state's root
 	path     []byte    // path of the current file
 	pending  []pending
-	names    []*rawfs.Names // one for each depth, reused
+	names    []*dirfd.Names // one for each depth, reused
 	skip     map[string]struct{}
 	links    links
 	target   []byte // buffer for a link's target
@@ -41,8 +41,8 @@ type walker struct {
 // in it is: readers that make a missing parent guess its owner and mode.
 type pending struct {
 	end    int // length of its path
-	st     rawfs.Stat
-	xattrs []rawfs.Xattr
+	st     dirfd.Stat
+	xattrs []dirfd.Xattr
 	left   unrecorded
 }
 
@@ -105,7 +105,7 @@ func (w *walker) run() (Stats, error) {
 // not compared, since it changes with every name made in the root. Other builders never write an
 // entry for the root.
 func (w *walker) rootEntry() error {
-	var st rawfs.Stat
+	var st dirfd.Stat
 	xattrs, left, changed, err := w.rootChanged(&st)
 	if err != nil || !changed {
 		return err
@@ -121,15 +121,15 @@ func (w *walker) rootEntry() error {
 	return w.out.header(&h)
 }
 
-func (w *walker) rootChanged(st *rawfs.Stat) (xattrs []rawfs.Xattr, left unrecorded, changed bool, err error) {
-	if err := rawfs.Fstat(w.root, st); err != nil {
+func (w *walker) rootChanged(st *dirfd.Stat) (xattrs []dirfd.Xattr, left unrecorded, changed bool, err error) {
+	if err := dirfd.Fstat(w.root, st); err != nil {
 		return nil, nil, false, err
 	}
-	if xattrs, err = rawfs.Xattrs(w.root, left.written); err != nil {
+	if xattrs, err = dirfd.Xattrs(w.root, left.written); err != nil {
 		return nil, nil, false, err
 	}
-	old := rawfs.Stat{Mode: unix.S_IFDIR | 0o755}
-	var oldXattrs []rawfs.Xattr
+	old := dirfd.Stat{Mode: unix.S_IFDIR | 0o755}
+	var oldXattrs []dirfd.Xattr
 	if len(w.old) > 0 {
 		if oldXattrs, err = w.old[0].attributes(&old); err != nil {
 			return nil, nil, false, err
@@ -156,7 +156,7 @@ func Unchanged(ctx context.Context, t Tree) (bool, error) {
 	if err := names.Read(w.root); err != nil || len(names.Entries) > 0 {
 		return false, err
 	}
-	var st rawfs.Stat
+	var st dirfd.Stat
 	_, _, changed, err := w.rootChanged(&st)
 	return !changed && err == nil, err
 }
@@ -222,15 +222,15 @@ func (w *walker) directory(fd int, old merged, m mark) error {
 }
 
 // borrowNames returns the list of names for one more depth.
-func (w *walker) borrowNames() *rawfs.Names {
+func (w *walker) borrowNames() *dirfd.Names {
 	n := len(w.names)
 	if n < cap(w.names) {
 		w.names = w.names[:n+1]
 		if w.names[n] == nil {
-			w.names[n] = new(rawfs.Names)
+			w.names[n] = new(dirfd.Names)
 		}
 	} else {
-		w.names = append(w.names, new(rawfs.Names))
+		w.names = append(w.names, new(dirfd.Names))
 	}
 	return w.names[n]
 }
@@ -239,7 +239,7 @@ func (w *walker) borrowNames() *rawfs.Names {
 // absent are marks of removed names and names that a layer cannot hold, and kept are names that are
 // treated as unchanged. It warns about names that a layer cannot hold, unless the old state has
 // them too: a driver that stores whole trees shows them to each later layer again.
-func (w *walker) present(fd int, names *rawfs.Names, old merged, m mark) (absent, kept []string, err error) {
+func (w *walker) present(fd int, names *dirfd.Names, old merged, m mark) (absent, kept []string, err error) {
 	d := lowerDir{fd: fd, whitened: m.whitened}
 	n := 0
 	for _, e := range names.Entries {
@@ -279,13 +279,13 @@ func (w *walker) present(fd int, names *rawfs.Names, old merged, m mark) (absent
 }
 
 // removedMark reports whether an entry of an upper directory is overlay's mark for a removed name.
-func (w *walker) removedMark(fd int, names *rawfs.Names, e rawfs.Dirent) (bool, error) {
+func (w *walker) removedMark(fd int, names *dirfd.Names, e dirfd.Dirent) (bool, error) {
 	if w.full || e.Type != unix.DT_CHR {
 		return false, nil
 	}
-	var st rawfs.Stat
-	err := rawfs.Lstat(fd, names.CName(e), &st)
-	return err == nil && rawfs.IsWhiteout(&st), err
+	var st dirfd.Stat
+	err := dirfd.Lstat(fd, names.CName(e), &st)
+	return err == nil && dirfd.IsWhiteout(&st), err
 }
 
 func (w *walker) skips(name []byte) bool {
@@ -316,8 +316,8 @@ func (w *walker) warnUnlessOld(dir int, name []byte, old merged, problem string)
 		return nil
 	}
 	if w.full && len(old) > 0 {
-		var st, was rawfs.Stat
-		if err := rawfs.Lstat(dir, name, &st); err != nil {
+		var st, was dirfd.Stat
+		if err := dirfd.Lstat(dir, name, &st); err != nil {
 			return err
 		}
 		fd, err := old[0].open()
@@ -325,7 +325,7 @@ func (w *walker) warnUnlessOld(dir int, name []byte, old merged, problem string)
 			return err
 		}
 		defer old[0].release(fd)
-		err = rawfs.Lstat(fd, name, &was)
+		err = dirfd.Lstat(fd, name, &was)
 		if err == nil && w.sameStat(&st, &was) && st.Size == was.Size {
 			return nil
 		}
@@ -342,10 +342,10 @@ type unrecorded []string
 
 // written reports whether an attribute of a file that is written is in the layer.
 func (u *unrecorded) written(name []byte) bool {
-	if rawfs.Unrecorded(name) {
+	if dirfd.Unrecorded(name) {
 		*u = append(*u, string(name))
 	}
-	return rawfs.InLayer(name)
+	return dirfd.InLayer(name)
 }
 
 // unlessOld removes the attributes that the file of that name has in the old state, too.
@@ -358,7 +358,7 @@ func (u *unrecorded) unlessOld(in lowerDir, name []byte) error {
 		return err
 	}
 	defer in.release(fd)
-	_, err = rawfs.XattrsAt(fd, name, func(x []byte) bool {
+	_, err = dirfd.XattrsAt(fd, name, func(x []byte) bool {
 		*u = slices.DeleteFunc(*u, func(name string) bool { return name == string(x) })
 		return false
 	})
@@ -387,7 +387,7 @@ func (w *walker) warnAttribute(path []byte, name string) {
 // It is opaque if all of its old names were removed, and they were several or the directory has new
 // ones. Otherwise each removed name has a whiteout. "rm -r d && mkdir d" and "rm d/*" leave the
 // same state and therefore produce the same layer, whether or not overlay has marked the directory.
-func (w *walker) removed(old merged, names *rawfs.Names, absent, kept []string, m mark) (opaque bool, removed []string, err error) {
+func (w *walker) removed(old merged, names *dirfd.Names, absent, kept []string, m mark) (opaque bool, removed []string, err error) {
 	var before []string
 	if w.full || m.hides {
 		if before, err = old.names(w.marks); err != nil {
@@ -400,7 +400,7 @@ func (w *walker) removed(old merged, names *rawfs.Names, absent, kept []string, 
 			}
 		}
 	} else {
-		var st rawfs.Stat
+		var st dirfd.Stat
 		for _, name := range absent {
 			_, found, err := old.lookup(w.marks, []byte(name+"\x00"), &st)
 			if err != nil {
@@ -461,7 +461,7 @@ func (w *walker) parents() error {
 // time returns the time of an entry in the layer: whole seconds, as other builders write them, so
 // that a state unpacked from a layer compares equal to the one that the layer was made from. It is
 // not later than the epoch.
-func (w *walker) time(st *rawfs.Stat) int64 {
+func (w *walker) time(st *dirfd.Stat) int64 {
 	sec := st.Mtime.Sec
 	if w.o.Epoch != nil {
 		sec = min(sec, w.o.Epoch.Unix())
@@ -469,18 +469,18 @@ func (w *walker) time(st *rawfs.Stat) int64 {
 	return sec
 }
 
-func (w *walker) describe(path []byte, kind byte, st *rawfs.Stat) header {
+func (w *walker) describe(path []byte, kind byte, st *dirfd.Stat) header {
 	return header{name: path, kind: kind, mode: uint32(st.Mode) & 0o7777, uid: st.Uid, gid: st.Gid, sec: w.time(st)}
 }
 
 // entry writes w.path, which is name in the open directory dir, if it has changed. hides is set if
 // dir hides the layers below.
 func (w *walker) entry(dir int, name []byte, old merged, hides bool) error {
-	var st rawfs.Stat
-	if err := rawfs.Lstat(dir, name, &st); err != nil {
+	var st dirfd.Stat
+	if err := dirfd.Lstat(dir, name, &st); err != nil {
 		return err
 	}
-	if rawfs.Type(&st) == unix.S_IFDIR {
+	if dirfd.Type(&st) == unix.S_IFDIR {
 		return w.subdirectory(dir, name, &st, old, hides)
 	}
 	if st.Nlink > 1 {
@@ -492,7 +492,7 @@ func (w *walker) entry(dir int, name []byte, old merged, hides bool) error {
 	var in lowerDir
 	found := false
 	if len(old) > 0 {
-		var was rawfs.Stat
+		var was dirfd.Stat
 		var err error
 		if in, found, err = old.lookup(w.marks, name, &was); err != nil {
 			return err
@@ -522,21 +522,21 @@ func (w *walker) entry(dir int, name []byte, old merged, hides bool) error {
 	return err
 }
 
-func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged, hides bool) error {
-	fd, err := rawfs.OpenDir(dir, name)
+func (w *walker) subdirectory(dir int, name []byte, st *dirfd.Stat, old merged, hides bool) error {
+	fd, err := dirfd.OpenDir(dir, name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	m := mark{hides: hides}
 	var left unrecorded
-	xattrs, err := rawfs.Xattrs(fd, func(x []byte) bool { return left.written(x) || w.marks.has(x) })
+	xattrs, err := dirfd.Xattrs(fd, func(x []byte) bool { return left.written(x) || w.marks.has(x) })
 	if err != nil {
 		return err
 	}
-	xattrs = slices.DeleteFunc(xattrs, func(x rawfs.Xattr) bool {
+	xattrs = slices.DeleteFunc(xattrs, func(x dirfd.Xattr) bool {
 		switch {
-		case rawfs.InLayer([]byte(x.Name)):
+		case dirfd.InLayer([]byte(x.Name)):
 			return false
 		case x.Name == w.marks.prefix+"redirect":
 			err = fmt.Errorf("the overlay was mounted with redirect_dir: %w", unix.EINVAL)
@@ -556,7 +556,7 @@ func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged, 
 	defer below.close()
 	changed := true
 	if len(below) > 0 {
-		var was rawfs.Stat
+		var was dirfd.Stat
 		before, err := below[0].attributes(&was)
 		if err != nil {
 			return err
@@ -582,7 +582,7 @@ func (w *walker) subdirectory(dir int, name []byte, st *rawfs.Stat, old merged, 
 	return nil
 }
 
-func (w *walker) hardlink(first string, st *rawfs.Stat) error {
+func (w *walker) hardlink(first string, st *dirfd.Stat) error {
 	if first == "" {
 		return nil // all names of the file are unchanged
 	}
@@ -596,9 +596,9 @@ func (w *walker) hardlink(first string, st *rawfs.Stat) error {
 
 // file writes an entry that is not a directory. It returns the attributes that the layer cannot
 // hold.
-func (w *walker) file(dir int, name []byte, st *rawfs.Stat) (left unrecorded, err error) {
+func (w *walker) file(dir int, name []byte, st *dirfd.Stat) (left unrecorded, err error) {
 	h := w.describe(w.path, 0, st)
-	switch rawfs.Type(st) {
+	switch dirfd.Type(st) {
 	case unix.S_IFREG:
 		return w.regular(dir, name, h, st)
 	case unix.S_IFLNK:
@@ -619,31 +619,31 @@ func (w *walker) file(dir int, name []byte, st *rawfs.Stat) (left unrecorded, er
 	if h.kind != unpack.TypeFifo {
 		h.maj, h.minor = st.Rdev_major, st.Rdev_minor
 	}
-	if h.xattrs, err = rawfs.XattrsAt(dir, name, left.written); err != nil {
+	if h.xattrs, err = dirfd.XattrsAt(dir, name, left.written); err != nil {
 		return nil, err
 	}
 	return left, w.out.header(&h)
 }
 
-func (w *walker) readlink(dir int, name []byte, st *rawfs.Stat) ([]byte, error) {
+func (w *walker) readlink(dir int, name []byte, st *dirfd.Stat) ([]byte, error) {
 	if need := int(st.Size) + 1; len(w.target) < need {
 		w.target = make([]byte, max(need, 256))
 	}
-	n, err := rawfs.Readlink(dir, name, w.target)
+	n, err := dirfd.Readlink(dir, name, w.target)
 	return w.target[:n], err
 }
 
 // openFile opens a regular file to read it once. It uses O_NOATIME if that is allowed.
 func openFile(dir int, name []byte) (int, error) {
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK
-	fd, err := rawfs.Open(dir, name, flags|unix.O_NOATIME, 0)
+	fd, err := dirfd.Open(dir, name, flags|unix.O_NOATIME, 0)
 	if err == unix.EPERM {
-		fd, err = rawfs.Open(dir, name, flags, 0)
+		fd, err = dirfd.Open(dir, name, flags, 0)
 	}
 	return fd, err
 }
 
-func (w *walker) regular(dir int, name []byte, h header, st *rawfs.Stat) (left unrecorded, err error) {
+func (w *walker) regular(dir int, name []byte, h header, st *dirfd.Stat) (left unrecorded, err error) {
 	h.kind, h.size = unpack.TypeFile, int64(st.Size)
 	fd, err := openFile(dir, name)
 	if err != nil {
@@ -651,7 +651,7 @@ func (w *walker) regular(dir int, name []byte, h header, st *rawfs.Stat) (left u
 	}
 	defer unix.Close(fd)
 	metacopy := false
-	if h.xattrs, err = rawfs.Xattrs(fd, func(x []byte) bool {
+	if h.xattrs, err = dirfd.Xattrs(fd, func(x []byte) bool {
 		metacopy = metacopy || string(x) == w.marks.metacopy()
 		return left.written(x) || w.counts(x)
 	}); err != nil {
@@ -668,14 +668,14 @@ func (w *walker) regular(dir int, name []byte, h header, st *rawfs.Stat) (left u
 
 // counts reports whether an attribute of a regular file is part of its state.
 func (w *walker) counts(name []byte) bool {
-	return rawfs.InLayer(name) || w.standIns && string(name) == rawfs.DeviceMark
+	return dirfd.InLayer(name) || w.standIns && string(name) == dirfd.DeviceMark
 }
 
 // device changes the header of a regular file that stands for a device node into that of the node,
 // and reports whether the file stands for one.
 func (h *header) device() bool {
 	for i, x := range h.xattrs {
-		d, ok := rawfs.DeviceOf(x)
+		d, ok := dirfd.DeviceOf(x)
 		if !ok {
 			continue
 		}
@@ -690,7 +690,7 @@ func (h *header) device() bool {
 }
 
 // content writes a regular file's header and contents.
-func (w *walker) content(fd int, h *header, st *rawfs.Stat) error {
+func (w *walker) content(fd int, h *header, st *dirfd.Stat) error {
 	err := w.out.header(h)
 	if err != nil {
 		return err
@@ -711,7 +711,7 @@ func (w *walker) copy(fd int, n int64) error {
 		if err != nil {
 			return err
 		}
-		got, err := rawfs.Read(fd, b[:min(n, int64(len(b)))])
+		got, err := dirfd.Read(fd, b[:min(n, int64(len(b)))])
 		if err != nil {
 			return err
 		}

@@ -27,8 +27,6 @@ type copier struct {
 	result *Result
 	ended  func() error // the reason to stop, or nil
 	data   dataCopier
-	attrs  []byte // buffers for extended attributes
-	value  []byte
 
 	aclLost bool // warnACL has warned
 

@@ -2,13 +2,12 @@ package executor
 
 import (
 	"fmt"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/safepath"
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // leaf is a file that is copied, of any type but a directory.
@@ -88,13 +87,13 @@ func (e *Entry) sameDir(dir int, st *unix.Stat_t) (bool, error) {
 	if e.Attrs {
 		return false, nil
 	}
-	names, err := rawfs.Xattrs(dir, copied)
+	names, err := dirfd.Xattrs(dir, copied)
 	return len(names) == 0, err
 }
 
 // copied reports whether an extended attribute is copied. Attributes that a layer cannot hold are
 // copied too: the sealer warns of them.
-func copied(name []byte) bool { return rawfs.InLayer(name) || rawfs.Unrecorded(name) }
+func copied(name []byte) bool { return dirfd.InLayer(name) || dirfd.Unrecorded(name) }
 
 // make calls create. If the name exists, make removes it and calls create again.
 func (c *copier) make(f *leaf, create func() error) error {
@@ -260,7 +259,7 @@ func (c *copier) standIn(f *leaf, st *unix.Stat_t) error {
 		return err
 	}
 	defer unix.Close(fd)
-	d := rawfs.Device{Block: st.Mode&unix.S_IFMT == unix.S_IFBLK, Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}
+	d := dirfd.Device{Block: st.Mode&unix.S_IFMT == unix.S_IFBLK, Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}
 	if err := d.Mark(fd); err != nil {
 		return fmt.Errorf("cannot make a device node in a user namespace, and cannot mark the file that would stand for it: %w", err)
 	}
@@ -279,7 +278,7 @@ func (c *copier) isStandIn(f *leaf) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	_, err = unix.Fgetxattr(fd, rawfs.DeviceMark, nil)
+	_, err = unix.Fgetxattr(fd, dirfd.DeviceMark, nil)
 	return err == nil
 }
 
@@ -324,39 +323,25 @@ func setTimes(fd int, mtime unix.Timespec) error {
 // view, and SELinux labels, which belong to the machine. It reports whether there is an access
 // control list.
 func (c *copier) copyAttrs(from, to int) (acl bool, err error) {
-	if c.attrs == nil {
-		c.attrs, c.value = make([]byte, 64<<10), make([]byte, 64<<10) // the largest size that Linux allows (xattr(7))
-	}
-	n, err := unix.Flistxattr(from, c.attrs)
-	if err == unix.ENOTSUP || n == 0 && err == nil {
-		return false, nil
-	}
+	all, err := dirfd.Xattrs(from, func(name []byte) bool {
+		if string(name) == dirfd.DeviceMark {
+			return c.c.StandIns && c.spec.UserNS
+		}
+		return copied(name)
+	})
 	if err != nil {
 		return false, fmt.Errorf("read its extended attributes: %w", err)
 	}
-	for _, name := range strings.Split(strings.TrimSuffix(string(c.attrs[:n]), "\x00"), "\x00") {
-		isACL := name == accessACL || name == defaultACL
-		if name == rawfs.DeviceMark {
-			if !c.c.StandIns || !c.spec.UserNS {
-				continue
-			}
-		} else if !copied([]byte(name)) {
-			continue
-		}
-		n, err := unix.Fgetxattr(from, name, c.value)
-		if err == unix.ENODATA {
-			continue
-		}
-		if err == nil {
-			acl = acl || isACL
-			err = unix.Fsetxattr(to, name, c.value[:n], 0)
-		}
-		switch {
+	for _, x := range all {
+		isACL := x.Name == accessACL || x.Name == defaultACL
+		acl = acl || isACL
+		switch err := unix.Fsetxattr(to, x.Name, x.Value, 0); {
+		case err == nil:
 		case err == unix.ENOTSUP: // tmpfs has no user attributes before Linux 6.6
 		case err == unix.EINVAL && isACL && c.spec.UserNS:
 			c.warnACL()
-		case err != nil:
-			return acl, fmt.Errorf("copy its extended attribute %s: %w", name, err)
+		default:
+			return acl, fmt.Errorf("copy its extended attribute %s: %w", x.Name, err)
 		}
 	}
 	return acl, nil

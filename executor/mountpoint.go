@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/safepath"
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // mountpoints are mount points that the image does not have. They are made before the command and
@@ -29,7 +29,7 @@ type mountpoint struct {
 	parent int // O_PATH; open until the end of the step
 	name   string
 	was    unix.Stat_t
-	xattrs []rawfs.Xattr // inherited: the default access control list of the parent directory
+	xattrs []dirfd.Xattr // inherited: the default access control list of the parent directory
 }
 
 // maxLinks is the number of links that the kernel follows in one path (path_resolution(7)).
@@ -222,7 +222,7 @@ func (s mountpoint) remove() error {
 	if !same {
 		return nil
 	}
-	if xattrs, err := layerXattrs(s.parent, s.name); err != nil || !slices.EqualFunc(xattrs, s.xattrs, rawfs.Xattr.Equal) {
+	if xattrs, err := layerXattrs(s.parent, s.name); err != nil || !slices.EqualFunc(xattrs, s.xattrs, dirfd.Xattr.Equal) {
 		return err
 	}
 	if err := unix.Fstat(s.parent, &parent); err != nil {

@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/mount"
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // MakeMountPoints makes a directory for Spec.MountPoints if it does not exist. Several processes
@@ -162,11 +162,11 @@ func dropPoint(s *Spec, name string, st *unix.Stat_t) error {
 
 // layerXattrs returns the extended attributes of a directory or a regular file that a layer would
 // have.
-func layerXattrs(dir int, name string) ([]rawfs.Xattr, error) {
+func layerXattrs(dir int, name string) ([]dirfd.Xattr, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	return rawfs.Xattrs(fd, rawfs.InLayer)
+	return dirfd.Xattrs(fd, dirfd.InLayer)
 }

@@ -165,7 +165,7 @@ type Copy struct {
 	// KeepOwner keeps the source's owners if Chown is empty (--from a stage or image). If it is not
 	// set, files get the owner 0:0.
 	KeepOwner bool
-	// StandIns is set if files of the sources may stand for device nodes (rawfs.Device), as in
+	// StandIns is set if files of the sources may stand for device nodes (dirfd.Device), as in
 	// snapshots.
 	StandIns bool
 	// Unpack unpacks a source file that is an archive (ADD).

@@ -1,13 +1,12 @@
 package snapshot
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"unsafe"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,18 +75,11 @@ type place struct {
 	path string
 }
 
-func (p place) list(buf []byte) (int, error) {
+func (p place) xattrs(keep func(name []byte) bool) ([]dirfd.Xattr, error) {
 	if p.path == "" {
-		return unix.Flistxattr(p.fd, buf)
+		return dirfd.Xattrs(p.fd, keep)
 	}
-	return unix.Llistxattr(p.path, buf)
-}
-
-func (p place) get(name string, buf []byte) (int, error) {
-	if p.path == "" {
-		return unix.Fgetxattr(p.fd, name, buf)
-	}
-	return unix.Lgetxattr(p.path, name, buf)
+	return dirfd.XattrsOf(p.path, keep)
 }
 
 func (p place) set(name string, value []byte) error {
@@ -100,7 +92,7 @@ func (p place) set(name string, value []byte) error {
 // entryPlace returns the place of a name in an open directory. The xattr calls have no *at variants
 // before Linux 6.13.
 func entryPlace(dir int, name string) place {
-	return place{path: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name}
+	return place{path: dirfd.FDPath(dir) + "/" + name}
 }
 
 // ownMarks are prefixes of the xattrs by which overlayfs and fuse-overlayfs mark directories. They
@@ -118,64 +110,16 @@ func isOwnMark(name string) bool {
 
 // copyXattrs copies all xattrs except ownMarks.
 func copyXattrs(from, to place) error {
-	names, err := from.names()
+	all, err := from.xattrs(func(name []byte) bool { return !isOwnMark(string(name)) })
 	if err != nil {
-		return err
+		return fmt.Errorf("read xattrs: %w", err)
 	}
-	for _, name := range names {
-		if isOwnMark(name) {
-			continue
-		}
-		value, err := from.value(name)
-		if err == unix.ENODATA {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("read xattr %s: %w", name, err)
-		}
-		err = to.set(name, value)
+	for _, x := range all {
+		err = to.set(x.Name, x.Value)
 		// The host's security module sets its own labels.
-		if err != nil && name != "security.selinux" && name != "security.SMACK64" {
-			return fmt.Errorf("set xattr %s: %w", name, err)
+		if err != nil && x.Name != "security.selinux" && x.Name != "security.SMACK64" {
+			return fmt.Errorf("set xattr %s: %w", x.Name, err)
 		}
 	}
 	return nil
-}
-
-func (p place) value(name string) ([]byte, error) {
-	value := make([]byte, 256)
-	for {
-		n, err := p.get(name, value)
-		if err != unix.ERANGE {
-			return value[:max(n, 0)], err
-		}
-		if n, err = p.get(name, nil); err != nil {
-			return nil, err
-		}
-		value = make([]byte, n+64)
-	}
-}
-
-// names returns the names of the xattrs of p, and none if the file system does not support xattrs.
-func (p place) names() ([]string, error) {
-	var few [512]byte
-	buf := few[:]
-	n, err := p.list(buf)
-	for err == unix.ERANGE {
-		if n, err = p.list(nil); err == nil {
-			buf = make([]byte, n+64)
-			n, err = p.list(buf)
-		}
-	}
-	if err == unix.ENOTSUP || n == 0 && err == nil {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, os.NewSyscallError("listxattr", err)
-	}
-	var names []string
-	for name := range bytes.SplitSeq(buf[:n-1], []byte{0}) {
-		names = append(names, string(name))
-	}
-	return names, nil
 }

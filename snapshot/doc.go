@@ -10,8 +10,8 @@
 // There is no database. A snapshot's directory appears by rename, so that a reader sees all of it
 // or nothing, and several processes can use one root without other communication.
 //
-// It imports atomicfile, mount, safepath, smallfile and state/ledger. It makes system calls and
-// mounts, and writes only below the root that Open is called with.
+// It imports atomicfile, dirfd, mount, safepath, smallfile and state/ledger. It makes system calls
+// and mounts, and writes only below the root that Open is called with.
 //
 // To test it, run go test ./snapshot as root, or as a user who may make user namespaces. Package
 // snapshottest is the conformance suite, which runs for every driver that works on the machine.
@@ -94,7 +94,7 @@ type Changes struct {
 	// UserXattr is set if overlay's marks are in user.overlay.* and not in trusted.overlay.*.
 	UserXattr bool
 	// StandIns is set if files in it may stand for device nodes, which cannot be made in a user
-	// namespace (rawfs.Device).
+	// namespace (dirfd.Device).
 	StandIns bool
 }
 

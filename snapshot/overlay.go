@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
@@ -249,20 +249,17 @@ func anyExists(paths []string) bool {
 }
 
 func (o *overlay) translateXattrs(path string) error {
-	names, err := place{path: path}.names()
+	all, err := dirfd.XattrsOf(path, func(name []byte) bool { return strings.HasPrefix(string(name), fuseXattrs) })
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return &os.PathError{Op: "read xattrs", Path: path, Err: err}
 	}
-	for _, name := range names {
-		if !strings.HasPrefix(name, fuseXattrs) {
-			continue
-		}
-		if name == fuseXattrs+"opaque" {
+	for _, x := range all {
+		if x.Name == fuseXattrs+"opaque" {
 			if err := unix.Lsetxattr(path, o.opaqueName(), []byte("y"), 0); err != nil {
 				return &os.PathError{Op: "setxattr", Path: path, Err: err}
 			}
 		}
-		if err := unix.Lremovexattr(path, name); err != nil {
+		if err := unix.Lremovexattr(path, x.Name); err != nil {
 			return &os.PathError{Op: "removexattr", Path: path, Err: err}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
@@ -383,14 +384,13 @@ func checkTypes(dir string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	buf := make([]byte, 4096)
-	n, err := unix.Getdents(fd, buf)
-	if err != nil {
+	var names dirfd.Names
+	if err := names.Read(fd); err != nil {
 		return os.NewSyscallError("getdents", err)
 	}
-	for name, kind := range dirents(buf[:n]) {
-		if kind == unix.DT_UNKNOWN {
-			return fmt.Errorf("the state directory's file system does not return the type of %q (d_type)", name)
+	for _, e := range names.Entries {
+		if e.Type == unix.DT_UNKNOWN {
+			return fmt.Errorf("the state directory's file system does not return the type of %q (d_type)", names.Name(e))
 		}
 	}
 	return nil

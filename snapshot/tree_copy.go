@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
@@ -74,8 +75,6 @@ func (a *ability) failed() {
 	}
 }
 
-var dirBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
-
 // entry is an entry of a source directory, read before anything is copied.
 type entry struct {
 	name string
@@ -107,23 +106,13 @@ func (c *copier) dir(ctx context.Context, src, dst int, path string) error {
 }
 
 func readEntries(dir int) ([]entry, error) {
-	buf := dirBuffers.Get().(*[]byte)
-	defer dirBuffers.Put(buf)
-	var entries []entry
-	for {
-		n, err := unix.Getdents(dir, *buf)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, os.NewSyscallError("getdents", err)
-		}
-		if n == 0 {
-			break
-		}
-		for name := range dirents((*buf)[:n]) {
-			entries = append(entries, entry{name: string(name)})
-		}
+	var names dirfd.Names
+	if err := names.Read(dir); err != nil {
+		return nil, os.NewSyscallError("getdents", err)
+	}
+	entries := make([]entry, len(names.Entries))
+	for i, e := range names.Entries {
+		entries[i].name = string(names.Name(e))
 	}
 	for i := range entries {
 		e := &entries[i]

@@ -1,21 +1,24 @@
 package snapshot
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path"
 	"strconv"
+	"sync"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"golang.org/x/sys/unix"
 )
+
+var removeBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
 // removeTree removes name in the directory dir and everything below it. It follows no link. It
 // returns an error for a mount point and does not enter it. It succeeds if the name does not exist.
 func removeTree(dir int, name string) error {
-	buf := dirBuffers.Get().(*[]byte)
-	defer dirBuffers.Put(buf)
+	buf := removeBuffers.Get().(*[]byte)
+	defer removeBuffers.Put(buf)
 	r := remover{top: dir, buf: *buf}
 	queue := []string{name}
 	for len(queue) > 0 {
@@ -115,14 +118,18 @@ func (r *remover) empty(fd int, full string, depth int) error {
 		if n <= 0 {
 			break
 		}
-		for name, kind := range dirents(r.buf[:n]) {
-			if kind == unix.DT_DIR {
-				// The buffer is shared with the levels below.
-				dirs = append(dirs, string(name))
-				continue
-			}
-			if err := r.remove(fd, string(name), full+"/"+string(name), depth+1); err != nil {
-				return err
+		for rest := r.buf[:n]; len(rest) > 0; {
+			var d dirfd.Record
+			d, rest = dirfd.NextRecord(rest)
+			name := string(d.Name) // the buffer is shared with the levels below
+			switch {
+			case d.Dots():
+			case d.Type == unix.DT_DIR:
+				dirs = append(dirs, name)
+			default:
+				if err := r.remove(fd, name, full+"/"+name, depth+1); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -132,31 +139,6 @@ func (r *remover) empty(fd int, full string, depth int) error {
 		}
 	}
 	return nil
-}
-
-// dirents iterates over the entries that getdents64(2) has written to buf, without "." and "..". A
-// name is valid until the next iteration.
-func dirents(buf []byte) func(yield func(name []byte, kind byte) bool) {
-	return func(yield func([]byte, byte) bool) {
-		for len(buf) > 19 {
-			length := int(binary.NativeEndian.Uint16(buf[16:]))
-			kind := buf[18]
-			name := buf[19:length]
-			for i, c := range name {
-				if c == 0 {
-					name = name[:i]
-					break
-				}
-			}
-			buf = buf[length:]
-			if string(name) == "." || string(name) == ".." {
-				continue
-			}
-			if !yield(name, kind) {
-				return
-			}
-		}
-	}
 }
 
 // openForRemoval opens a directory and gives its owner the permissions needed to remove its

@@ -122,7 +122,7 @@ func TestProgramWithoutTests(t *testing.T) {
 // TestSystemCalls: few rooms make system calls. All rooms may use its constants and types.
 func TestSystemCalls(t *testing.T) {
 	allowed := []string{
-		"executor", "snapshot", "diff", "internal/mount", "internal/ns", "internal/safepath", "internal/source", "internal/unpack",
+		"executor", "snapshot", "diff", "internal/dirfd", "internal/mount", "internal/ns", "internal/safepath", "internal/source", "internal/unpack",
 		"internal/hostfile",       // dup, for a file that cannot be opened again
 		"internal/lock",           // flock, for all other rooms
 		"internal/atomicfile",     // files without a name, and the link that gives them one

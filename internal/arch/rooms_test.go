@@ -25,6 +25,7 @@ type allowed struct {
 // tests, and for those below test/ the imports of their tests count.
 var floors = []floor{
 	{"primitives", []allowed{
+		{"internal/dirfd", ""},
 		{"internal/event", ""},
 		{"internal/hostfile", ""},
 		{"internal/lock", ""},
@@ -37,26 +38,25 @@ var floors = []floor{
 		{"internal/smallfile", ""},
 		{"internal/suggest", ""},
 		{"internal/units", ""},
-		{"internal/unpack/rawfs", ""},
 	}},
 	{"tools", []allowed{
 		{"internal/atomicfile", "internal/hostfile"},
-		{"internal/layercheck", "internal/unpack/rawfs"},
+		{"internal/layercheck", "internal/dirfd"},
 		{"internal/mount", "internal/safepath"},
 		{"internal/ns", "internal/smallfile"},
 		{"internal/registry", "internal/hostfile internal/ocijson internal/platform internal/reference"},
-		{"internal/stagedir", "internal/lock internal/unpack/rawfs"},
+		{"internal/stagedir", "internal/dirfd internal/lock"},
 		{"internal/state/ledger", "internal/atomicfile internal/lock internal/smallfile"},
 		{"internal/ui", "internal/event internal/units"},
-		{"internal/unpack", "internal/safepath internal/unpack/rawfs"},
+		{"internal/unpack", "internal/dirfd internal/safepath"},
 	}},
 	{"parts", []allowed{
 		{"parser", "internal/pattern internal/platform internal/reference internal/suggest"},
-		{"executor", "internal/mount internal/safepath internal/unpack/rawfs"},
+		{"executor", "internal/dirfd internal/mount internal/safepath"},
 		{"executor/archive", "executor internal/unpack"},
-		{"snapshot", "internal/atomicfile internal/mount internal/safepath internal/smallfile " +
+		{"snapshot", "internal/atomicfile internal/dirfd internal/mount internal/safepath internal/smallfile " +
 			"internal/state/ledger"},
-		{"diff", "internal/unpack internal/unpack/rawfs"},
+		{"diff", "internal/dirfd internal/unpack"},
 		{"export", "internal/atomicfile internal/event internal/ocijson internal/platform " +
 			"internal/reference internal/stagedir internal/suggest internal/unpack"},
 		{"analyze", "internal/pattern internal/units internal/unpack"},
@@ -65,7 +65,7 @@ var floors = []floor{
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
 		{"internal/cachemount", "internal/lock internal/memo parser"},
 		{"internal/source", "internal/atomicfile internal/hostfile internal/pattern internal/safepath " +
-			"internal/unpack internal/unpack/rawfs"},
+			"internal/dirfd internal/unpack"},
 		{"internal/secret", "internal/source"},
 		{"internal/store", "internal/atomicfile internal/lock internal/reference internal/smallfile"},
 	}},

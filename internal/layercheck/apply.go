@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // OCI image spec v1.1.1, layer.md, "Whiteouts" and "Opaque Whiteout".
@@ -130,7 +130,7 @@ func newNode(h *tar.Header, content io.Reader) (*node, error) {
 		if !ok {
 			continue
 		}
-		if !rawfs.InLayer([]byte(name)) {
+		if !dirfd.InLayer([]byte(name)) {
 			return nil, fmt.Errorf("attribute %q does not belong in a layer", name)
 		}
 		if n.xattrs == nil {

@@ -5,10 +5,10 @@
 // with it: it lists merged views through the kernel instead of reading a driver's directories,
 // reads the layer with archive/tar, and applies it according to the text of the OCI image
 // specification (layer.md, "Applying Changesets"). It takes from elsewhere what a layer may
-// contain: extended attributes by rawfs.InLayer, whole seconds, no sockets, no names that begin
+// contain: extended attributes by dirfd.InLayer, whole seconds, no sockets, no names that begin
 // with ".wh.".
 //
-// It imports unpack/rawfs. It makes system calls to list directories and to read attributes, and
+// It imports dirfd. It makes system calls to list directories and to read attributes, and
 // only reads.
 //
 // To test it, run go test ./internal/layercheck as any user. With LAYERBUILD_CHECK_LAYERS=1, which

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // Tree is a file system state in memory. The contents of listed files are not loaded; they are read
@@ -66,7 +66,7 @@ func (n *node) clone(known map[*node]*node) *node {
 }
 
 // List lists the files below the open directory dir, which must stay open as long as the tree is
-// used. standIns is set if regular files may stand for device nodes (rawfs.DeviceMark); these are
+// used. standIns is set if regular files may stand for device nodes (dirfd.DeviceMark); these are
 // listed as device nodes.
 func List(dir *os.File, standIns bool) (*Tree, error) {
 	l := lister{dir: dir, standIns: standIns, files: map[file]*node{}}
@@ -127,14 +127,14 @@ func (l *lister) node(dir int, name, path string) (*node, error) {
 
 // standIn changes the listing of a file that stands for a device node into that of the node.
 func (n *node) standIn(path string) error {
-	value, err := sized(func(b []byte) (int, error) { return unix.Lgetxattr(path, rawfs.DeviceMark, b) })
+	value, err := sized(func(b []byte) (int, error) { return unix.Lgetxattr(path, dirfd.DeviceMark, b) })
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 		return nil
 	}
 	if err != nil {
 		return &fs.PathError{Op: "getxattr", Path: path, Err: err}
 	}
-	d, ok := rawfs.DeviceOf(rawfs.Xattr{Name: rawfs.DeviceMark, Value: value})
+	d, ok := dirfd.DeviceOf(dirfd.Xattr{Name: dirfd.DeviceMark, Value: value})
 	if !ok {
 		return nil
 	}
@@ -190,7 +190,7 @@ func xattrs(path string) (map[string]string, error) {
 	}
 	var found map[string]string
 	for name := range bytes.SplitSeq(bytes.TrimSuffix(names, []byte{0}), []byte{0}) {
-		if !rawfs.InLayer(name) {
+		if !dirfd.InLayer(name) {
 			continue
 		}
 		value, err := sized(func(b []byte) (int, error) { return unix.Lgetxattr(path, string(name), b) })

@@ -7,13 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // The digest of a Match is that of a stream of records. Each record begins with a letter, so
@@ -104,7 +102,7 @@ func (m *matching) flush() {
 // entry returns the entry, without its path, of the file that m.st describes and that is not a
 // directory, and writes its record. It returns errReplaced if the name refers to another file by
 // now.
-func (m *matching) entry(dir int, name *byte, rel []byte, at where) (Entry, error) {
+func (m *matching) entry(dir int, name []byte, rel []byte, at where) (Entry, error) {
 	frozen, err := m.frozen(dir, name, at)
 	if err != nil {
 		return Entry{}, err
@@ -124,7 +122,7 @@ func (m *matching) entry(dir int, name *byte, rel []byte, at where) (Entry, erro
 		var text []byte
 		if frozen != nil {
 			text = frozen.text
-		} else if text, err = readlinkat(dir, name, m.text[:]); err == unix.EINVAL || err == unix.ENOENT {
+		} else if text, err = m.readlink(dir, name); err == unix.EINVAL || err == unix.ENOENT {
 			return Entry{}, errReplaced
 		} else if err != nil {
 			return Entry{}, fmt.Errorf("read link %q: %w", at.full(), err)
@@ -174,7 +172,7 @@ func (m *matching) file(rel []byte, s sum) {
 	m.out.Files++
 	m.out.Bytes += int64(m.st.Size)
 	if m.st.Nlink > 1 {
-		id := [2]uint64{device(&m.st), m.st.Ino}
+		id := [2]uint64{dirfd.Dev(&m.st), m.st.Ino}
 		if first, ok := m.links[id]; ok {
 			m.rec = m.appendHead(m.rec, tagHardLink, rel)
 			m.rec = binary.LittleEndian.AppendUint64(m.rec, first)
@@ -188,7 +186,7 @@ func (m *matching) file(rel []byte, s sum) {
 // fileSum returns the digest of a regular file, from the index or by reading it. It sets m.st to
 // the result of fstat(2); if the mask of m.st is empty, stat has not been called yet. A file
 // that changes while it is read is read to a private copy.
-func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, error) {
+func (m *matching) fileSum(dir int, name []byte, at where) (sum, *frozenFile, error) {
 	if m.list {
 		return sum{}, nil, nil
 	}
@@ -216,13 +214,13 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, err
 			return sum{}, nil, fmt.Errorf("read %q: %w", at.full(), err)
 		}
 		before := m.st
-		if err := statFD(fd, &m.st); err != nil {
+		if err := dirfd.Fstat(fd, &m.st); err != nil {
 			return sum{}, nil, fmt.Errorf("stat %q: %w", at.full(), err)
 		}
 		if m.st.Mode&unix.S_IFMT != unix.S_IFREG {
 			return sum{}, nil, errReplaced
 		}
-		m.t.index.learn(&m.st, fd, &empty[0])
+		m.t.index.learn(&m.st, fd, dirfd.Empty)
 		same := asked && sameFile(&before, &m.st) || !asked && m.t.index.unchanged(&m.st, began)
 		if same && n == m.st.Size {
 			m.t.index.add(&m.st, began, s)
@@ -247,7 +245,7 @@ func (m *matching) fileSum(dir int, name *byte, at where) (sum, *frozenFile, err
 
 // sameFile reports whether a file is unchanged between two calls of stat(2).
 func sameFile(a, b *unix.Statx_t) bool {
-	return a.Ino == b.Ino && device(a) == device(b) && a.Size == b.Size && a.Mode == b.Mode && a.Mtime == b.Mtime && a.Ctime == b.Ctime
+	return a.Ino == b.Ino && dirfd.Dev(a) == dirfd.Dev(b) && a.Size == b.Size && a.Mode == b.Mode && a.Mtime == b.Mtime && a.Ctime == b.Ctime
 }
 
 // directorySum returns the digest of the extended attributes of an open directory, which m.st
@@ -257,7 +255,7 @@ func (m *matching) directorySum(fd int, at where) (sum, error) {
 	if m.list {
 		return sum{}, nil
 	}
-	m.t.index.learn(&m.st, fd, &empty[0])
+	m.t.index.learn(&m.st, fd, dirfd.Empty)
 	if s, ok := m.t.index.lookup(&m.st); ok {
 		return s, nil
 	}
@@ -298,6 +296,12 @@ func (m *matching) read(fd int, asked bool) (s sum, length uint64, err error) {
 	return s, length, err
 }
 
+// readlink returns the target of a link. It is valid until the next call.
+func (m *matching) readlink(dir int, name []byte) ([]byte, error) {
+	n, err := dirfd.Readlink(dir, name, m.text[:])
+	return m.text[:max(n, 0)], err
+}
+
 // xattrs adds the extended attributes of an open file that are copied to its digest.
 func (m *matching) xattrs(fd int, s sum) (sum, error) {
 	list, err := m.readXattrs(fd)
@@ -305,30 +309,12 @@ func (m *matching) xattrs(fd int, s sum) (sum, error) {
 }
 
 // readXattrs returns the extended attributes of an open file that are copied, sorted by name.
-func (m *matching) readXattrs(fd int) ([]rawfs.Xattr, error) {
-	list, err := listXattrs(fd, m.text[:])
-	if err != nil || len(list) == 0 {
-		return nil, err
-	}
-	names := strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00")
-	names = slices.DeleteFunc(names, func(n string) bool { return !KeepXattr(n) })
-	slices.Sort(names)
-	var all []rawfs.Xattr
-	for _, n := range names {
-		value, err := getXattr(fd, n)
-		if errors.Is(err, unix.ENODATA) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("attribute %s: %w", n, err)
-		}
-		all = append(all, rawfs.Xattr{Name: n, Value: value})
-	}
-	return all, nil
+func (m *matching) readXattrs(fd int) ([]dirfd.Xattr, error) {
+	return dirfd.Xattrs(fd, func(name []byte) bool { return KeepXattr(string(name)) })
 }
 
 // with adds extended attributes to a digest.
-func (s sum) with(list []rawfs.Xattr) sum {
+func (s sum) with(list []dirfd.Xattr) sum {
 	if len(list) == 0 {
 		return s
 	}
@@ -340,43 +326,6 @@ func (s sum) with(list []rawfs.Xattr) sum {
 		b = append(b, x.Value...)
 	}
 	return sum{digest: sha256.Sum256(b), xattrs: true}
-}
-
-// listXattrs returns the names of a file's attributes; none if the file system has no
-// attributes.
-func listXattrs(fd int, buf []byte) ([]byte, error) {
-	for {
-		n, err := unix.Flistxattr(fd, buf)
-		switch err {
-		case nil:
-			return buf[:n], nil
-		case unix.ENOTSUP, unix.ENOSYS:
-			return nil, nil
-		case unix.ERANGE:
-			buf = make([]byte, 64<<10) // XATTR_LIST_MAX
-			continue
-		case unix.EINTR:
-			continue
-		}
-		return nil, err
-	}
-}
-
-func getXattr(fd int, name string) ([]byte, error) {
-	buf := make([]byte, 256)
-	for {
-		n, err := unix.Fgetxattr(fd, name, buf)
-		switch err {
-		case nil:
-			return buf[:n], nil
-		case unix.ERANGE:
-			buf = make([]byte, 64<<10) // XATTR_SIZE_MAX
-			continue
-		case unix.EINTR:
-			continue
-		}
-		return nil, err
-	}
 }
 
 // unreadable returns the error for a file that cannot be read: errReplaced if the name refers to

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/pattern"
 )
 
@@ -61,15 +62,15 @@ func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 func (w *walk) directory(fd int, in *inherited) error {
 	m := w.m
 	if len(m.lists) == w.depth {
-		m.lists = append(m.lists, new(listing))
+		m.lists = append(m.lists, new(dirfd.Names))
 	}
 	list := m.lists[w.depth]
-	if err := list.read(fd, m.dents); err != nil && err != unix.ENOENT { // ENOENT: it was removed after it was opened
+	if err := readNames(list, fd); err != nil && err != unix.ENOENT { // ENOENT: it was removed after it was opened
 		return fmt.Errorf("read directory %q: %w", w.full(), err)
 	}
 	w.depth++
 	n := len(w.path)
-	for _, e := range list.ents {
+	for _, e := range list.Entries {
 		if err := m.tick(); err != nil {
 			return err
 		}
@@ -77,8 +78,8 @@ func (w *walk) directory(fd int, in *inherited) error {
 		if n > w.skip {
 			w.path = append(w.path, '/')
 		}
-		w.path = append(w.path, list.name(e)...)
-		if err := w.name(fd, list.cname(e), e, in); err != nil {
+		w.path = append(w.path, list.Name(e)...)
+		if err := w.name(fd, list.CName(e), e, in); err != nil {
 			return err
 		}
 	}
@@ -88,7 +89,7 @@ func (w *walk) directory(fd int, in *inherited) error {
 }
 
 // name handles one name in a directory.
-func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
+func (w *walk) name(fd int, name []byte, d dirfd.Dirent, in *inherited) error {
 	if w.depth == 1 && w.skip == 0 && w.m.t.own.holds(view(w.path)) {
 		w.m.t.own.tell(".")
 		return nil
@@ -98,7 +99,7 @@ func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
 	if w.m.t.ignore != nil || w.m.exclude != nil || w.include != nil {
 		kept, deeper = w.filter(in, &own)
 	}
-	if !kept && (!deeper || d.kind != unix.DT_DIR && d.kind != unix.DT_UNKNOWN) {
+	if !kept && (!deeper || d.Type != unix.DT_DIR && d.Type != unix.DT_UNKNOWN) {
 		return nil
 	}
 	if w.m.vanished(w) {
@@ -109,22 +110,22 @@ func (w *walk) name(fd int, name *byte, d dirent, in *inherited) error {
 		if err != errReplaced {
 			return err
 		}
-		d.kind = unix.DT_UNKNOWN
+		d.Type = unix.DT_UNKNOWN
 	}
 	return fmt.Errorf("read %q: %w", w.full(), errReplaced)
 }
 
 // take adds the file with a name, or the directory with its content, if it is selected. It
 // returns errReplaced if the name was replaced meanwhile.
-func (w *walk) take(fd int, name *byte, d dirent, kept bool, own *inherited) error {
+func (w *walk) take(fd int, name []byte, d dirfd.Dirent, kept bool, own *inherited) error {
 	st := &w.m.st
 	switch {
-	case d.kind == unix.DT_DIR:
+	case d.Type == unix.DT_DIR:
 		return w.sub(fd, name, kept, own)
-	case d.kind == unix.DT_REG && w.m.t.index.unknown(d.ino) && !w.m.list && !w.m.t.freezer.live():
+	case d.Type == unix.DT_REG && w.m.t.index.unknown(d.Ino) && !w.m.list && !w.m.t.freezer.live():
 		*st = unix.Statx_t{Mode: unix.S_IFREG} // the file will be opened in any case, and fstat is called then
 	default:
-		if err := stat(fd, name, unix.AT_SYMLINK_NOFOLLOW, st); err != nil {
+		if err := dirfd.Lstat(fd, name, st); err != nil {
 			if err == unix.ENOENT {
 				return nil // removed since the directory was read
 			}
@@ -176,7 +177,7 @@ func (w *walk) filter(in, own *inherited) (kept, deeper bool) {
 }
 
 // sub adds a directory and its content. It returns errReplaced if name is not a directory.
-func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
+func (w *walk) sub(fd int, name []byte, kept bool, own *inherited) error {
 	m := w.m
 	sub, err := openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
@@ -186,7 +187,7 @@ func (w *walk) sub(fd int, name *byte, kept bool, own *inherited) error {
 		return m.unreadable(w.full(), err)
 	}
 	defer unix.Close(sub)
-	if err := statFD(sub, &m.st); err != nil {
+	if err := dirfd.Fstat(sub, &m.st); err != nil {
 		return fmt.Errorf("stat %q: %w", w.full(), err)
 	}
 	if m.t.own.is(&m.st) {

@@ -5,7 +5,7 @@
 // of their content. It does not copy: the executor does, from the directory descriptors and lists
 // that this package returns.
 //
-// It imports atomicfile, hostfile, pattern, safepath, unpack and unpack/rawfs. It makes system
+// It imports atomicfile, dirfd, hostfile, pattern, safepath and unpack. It makes system
 // calls, runs git and uses the network, and writes to temporary directories and to the index of a
 // context only.
 //

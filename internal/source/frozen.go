@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // A context may be written to during a build: logs grow, editors save, generators run. Digest and
@@ -116,7 +116,7 @@ func (f *freezer) live() bool { return f.since != 0 || len(f.files) > 0 }
 
 // frozen returns the private copy of the file or directory that m.st describes, nil if it has none
 // and needs none. It sets m.st to the values of the copy.
-func (m *matching) frozen(dir int, name *byte, at where) (*frozenFile, error) {
+func (m *matching) frozen(dir int, name []byte, at where) (*frozenFile, error) {
 	f := &m.t.freezer
 	if !f.live() || m.list {
 		return nil, nil
@@ -124,7 +124,7 @@ func (m *matching) frozen(dir int, name *byte, at where) (*frozenFile, error) {
 	path := at.full()
 	if have := f.files[path]; have != nil && have.st.Mode&unix.S_IFMT == m.st.Mode&unix.S_IFMT {
 		m.st = have.st
-		f.inodes[[2]uint64{device(&m.st), m.st.Ino}] = have
+		f.inodes[[2]uint64{dirfd.Dev(&m.st), m.st.Ino}] = have
 		return have, nil
 	}
 	in := func(dir string) bool { return strings.HasPrefix(path, dir) }
@@ -145,7 +145,7 @@ func (m *matching) vanished(at where) bool {
 }
 
 // freeze makes a private copy of name in the directory dir. It sets m.st to the values of the copy.
-func (m *matching) freeze(dir int, name *byte, at where) (*frozenFile, error) {
+func (m *matching) freeze(dir int, name []byte, at where) (*frozenFile, error) {
 	f := &m.t.freezer
 	if f.dir == nil {
 		var err error
@@ -154,10 +154,10 @@ func (m *matching) freeze(dir int, name *byte, at where) (*frozenFile, error) {
 		}
 		f.files, f.inodes = map[string]*frozenFile{}, map[[2]uint64]*frozenFile{}
 	}
-	if err := stat(dir, name, unix.AT_SYMLINK_NOFOLLOW, &m.st); err != nil {
+	if err := dirfd.Lstat(dir, name, &m.st); err != nil {
 		return nil, m.unreadable(at.full(), err)
 	}
-	id := [2]uint64{device(&m.st), m.st.Ino}
+	id := [2]uint64{dirfd.Dev(&m.st), m.st.Ino}
 	frozen := f.inodes[id]
 	if m.st.Nlink < 2 || m.st.Mode&unix.S_IFMT == unix.S_IFDIR || frozen == nil {
 		f.last++
@@ -179,7 +179,7 @@ func (m *matching) freeze(dir int, name *byte, at where) (*frozenFile, error) {
 	}
 	m.st = frozen.st
 	f.files[strings.Clone(at.full())] = frozen
-	f.inodes[[2]uint64{device(&m.st), m.st.Ino}] = frozen
+	f.inodes[[2]uint64{dirfd.Dev(&m.st), m.st.Ino}] = frozen
 	return frozen, nil
 }
 
@@ -192,7 +192,7 @@ func (f *freezer) copyPath(file *frozenFile) string {
 // begins. If the file is changed meanwhile, the copy is used only if a second reading gives the
 // same bytes, as with a log that has grown or a file that was only touched. Otherwise the file is
 // read again, and after maxFreeze attempts an error is returned.
-func (m *matching) freezeFile(frozen *frozenFile, dir int, name *byte, at where) error {
+func (m *matching) freezeFile(frozen *frozenFile, dir int, name []byte, at where) error {
 	for try := range maxFreeze {
 		if try > 0 {
 			if err := m.pause(time.Millisecond << (try - 1)); err != nil {
@@ -216,14 +216,14 @@ func (m *matching) pause(d time.Duration) error {
 	}
 }
 
-func (m *matching) freezeOnce(frozen *frozenFile, dir int, name *byte, at where) (same bool, err error) {
+func (m *matching) freezeOnce(frozen *frozenFile, dir int, name []byte, at where) (same bool, err error) {
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return false, m.unreadable(at.full(), err)
 	}
 	defer unix.Close(fd)
 	var before unix.Statx_t
-	if err := statFD(fd, &before); err != nil {
+	if err := dirfd.Fstat(fd, &before); err != nil {
 		return false, fmt.Errorf("stat %q: %w", at.full(), err)
 	}
 	if before.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -236,7 +236,7 @@ func (m *matching) freezeOnce(frozen *frozenFile, dir int, name *byte, at where)
 	}
 	defer out.Close()
 	first, n, err := m.readAt(fd, int64(before.Size), out)
-	var attrs []rawfs.Xattr
+	var attrs []dirfd.Xattr
 	if err == nil {
 		attrs, err = m.readXattrs(fd)
 	}
@@ -246,7 +246,7 @@ func (m *matching) freezeOnce(frozen *frozenFile, dir int, name *byte, at where)
 	if m.t.freezer.between != nil {
 		m.t.freezer.between()
 	}
-	if err := statFD(fd, &frozen.st); err != nil {
+	if err := dirfd.Fstat(fd, &frozen.st); err != nil {
 		return false, fmt.Errorf("stat %q: %w", at.full(), err)
 	}
 	if n != int64(before.Size) || !sameFile(&before, &frozen.st) {
@@ -298,7 +298,7 @@ func (m *matching) readAt(fd int, n int64, out *os.File) (digest [sha256.Size]by
 // dress gives a private copy the attributes, mode and time of its original, and a second name if
 // the original has several: copies of the private copy are then linked like the originals. It does
 // not keep owners: a COPY does not use those of files in a context.
-func (m *matching) dress(frozen *frozenFile, out *os.File, attrs []rawfs.Xattr) error {
+func (m *matching) dress(frozen *frozenFile, out *os.File, attrs []dirfd.Xattr) error {
 	name := m.t.freezer.copyPath(frozen)
 	for _, x := range attrs {
 		err := unix.Fsetxattr(int(out.Fd()), x.Name, x.Value, 0)
@@ -327,13 +327,13 @@ func setMtime(name string, st *unix.Statx_t) error {
 }
 
 // freezeDirectory keeps the mode, the time and the attributes of a directory.
-func (m *matching) freezeDirectory(frozen *frozenFile, dir int, name *byte, at where) error {
+func (m *matching) freezeDirectory(frozen *frozenFile, dir int, name []byte, at where) error {
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return m.unreadable(at.full(), err)
 	}
 	defer unix.Close(fd)
-	if err := statFD(fd, &frozen.st); err != nil {
+	if err := dirfd.Fstat(fd, &frozen.st); err != nil {
 		return fmt.Errorf("stat %q: %w", at.full(), err)
 	}
 	attrs, err := m.readXattrs(fd)
@@ -353,9 +353,9 @@ func (m *matching) freezeDirectory(frozen *frozenFile, dir int, name *byte, at w
 }
 
 // freezeLink keeps the target and the time of a link.
-func (m *matching) freezeLink(frozen *frozenFile, dir int, name *byte, at where) error {
+func (m *matching) freezeLink(frozen *frozenFile, dir int, name []byte, at where) error {
 	frozen.st = m.st
-	text, err := readlinkat(dir, name, m.text[:])
+	text, err := m.readlink(dir, name)
 	if err == unix.EINVAL || err == unix.ENOENT {
 		return errReplaced
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"golang.org/x/sys/unix"
 )
 
@@ -91,10 +92,10 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func openIndex(file string, root int, trust bool) (*index, error) {
 	x := &index{file: file, trust: trust, instead: map[int]int{}, volumes: map[uint64]volume{}}
 	var st unix.Statx_t
-	if err := statFD(root, &st); err != nil {
+	if err := dirfd.Fstat(root, &st); err != nil {
 		return nil, fmt.Errorf("stat the source directory: %w", err)
 	}
-	x.root = device(&st)
+	x.root = dirfd.Dev(&st)
 	x.rootFS = volumeOf(root, x.root)
 	x.volumes[x.root] = x.rootFS
 	if file != "" {
@@ -249,7 +250,7 @@ func (x *index) after(slot int) int { return (slot + 1) & (len(x.table) - 1) }
 
 func (x *index) keyOf(st *unix.Statx_t) key {
 	k := key{
-		ino: st.Ino, dev: device(st), size: int64(st.Size), mtime: nanos(st.Mtime), ctimes: nanos(st.Ctime),
+		ino: st.Ino, dev: dirfd.Dev(st), size: int64(st.Size), mtime: nanos(st.Mtime), ctimes: nanos(st.Ctime),
 		mode: uint32(st.Mode),
 	}
 	if !x.trust {
@@ -260,7 +261,7 @@ func (x *index) keyOf(st *unix.Statx_t) key {
 
 // known returns the volume of the file that st describes; the zero value, if learn was not called.
 func (x *index) known(st *unix.Statx_t) volume {
-	if dev := device(st); dev != x.root {
+	if dev := dirfd.Dev(st); dev != x.root {
 		return x.volumes[dev]
 	}
 	return x.rootFS
@@ -268,8 +269,8 @@ func (x *index) known(st *unix.Statx_t) volume {
 
 // learn determines the volume of the file that st describes, which is name in the open directory
 // dir, or dir itself if name is "".
-func (x *index) learn(st *unix.Statx_t, dir int, name *byte) {
-	dev := device(st)
+func (x *index) learn(st *unix.Statx_t, dir int, name []byte) {
+	dev := dirfd.Dev(st)
 	if dev == x.root || x.trust {
 		return
 	}
@@ -277,7 +278,7 @@ func (x *index) learn(st *unix.Statx_t, dir int, name *byte) {
 		return
 	}
 	fd := dir
-	if *name != 0 {
+	if name[0] != 0 {
 		var err error
 		if fd, err = openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
 			return

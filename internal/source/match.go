@@ -14,6 +14,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/pattern"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
@@ -41,10 +42,9 @@ type matching struct {
 	digest  [sha256.Size]byte
 
 	st     unix.Statx_t
-	dents  []byte
 	data   []byte
 	text   [unix.PathMax]byte
-	lists  []*listing // one for each level of nested directories
+	lists  []*dirfd.Names // one for each level of nested directories
 	names  arena
 	joined []byte
 	one    string // the path of the current single file
@@ -72,7 +72,6 @@ func (t *Tree) newMatching(ctx context.Context, q Query) (*matching, error) {
 		links: map[[2]uint64]uint64{},
 		hash:  sha256.New(),
 		rec:   append(make([]byte, 0, recordChunk+1024), version...),
-		dents: make([]byte, 64<<10),
 	}, nil
 }
 
@@ -171,7 +170,7 @@ func (m *matching) directory(dir string, include *pattern.Matcher) (bool, error)
 		return false, m.t.notThere(dir, place{path: dir}, err)
 	}
 	defer unix.Close(fd)
-	if err := statFD(fd, &m.st); err != nil {
+	if err := dirfd.Fstat(fd, &m.st); err != nil {
 		return false, fmt.Errorf("stat %q: %w", dir, err)
 	}
 	if dir != "." && m.t.own.is(&m.st) {
@@ -226,14 +225,14 @@ func (m *matching) single(name string, at place) (bool, error) {
 	}
 	defer unix.Close(fd)
 	cname := append([]byte(base), 0)
-	if err := stat(fd, &cname[0], unix.AT_SYMLINK_NOFOLLOW, &m.st); err != nil {
+	if err := dirfd.Lstat(fd, cname, &m.st); err != nil {
 		return false, m.t.notThere(name, at, err)
 	}
-	return true, m.singleAt(fd, &cname[0], target, at.path)
+	return true, m.singleAt(fd, cname, target, at.path)
 }
 
 // singleAt adds the file that m.st describes, with the name name in the directory dir.
-func (m *matching) singleAt(dir int, name *byte, target, where string) error {
+func (m *matching) singleAt(dir int, name []byte, target, where string) error {
 	m.one = where
 	for range maxReplaced {
 		switch m.st.Mode & unix.S_IFMT {
@@ -254,7 +253,7 @@ func (m *matching) singleAt(dir int, name *byte, target, where string) error {
 			return err
 		}
 		m.rec = m.rec[:at]
-		if err := stat(dir, name, unix.AT_SYMLINK_NOFOLLOW, &m.st); err != nil {
+		if err := dirfd.Lstat(dir, name, &m.st); err != nil {
 			return m.t.notThere(where, place{path: where}, err)
 		}
 	}
@@ -320,22 +319,22 @@ func (g glob) in(dir, name string, parts []string) error {
 		return fmt.Errorf("read directory %q: %w", dir, plain(err))
 	}
 	defer unix.Close(fd)
-	if err := statFD(fd, &g.m.st); err != nil {
+	if err := dirfd.Fstat(fd, &g.m.st); err != nil {
 		return fmt.Errorf("stat %q: %w", dir, err)
 	}
 	if dir != "." && g.m.t.own.is(&g.m.st) {
 		return nil
 	}
-	list := new(listing)
-	if err := list.read(fd, g.m.dents); err != nil {
+	list := new(dirfd.Names)
+	if err := readNames(list, fd); err != nil {
 		return fmt.Errorf("read directory %q: %w", dir, err)
 	}
 	var above pattern.Matched
 	if g.m.t.ignore != nil && dir != "." {
 		_, above = g.m.t.ignore.Path(dir)
 	}
-	for _, e := range list.ents {
-		if ok, _ := filepath.Match(parts[0], view(list.name(e))); !ok {
+	for _, e := range list.Entries {
+		if ok, _ := filepath.Match(parts[0], view(list.Name(e))); !ok {
 			continue
 		}
 		if err := g.entry(fd, list, e, dir, name, parts[1:], above); err != nil {
@@ -345,17 +344,17 @@ func (g glob) in(dir, name string, parts []string) error {
 	return nil
 }
 
-func (g glob) entry(fd int, list *listing, e dirent, dir, name string, rest []string, above pattern.Matched) error {
+func (g glob) entry(fd int, list *dirfd.Names, e dirfd.Dirent, dir, name string, rest []string, above pattern.Matched) error {
 	m := g.m
 	if err := m.tick(); err != nil {
 		return err
 	}
-	base := list.name(e)
+	base := list.Name(e)
 	if dir == "." && m.t.own.holds(view(base)) {
 		return nil
 	}
 	where := m.join(dir, base)
-	if err := stat(fd, list.cname(e), unix.AT_SYMLINK_NOFOLLOW, &m.st); err != nil {
+	if err := dirfd.Lstat(fd, list.CName(e), &m.st); err != nil {
 		if err == unix.ENOENT {
 			return nil
 		}
@@ -370,7 +369,7 @@ func (g glob) entry(fd int, list *listing, e dirent, dir, name string, rest []st
 	}
 	switch {
 	case len(rest) == 0 && g.whole(kind):
-		return m.singleAt(fd, list.cname(e), where[len(where)-len(base):], where)
+		return m.singleAt(fd, list.CName(e), where[len(where)-len(base):], where)
 	case len(rest) == 0:
 		return g.found(path.Join(name, string(base)), place{path: where, mode: uint32(m.st.Mode)})
 	case kind == unix.S_IFDIR:

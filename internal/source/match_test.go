@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/fstree"
 )
 
@@ -390,11 +391,11 @@ func TestFifoDoesNotHang(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := stat(tree.fd(), &[]byte("f\x00")[0], 0, &m.st); err != nil {
+	if err := dirfd.Lstat(tree.fd(), []byte("f\x00"), &m.st); err != nil {
 		t.Fatal(err)
 	}
 	tree.index.table = nil
-	_, _, err = m.fileSum(tree.fd(), &[]byte("p\x00")[0], m)
+	_, _, err = m.fileSum(tree.fd(), []byte("p\x00"), m)
 	if err != errReplaced {
 		t.Errorf("read a fifo for a file: %v, want an error", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,9 +42,9 @@ func openOwn(s OwnState, root int) (ownDir, error) {
 		return ownDir{}, fmt.Errorf("open the state directory: %w", err)
 	}
 	var st unix.Statx_t
-	err = statFD(int(d.dir.Fd()), &d.st)
+	err = dirfd.Fstat(int(d.dir.Fd()), &d.st)
 	if err == nil {
-		err = statFD(root, &st)
+		err = dirfd.Fstat(root, &st)
 	}
 	if err != nil {
 		d.dir.Close()
@@ -62,7 +63,7 @@ func (d *ownDir) close() error {
 
 // is reports whether st describes the state directory.
 func (d *ownDir) is(st *unix.Statx_t) bool {
-	return d.dir != nil && st.Ino == d.st.Ino && device(st) == device(&d.st)
+	return d.dir != nil && st.Ino == d.st.Ino && dirfd.Dev(st) == dirfd.Dev(&d.st)
 }
 
 // holds reports whether a name in the tree's directory belongs to the state.

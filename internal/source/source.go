@@ -8,7 +8,7 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // Query describes the sources of a COPY or ADD.
@@ -142,7 +142,7 @@ func (e *NotFoundError) Unwrap() error { return ErrNotFound }
 // KeepXattr reports whether an extended attribute is copied, and so is part of a digest. Those
 // of layers are, and the mark of a file that replaces a device node.
 func KeepXattr(name string) bool {
-	return rawfs.InLayer([]byte(name)) || name == rawfs.DeviceMark
+	return dirfd.InLayer([]byte(name)) || name == dirfd.DeviceMark
 }
 
 // Remote is a source on another machine that has a key before it is fetched: a *Download or a

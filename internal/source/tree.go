@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/pattern"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
@@ -175,7 +176,7 @@ func (t *Tree) lstat(p string) (mode uint32, text string, err error) {
 	}
 	defer unix.Close(fd)
 	var st unix.Statx_t
-	if err := statFD(fd, &st); err != nil {
+	if err := dirfd.Fstat(fd, &st); err != nil {
 		return 0, "", &os.PathError{Op: "stat", Path: p, Err: err}
 	}
 	if t.own.is(&st) {
@@ -185,11 +186,11 @@ func (t *Tree) lstat(p string) (mode uint32, text string, err error) {
 		return uint32(st.Mode), "", nil
 	}
 	var buf [unix.PathMax]byte
-	b, err := readlinkat(fd, &empty[0], buf[:])
+	n, err := dirfd.Readlink(fd, dirfd.Empty, buf[:])
 	if err != nil {
 		return 0, "", &os.PathError{Op: "readlink", Path: p, Err: err}
 	}
-	return uint32(st.Mode), string(b), nil
+	return uint32(st.Mode), string(buf[:n]), nil
 }
 
 // ignored reports whether the ignore file excludes p.

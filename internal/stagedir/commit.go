@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // Options are the options of Commit. The zero value works.
@@ -127,7 +127,7 @@ func mountAt(fd int) (mount, error) {
 
 // dir merges the open directory from into to. path is the path of both below the place.
 func (m *merger) dir(from, to int, path string) error {
-	var names, there rawfs.Names
+	var names, there dirfd.Names
 	if err := names.Read(from); err != nil {
 		return m.failed("read", path, err)
 	}
@@ -141,7 +141,7 @@ func (m *merger) dir(from, to int, path string) error {
 		}
 	}
 	if path == m.d.rest {
-		if i := slices.IndexFunc(names.Entries, func(e rawfs.Dirent) bool { return string(names.Name(e)) == m.o.Last }); i >= 0 {
+		if i := slices.IndexFunc(names.Entries, func(e dirfd.Dirent) bool { return string(names.Name(e)) == m.o.Last }); i >= 0 {
 			names.Entries = append(slices.Delete(slices.Clone(names.Entries), i, i+1), names.Entries[i])
 		}
 	}
@@ -176,8 +176,8 @@ func isDir(dir int, name []byte, typ uint8) bool {
 	if typ != unix.DT_UNKNOWN {
 		return typ == unix.DT_DIR
 	}
-	var st rawfs.Stat
-	return rawfs.Lstat(dir, name, &st) == nil && rawfs.Type(&st) == unix.S_IFDIR
+	var st dirfd.Stat
+	return dirfd.Lstat(dir, name, &st) == nil && dirfd.Type(&st) == unix.S_IFDIR
 }
 
 // entry is a name in a directory of the tree and in the same directory at the destination.
@@ -209,12 +209,12 @@ func (m *merger) add(e entry) error {
 
 // both merges a directory into one that exists.
 func (m *merger) both(e entry) error {
-	from, err := rawfs.OpenDir(e.from, e.name)
+	from, err := dirfd.OpenDir(e.from, e.name)
 	if err != nil {
 		return m.failed("open", e.path, err)
 	}
 	defer unix.Close(from)
-	to, err := rawfs.OpenDir(e.to, e.name)
+	to, err := dirfd.OpenDir(e.to, e.name)
 	if err != nil {
 		return m.failed("open", e.path, err)
 	}
@@ -268,13 +268,13 @@ func (m *merger) rename(e entry, flags uint) error {
 		return err
 	}
 	// The rename changes the directory's "..", for which the owner needs write permission on it.
-	var st rawfs.Stat
-	fd, err := rawfs.OpenDir(e.from, e.name)
+	var st dirfd.Stat
+	fd, err := dirfd.OpenDir(e.from, e.name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := rawfs.Fstat(fd, &st); err != nil {
+	if err := dirfd.Fstat(fd, &st); err != nil {
 		return err
 	}
 	if st.Mode&0o200 != 0 {
@@ -289,7 +289,7 @@ func (m *merger) rename(e entry, flags uint) error {
 
 // withoutMounts returns an error if a directory that is to be removed contains a mount.
 func (m *merger) withoutMounts(dir int, name []byte) error {
-	fd, err := rawfs.OpenDir(dir, name)
+	fd, err := dirfd.OpenDir(dir, name)
 	if err != nil {
 		return err
 	}
@@ -300,7 +300,7 @@ func (m *merger) withoutMounts(dir int, name []byte) error {
 	case at != m.mount:
 		return unix.EBUSY
 	}
-	var names rawfs.Names
+	var names dirfd.Names
 	if err := names.Read(fd); err != nil {
 		return err
 	}
@@ -328,8 +328,8 @@ func (m *merger) keeps(path string) bool {
 // attributes copies the owner, attributes, mode and time of from to the directory to, in the order
 // of package unpack.
 func (m *merger) attributes(from, to int, path string) error {
-	var want, have rawfs.Stat
-	if err := errors.Join(rawfs.Fstat(from, &want), rawfs.Fstat(to, &have)); err != nil {
+	var want, have dirfd.Stat
+	if err := errors.Join(dirfd.Fstat(from, &want), dirfd.Fstat(to, &have)); err != nil {
 		return m.failed("stat", path, err)
 	}
 	if want.Uid != have.Uid || want.Gid != have.Gid {
@@ -342,7 +342,7 @@ func (m *merger) attributes(from, to int, path string) error {
 			return m.failed("set the owner of", path, err)
 		}
 	}
-	xattrs, err := rawfs.Xattrs(from, rawfs.InLayer)
+	xattrs, err := dirfd.Xattrs(from, dirfd.InLayer)
 	if err != nil {
 		return m.failed("list attributes of", path, err)
 	}
@@ -359,7 +359,7 @@ func (m *merger) attributes(from, to int, path string) error {
 	if err := unix.Fchmod(to, uint32(want.Mode)&0o7777); err != nil {
 		return m.failed("set the mode of", path, err)
 	}
-	return m.failed("set the time of", path, rawfs.SetTime(to, nil, want.Mtime.Sec, int64(want.Mtime.Nsec)))
+	return m.failed("set the time of", path, dirfd.SetTime(to, nil, want.Mtime.Sec, int64(want.Mtime.Nsec)))
 }
 
 func (m *merger) failed(op, path string, err error) error {

@@ -11,7 +11,7 @@
 // otherwise in it. A lock on it shows other processes that its owner is alive. New removes those of
 // processes that were killed.
 //
-// It imports lock and unpack/rawfs. It makes system calls to move files and to set their
+// It imports dirfd and lock. It makes system calls to move files and to set their
 // attributes. It writes in the destination and its parent directory only.
 //
 // To test it, run go test ./internal/stagedir as any user. test/faults ends outputs at random

@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/lock"
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // Dir is a directory tree that is to be moved to its destination.
@@ -125,7 +125,7 @@ func sameMount(a, b string) bool {
 // between subvolumes. Before Linux 5.8 the id is 0.
 type mount struct{ dev, id uint64 }
 
-func mountOf(st *unix.Statx_t) mount { return mount{rawfs.Dev(st), st.Mnt_id} }
+func mountOf(st *unix.Statx_t) mount { return mount{dirfd.Dev(st), st.Mnt_id} }
 
 // begin makes the temporary directory in dir.
 func (d *Dir) begin(dir, prefix string) error {
@@ -167,7 +167,7 @@ func removeLeftOver(dir, prefix string) {
 			continue
 		}
 		if isOurs(held) {
-			_ = rawfs.RemoveTree(int(f.Fd()), []byte(name+"\x00"))
+			_ = dirfd.RemoveTree(int(f.Fd()), []byte(name+"\x00"))
 		}
 		held.Close()
 	}
@@ -197,7 +197,7 @@ func (d *Dir) Path() string { return filepath.Join(d.holder, content, d.rest) }
 func (d *Dir) Close() error {
 	parent, err := os.Open(filepath.Dir(d.holder))
 	if err == nil {
-		if err = rawfs.RemoveTree(int(parent.Fd()), []byte(filepath.Base(d.holder)+"\x00")); err != nil {
+		if err = dirfd.RemoveTree(int(parent.Fd()), []byte(filepath.Base(d.holder)+"\x00")); err != nil {
 			err = &fs.PathError{Op: "remove", Path: d.holder, Err: err}
 		}
 		parent.Close()

@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/safepath"
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
 )
 
 // linkDir is the open directory of the last hard link's target. Links to files of one directory
@@ -77,7 +77,7 @@ func (u *unpacker) step(part []byte, create bool) error {
 		u.path = append(u.path, '/')
 	}
 	u.path = append(u.path, part...)
-	fd, err := rawfs.OpenDir(parent.fd, u.part)
+	fd, err := dirfd.OpenDir(parent.fd, u.part)
 	if err == unix.ENOENT && create {
 		fd, err = u.imply(parent.fd, false)
 	}
@@ -113,8 +113,8 @@ func (u *unpacker) restoreLater(fd int, path string) error {
 	if !u.flushed || u.flushing || u.dirs[path] != nil || path == "" {
 		return nil
 	}
-	var st rawfs.Stat
-	if err := rawfs.Fstat(fd, &st); err != nil {
+	var st dirfd.Stat
+	if err := dirfd.Fstat(fd, &st); err != nil {
 		return err
 	}
 	u.dirs[path] = &dirMeta{sec: st.Mtime.Sec, nsec: int64(st.Mtime.Nsec), existed: true, restore: true}
@@ -123,7 +123,7 @@ func (u *unpacker) restoreLater(fd int, path string) error {
 
 // imply makes and opens the directory u.path, which the stream has not listed yet.
 func (u *unpacker) imply(parent int, opaque bool) (int, error) {
-	if err := rawfs.Mkdir(parent, u.part, 0o700); err != nil {
+	if err := dirfd.Mkdir(parent, u.part, 0o700); err != nil {
 		return -1, fmt.Errorf("make directory: %w", err)
 	}
 	m := &dirMeta{mode: 0o755, implied: true, opaque: opaque}
@@ -135,17 +135,17 @@ func (u *unpacker) imply(parent int, opaque bool) (int, error) {
 	if u.made != nil {
 		u.made[u.nameHash(string(u.path))] = struct{}{}
 	}
-	return rawfs.OpenDir(parent, u.part)
+	return dirfd.OpenDir(parent, u.part)
 }
 
 // notDir handles a part of a path, u.path, that is not a directory. A link is followed inside the
 // root, as a process with that root directory would follow it. Any other file is removed.
 func (u *unpacker) notDir(parent int, create bool) (int, error) {
-	var st rawfs.Stat
-	if err := rawfs.Lstat(parent, u.part, &st); err != nil {
+	var st dirfd.Stat
+	if err := dirfd.Lstat(parent, u.part, &st); err != nil {
 		return -1, err
 	}
-	if rawfs.Type(&st) == unix.S_IFLNK {
+	if dirfd.Type(&st) == unix.S_IFLNK {
 		return u.follow(create)
 	}
 	if !create {
@@ -154,7 +154,7 @@ func (u *unpacker) notDir(parent int, create bool) (int, error) {
 	if err := u.remove(parent, u.part, string(u.path)); err != nil {
 		return -1, err
 	}
-	return u.imply(parent, u.overlay() && rawfs.IsWhiteout(&st))
+	return u.imply(parent, u.overlay() && dirfd.IsWhiteout(&st))
 }
 
 func (u *unpacker) follow(create bool) (int, error) {
@@ -210,12 +210,12 @@ func (u *unpacker) leadsToDir(path string) bool {
 
 // remove removes the file or directory name in dir, with everything in it. path is its path.
 func (u *unpacker) remove(dir int, name []byte, path string) error {
-	err := rawfs.Unlink(dir, name, 0)
+	err := dirfd.Unlink(dir, name, 0)
 	if err != unix.EISDIR && err != unix.EPERM {
 		return err
 	}
 	u.closeLinkDir() // it may be inside
-	if err := rawfs.RemoveTree(dir, name); err != nil {
+	if err := dirfd.RemoveTree(dir, name); err != nil {
 		return fmt.Errorf("remove what was there: %w", err)
 	}
 	inside := func(p string) bool { return strings.HasPrefix(p, path) && (len(p) == len(path) || p[len(path)] == '/') }
@@ -241,14 +241,14 @@ func (u *unpacker) hardlink(h *Header, dir *node, name []byte) error {
 		if err != nil {
 			return err
 		}
-		var st rawfs.Stat
-		if err := rawfs.Lstat(from, base, &st); err != nil {
+		var st dirfd.Stat
+		if err := dirfd.Lstat(from, base, &st); err != nil {
 			return err
 		}
-		if u.overlay() && rawfs.IsWhiteout(&st) {
+		if u.overlay() && dirfd.IsWhiteout(&st) {
 			return unix.ENOENT
 		}
-		return rawfs.Link(from, base, dir.fd, name)
+		return dirfd.Link(from, base, dir.fd, name)
 	})
 	if errors.Is(err, unix.ENOENT) && u.overlay() {
 		err = ErrNeedsParent

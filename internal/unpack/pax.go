@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"strings"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // paxHeader holds the records of extended headers about the next entry (pax(1p), "pax Header
 // Block"). Values are subslices of the header's storage.
 type paxHeader struct {
 	values map[string][]byte // of the keys that are known; of one that comes twice the last counts
-	xattrs []rawfs.Xattr
+	xattrs []dirfd.Xattr
 	named  map[string]int // where in xattrs a name is
 	sparse bool           // values has keys of sparse files
 	list   []byte         // the map that GNU.sparse.offset and numbytes make
@@ -97,7 +97,7 @@ func (p *paxHeader) setXattr(name string, value []byte) {
 		p.named = map[string]int{}
 	}
 	p.named[name] = len(p.xattrs)
-	p.xattrs = append(p.xattrs, rawfs.Xattr{Name: name, Value: value})
+	p.xattrs = append(p.xattrs, dirfd.Xattr{Name: name, Value: value})
 }
 
 // sparseVersion returns the version of the format of a sparse file; "" if none is given.

@@ -9,7 +9,7 @@ import (
 	"math"
 	"strconv"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // These are the types of entries that a Reader returns, as in the type flag of a header.
@@ -66,7 +66,7 @@ type Header struct {
 	Nsec   int64
 	Major  uint32
 	Minor  uint32
-	Xattrs []rawfs.Xattr
+	Xattrs []dirfd.Xattr
 
 	stored int64     // bytes of content in the stream
 	sparse []segment // where they go; nil: one after the other from 0

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // Tar applies the uncompressed tar stream r to the open directory root. An entry replaces an
@@ -86,7 +86,7 @@ type dirMeta struct {
 	mode      uint32
 	uid, gid  uint32
 	sec, nsec int64
-	xattrs    []rawfs.Xattr
+	xattrs    []dirfd.Xattr
 	implied   bool // the stream has no entry for it
 	existed   bool // it was there before: attributes that the entry has not are to go
 	opaque    bool
@@ -125,7 +125,7 @@ var umask = sync.OnceValue(func() uint32 {
 
 func (u *unpacker) begin(root int) error {
 	// Open the root again: the caller's descriptor may be O_PATH.
-	fd, err := rawfs.OpenDir(root, []byte(".\x00"))
+	fd, err := dirfd.OpenDir(root, []byte(".\x00"))
 	if err != nil {
 		return err
 	}
@@ -140,8 +140,8 @@ func (u *unpacker) begin(root int) error {
 
 // examine finds out what an existing directory passes on to files that are made in it.
 func (u *unpacker) examine(fd int) (node, error) {
-	var st rawfs.Stat
-	if err := rawfs.Fstat(fd, &st); err != nil {
+	var st dirfd.Stat
+	if err := dirfd.Fstat(fd, &st); err != nil {
 		return node{}, err
 	}
 	_, err := unix.Fgetxattr(fd, "system.posix_acl_default", nil)
@@ -287,8 +287,8 @@ func (u *unpacker) meta(h *Header) *dirMeta {
 	m := &dirMeta{mode: u.mode(h), sec: h.Sec, nsec: h.Nsec}
 	m.uid, m.gid = u.owner(h)
 	for _, x := range h.Xattrs {
-		if rawfs.InLayer([]byte(x.Name)) {
-			m.xattrs = append(m.xattrs, rawfs.Xattr{Name: x.Name, Value: bytes.Clone(x.Value)})
+		if dirfd.InLayer([]byte(x.Name)) {
+			m.xattrs = append(m.xattrs, dirfd.Xattr{Name: x.Name, Value: bytes.Clone(x.Value)})
 		}
 	}
 	return m
@@ -313,14 +313,14 @@ func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 	m := u.meta(h)
 	path := string(u.clean)
 	delete(u.implied, path)
-	err := rawfs.Mkdir(dir.fd, name, 0o700)
+	err := dirfd.Mkdir(dir.fd, name, 0o700)
 	if err == unix.EEXIST {
-		var st rawfs.Stat
-		if err := rawfs.Lstat(dir.fd, name, &st); err != nil {
+		var st dirfd.Stat
+		if err := dirfd.Lstat(dir.fd, name, &st); err != nil {
 			return err
 		}
 		switch {
-		case rawfs.Type(&st) == unix.S_IFDIR:
+		case dirfd.Type(&st) == unix.S_IFDIR:
 			if old := u.dirs[path]; old != nil {
 				m.existed, m.opaque = old.existed, old.opaque
 			} else {
@@ -331,14 +331,14 @@ func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 				u.made[u.nameHash(path)] = struct{}{}
 			}
 			return nil
-		case rawfs.Type(&st) == unix.S_IFLNK && u.o.FollowDirLinks && u.leadsToDir(path):
+		case dirfd.Type(&st) == unix.S_IFLNK && u.o.FollowDirLinks && u.leadsToDir(path):
 			return nil
 		}
-		m.opaque = u.overlay() && rawfs.IsWhiteout(&st)
+		m.opaque = u.overlay() && dirfd.IsWhiteout(&st)
 		if err := u.remove(dir.fd, name, path); err != nil {
 			return err
 		}
-		err = rawfs.Mkdir(dir.fd, name, 0o700)
+		err = dirfd.Mkdir(dir.fd, name, 0o700)
 	}
 	if err != nil {
 		return fmt.Errorf("make directory: %w", err)
@@ -374,7 +374,7 @@ func (u *unpacker) file(h *Header, dir *node, name []byte) error {
 	}
 	fd := -1
 	err := u.create(dir, name, func() (err error) {
-		fd, err = rawfs.Open(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, open)
+		fd, err = dirfd.Open(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, open)
 		return err
 	})
 	if err != nil {
@@ -413,7 +413,7 @@ func (u *unpacker) finishFile(h *Header, dir *node, fd int, exact bool) error {
 			return err
 		}
 	}
-	return rawfs.SetTime(fd, nil, h.Sec, h.Nsec)
+	return dirfd.SetTime(fd, nil, h.Sec, h.Nsec)
 }
 
 // foreign reports whether a new file has another owner than the process.
@@ -438,12 +438,12 @@ func (u *unpacker) skipped(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-func (u *unpacker) fsetXattr(fd int, x rawfs.Xattr) error {
+func (u *unpacker) fsetXattr(fd int, x dirfd.Xattr) error {
 	return u.setXattr(x, func() error { return unix.Fsetxattr(fd, x.Name, x.Value, 0) })
 }
 
-func (u *unpacker) setXattr(x rawfs.Xattr, set func() error) error {
-	if !rawfs.InLayer([]byte(x.Name)) {
+func (u *unpacker) setXattr(x dirfd.Xattr, set func() error) error {
+	if !dirfd.InLayer([]byte(x.Name)) {
 		return nil
 	}
 	err := set()
@@ -500,7 +500,7 @@ func writeHoles(fd int, b []byte, hole bool) (bool, error) {
 			n += holeUnit
 		}
 		if n > 0 {
-			if err := rawfs.Write(fd, b[:n]); err != nil {
+			if err := dirfd.Write(fd, b[:n]); err != nil {
 				return false, err
 			}
 			b, hole = b[n:], false
@@ -514,7 +514,7 @@ func writeHoles(fd int, b []byte, hole bool) (bool, error) {
 	if len(b) == 0 {
 		return hole, nil
 	}
-	return false, rawfs.Write(fd, b)
+	return false, dirfd.Write(fd, b)
 }
 
 func (u *unpacker) writeSparse(h *Header, fd int) error {
@@ -530,7 +530,7 @@ func (u *unpacker) writeSparse(h *Header, fd int) error {
 			if err != nil {
 				return truncated(err)
 			}
-			if err := rawfs.Write(fd, b); err != nil {
+			if err := dirfd.Write(fd, b); err != nil {
 				return fmt.Errorf("write: %w", err)
 			}
 			left -= int64(len(b))
@@ -544,14 +544,14 @@ func (u *unpacker) symlink(h *Header, dir *node, name []byte) error {
 		return bad("a symbolic link to nothing")
 	}
 	u.tgt = append(append(u.tgt[:0], h.Link...), 0)
-	err := u.create(dir, name, func() error { return rawfs.Symlink(u.tgt, dir.fd, name) })
+	err := u.create(dir, name, func() error { return dirfd.Symlink(u.tgt, dir.fd, name) })
 	if err != nil {
 		return err
 	}
 	if err := u.lchown(h, dir, name); err != nil {
 		return err
 	}
-	return rawfs.SetTime(dir.fd, name, h.Sec, h.Nsec)
+	return dirfd.SetTime(dir.fd, name, h.Sec, h.Nsec)
 }
 
 func (u *unpacker) lchown(h *Header, dir *node, name []byte) error {
@@ -559,7 +559,7 @@ func (u *unpacker) lchown(h *Header, dir *node, name []byte) error {
 	if !u.foreign(uid, gid, dir) {
 		return nil
 	}
-	if err := rawfs.Lchown(dir.fd, name, uid, gid); err != nil {
+	if err := dirfd.Lchown(dir.fd, name, uid, gid); err != nil {
 		return u.ownerError(uid, gid, err)
 	}
 	return nil
@@ -576,7 +576,7 @@ func (u *unpacker) special(h *Header, dir *node, name []byte) error {
 	}
 	mode := u.mode(h)
 	err := u.create(dir, name, func() error {
-		return rawfs.Mknod(dir.fd, name, format|0o600, unix.Mkdev(h.Major, h.Minor))
+		return dirfd.Mknod(dir.fd, name, format|0o600, unix.Mkdev(h.Major, h.Minor))
 	})
 	if err == unix.EPERM && h.Type != TypeFifo {
 		if u.o.OnStandIn != nil {
@@ -590,11 +590,11 @@ func (u *unpacker) special(h *Header, dir *node, name []byte) error {
 	if err := u.lchown(h, dir, name); err != nil {
 		return err
 	}
-	path := rawfs.FDPath(dir.fd) + "/" + string(name[:len(name)-1])
+	path := dirfd.FDPath(dir.fd) + "/" + string(name[:len(name)-1])
 	if dir.acl {
 		unix.Lremovexattr(path, "system.posix_acl_access")
 	}
-	if err := rawfs.Chmod(dir.fd, name, mode); err != nil {
+	if err := dirfd.Chmod(dir.fd, name, mode); err != nil {
 		return fmt.Errorf("set mode %o: %w", mode, err)
 	}
 	for _, x := range h.Xattrs {
@@ -603,19 +603,19 @@ func (u *unpacker) special(h *Header, dir *node, name []byte) error {
 			return err
 		}
 	}
-	return rawfs.SetTime(dir.fd, name, h.Sec, h.Nsec)
+	return dirfd.SetTime(dir.fd, name, h.Sec, h.Nsec)
 }
 
 // standIn makes a stand-in file for a device.
 func (u *unpacker) standIn(h *Header, dir *node, name []byte) error {
-	fd, err := rawfs.Open(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	fd, err := dirfd.Open(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	err = rawfs.Device{Block: h.Type == TypeBlock, Major: h.Major, Minor: h.Minor}.Mark(fd)
+	err = dirfd.Device{Block: h.Type == TypeBlock, Major: h.Major, Minor: h.Minor}.Mark(fd)
 	if err == unix.ENOTSUP {
-		return errors.Join(rawfs.Unlink(dir.fd, name, 0), u.skipped(fmt.Sprintf("device %d:%d", h.Major, h.Minor), unix.EPERM))
+		return errors.Join(dirfd.Unlink(dir.fd, name, 0), u.skipped(fmt.Sprintf("device %d:%d", h.Major, h.Minor), unix.EPERM))
 	}
 	if err != nil {
 		return fmt.Errorf("mark the file that stands for a device: %w", err)
@@ -685,10 +685,10 @@ func (u *unpacker) finishDir(dir *node, m *dirMeta) error {
 		return nil
 	}
 	if m.restore {
-		return rawfs.SetTime(dir.fd, nil, m.sec, m.nsec)
+		return dirfd.SetTime(dir.fd, nil, m.sec, m.nsec)
 	}
-	var st rawfs.Stat
-	if err := rawfs.Fstat(dir.fd, &st); err != nil {
+	var st dirfd.Stat
+	if err := dirfd.Fstat(dir.fd, &st); err != nil {
 		return err
 	}
 	if st.Uid != m.uid || st.Gid != m.gid {
@@ -708,19 +708,19 @@ func (u *unpacker) finishDir(dir *node, m *dirMeta) error {
 	if m.implied {
 		return nil
 	}
-	return rawfs.SetTime(dir.fd, nil, m.sec, m.nsec)
+	return dirfd.SetTime(dir.fd, nil, m.sec, m.nsec)
 }
 
 // dirXattrs sets the extended attributes of a directory. From a directory of the layers below, or
 // one that was listed before, it removes those that the entry does not have.
 func (u *unpacker) dirXattrs(dir *node, m *dirMeta) error {
 	if m.existed && (u.o.Whiteouts == Delete || u.overlay() && u.flushed) || dir.acl {
-		old, err := rawfs.Xattrs(dir.fd, rawfs.InLayer)
+		old, err := dirfd.Xattrs(dir.fd, dirfd.InLayer)
 		if err != nil {
 			return fmt.Errorf("list attributes: %w", err)
 		}
 		for _, x := range old {
-			if !slices.ContainsFunc(m.xattrs, func(n rawfs.Xattr) bool { return n.Name == x.Name }) {
+			if !slices.ContainsFunc(m.xattrs, func(n dirfd.Xattr) bool { return n.Name == x.Name }) {
 				if err := unix.Fremovexattr(dir.fd, x.Name); err != nil {
 					return fmt.Errorf("remove attribute %s: %w", x.Name, err)
 				}

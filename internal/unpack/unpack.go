@@ -57,7 +57,7 @@ type Options struct {
 	// would hide a name below. nil: it is passed to OnSkip.
 	OnWhiteoutDevice func(path string)
 	// OnStandIn, if not nil, is called for a device that may not be made and for which a file
-	// stands (rawfs.Device). nil: such devices are skipped.
+	// stands (dirfd.Device). nil: such devices are skipped.
 	OnStandIn func(path string)
 
 	maxPending int // for tests; 0: the constant

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/layerbuild/layerbuild/internal/unpack/rawfs"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // OCI image spec v1.1.1, layer.md: "Whiteouts" and "Opaque Whiteout".
@@ -61,7 +61,7 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	err = rawfs.Mknod(dir.fd, u.base, unix.S_IFCHR, 0)
+	err = dirfd.Mknod(dir.fd, u.base, unix.S_IFCHR, 0)
 	if err == unix.EEXIST {
 		// The layer makes that name too. A whiteout hides only the layers below, and a file hides
 		// them anyway.
@@ -84,7 +84,7 @@ func (u *unpacker) whiteoutOfOwn(dir *node) error {
 	if !u.flushed {
 		return nil
 	}
-	fd, err := rawfs.OpenDir(dir.fd, u.base)
+	fd, err := dirfd.OpenDir(dir.fd, u.base)
 	if err == unix.ENOTDIR || err == unix.ELOOP {
 		return nil // a file
 	}
@@ -135,20 +135,20 @@ func (u *unpacker) setOpaque(fd int) error {
 func (u *unpacker) purge(dir int, name []byte, path string) error {
 	_, made := u.made[u.nameHash(path)]
 	made = made || u.dirs[path] != nil && !u.dirs[path].restore
-	var st rawfs.Stat
-	if err := rawfs.Lstat(dir, name, &st); err != nil {
+	var st dirfd.Stat
+	if err := dirfd.Lstat(dir, name, &st); err != nil {
 		if err == unix.ENOENT {
 			return nil
 		}
 		return err
 	}
-	if rawfs.Type(&st) != unix.S_IFDIR {
+	if dirfd.Type(&st) != unix.S_IFDIR {
 		if made {
 			return nil
 		}
-		return rawfs.Unlink(dir, name, 0)
+		return dirfd.Unlink(dir, name, 0)
 	}
-	fd, err := rawfs.OpenSame(dir, name)
+	fd, err := dirfd.OpenSame(dir, name)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (u *unpacker) purge(dir int, name []byte, path string) error {
 	if err != nil || made {
 		return err
 	}
-	if err := rawfs.Unlink(dir, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOTEMPTY {
+	if err := dirfd.Unlink(dir, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOTEMPTY {
 		return err
 	}
 	return nil
@@ -167,7 +167,7 @@ func (u *unpacker) purgeIn(fd int, path string) error {
 	if err := u.restoreLater(fd, path); err != nil {
 		return err
 	}
-	var names rawfs.Names
+	var names dirfd.Names
 	if _, err := unix.Seek(fd, 0, 0); err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package rawfs
+package dirfd
 
 import (
 	"bytes"
@@ -51,19 +51,34 @@ func (n *Names) Read(fd int) error {
 	}
 }
 
-// parse takes struct linux_dirent64 records (getdents64(2)).
+// parse adds the entries that getdents64(2) has written to b.
 func (n *Names) parse(b []byte) {
 	for len(b) > 0 {
-		d := (*unix.Dirent)(unsafe.Pointer(unsafe.SliceData(b)))
-		const header = int(unsafe.Offsetof(unix.Dirent{}.Name))
-		name := b[header:d.Reclen]
-		name = name[:bytes.IndexByte(name, 0)]
-		if string(name) != "." && string(name) != ".." {
-			n.Entries = append(n.Entries, Dirent{Ino: d.Ino, off: uint32(len(n.arena)), len: uint32(len(name)), Type: d.Type})
-			n.arena = append(append(n.arena, name...), 0)
+		var d Record
+		if d, b = NextRecord(b); !d.Dots() {
+			n.Entries = append(n.Entries, Dirent{Ino: d.Ino, off: uint32(len(n.arena)), len: uint32(len(d.Name)), Type: d.Type})
+			n.arena = append(append(n.arena, d.Name...), 0)
 		}
-		b = b[d.Reclen:]
 	}
+}
+
+// Record is one struct linux_dirent64. The name is valid as long as the buffer.
+type Record struct {
+	Name []byte
+	Ino  uint64
+	Type uint8 // unix.DT_*
+}
+
+// Dots reports whether the name is "." or "..".
+func (d Record) Dots() bool { return string(d.Name) == "." || string(d.Name) == ".." }
+
+// NextRecord returns the first record that getdents64(2) has written to b, and the rest of b. It
+// is for callers that change the directory while they read it; others use Names.
+func NextRecord(b []byte) (d Record, rest []byte) {
+	r := (*unix.Dirent)(unsafe.Pointer(unsafe.SliceData(b)))
+	const header = int(unsafe.Offsetof(unix.Dirent{}.Name))
+	name := b[header:r.Reclen]
+	return Record{name[:bytes.IndexByte(name, 0)], r.Ino, r.Type}, b[r.Reclen:]
 }
 
 // Sort sorts by bytes.

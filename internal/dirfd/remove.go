@@ -1,4 +1,4 @@
-package rawfs
+package dirfd
 
 import "golang.org/x/sys/unix"
 

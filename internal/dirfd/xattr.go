@@ -1,4 +1,4 @@
-package rawfs
+package dirfd
 
 import (
 	"bytes"
@@ -41,30 +41,35 @@ type Xattr struct {
 // Equal reports whether x and y have the same name and value.
 func (x Xattr) Equal(y Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) }
 
-// Xattrs reads the extended attributes of an open file; of those for which keep is true the value
-// too. The result is sorted by name. Where the file system has none, the result is empty.
+// Xattrs returns those extended attributes of an open file for whose name keep returns true, sorted
+// by name. If the file system has none, the result is empty.
 func Xattrs(fd int, keep func(name []byte) bool) ([]Xattr, error) {
 	// Nearly all files have none.
-	if n, err := unix.Flistxattr(fd, nil); err == unix.ENOTSUP || n == 0 && err == nil {
+	if n, err := unix.Flistxattr(fd, nil); n == 0 && err == nil || noXattrs(err) {
 		return nil, nil
 	}
 	return xattrs(keep, func(b []byte) (int, error) { return unix.Flistxattr(fd, b) },
 		func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
 }
 
-// XattrsAt is Xattrs of a name of any type in a directory, which is itself meant where it is a
-// link.
-func XattrsAt(dir int, name []byte, keep func(name []byte) bool) ([]Xattr, error) {
-	// listxattrat(2) would do, from Linux 6.13 on.
-	path := FDPath(dir) + "/" + string(bytes.TrimSuffix(name, []byte{0}))
+// XattrsOf is Xattrs for the file at path, of any type. If that is a link, it is the link itself.
+func XattrsOf(path string, keep func(name []byte) bool) ([]Xattr, error) {
 	return xattrs(keep, func(b []byte) (int, error) { return unix.Llistxattr(path, b) },
 		func(name string, b []byte) (int, error) { return unix.Lgetxattr(path, name, b) })
 }
 
+// XattrsAt is XattrsOf for a name, which ends with a zero byte, in an open directory.
+func XattrsAt(dir int, name []byte, keep func(name []byte) bool) ([]Xattr, error) {
+	// listxattrat(2) would do, from Linux 6.13 on.
+	return XattrsOf(FDPath(dir)+"/"+string(bytes.TrimSuffix(name, []byte{0})), keep)
+}
+
+func noXattrs(err error) bool { return err == unix.ENOTSUP || err == unix.ENOSYS }
+
 func xattrs(keep func([]byte) bool, list func([]byte) (int, error), get func(string, []byte) (int, error)) ([]Xattr, error) {
 	var small [256]byte
 	names, err := grow(small[:], list)
-	if err == unix.ENOTSUP || len(names) == 0 && err == nil {
+	if len(names) == 0 && err == nil || noXattrs(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -78,7 +83,7 @@ func xattrs(keep func([]byte) bool, list func([]byte) (int, error), get func(str
 			value, err := grow(make([]byte, 128), func(b []byte) (int, error) { return get(name, b) })
 			if err == nil {
 				found = append(found, Xattr{name, value})
-			} else if err != unix.ENODATA {
+			} else if err != unix.ENODATA { // it was removed meanwhile
 				return nil, err
 			}
 		}
@@ -92,6 +97,9 @@ func xattrs(keep func([]byte) bool, list func([]byte) (int, error), get func(str
 func grow(buf []byte, read func([]byte) (int, error)) ([]byte, error) {
 	for {
 		n, err := read(buf)
+		if err == unix.EINTR {
+			continue
+		}
 		if err == unix.ERANGE && len(buf) < 1<<17 {
 			buf = make([]byte, 1<<17) // both are at most 64 KiB (xattr(7))
 			continue

@@ -1,4 +1,4 @@
-// Package rawfs makes system calls on names relative to an open directory without leaving garbage
+// Package dirfd makes system calls on names relative to an open directory without leaving garbage
 // behind.
 //
 // Names are byte slices that end in a NUL: trees are walked and unpacked with names that already
@@ -10,4 +10,4 @@
 //
 // It is tested by its users: go test ./internal/unpack ./diff, as root or as a user who may make
 // user namespaces.
-package rawfs
+package dirfd

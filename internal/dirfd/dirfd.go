@@ -1,4 +1,4 @@
-package rawfs
+package dirfd
 
 import (
 	"unsafe"
@@ -50,15 +50,20 @@ func Lstat(dir int, name []byte, st *Stat) error {
 	return statx(dir, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, st)
 }
 
-var empty = []byte{0}
+// Empty is the empty name. With AT_EMPTY_PATH it is the open file itself.
+var Empty = []byte{0}
 
 // Fstat is statx(2) of an open file.
-func Fstat(fd int, st *Stat) error { return statx(fd, empty, unix.AT_EMPTY_PATH, st) }
+func Fstat(fd int, st *Stat) error { return statx(fd, Empty, unix.AT_EMPTY_PATH, st) }
 
 func statx(dir int, name []byte, flags int, st *Stat) error {
-	_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(flags),
-		unix.STATX_BASIC_STATS, uintptr(unsafe.Pointer(st)), 0)
-	return result(e)
+	for {
+		_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(flags),
+			unix.STATX_BASIC_STATS, uintptr(unsafe.Pointer(st)), 0)
+		if e != unix.EINTR {
+			return result(e)
+		}
+	}
 }
 
 // Mkdir is mkdirat(2).
