@@ -130,7 +130,8 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 		"The cache then survives a crash, and can be moved to another machine.")
 	fs.StringVar(&f.keep, "keep-storage", "", "`SIZE` limit of the build cache, such as 10g, or off\n"+
 		"A build that has run a step ends by removing the least recently used part of the build cache until the rest fits "+
-		"SIZE. Without the flag SIZE is that of $LAYERBUILD_KEEP_STORAGE, of the configuration file, or else the smaller of "+
+		"SIZE. Without the flag SIZE is that of $LAYERBUILD_KEEP_STORAGE, of the line keep-storage = SIZE in "+
+		"$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config) or /etc/layerbuild/config, or else the smaller of "+
 		"20 GB and a tenth of the file system. Images with a name, and what running processes use, are never removed.")
 }
 

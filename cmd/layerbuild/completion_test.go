@@ -95,6 +95,7 @@ func TestBashCompletion(t *testing.T) {
 		{"layerbuild build ", "sub"},
 		{"layerbuild build sub --no-cache-", "--no-cache-filter"},
 		{"layerbuild --no-cache-", "--no-cache-filter"},
+		{"layerbuild sub --no-cache-", "--no-cache-filter"},
 		{"layerbuild images --no", ""},
 		{"layerbuild build --progress ", "auto plain tty rawjson quiet"},
 		{"layerbuild build --progress=pl", "plain"}, // bash keeps what is before =
