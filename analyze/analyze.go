@@ -37,7 +37,8 @@ func Image(ctx context.Context, in Input) (*Report, error) {
 		return nil, err
 	}
 	r := &Report{
-		Schema: Schema, Image: in.Image, Digest: in.Digest, Platform: in.Platform, Dockerfile: in.Dockerfile, Base: in.Base,
+		Schema: Schema, Image: in.Image, Digest: in.Digest, Platform: in.Platform,
+		Dockerfile: in.Dockerfile, Base: in.Base,
 		Instructions: in.Instructions, Layers: make([]Layer, len(in.Layers)),
 	}
 	made := make([]int, len(in.Layers))
@@ -52,7 +53,8 @@ func Image(ctx context.Context, in Input) (*Report, error) {
 		if n != 1 {
 			return nil, fmt.Errorf("layer %d is made by %d instructions", i, n)
 		}
-		r.Layers[i].Digest, r.Layers[i].DiffID, r.Layers[i].Compressed = in.Layers[i].Digest, in.Layers[i].DiffID, in.Layers[i].Compressed
+		r.Layers[i].Digest, r.Layers[i].DiffID, r.Layers[i].Compressed = in.Layers[i].Digest,
+			in.Layers[i].DiffID, in.Layers[i].Compressed
 	}
 	b := newBuilder()
 	err = tables(ctx, in.Layers, func(i int, t *Table) error { return b.apply(t, &r.Layers[i]) })
@@ -197,7 +199,8 @@ func (l *Layer) estimate(n int64) Compressed {
 		return Compressed{Estimate: n != 0}
 	}
 	// A sparse file can be larger than the tar. Its compressed bytes are at most the whole blob.
-	return Compressed{Bytes: int64(min(1, float64(n)/float64(l.Tar)) * float64(l.Compressed)), Estimate: true}
+	return Compressed{Bytes: int64(min(1, float64(n)/float64(l.Tar)) * float64(l.Compressed)),
+		Estimate: true}
 }
 
 // Own returns the sums of all owners except the base image: those that the user can change.

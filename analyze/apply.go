@@ -10,11 +10,12 @@ import (
 // builder applies layer after layer to a tree and keeps account of every unit. During this, a
 // node's cur is the present file. All nodes above a present file are directories.
 type builder struct {
-	t        *Tree
-	units    []Unit
-	index    map[nodeKey]int32
-	attrs    map[string]int32
-	provided []int32 // by node: the number (from 1) of the last layer with an entry there that is not a directory
+	t     *Tree
+	units []Unit
+	index map[nodeKey]int32
+	attrs map[string]int32
+	// by node: the number (from 1) of the last layer with an entry there that is not a directory
+	provided []int32
 	warnings []string
 
 	layer int32
@@ -58,7 +59,8 @@ const maxWarnings = 100
 
 func (b *builder) warn(format string, args ...any) {
 	if len(b.warnings) < maxWarnings {
-		b.warnings = append(b.warnings, fmt.Sprintf("layer %d: ", b.layer+1)+fmt.Sprintf(format, args...))
+		b.warnings = append(b.warnings, fmt.Sprintf("layer %d: ",
+			b.layer+1)+fmt.Sprintf(format, args...))
 	}
 }
 
@@ -84,7 +86,8 @@ func (b *builder) apply(table *Table, sum *Layer) error {
 	for i, e := range b.entries(table) {
 		if e.Type != Gone && !e.Opaque {
 			if b.total += e.Size; b.total > maxBytes || e.Size > maxBytes {
-				return fmt.Errorf("the files of the image have more than %d bytes together", int64(maxBytes))
+				return fmt.Errorf("the files of the image have more than %d bytes together",
+					int64(maxBytes))
 			}
 			b.entry(i, e)
 			continue
@@ -234,7 +237,8 @@ func (b *builder) remove(n int32, reason Reason) bool {
 	if f.Type == Dir {
 		b.removeBelow(n, reason)
 		if b.any(n) {
-			b.put(n, File{Type: Dir, Mode: 0o755, Implied: true, Unit: -1}) // a new directory, until the layer lists it
+			// a new directory, until the layer lists it
+			b.put(n, File{Type: Dir, Mode: 0o755, Implied: true, Unit: -1})
 			return false
 		}
 	}
@@ -272,7 +276,8 @@ func (b *builder) entry(ordinal int, e *Entry) {
 		b.see(ordinal, -1, true)
 		return
 	}
-	f := File{Type: e.Type, Mode: e.Mode, UID: e.UID, GID: e.GID, Time: e.Time, Link: e.Link, Unit: -1, attrs: b.attr(e.Xattrs)}
+	f := File{Type: e.Type, Mode: e.Mode, UID: e.UID, GID: e.GID, Time: e.Time, Link: e.Link,
+		Unit: -1, attrs: b.attr(e.Xattrs)}
 	switch {
 	case e.Hardlink:
 		if target, ok := b.linked(e, n); ok {
@@ -289,7 +294,8 @@ func (b *builder) entry(ordinal int, e *Entry) {
 		return
 	case e.Type == Regular:
 		f.Size, f.Unit = e.Size, int32(len(b.units))
-		b.units = append(b.units, Unit{Node: n, Layer: b.layer, Killer: -1, Bytes: e.Size, Content: e.Content})
+		b.units = append(b.units, Unit{Node: n, Layer: b.layer, Killer: -1,
+			Bytes: e.Size, Content: e.Content})
 	}
 	if f.Unit >= 0 {
 		b.units[f.Unit].Links++
@@ -368,7 +374,8 @@ func (b *builder) child(parent int32, name string, make bool) int32 {
 	}
 	n := int32(len(b.t.nodes))
 	name = strings.Clone(name) // a path is much longer than its last part
-	b.t.nodes = append(b.t.nodes, Node{Name: name, id: n, parent: parent, next: b.t.nodes[parent].child})
+	b.t.nodes = append(b.t.nodes, Node{Name: name, id: n, parent: parent,
+		next: b.t.nodes[parent].child})
 	b.t.nodes[parent].child = n
 	b.provided = append(b.provided, 0)
 	b.index[nodeKey{parent, name}] = n
@@ -454,7 +461,9 @@ func (b *builder) finish() {
 		if len(list) < 2 {
 			continue
 		}
-		slices.SortFunc(list, func(a, b int32) int { return strings.Compare(nodes[a].Name, nodes[b].Name) })
+		slices.SortFunc(list, func(a, b int32) int {
+			return strings.Compare(nodes[a].Name, nodes[b].Name)
+		})
 		nodes[i].child = list[0]
 		for k, c := range list {
 			nodes[c].next = 0

@@ -23,13 +23,16 @@ func large(b testing.TB, layers, each int) ([]LayerInput, []Instruction) {
 				w.add(&Entry{Path: dir + "/source-0", Type: Gone})
 			}
 			for f := range 49 {
-				e := Entry{Path: fmt.Sprintf("%s/source-%d.file", dir, f), Type: Regular, Mode: 0o644, Size: int64(f * 100), Time: int64(l) * 1e9}
+				e := Entry{Path: fmt.Sprintf("%s/source-%d.file", dir, f), Type: Regular,
+					Mode: 0o644, Size: int64(f * 100), Time: int64(l) * 1e9}
 				e.Content[0], e.Content[1], e.Content[2] = byte(f), byte(d), byte(l/4)
 				w.add(&e)
 			}
 		}
 		table := &w.table
-		in = append(in, LayerInput{Table: func(context.Context) (*Table, error) { return table, nil }})
+		in = append(in, LayerInput{Table: func(context.Context) (*Table, error) {
+			return table, nil
+		}})
 		ins = append(ins, Instruction{Text: fmt.Sprint("RUN ", l), Layer: l})
 	}
 	return in, ins
@@ -47,7 +50,8 @@ func BenchmarkImage(b *testing.B) {
 	var r *Report
 	for b.Loop() {
 		var err error
-		if r, err = Image(context.Background(), Input{Layers: layers, Instructions: ins}); err != nil {
+		if r, err = Image(context.Background(),
+			Input{Layers: layers, Instructions: ins}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -76,7 +80,8 @@ func BenchmarkScan(b *testing.B) {
 		b.Run(fmt.Sprint(length), func(b *testing.B) {
 			var items []item
 			for i := range max(1, min(20_000, 64<<20/length)) {
-				items = append(items, file(fmt.Sprintf("usr/share/d%d/f%d", i/100, i), size('x', length)))
+				items = append(items, file(fmt.Sprintf("usr/share/d%d/f%d", i/100, i),
+					size('x', length)))
 			}
 			layer := pack(b, items)
 			b.SetBytes(int64(len(layer)))
@@ -103,7 +108,8 @@ func BenchmarkRewrite(b *testing.B) {
 	}
 	b.SetBytes(int64(len(layer)))
 	for b.Loop() {
-		if err := Rewrite(context.Background(), bytes.NewReader(layer), drop, nil, io.Discard); err != nil {
+		if err := Rewrite(context.Background(), bytes.NewReader(layer), drop, nil,
+			io.Discard); err != nil {
 			b.Fatal(err)
 		}
 	}

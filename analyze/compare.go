@@ -69,14 +69,18 @@ type PathDiff struct {
 
 // Compare compares two images by their reports.
 func Compare(a, b *Report) *Comparison {
-	c := &Comparison{Schema: DiffSchema, A: a.side(), B: b.side(), Instructions: []InstructionDiff{}, Paths: []PathDiff{}}
+	c := &Comparison{Schema: DiffSchema, A: a.side(), B: b.side(),
+		Instructions: []InstructionDiff{}, Paths: []PathDiff{}}
 	for _, pair := range align(a, b) {
 		c.Instructions = append(c.Instructions, instructionDiff(a, b, pair[0], pair[1]))
 	}
-	d := differ{a: a, b: b, out: c, seenA: make([]bool, len(a.Units)), seenB: make([]bool, len(b.Units))}
+	d := differ{a: a, b: b, out: c, seenA: make([]bool, len(a.Units)),
+		seenB: make([]bool, len(b.Units))}
 	d.node(a.Tree.Root(), b.Tree.Root())
 	slices.SortStableFunc(c.Paths, func(x, y PathDiff) int {
-		return cmp.Or(cmp.Compare(abs(y.BytesB-y.BytesA), abs(x.BytesB-x.BytesA)), cmp.Compare(max(y.BytesA, y.BytesB), max(x.BytesA, x.BytesB)), strings.Compare(x.Path, y.Path))
+		return cmp.Or(cmp.Compare(abs(y.BytesB-y.BytesA), abs(x.BytesB-x.BytesA)),
+			cmp.Compare(max(y.BytesA, y.BytesB), max(x.BytesA, x.BytesB)),
+			strings.Compare(x.Path, y.Path))
 	})
 	return c
 }
@@ -100,7 +104,8 @@ func (c *Comparison) WriteJSON(w io.Writer) error {
 // and then the remaining ones between the same two pairs that begin with the same word.
 func align(a, b *Report) [][2]int {
 	x, y := a.Instructions, b.Instructions
-	if len(x)*len(y) > 4<<20 { // the table has this number of cells; no real image has so many instructions
+	// the table has this number of cells; no real image has so many instructions
+	if len(x)*len(y) > 4<<20 {
 		x, y = x[:min(len(x), 2048)], y[:min(len(y), 2048)]
 	}
 	width := len(y) + 1
@@ -123,7 +128,8 @@ func align(a, b *Report) [][2]int {
 	i, j := 0, 0
 	for i < len(x) || j < len(y) {
 		switch {
-		case i < len(x) && j < len(y) && x[i].Text == y[j].Text && best[i*width+j] == best[(i+1)*width+j+1]+1:
+		case i < len(x) && j < len(y) && x[i].Text == y[j].Text &&
+			best[i*width+j] == best[(i+1)*width+j+1]+1:
 			flush()
 			pairs = append(pairs, [2]int{i, j})
 			i, j = i+1, j+1
@@ -141,7 +147,9 @@ func align(a, b *Report) [][2]int {
 
 func pairUp(x, y []Instruction, left, right []int) (pairs [][2]int) {
 	for len(left) > 0 && len(right) > 0 {
-		at := slices.IndexFunc(right, func(j int) bool { return verbOf(x[left[0]].Text) == verbOf(y[j].Text) })
+		at := slices.IndexFunc(right, func(j int) bool {
+			return verbOf(x[left[0]].Text) == verbOf(y[j].Text)
+		})
 		if at < 0 {
 			pairs = append(pairs, [2]int{left[0], -1})
 		} else {
@@ -168,13 +176,15 @@ func instructionDiff(a, b *Report, i, j int) InstructionDiff {
 	if i >= 0 {
 		d.TextA = a.Instructions[i].Text
 		if l := a.Instructions[i].Layer; l >= 0 {
-			d.BytesA, d.DeadA, diffID[0] = a.Layers[l].Bytes, a.Layers[l].Dead, cmp.Or(a.Layers[l].DiffID, a.Layers[l].Digest)
+			d.BytesA, d.DeadA, diffID[0] = a.Layers[l].Bytes, a.Layers[l].Dead,
+				cmp.Or(a.Layers[l].DiffID, a.Layers[l].Digest)
 		}
 	}
 	if j >= 0 {
 		d.TextB = b.Instructions[j].Text
 		if l := b.Instructions[j].Layer; l >= 0 {
-			d.BytesB, d.DeadB, diffID[1] = b.Layers[l].Bytes, b.Layers[l].Dead, cmp.Or(b.Layers[l].DiffID, b.Layers[l].Digest)
+			d.BytesB, d.DeadB, diffID[1] = b.Layers[l].Bytes, b.Layers[l].Dead,
+				cmp.Or(b.Layers[l].DiffID, b.Layers[l].Digest)
 		}
 	}
 	switch {
@@ -222,7 +232,8 @@ func (d *differ) node(n, m *Node) {
 		return
 	case f.Type == Dir && g.Type == Dir:
 		if len(d.path) > 0 && !d.sameMeta(f, g) {
-			d.out.Paths = append(d.out.Paths, PathDiff{Path: d.here() + "/", Change: DiffMetadata, By: d.by(d.b, g)})
+			d.out.Paths = append(d.out.Paths, PathDiff{Path: d.here() + "/",
+				Change: DiffMetadata, By: d.by(d.b, g)})
 		}
 		d.children(n, m)
 		return
@@ -246,7 +257,8 @@ func (d *differ) node(n, m *Node) {
 }
 
 func (d *differ) sameMeta(f, g *File) bool {
-	return f.Mode == g.Mode && f.UID == g.UID && f.GID == g.GID && d.a.Tree.attrs[f.attrs] == d.b.Tree.attrs[g.attrs]
+	return f.Mode == g.Mode && f.UID == g.UID && f.GID == g.GID &&
+		d.a.Tree.attrs[f.attrs] == d.b.Tree.attrs[g.attrs]
 }
 
 func (d *differ) sameContent(f, g *File) bool {
@@ -377,7 +389,8 @@ func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
 		if d.Files > 1 {
 			files = " (" + plural(d.Files, "file") + ")"
 		}
-		p.printf("%10s  %-8s  %s%s\n", change(d.BytesB-d.BytesA), d.Change, Printable(d.Path), files)
+		p.printf("%10s  %-8s  %s%s\n", change(d.BytesB-d.BytesA), d.Change,
+			Printable(d.Path), files)
 	}
 	return p.err
 }
@@ -398,11 +411,14 @@ func (c *Comparison) textInstructions(p *printer, o TextOptions) {
 			}
 			return units.Size(n)
 		}
-		mark := map[string]string{DiffAdded: "+ ", DiffRemoved: "- ", DiffRebuilt: "= ", DiffChanged: "~ "}[d.Change]
+		mark := map[string]string{DiffAdded: "+ ", DiffRemoved: "- ", DiffRebuilt: "= ",
+			DiffChanged: "~ "}[d.Change]
 		text := shorten(Printable(cmp.Or(d.TextB, d.TextA)), max(20, o.Width-38))
-		p.printf("%10s %10s %10s  %s%s\n", size(d.A, d.BytesA), size(d.B, d.BytesB), change(d.BytesB-d.BytesA), mark, text)
+		p.printf("%10s %10s %10s  %s%s\n", size(d.A, d.BytesA), size(d.B, d.BytesB),
+			change(d.BytesB-d.BytesA), mark, text)
 		if d.Change == DiffChanged {
-			p.printf("%10s %10s %10s    was %s\n", "", "", "", shorten(Printable(d.TextA), max(20, o.Width-42)))
+			p.printf("%10s %10s %10s    was %s\n", "", "", "",
+				shorten(Printable(d.TextA), max(20, o.Width-42)))
 		}
 	}
 	if some {

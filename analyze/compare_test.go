@@ -27,11 +27,14 @@ func reportOf(t *testing.T, texts string, layers ...[]item) *Report {
 
 func TestCompare(t *testing.T) {
 	a := reportOf(t, "FROM,RUN a,COPY x,RUN c",
-		[]item{dir("d"), file("d/same", "same"), file("d/mode", "mode"), dir("gone"), file("gone/1", "11"), link("gone/2", "gone/1"), symlink("s", "here")},
+		[]item{dir("d"), file("d/same", "same"), file("d/mode", "mode"), dir("gone"),
+			file("gone/1", "11"), link("gone/2", "gone/1"), symlink("s", "here")},
 		[]item{file("a", "123")}, []item{file("x", "xx")}, []item{file("c", "c")})
 	b := reportOf(t, "FROM,COPY y,RUN c,RUN new",
-		[]item{dir("d"), file("d/same", "same"), file("d/mode", "mode").chmod(0o600), symlink("s", "there")},
-		[]item{file("a", "12345")}, []item{file("c", "C")}, []item{dir("new"), file("new/n", "n"), file("new/m", "mmm")})
+		[]item{dir("d"), file("d/same", "same"), file("d/mode", "mode").chmod(0o600),
+			symlink("s", "there")},
+		[]item{file("a", "12345")}, []item{file("c", "C")},
+		[]item{dir("new"), file("new/n", "n"), file("new/m", "mmm")})
 	c := Compare(a, b)
 	var got []string
 	for _, d := range c.Instructions {
@@ -43,7 +46,8 @@ func TestCompare(t *testing.T) {
 	}
 	got = nil
 	for _, d := range c.Paths {
-		got = append(got, fmt.Sprintf("%s %s %d %d %d by %d", d.Change, d.Path, d.BytesA, d.BytesB, d.Files, d.By))
+		got = append(got, fmt.Sprintf("%s %s %d %d %d by %d", d.Change, d.Path, d.BytesA,
+			d.BytesB, d.Files, d.By))
 	}
 	want = "added /new/ 0 4 2 by 3|changed /a 3 5 1 by 1|removed /gone/ 2 0 2 by 0|removed /x 2 0 1 by 2|metadata /d/mode 4 4 1 by 0|changed /c 1 1 1 by 2|changed /s 0 0 1 by 0"
 	if s := strings.Join(got, "|"); s != want {

@@ -29,7 +29,8 @@ func ParseConfig(name string, data []byte) (Config, error) {
 	}
 	// An unfinished rule must not look like a gate.
 	if line, ok := p.seen["fail-on"]; ok && len(p.c.FailOn) == 0 && !p.empty {
-		return Config{}, fmt.Errorf("%s:%d: fail-on has no items; for none, say fail-on: []", name, line)
+		return Config{}, fmt.Errorf("%s:%d: fail-on has no items; for none, say fail-on: []", name,
+			line)
 	}
 	return p.c, nil
 }

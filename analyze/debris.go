@@ -13,17 +13,26 @@ var debrisDirs = []struct {
 	dir  string
 	kind DebrisKind
 }{
-	{"/var/lib/apt/lists", PackageLists}, {"/var/cache/apt", PackageLists}, {"/var/cache/apk", PackageLists},
-	{"/etc/apk/cache", PackageLists}, {"/var/cache/yum", PackageLists}, {"/var/cache/dnf", PackageLists},
-	{"/var/cache/libdnf5", PackageLists}, {"/var/cache/zypp", PackageLists}, {"/var/cache/pacman/pkg", PackageLists},
+	{"/var/lib/apt/lists", PackageLists}, {"/var/cache/apt", PackageLists},
+	{"/var/cache/apk", PackageLists},
+	{"/etc/apk/cache", PackageLists}, {"/var/cache/yum", PackageLists},
+	{"/var/cache/dnf", PackageLists},
+	{"/var/cache/libdnf5", PackageLists}, {"/var/cache/zypp", PackageLists},
+	{"/var/cache/pacman/pkg", PackageLists},
 	{"/var/lib/pacman/sync", PackageLists},
-	{".cache/pip", LanguageCache}, {".cache/uv", LanguageCache}, {".cache/pypoetry", LanguageCache}, {"conda/pkgs", LanguageCache},
-	{".npm/_cacache", LanguageCache}, {".npm/_logs", LanguageCache}, {".cache/yarn", LanguageCache}, {".yarn/cache", LanguageCache},
-	{"usr/local/share/.cache", LanguageCache}, {".cache/pnpm", LanguageCache}, {".cache/node", LanguageCache},
-	{".cache/go-build", LanguageCache}, {"pkg/mod/cache", LanguageCache}, {".cargo/registry", LanguageCache},
+	{".cache/pip", LanguageCache}, {".cache/uv", LanguageCache}, {".cache/pypoetry", LanguageCache},
+	{"conda/pkgs", LanguageCache},
+	{".npm/_cacache", LanguageCache}, {".npm/_logs", LanguageCache}, {".cache/yarn", LanguageCache},
+	{".yarn/cache", LanguageCache},
+	{"usr/local/share/.cache", LanguageCache}, {".cache/pnpm", LanguageCache},
+	{".cache/node", LanguageCache},
+	{".cache/go-build", LanguageCache}, {"pkg/mod/cache", LanguageCache},
+	{".cargo/registry", LanguageCache},
 	{"cargo/registry", LanguageCache}, {".cargo/git", LanguageCache}, {"cargo/git", LanguageCache},
-	{".gradle/caches", LanguageCache}, {".m2/repository", LanguageCache}, {".composer/cache", LanguageCache},
-	{".cache/composer", LanguageCache}, {".bundle/cache", LanguageCache}, {"usr/local/bundle/cache", LanguageCache},
+	{".gradle/caches", LanguageCache}, {".m2/repository", LanguageCache},
+	{".composer/cache", LanguageCache},
+	{".cache/composer", LanguageCache}, {".bundle/cache", LanguageCache},
+	{"usr/local/bundle/cache", LanguageCache},
 	{".nuget/packages", LanguageCache}, {".cache/bazel", LanguageCache}, {".ccache", LanguageCache},
 	{".git", VersionControl}, {".hg", VersionControl}, {".svn", VersionControl},
 	{"/var/log", Logs}, {"__pycache__", Bytecode},
@@ -51,8 +60,10 @@ func debrisDir(name string, full func() string) DebrisKind {
 
 // secretPaths are files that contain keys or passwords. Each is the end of a path.
 var secretPaths = []string{
-	".netrc", ".pypirc", ".git-credentials", ".docker/config.json", ".aws/credentials", ".kube/config", ".pgpass", ".my.cnf",
-	".htpasswd", ".vault-token", ".cargo/credentials", ".cargo/credentials.toml", ".config/gcloud/application_default_credentials.json",
+	".netrc", ".pypirc", ".git-credentials", ".docker/config.json", ".aws/credentials",
+	".kube/config", ".pgpass", ".my.cnf",
+	".htpasswd", ".vault-token", ".cargo/credentials", ".cargo/credentials.toml",
+	".config/gcloud/application_default_credentials.json",
 	".config/gh/hosts.yml", ".npmrc", ".env", ".env.local", ".env.production",
 	"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "service-account.json", "service_account.json",
 }
@@ -65,7 +76,8 @@ var secretOfBase = func() map[string][]string {
 	return m
 }()
 
-var secretSuffixes = []string{"-key.pem", ".key.pem", "privkey.pem", ".p12", ".pfx", ".jks", ".ppk", ".kdbx"}
+var secretSuffixes = []string{"-key.pem", ".key.pem", "privkey.pem", ".p12", ".pfx",
+	".jks", ".ppk", ".kdbx"}
 
 // debrisFile returns the kind of a file, by its path and size.
 func debrisFile(name string, size int64, full func() string) DebrisKind {
@@ -88,7 +100,8 @@ func debrisFile(name string, size int64, full func() string) DebrisKind {
 	switch {
 	case strings.HasSuffix(name, ".pyc"):
 		return Bytecode
-	case name == "npm-debug.log" || name == "yarn-error.log" || strings.HasPrefix(name, "hs_err_pid"):
+	case name == "npm-debug.log" || name == "yarn-error.log" ||
+		strings.HasPrefix(name, "hs_err_pid"):
 		return Logs
 	case size >= 4096 && (name == "core" || strings.HasPrefix(name, "core.") && digits(name[5:])):
 		return CoreFile
@@ -117,7 +130,8 @@ func (r *Report) classify() {
 	for i := range r.Units {
 		u := &r.Units[i]
 		n := &t.nodes[u.Node]
-		if kind := debrisFile(n.Name, u.Bytes, func() string { return t.Path(n) }); kind == Secret || dirs[n.parent] == NoDebris {
+		if kind := debrisFile(n.Name, u.Bytes,
+			func() string { return t.Path(n) }); kind == Secret || dirs[n.parent] == NoDebris {
 			u.Debris = kind
 		} else if u.Bytes > 0 {
 			u.Debris = dirs[n.parent]
@@ -138,23 +152,27 @@ func (r *Report) debris() {
 	}
 	group := func(a, b int32) int {
 		x, y := &r.Units[a], &r.Units[b]
-		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Debris, y.Debris), bit(x.Dead())-bit(y.Dead()), bit(x.Accepted)-bit(y.Accepted))
+		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Debris, y.Debris),
+			bit(x.Dead())-bit(y.Dead()), bit(x.Accepted)-bit(y.Accepted))
 	}
 	slices.SortStableFunc(list, group)
 	r.Debris = []Debris{}
-	g := grouping{tree: r.Tree, bytes: make([]int64, r.Tree.Len()), units: make([]int32, r.Tree.Len())}
+	g := grouping{tree: r.Tree, bytes: make([]int64, r.Tree.Len()),
+		units: make([]int32, r.Tree.Len())}
 	for len(list) > 0 {
 		n := 1
 		for n < len(list) && group(list[0], list[n]) == 0 {
 			n++
 		}
 		u := &r.Units[list[0]]
-		d := Debris{Kind: u.Debris, Layer: int(u.Layer), Owner: r.Layers[u.Layer].Owner, Dead: u.Dead(), Accepted: u.Accepted}
+		d := Debris{Kind: u.Debris, Layer: int(u.Layer), Owner: r.Layers[u.Layer].Owner,
+			Dead: u.Dead(), Accepted: u.Accepted}
 		var few []string // the files, if they are few
 		found := func(path string, bytes int64, files int) {
 			if few = nil; files <= maxNamed {
 				for _, i := range list[:n] {
-					if p := r.Tree.Path(r.Tree.Node(r.Units[i].Node)); within(p, strings.TrimSuffix(path, "/")) {
+					if p := r.Tree.Path(r.Tree.Node(r.Units[i].Node)); within(p,
+						strings.TrimSuffix(path, "/")) {
 						few = append(few, p)
 					}
 				}
@@ -178,6 +196,7 @@ func (r *Report) debris() {
 		leak := func(d Debris) int {
 			return 1 - bit(d.Kind == Secret && d.Dead)
 		}
-		return cmp.Or(cmp.Compare(leak(a), leak(b)), cmp.Compare(b.Bytes, a.Bytes), strings.Compare(a.Path, b.Path))
+		return cmp.Or(cmp.Compare(leak(a), leak(b)), cmp.Compare(b.Bytes, a.Bytes),
+			strings.Compare(a.Path, b.Path))
 	})
 }

@@ -18,11 +18,13 @@ func (r *Report) findings() {
 	}
 	group := func(a, b int32) int {
 		x, y := &r.Units[a], &r.Units[b]
-		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Killer, y.Killer), cmp.Compare(x.Reason, y.Reason), bit(x.Accepted)-bit(y.Accepted))
+		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Killer, y.Killer),
+			cmp.Compare(x.Reason, y.Reason), bit(x.Accepted)-bit(y.Accepted))
 	}
 	slices.SortStableFunc(dead, group)
 	r.Findings = []Finding{}
-	g := grouping{tree: r.Tree, bytes: make([]int64, r.Tree.Len()), units: make([]int32, r.Tree.Len())}
+	g := grouping{tree: r.Tree, bytes: make([]int64, r.Tree.Len()),
+		units: make([]int32, r.Tree.Len())}
 	for len(dead) > 0 {
 		n := 1
 		for n < len(dead) && group(dead[0], dead[n]) == 0 {
@@ -30,7 +32,8 @@ func (r *Report) findings() {
 		}
 		u := &r.Units[dead[0]]
 		l := &r.Layers[u.Layer]
-		f := Finding{Reason: u.Reason, Owner: l.Owner, Creator: int(u.Layer), Killer: int(u.Killer), Accepted: u.Accepted}
+		f := Finding{Reason: u.Reason, Owner: l.Owner, Creator: int(u.Layer), Killer: int(u.Killer),
+			Accepted: u.Accepted}
 		for _, i := range dead[:n] {
 			g.add(r.Units[i].Node, r.Units[i].Bytes)
 		}
@@ -42,7 +45,8 @@ func (r *Report) findings() {
 		dead = dead[n:]
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Creator, b.Creator), cmp.Compare(a.Killer, b.Killer))
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Path, b.Path),
+			cmp.Compare(a.Creator, b.Creator), cmp.Compare(a.Killer, b.Killer))
 	})
 }
 
@@ -188,7 +192,8 @@ func (r *Report) livePath(u *Unit, i int32) string {
 	if r.linkPaths == nil {
 		r.linkPaths = map[int32]int32{}
 		for k := range r.Tree.nodes {
-			if f := r.Tree.At(&r.Tree.nodes[k], r.Tree.layers-1); f != nil && f.Unit >= 0 && f.Hardlink {
+			if f := r.Tree.At(&r.Tree.nodes[k], r.Tree.layers-1); f != nil &&
+				f.Unit >= 0 && f.Hardlink {
 				r.linkPaths[f.Unit] = int32(k)
 			}
 		}

@@ -82,7 +82,8 @@ func (r *Report) Check(rules Rules) {
 			g.BaseGuessed = true
 			for i, failure := range g.Failures {
 				g.Failures[i] = fmt.Sprintf("%s; that the first %s a base image's is a guess: "+
-					"say --base IMAGE, or --base scratch where there is none", failure, areLayers(r.Base.Layers))
+					"say --base IMAGE, or --base scratch where there is none", failure,
+					areLayers(r.Base.Layers))
 			}
 		}
 	}
@@ -114,7 +115,8 @@ func (r *Report) check(rules Rules, skip func(Owner) bool) *Gate {
 		}
 	}
 	if t := rules.FailOver; t != nil && t.over(g.Dead, g.Of) {
-		g.Failures = append(g.Failures, fmt.Sprintf("%s (%d bytes) of %s are dead, more than %s", units.Size(g.Dead), g.Dead, units.Size(g.Of), t))
+		g.Failures = append(g.Failures, fmt.Sprintf("%s (%d bytes) of %s are dead, more than %s",
+			units.Size(g.Dead), g.Dead, units.Size(g.Of), t))
 	}
 	for _, name := range rules.FailOn {
 		for _, d := range r.Debris {
@@ -125,7 +127,8 @@ func (r *Report) check(rules Rules, skip func(Owner) bool) *Gate {
 			if d.Dead {
 				what += " in a layer, though no longer visible"
 			}
-			g.Failures = append(g.Failures, fmt.Sprintf("%s: %s (%s, %s)", d.Path, what, units.Size(d.Bytes), r.Made(d.Layer).At()))
+			g.Failures = append(g.Failures, fmt.Sprintf("%s: %s (%s, %s)", d.Path, what,
+				units.Size(d.Bytes), r.Made(d.Layer).At()))
 		}
 	}
 	g.Passed = len(g.Failures) == 0

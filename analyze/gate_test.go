@@ -14,9 +14,12 @@ func TestParseThreshold(t *testing.T) {
 		in   string
 		want *Threshold
 	}{
-		{"5MB", &Threshold{Bytes: 5e6}}, {"5 mb", &Threshold{Bytes: 5e6}}, {"1.5KiB", &Threshold{Bytes: 1536}}, {"0", &Threshold{}},
-		{"100", &Threshold{Bytes: 100}}, {"2%", &Threshold{Percent: 2, Relative: true}}, {"0.5 %", &Threshold{Percent: 0.5, Relative: true}},
-		{"", nil}, {"-1", nil}, {"MB", nil}, {"101%", nil}, {"nan%", nil}, {"NaN", nil}, {"1e30GB", nil}, {"5 apples", nil}, {"inf", nil},
+		{"5MB", &Threshold{Bytes: 5e6}}, {"5 mb", &Threshold{Bytes: 5e6}},
+		{"1.5KiB", &Threshold{Bytes: 1536}}, {"0", &Threshold{}},
+		{"100", &Threshold{Bytes: 100}}, {"2%", &Threshold{Percent: 2, Relative: true}},
+		{"0.5 %", &Threshold{Percent: 0.5, Relative: true}},
+		{"", nil}, {"-1", nil}, {"MB", nil}, {"101%", nil}, {"nan%", nil}, {"NaN", nil},
+		{"1e30GB", nil}, {"5 apples", nil}, {"inf", nil},
 	} {
 		got, err := ParseThreshold(c.in)
 		if (err == nil) != (c.want != nil) || err == nil && *got != *c.want {
@@ -33,7 +36,9 @@ func TestParseConfig(t *testing.T) {
 	}{
 		{"empty", "", Config{}, ""},
 		{"all", "---\n# rules\nfail-over: 2%   # of our own\nfail-on: [debris, 'secrets']\naccept:\n- /a/**\n  - \"/b #1/*\"\n\nbase: debian:13\r\n",
-			Config{FailOver: &Threshold{Percent: 2, Relative: true}, FailOn: []string{"debris", "secrets"}, Accept: []string{"/a/**", "/b #1/*"}, Base: "debian:13"}, ""},
+			Config{FailOver: &Threshold{Percent: 2, Relative: true},
+				FailOn: []string{"debris", "secrets"}, Accept: []string{"/a/**", "/b #1/*"},
+				Base: "debian:13"}, ""},
 		{"a list of lines", "fail-on:\n  - logs\n", Config{FailOn: []string{"logs"}}, ""},
 		{"an empty list", "accept: []\n", Config{}, ""},
 		{"unknown key", "\nfail: 1\n", Config{}, `f:2: unknown key "fail"`},
@@ -42,7 +47,8 @@ func TestParseConfig(t *testing.T) {
 		{"no value", "base:\n", Config{}, "f:1: base has no value"},
 		{"no size", "fail-over: much\n", Config{}, `f:1: "much" is neither`},
 		{"no kind", "fail-on: [dust]\n", Config{}, `f:1: "dust" is none of`},
-		{"a rule that rules nothing", "accept: []\nfail-on:\n# - debris\n", Config{}, "f:2: fail-on has no items"},
+		{"a rule that rules nothing", "accept: []\nfail-on:\n# - debris\n", Config{},
+			"f:2: fail-on has no items"},
 		{"a rule that is to rule nothing", "fail-on: []\n", Config{}, ""},
 		{"an empty size", "fail-over: ''\n", Config{}, "f:1: fail-over has no value"},
 		{"a list for one", "base: [a, b]\n", Config{}, "f:1: base takes one value and no list"},
@@ -52,7 +58,8 @@ func TestParseConfig(t *testing.T) {
 		{"open bracket", "fail-on: [debris\n", Config{}, "f:1: the ] is missing"},
 		{"open quote", "base: \"a\n", Config{}, `f:1: the closing " is missing`},
 		{"anchor", "base: &x y\n", Config{}, "f:1: &x y: a value that begins so must be quoted"},
-		{"star", "accept:\n  - **/x\n", Config{}, "f:2: **/x: a value that begins so must be quoted"},
+		{"star", "accept:\n  - **/x\n", Config{},
+			"f:2: **/x: a value that begins so must be quoted"},
 		{"no key", "hello\n", Config{}, `f:1: "hello" is not "key: value"`},
 		{"bad pattern", "accept: [\"a[\"]\n", Config{}, "f:1: accepted paths"},
 	} {
@@ -75,7 +82,8 @@ func TestParseConfig(t *testing.T) {
 }
 
 func FuzzParseConfig(f *testing.F) {
-	for _, s := range []string{"fail-over: 2%\naccept:\n  - \"a\"\n", "fail-on: [debris, secrets]", "base: 'x' # y", "- a", "a: [", "accept: [[]", "base: \"\\\""} {
+	for _, s := range []string{"fail-over: 2%\naccept:\n  - \"a\"\n", "fail-on: [debris, secrets]",
+		"base: 'x' # y", "- a", "a: [", "accept: [[]", "base: \"\\\""} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -102,7 +110,8 @@ func gateImage(t *testing.T, accept ...string) *Report {
 	t.Helper()
 	in := input(1,
 		pack(t, []item{file("var/log/base", "base"), file("x", size('x', 1000))}),
-		pack(t, []item{file("x", size('y', 500)), file("var/log/own", "own"), file("root/.ssh/id_rsa", "key"), file("home/.git/config", "git")}),
+		pack(t, []item{file("x", size('y', 500)), file("var/log/own", "own"),
+			file("root/.ssh/id_rsa", "key"), file("home/.git/config", "git")}),
 		pack(t, []item{whiteout("root/.ssh"), file("x", size('z', 100))}),
 	)
 	in.Accept = accept
@@ -122,14 +131,20 @@ func TestCheck(t *testing.T) {
 	}{
 		{"nothing asked", Rules{}, nil, nil},
 		{"just enough", Rules{FailOver: &Threshold{Bytes: 503}}, nil, nil},
-		{"too much", Rules{FailOver: &Threshold{Bytes: 502}}, nil, []string{"503B (503 bytes) of 609B are dead"}},
+		{"too much", Rules{FailOver: &Threshold{Bytes: 502}}, nil,
+			[]string{"503B (503 bytes) of 609B are dead"}},
 		{"a part", Rules{FailOver: &Threshold{Percent: 90, Relative: true}}, nil, nil},
-		{"too large a part", Rules{FailOver: &Threshold{Percent: 80, Relative: true}}, nil, []string{"503B"}},
-		{"accepted", Rules{FailOver: &Threshold{}, FailOn: []string{"secrets", "debris"}}, []string{"/x", "root", "**/.git", "/var/log/*"}, nil},
-		{"accepted in part", Rules{FailOver: &Threshold{Bytes: 2}}, []string{"/x"}, []string{"3B (3 bytes)"}},
-		{"debris", Rules{FailOn: []string{"debris"}}, nil, []string{"/home/.git/config: version control", "/var/log/own: logs"}},
+		{"too large a part", Rules{FailOver: &Threshold{Percent: 80, Relative: true}},
+			nil, []string{"503B"}},
+		{"accepted", Rules{FailOver: &Threshold{}, FailOn: []string{"secrets", "debris"}},
+			[]string{"/x", "root", "**/.git", "/var/log/*"}, nil},
+		{"accepted in part", Rules{FailOver: &Threshold{Bytes: 2}}, []string{"/x"},
+			[]string{"3B (3 bytes)"}},
+		{"debris", Rules{FailOn: []string{"debris"}}, nil,
+			[]string{"/home/.git/config: version control", "/var/log/own: logs"}},
 		{"one kind", Rules{FailOn: []string{"logs"}}, nil, []string{"/var/log/own: logs"}},
-		{"secrets", Rules{FailOn: []string{"secrets"}}, nil, []string{"/root/.ssh/id_rsa: looks like a secret in a layer, though no longer visible (3B, line 3)"}},
+		{"secrets", Rules{FailOn: []string{"secrets"}}, nil,
+			[]string{"/root/.ssh/id_rsa: looks like a secret in a layer, though no longer visible (3B, line 3)"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := gateImage(t, c.accept...)
@@ -155,11 +170,16 @@ func TestCheckGuess(t *testing.T) {
 		rules  Rules
 		passes bool
 	}{
-		{"known", Base{Layers: 1, Source: BaseRecord}, Rules{FailOver: &Threshold{Bytes: 600}}, true},
-		{"a guess", Base{Layers: 1, Source: BaseGuess}, Rules{FailOver: &Threshold{Bytes: 600}}, false},
-		{"a guess that does not matter", Base{Layers: 1, Source: BaseGuess}, Rules{FailOver: &Threshold{Bytes: 1503}}, true},
-		{"a guess that there is none", Base{Source: BaseGuess}, Rules{FailOver: &Threshold{Bytes: 600}}, true},
-		{"a guess about debris", Base{Layers: 1, Source: BaseGuess}, Rules{FailOn: []string{"logs"}}, false},
+		{"known", Base{Layers: 1, Source: BaseRecord},
+			Rules{FailOver: &Threshold{Bytes: 600}}, true},
+		{"a guess", Base{Layers: 1, Source: BaseGuess},
+			Rules{FailOver: &Threshold{Bytes: 600}}, false},
+		{"a guess that does not matter", Base{Layers: 1, Source: BaseGuess},
+			Rules{FailOver: &Threshold{Bytes: 1503}}, true},
+		{"a guess that there is none", Base{Source: BaseGuess},
+			Rules{FailOver: &Threshold{Bytes: 600}}, true},
+		{"a guess about debris", Base{Layers: 1, Source: BaseGuess},
+			Rules{FailOn: []string{"logs"}}, false},
 		{"a guess and no rules", Base{Layers: 1, Source: BaseGuess}, Rules{}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -182,7 +202,8 @@ func TestCheckGuess(t *testing.T) {
 // names.
 func TestOutputsAreTame(t *testing.T) {
 	evil := "a\x1b[31m|`\n<b>\u202e\xff"
-	in := input(0, pack(t, []item{file("d/"+evil, "1"), file("e/"+evil+"/.git/x", "1")}), pack(t, []item{whiteout("d/" + evil)}))
+	in := input(0, pack(t, []item{file("d/"+evil, "1"), file("e/"+evil+"/.git/x", "1")}),
+		pack(t, []item{whiteout("d/" + evil)}))
 	in.Image, in.Instructions[0].Text = evil, "RUN "+evil
 	r, err := Image(context.Background(), in)
 	if err != nil {
@@ -192,13 +213,16 @@ func TestOutputsAreTame(t *testing.T) {
 	for name, write := range map[string]func(*bytes.Buffer) error{
 		"text":     func(b *bytes.Buffer) error { return r.WriteText(b, TextOptions{}) },
 		"markdown": func(b *bytes.Buffer) error { return r.WriteMarkdown(b) },
-		"diff":     func(b *bytes.Buffer) error { return Compare(r, gateImage(t)).WriteText(b, TextOptions{}) },
+		"diff": func(b *bytes.Buffer) error {
+			return Compare(r, gateImage(t)).WriteText(b, TextOptions{})
+		},
 	} {
 		var b bytes.Buffer
 		if err := write(&b); err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(b.String(), `\x1b[31m`) && !strings.Contains(b.String(), `\\x1b\[31m`) {
+		if !strings.Contains(b.String(), `\x1b[31m`) &&
+			!strings.Contains(b.String(), `\\x1b\[31m`) {
 			t.Errorf("%s does not show the name:\n%s", name, b.String())
 		}
 		if bytes.ContainsAny(b.Bytes(), "\x1b\u202e") || bytes.Contains(b.Bytes(), []byte{0xff}) {

@@ -13,7 +13,8 @@ import (
 
 // item is one entry of a layer in a test.
 type item struct {
-	kind   byte // one of f d l s p w o: file, directory, hard link, symbolic link, pipe, whiteout, opaque mark
+	// one of f d l s p w o: file, directory, hard link, symbolic link, pipe, whiteout, opaque mark
+	kind   byte
 	path   string
 	data   string // a link's target
 	mode   int64
@@ -40,7 +41,8 @@ func size(c byte, n int) string { return strings.Repeat(string(c), n) }
 const mb = 1 << 20
 
 func (i item) header() (*tar.Header, string) {
-	h := &tar.Header{Name: i.path, Mode: i.mode, Uid: i.uid, ModTime: time.Unix(i.time, 0), Format: tar.FormatPAX}
+	h := &tar.Header{Name: i.path, Mode: i.mode, Uid: i.uid, ModTime: time.Unix(i.time, 0),
+		Format: tar.FormatPAX}
 	d, base := path.Split(i.path)
 	switch i.kind {
 	case 'f':
@@ -93,14 +95,17 @@ type fataler interface {
 func input(base int, layers ...[]byte) Input {
 	in := Input{Image: "test"}
 	for i, data := range layers {
-		ins := Instruction{Text: fmt.Sprintf("RUN step %d", i), Line: i + 2, EndLine: i + 2, Layer: i}
+		ins := Instruction{Text: fmt.Sprintf("RUN step %d", i), Line: i + 2,
+			EndLine: i + 2, Layer: i}
 		if i < base {
 			ins.Owner, ins.Line, ins.EndLine = BaseImage, 0, 0
 		}
 		in.Instructions = append(in.Instructions, ins)
 		in.Layers = append(in.Layers, LayerInput{
 			Digest: fmt.Sprintf("layer%d", i), Compressed: int64(len(data)) / 2,
-			Table: func(ctx context.Context) (*Table, error) { return Scan(ctx, bytes.NewReader(data)) },
+			Table: func(ctx context.Context) (*Table, error) {
+				return Scan(ctx, bytes.NewReader(data))
+			},
 		})
 	}
 	return in

@@ -21,7 +21,8 @@ type parsed struct {
 func parseInstruction(text string) parsed {
 	p := parsed{verb: verbOf(text)}
 	_, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
-	for rest = strings.TrimSpace(rest); strings.HasPrefix(rest, "--"); rest = strings.TrimSpace(rest) {
+	for rest = strings.TrimSpace(rest); strings.HasPrefix(rest,
+		"--"); rest = strings.TrimSpace(rest) {
 		var flag string
 		flag, rest, _ = strings.Cut(rest, " ")
 		p.flags = append(p.flags, flag)
@@ -72,7 +73,8 @@ func (p *parsed) commands() ([]command, bool) {
 }
 
 // shellWords are the words that begin a compound command.
-var shellWords = []string{"if", "for", "while", "until", "case", "select", "function", "!", "{", "}", "set", "cd", "exit", "exec", "export", "[", "test"}
+var shellWords = []string{"if", "for", "while", "until", "case", "select", "function", "!", "{",
+	"}", "set", "cd", "exit", "exec", "export", "[", "test"}
 
 func splitCommands(text string) ([]command, bool) {
 	var list []command
@@ -126,7 +128,8 @@ func (c command) applet() (name string, args []string) {
 // operands returns the arguments of a command that are not options.
 func (c command) operands() []string {
 	_, args := c.applet()
-	return slices.DeleteFunc(slices.Clone(args), func(a string) bool { return strings.HasPrefix(a, "-") })
+	return slices.DeleteFunc(slices.Clone(args),
+		func(a string) bool { return strings.HasPrefix(a, "-") })
 }
 
 // within reports whether a path is d or below it.
@@ -200,12 +203,14 @@ func (r *Report) copied(instruction int) (copied, bool) {
 		return c, false
 	}
 	for _, s := range c.sources {
-		if strings.HasPrefix(s, "file:") || strings.HasPrefix(s, "dir:") || strings.HasPrefix(s, "multi:") || c.verb == "ADD" && fetched(s) {
+		if strings.HasPrefix(s, "file:") || strings.HasPrefix(s, "dir:") ||
+			strings.HasPrefix(s, "multi:") || c.verb == "ADD" && fetched(s) {
 			return c, false
 		}
 	}
 	for _, f := range c.flags {
-		if name, _, _ := strings.Cut(f, "="); !slices.Contains([]string{"--from", "--link", "--exclude", "--chmod", "--chown"}, name) {
+		if name, _, _ := strings.Cut(f, "="); !slices.Contains([]string{"--from", "--link",
+			"--exclude", "--chmod", "--chown"}, name) {
 			return c, false
 		}
 	}
@@ -215,10 +220,12 @@ func (r *Report) copied(instruction int) (copied, bool) {
 // fetched reports whether ADD fetches or unpacks a source.
 func fetched(s string) bool {
 	s = strings.ToLower(s)
-	if strings.Contains(s, "://") || strings.HasPrefix(s, "git@") || strings.Contains(s, ".git#") || strings.HasSuffix(s, ".git") || strings.HasPrefix(s, "github.com/") {
+	if strings.Contains(s, "://") || strings.HasPrefix(s, "git@") || strings.Contains(s, ".git#") ||
+		strings.HasSuffix(s, ".git") || strings.HasPrefix(s, "github.com/") {
 		return true
 	}
-	for _, end := range []string{".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"} {
+	for _, end := range []string{".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tar.gz",
+		".tar.bz2", ".tar.xz", ".tar.zst"} {
 		if strings.HasSuffix(s, end) {
 			return true
 		}

@@ -14,11 +14,14 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	own := r.Own()
 	title := "Image analysis"
 	if g := r.Gate; g != nil {
-		title = map[bool]string{true: "✅ Image analysis: passed", false: "❌ Image analysis: failed"}[g.Passed]
+		title = map[bool]string{true: "✅ Image analysis: passed",
+			false: "❌ Image analysis: failed"}[g.Passed]
 	}
 	p.printf("### %s\n\n", title)
-	p.printf("%s · %s in %d layers · **%s dead**, %s of it one's own (of %s) · base: %s\n\n", code(r.Image), units.Size(r.Total.Bytes), len(r.Layers),
-		units.Size(r.Total.Dead), units.Size(own.Dead), units.Size(own.Bytes), escape(r.Base.text()))
+	p.printf("%s · %s in %d layers · **%s dead**, %s of it one's own (of %s) · base: %s\n\n",
+		code(r.Image), units.Size(r.Total.Bytes), len(r.Layers),
+		units.Size(r.Total.Dead), units.Size(own.Dead), units.Size(own.Bytes),
+		escape(r.Base.text()))
 	if r.Gate != nil && !r.Gate.Passed {
 		for _, f := range r.Gate.Failures {
 			p.printf("- %s\n", escape(Printable(f)))
@@ -36,7 +39,9 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 		for _, s := range l.Reasons {
 			why = append(why, s.Reason.Text()+r.killers(ins.Layer, s.Reason))
 		}
-		p.printf("| %s | %s | %s | %s | %s | %s |\n", r.lineOf(ins), code(shorten(ins.Text, 80)), units.Size(l.Bytes), units.Size(l.Live), deadSize(l.Dead), escape(strings.Join(why, "; ")))
+		p.printf("| %s | %s | %s | %s | %s | %s |\n", r.lineOf(ins), code(shorten(ins.Text, 80)),
+			units.Size(l.Bytes), units.Size(l.Live), deadSize(l.Dead),
+			escape(strings.Join(why, "; ")))
 	}
 	p.printf("\n")
 	r.markdownFindings(p)
@@ -60,7 +65,9 @@ func (r *Report) markdownFindings(p *printer) {
 			p.printf("| … | | | | |\n")
 			break
 		}
-		p.printf("| %s | %s | %s | %s | %s |\n", units.Size(f.Bytes), code(f.Path), escape(r.named(f.Creator, 60)), escape(r.named(f.Killer, 60)), escape(Printable(f.Remedy)))
+		p.printf("| %s | %s | %s | %s | %s |\n", units.Size(f.Bytes), code(f.Path),
+			escape(r.named(f.Creator, 60)), escape(r.named(f.Killer, 60)),
+			escape(Printable(f.Remedy)))
 	}
 	if n > 0 {
 		p.printf("\n")
@@ -85,7 +92,8 @@ func (r *Report) markdownDebris(p *printer) {
 		if d.Dead {
 			what = fmt.Sprintf("**leak**: %s, no longer visible but in a layer", what)
 		}
-		p.printf("| %s | %s | %s | %s |\n", units.Size(d.Bytes), code(d.Path), what, escape(Printable(d.Remedy)))
+		p.printf("| %s | %s | %s | %s |\n", units.Size(d.Bytes), code(d.Path), what,
+			escape(Printable(d.Remedy)))
 	}
 	if n > 0 {
 		p.printf("\n")
@@ -104,5 +112,6 @@ func code(s string) string {
 
 // escape escapes text so that Markdown shows it unchanged.
 func escape(s string) string {
-	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "`", "\\`", "*", `\*`, "_", `\_`, "<", "&lt;", "[", `\[`, "&", "&amp;", "#", `\#`, "@", "&#64;").Replace(s)
+	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "`", "\\`", "*", `\*`, "_", `\_`, "<", "&lt;",
+		"[", `\[`, "&", "&amp;", "#", `\#`, "@", "&#64;").Replace(s)
 }

@@ -46,7 +46,8 @@ func (n *naive) layer(k int, items []item) {
 	}
 	for _, i := range items {
 		for p := range n.now {
-			if i.kind == 'w' && (p == i.path || inside(p, i.path)) || i.kind == 'o' && inside(p, i.path) {
+			if i.kind == 'w' && (p == i.path || inside(p, i.path)) ||
+				i.kind == 'o' && inside(p, i.path) {
 				delete(n.now, p)
 			}
 		}
@@ -91,7 +92,8 @@ func (n *naive) layer(k int, items []item) {
 	for _, u := range n.units[first:] {
 		if !there[u] {
 			u.killer = k
-			u.reasons = []Reason{Overwritten, RewrittenSame, RewrittenTime, RewrittenMetadata, DirectoryReplaced}
+			u.reasons = []Reason{Overwritten, RewrittenSame, RewrittenTime,
+				RewrittenMetadata, DirectoryReplaced}
 		}
 	}
 }
@@ -145,7 +147,8 @@ func drawImage(t *rapid.T) [][]item {
 		taken := map[string]byte{}
 		for range rapid.IntRange(0, 8).Draw(t, "entries") {
 			parts := rapid.SliceOfN(rapid.SampledFrom(names), 1, 3).Draw(t, "path")
-			i := item{path: strings.Join(parts, "/"), kind: rapid.SampledFrom([]byte("fffffddlpwwwo")).Draw(t, "kind")}
+			i := item{path: strings.Join(parts, "/"),
+				kind: rapid.SampledFrom([]byte("fffffddlpwwwo")).Draw(t, "kind")}
 			switch i.kind {
 			case 'f':
 				i.data = rapid.SampledFrom([]string{"", "x", "xx", "yy", "zzzzz"}).Draw(t, "data")
@@ -265,10 +268,13 @@ func compare(t *rapid.T, r *Report, want *naive) {
 	for i, w := range want.units {
 		u := r.Units[i]
 		if u.Bytes != w.bytes || int(u.Layer) != w.creator || int(u.Killer) != w.killer {
-			t.Fatalf("unit %s: %d bytes %d>%d, want %d %d>%d", r.Tree.Path(r.Tree.Node(u.Node)), u.Bytes, u.Layer, u.Killer, w.bytes, w.creator, w.killer)
+			t.Fatalf("unit %s: %d bytes %d>%d, want %d %d>%d", r.Tree.Path(r.Tree.Node(u.Node)),
+				u.Bytes, u.Layer, u.Killer, w.bytes, w.creator, w.killer)
 		}
-		if w.killer >= 0 && !slices.Contains(w.reasons, u.Reason) || w.killer < 0 && u.Reason != Live {
-			t.Fatalf("unit %s of layer %d: %s, want one of %v", r.Tree.Path(r.Tree.Node(u.Node)), u.Layer, u.Reason, w.reasons)
+		if w.killer >= 0 && !slices.Contains(w.reasons, u.Reason) ||
+			w.killer < 0 && u.Reason != Live {
+			t.Fatalf("unit %s of layer %d: %s, want one of %v", r.Tree.Path(r.Tree.Node(u.Node)),
+				u.Layer, u.Reason, w.reasons)
 		}
 	}
 	var have, expected []string
@@ -327,7 +333,8 @@ func invariants(t *rapid.T, r *Report) {
 	for _, o := range r.Owners {
 		owners += o.Dead
 	}
-	if total != live+dead || r.Total.Bytes != total || r.Total.Live != live || r.Total.Dead != dead {
+	if total != live+dead || r.Total.Bytes != total || r.Total.Live != live ||
+		r.Total.Dead != dead {
 		t.Fatalf("total %+v, want %d = %d + %d", r.Total, total, live, dead)
 	}
 	for _, sum := range []int64{creators, killers, reasons, findings, owners} {
@@ -342,7 +349,8 @@ func invariants(t *rapid.T, r *Report) {
 	for i, l := range r.Layers {
 		v := r.Tree.Layer(i, r.Units)
 		if v.Bytes(r.Tree.Root()) > l.Bytes || v.Dead(r.Tree.Root()) > l.Dead {
-			t.Fatalf("layer %d's view has %d bytes, %d dead; the layer %d, %d", i, v.Bytes(r.Tree.Root()), v.Dead(r.Tree.Root()), l.Bytes, l.Dead)
+			t.Fatalf("layer %d's view has %d bytes, %d dead; the layer %d, %d", i,
+				v.Bytes(r.Tree.Root()), v.Dead(r.Tree.Root()), l.Bytes, l.Dead)
 		}
 	}
 }

@@ -70,7 +70,8 @@ func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
 			implied[file.Layer] = append(implied[file.Layer], int32(f))
 		}
 	}
-	above := make([]int32, len(b.t.nodes)) // the number (from 1) of the last layer that keeps an entry below the node
+	// the number (from 1) of the last layer that keeps an entry below the node
+	above := make([]int32, len(b.t.nodes))
 	for i, files := range made {
 		if files == nil {
 			continue
@@ -80,7 +81,8 @@ func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
 			if drop[k] = f >= 0 && !stays(f); drop[k] || f < 0 {
 				continue
 			}
-			for n := b.t.nodes[nodes[f]].parent; n >= 0 && above[n] != int32(i)+1; n = b.t.nodes[n].parent {
+			for n := b.t.nodes[nodes[f]].parent; n >= 0 &&
+				above[n] != int32(i)+1; n = b.t.nodes[n].parent {
 				above[n] = int32(i) + 1
 			}
 		}
@@ -95,8 +97,10 @@ func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
 		}
 		p.Layers[i] = drop
 		for _, f := range implied[i] {
-			if file := &b.t.files[f]; above[nodes[f]] != int32(i)+1 && b.lasts(file) && !b.listed(file) {
-				p.Dirs[i] = append(p.Dirs[i], strings.TrimPrefix(b.t.Path(&b.t.nodes[nodes[f]]), "/"))
+			if file := &b.t.files[f]; above[nodes[f]] != int32(i)+1 &&
+				b.lasts(file) && !b.listed(file) {
+				p.Dirs[i] = append(p.Dirs[i], strings.TrimPrefix(b.t.Path(&b.t.nodes[nodes[f]]),
+					"/"))
 			}
 		}
 	}
@@ -217,7 +221,9 @@ func Same(ctx context.Context, a, b []LayerInput) error {
 	var built [2]*builder
 	for i, layers := range [][]LayerInput{a, b} {
 		built[i] = newBuilder()
-		if err := tables(ctx, layers, func(_ int, t *Table) error { return built[i].apply(t, &Layer{}) }); err != nil {
+		if err := tables(ctx, layers, func(_ int, t *Table) error {
+			return built[i].apply(t, &Layer{})
+		}); err != nil {
 			return err
 		}
 	}
@@ -320,7 +326,8 @@ func Rewrite(ctx context.Context, r io.Reader, drop []bool, dirs []string, w io.
 	a := unpack.ReadAhead(ctx, z, unpack.AheadOptions{})
 	defer a.Stop()
 	b := &blocks{from: a}
-	if err := (&rewriter{r: unpack.NewReader(b), in: b, out: w, drop: drop, dirs: dirs}).run(); err != nil {
+	if err := (&rewriter{r: unpack.NewReader(b), in: b, out: w, drop: drop,
+		dirs: dirs}).run(); err != nil {
 		return fmt.Errorf("rewrite layer: %w", err)
 	}
 	if err := a.Drain(); err != nil {
@@ -334,7 +341,8 @@ func Rewrite(ctx context.Context, r io.Reader, drop []bool, dirs []string, w io.
 func writeDirs(w io.Writer, dirs []string) error {
 	tw := tar.NewWriter(w)
 	for _, dir := range slices.Sorted(slices.Values(dirs)) {
-		h := &tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, ModTime: time.Unix(0, 0)}
+		h := &tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755,
+			ModTime: time.Unix(0, 0)}
 		if err := tw.WriteHeader(h); err != nil {
 			return err
 		}

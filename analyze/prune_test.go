@@ -31,7 +31,8 @@ func pruned(t fataler, base int, layers [][]byte) ([][]byte, *Pruning) {
 			t.Fatal("a layer of the base changes")
 		}
 		var b bytes.Buffer
-		if err := Rewrite(context.Background(), bytes.NewReader(layers[i]), drop, p.Dirs[i], &b); err != nil {
+		if err := Rewrite(context.Background(), bytes.NewReader(layers[i]), drop,
+			p.Dirs[i], &b); err != nil {
 			t.Fatal(err)
 		}
 		out[i] = b.Bytes()
@@ -57,7 +58,8 @@ func unpacked(t fataler, layer []byte) (items []item) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		i := item{path: path.Clean(h.Name), mode: h.Mode, uid: h.Uid, time: h.ModTime.Unix(), xattr: h.PAXRecords["SCHILY.xattr.user.x"]}
+		i := item{path: path.Clean(h.Name), mode: h.Mode, uid: h.Uid, time: h.ModTime.Unix(),
+			xattr: h.PAXRecords["SCHILY.xattr.user.x"]}
 		d, base := path.Split(i.path)
 		switch name, marked := strings.CutPrefix(base, ".wh."); {
 		case base == ".wh..wh..opq":
@@ -65,7 +67,8 @@ func unpacked(t fataler, layer []byte) (items []item) {
 		case marked:
 			i = item{kind: 'w', path: d + name}
 		default:
-			i.kind = map[byte]byte{tar.TypeReg: 'f', tar.TypeDir: 'd', tar.TypeLink: 'l', tar.TypeSymlink: 's', tar.TypeFifo: 'p'}[h.Typeflag]
+			i.kind = map[byte]byte{tar.TypeReg: 'f', tar.TypeDir: 'd', tar.TypeLink: 'l',
+				tar.TypeSymlink: 's', tar.TypeFifo: 'p'}[h.Typeflag]
 			i.data = string(data)
 			if i.kind == 'l' || i.kind == 's' {
 				i.data = h.Linkname
@@ -94,7 +97,8 @@ func flat(layers [][]item) []string {
 			groups[f.unit] = len(groups) + 1
 		}
 		i := f.item
-		lines = append(lines, fmt.Sprintf("%s %c %04o %d %d %q %q %d", p, i.kind, i.mode, i.uid, i.time, i.data, i.xattr, groups[f.unit]))
+		lines = append(lines, fmt.Sprintf("%s %c %04o %d %d %q %q %d", p, i.kind, i.mode, i.uid,
+			i.time, i.data, i.xattr, groups[f.unit]))
 	}
 	return lines
 }
@@ -125,7 +129,8 @@ func TestPruneChangesNothing(t *testing.T) {
 		}
 		after := analyzed(rt, base, out...)
 		if before.Total.Live != after.Total.Live || before.Total.Dead-after.Total.Dead != p.Bytes {
-			rt.Fatalf("before %+v, after %+v, %d bytes said to go", before.Total, after.Total, p.Bytes)
+			rt.Fatalf("before %+v, after %+v, %d bytes said to go", before.Total,
+				after.Total, p.Bytes)
 		}
 		for i, l := range after.Layers {
 			if i >= base && l.Dead > 0 && !replacesDirectory(layers) {
@@ -208,7 +213,8 @@ func TestPrune(t *testing.T) {
 		},
 		{
 			"a deleted directory goes whole", 0,
-			[][]item{{dir("d"), file("d/x", "x"), symlink("d/s", "x"), link("d/y", "d/x")}, {whiteout("d")}},
+			[][]item{{dir("d"), file("d/x", "x"), symlink("d/s", "x"), link("d/y", "d/x")},
+				{whiteout("d")}},
 			[]string{"", ""},
 		},
 		{
@@ -223,17 +229,20 @@ func TestPrune(t *testing.T) {
 		},
 		{
 			"a file that stood for a while where a directory is", 1,
-			[][]item{{dir("d"), file("d/x", "x")}, {file("d", "ddd")}, {dir("d"), file("d/y", "y")}},
+			[][]item{{dir("d"), file("d/x", "x")}, {file("d", "ddd")},
+				{dir("d"), file("d/y", "y")}},
 			[]string{"d d,f d/x", "f d", "d d,f d/y"},
 		},
 		{
 			"an opaque mark over the base stays", 1,
-			[][]item{{dir("d"), file("d/x", "x")}, {dir("d"), opaque("d"), file("d/y", "y")}, {dir("d"), opaque("d"), file("d/z", "z")}},
+			[][]item{{dir("d"), file("d/x", "x")}, {dir("d"), opaque("d"), file("d/y", "y")},
+				{dir("d"), opaque("d"), file("d/z", "z")}},
 			[]string{"d d,f d/x", "d d,o d", "d d,f d/z"},
 		},
 		{
 			"directories that only what goes has named come after their parents", 0,
-			[][]item{{file("a/b/c/x", "x"), dir("a"), file("z", "z"), file("k/l/y", "y")}, {whiteout("a/b/c/x"), whiteout("k/l/y")}},
+			[][]item{{file("a/b/c/x", "x"), dir("a"), file("z", "z"), file("k/l/y", "y")},
+				{whiteout("a/b/c/x"), whiteout("k/l/y")}},
 			[]string{"d a,f z,d a/b,d a/b/c,d k,d k/l", ""},
 		},
 		{
@@ -243,7 +252,8 @@ func TestPrune(t *testing.T) {
 		},
 		{
 			"a link that leads to what is named through it stays", 0,
-			[][]item{{dir("usr"), dir("usr/lib"), symlink("lib", "usr/lib")}, {file("lib/a", "a")}, {whiteout("lib")}},
+			[][]item{{dir("usr"), dir("usr/lib"), symlink("lib", "usr/lib")},
+				{file("lib/a", "a")}, {whiteout("lib")}},
 			[]string{"d usr,d usr/lib,s lib", "f lib/a", "w lib"},
 		},
 	} {
@@ -274,10 +284,14 @@ func TestMarkThroughLink(t *testing.T) {
 	}{
 		{"a whiteout", [][]item{below, {symlink("a", "/d"), whiteout("a/gone")}}, true},
 		{"an opaque mark", [][]item{below, {symlink("a", "/d"), opaque("a")}}, true},
-		{"a whiteout deeper", [][]item{{dir("d"), dir("d/e"), file("d/e/f", "x")}, {symlink("a", "d"), whiteout("a/e/f")}}, true},
-		{"a link of a lower layer", [][]item{append(slices.Clone(below), symlink("a", "/d")), {whiteout("a/gone")}}, false},
-		{"a mark before the link", [][]item{append(slices.Clone(below), dir("a"), file("a/gone", "z")), {opaque("a"), symlink("a", "/d")}}, false},
-		{"a whiteout beside the link", [][]item{below, {symlink("a", "/d"), whiteout("d/gone")}}, false},
+		{"a whiteout deeper", [][]item{{dir("d"), dir("d/e"), file("d/e/f", "x")},
+			{symlink("a", "d"), whiteout("a/e/f")}}, true},
+		{"a link of a lower layer", [][]item{append(slices.Clone(below), symlink("a", "/d")),
+			{whiteout("a/gone")}}, false},
+		{"a mark before the link", [][]item{append(slices.Clone(below), dir("a"),
+			file("a/gone", "z")), {opaque("a"), symlink("a", "/d")}}, false},
+		{"a whiteout beside the link", [][]item{below, {symlink("a", "/d"), whiteout("d/gone")}},
+			false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var layers [][]byte
@@ -285,7 +299,8 @@ func TestMarkThroughLink(t *testing.T) {
 				layers = append(layers, pack(t, l))
 			}
 			_, err := Plan(t.Context(), input(0, layers...).Layers, func(int) bool { return true })
-			if (err != nil) != tt.fails || err != nil && !strings.Contains(err.Error(), "symbolic link") {
+			if (err != nil) != tt.fails || err != nil &&
+				!strings.Contains(err.Error(), "symbolic link") {
 				t.Errorf("Plan: error %v, want one: %v", err, tt.fails)
 			}
 		})

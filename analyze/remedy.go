@@ -21,7 +21,8 @@ func verbOf(text string) string {
 			return "RUN"
 		}
 	}
-	if strings.HasPrefix(text, "|") { // docker's classic builder: the number of arguments, and the arguments
+	// docker's classic builder: the number of arguments, and the arguments
+	if strings.HasPrefix(text, "|") {
 		return "RUN"
 	}
 	word, _, _ := strings.Cut(text, " ")
@@ -48,7 +49,9 @@ func shorten(s string, n int) string {
 }
 
 // Made returns the instruction that made a layer.
-func (r *Report) Made(layer int) *Instruction { return &r.Instructions[r.Layers[layer].Instruction] }
+func (r *Report) Made(layer int) *Instruction {
+	return &r.Instructions[r.Layers[layer].Instruction]
+}
 
 // Remedies are edits of the Dockerfile in fixed wording, so that they can be applied literally:
 //
@@ -115,7 +118,8 @@ func (r *Report) remedy(f *Finding) string {
 	case ranMade && ranGone:
 		return c.join()
 	}
-	return fmt.Sprintf("made at %s, gone at %s: make it and remove it in one instruction", made.At(), gone.At())
+	return fmt.Sprintf("made at %s, gone at %s: make it and remove it in one instruction",
+		made.At(), gone.At())
 }
 
 // plain reports whether paths need no quotes in a shell command, in the value of --mount and in
@@ -124,7 +128,8 @@ func (r *Report) remedy(f *Finding) string {
 func plain(paths ...string) bool {
 	return !slices.ContainsFunc(paths, func(p string) bool {
 		return strings.ContainsFunc(p, func(c rune) bool {
-			return c >= utf8.RuneSelf || !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("/._-+@%:=", c))
+			return c >= utf8.RuneSelf || !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' ||
+				'0' <= c && c <= '9' || strings.ContainsRune("/._-+@%:=", c))
 		})
 	})
 }
@@ -148,7 +153,8 @@ type cure struct {
 
 // newCure returns the cure of a finding.
 func (r *Report) newCure(f *Finding) cure {
-	c := cure{r: r, f: f, made: r.Made(f.Creator), gone: r.Made(f.Killer), path: strings.TrimSuffix(f.Path, "/")}
+	c := cure{r: r, f: f, made: r.Made(f.Creator), gone: r.Made(f.Killer),
+		path: strings.TrimSuffix(f.Path, "/")}
 	if n := r.Tree.Find(c.path); n != nil {
 		c.node = n.id
 	}
@@ -161,7 +167,8 @@ func (c *cure) each(remedy func(*cure) string) string {
 	if !strings.HasSuffix(c.f.Path, "/") || c.r.Tree.onlyDirs(c.node, c.f.Killer) {
 		return remedy(c)
 	}
-	advice := fmt.Sprintf("copy only what is needed at %s, without what %s takes away", c.made.At(), c.gone.At())
+	advice := fmt.Sprintf("copy only what is needed at %s, without what %s takes away",
+		c.made.At(), c.gone.At())
 	if !copies(c.made) {
 		advice = fmt.Sprintf("%s replaces what the RUN at %s makes: remove it in that RUN, or copy before it", c.gone.At(), c.made.At())
 	}
@@ -169,7 +176,8 @@ func (c *cure) each(remedy func(*cure) string) string {
 	sub.all = c.whole()
 	var nodes []int32
 	for _, i := range c.r.byLayer().units[c.f.Creator] {
-		if u := &c.r.Units[i]; int(u.Killer) == c.f.Killer && u.Reason == c.f.Reason && u.Bytes > 0 && c.r.Tree.under(u.Node, c.node) {
+		if u := &c.r.Units[i]; int(u.Killer) == c.f.Killer && u.Reason == c.f.Reason &&
+			u.Bytes > 0 && c.r.Tree.under(u.Node, c.node) {
 			nodes = append(nodes, u.Node)
 			sub.paths = append(sub.paths, c.r.Tree.Path(c.r.Tree.Node(u.Node)))
 		}
@@ -297,7 +305,8 @@ func (c *cure) whole() bool {
 }
 
 // plainCommands read only files that their arguments name.
-var plainCommands = []string{"echo", "printf", "true", "mkdir", "rm", "ln", "touch", "chmod", "chown", "useradd", "groupadd", "adduser", "addgroup", "apt-get", "apk"}
+var plainCommands = []string{"echo", "printf", "true", "mkdir", "rm", "ln", "touch", "chmod",
+	"chown", "useradd", "groupadd", "adduser", "addgroup", "apt-get", "apk"}
 
 // unrelated reports whether a RUN certainly does not need the path. Any program may read any file,
 // so this holds only for a few commands.
@@ -309,7 +318,8 @@ func (c *cure) unrelated(i *Instruction) bool {
 	}
 	return !slices.ContainsFunc(list, func(cmd command) bool {
 		name, args := cmd.applet()
-		return !slices.Contains(plainCommands, name) || slices.ContainsFunc(args, func(a string) bool { return concerns(a, "/", c.path) })
+		return !slices.Contains(plainCommands, name) ||
+			slices.ContainsFunc(args, func(a string) bool { return concerns(a, "/", c.path) })
 	})
 }
 
@@ -350,7 +360,8 @@ func (c *cure) without(path string, names ...string) (edits []string, all, ok bo
 		if name == "chmod" || name == "chown" || name == "chgrp" {
 			operands = operands[min(1, len(operands)):]
 		}
-		mine := slices.DeleteFunc(slices.Clone(operands), func(o string) bool { return !c.mine(o, cwd, path) })
+		mine := slices.DeleteFunc(slices.Clone(operands),
+			func(o string) bool { return !c.mine(o, cwd, path) })
 		for _, o := range mine {
 			found[absolute(o, cwd)] = true
 		}
@@ -363,8 +374,10 @@ func (c *cure) without(path string, names ...string) (edits []string, all, ok bo
 		case p.json:
 			return nil, false, false
 		default:
-			kept := slices.DeleteFunc(strings.Fields(cmd.text), func(w string) bool { return slices.Contains(mine, strings.Trim(w, `'"`)) })
-			edits = append(edits, fmt.Sprintf("write ‘%s’ instead of ‘%s’ at %s", strings.Join(kept, " "), cmd.text, c.gone.At()))
+			kept := slices.DeleteFunc(strings.Fields(cmd.text),
+				func(w string) bool { return slices.Contains(mine, strings.Trim(w, `'"`)) })
+			edits = append(edits, fmt.Sprintf("write ‘%s’ instead of ‘%s’ at %s",
+				strings.Join(kept, " "), cmd.text, c.gone.At()))
 		}
 	}
 	for _, p := range c.paths {
@@ -436,19 +449,23 @@ func (c *cure) copyThenRun() string {
 	}
 	rw := ""
 	if !removes && !copies(c.gone) || c.writes() {
-		rw = ",rw" // writes are discarded after the RUN; without the remedy a later RUN removes the files
+		// writes are discarded after the RUN; without the remedy a later RUN removes the files
+		rw = ",rw"
 	}
 	mount := fmt.Sprintf("RUN --mount=type=bind,%ssource=%s,target=%s%s", from, source, c.path, rw)
 	if rw != "" && len(users) > 1 && c.writes() {
-		edits = append(edits, c.joined(users), fmt.Sprintf("use %s at %s", mount, users[len(users)-1].At()))
+		edits = append(edits, c.joined(users),
+			fmt.Sprintf("use %s at %s", mount, users[len(users)-1].At()))
 		return strings.Join(append(edits, removal...), "; ")
 	}
 	if c.whole() {
-		edits[0] = fmt.Sprintf("use %s at %s instead of the %s at %s", mount, ats(users), verb, c.made.At())
+		edits[0] = fmt.Sprintf("use %s at %s instead of the %s at %s", mount,
+			ats(users), verb, c.made.At())
 	} else {
 		edits = append([]string{fmt.Sprintf("use %s at %s", mount, ats(users))}, edits...)
 		if !leaves {
-			edits = append(edits, fmt.Sprintf("leave %s out of the %s at %s", c.f.Path, verb, c.made.At()))
+			edits = append(edits, fmt.Sprintf("leave %s out of the %s at %s",
+				c.f.Path, verb, c.made.At()))
 		}
 	}
 	return strings.Join(append(edits, removal...), "; ")
@@ -461,7 +478,8 @@ func (c *cure) withoutIt(what copied, known bool) (edits []string, leaves bool) 
 	case c.whole():
 		return []string{fmt.Sprintf("leave out the %s at %s", what.verb, c.made.At())}, true
 	case ok:
-		return []string{fmt.Sprintf("add --exclude=%s to the %s at %s", exclude, what.verb, c.made.At())}, true
+		return []string{fmt.Sprintf("add --exclude=%s to the %s at %s", exclude,
+			what.verb, c.made.At())}, true
 	case known && len(what.sources) > 1 && !what.json:
 		edits = c.fewer(what)
 		return edits, edits != nil
@@ -471,9 +489,11 @@ func (c *cure) withoutIt(what copied, known bool) (edits []string, leaves bool) 
 
 // bindElsewhere returns the remedy for a RUN whose removal of the path must stay. A command
 // cannot remove a mount, so the RUN copies the files from a mount elsewhere to the path.
-func (c *cure) bindElsewhere(edits []string, leaves bool, from, source string, users []*Instruction) string {
+func (c *cure) bindElsewhere(edits []string, leaves bool, from, source string,
+	users []*Instruction) string {
 	if !leaves || slices.ContainsFunc(users, func(i *Instruction) bool { return !appendable(i) }) {
-		return fmt.Sprintf("bind it, copy it to %s and remove it there in one RUN instead of %s", c.path, ats(append([]*Instruction{c.made}, users...)))
+		return fmt.Sprintf("bind it, copy it to %s and remove it there in one RUN instead of %s",
+			c.path, ats(append([]*Instruction{c.made}, users...)))
 	}
 	at := users[len(users)-1].At()
 	if len(users) > 1 {
@@ -482,36 +502,44 @@ func (c *cure) bindElsewhere(edits []string, leaves bool, from, source string, u
 	mnt := "/mnt/" + path.Base(c.path)
 	return strings.Join(append(edits,
 		fmt.Sprintf("use RUN --mount=type=bind,%ssource=%s,target=%s at %s", from, source, mnt, at),
-		fmt.Sprintf("begin the RUN at %s with ‘mkdir -p %s && cp -a %s %s &&’", at, path.Dir(c.path), mnt, c.path)), "; ")
+		fmt.Sprintf("begin the RUN at %s with ‘mkdir -p %s && cp -a %s %s &&’", at,
+			path.Dir(c.path), mnt, c.path)), "; ")
 }
 
 // exclude returns the pattern that excludes the path from the COPY of directories that made a
 // layer.
 func (c *cure) exclude(what copied, known bool, layer int) (string, bool) {
-	if !known || what.verb != "COPY" || strings.ContainsAny(strings.Join(what.sources, ""), "*?[") || c.path == what.dest || !within(c.path, what.dest) {
+	if !known || what.verb != "COPY" || strings.ContainsAny(strings.Join(what.sources, ""),
+		"*?[") || c.path == what.dest || !within(c.path, what.dest) {
 		return "", false
 	}
 	rel := strings.TrimPrefix(strings.TrimPrefix(c.path, what.dest), "/")
 	if len(what.sources) > 1 {
 		// The source must be a directory: the pattern does not apply to a named file.
 		source, ok := c.r.source(what, layer, c.path)
-		return rel, ok && !strings.ContainsAny(rel, `*?[]!\ `) && slices.ContainsFunc(what.sources, func(s string) bool {
-			return strings.TrimPrefix(path.Clean("/"+s)+"/"+rel, "/") == strings.TrimPrefix(source, "/")
-		})
+		return rel, ok && !strings.ContainsAny(rel, `*?[]!\ `) &&
+			slices.ContainsFunc(what.sources, func(s string) bool {
+				return strings.TrimPrefix(path.Clean("/"+s)+"/"+rel,
+					"/") == strings.TrimPrefix(source, "/")
+			})
 	}
-	return rel, !strings.ContainsAny(rel, `*?[]!\ `) && !(what.destDir && rel == path.Base(path.Clean("/"+what.sources[0])) && c.r.others(layer, what.dest, c.path) == 0)
+	return rel, !strings.ContainsAny(rel, `*?[]!\ `) &&
+		!(what.destDir && rel == path.Base(path.Clean("/"+what.sources[0])) &&
+			c.r.others(layer, what.dest, c.path) == 0)
 }
 
 // fewer returns the edit that removes one file from a COPY of several.
 func (c *cure) fewer(what copied) []string {
 	left := slices.DeleteFunc(slices.Clone(what.sources), func(s string) bool {
-		return !strings.ContainsAny(s, "*?[") && path.Join(what.dest, path.Base(path.Clean("/"+s))) == c.path
+		return !strings.ContainsAny(s, "*?[") &&
+			path.Join(what.dest, path.Base(path.Clean("/"+s))) == c.path
 	})
 	if len(left) != len(what.sources)-1 || len(left) == 0 {
 		return nil
 	}
 	dest := what.args[len(what.args)-1]
-	return []string{fmt.Sprintf("write ‘%s’ instead of ‘%s’ at %s", strings.Join(append(left, dest), " "), what.rest, c.made.At())}
+	return []string{fmt.Sprintf("write ‘%s’ instead of ‘%s’ at %s",
+		strings.Join(append(left, dest), " "), what.rest, c.made.At())}
 }
 
 // moved returns the remedy for a RUN that only renames what was copied.
@@ -519,20 +547,23 @@ func (c *cure) moved() string {
 	what, ok := c.r.copied(c.r.Layers[c.f.Creator].Instruction)
 	p := parseInstruction(c.gone.Text)
 	list, simple := p.commands()
-	if !ok || !simple || !c.whole() || what.json || len(what.sources) != 1 || what.destDir || what.dest != c.path || len(c.between()) > 1 {
+	if !ok || !simple || !c.whole() || what.json || len(what.sources) != 1 || what.destDir ||
+		what.dest != c.path || len(c.between()) > 1 {
 		return ""
 	}
 	for _, cmd := range list {
 		name, _ := cmd.applet()
 		operands := cmd.operands()
-		if name != "mv" || len(operands) != 2 || path.Clean(operands[0]) != c.path || !strings.HasPrefix(operands[1], "/") {
+		if name != "mv" || len(operands) != 2 || path.Clean(operands[0]) != c.path ||
+			!strings.HasPrefix(operands[1], "/") {
 			continue
 		}
 		dest := operands[1]
 		if c.r.dirIn(c.f.Killer-1, path.Clean(dest)) {
 			dest = path.Join(dest, path.Base(c.path))
 		}
-		edit := fmt.Sprintf("write ‘%s %s’ instead of ‘%s’ at %s", what.sources[0], dest, what.rest, c.made.At())
+		edit := fmt.Sprintf("write ‘%s %s’ instead of ‘%s’ at %s", what.sources[0], dest,
+			what.rest, c.made.At())
 		if len(list) == 1 {
 			return edit + fmt.Sprintf("; leave out the RUN at %s", c.gone.At())
 		}
@@ -551,17 +582,20 @@ func (c *cure) ownStage(what copied, users []*Instruction, removal []string) str
 	}
 	stage := []string{"‘FROM scratch AS " + name + "’"}
 	for _, ins := range c.r.Instructions[:at] {
-		if v := verbOf(ins.Text); (v == "ARG" || v == "ENV") && ins.Stage == c.made.Stage && ins.Owner == c.made.Owner && strings.Contains(what.rest, "$") {
+		if v := verbOf(ins.Text); (v == "ARG" || v == "ENV") && ins.Stage == c.made.Stage &&
+			ins.Owner == c.made.Owner && strings.Contains(what.rest, "$") {
 			stage = append(stage, "‘"+ins.Text+"’")
 		}
 	}
-	if n := len(what.args); n > 0 && !strings.HasPrefix(what.args[n-1], "/") && !strings.HasPrefix(what.args[n-1], "$") {
+	if n := len(what.args); n > 0 && !strings.HasPrefix(what.args[n-1], "/") &&
+		!strings.HasPrefix(what.args[n-1], "$") {
 		if cwd := c.r.workdir(at); cwd != "" {
 			stage = append(stage, "‘WORKDIR "+cwd+"’")
 		}
 	}
 	_, _, removes := c.without(c.path, "rm", "unlink", "rmdir")
-	move := fmt.Sprintf("move the %s at %s to a stage of its own: %s", what.verb, c.made.At(), strings.Join(stage, ", "))
+	move := fmt.Sprintf("move the %s at %s to a stage of its own: %s", what.verb, c.made.At(),
+		strings.Join(stage, ", "))
 	if c.whole() && !removes && !copies(c.gone) && !c.r.there(c.f.Killer, c.path) {
 		return c.bindElsewhere([]string{move}, true, "from="+name+",", c.path, users)
 	}
@@ -575,7 +609,8 @@ func (c *cure) ownStage(what copied, users []*Instruction, removal []string) str
 	}
 	edits := []string{
 		move,
-		fmt.Sprintf("use RUN --mount=type=bind,from=%s,source=%s,target=%s%s at %s", name, c.path, c.path, rw, ats(users)),
+		fmt.Sprintf("use RUN --mount=type=bind,from=%s,source=%s,target=%s%s at %s", name, c.path,
+			c.path, rw, ats(users)),
 	}
 	return strings.Join(append(edits, removal...), "; ")
 }
@@ -590,7 +625,8 @@ func (c *cure) copyTwice() string {
 			return fmt.Sprintf("leave out the %s at %s", second.verb, c.gone.At())
 		}
 		if exclude, can := c.exclude(second, ok, c.f.Killer); can {
-			return fmt.Sprintf("add --exclude=%s to the %s at %s", exclude, second.verb, c.gone.At())
+			return fmt.Sprintf("add --exclude=%s to the %s at %s", exclude,
+				second.verb, c.gone.At())
 		}
 		return fmt.Sprintf("copy %s once: leave it out at %s", c.f.Path, c.gone.At())
 	}
@@ -630,7 +666,8 @@ func (c *cure) rewritten() string {
 
 // meta returns the remedy for a copied path that got another mode or owner.
 func (c *cure) meta() string {
-	advice := fmt.Sprintf("COPY --chmod=… --chown=… at %s instead of chmod or chown at %s", c.made.At(), c.gone.At())
+	advice := fmt.Sprintf("COPY --chmod=… --chown=… at %s instead of chmod or chown at %s",
+		c.made.At(), c.gone.At())
 	removal, _, ok := c.without(c.path, "chmod", "chown", "chgrp")
 	flags, can := c.metaFlags()
 	if !ok || !can || !c.whole() || len(c.between()) > 1 {
@@ -642,7 +679,8 @@ func (c *cure) meta() string {
 			return advice
 		}
 	}
-	edits := []string{fmt.Sprintf("add %s to the %s at %s", strings.Join(flags, " "), verbOf(c.made.Text), c.made.At())}
+	edits := []string{fmt.Sprintf("add %s to the %s at %s", strings.Join(flags, " "),
+		verbOf(c.made.Text), c.made.At())}
 	return strings.Join(append(edits, removal...), "; ")
 }
 
@@ -651,7 +689,8 @@ func (c *cure) meta() string {
 func (c *cure) dirsChanged() (dirs []string) {
 	c.r.Tree.each(c.r.Tree.Node(c.node), func(n *Node) {
 		before, now := c.r.Tree.At(n, c.f.Creator-1), c.r.Tree.At(n, c.f.Killer)
-		if before != nil && now != nil && before.Type == Dir && now.Type == Dir && !sameMeta(before, now) {
+		if before != nil && now != nil && before.Type == Dir && now.Type == Dir &&
+			!sameMeta(before, now) {
 			dirs = append(dirs, c.r.Tree.Path(n))
 		}
 	})
@@ -670,7 +709,8 @@ func (c *cure) onlyDirs(dirs []string) (edits []string) {
 		name, _ := cmd.applet()
 		operands := cmd.operands()
 		if (name == "chmod" || name == "chown" || name == "chgrp") && len(operands) == 2 {
-			edits = append(edits, fmt.Sprintf("write ‘%s %s %s’ instead of ‘%s’ at %s", name, operands[0], strings.Join(dirs, " "), cmd.text, c.gone.At()))
+			edits = append(edits, fmt.Sprintf("write ‘%s %s %s’ instead of ‘%s’ at %s", name,
+				operands[0], strings.Join(dirs, " "), cmd.text, c.gone.At()))
 		}
 	}
 	return edits
@@ -699,7 +739,8 @@ func (c *cure) metaFlags() (flags []string, ok bool) {
 		if was == nil || now == nil || was.Type == Symlink {
 			return
 		}
-		if before := c.r.Tree.At(n, c.f.Creator-1); was.Type == Dir && before != nil && before.Type == Dir {
+		if before := c.r.Tree.At(n, c.f.Creator-1); was.Type == Dir &&
+			before != nil && before.Type == Dir {
 			return // not made by the COPY
 		}
 		modes[now.Mode], owners[[2]uint32{now.UID, now.GID}] = true, true
@@ -774,7 +815,8 @@ func (r *Report) stageRemedy(f *Finding) string {
 	for _, p := range kept {
 		edits = append(edits, fmt.Sprintf("‘COPY --from=%s %s %s’", made.Stage, p, p))
 	}
-	return fmt.Sprintf("use %s instead of ‘FROM %s’, for what it made at %s stays in the image", strings.Join(edits, ", "), made.Stage, made.At())
+	return fmt.Sprintf("use %s instead of ‘FROM %s’, for what it made at %s stays in the image",
+		strings.Join(edits, ", "), made.Stage, made.At())
 }
 
 // duplicateRemedy returns an edit that replaces the last copy for which one edit is enough by a
@@ -784,12 +826,15 @@ func (r *Report) duplicateRemedy(units []int32, owner Owner) string {
 		return ""
 	}
 	units = slices.Clone(units)
-	slices.SortStableFunc(units, func(a, b int32) int { return int(r.Units[a].Layer - r.Units[b].Layer) })
+	slices.SortStableFunc(units, func(a, b int32) int {
+		return int(r.Units[a].Layer - r.Units[b].Layer)
+	})
 	first := r.livePath(&r.Units[units[0]], units[0])
 	for _, i := range slices.Backward(units[1:]) {
 		u := &r.Units[i]
 		l := &r.Layers[u.Layer]
-		if made := r.Made(int(u.Layer)); copies(made) && plain(first, r.livePath(u, i)) && l.Units == 1 && l.Owner != BaseImage && !r.byLayer().links[u.Layer] {
+		if made := r.Made(int(u.Layer)); copies(made) && plain(first, r.livePath(u, i)) &&
+			l.Units == 1 && l.Owner != BaseImage && !r.byLayer().links[u.Layer] {
 			p := r.livePath(u, i)
 			return fmt.Sprintf("if a link will do there, use ‘RUN mkdir -p %s && ln -s %s %s’ instead of the %s at %s", path.Dir(p), first, p, verbOf(made.Text), made.At())
 		}
@@ -835,7 +880,8 @@ func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 	if copies(made) {
 		p := parseInstruction(made.Text)
 		if _, from := p.flag("from"); from {
-			return fmt.Sprintf("add --exclude=%s to the COPY at %s", ignorePattern(d.Kind, dir), made.At())
+			return fmt.Sprintf("add --exclude=%s to the COPY at %s",
+				ignorePattern(d.Kind, dir), made.At())
 		}
 		return fmt.Sprintf("add ‘%s’ to .dockerignore", ignorePattern(d.Kind, dir))
 	}
@@ -843,7 +889,8 @@ func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 	switch d.Kind {
 	case PackageLists, LanguageCache:
 		if m := cacheMount(d.Path); m != "" && verbOf(made.Text) == "RUN" {
-			return fmt.Sprintf("use RUN --mount=type=cache,target=%s at %s", m, ats(r.runsFrom(d.Layer)))
+			return fmt.Sprintf("use RUN --mount=type=cache,target=%s at %s", m,
+				ats(r.runsFrom(d.Layer)))
 		}
 	case VersionControl:
 		for p := dir; p != "/" && p != "."; p = path.Dir(p) {

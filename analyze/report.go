@@ -49,9 +49,10 @@ type Report struct {
 
 // Base describes where the base image ends.
 type Base struct {
-	Name   string     `json:"name,omitempty"`
-	Digest string     `json:"digest,omitempty"`
-	Layers int        `json:"layers"`         // the number of the image's layers that belong to the base
+	Name   string `json:"name,omitempty"`
+	Digest string `json:"digest,omitempty"`
+	// the number of the image's layers that belong to the base
+	Layers int        `json:"layers"`
 	Source BaseSource `json:"source"`         // how that is known
 	Note   string     `json:"note,omitempty"` // for a guess, its reason
 }
@@ -72,9 +73,11 @@ type Owner uint8
 
 // The owners.
 const (
-	Own          Owner = iota // the instructions of the stage that the image was made of
-	EarlierStage              // an earlier stage of the same Dockerfile, which that stage is based on
-	BaseImage                 // the base image: not changeable by this Dockerfile, and never counted in a gate
+	Own Owner = iota // the instructions of the stage that the image was made of
+	// an earlier stage of the same Dockerfile, which that stage is based on
+	EarlierStage
+	// the base image: not changeable by this Dockerfile, and never counted in a gate
+	BaseImage
 )
 
 var ownerNames = [...]string{"own", "stage", "base"}
@@ -99,18 +102,20 @@ type Reason uint8
 
 // The reasons.
 const (
-	Live              Reason = iota // it is not dead
-	Deleted                         // a whiteout names it or a directory above it
-	HiddenByOpaque                  // a directory above it was made again, with an opaque mark
-	DirectoryReplaced               // a directory above it was replaced by a file that is not a directory
-	Overwritten                     // another file of any type took its name
-	RewrittenSame                   // the same file again, without a difference
-	RewrittenTime                   // the same file again, with another time
-	RewrittenMetadata               // the same file again, with another mode, owner or attribute
+	Live           Reason = iota // it is not dead
+	Deleted                      // a whiteout names it or a directory above it
+	HiddenByOpaque               // a directory above it was made again, with an opaque mark
+	// a directory above it was replaced by a file that is not a directory
+	DirectoryReplaced
+	Overwritten       // another file of any type took its name
+	RewrittenSame     // the same file again, without a difference
+	RewrittenTime     // the same file again, with another time
+	RewrittenMetadata // the same file again, with another mode, owner or attribute
 )
 
 var reasonNames = [...]string{
-	"live", "deleted", "hidden-by-opaque", "directory-replaced", "overwritten", "rewritten-unchanged", "rewritten-time", "rewritten-metadata",
+	"live", "deleted", "hidden-by-opaque", "directory-replaced", "overwritten",
+	"rewritten-unchanged", "rewritten-time", "rewritten-metadata",
 }
 
 // String returns the word for the reason in reports.
@@ -124,7 +129,8 @@ func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 func (r *Reason) UnmarshalText(text []byte) error { return fromName(r, reasonNames[:], text) }
 
 var reasonTexts = [...]string{
-	"visible", "deleted", "hidden by an opaque directory", "its directory was replaced", "overwritten", "rewritten, nothing changed",
+	"visible", "deleted", "hidden by an opaque directory", "its directory was replaced",
+	"overwritten", "rewritten, nothing changed",
 	"rewritten, only the time changed", "rewritten, only mode, owner or attributes changed",
 }
 
@@ -246,12 +252,14 @@ const (
 	Secret // looks like a key or a password; in a dead layer it is a leak
 )
 
-var debrisNames = [...]string{"", "package-lists", "language-cache", "version-control", "logs", "bytecode", "core-file", "secret"}
+var debrisNames = [...]string{"", "package-lists", "language-cache", "version-control", "logs",
+	"bytecode", "core-file", "secret"}
 
 // String returns the word for the kind in reports, "" for none.
 func (k DebrisKind) String() string { return debrisNames[k] }
 
-var debrisTexts = [...]string{"", "package lists and archives", "cache of a language's tools", "version control", "logs", "compiled Python", "core dump", "looks like a secret"}
+var debrisTexts = [...]string{"", "package lists and archives", "cache of a language's tools",
+	"version control", "logs", "compiled Python", "core dump", "looks like a secret"}
 
 // Text returns the kind in words.
 func (k DebrisKind) Text() string { return debrisTexts[k] }

@@ -62,7 +62,8 @@ func (s *scanner) scan() error {
 }
 
 var types = map[byte]Type{
-	unpack.TypeFile: Regular, unpack.TypeHardlink: Regular, unpack.TypeSymlink: Symlink, unpack.TypeChar: Device,
+	unpack.TypeFile: Regular, unpack.TypeHardlink: Regular, unpack.TypeSymlink: Symlink,
+	unpack.TypeChar:  Device,
 	unpack.TypeBlock: Device, unpack.TypeDir: Dir, unpack.TypeFifo: Fifo,
 }
 

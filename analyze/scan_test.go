@@ -30,8 +30,10 @@ func entriesOf(t *testing.T, table *Table) []Entry {
 func TestTable(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	plain := pack(t, []item{
-		dir("d"), file("d/"+strings.Repeat("n", 200), "x").chown(70000).attr("v").at(-5), file("d/b", size('b', 700<<10)), link("d/c", "d/b"),
-		symlink("s", "/d/b"), whiteout("d/w"), opaque("d"), {kind: 'p', path: "p", mode: 0o600}, file(".wh..wh.plnk/1.2", "aufs"), file("empty", ""),
+		dir("d"), file("d/"+strings.Repeat("n", 200), "x").chown(70000).attr("v").at(-5),
+		file("d/b", size('b', 700<<10)), link("d/c", "d/b"),
+		symlink("s", "/d/b"), whiteout("d/w"), opaque("d"), {kind: 'p', path: "p", mode: 0o600},
+		file(".wh..wh.plnk/1.2", "aufs"), file("empty", ""),
 	})
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
@@ -71,26 +73,32 @@ func TestTable(t *testing.T) {
 func TestScanErrors(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	plain := pack(t, []item{file("a", size('a', 3<<20)), file("b", "b")})
-	if _, err := Scan(context.Background(), bytes.NewReader(plain[:2<<20])); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := Scan(context.Background(), bytes.NewReader(plain[:2<<20])); !errors.Is(err,
+		io.ErrUnexpectedEOF) {
 		t.Errorf("a layer cut short: %v", err)
 	}
 	broken := errors.New("broken")
-	if _, err := Scan(context.Background(), io.MultiReader(bytes.NewReader(plain[:1<<20]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+	if _, err := Scan(context.Background(),
+		io.MultiReader(bytes.NewReader(plain[:1<<20]), iotest.ErrReader(broken))); !errors.Is(err,
+		broken) {
 		t.Errorf("a reader's error: %v", err)
 	}
-	if _, err := Scan(context.Background(), bytes.NewReader(pack(t, []item{file(".wh.d/x", "x")}))); err == nil {
+	if _, err := Scan(context.Background(),
+		bytes.NewReader(pack(t, []item{file(".wh.d/x", "x")}))); err == nil {
 		t.Error("a name below a whiteout was taken")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Scan(ctx, bytes.NewReader(plain)); err != nil && !errors.Is(err, context.Canceled) {
+	if _, err := Scan(ctx, bytes.NewReader(plain)); err != nil &&
+		!errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
 
 // FuzzTable: whatever is taken for a table ends, and without a panic.
 func FuzzTable(f *testing.F) {
-	t, err := Scan(context.Background(), bytes.NewReader(pack(f, []item{dir("d"), file("d/a", "x"), link("d/b", "d/a"), whiteout("w"), symlink("s", "d")})))
+	t, err := Scan(context.Background(), bytes.NewReader(pack(f,
+		[]item{dir("d"), file("d/a", "x"), link("d/b", "d/a"), whiteout("w"), symlink("s", "d")})))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -53,15 +53,21 @@ func sparseTar(name string, size int64, runs ...run) []byte {
 func TestSparse(t *testing.T) {
 	const tebi = 1 << 40
 	one := sparseTar("a", tebi, run{tebi - 4, "tail"})
-	before := analyzed(t, 0, one, sparseTar("a", tebi, run{4095, "x"}, run{8 << 30, "y"}), pack(t, []item{file("b", "b")}))
-	if l := before.Layers[0]; l.Bytes != tebi || l.Dead != tebi || l.DeadCompressed.Bytes > l.Compressed {
+	before := analyzed(t, 0, one, sparseTar("a", tebi, run{4095, "x"}, run{8 << 30, "y"}),
+		pack(t, []item{file("b", "b")}))
+	if l := before.Layers[0]; l.Bytes != tebi || l.Dead != tebi ||
+		l.DeadCompressed.Bytes > l.Compressed {
 		t.Errorf("%+v", l)
 	}
-	out, p := pruned(t, 0, [][]byte{one, sparseTar("a", tebi, run{8 << 30, "y"}), pack(t, []item{file("b", "b")})})
+	out, p := pruned(t, 0, [][]byte{one, sparseTar("a", tebi, run{8 << 30, "y"}),
+		pack(t, []item{file("b", "b")})})
 	if p.Bytes != tebi || len(unpackedNames(t, out[0])) != 0 || len(unpackedNames(t, out[1])) != 1 {
-		t.Errorf("%d bytes pruned, %q %q stay", p.Bytes, unpackedNames(t, out[0]), unpackedNames(t, out[1]))
+		t.Errorf("%d bytes pruned, %q %q stay", p.Bytes, unpackedNames(t, out[0]),
+			unpackedNames(t, out[1]))
 	}
-	if _, err := Image(context.Background(), input(0, sparseTar("a", 1<<62, run{0, "a"}), sparseTar("b", 1<<62, run{0, "a"}))); err == nil {
+	if _, err := Image(context.Background(),
+		input(0, sparseTar("a", 1<<62, run{0, "a"}),
+			sparseTar("b", 1<<62, run{0, "a"}))); err == nil {
 		t.Error("sizes whose sum overflows were taken")
 	}
 }
@@ -103,7 +109,8 @@ func TestSparseContent(t *testing.T) {
 				t.Errorf("with holes %x, without %x", got, want)
 			}
 			// Runs that begin and end elsewhere.
-			wider := []run{{0, string(dense[:4096])}, {4096, string(dense[4096:6000])}, {49_999, string(dense[49_999:60_000])}, {size - 100, string(dense[size-100:])}}
+			wider := []run{{0, string(dense[:4096])}, {4096, string(dense[4096:6000])},
+				{49_999, string(dense[49_999:60_000])}, {size - 100, string(dense[size-100:])}}
 			if got := content(sparseTar("f", size, wider...)); got != want {
 				t.Errorf("with other holes %x, without %x", got, want)
 			}

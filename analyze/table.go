@@ -164,7 +164,8 @@ func (r *tableReader) entry(e *Entry, path []byte) []byte {
 		return path
 	}
 	path = append(path[:same], r.bytes()...)
-	*e = Entry{Path: string(path), Type: Type(flags & typeMask), Opaque: flags&opaqueFlag != 0, Hardlink: flags&hardFlag != 0}
+	*e = Entry{Path: string(path), Type: Type(flags & typeMask), Opaque: flags&opaqueFlag != 0,
+		Hardlink: flags&hardFlag != 0}
 	switch {
 	case e.Type > Fifo:
 		r.bad = true

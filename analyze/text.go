@@ -73,7 +73,8 @@ func Printable(s string) string {
 
 // plainRune reports whether a terminal shows a character and does not interpret it.
 func plainRune(r rune) bool {
-	return r != utf8.RuneError && !unicode.IsControl(r) && !unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
+	return r != utf8.RuneError && !unicode.IsControl(r) &&
+		!unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
 }
 
 // printer writes lines and keeps the first error.
@@ -139,7 +140,8 @@ func (b Base) text() string {
 		layers = ""
 	}
 	how := map[BaseSource]string{
-		BaseRecord: "as the build wrote down", BaseAnnotation: "as the image's annotations say", BaseGiven: "as given", BaseGuess: "a guess: " + Printable(b.Note),
+		BaseRecord: "as the build wrote down", BaseAnnotation: "as the image's annotations say",
+		BaseGiven: "as given", BaseGuess: "a guess: " + Printable(b.Note),
 	}[b.Source]
 	if how != "" {
 		how = " (" + how + ")"
@@ -177,7 +179,8 @@ func (r *Report) textInstructions(p *printer, o TextOptions) {
 	for _, l := range r.Layers {
 		most = max(most, l.Bytes)
 	}
-	p.printf("%-7s %8s %8s %8s  %-*s  %s\n", "LINE", "SIZE", "LIVE", "DEAD", barWidth, "", "INSTRUCTION")
+	p.printf("%-7s %8s %8s %8s  %-*s  %s\n", "LINE", "SIZE", "LIVE", "DEAD",
+		barWidth, "", "INSTRUCTION")
 	for i := range r.Instructions {
 		ins := &r.Instructions[i]
 		if ins.Layer < 0 {
@@ -189,10 +192,12 @@ func (r *Report) textInstructions(p *printer, o TextOptions) {
 		if o.Color && dead != "" {
 			dead = "\x1b[31m" + dead + "\x1b[0m"
 		}
-		p.printf("%-7s %8s %8s %8s  %s%s%s  %s\n", r.lineOf(ins), units.Size(l.Bytes), units.Size(l.Live), deadSize(l.Dead), live, dead, pad,
+		p.printf("%-7s %8s %8s %8s  %s%s%s  %s\n", r.lineOf(ins), units.Size(l.Bytes),
+			units.Size(l.Live), deadSize(l.Dead), live, dead, pad,
 			shorten(Printable(ins.Text), max(20, o.Width-55)))
 		for _, s := range l.Reasons {
-			p.printf("%-7s %8s %8s %8s  %s\n", "", "", "", units.Size(s.Bytes), s.Reason.Text()+r.killers(ins.Layer, s.Reason))
+			p.printf("%-7s %8s %8s %8s  %s\n", "", "", "", units.Size(s.Bytes),
+				s.Reason.Text()+r.killers(ins.Layer, s.Reason))
 		}
 	}
 	p.printf("\n")
@@ -242,7 +247,8 @@ func (r *Report) killers(layer int, reason Reason) string {
 }
 
 func (r *Report) textTotals(p *printer) {
-	p.printf("%s in %d layers: %s live, %s dead", units.Size(r.Total.Bytes), len(r.Layers), units.Size(r.Total.Live), units.Size(r.Total.Dead))
+	p.printf("%s in %d layers: %s live, %s dead", units.Size(r.Total.Bytes), len(r.Layers),
+		units.Size(r.Total.Live), units.Size(r.Total.Dead))
 	if len(r.Owners) > 1 || len(r.Owners) == 1 && r.Owners[0].Owner == BaseImage {
 		var parts []string
 		for _, s := range r.Owners {
@@ -331,7 +337,8 @@ func (r *Report) textDebris(p *printer, o TextOptions) {
 		if d.Accepted {
 			what += ", accepted"
 		}
-		p.printf("%8s  %s  (%s; %s)\n", units.Size(d.Bytes), Printable(d.Path), what, r.named(d.Layer, 50))
+		p.printf("%8s  %s  (%s; %s)\n", units.Size(d.Bytes), Printable(d.Path), what,
+			r.named(d.Layer, 50))
 		p.printf("          → %s\n", Printable(d.Remedy))
 	}
 	p.printf("\n")
@@ -352,7 +359,8 @@ func (r *Report) textDuplicates(p *printer) {
 		if d.Copies > len(paths) {
 			paths = append(paths, "…")
 		}
-		p.printf("%8s  %d × %s: %s\n", units.Size(d.Extra), d.Copies, units.Size(d.Size), strings.Join(paths, ", "))
+		p.printf("%8s  %d × %s: %s\n", units.Size(d.Extra), d.Copies, units.Size(d.Size),
+			strings.Join(paths, ", "))
 		if d.Remedy != "" {
 			p.printf("          → %s\n", Printable(d.Remedy))
 		}

@@ -212,7 +212,9 @@ func (t *Tree) After(layer int, units []Unit) *View { return t.view(layer, layer
 
 // Since is After with the changes of all layers from first to layer together: a file that was
 // added and then changed is shown as added, and one that was added and removed is not shown.
-func (t *Tree) Since(first, layer int, units []Unit) *View { return t.view(first, layer, true, units) }
+func (t *Tree) Since(first, layer int, units []Unit) *View {
+	return t.view(first, layer, true, units)
+}
 
 // Final returns the view of the image's final file system.
 func (t *Tree) Final(units []Unit) *View { return t.After(t.layers-1, units) }
@@ -220,7 +222,8 @@ func (t *Tree) Final(units []Unit) *View { return t.After(t.layers-1, units) }
 // view computes sums from the last node to the first: a node is made after its parent, so its
 // number is higher.
 func (t *Tree) view(first, layer int, whole bool, units []Unit) *View {
-	v := &View{Tree: t, Layer: layer, First: first, Whole: whole, sums: make([]viewSum, len(t.nodes))}
+	v := &View{Tree: t, Layer: layer, First: first, Whole: whole,
+		sums: make([]viewSum, len(t.nodes))}
 	seen := make([]bool, len(units)) // a unit is counted at one of its paths
 	for i := len(t.nodes) - 1; i >= 0; i-- {
 		n, s := &t.nodes[i], &v.sums[i]

@@ -37,11 +37,13 @@ func TestQuick(t *testing.T) {
 	}
 	dir := t.TempDir()
 	doc := filepath.Join(dir, "doc.md")
-	if err := os.WriteFile(doc, []byte("by hand\n"+beginMark+"\nold\n"+endMark+"\nmore by hand\n"), 0o644); err != nil {
+	if err := os.WriteFile(doc, []byte("by hand\n"+beginMark+"\nold\n"+endMark+"\nmore by hand\n"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	o := options{
-		layerbuild: testlab.Binary(t), peers: layerbuild + ",none-such", runs: 2, quick: true, curves: true, fs: "none", dir: dir, output: doc,
+		layerbuild: testlab.Binary(t), peers: layerbuild + ",none-such", runs: 2, quick: true,
+		curves: true, fs: "none", dir: dir, output: doc,
 		cases: "^(run-true|warm|edit|layer|context-.*|copy|stages|unpack|memory|files-curve|steps-curve|layers-curve)$",
 	}
 	if err := run(t.Context(), o); err != nil {
@@ -52,7 +54,8 @@ func TestQuick(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(raw)
-	for _, want := range []string{"by hand\n" + beginMark + "\n## The machine\n", "Left out: none-such", "tiny sizes", "\n### 50 × RUN true\n", "\n| tar xzf | ",
+	for _, want := range []string{"by hand\n" + beginMark + "\n## The machine\n",
+		"Left out: none-such", "tiny sizes", "\n### 50 × RUN true\n", "\n| tar xzf | ",
 		"\n| 200 files, nothing changed | ", "\n| 4 layers | ", endMark + "\nmore by hand\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in the document", want)
@@ -98,7 +101,8 @@ func TestGroup(t *testing.T) {
 			}
 			peak := tt.g.watch()
 			// With a command after it, the shell does not replace itself by the loop.
-			cmd := exec.Command("sh", "-c", `sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; true`)
+			cmd := exec.Command("sh", "-c",
+				`sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; true`)
 			if err := tt.g.run(t.Context(), cmd); err != nil {
 				t.Fatal(err)
 			}
@@ -139,12 +143,16 @@ func seconds(wall, cpu float64, memory int64) sample {
 func TestReport(t *testing.T) {
 	r := &report{machine: []string{"CPU: fast"}, results: []result{{
 		work: work{title: "Work", what: "What is done.", unit: "step", goals: []goal{
-			{of: layerbuild, figure: cpuPerUnit, limit: 0.004}, {of: layerbuild, figure: memory, limit: 20e6},
-			{of: layerbuild, figure: wall, limit: 0.6, than: buildah}, {of: "nobody", figure: wall, limit: 1},
+			{of: layerbuild, figure: cpuPerUnit, limit: 0.004},
+			{of: layerbuild, figure: memory, limit: 20e6},
+			{of: layerbuild, figure: wall, limit: 0.6, than: buildah},
+			{of: "nobody", figure: wall, limit: 1},
 		}},
 		rows: []row{
-			{name: layerbuild, units: 100, samples: []sample{seconds(1, 0.5, 10e6), seconds(3, 0.2, 30e6), seconds(2, 0.3, 30e6)}},
-			{name: buildah, units: 100, samples: []sample{seconds(2, 5, 20e6), seconds(9, 2, 60e6), seconds(8, 3, 60e6)}},
+			{name: layerbuild, units: 100, samples: []sample{seconds(1, 0.5, 10e6),
+				seconds(3, 0.2, 30e6), seconds(2, 0.3, 30e6)}},
+			{name: buildah, units: 100, samples: []sample{seconds(2, 5, 20e6), seconds(9, 2, 60e6),
+				seconds(8, 3, 60e6)}},
 			{name: dockerClassic, failure: "two\nlines | bar"},
 		},
 	}, {work: work{title: "None", what: "Nothing."}, note: "no registry"}}}
@@ -187,17 +195,21 @@ func TestKept(t *testing.T) {
 	for _, w := range all[:2] {
 		old.results = append(old.results, result{work: w, note: "first"})
 	}
-	r := &report{measured: "v2, later", kept: readKept(old.markdown()), results: []result{{work: all[1], note: "second"}, {work: all[2], note: "second"}}}
+	r := &report{measured: "v2, later", kept: readKept(old.markdown()),
+		results: []result{{work: all[1], note: "second"}, {work: all[2], note: "second"}}}
 	got := r.markdown()
-	for _, want := range []string{"Left out: first\n\nMeasured: layerbuild v1, now\n", "Left out: second\n\nMeasured: layerbuild v2, later\n"} {
+	for _, want := range []string{"Left out: first\n\nMeasured: layerbuild v1, now\n",
+		"Left out: second\n\nMeasured: layerbuild v2, later\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
-	if strings.Count(got, "first") != 1 || strings.Count(got, "### ") != 3 || strings.Count(got, "| "+all[0].title+" | ") != len(all[0].goals) {
+	if strings.Count(got, "first") != 1 || strings.Count(got, "### ") != 3 ||
+		strings.Count(got, "| "+all[0].title+" | ") != len(all[0].goals) {
 		t.Errorf("got\n%s", got)
 	}
-	again := (&report{kept: readKept(got), results: []result{{work: all[2], note: "second"}}, measured: "v2, later"}).markdown()
+	again := (&report{kept: readKept(got), results: []result{{work: all[2], note: "second"}},
+		measured: "v2, later"}).markdown()
 	if d := cmp.Diff(got, again); d != "" {
 		t.Errorf("kept once more (-first +second):\n%s", d)
 	}
@@ -205,7 +217,8 @@ func TestKept(t *testing.T) {
 
 func TestNumbers(t *testing.T) {
 	for _, tt := range []struct{ got, want string }{
-		{span(123.4), "123 s"}, {span(12.34), "12.3 s"}, {span(1.234), "1.23 s"}, {span(0.1234), "123 ms"}, {span(0.01234), "12.3 ms"},
+		{span(123.4), "123 s"}, {span(12.34), "12.3 s"}, {span(1.234), "1.23 s"},
+		{span(0.1234), "123 ms"}, {span(0.01234), "12.3 ms"},
 		{span(0.0000027), "2.7 µs"}, {number(999), "999"}, {number(1_000_000), "1,000,000"},
 		{size.format(12_345_678), "12.3 MB"}, {line(strings.Repeat("é", 400))[298:], "é…"},
 	} {

@@ -60,7 +60,9 @@ func (l *lab) recipe(ctx context.Context, r recipe) ([]contender, error) {
 				}
 				return nil
 			},
-			commands: func() ([]*exec.Cmd, error) { return []*exec.Cmd{p.command(p.build(r.dir, appImage))}, nil },
+			commands: func() ([]*exec.Cmd, error) {
+				return []*exec.Cmd{p.command(p.build(r.dir, appImage))}, nil
+			},
 		}
 	}), nil
 }
@@ -68,25 +70,38 @@ func (l *lab) recipe(ctx context.Context, r recipe) ([]contender, error) {
 // comparisons returns the works that each peer does.
 func comparisons() []work {
 	return []work{
-		{name: "run-true", title: "50 × RUN true", what: "The cost of a step that does nothing; a start and an end of the tool are in it, too.", unit: "step",
-			goals: []goal{{of: layerbuild, figure: cpuPerUnit, limit: 0.004}, {of: layerbuild, figure: wallPerUnit, limit: 0.005}}, make: runTrue},
-		{name: "warm", title: "Rebuild of 10 steps, nothing changed", what: "COPY, WORKDIR and RUN with a context of three files.",
-			goals: []goal{{of: layerbuild, figure: cpu, limit: 0.010}, {of: layerbuild, figure: wall, limit: 0.012}}, make: warm},
-		{name: "edit", title: "One file edited of 2,000", what: "`ADD . /src` and a cheap RUN are done again; the image is named in the tool's store.",
+		{name: "run-true", title: "50 × RUN true",
+			what: "The cost of a step that does nothing; a start and an end of the tool are in it, too.", unit: "step",
+			goals: []goal{{of: layerbuild, figure: cpuPerUnit, limit: 0.004},
+				{of: layerbuild, figure: wallPerUnit, limit: 0.005}}, make: runTrue},
+		{name: "warm", title: "Rebuild of 10 steps, nothing changed",
+			what: "COPY, WORKDIR and RUN with a context of three files.",
+			goals: []goal{{of: layerbuild, figure: cpu, limit: 0.010},
+				{of: layerbuild, figure: wall, limit: 0.012}}, make: warm},
+		{name: "edit", title: "One file edited of 2,000",
+			what:  "`ADD . /src` and a cheap RUN are done again; the image is named in the tool's store.",
 			goals: []goal{{of: layerbuild, figure: wall, limit: 0.25}}, make: edit},
-		{name: "layer", title: "A layer of 600 MB", what: "COPY of the machine's own programs and libraries.",
+		{name: "layer", title: "A layer of 600 MB",
+			what:  "COPY of the machine's own programs and libraries.",
 			goals: []goal{{of: layerbuild, figure: memory, limit: 96e6}}, make: layer},
-		{name: "context-cold", title: "50,000-file context, first build", what: "`COPY . /src` and RUN true; files of 2 KB.", unit: "file", make: contextCold},
-		{name: "context-warm", title: "50,000-file context, nothing changed", what: "The same again.", unit: "file",
+		{name: "context-cold", title: "50,000-file context, first build",
+			what: "`COPY . /src` and RUN true; files of 2 KB.", unit: "file", make: contextCold},
+		{name: "context-warm", title: "50,000-file context, nothing changed",
+			what: "The same again.", unit: "file",
 			goals: []goal{{of: layerbuild, figure: wall, limit: 0.25}}, make: contextWarm},
-		{name: "copy", title: "COPY of 25,000 files (180 MB)", what: "Into a store that has never seen them.", unit: "file",
+		{name: "copy", title: "COPY of 25,000 files (180 MB)",
+			what: "Into a store that has never seen them.", unit: "file",
 			goals: []goal{{of: layerbuild, figure: cpu, limit: 2}}, make: copyFiles},
-		{name: "stages", title: "Four independent stages of 2 s", what: "Each sleeps; a last one copies a file of each. buildah as it is without --jobs.",
+		{name: "stages", title: "Four independent stages of 2 s",
+			what:  "Each sleeps; a last one copies a file of each. buildah as it is without --jobs.",
 			goals: []goal{{of: layerbuild, figure: wall, limit: 2.1}}, make: stages},
-		{name: "pull", title: "Pull of a 0.5 GB base in two layers", what: "From a registry on loopback into an empty store, and one step on it.",
+		{name: "pull", title: "Pull of a 0.5 GB base in two layers",
+			what:  "From a registry on loopback into an empty store, and one step on it.",
 			goals: []goal{{of: layerbuild, figure: wall, limit: 3}}, make: pull},
-		{name: "push", title: "Push of 0.5 GB", what: "A COPY of 0.5 GB of programs and libraries is built and pushed to an empty registry on loopback: some tools compress in the build, some in the push.", make: push},
-		{name: "apt", title: "apt-get install python3 on Debian", what: "`apt-get update` and the installation, from the machine's own package sources: the network is in it.", make: apt},
+		{name: "push", title: "Push of 0.5 GB",
+			what: "A COPY of 0.5 GB of programs and libraries is built and pushed to an empty registry on loopback: some tools compress in the build, some in the push.", make: push},
+		{name: "apt", title: "apt-get install python3 on Debian",
+			what: "`apt-get update` and the installation, from the machine's own package sources: the network is in it.", make: apt},
 	}
 }
 
@@ -106,8 +121,10 @@ func warm(ctx context.Context, l *lab) ([]contender, error) {
 				return err
 			}
 		}
-		return write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "WORKDIR /app", "COPY a .", "RUN cat a > d", "COPY b .", "RUN cat b > e",
-			"COPY c .", "RUN cat c > f", "WORKDIR /app/more", "RUN echo > g", "RUN echo > h", `CMD ["sh"]`)
+		return write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "WORKDIR /app",
+			"COPY a .", "RUN cat a > d", "COPY b .", "RUN cat b > e",
+			"COPY c .", "RUN cat c > f", "WORKDIR /app/more", "RUN echo > g",
+			"RUN echo > h", `CMD ["sh"]`)
 	})
 	if err != nil {
 		return nil, err
@@ -117,7 +134,8 @@ func warm(ctx context.Context, l *lab) ([]contender, error) {
 
 func edit(ctx context.Context, l *lab) ([]contender, error) {
 	dir, err := l.fixture("edit", func(dir string) error {
-		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "ADD . /src", "RUN true"); err != nil {
+		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "ADD . /src",
+			"RUN true"); err != nil {
 			return err
 		}
 		return l.files(dir, l.sizes.editFiles, 4000)
@@ -125,16 +143,19 @@ func edit(ctx context.Context, l *lab) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.recipe(ctx, recipe{dir: dir, keep: true, warm: true, edit: func(p *peer, run int) error {
-		return write(filepath.Join(dir, fileName(l.sizes.editFiles/2)), fmt.Sprintf("edited for %s, run %d", p.name, run))
-	}})
+	return l.recipe(ctx, recipe{dir: dir, keep: true, warm: true,
+		edit: func(p *peer, run int) error {
+			return write(filepath.Join(dir, fileName(l.sizes.editFiles/2)),
+				fmt.Sprintf("edited for %s, run %d", p.name, run))
+		}})
 }
 
 // binaryContext makes a context with size bytes of programs and libraries, and a Dockerfile that
 // copies them.
 func (l *lab) binaryContext(size int64) (string, error) {
 	return l.fixture(fmt.Sprintf("binaries-%d", size/1e6), func(dir string) error {
-		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "COPY data /opt/"); err != nil {
+		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage,
+			"COPY data /opt/"); err != nil {
 			return err
 		}
 		return binaries(filepath.Join(dir, "data"), 0, size)
@@ -151,7 +172,8 @@ func layer(ctx context.Context, l *lab) ([]contender, error) {
 
 func (l *lab) manyFiles() (string, error) {
 	return l.fixture("context", func(dir string) error {
-		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "COPY . /src", "RUN true"); err != nil {
+		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "COPY . /src",
+			"RUN true"); err != nil {
 			return err
 		}
 		return l.files(dir, l.sizes.contextFiles, 2000)
@@ -176,10 +198,12 @@ func contextWarm(ctx context.Context, l *lab) ([]contender, error) {
 
 func copyFiles(ctx context.Context, l *lab) ([]contender, error) {
 	dir, err := l.fixture("copy", func(dir string) error {
-		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "COPY data /data"); err != nil {
+		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage,
+			"COPY data /data"); err != nil {
 			return err
 		}
-		return l.files(filepath.Join(dir, "data"), l.sizes.copyFiles, int(l.sizes.copyBytes)/l.sizes.copyFiles)
+		return l.files(filepath.Join(dir, "data"), l.sizes.copyFiles,
+			int(l.sizes.copyBytes)/l.sizes.copyFiles)
 	})
 	if err != nil {
 		return nil, err
@@ -190,7 +214,8 @@ func copyFiles(ctx context.Context, l *lab) ([]contender, error) {
 func stages(ctx context.Context, l *lab) ([]contender, error) {
 	var text, last strings.Builder
 	for i := range 4 {
-		fmt.Fprintf(&text, "FROM %s AS s%d\nRUN sleep %s; echo %d > /f%d\n", baseImage, i, l.sizes.sleep, i, i)
+		fmt.Fprintf(&text, "FROM %s AS s%d\nRUN sleep %s; echo %d > /f%d\n", baseImage,
+			i, l.sizes.sleep, i, i)
 		fmt.Fprintf(&last, "COPY --from=s%d /f%d /\n", i, i)
 	}
 	dir, err := l.dockerfile("stages", text.String()+"FROM "+baseImage, last.String())
@@ -220,7 +245,8 @@ func pull(ctx context.Context, l *lab) ([]contender, error) {
 		if err := command(ctx, "cp", filepath.Join(base, "rootfs.tar"), dir); err != nil {
 			return err
 		}
-		return write(filepath.Join(dir, "Dockerfile"), "FROM scratch", "ADD rootfs.tar a /", "COPY b /opt/b/")
+		return write(filepath.Join(dir, "Dockerfile"), "FROM scratch",
+			"ADD rootfs.tar a /", "COPY b /opt/b/")
 	})
 	if err != nil {
 		return nil, err
@@ -245,8 +271,10 @@ func pull(ctx context.Context, l *lab) ([]contender, error) {
 	}
 	return l.each(func(p *peer) contender {
 		return contender{
-			before:   func(ctx context.Context, _ int) error { return p.reset(ctx) },
-			commands: func() ([]*exec.Cmd, error) { return []*exec.Cmd{p.command(p.build(step, appImage))}, nil },
+			before: func(ctx context.Context, _ int) error { return p.reset(ctx) },
+			commands: func() ([]*exec.Cmd, error) {
+				return []*exec.Cmd{p.command(p.build(step, appImage))}, nil
+			},
 		}
 	}), nil
 }

@@ -12,19 +12,28 @@ import (
 // curves returns the works that show how layerbuild's time and memory grow.
 func curves() []work {
 	return []work{
-		{name: "files-curve", title: "Files in the context", what: "`COPY . /src` of files of 100 bytes: first build, and again with nothing changed.", unit: "file", curve: true, make: filesCurve},
-		{name: "sparse-curve", title: "Size of a layer", what: "RUN makes a sparse file of so many GiB.", unit: "GiB", curve: true, make: sparseCurve},
-		{name: "steps-curve", title: "Number of steps", what: "RUN true, so many times; and as many that write a file, each of which is a directory more under the steps after it.", unit: "step", curve: true, make: stepsCurve},
-		{name: "layers-curve", title: "Layers under a step", what: "One RUN on an image of so many layers, each with one file; it counts them.", unit: "layer", curve: true, make: layersCurve},
+		{name: "files-curve", title: "Files in the context",
+			what: "`COPY . /src` of files of 100 bytes: first build, and again with nothing changed.", unit: "file", curve: true, make: filesCurve},
+		{name: "sparse-curve", title: "Size of a layer",
+			what: "RUN makes a sparse file of so many GiB.", unit: "GiB",
+			curve: true, make: sparseCurve},
+		{name: "steps-curve", title: "Number of steps",
+			what: "RUN true, so many times; and as many that write a file, each of which is a directory more under the steps after it.", unit: "step", curve: true, make: stepsCurve},
+		{name: "layers-curve", title: "Layers under a step",
+			what: "One RUN on an image of so many layers, each with one file; it counts them.",
+			unit: "layer", curve: true, make: layersCurve},
 	}
 }
 
 // growing returns layerbuild's build of a context, with some images in the store before it.
-func (l *lab) growing(p *peer, name string, units int, dir string, images map[string]string) contender {
+func (l *lab) growing(p *peer, name string, units int, dir string,
+	images map[string]string) contender {
 	return contender{
 		name: name, group: p.group, units: units,
-		before:   func(ctx context.Context, _ int) error { return l.fresh(ctx, p, images) },
-		commands: func() ([]*exec.Cmd, error) { return []*exec.Cmd{p.command(p.build(dir, appImage))}, nil },
+		before: func(ctx context.Context, _ int) error { return l.fresh(ctx, p, images) },
+		commands: func() ([]*exec.Cmd, error) {
+			return []*exec.Cmd{p.command(p.build(dir, appImage))}, nil
+		},
 	}
 }
 
@@ -49,7 +58,8 @@ func filesCurve(ctx context.Context, l *lab) ([]contender, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage, "COPY . /src"); err != nil {
+		if err := write(filepath.Join(dir, "Dockerfile"), "FROM "+baseImage,
+			"COPY . /src"); err != nil {
 			return nil, err
 		}
 		if err := smallFiles(ctx, dir, n); err != nil {
@@ -94,7 +104,8 @@ func sparseCurve(_ context.Context, l *lab) ([]contender, error) {
 	}
 	var all []contender
 	for _, n := range l.sizes.sparse {
-		dir, err := l.dockerfile(fmt.Sprint("sparse-", n), "FROM "+baseImage, fmt.Sprintf("RUN truncate -s %dG /sparse", n))
+		dir, err := l.dockerfile(fmt.Sprint("sparse-", n), "FROM "+baseImage,
+			fmt.Sprintf("RUN truncate -s %dG /sparse", n))
 		if err != nil {
 			return nil, err
 		}
@@ -110,7 +121,8 @@ func stepsCurve(_ context.Context, l *lab) ([]contender, error) {
 	}
 	var all []contender
 	for _, n := range l.sizes.stepCounts {
-		dir, err := l.dockerfile(fmt.Sprint("steps-", n), "FROM "+baseImage, strings.Repeat("RUN true\n", n))
+		dir, err := l.dockerfile(fmt.Sprint("steps-", n), "FROM "+baseImage,
+			strings.Repeat("RUN true\n", n))
 		if err != nil {
 			return nil, err
 		}
@@ -119,7 +131,8 @@ func stepsCurve(_ context.Context, l *lab) ([]contender, error) {
 		for i := range n {
 			lines = append(lines, fmt.Sprintf("RUN echo > /f%d", i))
 		}
-		dir, err = l.dockerfile(fmt.Sprint("writing-", n), append([]string{"FROM " + baseImage}, lines...)...)
+		dir, err = l.dockerfile(fmt.Sprint("writing-", n),
+			append([]string{"FROM " + baseImage}, lines...)...)
 		if err != nil {
 			return nil, err
 		}
@@ -147,7 +160,8 @@ func layersCurve(_ context.Context, l *lab) ([]contender, error) {
 		if err := write(filepath.Join(below, "file"), "content"); err != nil {
 			return nil, err
 		}
-		dir, err := l.dockerfile(fmt.Sprint("on-tall-", n), "FROM "+tall, fmt.Sprintf("RUN test $(ls /f | wc -l) -eq %d", n))
+		dir, err := l.dockerfile(fmt.Sprint("on-tall-", n), "FROM "+tall,
+			fmt.Sprintf("RUN test $(ls /f | wc -l) -eq %d", n))
 		if err != nil {
 			return nil, err
 		}

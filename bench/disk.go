@@ -33,7 +33,8 @@ func newDisk(ctx context.Context, o options) (d *disk, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d = &disk{dir: filepath.Join(top, "fs"), undo: []func() error{func() error { return remove(top) }}}
+	d = &disk{dir: filepath.Join(top, "fs"),
+		undo: []func() error{func() error { return remove(top) }}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -44,7 +45,8 @@ func newDisk(ctx context.Context, o options) (d *disk, err error) {
 	}
 	switch kind {
 	case "none":
-		d.what = strings.TrimSpace(output(ctx, "stat", "-f", "-c", "%T", d.dir)) + ", a directory of the machine's own"
+		d.what = strings.TrimSpace(output(ctx, "stat", "-f", "-c", "%T", d.dir)) +
+			", a directory of the machine's own"
 		return d, nil
 	case "tmpfs":
 		d.what = "tmpfs"
@@ -61,7 +63,8 @@ func (d *disk) ext4(ctx context.Context, image, size string) error {
 	if err := command(ctx, "truncate", "--size="+size, image); err != nil {
 		return err
 	}
-	_, avail, _ := strings.Cut(output(ctx, "df", "--block-size=1", "--output=avail", filepath.Dir(image)), "\n")
+	_, avail, _ := strings.Cut(output(ctx, "df", "--block-size=1", "--output=avail",
+		filepath.Dir(image)), "\n")
 	if n, err := strconv.ParseInt(strings.TrimSpace(avail), 10, 64); err == nil {
 		if err := command(ctx, "truncate", fmt.Sprintf("--size=<%d", n/10*9), image); err != nil {
 			return err
@@ -72,7 +75,9 @@ func (d *disk) ext4(ctx context.Context, image, size string) error {
 		return err
 	}
 	// Without direct I/O all data would be in the page cache twice.
-	d.what = "ext4 with a journal in a file on " + strings.TrimSpace(output(ctx, "stat", "-f", "-c", "%T", filepath.Dir(image))) + ", by a loop device with direct I/O"
+	d.what = "ext4 with a journal in a file on " +
+		strings.TrimSpace(output(ctx, "stat", "-f", "-c", "%T", filepath.Dir(image))) +
+		", by a loop device with direct I/O"
 	loop := strings.TrimSpace(output(ctx, "losetup", "--find", "--show", "--direct-io=on", image))
 	if loop == "" {
 		d.what = strings.TrimSuffix(d.what, " with direct I/O")
@@ -80,7 +85,9 @@ func (d *disk) ext4(ctx context.Context, image, size string) error {
 			return errors.New("no loop device: try -fs tmpfs")
 		}
 	}
-	d.undo = append(d.undo, func() error { return command(context.Background(), "losetup", "--detach", loop) })
+	d.undo = append(d.undo, func() error {
+		return command(context.Background(), "losetup", "--detach", loop)
+	})
 	return d.mount(ctx, "-t", "ext4", "-o", "noinit_itable", loop, d.dir)
 }
 
@@ -120,7 +127,8 @@ func unmount(dir string) error {
 	}
 	var all []string
 	for line := range strings.Lines(string(raw)) {
-		if f := strings.Fields(line); len(f) > 4 && (f[4] == dir || strings.HasPrefix(f[4], dir+"/")) {
+		if f := strings.Fields(line); len(f) > 4 &&
+			(f[4] == dir || strings.HasPrefix(f[4], dir+"/")) {
 			all = append(all, f[4])
 		}
 	}
@@ -141,10 +149,12 @@ func remove(dir string) error {
 		return command(context.Background(), "rm", "-rf", "--one-file-system", dir)
 	}
 	// Files of subordinate ids can only be removed in a user namespace.
-	if command(context.Background(), "unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir) == nil {
+	if command(context.Background(), "unshare", "--map-root-user", "--map-auto", "rm", "-rf",
+		"--one-file-system", dir) == nil {
 		return nil
 	}
-	return command(context.Background(), "unshare", "--map-root-user", "rm", "-rf", "--one-file-system", dir)
+	return command(context.Background(), "unshare", "--map-root-user", "rm", "-rf",
+		"--one-file-system", dir)
 }
 
 // command runs a command of the machine. The error contains what it printed.

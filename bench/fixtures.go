@@ -38,9 +38,11 @@ type sizes struct {
 
 var full = sizes{
 	pool:  32 << 20,
-	steps: 50, sleep: "2", editFiles: 2000, contextFiles: 50_000, copyFiles: 25_000, copyBytes: 180e6,
+	steps: 50, sleep: "2", editFiles: 2000, contextFiles: 50_000,
+	copyFiles: 25_000, copyBytes: 180e6,
 	layerBytes: 600e6, baseBytes: 500e6, sealBytes: 1e9, entries: 47_000, entryBytes: 128 << 10,
-	layers: []int64{100e6, 300e6, 1000e6}, trees: []int{100_000, 200_000, 500_000, 1_000_000}, sparse: []int64{1, 5, 10, 20},
+	layers: []int64{100e6, 300e6, 1000e6}, trees: []int{100_000, 200_000, 500_000, 1_000_000},
+	sparse:     []int64{1, 5, 10, 20},
 	stepCounts: []int{100, 200, 300, 400, 500}, layerCounts: []int{50, 100, 200, 400},
 }
 
@@ -48,7 +50,8 @@ var quick = sizes{
 	pool:  1 << 20,
 	steps: 3, sleep: "0.1", editFiles: 20, contextFiles: 200, copyFiles: 100, copyBytes: 500e3,
 	layerBytes: 3e6, baseBytes: 2e6, sealBytes: 3e6, entries: 100, entryBytes: 32 << 10,
-	layers: []int64{1e6, 2e6}, trees: []int{100, 200}, sparse: []int64{1}, stepCounts: []int{2, 4}, layerCounts: []int{2, 4},
+	layers: []int64{1e6, 2e6}, trees: []int{100, 200}, sparse: []int64{1}, stepCounts: []int{2, 4},
+	layerCounts: []int{2, 4},
 }
 
 // fixture makes a directory once, for all works that use it.
@@ -78,7 +81,9 @@ func (l *lab) scratch(name string) (string, error) {
 
 // dockerfile makes a context that contains only a Dockerfile.
 func (l *lab) dockerfile(name string, lines ...string) (string, error) {
-	return l.fixture(name, func(dir string) error { return write(filepath.Join(dir, "Dockerfile"), lines...) })
+	return l.fixture(name, func(dir string) error {
+		return write(filepath.Join(dir, "Dockerfile"), lines...)
+	})
 }
 
 func write(path string, lines ...string) error {
@@ -98,7 +103,8 @@ const (
 // base makes the context of baseImage: the machine's busybox.
 func (l *lab) base() (string, error) {
 	return l.fixture("base", func(dir string) error {
-		if err := write(filepath.Join(dir, "Dockerfile"), "FROM scratch", "ADD rootfs.tar /", `CMD ["sh"]`); err != nil {
+		if err := write(filepath.Join(dir, "Dockerfile"), "FROM scratch", "ADD rootfs.tar /",
+			`CMD ["sh"]`); err != nil {
 			return err
 		}
 		bin, err := exec.LookPath("busybox")
@@ -118,19 +124,24 @@ func (l *lab) base() (string, error) {
 		}
 		defer f.Close()
 		w := tar.NewWriter(f)
-		for _, name := range []string{"bin/", "dev/", "etc/", "proc/", "root/", "sys/", "tmp/", "usr/", "var/"} {
-			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755}); err != nil {
+		for _, name := range []string{"bin/", "dev/", "etc/", "proc/", "root/", "sys/",
+			"tmp/", "usr/", "var/"} {
+			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name,
+				Mode: 0o755}); err != nil {
 				return err
 			}
 		}
-		if err := w.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755, Size: int64(len(raw))}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755,
+			Size: int64(len(raw))}); err != nil {
 			return err
 		}
 		if _, err := w.Write(raw); err != nil {
 			return err
 		}
-		for _, name := range []string{"sh", "true", "sleep", "echo", "ls", "wc", "test", "truncate", "cat"} {
-			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox"}); err != nil {
+		for _, name := range []string{"sh", "true", "sleep", "echo", "ls", "wc",
+			"test", "truncate", "cat"} {
+			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name,
+				Linkname: "busybox"}); err != nil {
 				return err
 			}
 		}
@@ -155,7 +166,8 @@ func (l *lab) debian(ctx context.Context) (string, error) {
 		if _, err := os.Stat(l.options.rootfs); err != nil {
 			return fmt.Errorf("no Debian to start from: %w (make rootfs makes it)", err)
 		}
-		if err := command(ctx, "zstd", "-q", "-d", l.options.rootfs, "-o", filepath.Join(dir, "rootfs.tar")); err != nil {
+		if err := command(ctx, "zstd", "-q", "-d", l.options.rootfs, "-o",
+			filepath.Join(dir, "rootfs.tar")); err != nil {
 			return err
 		}
 		return write(filepath.Join(dir, "Dockerfile"), "FROM scratch", "ADD rootfs.tar /")
@@ -219,7 +231,8 @@ func binaries(dir string, skip, size int64) error {
 			skip -= info.Size()
 			return nil
 		}
-		n, err := copyTo(filepath.Join(dir, fmt.Sprint(round), path), io.NewSectionReader(f, 0, size))
+		n, err := copyTo(filepath.Join(dir, fmt.Sprint(round), path),
+			io.NewSectionReader(f, 0, size))
 		if size -= n; size <= 0 && err == nil {
 			return errEnough
 		}

@@ -53,7 +53,8 @@ func hierarchies() []hierarchy {
 		}
 		switch right[0] {
 		case "cgroup":
-			all = append(all, hierarchy{dir: left[4], root: left[3], controllers: strings.Split(right[2], ",")})
+			all = append(all, hierarchy{dir: left[4], root: left[3],
+				controllers: strings.Split(right[2], ",")})
 		case "cgroup2":
 			all = append(all, hierarchy{dir: left[4], root: left[3], v2: true})
 		}
@@ -84,7 +85,8 @@ func (h hierarchy) home() string {
 	for line := range strings.Lines(string(raw)) {
 		// "2:cpuacct:/path", or "0::/path" for version 2
 		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(f) == 3 && (h.v2 && f[0] == "0" || !h.v2 && slices.Contains(strings.Split(f[1], ","), "cpuacct")) {
+		if len(f) == 3 && (h.v2 && f[0] == "0" ||
+			!h.v2 && slices.Contains(strings.Split(f[1], ","), "cpuacct")) {
 			return filepath.Join(h.dir, strings.TrimPrefix(f[2], strings.TrimSuffix(h.root, "/")))
 		}
 	}
@@ -116,7 +118,8 @@ func (top hierarchy) group(name string) *group {
 		return &group{} // not root
 	}
 	g.main = main
-	if err := g.run(context.Background(), exec.Command("true")); err != nil { // it exists, but no process may enter it
+	// it exists, but no process may enter it
+	if err := g.run(context.Background(), exec.Command("true")); err != nil {
 		g.close()
 		return &group{}
 	}

@@ -93,12 +93,14 @@ type work struct {
 
 // A contender does the work in its way.
 type contender struct {
-	name     string
-	group    *group
-	units    int                                                    // how many of them the figures are for
-	before   func(ctx context.Context, run int) error               // prepares; not measured
-	commands func() ([]*exec.Cmd, error)                            // measured, one after the other
-	after    func(ctx context.Context, s *sample, out string) error // checks the result; not measured
+	name  string
+	group *group
+	// how many of them the figures are for
+	units    int
+	before   func(ctx context.Context, run int) error // prepares; not measured
+	commands func() ([]*exec.Cmd, error)              // measured, one after the other
+	// checks the result; not measured
+	after func(ctx context.Context, s *sample, out string) error
 }
 
 // A sample is what one run took.
@@ -168,7 +170,8 @@ func (l *lab) measure(ctx context.Context, w work) (result, error) {
 				continue
 			}
 			r.samples = append(r.samples, s)
-			fmt.Fprintf(l.log, "  %-20s %8.3f s  %8.3f s CPU  %6.1f MB\n", c.name, s.wall.Seconds(), s.cpu.Seconds(), float64(s.memory)/1e6)
+			fmt.Fprintf(l.log, "  %-20s %8.3f s  %8.3f s CPU  %6.1f MB\n", c.name, s.wall.Seconds(),
+				s.cpu.Seconds(), float64(s.memory)/1e6)
 		}
 	}
 	return result, l.clean()

@@ -37,18 +37,27 @@ func limits() []work {
 		each = append(each, goal{of: layerSize(size), figure: memory, limit: 96e6})
 	}
 	return []work{
-		{name: "seal", title: "Sealing 1 GB of binaries", what: "A directory becomes a compressed layer with both digests. The others get a tar that is ready; compress/gzip computes both digests, as builders with the standard library do, gzip and zstd none.",
-			goals: []goal{{of: sealGzip, figure: cpu, limit: 8}, {of: sealGzip, figure: cpu, limit: 8 / stdlibCPU, than: stdlib},
-				{of: sealGzip, figure: size, limit: 1.12, than: stdlib}, {of: sealZstd, figure: cpu, limit: 6},
-				{of: sealZstd, figure: cpu, limit: 6 / stdlibCPU, than: stdlib}, {of: sealZstd, figure: size, limit: 1, than: stdlib}}, make: seal},
-		{name: "unpack", title: "Unpacking a gzip layer of 47,000 entries", what: "With both digests, beside tar alone.", unit: "entry",
+		{name: "seal", title: "Sealing 1 GB of binaries",
+			what: "A directory becomes a compressed layer with both digests. The others get a tar that is ready; compress/gzip computes both digests, as builders with the standard library do, gzip and zstd none.",
+			goals: []goal{{of: sealGzip, figure: cpu, limit: 8},
+				{of: sealGzip, figure: cpu, limit: 8 / stdlibCPU, than: stdlib},
+				{of: sealGzip, figure: size, limit: 1.12, than: stdlib},
+				{of: sealZstd, figure: cpu, limit: 6},
+				{of: sealZstd, figure: cpu, limit: 6 / stdlibCPU, than: stdlib},
+				{of: sealZstd, figure: size, limit: 1, than: stdlib}}, make: seal},
+		{name: "unpack", title: "Unpacking a gzip layer of 47,000 entries",
+			what: "With both digests, beside tar alone.", unit: "entry",
 			goals: []goal{{of: layerbuild, figure: cpu, limit: 1, than: tarXzf}}, make: unpack},
-		{name: "memory", title: "Peak memory by layer size", what: "layerbuild builds a COPY of so many bytes of binaries.", goals: each, make: memories},
+		{name: "memory", title: "Peak memory by layer size",
+			what:  "layerbuild builds a COPY of so many bytes of binaries.",
+			goals: each, make: memories},
 	}
 }
 
 func seal(ctx context.Context, l *lab) ([]contender, error) {
-	dir, err := l.fixture("seal", func(dir string) error { return binaries(dir, 0, l.sizes.sealBytes) })
+	dir, err := l.fixture("seal", func(dir string) error {
+		return binaries(dir, 0, l.sizes.sealBytes)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -68,23 +77,31 @@ func seal(ctx context.Context, l *lab) ([]contender, error) {
 		return err
 	}
 	line := func(args ...string) func() ([]*exec.Cmd, error) {
-		return func() ([]*exec.Cmd, error) { return []*exec.Cmd{exec.Command(args[0], args[1:]...)}, nil }
+		return func() ([]*exec.Cmd, error) {
+			return []*exec.Cmd{exec.Command(args[0], args[1:]...)}, nil
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	return []contender{
-		{name: sealGzip, group: l.group, commands: line(self, "seal", "gzip", dir, blob), after: stat},
+		{name: sealGzip, group: l.group, commands: line(self, "seal", "gzip", dir, blob),
+			after: stat},
 		{name: stdlib, group: l.group, commands: line(self, "stdlib", plain, blob), after: stat},
-		{name: "gzip -6", group: l.group, commands: line("sh", "-c", `exec gzip -6 -c "$1" >"$2"`, "sh", plain, blob), after: stat},
-		{name: sealZstd, group: l.group, commands: line(self, "seal", "zstd", dir, blob), after: stat},
-		{name: "zstd -3", group: l.group, commands: line("zstd", "-q", "-f", "-3", plain, "-o", blob), after: stat},
+		{name: "gzip -6", group: l.group, commands: line("sh", "-c", `exec gzip -6 -c "$1" >"$2"`,
+			"sh", plain, blob), after: stat},
+		{name: sealZstd, group: l.group, commands: line(self, "seal", "zstd", dir, blob),
+			after: stat},
+		{name: "zstd -3", group: l.group, commands: line("zstd", "-q", "-f", "-3", plain,
+			"-o", blob), after: stat},
 	}, nil
 }
 
 func unpack(ctx context.Context, l *lab) ([]contender, error) {
-	dir, err := l.fixture("entries", func(dir string) error { return entries(dir, l.sizes.entries, l.sizes.entryBytes) })
+	dir, err := l.fixture("entries", func(dir string) error {
+		return entries(dir, l.sizes.entries, l.sizes.entryBytes)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +117,9 @@ func unpack(ctx context.Context, l *lab) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	empty := func(context.Context, int) error { return errors.Join(remove(to), os.Mkdir(to, 0o755)) }
+	empty := func(context.Context, int) error {
+		return errors.Join(remove(to), os.Mkdir(to, 0o755))
+	}
 	packed := func(_ context.Context, s *sample, _ string) error {
 		info, err := os.Stat(blob)
 		if err == nil {
@@ -110,9 +129,13 @@ func unpack(ctx context.Context, l *lab) ([]contender, error) {
 	}
 	return []contender{
 		{name: layerbuild, group: l.group, units: l.sizes.entries, before: empty, after: packed,
-			commands: func() ([]*exec.Cmd, error) { return []*exec.Cmd{exec.Command(self, "unpack", blob, to)}, nil }},
+			commands: func() ([]*exec.Cmd, error) {
+				return []*exec.Cmd{exec.Command(self, "unpack", blob, to)}, nil
+			}},
 		{name: tarXzf, group: l.group, units: l.sizes.entries, before: empty, after: packed,
-			commands: func() ([]*exec.Cmd, error) { return []*exec.Cmd{exec.Command("tar", "xzf", blob, "-C", to)}, nil }},
+			commands: func() ([]*exec.Cmd, error) {
+				return []*exec.Cmd{exec.Command("tar", "xzf", blob, "-C", to)}, nil
+			}},
 	}, nil
 }
 
@@ -158,7 +181,8 @@ func sealChild(ctx context.Context, args []string) error {
 	if len(args) != 3 {
 		return errors.New("usage: seal COMPRESSION DIR BLOB")
 	}
-	_, err := diff.Seal(ctx, file(args[2]), diff.Tree{Dir: args[1]}, diff.Options{Compression: args[0]})
+	_, err := diff.Seal(ctx, file(args[2]), diff.Tree{Dir: args[1]},
+		diff.Options{Compression: args[0]})
 	return err
 }
 
@@ -166,7 +190,8 @@ func sealChild(ctx context.Context, args []string) error {
 type file string
 
 // Ingest writes the blob, with the digest that a store would compute.
-func (f file) Ingest(_ context.Context, mediaType string, write func(io.Writer) error) (ocispec.Descriptor, error) {
+func (f file) Ingest(_ context.Context, mediaType string,
+	write func(io.Writer) error) (ocispec.Descriptor, error) {
 	out, err := os.Create(string(f))
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -179,7 +204,8 @@ func (f file) Ingest(_ context.Context, mediaType string, write func(io.Writer) 
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return ocispec.Descriptor{MediaType: mediaType, Size: info.Size(), Digest: digest.NewDigest(digest.SHA256, sum)}, nil
+	return ocispec.Descriptor{MediaType: mediaType, Size: info.Size(),
+		Digest: digest.NewDigest(digest.SHA256, sum)}, nil
 }
 
 // stdlibChild TAR BLOB compresses a tar as builders with the standard library do.
@@ -203,7 +229,8 @@ func stdlibChild(_ context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(plain, z)}, struct{ io.Reader }{in}, make([]byte, 1<<20)); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(plain, z)},
+		struct{ io.Reader }{in}, make([]byte, 1<<20)); err != nil {
 		return err
 	}
 	return errors.Join(z.Close(), w.Flush(), out.Close())

@@ -12,7 +12,8 @@ import (
 // machine describes the machine, one fact a line.
 func (l *lab) machine(ctx context.Context) []string {
 	facts := []string{
-		"Date: " + time.Now().UTC().Format("2006-01-02 15:04 UTC") + "; load average before: " + first(readFile("/proc/loadavg")),
+		"Date: " + time.Now().UTC().Format("2006-01-02 15:04 UTC") + "; load average before: " +
+			first(readFile("/proc/loadavg")),
 		fmt.Sprintf("CPU: %s, %d cores", processor(), runtime.NumCPU()),
 		"Memory: " + totalMemory(),
 		"Kernel: " + strings.TrimSpace(readFile("/proc/sys/kernel/osrelease")) + "; " + system(),
@@ -22,7 +23,8 @@ func (l *lab) machine(ctx context.Context) []string {
 	for _, p := range l.peers {
 		facts = append(facts, p.name+": "+p.version)
 	}
-	for _, tool := range [][]string{{"docker-registry", "--version"}, {"gzip", "--version"}, {"zstd", "--version"}, {"tar", "--version"}, {"runc", "--version"}} {
+	for _, tool := range [][]string{{"docker-registry", "--version"}, {"gzip", "--version"},
+		{"zstd", "--version"}, {"tar", "--version"}, {"runc", "--version"}} {
 		if line, _, _ := strings.Cut(output(ctx, tool[0], tool[1:]...), "\n"); line != "" {
 			facts = append(facts, tool[0]+": "+strings.Trim(line, "* "))
 		}

@@ -31,7 +31,8 @@ type peer struct {
 	dir     string // the store: all that reset removes
 	env     []string
 
-	build func(dir, tag string) []string // the command line that builds dir/Dockerfile and names the image
+	// the command line that builds dir/Dockerfile and names the image
+	build func(dir, tag string) []string
 	push  func(tag string) []string
 	start func(ctx context.Context) error // a daemon, where there is one
 	stop  func() error
@@ -40,7 +41,8 @@ type peer struct {
 // newPeer makes a peer that keeps its store in dir and its sockets in run. It returns an error if
 // the peer cannot be measured.
 func newPeer(name string, o options, dir, run string) (*peer, error) {
-	p := &peer{name: name, dir: dir, start: func(context.Context) error { return nil }, stop: func() error { return nil }}
+	p := &peer{name: name, dir: dir, start: func(context.Context) error { return nil },
+		stop: func() error { return nil }}
 	var err error
 	switch name {
 	case layerbuild:
@@ -64,7 +66,8 @@ func newPeer(name string, o options, dir, run string) (*peer, error) {
 
 func (p *peer) layerbuild(bin, run string) {
 	p.version = "the working tree"
-	if out := strings.TrimSpace(output(context.Background(), "git", "-C", filepath.Dir(bin), "describe", "--always", "--dirty", "--abbrev=12")); out != "" {
+	if out := strings.TrimSpace(output(context.Background(), "git", "-C", filepath.Dir(bin),
+		"describe", "--always", "--dirty", "--abbrev=12")); out != "" {
 		p.version = out
 	}
 	p.env = []string{"HOME=" + run}
@@ -86,10 +89,12 @@ func (p *peer) buildah(run string) error {
 	p.version = strings.TrimSpace(output(context.Background(), bin, "--version"))
 	p.env = []string{"HOME=" + run}
 	line := func(verb string, args ...string) []string {
-		return append([]string{bin, verb, "--storage-driver=overlay", "--root=" + p.dir, "--runroot=" + filepath.Join(run, "buildah")}, args...)
+		return append([]string{bin, verb, "--storage-driver=overlay", "--root=" + p.dir,
+			"--runroot=" + filepath.Join(run, "buildah")}, args...)
 	}
 	p.build = func(dir, tag string) []string {
-		return line("bud", "--layers", "--isolation=chroot", "--network=host", "--tls-verify=false", "-t", tag, dir)
+		return line("bud", "--layers", "--isolation=chroot", "--network=host",
+			"--tls-verify=false", "-t", tag, dir)
 	}
 	p.push = func(tag string) []string { return line("push", "--tls-verify=false", tag) }
 	return nil
@@ -120,7 +125,8 @@ func (p *peer) docker(run string) error {
 		buildKit = "1"
 	}
 	socket := filepath.Join(run, "docker.sock")
-	p.env = []string{"HOME=" + run, "DOCKER_CONFIG=" + run, "DOCKER_HOST=unix://" + socket, "DOCKER_BUILDKIT=" + buildKit, "BUILDKIT_PROGRESS=plain"}
+	p.env = []string{"HOME=" + run, "DOCKER_CONFIG=" + run, "DOCKER_HOST=unix://" + socket,
+		"DOCKER_BUILDKIT=" + buildKit, "BUILDKIT_PROGRESS=plain"}
 	p.build = func(dir, tag string) []string {
 		return []string{bin, "build", "--network=host", "-t", tag, dir}
 	}
@@ -144,7 +150,8 @@ func (p *peer) docker(run string) error {
 				return err
 			}
 			daemons = append(daemons, cmd)
-			if err := appears(ctx, "unix", strings.TrimPrefix(line[len(line)-1], "unix://")); err != nil {
+			if err := appears(ctx, "unix", strings.TrimPrefix(line[len(line)-1],
+				"unix://")); err != nil {
 				return fmt.Errorf("%s: %w\n%s", line[0], err, tail(log.Name()))
 			}
 		}
@@ -170,7 +177,9 @@ func (p *peer) daemons(run, socket, containerd, dockerd string) ([][]string, err
 		return nil, err
 	}
 	config, empty := filepath.Join(run, "containerd.toml"), filepath.Join(run, "daemon.json")
-	if err := os.WriteFile(config, []byte("version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"), 0o644); err != nil {
+	if err := os.WriteFile(config,
+		[]byte("version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"),
+		0o644); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(empty, []byte("{}\n"), 0o644); err != nil {
@@ -178,11 +187,15 @@ func (p *peer) daemons(run, socket, containerd, dockerd string) ([][]string, err
 	}
 	address := filepath.Join(run, "containerd.sock")
 	return [][]string{
-		{containerd, "--config=" + config, "--root=" + filepath.Join(p.dir, "containerd"), "--state=" + filepath.Join(run, "containerd"),
+		{containerd, "--config=" + config, "--root=" + filepath.Join(p.dir, "containerd"),
+			"--state=" + filepath.Join(run, "containerd"),
 			"--log-level=error", "--address", address},
-		{dockerd, "--config-file=" + empty, "--data-root=" + filepath.Join(p.dir, "docker"), "--exec-root=" + filepath.Join(run, "docker"),
-			"--pidfile=" + filepath.Join(run, "docker.pid"), "--containerd=" + address, "--iptables=false", "--bridge=none", "--storage-driver=overlay2",
-			"--exec-opt=native.cgroupdriver=cgroupfs", "--cgroup-parent=" + p.group.parent(), "--log-level=error", "--host", "unix://" + socket},
+		{dockerd, "--config-file=" + empty, "--data-root=" + filepath.Join(p.dir, "docker"),
+			"--exec-root=" + filepath.Join(run, "docker"),
+			"--pidfile=" + filepath.Join(run, "docker.pid"), "--containerd=" + address,
+			"--iptables=false", "--bridge=none", "--storage-driver=overlay2",
+			"--exec-opt=native.cgroupdriver=cgroupfs", "--cgroup-parent=" + p.group.parent(),
+			"--log-level=error", "--host", "unix://" + socket},
 	}, nil
 }
 

@@ -181,7 +181,8 @@ func readKept(text string) kept {
 		}
 		if title != "" {
 			k.sections[title] += line
-		} else if cells := strings.Split(line, " | "); len(cells) == 4 && strings.HasPrefix(line, "| ") {
+		} else if cells := strings.Split(line, " | "); len(cells) == 4 &&
+			strings.HasPrefix(line, "| ") {
 			k.goals[strings.TrimPrefix(cells[0], "| ")] += line
 		}
 	}
@@ -253,7 +254,9 @@ func (r *report) markdown() string {
 func (r *report) goals(b *strings.Builder) {
 	b.WriteString("\n## Goals\n| work | goal | measured | reached |\n|---|---|---|---|\n")
 	for _, w := range r.works() {
-		i := slices.IndexFunc(r.results, func(result result) bool { return result.title == w.title })
+		i := slices.IndexFunc(r.results, func(result result) bool {
+			return result.title == w.title
+		})
 		if i < 0 {
 			b.WriteString(r.kept.goals[w.title])
 			continue
@@ -302,7 +305,8 @@ func (r *result) cells(i int, sizes, units bool) []string {
 	row := r.rows[i]
 	show := func(f figure) string { return f.format(median(row.values(f))) }
 	walls := row.values(wall)
-	all := []string{row.name, fmt.Sprintf("%s (%s to %s)", show(wall), span(slices.Min(walls)), span(slices.Max(walls))), show(cpu), show(memory)}
+	all := []string{row.name, fmt.Sprintf("%s (%s to %s)", show(wall), span(slices.Min(walls)),
+		span(slices.Max(walls))), show(cpu), show(memory)}
 	if sizes {
 		all = append(all, show(size))
 	}

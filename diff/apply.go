@@ -52,7 +52,8 @@ func Apply(ctx context.Context, r io.Reader, dir string, o ApplyOptions) (Applie
 }
 
 func (o ApplyOptions) unpack() unpack.Options {
-	u := unpack.Options{OnOwnerError: o.OnOwnerError, OnSkip: o.OnSkip, OnWhiteoutDevice: o.OnWhiteoutDevice, OnStandIn: o.OnStandIn, Whiteouts: unpack.Overlay}
+	u := unpack.Options{OnOwnerError: o.OnOwnerError, OnSkip: o.OnSkip,
+		OnWhiteoutDevice: o.OnWhiteoutDevice, OnStandIn: o.OnStandIn, Whiteouts: unpack.Overlay}
 	switch {
 	case o.Full:
 		u.Whiteouts = unpack.Delete
@@ -76,8 +77,10 @@ func Entries(r io.Reader) iter.Seq2[Entry, error] {
 				return
 			}
 			e := Entry{
-				Path: unpack.CleanName(h.Name), Type: h.Type, Mode: h.Mode, UID: int(h.UID), GID: int(h.GID),
-				Size: h.Size, ModTime: time.Unix(h.Sec, h.Nsec), Link: string(h.Link), Major: h.Major, Minor: h.Minor,
+				Path: unpack.CleanName(h.Name), Type: h.Type, Mode: h.Mode,
+				UID: int(h.UID), GID: int(h.GID),
+				Size: h.Size, ModTime: time.Unix(h.Sec, h.Nsec), Link: string(h.Link),
+				Major: h.Major, Minor: h.Minor,
 				Content: rd,
 			}
 			if h.Type == unpack.TypeHardlink {

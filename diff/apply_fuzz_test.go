@@ -14,7 +14,8 @@ import (
 // FuzzApply checks that a layer changes nothing outside of the directory that it is applied to, and
 // that the returned diffID is the digest of its bytes.
 func FuzzApply(f *testing.F) {
-	for _, names := range [][]string{{"a", "b/c", "b/.wh.c"}, {"../x", "/y", "l/z"}, {".wh..wh..opq", "d/.wh..wh..opq"}, {".wh.", "."}} {
+	for _, names := range [][]string{{"a", "b/c", "b/.wh.c"}, {"../x", "/y", "l/z"},
+		{".wh..wh..opq", "d/.wh..wh..opq"}, {".wh.", "."}} {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
 		w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "../outside"})
@@ -35,7 +36,8 @@ func FuzzApply(f *testing.F) {
 		}
 		skip := func(string, string, error) {}
 		got, err := Apply(context.Background(), bytes.NewReader(data), dir, ApplyOptions{
-			Full: full, UserXattr: os.Geteuid() != 0, OnSkip: skip, OnOwnerError: func(string, int, int, error) {},
+			Full: full, UserXattr: os.Geteuid() != 0, OnSkip: skip,
+			OnOwnerError: func(string, int, int, error) {},
 		})
 		if left, _ := os.ReadDir(outside); len(left) > 0 {
 			t.Errorf("outside there is %v", left)

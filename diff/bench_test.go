@@ -34,13 +34,15 @@ func benchTree(b *testing.B) (dir string, files int) {
 		for f := range 50 {
 			size := 200 + rnd.IntN(12000)
 			at := rnd.IntN(len(words) - size)
-			if err := os.WriteFile(filepath.Join(sub, fmt.Sprintf("file%d", f)), words[at:at+size], 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(sub, fmt.Sprintf("file%d", f)),
+				words[at:at+size], 0o644); err != nil {
 				b.Fatal(err)
 			}
 		}
 	}
 	for f := range 20 {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("large%d", f)), words, 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("large%d", f)),
+			words, 0o755); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -81,7 +83,8 @@ func BenchmarkWriteUnchanged(b *testing.B) {
 	dir, files := benchTree(b)
 	from := usage()
 	for b.Loop() {
-		stats, err := Write(context.Background(), io.Discard, Tree{Dir: dir, Lower: []string{dir}, Full: true}, Options{})
+		stats, err := Write(context.Background(), io.Discard,
+			Tree{Dir: dir, Lower: []string{dir}, Full: true}, Options{})
 		if err != nil || stats.Entries > 0 {
 			b.Fatal(stats, err)
 		}
@@ -96,7 +99,8 @@ func BenchmarkSeal(b *testing.B) {
 			b.ReportAllocs()
 			from := usage()
 			for b.Loop() {
-				layer, err := Seal(context.Background(), &memory{}, Tree{Dir: dir}, Options{Compression: compression})
+				layer, err := Seal(context.Background(), &memory{}, Tree{Dir: dir},
+					Options{Compression: compression})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -145,7 +149,8 @@ func BenchmarkApply(b *testing.B) {
 		var spent int64
 		for b.Loop() {
 			to := fresh()
-			applied, err := Apply(context.Background(), bytes.NewReader(blob), to, ApplyOptions{OnOwnerError: func(string, int, int, error) {}})
+			applied, err := Apply(context.Background(), bytes.NewReader(blob), to,
+				ApplyOptions{OnOwnerError: func(string, int, int, error) {}})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -155,7 +160,8 @@ func BenchmarkApply(b *testing.B) {
 			before := usage()
 			clean(to)
 			after := usage()
-			spent += after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+			spent += after.Utime.Nano() + after.Stime.Nano() -
+				before.Utime.Nano() - before.Stime.Nano()
 			b.StartTimer()
 		}
 		from.Stime = syscall.NsecToTimeval(from.Stime.Nano() + spent)

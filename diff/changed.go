@@ -12,13 +12,15 @@ import (
 // sameStat reports whether type, mode, owner and time, which a layer records of every file, are the
 // same.
 func (w *walker) sameStat(st, was *dirfd.Stat) bool {
-	return st.Mode == was.Mode && st.Uid == was.Uid && st.Gid == was.Gid && w.time(st) == w.time(was)
+	return st.Mode == was.Mode && st.Uid == was.Uid && st.Gid == was.Gid &&
+		w.time(st) == w.time(was)
 }
 
 // changed reports whether a file that is not a directory differs from the file that had its name
 // before. Equal size and time are not enough, since a program can set them: if all else is equal,
 // changed compares the contents.
-func (w *walker) changed(dir int, name []byte, st *dirfd.Stat, in lowerDir, was *dirfd.Stat) (bool, error) {
+func (w *walker) changed(dir int, name []byte, st *dirfd.Stat, in lowerDir,
+	was *dirfd.Stat) (bool, error) {
 	same, err := w.sameAs(dir, name, st, in, name, was)
 	if err != nil || !same {
 		return true, err
@@ -30,7 +32,8 @@ func (w *walker) changed(dir int, name []byte, st *dirfd.Stat, in lowerDir, was 
 }
 
 // sameAs is like same, for an old file in a directory of a layer.
-func (w *walker) sameAs(dir int, name []byte, st *dirfd.Stat, in lowerDir, oldName []byte, was *dirfd.Stat) (bool, error) {
+func (w *walker) sameAs(dir int, name []byte, st *dirfd.Stat, in lowerDir, oldName []byte,
+	was *dirfd.Stat) (bool, error) {
 	oldDir, err := in.open()
 	if err != nil {
 		return false, err
@@ -40,7 +43,8 @@ func (w *walker) sameAs(dir int, name []byte, st *dirfd.Stat, in lowerDir, oldNa
 }
 
 // same reports whether two files that are not directories are equal in everything but their links.
-func (w *walker) same(dir int, name []byte, st *dirfd.Stat, oldDir int, oldName []byte, was *dirfd.Stat) (bool, error) {
+func (w *walker) same(dir int, name []byte, st *dirfd.Stat, oldDir int, oldName []byte,
+	was *dirfd.Stat) (bool, error) {
 	if !w.sameStat(st, was) {
 		return false, nil
 	}
@@ -71,7 +75,8 @@ func (w *walker) same(dir int, name []byte, st *dirfd.Stat, oldDir int, oldName 
 }
 
 // sameFile reports whether two regular files of one size have the same attributes and content.
-func (w *walker) sameFile(dir int, name []byte, st *dirfd.Stat, oldDir int, oldName []byte, was *dirfd.Stat) (bool, error) {
+func (w *walker) sameFile(dir int, name []byte, st *dirfd.Stat, oldDir int, oldName []byte,
+	was *dirfd.Stat) (bool, error) {
 	a, err := openFile(dir, name)
 	if err != nil {
 		return false, err

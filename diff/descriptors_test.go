@@ -71,10 +71,12 @@ func TestManyLayers(t *testing.T) {
 	const dirs = "dir a 0755 @100\ndir a/b 0755 @100\n"
 	const after = "dir a/b 0755 @100\ndir a 0755 @100"
 	tree := Tree{Dir: mustMake(t, mkdir(t, top+"/upper"), dirs+
-		"whiteout a/b/0\nwhiteout a/b/299\nfile a/b/150 0644 @100 y\nfile a/b/151 0644 @100 x\n"+after)}
+		"whiteout a/b/0\nwhiteout a/b/299\nfile a/b/150 0644 @100 y\nfile a/b/151 0644 @100 x\n"+
+		after)}
 	for i := range 300 {
 		lower := fmt.Sprintf("%s/%d", top, i)
-		tree.Lower = append(tree.Lower, mustMake(t, mkdir(t, lower), fmt.Sprintf("%sfile a/b/%d 0644 @100 x\n%s", dirs, i, after)))
+		tree.Lower = append(tree.Lower, mustMake(t, mkdir(t, lower),
+			fmt.Sprintf("%sfile a/b/%d 0644 @100 x\n%s", dirs, i, after)))
 	}
 	want := "dir a 0755\ndir a/b 0755\n- a/b/.wh.0\n- a/b/.wh.299\nfile a/b/150 0644 y\n"
 	var layer []byte

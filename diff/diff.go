@@ -99,7 +99,8 @@ type Layer struct {
 
 // Ingester stores a blob while it is written. internal/store implements it.
 type Ingester interface {
-	Ingest(ctx context.Context, mediaType string, write func(io.Writer) error) (ocispec.Descriptor, error)
+	Ingest(ctx context.Context, mediaType string,
+		write func(io.Writer) error) (ocispec.Descriptor, error)
 }
 
 // ApplyOptions are the options of Apply. The zero value makes an overlay directory as root.

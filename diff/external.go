@@ -101,7 +101,8 @@ func (g *externalWriter) enter(top int, path string) (name string, err error) {
 			return "", err
 		}
 		if len(g.stack) == depth {
-			return "", fmt.Errorf("%w: %q is below a file that is not a directory", ErrExternal, path)
+			return "", fmt.Errorf("%w: %q is below a file that is not a directory", ErrExternal,
+				path)
 		}
 		depth++
 		rest = more
@@ -168,7 +169,8 @@ func (g *externalWriter) changed() error {
 
 // same reports whether st has the values of e.
 func (e *ExternalEntry) same(st *dirfd.Stat) bool {
-	if e.Mode != 0 && e.Mode != uint32(st.Mode) || e.CtimeNs != 0 && e.CtimeNs != nanos(st.Ctime) || e.Ino != 0 && e.Ino != st.Ino {
+	if e.Mode != 0 && e.Mode != uint32(st.Mode) || e.CtimeNs != 0 && e.CtimeNs != nanos(st.Ctime) ||
+		e.Ino != 0 && e.Ino != st.Ino {
 		return false
 	}
 	if dirfd.Type(st) != unix.S_IFREG || e.MtimeNs == 0 && e.Mode == 0 {
@@ -254,7 +256,8 @@ func (g *externalWriter) regular(dir int, e *ExternalEntry) error {
 	if err := dirfd.Fstat(fd, &after); err != nil {
 		return err
 	}
-	if after.Ino != st.Ino || after.Size != st.Size || after.Mtime != st.Mtime || e.CtimeNs != 0 && after.Ctime != st.Ctime {
+	if after.Ino != st.Ino || after.Size != st.Size || after.Mtime != st.Mtime ||
+		e.CtimeNs != 0 && after.Ctime != st.Ctime {
 		return fmt.Errorf("%w: %q changed while it was read", ErrExternal, g.path)
 	}
 	return nil
@@ -289,5 +292,7 @@ func copied(name []byte) bool { return dirfd.InLayer(name) }
 // changes its list, and a user namespace may lack some of its users, so only the copy has the list
 // that the layer must contain.
 func hasACL(list []dirfd.Xattr) bool {
-	return slices.ContainsFunc(list, func(x dirfd.Xattr) bool { return strings.HasPrefix(x.Name, "system.posix_acl_") })
+	return slices.ContainsFunc(list, func(x dirfd.Xattr) bool {
+		return strings.HasPrefix(x.Name, "system.posix_acl_")
+	})
 }

@@ -40,23 +40,38 @@ func TestExternalChanged(t *testing.T) {
 		fine       bool
 	}{
 		{"nothing", "d/f", func(string) error { return nil }, true},
-		{"content", "d/f", func(p string) error { return errors.Join(os.WriteFile(p, []byte("y"), 0), back(p)) }, false},
-		{"another file", "d/f", func(p string) error {
-			return errors.Join(os.WriteFile(p+".new", []byte("y"), 0o644), back(p+".new"), os.Rename(p+".new", p))
+		{"content", "d/f", func(p string) error {
+			return errors.Join(os.WriteFile(p, []byte("y"), 0), back(p))
 		}, false},
-		{"mode", "d/f", func(p string) error { return errors.Join(os.Chmod(p, 0o600), back(p)) }, false},
-		{"attribute", "d/f", func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) }, false},
-		{"link", "d/l", func(p string) error { return errors.Join(os.Remove(p), os.Symlink("too", p)) }, false},
-		{"mode of a directory", "d", func(p string) error { return errors.Join(os.Chmod(p, 0o700), back(p)) }, false},
-		{"attribute of a directory", "d", func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) }, false},
+		{"another file", "d/f", func(p string) error {
+			return errors.Join(os.WriteFile(p+".new", []byte("y"), 0o644), back(p+".new"),
+				os.Rename(p+".new", p))
+		}, false},
+		{"mode", "d/f", func(p string) error { return errors.Join(os.Chmod(p, 0o600), back(p)) },
+			false},
+		{"attribute", "d/f", func(p string) error {
+			return unix.Setxattr(p, "user.a", []byte("v"), 0)
+		}, false},
+		{"link", "d/l", func(p string) error {
+			return errors.Join(os.Remove(p), os.Symlink("too", p))
+		}, false},
+		{"mode of a directory", "d", func(p string) error {
+			return errors.Join(os.Chmod(p, 0o700), back(p))
+		}, false},
+		{"attribute of a directory", "d", func(p string) error {
+			return unix.Setxattr(p, "user.a", []byte("v"), 0)
+		}, false},
 		// It could be copied, but the warning must then come from the copy.
-		{"a new name in a directory", "d", func(p string) error { return os.WriteFile(p+"/new", nil, 0o644) }, false},
+		{"a new name in a directory", "d", func(p string) error {
+			return os.WriteFile(p+"/new", nil, 0o644)
+		}, false},
 		{"gone", "d/f", os.Remove, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			src := t.TempDir()
-			if err := errors.Join(os.Mkdir(src+"/d", 0o755), os.WriteFile(src+"/d/f", []byte("x"), 0o644), os.Symlink("to", src+"/d/l"),
+			if err := errors.Join(os.Mkdir(src+"/d", 0o755),
+				os.WriteFile(src+"/d/f", []byte("x"), 0o644), os.Symlink("to", src+"/d/l"),
 				back(src+"/d/f"), back(src+"/d")); err != nil {
 				t.Fatal(err)
 			}
@@ -65,7 +80,8 @@ func TestExternalChanged(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer dir.Close()
-			list := []ExternalEntry{seenEntry(t, src, "d"), seenEntry(t, src, "d/f"), seenEntry(t, src, "d/l")}
+			list := []ExternalEntry{seenEntry(t, src, "d"), seenEntry(t, src, "d/f"),
+				seenEntry(t, src, "d/l")}
 			if err := tt.do(filepath.Join(src, tt.file)); err != nil {
 				t.Skip(err)
 			}
@@ -75,7 +91,8 @@ func TestExternalChanged(t *testing.T) {
 				Mode:  func(mode uint32, _ bool) uint32 { return mode },
 			}
 			var b bytes.Buffer
-			_, err = Write(t.Context(), io.Writer(&b), Tree{Dir: t.TempDir(), External: g}, Options{})
+			_, err = Write(t.Context(), io.Writer(&b),
+				Tree{Dir: t.TempDir(), External: g}, Options{})
 			if tt.fine && err != nil || !tt.fine && err == nil {
 				t.Errorf("error %v, want one: %v", err, !tt.fine)
 			}

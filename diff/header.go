@@ -30,7 +30,8 @@ type tarWriter struct {
 
 // header describes an entry to write.
 type header struct {
-	name       []byte // without a leading slash; a directory's without a trailing one; "." for the root
+	// without a leading slash; a directory's without a trailing one; "." for the root
+	name       []byte
 	kind       byte
 	mode       uint32
 	uid, gid   uint32
@@ -245,7 +246,8 @@ func (t *tarWriter) writePAX(h *header) error {
 		return err
 	}
 	base := h.name[bytes.LastIndexByte(h.name, '/')+1:]
-	name := append(append(t.paxed[:0], "PaxHeaders.0/"...), base[:min(len(base), maxName-len("PaxHeaders.0/"))]...)
+	name := append(append(t.paxed[:0], "PaxHeaders.0/"...),
+		base[:min(len(base), maxName-len("PaxHeaders.0/"))]...)
 	for !utf8.Valid(name) && utf8.Valid(base) { // not in the middle of a character
 		name = name[:len(name)-1]
 	}
@@ -267,7 +269,8 @@ func (t *tarWriter) writePAX(h *header) error {
 
 func (h *header) entry() Entry {
 	e := Entry{
-		Path: string(h.name), Type: h.kind, Mode: h.mode, UID: int(h.uid), GID: int(h.gid), Size: h.size,
+		Path: string(h.name), Type: h.kind, Mode: h.mode, UID: int(h.uid),
+		GID: int(h.gid), Size: h.size,
 		ModTime: time.Unix(h.sec, 0), Link: string(h.link), Major: h.maj, Minor: h.minor,
 	}
 	for _, x := range h.xattrs {
@@ -280,5 +283,7 @@ func (h *header) entry() Entry {
 }
 
 func sameXattrs(a, b []dirfd.Xattr) bool {
-	return slices.EqualFunc(a, b, func(a, b dirfd.Xattr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) })
+	return slices.EqualFunc(a, b, func(a, b dirfd.Xattr) bool {
+		return a.Name == b.Name && bytes.Equal(a.Value, b.Value)
+	})
 }

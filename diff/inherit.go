@@ -30,7 +30,8 @@ func Inherit(t Tree, a Applied) error {
 	}
 	defer unix.Close(root)
 	i := inheritor{marks: marksOf(t), shows: map[string]bool{}}
-	i.top = merged{{fd: root, layer: newState, root: &layerRoot{path: t.Dir, limit: keptDescriptors()}}}
+	i.top = merged{{fd: root, layer: newState,
+		root: &layerRoot{path: t.Dir, limit: keptDescriptors()}}}
 	if i.old, err = openLayers(t.Lower); err != nil {
 		return err
 	}

@@ -133,7 +133,8 @@ func (w *walker) scanDir(m map[file][]string, dir int, path string) error {
 // the only case in which the drivers' layers may differ, although they produce the same tree: the
 // two states do not contain which of the equal files is the old one, and overlay has broken the
 // link (see the package comment).
-func (w *walker) regrouped(path string, st *dirfd.Stat, in lowerDir, was *dirfd.Stat) (bool, error) {
+func (w *walker) regrouped(path string, st *dirfd.Stat, in lowerDir,
+	was *dirfd.Stat) (bool, error) {
 	now := []string{path}
 	if st.Nlink > 1 {
 		all, err := w.scan(newState)

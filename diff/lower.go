@@ -177,7 +177,8 @@ func (k marks) whiteout(d lowerDir, fd int, name []byte, st *dirfd.Stat) bool {
 	if !d.whitened || dirfd.Type(st) != unix.S_IFREG || st.Size != 0 {
 		return false
 	}
-	_, err := unix.Lgetxattr(dirfd.FDPath(fd)+"/"+strings.TrimRight(string(name), "\x00"), k.prefix+"whiteout", nil)
+	_, err := unix.Lgetxattr(dirfd.FDPath(fd)+"/"+strings.TrimRight(string(name), "\x00"),
+		k.prefix+"whiteout", nil)
 	return err == nil
 }
 
@@ -237,7 +238,8 @@ func (m merged) enter(k marks, name []byte) (merged, error) {
 			at = &location{parent: d.at, name: bytes.Clone(name)}
 		}
 		hides, whitened := k.opaque(fd)
-		sub = append(sub, lowerDir{fd: d.root.keep(fd), layer: d.layer, whitened: whitened, root: d.root, at: at})
+		sub = append(sub, lowerDir{fd: d.root.keep(fd), layer: d.layer, whitened: whitened,
+			root: d.root, at: at})
 		if hides {
 			break
 		}
@@ -297,7 +299,8 @@ func (k marks) absent(d lowerDir, fd int, n *dirfd.Names, e dirfd.Dirent) (bool,
 	if reserved(n.Name(e)) || e.Type == unix.DT_SOCK {
 		return true, nil
 	}
-	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !(e.Type == unix.DT_REG && d.whitened) {
+	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN &&
+		!(e.Type == unix.DT_REG && d.whitened) {
 		return false, nil
 	}
 	var st dirfd.Stat

@@ -140,14 +140,16 @@ func (o Options) compressor(dst io.Writer) (compressor, error) {
 			level = DefaultZstdLevel
 		}
 		return pooled(poolKey{"zstd", level}, dst, func() (*zstd.Encoder, error) {
-			return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)), zstd.WithEncoderConcurrency(1))
+			return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
+				zstd.WithEncoderConcurrency(1))
 		})
 	default:
 		level := o.Level
 		if level == 0 {
 			level = DefaultGzipLevel
 		}
-		return pooled(poolKey{"gzip", level}, dst, func() (*gzip.Writer, error) { return gzip.NewWriterLevel(nil, level) })
+		return pooled(poolKey{"gzip", level}, dst,
+			func() (*gzip.Writer, error) { return gzip.NewWriterLevel(nil, level) })
 	}
 }
 
@@ -269,7 +271,10 @@ func (s *sealer) start(ctx context.Context) {
 		return s.each(s.toHash, func(p []byte) error { s.hash.Write(p); return nil })
 	})
 	s.group.Go(func() error {
-		return s.each(s.toCompress, func(p []byte) error { _, err := s.compressor.Write(p); return err })
+		return s.each(s.toCompress, func(p []byte) error {
+			_, err := s.compressor.Write(p)
+			return err
+		})
 	})
 	if s.tee != nil {
 		s.toTee = make(chan *chunk, inFlight)
@@ -314,7 +319,8 @@ func (s *sealer) stop() error {
 
 // Recompress stores a tar stream as a blob. The blob has the same bytes as one that Seal writes
 // with the same stream.
-func Recompress(ctx context.Context, ing Ingester, tar io.Reader, o Options) (ocispec.Descriptor, error) {
+func Recompress(ctx context.Context, ing Ingester, tar io.Reader,
+	o Options) (ocispec.Descriptor, error) {
 	mediaType, err := o.mediaType()
 	if err != nil {
 		return ocispec.Descriptor{}, err

@@ -42,11 +42,13 @@ func (m *memory) Write(p []byte) (int, error) {
 	return m.Buffer.Write(p)
 }
 
-func (m *memory) Ingest(_ context.Context, mediaType string, write func(io.Writer) error) (ocispec.Descriptor, error) {
+func (m *memory) Ingest(_ context.Context, mediaType string,
+	write func(io.Writer) error) (ocispec.Descriptor, error) {
 	if err := write(m); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(m.Bytes()), Size: int64(m.Len())}, nil
+	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(m.Bytes()),
+		Size: int64(m.Len())}, nil
 }
 
 func sealed(t testing.TB, tree Tree, o Options) (Layer, []byte) {
@@ -114,7 +116,8 @@ func TestGolden(t *testing.T) {
 		before, after := dir("before", s.before), dir("after", s.after)
 		trees := map[string]Tree{"full": {Dir: after, Lower: []string{before}, Full: true}}
 		if s.upper != "" {
-			trees["overlay"] = Tree{Dir: dir("upper", s.upper), Lower: []string{before}, UserXattr: mounttest.UserNS()}
+			trees["overlay"] = Tree{Dir: dir("upper", s.upper), Lower: []string{before},
+				UserXattr: mounttest.UserNS()}
 		} else {
 			trees["overlay"] = Tree{Dir: after, UserXattr: mounttest.UserNS()}
 		}
@@ -126,11 +129,13 @@ func TestGolden(t *testing.T) {
 					layer, blob := sealed(t, tree, Options{Compression: compression})
 					if first.DiffID == "" {
 						first = layer
-						fmt.Fprintf(&got, "%s %s %s %s\n", s.name, compression, layer.DiffID, layer.Descriptor.Digest)
+						fmt.Fprintf(&got, "%s %s %s %s\n", s.name, compression, layer.DiffID,
+							layer.Descriptor.Digest)
 						checkStream(t, blob)
 					}
 					if d := cmp.Diff(first, layer); d != "" {
-						t.Errorf("%s, %s, %s, %d cores: layer differs:\n%s", s.name, compression, driver, procs, d)
+						t.Errorf("%s, %s, %s, %d cores: layer differs:\n%s", s.name,
+							compression, driver, procs, d)
 					}
 				}
 				runtime.GOMAXPROCS(old)
@@ -171,7 +176,8 @@ func checkStream(t *testing.T, blob []byte) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ours = append(ours, fmt.Sprintf("%c %s %s %o %d:%d %d %d", e.Type, e.Path, e.Link, e.Mode, e.UID, e.GID, e.Size, e.ModTime.Unix()))
+		ours = append(ours, fmt.Sprintf("%c %s %s %o %d:%d %d %d", e.Type, e.Path, e.Link, e.Mode,
+			e.UID, e.GID, e.Size, e.ModTime.Unix()))
 	}
 	r := tar.NewReader(bytes.NewReader(data))
 	for {
@@ -183,10 +189,12 @@ func checkStream(t *testing.T, blob []byte) {
 			t.Fatal(err)
 		}
 		name := filepath.Clean(h.Name)
-		if strings.HasSuffix(h.Name, "/") != (h.Typeflag == tar.TypeDir) || strings.HasPrefix(h.Name, "/") {
+		if strings.HasSuffix(h.Name, "/") != (h.Typeflag == tar.TypeDir) ||
+			strings.HasPrefix(h.Name, "/") {
 			t.Errorf("name %q of type %c", h.Name, h.Typeflag)
 		}
-		standard = append(standard, fmt.Sprintf("%c %s %s %o %d:%d %d %d", h.Typeflag, name, h.Linkname, h.Mode, h.Uid, h.Gid, h.Size, h.ModTime.Unix()))
+		standard = append(standard, fmt.Sprintf("%c %s %s %o %d:%d %d %d", h.Typeflag, name,
+			h.Linkname, h.Mode, h.Uid, h.Gid, h.Size, h.ModTime.Unix()))
 	}
 	if d := cmp.Diff(standard, ours); d != "" {
 		t.Errorf("archive/tar reads other entries (-its +ours):\n%s", d)
@@ -236,7 +244,8 @@ func TestSealLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 2000 {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("small", i)), content[:i], 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("small", i)),
+			content[:i], 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -244,8 +253,10 @@ func TestSealLarge(t *testing.T) {
 	plain := write(t, tree, Options{})
 	for _, compression := range []string{"gzip", "zstd", "none"} {
 		layer, blob := sealed(t, tree, Options{Compression: compression})
-		if want := digest.FromBytes(plain); layer.DiffID != want || layer.Size != int64(len(plain)) || layer.Entries < 2002 {
-			t.Errorf("%s: layer is %+v, want diffID %s, size %d", compression, layer, want, len(plain))
+		if want := digest.FromBytes(plain); layer.DiffID != want ||
+			layer.Size != int64(len(plain)) || layer.Entries < 2002 {
+			t.Errorf("%s: layer is %+v, want diffID %s, size %d", compression,
+				layer, want, len(plain))
 		}
 		z, c, err := unpack.Decompress(bytes.NewReader(blob))
 		if err != nil {
@@ -271,21 +282,26 @@ func TestSealErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	full := errors.New("disk full")
-	if _, err := Seal(context.Background(), &memory{fail: full}, Tree{Dir: dir}, Options{}); !errors.Is(err, full) {
+	if _, err := Seal(context.Background(), &memory{fail: full}, Tree{Dir: dir},
+		Options{}); !errors.Is(err, full) {
 		t.Errorf("Seal = %v, want %v", err, full)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Seal(ctx, &memory{}, Tree{Dir: dir}, Options{}); !errors.Is(err, context.Canceled) {
+	if _, err := Seal(ctx, &memory{}, Tree{Dir: dir},
+		Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Seal = %v, want %v", err, context.Canceled)
 	}
-	if _, err := Seal(context.Background(), &memory{}, Tree{Dir: dir + "/none"}, Options{}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Seal(context.Background(), &memory{}, Tree{Dir: dir + "/none"},
+		Options{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Seal = %v, want %v", err, os.ErrNotExist)
 	}
-	if _, err := Seal(context.Background(), &memory{}, Tree{Dir: dir}, Options{Compression: "lzma"}); err == nil {
+	if _, err := Seal(context.Background(), &memory{}, Tree{Dir: dir},
+		Options{Compression: "lzma"}); err == nil {
 		t.Error("lzma was taken")
 	}
-	if _, err := Seal(context.Background(), &memory{}, Tree{Dir: dir}, Options{Level: 99}); err == nil {
+	if _, err := Seal(context.Background(), &memory{}, Tree{Dir: dir},
+		Options{Level: 99}); err == nil {
 		t.Error("gzip level 99 was taken")
 	}
 }
@@ -304,7 +320,8 @@ func TestApply(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := Applied{DiffID: layer.DiffID, Size: layer.Size, Entries: layer.Entries, Implied: []string{"."}}
+		want := Applied{DiffID: layer.DiffID, Size: layer.Size, Entries: layer.Entries,
+			Implied: []string{"."}}
 		if d := cmp.Diff(want, applied); d != "" {
 			t.Errorf("%s: Applied differs (-want +got):\n%s", compression, d)
 		}
@@ -315,7 +332,8 @@ func TestApply(t *testing.T) {
 		if compression == "none" {
 			continue
 		}
-		if _, err := Apply(context.Background(), bytes.NewReader(blob[:len(blob)-6]), mkdir(t, to+"2"), ApplyOptions{}); err == nil {
+		if _, err := Apply(context.Background(), bytes.NewReader(blob[:len(blob)-6]),
+			mkdir(t, to+"2"), ApplyOptions{}); err == nil {
 			t.Errorf("%s: a blob that was cut is applied without error", compression)
 		}
 	}
@@ -327,7 +345,8 @@ func TestApplyReadsToTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := digest.NewDigestFromBytes(digest.SHA256, sum(data)); applied.DiffID != want || applied.Size != int64(len(data)) {
+	if want := digest.NewDigestFromBytes(digest.SHA256, sum(data)); applied.DiffID != want ||
+		applied.Size != int64(len(data)) {
 		t.Errorf("Apply = %+v, want %s of %d bytes", applied, want, len(data))
 	}
 }
@@ -379,14 +398,17 @@ func fixChecksum(h []byte) {
 func TestInherit(t *testing.T) {
 	needRoot(t)
 	top := t.TempDir()
-	lower := mustMake(t, mkdir(t, top+"/lower"), "dir . 0711 1:2 @3\ndir tmp 1777 5:6 @7 [user.k=v]\nfile tmp/x 0600\nlink lib -> usr/lib\ndir tmp/deep 0700 8:9 @10\ndir hidden 0700 1:1 @1\ndir hidden/sub 0700 1:1 @1\ndir tmp 1777 5:6 @7")
+	lower := mustMake(t, mkdir(t, top+"/lower"),
+		"dir . 0711 1:2 @3\ndir tmp 1777 5:6 @7 [user.k=v]\nfile tmp/x 0600\nlink lib -> usr/lib\ndir tmp/deep 0700 8:9 @10\ndir hidden 0700 1:1 @1\ndir hidden/sub 0700 1:1 @1\ndir tmp 1777 5:6 @7")
 	tree := Tree{Dir: mkdir(t, top+"/upper"), Lower: []string{lower}}
-	layer := tarOf(t, "tmp/deep/new", "void/.wh.a", "void/deep/.wh.b", "fresh/f", "fresh/.wh.gone", "tmp/.wh.x", "hidden/.wh..wh..opq", "hidden/.wh.other", "hidden/sub/f")
+	layer := tarOf(t, "tmp/deep/new", "void/.wh.a", "void/deep/.wh.b", "fresh/f", "fresh/.wh.gone",
+		"tmp/.wh.x", "hidden/.wh..wh..opq", "hidden/.wh.other", "hidden/sub/f")
 	applied, err := Apply(context.Background(), bytes.NewReader(layer), tree.Dir, ApplyOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{".", "fresh", "hidden", "hidden/sub", "tmp", "tmp/deep", "void", "void/deep"}; !slices.Equal(applied.Implied, want) {
+	if want := []string{".", "fresh", "hidden", "hidden/sub", "tmp", "tmp/deep", "void",
+		"void/deep"}; !slices.Equal(applied.Implied, want) {
 		t.Errorf("Implied = %q, want %q", applied.Implied, want)
 	}
 	if err := Inherit(tree, applied); err != nil {
@@ -402,18 +424,21 @@ func TestInherit(t *testing.T) {
 	}
 	// Without a parent no whiteout hides a file.
 	alone := Tree{Dir: mkdir(t, top+"/alone")}
-	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, ".wh.a", "d/.wh.b", "d/f")), alone.Dir, ApplyOptions{})
+	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, ".wh.a", "d/.wh.b", "d/f")),
+		alone.Dir, ApplyOptions{})
 	if err == nil {
 		err = Inherit(alone, applied)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err = fstree.Print(alone.Dir, fstree.Show{}); err != nil || got != "dir d 0755\nfile d/f 0644\n" {
+	if got, err = fstree.Print(alone.Dir, fstree.Show{}); err != nil ||
+		got != "dir d 0755\nfile d/f 0644\n" {
 		t.Errorf("a layer on nothing is\n%s%v", got, err)
 	}
 	through := Tree{Dir: mkdir(t, top+"/through"), Lower: []string{lower}}
-	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, "lib/x/y")), through.Dir, ApplyOptions{})
+	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, "lib/x/y")),
+		through.Dir, ApplyOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -438,14 +463,17 @@ func tarOf(t *testing.T, names ...string) []byte {
 
 // FuzzEntries reads any input, and writes the entries that it has read again.
 func FuzzEntries(f *testing.F) {
-	f.Add(write(f, Tree{Dir: mustMake(f, f.TempDir(), "dir d 0755\nfile d/f 0644 content\nlink l -> d\nhardlink h => d/f\nfifo p 0600")}, Options{}))
+	f.Add(write(f, Tree{Dir: mustMake(f, f.TempDir(),
+		"dir d 0755\nfile d/f 0644 content\nlink l -> d\nhardlink h => d/f\nfifo p 0600")},
+		Options{}))
 	f.Add(make([]byte, 1024))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for e, err := range Entries(bytes.NewReader(data)) {
 			if err != nil {
 				return
 			}
-			if e.Path == "" || strings.HasPrefix(e.Path, "/") || slices.Contains(strings.Split(e.Path, "/"), "..") {
+			if e.Path == "" || strings.HasPrefix(e.Path, "/") ||
+				slices.Contains(strings.Split(e.Path, "/"), "..") {
 				t.Errorf("path %q", e.Path)
 			}
 			n, err := io.Copy(io.Discard, io.LimitReader(e.Content, 1<<20))

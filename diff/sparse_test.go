@@ -23,13 +23,15 @@ func TestSameSparse(t *testing.T) {
 		want bool
 	}{
 		{"only a hole", nil, nil, true},
-		{"equal data", []write{{size / 2, "x"}, {size - 1, "y"}}, []write{{size / 2, "x"}, {size - 1, "y"}}, true},
+		{"equal data", []write{{size / 2, "x"}, {size - 1, "y"}},
+			[]write{{size / 2, "x"}, {size - 1, "y"}}, true},
 		{"other data", []write{{size / 2, "x"}}, []write{{size / 2, "z"}}, false},
 		{"data only in one", []write{{size / 2, "x"}}, nil, false},
 		{"data only in the other", nil, []write{{size - 1, "x"}}, false},
 		{"data elsewhere", []write{{1 << 30, "x"}}, []write{{1 << 31, "x"}}, false},
 		{"zeros, and a hole", []write{{1 << 30, zeros}}, nil, true},
-		{"more data than is read at once", []write{{4096, string(make([]byte, 300<<10)) + "x"}}, []write{{4096, string(make([]byte, 300<<10)) + "y"}}, false},
+		{"more data than is read at once", []write{{4096, string(make([]byte, 300<<10)) + "x"}},
+			[]write{{4096, string(make([]byte, 300<<10)) + "y"}}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -48,7 +50,8 @@ func TestSameSparse(t *testing.T) {
 				if err := f.Truncate(size); err != nil {
 					t.Skip("no files of this size here: ", err)
 				}
-				if at, err := unix.Seek(int(f.Fd()), size/4, unix.SEEK_HOLE); err != nil || at != size/4 {
+				if at, err := unix.Seek(int(f.Fd()), size/4, unix.SEEK_HOLE); err != nil ||
+					at != size/4 {
 					t.Skip("no holes here")
 				}
 				fds = append(fds, int(f.Fd()))

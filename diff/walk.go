@@ -47,7 +47,8 @@ type pending struct {
 }
 
 func newWalker(ctx context.Context, t Tree, o Options) (*walker, error) {
-	w := &walker{ctx: ctx, o: o, full: t.Full, standIns: t.StandIns, marks: marksOf(t), external: t.External, root: -1}
+	w := &walker{ctx: ctx, o: o, full: t.Full, standIns: t.StandIns, marks: marksOf(t),
+		external: t.External, root: -1}
 	w.out.table = o.Table
 	if len(o.SkipPaths) > 0 {
 		w.skip = map[string]struct{}{}
@@ -63,7 +64,8 @@ func newWalker(ctx context.Context, t Tree, o Options) (*walker, error) {
 		w.close()
 		return nil, err
 	}
-	w.top = lowerDir{fd: w.root, layer: newState, root: &layerRoot{path: t.Dir, limit: keptDescriptors()}}
+	w.top = lowerDir{fd: w.root, layer: newState,
+		root: &layerRoot{path: t.Dir, limit: keptDescriptors()}}
 	w.links.init()
 	return w, nil
 }
@@ -121,7 +123,8 @@ func (w *walker) rootEntry() error {
 	return w.out.header(&h)
 }
 
-func (w *walker) rootChanged(st *dirfd.Stat) (xattrs []dirfd.Xattr, left unrecorded, changed bool, err error) {
+func (w *walker) rootChanged(st *dirfd.Stat) (xattrs []dirfd.Xattr, left unrecorded,
+	changed bool, err error) {
 	if err := dirfd.Fstat(w.root, st); err != nil {
 		return nil, nil, false, err
 	}
@@ -135,7 +138,8 @@ func (w *walker) rootChanged(st *dirfd.Stat) (xattrs []dirfd.Xattr, left unrecor
 			return nil, nil, false, err
 		}
 	}
-	same := st.Mode == old.Mode && st.Uid == old.Uid && st.Gid == old.Gid && sameXattrs(xattrs, oldXattrs)
+	same := st.Mode == old.Mode && st.Uid == old.Uid && st.Gid == old.Gid &&
+		sameXattrs(xattrs, oldXattrs)
 	return xattrs, left, !same, nil
 }
 
@@ -239,7 +243,8 @@ func (w *walker) borrowNames() *dirfd.Names {
 // absent are marks of removed names and names that a layer cannot hold, and kept are names that are
 // treated as unchanged. It warns about names that a layer cannot hold, unless the old state has
 // them too: a driver that stores whole trees shows them to each later layer again.
-func (w *walker) present(fd int, names *dirfd.Names, old merged, m mark) (absent, kept []string, err error) {
+func (w *walker) present(fd int, names *dirfd.Names, old merged,
+	m mark) (absent, kept []string, err error) {
 	d := lowerDir{fd: fd, whitened: m.whitened}
 	n := 0
 	for _, e := range names.Entries {
@@ -262,13 +267,15 @@ func (w *walker) present(fd int, names *dirfd.Names, old merged, m mark) (absent
 			} else if removed {
 				continue // the old file was in no layer
 			}
-			if err := w.warnUnlessOld(fd, names.CName(e), old, "left out: a layer marks a removed file by a name that begins with .wh."); err != nil {
+			if err := w.warnUnlessOld(fd, names.CName(e), old,
+				"left out: a layer marks a removed file by a name that begins with .wh."); err != nil {
 				return nil, nil, err
 			}
 			continue
 		}
 		if w.full && e.Type == unix.DT_CHR {
-			if err := w.warnUnlessOld(fd, names.CName(e), old, "left out: overlay marks a removed file by a character device 0:0"); err != nil {
+			if err := w.warnUnlessOld(fd, names.CName(e), old,
+				"left out: overlay marks a removed file by a character device 0:0"); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -387,7 +394,8 @@ func (w *walker) warnAttribute(path []byte, name string) {
 // It is opaque if all of its old names were removed, and they were several or the directory has new
 // ones. Otherwise each removed name has a whiteout. "rm -r d && mkdir d" and "rm d/*" leave the
 // same state and therefore produce the same layer, whether or not overlay has marked the directory.
-func (w *walker) removed(old merged, names *dirfd.Names, absent, kept []string, m mark) (opaque bool, removed []string, err error) {
+func (w *walker) removed(old merged, names *dirfd.Names, absent, kept []string,
+	m mark) (opaque bool, removed []string, err error) {
 	var before []string
 	if w.full || m.hides {
 		if before, err = old.names(w.marks); err != nil {
@@ -419,7 +427,8 @@ func (w *walker) removed(old merged, names *dirfd.Names, absent, kept []string, 
 			return false, nil, err
 		}
 	}
-	opaque = len(w.path) > 0 && len(removed) > 0 && len(removed) == len(before) && (len(before) > 1 || len(names.Entries) > 0)
+	opaque = len(w.path) > 0 && len(removed) > 0 && len(removed) == len(before) &&
+		(len(before) > 1 || len(names.Entries) > 0)
 	return opaque, removed, nil
 }
 
@@ -470,7 +479,8 @@ func (w *walker) time(st *dirfd.Stat) int64 {
 }
 
 func (w *walker) describe(path []byte, kind byte, st *dirfd.Stat) header {
-	return header{name: path, kind: kind, mode: uint32(st.Mode) & 0o7777, uid: st.Uid, gid: st.Gid, sec: w.time(st)}
+	return header{name: path, kind: kind, mode: uint32(st.Mode) & 0o7777, uid: st.Uid,
+		gid: st.Gid, sec: w.time(st)}
 }
 
 // entry writes w.path, which is name in the open directory dir, if it has changed. hides is set if
@@ -530,7 +540,9 @@ func (w *walker) subdirectory(dir int, name []byte, st *dirfd.Stat, old merged, 
 	defer unix.Close(fd)
 	m := mark{hides: hides}
 	var left unrecorded
-	xattrs, err := dirfd.Xattrs(fd, func(x []byte) bool { return left.written(x) || w.marks.has(x) })
+	xattrs, err := dirfd.Xattrs(fd, func(x []byte) bool {
+		return left.written(x) || w.marks.has(x)
+	})
 	if err != nil {
 		return err
 	}
@@ -643,7 +655,8 @@ func openFile(dir int, name []byte) (int, error) {
 	return fd, err
 }
 
-func (w *walker) regular(dir int, name []byte, h header, st *dirfd.Stat) (left unrecorded, err error) {
+func (w *walker) regular(dir int, name []byte, h header,
+	st *dirfd.Stat) (left unrecorded, err error) {
 	h.kind, h.size = unpack.TypeFile, int64(st.Size)
 	fd, err := openFile(dir, name)
 	if err != nil {

@@ -28,7 +28,8 @@ func describe(t testing.TB, layer []byte) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := fstree.Entry{Path: e.Path, Mode: e.Mode, HasMode: true, UID: fstree.Unset, GID: fstree.Unset, MTime: fstree.Unset, Xattrs: e.Xattrs}
+		f := fstree.Entry{Path: e.Path, Mode: e.Mode, HasMode: true, UID: fstree.Unset,
+			GID: fstree.Unset, MTime: fstree.Unset, Xattrs: e.Xattrs}
 		i := strings.LastIndexByte(e.Path, '/')
 		if base := e.Path[i+1:]; strings.HasPrefix(base, unpack.WhiteoutPrefix) {
 			fmt.Fprintf(&b, "- %s\n", e.Path)
@@ -101,22 +102,27 @@ func TestWriteUpper(t *testing.T) {
 		opaque            string
 	}{
 		{
-			name:  "edit, delete, add",
-			lower: []string{"file File1" + file + "one\nfile File2" + file + "two\nfile File3" + file + "three"},
+			name: "edit, delete, add",
+			lower: []string{"file File1" + file + "one\nfile File2" + file +
+				"two\nfile File3" + file + "three"},
 			upper: "file File1" + file + "ONE\nwhiteout File2\nfile File4" + file + "four",
 			want:  "- .wh.File2\nfile File1 0644 ONE\nfile File4 0644 four\n",
 		},
 		{
-			name:  "parents of what has changed are listed, others are not",
-			lower: []string{"dir a" + dir + "\ndir a/b" + dir + "\ndir c" + dir + "\nfile c/f" + file},
-			upper: "dir a" + dir + "\ndir a/b" + dir + "\nfile a/b/f" + file + "\ndir a/b" + dir + "\ndir c" + dir + "\nfile c/f" + file,
-			want:  "dir a 0755\ndir a/b 0755\nfile a/b/f 0644\n",
+			name: "parents of what has changed are listed, others are not",
+			lower: []string{"dir a" + dir + "\ndir a/b" + dir + "\ndir c" + dir +
+				"\nfile c/f" + file},
+			upper: "dir a" + dir + "\ndir a/b" + dir + "\nfile a/b/f" + file + "\ndir a/b" + dir +
+				"\ndir c" + dir + "\nfile c/f" + file,
+			want: "dir a 0755\ndir a/b 0755\nfile a/b/f 0644\n",
 		},
 		{
-			name:  "copied up and not changed",
-			lower: []string{"dir d" + dir + "\nfile d/f" + file + "x\nlink d/l 0777 root:root @100 -> f\nfifo d/p" + file},
-			upper: "dir d" + dir + "\nfile d/f" + file + "x\nlink d/l 0777 root:root @100 -> f\nfifo d/p" + file + "\ndir d" + dir,
-			want:  "",
+			name: "copied up and not changed",
+			lower: []string{"dir d" + dir + "\nfile d/f" + file +
+				"x\nlink d/l 0777 root:root @100 -> f\nfifo d/p" + file},
+			upper: "dir d" + dir + "\nfile d/f" + file +
+				"x\nlink d/l 0777 root:root @100 -> f\nfifo d/p" + file + "\ndir d" + dir,
+			want: "",
 		},
 		{
 			name:  "same size and time, other content",
@@ -125,8 +131,9 @@ func TestWriteUpper(t *testing.T) {
 			want:  "file f 0644 y\n",
 		},
 		{
-			name:  "mode, owner, time, attribute",
-			lower: []string{"file a" + file + "\nfile b" + file + "\nfile c" + file + "\nfile d" + file + "\nfile e" + file},
+			name: "mode, owner, time, attribute",
+			lower: []string{"file a" + file + "\nfile b" + file + "\nfile c" + file + "\nfile d" +
+				file + "\nfile e" + file},
 			upper: "file a 0600 root:root @100\nfile b 0644 root:1 @100\nfile c 0644 root:root @101\nfile d 0644 root:root @100 [user.k=v]\nfile e" + file,
 			want:  "file a 0600\nfile b 0644\nfile c 0644\nfile d 0644 [user.k=v]\n",
 		},
@@ -139,31 +146,40 @@ func TestWriteUpper(t *testing.T) {
 		{
 			name:  "all names removed one by one are the same as a directory replaced",
 			lower: []string{"dir d" + dir + "\nfile d/old1" + file + "\nfile d/old2" + file},
-			upper: "dir d" + dir + "\nwhiteout d/old1\nwhiteout d/old2\nfile d/new" + file + "\ndir d" + dir,
-			want:  "dir d 0755\n- d/.wh..wh..opq\nfile d/new 0644\n",
+			upper: "dir d" + dir + "\nwhiteout d/old1\nwhiteout d/old2\nfile d/new" +
+				file + "\ndir d" + dir,
+			want: "dir d 0755\n- d/.wh..wh..opq\nfile d/new 0644\n",
 		},
 		{
-			name:  "directory replaced by one that has some of the same",
-			lower: []string{"dir d" + dir + "\nfile d/a" + file + "\nfile d/b" + file + "\nfile d/c" + file},
-			upper: "dir d" + dir + "\nopaque d\nfile d/a" + file + "\nfile d/b" + file + "new\ndir d" + dir,
-			want:  "dir d 0755\n- d/.wh.c\nfile d/b 0644 new\n",
+			name: "directory replaced by one that has some of the same",
+			lower: []string{"dir d" + dir + "\nfile d/a" + file + "\nfile d/b" + file +
+				"\nfile d/c" + file},
+			upper: "dir d" + dir + "\nopaque d\nfile d/a" + file + "\nfile d/b" +
+				file + "new\ndir d" + dir,
+			want: "dir d 0755\n- d/.wh.c\nfile d/b 0644 new\n",
 		},
 		{
-			name:  "what is below an opaque directory hides as well",
-			lower: []string{"dir d" + dir + "\ndir d/s" + dir + "\ndir d/s/t" + dir + "\nfile d/s/x" + file + "\nfile d/s/t/y" + file + "\nfile d/s/t/z" + file},
-			upper: "dir d" + dir + "\nopaque d\ndir d/s" + dir + "\ndir d/s/t" + dir + "\nfile d/s/t/y" + file + "\ndir d/s/t" + dir + "\ndir d/s" + dir + "\ndir d" + dir,
-			want:  "dir d 0755\ndir d/s 0755\n- d/s/.wh.x\ndir d/s/t 0755\n- d/s/t/.wh.z\n",
+			name: "what is below an opaque directory hides as well",
+			lower: []string{"dir d" + dir + "\ndir d/s" + dir + "\ndir d/s/t" + dir +
+				"\nfile d/s/x" + file + "\nfile d/s/t/y" + file + "\nfile d/s/t/z" + file},
+			upper: "dir d" + dir + "\nopaque d\ndir d/s" + dir + "\ndir d/s/t" + dir +
+				"\nfile d/s/t/y" + file + "\ndir d/s/t" + dir + "\ndir d/s" + dir + "\ndir d" + dir,
+			want: "dir d 0755\ndir d/s 0755\n- d/s/.wh.x\ndir d/s/t 0755\n- d/s/t/.wh.z\n",
 		},
 		{
-			name:  "a directory below an opaque one whose names are all removed",
-			lower: []string{"dir d" + dir + "\ndir d/s" + dir + "\ndir d/s/t" + dir + "\nfile d/s/t/y" + file + "\nfile d/s/t/z" + file},
-			upper: "dir d" + dir + "\nopaque d\ndir d/s" + dir + "\ndir d/s/t" + dir + "\nfile d/s/t/new" + file + "\ndir d/s/t" + dir + "\ndir d/s" + dir + "\ndir d" + dir,
-			want:  "dir d 0755\ndir d/s 0755\ndir d/s/t 0755\n- d/s/t/.wh..wh..opq\nfile d/s/t/new 0644\n",
+			name: "a directory below an opaque one whose names are all removed",
+			lower: []string{"dir d" + dir + "\ndir d/s" + dir + "\ndir d/s/t" + dir +
+				"\nfile d/s/t/y" + file + "\nfile d/s/t/z" + file},
+			upper: "dir d" + dir + "\nopaque d\ndir d/s" + dir + "\ndir d/s/t" + dir +
+				"\nfile d/s/t/new" + file + "\ndir d/s/t" + dir + "\ndir d/s" +
+				dir + "\ndir d" + dir,
+			want: "dir d 0755\ndir d/s 0755\ndir d/s/t 0755\n- d/s/t/.wh..wh..opq\nfile d/s/t/new 0644\n",
 		},
 		{
 			name: "a directory below an opaque one, and an opaque one in the layers below",
 			lower: []string{
-				"dir d" + dir + "\nopaque d\ndir d/s" + dir + "\nfile d/s/middle" + file + "\ndir d/s" + dir + "\ndir d" + dir,
+				"dir d" + dir + "\nopaque d\ndir d/s" + dir + "\nfile d/s/middle" + file +
+					"\ndir d/s" + dir + "\ndir d" + dir,
 				"dir d" + dir + "\ndir d/s" + dir + "\nfile d/s/bottom" + file,
 			},
 			upper: "dir d" + dir + "\nopaque d\ndir d/s" + dir + "\ndir d" + dir,
@@ -188,10 +204,12 @@ func TestWriteUpper(t *testing.T) {
 			want:  "dir n 0755\n",
 		},
 		{
-			name:  "types replaced",
-			lower: []string{"dir d" + dir + "\nfile d/x" + file + "\nfile f" + file + "\nlink l -> d"},
-			upper: "file d" + file + "\ndir f" + dir + "\nfile f/y" + file + "\ndir f" + dir + "\ndir l" + dir + "\nfile l/z" + file,
-			want:  "file d 0644\ndir f 0755\nfile f/y 0644\ndir l 0755\nfile l/z 0644\n",
+			name: "types replaced",
+			lower: []string{"dir d" + dir + "\nfile d/x" + file + "\nfile f" +
+				file + "\nlink l -> d"},
+			upper: "file d" + file + "\ndir f" + dir + "\nfile f/y" + file + "\ndir f" + dir +
+				"\ndir l" + dir + "\nfile l/z" + file,
+			want: "file d 0644\ndir f 0755\nfile f/y 0644\ndir l 0755\nfile l/z 0644\n",
 		},
 		{
 			name: "several lower directories, an opaque and a removed one among them",
@@ -199,8 +217,9 @@ func TestWriteUpper(t *testing.T) {
 				"whiteout gone\ndir d" + dir + "\nopaque d\nfile d/middle" + file,
 				"file gone" + file + "\ndir d" + dir + "\nfile d/bottom" + file,
 			},
-			upper: "file gone" + file + "\ndir d" + dir + "\nwhiteout d/bottom\nfile d/middle" + file + "\ndir d" + dir,
-			want:  "file gone 0644\n",
+			upper: "file gone" + file + "\ndir d" + dir + "\nwhiteout d/bottom\nfile d/middle" +
+				file + "\ndir d" + dir,
+			want: "file gone 0644\n",
 		},
 		{
 			name:  "new hard link to an old file",
@@ -227,10 +246,12 @@ func TestWriteUpper(t *testing.T) {
 			want:  "file a 0644 text\nhardlink c => a\n",
 		},
 		{
-			name:  "names divided between three equal files",
-			lower: []string{"file a" + file + "text\nhardlink b => a\nhardlink c => a\nhardlink d => a"},
-			upper: "file a" + file + "text\nfile b" + file + "text\nhardlink d => b\nfile c" + file + "text",
-			want:  "file b 0644 text\nfile c 0644 text\nhardlink d => b\n",
+			name: "names divided between three equal files",
+			lower: []string{"file a" + file +
+				"text\nhardlink b => a\nhardlink c => a\nhardlink d => a"},
+			upper: "file a" + file + "text\nfile b" + file +
+				"text\nhardlink d => b\nfile c" + file + "text",
+			want: "file b 0644 text\nfile c 0644 text\nhardlink d => b\n",
 		},
 		{
 			name:  "one of two hard links removed",
@@ -277,15 +298,17 @@ func TestWriteUpper(t *testing.T) {
 		{
 			name:  "order",
 			lower: nil,
-			upper: "file a.b" + file + "\ndir a" + dir + "\nfile a/z" + file + "\nfile a-b" + file + "\nfile B" + file,
-			want:  "file B 0644\ndir a 0755\nfile a/z 0644\nfile a-b 0644\nfile a.b 0644\n",
+			upper: "file a.b" + file + "\ndir a" + dir + "\nfile a/z" + file + "\nfile a-b" +
+				file + "\nfile B" + file,
+			want: "file B 0644\ndir a 0755\nfile a/z 0644\nfile a-b 0644\nfile a.b 0644\n",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			top := t.TempDir()
 			tree := Tree{Dir: mustMake(t, mkdir(t, top+"/upper"), test.upper)}
 			for i, text := range test.lower {
-				tree.Lower = append(tree.Lower, mustMake(t, mkdir(t, fmt.Sprintf("%s/%d", top, i)), text))
+				tree.Lower = append(tree.Lower, mustMake(t,
+					mkdir(t, fmt.Sprintf("%s/%d", top, i)), text))
 			}
 			got := describe(t, write(t, tree, Options{}))
 			if d := cmp.Diff(test.want, got); d != "" {
@@ -297,7 +320,8 @@ func TestWriteUpper(t *testing.T) {
 
 func mkdir(t testing.TB, dir string) string {
 	t.Helper()
-	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil { // whatever the umask
+	// whatever the umask
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -315,7 +339,8 @@ func needRoot(t testing.TB) {
 func TestWriteUnrecorded(t *testing.T) {
 	needRoot(t)
 	top := t.TempDir()
-	tree := Tree{Dir: mkdir(t, top+"/u"), Lower: []string{mustMake(t, mkdir(t, top+"/l"), "file same 0644 root:root @5 x")}}
+	tree := Tree{Dir: mkdir(t, top+"/u"), Lower: []string{mustMake(t, mkdir(t, top+"/l"),
+		"file same 0644 root:root @5 x")}}
 	mustMake(t, tree.Dir, "file same 0644 root:root @5 x\nfile f 0644\ndir d\nfifo p 0644")
 	for _, name := range []string{"same", "f", "d", "."} {
 		if err := unix.Lsetxattr(tree.Dir+"/"+name, "user.a=b", []byte("v"), 0); err != nil {
@@ -327,7 +352,8 @@ func TestWriteUnrecorded(t *testing.T) {
 	}
 	var warned []string
 	layer := write(t, tree, Options{Warn: func(path, _ string) { warned = append(warned, path) }})
-	if got, want := describe(t, layer), "dir . 0700\ndir d 0755\nfile f 0644\nfifo p 0644\n"; got != want {
+	if got, want := describe(t, layer),
+		"dir . 0700\ndir d 0755\nfile f 0644\nfifo p 0644\n"; got != want {
 		t.Errorf("layer is\n%swant\n%s", got, want)
 	}
 	if want := []string{".", "d", "f"}; !slices.Equal(warned, want) {
@@ -339,9 +365,11 @@ func TestWriteUnrecorded(t *testing.T) {
 // device that is overlay's mark of a removed name, and names that mark one in a layer.
 func TestWriteFullWhiteout(t *testing.T) {
 	needRoot(t)
-	dir := mustMake(t, mkdir(t, t.TempDir()+"/t"), "whiteout x\nfile .wh.y 0644\nfile d/.wh..wh..opq 0644\nfile z 0644")
+	dir := mustMake(t, mkdir(t, t.TempDir()+"/t"),
+		"whiteout x\nfile .wh.y 0644\nfile d/.wh..wh..opq 0644\nfile z 0644")
 	var warned []string
-	layer := write(t, Tree{Dir: dir, Full: true}, Options{Warn: func(path, _ string) { warned = append(warned, path) }})
+	layer := write(t, Tree{Dir: dir, Full: true},
+		Options{Warn: func(path, _ string) { warned = append(warned, path) }})
 	if got, want := describe(t, layer), "dir d 0755\nfile z 0644\n"; got != want {
 		t.Errorf("layer is\n%swant\n%s", got, want)
 	}
@@ -365,15 +393,18 @@ func TestWarnOnce(t *testing.T) {
 	const state = "dir d 0755 root:root @5\nfile d/.wh.f 0644 root:root @5 x\nfile f 0644 root:root @5 %s\nfifo p %s root:root @5\n%sdir d 0755 root:root @5\n"
 	for _, full := range []bool{false, true} {
 		top := t.TempDir()
-		first := mustMake(t, mkdir(t, top+"/1"), fmt.Sprintf(state, "x", "0644", "file d/other 0644 root:root @5\n"))
+		first := mustMake(t, mkdir(t, top+"/1"),
+			fmt.Sprintf(state, "x", "0644", "file d/other 0644 root:root @5\n"))
 		second := "dir d 0755 root:root @5\nfile d/new 0644 root:root @5\nfile .wh.new 0644\nfile f 0644 root:root @5 y\nfifo p 0600 root:root @5\ndir d 0755 root:root @5\n"
 		want := []string{".wh.new", "d/new"}
 		if full {
 			whiteout := "char x 0000 root:root @5 0:0\n"
 			mustMake(t, first, whiteout)
-			second = fmt.Sprintf(state, "y", "0600", "file d/new 0644 root:root @5\nfile .wh.new 0644\ndir d 0755 root:root @5\n") + whiteout
+			second = fmt.Sprintf(state, "y", "0600",
+				"file d/new 0644 root:root @5\nfile .wh.new 0644\ndir d 0755 root:root @5\n") + whiteout
 		}
-		tree := Tree{Dir: mustMake(t, mkdir(t, top+"/2"), second), Lower: []string{first}, Full: full}
+		tree := Tree{Dir: mustMake(t, mkdir(t, top+"/2"), second),
+			Lower: []string{first}, Full: full}
 		attribute(first, ".", "d", "f")
 		attribute(tree.Dir, ".", "d", "f", "d/new")
 		if err := unix.Chmod(tree.Dir, 0o700); err != nil {
@@ -398,13 +429,17 @@ func TestWarnOnce(t *testing.T) {
 func TestWriteWhatNoLayerHolds(t *testing.T) {
 	needRoot(t)
 	for _, test := range []struct{ name, kind, base string }{
-		{"socket", "socket %s 0755", "s"}, {"reserved name", "file %s 0644 x", ".wh.s"}, {"reserved directory", "dir %s 0755", ".wh.s"},
-		{"reserved device", "char %s 0644 1:3", ".wh.s"}, {"mark of a removed file", "whiteout %s", "s"},
+		{"socket", "socket %s 0755", "s"}, {"reserved name", "file %s 0644 x", ".wh.s"},
+		{"reserved directory", "dir %s 0755", ".wh.s"},
+		{"reserved device", "char %s 0644 1:3", ".wh.s"},
+		{"mark of a removed file", "whiteout %s", "s"},
 	} {
-		for _, next := range []string{"", "file d/s 0644 root:root @7 new", "dir d/s 0755 root:root @7", "file d/b 0644 root:root @7 other", "gone"} {
+		for _, next := range []string{"", "file d/s 0644 root:root @7 new",
+			"dir d/s 0755 root:root @7", "file d/b 0644 root:root @7 other", "gone"} {
 			t.Run(test.name+" "+next, func(t *testing.T) {
 				const state = "dir e 0755 root:root @5\ndir d 0755 root:root @5\n"
-				thing := fmt.Sprintf(test.kind, "d/"+test.base) + "\n" + fmt.Sprintf(test.kind, "e/"+test.base) + "\n"
+				thing := fmt.Sprintf(test.kind, "d/"+test.base) + "\n" +
+					fmt.Sprintf(test.kind, "e/"+test.base) + "\n"
 				after := "dir e 0755 root:root @5\n"
 				if next != "gone" {
 					after += "dir d 0755 root:root @5\n" + next + "\ndir d 0755 root:root @5\n"
@@ -413,11 +448,14 @@ func TestWriteWhatNoLayerHolds(t *testing.T) {
 				switch {
 				case next == "gone":
 					marks += "whiteout d\n"
-				case !strings.HasPrefix(next, "file d/"+test.base) && !strings.HasPrefix(next, "dir d/"+test.base):
+				case !strings.HasPrefix(next, "file d/"+test.base) &&
+					!strings.HasPrefix(next, "dir d/"+test.base):
 					marks += "whiteout d/" + test.base + "\n"
 				}
 				top := t.TempDir()
-				make := func(name, text string) string { return mustMake(t, mkdir(t, top+"/"+name), text) }
+				make := func(name, text string) string {
+					return mustMake(t, mkdir(t, top+"/"+name), text)
+				}
 				local := make("local", "file d/a 0644 root:root @5 a\n"+thing+state)
 				other := make("other", "file d/a 0644 root:root @5 a\n"+state)
 				bare := make("bare", "file d/a 0644 root:root @5 a\n"+state)
@@ -430,12 +468,18 @@ func TestWriteWhatNoLayerHolds(t *testing.T) {
 				}
 				whole := make("whole", kept+after)
 				var warned []string
-				o := Options{Warn: func(path, problem string) { warned = append(warned, path+": "+problem) }}
-				want := describe(t, write(t, Tree{Dir: whole, Lower: []string{bare}, Full: true}, o))
+				o := Options{Warn: func(path, problem string) {
+					warned = append(warned, path+": "+problem)
+				}}
+				want := describe(t, write(t, Tree{Dir: whole, Lower: []string{bare}, Full: true},
+					o))
 				for what, tree := range map[string]Tree{
-					"copies here":        {Dir: whole, Lower: []string{local}, Full: true},
-					"overlay here":       {Dir: make("upper", after+marks+after), Lower: []string{local}},
-					"overlay on another": {Dir: make("upper2", after+strings.ReplaceAll(marks, "whiteout e/"+test.base+"\n", "")+after), Lower: []string{other}},
+					"copies here": {Dir: whole, Lower: []string{local}, Full: true},
+					"overlay here": {Dir: make("upper", after+marks+after),
+						Lower: []string{local}},
+					"overlay on another": {Dir: make("upper2",
+						after+strings.ReplaceAll(marks, "whiteout e/"+test.base+"\n", "")+after),
+						Lower: []string{other}},
 				} {
 					if got := describe(t, write(t, tree, o)); got != want {
 						t.Errorf("%s: layer is\n%swant\n%s", what, got, want)
@@ -452,15 +496,19 @@ func TestWriteWhatNoLayerHolds(t *testing.T) {
 func TestWriteOptions(t *testing.T) {
 	needRoot(t)
 	top := t.TempDir()
-	lower := mustMake(t, mkdir(t, top+"/l"), "file etc/hosts 0644 root:root @5 a\nfile gone 0644\ndir etc 0755 root:root @5")
-	upper := mustMake(t, mkdir(t, top+"/u"), "file etc/hosts 0644 root:root @6 b\nwhiteout gone\nfile .wh.q 0644\nfile new 0644 root:root @2000000000\ndir proc\nfile proc/x\ndir etc 0755 root:root @5")
+	lower := mustMake(t, mkdir(t, top+"/l"),
+		"file etc/hosts 0644 root:root @5 a\nfile gone 0644\ndir etc 0755 root:root @5")
+	upper := mustMake(t, mkdir(t, top+"/u"),
+		"file etc/hosts 0644 root:root @6 b\nwhiteout gone\nfile .wh.q 0644\nfile new 0644 root:root @2000000000\ndir proc\nfile proc/x\ndir etc 0755 root:root @5")
 	var warned []string
 	var table []string
 	epoch := unixTime(1000)
 	layer := write(t, Tree{Dir: upper, Lower: []string{lower}}, Options{
 		Epoch: &epoch, SkipPaths: []string{"etc/hosts", "gone", "proc"},
-		Warn:  func(path, _ string) { warned = append(warned, path) },
-		Table: func(e Entry) { table = append(table, fmt.Sprintf("%s %d", e.Path, e.ModTime.Unix())) },
+		Warn: func(path, _ string) { warned = append(warned, path) },
+		Table: func(e Entry) {
+			table = append(table, fmt.Sprintf("%s %d", e.Path, e.ModTime.Unix()))
+		},
 	})
 	if got, want := describe(t, layer), "file new 0644\n"; got != want {
 		t.Errorf("layer is\n%swant\n%s", got, want)

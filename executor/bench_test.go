@@ -61,7 +61,8 @@ func BenchmarkCopy(b *testing.B) {
 	var entries []string
 	for d := range 250 {
 		for f := range 20 {
-			entries = append(entries, fmt.Sprintf("file d%d/f%d 0644 %s", d, f, strings.Repeat("content ", 500)))
+			entries = append(entries, fmt.Sprintf("file d%d/f%d 0644 %s", d, f,
+				strings.Repeat("content ", 500)))
 		}
 	}
 	src := source(b, entries...)

@@ -40,24 +40,47 @@ var changes = []struct {
 	fine       bool // the copied data does not change
 }{
 	{name: "nothing", file: "d/f", do: func(string) error { return nil }, fine: true},
-	{name: "content", file: "d/f", do: func(p string) error { return errors.Join(os.WriteFile(p, []byte("y"), 0), back(p)) }},
-	{name: "another file", file: "d/f", do: func(p string) error {
-		return errors.Join(os.WriteFile(p+".new", []byte("y"), 0o644), back(p+".new"), os.Rename(p+".new", p))
+	{name: "content", file: "d/f", do: func(p string) error {
+		return errors.Join(os.WriteFile(p, []byte("y"), 0), back(p))
 	}},
-	{name: "mode", file: "d/f", do: func(p string) error { return errors.Join(os.Chmod(p, 0o600), back(p)) }},
-	{name: "attribute", file: "d/f", do: func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) }},
-	{name: "growth", file: "d/f", do: func(p string) error { return errors.Join(os.WriteFile(p, []byte("xy"), 0), back(p)) }},
+	{name: "another file", file: "d/f", do: func(p string) error {
+		return errors.Join(os.WriteFile(p+".new", []byte("y"), 0o644), back(p+".new"),
+			os.Rename(p+".new", p))
+	}},
+	{name: "mode", file: "d/f", do: func(p string) error {
+		return errors.Join(os.Chmod(p, 0o600), back(p))
+	}},
+	{name: "attribute", file: "d/f", do: func(p string) error {
+		return unix.Setxattr(p, "user.a", []byte("v"), 0)
+	}},
+	{name: "growth", file: "d/f", do: func(p string) error {
+		return errors.Join(os.WriteFile(p, []byte("xy"), 0), back(p))
+	}},
 	{name: "gone", file: "d/f", do: os.Remove},
-	{name: "a directory in its place", file: "d/f", do: func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) }},
-	{name: "a link in its place", file: "d/f", do: func(p string) error { return errors.Join(os.Remove(p), os.Symlink("/etc/passwd", p)) }},
-	{name: "a fifo in its place", file: "d/f", do: func(p string) error { return errors.Join(os.Remove(p), unix.Mkfifo(p, 0o644)) }},
-	{name: "link", file: "d/l", do: func(p string) error { return errors.Join(os.Remove(p), os.Symlink("too", p)) }},
-	{name: "mode of a directory", file: "d", do: func(p string) error { return errors.Join(os.Chmod(p, 0o700), back(p)) }},
-	{name: "attribute of a directory", file: "d", do: func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) }},
-	{name: "a new name in a directory", file: "d", do: func(p string) error { return os.WriteFile(p+"/new", nil, 0o644) }, fine: true},
+	{name: "a directory in its place", file: "d/f",
+		do: func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) }},
+	{name: "a link in its place", file: "d/f",
+		do: func(p string) error {
+			return errors.Join(os.Remove(p), os.Symlink("/etc/passwd", p))
+		}},
+	{name: "a fifo in its place", file: "d/f",
+		do: func(p string) error { return errors.Join(os.Remove(p), unix.Mkfifo(p, 0o644)) }},
+	{name: "link", file: "d/l", do: func(p string) error {
+		return errors.Join(os.Remove(p), os.Symlink("too", p))
+	}},
+	{name: "mode of a directory", file: "d",
+		do: func(p string) error { return errors.Join(os.Chmod(p, 0o700), back(p)) }},
+	{name: "attribute of a directory", file: "d",
+		do: func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) }},
+	{name: "a new name in a directory", file: "d",
+		do: func(p string) error { return os.WriteFile(p+"/new", nil, 0o644) }, fine: true},
 	{name: "a directory that is gone", file: "d", do: os.RemoveAll},
-	{name: "a file in place of a directory", file: "d", do: func(p string) error { return errors.Join(os.RemoveAll(p), os.WriteFile(p, nil, 0o644)) }},
-	{name: "a fifo that is used", file: "p", do: func(p string) error { return os.Chtimes(p, time.Now(), time.Now()) }, fine: true},
+	{name: "a file in place of a directory", file: "d",
+		do: func(p string) error {
+			return errors.Join(os.RemoveAll(p), os.WriteFile(p, nil, 0o644))
+		}},
+	{name: "a fifo that is used", file: "p",
+		do: func(p string) error { return os.Chtimes(p, time.Now(), time.Now()) }, fine: true},
 	{name: "mode of a fifo", file: "p", do: func(p string) error { return os.Chmod(p, 0o600) }},
 }
 
@@ -75,7 +98,8 @@ func TestCopyChanged(t *testing.T) {
 				if err := c.do(filepath.Join(src.Name(), c.file)); err != nil {
 					t.Skip(err)
 				}
-				s := im.spec(&Copy{Dest: "/", Sources: one(src, Item{Path: ".", Contents: true, Entries: list})})
+				s := im.spec(&Copy{Dest: "/", Sources: one(src,
+					Item{Path: ".", Contents: true, Entries: list})})
 				s.child = child
 				_, err := Run(t.Context(), s, nil, nil)
 				changed, is := errors.AsType[*ChangedError](err)
@@ -83,7 +107,8 @@ func TestCopyChanged(t *testing.T) {
 					t.Fatalf("error %v, want none or a ChangedError (%v)", err, !c.fine)
 				}
 				want := c.file
-				if c.name == "a directory that is gone" || c.name == "a file in place of a directory" {
+				if c.name == "a directory that is gone" ||
+					c.name == "a file in place of a directory" {
 					want = "d"
 				}
 				if is && changed.Path != want {
@@ -100,22 +125,29 @@ func TestCopyFrozen(t *testing.T) {
 	for _, child := range []bool{false, true} {
 		im := newImage(t)
 		src := source(t, "dir d", "file d/f 0644 changed", "file d/plain 0644 p", "dir gone")
-		frozen := source(t, "file 1 0640 was", "link 2 text", "dir 3 0711", "dir 4 0700", "file 5 0600 deep")
-		if err := errors.Join(os.Remove(filepath.Join(src.Name(), "gone")), os.Link(frozen.Name()+"/1", frozen.Name()+"/1.2")); err != nil {
+		frozen := source(t, "file 1 0640 was", "link 2 text", "dir 3 0711",
+			"dir 4 0700", "file 5 0600 deep")
+		if err := errors.Join(os.Remove(filepath.Join(src.Name(), "gone")),
+			os.Link(frozen.Name()+"/1", frozen.Name()+"/1.2")); err != nil {
 			t.Fatal(err)
 		}
 		list := []Entry{
 			{Path: "d", Mode: unix.S_IFDIR | 0o711, MtimeNs: old.UnixNano(), Frozen: 3},
-			{Path: "d/f", Mode: unix.S_IFREG | 0o640, Frozen: 1}, {Path: "d/l", Mode: unix.S_IFLNK | 0o777, Frozen: 2},
-			seen(t, src.Name(), "d/plain"), {Path: "d/second", Mode: unix.S_IFREG | 0o640, Frozen: 1},
-			{Path: "gone", Mode: unix.S_IFDIR | 0o700, MtimeNs: old.UnixNano(), Frozen: 4}, {Path: "gone/f", Mode: unix.S_IFREG | 0o600, Frozen: 5},
+			{Path: "d/f", Mode: unix.S_IFREG | 0o640, Frozen: 1},
+			{Path: "d/l", Mode: unix.S_IFLNK | 0o777, Frozen: 2},
+			seen(t, src.Name(), "d/plain"), {Path: "d/second",
+				Mode: unix.S_IFREG | 0o640, Frozen: 1},
+			{Path: "gone", Mode: unix.S_IFDIR | 0o700, MtimeNs: old.UnixNano(), Frozen: 4},
+			{Path: "gone/f", Mode: unix.S_IFREG | 0o600, Frozen: 5},
 		}
-		s := im.spec(&Copy{Dest: "/", Frozen: frozen, Sources: one(src, Item{Path: ".", Contents: true, Entries: list})})
+		s := im.spec(&Copy{Dest: "/", Frozen: frozen,
+			Sources: one(src, Item{Path: ".", Contents: true, Entries: list})})
 		s.child = child
 		if _, err := Run(t.Context(), s, nil, nil); err != nil {
 			t.Fatal(err)
 		}
-		want := []string{"dir d 0711 old", "file d/f 0640 was old", "link d/l text old", "file d/plain 0644 p old", "hard d/second d/f old",
+		want := []string{"dir d 0711 old", "file d/f 0640 was old", "link d/l text old",
+			"file d/plain 0644 p old", "hard d/second d/f old",
 			"dir gone 0700 old", "file gone/f 0600 deep old"}
 		if diff := cmp.Diff(want, im.tree()); diff != "" {
 			t.Errorf("child %v (-want +got)\n%s", child, diff)
@@ -130,11 +162,13 @@ func TestCopyFrozenBelow(t *testing.T) {
 		im := newImage(t)
 		src := source(t, "dir d", "dir d/e", "file d/e/f 0644 x")
 		frozen := source(t, "dir 1 0755", "dir 2 0755")
-		list := []Entry{{Path: "d", Mode: unix.S_IFDIR | 0o755, Frozen: 1}, {Path: "d/e", Mode: unix.S_IFDIR | 0o755, Frozen: 2}, seen(t, src.Name(), "d/e/f")}
+		list := []Entry{{Path: "d", Mode: unix.S_IFDIR | 0o755, Frozen: 1},
+			{Path: "d/e", Mode: unix.S_IFDIR | 0o755, Frozen: 2}, seen(t, src.Name(), "d/e/f")}
 		if err := os.RemoveAll(filepath.Join(src.Name(), "d")); err != nil {
 			t.Fatal(err)
 		}
-		s := im.spec(&Copy{Dest: "/", Frozen: frozen, Sources: one(src, Item{Path: ".", Contents: true, Entries: list})})
+		s := im.spec(&Copy{Dest: "/", Frozen: frozen,
+			Sources: one(src, Item{Path: ".", Contents: true, Entries: list})})
 		s.child = child
 		_, err := Run(t.Context(), s, nil, nil)
 		changed, ok := errors.AsType[*ChangedError](err)

@@ -146,10 +146,12 @@ func receiveJob() (*job, error) {
 func ignoreSignals() error {
 	ignore := sigaction{handler: 1 /* SIG_IGN */}
 	for _, s := range []unix.Signal{
-		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM,
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGUSR1, unix.SIGUSR2,
+		unix.SIGPIPE, unix.SIGALRM,
 		unix.SIGTERM, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGVTALRM, unix.SIGIO, unix.SIGPWR,
 	} {
-		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&ignore)), 0, 8, 0, 0)
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s),
+			uintptr(unsafe.Pointer(&ignore)), 0, 8, 0, 0)
 		if errno != 0 {
 			return fmt.Errorf("ignore a signal: %w", errno)
 		}

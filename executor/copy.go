@@ -45,13 +45,15 @@ type inode struct{ dev, ino uint64 }
 type frame struct {
 	path     string // below the item's top
 	src, dst int
-	frozen   int         // directory to read mode, time and attributes from instead of src; -1: none
-	st       unix.Stat_t // of src or frozen
-	now      unix.Stat_t // of dst when it was entered
-	gone     *string     // path of the first directory on the way here that was removed from the source; nil: none
-	made     bool        // dst was made by this copy
-	acl      bool        // new files in dst inherit an access control list
-	on       onLeave
+	// directory to read mode, time and attributes from instead of src; -1: none
+	frozen int
+	st     unix.Stat_t // of src or frozen
+	now    unix.Stat_t // of dst when it was entered
+	// path of the first directory on the way here that was removed from the source; nil: none
+	gone *string
+	made bool // dst was made by this copy
+	acl  bool // new files in dst inherit an access control list
+	on   onLeave
 }
 
 // onLeave is what finishDir sets on a directory once its contents have been copied.
@@ -59,14 +61,16 @@ type onLeave int
 
 const (
 	keepAll onLeave = iota
-	setTime         // keep owner and mode and set the source's time (the directory whose contents are copied)
-	setMode         // set the mode (a parent directory of --parents that existed)
+	// keep owner and mode and set the source's time (the directory whose contents are copied)
+	setTime
+	setMode // set the mode (a parent directory of --parents that existed)
 	setAllOfIt
 )
 
 // runCopy performs a Copy, in its own mount namespace. dirs are the descriptors of the sources'
 // directories, followed by that of Copy.Frozen if it is set.
-func runCopy(ctx context.Context, s *Spec, a *Copy, dirs []int, unpack Unpacker, result *Result) error {
+func runCopy(ctx context.Context, s *Spec, a *Copy, dirs []int, unpack Unpacker,
+	result *Result) error {
 	if err := enterRoot(s.Root); err != nil {
 		return err
 	}
@@ -110,7 +114,8 @@ func (c *copier) readFlags() error {
 		}
 		if unknown != "" {
 			c.result.Warnings = append(c.result.Warnings,
-				fmt.Sprintf("--chown=%s: the image has no user or group %s, 0 is used instead", c.c.Chown, unknown))
+				fmt.Sprintf("--chown=%s: the image has no user or group %s, 0 is used instead",
+					c.c.Chown, unknown))
 		}
 		c.own = &o
 	}
@@ -130,7 +135,8 @@ func (c *copier) item(src int, it *Item) error {
 	if clean := path.Clean(it.Path); clean != "." {
 		name = path.Base(clean)
 		var err error
-		if dir, err = safepath.NoLinks(src, path.Dir(clean), unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
+		if dir, err = safepath.NoLinks(src, path.Dir(clean),
+			unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 			return c.fail("", err)
 		}
 		defer unix.Close(dir)
@@ -285,7 +291,8 @@ func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
 			own = &owner{}
 		}
 		if mode != 0o755 && c.isMountPoint(parent, base) {
-			if err := unix.Fchmodat(parent, base, 0o755, 0); err != nil { // not a link: this copy has just made it
+			// not a link: this copy has just made it
+			if err := unix.Fchmodat(parent, base, 0o755, 0); err != nil {
 				return err
 			}
 		}
@@ -308,7 +315,8 @@ func (c *copier) isMountPoint(parent int, base string) bool {
 		return false
 	}
 	var st, root unix.Stat_t
-	return unix.Fstat(parent, &st) == nil && unix.Fstat(c.root, &root) == nil && st.Dev == root.Dev && st.Ino == root.Ino
+	return unix.Fstat(parent, &st) == nil && unix.Fstat(c.root, &root) == nil &&
+		st.Dev == root.Dev && st.Ino == root.Ino
 }
 
 // parentMode returns the mode of the destination's missing parent directories.
@@ -372,7 +380,8 @@ func (c *copier) openDest(at int, name string) (frame, error) {
 	c.dest = path.Join("/", name)
 	f := frame{src: -1, dst: -1, frozen: -1}
 	var err error
-	if f.dst, err = unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	if f.dst, err = unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC,
+		0); err != nil {
 		return f, inImage(name, err)
 	}
 	if err := unix.Fstat(f.dst, &f.now); err != nil {
@@ -451,7 +460,8 @@ func (c *copier) enterPlain(stack []frame, part string) ([]frame, error) {
 
 // tree copies an item that is a directory.
 func (c *copier) tree(src, dir int, name string, it *Item) error {
-	from, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	from, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|
+		unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return c.missing(&Entry{MtimeNs: it.MtimeNs}, "", err)
 	}
@@ -557,7 +567,8 @@ func (c *copier) entries(stack []frame, list []Entry) ([]frame, error) {
 
 // below reports whether dir is top or below it.
 func below(dir, top string) bool {
-	return top == "" || dir == top || len(dir) > len(top) && dir[len(top)] == '/' && dir[:len(top)] == top
+	return top == "" || dir == top || len(dir) > len(top) && dir[len(top)] == '/' &&
+		dir[:len(top)] == top
 }
 
 // walk copies everything below a directory.
@@ -665,7 +676,8 @@ func (c *copier) enter(up *frame, name string, e *Entry) (frame, error) {
 
 // openDirAt opens a directory without following a link. It returns -1 with an error.
 func openDirAt(dir int, name string) (int, error) {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+		0)
 	if err != nil {
 		return -1, err
 	}
@@ -674,7 +686,8 @@ func openDirAt(dir int, name string) (int, error) {
 
 // enterFD makes a directory like frozen, or like src if frozen is -1, and enters it. It takes
 // ownership of both descriptors, also if it fails. e has the values that were digested.
-func (c *copier) enterFD(up *frame, src, frozen int, name string, e *Entry) (f frame, made bool, err error) {
+func (c *copier) enterFD(up *frame, src, frozen int, name string,
+	e *Entry) (f frame, made bool, err error) {
 	f = frame{path: join(up.path, name), src: src, dst: -1, frozen: frozen, on: setAllOfIt}
 	defer func() {
 		if err != nil {
@@ -705,7 +718,8 @@ func (c *copier) enterFD(up *frame, src, frozen int, name string, e *Entry) (f f
 
 func (c *copier) openInto(up, f *frame, name string) error {
 	var err error
-	f.dst, err = unix.Openat(up.dst, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	f.dst, err = unix.Openat(up.dst, name,
+		unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == unix.ENOTDIR || err == unix.ELOOP {
 		return fmt.Errorf("cannot copy to non-directory: %s", c.shown(f.path))
 	}

@@ -57,7 +57,8 @@ func source(t testing.TB, entries ...string) *os.File {
 		if err == nil && mode != 0 {
 			err = unix.Chmod(name, mode)
 		}
-		ts := []unix.Timespec{unix.NsecToTimespec(old.UnixNano()), unix.NsecToTimespec(old.UnixNano())}
+		ts := []unix.Timespec{unix.NsecToTimespec(old.UnixNano()),
+			unix.NsecToTimespec(old.UnixNano())}
 		if err == nil {
 			err = unix.UtimesNanoAt(unix.AT_FDCWD, name, ts, unix.AT_SYMLINK_NOFOLLOW)
 		}
@@ -138,73 +139,156 @@ func TestCopy(t *testing.T) {
 		err   string
 	}
 	tests := []test{
-		{name: "file to a name", src: []string{"file a 0640 x"}, copy: Copy{Dest: "/b"}, item: Item{Path: "a"},
+		{name: "file to a name", src: []string{"file a 0640 x"}, copy: Copy{Dest: "/b"},
+			item: Item{Path: "a"},
 			want: []string{"file b 0640 x old"}},
-		{name: "file into a directory by its slash", src: []string{"file a 0644 x"}, copy: Copy{Dest: "/d/e/"}, item: Item{Path: "a"},
+		{name: "file into a directory by its slash", src: []string{"file a 0644 x"},
+			copy: Copy{Dest: "/d/e/"}, item: Item{Path: "a"},
 			want: []string{"dir d 0755", "dir d/e 0755", "file d/e/a 0644 x old"}},
-		{name: "file into a directory that exists", image: func(im *image) { im.mkdir("d") }, src: []string{"file s/a 0644 x"}, copy: Copy{Dest: "/d"}, item: Item{Path: "s/a"},
+		{name: "file into a directory that exists", image: func(im *image) { im.mkdir("d") },
+			src: []string{"file s/a 0644 x"}, copy: Copy{Dest: "/d"}, item: Item{Path: "s/a"},
 			want: []string{"dir d 0755", "file d/a 0644 x old"}},
-		{name: "file into a directory behind a link", image: func(im *image) { im.mkdir("real"); im.link("/real", "l") }, src: []string{"file a 0644 x"}, copy: Copy{Dest: "/l"}, item: Item{Path: "a"},
+		{name: "file into a directory behind a link",
+			image: func(im *image) { im.mkdir("real"); im.link("/real", "l") },
+			src:   []string{"file a 0644 x"}, copy: Copy{Dest: "/l"}, item: Item{Path: "a"},
 			want: []string{"link l /real", "dir real 0755", "file real/a 0644 x old"}},
-		{name: "parents behind a link that leads nowhere", image: func(im *image) { im.link("/not/yet", "l") }, src: []string{"file a 0644 x"}, copy: Copy{Dest: "/l/b"}, item: Item{Path: "a"},
-			want: []string{"link l /not/yet", "dir not 0755", "dir not/yet 0755", "file not/yet/b 0644 x old"}},
-		{name: "file over a link to a file", image: func(im *image) { im.write("t", "old", 0o600); im.link("t", "l") }, src: []string{"file a 0644 x"}, copy: Copy{Dest: "/l"}, item: Item{Path: "a"},
+		{name: "parents behind a link that leads nowhere",
+			image: func(im *image) { im.link("/not/yet", "l") }, src: []string{"file a 0644 x"},
+			copy: Copy{Dest: "/l/b"}, item: Item{Path: "a"},
+			want: []string{"link l /not/yet", "dir not 0755", "dir not/yet 0755",
+				"file not/yet/b 0644 x old"}},
+		{name: "file over a link to a file",
+			image: func(im *image) { im.write("t", "old", 0o600); im.link("t", "l") },
+			src:   []string{"file a 0644 x"}, copy: Copy{Dest: "/l"}, item: Item{Path: "a"},
 			want: []string{"link l t", "file t 0644 x old"}},
-		{name: "file over a link in a directory", image: func(im *image) { im.write("t", "keep", 0o600); im.mkdir("d"); im.link("../t", "d/a") }, src: []string{"file a 0644 x"}, copy: Copy{Dest: "/d/"}, item: Item{Path: "a"},
+		{name: "file over a link in a directory",
+			image: func(im *image) {
+				im.write("t", "keep", 0o600)
+				im.mkdir("d")
+				im.link("../t", "d/a")
+			}, src: []string{"file a 0644 x"}, copy: Copy{Dest: "/d/"}, item: Item{Path: "a"},
 			want: []string{"dir d 0755", "file d/a 0644 x old", "file t 0600 keep"}},
-		{name: "links lead nowhere but into the image", image: func(im *image) { im.link("../../../../../../etc", "l") }, src: []string{"file a 0644 x"}, copy: Copy{Dest: "/l/a"}, item: Item{Path: "a"},
-			want: []string{"dir etc 0755", "file etc/a 0644 x old", "link l ../../../../../../etc"}},
-		{name: "file over a file with another name", image: func(im *image) { im.write("t", "keep", 0o600); os.Link(im.path("t"), im.path("u")) }, src: []string{"file a 0644 x"}, copy: Copy{Dest: "/t"}, item: Item{Path: "a"},
+		{name: "links lead nowhere but into the image",
+			image: func(im *image) { im.link("../../../../../../etc", "l") },
+			src:   []string{"file a 0644 x"}, copy: Copy{Dest: "/l/a"}, item: Item{Path: "a"},
+			want: []string{"dir etc 0755", "file etc/a 0644 x old",
+				"link l ../../../../../../etc"}},
+		{name: "file over a file with another name",
+			image: func(im *image) {
+				im.write("t", "keep", 0o600)
+				os.Link(im.path("t"), im.path("u"))
+			}, src: []string{"file a 0644 x"}, copy: Copy{Dest: "/t"}, item: Item{Path: "a"},
 			want: []string{"file t 0644 x old", "file u 0600 keep"}},
-		{name: "file over a directory", image: func(im *image) { im.mkdir("d/a") }, src: []string{"file a 0644 x"}, copy: Copy{Dest: "/d/"}, item: Item{Path: "a"},
+		{name: "file over a directory", image: func(im *image) { im.mkdir("d/a") },
+			src: []string{"file a 0644 x"}, copy: Copy{Dest: "/d/"}, item: Item{Path: "a"},
 			err: "cannot replace to directory /d/a with file"},
-		{name: "below a file", image: func(im *image) { im.write("f", "", 0o644) }, src: []string{"file a 0644 x"}, copy: Copy{Dest: "/f/"}, item: Item{Path: "a"},
+		{name: "below a file", image: func(im *image) { im.write("f", "", 0o644) },
+			src: []string{"file a 0644 x"}, copy: Copy{Dest: "/f/"}, item: Item{Path: "a"},
 			err: "cannot copy to non-directory: /f"},
-		{name: "contents of a directory", src: []string{"dir s 0700", "dir s/d 0750", "file s/d/f 0600 x", "file s/g 0644 y"}, copy: Copy{Dest: "/app"}, item: Item{Path: "s", Contents: true},
-			want: []string{"dir app 0755 old", "dir app/d 0750 old", "file app/d/f 0600 x old", "file app/g 0644 y old"}},
-		{name: "contents into a directory that exists", image: func(im *image) { im.mkdir("app/d"); im.write("app/d/k", "k", 0o644); os.Chmod(im.path("app"), 0o711) },
-			src: []string{"dir s 0700", "dir s/d 0750", "file s/d/f 0600 x"}, copy: Copy{Dest: "/app/"}, item: Item{Path: "s", Contents: true},
-			want: []string{"dir app 0711 old", "dir app/d 0750 old", "file app/d/f 0600 x old", "file app/d/k 0644 k"}},
-		{name: "the whole source", src: []string{"file f 0644 x"}, copy: Copy{Dest: "/"}, item: Item{Path: ".", Contents: true},
+		{name: "contents of a directory", src: []string{"dir s 0700", "dir s/d 0750",
+			"file s/d/f 0600 x", "file s/g 0644 y"}, copy: Copy{Dest: "/app"},
+			item: Item{Path: "s", Contents: true},
+			want: []string{"dir app 0755 old", "dir app/d 0750 old", "file app/d/f 0600 x old",
+				"file app/g 0644 y old"}},
+		{name: "contents into a directory that exists",
+			image: func(im *image) {
+				im.mkdir("app/d")
+				im.write("app/d/k", "k", 0o644)
+				os.Chmod(im.path("app"), 0o711)
+			},
+			src:  []string{"dir s 0700", "dir s/d 0750", "file s/d/f 0600 x"},
+			copy: Copy{Dest: "/app/"}, item: Item{Path: "s", Contents: true},
+			want: []string{"dir app 0711 old", "dir app/d 0750 old", "file app/d/f 0600 x old",
+				"file app/d/k 0644 k"}},
+		{name: "the whole source", src: []string{"file f 0644 x"}, copy: Copy{Dest: "/"},
+			item: Item{Path: ".", Contents: true},
 			want: []string{"file f 0644 x old"}},
-		{name: "a directory over a file", image: func(im *image) { im.mkdir("app"); im.write("app/d", "", 0o644) }, src: []string{"dir s", "dir s/d 0755"}, copy: Copy{Dest: "/app"}, item: Item{Path: "s", Contents: true},
-			err: "cannot copy to non-directory: /app/d"},
-		{name: "a directory over a link", image: func(im *image) { im.mkdir("usr/bin"); im.link("usr/bin", "bin") }, src: []string{"dir s", "dir s/bin 0755"}, copy: Copy{Dest: "/"}, item: Item{Path: "s", Contents: true},
-			err: "cannot copy to non-directory: /bin"},
-		{name: "contents over a file", image: func(im *image) { im.write("app", "", 0o644) }, src: []string{"dir s"}, copy: Copy{Dest: "/app"}, item: Item{Path: "s", Contents: true},
+		{name: "a directory over a file", image: func(im *image) {
+			im.mkdir("app")
+			im.write("app/d", "", 0o644)
+		}, src: []string{"dir s", "dir s/d 0755"}, copy: Copy{Dest: "/app"},
+			item: Item{Path: "s", Contents: true},
+			err:  "cannot copy to non-directory: /app/d"},
+		{name: "a directory over a link", image: func(im *image) {
+			im.mkdir("usr/bin")
+			im.link("usr/bin", "bin")
+		}, src: []string{"dir s", "dir s/bin 0755"}, copy: Copy{Dest: "/"},
+			item: Item{Path: "s", Contents: true},
+			err:  "cannot copy to non-directory: /bin"},
+		{name: "contents over a file", image: func(im *image) { im.write("app", "", 0o644) },
+			src: []string{"dir s"}, copy: Copy{Dest: "/app"}, item: Item{Path: "s", Contents: true},
 			err: "cannot copy to non-directory: /app"},
-		{name: "only what is listed, with the directories above it", src: []string{"dir s 0750", "dir s/d 0700", "dir s/d/e 0711", "file s/d/e/f 0644 x", "file s/d/no 0644 n", "file s/g-h 0644 y", "dir s/g 0755", "file s/g/i 0644 z"},
-			copy: Copy{Dest: "/a"}, item: Item{Path: "s", Contents: true, Entries: []Entry{{Path: "d/e/f"}, {Path: "g"}, {Path: "g-h"}, {Path: "g/i"}}},
-			want: []string{"dir a 0755 old", "dir a/d 0700 old", "dir a/d/e 0711 old", "file a/d/e/f 0644 x old", "dir a/g 0755 old", "file a/g/i 0644 z old", "file a/g-h 0644 y old"}},
-		{name: "nothing is listed", src: []string{"dir s", "file s/f 0644 x"}, copy: Copy{Dest: "/a"}, item: Item{Path: "s", Contents: true, Entries: []Entry{}},
+		{name: "only what is listed, with the directories above it",
+			src: []string{"dir s 0750", "dir s/d 0700", "dir s/d/e 0711", "file s/d/e/f 0644 x",
+				"file s/d/no 0644 n", "file s/g-h 0644 y", "dir s/g 0755", "file s/g/i 0644 z"},
+			copy: Copy{Dest: "/a"}, item: Item{Path: "s", Contents: true,
+				Entries: []Entry{{Path: "d/e/f"}, {Path: "g"}, {Path: "g-h"}, {Path: "g/i"}}},
+			want: []string{"dir a 0755 old", "dir a/d 0700 old", "dir a/d/e 0711 old",
+				"file a/d/e/f 0644 x old", "dir a/g 0755 old", "file a/g/i 0644 z old",
+				"file a/g-h 0644 y old"}},
+		{name: "nothing is listed", src: []string{"dir s", "file s/f 0644 x"},
+			copy: Copy{Dest: "/a"}, item: Item{Path: "s", Contents: true, Entries: []Entry{}},
 			want: []string{"dir a 0755 old"}},
-		{name: "links, hard links and special files", src: []string{"dir s", "link s/l /etc/passwd", "file s/h1 0644 x", "hard s/h2 s/h1", "dir s/z", "hard s/z/h3 s/h1", "fifo s/p 0640", "sock s/so 0755"}, copy: Copy{Dest: "/a"}, item: Item{Path: "s", Contents: true},
-			want: []string{"dir a 0755 old", "file a/h1 0644 x old", "hard a/h2 a/h1 old", "link a/l /etc/passwd old", "fifo a/p 0640 old", "dir a/z 0755 old", "hard a/z/h3 a/h1 old"}},
-		{name: "special bits", src: []string{"dir s", "file s/su 4755 x", "file s/sg 2755 x", "dir s/st 1777", "dir s/sgd 2770", "file s/sgd/f 0644 x"}, copy: Copy{Dest: "/a"}, item: Item{Path: "s", Contents: true},
-			want: []string{"dir a 0755 old", "file a/sg 2755 x old", "dir a/sgd 2770 old", "file a/sgd/f 0644 x old", "dir a/st 1777 old", "file a/su 4755 x old"}},
-		{name: "octal chmod, of parents too", src: []string{"file a 0644 x"}, copy: Copy{Dest: "/p/q/", Chmod: "4711"}, item: Item{Path: "a"},
+		{name: "links, hard links and special files",
+			src: []string{"dir s", "link s/l /etc/passwd", "file s/h1 0644 x", "hard s/h2 s/h1",
+				"dir s/z", "hard s/z/h3 s/h1", "fifo s/p 0640", "sock s/so 0755"},
+			copy: Copy{Dest: "/a"}, item: Item{Path: "s", Contents: true},
+			want: []string{"dir a 0755 old", "file a/h1 0644 x old", "hard a/h2 a/h1 old",
+				"link a/l /etc/passwd old", "fifo a/p 0640 old", "dir a/z 0755 old",
+				"hard a/z/h3 a/h1 old"}},
+		{name: "special bits", src: []string{"dir s", "file s/su 4755 x", "file s/sg 2755 x",
+			"dir s/st 1777", "dir s/sgd 2770", "file s/sgd/f 0644 x"}, copy: Copy{Dest: "/a"},
+			item: Item{Path: "s", Contents: true},
+			want: []string{"dir a 0755 old", "file a/sg 2755 x old", "dir a/sgd 2770 old",
+				"file a/sgd/f 0644 x old", "dir a/st 1777 old", "file a/su 4755 x old"}},
+		{name: "octal chmod, of parents too", src: []string{"file a 0644 x"},
+			copy: Copy{Dest: "/p/q/", Chmod: "4711"}, item: Item{Path: "a"},
 			want: []string{"dir p 0711", "dir p/q 0711", "file p/q/a 4711 x old"}},
-		{name: "symbolic chmod", src: []string{"dir s 0700", "dir s/d 0700", "file s/d/f 0600 x", "file s/x 0700 x"}, copy: Copy{Dest: "/a", Chmod: "go=u,go-w,a+X"}, item: Item{Path: "s", Contents: true},
-			want: []string{"dir a 0755 old", "dir a/d 0755 old", "file a/d/f 0644 x old", "file a/x 0755 x old"}},
-		{name: "parents as in the source", src: []string{"dir x 0755", "dir x/y 0700", "file x/y/f 0644 x"}, copy: Copy{Dest: "/d"}, item: Item{Path: "x/y/f", Target: "x/y/f"},
-			want: []string{"dir d 0755", "dir d/x 0755 old", "dir d/x/y 0700 old", "file d/x/y/f 0644 x old"}},
-		{name: "parents from a pivot", src: []string{"dir x 0755", "dir x/y 0700", "dir x/y/z 0711", "file x/y/z/f 0644 x"}, copy: Copy{Dest: "/d"}, item: Item{Path: "x/y/z", Target: "y/z"},
-			want: []string{"dir d 0755", "dir d/y 0700 old", "dir d/y/z 0711 old", "file d/y/z/f 0644 x old"}},
-		{name: "another name", src: []string{"file x/f 0644 x"}, copy: Copy{Dest: "/d"}, item: Item{Path: "x/f", Target: "g"},
+		{name: "symbolic chmod", src: []string{"dir s 0700", "dir s/d 0700", "file s/d/f 0600 x",
+			"file s/x 0700 x"}, copy: Copy{Dest: "/a", Chmod: "go=u,go-w,a+X"},
+			item: Item{Path: "s", Contents: true},
+			want: []string{"dir a 0755 old", "dir a/d 0755 old", "file a/d/f 0644 x old",
+				"file a/x 0755 x old"}},
+		{name: "parents as in the source", src: []string{"dir x 0755", "dir x/y 0700",
+			"file x/y/f 0644 x"}, copy: Copy{Dest: "/d"},
+			item: Item{Path: "x/y/f", Target: "x/y/f"},
+			want: []string{"dir d 0755", "dir d/x 0755 old", "dir d/x/y 0700 old",
+				"file d/x/y/f 0644 x old"}},
+		{name: "parents from a pivot", src: []string{"dir x 0755", "dir x/y 0700", "dir x/y/z 0711",
+			"file x/y/z/f 0644 x"}, copy: Copy{Dest: "/d"},
+			item: Item{Path: "x/y/z", Target: "y/z"},
+			want: []string{"dir d 0755", "dir d/y 0700 old", "dir d/y/z 0711 old",
+				"file d/y/z/f 0644 x old"}},
+		{name: "another name", src: []string{"file x/f 0644 x"}, copy: Copy{Dest: "/d"},
+			item: Item{Path: "x/f", Target: "g"},
 			want: []string{"dir d 0755", "file d/g 0644 x old"}},
-		{name: "a directory itself", src: []string{"dir x 0700", "file x/f 0644 x"}, copy: Copy{Dest: "/d"}, item: Item{Path: "x"},
+		{name: "a directory itself", src: []string{"dir x 0700", "file x/f 0644 x"},
+			copy: Copy{Dest: "/d"}, item: Item{Path: "x"},
 			want: []string{"dir d 0700 old", "file d/f 0644 x old"}},
-		{name: "a missing source", src: nil, copy: Copy{Dest: "/d"}, item: Item{Path: "nope/f"}, err: "copy nope/f: no such file or directory"},
-		{name: "a source behind a link", src: []string{"link l /etc"}, copy: Copy{Dest: "/d"}, item: Item{Path: "l/passwd"}, err: "copy l/passwd: too many levels of symbolic links"},
-		{name: "a bad mode", src: []string{"file a 0644 x"}, copy: Copy{Dest: "/d", Chmod: "64a"}, item: Item{Path: "a"}, err: "invalid chmod parameter: '64a'. it should be octal string and between 0 and 07777"},
-		{name: "another size than was digested", src: []string{"file a 0644 x"}, copy: Copy{Dest: "/d"}, item: Item{Path: "a", Entries: []Entry{{Path: ".", Size: 2, MtimeNs: old.UnixNano()}}}, err: `"a" changed while it was being copied`},
-		{name: "another time than was digested", src: []string{"dir s", "file s/a 0644 x"}, copy: Copy{Dest: "/d"}, item: Item{Path: "s", Contents: true, Entries: []Entry{{Path: "a", Size: 1, MtimeNs: 1}}}, err: `"s/a" changed while it was being copied`},
-		{name: "as it was digested", src: []string{"file a 0644 x"}, copy: Copy{Dest: "/d"}, item: Item{Path: "a", Entries: []Entry{{Path: ".", Size: 1, MtimeNs: old.UnixNano()}}},
+		{name: "a missing source", src: nil, copy: Copy{Dest: "/d"}, item: Item{Path: "nope/f"},
+			err: "copy nope/f: no such file or directory"},
+		{name: "a source behind a link", src: []string{"link l /etc"}, copy: Copy{Dest: "/d"},
+			item: Item{Path: "l/passwd"}, err: "copy l/passwd: too many levels of symbolic links"},
+		{name: "a bad mode", src: []string{"file a 0644 x"}, copy: Copy{Dest: "/d", Chmod: "64a"},
+			item: Item{Path: "a"}, err: "invalid chmod parameter: '64a'. it should be octal string and between 0 and 07777"},
+		{name: "another size than was digested", src: []string{"file a 0644 x"},
+			copy: Copy{Dest: "/d"}, item: Item{Path: "a",
+				Entries: []Entry{{Path: ".", Size: 2, MtimeNs: old.UnixNano()}}},
+			err: `"a" changed while it was being copied`},
+		{name: "another time than was digested", src: []string{"dir s", "file s/a 0644 x"},
+			copy: Copy{Dest: "/d"}, item: Item{Path: "s", Contents: true,
+				Entries: []Entry{{Path: "a", Size: 1, MtimeNs: 1}}},
+			err: `"s/a" changed while it was being copied`},
+		{name: "as it was digested", src: []string{"file a 0644 x"}, copy: Copy{Dest: "/d"},
+			item: Item{Path: "a", Entries: []Entry{{Path: ".", Size: 1, MtimeNs: old.UnixNano()}}},
 			want: []string{"file d 0644 x old"}},
-		{name: "paths that systems are sensitive about", src: []string{"file a 0644 x"}, copy: Copy{Dest: "/etc/hosts"}, item: Item{Path: "a"},
+		{name: "paths that systems are sensitive about", src: []string{"file a 0644 x"},
+			copy: Copy{Dest: "/etc/hosts"}, item: Item{Path: "a"},
 			want: []string{"dir etc 0755", "file etc/hosts 0644 x old"}},
-		{name: "proc is a directory like others", src: []string{"file a 0644 x"}, copy: Copy{Dest: "/proc/self/root/"}, item: Item{Path: "a"},
-			want: []string{"dir proc 0755", "dir proc/self 0755", "dir proc/self/root 0755", "file proc/self/root/a 0644 x old"}},
+		{name: "proc is a directory like others", src: []string{"file a 0644 x"},
+			copy: Copy{Dest: "/proc/self/root/"}, item: Item{Path: "a"},
+			want: []string{"dir proc 0755", "dir proc/self 0755", "dir proc/self/root 0755",
+				"file proc/self/root/a 0644 x old"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -273,7 +357,8 @@ func TestCopyOwner(t *testing.T) {
 		if unknown := strings.HasPrefix(tt.c.Chown, "nobody"); unknown != (len(res.Warnings) == 1) {
 			t.Errorf("chown %q: warnings %q", tt.c.Chown, res.Warnings)
 		}
-		for name, want := range map[string]string{"p": tt.own, "p/q": tt.own, "p/q/d": tt.file, "p/q/d/f": tt.file} {
+		for name, want := range map[string]string{"p": tt.own, "p/q": tt.own, "p/q/d": tt.file,
+			"p/q/d/f": tt.file} {
 			var st unix.Stat_t
 			if err := unix.Lstat(im.path(name), &st); err != nil {
 				t.Fatal(err)
@@ -293,7 +378,8 @@ func TestCopyOwnerWithOneID(t *testing.T) {
 	if !singleID {
 		t.Skip("there are many ids")
 	}
-	c := &Copy{Dest: "/p/q", Chown: "5:6", Sources: one(source(t, "file a 0644 x"), Item{Path: "a"})}
+	c := &Copy{Dest: "/p/q", Chown: "5:6",
+		Sources: one(source(t, "file a 0644 x"), Item{Path: "a"})}
 	res, err := Run(t.Context(), im.spec(c), nil, nil)
 	if err != nil || res.OwnersLost != 2 || res.FirstOwner != "p: 5:6" {
 		t.Errorf("got %+v, %v", res, err)
@@ -304,14 +390,17 @@ func TestCopyAttributes(t *testing.T) {
 	im := newImage(t)
 	src := source(t, "dir s 0755", "file s/f 0755 x", "dir s/d 0755")
 	name := filepath.Join(src.Name(), "s/f")
-	capability := []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0} // CAP_NET_BIND_SERVICE, version 2
-	set := map[string][]byte{"user.mine": []byte("m"), "user.overlay.opaque": []byte("y"), "security.capability": capability}
+	// CAP_NET_BIND_SERVICE, version 2
+	capability := []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	set := map[string][]byte{"user.mine": []byte("m"), "user.overlay.opaque": []byte("y"),
+		"security.capability": capability}
 	for attr, value := range set {
 		if err := unix.Setxattr(name, attr, value, 0); err != nil {
 			t.Skipf("%s can't be set here: %v", attr, err)
 		}
 	}
-	if err := unix.Setxattr(filepath.Join(src.Name(), "s/d"), "user.mine", []byte("d"), 0); err != nil {
+	if err := unix.Setxattr(filepath.Join(src.Name(), "s/d"), "user.mine",
+		[]byte("d"), 0); err != nil {
 		t.Fatal(err)
 	}
 	im.mustRun(&Copy{Dest: "/a", Sources: one(src, Item{Path: "s", Contents: true})})
@@ -328,7 +417,8 @@ func TestCopyAttributes(t *testing.T) {
 			t.Errorf("%s: got %q, %v", attr, buf[:max(n, 0)], err)
 		}
 	}
-	if n, err := unix.Getxattr(im.path("a/d"), "user.mine", buf); err != nil || string(buf[:n]) != "d" {
+	if n, err := unix.Getxattr(im.path("a/d"), "user.mine", buf); err != nil ||
+		string(buf[:n]) != "d" {
 		t.Errorf("a directory's: %v", err)
 	}
 }
@@ -340,7 +430,8 @@ func TestCopyContents(t *testing.T) {
 	for i := range rnd {
 		rnd[i] = byte(i * i >> 7)
 	}
-	files := map[string][]byte{"big": rnd, "empty": nil, "edge": rnd[:largeFile], "odd": rnd[:300<<10+1]}
+	files := map[string][]byte{"big": rnd, "empty": nil, "edge": rnd[:largeFile],
+		"odd": rnd[:300<<10+1]}
 	for name, data := range files {
 		if err := os.WriteFile(filepath.Join(src.Name(), name), data, 0o644); err != nil {
 			t.Fatal(err)
@@ -360,7 +451,8 @@ func TestCopyContents(t *testing.T) {
 		}
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(im.path("sparse"), &st); err != nil || st.Size != 64<<20 || st.Blocks*512 > 1<<20 {
+	if err := unix.Stat(im.path("sparse"), &st); err != nil || st.Size != 64<<20 ||
+		st.Blocks*512 > 1<<20 {
 		t.Errorf("sparse: size %d, %d blocks, %v", st.Size, st.Blocks, err)
 	}
 	got := make([]byte, 6)
@@ -374,12 +466,14 @@ func TestCopyContents(t *testing.T) {
 func TestCopyInline(t *testing.T) {
 	im := newImage(t)
 	epoch := int64(1234567)
-	s := im.spec(&Copy{Dest: "/d/", Chmod: "u+x", Inline: []File{{Name: "a", Data: []byte("A")}, {Name: "b", Mode: 0o600}}})
+	s := im.spec(&Copy{Dest: "/d/", Chmod: "u+x",
+		Inline: []File{{Name: "a", Data: []byte("A")}, {Name: "b", Mode: 0o600}}})
 	s.Epoch = &epoch
 	if _, err := Run(t.Context(), s, nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"dir d 0755", "file d/a 0744 A", "file d/b 0700 "}, im.tree()); diff != "" {
+	if diff := cmp.Diff([]string{"dir d 0755", "file d/a 0744 A", "file d/b 0700 "},
+		im.tree()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 	for _, name := range []string{"d/a", "d/b"} {
@@ -433,8 +527,11 @@ func TestAddArchive(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("a.bin", archive(t, tar.Header{Name: "lib/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "lib/f", Typeflag: tar.TypeReg, Linkname: "x", Uid: own, Gid: own, Mode: 0o4755},
-		tar.Header{Name: "../../out", Typeflag: tar.TypeReg, Linkname: "o"}, tar.Header{Name: ".wh.x", Typeflag: tar.TypeReg, Linkname: "w"}))
+	write("a.bin", archive(t, tar.Header{Name: "lib/", Typeflag: tar.TypeDir, Mode: 0o755},
+		tar.Header{Name: "lib/f", Typeflag: tar.TypeReg, Linkname: "x", Uid: own,
+			Gid: own, Mode: 0o4755},
+		tar.Header{Name: "../../out", Typeflag: tar.TypeReg, Linkname: "o"},
+		tar.Header{Name: ".wh.x", Typeflag: tar.TypeReg, Linkname: "w"}))
 	var gz bytes.Buffer
 	z := gzip.NewWriter(&gz)
 	z.Write([]byte("only text"))
@@ -446,16 +543,19 @@ func TestAddArchive(t *testing.T) {
 	if own != 0 {
 		who = " 3:3"
 	}
-	want := []string{"file .wh.x 0644 w", "link lib real", "file out 0644 o", "dir real 0755", "file real/f 4755 x" + who}
+	want := []string{"file .wh.x 0644 w", "link lib real", "file out 0644 o", "dir real 0755",
+		"file real/f 4755 x" + who}
 	got := im.tree()
-	if len(got) == len(want)+1 && strings.HasPrefix(got[len(got)-1], "file text.tar.gz 0644 \x1f\x8b") {
+	if len(got) == len(want)+1 && strings.HasPrefix(got[len(got)-1],
+		"file text.tar.gz 0644 \x1f\x8b") {
 		got = got[:len(got)-1]
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 	if own != 0 {
-		im.mustRun(&Copy{Dest: "/new", Unpack: true, Chown: "5:6", Sources: one(src, Item{Path: "a.bin"})})
+		im.mustRun(&Copy{Dest: "/new", Unpack: true, Chown: "5:6",
+			Sources: one(src, Item{Path: "a.bin"})})
 		for _, name := range []string{"new", "new/lib/f"} {
 			var st unix.Stat_t
 			if err := unix.Stat(im.path(name), &st); err != nil || st.Uid != 5 || st.Gid != 6 {
@@ -463,8 +563,11 @@ func TestAddArchive(t *testing.T) {
 			}
 		}
 	}
-	write("bad.tar.gz", archive(t, tar.Header{Name: "f", Typeflag: tar.TypeReg, Linkname: strings.Repeat("x", 100000)})[:150])
-	if _, err := im.run(&Copy{Dest: "/", Unpack: true, Sources: one(src, Item{Path: "bad.tar.gz"})}); err == nil || !strings.HasPrefix(err.Error(), "unpack bad.tar.gz: ") {
+	write("bad.tar.gz", archive(t, tar.Header{Name: "f", Typeflag: tar.TypeReg,
+		Linkname: strings.Repeat("x", 100000)})[:150])
+	if _, err := im.run(&Copy{Dest: "/", Unpack: true,
+		Sources: one(src, Item{Path: "bad.tar.gz"})}); err == nil ||
+		!strings.HasPrefix(err.Error(), "unpack bad.tar.gz: ") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -492,16 +595,20 @@ func TestMkdir(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	for name, want := range map[string][2]uint32{"there": {}, "there/new": owner, "there/new/sub": owner, "x": owner} {
+	for name, want := range map[string][2]uint32{"there": {}, "there/new": owner,
+		"there/new/sub": owner, "x": owner} {
 		var st unix.Stat_t
-		if err := unix.Lstat(im.path(name), &st); err != nil || [2]uint32{st.Uid, st.Gid} != want || st.Mode&0o7777 != 0o755 {
+		if err := unix.Lstat(im.path(name), &st); err != nil || [2]uint32{st.Uid, st.Gid} != want ||
+			st.Mode&0o7777 != 0o755 {
 			t.Errorf("%s: %d:%d %o, %v", name, st.Uid, st.Gid, st.Mode, err)
 		}
-		if made := want == owner && name != "there"; made && name != "there/new" && st.Mtim.Sec != epoch {
+		if made := want == owner && name != "there"; made && name != "there/new" &&
+			st.Mtim.Sec != epoch {
 			t.Errorf("%s: time %d", name, st.Mtim.Sec)
 		}
 	}
-	if err := run("/f/x", ""); err == nil || err.Error() != "make the directory /f/x: not a directory" {
+	if err := run("/f/x", ""); err == nil ||
+		err.Error() != "make the directory /f/x: not a directory" {
 		t.Errorf("got %v", err)
 	}
 	if !singleID {

@@ -67,7 +67,8 @@ func (e *Entry) same(st *unix.Stat_t) bool {
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFLNK:
-		return (e.Size == st.Size || st.Mode&unix.S_IFMT == unix.S_IFLNK) && e.MtimeNs == st.Mtim.Nano() &&
+		return (e.Size == st.Size || st.Mode&unix.S_IFMT == unix.S_IFLNK) &&
+			e.MtimeNs == st.Mtim.Nano() &&
 			(e.CtimeNs == 0 || e.CtimeNs == st.Ctim.Nano()) && (e.Ino == 0 || e.Ino == st.Ino)
 	}
 	return true // reading and writing a fifo changes its times
@@ -106,7 +107,8 @@ func (c *copier) make(f *leaf, create func() error) error {
 		return create()
 	case unix.EISDIR, unix.EPERM:
 		var st unix.Stat_t
-		if unix.Fstatat(f.up.dst, f.as, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if unix.Fstatat(f.up.dst, f.as, &st, unix.AT_SYMLINK_NOFOLLOW) == nil &&
+			st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			return &inTheWay{c.shown(f.at)}
 		}
 		return err
@@ -129,7 +131,8 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 			return err
 		}
 	}
-	in, err := unix.Openat(f.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	in, err := unix.Openat(f.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|
+		unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT || err == unix.ELOOP || err == unix.ENXIO {
 		return &ChangedError{Path: c.sourceOf(f)}
 	}
@@ -140,14 +143,16 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 	mode := c.mode(st)
 	out := -1
 	err = c.make(f, func() (err error) {
-		out, err = unix.Openat(f.up.dst, f.as, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode&0o777)
+		out, err = unix.Openat(f.up.dst, f.as,
+			unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode&0o777)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	defer unix.Close(out)
-	if err := c.data.copy(in, out, st); err == unix.EISDIR || err == unix.EAGAIN { // it has become a directory or a fifo
+	// it has become a directory or a fifo
+	if err := c.data.copy(in, out, st); err == unix.EISDIR || err == unix.EAGAIN {
 		return &ChangedError{Path: c.sourceOf(f)}
 	} else if err != nil {
 		return err
@@ -157,7 +162,8 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 		if err := unix.Fstat(in, &after); err != nil {
 			return err
 		}
-		if after.Size != st.Size || after.Mtim != st.Mtim || after.Ino != st.Ino || after.Mode != st.Mode ||
+		if after.Size != st.Size || after.Mtim != st.Mtim || after.Ino != st.Ino ||
+			after.Mode != st.Mode ||
 			e.CtimeNs != 0 && after.Ctim != st.Ctim {
 			return &ChangedError{Path: c.sourceOf(f)}
 		}
@@ -199,7 +205,8 @@ func (c *copier) attributes(up *frame, from, to int) (acl bool, err error) {
 	if up != nil && up.acl {
 		acl = true
 		for _, name := range []string{accessACL, defaultACL} {
-			if err := unix.Fremovexattr(to, name); err != nil && err != unix.ENODATA && err != unix.ENOTSUP {
+			if err := unix.Fremovexattr(to, name); err != nil && err != unix.ENODATA &&
+				err != unix.ENOTSUP {
 				return acl, fmt.Errorf("remove the inherited %s: %w", name, err)
 			}
 		}
@@ -232,7 +239,9 @@ func (c *copier) symlink(f *leaf, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
-	if err := c.make(f, func() error { return unix.Symlinkat(string(buf[:n]), f.up.dst, f.as) }); err != nil {
+	if err := c.make(f, func() error {
+		return unix.Symlinkat(string(buf[:n]), f.up.dst, f.as)
+	}); err != nil {
 		return err
 	}
 	return c.finishAt(f, st)
@@ -254,12 +263,14 @@ func (c *copier) special(f *leaf, st *unix.Stat_t) error {
 // standIn makes a regular file that stands for a device. The caller sets its owner and time.
 func (c *copier) standIn(f *leaf, st *unix.Stat_t) error {
 	mode := c.mode(st)
-	fd, err := unix.Openat(f.up.dst, f.as, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode&0o777)
+	fd, err := unix.Openat(f.up.dst, f.as,
+		unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode&0o777)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	d := dirfd.Device{Block: st.Mode&unix.S_IFMT == unix.S_IFBLK, Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}
+	d := dirfd.Device{Block: st.Mode&unix.S_IFMT == unix.S_IFBLK, Major: unix.Major(st.Rdev),
+		Minor: unix.Minor(st.Rdev)}
 	if err := d.Mark(fd); err != nil {
 		return fmt.Errorf("cannot make a device node in a user namespace, and cannot mark the file that would stand for it: %w", err)
 	}
@@ -273,7 +284,9 @@ func (c *copier) isStandIn(f *leaf) bool {
 	if !c.c.StandIns || !c.spec.UserNS {
 		return false
 	}
-	fd, err := unix.Openat(f.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) // not through /proc, which is not mounted
+	// not through /proc, which is not mounted
+	fd, err := unix.Openat(f.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|
+		unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
@@ -299,19 +312,22 @@ func (c *copier) finishAt(f *leaf, st *unix.Stat_t) error {
 			return err
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFLNK && c.mode(st)&0o6000 != 0 {
-			if err := unix.Fchmodat(up.dst, as, c.mode(st), 0); err != nil { // not a link: it has just been made
+			// not a link: it has just been made
+			if err := unix.Fchmodat(up.dst, as, c.mode(st), 0); err != nil {
 				return err
 			}
 		}
 	}
-	return unix.UtimesNanoAt(up.dst, as, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+	return unix.UtimesNanoAt(up.dst, as, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim},
+		unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // setTimes sets the modification time of an open file.
 func setTimes(fd int, mtime unix.Timespec) error {
 	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
 	// Without a path the call changes the file of the descriptor (utimensat(2)).
-	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0,
+		uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
 	if errno != 0 {
 		return errno
 	}
@@ -351,7 +367,8 @@ func (c *copier) copyAttrs(from, to int) (acl bool, err error) {
 // namespace.
 func (c *copier) warnACL() {
 	if !c.aclLost {
-		c.result.Warnings = append(c.result.Warnings, "access control lists were not copied: they name users or groups that this user namespace does not have")
+		c.result.Warnings = append(c.result.Warnings,
+			"access control lists were not copied: they name users or groups that this user namespace does not have")
 	}
 	c.aclLost = true
 }
@@ -407,7 +424,9 @@ func (d *dataCopier) segment(in, out int, n int64) error {
 		if err := d.ended(); err != nil {
 			return err
 		}
-		m, err := retry(func() (int, error) { return unix.Read(in, d.buf[:min(n, int64(len(d.buf)))]) })
+		m, err := retry(func() (int, error) {
+			return unix.Read(in, d.buf[:min(n, int64(len(d.buf)))])
+		})
 		if err != nil {
 			return err
 		}

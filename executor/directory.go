@@ -39,7 +39,8 @@ func (c *copier) describe(top *frame) (*Dest, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dest{Path: strings.TrimPrefix(place, "/"), Empty: len(names) == 0, Inherits: hasDefaultACL(top.dst)}
+	d := &Dest{Path: strings.TrimPrefix(place, "/"), Empty: len(names) == 0,
+		Inherits: hasDefaultACL(top.dst)}
 	if c.own != nil {
 		d.Chown, d.UID, d.GID = true, uint32(c.own.uid), uint32(c.own.gid)
 	}
@@ -80,7 +81,8 @@ func (d *Directory) Mode(mode uint32, dir bool) uint32 {
 // CopiesDirectory reports whether the Copy only copies the contents of one directory whose files
 // are listed, and none of them is copied from a private copy.
 func (a *Copy) CopiesDirectory() bool {
-	if len(a.Sources) != 1 || len(a.Sources[0].Items) != 1 || len(a.Inline) > 0 || a.Unpack || a.Frozen != nil {
+	if len(a.Sources) != 1 || len(a.Sources[0].Items) != 1 || len(a.Inline) > 0 ||
+		a.Unpack || a.Frozen != nil {
 		return false
 	}
 	it := &a.Sources[0].Items[0]
@@ -92,11 +94,13 @@ func (a *Copy) CopiesDirectory() bool {
 // and singleID are those of the Spec: in a user namespace the kernel may refuse an owner, so only
 // copying shows which owner a file gets.
 func (a *Copy) Directory(d *Dest, userNS, singleID bool) (*Directory, bool) {
-	if d == nil || !d.Empty || d.Inherits || !a.CopiesDirectory() || singleID || userNS && (!d.Chown || d.UID != 0 || d.GID != 0) {
+	if d == nil || !d.Empty || d.Inherits || !a.CopiesDirectory() || singleID ||
+		userNS && (!d.Chown || d.UID != 0 || d.GID != 0) {
 		return nil, false
 	}
 	src := &a.Sources[0]
-	out := &Directory{Dest: d.Path, Top: src.Dir, Path: src.Items[0].Path, Entries: src.Items[0].Entries}
+	out := &Directory{Dest: d.Path, Top: src.Dir, Path: src.Items[0].Path,
+		Entries: src.Items[0].Entries}
 	if d.Chown {
 		out.own = &owner{int(d.UID), int(d.GID)}
 	}
@@ -111,7 +115,8 @@ func (a *Copy) Directory(d *Dest, userNS, singleID bool) (*Directory, bool) {
 
 // Open opens the source. It does not follow links in Path.
 func (d *Directory) Open() (*os.File, error) {
-	fd, err := safepath.NoLinks(int(d.Top.Fd()), path.Clean(d.Path), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := safepath.NoLinks(int(d.Top.Fd()), path.Clean(d.Path),
+		unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,8 @@ import (
 func TestHostileImages(t *testing.T) {
 	outside := t.TempDir()
 	for _, name := range []string{"resolv.conf", "hosts", "passwd", "group"} {
-		if err := os.WriteFile(filepath.Join(outside, name), []byte("evil:x:0:0::/:\n"), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(outside, name),
+			[]byte("evil:x:0:0::/:\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -44,29 +45,47 @@ func TestHostileImages(t *testing.T) {
 			im.link("/proc/1/root/etc/passwd", "etc/hosts")
 			im.link("/proc/self/fd/3", "etc/resolv.conf")
 		}, shell("echo ran"), "", "mount at /"},
-		{"dev is a link to proc", func(im *image) { im.link("proc", "dev") }, shell("test -c /dev/null && echo ran"), "ran\n", ""},
-		{"proc is a file", func(im *image) { im.write("proc", "", 0o644) }, shell("true"), "", "mount at /proc: not a directory"},
-		{"hosts is a directory", func(im *image) { im.mkdir("etc/hosts") }, shell("true"), "", "mount at /etc/hosts: is a directory"},
-		{"links in a circle", func(im *image) { im.link("b", "dev"); im.link("dev", "b") }, shell("true"), "", "mount at /dev: too many levels of symbolic links"},
+		{"dev is a link to proc", func(im *image) { im.link("proc", "dev") },
+			shell("test -c /dev/null && echo ran"), "ran\n", ""},
+		{"proc is a file", func(im *image) { im.write("proc", "", 0o644) }, shell("true"), "",
+			"mount at /proc: not a directory"},
+		{"hosts is a directory", func(im *image) { im.mkdir("etc/hosts") }, shell("true"), "",
+			"mount at /etc/hosts: is a directory"},
+		{"links in a circle", func(im *image) { im.link("b", "dev"); im.link("dev", "b") },
+			shell("true"), "", "mount at /dev: too many levels of symbolic links"},
 		{"a mount point behind links", func(im *image) { im.mkdir("in"); im.link(up+"in", "out") },
-			&Process{Args: []string{"cat", "/in/new/f"}, Env: []string{path1}, Mounts: []Mount{{Target: "/out/../../../out/new/f", Source: Data{Data: []byte("d\n")}}}}, "d\n", ""},
-		{"passwd leads outside", func(im *image) { im.mkdir("etc"); im.link(up+outside+"/passwd", "etc/passwd") },
-			&Process{Args: []string{"true"}, Env: []string{path1}, User: "evil"}, "", "unable to find user evil: no matching entries in passwd file"},
-		{"passwd is a fifo", func(im *image) { im.mkdir("etc"); unix.Mkfifo(im.path("etc/passwd"), 0o666) },
-			&Process{Args: []string{"true"}, Env: []string{path1}, User: "evil"}, "", "find user evil: /etc/passwd is not a regular file"},
+			&Process{Args: []string{"cat", "/in/new/f"}, Env: []string{path1},
+				Mounts: []Mount{{Target: "/out/../../../out/new/f",
+					Source: Data{Data: []byte("d\n")}}}}, "d\n", ""},
+		{"passwd leads outside", func(im *image) {
+			im.mkdir("etc")
+			im.link(up+outside+"/passwd", "etc/passwd")
+		},
+			&Process{Args: []string{"true"}, Env: []string{path1}, User: "evil"}, "",
+			"unable to find user evil: no matching entries in passwd file"},
+		{"passwd is a fifo", func(im *image) {
+			im.mkdir("etc")
+			unix.Mkfifo(im.path("etc/passwd"), 0o666)
+		},
+			&Process{Args: []string{"true"}, Env: []string{path1}, User: "evil"}, "",
+			"find user evil: /etc/passwd is not a regular file"},
 		{"passwd is a directory", func(im *image) { im.mkdir("etc/passwd") },
-			&Process{Args: []string{"true"}, Env: []string{path1}, User: "evil"}, "", "find user evil: /etc/passwd is not a regular file"},
+			&Process{Args: []string{"true"}, Env: []string{path1}, User: "evil"}, "",
+			"find user evil: /etc/passwd is not a regular file"},
 		{"passwd is huge", func(im *image) {
 			im.mkdir("etc")
 			im.write("etc/passwd", "", 0o644)
 			os.Truncate(im.path("etc/passwd"), 1<<40)
 		},
-			&Process{Args: []string{"true"}, Env: []string{path1}, User: "evil"}, "", "find user evil: "},
+			&Process{Args: []string{"true"}, Env: []string{path1}, User: "evil"},
+			"", "find user evil: "},
 		{"passwd is garbage", func(im *image) {
 			im.mkdir("etc")
-			im.write("etc/passwd", "evil\nevil:\nevil:x:y:z:\n:::::::\nevil:x:99999999999:1::\n", 0o644)
+			im.write("etc/passwd", "evil\nevil:\nevil:x:y:z:\n:::::::\nevil:x:99999999999:1::\n",
+				0o644)
 		},
-			&Process{Args: []string{"true"}, Env: []string{path1}, User: "evil"}, "", "unable to find user evil: no matching entries in passwd file"},
+			&Process{Args: []string{"true"}, Env: []string{path1}, User: "evil"}, "",
+			"unable to find user evil: no matching entries in passwd file"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -110,7 +129,8 @@ func hostWords(t *testing.T, im *image) []string {
 func (im *image) overlay() []mount.Mount {
 	im.t.Helper()
 	dir := im.t.TempDir()
-	m := mount.Mount{Type: mount.Overlay, Lower: []string{im.dir}, Upper: dir + "/upper", Work: dir + "/work", Options: []string{"index=off"}}
+	m := mount.Mount{Type: mount.Overlay, Lower: []string{im.dir}, Upper: dir + "/upper",
+		Work: dir + "/work", Options: []string{"index=off"}}
 	if userNS {
 		m.Options = append(m.Options, "userxattr")
 	}
@@ -138,8 +158,10 @@ func TestInitShowsNothing(t *testing.T) {
 		name string
 		p    Process
 	}{
-		{"root", Process{}}, {"user", Process{User: "1234:1234"}}, {"no network", Process{Network: "none"}}, {"terminal", Process{TTY: true}},
-		{"read-only", Process{ReadOnlyRoot: true, Mounts: []Mount{{Target: "/made/here", Source: Data{Data: []byte("x")}}}}},
+		{"root", Process{}}, {"user", Process{User: "1234:1234"}},
+		{"no network", Process{Network: "none"}}, {"terminal", Process{TTY: true}},
+		{"read-only", Process{ReadOnlyRoot: true,
+			Mounts: []Mount{{Target: "/made/here", Source: Data{Data: []byte("x")}}}}},
 	} {
 		if action.p.User != "" && singleID {
 			continue
@@ -162,7 +184,8 @@ func TestInitShowsNothing(t *testing.T) {
 			got := strings.ReplaceAll(out.String(), "\r\n", "\n")
 			name, rest, _ := strings.Cut(strings.TrimRight(got, "\n"), "\n")
 			comm, rest, _ := strings.Cut(rest, "\n")
-			if !slices.Contains([]string{"init\x00", "layerbuild-step\x00"}, name) || !slices.Contains([]string{"init", "exe"}, comm) {
+			if !slices.Contains([]string{"init\x00", "layerbuild-step\x00"}, name) ||
+				!slices.Contains([]string{"init", "exe"}, comm) {
 				t.Errorf("process 1 is called %q, %q", name, comm)
 			}
 			if !strings.HasSuffix(rest, "\nend") || !strings.Contains(rest, " / overlay ") {
@@ -192,7 +215,8 @@ func TestInitIsClosed(t *testing.T) {
 			p.User, p.TTY = user, tty
 			out := im.mustRun(p)
 			for line := range strings.Lines(strings.ReplaceAll(out, "\r\n", "\n")) {
-				if line != "done\n" && !strings.Contains(line, "ermission denied") && !strings.Contains(line, "Operation not permitted") {
+				if line != "done\n" && !strings.Contains(line, "ermission denied") &&
+					!strings.Contains(line, "Operation not permitted") {
 					t.Errorf("user %q, terminal %t: got %q", user, tty, line)
 				}
 			}
@@ -209,7 +233,8 @@ func TestInitWithoutMemfd(t *testing.T) {
 	if os.Getenv(againVar) != "" {
 		t.Skip("this is another run already")
 	}
-	cmd := exec.Command("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", `echo 2 >/proc/sys/vm/memfd_noexec && exec "$0" -test.v -test.run '^TestInit|^TestExitStatus$|^TestCancel$'`, os.Args[0])
+	cmd := exec.Command("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c",
+		`echo 2 >/proc/sys/vm/memfd_noexec && exec "$0" -test.v -test.run '^TestInit|^TestExitStatus$|^TestCancel$'`, os.Args[0])
 	cmd.Env = append(os.Environ(), againVar+"=1")
 	out, err := cmd.CombinedOutput()
 	if strings.Contains(string(out), "memfd_noexec") {
@@ -227,12 +252,14 @@ func TestNothingOfTheHost(t *testing.T) {
 	if err := os.WriteFile(secret, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out := im.mustRun(shell(`ls ` + secret + ` /../../../` + secret + ` /proc/self/root/` + secret + ` 2>&1; cat /proc/self/mountinfo; ls /proc | grep -c '^[0-9]'`))
+	out := im.mustRun(shell(`ls ` + secret + ` /../../../` + secret + ` /proc/self/root/` + secret +
+		` 2>&1; cat /proc/self/mountinfo; ls /proc | grep -c '^[0-9]'`))
 	if strings.Contains(out, "\n/") || strings.Count(out, "No such file") != 3 {
 		t.Errorf("got %s", out)
 	}
 	for line := range strings.Lines(out) {
-		if f := strings.Fields(line); len(f) > 5 && strings.Contains(line, " - ") && strings.HasPrefix(f[4], filepath.Dir(im.dir)) {
+		if f := strings.Fields(line); len(f) > 5 && strings.Contains(line, " - ") &&
+			strings.HasPrefix(f[4], filepath.Dir(im.dir)) {
 			t.Errorf("a mount of the host: %s", line)
 		}
 	}
@@ -281,7 +308,9 @@ func TestMountPointsOnOverlay(t *testing.T) {
 		}
 	}
 	s := im.spec(shell("touch /made; rm /bin/echo; test -s /etc/hosts"))
-	s.Root = []mount.Mount{{Type: "overlay", Lower: []string{im.dir}, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Options: []string{"index=off"}}}
+	s.Root = []mount.Mount{{Type: "overlay", Lower: []string{im.dir},
+		Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"),
+		Options: []string{"index=off"}}}
 	if userNS {
 		s.Root[0].Options = append(s.Root[0].Options, "userxattr")
 	}

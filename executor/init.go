@@ -42,7 +42,8 @@ var initFile = sync.OnceValues(func() (int, error) {
 	if _, err := unix.Write(fd, initELF()); err != nil {
 		return -1, err
 	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS,
+		unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
 		return -1, err
 	}
 	// A file that is open for writing cannot be executed.
@@ -95,11 +96,14 @@ func initELF() []byte {
 	f := &initImage{
 		header: elfHeader{
 			ident: [16]byte{0x7f, 'E', 'L', 'F', 2 /* 64 bits */, 1 /* little-endian */, 1},
-			kind:  executable, machine: machine, version: 1, entry: address + uint64(unsafe.Offsetof(initImage{}.code)),
-			phoff: uint64(unsafe.Offsetof(initImage{}.load)), ehsize: uint16(unsafe.Sizeof(elfHeader{})),
+			kind:  executable, machine: machine, version: 1,
+			entry:     address + uint64(unsafe.Offsetof(initImage{}.code)),
+			phoff:     uint64(unsafe.Offsetof(initImage{}.load)),
+			ehsize:    uint16(unsafe.Sizeof(elfHeader{})),
 			phentsize: uint16(unsafe.Sizeof(elfSegment{})), phnum: 2,
 		},
-		load:  elfSegment{kind: load, flags: read | execute, vaddr: address, paddr: address, filesz: size, memsz: size, align: 1 << 16},
+		load: elfSegment{kind: load, flags: read | execute, vaddr: address, paddr: address,
+			filesz: size, memsz: size, align: 1 << 16},
 		stack: elfSegment{kind: gnuStack, flags: read | write},
 	}
 	copy(f.code[:], unsafe.Slice(initCode(), initSize))

@@ -58,10 +58,13 @@ func (p *initProcess) list(program, sock int, dir string) {
 	c.must("close descriptors", unix.SYS_CLOSE_RANGE, 1, uintptr(program)-1, 0)
 	c.must("close descriptors", unix.SYS_CLOSE_RANGE, uintptr(program)+1, uintptr(^uint32(0)), 0)
 	ignore := sigaction{handler: 1 /* SIG_IGN: the kernel reaps the children */}
-	c.must("ignore a signal", unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), pointer(c, &ignore), 0, 8)
+	c.must("ignore a signal", unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD),
+		pointer(c, &ignore), 0, 8)
 	p.mountCall = len(c.list)
-	c.try(unix.SYS_MOUNT, c.string("proc"), c.string(dir), c.string("proc"), unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
-	c.must(execve, unix.SYS_EXECVEAT, uintptr(program), c.string(""), c.strings([]string{initName}), c.strings(nil), unix.AT_EMPTY_PATH)
+	c.try(unix.SYS_MOUNT, c.string("proc"), c.string(dir), c.string("proc"),
+		unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
+	c.must(execve, unix.SYS_EXECVEAT, uintptr(program), c.string(""), c.strings([]string{initName}),
+		c.strings(nil), unix.AT_EMPTY_PATH)
 	c.exit()
 }
 

@@ -28,7 +28,8 @@ func (c *copier) inline(f *File) error {
 	mode := c.mode(&st)
 	out := -1
 	err = c.make(file, func() (err error) {
-		out, err = unix.Openat(up.dst, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode&0o777)
+		out, err = unix.Openat(up.dst, base,
+			unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode&0o777)
 		return err
 	})
 	if err != nil {
@@ -88,7 +89,8 @@ type ArchiveDest struct {
 
 // unpackFile unpacks a file into the destination if it is an archive.
 func (c *copier) unpackFile(dir int, name string, e *Entry) (bool, error) {
-	n, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	n, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC,
+		0)
 	if err != nil {
 		return false, c.missing(e, "", err)
 	}
@@ -152,7 +154,8 @@ func (d *archiveDest) open() (ArchiveDest, error) {
 		return ArchiveDest{}, err
 	}
 	defer unix.Close(at)
-	if d.fd, err = unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	if d.fd, err = unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC,
+		0); err != nil {
 		return ArchiveDest{}, inImage(name, err)
 	}
 	if err := unix.Fstat(d.fd, &d.st); err != nil {

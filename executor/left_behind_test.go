@@ -98,7 +98,9 @@ func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return le
 func TestOutputFlood(t *testing.T) {
 	im := newBusybox(t)
 	var out, errs counter
-	_, err := Run(t.Context(), im.spec(shell("head -c 100000000 /dev/zero & head -c 50000000 /dev/zero >&2; wait")), &out, &errs)
+	_, err := Run(t.Context(),
+		im.spec(shell("head -c 100000000 /dev/zero & head -c 50000000 /dev/zero >&2; wait")), &out,
+		&errs)
 	if err != nil || out.n != 100000000 || errs.n != 50000000 {
 		t.Errorf("got %d and %d bytes, %v", out.n, errs.n, err)
 	}

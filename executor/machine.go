@@ -9,7 +9,8 @@ import (
 
 // machines maps values of e_machine (elf(5)) to the names of platforms that images are made for.
 var machines = map[uint16]string{
-	3: "386", 8: "mips", 20: "ppc", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 258: "loong64",
+	3: "386", 8: "mips", 20: "ppc", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "amd64",
+	183: "arm64", 243: "riscv64", 258: "loong64",
 }
 
 // foreign returns the platform that a program is for if it differs from this machine's, and
@@ -21,7 +22,8 @@ func foreign(file string) string {
 	}
 	defer unix.Close(f)
 	var head [20]byte
-	if n, err := unix.Read(f, head[:]); err != nil || n < len(head) || string(head[:4]) != "\x7fELF" {
+	if n, err := unix.Read(f, head[:]); err != nil || n < len(head) ||
+		string(head[:4]) != "\x7fELF" {
 		return ""
 	}
 	order := binary.ByteOrder(binary.LittleEndian)

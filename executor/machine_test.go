@@ -48,7 +48,8 @@ func TestProgramForAnotherMachine(t *testing.T) {
 	im.write("other", elfHead(8, true), 0o755) // mips: an emulator is unlikely to be registered
 	_, err := im.run(&Process{Args: []string{"/other"}})
 	got, ok := errors.AsType[*ExitError](err)
-	if !ok || got.Code != 126 || !strings.Contains(got.Reason, "it is a program for mips") || !strings.Contains(got.Reason, "binfmt_misc") {
+	if !ok || got.Code != 126 || !strings.Contains(got.Reason, "it is a program for mips") ||
+		!strings.Contains(got.Reason, "binfmt_misc") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -115,7 +115,8 @@ func (s *mountpoints) make(root, parent int, base string, dir bool) (int, error)
 			return -1, err
 		}
 	} else {
-		fd, err := unix.Openat(parent, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+		fd, err := unix.Openat(parent, base,
+			unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
 		if err != nil {
 			return -1, err
 		}
@@ -135,7 +136,8 @@ func (s *mountpoints) make(root, parent int, base string, dir bool) (int, error)
 	if !own {
 		// It stays in the cache and is visible to steps that mount nothing there, so it gets the
 		// owner of the cache.
-		if err := unix.Fchownat(parent, base, int(before.Uid), int(before.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fchownat(parent, base, int(before.Uid), int(before.Gid),
+			unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			unix.Close(fd)
 			return -1, err
 		}
@@ -155,7 +157,8 @@ func (s *mountpoints) make(root, parent int, base string, dir bool) (int, error)
 func sameMount(a, b int) (bool, error) {
 	var sa, sb unix.Statx_t
 	for fd, st := range map[int]*unix.Statx_t{a: &sa, b: &sb} {
-		if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, st); err != nil {
+		if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW,
+			unix.STATX_MNT_ID, st); err != nil {
 			return false, err
 		}
 	}
@@ -213,7 +216,8 @@ func (s mountpoint) remove() error {
 	// The time of a directory changes when an entry is made in it and removed again; the directory
 	// is then still not the image's. The time and size of a file change when a process writes to
 	// it.
-	same := now.Ino == s.was.Ino && now.Dev == s.was.Dev && now.Mode == s.was.Mode && now.Uid == s.was.Uid && now.Gid == s.was.Gid
+	same := now.Ino == s.was.Ino && now.Dev == s.was.Dev && now.Mode == s.was.Mode &&
+		now.Uid == s.was.Uid && now.Gid == s.was.Gid
 	flags := unix.AT_REMOVEDIR
 	if s.was.Mode&unix.S_IFMT != unix.S_IFDIR {
 		flags = 0
@@ -222,7 +226,8 @@ func (s mountpoint) remove() error {
 	if !same {
 		return nil
 	}
-	if xattrs, err := layerXattrs(s.parent, s.name); err != nil || !slices.EqualFunc(xattrs, s.xattrs, dirfd.Xattr.Equal) {
+	if xattrs, err := layerXattrs(s.parent, s.name); err != nil ||
+		!slices.EqualFunc(xattrs, s.xattrs, dirfd.Xattr.Equal) {
 		return err
 	}
 	if err := unix.Fstat(s.parent, &parent); err != nil {

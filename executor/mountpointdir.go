@@ -94,7 +94,8 @@ const maxLowerPoints = 100
 
 // hasLowerMountPoints reports whether the mount points are the lowest directory of the step's root.
 func (s *Spec) hasLowerMountPoints() bool {
-	return s.MountPoints != "" && len(s.Root) == 1 && s.Root[0].Type == mount.Overlay && len(s.Root[0].Lower) <= maxLowerPoints
+	return s.MountPoints != "" && len(s.Root) == 1 && s.Root[0].Type == mount.Overlay &&
+		len(s.Root[0].Lower) <= maxLowerPoints
 }
 
 // rootMounts returns the mounts of the root, including the mount points. The mount points are the
@@ -163,7 +164,8 @@ func dropPoint(s *Spec, name string, st *unix.Stat_t) error {
 // layerXattrs returns the extended attributes of a directory or a regular file that a layer would
 // have.
 func layerXattrs(dir int, name string) ([]dirfd.Xattr, error) {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC,
+		0)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,8 @@ func overlayOn(t *testing.T, im *image, a Action) (s *Spec, upper string) {
 	if err := MakeMountPoints(s.MountPoints); err != nil {
 		t.Fatal(err)
 	}
-	s.Root = []mount.Mount{{Type: "overlay", Lower: []string{im.dir}, Upper: upper, Work: filepath.Join(dir, "work"), Options: []string{"index=off"}}}
+	s.Root = []mount.Mount{{Type: "overlay", Lower: []string{im.dir}, Upper: upper,
+		Work: filepath.Join(dir, "work"), Options: []string{"index=off"}}}
 	if userNS {
 		s.Root[0].Options = append(s.Root[0].Options, "userxattr")
 	}
@@ -57,13 +58,21 @@ func TestMountPointsBelowTheImage(t *testing.T) {
 		script string
 		want   []string // in the upper directory
 	}{
-		{"nothing there", func() {}, "test -c /dev/null && test -s /etc/hosts && test -e /proc/1 && ls /", nil},
-		{"copied up and left as it was", func() {}, "chmod 755 /etc; touch /etc/x; rm /etc/x; touch -d @77 /etc", nil},
+		{"nothing there", func() {},
+			"test -c /dev/null && test -s /etc/hosts && test -e /proc/1 && ls /", nil},
+		{"copied up and left as it was", func() {},
+			"chmod 755 /etc; touch /etc/x; rm /etc/x; touch -d @77 /etc", nil},
 		{"mode set", func() {}, "chmod 711 /etc", []string{"/etc"}},
-		{"something made", func() {}, "mkdir /etc/new; echo x > /etc/x", []string{"/etc", "/etc/new", "/etc/x"}},
-		{"a directory there", func() { im.mkdir("etc/conf.d"); im.write("etc/motd", "hi", 0o600) }, "cat /etc/motd; test -s /etc/hosts", nil},
-		{"hosts is a link", func() { im.link("../run/hosts", "etc/hosts") }, "test -s /run/hosts && rm /etc/motd", []string{"/etc", "/etc/motd"}},
-		{"etc is a link", func() { os.Rename(im.path("etc"), im.path("real")); im.link("real", "etc") }, "test -s /real/resolv.conf", []string{"/real"}},
+		{"something made", func() {}, "mkdir /etc/new; echo x > /etc/x",
+			[]string{"/etc", "/etc/new", "/etc/x"}},
+		{"a directory there", func() { im.mkdir("etc/conf.d"); im.write("etc/motd", "hi", 0o600) },
+			"cat /etc/motd; test -s /etc/hosts", nil},
+		{"hosts is a link", func() { im.link("../run/hosts", "etc/hosts") },
+			"test -s /run/hosts && rm /etc/motd", []string{"/etc", "/etc/motd"}},
+		{"etc is a link", func() {
+			os.Rename(im.path("etc"), im.path("real"))
+			im.link("real", "etc")
+		}, "test -s /real/resolv.conf", []string{"/real"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.image()

@@ -10,7 +10,8 @@ import (
 
 // runProcessOnThread runs a command in a new pid namespace. The command is a child of this program,
 // and the namespace's first process is an initProcess.
-func runProcessOnThread(ctx context.Context, s *Spec, p *Process, stdout, stderr io.Writer, r *Result) error {
+func runProcessOnThread(ctx context.Context, s *Spec, p *Process, stdout,
+	stderr io.Writer, r *Result) error {
 	files, err := openStdio(s, stdout, stderr)
 	if err != nil {
 		return err
@@ -88,7 +89,9 @@ func (b *sandbox) runInPIDNamespace(ctx context.Context, c *command, files *stdi
 		// The process must not be reaped while a signal is sent to it: its pid could then be that
 		// of another process.
 		stop := forward(b.p.Signals, pid)
-		_, err := retry(func() (int, error) { return 0, unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) })
+		_, err := retry(func() (int, error) {
+			return 0, unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		})
 		stop()
 		if err != nil {
 			return fmt.Errorf("wait for the command: %w", err)

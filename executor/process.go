@@ -74,7 +74,8 @@ func (b *sandbox) clean() error {
 		return nil
 	}
 	if b.p.ReadOnlyRoot && b.root >= 0 {
-		if err := unix.MountSetattr(b.root, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		if err := unix.MountSetattr(b.root, "", unix.AT_EMPTY_PATH,
+			&unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}); err != nil {
 			return fmt.Errorf("remove the mount points: %w", err)
 		}
 	}
@@ -228,7 +229,8 @@ func (c *command) lookup() (string, error) {
 	if denied {
 		return "", &ExitError{Code: 126, Reason: fmt.Sprintf("exec: %q: permission denied", name)}
 	}
-	return "", &ExitError{Code: 127, Reason: fmt.Sprintf("exec: %q: executable file not found in $PATH", name)}
+	return "", &ExitError{Code: 127,
+		Reason: fmt.Sprintf("exec: %q: executable file not found in $PATH", name)}
 }
 
 func envValue(env []string, name string) string {

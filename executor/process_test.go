@@ -29,7 +29,8 @@ func TestOutput(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	var so, se bytes.Buffer
-	if _, err := Run(t.Context(), im.spec(shell("echo a; echo b >&2")), &so, &se); err != nil || so.String() != "a\n" || se.String() != "b\n" {
+	if _, err := Run(t.Context(), im.spec(shell("echo a; echo b >&2")), &so, &se); err != nil ||
+		so.String() != "a\n" || se.String() != "b\n" {
 		t.Errorf("got %q, %q, %v", &so, &se, err)
 	}
 	if _, err := Run(t.Context(), im.spec(shell("echo a")), nil, nil); err != nil {
@@ -43,7 +44,8 @@ func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("disk ful
 
 func TestOutputThatCantBeWritten(t *testing.T) {
 	im := newBusybox(t)
-	_, err := Run(t.Context(), im.spec(shell("i=0; while [ $i -lt 3000 ]; do echo 012345678901234567890123456789012345678901234567890123456789; i=$((i+1)); done; touch /done")), failingWriter{}, nil)
+	_, err := Run(t.Context(),
+		im.spec(shell("i=0; while [ $i -lt 3000 ]; do echo 012345678901234567890123456789012345678901234567890123456789; i=$((i+1)); done; touch /done")), failingWriter{}, nil)
 	if err == nil || !strings.Contains(err.Error(), "disk full") {
 		t.Errorf("got %v", err)
 	}
@@ -66,14 +68,22 @@ func TestExitStatus(t *testing.T) {
 		{shell("kill -9 $$"), ExitError{Code: 137, Signal: 9}},
 		{shell("kill -TERM $$"), ExitError{Code: 143, Signal: 15}},
 		{shell("nosuchcommand 2>/dev/null"), ExitError{Code: 127}},
-		{&Process{Args: []string{"foo"}, Env: []string{path1}}, ExitError{Code: 127, Reason: `exec: "foo": executable file not found in $PATH`}},
-		{&Process{Args: []string{"foo"}}, ExitError{Code: 127, Reason: `exec: "foo": executable file not found in $PATH`}},
-		{&Process{Args: []string{"/nope"}}, ExitError{Code: 127, Reason: `exec: "/nope": no such file in the image`}},
-		{&Process{Args: []string{"/script"}}, ExitError{Code: 127, Reason: `exec: "/script": its interpreter "/no/such/interpreter" is not in the image`}},
-		{&Process{Args: []string{"/text"}}, ExitError{Code: 126, Reason: `exec: "/text": permission denied`}},
-		{&Process{Args: []string{"text"}, Env: []string{"PATH=/"}}, ExitError{Code: 126, Reason: `exec: "text": permission denied`}},
-		{&Process{Args: []string{"/garbage"}}, ExitError{Code: 126, Reason: `exec: "/garbage": exec format error (a program for another platform, or a script without #!)`}},
-		{&Process{Args: []string{"/etc"}}, ExitError{Code: 126, Reason: `exec: "/etc": permission denied`}},
+		{&Process{Args: []string{"foo"}, Env: []string{path1}},
+			ExitError{Code: 127, Reason: `exec: "foo": executable file not found in $PATH`}},
+		{&Process{Args: []string{"foo"}}, ExitError{Code: 127,
+			Reason: `exec: "foo": executable file not found in $PATH`}},
+		{&Process{Args: []string{"/nope"}}, ExitError{Code: 127,
+			Reason: `exec: "/nope": no such file in the image`}},
+		{&Process{Args: []string{"/script"}},
+			ExitError{Code: 127, Reason: `exec: "/script": its interpreter "/no/such/interpreter" is not in the image`}},
+		{&Process{Args: []string{"/text"}}, ExitError{Code: 126,
+			Reason: `exec: "/text": permission denied`}},
+		{&Process{Args: []string{"text"}, Env: []string{"PATH=/"}},
+			ExitError{Code: 126, Reason: `exec: "text": permission denied`}},
+		{&Process{Args: []string{"/garbage"}},
+			ExitError{Code: 126, Reason: `exec: "/garbage": exec format error (a program for another platform, or a script without #!)`}},
+		{&Process{Args: []string{"/etc"}}, ExitError{Code: 126,
+			Reason: `exec: "/etc": permission denied`}},
 		{&Process{}, ExitError{Code: 127, Reason: `exec: no command`}},
 	}
 	for _, tt := range tests {
@@ -123,21 +133,26 @@ func TestCapabilities(t *testing.T) {
 	want := fmt.Sprintf("%016x", bounding(t)&0xa80425fb)
 	const none = "0000000000000000"
 	s := status(t, im, &Process{})
-	for name, want := range map[string]string{"CapBnd": want, "CapPrm": want, "CapEff": want, "CapInh": none, "CapAmb": none, "NoNewPrivs": "0", "Seccomp": "2", "SigBlk": none, "SigIgn": none} {
+	for name, want := range map[string]string{"CapBnd": want, "CapPrm": want, "CapEff": want,
+		"CapInh": none, "CapAmb": none, "NoNewPrivs": "0", "Seccomp": "2",
+		"SigBlk": none, "SigIgn": none} {
 		if s[name] != want {
 			t.Errorf("%s: got %s, want %s", name, s[name], want)
 		}
 	}
 	if !singleID {
 		s = status(t, im, &Process{User: "1234:1234"})
-		for name, want := range map[string]string{"CapBnd": want, "CapPrm": none, "CapEff": none, "CapInh": none, "CapAmb": none, "Uid": "1234\t1234\t1234\t1234", "Gid": "1234\t1234\t1234\t1234", "Groups": "1234"} {
+		for name, want := range map[string]string{"CapBnd": want, "CapPrm": none, "CapEff": none,
+			"CapInh": none, "CapAmb": none, "Uid": "1234\t1234\t1234\t1234",
+			"Gid": "1234\t1234\t1234\t1234", "Groups": "1234"} {
 			if s[name] != want {
 				t.Errorf("user 1234: %s: got %q, want %q", name, s[name], want)
 			}
 		}
 	}
 	s = status(t, im, &Process{Insecure: true})
-	for name, want := range map[string]string{"CapBnd": fmt.Sprintf("%016x", bounding(t)), "Seccomp": "0"} {
+	for name, want := range map[string]string{"CapBnd": fmt.Sprintf("%016x", bounding(t)),
+		"Seccomp": "0"} {
 		if s[name] != want {
 			t.Errorf("insecure: %s: got %s, want %s", name, s[name], want)
 		}
@@ -173,7 +188,8 @@ func TestEnvironmentAndDescriptors(t *testing.T) {
 	if _, err := unix.FcntlInt(leak.Fd(), unix.F_SETFD, 0); err != nil { // one that is inherited
 		t.Fatal(err)
 	}
-	if got := im.mustRun(&Process{Args: []string{"env"}, Env: []string{"A=1", path1, "A=2"}}); got != "A=1\n"+path1+"\nA=2\nHOME=/\n" {
+	if got := im.mustRun(&Process{Args: []string{"env"},
+		Env: []string{"A=1", path1, "A=2"}}); got != "A=1\n"+path1+"\nA=2\nHOME=/\n" {
 		t.Errorf("environment: got %q", got)
 	}
 	got := im.mustRun(shell(`cd /proc/self/fd; for f in *; do if test -e $f; then readlink $f; fi; done`))
@@ -206,7 +222,8 @@ func TestUser(t *testing.T) {
 		t.Skip("there is one id only")
 	}
 	im.mkdir("etc")
-	im.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nbroken\napp:x:1000:2000::/home/app:\n", 0o644)
+	im.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nbroken\napp:x:1000:2000::/home/app:\n",
+		0o644)
 	im.write("etc/group", "root:x:0:\nstaff:x:50:other,app\nwheel:x:10:app\napp:x:2000:\n", 0o644)
 	tests := []struct{ user, want, home string }{
 		{"", "0:0:0", "/root"},
@@ -232,7 +249,8 @@ func TestUser(t *testing.T) {
 			return a[0] + ":" + a[1] + ":" + strings.Join(g, ",")
 		}
 		if sortGroups(got) != sortGroups(tt.want) || f[len(f)-1] != tt.home {
-			t.Errorf("user %q: got %s home %s, want %s %s", tt.user, got, f[len(f)-1], tt.want, tt.home)
+			t.Errorf("user %q: got %s home %s, want %s %s", tt.user, got,
+				f[len(f)-1], tt.want, tt.home)
 		}
 	}
 	for user, want := range map[string]string{
@@ -256,7 +274,8 @@ func TestUserThatIsNotMapped(t *testing.T) {
 	}
 	p := shell("true")
 	p.User = "2000000000"
-	if _, err := im.run(p); err == nil || !strings.Contains(err.Error(), "there is no such id in this user namespace") {
+	if _, err := im.run(p); err == nil || !strings.Contains(err.Error(),
+		"there is no such id in this user namespace") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -278,7 +297,8 @@ func TestWorkingDirectory(t *testing.T) {
 	im.mkdir("real/dir")
 	im.link("/real/dir", "link")
 	im.link("/bin/busybox", "file")
-	for dir, want := range map[string]string{"/link": "/real/dir", "/new/sub": "/new/sub", "real": "/real", "/../../..": "/"} {
+	for dir, want := range map[string]string{"/link": "/real/dir", "/new/sub": "/new/sub",
+		"real": "/real", "/../../..": "/"} {
 		p := shell("pwd -P")
 		p.Dir = dir
 		if got := im.mustRun(p); got != want+"\n" {
@@ -287,7 +307,8 @@ func TestWorkingDirectory(t *testing.T) {
 	}
 	p := shell("true")
 	p.Dir = "/file/x"
-	if _, err := im.run(p); err == nil || err.Error() != "enter the working directory /file/x: not a directory" {
+	if _, err := im.run(p); err == nil ||
+		err.Error() != "enter the working directory /file/x: not a directory" {
 		t.Errorf("got %v", err)
 	}
 	if singleID {
@@ -307,8 +328,10 @@ func TestDevices(t *testing.T) {
 		for l in fd stdin stdout stderr ptmx core; do echo $l $(readlink /dev/$l); done
 		test -c /dev/ptmx && echo ptmx; test -d /dev/mqueue && echo mqueue; touch /dev/shm/x && stat -c %a /dev/shm
 		df -k /dev/shm | grep -o " 65536  "`))
-	for _, want := range []string{"/dev/null character special file 666 1,3", "/dev/tty character special file 666 5,0", "4\n4\n",
-		"No space left", "fd /proc/self/fd\n", "stdout /proc/self/fd/1\n", "ptmx pts/ptmx\n", "core /proc/kcore\n", "\nptmx\nmqueue\n1777\n 65536  \n"} {
+	for _, want := range []string{"/dev/null character special file 666 1,3",
+		"/dev/tty character special file 666 5,0", "4\n4\n",
+		"No space left", "fd /proc/self/fd\n", "stdout /proc/self/fd/1\n", "ptmx pts/ptmx\n",
+		"core /proc/kcore\n", "\nptmx\nmqueue\n1777\n 65536  \n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
@@ -328,7 +351,8 @@ func TestDevicesAreNotTheMachines(t *testing.T) {
 		t.Fatal(err)
 	}
 	im.run(shell("chmod 0 /dev/null; chmod 0 /proc/keys; touch -d @1 /dev/null; rm /dev/null"))
-	if err := unix.Stat("/dev/null", &after); err != nil || after.Mode != before.Mode || after.Mtim.Sec == 1 {
+	if err := unix.Stat("/dev/null", &after); err != nil || after.Mode != before.Mode ||
+		after.Mtim.Sec == 1 {
 		t.Errorf("/dev/null: %o became %o, %v", before.Mode, after.Mode, err)
 	}
 }
@@ -341,8 +365,11 @@ func TestKernelInterfaces(t *testing.T) {
 		(echo 1 > /proc/sys/kernel/hostname) 2>&1; (echo x > /proc/sysrq-trigger) 2>&1
 		mkdir /sys/x 2>&1; mount -t tmpfs none /bin 2>&1; umount /proc 2>&1; unshare -U true 2>&1; dmesg 2>&1 | head -n 1
 		mount -o remount,rw /sys 2>&1; mknod /tmpdev b 254 0; head -c1 /tmpdev 2>&1; mknod /dev/d b 254 0; head -c1 /dev/d 2>&1; hostname other 2>&1; true`))
-	for _, want := range []string{"0\n", "can't create /proc/sys/kernel/hostname: Read-only", "can't create /proc/sysrq-trigger: ", "head: /tmpdev: ", "head: /dev/d: ",
-		"mount: permission denied", "umount: can't unmount /proc: Operation not permitted", "unshare(0x10000000): Operation not permitted", "klogctl: Operation not permitted", "hostname: sethostname: Operation not permitted"} {
+	for _, want := range []string{"0\n", "can't create /proc/sys/kernel/hostname: Read-only",
+		"can't create /proc/sysrq-trigger: ", "head: /tmpdev: ", "head: /dev/d: ",
+		"mount: permission denied", "umount: can't unmount /proc: Operation not permitted",
+		"unshare(0x10000000): Operation not permitted", "klogctl: Operation not permitted",
+		"hostname: sethostname: Operation not permitted"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -364,7 +391,8 @@ func TestHostsAndResolvConf(t *testing.T) {
 	p.Hostname, p.ExtraHosts = "me", []Host{{"db", "10.0.0.1"}}
 	out, _ := im.run(p)
 	want := "127.0.0.1\tlocalhost me\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.1\tdb\n"
-	if !strings.HasPrefix(out, want) || !strings.Contains(out, "Read-only file system") || !strings.Contains(out, "busy") {
+	if !strings.HasPrefix(out, want) || !strings.Contains(out, "Read-only file system") ||
+		!strings.Contains(out, "busy") {
 		t.Errorf("got %q", out)
 	}
 	host, _ := os.ReadFile("/etc/resolv.conf")
@@ -411,7 +439,8 @@ func snapshotTree(t *testing.T, dir string) []string {
 			return err
 		}
 		st := fi.Sys().(*syscall.Stat_t)
-		all = append(all, fmt.Sprintf("%s %s %d:%d %d %d", strings.TrimPrefix(name, dir), fi.Mode(), st.Uid, st.Gid, fi.Size()*boolInt(!fi.IsDir()), st.Mtim.Nano()))
+		all = append(all, fmt.Sprintf("%s %s %d:%d %d %d", strings.TrimPrefix(name, dir), fi.Mode(),
+			st.Uid, st.Gid, fi.Size()*boolInt(!fi.IsDir()), st.Mtim.Nano()))
 		return nil
 	})
 	if err != nil {
@@ -462,9 +491,13 @@ func TestMountPointsLeaveNoTrace(t *testing.T) {
 			got = append(got, strings.Fields(line)[0])
 		}
 	}
-	if want := []string{"/etc", "/etc/new", "/run", "/run/other"}; !cmp.Equal(got, want) && !cmp.Equal(got, append([]string{"-rwx"}, want...)) {
+	if want := []string{"/etc", "/etc/new", "/run", "/run/other"}; !cmp.Equal(got, want) &&
+		!cmp.Equal(got, append([]string{"-rwx"}, want...)) {
 		// The root directory's time has changed because of /run, as expected.
-		if !slices.Contains(got, "/run/other") || slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, "hosts") || strings.Contains(s, "/dev") }) {
+		if !slices.Contains(got, "/run/other") ||
+			slices.ContainsFunc(got, func(s string) bool {
+				return strings.Contains(s, "hosts") || strings.Contains(s, "/dev")
+			}) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	}
@@ -499,7 +532,8 @@ func TestMounts(t *testing.T) {
 		{Target: "/tmpf", Source: Tmpfs{Size: 64 << 10, Mode: 0o700}},
 	}
 	got := im.mustRun(p)
-	want := "from the host" + "touch: /ro/x: Read-only file system\n" + "from the hostfrom the host" + "640:0:0\nhush\n1\n700\n/deep:\n\n/nested:\ninner\nrel\n"
+	want := "from the host" + "touch: /ro/x: Read-only file system\n" +
+		"from the hostfrom the host" + "640:0:0\nhush\n1\n700\n/deep:\n\n/nested:\ninner\nrel\n"
 	if got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -515,9 +549,12 @@ func TestMounts(t *testing.T) {
 	}{
 		{Mount{Target: "/", Source: Tmpfs{}}, "cannot mount at /"},
 		{Mount{Target: "/wd/..", Source: Tmpfs{}}, "cannot mount at /"},
-		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "nope"}}, "mount at /x: /nope: not found"},
-		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "evil"}}, "mount at /x: /evil: not found"},
-		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "../../../../etc/passwd"}}, "mount at /x: /etc/passwd: not found"},
+		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "nope"}},
+			"mount at /x: /nope: not found"},
+		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "evil"}},
+			"mount at /x: /evil: not found"},
+		{Mount{Target: "/x", Source: Tree{Mounts: bind(host), Path: "../../../../etc/passwd"}},
+			"mount at /x: /etc/passwd: not found"},
 		{Mount{Target: "/bin/sh/x", Source: Tmpfs{}}, "mount at /bin/sh/x: not a directory"},
 		{Mount{Target: "/conf", Source: Tmpfs{}}, "mount at /conf: not a directory"},
 		{Mount{Target: "/bin", Source: Data{}}, "mount at /bin: is a directory"},
@@ -570,12 +607,14 @@ func TestTerminal(t *testing.T) {
 	if exit, ok := errors.AsType[*ExitError](err); !ok || exit.Code != 5 {
 		t.Errorf("got %v", err)
 	}
-	if !strings.Contains(out, "/dev/pts/0\r\n") || !strings.Contains(out, "terminal\r\n") || !strings.Contains(out, "typed\r\n") {
+	if !strings.Contains(out, "/dev/pts/0\r\n") || !strings.Contains(out, "terminal\r\n") ||
+		!strings.Contains(out, "typed\r\n") {
 		t.Errorf("got %q", out)
 	}
 	p = shell("true")
 	p.TTY, p.User = true, "nobody"
-	if _, err := im.run(p); err == nil || !strings.Contains(err.Error(), "unable to find user nobody") {
+	if _, err := im.run(p); err == nil || !strings.Contains(err.Error(),
+		"unable to find user nobody") {
 		t.Errorf("an error before there is a terminal: got %v", err)
 	}
 }
@@ -627,7 +666,8 @@ func TestCancel(t *testing.T) {
 		cancel()
 	}()
 	start := time.Now()
-	_, err = Run(ctx, im.spec(shell("trap '' TERM INT HUP; sleep 1000 & echo x; sleep 1000")), pw, nil)
+	_, err = Run(ctx, im.spec(shell("trap '' TERM INT HUP; sleep 1000 & echo x; sleep 1000")), pw,
+		nil)
 	pw.Close()
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
@@ -646,7 +686,8 @@ const killVar = "LAYERBUILD_EXECUTOR_TEST_KILL"
 
 func init() {
 	if dir := os.Getenv(killVar); dir != "" && len(os.Args) > 1 {
-		s := &Spec{Root: []mount.Mount{{Type: "bind", Source: dir, Options: []string{"rbind"}}}, Action: shell("echo started; sleep 1000"), UserNS: userNS, SingleID: singleID}
+		s := &Spec{Root: []mount.Mount{{Type: "bind", Source: dir, Options: []string{"rbind"}}},
+			Action: shell("echo started; sleep 1000"), UserNS: userNS, SingleID: singleID}
 		Run(context.Background(), s, os.Stdout, os.Stderr)
 		os.Exit(1)
 	}

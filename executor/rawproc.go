@@ -96,9 +96,11 @@ type sigset [1]uint64
 // must keep s alive as long as the process makes calls.
 func (s *rawProcess) start(flags uintptr) (pid int, err error) {
 	all, old := sigset{^uint64(0)}, sigset{}
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)),
+		uintptr(unsafe.Pointer(&old)), 8, 0, 0)
 	r := startProcess(flags|unix.CLONE_VM|uintptr(unix.SIGCHLD), &s.list[0])
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
 	runtime.KeepAlive(s)
 	if e := errno(r); e != 0 {
 		return 0, e

@@ -142,7 +142,8 @@ func cloneMount(dir int, name string, flags uint) (int, error) {
 // if it fails.
 func attach(m, target int, attrs uint64, recursive bool) error {
 	defer unix.Close(m)
-	if err := unix.MoveMount(m, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+	if err := unix.MoveMount(m, "", target, "",
+		unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
 		return err
 	}
 	return setAttrs(m, attrs, recursive)

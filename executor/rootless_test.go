@@ -38,14 +38,16 @@ func failed(out []byte) string {
 		switch {
 		case strings.HasPrefix(line, "=== RUN") && !strings.Contains(line, "/"):
 			from = i
-		case strings.HasPrefix(line, "--- FAIL"), strings.HasPrefix(line, "panic:"), strings.HasPrefix(line, "fatal error:"):
+		case strings.HasPrefix(line, "--- FAIL"), strings.HasPrefix(line, "panic:"),
+			strings.HasPrefix(line, "fatal error:"):
 			said.WriteString(strings.Join(lines[from:i], ""))
 			from = i
 		case strings.HasPrefix(line, "--- "):
 			from = i + 1
 		}
 	}
-	said.WriteString(strings.Join(lines[from:], "")) // the end, and messages after a failed test's name
+	// the end, and messages after a failed test's name
+	said.WriteString(strings.Join(lines[from:], ""))
 	return said.String()
 }
 
@@ -53,7 +55,8 @@ func failed(out []byte) string {
 func again() []string {
 	args := []string{"-test.v"}
 	for _, a := range os.Args[1:] {
-		if strings.HasPrefix(a, "-test.run=") && !strings.Contains(a, "Rootless") && !strings.Contains(a, "InChild") {
+		if strings.HasPrefix(a, "-test.run=") && !strings.Contains(a, "Rootless") &&
+			!strings.Contains(a, "InChild") {
 			args = append(args, a)
 		}
 	}
@@ -109,7 +112,8 @@ func TestRootless(t *testing.T) {
 			if err != nil {
 				t.Errorf("%v\n%s", err, failed(out))
 			}
-			t.Logf("%d passed, %d skipped", strings.Count(string(out), "--- PASS"), strings.Count(string(out), "--- SKIP"))
+			t.Logf("%d passed, %d skipped", strings.Count(string(out), "--- PASS"),
+				strings.Count(string(out), "--- SKIP"))
 		})
 	}
 }

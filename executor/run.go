@@ -86,7 +86,8 @@ func runInChild(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result,
 	case out == nil && ctx.Err() != nil:
 		return Result{}, ctx.Err()
 	case out == nil:
-		return Result{}, fmt.Errorf("the step's process exited without reporting a result (%v): %w", c.state, err)
+		return Result{}, fmt.Errorf("the step's process exited without reporting a result (%v): %w",
+			c.state, err)
 	case out.changed != "":
 		return out.result, &ChangedError{out.changed, out.changedBelow}
 	case out.failed:

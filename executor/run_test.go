@@ -23,7 +23,8 @@ const busybox = "/bin/busybox"
 
 func mayRun(t testing.TB) {
 	t.Helper()
-	if fd, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE); err != nil {
+	if fd, err := unix.OpenTree(unix.AT_FDCWD, "/",
+		unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE); err != nil {
 		t.Skip("needs root, or `unshare -rm`: mounts are not allowed here")
 	} else {
 		unix.Close(fd)
@@ -51,7 +52,10 @@ func newBusybox(t testing.TB) *image {
 	}
 	im.mkdir("bin")
 	im.write("bin/busybox", string(data), 0o755)
-	for _, name := range []string{"sh", "ls", "cat", "id", "stat", "true", "sleep", "mount", "touch", "env", "echo", "head", "hostname", "umount", "unshare", "mkdir", "chmod", "kill", "ps", "rm", "tty", "stty", "readlink", "test", "mknod", "pwd", "grep", "wc", "dmesg", "ip", "df"} {
+	for _, name := range []string{"sh", "ls", "cat", "id", "stat", "true", "sleep", "mount",
+		"touch", "env", "echo", "head", "hostname", "umount", "unshare", "mkdir", "chmod", "kill",
+		"ps", "rm", "tty", "stty", "readlink", "test", "mknod", "pwd", "grep", "wc",
+		"dmesg", "ip", "df"} {
 		im.link("busybox", "bin/"+name)
 	}
 	return im

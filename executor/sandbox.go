@@ -31,8 +31,9 @@ type sandbox struct {
 	// sys is a clone of the host's /sys, used if a new sysfs cannot be mounted, or -1.
 	sys         int
 	mountpoints mountpoints
-	hidden      int // an empty, read-only directory to mount over masked directories; -1 until it is needed
-	result      *Result
+	// an empty, read-only directory to mount over masked directories; -1 until it is needed
+	hidden int
+	result *Result
 	// resolvConf is the content of the host's /etc/resolv.conf.
 	resolvConf []byte
 	// init is the first process of the step's pid namespace if that is not this process; nil until
@@ -41,7 +42,8 @@ type sandbox struct {
 }
 
 const (
-	roAttrs    = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	roAttrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV |
+		unix.MOUNT_ATTR_NOEXEC
 	plainAttrs = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 )
 
@@ -56,7 +58,8 @@ func (b *sandbox) openStaging() error {
 
 // build makes all mounts of the sandbox and makes it the root.
 func (b *sandbox) build() error {
-	steps := []func() error{b.mountRoot, b.mountProc, b.mountDev, b.maskProc, b.mountSys, b.mountEtc, b.mountAll, b.lockRoot}
+	steps := []func() error{b.mountRoot, b.mountProc, b.mountDev, b.maskProc, b.mountSys,
+		b.mountEtc, b.mountAll, b.lockRoot}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -137,7 +140,8 @@ func (b *sandbox) mountRoot() error {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
 	var err error
-	if b.root, err = unix.Open(b.staging+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	if b.root, err = unix.Open(b.staging+"/root",
+		unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
 	if err := setAttrs(b.root, b.noDevices(), true); err != nil {
@@ -194,7 +198,8 @@ func (b *sandbox) putAndClose(m int, name string, dir bool, attrs uint64, recurs
 // read-only by default (runtime-spec, config-linux.md, maskedPaths and readonlyPaths; containerd's
 // and Docker's defaults).
 var (
-	maskedProc = []string{"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"}
+	maskedProc = []string{"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats",
+		"sched_debug", "scsi", "timer_list", "timer_stats"}
 	lockedProc = []string{"bus", "fs", "irq", "sys", "sysrq-trigger"}
 	maskedSys  = []string{"devices/virtual/powercap", "firmware"}
 )
@@ -207,7 +212,8 @@ func (b *sandbox) mountProc() error {
 		// /proc without masks. The container's /proc shows the pids of other processes, but has the
 		// files that programs look for.
 		recursive = true
-		b.result.Warnings = append(b.result.Warnings, "a new /proc cannot be mounted, since the surrounding container masks parts of its own: the step sees the container's /proc")
+		b.result.Warnings = append(b.result.Warnings,
+			"a new /proc cannot be mounted, since the surrounding container masks parts of its own: the step sees the container's /proc")
 		m, err = cloneMount(unix.AT_FDCWD, "/proc", unix.AT_RECURSIVE)
 	}
 	if err != nil {
@@ -384,16 +390,19 @@ var devices = []struct {
 	name         string
 	major, minor uint32
 }{
-	{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0},
+	{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8},
+	{"urandom", 1, 9}, {"tty", 5, 0},
 }
 
 var devLinks = [][2]string{
-	{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"},
+	{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
+	{"/proc/self/fd/2", "stderr"},
 	{"pts/ptmx", "ptmx"}, {"/proc/kcore", "core"},
 }
 
 func (b *sandbox) mountDev() error {
-	m, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_STRICTATIME, "mode=0755", "size=64m")
+	m, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_STRICTATIME,
+		"mode=0755", "size=64m")
 	if err != nil {
 		return err
 	}
@@ -416,14 +425,16 @@ func (b *sandbox) mountDev() error {
 	if !b.spec.SingleID {
 		pts = append(pts, "gid=5")
 	}
-	if err := b.mountInDev("pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, pts...); err != nil {
+	if err := b.mountInDev("pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC,
+		pts...); err != nil {
 		return err
 	}
 	size := b.p.ShmSize
 	if size == 0 {
 		size = 64 << 20
 	}
-	if err := b.mountInDev("shm", "tmpfs", plainAttrs, "mode=1777", "size="+strconv.FormatInt(size, 10)); err != nil {
+	if err := b.mountInDev("shm", "tmpfs", plainAttrs, "mode=1777",
+		"size="+strconv.FormatInt(size, 10)); err != nil {
 		return err
 	}
 	err = b.mountInDev("mqueue", "mqueue", plainAttrs)
@@ -460,7 +471,8 @@ func (b *sandbox) device(name string, major, minor uint32) error {
 	dir, from, attrs := b.stagingFD, name, uint64(0)
 	err := unix.EPERM
 	if !b.spec.UserNS {
-		err, _ = unix.Mknodat(b.stagingFD, name, unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor))).(unix.Errno)
+		err, _ = unix.Mknodat(b.stagingFD, name, unix.S_IFCHR|0o666,
+			int(unix.Mkdev(major, minor))).(unix.Errno)
 	}
 	switch err {
 	case 0:
@@ -495,7 +507,8 @@ func hostname(p *Process) string { return cmp.Or(p.Hostname, defaultHostname) }
 // would be lost.
 func (b *sandbox) mountEtc() error {
 	var hosts strings.Builder
-	fmt.Fprintf(&hosts, "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname(b.p))
+	fmt.Fprintf(&hosts, "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+		hostname(b.p))
 	for _, h := range b.p.ExtraHosts {
 		fmt.Fprintf(&hosts, "%s\t%s\n", h.IP, h.Name)
 	}
@@ -517,7 +530,8 @@ func (b *sandbox) mountEtc() error {
 // file makes a file in memory and returns a mount of it.
 func (b *sandbox) file(name string, d Data) (int, error) {
 	mode := cmp.Or(d.Mode, 0o400)
-	f, err := unix.Openat(b.stagingFD, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	f, err := unix.Openat(b.stagingFD, name,
+		unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return -1, err
 	}
@@ -549,7 +563,9 @@ func (b *sandbox) mountAll() error {
 			return errors.New("cannot mount at /")
 		}
 	}
-	slices.SortStableFunc(mounts, func(a, b Mount) int { return cmp.Compare(path.Clean(a.Target), path.Clean(b.Target)) })
+	slices.SortStableFunc(mounts, func(a, b Mount) int {
+		return cmp.Compare(path.Clean(a.Target), path.Clean(b.Target))
+	})
 	for i, m := range mounts {
 		if err := b.mountOne(m, "m"+strconv.Itoa(i)); err != nil {
 			return err

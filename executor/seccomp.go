@@ -186,7 +186,8 @@ func (p *program) judge(what judgement) {
 func (p program) add(s *rawProcess) {
 	pointer(s, &p[0])
 	prog := &unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
-	s.must("install the system call filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, pointer(s, prog))
+	s.must("install the system call filter", unix.SYS_SECCOMP,
+		unix.SECCOMP_SET_MODE_FILTER, 0, pointer(s, prog))
 }
 
 // filtersCalls reports whether the kernel supports seccomp filters. Such a kernel returns EFAULT

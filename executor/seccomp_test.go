@@ -50,7 +50,8 @@ func simulate(t *testing.T, p program, arch, nr uint32, arg0 uint64) (result uin
 }
 
 var abis = map[string][2]abi{
-	"amd64": {{arch: 0xc000003e, calls: &callsAMD64, x32: true}, {arch: 0x40000003, calls: &calls386}},
+	"amd64": {{arch: 0xc000003e, calls: &callsAMD64, x32: true},
+		{arch: 0x40000003, calls: &calls386}},
 	"arm64": {{arch: 0xc00000b7, calls: &callsARM64}, {arch: 0x40000028, calls: &callsARM}},
 }
 
@@ -92,14 +93,22 @@ func TestSeccompFilter(t *testing.T) {
 				arg  uint64
 				want uint32
 			}{
-				{a.calls.clone, unix.CLONE_VM | unix.CLONE_THREAD, retAllow}, {a.calls.clone, uint64(unix.SIGCHLD), retAllow},
-				{a.calls.clone, unix.CLONE_NEWUSER, retPerm}, {a.calls.clone, unix.CLONE_NEWNS, retPerm}, {a.calls.clone, unix.CLONE_NEWNET | unix.CLONE_VM, retPerm}, {a.calls.clone, unix.CLONE_NEWCGROUP, retPerm},
-				{a.calls.personality, 0, retAllow}, {a.calls.personality, 8, retAllow}, {a.calls.personality, 0xffffffff, retAllow}, {a.calls.personality, 0x0040000, retPerm},
-				{a.calls.socket, unix.AF_INET, retAllow}, {a.calls.socket, unix.AF_UNIX, retAllow}, {a.calls.socket, unix.AF_VSOCK, retPerm},
+				{a.calls.clone, unix.CLONE_VM | unix.CLONE_THREAD, retAllow},
+				{a.calls.clone, uint64(unix.SIGCHLD), retAllow},
+				{a.calls.clone, unix.CLONE_NEWUSER, retPerm},
+				{a.calls.clone, unix.CLONE_NEWNS, retPerm},
+				{a.calls.clone, unix.CLONE_NEWNET | unix.CLONE_VM, retPerm},
+				{a.calls.clone, unix.CLONE_NEWCGROUP, retPerm},
+				{a.calls.personality, 0, retAllow}, {a.calls.personality, 8, retAllow},
+				{a.calls.personality, 0xffffffff, retAllow},
+				{a.calls.personality, 0x0040000, retPerm},
+				{a.calls.socket, unix.AF_INET, retAllow}, {a.calls.socket, unix.AF_UNIX, retAllow},
+				{a.calls.socket, unix.AF_VSOCK, retPerm},
 			}
 			for _, tt := range args {
 				if got, _ := simulate(t, p, a.arch, tt.nr, tt.arg); got != tt.want {
-					t.Errorf("%s: call %d with %#x: got %x, want %x", name, tt.nr, tt.arg, got, tt.want)
+					t.Errorf("%s: call %d with %#x: got %x, want %x", name, tt.nr,
+						tt.arg, got, tt.want)
 				}
 			}
 		}
@@ -109,7 +118,8 @@ func TestSeccompFilter(t *testing.T) {
 		if got, _ := simulate(t, p, 0x12345678, 0, 0); got != retNoSys {
 			t.Errorf("%s: another architecture: got %x", name, got)
 		}
-		if got, _ := simulate(t, p, pair[0].arch, 0x40000000|1, 0); name == "amd64" && got != retNoSys {
+		if got, _ := simulate(t, p, pair[0].arch, 0x40000000|1, 0); name == "amd64" &&
+			got != retNoSys {
 			t.Errorf("x32: got %x", got)
 		}
 	}
@@ -117,17 +127,25 @@ func TestSeccompFilter(t *testing.T) {
 
 // The tables agree with those of this architecture's kernel headers.
 func TestSeccompNumbers(t *testing.T) {
-	for _, nr := range []uint32{unix.SYS_BPF, unix.SYS_KEYCTL, unix.SYS_MOUNT, unix.SYS_SETNS, unix.SYS_UNSHARE, unix.SYS_PERF_EVENT_OPEN, unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_IO_URING_SETUP, unix.SYS_USERFAULTFD, unix.SYS_KEXEC_LOAD, unix.SYS_FINIT_MODULE, unix.SYS_FSOPEN, unix.SYS_PIVOT_ROOT} {
-		if got, _ := simulate(t, seccompFilter(native, compat), native.arch, nr, 0); got != retPerm {
+	for _, nr := range []uint32{unix.SYS_BPF, unix.SYS_KEYCTL, unix.SYS_MOUNT, unix.SYS_SETNS,
+		unix.SYS_UNSHARE, unix.SYS_PERF_EVENT_OPEN, unix.SYS_OPEN_BY_HANDLE_AT,
+		unix.SYS_IO_URING_SETUP, unix.SYS_USERFAULTFD, unix.SYS_KEXEC_LOAD, unix.SYS_FINIT_MODULE,
+		unix.SYS_FSOPEN, unix.SYS_PIVOT_ROOT} {
+		if got, _ := simulate(t, seccompFilter(native, compat), native.arch,
+			nr, 0); got != retPerm {
 			t.Errorf("call %d is allowed", nr)
 		}
 	}
-	for _, nr := range []uint32{unix.SYS_READ, unix.SYS_EXECVE, unix.SYS_PTRACE, unix.SYS_SETUID, unix.SYS_CHROOT, unix.SYS_MKNODAT, unix.SYS_MEMFD_CREATE, unix.SYS_CLOSE_RANGE, unix.SYS_OPENAT2, unix.SYS_SECCOMP, unix.SYS_NAME_TO_HANDLE_AT} {
-		if got, _ := simulate(t, seccompFilter(native, compat), native.arch, nr, 0); got != retAllow {
+	for _, nr := range []uint32{unix.SYS_READ, unix.SYS_EXECVE, unix.SYS_PTRACE, unix.SYS_SETUID,
+		unix.SYS_CHROOT, unix.SYS_MKNODAT, unix.SYS_MEMFD_CREATE, unix.SYS_CLOSE_RANGE,
+		unix.SYS_OPENAT2, unix.SYS_SECCOMP, unix.SYS_NAME_TO_HANDLE_AT} {
+		if got, _ := simulate(t, seccompFilter(native, compat), native.arch, nr,
+			0); got != retAllow {
 			t.Errorf("call %d is not allowed", nr)
 		}
 	}
-	if native.calls.clone != unix.SYS_CLONE || native.calls.clone3 != unix.SYS_CLONE3 || native.calls.personality != unix.SYS_PERSONALITY || native.calls.socket != unix.SYS_SOCKET {
+	if native.calls.clone != unix.SYS_CLONE || native.calls.clone3 != unix.SYS_CLONE3 ||
+		native.calls.personality != unix.SYS_PERSONALITY || native.calls.socket != unix.SYS_SOCKET {
 		t.Errorf("got %+v", native.calls)
 	}
 }

@@ -20,7 +20,8 @@ import (
 func (im *image) fuse() mount.Mount {
 	im.t.Helper()
 	dir := im.t.TempDir()
-	m := mount.Mount{Type: mount.FuseOverlay, Lower: []string{dir + "/lower"}, Upper: im.dir, Work: dir + "/work", Options: []string{"writeback=0"}}
+	m := mount.Mount{Type: mount.FuseOverlay, Lower: []string{dir + "/lower"}, Upper: im.dir,
+		Work: dir + "/work", Options: []string{"writeback=0"}}
 	for _, d := range []string{dir + "/lower", dir + "/work"} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			im.t.Fatal(err)
@@ -47,7 +48,8 @@ func servers(t *testing.T) []int {
 		for _, f := range strings.Fields(string(list)) {
 			var pid int
 			fmt.Sscan(f, &pid)
-			if comm, _ := os.ReadFile("/proc/" + f + "/comm"); strings.HasPrefix(string(comm), "fuse-overlayfs") {
+			if comm, _ := os.ReadFile("/proc/" + f + "/comm"); strings.HasPrefix(string(comm),
+				"fuse-overlayfs") {
 				pids = append(pids, pid)
 			}
 		}
@@ -67,7 +69,8 @@ func TestServed(t *testing.T) {
 	withTree := shell("cat /mnt/there; ps; ls /proc; echo new > /made/new; rm /c/a")
 	withTree.Mounts = []Mount{{Target: "/mnt", Source: Tree{Mounts: []mount.Mount{other.fuse()}}}}
 	for _, a := range []Action{
-		&Mkdir{Path: "/made"}, &Copy{Dest: "/c/", Sources: one(src, Item{Path: "."})}, withTree, shell("exit 7"), &Process{Args: []string{"nope"}},
+		&Mkdir{Path: "/made"}, &Copy{Dest: "/c/", Sources: one(src, Item{Path: "."})}, withTree,
+		shell("exit 7"), &Process{Args: []string{"nope"}},
 		shell("sleep 1000 & true"),
 	} {
 		s := im.spec(a)
@@ -78,7 +81,8 @@ func TestServed(t *testing.T) {
 		if err != nil && (!ok || exit.Code != 7 && exit.Code != 127) {
 			t.Errorf("%+v: %v\n%s", a, err, out.String())
 		}
-		if a == Action(withTree) && (!strings.HasPrefix(out.String(), "there\n") || strings.Contains(out.String(), "fuse")) {
+		if a == Action(withTree) && (!strings.HasPrefix(out.String(), "there\n") ||
+			strings.Contains(out.String(), "fuse")) {
 			t.Errorf("a step sees the program, or not the files: %s", out.String())
 		}
 		if left := servers(t); len(left) > 0 {
@@ -99,7 +103,9 @@ func TestServed(t *testing.T) {
 // A step whose files are lost is killed and fails, and the error gives the reason, even if the
 // command ignores the loss.
 func TestServedProgramDies(t *testing.T) {
-	for _, script := range []string{"echo started; sleep 1000", "echo started; while ls / >/dev/null; do :; done; sleep 1000", "trap '' TERM; echo started; sleep 1000 & wait"} {
+	for _, script := range []string{"echo started; sleep 1000",
+		"echo started; while ls / >/dev/null; do :; done; sleep 1000",
+		"trap '' TERM; echo started; sleep 1000 & wait"} {
 		im := newBusybox(t)
 		s := im.spec(shell(script))
 		s.Root = []mount.Mount{im.fuse()}
@@ -113,7 +119,8 @@ func TestServedProgramDies(t *testing.T) {
 		}()
 		_, err := Run(t.Context(), s, w, w)
 		w.Close()
-		if err == nil || !strings.Contains(err.Error(), "the step's files were lost: mount fuse-overlayfs: the program has ended: signal: killed") {
+		if err == nil || !strings.Contains(err.Error(),
+			"the step's files were lost: mount fuse-overlayfs: the program has ended: signal: killed") {
 			t.Errorf("%s: got %v", script, err)
 		}
 	}
@@ -146,10 +153,12 @@ func TestServedErrors(t *testing.T) {
 	root := im.fuse()
 	missing := root
 	missing.Lower = []string{missing.Lower[0] + "/no/such/directory", missing.Lower[0]}
-	s := im.spec(&Process{Args: []string{"true"}, Env: []string{path1}, Mounts: []Mount{{Target: "/m", Source: Tree{Mounts: []mount.Mount{missing}}}}})
+	s := im.spec(&Process{Args: []string{"true"}, Env: []string{path1},
+		Mounts: []Mount{{Target: "/m", Source: Tree{Mounts: []mount.Mount{missing}}}}})
 	s.Root = []mount.Mount{root}
 	_, err := Run(t.Context(), s, nil, nil)
-	if err == nil || !strings.HasPrefix(err.Error(), "mount the step's file systems: mount fuse-overlayfs: the program has ended: exit status 1 (") {
+	if err == nil || !strings.HasPrefix(err.Error(),
+		"mount the step's file systems: mount fuse-overlayfs: the program has ended: exit status 1 (") {
 		t.Errorf("got %v", err)
 	}
 	if left := servers(t); len(left) > 0 {

@@ -45,7 +45,8 @@ func each(from <-chan syscall.Signal, f func(syscall.Signal)) (stop func()) {
 // receiveSignals runs in the step's child and sends the signals of forwardByChild to the command.
 // It ends with this process.
 func receiveSignals(pid int) {
-	command, err := unix.PidfdOpen(pid, 0) // the pid may be another process's once the command is reaped
+	// the pid may be another process's once the command is reaped
+	command, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return
 	}

@@ -10,9 +10,12 @@ import (
 )
 
 // defaultCaps are the capabilities that Docker gives to a container: 00000000a80425fb.
-const defaultCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID |
-	1<<unix.CAP_KILL | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_NET_BIND_SERVICE |
-	1<<unix.CAP_NET_RAW | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_MKNOD | 1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_SETFCAP
+const defaultCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE |
+	1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID |
+	1<<unix.CAP_KILL | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETPCAP |
+	1<<unix.CAP_NET_BIND_SERVICE |
+	1<<unix.CAP_NET_RAW | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_MKNOD |
+	1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_SETFCAP
 
 // start starts the command in the namespaces of this thread, with three open files. Capabilities
 // and other rights are dropped in the new process only: this process needs them for cleaning up.
@@ -90,7 +93,8 @@ func (c *command) become(s *rawProcess, files [3]int) error {
 	}
 	closeAll := s.must
 	if c.closed {
-		closeAll = func(_ string, nr uintptr, args ...uintptr) { s.try(nr, args...) } // since Linux 5.9
+		// since Linux 5.9
+		closeAll = func(_ string, nr uintptr, args ...uintptr) { s.try(nr, args...) }
 	}
 	closeAll("close descriptors", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), 0)
 	s.must("start a session", unix.SYS_SETSID)
@@ -126,7 +130,8 @@ func resetSignals(s *rawProcess) {
 			s.must("reset a signal", unix.SYS_RT_SIGACTION, n, byDefault, 0, 8)
 		}
 	}
-	s.must("let signals through", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, pointer(s, &sigset{}), 0, 8)
+	s.must("let signals through", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		pointer(s, &sigset{}), 0, 8)
 }
 
 func (c *command) changeUser(s *rawProcess) {
@@ -173,7 +178,8 @@ func dropCaps(s *rawProcess, keep uint64) error {
 
 // limits maps the names of --ulimit to resources.
 var limits = map[string]int{
-	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
+	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU,
+	"data":  unix.RLIMIT_DATA,
 	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
 	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
 	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
@@ -183,7 +189,8 @@ var limits = map[string]int{
 // CheckUlimit returns an error when there is no resource limit of that name.
 func CheckUlimit(name string) error {
 	if _, ok := limits[strings.ToLower(name)]; !ok {
-		return fmt.Errorf("unknown limit %q (known: %s)", name, strings.Join(slices.Sorted(maps.Keys(limits)), ", "))
+		return fmt.Errorf("unknown limit %q (known: %s)", name,
+			strings.Join(slices.Sorted(maps.Keys(limits)), ", "))
 	}
 	return nil
 }
@@ -196,7 +203,8 @@ func (c *command) limit(s *rawProcess) error {
 			return fmt.Errorf("unknown limit %q", u.Name)
 		}
 		l := &unix.Rlimit{Cur: uint64(u.Soft), Max: uint64(u.Hard)} // -1 becomes RLIM_INFINITY
-		s.must(fmt.Sprintf("set the limit %s to %d:%d", u.Name, u.Soft, u.Hard), unix.SYS_PRLIMIT64, 0, uintptr(n), pointer(s, l), 0)
+		s.must(fmt.Sprintf("set the limit %s to %d:%d", u.Name, u.Soft, u.Hard), unix.SYS_PRLIMIT64,
+			0, uintptr(n), pointer(s, l), 0)
 	}
 	return nil
 }

@@ -67,7 +67,8 @@ func inNamespaces(flags int, f func() error) (err error) {
 		return errNeedsProcess
 	}
 	defer unix.Close(old)
-	if unix.Unshare(unix.CLONE_FS) != nil || !probeMountNS(old) || unix.Unshare(flags|unix.CLONE_NEWNS) != nil {
+	if unix.Unshare(unix.CLONE_FS) != nil || !probeMountNS(old) ||
+		unix.Unshare(flags|unix.CLONE_NEWNS) != nil {
 		return errNeedsProcess
 	}
 	defer func() {
@@ -89,7 +90,8 @@ func probeMountNS(mounts int) bool {
 		return true
 	}
 	var before, after unix.Stat_t
-	ok := unix.Stat("/", &before) == nil && unix.Setns(mounts, unix.CLONE_NEWNS) == nil && unix.Stat("/", &after) == nil &&
+	ok := unix.Stat("/", &before) == nil && unix.Setns(mounts, unix.CLONE_NEWNS) == nil &&
+		unix.Stat("/", &after) == nil &&
 		before.Dev == after.Dev && before.Ino == after.Ino
 	canRestoreMountNS.Store(ok)
 	return ok

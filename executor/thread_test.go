@@ -68,8 +68,10 @@ func TestNothingStaysInTheProgram(t *testing.T) {
 		&Process{Args: []string{"true"}, User: "nobody"},
 		&Process{Args: []string{"true"}, Dir: "/file/x"},
 		&Process{Args: []string{"true"}, Network: "none", Env: []string{path1}},
-		&Process{Args: []string{"true"}, Mounts: []Mount{{Target: "/t", Source: Tmpfs{}}, {Target: "/file/x", Source: Tmpfs{}}}},
-		&Process{Args: []string{"true"}, Mounts: []Mount{{Target: "/d", Source: Data{Data: []byte("x")}}, {Target: "/x", Source: Bind{Source: "/nope"}}}},
+		&Process{Args: []string{"true"}, Mounts: []Mount{{Target: "/t", Source: Tmpfs{}},
+			{Target: "/file/x", Source: Tmpfs{}}}},
+		&Process{Args: []string{"true"}, Mounts: []Mount{{Target: "/d",
+			Source: Data{Data: []byte("x")}}, {Target: "/x", Source: Bind{Source: "/nope"}}}},
 		&Process{Args: []string{"true"}, Ulimits: []Ulimit{{Name: "nope"}}},
 		&Process{Args: []string{"true"}, Env: []string{path1}, ReadOnlyRoot: true},
 		&Mkdir{Path: "/w/x"}, &Mkdir{Path: "/file/x"},
@@ -107,7 +109,8 @@ func oneNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, what := range []string{"ns/mnt", "ns/uts", "ns/ipc", "ns/pid_for_children", "root", "cwd"} {
+	for _, what := range []string{"ns/mnt", "ns/uts", "ns/ipc",
+		"ns/pid_for_children", "root", "cwd"} {
 		want, _ := os.Readlink("/proc/self/" + what)
 		for deadline := time.Now().Add(10 * time.Second); ; {
 			names, err := filepath.Glob("/proc/self/task/*/" + what)
@@ -141,13 +144,15 @@ func TestStepsAtOnce(t *testing.T) {
 			for k := range 5 {
 				p := shell(fmt.Sprintf("echo x > /dev/shm/%d; ls /dev/shm; hostname; sleep 0.01; pwd; umask", i))
 				p.Hostname = fmt.Sprintf("h%d", i)
-				if got, err := im.run(p); err != nil || got != fmt.Sprintf("%d\nh%d\n/\n0022\n", i, i) {
+				if got, err := im.run(p); err != nil ||
+					got != fmt.Sprintf("%d\nh%d\n/\n0022\n", i, i) {
 					t.Errorf("got %q, %v", got, err)
 				}
 				if _, err := im.run(&Mkdir{Path: fmt.Sprintf("/d/%d", k)}); err != nil {
 					t.Error(err)
 				}
-				if fi, err := os.Stat(im.path(fmt.Sprintf("d/%d", k))); err != nil || fi.Mode().Perm() != 0o755 {
+				if fi, err := os.Stat(im.path(fmt.Sprintf("d/%d", k))); err != nil ||
+					fi.Mode().Perm() != 0o755 {
 					t.Errorf("mode of a new directory: %v, %v", fi.Mode(), err)
 				}
 			}
@@ -172,7 +177,8 @@ func TestCancelAnytime(t *testing.T) {
 			t.Errorf("after %v: got %v", d, err)
 		}
 	}
-	if left, _ := filepath.Glob(im.path("*")); len(left) != 1 && os.Getenv(childVar) == "" { // a child that is killed cannot remove its mount points
+	// a child that is killed cannot remove its mount points
+	if left, _ := filepath.Glob(im.path("*")); len(left) != 1 && os.Getenv(childVar) == "" {
 		t.Errorf("mount points were left behind: %q", left)
 	}
 	noMoreFiles(t, before)

@@ -71,7 +71,8 @@ func (t *terminal) connect(socket *os.File) ([]byte, error) {
 			return nil, err
 		}
 	}
-	t.wg.Go(func() { io.Copy(t.out, t.master) }) // ends with EIO when the last process has closed the command's side
+	// ends with EIO when the last process has closed the command's side
+	t.wg.Go(func() { io.Copy(t.out, t.master) })
 	return nil, nil
 }
 
@@ -156,8 +157,10 @@ func (t *terminal) copyInput(stop int) {
 	buf := make([]byte, 4096)
 	in := int(t.in.Fd())
 	for {
-		fds := []unix.PollFd{{Fd: int32(in), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
-		if _, err := retry(func() (int, error) { return unix.Poll(fds, -1) }); err != nil || fds[1].Revents != 0 {
+		fds := []unix.PollFd{{Fd: int32(in), Events: unix.POLLIN},
+			{Fd: int32(stop), Events: unix.POLLIN}}
+		if _, err := retry(func() (int, error) { return unix.Poll(fds, -1) }); err != nil ||
+			fds[1].Revents != 0 {
 			return
 		}
 		n, err := unix.Read(in, buf)

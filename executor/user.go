@@ -46,7 +46,8 @@ func lookupUser(root int, spec string) (identity, error) {
 		}
 		u, err1 := strconv.ParseUint(f[2], 10, 31)
 		g, err2 := strconv.ParseUint(f[3], 10, 31)
-		if err1 != nil || err2 != nil || numeric && u != uint64(uid) || !numeric && f[0] != userName {
+		if err1 != nil || err2 != nil || numeric && u != uint64(uid) ||
+			!numeric && f[0] != userName {
 			return true
 		}
 		found, id.uid, id.gid = f[0], uint32(u), uint32(g)
@@ -60,7 +61,8 @@ func lookupUser(root int, spec string) (identity, error) {
 	}
 	if found == "" {
 		if !numeric {
-			return id, fmt.Errorf("unable to find user %s: no matching entries in passwd file", userName)
+			return id, fmt.Errorf("unable to find user %s: no matching entries in passwd file",
+				userName)
 		}
 		id.uid = uid
 	}
@@ -112,7 +114,8 @@ func groupsOf(root int, user string) ([]uint32, error) {
 		if len(f) < 4 || !slices.Contains(strings.Split(f[3], ","), user) {
 			return true
 		}
-		if g, err := strconv.ParseUint(f[2], 10, 31); err == nil && !slices.Contains(gids, uint32(g)) {
+		if g, err := strconv.ParseUint(f[2], 10, 31); err == nil &&
+			!slices.Contains(gids, uint32(g)) {
 			gids = append(gids, uint32(g))
 		}
 		return true
@@ -133,7 +136,8 @@ func parseID(s string) (id uint32, numeric bool, err error) {
 		return 0, false, nil
 	}
 	if err != nil || n < 0 || n > maxID {
-		return 0, true, fmt.Errorf("user and group numbers must be in the range 0 to %d, not %s", maxID, s)
+		return 0, true, fmt.Errorf("user and group numbers must be in the range 0 to %d, not %s",
+			maxID, s)
 	}
 	return uint32(n), true, nil
 }

@@ -9,9 +9,12 @@ import (
 // FuzzUser checks that for any passwd and group files, the returned ids are from the files or the
 // argument.
 func FuzzUser(f *testing.F) {
-	for _, spec := range []string{"root", "7:8", "a:b", "0", ":", "a:", "-1", "4294967295", "99999999999"} {
-		f.Add(spec, "root:x:0:0::/root:/bin/sh\na:x:5:6::/a:\n", "root:x:0:\nb:x:9:a,root\nc:x:10:a\n")
-		f.Add(spec, "a\na:\na:x:y:z\n:::::::\na:x:99999999999:1::\na:x:-1:-1::\n\x00", ":::\nb:x:\nb::99999999999:a\n")
+	for _, spec := range []string{"root", "7:8", "a:b", "0", ":", "a:", "-1",
+		"4294967295", "99999999999"} {
+		f.Add(spec, "root:x:0:0::/root:/bin/sh\na:x:5:6::/a:\n",
+			"root:x:0:\nb:x:9:a,root\nc:x:10:a\n")
+		f.Add(spec, "a\na:\na:x:y:z\n:::::::\na:x:99999999999:1::\na:x:-1:-1::\n\x00",
+			":::\nb:x:\nb::99999999999:a\n")
 	}
 	f.Fuzz(func(t *testing.T, spec, passwd, group string) {
 		dir := t.TempDir()
@@ -19,7 +22,8 @@ func FuzzUser(f *testing.F) {
 			t.Fatal(err)
 		}
 		for name, text := range map[string]string{"passwd": passwd, "group": group} {
-			if err := os.WriteFile(filepath.Join(dir, "etc", name), []byte(text), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, "etc", name),
+				[]byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -37,7 +41,8 @@ func FuzzUser(f *testing.F) {
 				t.Errorf("lookupUser(%q) has the id %d", spec, n)
 			}
 		}
-		if id.home == "" || len(id.groups) == 0 || id.groups[0] != id.gid && !contains(id.groups, id.gid) {
+		if id.home == "" || len(id.groups) == 0 ||
+			id.groups[0] != id.gid && !contains(id.groups, id.gid) {
 			t.Errorf("lookupUser(%q) = %+v", spec, id)
 		}
 		lookupOwner(int(root.Fd()), spec)

@@ -13,7 +13,9 @@ func fullJob(action Action) job {
 	epoch := int64(-5)
 	return job{
 		spec: Spec{
-			Root:   []mount.Mount{{Type: "overlay", Source: "s", Target: "t", Lower: []string{"a", "b"}, Upper: "u", Work: "w", Options: []string{"volatile"}}, {Type: "bind"}},
+			Root: []mount.Mount{{Type: "overlay", Source: "s", Target: "t",
+				Lower: []string{"a", "b"}, Upper: "u", Work: "w", Options: []string{"volatile"}},
+				{Type: "bind"}},
 			Action: action, UserNS: true, SingleID: true, Epoch: &epoch,
 		},
 		resolvConf: []byte("nameserver 1.1.1.1\n"), dirs: []int{4, 5},
@@ -22,17 +24,24 @@ func fullJob(action Action) job {
 
 var jobs = []job{
 	fullJob(&Process{
-		Args: []string{"a", ""}, Env: []string{"A=\xff\n"}, Dir: "/d", User: "u", Network: "none", Insecure: true, Hostname: "h",
-		ExtraHosts: []Host{{"n", "::1"}}, ShmSize: 1 << 40, Ulimits: []Ulimit{{"nofile", -1, 9}}, ReadOnlyRoot: true, TTY: true, forwarded: true,
+		Args: []string{"a", ""}, Env: []string{"A=\xff\n"}, Dir: "/d", User: "u", Network: "none",
+		Insecure: true, Hostname: "h",
+		ExtraHosts: []Host{{"n", "::1"}}, ShmSize: 1 << 40, Ulimits: []Ulimit{{"nofile", -1, 9}},
+		ReadOnlyRoot: true, TTY: true, forwarded: true,
 		Mounts: []Mount{
-			{Target: "/t", ReadOnly: true, Source: Tree{Mounts: []mount.Mount{{Type: "bind"}}, Path: "p", Make: true}},
-			{Target: "/b", Source: Bind{"s", "p", true}}, {Target: "/m", Source: Tmpfs{1, 0o700}}, {Target: "/d", Source: Data{[]byte("x"), 1, 2, 3}},
+			{Target: "/t", ReadOnly: true, Source: Tree{Mounts: []mount.Mount{{Type: "bind"}},
+				Path: "p", Make: true}},
+			{Target: "/b", Source: Bind{"s", "p", true}}, {Target: "/m", Source: Tmpfs{1, 0o700}},
+			{Target: "/d", Source: Data{[]byte("x"), 1, 2, 3}},
 		},
 	}),
 	fullJob(&Copy{
-		Dest:    "/d/",
-		Sources: []Source{{Items: []Item{{Path: "p", Target: "t", Contents: true, MtimeNs: 7, Entries: []Entry{{"e", 1, -1, 2, 3, 4, true, 5}}}, {Entries: []Entry{}}, {Entries: nil}}}, {}},
-		Inline:  []File{{"n", []byte("d"), 0o600}}, Chown: "a:b", Chmod: "u+x", KeepOwner: true, StandIns: true, Unpack: true, DestOnly: true,
+		Dest: "/d/",
+		Sources: []Source{{Items: []Item{{Path: "p", Target: "t", Contents: true, MtimeNs: 7,
+			Entries: []Entry{{"e", 1, -1, 2, 3, 4, true, 5}}}, {Entries: []Entry{}},
+			{Entries: nil}}}, {}},
+		Inline: []File{{"n", []byte("d"), 0o600}}, Chown: "a:b", Chmod: "u+x", KeepOwner: true,
+		StandIns: true, Unpack: true, DestOnly: true,
 	}),
 	fullJob(&Mkdir{"/p", "u"}),
 }
@@ -52,18 +61,23 @@ func TestWire(t *testing.T) {
 			t.Errorf("-sent +received\n%s", diff)
 		}
 		for n := range all {
-			if err := receive(bytes.NewReader(all[:n]), func(w *wire) { w.job(new(job)) }); err == nil {
+			if err := receive(bytes.NewReader(all[:n]),
+				func(w *wire) { w.job(new(job)) }); err == nil {
 				t.Fatalf("a message cut after %d of %d bytes was taken", n, len(all))
 			}
 		}
 	}
-	o := outcome{result: Result{OwnersLost: 3, FirstOwner: "f", StandIns: 4, FirstStandIn: "d", AttrsLost: 5, FirstAttr: "a", Warnings: []string{"w"}, Dest: &Dest{"p", true, true, true, 7, 8}}, failed: true, message: "m", exit: ExitError{1, 2, "r", "m"}}
+	o := outcome{result: Result{OwnersLost: 3, FirstOwner: "f", StandIns: 4, FirstStandIn: "d",
+		AttrsLost: 5, FirstAttr: "a", Warnings: []string{"w"},
+		Dest: &Dest{"p", true, true, true, 7, 8}}, failed: true, message: "m",
+		exit: ExitError{1, 2, "r", "m"}}
 	var buf bytes.Buffer
 	if err := send(&buf, func(w *wire) { w.outcome(&o) }); err != nil {
 		t.Fatal(err)
 	}
 	var got outcome
-	if err := receive(&buf, func(w *wire) { w.outcome(&got) }); err != nil || !cmp.Equal(o, got, cmp.AllowUnexported(outcome{})) {
+	if err := receive(&buf, func(w *wire) { w.outcome(&got) }); err != nil ||
+		!cmp.Equal(o, got, cmp.AllowUnexported(outcome{})) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
@@ -87,7 +101,8 @@ func FuzzWire(f *testing.F) {
 		again.job(&j)
 		back := reader(again.buf)
 		var k job
-		if back.job(&k); back.err != nil || !cmp.Equal(j, k, cmp.AllowUnexported(job{}, Spec{}, Process{})) {
+		if back.job(&k); back.err != nil || !cmp.Equal(j, k,
+			cmp.AllowUnexported(job{}, Spec{}, Process{})) {
 			t.Errorf("%+v became %+v: %v", j, k, back.err)
 		}
 	})
@@ -97,7 +112,9 @@ func BenchmarkWireCopy(b *testing.B) {
 	c := &Copy{Dest: "/", Sources: []Source{{Items: []Item{{Path: ".", Contents: true}}}}}
 	for range 25000 {
 		it := &c.Sources[0].Items[0]
-		it.Entries = append(it.Entries, Entry{Path: "some/directory/with/a/file.go", Size: 12345, MtimeNs: 1700000000123456789, CtimeNs: 1700000000123456789, Ino: 1234567, Mode: 0o100644})
+		it.Entries = append(it.Entries, Entry{Path: "some/directory/with/a/file.go", Size: 12345,
+			MtimeNs: 1700000000123456789, CtimeNs: 1700000000123456789,
+			Ino: 1234567, Mode: 0o100644})
 	}
 	j := job{spec: Spec{Action: c}}
 	b.ReportAllocs()

@@ -25,7 +25,9 @@ type archive struct {
 
 func (a *archive) Export(ctx context.Context, img *Image, sink event.Sink) error {
 	return report(a.spec, "export "+a.spec.archiveName(), sink, func(j *job) (string, error) {
-		err := toDest(a.env, a.spec, func(w io.Writer) error { return writeArchive(ctx, w, img, a.spec, j) })
+		err := toDest(a.env, a.spec, func(w io.Writer) error {
+			return writeArchive(ctx, w, img, a.spec, j)
+		})
 		if err != nil {
 			return "", fmt.Errorf("export %s: %w", a.spec.archiveName(), err)
 		}
@@ -35,7 +37,8 @@ func (a *archive) Export(ctx context.Context, img *Image, sink event.Sink) error
 
 // archiveName returns a description of an archive for messages.
 func (s Spec) archiveName() string {
-	what := map[Type]string{TypeOCI: "an OCI archive", TypeDocker: "a docker archive", TypeTar: "a tar"}[s.Type]
+	what := map[Type]string{TypeOCI: "an OCI archive", TypeDocker: "a docker archive",
+		TypeTar: "a tar"}[s.Type]
 	switch s.Dest {
 	case "":
 		return what
@@ -60,7 +63,8 @@ func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *jo
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{ocispec.ImageIndexFile: ix, ocispec.ImageLayoutFile: []byte(layoutFile)}
+	files := map[string][]byte{ocispec.ImageIndexFile: ix,
+		ocispec.ImageLayoutFile: []byte(layoutFile)}
 	if spec.Type == TypeDocker || len(g.images()) == 1 {
 		if files["manifest.json"], err = dockerManifests(g, tags); err != nil {
 			return err
@@ -72,7 +76,8 @@ func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *jo
 	if err := writeBlobs(ctx, tw, g, img.Content, j); err != nil {
 		return err
 	}
-	for _, name := range []string{ocispec.ImageIndexFile, "manifest.json", ocispec.ImageLayoutFile} {
+	for _, name := range []string{ocispec.ImageIndexFile, "manifest.json",
+		ocispec.ImageLayoutFile} {
 		data, ok := files[name]
 		if !ok {
 			continue
@@ -105,7 +110,8 @@ func writeBlobs(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, 
 			if dir <= done || !strings.HasPrefix(blobPath(d), dir) {
 				continue
 			}
-			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {
+			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755,
+				ModTime: time.Unix(0, 0)}); err != nil {
 				return err
 			}
 			done = dir
@@ -117,7 +123,8 @@ func writeBlobs(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, 
 	return nil
 }
 
-func writeBlob(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, d ocispec.Descriptor, buf []byte, j *job) error {
+func writeBlob(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, d ocispec.Descriptor,
+	buf []byte, j *job) error {
 	r, err := g.open(ctx, content, d)
 	if err != nil || r == nil {
 		return err
@@ -134,5 +141,6 @@ func writeBlob(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, d
 }
 
 func fileHeader(name string, size int64) *tar.Header {
-	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o444, ModTime: time.Unix(0, 0)}
+	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o444,
+		ModTime: time.Unix(0, 0)}
 }

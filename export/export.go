@@ -49,7 +49,8 @@ type Pusher interface {
 	// Push copies root and everything below it to the repository of name and, unless o.ByDigest
 	// is set, tags it there. name is normalized and has a tag; with o.ByDigest it may have none.
 	// Progress is reported to o.Sink as parts of o.ID.
-	Push(ctx context.Context, name string, root ocispec.Descriptor, content Fetcher, o PushOptions) error
+	Push(ctx context.Context, name string, root ocispec.Descriptor,
+		content Fetcher, o PushOptions) error
 }
 
 // PushOptions are the options of one push.

@@ -55,11 +55,13 @@ func (b blobs) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, er
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: d.Digest.String(), Err: fs.ErrNotExist}
 	}
-	return io.NopCloser(struct{ io.Reader }{bytes.NewReader(data)}), nil // as a file: it does not write itself
+	// as a file: it does not write itself
+	return io.NopCloser(struct{ io.Reader }{bytes.NewReader(data)}), nil
 }
 
 func (b blobs) add(mediaType string, data []byte) ocispec.Descriptor {
-	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data),
+		Size: int64(len(data))}
 	b[d.Digest] = data
 	return d
 }
@@ -111,22 +113,26 @@ func layerTar(t testing.TB, files ...string) []byte {
 func testImage(t testing.TB, arch string, names ...string) *Image {
 	t.Helper()
 	b := blobs{}
-	return &Image{Root: b.image(t, arch), Names: names, Content: b, Trees: []Tree{testTree(t, arch)}}
+	return &Image{Root: b.image(t, arch), Names: names, Content: b,
+		Trees: []Tree{testTree(t, arch)}}
 }
 
 func (b blobs) image(t testing.TB, arch string) ocispec.Descriptor {
 	t.Helper()
 	layers := [][]byte{layerTar(t, "etc/", "etc/arch "+arch), layerTar(t, "etc/", "etc/motd hello")}
 	created := time.Unix(1700000000, 0).UTC()
-	config := ocispec.Image{Created: &created, Platform: ocispec.Platform{OS: "linux", Architecture: arch},
-		Config: ocispec.ImageConfig{Cmd: []string{"/bin/sh"}}}
+	config := ocispec.Image{Created: &created,
+		Platform: ocispec.Platform{OS: "linux", Architecture: arch},
+		Config:   ocispec.ImageConfig{Cmd: []string{"/bin/sh"}}}
 	config.RootFS.Type = "layers"
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest}
 	for _, l := range layers {
 		d := b.add(ocispec.MediaTypeImageLayer, l)
 		m.Layers = append(m.Layers, d)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, d.Digest)
-		config.History = append(config.History, ocispec.History{Created: &created, CreatedBy: "test"})
+		config.History = append(config.History,
+			ocispec.History{Created: &created, CreatedBy: "test"})
 	}
 	m.Config = b.addJSON(t, ocispec.MediaTypeImageConfig, config)
 	root := b.addJSON(t, ocispec.MediaTypeImageManifest, m)
@@ -135,11 +141,13 @@ func (b blobs) image(t testing.TB, arch string) ocispec.Descriptor {
 }
 
 func testTree(t testing.TB, arch string) Tree {
-	data := layerTar(t, "etc/", "etc/arch "+arch, "etc/motd hello", "etc/same => etc/motd", "link -> etc")
-	return Tree{Platform: ocispec.Platform{OS: "linux", Architecture: arch}, Tar: func(_ context.Context, w io.Writer) error {
-		_, err := w.Write(data)
-		return err
-	}}
+	data := layerTar(t, "etc/", "etc/arch "+arch, "etc/motd hello",
+		"etc/same => etc/motd", "link -> etc")
+	return Tree{Platform: ocispec.Platform{OS: "linux", Architecture: arch},
+		Tar: func(_ context.Context, w io.Writer) error {
+			_, err := w.Write(data)
+			return err
+		}}
 }
 
 // testIndex returns an image for two platforms.
@@ -231,7 +239,8 @@ func list(t testing.TB, r io.Reader) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&b, "%c %04o %d:%d %d %s", h.Typeflag, h.Mode, h.Uid, h.Gid, h.ModTime.Unix(), h.Name)
+		fmt.Fprintf(&b, "%c %04o %d:%d %d %s", h.Typeflag, h.Mode, h.Uid, h.Gid,
+			h.ModTime.Unix(), h.Name)
 		if h.Linkname != "" {
 			b.WriteString(" -> " + h.Linkname)
 		}
@@ -266,7 +275,8 @@ func TestArchiveGolden(t *testing.T) {
 			}
 			first = out.Bytes()
 		}
-		fmt.Fprintf(&report, "== %s %s\n%s", tt.name, digest.FromBytes(first), list(t, bytes.NewReader(first)))
+		fmt.Fprintf(&report, "== %s %s\n%s", tt.name, digest.FromBytes(first),
+			list(t, bytes.NewReader(first)))
 	}
 	golden(t, "archives.txt", report.String())
 }
@@ -312,20 +322,26 @@ func TestFile(t *testing.T) {
 // A failed export leaves the destination unchanged.
 func TestFileFailure(t *testing.T) {
 	for name, spoil := range map[string]func(img *Image, layer ocispec.Descriptor){
-		"missing": func(img *Image, layer ocispec.Descriptor) { delete(img.Content.(blobs), layer.Digest) },
+		"missing": func(img *Image, layer ocispec.Descriptor) {
+			delete(img.Content.(blobs), layer.Digest)
+		},
 		"short": func(img *Image, layer ocispec.Descriptor) {
 			img.Content.(blobs)[layer.Digest] = img.Content.(blobs)[layer.Digest][:100]
 		},
 		"long": func(img *Image, layer ocispec.Descriptor) {
 			img.Content.(blobs)[layer.Digest] = append(img.Content.(blobs)[layer.Digest], 0)
 		},
-		"no manifest": func(img *Image, _ ocispec.Descriptor) { delete(img.Content.(blobs), img.Root.Digest) },
+		"no manifest": func(img *Image, _ ocispec.Descriptor) {
+			delete(img.Content.(blobs), img.Root.Digest)
+		},
 		"bad manifest": func(img *Image, _ ocispec.Descriptor) {
 			img.Content.(blobs)[img.Root.Digest] = make([]byte, img.Root.Size)
 		},
-		"bad digest": func(img *Image, _ ocispec.Descriptor) { img.Root.Digest = "../../etc/passwd" },
-		"huge":       func(img *Image, _ ocispec.Descriptor) { img.Root.Size = 1 << 40 },
-		"tar":        func(img *Image, _ ocispec.Descriptor) {},
+		"bad digest": func(img *Image, _ ocispec.Descriptor) {
+			img.Root.Digest = "../../etc/passwd"
+		},
+		"huge": func(img *Image, _ ocispec.Descriptor) { img.Root.Size = 1 << 40 },
+		"tar":  func(img *Image, _ ocispec.Descriptor) {},
 	} {
 		for _, spec := range []string{"type=oci", "type=docker", "type=tar", "type=oci,tar=false"} {
 			if (name == "tar") != (spec == "type=tar") {
@@ -346,7 +362,10 @@ func TestFileFailure(t *testing.T) {
 					t.Fatal(err)
 				}
 				spoil(img, m.Layers[1])
-				img.Trees[0].Tar = func(context.Context, io.Writer) error { return errors.New("no tree today") }
+				img.Trees[0].Tar = func(context.Context,
+					io.Writer) error {
+					return errors.New("no tree today")
+				}
 				if err := run(t, Env{}, spec+",dest="+dest, img); err == nil {
 					t.Error("the export succeeded")
 				}
@@ -383,7 +402,8 @@ func TestCanceled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := exporters[0].Export(ctx, testImage(t, "amd64"), event.Discard); !errors.Is(err, context.Canceled) {
+		if err := exporters[0].Export(ctx, testImage(t, "amd64"),
+			event.Discard); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v, want %v", s, err, context.Canceled)
 		}
 	}
@@ -402,7 +422,8 @@ func TestDockerAttestation(t *testing.T) {
 	attestation := b.image(t, "arm64")
 	attestation.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
 	attestation.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
-	img := &Image{Root: b.addJSON(t, ocispec.MediaTypeImageIndex, index([]ocispec.Descriptor{b.image(t, "amd64"), attestation})), Content: b}
+	img := &Image{Root: b.addJSON(t, ocispec.MediaTypeImageIndex,
+		index([]ocispec.Descriptor{b.image(t, "amd64"), attestation})), Content: b}
 	if err := run(t, Env{Stdout: io.Discard}, "type=docker,dest=-", img); err != nil {
 		t.Error(err)
 	}
@@ -421,7 +442,8 @@ func TestForeignLayer(t *testing.T) {
 	if err := run(t, Env{Stdout: &out}, "type=oci", img); err != nil {
 		t.Fatal(err)
 	}
-	if got := list(t, &out); strings.Contains(got, "0 "+blobPath(m.Layers[1])) || !strings.Contains(got, "0 "+blobPath(m.Layers[0])) {
+	if got := list(t, &out); strings.Contains(got, "0 "+blobPath(m.Layers[1])) ||
+		!strings.Contains(got, "0 "+blobPath(m.Layers[0])) {
 		t.Errorf("the archive has\n%swant the first layer only", got)
 	}
 }
@@ -442,7 +464,8 @@ func TestLayout(t *testing.T) {
 		}
 		var lines []string
 		for _, m := range ix.Manifests {
-			lines = append(lines, fmt.Sprintf("%s %s %s", m.Annotations[nameAnnotation], m.Annotations[ocispec.AnnotationRefName], m.Digest.Encoded()[:6]))
+			lines = append(lines, fmt.Sprintf("%s %s %s", m.Annotations[nameAnnotation],
+				m.Annotations[ocispec.AnnotationRefName], m.Digest.Encoded()[:6]))
 		}
 		return strings.Join(lines, "\n")
 	}
@@ -462,7 +485,9 @@ func TestLayout(t *testing.T) {
 		t.Errorf("after another one without a name the index is\n%s\nwant\n%s", index(), want)
 	}
 	export("type=oci,name=y:2", arm)
-	if got := index(); strings.Contains(got, "x:2") || !strings.HasSuffix(got, "docker.io/library/y:2 2 "+b) || !strings.Contains(got, "x:1 1 "+a) {
+	if got := index(); strings.Contains(got, "x:2") ||
+		!strings.HasSuffix(got, "docker.io/library/y:2 2 "+b) ||
+		!strings.Contains(got, "x:1 1 "+a) {
 		t.Errorf("after the tag 2 was taken over the index is\n%s", got)
 	}
 	g, err := readGraph(t.Context(), arm.Content, arm.Root)
@@ -475,17 +500,20 @@ func TestLayout(t *testing.T) {
 			t.Errorf("blob %s: %v, digest %s", d.Digest, err, digest.FromBytes(data))
 		}
 	}
-	if data, err := os.ReadFile(filepath.Join(dest, "oci-layout")); err != nil || string(data) != layoutFile {
+	if data, err := os.ReadFile(filepath.Join(dest, "oci-layout")); err != nil ||
+		string(data) != layoutFile {
 		t.Errorf("oci-layout: %q (%v)", data, err)
 	}
 	export("type=docker,name=z:1", amd)
-	if data, err := os.ReadFile(filepath.Join(dest, "manifest.json")); err != nil || !strings.Contains(string(data), `"RepoTags":["z:1"]`) {
+	if data, err := os.ReadFile(filepath.Join(dest, "manifest.json")); err != nil ||
+		!strings.Contains(string(data), `"RepoTags":["z:1"]`) {
 		t.Errorf("manifest.json: %q (%v)", data, err)
 	}
 	if err := os.WriteFile(filepath.Join(dest, "index.json"), []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(t, Env{}, "type=oci,tar=false,dest="+dest, amd); err == nil || !strings.Contains(err.Error(), "index.json") {
+	if err := run(t, Env{}, "type=oci,tar=false,dest="+dest, amd); err == nil ||
+		!strings.Contains(err.Error(), "index.json") {
 		t.Errorf("into a directory with a foreign index.json: %v, want an error that names it", err)
 	}
 }
@@ -494,7 +522,8 @@ func TestFlat(t *testing.T) {
 	one := "5 0755 0:0 1700000000 etc/\n0 0644 0:0 1700000000 etc/arch\n0 0644 0:0 1700000000 etc/motd\n1 0644 0:0 1700000000 etc/same -> etc/motd\n2 0644 0:0 1700000000 link -> etc\n"
 	below := func(dir string) string {
 		s := strings.ReplaceAll(one, "1700000000 ", "1700000000 "+dir+"/")
-		return "5 0755 0:0 0 " + dir + "/\n" + strings.ReplaceAll(s, "-> etc/motd", "-> "+dir+"/etc/motd")
+		return "5 0755 0:0 0 " + dir + "/\n" +
+			strings.ReplaceAll(s, "-> etc/motd", "-> "+dir+"/etc/motd")
 	}
 	for _, tt := range []struct {
 		name, spec string
@@ -504,10 +533,13 @@ func TestFlat(t *testing.T) {
 		{"one", "type=tar", testImage(t, "amd64"), one},
 		{"one, split", "type=tar,platform-split=true", testImage(t, "amd64"), below("linux_amd64")},
 		{"two", "-", testIndex(t), below("linux_amd64") + below("linux_arm64")},
-		{"two, not split", "type=tar,platform-split=false", disjointIndex(), "5 0755 0:0 0 bin/\n0 0644 0:0 0 bin/app-amd64\n0 0644 0:0 0 bin/app-arm64\n"},
+		{"two, not split", "type=tar,platform-split=false", disjointIndex(),
+			"5 0755 0:0 0 bin/\n0 0644 0:0 0 bin/app-amd64\n0 0644 0:0 0 bin/app-arm64\n"},
 		{"two versions", "type=tar", &Image{Trees: []Tree{
-			{Platform: ocispec.Platform{OS: "windows", OSVersion: "10.0.1", Architecture: "amd64"}, Tar: tarWith("a")},
-			{Platform: ocispec.Platform{OS: "windows", OSVersion: "10.0.2", Architecture: "amd64"}, Tar: tarWith("a")},
+			{Platform: ocispec.Platform{OS: "windows", OSVersion: "10.0.1", Architecture: "amd64"},
+				Tar: tarWith("a")},
+			{Platform: ocispec.Platform{OS: "windows", OSVersion: "10.0.2", Architecture: "amd64"},
+				Tar: tarWith("a")},
 		}}, "5 0755 0:0 0 windows(10.0.1)_amd64/\n0 0644 0:0 0 windows(10.0.1)_amd64/a\n5 0755 0:0 0 windows(10.0.2)_amd64/\n0 0644 0:0 0 windows(10.0.2)_amd64/a\n"},
 	} {
 		var out bytes.Buffer
@@ -521,17 +553,23 @@ func TestFlat(t *testing.T) {
 	if err := run(t, Env{Stdout: io.Discard}, "-", &Image{}); !errors.Is(err, errNoTrees) {
 		t.Errorf("without trees: %v", err)
 	}
-	if err := run(t, Env{Stdout: io.Discard}, "type=tar,platform-split=false", testIndex(t)); err == nil || !strings.Contains(err.Error(), "/etc/arch is in the files for linux_amd64 and in those for linux_arm64") {
+	if err := run(t, Env{Stdout: io.Discard}, "type=tar,platform-split=false",
+		testIndex(t)); err == nil || !strings.Contains(err.Error(),
+		"/etc/arch is in the files for linux_amd64 and in those for linux_arm64") {
 		t.Errorf("two that have the same file, not split: %v", err)
 	}
-	same := &Image{Trees: []Tree{{Platform: ocispec.Platform{OS: "a_b", Architecture: "c"}, Tar: tarWith("x")}, {Platform: ocispec.Platform{OS: "a", Architecture: "b_c"}, Tar: tarWith("x")}}}
+	same := &Image{Trees: []Tree{{Platform: ocispec.Platform{OS: "a_b", Architecture: "c"},
+		Tar: tarWith("x")}, {Platform: ocispec.Platform{OS: "a", Architecture: "b_c"},
+		Tar: tarWith("x")}}}
 	for _, spec := range []string{"-", "type=local,dest=" + filepath.Join(t.TempDir(), "out")} {
-		if err := run(t, Env{Stdout: io.Discard}, spec, same); err == nil || !strings.Contains(err.Error(), "two platforms would have the directory a_b_c") {
+		if err := run(t, Env{Stdout: io.Discard}, spec, same); err == nil ||
+			!strings.Contains(err.Error(), "two platforms would have the directory a_b_c") {
 			t.Errorf("%s: two platforms in one directory: %v", spec, err)
 		}
 	}
 	for _, variant := range []string{"v7", "7", ""} {
-		if got := platformDir(ocispec.Platform{OS: "linux", Architecture: "arm", Variant: variant}); got != "linux_arm_v7" {
+		if got := platformDir(ocispec.Platform{OS: "linux", Architecture: "arm",
+			Variant: variant}); got != "linux_arm_v7" {
 			t.Errorf("platformDir of the variant %q = %q", variant, got)
 		}
 	}
@@ -550,13 +588,15 @@ func TestLocal(t *testing.T) {
 		t.Fatal(err)
 	}
 	export("type=local,dest="+dest, testImage(t, "arm64"))
-	for name, want := range map[string]string{"etc/arch": "arm64", "etc/motd": "hello", "etc/same": "hello", "link/motd": "hello", "mine": ""} {
+	for name, want := range map[string]string{"etc/arch": "arm64", "etc/motd": "hello",
+		"etc/same": "hello", "link/motd": "hello", "mine": ""} {
 		if data, err := os.ReadFile(filepath.Join(dest, name)); err != nil || string(data) != want {
 			t.Errorf("%s holds %q (%v), want %q", name, data, err, want)
 		}
 	}
 	export(dest, testIndex(t))
-	for name, want := range map[string]string{"linux_amd64/etc/arch": "amd64", "linux_arm64/etc/arch": "arm64"} {
+	for name, want := range map[string]string{"linux_amd64/etc/arch": "amd64",
+		"linux_arm64/etc/arch": "arm64"} {
 		if data, err := os.ReadFile(filepath.Join(dest, name)); err != nil || string(data) != want {
 			t.Errorf("%s holds %q (%v), want %q", name, data, err, want)
 		}
@@ -569,7 +609,9 @@ func TestLocal(t *testing.T) {
 		}
 	}
 	none := filepath.Join(t.TempDir(), "none")
-	if err := run(t, Env{}, "type=local,platform-split=false,dest="+none, testIndex(t)); err == nil || !strings.Contains(err.Error(), "/etc/arch is in the files for") {
+	if err := run(t, Env{}, "type=local,platform-split=false,dest="+none,
+		testIndex(t)); err == nil || !strings.Contains(err.Error(),
+		"/etc/arch is in the files for") {
 		t.Errorf("two that have the same file, not split: %v", err)
 	}
 	if _, err := os.Stat(none); err == nil {
@@ -582,7 +624,8 @@ func tarWith(names ...string) func(context.Context, io.Writer) error {
 	return func(_ context.Context, w io.Writer) error {
 		tw := tar.NewWriter(w)
 		for _, name := range names {
-			h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, ModTime: time.Unix(0, 0)}
+			h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644,
+				ModTime: time.Unix(0, 0)}
 			if strings.HasSuffix(name, "/") {
 				h.Typeflag, h.Mode = tar.TypeDir, 0o755
 			}
@@ -597,8 +640,10 @@ func tarWith(names ...string) func(context.Context, io.Writer) error {
 // disjointIndex is for two platforms that have no file in common.
 func disjointIndex() *Image {
 	return &Image{Trees: []Tree{
-		{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, Tar: tarWith("bin/", "bin/app-amd64")},
-		{Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"}, Tar: tarWith("bin/", "bin/app-arm64")},
+		{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
+			Tar: tarWith("bin/", "bin/app-amd64")},
+		{Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"},
+			Tar: tarWith("bin/", "bin/app-arm64")},
 	}}
 }
 
@@ -623,11 +668,13 @@ func TestLocalOwners(t *testing.T) {
 			t.Fatal(err)
 		}
 		var w watcher
-		if err := exporters[0].Export(t.Context(), &Image{Trees: []Tree{tree}}, w.sink); err != nil {
+		if err := exporters[0].Export(t.Context(), &Image{Trees: []Tree{tree}},
+			w.sink); err != nil {
 			t.Fatal(err)
 		}
 		w.check(t, nil)
-		warned := slices.ContainsFunc(w.events, func(e event.Event) bool { _, ok := e.(event.Warning); return ok })
+		warned := slices.ContainsFunc(w.events,
+			func(e event.Event) bool { _, ok := e.(event.Warning); return ok })
 		fi, err := os.Stat(filepath.Join(dest, "a"))
 		if err != nil {
 			t.Fatal(err)
@@ -659,7 +706,8 @@ func TestNewRefuses(t *testing.T) {
 		env   Env
 		want  string
 	}{
-		{[]string{"type=oci,dest=" + dir}, Env{}, "dest is a directory: a file is required (tar=false"},
+		{[]string{"type=oci,dest=" + dir}, Env{},
+			"dest is a directory: a file is required (tar=false"},
 		{[]string{"type=tar,dest=" + dir}, Env{}, "dest is a directory: a file is required"},
 		{[]string{"type=oci,tar=false,dest=" + file}, Env{}, "dest is a file"},
 		{[]string{file}, Env{}, "dest is a file"},
@@ -667,7 +715,8 @@ func TestNewRefuses(t *testing.T) {
 		{[]string{"type=oci,dest=" + file + "/out"}, Env{}, "not a directory"},
 		{[]string{"-"}, Env{}, "standard output is used"},
 		{[]string{"-", "type=oci"}, Env{Stdout: io.Discard}, "same place"},
-		{[]string{"type=oci,dest=" + dir + "/x", "type=docker,dest=" + dir + "/./x"}, Env{}, "same place"},
+		{[]string{"type=oci,dest=" + dir + "/x", "type=docker,dest=" + dir + "/./x"},
+			Env{}, "same place"},
 		{[]string{"type=registry"}, Env{}, "registry is not available"},
 	} {
 		var specs []Spec
@@ -684,7 +733,8 @@ func TestNewRefuses(t *testing.T) {
 	}
 	if tty, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0); err == nil {
 		defer tty.Close()
-		if _, err := New(Env{Stdout: tty}, Spec{Type: TypeTar, Dest: "-"}); err == nil || !strings.Contains(err.Error(), "terminal") {
+		if _, err := New(Env{Stdout: tty}, Spec{Type: TypeTar, Dest: "-"}); err == nil ||
+			!strings.Contains(err.Error(), "terminal") {
 			t.Errorf("New with a terminal = %v, want a refusal", err)
 		}
 	}
@@ -696,8 +746,10 @@ type registry struct {
 	err   error
 }
 
-func (r *registry) Push(_ context.Context, name string, root ocispec.Descriptor, _ Fetcher, o PushOptions) error {
-	r.calls = append(r.calls, fmt.Sprintf("push %s %s digest=%t insecure=%t", name, root.Digest.Encoded()[:6], o.ByDigest, o.Insecure))
+func (r *registry) Push(_ context.Context, name string, root ocispec.Descriptor, _ Fetcher,
+	o PushOptions) error {
+	r.calls = append(r.calls, fmt.Sprintf("push %s %s digest=%t insecure=%t", name,
+		root.Digest.Encoded()[:6], o.ByDigest, o.Insecure))
 	o.Sink(event.Progress{ID: o.ID, Part: "upload", Current: 1, Total: 1, Done: true})
 	return r.err
 }
@@ -715,13 +767,17 @@ func TestImage(t *testing.T) {
 		img  *Image
 		want []string
 	}{
-		{"type=image", img, []string{"tag docker.io/library/a:latest " + at, "tag localhost:5000/b:1 " + at}},
-		{"type=image,name=c", &Image{Root: img.Root}, []string{"tag docker.io/library/c:latest " + at}},
+		{"type=image", img, []string{"tag docker.io/library/a:latest " + at,
+			"tag localhost:5000/b:1 " + at}},
+		{"type=image,name=c", &Image{Root: img.Root},
+			[]string{"tag docker.io/library/c:latest " + at}},
 		{"type=registry,registry.insecure=true", img, []string{
 			"tag docker.io/library/a:latest " + at, "tag localhost:5000/b:1 " + at,
-			"push docker.io/library/a:latest " + at + " digest=false insecure=true", "push localhost:5000/b:1 " + at + " digest=false insecure=true"}},
-		{"type=image,push=true,push-by-digest=true,name=a:1,name=a:2", &Image{Root: img.Root}, []string{
-			"push docker.io/library/a " + at + " digest=true insecure=false"}},
+			"push docker.io/library/a:latest " + at + " digest=false insecure=true",
+			"push localhost:5000/b:1 " + at + " digest=false insecure=true"}},
+		{"type=image,push=true,push-by-digest=true,name=a:1,name=a:2",
+			&Image{Root: img.Root}, []string{
+				"push docker.io/library/a " + at + " digest=true insecure=false"}},
 	} {
 		r := &registry{}
 		if err := run(t, Env{Pusher: r, Tagger: r}, tt.spec, tt.img); err != nil {
@@ -731,11 +787,13 @@ func TestImage(t *testing.T) {
 			t.Errorf("%s differs (-want +got):\n%s", tt.spec, diff)
 		}
 	}
-	if err := run(t, Env{Pusher: &registry{}}, "type=registry", testImage(t, "amd64")); err == nil || !strings.Contains(err.Error(), "-t NAME") {
+	if err := run(t, Env{Pusher: &registry{}}, "type=registry",
+		testImage(t, "amd64")); err == nil || !strings.Contains(err.Error(), "-t NAME") {
 		t.Errorf("a push without a name = %v, want the advice to give one", err)
 	}
 	no := errors.New("no")
-	if err := run(t, Env{Pusher: &registry{err: no}}, "type=registry,name=a", img); !errors.Is(err, no) {
+	if err := run(t, Env{Pusher: &registry{err: no}}, "type=registry,name=a",
+		img); !errors.Is(err, no) {
 		t.Errorf("a push that fails = %v", err)
 	}
 }
@@ -764,7 +822,10 @@ func TestLoad(t *testing.T) {
 		t.Errorf("an engine that reads nothing and is content = %v", err)
 	}
 	// An image that cannot be read completely must not be loaded.
-	delete(img.Content.(blobs), slices.MaxFunc(slices.Collect(keys(img.Content.(blobs))), func(a, b digest.Digest) int { return strings.Compare(string(a), string(b)) }))
+	delete(img.Content.(blobs), slices.MaxFunc(slices.Collect(keys(img.Content.(blobs))),
+		func(a, b digest.Digest) int {
+			return strings.Compare(string(a), string(b))
+		}))
 	env.Load = func(_ context.Context, r io.Reader) error {
 		if _, err := io.Copy(io.Discard, r); err == nil {
 			t.Error("the engine was not told that the archive is broken")
@@ -807,7 +868,8 @@ func TestMetadata(t *testing.T) {
 	if m.ID() != many.Root.Digest || m.Config != "" {
 		t.Errorf("the ID of an image for several platforms is %s, want its index's digest", m.ID())
 	}
-	if _, err := Describe(t.Context(), &Image{Root: one.Root, Content: blobs{}}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Describe(t.Context(), &Image{Root: one.Root, Content: blobs{}}); !errors.Is(err,
+		fs.ErrNotExist) {
 		t.Errorf("Describe of an image that is not there = %v", err)
 	}
 }
@@ -820,15 +882,20 @@ func TestGraphLimits(t *testing.T) {
 	for range maxDepth + 2 {
 		d = b.addJSON(t, ocispec.MediaTypeImageIndex, index([]ocispec.Descriptor{d}))
 	}
-	if _, err := readGraph(t.Context(), b, d); err == nil || !strings.Contains(err.Error(), "nested") {
+	if _, err := readGraph(t.Context(), b, d); err == nil ||
+		!strings.Contains(err.Error(), "nested") {
 		t.Errorf("a deep index = %v", err)
 	}
-	if _, err := readGraph(t.Context(), b, b.add("x", []byte("{}"))); err == nil || !strings.Contains(err.Error(), "neither") {
+	if _, err := readGraph(t.Context(), b, b.add("x", []byte("{}"))); err == nil ||
+		!strings.Contains(err.Error(), "neither") {
 		t.Errorf("an empty document = %v", err)
 	}
 	lie := b.image(t, "amd64")
 	lie.Size++
-	if _, err := readGraph(t.Context(), b, b.addJSON(t, ocispec.MediaTypeImageIndex, index([]ocispec.Descriptor{b.image(t, "amd64"), lie}))); err == nil || !strings.Contains(err.Error(), "has two different sizes") {
+	if _, err := readGraph(t.Context(), b,
+		b.addJSON(t, ocispec.MediaTypeImageIndex,
+			index([]ocispec.Descriptor{b.image(t, "amd64"), lie}))); err == nil ||
+		!strings.Contains(err.Error(), "has two different sizes") {
 		t.Errorf("two sizes for one blob = %v", err)
 	}
 }
@@ -837,15 +904,19 @@ func BenchmarkArchive(b *testing.B) {
 	content := blobs{}
 	layer := content.add(ocispec.MediaTypeImageLayer, make([]byte, 64<<20))
 	config := content.add(ocispec.MediaTypeImageConfig, []byte("{}"))
-	root := content.addJSON(b, ocispec.MediaTypeImageManifest, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, Config: config, Layers: []ocispec.Descriptor{layer}})
-	exporters, err := New(Env{Stdout: struct{ io.Writer }{io.Discard}}, Spec{Type: TypeOCI, Dest: "-"})
+	root := content.addJSON(b, ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, Config: config,
+			Layers: []ocispec.Descriptor{layer}})
+	exporters, err := New(Env{Stdout: struct{ io.Writer }{io.Discard}},
+		Spec{Type: TypeOCI, Dest: "-"})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(layer.Size)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := exporters[0].Export(b.Context(), &Image{Root: root, Content: content}, event.Discard); err != nil {
+		if err := exporters[0].Export(b.Context(), &Image{Root: root, Content: content},
+			event.Discard); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -27,7 +27,8 @@ func (f *flat) Export(ctx context.Context, img *Image, sink event.Sink) error {
 	return report(f.spec, "export "+f.spec.archiveName(), sink, func(j *job) (string, error) {
 		j.begin("write files", 0)
 		err := toDest(f.env, f.spec, func(w io.Writer) error {
-			return writeFlat(ctx, counting{ctx: ctx, move: w.Write, job: j}, img.Trees, f.spec.Split)
+			return writeFlat(ctx, counting{ctx: ctx, move: w.Write, job: j},
+				img.Trees, f.spec.Split)
 		})
 		if err != nil {
 			return "", fmt.Errorf("export %s: %w", f.spec.archiveName(), err)
@@ -57,7 +58,8 @@ func writeFlat(ctx context.Context, w io.Writer, trees []Tree, split *bool) erro
 		prefix := ""
 		if split == nil || *split {
 			prefix = dirs[i]
-			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: prefix + "/", Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {
+			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: prefix + "/",
+				Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {
 				return err
 			}
 		}
@@ -89,7 +91,8 @@ func shared(seen map[string]entryOf, name string, is entryOf) (bool, error) {
 }
 
 // appendTree writes t's entries below prefix.
-func appendTree(ctx context.Context, tw *tar.Writer, t Tree, prefix string, seen map[string]entryOf) error {
+func appendTree(ctx context.Context, tw *tar.Writer, t Tree, prefix string,
+	seen map[string]entryOf) error {
 	return readTree(ctx, t, func(r io.Reader) error {
 		tr := tar.NewReader(r)
 		for {
@@ -104,7 +107,8 @@ func appendTree(ctx context.Context, tw *tar.Writer, t Tree, prefix string, seen
 			if name = strings.TrimPrefix(name, "/"); name == prefix {
 				continue
 			}
-			if done, err := shared(seen, name, entryOf{platformDir(t.Platform), h.Typeflag == tar.TypeDir}); err != nil || done {
+			if done, err := shared(seen, name, entryOf{platformDir(t.Platform),
+				h.Typeflag == tar.TypeDir}); err != nil || done {
 				if err != nil {
 					return err
 				}
@@ -154,7 +158,8 @@ func platformDir(p ocispec.Platform) string {
 	p = platform.Normalize(p)
 	name := p.OS
 	if p.OSVersion != "" || len(p.OSFeatures) > 0 {
-		name += "(" + strings.Join(append([]string{p.OSVersion}, slices.Sorted(slices.Values(p.OSFeatures))...), "+") + ")"
+		name += "(" + strings.Join(append([]string{p.OSVersion},
+			slices.Sorted(slices.Values(p.OSFeatures))...), "+") + ")"
 	}
 	name += "_" + p.Architecture
 	if p.Variant != "" {

@@ -43,7 +43,9 @@ func readGraph(ctx context.Context, content Fetcher, root ocispec.Descriptor) (*
 	if err := w.document(ctx, root, 0); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(g.blobs, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	slices.SortFunc(g.blobs, func(a, b ocispec.Descriptor) int {
+		return strings.Compare(string(a.Digest), string(b.Digest))
+	})
 	return g, nil
 }
 
@@ -60,7 +62,8 @@ func (w *walk) blob(d ocispec.Descriptor) (bool, error) {
 	}
 	if size, ok := w.seen[d.Digest]; ok {
 		if size != d.Size {
-			return false, fmt.Errorf("%s has two different sizes, %d and %d bytes", d.Digest, size, d.Size)
+			return false, fmt.Errorf("%s has two different sizes, %d and %d bytes",
+				d.Digest, size, d.Size)
 		}
 		return false, nil
 	}
@@ -99,7 +102,8 @@ func (w *walk) document(ctx context.Context, d ocispec.Descriptor, depth int) er
 				return fmt.Errorf("manifest %s: %w", d.Digest, err)
 			}
 		}
-		w.graph.manifests = append(w.graph.manifests, manifest{desc: d, config: *doc.Config, layers: doc.Layers})
+		w.graph.manifests = append(w.graph.manifests,
+			manifest{desc: d, config: *doc.Config, layers: doc.Layers})
 		return nil
 	case doc.Manifests != nil:
 		for _, child := range doc.Manifests {
@@ -131,7 +135,8 @@ func read(ctx context.Context, content Fetcher, d ocispec.Descriptor) ([]byte, e
 
 // open opens a blob for reading, from memory if it was read before. The reader is nil for a
 // "foreign" layer that is not in content: the layer's descriptor has URLs to fetch it from.
-func (g *graph) open(ctx context.Context, content Fetcher, d ocispec.Descriptor) (io.ReadCloser, error) {
+func (g *graph) open(ctx context.Context, content Fetcher,
+	d ocispec.Descriptor) (io.ReadCloser, error) {
 	if data, ok := g.documents[d.Digest]; ok {
 		return io.NopCloser(strings.NewReader(string(data))), nil
 	}
@@ -150,6 +155,7 @@ func (g *graph) open(ctx context.Context, content Fetcher, d ocispec.Descriptor)
 func (g *graph) images() []manifest {
 	return slices.DeleteFunc(slices.Clone(g.manifests), func(m manifest) bool {
 		p := m.desc.Platform
-		return m.desc.Annotations["vnd.docker.reference.type"] != "" || p != nil && p.OS == "unknown" && p.Architecture == "unknown"
+		return m.desc.Annotations["vnd.docker.reference.type"] != "" ||
+			p != nil && p.OS == "unknown" && p.Architecture == "unknown"
 	})
 }

@@ -29,7 +29,8 @@ func (i *image) Export(ctx context.Context, img *Image, sink event.Sink) error {
 		return nil
 	}
 	if len(tags) == 0 {
-		return fmt.Errorf("output %s: pushing an image requires a name: -t NAME, or name=NAME", i.spec)
+		return fmt.Errorf("output %s: pushing an image requires a name: -t NAME, or name=NAME",
+			i.spec)
 	}
 	pushed := map[string]bool{}
 	for _, tag := range tags {

@@ -39,7 +39,8 @@ func entries(root ocispec.Descriptor, tags []reference.Name) []ocispec.Descripto
 	list := make([]ocispec.Descriptor, len(tags))
 	for i, tag := range tags {
 		list[i] = root
-		list[i].Annotations = map[string]string{nameAnnotation: tag.String(), ocispec.AnnotationRefName: tag.Tag}
+		list[i].Annotations = map[string]string{nameAnnotation: tag.String(),
+			ocispec.AnnotationRefName: tag.Tag}
 		maps.Copy(list[i].Annotations, root.Annotations)
 	}
 	return list
@@ -47,7 +48,8 @@ func entries(root ocispec.Descriptor, tags []reference.Name) []ocispec.Descripto
 
 // index returns an index.json with the given entries.
 func index(list []ocispec.Descriptor) ocispec.Index {
-	return ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: list}
+	return ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex, Manifests: list}
 }
 
 // dockerManifest is manifest.json, which docker load reads
@@ -82,12 +84,13 @@ func blobPath(d ocispec.Descriptor) string {
 type layout struct{ spec Spec }
 
 func (l *layout) Export(ctx context.Context, img *Image, sink event.Sink) error {
-	return report(l.spec, "export an image layout to "+l.spec.Dest, sink, func(j *job) (string, error) {
-		if err := l.export(ctx, img, j); err != nil {
-			return "", fmt.Errorf("export to %s: %w", l.spec.Dest, err)
-		}
-		return img.Root.Digest.String(), nil
-	})
+	return report(l.spec, "export an image layout to "+l.spec.Dest, sink,
+		func(j *job) (string, error) {
+			if err := l.export(ctx, img, j); err != nil {
+				return "", fmt.Errorf("export to %s: %w", l.spec.Dest, err)
+			}
+			return img.Root.Digest.String(), nil
+		})
 }
 
 func (l *layout) export(ctx context.Context, img *Image, j *job) error {
@@ -117,11 +120,13 @@ func (l *layout) export(ctx context.Context, img *Image, j *job) error {
 			}
 		}
 		if docker != nil {
-			if err := os.WriteFile(filepath.Join(stage.Path(), "manifest.json"), docker, 0o666); err != nil {
+			if err := os.WriteFile(filepath.Join(stage.Path(), "manifest.json"),
+				docker, 0o666); err != nil {
 				return err
 			}
 		}
-		if err := os.WriteFile(filepath.Join(stage.Path(), ocispec.ImageLayoutFile), []byte(layoutFile), 0o666); err != nil {
+		if err := os.WriteFile(filepath.Join(stage.Path(), ocispec.ImageLayoutFile),
+			[]byte(layoutFile), 0o666); err != nil {
 			return err
 		}
 		// Another build may have added an image meanwhile.
@@ -132,7 +137,8 @@ func (l *layout) export(ctx context.Context, img *Image, j *job) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(stage.Path(), ocispec.ImageIndexFile), data, 0o666); err != nil {
+		if err := os.WriteFile(filepath.Join(stage.Path(), ocispec.ImageIndexFile),
+			data, 0o666); err != nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil {
@@ -164,24 +170,28 @@ func readIndex(dir string) (ocispec.Index, error) {
 // the list's tags lose it. An entry without a name is removed if its image gets a name.
 func merge(old ocispec.Index, list []ocispec.Descriptor) ocispec.Index {
 	if len(list) == 1 && list[0].Annotations[ocispec.AnnotationRefName] == "" &&
-		slices.ContainsFunc(old.Manifests, func(have ocispec.Descriptor) bool { return have.Digest == list[0].Digest }) {
+		slices.ContainsFunc(old.Manifests, func(have ocispec.Descriptor) bool {
+			return have.Digest == list[0].Digest
+		}) {
 		return old
 	}
-	old.Manifests = slices.DeleteFunc(slices.Clone(old.Manifests), func(have ocispec.Descriptor) bool {
-		tag := have.Annotations[ocispec.AnnotationRefName]
-		return slices.ContainsFunc(list, func(d ocispec.Descriptor) bool {
-			if tag == "" {
-				return have.Digest == d.Digest
-			}
-			return tag == d.Annotations[ocispec.AnnotationRefName]
+	old.Manifests = slices.DeleteFunc(slices.Clone(old.Manifests),
+		func(have ocispec.Descriptor) bool {
+			tag := have.Annotations[ocispec.AnnotationRefName]
+			return slices.ContainsFunc(list, func(d ocispec.Descriptor) bool {
+				if tag == "" {
+					return have.Digest == d.Digest
+				}
+				return tag == d.Annotations[ocispec.AnnotationRefName]
+			})
 		})
-	})
 	old.Manifests = append(old.Manifests, list...)
 	return old
 }
 
 // copyBlob copies a blob to dir unless the layout has it.
-func (l *layout) copyBlob(ctx context.Context, dir string, g *graph, content Fetcher, d ocispec.Descriptor, j *job) error {
+func (l *layout) copyBlob(ctx context.Context, dir string, g *graph, content Fetcher,
+	d ocispec.Descriptor, j *job) error {
 	fi, err := os.Stat(filepath.Join(l.spec.Dest, blobPath(d)))
 	if err == nil && fi.Mode().IsRegular() && fi.Size() == d.Size {
 		j.advance(int(d.Size))

@@ -23,7 +23,11 @@ type loader struct {
 func newLoader(env Env, spec Spec) (*loader, error) {
 	if env.Load != nil {
 		return &loader{spec: spec, name: "the local engine",
-			load: func(ctx context.Context, r io.Reader, _ *job) error { return env.Load(ctx, r) }}, nil
+				load: func(ctx context.Context, r io.Reader,
+					_ *job) error {
+					return env.Load(ctx, r)
+				}},
+			nil
 	}
 	argv := []string{"docker", "load"}
 	if spec.Context != "" {
@@ -37,20 +41,21 @@ func newLoader(env Env, spec Spec) (*loader, error) {
 			return nil, errors.New("neither docker nor podman is installed: give dest=FILE")
 		}
 	}
-	return &loader{spec: spec, name: argv[0], load: func(ctx context.Context, r io.Reader, j *job) error {
-		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-		cmd.Stdin = r
-		said := &logger{job: j, stream: 2}
-		cmd.Stdout = &logger{job: j, stream: 1}
-		cmd.Stderr = said
-		if err := cmd.Run(); err != nil {
-			if said.last != "" {
-				err = fmt.Errorf("%w: %s", err, said.last)
+	return &loader{spec: spec, name: argv[0],
+		load: func(ctx context.Context, r io.Reader, j *job) error {
+			cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+			cmd.Stdin = r
+			said := &logger{job: j, stream: 2}
+			cmd.Stdout = &logger{job: j, stream: 1}
+			cmd.Stderr = said
+			if err := cmd.Run(); err != nil {
+				if said.last != "" {
+					err = fmt.Errorf("%w: %s", err, said.last)
+				}
+				return fmt.Errorf("%s load: %w", argv[0], err)
 			}
-			return fmt.Errorf("%s load: %w", argv[0], err)
-		}
-		return nil
-	}}, nil
+			return nil
+		}}, nil
 }
 
 func installed(name string) bool {

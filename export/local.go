@@ -165,7 +165,8 @@ func (m *transfer) unpack(ctx context.Context, t Tree, s *stage, name string) er
 		m.keep[name] = true
 	}
 	return readTree(ctx, t, func(r io.Reader) error {
-		stats, err := unpack.Tar(ctx, counting{ctx: ctx, move: r.Read, job: m.job}, int(root.Fd()), o)
+		stats, err := unpack.Tar(ctx, counting{ctx: ctx, move: r.Read, job: m.job}, int(root.Fd()),
+			o)
 		for _, path := range stats.Implied {
 			if path != "." {
 				m.keep[filepath.Join(s.path, name, path)] = true
@@ -179,7 +180,8 @@ func (m *transfer) unpack(ctx context.Context, t Tree, s *stage, name string) er
 // itself is in the directory name.
 func below(t Tree, name, dir string) Tree {
 	inside := func(p string) (string, bool) {
-		return strings.CutPrefix(strings.TrimPrefix(path.Join(name, path.Clean("/"+p)), "/"), dir+"/")
+		return strings.CutPrefix(strings.TrimPrefix(path.Join(name, path.Clean("/"+p)), "/"),
+			dir+"/")
 	}
 	write := func(ctx context.Context, w io.Writer) error {
 		tw := tar.NewWriter(w)
@@ -234,7 +236,8 @@ func disjoint(ctx context.Context, trees []Tree) error {
 					return err
 				}
 				name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
-				if _, err := shared(seen, name, entryOf{platformDir(t.Platform), h.Typeflag == tar.TypeDir}); err != nil {
+				if _, err := shared(seen, name, entryOf{platformDir(t.Platform),
+					h.Typeflag == tar.TypeDir}); err != nil {
 					return err
 				}
 			}
@@ -280,8 +283,10 @@ func (l *leftOut) warn(j *job) {
 			said = append(said, fmt.Sprintf("%d more kinds", len(l.order)-i))
 			break
 		}
-		said = append(said, fmt.Sprintf("%s %d times (first %s)", what, l.counts[what], l.first[what]))
+		said = append(said, fmt.Sprintf("%s %d times (first %s)", what,
+			l.counts[what], l.first[what]))
 	}
 	j.sink(event.Warning{ID: j.id, Time: time.Now(),
-		Message: "some files or attributes of the image could not be created and were left out: " + strings.Join(said, "; ")})
+		Message: "some files or attributes of the image could not be created and were left out: " +
+			strings.Join(said, "; ")})
 }

@@ -123,7 +123,8 @@ type job struct {
 }
 
 // report runs do as one piece of work.
-func report(spec Spec, name string, sink event.Sink, do func(j *job) (note string, err error)) error {
+func report(spec Spec, name string, sink event.Sink,
+	do func(j *job) (note string, err error)) error {
 	j := &job{id: event.ID("export " + spec.String()), sink: sink}
 	sink(event.Start{ID: j.id, Name: name, Time: time.Now()})
 	note, err := do(j)

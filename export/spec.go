@@ -164,7 +164,8 @@ type attr struct{ key, value string }
 // and not a directory's name.
 func isAttr(field string) bool {
 	key, _, ok := strings.Cut(field, "=")
-	return ok && (strings.EqualFold(key, "type") || slices.Contains(allKeys(), strings.ToLower(key)))
+	return ok && (strings.EqualFold(key, "type") ||
+		slices.Contains(allKeys(), strings.ToLower(key)))
 }
 
 func fields(s string) ([]string, error) {
@@ -178,7 +179,8 @@ func fields(s string) ([]string, error) {
 	r.FieldsPerRecord = -1
 	record, err := r.Read()
 	if pe, ok := errors.AsType[*csv.ParseError](err); ok {
-		return nil, fmt.Errorf("%w (a value with a comma is quoted with its key: \"name=a,b\")", pe.Err)
+		return nil, fmt.Errorf("%w (a value with a comma is quoted with its key: \"name=a,b\")",
+			pe.Err)
 	}
 	if err != nil {
 		return nil, errors.New("it is empty")
@@ -207,9 +209,11 @@ func (s *Spec) setType(value string) error {
 
 // Keys by the types that they apply to. "annotation" means annotation.KEY and its variants.
 var (
-	layerKeys = []string{"annotation", "compression", "compression-level", "force-compression", "oci-mediatypes", "prune-dead", "rewrite-timestamp"}
-	keysOf    = map[Type][]string{
-		TypeImage:  append([]string{"name", "name-canonical", "push", "push-by-digest", "registry.insecure"}, layerKeys...),
+	layerKeys = []string{"annotation", "compression", "compression-level", "force-compression",
+		"oci-mediatypes", "prune-dead", "rewrite-timestamp"}
+	keysOf = map[Type][]string{
+		TypeImage: append([]string{"name", "name-canonical", "push", "push-by-digest",
+			"registry.insecure"}, layerKeys...),
 		TypeOCI:    append([]string{"dest", "name", "tar"}, layerKeys...),
 		TypeDocker: append([]string{"context", "dest", "name", "tar"}, layerKeys...),
 		TypeLocal:  {"dest", "platform-split"},
@@ -336,7 +340,8 @@ func (s *Spec) check() error {
 	if l := s.Layers.Level; l != nil {
 		highest := map[string]int{"": 9, "gzip": 9, "zstd": 22}[s.Layers.Compression]
 		if highest == 0 {
-			return fmt.Errorf("compression-level has no effect with compression=%s", s.Layers.Compression)
+			return fmt.Errorf("compression-level has no effect with compression=%s",
+				s.Layers.Compression)
 		}
 		if *l < 1 || *l > highest {
 			return fmt.Errorf("compression-level %d is not in 1..%d (compression=uncompressed is none)", *l, highest)
@@ -358,7 +363,8 @@ func (s *Spec) keys() []string {
 }
 
 func (s *Spec) notTaken(key string) error {
-	return fmt.Errorf("type=%s does not accept %s: it accepts %s", s.Type, key, strings.Join(s.keys(), ", "))
+	return fmt.Errorf("type=%s does not accept %s: it accepts %s", s.Type, key,
+		strings.Join(s.keys(), ", "))
 }
 
 // parseAnnotation parses annotation[-TARGET][PLATFORM in brackets].KEY=VALUE. It reports whether
@@ -412,7 +418,8 @@ func parseBoolPtr(a attr) (*bool, error) {
 func unknown(what, got string, known []string) error {
 	list := slices.Sorted(slices.Values(known))
 	if best := suggest.ClosestFold(got, list); best != "" {
-		return fmt.Errorf("unknown %s %q: did you mean %s? (known: %s)", what, got, best, strings.Join(list, ", "))
+		return fmt.Errorf("unknown %s %q: did you mean %s? (known: %s)", what, got, best,
+			strings.Join(list, ", "))
 	}
 	return fmt.Errorf("unknown %s %q (known: %s)", what, got, strings.Join(list, ", "))
 }

@@ -20,29 +20,36 @@ func TestParse(t *testing.T) {
 		{"a=b", Spec{Type: TypeLocal, Dest: "a=b", Dir: true}},
 		{"-", Spec{Type: TypeTar, Dest: "-"}},
 		{"type=local,dest=out", Spec{Type: TypeLocal, Dest: "out", Dir: true}},
-		{"type=local,dest=out,platform-split=false", Spec{Type: TypeLocal, Dest: "out", Dir: true, Split: ptr(false)}},
+		{"type=local,dest=out,platform-split=false",
+			Spec{Type: TypeLocal, Dest: "out", Dir: true, Split: ptr(false)}},
 		{"type=tar", Spec{Type: TypeTar, Dest: "-"}},
 		{"type=tar,dest=-", Spec{Type: TypeTar, Dest: "-"}},
-		{"type=tar,dest=out.tar,platform-split=1", Spec{Type: TypeTar, Dest: "out.tar", Split: ptr(true)}},
+		{"type=tar,dest=out.tar,platform-split=1",
+			Spec{Type: TypeTar, Dest: "out.tar", Split: ptr(true)}},
 		{"type=oci", Spec{Type: TypeOCI, Dest: "-"}},
 		{"Type=OCI, DEST=a.tar", Spec{Type: TypeOCI, Dest: "a.tar"}},
-		{"type=oci,dest=out.tar,name=a,name=b:1", Spec{Type: TypeOCI, Dest: "out.tar", Names: []string{"a", "b:1"}}},
-		{`type=oci,dest=out.tar,"name=a, b:1"`, Spec{Type: TypeOCI, Dest: "out.tar", Names: []string{"a", "b:1"}}},
+		{"type=oci,dest=out.tar,name=a,name=b:1",
+			Spec{Type: TypeOCI, Dest: "out.tar", Names: []string{"a", "b:1"}}},
+		{`type=oci,dest=out.tar,"name=a, b:1"`,
+			Spec{Type: TypeOCI, Dest: "out.tar", Names: []string{"a", "b:1"}}},
 		{"dest=out,tar=false,type=oci", Spec{Type: TypeOCI, Dest: "out", Dir: true}},
 		{`type=oci,"dest=a,b.tar"`, Spec{Type: TypeOCI, Dest: "a,b.tar"}},
 		{"type=docker", Spec{Type: TypeDocker}},
 		{"type=docker,context=other", Spec{Type: TypeDocker, Context: "other"}},
 		{"type=docker,dest=-", Spec{Type: TypeDocker, Dest: "-"}},
 		{"type=image", Spec{Type: TypeImage}},
-		{"type=image,push=true,name=r.example/a", Spec{Type: TypeImage, Push: true, Names: []string{"r.example/a"}}},
+		{"type=image,push=true,name=r.example/a",
+			Spec{Type: TypeImage, Push: true, Names: []string{"r.example/a"}}},
 		{"type=registry", Spec{Type: TypeImage, Push: true}},
 		{"type=registry,push=false", Spec{Type: TypeImage}},
 		{"type=registry,registry.insecure=true", Spec{Type: TypeImage, Push: true, Insecure: true}},
 		{"type=image,name=ghcr.io/a/b,push-by-digest=true,name-canonical=true,push=true",
 			Spec{Type: TypeImage, Push: true, ByDigest: true, Names: []string{"ghcr.io/a/b"}}},
 		{"type=oci,dest=o,compression=zstd,compression-level=22,force-compression=true,oci-mediatypes=false,rewrite-timestamp=true",
-			Spec{Type: TypeOCI, Dest: "o", Layers: Layers{Compression: "zstd", Level: ptr(22), Force: true, OCIMediaTypes: ptr(false), RewriteTimestamp: ptr(true)}}},
-		{"type=image,compression=uncompressed", Spec{Type: TypeImage, Layers: Layers{Compression: "uncompressed"}}},
+			Spec{Type: TypeOCI, Dest: "o", Layers: Layers{Compression: "zstd", Level: ptr(22),
+				Force: true, OCIMediaTypes: ptr(false), RewriteTimestamp: ptr(true)}}},
+		{"type=image,compression=uncompressed",
+			Spec{Type: TypeImage, Layers: Layers{Compression: "uncompressed"}}},
 		{"type=image,annotation.org.Example=a=b,annotation-index.k=,annotation[linux/arm64].x=y,annotation-manifest-descriptor[linux/amd64].z=1",
 			Spec{Type: TypeImage, Annotations: []Annotation{
 				{Target: "manifest", Key: "org.Example", Value: "a=b"},
@@ -80,13 +87,15 @@ func TestParseErrors(t *testing.T) {
 		{"type=oci,dset=x", `unknown key "dset": did you mean dest? (known: annotation.KEY, compression, compression-level, dest,`},
 		{"type=oci,annotation=x", `unknown key "annotation"`},
 		{"type=oci,annotation.=x", "names no annotation"},
-		{"type=oci,annotation-manfest.k=x", `unknown annotation target "manfest": did you mean manifest?`},
+		{"type=oci,annotation-manfest.k=x",
+			`unknown annotation target "manfest": did you mean manifest?`},
 		{"type=oci,annotation[linux.k=x", "is not annotation[PLATFORM].KEY"},
 		{"type=local", "type=local requires dest, a directory"},
 		{"type=local,dest=-", "cannot be written to the standard output"},
 		{"type=oci,tar=false", "type=oci requires dest"},
 		{"type=oci,tar=no", `tar is "no": true or false`},
-		{"type=local,dest=x,name=a", "type=local does not accept name: it accepts dest, platform-split"},
+		{"type=local,dest=x,name=a",
+			"type=local does not accept name: it accepts dest, platform-split"},
 		{"type=tar,annotation.a=b", "type=tar does not accept annotation"},
 		{"type=image,dest=x", "type=image does not accept dest"},
 		{"type=oci,dest=", "dest is empty"},
@@ -97,7 +106,8 @@ func TestParseErrors(t *testing.T) {
 		{"type=image,name=", "name is empty"},
 		{`type=image,"name= ,"`, "name is empty"},
 		{"type=oci,compression=", `unknown compression ""`},
-		{"type=oci,compression=uncompressed,compression-level=1", "compression-level has no effect with compression=uncompressed"},
+		{"type=oci,compression=uncompressed,compression-level=1",
+			"compression-level has no effect with compression=uncompressed"},
 		{"type=oci,compression-level=0", "not in 1..9 (compression=uncompressed is none)"},
 		{"type=docker,dest=x,context=y", "give one of them"},
 		{"type=oci,name=Up", `name "Up"`},
@@ -118,8 +128,10 @@ func TestParseErrors(t *testing.T) {
 // FuzzParse checks that an accepted value has a known type, and a destination if one is required;
 // and what has a value of its own comes back when it is asked for again.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"out", "-", "type=oci,dest=out.tar,name=a,\"name=b,c:1\"", "type=image,push=true,compression=zstd,compression-level=3",
-		"type=image,annotation-index[linux/arm/v7].a.b=c", "type=local,dest=x,platform-split=0", "type=docker,context=x", "type=registry"} {
+	for _, s := range []string{"out", "-", "type=oci,dest=out.tar,name=a,\"name=b,c:1\"",
+		"type=image,push=true,compression=zstd,compression-level=3",
+		"type=image,annotation-index[linux/arm/v7].a.b=c", "type=local,dest=x,platform-split=0",
+		"type=docker,context=x", "type=registry"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -133,7 +145,8 @@ func FuzzParse(f *testing.F) {
 		if !slices.Contains([]Type{TypeImage, TypeOCI, TypeDocker, TypeLocal, TypeTar}, spec.Type) {
 			t.Errorf("Parse(%q) has type %q", s, spec.Type)
 		}
-		if needs := spec.Type == TypeLocal || spec.Type == TypeTar || spec.Type == TypeOCI; needs && spec.Dest == "" {
+		if needs := spec.Type == TypeLocal || spec.Type == TypeTar ||
+			spec.Type == TypeOCI; needs && spec.Dest == "" {
 			t.Errorf("Parse(%q) has no destination", s)
 		}
 		if spec.Dir && spec.Dest == "-" {
@@ -151,8 +164,10 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestNames(t *testing.T) {
-	got, err := names(&Image{Names: []string{"a", "docker.io/library/a:latest", "localhost:5000/x/y:1"}},
-		Spec{Names: []string{"b:2", "a:latest", "quay.io/q@sha256:" + strings.Repeat("0", 64), "c:3@sha256:" + strings.Repeat("0", 64)}})
+	got, err := names(&Image{Names: []string{"a", "docker.io/library/a:latest",
+		"localhost:5000/x/y:1"}},
+		Spec{Names: []string{"b:2", "a:latest", "quay.io/q@sha256:" + strings.Repeat("0", 64),
+			"c:3@sha256:" + strings.Repeat("0", 64)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +175,8 @@ func TestNames(t *testing.T) {
 	for _, n := range got {
 		list = append(list, n.String())
 	}
-	want := []string{"docker.io/library/a:latest", "localhost:5000/x/y:1", "docker.io/library/b:2", "quay.io/q:latest", "docker.io/library/c:3"}
+	want := []string{"docker.io/library/a:latest", "localhost:5000/x/y:1", "docker.io/library/b:2",
+		"quay.io/q:latest", "docker.io/library/c:3"}
 	if diff := cmp.Diff(want, list); diff != "" {
 		t.Errorf("names differ (-want +got):\n%s", diff)
 	}

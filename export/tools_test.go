@@ -61,7 +61,8 @@ func exported(t *testing.T, img *Image) string {
 	t.Chdir(dir)
 	for _, spec := range []string{
 		"type=oci,dest=oci.tar,name=bb:1,name=quay.io/x/bb:2", "type=oci,dest=oci-unnamed.tar",
-		"type=docker,dest=docker.tar,name=bb:1,name=quay.io/x/bb:2", "type=docker,dest=docker-unnamed.tar",
+		"type=docker,dest=docker.tar,name=bb:1,name=quay.io/x/bb:2",
+		"type=docker,dest=docker-unnamed.tar",
 		"type=oci,tar=false,dest=layout,name=bb:1,name=quay.io/x/bb:2",
 	} {
 		if err := run(t, Env{}, spec, img); err != nil {
@@ -84,16 +85,21 @@ func config(t *testing.T, img *Image) digest.Digest {
 func TestSkopeo(t *testing.T) {
 	img := testImage(t, "amd64")
 	dir := exported(t, img)
-	skopeo := tool(t, dir, "skopeo", "--insecure-policy", "--override-os", "linux", "--override-arch", "amd64")
-	for _, from := range []string{"oci-archive:oci.tar:1", "oci-archive:oci.tar:2", "oci-archive:oci-unnamed.tar", "oci-archive:docker.tar:2", "oci:layout:1"} {
+	skopeo := tool(t, dir, "skopeo", "--insecure-policy", "--override-os", "linux",
+		"--override-arch", "amd64")
+	for _, from := range []string{"oci-archive:oci.tar:1", "oci-archive:oci.tar:2",
+		"oci-archive:oci-unnamed.tar", "oci-archive:docker.tar:2", "oci:layout:1"} {
 		raw := skopeo("inspect", "--raw", from)
 		if got := digest.FromString(raw); got != img.Root.Digest {
 			t.Errorf("skopeo reads %s as %s, want %s", from, got, img.Root.Digest)
 		}
 	}
-	for _, from := range []string{"docker-archive:docker.tar:bb:1", "docker-archive:docker.tar:quay.io/x/bb:2", "docker-archive:docker-unnamed.tar", "docker-archive:oci.tar:bb:1"} {
+	for _, from := range []string{"docker-archive:docker.tar:bb:1",
+		"docker-archive:docker.tar:quay.io/x/bb:2", "docker-archive:docker-unnamed.tar",
+		"docker-archive:oci.tar:bb:1"} {
 		var got ocispec.Image
-		if err := json.Unmarshal([]byte(skopeo("inspect", "--config", from)), &got); err != nil || len(got.RootFS.DiffIDs) != 2 {
+		if err := json.Unmarshal([]byte(skopeo("inspect", "--config", from)), &got); err != nil ||
+			len(got.RootFS.DiffIDs) != 2 {
 			t.Errorf("skopeo reads the config of %s as %+v (%v)", from, got, err)
 		}
 	}
@@ -104,12 +110,14 @@ func TestSkopeo(t *testing.T) {
 func TestSkopeoRoundTrip(t *testing.T) {
 	img := testImage(t, "amd64")
 	dir := exported(t, img)
-	skopeo := tool(t, dir, "skopeo", "--insecure-policy", "--override-os", "linux", "--override-arch", "amd64")
+	skopeo := tool(t, dir, "skopeo", "--insecure-policy", "--override-os", "linux",
+		"--override-arch", "amd64")
 	skopeo("copy", "oci-archive:oci.tar:1", "docker-archive:theirs.tar:bb:1")
 	skopeo("copy", "docker-archive:theirs.tar", "oci:back:1")
 	skopeo("copy", "--preserve-digests", "oci-archive:oci.tar:2", "oci:straight:2")
 	want := config(t, img)
-	for name, layout := range map[string]string{"by a docker archive": "back", "straight": "straight"} {
+	for name, layout := range map[string]string{"by a docker archive": "back",
+		"straight": "straight"} {
 		ix, err := readIndex(filepath.Join(dir, layout))
 		if err != nil || len(ix.Manifests) != 1 {
 			t.Fatalf("%s: index %+v (%v)", name, ix, err)
@@ -122,7 +130,8 @@ func TestSkopeoRoundTrip(t *testing.T) {
 			t.Errorf("%s the config is %s, want %s", name, g.manifests[0].config.Digest, want)
 		}
 		if layout == "straight" && ix.Manifests[0].Digest != img.Root.Digest {
-			t.Errorf("%s the manifest is %s, want %s", name, ix.Manifests[0].Digest, img.Root.Digest)
+			t.Errorf("%s the manifest is %s, want %s", name,
+				ix.Manifests[0].Digest, img.Root.Digest)
 		}
 	}
 }
@@ -153,7 +162,8 @@ func TestUmoci(t *testing.T) {
 	img := busybox(t)
 	dir := exported(t, img)
 	umoci := tool(t, dir, "umoci")
-	if got := strings.Fields(umoci("ls", "--layout", "layout")); cmp.Diff([]string{"1", "2"}, got) != "" {
+	if got := strings.Fields(umoci("ls", "--layout", "layout")); cmp.Diff([]string{"1", "2"},
+		got) != "" {
 		t.Errorf("umoci lists %q, want 1 and 2", got)
 	}
 	umoci("unpack", "--rootless", "--image", "layout:2", "bundle")
@@ -195,7 +205,8 @@ func listDir(t *testing.T, dir string) []string {
 		if err != nil {
 			return err
 		}
-		line := strings.TrimPrefix(path, dir) + " " + fi.Mode().String() + " " + fi.ModTime().UTC().Format(time.RFC3339)
+		line := strings.TrimPrefix(path, dir) + " " + fi.Mode().String() + " " +
+			fi.ModTime().UTC().Format(time.RFC3339)
 		switch {
 		case fi.Mode().IsRegular():
 			data, err := os.ReadFile(path)
@@ -234,10 +245,12 @@ func TestPodman(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { remove(t, state) })
-	podman := tool(t, dir, "podman", "--root", state+"/root", "--runroot", state+"/run", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs")
+	podman := tool(t, dir, "podman", "--root", state+"/root", "--runroot", state+"/run",
+		"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs")
 	id := config(t, img).Encoded()
 	for file, want := range map[string][]string{
-		"oci.tar": {"localhost/bb:1", "quay.io/x/bb:2"}, "docker.tar": {"localhost/bb:1", "quay.io/x/bb:2"},
+		"oci.tar":         {"localhost/bb:1", "quay.io/x/bb:2"},
+		"docker.tar":      {"localhost/bb:1", "quay.io/x/bb:2"},
 		"oci-unnamed.tar": {"sha256:" + id}, "docker-unnamed.tar": {"sha256:" + id},
 	} {
 		out := podman("load", "-i", file)
@@ -246,7 +259,8 @@ func TestPodman(t *testing.T) {
 				t.Errorf("podman load of %s says\n%swant %s", file, out, w)
 			}
 		}
-		if got := strings.TrimSpace(podman("image", "inspect", "--format", "{{.Id}}", want[0])); got != id {
+		if got := strings.TrimSpace(podman("image", "inspect", "--format", "{{.Id}}",
+			want[0])); got != id {
 			t.Errorf("podman loaded %s as %s, want %s", file, got, id)
 		}
 		podman("rmi", "-a", "-f")
@@ -259,13 +273,16 @@ func TestPodman(t *testing.T) {
 			continue
 		}
 		// Limits are set: podman's defaults may be higher than this process may set.
-		cmd := exec.Command("podman", "--root", state+"/root", "--runroot", state+"/run", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
-			"--runtime", path, "run", "--rm", "--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "bb:1", "echo", "it runs")
+		cmd := exec.Command("podman", "--root", state+"/root", "--runroot", state+"/run",
+			"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
+			"--runtime", path, "run", "--rm", "--network", "none", "--ulimit", "nofile=1024:1024",
+			"--ulimit", "nproc=1024:1024", "bb:1", "echo", "it runs")
 		out, err := cmd.CombinedOutput()
 		if err == nil && strings.Contains(string(out), "it runs") {
 			return
 		}
-		if !strings.Contains(string(out), "cgroup") && !strings.Contains(string(out), "Operation not permitted") {
+		if !strings.Contains(string(out), "cgroup") &&
+			!strings.Contains(string(out), "Operation not permitted") {
 			t.Errorf("podman run with %s: %v\n%s", runtime, err, out)
 		}
 		said = append(said, lastLine(string(out)))
@@ -296,7 +313,8 @@ func TestDocker(t *testing.T) {
 				t.Errorf("docker load of %s says\n%swant %s", file, out, w)
 			}
 		}
-		if got := strings.TrimSpace(docker("image", "inspect", "--format", "{{.Id}}", want[0])); got != id {
+		if got := strings.TrimSpace(docker("image", "inspect", "--format", "{{.Id}}",
+			want[0])); got != id {
 			t.Errorf("docker loaded %s as %s, want %s", file, got, id)
 		}
 		docker("rmi", "-f", id)
@@ -304,7 +322,8 @@ func TestDocker(t *testing.T) {
 	if err := run(t, Env{}, "type=docker,name=loaded:1", img); err != nil {
 		t.Fatal(err)
 	}
-	if out := docker("run", "--rm", "--network", "none", "loaded:1", "echo", "it runs"); !strings.Contains(out, "it runs") {
+	if out := docker("run", "--rm", "--network", "none", "loaded:1", "echo",
+		"it runs"); !strings.Contains(out, "it runs") {
 		t.Errorf("docker run says %q", out)
 	}
 }
@@ -324,7 +343,8 @@ func startDocker(t *testing.T) string {
 	}
 	socket := filepath.Join(dir, "sock")
 	var log bytes.Buffer
-	cmd := exec.Command("dockerd", "--iptables=false", "--bridge=none", "--storage-driver=vfs", "--data-root", dir+"/data",
+	cmd := exec.Command("dockerd", "--iptables=false", "--bridge=none", "--storage-driver=vfs",
+		"--data-root", dir+"/data",
 		"--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "-H", "unix://"+socket)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
@@ -363,7 +383,8 @@ func startDocker(t *testing.T) string {
 
 // remove removes the files of an engine in dir, except those that are still mounted.
 func remove(t *testing.T, dir string) {
-	if out, err := exec.Command("rm", "-rf", "--one-file-system", dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("rm", "-rf", "--one-file-system",
+		dir).CombinedOutput(); err != nil {
 		t.Logf("remove %s: %v: %s", dir, err, out)
 	}
 }

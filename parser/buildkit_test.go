@@ -63,7 +63,8 @@ func lintText(c lintCase) ([]string, error) {
 	if file == nil {
 		return nil, err
 	}
-	p, err := file.Plan(PlanOptions{BuildArgs: c.Args, Target: c.Target, AllStages: c.Target == "", BuildPlatform: host})
+	p, err := file.Plan(PlanOptions{BuildArgs: c.Args, Target: c.Target, AllStages: c.Target == "",
+		BuildPlatform: host})
 	if p == nil {
 		return nil, err
 	}
@@ -74,12 +75,14 @@ func lintText(c lintCase) ([]string, error) {
 		err = p.Violations()
 	}
 	var lint *LintError
-	if errors.As(err, &lint) && !strings.HasPrefix(lint.Error(), "lint violation found for rules: ") {
+	if errors.As(err, &lint) && !strings.HasPrefix(lint.Error(),
+		"lint violation found for rules: ") {
 		err = fmt.Errorf("unexpected words: %w", err)
 	}
 	var found []string
 	for _, w := range p.Warnings() {
-		if line := fmt.Sprintf("%d %s %s", w.Range.Start, w.Rule, w.Msg); !slices.Contains(found, line) {
+		if line := fmt.Sprintf("%d %s %s", w.Range.Start, w.Rule,
+			w.Msg); !slices.Contains(found, line) {
 			found = append(found, line)
 		}
 	}

@@ -50,7 +50,8 @@ func checkSignal(s string) error {
 		return nil
 	}
 	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
-	known := name != "" && !strings.Contains(name, " ") && strings.Contains(signalNames, " "+name+" ")
+	known := name != "" && !strings.Contains(name, " ") &&
+		strings.Contains(signalNames, " "+name+" ")
 	if !known && !realtimeSignal().MatchString(name) {
 		return fmt.Errorf("invalid signal: %s", s)
 	}

@@ -38,9 +38,11 @@ func TestFindingsBeforeMistake(t *testing.T) {
 		{"UndefinedVar", "FROM busybox AS a\nENV A=$NONE\n", walking},
 		{"JSONArgsRecommended", "FROM busybox AS a\nCMD a b\n", walking},
 		{"WorkdirRelativePath", "FROM busybox AS a\nWORKDIR a\n", walking},
-		{"MultipleInstructionsDisallowed", "FROM busybox AS a\nCMD [\"a\"]\nCMD [\"b\"]\n", walking},
+		{"MultipleInstructionsDisallowed", "FROM busybox AS a\nCMD [\"a\"]\nCMD [\"b\"]\n",
+			walking},
 		{"SecretsUsedInArgOrEnv", "FROM busybox AS a\nARG TOKEN\n", walking},
-		{"InvalidBaseImagePlatform", "FROM --platform=$BUILDPLATFORM busybox AS x\nFROM --platform=linux/arm64 busybox AS arm64\n", walking},
+		{"InvalidBaseImagePlatform",
+			"FROM --platform=$BUILDPLATFORM busybox AS x\nFROM --platform=linux/arm64 busybox AS arm64\n", walking},
 	}
 	mistakes := []struct {
 		name, src string
@@ -52,10 +54,12 @@ func TestFindingsBeforeMistake(t *testing.T) {
 		{"blank base", "FROM $NOTHING\n", PlanOptions{}, choosing},
 		{"bad name", "FROM UPPER\n", PlanOptions{}, naming},
 		{"bad name of a source", "FROM busybox\nCOPY --from=UPPER / /\n", PlanOptions{}, naming},
-		{"a later stage", "FROM busybox\nCOPY --from=later / /\nFROM busybox AS later\n", PlanOptions{}, walking},
+		{"a later stage", "FROM busybox\nCOPY --from=later / /\nFROM busybox AS later\n",
+			PlanOptions{}, walking},
 		{"bad platform", "FROM --platform=a/b/c/d busybox\n", PlanOptions{}, choosing},
 		{"unknown target", "FROM busybox\n", PlanOptions{Target: "nope"}, choosing},
-		{"circle", "FROM busybox AS c\nCOPY --from=d / /\nFROM busybox AS d\nCOPY --from=c / /\n", PlanOptions{}, choosing},
+		{"circle", "FROM busybox AS c\nCOPY --from=d / /\nFROM busybox AS d\nCOPY --from=c / /\n",
+			PlanOptions{}, choosing},
 		{"missing base", "FROM nosuch\n", PlanOptions{}, walking},
 		{"bad chmod", "FROM busybox\nCOPY --chmod=u-z a b\n", PlanOptions{}, walking},
 		{"bad signal", "FROM busybox\nSTOPSIGNAL NOPE\n", PlanOptions{}, walking},
@@ -91,7 +95,8 @@ func TestFindingsBeforeMistake(t *testing.T) {
 				if f.at > m.at || f.at == m.at && !before && m.at != walking {
 					continue // the mistake ends the build before the rule runs
 				}
-				found := slices.ContainsFunc(p.Warnings(), func(w Warning) bool { return w.Rule == f.rule })
+				found := slices.ContainsFunc(p.Warnings(),
+					func(w Warning) bool { return w.Rule == f.rule })
 				if !found {
 					t.Errorf("%s is lost when there is a mistake (%s):\n%s", f.rule, m.name, src)
 				}
@@ -103,7 +108,8 @@ func TestFindingsBeforeMistake(t *testing.T) {
 // A build for further platforms repeats no finding of the first.
 func TestLintOff(t *testing.T) {
 	const src = "# check=error=true\nFROM busybox as a\nCMD a b\n"
-	p := mustPlan(t, src, PlanOptions{Lint: LintOptions{Off: true}, Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"}})
+	p := mustPlan(t, src, PlanOptions{Lint: LintOptions{Off: true},
+		Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"}})
 	if err := p.Check(baseImage, nil); err != nil {
 		t.Fatal(err)
 	}

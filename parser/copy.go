@@ -12,7 +12,8 @@ import (
 )
 
 func (w *walker) copy(c *instructions.CopyCommand, step *Step) error {
-	a := &Copy{From: ContextInput{}, Chown: c.Chown, Chmod: c.Chmod, Link: c.Link, Parents: c.Parents, Exclude: c.ExcludePatterns}
+	a := &Copy{From: ContextInput{}, Chown: c.Chown, Chmod: c.Chmod, Link: c.Link,
+		Parents: c.Parents, Exclude: c.ExcludePatterns}
 	if c.From != "" {
 		var err error
 		if a.From, err = w.plan.copySource(c.From); err != nil {
@@ -30,8 +31,9 @@ func (w *walker) copy(c *instructions.CopyCommand, step *Step) error {
 }
 
 func (w *walker) add(c *instructions.AddCommand, step *Step) error {
-	a := &Copy{Add: true, From: ContextInput{}, Chown: c.Chown, Chmod: c.Chmod, Link: c.Link, Exclude: c.ExcludePatterns,
-		Unpack: c.Unpack, Checksum: c.Checksum}
+	a := &Copy{Add: true, From: ContextInput{}, Chown: c.Chown, Chmod: c.Chmod, Link: c.Link,
+		Exclude: c.ExcludePatterns,
+		Unpack:  c.Unpack, Checksum: c.Checksum}
 	keep := c.KeepGitDir
 	for _, src := range c.SourcePaths {
 		g, err := parseGit(src)
@@ -87,7 +89,8 @@ func checkChecksum(c *instructions.AddCommand) error {
 }
 
 // transfer holds the common parts of COPY and ADD.
-func (w *walker) transfer(a *Copy, p instructions.SourcesAndDest, loc []bkparser.Range, step *Step) error {
+func (w *walker) transfer(a *Copy, p instructions.SourcesAndDest,
+	loc []bkparser.Range, step *Step) error {
 	dest := p.DestPath
 	if dest == "" || dest == "." {
 		dest = "./"

@@ -19,7 +19,8 @@ func (p *Plan) Text(base func(*Stage) (dockerspec.DockerOCIImage, error)) (strin
 	}
 	var b strings.Builder
 	for _, s := range p.Stages {
-		fmt.Fprintf(&b, "stage %s: %s, %s, line %d", s.label(), inputText(s.Base), FormatPlatform(s.Platform), s.Range.Start)
+		fmt.Fprintf(&b, "stage %s: %s, %s, line %d", s.label(), inputText(s.Base),
+			FormatPlatform(s.Platform), s.Range.Start)
 		for i, n := range s.Needs {
 			b.WriteString([]string{", needs ", " "}[min(i, 1)] + n.label())
 		}

@@ -55,7 +55,8 @@ type resource int
 const (
 	valueBytes  resource = iota // bytes of expanded variables
 	patternWork                 // lengths of values times lengths of patterns
-	copiedSets                  // entries of labels, volumes and ports that are copied for the next instruction
+	// entries of labels, volumes and ports that are copied for the next instruction
+	copiedSets
 	resources
 )
 
@@ -66,8 +67,9 @@ func (r resource) err() error {
 
 // budget counts the resources that a plan uses. It is safe for concurrent use.
 type budget struct {
-	mu   sync.Mutex
-	used map[int]*[resources]int64 // by stage, -1 before the first stage: Steps can walk a stage several times
+	mu sync.Mutex
+	// by stage, -1 before the first stage: Steps can walk a stage several times
+	used map[int]*[resources]int64
 }
 
 // begin resets the use by an earlier walk of a stage.
@@ -124,7 +126,8 @@ func (x expander) raw() expander {
 // word is shell.Lex.ProcessWordWithMatches. The Words of the result are those of ProcessWords.
 func (x expander) word(word string, e shell.EnvGetter) (shell.ProcessWordResult, error) {
 	if !utf8.ValidString(word) {
-		word = string([]rune(word)) // the lexer does the same, and prints a message to standard error
+		// the lexer does the same, and prints a message to standard error
+		word = string([]rune(word))
 	}
 	if !strings.Contains(word, "$") {
 		return x.lex.ProcessWordWithMatches(word, e)
@@ -152,7 +155,8 @@ func (x expander) word(word string, e shell.EnvGetter) (shell.ProcessWordResult,
 // display expands the text of an instruction for Step.Name. It returns the text unchanged if it
 // cannot be expanded or would be long.
 func (x expander) display(text string, e shell.EnvGetter) string {
-	if size, work, err := x.measure(text, e); err != nil || size > longDisplay || work > longDisplay {
+	if size, work, err := x.measure(text, e); err != nil ||
+		size > longDisplay || work > longDisplay {
 		return text
 	}
 	out, _, err := x.lex.ProcessWord(text, e)
@@ -238,7 +242,8 @@ func (s *scanner) word(stop rune, depth int) (int64, error) {
 	for s.s != "" && size <= maxValue {
 		// Most of a long word is plain text, which need not be decoded to be measured.
 		if n := strings.IndexFunc(s.s, func(r rune) bool {
-			return r == '$' || r == '\'' || r == '"' || r == s.escape || stop != 0 && r == stop || r == utf8.RuneError
+			return r == '$' || r == '\'' || r == '"' || r == s.escape ||
+				stop != 0 && r == stop || r == utf8.RuneError
 		}); n != 0 {
 			if n < 0 {
 				n = len(s.s)
@@ -360,7 +365,8 @@ func (s *scanner) dollar(depth int) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		return max(3*value, pattern) + extra, s.pattern(value, pattern) // 3: invalid UTF-8 becomes U+FFFD
+		// 3: invalid UTF-8 becomes U+FFFD
+		return max(3*value, pattern) + extra, s.pattern(value, pattern)
 	case '/':
 		return s.replacement(value, depth)
 	}

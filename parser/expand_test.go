@@ -12,7 +12,9 @@ import (
 
 // TestExpansionLimits: a value that is too long is refused before it is made, with its line.
 func TestExpansionLimits(t *testing.T) {
-	double := func(first, next string, n int) string { return first + "\n" + strings.Repeat(next+"\n", n) }
+	double := func(first, next string, n int) string {
+		return first + "\n" + strings.Repeat(next+"\n", n)
+	}
 	tests := []struct {
 		name, body string
 		line       int // 0: no error
@@ -20,24 +22,37 @@ func TestExpansionLimits(t *testing.T) {
 	}{
 		// 16 bytes become 64 MiB in the 22nd doubling, but those before count too.
 		{"arg", double("FROM scratch\nARG a=0123456789abcdef", "ARG a=$a$a", 60), 24, errLongValue},
-		{"global arg", double("ARG a=0123456789abcdef", "ARG a=$a$a", 60) + "FROM scratch\n", 23, errLongValue},
+		{"global arg", double("ARG a=0123456789abcdef", "ARG a=$a$a", 60) + "FROM scratch\n", 23,
+			errLongValue},
 		{"env", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=$a$a", 60), 24, errLongValue},
-		{"within the limit", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=$a$a", 20), 0, nil},
-		{"stages", double("FROM scratch AS a\nARG a=0123456789abcdef", "ARG a=$a$a", 20) + "FROM a AS b\nARG b=$a$a\nFROM b AS c\nARG c=$a$b\n", 26, errLongValue},
-		{"many in a line", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=$a$a", 18) + "LABEL " + strings.Repeat("a=$a ", 100) + "\n", 21, errLongValue},
-		{"heredoc", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=$a$a", 18) + "COPY <<E /\n" + strings.Repeat("$a\n", 100) + "E\n", 21, errLongValue},
-		{"replacement", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=${a//?/$a}", 10), 5, errLongValue},
-		{"whole match", double("FROM scratch\nENV a=0123456789abcdef", `ENV a=${a//*/\$0\$0\$0\$0}`, 30), 9, errLongPattern},
-		{"trimmed", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=$a$a", 19) + "ENV b=${a%x}\n", 22, errLongPattern},
-		{"long pattern", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=$a$a", 15) + "ENV b=${a#$a}\n", 18, errLongPattern},
+		{"within the limit", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=$a$a", 20), 0,
+			nil},
+		{"stages", double("FROM scratch AS a\nARG a=0123456789abcdef", "ARG a=$a$a", 20) +
+			"FROM a AS b\nARG b=$a$a\nFROM b AS c\nARG c=$a$b\n", 26, errLongValue},
+		{"many in a line", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=$a$a", 18) +
+			"LABEL " + strings.Repeat("a=$a ", 100) + "\n", 21, errLongValue},
+		{"heredoc", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=$a$a", 18) +
+			"COPY <<E /\n" + strings.Repeat("$a\n", 100) + "E\n", 21, errLongValue},
+		{"replacement", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=${a//?/$a}", 10), 5,
+			errLongValue},
+		{"whole match", double("FROM scratch\nENV a=0123456789abcdef", `ENV a=${a//*/\$0\$0\$0\$0}`,
+			30), 9, errLongPattern},
+		{"trimmed", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=$a$a", 19) +
+			"ENV b=${a%x}\n", 22, errLongPattern},
+		{"long pattern", double("FROM scratch\nENV a=0123456789abcdef", "ENV a=$a$a", 15) +
+			"ENV b=${a#$a}\n", 18, errLongPattern},
 		{"nested", "FROM scratch\nENV a=" + repeat("${b:-", 1_000_000) + "\n", 2, errNesting},
 		{"nested from", "FROM " + repeat("${b:-", 1_000_000) + "\n", 1, errNesting},
-		{"nested in quotes", "FROM scratch\nENV a=" + repeat(`"${b:-`, 1_000_000) + "\n", 2, errNesting},
-		{"nested --from", "FROM scratch\nCOPY --from=" + repeat("${b:-", 1_000_000) + " / /\n", 2, errNesting},
-		{"instructions", "FROM scratch\n" + strings.Repeat("USER a\n", 100_000), maxInstructions + 1, nil},
+		{"nested in quotes", "FROM scratch\nENV a=" + repeat(`"${b:-`, 1_000_000) + "\n", 2,
+			errNesting},
+		{"nested --from", "FROM scratch\nCOPY --from=" + repeat("${b:-", 1_000_000) + " / /\n", 2,
+			errNesting},
+		{"instructions", "FROM scratch\n" + strings.Repeat("USER a\n", 100_000),
+			maxInstructions + 1, nil},
 		{"lines", "FROM scratch\n" + strings.Repeat("\n", 1_000_000), maxLines + 1, nil},
 		{"variables", "FROM scratch\nENV " + numbered(100_001) + "\n", 2, errManyVariables},
-		{"labels", "FROM scratch\nLABEL " + numbered(50_001) + "\n" + strings.Repeat("LABEL a=b\n", 9000), 131, errManyVariables},
+		{"labels", "FROM scratch\nLABEL " + numbered(50_001) + "\n" +
+			strings.Repeat("LABEL a=b\n", 9000), 131, errManyVariables},
 		{"args", "FROM scratch\nARG " + numbered(100_001) + "\n", 2, errManyVariables},
 		{"global args", "ARG " + numbered(100_001) + "\nFROM scratch\n", 1, errManyVariables},
 	}
@@ -51,7 +66,8 @@ func TestExpansionLimits(t *testing.T) {
 				return
 			}
 			var e *Error
-			if !errors.As(err, &e) || e.Range.Start != tt.line || tt.err != nil && !errors.Is(err, tt.err) {
+			if !errors.As(err, &e) || e.Range.Start != tt.line ||
+				tt.err != nil && !errors.Is(err, tt.err) {
 				t.Errorf("got %.300v, want %v in line %d", err, tt.err, tt.line)
 			}
 		})
@@ -101,8 +117,10 @@ func walk(body string) error {
 // FuzzExpand: the measured bound is an upper bound, and concatenate gives the result of the lexer.
 func FuzzExpand(f *testing.F) {
 	for _, word := range []string{
-		"a$b$c", "${b}${c:-d}", "'$b'\"$b\"", `\$b"\$c\'"`, "${b//x/$c}", "${b/*/\\$0\\$0}", "${b#$c}", "${b%%*y}", "$1$@${b+${c+$d}}", "<<E $b", "`$b", "${b:?}",
-		"\xff$b", "${a/b", "${", "$", "é$bé", "${b//$x}/y}", "\"${b/'/\"/x}\"", "${b-\"}\"}", "'\\'$b", "$bb", "${bb}", "${0}${12a}",
+		"a$b$c", "${b}${c:-d}", "'$b'\"$b\"", `\$b"\$c\'"`, "${b//x/$c}", "${b/*/\\$0\\$0}",
+		"${b#$c}", "${b%%*y}", "$1$@${b+${c+$d}}", "<<E $b", "`$b", "${b:?}",
+		"\xff$b", "${a/b", "${", "$", "é$bé", "${b//$x}/y}", "\"${b/'/\"/x}\"", "${b-\"}\"}",
+		"'\\'$b", "$bb", "${bb}", "${0}${12a}",
 	} {
 		f.Add(word, "xx", "y/y", uint8(0))
 		f.Add(word, "", "\xff$b", uint8(7))

@@ -49,7 +49,8 @@ func Parse(name string, src []byte) (*File, error) {
 		return nil, f.fail(Range{}, errors.New("the Dockerfile cannot be empty"))
 	}
 	if bytes.Count(src, []byte("\n")) > maxLines {
-		return nil, f.fail(Range{Start: maxLines + 1, End: maxLines + 1}, fmt.Errorf("more than %d lines", maxLines))
+		return nil, f.fail(Range{Start: maxLines + 1, End: maxLines + 1},
+			fmt.Errorf("more than %d lines", maxLines))
 	}
 	res, err := bkparser.Parse(bytes.NewReader(src))
 	if err != nil {
@@ -58,7 +59,8 @@ func Parse(name string, src []byte) (*File, error) {
 	repairFlags(res.AST)
 	f.ast, f.escape, f.warnings = res.AST, res.EscapeToken, res.Warnings
 	if n := f.ast.Children; len(n) > maxInstructions {
-		return nil, f.fail(rangeOf(n[maxInstructions].Location()), fmt.Errorf("more than %d instructions", maxInstructions))
+		return nil, f.fail(rangeOf(n[maxInstructions].Location()),
+			fmt.Errorf("more than %d instructions", maxInstructions))
 	}
 	stages, _, err := f.instructions(silent)
 	if err != nil {
@@ -97,7 +99,8 @@ func (f *File) escapeDirective(err error) Range {
 }
 
 // instructions parses the FROMs and the instructions after them. The error is an *Error.
-func (f *File) instructions(l *linter.Linter) ([]instructions.Stage, []instructions.ArgCommand, error) {
+func (f *File) instructions(l *linter.Linter) ([]instructions.Stage,
+	[]instructions.ArgCommand, error) {
 	stages, meta, err := instructions.Parse(f.ast, l)
 	if err == nil && len(stages) == 0 {
 		err = errors.New("dockerfile contains no stages to build")

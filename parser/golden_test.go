@@ -34,7 +34,8 @@ func image(name string) (dockerspec.DockerOCIImage, error) {
 		img.Config.Labels = map[string]string{"one": "0", "kept": "yes"}
 		img.Config.ExposedPorts = map[string]struct{}{"22/tcp": {}}
 	case "trig":
-		img.Config.OnBuild = []string{"COPY . /src", "RUN --mount=from=busybox,target=/b make $WHAT", "ENV BUILT=1"}
+		img.Config.OnBuild = []string{"COPY . /src",
+			"RUN --mount=from=busybox,target=/b make $WHAT", "ENV BUILT=1"}
 	case "win":
 		img.OS = "windows"
 		img.Config.Env = []string{"A=b"}

@@ -124,7 +124,8 @@ func (l *lint) warnings() []Warning {
 	defer l.mu.Unlock()
 	out := slices.Clone(l.found)
 	slices.SortStableFunc(out, func(a, b Warning) int {
-		return cmp.Or(cmp.Compare(a.Range.Start, b.Range.Start), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Msg, b.Msg))
+		return cmp.Or(cmp.Compare(a.Range.Start, b.Range.Start), cmp.Compare(a.Rule, b.Rule),
+			cmp.Compare(a.Msg, b.Msg))
 	})
 	return out
 }
@@ -149,7 +150,8 @@ func (l *lint) checkContinuations(f *File) {
 	s := l.scope(nil)
 	for _, w := range f.warnings {
 		if w.URL == linter.RuleNoEmptyContinuation.URL && w.Location != nil {
-			s.run(&linter.RuleNoEmptyContinuation, []bkparser.Range{*w.Location}, linter.RuleNoEmptyContinuation.Format())
+			s.run(&linter.RuleNoEmptyContinuation, []bkparser.Range{*w.Location},
+				linter.RuleNoEmptyContinuation.Format())
 		}
 	}
 }
@@ -160,10 +162,12 @@ func (l *lint) checkStages(stages []instructions.Stage) {
 	names := map[string]bool{}
 	for _, st := range stages {
 		if st.Name == "context" || st.Name == "scratch" {
-			s.run(&linter.RuleReservedStageName, st.Location, linter.RuleReservedStageName.Format(st.Name))
+			s.run(&linter.RuleReservedStageName, st.Location,
+				linter.RuleReservedStageName.Format(st.Name))
 		}
 		if st.Name != "" && names[st.Name] {
-			s.run(&linter.RuleDuplicateStageName, st.Location, linter.RuleDuplicateStageName.Format(st.Name))
+			s.run(&linter.RuleDuplicateStageName, st.Location,
+				linter.RuleDuplicateStageName.Format(st.Name))
 		}
 		names[st.Name] = true
 	}
@@ -198,7 +202,8 @@ func (l *lint) checkCasing(s scope, stages []instructions.Stage) {
 	}
 	for _, w := range words {
 		if convert(w.text) != w.text {
-			s.run(&linter.RuleConsistentInstructionCasing, w.loc, linter.RuleConsistentInstructionCasing.Format(w.text, want))
+			s.run(&linter.RuleConsistentInstructionCasing, w.loc,
+				linter.RuleConsistentInstructionCasing.Format(w.text, want))
 		}
 	}
 }
@@ -211,7 +216,8 @@ func (l *lint) checkDefaultBases(stages []instructions.Stage, x expander, defaul
 			return
 		}
 		if _, err := reference.Parse(m.Result); err != nil {
-			l.scope(nil).run(&linter.RuleInvalidDefaultArgInFrom, st.Location, linter.RuleInvalidDefaultArgInFrom.Format(st.BaseName))
+			l.scope(nil).run(&linter.RuleInvalidDefaultArgInFrom, st.Location,
+				linter.RuleInvalidDefaultArgInFrom.Format(st.BaseName))
 		}
 	}
 }
@@ -220,7 +226,8 @@ func (l *lint) checkDefaultBases(stages []instructions.Stage, x expander, defaul
 func (s scope) fromArgs(declared []string, unmatched map[string]struct{}, loc []bkparser.Range) {
 	for _, k := range sortedKeys(unmatched) {
 		if !slices.Contains(declared, k) {
-			s.run(&linter.RuleUndefinedArgInFrom, loc, linter.RuleUndefinedArgInFrom.Format(k, suggest.Closest(k, declared)))
+			s.run(&linter.RuleUndefinedArgInFrom, loc,
+				linter.RuleUndefinedArgInFrom.Format(k, suggest.Closest(k, declared)))
 		}
 	}
 }
@@ -229,7 +236,8 @@ func (s scope) fromArgs(declared []string, unmatched map[string]struct{}, loc []
 func (s scope) fromPlatform(st *instructions.Stage, m shell.ProcessWordResult, globals env) {
 	if _, ok := m.Matched["TARGETPLATFORM"]; ok && len(m.Matched) == 1 && len(m.Unmatched) == 0 {
 		if v, _ := globals.Get("TARGETPLATFORM"); v == m.Result {
-			s.run(&linter.RuleRedundantTargetPlatform, st.Location, linter.RuleRedundantTargetPlatform.Format(st.Platform))
+			s.run(&linter.RuleRedundantTargetPlatform, st.Location,
+				linter.RuleRedundantTargetPlatform.Format(st.Platform))
 		}
 	}
 	if len(m.Matched) > 0 || len(m.Unmatched) > 0 {
@@ -239,7 +247,8 @@ func (s scope) fromPlatform(st *instructions.Stage, m shell.ProcessWordResult, g
 	if err != nil || strings.Contains(st.Name, p.OS) || strings.Contains(st.Name, p.Architecture) {
 		return
 	}
-	s.run(&linter.RuleFromPlatformFlagConstDisallowed, st.Location, linter.RuleFromPlatformFlagConstDisallowed.Format(m.Result))
+	s.run(&linter.RuleFromPlatformFlagConstDisallowed, st.Location,
+		linter.RuleFromPlatformFlagConstDisallowed.Format(m.Result))
 }
 
 // basePlatform compares the platform of a base image with the expected one.
@@ -248,12 +257,14 @@ func (s scope) basePlatform(name string, want, got ocispec.Platform, loc []bkpar
 	if want.OS == got.OS && want.Architecture == got.Architecture {
 		return
 	}
-	s.run(&linter.RuleInvalidBaseImagePlatform, loc, linter.RuleInvalidBaseImagePlatform.Format(name,
-		FormatPlatform(want), FormatPlatform(got)))
+	s.run(&linter.RuleInvalidBaseImagePlatform, loc,
+		linter.RuleInvalidBaseImagePlatform.Format(name,
+			FormatPlatform(want), FormatPlatform(got)))
 }
 
 var (
-	secretWords = []string{"apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"}
+	secretWords = []string{"apikey", "auth", "credential", "credentials", "key", "password",
+		"pword", "passwd", "secret", "token"}
 	publicWords = []string{"public", "file", "version"}
 )
 
@@ -261,7 +272,9 @@ var (
 // words.
 func hasWord(key string, words []string) bool {
 	for part := range strings.SplitSeq(key, "_") {
-		if slices.ContainsFunc(words, func(word string) bool { return strings.EqualFold(part, word) }) {
+		if slices.ContainsFunc(words, func(word string) bool {
+			return strings.EqualFold(part, word)
+		}) {
 			return true
 		}
 	}
@@ -270,7 +283,8 @@ func hasWord(key string, words []string) bool {
 
 func (s scope) secretKey(instruction, key string, loc []bkparser.Range) {
 	if hasWord(key, secretWords) && !hasWord(key, publicWords) {
-		s.run(&linter.RuleSecretsUsedInArgOrEnv, loc, linter.RuleSecretsUsedInArgOrEnv.Format(instruction, key))
+		s.run(&linter.RuleSecretsUsedInArgOrEnv, loc,
+			linter.RuleSecretsUsedInArgOrEnv.Format(instruction, key))
 	}
 }
 
@@ -301,7 +315,9 @@ func (i *ignoreFile) matches(src string) (string, bool) {
 	src = path.Clean(src)
 	if src == "." || src == "/" {
 		// The root is never excluded; it is only empty if all files are.
-		all := slices.ContainsFunc(i.texts, func(p string) bool { return p == "*" || p == "**" || p == "**/*" })
+		all := slices.ContainsFunc(i.texts, func(p string) bool {
+			return p == "*" || p == "**" || p == "**/*"
+		})
 		if !all {
 			return src, false
 		}

@@ -59,7 +59,8 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 	case *instructions.HealthCheckCommand:
 		w.once(&w.state.healthcheck, c)
 		h := c.Health
-		img.Config.Healthcheck = &dockerspec.HealthcheckConfig{Test: h.Test, Interval: h.Interval, Timeout: h.Timeout,
+		img.Config.Healthcheck = &dockerspec.HealthcheckConfig{Test: h.Test,
+			Interval: h.Interval, Timeout: h.Timeout,
 			StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries}
 		step.History = fmt.Sprintf("HEALTHCHECK %+v", *img.Config.Healthcheck)
 	case *instructions.UserCommand:
@@ -104,7 +105,8 @@ func (w *walker) pairs(verb string, c instructions.Command, kvs instructions.Key
 	b.WriteString(verb)
 	for _, kv := range kvs {
 		if kv.NoDelim {
-			w.rules.run(&linter.RuleLegacyKeyValueFormat, c.Location(), linter.RuleLegacyKeyValueFormat.Format(c.Name()))
+			w.rules.run(&linter.RuleLegacyKeyValueFormat, c.Location(),
+				linter.RuleLegacyKeyValueFormat.Format(c.Name()))
 		}
 		for _, part := range [...]string{" ", kv.Key, "=", kv.Value} {
 			b.WriteString(part)
@@ -178,12 +180,15 @@ func (w *walker) ports(c *instructions.ExposeCommand, spec string) ([]string, er
 		return nil, fmt.Errorf("invalid port: %q: invalid proto: %s", spec, proto)
 	}
 	if proto != strings.ToLower(proto) {
-		w.rules.run(&linter.RuleExposeProtoCasing, c.Location(), linter.RuleExposeProtoCasing.Format(spec))
+		w.rules.run(&linter.RuleExposeProtoCasing, c.Location(),
+			linter.RuleExposeProtoCasing.Format(spec))
 	}
 	if ip != "" || host != "" {
-		w.rules.run(&linter.RuleExposeInvalidFormat, c.Location(), linter.RuleExposeInvalidFormat.Format(spec))
+		w.rules.run(&linter.RuleExposeInvalidFormat, c.Location(),
+			linter.RuleExposeInvalidFormat.Format(spec))
 	}
-	if bare := strings.TrimSuffix(strings.TrimPrefix(ip, "["), "]"); ip != "" && net.ParseIP(bare) == nil {
+	if bare := strings.TrimSuffix(strings.TrimPrefix(ip, "["), "]"); ip != "" &&
+		net.ParseIP(bare) == nil {
 		return nil, fmt.Errorf("invalid IP address: %s", ip)
 	}
 	start, end, err := portRange(container)

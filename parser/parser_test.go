@@ -54,41 +54,77 @@ func TestErrors(t *testing.T) {
 	}{
 		{"empty", "", PlanOptions{}, "Dockerfile: the Dockerfile cannot be empty"},
 		{"only comments", "# nothing\n", PlanOptions{}, "Dockerfile:1: file with no instructions"},
-		{"no stage", "ARG A\n", PlanOptions{}, "Dockerfile: dockerfile contains no stages to build"},
-		{"before FROM", "RUN true\n", PlanOptions{}, "Dockerfile:1: no build stage in current context"},
-		{"unknown instruction", "FROM busybox\n\nRUNN true\n", PlanOptions{}, "Dockerfile:3: unknown instruction: RUNN (did you mean RUN?)"},
-		{"unknown flag", "FROM busybox\nCOPY --chwn=1 a b\n", PlanOptions{}, "Dockerfile:2: unknown flag: --chwn (did you mean chown?)"},
-		{"unknown mount key", "FROM busybox\nRUN --mount=type=cache,targe=/x true\n", PlanOptions{}, "Dockerfile:2: unexpected key 'targe' in 'targe=/x' (did you mean target?)"},
-		{"unknown mount type", "FROM busybox\nRUN --mount=type=cach,target=/x true\n", PlanOptions{}, `Dockerfile:2: unsupported mount type "cach" (did you mean cache?)`},
-		{"unknown target", "FROM busybox AS build\nFROM busybox AS test\n", PlanOptions{Target: "biuld"}, `Dockerfile: target stage "biuld" could not be found (did you mean build?); stages: build, test`},
-		{"blank base", "ARG B\nFROM $B\n", PlanOptions{}, "Dockerfile:2: base name ($B) should not be blank"},
-		{"bad base", "FROM bad@name\n", PlanOptions{}, `Dockerfile:1: parse image name "bad@name": invalid reference format`},
-		{"base in upper case", "FROM busybox AS Build\nFROM Build\n", PlanOptions{}, `Dockerfile:2: parse image name "Build": invalid reference format: repository name (library/Build) must be lowercase (did you mean the stage build?)`},
-		{"bad stage name", "FROM busybox AS 1st\n", PlanOptions{}, `Dockerfile:1: invalid name for build stage: "1st", name can't start with a number or contain symbols`},
-		{"bad platform", "FROM --platform=linx busybox\n", PlanOptions{}, `Dockerfile:1: parse platform: "linx": unknown operating system or architecture`},
-		{"platform argument", "FROM --platform=$BUILDPLATFROM busybox\n", PlanOptions{}, "Dockerfile:1: empty platform value from expression $BUILDPLATFROM (did you mean BUILDPLATFORM?)"},
-		{"itself", "FROM busybox AS a\nCOPY --from=a x y\n", PlanOptions{}, "Dockerfile:2: circular dependency detected on stage: a"},
+		{"no stage", "ARG A\n", PlanOptions{},
+			"Dockerfile: dockerfile contains no stages to build"},
+		{"before FROM", "RUN true\n", PlanOptions{},
+			"Dockerfile:1: no build stage in current context"},
+		{"unknown instruction", "FROM busybox\n\nRUNN true\n", PlanOptions{},
+			"Dockerfile:3: unknown instruction: RUNN (did you mean RUN?)"},
+		{"unknown flag", "FROM busybox\nCOPY --chwn=1 a b\n", PlanOptions{},
+			"Dockerfile:2: unknown flag: --chwn (did you mean chown?)"},
+		{"unknown mount key", "FROM busybox\nRUN --mount=type=cache,targe=/x true\n", PlanOptions{},
+			"Dockerfile:2: unexpected key 'targe' in 'targe=/x' (did you mean target?)"},
+		{"unknown mount type", "FROM busybox\nRUN --mount=type=cach,target=/x true\n",
+			PlanOptions{}, `Dockerfile:2: unsupported mount type "cach" (did you mean cache?)`},
+		{"unknown target", "FROM busybox AS build\nFROM busybox AS test\n",
+			PlanOptions{Target: "biuld"},
+			`Dockerfile: target stage "biuld" could not be found (did you mean build?); stages: build, test`},
+		{"blank base", "ARG B\nFROM $B\n", PlanOptions{},
+			"Dockerfile:2: base name ($B) should not be blank"},
+		{"bad base", "FROM bad@name\n", PlanOptions{},
+			`Dockerfile:1: parse image name "bad@name": invalid reference format`},
+		{"base in upper case", "FROM busybox AS Build\nFROM Build\n", PlanOptions{},
+			`Dockerfile:2: parse image name "Build": invalid reference format: repository name (library/Build) must be lowercase (did you mean the stage build?)`},
+		{"bad stage name", "FROM busybox AS 1st\n", PlanOptions{},
+			`Dockerfile:1: invalid name for build stage: "1st", name can't start with a number or contain symbols`},
+		{"bad platform", "FROM --platform=linx busybox\n", PlanOptions{},
+			`Dockerfile:1: parse platform: "linx": unknown operating system or architecture`},
+		{"platform argument", "FROM --platform=$BUILDPLATFROM busybox\n", PlanOptions{},
+			"Dockerfile:1: empty platform value from expression $BUILDPLATFROM (did you mean BUILDPLATFORM?)"},
+		{"itself", "FROM busybox AS a\nCOPY --from=a x y\n", PlanOptions{},
+			"Dockerfile:2: circular dependency detected on stage: a"},
 		{"circle", "FROM busybox AS a\nCOPY --from=b x y\nFROM busybox AS b\nRUN --mount=from=a,target=/a true\n", PlanOptions{}, "Dockerfile:4: circular dependency detected on stage: a"},
-		{"later stage", "FROM busybox AS a\nCOPY --from=b x y\nFROM busybox AS b\nFROM a\n", PlanOptions{}, `Dockerfile:2: cannot copy from stage "b", it needs to be defined before current stage "a"`},
-		{"index", "FROM busybox\nCOPY --from=1 x y\n", PlanOptions{}, "Dockerfile:2: invalid stage index 1"},
-		{"from with variable", "FROM busybox\nCOPY --from=$X x y\n", PlanOptions{}, "Dockerfile:2: variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround"},
-		{"required variable", "FROM busybox\nARG A=\"${B:?say which}\"\n", PlanOptions{}, `Dockerfile:2: failed to process "\"${B:?say which}\"": B: say which`},
-		{"required global", "ARG A=\"${B:?say which}\"\nFROM busybox\n", PlanOptions{}, `Dockerfile:1: failed to process "\"${B:?say which}\"": B: say which`},
-		{"copy of a URL", "FROM busybox\nCOPY https://example.com/x y\n", PlanOptions{}, "Dockerfile:2: source can't be a URL for COPY"},
-		{"copy of a repository", "FROM busybox\nCOPY git@example.com:x.git y\n", PlanOptions{}, "Dockerfile:2: source can't be a git ref for COPY"},
-		{"git query", "FROM busybox\nADD https://example.com/x.git?rev=1 y\n", PlanOptions{}, `Dockerfile:2: unexpected query "rev"`},
-		{"checksum of a file", "FROM busybox\nADD --checksum=sha256:00 a b\n", PlanOptions{}, "Dockerfile:2: checksum requires HTTP(S) or Git sources"},
-		{"chmod", "FROM busybox\nCOPY --chmod=8888 a b\n", PlanOptions{}, "Dockerfile:2: invalid chmod parameter: '8888'. it should be octal string and between 0 and 07777"},
-		{"link by name", "FROM busybox\nCOPY --link --chown=app a b\n", PlanOptions{}, "Dockerfile:2: --chown=app: user and group names can't be resolved when used with --link, use numeric uid[:gid] instead"},
-		{"mount on root", "FROM busybox\nRUN --mount=type=cache,target=/ true\n", PlanOptions{}, `Dockerfile:2: invalid mount target "/"`},
-		{"device", "FROM busybox\nRUN --device=vendor/x=y,required true\n", PlanOptions{}, "Dockerfile:2: RUN --device=vendor/x=y is required, and devices are not supported"},
-		{"signal", "FROM busybox\nSTOPSIGNAL SIGNOPE\n", PlanOptions{}, "Dockerfile:2: invalid signal: SIGNOPE"},
-		{"port", "FROM busybox\nEXPOSE 70000\n", PlanOptions{}, "Dockerfile:2: invalid containerPort: 70000"},
-		{"heredoc", "FROM busybox\nRUN <<EOF\nnever ends\n", PlanOptions{}, "Dockerfile:2: unterminated heredoc"},
-		{"trigger", "FROM busybox AS a\nONBUILD XYZZYX x\nFROM a\n", PlanOptions{}, `Dockerfile:3: parse ONBUILD trigger "XYZZYX x": unknown instruction: XYZZYX`},
-		{"check directive", "# check=skp=all\nFROM busybox\n", PlanOptions{}, `Dockerfile:1: parse check options: invalid check option "skp"`},
-		{"epoch", "FROM busybox\n", PlanOptions{BuildArgs: map[string]string{"SOURCE_DATE_EPOCH": "today"}}, "Dockerfile: invalid SOURCE_DATE_EPOCH: today"},
-		{"image that is not there", "FROM busybox\nFROM nowhere\n", PlanOptions{}, "Dockerfile:2: no such image"},
+		{"later stage", "FROM busybox AS a\nCOPY --from=b x y\nFROM busybox AS b\nFROM a\n",
+			PlanOptions{}, `Dockerfile:2: cannot copy from stage "b", it needs to be defined before current stage "a"`},
+		{"index", "FROM busybox\nCOPY --from=1 x y\n", PlanOptions{},
+			"Dockerfile:2: invalid stage index 1"},
+		{"from with variable", "FROM busybox\nCOPY --from=$X x y\n", PlanOptions{},
+			"Dockerfile:2: variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround"},
+		{"required variable", "FROM busybox\nARG A=\"${B:?say which}\"\n", PlanOptions{},
+			`Dockerfile:2: failed to process "\"${B:?say which}\"": B: say which`},
+		{"required global", "ARG A=\"${B:?say which}\"\nFROM busybox\n", PlanOptions{},
+			`Dockerfile:1: failed to process "\"${B:?say which}\"": B: say which`},
+		{"copy of a URL", "FROM busybox\nCOPY https://example.com/x y\n", PlanOptions{},
+			"Dockerfile:2: source can't be a URL for COPY"},
+		{"copy of a repository", "FROM busybox\nCOPY git@example.com:x.git y\n", PlanOptions{},
+			"Dockerfile:2: source can't be a git ref for COPY"},
+		{"git query", "FROM busybox\nADD https://example.com/x.git?rev=1 y\n", PlanOptions{},
+			`Dockerfile:2: unexpected query "rev"`},
+		{"checksum of a file", "FROM busybox\nADD --checksum=sha256:00 a b\n", PlanOptions{},
+			"Dockerfile:2: checksum requires HTTP(S) or Git sources"},
+		{"chmod", "FROM busybox\nCOPY --chmod=8888 a b\n", PlanOptions{},
+			"Dockerfile:2: invalid chmod parameter: '8888'. it should be octal string and between 0 and 07777"},
+		{"link by name", "FROM busybox\nCOPY --link --chown=app a b\n", PlanOptions{},
+			"Dockerfile:2: --chown=app: user and group names can't be resolved when used with --link, use numeric uid[:gid] instead"},
+		{"mount on root", "FROM busybox\nRUN --mount=type=cache,target=/ true\n", PlanOptions{},
+			`Dockerfile:2: invalid mount target "/"`},
+		{"device", "FROM busybox\nRUN --device=vendor/x=y,required true\n", PlanOptions{},
+			"Dockerfile:2: RUN --device=vendor/x=y is required, and devices are not supported"},
+		{"signal", "FROM busybox\nSTOPSIGNAL SIGNOPE\n", PlanOptions{},
+			"Dockerfile:2: invalid signal: SIGNOPE"},
+		{"port", "FROM busybox\nEXPOSE 70000\n", PlanOptions{},
+			"Dockerfile:2: invalid containerPort: 70000"},
+		{"heredoc", "FROM busybox\nRUN <<EOF\nnever ends\n", PlanOptions{},
+			"Dockerfile:2: unterminated heredoc"},
+		{"trigger", "FROM busybox AS a\nONBUILD XYZZYX x\nFROM a\n", PlanOptions{},
+			`Dockerfile:3: parse ONBUILD trigger "XYZZYX x": unknown instruction: XYZZYX`},
+		{"check directive", "# check=skp=all\nFROM busybox\n", PlanOptions{},
+			`Dockerfile:1: parse check options: invalid check option "skp"`},
+		{"epoch", "FROM busybox\n",
+			PlanOptions{BuildArgs: map[string]string{"SOURCE_DATE_EPOCH": "today"}},
+			"Dockerfile: invalid SOURCE_DATE_EPOCH: today"},
+		{"image that is not there", "FROM busybox\nFROM nowhere\n", PlanOptions{},
+			"Dockerfile:2: no such image"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -134,12 +170,14 @@ func TestTarget(t *testing.T) {
 }
 
 func TestTargets(t *testing.T) {
-	f, err := Parse("Dockerfile", []byte("# build compiles\nFROM --platform=$BUILDPLATFORM golang AS build\n\nFROM scratch\n"))
+	f, err := Parse("Dockerfile",
+		[]byte("# build compiles\nFROM --platform=$BUILDPLATFORM golang AS build\n\nFROM scratch\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []Target{
-		{Name: "build", Description: "compiles", Base: "golang", Platform: "$BUILDPLATFORM", Range: Range{2, 2}},
+		{Name: "build", Description: "compiles", Base: "golang",
+			Platform: "$BUILDPLATFORM", Range: Range{2, 2}},
 		{Base: "scratch", Default: true, Range: Range{4, 4}},
 	}
 	if diff := cmp.Diff(want, f.Targets()); diff != "" {
@@ -182,7 +220,8 @@ func TestWhatStaysOutOfKeysAndNames(t *testing.T) {
 	if strings.Contains(string(key), "proxy") {
 		t.Errorf("key %s has the proxy in it", key)
 	}
-	if want := []string{"HTTPS_PROXY=http://user:pass@proxy", "https_proxy=http://user:pass@proxy"}; !slices.Equal(run.Proxy, want) {
+	if want := []string{"HTTPS_PROXY=http://user:pass@proxy",
+		"https_proxy=http://user:pass@proxy"}; !slices.Equal(run.Proxy, want) {
 		t.Errorf("Proxy = %q, want %q", run.Proxy, want)
 	}
 	if want := "RUN --mount=type=secret,id=t,env=TOKEN curl ****"; s.Name != want {
@@ -313,22 +352,39 @@ func TestCheck(t *testing.T) {
 		rules     string
 		fails     bool
 	}{
-		{"default", body, PlanOptions{}, "JSONArgsRecommended ConsistentInstructionCasing WorkdirRelativePath", false},
-		{"skip one", "# check=skip=JSONArgsRecommended\n" + body, PlanOptions{}, "ConsistentInstructionCasing WorkdirRelativePath", false},
+		{"default", body, PlanOptions{},
+			"JSONArgsRecommended ConsistentInstructionCasing WorkdirRelativePath", false},
+		{"skip one", "# check=skip=JSONArgsRecommended\n" + body, PlanOptions{},
+			"ConsistentInstructionCasing WorkdirRelativePath", false},
 		{"skip all", "# check=skip=all;error=true\n" + body, PlanOptions{}, "", false},
-		{"error", "# check=error=true\n" + body, PlanOptions{}, "JSONArgsRecommended ConsistentInstructionCasing WorkdirRelativePath", true},
-		{"error by option", body, PlanOptions{Lint: LintOptions{Error: true, Skip: []string{"WorkdirRelativePath"}}}, "JSONArgsRecommended ConsistentInstructionCasing", true},
-		{"build argument", "# check=error=true\n" + body, PlanOptions{BuildArgs: map[string]string{"BUILDKIT_DOCKERFILE_CHECK": "skip=all"}}, "", false},
+		{"error", "# check=error=true\n" + body, PlanOptions{},
+			"JSONArgsRecommended ConsistentInstructionCasing WorkdirRelativePath", true},
+		{"error by option", body, PlanOptions{Lint: LintOptions{Error: true,
+			Skip: []string{"WorkdirRelativePath"}}},
+			"JSONArgsRecommended ConsistentInstructionCasing", true},
+		{"build argument", "# check=error=true\n" + body,
+			PlanOptions{BuildArgs: map[string]string{"BUILDKIT_DOCKERFILE_CHECK": "skip=all"}}, "",
+			false},
 		{"one instruction", "FROM busybox\n# check=skip=JSONArgsRecommended\nCMD shell form\nENTRYPOINT shell form\n", PlanOptions{}, "JSONArgsRecommended", false},
 		{"nothing to say", "# check=error=true\nFROM busybox\n", PlanOptions{}, "", false},
-		{"after a shebang", "#!/usr/bin/env docker\n# check=skip=all\n" + body, PlanOptions{}, "", false},
+		{"after a shebang", "#!/usr/bin/env docker\n# check=skip=all\n" + body,
+			PlanOptions{}, "", false},
 		{"size rules are off", "FROM busybox\nRUN apt-get update\n", PlanOptions{}, "", false},
-		{"size rules by name", "FROM busybox\nRUN apt-get update\n", PlanOptions{Lint: LintOptions{Experimental: []string{"PackageListsLeftBehind"}}}, "PackageListsLeftBehind", false},
-		{"platform of base", "FROM busybox\n", PlanOptions{Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"}}, "InvalidBaseImagePlatform", false},
-		{"default argument", "ARG V\nFROM busybox:$V\n", PlanOptions{BuildArgs: map[string]string{"V": "latest"}}, "InvalidDefaultArgInFrom", false},
-		{"secret", "FROM busybox\nARG API_TOKEN\nENV PUBLIC_KEY=1\n", PlanOptions{}, "SecretsUsedInArgOrEnv", false},
-		{"all stages", "FROM busybox AS a\nENV A=$UNSET\nFROM busybox\n", PlanOptions{AllStages: true}, "UndefinedVar", false},
-		{"only the target", "FROM busybox AS a\nENV A=$UNSET\nFROM busybox\n", PlanOptions{}, "", false},
+		{"size rules by name", "FROM busybox\nRUN apt-get update\n",
+			PlanOptions{Lint: LintOptions{Experimental: []string{"PackageListsLeftBehind"}}},
+			"PackageListsLeftBehind", false},
+		{"platform of base", "FROM busybox\n",
+			PlanOptions{Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"}},
+			"InvalidBaseImagePlatform", false},
+		{"default argument", "ARG V\nFROM busybox:$V\n",
+			PlanOptions{BuildArgs: map[string]string{"V": "latest"}},
+			"InvalidDefaultArgInFrom", false},
+		{"secret", "FROM busybox\nARG API_TOKEN\nENV PUBLIC_KEY=1\n", PlanOptions{},
+			"SecretsUsedInArgOrEnv", false},
+		{"all stages", "FROM busybox AS a\nENV A=$UNSET\nFROM busybox\n",
+			PlanOptions{AllStages: true}, "UndefinedVar", false},
+		{"only the target", "FROM busybox AS a\nENV A=$UNSET\nFROM busybox\n",
+			PlanOptions{}, "", false},
 		{"similar variable", "FROM busybox\nENV A=$PAHT\n", PlanOptions{}, "UndefinedVar", false},
 	}
 	for _, tt := range tests {
@@ -374,14 +430,16 @@ func TestWarningFields(t *testing.T) {
 }
 
 func TestResolved(t *testing.T) {
-	p := mustPlan(t, "FROM scratch\nCOPY --from=busybox a b\n", PlanOptions{Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"}})
+	p := mustPlan(t, "FROM scratch\nCOPY --from=busybox a b\n",
+		PlanOptions{Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"}})
 	in := steps(t, p)[0].Action.(*Copy).From.(ImageInput)
 	p.Resolved(in, Range{2, 2}, in.Platform)
 	if w := p.Warnings(); len(w) != 0 {
 		t.Errorf("right platform: warnings %v", w)
 	}
 	p.Resolved(in, Range{2, 2}, host)
-	if w := p.Warnings(); len(w) != 1 || w[0].Range.Start != 2 || w[0].Rule != "InvalidBaseImagePlatform" {
+	if w := p.Warnings(); len(w) != 1 || w[0].Range.Start != 2 ||
+		w[0].Rule != "InvalidBaseImagePlatform" {
 		t.Errorf("wrong platform: warnings %v", w)
 	}
 }
@@ -392,9 +450,11 @@ func TestFinish(t *testing.T) {
 		t.Fatal(err)
 	}
 	arm := ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v7"}
-	p := mustPlan(t, "FROM rich\n", PlanOptions{Labels: []string{"one=1", "empty=", "one=2"}, Platform: arm})
+	p := mustPlan(t, "FROM rich\n", PlanOptions{Labels: []string{"one=1", "empty=", "one=2"},
+		Platform: arm})
 	got := p.Finish(base)
-	if want := map[string]string{"one": "2", "empty": "", "kept": "yes"}; !cmp.Equal(got.Config.Labels, want) {
+	if want := map[string]string{"one": "2", "empty": "",
+		"kept": "yes"}; !cmp.Equal(got.Config.Labels, want) {
 		t.Errorf("Labels = %v, want %v", got.Config.Labels, want)
 	}
 	if base.Config.Labels["one"] != "0" {
@@ -422,7 +482,8 @@ func TestEpoch(t *testing.T) {
 		t.Errorf("Epoch of a global ARG = %v, want 5", p.Epoch)
 	}
 	for _, none := range []string{"", "context"} {
-		p := mustPlan(t, src[strings.Index(src, "FROM"):], PlanOptions{BuildArgs: map[string]string{"SOURCE_DATE_EPOCH": none}})
+		p := mustPlan(t, src[strings.Index(src, "FROM"):],
+			PlanOptions{BuildArgs: map[string]string{"SOURCE_DATE_EPOCH": none}})
 		if p.Epoch != nil {
 			t.Errorf("Epoch of %q = %v, want none", none, p.Epoch)
 		}
@@ -434,7 +495,8 @@ func TestEpoch(t *testing.T) {
 
 func TestSimilar(t *testing.T) {
 	p := mustPlan(t, "FROM busybox AS builder\nFROM busybox\n", PlanOptions{})
-	for in, want := range map[string]string{"bulder": "builder", "alpin": "alpine", "debain": "debian", "registry.example/x": ""} {
+	for in, want := range map[string]string{"bulder": "builder", "alpin": "alpine",
+		"debain": "debian", "registry.example/x": ""} {
 		if got := p.Similar(in); got != want {
 			t.Errorf("Similar(%q) = %q, want %q", in, got, want)
 		}
@@ -456,7 +518,8 @@ func TestContexts(t *testing.T) {
 		{"other tag", []string{"alpine:3.20"}, "image alpine linux/amd64"},
 	}
 	for _, tt := range tests {
-		if got := inputText(mustPlan(t, src, PlanOptions{Contexts: tt.contexts}).Stages[0].Base); got != tt.want {
+		if got := inputText(mustPlan(t, src,
+			PlanOptions{Contexts: tt.contexts}).Stages[0].Base); got != tt.want {
 			t.Errorf("%s: base = %q, want %q", tt.name, got, tt.want)
 		}
 	}
@@ -487,18 +550,22 @@ func FuzzParse(f *testing.F) {
 		f.Add(src)
 	}
 	for _, s := range []string{
-		"FROM busybox\nRUN <<A <<B\nA\nB\n", "FROM a$\n", "ARG A=${A:?\nFROM $A\n", "FROM busybox\nENV A=${B/\\//x} C=${A%%*}\n",
-		"#!x\n# check=skip=all\nFROM busybox\n", "FROM busybox\nONBUILD # check=x\n", "FROM busybox\nEXPOSE 0-65535:1\n",
+		"FROM busybox\nRUN <<A <<B\nA\nB\n", "FROM a$\n", "ARG A=${A:?\nFROM $A\n",
+		"FROM busybox\nENV A=${B/\\//x} C=${A%%*}\n",
+		"#!x\n# check=skip=all\nFROM busybox\n", "FROM busybox\nONBUILD # check=x\n",
+		"FROM busybox\nEXPOSE 0-65535:1\n",
 		"FROM busybox\nCOPY <<EOF <<-EOF /\nEOF\n\tEOF\n", "# escape=`\nFROM busybox\nRUN a`\n",
 	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
-		o := PlanOptions{BuildPlatform: host, BuildArgs: map[string]string{"A": "1"}, Contexts: []string{"ctx"}, AllStages: true}
+		o := PlanOptions{BuildPlatform: host, BuildArgs: map[string]string{"A": "1"},
+			Contexts: []string{"ctx"}, AllStages: true}
 		first, err1 := planText(src, o)
 		second, err2 := planText(src, o)
 		if (err1 == nil) != (err2 == nil) || first != second {
-			t.Errorf("two plans of one file differ: %v, %v\n%s", err1, err2, cmp.Diff(first, second))
+			t.Errorf("two plans of one file differ: %v, %v\n%s", err1, err2,
+				cmp.Diff(first, second))
 		}
 		var e *Error
 		if err1 != nil && !errors.As(err1, &e) {
@@ -508,7 +575,8 @@ func FuzzParse(f *testing.F) {
 }
 
 func BenchmarkPlan(b *testing.B) {
-	src := []byte("ARG V=1\nFROM busybox AS base\n" + strings.Repeat("ENV A=$PATH:x B=\"$A\"\nRUN --mount=type=cache,target=/c echo $A\nCOPY --chown=1:2 a b /c/\n", 50) +
+	src := []byte("ARG V=1\nFROM busybox AS base\n" +
+		strings.Repeat("ENV A=$PATH:x B=\"$A\"\nRUN --mount=type=cache,target=/c echo $A\nCOPY --chown=1:2 a b /c/\n", 50) +
 		"FROM base\nWORKDIR /x\nCOPY --from=base /a /b\nCMD [\"a\"]\n")
 	b.SetBytes(int64(len(src)))
 	b.ReportAllocs()

@@ -209,7 +209,8 @@ func (p *Plan) setGlobals(stages []instructions.Stage, meta []instructions.ArgCo
 
 // globalArgs adds global ARGs with their values: the given ones, otherwise the defaults, which
 // may use earlier ARGs.
-func globalArgs(e env, x expander, meta []instructions.ArgCommand, given map[string]string) (env, error) {
+func globalArgs(e env, x expander, meta []instructions.ArgCommand,
+	given map[string]string) (env, error) {
 	for _, c := range meta {
 		if len(e.kv)+len(c.Args) > maxVariables {
 			return env{}, bkparser.WithLocation(errManyVariables, c.Location())
@@ -257,8 +258,11 @@ func (p *Plan) setEpoch(stages []instructions.Stage) error {
 		p.setArg(epochArg, "")
 		return nil
 	}
-	if slices.ContainsFunc(stages, func(s instructions.Stage) bool { return strings.EqualFold(s.Name, v) }) {
-		return p.file.fail(Range{}, fmt.Errorf("SOURCE_DATE_EPOCH=%s: the time of a stage is not supported, give a number of seconds", v))
+	if slices.ContainsFunc(stages, func(s instructions.Stage) bool {
+		return strings.EqualFold(s.Name, v)
+	}) {
+		return p.file.fail(Range{},
+			fmt.Errorf("SOURCE_DATE_EPOCH=%s: the time of a stage is not supported, give a number of seconds", v))
 	}
 	return p.file.fail(Range{}, fmt.Errorf("invalid SOURCE_DATE_EPOCH: %s", v))
 }
@@ -283,7 +287,8 @@ func (p *Plan) setArg(key, value string) {
 
 // addStage resolves the FROM of a stage.
 func (p *Plan) addStage(i int, st *instructions.Stage) error {
-	s := &Stage{Index: i, Name: st.Name, Range: rangeOf(st.Location), plan: p, loc: st.Location, comments: st.Comments, nodes: p.file.blocks[i], commands: st.Commands}
+	s := &Stage{Index: i, Name: st.Name, Range: rangeOf(st.Location), plan: p, loc: st.Location,
+		comments: st.Comments, nodes: p.file.blocks[i], commands: st.Commands}
 	rules := p.lint.scope(st.Comments)
 	x := p.expander(i)
 	name, err := x.word(st.BaseName, p.globals)
@@ -315,12 +320,14 @@ func (p *Plan) addStage(i int, st *instructions.Stage) error {
 	return nil
 }
 
-func (p *Plan) fromPlatform(st *instructions.Stage, x expander, rules scope) (ocispec.Platform, error) {
+func (p *Plan) fromPlatform(st *instructions.Stage, x expander,
+	rules scope) (ocispec.Platform, error) {
 	m, err := x.word(st.Platform, p.globals)
 	rules.fromArgs(p.declared, m.Unmatched, st.Location)
 	rules.fromPlatform(st, m, p.globals)
 	if err != nil {
-		return ocispec.Platform{}, fmt.Errorf("process arguments for platform %s: %w", st.Platform, err)
+		return ocispec.Platform{}, fmt.Errorf("process arguments for platform %s: %w", st.Platform,
+			err)
 	}
 	similar := func(err error) error {
 		for _, k := range sortedKeys(m.Unmatched) {
@@ -331,7 +338,8 @@ func (p *Plan) fromPlatform(st *instructions.Stage, x expander, rules scope) (oc
 		return err
 	}
 	if m.Result == "" {
-		return ocispec.Platform{}, similar(fmt.Errorf("empty platform value from expression %s", st.Platform))
+		return ocispec.Platform{}, similar(fmt.Errorf("empty platform value from expression %s",
+			st.Platform))
 	}
 	platform, err := ParsePlatform(m.Result)
 	if err != nil {
@@ -421,7 +429,8 @@ func familiarName(name string) string {
 func (s *Stage) countSteps() {
 	for _, c := range s.commands {
 		switch c := c.(type) {
-		case *instructions.AddCommand, *instructions.CopyCommand, *instructions.RunCommand, *instructions.WorkdirCommand:
+		case *instructions.AddCommand, *instructions.CopyCommand, *instructions.RunCommand,
+			*instructions.WorkdirCommand:
 			s.Total++
 		case *instructions.OnbuildCommand:
 			s.triggers = append(s.triggers, c.Expression)
@@ -429,7 +438,8 @@ func (s *Stage) countSteps() {
 	}
 	if in, ok := s.Base.(StageInput); ok {
 		for _, t := range in.Stage.triggers {
-			if word, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(t)), " "); slices.Contains([]string{"add", "copy", "run", "workdir"}, word) {
+			if word, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(t)),
+				" "); slices.Contains([]string{"add", "copy", "run", "workdir"}, word) {
 				s.Total++
 			}
 		}
@@ -471,7 +481,8 @@ func (p *Plan) stageNames() []string {
 // that of a stage or of a common base image. It is "" if no name is similar.
 func (p *Plan) Similar(name string) string {
 	options := p.stageNames()
-	for _, s := range []string{"alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"} {
+	for _, s := range []string{"alpine", "busybox", "centos", "debian", "golang",
+		"ubuntu", "fedora"} {
 		options = append(options, s, s+":latest")
 	}
 	return suggest.Closest(name, options)
@@ -572,7 +583,8 @@ func (p *Plan) checkCycles() error {
 		state[s] = entered
 		for _, n := range s.Needs {
 			if state[n] == entered {
-				return p.file.fail(s.useOf(n), fmt.Errorf("circular dependency detected on stage: %s", n.label()))
+				return p.file.fail(s.useOf(n),
+					fmt.Errorf("circular dependency detected on stage: %s", n.label()))
 			}
 			if state[n] == left {
 				continue
@@ -644,13 +656,15 @@ func (s *Stage) mayUse(other *Stage, as string) error {
 	if other.replaced || other.Index < s.Index {
 		return nil
 	}
-	return fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q", as, s.label())
+	return fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q",
+		as, s.label())
 }
 
 // Resolved reports to the rules the platform of an image that a step takes files from. It need
 // not be called for bases of stages.
 func (p *Plan) Resolved(in ImageInput, at Range, got ocispec.Platform) {
-	loc := []bkparser.Range{{Start: bkparser.Position{Line: at.Start}, End: bkparser.Position{Line: at.End}}}
+	loc := []bkparser.Range{{Start: bkparser.Position{Line: at.Start},
+		End: bkparser.Position{Line: at.End}}}
 	p.lint.scope(nil).basePlatform(in.Ref, in.Platform, got, loc)
 }
 
@@ -664,7 +678,8 @@ func (p *Plan) Warnings() []Warning { return p.lint.warnings() }
 // first mistake. The walk of a stage with a mistake, and of those based on it, ends there; the
 // others are still walked, for their findings. visit, if it is not nil, is called with each
 // step.
-func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error), visit func(*Stage, Step)) error {
+func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error),
+	visit func(*Stage, Step)) error {
 	if visit == nil {
 		visit = func(*Stage, Step) {}
 	}
@@ -678,7 +693,8 @@ func (p *Plan) Violations() error { return p.lint.err() }
 
 // walk walks all steps in order and returns the configuration of each stage without a mistake.
 // The error is the first mistake.
-func (p *Plan) walk(base func(*Stage) (dockerspec.DockerOCIImage, error), visit func(*Stage, Step)) (map[*Stage]dockerspec.DockerOCIImage, error) {
+func (p *Plan) walk(base func(*Stage) (dockerspec.DockerOCIImage, error),
+	visit func(*Stage, Step)) (map[*Stage]dockerspec.DockerOCIImage, error) {
 	done := map[*Stage]dockerspec.DockerOCIImage{}
 	var first error
 	for _, s := range p.Stages {
@@ -699,7 +715,9 @@ func (p *Plan) walk(base func(*Stage) (dockerspec.DockerOCIImage, error), visit 
 }
 
 // walkStage walks the steps of one stage.
-func (p *Plan) walkStage(s *Stage, done map[*Stage]dockerspec.DockerOCIImage, base func(*Stage) (dockerspec.DockerOCIImage, error), visit func(*Stage, Step)) (dockerspec.DockerOCIImage, error) {
+func (p *Plan) walkStage(s *Stage, done map[*Stage]dockerspec.DockerOCIImage,
+	base func(*Stage) (dockerspec.DockerOCIImage, error),
+	visit func(*Stage, Step)) (dockerspec.DockerOCIImage, error) {
 	var img dockerspec.DockerOCIImage
 	switch in := s.Base.(type) {
 	case StageInput:

@@ -51,7 +51,8 @@ type gitRef struct {
 
 // parseGit returns nil for a source that is not a git reference.
 func parseGit(src string) (*gitRef, error) {
-	if strings.HasPrefix(src, "./") || strings.HasPrefix(src, "../") || !strings.Contains(src, "://") && !strings.Contains(src, "@") {
+	if strings.HasPrefix(src, "./") || strings.HasPrefix(src, "../") ||
+		!strings.Contains(src, "://") && !strings.Contains(src, "@") {
 		return nil, nil // a path, as in most cases
 	}
 	var query url.Values
@@ -135,7 +136,8 @@ func gitOptions(query url.Values, ref, subdir string) (*gitRef, error) {
 	if s := query.Get("subdir"); s != "" && subdir != "" && s != subdir {
 		return nil, fmt.Errorf("subdir conflicts: %q vs %q", subdir, s)
 	}
-	for _, r := range []string{query.Get("ref"), withPrefix(query.Get("tag"), "refs/tags/"), withPrefix(query.Get("branch"), "refs/heads/")} {
+	for _, r := range []string{query.Get("ref"), withPrefix(query.Get("tag"), "refs/tags/"),
+		withPrefix(query.Get("branch"), "refs/heads/")} {
 		if r == "" {
 			continue
 		}

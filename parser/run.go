@@ -30,7 +30,8 @@ func (w *walker) run(c *instructions.RunCommand, step *Step) error {
 	if err := checkDevices(c); err != nil {
 		return err
 	}
-	run := &Run{Env: w.state.env.kv, Proxy: w.plan.proxy, Dir: path.Clean(w.state.dir), User: w.state.img.Config.User}
+	run := &Run{Env: w.state.env.kv, Proxy: w.plan.proxy, Dir: path.Clean(w.state.dir),
+		User: w.state.img.Config.User}
 	args, display, err := w.runArgs(c, run)
 	if err != nil {
 		return err
@@ -58,7 +59,8 @@ func (w *walker) run(c *instructions.RunCommand, step *Step) error {
 // runArgs returns the command without the shell, and the text for the display. A heredoc alone
 // is a script, which is run by the interpreter that it names. With other text on the line, the
 // shell reads all of it.
-func (w *walker) runArgs(c *instructions.RunCommand, run *Run) (args []string, display string, err error) {
+func (w *walker) runArgs(c *instructions.RunCommand,
+	run *Run) (args []string, display string, err error) {
 	display = c.String()
 	if len(c.Files) == 0 {
 		return c.CmdLine, display, nil
@@ -157,7 +159,9 @@ func (w *walker) mounts(c *instructions.RunCommand, run *Run) error {
 			return err
 		}
 	}
-	slices.SortStableFunc(run.Mounts, func(a, b RunMount) int { return strings.Compare(a.Target, b.Target) })
+	slices.SortStableFunc(run.Mounts, func(a, b RunMount) int {
+		return strings.Compare(a.Target, b.Target)
+	})
 	run.Mounts = slices.Concat(run.Mounts, secrets, sockets)
 	if _, ok := w.state.env.Get("SSH_AUTH_SOCK"); !ok && len(sockets) > 0 {
 		run.Env = w.state.env.set("SSH_AUTH_SOCK", sockets[0].Target).kv

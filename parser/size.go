@@ -63,11 +63,13 @@ type copied struct {
 
 var recursiveFlag = pattern(`^-[A-Za-z]*R[A-Za-z]*$|^--recursive$`)
 
-var archiveSuffixes = []string{".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tbz", ".tbz2", ".txz", ".zip", ".7z"}
+var archiveSuffixes = []string{".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tbz",
+	".tbz2", ".txz", ".zip", ".7z"}
 
 func isArchiveName(name string) bool {
 	name = strings.ToLower(name)
-	return slices.ContainsFunc(archiveSuffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) })
+	return slices.ContainsFunc(archiveSuffixes,
+		func(suffix string) bool { return strings.HasSuffix(name, suffix) })
 }
 
 // checkCopySize records the places that files are copied to.
@@ -94,7 +96,8 @@ func (w *walker) checkRunSize(c *instructions.RunCommand, run *Run) {
 			script = string(f.Data)
 		}
 		commands = nil
-		for line := range strings.FieldsFuncSeq(script, func(c rune) bool { return strings.ContainsRune(";&|\n", c) }) {
+		for line := range strings.FieldsFuncSeq(script,
+			func(c rune) bool { return strings.ContainsRune(";&|\n", c) }) {
 			commands = append(commands, strings.Fields(line))
 		}
 	}
@@ -121,17 +124,25 @@ type packageTool struct {
 }
 
 var packageTools = []packageTool{
-	{[]string{"apt-get", "apt"}, []string{"update"}, "/var/lib/apt/lists", pattern(`rm\s+-\S*r\S*\s.*?/var/lib/apt`)},
-	{[]string{"apk"}, []string{"add", "update", "upgrade"}, "/var/cache/apk", pattern(`--no-cache|rm\s+-\S*r\S*\s.*?/var/cache/apk`)},
-	{[]string{"yum"}, []string{"install", "update", "upgrade"}, "/var/cache/yum", pattern(`yum\s.*?clean\s+all|rm\s+-\S*r\S*\s.*?/var/cache`)},
-	{[]string{"dnf", "microdnf"}, []string{"install", "update", "upgrade"}, "/var/cache/dnf", pattern(`dnf\s.*?clean\s+all|rm\s+-\S*r\S*\s.*?/var/cache`)},
-	{[]string{"zypper"}, []string{"in", "install", "update", "up"}, "/var/cache/zypp", pattern(`zypper\s.*?(clean|cc)\b|rm\s+-\S*r\S*\s.*?/var/cache`)},
+	{[]string{"apt-get", "apt"}, []string{"update"}, "/var/lib/apt/lists",
+		pattern(`rm\s+-\S*r\S*\s.*?/var/lib/apt`)},
+	{[]string{"apk"}, []string{"add", "update", "upgrade"}, "/var/cache/apk",
+		pattern(`--no-cache|rm\s+-\S*r\S*\s.*?/var/cache/apk`)},
+	{[]string{"yum"}, []string{"install", "update", "upgrade"}, "/var/cache/yum",
+		pattern(`yum\s.*?clean\s+all|rm\s+-\S*r\S*\s.*?/var/cache`)},
+	{[]string{"dnf", "microdnf"}, []string{"install", "update", "upgrade"}, "/var/cache/dnf",
+		pattern(`dnf\s.*?clean\s+all|rm\s+-\S*r\S*\s.*?/var/cache`)},
+	{[]string{"zypper"}, []string{"in", "install", "update", "up"}, "/var/cache/zypp",
+		pattern(`zypper\s.*?(clean|cc)\b|rm\s+-\S*r\S*\s.*?/var/cache`)},
 }
 
-func (w *walker) checkPackages(c *instructions.RunCommand, run *Run, script string, words []string) {
+func (w *walker) checkPackages(c *instructions.RunCommand, run *Run,
+	script string, words []string) {
 	for _, t := range packageTools {
 		if !slices.Contains(t.names, words[0]) ||
-			!slices.ContainsFunc(words[1:], func(s string) bool { return slices.Contains(t.verbs, s) }) || t.clean().MatchString(script) {
+			!slices.ContainsFunc(words[1:], func(s string) bool {
+				return slices.Contains(t.verbs, s)
+			}) || t.clean().MatchString(script) {
 			continue
 		}
 		mounted := slices.ContainsFunc(run.Mounts, func(m RunMount) bool {
@@ -150,7 +161,8 @@ func (w *walker) checkUnpack(c *instructions.RunCommand, words []string) {
 	for _, e := range w.state.sizes.copied {
 		for _, name := range e.archives {
 			if slices.ContainsFunc(words[1:], func(s string) bool { return path.Base(s) == name }) {
-				w.rules.run(&ruleArchiveCopied, c.Location(), ruleArchiveCopied.Format(name, rangeOf(e.loc).Start))
+				w.rules.run(&ruleArchiveCopied, c.Location(),
+					ruleArchiveCopied.Format(name, rangeOf(e.loc).Start))
 			}
 		}
 	}
@@ -161,7 +173,8 @@ func (w *walker) checkRecursive(c *instructions.RunCommand, words []string) {
 	if instead == "" || !slices.ContainsFunc(words, recursiveFlag().MatchString) {
 		return
 	}
-	args := slices.DeleteFunc(slices.Clone(words[1:]), func(s string) bool { return strings.HasPrefix(s, "-") })
+	args := slices.DeleteFunc(slices.Clone(words[1:]),
+		func(s string) bool { return strings.HasPrefix(s, "-") })
 	for i, arg := range args {
 		if i == 0 {
 			continue // owner or mode
@@ -171,9 +184,13 @@ func (w *walker) checkRecursive(c *instructions.RunCommand, words []string) {
 			dir = path.Join(w.state.dir, dir)
 		}
 		dir = path.Clean(strings.Trim(dir, `"'`))
-		earlier := slices.ContainsFunc(w.state.sizes.copied, func(e copied) bool { return within(e.dest, dir) || within(dir, e.dest) && e.dest != "/" })
+		earlier := slices.ContainsFunc(w.state.sizes.copied,
+			func(e copied) bool {
+				return within(e.dest, dir) || within(dir, e.dest) && e.dest != "/"
+			})
 		if earlier || slices.Contains([]string{"/", "/usr", "/etc", "/var", "/home", "/opt"}, dir) {
-			w.rules.run(&ruleRecursiveChange, c.Location(), ruleRecursiveChange.Format(words[0], dir, instead))
+			w.rules.run(&ruleRecursiveChange, c.Location(),
+				ruleRecursiveChange.Format(words[0], dir, instead))
 		}
 	}
 }

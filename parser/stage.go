@@ -104,7 +104,8 @@ func (s *Stage) begin(base dockerspec.DockerOCIImage) (state, error) {
 	if in, ok := s.Base.(StageInput); ok {
 		parent := in.Stage.final.Load()
 		if parent == nil {
-			return st, fmt.Errorf("stage %q has to be walked before stage %q", in.Stage.label(), s.label())
+			return st, fmt.Errorf("stage %q has to be walked before stage %q",
+				in.Stage.label(), s.label())
 		}
 		st.env, st.args, st.workdirSet = parent.env, parent.args, parent.workdirSet
 		st.sizes = parent.sizes
@@ -276,7 +277,8 @@ func (w *walker) dispatch(c instructions.Command, step *Step) error {
 func (w *walker) workdir(c *instructions.WorkdirCommand, step *Step) error {
 	st := &w.state
 	if !st.workdirSet && !isAbs(c.Path, w.os()) {
-		w.rules.run(&linter.RuleWorkdirRelativePath, c.Location(), linter.RuleWorkdirRelativePath.Format(c.Path))
+		w.rules.run(&linter.RuleWorkdirRelativePath, c.Location(),
+			linter.RuleWorkdirRelativePath.Format(c.Path))
 	}
 	st.workdirSet = true
 	if err := st.chdir(c.Path, w.os()); err != nil {
@@ -333,7 +335,8 @@ func (w *walker) arg(c *instructions.ArgCommand, step *Step) error {
 // one, which has no effect.
 func (w *walker) once(last *[]bkparser.Range, c instructions.Command) {
 	if *last != nil {
-		w.rules.run(&linter.RuleMultipleInstructionsDisallowed, *last, linter.RuleMultipleInstructionsDisallowed.Format(c.Name()))
+		w.rules.run(&linter.RuleMultipleInstructionsDisallowed, *last,
+			linter.RuleMultipleInstructionsDisallowed.Format(c.Name()))
 	}
 	*last = c.Location()
 }
@@ -351,12 +354,14 @@ func (w *walker) withShell(args []string) []string {
 }
 
 // commandLine returns the command of CMD or ENTRYPOINT.
-func (w *walker) commandLine(c instructions.Command, line instructions.ShellDependantCmdLine) []string {
+func (w *walker) commandLine(c instructions.Command,
+	line instructions.ShellDependantCmdLine) []string {
 	if !line.PrependShell {
 		return line.CmdLine
 	}
 	if len(w.state.img.Config.Shell) == 0 {
-		w.rules.run(&linter.RuleJSONArgsRecommended, c.Location(), linter.RuleJSONArgsRecommended.Format(c.Name()))
+		w.rules.run(&linter.RuleJSONArgsRecommended, c.Location(),
+			linter.RuleJSONArgsRecommended.Format(c.Name()))
 	}
 	return w.withShell(line.CmdLine)
 }

@@ -17,16 +17,24 @@ func TestParsePlatform(t *testing.T) {
 		{"linux/amd64", ocispec.Platform{OS: "linux", Architecture: "amd64"}, "linux/amd64"},
 		{"linux/x86_64", ocispec.Platform{OS: "linux", Architecture: "amd64"}, "linux/amd64"},
 		{"Linux/AArch64", ocispec.Platform{OS: "linux", Architecture: "arm64"}, "linux/arm64"},
-		{"linux/arm64/v8", ocispec.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}, "linux/arm64/v8"},
+		{"linux/arm64/v8", ocispec.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"},
+			"linux/arm64/v8"},
 		{"linux/arm", ocispec.Platform{OS: "linux", Architecture: "arm"}, "linux/arm"},
-		{"linux/arm/7", ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v7"}, "linux/arm/v7"},
-		{"linux/armel", ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v6"}, "linux/arm/v6"},
-		{"linux/amd64/v2", ocispec.Platform{OS: "linux", Architecture: "amd64", Variant: "v2"}, "linux/amd64/v2"},
+		{"linux/arm/7", ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v7"},
+			"linux/arm/v7"},
+		{"linux/armel", ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v6"},
+			"linux/arm/v6"},
+		{"linux/amd64/v2", ocispec.Platform{OS: "linux", Architecture: "amd64", Variant: "v2"},
+			"linux/amd64/v2"},
 		{"macos/arm64", ocispec.Platform{OS: "darwin", Architecture: "arm64"}, "darwin/arm64"},
-		{"windows(10.0.17763)/amd64", ocispec.Platform{OS: "windows", OSVersion: "10.0.17763", Architecture: "amd64"}, "windows(10.0.17763)/amd64"},
-		{"windows(10.0+win32k+a)/amd64", ocispec.Platform{OS: "windows", OSVersion: "10.0", OSFeatures: []string{"a", "win32k"}, Architecture: "amd64"}, "windows(10.0+a+win32k)/amd64"},
+		{"windows(10.0.17763)/amd64", ocispec.Platform{OS: "windows", OSVersion: "10.0.17763",
+			Architecture: "amd64"}, "windows(10.0.17763)/amd64"},
+		{"windows(10.0+win32k+a)/amd64", ocispec.Platform{OS: "windows", OSVersion: "10.0",
+			OSFeatures: []string{"a", "win32k"}, Architecture: "amd64"},
+			"windows(10.0+a+win32k)/amd64"},
 		{"386", ocispec.Platform{OS: h.OS, Architecture: "386"}, h.OS + "/386"},
-		{"freebsd", ocispec.Platform{OS: "freebsd", Architecture: h.Architecture}, "freebsd/" + h.Architecture},
+		{"freebsd", ocispec.Platform{OS: "freebsd", Architecture: h.Architecture},
+			"freebsd/" + h.Architecture},
 		{"local", h, FormatPlatform(h)},
 	}
 	for _, tt := range tests {
@@ -42,15 +50,18 @@ func TestParsePlatform(t *testing.T) {
 			t.Errorf("FormatPlatform(%q) = %q, want %q", tt.in, text, tt.text)
 		}
 	}
-	for _, bad := range []string{"", "linx", "linux/", "linux/a b", "a/b/c/d", "*/amd64", "linux(/amd64"} {
+	for _, bad := range []string{"", "linx", "linux/", "linux/a b", "a/b/c/d",
+		"*/amd64", "linux(/amd64"} {
 		if p, err := ParsePlatform(bad); err == nil {
 			t.Errorf("ParsePlatform(%q) = %v, want an error", bad, p)
 		}
 	}
-	if got := NormalizePlatform(ocispec.Platform{OS: "linux", Architecture: "arm"}).Variant; got != "v7" {
+	if got := NormalizePlatform(ocispec.Platform{OS: "linux",
+		Architecture: "arm"}).Variant; got != "v7" {
 		t.Errorf("variant of linux/arm = %q, want v7", got)
 	}
-	if got := NormalizePlatform(ocispec.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}).Variant; got != "" {
+	if got := NormalizePlatform(ocispec.Platform{OS: "linux", Architecture: "arm64",
+		Variant: "v8"}).Variant; got != "" {
 		t.Errorf("variant of linux/arm64/v8 = %q, want none", got)
 	}
 }
@@ -92,7 +103,8 @@ func TestSourceKind(t *testing.T) {
 }
 
 func TestCheckChmod(t *testing.T) {
-	for _, ok := range []string{"0", "755", "0644", "7777", "u=rwx", "u=rwX,go=rX", "+x", "a+rw,o-w", "g=u", "ug+s,+t", "u+r-w"} {
+	for _, ok := range []string{"0", "755", "0644", "7777", "u=rwx", "u=rwX,go=rX", "+x",
+		"a+rw,o-w", "g=u", "ug+s,+t", "u+r-w"} {
 		if err := checkChmod(ok); err != nil {
 			t.Errorf("checkChmod(%q) = %v", ok, err)
 		}
@@ -105,12 +117,14 @@ func TestCheckChmod(t *testing.T) {
 }
 
 func TestCheckSignal(t *testing.T) {
-	for _, ok := range []string{"SIGTERM", "term", "Kill", "9", "64", "-3", "SIGRTMIN", "RTMIN+15", "sigrtmax-14"} {
+	for _, ok := range []string{"SIGTERM", "term", "Kill", "9", "64", "-3", "SIGRTMIN",
+		"RTMIN+15", "sigrtmax-14"} {
 		if err := checkSignal(ok); err != nil {
 			t.Errorf("checkSignal(%q) = %v", ok, err)
 		}
 	}
-	for _, bad := range []string{"", "0", "SIG", "NOPE", "RTMIN+0", "RTMIN+16", "RTMAX-15", "TERM KILL", " "} {
+	for _, bad := range []string{"", "0", "SIG", "NOPE", "RTMIN+0", "RTMIN+16",
+		"RTMAX-15", "TERM KILL", " "} {
 		if checkSignal(bad) == nil {
 			t.Errorf("checkSignal(%q) = nil", bad)
 		}
@@ -137,7 +151,8 @@ func TestResolvePath(t *testing.T) {
 	for _, tt := range tests {
 		got, err := resolvePath(tt.dir, tt.p, tt.os, tt.keep)
 		if err != nil || got != tt.want {
-			t.Errorf("resolvePath(%q, %q, %s) = %q, %v, want %q", tt.dir, tt.p, tt.os, got, err, tt.want)
+			t.Errorf("resolvePath(%q, %q, %s) = %q, %v, want %q", tt.dir, tt.p,
+				tt.os, got, err, tt.want)
 		}
 	}
 	for _, bad := range []string{"D:", `D:\x`, `\\server\x`} {
@@ -145,7 +160,8 @@ func TestResolvePath(t *testing.T) {
 			t.Errorf("resolvePath(%q, windows) = %q, want an error", bad, got)
 		}
 	}
-	for in, want := range map[string]string{"/a/../b/": "/b/", "/./.": "/.", "/": "/", "//a//b": "/a/b", "/x/.": "/x/."} {
+	for in, want := range map[string]string{"/a/../b/": "/b/", "/./.": "/.", "/": "/",
+		"//a//b": "/a/b", "/x/.": "/x/."} {
 		if got := cleanDest(in); got != want {
 			t.Errorf("cleanDest(%q) = %q, want %q", in, got, want)
 		}
@@ -164,7 +180,8 @@ func TestEnvOrder(t *testing.T) {
 	if _, ok := next.del("A").Get("A"); ok {
 		t.Error("A is still there after del")
 	}
-	if got, want := replaceEnv([]string{"A=1", "B=2"}, "A", "A=3"), []string{"A=3", "B=2"}; !cmp.Equal(got, want) {
+	if got, want := replaceEnv([]string{"A=1", "B=2"}, "A", "A=3"),
+		[]string{"A=3", "B=2"}; !cmp.Equal(got, want) {
 		t.Errorf("replaceEnv = %q, want %q: a configuration keeps its order", got, want)
 	}
 }

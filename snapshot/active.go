@@ -72,7 +72,8 @@ func (s *Store) pin(dir string, parent ID) ([]string, error) {
 // newInfo returns the Info of a snapshot whose files have all been written.
 func (s *Store) newInfo(id, parent ID) Info {
 	mark := s.ledger.Mark()
-	return Info{ID: id, Parent: parent, Created: time.Now().UTC(), Driver: s.drv.name(), Boot: mark.Boot, Syncs: mark.Syncs}
+	return Info{ID: id, Parent: parent, Created: time.Now().UTC(), Driver: s.drv.name(),
+		Boot: mark.Boot, Syncs: mark.Syncs}
 }
 
 // Mounts returns the mounts for reading and writing the snapshot. They may be made again after they

@@ -61,7 +61,8 @@ func copyAttributes(src, dst int, st *unix.Stat_t) error {
 	times := [2]unix.Timespec{st.Atim, st.Mtim}
 	// Without a path utimensat(2) changes the descriptor's file, on every kernel. AT_EMPTY_PATH is
 	// newer.
-	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(dst), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0)
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(dst), 0,
+		uintptr(unsafe.Pointer(&times)), 0, 0, 0)
 	if errno != 0 {
 		return os.NewSyscallError("utimensat", errno)
 	}

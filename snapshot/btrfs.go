@@ -49,7 +49,8 @@ func (btrfs) prepare(ctx context.Context, dir string, chain []string) error {
 }
 
 func (btrfs) remove(tmp int, name string) error {
-	fd, err := unix.Openat(tmp, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(tmp, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+		0)
 	if err == nil {
 		// This removes the subvolume at once and not file by file. It needs root, or the mount
 		// option user_subvol_rm_allowed. An empty subvolume can be removed like a directory (Linux
@@ -80,7 +81,8 @@ type volArgs struct {
 func subvolume(dir int, request uintptr, source int) error {
 	args := volArgs{fd: int64(source)}
 	copy(args.name[:], fsDir)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(dir), request, uintptr(unsafe.Pointer(&args)))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(dir), request,
+		uintptr(unsafe.Pointer(&args)))
 	if errno != 0 {
 		return errno
 	}

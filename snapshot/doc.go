@@ -45,7 +45,8 @@ const maxID = 200
 // reserved are the names in a store's root that are not snapshots.
 var reserved = map[ID]bool{
 	".": true, "..": true, "tmp": true, "empty": true, "lock": true, fuseHome: true, fullHome: true,
-	"ids": true, "ids.new": true, "synced": true, "synced.new": true, "probe": true, "probe.new": true,
+	"ids": true, "ids.new": true, "synced": true, "synced.new": true,
+	"probe": true, "probe.new": true,
 }
 
 // Validate returns an error when id cannot be the name of a snapshot. IDs may come from images, so
@@ -56,7 +57,8 @@ func (id ID) Validate() error {
 	}
 	for i := range len(id) {
 		c := id[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '.' && c != '-' {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' &&
+			c != '.' && c != '-' {
 			return fmt.Errorf("snapshot name %q has a character other than letters, digits, '_', '.' and '-'", string(id))
 		}
 	}

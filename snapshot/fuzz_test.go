@@ -10,7 +10,8 @@ import (
 // FuzzInfo checks that an info.json is either read or reported as damaged, and that no parent is
 // outside of the store.
 func FuzzInfo(f *testing.F) {
-	for _, text := range []string{`{}`, `{"parent":"0123456789abcdef0123456789abcdef"}`, `{"parent":"../../x"}`, `{"parent":5}`, `null`, `[`, ``} {
+	for _, text := range []string{`{}`, `{"parent":"0123456789abcdef0123456789abcdef"}`,
+		`{"parent":"../../x"}`, `{"parent":5}`, `null`, `[`, ``} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -22,7 +22,8 @@ func Open(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{top: root, root: root, user: o.UserNS, ledger: o.Ledger, empty: filepath.Join(root, "empty"), known: make(map[ID]*node), leased: o.Lease}
+	s := &Store{top: root, root: root, user: o.UserNS, ledger: o.Ledger,
+		empty: filepath.Join(root, "empty"), known: make(map[ID]*node), leased: o.Lease}
 	if err := s.open(o); err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", root, err)
 	}
@@ -32,7 +33,8 @@ func Open(root string, o Options) (*Store, error) {
 func (s *Store) open(o Options) error {
 	if s.ledger == nil {
 		var err error
-		if s.ledger, err = ledger.Open(s.root); err != nil { // the file of this ledger does not exist and is not made
+		// the file of this ledger does not exist and is not made
+		if s.ledger, err = ledger.Open(s.root); err != nil {
 			return err
 		}
 	}
@@ -62,7 +64,8 @@ func makeDirs(root string) error {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return err
 	}
-	if err := os.Mkdir(filepath.Join(root, "tmp"), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(filepath.Join(root, "tmp"), 0o700); err != nil &&
+		!errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	empty := filepath.Join(root, "empty")
@@ -131,7 +134,8 @@ func isIDMapping(text string) bool {
 	for line := range strings.Lines(text) {
 		var kind string
 		var first, count uint32
-		if n, err := fmt.Sscanf(line, "%s %d %d\n", &kind, &first, &count); n != 3 || err != nil || line != fmt.Sprintf("%s %d %d\n", kind, first, count) {
+		if n, err := fmt.Sscanf(line, "%s %d %d\n", &kind, &first, &count); n != 3 || err != nil ||
+			line != fmt.Sprintf("%s %d %d\n", kind, first, count) {
 			return false
 		}
 		kinds[kind]++

@@ -17,9 +17,11 @@ import (
 // to the chain, with whiteouts (0:0 devices) and opaque marks (xattrs). fuse-overlayfs uses the
 // same layout with another mount type, and with marks of its own that seal translates.
 type overlay struct {
-	kind  string // mount.Overlay or mount.FuseOverlay
-	user  bool   // marks are user.overlay.*, since overlayfs in a user namespace cannot set trusted.*
-	empty string // an empty directory: an overlay needs at least one lower directory, and a view two
+	kind string // mount.Overlay or mount.FuseOverlay
+	// marks are user.overlay.*, since overlayfs in a user namespace cannot set trusted.*
+	user bool
+	// an empty directory: an overlay needs at least one lower directory, and a view two
+	empty string
 	// steady is set to leave out the option "volatile", which Linux has since 5.10.
 	steady bool
 }
@@ -55,7 +57,8 @@ func (o *overlay) writable(dir string, chain []string) []mount.Mount {
 		chain = []string{o.empty}
 	}
 	return []mount.Mount{{
-		Type: o.kind, Lower: chain, Upper: filepath.Join(dir, fsDir), Work: filepath.Join(dir, workName), Options: o.options(true),
+		Type: o.kind, Lower: chain, Upper: filepath.Join(dir, fsDir),
+		Work: filepath.Join(dir, workName), Options: o.options(true),
 	}}
 }
 
@@ -136,7 +139,8 @@ func (o *overlay) translate(dir string, lower []string) error {
 		return &os.PathError{Op: "lstat", Path: dir, Err: err}
 	}
 	// fuse-overlayfs marks every new directory, with a file that only fuse-overlayfs makes.
-	marked := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == fuseOpaque })
+	marked := slices.ContainsFunc(entries,
+		func(e os.DirEntry) bool { return e.Name() == fuseOpaque })
 	hides := anyExists(lower)
 	if marked {
 		lower = nil
@@ -152,16 +156,19 @@ func (o *overlay) translate(dir string, lower []string) error {
 	// The kernel and layers mark only directories that hide something. fuse-overlayfs also
 	// interprets the kernel's attributes as marks, and lets a command set those of user.overlay.*,
 	// which must be removed.
-	marks := []string{"user.overlay.opaque", "user.overlay.redirect", "user.overlay.metacopy", o.opaqueName()}
+	marks := []string{"user.overlay.opaque", "user.overlay.redirect",
+		"user.overlay.metacopy", o.opaqueName()}
 	if marked && hides {
 		marks = slices.DeleteFunc(marks, func(name string) bool { return name == o.opaqueName() })
 	}
 	for _, name := range marks {
-		if err := unix.Lremovexattr(dir, name); err != nil && err != unix.ENODATA && err != unix.ENOTSUP {
+		if err := unix.Lremovexattr(dir, name); err != nil && err != unix.ENODATA &&
+			err != unix.ENOTSUP {
 			return &os.PathError{Op: "removexattr", Path: dir, Err: err}
 		}
 	}
-	err = unix.UtimesNanoAt(unix.AT_FDCWD, dir, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+	err = unix.UtimesNanoAt(unix.AT_FDCWD, dir, []unix.Timespec{st.Atim, st.Mtim},
+		unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return &os.PathError{Op: "utimensat", Path: dir, Err: err}
 	}
@@ -235,7 +242,9 @@ func dropVoidWhiteout(path, name string, lower []string) error {
 
 // anyHas reports whether one of the directories has a file of that name.
 func anyHas(dirs []string, name string) bool {
-	return slices.ContainsFunc(dirs, func(dir string) bool { return anyExists([]string{filepath.Join(dir, name)}) })
+	return slices.ContainsFunc(dirs, func(dir string) bool {
+		return anyExists([]string{filepath.Join(dir, name)})
+	})
 }
 
 func anyExists(paths []string) bool {
@@ -249,7 +258,9 @@ func anyExists(paths []string) bool {
 }
 
 func (o *overlay) translateXattrs(path string) error {
-	all, err := dirfd.XattrsOf(path, func(name []byte) bool { return strings.HasPrefix(string(name), fuseXattrs) })
+	all, err := dirfd.XattrsOf(path, func(name []byte) bool {
+		return strings.HasPrefix(string(name), fuseXattrs)
+	})
 	if err != nil {
 		return &os.PathError{Op: "read xattrs", Path: path, Err: err}
 	}

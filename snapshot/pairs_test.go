@@ -22,10 +22,18 @@ var foreignMarks = map[string]func(dir string) error{
 	"user.overlay.opaque=x":     setMark("user.overlay.opaque", "x"),
 	"trusted.overlay.opaque":    setMark("trusted.overlay.opaque", "y"),
 	"user.overlay.redirect":     setMark("user.overlay.redirect", "/other"),
-	"user.overlay.metacopy":     func(dir string) error { return unix.Setxattr(dir+"/own", "user.overlay.metacopy", nil, 0) },
-	"user.overlay.whiteout":     func(dir string) error { return unix.Setxattr(dir+"/own", "user.overlay.whiteout", nil, 0) },
-	"a file .wh.old":            func(dir string) error { return os.WriteFile(dir+"/.wh.old", nil, 0o644) },
-	"a file .wh..wh..opq":       func(dir string) error { return os.WriteFile(dir+"/.wh..wh..opq", nil, 0o644) },
+	"user.overlay.metacopy": func(dir string) error {
+		return unix.Setxattr(dir+"/own", "user.overlay.metacopy", nil, 0)
+	},
+	"user.overlay.whiteout": func(dir string) error {
+		return unix.Setxattr(dir+"/own", "user.overlay.whiteout", nil, 0)
+	},
+	"a file .wh.old": func(dir string) error {
+		return os.WriteFile(dir+"/.wh.old", nil, 0o644)
+	},
+	"a file .wh..wh..opq": func(dir string) error {
+		return os.WriteFile(dir+"/.wh..wh..opq", nil, 0o644)
+	},
 }
 
 func setMark(name, value string) func(string) error {
@@ -46,7 +54,8 @@ func TestPairsOfDrivers(t *testing.T) {
 		for mark, set := range foreignMarks {
 			root := mounttest.TempDir(t)
 			want, err := makeMarked(t, openDriver(t, root, maker), set)
-			if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL) {
+			if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) ||
+				errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL) {
 				continue // the driver does not let a command make it
 			}
 			if err != nil {
@@ -55,11 +64,13 @@ func TestPairsOfDrivers(t *testing.T) {
 			}
 			for _, reader := range drivers {
 				s := openDriver(t, root, reader)
-				if _, err := s.Stat("marked"); errors.Is(err, snapshot.ErrNotExist) && reader != maker {
+				if _, err := s.Stat("marked"); errors.Is(err, snapshot.ErrNotExist) &&
+					reader != maker {
 					continue
 				}
 				if got := show(t, s, "marked"); got != want {
-					t.Errorf("%s, made by %s, read by %s (-want +got)\n%s", mark, maker, reader, cmp.Diff(want, got))
+					t.Errorf("%s, made by %s, read by %s (-want +got)\n%s", mark, maker,
+						reader, cmp.Diff(want, got))
 				}
 			}
 		}
@@ -89,9 +100,12 @@ func makeMarked(t *testing.T, s *snapshot.Store, set func(dir string) error) (st
 		id   snapshot.ID
 		make func(dir string) error
 	}{
-		{"base", func(dir string) error { return fstree.Make(dir, "file d/old 0644 old\nfile other/f 0644 f\n") }},
+		{"base", func(dir string) error {
+			return fstree.Make(dir, "file d/old 0644 old\nfile other/f 0644 f\n")
+		}},
 		{"marked", func(dir string) error {
-			return errors.Join(os.WriteFile(filepath.Join(dir, "d/own"), nil, 0o644), set(filepath.Join(dir, "d")))
+			return errors.Join(os.WriteFile(filepath.Join(dir, "d/own"), nil, 0o644),
+				set(filepath.Join(dir, "d")))
 		}},
 	} {
 		a, err := s.Prepare(t.Context(), parent)

@@ -88,7 +88,8 @@ func CheckPlace(name, root string) error {
 		return err
 	}
 	var st unix.Statfs_t
-	for err = unix.Statfs(root, &st); err == unix.ENOENT && root != "/"; err = unix.Statfs(root, &st) {
+	for err = unix.Statfs(root, &st); err == unix.ENOENT &&
+		root != "/"; err = unix.Statfs(root, &st) {
 		root = filepath.Dir(root)
 	}
 	if err != nil || isBtrfs(st) {
@@ -164,7 +165,8 @@ func probeKey(root, boot string, o Options) string {
 	seccomp, _ := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
 	label, _ := smallfile.Read("/proc/self/attr/current")
 	return fmt.Sprintf("%s %s user=%t dev=%x ino=%d caps=%x%08x seccomp=%d label=%q\n",
-		mount.Overlay, boot, o.UserNS, st.Dev, st.Ino, caps[1].Effective, caps[0].Effective, seccomp, label)
+		mount.Overlay, boot, o.UserNS, st.Dev, st.Ino, caps[1].Effective,
+		caps[0].Effective, seccomp, label)
 }
 
 // probeFile records that overlayfs works. Probing costs a millisecond, which can be more than a
@@ -194,7 +196,8 @@ func remember(root, key string) {
 }
 
 func newOverlay(root string, o Options) *overlay {
-	return &overlay{kind: mount.Overlay, user: o.UserNS, empty: filepath.Join(root, "empty"), steady: needKernel(5, 10, "") != nil}
+	return &overlay{kind: mount.Overlay, user: o.UserNS, empty: filepath.Join(root, "empty"),
+		steady: needKernel(5, 10, "") != nil}
 }
 
 func tryCopy(root string, _ Options) (driver, error) {
@@ -223,7 +226,8 @@ func tryFuse(root string, o Options) (driver, error) {
 	}
 	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("needs /dev/fuse: %v", err) // not wrapped: the cause is not the state directory
+		// not wrapped: the cause is not the state directory
+		return nil, fmt.Errorf("needs /dev/fuse: %v", err)
 	}
 	unix.Close(dev)
 	if strings.Contains(root, ":") {
@@ -346,8 +350,12 @@ func (o *overlay) exercise(merged int) error {
 			}
 		}},
 		{"remove a file", func() error { return unix.Unlinkat(merged, "file", 0) }},
-		{"remove a directory", func() error { return unix.Unlinkat(merged, "dir/sub", unix.AT_REMOVEDIR) }},
-		{"remove a directory", func() error { return unix.Unlinkat(merged, "dir", unix.AT_REMOVEDIR) }},
+		{"remove a directory", func() error {
+			return unix.Unlinkat(merged, "dir/sub", unix.AT_REMOVEDIR)
+		}},
+		{"remove a directory", func() error {
+			return unix.Unlinkat(merged, "dir", unix.AT_REMOVEDIR)
+		}},
 		{"make a directory", func() error { return unix.Mkdirat(merged, "dir", 0o755) }},
 	} {
 		if err := step.do(); err != nil {
@@ -365,11 +373,13 @@ func (o *overlay) checkUpper(upper, lower string) error {
 		}
 	}
 	var st unix.Stat_t
-	if err := unix.Lstat(upper+"/file", &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
+	if err := unix.Lstat(upper+"/file", &st); err != nil ||
+		st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
 		return errors.New("a removed file leaves no whiteout")
 	}
 	var value [1]byte
-	if n, err := unix.Lgetxattr(upper+"/dir", o.opaqueName(), value[:]); err != nil || n != 1 || value[0] != 'y' {
+	if n, err := unix.Lgetxattr(upper+"/dir", o.opaqueName(), value[:]); err != nil ||
+		n != 1 || value[0] != 'y' {
 		return fmt.Errorf("a replaced directory is not marked with %s", o.opaqueName())
 	}
 	return checkTypes(upper)

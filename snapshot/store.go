@@ -21,8 +21,9 @@ import (
 // Store is a directory of snapshots. Its methods may be called concurrently, and several processes
 // may have the same directory open. It keeps no descriptor, so it need not be closed.
 type Store struct {
-	top    string // absolute path of the directory of all drivers' stores
-	root   string // directory of this store: that of the driver in use, or in Others of another driver
+	top string // absolute path of the directory of all drivers' stores
+	// directory of this store: that of the driver in use, or in Others of another driver
+	root   string
 	drv    driver
 	user   bool // marks are user.overlay.*
 	ledger *ledger.Ledger
@@ -342,8 +343,10 @@ func (s *Store) Remove(_ context.Context, id ID) error {
 // They are for listing, measuring and removing these snapshots.
 func (s *Store) Others() []*Store {
 	var others []*Store
-	for _, drv := range []driver{&overlay{kind: mount.Overlay, user: s.user}, &overlay{kind: mount.FuseOverlay, user: s.user}, btrfs{}} {
-		o := &Store{top: s.top, root: filepath.Join(s.top, drv.home()), drv: drv, user: s.user, ledger: s.ledger, known: make(map[ID]*node)}
+	for _, drv := range []driver{&overlay{kind: mount.Overlay, user: s.user},
+		&overlay{kind: mount.FuseOverlay, user: s.user}, btrfs{}} {
+		o := &Store{top: s.top, root: filepath.Join(s.top, drv.home()), drv: drv, user: s.user,
+			ledger: s.ledger, known: make(map[ID]*node)}
 		if drv.home() == s.drv.home() {
 			continue
 		}
@@ -454,7 +457,8 @@ var errDamaged = errors.New("it is damaged")
 func readInfo(dir string) (Info, error) {
 	data, err := smallfile.Read(filepath.Join(dir, infoFile))
 	if err != nil {
-		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) ||
+			errors.Is(err, unix.ENOMEM) {
 			return Info{}, err // the error does not concern the file
 		}
 		return Info{}, fmt.Errorf("%w: %w", errDamaged, err)

@@ -44,7 +44,8 @@ func commit(t testing.TB, s *Store, id, parent ID, text string) {
 func TestValidate(t *testing.T) {
 	for id, ok := range map[ID]bool{
 		"a": true, "sha256-0a.B_c": true, "...": true, ID(strings.Repeat("x", maxID)): true,
-		"": false, ".": false, "..": false, "a/b": false, "tmp": false, "lock": false, "ids.new": false, "a\x00": false, "é": false,
+		"": false, ".": false, "..": false, "a/b": false, "tmp": false, "lock": false,
+		"ids.new": false, "a\x00": false, "é": false,
 		ID(strings.Repeat("x", maxID+1)): false,
 	} {
 		if err := id.Validate(); (err == nil) != ok {
@@ -121,7 +122,8 @@ func TestRemoveAllDescriptors(t *testing.T) {
 	finish, err := s.RemoveAll(ids)
 	check(t, err)
 	if n := open() - before; n > maxTrashLocks {
-		t.Errorf("%d snapshots that are being removed have %d open files, want at most %d", len(ids), n, maxTrashLocks)
+		t.Errorf("%d snapshots that are being removed have %d open files, want at most %d",
+			len(ids), n, maxTrashLocks)
 	}
 	testStore(t, filepath.Dir(s.tmp())) // Open removes what is not locked
 	check(t, finish())
@@ -142,14 +144,20 @@ func TestDamaged(t *testing.T) {
 		return func() error { return os.WriteFile(info(), []byte(content), 0o600) }
 	}
 	for name, damage := range map[string]func() error{
-		"no info":         func() error { return os.Remove(info()) },
-		"empty info":      write(""),
-		"cut info":        write(`{"parent":"x","cre`),
-		"hostile info":    write(`{"parent":"../../etc"}`),
-		"directory":       func() error { return errors.Join(os.Remove(info()), os.Mkdir(info(), 0o700)) },
-		"no tree":         func() error { return os.RemoveAll(s.fs("a")) },
-		"file as tree":    func() error { return errors.Join(os.RemoveAll(s.fs("a")), os.WriteFile(s.fs("a"), nil, 0o600)) },
-		"file as a whole": func() error { return errors.Join(os.RemoveAll(s.dir("a")), os.WriteFile(s.dir("a"), nil, 0o600)) },
+		"no info":      func() error { return os.Remove(info()) },
+		"empty info":   write(""),
+		"cut info":     write(`{"parent":"x","cre`),
+		"hostile info": write(`{"parent":"../../etc"}`),
+		"directory": func() error {
+			return errors.Join(os.Remove(info()), os.Mkdir(info(), 0o700))
+		},
+		"no tree": func() error { return os.RemoveAll(s.fs("a")) },
+		"file as tree": func() error {
+			return errors.Join(os.RemoveAll(s.fs("a")), os.WriteFile(s.fs("a"), nil, 0o600))
+		},
+		"file as a whole": func() error {
+			return errors.Join(os.RemoveAll(s.dir("a")), os.WriteFile(s.dir("a"), nil, 0o600))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			commit(t, s, "a", "", "file f 0644 old\n")
@@ -193,7 +201,8 @@ func TestDamagedIDs(t *testing.T) {
 	path := filepath.Join(root, "ids")
 	whole, err := os.ReadFile(path)
 	check(t, err)
-	for _, text := range []string{"", "x", string(whole[:len(whole)-1]), "\x00" + string(whole[1:]), string(whole) + "garbage", "uid 0 1\n", "uid 0 1\nuid 0 1\n", "vid 0 1\n" + string(whole)} {
+	for _, text := range []string{"", "x", string(whole[:len(whole)-1]), "\x00" + string(whole[1:]),
+		string(whole) + "garbage", "uid 0 1\n", "uid 0 1\nuid 0 1\n", "vid 0 1\n" + string(whole)} {
 		check(t, os.WriteFile(path, []byte(text), 0o600))
 		_, err := Open(root, Options{UserNS: mounttest.UserNS()})
 		if err == nil || !strings.Contains(err.Error(), path+" is damaged") {
@@ -203,7 +212,8 @@ func TestDamagedIDs(t *testing.T) {
 }
 
 func TestUnknownDriver(t *testing.T) {
-	if _, err := Open(t.TempDir(), Options{Driver: "zfs"}); err == nil || !strings.Contains(err.Error(), `"zfs"`) {
+	if _, err := Open(t.TempDir(), Options{Driver: "zfs"}); err == nil ||
+		!strings.Contains(err.Error(), `"zfs"`) {
 		t.Errorf("Open = %v, want an error that names the driver", err)
 	}
 }
@@ -223,7 +233,9 @@ func TestProbeOnOverlay(t *testing.T) {
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	root := dir + "/state"
 	for _, r := range Probe(root, Options{UserNS: mounttest.UserNS()}) {
-		if r.Name == mount.Overlay && (r.OK || !strings.Contains(r.Reason, "is on overlayfs, which cannot hold an overlay's upper directory")) {
+		if r.Name == mount.Overlay && (r.OK ||
+			!strings.Contains(r.Reason,
+				"is on overlayfs, which cannot hold an overlay's upper directory")) {
 			t.Errorf("overlay: %+v, want a reason", r)
 		}
 		if r.Name == "copy" && !r.OK {
@@ -233,7 +245,8 @@ func TestProbeOnOverlay(t *testing.T) {
 	if got := testStore(t, root).Driver(); got == mount.Overlay {
 		t.Error("Open has taken overlay")
 	}
-	if _, err := Open(root, Options{Driver: mount.Overlay, UserNS: mounttest.UserNS()}); err == nil {
+	if _, err := Open(root, Options{Driver: mount.Overlay,
+		UserNS: mounttest.UserNS()}); err == nil {
 		t.Error("Open with a driver that does not work is no error")
 	}
 }
@@ -256,7 +269,8 @@ func TestRemembered(t *testing.T) {
 		t.Error("remembered over a boot")
 	}
 	other := t.TempDir()
-	if probeKey(other, s.ledger.Boot(), o) == key || probeKey(root, s.ledger.Boot(), Options{UserNS: !o.UserNS}) == key {
+	if probeKey(other, s.ledger.Boot(), o) == key ||
+		probeKey(root, s.ledger.Boot(), Options{UserNS: !o.UserNS}) == key {
 		t.Error("the key does not tell directories or namespaces apart")
 	}
 }

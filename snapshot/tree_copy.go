@@ -129,7 +129,8 @@ func readEntries(dir int) ([]entry, error) {
 // to a directory without write permission, and each new entry changes the directory's time.
 func (c *copier) subdir(ctx context.Context, src, dst int, e *entry, path string) error {
 	path += e.name
-	in, err := unix.Openat(src, e.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	in, err := unix.Openat(src, e.name, unix.O_RDONLY|unix.O_DIRECTORY|
+		unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -137,7 +138,8 @@ func (c *copier) subdir(ctx context.Context, src, dst int, e *entry, path string
 	if err := unix.Mkdirat(dst, e.name, 0o700); err != nil {
 		return &os.PathError{Op: "mkdir", Path: path, Err: err}
 	}
-	out, err := unix.Openat(dst, e.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	out, err := unix.Openat(dst, e.name, unix.O_RDONLY|unix.O_DIRECTORY|
+		unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -201,7 +203,8 @@ func (c *copier) special(src, dst int, e *entry) error {
 	} else if err := unix.Mknodat(dst, e.name, e.st.Mode, int(e.st.Rdev)); err != nil {
 		return os.NewSyscallError("mknod", err)
 	}
-	if err := unix.Fchownat(dst, e.name, int(e.st.Uid), int(e.st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fchownat(dst, e.name, int(e.st.Uid), int(e.st.Gid),
+		unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return os.NewSyscallError("chown", err)
 	}
 	if e.st.Mode&unix.S_IFMT != unix.S_IFLNK {
@@ -213,11 +216,13 @@ func (c *copier) special(src, dst int, e *entry) error {
 		return err
 	}
 	times := []unix.Timespec{e.st.Atim, e.st.Mtim}
-	return os.NewSyscallError("utimensat", unix.UtimesNanoAt(dst, e.name, times, unix.AT_SYMLINK_NOFOLLOW))
+	return os.NewSyscallError("utimensat",
+		unix.UtimesNanoAt(dst, e.name, times, unix.AT_SYMLINK_NOFOLLOW))
 }
 
 func (c *copier) file(ctx context.Context, src, dst int, e *entry) error {
-	in, err := unix.Openat(src, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOATIME, 0)
+	in, err := unix.Openat(src, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOATIME,
+		0)
 	if err == unix.EPERM { // only the owner may use O_NOATIME
 		in, err = unix.Openat(src, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	}
@@ -225,7 +230,8 @@ func (c *copier) file(ctx context.Context, src, dst int, e *entry) error {
 		return os.NewSyscallError("open", err)
 	}
 	defer unix.Close(in)
-	out, err := unix.Openat(dst, e.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	out, err := unix.Openat(dst, e.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|
+		unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return os.NewSyscallError("create", err)
 	}

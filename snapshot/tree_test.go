@@ -106,7 +106,8 @@ const copyText = `
 `
 
 func TestCopyTree(t *testing.T) {
-	mounttest.Need(t) // setting attributes of a file that its owner may not write needs a capability
+	// setting attributes of a file that its owner may not write needs a capability
+	mounttest.Need(t)
 	testCopyTree(t, t.TempDir())
 }
 
@@ -122,7 +123,8 @@ func TestCopyTreeReflink(t *testing.T) {
 	out, err := os.Create(dir + "/two")
 	check(t, err)
 	defer out.Close()
-	check(t, c.content(t.Context(), int(in.Fd()), int(out.Fd()), &unix.Stat_t{Size: 1 << 20, Blocks: 1 << 11}))
+	check(t, c.content(t.Context(), int(in.Fd()), int(out.Fd()),
+		&unix.Stat_t{Size: 1 << 20, Blocks: 1 << 11}))
 	if c.reflink != works || c.ranged != untried {
 		t.Error("it was copied and not shared")
 	}
@@ -162,7 +164,8 @@ func testCopyTree(t *testing.T, dir string) {
 func TestCopyTreeHoles(t *testing.T) {
 	dir := t.TempDir()
 	check(t, os.Mkdir(dir+"/from", 0o755))
-	for name, at := range map[string][]int64{"middle": {8 << 20}, "start": {0}, "none": nil, "both": {0, 16 << 20}} {
+	for name, at := range map[string][]int64{"middle": {8 << 20}, "start": {0}, "none": nil,
+		"both": {0, 16 << 20}} {
 		f, err := os.Create(dir + "/from/" + name)
 		check(t, err)
 		for _, off := range at {
@@ -202,7 +205,8 @@ func TestCopyTreeByHand(t *testing.T) {
 	defer out.Close()
 	c := copier{}
 	c.reflink, c.ranged = fails, fails
-	check(t, c.content(t.Context(), int(in.Fd()), int(out.Fd()), &unix.Stat_t{Size: int64(len(content)), Blocks: 1 << 20}))
+	check(t, c.content(t.Context(), int(in.Fd()), int(out.Fd()),
+		&unix.Stat_t{Size: int64(len(content)), Blocks: 1 << 20}))
 	if got, err := os.ReadFile(dir + "/to"); string(got) != content {
 		t.Errorf("%d bytes, %v, want the same %d", len(got), err, len(content))
 	}
@@ -262,7 +266,8 @@ func BenchmarkCopyTree(b *testing.B) {
 		sub := fmt.Sprintf("%s/from/d%d", dir, i)
 		check(b, os.MkdirAll(sub, 0o755))
 		for j := range 20 {
-			check(b, os.WriteFile(fmt.Sprintf("%s/f%d", sub, j), []byte(strings.Repeat("x", 3000)), 0o644))
+			check(b, os.WriteFile(fmt.Sprintf("%s/f%d", sub, j),
+				[]byte(strings.Repeat("x", 3000)), 0o644))
 		}
 	}
 	b.ReportAllocs()

@@ -29,7 +29,8 @@ const (
 // Run shows r until the user quits, for which it returns nil, or ctx ends. It always restores
 // the terminal's state.
 func Run(ctx context.Context, r *analyze.Report, in, out *os.File) (err error) {
-	if !term.IsTerminal(int(in.Fd())) || !term.IsTerminal(int(out.Fd())) || os.Getenv("TERM") == "dumb" {
+	if !term.IsTerminal(int(in.Fd())) || !term.IsTerminal(int(out.Fd())) ||
+		os.Getenv("TERM") == "dumb" {
 		return ErrNoTerminal
 	}
 	size := func() (int, int) {

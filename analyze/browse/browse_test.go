@@ -28,7 +28,8 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // onVT is a screen on a terminal that knows what we may send.
-func onVT(t testing.TB, r *analyze.Report, width, height int, color bool) (*screen, *vttest.Terminal) {
+func onVT(t testing.TB, r *analyze.Report, width, height int,
+	color bool) (*screen, *vttest.Terminal) {
 	v := vttest.New(t, width, height, ui.RuneWidth)
 	v.FullScreen = true
 	io.WriteString(v, enterScreen)
@@ -73,8 +74,10 @@ func TestGolden(t *testing.T) {
 		s, v := onVT(t, r, size[0], size[1], true)
 		var shots strings.Builder
 		for _, keys := range []string{
-			"?", "x", "down down down", "down tab", "right right", "tab down down ctrl+u", "tab ctrl+space", "end", "/ " + typed("id_rsa") + " ctrl+m",
-			"ctrl+a ctrl+r ctrl+m", "ctrl+a ctrl+r ctrl+m ctrl+u ctrl+d", "ctrl+d ctrl+f " + typed(`\.bin$`) + " ctrl+m", "esc s ctrl+b", "tab end",
+			"?", "x", "down down down", "down tab", "right right", "tab down down ctrl+u",
+			"tab ctrl+space", "end", "/ " + typed("id_rsa") + " ctrl+m",
+			"ctrl+a ctrl+r ctrl+m", "ctrl+a ctrl+r ctrl+m ctrl+u ctrl+d",
+			"ctrl+d ctrl+f " + typed(`\.bin$`) + " ctrl+m", "esc s ctrl+b", "tab end",
 		} {
 			press(t, s, keys)
 			fmt.Fprintf(&shots, "--- %s\n%s", keys, v.Shot(true))
@@ -129,7 +132,8 @@ func TestHostile(t *testing.T) {
 	}
 	s, v := onVT(t, r, 200, 60, true)
 	press(t, s, "end tab ctrl+space")
-	for _, want := range []string{`a\u001b[31mred\u001b[0m`, `new\u000aline`, `not\xff\xfeutf8`, `turn\u202egnp.exe`, "漢字かな"} {
+	for _, want := range []string{`a\u001b[31mred\u001b[0m`, `new\u000aline`, `not\xff\xfeutf8`,
+		`turn\u202egnp.exe`, "漢字かな"} {
 		if !strings.Contains(v.Screen(), want) {
 			t.Errorf("%s is not on the screen", want)
 		}
@@ -165,7 +169,8 @@ func names(m *model) []string {
 // TestFilters: each leaves out what it says and nothing else.
 func TestFilters(t *testing.T) {
 	r := analyzetest.Sample(t)
-	layer := slices.IndexFunc(r.Instructions, func(i analyze.Instruction) bool { return i.Line == 10 })
+	layer := slices.IndexFunc(r.Instructions,
+		func(i analyze.Instruction) bool { return i.Line == 10 })
 	m := newModel(r)
 	m.layer, m.rows.allOpen, m.onTree = r.Instructions[layer].Layer, true, true
 	all := names(m)
@@ -173,7 +178,8 @@ func TestFilters(t *testing.T) {
 		keys string
 		keep analyze.Change
 	}{
-		{"ctrl+a ctrl+r ctrl+u", analyze.Changed}, {"ctrl+a ctrl+m ctrl+u", analyze.Removed}, {"ctrl+r m ctrl+u", analyze.Added}, {"ctrl+a ctrl+r ctrl+m", analyze.Unchanged},
+		{"ctrl+a ctrl+r ctrl+u", analyze.Changed}, {"ctrl+a ctrl+m ctrl+u", analyze.Removed},
+		{"ctrl+r m ctrl+u", analyze.Added}, {"ctrl+a ctrl+r ctrl+m", analyze.Unchanged},
 	} {
 		for k := range strings.FieldsSeq(tt.keys) {
 			m.press(key(k))
@@ -237,7 +243,8 @@ func TestModes(t *testing.T) {
 	}
 	full, all := marked("ctrl+l"), marked("ctrl+a")
 	for _, tt := range []struct{ path, full, all string }{
-		{"/srv/app/app", "~", "+"}, {"/srv/app/data/b.bin", " ", "+"}, {"/usr/bin/bash", " ", " "}, {"/usr/bin/make", " ", "+"},
+		{"/srv/app/app", "~", "+"}, {"/srv/app/data/b.bin", " ", "+"}, {"/usr/bin/bash", " ", " "},
+		{"/usr/bin/make", " ", "+"},
 	} {
 		if !strings.Contains("\n"+full+"\n", "\n"+tt.full+tt.path+"\n") {
 			t.Errorf("%s is not %q after the layer", tt.path, tt.full)
@@ -269,11 +276,14 @@ func TestSearch(t *testing.T) {
 			}
 		}
 		sorted := slices.Sorted(slices.Values(found))
-		if want := []string{"/usr/lib", "/usr/lib/libc.so.6", "/usr/lib/libcrypto.so.3", "/usr/libexec", "/var/lib"}; !slices.Equal(sorted, want) {
+		if want := []string{"/usr/lib", "/usr/lib/libc.so.6", "/usr/lib/libcrypto.so.3",
+			"/usr/libexec", "/var/lib"}; !slices.Equal(sorted, want) {
 			t.Errorf("found %q, want %q", sorted, want)
 		}
 		rows := names(m)
-		if !slices.IsSortedFunc(found, func(a, b string) int { return slices.Index(rows, a) - slices.Index(rows, b) }) {
+		if !slices.IsSortedFunc(found, func(a, b string) int {
+			return slices.Index(rows, a) - slices.Index(rows, b)
+		}) {
 			t.Errorf("found %q in another order than the rows %q", found, rows)
 		}
 		if m.press("N"); at() != found[len(found)-1] {
@@ -335,7 +345,8 @@ func TestEmpty(t *testing.T) {
 // TestKeys: in whatever pieces they come.
 func TestKeys(t *testing.T) {
 	const in = "a\x1b[A\x1bOB\x1b[1;5C\x1b[5~ \x00\x01\x7f漢\x1b[<0;1;1M\r\t\xffz"
-	want := []key{"a", "up", "down", "right", "pgup", "space", "ctrl+space", "ctrl+a", "backspace", "漢", "ctrl+m", "tab", "z"}
+	want := []key{"a", "up", "down", "right", "pgup", "space", "ctrl+space", "ctrl+a", "backspace",
+		"漢", "ctrl+m", "tab", "z"}
 	for size := 1; size <= len(in); size++ {
 		var k keys
 		var got []key
@@ -347,7 +358,8 @@ func TestKeys(t *testing.T) {
 		}
 	}
 	var k keys
-	if got := append(k.add([]byte{0x1b}, true), k.add(nil, false)...); !slices.Equal(got, []key{"esc"}) {
+	if got := append(k.add([]byte{0x1b}, true),
+		k.add(nil, false)...); !slices.Equal(got, []key{"esc"}) {
 		t.Errorf("ESC alone is %q", got)
 	}
 }
@@ -379,7 +391,8 @@ func start(t *testing.T, ctx context.Context, out io.Writer) (keyboard *os.File,
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.Close(); keyboard.Close() })
-	s := &screen{out: out, size: func() (int, int) { return 80, 24 }, model: newModel(analyzetest.Sample(t))}
+	s := &screen{out: out, size: func() (int, int) { return 80, 24 },
+		model: newModel(analyzetest.Sample(t))}
 	done = make(chan error, 1)
 	go func() { done <- s.run(ctx, in, nil) }()
 	return keyboard, done
@@ -476,7 +489,8 @@ func benchmark(b *testing.B, keys string, step func(*screen)) {
 	if large == nil {
 		large = analyzetest.Large(b, 300_000)
 	}
-	s := &screen{out: new(bytes.Buffer), size: func() (int, int) { return 160, 50 }, model: newModel(large), color: true}
+	s := &screen{out: new(bytes.Buffer), size: func() (int, int) { return 160, 50 },
+		model: newModel(large), color: true}
 	s.model.layer = 2
 	press(b, s, keys)
 	b.ReportAllocs()

@@ -14,13 +14,16 @@ type keys struct{ rest []byte }
 
 // controls are the keys that send one byte. Ctrl+space, ctrl+m and ctrl+i are the same bytes as
 // NUL, Return and Tab.
-var controls = map[byte]key{0: "ctrl+space", '\t': "tab", '\r': "ctrl+m", '\n': "ctrl+m", 0x7f: "backspace", '\b': "backspace", ' ': "space"}
+var controls = map[byte]key{0: "ctrl+space", '\t': "tab", '\r': "ctrl+m", '\n': "ctrl+m",
+	0x7f: "backspace", '\b': "backspace", ' ': "space"}
 
 // sequences are the keys that send several bytes, without ESC, for VT220, xterm and the Linux
 // console.
 var sequences = map[string]key{
-	"[A": "up", "[B": "down", "[C": "right", "[D": "left", "OA": "up", "OB": "down", "OC": "right", "OD": "left",
-	"[H": "home", "[F": "end", "OH": "home", "OF": "end", "[1~": "home", "[4~": "end", "[7~": "home", "[8~": "end",
+	"[A": "up", "[B": "down", "[C": "right", "[D": "left", "OA": "up", "OB": "down",
+	"OC": "right", "OD": "left",
+	"[H": "home", "[F": "end", "OH": "home", "OF": "end", "[1~": "home", "[4~": "end",
+	"[7~": "home", "[8~": "end",
 	"[5~": "pgup", "[6~": "pgdn", "[Z": "tab", "[3~": "delete",
 }
 

@@ -35,9 +35,10 @@ type model struct {
 type mode uint8
 
 const (
-	fullTree   mode = iota // all files that exist after the layer, with its changes marked
-	aggregated             // the same, with the changes of all layers from the first above the base on
-	ownEntries             // only the files in the layer
+	fullTree mode = iota // all files that exist after the layer, with its changes marked
+	// the same, with the changes of all layers from the first above the base on
+	aggregated
+	ownEntries // only the files in the layer
 )
 
 // ask is the question in the bottom line.

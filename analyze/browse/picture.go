@@ -56,7 +56,8 @@ func (l *line) put(s style, text string) {
 	if s == plain {
 		l.b = append(l.b, text...)
 	} else {
-		l.b = append(append(append(append(append(l.b, "\x1b["...), s...), 'm'), text...), "\x1b[0m"...)
+		l.b = append(append(append(append(append(l.b, "\x1b["...), s...), 'm'), text...),
+			"\x1b[0m"...)
 	}
 	l.room -= ui.Columns(text)
 }
@@ -127,7 +128,8 @@ func (m *model) picture(width, height int, color bool) []string {
 
 func (m *model) title(p *pane) {
 	t := m.r.Total
-	sums := fmt.Sprintf(" %s in %d layers, dead %s (%s) ", units.Size(t.Bytes), len(m.r.Layers), units.Size(t.Dead), share(t.Dead, t.Bytes))
+	sums := fmt.Sprintf(" %s in %d layers, dead %s (%s) ", units.Size(t.Bytes), len(m.r.Layers),
+		units.Size(t.Dead), share(t.Dead, t.Bytes))
 	p.add(func(l *line) {
 		l.put(reverse, " "+ui.Cut(ui.Visible(m.r.Image), max(8, l.room-len(sums)-2)))
 		if n := l.room - len(sums); n > 0 {
@@ -157,7 +159,8 @@ func (m *model) panes(all *pane) {
 	m.tree(&right)
 	for i := range left.lines {
 		// The column is set and not padded: terminals differ in the width of some characters.
-		all.lines = append(all.lines, left.lines[i]+fmt.Sprintf("\x1b[%dG│", left.width+1)+right.lines[i])
+		all.lines = append(all.lines, left.lines[i]+fmt.Sprintf("\x1b[%dG│",
+			left.width+1)+right.lines[i])
 	}
 }
 
@@ -250,7 +253,8 @@ func (m *model) step(layer int32) string {
 var marks = [...]struct {
 	sign  string
 	style style
-}{analyze.Unchanged: {" ", plain}, analyze.Added: {"+", added}, analyze.Changed: {"~", changed}, analyze.Removed: {"-", removed}}
+}{analyze.Unchanged: {" ", plain}, analyze.Added: {"+", added}, analyze.Changed: {"~", changed},
+	analyze.Removed: {"-", removed}}
 
 func (m *model) tree(p *pane) {
 	text := "     Size      Dead  " + m.treeTitle()
@@ -432,11 +436,14 @@ func wrap(text string, width, n int) []string {
 func (m *model) layerDetails() []string {
 	if m.final() {
 		t := m.r.Total
-		return []string{"What is there in the end", fmt.Sprintf("%s live in %d contents; %s dead in %d are not here", units.Size(t.Live), t.Units-t.DeadUnits, units.Size(t.Dead), t.DeadUnits)}
+		return []string{"What is there in the end",
+			fmt.Sprintf("%s live in %d contents; %s dead in %d are not here", units.Size(t.Live),
+				t.Units-t.DeadUnits, units.Size(t.Dead), t.DeadUnits)}
 	}
 	layer := &m.r.Layers[m.layer]
 	out := []string{m.step(int32(m.layer))}
-	s := fmt.Sprintf("%s: live %s, dead %s; makes %s dead", units.Size(layer.Bytes), units.Size(layer.Live), units.Size(layer.Dead), units.Size(layer.Killed))
+	s := fmt.Sprintf("%s: live %s, dead %s; makes %s dead", units.Size(layer.Bytes),
+		units.Size(layer.Live), units.Size(layer.Dead), units.Size(layer.Killed))
 	if layer.Compressed > 0 {
 		s += "; compressed " + units.Size(layer.Compressed)
 	}
@@ -478,7 +485,8 @@ func (m *model) nodeDetails() []string {
 		}
 	}
 	if file != nil && file.Type != analyze.Gone {
-		s = fmt.Sprintf("%s %s  %s  %s  %s", file.Type, modeText(file), ownerText(file), s, file.ModTime().UTC().Format("2006-01-02 15:04:05"))
+		s = fmt.Sprintf("%s %s  %s  %s  %s", file.Type, modeText(file), ownerText(file), s,
+			file.ModTime().UTC().Format("2006-01-02 15:04:05"))
 		if file.Hardlink {
 			s += "  hard link"
 		}
@@ -491,7 +499,9 @@ func (m *model) nodeDetails() []string {
 		return append(out, "made by "+m.step(file.Layer))
 	}
 	if f := m.largest(t.Path(n)); f != nil && m.view.Dead(n) > 0 {
-		return append(out, fmt.Sprintf("the most of it: %s %s, %s; by %s", ui.Visible(f.Path), units.Size(f.Bytes), f.Reason.Text(), m.step(int32(f.Killer))), "remedy: "+ui.Visible(f.Remedy))
+		return append(out, fmt.Sprintf("the most of it: %s %s, %s; by %s", ui.Visible(f.Path),
+			units.Size(f.Bytes), f.Reason.Text(), m.step(int32(f.Killer))),
+			"remedy: "+ui.Visible(f.Remedy))
 	}
 	return out
 }
@@ -510,21 +520,25 @@ func (m *model) whatWas(n *analyze.Node) []string {
 	}
 	u := &m.r.Units[was.Unit]
 	if !u.Dead() {
-		return []string{fmt.Sprintf("removed; its content, %s, has another name", units.Size(u.Bytes))}
+		return []string{fmt.Sprintf("removed; its content, %s, has another name",
+			units.Size(u.Bytes))}
 	}
-	return append([]string{fmt.Sprintf("removed, but its %s are still in %s", units.Size(u.Bytes), m.step(u.Layer))}, m.remedy(u, m.view.Tree.Path(n))...)
+	return append([]string{fmt.Sprintf("removed, but its %s are still in %s", units.Size(u.Bytes),
+		m.step(u.Layer))}, m.remedy(u, m.view.Tree.Path(n))...)
 }
 
 // fate describes why a unit is dead.
 func (m *model) fate(u *analyze.Unit, path string) []string {
-	return append([]string{fmt.Sprintf("dead: %s by %s", u.Reason.Text(), m.step(u.Killer))}, m.remedy(u, path)...)
+	return append([]string{fmt.Sprintf("dead: %s by %s", u.Reason.Text(), m.step(u.Killer))},
+		m.remedy(u, path)...)
 }
 
 func (m *model) remedy(u *analyze.Unit, path string) []string {
 	own := m.r.Tree.Path(m.r.Tree.Node(u.Node))
 	for i := range m.r.Findings {
 		f := &m.r.Findings[i]
-		if f.Creator == int(u.Layer) && f.Killer == int(u.Killer) && f.Reason == u.Reason && (covers(f.Path, path) || covers(f.Path, own)) && f.Remedy != "" {
+		if f.Creator == int(u.Layer) && f.Killer == int(u.Killer) && f.Reason == u.Reason &&
+			(covers(f.Path, path) || covers(f.Path, own)) && f.Remedy != "" {
 			return []string{"remedy: " + ui.Visible(f.Remedy)}
 		}
 	}
@@ -535,7 +549,8 @@ func (m *model) remedy(u *analyze.Unit, path string) []string {
 func (m *model) largest(dir string) *analyze.Finding {
 	for i := range m.r.Findings {
 		f := &m.r.Findings[i]
-		if f.Creator <= m.layer && f.Killer > m.layer && covers(strings.TrimSuffix(dir, "/")+"/", f.Path) {
+		if f.Creator <= m.layer && f.Killer > m.layer &&
+			covers(strings.TrimSuffix(dir, "/")+"/", f.Path) {
 			return f
 		}
 	}
@@ -544,7 +559,8 @@ func (m *model) largest(dir string) *analyze.Finding {
 
 // covers reports whether a finding concerns path: a directory's path ends in a slash.
 func covers(finding, path string) bool {
-	return finding == path || strings.HasSuffix(finding, "/") && (strings.HasPrefix(path, finding) || path+"/" == finding)
+	return finding == path || strings.HasSuffix(finding, "/") &&
+		(strings.HasPrefix(path, finding) || path+"/" == finding)
 }
 
 // filterText describes the filters.
@@ -597,7 +613,8 @@ func (m *model) status() string {
 		parts = append(parts, ui.Visible(m.note))
 	} else if m.search.text != "" && m.search.done && m.view != nil && len(m.search.found) > 0 {
 		at, _ := slices.BinarySearchFunc(m.search.found, m.rows.selected(), m.rows.compare)
-		parts = append(parts, fmt.Sprintf("/%s %d of %d", ui.Visible(m.search.text), min(at+1, len(m.search.found)), len(m.search.found)))
+		parts = append(parts, fmt.Sprintf("/%s %d of %d", ui.Visible(m.search.text),
+			min(at+1, len(m.search.found)), len(m.search.found)))
 	}
 	if s := m.filterText(); s != "" {
 		parts = append(parts, s)

@@ -119,7 +119,9 @@ func (r *rows) children(dir *analyze.Node) []*analyze.Node {
 	}
 	if !r.byName {
 		v := r.view
-		slices.SortStableFunc(all, func(a, b *analyze.Node) int { return cmp.Compare(v.Bytes(b), v.Bytes(a)) })
+		slices.SortStableFunc(all, func(a, b *analyze.Node) int {
+			return cmp.Compare(v.Bytes(b), v.Bytes(a))
+		})
 	}
 	return all
 }
@@ -238,7 +240,8 @@ func (r *rows) rank(found []int32, from int32, forward bool) int {
 		return 0
 	}
 	n := len(found)
-	i, exact := slices.BinarySearchFunc(found, from, func(a, b int32) int { return r.compare(a, b) })
+	i, exact := slices.BinarySearchFunc(found, from,
+		func(a, b int32) int { return r.compare(a, b) })
 	switch {
 	case forward && exact:
 		return (i + 1) % n

@@ -128,7 +128,8 @@ func (p *page) summary() {
 }
 
 func (p *page) tile(class, name string, n int64, note string) {
-	p.raw(`<div class="`, class, `"><dt>`, name, `</dt><dd title="`, number(n), ` bytes">`, units.Size(n), ` <small>`, note, "</small></dd></div>\n")
+	p.raw(`<div class="`, class, `"><dt>`, name, `</dt><dd title="`, number(n), ` bytes">`,
+		units.Size(n), ` <small>`, note, "</small></dd></div>\n")
 }
 
 // ownersBar writes all bytes as one bar, divided by owner and into live and dead bytes.
@@ -144,7 +145,8 @@ func (p *page) ownersBar() {
 			return
 		}
 		w := 100 * float64(n) / float64(total)
-		bar.WriteString(`<rect class="` + class + `" x="` + coord(x) + `%" width="` + coord(w) + `%" height="100%"`)
+		bar.WriteString(`<rect class="` + class + `" x="` + coord(x) + `%" width="` +
+			coord(w) + `%" height="100%"`)
 		if class == "hatch" {
 			bar.WriteString(` fill="url(#hatch)"`)
 		}
@@ -154,13 +156,17 @@ func (p *page) ownersBar() {
 	for _, o := range p.r.Owners {
 		rect(o.Owner.String(), o.Live)
 		rect("hatch", o.Dead)
-		label.WriteString(ownerText(o.Owner) + ": live " + units.Size(o.Live) + ", dead " + units.Size(o.Dead) + ". ")
+		label.WriteString(ownerText(o.Owner) + ": live " + units.Size(o.Live) + ", dead " +
+			units.Size(o.Dead) + ". ")
 	}
 	// The widths are percentages: a view box would stretch the hatching.
-	p.raw(`<svg class="bar" role="img" aria-label="`, label.String(), `">`, bar.String(), "</svg>\n")
+	p.raw(`<svg class="bar" role="img" aria-label="`, label.String(), `">`,
+		bar.String(), "</svg>\n")
 	p.raw(`<ul class="key">`)
 	for _, o := range p.r.Owners {
-		p.raw(`<li><svg aria-hidden="true"><rect class="`, o.Owner.String(), `" width="100%" height="100%" /></svg>`, ownerText(o.Owner), " ", units.Size(o.Bytes), "</li>")
+		p.raw(`<li><svg aria-hidden="true"><rect class="`, o.Owner.String(),
+			`" width="100%" height="100%" /></svg>`, ownerText(o.Owner), " ",
+			units.Size(o.Bytes), "</li>")
 	}
 	p.raw(`<li><svg aria-hidden="true"><rect fill="url(#hatch)" width="100%" height="100%" /></svg>dead: in the image, but no path of the final file system refers to it</li></ul>`, "\n")
 }
@@ -173,7 +179,8 @@ func (p *page) gate() {
 		return
 	}
 	if g.Passed {
-		p.raw(`<p><span class="tag">Gate passed</span> `, units.Size(g.Dead), " of own bytes are dead.</p>\n")
+		p.raw(`<p><span class="tag">Gate passed</span> `, units.Size(g.Dead),
+			" of own bytes are dead.</p>\n")
 		return
 	}
 	p.raw(`<p><span class="tag bad">Gate failed</span></p><ul>`)

@@ -106,7 +106,8 @@ func (n *node) count(t *testing.T) int {
 		sum += c.count(t)
 		live, dead = live+c.live, dead+c.dead
 	}
-	if n.hasBelow && (live > n.live || dead > n.dead || live+dead != n.live+n.dead && !n.hasReason) {
+	if n.hasBelow && (live > n.live || dead > n.dead ||
+		live+dead != n.live+n.dead && !n.hasReason) {
 		t.Errorf("%q has %d+%d, below it are %d+%d", n.name, n.live, n.dead, live, dead)
 	}
 	return sum
@@ -140,7 +141,8 @@ func TestWellFormed(t *testing.T) {
 				ids[a.Value] = true
 			case name == "aria-labelledby", name == "for":
 				labels = append(labels, a.Value)
-			case strings.HasPrefix(name, "on"), name == "style", name == "src", name == "href" && !strings.HasPrefix(a.Value, "#"):
+			case strings.HasPrefix(name, "on"), name == "style", name == "src",
+				name == "href" && !strings.HasPrefix(a.Value, "#"):
 				t.Errorf("<%s> has %s=%q", e.Name.Local, name, a.Value)
 			}
 		}
@@ -163,12 +165,14 @@ func TestNoNetwork(t *testing.T) {
 	if at := regexp.MustCompile(`(?i)https?:|//[a-z0-9]+\.|@import|url\([^#]`).FindString(page); at != "" {
 		t.Errorf("the page has %q", at)
 	}
-	for _, want := range []string{`content="default-src 'none'; style-src ` + hash(css) + "; script-src " + hash(js) + ";"} {
+	for _, want := range []string{`content="default-src 'none'; style-src ` + hash(css) +
+		"; script-src " + hash(js) + ";"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page has no %q", want)
 		}
 	}
-	for _, call := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "fetch(", "XMLHttpRequest", "import("} {
+	for _, call := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write",
+		"eval(", "fetch(", "XMLHttpRequest", "import("} {
 		if strings.Contains(js, call) {
 			t.Errorf("the script has %s", call)
 		}
@@ -183,7 +187,8 @@ func TestHostile(t *testing.T) {
 	r.Base.Source, r.Base.Note = analyze.BaseGuess, bad
 	r.Warnings = append(r.Warnings, bad)
 	r.Gate = &analyze.Gate{Failures: []string{bad}}
-	r.Debris = append(r.Debris, analyze.Debris{Kind: analyze.Secret, Path: "/" + bad, Remedy: bad, Dead: true})
+	r.Debris = append(r.Debris, analyze.Debris{Kind: analyze.Secret, Path: "/" + bad,
+		Remedy: bad, Dead: true})
 	r.Duplicates = append(r.Duplicates, analyze.Duplicate{Copies: 2, Paths: []string{bad, bad}})
 	for i := range r.Instructions {
 		r.Instructions[i].Text, r.Instructions[i].Stage = bad, bad
@@ -193,7 +198,9 @@ func TestHostile(t *testing.T) {
 	}
 	markup, data := split(t, write(t, r))
 	tame, _ := split(t, write(t, analyzetest.Sample(t)))
-	elements := func(s, name string) int { return len(regexp.MustCompile(`(?i)<`+name+`[\s>]`).FindAllString(s, -1)) }
+	elements := func(s, name string) int {
+		return len(regexp.MustCompile(`(?i)<`+name+`[\s>]`).FindAllString(s, -1))
+	}
 	for _, name := range []string{"script", "img", "b", "h1", "style"} {
 		if got, want := elements(markup, name), elements(tame, name); got != want {
 			t.Errorf("the page has %d <%s>, want %d", got, name, want)
@@ -201,7 +208,8 @@ func TestHostile(t *testing.T) {
 	}
 	for what, s := range map[string]string{"markup": markup, "data": data} {
 		for _, c := range s {
-			if c < ' ' && c != '\n' || c >= 0x7f && c < 0xa0 || c >= 0x202a && c <= 0x202e || c == 0xfffd {
+			if c < ' ' && c != '\n' || c >= 0x7f && c < 0xa0 ||
+				c >= 0x202a && c <= 0x202e || c == 0xfffd {
 				t.Errorf("the %s has %q", what, c)
 			}
 		}
@@ -209,7 +217,8 @@ func TestHostile(t *testing.T) {
 	if strings.ContainsAny(data, "<>&\u2028") {
 		t.Error("the data has characters that mean something in markup")
 	}
-	if err := xml.Unmarshal([]byte(strings.Replace(markup, "<!DOCTYPE html>", "", 1)), new(struct{})); err != nil {
+	if err := xml.Unmarshal([]byte(strings.Replace(markup, "<!DOCTYPE html>", "", 1)),
+		new(struct{})); err != nil {
 		t.Error(err)
 	}
 }
@@ -247,7 +256,9 @@ func TestViews(t *testing.T) {
 			}
 		}
 	}
-	if at.dead != 6_400_000 || analyze.Reason(at.reason) != analyze.Deleted || !strings.Contains(d.Steps[at.by], "line 7: COPY") || !strings.Contains(d.Steps[at.killer], "line 10: RUN rm") {
+	if at.dead != 6_400_000 || analyze.Reason(at.reason) != analyze.Deleted ||
+		!strings.Contains(d.Steps[at.by], "line 7: COPY") ||
+		!strings.Contains(d.Steps[at.killer], "line 10: RUN rm") {
 		t.Errorf("source.tar.gz is %+v", at)
 	}
 	if got := d.Reasons[at.reason]; got != analyze.Deleted.Text() {
@@ -284,7 +295,8 @@ func TestBounded(t *testing.T) {
 		t.Errorf("%d files are put together of %d", small, files)
 	}
 	if d.Views[0].Tree.live != r.Total.Live {
-		t.Errorf("the bytes of what is put together are lost: %d, want %d", d.Views[0].Tree.live, r.Total.Live)
+		t.Errorf("the bytes of what is put together are lost: %d, want %d",
+			d.Views[0].Tree.live, r.Total.Live)
 	}
 	if len(page) > 3<<20 {
 		t.Errorf("the page has %d bytes", len(page))
@@ -296,8 +308,10 @@ func TestBoundedTables(t *testing.T) {
 	r := analyzetest.Sample(t)
 	long := strings.Repeat(`"`, 100_000)
 	for range 20_000 {
-		r.Findings = append(r.Findings, analyze.Finding{Path: long, Remedy: long, Reason: analyze.Deleted})
-		r.Instructions = append(r.Instructions, analyze.Instruction{Text: long, Stage: long, Layer: -1})
+		r.Findings = append(r.Findings, analyze.Finding{Path: long, Remedy: long,
+			Reason: analyze.Deleted})
+		r.Instructions = append(r.Instructions,
+			analyze.Instruction{Text: long, Stage: long, Layer: -1})
 		r.Debris = append(r.Debris, analyze.Debris{Path: long, Kind: analyze.Logs})
 		r.Warnings = append(r.Warnings, long)
 	}
@@ -316,7 +330,8 @@ func TestWithoutTree(t *testing.T) {
 		if d := read(t, data); len(d.Views) != 0 || strings.Contains(markup, `id="map"`) {
 			t.Error("there is a treemap")
 		}
-		if err := xml.Unmarshal([]byte(strings.Replace(markup, "<!DOCTYPE html>", "", 1)), new(struct{})); err != nil {
+		if err := xml.Unmarshal([]byte(strings.Replace(markup, "<!DOCTYPE html>", "", 1)),
+			new(struct{})); err != nil {
 			t.Error(err)
 		}
 	}

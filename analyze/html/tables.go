@@ -10,8 +10,11 @@ import (
 
 func (p *page) instructions() {
 	r := p.r
-	p.table("instructions", "Instructions", "What each instruction put into the image, and what of it is dead."+more(len(r.Instructions), maxInstructions, "the first"), p.owners(),
-		"s n:#", "s n:Line", "s w:Instruction", "s n:Size", "s n:Live", "s n:Dead", "s n:Made dead", "b:Live and dead")
+	p.table("instructions", "Instructions",
+		"What each instruction put into the image, and what of it is dead."+
+			more(len(r.Instructions), maxInstructions, "the first"), p.owners(),
+		"s n:#", "s n:Line", "s w:Instruction", "s n:Size", "s n:Live", "s n:Dead",
+		"s n:Made dead", "b:Live and dead")
 	var largest int64 = 1
 	for i := range r.Layers {
 		largest = max(largest, r.Layers[i].Bytes)
@@ -19,7 +22,8 @@ func (p *page) instructions() {
 	for i := range r.Instructions[:min(len(r.Instructions), maxInstructions)] {
 		in := &r.Instructions[i]
 		p.raw(`<tr role="row" data-owner="`, in.Owner.String(), `">`)
-		p.raw(`<td role="cell" class="n" data-v="`, strconv.Itoa(i+1), `" data-label="#">`, strconv.Itoa(i+1), `</td>`)
+		p.raw(`<td role="cell" class="n" data-v="`, strconv.Itoa(i+1), `" data-label="#">`,
+			strconv.Itoa(i+1), `</td>`)
 		p.line(in)
 		note := ""
 		if len(r.Owners) > 1 {
@@ -56,7 +60,8 @@ func (p *page) line(in *analyze.Instruction) {
 		p.raw(`<td role="cell" class="n" data-v="0"></td>`)
 		return
 	}
-	p.raw(`<td role="cell" class="n" data-label="Line" data-v="`, strconv.Itoa(in.Line), `">`, strconv.Itoa(in.Line), `</td>`)
+	p.raw(`<td role="cell" class="n" data-label="Line" data-v="`, strconv.Itoa(in.Line), `">`,
+		strconv.Itoa(in.Line), `</td>`)
 }
 
 // mapButton links a layer to its treemap; the script makes it visible.
@@ -64,7 +69,8 @@ func (p *page) mapButton(layer int) string {
 	if p.viewOf[layer] < 0 {
 		return ""
 	}
-	return ` <button type="button" hidden="" data-view="` + strconv.Itoa(p.viewOf[layer]) + `" aria-label="Treemap of layer ` + strconv.Itoa(layer+1) + `">map</button>`
+	return ` <button type="button" hidden="" data-view="` + strconv.Itoa(p.viewOf[layer]) +
+		`" aria-label="Treemap of layer ` + strconv.Itoa(layer+1) + `">map</button>`
 }
 
 // bar shows a layer's size relative to that of the largest.
@@ -73,12 +79,14 @@ func bar(o analyze.Owner, live, dead, largest int64) string {
 		return ""
 	}
 	a, b := 100*float64(live)/float64(largest), 100*float64(dead)/float64(largest)
-	s := `<svg class="bar" role="img" aria-label="live ` + units.Size(live) + ", dead " + units.Size(dead) + `">`
+	s := `<svg class="bar" role="img" aria-label="live ` + units.Size(live) + ", dead " +
+		units.Size(dead) + `">`
 	if live > 0 {
 		s += `<rect class="` + o.String() + `" width="` + coord(a) + `%" height="100%" />`
 	}
 	if dead > 0 {
-		s += `<rect fill="url(#hatch)" x="` + coord(a) + `%" width="` + coord(max(b, 1)) + `%" height="100%" />`
+		s += `<rect fill="url(#hatch)" x="` + coord(a) + `%" width="` + coord(max(b, 1)) +
+			`%" height="100%" />`
 	}
 	return s + "</svg>"
 }
@@ -107,11 +115,14 @@ func (p *page) findings() {
 			why.options = append(why.options, [2]string{s.Reason.String(), s.Reason.Text()})
 		}
 	}
-	p.table("findings", "Dead bytes", "What is in a layer and in no path of the final file system, who put it there, and how to get the bytes back."+more(len(r.Findings), maxFindings, "the largest"),
-		append([]pick{why}, p.owners()...), "s w:Path", "s n:Bytes", "s:Why", "s w:Created by", "s w:Made dead by", "w:Remedy")
+	p.table("findings", "Dead bytes",
+		"What is in a layer and in no path of the final file system, who put it there, and how to get the bytes back."+more(len(r.Findings), maxFindings, "the largest"),
+		append([]pick{why}, p.owners()...), "s w:Path", "s n:Bytes", "s:Why", "s w:Created by",
+		"s w:Made dead by", "w:Remedy")
 	for i := range r.Findings[:min(len(r.Findings), maxFindings)] {
 		f := &r.Findings[i]
-		p.raw(`<tr role="row" data-reason="`, f.Reason.String(), `" data-owner="`, f.Owner.String(), `">`)
+		p.raw(`<tr role="row" data-reason="`, f.Reason.String(), `" data-owner="`,
+			f.Owner.String(), `">`)
 		note := ""
 		if f.Units > 1 {
 			note = "<small>" + strconv.Itoa(f.Units) + " files</small>"
@@ -163,11 +174,15 @@ func (p *page) debris() {
 			kinds.options = append(kinds.options, [2]string{k.String(), debrisText(k)})
 		}
 	}
-	p.table("debris", "Debris", "Files that images rarely want. They are visible, so they are not counted as dead; secrets are listed even where a later layer hides them, because whoever has the image can read them."+
-		more(len(r.Debris), maxDebris, "the first"), append([]pick{kinds}, p.owners()...), "s:Kind", "s w:Path", "s n:Bytes", "s n:Files", "s w:Created by", "w:Remedy")
+	p.table("debris", "Debris",
+		"Files that images rarely want. They are visible, so they are not counted as dead; secrets are listed even where a later layer hides them, because whoever has the image can read them."+
+			more(len(r.Debris), maxDebris, "the first"),
+		append([]pick{kinds}, p.owners()...), "s:Kind",
+		"s w:Path", "s n:Bytes", "s n:Files", "s w:Created by", "w:Remedy")
 	for i := range r.Debris[:min(len(r.Debris), maxDebris)] {
 		d := &r.Debris[i]
-		p.raw(`<tr role="row" data-kind="`, d.Kind.String(), `" data-owner="`, d.Owner.String(), `">`)
+		p.raw(`<tr role="row" data-kind="`, d.Kind.String(), `" data-owner="`,
+			d.Owner.String(), `">`)
 		class := "tag"
 		if d.Kind == analyze.Secret {
 			class = "tag bad"
@@ -182,7 +197,8 @@ func (p *page) debris() {
 		p.cell("", "", kind)
 		p.cell("w path", "", escape(d.Path))
 		p.bytes("", "Bytes", d.Bytes, "")
-		p.raw(`<td role="cell" class="n" data-label="Files" data-v="`, strconv.Itoa(d.Files), `">`, strconv.Itoa(d.Files), `</td>`)
+		p.raw(`<td role="cell" class="n" data-label="Files" data-v="`, strconv.Itoa(d.Files), `">`,
+			strconv.Itoa(d.Files), `</td>`)
 		p.cell("w", "Created by", p.step(d.Layer))
 		p.cell("w", "Remedy", escape(d.Remedy))
 		p.raw("</tr>\n")
@@ -218,14 +234,17 @@ func (p *page) duplicates() {
 	if len(r.Duplicates) == 0 {
 		return
 	}
-	p.table("duplicates", "Duplicates", "The same content at several visible paths that are no links of each other."+more(len(r.Duplicates), maxDuplicates, "the first"), p.owners(),
+	p.table("duplicates", "Duplicates",
+		"The same content at several visible paths that are no links of each other."+
+			more(len(r.Duplicates), maxDuplicates, "the first"), p.owners(),
 		"s n:Extra bytes", "s n:Size", "s n:Copies", "s w:Paths")
 	for i := range r.Duplicates[:min(len(r.Duplicates), maxDuplicates)] {
 		d := &r.Duplicates[i]
 		p.raw(`<tr role="row" data-owner="`, d.Owner.String(), `">`)
 		p.bytes("", "Extra", d.Extra, "")
 		p.bytes("", "Size", d.Size, "")
-		p.raw(`<td role="cell" class="n" data-label="Copies" data-v="`, strconv.Itoa(d.Copies), `">`, strconv.Itoa(d.Copies), `</td><td role="cell" class="w path">`)
+		p.raw(`<td role="cell" class="n" data-label="Copies" data-v="`, strconv.Itoa(d.Copies),
+			`">`, strconv.Itoa(d.Copies), `</td><td role="cell" class="w path">`)
 		for j, path := range d.Paths[:min(len(d.Paths), maxPathsShown)] {
 			if j > 0 {
 				p.raw("<br />")
@@ -245,7 +264,8 @@ func more(have, limit int, which string) string {
 	if have <= limit {
 		return ""
 	}
-	return " Here are " + which + " " + strconv.Itoa(limit) + " of " + strconv.Itoa(have) + "; <code>layerbuild analyze --format json</code> has all."
+	return " Here are " + which + " " + strconv.Itoa(limit) + " of " + strconv.Itoa(have) +
+		"; <code>layerbuild analyze --format json</code> has all."
 }
 
 func (p *page) foot() {

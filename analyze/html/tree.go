@@ -59,7 +59,8 @@ func views(r *analyze.Report) (all []view, ofLayer []int) {
 			continue
 		}
 		ofLayer[i] = len(all)
-		all = append(all, view{label: stepName(r, i), short: "layer " + strconv.Itoa(i+1), places: places})
+		all = append(all, view{label: stepName(r, i),
+			short: "layer " + strconv.Itoa(i+1), places: places})
 	}
 	return all, ofLayer
 }
@@ -108,7 +109,8 @@ func (g *grove) fill(v view) {
 	t := g.report.Tree
 	for _, p := range v.places {
 		u := &g.report.Units[p.unit]
-		if s := &g.sums[p.node]; u.Dead() && (s.lead == 0 || u.Bytes > g.report.Units[s.lead-1].Bytes) {
+		if s := &g.sums[p.node]; u.Dead() &&
+			(s.lead == 0 || u.Bytes > g.report.Units[s.lead-1].Bytes) {
 			s.lead = p.unit + 1
 		}
 		for n := t.Node(p.node); n != nil; n = t.Parent(n) {
@@ -174,7 +176,8 @@ func (g *grove) append(b []byte, n *analyze.Node, c *cutting) []byte {
 				children = append(children, child)
 				continue
 			}
-			rest.live, rest.dead, rest.units = rest.live+cs.live, rest.dead+cs.dead, rest.units+cs.units
+			rest.live, rest.dead, rest.units = rest.live+cs.live,
+				rest.dead+cs.dead, rest.units+cs.units
 		}
 	}
 	if len(children) > 0 || rest.units > 0 {

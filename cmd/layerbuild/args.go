@@ -141,7 +141,8 @@ func (w wanted) isFor(name string, img *image.Image) error {
 		(p.OSVersion == "" || p.OSVersion == img.Platform.OSVersion) {
 		return nil
 	}
-	return fmt.Errorf("image %s is for %s and not for %s", name, parser.FormatPlatform(img.Platform), parser.FormatPlatform(p))
+	return fmt.Errorf("image %s is for %s and not for %s", name,
+		parser.FormatPlatform(img.Platform), parser.FormatPlatform(p))
 }
 
 // platforms parses the values of a --platform for several platforms.
@@ -153,7 +154,8 @@ func platforms(e *env, values []string) ([]ocispec.Platform, error) {
 	var list []ocispec.Platform
 	seen := map[string]bool{}
 	add := func(p, is ocispec.Platform) {
-		if name := parser.FormatPlatform(parser.NormalizePlatform(is)); !seen[name] { // a repeated platform is one image, as in buildx
+		// a repeated platform is one image, as in buildx
+		if name := parser.FormatPlatform(parser.NormalizePlatform(is)); !seen[name] {
 			seen[name] = true
 			list = append(list, p)
 		}

@@ -33,8 +33,10 @@ func analyzeVerb() verb {
 		examples: []example{
 			{"layerbuild analyze app", "print a report"},
 			{"layerbuild analyze -i app", "browse layers and files in the terminal"},
-			{"layerbuild analyze --format html -o report.html app.tar", "write a page about an archive"},
-			{"layerbuild analyze --fail-over 5% --fail-on secrets app", "check the image in a pipeline"},
+			{"layerbuild analyze --format html -o report.html app.tar",
+				"write a page about an archive"},
+			{"layerbuild analyze --fail-over 5% --fail-on secrets app",
+				"check the image in a pipeline"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f analyzeFlags
@@ -69,7 +71,8 @@ func (f *analyzeFlags) defineReport(fs *pflag.FlagSet) {
 	fs.Var(newChoice(&f.format, "text", reportFormats...), "format", "format of the report")
 	fs.VarP((*given)(&f.out), "output", "o", "`FILE` write the report to a file")
 	fs.IntVar(&f.top, "top", 10, "`NUMBER` findings to show as text")
-	fs.BoolVarP(&f.interactive, "interactive", "i", false, "browse layers and files in the terminal")
+	fs.BoolVarP(&f.interactive, "interactive", "i", false,
+		"browse layers and files in the terminal")
 }
 
 // defineGate defines the flags of the gate, which build has too.
@@ -79,7 +82,8 @@ func (f *analyzeFlags) defineGate(fs *pflag.FlagSet) {
 	fs.Var((*commaList)(&f.failOn), "fail-on", "`KIND` fail if the image has findings of a kind\n"+
 		"KIND is debris, secrets or a single kind of debris, such as package-lists. The exit status is then 3.")
 	fs.Var((*givenList)(&f.accept), "accept", "`PATTERN` paths that the gate leaves out")
-	fs.Var((*given)(&f.config), "config", "`FILE` rules of the gate (default: "+analyze.ConfigFile+")\n"+
+	fs.Var((*given)(&f.config), "config", "`FILE` rules of the gate (default: "+
+		analyze.ConfigFile+")\n"+
 		"The default is the file of that name in the current directory, if there is one.")
 }
 
@@ -101,7 +105,8 @@ func (f *analyzeFlags) prepare(e *env, args []string) (runFunc, error) {
 	return func(ctx context.Context) error { return f.run(ctx, e, args[0], want, rules) }, nil
 }
 
-func (f *analyzeFlags) run(ctx context.Context, e *env, name string, want wanted, rules gateRules) error {
+func (f *analyzeFlags) run(ctx context.Context, e *env, name string, want wanted,
+	rules gateRules) error {
 	return f.state.with(ctx, func(state *state.State, im *images) error {
 		img, err := im.find(ctx, name, want)
 		if err != nil {
@@ -127,7 +132,8 @@ func (f *analyzeFlags) check(e *env) error {
 	if f.interactive && f.out != "" {
 		return errors.New("--interactive shows the report in the terminal, and --output writes it to a file: give one of them")
 	}
-	if f.interactive && !(term.IsTerminal(int(e.stdin.Fd())) && term.IsTerminal(int(e.stdout.Fd()))) {
+	if f.interactive && !(term.IsTerminal(int(e.stdin.Fd())) &&
+		term.IsTerminal(int(e.stdout.Fd()))) {
 		return errors.New("--interactive: standard input and output are not a terminal")
 	}
 	return checkFile("output", f.out)
@@ -182,12 +188,14 @@ func (f *analyzeFlags) rules(dir string) (gateRules, error) {
 	return rules, nil
 }
 
-func (f *analyzeFlags) analyze(ctx context.Context, state *state.State, im *images, img *image.Image, rules gateRules) (*analyze.Report, error) {
+func (f *analyzeFlags) analyze(ctx context.Context, state *state.State, im *images,
+	img *image.Image, rules gateRules) (*analyze.Report, error) {
 	base, err := im.ref(ctx, rules.Base)
 	if err != nil {
 		return nil, err
 	}
-	r, err := imageanalysis.Analyze(ctx, state, im.resolver, img, imageanalysis.Options{Base: base, Accept: rules.Accept})
+	r, err := imageanalysis.Analyze(ctx, state, im.resolver, img,
+		imageanalysis.Options{Base: base, Accept: rules.Accept})
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +213,8 @@ func (f *analyzeFlags) forBuild(e *env, o *build.Options) (gateRules, error) {
 	}
 	if f.format == "" {
 		if len(f.accept) > 0 {
-			return gateRules{}, badValue("accept", f.accept[0], errors.New("it has no effect without --analyze, --fail-over, --fail-on or --config"))
+			return gateRules{}, badValue("accept", f.accept[0],
+				errors.New("it has no effect without --analyze, --fail-over, --fail-on or --config"))
 		}
 		return gateRules{}, nil
 	}
@@ -223,14 +232,16 @@ func (f *analyzeFlags) forBuild(e *env, o *build.Options) (gateRules, error) {
 }
 
 // result analyzes the built image, for each platform.
-func (f *analyzeFlags) result(ctx context.Context, e *env, state *state.State, im *images, res *build.Result, o build.Options, rules gateRules) error {
+func (f *analyzeFlags) result(ctx context.Context, e *env, state *state.State, im *images,
+	res *build.Result, o build.Options, rules gateRules) error {
 	platforms := o.Platforms
 	if len(platforms) == 0 {
 		platforms = make([]ocispec.Platform, 1)
 	}
 	var failed error
 	for _, p := range platforms {
-		img, err := im.resolver.Resolve(ctx, res.Root.Digest.String(), image.ResolveOptions{Platform: p})
+		img, err := im.resolver.Resolve(ctx, res.Root.Digest.String(),
+			image.ResolveOptions{Platform: p})
 		if err != nil {
 			return err
 		}

@@ -60,12 +60,16 @@ input.
 The flags --attest, --provenance, --sbom, --cgroup-parent and --debug of docker and buildx are accepted and have no effect.`,
 		examples: []example{
 			{"layerbuild -t app .", "build ./Dockerfile and name the image app"},
-			{"layerbuild build --target test --build-arg VERSION=3 .", "build a stage, with an argument"},
-			{"layerbuild build -t app -o type=oci,dest=app.tar .", "write the image as an OCI archive too"},
+			{"layerbuild build --target test --build-arg VERSION=3 .",
+				"build a stage, with an argument"},
+			{"layerbuild build -t app -o type=oci,dest=app.tar .",
+				"write the image as an OCI archive too"},
 			{"layerbuild build -o out .", "write the files of the image to a directory"},
 			{"layerbuild build -t registry.example.com/app:v1 --push .", "build and push"},
-			{"layerbuild build --platform linux/amd64,linux/arm64 -t app .", "build an image for two platforms"},
-			{"layerbuild build --secret id=token,src=token.txt .", "give a secret to RUN --mount=type=secret,id=token"},
+			{"layerbuild build --platform linux/amd64,linux/arm64 -t app .",
+				"build an image for two platforms"},
+			{"layerbuild build --secret id=token,src=token.txt .",
+				"give a secret to RUN --mount=type=secret,id=token"},
 			{"layerbuild build --check .", "check the Dockerfile and build nothing"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
@@ -98,8 +102,9 @@ func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.platforms, "platform", nil, "`OS/ARCH` platforms to build for\n"+
 		"Several make an index. Without the flag it is $DOCKER_DEFAULT_PLATFORM, or else the platform of this machine.")
 	fs.BoolVar(&f.pull, "pull", false, "ask registries for base images in the store too")
-	fs.Var((*list)(&f.secrets), "secret", "`id=ID[,src=FILE|,env=VAR]` secret for RUN --mount=type=secret\n"+
-		"Without src and env, ID is the name of a variable, or else of a file.")
+	fs.Var((*list)(&f.secrets), "secret",
+		"`id=ID[,src=FILE|,env=VAR]` secret for RUN --mount=type=secret\n"+
+			"Without src and env, ID is the name of a variable, or else of a file.")
 	fs.Var((*list)(&f.ssh), "ssh", "`default|ID[=SOCKET]` SSH agent for RUN --mount=type=ssh\n"+
 		"Without SOCKET it is the agent of $SSH_AUTH_SOCK.")
 }
@@ -116,23 +121,26 @@ func (f *buildFlags) defineOutputs(fs *pflag.FlagSet) {
 	fs.Var((*list)(&f.annotations), "annotation", "`KEY=VALUE` annotation of the manifest\n"+
 		"With index:, manifest-descriptor: or index-descriptor: before KEY it is an annotation of that.")
 	fs.StringVar(&f.iidFile, "iidfile", "", "`FILE` write the image ID to a file")
-	fs.StringVar(&f.metadataFile, "metadata-file", "", "`FILE` write digests and names to a file, as JSON")
+	fs.StringVar(&f.metadataFile, "metadata-file", "",
+		"`FILE` write digests and names to a file, as JSON")
 }
 
 func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.noCache, "no-cache", false, "run every step again")
-	fs.StringSliceVar(&f.noCacheFilter, "no-cache-filter", nil, "`STAGE` run the steps of these stages again")
+	fs.StringSliceVar(&f.noCacheFilter, "no-cache-filter", nil,
+		"`STAGE` run the steps of these stages again")
 	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` read results of steps from PLACE\n"+
 		"PLACE is an image name, type=registry,ref=NAME or type=local,src=DIR.")
 	fs.Var((*list)(&f.cacheTo), "cache-to", "`PLACE` write results of steps to PLACE\n"+
 		"PLACE is type=inline, type=registry,ref=NAME or type=local,dest=DIR.")
 	fs.BoolVar(&f.sync, "sync", false, "write the cache to disk before the build ends\n"+
 		"The cache then survives a crash, and can be moved to another machine.")
-	fs.StringVar(&f.keep, "keep-storage", "", "`SIZE` limit of the build cache, such as 10g, or off\n"+
-		"A build that has run a step ends by removing the least recently used part of the build cache until the rest fits "+
-		"SIZE. Without the flag SIZE is that of $LAYERBUILD_KEEP_STORAGE, of the line keep-storage = SIZE in "+
-		"$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config) or /etc/layerbuild/config, or else the smaller of "+
-		"20 GB and a tenth of the file system. Images with a name, and what running processes use, are never removed.")
+	fs.StringVar(&f.keep, "keep-storage", "",
+		"`SIZE` limit of the build cache, such as 10g, or off\n"+
+			"A build that has run a step ends by removing the least recently used part of the build cache until the rest fits "+
+			"SIZE. Without the flag SIZE is that of $LAYERBUILD_KEEP_STORAGE, of the line keep-storage = SIZE in "+
+			"$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config) or /etc/layerbuild/config, or else the smaller of "+
+			"20 GB and a tenth of the file system. Images with a name, and what running processes use, are never removed.")
 }
 
 func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
@@ -142,7 +150,8 @@ func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 	fs.StringVar(&f.shmSize, "shm-size", "", "`SIZE` size of /dev/shm, such as 64m")
 	fs.Var((*list)(&f.ulimits), "ulimit", "`NAME=SOFT[:HARD]` resource limit\n"+
 		"An example is nofile=1024:2048. -1 stands for no limit.")
-	fs.StringSliceVar(&f.allow, "allow", nil, "`network.host|security.insecure` permit RUN --network=host or --security=insecure")
+	fs.StringSliceVar(&f.allow, "allow", nil,
+		"`network.host|security.insecure` permit RUN --network=host or --security=insecure")
 }
 
 func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
@@ -150,9 +159,11 @@ func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
 		"All stages are checked, or those that --target needs. The exit status is 1 if there are findings.")
 	fs.StringVar(&f.call, "call", "build", "`build|check|targets` what to do\n"+
 		"check is the same as --check; targets lists the stages. With ,format=json after it the output is JSON.")
-	fs.StringSliceVar(&f.lintExperimental, "lint", nil, "`RULE` run these experimental lint rules too, or all")
-	fs.Var(newChoice(&f.analyze.format, "", reportFormats...), "analyze", "report wasted bytes after the build\n"+
-		"The report says which instruction wastes how many bytes. Without a value it is text.")
+	fs.StringSliceVar(&f.lintExperimental, "lint", nil,
+		"`RULE` run these experimental lint rules too, or all")
+	fs.Var(newChoice(&f.analyze.format, "", reportFormats...), "analyze",
+		"report wasted bytes after the build\n"+
+			"The report says which instruction wastes how many bytes. Without a value it is text.")
 	fs.Lookup("analyze").NoOptDefVal = "text"
 	f.analyze.defineGate(fs)
 }
@@ -234,7 +245,8 @@ func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gat
 		return f.reportCheck(e, display, res, err, print)
 	}
 	if mode != "quiet" && mode != "rawjson" {
-		_ = ui.PrintWarnings(e.stderr, display.Warnings(), print) // an error means that standard error is closed
+		// an error means that standard error is closed
+		_ = ui.PrintWarnings(e.stderr, display.Warnings(), print)
 	}
 	if err != nil {
 		return explain(e, display, mode, res, err, print)
@@ -242,7 +254,9 @@ func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gat
 	if err := f.write(e, mode, res, o); err != nil || !o.Analyze {
 		return err
 	}
-	return store.Retry(func() error { return f.analyze.result(ctx, e, state, images, res, o, rules) })
+	return store.Retry(func() error {
+		return f.analyze.result(ctx, e, state, images, res, o, rules)
+	})
 }
 
 // collect removes old and unused parts of the build cache. An error does not fail the build.
@@ -256,7 +270,8 @@ func (f *buildFlags) collect(ctx context.Context, e *env, state *state.State, be
 }
 
 // explain prints why a build failed.
-func explain(e *env, display *ui.UI, mode string, res *build.Result, err error, print ui.PrintOptions) error {
+func explain(e *env, display *ui.UI, mode string, res *build.Result, err error,
+	print ui.PrintOptions) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -265,12 +280,14 @@ func explain(e *env, display *ui.UI, mode string, res *build.Result, err error, 
 	var parse *parser.Error
 	switch {
 	case errors.As(err, &step):
-		fail = ui.Failure{Step: step.Step, File: step.File, Source: res.Text, Start: step.Range.Start, End: step.Range.End, Err: step.Err}
+		fail = ui.Failure{Step: step.Step, File: step.File, Source: res.Text,
+			Start: step.Range.Start, End: step.Range.End, Err: step.Err}
 		if id, ok := display.Failed(); ok {
 			_, fail.Output = display.Output(id)
 		}
 	case errors.As(err, &parse):
-		fail = ui.Failure{File: parse.File, Source: res.Text, Start: parse.Range.Start, End: parse.Range.End, Err: parse.Err}
+		fail = ui.Failure{File: parse.File, Source: res.Text, Start: parse.Range.Start,
+			End: parse.Range.End, Err: parse.Err}
 	}
 	_ = fail.Print(e.stderr, print)
 	return exitError{exitFailed}
@@ -355,7 +372,8 @@ func newCheckResult(res *build.Result, err error) checkResult {
 	for _, w := range res.Warnings {
 		out.Warnings = append(out.Warnings, finding{
 			Rule: w.Rule, Description: w.Description, URL: w.URL, Detail: w.Msg,
-			File: res.Dockerfile, Start: w.Range.Start, End: w.Range.End, Location: locationOf(w.Range),
+			File: res.Dockerfile, Start: w.Range.Start, End: w.Range.End,
+			Location: locationOf(w.Range),
 		})
 	}
 	if err == nil {
@@ -366,16 +384,19 @@ func newCheckResult(res *build.Result, err error) checkResult {
 	var step *build.StepError
 	switch {
 	case errors.As(err, &step):
-		out.Error = &checkError{step.Err.Error(), step.File, step.Range.Start, step.Range.End, locationOf(step.Range)}
+		out.Error = &checkError{step.Err.Error(), step.File, step.Range.Start, step.Range.End,
+			locationOf(step.Range)}
 	case errors.As(err, &parse):
-		out.Error = &checkError{parse.Err.Error(), parse.File, parse.Range.Start, parse.Range.End, locationOf(parse.Range)}
+		out.Error = &checkError{parse.Err.Error(), parse.File, parse.Range.Start, parse.Range.End,
+			locationOf(parse.Range)}
 	}
 	return out
 }
 
 // reportCheck prints the result of --check: the findings on standard output, and the error that
 // ended the check, if there is one, on standard error.
-func (f *buildFlags) reportCheck(e *env, display *ui.UI, res *build.Result, err error, print ui.PrintOptions) error {
+func (f *buildFlags) reportCheck(e *env, display *ui.UI, res *build.Result, err error,
+	print ui.PrintOptions) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -384,7 +405,8 @@ func (f *buildFlags) reportCheck(e *env, display *ui.UI, res *build.Result, err 
 			return err
 		}
 	} else if len(res.Warnings) > 0 || err == nil {
-		if err := ui.PrintFindings(e.stdout, checked(res), func(string) []byte { return res.Text }, print); err != nil {
+		if err := ui.PrintFindings(e.stdout, checked(res),
+			func(string) []byte { return res.Text }, print); err != nil {
 			return err
 		}
 	}
@@ -412,7 +434,8 @@ func (f *buildFlags) reportTargets(e *env, res *build.Result) error {
 	if f.format == "json" {
 		list := make([]target, 0, len(res.Targets))
 		for _, t := range res.Targets {
-			list = append(list, target{t.Name, t.Default, t.Description, t.Base, t.Platform, t.Range.Start})
+			list = append(list, target{t.Name, t.Default, t.Description, t.Base,
+				t.Platform, t.Range.Start})
 		}
 		return printJSON(e.stdout, map[string]any{"targets": list})
 	}
@@ -423,7 +446,8 @@ func (f *buildFlags) reportTargets(e *env, res *build.Result) error {
 		if t.Default {
 			name += " (default)"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", ui.Visible(name), ui.Visible(t.Base), ui.Visible(t.Description))
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", ui.Visible(name), ui.Visible(t.Base),
+			ui.Visible(t.Description))
 	}
 	return tw.Flush()
 }
@@ -438,17 +462,20 @@ func (f *buildFlags) withoutEffect(o *build.Options) []string {
 	on := func(value string) bool { return value != "" && value != "false" }
 	for _, a := range f.attests {
 		if !strings.Contains(a, "disabled=true") {
-			list = append(list, fmt.Sprintf("--attest %s has no effect: no attestations are made", a))
+			list = append(list, fmt.Sprintf("--attest %s has no effect: no attestations are made",
+				a))
 		}
 	}
 	if on(f.provenance) {
-		list = append(list, fmt.Sprintf("--provenance=%s has no effect: no attestations are made", f.provenance))
+		list = append(list, fmt.Sprintf("--provenance=%s has no effect: no attestations are made",
+			f.provenance))
 	}
 	if on(f.sbom) {
 		list = append(list, fmt.Sprintf("--sbom=%s has no effect: no list of the image's packages is made", f.sbom))
 	}
 	if f.format != "text" && !o.Check && !o.ListTargets {
-		list = append(list, fmt.Sprintf("--format %s has no effect without --check or --call", f.format))
+		list = append(list, fmt.Sprintf("--format %s has no effect without --check or --call",
+			f.format))
 	}
 	if f.cgroupParent != "" {
 		list = append(list, "--cgroup-parent has no effect: commands stay in the control group that layerbuild was started in")
@@ -462,13 +489,15 @@ func (f *buildFlags) withoutEffect(o *build.Options) []string {
 func checked(res *build.Result) []event.Warning {
 	var list []event.Warning
 	for _, w := range res.Warnings {
-		list = append(list, event.Warning{Rule: w.Rule, Message: w.Msg, URL: w.URL, File: res.Dockerfile, Line: w.Range.Start})
+		list = append(list, event.Warning{Rule: w.Rule, Message: w.Msg, URL: w.URL,
+			File: res.Dockerfile, Line: w.Range.Start})
 	}
 	return list
 }
 
 func colored(e *env) bool {
-	return term.IsTerminal(int(e.stderr.Fd())) && e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
+	return term.IsTerminal(int(e.stderr.Fd())) && e.getenv("NO_COLOR") == "" &&
+		e.getenv("TERM") != "dumb"
 }
 
 // checkLayers is the variable that makes a build check its layers.
@@ -487,7 +516,8 @@ func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
 	o.Lint.Experimental = f.lintExperimental
 	o.CheckLayers = e.getenv(checkLayers) == "1"
 	var err error
-	steps := []func(*build.Options, *env) error{f.sources, f.args, f.action, f.cache, f.runOptions, f.access, f.output, f.imageOptions}
+	steps := []func(*build.Options, *env) error{f.sources, f.args, f.action, f.cache, f.runOptions,
+		f.access, f.output, f.imageOptions}
 	for _, step := range steps {
 		err = errors.Join(err, step(&o, e))
 	}
@@ -506,10 +536,12 @@ func oneContext(args []string) error {
 	}
 	for _, v := range verbs() {
 		if args[0] == v.name {
-			return fmt.Errorf("the verb must come before its flags: layerbuild %s [flags] %s", v.name, v.args)
+			return fmt.Errorf("the verb must come before its flags: layerbuild %s [flags] %s",
+				v.name, v.args)
 		}
 	}
-	return fmt.Errorf("one build context is expected, not %d: %s", len(args), strings.Join(args, " "))
+	return fmt.Errorf("one build context is expected, not %d: %s", len(args),
+		strings.Join(args, " "))
 }
 
 // sources checks the places of the files.
@@ -528,7 +560,8 @@ func (f *buildFlags) sources(o *build.Options, e *env) error {
 	for _, c := range f.contexts {
 		name, value, ok := strings.Cut(c, "=")
 		if !ok || name == "" || value == "" {
-			return errors.Join(err, badValue("build-context", c, errors.New("NAME=WHERE is expected")))
+			return errors.Join(err, badValue("build-context", c,
+				errors.New("NAME=WHERE is expected")))
 		}
 		if bad := checkNamedContext(value, so); bad != nil {
 			return errors.Join(err, badValue("build-context", c, bad))
@@ -559,7 +592,8 @@ func (f *buildFlags) args(o *build.Options, e *env) error {
 	for _, a := range f.buildArgs {
 		name, value, ok := strings.Cut(a, "=")
 		if name == "" || strings.ContainsAny(name, " \t\n") {
-			return badValue("build-arg", a, errors.New("NAME=VALUE is expected, or NAME for a variable of the environment"))
+			return badValue("build-arg", a,
+				errors.New("NAME=VALUE is expected, or NAME for a variable of the environment"))
 		}
 		if !ok {
 			if value, ok = os.LookupEnv(name); !ok {
@@ -570,7 +604,8 @@ func (f *buildFlags) args(o *build.Options, e *env) error {
 	}
 	if rules, ok := o.Args[checkArg]; ok {
 		if _, err := parser.ParseLintOptions(rules); err != nil {
-			return badValue("build-arg", checkArg+"="+rules, fmt.Errorf("%w (known: skip=RULE,…|all;experimental=RULE,…|all;error=true)", err))
+			return badValue("build-arg", checkArg+"="+rules,
+				fmt.Errorf("%w (known: skip=RULE,…|all;experimental=RULE,…|all;error=true)", err))
 		}
 	}
 	return nil
@@ -590,10 +625,12 @@ func (f *buildFlags) action(o *build.Options, _ *env) error {
 	case "targets":
 		o.ListTargets = true
 	default:
-		return badValue("call", f.call, errors.New("build, check or targets is expected, and perhaps ,format=json after it"))
+		return badValue("call", f.call,
+			errors.New("build, check or targets is expected, and perhaps ,format=json after it"))
 	}
 	if f.format != "text" && f.format != "json" {
-		return badValue("call", f.call+",format="+f.format, errors.New("the format is text or json"))
+		return badValue("call", f.call+",format="+f.format,
+			errors.New("the format is text or json"))
 	}
 	return checkRules(f.lintExperimental)
 }
@@ -701,7 +738,8 @@ func (f *buildFlags) access(o *build.Options, e *env) error {
 		}
 		if socket == "" {
 			if socket = e.getenv("SSH_AUTH_SOCK"); socket == "" {
-				return badValue("ssh", s, fmt.Errorf("SSH_AUTH_SOCK is not set; start an agent or give its socket: --ssh %s=SOCKET", id))
+				return badValue("ssh", s,
+					fmt.Errorf("SSH_AUTH_SOCK is not set; start an agent or give its socket: --ssh %s=SOCKET", id))
 			}
 		}
 		info, err := os.Stat(socket)
@@ -709,7 +747,9 @@ func (f *buildFlags) access(o *build.Options, e *env) error {
 			return badValue("ssh", s, plainError(err))
 		}
 		if info.Mode()&os.ModeSocket == 0 {
-			return badValue("ssh", s, fmt.Errorf("%s is not the socket of an agent; add keys to one with ssh-add", socket))
+			return badValue("ssh", s,
+				fmt.Errorf("%s is not the socket of an agent; add keys to one with ssh-add",
+					socket))
 		}
 		o.Run.SSH = append(o.Run.SSH, secret.Agent{ID: id, Socket: socket})
 	}
@@ -718,13 +758,15 @@ func (f *buildFlags) access(o *build.Options, e *env) error {
 
 // output parses the destinations of the image.
 func (f *buildFlags) output(o *build.Options, e *env) error {
-	if err := errors.Join(checkNewNames("tag", f.tags), checkFile("iidfile", f.iidFile), checkFile("metadata-file", f.metadataFile)); err != nil {
+	if err := errors.Join(checkNewNames("tag", f.tags), checkFile("iidfile", f.iidFile),
+		checkFile("metadata-file", f.metadataFile)); err != nil {
 		return err
 	}
 	for _, s := range f.outputs {
 		spec, err := export.Parse(s)
 		if err != nil {
-			return badValue("output", s, errors.Unwrap(err)) // the wrapping error repeats "output" and s
+			// the wrapping error repeats "output" and s
+			return badValue("output", s, errors.Unwrap(err))
 		}
 		for _, name := range spec.Names {
 			if err := checkNewName(name); err != nil {
@@ -773,7 +815,8 @@ func (f *buildFlags) checkApart(outputs []export.Spec) error {
 			taken[place] = "--output " + spec.String()
 		}
 	}
-	for _, file := range [...]struct{ flag, name string }{{"iidfile", f.iidFile}, {"metadata-file", f.metadataFile}} {
+	for _, file := range [...]struct{ flag, name string }{{"iidfile", f.iidFile},
+		{"metadata-file", f.metadataFile}} {
 		place := realPlace(file.name)
 		if place == "" {
 			continue
@@ -828,7 +871,8 @@ func (f *buildFlags) imageOptions(o *build.Options, e *env) error {
 // The names of build arguments that the build itself uses.
 const (
 	epochArg = "SOURCE_DATE_EPOCH"
-	checkArg = "BUILDKIT_DOCKERFILE_CHECK" // options of the lint rules, instead of the file's check directive
+	// options of the lint rules, instead of the file's check directive
+	checkArg = "BUILDKIT_DOCKERFILE_CHECK"
 )
 
 // parseAnnotation reads [TARGET[PLATFORM],…:]KEY=VALUE, where a target is manifest, index or one of
@@ -848,8 +892,10 @@ func parseAnnotation(s string) ([]export.Annotation, error) {
 		if i := strings.IndexByte(target, '['); i > 0 && strings.HasSuffix(target, "]") {
 			a.Target, a.Platform = target[:i], target[i+1:len(target)-1]
 		}
-		if !slices.Contains([]string{"manifest", "index", "manifest-descriptor", "index-descriptor"}, a.Target) {
-			return nil, badValue("annotation", s, errors.New("a target is manifest, index, manifest-descriptor or index-descriptor"))
+		if !slices.Contains([]string{"manifest", "index", "manifest-descriptor",
+			"index-descriptor"}, a.Target) {
+			return nil, badValue("annotation", s,
+				errors.New("a target is manifest, index, manifest-descriptor or index-descriptor"))
 		}
 		list = append(list, a)
 	}
@@ -869,8 +915,10 @@ func parseHost(s string) (executor.Host, error) {
 	if ip == "host-gateway" {
 		ip = "127.0.0.1" // commands share the host's network
 	}
-	if _, err := netip.ParseAddr(ip); err != nil || !ok || name == "" || strings.ContainsAny(name, " \t\n#") {
-		return executor.Host{}, badValue("add-host", s, errors.New("HOST:IP is expected, with an address or host-gateway for IP"))
+	if _, err := netip.ParseAddr(ip); err != nil || !ok || name == "" ||
+		strings.ContainsAny(name, " \t\n#") {
+		return executor.Host{}, badValue("add-host", s,
+			errors.New("HOST:IP is expected, with an address or host-gateway for IP"))
 	}
 	return executor.Host{Name: name, IP: ip}, nil
 }
@@ -884,13 +932,15 @@ func parseUlimit(s string) (executor.Ulimit, error) {
 	a, err1 := strconv.ParseInt(soft, 10, 64)
 	b, err2 := strconv.ParseInt(hard, 10, 64)
 	if !ok || name == "" || err1 != nil || err2 != nil || a < -1 || b < -1 {
-		return executor.Ulimit{}, badValue("ulimit", s, errors.New("NAME=SOFT[:HARD] is expected, two numbers, -1 for no limit"))
+		return executor.Ulimit{}, badValue("ulimit", s,
+			errors.New("NAME=SOFT[:HARD] is expected, two numbers, -1 for no limit"))
 	}
 	if err := executor.CheckUlimit(name); err != nil {
 		return executor.Ulimit{}, badValue("ulimit", s, err)
 	}
 	if b != -1 && (a == -1 || a > b) {
-		return executor.Ulimit{}, badValue("ulimit", s, errors.New("the soft limit is above the hard one"))
+		return executor.Ulimit{}, badValue("ulimit", s,
+			errors.New("the soft limit is above the hard one"))
 	}
 	return executor.Ulimit{Name: name, Soft: a, Hard: b}, nil
 }
@@ -952,7 +1002,8 @@ func checkSecretFile(name string) error {
 	case fi.IsDir():
 		return errors.New("src is a directory, a file is expected")
 	case fi.Size() > secret.MaxSize:
-		return fmt.Errorf("the file has %d bytes, and a secret has %d at most", fi.Size(), secret.MaxSize)
+		return fmt.Errorf("the file has %d bytes, and a secret has %d at most",
+			fi.Size(), secret.MaxSize)
 	case !fi.Mode().IsRegular():
 		return nil // a pipe can be opened once only
 	}

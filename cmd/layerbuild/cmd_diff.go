@@ -33,19 +33,23 @@ func diffVerb() verb {
 					return nil, fmt.Errorf("two images are expected, not %d", len(args))
 				}
 				if *top < 1 {
-					return nil, badValue("top", strconv.Itoa(*top), errors.New("1 or more is expected"))
+					return nil, badValue("top", strconv.Itoa(*top),
+						errors.New("1 or more is expected"))
 				}
 				want, err := platform(e, of)
 				if err := errors.Join(checkImages(args), err, f.resolve(e)); err != nil {
 					return nil, err
 				}
-				return func(ctx context.Context) error { return f.diff(ctx, e, args, want, format, *top) }, nil
+				return func(ctx context.Context) error {
+					return f.diff(ctx, e, args, want, format, *top)
+				}, nil
 			}
 		},
 	}
 }
 
-func (f *stateFlags) diff(ctx context.Context, e *env, args []string, want wanted, format string, top int) error {
+func (f *stateFlags) diff(ctx context.Context, e *env, args []string, want wanted,
+	format string, top int) error {
 	return f.with(ctx, func(state *state.State, im *images) error {
 		var reports [2]*analyze.Report
 		var g errgroup.Group
@@ -55,7 +59,8 @@ func (f *stateFlags) diff(ctx context.Context, e *env, args []string, want wante
 				if err != nil {
 					return err
 				}
-				if reports[i], err = imageanalysis.Analyze(ctx, state, im.resolver, img, imageanalysis.Options{}); err != nil {
+				if reports[i], err = imageanalysis.Analyze(ctx, state, im.resolver, img,
+					imageanalysis.Options{}); err != nil {
 					return err
 				}
 				reports[i].Image = name
@@ -73,7 +78,8 @@ func (f *stateFlags) diff(ctx context.Context, e *env, args []string, want wante
 		if term.IsTerminal(int(e.stdout.Fd())) {
 			o.Width, _, _ = term.GetSize(int(e.stdout.Fd()))
 		}
-		head := fmt.Sprintf("A %s  %s\nB %s  %s\n\n", analyze.Printable(args[0]), reports[0].Digest, analyze.Printable(args[1]), reports[1].Digest)
+		head := fmt.Sprintf("A %s  %s\nB %s  %s\n\n", analyze.Printable(args[0]), reports[0].Digest,
+			analyze.Printable(args[1]), reports[1].Digest)
 		if _, err := io.WriteString(e.stdout, head); err != nil {
 			return err
 		}

@@ -28,7 +28,8 @@ func prepareDocs(e *env, all []verb, args []string) (runFunc, error) {
 		if err != nil {
 			return nil, err
 		}
-		return func(context.Context) error { return writeManPages(args[1], manPages(all, date)) }, nil
+		return func(context.Context) error { return writeManPages(args[1], manPages(all, date)) },
+			nil
 	case "completion":
 		for _, shell := range shells {
 			if shell.name == args[1] {

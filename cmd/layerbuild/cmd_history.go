@@ -20,36 +20,37 @@ import (
 )
 
 func historyVerb() verb {
-	return verb{name: "history", args: "IMAGE", summary: "show which instructions made an image", examples: []example{
-		{"layerbuild history app", "show the instructions and the sizes of their layers"},
-	}, flags: func(fs *pflag.FlagSet) prepareFunc {
-		var f stateFlags
-		f.define(fs)
-		var format string
-		fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
-		whole := fs.Bool("no-trunc", false, "do not shorten instructions")
-		var of string
-		fs.Var((*given)(&of), "platform", platformUsage)
-		return func(e *env, args []string) (runFunc, error) {
-			want, err := platform(e, of)
-			if err := errors.Join(oneImage(args), err, f.resolve(e)); err != nil {
-				return nil, err
+	return verb{name: "history", args: "IMAGE",
+		summary: "show which instructions made an image", examples: []example{
+			{"layerbuild history app", "show the instructions and the sizes of their layers"},
+		}, flags: func(fs *pflag.FlagSet) prepareFunc {
+			var f stateFlags
+			f.define(fs)
+			var format string
+			fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
+			whole := fs.Bool("no-trunc", false, "do not shorten instructions")
+			var of string
+			fs.Var((*given)(&of), "platform", platformUsage)
+			return func(e *env, args []string) (runFunc, error) {
+				want, err := platform(e, of)
+				if err := errors.Join(oneImage(args), err, f.resolve(e)); err != nil {
+					return nil, err
+				}
+				return func(ctx context.Context) error {
+					return f.with(ctx, func(_ *state.State, im *images) error {
+						img, err := im.local(ctx, args[0], want)
+						if err != nil {
+							return err
+						}
+						list := historyOf(img)
+						if format == "json" {
+							return printJSON(e.stdout, list)
+						}
+						return printHistory(e.stdout, list, *whole)
+					})
+				}, nil
 			}
-			return func(ctx context.Context) error {
-				return f.with(ctx, func(_ *state.State, im *images) error {
-					img, err := im.local(ctx, args[0], want)
-					if err != nil {
-						return err
-					}
-					list := historyOf(img)
-					if format == "json" {
-						return printJSON(e.stdout, list)
-					}
-					return printHistory(e.stdout, list, *whole)
-				})
-			}, nil
-		}
-	}}
+		}}
 }
 
 // made is one line of `layerbuild history`, the oldest first.
@@ -78,7 +79,8 @@ func historyOf(img *image.Image) []made {
 		}
 	}
 	for _, h := range img.Config.History {
-		m := made{Created: h.Created, CreatedBy: h.CreatedBy, Comment: h.Comment, EmptyLayer: h.EmptyLayer}
+		m := made{Created: h.Created, CreatedBy: h.CreatedBy, Comment: h.Comment,
+			EmptyLayer: h.EmptyLayer}
 		if !h.EmptyLayer {
 			layer(&m)
 		}
@@ -97,7 +99,8 @@ func printHistory(w io.Writer, list []made, whole bool) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tw, "LAYER\tCREATED\tSIZE\tCREATED BY")
 	for _, m := range slices.Backward(list) {
-		digest, created, by := "<none>", "-", ui.Visible(strings.Join(strings.Fields(m.CreatedBy), " "))
+		digest, created, by := "<none>", "-",
+			ui.Visible(strings.Join(strings.Fields(m.CreatedBy), " "))
 		if m.Digest != "" {
 			digest = shortDigest(m.Digest)
 		}
@@ -121,7 +124,8 @@ func (im *images) local(ctx context.Context, name string, want wanted) (*image.I
 	if err != nil {
 		return nil, err
 	}
-	img, err := im.resolver.Resolve(ctx, ref, image.ResolveOptions{Platform: want.platform, Local: true})
+	img, err := im.resolver.Resolve(ctx, ref,
+		image.ResolveOptions{Platform: want.platform, Local: true})
 	if err != nil {
 		return nil, err
 	}

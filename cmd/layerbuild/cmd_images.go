@@ -80,7 +80,8 @@ func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 	list := make([]listed, 0, len(entries))
 	var errs []error
 	for _, entry := range entries {
-		l := listed{Name: entry.Name, Digest: entry.Descriptor.Digest.String(), Created: entry.Tagged}
+		l := listed{Name: entry.Name, Digest: entry.Descriptor.Digest.String(),
+			Created: entry.Tagged}
 		if use, err := state.Store.Usage(ctx, entry.Descriptor); err == nil {
 			l.Size = use.Size
 		}
@@ -124,7 +125,9 @@ func printImages(w io.Writer, list []listed, digests bool) error {
 		if digests {
 			id = l.ID + "\t" + l.Digest
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\n", ui.Visible(familiar(l.Name)), id, ui.Visible(strings.Join(l.Platforms, ",")), age(l.Created), l.Layers, units.Size(l.Size))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\n", ui.Visible(familiar(l.Name)), id,
+			ui.Visible(strings.Join(l.Platforms, ",")), age(l.Created),
+			l.Layers, units.Size(l.Size))
 	}
 	return tw.Flush()
 }
@@ -149,7 +152,8 @@ func familiar(name string) string {
 
 // platforms returns the images of a manifest or an index in the store, as far as the store has
 // them.
-func (im *images) platforms(ctx context.Context, state *state.State, d ocispec.Descriptor) ([]*image.Image, error) {
+func (im *images) platforms(ctx context.Context, state *state.State,
+	d ocispec.Descriptor) ([]*image.Image, error) {
 	list := []ocispec.Descriptor{d}
 	if isIndex(d) {
 		data, err := state.Store.Read(ctx, d)
@@ -181,7 +185,8 @@ func (im *images) platforms(ctx context.Context, state *state.State, d ocispec.D
 }
 
 func isIndex(d ocispec.Descriptor) bool {
-	return d.MediaType == ocispec.MediaTypeImageIndex || strings.Contains(d.MediaType, "manifest.list")
+	return d.MediaType == ocispec.MediaTypeImageIndex ||
+		strings.Contains(d.MediaType, "manifest.list")
 }
 
 func printJSON(w io.Writer, v any) error {
@@ -222,35 +227,37 @@ func checkImageAndNames(image string, names []string) error {
 }
 
 func tagVerb() verb {
-	return verb{name: "tag", args: "IMAGE NAME…", summary: "give an image more names", examples: []example{
-		{"layerbuild tag app app:v2 registry.example.com/app:v2", "give the image app two more names"},
-	}, flags: func(fs *pflag.FlagSet) prepareFunc {
-		var f stateFlags
-		f.define(fs)
-		return func(e *env, args []string) (runFunc, error) {
-			if len(args) < 2 {
-				return nil, errors.New("an image and at least one name for it are expected")
-			}
-			err := checkImageAndNames(args[0], args[1:])
-			if err := errors.Join(err, f.resolve(e)); err != nil {
-				return nil, err
-			}
-			return func(ctx context.Context) error {
-				return f.with(ctx, func(state *state.State, im *images) error {
-					d, err := im.stored(ctx, args[0])
-					if err != nil {
-						return err
-					}
-					for _, name := range args[1:] {
-						if err := state.Store.Tag(ctx, name, d); err != nil {
+	return verb{name: "tag", args: "IMAGE NAME…",
+		summary: "give an image more names", examples: []example{
+			{"layerbuild tag app app:v2 registry.example.com/app:v2",
+				"give the image app two more names"},
+		}, flags: func(fs *pflag.FlagSet) prepareFunc {
+			var f stateFlags
+			f.define(fs)
+			return func(e *env, args []string) (runFunc, error) {
+				if len(args) < 2 {
+					return nil, errors.New("an image and at least one name for it are expected")
+				}
+				err := checkImageAndNames(args[0], args[1:])
+				if err := errors.Join(err, f.resolve(e)); err != nil {
+					return nil, err
+				}
+				return func(ctx context.Context) error {
+					return f.with(ctx, func(state *state.State, im *images) error {
+						d, err := im.stored(ctx, args[0])
+						if err != nil {
 							return err
 						}
-					}
-					return nil
-				})
-			}, nil
-		}
-	}}
+						for _, name := range args[1:] {
+							if err := state.Store.Tag(ctx, name, d); err != nil {
+								return err
+							}
+						}
+						return nil
+					})
+				}, nil
+			}
+		}}
 }
 
 func removeVerb() verb {
@@ -295,7 +302,8 @@ func (im *images) remove(ctx context.Context, state *state.State, name string) e
 		err = state.Store.Untag(ctx, name)
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("image %s: %w; 'layerbuild images' lists the images there", name, store.ErrNotFound)
+		return fmt.Errorf("image %s: %w; 'layerbuild images' lists the images there",
+			name, store.ErrNotFound)
 	}
 	return err
 }

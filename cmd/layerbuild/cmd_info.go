@@ -21,7 +21,8 @@ func infoVerb() verb {
 		notes: "For each snapshot driver that does not work here, the reason is printed.",
 		examples: []example{
 			{"layerbuild info", "show them"},
-			{"layerbuild info --driver copy --root /srv/state", "show whether a driver works in a directory"},
+			{"layerbuild info --driver copy --root /srv/state",
+				"show whether a driver works in a directory"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
@@ -76,9 +77,11 @@ func (f *stateFlags) info(ctx context.Context) (information, error) {
 	if err != nil {
 		return i, err
 	}
-	i.Root, i.Rootless, i.SingleID, i.Reasons = state.Root, where.Rootless, where.SingleID, where.Reasons
+	i.Root, i.Rootless, i.SingleID, i.Reasons = state.Root, where.Rootless,
+		where.SingleID, where.Reasons
 	i.Driver = state.Snapshots.Driver()
-	i.Drivers = snapshot.Probe(filepath.Join(state.Root, "snapshots"), snapshot.Options{UserNS: where.Rootless})
+	i.Drivers = snapshot.Probe(filepath.Join(state.Root, "snapshots"),
+		snapshot.Options{UserNS: where.Rootless})
 	entries, err := state.Store.Names()
 	if err != nil {
 		return i, err

@@ -17,25 +17,27 @@ import (
 )
 
 func inspectVerb() verb {
-	return verb{name: "inspect", args: "IMAGE…", summary: "show images' configuration, layers and directories, as JSON", examples: []example{
-		{"layerbuild inspect app", "show the image app"},
-		{"layerbuild inspect --platform linux/arm64 app", "show one platform of an image for several"},
-	}, flags: func(fs *pflag.FlagSet) prepareFunc {
-		var f stateFlags
-		f.define(fs)
-		var of string
-		fs.Var((*given)(&of), "platform", platformUsage)
-		return func(e *env, args []string) (runFunc, error) {
-			if len(args) == 0 {
-				return nil, errors.New("at least one image is expected")
+	return verb{name: "inspect", args: "IMAGE…",
+		summary: "show images' configuration, layers and directories, as JSON", examples: []example{
+			{"layerbuild inspect app", "show the image app"},
+			{"layerbuild inspect --platform linux/arm64 app",
+				"show one platform of an image for several"},
+		}, flags: func(fs *pflag.FlagSet) prepareFunc {
+			var f stateFlags
+			f.define(fs)
+			var of string
+			fs.Var((*given)(&of), "platform", platformUsage)
+			return func(e *env, args []string) (runFunc, error) {
+				if len(args) == 0 {
+					return nil, errors.New("at least one image is expected")
+				}
+				want, err := platform(e, of)
+				if err := errors.Join(checkImages(args), err, f.resolve(e)); err != nil {
+					return nil, err
+				}
+				return func(ctx context.Context) error { return f.inspect(ctx, e, args, want) }, nil
 			}
-			want, err := platform(e, of)
-			if err := errors.Join(checkImages(args), err, f.resolve(e)); err != nil {
-				return nil, err
-			}
-			return func(ctx context.Context) error { return f.inspect(ctx, e, args, want) }, nil
-		}
-	}}
+		}}
 }
 
 func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want wanted) error {
@@ -98,9 +100,12 @@ type graphDriverData struct {
 
 func inspect(ctx context.Context, state *state.State, img *image.Image) (inspected, error) {
 	out := inspected{
-		ID: img.Manifest.Config.Digest.String(), Digest: img.Descriptor.Digest.String(), RepoTags: []string{},
-		Created: img.Config.Created, Author: img.Config.Author, Architecture: img.Config.Architecture, Variant: img.Config.Variant,
-		OS: img.Config.OS, Config: img.Config.Config, RootFS: rootFS{"layers", img.Config.RootFS.DiffIDs}, Manifest: img.Manifest,
+		ID: img.Manifest.Config.Digest.String(), Digest: img.Descriptor.Digest.String(),
+		RepoTags: []string{},
+		Created:  img.Config.Created, Author: img.Config.Author,
+		Architecture: img.Config.Architecture, Variant: img.Config.Variant,
+		OS: img.Config.OS, Config: img.Config.Config,
+		RootFS: rootFS{"layers", img.Config.RootFS.DiffIDs}, Manifest: img.Manifest,
 	}
 	for _, l := range img.Manifest.Layers {
 		out.Size += l.Size
@@ -110,7 +115,8 @@ func inspect(ctx context.Context, state *state.State, img *image.Image) (inspect
 		return out, err
 	}
 	for _, entry := range entries {
-		if entry.Name != "" && (entry.Descriptor.Digest == img.Descriptor.Digest || entry.Descriptor.Digest == img.Root.Digest) {
+		if entry.Name != "" && (entry.Descriptor.Digest == img.Descriptor.Digest ||
+			entry.Descriptor.Digest == img.Root.Digest) {
 			out.RepoTags = append(out.RepoTags, familiar(entry.Name))
 		}
 	}

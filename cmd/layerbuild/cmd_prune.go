@@ -16,7 +16,8 @@ func pruneVerb() verb {
 		name: "prune", summary: "remove unused data: images without a name, blobs, snapshots",
 		examples: []example{
 			{"layerbuild prune --dry-run", "print what would be removed"},
-			{"layerbuild prune --unused 72h", "remove the cache that was not used for three days too"},
+			{"layerbuild prune --unused 72h",
+				"remove the cache that was not used for three days too"},
 			{"layerbuild prune --keep-storage 10g", "limit the build cache to 10 GiB"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
@@ -24,8 +25,9 @@ func pruneVerb() verb {
 			f.define(fs)
 			all := fs.BoolP("all", "a", false, "remove the whole build cache too\n"+
 				"Every step will run again, and cache mounts are emptied.")
-			unused := fs.Duration("unused", 0, "`TIME` remove cache that was unused this long too\n"+
-				"An example is 72h.")
+			unused := fs.Duration("unused", 0,
+				"`TIME` remove cache that was unused this long too\n"+
+					"An example is 72h.")
 			keep := fs.String("keep-storage", "", "`SIZE` limit of the build cache, such as 10g\n"+
 				"The least recently used part is removed until the rest fits.")
 			dry := fs.BoolP("dry-run", "n", false, "remove nothing; print what would be removed")
@@ -34,7 +36,8 @@ func pruneVerb() verb {
 			fs.BoolP("force", "f", false, "no effect: prune never asks")
 			return func(e *env, args []string) (runFunc, error) {
 				if *unused < 0 {
-					return nil, badValue("unused", unused.String(), errors.New("a time such as 90m or 72h is expected"))
+					return nil, badValue("unused", unused.String(),
+						errors.New("a time such as 90m or 72h is expected"))
 				}
 				o := state.PruneOptions{All: *all, Unused: *unused, DryRun: *dry}
 				if *keep != "" {
@@ -78,7 +81,9 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, fo
 	if o.DryRun {
 		verb = "would remove"
 	}
-	_, err = fmt.Fprintf(e.stdout, "%s %d images without a name, %d blobs (%s), %d snapshots (%s), %d records, %d cache mounts (%s)\n",
-		verb, done.Images, done.Blobs, units.Size(done.BlobBytes), done.Snapshots, units.Size(done.SnapshotBytes), done.Records, done.Mounts, units.Size(done.MountBytes))
+	_, err = fmt.Fprintf(e.stdout,
+		"%s %d images without a name, %d blobs (%s), %d snapshots (%s), %d records, %d cache mounts (%s)\n",
+		verb, done.Images, done.Blobs, units.Size(done.BlobBytes), done.Snapshots,
+		units.Size(done.SnapshotBytes), done.Records, done.Mounts, units.Size(done.MountBytes))
 	return err
 }

@@ -51,7 +51,8 @@ func pruneImageVerb() verb {
 					}
 				}
 				var want wanted
-				if of != "" { // without the flag all platforms are pruned; DOCKER_DEFAULT_PLATFORM is ignored
+				// without the flag all platforms are pruned; DOCKER_DEFAULT_PLATFORM is ignored
+				if of != "" {
 					var err error
 					if want, err = platform(e, string(of)); err != nil {
 						return nil, err
@@ -60,21 +61,25 @@ func pruneImageVerb() verb {
 				if err := f.resolve(e); err != nil {
 					return nil, err
 				}
-				return func(ctx context.Context) error { return f.pruneImage(ctx, e, args[0], want, string(base), names) }, nil
+				return func(ctx context.Context) error {
+					return f.pruneImage(ctx, e, args[0], want, string(base), names)
+				}, nil
 			}
 		},
 	}
 }
 
 // pruneImage makes a pruned image and names it; without names it only prints what that would save.
-func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want wanted, base string, names []string) error {
+func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want wanted, base string,
+	names []string) error {
 	return f.with(ctx, func(state *state.State, im *images) error {
 		dryRun := len(names) == 0
 		base, err := im.ref(ctx, base)
 		if err != nil {
 			return err
 		}
-		d, err := pruneImage(ctx, e, state, im, name, want, imageanalysis.PruneOptions{Base: base, DryRun: dryRun})
+		d, err := pruneImage(ctx, e, state, im, name, want,
+			imageanalysis.PruneOptions{Base: base, DryRun: dryRun})
 		if err != nil || dryRun {
 			return err
 		}
@@ -90,7 +95,8 @@ func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want w
 
 // pruneImage prunes an image, for all platforms unless one is requested, and prints what was
 // removed.
-func pruneImage(ctx context.Context, e *env, state *state.State, im *images, name string, want wanted, o imageanalysis.PruneOptions) (ocispec.Descriptor, error) {
+func pruneImage(ctx context.Context, e *env, state *state.State, im *images, name string,
+	want wanted, o imageanalysis.PruneOptions) (ocispec.Descriptor, error) {
 	var img *image.Image
 	var err error
 	if !want.asked {

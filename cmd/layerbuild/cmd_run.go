@@ -42,7 +42,8 @@ Flags after IMAGE are those of the command.`,
 		examples: []example{
 			{"layerbuild run app", "run the command of the image"},
 			{"layerbuild run -it app sh", "run a shell in the terminal"},
-			{"layerbuild run -e DEBUG=1 --network none app sh -c 'ls -l /'", "set a variable, and give no network"},
+			{"layerbuild run -e DEBUG=1 --network none app sh -c 'ls -l /'",
+				"set a variable, and give no network"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f runFlags
@@ -62,7 +63,8 @@ func (f *runFlags) define(fs *pflag.FlagSet) {
 		fs.VarP((*list)(&f.env), "env", "e", "`NAME=VALUE` environment variable\n"+
 			"NAME alone takes the value from the environment.")
 		fs.StringVarP(&f.workdir, "workdir", "w", "", "`PATH` working directory in the container")
-		fs.StringVarP(&f.user, "user", "u", "", "`USER[:GROUP]` user and group, as names or numbers")
+		fs.StringVarP(&f.user, "user", "u", "",
+			"`USER[:GROUP]` user and group, as names or numbers")
 		fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` replace the image's entrypoint")
 		fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input to the command")
 		fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
@@ -110,14 +112,16 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 		if err != nil {
 			return err
 		}
-		img, err := im.resolver.Resolve(ctx, ref, image.ResolveOptions{Platform: want.platform, Pull: f.pull})
+		img, err := im.resolver.Resolve(ctx, ref,
+			image.ResolveOptions{Platform: want.platform, Pull: f.pull})
 		if err != nil {
 			return err
 		}
 		if err := want.isFor(args[0], img); err != nil {
 			return err
 		}
-		if host := parser.HostPlatform(); want.platform.OS == "" && !registry.Matches(host, img.Platform) {
+		if host := parser.HostPlatform(); want.platform.OS == "" &&
+			!registry.Matches(host, img.Platform) {
 			fmt.Fprintf(e.stderr, "layerbuild run: warning: image %s is for %s and this machine is %s; --platform %[2]s says that this is intended\n",
 				args[0], parser.FormatPlatform(img.Platform), parser.FormatPlatform(host))
 		}
@@ -188,7 +192,8 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 		cmd = args
 	}
 	p := &executor.Process{
-		Args: slices.Concat(entrypoint, cmd), Dir: cmpOr(f.workdir, c.WorkingDir), User: cmpOr(f.user, c.User), Network: f.network,
+		Args: slices.Concat(entrypoint, cmd), Dir: cmpOr(f.workdir, c.WorkingDir),
+		User: cmpOr(f.user, c.User), Network: f.network,
 		Hostname: "layerbuild", TTY: f.tty,
 	}
 	if len(p.Args) == 0 {
@@ -206,7 +211,9 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 		if !ok {
 			v = name + "=" + e.getenv(name)
 		}
-		p.Env = append(slices.DeleteFunc(p.Env, func(have string) bool { return strings.HasPrefix(have, name+"=") }), v)
+		p.Env = append(slices.DeleteFunc(p.Env, func(have string) bool {
+			return strings.HasPrefix(have, name+"=")
+		}), v)
 	}
 	p.ExtraHosts = f.hosts
 	if f.interactive || f.tty {

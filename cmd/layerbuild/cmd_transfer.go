@@ -22,7 +22,8 @@ func pullVerb() verb {
 		name: "pull", args: "IMAGE…", summary: "fetch images into the store",
 		examples: []example{
 			{"layerbuild pull debian:12", "fetch an image"},
-			{"layerbuild pull --platform linux/arm64 debian:12 alpine", "fetch two images for another platform"},
+			{"layerbuild pull --platform linux/arm64 debian:12 alpine",
+				"fetch two images for another platform"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
@@ -45,21 +46,23 @@ func pullVerb() verb {
 					return nil, err
 				}
 				return func(ctx context.Context) error {
-					return f.shown(ctx, e, progress, func(_ *state.State, im *images, sink event.Sink) error {
-						for _, name := range args {
-							if err := pull(ctx, e, im, name, want.platform, sink); err != nil {
-								return err
+					return f.shown(ctx, e, progress,
+						func(_ *state.State, im *images, sink event.Sink) error {
+							for _, name := range args {
+								if err := pull(ctx, e, im, name, want.platform, sink); err != nil {
+									return err
+								}
 							}
-						}
-						return nil
-					})
+							return nil
+						})
 				}, nil
 			}
 		},
 	}
 }
 
-func pull(ctx context.Context, e *env, im *images, name string, p ocispec.Platform, sink event.Sink) (err error) {
+func pull(ctx context.Context, e *env, im *images, name string, p ocispec.Platform,
+	sink event.Sink) (err error) {
 	full, err := store.Name(name)
 	if err != nil {
 		return err
@@ -68,7 +71,8 @@ func pull(ctx context.Context, e *env, im *images, name string, p ocispec.Platfo
 	sink(event.Start{ID: id, Name: "pull " + full, Time: time.Now()})
 	var img *image.Image
 	defer func() { sink(event.Done{ID: id, Err: err, Time: time.Now()}) }()
-	if img, err = im.resolver.Pull(ctx, name, image.ResolveOptions{Platform: p}, image.UnpackOptions{ID: id, Sink: sink}); err != nil {
+	if img, err = im.resolver.Pull(ctx, name, image.ResolveOptions{Platform: p},
+		image.UnpackOptions{ID: id, Sink: sink}); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(e.stdout, img.Descriptor.Digest)
@@ -77,7 +81,8 @@ func pull(ctx context.Context, e *env, im *images, name string, p ocispec.Platfo
 
 func pushVerb() verb {
 	return verb{
-		name: "push", args: "IMAGE [NAME…]", summary: "send an image to a registry, under its own name or others",
+		name: "push", args: "IMAGE [NAME…]",
+		summary: "send an image to a registry, under its own name or others",
 		examples: []example{
 			{"layerbuild push registry.example.com/app:v1", "push an image under its own name"},
 			{"layerbuild push app registry.example.com/app:v1", "push an image under another name"},
@@ -96,9 +101,10 @@ func pushVerb() verb {
 					return nil, err
 				}
 				return func(ctx context.Context) error {
-					return f.shown(ctx, e, progress, func(state *state.State, im *images, sink event.Sink) error {
-						return pushAll(ctx, e, state, im, args[0], args[1:], sink)
-					})
+					return f.shown(ctx, e, progress,
+						func(state *state.State, im *images, sink event.Sink) error {
+							return pushAll(ctx, e, state, im, args[0], args[1:], sink)
+						})
 				}, nil
 			}
 		},
@@ -106,14 +112,17 @@ func pushVerb() verb {
 }
 
 // pushAll pushes an image under all names, or under its own if none is given.
-func pushAll(ctx context.Context, e *env, state *state.State, im *images, of string, names []string, sink event.Sink) error {
+func pushAll(ctx context.Context, e *env, state *state.State, im *images, of string, names []string,
+	sink event.Sink) error {
 	d, err := im.stored(ctx, of)
 	if err != nil {
 		return err
 	}
 	if len(names) == 0 {
-		if _, err := state.Store.Resolve(ctx, of); err != nil || digest.Digest(of).Validate() == nil {
-			return usagef("%s is a digest: say where it is pushed to: layerbuild push %s NAME", of, of)
+		if _, err := state.Store.Resolve(ctx, of); err != nil ||
+			digest.Digest(of).Validate() == nil {
+			return usagef("%s is a digest: say where it is pushed to: layerbuild push %s NAME", of,
+				of)
 		}
 		names = []string{of}
 	}
@@ -125,7 +134,8 @@ func pushAll(ctx context.Context, e *env, state *state.State, im *images, of str
 	return nil
 }
 
-func push(ctx context.Context, e *env, state *state.State, im *images, name string, d ocispec.Descriptor, sink event.Sink) (err error) {
+func push(ctx context.Context, e *env, state *state.State, im *images, name string,
+	d ocispec.Descriptor, sink event.Sink) (err error) {
 	full, err := store.Name(name)
 	if err != nil {
 		return err
@@ -146,11 +156,14 @@ const progressUsage = "progress display"
 func newProgress(value *string) choice { return newChoice(value, "auto", ui.Modes[:]...) }
 
 // shown calls a function with a display of its progress.
-func (f *stateFlags) shown(ctx context.Context, e *env, mode string, do func(*state.State, *images, event.Sink) error) error {
+func (f *stateFlags) shown(ctx context.Context, e *env, mode string,
+	do func(*state.State, *images, event.Sink) error) error {
 	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
 	if err != nil {
 		return err
 	}
-	err = f.with(ctx, func(state *state.State, im *images) error { return do(state, im, display.Sink()) })
+	err = f.with(ctx, func(state *state.State, im *images) error {
+		return do(state, im, display.Sink())
+	})
 	return errors.Join(err, display.Close())
 }

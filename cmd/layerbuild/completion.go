@@ -107,7 +107,8 @@ _layerbuild_verb() {
 		if v.onlyFirst {
 			first = " first=1"
 		}
-		fmt.Fprintf(&b, "\t%s) action='%s'%s flags='%s' ;;\n", v.name, bashActions[v.arguments], first, strings.Join(flags, " "))
+		fmt.Fprintf(&b, "\t%s) action='%s'%s flags='%s' ;;\n", v.name, bashActions[v.arguments],
+			first, strings.Join(flags, " "))
 	}
 	b.WriteString(`	esac
 }
@@ -243,7 +244,8 @@ func verbNames(all []verbCompletion) string {
 }
 
 // zshActions are the actions of _arguments for zsh.
-var zshActions = [...]string{" ", "", "_files", "_files -/", "_layerbuild_images", "_layerbuild_images_or_files"}
+var zshActions = [...]string{" ", "", "_files", "_files -/", "_layerbuild_images",
+	"_layerbuild_images_or_files"}
 
 // zshCompletion returns the script for zsh.
 func zshCompletion(all []verbCompletion) string {
@@ -277,7 +279,8 @@ _layerbuild_images_or_files() {
 		}
 		switch {
 		case v.onlyFirst:
-			b.WriteString(" \\\n\t\t" + zshQuote("1:"+v.args[:5]+":"+zshActions[v.arguments]) + " \\\n\t\t'*::COMMAND: '")
+			b.WriteString(" \\\n\t\t" + zshQuote("1:"+v.args[:5]+":"+zshActions[v.arguments]) +
+				" \\\n\t\t'*::COMMAND: '")
 		case v.args != "":
 			b.WriteString(" \\\n\t\t" + zshQuote("*:"+zshText(v.args)+":"+zshActions[v.arguments]))
 		}
@@ -367,7 +370,8 @@ func zshQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`)
 
 // fishActions are the arguments of complete for fish. Without -F there are no files.
 var fishActions = [...]string{
-	" -f", " -f", " -F", " -f -a '(__fish_complete_directories)'", " -f -a '(__layerbuild_images)'", " -F -a '(__layerbuild_images)'",
+	" -f", " -f", " -F", " -f -a '(__fish_complete_directories)'", " -f -a '(__layerbuild_images)'",
+	" -F -a '(__layerbuild_images)'",
 }
 
 // fishCompletion returns the script for fish.

@@ -24,7 +24,8 @@ func TestCompletionScripts(t *testing.T) {
 						long = "-l " + f.Name
 					}
 					if has := strings.Contains(script, long); has == f.Hidden {
-						t.Errorf("%s: %s --%s: %t, hidden %t", shell.name, v.name, f.Name, has, f.Hidden)
+						t.Errorf("%s: %s --%s: %t, hidden %t", shell.name, v.name,
+							f.Name, has, f.Hidden)
 					}
 				})
 				if !strings.Contains(script, v.name) {
@@ -41,7 +42,8 @@ func TestCompletionScripts(t *testing.T) {
 			if _, err := exec.LookPath(shell.name); err != nil {
 				t.Skip(err)
 			}
-			if out, err := exec.Command(shell.name, "-n", name).CombinedOutput(); err != nil || len(out) > 0 {
+			if out, err := exec.Command(shell.name, "-n", name).CombinedOutput(); err != nil ||
+				len(out) > 0 {
 				t.Errorf("%s -n: %v, %s", shell.name, err, out)
 			}
 		})
@@ -128,7 +130,8 @@ func TestBashCompletion(t *testing.T) {
 		for _, g := range flagsOf(v) {
 			for _, f := range g.flags {
 				for _, value := range f.values {
-					lines = append(lines, fmt.Sprintf("layerbuild %s --%s=%s", v.name, f.name, value))
+					lines = append(lines, fmt.Sprintf("layerbuild %s --%s=%s",
+						v.name, f.name, value))
 					tests = append(tests, struct{ line, want string }{lines[len(lines)-1], value})
 				}
 			}

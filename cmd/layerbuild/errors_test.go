@@ -49,7 +49,8 @@ var failures = []failing{
 	{"B\nRUN --mount=type=ssh,required true", "", true},
 	{"B\nRUN --mount=type=bind,source=nosuch,target=/x true", "", true},
 	{"B\nRUN --mount=type=bind,from=REGISTRY/nosuch,target=/x true", "", true},
-	{"B\nRUN --mount=type=bind,from=REGISTRY/library/busybox,source=nosuch,target=/x true", "", true},
+	{"B\nRUN --mount=type=bind,from=REGISTRY/library/busybox,source=nosuch,target=/x true", "",
+		true},
 	{"B\nRUN --mount=type=cache true", "", true},
 	{"B\nRUN --mount=type=cache,target=/x,sharing=nosuch true", "", true},
 	{"B\nRUN --mount=type=nosuch true", "", true},
@@ -149,7 +150,8 @@ func TestErrorsSayThingsOnce(t *testing.T) {
 	}
 	s := newFailures(t, base)
 	for _, f := range failures {
-		t.Run(strings.ReplaceAll(f.dockerfile+" "+f.args, "\n", "|"), func(t *testing.T) { s.check(t, f) })
+		t.Run(strings.ReplaceAll(f.dockerfile+" "+f.args, "\n", "|"),
+			func(t *testing.T) { s.check(t, f) })
 	}
 }
 
@@ -169,17 +171,20 @@ func newFailures(t *testing.T, base *imagetest.Made) *failureState {
 	}
 	t.Cleanup(func() {
 		if os.Getuid() != 0 {
-			exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
+			exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf",
+				"--one-file-system", dir).Run()
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Log("clean up:", err)
 		}
 	})
-	s := &failureState{work: filepath.Join(dir, "work"), state: filepath.Join(dir, "state"), registry: r.Host}
+	s := &failureState{work: filepath.Join(dir, "work"),
+		state: filepath.Join(dir, "state"), registry: r.Host}
 	if err := os.MkdirAll(filepath.Join(s.work, "dir"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.work, "file"), []byte("not an archive\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(s.work, "file"),
+		[]byte("not an archive\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if status, text := s.run(t, failing{dockerfile: "B", args: "-t app"}); status != 0 {
@@ -200,7 +205,8 @@ func (s *failureState) run(t *testing.T, f failing) (int, string) {
 		if text != "" {
 			text += "\n"
 		}
-		if err := os.WriteFile(filepath.Join(s.work, "Dockerfile"), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(s.work, "Dockerfile"),
+			[]byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		args = append(append([]string{"build"}, args...), ".")
@@ -265,7 +271,8 @@ func saidTwice(message string) string {
 		seen[clause] = true
 	}
 	words := map[string]bool{}
-	for _, word := range strings.FieldsFunc(message, func(r rune) bool { return strings.ContainsRune(" \n\"'(),;", r) }) {
+	for _, word := range strings.FieldsFunc(message,
+		func(r rune) bool { return strings.ContainsRune(" \n\"'(),;", r) }) {
 		word = strings.TrimRight(word, ":.")
 		if len(word) >= 10 && strings.ContainsAny(word, "/.:") && words[word] {
 			return word

@@ -48,7 +48,8 @@ func group(fs *pflag.FlagSet, heading string, define func(*pflag.FlagSet)) {
 
 // describe returns the description of a flag.
 func describe(f *pflag.Flag) flagInfo {
-	info := flagInfo{name: f.Name, short: f.Shorthand, group: noGroup, optional: f.NoOptDefVal != ""}
+	info := flagInfo{name: f.Name, short: f.Shorthand, group: noGroup,
+		optional: f.NoOptDefVal != ""}
 	if g := f.Annotations[groupKey]; len(g) > 0 {
 		info.group = g[0]
 	}

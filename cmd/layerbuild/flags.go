@@ -110,7 +110,8 @@ func flagError(fs *pflag.FlagSet, err error) error {
 	case errors.As(err, &invalid):
 		return badValue(invalid.GetFlag().Name, invalid.GetValue(), whatIsExpected(invalid))
 	case errors.As(err, &missing):
-		return fmt.Errorf("--%s: %s is expected after it", missing.GetFlag().Name, describe(missing.GetFlag()).expected())
+		return fmt.Errorf("--%s: %s is expected after it", missing.GetFlag().Name,
+			describe(missing.GetFlag()).expected())
 	case errors.As(err, &unknown):
 		return unknownFlag(fs, unknown)
 	}

@@ -8,7 +8,9 @@ import (
 
 // FuzzFlags: the values of flags are taken or refused, and sizes are never negative.
 func FuzzFlags(f *testing.F) {
-	for _, s := range []string{"", "64m", "-1", "1e9", "9999999999g", "nofile=1:2", "a=b", "host:1.2.3.4", "host=::1", "id=s,src=f", "id=,env=", "linux/arm/v7", "index:a=b", "manifest[linux/amd64]:a=b", "10g,5h"} {
+	for _, s := range []string{"", "64m", "-1", "1e9", "9999999999g", "nofile=1:2", "a=b",
+		"host:1.2.3.4", "host=::1", "id=s,src=f", "id=,env=", "linux/arm/v7", "index:a=b",
+		"manifest[linux/amd64]:a=b", "10g,5h"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -16,7 +16,8 @@ func FuzzCommandLine(f *testing.F) {
 			f.Add(bad.verb + "\n--" + bad.flag + "\n" + value)
 		}
 	}
-	for _, line := range []string{"", "help\nbuild", "--root\ns\nimages", "-t\nx\nrun\n.", "run\n-it\napp\n--\n-x", "build\n-qf\n-\n-", "ps", "tag\na\nb\nc", "\x1b[2J\n\xff"} {
+	for _, line := range []string{"", "help\nbuild", "--root\ns\nimages", "-t\nx\nrun\n.",
+		"run\n-it\napp\n--\n-x", "build\n-qf\n-\n-", "ps", "tag\na\nb\nc", "\x1b[2J\n\xff"} {
 		f.Add(line)
 	}
 	work := f.TempDir()
@@ -31,7 +32,8 @@ func FuzzCommandLine(f *testing.F) {
 		if got.status != got.want {
 			t.Errorf("status %d, want %d", got.status, got.want)
 		}
-		if !utf8.ValidString(got.text) || strings.ContainsAny(got.text, "\x1b\x07\x7f\u009b\u202e") {
+		if !utf8.ValidString(got.text) || strings.ContainsAny(got.text,
+			"\x1b\x07\x7f\u009b\u202e") {
 			t.Errorf("%q, want text for a terminal", got.text)
 		}
 		if entries, err := os.ReadDir(work); err != nil || len(entries) > 0 {

@@ -33,7 +33,8 @@ var exitStatuses = [...]exitStatus{
 // of reports whether a verb has the exit status.
 func (s exitStatus) of(verb string) bool {
 	words := strings.Fields(s.verbs)
-	return len(words) == 0 || slices.Contains(words, verb) || s.verbs[0] == '-' && !slices.Contains(words, "-"+verb)
+	return len(words) == 0 || slices.Contains(words, verb) ||
+		s.verbs[0] == '-' && !slices.Contains(words, "-"+verb)
 }
 
 // exitTable returns the exit statuses of a verb, or of all verbs for "".
@@ -60,7 +61,8 @@ func prepareVersion(e *env, args []string) (runFunc, error) {
 		return func(context.Context) error { return printVersion(e.stdout) }, nil
 	case len(args) == 1 && (args[0] == "--help" || args[0] == "-h"):
 		return func(context.Context) error {
-			_, err := fmt.Fprint(e.stdout, "layerbuild version: print the version\n\nUsage: layerbuild version\n")
+			_, err := fmt.Fprint(e.stdout,
+				"layerbuild version: print the version\n\nUsage: layerbuild version\n")
 			return err
 		}, nil
 	}
@@ -70,7 +72,8 @@ func prepareVersion(e *env, args []string) (runFunc, error) {
 // prepareHelp checks the arguments of help.
 func prepareHelp(e *env, all []verb, args []string) (runFunc, error) {
 	if len(args) > 1 {
-		return nil, fmt.Errorf("help explains one verb, not %d: %s", len(args), strings.Join(args, " "))
+		return nil, fmt.Errorf("help explains one verb, not %d: %s", len(args),
+			strings.Join(args, " "))
 	}
 	if len(args) == 0 || args[0] == "help" {
 		return func(context.Context) error { return help(e.stdout, all) }, nil

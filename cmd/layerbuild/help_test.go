@@ -29,16 +29,19 @@ func TestHelp(t *testing.T) {
 		if err := longHelp(&long, v); err != nil {
 			t.Fatal(err)
 		}
-		for name, text := range map[string]string{v.name + " -h": short.String(), "help " + v.name: long.String()} {
+		for name, text := range map[string]string{v.name + " -h": short.String(),
+			"help " + v.name: long.String()} {
 			checkWidth(t, name, text)
-			if !strings.Contains(text, "\nUsage: layerbuild "+v.name) || !strings.Contains(text, "\nExamples:\n") {
+			if !strings.Contains(text, "\nUsage: layerbuild "+v.name) ||
+				!strings.Contains(text, "\nExamples:\n") {
 				t.Errorf("%s has no usage or no examples:\n%s", name, text)
 			}
 			if _, rest, _ := strings.Cut(text, "\nExamples:\n"); strings.Contains(rest, "\n\n") {
 				t.Errorf("%s: the examples are not at the end", name)
 			}
 		}
-		for _, want := range []string{"Exit status:\n", "\nDetails:\n", v.notes[:min(len(v.notes), 20)]} {
+		for _, want := range []string{"Exit status:\n", "\nDetails:\n",
+			v.notes[:min(len(v.notes), 20)]} {
 			if !strings.Contains(long.String(), want) {
 				t.Errorf("help %s has no %q", v.name, want)
 			}
@@ -84,17 +87,21 @@ func TestFlagTexts(t *testing.T) {
 			for _, f := range g.flags {
 				delete(shown, f.name)
 				boolean := fs.Lookup(f.name).Value.Type() == "bool"
-				if boolean != (f.placeholder == "") || strings.Contains(f.placeholder+f.text+f.details, "`") {
+				if boolean != (f.placeholder == "") ||
+					strings.Contains(f.placeholder+f.text+f.details, "`") {
 					t.Errorf("%s --%s: placeholder %q", v.name, f.name, f.placeholder)
 				}
 				if n := utf8.RuneCountInString(f.text); n == 0 || n > helpWidth-helpIndent {
 					t.Errorf("%s --%s: a text of %d columns: %s", v.name, f.name, n, f.text)
 				}
-				if f.details != "" && !strings.HasSuffix(f.details, ".") || strings.HasSuffix(f.text, ".") {
-					t.Errorf("%s --%s: %q, %q, want a phrase and sentences", v.name, f.name, f.text, f.details)
+				if f.details != "" && !strings.HasSuffix(f.details, ".") ||
+					strings.HasSuffix(f.text, ".") {
+					t.Errorf("%s --%s: %q, %q, want a phrase and sentences", v.name,
+						f.name, f.text, f.details)
 				}
 				if len(f.values) > 1 && strings.Contains(f.text+f.details, orList(f.values)) {
-					t.Errorf("%s --%s: the values %s are there twice", v.name, f.name, orList(f.values))
+					t.Errorf("%s --%s: the values %s are there twice", v.name,
+						f.name, orList(f.values))
 				}
 			}
 		}
@@ -130,7 +137,8 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%s has no examples", v.name)
 		}
 		for _, e := range v.examples {
-			if words := shellWords(e.line); len(words) < 2 || v.name != "build" && words[1] != v.name {
+			if words := shellWords(e.line); len(words) < 2 ||
+				v.name != "build" && words[1] != v.name {
 				t.Errorf("%s has the example %s", v.name, e.line)
 			}
 		}
@@ -186,14 +194,19 @@ func TestDescribe(t *testing.T) {
 		fs.Bool("yes", false, "a switch")
 	})
 	for _, want := range []flagInfo{
-		{name: "many", short: "m", group: noGroup, placeholder: "NAME", text: "names (repeatable)", details: "Details of it."},
-		{name: "one", group: "A group", placeholder: "a|b", values: []string{"a", "b"}, text: "a choice (default: b)"},
-		{name: "of", group: "A group", placeholder: "a.b|C,…", values: []string{"a.b"}, text: "items"},
+		{name: "many", short: "m", group: noGroup, placeholder: "NAME", text: "names (repeatable)",
+			details: "Details of it."},
+		{name: "one", group: "A group", placeholder: "a|b", values: []string{"a", "b"},
+			text: "a choice (default: b)"},
+		{name: "of", group: "A group", placeholder: "a.b|C,…",
+			values: []string{"a.b"}, text: "items"},
 		{name: "yes", group: "A group", optional: true, text: "a switch"},
 	} {
 		got := describe(fs.Lookup(want.name))
-		if got.name != want.name || got.short != want.short || got.group != want.group || got.placeholder != want.placeholder ||
-			got.optional != want.optional || !slices.Equal(got.values, want.values) || got.text != want.text || got.details != want.details {
+		if got.name != want.name || got.short != want.short || got.group != want.group ||
+			got.placeholder != want.placeholder ||
+			got.optional != want.optional || !slices.Equal(got.values, want.values) ||
+			got.text != want.text || got.details != want.details {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 	}

@@ -25,7 +25,9 @@ const (
 
 	// Statuses of the run verb; its other statuses are those of the command. They are those of
 	// docker run.
-	exitRunFailed = 125 // the command line is wrong or layerbuild failed; the command was not run, or its status is not known
+	// the command line is wrong or layerbuild failed; the command was not run, or its status is not
+	// known
+	exitRunFailed = 125
 )
 
 // version is set by the linker.

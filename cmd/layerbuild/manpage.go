@@ -86,7 +86,8 @@ func verbPage(v verb, date string) manPage {
 }
 
 func settingsPage(date string) manPage {
-	r := newRoff("layerbuild", "5", date, "configuration files and environment variables of layerbuild")
+	r := newRoff("layerbuild", "5", date,
+		"configuration files and environment variables of layerbuild")
 	r.section("DESCRIPTION")
 	r.paragraphs("A flag of the command line comes before an environment variable, and that before a configuration file.")
 	r.section("FILES")
@@ -116,7 +117,8 @@ type roff struct {
 // newRoff begins a page with its title and the section NAME.
 func newRoff(name, section, date, summary string) *roff {
 	r := &roff{name: name, number: section}
-	r.line(fmt.Sprintf(`.TH "%s" "%s" "%s" "layerbuild %s" "layerbuild manual"`, strings.ToUpper(roffText(name)), section, date, roffText(version)))
+	r.line(fmt.Sprintf(`.TH "%s" "%s" "%s" "layerbuild %s" "layerbuild manual"`,
+		strings.ToUpper(roffText(name)), section, date, roffText(version)))
 	r.line(".nh\n.ad l") // no hyphens in names of flags and files, nor wide spaces around long ones
 	r.section("NAME")
 	wrap(&r.b, roffText(name)+` \- `+roffText(summary), 0)
@@ -161,7 +163,8 @@ func (r *roff) sentences(text string) {
 func (r *roff) exitStatus(verb string) {
 	r.section("EXIT STATUS")
 	for line := range strings.Lines(exitTable(verb)) {
-		if code, text, ok := strings.Cut(strings.TrimSpace(line), " "); ok && strings.HasPrefix(line, "  ") {
+		if code, text, ok := strings.Cut(strings.TrimSpace(line), " "); ok &&
+			strings.HasPrefix(line, "  ") {
 			r.item(bold(code), strings.TrimSpace(text)+".")
 		}
 	}

@@ -29,7 +29,8 @@ func TestManPages(t *testing.T) {
 			if strings.Trim(line, " ") != line || line == "" || strings.HasPrefix(line, "'") {
 				t.Errorf("%s: the line %q", p.file(), line)
 			}
-			if strings.HasPrefix(line, ".") && !slices.Contains([]string{".TH", ".SH", ".SS", ".TP", ".PP", ".RS", ".RE", ".nh", ".ad"}, line[:3]) {
+			if strings.HasPrefix(line, ".") && !slices.Contains([]string{".TH", ".SH", ".SS", ".TP",
+				".PP", ".RS", ".RE", ".nh", ".ad"}, line[:3]) {
 				t.Errorf("%s: text that is taken for a macro: %s", p.file(), line)
 			}
 			if i := strings.IndexFunc(line, func(r rune) bool { return r > 126 }); i >= 0 {
@@ -37,7 +38,8 @@ func TestManPages(t *testing.T) {
 			}
 		}
 	}
-	if len(byName) != len(verbs())+2 || byName["layerbuild.1"] == "" || byName["layerbuild.5"] == "" {
+	if len(byName) != len(verbs())+2 || byName["layerbuild.1"] == "" ||
+		byName["layerbuild.5"] == "" {
 		t.Errorf("there are the pages %q", slices.Sorted(maps.Keys(byName)))
 	}
 	for _, v := range verbs() {
@@ -53,13 +55,15 @@ func TestManPages(t *testing.T) {
 			}
 		}
 	}
-	for _, check := range [][]string{{"mandoc", "-T", "lint"}, {"groff", "-man", "-ww", "-z", "-Tutf8"}} {
+	for _, check := range [][]string{{"mandoc", "-T", "lint"},
+		{"groff", "-man", "-ww", "-z", "-Tutf8"}} {
 		t.Run(check[0], func(t *testing.T) {
 			if _, err := exec.LookPath(check[0]); err != nil {
 				t.Skip(err)
 			}
 			for _, p := range pages {
-				out, err := exec.Command(check[0], append(check[1:], filepath.Join(dir, p.file()))...).CombinedOutput()
+				out, err := exec.Command(check[0],
+					append(check[1:], filepath.Join(dir, p.file()))...).CombinedOutput()
 				if err != nil || len(out) > 0 {
 					t.Errorf("%v: %s", err, out)
 				}
@@ -90,13 +94,16 @@ func TestRoffText(t *testing.T) {
 
 // The date is that of SOURCE_DATE_EPOCH, so that the pages can be made again.
 func TestGenDocs(t *testing.T) {
-	for _, args := range [][]string{nil, {"man"}, {"man", "a", "b"}, {"completion"}, {"completion", "csh"}, {"html", "dir"}} {
+	for _, args := range [][]string{nil, {"man"}, {"man", "a", "b"}, {"completion"},
+		{"completion", "csh"}, {"html", "dir"}} {
 		if got := try(t, nil, append([]string{docsVerb}, args...)...); got.status != exitUsage {
 			t.Errorf("gen-docs %q: status %d, %v, want an error", args, got.status, got.err)
 		}
 	}
 	dir := filepath.Join(t.TempDir(), "new", "man")
-	e := &env{getenv: func(name string) string { return map[string]string{epochArg: "86400"}[name] }}
+	e := &env{getenv: func(name string) string {
+		return map[string]string{epochArg: "86400"}[name]
+	}}
 	do, verb, err := understand(e, []string{docsVerb, "man", dir})
 	if err != nil || verb != "" {
 		t.Fatalf("gen-docs man: verb %q, %v", verb, err)
@@ -105,7 +112,8 @@ func TestGenDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	page, err := os.ReadFile(filepath.Join(dir, "layerbuild-build.1"))
-	if first, _, _ := strings.Cut(string(page), "\n"); err != nil || !strings.Contains(first, `"1970-01-02"`) {
+	if first, _, _ := strings.Cut(string(page), "\n"); err != nil ||
+		!strings.Contains(first, `"1970-01-02"`) {
 		t.Errorf("the title is %s, %v, want the date of %s", first, err, epochArg)
 	}
 	var top bytes.Buffer

@@ -50,27 +50,37 @@ var outputOptions = []struct {
 	{option: "compression=zstd", want: `layer\.v1\.tar\+zstd`},
 	{option: "compression=uncompressed", want: `layer\.v1\.tar"`},
 	{option: "compression=gzip,compression-level=9", want: `layer\.v1\.tar\+gzip`},
-	{option: "compression=uncompressed,compression-level=3", err: "compression-level has no effect"},
-	{option: "compression=zstd,force-compression=true", want: `layer\.v1\.tar\+zstd`, not: `layer\.v1\.tar\+gzip`},
-	{option: "oci-mediatypes=false", want: `distribution\.manifest\.v2\+json`, not: `vnd\.oci\.image\.(manifest|config|layer)`},
-	{option: "oci-mediatypes=false,annotation.k=v", err: "oci-mediatypes=false and annotation k: Docker's format has no annotations"},
-	{option: "oci-mediatypes=false", platforms: "linux/amd64,linux/arm64", want: `distribution\.manifest\.list\.v2\+json`, refused: dockerKinds},
+	{option: "compression=uncompressed,compression-level=3",
+		err: "compression-level has no effect"},
+	{option: "compression=zstd,force-compression=true", want: `layer\.v1\.tar\+zstd`,
+		not: `layer\.v1\.tar\+gzip`},
+	{option: "oci-mediatypes=false", want: `distribution\.manifest\.v2\+json`,
+		not: `vnd\.oci\.image\.(manifest|config|layer)`},
+	{option: "oci-mediatypes=false,annotation.k=v",
+		err: "oci-mediatypes=false and annotation k: Docker's format has no annotations"},
+	{option: "oci-mediatypes=false", platforms: "linux/amd64,linux/arm64",
+		want: `distribution\.manifest\.list\.v2\+json`, refused: dockerKinds},
 	{option: "prune-dead=true", want: `"layers"`},
 	{option: "prune-dead=true,compression=zstd,compression-level=19", want: `layer\.v1\.tar\+zstd`},
 	{option: "rewrite-timestamp=true", want: `"layers"`},
 	{option: "rewrite-timestamp=false", warns: "rewrite-timestamp=false has no effect"},
 	{option: "annotation.id=one", want: `"annotations":\{"id":"one"\}`},
-	{option: "annotation[linux/AMD64].id=one", platforms: "linux/amd64,linux/arm64", want: `"annotations":\{"id":"one"\}`, refused: dockerKinds},
+	{option: "annotation[linux/AMD64].id=one", platforms: "linux/amd64,linux/arm64",
+		want: `"annotations":\{"id":"one"\}`, refused: dockerKinds},
 	{option: "annotation[linux/s390x].id=one", err: "the build has no platform linux/s390x"},
-	{option: "annotation-manifest-descriptor.id=one", platforms: "linux/amd64,linux/arm64", want: `"annotations":\{"id":"one"\},"platform"`, refused: dockerKinds},
-	{option: "annotation-index.id=one", platforms: "linux/amd64,linux/arm64", want: `\],"annotations":\{"id":"one"\}`, refused: dockerKinds},
+	{option: "annotation-manifest-descriptor.id=one", platforms: "linux/amd64,linux/arm64",
+		want: `"annotations":\{"id":"one"\},"platform"`, refused: dockerKinds},
+	{option: "annotation-index.id=one", platforms: "linux/amd64,linux/arm64",
+		want: `\],"annotations":\{"id":"one"\}`, refused: dockerKinds},
 	{option: "annotation-index.id=one", err: "an image for one platform has no index"},
 	// A registry and the store have no place for it; --metadata-file shows it.
-	{option: "annotation-index-descriptor.id=one", platforms: "linux/amd64,linux/arm64", want: `"id":"one"`, refused: dockerKinds},
+	{option: "annotation-index-descriptor.id=one", platforms: "linux/amd64,linux/arm64",
+		want: `"id":"one"`, refused: dockerKinds},
 	{option: "annotation-index-descriptor.id=one", err: "an image for one platform has no index"},
 	{option: "name=REGISTRY/special:tag", want: `special|"layers"`},
 	{option: "name=", err: "name is empty"},
-	{option: "push-by-digest=true", refused: []string{"image", "oci archive", "oci directory", "docker archive", "docker directory", "local", "tar"}, want: ""},
+	{option: "push-by-digest=true", refused: []string{"image", "oci archive", "oci directory",
+		"docker archive", "docker directory", "local", "tar"}, want: ""},
 }
 
 var dockerKinds = []string{"docker archive", "docker directory"}
@@ -96,12 +106,14 @@ func newOutputLab(t *testing.T) *outputLab {
 	l := &outputLab{t: t, dir: dir, registry: registrytest.New(t)}
 	t.Cleanup(func() {
 		if os.Getuid() != 0 {
-			exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
+			exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf",
+				"--one-file-system", dir).Run()
 		}
 		os.RemoveAll(dir)
 	})
 	base, err := imagetest.Make(dockerspec.DockerOCIImageConfig{}, []imagetest.Entry{
-		{Path: "base", Header: &tar.Header{Typeflag: tar.TypeReg, Mode: 0o644}, Data: bytes.Repeat([]byte("base "), 2000)},
+		{Path: "base", Header: &tar.Header{Typeflag: tar.TypeReg, Mode: 0o644},
+			Data: bytes.Repeat([]byte("base "), 2000)},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -135,14 +147,16 @@ func (l *outputLab) build(platforms string, outputs ...string) (string, bool) {
 	for _, o := range outputs {
 		args = append(args, "-o", strings.ReplaceAll(o, "REGISTRY", l.registry.Host))
 	}
-	for _, name := range []string{"oci1", "oci2", "docker1", "docker2"} { // an image is added to a layout that exists
+	// an image is added to a layout that exists
+	for _, name := range []string{"oci1", "oci2", "docker1", "docker2"} {
 		if err := os.RemoveAll(filepath.Join(l.dir, name)); err != nil {
 			l.t.Fatal(err)
 		}
 	}
 	cmd := exec.Command(binary, append(args, ".")...)
 	cmd.Dir = l.dir
-	cmd.Env = append(os.Environ(), "LAYERBUILD_CHECK_LAYERS=1", "SOURCE_DATE_EPOCH=1700000000", "CONTAINERS_REGISTRIES_CONF=/dev/null")
+	cmd.Env = append(os.Environ(), "LAYERBUILD_CHECK_LAYERS=1", "SOURCE_DATE_EPOCH=1700000000",
+		"CONTAINERS_REGISTRIES_CONF=/dev/null")
 	out, err := cmd.CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() < 0) {
 		l.t.Fatalf("%v: %v\n%s", args, err, out)
@@ -165,7 +179,8 @@ func (l *outputLab) documents(kind string, n int) string {
 	case "docker directory":
 		return layoutDocuments(l.t, dirFiles(at("docker%d")), "")
 	case "image":
-		return layoutDocuments(l.t, dirFiles(filepath.Join(l.dir, "state/oci")), fmt.Sprintf("%s/image:%d", l.registry.Host, n))
+		return layoutDocuments(l.t, dirFiles(filepath.Join(l.dir, "state/oci")),
+			fmt.Sprintf("%s/image:%d", l.registry.Host, n))
 	case "registry":
 		return l.pushed(fmt.Sprintf("/v2/pushed/manifests/%d", n))
 	case "tar":
@@ -217,7 +232,9 @@ func dirFiles(top string) filesOf {
 	files := filesOf{}
 	filepath.WalkDir(top, func(path string, _ os.DirEntry, err error) error {
 		if err == nil {
-			files[strings.TrimPrefix(path, top+"/")] = func() ([]byte, error) { return os.ReadFile(path) }
+			files[strings.TrimPrefix(path, top+"/")] = func() ([]byte, error) {
+				return os.ReadFile(path)
+			}
 		}
 		return nil
 	})
@@ -290,7 +307,8 @@ func TestOutputOptions(t *testing.T) {
 	plain := map[string]string{} // by kind and platforms
 	for _, o := range outputOptions {
 		for _, k := range outputKinds {
-			t.Run(strings.ReplaceAll(strings.Join([]string{o.option, o.platforms, k.name}, " "), "/", "-"), func(t *testing.T) {
+			t.Run(strings.ReplaceAll(strings.Join([]string{o.option, o.platforms, k.name}, " "),
+				"/", "-"), func(t *testing.T) {
 				l.t = t
 				first, second := fmt.Sprintf(k.spec, 1), fmt.Sprintf(k.spec, 2)
 				if strings.HasPrefix(o.option, "name=") && o.err == "" {
@@ -298,11 +316,13 @@ func TestOutputOptions(t *testing.T) {
 				}
 				first += "," + o.option
 				out, ok := l.build(o.platforms, first)
-				if o.err != "" || slices.Contains(flatKinds, k.name) || slices.Contains(o.refused, k.name) {
+				if o.err != "" || slices.Contains(flatKinds, k.name) ||
+					slices.Contains(o.refused, k.name) {
 					if ok {
 						t.Fatalf("-o %s was taken:\n%s", first, out)
 					}
-					if o.err != "" && !slices.Contains(flatKinds, k.name) && !strings.Contains(out, o.err) {
+					if o.err != "" && !slices.Contains(flatKinds, k.name) &&
+						!strings.Contains(out, o.err) {
 						t.Errorf("-o %s says %s\nwant %s", first, out, o.err)
 					}
 					return
@@ -316,7 +336,9 @@ func TestOutputOptions(t *testing.T) {
 					}
 					return
 				}
-				if o.option == "push-by-digest=true" || strings.HasPrefix(o.option, "name=") && (k.name == "image" || k.name == "registry") {
+				if o.option == "push-by-digest=true" ||
+					strings.HasPrefix(o.option, "name=") &&
+						(k.name == "image" || k.name == "registry") {
 					return // the place has another name: other tests look there
 				}
 				alone := l.documents(k.name, 1)
@@ -337,7 +359,8 @@ func TestOutputOptions(t *testing.T) {
 						t.Errorf("beside another output it is\n%s\nalone it was\n%s", got, alone)
 					}
 					if got := l.documents(k.name, 2); got != plain[key] {
-						t.Errorf("the other output is\n%s\nand without this one it was\n%s", got, plain[key])
+						t.Errorf("the other output is\n%s\nand without this one it was\n%s", got,
+							plain[key])
 					}
 				}
 			})
@@ -347,7 +370,8 @@ func TestOutputOptions(t *testing.T) {
 
 func (l *outputLab) shows(docs, want, not, kind string) {
 	l.t.Helper()
-	if strings.Contains(want, `"id":"one"`) && strings.HasPrefix(want, `"id"`) && (kind == "image" || kind == "registry") {
+	if strings.Contains(want, `"id":"one"`) && strings.HasPrefix(want, `"id"`) &&
+		(kind == "image" || kind == "registry") {
 		return // a descriptor that this type does not keep
 	}
 	if !regexp.MustCompile(want).MatchString(docs) {

@@ -97,8 +97,10 @@ func TestScript(t *testing.T) {
 		Setup:              func(env *testscript.Env) error { return setup(env, base) },
 		Condition:          condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"layerbuild": cmdLayerbuild, "status": cmdStatus, "layer": cmdLayer, "layers": cmdLayers, "tree": cmdTree,
-			"content": cmdContent, "config": cmdConfig, "manifest": cmdManifest, "digest": cmdDigest, "json": cmdJSON,
+			"layerbuild": cmdLayerbuild, "status": cmdStatus, "layer": cmdLayer,
+			"layers": cmdLayers, "tree": cmdTree,
+			"content": cmdContent, "config": cmdConfig, "manifest": cmdManifest,
+			"digest": cmdDigest, "json": cmdJSON,
 			"keep": cmdKeep, "registry": cmdRegistry,
 		},
 	})
@@ -155,7 +157,8 @@ func remove(env *testscript.Env, dir string) {
 	}
 	if os.Getuid() != 0 {
 		// Files of the user's subordinate ids are only its own inside a user namespace.
-		exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
+		exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf",
+			"--one-file-system", dir).Run()
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		env.T().Log("clean up:", err)
@@ -190,7 +193,8 @@ func args(ts *testscript.TestScript, neg bool, all []string, low, high int) {
 	}
 }
 
-var verbs = []string{"build", "run", "images", "history", "inspect", "tag", "rm", "pull", "push", "prune", "info", "analyze", "diff", "prune-image"}
+var verbs = []string{"build", "run", "images", "history", "inspect", "tag", "rm", "pull", "push",
+	"prune", "info", "analyze", "diff", "prune-image"}
 
 func cmdLayerbuild(ts *testscript.TestScript, neg bool, all []string) {
 	s := of(ts)
@@ -253,7 +257,11 @@ func cmdTree(ts *testscript.TestScript, neg bool, all []string) {
 	entries, err := image(ts, all[0]).Tree()
 	ts.Check(err)
 	for _, e := range entries {
-		below := func(p string) bool { p = strings.Trim(p, "/"); return e.Path == p || strings.HasPrefix(e.Path, p+"/") }
+		below := func(p string) bool {
+			p = strings.Trim(p, "/")
+			return e.Path == p ||
+				strings.HasPrefix(e.Path, p+"/")
+		}
 		if len(all) == 1 || slices.ContainsFunc(all[1:], below) {
 			fmt.Fprintln(ts.Stdout(), e)
 		}

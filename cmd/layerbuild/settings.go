@@ -20,10 +20,13 @@ var variables = [...]variable{
 	{"DOCKER_CONFIG", "The directory of config.json, which has the credentials of docker login. The default is ~/.docker."},
 	{"REGISTRY_AUTH_FILE", "The file with the credentials of podman login; see containers-auth.json(5). The default is " +
 		"$XDG_RUNTIME_DIR/containers/auth.json."},
-	{"CONTAINERS_REGISTRIES_CONF", "The configuration file for registries; see containers-registries.conf(5)."},
-	{"HTTP_PROXY, HTTPS_PROXY, NO_PROXY", "The proxies for registries, URLs and git. The names in small letters are read too."},
+	{"CONTAINERS_REGISTRIES_CONF",
+		"The configuration file for registries; see containers-registries.conf(5)."},
+	{"HTTP_PROXY, HTTPS_PROXY, NO_PROXY",
+		"The proxies for registries, URLs and git. The names in small letters are read too."},
 	{"ALL_PROXY, GIT_SSL_CAINFO", "They are passed on to git."},
-	{"SSL_CERT_FILE, SSL_CERT_DIR", "Certificates of authorities to trust instead of those of the system."},
+	{"SSL_CERT_FILE, SSL_CERT_DIR",
+		"Certificates of authorities to trust instead of those of the system."},
 	{"PATH", "The directories in which git, fuse-overlayfs, newuidmap, newgidmap and credential helpers are looked for."},
 	{"HOME", "The user's home directory. Without it the one of the user database is used for the state."},
 	{"USER", "The user's name in /etc/subuid and /etc/subgid, if the user database has none."},
@@ -45,15 +48,19 @@ type configFile struct {
 type configKey struct{ name, example, text string }
 
 var settingsFiles = [...]configFile{
-	{"/etc/layerbuild/config, $XDG_CONFIG_HOME/layerbuild/config", "Defaults of flags, for the machine and for the user. The file of " +
-		"the user comes first. A line has the form \"key = value\", and # begins a comment.", []configKey{
-		{"keep-storage", "10g", "The limit of the build cache, if there is neither --keep-storage nor $" + keepStorage + ": a size, or off."},
-	}},
+	{"/etc/layerbuild/config, $XDG_CONFIG_HOME/layerbuild/config",
+		"Defaults of flags, for the machine and for the user. The file of " +
+			"the user comes first. A line has the form \"key = value\", and # begins a comment.",
+		[]configKey{
+			{"keep-storage", "10g", "The limit of the build cache, if there is neither --keep-storage nor $" + keepStorage + ": a size, or off."},
+		}},
 	{analyze.ConfigFile, "The rules of the gate of analyze and of build --analyze, in YAML. It is read from the current directory, " +
 		"unless --config names another file. Flags come first; the paths of accept are those of both.", []configKey{
 		{"fail-over", "2%", "As --fail-over: the size or share of dead bytes above which an image fails."},
-		{"fail-on", "[debris, secrets]", "As --fail-on: a list of kinds of findings with which an image fails."},
-		{"accept", "[/usr/share/doc/**]", "As --accept: a list of patterns for paths that the gate leaves out."},
+		{"fail-on", "[debris, secrets]",
+			"As --fail-on: a list of kinds of findings with which an image fails."},
+		{"accept", "[/usr/share/doc/**]",
+			"As --accept: a list of patterns for paths that the gate leaves out."},
 		{"base", "debian:13", "As --base: the base image, or scratch for none."},
 	}},
 }

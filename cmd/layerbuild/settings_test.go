@@ -22,7 +22,8 @@ var update = flag.Bool("update", false, "rewrite docs/CONFIGURATION.md")
 
 // readElsewhere are variables of the list that are read by Go's library or passed on by their
 // names.
-var readElsewhere = []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+var readElsewhere = []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "GIT_SSL_CAINFO",
+	"SSL_CERT_FILE", "SSL_CERT_DIR"}
 
 // ofOurOwn are variables that layerbuild sets for its own children.
 var ofOurOwn = []string{"_LAYERBUILD_NS"}
@@ -66,7 +67,8 @@ func variablesOfSource(t *testing.T) map[string]string {
 		}
 		name := d.Name()
 		// rounds and the packages whose names end in test are parts of tests.
-		if path != root && (name[0] == '.' || name == "testdata" || name == "bench" || name == "rounds" || strings.HasSuffix(name, "test")) {
+		if path != root && (name[0] == '.' || name == "testdata" || name == "bench" ||
+			name == "rounds" || strings.HasSuffix(name, "test")) {
 			return fs.SkipDir
 		}
 		return variablesOfPackage(path, found)
@@ -115,7 +117,8 @@ func variablesOfPackage(dir string, found map[string]string) error {
 		case *ast.SelectorExpr:
 			function = f.Sel.Name
 		}
-		if !slices.Contains([]string{"getenv", "Getenv", "LookupEnv"}, function) || len(call.Args) != 1 {
+		if !slices.Contains([]string{"getenv", "Getenv", "LookupEnv"}, function) ||
+			len(call.Args) != 1 {
 			continue
 		}
 		name, ok := literal(call.Args[0])
@@ -149,7 +152,8 @@ func TestSettingsFiles(t *testing.T) {
 				fmt.Fprintf(&yaml, "%s: %s\n", k.name, k.example)
 				continue
 			}
-			if err := os.WriteFile(file, []byte(k.name+" = "+k.example+" # a comment\n"), 0o600); err != nil {
+			if err := os.WriteFile(file, []byte(k.name+" = "+k.example+" # a comment\n"),
+				0o600); err != nil {
 				t.Fatal(err)
 			}
 			if value, _, err := configured(file); value != k.example || err != nil {
@@ -175,7 +179,8 @@ func TestConfigurationPage(t *testing.T) {
 	b.WriteString("# Configuration\nA flag of the command line comes before an environment variable, and that before a configuration file. " +
 		"layerbuild(5)\nhas the same tables.\n\n## Files\n")
 	for _, f := range settingsFiles {
-		fmt.Fprintf(&b, "### `%s`\n%s\n\n| key | example | meaning |\n| --- | --- | --- |\n", strings.ReplaceAll(f.path, ", ", "`, `"), f.text)
+		fmt.Fprintf(&b, "### `%s`\n%s\n\n| key | example | meaning |\n| --- | --- | --- |\n",
+			strings.ReplaceAll(f.path, ", ", "`, `"), f.text)
 		for _, k := range f.keys {
 			fmt.Fprintf(&b, "| `%s` | `%s` | %s |\n", k.name, k.example, k.text)
 		}

@@ -58,7 +58,8 @@ func (f *stateFlags) define(fs *pflag.FlagSet) {
 		fs.Var((*directory)(&f.root), "root", "`DIR` state directory: images, layers and cache\n"+
 			"Without the flag it is $LAYERBUILD_ROOT. If that is not set, it is /var/lib/layerbuild for root, and "+
 			"$XDG_DATA_HOME/layerbuild (~/.local/share/layerbuild) for other users.")
-		fs.Var((*driverName)(&f.driver), "driver", "snapshot driver (default: the first that works)")
+		fs.Var((*driverName)(&f.driver), "driver",
+			"snapshot driver (default: the first that works)")
 	})
 }
 
@@ -120,7 +121,8 @@ func homeDir(e *env, uid int) (string, error) {
 		if fi, err := os.Stat(u.HomeDir); err == nil && fi.IsDir() && filepath.IsAbs(u.HomeDir) {
 			return u.HomeDir, nil
 		}
-		why = fmt.Sprintf("the home of user %d in the user database, %q, is no directory", uid, u.HomeDir)
+		why = fmt.Sprintf("the home of user %d in the user database, %q, is no directory", uid,
+			u.HomeDir)
 	}
 	return "", fmt.Errorf("no place for the state: HOME is not set, and %s; give --root DIR", why)
 }
@@ -139,13 +141,15 @@ func (f *stateFlags) open(ctx context.Context) (*state.State, *images, error) {
 	warn := func(message string) { fmt.Fprintln(f.stderr, "layerbuild: warning: "+message) }
 	state, err := state.Open(ctx, state.Options{Root: f.root, Driver: f.driver, Warn: warn})
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		return nil, nil, fmt.Errorf("%w; give a directory that you may write to with --root DIR", err)
+		return nil, nil, fmt.Errorf("%w; give a directory that you may write to with --root DIR",
+			err)
 	}
 	if err != nil {
 		return nil, nil, f.full(err)
 	}
 	client := registry.New(registry.Options{})
-	im := &images{resolver: image.New(image.Options{Store: state.Store, Cache: state.Cache, Snapshots: state.Snapshots, Registry: client}), client: client}
+	im := &images{resolver: image.New(image.Options{Store: state.Store, Cache: state.Cache,
+		Snapshots: state.Snapshots, Registry: client}), client: client}
 	state.Own(im.resolver)
 	state.Own(client)
 	state.Store.Repair = layers.Repair(state, im.resolver)
@@ -155,7 +159,8 @@ func (f *stateFlags) open(ctx context.Context) (*state.State, *images, error) {
 
 // exportEnv returns the environment of exporters.
 func (f *stateFlags) exportEnv(e *env, state *state.State, im *images) export.Env {
-	return export.Env{Stdout: e.stdout, Tagger: state.Store, Pusher: im, KeepOwners: !state.NS.Rootless}
+	return export.Env{Stdout: e.stdout, Tagger: state.Store, Pusher: im,
+		KeepOwners: !state.NS.Rootless}
 }
 
 // full adds the remedy to an error of a full state directory.
@@ -227,7 +232,8 @@ func (im *images) uploader(content export.Fetcher) outputs.SendFunc {
 }
 
 // Push pushes an image to a registry. It implements export.Pusher.
-func (im *images) Push(ctx context.Context, name string, root ocispec.Descriptor, content export.Fetcher, o export.PushOptions) error {
+func (im *images) Push(ctx context.Context, name string, root ocispec.Descriptor,
+	content export.Fetcher, o export.PushOptions) error {
 	p, err := im.pusher(ctx, place{name, o.ByDigest, o.Insecure})
 	if err != nil {
 		return err
@@ -237,7 +243,8 @@ func (im *images) Push(ctx context.Context, name string, root ocispec.Descriptor
 		if at.Note != "" {
 			part += " (" + at.Note + ")"
 		}
-		o.Sink(event.Progress{ID: o.ID, Part: part, Current: at.Current, Total: at.Descriptor.Size, Done: at.Done, Time: time.Now()})
+		o.Sink(event.Progress{ID: o.ID, Part: part, Current: at.Current, Total: at.Descriptor.Size,
+			Done: at.Done, Time: time.Now()})
 	}
 	p.report.Store(&report)
 	return p.Push(ctx, content, root)

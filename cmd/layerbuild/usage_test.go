@@ -23,12 +23,15 @@ var badValues = []struct {
 	}},
 	{"prune-image", "base", []string{""}},
 	{"build", "accept", []string{""}},
-	{"", "platform", []string{"a/b/c/d", "linux/amd64/v1/x", "nonsense", "linux/", "/amd64", "linux amd64"}},
+	{"", "platform", []string{"a/b/c/d", "linux/amd64/v1/x", "nonsense", "linux/",
+		"/amd64", "linux amd64"}},
 	{"", "format", []string{"", "nonsense", "Text", "json,text", "yaml"}},
 	{"", "progress", []string{"", "nonsense", "TTY", "json"}},
 	{"", "network", []string{"", "bridge", "container:x", "hosts"}},
-	{"", "add-host", []string{"", "name", "name:", ":1.2.3.4", "name:1.2.3", "name:other", "a b:1.2.3.4", "name=", "name:1.2.3.4:80", "name:[::1"}},
-	{"", "tag", []string{"", "UPPER/x", "a b", "a:", "a:b:c", "-a", "a//b", "app@sha256:" + hex64, hex64, "a:" + strings.Repeat("t", 129)}},
+	{"", "add-host", []string{"", "name", "name:", ":1.2.3.4", "name:1.2.3", "name:other",
+		"a b:1.2.3.4", "name=", "name:1.2.3.4:80", "name:[::1"}},
+	{"", "tag", []string{"", "UPPER/x", "a b", "a:", "a:b:c", "-a", "a//b", "app@sha256:" + hex64,
+		hex64, "a:" + strings.Repeat("t", 129)}},
 	{"", "top", []string{"", "x", "-1", "0", "1.5"}},
 	{"", "config", []string{"WORK/nosuch", "WORK/dir", "WORK/file"}},
 	{"analyze", "output", []string{"WORK/nosuch/file", "WORK/dir", "WORK/file/x"}},
@@ -38,21 +41,34 @@ var badValues = []struct {
 	{"build", "fail-over", []string{"x", "-1", "10%%"}},
 	{"build", "fail-on", []string{"nonsense", "debris,nonsense"}},
 	{"build", "file", []string{"WORK/nosuch", "WORK/dir"}},
-	{"build", "build-arg", []string{"", "=x", "a b=c", "BUILDKIT_DOCKERFILE_CHECK=nonsense", "BUILDKIT_DOCKERFILE_CHECK=error=maybe"}},
-	{"build", "output", []string{"", "type=nonsense", "dest=x", "type=oci,nonsense=1", "type=oci,dest=WORK/nosuch/x", "type=local", "type=local,dest=WORK/file",
-		"type=tar,dest=WORK/dir", "type=oci,compression=lzma", "type=oci,compression-level=x", "type=oci,compression-level=99", "type=oci,dest", "type=registry",
-		"type=oci,type=tar", "type=local,dest=x,compression=gzip", "type=registry,name=UPPER", "type=image,name=UPPER/x", "type=oci,annotation.=x", "type=docker,tar=maybe", "type=oci,dest=WORK/dir"}},
+	{"build", "build-arg", []string{"", "=x", "a b=c", "BUILDKIT_DOCKERFILE_CHECK=nonsense",
+		"BUILDKIT_DOCKERFILE_CHECK=error=maybe"}},
+	{"build", "output", []string{"", "type=nonsense", "dest=x", "type=oci,nonsense=1",
+		"type=oci,dest=WORK/nosuch/x", "type=local", "type=local,dest=WORK/file",
+		"type=tar,dest=WORK/dir", "type=oci,compression=lzma", "type=oci,compression-level=x",
+		"type=oci,compression-level=99", "type=oci,dest", "type=registry",
+		"type=oci,type=tar", "type=local,dest=x,compression=gzip", "type=registry,name=UPPER",
+		"type=image,name=UPPER/x", "type=oci,annotation.=x", "type=docker,tar=maybe",
+		"type=oci,dest=WORK/dir"}},
 	{"build", "label", []string{"", "=x"}},
 	{"build", "annotation", []string{"", "x", "=x", "nonsense:a=b", "manifest:=b"}},
-	{"build", "build-context", []string{"", "x", "=x", "x=", "x=WORK/nosuch", "x=docker-image://UPPER", "x=oci-layout://WORK/nosuch", "x=WORK/pipe", "x=-"}},
-	{"build", "secret", []string{"", "x", "src=WORK/file", "id=x,src=WORK/nosuch", "id=x,nonsense=1", "id=,src=WORK/file", "id=x,type=nonsense,src=WORK/file",
+	{"build", "build-context", []string{"", "x", "=x", "x=", "x=WORK/nosuch",
+		"x=docker-image://UPPER", "x=oci-layout://WORK/nosuch", "x=WORK/pipe", "x=-"}},
+	{"build", "secret", []string{"", "x", "src=WORK/file", "id=x,src=WORK/nosuch",
+		"id=x,nonsense=1", "id=,src=WORK/file", "id=x,type=nonsense,src=WORK/file",
 		"id=x,src=WORK/dir", "id=x,src=WORK/big", "id=x,src"}},
 	{"build", "ssh", []string{"", "=WORK/socket", "default", "x=WORK/nosuch", "x=WORK/file"}},
-	{"build", "cache-from", []string{"", "type=nonsense", "type=registry", "type=local", "type=gha", "type=local,src=x,nonsense=1", "UPPER", "type=registry,ref=a b", "type=local,src=x,digest=nonsense"}},
-	{"build", "cache-to", []string{"", "type=nonsense", "type=registry", "type=local", "type=s3,bucket=x", "type=inline,mode=max", "type=local,dest=x,mode=medium", "type=registry,ref=UPPER",
-		"type=local,dest=x,ignore-error=maybe", "type=local,dest=WORK/file", "type=registry,ref=x,compression=zstd", "type=inline,oci-mediatypes=false"}},
+	{"build", "cache-from", []string{"", "type=nonsense", "type=registry", "type=local", "type=gha",
+		"type=local,src=x,nonsense=1", "UPPER", "type=registry,ref=a b",
+		"type=local,src=x,digest=nonsense"}},
+	{"build", "cache-to", []string{"", "type=nonsense", "type=registry", "type=local",
+		"type=s3,bucket=x", "type=inline,mode=max", "type=local,dest=x,mode=medium",
+		"type=registry,ref=UPPER",
+		"type=local,dest=x,ignore-error=maybe", "type=local,dest=WORK/file",
+		"type=registry,ref=x,compression=zstd", "type=inline,oci-mediatypes=false"}},
 	{"build", "shm-size", []string{"x", "-1", "64q", "1e99", "NaN", "m"}},
-	{"build", "ulimit", []string{"", "nofile", "nofile=", "nofile=x", "nofile=2:1", "nonsense=1", "=1", "nofile=-1:5", "nofile=1:2:3", "nofile=-7"}},
+	{"build", "ulimit", []string{"", "nofile", "nofile=", "nofile=x", "nofile=2:1", "nonsense=1",
+		"=1", "nofile=-1:5", "nofile=1:2:3", "nofile=-7"}},
 	{"build", "allow", []string{"nonsense", "security", "network.host,nonsense"}},
 	{"build", "iidfile", []string{"WORK/nosuch/id", "WORK/dir", "WORK/file/id"}},
 	{"build", "metadata-file", []string{"WORK/nosuch/meta", "WORK/dir", "WORK/file/meta"}},
@@ -78,8 +94,10 @@ const hex64 = "7cc4b5aefd1d0cadf8d97d4350462ba51c694ebca145b08d7d41b41acc8db5aa"
 
 // goodArgs are arguments that a verb takes, so that only the flag is wrong.
 var goodArgs = map[string][]string{
-	"build": {"WORK/context"}, "run": {"app"}, "history": {"app"}, "inspect": {"app"}, "tag": {"app", "other"}, "rm": {"app"},
-	"pull": {"app"}, "push": {"app"}, "analyze": {"app"}, "diff": {"app", "other"}, "prune-image": {"app"},
+	"build": {"WORK/context"}, "run": {"app"}, "history": {"app"}, "inspect": {"app"},
+	"tag": {"app", "other"}, "rm": {"app"},
+	"pull": {"app"}, "push": {"app"}, "analyze": {"app"}, "diff": {"app", "other"},
+	"prune-image": {"app"},
 }
 
 // goodFlags are flags that a verb requires.
@@ -95,7 +113,8 @@ func badSetup(t *testing.T) string {
 		}
 	}
 	for name, size := range map[string]int{"file": 3, "context/Dockerfile": 3, "big": 1 << 20} {
-		if err := os.WriteFile(filepath.Join(work, name), bytes.Repeat([]byte("x"), size), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(work, name),
+			bytes.Repeat([]byte("x"), size), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -131,7 +150,8 @@ func try(t *testing.T, vars map[string]string, args ...string) outcome {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	e := &env{stdin: null, stdout: null, stderr: out, getenv: func(name string) string { return vars[name] }}
+	e := &env{stdin: null, stdout: null, stderr: out,
+		getenv: func(name string) string { return vars[name] }}
 	_, verb, err := understand(e, args)
 	if err == nil {
 		return outcome{}
@@ -275,7 +295,8 @@ func TestBadCommandLines(t *testing.T) {
 		{"build -X context", "unknown flag -X"},
 		{"build -qX context", "unknown flag -X"},
 		{"build --push context", "--push: the image to push has no name"},
-		{"build -o type=tar,dest=x -o type=oci,dest=./x context", "another output goes to the same place"},
+		{"build -o type=tar,dest=x -o type=oci,dest=./x context",
+			"another output goes to the same place"},
 		{"images extra", "no arguments are expected: extra"},
 		{"info extra", "no arguments are expected: extra"},
 		{"version extra", "version: no arguments are expected: extra"},
@@ -314,7 +335,8 @@ func TestBadCommandLines(t *testing.T) {
 		case got.err == nil:
 			t.Errorf("%q is not refused", tt.args)
 		case got.status != got.want || !strings.Contains(got.text, tt.want):
-			t.Errorf("%q: status %d, %q, want status %d and %q", tt.args, got.status, got.text, got.want, tt.want)
+			t.Errorf("%q: status %d, %q, want status %d and %q", tt.args, got.status,
+				got.text, got.want, tt.want)
 		case repeated(got.text) != "":
 			t.Errorf("%q: %q says %q twice", tt.args, got.text, repeated(got.text))
 		}
@@ -332,12 +354,18 @@ func TestMessagesArePrintable(t *testing.T) {
 	const evil = "\x1b]0;x\x07\x1b[2J\u202e\x9b"
 	vars := map[string]string{"HOME": work, defaultPlatform: ""}
 	for _, args := range [][]string{
-		{evil}, {"build", evil}, {"build", "--" + evil, "."}, {"build", "-\x1b", "."}, {"build", "context", evil}, {"help", evil},
-		{"run", evil}, {"run", "--network", evil, "app"}, {"tag", "app", evil}, {"push", "app", evil}, {"images", evil}, {"history", "a", evil},
-		{"build", "-t", evil, "context"}, {"build", "--build-arg", "=" + evil, "context"}, {"build", "-o", evil + "/x/y", "-o", evil + "/x/y", "context"},
-		{"build", "--secret", evil, "context"}, {"build", "--secret", "id=" + evil, "context"}, {"build", "--iidfile", evil + "/x", "context"},
-		{"build", "--platform", evil, "context"}, {"build", "--cache-to", evil, "context"}, {"build", "-f", evil, "context"}, {"build", "--lint", evil, "context"},
-		{"--root", "file", evil}, {"images", "--root", "file/" + evil, "--format", evil}, {"prune", "--unused", evil}, {"build", "--ulimit", evil, "context"},
+		{evil}, {"build", evil}, {"build", "--" + evil, "."}, {"build", "-\x1b", "."},
+		{"build", "context", evil}, {"help", evil},
+		{"run", evil}, {"run", "--network", evil, "app"}, {"tag", "app", evil},
+		{"push", "app", evil}, {"images", evil}, {"history", "a", evil},
+		{"build", "-t", evil, "context"}, {"build", "--build-arg", "=" + evil, "context"},
+		{"build", "-o", evil + "/x/y", "-o", evil + "/x/y", "context"},
+		{"build", "--secret", evil, "context"}, {"build", "--secret", "id=" + evil, "context"},
+		{"build", "--iidfile", evil + "/x", "context"},
+		{"build", "--platform", evil, "context"}, {"build", "--cache-to", evil, "context"},
+		{"build", "-f", evil, "context"}, {"build", "--lint", evil, "context"},
+		{"--root", "file", evil}, {"images", "--root", "file/" + evil, "--format", evil},
+		{"prune", "--unused", evil}, {"build", "--ulimit", evil, "context"},
 	} {
 		got := try(t, vars, args...)
 		if got.err == nil {
@@ -399,7 +427,8 @@ func TestFindVerb(t *testing.T) {
 	} {
 		v, rest, err := findVerb(verbs(), strings.Fields(tt.args))
 		if err != nil || v.name != tt.verb || strings.Join(rest, " ") != tt.rest {
-			t.Errorf("findVerb(%q) = %s, %q, %v, want %s, %q", tt.args, v.name, rest, err, tt.verb, tt.rest)
+			t.Errorf("findVerb(%q) = %s, %q, %v, want %s, %q", tt.args, v.name, rest,
+				err, tt.verb, tt.rest)
 		}
 	}
 }
@@ -407,7 +436,9 @@ func TestFindVerb(t *testing.T) {
 // The platform of the environment is used if there is no flag, as with docker and buildx.
 func TestDefaultPlatform(t *testing.T) {
 	e := func(value string) *env {
-		return &env{getenv: func(name string) string { return map[string]string{defaultPlatform: value}[name] }}
+		return &env{getenv: func(name string) string {
+			return map[string]string{defaultPlatform: value}[name]
+		}}
 	}
 	for _, tt := range []struct {
 		env  string
@@ -430,7 +461,8 @@ func TestDefaultPlatform(t *testing.T) {
 			t.Errorf("platforms(%q, %q) = %q, %v, want %q", tt.env, tt.flag, got, err, tt.want)
 		}
 	}
-	if _, err := platforms(e("nonsense"), nil); err == nil || !strings.Contains(err.Error(), defaultPlatform+` "nonsense"`) {
+	if _, err := platforms(e("nonsense"), nil); err == nil ||
+		!strings.Contains(err.Error(), defaultPlatform+` "nonsense"`) {
 		t.Errorf("a bad %s: %v, want an error that names it", defaultPlatform, err)
 	}
 }
@@ -444,11 +476,16 @@ func TestHomeDir(t *testing.T) {
 		if err == nil && !filepath.IsAbs(dir) {
 			t.Errorf("HOME=%q: home %q", home, dir)
 		}
-		if _, err := homeDir(e, 1<<30); err == nil || !strings.Contains(err.Error(), "HOME is not set") || !strings.Contains(err.Error(), "--root DIR") {
-			t.Errorf("HOME=%q, a user that does not exist: %v, want an error with the remedy", home, err)
+		if _, err := homeDir(e, 1<<30); err == nil ||
+			!strings.Contains(err.Error(), "HOME is not set") ||
+			!strings.Contains(err.Error(), "--root DIR") {
+			t.Errorf("HOME=%q, a user that does not exist: %v, want an error with the remedy", home,
+				err)
 		}
 	}
-	e := &env{getenv: func(name string) string { return map[string]string{"HOME": "/home/me"}[name] }}
+	e := &env{getenv: func(name string) string {
+		return map[string]string{"HOME": "/home/me"}[name]
+	}}
 	if dir, err := homeDir(e, 1<<30); dir != "/home/me" || err != nil {
 		t.Errorf("HOME=/home/me: %q, %v", dir, err)
 	}
@@ -470,14 +507,16 @@ func TestWritable(t *testing.T) {
 		t.Fatal(err)
 	}
 	vars := map[string]string{"HOME": work}
-	for _, flag := range []string{"--iidfile=" + locked + "/id", "--metadata-file=" + locked + "/m", "--iidfile=" + read, "-o=type=oci,dest=" + locked + "/x",
+	for _, flag := range []string{"--iidfile=" + locked + "/id", "--metadata-file=" + locked + "/m",
+		"--iidfile=" + read, "-o=type=oci,dest=" + locked + "/x",
 		"-o=" + locked, "-o=" + locked + "/a/b", "-o=type=tar,dest=" + read} {
 		got := try(t, vars, "build", flag, filepath.Join(work, "context"))
 		if got.status != exitUsage || !strings.Contains(got.text, "permission denied") {
 			t.Errorf("%s: status %d, %q, want a refusal", flag, got.status, got.text)
 		}
 	}
-	for _, flag := range []string{"--iidfile=" + work + "/id", "-o=" + work + "/a/b", "-o=type=oci,dest=" + work + "/x", "--iidfile=/dev/null"} {
+	for _, flag := range []string{"--iidfile=" + work + "/id", "-o=" + work + "/a/b",
+		"-o=type=oci,dest=" + work + "/x", "--iidfile=/dev/null"} {
 		if got := try(t, vars, "build", flag, filepath.Join(work, "context")); got.err != nil {
 			t.Errorf("%s: %v", flag, got.err)
 		}

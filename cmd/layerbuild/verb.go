@@ -12,12 +12,18 @@ import (
 // others maps verbs of other tools to a hint about layerbuild's equivalent.
 var others = map[string]string{
 	"buildx": "leave it out: layerbuild takes the flags of 'docker buildx build'",
-	"image":  "see 'layerbuild images' and 'layerbuild help'", "ls": "see 'layerbuild images'", "list": "see 'layerbuild images'",
-	"rmi": "see 'layerbuild rm'", "system": "see 'layerbuild prune'", "builder": "see 'layerbuild prune'", "gc": "see 'layerbuild prune'",
-	"ps": "containers are not kept: 'layerbuild run' throws them away", "exec": "see 'layerbuild run'", "start": "see 'layerbuild run'",
-	"save": "see 'layerbuild build -o type=docker,dest=FILE'", "export": "see 'layerbuild build -o DIR'",
-	"login": "layerbuild uses the credentials of docker login and podman login", "logout": "layerbuild uses the credentials of docker and podman",
-	"slim": "see 'layerbuild prune-image'", "squash": "see 'layerbuild prune-image'", "dive": "see 'layerbuild analyze'",
+	"image":  "see 'layerbuild images' and 'layerbuild help'", "ls": "see 'layerbuild images'",
+	"list": "see 'layerbuild images'",
+	"rmi":  "see 'layerbuild rm'", "system": "see 'layerbuild prune'",
+	"builder": "see 'layerbuild prune'", "gc": "see 'layerbuild prune'",
+	"ps":   "containers are not kept: 'layerbuild run' throws them away",
+	"exec": "see 'layerbuild run'", "start": "see 'layerbuild run'",
+	"save":   "see 'layerbuild build -o type=docker,dest=FILE'",
+	"export": "see 'layerbuild build -o DIR'",
+	"login":  "layerbuild uses the credentials of docker login and podman login",
+	"logout": "layerbuild uses the credentials of docker and podman",
+	"slim":   "see 'layerbuild prune-image'", "squash": "see 'layerbuild prune-image'",
+	"dive": "see 'layerbuild analyze'",
 }
 
 // findVerb returns the verb of a command line and the other words. --root and --driver, which
@@ -94,5 +100,6 @@ func unknownVerb(all []verb, word string) error {
 		return fmt.Errorf("unknown verb %q: did you mean %s?", word, near)
 	}
 	slices.Sort(names)
-	return fmt.Errorf("unknown verb %q, and there is no such directory to build (verbs: %s)", word, strings.Join(names, ", "))
+	return fmt.Errorf("unknown verb %q, and there is no such directory to build (verbs: %s)", word,
+		strings.Join(names, ", "))
 }

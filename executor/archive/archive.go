@@ -27,7 +27,8 @@ func Unpack(f io.Reader, o executor.UnpackOptions) (bool, error) {
 	}
 	// An archive made by "tar -C d ." begins with an entry for d itself, which does not apply to
 	// the destination (SkipRoot).
-	opts := unpack.Options{FollowDirLinks: true, SkipRoot: true, OnOwnerError: o.OnOwnerError, OnStandIn: o.OnStandIn, OnSkip: o.OnSkip}
+	opts := unpack.Options{FollowDirLinks: true, SkipRoot: true, OnOwnerError: o.OnOwnerError,
+		OnStandIn: o.OnStandIn, OnSkip: o.OnSkip}
 	if o.Owned {
 		opts.Owner = &unpack.Owner{UID: o.UID, GID: o.GID}
 	}

@@ -82,7 +82,9 @@ func goCommand(args ...string) ([]byte, error) {
 
 // in reports whether a room is one of the given ones or inside one.
 func in(room string, rooms ...string) bool {
-	return slices.ContainsFunc(rooms, func(r string) bool { return room == r || strings.HasPrefix(room, r+"/") })
+	return slices.ContainsFunc(rooms, func(r string) bool {
+		return room == r || strings.HasPrefix(room, r+"/")
+	})
 }
 
 // TestRoomsKeepApart: the six rooms depend neither on each other nor on the conductor, also not
@@ -94,7 +96,8 @@ func TestRoomsKeepApart(t *testing.T) {
 			if !in(p.room(), own) {
 				continue
 			}
-			others := slices.DeleteFunc(append([]string{"internal/build", "cmd"}, rooms...), func(r string) bool { return r == own })
+			others := slices.DeleteFunc(append([]string{"internal/build", "cmd"}, rooms...),
+				func(r string) bool { return r == own })
 			for _, dep := range p.Deps {
 				if room, ok := strings.CutPrefix(dep, module); ok && in(room, others...) {
 					t.Errorf("%s depends on %s", p.room(), room)
@@ -112,7 +115,8 @@ func TestProgramWithoutTests(t *testing.T) {
 		}
 		for _, dep := range p.Deps {
 			room := strings.TrimPrefix(dep, module)
-			if dep == "testing" || strings.HasPrefix(dep, module) && (strings.HasSuffix(room, "test") || in(room, "test", "internal/fstree")) {
+			if dep == "testing" || strings.HasPrefix(dep, module) &&
+				(strings.HasSuffix(room, "test") || in(room, "test", "internal/fstree")) {
 				t.Errorf("the program depends on %s", dep)
 			}
 		}
@@ -122,7 +126,8 @@ func TestProgramWithoutTests(t *testing.T) {
 // TestSystemCalls: few rooms make system calls. All rooms may use its constants and types.
 func TestSystemCalls(t *testing.T) {
 	allowed := []string{
-		"executor", "snapshot", "diff", "internal/dirfd", "internal/mount", "internal/ns", "internal/safepath", "internal/source", "internal/unpack",
+		"executor", "snapshot", "diff", "internal/dirfd", "internal/mount", "internal/ns",
+		"internal/safepath", "internal/source", "internal/unpack",
 		"internal/hostfile",       // dup, for a file that cannot be opened again
 		"internal/lock",           // flock, for all other rooms
 		"internal/atomicfile",     // files without a name, and the link that gives them one

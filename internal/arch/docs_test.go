@@ -56,7 +56,8 @@ func architecture(text string, rooms []string, floors []floor, exists func(strin
 		first, _, _ := strings.Cut(room, "/")
 		top[first] = true
 		if !named[room] {
-			problems = append(problems, doc+": no table has a row for `"+room+"`: add one that says what the package does")
+			problems = append(problems, doc+": no table has a row for `"+room+
+				"`: add one that says what the package does")
 		}
 	}
 	mentioned := map[string]bool{}
@@ -66,7 +67,8 @@ func architecture(text string, rooms []string, floors []floor, exists func(strin
 	for _, name := range slices.Sorted(maps.Keys(mentioned)) {
 		first, _, inside := strings.Cut(name, "/")
 		if inside && top[first] && !strings.Contains(name, " ") && !exists(name) {
-			problems = append(problems, doc+" names `"+name+"`, which does not exist: remove or correct it")
+			problems = append(problems, doc+" names `"+name+
+				"`, which does not exist: remove or correct it")
 		}
 	}
 
@@ -79,7 +81,8 @@ func architecture(text string, rooms []string, floors []floor, exists func(strin
 		want.WriteString(draw(f.name, names))
 	}
 	if m := drawing.FindStringSubmatch(text); m == nil || m[1] != want.String() {
-		problems = append(problems, doc+": the drawing of the rooms differs from floors (internal/arch/rooms_test.go). It is:\n"+want.String())
+		problems = append(problems, doc+
+			": the drawing of the rooms differs from floors (internal/arch/rooms_test.go). It is:\n"+want.String())
 	}
 	return problems
 }
@@ -103,16 +106,21 @@ func draw(name string, rooms []string) string {
 // TestArchitectureFindings plants a fault for each rule.
 func TestArchitectureFindings(t *testing.T) {
 	plan := []floor{{"low", []allowed{{"internal/a", ""}}}, {"high", []allowed{{"b", ""}}}}
-	good := "## Rooms\n```\n" + draw("high", []string{"b"}) + draw("low", []string{"internal/a"}) + "```\n" +
+	good := "## Rooms\n```\n" + draw("high", []string{"b"}) + draw("low", []string{"internal/a"}) +
+		"```\n" +
 		"| `internal/a` | it |\n| `b` | it |\n"
 	exists := func(name string) bool { return name == "internal/a" || name == "b" }
 	tests := []struct{ name, text, want string }{
 		{"good", good, ""},
 		{"prose", good + "See `internal/a`.\n", ""},
-		{"a row is missing", strings.Replace(good, "| `b`", "| b", 1), "docs/ARCHITECTURE.md: no table has a row for `b`"},
-		{"a row for no package", good + "| `internal/c` | it |\n", "docs/ARCHITECTURE.md names `internal/c`, which does not exist"},
-		{"prose about no package", good + "See `internal/c`.\n", "docs/ARCHITECTURE.md names `internal/c`, which does not exist"},
-		{"drawing", strings.Replace(good, "internal/a\n", "a\n", 1), "docs/ARCHITECTURE.md: the drawing of the rooms differs"},
+		{"a row is missing", strings.Replace(good, "| `b`", "| b", 1),
+			"docs/ARCHITECTURE.md: no table has a row for `b`"},
+		{"a row for no package", good + "| `internal/c` | it |\n",
+			"docs/ARCHITECTURE.md names `internal/c`, which does not exist"},
+		{"prose about no package", good + "See `internal/c`.\n",
+			"docs/ARCHITECTURE.md names `internal/c`, which does not exist"},
+		{"drawing", strings.Replace(good, "internal/a\n", "a\n", 1),
+			"docs/ARCHITECTURE.md: the drawing of the rooms differs"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -138,7 +146,8 @@ func TestPackagesAreDocumented(t *testing.T) {
 	for _, p := range list {
 		text := packageComment(t, p.Dir, "doc.go")
 		if text == "" {
-			t.Errorf("%s/doc.go: write a package comment, in the manner of the other packages", p.room())
+			t.Errorf("%s/doc.go: write a package comment, in the manner of the other packages",
+				p.room())
 			continue
 		}
 		for _, name := range p.GoFiles {
@@ -146,7 +155,8 @@ func TestPackagesAreDocumented(t *testing.T) {
 				t.Errorf("%s/%s: move the package comment to doc.go", p.room(), name)
 			}
 		}
-		d := door{room: p.room(), text: text, imports: rooms(p.room(), p.Imports), tested: len(p.TestGoFiles)+len(p.XTestGoFiles) > 0}
+		d := door{room: p.room(), text: text, imports: rooms(p.room(), p.Imports),
+			tested: len(p.TestGoFiles)+len(p.XTestGoFiles) > 0}
 		if in(p.room(), "test") {
 			d.imports = rooms(p.room(), slices.Concat(p.Imports, p.TestImports, p.XTestImports))
 		}
@@ -165,7 +175,8 @@ func TestPackagesAreDocumented(t *testing.T) {
 // packageComment returns the package comment of a file, "" if there is no such file.
 func packageComment(t *testing.T, dir, name string) string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, name), nil, parser.PackageClauseOnly|parser.ParseComments)
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, name), nil,
+		parser.PackageClauseOnly|parser.ParseComments)
 	if os.IsNotExist(err) {
 		return ""
 	}
@@ -211,7 +222,8 @@ var (
 func (d door) problems(all map[string]bool) (list []string) {
 	text := strings.Join(strings.Fields(d.text), " ")
 	name := filepath.Base(d.room)
-	if !strings.HasPrefix(text, "Package "+name+" ") && !strings.HasPrefix(text, "Command "+name+" ") {
+	if !strings.HasPrefix(text, "Package "+name+" ") &&
+		!strings.HasPrefix(text, "Command "+name+" ") {
 		list = append(list, `begin with "Package `+name+`" and what it is for`)
 	}
 
@@ -227,8 +239,10 @@ func (d door) problems(all map[string]bool) (list []string) {
 	}
 	m := importsSentence.FindStringSubmatch(text)
 	// A long list is in the table alone.
-	if m == nil || m[1] != want && (len(short) < 10 || m[1] != "the packages that internal/arch lists") {
-		list = append(list, `write "It imports `+want+`.", and whether it makes system calls, starts processes, uses the network, and what it writes to`)
+	if m == nil || m[1] != want && (len(short) < 10 ||
+		m[1] != "the packages that internal/arch lists") {
+		list = append(list, `write "It imports `+want+
+			`.", and whether it makes system calls, starts processes, uses the network, and what it writes to`)
 	}
 
 	if calls := callsWords.MatchString(text); calls && !d.calls {
@@ -249,7 +263,8 @@ func (d door) problems(all map[string]bool) (list []string) {
 		}
 	}
 	if len(commands) == 0 || d.tested && !own {
-		list = append(list, `write "To test it, run go test ./`+d.room+`" (or what tests it), and whether that needs root`)
+		list = append(list, `write "To test it, run go test ./`+d.room+
+			`" (or what tests it), and whether that needs root`)
 	}
 
 	var named []string
@@ -269,7 +284,8 @@ func (d door) problems(all map[string]bool) (list []string) {
 
 // TestDoorFindings plants a fault for each rule of package comments.
 func TestDoorFindings(t *testing.T) {
-	good := door{room: "internal/a", imports: []string{"diff", "internal/b"}, tested: true, fuzz: []string{"FuzzA"},
+	good := door{room: "internal/a", imports: []string{"diff", "internal/b"}, tested: true,
+		fuzz: []string{"FuzzA"},
 		text: "Package a does it.\n\nIt imports diff and\nb. It only reads.\n\nTo test it, run go test ./internal/a as any user. FuzzA reads all."}
 	all := map[string]bool{"internal/a": true, "internal/b": true}
 	without := func(old, new string) door {
@@ -295,13 +311,18 @@ func TestDoorFindings(t *testing.T) {
 		{"other name", without("Package a", "Package b"), `begin with "Package a"`},
 		{"no imports", without("It imports", "It uses"), `write "It imports diff and b."`},
 		{"an import is missing", without("diff and\nb", "b"), `write "It imports diff and b."`},
-		{"few imports, not listed", without("diff and\nb", "the packages that internal/arch lists"), `write "It imports diff and b."`},
-		{"system calls", without("It only reads", "It makes system calls to read"), "the package makes no system calls"},
+		{"few imports, not listed", without("diff and\nb", "the packages that internal/arch lists"),
+			`write "It imports diff and b."`},
+		{"system calls", without("It only reads", "It makes system calls to read"),
+			"the package makes no system calls"},
 		{"no command", without("go test", "test"), `write "To test it, run go test ./internal/a"`},
-		{"the command tests another", without("./internal/a", "./internal/b"), `write "To test it, run go test ./internal/a"`},
-		{"the command tests none", without("./internal/a", "./internal/a ./internal/c"), "there is no package to test in ./internal/c"},
+		{"the command tests another", without("./internal/a", "./internal/b"),
+			`write "To test it, run go test ./internal/a"`},
+		{"the command tests none", without("./internal/a", "./internal/a ./internal/c"),
+			"there is no package to test in ./internal/c"},
 		{"target not named", without("FuzzA", "Fuzzing"), "name the fuzz target FuzzA"},
-		{"target that is gone", without("FuzzA", "FuzzA and FuzzB"), "there is no fuzz target FuzzB"},
+		{"target that is gone", without("FuzzA", "FuzzA and FuzzB"),
+			"there is no fuzz target FuzzB"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -22,8 +22,9 @@ const (
 	maxColumns = 100
 	// tabColumns is the width that a tab counts for.
 	tabColumns = 4
-	// checkCode makes TestLineLength check lines of code too. The lines that exist are longer.
-	checkCode = false
+	// longLiteral is the length of a string from which a line of code may be too long: an error or
+	// an example that is divided cannot be searched for.
+	longLiteral = 40
 )
 
 // root is the directory of the module.
@@ -71,7 +72,7 @@ var checks = []func(*source) []finding{
 	undocumented,
 	idioms,
 	oldName,
-	func(s *source) []finding { return longLines(s, checkCode) },
+	longLines,
 }
 
 // TestLint applies the checks to the module. make lint runs it.
@@ -129,7 +130,8 @@ func parse(t *testing.T, name, text string) *source {
 	t.Helper()
 	s := &source{name: name, text: text, fset: token.NewFileSet()}
 	var err error
-	s.file, err = parser.ParseFile(s.fset, name, text, parser.ParseComments|parser.SkipObjectResolution)
+	s.file, err = parser.ParseFile(s.fset, name, text,
+		parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,9 +152,11 @@ func undocumented(s *source) []finding {
 		switch text := doc.Text(); {
 		case !id.IsExported():
 		case text == "":
-			found = append(found, s.finding(id.Pos(), "write a comment that begins with %q", id.Name))
+			found = append(found, s.finding(id.Pos(),
+				"write a comment that begins with %q", id.Name))
 		case !startsWith(text, id.Name):
-			found = append(found, s.finding(id.Pos(), "begin the comment of %s with %q", id.Name, id.Name))
+			found = append(found, s.finding(id.Pos(),
+				"begin the comment of %s with %q", id.Name, id.Name))
 		}
 	}
 	for _, decl := range s.file.Decls {
@@ -172,7 +176,8 @@ func undocumented(s *source) []finding {
 					}
 				case *ast.ValueSpec:
 					// In a group, one comment beside each name or above all of them is enough.
-					if d.Lparen.IsValid() && (d.Doc != nil || spec.Doc == nil && spec.Comment != nil) {
+					if d.Lparen.IsValid() && (d.Doc != nil ||
+						spec.Doc == nil && spec.Comment != nil) {
 						continue
 					}
 					for _, id := range spec.Names {
@@ -230,45 +235,40 @@ func idioms(s *source) []finding {
 		for _, c := range group.List {
 			text := strings.ReplaceAll(c.Text, userNobody, "")
 			if m := oldIdiom.FindString(text); m != "" {
-				found = append(found, s.finding(c.Pos(), "replace %q: name who acts, in plain words "+
-					"(a function \"reports whether\", an error \"is returned when\")", m))
+				found = append(found, s.finding(c.Pos(),
+					"replace %q: name who acts, in plain words "+
+						"(a function \"reports whether\", an error \"is returned when\")", m))
 			}
 		}
 	}
 	return found
 }
 
-// longLines finds lines that are too long: of comments and, if code is set, all others.
-func longLines(s *source, code bool) []finding {
-	comments := map[int]bool{} // lines that hold nothing but a comment
-	for _, group := range s.file.Comments {
-		for _, c := range group.List {
-			first, last := s.fset.Position(c.Pos()), s.fset.Position(c.End())
-			if first.Column == 1 || strings.TrimSpace(line(s.text, first.Line)[:first.Column-1]) == "" {
-				for n := first.Line; n <= last.Line; n++ {
-					comments[n] = true
-				}
+// longLines finds lines that are too long, but for those of long strings.
+func longLines(s *source) []finding {
+	exempt := map[int]bool{}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING && len(l.Value) >= longLiteral {
+			first, last := s.fset.Position(l.Pos()).Line, s.fset.Position(l.End()).Line
+			for n := first; n <= last; n++ {
+				exempt[n] = true
 			}
 		}
-	}
+		return true
+	})
 	var found []finding
 	n := 0
 	for scan := bufio.NewScanner(strings.NewReader(s.text)); scan.Scan(); {
 		n++
-		if !comments[n] && !code {
+		w := columns(scan.Text())
+		if w <= maxColumns || exempt[n] {
 			continue
 		}
-		if w := columns(scan.Text()); w > maxColumns {
-			found = append(found, finding{token.Position{Filename: s.name, Line: n},
-				fmt.Sprintf("break the line: it has %d columns, more than %d (a tab counts %d)", w, maxColumns, tabColumns)})
-		}
+		found = append(found, finding{token.Position{Filename: s.name, Line: n},
+			fmt.Sprintf("break the line: it has %d columns, more than %d (a tab counts %d)", w,
+				maxColumns, tabColumns)})
 	}
 	return found
-}
-
-// line returns a line of a text; the first is 1.
-func line(text string, n int) string {
-	return strings.Split(text, "\n")[n-1]
 }
 
 // columns returns the width of a line.
@@ -279,7 +279,8 @@ func columns(line string) int {
 // oldName finds a file with a name from before.
 func oldName(s *source) []finding {
 	if word, ok := oldNames[path.Base(s.name)]; ok {
-		return []finding{{token.Position{Filename: s.name, Line: 1}, "rename the file after its content: " + word}}
+		return []finding{{token.Position{Filename: s.name, Line: 1},
+			"rename the file after its content: " + word}}
 	}
 	return nil
 }
@@ -294,32 +295,53 @@ func TestFindings(t *testing.T) {
 		text  string
 		want  []string
 	}{
-		{"function", undocumented, "a.go", "func F() {}\n\nfunc f() {}", []string{`a.go:3: write a comment that begins with "F"`}},
-		{"wrong name", undocumented, "a.go", "// Makes it.\nfunc F() {}", []string{`a.go:4: begin the comment of F with "F"`}},
-		{"longer name", undocumented, "a.go", "// Files are.\nfunc File() {}", []string{`a.go:4: begin the comment of File with "File"`}},
+		{"function", undocumented, "a.go", "func F() {}\n\nfunc f() {}",
+			[]string{`a.go:3: write a comment that begins with "F"`}},
+		{"wrong name", undocumented, "a.go", "// Makes it.\nfunc F() {}",
+			[]string{`a.go:4: begin the comment of F with "F"`}},
+		{"longer name", undocumented, "a.go", "// Files are.\nfunc File() {}",
+			[]string{`a.go:4: begin the comment of File with "File"`}},
 		{"documented function", undocumented, "a.go", "// F makes it.\nfunc F() {}", nil},
-		{"method", undocumented, "a.go", "type t struct{}\n\n// T is.\ntype T[K any] struct{}\n\nfunc (t) F() {}\nfunc (*T[K]) G() {}",
+		{"method", undocumented, "a.go",
+			"type t struct{}\n\n// T is.\ntype T[K any] struct{}\n\nfunc (t) F() {}\nfunc (*T[K]) G() {}",
 			[]string{`a.go:9: write a comment that begins with "G"`}},
-		{"type", undocumented, "a.go", "type T int", []string{`a.go:3: write a comment that begins with "T"`}},
+		{"type", undocumented, "a.go", "type T int",
+			[]string{`a.go:3: write a comment that begins with "T"`}},
 		{"type with an article", undocumented, "a.go", "// A T is one.\ntype T int", nil},
-		{"type in a group", undocumented, "a.go", "// Types.\ntype (\n\tT int\n)", []string{`a.go:5: write a comment that begins with "T"`}},
-		{"constant", undocumented, "a.go", "const C = 1", []string{`a.go:3: write a comment that begins with "C"`}},
-		{"second variable", undocumented, "a.go", "// a and B are.\nvar a, B = 1, 2", []string{`a.go:4: begin the comment of B with "B"`}},
-		{"constant in a group", undocumented, "a.go", "const (\n\tC = 1\n\tD = 2 // is two\n)", []string{`a.go:4: write a comment that begins with "C"`}},
-		{"group with a comment", undocumented, "a.go", "// The numbers.\nconst (\n\tC = 1\n\tD = 2\n)", nil},
+		{"type in a group", undocumented, "a.go", "// Types.\ntype (\n\tT int\n)",
+			[]string{`a.go:5: write a comment that begins with "T"`}},
+		{"constant", undocumented, "a.go", "const C = 1",
+			[]string{`a.go:3: write a comment that begins with "C"`}},
+		{"second variable", undocumented, "a.go", "// a and B are.\nvar a, B = 1, 2",
+			[]string{`a.go:4: begin the comment of B with "B"`}},
+		{"constant in a group", undocumented, "a.go", "const (\n\tC = 1\n\tD = 2 // is two\n)",
+			[]string{`a.go:4: write a comment that begins with "C"`}},
+		{"group with a comment", undocumented, "a.go",
+			"// The numbers.\nconst (\n\tC = 1\n\tD = 2\n)", nil},
 		{"test file", undocumented, "a_test.go", "func F() {}", nil},
-		{"idiom", idioms, "a.go", "// f says whether it is.\nfunc f() {}", []string{`a.go:3: replace "says whether": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
-		{"idiom inside", idioms, "a_test.go", "func f() {\n\tf() // nobody waits\n}", []string{`a_test.go:4: replace "nobody": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
-		{"not an idiom", idioms, "a.go", "// f reports whether it is; the user nobody may call it.\nvar f = \"// says that\"", nil},
-		{"name", oldName, "internal/build/carry.go", "", []string{"internal/build/carry.go:1: rename the file after its content: remotecache"}},
+		{"idiom", idioms, "a.go", "// f says whether it is.\nfunc f() {}",
+			[]string{`a.go:3: replace "says whether": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
+		{"idiom inside", idioms, "a_test.go", "func f() {\n\tf() // nobody waits\n}",
+			[]string{`a_test.go:4: replace "nobody": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
+		{"not an idiom", idioms, "a.go",
+			"// f reports whether it is; the user nobody may call it.\nvar f = \"// says that\"",
+			nil},
+		{"name", oldName, "internal/build/carry.go", "",
+			[]string{"internal/build/carry.go:1: rename the file after its content: remotecache"}},
 		{"other name", oldName, "internal/build/carrying.go", "", nil},
-		{"long comment", comments, "a.go", "// " + long, []string{"a.go:3: break the line: it has 101 columns, more than 100 (a tab counts 4)"}},
-		{"long block", comments, "a.go", "/*\n   " + long + "\n*/", []string{"a.go:4: break the line: it has 101 columns, more than 100 (a tab counts 4)"}},
-		{"tabs", comments, "a.go", "func f() {\n\t// " + long[4:] + "\n\t// " + long[5:] + "\n}",
+		{"long comment", longLines, "a.go", "// " + long,
+			[]string{"a.go:3: break the line: it has 101 columns, more than 100 (a tab counts 4)"}},
+		{"long block", longLines, "a.go", "/*\n   " + long + "\n*/",
 			[]string{"a.go:4: break the line: it has 101 columns, more than 100 (a tab counts 4)"}},
-		{"long code", comments, "a.go", "var a = `" + long + "`", nil},
-		{"long code checked", func(s *source) []finding { return longLines(s, true) }, "a.go", "var a = `" + long + "`",
-			[]string{"a.go:3: break the line: it has 108 columns, more than 100 (a tab counts 4)"}},
+		{"tabs", longLines, "a.go", "func f() {\n\t// " + long[4:] + "\n\t// " + long[5:] + "\n}",
+			[]string{"a.go:4: break the line: it has 101 columns, more than 100 (a tab counts 4)"}},
+		{"long code", longLines, "a.go", "var a = " + strings.Repeat("a+", 50) + "a",
+			[]string{"a.go:3: break the line: it has 109 columns, more than 100 (a tab counts 4)"}},
+		{"a long string", longLines, "a.go", "var a = `" + long + "`", nil},
+		{"short strings", longLines, "a.go", "var a = " + strings.Repeat(`"abcdefgh"+`, 10) + `""`,
+			[]string{"a.go:3: break the line: it has 120 columns, more than 100 (a tab counts 4)"}},
+		{"a long comment beside a string", longLines, "a.go", "var a = `a` // " + long,
+			[]string{"a.go:3: break the line: it has 113 columns, more than 100 (a tab counts 4)"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -333,6 +355,3 @@ func TestFindings(t *testing.T) {
 		})
 	}
 }
-
-// comments is longLines for comments only.
-func comments(s *source) []finding { return longLines(s, false) }

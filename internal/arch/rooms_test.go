@@ -76,8 +76,9 @@ var floors = []floor{
 			"internal/mount internal/ns internal/ocijson internal/platform " +
 			"internal/registry internal/store internal/unpack snapshot"},
 		{"internal/container", "executor internal/event internal/image internal/state snapshot"},
-		{"internal/imageanalysis", "analyze diff internal/image internal/ocijson internal/registry " +
-			"internal/state parser"},
+		{"internal/imageanalysis",
+			"analyze diff internal/image internal/ocijson internal/registry " +
+				"internal/state parser"},
 		{"internal/layers", "diff executor internal/cache internal/image internal/imageanalysis " +
 			"internal/layercheck internal/memo internal/mount internal/state " +
 			"internal/store internal/unpack parser snapshot"},
@@ -116,7 +117,8 @@ var floors = []floor{
 		{"internal/registrytest", "internal/imagetest"},
 		{"internal/rounds", ""},
 		{"internal/vttest", ""},
-		{"snapshot/snapshottest", "internal/fstree internal/mount internal/mount/mounttest snapshot"},
+		{"snapshot/snapshottest",
+			"internal/fstree internal/mount internal/mount/mounttest snapshot"},
 		{"analyze/analyzetest", "analyze"},
 		{"bench", "diff"},
 		{"test/lab", "internal/imagetest internal/registrytest"},
@@ -140,19 +142,21 @@ var floors = []floor{
 
 // modules lists the rooms that may import each third-party module. go.mod requires no others.
 var modules = map[string]string{
-	"github.com/BurntSushi/toml":           "internal/registry", // containers-registries.conf
-	"github.com/docker/go-units":           "internal/units",
-	"github.com/klauspost/compress":        "diff internal/imageanalysis internal/imagetest internal/unpack",
-	"github.com/moby/buildkit":             "parser",
-	"github.com/moby/docker-image-spec":    "cmd/layerbuild internal/build internal/image internal/imagetest internal/inputs internal/outputs parser",
-	"github.com/moby/patternmatcher":       "internal/source", // the lines of an ignore file; pattern matches them
+	"github.com/BurntSushi/toml":        "internal/registry", // containers-registries.conf
+	"github.com/docker/go-units":        "internal/units",
+	"github.com/klauspost/compress":     "diff internal/imageanalysis internal/imagetest internal/unpack",
+	"github.com/moby/buildkit":          "parser",
+	"github.com/moby/docker-image-spec": "cmd/layerbuild internal/build internal/image internal/imagetest internal/inputs internal/outputs parser",
+	// the lines of an ignore file; pattern matches them
+	"github.com/moby/patternmatcher":       "internal/source",
 	"github.com/opencontainers/go-digest":  anyRoom,
 	"github.com/opencontainers/image-spec": anyRoom,
 	"github.com/spf13/pflag":               "cmd/layerbuild",
 	"github.com/ulikunitz/xz":              "internal/unpack",
 	"golang.org/x/sync":                    anyRoom,
-	"golang.org/x/sys":                     anyRoom, // TestSystemCalls lists the rooms that call the kernel
-	"golang.org/x/term":                    "analyze/browse cmd/layerbuild executor export internal/ui",
+	// TestSystemCalls lists the rooms that call the kernel
+	"golang.org/x/sys":  anyRoom,
+	"golang.org/x/term": "analyze/browse cmd/layerbuild executor export internal/ui",
 
 	"github.com/distribution/reference": "", // tests of internal/reference
 	"github.com/google/go-cmp":          "snapshot/snapshottest",
@@ -209,18 +213,21 @@ func compare(want, got map[string][]string) []string {
 	for _, room := range slices.Sorted(maps.Keys(got)) {
 		listed, ok := want[room]
 		if !ok {
-			problems = append(problems, room+" is not "+table+": add it to the floor that it belongs to, and to docs/ARCHITECTURE.md")
+			problems = append(problems, room+" is not "+table+
+				": add it to the floor that it belongs to, and to docs/ARCHITECTURE.md")
 			continue
 		}
 		for _, imp := range got[room] {
 			if !slices.Contains(listed, imp) {
-				problems = append(problems, room+" imports "+imp+", which is new: let a room above both connect them, "+
+				problems = append(problems, room+" imports "+imp+
+					", which is new: let a room above both connect them, "+
 					"or add it to the line of "+room+" "+table+" and give the reason in the commit")
 			}
 		}
 		for _, imp := range listed {
 			if !slices.Contains(got[room], imp) {
-				problems = append(problems, room+" does not import "+imp+": remove it from the line of "+room+" "+table)
+				problems = append(problems, room+" does not import "+imp+
+					": remove it from the line of "+room+" "+table)
 			}
 		}
 	}
@@ -251,7 +258,8 @@ func ascending(floors []floor) []string {
 			}
 			for _, imp := range strings.Fields(a.imports) {
 				if !before[imp] {
-					problems = append(problems, a.room+" ("+f.name+") imports "+imp+", which does not stand before it in floors")
+					problems = append(problems, a.room+" ("+f.name+") imports "+imp+
+						", which does not stand before it in floors")
 				}
 			}
 			before[a.room] = true
@@ -298,7 +306,8 @@ func compareModules(required map[string]bool, imports map[string][]string) []str
 	var problems []string
 	for _, path := range slices.Sorted(maps.Keys(required)) {
 		if _, ok := modules[path]; !ok {
-			problems = append(problems, "go.mod requires "+path+": do without it, or add it to "+table+" and give the reason in the commit")
+			problems = append(problems, "go.mod requires "+path+": do without it, or add it to "+
+				table+" and give the reason in the commit")
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(modules)) {
@@ -315,11 +324,13 @@ func compareModules(required map[string]bool, imports map[string][]string) []str
 				}
 				used[path+" "+room] = true
 				if rooms != anyRoom && !slices.Contains(strings.Fields(rooms), room) {
-					problems = append(problems, room+" imports "+imp+": use the room that has it ("+rooms+"), "+
+					problems = append(problems, room+" imports "+imp+
+						": use the room that has it ("+rooms+"), "+
 						"or add the room to "+table+" and give the reason in the commit")
 				}
 				if only := onlyPackages[path]; !strings.HasPrefix(imp, only) {
-					problems = append(problems, room+" imports "+imp+": of this module use only packages below "+only)
+					problems = append(problems, room+" imports "+imp+
+						": of this module use only packages below "+only)
 				}
 			}
 		}
@@ -330,7 +341,8 @@ func compareModules(required map[string]bool, imports map[string][]string) []str
 		}
 		for room := range strings.FieldsSeq(modules[path]) {
 			if !used[path+" "+room] {
-				problems = append(problems, room+" does not import "+path+": remove the room from "+table)
+				problems = append(problems, room+" does not import "+path+
+					": remove the room from "+table)
 			}
 		}
 	}
@@ -351,7 +363,8 @@ func TestImportsFindings(t *testing.T) {
 	has(t, compare(line(), nil), "a does not exist: remove it")
 	has(t, compare(nil, line()), "a is not in floors")
 
-	has(t, ascending([]floor{{"low", []allowed{{"a", "b"}}}, {"high", []allowed{{"b", ""}}}}), "a (low) imports b, which does not stand before it")
+	has(t, ascending([]floor{{"low", []allowed{{"a", "b"}}}, {"high", []allowed{{"b", ""}}}}),
+		"a (low) imports b, which does not stand before it")
 	has(t, ascending([]floor{{"low", []allowed{{"a", ""}, {"a", ""}}}}), "a stands twice")
 
 	// modulesAsListed makes a go.mod and imports that agree with modules.
@@ -376,13 +389,16 @@ func TestImportsFindings(t *testing.T) {
 		t.Fatalf("without a fault: %q", got)
 	}
 	imports["snapshot"] = append(imports["snapshot"], "github.com/spf13/pflag")
-	has(t, compareModules(required, imports), "snapshot imports github.com/spf13/pflag: use the room that has it (cmd/layerbuild)")
+	has(t, compareModules(required, imports),
+		"snapshot imports github.com/spf13/pflag: use the room that has it (cmd/layerbuild)")
 	required, imports = modulesAsListed()
 	imports["parser"] = append(imports["parser"], "github.com/moby/buildkit/client")
-	has(t, compareModules(required, imports), "parser imports github.com/moby/buildkit/client: of this module use only")
+	has(t, compareModules(required, imports),
+		"parser imports github.com/moby/buildkit/client: of this module use only")
 	required, imports = modulesAsListed()
 	imports["internal/registry"] = nil
-	has(t, compareModules(required, imports), "internal/registry does not import github.com/BurntSushi/toml: remove the room")
+	has(t, compareModules(required, imports),
+		"internal/registry does not import github.com/BurntSushi/toml: remove the room")
 	required, imports = modulesAsListed()
 	required["example.com/new"] = true
 	has(t, compareModules(required, imports), "go.mod requires example.com/new")

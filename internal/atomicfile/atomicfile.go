@@ -85,7 +85,8 @@ func isDescriptor(path string) bool {
 	if err != nil {
 		return false
 	}
-	return abs == "/dev/stdout" || abs == "/dev/stderr" || strings.HasPrefix(abs, "/dev/fd/") || strings.HasPrefix(abs, "/proc/")
+	return abs == "/dev/stdout" || abs == "/dev/stderr" || strings.HasPrefix(abs, "/dev/fd/") ||
+		strings.HasPrefix(abs, "/proc/")
 }
 
 func writeInPlace(path string, write func(io.Writer) error) error {
@@ -122,7 +123,8 @@ func (t target) replace(perm os.FileMode, write func(io.Writer) error) (err erro
 	}
 	if !named {
 		// linkat(2) cannot replace a file, and needs a capability for AT_EMPTY_PATH.
-		err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, temp, unix.AT_SYMLINK_FOLLOW)
+		err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD,
+			temp, unix.AT_SYMLINK_FOLLOW)
 		if err != nil {
 			return &os.LinkError{Op: "link", Old: "a file without a name", New: temp, Err: err}
 		}

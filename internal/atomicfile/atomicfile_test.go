@@ -69,7 +69,8 @@ func TestCreateNamed(t *testing.T) {
 // TestDescriptor checks that Write does not replace the file that a descriptor of the process
 // refers to.
 func TestDescriptor(t *testing.T) {
-	for path, want := range map[string]bool{"/dev/stdout": true, "/dev/fd/3": true, "/proc/self/fd/3": true, "/dev/shm/x": false, "f": false} {
+	for path, want := range map[string]bool{"/dev/stdout": true, "/dev/fd/3": true,
+		"/proc/self/fd/3": true, "/dev/shm/x": false, "f": false} {
 		if got := isDescriptor(path); got != want {
 			t.Errorf("isDescriptor(%s) = %v", path, got)
 		}

@@ -70,7 +70,9 @@ func (o Own) create(path string) (*os.File, error) {
 	if err := os.RemoveAll(name); err != nil { // of a killed process, or damage
 		return nil, err
 	}
-	return inDir(dir, func() (*os.File, error) { return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) })
+	return inDir(dir, func() (*os.File, error) {
+		return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	})
 }
 
 // Temp makes a temporary file with a unique name in dir, and dir itself if it is missing.
@@ -94,7 +96,8 @@ func inDir(dir string, create func() (*os.File, error)) (*os.File, error) {
 // or a file in the place of one of the two directories above it: Place removes them.
 func Place(from, path string) error {
 	err := os.Rename(from, path)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !isDir(path) {
+	if err == nil || !errors.Is(err, fs.ErrNotExist) &&
+		!errors.Is(err, unix.ENOTDIR) && !isDir(path) {
 		return err
 	}
 	for _, dir := range []string{filepath.Dir(filepath.Dir(path)), filepath.Dir(path)} {

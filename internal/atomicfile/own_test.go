@@ -37,7 +37,9 @@ func TestOwn(t *testing.T) {
 		own  func(dir string) Own
 		perm os.FileMode
 	}{
-		{"elsewhere", func(dir string) Own { return Own{Dir: filepath.Join(dir, "tmp"), Prefix: "p-", Perm: 0o644} }, 0o644},
+		{"elsewhere", func(dir string) Own {
+			return Own{Dir: filepath.Join(dir, "tmp"), Prefix: "p-", Perm: 0o644}
+		}, 0o644},
 		{"beside it", func(string) Own { return Own{Prefix: "p-"} }, 0o600},
 		{"locked", func(string) Own { return Own{Locked: true, Perm: 0o604, Sync: true} }, 0o604},
 	}
@@ -48,7 +50,8 @@ func TestOwn(t *testing.T) {
 				b.make(t, dir)
 				path := filepath.Join(dir, "kind", "key", "file")
 				own := o.own(dir)
-				if own.Dir == "" && b.name == "a file in the place of the directory above" || own.Dir == "" && b.name == "a file in the place of its directory" {
+				if own.Dir == "" && b.name == "a file in the place of the directory above" ||
+					own.Dir == "" && b.name == "a file in the place of its directory" {
 					if err := own.ReplaceFile(path, []byte("new")); err == nil {
 						t.Error("no error: the temporary file has no directory")
 					}

@@ -66,7 +66,8 @@ type builder struct {
 // Build builds an image. The Result is never nil. It has the name and text of the Dockerfile as
 // soon as they are known, even if an error is returned. An error of an instruction is a *StepError
 // or a *parser.Error.
-func Build(ctx context.Context, state *state.State, images *image.Resolver, o Options) (*Result, error) {
+func Build(ctx context.Context, state *state.State, images *image.Resolver,
+	o Options) (*Result, error) {
 	return newBuilder(state, images, o).run(ctx)
 }
 
@@ -75,11 +76,13 @@ func newBuilder(state *state.State, images *image.Resolver, o Options) *builder 
 	if o.Sink == nil {
 		o.Sink = event.Discard
 	}
-	b := &builder{state: state, images: images, baseImages: images, artifacts: images, opts: o, began: time.Now()}
+	b := &builder{state: state, images: images, baseImages: images, artifacts: images,
+		opts: o, began: time.Now()}
 	b.sink = b.repairs.marking(o.Sink)
 	b.opts.Sink = b.sink
 	b.e = &engine{
-		exec: processes{}, snapshots: state.Snapshots, records: state.Cache, images: images, state: state,
+		exec: processes{}, snapshots: state.Snapshots, records: state.Cache,
+		images: images, state: state,
 		lazy: &layers.Lazy{}, tables: o.Analyze, sink: b.sink,
 	}
 	b.makeSealer = func(ctx context.Context, o layers.SealerOptions) (Sealer, DirectorySealer) {
@@ -107,7 +110,8 @@ func (b *builder) run(ctx context.Context) (res *Result, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	b.ctx = ctx
 	defer func() { cancel(); err = errors.Join(err, b.close()) }()
-	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return b.state.Path("mounts") }, Empty: b.opts.Cache.No, Lease: b.state.LeaseMount, Settle: b.state.Settle}
+	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return b.state.Path("mounts") },
+		Empty: b.opts.Cache.No, Lease: b.state.LeaseMount, Settle: b.state.Settle}
 	b.state.SyncEarlier(ctx)
 	if err := b.open(ctx, res); err != nil {
 		return res, err
@@ -162,8 +166,11 @@ func (b *builder) close() error {
 // newInputs returns the inputs of the build.
 func (b *builder) newInputs() *inputs.Inputs {
 	return inputs.New(inputs.Options{
-		Images: b.baseImages, Snapshots: b.state.Snapshots, Remote: b.state.Cache, Lazy: b.e.lazy, Secrets: b.secrets, Sink: b.sink,
-		TempDir: b.tempdir.Path, IndexDir: func() (string, error) { return b.state.Path("context") },
+		Images: b.baseImages, Snapshots: b.state.Snapshots, Remote: b.state.Cache, Lazy: b.e.lazy,
+		Secrets: b.secrets, Sink: b.sink,
+		TempDir: b.tempdir.Path, IndexDir: func() (string, error) {
+			return b.state.Path("context")
+		},
 		Own:      source.OwnState{Dir: b.state.Root, Holds: state.Holds, Notice: b.noticeOwn},
 		Contexts: b.opts.Source.Contexts, Pull: b.opts.Pull, KeepGitDir: b.keepGitDir(),
 	})
@@ -176,9 +183,11 @@ func (b *builder) newSealer() {
 		b.e.checker = &layers.Checker{State: b.state, Lazy: b.e.lazy, Epoch: b.opts.Image.Epoch}
 	}
 	b.e.sealer, b.e.directories = b.makeSealer(b.ctx, layers.SealerOptions{
-		State: b.state, TempDir: b.tempdir, Lazy: b.e.lazy, Format: b.recipe.Format(b.epoch), Tables: b.opts.Analyze, Check: b.e.checker,
+		State: b.state, TempDir: b.tempdir, Lazy: b.e.lazy, Format: b.recipe.Format(b.epoch),
+		Tables: b.opts.Analyze, Check: b.e.checker,
 		Warn: func(l *layers.Layer, path, problem string) {
-			b.sink(event.Warning{Message: path + ": " + problem, File: b.name, Line: l.Lines.Start, Time: time.Now()})
+			b.sink(event.Warning{Message: path + ": " + problem, File: b.name,
+				Line: l.Lines.Start, Time: time.Now()})
 		},
 		Sealed: func(d ocispec.Descriptor) { b.uploads.Add(b.ctx, d) },
 	})
@@ -274,7 +283,8 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 	b.uploads = outputs.NewUploads(b.opts.Upload, &o, b.recipe)
 	b.newSealer()
 	o.Warn(b.sink)
-	writer := &outputs.Writer{State: b.state, Images: b.images, Options: o, Recipe: b.recipe, Exporters: exporters, Sink: b.sink}
+	writer := &outputs.Writer{State: b.state, Images: b.images, Options: o, Recipe: b.recipe,
+		Exporters: exporters, Sink: b.sink}
 	return b.repairing(ctx, res, func() error {
 		for i, s := range solvers {
 			solvers[i] = s.anew()
@@ -284,7 +294,8 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 }
 
 // solve builds the targets of all platforms at once and writes the image.
-func (b *builder) solve(ctx context.Context, res *Result, solvers []*solver, writer *outputs.Writer) error {
+func (b *builder) solve(ctx context.Context, res *Result, solvers []*solver,
+	writer *outputs.Writer) error {
 	platforms := make([]ocispec.Platform, len(solvers))
 	for i, s := range solvers {
 		platforms[i] = s.plan.Target.Platform
@@ -308,7 +319,8 @@ func (b *builder) solve(ctx context.Context, res *Result, solvers []*solver, wri
 }
 
 // finish writes the images and exports the results.
-func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, targets []rootfs, writer *outputs.Writer) error {
+func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, targets []rootfs,
+	writer *outputs.Writer) error {
 	built := make([]outputs.Built, len(targets))
 	for i, t := range targets {
 		var err error
@@ -317,7 +329,8 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 		}
 	}
 	wrote, err := writer.Write(ctx, built)
-	res.Root, res.Config, res.Names, res.Metadata = wrote.Root, wrote.Config, wrote.Names, wrote.Metadata
+	res.Root, res.Config, res.Names, res.Metadata = wrote.Root, wrote.Config,
+		wrote.Names, wrote.Metadata
 	if err != nil {
 		return err
 	}
@@ -377,11 +390,14 @@ func (s *solver) record(ctx context.Context, t rootfs) (imageanalysis.Record, er
 		if err != nil {
 			return rec, err
 		}
-		rec.Base = imageanalysis.RecordedBase{Name: img.Name, Digest: img.Descriptor.Digest.String(), Layers: len(img.Manifest.Layers), History: len(img.Config.History)}
+		rec.Base = imageanalysis.RecordedBase{Name: img.Name,
+			Digest: img.Descriptor.Digest.String(), Layers: len(img.Manifest.Layers),
+			History: len(img.Config.History)}
 	}
 	for _, o := range t.origins {
 		rec.Steps = append(rec.Steps, imageanalysis.RecordStep{
-			Text: o.text, Stage: o.stage.Name, Line: o.lines.Start, End: o.lines.End, Earlier: o.stage != s.plan.Target,
+			Text: o.text, Stage: o.stage.Name, Line: o.lines.Start, End: o.lines.End,
+			Earlier: o.stage != s.plan.Target,
 		})
 	}
 	return rec, nil
@@ -390,7 +406,8 @@ func (s *solver) record(ctx context.Context, t rootfs) (imageanalysis.Record, er
 // warnNoCacheStages warns of stages of --no-cache-filter that the Dockerfile does not have.
 func (b *builder) warnNoCacheStages() {
 	for _, name := range b.opts.Cache.NoStages {
-		there := slices.ContainsFunc(b.file.Targets(), func(t parser.Target) bool { return strings.EqualFold(t.Name, name) })
+		there := slices.ContainsFunc(b.file.Targets(),
+			func(t parser.Target) bool { return strings.EqualFold(t.Name, name) })
 		n, err := strconv.Atoi(name)
 		if !there && (err != nil || n < 0 || n >= len(b.file.Targets())) {
 			b.sink(event.Warning{Message: fmt.Sprintf("--no-cache-filter %s has no effect: there is no such stage", name), Time: time.Now()})
@@ -422,7 +439,8 @@ func (b *builder) expect(ctx context.Context, solvers []*solver) {
 func (b *builder) planOptions(p ocispec.Platform, lint parser.LintOptions) parser.PlanOptions {
 	return parser.PlanOptions{
 		BuildArgs: b.opts.Args, Target: b.opts.Target, Labels: b.opts.Image.Labels, Platform: p,
-		Contexts: slices.Sorted(maps.Keys(b.opts.Source.Contexts)), Ignore: b.context.Tree().Ignore(), Lint: lint,
+		Contexts: slices.Sorted(maps.Keys(b.opts.Source.Contexts)),
+		Ignore:   b.context.Tree().Ignore(), Lint: lint,
 		AllStages: b.opts.Check && b.opts.Target == "",
 	}
 }
@@ -430,7 +448,8 @@ func (b *builder) planOptions(p ocispec.Platform, lint parser.LintOptions) parse
 // plan makes the plan for one platform and checks it without running anything, so that mistakes in
 // any instruction are found before the first command runs. It returns the solver, with the warnings
 // of its plan, also with an error. Of several errors it returns the first one of the file.
-func (b *builder) plan(ctx context.Context, p ocispec.Platform, lint parser.LintOptions) (*solver, error) {
+func (b *builder) plan(ctx context.Context, p ocispec.Platform,
+	lint parser.LintOptions) (*solver, error) {
 	plan, err := b.file.Plan(b.planOptions(p, lint))
 	if plan == nil {
 		return nil, err
@@ -463,7 +482,8 @@ func (b *builder) at(r parser.Range, step string, err error) error {
 
 func (b *builder) warn(list []parser.Warning) {
 	for _, w := range list {
-		b.sink(event.Warning{Rule: w.Rule, Message: w.Msg, URL: w.URL, File: b.name, Line: w.Range.Start, Time: time.Now()})
+		b.sink(event.Warning{Rule: w.Rule, Message: w.Msg, URL: w.URL, File: b.name,
+			Line: w.Range.Start, Time: time.Now()})
 	}
 }
 

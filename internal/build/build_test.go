@@ -52,8 +52,10 @@ func TestCommandError(t *testing.T) {
 		err  error
 		want string
 	}{
-		{&executor.ExitError{Code: 3}, `process "/bin/sh -c exit 3" did not complete successfully: exit code: 3`},
-		{&executor.ExitError{Code: 137, Signal: 9}, `process "/bin/sh -c exit 3" did not complete successfully: exit code: 137, ended by signal 9`},
+		{&executor.ExitError{Code: 3},
+			`process "/bin/sh -c exit 3" did not complete successfully: exit code: 3`},
+		{&executor.ExitError{Code: 137, Signal: 9},
+			`process "/bin/sh -c exit 3" did not complete successfully: exit code: 137, ended by signal 9`},
 		{errors.New("mount: no"), "mount: no"},
 	} {
 		if got := processError([]string{"/bin/sh", "-c", "exit 3"}, c.err).Error(); got != c.want {
@@ -67,12 +69,14 @@ func TestEpoch(t *testing.T) {
 		in   string
 		want int64
 		fail bool
-	}{{"", 0, false}, {"0", 0, false}, {"1700000000", 1700000000, false}, {"yesterday", 0, true}, {"1.5", 0, true}} {
+	}{{"", 0, false}, {"0", 0, false}, {"1700000000", 1700000000, false},
+		{"yesterday", 0, true}, {"1.5", 0, true}} {
 		got, err := Epoch(c.in)
 		if (err != nil) != c.fail {
 			t.Errorf("Epoch(%q): error %v", c.in, err)
 		}
-		if err == nil && c.in != "" && (got == nil || got.Unix() != c.want || got.Location() != time.UTC) {
+		if err == nil && c.in != "" && (got == nil || got.Unix() != c.want ||
+			got.Location() != time.UTC) {
 			t.Errorf("Epoch(%q) = %v, want %d", c.in, got, c.want)
 		}
 		if c.in == "" && got != nil {

@@ -64,7 +64,8 @@ func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err er
 		if c.from, err = c.inputs.files(ctx, a.From); err != nil {
 			return "", "", err
 		}
-		m, err := c.from.Tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude, Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.e.epoch})
+		m, err := c.from.Tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude,
+			Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.e.epoch})
 		if err != nil {
 			return "", "", err
 		}
@@ -81,7 +82,8 @@ func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err er
 		content = append(content, string(r.Key()))
 	}
 	key, err = makeKey(c.key, "copy", copyKey{
-		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, Link: a.Link && a.Chmod == "", Unpack: c.unpack(), Inline: a.Inline, KeepOwner: c.keepOwner(),
+		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, Link: a.Link && a.Chmod == "",
+		Unpack: c.unpack(), Inline: a.Inline, KeepOwner: c.keepOwner(),
 		Content: digest.FromString(fmt.Sprintf("%q", content)),
 	}, epochKey(c.e.epoch), fmt.Sprint(c.remoteUnpack()))
 	return key, inputs, err
@@ -114,7 +116,8 @@ func (c *copier) remoteUnpack() bool { return c.copy.Unpack != nil && *c.copy.Un
 // namesFiles reports whether a source names a file, which may be an archive to unpack. Archives in
 // a directory that is copied are not unpacked.
 func (c *copier) namesFiles() bool {
-	return c.match != nil && slices.ContainsFunc(c.match.Items, func(it source.Item) bool { return !it.Contents })
+	return c.match != nil && slices.ContainsFunc(c.match.Items,
+		func(it source.Item) bool { return !it.Contents })
 }
 
 // do copies the files.
@@ -141,7 +144,8 @@ func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) er
 func (c *copier) sources() *executor.Copy {
 	act := c.action(c.unpack() && c.namesFiles())
 	if c.match != nil {
-		act.Sources = []executor.Source{{Dir: c.from.Tree.Dir(), Items: items(c.match.Items, c.copy.Parents)}}
+		act.Sources = []executor.Source{{Dir: c.from.Tree.Dir(),
+			Items: items(c.match.Items, c.copy.Parents)}}
 		act.Frozen = frozen(c.from.Tree, c.match)
 	}
 	for _, in := range c.copy.Inline {
@@ -156,7 +160,8 @@ func (c *copier) tell(res executor.Result, out output) {
 	c.tellSockets(out)
 }
 
-func (c *copier) doRemote(ctx context.Context, active *snapshot.Active, r source.Remote, out output) (err error) {
+func (c *copier) doRemote(ctx context.Context, active *snapshot.Active, r source.Remote,
+	out output) (err error) {
 	got, err := r.Fetch(ctx)
 	if err != nil {
 		return err
@@ -170,7 +175,8 @@ func (c *copier) doRemote(ctx context.Context, active *snapshot.Active, r source
 func (c *copier) action(unpack bool) *executor.Copy {
 	a := c.copy
 	return &executor.Copy{
-		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, KeepOwner: c.keepOwner(), Unpack: unpack, StandIns: c.owners,
+		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, KeepOwner: c.keepOwner(),
+		Unpack: unpack, StandIns: c.owners,
 	}
 }
 
@@ -178,7 +184,8 @@ func (c *copier) action(unpack bool) *executor.Copy {
 func items(list []source.Item, parents bool) []executor.Item {
 	out := make([]executor.Item, len(list))
 	for i, it := range list {
-		out[i] = executor.Item{Path: it.Path, Contents: it.Contents, MtimeNs: it.MtimeNs, Entries: make([]executor.Entry, 0, it.Entries.Len())}
+		out[i] = executor.Item{Path: it.Path, Contents: it.Contents, MtimeNs: it.MtimeNs,
+			Entries: make([]executor.Entry, 0, it.Entries.Len())}
 		// With --parents the item keeps its directories below the destination. Without, a single
 		// file goes into the destination, or becomes it.
 		if parents {
@@ -188,7 +195,8 @@ func items(list []source.Item, parents bool) []executor.Item {
 		}
 		for e := range it.Entries.All() {
 			out[i].Entries = append(out[i].Entries, executor.Entry{
-				Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs, CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode, Attrs: e.Attrs, Frozen: e.Frozen,
+				Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs, CtimeNs: e.CtimeNs, Ino: e.Ino,
+				Mode: e.Mode, Attrs: e.Attrs, Frozen: e.Frozen,
 			})
 		}
 	}

@@ -23,7 +23,8 @@ const (
 // endsImage reports whether only the layer of step n of a stage is needed.
 func (s *solver) endsImage(st *parser.Stage, n int) bool {
 	o := s.b.opts.outputs()
-	return st == s.plan.Target && n == s.total(st)+1 && o.WantsImage() && !o.WantsFiles() && !s.b.opts.Analyze && s.b.state.Snapshots.Layered()
+	return st == s.plan.Target && n == s.total(st)+1 && o.WantsImage() && !o.WantsFiles() &&
+		!s.b.opts.Analyze && s.b.state.Snapshots.Layered()
 }
 
 // copiesToLayer reports whether the layer of a job is to be written from the files that it copies.
@@ -51,7 +52,8 @@ func (c *copier) isLarge() bool {
 // the source's files if they are all that the job changes. With n.last it returns true when the
 // layer is written and recorded, and nothing else is to be done. Otherwise the layer is being
 // written, or cannot be written in this way, and the files are to be copied to active.
-func (e *engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapshot.ID, active *snapshot.Active, out output, n need) (stepResult, bool, error) {
+func (e *engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapshot.ID,
+	active *snapshot.Active, out output, n need) (stepResult, bool, error) {
 	dir, res, err := j.copier.directory(ctx, active, out)
 	if err != nil || dir == nil {
 		return stepResult{}, false, err
@@ -77,12 +79,14 @@ func (e *engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapsho
 		return stepResult{}, false, err
 	}
 	e.addLazy(id, cur.top, l)
-	made, err := e.record(j, cache.Record{Snapshot: string(id), Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: e.sealer.Format()}})
+	made, err := e.record(j, cache.Record{Snapshot: string(id),
+		Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: e.sealer.Format()}})
 	return made, err == nil, err
 }
 
 // checkLayer compares the layer of a COPY with what the COPY makes. active has the destination.
-func (e *engine) checkLayer(ctx context.Context, j *job, active *snapshot.Active, got cache.Layer) error {
+func (e *engine) checkLayer(ctx context.Context, j *job, active *snapshot.Active,
+	got cache.Layer) error {
 	if e.checker == nil {
 		return nil
 	}
@@ -97,12 +101,14 @@ func (e *engine) checkLayer(ctx context.Context, j *job, active *snapshot.Active
 
 // copiesDirectory reports whether the job copies the contents of one directory and nothing else.
 func (c *copier) copiesDirectory() bool {
-	return c.match != nil && len(c.remotes) == 0 && len(c.match.Items) == 1 && c.match.Items[0].Contents && frozen(c.from.Tree, c.match) == nil
+	return c.match != nil && len(c.remotes) == 0 && len(c.match.Items) == 1 &&
+		c.match.Items[0].Contents && frozen(c.from.Tree, c.match) == nil
 }
 
 // directory makes the destination of a job in active. It returns the directory that is copied
 // there, or nil if its files are not all that the job changes.
-func (c *copier) directory(ctx context.Context, active *snapshot.Active, out output) (*executor.Directory, executor.Result, error) {
+func (c *copier) directory(ctx context.Context, active *snapshot.Active,
+	out output) (*executor.Directory, executor.Result, error) {
 	act := c.sources()
 	if !act.CopiesDirectory() {
 		return nil, executor.Result{}, nil

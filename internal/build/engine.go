@@ -39,8 +39,9 @@ type engine struct {
 	lazy        *layers.Lazy
 	checker     *layers.Checker // nil: layers are not checked
 	imports     *remotecache.Imports
-	runs        memo.Map[string, stepResult] // keeps equal steps of different stages from being run twice at once
-	fetched     memo.Map[string, stepResult] // by key and parent: what was imported
+	// keeps equal steps of different stages from being run twice at once
+	runs    memo.Map[string, stepResult]
+	fetched memo.Map[string, stepResult] // by key and parent: what was imported
 
 	pool snapshotPool
 	// made holds the keys of the steps that this build has run. When the build starts again, those
@@ -60,7 +61,8 @@ type Executor interface {
 // processes runs actions with package executor.
 type processes struct{}
 
-func (processes) Run(ctx context.Context, spec *executor.Spec, stdout, stderr io.Writer) (executor.Result, error) {
+func (processes) Run(ctx context.Context, spec *executor.Spec, stdout,
+	stderr io.Writer) (executor.Result, error) {
 	return executor.Run(ctx, spec, stdout, stderr)
 }
 
@@ -93,14 +95,16 @@ type Sealer interface {
 // DirectorySealer makes the layer of a COPY of a directory from the files that are copied.
 // *layers.Sealer implements it.
 type DirectorySealer interface {
-	SealDirectory(ctx context.Context, ch snapshot.Changes, dir *executor.Directory) (cache.Layer, error)
+	SealDirectory(ctx context.Context, ch snapshot.Changes,
+		dir *executor.Directory) (cache.Layer, error)
 	BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *executor.Directory)
 }
 
 // LayerImages brings layers of images to this machine. *image.Resolver implements it.
 type LayerImages interface {
 	Ensure(ctx context.Context, img *image.Image, o image.UnpackOptions) error
-	UnpackOn(ctx context.Context, img *image.Image, parent, id snapshot.ID, o image.UnpackOptions) error
+	UnpackOn(ctx context.Context, img *image.Image, parent, id snapshot.ID,
+		o image.UnpackOptions) error
 }
 
 // need holds what the build needs of a step.
@@ -126,7 +130,8 @@ type stepResult struct {
 // perform makes the result of a job that find did not find. If the content key of the job was not
 // known, perform computes it and looks for the result under it first. cached reports whether the
 // result was found, or made by an equal step.
-func (e *engine) perform(ctx context.Context, cur rootfs, job *job, l *line, n need) (res stepResult, key cache.Key, cached bool, err error) {
+func (e *engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
+	n need) (res stepResult, key cache.Key, cached bool, err error) {
 	if job.key == "" {
 		if err := job.load(ctx); err != nil {
 			return stepResult{}, "", false, err
@@ -155,7 +160,8 @@ func (e *engine) perform(ctx context.Context, cur rootfs, job *job, l *line, n n
 }
 
 // find looks for the result of a job in the local cache, and then among the imported records.
-func (e *engine) find(ctx context.Context, cur rootfs, j *job, l *line, useCache bool) (stepResult, cache.Key, bool, error) {
+func (e *engine) find(ctx context.Context, cur rootfs, j *job, l *line,
+	useCache bool) (stepResult, cache.Key, bool, error) {
 	if !useCache && !e.made.has(j.defKey, j.key) {
 		return stepResult{}, "", false, nil
 	}
@@ -192,13 +198,15 @@ func (e *engine) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 		return stepResult{}, "", false
 	}
 	e.records.Touch(key)
-	res := stepResult{snapshot: info.ID, unchanged: rec.NoOp, created: rec.Created.UTC(), cached: true}
+	res := stepResult{snapshot: info.ID, unchanged: rec.NoOp,
+		created: rec.Created.UTC(), cached: true}
 	return res, cmp.Or(rec.ContentKey, key), true
 }
 
 // make runs a job on a new snapshot over cur, commits the snapshot and writes the records. For a
 // COPY of which only the layer is needed it makes only the layer if it can.
-func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output, n need) (stepResult, error) {
+func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output,
+	n need) (stepResult, error) {
 	e.dirty.Store(true)
 	id, err := newID()
 	if err != nil {
@@ -239,7 +247,8 @@ func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output, n nee
 		}
 	}
 	if err == nil {
-		err = active.CommitOn(ctx, id, cur.top, false) // no instruction changes the root of what it copies to
+		// no instruction changes the root of what it copies to
+		err = active.CommitOn(ctx, id, cur.top, false)
 	}
 	if err != nil {
 		return stepResult{}, errors.Join(err, active.Discard())
@@ -250,7 +259,8 @@ func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output, n nee
 // record writes the records of a job that was run.
 func (e *engine) record(j *job, rec cache.Record) (stepResult, error) {
 	rec.Created, rec.ContentKey = time.Now().UTC(), j.key
-	return stepResult{snapshot: snapshot.ID(rec.Snapshot), unchanged: rec.NoOp, created: rec.Created}, e.putRecord(j, rec)
+	return stepResult{snapshot: snapshot.ID(rec.Snapshot), unchanged: rec.NoOp,
+		created: rec.Created}, e.putRecord(j, rec)
 }
 
 // putRecord writes a record under all keys of a job whose content key is known.
@@ -290,7 +300,8 @@ func (e *engine) addLazy(id, on snapshot.ID, l cache.Layer) {
 			return err
 		}
 		e.dirty.Store(true)
-		return e.images.UnpackOn(ctx, image.Stored(l.Descriptor, l.DiffID), on, id, image.UnpackOptions{Sink: e.sink})
+		return e.images.UnpackOn(ctx, image.Stored(l.Descriptor, l.DiffID), on, id,
+			image.UnpackOptions{Sink: e.sink})
 	})
 }
 
@@ -341,7 +352,8 @@ func (e *engine) keepsEpoch(clamped *int64) bool {
 // imported looks for the result of a job among the imported records. It fetches the blob at once,
 // so that the step can run if the blob is missing. The blob is unpacked when something runs on the
 // result or reads it.
-func (e *engine) imported(ctx context.Context, cur rootfs, j *job, l *line) (stepResult, cache.Key, bool, error) {
+func (e *engine) imported(ctx context.Context, cur rootfs, j *job,
+	l *line) (stepResult, cache.Key, bool, error) {
 	found := e.importable(j)
 	if len(found) == 0 {
 		return stepResult{}, "", false, nil
@@ -354,7 +366,8 @@ func (e *engine) imported(ctx context.Context, cur rootfs, j *job, l *line) (ste
 		if r.Layer.Parent != parent {
 			continue
 		}
-		res, err := e.fetched.Do(ctx, string(r.Key)+" on "+string(cur.top), func() (stepResult, error) { return e.fetch(ctx, cur, j, r, l) })
+		res, err := e.fetched.Do(ctx, string(r.Key)+" on "+string(cur.top),
+			func() (stepResult, error) { return e.fetch(ctx, cur, j, r, l) })
 		if err == nil {
 			return res, r.ContentKey(), true, nil
 		}
@@ -367,7 +380,8 @@ func (e *engine) imported(ctx context.Context, cur rootfs, j *job, l *line) (ste
 }
 
 // fetch downloads the layer of an imported record and adds its lazy snapshot.
-func (e *engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Found, l *line) (stepResult, error) {
+func (e *engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Found,
+	l *line) (stepResult, error) {
 	img, err := r.From.Layer(r.Layer.Descriptor, r.Layer.DiffID)
 	if err != nil {
 		return stepResult{}, err
@@ -380,14 +394,16 @@ func (e *engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Fo
 		return stepResult{}, err
 	}
 	rec := cache.Record{
-		Snapshot: string(id), Created: r.Created, ContentKey: r.ContentKey(), Inputs: j.inputs, ClampedTo: r.Layer.Epoch(),
+		Snapshot: string(id), Created: r.Created, ContentKey: r.ContentKey(), Inputs: j.inputs,
+		ClampedTo: r.Layer.Epoch(),
 	}
 	keys := []cache.Key{r.Key, r.ContentKey(), j.defKey}
 	e.lazy.Add(id, func(ctx context.Context) error {
 		if err := e.lazy.Materialize(ctx, cur.top); err != nil {
 			return err
 		}
-		if err := e.images.UnpackOn(ctx, img, cur.top, id, image.UnpackOptions{ID: l.id, Sink: e.sink}); err != nil {
+		if err := e.images.UnpackOn(ctx, img, cur.top, id,
+			image.UnpackOptions{ID: l.id, Sink: e.sink}); err != nil {
 			return err
 		}
 		e.dirty.Store(true)
@@ -399,7 +415,8 @@ func (e *engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Fo
 				return err
 			}
 		}
-		return e.records.PutSealed(string(id), r.Layer.Sealed, cache.Layer{Descriptor: r.Layer.Descriptor, DiffID: r.Layer.DiffID})
+		return e.records.PutSealed(string(id), r.Layer.Sealed,
+			cache.Layer{Descriptor: r.Layer.Descriptor, DiffID: r.Layer.DiffID})
 	})
 	res := stepResult{snapshot: id, created: r.Created.UTC(), cached: true}
 	if r.Layer.Sealed == e.sealer.Format() {
@@ -444,15 +461,18 @@ func (e *engine) recordedOn(rec cache.Record) (snapshot.ID, bool) {
 }
 
 // run runs an action of the executor on a root file system.
-func (e *engine) run(ctx context.Context, root []mount.Mount, action executor.Action, out output) error {
+func (e *engine) run(ctx context.Context, root []mount.Mount,
+	action executor.Action, out output) error {
 	res, err := e.execute(ctx, root, action, out)
 	tell(res, out)
 	return err
 }
 
 // execute is run without warnings to the user.
-func (e *engine) execute(ctx context.Context, root []mount.Mount, action executor.Action, out output) (executor.Result, error) {
-	spec := &executor.Spec{Root: root, MountPoints: e.state.MountPoints(), Action: action, UserNS: e.state.NS.Rootless, SingleID: e.state.NS.SingleID, Epoch: e.epoch}
+func (e *engine) execute(ctx context.Context, root []mount.Mount, action executor.Action,
+	out output) (executor.Result, error) {
+	spec := &executor.Spec{Root: root, MountPoints: e.state.MountPoints(), Action: action,
+		UserNS: e.state.NS.Rootless, SingleID: e.state.NS.SingleID, Epoch: e.epoch}
 	return e.exec.Run(ctx, spec, out.stream(1), out.stream(2))
 }
 
@@ -460,7 +480,8 @@ func (e *engine) execute(ctx context.Context, root []mount.Mount, action executo
 // symbolic links in active are replaced and not followed, and directories get the mode that the job
 // gives them. It is used where snapshots are whole trees. Where they are overlays the result is
 // stacked on the parent instead.
-func (e *engine) runLinked(ctx context.Context, j *job, active *snapshot.Active, out output) (err error) {
+func (e *engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
+	out output) (err error) {
 	alone, err := e.snapshots.Prepare(ctx, "")
 	if err != nil {
 		return err
@@ -472,7 +493,10 @@ func (e *engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
 	r, w := io.Pipe()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		_, err := diff.Write(ctx, w, diff.Tree{Dir: alone.Upper(), Full: true, StandIns: e.state.NS.Rootless}, diff.Options{Warn: func(path, problem string) { out.warn(path + ": " + problem) }})
+		_, err := diff.Write(ctx, w, diff.Tree{Dir: alone.Upper(), Full: true,
+			StandIns: e.state.NS.Rootless}, diff.Options{Warn: func(path, problem string) {
+			out.warn(path + ": " + problem)
+		}})
 		return errors.Join(err, w.CloseWithError(err))
 	})
 	g.Go(func() error {

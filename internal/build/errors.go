@@ -59,7 +59,8 @@ func (e *CommandError) Error() string {
 	if e.Exit.Machine != "" {
 		how += ", or run the step in a stage FROM --platform=$BUILDPLATFORM"
 	}
-	return fmt.Sprintf("process %q did not complete successfully: %s", strings.Join(e.Args, " "), how)
+	return fmt.Sprintf("process %q did not complete successfully: %s",
+		strings.Join(e.Args, " "), how)
 }
 
 // Unwrap returns the *executor.ExitError.

@@ -37,8 +37,9 @@ func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 //	wait       until the step is cancelled
 //	mark NAME  reports that the step has begun; see begun
 type fakeExecutor struct {
-	mu    sync.Mutex
-	ran   []string // the commands of RUNs, and "copy DEST" and "mkdir PATH", in the order of their ends
+	mu sync.Mutex
+	// the commands of RUNs, and "copy DEST" and "mkdir PATH", in the order of their ends
+	ran   []string
 	begun map[string]chan struct{}
 	// fail, if it is set, is called before each action.
 	fail func(action string) error
@@ -66,7 +67,8 @@ func (f *fakeExecutor) take() []string {
 	return list
 }
 
-func (f *fakeExecutor) Run(ctx context.Context, spec *executor.Spec, _, _ io.Writer) (executor.Result, error) {
+func (f *fakeExecutor) Run(ctx context.Context, spec *executor.Spec, _,
+	_ io.Writer) (executor.Result, error) {
 	dir, err := mount.Open(spec.Root)
 	if err != nil {
 		return executor.Result{}, err
@@ -142,7 +144,8 @@ func dest(root string, a *executor.Copy) (executor.Result, error) {
 		return executor.Result{}, err
 	}
 	names, err := os.ReadDir(dir)
-	return executor.Result{Dest: &executor.Dest{Path: strings.Trim(a.Dest, "/"), Empty: len(names) == 0, Chown: true}}, err
+	return executor.Result{Dest: &executor.Dest{Path: strings.Trim(a.Dest, "/"),
+		Empty: len(names) == 0, Chown: true}}, err
 }
 
 // copyFiles copies the sources of a Copy without owners and modes.
@@ -197,22 +200,26 @@ type fakeImages struct {
 	ensure func(*image.Image) error
 }
 
-func (f *fakeImages) Resolve(_ context.Context, ref string, o image.ResolveOptions) (*image.Image, error) {
+func (f *fakeImages) Resolve(_ context.Context, ref string,
+	o image.ResolveOptions) (*image.Image, error) {
 	set, ok := f.configs[ref]
 	if !ok {
 		return nil, fmt.Errorf("image %s: not found", ref)
 	}
-	img := &image.Image{Name: ref, Platform: o.Platform, Descriptor: ocispec.Descriptor{Digest: digest.FromString(ref)}}
+	img := &image.Image{Name: ref, Platform: o.Platform,
+		Descriptor: ocispec.Descriptor{Digest: digest.FromString(ref)}}
 	img.Config.Platform = o.Platform
 	set(img)
 	return img, nil
 }
 
-func (f *fakeImages) Unpack(context.Context, *image.Image, image.UnpackOptions) (snapshot.ID, bool, error) {
+func (f *fakeImages) Unpack(context.Context, *image.Image,
+	image.UnpackOptions) (snapshot.ID, bool, error) {
 	return "", true, nil
 }
 
-func (f *fakeImages) Artifact(_ context.Context, ref string, _ image.ResolveOptions) (*image.Artifact, error) {
+func (f *fakeImages) Artifact(_ context.Context, ref string,
+	_ image.ResolveOptions) (*image.Artifact, error) {
 	if a := f.artifacts[ref]; a != nil {
 		return a, nil
 	}
@@ -226,7 +233,8 @@ func (f *fakeImages) Ensure(_ context.Context, img *image.Image, _ image.UnpackO
 	return f.ensure(img)
 }
 
-func (f *fakeImages) UnpackOn(context.Context, *image.Image, snapshot.ID, snapshot.ID, image.UnpackOptions) error {
+func (f *fakeImages) UnpackOn(context.Context, *image.Image, snapshot.ID, snapshot.ID,
+	image.UnpackOptions) error {
 	return errors.New("the layer cannot be unpacked")
 }
 
@@ -256,7 +264,8 @@ func newBench(t *testing.T, driver string) *bench {
 			t.Error(err)
 		}
 	})
-	b := &bench{t: t, dir: t.TempDir(), state: st, exec: &fakeExecutor{}, images: &fakeImages{configs: map[string]func(*image.Image){}}}
+	b := &bench{t: t, dir: t.TempDir(), state: st, exec: &fakeExecutor{},
+		images: &fakeImages{configs: map[string]func(*image.Image){}}}
 	b.file("a", "a\n")
 	return b
 }
@@ -274,7 +283,8 @@ func (b *bench) file(name, text string) {
 }
 
 // build builds a Dockerfile with options, and returns what has run.
-func (b *bench) build(ctx context.Context, dockerfile string, o Options) (*Result, []string, error) {
+func (b *bench) build(ctx context.Context, dockerfile string,
+	o Options) (*Result, []string, error) {
 	b.t.Helper()
 	file := filepath.Join(b.t.TempDir(), "Dockerfile")
 	if err := os.WriteFile(file, []byte(dockerfile), 0o644); err != nil {
@@ -352,12 +362,14 @@ func (s fakeSealer) Seal(l *layers.Layer) {
 		return
 	}
 	if end := l.Begin(); end != nil {
-		end(ocispec.Descriptor{}, "", &layers.Error{Lines: l.Lines, Err: fmt.Errorf("seal the layer of %q: %w", l.Text, err)})
+		end(ocispec.Descriptor{}, "", &layers.Error{Lines: l.Lines,
+			Err: fmt.Errorf("seal the layer of %q: %w", l.Text, err)})
 	}
 }
 
 // sealerThat returns a function that makes a fakeSealer.
-func sealerThat(fail func(*layers.Layer) error) func(context.Context, layers.SealerOptions) (Sealer, DirectorySealer) {
+func sealerThat(fail func(*layers.Layer) error) func(context.Context,
+	layers.SealerOptions) (Sealer, DirectorySealer) {
 	return func(ctx context.Context, o layers.SealerOptions) (Sealer, DirectorySealer) {
 		s := layers.NewSealer(ctx, o)
 		return fakeSealer{s, fail}, s

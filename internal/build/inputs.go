@@ -96,7 +96,8 @@ func (b *builder) unpack(ctx context.Context, in parser.ImageInput, name string)
 	img := got.Image
 	r := rootfs{config: img.Config, key: cache.Key(imageName(img)), top: got.Top}
 	for i, d := range img.Manifest.Layers {
-		r.layers = append(r.layers, &layers.Layer{Base: img, Index: i, Descriptor: d, DiffID: img.Config.RootFS.DiffIDs[i]})
+		r.layers = append(r.layers, &layers.Layer{Base: img, Index: i, Descriptor: d,
+			DiffID: img.Config.RootFS.DiffIDs[i]})
 	}
 	return r, nil
 }
@@ -130,8 +131,10 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		if err != nil {
 			return rootfs{}, err
 		}
-		r := rootfs{key: key, top: id, layers: []*layers.Layer{l}, origins: []origin{{st, l.Text, l.Lines}}}
-		r.config.History = []ocispec.History{{Created: &created, CreatedBy: "FROM " + in.Name, Comment: parser.Comment}}
+		r := rootfs{key: key, top: id, layers: []*layers.Layer{l},
+			origins: []origin{{st, l.Text, l.Lines}}}
+		r.config.History = []ocispec.History{{Created: &created, CreatedBy: "FROM " + in.Name,
+			Comment: parser.Comment}}
 		return r, nil
 	}
 	panic("unreachable")
@@ -139,9 +142,11 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 
 // contextSnapshot makes a snapshot of a context, without ignored files, and returns the digest of
 // its content.
-func (s *solver) contextSnapshot(ctx context.Context, f *inputs.Files) (snapshot.ID, digest.Digest, error) {
+func (s *solver) contextSnapshot(ctx context.Context,
+	f *inputs.Files) (snapshot.ID, digest.Digest, error) {
 	for looks := 1; ; looks++ {
-		m, err := f.Tree.Match(ctx, source.Query{Patterns: []string{"/"}, Literal: true, Epoch: s.b.epoch})
+		m, err := f.Tree.Match(ctx, source.Query{Patterns: []string{"/"},
+			Literal: true, Epoch: s.b.epoch})
 		if err != nil {
 			return "", "", err
 		}
@@ -156,7 +161,8 @@ func (s *solver) contextSnapshot(ctx context.Context, f *inputs.Files) (snapshot
 // can be mounted. place is its path in the snapshot; a directory is the snapshot's root. With whole
 // the root gets the mode and the attributes of the directory, and the digest of the match must
 // cover them.
-func (s *solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Match, whole bool) (id snapshot.ID, place string, err error) {
+func (s *solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Match,
+	whole bool) (id snapshot.ID, place string, err error) {
 	place = "/"
 	if len(m.Items) == 1 && !m.Items[0].Contents {
 		place += m.Items[0].Target
@@ -176,7 +182,8 @@ func (s *solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Matc
 	if res, _, ok := s.e.lookup(rootfs{}, j); ok {
 		return res.snapshot, place, nil
 	}
-	res, err := s.e.runs.Do(ctx, string(key), func() (stepResult, error) { return s.e.make(ctx, rootfs{}, j, silent(), need{}) })
+	res, err := s.e.runs.Do(ctx, string(key),
+		func() (stepResult, error) { return s.e.make(ctx, rootfs{}, j, silent(), need{}) })
 	if again(err, 0) {
 		s.e.runs.Forget(string(key))
 	}

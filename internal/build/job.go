@@ -93,7 +93,8 @@ type stepInputs interface {
 	// hasOwners reports whether the owners of an input's files are kept in the image.
 	hasOwners(in parser.Input) bool
 	// snapshotOf makes a snapshot of files of a context, so that they can be mounted.
-	snapshotOf(ctx context.Context, f *inputs.Files, m *source.Match, whole bool) (id snapshot.ID, place string, err error)
+	snapshotOf(ctx context.Context, f *inputs.Files, m *source.Match,
+		whole bool) (id snapshot.ID, place string, err error)
 }
 
 // namer names inputs.
@@ -113,7 +114,8 @@ func joinResults(list []snapshot.ID) string {
 }
 
 // prepare makes a job of a step's action.
-func (s *solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, name namer) (*job, error) {
+func (s *solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
+	name namer) (*job, error) {
 	switch a := step.Action.(type) {
 	case *parser.Mkdir:
 		return s.prepareMkdir(cur, a)
@@ -152,7 +154,8 @@ func tell(res executor.Result, out output) {
 }
 
 // prepareCopy prepares a COPY or ADD.
-func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, name namer) (*job, error) {
+func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy,
+	name namer) (*job, error) {
 	c := &copier{e: s.e, in: s.in, inputs: s, copy: a, key: cur.key}
 	j := &job{look: c.look, do: c.do, copier: c, closers: []io.Closer{c}}
 	// With --chmod, BuildKit's --link is an ordinary COPY (docker/buildx issue 1855). Otherwise the
@@ -183,11 +186,14 @@ func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy, na
 }
 
 // prepareRun prepares a RUN.
-func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run, name namer) (*job, error) {
+func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run,
+	name namer) (*job, error) {
 	r := &runner{
 		e: s.e, opts: &s.b.opts.Run, mounter: s.mounter(), inputs: s,
-		hostname: s.b.hostname(), namespace: s.b.cacheNamespace(), run: a, key: cur.key, platform: parser.FormatPlatform(st.Platform),
-		from: map[int]*inputs.Files{}, content: map[int]digest.Digest{}, looked: map[int]*source.Match{},
+		hostname: s.b.hostname(), namespace: s.b.cacheNamespace(), run: a, key: cur.key,
+		platform: parser.FormatPlatform(st.Platform),
+		from:     map[int]*inputs.Files{}, content: map[int]digest.Digest{},
+		looked: map[int]*source.Match{},
 	}
 	if err := r.check(); err != nil {
 		return nil, err

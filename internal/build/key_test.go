@@ -40,15 +40,18 @@ func ptr[T any](v T) *T { return &v }
 func newKeyed() *keyed {
 	return &keyed{
 		run: parser.Run{
-			Args: []string{"/bin/sh", "-c", "true"}, Env: []string{"A=1"}, Proxy: []string{"http_proxy=a"}, Dir: "/", User: "1",
+			Args: []string{"/bin/sh", "-c", "true"}, Env: []string{"A=1"},
+			Proxy: []string{"http_proxy=a"}, Dir: "/", User: "1",
 			Mounts: []parser.RunMount{{
-				Type: parser.MountCache, ID: "c", Target: "/c", Source: "/", From: parser.StageInput{}, Sharing: parser.SharingShared,
+				Type: parser.MountCache, ID: "c", Target: "/c", Source: "/",
+				From: parser.StageInput{}, Sharing: parser.SharingShared,
 				Mode: ptr(uint32(0o755)), UID: ptr(uint32(0)), GID: ptr(uint32(0)),
 			}},
 			Files: []parser.RunFile{{Path: "/f", Data: []byte("x"), Mode: 0o755}},
 		},
 		copy: parser.Copy{
-			From: parser.ContextInput{}, Sources: []string{"f"}, Inline: []parser.Inline{{Name: "i", Data: []byte("x")}}, Dest: "/d/",
+			From: parser.ContextInput{}, Sources: []string{"f"},
+			Inline: []parser.Inline{{Name: "i", Data: []byte("x")}}, Dest: "/d/",
 			Chown: "1", Chmod: "0600",
 		},
 		mkdir:    parser.Mkdir{Path: "/m", User: "1"},
@@ -65,10 +68,12 @@ func newKeyed() *keyed {
 }
 
 // openContext opens the context of a build.
-func openContext(t *testing.T, dir string, named map[string]string) (*inputs.Inputs, *source.Context) {
+func openContext(t *testing.T, dir string,
+	named map[string]string) (*inputs.Inputs, *source.Context) {
 	t.Helper()
 	temp := func() (string, error) { return t.TempDir(), nil }
-	in := inputs.New(inputs.Options{Contexts: named, Secrets: &secret.Store{}, IndexDir: temp, TempDir: temp})
+	in := inputs.New(inputs.Options{Contexts: named, Secrets: &secret.Store{},
+		IndexDir: temp, TempDir: temp})
 	t.Cleanup(func() { in.Close() })
 	c, err := in.Main(t.Context(), dir, "", nil)
 	if err != nil {
@@ -89,7 +94,8 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 		t.Fatal(err)
 	}
 	in, c := openContext(t, dir, k.opts.Source.Contexts)
-	s := &solver{b: &builder{opts: k.opts, epoch: k.epoch, context: c}, e: &engine{epoch: k.epoch}, in: in}
+	s := &solver{b: &builder{opts: k.opts, epoch: k.epoch, context: c},
+		e: &engine{epoch: k.epoch}, in: in}
 	name := func(context.Context, parser.Input) (inputName, error) { return k.from, nil }
 	cur := rootfs{key: k.parent}
 	list := map[string]cache.Key{}
@@ -104,7 +110,8 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 	}
 	list["mkdir"] = mkdir.key
 	local := k.copy
-	copied, err := s.prepareCopy(t.Context(), cur, &local, func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil })
+	copied, err := s.prepareCopy(t.Context(), cur, &local,
+		func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,78 +138,106 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 // key has the reason.
 var keyTests = map[string]struct {
 	change func(*keyed)
-	keys   string // "run", "mkdir", "copy" (by content), "copy from" (by definition), separated by commas
+	// "run", "mkdir", "copy" (by content), "copy from" (by definition), separated by commas
+	keys   string
 	reason string // where a step of that kind has the field and its key has not
 }{
-	"parent":   {func(k *keyed) { k.parent = "other" }, "run,mkdir,copy,copy from", ""},
-	"platform": {func(k *keyed) { k.platform.Architecture = "arm64" }, "run", "what COPY and WORKDIR do is the same on all"},
+	"parent": {func(k *keyed) { k.parent = "other" }, "run,mkdir,copy,copy from", ""},
+	"platform": {func(k *keyed) { k.platform.Architecture = "arm64" }, "run",
+		"what COPY and WORKDIR do is the same on all"},
 	"epoch": {func(k *keyed) { k.epoch = ptr(int64(2000)) }, "mkdir,copy,copy from",
 		"a command leaves real times; they are clamped when the layer is sealed. See TestMountHasEpoch"},
 	"no epoch": {func(k *keyed) { k.epoch = nil }, "mkdir,copy,copy from", "as above"},
-	"hostname": {func(k *keyed) { k.opts.Args = map[string]string{"BUILDKIT_SANDBOX_HOSTNAME": "x"} }, "run", ""},
+	"hostname": {func(k *keyed) {
+		k.opts.Args = map[string]string{"BUILDKIT_SANDBOX_HOSTNAME": "x"}
+	}, "run", ""},
 	"build arg": {func(k *keyed) { k.opts.Args = map[string]string{"A": "x"} }, "",
 		"what a step sees of an argument is in its Env, Args or Sources"},
-	"namespace of caches": {func(k *keyed) { k.opts.Args = map[string]string{"BUILDKIT_CACHE_MOUNT_NS": "x"} }, "",
+	"namespace of caches": {func(k *keyed) {
+		k.opts.Args = map[string]string{"BUILDKIT_CACHE_MOUNT_NS": "x"}
+	}, "",
 		"what is in a cache is never in a key"},
-	"content of a file":      {func(k *keyed) { k.files = "y" }, "copy", "a definition key has no contents"},
-	"mode of a file":         {func(k *keyed) { k.mode = 0o755 }, "copy", "a definition key has no contents"},
-	"key of an input":        {func(k *keyed) { k.from.key = "other" }, "run,copy from", ""},
-	"result of an input":     {func(k *keyed) { k.from.result = "other" }, "", "it is compared with the record's: see TestMadeFrom"},
-	"Run.Args":               {func(k *keyed) { k.run.Args = []string{"/bin/sh", "-c", "false"} }, "run", ""},
-	"Run.Env":                {func(k *keyed) { k.run.Env = []string{"A=2"} }, "run", ""},
-	"Run.Proxy":              {func(k *keyed) { k.run.Proxy = []string{"http_proxy=b"} }, "", "how something is fetched, not what; as in BuildKit"},
-	"Run.Dir":                {func(k *keyed) { k.run.Dir = "/x" }, "run", ""},
-	"Run.User":               {func(k *keyed) { k.run.User = "2" }, "run", ""},
-	"Run.Mounts":             {func(k *keyed) { k.run.Mounts = nil }, "run", ""},
-	"Run.Network":            {func(k *keyed) { k.run.Network = "none" }, "run", ""},
-	"Run.Security":           {func(k *keyed) { k.run.Security, k.opts.Run.Insecure = "insecure", true }, "run", ""},
-	"Run.Files":              {func(k *keyed) { k.run.Files = nil }, "run", ""},
-	"RunFile.Path":           {func(k *keyed) { k.run.Files[0].Path = "/g" }, "run", ""},
-	"RunFile.Data":           {func(k *keyed) { k.run.Files[0].Data = []byte("y") }, "run", ""},
-	"RunFile.Mode":           {func(k *keyed) { k.run.Files[0].Mode = 0o700 }, "run", ""},
-	"RunMount.Type":          {func(k *keyed) { k.run.Mounts[0].Type = parser.MountBind }, "run", ""},
-	"RunMount.ID":            {func(k *keyed) { k.run.Mounts[0].ID = "d" }, "run", ""},
-	"RunMount.Target":        {func(k *keyed) { k.run.Mounts[0].Target = "/d" }, "run", ""},
-	"RunMount.Source":        {func(k *keyed) { k.run.Mounts[0].Source = "/s" }, "run", ""},
-	"RunMount.From":          {func(k *keyed) { k.run.Mounts[0].From = nil }, "run", ""},
-	"RunMount.ReadOnly":      {func(k *keyed) { k.run.Mounts[0].ReadOnly = true }, "run", ""},
-	"RunMount.Sharing":       {func(k *keyed) { k.run.Mounts[0].Sharing = parser.SharingLocked }, "run", ""},
-	"RunMount.Mode":          {func(k *keyed) { k.run.Mounts[0].Mode = ptr(uint32(0o700)) }, "run", ""},
-	"RunMount.UID":           {func(k *keyed) { k.run.Mounts[0].UID = ptr(uint32(1)) }, "run", ""},
-	"RunMount.GID":           {func(k *keyed) { k.run.Mounts[0].GID = ptr(uint32(1)) }, "run", ""},
-	"RunMount.Required":      {func(k *keyed) { k.run.Mounts[0].Required = true }, "run", ""},
-	"RunMount.Env":           {func(k *keyed) { k.run.Mounts[0].Env = "E" }, "run", ""},
-	"RunMount.Size":          {func(k *keyed) { k.run.Mounts[0].Size = 1 }, "run", ""},
-	"Copy.Add":               {func(k *keyed) { k.copy.Add = true }, "copy,copy from", ""},
-	"Copy.From":              {func(k *keyed) { k.from.key = "other" }, "run,copy from", "by content it is what is found there"},
-	"Copy.Sources":           {func(k *keyed) { k.copy.Sources = []string{"./[f]"} }, "copy from", "by content it is what they find"},
-	"Copy.Inline":            {func(k *keyed) { k.copy.Inline = nil }, "copy,copy from", ""},
-	"Inline.Name":            {func(k *keyed) { k.copy.Inline[0].Name = "j" }, "copy,copy from", ""},
-	"Inline.Data":            {func(k *keyed) { k.copy.Inline[0].Data = []byte("y") }, "copy,copy from", ""},
-	"Copy.Dest":              {func(k *keyed) { k.copy.Dest = "/e/" }, "copy,copy from", ""},
-	"Copy.Chown":             {func(k *keyed) { k.copy.Chown = "2" }, "copy,copy from", ""},
-	"Copy.Chmod":             {func(k *keyed) { k.copy.Chmod = "0700" }, "copy,copy from", ""},
-	"Copy.Link":              {func(k *keyed) { k.copy.Link, k.copy.Chmod = true, "" }, "copy,copy from", ""},
-	"Copy.Parents":           {func(k *keyed) { k.copy.Parents = true }, "copy,copy from", ""},
-	"Copy.KeepGitDir":        {func(k *keyed) { k.copy.KeepGitDir = true }, "copy from", "by content it is in the key of what is fetched"},
-	"Copy.Unpack":            {func(k *keyed) { k.copy.Unpack = ptr(true) }, "copy,copy from", ""},
-	"Copy.Exclude":           {func(k *keyed) { k.copy.Exclude = []string{"x"} }, "copy from", "by content it is what is left"},
-	"Copy.Checksum":          {func(k *keyed) { k.copy.Checksum = "sha256:x" }, "copy from", "it is checked, and changes nothing"},
-	"Mkdir.Path":             {func(k *keyed) { k.mkdir.Path = "/n" }, "mkdir", ""},
-	"Mkdir.User":             {func(k *keyed) { k.mkdir.User = "2" }, "mkdir", ""},
-	"RunOptions.Network":     {func(k *keyed) { k.opts.Run.Network = "none" }, "run", ""},
-	"RunOptions.Hosts":       {func(k *keyed) { k.opts.Run.Hosts = nil }, "run", ""},
-	"Host.Name":              {func(k *keyed) { k.opts.Run.Hosts[0].Name = "i" }, "run", ""},
-	"Host.IP":                {func(k *keyed) { k.opts.Run.Hosts[0].IP = "10.0.0.2" }, "run", ""},
-	"RunOptions.ShmSize":     {func(k *keyed) { k.opts.Run.ShmSize = 2 << 20 }, "run", ""},
-	"RunOptions.Ulimits":     {func(k *keyed) { k.opts.Run.Ulimits = nil }, "run", ""},
-	"Ulimit.Name":            {func(k *keyed) { k.opts.Run.Ulimits[0].Name = "nproc" }, "run", ""},
-	"Ulimit.Soft":            {func(k *keyed) { k.opts.Run.Ulimits[0].Soft = 2 }, "run", ""},
-	"Ulimit.Hard":            {func(k *keyed) { k.opts.Run.Ulimits[0].Hard = 3 }, "run", ""},
-	"RunOptions.Insecure":    {func(k *keyed) { k.opts.Run.Insecure = true }, "", "it permits what Run.Security says"},
-	"RunOptions.HostNetwork": {func(k *keyed) { k.opts.Run.HostNetwork = true }, "", "it permits what Run.Network says"},
-	"RunOptions.Secrets":     {func(k *keyed) { k.opts.Run.Secrets = []secret.Secret{{ID: "s"}} }, "", "secrets are never in a key, as in BuildKit"},
-	"RunOptions.SSH":         {func(k *keyed) { k.opts.Run.SSH = []secret.Agent{{ID: "s"}} }, "", "keys of agents are secrets"},
+	"content of a file": {func(k *keyed) { k.files = "y" }, "copy",
+		"a definition key has no contents"},
+	"mode of a file": {func(k *keyed) { k.mode = 0o755 }, "copy",
+		"a definition key has no contents"},
+	"key of an input": {func(k *keyed) { k.from.key = "other" }, "run,copy from", ""},
+	"result of an input": {func(k *keyed) { k.from.result = "other" }, "",
+		"it is compared with the record's: see TestMadeFrom"},
+	"Run.Args": {func(k *keyed) { k.run.Args = []string{"/bin/sh", "-c", "false"} },
+		"run", ""},
+	"Run.Env": {func(k *keyed) { k.run.Env = []string{"A=2"} }, "run", ""},
+	"Run.Proxy": {func(k *keyed) { k.run.Proxy = []string{"http_proxy=b"} }, "",
+		"how something is fetched, not what; as in BuildKit"},
+	"Run.Dir":     {func(k *keyed) { k.run.Dir = "/x" }, "run", ""},
+	"Run.User":    {func(k *keyed) { k.run.User = "2" }, "run", ""},
+	"Run.Mounts":  {func(k *keyed) { k.run.Mounts = nil }, "run", ""},
+	"Run.Network": {func(k *keyed) { k.run.Network = "none" }, "run", ""},
+	"Run.Security": {func(k *keyed) {
+		k.run.Security, k.opts.Run.Insecure = "insecure", true
+	}, "run", ""},
+	"Run.Files":    {func(k *keyed) { k.run.Files = nil }, "run", ""},
+	"RunFile.Path": {func(k *keyed) { k.run.Files[0].Path = "/g" }, "run", ""},
+	"RunFile.Data": {func(k *keyed) { k.run.Files[0].Data = []byte("y") }, "run", ""},
+	"RunFile.Mode": {func(k *keyed) { k.run.Files[0].Mode = 0o700 }, "run", ""},
+	"RunMount.Type": {func(k *keyed) { k.run.Mounts[0].Type = parser.MountBind }, "run",
+		""},
+	"RunMount.ID":       {func(k *keyed) { k.run.Mounts[0].ID = "d" }, "run", ""},
+	"RunMount.Target":   {func(k *keyed) { k.run.Mounts[0].Target = "/d" }, "run", ""},
+	"RunMount.Source":   {func(k *keyed) { k.run.Mounts[0].Source = "/s" }, "run", ""},
+	"RunMount.From":     {func(k *keyed) { k.run.Mounts[0].From = nil }, "run", ""},
+	"RunMount.ReadOnly": {func(k *keyed) { k.run.Mounts[0].ReadOnly = true }, "run", ""},
+	"RunMount.Sharing": {func(k *keyed) { k.run.Mounts[0].Sharing = parser.SharingLocked },
+		"run", ""},
+	"RunMount.Mode": {func(k *keyed) { k.run.Mounts[0].Mode = ptr(uint32(0o700)) }, "run",
+		""},
+	"RunMount.UID":      {func(k *keyed) { k.run.Mounts[0].UID = ptr(uint32(1)) }, "run", ""},
+	"RunMount.GID":      {func(k *keyed) { k.run.Mounts[0].GID = ptr(uint32(1)) }, "run", ""},
+	"RunMount.Required": {func(k *keyed) { k.run.Mounts[0].Required = true }, "run", ""},
+	"RunMount.Env":      {func(k *keyed) { k.run.Mounts[0].Env = "E" }, "run", ""},
+	"RunMount.Size":     {func(k *keyed) { k.run.Mounts[0].Size = 1 }, "run", ""},
+	"Copy.Add":          {func(k *keyed) { k.copy.Add = true }, "copy,copy from", ""},
+	"Copy.From": {func(k *keyed) { k.from.key = "other" }, "run,copy from",
+		"by content it is what is found there"},
+	"Copy.Sources": {func(k *keyed) { k.copy.Sources = []string{"./[f]"} }, "copy from",
+		"by content it is what they find"},
+	"Copy.Inline": {func(k *keyed) { k.copy.Inline = nil }, "copy,copy from", ""},
+	"Inline.Name": {func(k *keyed) { k.copy.Inline[0].Name = "j" },
+		"copy,copy from", ""},
+	"Inline.Data": {func(k *keyed) { k.copy.Inline[0].Data = []byte("y") },
+		"copy,copy from", ""},
+	"Copy.Dest":  {func(k *keyed) { k.copy.Dest = "/e/" }, "copy,copy from", ""},
+	"Copy.Chown": {func(k *keyed) { k.copy.Chown = "2" }, "copy,copy from", ""},
+	"Copy.Chmod": {func(k *keyed) { k.copy.Chmod = "0700" }, "copy,copy from", ""},
+	"Copy.Link": {func(k *keyed) { k.copy.Link, k.copy.Chmod = true, "" },
+		"copy,copy from", ""},
+	"Copy.Parents": {func(k *keyed) { k.copy.Parents = true }, "copy,copy from", ""},
+	"Copy.KeepGitDir": {func(k *keyed) { k.copy.KeepGitDir = true }, "copy from",
+		"by content it is in the key of what is fetched"},
+	"Copy.Unpack": {func(k *keyed) { k.copy.Unpack = ptr(true) }, "copy,copy from", ""},
+	"Copy.Exclude": {func(k *keyed) { k.copy.Exclude = []string{"x"} }, "copy from",
+		"by content it is what is left"},
+	"Copy.Checksum": {func(k *keyed) { k.copy.Checksum = "sha256:x" }, "copy from",
+		"it is checked, and changes nothing"},
+	"Mkdir.Path":         {func(k *keyed) { k.mkdir.Path = "/n" }, "mkdir", ""},
+	"Mkdir.User":         {func(k *keyed) { k.mkdir.User = "2" }, "mkdir", ""},
+	"RunOptions.Network": {func(k *keyed) { k.opts.Run.Network = "none" }, "run", ""},
+	"RunOptions.Hosts":   {func(k *keyed) { k.opts.Run.Hosts = nil }, "run", ""},
+	"Host.Name":          {func(k *keyed) { k.opts.Run.Hosts[0].Name = "i" }, "run", ""},
+	"Host.IP":            {func(k *keyed) { k.opts.Run.Hosts[0].IP = "10.0.0.2" }, "run", ""},
+	"RunOptions.ShmSize": {func(k *keyed) { k.opts.Run.ShmSize = 2 << 20 }, "run", ""},
+	"RunOptions.Ulimits": {func(k *keyed) { k.opts.Run.Ulimits = nil }, "run", ""},
+	"Ulimit.Name":        {func(k *keyed) { k.opts.Run.Ulimits[0].Name = "nproc" }, "run", ""},
+	"Ulimit.Soft":        {func(k *keyed) { k.opts.Run.Ulimits[0].Soft = 2 }, "run", ""},
+	"Ulimit.Hard":        {func(k *keyed) { k.opts.Run.Ulimits[0].Hard = 3 }, "run", ""},
+	"RunOptions.Insecure": {func(k *keyed) { k.opts.Run.Insecure = true }, "",
+		"it permits what Run.Security says"},
+	"RunOptions.HostNetwork": {func(k *keyed) { k.opts.Run.HostNetwork = true }, "",
+		"it permits what Run.Network says"},
+	"RunOptions.Secrets": {func(k *keyed) { k.opts.Run.Secrets = []secret.Secret{{ID: "s"}} },
+		"", "secrets are never in a key, as in BuildKit"},
+	"RunOptions.SSH": {func(k *keyed) { k.opts.Run.SSH = []secret.Agent{{ID: "s"}} }, "",
+		"keys of agents are secrets"},
 }
 
 // TestKeyFields: each field of a step changes the keys that the table says, and each field is in
@@ -222,12 +257,14 @@ func TestKeyFields(t *testing.T) {
 		})
 	}
 	for _, v := range []any{
-		parser.Run{}, parser.RunFile{}, parser.RunMount{}, parser.Copy{}, parser.Inline{}, parser.Mkdir{}, RunOptions{}, executor.Host{}, executor.Ulimit{},
+		parser.Run{}, parser.RunFile{}, parser.RunMount{}, parser.Copy{}, parser.Inline{},
+		parser.Mkdir{}, RunOptions{}, executor.Host{}, executor.Ulimit{},
 	} {
 		typ := reflect.TypeOf(v)
 		for i := range typ.NumField() {
 			if name := typ.Name() + "." + typ.Field(i).Name; keyTests[name].change == nil {
-				t.Errorf("%s is not in the table: does a change of it change the result of a step?", name)
+				t.Errorf("%s is not in the table: does a change of it change the result of a step?",
+					name)
 			}
 		}
 	}
@@ -277,7 +314,8 @@ func TestKeepsEpoch(t *testing.T) {
 		b := &engine{epoch: tt.build}
 		l := &remotecache.Layer{Sealed: tt.sealed}
 		if got := b.keepsEpoch(l.Epoch()); got != tt.want {
-			t.Errorf("a layer sealed as %q serves epoch %v: %v, want %v", tt.sealed, tt.build, got, tt.want)
+			t.Errorf("a layer sealed as %q serves epoch %v: %v, want %v", tt.sealed,
+				tt.build, got, tt.want)
 		}
 	}
 }
@@ -292,7 +330,8 @@ func TestMountHasEpoch(t *testing.T) {
 	key := func(epoch *int64) cache.Key {
 		in, c := openContext(t, dir, nil)
 		s := &solver{b: &builder{epoch: epoch, context: c}, e: &engine{epoch: epoch}, in: in}
-		run := &parser.Run{Mounts: []parser.RunMount{{Type: parser.MountBind, Target: "/m", Source: "/", From: parser.ContextInput{}}}}
+		run := &parser.Run{Mounts: []parser.RunMount{{Type: parser.MountBind, Target: "/m",
+			Source: "/", From: parser.ContextInput{}}}}
 		name := func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil }
 		j, err := s.prepareRun(t.Context(), &parser.Stage{}, rootfs{}, run, name)
 		if err != nil {

@@ -55,7 +55,8 @@ func (c *copier) tellSockets(out output) {
 	}
 	text := fmt.Sprintf("the socket %q is left out: no layer can hold one", c.match.Sockets[0])
 	if n := len(c.match.Sockets) - 1; n > 0 {
-		text = fmt.Sprintf("the socket %q and %d more are left out: no layer can hold one", c.match.Sockets[0], n)
+		text = fmt.Sprintf("the socket %q and %d more are left out: no layer can hold one",
+			c.match.Sockets[0], n)
 	}
 	out.warn(text)
 }

@@ -74,8 +74,9 @@ func (o *Options) CheckOutputs() error {
 // outputs returns the options for package outputs, without InlineCache.
 func (o *Options) outputs() outputs.Options {
 	return outputs.Options{
-		Names: o.Image.Names, Annotations: o.Image.Annotations, Specs: o.Outputs, Platforms: o.Platforms,
-		Index: isSet(o.Args, "BUILDKIT_MULTI_PLATFORM"), Epoch: o.Image.Epoch,
+		Names: o.Image.Names, Annotations: o.Image.Annotations, Specs: o.Outputs,
+		Platforms: o.Platforms,
+		Index:     isSet(o.Args, "BUILDKIT_MULTI_PLATFORM"), Epoch: o.Image.Epoch,
 	}
 }
 

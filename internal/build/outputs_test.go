@@ -24,7 +24,8 @@ import (
 
 // real gives the next builds images and outputs that are not fakes. The executor stays one.
 func (b *bench) real() {
-	resolver := image.New(image.Options{Store: b.state.Store, Cache: b.state.Cache, Snapshots: b.state.Snapshots})
+	resolver := image.New(image.Options{Store: b.state.Store, Cache: b.state.Cache,
+		Snapshots: b.state.Snapshots})
 	b.change = func(bb *builder) {
 		bb.images, bb.baseImages, bb.artifacts, bb.e.images = resolver, resolver, resolver, resolver
 	}
@@ -51,19 +52,25 @@ func TestOutputs(t *testing.T) {
 	dir := t.TempDir()
 	at := time.Unix(1_000_000_000, 0)
 	o := Options{
-		Outputs: specs(t, dir, "type=oci,tar=false,dest=DIR/gzip", "type=oci,tar=false,dest=DIR/zstd,compression=zstd,annotation.k=v",
-			"type=oci,tar=false,dest=DIR/docker,oci-mediatypes=false", "type=oci,tar=false,dest=DIR/pruned,prune-dead=true",
-			"type=oci,tar=false,dest=DIR/plain,compression=uncompressed,force-compression=true", "type=tar,dest=DIR/flat.tar", "type=local,dest=DIR/local"),
+		Outputs: specs(t, dir, "type=oci,tar=false,dest=DIR/gzip",
+			"type=oci,tar=false,dest=DIR/zstd,compression=zstd,annotation.k=v",
+			"type=oci,tar=false,dest=DIR/docker,oci-mediatypes=false",
+			"type=oci,tar=false,dest=DIR/pruned,prune-dead=true",
+			"type=oci,tar=false,dest=DIR/plain,compression=uncompressed,force-compression=true",
+			"type=tar,dest=DIR/flat.tar", "type=local,dest=DIR/local"),
 		Image: ImageOptions{Names: []string{"one", "two:1"}, Epoch: &at},
 	}
 	res, ran := b.must("FROM scratch\nRUN write dead text\nRUN write dead other\nRUN write alive 1\n", o)
 	b.want("build", ran, "write dead text", "write dead other", "write alive 1")
-	if want := []string{"docker.io/library/one:latest", "docker.io/library/two:1"}; !slices.Equal(res.Names, want) {
+	if want := []string{"docker.io/library/one:latest",
+		"docker.io/library/two:1"}; !slices.Equal(res.Names, want) {
 		t.Errorf("names %q, want %q", res.Names, want)
 	}
 	types := map[string]string{
-		"gzip": ocispec.MediaTypeImageLayerGzip, "zstd": ocispec.MediaTypeImageLayerZstd, "plain": ocispec.MediaTypeImageLayer,
-		"docker": "application/vnd.docker.image.rootfs.diff.tar.gzip", "pruned": ocispec.MediaTypeImageLayerGzip,
+		"gzip": ocispec.MediaTypeImageLayerGzip, "zstd": ocispec.MediaTypeImageLayerZstd,
+		"plain":  ocispec.MediaTypeImageLayer,
+		"docker": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+		"pruned": ocispec.MediaTypeImageLayerGzip,
 	}
 	for name, want := range types {
 		m := layoutManifest(t, filepath.Join(dir, name))
@@ -76,11 +83,14 @@ func TestOutputs(t *testing.T) {
 			t.Errorf("%s: annotations %v", name, m.Annotations)
 		}
 	}
-	if a, b := layoutManifest(t, filepath.Join(dir, "gzip")), layoutManifest(t, filepath.Join(dir, "pruned")); a.Layers[0].Digest == b.Layers[0].Digest || a.Layers[2].Digest != b.Layers[2].Digest {
+	if a, b := layoutManifest(t, filepath.Join(dir, "gzip")),
+		layoutManifest(t, filepath.Join(dir, "pruned")); a.Layers[0].Digest == b.Layers[0].Digest ||
+		a.Layers[2].Digest != b.Layers[2].Digest {
 		t.Errorf("prune-dead changes the wrong layers: %v, %v", a.Layers, b.Layers)
 	}
 	for name, want := range map[string]string{"dead": "other", "alive": "1"} {
-		if data, err := os.ReadFile(filepath.Join(dir, "local", name)); err != nil || string(data) != want {
+		if data, err := os.ReadFile(filepath.Join(dir, "local", name)); err != nil ||
+			string(data) != want {
 			t.Errorf("local: %s has %q, %v", name, data, err)
 		}
 	}
@@ -104,7 +114,8 @@ func TestOutputs(t *testing.T) {
 	if !slices.Contains(names, "alive") || !slices.Contains(names, "dead") {
 		t.Errorf("tar: entries %q", names)
 	}
-	_, ran = b.must("FROM scratch\nRUN write dead text\nRUN write dead other\nRUN write alive 1\n", o)
+	_, ran = b.must("FROM scratch\nRUN write dead text\nRUN write dead other\nRUN write alive 1\n",
+		o)
 	b.want("second build", ran)
 }
 
@@ -133,7 +144,9 @@ func TestBaseOfAnImage(t *testing.T) {
 	b := newBench(t, "copy")
 	b.real()
 	dir := t.TempDir()
-	b.must("FROM scratch\nRUN write base 1\n", Options{Image: ImageOptions{Names: []string{"base"}}, Outputs: specs(t, dir, "type=image", "type=oci,tar=false,dest=DIR/layout")})
+	b.must("FROM scratch\nRUN write base 1\n",
+		Options{Image: ImageOptions{Names: []string{"base"}},
+			Outputs: specs(t, dir, "type=image", "type=oci,tar=false,dest=DIR/layout")})
 	layout := "oci-layout://" + filepath.Join(dir, "layout")
 	b.file("named/f", "text")
 	for _, tt := range []struct {
@@ -144,14 +157,26 @@ func TestBaseOfAnImage(t *testing.T) {
 	}{
 		{"a name", "FROM base\nRUN write a 1\n", nil, []string{"write a 1"}, 2},
 		{"the same name again", "FROM base\nRUN write a 1\n", nil, nil, 2},
-		{"a layout", "FROM x\nRUN write a 2\n", map[string]string{"x": layout}, []string{"write a 2"}, 2},
-		{"an image as a context", "FROM x\nRUN write a 3\n", map[string]string{"x": "docker-image://base"}, []string{"write a 3"}, 2},
-		{"a copy from an image", "FROM scratch\nCOPY --from=base /base /b\n", nil, []string{"copy /b"}, 1},
-		{"a copy from a context", "FROM scratch\nCOPY --from=x f /f\n", map[string]string{"x": filepath.Join(b.dir, "named")}, []string{"copy /f"}, 1},
-		{"a directory as the base", "FROM x\nRUN write a 4\n", map[string]string{"x": filepath.Join(b.dir, "named")}, []string{"copy /", "write a 4"}, 2},
-		{"a mount of an image", "FROM scratch\nRUN --mount=from=base,target=/m write a 5\n", nil, []string{"write a 5"}, 1},
-		{"a writable mount of a context", "FROM scratch\nRUN --mount=from=x,target=/m,rw write a 6\n", map[string]string{"x": filepath.Join(b.dir, "named")}, []string{"copy /", "write a 6"}, 1},
-		{"a cache that begins with an image", "FROM scratch\nRUN --mount=type=cache,from=base,target=/m write a 7\n", nil, []string{"copy /", "write a 7"}, 1},
+		{"a layout", "FROM x\nRUN write a 2\n", map[string]string{"x": layout},
+			[]string{"write a 2"}, 2},
+		{"an image as a context", "FROM x\nRUN write a 3\n",
+			map[string]string{"x": "docker-image://base"}, []string{"write a 3"}, 2},
+		{"a copy from an image", "FROM scratch\nCOPY --from=base /base /b\n", nil,
+			[]string{"copy /b"}, 1},
+		{"a copy from a context", "FROM scratch\nCOPY --from=x f /f\n",
+			map[string]string{"x": filepath.Join(b.dir, "named")}, []string{"copy /f"}, 1},
+		{"a directory as the base", "FROM x\nRUN write a 4\n",
+			map[string]string{"x": filepath.Join(b.dir, "named")},
+			[]string{"copy /", "write a 4"}, 2},
+		{"a mount of an image", "FROM scratch\nRUN --mount=from=base,target=/m write a 5\n", nil,
+			[]string{"write a 5"}, 1},
+		{"a writable mount of a context",
+			"FROM scratch\nRUN --mount=from=x,target=/m,rw write a 6\n",
+			map[string]string{"x": filepath.Join(b.dir, "named")},
+			[]string{"copy /", "write a 6"}, 1},
+		{"a cache that begins with an image",
+			"FROM scratch\nRUN --mount=type=cache,from=base,target=/m write a 7\n", nil,
+			[]string{"copy /", "write a 7"}, 1},
 		{"tmpfs and a heredoc", "FROM scratch\nRUN --mount=type=tmpfs,target=/m <<E\nwrite a 8\nE\n", nil, []string{"write a 8\n"}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -186,12 +211,28 @@ func TestRemoteCache(t *testing.T) {
 		{name: "all stages", to: "type=local,mode=max,dest="},
 		{name: "the image's stages", to: "type=local,dest="},
 		{name: "inline", to: "inline"},
-		{name: "another last step", to: "type=local,mode=max,dest=", second: strings.Replace(dockerfile, "/other /\n", "/other /o\n", 1), want: []string{"copy /o"}},
-		{name: "another last step without the other stage", to: "type=local,dest=", second: strings.Replace(dockerfile, "/other /\n", "/other /o\n", 1), want: []string{"write other 1", "copy /o"}},
-		{name: "another first step", to: "type=local,mode=max,dest=", second: strings.Replace(dockerfile, "tool 1", "tool 2", 1), want: []string{"write tool 2", "copy /", "write a 1", "nothing", "copy /"}},
-		{name: "--no-cache", to: "type=local,mode=max,dest=", o: Options{Cache: CacheOptions{No: true}}, want: []string{"copy /", "copy /", "nothing", "write a 1", "write other 1", "write tool 1"}},
-		{name: "no cache there", to: "type=local,mode=max,dest=", damage: func(dir string) { os.RemoveAll(dir) }, warns: "nothing is taken from the cache", want: []string{"copy /", "copy /", "nothing", "write a 1", "write other 1", "write tool 1"}},
-		{name: "a cache without layers", to: "type=local,mode=max,dest=", damage: removeLayers, warns: "cannot be had from the cache", want: []string{"copy /", "copy /", "nothing", "write a 1", "write other 1", "write tool 1"}},
+		{name: "another last step", to: "type=local,mode=max,dest=",
+			second: strings.Replace(dockerfile, "/other /\n", "/other /o\n", 1),
+			want:   []string{"copy /o"}},
+		{name: "another last step without the other stage", to: "type=local,dest=",
+			second: strings.Replace(dockerfile, "/other /\n", "/other /o\n", 1),
+			want:   []string{"write other 1", "copy /o"}},
+		{name: "another first step", to: "type=local,mode=max,dest=",
+			second: strings.Replace(dockerfile, "tool 1", "tool 2", 1),
+			want:   []string{"write tool 2", "copy /", "write a 1", "nothing", "copy /"}},
+		{name: "--no-cache", to: "type=local,mode=max,dest=",
+			o: Options{Cache: CacheOptions{No: true}},
+			want: []string{"copy /", "copy /", "nothing", "write a 1",
+				"write other 1", "write tool 1"}},
+		{name: "no cache there", to: "type=local,mode=max,dest=",
+			damage: func(dir string) { os.RemoveAll(dir) },
+			warns:  "nothing is taken from the cache",
+			want: []string{"copy /", "copy /", "nothing", "write a 1",
+				"write other 1", "write tool 1"}},
+		{name: "a cache without layers", to: "type=local,mode=max,dest=", damage: removeLayers,
+			warns: "cannot be had from the cache",
+			want: []string{"copy /", "copy /", "nothing", "write a 1",
+				"write other 1", "write tool 1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "cache")
@@ -201,7 +242,8 @@ func TestRemoteCache(t *testing.T) {
 			o := Options{Image: ImageOptions{Epoch: &at}}
 			if tt.to == "inline" {
 				o.Args = map[string]string{"BUILDKIT_INLINE_CACHE": "1"}
-				o.Outputs, o.Image.Names = specs(t, dir, "type=oci,tar=false,dest=DIR"), []string{"app"}
+				o.Outputs, o.Image.Names = specs(t, dir, "type=oci,tar=false,dest=DIR"),
+					[]string{"app"}
 			} else {
 				o.Cache.To = places(tt.to + dir)
 			}
@@ -222,9 +264,11 @@ func TestRemoteCache(t *testing.T) {
 			}
 			second.want("the other machine", ran, tt.want...)
 			if tt.second == dockerfile && tt.to != "inline" && res.Root.Digest != made.Root.Digest {
-				t.Errorf("the other machine makes %s, the first %s", res.Root.Digest, made.Root.Digest)
+				t.Errorf("the other machine makes %s, the first %s",
+					res.Root.Digest, made.Root.Digest)
 			}
-			if w := strings.Join(second.warnings(), "\n"); (tt.warns == "") != (w == "") || !strings.Contains(w, tt.warns) {
+			if w := strings.Join(second.warnings(), "\n"); (tt.warns == "") != (w == "") ||
+				!strings.Contains(w, tt.warns) {
 				t.Errorf("warnings %q, want %q", w, tt.warns)
 			}
 			tt.o.Cache = CacheOptions{}
@@ -277,8 +321,10 @@ func TestDeferredCopy(t *testing.T) {
 		b.want("again", ran)
 		second, ran := b.must(more, o)
 		b.want("a step on it", ran, "write b 2")
-		if l1, l2 := b.manifest(first).Layers, b.manifest(second).Layers; l1[1].Digest != l2[1].Digest {
-			t.Errorf("check %v: the layer of the copy is %s, and then %s", check, l1[1].Digest, l2[1].Digest)
+		if l1, l2 := b.manifest(first).Layers,
+			b.manifest(second).Layers; l1[1].Digest != l2[1].Digest {
+			t.Errorf("check %v: the layer of the copy is %s, and then %s", check,
+				l1[1].Digest, l2[1].Digest)
 		}
 		fresh := newBench(t, "overlay")
 		fresh.real()
@@ -288,8 +334,10 @@ func TestDeferredCopy(t *testing.T) {
 		if copies(ran) != 1 || !slices.Contains(ran, "dest /m/") {
 			t.Errorf("check %v: a COPY that a step runs on ran %q, want one copy", check, ran)
 		}
-		if l2, l3 := b.manifest(second).Layers, fresh.manifest(third).Layers; l2[1].Digest != l3[1].Digest {
-			t.Errorf("check %v: the layer of the copy is %s in one way and %s in the other", check, l2[1].Digest, l3[1].Digest)
+		if l2, l3 := b.manifest(second).Layers,
+			fresh.manifest(third).Layers; l2[1].Digest != l3[1].Digest {
+			t.Errorf("check %v: the layer of the copy is %s in one way and %s in the other", check,
+				l2[1].Digest, l3[1].Digest)
 		}
 	}
 }

@@ -33,7 +33,10 @@ func TestSecondBuild(t *testing.T) {
 		}
 		return o
 	}
-	at := func(s int64) Options { t := time.Unix(s, 0); return Options{Image: ImageOptions{Epoch: &t}} }
+	at := func(s int64) Options {
+		t := time.Unix(s, 0)
+		return Options{Image: ImageOptions{Epoch: &t}}
+	}
 	for _, tt := range []struct {
 		name          string
 		first, second string // Dockerfiles; second "" is the same
@@ -42,62 +45,104 @@ func TestSecondBuild(t *testing.T) {
 		want          []string // what the second build runs
 	}{
 		{name: "nothing changed", first: three},
-		{name: "the last step", first: three, second: strings.Replace(three, "c 3", "c 4", 1), want: []string{"write c 4"}},
-		{name: "the first step", first: three, second: strings.Replace(three, "a 1", "a 4", 1), want: []string{"write a 4", "write b 2", "write c 3"}},
-		{name: "a step deleted", first: three, second: strings.Replace(three, "RUN write b 2\n", "", 1), want: []string{"write c 3"}},
-		{name: "a comment", first: three, second: strings.Replace(three, "RUN write b", "# why\nRUN write b", 1)},
+		{name: "the last step", first: three, second: strings.Replace(three, "c 3", "c 4", 1),
+			want: []string{"write c 4"}},
+		{name: "the first step", first: three, second: strings.Replace(three, "a 1", "a 4", 1),
+			want: []string{"write a 4", "write b 2", "write c 3"}},
+		{name: "a step deleted", first: three,
+			second: strings.Replace(three, "RUN write b 2\n", "", 1), want: []string{"write c 3"}},
+		{name: "a comment", first: three, second: strings.Replace(three, "RUN write b",
+			"# why\nRUN write b", 1)},
 		{name: "a label", first: three, second: three + "LABEL x=y\n"},
-		{name: "a variable before a step", first: three, second: strings.Replace(three, "RUN write c", "ENV X=1\nRUN write c", 1), want: []string{"write c 3"}},
-		{name: "a used argument", first: "FROM scratch\nARG A\nRUN write a ${A}\n", o1: args("A", "1"), o2: args("A", "2"), want: []string{"write a ${A}"}},
-		{name: "an argument that no step uses", first: "FROM scratch\nRUN write a 1\nARG A\n", o1: args("A", "1"), o2: args("A", "2")},
-		{name: "--no-cache", first: three, o2: Options{Cache: CacheOptions{No: true}}, want: []string{"write a 1", "write b 2", "write c 3"}},
+		{name: "a variable before a step", first: three,
+			second: strings.Replace(three, "RUN write c", "ENV X=1\nRUN write c", 1),
+			want:   []string{"write c 3"}},
+		{name: "a used argument", first: "FROM scratch\nARG A\nRUN write a ${A}\n",
+			o1: args("A", "1"), o2: args("A", "2"), want: []string{"write a ${A}"}},
+		{name: "an argument that no step uses", first: "FROM scratch\nRUN write a 1\nARG A\n",
+			o1: args("A", "1"), o2: args("A", "2")},
+		{name: "--no-cache", first: three, o2: Options{Cache: CacheOptions{No: true}},
+			want: []string{"write a 1", "write b 2", "write c 3"}},
 		{
-			name: "--no-cache-filter", first: "FROM scratch AS x\nRUN write a 1\nFROM x AS y\nRUN write b 2\n",
-			o2: Options{Cache: CacheOptions{NoStages: []string{"Y"}}}, want: []string{"write b 2"},
+			name:  "--no-cache-filter",
+			first: "FROM scratch AS x\nRUN write a 1\nFROM x AS y\nRUN write b 2\n",
+			o2:    Options{Cache: CacheOptions{NoStages: []string{"Y"}}},
+			want:  []string{"write b 2"},
 		},
-		{name: "the content of a copied file", first: "FROM scratch\nCOPY a /\nRUN nothing\n", edit: func(b *bench) { b.file("a", "b\n") }, want: []string{"copy /", "nothing"}},
-		{name: "a file that is not copied", first: "FROM scratch\nCOPY a /\n", edit: func(b *bench) { b.file("b", "b\n") }},
-		{name: "a new file in a copied directory", first: "FROM scratch\nCOPY . /\n", edit: func(b *bench) { b.file("d/b", "b\n") }, want: []string{"copy /"}},
+		{name: "the content of a copied file", first: "FROM scratch\nCOPY a /\nRUN nothing\n",
+			edit: func(b *bench) { b.file("a", "b\n") }, want: []string{"copy /", "nothing"}},
+		{name: "a file that is not copied", first: "FROM scratch\nCOPY a /\n",
+			edit: func(b *bench) { b.file("b", "b\n") }},
+		{name: "a new file in a copied directory", first: "FROM scratch\nCOPY . /\n",
+			edit: func(b *bench) { b.file("d/b", "b\n") }, want: []string{"copy /"}},
 		{
 			name: "the time of a copied file", first: "FROM scratch\nCOPY a /\n",
-			edit: func(b *bench) { os.Chtimes(filepath.Join(b.dir, "a"), time.Unix(1, 0), time.Unix(1, 0)) },
+			edit: func(b *bench) {
+				os.Chtimes(filepath.Join(b.dir, "a"), time.Unix(1, 0), time.Unix(1, 0))
+			},
 		},
-		{name: "the mode of a copied file", first: "FROM scratch\nCOPY a /\n", edit: func(b *bench) { os.Chmod(filepath.Join(b.dir, "a"), 0o600) }, want: []string{"copy /"}},
+		{name: "the mode of a copied file", first: "FROM scratch\nCOPY a /\n",
+			edit: func(b *bench) { os.Chmod(filepath.Join(b.dir, "a"), 0o600) },
+			want: []string{"copy /"}},
 		{
 			name: "an ignored file", first: "FROM scratch\nCOPY . /\n",
 			edit: func(b *bench) { b.file("skip", "x") },
 		},
-		{name: "the destination", first: "FROM scratch\nCOPY a /x\n", second: "FROM scratch\nCOPY a /y\n", want: []string{"copy /y"}},
-		{name: "--chmod", first: "FROM scratch\nCOPY a /\n", second: "FROM scratch\nCOPY --chmod=0600 a /\n", want: []string{"copy /"}},
-		{name: "--chown", first: "FROM scratch\nCOPY a /\n", second: "FROM scratch\nCOPY --chown=1:2 a /\n", want: []string{"copy /"}},
-		{name: "--link", first: "FROM scratch\nCOPY a /\n", second: "FROM scratch\nCOPY --link a /\n", want: []string{"copy /"}},
-		{name: "a heredoc", first: "FROM scratch\nCOPY <<E /f\n1\nE\n", second: "FROM scratch\nCOPY <<E /f\n2\nE\n", want: []string{"copy /f"}},
-		{name: "the epoch and a copy", first: "FROM scratch\nCOPY a /\n", o1: at(1), o2: at(2), want: []string{"copy /"}},
-		{name: "the epoch and a command", first: "FROM scratch\nRUN write a 1\n", o1: at(1), o2: at(2)},
-		{name: "a host", first: three, o2: Options{Run: RunOptions{Hosts: []executor.Host{{Name: "h", IP: "10.0.0.1"}}}}, want: []string{"write a 1", "write b 2", "write c 3"}},
-		{name: "a limit", first: "FROM scratch\nRUN write a 1\n", o2: Options{Run: RunOptions{ShmSize: 1 << 20}}, want: []string{"write a 1"}},
-		{name: "the network", first: "FROM scratch\nRUN write a 1\n", o2: Options{Run: RunOptions{Network: "none"}}, want: []string{"write a 1"}},
+		{name: "the destination", first: "FROM scratch\nCOPY a /x\n",
+			second: "FROM scratch\nCOPY a /y\n", want: []string{"copy /y"}},
+		{name: "--chmod", first: "FROM scratch\nCOPY a /\n",
+			second: "FROM scratch\nCOPY --chmod=0600 a /\n", want: []string{"copy /"}},
+		{name: "--chown", first: "FROM scratch\nCOPY a /\n",
+			second: "FROM scratch\nCOPY --chown=1:2 a /\n", want: []string{"copy /"}},
+		{name: "--link", first: "FROM scratch\nCOPY a /\n",
+			second: "FROM scratch\nCOPY --link a /\n", want: []string{"copy /"}},
+		{name: "a heredoc", first: "FROM scratch\nCOPY <<E /f\n1\nE\n",
+			second: "FROM scratch\nCOPY <<E /f\n2\nE\n", want: []string{"copy /f"}},
+		{name: "the epoch and a copy", first: "FROM scratch\nCOPY a /\n", o1: at(1), o2: at(2),
+			want: []string{"copy /"}},
+		{name: "the epoch and a command", first: "FROM scratch\nRUN write a 1\n",
+			o1: at(1), o2: at(2)},
+		{name: "a host", first: three,
+			o2:   Options{Run: RunOptions{Hosts: []executor.Host{{Name: "h", IP: "10.0.0.1"}}}},
+			want: []string{"write a 1", "write b 2", "write c 3"}},
+		{name: "a limit", first: "FROM scratch\nRUN write a 1\n",
+			o2: Options{Run: RunOptions{ShmSize: 1 << 20}}, want: []string{"write a 1"}},
+		{name: "the network", first: "FROM scratch\nRUN write a 1\n",
+			o2: Options{Run: RunOptions{Network: "none"}}, want: []string{"write a 1"}},
 		{
 			name: "a secret", first: "FROM scratch\nRUN --mount=type=secret,id=s,env=S write a 1\n",
-			o1: Options{Run: RunOptions{Secrets: []secret.Secret{{ID: "s", Env: "HOME"}}}}, o2: Options{Run: RunOptions{Secrets: []secret.Secret{{ID: "s", Env: "PATH"}}}},
+			o1: Options{Run: RunOptions{Secrets: []secret.Secret{{ID: "s", Env: "HOME"}}}},
+			o2: Options{Run: RunOptions{Secrets: []secret.Secret{{ID: "s", Env: "PATH"}}}},
 		},
-		{name: "a mounted file", first: "FROM scratch\nRUN --mount=target=/m write a 1\n", edit: func(b *bench) { b.file("a", "b\n") }, want: []string{"copy /", "write a 1"}},
+		{name: "a mounted file", first: "FROM scratch\nRUN --mount=target=/m write a 1\n",
+			edit: func(b *bench) { b.file("a", "b\n") }, want: []string{"copy /", "write a 1"}},
 		{
-			name: "a stage that is copied from", first: "FROM scratch AS x\nRUN write a 1\nFROM scratch\nCOPY --from=x /a /\n",
-			second: "FROM scratch AS x\nRUN write a 2\nFROM scratch\nCOPY --from=x /a /\n", want: []string{"write a 2", "copy /"},
+			name:   "a stage that is copied from",
+			first:  "FROM scratch AS x\nRUN write a 1\nFROM scratch\nCOPY --from=x /a /\n",
+			second: "FROM scratch AS x\nRUN write a 2\nFROM scratch\nCOPY --from=x /a /\n",
+			want:   []string{"write a 2", "copy /"},
 		},
 		{
-			name: "a stage that is copied from, with the same result", first: "FROM scratch AS x\nRUN write a 1\nFROM scratch\nCOPY --from=x /a /\n",
-			second: "FROM scratch AS x\nRUN write a 1; nothing\nFROM scratch\nCOPY --from=x /a /\n", want: []string{"write a 1; nothing"},
+			name:   "a stage that is copied from, with the same result",
+			first:  "FROM scratch AS x\nRUN write a 1\nFROM scratch\nCOPY --from=x /a /\n",
+			second: "FROM scratch AS x\nRUN write a 1; nothing\nFROM scratch\nCOPY --from=x /a /\n",
+			want:   []string{"write a 1; nothing"},
 		},
-		{name: "a step that changes nothing", first: "FROM scratch\nRUN write a 1\nRUN nothing\nRUN write b 2\n"},
+		{name: "a step that changes nothing",
+			first: "FROM scratch\nRUN write a 1\nRUN nothing\nRUN write b 2\n"},
 		{
-			name: "a step after one that changes nothing", first: "FROM scratch\nRUN write a 1\nRUN nothing\nRUN write b 2\n",
-			second: "FROM scratch\nRUN write a 1\nRUN nothing\nRUN write b 3\n", want: []string{"write b 3"},
+			name:   "a step after one that changes nothing",
+			first:  "FROM scratch\nRUN write a 1\nRUN nothing\nRUN write b 2\n",
+			second: "FROM scratch\nRUN write a 1\nRUN nothing\nRUN write b 3\n",
+			want:   []string{"write b 3"},
 		},
-		{name: "a working directory", first: "FROM scratch\nWORKDIR /x\nRUN write a 1\n", second: "FROM scratch\nWORKDIR /y\nRUN write a 1\n", want: []string{"mkdir /y", "write a 1"}},
-		{name: "a shell", first: three, second: strings.Replace(three, "RUN write c", "SHELL [\"/bin/ash\", \"-c\"]\nRUN write c", 1), want: []string{"write c 3"}},
-		{name: "another target", first: "FROM scratch AS x\nRUN write a 1\nFROM x\nRUN write b 2\n", o2: Options{Target: "x"}},
+		{name: "a working directory", first: "FROM scratch\nWORKDIR /x\nRUN write a 1\n",
+			second: "FROM scratch\nWORKDIR /y\nRUN write a 1\n",
+			want:   []string{"mkdir /y", "write a 1"}},
+		{name: "a shell", first: three, second: strings.Replace(three, "RUN write c",
+			"SHELL [\"/bin/ash\", \"-c\"]\nRUN write c", 1), want: []string{"write c 3"}},
+		{name: "another target", first: "FROM scratch AS x\nRUN write a 1\nFROM x\nRUN write b 2\n",
+			o2: Options{Target: "x"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t, "copy")
@@ -111,7 +156,8 @@ func TestSecondBuild(t *testing.T) {
 			}
 			_, ran := b.must(tt.second, tt.o2)
 			b.want("second build", ran, tt.want...)
-			_, ran = b.must(tt.second, Options{Args: tt.o2.Args, Image: tt.o2.Image, Run: tt.o2.Run, Target: tt.o2.Target})
+			_, ran = b.must(tt.second, Options{Args: tt.o2.Args, Image: tt.o2.Image, Run: tt.o2.Run,
+				Target: tt.o2.Target})
 			b.want("third build", ran)
 			first, ran := b.must(tt.first, tt.o1)
 			if tt.edit == nil {
@@ -126,7 +172,9 @@ func TestSecondBuild(t *testing.T) {
 
 // TestFirstBuild looks at what one build runs, in which order.
 func TestFirstBuild(t *testing.T) {
-	linux := func(arch string) ocispec.Platform { return ocispec.Platform{OS: "linux", Architecture: arch} }
+	linux := func(arch string) ocispec.Platform {
+		return ocispec.Platform{OS: "linux", Architecture: arch}
+	}
 	for _, tt := range []struct {
 		name, dockerfile string
 		o                Options
@@ -134,22 +182,33 @@ func TestFirstBuild(t *testing.T) {
 		unordered        bool
 		layers           int
 	}{
-		{name: "steps in order", dockerfile: "FROM scratch\nRUN write a 1\nCOPY a /b\nWORKDIR /w\n", want: []string{"write a 1", "copy /b", "mkdir /w"}, layers: 3},
-		{name: "a stage that nobody needs", dockerfile: "FROM scratch AS x\nRUN write x 1\nFROM scratch\nRUN write a 1\n", want: []string{"write a 1"}, layers: 1},
+		{name: "steps in order", dockerfile: "FROM scratch\nRUN write a 1\nCOPY a /b\nWORKDIR /w\n",
+			want: []string{"write a 1", "copy /b", "mkdir /w"}, layers: 3},
+		{name: "a stage that nobody needs",
+			dockerfile: "FROM scratch AS x\nRUN write x 1\nFROM scratch\nRUN write a 1\n",
+			want:       []string{"write a 1"}, layers: 1},
 		{name: "a target", dockerfile: "FROM scratch AS x\nRUN write x 1\nFROM x AS y\nRUN write a 1\n", o: Options{Target: "x"}, want: []string{"write x 1"}, layers: 1},
 		{
-			name: "equal steps of two stages run once", dockerfile: "FROM scratch AS x\nRUN write a 1\nFROM scratch AS y\nRUN write a 1\n" +
-				"FROM scratch\nCOPY --from=x /a /x\nCOPY --from=y /a /y\n", want: []string{"write a 1", "copy /x", "copy /y"}, layers: 2,
+			name: "equal steps of two stages run once",
+			dockerfile: "FROM scratch AS x\nRUN write a 1\nFROM scratch AS y\nRUN write a 1\n" +
+				"FROM scratch\nCOPY --from=x /a /x\nCOPY --from=y /a /y\n",
+			want: []string{"write a 1", "copy /x", "copy /y"}, layers: 2,
 		},
-		{name: "two platforms", dockerfile: "FROM scratch\nRUN write a 1\n", o: Options{Platforms: []ocispec.Platform{linux("amd64"), linux("arm64")}}, want: []string{"write a 1", "write a 1"}},
+		{name: "two platforms", dockerfile: "FROM scratch\nRUN write a 1\n",
+			o:    Options{Platforms: []ocispec.Platform{linux("amd64"), linux("arm64")}},
+			want: []string{"write a 1", "write a 1"}},
 		{name: "only metadata", dockerfile: "FROM scratch\nENV A=1\nCMD [\"x\"]\n"},
 		{name: "a check", dockerfile: "FROM scratch\nRUN write a 1\n", o: Options{Check: true}},
-		{name: "a list of targets", dockerfile: "FROM scratch\nRUN write a 1\n", o: Options{ListTargets: true}},
-		{name: "a base with a trigger", dockerfile: "FROM base\nRUN write b 2\n", want: []string{"write a 1", "write b 2"}, layers: 2},
+		{name: "a list of targets", dockerfile: "FROM scratch\nRUN write a 1\n",
+			o: Options{ListTargets: true}},
+		{name: "a base with a trigger", dockerfile: "FROM base\nRUN write b 2\n",
+			want: []string{"write a 1", "write b 2"}, layers: 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t, "copy")
-			b.images.configs["base"] = func(img *image.Image) { img.Config.Config.OnBuild = []string{"RUN write a 1"} }
+			b.images.configs["base"] = func(img *image.Image) {
+				img.Config.Config.OnBuild = []string{"RUN write a 1"}
+			}
 			res, ran := b.must(tt.dockerfile, tt.o)
 			b.want(tt.name, ran, tt.want...)
 			if tt.layers > 0 {
@@ -178,32 +237,56 @@ func TestFailures(t *testing.T) {
 			name: "a command", dockerfile: "FROM scratch\nRUN write a 1\nRUN fail 3\nRUN write b 2\n", line: 3, err: "exit code: 3",
 			ran: []string{"write a 1", "fail 3"}, again: []string{"fail 3"},
 		},
-		{name: "a missing source", dockerfile: "FROM scratch\nRUN write a 1\nCOPY gone /\n", line: 3, err: "gone", ran: []string{"write a 1"}},
+		{name: "a missing source", dockerfile: "FROM scratch\nRUN write a 1\nCOPY gone /\n",
+			line: 3, err: "gone", ran: []string{"write a 1"}},
 		{name: "a missing base", dockerfile: "FROM scratch\nRUN write a 1\nFROM gone\nCOPY --from=0 / /\n", line: 3, err: "image gone: not found"},
-		{name: "a missing image of a copy", dockerfile: "FROM scratch\nRUN write a 1\nCOPY --from=gone / /\n", line: 3, err: "image gone: not found"},
-		{name: "a misspelled stage", dockerfile: "FROM scratch AS tools\nRUN write a 1\nFROM toolz\n", line: 3, err: "did you mean tools?"},
-		{name: "the number of a stage", dockerfile: "FROM scratch\nRUN write a 1\nFROM 0\n", line: 3, err: "not its number"},
-		{name: "a later instruction is wrong", dockerfile: "FROM scratch\nRUN write a 1\nEXPOSE x\n", line: 3, err: "x"},
-		{name: "a command without permission", dockerfile: "FROM scratch\nRUN --security=insecure write a 1\n", line: 2, err: "--allow security.insecure"},
-		{name: "the network without permission", dockerfile: "FROM scratch\nRUN --network=host write a 1\n", o: Options{Run: RunOptions{Network: "none"}}, line: 2, err: "--allow network.host"},
-		{name: "a required secret", dockerfile: "FROM scratch\nRUN --mount=type=secret,id=s,required write a 1\n", line: 2, err: "--secret id=s"},
-		{name: "a required agent", dockerfile: "FROM scratch\nRUN --mount=type=ssh,required write a 1\n", line: 2, err: "--ssh default"},
+		{name: "a missing image of a copy",
+			dockerfile: "FROM scratch\nRUN write a 1\nCOPY --from=gone / /\n", line: 3,
+			err: "image gone: not found"},
+		{name: "a misspelled stage",
+			dockerfile: "FROM scratch AS tools\nRUN write a 1\nFROM toolz\n", line: 3,
+			err: "did you mean tools?"},
+		{name: "the number of a stage", dockerfile: "FROM scratch\nRUN write a 1\nFROM 0\n",
+			line: 3, err: "not its number"},
+		{name: "a later instruction is wrong",
+			dockerfile: "FROM scratch\nRUN write a 1\nEXPOSE x\n", line: 3, err: "x"},
+		{name: "a command without permission",
+			dockerfile: "FROM scratch\nRUN --security=insecure write a 1\n", line: 2,
+			err: "--allow security.insecure"},
+		{name: "the network without permission",
+			dockerfile: "FROM scratch\nRUN --network=host write a 1\n",
+			o:          Options{Run: RunOptions{Network: "none"}}, line: 2,
+			err: "--allow network.host"},
+		{name: "a required secret",
+			dockerfile: "FROM scratch\nRUN --mount=type=secret,id=s,required write a 1\n", line: 2,
+			err: "--secret id=s"},
+		{name: "a required agent",
+			dockerfile: "FROM scratch\nRUN --mount=type=ssh,required write a 1\n", line: 2,
+			err: "--ssh default"},
 		{
-			name: "a snapshot", dockerfile: "FROM scratch\nRUN write a 1\nRUN write b 2\n", line: 2, err: "broken", again: []string{"write a 1", "write b 2"},
-			change: func(_ *bench, b *builder) { b.e.snapshots = brokenSnapshots{b.e.snapshots, broken} },
-		},
-		{
-			name: "a record", dockerfile: "FROM scratch\nRUN write a 1\nRUN write b 2\n", line: 2, err: "broken", ran: []string{"write a 1"}, again: []string{"write a 1", "write b 2"},
-			change: func(_ *bench, b *builder) { b.e.records = brokenRecords{b.e.records, broken} },
-		},
-		{
-			name: "a seal", dockerfile: "FROM scratch\nRUN write a 1\nRUN write b 2\n", line: 3, err: `"RUN write b 2": broken`, ran: []string{"write a 1", "write b 2"},
+			name: "a snapshot", dockerfile: "FROM scratch\nRUN write a 1\nRUN write b 2\n", line: 2,
+			err: "broken", again: []string{"write a 1", "write b 2"},
 			change: func(_ *bench, b *builder) {
-				b.makeSealer = sealerThat(func(l *layers.Layer) error { return fails(l, "write b", broken) })
+				b.e.snapshots = brokenSnapshots{b.e.snapshots, broken}
 			},
 		},
 		{
-			name: "the executor", dockerfile: "FROM scratch\nRUN write a 1\nWORKDIR /w\n", line: 3, err: "broken", ran: []string{"write a 1"}, again: []string{"mkdir /w"},
+			name: "a record", dockerfile: "FROM scratch\nRUN write a 1\nRUN write b 2\n", line: 2,
+			err: "broken", ran: []string{"write a 1"}, again: []string{"write a 1", "write b 2"},
+			change: func(_ *bench, b *builder) { b.e.records = brokenRecords{b.e.records, broken} },
+		},
+		{
+			name: "a seal", dockerfile: "FROM scratch\nRUN write a 1\nRUN write b 2\n", line: 3,
+			err: `"RUN write b 2": broken`, ran: []string{"write a 1", "write b 2"},
+			change: func(_ *bench, b *builder) {
+				b.makeSealer = sealerThat(func(l *layers.Layer) error {
+					return fails(l, "write b", broken)
+				})
+			},
+		},
+		{
+			name: "the executor", dockerfile: "FROM scratch\nRUN write a 1\nWORKDIR /w\n", line: 3,
+			err: "broken", ran: []string{"write a 1"}, again: []string{"mkdir /w"},
 			change: func(bench *bench, _ *builder) {
 				bench.exec.fail = func(action string) error {
 					if action == "mkdir /w" {
@@ -214,7 +297,9 @@ func TestFailures(t *testing.T) {
 			},
 		},
 		{
-			name: "a cache that cannot be exported", dockerfile: "FROM scratch\nRUN write a 1\n", o: Options{Cache: CacheOptions{To: places("type=registry,ref=r")}}, err: "no way to push", ran: []string{"write a 1"},
+			name: "a cache that cannot be exported", dockerfile: "FROM scratch\nRUN write a 1\n",
+			o:   Options{Cache: CacheOptions{To: places("type=registry,ref=r")}},
+			err: "no way to push", ran: []string{"write a 1"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -249,7 +334,8 @@ func TestFailureCancels(t *testing.T) {
 		}
 		return nil
 	}
-	_, ran, err := b.build(t.Context(), "FROM scratch AS x\nRUN mark waiting; wait\nFROM scratch AS y\nRUN nothing\nFROM scratch\nCOPY --from=x / /\nCOPY --from=y / /\n", Options{})
+	_, ran, err := b.build(t.Context(),
+		"FROM scratch AS x\nRUN mark waiting; wait\nFROM scratch AS y\nRUN nothing\nFROM scratch\nCOPY --from=x / /\nCOPY --from=y / /\n", Options{})
 	if err == nil || lineOf(err) != 4 || !strings.Contains(err.Error(), "broken") {
 		t.Errorf("error %v, want the one of line 4", err)
 	}
@@ -262,7 +348,8 @@ func TestCancel(t *testing.T) {
 	b := newBench(t, "copy")
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-b.exec.began("now"); cancel() }()
-	if _, _, err := b.build(ctx, "FROM scratch\nRUN write a 1\nRUN mark now; wait\n", Options{}); !errors.Is(err, context.Canceled) {
+	if _, _, err := b.build(ctx, "FROM scratch\nRUN write a 1\nRUN mark now; wait\n",
+		Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
 	_, ran := b.must("FROM scratch\nRUN write a 1\nRUN nothing\n", Options{})
@@ -278,18 +365,22 @@ func TestRepair(t *testing.T) {
 		b.change = func(bb *builder) {
 			bb.makeSealer = sealerThat(func(l *layers.Layer) error {
 				if damaged++; damaged == 1 {
-					return &store.BlobError{Digest: digest.FromString("x"), Err: errors.New("damaged")}
+					return &store.BlobError{Digest: digest.FromString("x"),
+						Err: errors.New("damaged")}
 				}
 				return nil
 			})
 		}
-		_, ran := b.must("FROM scratch\nRUN write a 1\nRUN write b 2\n", Options{Cache: CacheOptions{No: no}})
+		_, ran := b.must("FROM scratch\nRUN write a 1\nRUN write b 2\n",
+			Options{Cache: CacheOptions{No: no}})
 		b.want(fmt.Sprintf("--no-cache=%v", no), ran, "write a 1", "write b 2")
-		if w := b.warnings(); !slices.ContainsFunc(w, func(s string) bool { return strings.Contains(s, "made again") }) {
+		if w := b.warnings(); !slices.ContainsFunc(w,
+			func(s string) bool { return strings.Contains(s, "made again") }) {
 			t.Errorf("warnings %q do not say that it is made again", w)
 		}
 		for _, e := range b.events {
-			if d, ok := e.(event.Done); ok && d.Err != nil && !d.Repair && !errors.Is(d.Err, context.Canceled) {
+			if d, ok := e.(event.Done); ok && d.Err != nil && !d.Repair &&
+				!errors.Is(d.Err, context.Canceled) {
 				t.Errorf("%s is shown as failed: %v", d.ID, d.Err)
 			}
 		}
@@ -304,7 +395,8 @@ func TestRepairEnds(t *testing.T) {
 			return &store.BlobError{Digest: digest.FromString("x"), Err: errors.New("damaged")}
 		})
 	}
-	if _, _, err := b.build(t.Context(), "FROM scratch\nRUN write a 1\n", Options{}); err == nil || !strings.Contains(err.Error(), "damaged") {
+	if _, _, err := b.build(t.Context(), "FROM scratch\nRUN write a 1\n", Options{}); err == nil ||
+		!strings.Contains(err.Error(), "damaged") {
 		t.Errorf("error %v, want that of the blob", err)
 	}
 }

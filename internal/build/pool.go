@@ -20,7 +20,8 @@ type snapshotPool struct {
 }
 
 // take returns an unchanged snapshot on parent: one of the pool, or a new one.
-func (s *snapshotPool) take(ctx context.Context, from Snapshots, parent snapshot.ID) (*snapshot.Active, error) {
+func (s *snapshotPool) take(ctx context.Context, from Snapshots,
+	parent snapshot.ID) (*snapshot.Active, error) {
 	s.mu.Lock()
 	active := s.all[parent]
 	delete(s.all, parent)

@@ -34,7 +34,8 @@ func (s *solver) needed(ctx context.Context) []*parser.Stage {
 		return s.plan.Stages
 	}
 	need := s.neededSet(ctx)
-	return slices.DeleteFunc(slices.Clone(s.plan.Stages), func(st *parser.Stage) bool { return !need[st] })
+	return slices.DeleteFunc(slices.Clone(s.plan.Stages),
+		func(st *parser.Stage) bool { return !need[st] })
 }
 
 // needs reports whether the build starts with a stage.
@@ -71,7 +72,9 @@ func (s *solver) predict(ctx context.Context, st *parser.Stage) prediction {
 	if !s.predicts() {
 		return prediction{}
 	}
-	f, err := s.predictions.Do(ctx, st, func() (prediction, error) { return s.makePrediction(ctx, st), nil })
+	f, err := s.predictions.Do(ctx, st, func() (prediction, error) {
+		return s.makePrediction(ctx, st), nil
+	})
 	if err != nil {
 		return prediction{needs: st.Needs}
 	}
@@ -126,18 +129,20 @@ func (s *solver) makePrediction(ctx context.Context, st *parser.Stage) predictio
 // predictStep returns the content key of a step, or "" if the step must be run to know it, and the
 // snapshot of its result if the local cache has one. hit reports whether there is a result, here or
 // in the places of --cache-from.
-func (s *solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step) (key cache.Key, top snapshot.ID, hit bool) {
-	j, err := s.prepare(ctx, st, cur, step, func(ctx context.Context, in parser.Input) (inputName, error) {
-		stage, ok := in.(parser.StageInput)
-		if !ok {
-			return s.fixedName(ctx, in)
-		}
-		f := s.predict(ctx, stage.Stage)
-		if !f.known {
-			return inputName{}, errUnpredicted
-		}
-		return f.name(), nil
-	})
+func (s *solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
+	step parser.Step) (key cache.Key, top snapshot.ID, hit bool) {
+	j, err := s.prepare(ctx, st, cur, step,
+		func(ctx context.Context, in parser.Input) (inputName, error) {
+			stage, ok := in.(parser.StageInput)
+			if !ok {
+				return s.fixedName(ctx, in)
+			}
+			f := s.predict(ctx, stage.Stage)
+			if !f.known {
+				return inputName{}, errUnpredicted
+			}
+			return f.name(), nil
+		})
 	if err != nil {
 		return "", "", false
 	}

@@ -22,7 +22,8 @@ func (b *builder) importRecords(ctx context.Context, platforms []ocispec.Platfor
 }
 
 // note collects the result of a step for --cache-to.
-func (s *solver) note(st *parser.Stage, keys []cache.Key, created time.Time, l *layers.Layer, below []*layers.Layer) {
+func (s *solver) note(st *parser.Stage, keys []cache.Key, created time.Time, l *layers.Layer,
+	below []*layers.Layer) {
 	if len(s.b.opts.Cache.To) > 0 {
 		s.collector.Add(s.imageStages()[st], keys, created, l, below)
 	}
@@ -36,7 +37,8 @@ func (b *builder) exportsAll() bool {
 
 // exportsInline reports whether results are exported in the image itself.
 func (b *builder) exportsInline() bool {
-	return slices.ContainsFunc(b.opts.Cache.To, func(p remotecache.Place) bool { return p.Type == "inline" })
+	return slices.ContainsFunc(b.opts.Cache.To,
+		func(p remotecache.Place) bool { return p.Type == "inline" })
 }
 
 // exportRecords exports the results of this build to the places of --cache-to.

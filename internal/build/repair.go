@@ -74,7 +74,8 @@ func (b *builder) repairing(ctx context.Context, res *Result, solve func() error
 			return err
 		}
 		b.repairs.add(bad.Digest)
-		b.sink(event.Warning{Message: fmt.Sprintf("%v; what was made with it is made again", bad), Time: time.Now()})
+		b.sink(event.Warning{Message: fmt.Sprintf("%v; what was made with it is made again", bad),
+			Time: time.Now()})
 		b.beginAgain()
 		res.Names = nil
 	}
@@ -84,7 +85,8 @@ func (b *builder) repairing(ctx context.Context, res *Result, solve func() error
 func (b *builder) beginAgain() {
 	b.waitForLayers()
 	b.e.made.use()
-	b.e.runs, b.e.fetched, b.e.imports, b.e.lazy = memo.Map[string, stepResult]{}, memo.Map[string, stepResult]{}, nil, &layers.Lazy{}
+	b.e.runs, b.e.fetched, b.e.imports, b.e.lazy = memo.Map[string, stepResult]{},
+		memo.Map[string, stepResult]{}, nil, &layers.Lazy{}
 	b.in.Reset(b.e.lazy)
 	b.newSealer()
 }

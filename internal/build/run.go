@@ -82,7 +82,8 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 
 // surroundings returns the options of the build that a command can observe.
 func (r *runner) surroundings() []string {
-	list := []string{r.platform, r.network(), fmt.Sprint(r.opts.Hosts, r.opts.ShmSize, r.opts.Ulimits)}
+	list := []string{r.platform, r.network(),
+		fmt.Sprint(r.opts.Hosts, r.opts.ShmSize, r.opts.Ulimits)}
 	if name := r.hostname; name != "" {
 		list = append(list, "hostname "+name)
 	}
@@ -118,12 +119,14 @@ func (r *runner) mountQuery(m parser.RunMount) source.Query {
 // do runs the command.
 func (r *runner) do(ctx context.Context, active *snapshot.Active, out output) (err error) {
 	p := &executor.Process{
-		Args: r.run.Args, Env: append(slices.Clone(r.run.Env), r.run.Proxy...), Dir: r.run.Dir, User: r.run.User,
+		Args: r.run.Args, Env: append(slices.Clone(r.run.Env), r.run.Proxy...),
+		Dir: r.run.Dir, User: r.run.User,
 		Network: r.network(), Insecure: r.run.Security == "insecure", ExtraHosts: r.opts.Hosts,
 		ShmSize: r.opts.ShmSize, Ulimits: r.opts.Ulimits, Hostname: r.hostname,
 	}
 	for _, f := range r.run.Files {
-		p.Mounts = append(p.Mounts, executor.Mount{Target: f.Path, Source: executor.Data{Data: f.Data, Mode: f.Mode}, ReadOnly: true})
+		p.Mounts = append(p.Mounts, executor.Mount{Target: f.Path,
+			Source: executor.Data{Data: f.Data, Mode: f.Mode}, ReadOnly: true})
 	}
 	release, err := r.mounter.Add(ctx, p, r.mounts())
 	defer func() { err = errors.Join(err, release()) }()
@@ -139,18 +142,24 @@ func (r *runner) mounts() []runmount.Mount {
 	for i, m := range r.run.Mounts {
 		list[i] = runmount.Mount{
 			RunMount: m,
-			Snapshot: func(ctx context.Context) (snapshot.ID, string, error) { return r.mountedSnapshot(ctx, i, m) },
-			Cache:    func() (string, error) { return r.cacheName(i, m) },
+			Snapshot: func(ctx context.Context) (snapshot.ID, string, error) {
+				return r.mountedSnapshot(ctx, i, m)
+			},
+			Cache: func() (string, error) { return r.cacheName(i, m) },
 		}
 		if f := r.from[i]; f != nil {
-			list[i].Fill = func(ctx context.Context, dir string) error { return r.copyTo(ctx, dir, f, i, m) }
+			list[i].Fill = func(ctx context.Context,
+				dir string) error {
+				return r.copyTo(ctx, dir, f, i, m)
+			}
 		}
 	}
 	return list
 }
 
 // mountedSnapshot returns the snapshot that a mount shows, "" for an empty one, and the path in it.
-func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) (snapshot.ID, string, error) {
+func (r *runner) mountedSnapshot(ctx context.Context, i int,
+	m parser.RunMount) (snapshot.ID, string, error) {
 	f := r.from[i]
 	if f == nil {
 		return "", m.Source, nil
@@ -167,7 +176,8 @@ func (r *runner) mountedSnapshot(ctx context.Context, i int, m parser.RunMount) 
 func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
 	identity := []any{m.ID, m.UID, m.GID, m.Mode}
 	if r.from[i] != nil {
-		identity = append(identity, r.content[i], m.Source, epochKey(r.e.epoch)) // the epoch is in the times of the files
+		// the epoch is in the times of the files
+		identity = append(identity, r.content[i], m.Source, epochKey(r.e.epoch))
 	}
 	if ns := r.namespace; ns != "" {
 		identity = append(identity, "namespace "+ns)
@@ -177,7 +187,8 @@ func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
 
 // copyTo copies the initial files of mount i, a directory of f, to a directory of the host. If look
 // has digested the files, it copies the digested ones.
-func (r *runner) copyTo(ctx context.Context, dir string, f *inputs.Files, i int, from parser.RunMount) error {
+func (r *runner) copyTo(ctx context.Context, dir string, f *inputs.Files, i int,
+	from parser.RunMount) error {
 	m := r.looked[i]
 	if m == nil {
 		var err error
@@ -185,7 +196,8 @@ func (r *runner) copyTo(ctx context.Context, dir string, f *inputs.Files, i int,
 			return err
 		}
 	}
-	act := &executor.Copy{Dest: "/", KeepOwner: true, Sources: []executor.Source{{Dir: f.Tree.Dir(), Items: items(m.Items, false)}}}
+	act := &executor.Copy{Dest: "/", KeepOwner: true,
+		Sources: []executor.Source{{Dir: f.Tree.Dir(), Items: items(m.Items, false)}}}
 	act.Frozen = frozen(f.Tree, m)
 	err := r.e.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, silent())
 	noteChanged(f, err)

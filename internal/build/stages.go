@@ -212,8 +212,10 @@ func (s *solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 }
 
 // step performs one step on cur.
-func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, n int) (rootfs, error) {
-	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers, origins: cur.origins}
+func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
+	n int) (rootfs, error) {
+	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers,
+		origins: cur.origins}
 	next.config.History, next.config.RootFS = cur.config.History, cur.config.RootFS
 	from := origin{stage: st, text: step.Text, lines: step.Range}
 	if step.Action == nil {
@@ -236,9 +238,11 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 	if err != nil {
 		return rootfs{}, err
 	}
-	l := &layers.Layer{Snapshot: res.snapshot, NoOp: res.unchanged, Text: step.Text, Lines: step.Range}
+	l := &layers.Layer{Snapshot: res.snapshot, NoOp: res.unchanged,
+		Text: step.Text, Lines: step.Range}
 	if res.image != nil {
-		l.Base, l.Descriptor, l.DiffID = res.image, res.image.Manifest.Layers[0], res.image.Config.RootFS.DiffIDs[0]
+		l.Base, l.Descriptor, l.DiffID = res.image, res.image.Manifest.Layers[0],
+			res.image.Config.RootFS.DiffIDs[0]
 	}
 	if s.sealed[st] {
 		s.e.sealer.Seal(l)
@@ -250,7 +254,8 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 	if s.b.opts.Image.Epoch != nil {
 		created = s.b.now()
 	}
-	next.config.History = append(next.config.History, ocispec.History{Created: &created, CreatedBy: step.History, Comment: parser.Comment})
+	next.config.History = append(next.config.History,
+		ocispec.History{Created: &created, CreatedBy: step.History, Comment: parser.Comment})
 	next.config.Created = &created
 	return next, nil
 }
@@ -280,7 +285,8 @@ func (s *solver) firstTime(st *parser.Stage, key cache.Key, top snapshot.ID) (ti
 		if rec.Created, ok = s.e.imports.Created(key); !ok {
 			rec.Created = s.b.now()
 		}
-		if err := s.b.state.Cache.Put(key, cache.Record{Snapshot: string(top), Created: rec.Created}); err != nil {
+		if err := s.b.state.Cache.Put(key, cache.Record{Snapshot: string(top),
+			Created: rec.Created}); err != nil {
 			return time.Time{}, err
 		}
 	}
@@ -303,7 +309,8 @@ func (s *solver) line(st *parser.Stage, step parser.Step, n int) *line {
 }
 
 func (l *line) start() {
-	l.sink(event.Start{ID: l.id, Name: l.name, File: l.b.name, Line: l.step.Range.Start, Time: time.Now()})
+	l.sink(event.Start{ID: l.id, Name: l.name, File: l.b.name,
+		Line: l.step.Range.Start, Time: time.Now()})
 }
 
 // done ends the line, and adds the place in the Dockerfile to the error.
@@ -328,7 +335,8 @@ func silent() output {
 }
 
 func (o output) warn(message string) {
-	o.line.sink(event.Warning{ID: o.line.id, Message: message, File: o.line.b.name, Line: o.line.step.Range.Start, Time: time.Now()})
+	o.line.sink(event.Warning{ID: o.line.id, Message: message, File: o.line.b.name,
+		Line: o.line.step.Range.Start, Time: time.Now()})
 }
 
 func (o output) stream(n int) *logger { return &logger{o.line, n} }
@@ -346,7 +354,8 @@ func (w *logger) Write(p []byte) (int, error) {
 
 // action finds or makes the result of a step, and returns the key of the result. last is set if
 // only the layer is needed.
-func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step, l *line, last bool) (stepResult, cache.Key, error) {
+func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
+	l *line, last bool) (stepResult, cache.Key, error) {
 	l.start()
 	job, err := s.prepare(ctx, st, cur, step, s.nameOf)
 	if err != nil {

@@ -18,7 +18,8 @@ func BenchmarkWarmBuild(b *testing.B) {
 	if err := c.PutChain(base, "base"); err != nil {
 		b.Fatal(err)
 	}
-	layer := Layer{Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.FromString("d"), Size: 7}, DiffID: digest.FromString("i"), Size: 9}
+	layer := Layer{Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip,
+		Digest: digest.FromString("d"), Size: 7}, DiffID: digest.FromString("i"), Size: 9}
 	var keys []Key
 	for i := range 10 {
 		k := Key(digest.FromString(fmt.Sprint(i)))

@@ -34,12 +34,16 @@ func TestRecords(t *testing.T) {
 		rec Record
 	}{
 		{"4ac2", Record{Snapshot: "snap", Created: time.Unix(12, 34)}},
-		{"with space/and slash", Record{Snapshot: "a.b-c_d", Created: time.Unix(1, 0), ContentKey: "x", Inputs: "a b ", NoOp: true}},
+		{"with space/and slash", Record{Snapshot: "a.b-c_d", Created: time.Unix(1, 0),
+			ContentKey: "x", Inputs: "a b ", NoOp: true}},
 		{"", Record{Created: time.Unix(1, 0)}},
-		{"odd values", Record{Created: time.Unix(1, 0), ContentKey: "two\nlines", Inputs: `"quoted"`, Lazy: &Lazy{Parent: " led by a space", Sealed: "\x00\xff"}}},
-		{Key(strings.Repeat("long", 1000)), Record{Created: time.Unix(1, 0), Inputs: strings.Repeat("x", 100_000)}},
+		{"odd values", Record{Created: time.Unix(1, 0), ContentKey: "two\nlines",
+			Inputs: `"quoted"`, Lazy: &Lazy{Parent: " led by a space", Sealed: "\x00\xff"}}},
+		{Key(strings.Repeat("long", 1000)), Record{Created: time.Unix(1, 0),
+			Inputs: strings.Repeat("x", 100_000)}},
 		{"clamped", Record{Created: time.Unix(1, 0), ClampedTo: new(int64)}},
-		{"lazy on nothing", Record{Created: time.Unix(1, 0), Snapshot: "s", Lazy: &Lazy{Sealed: " 0"}}},
+		{"lazy on nothing", Record{Created: time.Unix(1, 0), Snapshot: "s",
+			Lazy: &Lazy{Sealed: " 0"}}},
 		{"key\nwith newline", Record{Snapshot: "x", Created: time.Unix(1, 0)}},
 	}
 	for _, tt := range tests {
@@ -101,14 +105,17 @@ func TestUnreadableFacts(t *testing.T) {
 	for _, facts := range []map[string]string{
 		{factDescriptor: "{", factDiffID: string(digest.FromString("d")), factSize: "1"},
 		{factDescriptor: "{}", factDiffID: string(digest.FromString("d")), factSize: "1"},
-		{factDescriptor: `{"digest":"` + string(digest.FromString("d")) + `"}`, factDiffID: "d", factSize: "1"},
-		{factDescriptor: `{"digest":"` + string(digest.FromString("d")) + `"}`, factDiffID: string(digest.FromString("d")), factSize: "x"},
+		{factDescriptor: `{"digest":"` + string(digest.FromString("d")) + `"}`,
+			factDiffID: "d", factSize: "1"},
+		{factDescriptor: `{"digest":"` + string(digest.FromString("d")) + `"}`,
+			factDiffID: string(digest.FromString("d")), factSize: "x"},
 	} {
 		if _, l, ok := (Entry{Kind: Seals, Key: "s gzip 1", facts: facts}).SealedLayer(); ok {
 			t.Errorf("%v is read as %+v", facts, l)
 		}
 	}
-	if f := (Entry{Kind: Remote, facts: map[string]string{factRoot: `{"digest":"x"}`, factName: "n"}}).Finding(); f.Root != nil || f.Name != "n" {
+	if f := (Entry{Kind: Remote, facts: map[string]string{factRoot: `{"digest":"x"}`,
+		factName: "n"}}).Finding(); f.Root != nil || f.Name != "n" {
 		t.Errorf("an image without a digest is read as %+v", f)
 	}
 }
@@ -123,8 +130,9 @@ func TestChainSealedRemote(t *testing.T) {
 		t.Errorf("Chain = %q, %v", got, ok)
 	}
 	want := Layer{
-		Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.FromString("d"), Size: 7, Annotations: map[string]string{"a": "b"}},
-		DiffID:     digest.FromString("i"), Size: 9,
+		Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip,
+			Digest: digest.FromString("d"), Size: 7, Annotations: map[string]string{"a": "b"}},
+		DiffID: digest.FromString("i"), Size: 9,
 	}
 	if err := c.PutSealed("snap", "gzip 6", want); err != nil {
 		t.Fatal(err)
@@ -211,7 +219,8 @@ func TestDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range data {
-		for _, bad := range [][]byte{data[:i], append(slices.Clone(data[:i]), make([]byte, len(data)-i)...)} {
+		for _, bad := range [][]byte{data[:i],
+			append(slices.Clone(data[:i]), make([]byte, len(data)-i)...)} {
 			if err := os.WriteFile(path, bad, 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -242,13 +251,16 @@ func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	openTest(t, dir, "boot0").Put("old", Record{Snapshot: "s0"})
 	c := openTest(t, dir, "boot1")
-	layer := Layer{Descriptor: ocispec.Descriptor{Digest: digest.FromString("d"), Size: 7}, DiffID: digest.FromString("i"), Size: 9}
+	layer := Layer{Descriptor: ocispec.Descriptor{Digest: digest.FromString("d"), Size: 7},
+		DiffID: digest.FromString("i"), Size: 9}
 	for _, err := range []error{
-		c.Put("new", Record{Snapshot: "s1"}), c.PutChain(digest.FromString("c"), "s2"), c.PutSealed("s1", "gzip 1", layer),
+		c.Put("new", Record{Snapshot: "s1"}), c.PutChain(digest.FromString("c"), "s2"),
+		c.PutSealed("s1", "gzip 1", layer),
 		c.PutRemote("address", Finding{}),
 		os.MkdirAll(filepath.Join(dir, "step", "aa", "directory", "x"), 0o755),
 		os.WriteFile(filepath.Join(dir, "step", "aa", "garbage"), []byte("garbage"), 0o644),
-		os.WriteFile(filepath.Join(dir, "step", "bb"), []byte("a file where a directory is expected"), 0o644),
+		os.WriteFile(filepath.Join(dir, "step", "bb"),
+			[]byte("a file where a directory is expected"), 0o644),
 		os.WriteFile(filepath.Join(dir, "tmp", "left"), nil, 0o644),
 		os.Chtimes(filepath.Join(dir, "tmp", "left"), time.Time{}, time.Now().Add(-2*time.Hour)),
 		os.WriteFile(filepath.Join(dir, "tmp", "being-written"), nil, 0o644),
@@ -263,14 +275,16 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		got[fmt.Sprint(e.Kind, " ", e.Trusted)]++
-		if options, l, ok := e.SealedLayer(); ok != (e.Kind == Seals) || ok && (e.Snapshot != "s1" || options != "gzip 1" || l.DiffID != layer.DiffID) {
+		if options, l, ok := e.SealedLayer(); ok != (e.Kind == Seals) ||
+			ok && (e.Snapshot != "s1" || options != "gzip 1" || l.DiffID != layer.DiffID) {
 			t.Errorf("SealedLayer of %q = %q, %v, %v", e.Key, options, l, ok)
 		}
 		if err := c.Drop(e); err != nil {
 			t.Error(err)
 		}
 	}
-	want := map[string]int{"step true": 1, "step false": 1, "chain true": 1, "sealed true": 1, "remote true": 1, " false": 3}
+	want := map[string]int{"step true": 1, "step false": 1, "chain true": 1, "sealed true": 1,
+		"remote true": 1, " false": 3}
 	if !maps.Equal(got, want) {
 		t.Errorf("listed %v, want %v", got, want)
 	}
@@ -280,7 +294,8 @@ func TestFiles(t *testing.T) {
 	if err := c.DropTemporary(); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(left) != 1 || left[0].Name() != "being-written" {
+	if left, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(left) != 1 ||
+		left[0].Name() != "being-written" {
 		t.Errorf("left in tmp: %v, %v", left, err)
 	}
 }
@@ -294,7 +309,8 @@ func TestConcurrent(t *testing.T) {
 		}
 		for i := range 60 {
 			k := Key(fmt.Sprint(i % 20))
-			if err := c.Put(k, Record{Snapshot: "s", Inputs: strings.Repeat("x", 3000)}); err != nil {
+			if err := c.Put(k, Record{Snapshot: "s",
+				Inputs: strings.Repeat("x", 3000)}); err != nil {
 				return err
 			}
 			if r, ok := c.Get(k); !ok || len(r.Inputs) != 3000 {
@@ -328,7 +344,8 @@ func TestConcurrent(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	data, err := encode(Entry{Kind: Steps, Key: "k", Snapshot: "s", Created: time.Unix(1, 1), facts: map[string]string{"a": "b\nc"}, mark: ledger.Mark{Boot: "b", Syncs: 3}})
+	data, err := encode(Entry{Kind: Steps, Key: "k", Snapshot: "s", Created: time.Unix(1, 1),
+		facts: map[string]string{"a": "b\nc"}, mark: ledger.Mark{Boot: "b", Syncs: 3}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -344,7 +361,8 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("what was read cannot be written: %v", err)
 		}
 		again, ok := decode(string(out))
-		if !ok || again.mark != e.mark || again.Key != e.Key || !maps.Equal(again.facts, e.facts) || again.Snapshot != e.Snapshot {
+		if !ok || again.mark != e.mark || again.Key != e.Key || !maps.Equal(again.facts, e.facts) ||
+			again.Snapshot != e.Snapshot {
 			t.Errorf("%q became %q", data, out)
 		}
 	})
@@ -352,7 +370,8 @@ func FuzzDecode(f *testing.F) {
 
 func BenchmarkGet(b *testing.B) {
 	c := openTest(b, b.TempDir(), "boot")
-	if err := c.Put("key", Record{Snapshot: strings.Repeat("s", 64), ContentKey: Key(strings.Repeat("c", 64))}); err != nil {
+	if err := c.Put("key", Record{Snapshot: strings.Repeat("s", 64),
+		ContentKey: Key(strings.Repeat("c", 64))}); err != nil {
 		b.Fatal(err)
 	}
 	b.Run("hit", func(b *testing.B) {

@@ -63,7 +63,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func isFactName(s string) bool {
 	for _, c := range []byte(s) {
 		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '-', c == '_':
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9',
+			c == '.', c == '-', c == '_':
 		default:
 			return false
 		}

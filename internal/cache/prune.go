@@ -46,7 +46,8 @@ func (c *Cache) DropTemporary() error {
 		if err != nil || time.Since(fi.ModTime()) < time.Hour {
 			continue
 		}
-		if err := os.Remove(filepath.Join(c.tmp(), n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(filepath.Join(c.tmp(), n.Name())); err != nil &&
+			!errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("collect the cache: %w", err)
 		}
 	}

@@ -72,7 +72,8 @@ func (r Record) entry(k Key) Entry {
 	if r.Lazy != nil {
 		facts[factParent], facts[factSealed] = r.Lazy.Parent, r.Lazy.Sealed
 	}
-	return Entry{Kind: Steps, Key: string(k), Snapshot: r.Snapshot, Created: r.Created, facts: facts}
+	return Entry{Kind: Steps, Key: string(k), Snapshot: r.Snapshot,
+		Created: r.Created, facts: facts}
 }
 
 // Step returns the record of an entry of kind Steps, and reports whether it is one that can be
@@ -80,7 +81,8 @@ func (r Record) entry(k Key) Entry {
 func (e Entry) Step() (Record, bool) {
 	r := Record{
 		Snapshot: e.Snapshot, Created: e.Created,
-		ContentKey: Key(e.facts[factContent]), Inputs: e.facts[factInputs], NoOp: e.facts[factNoOp] != "",
+		ContentKey: Key(e.facts[factContent]), Inputs: e.facts[factInputs],
+		NoOp: e.facts[factNoOp] != "",
 	}
 	if s, ok := e.facts[factClamped]; ok {
 		n, err := strconv.ParseInt(s, 10, 64)
@@ -108,9 +110,11 @@ func (l Layer) entry(snapshot, options string) (Entry, error) {
 	if err != nil {
 		return Entry{}, fmt.Errorf("record a layer: %w", err)
 	}
-	return Entry{Kind: Seals, Key: sealKey(snapshot, options), Snapshot: snapshot, facts: map[string]string{
-		factDescriptor: string(d), factDiffID: string(l.DiffID), factSize: strconv.FormatInt(l.Size, 10),
-	}}, nil
+	return Entry{Kind: Seals, Key: sealKey(snapshot, options), Snapshot: snapshot,
+		facts: map[string]string{
+			factDescriptor: string(d), factDiffID: string(l.DiffID),
+			factSize: strconv.FormatInt(l.Size, 10),
+		}}, nil
 }
 
 // SealedLayer returns the layer of an entry of kind Seals, and the options that it was sealed with.
@@ -120,7 +124,8 @@ func (e Entry) SealedLayer() (options string, l Layer, ok bool) {
 	if e.Kind != Seals || !ok {
 		return "", l, false
 	}
-	if json.Unmarshal([]byte(e.facts[factDescriptor]), &l.Descriptor) != nil || l.Descriptor.Digest.Validate() != nil {
+	if json.Unmarshal([]byte(e.facts[factDescriptor]), &l.Descriptor) != nil ||
+		l.Descriptor.Digest.Validate() != nil {
 		return "", Layer{}, false
 	}
 	l.DiffID = digest.Digest(e.facts[factDiffID])

@@ -88,7 +88,8 @@ func (s *Store) Lock(ctx context.Context, mounts []Mount) (_ *Locked, err error)
 	}
 	dirs := map[string]string{}
 	for _, name := range names {
-		if dirs[name], err = l.lock(ctx, filepath.Join(top, name), first[name], modes[name]); err != nil {
+		if dirs[name], err = l.lock(ctx, filepath.Join(top, name), first[name],
+			modes[name]); err != nil {
 			return nil, fmt.Errorf("lock a cache mount: %w", err)
 		}
 	}
@@ -140,7 +141,8 @@ func stricter(a, b parser.Sharing) parser.Sharing {
 
 // lock locks the directory of a cache, which is made if it is missing. A private cache that is in
 // use has further directories, and the first that is free is returned.
-func (l *Locked) lock(ctx context.Context, base string, m Mount, sharing parser.Sharing) (string, error) {
+func (l *Locked) lock(ctx context.Context, base string, m Mount,
+	sharing parser.Sharing) (string, error) {
 	for n := 0; ; n++ {
 		dir := base
 		if n > 0 {
@@ -306,7 +308,8 @@ func Own(dir string, m parser.RunMount) error {
 	}
 	if m.Mode != nil {
 		mode = os.FileMode(*m.Mode & 0o777)
-		for bit, flag := range map[uint32]os.FileMode{0o4000: os.ModeSetuid, 0o2000: os.ModeSetgid, 0o1000: os.ModeSticky} {
+		for bit, flag := range map[uint32]os.FileMode{0o4000: os.ModeSetuid, 0o2000: os.ModeSetgid,
+			0o1000: os.ModeSticky} {
 			if *m.Mode&bit != 0 {
 				mode |= flag
 			}

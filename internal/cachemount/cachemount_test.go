@@ -20,12 +20,14 @@ func store(t *testing.T, top string, empty bool) (*Store, func(sharing parser.Sh
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Store{Top: func() (string, error) { return top, nil }, Empty: empty}, func(sharing parser.Sharing) Mount {
-		return Mount{Name: name, ID: "id", Sharing: sharing, Fill: func(_ context.Context, dir string) error {
-			calls++
-			return os.WriteFile(filepath.Join(dir, "n"), []byte{byte('0' + calls)}, 0o644)
-		}}
-	}
+	return &Store{Top: func() (string, error) { return top, nil }, Empty: empty},
+		func(sharing parser.Sharing) Mount {
+			return Mount{Name: name, ID: "id", Sharing: sharing,
+				Fill: func(_ context.Context, dir string) error {
+					calls++
+					return os.WriteFile(filepath.Join(dir, "n"), []byte{byte('0' + calls)}, 0o644)
+				}}
+		}
 }
 
 // content locks a mount, reads its file and releases the lock.
@@ -49,7 +51,8 @@ func content(t *testing.T, s *Store, m Mount) string {
 
 func TestFilledOnce(t *testing.T) {
 	s, mount := store(t, t.TempDir(), false)
-	for _, sharing := range []parser.Sharing{parser.SharingShared, parser.SharingLocked, parser.SharingPrivate} {
+	for _, sharing := range []parser.Sharing{parser.SharingShared, parser.SharingLocked,
+		parser.SharingPrivate} {
 		if got := content(t, s, mount(sharing)); got != "1" {
 			t.Errorf("%v: content %q, want that of the first Fill", sharing, got)
 		}
@@ -75,7 +78,9 @@ func TestPrivateHasDirectoriesOfItsOwn(t *testing.T) {
 
 func TestLockedWaits(t *testing.T) {
 	s, mount := store(t, t.TempDir(), false)
-	first, err := s.Lock(t.Context(), []Mount{mount(parser.SharingLocked), mount(parser.SharingShared)}) // the stricter counts
+	// the stricter counts
+	first, err := s.Lock(t.Context(), []Mount{mount(parser.SharingLocked),
+		mount(parser.SharingShared)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,8 @@ type Container struct {
 
 // New unpacks the image unless it is unpacked already, and prepares a snapshot on top of it. The
 // caller closes the Container.
-func New(ctx context.Context, state *state.State, images *image.Resolver, img *image.Image, sink event.Sink) (*Container, error) {
+func New(ctx context.Context, state *state.State, images *image.Resolver, img *image.Image,
+	sink event.Sink) (*Container, error) {
 	id := event.ID("image")
 	sink(event.Start{ID: id, Name: "unpack " + img.Name, Time: time.Now()})
 	top, cached, err := images.Unpack(ctx, img, image.UnpackOptions{ID: id, Sink: sink})
@@ -39,7 +40,8 @@ func New(ctx context.Context, state *state.State, images *image.Resolver, img *i
 // failed.
 func (c *Container) Run(ctx context.Context, p *executor.Process, stdout, stderr io.Writer) error {
 	_, err := executor.Run(ctx, &executor.Spec{
-		Root: c.active.Mounts(), MountPoints: c.state.MountPoints(), Action: p, UserNS: c.state.NS.Rootless, SingleID: c.state.NS.SingleID,
+		Root: c.active.Mounts(), MountPoints: c.state.MountPoints(), Action: p,
+		UserNS: c.state.NS.Rootless, SingleID: c.state.NS.SingleID,
 	}, stdout, stderr)
 	return err
 }

@@ -41,7 +41,8 @@ func DeviceOf(x Xattr) (d Device, ok bool) {
 		return d, false
 	}
 	var kind rune
-	if _, err := fmt.Sscanf(string(x.Value), "%c %d:%d", &kind, &d.Major, &d.Minor); err != nil || kind != 'c' && kind != 'b' {
+	if _, err := fmt.Sscanf(string(x.Value), "%c %d:%d", &kind, &d.Major, &d.Minor); err != nil ||
+		kind != 'c' && kind != 'b' {
 		return Device{}, false
 	}
 	d.Block = kind == 'b'

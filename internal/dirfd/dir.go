@@ -56,7 +56,8 @@ func (n *Names) parse(b []byte) {
 	for len(b) > 0 {
 		var d Record
 		if d, b = NextRecord(b); !d.Dots() {
-			n.Entries = append(n.Entries, Dirent{Ino: d.Ino, off: uint32(len(n.arena)), len: uint32(len(d.Name)), Type: d.Type})
+			n.Entries = append(n.Entries, Dirent{Ino: d.Ino, off: uint32(len(n.arena)),
+				len: uint32(len(d.Name)), Type: d.Type})
 			n.arena = append(append(n.arena, d.Name...), 0)
 		}
 	}
@@ -88,7 +89,8 @@ func (n *Names) Sort() {
 
 // Find looks a name up in sorted names.
 func (n *Names) Find(name []byte) (Dirent, bool) {
-	i, ok := slices.BinarySearchFunc(n.Entries, name, func(e Dirent, name []byte) int { return bytes.Compare(n.Name(e), name) })
+	i, ok := slices.BinarySearchFunc(n.Entries, name,
+		func(e Dirent, name []byte) int { return bytes.Compare(n.Name(e), name) })
 	if !ok {
 		return Dirent{}, false
 	}

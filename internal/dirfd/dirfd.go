@@ -30,7 +30,9 @@ func result(e unix.Errno) error {
 // Open is openat(2) with O_CLOEXEC.
 func Open(dir int, name []byte, flags int, mode uint32) (int, error) {
 	for {
-		fd, _, e := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(flags|unix.O_CLOEXEC|unix.O_LARGEFILE), uintptr(mode), 0, 0)
+		fd, _, e := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir),
+			uintptr(unsafe.Pointer(unsafe.SliceData(name))),
+			uintptr(flags|unix.O_CLOEXEC|unix.O_LARGEFILE), uintptr(mode), 0, 0)
 		if e == 0 {
 			return int(fd), nil
 		}
@@ -58,7 +60,8 @@ func Fstat(fd int, st *Stat) error { return statx(fd, Empty, unix.AT_EMPTY_PATH,
 
 func statx(dir int, name []byte, flags int, st *Stat) error {
 	for {
-		_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(flags),
+		_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(dir),
+			uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(flags),
 			unix.STATX_BASIC_STATS, uintptr(unsafe.Pointer(st)), 0)
 		if e != unix.EINTR {
 			return result(e)
@@ -68,43 +71,52 @@ func statx(dir int, name []byte, flags int, st *Stat) error {
 
 // Mkdir is mkdirat(2).
 func Mkdir(dir int, name []byte, mode uint32) error {
-	_, _, e := unix.Syscall(unix.SYS_MKDIRAT, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(mode))
+	_, _, e := unix.Syscall(unix.SYS_MKDIRAT, uintptr(dir),
+		uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(mode))
 	return result(e)
 }
 
 // Mknod is mknodat(2).
 func Mknod(dir int, name []byte, mode uint32, dev uint64) error {
-	_, _, e := unix.Syscall6(unix.SYS_MKNODAT, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(mode), uintptr(dev), 0, 0)
+	_, _, e := unix.Syscall6(unix.SYS_MKNODAT, uintptr(dir),
+		uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(mode), uintptr(dev), 0, 0)
 	return result(e)
 }
 
 // Unlink is unlinkat(2); flags may be unix.AT_REMOVEDIR.
 func Unlink(dir int, name []byte, flags int) error {
-	_, _, e := unix.Syscall(unix.SYS_UNLINKAT, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(flags))
+	_, _, e := unix.Syscall(unix.SYS_UNLINKAT, uintptr(dir),
+		uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(flags))
 	return result(e)
 }
 
 // Symlink is symlinkat(2).
 func Symlink(target []byte, dir int, name []byte) error {
-	_, _, e := unix.Syscall(unix.SYS_SYMLINKAT, uintptr(unsafe.Pointer(unsafe.SliceData(target))), uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))))
+	_, _, e := unix.Syscall(unix.SYS_SYMLINKAT, uintptr(unsafe.Pointer(unsafe.SliceData(target))),
+		uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))))
 	return result(e)
 }
 
 // Link is linkat(2); a link as the old name is itself linked.
 func Link(oldDir int, oldName []byte, dir int, name []byte) error {
-	_, _, e := unix.Syscall6(unix.SYS_LINKAT, uintptr(oldDir), uintptr(unsafe.Pointer(unsafe.SliceData(oldName))), uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), 0, 0)
+	_, _, e := unix.Syscall6(unix.SYS_LINKAT, uintptr(oldDir),
+		uintptr(unsafe.Pointer(unsafe.SliceData(oldName))), uintptr(dir),
+		uintptr(unsafe.Pointer(unsafe.SliceData(name))), 0, 0)
 	return result(e)
 }
 
 // Lchown is fchownat(2) that does not follow a link.
 func Lchown(dir int, name []byte, uid, gid uint32) error {
-	_, _, e := unix.Syscall6(unix.SYS_FCHOWNAT, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(uid), uintptr(gid), unix.AT_SYMLINK_NOFOLLOW, 0)
+	_, _, e := unix.Syscall6(unix.SYS_FCHOWNAT, uintptr(dir),
+		uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(uid), uintptr(gid),
+		unix.AT_SYMLINK_NOFOLLOW, 0)
 	return result(e)
 }
 
 // Chmod is fchmodat(2): it follows links, so it is for names that are known not to be one.
 func Chmod(dir int, name []byte, mode uint32) error {
-	_, _, e := unix.Syscall(unix.SYS_FCHMODAT, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(mode))
+	_, _, e := unix.Syscall(unix.SYS_FCHMODAT, uintptr(dir),
+		uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(mode))
 	return result(e)
 }
 
@@ -116,13 +128,17 @@ func SetTime(dir int, name []byte, sec, nsec int64) error {
 	if name != nil {
 		flags = unix.AT_SYMLINK_NOFOLLOW
 	}
-	_, _, e := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(unsafe.Pointer(&ts)), uintptr(flags), 0, 0)
+	_, _, e := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(dir),
+		uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(unsafe.Pointer(&ts)),
+		uintptr(flags), 0, 0)
 	return result(e)
 }
 
 // Readlink is readlinkat(2).
 func Readlink(dir int, name, buf []byte) (int, error) {
-	n, _, e := unix.Syscall6(unix.SYS_READLINKAT, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)), 0, 0)
+	n, _, e := unix.Syscall6(unix.SYS_READLINKAT, uintptr(dir),
+		uintptr(unsafe.Pointer(unsafe.SliceData(name))),
+		uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)), 0, 0)
 	return int(n), result(e)
 }
 

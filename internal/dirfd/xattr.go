@@ -20,8 +20,10 @@ func InLayer(name []byte) bool {
 	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
 		return true
 	}
-	return bytes.HasPrefix(name, []byte("user.")) && !bytes.Contains(name, []byte("=")) && !bytes.HasPrefix(name, []byte(ownAttributes)) &&
-		!bytes.HasPrefix(name, []byte("user.overlay.")) && !bytes.HasPrefix(name, []byte("user.fuseoverlayfs."))
+	return bytes.HasPrefix(name, []byte("user.")) && !bytes.Contains(name, []byte("=")) &&
+		!bytes.HasPrefix(name, []byte(ownAttributes)) &&
+		!bytes.HasPrefix(name, []byte("user.overlay.")) &&
+		!bytes.HasPrefix(name, []byte("user.fuseoverlayfs."))
 }
 
 // Unrecorded reports whether only the name of an attribute prevents it from being in layers. The
@@ -66,7 +68,8 @@ func XattrsAt(dir int, name []byte, keep func(name []byte) bool) ([]Xattr, error
 
 func noXattrs(err error) bool { return err == unix.ENOTSUP || err == unix.ENOSYS }
 
-func xattrs(keep func([]byte) bool, list func([]byte) (int, error), get func(string, []byte) (int, error)) ([]Xattr, error) {
+func xattrs(keep func([]byte) bool, list func([]byte) (int, error),
+	get func(string, []byte) (int, error)) ([]Xattr, error) {
 	var small [256]byte
 	names, err := grow(small[:], list)
 	if len(names) == 0 && err == nil || noXattrs(err) {
@@ -80,7 +83,8 @@ func xattrs(keep func([]byte) bool, list func([]byte) (int, error), get func(str
 		end := bytes.IndexByte(names, 0)
 		if keep(names[:end]) {
 			name := string(names[:end])
-			value, err := grow(make([]byte, 128), func(b []byte) (int, error) { return get(name, b) })
+			value, err := grow(make([]byte, 128),
+				func(b []byte) (int, error) { return get(name, b) })
 			if err == nil {
 				found = append(found, Xattr{name, value})
 			} else if err != unix.ENODATA { // it was removed meanwhile

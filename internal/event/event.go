@@ -18,8 +18,9 @@ type ID string
 
 // Start is sent when a piece of work begins.
 type Start struct {
-	ID    ID
-	Name  string    // the text for the user: "[build 2/5] RUN make", "pull docker.io/library/busybox:latest"
+	ID ID
+	// the text for the user: "[build 2/5] RUN make", "pull docker.io/library/busybox:latest"
+	Name  string
 	Stage string    // the stage's name; "" for work without a stage
 	File  string    // the Dockerfile; "" if there is no line
 	Line  int       // first line in File, from 1; 0: none

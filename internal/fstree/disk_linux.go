@@ -214,7 +214,8 @@ func (p *printer) one(rel string) error {
 	if err := unix.Lstat(full, &st); err != nil {
 		return fmt.Errorf("lstat %s: %w", full, err)
 	}
-	e := Entry{Path: rel, Mode: st.Mode & 0o7777, HasMode: true, UID: Unset, GID: Unset, MTime: Unset}
+	e := Entry{Path: rel, Mode: st.Mode & 0o7777, HasMode: true, UID: Unset,
+		GID: Unset, MTime: Unset}
 	key := [2]uint64{st.Dev, st.Ino}
 	whiteout := st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 && !p.show.Plain
 	if first, ok := p.links[key]; ok && !whiteout {
@@ -229,11 +230,13 @@ func (p *printer) one(rel string) error {
 		return err
 	}
 	if whiteout {
-		p.entries = append(p.entries, Entry{Type: Whiteout, Path: rel, UID: Unset, GID: Unset, MTime: Unset})
+		p.entries = append(p.entries, Entry{Type: Whiteout, Path: rel, UID: Unset,
+			GID: Unset, MTime: Unset})
 		return nil
 	}
 	if p.show.Brief && len(e.Content) > 256 {
-		e.Content = fmt.Sprintf("%d bytes, sha256 %x", len(e.Content), sha256.Sum256([]byte(e.Content)))
+		e.Content = fmt.Sprintf("%d bytes, sha256 %x", len(e.Content),
+			sha256.Sum256([]byte(e.Content)))
 	}
 	if p.show.Owners {
 		e.UID, e.GID = int(st.Uid), int(st.Gid)
@@ -247,7 +250,8 @@ func (p *printer) one(rel string) error {
 	}
 	p.entries = append(p.entries, e)
 	if opaque && !p.show.Plain {
-		p.entries = append(p.entries, Entry{Type: Opaque, Path: rel, UID: Unset, GID: Unset, MTime: Unset})
+		p.entries = append(p.entries, Entry{Type: Opaque, Path: rel, UID: Unset,
+			GID: Unset, MTime: Unset})
 	}
 	return nil
 }

@@ -32,7 +32,8 @@ socket run/sock
 }
 
 func TestParseErrors(t *testing.T) {
-	for _, bad := range []string{"dir", "what a", "link a b", "link a => b", "char a 0600 x", "dir a 0755 more", `file "a`} {
+	for _, bad := range []string{"dir", "what a", "link a b", "link a => b", "char a 0600 x",
+		"dir a 0755 more", `file "a`} {
 		if e, err := Parse(bad); err == nil {
 			t.Errorf("Parse(%q) = %v, want an error", bad, e)
 		}

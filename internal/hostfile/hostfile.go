@@ -67,7 +67,8 @@ func Descriptor(name string) (fd int, ok bool) {
 			return 0, false
 		}
 		if m := descriptor.FindStringSubmatch(abs); m != nil {
-			self := m[1] == "" || m[1] == "self" || m[1] == "thread-self" || m[1] == strconv.Itoa(os.Getpid())
+			self := m[1] == "" || m[1] == "self" || m[1] == "thread-self" ||
+				m[1] == strconv.Itoa(os.Getpid())
 			fd, err := strconv.Atoi(m[2])
 			return fd, self && err == nil
 		}

@@ -14,15 +14,19 @@ import (
 
 func TestDescriptor(t *testing.T) {
 	dir := t.TempDir()
-	for name, to := range map[string]string{"link": "/dev/fd/7", "relative": "link", "loop": "loop", "other": "/etc/passwd"} {
+	for name, to := range map[string]string{"link": "/dev/fd/7", "relative": "link", "loop": "loop",
+		"other": "/etc/passwd"} {
 		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for name, want := range map[string]int{
-		"/dev/fd/3": 3, "/dev/fd/./12": 12, "/proc/self/fd/0": 0, "/proc/thread-self/fd/4": 4, "/dev/stdin": 0, "/dev/stderr": 2,
-		"/proc/self/task/1/fd/5": 5, fmt.Sprintf("/proc/%d/fd/6", os.Getpid()): 6, dir + "/link": 7, dir + "/relative": 7,
-		"/proc/1/fd/3": -1, "/dev/fd": -1, "/dev/fd/": -1, "/dev/fd/x": -1, "/dev/fd/3/x": -1, "/dev/fd/-1": -1, "/dev/fd/99999999999": -1,
+		"/dev/fd/3": 3, "/dev/fd/./12": 12, "/proc/self/fd/0": 0, "/proc/thread-self/fd/4": 4,
+		"/dev/stdin": 0, "/dev/stderr": 2,
+		"/proc/self/task/1/fd/5": 5, fmt.Sprintf("/proc/%d/fd/6", os.Getpid()): 6, dir + "/link": 7,
+		dir + "/relative": 7,
+		"/proc/1/fd/3":    -1, "/dev/fd": -1, "/dev/fd/": -1, "/dev/fd/x": -1, "/dev/fd/3/x": -1,
+		"/dev/fd/-1": -1, "/dev/fd/99999999999": -1,
 		"": -1, "x": -1, dir + "/loop": -1, dir + "/other": -1, dir + "/none": -1, "/dev/null": -1,
 	} {
 		got, ok := Descriptor(name)

@@ -15,19 +15,23 @@ func TestAmbiguousArchive(t *testing.T) {
 		return tar.Header{Typeflag: tar.TypeReg, Name: name, Size: 4, PAXRecords: records}
 	}
 	// A map without holes: archive/tar reads the four bytes.
-	sparse := map[string]string{"GNUxsparse.size": "4", "GNUxsparse.numblocks": "1", "GNUxsparse.map": "0,4"}
+	sparse := map[string]string{"GNUxsparse.size": "4", "GNUxsparse.numblocks": "1",
+		"GNUxsparse.map": "0,4"}
 	for _, tt := range []struct {
 		name    string
 		members []tar.Header
 		err     string // "": accepted
 	}{
 		{"plain", []tar.Header{file("manifest.json", nil), file("a", nil)}, ""},
-		{"a blob twice", []tar.Header{file("a", nil), file("a", nil)}, ""}, // its digest says which is meant
+		// its digest says which is meant
+		{"a blob twice", []tar.Header{file("a", nil), file("a", nil)}, ""},
 		{"sparse", []tar.Header{file("manifest.json", sparse)}, "a sparse file"},
 		{"slash", []tar.Header{file("\u00e4/manifest.jsonX", nil)}, "ends in a slash"},
-		{"two manifests", []tar.Header{file("manifest.json", nil), file("manifest.json", nil)}, "twice"},
+		{"two manifests", []tar.Header{file("manifest.json", nil), file("manifest.json", nil)},
+			"twice"},
 		{"two indexes", []tar.Header{file("index.json", nil), file("./index.json", nil)}, "twice"},
-		{"a link over an index", []tar.Header{file("index.json", nil), {Typeflag: tar.TypeSymlink, Name: "index.json", Linkname: "a"}}, "twice"},
+		{"a link over an index", []tar.Header{file("index.json", nil),
+			{Typeflag: tar.TypeSymlink, Name: "index.json", Linkname: "a"}}, "twice"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var b bytes.Buffer

@@ -46,7 +46,8 @@ func (r *Resolver) Artifact(ctx context.Context, ref string, o ResolveOptions) (
 	if !o.Pull {
 		root, err := r.store.Resolve(ctx, name)
 		if err == nil {
-			return r.artifact(ctx, name, r.store.Read, root, lazySource{r.registry, name}, o.Platform)
+			return r.artifact(ctx, name, r.store.Read, root,
+				lazySource{r.registry, name}, o.Platform)
 		}
 		if !errors.Is(err, store.ErrNotFound) {
 			return nil, err
@@ -60,7 +61,8 @@ func (r *Resolver) Artifact(ctx context.Context, ref string, o ResolveOptions) (
 	return r.parseArtifact(ctx, found.Name, m.Descriptor, m.Data, found.Source)
 }
 
-func (r *Resolver) layoutArtifact(ctx context.Context, loc location, want ocispec.Platform) (*Artifact, error) {
+func (r *Resolver) layoutArtifact(ctx context.Context, loc location,
+	want ocispec.Platform) (*Artifact, error) {
 	f, err := r.openFiles(ctx, loc.path)
 	if err != nil {
 		return nil, err
@@ -81,11 +83,15 @@ func (r *Resolver) layoutArtifact(ctx context.Context, loc location, want ocispe
 		return nil, fmt.Errorf("%s holds several entries without a name", loc.path)
 	}
 	src := blobsOf{f}
-	read := func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) { return r.document(ctx, src, d) }
+	read := func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+		return r.document(ctx, src, d)
+	}
 	return r.artifact(ctx, name, read, *root, src, want)
 }
 
-func (r *Resolver) artifact(ctx context.Context, name string, read func(context.Context, ocispec.Descriptor) ([]byte, error), root ocispec.Descriptor, src source, want ocispec.Platform) (*Artifact, error) {
+func (r *Resolver) artifact(ctx context.Context, name string,
+	read func(context.Context, ocispec.Descriptor) ([]byte, error), root ocispec.Descriptor,
+	src source, want ocispec.Platform) (*Artifact, error) {
 	d, manifest, err := walk(ctx, read, root, want)
 	if err != nil {
 		return nil, err
@@ -93,7 +99,8 @@ func (r *Resolver) artifact(ctx context.Context, name string, read func(context.
 	return r.parseArtifact(ctx, name, d, manifest, src)
 }
 
-func (r *Resolver) parseArtifact(ctx context.Context, name string, d ocispec.Descriptor, manifest []byte, src source) (*Artifact, error) {
+func (r *Resolver) parseArtifact(ctx context.Context, name string, d ocispec.Descriptor,
+	manifest []byte, src source) (*Artifact, error) {
 	a := &Artifact{Name: name, Descriptor: d, source: src}
 	if err := ocijson.Unmarshal(manifest, &a.Manifest); err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
@@ -119,7 +126,8 @@ func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, er
 		return nil, fmt.Errorf("layer %q of %s: %w", d.Digest, a.Name, err)
 	}
 	if d.Size < 0 || !isLayer(d.MediaType) {
-		return nil, fmt.Errorf("layer %s of %s: %d bytes of media type %q", d.Digest, a.Name, d.Size, d.MediaType)
+		return nil, fmt.Errorf("layer %s of %s: %d bytes of media type %q", d.Digest,
+			a.Name, d.Size, d.MediaType)
 	}
 	img := &Image{Name: a.Name, Origin: FromRegistry, Descriptor: a.Descriptor, source: a.source}
 	img.Manifest.Layers = []ocispec.Descriptor{d}
@@ -138,7 +146,8 @@ func Stored(d ocispec.Descriptor, diffID digest.Digest) *Image {
 
 // UnpackOn unpacks an image of one layer, which Artifact.Layer or Stored has returned, on top of
 // a snapshot. The result is committed as id. It is not recorded under a chain ID.
-func (r *Resolver) UnpackOn(ctx context.Context, img *Image, parent, id snapshot.ID, o UnpackOptions) error {
+func (r *Resolver) UnpackOn(ctx context.Context, img *Image, parent, id snapshot.ID,
+	o UnpackOptions) error {
 	u := r.newUnpacking(img, o)
 	defer u.warn()
 	if n := len(img.Manifest.Layers); n != 1 {

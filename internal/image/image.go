@@ -28,9 +28,10 @@ const (
 // Image is an image for one platform. Its manifest and configuration are in the store; its layers
 // may not be.
 type Image struct {
-	Name       string             // the full name; for an image of a layout its name there
-	Origin     Origin             // where it was found
-	Root       ocispec.Descriptor // the descriptor that the name refers to: the manifest, or an index that contains it
+	Name   string // the full name; for an image of a layout its name there
+	Origin Origin // where it was found
+	// the descriptor that the name refers to: the manifest, or an index that contains it
+	Root       ocispec.Descriptor
 	Descriptor ocispec.Descriptor // the manifest
 	Manifest   ocispec.Manifest
 	Config     dockerspec.DockerOCIImage
@@ -85,7 +86,8 @@ func DockerDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
 // reader would reject the new blob as damaged. Annotations of the OCI image specification
 // describe the content and are kept.
 func Rewritten(old, written ocispec.Descriptor) ocispec.Descriptor {
-	d := ocispec.Descriptor{MediaType: written.MediaType, Digest: written.Digest, Size: written.Size, Platform: old.Platform, ArtifactType: old.ArtifactType}
+	d := ocispec.Descriptor{MediaType: written.MediaType, Digest: written.Digest,
+		Size: written.Size, Platform: old.Platform, ArtifactType: old.ArtifactType}
 	for k, v := range old.Annotations {
 		if !strings.HasPrefix(k, "org.opencontainers.image.") {
 			continue
@@ -104,7 +106,8 @@ func isLayer(mediaType string) bool {
 	if t, ok := ociTypes[mediaType]; ok {
 		mediaType = t
 	}
-	for _, p := range []string{ocispec.MediaTypeImageLayer, "application/vnd.oci.image.layer.nondistributable.v1.tar"} {
+	for _, p := range []string{ocispec.MediaTypeImageLayer,
+		"application/vnd.oci.image.layer.nondistributable.v1.tar"} {
 		if mediaType == p || strings.HasPrefix(mediaType, p+"+") {
 			return !strings.HasSuffix(mediaType, "+encrypted")
 		}
@@ -121,7 +124,8 @@ const maxConfig = 16 << 20
 const maxList = 10_000
 
 // parse makes an Image of a manifest and a configuration.
-func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest, config []byte) (*Image, error) {
+func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest,
+	config []byte) (*Image, error) {
 	img := &Image{Name: name, Origin: origin, Root: root, Descriptor: d}
 	if err := ocijson.Unmarshal(manifest, &img.Manifest); err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
@@ -143,11 +147,13 @@ func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest, con
 		if !isLayer(l.MediaType) {
 			return nil, fmt.Errorf("image %s cannot be used as a base: layer %s has the media type %q", name, l.Digest, l.MediaType)
 		}
-		if err := errors.Join(l.Digest.Validate(), img.Config.RootFS.DiffIDs[i].Validate()); err != nil {
+		if err := errors.Join(l.Digest.Validate(),
+			img.Config.RootFS.DiffIDs[i].Validate()); err != nil {
 			return nil, fmt.Errorf("image %s is not valid: layer %d: %w", name, i, err)
 		}
 		if l.Size < 0 {
-			return nil, fmt.Errorf("image %s is not valid: layer %s has a size of %d", name, l.Digest, l.Size)
+			return nil, fmt.Errorf("image %s is not valid: layer %s has a size of %d",
+				name, l.Digest, l.Size)
 		}
 	}
 	return img, nil
@@ -166,13 +172,16 @@ func configOf(name string, d ocispec.Descriptor, manifest []byte) (ocispec.Descr
 		if m.ArtifactType != "" {
 			t = m.ArtifactType
 		}
-		return ocispec.Descriptor{}, fmt.Errorf("%s cannot be used as a base: it is not an image but %q", name, t)
+		return ocispec.Descriptor{},
+			fmt.Errorf("%s cannot be used as a base: it is not an image but %q", name, t)
 	}
 	if err := m.Config.Digest.Validate(); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: configuration %q: %w", d.Digest, m.Config.Digest, err)
+		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: configuration %q: %w", d.Digest,
+			m.Config.Digest, err)
 	}
 	if m.Config.Size < 0 || m.Config.Size > maxConfig {
-		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: a configuration of %d bytes", d.Digest, m.Config.Size)
+		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: a configuration of %d bytes",
+			d.Digest, m.Config.Size)
 	}
 	return m.Config, nil
 }

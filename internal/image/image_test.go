@@ -44,7 +44,8 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	for k, v := range map[string]string{"HOME": dir, "DOCKER_CONFIG": dir, "XDG_RUNTIME_DIR": dir, "CONTAINERS_REGISTRIES_CONF": "/dev/null"} {
+	for k, v := range map[string]string{"HOME": dir, "DOCKER_CONFIG": dir, "XDG_RUNTIME_DIR": dir,
+		"CONTAINERS_REGISTRIES_CONF": "/dev/null"} {
 		os.Setenv(k, v)
 	}
 	code := m.Run()
@@ -65,7 +66,8 @@ type state struct {
 // drivers returns the snapshot drivers that work on this machine.
 func drivers(t testing.TB) []string {
 	var out []string
-	for _, p := range snapshot.Probe(filepath.Join(t.TempDir(), "probe"), snapshot.Options{UserNS: rootless(t)}) {
+	for _, p := range snapshot.Probe(filepath.Join(t.TempDir(), "probe"),
+		snapshot.Options{UserNS: rootless(t)}) {
 		if p.OK && (p.Name == "overlay" || p.Name == "copy") {
 			out = append(out, p.Name)
 		}
@@ -98,7 +100,8 @@ func openState(t testing.TB, dir, driver string) *state {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snaps, err := snapshot.Open(filepath.Join(dir, "snapshots"), snapshot.Options{Driver: driver, UserNS: rootless(t)})
+	snaps, err := snapshot.Open(filepath.Join(dir, "snapshots"),
+		snapshot.Options{Driver: driver, UserNS: rootless(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +145,8 @@ func (s *state) tree(t testing.TB, id snapshot.ID) string {
 func (s *state) left(t testing.TB) []string {
 	t.Helper()
 	var out []string
-	for _, pattern := range []string{"oci/tmp/*", "snapshots/tmp/*", "snapshots/full/tmp/*", "cache/tmp/*"} {
+	for _, pattern := range []string{"oci/tmp/*", "snapshots/tmp/*",
+		"snapshots/full/tmp/*", "cache/tmp/*"} {
 		names, err := filepath.Glob(filepath.Join(s.dir, pattern))
 		if err != nil {
 			t.Fatal(err)
@@ -173,7 +177,8 @@ type made struct {
 }
 
 func (m *made) add(mediaType string, data []byte) ocispec.Descriptor {
-	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data),
+		Size: int64(len(data))}
 	m.blobs[d.Digest] = data
 	return d
 }
@@ -189,7 +194,8 @@ func tarOf(t testing.TB, text string) []byte {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for _, e := range entries {
-		h := &tar.Header{Name: e.Path, Mode: int64(e.Mode), Uid: os.Getuid(), Gid: os.Getgid(), ModTime: time.Unix(1700000000, 0), Linkname: e.Target, Size: int64(len(e.Content))}
+		h := &tar.Header{Name: e.Path, Mode: int64(e.Mode), Uid: os.Getuid(), Gid: os.Getgid(),
+			ModTime: time.Unix(1700000000, 0), Linkname: e.Target, Size: int64(len(e.Content))}
 		switch e.Type {
 		case fstree.Dir:
 			h.Typeflag = tar.TypeDir
@@ -233,8 +239,10 @@ func compress(data []byte, how string) ([]byte, string) {
 func imageOf(t testing.TB, layers ...string) *made {
 	t.Helper()
 	m := &made{blobs: map[digest.Digest][]byte{}}
-	m.cfg = ocispec.Image{Platform: platform.Host(), RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}}
-	m.man = ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
+	m.cfg = ocispec.Image{Platform: platform.Host(),
+		RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}}
+	m.man = ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
 	for i, l := range layers {
 		plain := tarOf(t, l)
 		data, mediaType := compress(plain, []string{"gzip", "zstd", "none"}[i%3])
@@ -311,10 +319,12 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ref := r.URL.Path[i+1:]
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	d, ok := o.tags[strings.TrimSuffix(strings.TrimPrefix(r.URL.Path[:i], "/v2/"), "/manifests")+":"+ref]
+	d, ok := o.tags[strings.TrimSuffix(strings.TrimPrefix(r.URL.Path[:i], "/v2/"),
+		"/manifests")+":"+ref]
 	if !ok {
 		data, found := o.blobs[digest.Digest(ref)]
-		d, ok = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.Digest(ref), Size: int64(len(data))}, found
+		d, ok = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest,
+			Digest: digest.Digest(ref), Size: int64(len(data))}, found
 	}
 	if !ok {
 		w.WriteHeader(404)
@@ -327,8 +337,10 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var layers = []string{
 	"dir etc 0755\nfile etc/a 0644 one\nfile etc/b 0600 two\ndir opt/deep 0700\nfile opt/deep/x 0755 x\nlink bin -> usr/bin\ndir usr/bin 0755\nfile usr/bin/sh 0755 sh",
-	"file etc/.wh.a 0644 \nfile etc/c 0644 three\nfile opt/deep/y 0644 y", // etc and opt/deep are implied
-	"hardlink etc/linked => etc/b\nfile bin/tool 0755 tool",               // both need what is below
+	// etc and opt/deep are implied
+	"file etc/.wh.a 0644 \nfile etc/c 0644 three\nfile opt/deep/y 0644 y",
+	// both need what is below
+	"hardlink etc/linked => etc/b\nfile bin/tool 0755 tool",
 	"dir opt 0755\nfile opt/.wh..wh..opq 0644 \nfile opt/new 0644 new",
 }
 
@@ -359,7 +371,8 @@ func TestUnpack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if img.Name != o.host+"/base:1" || img.Origin != FromRegistry || img.Descriptor.Digest != m.desc.Digest || len(img.Config.RootFS.DiffIDs) != 4 {
+			if img.Name != o.host+"/base:1" || img.Origin != FromRegistry ||
+				img.Descriptor.Digest != m.desc.Digest || len(img.Config.RootFS.DiffIDs) != 4 {
 				t.Errorf("image %+v", img)
 			}
 			var mu sync.Mutex
@@ -417,7 +430,8 @@ func TestUnpack(t *testing.T) {
 			if err := s.Ensure(t.Context(), img, UnpackOptions{}); err != nil {
 				t.Error(err)
 			}
-			if _, err = s.Resolve(t.Context(), o.host+"/base:1", ResolveOptions{Pull: true}); err == nil {
+			if _, err = s.Resolve(t.Context(), o.host+"/base:1",
+				ResolveOptions{Pull: true}); err == nil {
 				t.Error("Pull did not ask")
 			}
 		})
@@ -427,13 +441,15 @@ func TestUnpack(t *testing.T) {
 func TestSharedLayers(t *testing.T) {
 	o := newOrigin(t)
 	common := []string{"dir a 0755\nfile a/1 0644 1", "file a/2 0644 2"}
-	one, two := imageOf(t, append(slices.Clone(common), "file one 0644 1")...), imageOf(t, append(slices.Clone(common), "file two 0644 2")...)
+	one, two := imageOf(t, append(slices.Clone(common), "file one 0644 1")...),
+		imageOf(t, append(slices.Clone(common), "file two 0644 2")...)
 	o.tag("one:latest", one)
 	o.tag("two:latest", two)
 	for _, driver := range drivers(t) {
 		t.Run(driver, func(t *testing.T) {
 			dir := t.TempDir()
-			states := []*state{openState(t, dir, driver), openState(t, dir, driver)} // as two processes have it
+			// as two processes have it
+			states := []*state{openState(t, dir, driver), openState(t, dir, driver)}
 			o.requests()
 			var wg sync.WaitGroup
 			for i := range 12 {
@@ -450,7 +466,8 @@ func TestSharedLayers(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					want := "dir a 0755\nfile a/1 0644 1\nfile a/2 0644 2\nfile " + []string{"one 0644 1\n", "two 0644 2\n"}[i/2%2]
+					want := "dir a 0755\nfile a/1 0644 1\nfile a/2 0644 2\nfile " +
+						[]string{"one 0644 1\n", "two 0644 2\n"}[i/2%2]
 					if got := s.tree(t, top); got != want {
 						t.Errorf("%s:\n%s", ref, got)
 					}
@@ -467,7 +484,9 @@ func TestSharedLayers(t *testing.T) {
 				}
 			}
 			for d, n := range fetched {
-				if d != one.man.Config.Digest.String() && d != two.man.Config.Digest.String() && n > 2 { // once a process
+				// once a process
+				if d != one.man.Config.Digest.String() &&
+					d != two.man.Config.Digest.String() && n > 2 {
 					t.Errorf("%s was fetched %d times", d, n)
 				}
 			}
@@ -485,7 +504,9 @@ func TestMismatch(t *testing.T) {
 		do   func(t *testing.T, m *made)
 		want string
 	}{
-		{"diff ID", func(t *testing.T, m *made) { m.cfg.RootFS.DiffIDs[1] = digest.FromString("x") }, "and the configuration says sha256:2d711642"},
+		{"diff ID", func(t *testing.T, m *made) {
+			m.cfg.RootFS.DiffIDs[1] = digest.FromString("x")
+		}, "and the configuration says sha256:2d711642"},
 		{"blob's bytes", func(t *testing.T, m *made) {
 			d := m.man.Layers[1].Digest
 			m.blobs[d] = slices.Clone(m.blobs[d])
@@ -496,9 +517,11 @@ func TestMismatch(t *testing.T) {
 			m.blobs[d] = m.blobs[d][:len(m.blobs[d])/2]
 		}, "bytes, not"},
 		{"no tar", func(t *testing.T, m *made) {
-			m.man.Layers[1] = m.add(ocispec.MediaTypeImageLayer, []byte(strings.Repeat("this is not a tar ", 100)))
+			m.man.Layers[1] = m.add(ocispec.MediaTypeImageLayer,
+				[]byte(strings.Repeat("this is not a tar ", 100)))
 		}, "layer sha256:"},
-		{"missing blob", func(t *testing.T, m *made) { delete(m.blobs, m.man.Layers[1].Digest) }, "404"},
+		{"missing blob", func(t *testing.T, m *made) { delete(m.blobs, m.man.Layers[1].Digest) },
+			"404"},
 	}
 	for _, driver := range drivers(t) {
 		for _, tt := range tests {
@@ -514,7 +537,9 @@ func TestMismatch(t *testing.T) {
 					t.Fatal(err)
 				}
 				_, _, err = s.Unpack(t.Context(), img, UnpackOptions{})
-				if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), m.man.Layers[1].Digest.String()) || !strings.Contains(err.Error(), "unpack "+img.Name) {
+				if err == nil || !strings.Contains(err.Error(), tt.want) ||
+					!strings.Contains(err.Error(), m.man.Layers[1].Digest.String()) ||
+					!strings.Contains(err.Error(), "unpack "+img.Name) {
 					t.Errorf("got %v, want %q", err, tt.want)
 				}
 				// Only snapshots below the damaged layer may remain.
@@ -526,7 +551,8 @@ func TestMismatch(t *testing.T) {
 				// Without layers of their own, snapshots are made one after the other, and blobs
 				// are fetched ahead: one that matches its digest may be in the store.
 				intact := strings.HasPrefix(tt.name, "diff ID") || tt.name == "no tar"
-				if ok, _ := s.store.Exists(t.Context(), m.man.Layers[1]); ok && (s.snapshots.Layered() || !intact) {
+				if ok, _ := s.store.Exists(t.Context(), m.man.Layers[1]); ok &&
+					(s.snapshots.Layered() || !intact) {
 					t.Error("the blob is left")
 				}
 				if l := s.left(t); len(l) != 0 {
@@ -556,7 +582,8 @@ func TestDamagedInStore(t *testing.T) {
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if img, err = s.Resolve(t.Context(), o.host+"/base:1", ResolveOptions{}); err != nil || img.Origin != FromStore {
+	if img, err = s.Resolve(t.Context(), o.host+"/base:1", ResolveOptions{}); err != nil ||
+		img.Origin != FromStore {
 		t.Fatalf("%v, %v", img, err)
 	}
 	if _, _, err := s.Unpack(t.Context(), img, UnpackOptions{}); err != nil {
@@ -586,7 +613,8 @@ func TestLazy(t *testing.T) {
 		}
 	}
 	o.requests()
-	if _, cached, err := s.Unpack(t.Context(), img, UnpackOptions{}); err != nil || !cached || len(o.requests()) != 0 {
+	if _, cached, err := s.Unpack(t.Context(), img, UnpackOptions{}); err != nil || !cached ||
+		len(o.requests()) != 0 {
 		t.Errorf("Unpack: %v, cached %v", err, cached)
 	}
 	if err := s.Ensure(t.Context(), img, UnpackOptions{}); err != nil {
@@ -628,7 +656,8 @@ func TestOrder(t *testing.T) {
 		}
 		return img
 	}
-	if img := resolve(false); img.Origin != FromRegistry || img.Descriptor.Digest != theirs.desc.Digest {
+	if img := resolve(false); img.Origin != FromRegistry ||
+		img.Descriptor.Digest != theirs.desc.Digest {
 		t.Errorf("nothing here yet: %s from %s", img.Descriptor.Digest, img.Origin)
 	}
 	if err := s.store.Tag(ctx, name, ours.desc); err != nil {
@@ -640,18 +669,22 @@ func TestOrder(t *testing.T) {
 	if img := resolve(true); img.Descriptor.Digest != theirs.desc.Digest {
 		t.Errorf("with Pull: %s from %s", img.Descriptor.Digest, img.Origin)
 	}
-	for _, ref := range []string{name + "@" + theirs.desc.Digest.String(), theirs.desc.Digest.String()} {
+	for _, ref := range []string{name + "@" + theirs.desc.Digest.String(),
+		theirs.desc.Digest.String()} {
 		o.requests()
 		img, err := s.Resolve(ctx, ref, ResolveOptions{})
 		if err != nil || img.Descriptor.Digest != theirs.desc.Digest {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
-	if _, err := s.Resolve(ctx, digest.FromString("nothing").String(), ResolveOptions{}); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Resolve(ctx, digest.FromString("nothing").String(),
+		ResolveOptions{}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a digest that no image has: %v", err)
 	}
-	for _, ref := range []string{ours.desc.Digest.String(), ours.man.Config.Digest.String(), name + "@" + ours.desc.Digest.String()} {
-		if img, err := s.Resolve(ctx, ref, ResolveOptions{Pull: true}); err != nil || img.Descriptor.Digest != ours.desc.Digest {
+	for _, ref := range []string{ours.desc.Digest.String(), ours.man.Config.Digest.String(),
+		name + "@" + ours.desc.Digest.String()} {
+		if img, err := s.Resolve(ctx, ref, ResolveOptions{Pull: true}); err != nil ||
+			img.Descriptor.Digest != ours.desc.Digest {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
@@ -668,14 +701,16 @@ func TestOrder(t *testing.T) {
 	}
 	// The documents of images without a name are roots.
 	roots, err := s.Roots()
-	if err != nil || !slices.ContainsFunc(roots, func(d ocispec.Descriptor) bool { return d.Digest == newer.desc.Digest }) {
+	if err != nil || !slices.ContainsFunc(roots,
+		func(d ocispec.Descriptor) bool { return d.Digest == newer.desc.Digest }) {
 		t.Errorf("Roots = %v, %v", roots, err)
 	}
 	from, err := s.Origins(ctx)
 	if err != nil || !slices.Equal(from(newer.man.Config.Digest), []string{name}) {
 		t.Errorf("Origins = %v, %v", from(newer.man.Config.Digest), err)
 	}
-	if _, err := s.Resolve(ctx, o.host+"/none", ResolveOptions{}); !errors.Is(err, registry.ErrNotFound) {
+	if _, err := s.Resolve(ctx, o.host+"/none", ResolveOptions{}); !errors.Is(err,
+		registry.ErrNotFound) {
 		t.Errorf("missing: %v", err)
 	}
 	for _, bad := range []string{"UPPER", "", "a b", "docker-image://"} {
@@ -692,7 +727,8 @@ func TestPlatforms(t *testing.T) {
 	m.seal(t)
 	child := m.desc
 	child.Platform = &m.cfg.Platform
-	ix, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{child}})
+	ix, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{child}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -701,13 +737,15 @@ func TestPlatforms(t *testing.T) {
 	s := newState(t)
 	want := ResolveOptions{Platform: m.cfg.Platform}
 	img, err := s.Pull(t.Context(), o.host+"/app", want, UnpackOptions{})
-	if err != nil || img.Platform.Architecture != "s390x" || img.Root.Digest != m.desc.Digest || img.Descriptor.Digest != child.Digest {
+	if err != nil || img.Platform.Architecture != "s390x" || img.Root.Digest != m.desc.Digest ||
+		img.Descriptor.Digest != child.Digest {
 		t.Fatalf("%+v, %v", img, err)
 	}
 	if err := s.store.Tag(t.Context(), "index", m.desc); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Resolve(t.Context(), o.host+"/app", ResolveOptions{Pull: true}); !errors.Is(err, registry.ErrNoPlatform) {
+	if _, err := s.Resolve(t.Context(), o.host+"/app", ResolveOptions{Pull: true}); !errors.Is(err,
+		registry.ErrNoPlatform) {
 		t.Errorf("for this machine: %v", err)
 	}
 	if img, err := s.Resolve(t.Context(), "index", want); err != nil || img.Origin != FromStore {
@@ -715,8 +753,10 @@ func TestPlatforms(t *testing.T) {
 	}
 	// An index without the platforms of its images.
 	other := imageOf(t, "file a 0644 2")
-	ix, err = json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
-		Manifests: []ocispec.Descriptor{other.desc, {MediaType: child.MediaType, Digest: child.Digest, Size: child.Size}}})
+	ix, err = json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{other.desc,
+			{MediaType: child.MediaType, Digest: child.Digest, Size: child.Size}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -729,10 +769,12 @@ func TestPlatforms(t *testing.T) {
 	if err := s.store.Tag(t.Context(), "bare", bare); err != nil {
 		t.Fatal(err)
 	}
-	if img, err := s.Resolve(t.Context(), "bare", want); err != nil || img.Descriptor.Digest != child.Digest {
+	if img, err := s.Resolve(t.Context(), "bare", want); err != nil ||
+		img.Descriptor.Digest != child.Digest {
 		t.Errorf("of an index without platforms: %v", err)
 	}
-	if img, err := s.Resolve(t.Context(), "bare", ResolveOptions{Any: true}); err != nil || img.Descriptor.Digest != other.desc.Digest || !img.IsIndex() {
+	if img, err := s.Resolve(t.Context(), "bare", ResolveOptions{Any: true}); err != nil ||
+		img.Descriptor.Digest != other.desc.Digest || !img.IsIndex() {
 		t.Errorf("any of an index: %v", err)
 	}
 }
@@ -753,8 +795,10 @@ func TestNotAnImage(t *testing.T) {
 	short.seal(t)
 	o.tag("short:1", short)
 	s := newState(t)
-	for ref, want := range map[string]string{"chart:1": "helm", "crypt:1": "encrypted", "short:1": "it has 1 layers, and its configuration names 0"} {
-		if _, err := s.Resolve(t.Context(), o.host+"/"+ref, ResolveOptions{}); err == nil || !strings.Contains(err.Error(), want) {
+	for ref, want := range map[string]string{"chart:1": "helm", "crypt:1": "encrypted",
+		"short:1": "it has 1 layers, and its configuration names 0"} {
+		if _, err := s.Resolve(t.Context(), o.host+"/"+ref, ResolveOptions{}); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", ref, err, want)
 		}
 	}
@@ -811,7 +855,8 @@ func TestCancelled(t *testing.T) {
 			var first atomic.Bool
 			o.mu.Lock()
 			o.hook = func(w http.ResponseWriter, r *http.Request) bool {
-				if strings.HasSuffix(r.URL.Path, m.man.Layers[0].Digest.String()) && first.CompareAndSwap(false, true) {
+				if strings.HasSuffix(r.URL.Path, m.man.Layers[0].Digest.String()) &&
+					first.CompareAndSwap(false, true) {
 					asked <- true
 					select {
 					case <-r.Context().Done():
@@ -855,7 +900,8 @@ func TestCancelled(t *testing.T) {
 // writeLayout writes images under names as an OCI layout.
 func writeLayout(t testing.TB, dir string, images map[string]*made) {
 	t.Helper()
-	ix := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	ix := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex}
 	for name, m := range images {
 		for d, b := range m.blobs {
 			write(t, filepath.Join(dir, "blobs", "sha256", d.Encoded()), b)
@@ -964,7 +1010,8 @@ func TestLayouts(t *testing.T) {
 			}
 		})
 	}
-	if !IsPath("oci-layout://one") || !IsPath("oci:./one") || IsPath("oci:latest") || IsPath("busybox") || IsPath("docker-image://a") {
+	if !IsPath("oci-layout://one") || !IsPath("oci:./one") || IsPath("oci:latest") ||
+		IsPath("busybox") || IsPath("docker-image://a") {
 		t.Error("IsPath")
 	}
 }
@@ -979,20 +1026,23 @@ func TestDockerArchive(t *testing.T) {
 		var buf bytes.Buffer
 		w := tar.NewWriter(&buf)
 		file := func(name string, data []byte) {
-			w.WriteHeader(&tar.Header{Name: name, Size: int64(len(data)), Mode: 0o644, Typeflag: tar.TypeReg})
+			w.WriteHeader(&tar.Header{Name: name, Size: int64(len(data)), Mode: 0o644,
+				Typeflag: tar.TypeReg})
 			w.Write(data)
 		}
 		var layers []string
 		for i, text := range []string{"file a 0644 1", "file b 0644 2", "file c 0644 3"} {
 			file(fmt.Sprintf("l%d/layer.tar", i), layer(i, tarOf(t, text)))
 			// docker links layers that several images have.
-			w.WriteHeader(&tar.Header{Name: fmt.Sprintf("other%d/layer.tar", i), Typeflag: tar.TypeSymlink, Linkname: fmt.Sprintf("../l%d/layer.tar", i)})
+			w.WriteHeader(&tar.Header{Name: fmt.Sprintf("other%d/layer.tar", i),
+				Typeflag: tar.TypeSymlink, Linkname: fmt.Sprintf("../l%d/layer.tar", i)})
 			layers = append(layers, fmt.Sprintf("other%d/layer.tar", i))
 		}
 		file("config.json", cfg)
 		var list []dockerImage
 		for _, n := range names {
-			list = append(list, dockerImage{Config: "config.json", RepoTags: []string{n}, Layers: layers})
+			list = append(list, dockerImage{Config: "config.json",
+				RepoTags: []string{n}, Layers: layers})
 		}
 		data, _ := json.Marshal(list)
 		file("manifest.json", data)
@@ -1003,13 +1053,19 @@ func TestDockerArchive(t *testing.T) {
 	}
 	plain := func(_ int, b []byte) []byte { return b }
 	paths := map[string]string{
-		"docker-archive:" + build("plain.tar", plain, "app:1"):                                                      "",
-		"docker-archive:" + dir + "/plain.tar:app:1":                                                                "",
-		"docker-archive:" + dir + "/plain.tar:docker.io/app:2":                                                      "no image",
-		"oci-layout://" + build("two.tar", plain, "a:1", "b:1"):                                                     "holds several images, name one of them: a:1, b:1",
-		"oci-layout://" + dir + "/two.tar:b:1":                                                                      "",
-		"docker-archive:" + build("none.tar", plain):                                                                "holds no image",
-		"docker-archive:" + build("damaged.tar", func(i int, b []byte) []byte { b[len(b)-600]++; return b }, "x:1"): "damaged",
+		"docker-archive:" + build("plain.tar", plain,
+			"app:1"): "",
+		"docker-archive:" + dir +
+			"/plain.tar:app:1": "",
+		"docker-archive:" + dir +
+			"/plain.tar:docker.io/app:2": "no image",
+		"oci-layout://" + build("two.tar", plain, "a:1",
+			"b:1"): "holds several images, name one of them: a:1, b:1",
+		"oci-layout://" + dir + "/two.tar:b:1": "",
+		"docker-archive:" + build("none.tar",
+			plain): "holds no image",
+		"docker-archive:" + build("damaged.tar",
+			func(i int, b []byte) []byte { b[len(b)-600]++; return b }, "x:1"): "damaged",
 		"docker-archive:" + build("gz.tar", func(i int, b []byte) []byte {
 			z, _ := compress(b, []string{"gzip", "zstd", ""}[i])
 			return z
@@ -1017,15 +1073,19 @@ func TestDockerArchive(t *testing.T) {
 	}
 	if skopeo, err := exec.LookPath("skopeo"); err == nil {
 		z := imageOf(t)
-		for _, text := range []string{"file a 0644 1", "file b 0644 2", "file c 0644 3"} { // it takes no zstd there
+		// it takes no zstd there
+		for _, text := range []string{"file a 0644 1", "file b 0644 2", "file c 0644 3"} {
 			data, mediaType := compress(tarOf(t, text), "gzip")
 			z.man.Layers = append(z.man.Layers, z.add(mediaType, data))
 		}
 		z.cfg = m.cfg
 		z.seal(t)
 		writeLayout(t, filepath.Join(dir, "layout"), map[string]*made{"v1": z})
-		write(t, filepath.Join(dir, "policy.json"), []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`))
-		cmd := exec.Command(skopeo, "--policy", filepath.Join(dir, "policy.json"), "copy", "oci:"+filepath.Join(dir, "layout")+":v1", "docker-archive:"+filepath.Join(dir, "skopeo.tar")+":app:9")
+		write(t, filepath.Join(dir, "policy.json"),
+			[]byte(`{"default":[{"type":"insecureAcceptAnything"}]}`))
+		cmd := exec.Command(skopeo, "--policy", filepath.Join(dir, "policy.json"), "copy",
+			"oci:"+filepath.Join(dir, "layout")+":v1",
+			"docker-archive:"+filepath.Join(dir, "skopeo.tar")+":app:9")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
@@ -1051,7 +1111,8 @@ func TestDockerArchive(t *testing.T) {
 			if got := s.tree(t, top); got != "file a 0644 1\nfile b 0644 2\nfile c 0644 3\n" {
 				t.Errorf("tree:\n%s", got)
 			}
-			if u, err := s.store.Usage(t.Context(), img.Descriptor); err != nil || u.Missing != 0 || len(u.Blobs) != 5 {
+			if u, err := s.store.Usage(t.Context(), img.Descriptor); err != nil ||
+				u.Missing != 0 || len(u.Blobs) != 5 {
 				t.Errorf("the store has %v, %v", u, err)
 			}
 		})
@@ -1060,12 +1121,14 @@ func TestDockerArchive(t *testing.T) {
 
 func TestOCIDescriptor(t *testing.T) {
 	for in, want := range map[string]string{
+		ocispec.MediaTypeImageLayerZstd: ocispec.MediaTypeImageLayerZstd,
+
 		"application/vnd.docker.image.rootfs.diff.tar.gzip":         ocispec.MediaTypeImageLayerGzip,
 		"application/vnd.docker.container.image.v1+json":            ocispec.MediaTypeImageConfig,
-		ocispec.MediaTypeImageLayerZstd:                             ocispec.MediaTypeImageLayerZstd,
 		"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
 	} {
-		if got := OCIDescriptor(ocispec.Descriptor{MediaType: in, Size: 3}); got.MediaType != want || got.Size != 3 {
+		if got := OCIDescriptor(ocispec.Descriptor{MediaType: in,
+			Size: 3}); got.MediaType != want || got.Size != 3 {
 			t.Errorf("OCIDescriptor(%s) = %v", in, got)
 		}
 	}
@@ -1079,7 +1142,8 @@ func FuzzArchive(f *testing.F) {
 	f.Add(archiveOf(f, dir))
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
-	for name, data := range map[string]string{"manifest.json": `[{"Config":"c","Layers":["l"]}]`, "c": `{"rootfs":{"diff_ids":["x"]}}`, "l": ""} {
+	for name, data := range map[string]string{"manifest.json": `[{"Config":"c","Layers":["l"]}]`,
+		"c": `{"rootfs":{"diff_ids":["x"]}}`, "l": ""} {
 		w.WriteHeader(&tar.Header{Name: name, Size: int64(len(data)), Mode: 0o644})
 		io.WriteString(w, data)
 	}
@@ -1093,7 +1157,8 @@ func FuzzArchive(f *testing.F) {
 		}
 		img, err := s.Resolve(t.Context(), "oci-layout://"+path, ResolveOptions{})
 		if err == nil {
-			if img.Descriptor.Digest.Validate() != nil || len(img.Manifest.Layers) != len(img.Config.RootFS.DiffIDs) {
+			if img.Descriptor.Digest.Validate() != nil ||
+				len(img.Manifest.Layers) != len(img.Config.RootFS.DiffIDs) {
 				t.Errorf("an image that is not valid was taken: %+v", img)
 			}
 		}
@@ -1152,7 +1217,8 @@ func TestOwners(t *testing.T) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for i := range 3 {
-		w.WriteHeader(&tar.Header{Name: fmt.Sprint("f", i), Mode: 0o644, Uid: 7 * i, Gid: 8 * i, Typeflag: tar.TypeReg})
+		w.WriteHeader(&tar.Header{Name: fmt.Sprint("f", i), Mode: 0o644, Uid: 7 * i, Gid: 8 * i,
+			Typeflag: tar.TypeReg})
 	}
 	w.Close()
 	m.man.Layers = append(m.man.Layers, m.add(ocispec.MediaTypeImageLayer, buf.Bytes()))
@@ -1179,7 +1245,8 @@ func TestOwners(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.SingleID {
-		if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "2 files of v1 belong to users without ids in /etc/subuid and /etc/subgid (f1 belongs to 7:8)") {
+		if len(warnings) != 1 || !strings.HasPrefix(warnings[0],
+			"2 files of v1 belong to users without ids in /etc/subuid and /etc/subgid (f1 belongs to 7:8)") {
 			t.Errorf("warnings: %q", warnings)
 		}
 		return
@@ -1189,7 +1256,8 @@ func TestOwners(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := fstree.Print(c.Dir, fstree.Show{Owners: true})
-	if want := "file f0 0644 root:root\nfile f1 0644 7:8\nfile f2 0644 14:16\n"; got != want || err != nil || len(warnings) != 0 {
+	if want := "file f0 0644 root:root\nfile f1 0644 7:8\nfile f2 0644 14:16\n"; got != want ||
+		err != nil || len(warnings) != 0 {
 		t.Errorf("got\n%s%v\nwant\n%s\nwarnings: %q", got, err, want, warnings)
 	}
 }

@@ -32,7 +32,8 @@ type files interface {
 
 // fromLayout reads an image from a layout or an archive. It stores the manifest and the
 // configuration; the layers are stored when they are needed.
-func (r *Resolver) fromLayout(ctx context.Context, loc location, want ocispec.Platform) (*Image, error) {
+func (r *Resolver) fromLayout(ctx context.Context, loc location,
+	want ocispec.Platform) (*Image, error) {
 	f, err := r.openFiles(ctx, loc.path)
 	if err != nil {
 		return nil, err
@@ -204,7 +205,8 @@ func indexArchive(ctx context.Context, f *os.File) (*archive, error) {
 			a.members[name] = member{off: off, size: h.Size}
 		case tar.TypeLink:
 			a.members[name] = member{link: path.Clean("/" + h.Linkname)[1:]}
-		case tar.TypeSymlink: // docker save makes a link for a layer that another image of the archive has
+		case tar.TypeSymlink:
+			// docker save makes a link for a layer that another image of the archive has
 			a.members[name] = member{link: path.Join("/", path.Dir(name), h.Linkname)[1:]}
 		}
 	}
@@ -223,7 +225,8 @@ func (a *archive) ambiguous(h *tar.Header, name string) error {
 		}
 	}
 	// No digest decides which of the two is meant.
-	if _, twice := a.members[name]; twice && (name == "manifest.json" || name == "index.json" || name == "oci-layout") {
+	if _, twice := a.members[name]; twice &&
+		(name == "manifest.json" || name == "index.json" || name == "oci-layout") {
 		return fmt.Errorf("the archive has %q twice", name)
 	}
 	return nil
@@ -274,7 +277,8 @@ func (b blobsOf) Open(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, e
 	}
 	if size != d.Size {
 		r.Close()
-		return nil, fmt.Errorf("blob %s is damaged: it has %d bytes, not %d", d.Digest, size, d.Size)
+		return nil, fmt.Errorf("blob %s is damaged: it has %d bytes, not %d",
+			d.Digest, size, d.Size)
 	}
 	return r, nil
 }
@@ -289,7 +293,8 @@ func (b blobsOf) sized(d digest.Digest) (ocispec.Descriptor, error) {
 }
 
 // fromIndex reads an image from an OCI layout.
-func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []byte, want ocispec.Platform) (*Image, error) {
+func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []byte,
+	want ocispec.Platform) (*Image, error) {
 	var index ocispec.Index
 	if err := ocijson.Unmarshal(data, &index); err != nil {
 		return nil, fmt.Errorf("index.json: %w", err)
@@ -305,7 +310,9 @@ func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []
 	if err != nil {
 		return nil, err
 	}
-	read := func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) { return r.document(ctx, src, d) }
+	read := func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+		return r.document(ctx, src, d)
+	}
 	var d ocispec.Descriptor
 	var manifest []byte
 	if root == nil {
@@ -360,14 +367,16 @@ func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, st
 	}
 	switch {
 	case loc.digest != "":
-		return nil, "", fmt.Errorf("no image %s: there is %s", loc.digest, listOf(digestsOf(entries)))
+		return nil, "", fmt.Errorf("no image %s: there is %s", loc.digest,
+			listOf(digestsOf(entries)))
 	case loc.tag != "":
 		return nil, "", fmt.Errorf("no image %q: there is %s", loc.tag, listOf(names))
 	case len(entries) == 0:
 		return nil, "", errors.New("the layout holds no image")
 	case len(entries) == 1:
 		e := entries[0]
-		return &e, cmpOr(e.Annotations["io.containerd.image.name"], e.Annotations[ocispec.AnnotationRefName], loc.path), nil
+		return &e, cmpOr(e.Annotations["io.containerd.image.name"],
+			e.Annotations[ocispec.AnnotationRefName], loc.path), nil
 	case untagged == len(entries):
 		return nil, loc.path, nil
 	}
@@ -412,7 +421,8 @@ func sameName(have, want string) bool {
 	if have == want {
 		return true
 	}
-	if i := strings.LastIndexByte(have, ':'); i >= 0 && !strings.Contains(have[i:], "/") && have[i+1:] == want {
+	if i := strings.LastIndexByte(have, ':'); i >= 0 &&
+		!strings.Contains(have[i:], "/") && have[i+1:] == want {
 		return true
 	}
 	a, err1 := store.Name(have)
@@ -422,7 +432,8 @@ func sameName(have, want string) bool {
 
 // fromDockerArchive reads an image from an archive of docker save, and makes the manifest, which
 // such an archive lacks.
-func (r *Resolver) fromDockerArchive(ctx context.Context, f files, loc location, data []byte) (*Image, error) {
+func (r *Resolver) fromDockerArchive(ctx context.Context, f files, loc location,
+	data []byte) (*Image, error) {
 	var list []dockerImage
 	if err := ocijson.Unmarshal(data, &list); err != nil {
 		return nil, fmt.Errorf("manifest.json: %w", err)
@@ -449,7 +460,8 @@ func (r *Resolver) fromDockerArchive(ctx context.Context, f files, loc location,
 		return nil, fmt.Errorf("manifest.json names %d layers, and the configuration %d", n, m)
 	}
 	src := members{files: f, names: map[digest.Digest]string{}}
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: c, Layers: []ocispec.Descriptor{}}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest, Config: c, Layers: []ocispec.Descriptor{}}
 	for i, l := range di.Layers {
 		d, err := layerMember(ctx, f, l, rootfs.RootFS.DiffIDs[i])
 		if err != nil {
@@ -493,13 +505,15 @@ func chooseDocker(list []dockerImage, loc location) (dockerImage, string, error)
 	}
 	switch {
 	case loc.digest != "":
-		return dockerImage{}, "", errors.New("an archive of docker save has no manifest digests to choose by")
+		return dockerImage{}, "",
+			errors.New("an archive of docker save has no manifest digests to choose by")
 	case loc.tag != "":
 		return dockerImage{}, "", fmt.Errorf("no image %q: there is %s", loc.tag, listOf(names))
 	case len(list) == 0:
 		return dockerImage{}, "", errors.New("the archive holds no image")
 	case len(list) > 1:
-		return dockerImage{}, "", fmt.Errorf("it holds several images, name one of them: %s", listOf(names))
+		return dockerImage{}, "", fmt.Errorf("it holds several images, name one of them: %s",
+			listOf(names))
 	}
 	return list[0], cmpOr(append(slices.Clone(list[0].RepoTags), loc.path)...), nil
 }
@@ -507,7 +521,8 @@ func chooseDocker(list []dockerImage, loc location) (dockerImage, string, error)
 // layerMember returns the descriptor of a layer of a docker archive. Nearly all are plain tar
 // files: their digest is the diff ID, and is verified when the layer is unpacked. The digest of
 // a compressed layer is computed here.
-func layerMember(ctx context.Context, f files, name string, diffID digest.Digest) (ocispec.Descriptor, error) {
+func layerMember(ctx context.Context, f files, name string,
+	diffID digest.Digest) (ocispec.Descriptor, error) {
 	body, size, err := f.open(name)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -517,7 +532,8 @@ func layerMember(ctx context.Context, f files, name string, diffID digest.Digest
 	head, _ := br.Peek(8)
 	compression := unpack.Detect(head)
 	if compression == unpack.None {
-		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: diffID, Size: size}, nil
+		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer,
+			Digest: diffID, Size: size}, nil
 	}
 	d, err := digest.FromReader(br)
 	if err != nil {

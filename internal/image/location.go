@@ -42,7 +42,8 @@ func parseLocation(ref string) (location, error) {
 			continue
 		}
 		// "oci:latest", "oci-archive:1" are valid image names.
-		if !strings.HasSuffix(scheme, "//") && !strings.Contains(rest, "/") && strings.Count(rest, ":") == 0 {
+		if !strings.HasSuffix(scheme, "//") && !strings.Contains(rest, "/") &&
+			strings.Count(rest, ":") == 0 {
 			break
 		}
 		l := location{docker: scheme == "docker-archive:"}

@@ -13,13 +13,16 @@ import (
 
 // Manifest returns the image of a manifest. The manifest is read from the store, or from the
 // place where from, another image of the same index, was found. from may be nil.
-func (r *Resolver) Manifest(ctx context.Context, name string, d ocispec.Descriptor, from *Image) (*Image, error) {
+func (r *Resolver) Manifest(ctx context.Context, name string, d ocispec.Descriptor,
+	from *Image) (*Image, error) {
 	origin := FromStore
 	read := r.store.Read
 	var src source
 	if from != nil && from.source != nil {
 		origin, src = from.Origin, from.source
-		read = func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) { return r.document(ctx, src, d) }
+		read = func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+			return r.document(ctx, src, d)
+		}
 	}
 	manifest, err := read(ctx, d)
 	if err != nil {

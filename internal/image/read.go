@@ -13,7 +13,8 @@ import (
 // Read calls use with the blob of one of an image's layers, as it is stored, and verifies its
 // digest. The caller must discard the result of use if Read returns an error. A blob from a
 // registry is stored on the way, one from a layout or an archive is not.
-func (r *Resolver) Read(ctx context.Context, img *Image, layer int, use func(io.Reader) error) error {
+func (r *Resolver) Read(ctx context.Context, img *Image, layer int,
+	use func(io.Reader) error) error {
 	d := img.Manifest.Layers[layer]
 	there, err := r.store.Exists(ctx, d)
 	if err != nil {

@@ -27,7 +27,8 @@ type Resolver struct {
 	snapshots *snapshot.Store
 	registry  *registry.Client
 
-	slots   chan struct{}                        // one for each layer that is being downloaded or unpacked
+	// one for each layer that is being downloaded or unpacked
+	slots   chan struct{}
 	chains  memo.Map[digest.Digest, snapshot.ID] // snapshots being made, by chain ID
 	blobs   memo.Map[digest.Digest, struct{}]    // blobs being downloaded
 	mu      sync.Mutex
@@ -49,7 +50,8 @@ type Options struct {
 
 // New returns a Resolver.
 func New(o Options) *Resolver {
-	return &Resolver{store: o.Store, cache: o.Cache, snapshots: o.Snapshots, registry: o.Registry, slots: make(chan struct{}, jobs)}
+	return &Resolver{store: o.Store, cache: o.Cache, snapshots: o.Snapshots, registry: o.Registry,
+		slots: make(chan struct{}, jobs)}
 }
 
 // ResolveOptions select an image.
@@ -110,10 +112,17 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 	img, err := r.fromRegistry(ctx, name, loc.name, o)
 	switch {
 	case errors.As(knownErr, &bad) && err != nil:
-		return nil, fmt.Errorf("image %s: %w", name, &store.BlobError{Digest: bad.Digest, Err: fmt.Errorf("%w, and the image cannot be fetched again (%v)", bad.Err, err), Remedy: remedy})
+		return nil, fmt.Errorf("image %s: %w", name,
+			&store.BlobError{Digest: bad.Digest,
+				Err:    fmt.Errorf("%w, and the image cannot be fetched again (%v)", bad.Err, err),
+				Remedy: remedy})
 	case errors.As(knownErr, &bad) && known == nil && !r.replaces(ctx, name, img):
-		return nil, fmt.Errorf("image %s: %w", name, &store.BlobError{Digest: bad.Digest, Err: fmt.Errorf("%w, and the registry has another image of that name", bad.Err), Remedy: remedy})
-	case err != nil && knownErr != nil && err.Error() == knownErr.Error(): // the store has the index of the registry
+		return nil, fmt.Errorf("image %s: %w", name,
+			&store.BlobError{Digest: bad.Digest,
+				Err:    fmt.Errorf("%w, and the registry has another image of that name", bad.Err),
+				Remedy: remedy})
+	case err != nil && knownErr != nil && err.Error() == knownErr.Error():
+		// the store has the index of the registry
 		return nil, err
 	case err != nil:
 		return nil, errors.Join(err, knownErr)
@@ -204,7 +213,8 @@ func digestOf(name string) digest.Digest {
 
 // fromStore reads an image whose manifest and configuration are in the store. Layers that the
 // store does not have are downloaded from the registry in the image's name.
-func (r *Resolver) fromStore(ctx context.Context, name string, origin Origin, root ocispec.Descriptor, want ocispec.Platform) (*Image, error) {
+func (r *Resolver) fromStore(ctx context.Context, name string, origin Origin,
+	root ocispec.Descriptor, want ocispec.Platform) (*Image, error) {
 	d, manifest, err := walk(ctx, r.store.Read, root, want)
 	if err != nil {
 		return nil, err
@@ -228,7 +238,8 @@ func (r *Resolver) fromStore(ctx context.Context, name string, origin Origin, ro
 }
 
 // walk returns the manifest for the platform, starting at an index.
-func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([]byte, error), d ocispec.Descriptor, want ocispec.Platform) (ocispec.Descriptor, []byte, error) {
+func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([]byte, error),
+	d ocispec.Descriptor, want ocispec.Platform) (ocispec.Descriptor, []byte, error) {
 	for range 4 {
 		data, err := read(ctx, d)
 		if err != nil {
@@ -244,7 +255,8 @@ func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([
 		if err := ocijson.Unmarshal(data, &doc); err != nil {
 			return d, nil, fmt.Errorf("index %s: %w", d.Digest, err)
 		}
-		if d, err = registry.Pick(registry.WithPlatforms(ctx, doc.Manifests, read), want); err != nil {
+		if d, err = registry.Pick(registry.WithPlatforms(ctx, doc.Manifests, read),
+			want); err != nil {
 			return d, nil, err
 		}
 	}
@@ -258,7 +270,8 @@ func address(name string, p ocispec.Platform) string {
 
 // remembered returns the image of a registry's earlier answer for this name, nil if there is
 // none. It returns an error if the image's documents cannot be read.
-func (r *Resolver) remembered(ctx context.Context, name string, p ocispec.Platform) (*Image, error) {
+func (r *Resolver) remembered(ctx context.Context, name string,
+	p ocispec.Platform) (*Image, error) {
 	rec, ok := r.cache.Remote(address(name, p))
 	if !ok {
 		return nil, nil
@@ -276,7 +289,8 @@ func (r *Resolver) remembered(ctx context.Context, name string, p ocispec.Platfo
 
 // fromRegistry asks the registry. written is the name as the user wrote it, which matters for
 // short names.
-func (r *Resolver) fromRegistry(ctx context.Context, name, written string, o ResolveOptions) (*Image, error) {
+func (r *Resolver) fromRegistry(ctx context.Context, name, written string,
+	o ResolveOptions) (*Image, error) {
 	if img := r.unchanged(ctx, name, written, o); img != nil {
 		return img, nil
 	}
@@ -293,7 +307,8 @@ func (r *Resolver) fromRegistry(ctx context.Context, name, written string, o Res
 	if err != nil {
 		return nil, fmt.Errorf("image %s: configuration: %w", found.Name, err)
 	}
-	img, err := parse(found.Name, FromRegistry, found.Root().Descriptor, m.Descriptor, m.Data, config)
+	img, err := parse(found.Name, FromRegistry, found.Root().Descriptor,
+		m.Descriptor, m.Data, config)
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +320,8 @@ func (r *Resolver) fromRegistry(ctx context.Context, name, written string, o Res
 			return nil, fmt.Errorf("image %s: %w", found.Name, err)
 		}
 	}
-	if err := r.cache.PutRemote(address(name, o.Platform), cache.Finding{Name: found.Name, Root: &img.Root}); err != nil {
+	if err := r.cache.PutRemote(address(name, o.Platform),
+		cache.Finding{Name: found.Name, Root: &img.Root}); err != nil {
 		return nil, fmt.Errorf("image %s: %w", found.Name, err)
 	}
 	img.source = found.Source

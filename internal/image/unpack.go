@@ -33,7 +33,8 @@ type UnpackOptions struct {
 // without layers. A layer whose snapshot exists is neither fetched nor unpacked; cached reports
 // whether all existed. The digests of the compressed and of the uncompressed layers are
 // verified. A layer that does not match leaves neither a snapshot nor a blob.
-func (r *Resolver) Unpack(ctx context.Context, img *Image, o UnpackOptions) (top snapshot.ID, cached bool, err error) {
+func (r *Resolver) Unpack(ctx context.Context, img *Image,
+	o UnpackOptions) (top snapshot.ID, cached bool, err error) {
 	u := r.newUnpacking(img, o)
 	top, from := u.deepest()
 	if from == len(u.chains) {
@@ -66,7 +67,8 @@ func (r *Resolver) Ensure(ctx context.Context, img *Image, o UnpackOptions) erro
 
 // Pull resolves an image by asking the registry, brings all of its blobs into the store and
 // names it there.
-func (r *Resolver) Pull(ctx context.Context, ref string, ro ResolveOptions, o UnpackOptions) (*Image, error) {
+func (r *Resolver) Pull(ctx context.Context, ref string, ro ResolveOptions,
+	o UnpackOptions) (*Image, error) {
 	ro.Pull = true
 	img, err := r.Resolve(ctx, ref, ro)
 	if err != nil {
@@ -191,7 +193,8 @@ func (u *unpacking) release() { <-u.r.slots }
 
 // claimed makes a layer's snapshot, or waits for the goroutine that makes it. If that one is
 // cancelled, claimed makes the snapshot.
-func (u *unpacking) claimed(ctx context.Context, i int, parent, f *memo.Call[snapshot.ID], mine bool) (snapshot.ID, error) {
+func (u *unpacking) claimed(ctx context.Context, i int, parent, f *memo.Call[snapshot.ID],
+	mine bool) (snapshot.ID, error) {
 	key := u.chains[i]
 	for !mine {
 		id, err := f.Wait(ctx)
@@ -212,7 +215,8 @@ func (u *unpacking) claimed(ctx context.Context, i int, parent, f *memo.Call[sna
 
 // layered unpacks a layer without its parent. The caller has acquired a slot; layered releases
 // it.
-func (u *unpacking) layered(ctx context.Context, i int, parent *memo.Call[snapshot.ID]) (snapshot.ID, error) {
+func (u *unpacking) layered(ctx context.Context, i int,
+	parent *memo.Call[snapshot.ID]) (snapshot.ID, error) {
 	release := sync.OnceFunc(u.release)
 	defer release()
 	if id, ok := u.existing(u.chains[i]); ok { // it may have been made in the meantime
@@ -226,7 +230,8 @@ func (u *unpacking) layered(ctx context.Context, i int, parent *memo.Call[snapsh
 	}
 	below, err := parent.Wait(ctx)
 	if err == nil && alone {
-		t := diff.Tree{Dir: work.active.Upper(), Lower: u.r.snapshots.Dirs(below), UserXattr: work.active.Changes().UserXattr}
+		t := diff.Tree{Dir: work.active.Upper(), Lower: u.r.snapshots.Dirs(below),
+			UserXattr: work.active.Changes().UserXattr}
 		err = diff.Inherit(t, work.applied)
 	}
 	if err != nil && alone {
@@ -242,7 +247,8 @@ func (u *unpacking) layered(ctx context.Context, i int, parent *memo.Call[snapsh
 		}
 	}
 	id := snapshot.ID(u.chains[i].Encoded())
-	if err := work.active.CommitOn(ctx, id, below, !slices.Contains(work.applied.Implied, ".")); err != nil {
+	if err := work.active.CommitOn(ctx, id, below,
+		!slices.Contains(work.applied.Implied, ".")); err != nil {
 		return "", errors.Join(err, work.active.Discard())
 	}
 	return id, u.record(u.chains[i], id)
@@ -250,7 +256,8 @@ func (u *unpacking) layered(ctx context.Context, i int, parent *memo.Call[snapsh
 
 // sequential unpacks one layer after the other, each on a copy of its parent. Meanwhile the
 // following layers are downloaded.
-func (u *unpacking) sequential(ctx context.Context, base snapshot.ID, from int) (snapshot.ID, error) {
+func (u *unpacking) sequential(ctx context.Context, base snapshot.ID,
+	from int) (snapshot.ID, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	if from+1 < len(u.chains) {
 		g.Go(func() error { return u.fetch(ctx, u.img.Manifest.Layers[from+1:]) })
@@ -270,7 +277,8 @@ func (u *unpacking) sequential(ctx context.Context, base snapshot.ID, from int) 
 }
 
 // onto makes a layer's snapshot on an existing parent.
-func (u *unpacking) onto(ctx context.Context, i int, parent snapshot.ID) (id snapshot.ID, err error) {
+func (u *unpacking) onto(ctx context.Context, i int,
+	parent snapshot.ID) (id snapshot.ID, err error) {
 	key := u.chains[i]
 	for {
 		f, mine := u.r.chains.Claim(key)
@@ -305,7 +313,8 @@ type unpacked struct {
 
 // unpack unpacks a layer: alone, or (full) with the layers below it visible. If its blob in the
 // store turns out to be damaged, it is fetched once more.
-func (u *unpacking) unpack(ctx context.Context, i int, parent snapshot.ID, full bool) (unpacked, error) {
+func (u *unpacking) unpack(ctx context.Context, i int, parent snapshot.ID,
+	full bool) (unpacked, error) {
 	d := u.img.Manifest.Layers[i]
 	var bad error
 	for try := 0; ; try++ {
@@ -313,7 +322,8 @@ func (u *unpacking) unpack(ctx context.Context, i int, parent snapshot.ID, full 
 		if err == nil {
 			return w, nil
 		}
-		if stored && try == 0 && (errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrNotFound)) {
+		if stored && try == 0 && (errors.Is(err, store.ErrDamaged) ||
+			errors.Is(err, store.ErrNotFound)) {
 			bad = err
 			continue
 		}
@@ -324,7 +334,8 @@ func (u *unpacking) unpack(ctx context.Context, i int, parent snapshot.ID, full 
 	}
 }
 
-func (u *unpacking) unpackOnce(ctx context.Context, i int, parent snapshot.ID, full bool) (w unpacked, stored bool, err error) {
+func (u *unpacking) unpackOnce(ctx context.Context, i int, parent snapshot.ID,
+	full bool) (w unpacked, stored bool, err error) {
 	d, want := u.img.Manifest.Layers[i], u.img.Config.RootFS.DiffIDs[i]
 	active, err := u.r.snapshots.Prepare(ctx, parent)
 	if err != nil {
@@ -362,7 +373,8 @@ func (u *unpacking) unpackOnce(ctx context.Context, i int, parent snapshot.ID, f
 			return err
 		}
 		if a.DiffID != want {
-			return fmt.Errorf("its content has the digest %s, and the configuration says %s", a.DiffID, want)
+			return fmt.Errorf("its content has the digest %s, and the configuration says %s",
+				a.DiffID, want)
 		}
 		w.applied = a
 		return nil
@@ -437,7 +449,8 @@ func (u *unpacking) warn() {
 	}
 	if u.skips > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
-			"%d devices or extended attributes of %s cannot be made without root and were left out", u.skips, u.img.Name)})
+			"%d devices or extended attributes of %s cannot be made without root and were left out",
+			u.skips, u.img.Name)})
 	}
 }
 
@@ -465,7 +478,8 @@ func (u *unpacking) fetch(ctx context.Context, layers []ocispec.Descriptor) erro
 // read calls use with a blob's bytes, and stores the blob if the store does not have it. stored
 // reports whether the store had it before. With a nil use, a blob that is in the store is not
 // read.
-func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor, use func(io.Reader) error) (stored bool, err error) {
+func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor,
+	use func(io.Reader) error) (stored bool, err error) {
 	for {
 		ok, err := u.r.store.Exists(ctx, d)
 		if err != nil {
@@ -511,7 +525,8 @@ func (u *unpacking) repairStored(ctx context.Context, d ocispec.Descriptor) erro
 	return r.Close()
 }
 
-func (u *unpacking) readStored(ctx context.Context, d ocispec.Descriptor, use func(io.Reader) error) error {
+func (u *unpacking) readStored(ctx context.Context, d ocispec.Descriptor,
+	use func(io.Reader) error) error {
 	if use == nil {
 		return nil
 	}
@@ -524,7 +539,8 @@ func (u *unpacking) readStored(ctx context.Context, d ocispec.Descriptor, use fu
 }
 
 // download stores a blob while use reads it.
-func (u *unpacking) download(ctx context.Context, d ocispec.Descriptor, use func(io.Reader) error) error {
+func (u *unpacking) download(ctx context.Context, d ocispec.Descriptor,
+	use func(io.Reader) error) error {
 	return u.r.store.IngestAs(ctx, d, func(w io.Writer) error {
 		body, err := u.img.source.Open(ctx, d)
 		if err != nil {
@@ -539,7 +555,8 @@ func (u *unpacking) download(ctx context.Context, d ocispec.Descriptor, use func
 
 // watch reports the progress of reading a blob.
 func (u *unpacking) watch(r io.Reader, what string, d ocispec.Descriptor) (io.Reader, func()) {
-	w := &watched{r: r, sink: u.o.Sink, p: event.Progress{ID: u.o.ID, Part: what + " " + d.Digest.String(), Total: d.Size}}
+	w := &watched{r: r, sink: u.o.Sink, p: event.Progress{ID: u.o.ID,
+		Part: what + " " + d.Digest.String(), Total: d.Size}}
 	w.report(time.Now())
 	return w, func() {
 		w.p.Done = true

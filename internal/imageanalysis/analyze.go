@@ -29,7 +29,8 @@ type Options struct {
 }
 
 // Analyze finds out what of an image is waste. Layers whose tables are kept are not read.
-func Analyze(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o Options) (*analyze.Report, error) {
+func Analyze(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image,
+	o Options) (*analyze.Report, error) {
 	in, err := analyzeInput(ctx, s, images, img, o)
 	if err != nil {
 		return nil, fmt.Errorf("analyze %s: %w", img.Name, err)
@@ -41,8 +42,10 @@ func Analyze(ctx context.Context, s *state.State, images *image.Resolver, img *i
 	return r, nil
 }
 
-func analyzeInput(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o Options) (analyze.Input, error) {
-	in := analyze.Input{Image: img.Name, Digest: img.Descriptor.Digest.String(), Platform: parser.FormatPlatform(img.Platform)}
+func analyzeInput(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image,
+	o Options) (analyze.Input, error) {
+	in := analyze.Input{Image: img.Name, Digest: img.Descriptor.Digest.String(),
+		Platform: parser.FormatPlatform(img.Platform)}
 	rec := recordOf(s, img.Manifest.Config.Digest)
 	end, err := baseEnd(ctx, images, img, rec, o)
 	if err != nil {
@@ -55,8 +58,11 @@ func analyzeInput(ctx context.Context, s *state.State, images *image.Resolver, i
 	}
 	for i, d := range img.Manifest.Layers {
 		in.Layers = append(in.Layers, analyze.LayerInput{
-			Digest: d.Digest.String(), DiffID: img.Config.RootFS.DiffIDs[i].String(), Compressed: d.Size,
-			Table: func(ctx context.Context) (*analyze.Table, error) { return layerTable(ctx, s, images, img, i) },
+			Digest: d.Digest.String(), DiffID: img.Config.RootFS.DiffIDs[i].String(),
+			Compressed: d.Size,
+			Table: func(ctx context.Context) (*analyze.Table, error) {
+				return layerTable(ctx, s, images, img, i)
+			},
 		})
 	}
 	return in, nil
@@ -64,7 +70,8 @@ func analyzeInput(ctx context.Context, s *state.State, images *image.Resolver, i
 
 // layerTable is the table of a layer: the one that is kept, or one that is made by reading the
 // layer, and then kept.
-func layerTable(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, layer int) (t *analyze.Table, err error) {
+func layerTable(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image,
+	layer int) (t *analyze.Table, err error) {
 	d := img.Manifest.Layers[layer].Digest
 	if t := table(s, d); t != nil {
 		return t, nil
@@ -185,7 +192,8 @@ const registryPatience = 15 * time.Second
 
 // baseEnd finds out where the base of an image ends. What the user says comes first: it was said
 // about this image, now.
-func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec *Record, o Options) (ending, error) {
+func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec *Record,
+	o Options) (ending, error) {
 	if o.Base == noBase {
 		return ending{base: analyze.Base{Source: analyze.BaseGiven}}, nil
 	}
@@ -195,15 +203,18 @@ func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec 
 			return ending{}, fmt.Errorf("base: %w", err)
 		}
 		if !basedOn(img, base) {
-			return ending{}, fmt.Errorf("it is not based on %s: its first layers are others", o.Base)
+			return ending{}, fmt.Errorf("it is not based on %s: its first layers are others",
+				o.Base)
 		}
 		return endOf(img, base, analyze.BaseGiven), nil
 	}
 	if rec != nil && rec.Base.History+len(rec.Steps) == len(img.Config.History) {
-		b := analyze.Base{Name: rec.Base.Name, Digest: rec.Base.Digest, Layers: rec.Base.Layers, Source: analyze.BaseRecord}
+		b := analyze.Base{Name: rec.Base.Name, Digest: rec.Base.Digest, Layers: rec.Base.Layers,
+			Source: analyze.BaseRecord}
 		return ending{b, rec.Base.History}, nil
 	}
-	name, d := img.Manifest.Annotations[ocispec.AnnotationBaseImageName], img.Manifest.Annotations[ocispec.AnnotationBaseImageDigest]
+	name, d := img.Manifest.Annotations[ocispec.AnnotationBaseImageName],
+		img.Manifest.Annotations[ocispec.AnnotationBaseImageDigest]
 	note := ""
 	if name != "" || d != "" {
 		base, err := annotated(ctx, images, img, name, d)
@@ -217,7 +228,8 @@ func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec 
 			}
 			return end, nil
 		default:
-			note = fmt.Sprintf("its first layers are not those of the base that it names, %s; ", name)
+			note = fmt.Sprintf("its first layers are not those of the base that it names, %s; ",
+				name)
 		}
 	}
 	end := guess(img)
@@ -226,7 +238,8 @@ func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec 
 }
 
 // annotated finds the base that annotations name.
-func annotated(ctx context.Context, images *image.Resolver, img *image.Image, name, d string) (*image.Image, error) {
+func annotated(ctx context.Context, images *image.Resolver, img *image.Image, name,
+	d string) (*image.Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, registryPatience)
 	defer cancel()
 	ref := name
@@ -239,7 +252,8 @@ func annotated(ctx context.Context, images *image.Resolver, img *image.Image, na
 		ref = name + "@" + d
 	}
 	if image.IsPath(ref) {
-		return nil, fmt.Errorf("%q is not the name of an image", ref) // an image must not make us read files
+		// an image must not make us read files
+		return nil, fmt.Errorf("%q is not the name of an image", ref)
 	}
 	return images.Resolve(ctx, ref, image.ResolveOptions{Platform: img.Platform})
 }
@@ -250,8 +264,10 @@ func basedOn(img, base *image.Image) bool {
 }
 
 func endOf(img, base *image.Image, source analyze.BaseSource) ending {
-	b := analyze.Base{Name: base.Name, Digest: base.Descriptor.Digest.String(), Layers: len(base.Manifest.Layers), Source: source}
-	return ending{b, historyOfLayers(img.Config.History, len(base.Manifest.Layers), len(base.Config.History))}
+	b := analyze.Base{Name: base.Name, Digest: base.Descriptor.Digest.String(),
+		Layers: len(base.Manifest.Layers), Source: source}
+	return ending{b, historyOfLayers(img.Config.History, len(base.Manifest.Layers),
+		len(base.Config.History))}
 }
 
 // historyOfLayers is how many entries of a history belong to the first layers: as many as the
@@ -281,11 +297,14 @@ func guess(img *image.Image) ending {
 	history := img.Config.History
 	at, note := 0, "nothing in the history looks like the end of a base, so every layer counts as one's own"
 	layersAfter := func(i int) bool {
-		return slices.ContainsFunc(history[i:], func(h ocispec.History) bool { return !h.EmptyLayer })
+		return slices.ContainsFunc(history[i:],
+			func(h ocispec.History) bool { return !h.EmptyLayer })
 	}
 	for i, h := range history {
-		by := strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(h.CreatedBy, "/bin/sh -c "), "#(nop)"))
-		if h.EmptyLayer && (strings.HasPrefix(by, "CMD") || strings.HasPrefix(by, "ENTRYPOINT")) && layersAfter(i+1) {
+		by := strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(h.CreatedBy, "/bin/sh -c "),
+			"#(nop)"))
+		if h.EmptyLayer && (strings.HasPrefix(by, "CMD") || strings.HasPrefix(by, "ENTRYPOINT")) &&
+			layersAfter(i+1) {
 			at, note = i+1, "the base seems to end where the history last names a command before a layer"
 		}
 	}
@@ -316,7 +335,8 @@ func instructions(img *image.Image, end ending, rec *Record) []analyze.Instructi
 	history, layer := img.Config.History, 0
 	own := end.history
 	add := func(h ocispec.History, owner analyze.Owner, last int) {
-		ins := analyze.Instruction{Text: instructionText(h.CreatedBy), Created: h.Created, Owner: owner, Layer: -1}
+		ins := analyze.Instruction{Text: instructionText(h.CreatedBy), Created: h.Created,
+			Owner: owner, Layer: -1}
 		if !h.EmptyLayer && layer < last {
 			ins.Layer = layer
 			layer++

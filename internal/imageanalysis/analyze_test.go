@@ -23,7 +23,8 @@ func imageOf(lines ...string) *image.Image {
 		}
 		text, empty := strings.CutPrefix(line[:at], "-")
 		created := time.Unix(1700000000, 0).Add(time.Duration(hours) * time.Hour)
-		img.Config.History = append(img.Config.History, ocispec.History{CreatedBy: text, EmptyLayer: empty, Created: &created})
+		img.Config.History = append(img.Config.History,
+			ocispec.History{CreatedBy: text, EmptyLayer: empty, Created: &created})
 		if !empty {
 			img.Manifest.Layers = append(img.Manifest.Layers, ocispec.Descriptor{})
 		}
@@ -38,16 +39,21 @@ func TestGuess(t *testing.T) {
 		layers, history int
 	}{
 		{"nothing", imageOf(), 0, 0},
-		{"a base ends with its command", imageOf("ADD rootfs @0", "-CMD [\"bash\"] @0", "RUN mine @0", "-CMD [\"app\"] @0"), 1, 2},
-		{"as docker's old builder wrote it", imageOf("/bin/sh -c #(nop) ADD file:1 in /  @0", "-/bin/sh -c #(nop)  CMD [\"sh\"] @0", "/bin/sh -c mine @0"), 1, 2},
-		{"a base on a base", imageOf("ADD rootfs @0", "-CMD [\"bash\"] @0", "RUN python @5", "-CMD [\"python\"] @5", "COPY . . @9"), 2, 4},
+		{"a base ends with its command", imageOf("ADD rootfs @0", "-CMD [\"bash\"] @0",
+			"RUN mine @0", "-CMD [\"app\"] @0"), 1, 2},
+		{"as docker's old builder wrote it",
+			imageOf("/bin/sh -c #(nop) ADD file:1 in /  @0", "-/bin/sh -c #(nop)  CMD [\"sh\"] @0",
+				"/bin/sh -c mine @0"), 1, 2},
+		{"a base on a base", imageOf("ADD rootfs @0", "-CMD [\"bash\"] @0", "RUN python @5",
+			"-CMD [\"python\"] @5", "COPY . . @9"), 2, 4},
 		{"a command of one's own only", imageOf("COPY a / @0", "-CMD [\"a\"] @0"), 0, 0},
 		{"the longest wait", imageOf("one @0", "two @2", "three @200", "four @202"), 2, 2},
 		{"no wait", imageOf("one @0", "two @1"), 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			end := guess(c.img)
-			if end.base.Layers != c.layers || end.history != c.history || end.base.Source != analyze.BaseGuess || end.base.Note == "" {
+			if end.base.Layers != c.layers || end.history != c.history ||
+				end.base.Source != analyze.BaseGuess || end.base.Note == "" {
 				t.Errorf("guess = %+v, want %d layers, %d entries", end, c.layers, c.history)
 			}
 		})
@@ -55,10 +61,13 @@ func TestGuess(t *testing.T) {
 }
 
 func TestInstructions(t *testing.T) {
-	img := imageOf("ADD rootfs @0", "-CMD [\"bash\"] @0", "RUN /bin/sh -c make   it # buildkit @1", "-ENV A=1 @1", "COPY . /a # buildkit @1")
-	img.Manifest.Layers = append(img.Manifest.Layers, ocispec.Descriptor{}) // one that the history does not know of
+	img := imageOf("ADD rootfs @0", "-CMD [\"bash\"] @0", "RUN /bin/sh -c make   it # buildkit @1",
+		"-ENV A=1 @1", "COPY . /a # buildkit @1")
+	// one that the history does not know of
+	img.Manifest.Layers = append(img.Manifest.Layers, ocispec.Descriptor{})
 	rec := &Record{Base: RecordedBase{Layers: 1, History: 2}, Steps: []RecordStep{
-		{Text: "RUN make it", Line: 2, End: 3, Earlier: true, Stage: "first"}, {Text: "ENV A=1", Line: 4, End: 4}, {Text: "COPY . /a", Line: 5, End: 5},
+		{Text: "RUN make it", Line: 2, End: 3, Earlier: true, Stage: "first"},
+		{Text: "ENV A=1", Line: 4, End: 4}, {Text: "COPY . /a", Line: 5, End: 5},
 	}}
 	end := ending{base: analyze.Base{Layers: 1}, history: 2}
 	for _, c := range []struct {
@@ -67,11 +76,14 @@ func TestInstructions(t *testing.T) {
 		rec  *Record
 		want string
 	}{
-		{"with a record", end, rec, "base 0 0 ADD rootfs|base -1 0 CMD [\"bash\"]|stage 1 2 RUN make it|own -1 4 ENV A=1|own 2 5 COPY . /a|own 3 0 (not in the history)"},
+		{"with a record", end, rec,
+			"base 0 0 ADD rootfs|base -1 0 CMD [\"bash\"]|stage 1 2 RUN make it|own -1 4 ENV A=1|own 2 5 COPY . /a|own 3 0 (not in the history)"},
 		{"without", end, nil, "base 0 0 ADD rootfs|base -1 0 CMD [\"bash\"]|own 1 0 RUN make it|own -1 0 ENV A=1|own 2 0 COPY . /a|own 3 0 (not in the history)"},
-		{"a base that the history says less of", ending{base: analyze.Base{Layers: 2}, history: 2}, nil,
+		{"a base that the history says less of",
+			ending{base: analyze.Base{Layers: 2}, history: 2}, nil,
 			"base 0 0 ADD rootfs|base -1 0 CMD [\"bash\"]|base 1 0 (not in the history)|own 2 0 RUN make it|own -1 0 ENV A=1|own 3 0 COPY . /a"},
-		{"another base than the recorded one", ending{}, rec, "own 0 0 ADD rootfs|own -1 0 CMD [\"bash\"]|stage 1 2 RUN make it|own -1 4 ENV A=1|own 2 5 COPY . /a|own 3 0 (not in the history)"},
+		{"another base than the recorded one", ending{}, rec,
+			"own 0 0 ADD rootfs|own -1 0 CMD [\"bash\"]|stage 1 2 RUN make it|own -1 4 ENV A=1|own 2 5 COPY . /a|own 3 0 (not in the history)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string

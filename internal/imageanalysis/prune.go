@@ -59,7 +59,8 @@ type PrunedLayer struct {
 // layers, their history and the configuration stay; before anything is returned the new layers are
 // read again, and what they show is compared with what the old ones showed. The new image is in the
 // store, without a name.
-func Prune(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneOptions) (*Pruned, error) {
+func Prune(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image,
+	o PruneOptions) (*Pruned, error) {
 	p := &pruning{s: s, images: images, img: img, dryRun: o.DryRun, level: o.Level}
 	res, err := p.run(ctx, o)
 	if err != nil {
@@ -120,7 +121,8 @@ func (p *pruning) run(ctx context.Context, o PruneOptions) (*Pruned, error) {
 	for i, l := range p.layers {
 		if l.table != nil {
 			before := p.img.Manifest.Layers[i].Size
-			res.Layers = append(res.Layers, PrunedLayer{Layer: i, Instruction: instruction[i].Text, Before: before, After: l.descriptor.Size})
+			res.Layers = append(res.Layers, PrunedLayer{Layer: i, Instruction: instruction[i].Text,
+				Before: before, After: l.descriptor.Size})
 			res.Compressed += before - l.descriptor.Size
 		}
 	}
@@ -175,7 +177,8 @@ func (p *pruning) layer(ctx context.Context, i int) error {
 			return err
 		})
 		err = p.images.Read(ctx, p.img, i, func(r io.Reader) error {
-			return analyze.Rewrite(ctx, r, p.plan.Layers[i], p.plan.Dirs[i], io.MultiWriter(c, hash, scanned))
+			return analyze.Rewrite(ctx, r, p.plan.Layers[i], p.plan.Dirs[i],
+				io.MultiWriter(c, hash, scanned))
 		})
 		scanned.CloseWithError(err)
 		if scanErr := g.Wait(); err == nil {
@@ -216,7 +219,8 @@ func compressorOf(mediaType string, level int, w io.Writer) (io.WriteCloser, err
 	case strings.HasSuffix(mediaType, "gzip"):
 		return gzip.NewWriterLevel(w, cmp.Or(level, pruneGzipLevel))
 	case strings.HasSuffix(mediaType, "zstd"):
-		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(cmp.Or(level, pruneZstdLevel))))
+		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1),
+			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(cmp.Or(level, pruneZstdLevel))))
 	}
 	return plainWriter{w}, nil
 }
@@ -282,7 +286,8 @@ func (p *pruning) write(ctx context.Context, res *Pruned) error {
 	return err
 }
 
-func (p *pruning) document(ctx context.Context, d ocispec.Descriptor) (map[string]json.RawMessage, error) {
+func (p *pruning) document(ctx context.Context,
+	d ocispec.Descriptor) (map[string]json.RawMessage, error) {
 	data, err := p.s.Store.Read(ctx, d)
 	if err != nil {
 		return nil, err

@@ -34,8 +34,10 @@ type PrunedPlatform struct {
 // PruneIndex removes the dead bytes of all images of the index in which img was found. The index
 // keeps its other entries, except attestations of images that changed. The new index is in the
 // store, without a name.
-func PruneIndex(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image, o PruneOptions) (*PrunedIndex, error) {
-	p := &indexPruning{s: s, images: images, img: img, o: o, res: &PrunedIndex{}, changed: map[digest.Digest]ocispec.Descriptor{}}
+func PruneIndex(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image,
+	o PruneOptions) (*PrunedIndex, error) {
+	p := &indexPruning{s: s, images: images, img: img, o: o, res: &PrunedIndex{},
+		changed: map[digest.Digest]ocispec.Descriptor{}}
 	root, err := p.index(ctx, img.Root, 0)
 	p.res.Root = root
 	return p.res, err
@@ -55,7 +57,8 @@ type indexPruning struct {
 const maxIndexes = 4
 
 // index rewrites one index.
-func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
+func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor,
+	depth int) (ocispec.Descriptor, error) {
 	if depth == maxIndexes {
 		return d, fmt.Errorf("index %s: indexes are nested more than %d deep", d.Digest, maxIndexes)
 	}
@@ -65,7 +68,8 @@ func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor, depth in
 	}
 	var doc map[string]json.RawMessage
 	var entries []ocispec.Descriptor
-	var raw []map[string]json.RawMessage // the same, including fields that this program does not know
+	// the same, including fields that this program does not know
+	var raw []map[string]json.RawMessage
 	if err := ocijson.Unmarshal(data, &doc); err != nil {
 		return d, fmt.Errorf("index %s: %w", d.Digest, err)
 	}
@@ -106,7 +110,8 @@ func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor, depth in
 }
 
 // entry rewrites the object that one entry of an index names.
-func (p *indexPruning) entry(ctx context.Context, d ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
+func (p *indexPruning) entry(ctx context.Context, d ocispec.Descriptor,
+	depth int) (ocispec.Descriptor, error) {
 	if registry.IsIndex(d.MediaType) {
 		return p.index(ctx, d, depth+1)
 	}
@@ -160,7 +165,8 @@ func (p *indexPruning) attestsOther(d ocispec.Descriptor) bool {
 }
 
 // dropAttestations leaves out the attestations of images that changed.
-func (p *indexPruning) dropAttestations(entries []ocispec.Descriptor, raw []map[string]json.RawMessage) []map[string]json.RawMessage {
+func (p *indexPruning) dropAttestations(entries []ocispec.Descriptor,
+	raw []map[string]json.RawMessage) []map[string]json.RawMessage {
 	var kept []map[string]json.RawMessage
 	for i, e := range entries {
 		if !p.attestsOther(e) {

@@ -35,7 +35,8 @@ func (s imageStore) json(mediaType string, v any) ocispec.Descriptor {
 
 func (s imageStore) blob(mediaType string, data []byte) ocispec.Descriptor {
 	s.t.Helper()
-	d, err := s.Ingest(s.t.Context(), mediaType, func(w io.Writer) error { _, err := w.Write(data); return err })
+	d, err := s.Ingest(s.t.Context(), mediaType,
+		func(w io.Writer) error { _, err := w.Write(data); return err })
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -58,12 +59,14 @@ func (s imageStore) read(d ocispec.Descriptor, v any) {
 func (s imageStore) image(p ocispec.Platform, layers ...[][2]string) ocispec.Descriptor {
 	s.t.Helper()
 	c := ocispec.Image{Platform: p, RootFS: ocispec.RootFS{Type: "layers"}}
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest}
 	for _, files := range layers {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
 		for _, f := range files {
-			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f[0], Mode: 0o644, Size: int64(len(f[1]))}); err != nil {
+			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f[0], Mode: 0o644,
+				Size: int64(len(f[1]))}); err != nil {
 				s.t.Fatal(err)
 			}
 			if _, err := w.Write([]byte(f[1])); err != nil {
@@ -76,8 +79,9 @@ func (s imageStore) image(p ocispec.Platform, layers ...[][2]string) ocispec.Des
 		c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, digest.FromBytes(b.Bytes()))
 		l := s.blob(ocispec.MediaTypeImageLayer, b.Bytes())
 		l.Annotations = map[string]string{
-			"containerd.io/snapshot/stargz/toc.digest": "sha256:old", "io.github.containers.zstd-chunked.manifest-checksum": "sha256:old",
-			"org.opencontainers.image.title": "a layer",
+			"containerd.io/snapshot/stargz/toc.digest":            "sha256:old",
+			"io.github.containers.zstd-chunked.manifest-checksum": "sha256:old",
+			"org.opencontainers.image.title":                      "a layer",
 		}
 		l.URLs, l.Data = []string{"https://example.com/old"}, []byte("old")
 		m.Layers = append(m.Layers, l)
@@ -94,11 +98,14 @@ func (s imageStore) attestation(of ocispec.Descriptor) ocispec.Descriptor {
 	p := ocispec.Platform{OS: "unknown", Architecture: "unknown"}
 	d := s.json(ocispec.MediaTypeImageManifest, ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		Config: s.json(ocispec.MediaTypeImageConfig, ocispec.Image{Platform: p, RootFS: ocispec.RootFS{Type: "layers"}}),
-		Layers: []ocispec.Descriptor{s.blob("application/vnd.in-toto+json", []byte("about "+of.Digest))},
+		Config: s.json(ocispec.MediaTypeImageConfig,
+			ocispec.Image{Platform: p, RootFS: ocispec.RootFS{Type: "layers"}}),
+		Layers: []ocispec.Descriptor{s.blob("application/vnd.in-toto+json",
+			[]byte("about "+of.Digest))},
 	})
 	d.Platform = &p
-	d.Annotations = map[string]string{attestationType: "attestation-manifest", attestationDigest: string(of.Digest)}
+	d.Annotations = map[string]string{attestationType: "attestation-manifest",
+		attestationDigest: string(of.Digest)}
 	return d
 }
 
@@ -110,7 +117,8 @@ func newImageStore(t *testing.T) (imageStore, *state.State, *image.Resolver) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return imageStore{t, st}, &state.State{Root: dir, Store: st, Cache: new(cache.Cache)}, image.New(image.Options{Store: st, Cache: new(cache.Cache)})
+	return imageStore{t, st}, &state.State{Root: dir, Store: st, Cache: new(cache.Cache)},
+		image.New(image.Options{Store: st, Cache: new(cache.Cache)})
 }
 
 // TestPruneIndex: an index stays an index, each of its images is pruned, and annotations about the
@@ -122,9 +130,11 @@ func TestPruneIndex(t *testing.T) {
 	arm := s.image(ocispec.Platform{OS: "linux", Architecture: "arm64"}, wasted...)
 	clean := s.image(ocispec.Platform{OS: "linux", Architecture: "s390x"}, wasted[0])
 	amd.Annotations = map[string]string{"com.example.note": "kept"}
-	entries := []ocispec.Descriptor{amd, arm, clean, s.attestation(amd), s.attestation(arm), s.attestation(clean)}
+	entries := []ocispec.Descriptor{amd, arm, clean, s.attestation(amd), s.attestation(arm),
+		s.attestation(clean)}
 	root := s.json(ocispec.MediaTypeImageIndex, ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: entries,
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex, Manifests: entries,
 		Annotations: map[string]string{"org.opencontainers.image.title": "the index"},
 	})
 	if err := s.Tag(t.Context(), "app", root); err != nil {
@@ -135,7 +145,8 @@ func TestPruneIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	dry, err := PruneIndex(t.Context(), st, images, img, PruneOptions{Base: noBase, DryRun: true})
-	if err != nil || dry.Root.Digest != root.Digest || len(dry.Images) != 3 || dry.Images[0].Bytes != 4 {
+	if err != nil || dry.Root.Digest != root.Digest || len(dry.Images) != 3 ||
+		dry.Images[0].Bytes != 4 {
 		t.Fatalf("a dry run: %+v, %v", dry, err)
 	}
 	res, err := PruneIndex(t.Context(), st, images, img, PruneOptions{Base: noBase})
@@ -148,20 +159,24 @@ func TestPruneIndex(t *testing.T) {
 	for _, d := range index.Manifests {
 		kept = append(kept, d.Platform.Architecture)
 	}
-	if !slices.Equal(kept, []string{"amd64", "arm64", "s390x", "unknown"}) || index.Annotations["org.opencontainers.image.title"] != "the index" {
+	if !slices.Equal(kept, []string{"amd64", "arm64", "s390x", "unknown"}) ||
+		index.Annotations["org.opencontainers.image.title"] != "the index" {
 		t.Fatalf("the index has %q, %v", kept, index.Annotations)
 	}
 	if d := index.Manifests[3]; d.Digest != entries[5].Digest {
-		t.Errorf("attestation %s stays, want that of the image that did not change, %s", d.Digest, entries[5].Digest)
+		t.Errorf("attestation %s stays, want that of the image that did not change, %s",
+			d.Digest, entries[5].Digest)
 	}
-	if len(res.Dropped) != 2 || index.Manifests[2].Digest != clean.Digest || index.Manifests[0].Annotations["com.example.note"] != "kept" {
+	if len(res.Dropped) != 2 || index.Manifests[2].Digest != clean.Digest ||
+		index.Manifests[0].Annotations["com.example.note"] != "kept" {
 		t.Errorf("dropped %v, entries %+v", res.Dropped, index.Manifests)
 	}
 	for i := range 2 {
 		var m ocispec.Manifest
 		s.read(index.Manifests[i], &m)
 		for k, l := range m.Layers {
-			if len(l.Annotations) != 1 || l.Annotations["org.opencontainers.image.title"] == "" || l.URLs != nil || l.Data != nil {
+			if len(l.Annotations) != 1 || l.Annotations["org.opencontainers.image.title"] == "" ||
+				l.URLs != nil || l.Data != nil {
 				t.Errorf("layer %d, written anew, says of the old bytes %+v", k, l)
 			}
 			if ok, err := s.Exists(t.Context(), l); !ok || err != nil {
@@ -174,7 +189,8 @@ func TestPruneIndex(t *testing.T) {
 	if len(m.Layers[0].Annotations) != 3 {
 		t.Errorf("a layer that stays loses annotations: %+v", m.Layers[0])
 	}
-	if again, err := PruneIndex(t.Context(), st, images, img, PruneOptions{Base: noBase}); err != nil || again.Root.Digest != res.Root.Digest {
+	if again, err := PruneIndex(t.Context(), st, images, img,
+		PruneOptions{Base: noBase}); err != nil || again.Root.Digest != res.Root.Digest {
 		t.Errorf("again: %v, %v, want %s", again.Root.Digest, err, res.Root.Digest)
 	}
 }

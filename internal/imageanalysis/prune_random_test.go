@@ -25,63 +25,71 @@ import (
 // same files in an image when its dead bytes are gone, layers of the base keep their bytes, and
 // entries come in an order that every unpacker takes.
 func TestPruneRandomImages(t *testing.T) {
-	rounds.Run(t, "prune-image", rounds.Options{Fixed: 100, Fresh: 20, Long: 5_000}, func(t *testing.T, seed uint64) {
-		g := &layerMaker{r: rand.New(rand.NewPCG(seed, 1)), files: map[string]byte{}}
-		s, st, images := newImageStore(t)
-		var layers [][]byte
-		for range 1 + g.r.IntN(6) {
-			layers = append(layers, g.layer(t))
-		}
-		root := s.layers(layers)
-		if err := s.Tag(t.Context(), "app", root); err != nil {
-			t.Fatal(err)
-		}
-		img, err := images.Resolve(t.Context(), "app", image.ResolveOptions{Any: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		before, err := Analyze(t.Context(), st, images, img, Options{Base: noBase})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if total, live := s.count("app"); before.Total.Bytes != total || before.Total.Live != live {
-			t.Errorf("%d bytes, %d live; counted by hand %d, %d", before.Total.Bytes, before.Total.Live, total, live)
-		}
-		res, err := Prune(t.Context(), st, images, img, PruneOptions{Base: noBase})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Tag(t.Context(), "pruned", res.Manifest); err != nil {
-			t.Fatal(err)
-		}
-		if total, live := s.count("pruned"); total != before.Total.Bytes-res.Bytes || live != before.Total.Live {
-			t.Errorf("%d bytes, %d live are left of %d, %d, of which %d went", total, live, before.Total.Bytes, before.Total.Live, res.Bytes)
-		}
-		want, got := s.tree("app"), s.tree("pruned")
-		// A directory that no layer listed may be listed now.
-		got = slices.DeleteFunc(got, func(line string) bool {
-			return strings.HasPrefix(line, "dir ") && strings.HasSuffix(line, " 0755") && !slices.Contains(want, line)
-		})
-		if !slices.Equal(got, want) {
-			t.Errorf("pruned\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-		}
-		s.orders("pruned")
-		if t.Failed() {
-			for i := range layers {
-				for _, name := range []string{"app", "pruned"} {
-					entries, err := s.open(name).Layer(i)
-					t.Logf("%s, layer %d: %v\n%s", name, i, err, imagetest.Lines(entries))
+	rounds.Run(t, "prune-image", rounds.Options{Fixed: 100, Fresh: 20, Long: 5_000},
+		func(t *testing.T, seed uint64) {
+			g := &layerMaker{r: rand.New(rand.NewPCG(seed, 1)), files: map[string]byte{}}
+			s, st, images := newImageStore(t)
+			var layers [][]byte
+			for range 1 + g.r.IntN(6) {
+				layers = append(layers, g.layer(t))
+			}
+			root := s.layers(layers)
+			if err := s.Tag(t.Context(), "app", root); err != nil {
+				t.Fatal(err)
+			}
+			img, err := images.Resolve(t.Context(), "app", image.ResolveOptions{Any: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, err := Analyze(t.Context(), st, images, img, Options{Base: noBase})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if total, live := s.count("app"); before.Total.Bytes != total ||
+				before.Total.Live != live {
+				t.Errorf("%d bytes, %d live; counted by hand %d, %d", before.Total.Bytes,
+					before.Total.Live, total, live)
+			}
+			res, err := Prune(t.Context(), st, images, img, PruneOptions{Base: noBase})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Tag(t.Context(), "pruned", res.Manifest); err != nil {
+				t.Fatal(err)
+			}
+			if total, live := s.count("pruned"); total != before.Total.Bytes-res.Bytes ||
+				live != before.Total.Live {
+				t.Errorf("%d bytes, %d live are left of %d, %d, of which %d went", total, live,
+					before.Total.Bytes, before.Total.Live, res.Bytes)
+			}
+			want, got := s.tree("app"), s.tree("pruned")
+			// A directory that no layer listed may be listed now.
+			got = slices.DeleteFunc(got, func(line string) bool {
+				return strings.HasPrefix(line, "dir ") && strings.HasSuffix(line, " 0755") &&
+					!slices.Contains(want, line)
+			})
+			if !slices.Equal(got, want) {
+				t.Errorf("pruned\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+			s.orders("pruned")
+			if t.Failed() {
+				for i := range layers {
+					for _, name := range []string{"app", "pruned"} {
+						entries, err := s.open(name).Layer(i)
+						t.Logf("%s, layer %d: %v\n%s", name, i, err, imagetest.Lines(entries))
+					}
 				}
 			}
-		}
-	})
+		})
 }
 
 // layers stores an image of tars.
 func (s imageStore) layers(tars [][]byte) ocispec.Descriptor {
 	s.t.Helper()
-	c := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, RootFS: ocispec.RootFS{Type: "layers"}}
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	c := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
+		RootFS: ocispec.RootFS{Type: "layers"}}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest}
 	for i, data := range tars {
 		c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, digest.FromBytes(data))
 		c.History = append(c.History, ocispec.History{CreatedBy: fmt.Sprint("RUN ", i)})
@@ -190,7 +198,8 @@ func (s imageStore) orders(name string) {
 			if p, ok := at[path.Dir(e.Path)]; ok && p > k && !marks {
 				s.t.Errorf("layer %d: %s comes before its directory", i, e.Path)
 			}
-			if p, ok := at[strings.Trim(e.Header.Linkname, "/")]; ok && e.Kind() == "hardlink" && p > k {
+			if p, ok := at[strings.Trim(e.Header.Linkname, "/")]; ok &&
+				e.Kind() == "hardlink" && p > k {
 				s.t.Errorf("layer %d: %s comes before %s", i, e.Path, e.Header.Linkname)
 			}
 			if p, ok := at[e.Name()]; ok && e.Kind() == "whiteout" && p < k {
@@ -257,7 +266,8 @@ func (g *layerMaker) layer(t *testing.T) []byte {
 			continue
 		}
 		listed[p] = true
-		h := &tar.Header{Name: p, Mode: int64(0o600 + g.r.IntN(0o100)), Uid: g.r.IntN(2) * 1000, ModTime: time.Unix(int64(g.r.IntN(3)), 0)}
+		h := &tar.Header{Name: p, Mode: int64(0o600 + g.r.IntN(0o100)), Uid: g.r.IntN(2) * 1000,
+			ModTime: time.Unix(int64(g.r.IntN(3)), 0)}
 		if g.r.IntN(4) == 0 {
 			h.PAXRecords = map[string]string{"SCHILY.xattr.user.x": fmt.Sprint(g.r.IntN(2))}
 		}
@@ -267,7 +277,8 @@ func (g *layerMaker) layer(t *testing.T) []byte {
 			h.Typeflag = tar.TypeDir
 			h.Name += "/"
 		case n == 3:
-			h.Typeflag, h.Linkname = tar.TypeSymlink, []string{"nowhere", "/x"}[g.r.IntN(2)] // to nothing that entries go through
+			// to nothing that entries go through
+			h.Typeflag, h.Linkname = tar.TypeSymlink, []string{"nowhere", "/x"}[g.r.IntN(2)]
 		case n == 4:
 			h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, 1, 3
 		case n == 5:

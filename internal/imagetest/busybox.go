@@ -56,12 +56,15 @@ func Busybox() (*Made, error) {
 		return nil, fmt.Errorf("%s --list-full: %w", bin, err)
 	}
 	entries := skeleton()
-	entries = append(entries, Entry{Path: "bin/busybox", Header: &tar.Header{Typeflag: tar.TypeReg, Mode: 0o755}, Data: raw})
+	entries = append(entries, Entry{Path: "bin/busybox",
+		Header: &tar.Header{Typeflag: tar.TypeReg, Mode: 0o755}, Data: raw})
 	for path := range strings.FieldsSeq(string(out)) {
 		// The list has the path of each applet, in bin, sbin, usr/bin or usr/sbin.
 		path = strings.TrimPrefix(path, "/")
-		if dir := filepath.Dir(path); path != "bin/busybox" && slices.ContainsFunc(entries, func(e Entry) bool { return e.Path == dir }) {
-			entries = append(entries, Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeSymlink, Linkname: "/bin/busybox"}})
+		if dir := filepath.Dir(path); path != "bin/busybox" &&
+			slices.ContainsFunc(entries, func(e Entry) bool { return e.Path == dir }) {
+			entries = append(entries, Entry{Path: path,
+				Header: &tar.Header{Typeflag: tar.TypeSymlink, Linkname: "/bin/busybox"}})
 		}
 	}
 	return Make(dockerspec.DockerOCIImageConfig{ImageConfig: ocispec.ImageConfig{
@@ -74,10 +77,12 @@ func skeleton() []Entry {
 		return Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeDir, Mode: mode}}
 	}
 	file := func(path, text string) Entry {
-		return Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeReg, Mode: 0o644}, Data: []byte(text)}
+		return Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeReg, Mode: 0o644},
+			Data: []byte(text)}
 	}
 	return []Entry{
-		dir("bin", 0o755), dir("etc", 0o755), dir("home", 0o755), dir("root", 0o700), dir("sbin", 0o755), dir("tmp", 0o1777),
+		dir("bin", 0o755), dir("etc", 0o755), dir("home", 0o755), dir("root", 0o700),
+		dir("sbin", 0o755), dir("tmp", 0o1777),
 		dir("usr", 0o755), dir("usr/bin", 0o755), dir("usr/sbin", 0o755), dir("var", 0o755),
 		file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nnobody:x:65534:65534:nobody:/home:/bin/false\n"),
 		file("etc/group", "root:x:0:\ndaemon:x:1:\nusers:x:100:nobody\nextra:x:200:daemon,nobody\nnobody:x:65534:\n"),
@@ -90,18 +95,21 @@ func Make(config dockerspec.DockerOCIImageConfig, layers ...[]Entry) (*Made, err
 	made := &Made{Blobs: map[digest.Digest][]byte{}, Types: map[digest.Digest]string{}}
 	created := time.Unix(1700000000, 0).UTC()
 	img := dockerspec.DockerOCIImage{
-		Image:  ocispec.Image{Created: &created, Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}},
+		Image: ocispec.Image{Created: &created,
+			Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}},
 		Config: config,
 	}
 	img.RootFS.Type = "layers"
-	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest}
 	for _, entries := range layers {
 		plain, packed, err := pack(entries, created)
 		if err != nil {
 			return nil, err
 		}
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, digest.FromBytes(plain))
-		img.History = append(img.History, ocispec.History{Created: &created, CreatedBy: "imagetest"})
+		img.History = append(img.History, ocispec.History{Created: &created,
+			CreatedBy: "imagetest"})
 		manifest.Layers = append(manifest.Layers, made.add(ocispec.MediaTypeImageLayerGzip, packed))
 	}
 	raw, err := json.Marshal(img)
@@ -157,14 +165,16 @@ func (m *Made) WriteLayout(dir, name string) error {
 		return err
 	}
 	for d, raw := range m.Blobs {
-		if err := os.WriteFile(filepath.Join(dir, "blobs/sha256", d.Encoded()), raw, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "blobs/sha256", d.Encoded()),
+			raw, 0o644); err != nil {
 			return err
 		}
 	}
 	desc := m.Descriptor
 	desc.Annotations = map[string]string{ocispec.AnnotationRefName: name}
 	raw, err := json.Marshal(ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{desc},
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{desc},
 	})
 	if err != nil {
 		return err
@@ -172,5 +182,6 @@ func (m *Made) WriteLayout(dir, name string) error {
 	if err := os.WriteFile(filepath.Join(dir, "index.json"), raw, 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644)
+	return os.WriteFile(filepath.Join(dir, "oci-layout"),
+		[]byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644)
 }

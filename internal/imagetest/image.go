@@ -89,7 +89,8 @@ func load(desc ocispec.Descriptor, blobs func(digest.Digest) ([]byte, error)) (*
 		return nil, err
 	}
 	if int64(len(raw)) != desc.Size {
-		return nil, fmt.Errorf("manifest %s has %d bytes, its descriptor says %d", desc.Digest, len(raw), desc.Size)
+		return nil, fmt.Errorf("manifest %s has %d bytes, its descriptor says %d",
+			desc.Digest, len(raw), desc.Size)
 	}
 	if err := json.Unmarshal(raw, &img.Manifest); err != nil {
 		return nil, err
@@ -151,7 +152,8 @@ func (img *Image) Tar(n int) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(raw)) != desc.Size {
-		return nil, fmt.Errorf("layer %s has %d bytes, its descriptor says %d", desc.Digest, len(raw), desc.Size)
+		return nil, fmt.Errorf("layer %s has %d bytes, its descriptor says %d",
+			desc.Digest, len(raw), desc.Size)
 	}
 	plain, err := inflate(raw, desc.MediaType)
 	if err != nil {
@@ -255,7 +257,8 @@ func reader(path string) (func(string) ([]byte, error), error) {
 		return nil, err
 	}
 	if info.IsDir() {
-		return func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(path, name)) }, nil
+		return func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(path, name)) },
+			nil
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -307,7 +310,8 @@ func nameOf(d ocispec.Descriptor) string {
 func same(a, b string) bool { return full(a) == full(b) }
 
 func full(name string) string {
-	if i := strings.LastIndexByte(name, ':'); i <= strings.LastIndexByte(name, '/') && !strings.Contains(name, "@") {
+	if i := strings.LastIndexByte(name, ':'); i <= strings.LastIndexByte(name, '/') &&
+		!strings.Contains(name, "@") {
 		name += ":latest"
 	}
 	first, _, more := strings.Cut(name, "/")

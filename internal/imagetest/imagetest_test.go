@@ -9,7 +9,8 @@ import (
 )
 
 func file(path, data string) Entry {
-	return Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeReg, Mode: 0o644}, Data: []byte(data)}
+	return Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeReg, Mode: 0o644},
+		Data: []byte(data)}
 }
 
 func dir(path string) Entry {
@@ -19,8 +20,10 @@ func dir(path string) Entry {
 // TestTree writes an image, reads it and checks the tree that its layers give.
 func TestTree(t *testing.T) {
 	made, err := Make(dockerspec.DockerOCIImageConfig{},
-		[]Entry{dir("a"), file("a/old", "1"), file("a/keep", "2"), dir("b"), file("b/x", "3"), file("gone", "4"), file("c", "was a file")},
-		[]Entry{dir("a"), file("a/.wh.old", ""), dir("b"), file("b/.wh..wh..opq", ""), file("b/y", "5"), file(".wh.gone", ""), dir("c"), file("c/in", "6"),
+		[]Entry{dir("a"), file("a/old", "1"), file("a/keep", "2"), dir("b"), file("b/x", "3"),
+			file("gone", "4"), file("c", "was a file")},
+		[]Entry{dir("a"), file("a/.wh.old", ""), dir("b"), file("b/.wh..wh..opq", ""),
+			file("b/y", "5"), file(".wh.gone", ""), dir("c"), file("c/in", "6"),
 			{Path: "l", Header: &tar.Header{Typeflag: tar.TypeSymlink, Linkname: "a/keep"}},
 			{Path: "h", Header: &tar.Header{Typeflag: tar.TypeLink, Linkname: "b/y"}}},
 	)
@@ -56,11 +59,13 @@ link l -> a/keep
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := Lines(layer); !strings.Contains(got, "whiteout a/old\n") || !strings.Contains(got, "opaque b\n") {
+		if got := Lines(layer); !strings.Contains(got, "whiteout a/old\n") ||
+			!strings.Contains(got, "opaque b\n") {
 			t.Errorf("Layer(-1) = %s", got)
 		}
 	}
-	if _, err := Open(at, "other"); err == nil || !strings.Contains(err.Error(), `no image "other"`) {
+	if _, err := Open(at, "other"); err == nil ||
+		!strings.Contains(err.Error(), `no image "other"`) {
 		t.Errorf("Open of a name that does not exist: %v", err)
 	}
 	if names, err := Names(at); err != nil || len(names) != 1 || names[0] != "img:latest" {

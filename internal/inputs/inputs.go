@@ -25,7 +25,8 @@ import (
 // Images finds and unpacks images. *image.Resolver implements it.
 type Images interface {
 	Resolve(ctx context.Context, ref string, o image.ResolveOptions) (*image.Image, error)
-	Unpack(ctx context.Context, img *image.Image, o image.UnpackOptions) (top snapshot.ID, cached bool, err error)
+	Unpack(ctx context.Context, img *image.Image,
+		o image.UnpackOptions) (top snapshot.ID, cached bool, err error)
 }
 
 // Viewer shows snapshots. *snapshot.Store implements it.
@@ -114,7 +115,8 @@ func (in *Inputs) Reset(lazy *layers.Lazy) {
 // Resolve finds an image, once.
 func (in *Inputs) Resolve(ctx context.Context, img parser.ImageInput) (*image.Image, error) {
 	return in.resolved.Do(ctx, keyOf(img), func() (*image.Image, error) {
-		return in.o.Images.Resolve(ctx, img.Ref, image.ResolveOptions{Platform: img.Platform, Pull: in.o.Pull})
+		return in.o.Images.Resolve(ctx, img.Ref,
+			image.ResolveOptions{Platform: img.Platform, Pull: in.o.Pull})
 	})
 }
 
@@ -126,7 +128,8 @@ type Unpacked struct {
 
 // Unpack makes snapshots of an image's layers, once. name is its line in the progress; "" gives it
 // one of its own.
-func (in *Inputs) Unpack(ctx context.Context, img parser.ImageInput, name string) (Unpacked, error) {
+func (in *Inputs) Unpack(ctx context.Context, img parser.ImageInput,
+	name string) (Unpacked, error) {
 	key := keyOf(img)
 	return in.unpacked.Do(ctx, key, func() (Unpacked, error) {
 		id := event.ID("image " + key.ref + " " + key.platform)
@@ -140,7 +143,8 @@ func (in *Inputs) Unpack(ctx context.Context, img parser.ImageInput, name string
 	})
 }
 
-func (in *Inputs) unpack(ctx context.Context, ref parser.ImageInput, id event.ID) (Unpacked, bool, error) {
+func (in *Inputs) unpack(ctx context.Context, ref parser.ImageInput,
+	id event.ID) (Unpacked, bool, error) {
 	img, err := in.Resolve(ctx, ref)
 	if err != nil {
 		return Unpacked{}, false, err
@@ -162,7 +166,8 @@ func (in *Inputs) ContextImage(c parser.ContextInput) (parser.ImageInput, bool) 
 }
 
 // Main opens the context of the build.
-func (in *Inputs) Main(ctx context.Context, where, dockerfile string, stdin io.Reader) (*source.Context, error) {
+func (in *Inputs) Main(ctx context.Context, where, dockerfile string,
+	stdin io.Reader) (*source.Context, error) {
 	o, err := in.sourceOptions()
 	if err != nil {
 		return nil, err
@@ -216,18 +221,21 @@ func (in *Inputs) Tree(ctx context.Context, id snapshot.ID) (*source.Tree, error
 
 func (in *Inputs) sourceOptions() (source.Options, error) {
 	index, err := in.o.IndexDir()
-	return source.Options{Own: in.o.Own, TempDir: in.o.TempDir, IndexDir: index, HTTP: in.HTTP(), Git: in.Git(in.o.KeepGitDir)}, err
+	return source.Options{Own: in.o.Own, TempDir: in.o.TempDir, IndexDir: index, HTTP: in.HTTP(),
+		Git: in.Git(in.o.KeepGitDir)}, err
 }
 
 // HTTP returns the options of downloads.
 func (in *Inputs) HTTP() source.HTTPOptions {
-	return source.HTTPOptions{TempDir: in.o.TempDir, Store: answers{in.o.Remote}, Authorization: in.o.Secrets.HTTPAuthorization}
+	return source.HTTPOptions{TempDir: in.o.TempDir, Store: answers{in.o.Remote},
+		Authorization: in.o.Secrets.HTTPAuthorization}
 }
 
 // Git returns the options of git repositories.
 func (in *Inputs) Git(keepGitDir bool) source.GitOptions {
 	agent, _ := in.o.Secrets.Agent("default")
-	return source.GitOptions{TempDir: in.o.TempDir, KeepGitDir: keepGitDir, CommitTime: true, Authorization: in.o.Secrets.GitAuthorization, SSHAuthSock: agent}
+	return source.GitOptions{TempDir: in.o.TempDir, KeepGitDir: keepGitDir, CommitTime: true,
+		Authorization: in.o.Secrets.GitAuthorization, SSHAuthSock: agent}
 }
 
 // answers keeps what servers have answered about addresses in the cache.

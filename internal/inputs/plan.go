@@ -56,7 +56,9 @@ func (in *Inputs) CheckPlan(ctx context.Context, plan *parser.Plan, stages int) 
 	}
 	var uses []Use
 	err := plan.Check(
-		func(st *parser.Stage) (dockerspec.DockerOCIImage, error) { return bases[st].config, bases[st].err },
+		func(st *parser.Stage) (dockerspec.DockerOCIImage, error) {
+			return bases[st].config, bases[st].err
+		},
 		func(_ *parser.Stage, step parser.Step) { uses = append(uses, usesOf(step)...) },
 	)
 	if err == nil {
@@ -70,7 +72,8 @@ func (in *Inputs) CheckPlan(ctx context.Context, plan *parser.Plan, stages int) 
 
 // BaseConfig returns the configuration that a stage starts from. It is empty if that is another
 // stage, whose configuration is not known before its steps are planned, or a context without one.
-func (in *Inputs) BaseConfig(ctx context.Context, st *parser.Stage) (dockerspec.DockerOCIImage, error) {
+func (in *Inputs) BaseConfig(ctx context.Context,
+	st *parser.Stage) (dockerspec.DockerOCIImage, error) {
 	ref, ok := st.Base.(parser.ImageInput)
 	if c, is := st.Base.(parser.ContextInput); is {
 		ref, ok = in.ContextImage(c)

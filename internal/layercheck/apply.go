@@ -70,7 +70,8 @@ func read(r io.Reader) (removed []string, changes []change, err error) {
 			return nil, nil, fmt.Errorf("entry %q is not a clean path", h.Name)
 		}
 		if name != h.Name && h.Typeflag != tar.TypeDir {
-			return nil, nil, fmt.Errorf("entry %q is no directory, but its name ends in a slash", h.Name)
+			return nil, nil, fmt.Errorf("entry %q is no directory, but its name ends in a slash",
+				h.Name)
 		}
 		if seen[name] {
 			return nil, nil, fmt.Errorf("two entries %q", name)
@@ -95,7 +96,8 @@ const xattrRecord = "SCHILY.xattr."
 
 func newNode(h *tar.Header, content io.Reader) (*node, error) {
 	n := &node{
-		mode: uint32(h.Mode) & 0o7777, uid: uint32(h.Uid), gid: uint32(h.Gid), sec: h.ModTime.Unix(), names: 1,
+		mode: uint32(h.Mode) & 0o7777, uid: uint32(h.Uid), gid: uint32(h.Gid),
+		sec: h.ModTime.Unix(), names: 1,
 	}
 	switch h.Typeflag {
 	case tar.TypeLink:

@@ -80,12 +80,14 @@ func (c *comparison) directory(path string, image, step *node) error {
 // links compares the sets of names of one file.
 func (c *comparison) links(path string, image, step *node) {
 	if first, ok := c.image[image]; ok && first.other != step {
-		c.differ(path, "in the image it is one file with %q, for the step it is another", first.path)
+		c.differ(path, "in the image it is one file with %q, for the step it is another",
+			first.path)
 	} else if !ok {
 		c.image[image] = place{path, step}
 	}
 	if first, ok := c.step[step]; ok && first.other != image {
-		c.differ(path, "for the step it is one file with %q, in the image it is another", first.path)
+		c.differ(path, "for the step it is one file with %q, in the image it is another",
+			first.path)
 	} else if !ok {
 		c.step[step] = place{path, image}
 	}
@@ -98,10 +100,12 @@ func (c *comparison) entry(path string, image, step *node) error {
 		return nil
 	}
 	if image.mode != step.mode {
-		c.differ(path, "the image has mode %04o, the step %04o", image.mode&0o7777, step.mode&0o7777)
+		c.differ(path, "the image has mode %04o, the step %04o",
+			image.mode&0o7777, step.mode&0o7777)
 	}
 	if image.uid != step.uid || image.gid != step.gid {
-		c.differ(path, "the image has owner %d:%d, the step %d:%d", image.uid, image.gid, step.uid, step.gid)
+		c.differ(path, "the image has owner %d:%d, the step %d:%d", image.uid,
+			image.gid, step.uid, step.gid)
 	}
 	if a, b := c.time(image), c.time(step); a != b && path != "." {
 		c.differ(path, "the image has time %d, the step %d", a, b)
@@ -110,7 +114,8 @@ func (c *comparison) entry(path string, image, step *node) error {
 		c.differ(path, "in the image it leads to %q, for the step to %q", image.link, step.link)
 	}
 	if image.major != step.major || image.minor != step.minor {
-		c.differ(path, "the image has device %d:%d, the step %d:%d", image.major, image.minor, step.major, step.minor)
+		c.differ(path, "the image has device %d:%d, the step %d:%d", image.major, image.minor,
+			step.major, step.minor)
 	}
 	if !maps.Equal(image.xattrs, step.xattrs) {
 		c.differ(path, "the image has attributes %q, the step %q", image.xattrs, step.xattrs)

@@ -63,8 +63,12 @@ func archive(t *testing.T, headers ...tar.Header) []byte {
 	return b.Bytes()
 }
 
-func reg(name string) tar.Header { return tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644} }
-func dir(name string) tar.Header { return tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755} }
+func reg(name string) tar.Header {
+	return tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}
+}
+func dir(name string) tar.Header {
+	return tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755}
+}
 func hard(name, to string) tar.Header {
 	return tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: to, Mode: 0o644}
 }
@@ -84,10 +88,12 @@ func TestApplyAndCompare(t *testing.T) {
 		{"nothing", nil, parent + again, nil},
 		{"a whiteout", []tar.Header{dir("d/"), reg("d/.wh.a")},
 			"dir d 0755 @100\nfile d/b 0644 @100 d/b\ndir d/s 0755 @100\nfile d/s/x 0644 @100 d/s/x\n" + again, nil},
-		{"an opaque directory, the mark last", []tar.Header{dir("d/"), reg("d/a"), reg("d/.wh..wh..opq")},
+		{"an opaque directory, the mark last",
+			[]tar.Header{dir("d/"), reg("d/a"), reg("d/.wh..wh..opq")},
 			"dir d 0755 @100\nfile d/a 0644 @100 d/a\n" + again, nil},
 		{"a removed file comes back", []tar.Header{dir("d/"), dir("d/s/")},
-			"dir d 0755 @100\nfile d/a 0644 @100 d/a\nfile d/b 0644 @100 d/b\ndir d/s 0755 @100\n" + again,
+			"dir d 0755 @100\nfile d/a 0644 @100 d/a\nfile d/b 0644 @100 d/b\ndir d/s 0755 @100\n" +
+				again,
 			[]string{`"d/s/x": the image has it (a file), the step does not`}},
 		{"a file is missing", nil, parent + "file n 0644 @100 n\n" + again,
 			[]string{`"n": the step has it (a file), the image does not`}},
@@ -96,7 +102,8 @@ func TestApplyAndCompare(t *testing.T) {
 			[]string{`"d/a": the image has other content`}},
 		{"mode, time", nil,
 			"dir d 0755 @100\nfile d/a 0600 @100 d/a\nfile d/b 0644 @101 d/b\ndir d/s 0755 @100\nfile d/s/x 0644 @100 d/s/x\n" + again,
-			[]string{`"d/a": the image has mode 0644, the step 0600`, `"d/b": the image has time 100, the step 101`}},
+			[]string{`"d/a": the image has mode 0644, the step 0600`,
+				`"d/b": the image has time 100, the step 101`}},
 		{"type", nil,
 			"dir d 0755 @100\nlink d/a 0777 -> b\nfile d/b 0644 @100 d/b\ndir d/s 0755 @100\nfile d/s/x 0644 @100 d/s/x\n" + again,
 			[]string{`"d/a": the image has a file, the step a symbolic link`}},
@@ -151,7 +158,8 @@ func TestEpoch(t *testing.T) {
 		epoch *time.Time
 		want  int
 	}{{nil, 1}, {&epoch, 0}} {
-		got, err := Compare(listed(t, "file f 0644 @100 f\n"), listed(t, "file f 0644 @200 f\n"), Options{Epoch: test.epoch})
+		got, err := Compare(listed(t, "file f 0644 @100 f\n"), listed(t, "file f 0644 @200 f\n"),
+			Options{Epoch: test.epoch})
 		if err != nil || len(got) != test.want {
 			t.Errorf("with epoch %v: %q, %v, want %d differences", test.epoch, got, err, test.want)
 		}

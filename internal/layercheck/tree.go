@@ -96,7 +96,8 @@ func (l *lister) node(dir int, name, path string) (*node, error) {
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	n := &node{mode: st.Mode, uid: st.Uid, gid: st.Gid, sec: st.Mtim.Sec, names: uint64(st.Nlink), dir: l.dir, path: path}
+	n := &node{mode: st.Mode, uid: st.Uid, gid: st.Gid, sec: st.Mtim.Sec, names: uint64(st.Nlink),
+		dir: l.dir, path: path}
 	id := file{st.Dev, st.Ino}
 	if !n.isDir() && st.Nlink > 1 {
 		if known := l.files[id]; known != nil {
@@ -127,7 +128,9 @@ func (l *lister) node(dir int, name, path string) (*node, error) {
 
 // standIn changes the listing of a file that stands for a device node into that of the node.
 func (n *node) standIn(path string) error {
-	value, err := sized(func(b []byte) (int, error) { return unix.Lgetxattr(path, dirfd.DeviceMark, b) })
+	value, err := sized(func(b []byte) (int, error) {
+		return unix.Lgetxattr(path, dirfd.DeviceMark, b)
+	})
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 		return nil
 	}
@@ -147,7 +150,8 @@ func (n *node) standIn(path string) error {
 }
 
 func (l *lister) children(dir int, name, path string) (map[string]*node, error) {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+		0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -172,7 +176,8 @@ func (l *lister) children(dir int, name, path string) (map[string]*node, error) 
 		}
 		// Layers contain no sockets and no overlay whiteouts, which a step can make on other
 		// drivers.
-		if n.kind() != unix.S_IFSOCK && !(n.kind() == unix.S_IFCHR && n.major == 0 && n.minor == 0) {
+		if n.kind() != unix.S_IFSOCK && !(n.kind() == unix.S_IFCHR &&
+			n.major == 0 && n.minor == 0) {
 			children[base] = n
 		}
 	}
@@ -193,7 +198,9 @@ func xattrs(path string) (map[string]string, error) {
 		if !dirfd.InLayer(name) {
 			continue
 		}
-		value, err := sized(func(b []byte) (int, error) { return unix.Lgetxattr(path, string(name), b) })
+		value, err := sized(func(b []byte) (int, error) {
+			return unix.Lgetxattr(path, string(name), b)
+		})
 		if err != nil {
 			return nil, &fs.PathError{Op: "getxattr", Path: path, Err: err}
 		}
@@ -244,14 +251,16 @@ func (n *node) open() (*os.File, error) {
 	dir, path := int(n.dir.Fd()), n.path
 	for len(path) > longest {
 		cut := strings.LastIndexByte(path[:longest], '/')
-		next, err := unix.Openat(dir, path[:cut], unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		next, err := unix.Openat(dir, path[:cut],
+			unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil, &fs.PathError{Op: "open", Path: n.path, Err: err}
 		}
 		defer unix.Close(next)
 		dir, path = next, path[cut+1:]
 	}
-	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC,
+		0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: n.path, Err: err}
 	}

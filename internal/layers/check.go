@@ -46,7 +46,8 @@ func (c *Checker) layer(ctx context.Context, l *Layer, got cache.Layer) error {
 
 // Active compares a layer, applied to the parent of a snapshot that is not committed, with the
 // snapshot.
-func (c *Checker) Active(ctx context.Context, got cache.Layer, active *snapshot.Active) (err error) {
+func (c *Checker) Active(ctx context.Context, got cache.Layer,
+	active *snapshot.Active) (err error) {
 	if c == nil {
 		return nil
 	}
@@ -110,7 +111,8 @@ func (c *Checker) snapshot(ctx context.Context, got cache.Layer, id snapshot.ID)
 
 // listSnapshot lists the merged view of a snapshot. The caller closes the file when the listing is
 // not used any more.
-func (c *Checker) listSnapshot(ctx context.Context, id snapshot.ID) (*layercheck.Tree, *os.File, error) {
+func (c *Checker) listSnapshot(ctx context.Context,
+	id snapshot.ID) (*layercheck.Tree, *os.File, error) {
 	mounts, err := c.State.Snapshots.View(ctx, id)
 	if err != nil {
 		return nil, nil, err
@@ -131,7 +133,8 @@ func (c *Checker) list(mounts []mount.Mount) (*layercheck.Tree, *os.File, error)
 }
 
 // compareLayer applies a layer to parent and compares the result with step.
-func (c *Checker) compareLayer(ctx context.Context, got cache.Layer, parent, step *layercheck.Tree) (err error) {
+func (c *Checker) compareLayer(ctx context.Context, got cache.Layer, parent,
+	step *layercheck.Tree) (err error) {
 	blob, err := c.State.Store.Fetch(ctx, got.Descriptor)
 	if err != nil {
 		return err

@@ -15,7 +15,8 @@ import (
 
 // WriteFiles writes all files of a snapshot as a tar stream, and makes the snapshot first if it is
 // lazy. Times after epoch become epoch; nil: times are kept.
-func WriteFiles(ctx context.Context, w io.Writer, st *state.State, lazy *Lazy, id snapshot.ID, epoch *time.Time) (err error) {
+func WriteFiles(ctx context.Context, w io.Writer, st *state.State, lazy *Lazy, id snapshot.ID,
+	epoch *time.Time) (err error) {
 	if err := lazy.Materialize(ctx, id); err != nil {
 		return err
 	}
@@ -28,7 +29,8 @@ func WriteFiles(ctx context.Context, w io.Writer, st *state.State, lazy *Lazy, i
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	tree := diff.Tree{Dir: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())), Full: true, StandIns: st.NS.Rootless}
+	tree := diff.Tree{Dir: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())), Full: true,
+		StandIns: st.NS.Rootless}
 	_, err = diff.Write(ctx, w, tree, diff.Options{Epoch: epoch})
 	return err
 }

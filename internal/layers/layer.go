@@ -37,7 +37,8 @@ type Layer struct {
 	Text  string
 	Lines parser.Range
 
-	sealed chan struct{} // closed when Descriptor and DiffID or err are set; nil: it is not being sealed
+	// closed when Descriptor and DiffID or err are set; nil: it is not being sealed
+	sealed chan struct{}
 	err    error
 }
 
@@ -165,7 +166,8 @@ func (f Format) options() diff.Options {
 
 // tree returns what diff reads a snapshot's changes from.
 func tree(c snapshot.Changes) diff.Tree {
-	return diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr, StandIns: c.StandIns}
+	return diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr,
+		StandIns: c.StandIns}
 }
 
 // Unchanged reports whether a step has not changed its snapshot, if the snapshot's directory shows

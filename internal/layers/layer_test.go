@@ -22,14 +22,17 @@ func TestFormat(t *testing.T) {
 			t.Errorf("String() of %+v = %q, want %q", tt.format, got, tt.text)
 		}
 		got, ok := ParseFormat(tt.text)
-		if !ok || got.String() != tt.text || got.Compression != tt.format.Compression || got.Level != tt.format.Level {
+		if !ok || got.String() != tt.text || got.Compression != tt.format.Compression ||
+			got.Level != tt.format.Level {
 			t.Errorf("ParseFormat(%q) = %+v, %v", tt.text, got, ok)
 		}
-		if e, o := tt.format.Epoch, got.options().Epoch; (e == nil) != (o == nil) || e != nil && o.Unix() != *e {
+		if e, o := tt.format.Epoch, got.options().Epoch; (e == nil) != (o == nil) ||
+			e != nil && o.Unix() != *e {
 			t.Errorf("options of %q have the epoch %v", tt.text, o)
 		}
 	}
-	for _, bad := range []string{"", "gzip", "gzip six", "gzip 6 epoch", "gzip 6 epoch soon", "gzip 6 9"} {
+	for _, bad := range []string{"", "gzip", "gzip six", "gzip 6 epoch",
+		"gzip 6 epoch soon", "gzip 6 9"} {
 		if f, ok := ParseFormat(bad); ok {
 			t.Errorf("ParseFormat(%q) = %+v", bad, f)
 		}

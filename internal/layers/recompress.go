@@ -17,7 +17,8 @@ import (
 
 // Recompress returns the descriptor of a layer in another format, which is written unless an
 // earlier build has done so. d is the layer's descriptor now. The layer must have been waited for.
-func (l *Layer) Recompress(ctx context.Context, s *state.State, d ocispec.Descriptor, f Format) (ocispec.Descriptor, error) {
+func (l *Layer) Recompress(ctx context.Context, s *state.State, d ocispec.Descriptor,
+	f Format) (ocispec.Descriptor, error) {
 	source := l.source()
 	if l.Base != nil {
 		source = d.Digest.String()
@@ -26,7 +27,8 @@ func (l *Layer) Recompress(ctx context.Context, s *state.State, d ocispec.Descri
 }
 
 // Recompress is Layer.Recompress for the layer that was sealed from source.
-func Recompress(ctx context.Context, s *state.State, source string, d ocispec.Descriptor, diffID digest.Digest, f Format) (_ ocispec.Descriptor, err error) {
+func Recompress(ctx context.Context, s *state.State, source string, d ocispec.Descriptor,
+	diffID digest.Digest, f Format) (_ ocispec.Descriptor, err error) {
 	if have, ok := Sealed(ctx, s, source, f.String()); ok && have.DiffID == diffID {
 		return image.Rewritten(d, have.Descriptor), nil
 	}
@@ -41,14 +43,16 @@ func Recompress(ctx context.Context, s *state.State, source string, d ocispec.De
 	}
 	defer plain.Close()
 	sum, n := digest.SHA256.Digester(), count(0)
-	w, err := diff.Recompress(ctx, s.Store, io.TeeReader(plain, io.MultiWriter(sum.Hash(), &n)), f.options())
+	w, err := diff.Recompress(ctx, s.Store,
+		io.TeeReader(plain, io.MultiWriter(sum.Hash(), &n)), f.options())
 	if err != nil {
 		return d, err
 	}
 	if sum.Digest() != diffID {
 		return d, fmt.Errorf("it is damaged: its content is not %s", diffID)
 	}
-	err = s.Cache.PutSealed(source, f.String(), cache.Layer{Descriptor: w, DiffID: diffID, Size: int64(n)})
+	err = s.Cache.PutSealed(source, f.String(),
+		cache.Layer{Descriptor: w, DiffID: diffID, Size: int64(n)})
 	return image.Rewritten(d, w), err
 }
 

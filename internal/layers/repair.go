@@ -21,7 +21,8 @@ const remedy = "build or pull the image again"
 // Repair returns a function for store.Repair, which puts a missing or damaged blob into the store
 // again: it seals a layer again from its snapshot, or downloads the blob. If it can do neither, it
 // returns a *store.BlobError with the remedy.
-func Repair(s *state.State, images *image.Resolver) func(context.Context, ocispec.Descriptor, *store.BlobError) error {
+func Repair(s *state.State, images *image.Resolver) func(context.Context, ocispec.Descriptor,
+	*store.BlobError) error {
 	return func(ctx context.Context, d ocispec.Descriptor, why *store.BlobError) error {
 		resealed, err := reseal(ctx, s, d.Digest)
 		if resealed || ctx.Err() != nil {
@@ -67,7 +68,8 @@ func reseal(ctx context.Context, s *state.State, want digest.Digest) (bool, erro
 }
 
 // sealAgain seals a snapshot's layer; that of "" has no entries.
-func sealAgain(ctx context.Context, s *state.State, id snapshot.ID, o diff.Options) (_ diff.Layer, err error) {
+func sealAgain(ctx context.Context, s *state.State, id snapshot.ID,
+	o diff.Options) (_ diff.Layer, err error) {
 	if id == "" {
 		tmp := state.NewTempDir(s.Root)
 		defer func() { err = errors.Join(err, tmp.Close()) }()

@@ -43,15 +43,17 @@ type Sealer struct {
 	slots chan struct{}
 	wg    sync.WaitGroup
 
-	mu    sync.Mutex
-	first map[string]*Layer // by what is sealed: the layer that is sealed for all that have the same source
+	mu sync.Mutex
+	// by what is sealed: the layer that is sealed for all that have the same source
+	first map[string]*Layer
 	early map[string]*early
 }
 
 // NewSealer returns a Sealer whose work ends with ctx.
 func NewSealer(ctx context.Context, o SealerOptions) *Sealer {
 	return &Sealer{
-		o: o, format: o.Format.String(), ctx: ctx, slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
+		o: o, format: o.Format.String(), ctx: ctx,
+		slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
 		first: map[string]*Layer{}, early: map[string]*early{},
 	}
 }
@@ -170,11 +172,13 @@ func (s *Sealer) ChainID(ctx context.Context, list []*Layer) (digest.Digest, err
 
 // SealDirectory seals the layer of a COPY of a directory from the files that are copied. ch holds
 // what the COPY has made above them (executor.Copy.DestOnly).
-func (s *Sealer) SealDirectory(ctx context.Context, ch snapshot.Changes, dir *executor.Directory) (cache.Layer, error) {
+func (s *Sealer) SealDirectory(ctx context.Context, ch snapshot.Changes,
+	dir *executor.Directory) (cache.Layer, error) {
 	return s.sealDirectory(ctx, ch, dir, nil)
 }
 
-func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *executor.Directory, begin func() error) (l cache.Layer, err error) {
+func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *executor.Directory,
+	begin func() error) (l cache.Layer, err error) {
 	src, err := dir.Open()
 	if err != nil {
 		return l, err
@@ -185,7 +189,8 @@ func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *ex
 		Path: dir.Dest, Dir: src, Len: len(dir.Entries),
 		Entry: func(i int) diff.ExternalEntry {
 			e := &dir.Entries[i]
-			return diff.ExternalEntry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs, CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode}
+			return diff.ExternalEntry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs,
+				CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode}
 		},
 		Begin: begin, Owner: dir.Owner, Mode: dir.Mode,
 	}

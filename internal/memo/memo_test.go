@@ -48,7 +48,8 @@ func TestDoWaitsNoLongerThanItsContext(t *testing.T) {
 	<-begun
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := m.Do(ctx, 1, func() (int, error) { return 0, nil }); !errors.Is(err, context.Canceled) {
+	if _, err := m.Do(ctx, 1, func() (int, error) { return 0, nil }); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("Do: error %v, want context.Canceled", err)
 	}
 }

@@ -55,7 +55,8 @@ func Serve(m Mount) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{mount: m, tree: os.NewFile(uintptr(tree), "fuse-overlayfs"), done: make(chan struct{})}
+	s := &Server{mount: m, tree: os.NewFile(uintptr(tree), "fuse-overlayfs"),
+		done: make(chan struct{})}
 	// In the foreground (-f) the program stays a child of this process, which waits for it. In the
 	// background it would become a child of process 1, which in a container often does not wait for
 	// its children.
@@ -202,8 +203,10 @@ func (m *Mount) fuseTree(dev int) (int, error) {
 	}
 	defer c.close()
 	err = c.setAll([]string{
-		"source=" + m.sourceName(), "subtype=fuse-overlayfs", "fd=" + strconv.Itoa(dev), "rootmode=40000",
-		"user_id=" + strconv.Itoa(os.Geteuid()), "group_id=" + strconv.Itoa(os.Getegid()), "default_permissions", "allow_other",
+		"source=" + m.sourceName(), "subtype=fuse-overlayfs",
+		"fd=" + strconv.Itoa(dev), "rootmode=40000",
+		"user_id=" + strconv.Itoa(os.Geteuid()), "group_id=" + strconv.Itoa(os.Getegid()),
+		"default_permissions", "allow_other",
 	})
 	if err != nil {
 		return -1, err
@@ -220,7 +223,8 @@ func (m *Mount) fuseArgs() (args []string, dir string, err error) {
 	for _, path := range append([]string{m.Upper, m.Work}, m.Lower...) {
 		// It splits at every colon, even after a backslash.
 		if strings.Contains(path, ":") {
-			return nil, "", m.wrap("", fmt.Errorf("fuse-overlayfs cannot use a path with a colon: %q", path))
+			return nil, "", m.wrap("",
+				fmt.Errorf("fuse-overlayfs cannot use a path with a colon: %q", path))
 		}
 	}
 	dir = common(m.Lower)
@@ -231,7 +235,8 @@ func (m *Mount) fuseArgs() (args []string, dir string, err error) {
 	_, options := split(m.Options)
 	options = append([]string{"lowerdir=" + strings.Join(lower, ":")}, options...)
 	if m.Upper != "" {
-		options = append(options, "upperdir="+escape(m.Upper, `\,`), "workdir="+escape(m.Work, `\,`))
+		options = append(options, "upperdir="+escape(m.Upper, `\,`),
+			"workdir="+escape(m.Work, `\,`))
 	}
 	args = make([]string, 0, 2*len(options)+1)
 	for _, o := range options {

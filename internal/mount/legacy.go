@@ -104,7 +104,8 @@ func remount(point string, a attributes) error {
 	if err := unix.Statfs(point, &st); err != nil {
 		return &os.PathError{Op: "statfs", Path: point, Err: err}
 	}
-	const kept = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME
+	const kept = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC |
+		unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME
 	flags := uintptr(st.Flags)&kept&^attributes{set: a.clear}.msFlags() | a.msFlags()
 	if err := unix.Mount("", point, "", unix.MS_REMOUNT|unix.MS_BIND|flags, ""); err != nil {
 		return &os.PathError{Op: "remount", Path: point, Err: err}
@@ -190,7 +191,8 @@ func (m *Mount) page(data []string, files *descriptors) ([]string, error) {
 func (m *Mount) overlayOptions(lower, data []string) []string {
 	options := []string{"lowerdir=" + strings.Join(lower, ":")}
 	if m.Upper != "" {
-		options = append(options, "upperdir="+escape(m.Upper, `\,`), "workdir="+escape(m.Work, `\,`))
+		options = append(options, "upperdir="+escape(m.Upper, `\,`),
+			"workdir="+escape(m.Work, `\,`))
 	}
 	return append(options, data...)
 }

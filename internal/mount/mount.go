@@ -183,7 +183,8 @@ func (p performer) attachBelow(m *Mount, root int) error {
 }
 
 func moveMount(tree, target int) error {
-	err := unix.MoveMount(tree, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	err := unix.MoveMount(tree, "", target, "",
+		unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	return os.NewSyscallError("move_mount", err)
 }
 

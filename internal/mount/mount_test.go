@@ -71,7 +71,8 @@ func overlayOptions(more ...string) []string {
 // and one that all have.
 func overlayDirs(t testing.TB, base string, n int) Mount {
 	t.Helper()
-	m := Mount{Type: Overlay, Upper: base + "/upper", Work: base + "/work", Options: overlayOptions("volatile")}
+	m := Mount{Type: Overlay, Upper: base + "/upper", Work: base + "/work",
+		Options: overlayOptions("volatile")}
 	for i := range n {
 		dir := fmt.Sprintf("%s/l%d", base, i)
 		write(t, fmt.Sprintf("%s/f%d", dir, i), "own")
@@ -104,7 +105,9 @@ func TestMounts(t *testing.T) {
 
 func TestMountsInUserNamespace(t *testing.T) {
 	for _, kind := range []mounttest.Kind{mounttest.Range, mounttest.Single} {
-		t.Run(string(kind), func(t *testing.T) { mounttest.Again(t, kind, "Test(Mounts|Fuse|Many.*)") })
+		t.Run(string(kind), func(t *testing.T) {
+			mounttest.Again(t, kind, "Test(Mounts|Fuse|Many.*)")
+		})
 	}
 }
 
@@ -143,7 +146,8 @@ func testOpen(t *testing.T, p performer) {
 	if err != nil || len(names) != 3 {
 		t.Errorf("Readdirnames = %q, %v, want three names", names, err)
 	}
-	fd, err := unix.Openat2(int(f.Fd()), "/all", &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	fd, err := unix.Openat2(int(f.Fd()), "/all",
+		&unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
 	if err != nil {
 		t.Fatalf("openat2: %v", err)
 	}
@@ -190,7 +194,8 @@ func testBind(t *testing.T, p performer) {
 	mkdirs(t, base+"/root/dir")
 	mountAll(t, p, []Mount{
 		{Type: Bind, Source: base + "/root"},
-		{Type: Bind, Source: base + "/src", Target: "/dir", Options: []string{"ro", "nosuid", "nodev", "noexec"}},
+		{Type: Bind, Source: base + "/src", Target: "/dir",
+			Options: []string{"ro", "nosuid", "nodev", "noexec"}},
 		{Type: Bind, Source: base + "/src/file", Target: "file"},
 	}, base+"/root")
 	defer unix.Unmount(base+"/root/dir", unix.MNT_DETACH)
@@ -204,7 +209,8 @@ func testBind(t *testing.T, p performer) {
 	if err := unix.Statfs(base+"/root/dir", &st); err != nil {
 		t.Fatal(err)
 	}
-	if want := int64(unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC | unix.ST_RDONLY); st.Flags&want != want {
+	if want := int64(unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC |
+		unix.ST_RDONLY); st.Flags&want != want {
 		t.Errorf("flags = %#x, want %#x in them", st.Flags, want)
 	}
 	write(t, base+"/src/file", "changed") // the source stays writable
@@ -216,7 +222,8 @@ func testRecursive(t *testing.T, p performer) {
 	mountAll(t, p, []Mount{{Type: "tmpfs", Options: []string{"size=64k"}}}, base+"/src/sub dir")
 	mkdirs(t, base+"/src/sub dir/deep")
 	write(t, base+"/src/sub dir/file", "on tmpfs")
-	mountAll(t, p, []Mount{{Type: Bind, Source: base + "/src", Options: []string{"rbind", "ro"}}}, base+"/root")
+	mountAll(t, p, []Mount{{Type: Bind, Source: base + "/src", Options: []string{"rbind", "ro"}}},
+		base+"/root")
 	if got := read(t, base+"/root/sub dir/file"); got != "on tmpfs" {
 		t.Errorf("file = %q, want what is mounted below", got)
 	}
@@ -233,7 +240,8 @@ func testTargets(t *testing.T, p performer) {
 	base := t.TempDir()
 	mkdirs(t, base+"/root/inside", base+"/outside", base+"/src")
 	write(t, base+"/src/file", "mounted")
-	for name, link := range map[string]string{"abs": "/inside", "up": "../../../../inside", "out": base + "/outside"} {
+	for name, link := range map[string]string{"abs": "/inside", "up": "../../../../inside",
+		"out": base + "/outside"} {
 		if err := os.Symlink(link, filepath.Join(base, "root", name)); err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +272,8 @@ func testPlain(t *testing.T, p performer) {
 	base := t.TempDir()
 	root := base + "/root"
 	mkdirs(t, root)
-	mountAll(t, p, []Mount{{Type: "tmpfs", Source: "scratch", Options: []string{"mode=751", "size=64k", "nosuid", "ro", "rw"}}}, root)
+	mountAll(t, p, []Mount{{Type: "tmpfs", Source: "scratch",
+		Options: []string{"mode=751", "size=64k", "nosuid", "ro", "rw"}}}, root)
 	write(t, root+"/file", "x")
 	st, err := os.Stat(root)
 	if err != nil || st.Mode().Perm() != 0o751 {
@@ -296,9 +305,12 @@ func testErrors(t *testing.T, p performer) {
 		{"option", option, "", []string{"mount overlay"}, "nonsense"},
 		{"relative", relative, "", []string{"mount overlay"}, "not an absolute path"},
 		{"work", work, "", []string{"mount overlay"}, "overlay: "},
-		{"missing target", Mount{Type: Bind, Source: base, Target: "/no/such"}, "", []string{"mount bind", base, "/no/such", "no such file"}, ""},
-		{"missing source", Mount{Type: Bind, Source: base + "/none"}, "", []string{"mount bind", base + "/none", "no such file"}, ""},
-		{"type", Mount{Type: "nofs"}, "", []string{"mount nofs", "no such device"}, "the kernel has no file system"},
+		{"missing target", Mount{Type: Bind, Source: base, Target: "/no/such"}, "",
+			[]string{"mount bind", base, "/no/such", "no such file"}, ""},
+		{"missing source", Mount{Type: Bind, Source: base + "/none"}, "",
+			[]string{"mount bind", base + "/none", "no such file"}, ""},
+		{"type", Mount{Type: "nofs"}, "", []string{"mount nofs", "no such device"},
+			"the kernel has no file system"},
 	} {
 		err := p.all([]Mount{test.mount}, root)
 		if err == nil {
@@ -433,7 +445,8 @@ func servers(t testing.TB, dir string) (pids []string) {
 	}
 	for _, path := range lines {
 		line, err := os.ReadFile(path)
-		if err == nil && strings.Contains(string(line), "fuse-overlayfs\x00") && strings.Contains(string(line), dir) {
+		if err == nil && strings.Contains(string(line), "fuse-overlayfs\x00") &&
+			strings.Contains(string(line), dir) {
 			pids = append(pids, path)
 		}
 	}
@@ -555,9 +568,11 @@ func TestEscape(t *testing.T) {
 }
 
 func TestSplit(t *testing.T) {
-	a, data := split([]string{"ro", "mode=755", "nosuid", "rw", "noatime", "strictatime", "rslave", "rbind", "userxattr"})
+	a, data := split([]string{"ro", "mode=755", "nosuid", "rw", "noatime", "strictatime", "rslave",
+		"rbind", "userxattr"})
 	want := attributes{
-		set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR__ATIME,
+		set:         unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_STRICTATIME,
+		clear:       unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR__ATIME,
 		propagation: unix.MS_SLAVE, recursive: true,
 	}
 	if got := a.set &^ unix.MOUNT_ATTR__ATIME; got != want.set&^unix.MOUNT_ATTR__ATIME {

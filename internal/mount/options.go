@@ -45,8 +45,10 @@ var flags = []flag{
 }
 
 var propagations = map[string]uint64{
-	"private": unix.MS_PRIVATE, "rprivate": unix.MS_PRIVATE, "slave": unix.MS_SLAVE, "rslave": unix.MS_SLAVE,
-	"shared": unix.MS_SHARED, "rshared": unix.MS_SHARED, "unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE,
+	"private": unix.MS_PRIVATE, "rprivate": unix.MS_PRIVATE, "slave": unix.MS_SLAVE,
+	"rslave": unix.MS_SLAVE,
+	"shared": unix.MS_SHARED, "rshared": unix.MS_SHARED, "unbindable": unix.MS_UNBINDABLE,
+	"runbindable": unix.MS_UNBINDABLE,
 }
 
 // split separates the options of the kernel's mount layer from the data for the file system, which
@@ -61,7 +63,8 @@ func split(options []string) (a attributes, data []string) {
 			a.recursive = a.recursive || o == "rbind"
 			continue
 		}
-		i, ok := slices.BinarySearchFunc(flags, o, func(f flag, name string) int { return strings.Compare(f.name, name) })
+		i, ok := slices.BinarySearchFunc(flags, o,
+			func(f flag, name string) int { return strings.Compare(f.name, name) })
 		if !ok {
 			data = append(data, o)
 			continue

@@ -56,7 +56,8 @@ func (m *Mount) clone() (int, error) {
 	if a.recursive {
 		recursive = unix.AT_RECURSIVE
 	}
-	tree, err := unix.OpenTree(unix.AT_FDCWD, m.Source, uint(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive))
+	tree, err := unix.OpenTree(unix.AT_FDCWD, m.Source,
+		uint(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive))
 	if missing(err) {
 		return -1, errNoAPI
 	}
@@ -239,7 +240,8 @@ func (c *context) mount(a attributes) (int, error) {
 		return -1, c.fail("fsmount", err)
 	}
 	if a.propagation != 0 {
-		err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: a.propagation})
+		err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH,
+			&unix.MountAttr{Propagation: a.propagation})
 		if err != nil {
 			unix.Close(tree)
 			return -1, c.fail("mount_setattr", err)
@@ -317,7 +319,8 @@ func (m *Mount) overlay() (int, error) {
 func (m *Mount) nested() (int, error) {
 	// Before Linux 6.15, a lower directory cannot be in a mount that is not attached.
 	if !kernelHas(6, 15) {
-		return -1, m.wrap("", fmt.Errorf("%d lower directories; more than %d need Linux 6.15", len(m.Lower), MaxLower))
+		return -1, m.wrap("", fmt.Errorf("%d lower directories; more than %d need Linux 6.15",
+			len(m.Lower), MaxLower))
 	}
 	var trees descriptors
 	defer trees.close()
@@ -325,7 +328,8 @@ func (m *Mount) nested() (int, error) {
 	var groups []string // lowest first
 	for len(lower)+len(groups) > MaxLower {
 		n := min(MaxLower, len(lower)+len(groups)-MaxLower+1)
-		group := Mount{Type: Overlay, Source: m.Source, Lower: lower[len(lower)-n:], Options: append(viewOptions(m.Options), "ro")}
+		group := Mount{Type: Overlay, Source: m.Source, Lower: lower[len(lower)-n:],
+			Options: append(viewOptions(m.Options), "ro")}
 		tree, err := group.overlay()
 		if err != nil {
 			return -1, err

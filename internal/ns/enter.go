@@ -116,7 +116,8 @@ func allCaps() []uintptr {
 // allow user namespaces, or what a container needs for them if no such setting is found.
 func hint() string {
 	settings := []struct{ file, bad, say string }{
-		{"/proc/sys/kernel/unprivileged_userns_clone", "0", "set the sysctl kernel.unprivileged_userns_clone to 1"},
+		{"/proc/sys/kernel/unprivileged_userns_clone", "0",
+			"set the sysctl kernel.unprivileged_userns_clone to 1"},
 		{"/proc/sys/user/max_user_namespaces", "0", "raise the sysctl user.max_user_namespaces"},
 		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1",
 			"set the sysctl kernel.apparmor_restrict_unprivileged_userns to 0, or give this program an AppArmor profile with userns"},
@@ -177,7 +178,8 @@ func foreground() bool {
 		return false
 	}
 	defer unix.Close(tty)
-	if mode, err := unix.IoctlGetTermios(tty, unix.TCGETS); err != nil || mode.Lflag&unix.ISIG == 0 {
+	if mode, err := unix.IoctlGetTermios(tty, unix.TCGETS); err != nil ||
+		mode.Lflag&unix.ISIG == 0 {
 		return false
 	}
 	pgrp, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)

@@ -32,7 +32,8 @@ func oneID(uid, gid int) mapping {
 
 // wanted returns the mapping for a user, and the reasons why it does not contain more ids.
 func wanted(uid, gid int) (mapping, []string) {
-	if uid == 0 && capable(unix.CAP_SETUID) && capable(unix.CAP_SETGID) && capable(unix.CAP_SETFCAP) {
+	if uid == 0 && capable(unix.CAP_SETUID) && capable(unix.CAP_SETGID) &&
+		capable(unix.CAP_SETFCAP) {
 		// Root without CAP_SYS_ADMIN (a pod): map all ids that exist to themselves.
 		if m, ok := allIDs(); ok {
 			return m, nil
@@ -91,7 +92,8 @@ func parseSubIDs(r io.Reader, name string, uid int) []Range {
 		}
 		first, err1 := strconv.ParseUint(f[1], 10, 32)
 		count, err2 := strconv.ParseUint(f[2], 10, 32)
-		if err1 != nil || err2 != nil || count == 0 || first+count > 1<<32-1 || next+count > 1<<32-1 {
+		if err1 != nil || err2 != nil || count == 0 || first+count > 1<<32-1 ||
+			next+count > 1<<32-1 {
 			continue
 		}
 		ids = append(ids, Range{uint32(next), uint32(first), uint32(count)})

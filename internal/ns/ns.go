@@ -163,5 +163,6 @@ func mayMount() bool {
 	if err == nil {
 		unix.Close(fd)
 	}
-	return err == nil || err == unix.EINVAL // EINVAL: allowed, but a clone of "/" alone would uncover what the mounts below it hide
+	// EINVAL: allowed, but a clone of "/" alone would uncover what the mounts below it hide
+	return err == nil || err == unix.EINVAL
 }

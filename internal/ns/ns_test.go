@@ -106,7 +106,8 @@ func makeReport() report {
 func asUser(t *testing.T, u *user.User, what string, env ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append([]string{helperVar + "=" + what, "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=/tmp"}, env...)
+	cmd.Env = append([]string{helperVar + "=" + what, "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+		"TMPDIR=/tmp"}, env...)
 	cmd.Stderr = os.Stderr
 	if u == nil {
 		return cmd
@@ -131,7 +132,8 @@ func asUser(t *testing.T, u *user.User, what string, env ...string) *exec.Cmd {
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid),
+		Gid: uint32(gid)}}
 	return cmd
 }
 
@@ -150,7 +152,8 @@ func testUser(t *testing.T, ranges bool) *user.User {
 		t.Skipf("no user namespaces here: %v", err)
 	}
 	name := fmt.Sprintf("lbns%d", os.Getpid())
-	args := []string{"--no-create-home", "--home-dir", "/nonexistent", "-K", "SUB_UID_COUNT=65536", "-K", "SUB_GID_COUNT=65536", name}
+	args := []string{"--no-create-home", "--home-dir", "/nonexistent", "-K", "SUB_UID_COUNT=65536",
+		"-K", "SUB_GID_COUNT=65536", name}
 	if !ranges {
 		args[4], args[6] = "SUB_UID_COUNT=0", "SUB_GID_COUNT=0"
 	}
@@ -185,10 +188,12 @@ func runReport(t *testing.T, cmd *exec.Cmd) report {
 func TestEnterWithRange(t *testing.T) {
 	u := testUser(t, true)
 	r := runReport(t, asUser(t, u, "report"))
-	if !r.Rootless || r.SingleID || !r.Entered || r.UID != 0 || r.MountErr != "" || r.Chown != "" || !r.Private {
+	if !r.Rootless || r.SingleID || !r.Entered || r.UID != 0 || r.MountErr != "" ||
+		r.Chown != "" || !r.Private {
 		t.Errorf("got %+v", r)
 	}
-	if strconv.Itoa(r.HostUID) != u.Uid || len(r.UIDs) != 2 || r.UIDs[1].Count != 65536 || len(r.Reasons) != 0 {
+	if strconv.Itoa(r.HostUID) != u.Uid || len(r.UIDs) != 2 || r.UIDs[1].Count != 65536 ||
+		len(r.Reasons) != 0 {
 		t.Errorf("got ids %+v", r.Info)
 	}
 	if !strings.HasSuffix(r.CapEff, "ffffffff") || strings.Trim(r.CapAmb, "0") != "" {
@@ -205,7 +210,8 @@ func TestEnterWithoutRange(t *testing.T) {
 	if !strings.Contains(r.Chown, "invalid argument") {
 		t.Errorf("chown to an id that is not there: got %q", r.Chown)
 	}
-	if len(r.Reasons) != 1 || !strings.Contains(r.Reasons[0], "no range of ids for user "+u.Username) {
+	if len(r.Reasons) != 1 || !strings.Contains(r.Reasons[0],
+		"no range of ids for user "+u.Username) {
 		t.Errorf("reasons: got %q", r.Reasons)
 	}
 }
@@ -213,7 +219,8 @@ func TestEnterWithoutRange(t *testing.T) {
 func TestEnterWithoutNewuidmap(t *testing.T) {
 	u := testUser(t, true)
 	r := runReport(t, asUser(t, u, "report", "PATH=/nonexistent"))
-	if !r.SingleID || len(r.Reasons) != 1 || !strings.Contains(r.Reasons[0], "newuidmap is not installed") {
+	if !r.SingleID || len(r.Reasons) != 1 ||
+		!strings.Contains(r.Reasons[0], "newuidmap is not installed") {
 		t.Errorf("got %+v", r)
 	}
 }
@@ -227,7 +234,8 @@ func TestEnterWithBrokenNewuidmap(t *testing.T) {
 	defer os.RemoveAll(dir)
 	os.Chmod(dir, 0o755)
 	for _, tool := range []string{"newuidmap", "newgidmap"} {
-		if err := os.WriteFile(filepath.Join(dir, tool), []byte("#!/bin/sh\necho not today >&2\nexit 1\n"), 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, tool),
+			[]byte("#!/bin/sh\necho not today >&2\nexit 1\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

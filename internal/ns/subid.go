@@ -47,11 +47,13 @@ func (f subFiles) of(name string, uid int) (uids, gids []Range, why string) {
 		missing = append(missing, f.GIDs)
 	}
 	why = fmt.Sprintf("no range of ids for user %s in %s", who, strings.Join(missing, " and "))
-	first, ok := freeRange(slices.Concat(allSubIDs(uidText), allSubIDs(gidText)), f.lowest(), uint32(uid))
+	first, ok := freeRange(slices.Concat(allSubIDs(uidText), allSubIDs(gidText)),
+		f.lowest(), uint32(uid))
 	if !ok {
 		return nil, nil, why
 	}
-	return nil, nil, why + " (as root: " + f.remedy(name, uid, first, len(uids) == 0, len(gids) == 0) + ")"
+	return nil, nil, why + " (as root: " +
+		f.remedy(name, uid, first, len(uids) == 0, len(gids) == 0) + ")"
 }
 
 // rangeSize is the number of ids to propose for a user: the same as useradd(8) assigns, so that the
@@ -65,7 +67,8 @@ func (f subFiles) remedy(name string, uid int, first uint32, uids, gids bool) st
 		var commands []string
 		add := func(wanted bool, file string) {
 			if wanted {
-				commands = append(commands, fmt.Sprintf("echo %d:%d:%d >>%s", uid, first, rangeSize, file))
+				commands = append(commands, fmt.Sprintf("echo %d:%d:%d >>%s", uid,
+					first, rangeSize, file))
 			}
 		}
 		add(uids, f.UIDs)

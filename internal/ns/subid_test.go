@@ -19,24 +19,39 @@ func TestSubIDRemedy(t *testing.T) {
 		uid                     int
 		want                    string
 	}{
-		{"empty files", "", "", "", "me", 1000, "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 me"},
-		{"one user", "a:100000:65536\n", "a:100000:65536\n", "", "me", 1000, "usermod --add-subuids 165536-231071 --add-subgids 165536-231071 me"},
-		{"different files", "a:100000:65536\n", "a:100000:65536\nb:165536:65536\n", "", "me", 1000, "usermod --add-subuids 231072-296607 --add-subgids 231072-296607 me"},
-		{"a gap", "a:100000:65536\nb:231072:65536\n", "", "", "me", 1000, "usermod --add-subuids 165536-231071 --add-subgids 165536-231071 me"},
-		{"a gap that is too small", "a:100000:65536\nb:200000:65536\n", "", "", "me", 1000, "usermod --add-subuids 265536-331071 --add-subgids 265536-331071 me"},
-		{"out of order", "b:165536:65536\na:100000:65536\n", "", "", "me", 1000, "usermod --add-subuids 231072-296607 --add-subgids 231072-296607 me"},
-		{"overlapping", "a:90000:20000\nb:100000:1\n", "", "", "me", 1000, "usermod --add-subuids 110000-175535 --add-subgids 110000-175535 me"},
-		{"only gids are missing", "me:100000:65536\n", "a:100000:65536\n", "", "me", 1000, "usermod --add-subgids 165536-231071 me"},
-		{"only uids are missing", "", "me:100000:65536\n", "", "me", 1000, "usermod --add-subuids 165536-231071 me"},
-		{"a user by number", "", "", "", "", 1234, "echo 1234:100000:65536 >>UIDS && echo 1234:100000:65536 >>GIDS"},
-		{"a user with a high id", "", "", "", "me", 120000, "usermod --add-subuids 120001-185536 --add-subgids 120001-185536 me"},
-		{"login.defs", "", "", "# SUB_UID_MIN 1\nSUB_UID_MIN\t\t 200000\nSUB_GID_MIN 300000\n", "me", 1000, "usermod --add-subuids 300000-365535 --add-subgids 300000-365535 me"},
-		{"lines that are none", "nonsense\na:b:c\n:1:1\na:100000:65536\n", "", "", "me", 1000, "usermod --add-subuids 165536-231071 --add-subgids 165536-231071 me"},
+		{"empty files", "", "", "", "me", 1000,
+			"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 me"},
+		{"one user", "a:100000:65536\n", "a:100000:65536\n", "", "me", 1000,
+			"usermod --add-subuids 165536-231071 --add-subgids 165536-231071 me"},
+		{"different files", "a:100000:65536\n", "a:100000:65536\nb:165536:65536\n", "", "me", 1000,
+			"usermod --add-subuids 231072-296607 --add-subgids 231072-296607 me"},
+		{"a gap", "a:100000:65536\nb:231072:65536\n", "", "", "me", 1000,
+			"usermod --add-subuids 165536-231071 --add-subgids 165536-231071 me"},
+		{"a gap that is too small", "a:100000:65536\nb:200000:65536\n", "", "", "me", 1000,
+			"usermod --add-subuids 265536-331071 --add-subgids 265536-331071 me"},
+		{"out of order", "b:165536:65536\na:100000:65536\n", "", "", "me", 1000,
+			"usermod --add-subuids 231072-296607 --add-subgids 231072-296607 me"},
+		{"overlapping", "a:90000:20000\nb:100000:1\n", "", "", "me", 1000,
+			"usermod --add-subuids 110000-175535 --add-subgids 110000-175535 me"},
+		{"only gids are missing", "me:100000:65536\n", "a:100000:65536\n", "", "me", 1000,
+			"usermod --add-subgids 165536-231071 me"},
+		{"only uids are missing", "", "me:100000:65536\n", "", "me", 1000,
+			"usermod --add-subuids 165536-231071 me"},
+		{"a user by number", "", "", "", "", 1234,
+			"echo 1234:100000:65536 >>UIDS && echo 1234:100000:65536 >>GIDS"},
+		{"a user with a high id", "", "", "", "me", 120000,
+			"usermod --add-subuids 120001-185536 --add-subgids 120001-185536 me"},
+		{"login.defs", "", "", "# SUB_UID_MIN 1\nSUB_UID_MIN\t\t 200000\nSUB_GID_MIN 300000\n",
+			"me", 1000, "usermod --add-subuids 300000-365535 --add-subgids 300000-365535 me"},
+		{"lines that are none", "nonsense\na:b:c\n:1:1\na:100000:65536\n", "", "", "me", 1000,
+			"usermod --add-subuids 165536-231071 --add-subgids 165536-231071 me"},
 		{"no room", "a:100000:4294860000\n", "", "", "me", 1000, ""},
 	} {
 		dir := t.TempDir()
-		f := subFiles{UIDs: filepath.Join(dir, "subuid"), GIDs: filepath.Join(dir, "subgid"), Login: filepath.Join(dir, "login.defs")}
-		for name, text := range map[string]string{f.UIDs: tt.uids, f.GIDs: tt.gids, f.Login: tt.login} {
+		f := subFiles{UIDs: filepath.Join(dir, "subuid"), GIDs: filepath.Join(dir, "subgid"),
+			Login: filepath.Join(dir, "login.defs")}
+		for name, text := range map[string]string{f.UIDs: tt.uids,
+			f.GIDs: tt.gids, f.Login: tt.login} {
 			if text == "" {
 				continue // a missing file is treated like an empty one
 			}
@@ -46,7 +61,8 @@ func TestSubIDRemedy(t *testing.T) {
 		}
 		uids, gids, why := f.of(tt.name, tt.uid)
 		_, remedy, _ := strings.Cut(why, " (as root: ")
-		remedy = strings.NewReplacer(f.UIDs, "UIDS", f.GIDs, "GIDS").Replace(strings.TrimSuffix(remedy, ")"))
+		remedy = strings.NewReplacer(f.UIDs, "UIDS", f.GIDs,
+			"GIDS").Replace(strings.TrimSuffix(remedy, ")"))
 		if remedy != tt.want {
 			t.Errorf("%s: %s, want %s", tt.what, remedy, tt.want)
 		}
@@ -81,7 +97,8 @@ func TestSubIDs(t *testing.T) {
 	dir := t.TempDir()
 	f := subFiles{UIDs: filepath.Join(dir, "subuid"), GIDs: filepath.Join(dir, "subgid")}
 	for _, name := range []string{f.UIDs, f.GIDs} {
-		if err := os.WriteFile(name, []byte("other:100000:65536\nme:165536:65536\n1000:300000:10\n"), 0o644); err != nil {
+		if err := os.WriteFile(name,
+			[]byte("other:100000:65536\nme:165536:65536\n1000:300000:10\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

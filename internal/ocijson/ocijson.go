@@ -72,7 +72,8 @@ func (s *scanner) value(t reflect.Type) error {
 }
 
 func (s *scanner) array(t reflect.Type) error {
-	if t = base(t); t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) && !decodesItself(t) {
+	if t = base(t); t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) &&
+		!decodesItself(t) {
 		t = t.Elem()
 	} else {
 		t = nil
@@ -212,7 +213,8 @@ var (
 // decodesItself reports whether encoding/json does not decode an object or array into the fields or
 // elements of a type.
 func decodesItself(t reflect.Type) bool {
-	return t == rawMessage || t.Implements(unmarshaler) || reflect.PointerTo(t).Implements(unmarshaler)
+	return t == rawMessage || t.Implements(unmarshaler) ||
+		reflect.PointerTo(t).Implements(unmarshaler)
 }
 
 // fields are the fields of a struct as JSON names them.
@@ -230,7 +232,8 @@ func fieldsOf(t reflect.Type) *fields {
 	}
 	list := &fields{map[string]reflect.Type{}, map[string]string{}}
 	for _, f := range reflect.VisibleFields(t) {
-		if !f.IsExported() || f.Anonymous && base(f.Type).Kind() == reflect.Struct && f.Tag.Get("json") == "" {
+		if !f.IsExported() || f.Anonymous && base(f.Type).Kind() == reflect.Struct &&
+			f.Tag.Get("json") == "" {
 			continue // the fields of an embedded struct are visible themselves
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")

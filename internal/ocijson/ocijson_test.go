@@ -22,16 +22,20 @@ func TestUnmarshal(t *testing.T) {
 		{`{"layers":[{"digest":"a","digest":"b"}]}`, new(ocispec.Manifest), "twice"},
 		{`{"layers":[{"digest":"a","d\u0069gest":"b"}]}`, new(ocispec.Manifest), "twice"},
 		{`{"layers":[{"Digest":"a"}]}`, new(ocispec.Manifest), "other case"},
-		{`{"manifests":[{"platform":{"os":"linux","OS":"windows"}}]}`, new(ocispec.Index), "other case"},
+		{`{"manifests":[{"platform":{"os":"linux","OS":"windows"}}]}`,
+			new(ocispec.Index), "other case"},
 		{`{"manifests":[{"annotations":{"a":"1","A":"2"}}]}`, new(ocispec.Index), ""},
 		{`{"manifests":[{"annotations":{"a":"1","a":"2"}}]}`, new(ocispec.Index), "twice"},
 		{`{"config":{"User":"1","user":"0"}}`, new(dockerspec.DockerOCIImage), "other case"},
 		{`{"config":{"User":"1"},"Config":{}}`, new(dockerspec.DockerOCIImage), "other case"},
 		{`{"config":{"User":"1"},"config":{}}`, new(dockerspec.DockerOCIImage), "twice"},
 		{`{"os":"linux","OS":"x"}`, new(dockerspec.DockerOCIImage), "other case"},
-		{`{"config":{"Labels":{"a":"1","A":"2"}},"rootfs":{"diff_ids":[]}}`, new(dockerspec.DockerOCIImage), ""},
-		{`{"config":{"Healthcheck":{"Test":[],"test":[]}}}`, new(dockerspec.DockerOCIImage), "other case"},
-		{`{"history":[{"created_by":"x","Created_By":"y"}]}`, new(dockerspec.DockerOCIImage), "other case"},
+		{`{"config":{"Labels":{"a":"1","A":"2"}},"rootfs":{"diff_ids":[]}}`,
+			new(dockerspec.DockerOCIImage), ""},
+		{`{"config":{"Healthcheck":{"Test":[],"test":[]}}}`,
+			new(dockerspec.DockerOCIImage), "other case"},
+		{`{"history":[{"created_by":"x","Created_By":"y"}]}`,
+			new(dockerspec.DockerOCIImage), "other case"},
 		{`{"other":{"x":1,"X":2}}`, new(dockerspec.DockerOCIImage), ""},
 		{`{"other":[{"x":1,"x":2}]}`, new(dockerspec.DockerOCIImage), "twice"},
 		{`[{"digest":"a","Digest":"b"}]`, new([]ocispec.Descriptor), "other case"},
@@ -41,7 +45,8 @@ func TestUnmarshal(t *testing.T) {
 		{`{} x`, new(ocispec.Index), "invalid character"},
 		{`null`, new(ocispec.Index), ""},
 		{`7`, new(int), ""},
-		{`{"manifests":[` + strings.Repeat("{},", MaxValues) + `{}]}`, new(ocispec.Index), "values"},
+		{`{"manifests":[` + strings.Repeat("{},", MaxValues) + `{}]}`,
+			new(ocispec.Index), "values"},
 		{`{"x":[` + strings.Repeat("0,", MaxValues-3) + `0]}`, new(ocispec.Index), ""},
 	} {
 		err := Unmarshal([]byte(tt.in), tt.to)
@@ -60,7 +65,8 @@ func FuzzUnmarshal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in string) {
 		var got, want dockerspec.DockerOCIImage
 		err := Unmarshal([]byte(in), &got)
-		if wantErr := json.Unmarshal([]byte(in), &want); err == nil && (wantErr != nil || !reflect.DeepEqual(got, want)) {
+		if wantErr := json.Unmarshal([]byte(in), &want); err == nil &&
+			(wantErr != nil || !reflect.DeepEqual(got, want)) {
 			t.Errorf("%q: got %+v, want %+v, %v", in, got, want, wantErr)
 		}
 		if err != nil {
@@ -71,7 +77,8 @@ func FuzzUnmarshal(f *testing.F) {
 		if json.Unmarshal([]byte(in), &tree) == nil {
 			again, err := json.Marshal(tree)
 			var sorted dockerspec.DockerOCIImage
-			if err != nil || json.Unmarshal(again, &sorted) != nil || !reflect.DeepEqual(sorted, want) {
+			if err != nil || json.Unmarshal(again, &sorted) != nil ||
+				!reflect.DeepEqual(sorted, want) {
 				t.Errorf("%q: with sorted keys %+v, want %+v", in, sorted, want)
 			}
 		}
@@ -81,7 +88,8 @@ func FuzzUnmarshal(f *testing.F) {
 func BenchmarkUnmarshal(b *testing.B) {
 	history := strings.Repeat(`{"created":"2024-01-01T00:00:00Z","created_by":"RUN /bin/sh -c apt-get update","comment":"buildkit.dockerfile.v0"},`, 20)
 	doc := []byte(`{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin","A=b"],"Cmd":["sh"]},"rootfs":{"type":"layers","diff_ids":["sha256:0"]},"history":[` + strings.TrimSuffix(history, ",") + `]}`)
-	for name, f := range map[string]func([]byte, any) error{"ocijson": Unmarshal, "encoding": json.Unmarshal} {
+	for name, f := range map[string]func([]byte, any) error{"ocijson": Unmarshal,
+		"encoding": json.Unmarshal} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(doc)))
 			for b.Loop() {

@@ -23,7 +23,8 @@ import (
 
 // writeRoot writes the manifests of all platforms by a recipe, and the index if there is one.
 // config is that of the first platform.
-func (w *Writer) writeRoot(ctx context.Context, r Recipe, built []Built) (root, config ocispec.Descriptor, err error) {
+func (w *Writer) writeRoot(ctx context.Context, r Recipe,
+	built []Built) (root, config ocispec.Descriptor, err error) {
 	var manifests []ocispec.Descriptor
 	for i, b := range built {
 		m, c, err := w.writeManifest(ctx, r, b)
@@ -44,7 +45,8 @@ func (w *Writer) writeRoot(ctx context.Context, r Recipe, built []Built) (root, 
 		return manifests[0], config, nil
 	}
 	index := ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		Manifests:   manifests,
 		Annotations: w.annotations(r, "index", ocispec.Platform{}),
 	}
 	if r.Docker {
@@ -56,8 +58,10 @@ func (w *Writer) writeRoot(ctx context.Context, r Recipe, built []Built) (root, 
 }
 
 // writeManifest writes config and manifest of one platform, when its layers are there.
-func (w *Writer) writeManifest(ctx context.Context, r Recipe, b Built) (manifest, config ocispec.Descriptor, err error) {
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+func (w *Writer) writeManifest(ctx context.Context, r Recipe,
+	b Built) (manifest, config ocispec.Descriptor, err error) {
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest}
 	img := b.Config
 	if img.Created == nil || w.Options.Epoch != nil {
 		now := w.Options.now()
@@ -88,7 +92,8 @@ func (w *Writer) writeManifest(ctx context.Context, r Recipe, b Built) (manifest
 
 // layers waits for the layers, and returns their descriptors in a recipe's format and the digests
 // of their content.
-func (w *Writer) layers(ctx context.Context, r Recipe, list []*layers.Layer) ([]ocispec.Descriptor, []digest.Digest, error) {
+func (w *Writer) layers(ctx context.Context, r Recipe,
+	list []*layers.Layer) ([]ocispec.Descriptor, []digest.Digest, error) {
 	descriptors, diffIDs := []ocispec.Descriptor{}, []digest.Digest{}
 	if err := w.ensureBase(ctx, list); err != nil {
 		return nil, nil, err
@@ -143,7 +148,8 @@ func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
 			continue
 		}
 		done = l.Base
-		if err := w.Images.Ensure(ctx, l.Base, image.UnpackOptions{ID: "image", Sink: w.Sink}); err != nil {
+		if err := w.Images.Ensure(ctx, l.Base,
+			image.UnpackOptions{ID: "image", Sink: w.Sink}); err != nil {
 			return err
 		}
 	}
@@ -151,13 +157,15 @@ func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
 }
 
 // layerAs returns the descriptor of a layer with the compression of a recipe.
-func (w *Writer) layerAs(ctx context.Context, l *layers.Layer, r Recipe) (ocispec.Descriptor, error) {
+func (w *Writer) layerAs(ctx context.Context, l *layers.Layer,
+	r Recipe) (ocispec.Descriptor, error) {
 	d := image.OCIDescriptor(l.Descriptor)
 	var err error
 	// A layer from --cache-from counts as made by the build: it was taken because it was sealed
 	// with the options of the store's image.
 	own := l.Base == nil || l.Text != ""
-	if own && !r.sameLayers(w.Recipe) || !own && r.Force && compressionOf(d.MediaType) != r.Compression {
+	if own && !r.sameLayers(w.Recipe) || !own && r.Force &&
+		compressionOf(d.MediaType) != r.Compression {
 		if d, err = l.Recompress(ctx, w.State, d, r.Format(w.Options.seconds())); err != nil {
 			return d, fmt.Errorf("compress layer %s: %w", l.Descriptor.Digest, err)
 		}
@@ -180,7 +188,8 @@ func compressionOf(mediaType string) string {
 }
 
 // writeConfig writes an image's configuration, with the records of its steps if they travel in it.
-func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.DockerOCIImage, b Built) (ocispec.Descriptor, error) {
+func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.DockerOCIImage,
+	b Built) (ocispec.Descriptor, error) {
 	if b.Records == nil || r.PruneDead {
 		return w.writeJSON(ctx, ocispec.MediaTypeImageConfig, img)
 	}
@@ -216,7 +225,8 @@ func (w *Writer) recompressRecords(ctx context.Context, r Recipe, doc remotecach
 		if o.Layer == nil || o.Layer.Sealed != stored {
 			continue
 		}
-		d, err := layers.Recompress(ctx, w.State, o.Layer.Descriptor.Digest.String(), o.Layer.Descriptor, o.Layer.DiffID, format)
+		d, err := layers.Recompress(ctx, w.State, o.Layer.Descriptor.Digest.String(),
+			o.Layer.Descriptor, o.Layer.DiffID, format)
 		if err != nil {
 			return err
 		}
@@ -248,7 +258,8 @@ func samePlatform(written string, p ocispec.Platform) bool {
 
 // pruneDead takes the dead bytes out of an image that is finished. The cache keeps the layers as
 // they were sealed.
-func (w *Writer) pruneDead(ctx context.Context, manifest ocispec.Descriptor, level int) (_, config ocispec.Descriptor, err error) {
+func (w *Writer) pruneDead(ctx context.Context, manifest ocispec.Descriptor,
+	level int) (_, config ocispec.Descriptor, err error) {
 	img, err := w.Images.Manifest(ctx, manifest.Digest.String(), manifest, nil)
 	if err != nil {
 		return manifest, config, err
@@ -257,7 +268,8 @@ func (w *Writer) pruneDead(ctx context.Context, manifest ocispec.Descriptor, lev
 	if w.Options.makesIndex() {
 		img.Name += " for " + parser.FormatPlatform(img.Platform)
 	}
-	res, err := imageanalysis.Prune(ctx, w.State, w.Images, img, imageanalysis.PruneOptions{Level: level})
+	res, err := imageanalysis.Prune(ctx, w.State, w.Images, img,
+		imageanalysis.PruneOptions{Level: level})
 	if err != nil {
 		return manifest, config, err
 	}

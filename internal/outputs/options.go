@@ -35,7 +35,8 @@ type Options struct {
 
 // WantsImage reports whether an image is made, and not only its files exported.
 func (o *Options) WantsImage() bool {
-	return len(o.Names) > 0 || len(o.Specs) == 0 || slices.ContainsFunc(o.Specs, func(s export.Spec) bool { return !s.Flat() })
+	return len(o.Names) > 0 || len(o.Specs) == 0 ||
+		slices.ContainsFunc(o.Specs, func(s export.Spec) bool { return !s.Flat() })
 }
 
 // WantsFiles reports whether an output has the files of the image, and not its layers.
@@ -119,7 +120,8 @@ func (o *Options) checkOutput(spec export.Spec) error {
 	}
 	if RecipeOf(spec).Docker {
 		for _, a := range slices.Concat(o.Annotations, spec.Annotations) {
-			if a.Target == "manifest" || a.Target == "index" || a.Target == "manifest-descriptor" && o.makesIndex() {
+			if a.Target == "manifest" || a.Target == "index" ||
+				a.Target == "manifest-descriptor" && o.makesIndex() {
 				return fmt.Errorf("oci-mediatypes=false and annotation %s: Docker's format has no annotations", a.Key)
 			}
 		}

@@ -26,7 +26,8 @@ type Recipe struct {
 // RecipeOf returns the recipe of an output.
 func RecipeOf(o export.Spec) Recipe {
 	l := o.Layers
-	r := Recipe{Compression: l.Compression, Force: l.Force, PruneDead: l.PruneDead, Annotations: o.Annotations}
+	r := Recipe{Compression: l.Compression, Force: l.Force, PruneDead: l.PruneDead,
+		Annotations: o.Annotations}
 	r.Docker = l.OCIMediaTypes != nil && !*l.OCIMediaTypes
 	switch r.Compression {
 	case "uncompressed":
@@ -37,7 +38,8 @@ func RecipeOf(o export.Spec) Recipe {
 	if l.Level != nil {
 		r.Level = *l.Level
 	}
-	if r.Compression == "" && r.Level == diff.DefaultGzipLevel || r.Compression == "zstd" && r.Level == diff.DefaultZstdLevel {
+	if r.Compression == "" && r.Level == diff.DefaultGzipLevel ||
+		r.Compression == "zstd" && r.Level == diff.DefaultZstdLevel {
 		r.Level = 0
 	}
 	return r
@@ -75,7 +77,8 @@ func (o *Options) StoreRecipe() Recipe {
 			all = append(all, RecipeOf(spec))
 		}
 	}
-	if len(all) == 0 || slices.ContainsFunc(all, func(r Recipe) bool { return r.key() != all[0].key() }) {
+	if len(all) == 0 || slices.ContainsFunc(all,
+		func(r Recipe) bool { return r.key() != all[0].key() }) {
 		return Recipe{}
 	}
 	return all[0]

@@ -39,7 +39,8 @@ func (u *Uploads) Add(ctx context.Context, d ocispec.Descriptor) {
 		if r := RecipeOf(spec); r.PruneDead || !r.sameLayers(u.recipe) {
 			continue // the layers of the output are not known yet
 		}
-		names := slices.Compact(slices.Sorted(slices.Values(slices.Concat(u.options.Names, spec.Names))))
+		names := slices.Compact(slices.Sorted(slices.Values(slices.Concat(u.options.Names,
+			spec.Names))))
 		for _, name := range names {
 			u.running.Go(func() { _ = u.send(ctx, name, spec, d) })
 		}

@@ -119,7 +119,8 @@ func (w *Writer) storeImage(ctx context.Context, built []Built) (res Result, err
 
 // rootFor returns the image of a recipe. It makes the image unless an earlier output had the same
 // recipe.
-func (w *Writer) rootFor(ctx context.Context, made map[string]ocispec.Descriptor, r Recipe, built []Built) (ocispec.Descriptor, error) {
+func (w *Writer) rootFor(ctx context.Context, made map[string]ocispec.Descriptor, r Recipe,
+	built []Built) (ocispec.Descriptor, error) {
 	if root, ok := made[r.key()]; ok {
 		return root, nil
 	}
@@ -152,7 +153,8 @@ func (w *Writer) allNames(names []string) []string {
 func (w *Writer) tag(ctx context.Context, root ocispec.Descriptor) (names []string, err error) {
 	if len(w.Options.Names) == 0 {
 		if slices.ContainsFunc(w.Options.Specs, func(o export.Spec) bool {
-			return o.Type == export.TypeImage && len(o.Names) > 0 && !o.ByDigest && RecipeOf(o).key() == w.Recipe.key()
+			return o.Type == export.TypeImage && len(o.Names) > 0 && !o.ByDigest &&
+				RecipeOf(o).key() == w.Recipe.key()
 		}) {
 			return nil, nil
 		}
@@ -171,7 +173,8 @@ func (w *Writer) tag(ctx context.Context, root ocispec.Descriptor) (names []stri
 	return names, nil
 }
 
-func (w *Writer) writeJSON(ctx context.Context, mediaType string, v any) (ocispec.Descriptor, error) {
+func (w *Writer) writeJSON(ctx context.Context, mediaType string,
+	v any) (ocispec.Descriptor, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("write %s: %w", mediaType, err)

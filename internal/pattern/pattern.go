@@ -136,7 +136,8 @@ type rule struct {
 }
 
 func newRule(text string, exception bool) (rule, error) {
-	r := rule{text: text, exception: exception, parts: strings.Split(text, "/"), opaque: strings.ContainsAny(text, `[\`)}
+	r := rule{text: text, exception: exception, parts: strings.Split(text, "/"),
+		opaque: strings.ContainsAny(text, `[\`)}
 	tokens, err := tokenize(text)
 	if err != nil {
 		return rule{}, err
@@ -181,7 +182,8 @@ func (r *rule) mayMatch(name string) bool {
 	case r.exact:
 		return name == r.text
 	}
-	return strings.HasPrefix(name, r.prefix) && strings.HasSuffix(name, r.suffix) && strings.Contains(name, r.inner)
+	return strings.HasPrefix(name, r.prefix) && strings.HasSuffix(name, r.suffix) &&
+		strings.Contains(name, r.inner)
 }
 
 // match reports whether the pattern matches name itself.

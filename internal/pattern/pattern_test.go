@@ -143,7 +143,8 @@ func TestMatch(t *testing.T) {
 				}
 				if strings.Contains(tt.pattern, "**") {
 					if got := documented(tt.pattern, name, true); got != want {
-						t.Errorf("%q matches %q by the documentation: %v, want %v", tt.pattern, name, got, want)
+						t.Errorf("%q matches %q by the documentation: %v, want %v",
+							tt.pattern, name, got, want)
 					}
 				}
 			}
@@ -200,7 +201,8 @@ func TestNewErrors(t *testing.T) {
 
 // Patterns that are slow for backtracking matchers are fast.
 func TestHostile(t *testing.T) {
-	for _, p := range []string{strings.Repeat("*a", 500) + "b", strings.Repeat("**a", 500) + "b", strings.Repeat("**/*", 300) + "b", strings.Repeat("**/a", 300)} {
+	for _, p := range []string{strings.Repeat("*a", 500) + "b", strings.Repeat("**a", 500) + "b",
+		strings.Repeat("**/*", 300) + "b", strings.Repeat("**/a", 300)} {
 		m, err := New([]string{p})
 		if err != nil {
 			t.Fatal(err)
@@ -213,8 +215,10 @@ func TestHostile(t *testing.T) {
 }
 
 var seeds = []string{
-	"a", "*", "**", "a/**", "**/a", "*.go", "a/**/b*", "**a", "a**", "a**/b", "a?", "[ab]c", "a|b*", "x{2}*", "a^*", "a\\*b", "***", "**/**/x", "é?", "a//b",
-	"?*?", "*.*", "a/*?*/b", "**?b", "]*", "[^a]**", "**[a/b]c", "[[:alpha:]]**", `\d**`, "\xff**", "**/[^/]", "**\xff", "[\xff-\xff]**", "!a", "**/!a", " a ", "a\\/**",
+	"a", "*", "**", "a/**", "**/a", "*.go", "a/**/b*", "**a", "a**", "a**/b", "a?", "[ab]c", "a|b*",
+	"x{2}*", "a^*", "a\\*b", "***", "**/**/x", "é?", "a//b",
+	"?*?", "*.*", "a/*?*/b", "**?b", "]*", "[^a]**", "**[a/b]c", "[[:alpha:]]**", `\d**`, "\xff**",
+	"**/[^/]", "**\xff", "[\xff-\xff]**", "!a", "**/!a", " a ", "a\\/**",
 }
 
 // FuzzMatch compares a pattern's answer with the documentation's: path/filepath.Match itself where
@@ -257,10 +261,12 @@ func FuzzList(f *testing.F) {
 	for _, s := range seeds {
 		f.Add(s, "a/b/c.go")
 		f.Add("!x\n"+s+"\n!**/b", "a/b")
-		f.Add("*\n!"+s, strings.Trim(strings.NewReplacer("*", "a", "?", "é", "[", "").Replace(s), "/"))
+		f.Add("*\n!"+s, strings.Trim(strings.NewReplacer("*", "a", "?", "é", "[", "").Replace(s),
+			"/"))
 	}
 	f.Fuzz(func(t *testing.T, text, name string) {
-		if name = strings.Trim(filepath.Clean("/"+name), "/"); name == "" || len(text)+len(name) > 500 {
+		if name = strings.Trim(filepath.Clean("/"+name), "/"); name == "" ||
+			len(text)+len(name) > 500 {
 			return
 		}
 		m, err := New(strings.Split(text, "\n"))

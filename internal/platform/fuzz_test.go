@@ -4,8 +4,10 @@ import "testing"
 
 // FuzzPlatform: what Parse accepts is printed by Format in a form that means the same platform.
 func FuzzPlatform(f *testing.F) {
-	for _, s := range []string{"linux/amd64", "linux", "arm64", "linux/arm/v7", "linux/arm64/v8", "windows(10.0.17763)/amd64",
-		"windows(10.0.17763+win32k)/amd64", "darwin/x86_64", "macos/aarch64", "linux/386", "local", "a/b/c/d", "linux(+b+a)/arm", "/", ""} {
+	for _, s := range []string{"linux/amd64", "linux", "arm64", "linux/arm/v7", "linux/arm64/v8",
+		"windows(10.0.17763)/amd64",
+		"windows(10.0.17763+win32k)/amd64", "darwin/x86_64", "macos/aarch64", "linux/386", "local",
+		"a/b/c/d", "linux(+b+a)/arm", "/", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

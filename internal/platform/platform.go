@@ -15,10 +15,13 @@ var (
 	osPattern   = pattern(`^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)((?:\+[A-Za-z0-9_.-]+)*)\))?$`)
 	wordPattern = pattern(`^[A-Za-z0-9_.-]+$`)
 
-	knownOS = []string{"aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js",
+	knownOS = []string{"aix", "android", "darwin", "dragonfly", "freebsd", "hurd",
+		"illumos", "ios", "js",
 		"linux", "nacl", "netbsd", "openbsd", "plan9", "solaris", "windows", "zos"}
-	knownArch = []string{"386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "loong64", "mips",
-		"mipsle", "mips64", "mips64le", "mips64p32", "mips64p32le", "ppc", "ppc64", "ppc64le", "riscv",
+	knownArch = []string{"386", "amd64", "amd64p32", "arm", "armbe", "arm64",
+		"arm64be", "loong64", "mips",
+		"mipsle", "mips64", "mips64le", "mips64p32", "mips64p32le", "ppc",
+		"ppc64", "ppc64le", "riscv",
 		"riscv64", "s390", "s390x", "sparc", "sparc64", "wasm"}
 )
 
@@ -37,11 +40,13 @@ func Parse(s string) (ocispec.Platform, error) {
 	parts := strings.Split(s, "/")
 	m := osPattern().FindStringSubmatch(parts[0])
 	if m == nil {
-		return ocispec.Platform{}, fmt.Errorf("%q is an invalid OS component of %q: OSAndVersion specifier component must match %q", parts[0], s, osPattern())
+		return ocispec.Platform{},
+			fmt.Errorf("%q is an invalid OS component of %q: OSAndVersion specifier component must match %q", parts[0], s, osPattern())
 	}
 	for _, p := range parts[1:] {
 		if !wordPattern().MatchString(p) {
-			return ocispec.Platform{}, fmt.Errorf("%q is an invalid component of %q: platform specifier component must match %q", p, s, wordPattern())
+			return ocispec.Platform{},
+				fmt.Errorf("%q is an invalid component of %q: platform specifier component must match %q", p, s, wordPattern())
 		}
 	}
 	p := ocispec.Platform{OS: normalOS(m[1]), OSVersion: m[2]}

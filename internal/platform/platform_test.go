@@ -9,7 +9,8 @@ import (
 
 // spellings are lists of spellings of one platform each.
 var spellings = [][]string{
-	{"linux/arm64", "linux/arm64/v8", "linux/arm64/8", "linux/aarch64", "LINUX/ARM64", "linux/arm64/v8.0"},
+	{"linux/arm64", "linux/arm64/v8", "linux/arm64/8", "linux/aarch64",
+		"LINUX/ARM64", "linux/arm64/v8.0"},
 	{"linux/arm64/v9", "linux/arm64/9"},
 	{"linux/arm", "linux/arm/v7", "linux/arm/7", "linux/armhf"},
 	{"linux/arm/v6", "linux/arm/6", "linux/armel"},

@@ -24,7 +24,8 @@ var (
 
 // Name is a parsed image name.
 type Name struct {
-	Domain string        // "docker.io", "localhost:5000"; "" if the first component is valid only in a path ("a_b.c/d")
+	// "docker.io", "localhost:5000"; "" if the first component is valid only in a path ("a_b.c/d")
+	Domain string
 	Path   string        // "library/busybox"
 	Tag    string        // "" if there is none
 	Digest digest.Digest // "" if there is none
@@ -103,7 +104,8 @@ func (n Name) String() string {
 func (n Name) Familiar() string {
 	if n.Domain == defaultDomain {
 		n.Domain = ""
-		if rest, ok := strings.CutPrefix(n.Path, officialPrefix); ok && !strings.Contains(rest, "/") {
+		if rest, ok := strings.CutPrefix(n.Path, officialPrefix); ok &&
+			!strings.Contains(rest, "/") {
 			n.Path = rest
 		}
 	}
@@ -163,7 +165,8 @@ func isDomain(s string) bool {
 		return ok && inner != "" && all(inner, func(c byte) bool { return c == ':' || isXDigit(c) })
 	}
 	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || label[0] == '-' || label[len(label)-1] == '-' || !all(label, func(c byte) bool { return c == '-' || isAlnum(c) }) {
+		if label == "" || label[0] == '-' || label[len(label)-1] == '-' ||
+			!all(label, func(c byte) bool { return c == '-' || isAlnum(c) }) {
 			return false
 		}
 	}

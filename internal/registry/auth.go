@@ -26,13 +26,14 @@ const formType = "application/x-www-form-urlencoded"
 type authState struct {
 	host *host
 
-	mu        sync.Mutex
-	basic     bool
-	realm     string
-	service   string
-	tokens    map[string]token
-	locks     map[string]*sync.Mutex // one token request per scope at a time
-	helperErr error                  // why credentials could not be read, for the message if they turn out to be needed
+	mu      sync.Mutex
+	basic   bool
+	realm   string
+	service string
+	tokens  map[string]token
+	locks   map[string]*sync.Mutex // one token request per scope at a time
+	// why credentials could not be read, for the message if they turn out to be needed
+	helperErr error
 }
 
 type token struct {
@@ -66,7 +67,8 @@ func (a *authState) basicHeader(ctx context.Context, scope string) (string, erro
 	if err != nil || cred.username == "" {
 		return "", err
 	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(cred.username+":"+cred.password)), nil
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(cred.username+":"+cred.password)),
+		nil
 }
 
 // credential looks up the credentials for the first repository of the scope. If a helper fails,
@@ -92,13 +94,17 @@ func (a *authState) credential(ctx context.Context, scope string) (credential, e
 
 // answer handles a 401 and reports whether the request should be sent again. sent is the
 // Authorization header of the refused request.
-func (a *authState) answer(ctx context.Context, resp *http.Response, scope, sent string) (again bool, err error) {
+func (a *authState) answer(ctx context.Context, resp *http.Response, scope,
+	sent string) (again bool, err error) {
 	// After a redirect to another server, that server's challenge must not be answered.
-	if base, err := a.host.base(ctx); err != nil || resp.Request.URL.Scheme+"://"+resp.Request.URL.Host != base {
+	if base, err := a.host.base(ctx); err != nil ||
+		resp.Request.URL.Scheme+"://"+resp.Request.URL.Host != base {
 		return false, err
 	}
 	challenges := parseChallenges(resp.Header.Values("Www-Authenticate"))
-	if i := slices.IndexFunc(challenges, func(c challenge) bool { return c.scheme == "bearer" && c.params["realm"] != "" }); i >= 0 {
+	if i := slices.IndexFunc(challenges, func(c challenge) bool {
+		return c.scheme == "bearer" && c.params["realm"] != ""
+	}); i >= 0 {
 		c := challenges[i]
 		if err := a.checkRealm(c.params["realm"], resp.Request.URL); err != nil {
 			return false, err
@@ -139,8 +145,10 @@ func (a *authState) checkRealm(realm string, registry *url.URL) error {
 	if u.Scheme != "https" && (u.Scheme != "http" || registry.Scheme == "https") {
 		return fmt.Errorf("%s names a token server without https: %s", a.host.name, u.Redacted())
 	}
-	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && (ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
-		return fmt.Errorf("%s names a token server at a link-local address: %s", a.host.name, u.Redacted())
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil &&
+		(ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
+		return fmt.Errorf("%s names a token server at a link-local address: %s",
+			a.host.name, u.Redacted())
 	}
 	return nil
 }
@@ -183,7 +191,8 @@ func (a *authState) fetch(ctx context.Context, scope, old string) (string, error
 
 // exchange requests a token from the token server:
 // https://distribution.github.io/distribution/spec/auth/token/ and …/oauth/.
-func (a *authState) exchange(ctx context.Context, realm, service, scope string, cred credential) (token, error) {
+func (a *authState) exchange(ctx context.Context, realm, service, scope string,
+	cred credential) (token, error) {
 	u, err := url.Parse(realm)
 	if err != nil {
 		return token{}, err
@@ -230,7 +239,8 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string, 
 		}
 		if cred.username != "" {
 			form.Set("account", cred.username)
-			q.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(cred.username+":"+cred.password)))
+			q.header.Set("Authorization", "Basic "+
+				base64.StdEncoding.EncodeToString([]byte(cred.username+":"+cred.password)))
 		}
 		u.RawQuery = form.Encode()
 	}

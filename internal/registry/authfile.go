@@ -29,9 +29,10 @@ type credential struct {
 // https://docs.docker.com/reference/cli/docker/login/#credential-stores and
 // containers-auth.json(5).
 type authFile struct {
-	auths   map[string]json.RawMessage // by server; decoded when it is used, so that a broken entry does not affect the others
-	helpers map[string]string          // by server
-	helper  string                     // for all other servers
+	// by server; decoded when it is used, so that a broken entry does not affect the others
+	auths   map[string]json.RawMessage
+	helpers map[string]string // by server
+	helper  string            // for all other servers
 }
 
 // readAuthFile reads a file. A missing or empty file has no credentials.
@@ -49,7 +50,8 @@ func readAuthFile(path string) (*authFile, error) {
 	if err := json.NewDecoder(f).Decode(&content); err == io.EOF {
 		return a, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("failed to decode config file %s: invalid config format: %w", path, err)
+		return nil, fmt.Errorf("failed to decode config file %s: invalid config format: %w", path,
+			err)
 	}
 	for _, field := range []struct {
 		name, what string
@@ -61,7 +63,8 @@ func readAuthFile(path string) (*authFile, error) {
 	} {
 		if raw, ok := content[field.name]; ok {
 			if err := json.Unmarshal(raw, field.to); err != nil {
-				return nil, fmt.Errorf("failed to unmarshal %s field: invalid config format: %w", field.what, err)
+				return nil, fmt.Errorf("failed to unmarshal %s field: invalid config format: %w",
+					field.what, err)
 			}
 		}
 	}
@@ -98,7 +101,8 @@ func (a *authFile) get(ctx context.Context, server string) (credential, error) {
 		Password      string `json:"password"`
 	}
 	if err := json.Unmarshal(raw, &entry); err != nil {
-		return credential{}, fmt.Errorf("failed to unmarshal auth field: invalid config format: %w", err)
+		return credential{}, fmt.Errorf("failed to unmarshal auth field: invalid config format: %w",
+			err)
 	}
 	c := credential{entry.Username, entry.Password, entry.IdentityToken, entry.RegistryToken}
 	if entry.Auth != "" {

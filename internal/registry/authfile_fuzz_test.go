@@ -10,8 +10,10 @@ import (
 // FuzzAuthFile: a file of credentials gives none to a server that it does not name.
 func FuzzAuthFile(f *testing.F) {
 	for _, text := range []string{
-		`{"auths":{"example.com":{"auth":"bWU6c2VjcmV0"}}}`, `{"auths":{"https://example.com/v1/":{"identitytoken":"x"}}}`, `{"auths":[]}`,
-		`{"auths":{"example.com":{"auth":"!"}}}`, `{"auths":{"example.com":{"auth":"bWU="}}}`, `{"auths":{"example.com":null}}`, ``, `{`,
+		`{"auths":{"example.com":{"auth":"bWU6c2VjcmV0"}}}`,
+		`{"auths":{"https://example.com/v1/":{"identitytoken":"x"}}}`, `{"auths":[]}`,
+		`{"auths":{"example.com":{"auth":"!"}}}`, `{"auths":{"example.com":{"auth":"bWU="}}}`,
+		`{"auths":{"example.com":null}}`, ``, `{`,
 		`{"auths":{"example.com/a/b":{"username":"u","password":"p"}}}`,
 	} {
 		f.Add([]byte(text))

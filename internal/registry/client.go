@@ -84,9 +84,11 @@ func New(o Options) *Client {
 	return &Client{
 		o:      o,
 		config: sync.OnceValues(func() (*config, error) { return loadConfig(o.Config) }),
-		creds:  sync.OnceValues(func() (*credentialStore, error) { return loadCredentials(o.DockerConfig) }),
-		hosts:  map[hostKey]*host{},
-		held:   map[heldKey]bool{},
+		creds: sync.OnceValues(func() (*credentialStore, error) {
+			return loadCredentials(o.DockerConfig)
+		}),
+		hosts: map[hostKey]*host{},
+		held:  map[heldKey]bool{},
 	}
 }
 
@@ -175,7 +177,8 @@ func (h *host) base(ctx context.Context) (string, error) {
 		if h.lax {
 			ctx1, cancel := context.WithTimeout(ctx, 5*time.Second)
 			defer cancel()
-			req, err := http.NewRequestWithContext(ctx1, http.MethodGet, "https://"+h.name+"/v2/", nil)
+			req, err := http.NewRequestWithContext(ctx1, http.MethodGet,
+				"https://"+h.name+"/v2/", nil)
 			if err != nil {
 				h.scheme = ""
 				return "", err
@@ -207,13 +210,16 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	if req.URL.Scheme == "http" && first.Scheme == "https" && !h.lax && !isBlobRequest(via[0]) {
 		return fmt.Errorf("redirect from https to plain http, at %s", req.URL.Host)
 	}
-	if ip, err := netip.ParseAddr(req.URL.Hostname()); err == nil && (ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
-		return fmt.Errorf("redirect to a link-local address: %s", req.URL.Host) // clouds serve the credentials of the machine there
+	if ip, err := netip.ParseAddr(req.URL.Hostname()); err == nil &&
+		(ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
+		// clouds serve the credentials of the machine there
+		return fmt.Errorf("redirect to a link-local address: %s", req.URL.Host)
 	}
 	for _, r := range append(via[1:], req) {
 		if r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
 			req.Header.Del("Authorization")
-			if req.Body != nil && req.Body != http.NoBody && req.Header.Get("Content-Type") == formType {
+			if req.Body != nil && req.Body != http.NoBody &&
+				req.Header.Get("Content-Type") == formType {
 				return errors.New("redirect of a request with credentials to another server")
 			}
 		}
@@ -238,10 +244,12 @@ type call struct {
 	header http.Header
 	body   func() (io.ReadCloser, error) // nil: none
 	size   int64                         // the size of the body
-	scope  string                        // the scopes that a token must allow, separated by spaces; "": none
-	bare   bool                          // send no credentials: the address is of another server
-	once   bool                          // the caller retries
-	wait   time.Duration                 // the limit for the first bytes of the answer; 0: Options.Idle
+	// the scopes that a token must allow, separated by spaces; "": none
+	scope string
+	bare  bool // send no credentials: the address is of another server
+	once  bool // the caller retries
+	// the limit for the first bytes of the answer; 0: Options.Idle
+	wait time.Duration
 
 	// patience is shared by the requests of one download. nil: the call has its own.
 	patience *patience
@@ -396,7 +404,8 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 		cancel(nil)
 		return nil, sent, explain(h, err)
 	}
-	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, idle: h.c.o.Idle, patience: q.patience}
+	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, idle: h.c.o.Idle,
+		patience: q.patience}
 	return resp, sent, nil
 }
 

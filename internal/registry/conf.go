@@ -86,7 +86,8 @@ func loadConfig(path string) (*config, error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		if err := c.readDir(filepath.Join(system, "registries.conf.d"), c.distroAliases); err != nil {
+		if err := c.readDir(filepath.Join(system, "registries.conf.d"),
+			c.distroAliases); err != nil {
 			return nil, err
 		}
 	}
@@ -141,7 +142,8 @@ func (c *config) parse(data string, aliases map[string]string) error {
 		if err := t.check(); err != nil {
 			return err
 		}
-		c.registries = slices.DeleteFunc(c.registries, func(o table) bool { return o.Prefix == t.Prefix })
+		c.registries = slices.DeleteFunc(c.registries,
+			func(o table) bool { return o.Prefix == t.Prefix })
 		c.registries = append(c.registries, t)
 	}
 	for name, value := range f.Aliases {
@@ -166,20 +168,23 @@ func (t *table) check() error {
 	if t.Prefix == "" {
 		return errors.New("a [[registry]] has neither a prefix nor a location")
 	}
-	if rest, ok := strings.CutPrefix(t.Prefix, "*."); strings.Contains(rest, "*") || !ok && strings.Contains(t.Prefix, "*") || ok && strings.ContainsAny(rest, "/:") {
+	if rest, ok := strings.CutPrefix(t.Prefix, "*."); strings.Contains(rest, "*") ||
+		!ok && strings.Contains(t.Prefix, "*") || ok && strings.ContainsAny(rest, "/:") {
 		return fmt.Errorf("registry prefix %q: a * is allowed only before a whole host name, as in *.example.com", t.Prefix)
 	}
 	if t.Location == "" && !strings.HasPrefix(t.Prefix, "*.") {
 		t.Location = t.Prefix
 	}
 	if strings.Contains(t.Location, "://") || strings.Contains(t.Prefix, "://") {
-		return fmt.Errorf("registry %q: a location is host[:port][/path], without a scheme", t.Prefix)
+		return fmt.Errorf("registry %q: a location is host[:port][/path], without a scheme",
+			t.Prefix)
 	}
 	for i := range t.Mirrors {
 		m := &t.Mirrors[i]
 		m.Location = trimLocation(m.Location)
 		if m.Location == "" || strings.Contains(m.Location, "://") {
-			return fmt.Errorf("registry %q: mirror location %q is not host[:port][/path]", t.Prefix, m.Location)
+			return fmt.Errorf("registry %q: mirror location %q is not host[:port][/path]",
+				t.Prefix, m.Location)
 		}
 		switch m.PullFromMirror {
 		case "", "all", "digest-only", "tag-only":
@@ -196,7 +201,9 @@ func (t *table) check() error {
 func trimLocation(s string) string { return strings.TrimRight(s, "/") }
 
 func (c *config) finish() (*config, error) {
-	slices.SortStableFunc(c.registries, func(a, b table) int { return len(b.Prefix) - len(a.Prefix) })
+	slices.SortStableFunc(c.registries, func(a, b table) int {
+		return len(b.Prefix) - len(a.Prefix)
+	})
 	for _, s := range c.search {
 		if strings.Contains(s, "://") || trimLocation(s) == "" {
 			return nil, fmt.Errorf("unqualified-search-registries: %q is not host[:port]", s)

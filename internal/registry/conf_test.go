@@ -108,7 +108,8 @@ prefix = "one.example/a/image:v1"
 location = "pinned.example/b/image:v1"
 `)
 	tests := []struct{ in, want string }{
-		{"example.com/foo/image", "mirror mirror-0.local/mirror-for-foo/image; mirror mirror-1.local/mirrors/foo/image (insecure); internal.example.net/bar/image"},
+		{"example.com/foo/image",
+			"mirror mirror-0.local/mirror-for-foo/image; mirror mirror-1.local/mirrors/foo/image (insecure); internal.example.net/bar/image"},
 		{"example.com/foo/deep/a:1", "deep.example/a"},
 		{"example.com/foobar/image", "example.com/foobar/image"},
 		{"example.com/image", "example.com/image"},
@@ -172,15 +173,18 @@ func TestCandidates(t *testing.T) {
 		want      []string
 	}{
 		{"", "busybox:1", []string{"docker.io/library/busybox:1"}},
-		{"", "fedora", []string{"docker.io/library/fedora:latest"}}, // the distribution's list is not used
+		// the distribution's list is not used
+		{"", "fedora", []string{"docker.io/library/fedora:latest"}},
 		{search, "fedora:40", []string{"registry.fedoraproject.org/fedora:40"}},
-		{search, "busybox", []string{"a.example/busybox:latest", "docker.io/library/busybox:latest"}},
+		{search, "busybox", []string{"a.example/busybox:latest",
+			"docker.io/library/busybox:latest"}},
 		{search, "me/app:2", []string{"a.example/me/app:2", "docker.io/me/app:2"}},
 		{search, "docker.io/busybox", []string{"docker.io/library/busybox:latest"}},
 		{search, "localhost/x", []string{"localhost/x:latest"}},
 		{search, "host:5000/x", []string{"host:5000/x:latest"}},
 		{alias, "tool:3", []string{"quay.io/group/tool:3"}},
-		{alias + "\n", "tool@sha256:" + strings.Repeat("b", 64), []string{"quay.io/group/tool@sha256:" + strings.Repeat("b", 64)}},
+		{alias + "\n", "tool@sha256:" + strings.Repeat("b", 64),
+			[]string{"quay.io/group/tool@sha256:" + strings.Repeat("b", 64)}},
 	}
 	for _, tt := range tests {
 		if got := names(tt.conf, tt.ref); !slices.Equal(got, tt.want) {
@@ -242,8 +246,9 @@ func TestConfigFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &config{search: []string{"b.example"}, aliases: map[string]string{"m": "a.example/m"}, distroAliases: map[string]string{},
-		registries: []table{{Prefix: "x.example", Location: "x.example", Insecure: true}}}
+	want := &config{search: []string{"b.example"}, aliases: map[string]string{"m": "a.example/m"},
+		distroAliases: map[string]string{},
+		registries:    []table{{Prefix: "x.example", Location: "x.example", Insecure: true}}}
 	if !cmp.Equal(c, want, cmp.AllowUnexported(config{})) {
 		t.Error(cmp.Diff(want, c, cmp.AllowUnexported(config{})))
 	}
@@ -260,8 +265,10 @@ func TestConfigFiles(t *testing.T) {
 
 func TestLoopback(t *testing.T) {
 	for host, want := range map[string]bool{
-		"localhost": true, "localhost:5000": true, "127.0.0.1": true, "127.9.9.9:80": true, "[::1]:5000": true, "a.localhost:1": true,
-		"example.com": false, "localhost.example": false, "10.0.0.1:5000": false, "128.0.0.1": false, "127.0.0.1.example": false,
+		"localhost": true, "localhost:5000": true, "127.0.0.1": true, "127.9.9.9:80": true,
+		"[::1]:5000": true, "a.localhost:1": true,
+		"example.com": false, "localhost.example": false, "10.0.0.1:5000": false,
+		"128.0.0.1": false, "127.0.0.1.example": false,
 	} {
 		if got := isLoopback(host); got != want {
 			t.Errorf("isLoopback(%q) = %v", host, got)
@@ -275,15 +282,20 @@ func TestChallenges(t *testing.T) {
 		want []challenge
 	}{
 		{`Bearer realm="https://a/token",service="b c",scope="repository:x:pull,push"`,
-			[]challenge{{"bearer", map[string]string{"realm": "https://a/token", "service": "b c", "scope": "repository:x:pull,push"}}}},
+			[]challenge{{"bearer", map[string]string{"realm": "https://a/token", "service": "b c",
+				"scope": "repository:x:pull,push"}}}},
 		{`Basic realm="a \"b\""`, []challenge{{"basic", map[string]string{"realm": `a "b"`}}}},
 		{`Negotiate, Basic realm=x, Bearer Realm = "y" , error="insufficient_scope"`,
-			[]challenge{{"negotiate", map[string]string{}}, {"basic", map[string]string{"realm": "x"}}, {"bearer", map[string]string{"realm": "y", "error": "insufficient_scope"}}}},
+			[]challenge{{"negotiate", map[string]string{}},
+				{"basic", map[string]string{"realm": "x"}},
+				{"bearer", map[string]string{"realm": "y", "error": "insufficient_scope"}}}},
 		{``, nil},
-		{`Bearer realm="never closed`, []challenge{{"bearer", map[string]string{"realm": "never closed"}}}},
+		{`Bearer realm="never closed`, []challenge{{"bearer",
+			map[string]string{"realm": "never closed"}}}},
 	}
 	for _, tt := range tests {
-		if got := parseChallenges([]string{tt.in}); !cmp.Equal(got, tt.want, cmp.AllowUnexported(challenge{})) {
+		if got := parseChallenges([]string{tt.in}); !cmp.Equal(got, tt.want,
+			cmp.AllowUnexported(challenge{})) {
 			t.Errorf("%q: %v, want %v", tt.in, got, tt.want)
 		}
 	}
@@ -329,7 +341,9 @@ func FuzzConf(f *testing.F) {
 				t.Errorf("%v leads nowhere", n)
 			}
 			for _, e := range es {
-				if e.host == "" || e.repo == "" || strings.ContainsAny(e.host+e.repo, " @?#%\\\n") || strings.Contains(e.repo, "..") {
+				if e.host == "" || e.repo == "" ||
+					strings.ContainsAny(e.host+e.repo, " @?#%\\\n") ||
+					strings.Contains(e.repo, "..") {
 					t.Errorf("%v leads to %+v", n, e)
 				}
 			}

@@ -52,8 +52,10 @@ func loadCredentials(dir string) (*credentialStore, error) {
 	}
 	for _, p := range paths {
 		file, err := readAuthFile(p)
-		if errors.Is(err, fs.ErrPermission) && !strings.HasPrefix(p, dir+string(filepath.Separator)) {
-			continue // belongs to another user: the variable was inherited from that user's environment
+		if errors.Is(err, fs.ErrPermission) &&
+			!strings.HasPrefix(p, dir+string(filepath.Separator)) {
+			// belongs to another user: the variable was inherited from that user's environment
+			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read credentials: %w", err)
@@ -84,7 +86,9 @@ func (s *credentialStore) get(ctx context.Context, host, repo string) (credentia
 		var errs []error
 		for i, file := range s.files {
 			try := keys
-			if i > 0 { // podman's files may hold credentials for a part of a registry; the longest match counts
+			// podman's files may hold credentials for a part of a registry; the longest match
+			// counts
+			if i > 0 {
 				try = nil
 				for p := repo; p != ""; p = p[:max(0, strings.LastIndexByte(p, '/'))] {
 					for _, k := range keys {

@@ -47,7 +47,8 @@ func DocumentType(data []byte, said ...string) (string, error) {
 		case t == "":
 			t = name
 		case t != name:
-			return "", fmt.Errorf("its type is given as both %q and %q", printable(t), printable(name))
+			return "", fmt.Errorf("its type is given as both %q and %q",
+				printable(t), printable(name))
 		}
 	}
 	switch {
@@ -56,7 +57,8 @@ func DocumentType(data []byte, said ...string) (string, error) {
 	case t != "" && !slices.Contains(accepted, t):
 		return "", fmt.Errorf("it is not an image but %q", printable(t))
 	case t != "" && (IsIndex(t) && (hasConfig || hasLayers) || !IsIndex(t) && isIndex):
-		return "", fmt.Errorf("its type is given as %q, which does not match its content", printable(t))
+		return "", fmt.Errorf("its type is given as %q, which does not match its content",
+			printable(t))
 	case t != "":
 		return t, nil
 	case isIndex:
@@ -70,7 +72,8 @@ func DocumentType(data []byte, said ...string) (string, error) {
 // definite reports whether a media type is one of those of images, and so identifies the kind of a
 // document.
 func definite(mediaType string) bool {
-	return strings.HasPrefix(mediaType, "application/vnd.oci.image.") || strings.HasPrefix(mediaType, "application/vnd.docker.")
+	return strings.HasPrefix(mediaType, "application/vnd.oci.image.") ||
+		strings.HasPrefix(mediaType, "application/vnd.docker.")
 }
 
 // topLevel returns the values, except null, of the keys that identify the kind of a document. A key

@@ -46,7 +46,8 @@ func (e *Error) Error() string {
 	if e.Code != "" {
 		fmt.Fprintf(&b, ": %s", strings.ToLower(strings.ReplaceAll(e.Code, "_", " ")))
 	}
-	if e.Message != "" && !strings.EqualFold(strings.ReplaceAll(e.Message, "_", " "), strings.ReplaceAll(e.Code, "_", " ")) {
+	if e.Message != "" && !strings.EqualFold(strings.ReplaceAll(e.Message, "_", " "),
+		strings.ReplaceAll(e.Code, "_", " ")) {
 		fmt.Fprintf(&b, ": %s", e.Message)
 	}
 	return b.String()
@@ -66,7 +67,8 @@ func (e *Error) Is(target error) bool {
 // failure turns an answer into an error and closes it.
 func failure(resp *http.Response) error {
 	defer resp.Body.Close()
-	e := &Error{Method: resp.Request.Method, URL: resp.Request.URL.Redacted(), Status: resp.StatusCode}
+	e := &Error{Method: resp.Request.Method, URL: resp.Request.URL.Redacted(),
+		Status: resp.StatusCode}
 	if u := *resp.Request.URL; u.RawQuery != "" { // signed addresses have secrets in the query
 		u.RawQuery = ""
 		e.URL = u.Redacted()
@@ -111,24 +113,29 @@ func printable(s string) string {
 // explain adds the remedy to common errors.
 func explain(h *host, err error) error {
 	var u *url.Error
-	if errors.As(err, &u) { // it repeats the method and the address, which the caller's message has already
+	// it repeats the method and the address, which the caller's message has already
+	if errors.As(err, &u) {
 		err = u.Err
 	}
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var record tls.RecordHeaderError
 	switch {
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") || errors.As(err, &record):
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") ||
+		errors.As(err, &record):
 		return fmt.Errorf("%s speaks plain http: %w (set insecure = true for it in registries.conf to allow that)", h.name, err)
 	case errors.As(err, &authority), errors.As(err, &name):
 		return fmt.Errorf("%s: %w (put its certificate authority into /etc/containers/certs.d/%s/ca.crt, or set insecure = true for it in registries.conf)", h.name, err, h.name)
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
-		if host, _, splitErr := net.SplitHostPort(h.name); dns.Name == h.name || splitErr == nil && dns.Name == host {
-			return fmt.Errorf("%s cannot be looked up: %w (is this machine online?)", h.name, lookupError{dns})
+		if host, _, splitErr := net.SplitHostPort(h.name); dns.Name == h.name ||
+			splitErr == nil && dns.Name == host {
+			return fmt.Errorf("%s cannot be looked up: %w (is this machine online?)",
+				h.name, lookupError{dns})
 		}
-		return fmt.Errorf("%s: %w (is this machine online?)", h.name, err) // for example with the name of a proxy
+		// for example with the name of a proxy
+		return fmt.Errorf("%s: %w (is this machine online?)", h.name, err)
 	}
 	if errors.Is(err, errNoAnswer) {
 		return fmt.Errorf("%s: %w", h.name, err)
@@ -165,7 +172,8 @@ func retryable(err error) bool {
 		return !errors.As(err, new(*net.DNSError))
 	}
 	// Errors for which net/http has no type.
-	for _, s := range []string{"server closed idle connection", "http2: ", "malformed HTTP response", "connection reset"} {
+	for _, s := range []string{"server closed idle connection", "http2: ",
+		"malformed HTTP response", "connection reset"} {
 		if strings.Contains(err.Error(), s) {
 			return true
 		}

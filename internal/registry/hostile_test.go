@@ -34,12 +34,16 @@ func TestDocumentType(t *testing.T) {
 		want, err  string
 	}{
 		{"manifest", manifestJSON, nil, ocispec.MediaTypeImageManifest, ""},
-		{"index", indexJSON, []string{ocispec.MediaTypeImageIndex}, ocispec.MediaTypeImageIndex, ""},
+		{"index", indexJSON, []string{ocispec.MediaTypeImageIndex},
+			ocispec.MediaTypeImageIndex, ""},
 		{"by its keys", bare, nil, ocispec.MediaTypeImageManifest, ""},
-		{"by its keys, an index", `{"manifests":[]}`, []string{"text/plain"}, ocispec.MediaTypeImageIndex, ""},
+		{"by its keys, an index", `{"manifests":[]}`, []string{"text/plain"},
+			ocispec.MediaTypeImageIndex, ""},
 		{"by the header", bare, []string{DockerManifest}, DockerManifest, ""},
-		{"general header", manifestJSON, []string{"application/octet-stream"}, ocispec.MediaTypeImageManifest, ""},
-		{"null is nothing", `{"manifests":null,"config":{},"layers":[]}`, nil, ocispec.MediaTypeImageManifest, ""},
+		{"general header", manifestJSON, []string{"application/octet-stream"},
+			ocispec.MediaTypeImageManifest, ""},
+		{"null is nothing", `{"manifests":null,"config":{},"layers":[]}`, nil,
+			ocispec.MediaTypeImageManifest, ""},
 		{"both", `{"manifests":[],"config":{},"layers":[]}`, nil, "", "both a manifest"},
 		{"both, with a type", `{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],"layers":[]}`, nil, "", "both a manifest"},
 		{"twice", `{"manifests":[],"manifests":null}`, nil, "", "twice"},
@@ -48,13 +52,17 @@ func TestDocumentType(t *testing.T) {
 		{"twice, escaped", `{"config":{},"layers":[],"l\u0061yers":[1]}`, nil, "", "twice"},
 		{"media type twice", `{"mediaType":"application/vnd.oci.image.index.v1+json","mediatype":"x","manifests":[]}`, nil, "", "different case"},
 		{"header is another", manifestJSON, []string{DockerManifest}, "", "both"},
-		{"header is an index", bare, []string{ocispec.MediaTypeImageIndex}, "", "which does not match its content"},
-		{"header is a manifest", `{"manifests":[]}`, []string{ocispec.MediaTypeImageManifest}, "", "which does not match its content"},
+		{"header is an index", bare, []string{ocispec.MediaTypeImageIndex}, "",
+			"which does not match its content"},
+		{"header is a manifest", `{"manifests":[]}`, []string{ocispec.MediaTypeImageManifest}, "",
+			"which does not match its content"},
 		{"header is a layer", manifestJSON, []string{ocispec.MediaTypeImageLayerGzip}, "", "both"},
-		{"descriptor is another", indexJSON, []string{"", ocispec.MediaTypeImageManifest}, "", "both"},
+		{"descriptor is another", indexJSON,
+			[]string{"", ocispec.MediaTypeImageManifest}, "", "both"},
 		{"own type lies", `{"mediaType":"application/vnd.oci.image.manifest.v1+json","manifests":[]}`, nil, "", "which does not match its content"},
 		{"schema 1", `{"schemaVersion":1}`, nil, "", "schema 1"},
-		{"helm", `{"mediaType":"application/vnd.cncf.helm.config.v1+json"}`, nil, "", "not an image"},
+		{"helm", `{"mediaType":"application/vnd.cncf.helm.config.v1+json"}`,
+			nil, "", "not an image"},
 		{"nothing", `{}`, []string{"text/html"}, "", `not an image but "text/html"`},
 		{"array", `[]`, nil, "", "not a manifest"},
 		{"trailing", manifestJSON + `{}`, nil, "", "data after"},
@@ -64,7 +72,8 @@ func TestDocumentType(t *testing.T) {
 	}
 	for _, tt := range tests {
 		got, err := DocumentType([]byte(tt.data), tt.said...)
-		if got != tt.want || tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+		if got != tt.want || tt.err == "" && err != nil ||
+			tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
 			t.Errorf("%s: DocumentType = %q, %v, want %q, %q", tt.name, got, err, tt.want, tt.err)
 		}
 	}
@@ -73,7 +82,8 @@ func TestDocumentType(t *testing.T) {
 // FuzzDocumentType checks that an accepted document has the same type for readers that take the
 // first of two equal keys and for readers that take the last.
 func FuzzDocumentType(f *testing.F) {
-	for _, data := range []string{manifestJSON, indexJSON, `{"manifests":[],"layers":null}`, `{"Layers":[],"layers":[]}`} {
+	for _, data := range []string{manifestJSON, indexJSON, `{"manifests":[],"layers":null}`,
+		`{"Layers":[],"layers":[]}`} {
 		f.Add([]byte(data), "")
 		f.Add([]byte(data), DockerManifest)
 	}
@@ -90,7 +100,8 @@ func FuzzDocumentType(f *testing.F) {
 		if m.MediaType != "" && m.MediaType != got {
 			t.Errorf("%s calls itself %q and is taken for %q", data, m.MediaType, got)
 		}
-		if IsIndex(got) && (m.Layers != nil || m.Config.Digest != "") || !IsIndex(got) && index.Manifests != nil {
+		if IsIndex(got) && (m.Layers != nil || m.Config.Digest != "") ||
+			!IsIndex(got) && index.Manifests != nil {
 			t.Errorf("%s is taken for %q", data, got)
 		}
 	})
@@ -118,32 +129,37 @@ func TestSilence(t *testing.T) {
 		most       int // requests
 		answer     func(w http.ResponseWriter, r *http.Request, data []byte)
 	}{
-		{"no answer to the manifest", "/manifests/", 10, func(w http.ResponseWriter, r *http.Request, data []byte) { <-r.Context().Done() }},
-		{"no answer to the blob", "/blobs/", 10, func(w http.ResponseWriter, r *http.Request, data []byte) { <-r.Context().Done() }},
-		{"half a manifest", "/manifests/", 10, func(w http.ResponseWriter, r *http.Request, data []byte) {
-			w.Header().Set("Content-Type", d.MediaType)
-			w.Write(data[:len(data)/2])
-			w.(http.Flusher).Flush()
-			<-r.Context().Done()
-		}},
+		{"no answer to the manifest", "/manifests/", 10,
+			func(w http.ResponseWriter, r *http.Request, data []byte) { <-r.Context().Done() }},
+		{"no answer to the blob", "/blobs/", 10,
+			func(w http.ResponseWriter, r *http.Request, data []byte) { <-r.Context().Done() }},
+		{"half a manifest", "/manifests/", 10,
+			func(w http.ResponseWriter, r *http.Request, data []byte) {
+				w.Header().Set("Content-Type", d.MediaType)
+				w.Write(data[:len(data)/2])
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+			}},
 		{"half a blob", "/blobs/", 10, func(w http.ResponseWriter, r *http.Request, data []byte) {
 			w.Write(data[:len(data)/2])
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
 		}},
-		{"a byte each time", "/blobs/", 1000, func(w http.ResponseWriter, r *http.Request, data []byte) {
-			if r.Header.Get("Range") == "" {
-				w.Write(data[:1])
-			} else {
-				var from int
-				fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
-				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(data)-1, len(data)))
-				w.WriteHeader(http.StatusPartialContent)
-				w.Write(data[from : from+1])
-			}
-			w.(http.Flusher).Flush()
-			<-r.Context().Done()
-		}},
+		{"a byte each time", "/blobs/", 1000,
+			func(w http.ResponseWriter, r *http.Request, data []byte) {
+				if r.Header.Get("Range") == "" {
+					w.Write(data[:1])
+				} else {
+					var from int
+					fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+					w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from,
+						len(data)-1, len(data)))
+					w.WriteHeader(http.StatusPartialContent)
+					w.Write(data[from : from+1])
+				}
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+			}},
 		{"drops", "/blobs/", 10, func(w http.ResponseWriter, r *http.Request, data []byte) {
 			for i := 0; i < len(data) && r.Context().Err() == nil; i++ {
 				w.Write(data[i : i+1])
@@ -255,9 +271,12 @@ func TestTokenServers(t *testing.T) {
 	}{
 		{"own host, another port", same.URL + "/token", "password", 1, ""},
 		{"own host, a refresh token", same.URL + "/token", "refresh", 1, ""},
-		{"another host", "http://" + elsewhere.Addr().String() + "/token", "password", 0, "without https"},
-		{"another host, a refresh token", "http://" + elsewhere.Addr().String() + "/token", "refresh", 0, "without https"},
-		{"another host, nothing to give", "http://" + elsewhere.Addr().String() + "/token", "", 1, ""},
+		{"another host", "http://" + elsewhere.Addr().String() + "/token",
+			"password", 0, "without https"},
+		{"another host, a refresh token", "http://" + elsewhere.Addr().String() + "/token",
+			"refresh", 0, "without https"},
+		{"another host, nothing to give", "http://" + elsewhere.Addr().String() + "/token", "", 1,
+			""},
 		{"https, a certificate of nobody", untrusted + "/token", "password", 0, "certificate"},
 		{"another scheme", "ftp://127.0.0.1/token", "password", 0, "without https"},
 		{"a file", "file:///etc/passwd", "password", 0, "an invalid token server"},
@@ -273,7 +292,8 @@ func TestTokenServers(t *testing.T) {
 				if r.Header.Get("Authorization") == "Bearer tok" {
 					return false
 				}
-				w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="x"`, tt.realm))
+				w.Header().Set("WWW-Authenticate",
+					fmt.Sprintf(`Bearer realm=%q,service="x"`, tt.realm))
 				fail(w, 401, "UNAUTHORIZED", "authentication required")
 				return true
 			}
@@ -282,7 +302,8 @@ func TestTokenServers(t *testing.T) {
 				login(t, s.host, "me", "secret")
 			case "refresh":
 				dir := t.TempDir()
-				if err := os.WriteFile(filepath.Join(dir, "config.json"), fmt.Appendf(nil, `{"auths":{%q:{"auth":"PHRva2VuPjo=","identitytoken":"refresh!"}}}`, s.host), 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(dir, "config.json"),
+					fmt.Appendf(nil, `{"auths":{%q:{"auth":"PHRva2VuPjo=","identitytoken":"refresh!"}}}`, s.host), 0o600); err != nil {
 					t.Fatal(err)
 				}
 				t.Setenv("DOCKER_CONFIG", dir)
@@ -298,7 +319,8 @@ func TestTokenServers(t *testing.T) {
 				return (&net.Dialer{}).DialContext(ctx, network, address)
 			}
 			_, err := c.Resolve(t.Context(), s.host+"/a/b:1", amd64)
-			if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+			if tt.err == "" && err != nil || tt.err != "" &&
+				(err == nil || !strings.Contains(err.Error(), tt.err)) {
 				t.Errorf("error = %v, want %q", err, tt.err)
 			}
 			if len(got) != tt.asked {
@@ -317,7 +339,9 @@ func TestTokenAnswers(t *testing.T) {
 		answer func(w http.ResponseWriter, r *http.Request)
 		err    string
 	}{
-		{"token", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"token":"tok"}`) }, ""},
+		{"token", func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, `{"token":"tok"}`)
+		}, ""},
 		{"access token", func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, `{"access_token":"tok","expires_in":-5}`)
 		}, ""},
@@ -327,10 +351,16 @@ func TestTokenAnswers(t *testing.T) {
 		{"far end", func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, `{"token":"tok","expires_in":9223372036854775807}`)
 		}, ""},
-		{"none", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{}`) }, "no token"},
-		{"of another type", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"token":5}`) }, "token server's answer"},
-		{"with a line break", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"token":"tok\r\nX-Evil: 1"}`) }, "cannot be used"},
-		{"html", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `<html>`) }, "token server's answer"},
+		{"none", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{}`) },
+			"no token"},
+		{"of another type", func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, `{"token":5}`)
+		}, "token server's answer"},
+		{"with a line break", func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, `{"token":"tok\r\nX-Evil: 1"}`)
+		}, "cannot be used"},
+		{"html", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `<html>`) },
+			"token server's answer"},
 		{"endless", func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, `{"token":"`)
 			for r.Context().Err() == nil {
@@ -339,7 +369,9 @@ func TestTokenAnswers(t *testing.T) {
 				}
 			}
 		}, "token server's answer"},
-		{"redirect in a circle", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/token", 302) }, "redirects"},
+		{"redirect in a circle", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/token", 302)
+		}, "redirects"},
 		{"5xx", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) }, "503"},
 		{"another challenge", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="http://127.0.0.1:1/"`)
@@ -358,13 +390,15 @@ func TestTokenAnswers(t *testing.T) {
 				case r.Header.Get("Authorization") == "Bearer tok":
 					return false
 				default:
-					w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token"`, s.host))
+					w.Header().Set("WWW-Authenticate",
+						fmt.Sprintf(`Bearer realm="http://%s/token"`, s.host))
 					fail(w, 401, "UNAUTHORIZED", "authentication required")
 				}
 				return true
 			}
 			_, err := newClient(t, "").Resolve(t.Context(), s.host+"/a/b:1", amd64)
-			if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+			if tt.err == "" && err != nil || tt.err != "" &&
+				(err == nil || !strings.Contains(err.Error(), tt.err)) {
 				t.Errorf("error = %.300v, want %q", err, tt.err)
 			}
 		})
@@ -382,13 +416,26 @@ func TestRedirects(t *testing.T) {
 		to     func(other, self *server, r *http.Request) string
 		err    string
 	}{
-		{"another host", false, func(o, _ *server, r *http.Request) string { return o.URL + r.URL.Path }, ""},
-		{"there and back", false, func(o, s *server, r *http.Request) string { return o.URL + "/back?to=" + s.URL + r.URL.Path + "%3Fx" }, ""},
-		{"a circle", false, func(_, s *server, r *http.Request) string { return s.URL + r.URL.Path }, "redirects"},
-		{"https to http", true, func(o, _ *server, r *http.Request) string { return o.URL + r.URL.Path }, "plain http"},
-		{"another scheme", false, func(o, _ *server, r *http.Request) string { return "ftp://example.com/" }, "ftp"},
-		{"link-local", false, func(o, _ *server, r *http.Request) string { return "http://169.254.169.254/latest" }, "link-local"},
-		{"no address", false, func(o, _ *server, r *http.Request) string { return "http://%zz/" }, "Location"},
+		{"another host", false, func(o, _ *server, r *http.Request) string {
+			return o.URL + r.URL.Path
+		}, ""},
+		{"there and back", false, func(o, s *server, r *http.Request) string {
+			return o.URL + "/back?to=" + s.URL + r.URL.Path + "%3Fx"
+		}, ""},
+		{"a circle", false, func(_, s *server, r *http.Request) string {
+			return s.URL + r.URL.Path
+		}, "redirects"},
+		{"https to http", true, func(o, _ *server, r *http.Request) string {
+			return o.URL + r.URL.Path
+		}, "plain http"},
+		{"another scheme", false, func(o, _ *server, r *http.Request) string {
+			return "ftp://example.com/"
+		}, "ftp"},
+		{"link-local", false, func(o, _ *server, r *http.Request) string {
+			return "http://169.254.169.254/latest"
+		}, "link-local"},
+		{"no address", false, func(o, _ *server, r *http.Request) string { return "http://%zz/" },
+			"Location"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -430,10 +477,12 @@ func TestRedirects(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				h.lax, h.scheme = false, "https" // as a server elsewhere is; its certificate is accepted all the same
+				// as a server elsewhere is; its certificate is accepted all the same
+				h.lax, h.scheme = false, "https"
 			}
 			_, err := c.Resolve(t.Context(), s.host+"/a/b:1", amd64)
-			if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+			if tt.err == "" && err != nil || tt.err != "" &&
+				(err == nil || !strings.Contains(err.Error(), tt.err)) {
 				t.Errorf("error = %v, want %q", err, tt.err)
 			}
 		})
@@ -446,7 +495,9 @@ func TestAskedToWait(t *testing.T) {
 		after string
 		n     int
 		err   string
-	}{{"0", 2, ""}, {"3600", 1, "429"}, {"-5", 1, ""}, {"soon", 1, ""}, {"99999999999999999999", 1, ""}, {time.Now().Add(time.Hour).UTC().Format(http.TimeFormat), 1, "429"}} {
+	}{{"0", 2, ""}, {"3600", 1, "429"}, {"-5", 1, ""}, {"soon", 1, ""},
+		{"99999999999999999999", 1, ""}, {time.Now().Add(time.Hour).UTC().Format(http.TimeFormat),
+			1, "429"}} {
 		b := blobs{}
 		s := newServer(t, false)
 		s.tag("a/b:1", b.image(amd64), b)
@@ -461,7 +512,8 @@ func TestAskedToWait(t *testing.T) {
 			return false
 		}
 		_, err := newClient(t, "").Resolve(t.Context(), s.host+"/a/b:1", amd64)
-		if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+		if tt.err == "" && err != nil || tt.err != "" &&
+			(err == nil || !strings.Contains(err.Error(), tt.err)) {
 			t.Errorf("Retry-After %q: %v, want %q", tt.after, err, tt.err)
 		}
 	}

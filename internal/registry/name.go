@@ -100,7 +100,9 @@ func shortName(s string) (string, bool) {
 		s = s[:i]
 	}
 	// The first part is a registry if it looks like a host. reference.Parse has the same rule.
-	if first, _, ok := strings.Cut(s, "/"); ok && (strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first) {
+	if first, _, ok := strings.Cut(s, "/"); ok &&
+		(strings.ContainsAny(first, ".:") || first == "localhost" ||
+			strings.ToLower(first) != first) {
 		return "", false
 	}
 	return s, true

@@ -55,7 +55,8 @@ func distance(want, have ocispec.Platform) int {
 		return 0
 	}
 	want, have = normalize(want), normalize(have)
-	if want.OS != have.OS || want.OSVersion != "" && have.OSVersion != "" && want.OSVersion != have.OSVersion {
+	if want.OS != have.OS || want.OSVersion != "" && have.OSVersion != "" &&
+		want.OSVersion != have.OSVersion {
 		return -1
 	}
 	if want.Architecture == have.Architecture {
@@ -72,7 +73,8 @@ func distance(want, have ocispec.Platform) int {
 	switch {
 	case want.Architecture == "amd64" && have.Architecture == "386":
 		return 1000
-	case want.Architecture == "arm64" && have.Architecture == "arm" && level(have) >= 50 && level(have) <= 80:
+	case want.Architecture == "arm64" && have.Architecture == "arm" &&
+		level(have) >= 50 && level(have) <= 80:
 		return 1000 + 80 - level(have)
 	}
 	return -1
@@ -95,7 +97,8 @@ const maxBare = 32
 // WithPlatforms returns the entries of an index, and adds the missing platforms. The platform of an
 // entry is optional (OCI image index v1.1.1, "platform"); the image's configuration has it. read
 // reads a manifest or a configuration. Entries for which it fails are returned unchanged.
-func WithPlatforms(ctx context.Context, list []ocispec.Descriptor, read func(context.Context, ocispec.Descriptor) ([]byte, error)) []ocispec.Descriptor {
+func WithPlatforms(ctx context.Context, list []ocispec.Descriptor,
+	read func(context.Context, ocispec.Descriptor) ([]byte, error)) []ocispec.Descriptor {
 	if len(list) < 2 {
 		return list // Pick accepts a single entry without a platform
 	}
@@ -103,7 +106,8 @@ func WithPlatforms(ctx context.Context, list []ocispec.Descriptor, read func(con
 	bare := 0
 	for i := range list {
 		d := &list[i]
-		if d.Platform != nil || IsIndex(d.MediaType) || d.Annotations["vnd.docker.reference.type"] != "" {
+		if d.Platform != nil || IsIndex(d.MediaType) ||
+			d.Annotations["vnd.docker.reference.type"] != "" {
 			continue
 		}
 		if bare++; bare > maxBare {
@@ -114,11 +118,13 @@ func WithPlatforms(ctx context.Context, list []ocispec.Descriptor, read func(con
 		}
 		var m ocispec.Manifest
 		data, err := read(ctx, *d)
-		if err != nil || ocijson.Unmarshal(data, &m) != nil || m.Config.Digest.Validate() != nil || m.Config.Size > maxManifest {
+		if err != nil || ocijson.Unmarshal(data, &m) != nil || m.Config.Digest.Validate() != nil ||
+			m.Config.Size > maxManifest {
 			continue
 		}
 		var c ocispec.Image
-		if data, err = read(ctx, m.Config); err != nil || ocijson.Unmarshal(data, &c) != nil || c.Architecture == "" || c.OS == "" {
+		if data, err = read(ctx, m.Config); err != nil || ocijson.Unmarshal(data, &c) != nil ||
+			c.Architecture == "" || c.OS == "" {
 			continue
 		}
 		d.Platform = &c.Platform
@@ -157,7 +163,9 @@ func Pick(manifests []ocispec.Descriptor, want ocispec.Platform) (ocispec.Descri
 		return bare[0], nil
 	}
 	if len(have) == 0 {
-		return ocispec.Descriptor{}, fmt.Errorf("%w %s: the index names none", ErrNoPlatform, FormatPlatform(want))
+		return ocispec.Descriptor{}, fmt.Errorf("%w %s: the index names none", ErrNoPlatform,
+			FormatPlatform(want))
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w %s: there is %s", ErrNoPlatform, FormatPlatform(want), strings.Join(have, ", "))
+	return ocispec.Descriptor{}, fmt.Errorf("%w %s: there is %s", ErrNoPlatform,
+		FormatPlatform(want), strings.Join(have, ", "))
 }

@@ -27,7 +27,8 @@ const (
 )
 
 // accepted are the supported types of manifests.
-var accepted = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, DockerManifest, DockerManifestList}
+var accepted = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex,
+	DockerManifest, DockerManifestList}
 
 // maxManifest limits the size of manifests; the specification asks registries to accept at least
 // 4 MiB.
@@ -68,7 +69,8 @@ func (r *Resolved) Manifest() Document { return r.Documents[len(r.Documents)-1] 
 // mirrors and then the registry, until one has the image. From an index it selects the manifest
 // for the platform. Errors wrap ErrNotFound, ErrDenied, ErrBlocked or ErrNoPlatform if they
 // apply, and list the places that were tried.
-func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platform) (*Resolved, error) {
+func (c *Client) Resolve(ctx context.Context, ref string,
+	platform ocispec.Platform) (*Resolved, error) {
 	var found *Resolved
 	err := c.each(ctx, ref, func(n Name, s *Source) error {
 		docs, err := s.documents(ctx, n.reference(), platform)
@@ -205,7 +207,8 @@ func (c *Client) Source(ref string) (*Source, error) {
 func (s *Source) Repository() string { return s.name.Repository() }
 
 // documents fetches a manifest, and the indexes that lead to it.
-func (s *Source) documents(ctx context.Context, ref string, platform ocispec.Platform) ([]Document, error) {
+func (s *Source) documents(ctx context.Context, ref string,
+	platform ocispec.Platform) ([]Document, error) {
 	var docs []Document
 	var want *ocispec.Descriptor
 	for range maxNesting {
@@ -226,7 +229,8 @@ func (s *Source) documents(ctx context.Context, ref string, platform ocispec.Pla
 			return nil, err
 		}
 		if err := next.Digest.Validate(); err != nil {
-			return nil, fmt.Errorf("index %s: manifest %q: %w", doc.Descriptor.Digest, next.Digest, err)
+			return nil, fmt.Errorf("index %s: manifest %q: %w",
+				doc.Descriptor.Digest, next.Digest, err)
 		}
 		ref, want = next.Digest.String(), &next
 	}
@@ -248,7 +252,8 @@ func (s *Source) read(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
 }
 
 // document fetches a manifest or an index from one place and verifies its digest and type.
-func (s *Source) document(ctx context.Context, e endpoint, ref string, want *ocispec.Descriptor) (Document, error) {
+func (s *Source) document(ctx context.Context, e endpoint, ref string,
+	want *ocispec.Descriptor) (Document, error) {
 	header, data, err := s.documentBytes(ctx, e, ref)
 	if err != nil {
 		return Document{}, err
@@ -257,7 +262,8 @@ func (s *Source) document(ctx context.Context, e endpoint, ref string, want *oci
 	for _, said := range []string{ref, header.Get("Docker-Content-Digest")} {
 		if said := digest.Digest(said); said.Validate() == nil {
 			if got := said.Algorithm().FromBytes(data); got != said {
-				return Document{}, fmt.Errorf("manifest %s from %s is damaged: its digest is %s", said, e, got)
+				return Document{}, fmt.Errorf("manifest %s from %s is damaged: its digest is %s",
+					said, e, got)
 			}
 			if said == digest.Digest(ref) {
 				d.Digest = said
@@ -265,7 +271,8 @@ func (s *Source) document(ctx context.Context, e endpoint, ref string, want *oci
 		}
 	}
 	if want != nil && want.Size != d.Size {
-		return Document{}, fmt.Errorf("manifest %s from %s is damaged: it has %d bytes, not %d", ref, e, d.Size, want.Size)
+		return Document{}, fmt.Errorf("manifest %s from %s is damaged: it has %d bytes, not %d",
+			ref, e, d.Size, want.Size)
 	}
 	contentType, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
 	said := []string{contentType}
@@ -280,7 +287,8 @@ func (s *Source) document(ctx context.Context, e endpoint, ref string, want *oci
 }
 
 // documentBytes fetches a manifest or an index, with retries if the connection breaks.
-func (s *Source) documentBytes(ctx context.Context, e endpoint, ref string) (http.Header, []byte, error) {
+func (s *Source) documentBytes(ctx context.Context, e endpoint,
+	ref string) (http.Header, []byte, error) {
 	h, err := s.c.host(e.host, e.insecure)
 	if err != nil {
 		return nil, nil, err
@@ -421,7 +429,8 @@ func (b *download) open() error {
 	if err != nil {
 		return err
 	}
-	q := call{method: http.MethodGet, url: "/v2/" + e.repo + "/blobs/" + b.d.Digest.String(), scope: pullScope(e.repo), header: http.Header{}, patience: b.patience}
+	q := call{method: http.MethodGet, url: "/v2/" + e.repo + "/blobs/" + b.d.Digest.String(),
+		scope: pullScope(e.repo), header: http.Header{}, patience: b.patience}
 	if b.foreign != "" {
 		if !strings.HasPrefix(b.foreign, "https://") && !strings.HasPrefix(b.foreign, "http://") {
 			return fmt.Errorf("%s: not an address to fetch from", printable(b.foreign))
@@ -437,9 +446,11 @@ func (b *download) open() error {
 	}
 	switch {
 	case resp.StatusCode == http.StatusPartialContent && b.off > 0:
-		if want := fmt.Sprintf("bytes %d-", b.off); !strings.HasPrefix(resp.Header.Get("Content-Range"), want) {
+		if want := fmt.Sprintf("bytes %d-",
+			b.off); !strings.HasPrefix(resp.Header.Get("Content-Range"), want) {
 			resp.Body.Close()
-			return fmt.Errorf("asked for bytes from %d on, got %q", b.off, printable(resp.Header.Get("Content-Range")))
+			return fmt.Errorf("asked for bytes from %d on, got %q", b.off,
+				printable(resp.Header.Get("Content-Range")))
 		}
 	case resp.StatusCode == http.StatusOK:
 		if n := resp.ContentLength; n >= 0 && n != b.d.Size {
@@ -468,7 +479,8 @@ func (b *download) Read(p []byte) (int, error) {
 		}
 		n, err := b.body.Read(p)
 		if b.off+int64(n) > b.d.Size {
-			b.err = fmt.Errorf("blob %s is damaged: it has more than %d bytes", b.d.Digest, b.d.Size)
+			b.err = fmt.Errorf("blob %s is damaged: it has more than %d bytes",
+				b.d.Digest, b.d.Size)
 			return int(b.d.Size - b.off), b.err
 		}
 		b.off += int64(n)
@@ -512,7 +524,8 @@ func (b *download) again() error {
 		b.place = (b.place + 1) % len(b.s.places)
 	}
 	if err := b.open(); err != nil {
-		return fmt.Errorf("fetch blob %s after %d of %d bytes: %w", b.d.Digest, b.off, b.d.Size, err)
+		return fmt.Errorf("fetch blob %s after %d of %d bytes: %w", b.d.Digest,
+			b.off, b.d.Size, err)
 	}
 	return nil
 }
@@ -541,10 +554,12 @@ func (v *verifying) Read(p []byte) (int, error) {
 	v.hash.Write(p[:n])
 	v.n += int64(n)
 	if err == io.EOF {
-		got := digest.NewDigestFromEncoded(v.want.Digest.Algorithm(), hex.EncodeToString(v.hash.Sum(nil)))
+		got := digest.NewDigestFromEncoded(v.want.Digest.Algorithm(),
+			hex.EncodeToString(v.hash.Sum(nil)))
 		switch {
 		case v.n != v.want.Size:
-			err = fmt.Errorf("blob %s is damaged: it has %d bytes, not %d", v.want.Digest, v.n, v.want.Size)
+			err = fmt.Errorf("blob %s is damaged: it has %d bytes, not %d",
+				v.want.Digest, v.n, v.want.Size)
 		case got != v.want.Digest:
 			err = fmt.Errorf("blob %s is damaged: its digest is %s", v.want.Digest, got)
 		}

@@ -107,7 +107,8 @@ func (c *Client) Pusher(name string, o PushOptions) (*Pusher, error) {
 func (p *Pusher) Name() string { return p.name.String() }
 
 // Push copies an image and everything that it refers to, and then its tag.
-func (c *Client) Push(ctx context.Context, name string, src Fetcher, root ocispec.Descriptor, o PushOptions) error {
+func (c *Client) Push(ctx context.Context, name string, src Fetcher, root ocispec.Descriptor,
+	o PushOptions) error {
 	p, err := c.Pusher(name, o)
 	if err != nil {
 		return err
@@ -125,7 +126,8 @@ func (p *Pusher) Push(ctx context.Context, src Fetcher, root ocispec.Descriptor)
 }
 
 // graph pushes a document after everything that it refers to.
-func (p *Pusher) graph(ctx context.Context, src Fetcher, d ocispec.Descriptor, ref string, depth int) error {
+func (p *Pusher) graph(ctx context.Context, src Fetcher, d ocispec.Descriptor,
+	ref string, depth int) error {
 	if depth > maxNesting {
 		return fmt.Errorf("indexes are nested more than %d deep", maxNesting)
 	}
@@ -164,7 +166,8 @@ func (p *Pusher) graph(ctx context.Context, src Fetcher, d ocispec.Descriptor, r
 // IsForeign reports whether a layer must not be pushed to registries: it is fetched from the
 // addresses in its descriptor. Base layers of Windows are of this kind.
 func IsForeign(mediaType string) bool {
-	return strings.Contains(mediaType, ".nondistributable.") || strings.Contains(mediaType, ".foreign.")
+	return strings.Contains(mediaType, ".nondistributable.") ||
+		strings.Contains(mediaType, ".foreign.")
 }
 
 func readDocument(ctx context.Context, src Fetcher, d ocispec.Descriptor) ([]byte, error) {
@@ -233,7 +236,8 @@ func (p *Pusher) blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) er
 }
 
 // send brings a blob into the repository in the cheapest way.
-func (p *Pusher) send(ctx context.Context, src Fetcher, d ocispec.Descriptor) (note string, err error) {
+func (p *Pusher) send(ctx context.Context, src Fetcher,
+	d ocispec.Descriptor) (note string, err error) {
 	if ok, err := p.exists(ctx, "blobs", d); err != nil {
 		return "", err
 	} else if ok {
@@ -263,7 +267,8 @@ func (p *Pusher) send(ctx context.Context, src Fetcher, d ocispec.Descriptor) (n
 			return "", nil
 		}
 		var e *Error
-		again := retryable(err) || errors.As(err, &e) && (retryableStatus(e.Status) || e.Status == http.StatusNotFound)
+		again := retryable(err) || errors.As(err, &e) &&
+			(retryableStatus(e.Status) || e.Status == http.StatusNotFound)
 		if !again || try >= maxTries || ctx.Err() != nil {
 			return "", err
 		}
@@ -276,7 +281,8 @@ func (p *Pusher) send(ctx context.Context, src Fetcher, d ocispec.Descriptor) (n
 
 // exists reports whether the repository has a blob (kind "blobs") or a manifest ("manifests").
 func (p *Pusher) exists(ctx context.Context, kind string, d ocispec.Descriptor) (bool, error) {
-	resp, err := p.host.do(ctx, call{method: http.MethodHead, url: "/v2/" + p.place.repo + "/" + kind + "/" + d.Digest.String(),
+	resp, err := p.host.do(ctx, call{method: http.MethodHead,
+		url:    "/v2/" + p.place.repo + "/" + kind + "/" + d.Digest.String(),
 		header: http.Header{"Accept": accepted}, scope: pushScope(p.place.repo)})
 	if err != nil {
 		return false, err
@@ -312,9 +318,11 @@ func (p *Pusher) mountable(d digest.Digest) []string {
 
 // mount asks the server to copy the blob from another of its repositories. If the server
 // refuses, it may have begun an upload.
-func (p *Pusher) mount(ctx context.Context, d ocispec.Descriptor, from string) (ok bool, session string, err error) {
+func (p *Pusher) mount(ctx context.Context, d ocispec.Descriptor,
+	from string) (ok bool, session string, err error) {
 	q := url.Values{"mount": {d.Digest.String()}, "from": {from}}
-	resp, err := p.host.do(ctx, call{method: http.MethodPost, url: "/v2/" + p.place.repo + "/blobs/uploads/?" + q.Encode(),
+	resp, err := p.host.do(ctx, call{method: http.MethodPost,
+		url:   "/v2/" + p.place.repo + "/blobs/uploads/?" + q.Encode(),
 		scope: pushScope(p.place.repo) + " " + pullScope(from)})
 	if err != nil {
 		return false, "", err
@@ -333,7 +341,8 @@ func (p *Pusher) mount(ctx context.Context, d ocispec.Descriptor, from string) (
 
 // begin begins an upload.
 func (p *Pusher) begin(ctx context.Context, query string) (session string, err error) {
-	resp, err := p.host.do(ctx, call{method: http.MethodPost, url: "/v2/" + p.place.repo + "/blobs/uploads/" + query, scope: pushScope(p.place.repo)})
+	resp, err := p.host.do(ctx, call{method: http.MethodPost,
+		url: "/v2/" + p.place.repo + "/blobs/uploads/" + query, scope: pushScope(p.place.repo)})
 	if err != nil {
 		return "", err
 	}
@@ -362,7 +371,8 @@ func (p *Pusher) location(resp *http.Response) (string, error) {
 }
 
 // upload sends a blob in one request.
-func (p *Pusher) upload(ctx context.Context, src Fetcher, d ocispec.Descriptor, session string) error {
+func (p *Pusher) upload(ctx context.Context, src Fetcher, d ocispec.Descriptor,
+	session string) error {
 	u, err := url.Parse(session)
 	if err != nil {
 		return err
@@ -439,7 +449,8 @@ func (u *uploading) Close() error { return u.r.Close() }
 
 // Manifest pushes a manifest or index. ref is its digest if an index refers to it; "" means the
 // pusher's tag, or the digest with ByDigest.
-func (p *Pusher) Manifest(ctx context.Context, d ocispec.Descriptor, data []byte, ref string) error {
+func (p *Pusher) Manifest(ctx context.Context, d ocispec.Descriptor,
+	data []byte, ref string) error {
 	switch {
 	case ref == "" && p.o.ByDigest:
 		ref = d.Digest.String()
@@ -447,18 +458,24 @@ func (p *Pusher) Manifest(ctx context.Context, d ocispec.Descriptor, data []byte
 		ref = p.name.Tag
 	}
 	resp, err := p.host.do(ctx, call{
-		method: http.MethodPut, url: "/v2/" + p.place.repo + "/manifests/" + ref, size: int64(len(data)),
-		header: http.Header{"Content-Type": {d.MediaType}}, scope: pushScope(p.place.repo), wait: p.c.o.Idle * 4,
-		body: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(string(data))), nil },
+		method: http.MethodPut, url: "/v2/" + p.place.repo + "/manifests/" + ref,
+		size:   int64(len(data)),
+		header: http.Header{"Content-Type": {d.MediaType}}, scope: pushScope(p.place.repo),
+		wait: p.c.o.Idle * 4,
+		body: func() (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader(string(data))), nil
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
-	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
+	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK &&
+		resp.StatusCode != http.StatusAccepted {
 		return fmt.Errorf("manifest %s: %w", d.Digest, failure(resp))
 	}
 	resp.Body.Close()
-	if said := digest.Digest(resp.Header.Get("Docker-Content-Digest")); said.Validate() == nil && said.Algorithm() == d.Digest.Algorithm() && said != d.Digest {
+	if said := digest.Digest(resp.Header.Get("Docker-Content-Digest")); said.Validate() == nil &&
+		said.Algorithm() == d.Digest.Algorithm() && said != d.Digest {
 		return fmt.Errorf("manifest %s: the server has stored it as %s", d.Digest, said)
 	}
 	return nil

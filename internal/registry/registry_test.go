@@ -36,10 +36,12 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	for k, v := range map[string]string{"HOME": dir, "DOCKER_CONFIG": dir, "XDG_RUNTIME_DIR": dir, "XDG_CONFIG_HOME": dir, "CONTAINERS_REGISTRIES_CONF": "/dev/null"} {
+	for k, v := range map[string]string{"HOME": dir, "DOCKER_CONFIG": dir, "XDG_RUNTIME_DIR": dir,
+		"XDG_CONFIG_HOME": dir, "CONTAINERS_REGISTRIES_CONF": "/dev/null"} {
 		os.Setenv(k, v)
 	}
-	for _, k := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "REGISTRY_AUTH_FILE"} {
+	for _, k := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
+		"REGISTRY_AUTH_FILE"} {
 		os.Unsetenv(k)
 	}
 	code := m.Run()
@@ -68,7 +70,8 @@ func newClient(t testing.TB, conf string) *Client {
 type blobs map[digest.Digest][]byte
 
 func (b blobs) add(mediaType string, data []byte) ocispec.Descriptor {
-	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data),
+		Size: int64(len(data))}
 	b[d.Digest] = data
 	return d
 }
@@ -91,7 +94,8 @@ func (b blobs) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, er
 
 // image adds an image with layers of these sizes.
 func (b blobs) image(p ocispec.Platform, sizes ...int) ocispec.Descriptor {
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
 	m.Config = b.addJSON(ocispec.MediaTypeImageConfig, ocispec.Image{Platform: p})
 	for i, n := range sizes {
 		data := make([]byte, n)
@@ -120,9 +124,11 @@ type server struct {
 }
 
 func newServer(t testing.TB, secure bool) *server {
-	s := &server{blobs: blobs{}, tags: map[string]ocispec.Descriptor{}, types: map[digest.Digest]string{}, repos: map[string]map[digest.Digest]bool{}}
+	s := &server{blobs: blobs{}, tags: map[string]ocispec.Descriptor{},
+		types: map[digest.Digest]string{}, repos: map[string]map[digest.Digest]bool{}}
 	s.Server = httptest.NewUnstartedServer(s)
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // tests break off handshakes and answers on purpose
+	// tests break off handshakes and answers on purpose
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	if secure {
 		s.StartTLS()
 	} else {
@@ -213,7 +219,8 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	repo, ref := path[:i], path[i+len("/manifests/"):]
 	if r.Method == http.MethodPut {
 		data, _ := io.ReadAll(r.Body)
-		d := ocispec.Descriptor{MediaType: r.Header.Get("Content-Type"), Digest: digest.FromBytes(data), Size: int64(len(data))}
+		d := ocispec.Descriptor{MediaType: r.Header.Get("Content-Type"),
+			Digest: digest.FromBytes(data), Size: int64(len(data))}
 		s.mu.Lock()
 		s.blobs[d.Digest] = data
 		s.types[d.Digest] = d.MediaType
@@ -296,7 +303,8 @@ func TestResolveAndFetch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.Name != s.host+"/a/b:1" || got.Manifest().Descriptor.Digest != m.Digest || len(got.Documents) != 1 || !bytes.Equal(got.Root().Data, b[m.Digest]) {
+		if got.Name != s.host+"/a/b:1" || got.Manifest().Descriptor.Digest != m.Digest ||
+			len(got.Documents) != 1 || !bytes.Equal(got.Root().Data, b[m.Digest]) {
 			t.Errorf("Resolve = %+v", got)
 		}
 		var doc ocispec.Manifest
@@ -313,14 +321,18 @@ func TestResolveAndFetch(t *testing.T) {
 			r.Close()
 		}
 		// By digest: the tag is ignored.
-		if got, err := c.Resolve(t.Context(), s.host+"/a/b:nonsense@"+m.Digest.String(), amd64); err != nil || got.Manifest().Descriptor.Digest != m.Digest {
+		if got, err := c.Resolve(t.Context(), s.host+"/a/b:nonsense@"+m.Digest.String(),
+			amd64); err != nil || got.Manifest().Descriptor.Digest != m.Digest {
 			t.Errorf("by digest: %v", err)
 		}
-		if d, err := c.Head(t.Context(), s.host+"/a/b:1"); err != nil || d.Digest != m.Digest || d.Size != m.Size {
+		if d, err := c.Head(t.Context(), s.host+"/a/b:1"); err != nil ||
+			d.Digest != m.Digest || d.Size != m.Size {
 			t.Errorf("Head = %v, %v", d, err)
 		}
 		_, err = c.Resolve(t.Context(), s.host+"/a/b:2", amd64)
-		if !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "no such image "+s.host+"/a/b:2") || !strings.Contains(err.Error(), "manifest unknown") {
+		if !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(),
+			"no such image "+s.host+"/a/b:2") ||
+			!strings.Contains(err.Error(), "manifest unknown") {
 			t.Errorf("missing tag: %v", err)
 		}
 	}
@@ -329,9 +341,14 @@ func TestResolveAndFetch(t *testing.T) {
 func TestPlatforms(t *testing.T) {
 	s := newServer(t, false)
 	b := blobs{}
-	arm := func(v string) ocispec.Platform { return ocispec.Platform{OS: "linux", Architecture: "arm", Variant: v} }
-	ix := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
-	for i, p := range []ocispec.Platform{arm("v5"), amd64, arm("v7"), {OS: "unknown", Architecture: "unknown"}, {OS: "windows", Architecture: "amd64"}, {OS: "linux", Architecture: "386"}} {
+	arm := func(v string) ocispec.Platform {
+		return ocispec.Platform{OS: "linux", Architecture: "arm", Variant: v}
+	}
+	ix := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex}
+	for i, p := range []ocispec.Platform{arm("v5"), amd64, arm("v7"),
+		{OS: "unknown", Architecture: "unknown"}, {OS: "windows", Architecture: "amd64"},
+		{OS: "linux", Architecture: "386"}} {
 		ix.Manifests = append(ix.Manifests, b.image(p, i))
 	}
 	s.tag("a:latest", b.addJSON(ix.MediaType, ix), b)
@@ -340,41 +357,55 @@ func TestPlatforms(t *testing.T) {
 		want ocispec.Platform
 		i    int
 	}{
-		{amd64, 1}, {ocispec.Platform{OS: "linux", Architecture: "x86_64"}, 1}, {arm("v7"), 2}, {arm("v6"), 0}, {arm(""), 2},
-		{arm("v8"), 2}, {ocispec.Platform{OS: "linux", Architecture: "386"}, 5}, {ocispec.Platform{OS: "windows", Architecture: "amd64"}, 4},
-		{ocispec.Platform{OS: "linux", Architecture: "arm64"}, 2}, {ocispec.Platform{OS: "linux", Architecture: "amd64", Variant: "v3"}, 1},
-		{ocispec.Platform{OS: "linux", Architecture: "s390x"}, -1}, {ocispec.Platform{OS: "unknown", Architecture: "unknown"}, -1},
+		{amd64, 1}, {ocispec.Platform{OS: "linux", Architecture: "x86_64"}, 1}, {arm("v7"), 2},
+		{arm("v6"), 0}, {arm(""), 2},
+		{arm("v8"), 2}, {ocispec.Platform{OS: "linux", Architecture: "386"}, 5},
+		{ocispec.Platform{OS: "windows", Architecture: "amd64"}, 4},
+		{ocispec.Platform{OS: "linux", Architecture: "arm64"}, 2},
+		{ocispec.Platform{OS: "linux", Architecture: "amd64", Variant: "v3"}, 1},
+		{ocispec.Platform{OS: "linux", Architecture: "s390x"}, -1},
+		{ocispec.Platform{OS: "unknown", Architecture: "unknown"}, -1},
 	}
 	for _, tt := range tests {
 		got, err := c.Resolve(t.Context(), s.host+"/a", tt.want)
 		switch {
-		case tt.i < 0 && (!errors.Is(err, ErrNoPlatform) || !strings.Contains(err.Error(), "linux/arm/v5, linux/amd64, linux/arm/v7")):
+		case tt.i < 0 && (!errors.Is(err, ErrNoPlatform) ||
+			!strings.Contains(err.Error(), "linux/arm/v5, linux/amd64, linux/arm/v7")):
 			t.Errorf("%s: %v, want a list of what there is", FormatPlatform(tt.want), err)
 		case tt.i >= 0 && err != nil:
 			t.Errorf("%s: %v", FormatPlatform(tt.want), err)
-		case tt.i >= 0 && (got.Manifest().Descriptor.Digest != ix.Manifests[tt.i].Digest || len(got.Documents) != 2):
+		case tt.i >= 0 && (got.Manifest().Descriptor.Digest != ix.Manifests[tt.i].Digest ||
+			len(got.Documents) != 2):
 			t.Errorf("%s: got %s", FormatPlatform(tt.want), got.Manifest().Descriptor.Digest)
 		}
 	}
 	// An index of one without a platform, as some tools write it, and one in another.
 	bare := b.image(amd64, 3)
 	bare.Platform = nil
-	inner := b.addJSON(ix.MediaType, ocispec.Index{Versioned: ix.Versioned, MediaType: ix.MediaType, Manifests: []ocispec.Descriptor{bare}})
+	inner := b.addJSON(ix.MediaType, ocispec.Index{Versioned: ix.Versioned, MediaType: ix.MediaType,
+		Manifests: []ocispec.Descriptor{bare}})
 	s.types[inner.Digest] = inner.MediaType
-	s.tag("bare:latest", b.addJSON(ix.MediaType, ocispec.Index{Versioned: ix.Versioned, MediaType: ix.MediaType, Manifests: []ocispec.Descriptor{inner}}), b)
-	if got, err := c.Resolve(t.Context(), s.host+"/bare", amd64); err != nil || got.Manifest().Descriptor.Digest != bare.Digest {
+	s.tag("bare:latest", b.addJSON(ix.MediaType,
+		ocispec.Index{Versioned: ix.Versioned, MediaType: ix.MediaType,
+			Manifests: []ocispec.Descriptor{inner}}), b)
+	if got, err := c.Resolve(t.Context(), s.host+"/bare", amd64); err != nil ||
+		got.Manifest().Descriptor.Digest != bare.Digest {
 		t.Errorf("nested index: %v", err)
 	}
 	// Several without a platform: their configurations have it.
 	two := []ocispec.Descriptor{b.image(arm("v7"), 4), bare, ix.Manifests[3]}
 	two[0].Platform = nil
-	s.tag("two:latest", b.addJSON(ix.MediaType, ocispec.Index{Versioned: ix.Versioned, MediaType: ix.MediaType, Manifests: two}), b)
+	s.tag("two:latest", b.addJSON(ix.MediaType,
+		ocispec.Index{Versioned: ix.Versioned, MediaType: ix.MediaType, Manifests: two}), b)
 	for i, p := range []ocispec.Platform{arm("v7"), amd64} {
-		if got, err := c.Resolve(t.Context(), s.host+"/two", p); err != nil || got.Manifest().Descriptor.Digest != two[i].Digest {
+		if got, err := c.Resolve(t.Context(), s.host+"/two", p); err != nil ||
+			got.Manifest().Descriptor.Digest != two[i].Digest {
 			t.Errorf("%s of an index without platforms: %v", FormatPlatform(p), err)
 		}
 	}
-	if _, err := c.Resolve(t.Context(), s.host+"/two", ocispec.Platform{OS: "linux", Architecture: "s390x"}); !errors.Is(err, ErrNoPlatform) || !strings.Contains(err.Error(), "linux/arm/v7, linux/amd64") {
+	if _, err := c.Resolve(t.Context(), s.host+"/two",
+		ocispec.Platform{OS: "linux", Architecture: "s390x"}); !errors.Is(err, ErrNoPlatform) ||
+		!strings.Contains(err.Error(), "linux/arm/v7, linux/amd64") {
 		t.Errorf("s390x of an index without platforms: %v", err)
 	}
 }
@@ -383,21 +414,28 @@ func TestManifestTypes(t *testing.T) {
 	s := newServer(t, false)
 	c := newClient(t, "")
 	tests := []struct{ name, header, body, want string }{
-		{"docker schema 2", DockerManifest, `{"schemaVersion":2,"mediaType":"` + DockerManifest + `","config":{},"layers":[]}`, ""},
-		{"no type in an OCI manifest", ocispec.MediaTypeImageManifest, `{"schemaVersion":2,"config":{},"layers":[]}`, ""},
-		{"wrong header", "text/plain; charset=utf-8", `{"schemaVersion":2,"mediaType":"` + DockerManifest + `","config":{},"layers":[]}`, ""},
+		{"docker schema 2", DockerManifest, `{"schemaVersion":2,"mediaType":"` + DockerManifest +
+			`","config":{},"layers":[]}`, ""},
+		{"no type in an OCI manifest", ocispec.MediaTypeImageManifest,
+			`{"schemaVersion":2,"config":{},"layers":[]}`, ""},
+		{"wrong header", "text/plain; charset=utf-8",
+			`{"schemaVersion":2,"mediaType":"` + DockerManifest + `","config":{},"layers":[]}`, ""},
 		{"no header, no type", "", `{"schemaVersion":2,"config":{},"layers":[]}`, ""},
-		{"schema 1", "application/vnd.docker.distribution.manifest.v1+prettyjws", `{"schemaVersion":1,"fsLayers":[]}`, "schema 1"},
-		{"other", "application/x-thing", `{"schemaVersion":2,"mediaType":"application/x-thing"}`, `it is not an image but "application/x-thing"`},
+		{"schema 1", "application/vnd.docker.distribution.manifest.v1+prettyjws",
+			`{"schemaVersion":1,"fsLayers":[]}`, "schema 1"},
+		{"other", "application/x-thing", `{"schemaVersion":2,"mediaType":"application/x-thing"}`,
+			`it is not an image but "application/x-thing"`},
 		{"html", "text/html", `<html>log in</html>`, "not a manifest"},
 	}
 	for i, tt := range tests {
 		ref := fmt.Sprintf("a:%d", i)
 		data := []byte(tt.body)
-		d := ocispec.Descriptor{MediaType: tt.header, Digest: digest.FromBytes(data), Size: int64(len(data))}
+		d := ocispec.Descriptor{MediaType: tt.header, Digest: digest.FromBytes(data),
+			Size: int64(len(data))}
 		s.tag(ref, d, blobs{d.Digest: data})
 		_, err := c.Resolve(t.Context(), s.host+"/"+ref, amd64)
-		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+		if tt.want == "" && err != nil || tt.want != "" &&
+			(err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
 	}
@@ -419,7 +457,8 @@ func TestDamagedManifest(t *testing.T) {
 	}
 	c := newClient(t, "")
 	for _, ref := range []string{"/a:1", "/a@" + m.Digest.String()} {
-		if _, err := c.Resolve(t.Context(), s.host+ref, amd64); err == nil || !strings.Contains(err.Error(), "is damaged: its digest is") {
+		if _, err := c.Resolve(t.Context(), s.host+ref, amd64); err == nil ||
+			!strings.Contains(err.Error(), "is damaged: its digest is") {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
@@ -432,7 +471,8 @@ func TestDamagedManifest(t *testing.T) {
 			}
 		}
 	}
-	if _, err := c.Resolve(t.Context(), s.host+"/a:1", amd64); err == nil || !strings.Contains(err.Error(), "more than") {
+	if _, err := c.Resolve(t.Context(), s.host+"/a:1", amd64); err == nil ||
+		!strings.Contains(err.Error(), "more than") {
 		t.Errorf("endless manifest: %v", err)
 	}
 }
@@ -448,14 +488,22 @@ func TestRetries(t *testing.T) {
 	}{
 		{name: "503", times: 3, do: func(w http.ResponseWriter) { w.WriteHeader(503) }},
 		{name: "500", times: 3, do: func(w http.ResponseWriter) { w.WriteHeader(500) }},
-		{name: "429", times: 2, do: func(w http.ResponseWriter) { w.Header().Set("Retry-After", "0"); w.WriteHeader(429) }},
-		{name: "broken connection", times: 3, do: func(http.ResponseWriter) { panic(http.ErrAbortHandler) }},
-		{name: "503 for ever", times: 1 << 40, do: func(w http.ResponseWriter) { w.WriteHeader(503) }, want: "503 Service Unavailable"},
+		{name: "429", times: 2, do: func(w http.ResponseWriter) {
+			w.Header().Set("Retry-After", "0")
+			w.WriteHeader(429)
+		}},
+		{name: "broken connection", times: 3,
+			do: func(http.ResponseWriter) { panic(http.ErrAbortHandler) }},
+		{name: "503 for ever", times: 1 << 40,
+			do:   func(w http.ResponseWriter) { w.WriteHeader(503) },
+			want: "503 Service Unavailable"},
 		{name: "429 for an hour", times: 1 << 40, do: func(w http.ResponseWriter) {
 			w.Header().Set("Retry-After", "3600")
 			fail(w, 429, "TOOMANYREQUESTS", "you have reached your pull rate limit")
 		}, want: "pull rate limit"},
-		{name: "403", times: 1 << 40, do: func(w http.ResponseWriter) { fail(w, 403, "DENIED", "go away") }, want: "or it needs a login"},
+		{name: "403", times: 1 << 40, do: func(w http.ResponseWriter) {
+			fail(w, 403, "DENIED", "go away")
+		}, want: "or it needs a login"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newServer(t, false)
@@ -469,7 +517,8 @@ func TestRetries(t *testing.T) {
 				return false
 			}
 			_, err := newClient(t, "").Resolve(t.Context(), s.host+"/a:1", amd64)
-			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			if tt.want == "" && err != nil || tt.want != "" &&
+				(err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 			if n.Load() > maxTries {
@@ -488,17 +537,21 @@ func TestOffline(t *testing.T) {
 	l.Close()
 	c := newClient(t, "")
 	start := time.Now()
-	if _, err := c.Resolve(t.Context(), host+"/a", amd64); err == nil || !strings.Contains(err.Error(), "connection refused") {
+	if _, err := c.Resolve(t.Context(), host+"/a", amd64); err == nil ||
+		!strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("nobody listens: %v", err)
 	}
 	if d := time.Since(start); d > 5*time.Second {
 		t.Errorf("it took %v", d)
 	}
-	c = New(Options{Config: "/dev/null", Dial: func(context.Context, string, string) (net.Conn, error) {
-		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "registry.example", IsNotFound: true}}
+	c = New(Options{Config: "/dev/null", Dial: func(context.Context, string,
+		string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial",
+			Err: &net.DNSError{Err: "no such host", Name: "registry.example", IsNotFound: true}}
 	}})
 	_, err = c.Resolve(t.Context(), "registry.example/a", amd64)
-	if err == nil || !strings.Contains(err.Error(), "cannot be looked up") || !strings.Contains(err.Error(), "online?") {
+	if err == nil || !strings.Contains(err.Error(), "cannot be looked up") ||
+		!strings.Contains(err.Error(), "online?") {
 		t.Errorf("no name service: %v", err)
 	}
 }
@@ -515,21 +568,25 @@ func TestTLSMistakes(t *testing.T) {
 		if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		c := New(Options{Config: path, Backoff: time.Millisecond, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, s.host)
-		}})
+		c := New(Options{Config: path, Backoff: time.Millisecond,
+			Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, network, s.host)
+			}})
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
-	if _, err := client(t, plain, "").Resolve(t.Context(), "registry.example/a", amd64); err == nil || !strings.Contains(err.Error(), "speaks plain http") {
+	if _, err := client(t, plain, "").Resolve(t.Context(), "registry.example/a",
+		amd64); err == nil || !strings.Contains(err.Error(), "speaks plain http") {
 		t.Errorf("plain http: %v", err)
 	}
-	if _, err := client(t, secure, "").Resolve(t.Context(), "registry.example/a", amd64); err == nil || !strings.Contains(err.Error(), "certs.d/registry.example/ca.crt") {
+	if _, err := client(t, secure, "").Resolve(t.Context(), "registry.example/a",
+		amd64); err == nil || !strings.Contains(err.Error(), "certs.d/registry.example/ca.crt") {
 		t.Errorf("unknown authority: %v", err)
 	}
 	insecure := "[[registry]]\nlocation = \"registry.example\"\ninsecure = true\n"
 	for _, s := range []*server{plain, secure} {
-		if _, err := client(t, s, insecure).Resolve(t.Context(), "registry.example/a", amd64); err != nil {
+		if _, err := client(t, s, insecure).Resolve(t.Context(),
+			"registry.example/a", amd64); err != nil {
 			t.Errorf("insecure = true: %v", err)
 		}
 	}
@@ -539,7 +596,9 @@ func TestTLSMistakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	pem := "-----BEGIN CERTIFICATE-----\n" + base64.StdEncoding.EncodeToString(secure.Certificate().Raw) + "\n-----END CERTIFICATE-----\n"
+	pem := "-----BEGIN CERTIFICATE-----\n" +
+		base64.StdEncoding.EncodeToString(secure.Certificate().Raw) +
+		"\n-----END CERTIFICATE-----\n"
 	if err := os.WriteFile(filepath.Join(dir, "ca.crt"), []byte(pem), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -559,7 +618,8 @@ func TestTransfers(t *testing.T) {
 	cut := func(w http.ResponseWriter, from, to int) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)-from))
 		if from > 0 {
-			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(data)-1, len(data)))
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from,
+				len(data)-1, len(data)))
 			w.WriteHeader(206)
 		}
 		w.Write(data[from:to])
@@ -573,26 +633,29 @@ func TestTransfers(t *testing.T) {
 		gets int
 	}{
 		{name: "whole", gets: 1},
-		{name: "broken twice, with ranges", gets: 3, hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
-			switch n {
-			case 1:
-				cut(w, 0, 1<<20)
-			case 2:
-				if r.Header.Get("Range") != fmt.Sprintf("bytes=%d-", 1<<20) {
-					t.Errorf("Range %q", r.Header.Get("Range"))
+		{name: "broken twice, with ranges", gets: 3,
+			hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+				switch n {
+				case 1:
+					cut(w, 0, 1<<20)
+				case 2:
+					if r.Header.Get("Range") != fmt.Sprintf("bytes=%d-", 1<<20) {
+						t.Errorf("Range %q", r.Header.Get("Range"))
+					}
+					cut(w, 1<<20, 2<<20)
 				}
-				cut(w, 1<<20, 2<<20)
-			}
-			return false
-		}},
-		{name: "broken, without ranges", gets: 2, hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
-			if n == 1 {
-				cut(w, 0, 1<<20)
-			}
-			r.Header.Del("Range")
-			return false
-		}},
-		{name: "broken, then 503", gets: 3, hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+				return false
+			}},
+		{name: "broken, without ranges", gets: 2,
+			hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+				if n == 1 {
+					cut(w, 0, 1<<20)
+				}
+				r.Header.Del("Range")
+				return false
+			}},
+		{name: "broken, then 503", gets: 3, hook: func(n int, w http.ResponseWriter,
+			r *http.Request) bool {
 			switch n {
 			case 1:
 				cut(w, 0, 1<<20)
@@ -602,48 +665,56 @@ func TestTransfers(t *testing.T) {
 			}
 			return false
 		}},
-		{name: "always broken at once", want: "connection broke", gets: maxTries, hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
-			w.Header().Set("Content-Length", fmt.Sprint(len(data)))
-			w.(http.Flusher).Flush()
-			panic(http.ErrAbortHandler)
-		}},
-		{name: "other bytes", want: "is damaged: its digest is", gets: 1, hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
-			bad := slices.Clone(data)
-			bad[77]++
-			w.Write(bad)
-			return true
-		}},
-		{name: "fewer bytes, said so", want: "has 5 bytes, not", gets: 1, hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
-			w.Write(data[:5])
-			return true
-		}},
-		{name: "more bytes, not said", want: "more than", gets: 1, hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
-			w.(http.Flusher).Flush() // chunked
-			w.Write(data)
-			w.Write(data)
-			return true
-		}},
-		{name: "fewer bytes, not said", want: "", gets: 2, hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
-			if n > 1 {
-				return false
-			}
-			w.(http.Flusher).Flush()
-			w.Write(data[:5000])
-			return true
-		}},
-		{name: "wrong range", want: "asked for bytes from", gets: 2, hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
-			if n == 1 {
-				cut(w, 0, 1<<20)
-			}
-			w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-%d/%d", len(data)-1, len(data)))
-			w.WriteHeader(206)
-			w.Write(data)
-			return true
-		}},
-		{name: "missing", want: "blob unknown", gets: 1, hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
-			fail(w, 404, "BLOB_UNKNOWN", "")
-			return true
-		}},
+		{name: "always broken at once", want: "connection broke", gets: maxTries,
+			hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+				w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}},
+		{name: "other bytes", want: "is damaged: its digest is", gets: 1,
+			hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+				bad := slices.Clone(data)
+				bad[77]++
+				w.Write(bad)
+				return true
+			}},
+		{name: "fewer bytes, said so", want: "has 5 bytes, not", gets: 1,
+			hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+				w.Write(data[:5])
+				return true
+			}},
+		{name: "more bytes, not said", want: "more than", gets: 1,
+			hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+				w.(http.Flusher).Flush() // chunked
+				w.Write(data)
+				w.Write(data)
+				return true
+			}},
+		{name: "fewer bytes, not said", want: "", gets: 2,
+			hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+				if n > 1 {
+					return false
+				}
+				w.(http.Flusher).Flush()
+				w.Write(data[:5000])
+				return true
+			}},
+		{name: "wrong range", want: "asked for bytes from", gets: 2,
+			hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+				if n == 1 {
+					cut(w, 0, 1<<20)
+				}
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-%d/%d",
+					len(data)-1, len(data)))
+				w.WriteHeader(206)
+				w.Write(data)
+				return true
+			}},
+		{name: "missing", want: "blob unknown", gets: 1,
+			hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+				fail(w, 404, "BLOB_UNKNOWN", "")
+				return true
+			}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -668,7 +739,8 @@ func TestTransfers(t *testing.T) {
 				got, err = io.ReadAll(r)
 				r.Close()
 			}
-			if tt.want == "" && (err != nil || !bytes.Equal(got, data)) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			if tt.want == "" && (err != nil || !bytes.Equal(got, data)) ||
+				tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("%d bytes, %v, want %q", len(got), err, tt.want)
 			}
 			if int(n.Load()) != tt.gets {
@@ -788,7 +860,8 @@ func login(t testing.TB, host, user, password string) {
 	t.Helper()
 	dir := t.TempDir()
 	auth := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, host, auth), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "config.json"),
+		fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, host, auth), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("DOCKER_CONFIG", dir)
@@ -810,7 +883,8 @@ func TestTokens(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		scope := strings.Join(r.Form["scope"], " ")
-		asked = append(asked, fmt.Sprintf("%s %s %s:%s %s", r.Form.Get("service"), scope, user, pass, r.Form.Get("refresh_token")))
+		asked = append(asked, fmt.Sprintf("%s %s %s:%s %s", r.Form.Get("service"), scope, user,
+			pass, r.Form.Get("refresh_token")))
 		tok := fmt.Sprintf("token-%d", len(asked))
 		issued[tok+" "+scope] = true
 		key := "token"
@@ -834,7 +908,9 @@ func TestTokens(t *testing.T) {
 		}
 		mu.Unlock()
 		if !ok {
-			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token?tenant=1",service="reg, istry",scope="%s"`, issuer.URL, scope))
+			w.Header().Set("WWW-Authenticate",
+				fmt.Sprintf(`Bearer realm="%s/token?tenant=1",service="reg, istry",scope="%s"`,
+					issuer.URL, scope))
 			fail(w, 401, "UNAUTHORIZED", "authentication required")
 			return true
 		}
@@ -876,7 +952,8 @@ func TestTokens(t *testing.T) {
 	asked = nil
 	login(t, s.host, "me", "secret")
 	nb := blobs{}
-	if err := newClient(t, "").Push(t.Context(), s.host+"/a/b:2", nb, nb.image(amd64, 777), PushOptions{}); err != nil {
+	if err := newClient(t, "").Push(t.Context(), s.host+"/a/b:2", nb, nb.image(amd64, 777),
+		PushOptions{}); err != nil {
 		t.Error(err)
 	}
 	if len(asked) != 1 || asked[0] != "reg, istry repository:a/b:pull,push me:secret " {
@@ -885,7 +962,9 @@ func TestTokens(t *testing.T) {
 	// With an identity token.
 	asked = nil
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), fmt.Appendf(nil, `{"auths":{%q:{"auth":"PHRva2VuPjo=","identitytoken":"refresh!"}}}`, s.host), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "config.json"),
+		fmt.Appendf(nil, `{"auths":{%q:{"auth":"PHRva2VuPjo=","identitytoken":"refresh!"}}}`,
+			s.host), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("DOCKER_CONFIG", dir)
@@ -901,15 +980,18 @@ func TestTokens(t *testing.T) {
 		io.WriteString(w, `{"details":"incorrect username or password"}`)
 		return true
 	}
-	if _, err := newClient(t, "").Resolve(t.Context(), s.host+"/a/b:1", amd64); !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "incorrect username or password") {
+	if _, err := newClient(t, "").Resolve(t.Context(), s.host+"/a/b:1", amd64); !errors.Is(err,
+		ErrDenied) || !strings.Contains(err.Error(), "incorrect username or password") {
 		t.Errorf("refused: %v", err)
 	}
 	s.hook = func(w http.ResponseWriter, r *http.Request) bool {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="http://169.254.169.254/latest/meta-data",service="x"`)
+		w.Header().Set("WWW-Authenticate",
+			`Bearer realm="http://169.254.169.254/latest/meta-data",service="x"`)
 		w.WriteHeader(401)
 		return true
 	}
-	if _, err := newClient(t, "").Resolve(t.Context(), s.host+"/a/b:1", amd64); err == nil || !strings.Contains(err.Error(), "link-local") {
+	if _, err := newClient(t, "").Resolve(t.Context(), s.host+"/a/b:1", amd64); err == nil ||
+		!strings.Contains(err.Error(), "link-local") {
 		t.Errorf("token server in the cloud's metadata: %v", err)
 	}
 }
@@ -928,25 +1010,34 @@ func TestCredentials(t *testing.T) {
 	}
 	auth := base64.StdEncoding.EncodeToString([]byte("me:secret"))
 	bin := t.TempDir()
-	helper := "#!/bin/sh\nread host\necho \"$1 $host\" >> " + bin + "/log\n[ \"$host\" = " + s.host + " ] || { echo credentials not found in native keychain; exit 1; }\necho '{\"ServerURL\":\"x\",\"Username\":\"me\",\"Secret\":\"secret\"}'\n"
-	if err := os.WriteFile(filepath.Join(bin, "docker-credential-test"), []byte(helper), 0o755); err != nil {
+	helper := "#!/bin/sh\nread host\necho \"$1 $host\" >> " + bin + "/log\n[ \"$host\" = " +
+		s.host + " ] || { echo credentials not found in native keychain; exit 1; }\necho '{\"ServerURL\":\"x\",\"Username\":\"me\",\"Secret\":\"secret\"}'\n"
+	if err := os.WriteFile(filepath.Join(bin, "docker-credential-test"),
+		[]byte(helper), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	broken := "#!/bin/sh\necho the keychain is locked\nexit 1\n"
-	if err := os.WriteFile(filepath.Join(bin, "docker-credential-broken"), []byte(broken), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(bin, "docker-credential-broken"),
+		[]byte(broken), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	tests := []struct{ name, docker, podman, want string }{
 		{name: "auths", docker: fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, s.host, auth)},
-		{name: "auths with a scheme", docker: fmt.Sprintf(`{"auths":{"https://%s/v1/":{"auth":%q}}}`, s.host, auth)},
-		{name: "helper of the registry", docker: fmt.Sprintf(`{"credHelpers":{%q:"test"}}`, s.host)},
+		{name: "auths with a scheme",
+			docker: fmt.Sprintf(`{"auths":{"https://%s/v1/":{"auth":%q}}}`, s.host, auth)},
+		{name: "helper of the registry", docker: fmt.Sprintf(`{"credHelpers":{%q:"test"}}`,
+			s.host)},
 		{name: "helper of all", docker: `{"credsStore":"test"}`},
 		{name: "podman's file", podman: fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, s.host, auth)},
-		{name: "podman's file, a namespace", podman: fmt.Sprintf(`{"auths":{"%s/group":{"auth":%q},%q:{"auth":"eDp5"}}}`, s.host, auth, s.host)},
+		{name: "podman's file, a namespace",
+			podman: fmt.Sprintf(`{"auths":{"%s/group":{"auth":%q},%q:{"auth":"eDp5"}}}`,
+				s.host, auth, s.host)},
 		{name: "none", want: "authentication required"},
-		{name: "another registry's", docker: fmt.Sprintf(`{"auths":{"example.com":{"auth":%q}}}`, auth), want: "authentication required"},
-		{name: "wrong", docker: fmt.Sprintf(`{"auths":{%q:{"auth":"eDp5"}}}`, s.host), want: "authentication required"},
+		{name: "another registry's", docker: fmt.Sprintf(`{"auths":{"example.com":{"auth":%q}}}`,
+			auth), want: "authentication required"},
+		{name: "wrong", docker: fmt.Sprintf(`{"auths":{%q:{"auth":"eDp5"}}}`, s.host),
+			want: "authentication required"},
 		{name: "broken helper", docker: `{"credsStore":"broken"}`, want: "the keychain is locked"},
 		{name: "broken file", docker: `{"auths":`, want: "config.json"},
 	}
@@ -955,20 +1046,24 @@ func TestCredentials(t *testing.T) {
 			dir := t.TempDir()
 			t.Setenv("DOCKER_CONFIG", dir)
 			t.Setenv("REGISTRY_AUTH_FILE", filepath.Join(dir, "auth.json"))
-			for name, data := range map[string]string{"config.json": tt.docker, "auth.json": tt.podman} {
+			for name, data := range map[string]string{"config.json": tt.docker,
+				"auth.json": tt.podman} {
 				if data != "" {
-					if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
+					if err := os.WriteFile(filepath.Join(dir, name),
+						[]byte(data), 0o600); err != nil {
 						t.Fatal(err)
 					}
 				}
 			}
 			_, err := newClient(t, "").Resolve(t.Context(), s.host+"/group/a:1", amd64)
-			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			if tt.want == "" && err != nil || tt.want != "" &&
+				(err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
 	}
-	if log, _ := os.ReadFile(filepath.Join(bin, "log")); string(log) != strings.Repeat("get "+s.host+"\n", 2) {
+	if log, _ := os.ReadFile(filepath.Join(bin, "log")); string(log) != strings.Repeat("get "+
+		s.host+"\n", 2) {
 		t.Errorf("the helper was asked: %q, want once in each of two tests", log)
 	}
 }
@@ -996,7 +1091,8 @@ insecure = true
 	if img.Name != "docker.io/library/busybox:latest" {
 		t.Errorf("Name = %s", img.Name)
 	}
-	if got := mirror.requests(); !slices.Contains(got, "GET /v2/cache/hub/busybox/manifests/latest") {
+	if got := mirror.requests(); !slices.Contains(got,
+		"GET /v2/cache/hub/busybox/manifests/latest") {
 		t.Errorf("the mirror was asked %q", got)
 	}
 	// The mirror gets the manifest but not the blob: that comes from the origin.
@@ -1019,7 +1115,8 @@ insecure = true
 	// No place has it: the error names all places.
 	_, err = c.Resolve(t.Context(), "busybox:2", amd64)
 	want := fmt.Sprintf("no such image docker.io/library/busybox:2: tried mirror %s/cache/hub/busybox: ", mirror.host)
-	if !errors.Is(err, ErrNotFound) || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "; "+origin.host+"/hub/busybox: ") {
+	if !errors.Is(err, ErrNotFound) || !strings.HasPrefix(err.Error(), want) ||
+		!strings.Contains(err.Error(), "; "+origin.host+"/hub/busybox: ") {
 		t.Errorf("got  %v\nwant %s…", err, want)
 	}
 	// A mirror that is down does not matter.
@@ -1027,7 +1124,9 @@ insecure = true
 	if _, err = c.Resolve(t.Context(), "busybox", amd64); err != nil {
 		t.Error(err)
 	}
-	if _, err := newClient(t, "[[registry]]\nlocation = \"docker.io\"\nblocked = true\n").Resolve(t.Context(), "busybox", amd64); !errors.Is(err, ErrBlocked) {
+	if _, err := newClient(t,
+		"[[registry]]\nlocation = \"docker.io\"\nblocked = true\n").Resolve(t.Context(), "busybox",
+		amd64); !errors.Is(err, ErrBlocked) {
 		t.Errorf("blocked: %v", err)
 	}
 }
@@ -1037,8 +1136,11 @@ func TestPush(t *testing.T) {
 	s.repos["to"] = map[digest.Digest]bool{}
 	s.repos["base"] = map[digest.Digest]bool{}
 	b := blobs{}
-	m1, m2 := b.image(amd64, 100_000, 0, 3_000_000), b.image(ocispec.Platform{OS: "linux", Architecture: "arm64"}, 50)
-	root := b.addJSON(ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{m1, m2}})
+	m1, m2 := b.image(amd64, 100_000, 0, 3_000_000),
+		b.image(ocispec.Platform{OS: "linux", Architecture: "arm64"}, 50)
+	root := b.addJSON(ocispec.MediaTypeImageIndex,
+		ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2},
+			MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{m1, m2}})
 	var doc ocispec.Manifest
 	json.Unmarshal(b[m1.Digest], &doc)
 	// One layer is in another repository of the same server.
@@ -1047,7 +1149,9 @@ func TestPush(t *testing.T) {
 	var mu sync.Mutex
 	notes := map[digest.Digest]string{}
 	o := PushOptions{
-		From: func(d digest.Digest) []string { return []string{"example.com/other", s.host + "/base:1"} },
+		From: func(d digest.Digest) []string {
+			return []string{"example.com/other", s.host + "/base:1"}
+		},
 		Progress: func(p PushProgress) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -1071,7 +1175,8 @@ func TestPush(t *testing.T) {
 	if got := notes[doc.Layers[0].Digest]; got != "mounted from base." {
 		t.Errorf("the first layer: %q", got)
 	}
-	if n := s.count("PUT /v2/to/blobs/uploads"); n != 5 { // two configs, layers of 0, 50 and 3,000,000 bytes
+	// two configs, layers of 0, 50 and 3,000,000 bytes
+	if n := s.count("PUT /v2/to/blobs/uploads"); n != 5 {
 		t.Errorf("%d uploads, want 5: %q", n, s.requests())
 	}
 	// The second push sends nothing.
@@ -1086,13 +1191,15 @@ func TestPush(t *testing.T) {
 	// What this client has sent to one repository is mounted into the next.
 	s.repos["third"] = map[digest.Digest]bool{}
 	s.requests()
-	if err := c.Push(t.Context(), s.host+"/third:2", b, root, PushOptions{ByDigest: true}); err != nil {
+	if err := c.Push(t.Context(), s.host+"/third:2", b, root,
+		PushOptions{ByDigest: true}); err != nil {
 		t.Fatal(err)
 	}
 	if n := s.count("PUT /v2/third/blobs"); n != 0 {
 		t.Errorf("%d uploads of what could be mounted: %q", n, s.requests())
 	}
-	if _, ok := s.tags["third:2"]; ok || s.tags["third:"+root.Digest.String()].Digest != root.Digest {
+	if _, ok := s.tags["third:2"]; ok ||
+		s.tags["third:"+root.Digest.String()].Digest != root.Digest {
 		t.Error("pushed by digest it has a tag, or is not there")
 	}
 	if _, err := c.Pusher(s.host+"/to@"+root.Digest.String(), PushOptions{}); err == nil {
@@ -1118,7 +1225,8 @@ func TestPushFaults(t *testing.T) {
 			w.WriteHeader(503)
 			return true
 		}},
-		{name: "broken in the middle", hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+		{name: "broken in the middle", hook: func(n int, w http.ResponseWriter,
+			r *http.Request) bool {
 			if n > 2 {
 				return false
 			}
@@ -1132,18 +1240,21 @@ func TestPushFaults(t *testing.T) {
 			fail(w, 404, "BLOB_UPLOAD_UNKNOWN", "")
 			return true
 		}},
-		{name: "refused", want: "too big for us", hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
-			fail(w, 413, "SIZE_INVALID", "too big for us")
-			return true
-		}},
-		{name: "own content damaged", want: "rotten", src: func() Fetcher { return rotten{b, doc.Layers[0].Digest} }},
+		{name: "refused", want: "too big for us",
+			hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
+				fail(w, 413, "SIZE_INVALID", "too big for us")
+				return true
+			}},
+		{name: "own content damaged", want: "rotten",
+			src: func() Fetcher { return rotten{b, doc.Layers[0].Digest} }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newServer(t, false)
 			var n atomic.Int64
 			s.hook = func(w http.ResponseWriter, r *http.Request) bool {
-				if r.Method != http.MethodPut || !strings.Contains(r.URL.RawQuery, doc.Layers[0].Digest.Encoded()) {
+				if r.Method != http.MethodPut || !strings.Contains(r.URL.RawQuery,
+					doc.Layers[0].Digest.Encoded()) {
 					return false
 				}
 				i := n.Add(1)
@@ -1154,7 +1265,8 @@ func TestPushFaults(t *testing.T) {
 				src = tt.src()
 			}
 			err := newClient(t, "").Push(t.Context(), s.host+"/to:1", src, m, PushOptions{})
-			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			if tt.want == "" && err != nil || tt.want != "" &&
+				(err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 			if _, ok := s.tags["to:1"]; ok != (err == nil) {
@@ -1262,7 +1374,8 @@ func TestProxy(t *testing.T) {
 	defer proxy.Close()
 	u, _ := url.Parse(proxy.URL)
 	path := filepath.Join(t.TempDir(), "conf")
-	os.WriteFile(path, []byte("[[registry]]\nlocation = \"registry.example\"\ninsecure = true\n"), 0o644)
+	os.WriteFile(path, []byte("[[registry]]\nlocation = \"registry.example\"\ninsecure = true\n"),
+		0o644)
 	c := New(Options{Config: path, Proxy: http.ProxyURL(u), Backoff: time.Millisecond})
 	defer c.Close()
 	if _, err := c.Resolve(t.Context(), "registry.example/a", amd64); err != nil {
@@ -1292,7 +1405,8 @@ func TestDockerRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(bin, "serve", path)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // the registry reads settings from REGISTRY_… variables
+	// the registry reads settings from REGISTRY_… variables
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -1317,20 +1431,25 @@ func TestDockerRegistry(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	b := blobs{}
-	m1, m2 := b.image(amd64, 2_000_000, 0, 10), b.image(ocispec.Platform{OS: "linux", Architecture: "arm64"}, 5)
-	root := b.addJSON(ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{m1, m2}})
+	m1, m2 := b.image(amd64, 2_000_000, 0, 10),
+		b.image(ocispec.Platform{OS: "linux", Architecture: "arm64"}, 5)
+	root := b.addJSON(ocispec.MediaTypeImageIndex,
+		ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2},
+			MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{m1, m2}})
 	c := newClient(t, "")
 	if err := c.Push(t.Context(), host+"/group/app:1", b, root, PushOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Push(t.Context(), host+"/other:1", b, m1, PushOptions{Progress: func(p PushProgress) {
-		if p.Done && !strings.HasPrefix(p.Note, "mounted from group/app") {
-			t.Errorf("%s was not mounted: %q", p.Descriptor.Digest, p.Note)
-		}
-	}}); err != nil {
+	if err := c.Push(t.Context(), host+"/other:1", b, m1,
+		PushOptions{Progress: func(p PushProgress) {
+			if p.Done && !strings.HasPrefix(p.Note, "mounted from group/app") {
+				t.Errorf("%s was not mounted: %q", p.Descriptor.Digest, p.Note)
+			}
+		}}); err != nil {
 		t.Fatal(err)
 	}
-	for ref, want := range map[string]digest.Digest{"group/app:1": m1.Digest, "other:1": m1.Digest, "group/app@" + root.Digest.String(): m1.Digest} {
+	for ref, want := range map[string]digest.Digest{"group/app:1": m1.Digest, "other:1": m1.Digest,
+		"group/app@" + root.Digest.String(): m1.Digest} {
 		img, err := newClient(t, "").Resolve(t.Context(), host+"/"+ref, amd64)
 		if err != nil || img.Manifest().Descriptor.Digest != want {
 			t.Errorf("%s: %v", ref, err)
@@ -1350,7 +1469,8 @@ func TestDockerRegistry(t *testing.T) {
 			r.Close()
 		}
 	}
-	if _, err := c.Resolve(t.Context(), host+"/group/app:none", amd64); !errors.Is(err, ErrNotFound) {
+	if _, err := c.Resolve(t.Context(), host+"/group/app:none",
+		amd64); !errors.Is(err, ErrNotFound) {
 		t.Errorf("missing: %v", err)
 	}
 }
@@ -1367,7 +1487,8 @@ func BenchmarkFetch(b *testing.B) {
 		b.Fatal(err)
 	}
 	buf := make([]byte, 256<<10)
-	for name, open := range map[string]func(context.Context, ocispec.Descriptor) (io.ReadCloser, error){"checked": src.Fetch, "plain": src.Open} {
+	for name, open := range map[string]func(context.Context,
+		ocispec.Descriptor) (io.ReadCloser, error){"checked": src.Fetch, "plain": src.Open} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(d.Size)
 			b.ReportAllocs()

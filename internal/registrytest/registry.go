@@ -25,8 +25,9 @@ type Registry struct {
 	log       []string
 	user      string
 	password  string
-	faults    map[string]int // by a part of "METHOD path": how many more requests to answer with 503
-	uploads   map[string][]byte
+	// by a part of "METHOD path": how many more requests to answer with 503
+	faults  map[string]int
+	uploads map[string][]byte
 }
 
 type manifest struct {
@@ -127,7 +128,8 @@ func (r *Registry) answer(req *http.Request, body []byte) (int, headers, []byte)
 	}
 	if r.user != "" {
 		if u, p, ok := req.BasicAuth(); !ok || u != r.user || p != r.password {
-			return failure(http.StatusUnauthorized, "UNAUTHORIZED", headers{"WWW-Authenticate": `Basic realm="registrytest"`})
+			return failure(http.StatusUnauthorized, "UNAUTHORIZED",
+				headers{"WWW-Authenticate": `Basic realm="registrytest"`})
 		}
 	}
 	if strings.TrimSuffix(req.URL.Path, "/") == "/v2" {
@@ -148,7 +150,8 @@ func (r *Registry) answer(req *http.Request, body []byte) (int, headers, []byte)
 	return r.blob(m[3])
 }
 
-func (r *Registry) manifest(req *http.Request, repo, ref string, body []byte) (int, headers, []byte) {
+func (r *Registry) manifest(req *http.Request, repo, ref string,
+	body []byte) (int, headers, []byte) {
 	sep := ":"
 	if strings.HasPrefix(ref, "sha256:") {
 		sep = "@"
@@ -168,13 +171,15 @@ func (r *Registry) manifest(req *http.Request, repo, ref string, body []byte) (i
 		}
 		r.put(repo, tag, m)
 		d := digest.FromBytes(body).String()
-		return http.StatusCreated, headers{"Location": "/v2/" + repo + "/manifests/" + d, "Docker-Content-Digest": d}, nil
+		return http.StatusCreated, headers{"Location": "/v2/" + repo + "/manifests/" + d,
+			"Docker-Content-Digest": d}, nil
 	}
 	m, ok := r.manifests[repo+sep+ref]
 	if !ok {
 		return failure(http.StatusNotFound, "MANIFEST_UNKNOWN", nil)
 	}
-	return http.StatusOK, headers{"Content-Type": m.mediaType, "Docker-Content-Digest": digest.FromBytes(m.raw).String()}, m.raw
+	return http.StatusOK, headers{"Content-Type": m.mediaType,
+		"Docker-Content-Digest": digest.FromBytes(m.raw).String()}, m.raw
 }
 
 // refs lists the digests that a manifest or index points to.
@@ -216,7 +221,8 @@ func (r *Registry) blob(ref string) (int, headers, []byte) {
 	if !ok {
 		return failure(http.StatusNotFound, "BLOB_UNKNOWN", nil)
 	}
-	return http.StatusOK, headers{"Content-Type": "application/octet-stream", "Docker-Content-Digest": ref}, raw
+	return http.StatusOK, headers{"Content-Type": "application/octet-stream",
+		"Docker-Content-Digest": ref}, raw
 }
 
 // upload handles the three ways to push a blob: mount, one POST or PUT, and PATCHes with a PUT at
@@ -228,17 +234,20 @@ func (r *Registry) upload(req *http.Request, repo, id string, body []byte) (int,
 	case http.MethodPost:
 		if d := digest.Digest(q.Get("mount")); d != "" {
 			if _, ok := r.blobs[d]; ok {
-				return http.StatusCreated, headers{"Location": "/v2/" + repo + "/blobs/" + d.String()}, nil
+				return http.StatusCreated, headers{"Location": "/v2/" + repo +
+					"/blobs/" + d.String()}, nil
 			}
 		}
 		if want == "" {
 			id = fmt.Sprint("u", len(r.uploads))
 			r.uploads[id] = nil
-			return http.StatusAccepted, headers{"Location": "/v2/" + repo + "/blobs/uploads/" + id, "Docker-Upload-UUID": id}, nil
+			return http.StatusAccepted, headers{"Location": "/v2/" + repo + "/blobs/uploads/" + id,
+				"Docker-Upload-UUID": id}, nil
 		}
 	case http.MethodPatch:
 		r.uploads[id] = append(r.uploads[id], body...)
-		return http.StatusAccepted, headers{"Location": req.URL.Path, "Range": fmt.Sprintf("0-%d", max(len(r.uploads[id])-1, 0))}, nil
+		return http.StatusAccepted, headers{"Location": req.URL.Path,
+			"Range": fmt.Sprintf("0-%d", max(len(r.uploads[id])-1, 0))}, nil
 	case http.MethodPut:
 	default:
 		return failure(http.StatusMethodNotAllowed, "UNSUPPORTED", nil)
@@ -248,7 +257,8 @@ func (r *Registry) upload(req *http.Request, repo, id string, body []byte) (int,
 		return failure(http.StatusBadRequest, "DIGEST_INVALID", nil)
 	}
 	r.blobs[want] = all
-	return http.StatusCreated, headers{"Location": "/v2/" + repo + "/blobs/" + want.String(), "Docker-Content-Digest": want.String()}, nil
+	return http.StatusCreated, headers{"Location": "/v2/" + repo + "/blobs/" + want.String(),
+		"Docker-Content-Digest": want.String()}, nil
 }
 
 func failure(code int, name string, h headers) (int, headers, []byte) {
@@ -256,5 +266,6 @@ func failure(code int, name string, h headers) (int, headers, []byte) {
 		h = headers{}
 	}
 	h["Content-Type"] = "application/json"
-	return code, h, []byte(`{"errors":[{"code":"` + name + `","message":"` + strings.ToLower(name) + `"}]}`)
+	return code, h, []byte(`{"errors":[{"code":"` + name + `","message":"` +
+		strings.ToLower(name) + `"}]}`)
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-func do(t *testing.T, method, url string, body []byte, edit func(*http.Request)) (*http.Response, []byte) {
+func do(t *testing.T, method, url string, body []byte,
+	edit func(*http.Request)) (*http.Response, []byte) {
 	t.Helper()
 	req, err := http.NewRequest(method, url, bytes.NewReader(body))
 	if err != nil {
@@ -50,11 +51,13 @@ func TestPullAndPush(t *testing.T) {
 		t.Fatalf("pull of a manifest: %s, %s", res.Status, raw)
 	}
 	for d, blob := range made.Blobs {
-		if res, got := do(t, "GET", base+"library/x/blobs/"+d.String(), nil, nil); res.StatusCode != 200 || !bytes.Equal(got, blob) {
+		if res, got := do(t, "GET", base+"library/x/blobs/"+d.String(), nil,
+			nil); res.StatusCode != 200 || !bytes.Equal(got, blob) {
 			t.Fatalf("pull of %s: %s", d, res.Status)
 		}
 	}
-	if res, _ := do(t, "PUT", base+"new/y/manifests/v1", []byte(`{"config":{"digest":"sha256:nowhere"}}`), nil); res.StatusCode != 404 {
+	if res, _ := do(t, "PUT", base+"new/y/manifests/v1",
+		[]byte(`{"config":{"digest":"sha256:nowhere"}}`), nil); res.StatusCode != 404 {
 		t.Errorf("push of a manifest whose config is not there: %s", res.Status)
 	}
 	blob := []byte("a blob in two parts")
@@ -62,10 +65,12 @@ func TestPullAndPush(t *testing.T) {
 	at := "http://" + r.Host + res.Header.Get("Location")
 	do(t, "PATCH", at, blob[:5], nil)
 	d := digest.FromBytes(blob)
-	if res, _ := do(t, "PUT", at+"?digest="+url.QueryEscape(d.String()), blob[5:], nil); res.StatusCode != 201 {
+	if res, _ := do(t, "PUT", at+"?digest="+url.QueryEscape(d.String()), blob[5:],
+		nil); res.StatusCode != 201 {
 		t.Fatalf("push of a blob: %s", res.Status)
 	}
-	if res, got := do(t, "GET", base+"new/y/blobs/"+d.String(), nil, nil); res.StatusCode != 200 || !bytes.Equal(got, blob) {
+	if res, got := do(t, "GET", base+"new/y/blobs/"+d.String(), nil, nil); res.StatusCode != 200 ||
+		!bytes.Equal(got, blob) {
 		t.Errorf("the pushed blob: %s %q", res.Status, got)
 	}
 	if !slices.Contains(r.Log(), "GET /v2/library/x/manifests/latest 200") {
@@ -84,7 +89,9 @@ func TestAuthAndFaults(t *testing.T) {
 	if res, _ := do(t, "GET", base, nil, nil); res.StatusCode != 401 {
 		t.Errorf("without credentials: %s", res.Status)
 	}
-	if res, _ := do(t, "GET", base, nil, func(q *http.Request) { q.SetBasicAuth("me", "secret") }); res.StatusCode != 200 {
+	if res, _ := do(t, "GET", base, nil, func(q *http.Request) {
+		q.SetBasicAuth("me", "secret")
+	}); res.StatusCode != 200 {
 		t.Errorf("with credentials: %s", res.Status)
 	}
 }

@@ -67,7 +67,10 @@ func (doc *Document) Sort() {
 		return n
 	}
 	slices.SortStableFunc(doc.Records, compare)
-	doc.Records = slices.CompactFunc(doc.Records, func(a, b Record) bool { return compare(a, b) == 0 && (a.Layer == nil) == (b.Layer == nil) })
+	doc.Records = slices.CompactFunc(doc.Records,
+		func(a, b Record) bool {
+			return compare(a, b) == 0 && (a.Layer == nil) == (b.Layer == nil)
+		})
 }
 
 // errNoRecords is returned for an image without inline records.

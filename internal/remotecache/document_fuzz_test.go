@@ -14,7 +14,8 @@ import (
 func FuzzRecords(f *testing.F) {
 	record := `{"key":"sha256:00","content":"sha256:01","created":"2001-02-03T04:05:06Z","layer":{"descriptor":{"mediaType":"x","digest":"sha256:02","size":3},"diffID":"sha256:04","parent":"sha256:05","sealed":"gzip epoch 7"}}`
 	f.Add(`{"records":[` + record + `]}`)
-	f.Add(`{"` + Field + `":{"records":[` + record + `,{"key":"k","created":"2001-02-03T04:05:06+07:00"}]}}`)
+	f.Add(`{"` + Field + `":{"records":[` + record +
+		`,{"key":"k","created":"2001-02-03T04:05:06+07:00"}]}}`)
 	f.Add(`{"records":null}`)
 	f.Add(`[]`)
 	f.Fuzz(func(t *testing.T, config string) {

@@ -39,7 +39,8 @@ type collected struct {
 // Add adds the result of a step under its keys, the last of which is its content key. own reports
 // whether the step is one of those that the image is made of. l is nil for an instruction that only
 // describes the image.
-func (c *Collector) Add(own bool, keys []cache.Key, created time.Time, l *layers.Layer, below []*layers.Layer) {
+func (c *Collector) Add(own bool, keys []cache.Key, created time.Time, l *layers.Layer,
+	below []*layers.Layer) {
 	content := keys[len(keys)-1]
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -47,7 +48,8 @@ func (c *Collector) Add(own bool, keys []cache.Key, created time.Time, l *layers
 		if key == "" || slices.Contains(keys[:i], key) {
 			continue
 		}
-		r := collected{Record: Record{Key: key, Created: created.UTC()}, own: own, layer: l, below: below}
+		r := collected{Record: Record{Key: key, Created: created.UTC()}, own: own,
+			layer: l, below: below}
 		if key != content {
 			r.Content = content
 		}
@@ -80,7 +82,8 @@ func (c *Collector) Document(ctx context.Context, sealer Sealer, all bool) (Docu
 			if err != nil {
 				return doc, err
 			}
-			r.Layer = &Layer{Descriptor: image.OCIDescriptor(l.Descriptor), DiffID: l.DiffID, Parent: parent, Sealed: sealer.Format()}
+			r.Layer = &Layer{Descriptor: image.OCIDescriptor(l.Descriptor), DiffID: l.DiffID,
+				Parent: parent, Sealed: sealer.Format()}
 		}
 		doc.Records = append(doc.Records, r.Record)
 	}
@@ -97,7 +100,8 @@ type Exporter struct {
 
 // Export writes the records to each place that is not inline. document returns those of all stages,
 // or of those that the image is made of.
-func (e *Exporter) Export(ctx context.Context, places []Place, document func(all bool) (Document, error)) error {
+func (e *Exporter) Export(ctx context.Context, places []Place,
+	document func(all bool) (Document, error)) error {
 	for i, place := range places {
 		if place.Type == "inline" {
 			continue
@@ -109,7 +113,8 @@ func (e *Exporter) Export(ctx context.Context, places []Place, document func(all
 			err = e.exportTo(ctx, id, place, doc)
 		}
 		if err != nil && place.IgnoreError && ctx.Err() == nil {
-			e.Sink(event.Warning{ID: id, Message: fmt.Sprintf("the cache is not exported: %v", err), Time: time.Now()})
+			e.Sink(event.Warning{ID: id, Message: fmt.Sprintf("the cache is not exported: %v", err),
+				Time: time.Now()})
 			err = nil
 		}
 		e.Sink(event.Done{ID: id, Err: err, Time: time.Now()})
@@ -129,13 +134,16 @@ func (e *Exporter) exportTo(ctx context.Context, id event.ID, place Place, doc D
 		if e.Env.Pusher == nil {
 			return errors.New("there is no way to push")
 		}
-		return e.Env.Pusher.Push(ctx, place.Ref, root, e.Store, export.PushOptions{ID: id, Sink: e.Sink, Insecure: place.Insecure})
+		return e.Env.Pusher.Push(ctx, place.Ref, root, e.Store,
+			export.PushOptions{ID: id, Sink: e.Sink, Insecure: place.Insecure})
 	}
-	exporters, err := export.New(e.Env, export.Spec{Type: export.TypeOCI, Dest: place.Dir, Dir: true})
+	exporters, err := export.New(e.Env, export.Spec{Type: export.TypeOCI,
+		Dest: place.Dir, Dir: true})
 	if err != nil {
 		return err
 	}
-	img := &export.Image{Root: root, Names: []string{"cache:" + cmp.Or(place.Tag, "latest")}, Content: e.Store}
+	img := &export.Image{Root: root, Names: []string{"cache:" + cmp.Or(place.Tag, "latest")},
+		Content: e.Store}
 	return exporters[0].Export(ctx, img, event.Discard)
 }
 
@@ -152,7 +160,9 @@ func (e *Exporter) write(ctx context.Context, doc Document) (ocispec.Descriptor,
 			m.Layers = append(m.Layers, r.Layer.Descriptor)
 		}
 	}
-	slices.SortFunc(m.Layers, func(a, b ocispec.Descriptor) int { return cmp.Compare(a.Digest, b.Digest) })
+	slices.SortFunc(m.Layers, func(a, b ocispec.Descriptor) int {
+		return cmp.Compare(a.Digest, b.Digest)
+	})
 	var err error
 	if m.Config, err = e.writeJSON(ctx, MediaType, doc); err != nil {
 		return ocispec.Descriptor{}, err
@@ -160,7 +170,8 @@ func (e *Exporter) write(ctx context.Context, doc Document) (ocispec.Descriptor,
 	return e.writeJSON(ctx, ocispec.MediaTypeImageManifest, m)
 }
 
-func (e *Exporter) writeJSON(ctx context.Context, mediaType string, v any) (ocispec.Descriptor, error) {
+func (e *Exporter) writeJSON(ctx context.Context, mediaType string,
+	v any) (ocispec.Descriptor, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("write %s: %w", mediaType, err)

@@ -32,19 +32,24 @@ type Found struct {
 
 // Import reads the records of all places. A place that cannot be read is a warning: without it the
 // build is slower.
-func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms []ocispec.Platform, sink event.Sink) (*Imports, error) {
+func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms []ocispec.Platform,
+	sink event.Sink) (*Imports, error) {
 	found := make([][]Found, len(places))
 	g, gctx := errgroup.WithContext(ctx)
 	for i, place := range places {
 		g.Go(func() error {
 			id := event.ID(fmt.Sprint("cache-from ", i))
-			sink(event.Start{ID: id, Name: "importing cache from " + place.String(), Time: time.Now()})
+			sink(event.Start{ID: id, Name: "importing cache from " + place.String(),
+				Time: time.Now()})
 			var err error
 			found[i], err = importFrom(gctx, artifacts, place, platforms)
 			if err != nil && gctx.Err() == nil {
-				sink(event.Warning{ID: id, Message: fmt.Sprintf("nothing is taken from the cache at %s: %v", place, err), Time: time.Now()})
+				sink(event.Warning{ID: id,
+					Message: fmt.Sprintf("nothing is taken from the cache at %s: %v", place, err),
+					Time:    time.Now()})
 			}
-			sink(event.Done{ID: id, Note: fmt.Sprintf("%d records", len(found[i])), Time: time.Now()})
+			sink(event.Done{ID: id, Note: fmt.Sprintf("%d records", len(found[i])),
+				Time: time.Now()})
 			return gctx.Err()
 		})
 	}
@@ -62,12 +67,14 @@ func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms 
 
 // importFrom reads the records of one place: an artifact's, or those in the images for the
 // platforms.
-func importFrom(ctx context.Context, artifacts Artifacts, place Place, platforms []ocispec.Platform) ([]Found, error) {
+func importFrom(ctx context.Context, artifacts Artifacts, place Place,
+	platforms []ocispec.Platform) ([]Found, error) {
 	var list []Found
 	var errs []error
 	seen := map[digest.Digest]bool{}
 	for _, p := range platforms {
-		a, err := artifacts.Artifact(ctx, place.location(), image.ResolveOptions{Platform: p, Pull: !place.Plain})
+		a, err := artifacts.Artifact(ctx, place.location(),
+			image.ResolveOptions{Platform: p, Pull: !place.Plain})
 		if err != nil {
 			errs = append(errs, err)
 			continue

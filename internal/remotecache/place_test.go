@@ -15,7 +15,8 @@ func TestParsePlaces(t *testing.T) {
 		err   string
 	}{
 		{ParseFrom, "app", Place{Type: "registry", Ref: "app", Plain: true}, ""},
-		{ParseFrom, "type=registry,ref=host:5000/app:1", Place{Type: "registry", Ref: "host:5000/app:1"}, ""},
+		{ParseFrom, "type=registry,ref=host:5000/app:1",
+			Place{Type: "registry", Ref: "host:5000/app:1"}, ""},
 		{ParseFrom, "type=local,src=dir,tag=x", Place{Type: "local", Dir: "dir", Tag: "x"}, ""},
 		{ParseFrom, `type=local,"src=a,b"`, Place{Type: "local", Dir: "a,b"}, ""},
 		{ParseFrom, "type=local", Place{}, "src=DIR is missing"},
@@ -27,8 +28,10 @@ func TestParsePlaces(t *testing.T) {
 		{ParseFrom, "a,type=local", Place{}, `"a" is not key=value`},
 		{ParseTo, "app:c", Place{Type: "registry", Ref: "app:c", Plain: true}, ""},
 		{ParseTo, "type=inline", Place{Type: "inline"}, ""},
-		{ParseTo, "type=local,dest=d,mode=max,ignore-error=true", Place{Type: "local", Dir: "d", Max: true, IgnoreError: true}, ""},
-		{ParseTo, "type=registry,ref=r,mode=min,image-manifest=true,oci-mediatypes=true", Place{Type: "registry", Ref: "r"}, ""},
+		{ParseTo, "type=local,dest=d,mode=max,ignore-error=true",
+			Place{Type: "local", Dir: "d", Max: true, IgnoreError: true}, ""},
+		{ParseTo, "type=registry,ref=r,mode=min,image-manifest=true,oci-mediatypes=true",
+			Place{Type: "registry", Ref: "r"}, ""},
 		{ParseTo, "type=registry,ref=r,mode=most", Place{}, `mode "most"`},
 		{ParseTo, "type=registry,ref=r,ignore-error=perhaps", Place{}, "true or false is expected"},
 		{ParseTo, "type=registry,ref=r,image-manifest=false", Place{}, "not supported"},

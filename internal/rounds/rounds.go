@@ -28,10 +28,12 @@ type Options struct {
 
 // Environment variables that choose the mode.
 const (
-	faultsEnv  = "LAYERBUILD_FAULTS"         // "1": long, with a ledger
-	seedEnv    = "LAYERBUILD_SEED"           // one seed, nothing else
-	budgetEnv  = "LAYERBUILD_FAULTS_BUDGET"  // a duration after which a long run stops and records how far it has come
-	ledgersEnv = "LAYERBUILD_FAULTS_LEDGERS" // the directory of the ledgers; default test/faults/ledger of the checkout
+	faultsEnv = "LAYERBUILD_FAULTS" // "1": long, with a ledger
+	seedEnv   = "LAYERBUILD_SEED"   // one seed, nothing else
+	// a duration after which a long run stops and records how far it has come
+	budgetEnv = "LAYERBUILD_FAULTS_BUDGET"
+	// the directory of the ledgers; default test/faults/ledger of the checkout
+	ledgersEnv = "LAYERBUILD_FAULTS_LEDGERS"
 )
 
 // Run calls round with one seed after another, each in a subtest named after its seed. name
@@ -172,8 +174,10 @@ func readLedger(file string) ([]span, error) {
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for lines.Scan() {
 		var s span
-		if _, err := fmt.Sscanf(lines.Text(), "%d-%d %s", &s.first, &s.end, &s.commit); err != nil || s.first != done+1 || s.end < s.first {
-			return nil, fmt.Errorf("%s: line %q does not continue after seed %d", file, lines.Text(), done)
+		if _, err := fmt.Sscanf(lines.Text(), "%d-%d %s", &s.first, &s.end,
+			&s.commit); err != nil || s.first != done+1 || s.end < s.first {
+			return nil, fmt.Errorf("%s: line %q does not continue after seed %d",
+				file, lines.Text(), done)
 		}
 		done = s.end
 		spans = append(spans, s)

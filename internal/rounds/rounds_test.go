@@ -17,10 +17,14 @@ func TestRunModes(t *testing.T) {
 	}{
 		{name: "fixed", want: []uint64{7, 1, 2, 3}},
 		{name: "one seed", env: map[string]string{seedEnv: "42"}, want: []uint64{42}},
-		{name: "long, from the start", env: map[string]string{faultsEnv: "1"}, want: []uint64{7, 1, 2, 3, 4, 5}, after: "1-5 "},
-		{name: "long, resumed", env: map[string]string{faultsEnv: "1"}, ledger: "1-2 abc\n3-3 def\n", want: []uint64{7, 4, 5}, after: "1-2 abc\n3-3 def\n4-5 "},
-		{name: "long, all recorded", env: map[string]string{faultsEnv: "1"}, ledger: "1-5 abc\n", want: []uint64{7}, after: "1-5 abc\n"},
-		{name: "long, no time", env: map[string]string{faultsEnv: "1", budgetEnv: "0s"}, want: []uint64{7}},
+		{name: "long, from the start", env: map[string]string{faultsEnv: "1"},
+			want: []uint64{7, 1, 2, 3, 4, 5}, after: "1-5 "},
+		{name: "long, resumed", env: map[string]string{faultsEnv: "1"},
+			ledger: "1-2 abc\n3-3 def\n", want: []uint64{7, 4, 5}, after: "1-2 abc\n3-3 def\n4-5 "},
+		{name: "long, all recorded", env: map[string]string{faultsEnv: "1"}, ledger: "1-5 abc\n",
+			want: []uint64{7}, after: "1-5 abc\n"},
+		{name: "long, no time", env: map[string]string{faultsEnv: "1", budgetEnv: "0s"},
+			want: []uint64{7}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -36,7 +40,8 @@ func TestRunModes(t *testing.T) {
 				}
 			}
 			var got []uint64
-			Run(t, "example", Options{Fixed: 3, Long: 5, Found: []uint64{7}}, func(t *testing.T, seed uint64) { got = append(got, seed) })
+			Run(t, "example", Options{Fixed: 3, Long: 5, Found: []uint64{7}},
+				func(t *testing.T, seed uint64) { got = append(got, seed) })
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("seeds = %v, want %v", got, tt.want)
 			}
@@ -85,7 +90,8 @@ func TestAppendRangeExtends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(spans) != 2 || spans[0] != (span{1, 2, "abc"}) || spans[1].first != 3 || spans[1].end != 12 {
+	if len(spans) != 2 || spans[0] != (span{1, 2, "abc"}) ||
+		spans[1].first != 3 || spans[1].end != 12 {
 		t.Errorf("ledger = %v", spans)
 	}
 }

@@ -46,7 +46,8 @@ type Mount struct {
 
 // Add adds mounts to a process, in their order. The caller calls release when the command has
 // ended, also if Add returns an error.
-func (m *Mounter) Add(ctx context.Context, p *executor.Process, list []Mount) (release func() error, err error) {
+func (m *Mounter) Add(ctx context.Context, p *executor.Process,
+	list []Mount) (release func() error, err error) {
 	a := &adding{mounter: m, ctx: ctx, p: p}
 	caches, err := a.lockCaches(list)
 	if err != nil {
@@ -89,7 +90,8 @@ func (m *Mount) name() string {
 }
 
 func (a *adding) mount(m Mount, src executor.MountSource, readOnly bool) {
-	a.p.Mounts = append(a.p.Mounts, executor.Mount{Target: m.Target, Source: src, ReadOnly: readOnly})
+	a.p.Mounts = append(a.p.Mounts, executor.Mount{Target: m.Target,
+		Source: src, ReadOnly: readOnly})
 }
 
 // add adds a mount that is not a cache mount. i is its index in the RUN.
@@ -140,7 +142,8 @@ func (a *adding) secret(m Mount) error {
 	data, ok, err := a.mounter.Secrets.Read(a.ctx, m.ID)
 	if !ok {
 		if m.Required {
-			return fmt.Errorf("secret %s: not found; give it with --secret id=%s,src=FILE", m.ID, m.ID)
+			return fmt.Errorf("secret %s: not found; give it with --secret id=%s,src=FILE", m.ID,
+				m.ID)
 		}
 		return nil
 	}
@@ -218,14 +221,15 @@ func (a *adding) lockCaches(list []Mount) (map[int]string, error) {
 			return nil, fmt.Errorf("mount %s: %w", m.name(), err)
 		}
 		index = append(index, i)
-		mounts = append(mounts, cachemount.Mount{Name: name, ID: m.ID, Sharing: m.Sharing, Fill: func(ctx context.Context, dir string) error {
-			if m.Fill != nil {
-				if err := m.Fill(ctx, dir); err != nil {
-					return err
+		mounts = append(mounts, cachemount.Mount{Name: name, ID: m.ID, Sharing: m.Sharing,
+			Fill: func(ctx context.Context, dir string) error {
+				if m.Fill != nil {
+					if err := m.Fill(ctx, dir); err != nil {
+						return err
+					}
 				}
-			}
-			return cachemount.Own(dir, m.RunMount)
-		}})
+				return cachemount.Own(dir, m.RunMount)
+			}})
 	}
 	if len(mounts) == 0 {
 		return nil, nil

@@ -20,7 +20,8 @@ func InRoot(dir int, name string, flags int, mode uint32) (int, error) {
 // symbolic link (with O_PATH|O_NOFOLLOW it opens a link in the last part). The caller closes the
 // descriptor.
 func NoLinks(dir int, name string, flags int, mode uint32) (int, error) {
-	return open(dir, name, flags, mode, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+	return open(dir, name, flags, mode, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|
+		unix.RESOLVE_NO_MAGICLINKS)
 }
 
 func open(dir int, name string, flags int, mode uint32, resolve uint64) (int, error) {
@@ -70,7 +71,8 @@ func Link(dir int, old string, newDir int, newName string) error {
 // not nil, for each directory that it has made, with the parent's descriptor and the base name, so
 // that the caller can set owner and mode. It returns ENOTDIR if a part of name exists and is
 // neither a directory nor a link to one.
-func MkdirAll(dir int, name string, mode uint32, made func(parent int, base string) error) (int, error) {
+func MkdirAll(dir int, name string, mode uint32,
+	made func(parent int, base string) error) (int, error) {
 	m := maker{dir: dir, mode: mode, made: made}
 	return m.all(name, 0)
 }

@@ -49,7 +49,8 @@ func read(fd int) string {
 func TestInRoot(t *testing.T) {
 	root, _ := tree(t)
 	for name, want := range map[string]string{
-		"secret": "inside", "/secret": "inside", "../secret": "inside", "a/../../secret": "inside", "a/up": "inside", "abs": "inside", "dirlink/../f": "f",
+		"secret": "inside", "/secret": "inside", "../secret": "inside", "a/../../secret": "inside",
+		"a/up": "inside", "abs": "inside", "dirlink/../f": "f",
 	} {
 		fd, err := InRoot(root, name, unix.O_RDONLY, 0)
 		if err != nil {
@@ -60,7 +61,8 @@ func TestInRoot(t *testing.T) {
 			t.Errorf("InRoot(%q) reads %q, want %q", name, got, want)
 		}
 	}
-	for name, want := range map[string]error{"out/secret": unix.ENOENT, "nope": unix.ENOENT, "loop": unix.ELOOP, "a/f/x": unix.ENOTDIR} {
+	for name, want := range map[string]error{"out/secret": unix.ENOENT, "nope": unix.ENOENT,
+		"loop": unix.ELOOP, "a/f/x": unix.ENOTDIR} {
 		if fd, err := InRoot(root, name, unix.O_RDONLY, 0); !errors.Is(err, want) {
 			t.Errorf("InRoot(%q): got %d, %v, want %v", name, fd, err, want)
 		}
@@ -69,7 +71,10 @@ func TestInRoot(t *testing.T) {
 	if err != nil {
 		t.Errorf(`InRoot(""): %v`, err)
 	}
-	if pe, ok := errors.AsType[*fs.PathError](func() error { _, err := InRoot(root, "nope", unix.O_RDONLY, 0); return err }()); !ok || pe.Path != "nope" {
+	if pe, ok := errors.AsType[*fs.PathError](func() error {
+		_, err := InRoot(root, "nope", unix.O_RDONLY, 0)
+		return err
+	}()); !ok || pe.Path != "nope" {
 		t.Errorf("the error does not name the path")
 	}
 }
@@ -94,7 +99,8 @@ func TestNoLinks(t *testing.T) {
 	if err != nil || read(fd) != "f" {
 		t.Errorf("got %v", err)
 	}
-	for name, want := range map[string]error{"dirlink/x": unix.ELOOP, "abs": unix.ELOOP, "../secret": unix.EXDEV, "/secret": unix.EXDEV} {
+	for name, want := range map[string]error{"dirlink/x": unix.ELOOP, "abs": unix.ELOOP,
+		"../secret": unix.EXDEV, "/secret": unix.EXDEV} {
 		if fd, err := NoLinks(root, name, unix.O_RDONLY, 0); !errors.Is(err, want) {
 			t.Errorf("NoLinks(%q): got %d, %v, want %v", name, fd, err, want)
 		}
@@ -153,7 +159,8 @@ func TestMkdirAll(t *testing.T) {
 			if err := unix.Fstat(fd, &got); err != nil {
 				t.Fatal(err)
 			}
-			if err := unix.Stat(filepath.Join(dir, tt.at), &want); err != nil || got.Ino != want.Ino {
+			if err := unix.Stat(filepath.Join(dir, tt.at), &want); err != nil ||
+				got.Ino != want.Ino {
 				t.Errorf("%s is not where it should be: %v", tt.at, err)
 			}
 		})
@@ -199,14 +206,16 @@ func TestLinkLongPath(t *testing.T) {
 func TestMkdirAllStops(t *testing.T) {
 	root, _ := tree(t)
 	stop := errors.New("stop")
-	if _, err := MkdirAll(root, "p/q", 0o755, func(int, string) error { return stop }); !errors.Is(err, stop) {
+	if _, err := MkdirAll(root, "p/q", 0o755,
+		func(int, string) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("got %v", err)
 	}
 }
 
 // FuzzMkdirAll checks that nothing outside the root changes, for any name.
 func FuzzMkdirAll(f *testing.F) {
-	for _, name := range []string{"a/b/c", "../x", "nowhere/../../y", "out/x", "/dirlink/./z//", "loop", "a\x00b", "...", strings.Repeat("d/", 100)} {
+	for _, name := range []string{"a/b/c", "../x", "nowhere/../../y", "out/x", "/dirlink/./z//",
+		"loop", "a\x00b", "...", strings.Repeat("d/", 100)} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {

@@ -37,11 +37,13 @@ func NewProxy(ctx context.Context, dir string, o Owner, agent string) (_ *Proxy,
 	if p.dir, err = os.Open(dir); err != nil {
 		return nil, err
 	}
-	if p.listener, err = net.Listen("unix", fmt.Sprintf("/proc/self/fd/%d/agent", p.dir.Fd())); err != nil {
+	if p.listener, err = net.Listen("unix",
+		fmt.Sprintf("/proc/self/fd/%d/agent", p.dir.Fd())); err != nil {
 		return nil, errors.Join(err, p.dir.Close())
 	}
 	ctx, p.cancel = context.WithCancel(ctx)
-	if err := errors.Join(os.Chmod(p.Path, o.Mode), os.Chown(p.Path, int(o.UID), int(o.GID))); err != nil {
+	if err := errors.Join(os.Chmod(p.Path, o.Mode),
+		os.Chown(p.Path, int(o.UID), int(o.GID))); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	p.wg.Go(func() { p.accept(ctx, agent) })

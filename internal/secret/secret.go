@@ -71,7 +71,8 @@ func (s Secret) read(ctx context.Context) ([]byte, error) {
 	if s.File == "" {
 		value, ok := os.LookupEnv(s.Env)
 		if !ok {
-			return nil, fmt.Errorf("secret %s: there is no variable %s in the environment", s.ID, s.Env)
+			return nil, fmt.Errorf("secret %s: there is no variable %s in the environment", s.ID,
+				s.Env)
 		}
 		return []byte(value), nil
 	}

@@ -31,7 +31,8 @@ func TestErrors(t *testing.T) {
 	for _, path := range []string{dir, filepath.Join(dir, "none")} {
 		_, err := Read(path)
 		_, want := os.ReadFile(path)
-		if err == nil || err.Error() != want.Error() || errors.Is(err, fs.ErrNotExist) != errors.Is(want, fs.ErrNotExist) {
+		if err == nil || err.Error() != want.Error() ||
+			errors.Is(err, fs.ErrNotExist) != errors.Is(want, fs.ErrNotExist) {
 			t.Errorf("Read(%s): %v, want %v", path, err, want)
 		}
 	}

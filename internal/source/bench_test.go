@@ -16,14 +16,16 @@ func bigTree(b *testing.B, n int) string {
 	dir := b.TempDir()
 	data := make([]byte, 2000)
 	for i := range n {
-		d := filepath.Join(dir, fmt.Sprintf("package%03d", i/2500), fmt.Sprintf("source%02d", i/50%50))
+		d := filepath.Join(dir, fmt.Sprintf("package%03d", i/2500),
+			fmt.Sprintf("source%02d", i/50%50))
 		if i%50 == 0 {
 			if err := os.MkdirAll(d, 0o755); err != nil {
 				b.Fatal(err)
 			}
 		}
 		copy(data, fmt.Sprint(i))
-		if err := os.WriteFile(filepath.Join(d, fmt.Sprintf("module%05d.go", i)), data, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(d, fmt.Sprintf("module%05d.go", i)),
+			data, 0o644); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -101,11 +103,15 @@ func BenchmarkMatch(b *testing.B) {
 	})
 	benchmarkWarm(b, dir, warm)
 	b.Run("warm", func(b *testing.B) {
-		benchmarkMatch(b, n, dir, func(int) TreeOptions { return TreeOptions{IndexFile: warm} }, all)
+		benchmarkMatch(b, n, dir, func(int) TreeOptions { return TreeOptions{IndexFile: warm} },
+			all)
 	})
 	b.Run("warm-ignore", func(b *testing.B) {
-		ignore := []string{".git", "node_modules", "**/*.log", "*.md", "dist", "**/.env*", "!**/.env.example", "build/"}
-		benchmarkMatch(b, n, dir, func(int) TreeOptions { return TreeOptions{IndexFile: warm, Ignore: ignore} }, all)
+		ignore := []string{".git", "node_modules", "**/*.log", "*.md", "dist", "**/.env*",
+			"!**/.env.example", "build/"}
+		benchmarkMatch(b, n, dir, func(int) TreeOptions {
+			return TreeOptions{IndexFile: warm, Ignore: ignore}
+		}, all)
 	})
 	b.Run("warm-wildcard", func(b *testing.B) {
 		benchmarkMatch(b, n, dir, func(int) TreeOptions { return TreeOptions{IndexFile: warm} },
@@ -121,7 +127,9 @@ func BenchmarkMatch(b *testing.B) {
 // its ignore file and Dockerfile are read, and three COPY match.
 func BenchmarkSmall(b *testing.B) {
 	dir := b.TempDir()
-	for name, text := range map[string]string{"Dockerfile": "FROM scratch\n", ".dockerignore": ".git\n*.md\n", "go.mod": "module m\n", "main.go": "package main\n", "main_test.go": "package main\n"} {
+	for name, text := range map[string]string{"Dockerfile": "FROM scratch\n",
+		".dockerignore": ".git\n*.md\n", "go.mod": "module m\n", "main.go": "package main\n",
+		"main_test.go": "package main\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			b.Fatal(err)
 		}
@@ -138,7 +146,8 @@ func BenchmarkSmall(b *testing.B) {
 			b.Fatal(err)
 		}
 		for _, pattern := range []string{"go.mod", "*.go", "."} {
-			if _, err := c.Tree().Match(b.Context(), Query{Patterns: []string{pattern}}); err != nil {
+			if _, err := c.Tree().Match(b.Context(),
+				Query{Patterns: []string{pattern}}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -141,7 +141,8 @@ func (m *matching) entry(dir int, name []byte, rel []byte, at where) (Entry, err
 		m.rec = binary.LittleEndian.AppendUint32(m.rec, m.st.Rdev_major)
 		m.rec = binary.LittleEndian.AppendUint32(m.rec, m.st.Rdev_minor)
 	default:
-		return Entry{}, fmt.Errorf("%q is of a type that cannot be copied (mode %o)", at.full(), m.st.Mode)
+		return Entry{}, fmt.Errorf("%q is of a type that cannot be copied (mode %o)",
+			at.full(), m.st.Mode)
 	}
 	m.flushFull()
 	return m.described(frozen, false), nil
@@ -207,7 +208,8 @@ func (m *matching) fileSum(dir int, name []byte, at where) (sum, *frozenFile, er
 	for range 2 {
 		began := time.Now()
 		s, n, err := m.read(fd, asked)
-		if err == unix.EISDIR || err == unix.EAGAIN { // it was replaced by a directory, or by a fifo without a writer
+		// it was replaced by a directory, or by a fifo without a writer
+		if err == unix.EISDIR || err == unix.EAGAIN {
 			return sum{}, nil, errReplaced
 		}
 		if err != nil {
@@ -245,7 +247,8 @@ func (m *matching) fileSum(dir int, name []byte, at where) (sum, *frozenFile, er
 
 // sameFile reports whether a file is unchanged between two calls of stat(2).
 func sameFile(a, b *unix.Statx_t) bool {
-	return a.Ino == b.Ino && dirfd.Dev(a) == dirfd.Dev(b) && a.Size == b.Size && a.Mode == b.Mode && a.Mtime == b.Mtime && a.Ctime == b.Ctime
+	return a.Ino == b.Ino && dirfd.Dev(a) == dirfd.Dev(b) && a.Size == b.Size && a.Mode == b.Mode &&
+		a.Mtime == b.Mtime && a.Ctime == b.Ctime
 }
 
 // directorySum returns the digest of the extended attributes of an open directory, which m.st
@@ -335,7 +338,8 @@ func (m *matching) unreadable(name string, err error) error {
 		return fmt.Errorf("read %q: %w (make it readable, or name it in %s if the image does not need it)", name, err, m.t.ignoreName)
 	}
 	// The name is a link (ELOOP), a socket or a device without a driver (ENXIO), or missing.
-	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) ||
+		errors.Is(err, unix.ENOTDIR) {
 		return errReplaced
 	}
 	return fmt.Errorf("read %q: %w", name, err)

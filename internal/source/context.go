@@ -35,7 +35,8 @@ type Context struct {
 	fetched *Fetched // nil for a directory of this machine
 	o       Options
 
-	dockerfile []byte // set if the context is a Dockerfile, or the Dockerfile was read from standard input
+	// set if the context is a Dockerfile, or the Dockerfile was read from standard input
+	dockerfile []byte
 	display    string
 }
 
@@ -253,7 +254,8 @@ func (c *Context) archive(ctx context.Context, name string, info fs.FileInfo) er
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return errors.Join(err, fmt.Errorf("build context %q is neither a directory nor an archive", name))
+		return errors.Join(err, fmt.Errorf("build context %q is neither a directory nor an archive",
+			name))
 	}
 	in := bufio.NewReader(f)
 	if head, _ := in.Peek(1024); !isArchive(head) {
@@ -418,7 +420,8 @@ func (c *Context) localDockerfile(ctx context.Context) (string, []byte, error) {
 	}
 	b, err := readHostFile(ctx, name, pipe)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Base(name) == "Dockerfile" {
-		if b, err := readHostFile(ctx, filepath.Join(filepath.Dir(name), "dockerfile"), false); err == nil {
+		if b, err := readHostFile(ctx, filepath.Join(filepath.Dir(name), "dockerfile"),
+			false); err == nil {
 			return filepath.Join(filepath.Dir(display), "dockerfile"), b, nil
 		}
 	}
@@ -460,7 +463,8 @@ func (c *Context) readInside(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readFile(context.Background(), os.NewFile(uintptr(fd), name), false, maxDockerfile) // not a pipe
+	// not a pipe
+	return readFile(context.Background(), os.NewFile(uintptr(fd), name), false, maxDockerfile)
 }
 
 // ReadHostFile reads a file of this machine of at most limit bytes. A pipe that the user names is
@@ -554,7 +558,8 @@ func (r *interruptibleFile) Read(p []byte) (int, error) {
 		if r.ctx.Err() != nil {
 			return 0, context.Cause(r.ctx)
 		}
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(r.file.Fd()), Events: unix.POLLIN}}, int(pollTime/time.Millisecond))
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(r.file.Fd()), Events: unix.POLLIN}},
+			int(pollTime/time.Millisecond))
 		if err != nil && err != unix.EINTR {
 			return 0, os.NewSyscallError("poll", err)
 		}

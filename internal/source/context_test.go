@@ -60,26 +60,38 @@ func TestContextDirectory(t *testing.T) {
 		name, tree, file       string // file is -f; "@" stands for the directory
 		display, text, matched string
 	}{
-		{"plain", "file Dockerfile FROM a\nfile f x\n", "", "Dockerfile", "FROM a", " Dockerfile f\n"},
+		{"plain", "file Dockerfile FROM a\nfile f x\n", "", "Dockerfile",
+			"FROM a", " Dockerfile f\n"},
 		{"lower case", "file dockerfile FROM a\n", "", "dockerfile", "FROM a", " dockerfile\n"},
-		{"both", "file Dockerfile FROM a\nfile dockerfile FROM b\n", "", "Dockerfile", "FROM a", " Dockerfile dockerfile\n"},
-		{"named", "file b/Containerfile FROM b\n", "@/b/Containerfile", "@/b/Containerfile", "FROM b", " b b/Containerfile\n"},
-		{"named from the context", "file b/Containerfile FROM b\n", "b/Containerfile", "b/Containerfile", "FROM b", " b b/Containerfile\n"},
-		{"named, lower case", "file b/dockerfile FROM b\n", "@/b/Dockerfile", "@/b/dockerfile", "FROM b", " b b/dockerfile\n"},
-		{"link", "link Dockerfile -> d/real\nfile d/real FROM a\n", "", "Dockerfile", "FROM a", " Dockerfile d d/real\n"},
+		{"both", "file Dockerfile FROM a\nfile dockerfile FROM b\n", "", "Dockerfile", "FROM a",
+			" Dockerfile dockerfile\n"},
+		{"named", "file b/Containerfile FROM b\n", "@/b/Containerfile", "@/b/Containerfile",
+			"FROM b", " b b/Containerfile\n"},
+		{"named from the context", "file b/Containerfile FROM b\n", "b/Containerfile",
+			"b/Containerfile", "FROM b", " b b/Containerfile\n"},
+		{"named, lower case", "file b/dockerfile FROM b\n", "@/b/Dockerfile", "@/b/dockerfile",
+			"FROM b", " b b/dockerfile\n"},
+		{"link", "link Dockerfile -> d/real\nfile d/real FROM a\n", "", "Dockerfile", "FROM a",
+			" Dockerfile d d/real\n"},
 		{"ignored", "file Dockerfile FROM a\nfile .dockerignore \"Dockerfile\\n.dockerignore\\n\"\nfile f x\n", "", "Dockerfile", "FROM a", " f\n"},
 		{"ignore behind a link", "file Dockerfile FROM a\nlink .dockerignore -> /ign\nfile ign f\nfile f x\n", "", "Dockerfile", "FROM a", " .dockerignore Dockerfile ign\n"},
-		{"ignore file of its own", "file Dockerfile FROM a\nfile .dockerignore f\nfile Dockerfile.dockerignore g\nfile f x\nfile g x\n", "", "Dockerfile", "FROM a", " .dockerignore Dockerfile Dockerfile.dockerignore f\n"},
-		{"empty ignore file of its own", "file Dockerfile FROM a\nfile .dockerignore f\nfile Dockerfile.dockerignore\nfile f x\n", "", "Dockerfile", "FROM a", " .dockerignore Dockerfile Dockerfile.dockerignore f\n"},
-		{"ignore file of another", "file b/C FROM b\nfile b/C.dockerignore f\nfile .dockerignore b\nfile f x\n", "@/b/C", "@/b/C", "FROM b", " .dockerignore b b/C b/C.dockerignore\n"},
+		{"ignore file of its own",
+			"file Dockerfile FROM a\nfile .dockerignore f\nfile Dockerfile.dockerignore g\nfile f x\nfile g x\n", "", "Dockerfile", "FROM a", " .dockerignore Dockerfile Dockerfile.dockerignore f\n"},
+		{"empty ignore file of its own",
+			"file Dockerfile FROM a\nfile .dockerignore f\nfile Dockerfile.dockerignore\nfile f x\n", "", "Dockerfile", "FROM a", " .dockerignore Dockerfile Dockerfile.dockerignore f\n"},
+		{"ignore file of another",
+			"file b/C FROM b\nfile b/C.dockerignore f\nfile .dockerignore b\nfile f x\n", "@/b/C",
+			"@/b/C", "FROM b", " .dockerignore b b/C b/C.dockerignore\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := makeTree(t, tt.tree)
 			c := open(t, dir, Options{Dockerfile: strings.ReplaceAll(tt.file, "@", dir)})
 			display, text, files := content(t, c)
-			if display != strings.ReplaceAll(tt.display, "@", dir) || text != tt.text || files != tt.matched {
-				t.Errorf("got %q, %q, %q, want %q, %q, %q", display, text, files, tt.display, tt.text, tt.matched)
+			if display != strings.ReplaceAll(tt.display, "@", dir) || text != tt.text ||
+				files != tt.matched {
+				t.Errorf("got %q, %q, %q, want %q, %q, %q", display, text, files,
+					tt.display, tt.text, tt.matched)
 			}
 		})
 	}
@@ -92,7 +104,8 @@ func TestContextDockerfileElsewhere(t *testing.T) {
 	if text != "FROM o" {
 		t.Errorf("Dockerfile = %q", text)
 	}
-	display, text, files := content(t, open(t, dir, Options{Dockerfile: "-", Stdin: strings.NewReader("FROM in")}))
+	display, text, files := content(t, open(t, dir,
+		Options{Dockerfile: "-", Stdin: strings.NewReader("FROM in")}))
 	if display != "-" || text != "FROM in" || files != " Dockerfile f\n" {
 		t.Errorf("got %q, %q, %q", display, text, files)
 	}
@@ -132,14 +145,16 @@ func TestContextErrors(t *testing.T) {
 			t.Errorf("Open(%q) left behind: %v", name, left)
 		}
 	}
-	if _, err := Open(t.Context(), "-", Options{Dockerfile: "-", Stdin: strings.NewReader("")}); err == nil {
+	if _, err := Open(t.Context(), "-", Options{Dockerfile: "-",
+		Stdin: strings.NewReader("")}); err == nil {
 		t.Error("context and Dockerfile both from standard input")
 	}
 	_, _, err := open(t, dir+"/bad", Options{NoIgnore: true}).ReadDockerfile(t.Context())
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "bad/Dockerfile") {
 		t.Errorf("error = %v, want that the Dockerfile does not exist", err)
 	}
-	if _, _, err := open(t, dir, Options{}).ReadDockerfile(t.Context()); !errors.Is(err, unix.EISDIR) {
+	if _, _, err := open(t, dir, Options{}).ReadDockerfile(t.Context()); !errors.Is(err,
+		unix.EISDIR) {
 		t.Errorf("error = %v, want is a directory", err)
 	}
 	// A pipe without a writer is not a Dockerfile, and is not waited for.
@@ -147,10 +162,13 @@ func TestContextErrors(t *testing.T) {
 	if _, err := Open(t.Context(), pipes, Options{}); !errors.Is(err, errFifo) {
 		t.Errorf("a fifo for an ignore file: %v", err)
 	}
-	if _, _, err := open(t, pipes, Options{NoIgnore: true}).ReadDockerfile(t.Context()); !errors.Is(err, errFifo) {
+	if _, _, err := open(t, pipes,
+		Options{NoIgnore: true}).ReadDockerfile(t.Context()); !errors.Is(err, errFifo) {
 		t.Errorf("a fifo for a Dockerfile: %v", err)
 	}
-	if _, _, err := open(t, pipes, Options{NoIgnore: true, Dockerfile: pipes + "/Dockerfile"}).ReadDockerfile(t.Context()); !errors.Is(err, errLonely) {
+	if _, _, err := open(t, pipes, Options{NoIgnore: true,
+		Dockerfile: pipes + "/Dockerfile"}).ReadDockerfile(t.Context()); !errors.Is(err,
+		errLonely) {
 		t.Errorf("a fifo that is named and that nobody writes to: %v", err)
 	}
 	written := pipes + "/Dockerfile"
@@ -163,10 +181,12 @@ func TestContextErrors(t *testing.T) {
 		w.WriteString("FROM a\n")
 		w.Write(bytes.Repeat([]byte("#\n"), 1<<20))
 	}()
-	if _, b, err := open(t, pipes, Options{NoIgnore: true, Dockerfile: written}).ReadDockerfile(t.Context()); err != nil || len(b) != 7+2<<20 {
+	if _, b, err := open(t, pipes, Options{NoIgnore: true,
+		Dockerfile: written}).ReadDockerfile(t.Context()); err != nil || len(b) != 7+2<<20 {
 		t.Errorf("a fifo that is written to: %d bytes, %v", len(b), err)
 	}
-	if _, err := Open(t.Context(), dir+"/none", Options{}); err == nil || !strings.HasSuffix(err.Error(), "/none\": no such directory") {
+	if _, err := Open(t.Context(), dir+"/none", Options{}); err == nil ||
+		!strings.HasSuffix(err.Error(), "/none\": no such directory") {
 		t.Errorf("error = %v", err)
 	}
 }
@@ -203,7 +223,8 @@ type nopCloser struct{ io.Writer }
 func (nopCloser) Close() error { return nil }
 
 func TestContextArchive(t *testing.T) {
-	entries := []string{"Dockerfile FROM a", "sub/Containerfile FROM s", "f x", ".dockerignore f", "out -> /etc/passwd", "link -> /sub/Containerfile"}
+	entries := []string{"Dockerfile FROM a", "sub/Containerfile FROM s", "f x", ".dockerignore f",
+		"out -> /etc/passwd", "link -> /sub/Containerfile"}
 	const files = " .dockerignore Dockerfile f link out sub sub/Containerfile\n"
 	for _, compress := range []bool{false, true} {
 		data := tarball(t, compress, entries...)
@@ -223,7 +244,8 @@ func TestContextArchive(t *testing.T) {
 				t.Errorf("%s: got %q, %q, %q, want %q", name, display, text, got, files)
 			}
 		}
-		for name, want := range map[string]string{"sub/Containerfile": "FROM s", "link": "FROM s", "../link": "FROM s"} {
+		for name, want := range map[string]string{"sub/Containerfile": "FROM s", "link": "FROM s",
+			"../link": "FROM s"} {
 			if _, text, _ := content(t, open(t, file, Options{Dockerfile: name})); text != want {
 				t.Errorf("Dockerfile %s = %q, want %q", name, text, want)
 			}
@@ -238,7 +260,8 @@ func TestContextArchive(t *testing.T) {
 func TestContextCutArchive(t *testing.T) {
 	data := tarball(t, true, "Dockerfile FROM a", "big "+strings.Repeat("x", 100_000))
 	temp := t.TempDir()
-	if _, err := Open(t.Context(), "-", Options{TempDir: below(temp), Stdin: bytes.NewReader(data[:len(data)/2])}); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := Open(t.Context(), "-", Options{TempDir: below(temp),
+		Stdin: bytes.NewReader(data[:len(data)/2])}); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("error = %v, want unexpected EOF", err)
 	}
 	if left, _ := os.ReadDir(temp); len(left) > 0 {
@@ -270,16 +293,20 @@ func TestContextDockerfileOnly(t *testing.T) {
 
 func TestContextGit(t *testing.T) {
 	r := newRemoteRepo(t, true)
-	commit := r.commit(r.dir, "file Dockerfile FROM g\nfile d/Dockerfile FROM d\nfile .dockerignore d\n")
+	commit := r.commit(r.dir,
+		"file Dockerfile FROM g\nfile d/Dockerfile FROM d\nfile .dockerignore d\n")
 	c := open(t, r.URL, Options{})
 	display, text, files := content(t, c)
-	if display != "Dockerfile" || text != "FROM g" || files != " .dockerignore Dockerfile d d/Dockerfile\n" || c.Commit != commit {
+	if display != "Dockerfile" || text != "FROM g" ||
+		files != " .dockerignore Dockerfile d d/Dockerfile\n" || c.Commit != commit {
 		t.Errorf("got %q, %q, %q, %s", display, text, files, c.Commit)
 	}
-	if _, text, files := content(t, open(t, r.URL+"#main:d", Options{})); text != "FROM d" || files != " Dockerfile\n" {
+	if _, text, files := content(t, open(t, r.URL+"#main:d", Options{})); text != "FROM d" ||
+		files != " Dockerfile\n" {
 		t.Errorf("got %q, %q", text, files)
 	}
-	if _, text, _ := content(t, open(t, r.URL, Options{Dockerfile: "-", Stdin: strings.NewReader("FROM in")})); text != "FROM in" {
+	if _, text, _ := content(t, open(t, r.URL,
+		Options{Dockerfile: "-", Stdin: strings.NewReader("FROM in")})); text != "FROM in" {
 		t.Errorf("Dockerfile = %q", text)
 	}
 	// A directory takes precedence over a URL of the same spelling.
@@ -319,7 +346,8 @@ func TestReadInterrupted(t *testing.T) {
 			return err
 		}},
 		{"Dockerfile in a pipe", func(ctx context.Context, f *os.File) error {
-			_, _, err := open(t, dir, Options{Dockerfile: fmt.Sprintf("/dev/fd/%d", f.Fd())}).ReadDockerfile(ctx)
+			_, _, err := open(t, dir, Options{Dockerfile: fmt.Sprintf("/dev/fd/%d",
+				f.Fd())}).ReadDockerfile(ctx)
 			return err
 		}},
 		{"secret in a pipe", func(ctx context.Context, f *os.File) error {

@@ -65,7 +65,8 @@ func (w *walk) directory(fd int, in *inherited) error {
 		m.lists = append(m.lists, new(dirfd.Names))
 	}
 	list := m.lists[w.depth]
-	if err := readNames(list, fd); err != nil && err != unix.ENOENT { // ENOENT: it was removed after it was opened
+	// ENOENT: it was removed after it was opened
+	if err := readNames(list, fd); err != nil && err != unix.ENOENT {
 		return fmt.Errorf("read directory %q: %w", w.full(), err)
 	}
 	w.depth++
@@ -123,7 +124,8 @@ func (w *walk) take(fd int, name []byte, d dirfd.Dirent, kept bool, own *inherit
 	case d.Type == unix.DT_DIR:
 		return w.sub(fd, name, kept, own)
 	case d.Type == unix.DT_REG && w.m.t.index.unknown(d.Ino) && !w.m.list && !w.m.t.freezer.live():
-		*st = unix.Statx_t{Mode: unix.S_IFREG} // the file will be opened in any case, and fstat is called then
+		// the file will be opened in any case, and fstat is called then
+		*st = unix.Statx_t{Mode: unix.S_IFREG}
 	default:
 		if err := dirfd.Lstat(fd, name, st); err != nil {
 			if err == unix.ENOENT {
@@ -212,7 +214,8 @@ func (w *walk) sub(fd int, name []byte, kept bool, own *inherited) error {
 		m.rec = m.appendDirectory(m.rec, w.rel(), x)
 		m.flushFull()
 	} else {
-		w.pending = append(w.pending, pendingDir{bytes.Clone(w.rel()), e, m.appendDirectory(nil, w.rel(), x)})
+		w.pending = append(w.pending, pendingDir{bytes.Clone(w.rel()), e,
+			m.appendDirectory(nil, w.rel(), x)})
 	}
 	if err := w.directory(sub, own); err != nil {
 		return err

@@ -15,12 +15,15 @@ func TestEntries(t *testing.T) {
 	var want []Entry
 	for i := range 5000 {
 		want = append(want,
-			Entry{Path: strings.Repeat("d", i%300) + "/\xff", Size: int64(i), MtimeNs: int64(i) * 1e18, Mode: uint32(i)},
-			Entry{Path: strings.Repeat("d", i%300), Size: math.MaxInt64, MtimeNs: math.MinInt64, Mode: math.MaxUint32},
+			Entry{Path: strings.Repeat("d", i%300) + "/\xff", Size: int64(i),
+				MtimeNs: int64(i) * 1e18, Mode: uint32(i)},
+			Entry{Path: strings.Repeat("d", i%300), Size: math.MaxInt64, MtimeNs: math.MinInt64,
+				Mode: math.MaxUint32},
 			Entry{Path: "."},
 		)
 	}
-	want = append(want, Entry{Path: strings.Repeat("x/", lastChunk), MtimeNs: math.MaxInt64}, Entry{})
+	want = append(want, Entry{Path: strings.Repeat("x/", lastChunk), MtimeNs: math.MaxInt64},
+		Entry{})
 	var list Entries
 	for i, e := range want {
 		if i == 7 {

@@ -53,7 +53,8 @@ func TestDigestTimes(t *testing.T) {
 			before := digest()
 			at(tt.change, tt.after)
 			if differs := digest() != before; differs != tt.differs {
-				t.Errorf("time %d becomes %d with epoch %d: another digest is %v, want %v", tt.before, tt.after, tt.epoch, differs, tt.differs)
+				t.Errorf("time %d becomes %d with epoch %d: another digest is %v, want %v",
+					tt.before, tt.after, tt.epoch, differs, tt.differs)
 			}
 		})
 	}
@@ -88,7 +89,8 @@ func TestDigestRoot(t *testing.T) {
 			t.Fatal(err)
 		}
 		if differs := digest(tt.q) != before; differs != tt.differs {
-			t.Errorf("mode 755 becomes 700, query %+v: another digest is %v, want %v", tt.q, differs, tt.differs)
+			t.Errorf("mode 755 becomes 700, query %+v: another digest is %v, want %v",
+				tt.q, differs, tt.differs)
 		}
 	}
 }

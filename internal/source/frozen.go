@@ -42,10 +42,11 @@ type freezer struct {
 	inodes  map[[2]uint64]*frozenFile
 	named   map[string]bool // files that a copy has found changed
 	gone    map[string]bool // those of them that were missing
-	below   []string        // directories whose whole content is frozen, each with a slash at the end
-	since   int64           // files that have changed after this time are frozen; 0: none
-	began   int64           // when the first Match began
-	between func()          // called by tests between the two readings of a file; nil otherwise
+	// directories whose whole content is frozen, each with a slash at the end
+	below   []string
+	since   int64  // files that have changed after this time are frozen; 0: none
+	began   int64  // when the first Match began
+	between func() // called by tests between the two readings of a file; nil otherwise
 }
 
 // errReplaced is returned for a name whose file was replaced while it was being read.
@@ -216,7 +217,8 @@ func (m *matching) pause(d time.Duration) error {
 	}
 }
 
-func (m *matching) freezeOnce(frozen *frozenFile, dir int, name []byte, at where) (same bool, err error) {
+func (m *matching) freezeOnce(frozen *frozenFile, dir int, name []byte,
+	at where) (same bool, err error) {
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return false, m.unreadable(at.full(), err)
@@ -265,7 +267,8 @@ func (m *matching) freezeOnce(frozen *frozenFile, dir int, name []byte, at where
 
 // readAt reads n bytes of a file from its beginning, or fewer if it ends before, and writes them to
 // out unless that is nil. It returns their digest and number.
-func (m *matching) readAt(fd int, n int64, out *os.File) (digest [sha256.Size]byte, done int64, err error) {
+func (m *matching) readAt(fd int, n int64,
+	out *os.File) (digest [sha256.Size]byte, done int64, err error) {
 	if m.data == nil {
 		m.data, m.content = make([]byte, readChunk), sha256.New()
 	}
@@ -319,7 +322,8 @@ func (m *matching) dress(frozen *frozenFile, out *os.File, attrs []dirfd.Xattr) 
 
 func setMtime(name string, st *unix.Statx_t) error {
 	t := unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
-	err := unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t}, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t},
+		unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return &os.PathError{Op: "utimensat", Path: name, Err: err}
 	}

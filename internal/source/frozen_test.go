@@ -55,7 +55,9 @@ func private(t *testing.T, tree *Tree, m *Match) []string {
 func TestFrozen(t *testing.T) {
 	dir := makeTree(t, "file a A\nfile b B\nfile c C\nlink l -> x\ndir d\nfile d/f F\nfile h H\nhardlink h2 => h\n")
 	age()
-	tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) { return t.TempDir(), nil }})
+	tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) {
+		return t.TempDir(), nil
+	}})
 	first := matchAll(t, tree)
 	if got := private(t, tree, first); got != nil || first.Items[0].Entries.Frozen() {
 		t.Fatalf("private copies %q before anything has changed", got)
@@ -75,9 +77,11 @@ func TestFrozen(t *testing.T) {
 	if err := os.Symlink("y", filepath.Join(dir, "l")); err != nil {
 		t.Fatal(err)
 	}
-	tree.Changed("a", false) // as by a copy that has found another file, which has been removed since
+	// as by a copy that has found another file, which has been removed since
+	tree.Changed("a", false)
 	second := matchAll(t, tree)
-	want := []string{"a 0644 A", "b 0644 B2", "d 0755 dir", "d/new 0644 N", "h 0644 H2", "h2 0644 H2", "l -> y"}
+	want := []string{"a 0644 A", "b 0644 B2", "d 0755 dir", "d/new 0644 N", "h 0644 H2",
+		"h2 0644 H2", "l -> y"}
 	if got := private(t, tree, second); !slices.Equal(got, want) {
 		t.Errorf("private copies %q, want %q", got, want)
 	}
@@ -121,7 +125,9 @@ func TestFrozenDigest(t *testing.T) {
 		}
 	}
 	want := matchAll(t, openTree(t, dir, TreeOptions{})).Digest
-	tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) { return t.TempDir(), nil }})
+	tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) {
+		return t.TempDir(), nil
+	}})
 	matchAll(t, tree)
 	for _, name := range []string{"a", "s", "l", "d"} {
 		tree.Changed(name, false)
@@ -142,7 +148,9 @@ func TestFrozenDigest(t *testing.T) {
 func TestFreezeInconsistent(t *testing.T) {
 	for _, grows := range []bool{false, true} {
 		dir := makeTree(t, "file d/f F\n")
-		tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) { return t.TempDir(), nil }})
+		tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) {
+			return t.TempDir(), nil
+		}})
 		matchAll(t, tree)
 		tree.Changed("d/f", false)
 		n := 0

@@ -51,7 +51,8 @@ func openRepository(ctx context.Context, u *GitURL, o GitOptions) (*Repository, 
 	r := &Repository{URL: u, o: o, keep: o.KeepGitDir || u.KeepGitDir != nil && *u.KeepGitDir}
 	want := o.Checksum
 	if want != "" && u.Commit != "" && want != u.Commit {
-		return nil, fmt.Errorf("git %s: the commit is given as %s and as %s", redact(u.Remote), want, u.Commit)
+		return nil, fmt.Errorf("git %s: the commit is given as %s and as %s",
+			redact(u.Remote), want, u.Commit)
 	}
 	if want == "" {
 		want = u.Commit
@@ -72,7 +73,8 @@ func openRepository(ctx context.Context, u *GitURL, o GitOptions) (*Repository, 
 		}
 	}
 	if want != "" && !strings.HasPrefix(r.Commit, want) && !strings.HasPrefix(r.object, want) {
-		return nil, fmt.Errorf("git %s: %s is at commit %s, not %s", redact(u.Remote), r.ref, r.Commit, want)
+		return nil, fmt.Errorf("git %s: %s is at commit %s, not %s", redact(u.Remote),
+			r.ref, r.Commit, want)
 	}
 	return r, nil
 }
@@ -216,13 +218,15 @@ func (r *Repository) checkout(ctx context.Context, tree, gitDir string) error {
 	if err := r.fetch(ctx, g); err != nil {
 		return err
 	}
-	if _, err := g.run(ctx, "checkout", "-q", "--force", "--detach", r.object+"^{commit}"); err != nil {
+	if _, err := g.run(ctx, "checkout", "-q", "--force", "--detach",
+		r.object+"^{commit}"); err != nil {
 		return err
 	}
 	if commit, err := g.run(ctx, "rev-parse", "HEAD"); err != nil {
 		return err
 	} else if strings.TrimSpace(commit) != r.Commit && !isCommit(r.ref) {
-		return fmt.Errorf("git %s: %s is of commit %s, not %s", redact(r.URL.Remote), r.ref, strings.TrimSpace(commit), r.Commit)
+		return fmt.Errorf("git %s: %s is of commit %s, not %s", redact(r.URL.Remote), r.ref,
+			strings.TrimSpace(commit), r.Commit)
 	}
 	if _, err := os.Lstat(filepath.Join(tree, ".gitmodules")); err != nil || !r.submodules() {
 		return nil
@@ -237,7 +241,8 @@ func (r *Repository) fetch(ctx context.Context, g *git) error {
 	if !isCommit(r.ref) {
 		spec = "+" + r.ref + ":" + r.ref
 	}
-	_, shallow := g.run(ctx, "fetch", "-q", "--update-head-ok", "--depth=1", "--no-tags", "--", "origin", spec)
+	_, shallow := g.run(ctx, "fetch", "-q", "--update-head-ok", "--depth=1", "--no-tags",
+		"--", "origin", spec)
 	if ctx.Err() != nil {
 		return shallow
 	}
@@ -246,10 +251,12 @@ func (r *Repository) fetch(ctx context.Context, g *git) error {
 	}
 	// The server does not serve single commits or shallow clones, or the branch has moved since
 	// it was resolved.
-	if _, err := g.run(ctx, "fetch", "-q", "--update-head-ok", "--no-tags", "--", "origin", r.object); err == nil && r.has(ctx, g) {
+	if _, err := g.run(ctx, "fetch", "-q", "--update-head-ok", "--no-tags", "--", "origin",
+		r.object); err == nil && r.has(ctx, g) {
 		return nil
 	}
-	if _, err := g.run(ctx, "fetch", "-q", "--update-head-ok", "--tags", "--", "origin", "+refs/heads/*:refs/remotes/origin/*"); err != nil {
+	if _, err := g.run(ctx, "fetch", "-q", "--update-head-ok", "--tags", "--", "origin",
+		"+refs/heads/*:refs/remotes/origin/*"); err != nil {
 		return errors.Join(shallow, err)
 	}
 	if !r.has(ctx, g) {
@@ -278,7 +285,8 @@ func (r *Repository) cleanGitDir(ctx context.Context, tree, gitDir string) error
 	if _, err := g.run(ctx, "reflog", "expire", "--all", "--expire=now"); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(gitDir, "FETCH_HEAD")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(gitDir, "FETCH_HEAD")); err != nil &&
+		!errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -343,7 +351,8 @@ func (r *Repository) openSubdir(tree string) (*os.File, error) {
 	defer dir.Close()
 	fd, err := safepath.NoLinks(int(dir.Fd()), r.URL.Subdir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("git %s: directory %q in commit %s: %w", redact(r.URL.Remote), r.URL.Subdir, r.Commit, plain(err))
+		return nil, fmt.Errorf("git %s: directory %q in commit %s: %w", redact(r.URL.Remote),
+			r.URL.Subdir, r.Commit, plain(err))
 	}
 	return os.NewFile(uintptr(fd), filepath.Join(tree, r.URL.Subdir)), nil
 }
@@ -391,7 +400,8 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("git %s: %w", redact(g.remote), context.Cause(ctx))
 	case errors.Is(err, exec.ErrNotFound):
-		return "", fmt.Errorf("git %s: the program git is needed for this and is not installed", redact(g.remote))
+		return "", fmt.Errorf("git %s: the program git is needed for this and is not installed",
+			redact(g.remote))
 	}
 	message := strings.TrimSpace(strings.ReplaceAll(stderr.String(), g.remote, redact(g.remote)))
 	if message == "" {
@@ -403,12 +413,14 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 // environ returns the whole environment of git.
 func (g *git) environ() []string {
 	env := []string{
-		"HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_ATTR_NOSYSTEM=1",
+		"HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
+		"GIT_ATTR_NOSYSTEM=1",
 		"GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0",
 		"GIT_SSH_COMMAND=ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new",
 	}
 	for _, name := range []string{
-		"PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+		"PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy",
+		"no_proxy", "all_proxy",
 		"SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "SSH_AUTH_SOCK",
 	} {
 		if v, ok := os.LookupEnv(name); ok && (name != "SSH_AUTH_SOCK" || g.o.SSHAuthSock == "") {
@@ -424,7 +436,8 @@ func (g *git) environ() []string {
 	scope, host := authScope(g.remote)
 	if header := g.o.Authorization(host); host != "" && header != "" {
 		// In the environment, because all users can read the arguments of a process.
-		env = append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http."+scope+".extraheader", "GIT_CONFIG_VALUE_0=Authorization: "+header)
+		env = append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http."+scope+".extraheader",
+			"GIT_CONFIG_VALUE_0=Authorization: "+header)
 	}
 	return env
 }

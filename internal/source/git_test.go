@@ -27,22 +27,33 @@ func TestParseGit(t *testing.T) {
 		wantErr string // "not" for ErrNotGit
 	}{
 		{in: "https://h/r.git", want: &GitURL{Remote: "https://h/r.git"}},
-		{in: "https://u:p@h:1/r.git#v1:a/../b/", want: &GitURL{Remote: "https://u:p@h:1/r.git", Ref: "v1", Subdir: "b"}},
+		{in: "https://u:p@h:1/r.git#v1:a/../b/",
+			want: &GitURL{Remote: "https://u:p@h:1/r.git", Ref: "v1", Subdir: "b"}},
 		{in: "http://h/r.git#:sub", want: &GitURL{Remote: "http://h/r.git", Subdir: "sub"}},
 		{in: "https://h/r.git#:../../x", want: &GitURL{Remote: "https://h/r.git", Subdir: "x"}},
 		{in: "git://h/r#main", want: &GitURL{Remote: "git://h/r", Ref: "main"}},
 		{in: "ssh://git@h/r", want: &GitURL{Remote: "ssh://git@h/r"}},
-		{in: "git@h:u/r.git#main:d", want: &GitURL{Remote: "git@h:u/r.git", Ref: "main", Subdir: "d"}},
-		{in: "git@h:u/r.git?ref=main&subdir=d", want: &GitURL{Remote: "git@h:u/r.git", Ref: "main", Subdir: "d"}},
+		{in: "git@h:u/r.git#main:d", want: &GitURL{Remote: "git@h:u/r.git",
+			Ref: "main", Subdir: "d"}},
+		{in: "git@h:u/r.git?ref=main&subdir=d",
+			want: &GitURL{Remote: "git@h:u/r.git", Ref: "main", Subdir: "d"}},
 		{in: "github.com/u/r", want: &GitURL{Remote: "https://github.com/u/r", Ambiguous: true}},
-		{in: "github.com/u/r.git#main", want: &GitURL{Remote: "https://github.com/u/r.git", Ref: "main", Ambiguous: true}},
-		{in: "https://h/r.git?tag=v1", want: &GitURL{Remote: "https://h/r.git", Ref: "refs/tags/v1"}},
-		{in: "https://h/r.git?branch=b", want: &GitURL{Remote: "https://h/r.git", Ref: "refs/heads/b"}},
-		{in: "https://h/r.git?ref=a&commit=" + sha, want: &GitURL{Remote: "https://h/r.git", Ref: "a", Commit: sha}},
-		{in: "https://h/r.git?checksum=abc", want: &GitURL{Remote: "https://h/r.git", Commit: "abc"}},
-		{in: "https://h/r.git?keep-git-dir", want: &GitURL{Remote: "https://h/r.git", KeepGitDir: &yes}},
-		{in: "https://h/r.git?keep-git-dir=0&submodules=false", want: &GitURL{Remote: "https://h/r.git", KeepGitDir: &no, Submodules: &no}},
-		{in: "https://h/r.git?mtime=commit&fetch-by-commit=1", want: &GitURL{Remote: "https://h/r.git", MTime: "commit", FetchByCommit: true}},
+		{in: "github.com/u/r.git#main", want: &GitURL{Remote: "https://github.com/u/r.git",
+			Ref: "main", Ambiguous: true}},
+		{in: "https://h/r.git?tag=v1", want: &GitURL{Remote: "https://h/r.git",
+			Ref: "refs/tags/v1"}},
+		{in: "https://h/r.git?branch=b", want: &GitURL{Remote: "https://h/r.git",
+			Ref: "refs/heads/b"}},
+		{in: "https://h/r.git?ref=a&commit=" + sha,
+			want: &GitURL{Remote: "https://h/r.git", Ref: "a", Commit: sha}},
+		{in: "https://h/r.git?checksum=abc",
+			want: &GitURL{Remote: "https://h/r.git", Commit: "abc"}},
+		{in: "https://h/r.git?keep-git-dir",
+			want: &GitURL{Remote: "https://h/r.git", KeepGitDir: &yes}},
+		{in: "https://h/r.git?keep-git-dir=0&submodules=false",
+			want: &GitURL{Remote: "https://h/r.git", KeepGitDir: &no, Submodules: &no}},
+		{in: "https://h/r.git?mtime=commit&fetch-by-commit=1",
+			want: &GitURL{Remote: "https://h/r.git", MTime: "commit", FetchByCommit: true}},
 		{in: "https://h/r", wantErr: "not"},
 		{in: "https://h/r.git.txt", wantErr: "not"},
 		{in: "file:///r.git", wantErr: "not"},
@@ -50,15 +61,23 @@ func TestParseGit(t *testing.T) {
 		{in: "./r.git", wantErr: "not"},
 		{in: "dir", wantErr: "not"},
 		{in: "-", wantErr: "not"},
-		{in: "https://h/r.git?ref=a#b", wantErr: `git URL https://h/r.git?ref=a#b: query "ref": ref is given as "b" and as "a"`},
-		{in: "https://h/r.git?ref=a&ref=b", wantErr: `git URL https://h/r.git?ref=a&ref=b: query "ref" has several values`},
-		{in: "https://h/r.git?ref=", wantErr: `git URL https://h/r.git?ref=: query "ref" has no value`},
+		{in: "https://h/r.git?ref=a#b",
+			wantErr: `git URL https://h/r.git?ref=a#b: query "ref": ref is given as "b" and as "a"`},
+		{in: "https://h/r.git?ref=a&ref=b",
+			wantErr: `git URL https://h/r.git?ref=a&ref=b: query "ref" has several values`},
+		{in: "https://h/r.git?ref=",
+			wantErr: `git URL https://h/r.git?ref=: query "ref" has no value`},
 		{in: "https://h/r.git?x=1", wantErr: `git URL https://h/r.git?x=1: query "x": unknown`},
-		{in: "https://h/r.git?tag=a&branch=b", wantErr: "git URL https://h/r.git?tag=a&branch=b: a tag and a branch cannot both be given"},
-		{in: "https://h/r.git?mtime=now", wantErr: `git URL https://h/r.git?mtime=now: query "mtime": must be "checkout" or "commit"`},
-		{in: "https://h/r.git?submodules=maybe", wantErr: `git URL https://h/r.git?submodules=maybe: query "submodules": "maybe" is neither true nor false`},
-		{in: "https://h/r.git#--upload-pack=x", wantErr: "git URL https://h/r.git#--upload-pack=x: a name cannot begin with a dash"},
-		{in: "https://u:secret@h/r.git?x=1", wantErr: `git URL https://u:xxxxx@h/r.git?x=1: query "x": unknown`},
+		{in: "https://h/r.git?tag=a&branch=b",
+			wantErr: "git URL https://h/r.git?tag=a&branch=b: a tag and a branch cannot both be given"},
+		{in: "https://h/r.git?mtime=now",
+			wantErr: `git URL https://h/r.git?mtime=now: query "mtime": must be "checkout" or "commit"`},
+		{in: "https://h/r.git?submodules=maybe",
+			wantErr: `git URL https://h/r.git?submodules=maybe: query "submodules": "maybe" is neither true nor false`},
+		{in: "https://h/r.git#--upload-pack=x",
+			wantErr: "git URL https://h/r.git#--upload-pack=x: a name cannot begin with a dash"},
+		{in: "https://u:secret@h/r.git?x=1",
+			wantErr: `git URL https://u:xxxxx@h/r.git?x=1: query "x": unknown`},
 	}
 	for _, tt := range tests {
 		got, err := ParseGit(tt.in)
@@ -82,7 +101,8 @@ func TestParseGit(t *testing.T) {
 }
 
 func FuzzParseGit(f *testing.F) {
-	for _, s := range []string{"https://h/r.git?ref=a#b:c", "git@h:r.git?tag=x", "github.com/a/b", "ssh://x", "http://%zz/r.git"} {
+	for _, s := range []string{"https://h/r.git?ref=a#b:c", "git@h:r.git?tag=x", "github.com/a/b",
+		"ssh://x", "http://%zz/r.git"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -93,7 +113,8 @@ func FuzzParseGit(f *testing.F) {
 		if strings.HasPrefix(g.Ref, "-") || strings.HasPrefix(g.Remote, "-") || g.Remote == "" {
 			t.Errorf("ParseGit(%q) = %+v: git would take it for an option", s, g)
 		}
-		if strings.HasPrefix(g.Subdir, "/") || strings.HasPrefix(g.Subdir, "../") || g.Subdir == ".." {
+		if strings.HasPrefix(g.Subdir, "/") ||
+			strings.HasPrefix(g.Subdir, "../") || g.Subdir == ".." {
 			t.Errorf("ParseGit(%q): subdir %q leads out", s, g.Subdir)
 		}
 	})
@@ -126,7 +147,9 @@ func newRemoteRepo(t *testing.T, smart bool) *remoteRepo {
 		if _, statErr := os.Stat(backend); err != nil || statErr != nil {
 			t.Skip("git http-backend is not installed")
 		}
-		handler = &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + r.root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}}
+		handler = &cgi.Handler{Path: backend,
+			Env: []string{"GIT_PROJECT_ROOT=" + r.root, "GIT_HTTP_EXPORT_ALL=1",
+				"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}}
 	}
 	srv := httptest.NewServer(handler)
 	t.Cleanup(srv.Close)
@@ -151,8 +174,10 @@ func (r *remoteRepo) run(dir string, args ...string) string {
 	r.t.Helper()
 	cmd := exec.Command("git", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_ALLOW_PROTOCOL=file:http",
-		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
+		"GIT_ALLOW_PROTOCOL=file:http",
+		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a",
+		"GIT_COMMITTER_EMAIL=a@b",
 		"GIT_AUTHOR_DATE=1700000000 +0000", "GIT_COMMITTER_DATE=1700000000 +0000")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -223,7 +248,8 @@ func TestGit(t *testing.T) {
 				{"#refs/tags/heavy", oneTree, one},
 				{"#" + one, oneTree, one},
 				{"?commit=" + one[:8] + "#light", oneTree, one},
-				{"?commit=" + two + "&fetch-by-commit", strings.Replace(oneTree, "0644 one", "0644 two", 1), two},
+				{"?commit=" + two + "&fetch-by-commit",
+					strings.Replace(oneTree, "0644 one", "0644 two", 1), two},
 				{"#:d", "file e 0644 below\n", ""},
 				{"?subdir=d&ref=light", "file e 0644 below\n", one},
 			}
@@ -250,13 +276,15 @@ func TestGitErrors(t *testing.T) {
 	r := newRemoteRepo(t, true)
 	one := r.commit(r.dir, "file f 0644 one\nlink l -> .\n")
 	for suffix, want := range map[string]string{
-		"#none":                          `there is no branch or tag "none"`,
-		"?commit=ffff":                   "refs/heads/main is at commit " + one + ", not ffff",
-		"?commit=xyz":                    `"xyz" is not a commit`,
-		"#" + strings.Repeat("0", 40):    "0000000000",
-		"#:none":                         `directory "none" in commit ` + one + ": no such file or directory",
-		"#:f":                            `directory "f" in commit ` + one + ": not a directory",
-		"#:l":                            `directory "l" in commit ` + one + ": too many levels of symbolic links",
+		"#none":                       `there is no branch or tag "none"`,
+		"?commit=ffff":                "refs/heads/main is at commit " + one + ", not ffff",
+		"?commit=xyz":                 `"xyz" is not a commit`,
+		"#" + strings.Repeat("0", 40): "0000000000",
+		"#:none": `directory "none" in commit ` + one +
+			": no such file or directory",
+		"#:f": `directory "f" in commit ` + one + ": not a directory",
+		"#:l": `directory "l" in commit ` + one +
+			": too many levels of symbolic links",
 		"?commit=abcd&fetch-by-commit=1": "fetch-by-commit needs a commit in full",
 	} {
 		temp := t.TempDir()
@@ -283,7 +311,8 @@ func TestGitErrors(t *testing.T) {
 	if _, err := Git(ctx, r.URL, GitOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v, want canceled", err)
 	}
-	if _, err := Git(t.Context(), r.URL, GitOptions{Git: "no-such-git"}); err == nil || !strings.Contains(err.Error(), "is not installed") {
+	if _, err := Git(t.Context(), r.URL, GitOptions{Git: "no-such-git"}); err == nil ||
+		!strings.Contains(err.Error(), "is not installed") {
 		t.Errorf("error = %v, want not installed", err)
 	}
 }
@@ -293,8 +322,10 @@ func TestGitKeepGitDir(t *testing.T) {
 	r.commit(r.dir, "file f 0644 old\n")
 	one := r.commit(r.dir, "file f 0644 one\n")
 	r.run(r.dir, "tag", "-a", "-m", "t", "v1")
-	for _, url := range []string{r.URL, r.URL + "#v1", r.URL + "#" + one, r.URL + "?keep-git-dir=1"} {
-		repo, err := Git(t.Context(), strings.Replace(url, "http://", "http://me:pass@", 1), GitOptions{TempDir: below(t.TempDir()), KeepGitDir: true})
+	for _, url := range []string{r.URL, r.URL + "#v1", r.URL + "#" + one,
+		r.URL + "?keep-git-dir=1"} {
+		repo, err := Git(t.Context(), strings.Replace(url, "http://", "http://me:pass@", 1),
+			GitOptions{TempDir: below(t.TempDir()), KeepGitDir: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -305,13 +336,16 @@ func TestGitKeepGitDir(t *testing.T) {
 		if got := r.run(f.Dir.Name(), "-c", "safe.directory=*", "rev-parse", "HEAD"); got != one {
 			t.Errorf("%s: HEAD = %s, want %s", url, got, one)
 		}
-		if got := r.run(f.Dir.Name(), "-c", "safe.directory=*", "status", "--porcelain"); got != "" {
+		if got := r.run(f.Dir.Name(), "-c", "safe.directory=*", "status",
+			"--porcelain"); got != "" {
 			t.Errorf("%s: status = %q, want clean", url, got)
 		}
 		if got := r.run(f.Dir.Name(), "-c", "safe.directory=*", "log", "--format=%H"); got != one {
 			t.Errorf("%s: log = %q, want the one commit", url, got)
 		}
-		if b, _ := os.ReadFile(filepath.Join(f.Dir.Name(), ".git/config")); strings.Contains(string(b), "pass") || !strings.Contains(string(b), "me@") {
+		if b, _ := os.ReadFile(filepath.Join(f.Dir.Name(),
+			".git/config")); strings.Contains(string(b), "pass") ||
+			!strings.Contains(string(b), "me@") {
 			t.Errorf("%s: config = %s, want no password", url, b)
 		}
 		f.Close()
@@ -331,7 +365,8 @@ func TestGitCommitTime(t *testing.T) {
 	}
 	defer f.Close()
 	for _, name := range []string{".", "d", "d/e", "l"} {
-		if info, err := os.Lstat(filepath.Join(f.Dir.Name(), name)); err != nil || !info.ModTime().Equal(time.Unix(1700000000, 0)) {
+		if info, err := os.Lstat(filepath.Join(f.Dir.Name(), name)); err != nil ||
+			!info.ModTime().Equal(time.Unix(1700000000, 0)) {
 			t.Errorf("%s: %v, %v, want the commit's time", name, info, err)
 		}
 	}
@@ -347,7 +382,8 @@ func TestGitSubmodules(t *testing.T) {
 	r.commit(r.dir, "")
 
 	_, got := r.fetch(r.URL, GitOptions{})
-	if !strings.Contains(got, "dir mod 0755\nfile mod/s 0644 sub\n") || strings.Contains(got, "mod/.git") {
+	if !strings.Contains(got, "dir mod 0755\nfile mod/s 0644 sub\n") ||
+		strings.Contains(got, "mod/.git") {
 		t.Errorf("tree = %s, want the submodule and no trace of its repository", got)
 	}
 	if _, got := r.fetch(r.URL+"?submodules=0", GitOptions{}); strings.Contains(got, "mod/s") {
@@ -362,13 +398,15 @@ func TestGitFileSubmodule(t *testing.T) {
 	r.make(private)
 	r.commit(private, "file s 0644 secret\n")
 	r.commit(r.dir, "file f 0644 one\n")
-	r.run(r.dir, "-c", "protocol.file.allow=always", "submodule", "-q", "add", "file://"+private, "mod")
+	r.run(r.dir, "-c", "protocol.file.allow=always", "submodule", "-q", "add",
+		"file://"+private, "mod")
 	r.commit(r.dir, "")
 	repo, err := Git(t.Context(), r.URL, GitOptions{TempDir: below(t.TempDir())})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f, err := repo.Fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "transport 'file' not allowed") {
+	if f, err := repo.Fetch(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "transport 'file' not allowed") {
 		if f != nil {
 			f.Close()
 		}
@@ -380,7 +418,8 @@ func TestGitFileSubmodule(t *testing.T) {
 func TestGitEnvironment(t *testing.T) {
 	needGit(t)
 	home := t.TempDir()
-	if err := os.WriteFile(filepath.Join(home, ".gitconfig"), []byte("[core]\n\tprobe = seen\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(home, ".gitconfig"),
+		[]byte("[core]\n\tprobe = seen\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("HOME", home)

@@ -75,7 +75,8 @@ func (g *GitURL) split(address string) (urlParts, error) {
 			return urlParts{}, fmt.Errorf("%s: %w", u.Redacted(), ErrNotGit)
 		}
 	default:
-		return urlParts{}, fmt.Errorf("%s: %w: the protocol is not git, ssh, http or https", u.Redacted(), ErrNotGit)
+		return urlParts{}, fmt.Errorf("%s: %w: the protocol is not git, ssh, http or https",
+			u.Redacted(), ErrNotGit)
 	}
 	parts := urlParts{u.Fragment, u.Query()}
 	u.Fragment, u.RawFragment, u.RawQuery = "", "", ""

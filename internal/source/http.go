@@ -128,7 +128,8 @@ func (d *Download) resolve(ctx context.Context) error {
 	}
 	defer resp.Body.Close()
 	// Some servers send the same content again instead of 304 Not Modified.
-	if old != nil && (resp.StatusCode == http.StatusNotModified || sameETag(resp.Header.Get("ETag"), old.ETag)) {
+	if old != nil && (resp.StatusCode == http.StatusNotModified ||
+		sameETag(resp.Header.Get("ETag"), old.ETag)) {
 		d.Digest, d.mtime = old.Digest, time.Unix(old.MTime, 0)
 		if d.Name == "" {
 			d.Name = old.Name
@@ -139,7 +140,8 @@ func (d *Download) resolve(ctx context.Context) error {
 		return err
 	}
 	if etag := resp.Header.Get("ETag"); etag != "" && d.o.Store != nil {
-		b, err := json.Marshal(seen{URL: d.url.String(), ETag: etag, Digest: d.Digest, Name: d.Name, MTime: d.mtime.Unix()})
+		b, err := json.Marshal(seen{URL: d.url.String(), ETag: etag, Digest: d.Digest, Name: d.Name,
+			MTime: d.mtime.Unix()})
 		if err != nil {
 			panic(err) // strings and numbers
 		}
@@ -236,7 +238,8 @@ func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 			err = errors.Join(err, f.Close())
 		}
 	}()
-	file, err := os.OpenFile(filepath.Join(f.temp, d.name()), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	file, err := os.OpenFile(filepath.Join(f.temp, d.name()),
+		os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +258,8 @@ func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 	if got := verify.Digest(); d.Digest == "" {
 		d.Digest = got
 	} else if got != d.Digest {
-		return nil, fmt.Errorf("get %s: digest mismatch: got %s, want %s", d.url.Redacted(), got, d.Digest)
+		return nil, fmt.Errorf("get %s: digest mismatch: got %s, want %s",
+			d.url.Redacted(), got, d.Digest)
 	}
 	if err := file.Close(); err != nil {
 		return nil, err

@@ -33,7 +33,8 @@ func FuzzDownload(f *testing.F) {
 		}
 		d := &Download{url: u, Name: safeName(path.Base(u.Path)), mtime: time.Unix(0, 0)}
 		d.o.TempDir = func() (string, error) { return os.MkdirTemp(temp, "") }
-		resp := &http.Response{Header: http.Header{"Content-Disposition": {disposition}, "Last-Modified": {modified}}, Body: io.NopCloser(strings.NewReader("content"))}
+		resp := &http.Response{Header: http.Header{"Content-Disposition": {disposition},
+			"Last-Modified": {modified}}, Body: io.NopCloser(strings.NewReader("content"))}
 		got, err := d.save(resp)
 		if len(d.Name) > 255 {
 			return // no file system permits such a name
@@ -42,7 +43,8 @@ func FuzzDownload(f *testing.F) {
 			t.Fatalf("save %q from %q: %v", d.Name, address, err)
 		}
 		defer got.Close()
-		if name := d.name(); name == "." || name == ".." || strings.ContainsRune(name, '/') || strings.ContainsFunc(name, unicode.IsControl) {
+		if name := d.name(); name == "." || name == ".." || strings.ContainsRune(name, '/') ||
+			strings.ContainsFunc(name, unicode.IsControl) {
 			t.Errorf("the name is %q", name)
 		}
 		if entries, err := os.ReadDir(top); err != nil || len(entries) != 1 {

@@ -118,10 +118,12 @@ func TestHTTP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC); info.Mode() != 0o600 || !info.ModTime().Equal(want) {
+	if want := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC); info.Mode() != 0o600 ||
+		!info.ModTime().Equal(want) {
 		t.Errorf("mode %v, time %v, want 0600 and %v", info.Mode(), info.ModTime(), want)
 	}
-	if e := slices.Collect(it.Entries.All())[0]; e.Size != info.Size() || e.MtimeNs != info.ModTime().UnixNano() {
+	if e := slices.Collect(it.Entries.All())[0]; e.Size != info.Size() ||
+		e.MtimeNs != info.ModTime().UnixNano() {
 		t.Errorf("entry %+v is not what stat says: %v", e, info)
 	}
 	temp := f.Dir.Name()
@@ -164,7 +166,8 @@ func TestHTTPKeys(t *testing.T) {
 	// With a checksum, no request is made.
 	asked := s.asked
 	sum := digest.FromString("hello")
-	if key("/f", HTTPOptions{Checksum: sum}) != key("/f", HTTPOptions{Checksum: sum}) || s.asked != asked {
+	if key("/f", HTTPOptions{Checksum: sum}) != key("/f", HTTPOptions{Checksum: sum}) ||
+		s.asked != asked {
 		t.Errorf("a key with a checksum took %d requests, want none", s.asked-asked)
 	}
 }
@@ -201,7 +204,8 @@ func TestHTTPRevalidates(t *testing.T) {
 		// The file was changed between Key and Fetch: it is not the file of the key.
 		third := open()
 		s.content, s.etag = "again", `"three"`
-		if _, err := third.Fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "digest mismatch") {
+		if _, err := third.Fetch(t.Context()); err == nil ||
+			!strings.Contains(err.Error(), "digest mismatch") {
 			t.Errorf("Fetch of something else = %v, want digest mismatch", err)
 		}
 	}
@@ -210,7 +214,8 @@ func TestHTTPRevalidates(t *testing.T) {
 func TestHTTPChecksum(t *testing.T) {
 	s := newSite(t)
 	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
-		d, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: below(t.TempDir()), Checksum: alg.FromString("hello")})
+		d, err := HTTP(t.Context(), s.URL+"/f",
+			HTTPOptions{TempDir: below(t.TempDir()), Checksum: alg.FromString("hello")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,11 +224,13 @@ func TestHTTPChecksum(t *testing.T) {
 		}
 	}
 	temp := t.TempDir()
-	d, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: below(temp), Checksum: digest.FromString("other")})
+	d, err := HTTP(t.Context(), s.URL+"/f",
+		HTTPOptions{TempDir: below(temp), Checksum: digest.FromString("other")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "digest mismatch") {
+	if _, err := d.Fetch(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "digest mismatch") {
 		t.Errorf("Fetch error = %v, want digest mismatch", err)
 	}
 	if left, _ := os.ReadDir(temp); len(left) > 0 {
@@ -255,7 +262,8 @@ func TestHTTPNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		if f, _ := fetchAll(t, d); f.Items[0].Target != tt.want {
-			t.Errorf("name of %q with %q = %q, want %q", tt.path, tt.disposition, f.Items[0].Target, tt.want)
+			t.Errorf("name of %q with %q = %q, want %q", tt.path, tt.disposition,
+				f.Items[0].Target, tt.want)
 		}
 	}
 }
@@ -263,11 +271,14 @@ func TestHTTPNames(t *testing.T) {
 func TestHTTPErrors(t *testing.T) {
 	s := newSite(t)
 	s.fail = 2
-	if _, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: below(t.TempDir())}); err != nil {
+	if _, err := HTTP(t.Context(), s.URL+"/f",
+		HTTPOptions{TempDir: below(t.TempDir())}); err != nil {
 		t.Errorf("a server that answers the third time: %v", err)
 	}
-	_, err := HTTP(t.Context(), strings.Replace(s.URL, "http://", "http://me:pass@", 1)+"/secret", HTTPOptions{TempDir: below(t.TempDir())})
-	if err == nil || !strings.Contains(err.Error(), "401 Unauthorized") || strings.Contains(err.Error(), "pass") {
+	_, err := HTTP(t.Context(), strings.Replace(s.URL, "http://", "http://me:pass@", 1)+"/secret",
+		HTTPOptions{TempDir: below(t.TempDir())})
+	if err == nil || !strings.Contains(err.Error(), "401 Unauthorized") ||
+		strings.Contains(err.Error(), "pass") {
 		t.Errorf("error = %v, want 401 and no password", err)
 	}
 	auth := func(host string) string {
@@ -276,7 +287,8 @@ func TestHTTPErrors(t *testing.T) {
 		}
 		return ""
 	}
-	if _, err := HTTP(t.Context(), s.URL+"/secret", HTTPOptions{TempDir: below(t.TempDir()), Authorization: auth}); err != nil {
+	if _, err := HTTP(t.Context(), s.URL+"/secret",
+		HTTPOptions{TempDir: below(t.TempDir()), Authorization: auth}); err != nil {
 		t.Error(err)
 	}
 	if _, err := HTTP(t.Context(), "ftp://host/f", HTTPOptions{}); err == nil {
@@ -291,7 +303,8 @@ func TestHTTPCutShort(t *testing.T) {
 	}))
 	defer srv.Close()
 	temp := t.TempDir()
-	if _, err := HTTP(t.Context(), srv.URL+"/f", HTTPOptions{TempDir: below(temp)}); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := HTTP(t.Context(), srv.URL+"/f", HTTPOptions{TempDir: below(temp)}); !errors.Is(err,
+		io.ErrUnexpectedEOF) {
 		t.Errorf("error = %v, want unexpected EOF", err)
 	}
 	if left, _ := os.ReadDir(temp); len(left) > 0 {

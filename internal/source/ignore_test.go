@@ -32,7 +32,8 @@ func TestReadIgnore(t *testing.T) {
 		"a\x00":   `read .dockerignore: pattern "a\x00": no name has a zero byte in it (is the file UTF-16?)`,
 		"a\n !  ": `read .dockerignore: illegal exclusion pattern: "!"`,
 	} {
-		if _, err := ReadIgnore(".dockerignore", strings.NewReader(text)); err == nil || err.Error() != want {
+		if _, err := ReadIgnore(".dockerignore", strings.NewReader(text)); err == nil ||
+			err.Error() != want {
 			t.Errorf("ReadIgnore(%q) error = %v, want %s", text, err, want)
 		}
 	}
@@ -65,11 +66,13 @@ func TestIgnore(t *testing.T) {
 		{"exception", "*.md\n!README.md", "README-secret.md"},
 		{"exceptions in order", "*.md\n!README*.md\nREADME-secret.md", "README-secret.md"},
 		{"exceptions in another order", "*.md\nREADME-secret.md\n!README*.md", ""},
-		{"exception of a directory", "*\n!dir", "README.md README-secret.md temp tempa tempo.txt a/ foo/ bar/ x.go node_modules/ Dockerfile .dockerignore .git/ src/ docs/ name[1].txt"},
+		{"exception of a directory", "*\n!dir",
+			"README.md README-secret.md temp tempa tempo.txt a/ foo/ bar/ x.go node_modules/ Dockerfile .dockerignore .git/ src/ docs/ name[1].txt"},
 		{"exception below", "node_modules\n!node_modules/.keep", "node_modules/p/"},
 		{"exception with two stars", "docs\n!**/README.md", "docs/a.md"},
 		{"exception with a directory ignored again", "dir\n!dir/sub\ndir/sub/f", "dir/f dir/sub/f"},
-		{"everything but", "**\n!src/**/*.c", "README.md README-secret.md temp tempa tempo.txt a/ foo/ bar/ x.go dir/ node_modules/ Dockerfile .dockerignore .git/ src/main.o src/lib/ docs/ name[1].txt"},
+		{"everything but", "**\n!src/**/*.c",
+			"README.md README-secret.md temp tempa tempo.txt a/ foo/ bar/ x.go dir/ node_modules/ Dockerfile .dockerignore .git/ src/main.o src/lib/ docs/ name[1].txt"},
 		{"build files", "Dockerfile\n.dockerignore\n.git", "Dockerfile .dockerignore .git/"},
 		{"class", "tem[a-p]", "temp"},
 		{"negated class", "temp[^b-z]", "tempa"},
@@ -129,8 +132,10 @@ const fuzzTree = "file a/a/a x\nfile a/a/b x\nfile a/b x\nfile a/.c x\nfile b/a/
 // FuzzIgnore compares the walk, which skips whole directories, with a match of each single name.
 func FuzzIgnore(f *testing.F) {
 	for _, s := range []string{
-		"a", "*", "**", "a/**\n!a/b", "*\n!b/a/c", "**/a\n!**/b", "!a\na", "a*\n!a?", "[ab]", "\\[", "a\n!a/a\na/a/b", "**/*.b\n!a.b", "b/*/c\n!b/a/c/d",
-		"é", "?/?", "a b", "*\n!*/*\n*/a", "**/c/**", "e/*", "a**b", "!**", "*\n!a\n!/b/", "**/a/**/b\n", "*/**\n!**/d", "[^a]/**\n![b]/**",
+		"a", "*", "**", "a/**\n!a/b", "*\n!b/a/c", "**/a\n!**/b", "!a\na", "a*\n!a?", "[ab]", "\\[",
+		"a\n!a/a\na/a/b", "**/*.b\n!a.b", "b/*/c\n!b/a/c/d",
+		"é", "?/?", "a b", "*\n!*/*\n*/a", "**/c/**", "e/*", "a**b", "!**", "*\n!a\n!/b/",
+		"**/a/**/b\n", "*/**\n!**/d", "[^a]/**\n![b]/**",
 	} {
 		f.Add(s)
 	}
@@ -223,12 +228,14 @@ func selectedByAny(t *testing.T, lines []string, name string) bool {
 
 // FuzzMatch checks that Match does not panic and finds only files of the tree.
 func FuzzMatch(f *testing.F) {
-	for _, s := range []string{"a", "*", "a/*", "../*", "[a-c]", "a/./b", "**/d", "\\*", "é/*", "l/a", "/", "", ".", "a/../b", "*/*/*", "[", "a\x00b", "!a"} {
+	for _, s := range []string{"a", "*", "a/*", "../*", "[a-c]", "a/./b", "**/d", "\\*", "é/*",
+		"l/a", "/", "", ".", "a/../b", "*/*/*", "[", "a\x00b", "!a"} {
 		f.Add(s, false, "")
 		f.Add(s, true, "a/b")
 	}
 	dir := f.TempDir()
-	if err := fstree.Make(dir, fuzzTree+"link evil -> ../../../../../../etc\nlink loop -> loop\n"); err != nil {
+	if err := fstree.Make(dir, fuzzTree+
+		"link evil -> ../../../../../../etc\nlink loop -> loop\n"); err != nil {
 		f.Fatal(err)
 	}
 	root, err := os.Open(dir)

@@ -41,7 +41,8 @@ type index struct {
 	added   [][]byte    // new records, addedChunk in each slice
 	before  []uint32    // for each new record, the old record that it comes before
 	instead map[int]int // for each replaced old record, the number of the new one
-	table   []uint32    // record numbers plus one, by inode; nil until a file is looked up out of order
+	// record numbers plus one, by inode; nil until a file is looked up out of order
+	table []uint32
 
 	learned int               // the number of records that were added
 	saved   int               // how many of these are in the file
@@ -52,7 +53,8 @@ type index struct {
 }
 
 type key struct {
-	ino, dev            uint64 // dev is the volume's id, since device numbers change from boot to boot
+	// dev is the volume's id, since device numbers change from boot to boot
+	ino, dev            uint64
 	size, mtime, ctimes int64
 	mode                uint32
 }
@@ -120,7 +122,8 @@ func (x *index) load() {
 	if n <= 0 || n%recordSize != 0 || n/recordSize >= 1<<31 {
 		return
 	}
-	if x.mapped, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE); err != nil {
+	if x.mapped, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ,
+		unix.MAP_PRIVATE); err != nil {
 		return
 	}
 	if !x.intact() {
@@ -138,13 +141,15 @@ func (x *index) intact() bool {
 		crc = crc32.Update(crc, castagnoli, body[w*indexWindow:min((w+1)*indexWindow, len(body))])
 		x.giveBack(w)
 	}
-	return string(body[:len(indexMagic)]) == indexMagic && crc == binary.LittleEndian.Uint32(x.mapped[len(body):])
+	return string(body[:len(indexMagic)]) == indexMagic &&
+		crc == binary.LittleEndian.Uint32(x.mapped[len(body):])
 }
 
 // giveBack releases the memory of a part of the file. It is read from disk again if it is needed
 // again.
 func (x *index) giveBack(window int) {
-	_ = unix.Madvise(x.mapped[window*indexWindow:min((window+1)*indexWindow, len(x.mapped))], unix.MADV_DONTNEED)
+	_ = unix.Madvise(x.mapped[window*indexWindow:min((window+1)*indexWindow, len(x.mapped))],
+		unix.MADV_DONTNEED)
 }
 
 // forget releases all records.
@@ -250,8 +255,9 @@ func (x *index) after(slot int) int { return (slot + 1) & (len(x.table) - 1) }
 
 func (x *index) keyOf(st *unix.Statx_t) key {
 	k := key{
-		ino: st.Ino, dev: dirfd.Dev(st), size: int64(st.Size), mtime: nanos(st.Mtime), ctimes: nanos(st.Ctime),
-		mode: uint32(st.Mode),
+		ino: st.Ino, dev: dirfd.Dev(st), size: int64(st.Size), mtime: nanos(st.Mtime),
+		ctimes: nanos(st.Ctime),
+		mode:   uint32(st.Mode),
 	}
 	if !x.trust {
 		k.dev = x.known(st).id
@@ -308,14 +314,17 @@ func (x *index) lookup(st *unix.Statx_t) (sum, bool) {
 	if i < len(x.state) {
 		x.state[i] = met
 	}
-	return sum{digest: [sha256.Size]byte(r[sumOffset:]), xattrs: r[sumOffset+sha256.Size] != 0}, true
+	return sum{digest: [sha256.Size]byte(r[sumOffset:]), xattrs: r[sumOffset+sha256.Size] != 0},
+		true
 }
 
 // unknown reports whether a file with this inode number, from its directory entry, has certainly
 // not been read before. Such a file can be read without a call of stat(2) before: see unchanged.
 func (x *index) unknown(ino uint64) bool {
 	switch {
-	case len(x.state) > 0: // some file systems have other inode numbers in directory entries, so that no file would ever be found
+	case len(x.state) > 0:
+		// some file systems have other inode numbers in directory entries, so that no file would
+		// ever be found
 		return false
 	case !x.trust && x.rootFS.id == 0:
 		return false
@@ -405,7 +414,8 @@ func (x *index) write() error {
 	if err := os.MkdirAll(filepath.Dir(x.file), 0o700); err != nil {
 		return err
 	}
-	return atomicfile.Own{Prefix: tempIndex}.Replace(x.file, func(f *os.File) error { return x.encode(f) })
+	return atomicfile.Own{Prefix: tempIndex}.Replace(x.file,
+		func(f *os.File) error { return x.encode(f) })
 }
 
 // encode writes the records. New records are placed between the old ones, in the order in which
@@ -418,7 +428,9 @@ func (x *index) encode(w io.Writer) error {
 	for i := range added {
 		added[i] = uint32(i)
 	}
-	slices.SortStableFunc(added, func(a, b uint32) int { return cmp.Compare(x.before[a], x.before[b]) })
+	slices.SortStableFunc(added, func(a, b uint32) int {
+		return cmp.Compare(x.before[a], x.before[b])
+	})
 	for i := range len(x.state) + 1 {
 		for ; len(added) > 0 && int(x.before[added[0]]) == i; added = added[1:] {
 			out.Write(x.record(len(x.state) + int(added[0])))

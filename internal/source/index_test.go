@@ -60,11 +60,13 @@ func TestIndex(t *testing.T) {
 
 	// Changed files are read again, and no others.
 	for name, change := range map[string]func(string) error{
-		"content":            func(p string) error { return os.WriteFile(p, []byte("Z"), 0o644) },
-		"content and time":   func(p string) error { return rewrite(p, "Y") },
-		"replaced":           func(p string) error { return replace(p, "X") },
-		"mode":               func(p string) error { return os.Chmod(p, 0o600) },
-		"extended attribute": func(p string) error { return unix.Setxattr(p, "user.x", []byte("1"), 0) },
+		"content":          func(p string) error { return os.WriteFile(p, []byte("Z"), 0o644) },
+		"content and time": func(p string) error { return rewrite(p, "Y") },
+		"replaced":         func(p string) error { return replace(p, "X") },
+		"mode":             func(p string) error { return os.Chmod(p, 0o600) },
+		"extended attribute": func(p string) error {
+			return unix.Setxattr(p, "user.x", []byte("1"), 0)
+		},
 	} {
 		age()
 		tree := openTree(t, dir, TreeOptions{IndexFile: file})
@@ -187,7 +189,8 @@ func TestIndexDamaged(t *testing.T) {
 		t.Error("the damaged index was not replaced by a good one")
 	}
 	// An index that cannot be written is not an error.
-	if got := matchAll(t, openTree(t, dir, TreeOptions{IndexFile: "/proc/none/index"})).Digest; got != want {
+	if got := matchAll(t, openTree(t, dir,
+		TreeOptions{IndexFile: "/proc/none/index"})).Digest; got != want {
 		t.Errorf("digest %s, want %s", got, want)
 	}
 }
@@ -227,8 +230,10 @@ func TestIndexInOrder(t *testing.T) {
 		"nothing":  func() error { return nil },
 		"edited":   func() error { return rewrite(filepath.Join(dir, "d/b"), "b") },
 		"replaced": func() error { return replace(filepath.Join(dir, "d/b"), "3") },
-		"new":      func() error { return os.WriteFile(filepath.Join(dir, "d/bb"), []byte("new"), 0o644) },
-		"gone":     func() error { return os.Remove(filepath.Join(dir, "d/c")) },
+		"new": func() error {
+			return os.WriteFile(filepath.Join(dir, "d/bb"), []byte("new"), 0o644)
+		},
+		"gone": func() error { return os.Remove(filepath.Join(dir, "d/c")) },
 	} {
 		if err := change(); err != nil {
 			t.Fatal(err)
@@ -250,7 +255,8 @@ func TestIndexInOrder(t *testing.T) {
 func TestIndexConcurrent(t *testing.T) {
 	dir := makeTree(t, "dir d\n")
 	for i := range 200 {
-		if err := os.WriteFile(filepath.Join(dir, "d", fmt.Sprint(i)), fmt.Append(nil, i), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "d", fmt.Sprint(i)),
+			fmt.Append(nil, i), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -33,8 +33,9 @@ type matching struct {
 
 	sockets []string // paths of sockets, which are left out
 
-	out   Match
-	links map[[2]uint64]uint64 // device and inode of a file with several names, with the number of the first name
+	out Match
+	// device and inode of a file with several names, with the number of the first name
+	links map[[2]uint64]uint64
 
 	hash    hash.Hash // of all matched files
 	rec     []byte    // bytes that have not been written to hash yet
@@ -68,7 +69,8 @@ func (t *Tree) newMatching(ctx context.Context, q Query) (*matching, error) {
 		version = digestVersionTimes
 	}
 	return &matching{
-		t: t, ctx: ctx, keep: q.KeepOwner, epoch: q.Epoch, parents: q.Parents, plain: q.Literal, root: q.Root, exclude: exclude,
+		t: t, ctx: ctx, keep: q.KeepOwner, epoch: q.Epoch, parents: q.Parents, plain: q.Literal,
+		root: q.Root, exclude: exclude,
 		links: map[[2]uint64]uint64{},
 		hash:  sha256.New(),
 		rec:   append(make([]byte, 0, recordChunk+1024), version...),
@@ -246,7 +248,8 @@ func (m *matching) singleAt(dir int, name []byte, target, where string) error {
 		m.rec = appendItem(m.rec, tagItem, target)
 		e, err := m.entry(dir, name, nil, m)
 		if err == nil {
-			m.out.Items = append(m.out.Items, Item{Path: where, Target: target, Entries: oneEntry(e)})
+			m.out.Items = append(m.out.Items, Item{Path: where, Target: target,
+				Entries: oneEntry(e)})
 			return nil
 		}
 		if err != errReplaced {
@@ -313,7 +316,8 @@ type glob struct {
 func (g glob) in(dir, name string, parts []string) error {
 	fd, err := safepath.NoLinks(g.m.t.fd(), dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) ||
+			errors.Is(err, unix.ELOOP) {
 			return nil
 		}
 		return fmt.Errorf("read directory %q: %w", dir, plain(err))
@@ -344,7 +348,8 @@ func (g glob) in(dir, name string, parts []string) error {
 	return nil
 }
 
-func (g glob) entry(fd int, list *dirfd.Names, e dirfd.Dirent, dir, name string, rest []string, above pattern.Matched) error {
+func (g glob) entry(fd int, list *dirfd.Names, e dirfd.Dirent, dir, name string, rest []string,
+	above pattern.Matched) error {
 	m := g.m
 	if err := m.tick(); err != nil {
 		return err

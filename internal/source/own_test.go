@@ -28,15 +28,20 @@ func TestOwnState(t *testing.T) {
 		notice   []string
 		missing  bool
 	}{
-		{name: "a directory", own: "d/s", patterns: []string{"."}, want: []string{"d", "d/f", "link", "oci", "oci/x", "other"}, notice: []string{"d/s"}},
-		{name: "a part of the tree that has it not", own: "d/s", patterns: []string{"oci"}, want: []string{"oci/x"}},
-		{name: "by a wildcard", own: "d", patterns: []string{"*"}, want: []string{"oci/x", "other"}, notice: []string{"d"}},
+		{name: "a directory", own: "d/s", patterns: []string{"."},
+			want: []string{"d", "d/f", "link", "oci", "oci/x", "other"}, notice: []string{"d/s"}},
+		{name: "a part of the tree that has it not", own: "d/s", patterns: []string{"oci"},
+			want: []string{"oci/x"}},
+		{name: "by a wildcard", own: "d", patterns: []string{"*"}, want: []string{"oci/x", "other"},
+			notice: []string{"d"}},
 		{name: "below a wildcard", own: "d", patterns: []string{"*/f"}},
 		{name: "by its name", own: "d", patterns: []string{"d"}, missing: true},
 		{name: "below its name", own: "d", patterns: []string{"d/s/x"}, missing: true},
 		{name: "through a link", own: "d", patterns: []string{"link"}, missing: true},
-		{name: "the tree itself", own: ".", patterns: []string{"."}, want: []string{"d", "d/f", "d/s", "d/s/x", "link", "other"}, notice: []string{"."}},
-		{name: "the tree itself, by a wildcard", own: ".", patterns: []string{"o*"}, want: []string{"other"}},
+		{name: "the tree itself", own: ".", patterns: []string{"."},
+			want: []string{"d", "d/f", "d/s", "d/s/x", "link", "other"}, notice: []string{"."}},
+		{name: "the tree itself, by a wildcard", own: ".", patterns: []string{"o*"},
+			want: []string{"other"}},
 		{name: "the tree itself, by a name", own: ".", patterns: []string{"oci/x"}, missing: true},
 	}
 	for _, tt := range tests {
@@ -44,7 +49,9 @@ func TestOwnState(t *testing.T) {
 			dir := makeTree(t, "dir d\nfile d/f F\ndir d/s\nfile d/s/x X\nlink link -> d/s\ndir oci\nfile oci/x O\nfile other\n")
 			var notice []string
 			tree := openTree(t, dir, TreeOptions{Own: OwnState{
-				Dir: filepath.Join(dir, tt.own), Holds: func(name string) bool { return name == "oci" },
+				Dir: filepath.Join(dir, tt.own), Holds: func(name string) bool {
+					return name == "oci"
+				},
 				Notice: func(p string) { notice = append(notice, p) },
 			}})
 			m, err := tree.Match(t.Context(), Query{Patterns: tt.patterns})
@@ -59,7 +66,8 @@ func TestOwnState(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := paths(m)
-			if tt.name == "by a wildcard" { // the target of the link is in the state, which counts as missing
+			// the target of the link is in the state, which counts as missing
+			if tt.name == "by a wildcard" {
 				got = slices.DeleteFunc(got, func(p string) bool { return p == "link" })
 			}
 			if !slices.Equal(got, tt.want) {

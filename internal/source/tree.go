@@ -38,7 +38,8 @@ func NewTree(dir *os.File, o TreeOptions) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", o.IgnoreName, err)
 	}
-	t := &Tree{dir: dir, ignore: ignore, ignoreName: o.IgnoreName, lines: o.Ignore, turn: make(chan struct{}, 1)}
+	t := &Tree{dir: dir, ignore: ignore, ignoreName: o.IgnoreName, lines: o.Ignore,
+		turn: make(chan struct{}, 1)}
 	t.freezer.tempDir = o.TempDir
 	if t.own, err = openOwn(o.Own, t.fd()); err != nil {
 		return nil, err
@@ -207,7 +208,8 @@ func (t *Tree) notThere(name string, at place, err error) error {
 	if errors.Is(err, errOwn) {
 		return &NotFoundError{Path: path.Join("/", name), Own: true}
 	}
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG) {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) ||
+		errors.Is(err, unix.ENAMETOOLONG) {
 		return t.missing(name, at)
 	}
 	return fmt.Errorf("look for %q: %w", name, plain(err))

@@ -88,7 +88,8 @@ func volumeID(fd int, kind int64, fsid unix.Fsid, dev uint64) uint64 {
 	}
 	b := binary.LittleEndian.AppendUint64(nil, uint64(kind))
 	if kind != unix.BTRFS_SUPER_MAGIC {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fsIocGetFSUUID, uintptr(unsafe.Pointer(&uuid)))
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fsIocGetFSUUID,
+			uintptr(unsafe.Pointer(&uuid)))
 		if errno == 0 && uuid.len > 0 {
 			return hashID(append(b, uuid.uuid[:min(uuid.len, 16)]...))
 		}
@@ -104,7 +105,8 @@ func volumeID(fd int, kind int64, fsid unix.Fsid, dev uint64) uint64 {
 // for it.
 func mountVolume(fd int) uint64 {
 	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, statxMntIDUnique, &st); err != nil || st.Mask&statxMntIDUnique == 0 {
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, statxMntIDUnique, &st); err != nil ||
+		st.Mask&statxMntIDUnique == 0 {
 		return 0
 	}
 	boot := bootID()

@@ -18,7 +18,8 @@ type imageMaker struct {
 
 var imageMakers = []imageMaker{
 	{"squashfs", func(dir, image string) *exec.Cmd {
-		return exec.Command("mksquashfs", dir, image, "-all-time", "1000000000", "-mkfs-time", "1000000000", "-all-root", "-quiet", "-no-progress")
+		return exec.Command("mksquashfs", dir, image, "-all-time", "1000000000", "-mkfs-time",
+			"1000000000", "-all-root", "-quiet", "-no-progress")
 	}},
 	{"erofs", func(dir, image string) *exec.Cmd {
 		return exec.Command("mkfs.erofs", "-T", "1000000000", "--all-root", image, dir)
@@ -43,7 +44,8 @@ func twoImages(t *testing.T, maker imageMaker) (a, b string) {
 		}
 		for _, name := range []string{filepath.Join(dir, "f"), dir} {
 			ts := unix.NsecToTimespec(1e18)
-			if err := unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{ts, ts}, 0); err != nil {
+			if err := unix.UtimesNanoAt(unix.AT_FDCWD, name,
+				[]unix.Timespec{ts, ts}, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -158,7 +160,8 @@ func TestIndexOfOverlay(t *testing.T) {
 	var digests [2]string
 	for i, image := range []string{a, b} {
 		below := mounted(t, "-o", "loop,ro", image, lower)
-		above := mounted(t, "-t", "overlay", "-o", "lowerdir="+lower+",upperdir="+top+"/upper,workdir="+top+"/work", "overlay", at)
+		above := mounted(t, "-t", "overlay", "-o",
+			"lowerdir="+lower+",upperdir="+top+"/upper,workdir="+top+"/work", "overlay", at)
 		digests[i], _ = digestAt(t, at, index)
 		f, err := os.Open(at)
 		if err != nil {

@@ -60,7 +60,8 @@ func (d *Dir) Commit(o Options) error {
 	}
 	for _, path := range elsewhere {
 		if !slices.Contains(o.Elsewhere, path) {
-			return &fs.PathError{Op: "move files to", Path: filepath.Join(d.place, path), Err: unix.EXDEV}
+			return &fs.PathError{Op: "move files to",
+				Path: filepath.Join(d.place, path), Err: unix.EXDEV}
 		}
 	}
 	m := merger{d: d, o: o, move: true}
@@ -141,8 +142,10 @@ func (m *merger) dir(from, to int, path string) error {
 		}
 	}
 	if path == m.d.rest {
-		if i := slices.IndexFunc(names.Entries, func(e dirfd.Dirent) bool { return string(names.Name(e)) == m.o.Last }); i >= 0 {
-			names.Entries = append(slices.Delete(slices.Clone(names.Entries), i, i+1), names.Entries[i])
+		if i := slices.IndexFunc(names.Entries,
+			func(e dirfd.Dirent) bool { return string(names.Name(e)) == m.o.Last }); i >= 0 {
+			names.Entries = append(slices.Delete(slices.Clone(names.Entries), i, i+1),
+				names.Entries[i])
 		}
 	}
 	for _, e := range names.Entries {
@@ -151,7 +154,8 @@ func (m *merger) dir(from, to int, path string) error {
 			continue
 		}
 		entry := entry{
-			from: from, to: to, name: names.CName(e), path: filepath.Join(path, string(names.Name(e))),
+			from: from, to: to, name: names.CName(e),
+			path:  filepath.Join(path, string(names.Name(e))),
 			isDir: isDir(from, names.CName(e), e.Type),
 		}
 		var err error
@@ -359,7 +363,8 @@ func (m *merger) attributes(from, to int, path string) error {
 	if err := unix.Fchmod(to, uint32(want.Mode)&0o7777); err != nil {
 		return m.failed("set the mode of", path, err)
 	}
-	return m.failed("set the time of", path, dirfd.SetTime(to, nil, want.Mtime.Sec, int64(want.Mtime.Nsec)))
+	return m.failed("set the time of", path,
+		dirfd.SetTime(to, nil, want.Mtime.Sec, int64(want.Mtime.Nsec)))
 }
 
 func (m *merger) failed(op, path string, err error) error {

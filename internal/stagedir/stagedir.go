@@ -18,11 +18,13 @@ import (
 
 // Dir is a directory tree that is to be moved to its destination.
 type Dir struct {
-	holder string   // the temporary directory, which contains the content and what the content has replaced
+	// the temporary directory, which contains the content and what the content has replaced
+	holder string
 	lock   *os.File // of the holder
-	place  string   // where the content is moved: the destination, or the first of its parents that was missing
-	rest   string   // the destination relative to place
-	exists bool     // place exists
+	// where the content is moved: the destination, or the first of its parents that was missing
+	place  string
+	rest   string // the destination relative to place
+	exists bool   // place exists
 }
 
 // Names in the temporary directory.
@@ -50,7 +52,8 @@ func New(dest string) (*Dir, error) {
 			return nil, err
 		}
 		if _, err := os.Lstat(d.place); err == nil {
-			return nil, &fs.PathError{Op: "mkdir", Path: d.place, Err: errors.New("it is a dangling symbolic link")}
+			return nil, &fs.PathError{Op: "mkdir", Path: d.place,
+				Err: errors.New("it is a dangling symbolic link")}
 		}
 		d.rest = filepath.Join(filepath.Base(d.place), d.rest)
 		d.place = filepath.Dir(d.place)
@@ -159,7 +162,8 @@ func removeLeftOver(dir, prefix string) {
 	defer f.Close()
 	names, _ := f.Readdirnames(-1)
 	for _, name := range names {
-		if !strings.HasPrefix(name, prefix) || strings.Trim(name[len(prefix):], "0123456789") != "" {
+		if !strings.HasPrefix(name, prefix) ||
+			strings.Trim(name[len(prefix):], "0123456789") != "" {
 			continue
 		}
 		held, err := lock.TryDir(filepath.Join(dir, name))
@@ -197,7 +201,8 @@ func (d *Dir) Path() string { return filepath.Join(d.holder, content, d.rest) }
 func (d *Dir) Close() error {
 	parent, err := os.Open(filepath.Dir(d.holder))
 	if err == nil {
-		if err = dirfd.RemoveTree(int(parent.Fd()), []byte(filepath.Base(d.holder)+"\x00")); err != nil {
+		if err = dirfd.RemoveTree(int(parent.Fd()),
+			[]byte(filepath.Base(d.holder)+"\x00")); err != nil {
 			err = &fs.PathError{Op: "remove", Path: d.holder, Err: err}
 		}
 		parent.Close()

@@ -17,7 +17,8 @@ func TestCommit(t *testing.T) {
 	for _, tt := range []struct {
 		name, before, dest, tree, keep, want string
 	}{
-		{name: "missing", before: "dir p 0755", dest: "p/out", tree: "file a 0644 new\ndir d 0700\nlink l -> a",
+		{name: "missing", before: "dir p 0755", dest: "p/out",
+			tree: "file a 0644 new\ndir d 0700\nlink l -> a",
 			want: "dir p 0755\ndir p/out 0755\nfile p/out/a 0644 new\ndir p/out/d 0700\nlink p/out/l -> a\n"},
 		{name: "missing parents", dest: "p/q/out", tree: "file a 0644 new",
 			want: "dir p 0755\ndir p/q 0755\ndir p/q/out 0755\nfile p/q/out/a 0644 new\n"},
@@ -27,7 +28,8 @@ func TestCommit(t *testing.T) {
 		{name: "other types", before: "dir o 0755\nfile o/f 0600 old\ndir out 0755\ndir out/a 0755\nfile out/a/b 0600 old\nfile out/b 0600 old\nlink out/c -> ../o",
 			dest: "out", tree: "file a 0644 new\ndir b 0755\nfile b/x 0644 new\ndir c 0755\nfile c/f 0644 new",
 			want: "dir o 0755\nfile o/f 0600 old\ndir out 0755\nfile out/a 0644 new\ndir out/b 0755\nfile out/b/x 0644 new\ndir out/c 0755\nfile out/c/f 0644 new\n"},
-		{name: "through a link", before: "dir real 0755\nlink out -> real", dest: "out", tree: "file a 0644 new",
+		{name: "through a link", before: "dir real 0755\nlink out -> real", dest: "out",
+			tree: "file a 0644 new",
 			want: "link out -> real\ndir real 0755\nfile real/a 0644 new\n"},
 		{name: "hard links and a directory without w", before: "dir out 0755", dest: "out",
 			tree: "file a 0644 new\nhardlink b => a\ndir d 0555",
@@ -105,7 +107,8 @@ func TestAppearsMeanwhile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(fstree.Make(d.Path(), "file a 0644 new"), os.MkdirAll(dest, 0o750), os.WriteFile(dest+"/b", nil, 0o600)); err != nil {
+	if err := errors.Join(fstree.Make(d.Path(), "file a 0644 new"), os.MkdirAll(dest, 0o750),
+		os.WriteFile(dest+"/b", nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(d.Commit(Options{}), d.Close()); err != nil {

@@ -69,14 +69,18 @@ type collection struct {
 
 // collect selects units to remove, and removes them unless o.DryRun is set. It waits for the gate
 // as leases.collecting does. If that fails, the usage is nil.
-func (s *State) collect(ctx context.Context, o PruneOptions, wait time.Duration) (done Pruned, u *usage, err error) {
+func (s *State) collect(ctx context.Context, o PruneOptions,
+	wait time.Duration) (done Pruned, u *usage, err error) {
 	release, err := s.leases.collecting(ctx, wait)
 	if err != nil {
 		return done, nil, err
 	}
 	s.Store.Repair = nil // a collection does not repair damaged blobs
-	c := &collection{s: s, o: o, usage: s.readUsage(), named: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{},
-		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{}, stores: s.snapshotStores(), rubbish: NewTempDir(s.Root)}
+	c := &collection{s: s, o: o, usage: s.readUsage(), named: map[digest.Digest]bool{},
+		chains: map[digest.Digest]bool{},
+		holds:  map[digest.Digest]int{}, snapshots: map[string][]*unit{},
+		stores:  s.snapshotStores(),
+		rubbish: NewTempDir(s.Root)}
 	err = c.run(ctx, &done)
 	// Everything has been renamed: other processes need not wait until the files are removed.
 	err = errors.Join(err, release())
@@ -88,7 +92,8 @@ func (s *State) collect(ctx context.Context, o PruneOptions, wait time.Duration)
 
 // run collects. The caller then calls the functions in later.
 func (c *collection) run(ctx context.Context, done *Pruned) error {
-	for _, load := range []func(context.Context) error{c.loadLeases, c.loadBlobs, c.loadImages, c.loadSnapshots, c.loadRecords, c.loadMounts} {
+	for _, load := range []func(context.Context) error{c.loadLeases, c.loadBlobs, c.loadImages,
+		c.loadSnapshots, c.loadRecords, c.loadMounts} {
 		if err := errors.Join(load(ctx), context.Cause(ctx)); err != nil {
 			return err
 		}
@@ -268,7 +273,8 @@ func (c *collection) hold(e cache.Entry) bool {
 	}
 	// A snapshot that was unpacked from a chain is named by the chain ID. The other records of
 	// chains are of images that were built here, and are useful as long as the image exists.
-	if id := digest.Digest(e.Key); e.Kind == cache.Chains && id.Validate() == nil && e.Snapshot != id.Encoded() && !c.chains[id] {
+	if id := digest.Digest(e.Key); e.Kind == cache.Chains && id.Validate() == nil &&
+		e.Snapshot != id.Encoded() && !c.chains[id] {
 		return false
 	}
 	units := c.snapshots[e.Snapshot]
@@ -304,9 +310,13 @@ func (c *collection) lazy(e cache.Entry) *unit {
 	if !ok {
 		return nil
 	}
-	u := &unit{snapshot: snapshot.ID(e.Snapshot), lazy: true, blobs: []digest.Digest{l.Descriptor.Digest}}
+	u := &unit{snapshot: snapshot.ID(e.Snapshot), lazy: true,
+		blobs: []digest.Digest{l.Descriptor.Digest}}
 	if parent := snapshot.ID(rec.Lazy.Parent); parent != "" {
-		i := slices.IndexFunc(c.stores, func(in *snapshot.Store) bool { _, err := in.Stat(parent); return err == nil })
+		i := slices.IndexFunc(c.stores, func(in *snapshot.Store) bool {
+			_, err := in.Stat(parent)
+			return err == nil
+		})
 		if i < 0 {
 			return nil
 		}
@@ -335,7 +345,8 @@ func (c *collection) sealed(e cache.Entry, live map[digest.Digest]bool) bool {
 	if _, there := c.blobs[l.Descriptor.Digest]; !ok || !there || !live[l.Descriptor.Digest] {
 		return false
 	}
-	return e.Snapshot == "" || slices.ContainsFunc(c.snapshots[e.Snapshot], func(u *unit) bool { return !u.removed })
+	return e.Snapshot == "" || slices.ContainsFunc(c.snapshots[e.Snapshot],
+		func(u *unit) bool { return !u.removed })
 }
 
 func (c *collection) loadMounts(context.Context) error {
@@ -406,7 +417,8 @@ func (c *collection) choose() int64 {
 // found.
 func anchored(u *unit) bool {
 	up := u.parent
-	return up == nil || held(up) || digest.NewDigestFromEncoded(digest.SHA256, string(up.snapshot)).Validate() == nil ||
+	return up == nil || held(up) || digest.NewDigestFromEncoded(digest.SHA256,
+		string(up.snapshot)).Validate() == nil ||
 		slices.ContainsFunc(u.records, func(e cache.Entry) bool { return e.Kind == cache.Chains })
 }
 
@@ -416,7 +428,8 @@ func held(u *unit) bool { return len(u.records) > 0 }
 // frees reports whether removing a unit makes the state smaller, at once or after other units with
 // the same blobs are removed.
 func (c *collection) frees(u *unit) bool {
-	return u.size > 0 || u.snapshot != "" || slices.ContainsFunc(u.blobs, func(d digest.Digest) bool { return !c.named[d] })
+	return u.size > 0 || u.snapshot != "" ||
+		slices.ContainsFunc(u.blobs, func(d digest.Digest) bool { return !c.named[d] })
 }
 
 // byUse sets the time of each snapshot to the latest time of its descendants, if that is later, and
@@ -425,7 +438,8 @@ func (c *collection) frees(u *unit) bool {
 func (c *collection) byUse() []*unit {
 	depth := map[*unit]int{}
 	for _, u := range c.units {
-		for up := u.parent; up != nil && depth[u] < len(c.units); up = up.parent { // a damaged state may have a cycle
+		// a damaged state may have a cycle
+		for up := u.parent; up != nil && depth[u] < len(c.units); up = up.parent {
 			depth[u]++
 		}
 	}
@@ -458,7 +472,8 @@ func (c *collection) take(u *unit) {
 		}
 	}
 	if u.parent != nil {
-		if u.parent.children--; u.parent.children == 0 && u.parent.snapshot != "" && !u.parent.spare && !held(u.parent) {
+		if u.parent.children--; u.parent.children == 0 && u.parent.snapshot != "" &&
+			!u.parent.spare && !held(u.parent) {
 			c.take(u.parent)
 		}
 	}
@@ -497,7 +512,8 @@ func (c *collection) remove(ctx context.Context, done *Pruned) error {
 			records = append(records, e)
 		}
 	}
-	records = slices.DeleteFunc(once(records), func(e cache.Entry) bool { return c.inUse.has(leasedRecord, c.s.relative(e.File())) })
+	records = slices.DeleteFunc(once(records),
+		func(e cache.Entry) bool { return c.inUse.has(leasedRecord, c.s.relative(e.File())) })
 	for id := range c.inUse.owners {
 		if id != c.s.leases.id {
 			done.Others++
@@ -509,7 +525,8 @@ func (c *collection) remove(ctx context.Context, done *Pruned) error {
 			return err
 		}
 	}
-	got, trash, err := c.s.Store.CollectLater(ctx, store.CollectOptions{Live: live, Owners: c.inUse.owners, DryRun: c.o.DryRun})
+	got, trash, err := c.s.Store.CollectLater(ctx,
+		store.CollectOptions{Live: live, Owners: c.inUse.owners, DryRun: c.o.DryRun})
 	c.later = append(c.later, trash.Remove)
 	done.Blobs, done.BlobBytes = got.Blobs, got.Bytes
 	if err != nil || c.o.DryRun {
@@ -519,7 +536,8 @@ func (c *collection) remove(ctx context.Context, done *Pruned) error {
 }
 
 // removeCache removes records, and the units that they referred to.
-func (c *collection) removeCache(ctx context.Context, records []cache.Entry, images []digest.Digest, snapshots map[*snapshot.Store][]snapshot.ID, mounts []string) error {
+func (c *collection) removeCache(ctx context.Context, records []cache.Entry, images []digest.Digest,
+	snapshots map[*snapshot.Store][]snapshot.ID, mounts []string) error {
 	for _, e := range records {
 		if err := c.s.Cache.Drop(e); err != nil {
 			return err
@@ -553,7 +571,8 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 // discard renames a directory, so that it is removed later, or removes it now if it cannot be
 // renamed, as on a full disk.
 func (c *collection) discard(dir string) error {
-	if rubbish, err := c.rubbish.Path(); err == nil && os.Rename(dir, filepath.Join(rubbish, filepath.Base(dir))) == nil {
+	if rubbish, err := c.rubbish.Path(); err == nil &&
+		os.Rename(dir, filepath.Join(rubbish, filepath.Base(dir))) == nil {
 		return nil
 	}
 	return os.RemoveAll(dir)
@@ -578,7 +597,8 @@ func once(list []cache.Entry) []cache.Entry {
 // leftOver removes the files of killed processes, the tables of removed blobs, and old indexes of
 // contexts.
 func (c *collection) leftOver() error {
-	return errors.Join(c.s.Cache.DropTemporary(), RemoveTempDirs(c.s.Root), c.s.dropKept(), c.s.dropIndexes())
+	return errors.Join(c.s.Cache.DropTemporary(), RemoveTempDirs(c.s.Root),
+		c.s.dropKept(), c.s.dropIndexes())
 }
 
 // indexesFor is how long an index of a context is kept after it was last written. Without it a

@@ -84,7 +84,8 @@ func (m *maker) blob(content string) ocispec.Descriptor {
 
 func (m *maker) sealed(id string, d ocispec.Descriptor) {
 	m.t.Helper()
-	m.check(m.Cache.PutSealed(id, "gzip 0", cache.Layer{Descriptor: d, DiffID: d.Digest, Size: d.Size}))
+	m.check(m.Cache.PutSealed(id, "gzip 0",
+		cache.Layer{Descriptor: d, DiffID: d.Digest, Size: d.Size}))
 }
 
 // image stores an image with these layers, with or without a name.
@@ -95,7 +96,8 @@ func (m *maker) image(name string, layers ...ocispec.Descriptor) digest.Digest {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.Digest)
 	}
 	c := m.json(ocispec.MediaTypeImageConfig, config)
-	d := m.json(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: c, Layers: layers})
+	d := m.json(ocispec.MediaTypeImageManifest,
+		ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: c, Layers: layers})
 	m.check(m.Store.Tag(m.t.Context(), name, d))
 	return d.Digest
 }
@@ -155,11 +157,13 @@ func TestPruneOtherDrivers(t *testing.T) {
 		want         string // drivers of the snapshots
 	}{
 		{"copies, nothing asked", "copy", "overlay", PruneOptions{}, "base both child"},
-		{"copies, old ones", "copy", "overlay", PruneOptions{Unused: 6 * 24 * time.Hour}, "base both"},
+		{"copies, old ones", "copy", "overlay",
+			PruneOptions{Unused: 6 * 24 * time.Hour}, "base both"},
 		{"copies, a size", "copy", "overlay", PruneOptions{Keep: 3*size + size/2}, "base both"},
 		{"copies, all", "copy", "overlay", PruneOptions{All: true}, ""},
 		{"layers, nothing asked", "overlay", "copy", PruneOptions{}, "base both child"},
-		{"layers, old ones", "overlay", "copy", PruneOptions{Unused: 6 * 24 * time.Hour}, "base both"},
+		{"layers, old ones", "overlay", "copy",
+			PruneOptions{Unused: 6 * 24 * time.Hour}, "base both"},
 		{"layers, all", "overlay", "copy", PruneOptions{All: true}, ""},
 		{"fuse, nothing asked", "fuse-overlayfs", "overlay", PruneOptions{}, "base both child"},
 		{"fuse, all", "fuse-overlayfs", "overlay", PruneOptions{All: true}, ""},
@@ -199,7 +203,8 @@ func TestPruneOtherDrivers(t *testing.T) {
 				t.Errorf("removed %+v, foretold %+v", done, foretold)
 			}
 			if m.readUsage().after != m.readUsage().total() {
-				t.Errorf("after the prune the state has %d bytes, and %d were noted", m.readUsage().total(), m.readUsage().after)
+				t.Errorf("after the prune the state has %d bytes, and %d were noted",
+					m.readUsage().total(), m.readUsage().after)
 			}
 			if _, err := os.Lstat(left); err == nil {
 				t.Error("what a killed build has left is there")
@@ -220,7 +225,8 @@ func TestPruneOtherDrivers(t *testing.T) {
 				t.Errorf("there is %q, want %q", got, test.want)
 			}
 			for _, in := range m.snapshotStores() {
-				if left := names(filepath.Join(m.Root, "snapshots", in.Home(), "tmp")); len(left) > 0 {
+				if left := names(filepath.Join(m.Root, "snapshots", in.Home(),
+					"tmp")); len(left) > 0 {
 					t.Errorf("left in the tmp of %q: %q", in.Home(), left)
 				}
 			}
@@ -275,13 +281,17 @@ func TestPrune(t *testing.T) {
 		o    PruneOptions
 		want string
 	}{
-		{"what is of no use", PruneOptions{}, "again base l-lazy l-named l-new mount-new mount-old new old old2"},
-		{"what is old", PruneOptions{Unused: 6*24*time.Hour + time.Hour}, "again base l-lazy l-named l-new mount-new new"},
+		{"what is of no use", PruneOptions{},
+			"again base l-lazy l-named l-new mount-new mount-old new old old2"},
+		{"what is old", PruneOptions{Unused: 6*24*time.Hour + time.Hour},
+			"again base l-lazy l-named l-new mount-new new"},
 		{"all", PruneOptions{All: true}, "l-named l-new"},
-		{"a size", PruneOptions{Keep: 7*size + size/2}, "again base l-lazy l-named l-new mount-new new"},
+		{"a size", PruneOptions{Keep: 7*size + size/2},
+			"again base l-lazy l-named l-new mount-new new"},
 		{"a smaller size", PruneOptions{Keep: 5*size + size/2}, "base l-named l-new mount-new new"},
 		// A build keeps its image without a name, and the data that it has used.
-		{"a build's", PruneOptions{Since: time.Now().Add(-5 * 24 * time.Hour), Keep: 1}, "again base l-lazy l-named l-new l-unnamed mount-new new"},
+		{"a build's", PruneOptions{Since: time.Now().Add(-5 * 24 * time.Hour), Keep: 1},
+			"again base l-lazy l-named l-new l-unnamed mount-new new"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -418,16 +428,20 @@ func TestUsageDamaged(t *testing.T) {
 	defer m.Close()
 	m.fill()
 	want := m.readUsage().total()
-	for _, content := range []string{"", "snapshot base", "snapshot base x\n\x00\x00\nblob -1 -1\n", "snapshot base 1"} {
+	for _, content := range []string{"", "snapshot base",
+		"snapshot base x\n\x00\x00\nblob -1 -1\n", "snapshot base 1"} {
 		m.check(os.WriteFile(m.usageFile(), []byte(content), 0o600))
 		if got := m.readUsage().total(); got != want {
 			t.Errorf("with %q the state has %d bytes, want %d", content, got, want)
 		}
 	}
-	if out, err := exec.Command("du", "-s", "--block-size=1", filepath.Join(m.Root, "snapshots", "full", "base")).Output(); err == nil {
+	if out, err := exec.Command("du", "-s", "--block-size=1",
+		filepath.Join(m.Root, "snapshots", "full", "base")).Output(); err == nil {
 		var n int64
-		if _, err := fmt.Sscan(string(out), &n); err != nil || n != treeSize(filepath.Join(m.Root, "snapshots", "full", "base")) {
-			t.Errorf("treeSize = %d, du has %s", treeSize(filepath.Join(m.Root, "snapshots", "full", "base")), out)
+		if _, err := fmt.Sscan(string(out), &n); err != nil ||
+			n != treeSize(filepath.Join(m.Root, "snapshots", "full", "base")) {
+			t.Errorf("treeSize = %d, du has %s",
+				treeSize(filepath.Join(m.Root, "snapshots", "full", "base")), out)
 		}
 	}
 }

@@ -51,7 +51,9 @@ func Full(root string, err error) error {
 	return &fullError{err, root}
 }
 
-func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+func noSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
 
 // below reports whether an error is about a file below root. It returns true for an error without a
 // path of the host, since a step uses paths of the image.
@@ -65,7 +67,8 @@ func below(root string, err error) bool {
 	case errors.As(err, &link):
 		name = link.New
 	}
-	if name == "" || !strings.HasPrefix(name, "/") || strings.HasPrefix(name, root+"/") || strings.HasPrefix(name, "/proc/") {
+	if name == "" || !strings.HasPrefix(name, "/") || strings.HasPrefix(name, root+"/") ||
+		strings.HasPrefix(name, "/proc/") {
 		return true
 	}
 	_, statErr := os.Lstat(name)

@@ -73,7 +73,8 @@ func (s *State) dropKept() error {
 			return err
 		}
 		for _, e := range entries {
-			if fi, err := e.Info(); strings.HasPrefix(e.Name(), newKept) && (err != nil || time.Since(fi.ModTime()) < writingFor) {
+			if fi, err := e.Info(); strings.HasPrefix(e.Name(), newKept) &&
+				(err != nil || time.Since(fi.ModTime()) < writingFor) {
 				continue
 			}
 			path := s.Store.Path(digest.NewDigestFromEncoded(digest.SHA256, e.Name()))

@@ -42,10 +42,12 @@ type leases struct {
 	id   string // the name of the file in running/
 	file *os.File
 
-	mu      sync.Mutex
-	held    map[string]bool // lines in the file
-	all     bool            // leases cannot be written: the gate is held in shared mode until the end, so that no process collects
-	passive bool            // this process collects, and its reads lease nothing
+	mu   sync.Mutex
+	held map[string]bool // lines in the file
+	// leases cannot be written: the gate is held in shared mode until the end, so that no process
+	// collects
+	all     bool
+	passive bool // this process collects, and its reads lease nothing
 }
 
 func runningDir(root string) string { return filepath.Join(root, "running") }
@@ -236,7 +238,8 @@ var errGateHeld = errors.New("another process holds the lock of the state direct
 // collecting takes the gate exclusively, and waits at most the given time for it, or until ctx is
 // canceled if it is 0. It returns errGateHeld if the time is over. The caller calls release when
 // everything that is removed has been renamed.
-func (l *leases) collecting(ctx context.Context, wait time.Duration) (release func() error, err error) {
+func (l *leases) collecting(ctx context.Context,
+	wait time.Duration) (release func() error, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	began := time.Now()

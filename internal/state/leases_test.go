@@ -60,8 +60,11 @@ func TestLeases(t *testing.T) {
 			_, err := m.Snapshots.View(m.t.Context(), "again")
 			m.check(err)
 		}, "again base l-named l-new"},
-		{"a new snapshot without a record", func(m *maker) { m.snapshot("made", "new") }, "base l-named l-new made new"},
-		{"a new record", func(m *maker) { m.check(m.Cache.Put("made", cache.Record{Snapshot: "superseded"})) }, "base l-named l-new superseded"},
+		{"a new snapshot without a record", func(m *maker) { m.snapshot("made", "new") },
+			"base l-named l-new made new"},
+		{"a new record", func(m *maker) {
+			m.check(m.Cache.Put("made", cache.Record{Snapshot: "superseded"}))
+		}, "base l-named l-new superseded"},
 		{"a blob that exists", func(m *maker) {
 			_, err := m.Store.Exists(m.t.Context(), blob(m, "l-garbage"))
 			m.check(err)
@@ -82,7 +85,8 @@ func TestLeases(t *testing.T) {
 		{"a cache mount", func(m *maker) { m.LeaseMount("mount-old") }, "l-named l-new mount-old"},
 		{"a cache mount that is missing", func(m *maker) { m.LeaseMount("mount-none") }, left},
 	}
-	for _, o := range []PruneOptions{{All: true}, {Keep: 1}, {Keep: 1, Since: time.Now().Add(time.Hour)}} {
+	for _, o := range []PruneOptions{{All: true}, {Keep: 1},
+		{Keep: 1, Since: time.Now().Add(time.Hour)}} {
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
 				m := newMaker(t)
@@ -167,7 +171,8 @@ func TestLeasesOrder(t *testing.T) {
 	select {
 	case err := <-found:
 		t.Fatalf("looked up during a collection: %v", err)
-	case <-time.After(50 * time.Millisecond): // it waits; a fault may be missed, but there are no false alarms
+	case <-time.After(50 * time.Millisecond):
+		// it waits; a fault may be missed, but there are no false alarms
 	}
 	m.check(release())
 	if err := <-found; err == nil {
@@ -243,7 +248,8 @@ func TestLeasesDamaged(t *testing.T) {
 	dir := runningDir(m.Root)
 	m.check(os.MkdirAll(filepath.Join(dir, "directory", "sub"), 0o700))
 	m.check(os.Symlink("nowhere", filepath.Join(dir, "link")))
-	m.check(os.WriteFile(filepath.Join(dir, "garbage"), []byte("\x00\nblob\nimage x\nsnapshot new"), 0o600))
+	m.check(os.WriteFile(filepath.Join(dir, "garbage"),
+		[]byte("\x00\nblob\nimage x\nsnapshot new"), 0o600))
 	held, err := lock.TryExisting(filepath.Join(dir, "garbage"))
 	m.check(err)
 	defer held.Close()

@@ -83,7 +83,8 @@ func setAside(path string, isDir bool) (string, error) {
 	if err == nil {
 		err = unix.Rename(path, to)
 	}
-	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTDIR) ||
+		errors.Is(err, fs.ErrNotExist) {
 		return "", os.RemoveAll(to)
 	}
 	return to, err

@@ -110,7 +110,8 @@ func (s *State) Collect(ctx context.Context, p Policy, since time.Time) error {
 	}
 	// Removing a little more than needed makes room for the next builds, so that not every build
 	// collects.
-	_, u, err = s.collect(ctx, PruneOptions{Keep: max(limit-limit/10, 1), Since: since.Add(-time.Second)}, gateWait)
+	_, u, err = s.collect(ctx, PruneOptions{Keep: max(limit-limit/10, 1),
+		Since: since.Add(-time.Second)}, gateWait)
 	if errors.Is(err, errGateHeld) {
 		return nil
 	}

@@ -90,7 +90,9 @@ func (s *State) open(o Options) (err error) {
 		return err
 	}
 	s.Cache.Lease = s.leaseRecord
-	s.Snapshots, err = snapshot.Open(filepath.Join(s.Root, "snapshots"), snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger, Lease: s.leaseSnapshot})
+	s.Snapshots, err = snapshot.Open(filepath.Join(s.Root, "snapshots"),
+		snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger,
+			Lease: s.leaseSnapshot})
 	return err
 }
 

@@ -78,7 +78,8 @@ func age(t *testing.T, dir string) {
 		t.Fatalf("%q: %v", data, err)
 	}
 	since -= int64((syncDelay + time.Second).Seconds())
-	if err := os.WriteFile(path, fmt.Appendf(nil, "%s %d %d %d %d\n", boot, begun, done, noted, since), 0o644); err != nil {
+	if err := os.WriteFile(path, fmt.Appendf(nil, "%s %d %d %d %d\n", boot, begun, done, noted,
+		since), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -88,10 +89,12 @@ func age(t *testing.T, dir string) {
 func TestSetAsideHeld(t *testing.T) {
 	dir := t.TempDir()
 	file, sub := filepath.Join(dir, "file"), filepath.Join(dir, "sub")
-	if err := errors.Join(os.WriteFile(file, []byte("held"), 0o600), os.Mkdir(sub, 0o700)); err != nil {
+	if err := errors.Join(os.WriteFile(file, []byte("held"), 0o600),
+		os.Mkdir(sub, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	for path, wasDir := range map[string]bool{file: true, sub: false, filepath.Join(dir, "gone"): true} {
+	for path, wasDir := range map[string]bool{file: true, sub: false,
+		filepath.Join(dir, "gone"): true} {
 		if to, err := setAside(path, wasDir); to != "" || err != nil {
 			t.Errorf("setAside(%s) = %q, %v", path, to, err)
 		}

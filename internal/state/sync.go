@@ -18,7 +18,8 @@ func (s *State) Sync(context.Context) error {
 		return err
 	}
 	synced := map[uint64]bool{}
-	for _, dir := range []string{s.Root, filepath.Join(s.Root, "oci"), filepath.Join(s.Root, "snapshots"), filepath.Join(s.Root, "cache")} {
+	for _, dir := range []string{s.Root, filepath.Join(s.Root, "oci"),
+		filepath.Join(s.Root, "snapshots"), filepath.Join(s.Root, "cache")} {
 		if err := syncfs(dir, synced); err != nil {
 			return err
 		}

@@ -112,7 +112,8 @@ const mountsEvery = time.Hour
 func (u *usage) mount(name string) int64 {
 	dir := filepath.Join(u.s.Root, "cache", "mounts", name)
 	measured, ok := u.known["measured "+name]
-	if at := time.Unix(measured, 0); ok && (time.Since(at) < mountsEvery || mountUsed(dir).Before(at)) {
+	if at := time.Unix(measured, 0); ok &&
+		(time.Since(at) < mountsEvery || mountUsed(dir).Before(at)) {
 		return u.known["mount "+name]
 	}
 	u.note("measured "+name, time.Now().Unix())

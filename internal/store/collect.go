@@ -50,7 +50,8 @@ func (d *document) children() []ocispec.Descriptor {
 // isDocument reports whether a blob of this type refers to other blobs.
 func isDocument(mediaType string) bool {
 	switch mediaType {
-	case "", ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, dockerManifest, dockerManifestList,
+	case "", ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex,
+		dockerManifest, dockerManifestList,
 		"application/vnd.oci.artifact.manifest.v1+json":
 		return true
 	}
@@ -59,7 +60,8 @@ func isDocument(mediaType string) bool {
 
 // walk visits a descriptor and all descriptors that it refers to, each digest once. doc is nil for
 // a leaf, and for a document that is not in the store or cannot be read.
-func (s *Store) walk(ctx context.Context, d ocispec.Descriptor, seen map[digest.Digest]bool, visit func(ocispec.Descriptor, *document)) {
+func (s *Store) walk(ctx context.Context, d ocispec.Descriptor, seen map[digest.Digest]bool,
+	visit func(ocispec.Descriptor, *document)) {
 	if seen[d.Digest] || ctx.Err() != nil {
 		return
 	}
@@ -112,7 +114,8 @@ func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) 
 func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
 	s.lease(root.Digest, true)
 	var all []ocispec.Descriptor
-	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *document) { all = append(all, d) })
+	s.walk(ctx, root, map[digest.Digest]bool{},
+		func(d ocispec.Descriptor, _ *document) { all = append(all, d) })
 	for _, d := range all {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -135,13 +138,15 @@ func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
 // LeadsTo reports whether an image refers to a blob, also if the store does not have the blob.
 func (s *Store) LeadsTo(ctx context.Context, root ocispec.Descriptor, blob digest.Digest) bool {
 	found := false
-	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *document) { found = found || d.Digest == blob })
+	s.walk(ctx, root, map[digest.Digest]bool{},
+		func(d ocispec.Descriptor, _ *document) { found = found || d.Digest == blob })
 	return found
 }
 
 // Graph returns all blobs that an image refers to, including missing ones, and which of them are
 // configurations.
-func (s *Store) Graph(ctx context.Context, root ocispec.Descriptor) (blobs, configs []ocispec.Descriptor) {
+func (s *Store) Graph(ctx context.Context,
+	root ocispec.Descriptor) (blobs, configs []ocispec.Descriptor) {
 	s.lease(root.Digest, true)
 	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *document) {
 		blobs = append(blobs, d)
@@ -155,15 +160,16 @@ func (s *Store) Graph(ctx context.Context, root ocispec.Descriptor) (blobs, conf
 // Blobs returns the blobs with their sizes.
 func (s *Store) Blobs() (map[digest.Digest]int64, error) {
 	all := map[digest.Digest]int64{}
-	err := filepath.WalkDir(filepath.Join(s.dir, "blobs"), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return skipMissing(err)
-		}
-		if fi, err := e.Info(); err == nil {
-			all[digest.Digest(filepath.Base(filepath.Dir(path))+":"+e.Name())] = fi.Size()
-		}
-		return nil
-	})
+	err := filepath.WalkDir(filepath.Join(s.dir, "blobs"),
+		func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() {
+				return skipMissing(err)
+			}
+			if fi, err := e.Info(); err == nil {
+				all[digest.Digest(filepath.Base(filepath.Dir(path))+":"+e.Name())] = fi.Size()
+			}
+			return nil
+		})
 	if err != nil {
 		return nil, fmt.Errorf("list blobs: %w", err)
 	}
@@ -219,7 +225,8 @@ func (s *Store) Collect(ctx context.Context, o CollectOptions) (Collected, error
 
 // CollectLater is like Collect, but only renames the files. The caller removes them, also after an
 // error.
-func (s *Store) CollectLater(ctx context.Context, o CollectOptions) (c Collected, trash Trash, err error) {
+func (s *Store) CollectLater(ctx context.Context,
+	o CollectOptions) (c Collected, trash Trash, err error) {
 	// Names cannot change meanwhile. A blob that becomes reachable meanwhile was either written
 	// just now (Grace) or was reachable before.
 	held, err := s.lock(ctx)
@@ -269,20 +276,22 @@ func (s *Store) CollectLater(ctx context.Context, o CollectOptions) (c Collected
 	if err != nil {
 		return c, trash, fmt.Errorf("collect temporary files: %w", err)
 	}
-	err = filepath.WalkDir(filepath.Join(s.dir, "blobs"), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return skipMissing(err)
-		}
-		d := digest.Digest(filepath.Base(filepath.Dir(path)) + ":" + e.Name())
-		if live[d] || d.Validate() != nil { // the store does not remove files that are not blobs
-			return ctx.Err()
-		}
-		fi, err := e.Info()
-		if err != nil {
-			return skipMissing(err)
-		}
-		return remove(path, fi, &c.Blobs)
-	})
+	err = filepath.WalkDir(filepath.Join(s.dir, "blobs"),
+		func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() {
+				return skipMissing(err)
+			}
+			d := digest.Digest(filepath.Base(filepath.Dir(path)) + ":" + e.Name())
+			// the store does not remove files that are not blobs
+			if live[d] || d.Validate() != nil {
+				return ctx.Err()
+			}
+			fi, err := e.Info()
+			if err != nil {
+				return skipMissing(err)
+			}
+			return remove(path, fi, &c.Blobs)
+		})
 	if err != nil {
 		return c, trash, fmt.Errorf("collect blobs: %w", err)
 	}

@@ -30,13 +30,15 @@ type AmbiguousError struct {
 
 // Error lists the images that the ID may mean.
 func (e *AmbiguousError) Error() string {
-	return fmt.Sprintf("%s is ambiguous, give more digits: %s", e.ID, strings.Join(e.Candidates, ", "))
+	return fmt.Sprintf("%s is ambiguous, give more digits: %s", e.ID,
+		strings.Join(e.Candidates, ", "))
 }
 
 // ResolveID returns an image by a digest or the beginning of one (see IsShortID): of an index, of a
 // manifest, or of a configuration. It searches the images of the store and those of others. It
 // returns ErrNotFound when there is none, and an *AmbiguousError when several images match.
-func (s *Store) ResolveID(ctx context.Context, id string, others []ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (s *Store) ResolveID(ctx context.Context, id string,
+	others []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	list, err := s.list()
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -56,13 +58,16 @@ type candidate struct {
 
 // identify returns the one image that matches: one of the entries, or an image that an entry refers
 // to.
-func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id string, fits func(digest.Digest) bool) (ocispec.Descriptor, error) {
+func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id string,
+	fits func(digest.Digest) bool) (ocispec.Descriptor, error) {
 	var found []*candidate
 	layerOf := ""
 	for _, e := range list {
 		name := entryName(e)
 		add := func(image ocispec.Descriptor, by digest.Digest) {
-			i := slices.IndexFunc(found, func(c *candidate) bool { return c.image.Digest == image.Digest })
+			i := slices.IndexFunc(found, func(c *candidate) bool {
+				return c.image.Digest == image.Digest
+			})
 			if i < 0 {
 				i = len(found)
 				found = append(found, &candidate{image: image, by: by})
@@ -81,7 +86,8 @@ func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id stri
 				add(d, d.Digest)
 			case doc.Config != nil && fits(doc.Config.Digest):
 				add(d, doc.Config.Digest)
-			case slices.ContainsFunc(doc.Layers, func(l ocispec.Descriptor) bool { return fits(l.Digest) }):
+			case slices.ContainsFunc(doc.Layers,
+				func(l ocispec.Descriptor) bool { return fits(l.Digest) }):
 				if name != "" || layerOf == "" {
 					layerOf = cmp.Or(name, d.Digest.String())
 				}
@@ -97,7 +103,8 @@ func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id stri
 	case len(found) > 1:
 		return ocispec.Descriptor{}, ambiguous(id, found)
 	case layerOf != "":
-		return ocispec.Descriptor{}, fmt.Errorf("%s is a layer of %s, and an image is expected", id, layerOf)
+		return ocispec.Descriptor{}, fmt.Errorf("%s is a layer of %s, and an image is expected", id,
+			layerOf)
 	}
 	return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", id, ErrNotFound)
 }

@@ -14,8 +14,11 @@ import (
 func TestIsShortID(t *testing.T) {
 	hex := digest.FromString("x").Encoded()
 	for s, want := range map[string]bool{
-		"abcd": true, "0123": true, hex[:12]: true, hex: true, "sha256:" + hex: true, "sha256:" + hex[:7]: true,
-		"": false, "abc": false, "sha256:": false, "sha256:abc": false, "ABCD": false, "abcg": false, hex + "0": false, "app": false, "sha512:abcd": false,
+		"abcd": true, "0123": true, hex[:12]: true, hex: true, "sha256:" + hex: true,
+		"sha256:" + hex[:7]: true,
+		"":                  false, "abc": false, "sha256:": false,
+		"sha256:abc": false, "ABCD": false,
+		"abcg": false, hex + "0": false, "app": false, "sha512:abcd": false,
 	} {
 		if got := IsShortID(s); got != want {
 			t.Errorf("IsShortID(%q) = %v, want %v", s, got, want)
@@ -43,7 +46,8 @@ func TestResolveID(t *testing.T) {
 	ctx := t.Context()
 	a, b, base := putImage(t, s, "a"), putImage(t, s, "b"), putImage(t, s, "base")
 	index := putJSON(t, s, ocispec.MediaTypeImageIndex, ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{b},
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{b},
 	})
 	for name, d := range map[string]ocispec.Descriptor{"app": a, "other": a, "two": index, "": a} {
 		if err := s.Tag(ctx, name, d); err != nil {
@@ -64,14 +68,17 @@ func TestResolveID(t *testing.T) {
 	} {
 		hex := tt.id.Encoded()
 		for _, id := range []string{tt.id.String(), hex, hex[:12], "sha256:" + hex[:12], hex[:20]} {
-			if got, err := s.ResolveID(ctx, id, []ocispec.Descriptor{base}); err != nil || got.Digest != tt.want {
-				t.Errorf("%s: ResolveID(%s) = %s, %v, want %s", tt.what, id, got.Digest, err, tt.want)
+			if got, err := s.ResolveID(ctx, id, []ocispec.Descriptor{base}); err != nil ||
+				got.Digest != tt.want {
+				t.Errorf("%s: ResolveID(%s) = %s, %v, want %s", tt.what, id,
+					got.Digest, err, tt.want)
 			}
 		}
 	}
 	layer := manifestOf(t, s, a).Layers[0].Digest
 	for _, id := range []string{layer.String(), layer.Encoded()[:12]} {
-		if _, err := s.ResolveID(ctx, id, nil); err == nil || !strings.Contains(err.Error(), "is a layer of docker.io/library/") {
+		if _, err := s.ResolveID(ctx, id, nil); err == nil ||
+			!strings.Contains(err.Error(), "is a layer of docker.io/library/") {
 			t.Errorf("ResolveID of a layer: %v, want an error that says so", err)
 		}
 	}
@@ -88,7 +95,9 @@ func TestResolveIDAmbiguous(t *testing.T) {
 	for i := range 600 {
 		name := fmt.Sprintf("image%d", i)
 		config := putJSON(t, s, ocispec.MediaTypeImageConfig, map[string]int{"n": i})
-		d := putJSON(t, s, ocispec.MediaTypeImageManifest, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config})
+		d := putJSON(t, s, ocispec.MediaTypeImageManifest,
+			ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+				MediaType: ocispec.MediaTypeImageManifest, Config: config})
 		short := d.Digest.Encoded()[:minShortID]
 		names[short] = append(names[short], name)
 		if err := s.Tag(ctx, name, d); err != nil {
@@ -107,7 +116,8 @@ func TestResolveIDAmbiguous(t *testing.T) {
 				t.Errorf("ResolveID(%s): %v, want it to name %s", short, err, name)
 			}
 		}
-		if got, err := s.ResolveID(ctx, d.Digest.Encoded()[:12], nil); err != nil || got.Digest != d.Digest {
+		if got, err := s.ResolveID(ctx, d.Digest.Encoded()[:12], nil); err != nil ||
+			got.Digest != d.Digest {
 			t.Errorf("ResolveID with more digits = %v, %v", got.Digest, err)
 		}
 		return

@@ -60,11 +60,14 @@ func (s *Store) Tag(ctx context.Context, name string, d ocispec.Descriptor) erro
 	}
 	s.lease(d.Digest, true)
 	if ok, err := s.Exists(ctx, d); err != nil || !ok {
-		return errors.Join(fmt.Errorf("name image %s %q: blob: %w", d.Digest, name, ErrNotFound), err)
+		return errors.Join(fmt.Errorf("name image %s %q: blob: %w", d.Digest, name, ErrNotFound),
+			err)
 	}
 	entry := ocispec.Descriptor{
-		MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform, ArtifactType: d.ArtifactType,
-		Annotations: map[string]string{annotationTagged: time.Now().UTC().Format(time.RFC3339Nano)},
+		MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform,
+		ArtifactType: d.ArtifactType,
+		Annotations: map[string]string{
+			annotationTagged: time.Now().UTC().Format(time.RFC3339Nano)},
 	}
 	if full != "" {
 		entry.Annotations[ocispec.AnnotationRefName] = full
@@ -141,7 +144,8 @@ func (s *Store) Resolve(ctx context.Context, name string) (ocispec.Descriptor, e
 }
 
 // resolveDigest looks for a digest among the entries, then below them.
-func (s *Store) resolveDigest(ctx context.Context, list []ocispec.Descriptor, want digest.Digest) (ocispec.Descriptor, error) {
+func (s *Store) resolveDigest(ctx context.Context, list []ocispec.Descriptor,
+	want digest.Digest) (ocispec.Descriptor, error) {
 	for _, e := range list {
 		if e.Digest == want {
 			return plain(e), nil
@@ -221,10 +225,12 @@ func parseIndex(data []byte) (index, error) {
 	}
 	for i, d := range ix.manifests {
 		if err := d.Digest.Validate(); err != nil {
-			return index{}, indexError{fmt.Errorf("read index.json: manifest %d: digest %q: %w", i, d.Digest, err)}
+			return index{}, indexError{fmt.Errorf("read index.json: manifest %d: digest %q: %w", i,
+				d.Digest, err)}
 		}
 		if d.Size < 0 {
-			return index{}, indexError{fmt.Errorf("read index.json: manifest %s: size %d", d.Digest, d.Size)}
+			return index{}, indexError{fmt.Errorf("read index.json: manifest %s: size %d", d.Digest,
+				d.Size)}
 		}
 	}
 	return ix, nil
@@ -264,7 +270,8 @@ func (s *Store) list() ([]ocispec.Descriptor, error) {
 	if err == nil {
 		s.cache.mu.Lock()
 		c := s.cache.file
-		list, known := s.cache.list, c != nil && os.SameFile(c, fi) && c.ModTime().Equal(fi.ModTime()) && c.Size() == fi.Size()
+		list, known := s.cache.list, c != nil && os.SameFile(c, fi) &&
+			c.ModTime().Equal(fi.ModTime()) && c.Size() == fi.Size()
 		s.cache.mu.Unlock()
 		if known {
 			return list, nil
@@ -284,7 +291,8 @@ func (s *Store) list() ([]ocispec.Descriptor, error) {
 }
 
 // update changes index.json under the lock.
-func (s *Store) update(ctx context.Context, change func([]ocispec.Descriptor) []ocispec.Descriptor) error {
+func (s *Store) update(ctx context.Context,
+	change func([]ocispec.Descriptor) []ocispec.Descriptor) error {
 	held, err := s.lock(ctx)
 	if err != nil {
 		return fmt.Errorf("lock index.json: %w", err)

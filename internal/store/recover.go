@@ -248,13 +248,17 @@ func (s *Store) nameUnknown(ix *index) (int, error) {
 		}
 	}
 	n := 0
-	for _, d := range slices.SortedFunc(maps.Values(found), func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) }) {
+	for _, d := range slices.SortedFunc(maps.Values(found),
+		func(a, b ocispec.Descriptor) int {
+			return strings.Compare(string(a.Digest), string(b.Digest))
+		}) {
 		if below[d.Digest] {
 			continue
 		}
 		name := recoveredName + ":" + d.Digest.Encoded()[:12]
 		d.Annotations = map[string]string{
-			ocispec.AnnotationRefName: name, annotationName: name, annotationTagged: time.Now().UTC().Format(time.RFC3339Nano),
+			ocispec.AnnotationRefName: name, annotationName: name,
+			annotationTagged: time.Now().UTC().Format(time.RFC3339Nano),
 		}
 		ix.manifests = append(ix.manifests, d)
 		n++

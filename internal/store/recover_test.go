@@ -14,13 +14,19 @@ import (
 
 // damages are kinds of damage to a file of the layout.
 var damages = map[string]func(path string) error{
-	"garbage":   func(p string) error { return os.WriteFile(p, []byte("{garbage"), 0o644) },
-	"digest":    func(p string) error { return os.WriteFile(p, []byte(`{"manifests":[{"digest":"x"}]}`), 0o644) },
-	"empty":     func(p string) error { return os.Truncate(p, 0) },
-	"missing":   os.Remove,
-	"directory": func(p string) error { return errors.Join(os.Remove(p), os.MkdirAll(filepath.Join(p, "x"), 0o755)) },
-	"link":      func(p string) error { return errors.Join(os.Remove(p), os.Symlink(filepath.Base(p), p)) },
-	"bit":       flip,
+	"garbage": func(p string) error { return os.WriteFile(p, []byte("{garbage"), 0o644) },
+	"digest": func(p string) error {
+		return os.WriteFile(p, []byte(`{"manifests":[{"digest":"x"}]}`), 0o644)
+	},
+	"empty":   func(p string) error { return os.Truncate(p, 0) },
+	"missing": os.Remove,
+	"directory": func(p string) error {
+		return errors.Join(os.Remove(p), os.MkdirAll(filepath.Join(p, "x"), 0o755))
+	},
+	"link": func(p string) error {
+		return errors.Join(os.Remove(p), os.Symlink(filepath.Base(p), p))
+	},
+	"bit": flip,
 }
 
 // flip changes a bit of a name without a write that the file system would record.
@@ -69,7 +75,8 @@ func TestIndexDamaged(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				for path, is := range map[string]bool{s.index(): test.index, s.indexCopy(): test.copy, s.oldIndex(): test.old} {
+				for path, is := range map[string]bool{s.index(): test.index,
+					s.indexCopy(): test.copy, s.oldIndex(): test.old} {
 					if !is {
 						continue
 					}
@@ -93,7 +100,8 @@ func TestIndexDamaged(t *testing.T) {
 				if err := s.Untag(t.Context(), "four"); err != nil {
 					t.Error(err)
 				}
-				if c, err := s.Collect(t.Context(), CollectOptions{}); err != nil || c.Blobs != 3 { // those that no manifest refers to
+				// those that no manifest refers to
+				if c, err := s.Collect(t.Context(), CollectOptions{}); err != nil || c.Blobs != 3 {
 					t.Errorf("Collect = %+v, %v", c, err)
 				}
 				again, err := Open(s.dir)
@@ -115,12 +123,15 @@ func checkNames(t *testing.T, s *Store, images map[string]ocispec.Descriptor, wa
 	}
 	var got []string
 	for _, image := range []string{"one", "two", "three"} {
-		i := slices.IndexFunc(list, func(e Entry) bool { return e.Descriptor.Digest == images[image].Digest })
+		i := slices.IndexFunc(list, func(e Entry) bool {
+			return e.Descriptor.Digest == images[image].Digest
+		})
 		if i < 0 {
 			t.Errorf("no name leads to the image %s", image)
 			continue
 		}
-		name := strings.TrimSuffix(strings.TrimPrefix(list[i].Name, "docker.io/library/"), ":latest")
+		name := strings.TrimSuffix(strings.TrimPrefix(list[i].Name, "docker.io/library/"),
+			":latest")
 		if strings.HasPrefix(name, recoveredName) {
 			name = "recovered"
 		}
@@ -150,13 +161,16 @@ func TestIndexOfOthers(t *testing.T) {
 	}
 	for name, write := range map[string]func(text string) error{
 		"twn": func(text string) error { // as skopeo does
-			return errors.Join(os.WriteFile(s.index()+".new", []byte(text), 0o644), os.Rename(s.index()+".new", s.index()))
+			return errors.Join(os.WriteFile(s.index()+".new", []byte(text), 0o644),
+				os.Rename(s.index()+".new", s.index()))
 		},
 		"tww": func(text string) error { // in place
-			return errors.Join(os.WriteFile(s.index(), []byte(text), 0o644), os.Chtimes(s.index(), time.Time{}, fi.ModTime().Add(time.Millisecond)))
+			return errors.Join(os.WriteFile(s.index(), []byte(text), 0o644),
+				os.Chtimes(s.index(), time.Time{}, fi.ModTime().Add(time.Millisecond)))
 		},
 	} {
-		if err := write(strings.ReplaceAll(string(data), "library/two:", "library/"+name+":")); err != nil {
+		if err := write(strings.ReplaceAll(string(data), "library/two:",
+			"library/"+name+":")); err != nil {
 			t.Fatal(err)
 		}
 		s, err := Open(s.dir)

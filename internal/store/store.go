@@ -130,7 +130,8 @@ func Open(dir string) (*Store, error) {
 	defer held.Close()
 	for _, f := range []struct{ name, data string }{
 		{ocispec.ImageLayoutFile, `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`},
-		{ocispec.ImageIndexFile, `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[]}`},
+		{ocispec.ImageIndexFile, `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex +
+			`","manifests":[]}`},
 	} {
 		if _, err := os.Lstat(filepath.Join(dir, f.name)); err == nil {
 			continue
@@ -197,13 +198,15 @@ func (s *Store) exists(d ocispec.Descriptor) (bool, error) {
 
 // Ingest stores what write writes and returns its descriptor. It stores nothing if write returns an
 // error. It succeeds if the store already has the content.
-func (s *Store) Ingest(ctx context.Context, mediaType string, write func(io.Writer) error) (ocispec.Descriptor, error) {
+func (s *Store) Ingest(ctx context.Context, mediaType string,
+	write func(io.Writer) error) (ocispec.Descriptor, error) {
 	return s.ingest(ctx, mediaType, write, nil)
 }
 
 // IngestAs is like Ingest for known content. If write writes other content, IngestAs stores nothing
 // and returns ErrDamaged.
-func (s *Store) IngestAs(ctx context.Context, want ocispec.Descriptor, write func(io.Writer) error) error {
+func (s *Store) IngestAs(ctx context.Context, want ocispec.Descriptor,
+	write func(io.Writer) error) error {
 	if err := want.Digest.Validate(); err != nil {
 		return fmt.Errorf("store blob %q: %w", want.Digest, err)
 	}
@@ -220,7 +223,8 @@ func (s *Store) Push(ctx context.Context, want ocispec.Descriptor, r io.Reader) 
 	})
 }
 
-func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writer) error, want *ocispec.Descriptor) (_ ocispec.Descriptor, err error) {
+func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writer) error,
+	want *ocispec.Descriptor) (_ ocispec.Descriptor, err error) {
 	f, err := s.createTemp()
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("store a blob: %w", err)
@@ -301,13 +305,15 @@ func (s *Store) Temp() (*os.File, error) {
 func (s *Store) adopt(f *os.File, d ocispec.Descriptor) error {
 	s.lease(d.Digest, false)
 	path := s.Path(d.Digest)
-	if err := f.Chmod(0o644); err != nil { // CreateTemp makes it 0600; skopeo run by another user should be able to read the layout
+	// CreateTemp makes it 0600; skopeo run by another user should be able to read the layout
+	if err := f.Chmod(0o644); err != nil {
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
 	}
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
 	}
-	if err := atomicfile.Place(f.Name(), path); err != nil { // the first blob of an algorithm has no directory yet
+	// the first blob of an algorithm has no directory yet
+	if err := atomicfile.Place(f.Name(), path); err != nil {
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
 	}
 	return nil
@@ -316,7 +322,8 @@ func (s *Store) adopt(f *os.File, d ocispec.Descriptor) error {
 // unreadable reports whether an error means that a file exists and is permanently unreadable, for
 // every user.
 func unreadable(err error) bool {
-	for _, is := range []error{syscall.EIO, syscall.EACCES, syscall.EPERM, syscall.EISDIR, syscall.ENOTDIR, syscall.ELOOP, syscall.ENXIO, syscall.EUCLEAN, syscall.EBADMSG} {
+	for _, is := range []error{syscall.EIO, syscall.EACCES, syscall.EPERM, syscall.EISDIR,
+		syscall.ENOTDIR, syscall.ELOOP, syscall.ENXIO, syscall.EUCLEAN, syscall.EBADMSG} {
 		if errors.Is(err, is) {
 			return true
 		}
@@ -434,7 +441,8 @@ func (s *Store) Read(ctx context.Context, d ocispec.Descriptor) ([]byte, error) 
 
 func (s *Store) read(d ocispec.Descriptor) ([]byte, error) {
 	if d.Size > maxDocument {
-		return nil, fmt.Errorf("read blob %s: %d bytes are too many for a document", d.Digest, d.Size)
+		return nil, fmt.Errorf("read blob %s: %d bytes are too many for a document", d.Digest,
+			d.Size)
 	}
 	r, err := s.fetch(d)
 	if err != nil {
@@ -452,8 +460,10 @@ func (s *Store) read(d ocispec.Descriptor) ([]byte, error) {
 }
 
 // Write stores a document.
-func (s *Store) Write(ctx context.Context, mediaType string, data []byte) (ocispec.Descriptor, error) {
-	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+func (s *Store) Write(ctx context.Context, mediaType string,
+	data []byte) (ocispec.Descriptor, error) {
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data),
+		Size: int64(len(data))}
 	s.lease(d.Digest, true)
 	if have, err := smallfile.Read(s.Path(d.Digest)); err == nil {
 		if bytes.Equal(have, data) {
@@ -577,7 +587,8 @@ func (r *blobReader) Read(p []byte) (int, error) {
 
 // check compares the digest at the end.
 func (r *blobReader) check() error {
-	got := digest.NewDigestFromEncoded(r.want.Digest.Algorithm(), hex.EncodeToString(r.hash.Sum(nil)))
+	got := digest.NewDigestFromEncoded(r.want.Digest.Algorithm(),
+		hex.EncodeToString(r.hash.Sum(nil)))
 	if err := matches(r.want, got, r.want.Size); err != nil {
 		return r.store.damaged(r.want, r.file, err)
 	}

@@ -68,8 +68,10 @@ func putImage(t testing.TB, s *Store, seed string) ocispec.Descriptor {
 		History: []ocispec.History{{Created: &created, CreatedBy: "test"}},
 	})
 	own := put(t, s, "application/octet-stream", []byte("only "+seed))
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		Config: config, Layers: []ocispec.Descriptor{layer}, Annotations: map[string]string{"own": own.Digest.String()}}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest,
+		Config:    config, Layers: []ocispec.Descriptor{layer},
+		Annotations: map[string]string{"own": own.Digest.String()}}
 	return putJSON(t, s, ocispec.MediaTypeImageManifest, m)
 }
 
@@ -94,7 +96,8 @@ func TestIngestAndFetch(t *testing.T) {
 		data := make([]byte, size)
 		rand.NewChaCha8([32]byte{}).Read(data)
 		d := put(t, s, "application/octet-stream", data)
-		if want := (ocispec.Descriptor{MediaType: "application/octet-stream", Digest: digest.FromBytes(data), Size: int64(size)}); !cmp.Equal(d, want) {
+		if want := (ocispec.Descriptor{MediaType: "application/octet-stream",
+			Digest: digest.FromBytes(data), Size: int64(size)}); !cmp.Equal(d, want) {
 			t.Errorf("Ingest of %d bytes = %v, want %v", size, d, want)
 		}
 		r, err := s.Fetch(t.Context(), d)
@@ -110,7 +113,8 @@ func TestIngestAndFetch(t *testing.T) {
 			t.Errorf("Exists = %v, %v", ok, err)
 		}
 	}
-	if _, err := s.Fetch(t.Context(), ocispec.Descriptor{Digest: digest.FromString("no"), Size: 2}); !errors.Is(err, ErrNotFound) || !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.Fetch(t.Context(), ocispec.Descriptor{Digest: digest.FromString("no"),
+		Size: 2}); !errors.Is(err, ErrNotFound) || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Fetch of a missing blob: %v, want ErrNotFound", err)
 	}
 	for _, bad := range []digest.Digest{"", "sha256:../../../etc/passwd", "sha256:abc", "x:y"} {
@@ -149,7 +153,8 @@ func TestIngestKeepsNothingOnError(t *testing.T) {
 
 func TestIngestAs(t *testing.T) {
 	good := []byte("the content")
-	want := ocispec.Descriptor{MediaType: "x", Digest: digest.FromBytes(good), Size: int64(len(good))}
+	want := ocispec.Descriptor{MediaType: "x", Digest: digest.FromBytes(good),
+		Size: int64(len(good))}
 	tests := []struct {
 		name  string
 		data  string
@@ -160,7 +165,8 @@ func TestIngestAs(t *testing.T) {
 		{name: "short", data: "the conten", wrong: true},
 		{name: "long", data: "the content and more", wrong: true},
 		{name: "other", data: "the c0ntent", wrong: true},
-		{name: "other, and the reader stumbles over it", data: "the c0ntent", fail: errors.New("not a tar"), wrong: true},
+		{name: "other, and the reader stumbles over it", data: "the c0ntent",
+			fail: errors.New("not a tar"), wrong: true},
 		{name: "right, and the reader fails", data: "the content", fail: errors.New("disk full")},
 	}
 	for _, tt := range tests {
@@ -258,7 +264,8 @@ func TestTags(t *testing.T) {
 	if err := s.Tag(ctx, "app", a); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []string{"app", "app:latest", "docker.io/library/app", a.Digest.String(), "app@" + a.Digest.String()} {
+	for _, n := range []string{"app", "app:latest", "docker.io/library/app", a.Digest.String(),
+		"app@" + a.Digest.String()} {
 		if got, err := s.Resolve(ctx, n); err != nil || got.Digest != a.Digest {
 			t.Errorf("Resolve(%q) = %v, %v", n, got.Digest, err)
 		}
@@ -292,7 +299,8 @@ func TestTags(t *testing.T) {
 			t.Errorf("entry %v", e)
 		}
 	}
-	want := []string{" " + a.Digest.String(), "docker.io/library/app:1 " + b.Digest.String(), "docker.io/library/app:latest " + b.Digest.String()}
+	want := []string{" " + a.Digest.String(), "docker.io/library/app:1 " + b.Digest.String(),
+		"docker.io/library/app:latest " + b.Digest.String()}
 	if !slices.Equal(got, want) {
 		t.Errorf("Names = %v, want %v", got, want)
 	}
@@ -312,7 +320,8 @@ func TestTags(t *testing.T) {
 	if err := s.Untag(ctx, a.Digest.String()); err != nil {
 		t.Error(err)
 	}
-	if err := s.Tag(ctx, "x", ocispec.Descriptor{Digest: digest.FromString("gone"), Size: 4}); !errors.Is(err, ErrNotFound) {
+	if err := s.Tag(ctx, "x", ocispec.Descriptor{Digest: digest.FromString("gone"),
+		Size: 4}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Tag of a missing blob: %v", err)
 	}
 	if err := s.Tag(ctx, "x@"+a.Digest.String(), a); err == nil {
@@ -341,7 +350,8 @@ func TestForeignIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{`"unknown":{"a":1}`, `"keep":"me"`, `application/x-thing`, `"docker.io/library/new:latest"`} {
+	for _, part := range []string{`"unknown":{"a":1}`, `"keep":"me"`, `application/x-thing`,
+		`"docker.io/library/new:latest"`} {
 		if !strings.Contains(string(data), part) {
 			t.Errorf("index.json has lost or lacks %s: %s", part, data)
 		}
@@ -351,20 +361,27 @@ func TestForeignIndex(t *testing.T) {
 func TestCollect(t *testing.T) {
 	s := openTest(t)
 	ctx := t.Context()
-	named, rooted, loose := putImage(t, s, "named"), putImage(t, s, "rooted"), putImage(t, s, "loose")
-	index := putJSON(t, s, ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
-		Manifests: []ocispec.Descriptor{named, {MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("elsewhere"), Size: 9}}})
+	named, rooted, loose := putImage(t, s, "named"), putImage(t, s, "rooted"),
+		putImage(t, s, "loose")
+	index := putJSON(t, s, ocispec.MediaTypeImageIndex,
+		ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2},
+			MediaType: ocispec.MediaTypeImageIndex,
+			Manifests: []ocispec.Descriptor{named,
+				{MediaType: ocispec.MediaTypeImageManifest,
+					Digest: digest.FromString("elsewhere"), Size: 9}}})
 	if err := s.Tag(ctx, "x", index); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.tmp(), "blob-dead"), []byte("left over"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.tmp(), "blob-dead"),
+		[]byte("left over"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	u, err := s.Usage(ctx, index)
 	if err != nil || len(u.Blobs) != 4 || u.Missing != 1 {
 		t.Errorf("Usage = %v, %v, want 4 blobs and 1 missing", u, err)
 	}
-	if c, err := s.Collect(ctx, CollectOptions{Roots: []ocispec.Descriptor{rooted}, Grace: time.Hour}); err != nil || c != (Collected{}) {
+	if c, err := s.Collect(ctx, CollectOptions{Roots: []ocispec.Descriptor{rooted},
+		Grace: time.Hour}); err != nil || c != (Collected{}) {
 		t.Errorf("Collect spares nothing: %v, %v", c, err)
 	}
 	dry, err := s.Collect(ctx, CollectOptions{Roots: []ocispec.Descriptor{rooted}, DryRun: true})
@@ -430,7 +447,8 @@ func TestConcurrent(t *testing.T) {
 			if err := s.Tag(context.Background(), fmt.Sprintf("w%s:%d", worker, i), d); err != nil {
 				return err
 			}
-			if _, err := s.Resolve(context.Background(), fmt.Sprintf("w%s:%d", worker, i)); err != nil {
+			if _, err := s.Resolve(context.Background(),
+				fmt.Sprintf("w%s:%d", worker, i)); err != nil {
 				return err
 			}
 		}
@@ -446,7 +464,8 @@ func TestConcurrent(t *testing.T) {
 	for i := range 3 {
 		wg.Go(func() {
 			cmd := exec.Command(os.Args[0], "-test.run=^TestConcurrent$")
-			cmd.Env = append(os.Environ(), "STORE_WORKER="+dir, fmt.Sprintf("STORE_WORKER_NAME=p%d", i))
+			cmd.Env = append(os.Environ(), "STORE_WORKER="+dir,
+				fmt.Sprintf("STORE_WORKER_NAME=p%d", i))
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("process: %v\n%s", err, out)
 			}
@@ -532,16 +551,20 @@ func TestOtherTools(t *testing.T) {
 		}
 	}
 	policy := filepath.Join(t.TempDir(), "policy.json")
-	if err := os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644); err != nil {
+	if err := os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, full := range []string{"docker.io/library/app:latest", "localhost:5000/group/app:v1.2"} {
-		run("skopeo", "--policy", policy, "copy", "oci:"+s.dir+":"+full, "oci:"+filepath.Join(t.TempDir(), "copy")+":x")
+		run("skopeo", "--policy", policy, "copy", "oci:"+s.dir+":"+full,
+			"oci:"+filepath.Join(t.TempDir(), "copy")+":x")
 		run("umoci", "stat", "--image", s.dir+":"+full)
-		run("umoci", "unpack", "--rootless", "--image", s.dir+":"+full, filepath.Join(t.TempDir(), "bundle"))
+		run("umoci", "unpack", "--rootless", "--image", s.dir+":"+full,
+			filepath.Join(t.TempDir(), "bundle"))
 	}
 	run("umoci", "ls", "--layout", s.dir)
-	run("skopeo", "--policy", policy, "copy", "oci:"+s.dir+":docker.io/library/app:latest", "oci:"+s.dir+":theirs")
+	run("skopeo", "--policy", policy, "copy", "oci:"+s.dir+":docker.io/library/app:latest",
+		"oci:"+s.dir+":theirs")
 	got, err := s.Resolve(t.Context(), "theirs")
 	if err != nil {
 		t.Fatal(err)
@@ -552,12 +575,14 @@ func TestOtherTools(t *testing.T) {
 	if c, err := s.Collect(t.Context(), CollectOptions{}); err != nil || c.Blobs != 2 {
 		t.Errorf("Collect = %v, %v, want only the two blobs that no image has", c, err)
 	}
-	run("skopeo", "--policy", policy, "copy", "oci:"+s.dir+":theirs", "oci:"+filepath.Join(t.TempDir(), "copy")+":x")
+	run("skopeo", "--policy", policy, "copy", "oci:"+s.dir+":theirs",
+		"oci:"+filepath.Join(t.TempDir(), "copy")+":x")
 }
 
 func TestOpenForeignLayout(t *testing.T) {
 	dir := t.TempDir()
-	for name, data := range map[string]string{"oci-layout": `{"imageLayoutVersion":"1.0.0"}`, "index.json": `{"schemaVersion":2,"manifests":[]}`} {
+	for name, data := range map[string]string{"oci-layout": `{"imageLayoutVersion":"1.0.0"}`,
+		"index.json": `{"schemaVersion":2,"manifests":[]}`} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -572,7 +597,9 @@ func TestOpenForeignLayout(t *testing.T) {
 }
 
 func FuzzIndex(f *testing.F) {
-	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"mediaType":"a","digest":"sha256:` + strings.Repeat("0", 64) + `","size":1,"annotations":{"org.opencontainers.image.ref.name":"x"}}]}`))
+	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"mediaType":"a","digest":"sha256:` +
+		strings.Repeat("0", 64) +
+		`","size":1,"annotations":{"org.opencontainers.image.ref.name":"x"}}]}`))
 	f.Add([]byte(`null`))
 	f.Add([]byte(``))
 	f.Add([]byte(`{"manifests":null,"mediaType":3}`))

@@ -86,7 +86,8 @@ func excerpt(file string, source []byte, start, end, width int) string {
 		if n >= start && n <= end {
 			mark = ">>>"
 		}
-		fmt.Fprintf(&b, " %3d | %s %s\n", n, mark, cut(visible(strings.TrimSuffix(lines[n-1], "\r")), width))
+		fmt.Fprintf(&b, " %3d | %s %s\n", n, mark,
+			cut(visible(strings.TrimSuffix(lines[n-1], "\r")), width))
 	}
 	b.WriteString(excerptRule)
 	return b.String()
@@ -142,7 +143,8 @@ func PrintWarnings(w io.Writer, warnings []event.Warning, o PrintOptions) error 
 // PrintFindings writes the warnings of a check of a Dockerfile in full, each with its rule, the
 // address of its documentation, and an excerpt. source returns the content of a file that a
 // warning names, nil if it is not known.
-func PrintFindings(w io.Writer, warnings []event.Warning, source func(file string) []byte, o PrintOptions) error {
+func PrintFindings(w io.Writer, warnings []event.Warning, source func(file string) []byte,
+	o PrintOptions) error {
 	var b strings.Builder
 	if len(warnings) == 0 {
 		b.WriteString("Check complete, no warnings found.\n")

@@ -17,7 +17,8 @@ func TestFailure(t *testing.T) {
 		f    Failure
 		want string
 	}{
-		{"everything", Failure{Step: "[stage 2/3] RUN false", Output: []string{"one", "two"}, File: "Dockerfile", Source: []byte(source), Start: 3, End: 3, Err: exit}, `
+		{"everything", Failure{Step: "[stage 2/3] RUN false", Output: []string{"one", "two"},
+			File: "Dockerfile", Source: []byte(source), Start: 3, End: 3, Err: exit}, `
 ------
  > [stage 2/3] RUN false:
 one
@@ -33,7 +34,8 @@ Dockerfile:3
 --------------------
 error: process "/bin/sh -c false" did not complete successfully: exit code: 1
 `},
-		{"no output", Failure{Step: "RUN false", File: "Dockerfile", Source: []byte(source), Start: 1, Err: exit}, `
+		{"no output", Failure{Step: "RUN false", File: "Dockerfile", Source: []byte(source),
+			Start: 1, Err: exit}, `
 Dockerfile:1
 --------------------
    1 | >>> FROM busybox
@@ -42,7 +44,8 @@ Dockerfile:1
 --------------------
 error: process "/bin/sh -c false" did not complete successfully: exit code: 1
 `},
-		{"several lines", Failure{File: "x/Dockerfile", Source: []byte(source), Start: 3, End: 5, Err: errors.New("no")}, `
+		{"several lines", Failure{File: "x/Dockerfile", Source: []byte(source), Start: 3, End: 5,
+			Err: errors.New("no")}, `
 x/Dockerfile:3
 --------------------
    2 |     
@@ -53,7 +56,8 @@ x/Dockerfile:3
 --------------------
 error: no
 `},
-		{"beyond the end", Failure{File: "Dockerfile", Source: []byte(source), Start: 6, End: 99, Err: errors.New("no")}, `
+		{"beyond the end", Failure{File: "Dockerfile", Source: []byte(source), Start: 6, End: 99,
+			Err: errors.New("no")}, `
 Dockerfile:6
 --------------------
    4 |     
@@ -62,10 +66,13 @@ Dockerfile:6
 --------------------
 error: no
 `},
-		{"a line that is not there", Failure{File: "Dockerfile", Source: []byte(source), Start: 7, Err: errors.New("no")}, "\nerror: no\n"},
+		{"a line that is not there", Failure{File: "Dockerfile", Source: []byte(source), Start: 7,
+			Err: errors.New("no")}, "\nerror: no\n"},
 		{"no place", Failure{Err: errors.New("a\nb\x1b[31m\n")}, "\nerror: a\nb\n"},
-		{"hostile", Failure{Step: "a\x1b[2Jb", Output: []string{"\x1b]0;t\x07x"}, File: "D\x1b[31m", Start: 1,
-			Source: []byte("RUN\ta\x1b[31m\x00\xff\u202e" + strings.Repeat("x", 300) + "\r\nb"), Err: errors.New("\x1b[1mno")}, `
+		{"hostile", Failure{Step: "a\x1b[2Jb", Output: []string{"\x1b]0;t\x07x"},
+			File: "D\x1b[31m", Start: 1,
+			Source: []byte("RUN\ta\x1b[31m\x00\xff\u202e" + strings.Repeat("x", 300) + "\r\nb"),
+			Err:    errors.New("\x1b[1mno")}, `
 ------
  > ab:
 x
@@ -102,7 +109,9 @@ func TestFailureColor(t *testing.T) {
 
 func TestPrintWarnings(t *testing.T) {
 	warnings := []event.Warning{
-		{Rule: "FromAsCasing", Message: "'as' and 'FROM' keywords' casing do not match", File: "Dockerfile", Line: 1, URL: "https://docs.docker.com/go/dockerfile/rule/from-as-casing/"},
+		{Rule: "FromAsCasing", Message: "'as' and 'FROM' keywords' casing do not match",
+			File: "Dockerfile", Line: 1,
+			URL: "https://docs.docker.com/go/dockerfile/rule/from-as-casing/"},
 		{Message: "owners are\nnot kept\x1b[2J"},
 	}
 	source := func(string) []byte { return []byte("FROM scratch as x\nCMD a\n") }
@@ -111,19 +120,28 @@ func TestPrintWarnings(t *testing.T) {
 		print func(b *strings.Builder) error
 		want  string
 	}{
-		{"none", func(b *strings.Builder) error { return PrintWarnings(b, nil, PrintOptions{}) }, ""},
-		{"one", func(b *strings.Builder) error { return PrintWarnings(b, warnings[:1], PrintOptions{}) }, `
+		{"none", func(b *strings.Builder) error { return PrintWarnings(b, nil, PrintOptions{}) },
+			""},
+		{"one", func(b *strings.Builder) error {
+			return PrintWarnings(b, warnings[:1], PrintOptions{})
+		}, `
  1 warning found:
  - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (Dockerfile:1)
 `},
-		{"two", func(b *strings.Builder) error { return PrintWarnings(b, warnings, PrintOptions{}) }, `
+		{"two", func(b *strings.Builder) error {
+			return PrintWarnings(b, warnings, PrintOptions{})
+		}, `
  2 warnings found:
  - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (Dockerfile:1)
  - owners are not kept
 `},
-		{"check without findings", func(b *strings.Builder) error { return PrintFindings(b, nil, source, PrintOptions{}) },
+		{"check without findings", func(b *strings.Builder) error {
+			return PrintFindings(b, nil, source, PrintOptions{})
+		},
 			"Check complete, no warnings found.\n"},
-		{"check", func(b *strings.Builder) error { return PrintFindings(b, warnings, source, PrintOptions{}) },
+		{"check", func(b *strings.Builder) error {
+			return PrintFindings(b, warnings, source, PrintOptions{})
+		},
 			`Check complete, 2 warnings have been found!
 
 WARNING: FromAsCasing - https://docs.docker.com/go/dockerfile/rule/from-as-casing/

@@ -167,7 +167,8 @@ func equal(a, b []frameLine) bool {
 // picture returns the frame for the present state of the build. A final frame has every step and
 // may be higher than the terminal.
 func (l *live) picture(now time.Time, width, height int, final bool) []frameLine {
-	p := painter{width: width - 1, palette: l.paint, now: now} // the last column stays free: some terminals wrap after it
+	// the last column stays free: some terminals wrap after it
+	p := painter{width: width - 1, palette: l.paint, now: now}
 	lines := []frameLine{p.header(l.rec, final)}
 	var blocks []block
 	if final {
@@ -346,7 +347,8 @@ func (p painter) header(r *record, final bool) frameLine {
 			color = p.failed
 		}
 	}
-	return p.line(fmt.Sprintf("[+] Building %s (%d/%d)%s", seconds(p.now.Sub(r.begun)), r.ended, r.total(), word), "", color)
+	return p.line(fmt.Sprintf("[+] Building %s (%d/%d)%s", seconds(p.now.Sub(r.begun)), r.ended,
+		r.total(), word), "", color)
 }
 
 func (p painter) step(w *work) frameLine {

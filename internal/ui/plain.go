@@ -33,12 +33,14 @@ type plainWork struct {
 }
 
 const (
-	plainPause   = 100 * time.Millisecond // between writes
-	partialAfter = time.Second            // an unfinished line is shown after this time without additions
-	partEvery    = 5 * time.Second        // interval between reports of the progress of one part
-	stayIdle     = time.Second            // how long a block is kept for work without output, if others wait
-	stayBusy     = 5 * time.Second        // and for work with output
-	stayBytes    = 1 << 20                // unless more than this number of bytes waits
+	plainPause = 100 * time.Millisecond // between writes
+	// an unfinished line is shown after this time without additions
+	partialAfter = time.Second
+	partEvery    = 5 * time.Second // interval between reports of the progress of one part
+	// how long a block is kept for work without output, if others wait
+	stayIdle  = time.Second
+	stayBusy  = 5 * time.Second // and for work with output
+	stayBytes = 1 << 20         // unless more than this number of bytes waits
 )
 
 func newPlain(mu *sync.Mutex, rec *record, out io.Writer) *plain {
@@ -101,7 +103,8 @@ func (p *plain) progress(e event.Progress, w *work) {
 			return
 		}
 		part.printed = e.Time
-		text := clean(part.name) + " " + amount(part.current, part.total) + " " + seconds(part.last.Sub(part.begun))
+		text := clean(part.name) + " " + amount(part.current, part.total) + " " +
+			seconds(part.last.Sub(part.begun))
 		if e.Done {
 			text += " done"
 		}
@@ -132,7 +135,8 @@ func (p *plain) line(w *work, line []byte) {
 
 func (p *plain) append(w *work, add func([]byte) []byte) {
 	before := len(w.plain.text)
-	w.plain.text = add(append(strconv.AppendInt(append(w.plain.text, '#'), int64(w.number), 10), ' '))
+	w.plain.text = add(append(strconv.AppendInt(append(w.plain.text, '#'), int64(w.number), 10),
+		' '))
 	p.pending += len(w.plain.text) - before
 	p.wait(w)
 	p.w.poke()

@@ -44,7 +44,9 @@ type rawEvent struct {
 }
 
 func newRawJSON(mu *sync.Mutex, out io.Writer) *rawJSON {
-	return &rawJSON{w: newWriter(mu, out, 10*time.Millisecond, func(time.Time) time.Duration { return 0 })}
+	return &rawJSON{w: newWriter(mu, out, 10*time.Millisecond, func(time.Time) time.Duration {
+		return 0
+	})}
 }
 
 func (r *rawJSON) handle(e event.Event, w *work) {
@@ -68,19 +70,24 @@ func (r *rawJSON) handle(e event.Event, w *work) {
 func encode(e event.Event) rawEvent {
 	switch e := e.(type) {
 	case event.Start:
-		return rawEvent{Type: "start", Time: &e.Time, ID: string(e.ID), Name: e.Name, Stage: e.Stage, File: e.File, Line: e.Line}
+		return rawEvent{Type: "start", Time: &e.Time, ID: string(e.ID), Name: e.Name,
+			Stage: e.Stage, File: e.File, Line: e.Line}
 	case event.Done:
-		raw := rawEvent{Type: "done", Time: &e.Time, ID: string(e.ID), Cached: e.Cached, Repair: e.Repair, Note: e.Note}
+		raw := rawEvent{Type: "done", Time: &e.Time, ID: string(e.ID), Cached: e.Cached,
+			Repair: e.Repair, Note: e.Note}
 		if e.Err != nil {
 			raw.Error = strings.ToValidUTF8(e.Err.Error(), "\uFFFD")
 		}
 		return raw
 	case event.Log:
-		return rawEvent{Type: "log", Time: &e.Time, ID: string(e.ID), Stream: e.Stream, Data: e.Data}
+		return rawEvent{Type: "log", Time: &e.Time, ID: string(e.ID),
+			Stream: e.Stream, Data: e.Data}
 	case event.Progress:
-		return rawEvent{Type: "progress", Time: &e.Time, ID: string(e.ID), Part: e.Part, Current: &e.Current, Total: e.Total, Done: e.Done}
+		return rawEvent{Type: "progress", Time: &e.Time, ID: string(e.ID), Part: e.Part,
+			Current: &e.Current, Total: e.Total, Done: e.Done}
 	case event.Warning:
-		return rawEvent{Type: "warning", Time: &e.Time, ID: string(e.ID), Rule: e.Rule, Message: e.Message, URL: e.URL, File: e.File, Line: e.Line}
+		return rawEvent{Type: "warning", Time: &e.Time, ID: string(e.ID), Rule: e.Rule,
+			Message: e.Message, URL: e.URL, File: e.File, Line: e.Line}
 	case event.Expect:
 		return rawEvent{Type: "expect", Time: &e.Time, Work: e.Work}
 	case event.Result:

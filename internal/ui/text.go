@@ -279,7 +279,8 @@ func (l *lines) plain(c rune) {
 // not.
 func turns(c rune) bool {
 	switch {
-	case c == 0x61c, c == 0x200e, c == 0x200f, c >= 0x2028 && c <= 0x202e, c >= 0x2066 && c <= 0x2069:
+	case c == 0x61c, c == 0x200e, c == 0x200f, c >= 0x2028 && c <= 0x202e,
+		c >= 0x2066 && c <= 0x2069:
 		return true
 	}
 	return false

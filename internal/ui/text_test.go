@@ -37,7 +37,8 @@ func TestLines(t *testing.T) {
 		{"title", "\x1b]0;title\x07a\x1b]2;t\x1b\\b\x1b]0;x\u009cc", []string{"abc"}},
 		{"link", "\x1b]8;;http://x\x1b\\text\x1b]8;;\x1b\\", []string{"text"}},
 		{"unfinished title ends with the line", "a\x1b]0;ti\ntle", []string{"a", "tle"}},
-		{"dcs, apc, pm, sos", "a\x1bPq\x1b\\b\x1b_x\x1b\\c\x1b^x\x1b\\d\x1bXx\x1b\\e", []string{"abcde"}},
+		{"dcs, apc, pm, sos", "a\x1bPq\x1b\\b\x1b_x\x1b\\c\x1b^x\x1b\\d\x1bXx\x1b\\e",
+			[]string{"abcde"}},
 		{"eight-bit in utf-8", "a\u009b31mb\u009d0;x\x07c", []string{"abc"}},
 		{"eight-bit raw", "a\x9b31mb", []string{"a\uFFFD31mb"}},
 		{"charset, reset", "\x1b(0lqk\x1b(B\x1bc\x1b7\x1b#8x", []string{"lqkx"}},
@@ -48,14 +49,16 @@ func TestLines(t *testing.T) {
 		{"turned", "a\u202eb\u2066c\u2028d", []string{"abcd"}},
 		{"joined", "👩\u200d👧 e\u0301", []string{"👩\u200d👧 e\u0301"}},
 		{"long", strings.Repeat("x", maxLine+5), []string{strings.Repeat("x", maxLine), "xxxxx"}},
-		{"long, with wide ones", strings.Repeat("漢", maxLine/3+2), []string{strings.Repeat("漢", maxLine/3+1), "漢"}},
+		{"long, with wide ones", strings.Repeat("漢", maxLine/3+2),
+			[]string{strings.Repeat("漢", maxLine/3+1), "漢"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if diff := cmp.Diff(tt.want, cleaned(tt.in)); diff != "" {
 				t.Errorf("lines of %q differ (-want +got):\n%s", tt.in, diff)
 			}
 			if diff := cmp.Diff(tt.want, cleaned(strings.Split(tt.in, "")...)); diff != "" {
-				t.Errorf("lines of %q, a character at a time, differ (-want +got):\n%s", tt.in, diff)
+				t.Errorf("lines of %q, a character at a time, differ (-want +got):\n%s", tt.in,
+					diff)
 			}
 		})
 	}
@@ -122,7 +125,8 @@ func TestCut(t *testing.T) {
 }
 
 func TestWidth(t *testing.T) {
-	for r, want := range map[rune]int{'a': 1, 'é': 1, '漢': 2, 'ｱ': 1, 'Ａ': 2, '한': 2, '\u1161': 0, '\u0301': 0, '\u200d': 0, '👩': 2, '─': 1, '\U0002A6DF': 2, '\uFFFD': 1, 'Ж': 1} {
+	for r, want := range map[rune]int{'a': 1, 'é': 1, '漢': 2, 'ｱ': 1, 'Ａ': 2, '한': 2, '\u1161': 0,
+		'\u0301': 0, '\u200d': 0, '👩': 2, '─': 1, '\U0002A6DF': 2, '\uFFFD': 1, 'Ж': 1} {
 		if got := width(r); got != want {
 			t.Errorf("width(%q) = %d, want %d", r, got, want)
 		}
@@ -130,7 +134,8 @@ func TestWidth(t *testing.T) {
 }
 
 func TestShorten(t *testing.T) {
-	if got := shorten("download sha256:" + strings.Repeat("ab", 32) + " and sha256:123"); got != "download sha256:abababababab and sha256:123" {
+	if got := shorten("download sha256:" + strings.Repeat("ab", 32) +
+		" and sha256:123"); got != "download sha256:abababababab and sha256:123" {
 		t.Errorf("shorten = %q", got)
 	}
 }

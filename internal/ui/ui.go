@@ -75,7 +75,8 @@ func New(mode string, out io.Writer, o Options) (*UI, error) {
 	case "quiet":
 		u.view = quiet{}
 	default:
-		return nil, fmt.Errorf("unknown progress mode %q (known: %s)", mode, strings.Join(Modes[:], ", "))
+		return nil, fmt.Errorf("unknown progress mode %q (known: %s)", mode,
+			strings.Join(Modes[:], ", "))
 	}
 	return u, nil
 }

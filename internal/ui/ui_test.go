@@ -51,7 +51,9 @@ func build(send event.Sink, at func(when string)) {
 	say := func(id, text string) {
 		send(event.Log{ID: event.ID(id), Stream: 1, Data: []byte(text), Time: time.Now()})
 	}
-	start := func(id, name string) { send(event.Start{ID: event.ID(id), Name: name, Time: time.Now()}) }
+	start := func(id, name string) {
+		send(event.Start{ID: event.ID(id), Name: name, Time: time.Now()})
+	}
 	done := func(id string, d event.Done) { d.ID, d.Time = event.ID(id), time.Now(); send(d) }
 	send(event.Expect{Work: 6, Time: time.Now()})
 	start("ctx", "load the build context")
@@ -60,16 +62,19 @@ func build(send event.Sink, at func(when string)) {
 	start("base", "pull docker.io/library/busybox:latest")
 	send(event.Progress{ID: "base", Part: layer, Total: 10_000_000, Time: time.Now()})
 	time.Sleep(2 * time.Second)
-	send(event.Progress{ID: "base", Part: layer, Current: 3_500_000, Total: 10_000_000, Time: time.Now()})
+	send(event.Progress{ID: "base", Part: layer, Current: 3_500_000,
+		Total: 10_000_000, Time: time.Now()})
 	time.Sleep(time.Second)
 	at("pulling")
-	send(event.Progress{ID: "base", Part: layer, Current: 10_000_000, Total: 10_000_000, Done: true, Time: time.Now()})
+	send(event.Progress{ID: "base", Part: layer, Current: 10_000_000, Total: 10_000_000,
+		Done: true, Time: time.Now()})
 	done("base", event.Done{Note: "sha256:abcd"})
 	start("dir", "[build 2/4] WORKDIR /app")
 	done("dir", event.Done{Cached: true})
 	start("run", "[build 3/4] RUN make")
 	start("other", "[assets 2/2] RUN npm ci")
-	send(event.Warning{ID: "run", Rule: "JSONArgsRecommended", Message: "use the JSON form", File: "Dockerfile", Line: 7, Time: time.Now()})
+	send(event.Warning{ID: "run", Rule: "JSONArgsRecommended", Message: "use the JSON form",
+		File: "Dockerfile", Line: 7, Time: time.Now()})
 	for i := range 9 {
 		time.Sleep(50 * time.Millisecond)
 		say("run", fmt.Sprintf("cc -c file%d.c\n", i))
@@ -112,7 +117,8 @@ func TestRawJSONGolden(t *testing.T) {
 		send := u.Sink()
 		build(send, func(string) {})
 		send(event.Log{ID: "run", Stream: 2, Data: []byte("\x00\xff\x1b[31m"), Time: time.Now()})
-		send(event.Result{Names: []string{"docker.io/library/a:latest"}, Digest: "sha256:ff", Time: time.Now()})
+		send(event.Result{Names: []string{"docker.io/library/a:latest"},
+			Digest: "sha256:ff", Time: time.Now()})
 		if err := u.Close(); err != nil {
 			t.Error(err)
 		}
@@ -121,7 +127,8 @@ func TestRawJSONGolden(t *testing.T) {
 }
 
 // live runs f with a live view on a terminal.
-func onVT(t *testing.T, width, height int, o Options, f func(t *testing.T, v *vttest.Terminal, u *UI)) {
+func onVT(t *testing.T, width, height int, o Options,
+	f func(t *testing.T, v *vttest.Terminal, u *UI)) {
 	synctest.Test(t, func(t *testing.T) {
 		v := vttest.New(t, width, height, RuneWidth)
 		if o.Getenv == nil {
@@ -138,7 +145,8 @@ func onVT(t *testing.T, width, height int, o Options, f func(t *testing.T, v *vt
 			t.Error(err)
 		}
 		if v.Hidden || v.NoWrap {
-			t.Errorf("the terminal is left with the cursor hidden (%t) or lines not wrapping (%t)", v.Hidden, v.NoWrap)
+			t.Errorf("the terminal is left with the cursor hidden (%t) or lines not wrapping (%t)",
+				v.Hidden, v.NoWrap)
 		}
 	})
 }
@@ -147,16 +155,17 @@ func TestLiveGolden(t *testing.T) {
 	for _, size := range []struct{ width, height int }{{80, 24}, {50, 10}, {30, 5}, {8, 3}} {
 		t.Run(fmt.Sprintf("%dx%d", size.width, size.height), func(t *testing.T) {
 			var shots strings.Builder
-			onVT(t, size.width, size.height, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
-				build(u.Sink(), func(when string) {
-					synctest.Wait()
-					fmt.Fprintf(&shots, "--- %s\n%s", when, v.Shot(true))
+			onVT(t, size.width, size.height, Options{},
+				func(t *testing.T, v *vttest.Terminal, u *UI) {
+					build(u.Sink(), func(when string) {
+						synctest.Wait()
+						fmt.Fprintf(&shots, "--- %s\n%s", when, v.Shot(true))
+					})
+					if err := u.Close(); err != nil {
+						t.Error(err)
+					}
+					fmt.Fprintf(&shots, "--- closed, with scrollback\n%s", v.All())
 				})
-				if err := u.Close(); err != nil {
-					t.Error(err)
-				}
-				fmt.Fprintf(&shots, "--- closed, with scrollback\n%s", v.All())
-			})
 			golden(t, fmt.Sprintf("live-%dx%d.txt", size.width, size.height), shots.String())
 		})
 	}
@@ -176,7 +185,8 @@ func TestLiveWithoutColor(t *testing.T) {
 			if err := u.Close(); err != nil {
 				t.Error(err)
 			}
-			if found := regexp.MustCompile(`\x1b\[[0-9;]*m`).FindString(v.Raw.String()); found != "" {
+			if found := regexp.MustCompile(`\x1b\[[0-9;]*m`).FindString(
+				v.Raw.String()); found != "" {
 				t.Errorf("with %s there are colours: %q", env, found)
 			}
 		})
@@ -231,7 +241,8 @@ func TestLiveResize(t *testing.T) {
 		io.WriteString(v, "$ layerbuild .\r\n")
 		send := u.Sink()
 		for i := range 4 {
-			send(event.Start{ID: event.ID(fmt.Sprint(i)), Name: fmt.Sprintf("step %d", i), Time: time.Now()})
+			send(event.Start{ID: event.ID(fmt.Sprint(i)),
+				Name: fmt.Sprintf("step %d", i), Time: time.Now()})
 		}
 		for _, size := range [][2]int{{40, 24}, {20, 24}, {100, 24}, {100, 12}, {60, 30}, {79, 8}} {
 			time.Sleep(1030 * time.Millisecond) // between two pictures
@@ -263,7 +274,8 @@ func TestLiveFits(t *testing.T) {
 					send(event.Start{ID: id, Name: fmt.Sprintf("step %d", i), Time: time.Now()})
 					for j := range 10 {
 						send(event.Log{ID: id, Stream: 1, Data: []byte("line\n"), Time: time.Now()})
-						send(event.Progress{ID: id, Part: fmt.Sprint(j), Total: 10, Current: int64(j), Time: time.Now()})
+						send(event.Progress{ID: id, Part: fmt.Sprint(j), Total: 10,
+							Current: int64(j), Time: time.Now()})
 					}
 					time.Sleep(50 * time.Millisecond)
 					if i%3 == 0 {
@@ -279,7 +291,8 @@ func TestLiveFits(t *testing.T) {
 					t.Error(err)
 				}
 				all := v.All()
-				if height > 2 && (v.Highest != 0 || !strings.HasPrefix(all, "before\n[+] Building")) {
+				if height > 2 && (v.Highest != 0 ||
+					!strings.HasPrefix(all, "before\n[+] Building")) {
 					t.Errorf("height %d, %d steps: the picture is not below what was there before:\n%s", height, steps, all)
 				}
 				if n := strings.Count(all, "=> step"); height > 2 && n != steps {
@@ -291,10 +304,14 @@ func TestLiveFits(t *testing.T) {
 }
 
 var hostile = []string{
-	"\x1b]0;title\x07", "\x1b]0;title\x1b\\", "\x1b[2J\x1b[H", "\x1b[10A", "\x1bc", "\x1b(0", "\x1b[?1049h", "\x9b2J",
-	"\u009b2J", "\u009d0;x\u009c", "\x1bP+q\x1b\\", "\x1b_x\x1b\\", "\x1b^x\x1b\\", "\x1bX\x1b\\", "\x07\x08\x0b\x0c\x0e\x0f",
-	"\u202egnp.exe\u202c", "\u2066x\u2069", "\x1b[31mred\x1b[0m", "\x1b[", "\x1b", "\x1b]", "\x00", "\xff\xfe", "\xe4\xbd",
-	"\x1b[6n", "\x1b[5i", "\x1b#8", "\x1b[38;2;1;2;3m", "漢字かな", "e\u0301\u0302", "👩\u200d👧", "\t\ttab", "a\rb\r\r", "\r\n\r\n", "\u2028",
+	"\x1b]0;title\x07", "\x1b]0;title\x1b\\", "\x1b[2J\x1b[H", "\x1b[10A", "\x1bc", "\x1b(0",
+	"\x1b[?1049h", "\x9b2J",
+	"\u009b2J", "\u009d0;x\u009c", "\x1bP+q\x1b\\", "\x1b_x\x1b\\", "\x1b^x\x1b\\", "\x1bX\x1b\\",
+	"\x07\x08\x0b\x0c\x0e\x0f",
+	"\u202egnp.exe\u202c", "\u2066x\u2069", "\x1b[31mred\x1b[0m", "\x1b[", "\x1b", "\x1b]", "\x00",
+	"\xff\xfe", "\xe4\xbd",
+	"\x1b[6n", "\x1b[5i", "\x1b#8", "\x1b[38;2;1;2;3m", "漢字かな", "e\u0301\u0302", "👩\u200d👧",
+	"\t\ttab", "a\rb\r\r", "\r\n\r\n", "\u2028",
 	strings.Repeat("x", 300), strings.Repeat("漢", 300), strings.Repeat("\u0301", 5000),
 }
 
@@ -312,7 +329,8 @@ func TestLiveHostile(t *testing.T) {
 				}
 				send(event.Log{ID: id, Stream: 2, Data: []byte(h), Time: time.Now()})
 				send(event.Progress{ID: id, Part: h, Current: -5, Total: 3, Time: time.Now()})
-				send(event.Warning{ID: id, Rule: h, Message: h, File: h, Line: -1, Time: time.Now()})
+				send(event.Warning{ID: id, Rule: h, Message: h, File: h,
+					Line: -1, Time: time.Now()})
 				time.Sleep(200 * time.Millisecond)
 				if i%2 == 0 {
 					send(event.Done{ID: id, Err: errors.New(h), Note: h, Time: time.Now()})
@@ -369,7 +387,8 @@ func TestPlainInterleaved(t *testing.T) {
 		}
 		for i := range 1200 {
 			for _, id := range []event.ID{"a", "b"} {
-				send(event.Log{ID: id, Stream: 1, Data: fmt.Appendf(nil, "%s%d\n", id, i), Time: time.Now()})
+				send(event.Log{ID: id, Stream: 1,
+					Data: fmt.Appendf(nil, "%s%d\n", id, i), Time: time.Now()})
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -392,7 +411,8 @@ func TestPlainInterleaved(t *testing.T) {
 				continue
 			}
 			if want := map[string]int{"a": 1, "b": 2}[id]; step != want || n != next[id] {
-				t.Fatalf("line %q: step %d number %d, want step %d number %d", l, step, n, want, next[id])
+				t.Fatalf("line %q: step %d number %d, want step %d number %d", l,
+					step, n, want, next[id])
 			}
 			next[id]++
 		}
@@ -413,7 +433,8 @@ func TestPlainProgress(t *testing.T) {
 		send := u.Sink()
 		send(event.Start{ID: "a", Name: "pull", Time: time.Now()})
 		for i := range 121 {
-			send(event.Progress{ID: "a", Part: "long", Current: int64(i) * 1e6, Total: 120e6, Done: i == 120, Time: time.Now()})
+			send(event.Progress{ID: "a", Part: "long", Current: int64(i) * 1e6, Total: 120e6,
+				Done: i == 120, Time: time.Now()})
 			send(event.Progress{ID: "a", Part: "short", Current: 5, Done: i > 0, Time: time.Now()})
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -515,7 +536,8 @@ func TestStuckOutput(t *testing.T) {
 			time.Sleep(time.Second)
 			synctest.Wait()
 			if n := sent.Load(); finished.Load() || n < 10 || n > 230 {
-				t.Errorf("%s: %d of %d pieces went into an output that takes none (finished: %t)", mode, n, pieces, finished.Load())
+				t.Errorf("%s: %d of %d pieces went into an output that takes none (finished: %t)",
+					mode, n, pieces, finished.Load())
 			}
 			close(out.gate)
 			time.Sleep(time.Minute)
@@ -545,7 +567,8 @@ func TestBrokenOutput(t *testing.T) {
 		}
 		send := u.Sink()
 		for range 1000 { // more than is kept for an output that is slow
-			send(event.Log{ID: "a", Stream: 1, Data: bytes.Repeat([]byte("0123456789abcde\n"), 1000)})
+			send(event.Log{ID: "a", Stream: 1, Data: bytes.Repeat([]byte("0123456789abcde\n"),
+				1000)})
 		}
 		if err := u.Close(); !errors.Is(err, io.ErrClosedPipe) {
 			t.Errorf("%s: Close() = %v, want %v", mode, err, io.ErrClosedPipe)
@@ -558,7 +581,8 @@ func TestBrokenOutput(t *testing.T) {
 }
 
 func TestNew(t *testing.T) {
-	if _, err := New("fancy", io.Discard, Options{}); err == nil || !strings.Contains(err.Error(), "plain, tty") {
+	if _, err := New("fancy", io.Discard, Options{}); err == nil ||
+		!strings.Contains(err.Error(), "plain, tty") {
 		t.Errorf("New(fancy) = %v, want an error with the modes", err)
 	}
 	if getenv := func(string) string { return "" }; Color(io.Discard, getenv) {
@@ -605,7 +629,8 @@ func TestOutput(t *testing.T) {
 		}
 		id, ok := u.Failed()
 		name, lines := u.Output(id)
-		if !ok || id != "bad" || name != "RUN false" || len(lines) != 20 || lines[0] != "line 31" || lines[19] != "the end" {
+		if !ok || id != "bad" || name != "RUN false" || len(lines) != 20 || lines[0] != "line 31" ||
+			lines[19] != "the end" {
 			t.Errorf("%s: failed %q %t, name %q, lines %q", mode, id, ok, name, lines)
 		}
 		if ws := u.Warnings(); len(ws) != 2 || ws[0].Line != 1 || ws[1].Line != 3 {
@@ -652,11 +677,13 @@ func TestRepair(t *testing.T) {
 	}
 	onVT(t, 60, 10, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
 		send(t, u)
-		if shot := v.Shot(true); !strings.Contains(shot, "REPAIRING RUN a") || strings.Contains(shot, "ERROR") {
+		if shot := v.Shot(true); !strings.Contains(shot, "REPAIRING RUN a") ||
+			strings.Contains(shot, "ERROR") {
 			t.Errorf("the terminal shows\n%s", shot)
 		}
 		finish(t, u)
-		if all := v.All(); strings.Contains(v.Raw.String(), colors.failed) || !strings.Contains(all, "FINISHED") || strings.Contains(all, "REPAIRING") {
+		if all := v.All(); strings.Contains(v.Raw.String(), colors.failed) ||
+			!strings.Contains(all, "FINISHED") || strings.Contains(all, "REPAIRING") {
 			t.Errorf("in the end the terminal shows\n%s", all)
 		}
 	})
@@ -665,7 +692,8 @@ func TestRepair(t *testing.T) {
 // Equal work has equal IDs: it has ended when all who are at it have, or when one of them fails.
 func TestEqualWork(t *testing.T) {
 	start := event.Start{ID: "a", Name: "pull"}
-	done, fail, give := event.Done{ID: "a"}, event.Done{ID: "a", Err: errors.New("no")}, event.Done{ID: "a", Err: context.Canceled}
+	done, fail, give := event.Done{ID: "a"}, event.Done{ID: "a", Err: errors.New("no")},
+		event.Done{ID: "a", Err: context.Canceled}
 	for _, tt := range []struct {
 		events []event.Event
 		want   string
@@ -675,7 +703,8 @@ func TestEqualWork(t *testing.T) {
 		{[]event.Event{start, done, start, done}, "#1 pull\n#1 DONE 0.0s\n#1 DONE 0.0s\n"},
 		{[]event.Event{start, start, fail, done}, "#1 pull\n#1 ERROR: no\n"},
 		{[]event.Event{start, start, fail, give}, "#1 pull\n#1 ERROR: no\n"},
-		{[]event.Event{start, start, fail, done, start, done}, "#1 pull\n#1 ERROR: no\n#1 DONE 0.0s\n"},
+		{[]event.Event{start, start, fail, done, start, done},
+			"#1 pull\n#1 ERROR: no\n#1 DONE 0.0s\n"},
 		{[]event.Event{done}, "#1 a\n#1 DONE 0.0s\n"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -723,7 +752,8 @@ func TestConcurrent(t *testing.T) {
 			t.Error(err)
 		}
 		if u.record.ended != 5 || u.record.total() != 5 {
-			t.Errorf("%s: %d of %d pieces of work have ended, want 5 of 5", mode, u.record.ended, u.record.total())
+			t.Errorf("%s: %d of %d pieces of work have ended, want 5 of 5", mode,
+				u.record.ended, u.record.total())
 		}
 	}
 }

@@ -28,7 +28,8 @@ type writer struct {
 const maxPending = 8 << 20
 
 // newWriter starts a writer. At most one write is begun every pause.
-func newWriter(mu *sync.Mutex, out io.Writer, pause time.Duration, fill func(time.Time) time.Duration) *writer {
+func newWriter(mu *sync.Mutex, out io.Writer, pause time.Duration,
+	fill func(time.Time) time.Duration) *writer {
 	w := &writer{mu: mu, out: out, pause: pause, fill: fill, room: sync.NewCond(mu),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	go w.run()

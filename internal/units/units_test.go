@@ -7,8 +7,10 @@ import (
 
 func TestSize(t *testing.T) {
 	for n, want := range map[int64]string{
-		-1: "0B", 0: "0B", 7: "7B", 999: "999B", 1000: "1.00kB", 1234: "1.23kB", 9994: "9.99kB", 9995: "10.0kB", 45_600: "45.6kB",
-		99_949: "99.9kB", 99_950: "100kB", 999_499: "999kB", 999_500: "1.00MB", 1_500_000_000: "1.50GB", 1 << 62: "4612PB",
+		-1: "0B", 0: "0B", 7: "7B", 999: "999B", 1000: "1.00kB", 1234: "1.23kB", 9994: "9.99kB",
+		9995: "10.0kB", 45_600: "45.6kB",
+		99_949: "99.9kB", 99_950: "100kB", 999_499: "999kB", 999_500: "1.00MB",
+		1_500_000_000: "1.50GB", 1 << 62: "4612PB",
 	} {
 		if got := Size(n); got != want {
 			t.Errorf("Size(%d) = %s, want %s", n, got, want)
@@ -21,12 +23,17 @@ func TestParse(t *testing.T) {
 		text        string
 		own, docker int64 // -1: an error
 	}{
-		{"0", 0, 0}, {"100", 100, 100}, {"100b", 100, 100}, {"1k", 1000, 1024}, {"1kB", 1000, 1024}, {"1KiB", 1024, 1024},
-		{"5MB", 5_000_000, 5 << 20}, {"5 MB", 5_000_000, 5 << 20}, {" 1.5g ", 1_500_000_000, 3 << 29}, {"2GiB", 2 << 30, 2 << 30},
-		{"1t", 1e12, 1 << 40}, {"", -1, -1}, {"k", -1, -1}, {"-1", -1, -1}, {"1x", -1, -1}, {"1kbb", -1, -1}, {"1e3", 1000, 1000},
-		{"NaN", -1, -1}, {"Inf", -1, -1}, {"1e300", -1, -1}, {"9999p", -1, -1}, {"0x10", -1, -1}, {"1 2", -1, -1},
+		{"0", 0, 0}, {"100", 100, 100}, {"100b", 100, 100}, {"1k", 1000, 1024}, {"1kB", 1000, 1024},
+		{"1KiB", 1024, 1024},
+		{"5MB", 5_000_000, 5 << 20}, {"5 MB", 5_000_000, 5 << 20},
+		{" 1.5g ", 1_500_000_000, 3 << 29}, {"2GiB", 2 << 30, 2 << 30},
+		{"1t", 1e12, 1 << 40}, {"", -1, -1}, {"k", -1, -1}, {"-1", -1, -1}, {"1x", -1, -1},
+		{"1kbb", -1, -1}, {"1e3", 1000, 1000},
+		{"NaN", -1, -1}, {"Inf", -1, -1}, {"1e300", -1, -1}, {"9999p", -1, -1},
+		{"0x10", -1, -1}, {"1 2", -1, -1},
 	} {
-		for name, f := range map[string]func(string) (int64, error){"Parse": Parse, "ParseDocker": ParseDocker} {
+		for name, f := range map[string]func(string) (int64, error){"Parse": Parse,
+			"ParseDocker": ParseDocker} {
 			want := tt.own
 			if name == "ParseDocker" {
 				want = tt.docker
@@ -57,8 +64,10 @@ func FuzzParse(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if again, err := Parse(Size(n)); err != nil || float64(again) < 0.99*float64(n) || float64(again) > 1.01*float64(n)+1 {
-				t.Errorf("%d is printed as %s and read as %s, %v", n, Size(n), strconv.FormatInt(again, 10), err)
+			if again, err := Parse(Size(n)); err != nil || float64(again) < 0.99*float64(n) ||
+				float64(again) > 1.01*float64(n)+1 {
+				t.Errorf("%d is printed as %s and read as %s, %v", n, Size(n),
+					strconv.FormatInt(again, 10), err)
 			}
 		}
 	})

@@ -58,7 +58,8 @@ var aheadChunks = sync.Pool{New: func() any { return new(aheadChunk) }}
 // ReadAhead begins to read r. The caller must call Stop.
 func ReadAhead(ctx context.Context, r io.Reader, o AheadOptions) *Ahead {
 	a := &Ahead{
-		ctx: ctx, r: r, o: o, ready: make(chan aheadPiece, aheadCount+1), free: make(chan *aheadChunk, aheadCount), done: make(chan struct{}),
+		ctx: ctx, r: r, o: o, ready: make(chan aheadPiece, aheadCount+1),
+		free: make(chan *aheadChunk, aheadCount), done: make(chan struct{}),
 	}
 	for range aheadCount {
 		a.free <- aheadChunks.Get().(*aheadChunk)
@@ -88,7 +89,8 @@ func (a *Ahead) read() {
 		case <-a.done:
 			return
 		case <-a.ctx.Done():
-			a.ready <- aheadPiece{err: context.Cause(a.ctx)} // there is room for one more than the number of chunks
+			// there is room for one more than the number of chunks
+			a.ready <- aheadPiece{err: context.Cause(a.ctx)}
 			return
 		}
 		var err error

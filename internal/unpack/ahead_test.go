@@ -13,7 +13,8 @@ import (
 // and compares what each user has got.
 func TestAhead(t *testing.T) {
 	damage := errors.New("damage")
-	for _, size := range []int{0, 1, aheadSize - 1, aheadSize, aheadSize + 1, (aheadCount+3)*aheadSize + 7} {
+	for _, size := range []int{0, 1, aheadSize - 1, aheadSize, aheadSize + 1,
+		(aheadCount+3)*aheadSize + 7} {
 		want := make([]byte, size)
 		for i := range want {
 			want[i] = byte(i / 1000)
@@ -39,7 +40,8 @@ func TestAhead(t *testing.T) {
 						p, err = a.Chunk()
 						got.Write(p)
 						if len(p)%512 != 0 && got.Len() != size {
-							t.Errorf("%d bytes, %s: a chunk of %d bytes is not the last", size, name, len(p))
+							t.Errorf("%d bytes, %s: a chunk of %d bytes is not the last", size,
+								name, len(p))
 						}
 					}
 				case "read":
@@ -63,8 +65,10 @@ func TestAhead(t *testing.T) {
 				if by != "drain" && !bytes.Equal(got.Bytes(), want) {
 					t.Errorf("%d bytes, %s, by %s: %d bytes, or others", size, name, by, got.Len())
 				}
-				if !bytes.Equal(tee.Bytes(), want) || !bytes.Equal(side.Bytes(), want) || a.Size != int64(size) {
-					t.Errorf("%d bytes, %s, by %s: Tee got %d, Side got %d, and Size is %d", size, name, by, tee.Len(), side.Len(), a.Size)
+				if !bytes.Equal(tee.Bytes(), want) || !bytes.Equal(side.Bytes(), want) ||
+					a.Size != int64(size) {
+					t.Errorf("%d bytes, %s, by %s: Tee got %d, Side got %d, and Size is %d", size,
+						name, by, tee.Len(), side.Len(), a.Size)
 				}
 			}
 		}

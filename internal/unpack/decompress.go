@@ -137,7 +137,8 @@ func (d *decompressed) zstd() error {
 	}
 	switch {
 	case err == nil && window > largestWindow:
-		return fmt.Errorf("%w: a window of %d MiB, at most %d MiB are supported", ErrLimit, window>>20, largestWindow>>20)
+		return fmt.Errorf("%w: a window of %d MiB, at most %d MiB are supported", ErrLimit,
+			window>>20, largestWindow>>20)
 	case err != nil || h.Skippable || window > commonWindow:
 		return d.largeZstd()
 	}

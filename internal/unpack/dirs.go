@@ -50,7 +50,8 @@ func (u *unpacker) enter(path []byte, create bool) (*node, error) {
 	top := len(u.stack) - 1
 	for ; top > 0; top-- {
 		end := u.stack[top].end
-		if end <= len(path) && bytes.Equal(u.path[:end], path[:end]) && (end == len(path) || path[end] == '/') {
+		if end <= len(path) && bytes.Equal(u.path[:end], path[:end]) &&
+			(end == len(path) || path[end] == '/') {
 			break
 		}
 	}
@@ -117,7 +118,8 @@ func (u *unpacker) restoreLater(fd int, path string) error {
 	if err := dirfd.Fstat(fd, &st); err != nil {
 		return err
 	}
-	u.dirs[path] = &dirMeta{sec: st.Mtime.Sec, nsec: int64(st.Mtime.Nsec), existed: true, restore: true}
+	u.dirs[path] = &dirMeta{sec: st.Mtime.Sec, nsec: int64(st.Mtime.Nsec),
+		existed: true, restore: true}
 	return nil
 }
 
@@ -218,7 +220,9 @@ func (u *unpacker) remove(dir int, name []byte, path string) error {
 	if err := dirfd.RemoveTree(dir, name); err != nil {
 		return fmt.Errorf("remove what was there: %w", err)
 	}
-	inside := func(p string) bool { return strings.HasPrefix(p, path) && (len(p) == len(path) || p[len(path)] == '/') }
+	inside := func(p string) bool {
+		return strings.HasPrefix(p, path) && (len(p) == len(path) || p[len(path)] == '/')
+	}
 	maps.DeleteFunc(u.dirs, func(p string, _ *dirMeta) bool { return inside(p) })
 	maps.DeleteFunc(u.implied, func(p string, _ struct{}) bool { return inside(p) })
 	return nil

@@ -35,7 +35,8 @@ func randomStream(rnd *rand.Rand, mode Whiteouts) string {
 		at := fmt.Sprintf("@%d", 1000+i)
 		switch rnd.IntN(12) {
 		case 0, 1, 2, 3, 4:
-			fmt.Fprintf(&b, "dir %s %04o %s", name(), []int{0o755, 0o700, 0o500, 0o2775}[rnd.IntN(4)], at)
+			fmt.Fprintf(&b, "dir %s %04o %s", name(),
+				[]int{0o755, 0o700, 0o500, 0o2775}[rnd.IntN(4)], at)
 			if whiteouts && rnd.IntN(3) == 0 {
 				b.WriteString(" [user.x=1]")
 			}
@@ -72,60 +73,64 @@ func TestFlush(t *testing.T) {
 		t.Skip("needs root: others cannot write to a directory once it has a mode without w")
 	}
 	modes := []Whiteouts{Literal, Delete, Overlay}
-	rounds.Run(t, "unpack-flush", rounds.Options{Fixed: 60, Fresh: 20, Long: 20_000}, func(t *testing.T, seed uint64) {
-		rnd := rand.New(rand.NewPCG(seed, 0))
-		o := mine(Options{Whiteouts: modes[rnd.IntN(len(modes))], FollowDirLinks: rnd.IntN(2) == 0})
-		text := randomStream(rnd, o.Whiteouts)
-		data := stream(t, text)
-		unpack := func(pending int) (string, Stats, error) {
-			dir := t.TempDir()
-			if o.Whiteouts != Overlay {
-				if err := fstree.Make(dir, "dir a 0755\ndir a/b 0755\nfile a/b/c 0600 @7 x\nfile b 0600 @7 x"); err != nil {
+	rounds.Run(t, "unpack-flush", rounds.Options{Fixed: 60, Fresh: 20, Long: 20_000},
+		func(t *testing.T, seed uint64) {
+			rnd := rand.New(rand.NewPCG(seed, 0))
+			o := mine(Options{Whiteouts: modes[rnd.IntN(len(modes))],
+				FollowDirLinks: rnd.IntN(2) == 0})
+			text := randomStream(rnd, o.Whiteouts)
+			data := stream(t, text)
+			unpack := func(pending int) (string, Stats, error) {
+				dir := t.TempDir()
+				if o.Whiteouts != Overlay {
+					if err := fstree.Make(dir,
+						"dir a 0755\ndir a/b 0755\nfile a/b/c 0600 @7 x\nfile b 0600 @7 x"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				o.maxPending = pending
+				stats, err := apply(t, dir, data, o)
+				defer chmodAll(dir)
+				if err != nil {
+					return "", Stats{Entries: stats.Entries}, err
+				}
+				// What has no entry has the time of its making. So has what was there before and
+				// was written into, or, with directories that wait, its time before.
+				err = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+					if err != nil || !e.IsDir() {
+						return err
+					}
+					if info, err := e.Info(); err == nil && info.ModTime().Unix() > 1e6 {
+						return os.Chtimes(path, time.Time{}, time.Unix(0, 0))
+					}
+					return nil
+				})
+				if err != nil {
 					t.Fatal(err)
 				}
-			}
-			o.maxPending = pending
-			stats, err := apply(t, dir, data, o)
-			defer chmodAll(dir)
-			if err != nil {
-				return "", Stats{Entries: stats.Entries}, err
-			}
-			// What has no entry has the time of its making. So has what was there before and was
-			// written into, or, with directories that wait, its time before.
-			err = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
-				if err != nil || !e.IsDir() {
-					return err
+				tree, err := fstree.Print(dir, fstree.Show{Times: true, Xattrs: true})
+				if err != nil {
+					t.Fatal(err)
 				}
-				if info, err := e.Info(); err == nil && info.ModTime().Unix() > 1e6 {
-					return os.Chtimes(path, time.Time{}, time.Unix(0, 0))
+				return tree, stats, nil
+			}
+			want, wantStats, wantErr := unpack(0)
+			for _, pending := range []int{1, 3} {
+				got, stats, err := unpack(pending)
+				if err != nil && wantErr != nil {
+					t.Logf("%v, %v", err, wantErr)
+					continue // perhaps earlier
 				}
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
+				if (err == nil) != (wantErr == nil) {
+					t.Fatalf("pending %d: error = %v, want %v", pending, err, wantErr)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("pending %d, mode %d: -all at the end +early\n%s",
+						pending, o.Whiteouts, diff)
+				}
+				if diff := cmp.Diff(wantStats, stats); diff != "" {
+					t.Errorf("pending %d: -all at the end +early\n%s", pending, diff)
+				}
 			}
-			tree, err := fstree.Print(dir, fstree.Show{Times: true, Xattrs: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return tree, stats, nil
-		}
-		want, wantStats, wantErr := unpack(0)
-		for _, pending := range []int{1, 3} {
-			got, stats, err := unpack(pending)
-			if err != nil && wantErr != nil {
-				t.Logf("%v, %v", err, wantErr)
-				continue // perhaps earlier
-			}
-			if (err == nil) != (wantErr == nil) {
-				t.Fatalf("pending %d: error = %v, want %v", pending, err, wantErr)
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("pending %d, mode %d: -all at the end +early\n%s", pending, o.Whiteouts, diff)
-			}
-			if diff := cmp.Diff(wantStats, stats); diff != "" {
-				t.Errorf("pending %d: -all at the end +early\n%s", pending, diff)
-			}
-		}
-	})
+		})
 }

@@ -36,7 +36,8 @@ func FuzzTar(f *testing.F) {
 		}
 		root := filepath.Join(top, "root")
 		// A tree that the stream is applied to, with a link that leads out.
-		if err := fstree.Make(root, "dir d 0755\nfile d/f 0600 x\nlink out -> ../outside\nlink abs -> /d"); err != nil {
+		if err := fstree.Make(root,
+			"dir d 0755\nfile d/f 0600 x\nlink out -> ../outside\nlink abs -> /d"); err != nil {
 			t.Fatal(err)
 		}
 		o := Options{
@@ -44,7 +45,8 @@ func FuzzTar(f *testing.F) {
 			OnOwnerError: func(string, int, int, error) {}, OnSkip: func(string, string, error) {},
 		}
 		Tar(context.Background(), bytes.NewReader(data), openDir(t, root), o)
-		if err := os.RemoveAll(root); err != nil { // RemoveAll makes closed directories writable as root only
+		// RemoveAll makes closed directories writable as root only
+		if err := os.RemoveAll(root); err != nil {
 			chmodAll(root)
 			if err := os.RemoveAll(root); err != nil {
 				t.Fatal(err)

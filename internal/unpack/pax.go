@@ -68,7 +68,8 @@ func (p *paxHeader) record(key string, value []byte) error {
 		}
 		p.list, p.half = append(p.list, value...), !p.half
 		p.sparse = true
-	case "GNU.sparse.name", "GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.size", "GNU.sparse.realsize",
+	case "GNU.sparse.name", "GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.size",
+		"GNU.sparse.realsize",
 		"GNU.sparse.numblocks", "GNU.sparse.map":
 		p.set(key, value)
 		p.sparse = p.sparse || len(value) > 0

@@ -251,8 +251,9 @@ func (r *Reader) next() (*Header, error) {
 
 // These are type flags of headers that describe other entries.
 const (
-	typePAX      = 'x'
-	typeGlobal   = 'g' // defaults for all entries that follow, which archive/tar does not apply (git: the commit)
+	typePAX = 'x'
+	// defaults for all entries that follow, which archive/tar does not apply (git: the commit)
+	typeGlobal   = 'g'
 	typeLongName = 'L'
 	typeLongLink = 'K'
 	typeVolume   = 'V' // GNU: the name of the archive
@@ -287,7 +288,8 @@ func (m *meta) reset() {
 // header of a kind counts, and headers before a global header are dropped.
 func (r *Reader) special(flag byte, size int64) error {
 	what := map[byte]string{
-		typePAX: "extended header", typeGlobal: "global header", typeLongName: "name", typeLongLink: "link target",
+		typePAX: "extended header", typeGlobal: "global header", typeLongName: "name",
+		typeLongLink: "link target",
 	}[flag]
 	data, err := r.take(size, what)
 	if err != nil {
@@ -355,7 +357,8 @@ func validChecksum(b []byte) bool {
 // entry fills in the Header from a header block and the headers before it.
 func (r *Reader) entry(b []byte, n *numbers) (*Header, error) {
 	h := &r.h
-	*h = Header{Type: b[156], Size: n.size, stored: n.size, Mode: uint32(n.mode) & 0o7777, Sec: n.sec, Xattrs: h.Xattrs[:0]}
+	*h = Header{Type: b[156], Size: n.size, stored: n.size, Mode: uint32(n.mode) & 0o7777,
+		Sec: n.sec, Xattrs: h.Xattrs[:0]}
 	h.Name = r.headerName(b)
 	r.link = append(r.link[:0], cstring(b[157:257])...)
 	h.Link = r.link
@@ -416,12 +419,14 @@ func (m *meta) apply(h *Header, n *numbers) error {
 	// counts depends on the reader.
 	contradicts := func(long []byte, key string) error {
 		if v := m.pax.values[key]; len(v) > 0 && !bytes.Equal(v, long) {
-			return bad("ambiguous: its GNU header says %.200q, its PAX record %s says %.200q", long, key, v)
+			return bad("ambiguous: its GNU header says %.200q, its PAX record %s says %.200q", long,
+				key, v)
 		}
 		return nil
 	}
 	if len(m.longName) > 0 {
-		if err := cmp.Or(contradicts(m.longName, "path"), contradicts(m.longName, "GNU.sparse.name")); err != nil {
+		if err := cmp.Or(contradicts(m.longName, "path"),
+			contradicts(m.longName, "GNU.sparse.name")); err != nil {
 			return err
 		}
 		h.Name = m.longName
@@ -591,7 +596,8 @@ func (r *Reader) sparse(b []byte) error {
 	default:
 		// Readers that do not know the version, or find no map, would make an ordinary file with
 		// another name.
-		err = bad("ambiguous: PAX records GNU.sparse.* of version %q without a map that is known", version)
+		err = bad("ambiguous: PAX records GNU.sparse.* of version %q without a map that is known",
+			version)
 	}
 	if err != nil {
 		return fmt.Errorf("sparse file: %w", err)
@@ -725,7 +731,8 @@ func (r *Reader) sparseInContent() error {
 func (r *Reader) sparseFromPAX() error {
 	p, h := &r.meta.pax, &r.h
 	if name := p.values["GNU.sparse.name"]; len(name) > 0 {
-		h.Name = name // the other is made up, so that programs that do not know the format show what they have
+		// the other is made up, so that programs that do not know the format show what they have
+		h.Name = name
 	}
 	size, real := p.values["GNU.sparse.size"], p.values["GNU.sparse.realsize"]
 	switch {

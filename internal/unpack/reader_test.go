@@ -60,7 +60,8 @@ func readWith(data []byte, contentOf func(*Reader, *Header) ([]byte, error)) (st
 				return b.String(), err
 			}
 		}
-		fmt.Fprintf(&b, "%c %q %q %o %d:%d %d %d.%d %d,%d %q", h.Type, h.Name, h.Link, h.Mode, h.UID, h.GID, h.Size, h.Sec, h.Nsec, h.Major, h.Minor, content)
+		fmt.Fprintf(&b, "%c %q %q %o %d:%d %d %d.%d %d,%d %q", h.Type, h.Name, h.Link, h.Mode,
+			h.UID, h.GID, h.Size, h.Sec, h.Nsec, h.Major, h.Minor, content)
 		x := map[string]string{}
 		for _, a := range h.Xattrs {
 			if _, twice := x[a.Name]; twice {
@@ -105,7 +106,8 @@ func readStandard(data []byte) (string, error) {
 		if kind != tar.TypeChar && kind != tar.TypeBlock {
 			major, minor = 0, 0
 		}
-		fmt.Fprintf(&b, "%c %q %q %o %d:%d %d %d.%d %d,%d %q", kind, h.Name, h.Linkname, h.Mode&0o7777, owner(h.Uid), owner(h.Gid), size,
+		fmt.Fprintf(&b, "%c %q %q %o %d:%d %d %d.%d %d,%d %q", kind, h.Name, h.Linkname,
+			h.Mode&0o7777, owner(h.Uid), owner(h.Gid), size,
 			h.ModTime.Unix(), h.ModTime.Nanosecond(), major, minor, content)
 		x := map[string]string{}
 		for k, v := range h.PAXRecords {
@@ -140,7 +142,8 @@ func streams(t testing.TB) map[string][]byte {
 		mtime := time.Unix(-5, 250_000_000)
 		uid := 3_000_000
 		if format == tar.FormatUSTAR {
-			name, mtime, uid = strings.Repeat("d", 100)+"/"+strings.Repeat("n", 90), time.Unix(5, 0), 5
+			name, mtime, uid = strings.Repeat("d", 100)+"/"+strings.Repeat("n", 90),
+				time.Unix(5, 0), 5
 		}
 		if format == tar.FormatGNU {
 			mtime = time.Unix(-5, 0)
@@ -211,9 +214,11 @@ func TestReaderSparse(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"--format=gnu"},
-		{"--format=pax", "--sparse-version=0.0"}, {"--format=pax", "--sparse-version=0.1"}, {"--format=pax", "--sparse-version=1.0"},
+		{"--format=pax", "--sparse-version=0.0"}, {"--format=pax", "--sparse-version=0.1"},
+		{"--format=pax", "--sparse-version=1.0"},
 	} {
-		data, err := exec.Command(gnu, append(args, "-cS", "-C", dir, "end", "all", "many")...).Output()
+		data, err := exec.Command(gnu, append(args, "-cS", "-C", dir, "end",
+			"all", "many")...).Output()
 		if err != nil {
 			t.Skipf("needs GNU tar: %v", err)
 		}
@@ -236,10 +241,13 @@ func TestReaderSparse(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {
-				t.Errorf("%v: Read of %s differs: %d bytes of %d, %v", args, h.Name, len(got), len(want), err)
+				t.Errorf("%v: Read of %s differs: %d bytes of %d, %v", args, h.Name,
+					len(got), len(want), err)
 			}
-			if got, err := os.ReadFile(filepath.Join(to, string(h.Name))); err != nil || !bytes.Equal(got, want) {
-				t.Errorf("%v: unpacked %s differs: %d bytes of %d, %v", args, h.Name, len(got), len(want), err)
+			if got, err := os.ReadFile(filepath.Join(to, string(h.Name))); err != nil ||
+				!bytes.Equal(got, want) {
+				t.Errorf("%v: unpacked %s differs: %d bytes of %d, %v", args, h.Name,
+					len(got), len(want), err)
 			}
 		}
 	}
@@ -273,21 +281,25 @@ func TestReaderErrors(t *testing.T) {
 		{"cut in an extended header", pax[:520], io.ErrUnexpectedEOF},
 		{"noise", bytes.Repeat([]byte("noise..."), 200), ErrFormat},
 		{"one block of zeros", append(make([]byte, 512), file...), ErrFormat},
-		{"negative size", patch(file, 124, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), ErrFormat},
-		{"size beyond all bounds", patch(file, 124, "\x80\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00"), ErrFormat},
+		{"negative size", patch(file, 124, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+			ErrFormat},
+		{"size beyond all bounds", patch(file, 124,
+			"\x80\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00"), ErrFormat},
 		{"size that is no number", patch(file, 124, "12x45678901"), ErrFormat},
 		{"owner -1", patch(file, 108, "\xff\xff\xff\xff\xff\xff\xff\xff"), ErrFormat},
 		{"owner 2^32", patch(file, 108, "\x80\x00\x00\x01\x00\x00\x00\x00"), ErrFormat},
 		{"unknown type", patch(file, 156, "Q"), ErrFormat},
 		{"huge extended header", patch(pax, 124, "77777777777"), ErrFormat},
 		{"huge long name", patch(patch(file, 156, "L"), 124, "77777777777"), ErrFormat},
-		{"record longer than its header", bytes.Replace(pax, []byte(" SCHILY"), []byte("9SCHILY"), 1), ErrFormat},
+		{"record longer than its header", bytes.Replace(pax, []byte(" SCHILY"),
+			[]byte("9SCHILY"), 1), ErrFormat},
 	} {
 		if _, err := read(test.data); !errors.Is(err, test.is) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.is)
 		}
 	}
-	if got, err := read(patch(file, 108, "\xff\xff\xff\xff\xff\xff\xff\xfe")); err != nil || !strings.Contains(got, "4294967294:") {
+	if got, err := read(patch(file, 108, "\xff\xff\xff\xff\xff\xff\xff\xfe")); err != nil ||
+		!strings.Contains(got, "4294967294:") {
 		t.Errorf("owner -2 (nobody) reads as %q, %v", got, err)
 	}
 }

@@ -90,7 +90,8 @@ type dirMeta struct {
 	implied   bool // the stream has no entry for it
 	existed   bool // it was there before: attributes that the entry has not are to go
 	opaque    bool
-	restore   bool // it has all attributes already, but was written into since: only the time is set again
+	// it has all attributes already, but was written into since: only the time is set again
+	restore bool
 }
 
 // These limit what is kept in memory until the end of a stream.
@@ -165,7 +166,8 @@ func (u *unpacker) all() error {
 			return fmt.Errorf("unpack %q: %w", h.Name, err)
 		}
 		if len(u.implied) > maxImplied {
-			return fmt.Errorf("unpack %q: more than %d directories have no entry of their own", h.Name, maxImplied)
+			return fmt.Errorf("unpack %q: more than %d directories have no entry of their own",
+				h.Name, maxImplied)
 		}
 		if len(u.dirs) > cmp.Or(u.o.maxPending, maxPending) {
 			if err := u.flush(); err != nil {
@@ -350,7 +352,9 @@ func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 	return nil
 }
 
-func (u *unpacker) overlay() bool { return u.o.Whiteouts == Overlay || u.o.Whiteouts == OverlayUser }
+func (u *unpacker) overlay() bool {
+	return u.o.Whiteouts == Overlay || u.o.Whiteouts == OverlayUser
+}
 
 // create calls make. If the name exists, create removes it and calls make again.
 func (u *unpacker) create(dir *node, name []byte, make func() error) error {
@@ -374,7 +378,8 @@ func (u *unpacker) file(h *Header, dir *node, name []byte) error {
 	}
 	fd := -1
 	err := u.create(dir, name, func() (err error) {
-		fd, err = dirfd.Open(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, open)
+		fd, err = dirfd.Open(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW,
+			open)
 		return err
 	})
 	if err != nil {
@@ -450,7 +455,8 @@ func (u *unpacker) setXattr(x dirfd.Xattr, set func() error) error {
 	switch err {
 	case nil:
 		return nil
-	case unix.ENOTSUP, unix.EPERM, unix.EINVAL: // EINVAL: an access list with users that this namespace has not
+	case unix.ENOTSUP, unix.EPERM, unix.EINVAL:
+		// EINVAL: an access list with users that this namespace has not
 		return u.skipped("attribute "+x.Name, err)
 	}
 	return fmt.Errorf("set attribute %s: %w", x.Name, err)
@@ -566,7 +572,8 @@ func (u *unpacker) lchown(h *Header, dir *node, name []byte) error {
 }
 
 func (u *unpacker) special(h *Header, dir *node, name []byte) error {
-	format := map[byte]uint32{TypeChar: unix.S_IFCHR, TypeBlock: unix.S_IFBLK, TypeFifo: unix.S_IFIFO}[h.Type]
+	format := map[byte]uint32{TypeChar: unix.S_IFCHR, TypeBlock: unix.S_IFBLK,
+		TypeFifo: unix.S_IFIFO}[h.Type]
 	if h.Type == TypeChar && h.Major == 0 && h.Minor == 0 {
 		if u.o.OnWhiteoutDevice != nil {
 			u.o.OnWhiteoutDevice(string(u.clean))
@@ -608,14 +615,16 @@ func (u *unpacker) special(h *Header, dir *node, name []byte) error {
 
 // standIn makes a stand-in file for a device.
 func (u *unpacker) standIn(h *Header, dir *node, name []byte) error {
-	fd, err := dirfd.Open(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	fd, err := dirfd.Open(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW,
+		0o600)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	err = dirfd.Device{Block: h.Type == TypeBlock, Major: h.Major, Minor: h.Minor}.Mark(fd)
 	if err == unix.ENOTSUP {
-		return errors.Join(dirfd.Unlink(dir.fd, name, 0), u.skipped(fmt.Sprintf("device %d:%d", h.Major, h.Minor), unix.EPERM))
+		return errors.Join(dirfd.Unlink(dir.fd, name, 0),
+			u.skipped(fmt.Sprintf("device %d:%d", h.Major, h.Minor), unix.EPERM))
 	}
 	if err != nil {
 		return fmt.Errorf("mark the file that stands for a device: %w", err)
@@ -720,7 +729,9 @@ func (u *unpacker) dirXattrs(dir *node, m *dirMeta) error {
 			return fmt.Errorf("list attributes: %w", err)
 		}
 		for _, x := range old {
-			if !slices.ContainsFunc(m.xattrs, func(n dirfd.Xattr) bool { return n.Name == x.Name }) {
+			if !slices.ContainsFunc(m.xattrs, func(n dirfd.Xattr) bool {
+				return n.Name == x.Name
+			}) {
 				if err := unix.Fremovexattr(dir.fd, x.Name); err != nil {
 					return fmt.Errorf("remove attribute %s: %w", x.Name, err)
 				}

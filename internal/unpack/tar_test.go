@@ -31,8 +31,10 @@ func stream(t testing.TB, text string) []byte {
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
 		h := &tar.Header{
-			Name: e.Path, Mode: int64(e.Mode), Uid: max(e.UID, 0), Gid: max(e.GID, 0), Size: int64(len(e.Content)),
-			ModTime: time.Unix(max(e.MTime, 0), 0), Linkname: e.Target, Devmajor: int64(e.Major), Devminor: int64(e.Minor),
+			Name: e.Path, Mode: int64(e.Mode), Uid: max(e.UID, 0), Gid: max(e.GID, 0),
+			Size:    int64(len(e.Content)),
+			ModTime: time.Unix(max(e.MTime, 0), 0), Linkname: e.Target, Devmajor: int64(e.Major),
+			Devminor: int64(e.Minor),
 		}
 		if os.Geteuid() != 0 && e.UID == fstree.Unset {
 			h.Uid, h.Gid = os.Geteuid(), os.Getegid()
@@ -50,8 +52,9 @@ func stream(t testing.TB, text string) []byte {
 			h.PAXRecords["SCHILY.xattr."+k] = v
 		}
 		h.Typeflag = map[fstree.Type]byte{
-			fstree.Dir: tar.TypeDir, fstree.File: tar.TypeReg, fstree.Link: tar.TypeSymlink, fstree.Hardlink: tar.TypeLink,
-			fstree.Char: tar.TypeChar, fstree.Block: tar.TypeBlock, fstree.Fifo: tar.TypeFifo,
+			fstree.Dir: tar.TypeDir, fstree.File: tar.TypeReg, fstree.Link: tar.TypeSymlink,
+			fstree.Hardlink: tar.TypeLink,
+			fstree.Char:     tar.TypeChar, fstree.Block: tar.TypeBlock, fstree.Fifo: tar.TypeFifo,
 		}[e.Type]
 		if err := w.WriteHeader(h); err != nil {
 			t.Fatal(err)
@@ -220,7 +223,8 @@ func TestTar(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			top := t.TempDir()
 			dir := filepath.Join(top, "a", "root")
-			if err := fstree.Make(top, "dir a/root 0755\nfile a/out 0600 sentinel\nfile out 0600 sentinel"); err != nil {
+			if err := fstree.Make(top,
+				"dir a/root 0755\nfile a/out 0600 sentinel\nfile out 0600 sentinel"); err != nil {
 				t.Fatal(err)
 			}
 			if err := fstree.Make(dir, test.before); err != nil {
@@ -312,14 +316,17 @@ func TestTarAsRoot(t *testing.T) {
 			if !slices.Equal(stats.Implied, test.implied) {
 				t.Errorf("Implied = %q, want %q", stats.Implied, test.implied)
 			}
-			got, err := fstree.Print(dir, fstree.Show{Owners: true, Times: true, Xattrs: true, Root: strings.HasPrefix(test.want, "dir . ")})
+			got, err := fstree.Print(dir, fstree.Show{Owners: true, Times: true, Xattrs: true,
+				Root: strings.HasPrefix(test.want, "dir . ")})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, p := range stats.Implied { // they are of now
 				if fi, err := os.Stat(filepath.Join(dir, p)); err == nil {
-					got = strings.ReplaceAll(got, fmt.Sprintf("dir %s 0755 root:root @%d", p, fi.ModTime().Unix()), "dir "+p+" 0755 root:root")
-					got = strings.ReplaceAll(got, fmt.Sprintf("dir %s 0755 1:2 @%d", p, fi.ModTime().Unix()), "dir "+p+" 0755 1:2")
+					got = strings.ReplaceAll(got, fmt.Sprintf("dir %s 0755 root:root @%d", p,
+						fi.ModTime().Unix()), "dir "+p+" 0755 root:root")
+					got = strings.ReplaceAll(got, fmt.Sprintf("dir %s 0755 1:2 @%d", p,
+						fi.ModTime().Unix()), "dir "+p+" 0755 1:2")
 				}
 			}
 			if d := cmp.Diff(test.want, got); d != "" {
@@ -337,18 +344,26 @@ func TestTarErrors(t *testing.T) {
 		text         string
 	}{
 		{name: "the root as a file", stream: "file a/.. 0600", is: ErrFormat},
-		{name: "whiteout of nothing", stream: "file .wh. 0000", o: Options{Whiteouts: Delete}, is: ErrFormat},
-		{name: "whiteout of .", stream: "file a/.wh.. 0000", o: Options{Whiteouts: Delete}, is: ErrFormat},
-		{name: "whiteout of ..", stream: "file a/.wh... 0000", o: Options{Whiteouts: Delete}, is: ErrFormat},
-		{name: "a name below a whiteout", stream: "file .wh.a/b 0000", o: Options{Whiteouts: Overlay}, is: ErrFormat},
+		{name: "whiteout of nothing", stream: "file .wh. 0000",
+			o: Options{Whiteouts: Delete}, is: ErrFormat},
+		{name: "whiteout of .", stream: "file a/.wh.. 0000",
+			o: Options{Whiteouts: Delete}, is: ErrFormat},
+		{name: "whiteout of ..", stream: "file a/.wh... 0000",
+			o: Options{Whiteouts: Delete}, is: ErrFormat},
+		{name: "a name below a whiteout", stream: "file .wh.a/b 0000",
+			o: Options{Whiteouts: Overlay}, is: ErrFormat},
 		{name: "hard link to nothing", stream: "hardlink a => b", is: unix.ENOENT, text: `"b"`},
 		{name: "hard link to a directory", stream: "dir d\nhardlink a => d", is: unix.EPERM},
 		{name: "hard link to the root", stream: "hardlink a => .", is: ErrFormat},
-		{name: "hard link to a file below", stream: "hardlink a => b", o: Options{Whiteouts: Overlay}, is: ErrNeedsParent},
-		{name: "name through a link to somewhere below", stream: "link l -> usr/lib\nfile l/f 0600", o: Options{Whiteouts: Overlay}, is: ErrNeedsParent},
-		{name: "opaque root", stream: "file .wh..wh..opq 0000", o: Options{Whiteouts: Overlay}, is: ErrNeedsParent},
+		{name: "hard link to a file below", stream: "hardlink a => b",
+			o: Options{Whiteouts: Overlay}, is: ErrNeedsParent},
+		{name: "name through a link to somewhere below", stream: "link l -> usr/lib\nfile l/f 0600",
+			o: Options{Whiteouts: Overlay}, is: ErrNeedsParent},
+		{name: "opaque root", stream: "file .wh..wh..opq 0000",
+			o: Options{Whiteouts: Overlay}, is: ErrNeedsParent},
 		{name: "link loop", stream: "link a -> b\nlink b -> a\nfile a/x 0600", is: unix.ELOOP},
-		{name: "long name", stream: "file " + strings.Repeat("x", 256) + " 0600", is: unix.ENAMETOOLONG},
+		{name: "long name", stream: "file " + strings.Repeat("x", 256) + " 0600",
+			is: unix.ENAMETOOLONG},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := apply(t, t.TempDir(), stream(t, test.stream), mine(test.o))
@@ -367,7 +382,9 @@ func TestTarWhiteoutDevice(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var skipped []string
-	if _, err := apply(t, dir, data, Options{OnSkip: func(path, what string, _ error) { skipped = append(skipped, path+": "+what) }}); err != nil {
+	if _, err := apply(t, dir, data, Options{OnSkip: func(path, what string, _ error) {
+		skipped = append(skipped, path+": "+what)
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"c: device 0:0"}; !slices.Equal(skipped, want) {
@@ -383,7 +400,8 @@ func TestTarWithoutPrivilege(t *testing.T) {
 		t.Skip("as root every owner can be had")
 	}
 	data := stream(t, "file a 0600 12345:12345\nchar c 0600 1:3\ndir d 0755 12345:12345")
-	if _, err := apply(t, t.TempDir(), data, Options{}); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), `"a"`) {
+	if _, err := apply(t, t.TempDir(), data, Options{}); !errors.Is(err, unix.EPERM) ||
+		!strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("Tar = %v, want EPERM for a", err)
 	}
 	var owners, skipped []string
@@ -391,7 +409,8 @@ func TestTarWithoutPrivilege(t *testing.T) {
 		OnOwnerError: func(path string, uid, gid int, _ error) { owners = append(owners, path) },
 		OnSkip:       func(path, what string, _ error) { skipped = append(skipped, path) },
 	})
-	if err != nil || !slices.Equal(owners, []string{"a", "d"}) || !slices.Equal(skipped, []string{"c"}) {
+	if err != nil || !slices.Equal(owners, []string{"a", "d"}) ||
+		!slices.Equal(skipped, []string{"c"}) {
 		t.Errorf("Tar = %v, owners %q, skipped %q", err, owners, skipped)
 	}
 }
@@ -402,7 +421,8 @@ func TestTarHoles(t *testing.T) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, n := range []int{len(content), 2<<20 + 17, 1<<20 + 5} {
-		w.WriteHeader(&tar.Header{Name: fmt.Sprint(n), Mode: 0o600, Size: int64(n), Uid: os.Geteuid(), Gid: os.Getegid()})
+		w.WriteHeader(&tar.Header{Name: fmt.Sprint(n), Mode: 0o600, Size: int64(n),
+			Uid: os.Geteuid(), Gid: os.Getegid()})
 		w.Write(content[:n])
 	}
 	w.Close()
@@ -426,7 +446,8 @@ func TestTarHoles(t *testing.T) {
 func TestTarCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Tar(ctx, bytes.NewReader(stream(t, "file a 0600")), openDir(t, t.TempDir()), mine(Options{})); !errors.Is(err, context.Canceled) {
+	if _, err := Tar(ctx, bytes.NewReader(stream(t, "file a 0600")), openDir(t, t.TempDir()),
+		mine(Options{})); !errors.Is(err, context.Canceled) {
 		t.Errorf("Tar = %v, want %v", err, context.Canceled)
 	}
 }

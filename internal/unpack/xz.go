@@ -166,7 +166,8 @@ func (g *xzGuard) dictionary(head []byte) error {
 		return err
 	}
 	if size > largestWindow {
-		return fmt.Errorf("%w: a dictionary of %d MiB, at most %d MiB are supported", ErrLimit, size>>20, largestWindow>>20)
+		return fmt.Errorf("%w: a dictionary of %d MiB, at most %d MiB are supported", ErrLimit,
+			size>>20, largestWindow>>20)
 	}
 	if size > commonWindow && !g.held {
 		large <- struct{}{}
@@ -182,7 +183,8 @@ func xzDictionary(block []byte) (int64, error) {
 		return 0, nil
 	}
 	flags, block := block[1], block[2:]
-	for _, there := range []bool{flags&0x40 != 0, flags&0x80 != 0} { // compressed and uncompressed size
+	// compressed and uncompressed size
+	for _, there := range []bool{flags&0x40 != 0, flags&0x80 != 0} {
 		for there && len(block) > 0 {
 			there, block = block[0]&0x80 != 0, block[1:]
 		}

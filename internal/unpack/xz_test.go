@@ -75,7 +75,8 @@ func TestXZ(t *testing.T) {
 			{"two streams", [][]byte{one, one}, 2},
 			{"padding", [][]byte{one, pad, pad, one, pad}, 2},
 			{"streams without blocks", [][]byte{none, none, one, none}, 1},
-			{"another check", [][]byte{one, xzFile(t, text, xz.WriterConfig{CheckSum: xz.SHA256})}, 2},
+			{"another check", [][]byte{one, xzFile(t, text, xz.WriterConfig{CheckSum: xz.SHA256})},
+				2},
 			{"padding that is too short", [][]byte{one, pad[:3], one}, -1},
 			{"garbage at the end", [][]byte{one, []byte("garbage, long enough")}, -1},
 			{"the end is missing", [][]byte{one[:len(one)-1]}, -1},
@@ -84,14 +85,17 @@ func TestXZ(t *testing.T) {
 		} {
 			data := bytes.Join(test.data, nil)
 			got, err := decompressed1(data)
-			if test.times < 0 && err == nil || test.times >= 0 && (err != nil || !bytes.Equal(got, bytes.Repeat(text, test.times))) {
+			if test.times < 0 && err == nil || test.times >= 0 &&
+				(err != nil || !bytes.Equal(got, bytes.Repeat(text, test.times))) {
 				t.Errorf("%s, %s: %d bytes, %v", name, test.name, len(got), err)
 			}
-			z, err := xz.NewReader(&xzGuard{b: bufioReader(iotest.OneByteReader(bytes.NewReader(data)))})
+			z, err := xz.NewReader(
+				&xzGuard{b: bufioReader(iotest.OneByteReader(bytes.NewReader(data)))})
 			if err == nil {
 				got, err = io.ReadAll(z)
 			}
-			if test.times >= 0 && (err != nil || !bytes.Equal(got, bytes.Repeat(text, test.times))) {
+			if test.times >= 0 && (err != nil ||
+				!bytes.Equal(got, bytes.Repeat(text, test.times))) {
 				t.Errorf("%s, %s, read byte by byte: %d bytes, %v", name, test.name, len(got), err)
 			}
 		}
@@ -106,7 +110,8 @@ func TestXZTruncated(t *testing.T) {
 		one := xzFile(t, xzText(400), c)
 		data := bytes.Join([][]byte{one, make([]byte, 4), one}, nil)
 		for n := 6; n < len(data); n++ {
-			if _, err := decompressed1(data[:n]); (err == nil) != (n == len(one) || n == len(one)+4) {
+			if _, err := decompressed1(data[:n]); (err == nil) != (n == len(one) ||
+				n == len(one)+4) {
 				t.Errorf("%s: %d of %d bytes: %v", name, n, len(data), err)
 			}
 		}
@@ -154,7 +159,9 @@ func TestXZLimits(t *testing.T) {
 	const mib128, mib192, gib4 = 30, 31, 40
 	var blocks bytes.Buffer // a stream of empty blocks
 	blocks.Write(small[:xzStreamHeader])
-	empty := append(bytes.Clone(small[xzStreamHeader:xzStreamHeader+header]), 0, 0, 0, 0, 0, 0, 0, 0) // end, padding, check
+	// end, padding, check
+	empty := append(bytes.Clone(small[xzStreamHeader:xzStreamHeader+header]),
+		0, 0, 0, 0, 0, 0, 0, 0)
 	blocks.Write(bytes.Repeat(empty, maxBlocks+1))
 	for _, test := range []struct {
 		name string
@@ -166,8 +173,10 @@ func TestXZLimits(t *testing.T) {
 		{"128 MiB twice", append(large(mib128), large(mib128)...), true},
 		{"192 MiB", large(mib192), false},
 		{"192 MiB after a small one", append(bytes.Clone(small), large(mib192)...), false},
-		{"4 GiB after padding", append(append(bytes.Clone(small), 0, 0, 0, 0), large(gib4)...), false},
-		{"4 GiB in a later block", append(append(bytes.Clone(small[:xzStreamHeader]), empty...), large(gib4)[xzStreamHeader:]...), false},
+		{"4 GiB after padding", append(append(bytes.Clone(small), 0, 0, 0, 0), large(gib4)...),
+			false},
+		{"4 GiB in a later block", append(append(bytes.Clone(small[:xzStreamHeader]), empty...),
+			large(gib4)[xzStreamHeader:]...), false},
 		{"blocks", blocks.Bytes(), false},
 	} {
 		_, err := decompressed1(test.data)

@@ -12,9 +12,10 @@ import (
 // Terminal accepts the sequences that a view may send, and fails the test on any other. When it is
 // resized it wraps its lines anew, as most terminals do.
 type Terminal struct {
-	NoWrap  bool            // lines are cut at the right edge: what is too long fails the test
-	Hidden  bool            // the cursor is hidden
-	Highest int             // the topmost row, counted from the first line ever, that was written or cleared
+	NoWrap bool // lines are cut at the right edge: what is too long fails the test
+	Hidden bool // the cursor is hidden
+	// the topmost row, counted from the first line ever, that was written or cleared
+	Highest int
 	Raw     strings.Builder // all that was written
 
 	// FullScreen allows the sequences that only a view of the whole screen may send: the alternate
@@ -88,7 +89,9 @@ func (v *Terminal) Write(p []byte) (int, error) {
 }
 
 func (v *Terminal) sequence(s string, attr *string) int {
-	end := strings.IndexFunc(s, func(r rune) bool { return r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' })
+	end := strings.IndexFunc(s, func(r rune) bool {
+		return r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z'
+	})
 	if end < 0 {
 		v.t.Errorf("unfinished sequence %q", s)
 		return len(s)
@@ -147,7 +150,8 @@ func (v *Terminal) position(seq string) bool {
 	case seq == "\x1b[2J":
 		v.rows = make([][]cell, v.height)
 	case strings.HasSuffix(seq, "H"):
-		if n, err := fmt.Sscanf(seq, "\x1b[%d;%dH", &y, &x); n != 2 || err != nil || y < 1 || y > v.height || x < 1 || x > v.width {
+		if n, err := fmt.Sscanf(seq, "\x1b[%d;%dH", &y, &x); n != 2 || err != nil || y < 1 ||
+			y > v.height || x < 1 || x > v.width {
 			return false
 		}
 		v.y, v.x = y-1, x-1

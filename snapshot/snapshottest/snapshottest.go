@@ -183,7 +183,9 @@ func (s *suite) replaced() {
 	s.make("a", "", tree("file d/one 0644 1\nfile f 0644 f\nfile g/deep/x 0644 x\n"))
 	s.make("b", "a", func(dir string) error {
 		return errors.Join(
-			os.RemoveAll(dir+"d"), os.Mkdir(dir+"d", 0o755), os.WriteFile(dir+"d/new", []byte("new"), 0o644), // hides the directory below
+			// hides the directory below
+			os.RemoveAll(dir+"d"), os.Mkdir(dir+"d", 0o755),
+			os.WriteFile(dir+"d/new", []byte("new"), 0o644),
 			os.Remove(dir+"f"), os.Mkdir(dir+"f", 0o700),
 			os.RemoveAll(dir+"g"), os.WriteFile(dir+"g", []byte("now a file"), 0o644),
 		)
@@ -216,7 +218,8 @@ func (s *suite) sockets() {
 	s.make("c", "b", func(dir string) error {
 		var errs []error
 		for _, err := range []error{
-			os.Remove(dir + "d/removed"), os.Rename(dir+"d/renamed", dir+"d/new"), os.Chmod(dir+"d/changed", 0o700),
+			os.Remove(dir + "d/removed"), os.Rename(dir+"d/renamed", dir+"d/new"),
+			os.Chmod(dir+"d/changed", 0o700),
 			os.Remove(dir + "e"), os.RemoveAll(dir + "n"),
 		} {
 			if s.Driver() != mount.FuseOverlay || !errors.Is(err, unix.ENOENT) {
@@ -228,7 +231,8 @@ func (s *suite) sockets() {
 	b := "dir d 0755\nsocket d/changed 0755\nfile d/file 0644 f\nsocket d/gone 0755\nsocket d/removed 0755\nsocket d/renamed 0755\nsocket e 0755\ndir n 0755\nsocket n/s 0755\n"
 	c := "dir d 0755\nsocket d/changed 0700\nfile d/file 0644 f\nsocket d/gone 0755\nsocket d/new 0755\ndir e 0755\n"
 	if s.Driver() == mount.FuseOverlay {
-		b, c = "dir d 0755\nfile d/file 0644 f\ndir n 0755\n", "dir d 0755\nfile d/file 0644 f\ndir e 0755\n"
+		b, c = "dir d 0755\nfile d/file 0644 f\ndir n 0755\n",
+			"dir d 0755\nfile d/file 0644 f\ndir e 0755\n"
 	}
 	s.want("b", b)
 	s.want("c", c)
@@ -277,7 +281,8 @@ func (s *suite) fidelity() {
 		return got
 	}
 	want := print("a")
-	for _, line := range []string{"hardlink", "[user.colour=red", "4755", "fifo", "@1000000009", "@1000000000"} {
+	for _, line := range []string{"hardlink", "[user.colour=red", "4755", "fifo",
+		"@1000000009", "@1000000000"} {
 		if !strings.Contains(want, line) {
 			s.Errorf("the first snapshot lacks %s:\n%s", line, want)
 		}
@@ -316,7 +321,8 @@ func (s *suite) holes() {
 				s.Errorf("%s: %d bytes in %d blocks", id, st.Size, st.Blocks)
 			}
 			content, err := os.ReadFile(dir + "sparse")
-			if err == nil && (string(content[32<<20:32<<20+4]) != "data" || string(content[64<<20:]) != "end\n") {
+			if err == nil && (string(content[32<<20:32<<20+4]) != "data" ||
+				string(content[64<<20:]) != "end\n") {
 				s.Errorf("%s: the content is another one", id)
 			}
 			return err
@@ -336,7 +342,8 @@ func (s *suite) links() {
 		s.check(err)
 		s.check(see(mounts, func(dir string) error {
 			for _, name := range []string{"one", "two", "d/three", "four"} {
-				if content, err := os.ReadFile(dir + name); err != nil || string(content) != "same" {
+				if content, err := os.ReadFile(dir + name); err != nil ||
+					string(content) != "same" {
 					s.Errorf("%s: %s = %q, %v, want same", id, name, content, err)
 				}
 			}
@@ -349,7 +356,8 @@ func (s *suite) rootAttributes() {
 	s.make("plain", "", func(string) error { return nil })
 	mounts, err := s.View(s.Context(), "plain")
 	s.check(err)
-	s.wantMounts("a new root", mounts, fstree.Show{Owners: true, Root: true}, "dir . 0755 root:root\n")
+	s.wantMounts("a new root", mounts, fstree.Show{Owners: true, Root: true},
+		"dir . 0755 root:root\n")
 
 	text := "dir . 0711 @1234567890 [user.root=yes]"
 	if mounttest.Current() != mounttest.Single {
@@ -407,7 +415,8 @@ func (s *suite) again() {
 	s.make("a", "", tree("file one 0644 1\n"))
 	a := s.begin("a", tree("file two 0644 2\n"))
 	s.check(see(a.Mounts(), tree("file three 0644 3\n")))
-	s.wantMounts("active", a.Mounts(), fstree.Show{}, "file one 0644 1\nfile three 0644 3\nfile two 0644 2\n")
+	s.wantMounts("active", a.Mounts(), fstree.Show{},
+		"file one 0644 1\nfile three 0644 3\nfile two 0644 2\n")
 	s.check(a.Commit(s.Context(), "b"))
 	s.want("b", "file one 0644 1\nfile three 0644 3\nfile two 0644 2\n")
 }
@@ -517,7 +526,8 @@ func (s *suite) commitOn() {
 		s.check(see(mounts, func(dir string) error {
 			st, err := os.Stat(dir)
 			if err == nil && (st.Mode().Perm() != 0o750 || st.ModTime().Unix() != mtime) {
-				s.Errorf("a layer with a root entry: root is %v %v, want 0750 and the time %d", st.Mode(), st.ModTime(), mtime)
+				s.Errorf("a layer with a root entry: root is %v %v, want 0750 and the time %d",
+					st.Mode(), st.ModTime(), mtime)
 			}
 			return err
 		}))
@@ -549,7 +559,8 @@ func (s *suite) ended() {
 
 func (s *suite) discard() {
 	a := s.begin("", func(dir string) error {
-		if err := fstree.Make(dir, "file d/x 0644 x\ndir closed 0755\nfile closed/x 0644 x\nlink l -> /etc\n"); err != nil {
+		if err := fstree.Make(dir,
+			"file d/x 0644 x\ndir closed 0755\nfile closed/x 0644 x\nlink l -> /etc\n"); err != nil {
 			return err
 		}
 		return errors.Join(os.Chmod(dir+"closed", 0), deep(dir, 300))
@@ -618,7 +629,8 @@ func (s *suite) parallel() {
 	}
 	s.check(g.Wait())
 	for i := range 16 {
-		s.want(snapshot.ID(fmt.Sprintf("s%d", i)), fmt.Sprintf("file base 0644 x\nfile own 0644 %d\n", i))
+		s.want(snapshot.ID(fmt.Sprintf("s%d", i)),
+			fmt.Sprintf("file base 0644 x\nfile own 0644 %d\n", i))
 	}
 	s.empty()
 }
@@ -664,7 +676,8 @@ func (s *suite) all() {
 	for info, err := range s.All() {
 		s.check(err)
 		got = append(got, string(info.ID+" on "+info.Parent))
-		if info.Created.Before(start.Add(-time.Second)) || info.Created.After(time.Now().Add(time.Second)) {
+		if info.Created.Before(start.Add(-time.Second)) ||
+			info.Created.After(time.Now().Add(time.Second)) {
 			s.Errorf("%s: Created = %v, which is not now", info.ID, info.Created)
 		}
 		if info.Driver != s.Driver() || info.Suspect {
@@ -717,7 +730,8 @@ func (s *suite) leftOver() {
 	}
 	s.make("base", "", tree("file one 0644 1\n"))
 	alive := s.begin("base", tree("file two 0644 2\n"))
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+strings.ReplaceAll(s.Name(), "/", "$/^")+"$")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+
+		strings.ReplaceAll(s.Name(), "/", "$/^")+"$")
 	cmd.Env = append(os.Environ(), leftOverVariable+"="+s.root)
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(err.Error(), "killed") {
 		s.Fatalf("the other process was not killed: %v\n%s", err, out)
@@ -743,7 +757,8 @@ func (s *suite) inTmp() int {
 func (s *suite) hostileNames() {
 	ctx := s.Context()
 	for _, id := range []snapshot.ID{
-		"", ".", "..", "/", "/etc", "a/b", "../a", "tmp", "lock", "empty", "full", "fuse", "a b", "a\x00b", "a\nb", "ä", snapshot.ID(strings.Repeat("x", 300)),
+		"", ".", "..", "/", "/etc", "a/b", "../a", "tmp", "lock", "empty", "full", "fuse", "a b",
+		"a\x00b", "a\nb", "ä", snapshot.ID(strings.Repeat("x", 300)),
 	} {
 		a := s.begin("", tree("file one 0644 1\n"))
 		if err := a.Commit(ctx, id); err == nil {
@@ -754,7 +769,8 @@ func (s *suite) hostileNames() {
 			continue // means no parent
 		}
 		for what, err := range map[string]error{
-			"Prepare": second(s.Prepare(ctx, id)), "View": second(s.View(ctx, id)), "Stat": second(s.Stat(id)),
+			"Prepare": second(s.Prepare(ctx, id)), "View": second(s.View(ctx, id)),
+			"Stat":    second(s.Stat(id)),
 			"Changes": second(s.Changes(id)), "Remove": s.Remove(ctx, id),
 		} {
 			if err == nil {
@@ -800,7 +816,8 @@ func (s *suite) longChain() {
 	for i := range n {
 		a, err := s.Prepare(ctx, parent)
 		s.check(err)
-		s.check(fstree.Make(a.Upper(), fmt.Sprintf("file f%d 0644 %d\nfile last 0644 %d\n", i, i, i)))
+		s.check(fstree.Make(a.Upper(), fmt.Sprintf("file f%d 0644 %d\nfile last 0644 %d\n", i, i,
+			i)))
 		parent = snapshot.ID(fmt.Sprintf("s%d", i))
 		s.check(a.Commit(ctx, parent))
 	}

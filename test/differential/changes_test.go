@@ -19,7 +19,8 @@ import (
 var (
 	common = []string{"a", "b", "c", "d"}
 	rare   = []string{
-		"bin", "sp ace", "nl\n", "\xff\xfe", "ünï", ".wh.a", "a.b", "a-b", ".hidden", "=", strings.Repeat("long", 40), strings.Repeat("x", 99),
+		"bin", "sp ace", "nl\n", "\xff\xfe", "ünï", ".wh.a", "a.b", "a-b", ".hidden", "=",
+		strings.Repeat("long", 40), strings.Repeat("x", 99),
 	}
 )
 
@@ -80,7 +81,8 @@ var errNot = errors.New("not of the type that this change is for")
 // put writes a regular file. It returns an error if p is anything else, so that it never writes
 // through a link or to a device.
 func (r *round) put(p string, mode uint32) error {
-	fd, err := unix.Open(p, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
+	fd, err := unix.Open(p, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|
+		unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
 	if err != nil {
 		return err
 	}
@@ -286,7 +288,9 @@ var changes = []struct {
 	{"create", func(r *round, p, q string) error { return r.put(q, 0o644) }},
 	{"create", func(r *round, p, q string) error { return r.put(q, 0o600) }},
 	{"mkdir", func(r *round, p, q string) error { return os.Mkdir(q, 0o755) }},
-	{"mkdir", func(r *round, p, q string) error { return os.MkdirAll(filepath.Join(q, r.name(), r.name()), 0o755) }},
+	{"mkdir", func(r *round, p, q string) error {
+		return os.MkdirAll(filepath.Join(q, r.name(), r.name()), 0o755)
+	}},
 	{"grow", func(r *round, p, q string) error { r.tree(q, 2); return nil }},
 	{"symlink", func(r *round, p, q string) error {
 		return os.Symlink(pick(r, []string{"a", "./b", "/nonexistent/c", "nowhere"}), q)
@@ -517,7 +521,8 @@ var changes = []struct {
 		if _, kind, err := lstat(p); err != nil || kind == unix.S_IFLNK {
 			return errNot
 		}
-		return unix.Fchmodat(unix.AT_FDCWD, p, pick(r, []uint32{0o644, 0o755, 0o700, 0o4755, 0o2755, 0o1777, 0o600}), 0)
+		return unix.Fchmodat(unix.AT_FDCWD, p,
+			pick(r, []uint32{0o644, 0o755, 0o700, 0o4755, 0o2755, 0o1777, 0o600}), 0)
 	}},
 	{"chmod, same", func(r *round, p, q string) error {
 		st, kind, err := lstat(p)
@@ -530,39 +535,52 @@ var changes = []struct {
 		return unix.Chmod(filepath.Dir(q), pick(r, []uint32{0o755, 0o755, 0o711}))
 	}},
 	{"chown", func(r *round, p, q string) error { return os.Lchown(p, r.pick(3), r.pick(3)) }},
-	{"chown, large", func(r *round, p, q string) error { return os.Lchown(p, 60000+r.pick(3), 3000000) }},
+	{"chown, large", func(r *round, p, q string) error {
+		return os.Lchown(p, 60000+r.pick(3), 3000000)
+	}},
 	{"touch", func(r *round, p, q string) error {
-		ts := unix.Timespec{Sec: pick(r, []int64{1000, 1001, 1002, -1, 1 << 34}), Nsec: int64(r.pick(1e9))}
-		return unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+		ts := unix.Timespec{Sec: pick(r, []int64{1000, 1001, 1002, -1, 1 << 34}),
+			Nsec: int64(r.pick(1e9))}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{ts, ts},
+			unix.AT_SYMLINK_NOFOLLOW)
 	}},
 	{"set attribute", func(r *round, p, q string) error {
-		return unix.Lsetxattr(p, pick(r, []string{"user.a", "user.b", "user.a=b"}), []byte(pick(r, []string{"", "v", "\x00\n="})), 0)
+		return unix.Lsetxattr(p, pick(r, []string{"user.a", "user.b", "user.a=b"}),
+			[]byte(pick(r, []string{"", "v", "\x00\n="})), 0)
 	}},
 	{"set an attribute that is a mark elsewhere", func(r *round, p, q string) error {
 		if r.driver == mount.FuseOverlay {
 			return errNot // it would hide files from the command too
 		}
-		names := []string{"user.fuseoverlayfs.opaque", "user.overlay.opaque", "user.containers.override_stat"}
+		names := []string{"user.fuseoverlayfs.opaque", "user.overlay.opaque",
+			"user.containers.override_stat"}
 		return unix.Lsetxattr(p, pick(r, names), []byte("y"), 0)
 	}},
-	{"remove attribute", func(r *round, p, q string) error { return unix.Lremovexattr(p, "user.a") }},
+	{"remove attribute", func(r *round, p, q string) error {
+		return unix.Lremovexattr(p, "user.a")
+	}},
 	{"set capability", func(r *round, p, q string) error {
 		if _, kind, err := lstat(p); err != nil || kind == unix.S_IFLNK {
 			return errNot
 		}
-		return unix.Lsetxattr(p, "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0)
+		return unix.Lsetxattr(p, "security.capability",
+			[]byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0)
 	}},
 	{"set access list", func(r *round, p, q string) error {
 		if _, kind, err := lstat(p); err != nil || kind != unix.S_IFDIR {
 			return errNot
 		}
 		// user::rwx user:1:r-x group::r-x mask::r-x other::r-x
-		acl := "\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" + "\x02\x00\x05\x00\x01\x00\x00\x00" +
-			"\x04\x00\x05\x00\xff\xff\xff\xff" + "\x10\x00\x05\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff"
-		return unix.Lsetxattr(p, pick(r, []string{"system.posix_acl_default", "system.posix_acl_access"}), []byte(acl), 0)
+		acl := "\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" +
+			"\x02\x00\x05\x00\x01\x00\x00\x00" +
+			"\x04\x00\x05\x00\xff\xff\xff\xff" + "\x10\x00\x05\x00\xff\xff\xff\xff" +
+			"\x20\x00\x05\x00\xff\xff\xff\xff"
+		return unix.Lsetxattr(p, pick(r, []string{"system.posix_acl_default",
+			"system.posix_acl_access"}), []byte(acl), 0)
 	}},
 	{"device", func(r *round, p, q string) error {
-		return unix.Mknod(q, pick(r, []uint32{unix.S_IFCHR, unix.S_IFBLK})|0o644, pick(r, []int{int(unix.Mkdev(240, 0)), int(unix.Mkdev(240, 1)), 0}))
+		return unix.Mknod(q, pick(r, []uint32{unix.S_IFCHR, unix.S_IFBLK})|0o644,
+			pick(r, []int{int(unix.Mkdev(240, 0)), int(unix.Mkdev(240, 1)), 0}))
 	}},
 	{"fifo", func(r *round, p, q string) error { return unix.Mknod(q, unix.S_IFIFO|0o644, 0) }},
 	{"socket", func(r *round, p, q string) error { return unix.Mknod(q, unix.S_IFSOCK|0o644, 0) }},

@@ -95,10 +95,12 @@ func attributes(from, to string, st *unix.Stat_t, kind uint32) error {
 			if err == nil {
 				err = unix.Lsetxattr(to, string(name), value[:n], 0)
 			}
-			if err != nil && len(name) > 0 && err != unix.ENODATA && err != unix.EPERM && err != unix.EOPNOTSUPP {
+			if err != nil && len(name) > 0 && err != unix.ENODATA && err != unix.EPERM &&
+				err != unix.EOPNOTSUPP {
 				return err
 			}
 		}
 	}
-	return unix.UtimesNanoAt(unix.AT_FDCWD, to, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+	return unix.UtimesNanoAt(unix.AT_FDCWD, to, []unix.Timespec{st.Atim, st.Mtim},
+		unix.AT_SYMLINK_NOFOLLOW)
 }

@@ -62,7 +62,8 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	if err := os.Chmod(top, 0o711); err != nil { // fuse-overlayfs and single ids
 		t.Fatal(err)
 	}
-	store, err := snapshot.Open(filepath.Join(top, "store"), snapshot.Options{Driver: driver, UserNS: s.userNS})
+	store, err := snapshot.Open(filepath.Join(top, "store"),
+		snapshot.Options{Driver: driver, UserNS: s.userNS})
 	if err != nil {
 		t.Skip(err)
 	}
@@ -70,7 +71,8 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	if driver == mount.FuseOverlay {
 		// Its snapshots are also what the kernel's overlay reads, and faster so. They lie in a
 		// directory of their own.
-		if o, err := snapshot.Open(filepath.Join(top, "store", "fuse"), snapshot.Options{Driver: mount.Overlay, UserNS: s.userNS}); err == nil {
+		if o, err := snapshot.Open(filepath.Join(top, "store", "fuse"),
+			snapshot.Options{Driver: mount.Overlay, UserNS: s.userNS}); err == nil {
 			s.view = o
 		}
 	}
@@ -86,10 +88,11 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	if driver == mount.FuseOverlay {
 		long = 10_000 // as root, and again in a user namespace
 	}
-	rounds.Run(t, ledger, rounds.Options{Fixed: fixed, Fresh: fresh, Long: long, Found: found()}, func(t *testing.T, seed uint64) {
-		r := round{t: t, site: &s, seed: seed, rnd: rand.New(rand.NewPCG(seed, 0))}
-		r.run()
-	})
+	rounds.Run(t, ledger, rounds.Options{Fixed: fixed, Fresh: fresh, Long: long, Found: found()},
+		func(t *testing.T, seed uint64) {
+			r := round{t: t, site: &s, seed: seed, rnd: rand.New(rand.NewPCG(seed, 0))}
+			r.run()
+		})
 }
 
 // site is the place of the rounds of a driver.
@@ -142,7 +145,8 @@ func (r *round) run() {
 func (r *round) pick(n int) int { return r.rnd.IntN(n) }
 
 // step makes a snapshot with n changes on parent, of which before is a listing, and compares.
-func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) (snapshot.ID, *layercheck.Tree) {
+func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree,
+	n int) (snapshot.ID, *layercheck.Tree) {
 	ctx := r.t.Context()
 	r.log = append(r.log, fmt.Sprintf("-- step %d", i))
 	r.divided = false
@@ -174,7 +178,8 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) 
 	// file for names of which it copies up one.
 	view := r.viewed(id)
 	if saw != nil {
-		r.same("the snapshot is not what the step saw", layer, view, saw, layercheck.Options{SkipLinked: r.userNS || r.driver == mount.FuseOverlay})
+		r.same("the snapshot is not what the step saw", layer, view, saw,
+			layercheck.Options{SkipLinked: r.userNS || r.driver == mount.FuseOverlay})
 	}
 	if r.divided || r.one(4) {
 		if list := r.superfluous(layer, before, view); len(list) > 0 {
@@ -184,11 +189,14 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) 
 	if err := before.Apply(bytes.NewReader(layer)); err != nil {
 		r.t.Fatalf("%v\n%s", err, r.story(layer))
 	}
-	r.same("the layer applied to the state before is not the snapshot", layer, before, view, layercheck.Options{})
-	r.same("the layer unpacked on the state before is not the snapshot", layer, r.unpacked(i, parent, layer), view, layercheck.Options{})
+	r.same("the layer applied to the state before is not the snapshot", layer, before, view,
+		layercheck.Options{})
+	r.same("the layer unpacked on the state before is not the snapshot", layer,
+		r.unpacked(i, parent, layer), view, layercheck.Options{})
 	if r.one(2) {
 		layer := r.foreign(layer)
-		r.same("the layer as others write it, unpacked, is not the snapshot", layer, r.unpacked(i, parent, layer), view, layercheck.Options{})
+		r.same("the layer as others write it, unpacked, is not the snapshot", layer,
+			r.unpacked(i, parent, layer), view, layercheck.Options{})
 	}
 	if r.store.Layered() {
 		r.compareCopies(parent, id, layer)
@@ -197,7 +205,8 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree, n int) 
 }
 
 // same fails the round if two trees differ.
-func (r *round) same(what string, layer []byte, image, step *layercheck.Tree, o layercheck.Options) {
+func (r *round) same(what string, layer []byte, image, step *layercheck.Tree,
+	o layercheck.Options) {
 	r.t.Helper()
 	lines, err := layercheck.Compare(image, step, o)
 	r.check(err)
@@ -235,7 +244,8 @@ func (r *round) list(dir string) *layercheck.Tree {
 	if err == nil {
 		err = tree.Load()
 	}
-	if r.driver == mount.FuseOverlay && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOMEM)) {
+	if r.driver == mount.FuseOverlay && (errors.Is(err, unix.ENOENT) ||
+		errors.Is(err, unix.ENOMEM)) {
 		r.t.Log(err)
 		return nil
 	}
@@ -260,7 +270,8 @@ func (r *round) viewed(id snapshot.ID) *layercheck.Tree {
 func (r *round) layer(c snapshot.Changes) []byte {
 	r.t.Helper()
 	var b bytes.Buffer
-	_, err := diff.Write(r.t.Context(), &b, diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr}, diff.Options{})
+	_, err := diff.Write(r.t.Context(), &b,
+		diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr}, diff.Options{})
 	r.check(err)
 	return b.Bytes()
 }
@@ -285,7 +296,8 @@ func (r *round) unpacked(i int, parent snapshot.ID, layer []byte) *layercheck.Tr
 		ownRoot = ownRoot && p != "."
 	}
 	if r.store.Layered() {
-		r.check(diff.Inherit(diff.Tree{Dir: a.Upper(), Lower: r.view.Dirs(parent), UserXattr: o.UserXattr}, applied))
+		r.check(diff.Inherit(diff.Tree{Dir: a.Upper(), Lower: r.view.Dirs(parent),
+			UserXattr: o.UserXattr}, applied))
 	}
 	r.check(a.CommitOn(ctx, id, parent, ownRoot))
 	defer func() { r.check(r.store.Remove(ctx, id)) }()
@@ -315,7 +327,8 @@ func (r *round) compareCopies(parent, id snapshot.ID, layer []byte) {
 	linked, err := linkedNames(dirs[0])
 	r.check(err)
 	if lines := differing(layer, full, linked); len(lines) > 0 {
-		r.t.Fatalf("the layer of copies of the same states differs (-%s +copies):\n%s\n%s", r.driver, strings.Join(lines, "\n"), r.story(layer))
+		r.t.Fatalf("the layer of copies of the same states differs (-%s +copies):\n%s\n%s",
+			r.driver, strings.Join(lines, "\n"), r.story(layer))
 	}
 }
 
@@ -338,7 +351,8 @@ func btrfs(t *testing.T) string {
 	}
 	dir := mounttest.TempDir(t)
 	image, mnt := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
-	err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 1<<30), os.Mkdir(mnt, 0o755))
+	err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 1<<30),
+		os.Mkdir(mnt, 0o755))
 	if err != nil {
 		t.Fatal(err)
 	}

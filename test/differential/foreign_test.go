@@ -27,7 +27,8 @@ func (r *round) foreign(layer []byte) []byte {
 		if r.one(3) {
 			to = late
 		}
-		put(to, &tar.Header{Typeflag: tar.TypeReg, Name: path.Join(dir, ".wh."+base), Mode: 0o600}, nil)
+		put(to, &tar.Header{Typeflag: tar.TypeReg, Name: path.Join(dir, ".wh."+base), Mode: 0o600},
+			nil)
 	}
 	for tr := tar.NewReader(bytes.NewReader(layer)); ; {
 		h, err := tr.Next()

@@ -31,7 +31,8 @@ func entries(layer []byte) (lines map[string]string, order []string) {
 		}
 		sum := sha256.New()
 		io.Copy(sum, e.Content)
-		line := fmt.Sprintf("%q type %q mode %04o owner %d:%d time %d", e.Path, e.Type, e.Mode, e.UID, e.GID, e.ModTime.Unix())
+		line := fmt.Sprintf("%q type %q mode %04o owner %d:%d time %d", e.Path, e.Type, e.Mode,
+			e.UID, e.GID, e.ModTime.Unix())
 		if e.Link != "" {
 			line += fmt.Sprintf(" to %q", e.Link)
 		}

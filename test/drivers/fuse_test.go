@@ -64,7 +64,8 @@ func context(t *testing.T, l *lab.Lab) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l.Write("a", "a\n", "dir/b", "b\n", "dir/sub/c", "c\n", "archive.tar", buf.String(), "Dockerfile", everyStep, ".dockerignore", "Dockerfile\n")
+	l.Write("a", "a\n", "dir/b", "b\n", "dir/sub/c", "c\n", "archive.tar", buf.String(),
+		"Dockerfile", everyStep, ".dockerignore", "Dockerfile\n")
 	l.Env = append(l.Env, "SOURCE_DATE_EPOCH=1700000000")
 }
 
@@ -148,7 +149,8 @@ func TestFuse(t *testing.T) {
 						t.Errorf("%s: layer %d (-overlay +fuse-overlayfs)\n%s", again, n, diff)
 					}
 				}
-				t.Fatalf("%s: the digest is %s, not %s", again, got.Descriptor.Digest, want.Descriptor.Digest)
+				t.Fatalf("%s: the digest is %s, not %s", again, got.Descriptor.Digest,
+					want.Descriptor.Digest)
 			}
 			nothingLeft(t, l)
 		}
@@ -173,24 +175,27 @@ func TestDriversInTurn(t *testing.T) {
 	context(t, fresh)
 	l.Fuse()
 	file := everyStep
-	for i, driver := range []string{"overlay", "fuse-overlayfs", "copy", "overlay", "fuse-overlayfs"} {
+	for i, driver := range []string{"overlay", "fuse-overlayfs", "copy",
+		"overlay", "fuse-overlayfs"} {
 		file += fmt.Sprintf("COPY <<E /w/deep/both/%d\n%s\nE\n", i, driver)
 		for _, l := range []*lab.Lab{fresh, l} {
 			l.Write("Dockerfile", file)
 		}
 		l.Run("build", "--driver="+driver, "-t", "img", ".")
 		fresh.Run("build", "--no-cache", "-t", "img", ".")
-		if got, want := l.Image("img").Descriptor.Digest, fresh.Image("img").Descriptor.Digest; got != want {
+		if got, want := l.Image("img").Descriptor.Digest,
+			fresh.Image("img").Descriptor.Digest; got != want {
 			t.Errorf("build %d, on %s: the digest is %s, not %s", i, driver, got, want)
 		}
 	}
 	l.Run("prune", "--all", "--force")
-	err := filepath.WalkDir(filepath.Join(l.State, "snapshots"), func(path string, e os.DirEntry, err error) error {
-		if err == nil && e.Name() == "info.json" {
-			t.Errorf("%s is left after prune --all", path)
-		}
-		return err
-	})
+	err := filepath.WalkDir(filepath.Join(l.State, "snapshots"),
+		func(path string, e os.DirEntry, err error) error {
+			if err == nil && e.Name() == "info.json" {
+				t.Errorf("%s is left after prune --all", path)
+			}
+			return err
+		})
 	if err != nil {
 		t.Error(err)
 	}
@@ -199,9 +204,11 @@ func TestDriversInTurn(t *testing.T) {
 // slow starts a build whose last step waits, and returns it when the step has begun.
 func slow(t *testing.T, l *lab.Lab) (stop func(syscall.Signal) string) {
 	t.Helper()
-	l.Write("Dockerfile.slow", "FROM busybox\nRUN mkdir /d && echo 1 >/d/f\nRUN rm -r /d && echo begun; sleep 1000\n")
+	l.Write("Dockerfile.slow",
+		"FROM busybox\nRUN mkdir /d && echo 1 >/d/f\nRUN rm -r /d && echo begun; sleep 1000\n")
 	cmd := l.Command("build", fuse, "--progress=plain", "--no-cache", "-f", "Dockerfile.slow", ".")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that signals reach all, as from a terminal
+	// so that signals reach all, as from a terminal
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -283,7 +290,8 @@ func TestFuseProgramDies(t *testing.T) {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 		log := stop(0)
-		for _, part := range []string{"Dockerfile.slow:3", "the step's files were lost: mount fuse-overlayfs: the program has ended: signal: killed"} {
+		for _, part := range []string{"Dockerfile.slow:3",
+			"the step's files were lost: mount fuse-overlayfs: the program has ended: signal: killed"} {
 			if !strings.Contains(log, part) {
 				t.Errorf("no %q in\n%s", part, log)
 			}

@@ -52,13 +52,15 @@ func debianBase(t *testing.T, l *lab.Lab) {
 	if !slices.Equal(img.Config.Config.Cmd, []string{"bash"}) {
 		t.Errorf("CMD %q", img.Config.Config.Cmd)
 	}
-	if out := l.Run("run", "debian-base", "cat", "/etc/os-release"); !strings.Contains(out, "ID=debian") {
+	if out := l.Run("run", "debian-base", "cat",
+		"/etc/os-release"); !strings.Contains(out, "ID=debian") {
 		t.Errorf("/etc/os-release: %s", out)
 	}
 	// The layer has the entries that mmdebstrap packed. tar lists both with numeric owners; the
 	// lists are sorted.
 	list := func(args ...string) string {
-		return lab.Output(t, "sh", "-c", `"$@" | sed 's|\./||; /^d.* $/d' | LC_ALL=C sort -k6`, "sh",
+		return lab.Output(t, "sh", "-c", `"$@" | sed 's|\./||; /^d.* $/d' | LC_ALL=C sort -k6`,
+			"sh",
 			args[0], args[1], args[2], args[3])
 	}
 	want := list("tar", "--numeric-owner", "-tvf", filepath.Join(l.Dir, rootfs))
@@ -148,7 +150,8 @@ func sharedLayers(t *testing.T, l *lab.Lab) {
 	if grown := du(t, shared.State) - base; grown > 1<<20 {
 		t.Errorf("the two images take %d bytes beside their base's %d", grown, base)
 	}
-	if out := shared.Run("run", "b", "cat", "/common", "/own"); out != "in both images\nonly in b\n" {
+	if out := shared.Run("run", "b", "cat", "/common",
+		"/own"); out != "in both images\nonly in b\n" {
 		t.Errorf("image b prints %q", out)
 	}
 }
@@ -181,7 +184,8 @@ func du(t *testing.T, dir string) (sum int64) {
 func pythonApp(t *testing.T, l *lab.Lab) {
 	l.Run("build", "-t", "python-app", "python-app")
 	config := l.Image("python-app").Config.Config
-	if _, ok := config.ExposedPorts["80/tcp"]; !ok || !slices.Contains(config.Env, "NAME=World") || config.WorkingDir != "/app" {
+	if _, ok := config.ExposedPorts["80/tcp"]; !ok || !slices.Contains(config.Env, "NAME=World") ||
+		config.WorkingDir != "/app" {
 		t.Errorf("config: %+v", config)
 	}
 	if got := l.Layer("python-app", 2); got == "" || strings.Contains(got, "Dockerfile") {
@@ -228,7 +232,8 @@ func freePort(t *testing.T) string {
 func fetch(t *testing.T, url string) string {
 	t.Helper()
 	var last error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(
+		50 * time.Millisecond) {
 		res, err := http.Get(url)
 		if err != nil {
 			last = err

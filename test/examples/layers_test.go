@@ -66,7 +66,8 @@ func TestLayers(t *testing.T) {
 				t.Skip(out)
 			default:
 				// In a user namespace overlay's attributes have another prefix.
-				if out = strings.ReplaceAll(out, "user.overlay.", "trusted.overlay."); out != b.output {
+				if out = strings.ReplaceAll(out, "user.overlay.",
+					"trusted.overlay."); out != b.output {
 					t.Errorf("it prints\n%s\ndocs/LAYERS.md shows\n%s", out, b.output)
 				}
 			}
@@ -157,7 +158,8 @@ func newLayerUser(t *testing.T, from string) layerUser {
 	const try = "mount -t tmpfs tmpfs /mnt && touch /mnt/file && setfattr -n user.test /mnt/file"
 	out, err := u.command(t, "unshare", "-Urm", "sh", "-c", try).CombinedOutput()
 	if err != nil {
-		u.problem = "needs user namespaces, and user attributes on tmpfs (Linux 6.6): " + string(out)
+		u.problem = "needs user namespaces, and user attributes on tmpfs (Linux 6.6): " +
+			string(out)
 	}
 	return u
 }

@@ -27,7 +27,8 @@ func TestWaste(t *testing.T) {
 		l.Write("waste/"+name, string(data))
 	}
 	dir := filepath.Join(l.Dir, "waste")
-	lab.Output(t, filepath.Join(lab.Top(), "examples/waste/archive.sh"), "200", filepath.Join(dir, "app.tar"))
+	lab.Output(t, filepath.Join(lab.Top(), "examples/waste/archive.sh"), "200",
+		filepath.Join(dir, "app.tar"))
 	archive, err := os.Stat(filepath.Join(dir, "app.tar"))
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +46,8 @@ func TestWaste(t *testing.T) {
 	}
 	const sources = 200e6
 	if r := report(t, l, "waste"); r.Total.Dead != archive.Size()+sources {
-		t.Errorf("dead are %d bytes, want %d of the archive and %d of the sources", r.Total.Dead, archive.Size(), int64(sources))
+		t.Errorf("dead are %d bytes, want %d of the archive and %d of the sources", r.Total.Dead,
+			archive.Size(), int64(sources))
 	}
 
 	before := blobs(l, "waste")
@@ -63,7 +65,8 @@ func TestWaste(t *testing.T) {
 		t.Errorf("waste prints %q, slim %q", a, b)
 	}
 
-	l.Run("build", "-q", "-t", "mended", "--build-arg", "BASE=busybox", "-f", filepath.Join(dir, "mended.Dockerfile"), dir)
+	l.Run("build", "-q", "-t", "mended", "--build-arg", "BASE=busybox", "-f",
+		filepath.Join(dir, "mended.Dockerfile"), dir)
 	if r := report(t, l, "mended"); r.Total.Dead != 0 {
 		t.Errorf("mended has %d dead bytes", r.Total.Dead)
 	}

@@ -40,7 +40,8 @@ func layout(t *testing.T, dir, mediaType string, layers ...func(w io.Writer) err
 	}
 	var img dockerspec.DockerOCIImage
 	img.OS, img.Architecture, img.RootFS.Type = "linux", "amd64", "layers"
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest}
 	for _, write := range layers {
 		f, err := os.Create(filepath.Join(blobs, "layer"))
 		must(err)
@@ -55,7 +56,8 @@ func layout(t *testing.T, dir, mediaType string, layers ...func(w io.Writer) err
 		must(err)
 		must(f.Close())
 		must(os.Rename(f.Name(), filepath.Join(blobs, packed.Digest().Encoded())))
-		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: mediaType, Digest: packed.Digest(), Size: info.Size()})
+		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: mediaType,
+			Digest: packed.Digest(), Size: info.Size()})
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, plain.Digest())
 	}
 	raw, err := json.Marshal(img)
@@ -64,10 +66,12 @@ func layout(t *testing.T, dir, mediaType string, layers ...func(w io.Writer) err
 	raw, err = json.Marshal(m)
 	must(err)
 	d := put(m.MediaType, raw)
-	raw, err = json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}})
+	raw, err = json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}})
 	must(err)
 	must(os.WriteFile(filepath.Join(dir, "index.json"), raw, 0o644))
-	must(os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644))
+	must(os.WriteFile(filepath.Join(dir, "oci-layout"),
+		[]byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644))
 }
 
 func compressor(mediaType string, w io.Writer) (io.WriteCloser, error) {
@@ -75,7 +79,8 @@ func compressor(mediaType string, w io.Writer) (io.WriteCloser, error) {
 	case ocispec.MediaTypeImageLayerGzip:
 		return gzip.NewWriterLevel(w, gzip.BestSpeed)
 	case ocispec.MediaTypeImageLayerZstd:
-		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
+		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest),
+			zstd.WithEncoderConcurrency(1))
 	}
 	return nopCloser{w}, nil
 }
@@ -111,16 +116,20 @@ func TestManyEntries(t *testing.T) {
 		err    string // may fail with it
 	}{
 		{"files", func(i int) *tar.Header {
-			return &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/f%d", i/1000, i), Mode: 0o644}
+			return &tar.Header{Typeflag: tar.TypeReg,
+				Name: fmt.Sprintf("d%d/f%d", i/1000, i), Mode: 0o644}
 		}, ""},
 		{"directories", func(i int) *tar.Header {
-			return &tar.Header{Typeflag: tar.TypeDir, Name: fmt.Sprintf("d%d/d%d/", i/1000, i), Mode: 0o755}
+			return &tar.Header{Typeflag: tar.TypeDir,
+				Name: fmt.Sprintf("d%d/d%d/", i/1000, i), Mode: 0o755}
 		}, ""},
 		{"directories without entries", func(i int) *tar.Header {
-			return &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/d%d/f", i/1000, i), Mode: 0o644}
+			return &tar.Header{Typeflag: tar.TypeReg,
+				Name: fmt.Sprintf("d%d/d%d/f", i/1000, i), Mode: 0o644}
 		}, "directories have no entry of their own"},
 		{"one name", func(i int) *tar.Header {
-			return &tar.Header{Typeflag: []byte{tar.TypeReg, tar.TypeDir, tar.TypeFifo}[i%3], Name: "name", Mode: 0o644}
+			return &tar.Header{Typeflag: []byte{tar.TypeReg, tar.TypeDir, tar.TypeFifo}[i%3],
+				Name: "name", Mode: 0o644}
 		}, ""},
 		{"hard links", func(i int) *tar.Header {
 			if i == 0 {
@@ -136,9 +145,12 @@ func TestManyEntries(t *testing.T) {
 		for _, tt := range tests {
 			t.Run(driver+"/"+tt.name, func(t *testing.T) {
 				l := lab.New(t)
-				layout(t, filepath.Join(l.Dir, "base"), ocispec.MediaTypeImageLayerGzip, entries(n, tt.header))
+				layout(t, filepath.Join(l.Dir, "base"), ocispec.MediaTypeImageLayerGzip,
+					entries(n, tt.header))
 				l.Write(".dockerignore", "*\n", "Dockerfile", "FROM base\nLABEL a=b\n")
-				r := run(t, build(l, "--driver="+driver, "--build-context=base=oci-layout://"+filepath.Join(l.Dir, "base"), "--platform=linux/amd64"))
+				r := run(t, build(l, "--driver="+driver,
+					"--build-context=base=oci-layout://"+filepath.Join(l.Dir, "base"),
+					"--platform=linux/amd64"))
 				t.Logf("%d entries: status %d, %d MiB", n, r.status, r.peak>>20)
 				if r.status != 0 && (tt.err == "" || !strings.Contains(r.log, tt.err)) {
 					t.Errorf("status %d\n%s", r.status, tail(r.log))
@@ -157,7 +169,8 @@ func TestBombs(t *testing.T) {
 	}
 	zeros := func(w io.Writer) error {
 		tw := tar.NewWriter(w)
-		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "zeros", Mode: 0o644, Size: size}); err != nil {
+		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "zeros", Mode: 0o644,
+			Size: size}); err != nil {
 			return err
 		}
 		buf := make([]byte, 1<<20)
@@ -191,11 +204,13 @@ func TestBombs(t *testing.T) {
 		for i := range 400 { // extended headers that wait for an entry, each below the limit of one
 			body := strings.Repeat("x", 900_000)
 			record := fmt.Sprintf("%d SCHILY.xattr.user.a%03d=%s\n", len(body)+30, i, body)
-			record = fmt.Sprintf("%d SCHILY.xattr.user.a%03d=%s\n", len(record)-len(fmt.Sprint(len(body)+30))+len(fmt.Sprint(len(record))), i, body)
+			record = fmt.Sprintf("%d SCHILY.xattr.user.a%03d=%s\n",
+				len(record)-len(fmt.Sprint(len(body)+30))+len(fmt.Sprint(len(record))), i, body)
 			if err := rawHeader(w, 'x', int64(len(record))); err != nil {
 				return err
 			}
-			if _, err := io.WriteString(w, record+strings.Repeat("\x00", (512-len(record)%512)%512)); err != nil {
+			if _, err := io.WriteString(w, record+strings.Repeat("\x00",
+				(512-len(record)%512)%512)); err != nil {
 				return err
 			}
 		}
@@ -209,14 +224,16 @@ func TestBombs(t *testing.T) {
 		{"gzip", ocispec.MediaTypeImageLayerGzip, []func(io.Writer) error{zeros}, ""},
 		{"zstd", ocispec.MediaTypeImageLayerZstd, []func(io.Writer) error{zeros}, ""},
 		{"sparse", ocispec.MediaTypeImageLayer, []func(io.Writer) error{sparse}, ""},
-		{"extended headers", ocispec.MediaTypeImageLayerGzip, []func(io.Writer) error{specials}, "extended headers"},
+		{"extended headers", ocispec.MediaTypeImageLayerGzip,
+			[]func(io.Writer) error{specials}, "extended headers"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			l := lab.New(t)
 			layout(t, filepath.Join(l.Dir, "base"), tt.mediaType, tt.layers...)
 			l.Write(".dockerignore", "*\n", "Dockerfile", "FROM base\nLABEL a=b\n")
-			cmd := build(l, "--build-context=base=oci-layout://"+filepath.Join(l.Dir, "base"), "--platform=linux/amd64")
+			cmd := build(l, "--build-context=base=oci-layout://"+filepath.Join(l.Dir, "base"),
+				"--platform=linux/amd64")
 			if tt.err != "" {
 				refused(t, cmd, tt.err)
 				return
@@ -252,7 +269,8 @@ func TestArchiveBombs(t *testing.T) {
 		t.Run(compress, func(t *testing.T) {
 			l := lab.New(t)
 			l.Write(".dockerignore", "raw\n", "Dockerfile", "FROM scratch\nADD bomb.tar /\n")
-			script := "mkdir raw && truncate -s 512M raw/zeros && tar -C raw -c zeros | " + compress + " >bomb.tar"
+			script := "mkdir raw && truncate -s 512M raw/zeros && tar -C raw -c zeros | " +
+				compress + " >bomb.tar"
 			lab.Output(t, "sh", "-c", "cd "+l.Dir+" && "+script)
 			r := accepted(t, build(l))
 			t.Logf("%d MiB", r.peak>>20)
@@ -288,15 +306,18 @@ func TestWindows(t *testing.T) {
 	for i := range 4 {
 		name := fmt.Sprintf("l%d.tar.zst", i)
 		lab.Output(t, "zstd", "-q", "-1", "--long=27", raw+".tar", "-o", filepath.Join(l.Dir, name))
-		lines = fmt.Sprintf("FROM scratch AS s%d\nADD %s /\n", i, name) + lines + fmt.Sprintf("COPY --from=s%d / /%d\n", i, i)
+		lines = fmt.Sprintf("FROM scratch AS s%d\nADD %s /\n", i,
+			name) + lines + fmt.Sprintf("COPY --from=s%d / /%d\n", i, i)
 	}
 	l.Write("Dockerfile", lines)
 	r := accepted(t, build(l, "-o", "type=local,dest=out"))
 	t.Logf("%d MiB", r.peak>>20)
-	lab.Output(t, "zstd", "-q", "-1", "--long=28", "--zstd=wlog=28", raw+".tar", "-o", filepath.Join(l.Dir, "large.tar.zst"))
+	lab.Output(t, "zstd", "-q", "-1", "--long=28", "--zstd=wlog=28", raw+".tar", "-o",
+		filepath.Join(l.Dir, "large.tar.zst"))
 	l.Write("Dockerfile", "FROM scratch\nADD large.tar.zst /\n")
 	refused(t, build(l), "a window of")
-	lab.Output(t, "sh", "-c", "head -c 1000000 "+raw+".tar | xz -0 --lzma2=preset=0,dict=1GiB > "+filepath.Join(l.Dir, "large.tar.xz"))
+	lab.Output(t, "sh", "-c", "head -c 1000000 "+raw+".tar | xz -0 --lzma2=preset=0,dict=1GiB > "+
+		filepath.Join(l.Dir, "large.tar.xz"))
 	l.Write("Dockerfile", "FROM scratch\nADD large.tar.xz /\n")
 	refused(t, build(l), "dictionary")
 }

@@ -38,7 +38,8 @@ func crashLab(t *testing.T) *lab.Lab {
 	}
 	l.Write("secret", "s", ".dockerignore", "*.df\nout*\ntmp\n", "reference.df", reference)
 	lab.Output(t, "tar", "-C", l.Dir, "--mtime=@0", "-cf", filepath.Join(l.Dir, "src.tar"), "src")
-	lab.Output(t, "find", filepath.Join(l.Dir, "src"), "-exec", "touch", "-d", "@1600000000", "{}", "+")
+	lab.Output(t, "find", filepath.Join(l.Dir, "src"), "-exec", "touch", "-d",
+		"@1600000000", "{}", "+")
 	tmp := filepath.Join(l.Dir, "tmp")
 	if err := os.Mkdir(tmp, 0o755); err != nil {
 		t.Fatal(err)
@@ -59,23 +60,25 @@ func TestKills(t *testing.T) {
 			fresh.Run("prune", "--all", "--driver="+driver)
 			empty := files(t, fresh.State)
 			n := 0
-			rounds.Run(t, "kills-"+driver, rounds.Options{Fixed: 6, Fresh: 4, Long: 500}, func(t *testing.T, seed uint64) {
-				rnd := rand.New(rand.NewPCG(seed, 0))
-				killOne(t, l, rnd, driver)
-				if n++; n%5 != 0 {
-					return
-				}
-				if got := digestOf(t, l, driver); got != want {
-					t.Errorf("after kills the digest is %s, want %s", got, want)
-				}
-				out := l.Run("prune", "--all", "--driver="+driver)
-				if now := files(t, l.State); len(now) > len(empty)+5 {
-					t.Errorf("%d files are left after prune, %d in a state without kills:\n%s", len(now), len(empty), out+tally(now, l.State))
-				}
-				if left := files(t, filepath.Join(l.Dir, "tmp")); len(left) > 0 {
-					t.Errorf("left in the temporary directory: %q", left)
-				}
-			})
+			rounds.Run(t, "kills-"+driver, rounds.Options{Fixed: 6, Fresh: 4, Long: 500},
+				func(t *testing.T, seed uint64) {
+					rnd := rand.New(rand.NewPCG(seed, 0))
+					killOne(t, l, rnd, driver)
+					if n++; n%5 != 0 {
+						return
+					}
+					if got := digestOf(t, l, driver); got != want {
+						t.Errorf("after kills the digest is %s, want %s", got, want)
+					}
+					out := l.Run("prune", "--all", "--driver="+driver)
+					if now := files(t, l.State); len(now) > len(empty)+5 {
+						t.Errorf("%d files are left after prune, %d in a state without kills:\n%s",
+							len(now), len(empty), out+tally(now, l.State))
+					}
+					if left := files(t, filepath.Join(l.Dir, "tmp")); len(left) > 0 {
+						t.Errorf("left in the temporary directory: %q", left)
+					}
+				})
 		})
 	}
 }
@@ -88,7 +91,8 @@ func killOne(t *testing.T, l *lab.Lab, rnd *rand.Rand, driver string) {
 	if err := os.WriteFile(out, []byte("before"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := l.Command("build", "--progress=quiet", "--driver="+driver, "--secret=id=s,src=secret", "-f", "kill.df", "-t", "reference", "-o", "type=oci,dest=out.tar", ".")
+	cmd := l.Command("build", "--progress=quiet", "--driver="+driver, "--secret=id=s,src=secret",
+		"-f", "kill.df", "-t", "reference", "-o", "type=oci,dest=out.tar", ".")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +160,8 @@ func TestTogether(t *testing.T) {
 			})
 		}
 		wg.Go(func() {
-			if r := run(t, l.Command("prune", "--all")); r.status != 0 && !strings.Contains(r.log, "build") {
+			if r := run(t, l.Command("prune", "--all")); r.status != 0 &&
+				!strings.Contains(r.log, "build") {
 				t.Errorf("prune: status %d\n%s", r.status, tail(r.log))
 			}
 		})

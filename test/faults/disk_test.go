@@ -51,7 +51,8 @@ func TestFullState(t *testing.T) {
 						t.Errorf("status %d\n%s", r.status, tail(r.log))
 					}
 					clean(t, &small)
-					if err := unix.Mount("none", at, "tmpfs", unix.MS_REMOUNT, "size=200m"); err != nil {
+					if err := unix.Mount("none", at, "tmpfs", unix.MS_REMOUNT,
+						"size=200m"); err != nil {
 						t.Fatal(err)
 					}
 					if got := digestOf(t, &small, driver); got != want {
@@ -75,7 +76,8 @@ func TestFullDestination(t *testing.T) {
 		if err := os.WriteFile(dest, []byte("before"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		refused(t, build(l, "-f", "reference.df", "-o", "type="+kind+",dest="+dest), "no space left on device")
+		refused(t, build(l, "-f", "reference.df", "-o", "type="+kind+",dest="+dest),
+			"no space left on device")
 		if raw, err := os.ReadFile(dest); err != nil || string(raw) != "before" {
 			t.Errorf("type=%s: the file that was there has %d bytes, %v", kind, len(raw), err)
 		}
@@ -86,7 +88,8 @@ func TestFullDestination(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	refused(t, build(l, "-f", "reference.df", "-o", "type=local,dest="+filepath.Join(at, "d")), "no space left on device")
+	refused(t, build(l, "-f", "reference.df", "-o", "type=local,dest="+filepath.Join(at, "d")),
+		"no space left on device")
 	cmd := build(l, "-f", "reference.df", "-o", "type=tar,dest=-")
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {

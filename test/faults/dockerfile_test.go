@@ -22,8 +22,12 @@ func TestDockerfileThatIsNone(t *testing.T) {
 	}{
 		{"fifo", func(p string) error { return unix.Mkfifo(p, 0o644) }, "fifo"},
 		{"directory", func(p string) error { return os.Mkdir(p, 0o755) }, "directory"},
-		{"null", func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o644, int(unix.Mkdev(1, 3))) }, "device"},
-		{"endless", func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o644, int(unix.Mkdev(1, 5))) }, "device"},
+		{"null", func(p string) error {
+			return unix.Mknod(p, unix.S_IFCHR|0o644, int(unix.Mkdev(1, 3)))
+		}, "device"},
+		{"endless", func(p string) error {
+			return unix.Mknod(p, unix.S_IFCHR|0o644, int(unix.Mkdev(1, 5)))
+		}, "device"},
 		{"socket", func(p string) error {
 			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 			if err != nil {
@@ -107,7 +111,9 @@ func TestValuesThatDouble(t *testing.T) {
 				}
 				l.Write("Dockerfile", body)
 				for _, args := range [][]string{nil, {"--check"}, {"--call=targets"}} {
-					if r := run(t, build(l, args...)); r.status == 0 && args == nil || r.status != 0 && (!strings.Contains(r.log+r.stdout, " MiB") || !strings.Contains(r.log+r.stdout, "Dockerfile:")) {
+					if r := run(t, build(l, args...)); r.status == 0 && args == nil ||
+						r.status != 0 && (!strings.Contains(r.log+r.stdout, " MiB") ||
+							!strings.Contains(r.log+r.stdout, "Dockerfile:")) {
 						t.Errorf("global %v, %q: status %d, want a failure that names the line and the limit\n%.2000s%.2000s", global, args, r.status, r.log, r.stdout)
 					}
 				}

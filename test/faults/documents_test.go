@@ -35,7 +35,9 @@ func rewriteDocument(t *testing.T, dir, which string, change func(string) string
 		write("blobs/sha256/"+d.Encoded(), text)
 		return fmt.Sprintf(`"digest":"%s","size":%d`, d, len(text))
 	}
-	at := func(d ocispec.Descriptor) string { return fmt.Sprintf(`"digest":"%s","size":%d`, d.Digest, d.Size) }
+	at := func(d ocispec.Descriptor) string {
+		return fmt.Sprintf(`"digest":"%s","size":%d`, d.Digest, d.Size)
+	}
 	blob := func(d ocispec.Descriptor) string { return read("blobs/sha256/" + d.Digest.Encoded()) }
 	var index ocispec.Index
 	var manifest ocispec.Manifest
@@ -78,18 +80,31 @@ func TestDocuments(t *testing.T) {
 		change      func(string) string
 		err         string
 	}{
-		{"a platform in two cases", "config", replace(`"os":"linux"`, `"os":"linux","OS":"windows"`), "other case"},
-		{"two configurations", "config", replace(`"rootfs":`, `"config":{},"config":{"User":"0"},"rootfs":`), "twice"},
-		{"a user in two cases", "config", replace(`"config":{}`, `"config":{"User":"1","user":"0"}`), "other case"},
-		{"layers in two cases", "config", replace(`"rootfs":`, `"Rootfs":{"diff_ids":[]},"rootfs":`), "other case"},
-		{"a layer with two digests", "manifest", replace(`"layers":[{`, `"layers":[{"Digest":"sha256:0",`), "other case"},
-		{"an index with two digests", "index", replace(`"manifests":[{`, `"manifests":[{"digest":"sha256:0",`), "twice"},
-		{"a history of empty objects", "config", replace(`"rootfs":`, `"history":[`+many("{}")+`{}],"rootfs":`), "values"},
-		{"empty variables", "config", replace(`"config":{}`, `"config":{"Env":[`+many(`""`)+`""]}`), "values"},
-		{"variables", "config", replace(`"config":{}`, `"config":{"Env":[`+strings.Repeat(`"A=b",`, 20_000)+`"A=b"]}`), "variables"},
-		{"triggers", "config", replace(`"config":{}`, `"config":{"OnBuild":[`+strings.Repeat(`"LABEL a=b",`, 20_000)+`"LABEL a=b"]}`), "ONBUILD triggers"},
-		{"empty layers", "manifest", replace(`"layers":[`, `"layers":[`+strings.Repeat("{},", 2_500_000)), "values"},
-		{"empty manifests", "index", replace(`"manifests":[`, `"manifests":[`+strings.Repeat("{},", 2_500_000)), "values"},
+		{"a platform in two cases", "config",
+			replace(`"os":"linux"`, `"os":"linux","OS":"windows"`), "other case"},
+		{"two configurations", "config", replace(`"rootfs":`,
+			`"config":{},"config":{"User":"0"},"rootfs":`), "twice"},
+		{"a user in two cases", "config", replace(`"config":{}`,
+			`"config":{"User":"1","user":"0"}`), "other case"},
+		{"layers in two cases", "config", replace(`"rootfs":`,
+			`"Rootfs":{"diff_ids":[]},"rootfs":`), "other case"},
+		{"a layer with two digests", "manifest",
+			replace(`"layers":[{`, `"layers":[{"Digest":"sha256:0",`), "other case"},
+		{"an index with two digests", "index",
+			replace(`"manifests":[{`, `"manifests":[{"digest":"sha256:0",`), "twice"},
+		{"a history of empty objects", "config",
+			replace(`"rootfs":`, `"history":[`+many("{}")+`{}],"rootfs":`), "values"},
+		{"empty variables", "config", replace(`"config":{}`, `"config":{"Env":[`+many(`""`)+`""]}`),
+			"values"},
+		{"variables", "config", replace(`"config":{}`,
+			`"config":{"Env":[`+strings.Repeat(`"A=b",`, 20_000)+`"A=b"]}`), "variables"},
+		{"triggers", "config", replace(`"config":{}`,
+			`"config":{"OnBuild":[`+strings.Repeat(`"LABEL a=b",`, 20_000)+`"LABEL a=b"]}`),
+			"ONBUILD triggers"},
+		{"empty layers", "manifest", replace(`"layers":[`,
+			`"layers":[`+strings.Repeat("{},", 2_500_000)), "values"},
+		{"empty manifests", "index", replace(`"manifests":[`,
+			`"manifests":[`+strings.Repeat("{},", 2_500_000)), "values"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := lab.New(t)
@@ -100,7 +115,8 @@ func TestDocuments(t *testing.T) {
 			})
 			l.Write(".dockerignore", "*\n", "Dockerfile", "FROM base\nLABEL a=b\n")
 			cmd := func() result {
-				return run(t, build(l, "--driver=copy", "--build-context=base=oci-layout://"+dir, "--platform=linux/amd64"))
+				return run(t, build(l, "--driver=copy", "--build-context=base=oci-layout://"+dir,
+					"--platform=linux/amd64"))
 			}
 			if r := cmd(); r.status != 0 {
 				t.Fatalf("the unchanged image: status %d\n%s", r.status, tail(r.log))

@@ -47,7 +47,8 @@ func run(t testing.TB, cmd *exec.Cmd) result {
 	t.Helper()
 	r := watch(t, cmd)
 	if r.peak > maxMemory {
-		t.Errorf("%s: used %d MiB of memory, more than %d MiB", strings.Join(cmd.Args, " "), r.peak>>20, maxMemory>>20)
+		t.Errorf("%s: used %d MiB of memory, more than %d MiB", strings.Join(cmd.Args, " "),
+			r.peak>>20, maxMemory>>20)
 	}
 	if r.status >= 128 || strings.Contains(r.log, "goroutine ") {
 		t.Errorf("%s: status %d\n%s", strings.Join(cmd.Args, " "), r.status, r.log)
@@ -161,7 +162,8 @@ func (h *head) String() string { return h.kept.String() }
 func refused(t testing.TB, cmd *exec.Cmd, want string) {
 	t.Helper()
 	if r := run(t, cmd); r.status == 0 || !strings.Contains(r.log, want) {
-		t.Errorf("%s: status %d, want a failure with %q\n%s", strings.Join(cmd.Args[1:], " "), r.status, want, tail(r.log))
+		t.Errorf("%s: status %d, want a failure with %q\n%s", strings.Join(cmd.Args[1:], " "),
+			r.status, want, tail(r.log))
 	}
 }
 
@@ -201,7 +203,8 @@ func processes(s string) []string {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
 		raw, err := os.ReadFile(f)
-		if line := string(bytes.ReplaceAll(raw, []byte{0}, []byte{' '})); err == nil && strings.Contains(line, s) {
+		if line := string(bytes.ReplaceAll(raw, []byte{0}, []byte{' '})); err == nil &&
+			strings.Contains(line, s) {
 			all = append(all, f+": "+line)
 		}
 	}

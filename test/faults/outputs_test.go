@@ -44,13 +44,15 @@ func outputLab(t *testing.T) (l *lab.Lab, at string) {
 	l = lab.New(t)
 	var files []string
 	for i := range 500 {
-		files = append(files, fmt.Sprintf("src/d%d/f%d", i%20, i), strings.Repeat(fmt.Sprint(i), 100))
+		files = append(files, fmt.Sprintf("src/d%d/f%d", i%20, i),
+			strings.Repeat(fmt.Sprint(i), 100))
 	}
 	noise := make([]byte, 8<<20)
 	for i := range noise {
 		noise[i] = byte(rand.Uint32())
 	}
-	l.Write(append(files, "src/big", string(noise), ".dockerignore", "at\n", "out.df", "FROM scratch\nCOPY src /\n")...)
+	l.Write(append(files, "src/big", string(noise), ".dockerignore", "at\n", "out.df",
+		"FROM scratch\nCOPY src /\n")...)
 	l.Env = append(l.Env, "SOURCE_DATE_EPOCH=1700000000")
 	at = filepath.Join(l.Dir, "at")
 	if err := os.Mkdir(at, 0o755); err != nil {
@@ -148,41 +150,48 @@ func TestInterruptedOutputs(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/exists=%v", kind.name, exists), func(t *testing.T) {
 				kind.before(t, out, exists)
 				before := treeAt(t, at)
-				accepted(t, build(l, kind.argv(out)...)) // the next ones take steps and layers from the cache
+				// the next ones take steps and layers from the cache
+				accepted(t, build(l, kind.argv(out)...))
 				kind.before(t, out, exists)
 				began := time.Now()
 				accepted(t, build(l, kind.argv(out)...))
 				takes := time.Since(began)
 				after := treeAt(t, at)
-				name := "outputs-" + strings.ReplaceAll(kind.name, " ", "-") + fmt.Sprintf("-%v", exists)
-				rounds.Run(t, name, rounds.Options{Fixed: 4, Fresh: 2, Long: 60}, func(t *testing.T, seed uint64) {
-					rnd := rand.New(rand.NewPCG(seed, 0))
-					sig := []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL, syscall.SIGINT}[rnd.IntN(4)]
-					kind.before(t, out, exists)
-					cmd := build(l, kind.argv(out)...)
-					if err := cmd.Start(); err != nil {
-						t.Fatal(err)
-					}
-					time.Sleep(time.Duration(rnd.Int64N(int64(takes) + int64(takes)/4)))
-					cmd.Process.Signal(sig)
-					cmd.Wait()
-					checkInterrupted(t, at, sig, before, after)
-					kind.before(t, out, exists)
-					accepted(t, build(l, kind.argv(out)...))
-					if d := differences(treeAt(t, at), after); d != "" {
-						t.Errorf("after %s the next output differs:\n%s", sig, d)
-					}
-				})
+				name := "outputs-" + strings.ReplaceAll(kind.name, " ",
+					"-") + fmt.Sprintf("-%v", exists)
+				rounds.Run(t, name, rounds.Options{Fixed: 4, Fresh: 2, Long: 60},
+					func(t *testing.T, seed uint64) {
+						rnd := rand.New(rand.NewPCG(seed, 0))
+						sig := []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL,
+							syscall.SIGINT}[rnd.IntN(4)]
+						kind.before(t, out, exists)
+						cmd := build(l, kind.argv(out)...)
+						if err := cmd.Start(); err != nil {
+							t.Fatal(err)
+						}
+						time.Sleep(time.Duration(rnd.Int64N(int64(takes) + int64(takes)/4)))
+						cmd.Process.Signal(sig)
+						cmd.Wait()
+						checkInterrupted(t, at, sig, before, after)
+						kind.before(t, out, exists)
+						accepted(t, build(l, kind.argv(out)...))
+						if d := differences(treeAt(t, at), after); d != "" {
+							t.Errorf("after %s the next output differs:\n%s", sig, d)
+						}
+					})
 			})
 		}
 	}
 }
 
-func checkInterrupted(t *testing.T, at string, sig syscall.Signal, before, after map[string]string) {
+func checkInterrupted(t *testing.T, at string, sig syscall.Signal, before,
+	after map[string]string) {
 	t.Helper()
 	now := treeAt(t, at)
 	if sig == syscall.SIGKILL {
-		maps.DeleteFunc(now, func(path, _ string) bool { return strings.Contains(path, ".layerbuild-") })
+		maps.DeleteFunc(now, func(path, _ string) bool {
+			return strings.Contains(path, ".layerbuild-")
+		})
 	}
 	if maps.Equal(now, before) || maps.Equal(now, after) {
 		return
@@ -191,12 +200,14 @@ func checkInterrupted(t *testing.T, at string, sig syscall.Signal, before, after
 	if _, existed := before["out"]; existed && sig == syscall.SIGKILL {
 		for path, content := range now {
 			if content != before[path] && content != after[path] {
-				t.Errorf("after %s %s is neither the old one nor the new one: %s", sig, path, content)
+				t.Errorf("after %s %s is neither the old one nor the new one: %s", sig, path,
+					content)
 			}
 		}
 		return
 	}
-	t.Errorf("after %s the destination is neither as before:\n%s\nnor complete:\n%s", sig, differences(now, before), differences(now, after))
+	t.Errorf("after %s the destination is neither as before:\n%s\nnor complete:\n%s", sig,
+		differences(now, before), differences(now, after))
 }
 
 // TestOutputsWithoutRoom: where an output cannot be written, because the disk is full or read-only
@@ -216,10 +227,12 @@ func TestOutputsWithoutRoom(t *testing.T) {
 					switch state {
 					case "full":
 						if kind.name == "iidfile" || kind.name == "metadata-file" {
-							return // no disk is so full that a small file has no room: tested as read-only
+							// no disk is so full that a small file has no room: tested as read-only
+							return
 						}
 					case "read-only":
-						if err := unix.Mount("none", at, "tmpfs", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+						if err := unix.Mount("none", at, "tmpfs",
+							unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 							t.Fatal(err)
 						}
 					case "other type":
@@ -264,7 +277,8 @@ func TestMountsInDestination(t *testing.T) {
 		t.Fatal(err)
 	}
 	mountOn(t, filepath.Join(out, "big/m"), "tmpfs", "size=1m")
-	if err := os.WriteFile(filepath.Join(out, "big/m/f"), []byte("on the mount"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(out, "big/m/f"),
+		[]byte("on the mount"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	before := treeAt(t, at)

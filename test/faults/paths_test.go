@@ -20,19 +20,23 @@ func dir(path string) imagetest.Entry {
 }
 
 func file(path, text string) imagetest.Entry {
-	return imagetest.Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeReg, Mode: 0o644}, Data: []byte(text)}
+	return imagetest.Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeReg, Mode: 0o644},
+		Data: []byte(text)}
 }
 
 func link(path, target string) imagetest.Entry {
-	return imagetest.Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeSymlink, Linkname: target}}
+	return imagetest.Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeSymlink,
+		Linkname: target}}
 }
 
 func hardlink(path, target string) imagetest.Entry {
-	return imagetest.Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeLink, Linkname: target}}
+	return imagetest.Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeLink,
+		Linkname: target}}
 }
 
 func device(path string, major, minor int64) imagetest.Entry {
-	return imagetest.Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: major, Devminor: minor}}
+	return imagetest.Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeChar, Mode: 0o666,
+		Devmajor: major, Devminor: minor}}
 }
 
 // marked adds an extended attribute.
@@ -72,34 +76,60 @@ var hostile = []struct {
 	err    string // of a base image; "": it is accepted, and want is in the image
 	want   string // "path=content", or "!path" for what must not be there
 }{
-	{"dot dot", [][]imagetest.Entry{{file("../../../../../../../..OUT/new", "x"), file("a/../../b", "in")}}, "", "b=in"},
+	{"dot dot", [][]imagetest.Entry{{file("../../../../../../../..OUT/new", "x"),
+		file("a/../../b", "in")}}, "", "b=in"},
 	{"absolute", [][]imagetest.Entry{{file("/OUT/new", "x"), file("/b", "in")}}, "", "b=in"},
-	{"through a link of the same layer", [][]imagetest.Entry{{link("l", "OUT"), file("l/new", "x"), file("b", "in")}}, "", "b=in"},
-	{"through a relative link", [][]imagetest.Entry{{link("l", "../../../../../../..OUT"), file("l/secret", "x"), file("b", "in")}}, "", "b=in"},
-	{"through a link of an earlier layer", [][]imagetest.Entry{{link("l", "OUT")}, {file("l/new", "x"), file("b", "in")}}, "", "b=in"},
-	{"through a link to a link", [][]imagetest.Entry{{link("k", "OUT"), link("l", "k")}, {file("l/d/new", "x"), file("b", "in")}}, "", "b=in"},
-	{"hard link to outside", [][]imagetest.Entry{{hardlink("h", "OUT/secret"), file("b", "in")}}, "h", ""},
-	{"hard link to outside by dots", [][]imagetest.Entry{{hardlink("h", "../../../../../../..OUT/secret")}}, "h", ""},
-	{"hard link through a link", [][]imagetest.Entry{{link("l", "OUT"), hardlink("h", "l/secret")}}, "h", ""},
-	{"hard link to the root", [][]imagetest.Entry{{hardlink("h", ".")}}, "hard link to the root", ""},
-	{"the root is a link", [][]imagetest.Entry{{link(".", "OUT"), file("new", "x")}}, "the root is no directory", ""},
+	{"through a link of the same layer", [][]imagetest.Entry{{link("l", "OUT"), file("l/new", "x"),
+		file("b", "in")}}, "", "b=in"},
+	{"through a relative link", [][]imagetest.Entry{{link("l", "../../../../../../..OUT"),
+		file("l/secret", "x"), file("b", "in")}}, "", "b=in"},
+	{"through a link of an earlier layer",
+		[][]imagetest.Entry{{link("l", "OUT")}, {file("l/new", "x"), file("b", "in")}}, "", "b=in"},
+	{"through a link to a link", [][]imagetest.Entry{{link("k", "OUT"), link("l", "k")},
+		{file("l/d/new", "x"), file("b", "in")}}, "", "b=in"},
+	{"hard link to outside", [][]imagetest.Entry{{hardlink("h", "OUT/secret"), file("b", "in")}},
+		"h", ""},
+	{"hard link to outside by dots", [][]imagetest.Entry{{hardlink("h",
+		"../../../../../../..OUT/secret")}}, "h", ""},
+	{"hard link through a link", [][]imagetest.Entry{{link("l", "OUT"), hardlink("h", "l/secret")}},
+		"h", ""},
+	{"hard link to the root", [][]imagetest.Entry{{hardlink("h", ".")}},
+		"hard link to the root", ""},
+	{"the root is a link", [][]imagetest.Entry{{link(".", "OUT"), file("new", "x")}},
+		"the root is no directory", ""},
 	{"the root is a file", [][]imagetest.Entry{{file(".", "x")}}, "the root is no directory", ""},
 	{"bare whiteout", [][]imagetest.Entry{{file("a", "x")}, {file(".wh.", "")}}, "whiteout", ""},
-	{"whiteout of the parent", [][]imagetest.Entry{{file("a", "x")}, {file("d/.wh...", "")}}, "whiteout", ""},
-	{"whiteout of itself", [][]imagetest.Entry{{file("a", "x")}, {file(".wh..", "")}}, "whiteout", ""},
-	{"whiteout through a link", [][]imagetest.Entry{{link("l", "OUT"), file("b", "in")}, {file("l/.wh.secret", "")}}, "", "b=in"},
-	{"opaque through a link", [][]imagetest.Entry{{link("l", "OUT"), file("b", "in")}, {file("l/.wh..wh..opq", "")}}, "", "b=in"},
-	{"a name below a whiteout", [][]imagetest.Entry{{file("a", "x")}, {file(".wh.a/b", "x")}}, "whiteout", ""},
-	{"whiteout device", [][]imagetest.Entry{{file("d/a", "in")}, {dir("d"), device("d/a", 0, 0)}}, "", "d/a=in"},
-	{"opaque mark", [][]imagetest.Entry{{file("d/a", "in")}, {marked(dir("d"), "trusted.overlay.opaque", "y")}}, "", "d/a=in"},
-	{"opaque mark of users", [][]imagetest.Entry{{file("d/a", "in")}, {marked(dir("d"), "user.overlay.opaque", "y")}}, "", "d/a=in"},
-	{"opaque mark of fuse-overlayfs", [][]imagetest.Entry{{file("d/a", "in")}, {marked(dir("d"), "user.fuseoverlayfs.opaque", "y")}}, "", "d/a=in"},
-	{"redirect", [][]imagetest.Entry{{file("s/a", "x"), file("b", "in")}, {marked(dir("d"), "trusted.overlay.redirect", "/s")}}, "", "!d/a"},
-	{"redirect of users", [][]imagetest.Entry{{file("s/a", "x"), file("b", "in")}, {marked(dir("d"), "user.overlay.redirect", "/s")}}, "", "!d/a"},
-	{"metacopy", [][]imagetest.Entry{{file("b", "x")}, {marked(file("b", "in"), "trusted.overlay.metacopy", "")}}, "", "b=in"},
-	{"whiteout by attribute", [][]imagetest.Entry{{file("b", "in")}, {marked(dir("."), "trusted.overlay.opaque", "x"), marked(file("c", ""), "trusted.overlay.whiteout", "")}}, "", "b=in"},
-	{"whiteout by attribute of users", [][]imagetest.Entry{{file("c", "in")}, {marked(file("c", "two"), "user.overlay.whiteout", "y")}}, "", "c=two"},
-	{"a link where a directory is", [][]imagetest.Entry{{dir("d"), file("d/x", "x")}, {link("d", "OUT"), file("d/new", "x"), file("b", "in")}}, "", "b=in"},
+	{"whiteout of the parent", [][]imagetest.Entry{{file("a", "x")}, {file("d/.wh...", "")}},
+		"whiteout", ""},
+	{"whiteout of itself", [][]imagetest.Entry{{file("a", "x")}, {file(".wh..", "")}}, "whiteout",
+		""},
+	{"whiteout through a link", [][]imagetest.Entry{{link("l", "OUT"), file("b", "in")},
+		{file("l/.wh.secret", "")}}, "", "b=in"},
+	{"opaque through a link", [][]imagetest.Entry{{link("l", "OUT"), file("b", "in")},
+		{file("l/.wh..wh..opq", "")}}, "", "b=in"},
+	{"a name below a whiteout", [][]imagetest.Entry{{file("a", "x")}, {file(".wh.a/b", "x")}},
+		"whiteout", ""},
+	{"whiteout device", [][]imagetest.Entry{{file("d/a", "in")}, {dir("d"), device("d/a", 0, 0)}},
+		"", "d/a=in"},
+	{"opaque mark", [][]imagetest.Entry{{file("d/a", "in")},
+		{marked(dir("d"), "trusted.overlay.opaque", "y")}}, "", "d/a=in"},
+	{"opaque mark of users", [][]imagetest.Entry{{file("d/a", "in")},
+		{marked(dir("d"), "user.overlay.opaque", "y")}}, "", "d/a=in"},
+	{"opaque mark of fuse-overlayfs", [][]imagetest.Entry{{file("d/a", "in")},
+		{marked(dir("d"), "user.fuseoverlayfs.opaque", "y")}}, "", "d/a=in"},
+	{"redirect", [][]imagetest.Entry{{file("s/a", "x"), file("b", "in")},
+		{marked(dir("d"), "trusted.overlay.redirect", "/s")}}, "", "!d/a"},
+	{"redirect of users", [][]imagetest.Entry{{file("s/a", "x"), file("b", "in")},
+		{marked(dir("d"), "user.overlay.redirect", "/s")}}, "", "!d/a"},
+	{"metacopy", [][]imagetest.Entry{{file("b", "x")},
+		{marked(file("b", "in"), "trusted.overlay.metacopy", "")}}, "", "b=in"},
+	{"whiteout by attribute", [][]imagetest.Entry{{file("b", "in")},
+		{marked(dir("."), "trusted.overlay.opaque", "x"),
+			marked(file("c", ""), "trusted.overlay.whiteout", "")}}, "", "b=in"},
+	{"whiteout by attribute of users", [][]imagetest.Entry{{file("c", "in")},
+		{marked(file("c", "two"), "user.overlay.whiteout", "y")}}, "", "c=two"},
+	{"a link where a directory is", [][]imagetest.Entry{{dir("d"), file("d/x", "x")},
+		{link("d", "OUT"), file("d/new", "x"), file("b", "in")}}, "", "b=in"},
 }
 
 // TestHostileLayers builds on each of them, on the drivers that make snapshots in different ways.
@@ -115,12 +145,14 @@ func TestHostileLayers(t *testing.T) {
 				if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				made, err := imagetest.Make(dockerspec.DockerOCIImageConfig{}, placed(tt.layers, out)...)
+				made, err := imagetest.Make(dockerspec.DockerOCIImageConfig{},
+					placed(tt.layers, out)...)
 				if err != nil {
 					t.Fatal(err)
 				}
 				l.Registry.Add("hostile", "1", made)
-				l.Write("Dockerfile", "FROM "+l.Registry.Host+"/hostile:1\nRUN --mount=from=busybox,source=/bin,target=/bin true\nCOPY --from=busybox /bin/sh /copied\n")
+				l.Write("Dockerfile", "FROM "+l.Registry.Host+
+					"/hostile:1\nRUN --mount=from=busybox,source=/bin,target=/bin true\nCOPY --from=busybox /bin/sh /copied\n")
 				cmd := build(l, "--driver="+driver, "-o", "out")
 				if tt.err != "" {
 					refused(t, cmd, tt.err)
@@ -180,7 +212,9 @@ func placed(layers [][]imagetest.Entry, out string) [][]imagetest.Entry {
 		for _, e := range entries {
 			h := *e.Header
 			h.Linkname = strings.ReplaceAll(h.Linkname, "OUT", out)
-			placed = append(placed, imagetest.Entry{Path: strings.ReplaceAll(strings.ReplaceAll(e.Path, "/OUT", out), "OUT", out), Header: &h, Data: e.Data})
+			placed = append(placed, imagetest.Entry{
+				Path:   strings.ReplaceAll(strings.ReplaceAll(e.Path, "/OUT", out), "OUT", out),
+				Header: &h, Data: e.Data})
 		}
 		all = append(all, placed)
 	}

@@ -25,7 +25,8 @@ func oneFile(t *testing.T, h tar.Header, content string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	h.Typeflag, h.Mode, h.Size, h.ModTime = tar.TypeReg, 0o644, int64(len(content)), time.Unix(1600000000, 0)
+	h.Typeflag, h.Mode, h.Size, h.ModTime = tar.TypeReg, 0o644, int64(len(content)),
+		time.Unix(1600000000, 0)
 	if err := w.WriteHeader(&h); err != nil {
 		t.Fatal(err)
 	}
@@ -74,13 +75,21 @@ func TestReadings(t *testing.T) {
 		data []byte
 		err  string
 	}{
-		{"a file with a slash", patched(oneFile(t, tar.Header{Name: "p"}, inner), 0, "p/"), "ends in a slash"},
-		{"two PAX headers", slices.Concat(pathIn, oneFile(t, tar.Header{Name: "plain", Uid: 5, PAXRecords: map[string]string{"A.b": "c"}}, "x")), ""},
-		{"a GNU name and a PAX path", slices.Concat(longIn, oneFile(t, tar.Header{Name: "p\u00e4th"}, "x")), "ambiguous"},
-		{"a sparse file of version 1.0", sparse(map[string]string{"major": "1", "minor": "0", "name": "sparse", "realsize": "2000"}), ""},
-		{"a sparse file of version 1.1", sparse(map[string]string{"major": "1", "minor": "1", "name": "sparse", "realsize": "2000"}), "ambiguous"},
-		{"a sparse file without a map", sparse(map[string]string{"name": "sparse", "realsize": "2000"}), "ambiguous"},
-		{"a prefix in a GNU header", patched(oneFile(t, tar.Header{Name: "f", Format: tar.FormatGNU}, "x"), 345, "prefix"), ""},
+		{"a file with a slash", patched(oneFile(t, tar.Header{Name: "p"}, inner), 0, "p/"),
+			"ends in a slash"},
+		{"two PAX headers", slices.Concat(pathIn,
+			oneFile(t, tar.Header{Name: "plain", Uid: 5, PAXRecords: map[string]string{"A.b": "c"}},
+				"x")), ""},
+		{"a GNU name and a PAX path", slices.Concat(longIn,
+			oneFile(t, tar.Header{Name: "p\u00e4th"}, "x")), "ambiguous"},
+		{"a sparse file of version 1.0", sparse(map[string]string{"major": "1", "minor": "0",
+			"name": "sparse", "realsize": "2000"}), ""},
+		{"a sparse file of version 1.1", sparse(map[string]string{"major": "1", "minor": "1",
+			"name": "sparse", "realsize": "2000"}), "ambiguous"},
+		{"a sparse file without a map", sparse(map[string]string{"name": "sparse",
+			"realsize": "2000"}), "ambiguous"},
+		{"a prefix in a GNU header", patched(oneFile(t,
+			tar.Header{Name: "f", Format: tar.FormatGNU}, "x"), 345, "prefix"), ""},
 	} {
 		data := slices.Concat(tt.data[:len(tt.data)-1024], plain)
 		for _, as := range []string{"layer", "archive"} {
@@ -101,7 +110,8 @@ func TestReadings(t *testing.T) {
 					lines += "ADD a.tar /\n"
 				}
 				l.Write("Dockerfile", lines)
-				cmd := build(l, "--driver=copy", "--build-context=base=oci-layout://"+base, "-o", "out")
+				cmd := build(l, "--driver=copy", "--build-context=base=oci-layout://"+base, "-o",
+					"out")
 				if tt.err != "" {
 					refused(t, cmd, tt.err)
 					return

@@ -16,7 +16,8 @@ import (
 )
 
 // front puts a server before the lab's registry that answers some requests itself.
-func front(t *testing.T, l *lab.Lab, answer func(w http.ResponseWriter, r *http.Request) bool) (host string) {
+func front(t *testing.T, l *lab.Lab, answer func(w http.ResponseWriter,
+	r *http.Request) bool) (host string) {
 	t.Helper()
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: l.Registry.Host})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -49,7 +50,10 @@ func TestHostileRegistry(t *testing.T) {
 	}{
 		{"endless manifest", manifest, endless, "has more than"},
 		{"endless blob", blob, endless, ""},
-		{"endless error", blob, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(404); endless(w, r) }, "404"},
+		{"endless error", blob, func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(404)
+			endless(w, r)
+		}, "404"},
 		{"endless header", manifest, func(w http.ResponseWriter, r *http.Request) {
 			for i := range 20000 {
 				w.Header().Set(fmt.Sprint("X-", i), strings.Repeat("x", 1000))
@@ -65,8 +69,12 @@ func TestHostileRegistry(t *testing.T) {
 			io.WriteString(w, "x")
 		}, ""},
 		{"empty", blob, func(w http.ResponseWriter, r *http.Request) {}, "bytes"},
-		{"another blob", blob, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("x", 1000)) }, ""},
-		{"html", manifest, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") }, "not a manifest"},
+		{"another blob", blob, func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, strings.Repeat("x", 1000))
+		}, ""},
+		{"html", manifest, func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "<html>")
+		}, "not a manifest"},
 		{"both", manifest, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
 			io.WriteString(w, `{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}`)
@@ -74,7 +82,9 @@ func TestHostileRegistry(t *testing.T) {
 		{"an index in itself", manifest, func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","size":1,"digest":"sha256:`+strings.Repeat("a", 64)+`"}]}`)
 		}, "manifest"},
-		{"a circle", blob, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 307) }, "redirects"},
+		{"a circle", blob, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path, 307)
+		}, "redirects"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -118,6 +128,7 @@ func TestSilentRegistry(t *testing.T) {
 	start := time.Now()
 	r := watchFor(t, build(l), 2*time.Minute)
 	if r.status == 0 || asked.Load() < 2 {
-		t.Errorf("after %v: status %d, asked %d times\n%s", time.Since(start), r.status, asked.Load(), tail(r.log))
+		t.Errorf("after %v: status %d, asked %d times\n%s", time.Since(start), r.status,
+			asked.Load(), tail(r.log))
 	}
 }

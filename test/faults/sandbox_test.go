@@ -30,17 +30,20 @@ RUN --mount=type=secret,id=e,env=TOKEN test -n "$TOKEN" && exit 7
 `)
 	l.Env = append(l.Env, "FROM_ENV="+secret)
 	for _, driver := range []string{"overlay", "copy"} {
-		r := run(t, build(l, "--driver="+driver, "--no-cache", "--secret=id=s,src=secret", "--secret=id=e,env=FROM_ENV"))
+		r := run(t, build(l, "--driver="+driver, "--no-cache", "--secret=id=s,src=secret",
+			"--secret=id=e,env=FROM_ENV"))
 		if r.status == 0 || strings.Contains(r.log+r.stdout, secret) {
 			t.Errorf("status %d\n%s", r.status, r.log)
 		}
 		l.Write("Dockerfile.ok", "FROM busybox\nRUN --mount=type=secret,id=s,env=TOKEN echo $TOKEN | wc -c > /n\n")
-		accepted(t, build(l, "--driver="+driver, "-f", "Dockerfile.ok", "-t", "ok", "--secret=id=s,src=secret"))
+		accepted(t, build(l, "--driver="+driver, "-f", "Dockerfile.ok", "-t", "ok",
+			"--secret=id=s,src=secret"))
 		if found := grep(t, l.State, secret); len(found) > 0 {
 			t.Errorf("the secret is in %q", found)
 		}
 		for i := range l.Image("ok").Manifest.Layers {
-			if plain, err := l.Image("ok").Tar(i); err != nil || bytes.Contains(plain, []byte(secret)) {
+			if plain, err := l.Image("ok").Tar(i); err != nil ||
+				bytes.Contains(plain, []byte(secret)) {
 				t.Errorf("the secret is in layer %d (%v)", i, err)
 			}
 		}
@@ -134,7 +137,8 @@ func TestManyLayers(t *testing.T) {
 	for i := range 600 {
 		fmt.Fprintf(&b, "COPY <<E /f%d\n%d\nE\n", i, i)
 	}
-	l.Write("Dockerfile", b.String(), "Dockerfile.on", "FROM many\nRUN --mount=from=busybox,source=/bin,target=/bin test $(ls / | grep -c '^f[0-9]') = 600 && rm /f5\n")
+	l.Write("Dockerfile", b.String(), "Dockerfile.on",
+		"FROM many\nRUN --mount=from=busybox,source=/bin,target=/bin test $(ls / | grep -c '^f[0-9]') = 600 && rm /f5\n")
 	l.Prefix = []string{"sh", "-c", `ulimit -n 512 && exec "$@"`, "sh"}
 	accepted(t, build(l, "-t", "many"))
 	accepted(t, build(l, "-f", "Dockerfile.on", "-t", "on"))
@@ -150,7 +154,9 @@ func TestManyLayers(t *testing.T) {
 // hold is left out with a warning, and does not become something else in the image.
 func TestOddNames(t *testing.T) {
 	lab.Root(t)
-	names := []string{"a\nb", "-rf", "--", "*", "?[", "a b", "\xff\xfe", "é", strings.Repeat("n", 255), "'", "\"", "\\", "$HOME", "\x01\x7f", "...", " ", "a\tb", "%s", ".wh", ".w", "wh.", "#x", "!y", "~"}
+	names := []string{"a\nb", "-rf", "--", "*", "?[", "a b", "\xff\xfe", "é",
+		strings.Repeat("n", 255), "'", "\"", "\\", "$HOME", "\x01\x7f", "...", " ", "a\tb", "%s",
+		".wh", ".w", "wh.", "#x", "!y", "~"}
 	for _, driver := range []string{"overlay", "copy"} {
 		t.Run(driver, func(t *testing.T) {
 			l := lab.New(t)
@@ -168,17 +174,20 @@ func TestOddNames(t *testing.T) {
 				t.Errorf("%d names, want %d: %q", len(got), len(names), got)
 			}
 			for _, n := range names {
-				if raw, err := os.ReadFile(filepath.Join(l.Dir, "out/three", n)); err != nil || string(raw) != n {
+				if raw, err := os.ReadFile(filepath.Join(l.Dir, "out/three", n)); err != nil ||
+					string(raw) != n {
 					t.Errorf("%q is %q, %v", n, raw, err)
 				}
 			}
 			for _, n := range []string{".wh.x", ".wh..wh..opq", ".wh.", ".wh..wh.plnk"} {
 				l.Write("Dockerfile", "FROM busybox\nRUN mkdir /d && echo 1 > /d/x\nRUN echo 2 > '/d/"+n+"' && echo 3 > /d/y\n")
-				if r := accepted(t, build(l, "--driver="+driver, "-t", "x")); n != ".wh..wh..opq" && !strings.Contains(r.log, "d/"+n+": left out: a layer marks a removed file") {
+				if r := accepted(t, build(l, "--driver="+driver, "-t", "x")); n != ".wh..wh..opq" &&
+					!strings.Contains(r.log, "d/"+n+": left out: a layer marks a removed file") {
 					// the driver may remove files of that name as its marks, without a warning.
 					t.Errorf("no warning about %s\n%s", n, r.log)
 				}
-				if got := l.Layer("x", -1); !strings.HasSuffix(got, "file d/y 0644 \"3\\n\"\n") || strings.Contains(got, "opaque") || strings.Contains(got, "whiteout") {
+				if got := l.Layer("x", -1); !strings.HasSuffix(got, "file d/y 0644 \"3\\n\"\n") ||
+					strings.Contains(got, "opaque") || strings.Contains(got, "whiteout") {
 					t.Errorf("the layer of a step that makes %s is\n%s", n, got)
 				}
 			}
@@ -195,7 +204,8 @@ func TestSwappedMounts(t *testing.T) {
 			l := lab.New(t)
 			l.Busybox()
 			out := t.TempDir()
-			if err := os.WriteFile(filepath.Join(out, "secret"), []byte("secret"), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(out, "secret"),
+				[]byte("secret"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			l.Write("f", "inside", "s", "shh")
@@ -230,14 +240,16 @@ func TestSwappedMounts(t *testing.T) {
 				"COPY --from=evil /rel/secret /x",
 			} {
 				l.Write("Dockerfile.m", first+"FROM busybox\n"+line+"\nRUN ! grep -r secret /x\n")
-				if r := run(t, build(l, "-f", "Dockerfile.m", "--driver="+driver)); r.status == 0 || !strings.Contains(r.log, "DONE") {
+				if r := run(t, build(l, "-f", "Dockerfile.m", "--driver="+driver)); r.status == 0 ||
+					!strings.Contains(r.log, "DONE") {
 					t.Errorf("%s succeeds, or nothing was run\n%s", line, tail(r.log))
 				}
 			}
 			if names, err := os.ReadDir(out); err != nil || len(names) != 1 {
 				t.Errorf("outside of the image there is %v, %v", names, err)
 			}
-			if text, err := os.ReadFile(filepath.Join(out, "secret")); err != nil || string(text) != "secret" {
+			if text, err := os.ReadFile(filepath.Join(out, "secret")); err != nil ||
+				string(text) != "secret" {
 				t.Errorf("the file outside of the image has %q, %v", text, err)
 			}
 			clean(t, l)
@@ -261,7 +273,8 @@ func TestSpecialFiles(t *testing.T) {
 	if err := unix.Mkfifo(filepath.Join(l.Dir, "fifo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mknod", filepath.Join(l.Dir, "zero"), "c", "1", "5").CombinedOutput(); err != nil {
+	if out, err := exec.Command("mknod", filepath.Join(l.Dir, "zero"), "c", "1",
+		"5").CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
 	l.Write("Dockerfile", "FROM scratch\nCOPY . /\n")

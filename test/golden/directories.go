@@ -39,7 +39,8 @@ func DirectoryFiles(t *testing.T, l *lab.Lab) {
 	t.Logf("seed %d", seed)
 	top := filepath.Join(l.Dir, "tree")
 	randomTree(t, rand.New(rand.NewPCG(seed, 0)), top, 3)
-	for _, name := range []string{"links", "a", "a/b", "a-b", "a.b"} { // '-' and '.' come before '/'
+	// '-' and '.' come before '/'
+	for _, name := range []string{"links", "a", "a/b", "a-b", "a.b"} {
 		if err := os.MkdirAll(filepath.Join(top, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +54,8 @@ func DirectoryFiles(t *testing.T, l *lab.Lab) {
 	l.Write(".dockerignore", "*.df\n")
 	for i, text := range copies {
 		head := "FROM scratch AS other\nCOPY --chown=5:6 tree /kept\nFROM scratch\n" + text + "\n"
-		l.Write(fmt.Sprint("last", i, ".df"), head, fmt.Sprint("middle", i, ".df"), head+"WORKDIR /\n")
+		l.Write(fmt.Sprint("last", i, ".df"), head,
+			fmt.Sprint("middle", i, ".df"), head+"WORKDIR /\n")
 	}
 }
 
@@ -73,8 +75,10 @@ func Directories(t *testing.T, l, copying *lab.Lab) {
 		n := strings.Count(text, "\n")
 		want := copying.Image(last)
 		for _, name := range []string{middle, last} {
-			if got := l.Image(name); got.Manifest.Layers[n].Digest != want.Manifest.Layers[n].Digest {
-				t.Errorf("%s as in %s\ngot:\n%s\nwant:\n%s", text, name, l.Layer(name, n), copying.Layer(last, n))
+			if got := l.Image(
+				name); got.Manifest.Layers[n].Digest != want.Manifest.Layers[n].Digest {
+				t.Errorf("%s as in %s\ngot:\n%s\nwant:\n%s", text, name, l.Layer(name, n),
+					copying.Layer(last, n))
 			}
 		}
 	}
@@ -109,8 +113,10 @@ func randomTree(t *testing.T, rnd *rand.Rand, dir string, depth int) {
 			}
 		}
 		if fi, err := os.Lstat(name); err == nil && fi.Mode().IsRegular() {
-			must(os.Chmod(name, []os.FileMode{0o644, 0o755, 0o600, 0o755 | os.ModeSetuid, 0o444}[rnd.IntN(5)]))
-			must(os.Chtimes(name, time.Time{}, time.Unix(1600000000+rnd.Int64N(2e8), rnd.Int64N(1e9))))
+			must(os.Chmod(name, []os.FileMode{0o644, 0o755, 0o600, 0o755 | os.ModeSetuid,
+				0o444}[rnd.IntN(5)]))
+			must(os.Chtimes(name, time.Time{}, time.Unix(1600000000+rnd.Int64N(2e8),
+				rnd.Int64N(1e9))))
 		}
 	}
 	if depth == 0 {
@@ -119,7 +125,8 @@ func randomTree(t *testing.T, rnd *rand.Rand, dir string, depth int) {
 	for i := range 1 + rnd.IntN(3) {
 		sub := filepath.Join(dir, fmt.Sprint("d", i))
 		randomTree(t, rnd, sub, depth-1)
-		must(os.Chmod(sub, []os.FileMode{0o755, 0o700, 0o755 | os.ModeSticky, 0o775 | os.ModeSetgid}[rnd.IntN(4)]))
+		must(os.Chmod(sub, []os.FileMode{0o755, 0o700, 0o755 | os.ModeSticky,
+			0o775 | os.ModeSetgid}[rnd.IntN(4)]))
 		must(os.Chtimes(sub, time.Time{}, time.Unix(1600000000+rnd.Int64N(2e8), 0)))
 	}
 }

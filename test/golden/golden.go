@@ -85,7 +85,8 @@ const Epoch = "1700000000"
 func Context(t testing.TB, l *lab.Lab) {
 	t.Helper()
 	l.Busybox()
-	l.Write("a", "a\n", "dir/b.txt", "b\n", "dir/c.txt", strings.Repeat("c", 100_000), "dir/sub/d", "")
+	l.Write("a", "a\n", "dir/b.txt", "b\n", "dir/c.txt",
+		strings.Repeat("c", 100_000), "dir/sub/d", "")
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for _, h := range []tar.Header{
@@ -94,7 +95,8 @@ func Context(t testing.TB, l *lab.Lab) {
 		{Typeflag: tar.TypeLink, Name: "hard", Linkname: "dir/file"},
 		{Typeflag: tar.TypeSymlink, Name: "soft", Linkname: "dir/file", Uid: 5, Mode: 0o777},
 		{Typeflag: tar.TypeFifo, Name: "pipe", Mode: 0o600},
-		{Typeflag: tar.TypeReg, Name: strings.Repeat("long/", 30) + "name", Mode: 0o644, Uid: 60000},
+		{Typeflag: tar.TypeReg, Name: strings.Repeat("long/", 30) + "name",
+			Mode: 0o644, Uid: 60000},
 	} {
 		h.ModTime = time.Unix(1500000000, 0)
 		if err := w.WriteHeader(&h); err != nil {
@@ -111,10 +113,12 @@ func Context(t testing.TB, l *lab.Lab) {
 	}
 	l.Write("archive.tar", buf.String())
 	for _, img := range Images {
-		l.Write("Dockerfile."+img.Name, img.Dockerfile, "Dockerfile."+img.Name+".dockerignore", "Dockerfile*\n")
+		l.Write("Dockerfile."+img.Name, img.Dockerfile,
+			"Dockerfile."+img.Name+".dockerignore", "Dockerfile*\n")
 	}
 	then := time.Unix(1600000000, 0)
-	for _, name := range []string{"a", "archive.tar", "dir/b.txt", "dir/c.txt", "dir/sub/d", "dir/sub", "dir"} {
+	for _, name := range []string{"a", "archive.tar", "dir/b.txt", "dir/c.txt",
+		"dir/sub/d", "dir/sub", "dir"} {
 		path := filepath.Join(l.Dir, name)
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
 			if err := os.Chmod(path, 0o755); err != nil {
@@ -130,7 +134,8 @@ func Context(t testing.TB, l *lab.Lab) {
 
 // Build builds an image from scratch and returns its manifest's digest.
 func Build(l *lab.Lab, img Image, flags ...string) string {
-	args := append([]string{"--no-cache", "--platform=linux/amd64", "-t", img.Name, "-f", "Dockerfile." + img.Name}, flags...)
+	args := append([]string{"--no-cache", "--platform=linux/amd64", "-t", img.Name, "-f",
+		"Dockerfile." + img.Name}, flags...)
 	l.Run("build", append(args, ".")...)
 	return l.Image(img.Name).Descriptor.Digest.String()
 }

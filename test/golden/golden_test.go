@@ -13,7 +13,8 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-var update = flag.Bool("update", false, "write testdata/digests.txt anew: a decision, since every user's digests change with it")
+var update = flag.Bool("update", false,
+	"write testdata/digests.txt anew: a decision, since every user's digests change with it")
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
@@ -71,6 +72,7 @@ func TestUmask(t *testing.T) {
 	l.Env = append(l.Env, "TZ=Asia/Tokyo", "LANG=C", "USER=other")
 	l.Prefix = []string{"sh", "-c", `umask 077 && exec "$@"`, "sh"}
 	if got := Build(l, img); got != want {
-		t.Errorf("with another umask and time zone the digest is %s, not %s\n%s", got, want, bytes.TrimSpace([]byte(l.Layer(img.Name, 0))))
+		t.Errorf("with another umask and time zone the digest is %s, not %s\n%s", got, want,
+			bytes.TrimSpace([]byte(l.Layer(img.Name, 0))))
 	}
 }

@@ -43,7 +43,8 @@ func New(t testing.TB) *Lab {
 	if err := os.Chmod(top, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	l := &Lab{State: filepath.Join(top, "state"), Dir: filepath.Join(top, "dir"), Registry: registrytest.New(t), t: t, top: top}
+	l := &Lab{State: filepath.Join(top, "state"), Dir: filepath.Join(top, "dir"),
+		Registry: registrytest.New(t), t: t, top: top}
 	if err := os.Mkdir(l.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +54,8 @@ func New(t testing.TB) *Lab {
 		t.Fatal(err)
 	}
 	// Each layer is compared with what its step saw.
-	l.Env = []string{"LAYERBUILD_CHECK_LAYERS=1", "CONTAINERS_REGISTRIES_CONF=" + conf, "HOME=" + top, "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"}
+	l.Env = []string{"LAYERBUILD_CHECK_LAYERS=1", "CONTAINERS_REGISTRIES_CONF=" + conf,
+		"HOME=" + top, "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"}
 	return l
 }
 
@@ -144,7 +146,8 @@ func User(t testing.TB, ranges bool) string {
 		name = "layerbuild-test"
 	}
 	if exec.Command("id", "-u", name).Run() != nil {
-		Output(t, "useradd", "--system", "--create-home", "--home-dir", "/var/lib/"+name, "--shell", "/bin/sh", name)
+		Output(t, "useradd", "--system", "--create-home", "--home-dir", "/var/lib/"+name,
+			"--shell", "/bin/sh", name)
 	}
 	for _, kind := range []string{"uid", "gid"} {
 		raw, err := os.ReadFile("/etc/sub" + kind)
@@ -163,13 +166,15 @@ func User(t testing.TB, ranges bool) string {
 			start = max(start, first+count)
 		}
 		if ranges && !has {
-			Output(t, "usermod", "--add-sub"+kind+"s", fmt.Sprintf("%d-%d", start, start+65535), name)
+			Output(t, "usermod", "--add-sub"+kind+"s",
+				fmt.Sprintf("%d-%d", start, start+65535), name)
 		}
 		if !ranges && has {
 			t.Skipf("%s has subordinate ids", name)
 		}
 	}
-	if err := exec.Command("runuser", "-u", name, "--", "unshare", "--user", "true").Run(); err != nil {
+	if err := exec.Command("runuser", "-u", name, "--", "unshare", "--user",
+		"true").Run(); err != nil {
 		t.Skip("this kernel gives unprivileged users no user namespaces")
 	}
 	return name
@@ -182,7 +187,8 @@ func (l *Lab) Run(verb string, args ...string) string {
 	var out, log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &log
 	if err := cmd.Run(); err != nil {
-		l.t.Fatalf("layerbuild %s %s: %v\n%s%s", verb, strings.Join(args, " "), err, out.Bytes(), log.Bytes())
+		l.t.Fatalf("layerbuild %s %s: %v\n%s%s", verb, strings.Join(args, " "), err,
+			out.Bytes(), log.Bytes())
 	}
 	return out.String()
 }
@@ -321,7 +327,8 @@ func remove(t testing.TB, dir string) {
 	}
 	if os.Getuid() != 0 {
 		// The user owns files of its subordinate ids only inside a user namespace.
-		exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
+		exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf",
+			"--one-file-system", dir).Run()
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		t.Log("clean up:", err)

@@ -39,13 +39,18 @@ type shape struct {
 
 var shapes = []shape{
 	{"written straight from the files", "FROM scratch\nCOPY . /c/\n", `COPY \. /c/`, true},
-	{"copied, and its layer written meanwhile", "FROM scratch\nCOPY . /c/\nWORKDIR /w\n", `COPY \. /c/`, true},
-	{"the directory itself", "FROM scratch\nCOPY --parents ./ /c/\n", `COPY --parents \./ /c/`, true},
-	{"linked", "FROM scratch AS x\nCOPY --link . /c/\nFROM scratch\nCOPY --from=x / /\n", `COPY --link \. /c/`, true},
+	{"copied, and its layer written meanwhile", "FROM scratch\nCOPY . /c/\nWORKDIR /w\n",
+		`COPY \. /c/`, true},
+	{"the directory itself", "FROM scratch\nCOPY --parents ./ /c/\n",
+		`COPY --parents \./ /c/`, true},
+	{"linked", "FROM scratch AS x\nCOPY --link . /c/\nFROM scratch\nCOPY --from=x / /\n",
+		`COPY --link \. /c/`, true},
 	{"a base", "FROM c\nWORKDIR /c\n", "", true},
-	{"the beginning of a cache", "FROM busybox\nRUN --mount=type=cache,target=/m,from=c cp -a /m /c\n", "", false},
+	{"the beginning of a cache",
+		"FROM busybox\nRUN --mount=type=cache,target=/m,from=c cp -a /m /c\n", "", false},
 	{"by names", "FROM scratch\nCOPY d0 d[1-6] /c/\n", "", true},
-	{"mounted", "FROM busybox\nRUN --mount=type=bind,target=/m cp -a /m /c\n", `RUN --mount`, false},
+	{"mounted", "FROM busybox\nRUN --mount=type=bind,target=/m cp -a /m /c\n",
+		`RUN --mount`, false},
 }
 
 func round(t *testing.T, seed uint64) {
@@ -61,7 +66,8 @@ func round(t *testing.T, seed uint64) {
 	stop := write(t, r, ctx, sh.attrs)
 	for i := range 3 {
 		name := fmt.Sprintf("live:%d", i)
-		out := l.Command("build", "--build-context=c=ctx", "-f", "Dockerfile", "-t", name, "-o", "type=tar,dest="+name+".tar", "ctx")
+		out := l.Command("build", "--build-context=c=ctx", "-f", "Dockerfile", "-t", name, "-o",
+			"type=tar,dest="+name+".tar", "ctx")
 		if log, err := out.CombinedOutput(); err != nil {
 			stop()
 			t.Fatalf("%s, build %d: %v\n%s", sh.name, i, err, log)
@@ -77,14 +83,17 @@ func round(t *testing.T, seed uint64) {
 		if err := os.Mkdir(filepath.Join(l.Dir, again), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		lab.Output(t, "tar", "--xattrs", "--xattrs-include=user.*", "-C", filepath.Join(l.Dir, again), "-xpf", filepath.Join(l.Dir, name+".tar"))
-		log, err := l.Command("build", "--progress=plain", "-f", "Dockerfile", "-t", name, filepath.Join(again, "c")).CombinedOutput()
+		lab.Output(t, "tar", "--xattrs", "--xattrs-include=user.*", "-C",
+			filepath.Join(l.Dir, again), "-xpf", filepath.Join(l.Dir, name+".tar"))
+		log, err := l.Command("build", "--progress=plain", "-f", "Dockerfile", "-t", name,
+			filepath.Join(again, "c")).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s, build %d of the files of the image: %v\n%s", sh.name, i, err, log)
 		}
 		cached := regexp.MustCompile(`(?m)^#(\d+) \[.*` + sh.step).FindSubmatch(log)
 		if cached == nil || !bytes.Contains(log, fmt.Appendf(nil, "\n#%s CACHED", cached[1])) {
-			t.Fatalf("%s, build %d: what is in the image is not what its key was made of\n%s", sh.name, i, log)
+			t.Fatalf("%s, build %d: what is in the image is not what its key was made of\n%s",
+				sh.name, i, log)
 		}
 	}
 }
@@ -97,7 +106,8 @@ func populate(t *testing.T, r *rand.Rand, dir string) {
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(name, bytes.Repeat([]byte{byte(i)}, r.IntN(100_000)), 0o644); err != nil {
+		if err := os.WriteFile(name, bytes.Repeat([]byte{byte(i)}, r.IntN(100_000)),
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -117,7 +127,9 @@ var writers = []writer{
 			f.Close()
 		}
 	}},
-	{"a file is written anew", false, func(p string, n int) { os.WriteFile(p, fmt.Appendf(nil, "%06d", n), 0o644) }},
+	{"a file is written anew", false, func(p string, n int) {
+		os.WriteFile(p, fmt.Appendf(nil, "%06d", n), 0o644)
+	}},
 	{"bytes are replaced in place", false, func(p string, n int) {
 		if f, err := os.OpenFile(p, os.O_WRONLY|os.O_CREATE, 0o644); err == nil {
 			f.WriteAt(fmt.Appendf(nil, "%06d", n), 0)

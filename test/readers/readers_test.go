@@ -46,11 +46,14 @@ func build(t *testing.T) *lab.Lab {
 	lab.Root(t)
 	l := lab.New(t)
 	l.Busybox()
-	l.Write("ctx/Dockerfile", dockerfile, "ctx/xattr", "x\n", "ctx/n a m e", strings.Repeat("name ", 100))
-	if err := syscall.Setxattr(filepath.Join(l.Dir, "ctx/xattr"), "user.colour", []byte("red"), 0); err != nil {
+	l.Write("ctx/Dockerfile", dockerfile, "ctx/xattr", "x\n", "ctx/n a m e",
+		strings.Repeat("name ", 100))
+	if err := syscall.Setxattr(filepath.Join(l.Dir, "ctx/xattr"), "user.colour",
+		[]byte("red"), 0); err != nil {
 		t.Logf("no user xattrs here: %v", err)
 	}
-	l.Run("build", "-t", "reader:v1", "-o", "type=oci,tar=false,dest=layout", "-o", "type=docker,dest=docker.tar", "-o", "type=local,dest=local", "ctx")
+	l.Run("build", "-t", "reader:v1", "-o", "type=oci,tar=false,dest=layout", "-o",
+		"type=docker,dest=docker.tar", "-o", "type=local,dest=local", "ctx")
 	return l
 }
 
@@ -91,8 +94,10 @@ func TestSkopeo(t *testing.T) {
 	}
 	archive, back := filepath.Join(l.Dir, "archive.tar"), filepath.Join(l.Dir, "back")
 	skopeo(t, "copy", "--preserve-digests", "oci:"+oci(t, l, "layout"), "oci-archive:"+archive)
-	skopeo(t, "copy", "--preserve-digests", "--dest-tls-verify=false", "oci-archive:"+archive, "docker://"+host+"/a/reader:v1")
-	skopeo(t, "copy", "--preserve-digests", "--src-tls-verify=false", "docker://"+host+"/a/reader:v1", "oci:"+back+":reader")
+	skopeo(t, "copy", "--preserve-digests", "--dest-tls-verify=false", "oci-archive:"+archive,
+		"docker://"+host+"/a/reader:v1")
+	skopeo(t, "copy", "--preserve-digests", "--src-tls-verify=false",
+		"docker://"+host+"/a/reader:v1", "oci:"+back+":reader")
 	for _, path := range []string{archive, back} {
 		got, err := imagetest.Open(path, "")
 		if err != nil {
@@ -102,7 +107,8 @@ func TestSkopeo(t *testing.T) {
 			t.Errorf("%s: %s, want %s", path, got.Descriptor.Digest, want.Descriptor.Digest)
 		}
 	}
-	out := skopeo(t, "inspect", "--format", "{{.Digest}} {{.Os}} {{.Env}}", "docker-archive:"+filepath.Join(l.Dir, "docker.tar"))
+	out := skopeo(t, "inspect", "--format", "{{.Digest}} {{.Os}} {{.Env}}",
+		"docker-archive:"+filepath.Join(l.Dir, "docker.tar"))
 	if !strings.Contains(out, "linux") || !strings.Contains(out, "WHO=reader") {
 		t.Errorf("skopeo inspect docker-archive: %s", out)
 	}
@@ -143,7 +149,8 @@ func TestRegistry(t *testing.T) {
 	if out := other.Run("run", "on-it", "cat", "/g"); out != "pushed\n" {
 		t.Errorf("the image on the pushed one prints %q", out)
 	}
-	if other.Image("on-it").Manifest.Layers[1].Digest != l.Image(host + "/x/y:1").Manifest.Layers[1].Digest {
+	if other.Image("on-it").Manifest.Layers[1].Digest != l.Image(host +
+		"/x/y:1").Manifest.Layers[1].Digest {
 		t.Error("a pulled layer has another digest in the image on it")
 	}
 }
@@ -167,7 +174,8 @@ func TestUmoci(t *testing.T) {
 	if diff := cmp.Diff(entries(want), entries(got)); diff != "" {
 		t.Errorf("type=local (-umoci +ours):\n%s", diff)
 	}
-	if !strings.Contains(got, "t/hidden/y") || strings.Contains(got, "t/hidden/x") || strings.Contains(got, "t/old") {
+	if !strings.Contains(got, "t/hidden/y") || strings.Contains(got, "t/hidden/x") ||
+		strings.Contains(got, "t/old") {
 		t.Error("the tree is not that of the Dockerfile")
 	}
 }
@@ -197,7 +205,9 @@ func TestPodman(t *testing.T) {
 		t.Fatal(err)
 	}
 	podman := func(args ...string) (string, error) {
-		own := []string{"--root", dir + "/root", "--runroot", dir + "/run", "--tmpdir", dir + "/tmp", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"}
+		own := []string{"--root", dir + "/root", "--runroot", dir + "/run", "--tmpdir",
+			dir + "/tmp", "--storage-driver", "vfs", "--cgroup-manager",
+			"cgroupfs", "--runtime", "runc"}
 		cmd := lab.Exec(t, "podman", append(own, args...)...)
 		var log bytes.Buffer
 		cmd.Stderr = &log
@@ -212,7 +222,8 @@ func TestPodman(t *testing.T) {
 		lab.Output(t, "rm", "-rf", "--one-file-system", dir)
 	})
 	// Limits that a container without CAP_SYS_RESOURCE may set.
-	run := []string{"run", "--rm", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=500:500"}
+	run := []string{"run", "--rm", "--network=host", "--ulimit=nofile=1024:1024",
+		"--ulimit=nproc=500:500"}
 
 	// First an image that podman has made: if that does not run either, the machine is the reason.
 	control := filepath.Join(dir, "control")
@@ -241,7 +252,8 @@ func TestPodman(t *testing.T) {
 	// podman makes a reference of the layout's path, and a reference has no capital letters.
 	layout := filepath.Join(l.Dir, "layout")
 	lab.Output(t, "cp", "-a", layout, dir+"/layout")
-	if _, err = podman("pull", "oci:"+dir+"/layout"+strings.TrimPrefix(oci(t, l, "layout"), layout)); err != nil {
+	if _, err = podman("pull", "oci:"+dir+"/layout"+
+		strings.TrimPrefix(oci(t, l, "layout"), layout)); err != nil {
 		t.Error(err)
 	}
 }
@@ -266,7 +278,8 @@ func TestDocker(t *testing.T) {
 	if !strings.Contains(out, "reader:v1") {
 		t.Errorf("docker load prints %q", out)
 	}
-	if out, err = docker("run", "--rm", "--network=host", "reader:v1"); err != nil || out != started {
+	if out, err = docker("run", "--rm", "--network=host", "reader:v1"); err != nil ||
+		out != started {
 		t.Errorf("docker run prints %q, %v", out, err)
 	}
 	// docker computes the image's id from the config: it must be the digest of the config in the
@@ -275,7 +288,8 @@ func TestDocker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err = docker("inspect", "--format", "{{.Id}}", "reader:v1"); err != nil || strings.TrimSpace(out) != want.Manifest.Config.Digest.String() {
+	if out, err = docker("inspect", "--format", "{{.Id}}", "reader:v1"); err != nil ||
+		strings.TrimSpace(out) != want.Manifest.Config.Digest.String() {
 		t.Errorf("docker's id is %q, %v; the config is %s", out, err, want.Manifest.Config.Digest)
 	}
 }
@@ -285,7 +299,8 @@ func startDocker(t *testing.T, dir string) func(args ...string) (string, error) 
 	t.Helper()
 	sock := "unix://" + dir + "/sock"
 	var log bytes.Buffer
-	daemon := exec.Command("dockerd", "--iptables=false", "--bridge=none", "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "-H", sock)
+	daemon := exec.Command("dockerd", "--iptables=false", "--bridge=none", "--data-root",
+		dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "-H", sock)
 	daemon.Stdout, daemon.Stderr = &log, &log
 	daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := daemon.Start(); err != nil {

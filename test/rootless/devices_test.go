@@ -96,7 +96,8 @@ func deviceLab(t *testing.T) *lab.Lab {
 	lab.Output(t, "mknod", "--mode=0600", nodes+"/block", "b", "8", "1")
 	l.Write("nodes/file", "x")
 	for _, name := range []string{"char", "block", "file", "."} {
-		if err := os.Chtimes(filepath.Join(nodes, name), time.Unix(1600000000, 0), time.Unix(1600000000, 0)); err != nil {
+		if err := os.Chtimes(filepath.Join(nodes, name), time.Unix(1600000000, 0),
+			time.Unix(1600000000, 0)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,7 +111,8 @@ func deviceLab(t *testing.T) *lab.Lab {
 
 func buildDevices(l *lab.Lab, name string, flags ...string) string {
 	name = strings.ReplaceAll(name, " ", "-")
-	args := append([]string{"-f", "Dockerfile." + name, "-t", name, "--build-context", "devices=oci-layout://base"}, flags...)
+	args := append([]string{"-f", "Dockerfile." + name, "-t", name, "--build-context",
+		"devices=oci-layout://base"}, flags...)
 	l.Run("build", append(args, ".")...)
 	return l.Image(name).Descriptor.Digest.String()
 }
@@ -130,31 +132,35 @@ func TestDevices(t *testing.T) {
 	}
 	for _, driver := range []string{"overlay", "copy"} {
 		for _, ranges := range []bool{true, false} {
-			t.Run(driver+map[bool]string{true: " range", false: " single id"}[ranges], func(t *testing.T) {
-				user := lab.User(t, ranges)
-				l := deviceLab(t)
-				if err := os.CopyFS(filepath.Join(l.Dir, "base"), os.DirFS(filepath.Join(root.Dir, "base"))); err != nil {
-					t.Fatal(err)
-				}
-				l.As(user)
-				if driver == "fuse-overlayfs" {
-					l.Fuse()
-				}
-				for _, name := range names {
-					for _, again := range []string{"cold", "cached"} {
-						if got := buildDevices(l, name, "--driver="+driver); got != want[name] {
-							file := strings.ReplaceAll(name, " ", "-")
-							t.Errorf("%s, %s: the digest is %s, not root's %s", name, again, got, want[name])
-							for n := range root.Image(file).Manifest.Layers {
-								if diff := cmp.Diff(root.Layer(file, n), l.Layer(file, n)); diff != "" {
-									t.Errorf("layer %d (-root +user)\n%s", n, diff)
+			t.Run(driver+map[bool]string{true: " range", false: " single id"}[ranges],
+				func(t *testing.T) {
+					user := lab.User(t, ranges)
+					l := deviceLab(t)
+					if err := os.CopyFS(filepath.Join(l.Dir, "base"),
+						os.DirFS(filepath.Join(root.Dir, "base"))); err != nil {
+						t.Fatal(err)
+					}
+					l.As(user)
+					if driver == "fuse-overlayfs" {
+						l.Fuse()
+					}
+					for _, name := range names {
+						for _, again := range []string{"cold", "cached"} {
+							if got := buildDevices(l, name, "--driver="+driver); got != want[name] {
+								file := strings.ReplaceAll(name, " ", "-")
+								t.Errorf("%s, %s: the digest is %s, not root's %s", name,
+									again, got, want[name])
+								for n := range root.Image(file).Manifest.Layers {
+									if diff := cmp.Diff(root.Layer(file, n),
+										l.Layer(file, n)); diff != "" {
+										t.Errorf("layer %d (-root +user)\n%s", n, diff)
+									}
 								}
+								break
 							}
-							break
 						}
 					}
-				}
-			})
+				})
 		}
 	}
 }
@@ -166,7 +172,8 @@ func TestDevicesWarn(t *testing.T) {
 	root, l := deviceLab(t), deviceLab(t)
 	// The RUN changes nothing, and its text is in no image.
 	file := "FROM busybox\nADD devices.tar /\nRUN echo x >/x\nRUN test -f /d/dev/null && test ! -s /d/dev/null\nFROM scratch\nCOPY --from=0 / /\n"
-	root.Write("Dockerfile", strings.Replace(file, "RUN test -f /d/dev/null && test ! -s /d/dev/null", "RUN test -c /d/dev/null", 1))
+	root.Write("Dockerfile", strings.Replace(file,
+		"RUN test -f /d/dev/null && test ! -s /d/dev/null", "RUN test -c /d/dev/null", 1))
 	l.Write("Dockerfile", file)
 	l.As(lab.User(t, true))
 	output := func(l *lab.Lab, args ...string) string {
@@ -178,7 +185,8 @@ func TestDevicesWarn(t *testing.T) {
 		return string(out)
 	}
 	const warning = "device nodes cannot be made without root (4, the first is d/dev/console): the image has them"
-	if got := output(l, "--progress=plain"); strings.Count(got, "WARN: "+warning) != 1 || strings.Count(got, "WARN: ") != 1 {
+	if got := output(l, "--progress=plain"); strings.Count(got, "WARN: "+warning) != 1 ||
+		strings.Count(got, "WARN: ") != 1 {
 		t.Errorf("want one warning, %q, in\n%s", warning, got)
 	}
 	if got := output(l, "--progress=plain"); strings.Contains(got, "device nodes") {

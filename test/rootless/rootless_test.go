@@ -67,7 +67,8 @@ func compare(t *testing.T, user string, images []golden.Image, flags ...string) 
 				return
 			}
 			for n := range want.Image(img.Name).Manifest.Layers {
-				t.Errorf("%s: root has %s, %s has %s; layer %d:\n%s---\n%s", img.Name, w, user, g, n, want.Layer(img.Name, n), got.Layer(img.Name, n))
+				t.Errorf("%s: root has %s, %s has %s; layer %d:\n%s---\n%s", img.Name, w, user, g,
+					n, want.Layer(img.Name, n), got.Layer(img.Name, n))
 			}
 		})
 	}
@@ -97,7 +98,8 @@ func TestSingleIDWarns(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
-	if text := log.String(); !strings.Contains(text, "1234") || !strings.Contains(strings.ToLower(text), "warning") {
+	if text := log.String(); !strings.Contains(text, "1234") ||
+		!strings.Contains(strings.ToLower(text), "warning") {
 		t.Errorf("no warning about the owner 1234 in\n%s", text)
 	}
 	if got := l.Layer("img", 0); !strings.Contains(got, `file f 0644`) {
@@ -112,7 +114,8 @@ func TestSingleIDWarns(t *testing.T) {
 func TestDescriptors(t *testing.T) {
 	const dockerfile = "FROM busybox\nCOPY f /\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one && ! readlink /proc/self/fd/5\n"
 	const scratch = "FROM scratch\nCOPY f /\n"
-	context := archive(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY inside /\n", "inside": "x"})
+	context := archive(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY inside /\n",
+		"inside": "x"})
 	for _, test := range []struct {
 		name  string
 		args  []string
@@ -121,14 +124,21 @@ func TestDescriptors(t *testing.T) {
 	}{
 		{"context", []string{"/dev/fd/3"}, []string{context}, ""},
 		{"context as standard input", []string{"/dev/stdin"}, nil, context},
-		{"context that is a Dockerfile", []string{"/dev/fd/4"}, []string{"", "FROM scratch\nENV a=b\n"}, ""},
-		{"named context", []string{"-f", "/dev/fd/4", "--build-context=more=/dev/fd/3", "."}, []string{context, "FROM scratch\nCOPY --from=more inside /x\n"}, ""},
-		{"configuration", []string{"-f", "/dev/fd/3", "--analyze", "--config=/dev/fd/4", "."}, []string{scratch, "fail-over: 1g\n"}, ""},
+		{"context that is a Dockerfile", []string{"/dev/fd/4"},
+			[]string{"", "FROM scratch\nENV a=b\n"}, ""},
+		{"named context", []string{"-f", "/dev/fd/4", "--build-context=more=/dev/fd/3", "."},
+			[]string{context, "FROM scratch\nCOPY --from=more inside /x\n"}, ""},
+		{"configuration", []string{"-f", "/dev/fd/3", "--analyze", "--config=/dev/fd/4", "."},
+			[]string{scratch, "fail-over: 1g\n"}, ""},
 		{"Dockerfile", []string{"-f", "/dev/fd/3", "."}, []string{scratch}, ""},
-		{"Dockerfile and secret", []string{"-f", "/dev/fd/3", "--secret=id=s,src=/dev/fd/4", "."}, []string{dockerfile, "one"}, ""},
-		{"secret and Dockerfile", []string{"-f", "/dev/fd/5", "--secret=id=s,src=/proc/self/fd/3", "."}, []string{"one", "", dockerfile}, ""},
-		{"Dockerfile on standard input", []string{"-f", "-", "--secret=id=s,src=/dev/fd/3", "."}, []string{"one"}, dockerfile},
-		{"secret on standard input", []string{"-f", "/dev/fd/6", "--secret=id=s,src=/dev/stdin", "."}, []string{"", "", "", dockerfile}, "one"},
+		{"Dockerfile and secret", []string{"-f", "/dev/fd/3", "--secret=id=s,src=/dev/fd/4", "."},
+			[]string{dockerfile, "one"}, ""},
+		{"secret and Dockerfile", []string{"-f", "/dev/fd/5", "--secret=id=s,src=/proc/self/fd/3",
+			"."}, []string{"one", "", dockerfile}, ""},
+		{"Dockerfile on standard input", []string{"-f", "-", "--secret=id=s,src=/dev/fd/3", "."},
+			[]string{"one"}, dockerfile},
+		{"secret on standard input", []string{"-f", "/dev/fd/6", "--secret=id=s,src=/dev/stdin",
+			"."}, []string{"", "", "", dockerfile}, "one"},
 	} {
 		for _, user := range []string{"", lab.User(t, true), lab.User(t, false)} {
 			t.Run(test.name+" "+user, func(t *testing.T) {
@@ -138,7 +148,8 @@ func TestDescriptors(t *testing.T) {
 				if user != "" {
 					l.As(user)
 				}
-				cmd := l.Command("build", append([]string{"--progress=plain", "--no-cache"}, test.args...)...)
+				cmd := l.Command("build", append([]string{"--progress=plain", "--no-cache"},
+					test.args...)...)
 				var log bytes.Buffer
 				cmd.Stdout, cmd.Stderr, cmd.Stdin = &log, &log, pipe(t, test.stdin)
 				for _, content := range test.files {
@@ -154,7 +165,8 @@ func TestDescriptors(t *testing.T) {
 
 // TestDescriptorsWritten: a build writes its outputs to pipes of another user.
 func TestDescriptorsWritten(t *testing.T) {
-	for flag, want := range map[string]string{"--iidfile=/dev/fd/3": "sha256:", "--metadata-file=/proc/self/fd/3": "{", "--output=type=tar,dest=/dev/fd/3": "f\x00"} {
+	for flag, want := range map[string]string{"--iidfile=/dev/fd/3": "sha256:",
+		"--metadata-file=/proc/self/fd/3": "{", "--output=type=tar,dest=/dev/fd/3": "f\x00"} {
 		for _, user := range []string{"", lab.User(t, true), lab.User(t, false)} {
 			t.Run(flag+" "+user, func(t *testing.T) {
 				l := lab.New(t)
@@ -186,7 +198,8 @@ func archive(t *testing.T, files map[string]string) string {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for name, content := range files {
-		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))})
+		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644,
+			Size: int64(len(content))})
 		if _, err1 := w.Write([]byte(content)); err != nil || err1 != nil {
 			t.Fatal(err, err1)
 		}
@@ -223,12 +236,13 @@ func TestPruneLeavesNothingForeign(t *testing.T) {
 		golden.Build(l, img)
 	}
 	l.Run("prune", "--all", "--force")
-	err := filepath.WalkDir(filepath.Join(l.State, "snapshots"), func(path string, e os.DirEntry, err error) error {
-		if err == nil && e.Name() == "info.json" {
-			t.Errorf("%s is left after prune --all", path)
-		}
-		return nil // directories of other users cannot be read
-	})
+	err := filepath.WalkDir(filepath.Join(l.State, "snapshots"),
+		func(path string, e os.DirEntry, err error) error {
+			if err == nil && e.Name() == "info.json" {
+				t.Errorf("%s is left after prune --all", path)
+			}
+			return nil // directories of other users cannot be read
+		})
 	if err != nil {
 		t.Error(err)
 	}

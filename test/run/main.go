@@ -30,12 +30,14 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.as, "as", "", "run the tests as this user: root through sudo, another user through runuser")
+	flag.StringVar(&o.as, "as", "",
+		"run the tests as this user: root through sudo, another user through runuser")
 	flag.StringVar(&o.skips, "skips", "", "a file that lists the skips that are expected, and why")
 	flag.BoolVar(&o.strict, "strict", false, "fail if a skip is not listed")
 	flag.IntVar(&o.jobs, "p", 2, "how many packages are tested at once")
 	flag.DurationVar(&o.timeout, "timeout", 20*time.Minute, "how long one package may take")
-	flag.Func("env", "set a variable in the tests' environment", func(s string) error { o.env = append(o.env, s); return nil })
+	flag.Func("env", "set a variable in the tests' environment",
+		func(s string) error { o.env = append(o.env, s); return nil })
 	flag.Parse()
 	if flag.NArg() != 2 {
 		flag.Usage()

@@ -143,7 +143,8 @@ func each(t *testing.T, f func(t *testing.T, l *lab.Lab, tty bool)) {
 }
 
 var signals = map[string]syscall.Signal{
-	"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP, "QUIT": syscall.SIGQUIT, "USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2,
+	"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP, "QUIT": syscall.SIGQUIT,
+	"USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2,
 }
 
 // TestSignals: the command gets the signals that layerbuild gets. Without a handler they end it, as
@@ -151,7 +152,8 @@ var signals = map[string]syscall.Signal{
 func TestSignals(t *testing.T) {
 	each(t, func(t *testing.T, l *lab.Lab, tty bool) {
 		for name, s := range signals {
-			r := start(t, l, tty, "img", "sh", "-c", fmt.Sprintf("trap 'echo got %s; exit 7' %s; echo ready; while :; do sleep 0.02; done", name, name))
+			r := start(t, l, tty, "img", "sh", "-c",
+				fmt.Sprintf("trap 'echo got %s; exit 7' %s; echo ready; while :; do sleep 0.02; done", name, name))
 			syscall.Kill(r.program(), s)
 			if code, out := r.wait(); code != 7 || out != "got "+name+"\n" {
 				t.Errorf("SIG%s with a handler: status %d, %q", name, code, out)
@@ -173,7 +175,8 @@ func TestSignalsSeveral(t *testing.T) {
 		// outer one prints is lost.
 		r := start(t, l, tty, "img", "sh", "-c", `n=0 i=0; trap 'n=$((n+1))' TERM INT; echo ready
 			while :; do if [ $i -lt $n ]; then i=$((i+1)); echo $i; [ $i = 4 ] && exit 44; fi; sleep 0.02; done`)
-		for i, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGTERM, syscall.SIGINT} {
+		for i, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT,
+			syscall.SIGTERM, syscall.SIGINT} {
 			syscall.Kill(r.program(), s)
 			if i == 3 {
 				break
@@ -191,7 +194,8 @@ func TestSignalsSeveral(t *testing.T) {
 // TestKilled: what the command has started ends with layerbuild, even if it is killed.
 func TestKilled(t *testing.T) {
 	each(t, func(t *testing.T, l *lab.Lab, tty bool) {
-		r := start(t, l, tty, "img", "sh", "-c", "trap '' TERM INT HUP; (while :; do sleep 0.02; done) & echo ready; sleep 1000")
+		r := start(t, l, tty, "img", "sh", "-c",
+			"trap '' TERM INT HUP; (while :; do sleep 0.02; done) & echo ready; sleep 1000")
 		syscall.Kill(r.program(), syscall.SIGKILL)
 		r.wait() // the pipes end when no process of it is left
 	})
@@ -202,7 +206,8 @@ func TestKilled(t *testing.T) {
 func TestKeys(t *testing.T) {
 	lab.Root(t)
 	l := newLab(t, false)
-	r := start(t, l, true, "img", "sh", "-c", "trap 'echo key; exit 6' INT; echo ready; while :; do sleep 0.02; done")
+	r := start(t, l, true, "img", "sh", "-c",
+		"trap 'echo key; exit 6' INT; echo ready; while :; do sleep 0.02; done")
 	r.tty.WriteString("\x03")
 	if code, out := r.wait(); code != 6 || !strings.Contains(out, "key\n") {
 		t.Errorf("status %d, %q", code, out)
@@ -214,7 +219,8 @@ func TestHangup(t *testing.T) {
 	lab.Root(t)
 	l := newLab(t, false)
 	l.Prefix = []string{"nohup"}
-	r := start(t, l, false, "img", "sh", "-c", "trap 'exit 3' USR1; echo ready; while :; do sleep 0.02; done")
+	r := start(t, l, false, "img", "sh", "-c",
+		"trap 'exit 3' USR1; echo ready; while :; do sleep 0.02; done")
 	syscall.Kill(r.cmd.Process.Pid, syscall.SIGHUP)
 	syscall.Kill(r.cmd.Process.Pid, syscall.SIGUSR1)
 	if code, _ := r.wait(); code != 3 {
@@ -235,8 +241,10 @@ func TestStatus(t *testing.T) {
 			{[]string{"img", "true"}, 0, ""},
 			{[]string{"img", "sh", "-c", "exit 42"}, 42, ""},
 			{[]string{"img", "sh", "-c", "kill -9 $$"}, 137, ""},
-			{[]string{"img", "no-such-command"}, 127, `layerbuild run: exec: "no-such-command": executable file not found in $PATH`},
-			{[]string{"img", "/no/such"}, 127, `layerbuild run: exec: "/no/such": no such file in the image`},
+			{[]string{"img", "no-such-command"}, 127,
+				`layerbuild run: exec: "no-such-command": executable file not found in $PATH`},
+			{[]string{"img", "/no/such"}, 127,
+				`layerbuild run: exec: "/no/such": no such file in the image`},
 			{[]string{"img", "/etc"}, 126, `layerbuild run: exec: "/etc": permission denied`},
 			{[]string{"--entrypoint", "", "img", "/bin"}, 126, "permission denied"},
 			{[]string{"no-such-image:1"}, 125, "no-such-image"},
@@ -254,7 +262,8 @@ func TestStatus(t *testing.T) {
 			if err != nil && !errors.As(err, &exit) {
 				t.Fatal(err)
 			}
-			if got := cmd.ProcessState.ExitCode(); got != test.want || !strings.Contains(log.String(), test.says) || test.says == "" && log.Len() > 0 {
+			if got := cmd.ProcessState.ExitCode(); got != test.want ||
+				!strings.Contains(log.String(), test.says) || test.says == "" && log.Len() > 0 {
 				t.Errorf("run %q: status %d, want %d: %s", test.args, got, test.want, log.String())
 			}
 		}
@@ -288,7 +297,8 @@ func TestTimeout(t *testing.T) {
 	lab.Need(t, "timeout")
 	l := newLab(t, false)
 	l.Prefix = []string{"timeout", "--preserve-status", "--kill-after=1", "8"}
-	for script, want := range map[string]int{"trap 'exit 8' TERM; while :; do sleep 0.02; done": 8, "sleep 1000": 143, "trap '' TERM; sleep 1000": 137} {
+	for script, want := range map[string]int{"trap 'exit 8' TERM; while :; do sleep 0.02; done": 8,
+		"sleep 1000": 143, "trap '' TERM; sleep 1000": 137} {
 		t.Run(fmt.Sprint(want), func(t *testing.T) {
 			t.Parallel()
 			cmd := l.Command("run", "img", "sh", "-c", script)

@@ -43,10 +43,11 @@ type bench struct {
 // prepared is what the benches of one user have in common. The first of them makes it, and it is
 // not written to after that.
 type prepared struct {
-	dir      string
-	drivers  []string
-	template map[string]string // by driver, a state directory that has the base images and nothing else
-	images   string            // a directory of layouts, each named after its stage in baseImages
+	dir     string
+	drivers []string
+	// by driver, a state directory that has the base images and nothing else
+	template map[string]string
+	images   string // a directory of layouts, each named after its stage in baseImages
 }
 
 // preparedFor has what was prepared, by user; "" for the user who runs the tests.
@@ -96,7 +97,8 @@ ONBUILD RUN echo trigger >/o/p/trigger
 func newBench(t *testing.T, asUser string) *bench {
 	t.Helper()
 	var fs unix.Statfs_t
-	if err := unix.Statfs("/dev/shm", &fs); err == nil && fs.Flags&unix.ST_NOEXEC == 0 && fs.Bavail*uint64(fs.Bsize) > 1<<29 {
+	if err := unix.Statfs("/dev/shm", &fs); err == nil && fs.Flags&unix.ST_NOEXEC == 0 &&
+		fs.Bavail*uint64(fs.Bsize) > 1<<29 {
 		lab.Binary(t) // is built before, so that it is not in /dev/shm
 		t.Setenv("TMPDIR", "/dev/shm")
 	}
@@ -146,7 +148,8 @@ func (b *bench) prepare(t *testing.T, asUser string) {
 	for _, driver := range []string{"overlay", "copy"} {
 		l := *b.lab
 		l.State = filepath.Join(dir, "state-"+driver)
-		if out, err := l.Command("build", "--driver="+driver, "-q", b.context("base", "base"), ".").CombinedOutput(); err != nil {
+		if out, err := l.Command("build", "--driver="+driver, "-q", b.context("base", "base"),
+			".").CombinedOutput(); err != nil {
 			t.Logf("driver %s is left out: %v: %s", driver, err, out)
 			continue
 		}
@@ -162,7 +165,8 @@ func (b *bench) makeImages() {
 	b.lab.Write("Dockerfile", baseImages)
 	for line := range strings.Lines(baseImages) {
 		if f := strings.Fields(line); f[0] == "FROM" {
-			b.lab.Run("build", "--target="+f[3], "-o", "type=oci,tar=false,dest="+filepath.Join(b.images, f[3]), ".")
+			b.lab.Run("build", "--target="+f[3], "-o",
+				"type=oci,tar=false,dest="+filepath.Join(b.images, f[3]), ".")
 		}
 	}
 }
@@ -178,7 +182,8 @@ func (b *bench) context(name, image string) string {
 func (b *bench) serve(t *testing.T) {
 	t.Helper()
 	top := filepath.Dir(b.lab.State)
-	b.web, b.secret, b.socket = filepath.Join(top, "web"), filepath.Join(top, "secret"), filepath.Join(top, "agent")
+	b.web, b.secret, b.socket = filepath.Join(top, "web"), filepath.Join(top, "secret"),
+		filepath.Join(top, "agent")
 	if err := os.MkdirAll(b.web, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +205,8 @@ func (b *bench) serve(t *testing.T) {
 			_, _ = w.Write(raw)
 			return
 		case err == nil && err2 == nil && name != "late":
-			w.Header().Set("ETag", fmt.Sprintf(`"%x-%d"`, sha256.Sum256(raw), info.ModTime().Unix()))
+			w.Header().Set("ETag", fmt.Sprintf(`"%x-%d"`, sha256.Sum256(raw),
+				info.ModTime().Unix()))
 		}
 		files.ServeHTTP(w, req)
 	}))
@@ -239,7 +245,9 @@ func (b *bench) newSite(t *testing.T, seed uint64) *site {
 	return s
 }
 
-func (s *site) say(format string, args ...any) { s.log = append(s.log, fmt.Sprintf(format, args...)) }
+func (s *site) say(format string, args ...any) {
+	s.log = append(s.log, fmt.Sprintf(format, args...))
+}
 
 // newState copies the state directory that has the base images.
 func (s *site) newState(name, driver string) string {
@@ -263,7 +271,8 @@ func (b *bench) remove(t *testing.T, dir string) {
 func removeAll(dir string) error {
 	if os.Getuid() != 0 {
 		// The user owns files of its subordinate ids only inside a user namespace.
-		_ = exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", dir).Run()
+		_ = exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf",
+			"--one-file-system", dir).Run()
 	}
 	return os.RemoveAll(dir)
 }
@@ -296,10 +305,13 @@ type request struct {
 	context            string
 	flags              []string
 	epoch              int
-	output             string // "" for an image, "zstd" for one with such layers, "tar" for a tar of its files
-	umask, zone        string // of the process; "": those of the tests
-	small              bool   // a build removes nearly everything from the state that it does not use itself
-	unchecked          bool   // layers are not compared with what the step saw, which takes as long as the build
+	// "" for an image, "zstd" for one with such layers, "tar" for a tar of its files
+	output      string
+	umask, zone string // of the process; "": those of the tests
+	// a build removes nearly everything from the state that it does not use itself
+	small bool
+	// layers are not compared with what the step saw, which takes as long as the build
+	unchecked bool
 }
 
 // outcome is the result of a build: a digest, or "failed".
@@ -368,7 +380,8 @@ func (s *site) finish(cmd *exec.Cmd) (string, error) {
 	err := cmd.Wait()
 	if hang := stop(); hang != "" {
 		s.t.Errorf("%s: %s%s", cmd, hang, log.String())
-	} else if strings.Contains(log.String(), "panic: ") || strings.Contains(log.String(), "fatal error: ") {
+	} else if strings.Contains(log.String(), "panic: ") ||
+		strings.Contains(log.String(), "fatal error: ") {
 		s.t.Errorf("%s: %v\n%s", cmd, err, log.String())
 	}
 	return log.String(), err
@@ -416,7 +429,8 @@ func (s *site) complete(o outcome) {
 	for _, l := range img.Manifest.Layers {
 		info, err := os.Stat(filepath.Join(o.state, "oci/blobs/sha256", l.Digest.Encoded()))
 		if err != nil || info.Size() != l.Size {
-			s.t.Errorf("%s on %s has no layer %s: %v", o.image, filepath.Base(o.state), l.Digest, err)
+			s.t.Errorf("%s on %s has no layer %s: %v", o.image,
+				filepath.Base(o.state), l.Digest, err)
 		}
 	}
 }
@@ -460,8 +474,10 @@ func (s *site) same(warm, cold outcome, q request) {
 	if warm.digest == cold.digest {
 		return
 	}
-	s.t.Errorf("the build on %s has the result %s, on %s %s\n%s", filepath.Base(warm.state), warm.digest, filepath.Base(cold.state), cold.digest, difference(warm, cold))
-	s.t.Logf("Dockerfile:\n%s\nrequest: %+v\nwarm build:\n%s\ncold build:\n%s", q.dockerfile, q, warm.output, cold.output)
+	s.t.Errorf("the build on %s has the result %s, on %s %s\n%s", filepath.Base(warm.state),
+		warm.digest, filepath.Base(cold.state), cold.digest, difference(warm, cold))
+	s.t.Logf("Dockerfile:\n%s\nrequest: %+v\nwarm build:\n%s\ncold build:\n%s", q.dockerfile, q,
+		warm.output, cold.output)
 }
 
 // difference describes how two images differ.
@@ -503,7 +519,8 @@ func lines(img *imagetest.Image, i int) []string {
 	}
 	var list []string
 	for _, e := range entries {
-		list = append(list, fmt.Sprintf("%s %d:%d %d", imagetest.Lines([]imagetest.Entry{e}), e.Header.Uid, e.Header.Gid, e.Header.ModTime.Unix()))
+		list = append(list, fmt.Sprintf("%s %d:%d %d", imagetest.Lines([]imagetest.Entry{e}),
+			e.Header.Uid, e.Header.Gid, e.Header.ModTime.Unix()))
 	}
 	return list
 }

@@ -74,7 +74,8 @@ func script(commands ...string) string { return strings.Join(commands, " || true
 
 // firstRun makes files. In the first stage they show everything that a command sees besides files.
 func (w *world) firstRun(i int) string {
-	list := []string{"mkdir -p /w/d/e /d/sub", "echo keep >/w/keep", fmt.Sprintf("echo %d >/w/a", w.r.IntN(3)), "echo b >/w/d/b"}
+	list := []string{"mkdir -p /w/d/e /d/sub", "echo keep >/w/keep",
+		fmt.Sprintf("echo %d >/w/a", w.r.IntN(3)), "echo b >/w/d/b"}
 	if i == 0 {
 		list = append(list, seen)
 	}
@@ -94,7 +95,8 @@ func (w *world) step(i int, shell bool) string {
 		if w.own != "" && w.r.IntN(2) == 0 {
 			return fmt.Sprintf("COPY --from=own /w /own%d/", w.published)
 		}
-		return pick(w.r, "COPY --from=base /etc/passwd /etc/group /w/", "COPY --from=x . /w/x/", "COPY --from=x --chown=1000:100 keep fil* /w/d/")
+		return pick(w.r, "COPY --from=base /etc/passwd /etc/group /w/", "COPY --from=x . /w/x/",
+			"COPY --from=x --chown=1000:100 keep fil* /w/d/")
 	default:
 		if shell && w.r.IntN(6) == 0 {
 			return fmt.Sprintf("ONBUILD RUN echo %d >/onbuild || true", w.r.IntN(3))
@@ -106,9 +108,12 @@ func (w *world) step(i int, shell bool) string {
 func (w *world) metadata() string {
 	r := w.r
 	return pick(r,
-		fmt.Sprintf("ENV E=%d", r.IntN(3)), fmt.Sprintf("LABEL l=%d", r.IntN(3)), "ARG A", "ARG A=1", "ARG G",
-		pick(r, "WORKDIR /w", "WORKDIR /w/work", "WORKDIR /"), pick(r, "USER 1000:100", "USER root", "USER root"),
-		fmt.Sprintf("CMD [\"%d\"]", r.IntN(2)), "EXPOSE 80", "# a comment", "VOLUME /v", "STOPSIGNAL 9",
+		fmt.Sprintf("ENV E=%d", r.IntN(3)), fmt.Sprintf("LABEL l=%d", r.IntN(3)),
+		"ARG A", "ARG A=1", "ARG G",
+		pick(r, "WORKDIR /w", "WORKDIR /w/work", "WORKDIR /"),
+		pick(r, "USER 1000:100", "USER root", "USER root"),
+		fmt.Sprintf("CMD [\"%d\"]", r.IntN(2)), "EXPOSE 80", "# a comment",
+		"VOLUME /v", "STOPSIGNAL 9",
 		pick(r, `SHELL ["/bin/sh", "-e", "-c"]`, `SHELL ["/bin/sh", "-c"]`),
 		fmt.Sprintf("COPY <<EOF /w/here\nhere %d $A\nEOF", r.IntN(3)),
 	)
@@ -124,7 +129,9 @@ const commandKinds = 18
 // shellCommand makes a command that leaves the same files for the same files before it.
 func (w *world) shellCommand() string {
 	r := w.r
-	file := func() string { return pick(r, "/w/a", "/w/b", "/w/dir/a", "/w/d/a", "/w/d/b", "/d/a", "/etc/new") }
+	file := func() string {
+		return pick(r, "/w/a", "/w/b", "/w/dir/a", "/w/d/a", "/w/d/b", "/d/a", "/etc/new")
+	}
 	dir := func() string { return pick(r, "/w/d/e", "/w/d", "/d/sub") }
 	odd := func() string { return pick(r, "/w/t1", "/w/t2", "/w/d/t3") }
 	path := func() string { return pick(r, file, file, dir, odd)() }
@@ -137,11 +144,14 @@ func (w *world) shellCommand() string {
 	case 3:
 		return "rm -rf " + f
 	case 4:
-		return pick(r, "rm -rf /w/d && mkdir -p /w/d/e", "rm -rf /d && mkdir -p /d/sub", "rm -rf /w/d/e && mkdir -p /w/d/e")
+		return pick(r, "rm -rf /w/d && mkdir -p /w/d/e", "rm -rf /d && mkdir -p /d/sub",
+			"rm -rf /w/d/e && mkdir -p /w/d/e")
 	case 5:
-		return pick(r, fmt.Sprintf("mv %s %s", f, odd()), fmt.Sprintf("mv %s %s", file(), file()), fmt.Sprintf("mv /w/d %s; mkdir -p /w/d/e", pick(r, "/w/t1", "/w/t2")))
+		return pick(r, fmt.Sprintf("mv %s %s", f, odd()), fmt.Sprintf("mv %s %s", file(), file()),
+			fmt.Sprintf("mv /w/d %s; mkdir -p /w/d/e", pick(r, "/w/t1", "/w/t2")))
 	case 6:
-		return pick(r, fmt.Sprintf("cp -a %s %s", path(), odd()), fmt.Sprintf("cp -a %s %s", file(), file()))
+		return pick(r, fmt.Sprintf("cp -a %s %s", path(), odd()),
+			fmt.Sprintf("cp -a %s %s", file(), file()))
 	case 7:
 		return fmt.Sprintf("ln -f %s %s", file(), f)
 	case 8:
@@ -162,9 +172,11 @@ func (w *world) shellCommand() string {
 	case 15:
 		return "find /w /d -type f | sort | xargs cat | sha256sum >/sum"
 	case 16:
-		return pick(r, "cat /etc/hosts >/hosts", "ulimit -n >/limit", "df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2 >/shm", "hostname >/hostname.txt")
+		return pick(r, "cat /etc/hosts >/hosts", "ulimit -n >/limit",
+			"df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2 >/shm", "hostname >/hostname.txt")
 	default:
-		return pick(r, "true", "chmod 0755 /w", "true >>/w/a", "touch /tmp/x; rm /tmp/x", "echo $A$G$E >/args")
+		return pick(r, "true", "chmod 0755 /w", "true >>/w/a", "touch /tmp/x; rm /tmp/x",
+			"echo $A$G$E >/args")
 	}
 }
 
@@ -176,20 +188,25 @@ func (w *world) run(i int) string {
 		list = append(list, w.shellCommand())
 	}
 	text := script(list...)
-	look := script(list[0], "cp -a /m /w/m", "find /m -exec stat -c '%n %a %u:%g %F %N' {} + | sort >/m.txt")
+	look := script(list[0], "cp -a /m /w/m",
+		"find /m -exec stat -c '%n %a %u:%g %F %N' {} + | sort >/m.txt")
 	switch n := r.IntN(16); {
 	case n == 0:
 		return "RUN --mount=target=/m" + pick(r, "", ",rw", ",source=dir") + " " + look
 	case n == 1:
 		return "RUN --mount=from=x,target=/m" + pick(r, "", ",rw", ",source=dir") + " " + look
 	case n == 2 && i > 0:
-		return fmt.Sprintf("RUN --mount=from=s%d,source=/w,target=/m%s %s", r.IntN(i), pick(r, "", ",rw"), look)
+		return fmt.Sprintf("RUN --mount=from=s%d,source=/w,target=/m%s %s", r.IntN(i),
+			pick(r, "", ",rw"), look)
 	case n == 3:
 		return "RUN --mount=type=cache,target=/m,from=x" + pick(r, "", ",source=dir") + " " + look
 	case n == 4 && i > 0:
-		return fmt.Sprintf("RUN --mount=type=cache,target=/m,from=s%d,source=/w%s %s", r.IntN(i), pick(r, "", ",sharing=locked", ",sharing=private"), look)
+		return fmt.Sprintf("RUN --mount=type=cache,target=/m,from=s%d,source=/w%s %s", r.IntN(i),
+			pick(r, "", ",sharing=locked", ",sharing=private"), look)
 	case n == 5:
-		return "RUN --mount=type=cache,target=/c" + pick(r, "", ",sharing=locked") + " --mount=type=cache,target=/c/sub " + script("echo c >>/c/log", "echo c >>/c/sub/log", text)
+		return "RUN --mount=type=cache,target=/c" + pick(r, "", ",sharing=locked") +
+			" --mount=type=cache,target=/c/sub " +
+			script("echo c >>/c/log", "echo c >>/c/sub/log", text)
 	case n == 6:
 		return "RUN --mount=type=tmpfs,target=/w/d " + text
 	case n == 7:
@@ -203,7 +220,8 @@ func (w *world) run(i int) string {
 // copyContext makes a COPY or an ADD of files of the context.
 func (w *world) copyContext() string {
 	r := w.r
-	sources := []string{".", ".", "dir", "d*", "dir/[ab]*", "[ab]*", "*e", "dir/s*", "fil[e]", "ne[w]", "x?y", "[a]", "dir/[b]", "dir/sub/[c]", "fif[o]", "hard*"}
+	sources := []string{".", ".", "dir", "d*", "dir/[ab]*", "[ab]*", "*e", "dir/s*", "fil[e]",
+		"ne[w]", "x?y", "[a]", "dir/[b]", "dir/sub/[c]", "fif[o]", "hard*"}
 	src := pick(r, sources...)
 	flags := ""
 	verb := "COPY"
@@ -211,7 +229,8 @@ func (w *world) copyContext() string {
 		verb, src = "ADD", pick(r, "t.tar", src)
 	}
 	for range r.IntN(3) {
-		flag := pick(r, "--chown=1000:100", "--chown=1", "--chmod=0640", "--chmod=u+x", "--link", "--parents", "--exclude=*b")
+		flag := pick(r, "--chown=1000:100", "--chown=1", "--chmod=0640", "--chmod=u+x", "--link",
+			"--parents", "--exclude=*b")
 		if !strings.Contains(flags, flag[:6]) && !(verb == "ADD" && flag == "--parents") {
 			flags += " " + flag
 		}
@@ -219,16 +238,20 @@ func (w *world) copyContext() string {
 	if r.IntN(4) == 0 {
 		src += " " + pick(r, sources...)
 	}
-	return fmt.Sprintf("%s%s %s keep %s", verb, flags, src, pick(r, "/w/", "/w/d/", "/d/", "/", "/w/n/o/"))
+	return fmt.Sprintf("%s%s %s keep %s", verb, flags, src,
+		pick(r, "/w/", "/w/d/", "/d/", "/", "/w/n/o/"))
 }
 
 // copyStage makes a COPY from a stage before the one with an index.
 func (w *world) copyStage(i int) string {
 	r := w.r
 	k := r.IntN(i)
-	from := fmt.Sprintf("COPY --from=s%d%s ", k, pick(r, "", "", " --link", " --chown=1000:100", " --chmod=0700", " --exclude=b"))
+	from := fmt.Sprintf("COPY --from=s%d%s ", k,
+		pick(r, "", "", " --link", " --chown=1000:100", " --chmod=0700", " --exclude=b"))
 	if r.IntN(2) == 0 {
-		return from + pick(r, "/w/keep /w/a*", "/w/keep /w/[b]", "/w/keep /w/[ab]*") + " " + pick(r, "/w/", "/w/d/", "/d/")
+		return from + pick(r, "/w/keep /w/a*", "/w/keep /w/[b]", "/w/keep /w/[ab]*") + " " +
+			pick(r, "/w/", "/w/d/", "/d/")
 	}
-	return fmt.Sprintf("%s%s /got%d-%d/", from, pick(r, "/w", "/w/keep /w/d*", "/w"), k, w.published)
+	return fmt.Sprintf("%s%s /got%d-%d/", from,
+		pick(r, "/w", "/w/keep /w/d*", "/w"), k, w.published)
 }

@@ -52,10 +52,14 @@ func (w *world) editFlags() string {
 	r := w.r
 	choices := map[string][]string{
 		"A": {"", "--build-arg=A=1", "--build-arg=A=2"}, "G": {"", "--build-arg=G=1"},
-		"network": {"", "--network=none"}, "host": {"", "--add-host=one:10.0.0.1", "--add-host=one:10.0.0.2"},
-		"ulimit": {"", "--ulimit=nofile=100", "--ulimit=nofile=200"}, "shm": {"", "--shm-size=1m", "--shm-size=2m"},
-		"hostname": {"", "--build-arg=BUILDKIT_SANDBOX_HOSTNAME=other"}, "label": {"", "--label=l=1"},
-		"output": {"", "", "tar", "zstd"}, "umask": {"", "077", "000"}, "zone": {"", "Asia/Tokyo"},
+		"network": {"", "--network=none"}, "host": {"", "--add-host=one:10.0.0.1",
+			"--add-host=one:10.0.0.2"},
+		"ulimit":   {"", "--ulimit=nofile=100", "--ulimit=nofile=200"},
+		"shm":      {"", "--shm-size=1m", "--shm-size=2m"},
+		"hostname": {"", "--build-arg=BUILDKIT_SANDBOX_HOSTNAME=other"},
+		"label":    {"", "--label=l=1"},
+		"output":   {"", "", "tar", "zstd"}, "umask": {"", "077", "000"},
+		"zone": {"", "Asia/Tokyo"},
 	}
 	names := slices.Sorted(maps.Keys(choices))
 	if w.option == "" {
@@ -71,12 +75,18 @@ func (w *world) editFlags() string {
 
 // tweaks are pairs of texts of which one can stand for the other in a step.
 var tweaks = [][2]string{
-	{"--chmod=0640", "--chmod=0644"}, {"--chmod=u+x", "--chmod=a+x"}, {"--chown=1000:100", "--chown=1000:101"},
-	{"--chown=1 ", "--chown=2 "}, {"COPY ", "COPY --link "}, {"COPY ", "COPY --parents "}, {"COPY ", "ADD "},
-	{"--exclude=*b", "--exclude=*a"}, {"/w/d/", "/w/f/"}, {"RUN ", "RUN --network=none "}, {",rw", ""}, {",source=dir", ",source=dir/sub"},
-	{"USER 1000:100", "USER 1000:101"}, {"WORKDIR /w", "WORKDIR /x"}, {"echo 1", "echo 2"}, {"target=/m ", "target=/m,rw "},
-	{"sharing=locked", "sharing=private"}, {"here 1", "here 2"}, {"/w/here", "/w/there"}, {"from=s0", "from=s1"}, {"ENV E=1", "ENV E=2"},
-	{"RUN ", "RUN  "}, {"--mount=type=tmpfs", "--mount=type=tmpfs,size=1m"}, {"COPY .", "COPY ./"}, {"[ab]*", "[abx]*"},
+	{"--chmod=0640", "--chmod=0644"}, {"--chmod=u+x", "--chmod=a+x"},
+	{"--chown=1000:100", "--chown=1000:101"},
+	{"--chown=1 ", "--chown=2 "}, {"COPY ", "COPY --link "},
+	{"COPY ", "COPY --parents "}, {"COPY ", "ADD "},
+	{"--exclude=*b", "--exclude=*a"}, {"/w/d/", "/w/f/"}, {"RUN ", "RUN --network=none "},
+	{",rw", ""}, {",source=dir", ",source=dir/sub"},
+	{"USER 1000:100", "USER 1000:101"}, {"WORKDIR /w", "WORKDIR /x"}, {"echo 1", "echo 2"},
+	{"target=/m ", "target=/m,rw "},
+	{"sharing=locked", "sharing=private"}, {"here 1", "here 2"}, {"/w/here", "/w/there"},
+	{"from=s0", "from=s1"}, {"ENV E=1", "ENV E=2"},
+	{"RUN ", "RUN  "}, {"--mount=type=tmpfs", "--mount=type=tmpfs,size=1m"},
+	{"COPY .", "COPY ./"}, {"[ab]*", "[abx]*"},
 }
 
 // fits reports whether a tweak of a step of a stage leaves an instruction that can be carried out.
@@ -87,7 +97,8 @@ func fits(stage int, step string, pair [2]string) bool {
 	case pair[1] == "ADD ":
 		return !strings.Contains(step, "--from") && !strings.Contains(step, "--parents")
 	case pair[1] == "COPY --parents ":
-		return !strings.Contains(step, "--parents") && !strings.Contains(step, "--from") && !strings.Contains(step, "<<")
+		return !strings.Contains(step, "--parents") && !strings.Contains(step, "--from") &&
+			!strings.Contains(step, "<<")
 	case pair[1] == "COPY --link ":
 		return !strings.Contains(step, "--link")
 	case pair[1] == "from=s1":
@@ -168,7 +179,8 @@ func (w *world) editFile(top string) string {
 		odd = []string{"other", "dir/others"}
 	}
 	file := pick(r, "a", "b", "file", "dir/a", "dir/b", "dir/sub/c", "dir/sub/i", "new", "x y")
-	name := pick(r, file, file, file, file, pick(r, odd...), pick(r, fifo, "dir/"+fifo), pick(r, "dir", "dir/sub", "t.tar"))
+	name := pick(r, file, file, file, file, pick(r, odd...), pick(r, fifo, "dir/"+fifo),
+		pick(r, "dir", "dir/sub", "t.tar"))
 	path := filepath.Join(top, name)
 	said := fmt.Sprintf("%s/%s: ", filepath.Base(top), name)
 	switch {

@@ -28,7 +28,8 @@ const (
 // touch sets the time of a file.
 func (s *site) touch(path string, seconds int64) {
 	at := unix.Timespec{Sec: seconds}
-	s.check(unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW))
+	s.check(unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{at, at},
+		unix.AT_SYMLINK_NOFOLLOW))
 }
 
 // populate makes the files of a subject at a directory, in the place of others. They are the same
@@ -47,7 +48,8 @@ func (s *site) populate(dir string) {
 	s.give(path("sub/" + fifo))
 	s.writeTar(path("t.tar"), 0)
 	s.give(path("sub"))
-	for _, name := range []string{"f", "sub/h", "sub/k1", "sub/l", "sub/" + fifo, "t.tar", "sub", "."} {
+	for _, name := range []string{"f", "sub/h", "sub/k1", "sub/l", "sub/" + fifo,
+		"t.tar", "sub", "."} {
 		s.touch(path(name), oldTime)
 	}
 	s.touch(path("g"), middleTime)
@@ -67,7 +69,11 @@ var fileEdits = map[string]func(s *site, dir string) error{
 		s.touch(dir+"/f", oldTime)
 		return nil
 	},
-	"length": func(s *site, dir string) error { s.write(dir+"/f", "longer\n"); s.touch(dir+"/f", oldTime); return nil },
+	"length": func(s *site, dir string) error {
+		s.write(dir+"/f", "longer\n")
+		s.touch(dir+"/f", oldTime)
+		return nil
+	},
 	"content below": func(s *site, dir string) error {
 		s.write(dir+"/sub/h", "H\n")
 		s.touch(dir+"/sub/h", oldTime)
@@ -83,26 +89,47 @@ var fileEdits = map[string]func(s *site, dir string) error{
 		s.touch(dir+"/late", 1800000001)
 		return nil
 	},
-	"late time":     func(s *site, dir string) error { s.touch(dir+"/late", 1800000000); return nil },
-	"attribute":     func(_ *site, dir string) error { return unix.Setxattr(dir+"/f", "user.soundness", []byte("1"), 0) },
-	"rename":        func(s *site, dir string) error { return s.keepTime(dir, os.Rename(dir+"/f", dir+"/e")) },
-	"add":           func(s *site, dir string) error { s.write(dir+"/added", ""); return s.keepTime(dir, nil) },
-	"add late":      func(s *site, dir string) error { s.write(dir+"/z", "z\n"); return s.keepTime(dir, nil) },
-	"remove":        func(s *site, dir string) error { return s.keepTime(dir, os.Remove(dir+"/g")) },
-	"link":          func(s *site, dir string) error { return s.relink(dir+"/sub/l", "k1") },
-	"link to link":  func(s *site, dir string) error { return s.relink(dir+"/sub/h", "k1") },
-	"hard link":     func(s *site, dir string) error { return s.split(dir + "/sub/k2") },
-	"file to dir":   func(s *site, dir string) error { return s.retype(dir+"/sub/h", "directory") },
-	"file to fifo":  func(s *site, dir string) error { return s.retype(dir+"/sub/h", "fifo") },
-	"fifo to file":  func(s *site, dir string) error { return s.retype(dir+"/sub/"+fifo, "file") },
-	"fifo mode":     func(_ *site, dir string) error { return os.Chmod(dir+"/sub/"+fifo, 0o600) },
-	"dir mode":      func(_ *site, dir string) error { return os.Chmod(dir+"/sub", 0o700) },
-	"dir time":      func(s *site, dir string) error { s.touch(dir+"/sub", oldTime+1); return nil },
-	"dir attribute": func(_ *site, dir string) error { return unix.Setxattr(dir+"/sub", "user.soundness", []byte("1"), 0) },
-	"empty dir":     func(s *site, dir string) error { return s.keepTime(dir+"/sub", os.Mkdir(dir+"/sub/empty", 0o755)) },
-	"top mode":      func(_ *site, dir string) error { return os.Chmod(dir, 0o750) },
-	"top time":      func(s *site, dir string) error { s.touch(dir, oldTime+1); return nil },
-	"top attribute": func(_ *site, dir string) error { return unix.Setxattr(dir, "user.soundness", []byte("1"), 0) },
+	"late time": func(s *site, dir string) error {
+		s.touch(dir+"/late", 1800000000)
+		return nil
+	},
+	"attribute": func(_ *site, dir string) error {
+		return unix.Setxattr(dir+"/f", "user.soundness", []byte("1"), 0)
+	},
+	"rename": func(s *site, dir string) error {
+		return s.keepTime(dir, os.Rename(dir+"/f", dir+"/e"))
+	},
+	"add": func(s *site, dir string) error {
+		s.write(dir+"/added", "")
+		return s.keepTime(dir, nil)
+	},
+	"add late": func(s *site, dir string) error {
+		s.write(dir+"/z", "z\n")
+		return s.keepTime(dir, nil)
+	},
+	"remove": func(s *site, dir string) error {
+		return s.keepTime(dir, os.Remove(dir+"/g"))
+	},
+	"link":         func(s *site, dir string) error { return s.relink(dir+"/sub/l", "k1") },
+	"link to link": func(s *site, dir string) error { return s.relink(dir+"/sub/h", "k1") },
+	"hard link":    func(s *site, dir string) error { return s.split(dir + "/sub/k2") },
+	"file to dir":  func(s *site, dir string) error { return s.retype(dir+"/sub/h", "directory") },
+	"file to fifo": func(s *site, dir string) error { return s.retype(dir+"/sub/h", "fifo") },
+	"fifo to file": func(s *site, dir string) error { return s.retype(dir+"/sub/"+fifo, "file") },
+	"fifo mode":    func(_ *site, dir string) error { return os.Chmod(dir+"/sub/"+fifo, 0o600) },
+	"dir mode":     func(_ *site, dir string) error { return os.Chmod(dir+"/sub", 0o700) },
+	"dir time":     func(s *site, dir string) error { s.touch(dir+"/sub", oldTime+1); return nil },
+	"dir attribute": func(_ *site, dir string) error {
+		return unix.Setxattr(dir+"/sub", "user.soundness", []byte("1"), 0)
+	},
+	"empty dir": func(s *site, dir string) error {
+		return s.keepTime(dir+"/sub", os.Mkdir(dir+"/sub/empty", 0o755))
+	},
+	"top mode": func(_ *site, dir string) error { return os.Chmod(dir, 0o750) },
+	"top time": func(s *site, dir string) error { s.touch(dir, oldTime+1); return nil },
+	"top attribute": func(_ *site, dir string) error {
+		return unix.Setxattr(dir, "user.soundness", []byte("1"), 0)
+	},
 	"archive": func(s *site, dir string) error {
 		s.writeTar(dir+"/t.tar", 1)
 		s.touch(dir+"/t.tar", oldTime)
@@ -181,9 +208,11 @@ func (s *site) populateMany(dir string) {
 func (s *site) populateGit(dir string) {
 	repo := filepath.Join(dir, "r.git")
 	for _, line := range []string{
-		"init -q -b main", "commit -q --allow-empty -m 1", "tag one", "commit -q --allow-empty -m 2", "tag two", "reset -q --hard one",
+		"init -q -b main", "commit -q --allow-empty -m 1", "tag one",
+		"commit -q --allow-empty -m 2", "tag two", "reset -q --hard one",
 	} {
-		args := append([]string{"-C", repo, "-c", "user.name=a", "-c", "user.email=a@example.com"}, strings.Fields(line)...)
+		args := append([]string{"-C", repo, "-c", "user.name=a", "-c", "user.email=a@example.com"},
+			strings.Fields(line)...)
 		if strings.HasPrefix(line, "commit") {
 			n := line[len(line)-1:]
 			s.write(filepath.Join(repo, "file"), n+"\n")

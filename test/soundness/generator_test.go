@@ -59,22 +59,39 @@ func TestNoFifoIsOpened(t *testing.T) {
 // fields names, for each field of a step and of what a build gives to its commands, the subject and
 // the input that change it; or "-" and the reason why no result depends on it.
 var fields = map[string]string{
-	"Run.Args": "run/word", "Run.Env": "run/env", "Run.Proxy": "- not in a key, as in BuildKit", "Run.Dir": "from image/image", "Run.User": "run/user",
-	"Run.Mounts": "mount/option", "Run.Network": "run/flags", "Run.Security": "run/flags", "Run.Files": "run script/word",
-	"RunFile.Path": "run script/tag", "RunFile.Data": "run script/option", "RunFile.Mode": "- always the same",
-	"RunMount.Type": "- the texts of mounts of two types differ in more", "RunMount.ID": "cache/id", "RunMount.Target": "mount/n", "RunMount.Source": "mount/src",
-	"RunMount.From": "mount another stage/stage", "RunMount.ReadOnly": "mount/option", "RunMount.Sharing": "cache/option", "RunMount.Mode": "cache/option",
-	"RunMount.UID": "cache/option", "RunMount.GID": "cache/option", "RunMount.Required": "secret/option", "RunMount.Env": "secret/option", "RunMount.Size": "tmpfs/size",
-	"Copy.Add": "add archive/verb", "Copy.From": "from another stage/stage", "Copy.Sources": "copy/src", "Copy.Inline": "copy heredoc/word", "Copy.Dest": "copy/dest",
-	"Copy.Chown": "copy/flags", "Copy.Chmod": "copy/flags", "Copy.Link": "copy over a link/flags", "Copy.Parents": "copy/flags", "Copy.KeepGitDir": "add git/flags",
-	"Copy.Unpack": "add url of an archive/flags", "Copy.Exclude": "copy/flags", "Copy.Checksum": "add url/flags",
-	"Inline.Name": "copy heredoc/name", "Inline.Data": "copy heredoc/word", "Mkdir.Path": "workdir/path", "Mkdir.User": "workdir/user",
-	"RunOptions.Network": "/network", "RunOptions.Hosts": "/host", "RunOptions.ShmSize": "/shm", "RunOptions.Ulimits": "/ulimit",
-	"RunOptions.Insecure": "- it permits what Run.Security says", "RunOptions.HostNetwork": "- it permits what Run.Network says",
-	"RunOptions.Secrets": "- not in a key, as in BuildKit", "RunOptions.SSH": "- not in a key, as in BuildKit",
-	"ImageOptions.Epoch": "/epoch", "ImageOptions.Labels": "/label", "ImageOptions.Annotations": "/annotation", "ImageOptions.Names": "- no part of the image",
-	"Query.Patterns": "copy by pattern/pattern", "Query.Exclude": "copy/flags", "Query.Parents": "copy/flags", "Query.Literal": "- set by the kind of step",
-	"Query.KeepOwner": "- set by the kind of step", "Query.Root": "- set by the kind of step", "Query.Epoch": "/epoch",
+	"Run.Args": "run/word", "Run.Env": "run/env", "Run.Proxy": "- not in a key, as in BuildKit",
+	"Run.Dir": "from image/image", "Run.User": "run/user",
+	"Run.Mounts": "mount/option", "Run.Network": "run/flags", "Run.Security": "run/flags",
+	"Run.Files":    "run script/word",
+	"RunFile.Path": "run script/tag", "RunFile.Data": "run script/option",
+	"RunFile.Mode":  "- always the same",
+	"RunMount.Type": "- the texts of mounts of two types differ in more", "RunMount.ID": "cache/id",
+	"RunMount.Target": "mount/n", "RunMount.Source": "mount/src",
+	"RunMount.From": "mount another stage/stage", "RunMount.ReadOnly": "mount/option",
+	"RunMount.Sharing": "cache/option", "RunMount.Mode": "cache/option",
+	"RunMount.UID": "cache/option", "RunMount.GID": "cache/option",
+	"RunMount.Required": "secret/option", "RunMount.Env": "secret/option",
+	"RunMount.Size": "tmpfs/size",
+	"Copy.Add":      "add archive/verb", "Copy.From": "from another stage/stage",
+	"Copy.Sources": "copy/src", "Copy.Inline": "copy heredoc/word", "Copy.Dest": "copy/dest",
+	"Copy.Chown": "copy/flags", "Copy.Chmod": "copy/flags", "Copy.Link": "copy over a link/flags",
+	"Copy.Parents": "copy/flags", "Copy.KeepGitDir": "add git/flags",
+	"Copy.Unpack": "add url of an archive/flags", "Copy.Exclude": "copy/flags",
+	"Copy.Checksum": "add url/flags",
+	"Inline.Name":   "copy heredoc/name", "Inline.Data": "copy heredoc/word",
+	"Mkdir.Path": "workdir/path", "Mkdir.User": "workdir/user",
+	"RunOptions.Network": "/network", "RunOptions.Hosts": "/host", "RunOptions.ShmSize": "/shm",
+	"RunOptions.Ulimits":     "/ulimit",
+	"RunOptions.Insecure":    "- it permits what Run.Security says",
+	"RunOptions.HostNetwork": "- it permits what Run.Network says",
+	"RunOptions.Secrets":     "- not in a key, as in BuildKit",
+	"RunOptions.SSH":         "- not in a key, as in BuildKit",
+	"ImageOptions.Epoch":     "/epoch", "ImageOptions.Labels": "/label",
+	"ImageOptions.Annotations": "/annotation", "ImageOptions.Names": "- no part of the image",
+	"Query.Patterns": "copy by pattern/pattern", "Query.Exclude": "copy/flags",
+	"Query.Parents": "copy/flags", "Query.Literal": "- set by the kind of step",
+	"Query.KeepOwner": "- set by the kind of step", "Query.Root": "- set by the kind of step",
+	"Query.Epoch": "/epoch",
 }
 
 // TestEachFieldIsAnInput checks that TestInputs changes each field of each kind of step.
@@ -83,7 +100,8 @@ func TestEachFieldIsAnInput(t *testing.T) {
 	for _, s := range subjects {
 		for _, c := range s.changes() {
 			inputs[s.name+"/"+c.input] = true
-			if edit := fileEdits[c.value]; edit == nil && slices.Contains([]string{"files", "named", "web"}, c.input) {
+			if edit := fileEdits[c.value]; edit == nil &&
+				slices.Contains([]string{"files", "named", "web"}, c.input) {
 				t.Errorf("%s: there is no such edit", c)
 			}
 		}
@@ -92,7 +110,8 @@ func TestEachFieldIsAnInput(t *testing.T) {
 		inputs["/"+name] = true
 	}
 	for _, v := range []any{
-		parser.Run{}, parser.RunFile{}, parser.RunMount{}, parser.Copy{}, parser.Inline{}, parser.Mkdir{}, build.RunOptions{}, build.ImageOptions{}, source.Query{},
+		parser.Run{}, parser.RunFile{}, parser.RunMount{}, parser.Copy{}, parser.Inline{},
+		parser.Mkdir{}, build.RunOptions{}, build.ImageOptions{}, source.Query{},
 	} {
 		typ := reflect.TypeOf(v)
 		for i := range typ.NumField() {
@@ -146,5 +165,6 @@ func TestWalkHasEachChange(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d changes of %d subjects in %d rounds, %d of which go test runs", n, len(subjects), len(list), common)
+	t.Logf("%d changes of %d subjects in %d rounds, %d of which go test runs", n,
+		len(subjects), len(list), common)
 }

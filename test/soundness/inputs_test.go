@@ -24,13 +24,15 @@ func TestInputs(t *testing.T) {
 	name := ledger(t, "soundness-inputs")
 	b := newBench(t, "")
 	_, common := walk()
-	rounds.Run(t, name, rounds.Options{Fixed: 1 + common, Fresh: 1, Long: 120, Found: foundInputs}, b.inputsRound)
+	rounds.Run(t, name, rounds.Options{Fixed: 1 + common, Fresh: 1, Long: 120, Found: foundInputs},
+		b.inputsRound)
 }
 
 // TestInputsUser is TestInputs as an ordinary user with subordinate ids.
 func TestInputsUser(t *testing.T) {
 	b := newBench(t, lab.User(t, true))
-	rounds.Run(t, "soundness-inputs-user", rounds.Options{Fixed: 0, Fresh: 1, Long: 40, Found: foundInputs}, b.inputsRound)
+	rounds.Run(t, "soundness-inputs-user",
+		rounds.Options{Fixed: 0, Fresh: 1, Long: 40, Found: foundInputs}, b.inputsRound)
 }
 
 // foundInputs are the seeds of rounds of TestInputs that have failed.
@@ -120,13 +122,15 @@ func (b *bench) inputsRound(t *testing.T, seed uint64) {
 	e := b.newExperiment(t, seed)
 	e.first()
 	points := []point{begin}
-	for n := range slices.MaxFunc(e.trials, func(a, b *trial) int { return len(a.changes) - len(b.changes) }).changes {
+	for n := range slices.MaxFunc(e.trials,
+		func(a, b *trial) int { return len(a.changes) - len(b.changes) }).changes {
 		points = append(points, point{change: n})
 	}
 	for _, name := range e.common {
 		values := global[name][1:]
 		switch len(e.common) {
-		case 1: // a later epoch: an earlier one limits the times in layers that have a wrong epoch, too
+		case 1:
+			// a later epoch: an earlier one limits the times in layers that have a wrong epoch, too
 			values = values[:1]
 		case 2:
 			values = []string{pick(e.r, values...)}
@@ -146,7 +150,8 @@ func (b *bench) inputsRound(t *testing.T, seed uint64) {
 	// Another machine has the records of the first build.
 	state := e.newState("carried", e.driver)
 	changed := 1 + e.r.IntN(len(points)-1)
-	for _, p := range []point{points[changed], points[(changed+1+e.r.IntN(len(points)-1))%len(points)]} {
+	for _, p := range []point{points[changed],
+		points[(changed+1+e.r.IntN(len(points)-1))%len(points)]} {
 		e.visit(p)
 		e.compare(state, e.kept)
 	}
@@ -154,7 +159,8 @@ func (b *bench) inputsRound(t *testing.T, seed uint64) {
 
 func (b *bench) newExperiment(t *testing.T, seed uint64) *experiment {
 	s := b.newSite(t, seed)
-	e := &experiment{site: s, at: begin, colds: map[string]outcome{}, driver: b.drivers[0], turn: int(seed % 4), ends: seed%2 == 1}
+	e := &experiment{site: s, at: begin, colds: map[string]outcome{}, driver: b.drivers[0],
+		turn: int(seed % 4), ends: seed%2 == 1}
 	names := slices.Sorted(maps.Keys(global))
 	switch parts, _ := walk(); {
 	case seed == 1:
@@ -179,7 +185,8 @@ func (b *bench) newExperiment(t *testing.T, seed uint64) *experiment {
 			s.say("change %d: stage p%d: %s", n, tr.i, c)
 		}
 	}
-	s.say("driver %s, the last step ends its stage: %v\n%s", e.driver, e.ends, e.request("end").dockerfile)
+	s.say("driver %s, the last step ends its stage: %v\n%s", e.driver, e.ends,
+		e.request("end").dockerfile)
 	return e
 }
 
@@ -266,7 +273,8 @@ func (e *experiment) visit(p point) {
 		}
 		ignore.WriteString(e.expand(tr, "{ignore}\n"))
 	}
-	e.write(filepath.Join(e.context(), ".dockerignore"), strings.ReplaceAll(ignore.String(), "{ignore}\n", ""))
+	e.write(filepath.Join(e.context(), ".dockerignore"),
+		strings.ReplaceAll(ignore.String(), "{ignore}\n", ""))
 }
 
 // expand gives a text of a trial the present values of the inputs.
@@ -279,16 +287,20 @@ func (e *experiment) expand(tr *trial, text string) string {
 		}
 	}
 	return expand(text, values, map[string]string{
-		"i": strconv.Itoa(tr.i), "d": fmt.Sprintf("p%d", tr.i), "url": e.url + "/" + filepath.Base(e.dir), "images": e.images,
-		"secret": e.secret, "socket": e.socket, "sum": fmt.Sprintf("sha256:%x", sha256.Sum256([]byte("f\n"))),
+		"i": strconv.Itoa(tr.i), "d": fmt.Sprintf("p%d", tr.i),
+		"url": e.url + "/" + filepath.Base(e.dir), "images": e.images,
+		"secret": e.secret, "socket": e.socket,
+		"sum": fmt.Sprintf("sha256:%x", sha256.Sum256([]byte("f\n"))),
 	})
 }
 
 // request is what is built now: the stage end, or that of the last trial.
 func (e *experiment) request(target string) request {
 	q := request{
-		dockerfile: e.dockerfile(), target: target, driver: e.driver, context: e.context(), epoch: firstEpoch, unchecked: true,
-		output: e.value("output"), umask: e.value("umask"), zone: e.value("zone"), flags: []string{e.bench.context("base", "base")},
+		dockerfile: e.dockerfile(), target: target, driver: e.driver, context: e.context(),
+		epoch: firstEpoch, unchecked: true,
+		output: e.value("output"), umask: e.value("umask"), zone: e.value("zone"),
+		flags: []string{e.bench.context("base", "base")},
 	}
 	for _, tr := range e.trials {
 		q.flags = append(q.flags, strings.Fields(e.expand(tr, tr.flags))...)
@@ -344,7 +356,8 @@ func (e *experiment) dockerfile() string {
 			fmt.Fprintf(&end, "COPY --from=%s%d %s /r/%d/\n", stageOf, i, result, i)
 		}
 	}
-	return text.String() + "FROM base AS seen\nRUN " + seen + "\n" + end.String() + "COPY --from=seen /o/p/seen /r/\n"
+	return text.String() + "FROM base AS seen\nRUN " + seen + "\n" + end.String() +
+		"COPY --from=seen /o/p/seen /r/\n"
 }
 
 // first builds on the empty state, and keeps the records of its steps.
@@ -356,8 +369,10 @@ func (e *experiment) first() {
 	case 0:
 		flags[0] = "--cache-to=type=local,dest=" + dir
 	case 1:
-		ref := fmt.Sprintf("%s/cache/%s", e.lab.Registry.Host, strings.ToLower(filepath.Base(e.dir)))
-		flags[0], e.kept = "--cache-to=type=registry,mode=max,ref="+ref, "--cache-from=type=registry,ref="+ref
+		ref := fmt.Sprintf("%s/cache/%s", e.lab.Registry.Host,
+			strings.ToLower(filepath.Base(e.dir)))
+		flags[0], e.kept = "--cache-to=type=registry,mode=max,ref="+ref,
+			"--cache-from=type=registry,ref="+ref
 	case 2: // these records are part of the image, and of its digest
 		e.compare(e.warm)
 		flags = []string{"--cache-to=type=inline", "-o", "type=oci,tar=false,dest=" + dir}
@@ -406,7 +421,8 @@ func (e *experiment) compare(state string, flags ...string) {
 	}
 	for _, target := range targets {
 		got := e.build(state, "warm", e.request(target), flags...)
-		e.say("%+v: build of %s on %s %s: %s", e.at, target, filepath.Base(state), flags, got.digest)
+		e.say("%+v: build of %s on %s %s: %s", e.at, target,
+			filepath.Base(state), flags, got.digest)
 		e.same(got, e.cold(target), e.request(target))
 	}
 }
@@ -426,7 +442,8 @@ func (e *experiment) shows() {
 		if x, y := before.Config.RootFS.DiffIDs, after.Config.RootFS.DiffIDs; i < n-1 {
 			same = x[len(x)-n+i] == y[len(y)-n+i]
 		} else {
-			same = slices.Equal(x[:len(x)-n], y[:len(y)-n]) && fmt.Sprint(before.Config.Config) == fmt.Sprint(after.Config.Config)
+			same = slices.Equal(x[:len(x)-n], y[:len(y)-n]) &&
+				fmt.Sprint(before.Config.Config) == fmt.Sprint(after.Config.Config)
 		}
 		if same {
 			e.t.Errorf("stage p%d: the image does not show the change %s", i, tr.now)

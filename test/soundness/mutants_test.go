@@ -21,8 +21,9 @@ const mutantsEnv = "LAYERBUILD_MUTANTS"
 // A mutant is the program with one rule of the cache broken by a change of its source.
 type mutant struct {
 	name, rule string
-	by         string            // the test that has found it, which is run first
-	files      map[string]string // the changed files: their text, by name below the top of the checkout
+	by         string // the test that has found it, which is run first
+	// the changed files: their text, by name below the top of the checkout
+	files map[string]string
 }
 
 // readMutants reads testdata/mutants.txt. Each replaced text occurs once in its file, so that what
@@ -37,7 +38,8 @@ func readMutants(t *testing.T) []mutant {
 		head, edits, _ := strings.Cut(record, "\n")
 		m := mutant{files: map[string]string{}}
 		m.name, m.rule, _ = strings.Cut(head, ": ")
-		if by := regexp.MustCompile(`(?m)^found by (\w+)( in round \d+)?$`).FindStringSubmatch(edits); by != nil {
+		if by := regexp.MustCompile(`(?m)^found by (\w+)( in round \d+)?$`).FindStringSubmatch(
+			edits); by != nil {
 			m.by = by[1]
 		} else {
 			t.Errorf("mutant %s: the table does not name the test that has found it", m.name)
@@ -67,7 +69,8 @@ func readMutants(t *testing.T) []mutant {
 
 // lineTexts removes the first character of each line, and the last line break.
 func lineTexts(s string) string {
-	return strings.TrimSuffix(regexp.MustCompile(`(?m)^.`).ReplaceAllString(strings.TrimSuffix(s, "\n"), ""), "\n")
+	return strings.TrimSuffix(regexp.MustCompile(`(?m)^.`).ReplaceAllString(strings.TrimSuffix(s,
+		"\n"), ""), "\n")
 }
 
 // TestMutants checks that the mutants can be made. With LAYERBUILD_MUTANTS it makes them, and each
@@ -134,7 +137,8 @@ func (m *mutant) build(t *testing.T) string {
 		t.Fatal(err)
 	}
 	bin := filepath.Join(dir, "layerbuild")
-	cmd := exec.Command("go", "build", "-overlay="+filepath.Join(dir, "overlay.json"), "-trimpath", "-tags=nethttpomithttp2", "-ldflags=-s", "-o", bin, "./cmd/layerbuild")
+	cmd := exec.Command("go", "build", "-overlay="+filepath.Join(dir, "overlay.json"), "-trimpath",
+		"-tags=nethttpomithttp2", "-ldflags=-s", "-o", bin, "./cmd/layerbuild")
 	cmd.Dir, cmd.Env = top, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("mutant %s does not build: %v\n%s", m.name, err, out)

@@ -21,13 +21,15 @@ import (
 func TestNewest(t *testing.T) {
 	name := ledger(t, "soundness-newest")
 	b := newBench(t, "")
-	rounds.Run(t, name, rounds.Options{Fixed: 2, Fresh: 1, Long: 300, Found: foundNewest}, b.newestRound)
+	rounds.Run(t, name, rounds.Options{Fixed: 2, Fresh: 1, Long: 300, Found: foundNewest},
+		b.newestRound)
 }
 
 // TestNewestUser is TestNewest as an ordinary user with subordinate ids.
 func TestNewestUser(t *testing.T) {
 	b := newBench(t, lab.User(t, true))
-	rounds.Run(t, "soundness-newest-user", rounds.Options{Fixed: 0, Fresh: 1, Long: 100, Found: foundNewest}, b.newestRound)
+	rounds.Run(t, "soundness-newest-user",
+		rounds.Options{Fixed: 0, Fresh: 1, Long: 100, Found: foundNewest}, b.newestRound)
 }
 
 // foundNewest are the seeds of rounds of TestNewest that have failed.
@@ -51,7 +53,8 @@ type lottery struct {
 // their results, or bring the results of another machine.
 func (b *bench) newestRound(t *testing.T, seed uint64) {
 	s := b.newSite(t, seed)
-	l := &lottery{site: s, driver: b.drivers[0], small: seed%8 == 5, turn: int(seed % 3), drawn: map[string]bool{}}
+	l := &lottery{site: s, driver: b.drivers[0], small: seed%8 == 5, turn: int(seed % 3),
+		drawn: map[string]bool{}}
 	if seed%4 == 3 {
 		l.driver = pick(s.r, b.drivers...)
 	}
@@ -112,7 +115,8 @@ func (l *lottery) stage(i int, based bool) []string {
 // idle makes an instruction that has nothing to do with the numbers.
 func (l *lottery) idle() string {
 	l.copies++
-	return pick(l.r, "RUN true", fmt.Sprintf("WORKDIR /w%d", l.copies), "COPY f /", fmt.Sprintf("RUN echo >/e%d", l.copies), "LABEL a=1")
+	return pick(l.r, "RUN true", fmt.Sprintf("WORKDIR /w%d", l.copies), "COPY f /",
+		fmt.Sprintf("RUN echo >/e%d", l.copies), "LABEL a=1")
 }
 
 // follow makes an instruction for the stage with an index that copies numbers of its own or of a
@@ -121,7 +125,8 @@ func (l *lottery) follow(i int) string {
 	l.copies++
 	dir := fmt.Sprintf("/c%d", l.copies)
 	if i == 0 || l.r.IntN(4) == 0 {
-		return pick(l.r, fmt.Sprintf("RUN cp -a /n %s", dir), fmt.Sprintf("RUN mkdir %[1]s && ln /n/nonce%[2]d %[1]s", dir, i), l.idle())
+		return pick(l.r, fmt.Sprintf("RUN cp -a /n %s", dir),
+			fmt.Sprintf("RUN mkdir %[1]s && ln /n/nonce%[2]d %[1]s", dir, i), l.idle())
 	}
 	k := l.r.IntN(i)
 	return pick(l.r,
@@ -142,7 +147,8 @@ func (l *lottery) dockerfile() string {
 
 func (l *lottery) request() request {
 	return request{
-		dockerfile: l.dockerfile(), target: fmt.Sprintf("s%d", l.target), driver: l.driver, context: l.dir, epoch: firstEpoch, small: l.small,
+		dockerfile: l.dockerfile(), target: fmt.Sprintf("s%d", l.target), driver: l.driver,
+		context: l.dir, epoch: firstEpoch, small: l.small,
 		unchecked: true, flags: []string{l.bench.context("base", "base")},
 	}
 }
@@ -174,7 +180,8 @@ func (l *lottery) numbers(got outcome, flags ...string) map[string]string {
 				name = "twin " + name // of the other command that is the same
 			}
 			if have := found[name]; have != "" && have != value {
-				l.t.Fatalf("%s of one run and of another in one image, in layer %d at %s\n%s\n%s", name, i, e.Path, l.dockerfile(), got.output)
+				l.t.Fatalf("%s of one run and of another in one image, in layer %d at %s\n%s\n%s",
+					name, i, e.Path, l.dockerfile(), got.output)
 			}
 			found[name] = value
 		}
@@ -205,7 +212,8 @@ func (l *lottery) settle(state string, flags ...string) string {
 // again builds, and fails the round unless the build has the image of a build before.
 func (l *lottery) again(state, want string, flags ...string) {
 	if got, _ := l.draw(state, flags...); got != want {
-		l.t.Errorf("on %s a build that changes nothing has the image %s, the one before %s\n%s", filepath.Base(state), got, want, l.dockerfile())
+		l.t.Errorf("on %s a build that changes nothing has the image %s, the one before %s\n%s",
+			filepath.Base(state), got, want, l.dockerfile())
 	}
 }
 
@@ -290,19 +298,23 @@ func (l *lottery) drawAndNote(state string, flags ...string) {
 // the image are those of the stage whose command is run again.
 func (l *lottery) twins(state string) {
 	command := l.command()
-	s0, s1, s2 := []string{"FROM base AS s0", command}, []string{"FROM base AS s1", command}, []string{"FROM s0 AS s2"}
+	s0, s1, s2 := []string{"FROM base AS s0", command}, []string{"FROM base AS s1", command},
+		[]string{"FROM s0 AS s2"}
 	l.other(s0, s1, append(s2, "COPY --from=s1 /n /twin/n")).drawAndNote(state)
 	step := "RUN cp -a /n /c"
-	l.other(append(s0, step), append(s1, step), append(s2, "COPY --from=s1 /c /twin/c")).drawAndNote(state, "--no-cache-filter=s0")
+	l.other(append(s0, step), append(s1, step),
+		append(s2, "COPY --from=s1 /c /twin/c")).drawAndNote(state, "--no-cache-filter=s0")
 }
 
 // stranger builds with the records of another machine, where a command had another result. What was
 // copied from that is not a copy of the result here.
 func (l *lottery) stranger(state string) {
 	here, dir := l.states[1], l.path("kept")
-	s0, s1, s2 := []string{"FROM base AS s0", l.command()}, []string{"FROM base AS s1"}, []string{"FROM base AS s2", "COPY --from=s0 /n /a"}
+	s0, s1, s2 := []string{"FROM base AS s0", l.command()}, []string{"FROM base AS s1"},
+		[]string{"FROM base AS s2", "COPY --from=s0 /n /a"}
 	l.other(s0, s1, s2).drawAndNote(here)
-	s1, s2 = append(s1, pick(l.r, "COPY --from=s0 /n /b", "RUN --mount=from=s0,source=/n,target=/m cp -a /m /b")), append(s2, "COPY --from=s1 /b /b")
+	s1, s2 = append(s1, pick(l.r, "COPY --from=s0 /n /b",
+		"RUN --mount=from=s0,source=/n,target=/m cp -a /m /b")), append(s2, "COPY --from=s1 /b /b")
 	both := l.other(s0, s1, s2)
 	both.drawAndNote(state, "--cache-to=type=local,mode=max,dest="+dir)
 	both.drawAndNote(here, "--cache-from=type=local,src="+dir)
@@ -344,7 +356,8 @@ func (l *lottery) carried(state string) {
 	from := "--cache-from=type=local,src=" + dir
 	l.settle(other, from)
 	if l.r.IntN(2) == 0 {
-		_, numbers := l.draw(other, fmt.Sprintf("--no-cache-filter=s%d", l.r.IntN(len(l.stages))), from)
+		_, numbers := l.draw(other, fmt.Sprintf("--no-cache-filter=s%d", l.r.IntN(len(l.stages))),
+			from)
 		l.note(numbers)
 	}
 	l.settle(other)

@@ -39,7 +39,8 @@ func TestSoundness(t *testing.T) {
 // TestSoundnessUser runs rounds as an ordinary user with subordinate ids.
 func TestSoundnessUser(t *testing.T) {
 	b := newBench(t, lab.User(t, true))
-	rounds.Run(t, "soundness-user", rounds.Options{Fixed: 1, Fresh: 1, Long: 200, Found: found}, b.round)
+	rounds.Run(t, "soundness-user", rounds.Options{Fixed: 1, Fresh: 1, Long: 200, Found: found},
+		b.round)
 	b.succeeds(t)
 }
 
@@ -72,11 +73,13 @@ type world struct {
 	events   []int  // of happen
 	option   string // of editFlags
 
-	driver    string
-	states    []string
-	kept      []string // directories of exported caches
-	own       string   // the layout of an image that was built before, which stages may be based on; "" before there is one
-	published int      // how many such images there were
+	driver string
+	states []string
+	kept   []string // directories of exported caches
+	// the layout of an image that was built before, which stages may be based on; "" before there
+	// is one
+	own       string
+	published int // how many such images there were
 	colds     map[string]outcome
 	edited    int  // edits that were made
 	checked   bool // layers are compared with what the step saw
@@ -113,11 +116,13 @@ func (b *bench) newWorld(t *testing.T, seed uint64) *world {
 func (b *bench) newInputs(s *site, seed uint64) *world {
 	w := &world{
 		site: s, context: filepath.Join(s.dir, "context"), named: filepath.Join(s.dir, "named"),
-		checked: seed%4 == 2, small: seed%4 == 1, epoch: firstEpoch, flags: map[string]string{}, colds: map[string]outcome{},
+		checked: seed%4 == 2, small: seed%4 == 1, epoch: firstEpoch, flags: map[string]string{},
+		colds: map[string]outcome{},
 	}
 	for _, top := range []string{w.context, w.named} {
 		w.check(os.MkdirAll(filepath.Join(top, "dir/sub"), 0o755))
-		for _, name := range []string{"keep", "a", "b", "file", "dir/keep", "dir/a", "dir/sub/keep", "dir/sub/c"} {
+		for _, name := range []string{"keep", "a", "b", "file", "dir/keep", "dir/a",
+			"dir/sub/keep", "dir/sub/c"} {
 			w.write(filepath.Join(top, name), name+"\n")
 		}
 		w.give(filepath.Join(top, "dir/sub"))
@@ -141,9 +146,11 @@ func (b *bench) newInputs(s *site, seed uint64) *world {
 // request is what is built now.
 func (w *world) request() request {
 	q := request{
-		dockerfile: w.dockerfile(), target: fmt.Sprintf("s%d", w.target), driver: w.driver, context: w.context, epoch: w.epoch,
-		output: w.flags["output"], umask: w.flags["umask"], zone: w.flags["zone"], small: w.small, unchecked: !w.checked,
-		flags: []string{w.bench.context("base", "base"), "--build-context=x=" + w.named},
+		dockerfile: w.dockerfile(), target: fmt.Sprintf("s%d", w.target), driver: w.driver,
+		context: w.context, epoch: w.epoch,
+		output: w.flags["output"], umask: w.flags["umask"], zone: w.flags["zone"], small: w.small,
+		unchecked: !w.checked,
+		flags:     []string{w.bench.context("base", "base"), "--build-context=x=" + w.named},
 	}
 	if w.own != "" {
 		q.flags = append(q.flags, "--build-context=own=oci-layout://"+w.own)
@@ -185,7 +192,8 @@ func (w *world) happen() {
 	case 9:
 		w.publish(state)
 	case 10:
-		w.driver, w.kept = pick(r, w.drivers...), nil // layers of two drivers may differ where a hard link was changed
+		// layers of two drivers may differ where a hard link was changed
+		w.driver, w.kept = pick(r, w.drivers...), nil
 		w.say("driver %s", w.driver)
 	}
 	w.compare(state)
@@ -232,7 +240,8 @@ func (w *world) export(state string) {
 func (w *world) publish(state string) {
 	dir := w.path("own")
 	got := w.build(state, "own", w.request(), "-o", "type=oci,tar=false,dest="+dir)
-	w.say("edit: publish an image from %s with epoch %d: %s", filepath.Base(state), w.epoch, got.digest)
+	w.say("edit: publish an image from %s with epoch %d: %s",
+		filepath.Base(state), w.epoch, got.digest)
 	if got.digest != "failed" && w.stages[w.target].shell {
 		w.own = dir
 		w.published++
@@ -250,11 +259,14 @@ func (w *world) twoAtOnce(state string) {
 		other.flags["A"] = "--build-arg=A=2"
 	}
 	flags := [2]string{pick(r, "", "--no-cache"), pick(r, "", "", "--no-cache")}
-	w.say("two builds at once on %s: %q, and target s%d %q", filepath.Base(state), flags[0], other.target, flags[1])
+	w.say("two builds at once on %s: %q, and target s%d %q", filepath.Base(state), flags[0],
+		other.target, flags[1])
 	var got [2]outcome
 	var wg sync.WaitGroup
 	for i, each := range []*world{w, &other} {
-		wg.Go(func() { got[i] = each.build(state, fmt.Sprintf("at-once-%d", i), each.request(), flags[i]) })
+		wg.Go(func() {
+			got[i] = each.build(state, fmt.Sprintf("at-once-%d", i), each.request(), flags[i])
+		})
 	}
 	wg.Wait()
 	w.same(got[0], w.cold(), w.request())

@@ -117,7 +117,8 @@ func (b *busy) run(verb string, kill time.Duration, args ...string) (string, err
 // killAll kills a process and, where it was started by way of another program, its children.
 func killAll(cmd *exec.Cmd) {
 	pid := fmt.Sprint(cmd.Process.Pid)
-	if children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children"); err == nil && filepath.Base(cmd.Path) == "runuser" {
+	if children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children"); err == nil &&
+		filepath.Base(cmd.Path) == "runuser" {
 		for child := range strings.FieldsSeq(string(children)) {
 			_ = exec.Command("kill", "-9", child).Run()
 		}

@@ -51,7 +51,8 @@ func newTemplate(t *testing.T) *template {
 	l.Run("build", "-t", "app", "-q", "-o", "type=oci,dest=first.tar", ".")
 	img := l.Image("app")
 	report := l.Run("analyze", "--format=json", "app")
-	return &template{Lab: l, manifest: img.Descriptor.Digest.String(), config: img.Manifest.Config.Digest.String(), report: report}
+	return &template{Lab: l, manifest: img.Descriptor.Digest.String(),
+		config: img.Manifest.Config.Digest.String(), report: report}
 }
 
 // object is a kind of object in the state directory.
@@ -80,13 +81,14 @@ func blobOf(pick func(*imagetest.Image) string) func(*testing.T, *template) []st
 func files(dir string, keep func(path string) bool) func(*testing.T, *template) []string {
 	return func(t *testing.T, tp *template) []string {
 		var all []string
-		err := filepath.WalkDir(filepath.Join(tp.State, dir), func(path string, e fs.DirEntry, err error) error {
-			if err == nil && e.Type().IsRegular() && (keep == nil || keep(path)) {
-				rel, _ := filepath.Rel(tp.State, path)
-				all = append(all, rel)
-			}
-			return err
-		})
+		err := filepath.WalkDir(filepath.Join(tp.State, dir),
+			func(path string, e fs.DirEntry, err error) error {
+				if err == nil && e.Type().IsRegular() && (keep == nil || keep(path)) {
+					rel, _ := filepath.Rel(tp.State, path)
+					all = append(all, rel)
+				}
+				return err
+			})
 		if err != nil || len(all) == 0 {
 			t.Fatalf("nothing in %s: %v", dir, err)
 		}
@@ -95,28 +97,46 @@ func files(dir string, keep func(path string) bool) func(*testing.T, *template) 
 }
 
 func layer(n int) func(*testing.T, *template) []string {
-	return blobOf(func(img *imagetest.Image) string { return img.Manifest.Layers[n].Digest.String() })
+	return blobOf(func(img *imagetest.Image) string {
+		return img.Manifest.Layers[n].Digest.String()
+	})
 }
 
 var objects = []object{
-	{name: "layer of the base image", find: layer(0), lost: []string{"export", "push", "analyze"}, there: []string{"cached", "no-cache"}},
+	{name: "layer of the base image", find: layer(0), lost: []string{"export", "push", "analyze"},
+		there: []string{"cached", "no-cache"}},
 	{name: "layer of a command", find: layer(1)},
 	{name: "layer of a copy", find: layer(2)},
 	{name: "layer without a snapshot", find: layer(4), lost: []string{"push", "run", "analyze"}},
-	{name: "manifest", find: blobOf(func(img *imagetest.Image) string { return img.Descriptor.Digest.String() }), lost: []string{"push", "run", "analyze"}},
-	{name: "configuration", find: blobOf(func(img *imagetest.Image) string { return img.Manifest.Config.Digest.String() }), lost: []string{"push", "run", "analyze"}},
+	{name: "manifest", find: blobOf(func(img *imagetest.Image) string {
+		return img.Descriptor.Digest.String()
+	}), lost: []string{"push", "run", "analyze"}},
+	{name: "configuration", find: blobOf(func(img *imagetest.Image) string {
+		return img.Manifest.Config.Digest.String()
+	}), lost: []string{"push", "run", "analyze"}},
 	{name: "records of steps", find: files("cache/step", nil), silent: true},
 	{name: "records of chains", find: files("cache/chain", nil), silent: true},
 	{name: "records of layers", find: files("cache/sealed", nil), silent: true},
-	{name: "records of registries", find: files("cache/remote", nil), silent: true, lost: []string{"cached", "no-cache", "export"}},
-	{name: "index.json", find: func(*testing.T, *template) []string { return []string{"oci/index.json"} }},
-	{name: "copy of index.json", find: func(*testing.T, *template) []string { return []string{"oci/index.json.copy"} }, silent: true},
-	{name: "oci-layout", find: func(*testing.T, *template) []string { return []string{"oci/oci-layout"} }, silent: true},
+	{name: "records of registries", find: files("cache/remote", nil), silent: true,
+		lost: []string{"cached", "no-cache", "export"}},
+	{name: "index.json", find: func(*testing.T, *template) []string {
+		return []string{"oci/index.json"}
+	}},
+	{name: "copy of index.json", find: func(*testing.T, *template) []string {
+		return []string{"oci/index.json.copy"}
+	}, silent: true},
+	{name: "oci-layout", find: func(*testing.T, *template) []string {
+		return []string{"oci/oci-layout"}
+	}, silent: true},
 	{name: "index of the context", find: files("cache/context", nil), silent: true},
 	{name: "tables", find: files("cache/tables", nil), silent: true},
 	{name: "build records", find: files("cache/builds", nil), silent: true},
-	{name: "ledger of syncs", find: func(*testing.T, *template) []string { return []string{"cache/syncs"} }, silent: true},
-	{name: "info of snapshots", find: files("snapshots", func(p string) bool { return filepath.Base(p) == "info.json" }), silent: true, lost: []string{"run"}},
+	{name: "ledger of syncs", find: func(*testing.T, *template) []string {
+		return []string{"cache/syncs"}
+	}, silent: true},
+	{name: "info of snapshots", find: files("snapshots", func(p string) bool {
+		return filepath.Base(p) == "info.json"
+	}), silent: true, lost: []string{"run"}},
 }
 
 // damages are kinds of damage to a file. Mode 0 has no effect for root; a link to itself is a file
@@ -137,12 +157,15 @@ var damages = []struct {
 		flipped := slices.Clone(data)
 		flipped[len(data)/2] ^= 4
 		// A disk that loses a bit does not change the time.
-		return errors.Join(os.WriteFile(p, flipped, 0o644), os.Chtimes(p, time.Time{}, fi.ModTime()))
+		return errors.Join(os.WriteFile(p, flipped, 0o644),
+			os.Chtimes(p, time.Time{}, fi.ModTime()))
 	}},
 	{"empty", func(p string, _ []byte) error { return os.Truncate(p, 0) }},
 	{"missing", func(p string, _ []byte) error { return os.Remove(p) }},
 	{"mode 0", func(p string, _ []byte) error { return os.Chmod(p, 0) }},
-	{"unreadable", func(p string, _ []byte) error { return errors.Join(os.Remove(p), os.Symlink(filepath.Base(p), p)) }},
+	{"unreadable", func(p string, _ []byte) error {
+		return errors.Join(os.Remove(p), os.Symlink(filepath.Base(p), p))
+	}},
 	{"directory", func(p string, _ []byte) error {
 		return errors.Join(os.Remove(p), os.MkdirAll(filepath.Join(p, "sub"), 0o755))
 	}},
@@ -157,7 +180,9 @@ var operations = []struct {
 	do   func(t *testing.T, tp *template) (log string, wrong string, err error)
 }{
 	{"cached", func(t *testing.T, tp *template) (string, string, error) { return tp.build(t) }},
-	{"no-cache", func(t *testing.T, tp *template) (string, string, error) { return tp.build(t, "--no-cache") }},
+	{"no-cache", func(t *testing.T, tp *template) (string, string, error) {
+		return tp.build(t, "--no-cache")
+	}},
 	{"export", func(t *testing.T, tp *template) (string, string, error) {
 		log, wrong, err := tp.build(t, "-o", "type=oci,dest=out.tar")
 		if err != nil || wrong != "" {
@@ -208,7 +233,8 @@ func (tp *template) try(verb string, args ...string) (stdout, stderr string, err
 // build builds, and compares the digest.
 func (tp *template) build(t *testing.T, args ...string) (log, wrong string, err error) {
 	t.Helper()
-	_, log, err = tp.try("build", append([]string{"--progress=plain", "-t", "app", "."}, args...)...)
+	_, log, err = tp.try("build", append([]string{"--progress=plain", "-t", "app", "."},
+		args...)...)
 	if err != nil {
 		return log, "", err
 	}
@@ -250,7 +276,8 @@ func TestDamage(t *testing.T) {
 	if err := os.Rename(tp.State, pristine); err != nil {
 		t.Fatal(err)
 	}
-	all := os.Getenv("LAYERBUILD_FAULTS") == "1" // else each operation meets one kind of damage to each object
+	// else each operation meets one kind of damage to each object
+	all := os.Getenv("LAYERBUILD_FAULTS") == "1"
 	for i, o := range objects {
 		for j, d := range damages {
 			for k, op := range operations {
@@ -285,7 +312,8 @@ func TestDamage(t *testing.T) {
 					}
 					warned := strings.Contains(log, "damaged")
 					// After the repair a further build finds no damage.
-					if log, wrong, err := tp.build(t); wrong != "" || err != nil || warned && strings.Contains(log, "damaged") {
+					if log, wrong, err := tp.build(t); wrong != "" || err != nil ||
+						warned && strings.Contains(log, "damaged") {
 						t.Errorf("the next build: %s %v\n%s", wrong, err, log)
 					}
 				})
@@ -338,8 +366,10 @@ func TestSourceGone(t *testing.T) {
 						return
 					}
 					lines := strings.Split(strings.TrimSpace(log), "\n")
-					allowed := slices.Contains(o.lost, op.name) || d == "missing" && slices.Contains(o.there, op.name)
-					if last := lines[len(lines)-1]; !allowed || !named.MatchString(last) || strings.Count(last, "build or pull") != 1 {
+					allowed := slices.Contains(o.lost, op.name) ||
+						d == "missing" && slices.Contains(o.there, op.name)
+					if last := lines[len(lines)-1]; !allowed || !named.MatchString(last) ||
+						strings.Count(last, "build or pull") != 1 {
 						t.Errorf("%v\n%s", err, log)
 					}
 				})
@@ -375,13 +405,19 @@ func TestSnapshotsGone(t *testing.T) {
 		}
 	}
 	ways := map[string]func(t *testing.T, tp *template) error{
-		"all":  func(_ *testing.T, tp *template) error { return os.RemoveAll(filepath.Join(tp.State, "snapshots")) },
-		"each": each(os.RemoveAll), "files": each(func(dir string) error { return os.RemoveAll(filepath.Join(dir, "fs")) }),
+		"all": func(_ *testing.T, tp *template) error {
+			return os.RemoveAll(filepath.Join(tp.State, "snapshots"))
+		},
+		"each": each(os.RemoveAll), "files": each(func(dir string) error {
+			return os.RemoveAll(filepath.Join(dir, "fs"))
+		}),
 		"a file in its place": each(func(dir string) error {
 			return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, []byte("x"), 0o600))
 		}),
-		"a link to nothing": each(func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Symlink("nothing", dir)) }),
-		"first":             one(0), "second": one(1), "third": one(2), "fourth": one(3),
+		"a link to nothing": each(func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.Symlink("nothing", dir))
+		}),
+		"first": one(0), "second": one(1), "third": one(2), "fourth": one(3),
 	}
 	for name, damage := range ways {
 		for i, op := range operations {
@@ -457,7 +493,8 @@ func TestKinds(t *testing.T) {
 				t.Fatal(err)
 			}
 			log, wrong, err := tp.build(t, "--no-cache")
-			if rel == "snapshots/ids" { // it protects the owners of files, and only a person can tell that they are right
+			// it protects the owners of files, and only a person can tell that they are right
+			if rel == "snapshots/ids" {
 				if err == nil || !strings.Contains(log, "remove it if no other user") {
 					t.Errorf("%v\n%s", err, log)
 				}
@@ -466,7 +503,8 @@ func TestKinds(t *testing.T) {
 			if wrong != "" || err != nil {
 				t.Fatalf("%s %v\n%s", wrong, err, log)
 			}
-			if log, wrong, err = tp.build(t); wrong != "" || err != nil || strings.Contains(log, "warning") {
+			if log, wrong, err = tp.build(t); wrong != "" || err != nil ||
+				strings.Contains(log, "warning") {
 				t.Errorf("the next build: %s %v\n%s", wrong, err, log)
 			}
 			if _, log, err := tp.try("prune"); err != nil {

@@ -49,12 +49,17 @@ func TestFull(t *testing.T) {
 	}{
 		{"copy", "COPY big /", nil, "no space left on device", true},
 		{"copy for a command", "COPY big /\nRUN true", nil, "no space left on device", true},
-		{"a command's file", "RUN dd if=/dev/zero of=/f bs=1M count=100", nil, "dd if=/dev/zero", true},
-		{"a file in a cache mount", "RUN --mount=type=cache,target=/c dd if=/dev/zero of=/c/f bs=1M count=100", nil, "dd if=/dev/zero", true},
+		{"a command's file", "RUN dd if=/dev/zero of=/f bs=1M count=100", nil,
+			"dd if=/dev/zero", true},
+		{"a file in a cache mount",
+			"RUN --mount=type=cache,target=/c dd if=/dev/zero of=/c/f bs=1M count=100", nil,
+			"dd if=/dev/zero", true},
 		{"a layer", "RUN head -c 13000000 /dev/urandom >/f", nil, "seal the layer", true},
 		{"a download", "ADD big.tar /", nil, "no space left on device", true},
-		{"an archive as destination", "COPY mid /", []string{"-o", "type=oci,dest=out/x.tar"}, "out/x.tar", false},
-		{"a layout as destination", "COPY mid /", []string{"-o", "type=oci,tar=false,dest=out/x"}, "no space left on device", false},
+		{"an archive as destination", "COPY mid /",
+			[]string{"-o", "type=oci,dest=out/x.tar"}, "out/x.tar", false},
+		{"a layout as destination", "COPY mid /", []string{"-o", "type=oci,tar=false,dest=out/x"},
+			"no space left on device", false},
 		{"a directory as destination", "COPY mid /", []string{"-o", "out/x"}, "out/x", false},
 	}
 	l.Write("big.tar", string(lab.Output(t, "tar", "-C", l.Dir, "-c", "big")))
@@ -63,7 +68,8 @@ func TestFull(t *testing.T) {
 			l.Run("prune", "--all")
 			l.Write("Dockerfile", "FROM busybox\n"+test.dockerfile+"\n")
 			tp := &template{Lab: l}
-			_, log, err := tp.try("build", append([]string{"--progress=plain", "-t", "app", "."}, test.args...)...)
+			_, log, err := tp.try("build", append([]string{"--progress=plain", "-t", "app", "."},
+				test.args...)...)
 			if err == nil {
 				t.Fatalf("it fits\n%s", log)
 			}
@@ -73,7 +79,8 @@ func TestFull(t *testing.T) {
 			}
 			message := log[i:]
 			const remedy = "'layerbuild prune'"
-			if !strings.Contains(message, test.want) || strings.Count(message, remedy) != map[bool]int{true: 1}[test.state] {
+			if !strings.Contains(message, test.want) ||
+				strings.Count(message, remedy) != map[bool]int{true: 1}[test.state] {
 				t.Errorf("the message is %s", message)
 			}
 			if test.state && !strings.Contains(message, l.State+" is full") {

@@ -42,7 +42,8 @@ func TestOverlap(t *testing.T) {
 	l.Write("Dockerfile", overlapDockerfile, "f", strings.Repeat("file\n", 100))
 	const kinds, builds, workers = 4, 15, 2
 	short := func(n int) []string {
-		return []string{"-q", "--target=short", "--build-arg", fmt.Sprint("N=", n), "--keep-storage=1m", "."}
+		return []string{"-q", "--target=short", "--build-arg", fmt.Sprint("N=", n),
+			"--keep-storage=1m", "."}
 	}
 	var want [kinds]string
 	for i := range want {
@@ -77,7 +78,8 @@ func TestOverlap(t *testing.T) {
 				cmd.Stderr = &log
 				got, err := cmd.Output()
 				if err != nil || string(got) != want[n] {
-					t.Errorf("build %d of worker %d is %q, want %q: %v\n%s", i, w, got, want[n], err, log.String())
+					t.Errorf("build %d of worker %d is %q, want %q: %v\n%s", i, w, got,
+						want[n], err, log.String())
 					return
 				}
 				mu.Lock()

@@ -100,7 +100,8 @@ func Again(t *testing.T, kind Kind, test string) {
 		t.Skip("needs root")
 	}
 	// The same limit as here: none in a long run.
-	cmd := command(kind, "-test.run=^"+test+"$", "-test.v", "-test.timeout="+flag.Lookup("test.timeout").Value.String())
+	cmd := command(kind, "-test.run=^"+test+"$", "-test.v",
+		"-test.timeout="+flag.Lookup("test.timeout").Value.String())
 	out, err := cmd.CombinedOutput()
 	if err != nil && cmd.Process == nil {
 		t.Skipf("cannot run as %s: %v", kind, err)
@@ -118,7 +119,9 @@ func Again(t *testing.T, kind Kind, test string) {
 		case found && strings.Contains(text, "rounds are recorded in"):
 			_, text, _ = strings.Cut(text, ": ")
 			t.Log(strings.TrimSpace(text))
-		case strings.Contains(line, "SKIP"), testing.Verbose() && strings.HasPrefix(line, "    --- ") && !strings.Contains(line, "/seed="):
+		case strings.Contains(line, "SKIP"),
+			testing.Verbose() && strings.HasPrefix(line, "    --- ") &&
+				!strings.Contains(line, "/seed="):
 			t.Logf("as %s: %s", kind, strings.TrimSpace(line))
 		}
 	}

@@ -201,7 +201,8 @@ func (l *Ledger) change(change func(*boot)) error {
 		}
 		text.WriteByte('\n')
 	}
-	if err := (atomicfile.Own{Locked: true, Perm: 0o644}).ReplaceFile(l.file(), []byte(text.String())); err != nil {
+	if err := (atomicfile.Own{Locked: true, Perm: 0o644}).ReplaceFile(l.file(),
+		[]byte(text.String())); err != nil {
 		return fmt.Errorf("write the ledger of syncs: %w", err)
 	}
 	return nil

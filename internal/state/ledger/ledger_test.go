@@ -111,12 +111,17 @@ func TestManyBoots(t *testing.T) {
 // it.
 func TestDamage(t *testing.T) {
 	damage := map[string]func(path string) error{
-		"empty":     func(p string) error { return os.Truncate(p, 0) },
-		"cut":       func(p string) error { return os.Truncate(p, int64(len("boot1 1 1"))) },
-		"garbage":   func(p string) error { return os.WriteFile(p, []byte("boot1 x 9\nboot1\n\x00\x00"), 0o644) },
-		"negative":  func(p string) error { return os.WriteFile(p, []byte("boot1 -1 9\n"), 0o644) },
-		"missing":   os.Remove,
-		"directory": func(p string) error { os.Remove(p); return os.MkdirAll(filepath.Join(p, "x"), 0o755) },
+		"empty": func(p string) error { return os.Truncate(p, 0) },
+		"cut":   func(p string) error { return os.Truncate(p, int64(len("boot1 1 1"))) },
+		"garbage": func(p string) error {
+			return os.WriteFile(p, []byte("boot1 x 9\nboot1\n\x00\x00"), 0o644)
+		},
+		"negative": func(p string) error { return os.WriteFile(p, []byte("boot1 -1 9\n"), 0o644) },
+		"missing":  os.Remove,
+		"directory": func(p string) error {
+			os.Remove(p)
+			return os.MkdirAll(filepath.Join(p, "x"), 0o755)
+		},
 	}
 	for name, break_ := range damage {
 		t.Run(name, func(t *testing.T) {

@@ -220,7 +220,8 @@ func (s *Summary) unexpected(expected []Skip) [][]Skip {
 // match reports whether a skip is in a list.
 func match(expected []Skip, skip Skip) bool {
 	for _, e := range expected {
-		if (e.User == "*" || e.User == skip.User || e.User == "user" && skip.User != "root") && e.Dir == skip.Dir && e.pattern.MatchString(skip.Test) {
+		if (e.User == "*" || e.User == skip.User || e.User == "user" && skip.User != "root") &&
+			e.Dir == skip.Dir && e.pattern.MatchString(skip.Test) {
 			return true
 		}
 	}
@@ -246,7 +247,8 @@ func ParseSkips(data []byte) ([]Skip, error) {
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		all = append(all, Skip{User: f[0], Dir: f[1], Test: f[2], Reason: strings.Join(f[3:], " "), pattern: pattern})
+		all = append(all, Skip{User: f[0], Dir: f[1], Test: f[2],
+			Reason: strings.Join(f[3:], " "), pattern: pattern})
 	}
 	return all, nil
 }

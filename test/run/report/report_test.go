@@ -16,7 +16,8 @@ func TestParse(t *testing.T) {
 	p := NewPackage("a/b")
 	p.Parse([]byte(log))
 	if p.Passed != 1 || p.Failed != 2 || len(p.Skipped) != 1 {
-		t.Fatalf("%d passed, %d failed, %d skipped; want 1, 2, 1", p.Passed, p.Failed, len(p.Skipped))
+		t.Fatalf("%d passed, %d failed, %d skipped; want 1, 2, 1", p.Passed,
+			p.Failed, len(p.Skipped))
 	}
 	if got := p.Skipped[0]; got.Test != "TestSkip" || got.Reason != "needs root" {
 		t.Errorf("skip = %+v", got)
@@ -36,7 +37,8 @@ func TestParseUnfinished(t *testing.T) {
 	p.Broken(errors.New("exit status 2"))
 	var out strings.Builder
 	p.Print(&out)
-	for _, want := range []string{"FAIL  a", "TestHangs did not end", "some output", "exit status 2"} {
+	for _, want := range []string{"FAIL  a", "TestHangs did not end",
+		"some output", "exit status 2"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the output lacks %q:\n%s", want, out.String())
 		}
@@ -58,10 +60,14 @@ func TestSummary(t *testing.T) {
 	}{
 		{name: "not strict", user: "root", want: true},
 		{name: "strict, not listed", user: "root", strict: true, want: false},
-		{name: "strict, listed", skips: "root a/b TestSkip because", user: "root", strict: true, want: true},
-		{name: "strict, listed for users", skips: "user a/b TestSkip because", user: "root", strict: true, want: false},
-		{name: "strict, listed for all", skips: "# all\n* a/b Test.* because", user: "other", strict: true, want: true},
-		{name: "strict, part of a name", skips: "* a/b TestSki because", user: "other", strict: true, want: false},
+		{name: "strict, listed", skips: "root a/b TestSkip because", user: "root",
+			strict: true, want: true},
+		{name: "strict, listed for users", skips: "user a/b TestSkip because", user: "root",
+			strict: true, want: false},
+		{name: "strict, listed for all", skips: "# all\n* a/b Test.* because", user: "other",
+			strict: true, want: true},
+		{name: "strict, part of a name", skips: "* a/b TestSki because", user: "other",
+			strict: true, want: false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
