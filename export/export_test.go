@@ -518,6 +518,44 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+// TestLayoutAtOnce adds images to one layout at the same time, which exists or does not: each keeps
+// its name.
+func TestLayoutAtOnce(t *testing.T) {
+	for n := range 20 {
+		dest := filepath.Join(t.TempDir(), []string{"layout", "deep/layout", "a/b/c"}[n%3])
+		if n%2 == 1 {
+			if err := os.MkdirAll(dest, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var wg sync.WaitGroup
+		for i := range 4 {
+			img := testImage(t, fmt.Sprint("arch", i))
+			wg.Go(func() {
+				spec := fmt.Sprintf("type=oci,name=x:%d,tar=false,dest=%s", i, dest)
+				if err := run(t, Env{}, spec, img); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		ix, err := readIndex(dest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var tags []string
+		for _, m := range ix.Manifests {
+			tags = append(tags, m.Annotations[ocispec.AnnotationRefName])
+		}
+		if slices.Sort(tags); strings.Join(tags, " ") != "0 1 2 3" {
+			t.Fatalf("the layout %s has the tags %q", dest, tags)
+		}
+		if list, _ := filepath.Glob(filepath.Join(filepath.Dir(dest), ".*")); len(list) > 0 {
+			t.Errorf("left behind: %q", list)
+		}
+	}
+}
+
 func TestFlat(t *testing.T) {
 	one := "5 0755 0:0 1700000000 etc/\n0 0644 0:0 1700000000 etc/arch\n0 0644 0:0 1700000000 etc/motd\n1 0644 0:0 1700000000 etc/same -> etc/motd\n2 0644 0:0 1700000000 link -> etc\n"
 	below := func(dir string) string {

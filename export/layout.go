@@ -52,7 +52,6 @@ func index(list []ocispec.Descriptor) ocispec.Index {
 		MediaType: ocispec.MediaTypeImageIndex, Manifests: list}
 }
 
-// dockerManifest is manifest.json, which docker load reads
 // dockerManifest is an entry of manifest.json, which docker load reads
 type dockerManifest struct {
 	Config   string
@@ -129,7 +128,10 @@ func (l *layout) export(ctx context.Context, img *Image, j *job) error {
 			[]byte(layoutFile), 0o666); err != nil {
 			return err
 		}
-		// Another build may have added an image meanwhile.
+		// Another build may have added an image meanwhile, or may be about to.
+		if err := stage.Lock(ctx); err != nil {
+			return err
+		}
 		if old, err = readIndex(l.spec.Dest); err != nil {
 			return err
 		}

@@ -16,9 +16,13 @@ var ErrHeld = errors.New("another process holds the lock")
 // with other holders of a shared lock. It waits until ctx is canceled. Closing the file releases
 // the lock, and so does the end of the process.
 func Acquire(ctx context.Context, path string, exclusive bool) (*os.File, error) {
+	return acquire(ctx, func() (*os.File, error) { return Try(path, exclusive) })
+}
+
+func acquire(ctx context.Context, try func() (*os.File, error)) (*os.File, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		// A context cannot interrupt flock(2), so it is called repeatedly without waiting.
-		f, err := Try(path, exclusive)
+		f, err := try()
 		if !errors.Is(err, ErrHeld) {
 			return f, err
 		}
@@ -63,6 +67,18 @@ func TryExisting(path string) (*os.File, error) {
 		return nil, err
 	}
 	return try(f, true)
+}
+
+// AcquireDir is like Acquire with exclusive set, for an existing directory. It does not make a file
+// in it.
+func AcquireDir(ctx context.Context, path string) (*os.File, error) {
+	return acquire(ctx, func() (*os.File, error) {
+		f, err := os.OpenFile(path, unix.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, err
+		}
+		return try(f, true)
+	})
 }
 
 // TryDir is like Try with exclusive set, for a directory. It does not make a file in it, so that a

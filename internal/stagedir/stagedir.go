@@ -1,6 +1,7 @@
 package stagedir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,6 +26,8 @@ type Dir struct {
 	place  string
 	rest   string // the destination relative to place
 	exists bool   // place exists
+
+	merge *os.File // the lock of Lock
 }
 
 // Names in the temporary directory.
@@ -193,6 +196,37 @@ func isOurs(dir *os.File) bool {
 	})
 }
 
+// Lock waits until no other process that has called Lock for the same destination is between Lock
+// and Close. A caller that writes a file whose content depends on what the destination has calls it
+// before it reads that. Where the directory cannot be locked, Lock does not wait. It returns an
+// error if ctx ends.
+func (d *Dir) Lock(ctx context.Context) error {
+	for {
+		// The directory in which the destination is, or in which its first missing parent will be.
+		// It is the same one before and after the destination appears.
+		dir := filepath.Dir(filepath.Join(d.place, d.rest))
+		for dir != "/" && !isDirectory(dir) {
+			dir = filepath.Dir(dir)
+		}
+		if d.merge != nil && d.merge.Name() == dir {
+			return nil
+		}
+		if d.merge != nil { // another process has made a parent meanwhile
+			d.merge.Close()
+		}
+		var err error
+		if d.merge, err = lock.AcquireDir(ctx, dir); err != nil {
+			d.merge = nil
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func isDirectory(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
+}
+
 // Path returns the directory that becomes the destination.
 func (d *Dir) Path() string { return filepath.Join(d.holder, content, d.rest) }
 
@@ -206,6 +240,9 @@ func (d *Dir) Close() error {
 			err = &fs.PathError{Op: "remove", Path: d.holder, Err: err}
 		}
 		parent.Close()
+	}
+	if d.merge != nil {
+		err = errors.Join(err, d.merge.Close())
 	}
 	return errors.Join(err, d.lock.Close())
 }
