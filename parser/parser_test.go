@@ -3,8 +3,10 @@ package parser
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -584,6 +587,64 @@ func BenchmarkPlan(b *testing.B) {
 		p := mustPlan(b, string(src), PlanOptions{})
 		if err := p.Check(baseImage, nil); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestStepsAgain checks that a stage that is walked again has the steps of a first walk, whatever
+// the history and the layers of its base are, and those of another base where that differs.
+func TestStepsAgain(t *testing.T) {
+	const src = "FROM base AS a\nARG V=1\nENV A=$B\nRUN x\nFROM a\nENV C=$A$V\nCOPY --from=a x /\n"
+	base := func(b string, layers int) dockerspec.DockerOCIImage {
+		var img dockerspec.DockerOCIImage
+		img.OS, img.Architecture = "linux", "amd64"
+		img.Config.Env = []string{"B=" + b}
+		for n := range layers {
+			img.History = append(img.History, ocispec.History{Comment: fmt.Sprint("layer ", n)})
+			img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, digest.FromString(fmt.Sprint(n)))
+		}
+		return img
+	}
+	// walk walks both stages, the second one on the result of the first with another layer.
+	walk := func(p *Plan, img dockerspec.DockerOCIImage) (all []Step) {
+		t.Helper()
+		for _, s := range p.Stages {
+			result := s.Start(img)
+			for step, err := range s.Steps(img) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, step)
+				result = step.Image
+			}
+			img = result
+			img.History = append(slices.Clone(img.History), ocispec.History{Comment: "step"})
+			img.RootFS.DiffIDs = append(slices.Clone(img.RootFS.DiffIDs), digest.FromString("step"))
+		}
+		return all
+	}
+	p := mustPlan(t, src, PlanOptions{})
+	for _, o := range []struct {
+		b      string
+		layers int
+	}{{"1", 1}, {"1", 1}, {"1", 3}, {"2", 3}, {"2", 0}, {"1", 0}} {
+		got := walk(p, base(o.b, o.layers))
+		want := walk(mustPlan(t, src, PlanOptions{}), base(o.b, o.layers))
+		if len(got) != len(want) {
+			t.Fatalf("B=%s, %d layers: %d steps, want %d", o.b, o.layers, len(got), len(want))
+		}
+		for i := range got {
+			a, b := got[i].Action, want[i].Action
+			got[i].Action, want[i].Action = nil, nil // names stages of its plan
+			if !reflect.DeepEqual(got[i], want[i]) || reflect.TypeOf(a) != reflect.TypeOf(b) {
+				t.Errorf("B=%s, %d layers: step %d is\n%+v\nwant\n%+v", o.b, o.layers, i, got[i], want[i])
+			}
+		}
+	}
+	first, second := walk(p, base("1", 0)), walk(p, base("1", 2))
+	for i := range first {
+		if a, ok := first[i].Action.(*Run); ok && a != second[i].Action {
+			t.Errorf("step %d was expanded again", i)
 		}
 	}
 }

@@ -100,6 +100,7 @@ type Stage struct {
 	commands []instructions.Command
 	triggers []string // ONBUILD expressions of this stage, for stages based on it
 	final    atomic.Pointer[state]
+	expanded atomic.Pointer[expansion] // the last one that came to its end
 }
 
 // Plan chooses the stages that the target needs. The error is an *Error. If there is an error,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // state is the state between two instructions of a stage. Its slices and maps are never changed
@@ -52,8 +54,66 @@ func (s *Stage) Start(base dockerspec.DockerOCIImage) dockerspec.DockerOCIImage 
 // without a configuration it is the zero value. The triggers of base come first. After an error,
 // which is an *Error, no more steps are yielded.
 //
-// Steps may be called several times, and concurrently for different stages.
+// Steps may be called several times, and concurrently. With the same base it expands the
+// instructions once: a build walks a stage to check it, to predict its keys and to run it.
 func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
+	return func(yield func(Step, error) bool) {
+		below := s.below()
+		if e := s.expanded.Load(); e != nil && e.below == below && sameConfig(e.base, base) {
+			for _, step := range e.steps {
+				if !yield(step.on(base), nil) {
+					return
+				}
+			}
+			return
+		}
+		e := &expansion{base: base, below: below}
+		for step, err := range s.expand(base) {
+			e.steps = append(e.steps, step)
+			if !yield(step, err) || err != nil {
+				return
+			}
+		}
+		s.expanded.Store(e)
+	}
+}
+
+// expansion holds the steps of a stage on a base.
+type expansion struct {
+	base  dockerspec.DockerOCIImage
+	below *state // of the stage that the stage is based on
+	steps []Step
+}
+
+// below returns the final state of the stage that s is based on; nil if it is based on no stage.
+func (s *Stage) below() *state {
+	if in, ok := s.Base.(StageInput); ok {
+		return in.Stage.final.Load()
+	}
+	return nil
+}
+
+// sameConfig reports whether two bases have the same steps: they may differ in what no instruction
+// reads, the history and the layers.
+func sameConfig(a, b dockerspec.DockerOCIImage) bool {
+	for _, img := range []*dockerspec.DockerOCIImage{&a, &b} {
+		img.History, img.RootFS, img.Created = nil, ocispec.RootFS{}, nil
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// on returns the step with the history and the layers of base.
+func (s Step) on(base dockerspec.DockerOCIImage) Step {
+	s.Image.History = base.History
+	s.Image.RootFS.DiffIDs = base.RootFS.DiffIDs
+	if base.RootFS.Type != "" {
+		s.Image.RootFS.Type = base.RootFS.Type
+	}
+	return s
+}
+
+// expand yields the steps as Steps does.
+func (s *Stage) expand(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 	return func(yield func(Step, error) bool) {
 		st, err := s.begin(base)
 		if err != nil {
