@@ -1,14 +1,21 @@
 package analyze
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"regexp"
+	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // ConfigFile is the name of the file with the gate's rules.
 const ConfigFile = ".layerbuild.yaml"
 
-// Config is what a ConfigFile says.
+// Config holds the rules of a ConfigFile.
 type Config struct {
 	FailOver *Threshold // fail-over
 	FailOn   []string   // fail-on
@@ -16,175 +23,121 @@ type Config struct {
 	Base     string     // base
 }
 
-// ParseConfig reads a ConfigFile. It is a small part of YAML, and everything else is an error with
-// its line: comments, "key: value", "key: [a, b]", and "key:" with lines "- item" below it; values
-// may be quoted. docs/ANALYZE.md has the keys.
+// ParseConfig reads a ConfigFile, which is one YAML document. docs/ANALYZE.md has the keys. An
+// unknown key and a key that is there twice are errors. Each error begins with name and a line.
 func ParseConfig(name string, data []byte) (Config, error) {
-	p := configParser{name: name, seen: map[string]int{}}
-	for i, line := range strings.Split(strings.TrimPrefix(string(data), "\ufeff"), "\n") {
-		p.line = i + 1
-		if err := p.parse(strings.TrimSuffix(line, "\r")); err != nil {
-			return Config{}, fmt.Errorf("%s:%d: %w", name, p.line, err)
-		}
+	c, line, err := parseConfig(data)
+	if err != nil {
+		return Config{}, fmt.Errorf("%s:%d: %w", name, line, err)
 	}
-	// An unfinished rule must not look like a gate.
-	if line, ok := p.seen["fail-on"]; ok && len(p.c.FailOn) == 0 && !p.empty {
-		return Config{}, fmt.Errorf("%s:%d: fail-on has no items; for none, say fail-on: []", name,
-			line)
-	}
-	return p.c, nil
+	return c, nil
 }
 
-type configParser struct {
-	name string
-	line int
-	c    Config
-	seen map[string]int
-	list string // the key whose items follow
+// syntaxError matches the errors of the YAML library that have a line.
+var syntaxError = regexp.MustCompile(`^yaml: line (\d+): (?s:(.*))$`)
 
-	empty bool // fail-on is []
+func parseConfig(data []byte) (c Config, line int, err error) {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, second yaml.Node
+	if err := dec.Decode(&doc); err == io.EOF {
+		return Config{}, 1, nil
+	} else if err != nil {
+		line, err = errorLine(err)
+		return Config{}, line, err
+	}
+	if err := dec.Decode(&second); err != io.EOF {
+		return Config{}, max(second.Line, 1), errors.New("there is more than one YAML document")
+	}
+	root := doc.Content[0]
+	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
+		return Config{}, 1, nil // only comments
+	}
+	if root.Kind != yaml.MappingNode {
+		err := errors.New("keys with values are expected, such as base: debian:13")
+		return Config{}, max(root.Line, 1), err
+	}
+	seen := map[string]int{}
+	for i := 0; i < len(root.Content); i += 2 {
+		key, value := root.Content[i], root.Content[i+1]
+		if before := seen[key.Value]; before > 0 {
+			err := fmt.Errorf("%s is there already, in line %d", key.Value, before)
+			return Config{}, key.Line, err
+		}
+		seen[key.Value] = key.Line
+		if line, err := c.key(key, value); err != nil {
+			return Config{}, line, err
+		}
+	}
+	return c, 0, nil
+}
+
+// errorLine returns the line and the text of an error of the YAML library.
+func errorLine(err error) (int, error) {
+	text, line := err.Error(), 1
+	if m := syntaxError.FindStringSubmatch(text); m != nil {
+		fmt.Sscan(m[1], &line)
+		text = m[2]
+	}
+	text = strings.TrimPrefix(text, "yaml: ")
+	if strings.Contains(text, "alphabetic or numeric character") {
+		text += " (a value that begins with * or & must be quoted)"
+	}
+	return line, errors.New(text)
 }
 
 var configKeys = []string{"accept", "base", "fail-on", "fail-over"}
 
-func (p *configParser) parse(line string) error {
-	if strings.Contains(line, "\t") {
-		return fmt.Errorf("a tab: YAML is indented with spaces")
+// key reads the value of one key. It returns the line of an error.
+func (c *Config) key(key, value *yaml.Node) (line int, err error) {
+	if key.Kind != yaml.ScalarNode || !slices.Contains(configKeys, key.Value) {
+		return key.Line, fmt.Errorf("unknown key %q (known: %s)", key.Value,
+			strings.Join(configKeys, ", "))
 	}
-	text, err := stripComment(line)
-	if err != nil {
-		return err
+	if value.Kind == yaml.AliasNode {
+		value = value.Alias
 	}
-	trimmed := strings.TrimSpace(text)
-	if trimmed == "" || trimmed == "---" && p.line == 1 {
-		return nil
+	items := []*yaml.Node{value}
+	switch {
+	case value.Kind == yaml.SequenceNode && (key.Value == "base" || key.Value == "fail-over"):
+		return key.Line, fmt.Errorf("%s takes one value and no list", key.Value)
+	case value.Kind == yaml.SequenceNode:
+		items = value.Content
+	case value.Kind == yaml.ScalarNode && value.Tag == "!!null" && key.Value == "accept":
+		return 0, nil
+	case value.Kind == yaml.ScalarNode && value.Tag == "!!null" && key.Value == "fail-on":
+		// An unfinished rule must not look like a gate.
+		return key.Line, errors.New("fail-on has no items; for none, say fail-on: []")
 	}
-	if item, ok := strings.CutPrefix(trimmed, "-"); ok && (item == "" || item[0] == ' ') {
-		if p.list == "" {
-			return fmt.Errorf("an item of no list: a line such as \"accept:\" comes before it")
+	for _, item := range items {
+		if item.Kind == yaml.AliasNode {
+			item = item.Alias
 		}
-		return p.set(p.list, item, true)
-	}
-	p.list = ""
-	if text[0] == ' ' {
-		return fmt.Errorf("it is indented, and no key here has keys below it")
-	}
-	key, value, ok := strings.Cut(trimmed, ":")
-	if !ok || value != "" && value[0] != ' ' {
-		return fmt.Errorf("%q is not \"key: value\"", trimmed)
-	}
-	key = strings.TrimSpace(key)
-	if before := p.seen[key]; before > 0 {
-		return fmt.Errorf("%s is there already, in line %d", key, before)
-	}
-	p.seen[key] = p.line
-	switch value = strings.TrimSpace(value); {
-	case value == "":
-		p.list = key
-		if key != "accept" && key != "fail-on" {
-			return p.set(key, "", false)
+		switch {
+		case item.Kind != yaml.ScalarNode:
+			return item.Line, fmt.Errorf("%s: a text is expected here", key.Value)
+		case item.Value == "" || item.Tag == "!!null":
+			return item.Line, fmt.Errorf("%s has no value", key.Value)
 		}
-		return nil
-	case value[0] == '[':
-		return p.flow(key, value)
-	}
-	return p.set(key, value, false)
-}
-
-// flow reads [a, b].
-func (p *configParser) flow(key, value string) error {
-	inner, ok := strings.CutSuffix(value[1:], "]")
-	if !ok {
-		return fmt.Errorf("the ] is missing")
-	}
-	if strings.TrimSpace(inner) == "" {
-		p.empty = p.empty || key == "fail-on"
-		return p.known(key)
-	}
-	for item := range strings.SplitSeq(inner, ",") {
-		if err := p.set(key, item, true); err != nil {
-			return err
+		if err := c.set(key.Value, item.Value); err != nil {
+			return item.Line, err
 		}
 	}
-	return nil
-}
-
-func (p *configParser) known(key string) error {
-	for _, k := range configKeys {
-		if k == key {
-			return nil
-		}
-	}
-	return fmt.Errorf("unknown key %q (known: %s)", key, strings.Join(configKeys, ", "))
+	return 0, nil
 }
 
 // set gives a key a value, or a further one.
-func (p *configParser) set(key, value string, item bool) error {
-	value, err := unquote(strings.TrimSpace(value))
-	if err != nil {
-		return err
-	}
-	if err := p.known(key); err != nil {
-		return err
-	}
-	if value == "" {
-		return fmt.Errorf("%s has no value", key)
-	}
-	if item && (key == "base" || key == "fail-over") {
-		return fmt.Errorf("%s takes one value and no list", key)
-	}
+func (c *Config) set(key, value string) (err error) {
 	switch key {
 	case "accept":
-		p.c.Accept = append(p.c.Accept, value)
+		c.Accept = append(c.Accept, value)
 		_, err = newAcceptor([]string{value})
 	case "base":
-		p.c.Base = value
+		c.Base = value
 	case "fail-on":
-		p.c.FailOn = append(p.c.FailOn, value)
+		c.FailOn = append(c.FailOn, value)
 		err = CheckFailOn(value)
 	case "fail-over":
-		p.c.FailOver, err = ParseThreshold(value)
+		c.FailOver, err = ParseThreshold(value)
 	}
 	return err
-}
-
-// stripComment takes away what stands behind a # at the line's begin or after a space.
-func stripComment(line string) (string, error) {
-	quote := byte(0)
-	for i := 0; i < len(line); i++ {
-		c := line[i]
-		switch {
-		case quote != 0:
-			if c == quote {
-				quote = 0
-			}
-		case c == '"' || c == '\'':
-			if i == 0 || strings.IndexByte(" [,", line[i-1]) >= 0 {
-				quote = c
-			}
-		case c == '#' && (i == 0 || line[i-1] == ' '):
-			return line[:i], nil
-		}
-	}
-	if quote != 0 {
-		return "", fmt.Errorf("the closing %c is missing", quote)
-	}
-	return line, nil
-}
-
-func unquote(s string) (string, error) {
-	if s == "" {
-		return "", nil
-	}
-	if c := s[0]; c == '"' || c == '\'' {
-		inner, ok := strings.CutSuffix(s[1:], string(c))
-		if !ok || strings.ContainsAny(inner, `\`+string(c)) {
-			return "", fmt.Errorf("%s: quotes are taken without escapes only", s)
-		}
-		return inner, nil
-	}
-	if strings.IndexByte("&*!|>{}[]@`%", s[0]) >= 0 {
-		return "", fmt.Errorf("%s: a value that begins so must be quoted", s)
-	}
-	return s, nil
 }
