@@ -145,6 +145,7 @@ var modules = map[string]string{
 	"github.com/BurntSushi/toml":        "internal/registry", // containers-registries.conf
 	"github.com/docker/go-units":        "internal/units",
 	"github.com/klauspost/compress":     "diff internal/imageanalysis internal/imagetest internal/unpack",
+	"github.com/mattn/go-runewidth":     "internal/ui",
 	"github.com/moby/buildkit":          "parser",
 	"github.com/moby/docker-image-spec": "cmd/layerbuild internal/build internal/image internal/imagetest internal/inputs internal/outputs parser",
 	// the lines of an ignore file; pattern matches them

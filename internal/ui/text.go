@@ -1,28 +1,22 @@
 package ui
 
 import (
-	"sort"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/mattn/go-runewidth"
 )
+
+// widths has the widths of characters. The locale does not change them: a terminal shows the
+// characters that Unicode calls ambiguous in one column, unless its user has changed that.
+var widths = runewidth.Condition{}
 
 // width returns the number of columns of r on a terminal.
 func width(r rune) int {
 	if r < 0x300 {
 		return 1 // Latin: the common case; r is never a control character
 	}
-	if in(zeroWidth[:], r) {
-		return 0
-	}
-	if in(wide[:], r) {
-		return 2
-	}
-	return 1
-}
-
-func in(table []span, r rune) bool {
-	i := sort.Search(len(table), func(i int) bool { return table[i].last >= r })
-	return i < len(table) && table[i].first <= r
+	return widths.RuneWidth(r)
 }
 
 // columns returns the number of columns of s, which is clean.
