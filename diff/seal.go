@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -63,25 +64,11 @@ var (
 // Seal writes the layer of t, like Write, as a compressed blob. The digest and the compressor work
 // in goroutines beside the walk. A layer that fits into the first chunk is written without them.
 func Seal(ctx context.Context, ing Ingester, t Tree, o Options) (Layer, error) {
-	mediaType, err := o.mediaType()
-	if err != nil {
-		return Layer{}, err
-	}
 	var layer Layer
-	layer.Descriptor, err = ing.Ingest(ctx, mediaType, func(dst io.Writer) error {
-		buffered := buffers.Get().(*bufio.Writer)
-		buffered.Reset(dst)
-		defer func() { buffered.Reset(nil); buffers.Put(buffered) }()
-		c, err := o.compressor(buffered)
-		if err != nil {
-			return err
-		}
-		defer c.release()
+	var err error
+	layer.Descriptor, err = o.ingest(ctx, ing, func(c compressor) error {
 		s := sealer{hash: sha256.New(), compressor: c, tee: o.Tee}
 		stats, err := s.run(ctx, t, o)
-		if err == nil {
-			err = buffered.Flush()
-		}
 		if err != nil {
 			return err
 		}
@@ -321,6 +308,15 @@ func (s *sealer) stop() error {
 // with the same stream.
 func Recompress(ctx context.Context, ing Ingester, tar io.Reader,
 	o Options) (ocispec.Descriptor, error) {
+	return o.ingest(ctx, ing, func(c compressor) error {
+		_, err := io.Copy(c, tar)
+		return errors.Join(err, c.Close())
+	})
+}
+
+// ingest stores the blob of a layer whose tar stream write writes to c. write closes c.
+func (o Options) ingest(ctx context.Context, ing Ingester,
+	write func(c compressor) error) (ocispec.Descriptor, error) {
 	mediaType, err := o.mediaType()
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -334,10 +330,7 @@ func Recompress(ctx context.Context, ing Ingester, tar io.Reader,
 			return err
 		}
 		defer c.release()
-		if _, err := io.Copy(c, tar); err != nil {
-			return err
-		}
-		if err := c.Close(); err != nil {
+		if err := write(c); err != nil {
 			return err
 		}
 		return buffered.Flush()

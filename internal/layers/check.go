@@ -47,46 +47,49 @@ func (c *Checker) layer(ctx context.Context, l *Layer, got cache.Layer) error {
 // Active compares a layer, applied to the parent of a snapshot that is not committed, with the
 // snapshot.
 func (c *Checker) Active(ctx context.Context, got cache.Layer,
-	active *snapshot.Active) (err error) {
+	active *snapshot.Active) error {
 	if c == nil {
 		return nil
 	}
-	parent, f, err := c.listSnapshot(ctx, active.Parent())
+	return c.onParent(ctx, active.Parent(), active.Mounts(),
+		func(parent, step *layercheck.Tree) error {
+			return c.compareLayer(ctx, got, parent, step)
+		})
+}
+
+// onParent calls compare with the trees of a snapshot and of the given mounts.
+func (c *Checker) onParent(ctx context.Context, id snapshot.ID, mounts []mount.Mount,
+	compare func(parent, step *layercheck.Tree) error) (err error) {
+	parent, f, err := c.listSnapshot(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	step, g, err := c.list(active.Mounts())
+	step, g, err := c.list(mounts)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
-	return c.compareLayer(ctx, got, parent, step)
+	return compare(parent, step)
 }
 
 // NoOp compares the result of a step that seems to have changed nothing with its parent.
-func (c *Checker) NoOp(ctx context.Context, active *snapshot.Active) (err error) {
+func (c *Checker) NoOp(ctx context.Context, active *snapshot.Active) error {
 	if c == nil {
 		return nil
 	}
-	parent, f, err := c.listSnapshot(ctx, active.Parent())
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	step, g, err := c.list(active.Mounts())
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, g.Close()) }()
-	if err := c.compare(parent, step); err != nil {
-		return fmt.Errorf("check a step that has changed nothing: what was there before %w", err)
-	}
-	return nil
+	return c.onParent(ctx, active.Parent(), active.Mounts(),
+		func(parent, step *layercheck.Tree) error {
+			if err := c.compare(parent, step); err != nil {
+				return fmt.Errorf("check a step that has changed nothing: what was there before %w",
+					err)
+			}
+			return nil
+		})
 }
 
 // snapshot compares a layer, applied to the parent of a snapshot, with the snapshot.
-func (c *Checker) snapshot(ctx context.Context, got cache.Layer, id snapshot.ID) (err error) {
+func (c *Checker) snapshot(ctx context.Context, got cache.Layer, id snapshot.ID) error {
 	info, err := c.State.Snapshots.Stat(id)
 	if err != nil {
 		return err
@@ -96,17 +99,13 @@ func (c *Checker) snapshot(ctx context.Context, got cache.Layer, id snapshot.ID)
 			return err
 		}
 	}
-	parent, f, err := c.listSnapshot(ctx, info.Parent)
+	mounts, err := c.State.Snapshots.View(ctx, id)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	step, g, err := c.listSnapshot(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, g.Close()) }()
-	return c.compareLayer(ctx, got, parent, step)
+	return c.onParent(ctx, info.Parent, mounts, func(parent, step *layercheck.Tree) error {
+		return c.compareLayer(ctx, got, parent, step)
+	})
 }
 
 // listSnapshot lists the merged view of a snapshot. The caller closes the file when the listing is
