@@ -5,8 +5,11 @@
 // are in it. It follows path/filepath.Match: *, ?, [class] and \c are special there, and all other
 // characters match themselves. In addition
 //
-//   - "**/", at the beginning of a path component, matches zero or more whole directories;
-//   - "**" elsewhere matches anything, including slashes and nothing.
+//   - "**" and "**/" match nothing, or anything that ends with a slash;
+//   - "**" at the end of a pattern matches anything, also nothing;
+//   - "**" in a pattern such as "**.go", without other special characters, matches anything.
+//
+// So does github.com/moby/patternmatcher, which BuildKit uses.
 //
 // The matchers of other builders turn patterns into regular expressions, in which some characters
 // have another meaning (github.com/moby/patternmatcher: ^, classes, a backslash before a letter,
@@ -14,10 +17,11 @@
 //
 // A pattern that matches a directory matches everything in it. Of the patterns of a list that match
 // a name, or a directory that contains it, the last one decides; one that begins with "!" makes an
-// exception.
+// exception. A pattern counts only where it changes the result of those before it: an exception for
+// a directory that no earlier pattern selects is none for the names in it.
 //
 // It imports no other package of the module. It does no I/O.
 //
 // To test it, run go test ./internal/pattern as any user. FuzzMatch compares single patterns with
-// path/filepath, FuzzList lists with their single patterns.
+// path/filepath, FuzzList lists with BuildKit's matcher.
 package pattern

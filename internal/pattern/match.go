@@ -20,8 +20,8 @@ const (
 	class             // one character of a class
 	one               // "?": one character except a slash
 	star              // "*": characters except slashes
-	dirs              // "**/": directories, each with its slash
-	all               // "**": anything
+	dirs              // "**" or "**/": nothing, or anything that ends with a slash
+	all               // "**" at the end, or of isSuffix: anything
 )
 
 // tokenize splits a pattern into tokens. It returns filepath.ErrBadPattern for any mistake in it.
@@ -37,12 +37,18 @@ func tokenize(p string) ([]token, error) {
 	}
 	for i := 0; i < len(p); {
 		switch rest := p[i:]; {
-		case strings.HasPrefix(rest, "**/") && (i == 0 || p[i-1] == '/'):
-			list = append(list, token{kind: dirs})
-			i += 3
-		case strings.HasPrefix(rest, "**"):
+		case rest == "**" || rest == "**/":
 			list = append(list, token{kind: all})
-			i += 2
+			i = len(p)
+		case i == 0 && isSuffix(p):
+			list = append(list, token{kind: all})
+			i += len("**")
+		case strings.HasPrefix(rest, "**"):
+			list = append(list, token{kind: dirs})
+			i += len("**")
+			if p[i] == '/' {
+				i++
+			}
 		case rest[0] == '*':
 			list = append(list, token{kind: star})
 			i++
@@ -67,6 +73,13 @@ func tokenize(p string) ([]token, error) {
 		}
 	}
 	return list, nil
+}
+
+// isSuffix reports whether a pattern is like "**.go": patternmatcher takes it for all names with
+// that end, and not only for those of whole path components.
+func isSuffix(p string) bool {
+	rest, ok := strings.CutPrefix(p, "**")
+	return ok && !strings.HasPrefix(rest, "/") && !strings.ContainsAny(rest, `*?[\`)
 }
 
 // classLength returns the length of the class that p begins with: a bracket, perhaps ^, and one or
@@ -159,13 +172,14 @@ func (w *work) step(t token, name string) (any bool) {
 				}
 			}
 		case dirs:
-			w.next[i], any = true, true
-			for k := i; k < len(name); k++ {
+			w.next[i] = true
+			// the first position reaches all slashes that later ones do
+			for k := i; k < len(name) && !any; k++ {
 				if name[k] == '/' {
 					w.next[k+1] = true
 				}
 			}
-			return true // later positions reach a subset of these
+			any = true
 		case all:
 			for k := i; k < len(w.next); k++ {
 				w.next[k] = true

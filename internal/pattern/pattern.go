@@ -69,7 +69,9 @@ func (m *Matcher) Match(name string, dir Matched) (selected bool, own Matched) {
 	own = dir
 	for i := range m.rules {
 		match := len(dir.rules) > 0 && dir.rules[i]
-		if !match && m.rules[i].match(name, &m.work) {
+		// A rule counts only where it changes the result, as in patternmatcher: after a/b the
+		// exception !a is no exception for a/b, since nothing had selected a.
+		if !match && m.rules[i].exception == selected && m.rules[i].match(name, &m.work) {
 			match = true
 			if len(own.rules) == 0 || len(dir.rules) > 0 && &own.rules[0] == &dir.rules[0] {
 				own.rules = make([]bool, len(m.rules))

@@ -5,35 +5,40 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/moby/patternmatcher"
 )
 
 // documented matches by the documentation of path/filepath.Match and of "**", by trying all
-// possibilities. It shares no code with the package. start is set if p is at the beginning of a
-// path component of the pattern. p has no mistake in it.
-func documented(p, s string, start bool) bool {
+// possibilities. It shares no code with the package. p has no mistake in it.
+func documented(p, s string) bool {
+	if end, ok := strings.CutPrefix(p, "**"); ok && end != "" && end[0] != '/' &&
+		!strings.ContainsAny(end, `*?[\`) {
+		return strings.HasSuffix(s, end)
+	}
+	return component(p, s)
+}
+
+func component(p, s string) bool {
 	switch {
 	case p == "":
 		return s == ""
-	case start && strings.HasPrefix(p, "**/"): // any number of directories, including none
-		if documented(p[3:], s, true) {
+	case p == "**" || p == "**/":
+		return true
+	case strings.HasPrefix(p, "**"): // any number of directories, including none
+		p = strings.TrimPrefix(p[2:], "/")
+		if component(p, s) {
 			return true
 		}
 		for i := range len(s) {
-			if s[i] == '/' && documented(p[3:], s[i+1:], true) {
-				return true
-			}
-		}
-		return false
-	case strings.HasPrefix(p, "**"):
-		for i := range len(s) + 1 {
-			if documented(p[2:], s[i:], false) {
+			if s[i] == '/' && component(p, s[i+1:]) {
 				return true
 			}
 		}
 		return false
 	case p[0] == '*': // any sequence of characters that are no slash
 		for i := 0; ; i++ {
-			if documented(p[1:], s[i:], false) {
+			if component(p[1:], s[i:]) {
 				return true
 			}
 			if i == len(s) || s[i] == '/' {
@@ -47,14 +52,14 @@ func documented(p, s string, start bool) bool {
 	r, size := utf8.DecodeRuneInString(s)
 	switch p[0] {
 	case '?':
-		return r != '/' && documented(p[1:], s[size:], false)
+		return r != '/' && component(p[1:], s[size:])
 	case '[':
 		in, rest := documentedClass(p[1:], r)
-		return in && documented(rest, s[size:], false)
+		return in && component(rest, s[size:])
 	case '\\':
 		p = p[1:]
 	}
-	return p[0] == s[0] && documented(p[1:], s[1:], p[0] == '/')
+	return p[0] == s[0] && component(p[1:], s[1:])
 }
 
 // documentedClass reports whether r is in the class that p, which stands behind its bracket, begins
@@ -120,12 +125,13 @@ func TestMatch(t *testing.T) {
 		{"a,b", "a,b", "a b"},
 		{"*.go", "x.go .go", "a/x.go xgo"},
 		{"**/*.go", "x.go a/x.go a/b/x.go", "xgo"},
-		{"**.go", "x.go a/x.go", "x.goo"},
+		{"**.go", "x.go a/x.go .go", "x.goo"},
+		{"**b**", "b bc x/b/c", "acb acb/d"},
 		{"**", "a a/b", ""},
 		{"a/**", "a/b a/b/c", "a ab"},
 		{"a/**/b", "a/b a/x/b a/x/y/b", "ab axb a/xb"},
-		{"a**b", "ab axb a/b ax/yb", "a abc"},
-		{"a**/b", "a/b ax/b a/x/b", "ab"},
+		{"a**b", "ab a/b ax/b", "axb ax/yb a abc"},
+		{"a**/b", "a/b ax/b a/x/b ab", "axb"},
 		{"**/a/**", "a/b x/a/b", "a x/a"},
 		{"***", "a a/b", ""},
 		{"a?/**/*.[ch]", "ab/x.c ab/d/e.h", "a/x.c ab/x.o"},
@@ -142,7 +148,7 @@ func TestMatch(t *testing.T) {
 					t.Errorf("%q matches %q: %v, want %v", tt.pattern, name, got, want)
 				}
 				if strings.Contains(tt.pattern, "**") {
-					if got := documented(tt.pattern, name, true); got != want {
+					if got := documented(tt.pattern, name); got != want {
 						t.Errorf("%q matches %q by the documentation: %v, want %v",
 							tt.pattern, name, got, want)
 					}
@@ -161,12 +167,14 @@ func TestLists(t *testing.T) {
 		{"a", "a/b", true, "a"},
 		{"*\n!a", "a/b", false, "!a"},
 		{"*\n!a\na/b", "a/b/c", true, "a/b"},
-		{"a/b\n!a", "a/b/c", false, "!a"},
+		{"a/b\n!a", "a/b/c", true, "a/b"},
+		{"a/b\n!a/**", "a/b/c", false, "!a/**"},
+		{"a/**/c\n!a", "a/b/c", true, "a/**/c"},
 		{"!a\na", "a", true, "a"},
 		{"*.md\n!README*.md\nREADME-secret.md", "README-secret.md", true, "README-secret.md"},
 		{"*.md\nREADME-secret.md\n!README*.md", "README-secret.md", false, "!README*.md"},
 		{"b", "a", false, ""},
-		{"!b", "b", false, "!b"},
+		{"!b", "b", false, ""},
 	}
 	for _, tt := range tests {
 		m, err := New(strings.Split(tt.patterns, "\n"))
@@ -240,7 +248,7 @@ func FuzzMatch(f *testing.F) {
 		clean := m.rules[0].text
 		want := false
 		if m.rules[0].tokens != nil {
-			want = documented(clean, name, true)
+			want = documented(clean, name)
 		} else if want, err = filepath.Match(clean, name); err != nil {
 			t.Fatal(err)
 		}
@@ -255,41 +263,39 @@ func FuzzMatch(f *testing.F) {
 	})
 }
 
-// FuzzList compares a list's answer with that of its patterns one by one: the last that matches the
-// name, or a directory that it is in, decides.
+// FuzzList compares a list's answer with that of BuildKit's matcher, for patterns without the
+// characters that have another meaning in regular expressions.
 func FuzzList(f *testing.F) {
 	for _, s := range seeds {
 		f.Add(s, "a/b/c.go")
 		f.Add("!x\n"+s+"\n!**/b", "a/b")
+		f.Add("a/b\n!a\n"+s, "a/b/c")
 		f.Add("*\n!"+s, strings.Trim(strings.NewReplacer("*", "a", "?", "é", "[", "").Replace(s),
 			"/"))
 	}
 	f.Fuzz(func(t *testing.T, text, name string) {
 		if name = strings.Trim(filepath.Clean("/"+name), "/"); name == "" ||
-			len(text)+len(name) > 500 {
+			len(text)+len(name) > 500 || strings.ContainsAny(text, "[]^\\$+(){}|\x00\r") ||
+			!utf8.ValidString(text) || !utf8.ValidString(name) || strings.Contains(name, "\n") {
 			return
 		}
-		m, err := New(strings.Split(text, "\n"))
+		lines := strings.Split(text, "\n")
+		m, err := New(lines)
 		if err != nil || m == nil {
 			return
 		}
-		want := false
-		for i := range m.rules {
-			r := &m.rules[i]
-			for k := range len(name) + 1 {
-				if k < len(name) && name[k] != '/' {
-					continue
-				}
-				one, err := New([]string{r.text})
-				if strings.HasPrefix(r.text, "!") || strings.TrimSpace(r.text) != r.text {
-					return // not the same pattern on its own
-				}
-				if err != nil || len(one.rules) == 0 {
-					return
-				}
-				if ok, _ := one.Match(name[:k], Matched{}); ok {
-					want = !r.exception
-				}
+		theirs, err := patternmatcher.New(lines)
+		if err != nil {
+			t.Fatalf("%q: patternmatcher: %v", text, err)
+		}
+		var want bool
+		var info patternmatcher.MatchInfo
+		for k := range len(name) + 1 {
+			if k < len(name) && name[k] != '/' {
+				continue
+			}
+			if want, info, err = theirs.MatchesUsingParentResults(name[:k], info); err != nil {
+				t.Fatal(err)
 			}
 		}
 		if got, _ := m.Path(name); got != want {
