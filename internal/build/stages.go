@@ -247,13 +247,13 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 	if s.sealed[st] {
 		s.e.sealer.Seal(l)
 	}
-	s.note(st, []cache.Key{res.defKey, key}, res.created, l, cur.layers)
 	next.key, next.top = key, res.snapshot
 	next.layers, next.origins = append(next.layers, l), append(next.origins, from)
 	created := res.created
 	if s.b.opts.Image.Epoch != nil {
 		created = s.b.now()
 	}
+	s.note(st, []cache.Key{res.defKey, key}, created, l, cur.layers)
 	next.config.History = append(next.config.History,
 		ocispec.History{Created: &created, CreatedBy: step.History, Comment: parser.Comment})
 	next.config.Created = &created
