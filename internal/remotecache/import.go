@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
@@ -71,12 +72,17 @@ func importFrom(ctx context.Context, artifacts Artifacts, place Place,
 	platforms []ocispec.Platform) ([]Found, error) {
 	var list []Found
 	var errs []error
+	failed := func(err error) { // the images of an index often fail in the same way
+		if !slices.ContainsFunc(errs, func(e error) bool { return e.Error() == err.Error() }) {
+			errs = append(errs, err)
+		}
+	}
 	seen := map[digest.Digest]bool{}
 	for _, p := range platforms {
 		a, err := artifacts.Artifact(ctx, place.location(),
 			image.ResolveOptions{Platform: p, Pull: !place.Plain})
 		if err != nil {
-			errs = append(errs, err)
+			failed(err)
 			continue
 		}
 		if seen[a.Descriptor.Digest] {
@@ -85,7 +91,7 @@ func importFrom(ctx context.Context, artifacts Artifacts, place Place,
 		seen[a.Descriptor.Digest] = true
 		records, err := recordsOf(a)
 		if err != nil {
-			errs = append(errs, err)
+			failed(err)
 		}
 		for _, r := range records {
 			list = append(list, Found{r, a})
