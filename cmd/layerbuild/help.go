@@ -107,9 +107,12 @@ var otherVerbs = [...]struct{ name, summary string }{
 
 // identifierText explains the ways to name an image on the command line.
 const identifierText = "An image is given as a name (app, app:v2, registry.example/app@sha256:…), as its image ID or " +
-	"another digest that layerbuild prints, in full or its first 4 digits or more, or as a path: oci:DIR, oci-archive:FILE, " +
-	"docker-archive:FILE. The image ID is the digest of the image's configuration, or of the index of an image for several " +
-	"platforms: the same that 'docker buildx build -q' prints."
+	"another digest that layerbuild prints, in full or its first 4 digits or more. The image ID is the digest of the image's " +
+	"configuration, or of the index of an image for several platforms: the same that 'docker buildx build -q' prints."
+
+// pathText explains the images that are not in the store. takesPaths has the same verbs.
+const pathText = "analyze, diff, history, inspect, prune-image and run also take an image that is not in the store, as a path: " +
+	"oci:DIR, oci-archive:FILE or docker-archive:FILE."
 
 // defaultVerbText explains a command line without a verb.
 const defaultVerbText = "A command line without a verb is one of build: 'layerbuild -t app .' is 'layerbuild build -t app .'."
@@ -130,7 +133,7 @@ func help(w io.Writer, all []verb) error {
 	b.WriteByte('\n')
 	paragraphs(b, defaultVerbText)
 	paragraphs(b, manualText)
-	paragraphs(b, identifierText)
+	paragraphs(b, identifierText+"\n\n"+pathText)
 	b.WriteString(exitTable("") + "\n")
 	writeExamples(b, overviewExamples[:])
 	_, err := io.WriteString(w, b.String())
@@ -164,7 +167,7 @@ func longHelp(w io.Writer, v verb) error {
 	b.WriteByte('\n')
 	paragraphs(b, v.notes)
 	if v.namesImages() {
-		paragraphs(b, identifierText)
+		paragraphs(b, v.imageText())
 	}
 	b.WriteString(exitTable(v.name) + "\n")
 	writeExamples(b, v.examples)
@@ -175,6 +178,23 @@ func longHelp(w io.Writer, v verb) error {
 // namesImages reports whether the help of a verb explains how an image is given.
 func (v verb) namesImages() bool {
 	return strings.Contains(v.args, "IMAGE") || v.name == "build" || v.name == "images"
+}
+
+// takesPaths reports whether an image of the verb may be a path.
+func (v verb) takesPaths() bool {
+	switch v.name {
+	case "analyze", "diff", "history", "inspect", "prune-image", "run":
+		return true
+	}
+	return false
+}
+
+// imageText explains how an image of the verb is given.
+func (v verb) imageText() string {
+	if v.takesPaths() {
+		return identifierText + "\n\n" + pathText
+	}
+	return identifierText
 }
 
 // usage returns the command line of a verb.

@@ -38,7 +38,7 @@ func commandPage(all []verb, date string) manPage {
 		r.item(bold(v.name), v.summary)
 	}
 	r.section("NAMES OF IMAGES")
-	r.paragraphs(identifierText)
+	r.paragraphs(identifierText + "\n\n" + pathText)
 	r.exitStatus("")
 	r.examples(overviewExamples[:])
 	r.section("SEE ALSO")
@@ -76,7 +76,7 @@ func verbPage(v verb, date string) manPage {
 	}
 	if v.namesImages() {
 		r.section("NAMES OF IMAGES")
-		r.paragraphs(identifierText)
+		r.paragraphs(v.imageText())
 	}
 	r.exitStatus(v.name)
 	r.examples(v.examples)
