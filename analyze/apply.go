@@ -81,7 +81,14 @@ func (b *builder) apply(table *Table, sum *Layer) error {
 		}
 	}
 	if marks {
+		links := b.linksBelow(table)
 		b.marks(table)
+		for _, l := range links {
+			if b.cur(l.to) == nil && b.provided[l.to] != b.layer+1 {
+				return fmt.Errorf("/%s is a hard link to /%s, which a mark of the same layer removes: "+
+					"unpackers differ in what it is", l.path, l.target)
+			}
+		}
 	}
 	for i, e := range b.entries(table) {
 		if e.Type != Gone && !e.Opaque {
@@ -105,6 +112,26 @@ func (b *builder) apply(table *Table, sum *Layer) error {
 	}
 	b.t.layers++
 	return nil
+}
+
+// lowerLink is a hard link whose target is in a lower layer.
+type lowerLink struct {
+	path, target string
+	to           int32
+}
+
+// linksBelow returns the hard links of a layer to files of lower layers.
+func (b *builder) linksBelow(table *Table) []lowerLink {
+	var list []lowerLink
+	for _, e := range b.entries(table) {
+		if !e.Hardlink {
+			continue
+		}
+		if n := b.find(e.Link); n >= 0 && b.cur(n) != nil {
+			list = append(list, lowerLink{e.Path, e.Link, n})
+		}
+	}
+	return list
 }
 
 // entries returns the entries that are not skipped, with their ordinals. The table has been read

@@ -70,6 +70,7 @@ func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
 			implied[file.Layer] = append(implied[file.Layer], int32(f))
 		}
 	}
+	needed := b.parents(made, stays, nodes)
 	// the number (from 1) of the last layer that keeps an entry below the node
 	above := make([]int32, len(b.t.nodes))
 	for i, files := range made {
@@ -78,7 +79,7 @@ func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
 		}
 		drop := make([]bool, len(files))
 		for k, f := range files {
-			if drop[k] = f >= 0 && !stays(f); drop[k] || f < 0 {
+			if drop[k] = f >= 0 && !stays(f) && !needed[f]; drop[k] || f < 0 {
 				continue
 			}
 			for n := b.t.nodes[nodes[f]].parent; n >= 0 &&
@@ -105,6 +106,41 @@ func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
 		}
 	}
 	return p
+}
+
+// parents returns the directories in which a layer that stays puts an entry that stays, although
+// they are removed later. Without them an unpacker would make them when it comes to that entry, and
+// change the time of their own parent.
+func (b *builder) parents(made [][]int32, stays func(int32) bool, nodes []int32) []bool {
+	needed := make([]bool, len(b.t.files))
+	// the number (from 1) of the last layer that was looked at
+	seen := make([]int32, len(b.t.nodes))
+	for i, files := range made {
+		for _, f := range files {
+			if f < 0 || !stays(f) {
+				continue
+			}
+			for n := b.t.nodes[nodes[f]].parent; n >= 0 &&
+				seen[n] != int32(i)+1; n = b.t.nodes[n].parent {
+				seen[n] = int32(i) + 1
+				// The directory that the layer found there, or made itself.
+				dir := int32(0)
+				for k := b.t.nodes[n].first; k != 0; k = b.t.files[k-1].next {
+					file := &b.t.files[k-1]
+					if file.Layer > int32(i) {
+						break
+					}
+					if dir = 0; file.Type == Dir {
+						dir = k
+					}
+				}
+				if dir != 0 {
+					needed[dir-1] = true
+				}
+			}
+		}
+	}
+	return needed
 }
 
 // listed reports whether the layer lists a directory after it had something in it.

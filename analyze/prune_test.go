@@ -234,6 +234,12 @@ func TestPrune(t *testing.T) {
 			[]string{"d d,f d/x", "f d", "d d,f d/y"},
 		},
 		{
+			"a directory above a later entry that stays", 0,
+			[][]item{{dir("d"), dir("d/e"), file("x", "x")},
+				{dir("d/e/f"), file("d/e/f/a", "a"), link("keep", "d/e/f/a")}, {whiteout("d/e")}},
+			[]string{"d d,d d/e,f x", "d d/e/f,f d/e/f/a,l keep", "w d/e"},
+		},
+		{
 			"an opaque mark over the base stays", 1,
 			[][]item{{dir("d"), file("d/x", "x")}, {dir("d"), opaque("d"), file("d/y", "y")},
 				{dir("d"), opaque("d"), file("d/z", "z")}},
@@ -304,5 +310,26 @@ func TestMarkThroughLink(t *testing.T) {
 				t.Errorf("Plan: error %v, want one: %v", err, tt.fails)
 			}
 		})
+	}
+}
+
+// TestLinkToRemoved checks that a layer with a hard link to a file that a mark of the same layer
+// removes is an error: what the link is depends on the order in which an unpacker takes them.
+func TestLinkToRemoved(t *testing.T) {
+	below := pack(t, []item{dir("d"), file("d/f", "f")})
+	for name, layer := range map[string][]item{
+		"a whiteout of the file":      {whiteout("d/f"), link("keep", "d/f")},
+		"a whiteout of its directory": {link("keep", "d/f"), whiteout("d")},
+		"an opaque mark":              {opaque("d"), link("keep", "d/f")},
+	} {
+		_, err := Image(t.Context(), input(0, below, pack(t, layer)))
+		if err == nil || !strings.Contains(err.Error(),
+			"/keep is a hard link to /d/f, which a mark") {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+	both := []item{whiteout("d"), dir("d"), file("d/f", "new"), link("keep", "d/f")}
+	if _, err := Image(t.Context(), input(0, below, pack(t, both))); err != nil {
+		t.Errorf("the target is in the layer too: %v", err)
 	}
 }
