@@ -43,18 +43,18 @@ func (w *walker) add(c *instructions.AddCommand, step *Step) error {
 		if g == nil {
 			continue
 		}
-		if g.keepGitDir != nil {
-			if keep != nil && *keep != *g.keepGitDir {
+		if g.KeepGitDir != nil {
+			if keep != nil && *keep != *g.KeepGitDir {
 				return errors.New("inconsistent keep-git-dir configuration")
 			}
-			keep = g.keepGitDir
+			keep = g.KeepGitDir
 		}
-		if g.checksum != "" {
-			if a.Checksum != "" && a.Checksum != g.checksum {
-				return fmt.Errorf("checksum mismatch %q != %q", a.Checksum, g.checksum)
+		if g.Commit != "" {
+			if a.Checksum != "" && a.Checksum != g.Commit {
+				return fmt.Errorf("checksum mismatch %q != %q", a.Checksum, g.Commit)
 			}
 			if len(c.SourcePaths) == 1 {
-				a.Checksum = g.checksum
+				a.Checksum = g.Commit
 			}
 		}
 	}

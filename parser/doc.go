@@ -5,9 +5,9 @@
 // Expansion is lazy because an instruction may use a variable that only the base image's
 // configuration holds.
 //
-// It imports pattern, platform, reference and suggest. It works on text and data only: it does not
-// read files, use the network or need a privilege. It is the only package that imports BuildKit's
-// packages.
+// It imports giturl, pattern, platform, reference and suggest. It works on text and data only: it
+// does not read files, use the network or need a privilege. It is the only package that imports
+// BuildKit's packages.
 //
 // To test it, run go test ./parser as any user. testdata has Dockerfiles with their plans, which
 // -update writes anew, and the answers of BuildKit's linter. FuzzParse and FuzzExpand read random
@@ -23,8 +23,7 @@
 //   - input: the files that a stage or a step uses: another stage, an image,
 //     a build context, or the empty file system
 //
-// The language is the one that BuildKit's Dockerfile frontend reads: its
-// packages do the lexing, the parsing of single instructions and the expansion
-// of words, and name the lint rules. Scopes, triggers, named contexts, history
-// and the logic of the rules are here.
+// The language is the one that BuildKit's Dockerfile frontend reads: its packages do the lexing,
+// the parsing of single instructions and the expansion of words, and name the lint rules. Scopes,
+// triggers, named contexts, history and the logic of the rules are here.
 package parser

@@ -102,7 +102,7 @@ func TestErrors(t *testing.T) {
 		{"copy of a repository", "FROM busybox\nCOPY git@example.com:x.git y\n", PlanOptions{},
 			"Dockerfile:2: source can't be a git ref for COPY"},
 		{"git query", "FROM busybox\nADD https://example.com/x.git?rev=1 y\n", PlanOptions{},
-			`Dockerfile:2: unexpected query "rev"`},
+			`Dockerfile:2: git URL https://example.com/x.git?rev=1: unexpected query "rev"`},
 		{"checksum of a file", "FROM busybox\nADD --checksum=sha256:00 a b\n", PlanOptions{},
 			"Dockerfile:2: checksum requires HTTP(S) or Git sources"},
 		{"chmod", "FROM busybox\nCOPY --chmod=8888 a b\n", PlanOptions{},
@@ -637,7 +637,8 @@ func TestStepsAgain(t *testing.T) {
 			a, b := got[i].Action, want[i].Action
 			got[i].Action, want[i].Action = nil, nil // names stages of its plan
 			if !reflect.DeepEqual(got[i], want[i]) || reflect.TypeOf(a) != reflect.TypeOf(b) {
-				t.Errorf("B=%s, %d layers: step %d is\n%+v\nwant\n%+v", o.b, o.layers, i, got[i], want[i])
+				t.Errorf("B=%s, %d layers: step %d is\n%+v\nwant\n%+v", o.b,
+					o.layers, i, got[i], want[i])
 			}
 		}
 	}

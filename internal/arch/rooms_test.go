@@ -27,6 +27,7 @@ var floors = []floor{
 	{"primitives", []allowed{
 		{"internal/dirfd", ""},
 		{"internal/event", ""},
+		{"internal/giturl", ""},
 		{"internal/hostfile", ""},
 		{"internal/lock", ""},
 		{"internal/memo", ""},
@@ -51,7 +52,7 @@ var floors = []floor{
 		{"internal/unpack", "internal/dirfd internal/safepath"},
 	}},
 	{"parts", []allowed{
-		{"parser", "internal/pattern internal/platform internal/reference internal/suggest"},
+		{"parser", "internal/giturl internal/pattern internal/platform internal/reference internal/suggest"},
 		{"executor", "internal/dirfd internal/mount internal/safepath"},
 		{"executor/archive", "executor internal/unpack"},
 		{"snapshot", "internal/atomicfile internal/dirfd internal/mount internal/safepath internal/smallfile " +
@@ -64,8 +65,8 @@ var floors = []floor{
 		{"analyze/html", "analyze internal/ui internal/units"},
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
 		{"internal/cachemount", "internal/lock internal/memo parser"},
-		{"internal/source", "internal/atomicfile internal/hostfile internal/pattern internal/safepath " +
-			"internal/dirfd internal/unpack"},
+		{"internal/source", "internal/atomicfile internal/dirfd internal/giturl " +
+			"internal/hostfile internal/pattern internal/safepath internal/unpack"},
 		{"internal/secret", "internal/source"},
 		{"internal/store", "internal/atomicfile internal/lock internal/reference internal/smallfile"},
 	}},

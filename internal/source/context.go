@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/giturl"
 	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 	"github.com/layerbuild/layerbuild/internal/unpack"
@@ -51,7 +52,7 @@ const maxDockerfile = 16 << 20
 // Ignore files are read for directories of this machine only, as in docker build. Archives,
 // downloads and repositories are used in full.
 func Open(ctx context.Context, name string, o Options) (*Context, error) {
-	c := &Context{Name: redact(name), o: o}
+	c := &Context{Name: giturl.Redact(name), o: o}
 	if err := c.open(ctx, name); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -72,11 +73,11 @@ func Check(name string, o Options) error {
 		}
 		return nil
 	}
-	_, gitErr := ParseGit(name)
+	_, gitErr := giturl.Parse(name)
 	switch {
-	case gitErr == nil || errors.Is(gitErr, ErrNotGit) && isHTTP(name):
+	case gitErr == nil || errors.Is(gitErr, giturl.ErrNotGit) && isHTTP(name):
 		return nil
-	case !errors.Is(gitErr, ErrNotGit):
+	case !errors.Is(gitErr, giturl.ErrNotGit):
 		return gitErr
 	}
 	return missing(err)
@@ -136,9 +137,9 @@ func (c *Context) open(ctx context.Context, name string) error {
 	case err == nil:
 		return c.archive(ctx, name, info)
 	}
-	if u, gitErr := ParseGit(name); gitErr == nil {
+	if u, gitErr := giturl.Parse(name); gitErr == nil {
 		return c.git(ctx, u)
-	} else if !errors.Is(gitErr, ErrNotGit) {
+	} else if !errors.Is(gitErr, giturl.ErrNotGit) {
 		return gitErr
 	}
 	if isHTTP(name) {
@@ -320,7 +321,7 @@ func (c *Context) unpackFrom(ctx context.Context, r io.Reader, what string) erro
 }
 
 // git makes the context of a repository.
-func (c *Context) git(ctx context.Context, u *GitURL) error {
+func (c *Context) git(ctx context.Context, u *giturl.URL) error {
 	o := c.o.Git
 	if o.TempDir == nil {
 		o.TempDir = c.o.TempDir
@@ -406,7 +407,7 @@ func (c *Context) remoteDockerfile(ctx context.Context, address string) (string,
 	}
 	defer f.Close()
 	b, err := readHostFile(ctx, filepath.Join(f.temp, f.Items[0].Path), false)
-	return redact(address), b, err
+	return giturl.Redact(address), b, err
 }
 
 // localDockerfile reads the Dockerfile from this machine. Its links are followed, because the

@@ -5,11 +5,11 @@
 // of their content. It does not copy: the executor does, from the directory descriptors and lists
 // that this package returns.
 //
-// It imports atomicfile, dirfd, hostfile, pattern, safepath and unpack. It makes system
+// It imports atomicfile, dirfd, giturl, hostfile, pattern, safepath and unpack. It makes system
 // calls, runs git and uses the network, and writes to temporary directories and to the index of a
 // context only.
 //
 // To test it, run go test ./internal/source as any user; some tests need root. The tests use
-// temporary directories, a local HTTP server and local git repositories. FuzzParseGit,
-// FuzzDownload, FuzzIgnore and FuzzMatch read hostile input.
+// temporary directories, a local HTTP server and local git repositories. FuzzDownload,
+// FuzzIgnore and FuzzMatch read hostile input.
 package source

@@ -21,13 +21,14 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/giturl"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
 // Repository is a commit of a git repository.
 type Repository struct {
 	// URL is the URL that was given.
-	URL *GitURL
+	URL *giturl.URL
 	// Commit is the commit that the URL refers to, in full. For an annotated tag it is the
 	// tagged commit.
 	Commit string
@@ -40,31 +41,32 @@ type Repository struct {
 
 // Git finds the commit that a git URL refers to.
 func Git(ctx context.Context, address string, o GitOptions) (*Repository, error) {
-	u, err := ParseGit(address)
+	u, err := giturl.Parse(address)
 	if err != nil {
 		return nil, err
 	}
 	return openRepository(ctx, u, o)
 }
 
-func openRepository(ctx context.Context, u *GitURL, o GitOptions) (*Repository, error) {
+func openRepository(ctx context.Context, u *giturl.URL, o GitOptions) (*Repository, error) {
 	r := &Repository{URL: u, o: o, keep: o.KeepGitDir || u.KeepGitDir != nil && *u.KeepGitDir}
 	want := o.Checksum
 	if want != "" && u.Commit != "" && want != u.Commit {
 		return nil, fmt.Errorf("git %s: the commit is given as %s and as %s",
-			redact(u.Remote), want, u.Commit)
+			giturl.Redact(u.Remote), want, u.Commit)
 	}
 	if want == "" {
 		want = u.Commit
 	}
-	if want != "" && !only(want, hexDigits) {
-		return nil, fmt.Errorf("git %s: %q is not a commit", redact(u.Remote), want)
+	if strings.Trim(want, hexDigits) != "" {
+		return nil, fmt.Errorf("git %s: %q is not a commit", giturl.Redact(u.Remote), want)
 	}
 	switch {
 	case isCommit(u.Ref):
 		r.ref, r.object, r.Commit = u.Ref, u.Ref, u.Ref
 	case u.FetchByCommit && !isCommit(want):
-		return nil, fmt.Errorf("git %s: fetch-by-commit needs a commit in full", redact(u.Remote))
+		return nil, fmt.Errorf("git %s: fetch-by-commit needs a commit in full",
+			giturl.Redact(u.Remote))
 	case u.FetchByCommit:
 		r.ref, r.object, r.Commit = want, want, want
 	default:
@@ -73,7 +75,7 @@ func openRepository(ctx context.Context, u *GitURL, o GitOptions) (*Repository, 
 		}
 	}
 	if want != "" && !strings.HasPrefix(r.Commit, want) && !strings.HasPrefix(r.object, want) {
-		return nil, fmt.Errorf("git %s: %s is at commit %s, not %s", redact(u.Remote),
+		return nil, fmt.Errorf("git %s: %s is at commit %s, not %s", giturl.Redact(u.Remote),
 			r.ref, r.Commit, want)
 	}
 	return r, nil
@@ -83,7 +85,7 @@ const hexDigits = "0123456789abcdef"
 
 // isCommit reports whether a reference is a full commit name, in either of git's hash formats.
 func isCommit(ref string) bool {
-	return (len(ref) == 40 || len(ref) == 64) && only(ref, hexDigits)
+	return (len(ref) == 40 || len(ref) == 64) && strings.Trim(ref, hexDigits) == ""
 }
 
 // resolve asks the remote which object the reference refers to.
@@ -97,7 +99,8 @@ func (r *Repository) resolve(ctx context.Context) error {
 		}
 		m := regexp.MustCompile(`(?m)^ref: (refs/heads/\S+)\s+HEAD$`).FindStringSubmatch(out)
 		if m == nil {
-			return fmt.Errorf("git %s: the repository has no default branch", redact(r.URL.Remote))
+			return fmt.Errorf("git %s: the repository has no default branch",
+				giturl.Redact(r.URL.Remote))
 		}
 		ref = m[1]
 	}
@@ -125,14 +128,14 @@ func (r *Repository) resolve(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("git %s: there is no branch or tag %q", redact(r.URL.Remote), ref)
+	return fmt.Errorf("git %s: there is no branch or tag %q", giturl.Redact(r.URL.Remote), ref)
 }
 
 // Key returns a key of the commit and of the options that select files of it.
 func (r *Repository) Key() digest.Digest {
 	key := []any{"git", r.Commit, r.URL.Subdir, r.submodules(), r.commitTime()}
 	if r.keep {
-		key = append(key, r.object, r.ref, redact(r.URL.Remote))
+		key = append(key, r.object, r.ref, giturl.Redact(r.URL.Remote))
 	}
 	b, err := json.Marshal(key)
 	if err != nil {
@@ -225,7 +228,7 @@ func (r *Repository) checkout(ctx context.Context, tree, gitDir string) error {
 	if commit, err := g.run(ctx, "rev-parse", "HEAD"); err != nil {
 		return err
 	} else if strings.TrimSpace(commit) != r.Commit && !isCommit(r.ref) {
-		return fmt.Errorf("git %s: %s is of commit %s, not %s", redact(r.URL.Remote), r.ref,
+		return fmt.Errorf("git %s: %s is of commit %s, not %s", giturl.Redact(r.URL.Remote), r.ref,
 			strings.TrimSpace(commit), r.Commit)
 	}
 	if _, err := os.Lstat(filepath.Join(tree, ".gitmodules")); err != nil || !r.submodules() {
@@ -260,7 +263,7 @@ func (r *Repository) fetch(ctx context.Context, g *git) error {
 		return errors.Join(shallow, err)
 	}
 	if !r.has(ctx, g) {
-		return fmt.Errorf("git %s: there is no commit %s", redact(r.URL.Remote), r.object)
+		return fmt.Errorf("git %s: there is no commit %s", giturl.Redact(r.URL.Remote), r.object)
 	}
 	return nil
 }
@@ -324,7 +327,7 @@ func (r *Repository) setTimes(ctx context.Context, tree, gitDir string) error {
 	}
 	sec, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
 	if err != nil {
-		return fmt.Errorf("git %s: the commit's time: %w", redact(r.URL.Remote), err)
+		return fmt.Errorf("git %s: the commit's time: %w", giturl.Redact(r.URL.Remote), err)
 	}
 	at := []unix.Timespec{{Sec: sec}, {Sec: sec}}
 	var names []string
@@ -351,7 +354,7 @@ func (r *Repository) openSubdir(tree string) (*os.File, error) {
 	defer dir.Close()
 	fd, err := safepath.NoLinks(int(dir.Fd()), r.URL.Subdir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("git %s: directory %q in commit %s: %w", redact(r.URL.Remote),
+		return nil, fmt.Errorf("git %s: directory %q in commit %s: %w", giturl.Redact(r.URL.Remote),
 			r.URL.Subdir, r.Commit, plain(err))
 	}
 	return os.NewFile(uintptr(fd), filepath.Join(tree, r.URL.Subdir)), nil
@@ -398,12 +401,13 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 	case err == nil:
 		return stdout.String(), nil
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("git %s: %w", redact(g.remote), context.Cause(ctx))
+		return "", fmt.Errorf("git %s: %w", giturl.Redact(g.remote), context.Cause(ctx))
 	case errors.Is(err, exec.ErrNotFound):
 		return "", fmt.Errorf("git %s: the program git is needed for this and is not installed",
-			redact(g.remote))
+			giturl.Redact(g.remote))
 	}
-	message := strings.TrimSpace(strings.ReplaceAll(stderr.String(), g.remote, redact(g.remote)))
+	message := strings.TrimSpace(strings.ReplaceAll(stderr.String(), g.remote,
+		giturl.Redact(g.remote)))
 	if message == "" {
 		message = err.Error()
 	}

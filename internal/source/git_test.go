@@ -16,109 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/layerbuild/layerbuild/internal/fstree"
+	"github.com/layerbuild/layerbuild/internal/giturl"
 )
-
-func TestParseGit(t *testing.T) {
-	yes, no := true, false
-	const sha = "0123456789abcdef0123456789abcdef01234567"
-	tests := []struct {
-		in      string
-		want    *GitURL
-		wantErr string // "not" for ErrNotGit
-	}{
-		{in: "https://h/r.git", want: &GitURL{Remote: "https://h/r.git"}},
-		{in: "https://u:p@h:1/r.git#v1:a/../b/",
-			want: &GitURL{Remote: "https://u:p@h:1/r.git", Ref: "v1", Subdir: "b"}},
-		{in: "http://h/r.git#:sub", want: &GitURL{Remote: "http://h/r.git", Subdir: "sub"}},
-		{in: "https://h/r.git#:../../x", want: &GitURL{Remote: "https://h/r.git", Subdir: "x"}},
-		{in: "git://h/r#main", want: &GitURL{Remote: "git://h/r", Ref: "main"}},
-		{in: "ssh://git@h/r", want: &GitURL{Remote: "ssh://git@h/r"}},
-		{in: "git@h:u/r.git#main:d", want: &GitURL{Remote: "git@h:u/r.git",
-			Ref: "main", Subdir: "d"}},
-		{in: "git@h:u/r.git?ref=main&subdir=d",
-			want: &GitURL{Remote: "git@h:u/r.git", Ref: "main", Subdir: "d"}},
-		{in: "github.com/u/r", want: &GitURL{Remote: "https://github.com/u/r", Ambiguous: true}},
-		{in: "github.com/u/r.git#main", want: &GitURL{Remote: "https://github.com/u/r.git",
-			Ref: "main", Ambiguous: true}},
-		{in: "https://h/r.git?tag=v1", want: &GitURL{Remote: "https://h/r.git",
-			Ref: "refs/tags/v1"}},
-		{in: "https://h/r.git?branch=b", want: &GitURL{Remote: "https://h/r.git",
-			Ref: "refs/heads/b"}},
-		{in: "https://h/r.git?ref=a&commit=" + sha,
-			want: &GitURL{Remote: "https://h/r.git", Ref: "a", Commit: sha}},
-		{in: "https://h/r.git?checksum=abc",
-			want: &GitURL{Remote: "https://h/r.git", Commit: "abc"}},
-		{in: "https://h/r.git?keep-git-dir",
-			want: &GitURL{Remote: "https://h/r.git", KeepGitDir: &yes}},
-		{in: "https://h/r.git?keep-git-dir=0&submodules=false",
-			want: &GitURL{Remote: "https://h/r.git", KeepGitDir: &no, Submodules: &no}},
-		{in: "https://h/r.git?mtime=commit&fetch-by-commit=1",
-			want: &GitURL{Remote: "https://h/r.git", MTime: "commit", FetchByCommit: true}},
-		{in: "https://h/r", wantErr: "not"},
-		{in: "https://h/r.git.txt", wantErr: "not"},
-		{in: "file:///r.git", wantErr: "not"},
-		{in: "ext::sh", wantErr: "not"},
-		{in: "./r.git", wantErr: "not"},
-		{in: "dir", wantErr: "not"},
-		{in: "-", wantErr: "not"},
-		{in: "https://h/r.git?ref=a#b",
-			wantErr: `git URL https://h/r.git?ref=a#b: query "ref": ref is given as "b" and as "a"`},
-		{in: "https://h/r.git?ref=a&ref=b",
-			wantErr: `git URL https://h/r.git?ref=a&ref=b: query "ref" has several values`},
-		{in: "https://h/r.git?ref=",
-			wantErr: `git URL https://h/r.git?ref=: query "ref" has no value`},
-		{in: "https://h/r.git?x=1", wantErr: `git URL https://h/r.git?x=1: query "x": unknown`},
-		{in: "https://h/r.git?tag=a&branch=b",
-			wantErr: "git URL https://h/r.git?tag=a&branch=b: a tag and a branch cannot both be given"},
-		{in: "https://h/r.git?mtime=now",
-			wantErr: `git URL https://h/r.git?mtime=now: query "mtime": must be "checkout" or "commit"`},
-		{in: "https://h/r.git?submodules=maybe",
-			wantErr: `git URL https://h/r.git?submodules=maybe: query "submodules": "maybe" is neither true nor false`},
-		{in: "https://h/r.git#--upload-pack=x",
-			wantErr: "git URL https://h/r.git#--upload-pack=x: a name cannot begin with a dash"},
-		{in: "https://u:secret@h/r.git?x=1",
-			wantErr: `git URL https://u:xxxxx@h/r.git?x=1: query "x": unknown`},
-	}
-	for _, tt := range tests {
-		got, err := ParseGit(tt.in)
-		switch {
-		case tt.wantErr == "not":
-			if !errors.Is(err, ErrNotGit) {
-				t.Errorf("ParseGit(%q) = %+v, %v, want ErrNotGit", tt.in, got, err)
-			}
-		case tt.wantErr != "":
-			if err == nil || errors.Is(err, ErrNotGit) || err.Error() != tt.wantErr {
-				t.Errorf("ParseGit(%q) error = %v, want %s", tt.in, err, tt.wantErr)
-			}
-		case err != nil:
-			t.Errorf("ParseGit(%q): %v", tt.in, err)
-		default:
-			if diff := cmp.Diff(tt.want, got); diff != "" {
-				t.Errorf("ParseGit(%q) (-want +got):\n%s", tt.in, diff)
-			}
-		}
-	}
-}
-
-func FuzzParseGit(f *testing.F) {
-	for _, s := range []string{"https://h/r.git?ref=a#b:c", "git@h:r.git?tag=x", "github.com/a/b",
-		"ssh://x", "http://%zz/r.git"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		g, err := ParseGit(s)
-		if err != nil {
-			return
-		}
-		if strings.HasPrefix(g.Ref, "-") || strings.HasPrefix(g.Remote, "-") || g.Remote == "" {
-			t.Errorf("ParseGit(%q) = %+v: git would take it for an option", s, g)
-		}
-		if strings.HasPrefix(g.Subdir, "/") ||
-			strings.HasPrefix(g.Subdir, "../") || g.Subdir == ".." {
-			t.Errorf("ParseGit(%q): subdir %q leads out", s, g.Subdir)
-		}
-	})
-}
 
 // remoteRepo is a repository with a history that is served over http.
 type remoteRepo struct {
@@ -425,7 +324,7 @@ func TestGitEnvironment(t *testing.T) {
 	t.Setenv("HOME", home)
 	t.Setenv("GIT_DIR", "/nowhere")
 	t.Setenv("GIT_ASKPASS", "/bin/false")
-	r := &Repository{URL: &GitURL{Remote: "https://u:p@h.example/r.git"}, o: GitOptions{
+	r := &Repository{URL: &giturl.URL{Remote: "https://u:p@h.example/r.git"}, o: GitOptions{
 		Authorization: func(host string) string { return "Bearer " + host },
 	}}
 	g := r.git("")

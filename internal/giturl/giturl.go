@@ -1,17 +1,18 @@
-package source
+package giturl
 
 import (
 	"errors"
 	"fmt"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// GitURL is a git URL as in Dockerfiles and build contexts: a repository, and after "#" or in
-// the query the selected part.
-type GitURL struct {
+// URL is a git URL as it is written in Dockerfiles and build contexts: a repository, and after "#"
+// or in the query the selected part.
+type URL struct {
 	Remote string // the URL for git
 	Ref    string // a branch, a tag, "refs/…" or a commit; "": the default branch
 	Subdir string // relative to the repository's root, cleaned; "": the root
@@ -27,14 +28,14 @@ type GitURL struct {
 	Ambiguous bool
 }
 
-// ErrNotGit is wrapped by the error of ParseGit for an address that is not a git URL.
+// ErrNotGit is wrapped by the error of Parse for an address that is not a git URL.
 var ErrNotGit = errors.New("not a git URL")
 
-// ParseGit parses a git URL: git:// and ssh:// ones, http ones whose path ends in .git,
+// Parse parses a git URL: git:// and ssh:// ones, http ones whose path ends in .git,
 // user@host:path, and github.com/…, as BuildKit does. The error wraps ErrNotGit for everything
 // else.
-func ParseGit(address string) (*GitURL, error) {
-	g := &GitURL{}
+func Parse(address string) (*URL, error) {
+	g := &URL{}
 	u, err := g.split(address)
 	if err != nil {
 		return nil, err
@@ -42,10 +43,10 @@ func ParseGit(address string) (*GitURL, error) {
 	ref, subdir, _ := strings.Cut(u.fragment, ":")
 	g.Ref, g.Subdir = ref, path.Join("/", subdir)[1:]
 	if err := g.query(u.query); err != nil {
-		return nil, fmt.Errorf("git URL %s: %w", redact(address), err)
+		return nil, fmt.Errorf("git URL %s: %w", Redact(address), err)
 	}
 	if strings.HasPrefix(g.Ref, "-") || strings.HasPrefix(g.Remote, "-") {
-		return nil, fmt.Errorf("git URL %s: a name cannot begin with a dash", redact(address))
+		return nil, fmt.Errorf("git URL %s: a name cannot begin with a dash", Redact(address))
 	}
 	return g, nil
 }
@@ -56,7 +57,7 @@ type urlParts struct {
 	query    url.Values
 }
 
-func (g *GitURL) split(address string) (urlParts, error) {
+func (g *URL) split(address string) (urlParts, error) {
 	if rest, ok := strings.CutPrefix(address, "github.com/"); ok {
 		g.Ambiguous = true
 		address = "https://github.com/" + rest
@@ -90,7 +91,7 @@ const alphanumeric = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 func only(s, set string) bool { return s != "" && strings.Trim(s, set) == "" }
 
 // splitSCP parses user@host:path, the form of scp(1).
-func (g *GitURL) splitSCP(address string) (urlParts, error) {
+func (g *URL) splitSCP(address string) (urlParts, error) {
 	user, place, isUser := strings.Cut(address, "@")
 	host, _, isHost := strings.Cut(place, ":")
 	if !isUser || !isHost || !only(user, alphanumeric+"_-") || !only(host, alphanumeric+".-") {
@@ -107,7 +108,7 @@ func (g *GitURL) splitSCP(address string) (urlParts, error) {
 }
 
 // query applies the values of the query.
-func (g *GitURL) query(q url.Values) error {
+func (g *URL) query(q url.Values) error {
 	var tag, branch string
 	for name, values := range q {
 		if len(values) > 1 {
@@ -140,19 +141,22 @@ func (g *GitURL) query(q url.Values) error {
 				err = errors.New(`must be "checkout" or "commit"`)
 			}
 		default:
-			err = errors.New("unknown")
+			return fmt.Errorf("unexpected query %q", name)
 		}
 		if err != nil {
 			return fmt.Errorf("query %q: %w", name, err)
 		}
-		if v == "" && !strings.Contains("keep-git-dir submodules fetch-by-commit", name) {
+		if v == "" && !slices.Contains(flags, name) {
 			return fmt.Errorf("query %q has no value", name)
 		}
 	}
 	return g.tagOrBranch(tag, branch)
 }
 
-func (g *GitURL) tagOrBranch(tag, branch string) error {
+// flags are the names of values that are true if they are empty.
+var flags = []string{"keep-git-dir", "submodules", "fetch-by-commit"}
+
+func (g *URL) tagOrBranch(tag, branch string) error {
 	if tag != "" && branch != "" {
 		return errors.New("a tag and a branch cannot both be given")
 	}
@@ -185,8 +189,8 @@ func flag(v string) (*bool, error) {
 	return &on, nil
 }
 
-// redact removes the password from an address, for messages.
-func redact(address string) string {
+// Redact removes the password from an address, for messages.
+func Redact(address string) string {
 	if u, err := url.Parse(address); err == nil {
 		return u.Redacted()
 	}
