@@ -103,6 +103,16 @@ func (b *budget) take(stage int, r resource, n int64) error {
 	return nil
 }
 
+// spent returns the use of a resource by the last walk of a stage.
+func (b *budget) spent(stage int, r resource) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if used := b.used[stage]; used != nil {
+		return used[r]
+	}
+	return 0
+}
+
 // expander expands words within the limits above.
 type expander struct {
 	lex    *shell.Lex

@@ -649,3 +649,23 @@ func TestStepsAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestLargeStepsAreNotKept checks that the steps of a stage with large values are expanded again.
+func TestLargeStepsAreNotKept(t *testing.T) {
+	for size, kept := range map[int]bool{1000: true, 60_000: false} { // 20 times
+		p := mustPlan(t, "FROM scratch\nARG A="+strings.Repeat("a", size)+"\nENV B="+
+			strings.Repeat("$A", 20)+"\nRUN [\"x\"]\n", PlanOptions{})
+		run := func() (found Action) {
+			for step, err := range p.Target.Steps(dockerspec.DockerOCIImage{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				found = step.Action
+			}
+			return found
+		}
+		if first := run(); first == nil || (first == run()) != kept {
+			t.Errorf("with a value of %d bytes: kept %v, want %v", size, !kept, kept)
+		}
+	}
+}

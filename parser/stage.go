@@ -69,12 +69,19 @@ func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 		}
 		e := &expansion{base: base, below: below}
 		for step, err := range s.expand(base) {
-			e.steps = append(e.steps, step)
+			if s.plan.budget.spent(s.Index, valueBytes) > maxKept {
+				e.steps, e.large = nil, true
+			}
+			if !e.large {
+				e.steps = append(e.steps, step)
+			}
 			if !yield(step, err) || err != nil {
 				return
 			}
 		}
-		s.expanded.Store(e)
+		if !e.large {
+			s.expanded.Store(e)
+		}
 	}
 }
 
@@ -83,7 +90,12 @@ type expansion struct {
 	base  dockerspec.DockerOCIImage
 	below *state // of the stage that the stage is based on
 	steps []Step
+	large bool // the steps have more than maxKept bytes, and are not kept
 }
+
+// maxKept limits the expanded values of the steps that are kept for a further walk. A hostile
+// Dockerfile may have as many as the limit of valueBytes.
+const maxKept = 1 << 20
 
 // below returns the final state of the stage that s is based on; nil if it is based on no stage.
 func (s *Stage) below() *state {
