@@ -240,7 +240,7 @@ func TestPodman(t *testing.T) {
 	}
 	img := busybox(t)
 	dir := exported(t, img)
-	state, err := os.MkdirTemp("", "podman")
+	state, err := os.MkdirTemp("/tmp", "pm") // podman refuses a path of more than 50 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
