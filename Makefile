@@ -17,8 +17,8 @@
 GO = $(eval GO := $(or $(shell scripts/go-command),$(error no Go toolchain; see above)))$(GO)
 ROOTFS = examples/debian-base/rootfs.tar.zst
 TEST_PACKAGES = attr binutils btrfs-progs busybox-static bzip2 ca-certificates curl docker-registry docker.io e2fsprogs erofs-utils \
-	fuse-overlayfs git libcap2-bin mmdebstrap openssh-client podman procps python3 skopeo squashfs-tools uidmap umoci util-linux \
-	xz-utils zstd
+	fish fuse-overlayfs git groff-base libcap2-bin mandoc mmdebstrap openssh-client podman procps python3 skopeo squashfs-tools \
+	uidmap umoci util-linux xz-utils zsh zstd
 BENCH_PACKAGES = buildah busybox-static ca-certificates containerd docker-registry docker.io e2fsprogs git gzip mmdebstrap runc \
 	tar uidmap util-linux zstd
 
