@@ -59,12 +59,12 @@ var oldNames = map[string]string{
 
 // A finding is a place in the source and what to do about it.
 type finding struct {
-	pos  token.Position
-	todo string
+	pos    token.Position
+	advice string
 }
 
 func (f finding) String() string {
-	return fmt.Sprintf("%s:%d: %s", f.pos.Filename, f.pos.Line, f.todo)
+	return fmt.Sprintf("%s:%d: %s", f.pos.Filename, f.pos.Line, f.advice)
 }
 
 // checks are applied to each Go file of the module.
