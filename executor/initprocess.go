@@ -5,6 +5,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/layerbuild/layerbuild/executor/rawproc"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,7 +16,7 @@ import (
 type initProcess struct {
 	pid   int
 	sock  int // this program's end
-	calls rawProcess
+	calls rawproc.Process
 	// mountCall is the index of the call that mounts /proc.
 	mountCall int
 
@@ -36,7 +37,7 @@ func startInit(dir string) (*initProcess, error) {
 	}
 	p := &initProcess{sock: socks[0], fd: -1}
 	p.list(program, socks[1], dir)
-	p.pid, err = p.calls.start(unix.CLONE_NEWPID)
+	p.pid, err = p.calls.Start(unix.CLONE_NEWPID)
 	unix.Close(socks[1])
 	if err == nil {
 		p.fd, err = unix.PidfdOpen(p.pid, 0)
@@ -53,19 +54,18 @@ func startInit(dir string) (*initProcess, error) {
 func (p *initProcess) list(program, sock int, dir string) {
 	c := &p.calls
 	if sock > 0 {
-		c.must("open the socket", unix.SYS_DUP3, uintptr(sock), 0, 0)
+		c.Must("open the socket", unix.SYS_DUP3, uintptr(sock), 0, 0)
 	}
-	c.must("close descriptors", unix.SYS_CLOSE_RANGE, 1, uintptr(program)-1, 0)
-	c.must("close descriptors", unix.SYS_CLOSE_RANGE, uintptr(program)+1, uintptr(^uint32(0)), 0)
+	c.Close(1, uintptr(program)-1)
+	c.Close(uintptr(program)+1, uintptr(^uint32(0)))
 	ignore := sigaction{handler: 1 /* SIG_IGN: the kernel reaps the children */}
-	c.must("ignore a signal", unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD),
-		pointer(c, &ignore), 0, 8)
-	p.mountCall = len(c.list)
-	c.try(unix.SYS_MOUNT, c.string("proc"), c.string(dir), c.string("proc"),
+	c.Must("ignore a signal", unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD),
+		rawproc.Pointer(c, &ignore), 0, 8)
+	p.mountCall = c.Try(unix.SYS_MOUNT, c.String("proc"), c.String(dir), c.String("proc"),
 		unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
-	c.must(execve, unix.SYS_EXECVEAT, uintptr(program), c.string(""), c.strings([]string{initName}),
-		c.strings(nil), unix.AT_EMPTY_PATH)
-	c.exit()
+	c.Must(execve, unix.SYS_EXECVEAT, uintptr(program), c.String(""), c.Strings([]string{initName}),
+		c.Strings(nil), unix.AT_EMPTY_PATH)
+	c.Exit()
 }
 
 // proc waits until /proc is mounted and the process executes its own program. It returns
@@ -79,7 +79,7 @@ func (p *initProcess) proc() error {
 	if n == 0 {
 		return errNeedsProcess
 	}
-	if errno := p.calls.list[p.mountCall].errno(); errno != 0 {
+	if errno := p.calls.Errno(p.mountCall); errno != 0 {
 		return fmt.Errorf("mount proc: %w", errno)
 	}
 	return nil
@@ -108,7 +108,8 @@ func (p *initProcess) end() {
 		unix.Close(p.fd)
 		p.fd = -1
 	}
-	p.calls = rawProcess{}
+	p.calls.Ended()
+	p.calls = rawproc.Process{}
 }
 
 // sigaction is the kernel's struct sigaction.

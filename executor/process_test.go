@@ -54,6 +54,25 @@ func TestOutputThatCantBeWritten(t *testing.T) {
 	}
 }
 
+// A process that was started by another part of the program, or by another program, may have a copy
+// of a descriptor for a short time. The kernel does not execute the file meanwhile.
+func TestProgramIsOpenForWriting(t *testing.T) {
+	for _, tty := range []bool{false, true} {
+		im := newBusybox(t)
+		f, err := os.OpenFile(im.path("bin/busybox"), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		time.AfterFunc(300*time.Millisecond, func() { f.Close() })
+		p := shell("echo hello")
+		p.TTY = tty
+		if got := strings.ReplaceAll(im.mustRun(p), "\r", ""); got != "hello\n" {
+			t.Errorf("terminal %v: got %q", tty, got)
+		}
+	}
+}
+
 func TestExitStatus(t *testing.T) {
 	im := newBusybox(t)
 	im.write("text", "no program", 0o644)

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"github.com/layerbuild/layerbuild/executor/rawproc"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,6 +56,9 @@ func Run(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error)
 }
 
 func run(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
+	if _, ok := s.Action.(*Process); ok {
+		rawproc.Settle() // the command may execute files that this program has just written
+	}
 	if !needsProcess(s) {
 		r, err := runOnThread(ctx, s, stdout, stderr)
 		if err != errNeedsProcess {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/layerbuild/layerbuild/executor/rawproc"
 	"golang.org/x/sys/unix"
 )
 
@@ -183,11 +184,11 @@ func (p *program) judge(what judgement) {
 }
 
 // add adds the call that installs the filter to the process's calls.
-func (p program) add(s *rawProcess) {
-	pointer(s, &p[0])
+func (p program) add(s *rawproc.Process) {
+	rawproc.Pointer(s, &p[0])
 	prog := &unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
-	s.must("install the system call filter", unix.SYS_SECCOMP,
-		unix.SECCOMP_SET_MODE_FILTER, 0, pointer(s, prog))
+	s.Must("install the system call filter", unix.SYS_SECCOMP,
+		unix.SECCOMP_SET_MODE_FILTER, 0, rawproc.Pointer(s, prog))
 }
 
 // filtersCalls reports whether the kernel supports seccomp filters. Such a kernel returns EFAULT

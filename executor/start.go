@@ -5,7 +5,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/layerbuild/layerbuild/executor/rawproc"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,8 +19,15 @@ const defaultCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE |
 	1<<unix.CAP_NET_RAW | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_MKNOD |
 	1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_SETFCAP
 
+// busyWait limits how long start waits for a program that is open for writing.
+const busyWait = 2 * time.Second
+
 // start starts the command in the namespaces of this thread, with three open files. Capabilities
 // and other rights are dropped in the new process only: this process needs them for cleaning up.
+//
+// The kernel does not execute a file that is open for writing. rawproc.Settle has waited for this
+// program's own processes. A process of another program that writes to the same state can still
+// have a copy of a descriptor for a short time, and so start tries again.
 func (c *command) start(files [3]int) (int, error) {
 	files, err := c.standard(files)
 	if err != nil {
@@ -29,24 +38,41 @@ func (c *command) start(files [3]int) (int, error) {
 			unix.Close(fd)
 		}
 	}()
-	var s rawProcess
+	waited := time.Duration(0)
+	for pause := time.Millisecond; ; pause *= 2 {
+		pid, what, err := c.startOnce(files)
+		switch {
+		case err == nil:
+			return pid, nil
+		case what == execve && err == unix.ETXTBSY && waited < busyWait:
+			time.Sleep(pause)
+			waited += pause
+		case what == execve:
+			return 0, c.execError(err)
+		case what == "":
+			return 0, err
+		default:
+			return 0, fmt.Errorf("%s: %w", what, err)
+		}
+	}
+}
+
+// startOnce starts the command. If a call of the new process has failed, it returns which.
+func (c *command) startOnce(files [3]int) (pid int, what string, err error) {
+	var s rawproc.Process
 	if err := c.become(&s, files); err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	defer keepDumpable()()
-	pid, err := s.start(unix.CLONE_VFORK)
-	if err != nil {
-		return 0, fmt.Errorf("start the command: %w", err)
+	if pid, err = s.Start(unix.CLONE_VFORK); err != nil {
+		return 0, "start the command", err
 	}
-	what, errno := s.failed()
+	what, errno := s.Failed()
 	if errno == 0 {
-		return pid, nil
+		return pid, "", nil
 	}
 	retry(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) })
-	if what == execve {
-		return 0, c.execError(errno)
-	}
-	return 0, fmt.Errorf("%s: %w", what, errno)
+	return 0, what, errno
 }
 
 // standard duplicates the command's standard three to descriptors above 2, so that none is
@@ -87,21 +113,20 @@ func keepDumpable() (restore func()) {
 const execve = "execve"
 
 // become appends the calls by which a process becomes the command.
-func (c *command) become(s *rawProcess, files [3]int) error {
+func (c *command) become(s *rawproc.Process, files [3]int) error {
 	for i, fd := range files {
-		s.must("open the step's input and output", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
+		s.Must("open the step's input and output", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
 	}
-	closeAll := s.must
 	if c.closed {
-		// since Linux 5.9
-		closeAll = func(_ string, nr uintptr, args ...uintptr) { s.try(nr, args...) }
+		s.Try(unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), 0) // since Linux 5.9
+	} else {
+		s.Close(3, uintptr(^uint32(0)))
 	}
-	closeAll("close descriptors", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), 0)
-	s.must("start a session", unix.SYS_SETSID)
+	s.Must("start a session", unix.SYS_SETSID)
 	if c.console >= 0 {
-		s.must("set the terminal up", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 1)
+		s.Must("set the terminal up", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 1)
 	}
-	s.must("set the umask", unix.SYS_UMASK, 0o022)
+	s.Must("set the umask", unix.SYS_UMASK, 0o022)
 	if err := c.limit(s); err != nil {
 		return err
 	}
@@ -115,43 +140,43 @@ func (c *command) become(s *rawProcess, files [3]int) error {
 	}
 	c.changeUser(s)
 	resetSignals(s)
-	s.must(execve, unix.SYS_EXECVE, s.string(c.file), s.strings(c.p.Args), s.strings(c.env))
-	s.exit()
+	s.Execve(execve, c.file, c.p.Args, c.env)
+	s.Exit()
 	return nil
 }
 
 // resetSignals sets all signals to their default action and unblocks them. execve resets handlers,
 // but not ignored signals, and none of Go's handlers may run in the process once signals are
 // unblocked.
-func resetSignals(s *rawProcess) {
-	byDefault := pointer(s, &sigaction{})
+func resetSignals(s *rawproc.Process) {
+	byDefault := rawproc.Pointer(s, &sigaction{})
 	for n := uintptr(1); n <= 64; n++ {
 		if n != uintptr(unix.SIGKILL) && n != uintptr(unix.SIGSTOP) {
-			s.must("reset a signal", unix.SYS_RT_SIGACTION, n, byDefault, 0, 8)
+			s.Must("reset a signal", unix.SYS_RT_SIGACTION, n, byDefault, 0, 8)
 		}
 	}
-	s.must("let signals through", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
-		pointer(s, &sigset{}), 0, 8)
+	s.Must("let signals through", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		rawproc.Pointer(s, new(uint64)), 0, 8) // the kernel's sigset_t
 }
 
-func (c *command) changeUser(s *rawProcess) {
+func (c *command) changeUser(s *rawproc.Process) {
 	what := fmt.Sprintf("become user %d:%d", c.id.uid, c.id.gid)
 	if !c.spec.SingleID {
 		var first uintptr
 		if len(c.id.groups) > 0 {
-			first = pointer(s, &c.id.groups[0])
+			first = rawproc.Pointer(s, &c.id.groups[0])
 		}
-		s.must(what, unix.SYS_SETGROUPS, uintptr(len(c.id.groups)), first)
+		s.Must(what, unix.SYS_SETGROUPS, uintptr(len(c.id.groups)), first)
 	}
-	s.must(what, unix.SYS_SETGID, uintptr(c.id.gid))
-	s.must(what, unix.SYS_SETUID, uintptr(c.id.uid))
+	s.Must(what, unix.SYS_SETGID, uintptr(c.id.gid))
+	s.Must(what, unix.SYS_SETUID, uintptr(c.id.uid))
 }
 
 // dropCaps limits a process and its descendants to the capabilities in keep: root's execve gains
 // the capabilities of the bounding set (capabilities(7)), and another user has none.
-func dropCaps(s *rawProcess, keep uint64) error {
+func dropCaps(s *rawproc.Process, keep uint64) error {
 	const what = "drop capabilities"
-	s.must(what, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	s.Must(what, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for n := uintptr(0); n < 64; n++ {
 		if keep&(1<<n) != 0 {
 			continue
@@ -161,7 +186,7 @@ func dropCaps(s *rawProcess, keep uint64) error {
 			break // higher than the kernel's last capability
 		}
 		if has == 1 {
-			s.must(what, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, n, 0, 0, 0)
+			s.Must(what, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, n, 0, 0, 0)
 		}
 	}
 	h := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -171,7 +196,7 @@ func dropCaps(s *rawProcess, keep uint64) error {
 	}
 	if d[0].Inheritable|d[1].Inheritable != 0 {
 		d[0].Inheritable, d[1].Inheritable = 0, 0
-		s.must(what, unix.SYS_CAPSET, pointer(s, h), pointer(s, &d[0]))
+		s.Must(what, unix.SYS_CAPSET, rawproc.Pointer(s, h), rawproc.Pointer(s, &d[0]))
 	}
 	return nil
 }
@@ -196,15 +221,15 @@ func CheckUlimit(name string) error {
 }
 
 // limit sets the command's resource limits.
-func (c *command) limit(s *rawProcess) error {
+func (c *command) limit(s *rawproc.Process) error {
 	for _, u := range c.p.Ulimits {
 		n, ok := limits[strings.ToLower(u.Name)]
 		if !ok {
 			return fmt.Errorf("unknown limit %q", u.Name)
 		}
 		l := &unix.Rlimit{Cur: uint64(u.Soft), Max: uint64(u.Hard)} // -1 becomes RLIM_INFINITY
-		s.must(fmt.Sprintf("set the limit %s to %d:%d", u.Name, u.Soft, u.Hard), unix.SYS_PRLIMIT64,
-			0, uintptr(n), pointer(s, l), 0)
+		s.Must(fmt.Sprintf("set the limit %s to %d:%d", u.Name, u.Soft, u.Hard), unix.SYS_PRLIMIT64,
+			0, uintptr(n), rawproc.Pointer(s, l), 0)
 	}
 	return nil
 }
