@@ -15,10 +15,10 @@ import (
 	"github.com/layerbuild/layerbuild/analyze/browse"
 	"github.com/layerbuild/layerbuild/analyze/html"
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
-	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -207,7 +207,7 @@ func (f *analyzeFlags) analyze(ctx context.Context, state *state.State, im *imag
 
 // forBuild checks the analysis flags of build. A gate alone, or a file with one, also enables
 // the analysis.
-func (f *analyzeFlags) forBuild(e *env, o *build.Options) (gateRules, error) {
+func (f *analyzeFlags) forBuild(e *env, o *imagebuild.Options) (gateRules, error) {
 	if f.format == "" && (f.failOver != "" || len(f.failOn) > 0 || f.config != "") {
 		f.format = "text"
 	}
@@ -233,7 +233,7 @@ func (f *analyzeFlags) forBuild(e *env, o *build.Options) (gateRules, error) {
 
 // result analyzes the built image, for each platform.
 func (f *analyzeFlags) result(ctx context.Context, e *env, state *state.State, im *images,
-	res *build.Result, o build.Options, rules gateRules) error {
+	res *imagebuild.Result, o imagebuild.Options, rules gateRules) error {
 	platforms := o.Platforms
 	if len(platforms) == 0 {
 		platforms = make([]ocispec.Platform, 1)

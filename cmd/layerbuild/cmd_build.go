@@ -20,6 +20,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
@@ -209,7 +210,7 @@ func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
 }
 
 // run runs the build.
-func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gateRules) error {
+func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rules gateRules) error {
 	mode := f.progress
 	if f.quiet {
 		mode = "quiet"
@@ -233,7 +234,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o build.Options, rules gat
 		o.Sink(event.Warning{Message: message, Time: time.Now()})
 	}
 	o.Upload = images.uploader(state.Store)
-	res, err := build.Build(ctx, state, images.resolver, o)
+	res, err := imagebuild.Build(ctx, state, images.resolver, o)
 	if cerr := display.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("show the progress: %w", cerr)
 	}
@@ -270,7 +271,7 @@ func (f *buildFlags) collect(ctx context.Context, e *env, state *state.State, be
 }
 
 // explain prints why a build failed.
-func explain(e *env, display *ui.UI, mode string, res *build.Result, err error,
+func explain(e *env, display *ui.UI, mode string, res *imagebuild.Result, err error,
 	print ui.PrintOptions) error {
 	if errors.Is(err, context.Canceled) {
 		return err
@@ -294,7 +295,8 @@ func explain(e *env, display *ui.UI, mode string, res *build.Result, err error,
 }
 
 // write writes the files that a successful build makes besides its outputs.
-func (f *buildFlags) write(e *env, mode string, res *build.Result, o build.Options) error {
+func (f *buildFlags) write(e *env, mode string, res *imagebuild.Result,
+	o imagebuild.Options) error {
 	id := res.Metadata.ID().String()
 	if f.iidFile != "" {
 		if err := atomicfile.WriteFile(f.iidFile, []byte(id), 0o644); err != nil {
@@ -367,7 +369,7 @@ func locationOf(r parser.Range) location {
 }
 
 // newCheckResult returns the findings of a check in the form that is printed.
-func newCheckResult(res *build.Result, err error) checkResult {
+func newCheckResult(res *imagebuild.Result, err error) checkResult {
 	out := checkResult{Warnings: make([]finding, 0, len(res.Warnings))}
 	for _, w := range res.Warnings {
 		out.Warnings = append(out.Warnings, finding{
@@ -395,7 +397,7 @@ func newCheckResult(res *build.Result, err error) checkResult {
 
 // reportCheck prints the result of --check: the findings on standard output, and the error that
 // ended the check, if there is one, on standard error.
-func (f *buildFlags) reportCheck(e *env, display *ui.UI, res *build.Result, err error,
+func (f *buildFlags) reportCheck(e *env, display *ui.UI, res *imagebuild.Result, err error,
 	print ui.PrintOptions) error {
 	if errors.Is(err, context.Canceled) {
 		return err
@@ -430,7 +432,7 @@ type target struct {
 }
 
 // reportTargets prints the stages that --target can name.
-func (f *buildFlags) reportTargets(e *env, res *build.Result) error {
+func (f *buildFlags) reportTargets(e *env, res *imagebuild.Result) error {
 	if f.format == "json" {
 		list := make([]target, 0, len(res.Targets))
 		for _, t := range res.Targets {
@@ -454,7 +456,7 @@ func (f *buildFlags) reportTargets(e *env, res *build.Result) error {
 
 // withoutEffect warns about flags that are accepted for compatibility with scripts and have no
 // effect.
-func (f *buildFlags) withoutEffect(o *build.Options) []string {
+func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
 	var list []string
 	if f.iidFile != "" && !o.WantsImage() && !o.Check {
 		list = append(list, "--iidfile gets no ID: no image is made where only files are exported")
@@ -486,7 +488,7 @@ func (f *buildFlags) withoutEffect(o *build.Options) []string {
 	return list
 }
 
-func checked(res *build.Result) []event.Warning {
+func checked(res *imagebuild.Result) []event.Warning {
 	var list []event.Warning
 	for _, w := range res.Warnings {
 		list = append(list, event.Warning{Rule: w.Rule, Message: w.Msg, URL: w.URL,
@@ -504,8 +506,8 @@ func colored(e *env) bool {
 const checkLayers = "LAYERBUILD_CHECK_LAYERS"
 
 // options returns the build's options for the flags.
-func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
-	var o build.Options
+func (f *buildFlags) options(e *env, args []string) (imagebuild.Options, error) {
+	var o imagebuild.Options
 	if err := oneContext(args); err != nil {
 		return o, err
 	}
@@ -516,7 +518,8 @@ func (f *buildFlags) options(e *env, args []string) (build.Options, error) {
 	o.Lint.Experimental = f.lintExperimental
 	o.CheckLayers = e.getenv(checkLayers) == "1"
 	var err error
-	steps := []func(*build.Options, *env) error{f.sources, f.args, f.action, f.cache, f.runOptions,
+	steps := []func(*imagebuild.Options, *env) error{f.sources, f.args, f.action,
+		f.cache, f.runOptions,
 		f.access, f.output, f.imageOptions}
 	for _, step := range steps {
 		err = errors.Join(err, step(&o, e))
@@ -545,7 +548,7 @@ func oneContext(args []string) error {
 }
 
 // sources checks the places of the files.
-func (f *buildFlags) sources(o *build.Options, e *env) error {
+func (f *buildFlags) sources(o *imagebuild.Options, e *env) error {
 	so := source.Options{Stdin: e.stdin, Dockerfile: f.file}
 	err := source.Check(o.Source.Context, so)
 	if err != nil {
@@ -587,7 +590,7 @@ func checkNamedContext(value string, o source.Options) error {
 }
 
 // args parses the build arguments.
-func (f *buildFlags) args(o *build.Options, e *env) error {
+func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 	o.Args = map[string]string{}
 	for _, a := range f.buildArgs {
 		name, value, ok := strings.Cut(a, "=")
@@ -612,7 +615,7 @@ func (f *buildFlags) args(o *build.Options, e *env) error {
 }
 
 // action returns the action that the flags select.
-func (f *buildFlags) action(o *build.Options, _ *env) error {
+func (f *buildFlags) action(o *imagebuild.Options, _ *env) error {
 	call, format, ok := strings.Cut(f.call, ",format=") // the form of buildx
 	if ok {
 		f.call, f.format = call, format
@@ -647,7 +650,7 @@ func checkRules(names []string) error {
 }
 
 // cache parses the places that step results are imported from and exported to.
-func (f *buildFlags) cache(o *build.Options, _ *env) error {
+func (f *buildFlags) cache(o *imagebuild.Options, _ *env) error {
 	for _, s := range f.cacheFrom {
 		p, err := remotecache.ParseFrom(s)
 		if err != nil {
@@ -684,7 +687,7 @@ func checkCacheRef(p remotecache.Place) error {
 }
 
 // runOptions parses the options for RUN.
-func (f *buildFlags) runOptions(o *build.Options, _ *env) error {
+func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
 	if f.network == "default" {
 		o.Run.Network = "host"
 	}
@@ -723,13 +726,13 @@ func (f *buildFlags) runOptions(o *build.Options, _ *env) error {
 }
 
 // access parses the secrets and agents that the build may use.
-func (f *buildFlags) access(o *build.Options, e *env) error {
+func (f *buildFlags) access(o *imagebuild.Options, e *env) error {
 	for _, s := range f.secrets {
 		secret, err := parseSecret(s, e.getenv)
 		if err != nil {
 			return badValue("secret", s, err)
 		}
-		o.Run.Secrets = append(o.Run.Secrets, secret)
+		o.Secrets = append(o.Secrets, secret)
 	}
 	for _, s := range f.ssh {
 		id, socket, _ := strings.Cut(s, "=")
@@ -751,13 +754,13 @@ func (f *buildFlags) access(o *build.Options, e *env) error {
 				fmt.Errorf("%s is not the socket of an agent; add keys to one with ssh-add",
 					socket))
 		}
-		o.Run.SSH = append(o.Run.SSH, secret.Agent{ID: id, Socket: socket})
+		o.SSH = append(o.SSH, secret.Agent{ID: id, Socket: socket})
 	}
 	return nil
 }
 
 // output parses the destinations of the image.
-func (f *buildFlags) output(o *build.Options, e *env) error {
+func (f *buildFlags) output(o *imagebuild.Options, e *env) error {
 	if err := errors.Join(checkNewNames("tag", f.tags), checkFile("iidfile", f.iidFile),
 		checkFile("metadata-file", f.metadataFile)); err != nil {
 		return err
@@ -841,7 +844,7 @@ func pushes(outputs []export.Spec) bool {
 }
 
 // imageOptions parses the options for the image's configuration.
-func (f *buildFlags) imageOptions(o *build.Options, e *env) error {
+func (f *buildFlags) imageOptions(o *imagebuild.Options, e *env) error {
 	var err error
 	if o.Platforms, err = platforms(e, f.platforms); err != nil {
 		return err
@@ -860,7 +863,7 @@ func (f *buildFlags) imageOptions(o *build.Options, e *env) error {
 	}
 	// The variable counts as the argument, as in buildx, so that an ARG of that name has it too.
 	if _, ok := o.Args[epochArg]; !ok && e.getenv(epochArg) != "" {
-		if _, err := build.Epoch(e.getenv(epochArg)); err != nil {
+		if _, err := imagebuild.Epoch(e.getenv(epochArg)); err != nil {
 			return err
 		}
 		o.Args[epochArg] = e.getenv(epochArg)

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
 )
 
 // docsVerb is the name of a verb for packagers, which no help shows. It is unlikely to be the name
@@ -47,7 +47,7 @@ func prepareDocs(e *env, all []verb, args []string) (runFunc, error) {
 func manDate(e *env) (string, error) {
 	at := time.Now()
 	if s := e.getenv(epochArg); s != "" {
-		epoch, err := build.Epoch(s)
+		epoch, err := imagebuild.Epoch(s)
 		if err != nil {
 			return "", err
 		}

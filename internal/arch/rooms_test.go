@@ -96,17 +96,19 @@ var floors = []floor{
 			"internal/state internal/store parser"},
 	}},
 	{"conductor", []allowed{
-		{"internal/build", "diff executor export internal/cache internal/cachemount internal/event " +
-			"internal/image internal/imageanalysis internal/inputs internal/layers " +
-			"internal/memo internal/mount internal/outputs internal/remotecache " +
-			"internal/runmount internal/secret internal/source internal/state " +
-			"internal/store parser snapshot"},
+		{"internal/build", "diff executor internal/cache internal/cachemount internal/event " +
+			"internal/image internal/inputs internal/layers internal/memo internal/mount " +
+			"internal/remotecache internal/runmount internal/secret internal/source " +
+			"internal/state parser snapshot"},
+		{"internal/imagebuild", "export internal/build internal/cachemount internal/event internal/image " +
+			"internal/imageanalysis internal/inputs internal/layers internal/outputs " +
+			"internal/remotecache internal/secret internal/source internal/state internal/store parser"},
 	}},
 	{"program", []allowed{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive export " +
 			"internal/atomicfile internal/build internal/container internal/event " +
-			"internal/hostfile internal/image internal/imageanalysis internal/layers " +
-			"internal/ns internal/ocijson internal/outputs internal/reference " +
+			"internal/hostfile internal/image internal/imageanalysis internal/imagebuild " +
+			"internal/layers internal/ns internal/ocijson internal/outputs internal/reference " +
 			"internal/registry internal/remotecache internal/secret internal/source " +
 			"internal/state internal/store internal/suggest internal/ui " +
 			"internal/units parser snapshot"},
@@ -136,8 +138,8 @@ var floors = []floor{
 		{"test/run/report", ""},
 		{"test/run", "test/run/report"},
 		{"test/runverb", "test/lab"},
-		{"test/soundness", "internal/build internal/imagetest internal/rounds internal/source parser " +
-			"test/lab"},
+		{"test/soundness", "internal/build internal/imagebuild internal/imagetest internal/rounds " +
+			"internal/source parser test/lab"},
 		{"test/state", "internal/imagetest internal/rounds test/lab"},
 	}},
 }

@@ -3,7 +3,6 @@ package build
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
@@ -60,27 +59,6 @@ func TestCommandError(t *testing.T) {
 	} {
 		if got := processError([]string{"/bin/sh", "-c", "exit 3"}, c.err).Error(); got != c.want {
 			t.Errorf("processError(%v) = %q, want %q", c.err, got, c.want)
-		}
-	}
-}
-
-func TestEpoch(t *testing.T) {
-	for _, c := range []struct {
-		in   string
-		want int64
-		fail bool
-	}{{"", 0, false}, {"0", 0, false}, {"1700000000", 1700000000, false},
-		{"yesterday", 0, true}, {"1.5", 0, true}} {
-		got, err := Epoch(c.in)
-		if (err != nil) != c.fail {
-			t.Errorf("Epoch(%q): error %v", c.in, err)
-		}
-		if err == nil && c.in != "" && (got == nil || got.Unix() != c.want ||
-			got.Location() != time.UTC) {
-			t.Errorf("Epoch(%q) = %v, want %d", c.in, got, c.want)
-		}
-		if c.in == "" && got != nil {
-			t.Errorf("Epoch of nothing = %v, want nil", got)
 		}
 	}
 }

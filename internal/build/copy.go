@@ -17,7 +17,7 @@ import (
 
 // copier runs a COPY or ADD.
 type copier struct {
-	e      *engine
+	e      *Engine
 	in     *inputs.Inputs
 	inputs stepInputs
 

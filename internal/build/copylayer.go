@@ -21,18 +21,18 @@ const (
 )
 
 // endsImage reports whether only the layer of step n of a stage is needed.
-func (s *solver) endsImage(st *parser.Stage, n int) bool {
-	o := s.b.opts.outputs()
-	return st == s.plan.Target && n == s.total(st)+1 && o.WantsImage() && !o.WantsFiles() &&
-		!s.b.opts.Analyze && s.b.state.Snapshots.Layered()
+func (s *Solver) endsImage(st *parser.Stage, n int) bool {
+	c := &s.e.cfg
+	return st == s.plan.Target && n == s.total(st)+1 && c.Image && !c.Files && !c.Tables &&
+		c.Snapshots.Layered()
 }
 
 // copiesToLayer reports whether the layer of a job is to be written from the files that it copies.
-func (e *engine) copiesToLayer(j *job, n need) bool {
+func (e *Engine) copiesToLayer(j *job, n need) bool {
 	if j.copier == nil || j.link || !j.copier.copiesDirectory() {
 		return false
 	}
-	return n.last || n.seal && !e.tables && e.snapshots.Layered() && j.copier.isLarge()
+	return n.last || n.seal && !e.cfg.Tables && e.cfg.Snapshots.Layered() && j.copier.isLarge()
 }
 
 // isLarge reports whether the layer is worth writing while the files are copied.
@@ -52,17 +52,17 @@ func (c *copier) isLarge() bool {
 // the source's files if they are all that the job changes. With n.last it returns true when the
 // layer is written and recorded, and nothing else is to be done. Otherwise the layer is being
 // written, or cannot be written in this way, and the files are to be copied to active.
-func (e *engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapshot.ID,
+func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapshot.ID,
 	active *snapshot.Active, out output, n need) (stepResult, bool, error) {
 	dir, res, err := j.copier.directory(ctx, active, out)
 	if err != nil || dir == nil {
 		return stepResult{}, false, err
 	}
 	if !n.last {
-		e.directories.BeginDirectory(id, active.Changes(), dir)
+		e.cfg.Directories.BeginDirectory(id, active.Changes(), dir)
 		return stepResult{}, false, nil
 	}
-	l, err := e.directories.SealDirectory(ctx, active.Changes(), dir)
+	l, err := e.cfg.Directories.SealDirectory(ctx, active.Changes(), dir)
 	if err != nil {
 		// The copy that follows fails with the error that the user should see, if there is one.
 		if ctx.Err() != nil {
@@ -75,25 +75,25 @@ func (e *engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapsho
 		return stepResult{}, false, err
 	}
 	j.copier.tell(res, out)
-	if err := e.records.PutSealed(string(id), e.sealer.Format(), l); err != nil {
+	if err := e.cfg.Records.PutSealed(string(id), e.cfg.Sealer.Format(), l); err != nil {
 		return stepResult{}, false, err
 	}
 	e.addLazy(id, cur.top, l)
 	made, err := e.record(j, cache.Record{Snapshot: string(id),
-		Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: e.sealer.Format()}})
+		Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: e.cfg.Sealer.Format()}})
 	return made, err == nil, err
 }
 
 // checkLayer compares the layer of a COPY with what the COPY makes. active has the destination.
-func (e *engine) checkLayer(ctx context.Context, j *job, active *snapshot.Active,
+func (e *Engine) checkLayer(ctx context.Context, j *job, active *snapshot.Active,
 	got cache.Layer) error {
-	if e.checker == nil {
+	if e.cfg.Checker == nil {
 		return nil
 	}
 	if err := j.copier.do(ctx, active, silent()); err != nil {
 		return err
 	}
-	if err := e.checker.Active(ctx, got, active); err != nil {
+	if err := e.cfg.Checker.Active(ctx, got, active); err != nil {
 		return fmt.Errorf("check the layer of the copy: %w", err)
 	}
 	return nil
@@ -117,9 +117,9 @@ func (c *copier) directory(ctx context.Context, active *snapshot.Active,
 	res, err := c.e.execute(ctx, active.Mounts(), act, out)
 	if err != nil {
 		noteChanged(c.from, err)
-		return nil, res, c.e.state.Filled(err)
+		return nil, res, c.e.cfg.State.Filled(err)
 	}
-	ns := c.e.state.NS
+	ns := c.e.cfg.State.NS
 	dir, ok := act.Directory(res.Dest, ns.Rootless, ns.SingleID)
 	if !ok {
 		return nil, res, nil

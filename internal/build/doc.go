@@ -5,16 +5,18 @@
 // parent's key, the action and the digests of its inputs. If the cache has a record under that key,
 // the record names the snapshot that is the result. Otherwise the step runs on a new snapshot over
 // the parent's, which is then committed. The sealer makes layers of snapshots in the background
-// while the next steps run. When the target is done, package outputs makes the images.
+// while the next steps run.
 //
-// A builder is one build, a solver builds the plan of one platform, and an engine finds and makes
-// the results of steps. copy.go and run.go hold the two kinds of step that have inputs.
+// A [Solver] builds the plan of one platform, and an [Engine] finds and makes the results of steps
+// for all solvers of a build. Package imagebuild makes both. copy.go and run.go hold the two kinds
+// of step that have inputs.
 //
 // It imports the packages that internal/arch lists. It makes no system calls, and touches files
 // only by way of other packages. What it needs of the executor, the snapshots, the cache, the
 // sealer and the images are interfaces in engine.go.
 //
 // To test it, run go test ./internal/build as root, or as a user who may make user namespaces. The
-// tests run in a mount namespace of their own, with the executor of fake_test.go. key_test.go lists
-// every field that a key has. test/soundness tests that the cache never changes a result.
+// tests run whole builds of package imagebuild, in a mount namespace of their own, with the
+// executor of fake_test.go. key_test.go lists every field that a key has. test/soundness tests that
+// the cache never changes a result.
 package build

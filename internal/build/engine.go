@@ -7,50 +7,154 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/cachemount"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 )
 
-// engine finds or makes the results of steps. The stages of all platforms share one.
-type engine struct {
-	exec      Executor
-	snapshots Snapshots
-	records   Records
-	images    LayerImages
-	state     *state.State // for lazy layers, the user namespace, and errors of a full disk
+// Config holds what the steps of a build share.
+type Config struct {
+	Executor  Executor // nil: package executor
+	Snapshots Snapshots
+	Records   Records
+	Images    LayerImages
+	State     *state.State // for lazy layers, the user namespace, and errors of a full disk
 
-	// These are replaced when the build starts again because of a damaged blob.
-	sealer      Sealer // nil before the plan is made
-	directories DirectorySealer
-	lazy        *layers.Lazy
-	checker     *layers.Checker // nil: layers are not checked
-	imports     *remotecache.Imports
+	Sealer      Sealer
+	Directories DirectorySealer
+	Lazy        *layers.Lazy
+	Checker     *layers.Checker      // nil: layers are not checked
+	Imports     *remotecache.Imports // nil: nothing was imported
+	Ran         *Ran                 // what this build has run so far
+	Inputs      *inputs.Inputs
+	Secrets     *secret.Store
+	CacheMounts *cachemount.Store
+	// TempDir returns the temporary directory of the build.
+	TempDir func() (string, error)
+	Sink    event.Sink
+
+	// File is the Dockerfile's name, for messages.
+	File string
+	// Epoch is the latest time of a file and the time of what is made now (SOURCE_DATE_EPOCH); nil
+	// keeps real times.
+	Epoch *time.Time
+	Run   RunOptions
+	// NoCache runs every step again. The stages in NoCacheStages (names or indexes) run again even
+	// without NoCache.
+	NoCache       bool
+	NoCacheStages []string
+	// Tables keeps the tables of layers while the layers are sealed.
+	Tables bool
+	// Image is set if an image is made of the target, Files if its files are exported.
+	Image, Files bool
+	// Export is set if results are collected for Records, ExportAll if those of all stages are.
+	Export, ExportAll bool
+}
+
+// RunOptions holds the options for the commands of RUN.
+type RunOptions struct {
+	// Network is "host" or "none"; "" is "host".
+	Network string
+	Hosts   []executor.Host
+	ShmSize int64
+	Ulimits []executor.Ulimit
+	// Insecure allows RUN --security=insecure, HostNetwork RUN --network=host where Network is
+	// none.
+	Insecure    bool
+	HostNetwork bool
+	// Hostname is the host name that commands see; "" is the usual one.
+	Hostname string
+	// CacheNamespace keeps cache mounts with equal ids apart.
+	CacheNamespace string
+}
+
+// Engine finds or makes the results of steps. The stages of all platforms share one.
+type Engine struct {
+	cfg   Config
+	epoch *int64 // cfg.Epoch in seconds since 1970; nil: real times
 	// keeps equal steps of different stages from being run twice at once
 	runs    memo.Map[string, stepResult]
 	fetched memo.Map[string, stepResult] // by key and parent: what was imported
+	pool    snapshotPool
+}
 
-	pool snapshotPool
-	// made holds the keys of the steps that this build has run. When the build starts again, those
-	// steps do not run again, even with --no-cache.
-	made   made
-	dirty  atomic.Bool // set when a step is run
-	epoch  *int64      // seconds since 1970; nil: real times
-	tables bool        // the tables of layers are kept while the layers are sealed
-	sink   event.Sink
+// New returns an engine. Close it after its solvers have returned.
+func New(c Config) *Engine {
+	if c.Executor == nil {
+		c.Executor = processes{}
+	}
+	if c.Ran == nil {
+		c.Ran = &Ran{}
+	}
+	e := &Engine{cfg: c}
+	if c.Epoch != nil {
+		seconds := c.Epoch.Unix()
+		e.epoch = &seconds
+	}
+	return e
+}
+
+// Close discards prepared snapshots that were not used.
+func (e *Engine) Close() error { return e.pool.Close() }
+
+// now returns the time of what is made now: the epoch, or else the clock's.
+func (e *Engine) now() time.Time {
+	if e.cfg.Epoch != nil {
+		return e.cfg.Epoch.UTC()
+	}
+	return time.Now().UTC()
+}
+
+// Ran records what a build has run. It is kept when the build starts again because of a damaged
+// blob: the steps that were run do not run again then, even with Config.NoCache.
+type Ran struct {
+	mu      sync.Mutex
+	keys    map[cache.Key]bool
+	again   bool
+	changed atomic.Bool
+}
+
+// Changed reports whether the build has changed the state.
+func (r *Ran) Changed() bool { return r.changed.Load() }
+
+// Again is called when the build starts again.
+func (r *Ran) Again() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.again = true
+}
+
+func (r *Ran) add(key cache.Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.keys == nil {
+		r.keys = map[cache.Key]bool{}
+	}
+	r.keys[key] = true
+}
+
+// has reports whether a step with one of the keys was run before the build started again.
+func (r *Ran) has(keys ...cache.Key) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.again && slices.ContainsFunc(keys, func(k cache.Key) bool { return r.keys[k] })
 }
 
 // Executor runs the action of a step.
@@ -130,7 +234,7 @@ type stepResult struct {
 // perform makes the result of a job that find did not find. If the content key of the job was not
 // known, perform computes it and looks for the result under it first. cached reports whether the
 // result was found, or made by an equal step.
-func (e *engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
+func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 	n need) (res stepResult, key cache.Key, cached bool, err error) {
 	if job.key == "" {
 		if err := job.load(ctx); err != nil {
@@ -160,9 +264,9 @@ func (e *engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 }
 
 // find looks for the result of a job in the local cache, and then among the imported records.
-func (e *engine) find(ctx context.Context, cur rootfs, j *job, l *line,
+func (e *Engine) find(ctx context.Context, cur rootfs, j *job, l *line,
 	useCache bool) (stepResult, cache.Key, bool, error) {
-	if !useCache && !e.made.has(j.defKey, j.key) {
+	if !useCache && !e.cfg.Ran.has(j.defKey, j.key) {
 		return stepResult{}, "", false, nil
 	}
 	res, key, ok := e.lookup(cur, j)
@@ -176,7 +280,7 @@ func (e *engine) find(ctx context.Context, cur rootfs, j *job, l *line,
 
 // lookup looks for the result of a job in the local cache, under the content key if it is known and
 // else under the definition key.
-func (e *engine) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
+func (e *Engine) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	key := j.key
 	if key == "" {
 		key = j.defKey
@@ -184,20 +288,20 @@ func (e *engine) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 	if key == "" {
 		return stepResult{}, "", false
 	}
-	rec, ok := e.records.Get(key)
+	rec, ok := e.cfg.Records.Get(key)
 	if !ok || !e.keepsTimes(rec) || key == j.defKey && !j.madeFrom(rec) {
 		return stepResult{}, "", false
 	}
 	// A record made on another snapshot of the parent would give layers that do not belong
 	// together.
-	info, err := e.snapshots.Stat(snapshot.ID(rec.Snapshot))
+	info, err := e.cfg.Snapshots.Stat(snapshot.ID(rec.Snapshot))
 	if err != nil {
 		info, ok = e.lazyResult(rec)
 	}
 	if !ok || rec.NoOp && info.ID != cur.top || !rec.NoOp && info.Parent != cur.top {
 		return stepResult{}, "", false
 	}
-	e.records.Touch(key)
+	e.cfg.Records.Touch(key)
 	res := stepResult{snapshot: info.ID, unchanged: rec.NoOp,
 		created: rec.Created.UTC(), cached: true}
 	return res, cmp.Or(rec.ContentKey, key), true
@@ -205,26 +309,26 @@ func (e *engine) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
 
 // make runs a job on a new snapshot over cur, commits the snapshot and writes the records. For a
 // COPY of which only the layer is needed it makes only the layer if it can.
-func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output,
+func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	n need) (stepResult, error) {
-	e.dirty.Store(true)
+	e.cfg.Ran.changed.Store(true)
 	id, err := newID()
 	if err != nil {
 		return stepResult{}, err
 	}
 	parent, do := cur.top, j.do
 	switch {
-	case j.link && e.snapshots.Layered():
+	case j.link && e.cfg.Snapshots.Layered():
 		parent = ""
 	case j.link:
 		do = func(ctx context.Context, active *snapshot.Active, out output) error {
 			return e.runLinked(ctx, j, active, out)
 		}
 	}
-	if err := e.lazy.Materialize(ctx, cur.top); err != nil {
+	if err := e.cfg.Lazy.Materialize(ctx, cur.top); err != nil {
 		return stepResult{}, err
 	}
-	active, err := e.pool.take(ctx, e.snapshots, parent)
+	active, err := e.pool.take(ctx, e.cfg.Snapshots, parent)
 	if err != nil {
 		return stepResult{}, err
 	}
@@ -233,11 +337,11 @@ func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output,
 			return res, errors.Join(err, active.Discard())
 		}
 	}
-	err = e.state.Filled(do(ctx, active, out)) // before what was written is removed
+	err = e.cfg.State.Filled(do(ctx, active, out)) // before what was written is removed
 	if err == nil && parent == cur.top && cur.top != "" {
 		var same bool
 		if same, err = layers.Unchanged(ctx, active); same && err == nil {
-			if err := e.checker.NoOp(ctx, active); err != nil {
+			if err := e.cfg.Checker.NoOp(ctx, active); err != nil {
 				return stepResult{}, errors.Join(err, active.Discard())
 			}
 			if err := e.pool.put(parent, active); err != nil {
@@ -257,14 +361,14 @@ func (e *engine) make(ctx context.Context, cur rootfs, j *job, out output,
 }
 
 // record writes the records of a job that was run.
-func (e *engine) record(j *job, rec cache.Record) (stepResult, error) {
+func (e *Engine) record(j *job, rec cache.Record) (stepResult, error) {
 	rec.Created, rec.ContentKey = time.Now().UTC(), j.key
 	return stepResult{snapshot: snapshot.ID(rec.Snapshot), unchanged: rec.NoOp,
 		created: rec.Created}, e.putRecord(j, rec)
 }
 
 // putRecord writes a record under all keys of a job whose content key is known.
-func (e *engine) putRecord(j *job, rec cache.Record) error {
+func (e *Engine) putRecord(j *job, rec cache.Record) error {
 	if j.inputs != "" {
 		rec.Inputs = j.inputs
 	}
@@ -272,21 +376,21 @@ func (e *engine) putRecord(j *job, rec cache.Record) error {
 		if key == "" {
 			continue
 		}
-		if err := e.records.Put(key, rec); err != nil {
+		if err := e.cfg.Records.Put(key, rec); err != nil {
 			return err
 		}
-		e.made.add(key)
+		e.cfg.Ran.add(key)
 	}
 	return nil
 }
 
 // renew copies the record under a job's content key to its definition key. perform calls it if only
 // the content key has a valid result.
-func (e *engine) renew(j *job) error {
+func (e *Engine) renew(j *job) error {
 	if j.defKey == "" {
 		return nil
 	}
-	rec, ok := e.records.Get(j.key)
+	rec, ok := e.cfg.Records.Get(j.key)
 	if !ok {
 		return nil // the result is one of --cache-from that nothing has needed as files yet
 	}
@@ -294,21 +398,21 @@ func (e *engine) renew(j *job) error {
 }
 
 // addLazy adds a lazy snapshot that is made from a layer in the store when it is first needed.
-func (e *engine) addLazy(id, on snapshot.ID, l cache.Layer) {
-	e.lazy.Add(id, func(ctx context.Context) error {
-		if err := e.lazy.Materialize(ctx, on); err != nil {
+func (e *Engine) addLazy(id, on snapshot.ID, l cache.Layer) {
+	e.cfg.Lazy.Add(id, func(ctx context.Context) error {
+		if err := e.cfg.Lazy.Materialize(ctx, on); err != nil {
 			return err
 		}
-		e.dirty.Store(true)
-		return e.images.UnpackOn(ctx, image.Stored(l.Descriptor, l.DiffID), on, id,
-			image.UnpackOptions{Sink: e.sink})
+		e.cfg.Ran.changed.Store(true)
+		return e.cfg.Images.UnpackOn(ctx, image.Stored(l.Descriptor, l.DiffID), on, id,
+			image.UnpackOptions{Sink: e.cfg.Sink})
 	})
 }
 
 // lazyResult adds the lazy snapshot of a record that an earlier build wrote. It reports false if
 // the record is not lazy or its layer is not in the store.
-func (e *engine) lazyResult(rec cache.Record) (snapshot.Info, bool) {
-	l, ok := e.state.LazyLayer(rec)
+func (e *Engine) lazyResult(rec cache.Record) (snapshot.Info, bool) {
+	l, ok := e.cfg.State.LazyLayer(rec)
 	if !ok {
 		return snapshot.Info{}, false
 	}
@@ -318,7 +422,7 @@ func (e *engine) lazyResult(rec cache.Record) (snapshot.Info, bool) {
 }
 
 // importable returns the imported records whose layer can be the result of a job.
-func (e *engine) importable(j *job) []remotecache.Found {
+func (e *Engine) importable(j *job) []remotecache.Found {
 	key := cmp.Or(j.key, j.defKey)
 	if key == "" || j.key == "" && j.inputs != "" {
 		// The stages that the job takes files from were built on this machine. Their results on
@@ -326,7 +430,7 @@ func (e *engine) importable(j *job) []remotecache.Found {
 		return nil
 	}
 	var list []remotecache.Found
-	for _, r := range e.imports.Find(key) {
+	for _, r := range e.cfg.Imports.Find(key) {
 		if e.keepsEpoch(r.Layer.Epoch()) {
 			list = append(list, r)
 		}
@@ -339,26 +443,26 @@ func (e *engine) importable(j *job) []remotecache.Found {
 // times.
 
 // keepsTimes reports whether the times in a record's snapshot are right for this build.
-func (e *engine) keepsTimes(rec cache.Record) bool {
+func (e *Engine) keepsTimes(rec cache.Record) bool {
 	return e.keepsEpoch(rec.ClampedTo)
 }
 
 // keepsEpoch is keepsTimes for files whose times were limited to the epoch clamped; nil if they
 // were not limited.
-func (e *engine) keepsEpoch(clamped *int64) bool {
+func (e *Engine) keepsEpoch(clamped *int64) bool {
 	return clamped == nil || e.epoch != nil && *e.epoch <= *clamped
 }
 
 // imported looks for the result of a job among the imported records. It fetches the blob at once,
 // so that the step can run if the blob is missing. The blob is unpacked when something runs on the
 // result or reads it.
-func (e *engine) imported(ctx context.Context, cur rootfs, j *job,
+func (e *Engine) imported(ctx context.Context, cur rootfs, j *job,
 	l *line) (stepResult, cache.Key, bool, error) {
 	found := e.importable(j)
 	if len(found) == 0 {
 		return stepResult{}, "", false, nil
 	}
-	parent, err := e.sealer.ChainID(ctx, cur.layers)
+	parent, err := e.cfg.Sealer.ChainID(ctx, cur.layers)
 	if err != nil {
 		return stepResult{}, "", false, err
 	}
@@ -380,13 +484,14 @@ func (e *engine) imported(ctx context.Context, cur rootfs, j *job,
 }
 
 // fetch downloads the layer of an imported record and adds its lazy snapshot.
-func (e *engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Found,
+func (e *Engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Found,
 	l *line) (stepResult, error) {
 	img, err := r.From.Layer(r.Layer.Descriptor, r.Layer.DiffID)
 	if err != nil {
 		return stepResult{}, err
 	}
-	if err := e.images.Ensure(ctx, img, image.UnpackOptions{ID: l.id, Sink: e.sink}); err != nil {
+	if err := e.cfg.Images.Ensure(ctx, img,
+		image.UnpackOptions{ID: l.id, Sink: e.cfg.Sink}); err != nil {
 		return stepResult{}, err
 	}
 	id, err := newID()
@@ -398,28 +503,28 @@ func (e *engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Fo
 		ClampedTo: r.Layer.Epoch(),
 	}
 	keys := []cache.Key{r.Key, r.ContentKey(), j.defKey}
-	e.lazy.Add(id, func(ctx context.Context) error {
-		if err := e.lazy.Materialize(ctx, cur.top); err != nil {
+	e.cfg.Lazy.Add(id, func(ctx context.Context) error {
+		if err := e.cfg.Lazy.Materialize(ctx, cur.top); err != nil {
 			return err
 		}
-		if err := e.images.UnpackOn(ctx, img, cur.top, id,
-			image.UnpackOptions{ID: l.id, Sink: e.sink}); err != nil {
+		if err := e.cfg.Images.UnpackOn(ctx, img, cur.top, id,
+			image.UnpackOptions{ID: l.id, Sink: e.cfg.Sink}); err != nil {
 			return err
 		}
-		e.dirty.Store(true)
+		e.cfg.Ran.changed.Store(true)
 		for i, key := range keys {
 			if key == "" || slices.Contains(keys[:i], key) {
 				continue
 			}
-			if err := e.records.Put(key, rec); err != nil {
+			if err := e.cfg.Records.Put(key, rec); err != nil {
 				return err
 			}
 		}
-		return e.records.PutSealed(string(id), r.Layer.Sealed,
+		return e.cfg.Records.PutSealed(string(id), r.Layer.Sealed,
 			cache.Layer{Descriptor: r.Layer.Descriptor, DiffID: r.Layer.DiffID})
 	})
 	res := stepResult{snapshot: id, created: r.Created.UTC(), cached: true}
-	if r.Layer.Sealed == e.sealer.Format() {
+	if r.Layer.Sealed == e.cfg.Sealer.Format() {
 		res.image = img
 	}
 	return res, nil
@@ -427,11 +532,12 @@ func (e *engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Fo
 
 // recorded looks for a record of a job as find does. If the snapshot of cur is unknown, recorded
 // does not check the snapshot that the record was made on.
-func (e *engine) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, hit bool) {
+func (e *Engine) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, hit bool) {
 	if key = cmp.Or(j.key, j.defKey); key == "" {
 		return "", "", false
 	}
-	if rec, ok := e.records.Get(key); ok && e.keepsTimes(rec) && (key == j.key || j.madeFrom(rec)) {
+	if rec, ok := e.cfg.Records.Get(key); ok && e.keepsTimes(rec) &&
+		(key == j.key || j.madeFrom(rec)) {
 		if parent, ok := e.recordedOn(rec); ok && (cur.top == "" || cur.top == parent) {
 			return cmp.Or(rec.ContentKey, key), resultOf(snapshot.ID(rec.Snapshot)), true
 		}
@@ -444,12 +550,12 @@ func (e *engine) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, h
 
 // recordedOn returns the name of the snapshot that a record's result was made on, and reports
 // whether the result is there.
-func (e *engine) recordedOn(rec cache.Record) (snapshot.ID, bool) {
+func (e *Engine) recordedOn(rec cache.Record) (snapshot.ID, bool) {
 	id := snapshot.ID(rec.Snapshot)
 	var parent snapshot.ID
-	if info, err := e.snapshots.Stat(id); err == nil {
+	if info, err := e.cfg.Snapshots.Stat(id); err == nil {
 		parent = info.Parent
-	} else if _, lazy := e.state.LazyLayer(rec); lazy {
+	} else if _, lazy := e.cfg.State.LazyLayer(rec); lazy {
 		parent = snapshot.ID(rec.Lazy.Parent)
 	} else {
 		return "", false
@@ -461,7 +567,7 @@ func (e *engine) recordedOn(rec cache.Record) (snapshot.ID, bool) {
 }
 
 // run runs an action of the executor on a root file system.
-func (e *engine) run(ctx context.Context, root []mount.Mount,
+func (e *Engine) run(ctx context.Context, root []mount.Mount,
 	action executor.Action, out output) error {
 	res, err := e.execute(ctx, root, action, out)
 	tell(res, out)
@@ -469,20 +575,20 @@ func (e *engine) run(ctx context.Context, root []mount.Mount,
 }
 
 // execute is run without warnings to the user.
-func (e *engine) execute(ctx context.Context, root []mount.Mount, action executor.Action,
+func (e *Engine) execute(ctx context.Context, root []mount.Mount, action executor.Action,
 	out output) (executor.Result, error) {
-	spec := &executor.Spec{Root: root, MountPoints: e.state.MountPoints(), Action: action,
-		UserNS: e.state.NS.Rootless, SingleID: e.state.NS.SingleID, Epoch: e.epoch}
-	return e.exec.Run(ctx, spec, out.stream(1), out.stream(2))
+	spec := &executor.Spec{Root: root, MountPoints: e.cfg.State.MountPoints(), Action: action,
+		UserNS: e.cfg.State.NS.Rootless, SingleID: e.cfg.State.NS.SingleID, Epoch: e.epoch}
+	return e.cfg.Executor.Run(ctx, spec, out.stream(1), out.stream(2))
 }
 
 // runLinked runs a job on an empty snapshot and applies the result to active (COPY --link):
 // symbolic links in active are replaced and not followed, and directories get the mode that the job
 // gives them. It is used where snapshots are whole trees. Where they are overlays the result is
 // stacked on the parent instead.
-func (e *engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
+func (e *Engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
 	out output) (err error) {
-	alone, err := e.snapshots.Prepare(ctx, "")
+	alone, err := e.cfg.Snapshots.Prepare(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -494,17 +600,17 @@ func (e *engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		_, err := diff.Write(ctx, w, diff.Tree{Dir: alone.Upper(), Full: true,
-			StandIns: e.state.NS.Rootless}, diff.Options{Warn: func(path, problem string) {
+			StandIns: e.cfg.State.NS.Rootless}, diff.Options{Warn: func(path, problem string) {
 			out.warn(path + ": " + problem)
 		}})
 		return errors.Join(err, w.CloseWithError(err))
 	})
 	g.Go(func() error {
 		o := diff.ApplyOptions{Full: true}
-		if e.state.NS.SingleID {
+		if e.cfg.State.NS.SingleID {
 			o.OnOwnerError = func(string, int, int, error) {} // the job has said so
 		}
-		if e.state.NS.Rootless {
+		if e.cfg.State.NS.Rootless {
 			o.OnStandIn = func(string) {} // here, too
 		}
 		_, err := diff.Apply(ctx, r, active.Upper(), o)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/parser"
 )
 
@@ -29,6 +30,21 @@ func (e *StepError) Error() string {
 
 // Unwrap returns the error of the step.
 func (e *StepError) Unwrap() error { return e.Err }
+
+// At adds the place in a Dockerfile to an error that has none. The place of a layers.Error is that
+// of the instruction that made the layer.
+func At(file string, lines parser.Range, step string, err error) error {
+	var have *StepError
+	var parsed *parser.Error
+	if err == nil || errors.As(err, &have) || errors.As(err, &parsed) {
+		return err
+	}
+	var layer *layers.Error
+	if errors.As(err, &layer) {
+		lines, step = layer.Lines, ""
+	}
+	return &StepError{File: file, Range: lines, Step: step, Err: err}
+}
 
 // processError turns an *executor.ExitError into a *CommandError. It returns other errors
 // unchanged.

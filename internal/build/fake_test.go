@@ -1,4 +1,4 @@
-package build
+package build_test
 
 import (
 	"context"
@@ -14,8 +14,10 @@ import (
 	"testing"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
@@ -245,10 +247,12 @@ type bench struct {
 	state  *state.State
 	exec   *fakeExecutor
 	images *fakeImages
-	// change, if it is set, changes the next builds before they begin.
-	change func(*builder)
-	mu     sync.Mutex
-	events []event.Event // of the last build
+	// change, if it is set, changes the parts of the next builds.
+	change func(*imagebuild.Parts)
+	// resolver, if it is set, replaces the fake images.
+	resolver *image.Resolver
+	mu       sync.Mutex
+	events   []event.Event // of the last build
 }
 
 // newBench returns a bench whose snapshots are made by a driver.
@@ -284,7 +288,7 @@ func (b *bench) file(name, text string) {
 
 // build builds a Dockerfile with options, and returns what has run.
 func (b *bench) build(ctx context.Context, dockerfile string,
-	o Options) (*Result, []string, error) {
+	o imagebuild.Options) (*imagebuild.Result, []string, error) {
 	b.t.Helper()
 	file := filepath.Join(b.t.TempDir(), "Dockerfile")
 	if err := os.WriteFile(file, []byte(dockerfile), 0o644); err != nil {
@@ -297,17 +301,21 @@ func (b *bench) build(ctx context.Context, dockerfile string,
 		defer b.mu.Unlock()
 		b.events = append(b.events, e)
 	}
-	bb := newBuilder(b.state, nil, o)
-	bb.e.exec, bb.e.images, bb.baseImages, bb.artifacts = b.exec, b.images, b.images, b.images
-	if b.change != nil {
-		b.change(bb)
+	parts := imagebuild.DefaultParts(b.state, nil)
+	parts.Executor, parts.LayerImages, parts.BaseImages, parts.Artifacts =
+		b.exec, b.images, b.images, b.images
+	if b.resolver != nil {
+		parts.LayerImages, parts.BaseImages, parts.Artifacts = b.resolver, b.resolver, b.resolver
 	}
-	res, err := bb.run(ctx)
+	if b.change != nil {
+		b.change(&parts)
+	}
+	res, err := imagebuild.BuildWith(ctx, b.state, b.resolver, o, parts)
 	return res, b.exec.take(), err
 }
 
 // must builds, and fails the test if the build fails.
-func (b *bench) must(dockerfile string, o Options) (*Result, []string) {
+func (b *bench) must(dockerfile string, o imagebuild.Options) (*imagebuild.Result, []string) {
 	b.t.Helper()
 	res, ran, err := b.build(b.t.Context(), dockerfile, o)
 	if err != nil {
@@ -336,7 +344,7 @@ func (b *bench) want(what string, got []string, want ...string) {
 }
 
 // manifest returns the manifest of an image.
-func (b *bench) manifest(res *Result) ocispec.Manifest {
+func (b *bench) manifest(res *imagebuild.Result) ocispec.Manifest {
 	b.t.Helper()
 	data, err := b.state.Store.Read(b.t.Context(), res.Root)
 	if err != nil {
@@ -369,8 +377,8 @@ func (s fakeSealer) Seal(l *layers.Layer) {
 
 // sealerThat returns a function that makes a fakeSealer.
 func sealerThat(fail func(*layers.Layer) error) func(context.Context,
-	layers.SealerOptions) (Sealer, DirectorySealer) {
-	return func(ctx context.Context, o layers.SealerOptions) (Sealer, DirectorySealer) {
+	layers.SealerOptions) (build.Sealer, build.DirectorySealer) {
+	return func(ctx context.Context, o layers.SealerOptions) (build.Sealer, build.DirectorySealer) {
 		s := layers.NewSealer(ctx, o)
 		return fakeSealer{s, fail}, s
 	}

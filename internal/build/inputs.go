@@ -30,16 +30,16 @@ func results(f *inputs.Files) []snapshot.ID {
 func resultOf(top snapshot.ID) snapshot.ID { return cmp.Or(top, "scratch") }
 
 // files opens an input. It builds a stage first.
-func (s *solver) files(ctx context.Context, in parser.Input) (*inputs.Files, error) {
+func (s *Solver) files(ctx context.Context, in parser.Input) (*inputs.Files, error) {
 	st, ok := in.(parser.StageInput)
 	if !ok {
-		return s.in.Files(ctx, in)
+		return s.e.cfg.Inputs.Files(ctx, in)
 	}
 	r, err := s.stage(ctx, st.Stage)
 	if err != nil {
 		return nil, err
 	}
-	f, err := s.in.OfSnapshot(ctx, r.top)
+	f, err := s.e.cfg.Inputs.OfSnapshot(ctx, r.top)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (s *solver) files(ctx context.Context, in parser.Input) (*inputs.Files, err
 
 // nameOf names an input without opening it. It builds a stage first, unless the cache has all
 // results that are needed of the stage.
-func (s *solver) nameOf(ctx context.Context, in parser.Input) (inputName, error) {
+func (s *Solver) nameOf(ctx context.Context, in parser.Input) (inputName, error) {
 	st, ok := in.(parser.StageInput)
 	if !ok {
 		return s.fixedName(ctx, in)
@@ -65,17 +65,17 @@ func (s *solver) nameOf(ctx context.Context, in parser.Input) (inputName, error)
 }
 
 // fixedName is nameOf for inputs that are not stages.
-func (s *solver) fixedName(ctx context.Context, in parser.Input) (inputName, error) {
+func (s *Solver) fixedName(ctx context.Context, in parser.Input) (inputName, error) {
 	switch in := in.(type) {
 	case parser.Scratch:
 		return inputName{key: "scratch"}, nil
 	case parser.ContextInput:
-		if img, ok := s.in.ContextImage(in); ok {
+		if img, ok := s.e.cfg.Inputs.ContextImage(in); ok {
 			return s.fixedName(ctx, img)
 		}
 		return inputName{}, nil
 	case parser.ImageInput:
-		img, err := s.in.Resolve(ctx, in)
+		img, err := s.e.cfg.Inputs.Resolve(ctx, in)
 		if err != nil {
 			return inputName{}, err
 		}
@@ -88,8 +88,8 @@ func imageName(img *image.Image) string { return "image " + img.ChainID().String
 
 // unpack makes the snapshots of an image's layers, once a build. name is the line of the progress;
 // with "" it is made from the image's name.
-func (b *builder) unpack(ctx context.Context, in parser.ImageInput, name string) (rootfs, error) {
-	got, err := b.in.Unpack(ctx, in, name)
+func (e *Engine) unpack(ctx context.Context, in parser.ImageInput, name string) (rootfs, error) {
+	got, err := e.cfg.Inputs.Unpack(ctx, in, name)
 	if err != nil {
 		return rootfs{}, err
 	}
@@ -103,15 +103,15 @@ func (b *builder) unpack(ctx context.Context, in parser.ImageInput, name string)
 }
 
 // baseImage returns the file system of an image or a context that a stage is based on.
-func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Input) (rootfs, error) {
+func (s *Solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Input) (rootfs, error) {
 	switch in := in.(type) {
 	case parser.ImageInput:
-		return s.b.unpack(ctx, in, s.stageLabel(st, 1)+" FROM "+in.Ref)
+		return s.e.unpack(ctx, in, s.stageLabel(st, 1)+" FROM "+in.Ref)
 	case parser.ContextInput:
-		if img, ok := s.in.ContextImage(in); ok {
-			return s.b.unpack(ctx, img, s.stageLabel(st, 1)+" FROM "+in.Name)
+		if img, ok := s.e.cfg.Inputs.ContextImage(in); ok {
+			return s.e.unpack(ctx, img, s.stageLabel(st, 1)+" FROM "+in.Name)
 		}
-		f, err := s.in.Files(ctx, in)
+		f, err := s.e.cfg.Inputs.Files(ctx, in)
 		if err != nil {
 			return rootfs{}, err
 		}
@@ -121,9 +121,9 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		}
 		l := &layers.Layer{Snapshot: id, Text: "FROM " + in.Name, Lines: st.Range}
 		if s.sealed[st] {
-			s.e.sealer.Seal(l)
+			s.e.cfg.Sealer.Seal(l)
 		}
-		key, err := makeKey("scratch", "from context", nil, content.String(), epochKey(s.b.epoch))
+		key, err := makeKey("scratch", "from context", nil, content.String(), epochKey(s.e.epoch))
 		if err != nil {
 			return rootfs{}, err
 		}
@@ -132,7 +132,7 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 			return rootfs{}, err
 		}
 		r := rootfs{key: key, top: id, layers: []*layers.Layer{l},
-			origins: []origin{{st, l.Text, l.Lines}}}
+			origins: []Origin{{st, l.Text, l.Lines}}}
 		r.config.History = []ocispec.History{{Created: &created, CreatedBy: "FROM " + in.Name,
 			Comment: parser.Comment}}
 		return r, nil
@@ -142,11 +142,11 @@ func (s *solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 
 // contextSnapshot makes a snapshot of a context, without ignored files, and returns the digest of
 // its content.
-func (s *solver) contextSnapshot(ctx context.Context,
+func (s *Solver) contextSnapshot(ctx context.Context,
 	f *inputs.Files) (snapshot.ID, digest.Digest, error) {
 	for looks := 1; ; looks++ {
 		m, err := f.Tree.Match(ctx, source.Query{Patterns: []string{"/"},
-			Literal: true, Epoch: s.b.epoch})
+			Literal: true, Epoch: s.e.epoch})
 		if err != nil {
 			return "", "", err
 		}
@@ -161,7 +161,7 @@ func (s *solver) contextSnapshot(ctx context.Context,
 // can be mounted. place is its path in the snapshot; a directory is the snapshot's root. With whole
 // the root gets the mode and the attributes of the directory, and the digest of the match must
 // cover them.
-func (s *solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Match,
+func (s *Solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Match,
 	whole bool) (id snapshot.ID, place string, err error) {
 	place = "/"
 	if len(m.Items) == 1 && !m.Items[0].Contents {
@@ -174,7 +174,7 @@ func (s *solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Matc
 		m = &dir
 	}
 	c := &copier{e: s.e, from: f, match: m, copy: &parser.Copy{Dest: "/"}}
-	key, err := makeKey("scratch", "context", nil, string(m.Digest), epochKey(s.b.epoch))
+	key, err := makeKey("scratch", "context", nil, string(m.Digest), epochKey(s.e.epoch))
 	if err != nil {
 		return "", "", err
 	}

@@ -86,7 +86,7 @@ type inputName struct {
 	result snapshot.ID
 }
 
-// stepInputs opens what a step takes files from. *solver implements it.
+// stepInputs opens what a step takes files from. *Solver implements it.
 type stepInputs interface {
 	// files opens an input, which may have to be built first.
 	files(ctx context.Context, in parser.Input) (*inputs.Files, error)
@@ -114,7 +114,7 @@ func joinResults(list []snapshot.ID) string {
 }
 
 // prepare makes a job of a step's action.
-func (s *solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
+func (s *Solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
 	name namer) (*job, error) {
 	switch a := step.Action.(type) {
 	case *parser.Mkdir:
@@ -127,8 +127,8 @@ func (s *solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step
 	panic("unreachable")
 }
 
-func (s *solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
-	key, err := makeKey(cur.key, "mkdir", a, epochKey(s.b.epoch))
+func (s *Solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
+	key, err := makeKey(cur.key, "mkdir", a, epochKey(s.e.epoch))
 	if err != nil {
 		return nil, err
 	}
@@ -154,9 +154,9 @@ func tell(res executor.Result, out output) {
 }
 
 // prepareCopy prepares a COPY or ADD.
-func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy,
+func (s *Solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy,
 	name namer) (*job, error) {
-	c := &copier{e: s.e, in: s.in, inputs: s, copy: a, key: cur.key}
+	c := &copier{e: s.e, in: s.e.cfg.Inputs, inputs: s, copy: a, key: cur.key}
 	j := &job{look: c.look, do: c.do, copier: c, closers: []io.Closer{c}}
 	// With --chmod, BuildKit's --link is an ordinary COPY (docker/buildx issue 1855). Otherwise the
 	// mode would also apply to the parent directories in the layer, which hide those of the image.
@@ -177,7 +177,7 @@ func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy,
 	c.owners = s.hasOwners(a.From)
 	j.local = j.local && !c.owners
 	if len(remote) == 0 && from.key != "" {
-		j.defKey, err = makeKey(cur.key, "copy from", a, from.key, epochKey(s.b.epoch))
+		j.defKey, err = makeKey(cur.key, "copy from", a, from.key, epochKey(s.e.epoch))
 	}
 	if _, ok := a.From.(parser.StageInput); ok {
 		j.inputs = joinResults([]snapshot.ID{from.result})
@@ -186,11 +186,11 @@ func (s *solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy,
 }
 
 // prepareRun prepares a RUN.
-func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run,
+func (s *Solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run,
 	name namer) (*job, error) {
 	r := &runner{
-		e: s.e, opts: &s.b.opts.Run, mounter: s.mounter(), inputs: s,
-		hostname: s.b.hostname(), namespace: s.b.cacheNamespace(), run: a, key: cur.key,
+		e: s.e, opts: &s.e.cfg.Run, mounter: s.mounter(), inputs: s,
+		run: a, key: cur.key,
 		platform: parser.FormatPlatform(st.Platform),
 		from:     map[int]*inputs.Files{}, content: map[int]digest.Digest{},
 		looked: map[int]*source.Match{},
@@ -232,11 +232,12 @@ func (s *solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 }
 
 // mounter returns what makes the mounts of RUNs.
-func (s *solver) mounter() *runmount.Mounter {
+func (s *Solver) mounter() *runmount.Mounter {
 	return &runmount.Mounter{
-		Snapshots: s.e.snapshots, Lazy: s.e.lazy, Secrets: s.b.secrets, Caches: s.b.cacheMounts,
+		Snapshots: s.e.cfg.Snapshots, Lazy: s.e.cfg.Lazy, Secrets: s.e.cfg.Secrets,
+		Caches: s.e.cfg.CacheMounts,
 		TempDir: func(pattern string) (string, error) {
-			dir, err := s.b.tempdir.Path()
+			dir, err := s.e.cfg.TempDir()
 			if err != nil {
 				return "", err
 			}
@@ -247,10 +248,10 @@ func (s *solver) mounter() *runmount.Mounter {
 
 // hasOwners reports whether the owners of an input's files are kept in the image, as those of
 // stages and images are.
-func (s *solver) hasOwners(in parser.Input) bool {
+func (s *Solver) hasOwners(in parser.Input) bool {
 	c, ok := in.(parser.ContextInput)
 	if ok {
-		_, ok = s.in.ContextImage(c)
+		_, ok = s.e.cfg.Inputs.ContextImage(c)
 		return ok
 	}
 	return true

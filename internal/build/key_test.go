@@ -7,13 +7,13 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
-	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,7 +26,7 @@ type keyed struct {
 	mkdir    parser.Mkdir
 	platform ocispec.Platform
 	parent   cache.Key
-	opts     Options
+	cfg      Config
 	epoch    *int64
 
 	from  inputName // of a mount and of a COPY
@@ -57,7 +57,7 @@ func newKeyed() *keyed {
 		mkdir:    parser.Mkdir{Path: "/m", User: "1"},
 		platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
 		parent:   "parent",
-		opts: Options{Run: RunOptions{
+		cfg: Config{Run: RunOptions{
 			Hosts: []executor.Host{{Name: "h", IP: "10.0.0.1"}}, ShmSize: 1 << 20,
 			Ulimits: []executor.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}},
 		}},
@@ -67,19 +67,21 @@ func newKeyed() *keyed {
 	}
 }
 
-// openContext opens the context of a build.
-func openContext(t *testing.T, dir string,
-	named map[string]string) (*inputs.Inputs, *source.Context) {
+// newKeySolver returns a solver whose context is a directory.
+func newKeySolver(t *testing.T, dir string, c Config, epoch *int64) *Solver {
 	t.Helper()
 	temp := func() (string, error) { return t.TempDir(), nil }
-	in := inputs.New(inputs.Options{Contexts: named, Secrets: &secret.Store{},
-		IndexDir: temp, TempDir: temp})
+	in := inputs.New(inputs.Options{Secrets: &secret.Store{}, IndexDir: temp, TempDir: temp})
 	t.Cleanup(func() { in.Close() })
-	c, err := in.Main(t.Context(), dir, "", nil)
-	if err != nil {
+	if _, err := in.Main(t.Context(), dir, "", nil); err != nil {
 		t.Fatal(err)
 	}
-	return in, c
+	c.Inputs = in
+	if epoch != nil {
+		at := time.Unix(*epoch, 0)
+		c.Epoch = &at
+	}
+	return New(c).Solver(&parser.Plan{}, "", nil)
 }
 
 // keys returns the key of the RUN, of the WORKDIR, and the content and definition keys of the COPY.
@@ -93,9 +95,7 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 	if err := os.Chmod(path, k.mode); err != nil {
 		t.Fatal(err)
 	}
-	in, c := openContext(t, dir, k.opts.Source.Contexts)
-	s := &solver{b: &builder{opts: k.opts, epoch: k.epoch, context: c},
-		e: &engine{epoch: k.epoch}, in: in}
+	s := newKeySolver(t, dir, k.cfg, k.epoch)
 	name := func(context.Context, parser.Input) (inputName, error) { return k.from, nil }
 	cur := rootfs{key: k.parent}
 	list := map[string]cache.Key{}
@@ -148,15 +148,6 @@ var keyTests = map[string]struct {
 	"epoch": {func(k *keyed) { k.epoch = ptr(int64(2000)) }, "mkdir,copy,copy from",
 		"a command leaves real times; they are clamped when the layer is sealed. See TestMountHasEpoch"},
 	"no epoch": {func(k *keyed) { k.epoch = nil }, "mkdir,copy,copy from", "as above"},
-	"hostname": {func(k *keyed) {
-		k.opts.Args = map[string]string{"BUILDKIT_SANDBOX_HOSTNAME": "x"}
-	}, "run", ""},
-	"build arg": {func(k *keyed) { k.opts.Args = map[string]string{"A": "x"} }, "",
-		"what a step sees of an argument is in its Env, Args or Sources"},
-	"namespace of caches": {func(k *keyed) {
-		k.opts.Args = map[string]string{"BUILDKIT_CACHE_MOUNT_NS": "x"}
-	}, "",
-		"what is in a cache is never in a key"},
 	"content of a file": {func(k *keyed) { k.files = "y" }, "copy",
 		"a definition key has no contents"},
 	"mode of a file": {func(k *keyed) { k.mode = 0o755 }, "copy",
@@ -174,7 +165,7 @@ var keyTests = map[string]struct {
 	"Run.Mounts":  {func(k *keyed) { k.run.Mounts = nil }, "run", ""},
 	"Run.Network": {func(k *keyed) { k.run.Network = "none" }, "run", ""},
 	"Run.Security": {func(k *keyed) {
-		k.run.Security, k.opts.Run.Insecure = "insecure", true
+		k.run.Security, k.cfg.Run.Insecure = "insecure", true
 	}, "run", ""},
 	"Run.Files":    {func(k *keyed) { k.run.Files = nil }, "run", ""},
 	"RunFile.Path": {func(k *keyed) { k.run.Files[0].Path = "/g" }, "run", ""},
@@ -221,23 +212,22 @@ var keyTests = map[string]struct {
 		"it is checked, and changes nothing"},
 	"Mkdir.Path":         {func(k *keyed) { k.mkdir.Path = "/n" }, "mkdir", ""},
 	"Mkdir.User":         {func(k *keyed) { k.mkdir.User = "2" }, "mkdir", ""},
-	"RunOptions.Network": {func(k *keyed) { k.opts.Run.Network = "none" }, "run", ""},
-	"RunOptions.Hosts":   {func(k *keyed) { k.opts.Run.Hosts = nil }, "run", ""},
-	"Host.Name":          {func(k *keyed) { k.opts.Run.Hosts[0].Name = "i" }, "run", ""},
-	"Host.IP":            {func(k *keyed) { k.opts.Run.Hosts[0].IP = "10.0.0.2" }, "run", ""},
-	"RunOptions.ShmSize": {func(k *keyed) { k.opts.Run.ShmSize = 2 << 20 }, "run", ""},
-	"RunOptions.Ulimits": {func(k *keyed) { k.opts.Run.Ulimits = nil }, "run", ""},
-	"Ulimit.Name":        {func(k *keyed) { k.opts.Run.Ulimits[0].Name = "nproc" }, "run", ""},
-	"Ulimit.Soft":        {func(k *keyed) { k.opts.Run.Ulimits[0].Soft = 2 }, "run", ""},
-	"Ulimit.Hard":        {func(k *keyed) { k.opts.Run.Ulimits[0].Hard = 3 }, "run", ""},
-	"RunOptions.Insecure": {func(k *keyed) { k.opts.Run.Insecure = true }, "",
+	"RunOptions.Network": {func(k *keyed) { k.cfg.Run.Network = "none" }, "run", ""},
+	"RunOptions.Hosts":   {func(k *keyed) { k.cfg.Run.Hosts = nil }, "run", ""},
+	"Host.Name":          {func(k *keyed) { k.cfg.Run.Hosts[0].Name = "i" }, "run", ""},
+	"Host.IP":            {func(k *keyed) { k.cfg.Run.Hosts[0].IP = "10.0.0.2" }, "run", ""},
+	"RunOptions.ShmSize": {func(k *keyed) { k.cfg.Run.ShmSize = 2 << 20 }, "run", ""},
+	"RunOptions.Ulimits": {func(k *keyed) { k.cfg.Run.Ulimits = nil }, "run", ""},
+	"Ulimit.Name":        {func(k *keyed) { k.cfg.Run.Ulimits[0].Name = "nproc" }, "run", ""},
+	"Ulimit.Soft":        {func(k *keyed) { k.cfg.Run.Ulimits[0].Soft = 2 }, "run", ""},
+	"Ulimit.Hard":        {func(k *keyed) { k.cfg.Run.Ulimits[0].Hard = 3 }, "run", ""},
+	"RunOptions.Insecure": {func(k *keyed) { k.cfg.Run.Insecure = true }, "",
 		"it permits what Run.Security says"},
-	"RunOptions.HostNetwork": {func(k *keyed) { k.opts.Run.HostNetwork = true }, "",
+	"RunOptions.HostNetwork": {func(k *keyed) { k.cfg.Run.HostNetwork = true }, "",
 		"it permits what Run.Network says"},
-	"RunOptions.Secrets": {func(k *keyed) { k.opts.Run.Secrets = []secret.Secret{{ID: "s"}} },
-		"", "secrets are never in a key, as in BuildKit"},
-	"RunOptions.SSH": {func(k *keyed) { k.opts.Run.SSH = []secret.Agent{{ID: "s"}} }, "",
-		"keys of agents are secrets"},
+	"RunOptions.Hostname": {func(k *keyed) { k.cfg.Run.Hostname = "x" }, "run", ""},
+	"RunOptions.CacheNamespace": {func(k *keyed) { k.cfg.Run.CacheNamespace = "x" }, "",
+		"what is in a cache is never in a key"},
 }
 
 // TestKeyFields: each field of a step changes the keys that the table says, and each field is in
@@ -311,7 +301,7 @@ func TestKeepsEpoch(t *testing.T) {
 		{" 0 epoch soon", ptr(int64(0)), false},
 	}
 	for _, tt := range tests {
-		b := &engine{epoch: tt.build}
+		b := &Engine{epoch: tt.build}
 		l := &remotecache.Layer{Sealed: tt.sealed}
 		if got := b.keepsEpoch(l.Epoch()); got != tt.want {
 			t.Errorf("a layer sealed as %q serves epoch %v: %v, want %v", tt.sealed,
@@ -328,8 +318,7 @@ func TestMountHasEpoch(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := func(epoch *int64) cache.Key {
-		in, c := openContext(t, dir, nil)
-		s := &solver{b: &builder{epoch: epoch, context: c}, e: &engine{epoch: epoch}, in: in}
+		s := newKeySolver(t, dir, Config{}, epoch)
 		run := &parser.Run{Mounts: []parser.RunMount{{Type: parser.MountBind, Target: "/m",
 			Source: "/", From: parser.ContextInput{}}}}
 		name := func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil }

@@ -6,7 +6,6 @@ import (
 	"os"
 
 	"github.com/layerbuild/layerbuild/executor"
-	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/source"
 )
@@ -71,11 +70,4 @@ func (j *job) reset() error {
 	err := c.Close()
 	c.remotes = nil
 	return err
-}
-
-// noticeOwn warns once that the state directory is in a context.
-func (b *builder) noticeOwn(path string) {
-	b.ownNotice.Do(func() {
-		b.sink(event.Warning{Message: fmt.Sprintf("the state directory is in the build context (%s): it is left out. Name it in .dockerignore, or choose another place with --root", path)})
-	})
 }

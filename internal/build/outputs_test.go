@@ -1,4 +1,4 @@
-package build
+package build_test
 
 import (
 	"archive/tar"
@@ -17,18 +17,17 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // real gives the next builds images and outputs that are not fakes. The executor stays one.
 func (b *bench) real() {
-	resolver := image.New(image.Options{Store: b.state.Store, Cache: b.state.Cache,
+	b.resolver = image.New(image.Options{Store: b.state.Store, Cache: b.state.Cache,
 		Snapshots: b.state.Snapshots})
-	b.change = func(bb *builder) {
-		bb.images, bb.baseImages, bb.artifacts, bb.e.images = resolver, resolver, resolver, resolver
-	}
 }
 
 // specs parses values of -o, in which DIR is a directory.
@@ -51,14 +50,14 @@ func TestOutputs(t *testing.T) {
 	b.real()
 	dir := t.TempDir()
 	at := time.Unix(1_000_000_000, 0)
-	o := Options{
+	o := imagebuild.Options{
 		Outputs: specs(t, dir, "type=oci,tar=false,dest=DIR/gzip",
 			"type=oci,tar=false,dest=DIR/zstd,compression=zstd,annotation.k=v",
 			"type=oci,tar=false,dest=DIR/docker,oci-mediatypes=false",
 			"type=oci,tar=false,dest=DIR/pruned,prune-dead=true",
 			"type=oci,tar=false,dest=DIR/plain,compression=uncompressed,force-compression=true",
 			"type=tar,dest=DIR/flat.tar", "type=local,dest=DIR/local"),
-		Image: ImageOptions{Names: []string{"one", "two:1"}, Epoch: &at},
+		Image: imagebuild.ImageOptions{Names: []string{"one", "two:1"}, Epoch: &at},
 	}
 	res, ran := b.must("FROM scratch\nRUN write dead text\nRUN write dead other\nRUN write alive 1\n", o)
 	b.want("build", ran, "write dead text", "write dead other", "write alive 1")
@@ -145,7 +144,7 @@ func TestBaseOfAnImage(t *testing.T) {
 	b.real()
 	dir := t.TempDir()
 	b.must("FROM scratch\nRUN write base 1\n",
-		Options{Image: ImageOptions{Names: []string{"base"}},
+		imagebuild.Options{Image: imagebuild.ImageOptions{Names: []string{"base"}},
 			Outputs: specs(t, dir, "type=image", "type=oci,tar=false,dest=DIR/layout")})
 	layout := "oci-layout://" + filepath.Join(dir, "layout")
 	b.file("named/f", "text")
@@ -181,7 +180,8 @@ func TestBaseOfAnImage(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b.t = t
-			res, ran := b.must(tt.dockerfile, Options{Source: SourceOptions{Contexts: tt.contexts}})
+			res, ran := b.must(tt.dockerfile,
+				imagebuild.Options{Source: imagebuild.SourceOptions{Contexts: tt.contexts}})
 			b.want(tt.name, ran, tt.want...)
 			if n := len(b.manifest(res).Layers); n != tt.layers {
 				t.Errorf("%d layers, want %d", n, tt.layers)
@@ -203,7 +203,7 @@ func TestRemoteCache(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name, to, second string
-		o                Options
+		o                imagebuild.Options
 		damage           func(dir string)
 		want             []string
 		warns            string
@@ -221,7 +221,7 @@ func TestRemoteCache(t *testing.T) {
 			second: strings.Replace(dockerfile, "tool 1", "tool 2", 1),
 			want:   []string{"write tool 2", "copy /", "write a 1", "nothing", "copy /"}},
 		{name: "--no-cache", to: "type=local,mode=max,dest=",
-			o: Options{Cache: CacheOptions{No: true}},
+			o: imagebuild.Options{Cache: imagebuild.CacheOptions{No: true}},
 			want: []string{"copy /", "copy /", "nothing", "write a 1",
 				"write other 1", "write tool 1"}},
 		{name: "no cache there", to: "type=local,mode=max,dest=",
@@ -239,7 +239,7 @@ func TestRemoteCache(t *testing.T) {
 			at := time.Unix(1_000_000_000, 0)
 			first := newBench(t, "copy")
 			first.real()
-			o := Options{Image: ImageOptions{Epoch: &at}}
+			o := imagebuild.Options{Image: imagebuild.ImageOptions{Epoch: &at}}
 			if tt.to == "inline" {
 				o.Args = map[string]string{"BUILDKIT_INLINE_CACHE": "1"}
 				o.Outputs, o.Image.Names = specs(t, dir, "type=oci,tar=false,dest=DIR"),
@@ -271,7 +271,7 @@ func TestRemoteCache(t *testing.T) {
 				!strings.Contains(w, tt.warns) {
 				t.Errorf("warnings %q, want %q", w, tt.warns)
 			}
-			tt.o.Cache = CacheOptions{}
+			tt.o.Cache = imagebuild.CacheOptions{}
 			_, ran = second.must(tt.second, tt.o)
 			if slices.Contains(tt.want, "write tool 1") {
 				second.want("the same there again", ran)
@@ -297,13 +297,13 @@ func TestDeferredCopy(t *testing.T) {
 		b := newBench(t, "overlay")
 		b.real()
 		b.state.NS.SingleID = false // the fake executor sets no owners
-		for i := range earlyFiles + 1 {
+		for i := range build.EarlyFiles + 1 {
 			b.file(fmt.Sprintf("many/%d", i), fmt.Sprint(i))
 		}
 		const last = "FROM scratch\nRUN write a 1\nCOPY many /m/\n"
 		const more = last + "RUN write b 2\n"
 		at := time.Unix(1_000_000_000, 0) // the fake executor does not keep times
-		o := Options{CheckLayers: check, Image: ImageOptions{Epoch: &at}}
+		o := imagebuild.Options{CheckLayers: check, Image: imagebuild.ImageOptions{Epoch: &at}}
 		copies := func(ran []string) int {
 			n := 0
 			for _, r := range ran {
@@ -347,12 +347,12 @@ func TestDeferredCopy(t *testing.T) {
 func TestNoOpOnOverlay(t *testing.T) {
 	b := newBench(t, "overlay")
 	const dockerfile = "FROM scratch\nRUN write a 1\nRUN nothing\nRUN nothing; nothing\nRUN write b 2\n"
-	res, ran := b.must(dockerfile, Options{CheckLayers: true})
+	res, ran := b.must(dockerfile, imagebuild.Options{CheckLayers: true})
 	b.want("build", ran, "write a 1", "nothing", "nothing; nothing", "write b 2")
 	if l := b.manifest(res).Layers; len(l) != 4 || l[1].Digest != l[2].Digest {
 		t.Errorf("layers %v, want four, two of them equal", l)
 	}
-	_, ran = b.must(dockerfile, Options{})
+	_, ran = b.must(dockerfile, imagebuild.Options{})
 	b.want("again", ran)
 }
 
@@ -372,18 +372,19 @@ func TestRemoteSource(t *testing.T) {
 	defer server.Close()
 	b := newBench(t, "copy")
 	dockerfile := "FROM scratch\nADD " + server.URL + "/f /f\nADD a /\n"
-	_, ran := b.must(dockerfile, Options{})
+	_, ran := b.must(dockerfile, imagebuild.Options{})
 	b.want("build", ran, "copy /f", "copy /")
-	_, ran = b.must(dockerfile, Options{})
+	_, ran = b.must(dockerfile, imagebuild.Options{})
 	b.want("nothing changed", ran)
 	content = "2"
-	_, ran = b.must(dockerfile, Options{})
+	_, ran = b.must(dockerfile, imagebuild.Options{})
 	b.want("another content", ran, "copy /f", "copy /")
 	if gets < 2 || gets > 4 {
 		t.Errorf("the server sent the content %d times", gets)
 	}
 	server.Close()
-	if _, _, err := b.build(t.Context(), dockerfile, Options{}); err == nil || lineOf(err) != 2 {
+	if _, _, err := b.build(t.Context(), dockerfile, imagebuild.Options{}); err == nil ||
+		lineOf(err) != 2 {
 		t.Errorf("without the server: error %v, want one of line 2", err)
 	}
 }

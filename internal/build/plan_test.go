@@ -1,4 +1,4 @@
-package build
+package build_test
 
 import (
 	"context"
@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -26,21 +28,21 @@ import (
 // TestSecondBuild builds twice, with a change between, and looks at what the second build runs.
 func TestSecondBuild(t *testing.T) {
 	const three = "FROM scratch\nRUN write a 1\nRUN write b 2\nRUN write c 3\n"
-	args := func(kv ...string) Options {
-		o := Options{Args: map[string]string{}}
+	args := func(kv ...string) imagebuild.Options {
+		o := imagebuild.Options{Args: map[string]string{}}
 		for i := 0; i < len(kv); i += 2 {
 			o.Args[kv[i]] = kv[i+1]
 		}
 		return o
 	}
-	at := func(s int64) Options {
+	at := func(s int64) imagebuild.Options {
 		t := time.Unix(s, 0)
-		return Options{Image: ImageOptions{Epoch: &t}}
+		return imagebuild.Options{Image: imagebuild.ImageOptions{Epoch: &t}}
 	}
 	for _, tt := range []struct {
 		name          string
 		first, second string // Dockerfiles; second "" is the same
-		o1, o2        Options
+		o1, o2        imagebuild.Options
 		edit          func(b *bench)
 		want          []string // what the second build runs
 	}{
@@ -61,12 +63,13 @@ func TestSecondBuild(t *testing.T) {
 			o1: args("A", "1"), o2: args("A", "2"), want: []string{"write a ${A}"}},
 		{name: "an argument that no step uses", first: "FROM scratch\nRUN write a 1\nARG A\n",
 			o1: args("A", "1"), o2: args("A", "2")},
-		{name: "--no-cache", first: three, o2: Options{Cache: CacheOptions{No: true}},
+		{name: "--no-cache", first: three,
+			o2:   imagebuild.Options{Cache: imagebuild.CacheOptions{No: true}},
 			want: []string{"write a 1", "write b 2", "write c 3"}},
 		{
 			name:  "--no-cache-filter",
 			first: "FROM scratch AS x\nRUN write a 1\nFROM x AS y\nRUN write b 2\n",
-			o2:    Options{Cache: CacheOptions{NoStages: []string{"Y"}}},
+			o2:    imagebuild.Options{Cache: imagebuild.CacheOptions{NoStages: []string{"Y"}}},
 			want:  []string{"write b 2"},
 		},
 		{name: "the content of a copied file", first: "FROM scratch\nCOPY a /\nRUN nothing\n",
@@ -103,16 +106,19 @@ func TestSecondBuild(t *testing.T) {
 		{name: "the epoch and a command", first: "FROM scratch\nRUN write a 1\n",
 			o1: at(1), o2: at(2)},
 		{name: "a host", first: three,
-			o2:   Options{Run: RunOptions{Hosts: []executor.Host{{Name: "h", IP: "10.0.0.1"}}}},
+			o2: imagebuild.Options{Run: build.RunOptions{Hosts: []executor.Host{{Name: "h",
+				IP: "10.0.0.1"}}}},
 			want: []string{"write a 1", "write b 2", "write c 3"}},
 		{name: "a limit", first: "FROM scratch\nRUN write a 1\n",
-			o2: Options{Run: RunOptions{ShmSize: 1 << 20}}, want: []string{"write a 1"}},
+			o2:   imagebuild.Options{Run: build.RunOptions{ShmSize: 1 << 20}},
+			want: []string{"write a 1"}},
 		{name: "the network", first: "FROM scratch\nRUN write a 1\n",
-			o2: Options{Run: RunOptions{Network: "none"}}, want: []string{"write a 1"}},
+			o2:   imagebuild.Options{Run: build.RunOptions{Network: "none"}},
+			want: []string{"write a 1"}},
 		{
 			name: "a secret", first: "FROM scratch\nRUN --mount=type=secret,id=s,env=S write a 1\n",
-			o1: Options{Run: RunOptions{Secrets: []secret.Secret{{ID: "s", Env: "HOME"}}}},
-			o2: Options{Run: RunOptions{Secrets: []secret.Secret{{ID: "s", Env: "PATH"}}}},
+			o1: imagebuild.Options{Secrets: []secret.Secret{{ID: "s", Env: "HOME"}}},
+			o2: imagebuild.Options{Secrets: []secret.Secret{{ID: "s", Env: "PATH"}}},
 		},
 		{name: "a mounted file", first: "FROM scratch\nRUN --mount=target=/m write a 1\n",
 			edit: func(b *bench) { b.file("a", "b\n") }, want: []string{"copy /", "write a 1"}},
@@ -142,7 +148,7 @@ func TestSecondBuild(t *testing.T) {
 		{name: "a shell", first: three, second: strings.Replace(three, "RUN write c",
 			"SHELL [\"/bin/ash\", \"-c\"]\nRUN write c", 1), want: []string{"write c 3"}},
 		{name: "another target", first: "FROM scratch AS x\nRUN write a 1\nFROM x\nRUN write b 2\n",
-			o2: Options{Target: "x"}},
+			o2: imagebuild.Options{Target: "x"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t, "copy")
@@ -156,7 +162,8 @@ func TestSecondBuild(t *testing.T) {
 			}
 			_, ran := b.must(tt.second, tt.o2)
 			b.want("second build", ran, tt.want...)
-			_, ran = b.must(tt.second, Options{Args: tt.o2.Args, Image: tt.o2.Image, Run: tt.o2.Run,
+			_, ran = b.must(tt.second, imagebuild.Options{Args: tt.o2.Args,
+				Image: tt.o2.Image, Run: tt.o2.Run,
 				Target: tt.o2.Target})
 			b.want("third build", ran)
 			first, ran := b.must(tt.first, tt.o1)
@@ -177,7 +184,7 @@ func TestFirstBuild(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name, dockerfile string
-		o                Options
+		o                imagebuild.Options
 		want             []string // in any order if unordered
 		unordered        bool
 		layers           int
@@ -187,7 +194,7 @@ func TestFirstBuild(t *testing.T) {
 		{name: "a stage that nobody needs",
 			dockerfile: "FROM scratch AS x\nRUN write x 1\nFROM scratch\nRUN write a 1\n",
 			want:       []string{"write a 1"}, layers: 1},
-		{name: "a target", dockerfile: "FROM scratch AS x\nRUN write x 1\nFROM x AS y\nRUN write a 1\n", o: Options{Target: "x"}, want: []string{"write x 1"}, layers: 1},
+		{name: "a target", dockerfile: "FROM scratch AS x\nRUN write x 1\nFROM x AS y\nRUN write a 1\n", o: imagebuild.Options{Target: "x"}, want: []string{"write x 1"}, layers: 1},
 		{
 			name: "equal steps of two stages run once",
 			dockerfile: "FROM scratch AS x\nRUN write a 1\nFROM scratch AS y\nRUN write a 1\n" +
@@ -195,12 +202,13 @@ func TestFirstBuild(t *testing.T) {
 			want: []string{"write a 1", "copy /x", "copy /y"}, layers: 2,
 		},
 		{name: "two platforms", dockerfile: "FROM scratch\nRUN write a 1\n",
-			o:    Options{Platforms: []ocispec.Platform{linux("amd64"), linux("arm64")}},
+			o:    imagebuild.Options{Platforms: []ocispec.Platform{linux("amd64"), linux("arm64")}},
 			want: []string{"write a 1", "write a 1"}},
 		{name: "only metadata", dockerfile: "FROM scratch\nENV A=1\nCMD [\"x\"]\n"},
-		{name: "a check", dockerfile: "FROM scratch\nRUN write a 1\n", o: Options{Check: true}},
+		{name: "a check", dockerfile: "FROM scratch\nRUN write a 1\n",
+			o: imagebuild.Options{Check: true}},
 		{name: "a list of targets", dockerfile: "FROM scratch\nRUN write a 1\n",
-			o: Options{ListTargets: true}},
+			o: imagebuild.Options{ListTargets: true}},
 		{name: "a base with a trigger", dockerfile: "FROM base\nRUN write b 2\n",
 			want: []string{"write a 1", "write b 2"}, layers: 2},
 	} {
@@ -226,8 +234,8 @@ func TestFailures(t *testing.T) {
 	broken := errors.New("broken")
 	for _, tt := range []struct {
 		name, dockerfile string
-		o                Options
-		change           func(*bench, *builder)
+		o                imagebuild.Options
+		change           func(*bench, *imagebuild.Parts)
 		line             int    // of the error; 0: it has none
 		err              string // what the error says
 		ran              []string
@@ -255,7 +263,7 @@ func TestFailures(t *testing.T) {
 			err: "--allow security.insecure"},
 		{name: "the network without permission",
 			dockerfile: "FROM scratch\nRUN --network=host write a 1\n",
-			o:          Options{Run: RunOptions{Network: "none"}}, line: 2,
+			o:          imagebuild.Options{Run: build.RunOptions{Network: "none"}}, line: 2,
 			err: "--allow network.host"},
 		{name: "a required secret",
 			dockerfile: "FROM scratch\nRUN --mount=type=secret,id=s,required write a 1\n", line: 2,
@@ -266,20 +274,22 @@ func TestFailures(t *testing.T) {
 		{
 			name: "a snapshot", dockerfile: "FROM scratch\nRUN write a 1\nRUN write b 2\n", line: 2,
 			err: "broken", again: []string{"write a 1", "write b 2"},
-			change: func(_ *bench, b *builder) {
-				b.e.snapshots = brokenSnapshots{b.e.snapshots, broken}
+			change: func(_ *bench, p *imagebuild.Parts) {
+				p.Snapshots = brokenSnapshots{p.Snapshots, broken}
 			},
 		},
 		{
 			name: "a record", dockerfile: "FROM scratch\nRUN write a 1\nRUN write b 2\n", line: 2,
 			err: "broken", ran: []string{"write a 1"}, again: []string{"write a 1", "write b 2"},
-			change: func(_ *bench, b *builder) { b.e.records = brokenRecords{b.e.records, broken} },
+			change: func(_ *bench, p *imagebuild.Parts) {
+				p.Records = brokenRecords{p.Records, broken}
+			},
 		},
 		{
 			name: "a seal", dockerfile: "FROM scratch\nRUN write a 1\nRUN write b 2\n", line: 3,
 			err: `"RUN write b 2": broken`, ran: []string{"write a 1", "write b 2"},
-			change: func(_ *bench, b *builder) {
-				b.makeSealer = sealerThat(func(l *layers.Layer) error {
+			change: func(_ *bench, p *imagebuild.Parts) {
+				p.NewSealer = sealerThat(func(l *layers.Layer) error {
 					return fails(l, "write b", broken)
 				})
 			},
@@ -287,7 +297,7 @@ func TestFailures(t *testing.T) {
 		{
 			name: "the executor", dockerfile: "FROM scratch\nRUN write a 1\nWORKDIR /w\n", line: 3,
 			err: "broken", ran: []string{"write a 1"}, again: []string{"mkdir /w"},
-			change: func(bench *bench, _ *builder) {
+			change: func(bench *bench, _ *imagebuild.Parts) {
 				bench.exec.fail = func(action string) error {
 					if action == "mkdir /w" {
 						return broken
@@ -298,14 +308,15 @@ func TestFailures(t *testing.T) {
 		},
 		{
 			name: "a cache that cannot be exported", dockerfile: "FROM scratch\nRUN write a 1\n",
-			o:   Options{Cache: CacheOptions{To: places("type=registry,ref=r")}},
+			o: imagebuild.Options{
+				Cache: imagebuild.CacheOptions{To: places("type=registry,ref=r")}},
 			err: "no way to push", ran: []string{"write a 1"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t, "copy")
 			if tt.change != nil {
-				b.change = func(bb *builder) { tt.change(b, bb) }
+				b.change = func(p *imagebuild.Parts) { tt.change(b, p) }
 			}
 			_, ran, err := b.build(t.Context(), tt.dockerfile, tt.o)
 			if err == nil || !strings.Contains(err.Error(), tt.err) {
@@ -335,7 +346,7 @@ func TestFailureCancels(t *testing.T) {
 		return nil
 	}
 	_, ran, err := b.build(t.Context(),
-		"FROM scratch AS x\nRUN mark waiting; wait\nFROM scratch AS y\nRUN nothing\nFROM scratch\nCOPY --from=x / /\nCOPY --from=y / /\n", Options{})
+		"FROM scratch AS x\nRUN mark waiting; wait\nFROM scratch AS y\nRUN nothing\nFROM scratch\nCOPY --from=x / /\nCOPY --from=y / /\n", imagebuild.Options{})
 	if err == nil || lineOf(err) != 4 || !strings.Contains(err.Error(), "broken") {
 		t.Errorf("error %v, want the one of line 4", err)
 	}
@@ -349,10 +360,10 @@ func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-b.exec.began("now"); cancel() }()
 	if _, _, err := b.build(ctx, "FROM scratch\nRUN write a 1\nRUN mark now; wait\n",
-		Options{}); !errors.Is(err, context.Canceled) {
+		imagebuild.Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
-	_, ran := b.must("FROM scratch\nRUN write a 1\nRUN nothing\n", Options{})
+	_, ran := b.must("FROM scratch\nRUN write a 1\nRUN nothing\n", imagebuild.Options{})
 	b.want("the next build", ran, "nothing")
 }
 
@@ -362,8 +373,8 @@ func TestRepair(t *testing.T) {
 	for _, no := range []bool{false, true} {
 		b := newBench(t, "copy")
 		damaged := 0
-		b.change = func(bb *builder) {
-			bb.makeSealer = sealerThat(func(l *layers.Layer) error {
+		b.change = func(p *imagebuild.Parts) {
+			p.NewSealer = sealerThat(func(l *layers.Layer) error {
 				if damaged++; damaged == 1 {
 					return &store.BlobError{Digest: digest.FromString("x"),
 						Err: errors.New("damaged")}
@@ -372,7 +383,7 @@ func TestRepair(t *testing.T) {
 			})
 		}
 		_, ran := b.must("FROM scratch\nRUN write a 1\nRUN write b 2\n",
-			Options{Cache: CacheOptions{No: no}})
+			imagebuild.Options{Cache: imagebuild.CacheOptions{No: no}})
 		b.want(fmt.Sprintf("--no-cache=%v", no), ran, "write a 1", "write b 2")
 		if w := b.warnings(); !slices.ContainsFunc(w,
 			func(s string) bool { return strings.Contains(s, "made again") }) {
@@ -390,12 +401,13 @@ func TestRepair(t *testing.T) {
 // TestRepairEnds: a blob that stays damaged is an error.
 func TestRepairEnds(t *testing.T) {
 	b := newBench(t, "copy")
-	b.change = func(bb *builder) {
-		bb.makeSealer = sealerThat(func(*layers.Layer) error {
+	b.change = func(p *imagebuild.Parts) {
+		p.NewSealer = sealerThat(func(*layers.Layer) error {
 			return &store.BlobError{Digest: digest.FromString("x"), Err: errors.New("damaged")}
 		})
 	}
-	if _, _, err := b.build(t.Context(), "FROM scratch\nRUN write a 1\n", Options{}); err == nil ||
+	if _, _, err := b.build(t.Context(), "FROM scratch\nRUN write a 1\n",
+		imagebuild.Options{}); err == nil ||
 		!strings.Contains(err.Error(), "damaged") {
 		t.Errorf("error %v, want that of the blob", err)
 	}
@@ -413,7 +425,7 @@ func TestChangedContext(t *testing.T) {
 		}
 		return nil
 	}
-	_, ran := b.must("FROM scratch\nCOPY a /\n", Options{})
+	_, ran := b.must("FROM scratch\nCOPY a /\n", imagebuild.Options{})
 	b.want("build", ran, "copy /")
 	if changes != 3 {
 		t.Errorf("the copy was tried %d times, want 3", changes)
@@ -422,7 +434,7 @@ func TestChangedContext(t *testing.T) {
 
 // lineOf returns the line of the Dockerfile that an error names; 0 for none.
 func lineOf(err error) int {
-	var step *StepError
+	var step *build.StepError
 	if errors.As(err, &step) {
 		return step.Range.Start
 	}
@@ -431,7 +443,7 @@ func lineOf(err error) int {
 
 // brokenSnapshots cannot prepare anything.
 type brokenSnapshots struct {
-	Snapshots
+	build.Snapshots
 	err error
 }
 
@@ -441,7 +453,7 @@ func (s brokenSnapshots) Prepare(context.Context, snapshot.ID) (*snapshot.Active
 
 // brokenRecords cannot be written.
 type brokenRecords struct {
-	Records
+	build.Records
 	err error
 }
 

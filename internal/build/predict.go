@@ -29,7 +29,7 @@ type prediction struct {
 func (f prediction) name() inputName { return inputName{key: string(f.cur.key), result: f.cur.top} }
 
 // needed returns the stages that the build starts with.
-func (s *solver) needed(ctx context.Context) []*parser.Stage {
+func (s *Solver) needed(ctx context.Context) []*parser.Stage {
 	if !s.predicts() {
 		return s.plan.Stages
 	}
@@ -39,16 +39,16 @@ func (s *solver) needed(ctx context.Context) []*parser.Stage {
 }
 
 // needs reports whether the build starts with a stage.
-func (s *solver) needs(ctx context.Context, st *parser.Stage) bool {
+func (s *Solver) needs(ctx context.Context, st *parser.Stage) bool {
 	return !s.predicts() || s.neededSet(ctx)[st]
 }
 
-func (s *solver) neededSet(ctx context.Context) map[*parser.Stage]bool {
+func (s *Solver) neededSet(ctx context.Context) map[*parser.Stage]bool {
 	s.needOnce.Do(func() { s.need = s.findNeeded(ctx) })
 	return s.need
 }
 
-func (s *solver) findNeeded(ctx context.Context) map[*parser.Stage]bool {
+func (s *Solver) findNeeded(ctx context.Context) map[*parser.Stage]bool {
 	need := map[*parser.Stage]bool{}
 	var add func(*parser.Stage)
 	add = func(st *parser.Stage) {
@@ -66,9 +66,9 @@ func (s *solver) findNeeded(ctx context.Context) map[*parser.Stage]bool {
 
 // predicts reports whether predictions are made. They are useless without imported results, and if
 // all results are exported, since then all stages are needed.
-func (s *solver) predicts() bool { return !s.e.imports.Empty() && !s.b.exportsAll() }
+func (s *Solver) predicts() bool { return !s.e.cfg.Imports.Empty() && !s.e.cfg.ExportAll }
 
-func (s *solver) predict(ctx context.Context, st *parser.Stage) prediction {
+func (s *Solver) predict(ctx context.Context, st *parser.Stage) prediction {
 	if !s.predicts() {
 		return prediction{}
 	}
@@ -84,7 +84,7 @@ func (s *solver) predict(ctx context.Context, st *parser.Stage) prediction {
 // errUnpredicted is returned for a stage whose key is not known before it is built.
 var errUnpredicted = errors.New("not known before it is built")
 
-func (s *solver) makePrediction(ctx context.Context, st *parser.Stage) prediction {
+func (s *Solver) makePrediction(ctx context.Context, st *parser.Stage) prediction {
 	unknown := prediction{needs: st.Needs}
 	var f prediction
 	if base, ok := st.Base.(parser.StageInput); ok {
@@ -98,7 +98,7 @@ func (s *solver) makePrediction(ctx context.Context, st *parser.Stage) predictio
 		if err != nil || name.key == "" {
 			return unknown
 		}
-		if f.cur.config, err = s.in.BaseConfig(ctx, st); err != nil {
+		if f.cur.config, err = s.e.cfg.Inputs.BaseConfig(ctx, st); err != nil {
 			return unknown
 		}
 		f.cur.key = cache.Key(name.key)
@@ -129,7 +129,7 @@ func (s *solver) makePrediction(ctx context.Context, st *parser.Stage) predictio
 // predictStep returns the content key of a step, or "" if the step must be run to know it, and the
 // snapshot of its result if the local cache has one. hit reports whether there is a result, here or
 // in the places of --cache-from.
-func (s *solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
+func (s *Solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
 	step parser.Step) (key cache.Key, top snapshot.ID, hit bool) {
 	j, err := s.prepare(ctx, st, cur, step,
 		func(ctx context.Context, in parser.Input) (inputName, error) {

@@ -21,12 +21,10 @@ import (
 
 // runner runs a RUN.
 type runner struct {
-	e         *engine
-	opts      *RunOptions
-	mounter   *runmount.Mounter
-	inputs    stepInputs
-	hostname  string // of the command; "" for the usual one
-	namespace string // keeps cache mounts apart that have the same id otherwise
+	e       *Engine
+	opts    *RunOptions
+	mounter *runmount.Mounter
+	inputs  stepInputs
 
 	run      *parser.Run
 	key      cache.Key // of what the command runs on
@@ -84,7 +82,7 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 func (r *runner) surroundings() []string {
 	list := []string{r.platform, r.network(),
 		fmt.Sprint(r.opts.Hosts, r.opts.ShmSize, r.opts.Ulimits)}
-	if name := r.hostname; name != "" {
+	if name := r.opts.Hostname; name != "" {
 		list = append(list, "hostname "+name)
 	}
 	return list
@@ -122,7 +120,7 @@ func (r *runner) do(ctx context.Context, active *snapshot.Active, out output) (e
 		Args: r.run.Args, Env: append(slices.Clone(r.run.Env), r.run.Proxy...),
 		Dir: r.run.Dir, User: r.run.User,
 		Network: r.network(), Insecure: r.run.Security == "insecure", ExtraHosts: r.opts.Hosts,
-		ShmSize: r.opts.ShmSize, Ulimits: r.opts.Ulimits, Hostname: r.hostname,
+		ShmSize: r.opts.ShmSize, Ulimits: r.opts.Ulimits, Hostname: r.opts.Hostname,
 	}
 	for _, f := range r.run.Files {
 		p.Mounts = append(p.Mounts, executor.Mount{Target: f.Path,
@@ -179,7 +177,7 @@ func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
 		// the epoch is in the times of the files
 		identity = append(identity, r.content[i], m.Source, epochKey(r.e.epoch))
 	}
-	if ns := r.namespace; ns != "" {
+	if ns := r.opts.CacheNamespace; ns != "" {
 		identity = append(identity, "namespace "+ns)
 	}
 	return cachemount.Name(identity...)

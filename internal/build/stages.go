@@ -35,14 +35,19 @@ type rootfs struct {
 	// layers lists the layers, lowest first.
 	layers []*layers.Layer
 	// origins lists where the entries of the history come from, except those of a base image.
-	origins []origin
+	origins []Origin
 }
 
-// solver builds a plan for one platform.
-type solver struct {
-	b     *builder
-	e     *engine
-	in    *inputs.Inputs
+// Origin is the instruction that an entry of an image's history comes from.
+type Origin struct {
+	Stage *parser.Stage
+	Text  string
+	Lines parser.Range
+}
+
+// Solver builds a plan for one platform.
+type Solver struct {
+	e     *Engine
 	plan  *parser.Plan
 	label string // put before the names of steps where there are several platforms
 
@@ -58,9 +63,56 @@ type solver struct {
 	prefetch []inputs.Use
 }
 
-// solve builds all needed stages at once. A stage waits for others when it needs their files.
-func (s *solver) solve(ctx context.Context) (rootfs, error) {
+// Work returns how many steps there are to do, with one for each base. With imported results it
+// leaves out the stages that will probably not be needed.
+func (s *Solver) Work(ctx context.Context) int {
+	work := 0
+	for _, st := range s.needed(ctx) {
+		work += st.Total
+		switch st.Base.(type) {
+		case parser.ImageInput, parser.ContextInput:
+			work++
+		}
+	}
+	return work
+}
+
+// note collects the result of a step for --cache-to.
+func (s *Solver) note(st *parser.Stage, keys []cache.Key, created time.Time, l *layers.Layer,
+	below []*layers.Layer) {
+	if s.e.cfg.Export {
+		s.collector.Add(s.imageStages()[st], keys, created, l, below)
+	}
+}
+
+// Records returns the records of the steps that Solve has done, for other machines: those of the
+// image's own stages, or with all those of every stage. It waits for their layers.
+func (s *Solver) Records(ctx context.Context, all bool) (remotecache.Document, error) {
+	return s.collector.Document(ctx, s.e.cfg.Sealer, all)
+}
+
+// Solver returns a solver for a plan. label is put before the names of steps. The images in
+// prefetch are unpacked while the first steps run.
+func (e *Engine) Solver(plan *parser.Plan, label string, prefetch []inputs.Use) *Solver {
+	s := &Solver{e: e, plan: plan, label: label, prefetch: prefetch}
 	s.markSealed()
+	return s
+}
+
+// Target is the result of a plan's last stage.
+type Target struct {
+	Config imageConfig
+	// Top is the snapshot with the files; "" is the empty file system.
+	Top snapshot.ID
+	// Layers lists the layers, lowest first.
+	Layers []*layers.Layer
+	// Origins lists where the entries of the history come from, except those of a base image.
+	Origins []Origin
+}
+
+// Solve builds all needed stages at once. A stage waits for others when it needs their files. An
+// error of an instruction is a *StepError or a *parser.Error.
+func (s *Solver) Solve(ctx context.Context) (Target, error) {
 	g, gctx := errgroup.WithContext(ctx)
 	for _, st := range s.needed(ctx) {
 		g.Go(func() error {
@@ -73,28 +125,28 @@ func (s *solver) solve(ctx context.Context) (rootfs, error) {
 			break // perhaps none of them is needed
 		}
 		g.Go(func() error {
-			_, err := s.b.unpack(gctx, use.Image, "")
-			return s.b.at(use.Lines, "", err)
+			_, err := s.e.unpack(gctx, use.Image, "")
+			return At(s.e.cfg.File, use.Lines, "", err)
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return rootfs{}, err
+		return Target{}, err
 	}
-	target, err := s.stage(ctx, s.plan.Target)
-	target.config = s.plan.Finish(target.config)
-	return target, err
+	r, err := s.stage(ctx, s.plan.Target)
+	return Target{Config: s.plan.Finish(r.config), Top: r.top, Layers: r.layers,
+		Origins: r.origins}, err
 }
 
 // markSealed finds the stages whose layers are part of an image or of an exported cache. Layers of
 // other stages are not sealed.
-func (s *solver) markSealed() {
+func (s *Solver) markSealed() {
 	s.sealed = map[*parser.Stage]bool{}
-	if s.b.exportsAll() {
+	if s.e.cfg.ExportAll {
 		for _, st := range s.plan.Stages {
 			s.sealed[st] = true
 		}
 	}
-	if s.b.opts.WantsImage() || len(s.b.opts.Cache.To) > 0 {
+	if s.e.cfg.Image || s.e.cfg.Export {
 		for st := range s.imageStages() {
 			s.sealed[st] = true
 		}
@@ -103,7 +155,7 @@ func (s *solver) markSealed() {
 
 // imageStages returns the stages whose layers are part of the image: the target and the stages that
 // it is based on.
-func (s *solver) imageStages() map[*parser.Stage]bool {
+func (s *Solver) imageStages() map[*parser.Stage]bool {
 	own := map[*parser.Stage]bool{}
 	for st := s.plan.Target; st != nil; {
 		own[st] = true
@@ -117,11 +169,11 @@ func (s *solver) imageStages() map[*parser.Stage]bool {
 }
 
 // stage builds a stage, once a build.
-func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
+func (s *Solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	return s.stages.Do(ctx, st, func() (rootfs, error) {
 		cur, err := s.base(ctx, st)
 		if err != nil {
-			return rootfs{}, s.b.at(st.Range, "", err)
+			return rootfs{}, At(s.e.cfg.File, st.Range, "", err)
 		}
 		base := cur.config
 		cur.config = st.Start(base)
@@ -144,7 +196,7 @@ func (s *solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 // stageLabel returns the prefix of a step's name, such as "[build 2/5]". As in BuildKit, FROM
 // counts as a step if it names an image or a context, and not if it names scratch or another stage.
 // n always counts FROM.
-func (s *solver) stageLabel(st *parser.Stage, n int) string {
+func (s *Solver) stageLabel(st *parser.Stage, n int) string {
 	name := st.Name
 	if name == "" && len(s.plan.Stages) > 1 {
 		name = fmt.Sprintf("stage-%d", st.Index)
@@ -162,15 +214,16 @@ func (s *solver) stageLabel(st *parser.Stage, n int) string {
 
 // total returns the number of steps with an action that a stage has, including the triggers of its
 // base image.
-func (s *solver) total(st *parser.Stage) int {
+func (s *Solver) total(st *parser.Stage) int {
 	in, ok := st.Base.(parser.ImageInput)
 	if c, is := st.Base.(parser.ContextInput); is {
-		in, ok = s.in.ContextImage(c)
+		in, ok = s.e.cfg.Inputs.ContextImage(c)
 	}
 	if !ok {
 		return st.Total
 	}
-	img, err := s.in.Resolve(context.Background(), in) // it was resolved when the plan was made
+	// it was resolved when the plan was made
+	img, err := s.e.cfg.Inputs.Resolve(context.Background(), in)
 	if err != nil {
 		return st.Total
 	}
@@ -184,12 +237,12 @@ func (s *solver) total(st *parser.Stage) int {
 	return n
 }
 
-func (s *solver) stepID(st *parser.Stage, n int) event.ID {
+func (s *Solver) stepID(st *parser.Stage, n int) event.ID {
 	return event.ID(fmt.Sprintf("%s%d.%d", s.label, st.Index, n))
 }
 
 // base returns the file system that a stage starts from.
-func (s *solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
+func (s *Solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	var cur rootfs
 	var err error
 	switch in := st.Base.(type) {
@@ -212,12 +265,12 @@ func (s *solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 }
 
 // step performs one step on cur.
-func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
+func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
 	n int) (rootfs, error) {
 	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers,
 		origins: cur.origins}
 	next.config.History, next.config.RootFS = cur.config.History, cur.config.RootFS
-	from := origin{stage: st, text: step.Text, lines: step.Range}
+	from := Origin{Stage: st, Text: step.Text, Lines: step.Range}
 	if step.Action == nil {
 		if step.History == "" {
 			return next, nil
@@ -245,13 +298,13 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 			res.image.Config.RootFS.DiffIDs[0]
 	}
 	if s.sealed[st] {
-		s.e.sealer.Seal(l)
+		s.e.cfg.Sealer.Seal(l)
 	}
 	next.key, next.top = key, res.snapshot
 	next.layers, next.origins = append(next.layers, l), append(next.origins, from)
 	created := res.created
-	if s.b.opts.Image.Epoch != nil {
-		created = s.b.now()
+	if s.e.cfg.Epoch != nil {
+		created = s.e.now()
 	}
 	s.note(st, []cache.Key{res.defKey, key}, created, l, cur.layers)
 	next.config.History = append(next.config.History,
@@ -262,7 +315,7 @@ func (s *solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 
 // metadataTime returns the time at which an instruction without a layer was first built on cur, so
 // that a build that changes nothing makes the same image again.
-func (s *solver) metadataTime(st *parser.Stage, cur rootfs, step parser.Step) (time.Time, error) {
+func (s *Solver) metadataTime(st *parser.Stage, cur rootfs, step parser.Step) (time.Time, error) {
 	history := make([]string, 0, len(cur.config.History))
 	for _, h := range cur.config.History {
 		history = append(history, h.CreatedBy)
@@ -276,16 +329,16 @@ func (s *solver) metadataTime(st *parser.Stage, cur rootfs, step parser.Step) (t
 
 // firstTime returns the time at which the result of a key was first built: that of a local or
 // imported record, or else now.
-func (s *solver) firstTime(st *parser.Stage, key cache.Key, top snapshot.ID) (time.Time, error) {
-	if s.b.opts.Image.Epoch != nil {
-		return s.b.now(), nil
+func (s *Solver) firstTime(st *parser.Stage, key cache.Key, top snapshot.ID) (time.Time, error) {
+	if s.e.cfg.Epoch != nil {
+		return s.e.now(), nil
 	}
-	rec, ok := s.b.state.Cache.Get(key)
+	rec, ok := s.e.cfg.Records.Get(key)
 	if !ok {
-		if rec.Created, ok = s.e.imports.Created(key); !ok {
-			rec.Created = s.b.now()
+		if rec.Created, ok = s.e.cfg.Imports.Created(key); !ok {
+			rec.Created = s.e.now()
 		}
-		if err := s.b.state.Cache.Put(key, cache.Record{Snapshot: string(top),
+		if err := s.e.cfg.Records.Put(key, cache.Record{Snapshot: string(top),
 			Created: rec.Created}); err != nil {
 			return time.Time{}, err
 		}
@@ -300,23 +353,24 @@ type line struct {
 	name string
 	step parser.Step
 	sink event.Sink
-	b    *builder
+	file string // the Dockerfile's name
 }
 
-func (s *solver) line(st *parser.Stage, step parser.Step, n int) *line {
+func (s *Solver) line(st *parser.Stage, step parser.Step, n int) *line {
 	name := s.stageLabel(st, n) + " " + strings.TrimSpace(step.Name)
-	return &line{id: s.stepID(st, n), name: name, step: step, sink: s.b.sink, b: s.b}
+	return &line{id: s.stepID(st, n), name: name, step: step,
+		sink: s.e.cfg.Sink, file: s.e.cfg.File}
 }
 
 func (l *line) start() {
-	l.sink(event.Start{ID: l.id, Name: l.name, File: l.b.name,
+	l.sink(event.Start{ID: l.id, Name: l.name, File: l.file,
 		Line: l.step.Range.Start, Time: time.Now()})
 }
 
 // done ends the line, and adds the place in the Dockerfile to the error.
 func (l *line) done(cached bool, err error) error {
 	if err != nil {
-		err = l.b.at(l.step.Range, l.name, err)
+		err = At(l.file, l.step.Range, l.name, err)
 	}
 	shown := err
 	if errors.Is(err, context.Canceled) {
@@ -331,11 +385,11 @@ type output struct{ line *line }
 
 // silent returns an output that discards everything.
 func silent() output {
-	return output{&line{sink: event.Discard, b: &builder{}}}
+	return output{&line{sink: event.Discard}}
 }
 
 func (o output) warn(message string) {
-	o.line.sink(event.Warning{ID: o.line.id, Message: message, File: o.line.b.name,
+	o.line.sink(event.Warning{ID: o.line.id, Message: message, File: o.line.file,
 		Line: o.line.step.Range.Start, Time: time.Now()})
 }
 
@@ -354,7 +408,7 @@ func (w *logger) Write(p []byte) (int, error) {
 
 // action finds or makes the result of a step, and returns the key of the result. last is set if
 // only the layer is needed.
-func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
+func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
 	l *line, last bool) (stepResult, cache.Key, error) {
 	l.start()
 	job, err := s.prepare(ctx, st, cur, step, s.nameOf)
@@ -377,11 +431,11 @@ func (s *solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 	}
 }
 
-func (s *solver) useCache(st *parser.Stage) bool {
-	if s.b.opts.Cache.No {
+func (s *Solver) useCache(st *parser.Stage) bool {
+	if s.e.cfg.NoCache {
 		return false
 	}
-	for _, name := range s.b.opts.Cache.NoStages {
+	for _, name := range s.e.cfg.NoCacheStages {
 		if strings.EqualFold(name, st.Name) || name == fmt.Sprint(st.Index) {
 			return false
 		}

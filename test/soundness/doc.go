@@ -5,8 +5,8 @@
 // build has the digest of the same build on a new state. TestNewest has commands whose results
 // differ each time: files that were made from one command are of one run of it.
 //
-// It imports build, imagetest, rounds, source, parser and lab. It takes the fields of steps from
-// the types of build, source and parser, and runs the program, a web server and git.
+// It imports build, imagebuild, imagetest, rounds, source, parser and lab. It takes the fields of
+// steps from the types of build, source and parser, and runs the program, a web server and git.
 //
 // To run it: go test ./test/soundness, as root or as a user who may make user namespaces. A failed
 // round prints its seed, and LAYERBUILD_SEED repeats it. make faults runs more rounds.

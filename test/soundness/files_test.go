@@ -227,7 +227,8 @@ func (s *site) populateGit(dir string) {
 
 // git runs git with fixed times.
 func (s *site) git(_ string, args ...string) {
-	cmd := exec.Command("git", args...)
+	// The repository may belong to the user that builds.
+	cmd := exec.Command("git", append([]string{"-c", "safe.directory=*"}, args...)...)
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
 		"GIT_AUTHOR_DATE=@850000000 +0000", "GIT_COMMITTER_DATE=@850000000 +0000")
 	if out, err := cmd.CombinedOutput(); err != nil {

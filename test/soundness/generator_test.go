@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/test/lab"
@@ -81,12 +82,12 @@ var fields = map[string]string{
 	"Inline.Name":   "copy heredoc/name", "Inline.Data": "copy heredoc/word",
 	"Mkdir.Path": "workdir/path", "Mkdir.User": "workdir/user",
 	"RunOptions.Network": "/network", "RunOptions.Hosts": "/host", "RunOptions.ShmSize": "/shm",
-	"RunOptions.Ulimits":     "/ulimit",
-	"RunOptions.Insecure":    "- it permits what Run.Security says",
-	"RunOptions.HostNetwork": "- it permits what Run.Network says",
-	"RunOptions.Secrets":     "- not in a key, as in BuildKit",
-	"RunOptions.SSH":         "- not in a key, as in BuildKit",
-	"ImageOptions.Epoch":     "/epoch", "ImageOptions.Labels": "/label",
+	"RunOptions.Ulimits":        "/ulimit",
+	"RunOptions.Insecure":       "- it permits what Run.Security says",
+	"RunOptions.HostNetwork":    "- it permits what Run.Network says",
+	"RunOptions.Hostname":       "/name",
+	"RunOptions.CacheNamespace": "/caches",
+	"ImageOptions.Epoch":        "/epoch", "ImageOptions.Labels": "/label",
 	"ImageOptions.Annotations": "/annotation", "ImageOptions.Names": "- no part of the image",
 	"Query.Patterns": "copy by pattern/pattern", "Query.Exclude": "copy/flags",
 	"Query.Parents": "copy/flags", "Query.Literal": "- set by the kind of step",
@@ -111,7 +112,7 @@ func TestEachFieldIsAnInput(t *testing.T) {
 	}
 	for _, v := range []any{
 		parser.Run{}, parser.RunFile{}, parser.RunMount{}, parser.Copy{}, parser.Inline{},
-		parser.Mkdir{}, build.RunOptions{}, build.ImageOptions{}, source.Query{},
+		parser.Mkdir{}, build.RunOptions{}, imagebuild.ImageOptions{}, source.Query{},
 	} {
 		typ := reflect.TypeOf(v)
 		for i := range typ.NumField() {

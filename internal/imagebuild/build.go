@@ -1,4 +1,4 @@
-package build
+package imagebuild
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/cachemount"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
@@ -31,30 +32,31 @@ import (
 
 // builder holds what the platforms of one build share.
 type builder struct {
-	state  *state.State
-	images *image.Resolver
-	// baseImages and artifacts are the same as images, except in tests.
-	baseImages inputs.Images
-	artifacts  remotecache.Artifacts
-	opts       Options
-	sink       event.Sink
-	context    *source.Context
-	file       *parser.File
-	name       string // the Dockerfile's, for messages
-	epoch      *int64 // seconds, nil: real times
-	began      time.Time
+	state   *state.State
+	images  *image.Resolver
+	opts    Options
+	sink    event.Sink
+	context *source.Context
+	file    *parser.File
+	name    string // the Dockerfile's, for messages
 
+	parts       Parts
 	in          *inputs.Inputs
 	secrets     *secret.Store
 	cacheMounts *cachemount.Store
-	e           *engine
-	makeSealer  func(context.Context, layers.SealerOptions) (Sealer, DirectorySealer)
+	ran         build.Ran
 	// ctx ends when Build returns. It is stored because layers are sealed and sent while steps run,
 	// by goroutines that outlive the call that starts them.
 	ctx     context.Context
 	uploads *outputs.Uploads
 	recipe  outputs.Recipe // of the image in the store
 	tempdir *state.TempDir
+
+	// These are replaced when the build starts again because of a damaged blob.
+	sealer      build.Sealer // nil before the plan is made
+	directories build.DirectorySealer
+	lazy        *layers.Lazy
+	checker     *layers.Checker // nil: layers are not checked
 
 	ownNotice sync.Once
 	repairs   repairs
@@ -63,48 +65,70 @@ type builder struct {
 	closers []io.Closer
 }
 
-// Build builds an image. The Result is never nil. It has the name and text of the Dockerfile as
-// soon as they are known, even if an error is returned. An error of an instruction is a *StepError
-// or a *parser.Error.
-func Build(ctx context.Context, state *state.State, images *image.Resolver,
-	o Options) (*Result, error) {
-	return newBuilder(state, images, o).run(ctx)
+// plan is the plan of one platform.
+type plan struct {
+	plan     *parser.Plan
+	prefetch []inputs.Use  // images that are unpacked while the first steps run
+	label    string        // put before the names of steps where there are several platforms
+	solver   *build.Solver // replaced when the build starts again
 }
 
-// newBuilder returns a builder that has not started.
-func newBuilder(state *state.State, images *image.Resolver, o Options) *builder {
+// Parts are what a build is made of. Tests replace them.
+type Parts struct {
+	Executor    build.Executor // nil: package executor
+	Snapshots   build.Snapshots
+	Records     build.Records
+	LayerImages build.LayerImages
+	BaseImages  inputs.Images
+	Artifacts   remotecache.Artifacts
+	NewSealer   func(context.Context, layers.SealerOptions) (build.Sealer, build.DirectorySealer)
+}
+
+// DefaultParts returns the parts of a build that is not a test.
+func DefaultParts(state *state.State, images *image.Resolver) Parts {
+	return Parts{
+		Snapshots: state.Snapshots, Records: state.Cache, LayerImages: images, BaseImages: images,
+		Artifacts: images,
+		NewSealer: func(ctx context.Context,
+			o layers.SealerOptions) (build.Sealer, build.DirectorySealer) {
+			s := layers.NewSealer(ctx, o)
+			return s, s
+		},
+	}
+}
+
+// Build builds an image. The Result is never nil. It has the name and text of the Dockerfile as
+// soon as they are known, even if an error is returned. An error of an instruction is a
+// *build.StepError or a *parser.Error.
+func Build(ctx context.Context, state *state.State, images *image.Resolver,
+	o Options) (*Result, error) {
+	return BuildWith(ctx, state, images, o, DefaultParts(state, images))
+}
+
+// BuildWith is Build with other parts.
+func BuildWith(ctx context.Context, state *state.State, images *image.Resolver, o Options,
+	parts Parts) (*Result, error) {
 	if o.Sink == nil {
 		o.Sink = event.Discard
 	}
-	b := &builder{state: state, images: images, baseImages: images, artifacts: images,
-		opts: o, began: time.Now()}
+	b := &builder{state: state, images: images, opts: o, parts: parts, lazy: &layers.Lazy{}}
 	b.sink = b.repairs.marking(o.Sink)
 	b.opts.Sink = b.sink
-	b.e = &engine{
-		exec: processes{}, snapshots: state.Snapshots, records: state.Cache,
-		images: images, state: state,
-		lazy: &layers.Lazy{}, tables: o.Analyze, sink: b.sink,
-	}
-	b.makeSealer = func(ctx context.Context, o layers.SealerOptions) (Sealer, DirectorySealer) {
-		s := layers.NewSealer(ctx, o)
-		return s, s
-	}
 	if b.inlineCache() {
 		b.opts.Cache.To = append(slices.Clone(b.opts.Cache.To), remotecache.Place{Type: "inline"})
 	}
-	return b
+	return b.run(ctx)
 }
 
 // run builds the image.
 func (b *builder) run(ctx context.Context) (res *Result, err error) {
 	warn := func(message string) { b.sink(event.Warning{Message: message, Time: time.Now()}) }
 	b.state.Store.Warn = warn
-	b.secrets = &secret.Store{Secrets: b.opts.Run.Secrets, Agents: b.opts.Run.SSH, Warn: warn}
+	b.secrets = &secret.Store{Secrets: b.opts.Secrets, Agents: b.opts.SSH, Warn: warn}
 	res = &Result{}
 	if err := b.makeTempDir(); err != nil {
 		return res, err
 	}
-	b.closeLater(&b.e.pool)
 	b.in = b.newInputs()
 	b.closeLater(b.in)
 	ctx, cancel := context.WithCancel(ctx)
@@ -122,7 +146,7 @@ func (b *builder) run(ctx context.Context) (res *Result, err error) {
 	err = b.build(ctx, res)
 	var layer *layers.Error
 	if errors.As(err, &layer) {
-		err = b.at(layer.Lines, "", err)
+		err = build.At(b.name, layer.Lines, "", err)
 	}
 	return res, b.full(err)
 }
@@ -130,7 +154,7 @@ func (b *builder) run(ctx context.Context) (res *Result, err error) {
 // full adds the remedy to an error about a full disk. It changes the error inside a StepError,
 // which keeps its place in the Dockerfile.
 func (b *builder) full(err error) error {
-	var step *StepError
+	var step *build.StepError
 	if errors.As(err, &step) {
 		step.Err = state.Full(b.state.Root, step.Err)
 		return err
@@ -153,7 +177,7 @@ func (b *builder) makeTempDir() error {
 // order.
 func (b *builder) close() error {
 	b.waitForLayers()
-	if b.e.dirty.Load() {
+	if b.ran.Changed() {
 		b.state.NoteUnsynced()
 	}
 	var errs []error
@@ -166,7 +190,8 @@ func (b *builder) close() error {
 // newInputs returns the inputs of the build.
 func (b *builder) newInputs() *inputs.Inputs {
 	return inputs.New(inputs.Options{
-		Images: b.baseImages, Snapshots: b.state.Snapshots, Remote: b.state.Cache, Lazy: b.e.lazy,
+		Images: b.parts.BaseImages, Snapshots: b.state.Snapshots,
+		Remote: b.state.Cache, Lazy: b.lazy,
 		Secrets: b.secrets, Sink: b.sink,
 		TempDir: b.tempdir.Path, IndexDir: func() (string, error) {
 			return b.state.Path("context")
@@ -178,13 +203,13 @@ func (b *builder) newInputs() *inputs.Inputs {
 
 // newSealer creates the sealer for the layers of the image in the store.
 func (b *builder) newSealer() {
-	b.e.checker = nil
+	b.checker = nil
 	if b.opts.CheckLayers {
-		b.e.checker = &layers.Checker{State: b.state, Lazy: b.e.lazy, Epoch: b.opts.Image.Epoch}
+		b.checker = &layers.Checker{State: b.state, Lazy: b.lazy, Epoch: b.opts.Image.Epoch}
 	}
-	b.e.sealer, b.e.directories = b.makeSealer(b.ctx, layers.SealerOptions{
-		State: b.state, TempDir: b.tempdir, Lazy: b.e.lazy, Format: b.recipe.Format(b.epoch),
-		Tables: b.opts.Analyze, Check: b.e.checker,
+	b.sealer, b.directories = b.parts.NewSealer(b.ctx, layers.SealerOptions{
+		State: b.state, TempDir: b.tempdir, Lazy: b.lazy, Format: b.recipe.Format(b.epoch()),
+		Tables: b.opts.Analyze, Check: b.checker,
 		Warn: func(l *layers.Layer, path, problem string) {
 			b.sink(event.Warning{Message: path + ": " + problem, File: b.name,
 				Line: l.Lines.Start, Time: time.Now()})
@@ -195,8 +220,8 @@ func (b *builder) newSealer() {
 
 // waitForLayers waits until no layer is being sealed or sent.
 func (b *builder) waitForLayers() {
-	if b.e.sealer != nil {
-		b.e.sealer.Wait()
+	if b.sealer != nil {
+		b.sealer.Wait()
 	}
 	if b.uploads != nil {
 		b.uploads.Wait()
@@ -249,23 +274,22 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 	if b.opts.Check {
 		platforms = platforms[:1] // as in BuildKit
 	}
-	solvers := make([]*solver, len(platforms))
+	plans := make([]*plan, len(platforms))
 	for i, p := range platforms {
 		lint := b.opts.Lint
 		lint.Off = i > 0 // the findings would be the same
-		s, err := b.plan(ctx, p, lint)
-		if i == 0 && s != nil {
-			res.Warnings = s.plan.Warnings()
+		made, err := b.plan(ctx, p, lint)
+		if i == 0 && made != nil {
+			res.Warnings = made.plan.Warnings()
 			b.warn(res.Warnings)
 		}
 		if err != nil {
 			return err
 		}
-		s.label = ""
 		if len(platforms) > 1 {
-			s.label = parser.FormatPlatform(s.plan.Target.Platform) + " "
+			made.label = parser.FormatPlatform(made.plan.Target.Platform) + " "
 		}
-		solvers[i] = s
+		plans[i] = made
 	}
 	if b.opts.Check {
 		return nil
@@ -276,7 +300,9 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 	if err != nil {
 		return err
 	}
-	b.setEpoch(solvers[0].plan.Epoch)
+	if b.opts.Image.Epoch == nil {
+		b.opts.Image.Epoch = plans[0].plan.Epoch // of a build argument or the Dockerfile
+	}
 	o := b.opts.outputs()
 	o.InlineCache = b.exportsInline()
 	b.recipe = o.StoreRecipe()
@@ -286,45 +312,59 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 	writer := &outputs.Writer{State: b.state, Images: b.images, Options: o, Recipe: b.recipe,
 		Exporters: exporters, Sink: b.sink}
 	return b.repairing(ctx, res, func() error {
-		for i, s := range solvers {
-			solvers[i] = s.anew()
-		}
-		return b.solve(ctx, res, solvers, writer)
+		return b.solve(ctx, res, plans, writer)
 	})
 }
 
 // solve builds the targets of all platforms at once and writes the image.
-func (b *builder) solve(ctx context.Context, res *Result, solvers []*solver,
+func (b *builder) solve(ctx context.Context, res *Result, plans []*plan,
 	writer *outputs.Writer) error {
-	platforms := make([]ocispec.Platform, len(solvers))
-	for i, s := range solvers {
-		platforms[i] = s.plan.Target.Platform
-	}
-	if err := b.importRecords(ctx, platforms); err != nil {
+	imports, err := b.importRecords(ctx, plans)
+	if err != nil {
 		return err
 	}
-	b.expect(ctx, solvers)
-	targets := make([]rootfs, len(solvers))
+	e := b.newEngine(imports)
+	b.closeLater(e)
+	for _, p := range plans {
+		p.solver = e.Solver(p.plan, p.label, p.prefetch)
+	}
+	b.expect(ctx, plans)
+	targets := make([]build.Target, len(plans))
 	g, gctx := errgroup.WithContext(ctx)
-	for i, s := range solvers {
+	for i, p := range plans {
 		g.Go(func() (err error) {
-			targets[i], err = s.solve(gctx)
+			targets[i], err = p.solver.Solve(gctx)
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return b.finish(ctx, res, solvers, targets, writer)
+	return b.finish(ctx, res, plans, targets, writer)
+}
+
+// newEngine returns an engine for the steps of all platforms.
+func (b *builder) newEngine(imports *remotecache.Imports) *build.Engine {
+	return build.New(build.Config{
+		Executor: b.parts.Executor, Snapshots: b.parts.Snapshots, Records: b.parts.Records,
+		Images: b.parts.LayerImages, State: b.state,
+		Sealer: b.sealer, Directories: b.directories, Lazy: b.lazy, Checker: b.checker,
+		Imports: imports, Ran: &b.ran, Inputs: b.in, Secrets: b.secrets,
+		CacheMounts: b.cacheMounts, TempDir: b.tempdir.Path, Sink: b.sink,
+		File: b.name, Epoch: b.opts.Image.Epoch, Run: b.runOptions(),
+		NoCache: b.opts.Cache.No, NoCacheStages: b.opts.Cache.NoStages, Tables: b.opts.Analyze,
+		Image: b.opts.WantsImage(), Files: b.opts.wantsFiles(),
+		Export: len(b.opts.Cache.To) > 0, ExportAll: b.exportsAll(),
+	})
 }
 
 // finish writes the images and exports the results.
-func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, targets []rootfs,
+func (b *builder) finish(ctx context.Context, res *Result, plans []*plan, targets []build.Target,
 	writer *outputs.Writer) error {
 	built := make([]outputs.Built, len(targets))
 	for i, t := range targets {
 		var err error
-		if built[i], err = solvers[i].built(ctx, t); err != nil {
+		if built[i], err = b.built(ctx, plans[i], t); err != nil {
 			return err
 		}
 	}
@@ -334,7 +374,7 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 	if err != nil {
 		return err
 	}
-	if err := b.exportRecords(ctx, solvers); err != nil {
+	if err := b.exportRecords(ctx, plans); err != nil {
 		return err
 	}
 	if b.opts.Cache.Sync {
@@ -346,34 +386,29 @@ func (b *builder) finish(ctx context.Context, res *Result, solvers []*solver, ta
 	return nil
 }
 
-// built returns what the build has made for the solver's platform, of which t is the target.
-func (s *solver) built(ctx context.Context, t rootfs) (outputs.Built, error) {
-	record, err := s.record(ctx, t)
+// built returns what the build has made of a plan, of which t is the target.
+func (b *builder) built(ctx context.Context, p *plan, t build.Target) (outputs.Built, error) {
+	record, err := b.record(ctx, p.plan, t)
+	lazy := b.lazy
 	out := outputs.Built{
-		Platform: s.plan.Target.Platform, Config: t.config, Layers: t.layers, Record: record,
+		Platform: p.plan.Target.Platform, Config: t.Config, Layers: t.Layers, Record: record,
 		Files: func(ctx context.Context, w io.Writer) error {
-			return layers.WriteFiles(ctx, w, s.b.state, s.e.lazy, t.top, s.b.opts.Image.Epoch)
+			return layers.WriteFiles(ctx, w, b.state, lazy, t.Top, b.opts.Image.Epoch)
 		},
 	}
-	if s.b.exportsInline() {
+	if b.exportsInline() {
 		out.Records = func(ctx context.Context) (remotecache.Document, error) {
-			return s.collector.Document(ctx, s.e.sealer, false)
+			return p.solver.Records(ctx, false)
 		}
 	}
 	return out, err
 }
 
-// origin is the instruction that an entry of the history comes from.
-type origin struct {
-	stage *parser.Stage
-	text  string
-	lines parser.Range
-}
-
 // record returns which lines of the Dockerfile made which entries of an image's history.
-func (s *solver) record(ctx context.Context, t rootfs) (imageanalysis.Record, error) {
-	rec := imageanalysis.Record{Dockerfile: s.b.name}
-	first := s.plan.Target
+func (b *builder) record(ctx context.Context, plan *parser.Plan,
+	t build.Target) (imageanalysis.Record, error) {
+	rec := imageanalysis.Record{Dockerfile: b.name}
+	first := plan.Target
 	for {
 		base, ok := first.Base.(parser.StageInput)
 		if !ok {
@@ -383,10 +418,10 @@ func (s *solver) record(ctx context.Context, t rootfs) (imageanalysis.Record, er
 	}
 	in, ok := first.Base.(parser.ImageInput)
 	if c, context := first.Base.(parser.ContextInput); context {
-		in, ok = s.in.ContextImage(c)
+		in, ok = b.in.ContextImage(c)
 	}
 	if ok {
-		img, err := s.in.Resolve(ctx, in)
+		img, err := b.in.Resolve(ctx, in)
 		if err != nil {
 			return rec, err
 		}
@@ -394,10 +429,10 @@ func (s *solver) record(ctx context.Context, t rootfs) (imageanalysis.Record, er
 			Digest: img.Descriptor.Digest.String(), Layers: len(img.Manifest.Layers),
 			History: len(img.Config.History)}
 	}
-	for _, o := range t.origins {
+	for _, o := range t.Origins {
 		rec.Steps = append(rec.Steps, imageanalysis.RecordStep{
-			Text: o.text, Stage: o.stage.Name, Line: o.lines.Start, End: o.lines.End,
-			Earlier: o.stage != s.plan.Target,
+			Text: o.Text, Stage: o.Stage.Name, Line: o.Lines.Start, End: o.Lines.End,
+			Earlier: o.Stage != plan.Target,
 		})
 	}
 	return rec, nil
@@ -417,19 +452,13 @@ func (b *builder) warnNoCacheStages() {
 
 // expect reports how much work there will be: the context, all steps with their bases, the image
 // and the outputs.
-func (b *builder) expect(ctx context.Context, solvers []*solver) {
+func (b *builder) expect(ctx context.Context, plans []*plan) {
 	work := 1 + len(b.opts.Outputs) + len(b.opts.Cache.To)
 	if b.opts.WantsImage() {
 		work++
 	}
-	for _, s := range solvers {
-		for _, st := range s.needed(ctx) {
-			work += st.Total
-			switch st.Base.(type) {
-			case parser.ImageInput, parser.ContextInput:
-				work++
-			}
-		}
+	for _, p := range plans {
+		work += p.solver.Work(ctx)
 	}
 	b.sink(event.Expect{Work: work, Time: time.Now()})
 }
@@ -446,38 +475,23 @@ func (b *builder) planOptions(p ocispec.Platform, lint parser.LintOptions) parse
 }
 
 // plan makes the plan for one platform and checks it without running anything, so that mistakes in
-// any instruction are found before the first command runs. It returns the solver, with the warnings
-// of its plan, also with an error. Of several errors it returns the first one of the file.
+// any instruction are found before the first command runs. It returns the plan, with its warnings,
+// also with an error. Of several errors it returns the first one of the file.
 func (b *builder) plan(ctx context.Context, p ocispec.Platform,
-	lint parser.LintOptions) (*solver, error) {
-	plan, err := b.file.Plan(b.planOptions(p, lint))
-	if plan == nil {
+	lint parser.LintOptions) (*plan, error) {
+	made, err := b.file.Plan(b.planOptions(p, lint))
+	if made == nil {
 		return nil, err
 	}
-	s := &solver{b: b, e: b.e, in: b.in, plan: plan}
+	s := &plan{plan: made}
 	if err != nil {
 		return s, err
 	}
-	s.prefetch, err = b.in.CheckPlan(ctx, plan, len(b.file.Targets()))
+	s.prefetch, err = b.in.CheckPlan(ctx, made, len(b.file.Targets()))
 	if use := (*inputs.Error)(nil); errors.As(err, &use) {
-		err = b.at(use.Lines, "", use.Err)
+		err = build.At(b.name, use.Lines, "", use.Err)
 	}
 	return s, err
-}
-
-// at adds the place in the Dockerfile to an error that has none. The place of a layers.Error is
-// that of the instruction that made the layer.
-func (b *builder) at(r parser.Range, step string, err error) error {
-	var have *StepError
-	var parsed *parser.Error
-	if err == nil || errors.As(err, &have) || errors.As(err, &parsed) {
-		return err
-	}
-	var layer *layers.Error
-	if errors.As(err, &layer) {
-		r, step = layer.Lines, ""
-	}
-	return &StepError{File: b.name, Range: r, Step: step, Err: err}
 }
 
 func (b *builder) warn(list []parser.Warning) {
@@ -487,22 +501,18 @@ func (b *builder) warn(list []parser.Warning) {
 	}
 }
 
-// setEpoch sets the epoch of the build: that of the options, or else said, which comes from a build
-// argument or the Dockerfile.
-func (b *builder) setEpoch(said *time.Time) {
+// epoch returns the epoch of the build in seconds since 1970; nil: real times.
+func (b *builder) epoch() *int64 {
 	if b.opts.Image.Epoch == nil {
-		b.opts.Image.Epoch = said
+		return nil
 	}
-	if b.opts.Image.Epoch != nil {
-		seconds := b.opts.Image.Epoch.Unix()
-		b.epoch, b.e.epoch = &seconds, &seconds
-	}
+	seconds := b.opts.Image.Epoch.Unix()
+	return &seconds
 }
 
-// now returns the time of what is made now: the epoch, or else the clock's.
-func (b *builder) now() time.Time {
-	if b.opts.Image.Epoch != nil {
-		return b.opts.Image.Epoch.UTC()
-	}
-	return time.Now().UTC()
+// noticeOwn warns once that the state directory is in a context.
+func (b *builder) noticeOwn(path string) {
+	b.ownNotice.Do(func() {
+		b.sink(event.Warning{Message: fmt.Sprintf("the state directory is in the build context (%s): it is left out. Name it in .dockerignore, or choose another place with --root", path)})
+	})
 }

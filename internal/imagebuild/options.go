@@ -1,4 +1,4 @@
-package build
+package imagebuild
 
 import (
 	"fmt"
@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
@@ -22,9 +22,13 @@ import (
 type Options struct {
 	Source SourceOptions
 	Image  ImageOptions
-	Run    RunOptions
-	Cache  CacheOptions
+	// Run holds the options for the commands of RUN, without Hostname and CacheNamespace.
+	Run   build.RunOptions
+	Cache CacheOptions
 
+	// Secrets and SSH are what RUNs may mount.
+	Secrets []secret.Secret
+	SSH     []secret.Agent
 	// Args holds the values of --build-arg.
 	Args map[string]string
 	// Target is the stage to build; "" is the last one.
@@ -62,6 +66,12 @@ type Options struct {
 func (o *Options) WantsImage() bool {
 	out := o.outputs()
 	return out.WantsImage()
+}
+
+// wantsFiles reports whether the files of the image are exported.
+func (o *Options) wantsFiles() bool {
+	out := o.outputs()
+	return out.WantsFiles()
 }
 
 // CheckOutputs returns an error for outputs and annotations that contradict each other, before
@@ -116,21 +126,6 @@ type ImageOptions struct {
 	// Epoch is the latest time of a file in a layer and the time of what is made now
 	// (SOURCE_DATE_EPOCH); nil keeps real times.
 	Epoch *time.Time
-}
-
-// RunOptions holds the options for the commands of RUN.
-type RunOptions struct {
-	// Network is "host" or "none"; "" is "host".
-	Network string
-	Hosts   []executor.Host
-	ShmSize int64
-	Ulimits []executor.Ulimit
-	// Insecure allows RUN --security=insecure, HostNetwork RUN --network=host where Network is
-	// none.
-	Insecure    bool
-	HostNetwork bool
-	Secrets     []secret.Secret
-	SSH         []secret.Agent
 }
 
 // CacheOptions holds which earlier results are used and where results are exported.

@@ -1,6 +1,10 @@
-package build
+package imagebuild
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/layerbuild/layerbuild/internal/build"
+)
 
 // These build arguments configure the builder and not the Dockerfile
 // (https://docs.docker.com/reference/dockerfile/#buildkit-built-in-build-args). A value that
@@ -12,11 +16,13 @@ func (b *builder) keepGitDir() bool { return isSet(b.opts.Args, "BUILDKIT_CONTEX
 // inlineCache reports whether the arguments ask for --cache-to type=inline.
 func (b *builder) inlineCache() bool { return isSet(b.opts.Args, "BUILDKIT_INLINE_CACHE") }
 
-// cacheNamespace returns a prefix that keeps cache mounts with equal ids apart.
-func (b *builder) cacheNamespace() string { return b.opts.Args["BUILDKIT_CACHE_MOUNT_NS"] }
-
-// hostname returns the host name that commands see; "" is the default one.
-func (b *builder) hostname() string { return b.opts.Args["BUILDKIT_SANDBOX_HOSTNAME"] }
+// runOptions returns the options for the commands of RUN.
+func (b *builder) runOptions() build.RunOptions {
+	o := b.opts.Run
+	o.Hostname = b.opts.Args["BUILDKIT_SANDBOX_HOSTNAME"]
+	o.CacheNamespace = b.opts.Args["BUILDKIT_CACHE_MOUNT_NS"]
+	return o
+}
 
 func isSet(args map[string]string, name string) bool {
 	is, err := strconv.ParseBool(args[name])

@@ -1,17 +1,14 @@
-package build
+package imagebuild
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/layers"
-	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/store"
 	digest "github.com/opencontainers/go-digest"
 )
@@ -84,44 +81,8 @@ func (b *builder) repairing(ctx context.Context, res *Result, solve func() error
 // beginAgain drops the results of stages and keeps the open contexts and images.
 func (b *builder) beginAgain() {
 	b.waitForLayers()
-	b.e.made.use()
-	b.e.runs, b.e.fetched, b.e.imports, b.e.lazy = memo.Map[string, stepResult]{},
-		memo.Map[string, stepResult]{}, nil, &layers.Lazy{}
-	b.in.Reset(b.e.lazy)
+	b.ran.Again()
+	b.lazy = &layers.Lazy{}
+	b.in.Reset(b.lazy)
 	b.newSealer()
-}
-
-// anew returns a solver of the same plan without results.
-func (s *solver) anew() *solver {
-	return &solver{b: s.b, e: s.e, in: s.in, plan: s.plan, label: s.label, prefetch: s.prefetch}
-}
-
-// made holds the keys of steps that were run.
-type made struct {
-	mu   sync.Mutex
-	keys map[cache.Key]bool
-	used bool
-}
-
-func (m *made) add(key cache.Key) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.keys == nil {
-		m.keys = map[cache.Key]bool{}
-	}
-	m.keys[key] = true
-}
-
-// use lets has report true for added keys from now on.
-func (m *made) use() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.used = true
-}
-
-// has reports whether a step with one of the keys was run before the build started again.
-func (m *made) has(keys ...cache.Key) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.used && slices.ContainsFunc(keys, func(k cache.Key) bool { return m.keys[k] })
 }

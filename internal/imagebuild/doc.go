@@ -1,0 +1,15 @@
+// Package imagebuild builds an image from a Dockerfile, from the options of the command line to the
+// outputs.
+//
+// [Build] opens the context, parses the Dockerfile and makes a plan for each platform, all before
+// anything runs. Then it imports results for the cache, lets package build run the plans, and hands
+// the results to package outputs, which makes the images. When a damaged blob is found, the plans
+// run again without it (repair.go). [Parts] holds what a build is made of, so that tests can
+// replace it.
+//
+// It imports the packages that internal/arch lists. It makes no system calls, and touches files
+// only by way of other packages.
+//
+// To test it, run go test ./internal/imagebuild ./internal/build as root, or as a user who may make
+// user namespaces. The tests of package build run whole builds with a fake executor.
+package imagebuild
