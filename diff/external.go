@@ -155,8 +155,15 @@ func (g *externalWriter) entry(name string, e *ExternalEntry) error {
 		if err := g.parents(); err != nil {
 			return err
 		}
-		_, err := g.file(dir.fd, g.name, &st)
-		return err
+		if _, err := g.file(dir.fd, g.name, &st); err != nil {
+			return err
+		}
+		// The name may have become that of another link since st.
+		var after dirfd.Stat
+		if err := dirfd.Lstat(dir.fd, g.name, &after); err != nil || !e.same(&after) {
+			return g.changed()
+		}
+		return nil
 	case unix.S_IFSOCK:
 		return nil // layers contain no sockets
 	}
@@ -207,6 +214,13 @@ func (g *externalWriter) directory(parent int, e *ExternalEntry) error {
 	}
 	if hasACL(h.xattrs) {
 		return fmt.Errorf("%w: %q has an access control list", ErrExternal, g.path)
+	}
+	var after dirfd.Stat
+	if err := dirfd.Fstat(fd, &after); err != nil {
+		return err
+	}
+	if !e.same(&after) {
+		return g.changed()
 	}
 	if err := g.parents(); err != nil {
 		return err

@@ -2,8 +2,10 @@ package executor
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -175,5 +177,108 @@ func TestCopyFrozenBelow(t *testing.T) {
 		if !ok || changed.Path != "d" || !changed.Below {
 			t.Errorf("error %v (%+v), want that d is gone", err, changed)
 		}
+	}
+}
+
+// The directory that is copied itself is compared too.
+func TestCopyChangedTop(t *testing.T) {
+	for _, change := range []func(string) error{
+		func(p string) error { return os.Chmod(p, 0o711) },
+		func(p string) error { return unix.Setxattr(p, "user.a", []byte("v"), 0) },
+		func(p string) error { return os.WriteFile(p+"/new", nil, 0o644) },
+	} {
+		im := newImage(t)
+		src := source(t, "file f 0644 x")
+		list := []Entry{seen(t, src.Name(), "."), seen(t, src.Name(), "f")}
+		if err := change(src.Name()); err != nil {
+			t.Skip(err)
+		}
+		_, err := os.Stat(src.Name() + "/new")
+		same := err == nil // a new name changes nothing that is copied
+		_, err = Run(t.Context(), im.spec(&Copy{Dest: "/d", Sources: one(src,
+			Item{Path: ".", Entries: list})}), nil, nil)
+		if _, changed := errors.AsType[*ChangedError](err); changed == same ||
+			err != nil && !changed {
+			t.Errorf("error %v, want none or a ChangedError (%v)", err, !same)
+		}
+	}
+}
+
+// The attributes of a copy are those that the file had when it was digested, or the copy fails.
+// Here another goroutine changes them and the target of a link all the time.
+func TestCopyWhileItChanges(t *testing.T) {
+	im := newImage(t)
+	src := source(t, "dir d", "file d/f 0644 x", "link d/l 0")
+	file, link := filepath.Join(src.Name(), "d/f"), filepath.Join(src.Name(), "d/l")
+	names := []string{file, filepath.Join(src.Name(), "d")}
+	value := func(name string) string {
+		var buf [16]byte
+		n, err := unix.Getxattr(name, "user.n", buf[:])
+		if err != nil {
+			return err.Error()
+		}
+		return string(buf[:n])
+	}
+	for _, name := range names {
+		if err := unix.Setxattr(name, "user.n", []byte("0"), 0); err != nil {
+			t.Skip("no attributes of users:", err)
+		}
+	}
+	stop := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for n := 1; ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Duration(n%7) * 30 * time.Microsecond):
+			}
+			text := strconv.Itoa(n)
+			for _, name := range names {
+				unix.Setxattr(name, "user.n", []byte(text), 0)
+			}
+			os.Symlink(text, link+".new")
+			os.Rename(link+".new", link)
+		}
+	}()
+	defer func() { close(stop); <-ended }()
+	copied := 0
+	for try := 0; try < 3000 && copied < 20; try++ {
+		dest := fmt.Sprintf("/%d", try)
+		list := []Entry{seen(t, src.Name(), "d"), seen(t, src.Name(), "d/f")}
+		wantDir, wantFile := value(names[1]), value(file)
+		list[0].Attrs, list[1].Attrs = true, true
+		to, err := os.Readlink(link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, seen(t, src.Name(), "d/l"))
+		if to2, err := os.Readlink(link); err != nil || to2 != to {
+			continue // it is not known which link was seen
+		}
+		again := []Entry{seen(t, src.Name(), "d"), seen(t, src.Name(), "d/f")}
+		if again[0].CtimeNs != list[0].CtimeNs || again[1].CtimeNs != list[1].CtimeNs {
+			continue
+		}
+		s := im.spec(&Copy{Dest: dest, Sources: one(src,
+			Item{Path: ".", Contents: true, Entries: list})})
+		_, err = Run(t.Context(), s, nil, nil)
+		if _, changed := errors.AsType[*ChangedError](err); changed {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied++
+		got, err := os.Readlink(im.path(dest + "/d/l"))
+		if f, d := value(im.path(dest+"/d/f")), value(im.path(dest+"/d")); err != nil ||
+			f != wantFile || d != wantDir || got != to {
+			t.Errorf("copied the file of %s, the directory of %s and the link of %s, want %s, %s and %s",
+				f, d, got, wantFile, wantDir, to)
+		}
+	}
+	if copied == 0 {
+		t.Log("every copy was told that something had changed")
 	}
 }

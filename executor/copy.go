@@ -48,7 +48,10 @@ type frame struct {
 	// directory to read mode, time and attributes from instead of src; -1: none
 	frozen int
 	st     unix.Stat_t // of src or frozen
-	now    unix.Stat_t // of dst when it was entered
+	// the values that were digested, against which src is compared when its attributes have been
+	// copied; the zero Entry if there are none or the directory is frozen
+	digested Entry
+	now      unix.Stat_t // of dst when it was entered
 	// path of the first directory on the way here that was removed from the source; nil: none
 	gone *string
 	made bool // dst was made by this copy
@@ -164,7 +167,8 @@ func (c *copier) item(src int, it *Item) error {
 	return c.single(src, dir, from, it, &st)
 }
 
-// itself returns the entry of an item that is not a directory, or the zero Entry.
+// itself returns the entry of the item's own file or directory, or the zero Entry if the list has
+// none.
 func (it *Item) itself() *Entry {
 	for i := range it.Entries {
 		if it.Entries[i].Path == "." || it.Entries[i].Path == "" {
@@ -507,6 +511,12 @@ func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 		if it.Contents {
 			f.on = setTime
 		}
+		if e := it.itself(); !it.Contents && e.known() {
+			if e.Mode != 0 && e.Mode != f.st.Mode {
+				return stack, &ChangedError{Path: c.source("")}
+			}
+			f.digested = *e
+		}
 		if it.MtimeNs != 0 {
 			f.st.Mtim = unix.NsecToTimespec(it.MtimeNs)
 		}
@@ -697,10 +707,11 @@ func (c *copier) enterFD(up *frame, src, frozen int, name string,
 	if err := unix.Fstat(f.like(), &f.st); err != nil {
 		return f, false, c.fail(f.path, err)
 	}
-	if same, err := e.sameDir(f.like(), &f.st); err != nil {
-		return f, false, c.fail(f.path, err)
-	} else if !same {
-		return f, false, &ChangedError{Path: c.source(f.path)}
+	if e.known() && e.Frozen == 0 {
+		if e.Mode != 0 && e.Mode != f.st.Mode {
+			return f, false, &ChangedError{Path: c.source(f.path)}
+		}
+		f.digested = *e
 	}
 	if e.MtimeNs != 0 {
 		f.st.Mtim = unix.NsecToTimespec(e.MtimeNs)
@@ -767,10 +778,10 @@ func (c *copier) leave(f *frame) error {
 	err := c.finishDir(f)
 	c.closeAll([]frame{*f})
 	f.src, f.dst, f.frozen = -1, -1, -1
-	if err != nil {
+	if _, changed := err.(*ChangedError); err != nil && !changed {
 		return c.fail(f.path, err)
 	}
-	return nil
+	return err
 }
 
 func (c *copier) closeAll(stack []frame) {
@@ -796,11 +807,20 @@ func (c *copier) finishDir(f *frame) error {
 		return err
 	}
 	from := &frame{acl: f.made && f.acl} // it inherited its access control list from its parent
-	acl, err := c.attributes(from, f.like(), f.dst)
+	attrs, err := c.attributes(from, f.like(), f.dst)
 	if err != nil {
 		return err
 	}
-	if mode := c.mode(&f.st); acl || mode != f.now.Mode&0o7777 {
+	if f.digested.known() {
+		var after unix.Stat_t
+		if err := unix.Fstat(f.src, &after); err != nil {
+			return err
+		}
+		if !f.digested.sameDir(&after, attrs.any) {
+			return &ChangedError{Path: c.source(f.path)}
+		}
+	}
+	if mode := c.mode(&f.st); attrs.acl || mode != f.now.Mode&0o7777 {
 		if err := unix.Fchmod(f.dst, mode); err != nil {
 			return err
 		}

@@ -33,7 +33,7 @@ func (c *copier) leaf(f *leaf, e *Entry, st *unix.Stat_t) error {
 	case unix.S_IFREG:
 		err = c.regular(f, e, st)
 	case unix.S_IFLNK:
-		err = c.symlink(f, st)
+		err = c.symlink(f, e, st)
 	case unix.S_IFSOCK:
 		// Layers cannot contain sockets, and a socket is useless without the process that listens
 		// on it.
@@ -74,22 +74,18 @@ func (e *Entry) same(st *unix.Stat_t) bool {
 	return true // reading and writing a fifo changes its times
 }
 
-// sameDir reports whether st describes the directory that was digested, dir being open.
-func (e *Entry) sameDir(dir int, st *unix.Stat_t) (bool, error) {
-	if !e.known() || e.Frozen != 0 {
-		return true, nil
+// sameDir reports whether a directory is the one that was digested. st is the result of a stat(2)
+// after its attributes were copied; attrs is set if there were any.
+func (e *Entry) sameDir(st *unix.Stat_t, attrs bool) bool {
+	switch {
+	case !e.known() || e.Frozen != 0:
+		return true
+	case e.Mode != 0 && e.Mode != st.Mode:
+		return false
+	case e.CtimeNs == 0 || e.CtimeNs == st.Ctim.Nano():
+		return true
 	}
-	if e.Mode != 0 && e.Mode != st.Mode {
-		return false, nil
-	}
-	if e.CtimeNs == 0 || e.CtimeNs == st.Ctim.Nano() {
-		return true, nil
-	}
-	if e.Attrs {
-		return false, nil
-	}
-	names, err := dirfd.Xattrs(dir, copied)
-	return len(names) == 0, err
+	return !e.Attrs && !attrs // only the names in it may have changed
 }
 
 // copied reports whether an extended attribute is copied. Attributes that a layer cannot hold are
@@ -157,7 +153,15 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 	} else if err != nil {
 		return err
 	}
-	if e.known() {
+	// The owner comes first: chown(2) clears setuid bits and capabilities.
+	if err := c.give(out, f.at, st, created(f.up)); err != nil {
+		return err
+	}
+	attrs, err := c.attributes(f.up, in, out)
+	if err != nil {
+		return err
+	}
+	if e.known() { // nothing is read from in after this
 		var after unix.Stat_t
 		if err := unix.Fstat(in, &after); err != nil {
 			return err
@@ -168,17 +172,9 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 			return &ChangedError{Path: c.sourceOf(f)}
 		}
 	}
-	// The owner comes first: chown(2) clears setuid bits and capabilities.
-	if err := c.give(out, f.at, st, created(f.up)); err != nil {
-		return err
-	}
-	acl, err := c.attributes(f.up, in, out)
-	if err != nil {
-		return err
-	}
 	// open(2) has set the mode except for the special bits. Setting an access control list changes
 	// the mode. Setting the mode afterwards changes the list's mask, like chmod(1).
-	if mode&0o7000 != 0 || c.wanted(st) != created(f.up) || acl {
+	if mode&0o7000 != 0 || c.wanted(st) != created(f.up) || attrs.acl {
 		if err := unix.Fchmod(out, mode); err != nil {
 			return err
 		}
@@ -198,21 +194,25 @@ func hasDefaultACL(dir int) bool {
 	return err == nil
 }
 
+// copiedAttrs describes the attributes that were copied to a file.
+type copiedAttrs struct {
+	any bool // there were some
+	acl bool // the file has or had an access control list, so that its mode must be set
+}
+
 // attributes copies the attributes of from to the new file or directory to, which is in up, and
-// removes the access control list that it inherited from up. It reports whether to has or had an
-// access control list, so that its mode must be set.
-func (c *copier) attributes(up *frame, from, to int) (acl bool, err error) {
+// removes the access control list that it inherited from up.
+func (c *copier) attributes(up *frame, from, to int) (a copiedAttrs, err error) {
 	if up != nil && up.acl {
-		acl = true
+		a.acl = true
 		for _, name := range []string{accessACL, defaultACL} {
 			if err := unix.Fremovexattr(to, name); err != nil && err != unix.ENODATA &&
 				err != unix.ENOTSUP {
-				return acl, fmt.Errorf("remove the inherited %s: %w", name, err)
+				return a, fmt.Errorf("remove the inherited %s: %w", name, err)
 			}
 		}
 	}
-	has, err := c.copyAttrs(from, to)
-	return acl || has, err
+	return a, c.copyAttrs(from, to, &a)
 }
 
 // link makes a hard link if another name of the file was already copied, and reports whether it
@@ -230,7 +230,7 @@ func (c *copier) link(f *leaf, st *unix.Stat_t) (bool, error) {
 	return true, c.make(f, func() error { return safepath.Link(c.top, first, f.up.dst, f.as) })
 }
 
-func (c *copier) symlink(f *leaf, st *unix.Stat_t) error {
+func (c *copier) symlink(f *leaf, e *Entry, st *unix.Stat_t) error {
 	var buf [unix.PathMax]byte
 	n, err := unix.Readlinkat(f.src, f.name, buf[:])
 	if err == unix.ENOENT || err == unix.EINVAL {
@@ -238,6 +238,14 @@ func (c *copier) symlink(f *leaf, st *unix.Stat_t) error {
 	}
 	if err != nil {
 		return err
+	}
+	if e.known() {
+		// The name may have become that of another link since st.
+		var after unix.Stat_t
+		err := unix.Fstatat(f.src, f.name, &after, unix.AT_SYMLINK_NOFOLLOW)
+		if err != nil || after.Ino != st.Ino || after.Ctim != st.Ctim {
+			return &ChangedError{Path: c.sourceOf(f)}
+		}
 	}
 	if err := c.make(f, func() error {
 		return unix.Symlinkat(string(buf[:n]), f.up.dst, f.as)
@@ -336,9 +344,9 @@ func setTimes(fd int, mtime unix.Timespec) error {
 
 // copyAttrs copies the extended attributes that a layer can have: file capabilities, access control
 // lists and user attributes. It leaves out overlay's attributes, which would change the merged
-// view, and SELinux labels, which belong to the machine. It reports whether there is an access
-// control list.
-func (c *copier) copyAttrs(from, to int) (acl bool, err error) {
+// view, and SELinux labels, which belong to the machine. It records in a what it
+// copied.
+func (c *copier) copyAttrs(from, to int, a *copiedAttrs) error {
 	all, err := dirfd.Xattrs(from, func(name []byte) bool {
 		if string(name) == dirfd.DeviceMark {
 			return c.c.StandIns && c.spec.UserNS
@@ -346,21 +354,21 @@ func (c *copier) copyAttrs(from, to int) (acl bool, err error) {
 		return copied(name)
 	})
 	if err != nil {
-		return false, fmt.Errorf("read its extended attributes: %w", err)
+		return fmt.Errorf("read its extended attributes: %w", err)
 	}
 	for _, x := range all {
 		isACL := x.Name == accessACL || x.Name == defaultACL
-		acl = acl || isACL
+		a.any, a.acl = true, a.acl || isACL
 		switch err := unix.Fsetxattr(to, x.Name, x.Value, 0); {
 		case err == nil:
 		case err == unix.ENOTSUP: // tmpfs has no user attributes before Linux 6.6
 		case err == unix.EINVAL && isACL && c.spec.UserNS:
 			c.warnACL()
 		default:
-			return acl, fmt.Errorf("copy its extended attribute %s: %w", x.Name, err)
+			return fmt.Errorf("copy its extended attribute %s: %w", x.Name, err)
 		}
 	}
-	return acl, nil
+	return nil
 }
 
 // warnACL warns once about an access control list with ids that are not mapped in the user

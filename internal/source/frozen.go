@@ -146,6 +146,8 @@ func (m *matching) vanished(at where) bool {
 }
 
 // freeze makes a private copy of name in the directory dir. It sets m.st to the values of the copy.
+// It returns errReplaced if name is not of the type in m.st any more: the caller's record depends
+// on the type, and the content of a directory has to be walked.
 func (m *matching) freeze(dir int, name []byte, at where) (*frozenFile, error) {
 	f := &m.t.freezer
 	if f.dir == nil {
@@ -155,8 +157,12 @@ func (m *matching) freeze(dir int, name []byte, at where) (*frozenFile, error) {
 		}
 		f.files, f.inodes = map[string]*frozenFile{}, map[[2]uint64]*frozenFile{}
 	}
+	kind := m.st.Mode & unix.S_IFMT
 	if err := dirfd.Lstat(dir, name, &m.st); err != nil {
 		return nil, m.unreadable(at.full(), err)
+	}
+	if m.st.Mode&unix.S_IFMT != kind {
+		return nil, errReplaced
 	}
 	id := [2]uint64{dirfd.Dev(&m.st), m.st.Ino}
 	frozen := f.inodes[id]

@@ -180,3 +180,32 @@ func TestFreezeInconsistent(t *testing.T) {
 		}
 	}
 }
+
+// TestFreezeReplaced: a name whose type has changed since its stat is not frozen. Its record would
+// be that of another type, and the content of a directory would be left out.
+func TestFreezeReplaced(t *testing.T) {
+	dir := makeTree(t, "file file A\nlink link -> x\ndir dir 0755\n")
+	kinds := map[string]uint16{"file": unix.S_IFREG, "link": unix.S_IFLNK, "dir": unix.S_IFDIR}
+	tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) {
+		return t.TempDir(), nil
+	}})
+	m, err := tree.newMatching(t.Context(), Query{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, is := range kinds {
+		for was, kind := range kinds {
+			m.st = unix.Statx_t{Mode: kind | 0o755}
+			frozen, err := m.freeze(tree.fd(), append([]byte(name), 0), rootOf(name))
+			if is == kind && (err != nil || m.st.Mode&unix.S_IFMT != kind) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if is != kind && (err != errReplaced || frozen != nil) {
+				t.Errorf("%s in place of %s: error %v, want that it was replaced", name, was, err)
+			}
+		}
+	}
+	if err := tree.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -193,11 +193,13 @@ func (m *matching) directory(dir string, include *pattern.Matcher) (bool, error)
 			return false, err
 		}
 		m.rec = m.appendDirectory(m.rec, nil, x)
+		w.item.Entries.add([]byte("."), m.described(nil, x.xattrs))
 	}
+	before := w.item.Entries.Len()
 	if err := w.directory(fd, &root); err != nil {
 		return false, err
 	}
-	if gone && w.item.Entries.Len() == 0 {
+	if gone && w.item.Entries.Len() == before {
 		return false, nil
 	}
 	m.out.Items = append(m.out.Items, w.item)
