@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -23,11 +22,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/layerbuild/layerbuild/internal/fstree"
+	"github.com/layerbuild/layerbuild/internal/goldentest"
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // memory is an Ingester that stores blobs in memory.
 type memory struct {
@@ -98,7 +96,7 @@ func TestGolden(t *testing.T) {
 	if os.Geteuid() != 0 || mounttest.Current() == mounttest.Single {
 		t.Skip("owners need root or a user namespace with many ids")
 	}
-	const file = "testdata/golden.txt"
+	const file = "golden.txt"
 	var got strings.Builder
 	for _, s := range states {
 		top := mounttest.TempDir(t)
@@ -142,18 +140,7 @@ func TestGolden(t *testing.T) {
 			}
 		}
 	}
-	if *update {
-		if err := os.WriteFile(file, []byte(got.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), got.String()); d != "" {
-		t.Errorf("digests differ (-want +got); if that is meant, run with -update:\n%s", d)
-	}
+	goldentest.Compare(t, file, got.String())
 }
 
 func TestGoldenInUserNamespace(t *testing.T) { mounttest.Again(t, mounttest.Range, "TestGolden") }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -20,32 +19,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/goldentest"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.uber.org/goleak"
 )
 
-var update = flag.Bool("update", false, "rewrite golden files")
-
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs (-want +got):\n%s", name, diff)
-	}
-}
 
 // blobs is content in memory.
 type blobs map[digest.Digest][]byte
@@ -278,7 +259,7 @@ func TestArchiveGolden(t *testing.T) {
 		fmt.Fprintf(&report, "== %s %s\n%s", tt.name, digest.FromBytes(first),
 			list(t, bytes.NewReader(first)))
 	}
-	golden(t, "archives.txt", report.String())
+	goldentest.Compare(t, "archives.txt", report.String())
 }
 
 func TestFile(t *testing.T) {
@@ -895,7 +876,7 @@ func TestMetadata(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "metadata.json", string(data)+"\n")
+	goldentest.Compare(t, "metadata.json", string(data)+"\n")
 	if m.ID() != m.Config || m.Config == "" || m.Config == one.Root.Digest {
 		t.Errorf("the ID of an image for one platform is %s, want its config's digest", m.ID())
 	}

@@ -2,18 +2,15 @@ package parser
 
 import (
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/layerbuild/layerbuild/internal/goldentest"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // host is the build platform of all tests, so that they do not depend on the
 // machine.
@@ -120,19 +117,7 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatalf("plan: %v", err)
 			}
-			golden := strings.TrimSuffix(file, ".dockerfile") + ".plan"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("plan of %s (-want +got):\n%s", file, diff)
-			}
+			goldentest.Compare(t, strings.TrimPrefix(name, "testdata/")+".plan", got)
 		})
 	}
 }

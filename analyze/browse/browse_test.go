@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,12 +16,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/analyze/analyzetest"
+	"github.com/layerbuild/layerbuild/internal/goldentest"
 	"github.com/layerbuild/layerbuild/internal/ui"
 	"github.com/layerbuild/layerbuild/internal/vttest"
 	"go.uber.org/goleak"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -50,23 +47,6 @@ func press(t testing.TB, s *screen, keys string) {
 // typed is text as keys.
 func typed(text string) string { return strings.Join(strings.Split(text, ""), " ") }
 
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
-}
-
 // TestGolden is a walk through an image.
 func TestGolden(t *testing.T) {
 	r := analyzetest.Sample(t)
@@ -82,7 +62,7 @@ func TestGolden(t *testing.T) {
 			press(t, s, keys)
 			fmt.Fprintf(&shots, "--- %s\n%s", keys, v.Shot(true))
 		}
-		golden(t, fmt.Sprintf("walk-%dx%d.txt", size[0], size[1]), shots.String())
+		goldentest.Compare(t, fmt.Sprintf("walk-%dx%d.txt", size[0], size[1]), shots.String())
 	}
 }
 

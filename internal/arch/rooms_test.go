@@ -116,6 +116,7 @@ var floors = []floor{
 	{"tests", []allowed{
 		{"internal/arch", ""},
 		{"internal/fstree", ""},
+		{"internal/goldentest", ""},
 		{"internal/imagetest", ""},
 		{"internal/mount/mounttest", ""},
 		{"internal/registrytest", "internal/imagetest"},
@@ -126,15 +127,15 @@ var floors = []floor{
 		{"analyze/analyzetest", "analyze"},
 		{"bench", "diff"},
 		{"test/lab", "internal/imagetest internal/registrytest"},
-		{"test/golden", "test/lab"},
+		{"test/golden", "internal/imagetest test/lab"},
 		{"test/differential", "diff internal/layercheck internal/mount internal/mount/mounttest " +
 			"internal/rounds snapshot"},
-		{"test/drivers", "test/lab"},
+		{"test/drivers", "internal/imagetest test/lab"},
 		{"test/examples", "test/lab"},
 		{"test/faults", "internal/imagetest internal/rounds test/lab"},
 		{"test/live", "internal/rounds test/lab"},
 		{"test/readers", "internal/fstree internal/imagetest test/lab"},
-		{"test/rootless", "test/golden test/lab"},
+		{"test/rootless", "internal/imagetest test/golden test/lab"},
 		{"test/run/report", ""},
 		{"test/run", "test/run/report"},
 		{"test/runverb", "test/lab"},
@@ -165,7 +166,7 @@ var modules = map[string]string{
 	"golang.org/x/term": "analyze/browse cmd/layerbuild executor export internal/ui",
 
 	"github.com/distribution/reference": "", // tests of internal/reference
-	"github.com/google/go-cmp":          "snapshot/snapshottest",
+	"github.com/google/go-cmp":          "internal/goldentest snapshot/snapshottest",
 	"github.com/rogpeppe/go-internal":   "", // the scripts of cmd/layerbuild
 	"go.uber.org/goleak":                "",
 	"pgregory.net/rapid":                "",

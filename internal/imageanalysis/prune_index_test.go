@@ -2,7 +2,6 @@ package imageanalysis
 
 import (
 	"archive/tar"
-	"bytes"
 	"encoding/json"
 	"io"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	digest "github.com/opencontainers/go-digest"
@@ -62,22 +62,13 @@ func (s imageStore) image(p ocispec.Platform, layers ...[][2]string) ocispec.Des
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest}
 	for _, files := range layers {
-		var b bytes.Buffer
-		w := tar.NewWriter(&b)
+		var entries []imagetest.Entry
 		for _, f := range files {
-			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f[0], Mode: 0o644,
-				Size: int64(len(f[1]))}); err != nil {
-				s.t.Fatal(err)
-			}
-			if _, err := w.Write([]byte(f[1])); err != nil {
-				s.t.Fatal(err)
-			}
+			entries = append(entries, imagetest.TarFile(tar.Header{Name: f[0], Mode: 0o644}, f[1]))
 		}
-		if err := w.Close(); err != nil {
-			s.t.Fatal(err)
-		}
-		c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, digest.FromBytes(b.Bytes()))
-		l := s.blob(ocispec.MediaTypeImageLayer, b.Bytes())
+		raw := imagetest.Tar(s.t, entries...)
+		c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, digest.FromBytes(raw))
+		l := s.blob(ocispec.MediaTypeImageLayer, raw)
 		l.Annotations = map[string]string{
 			"containerd.io/snapshot/stargz/toc.digest":            "sha256:old",
 			"io.github.containers.zstd-chunked.manifest-checksum": "sha256:old",

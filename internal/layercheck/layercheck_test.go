@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/layerbuild/layerbuild/internal/fstree"
+	"github.com/layerbuild/layerbuild/internal/imagetest"
 )
 
 // listed makes a tree from fstree's notation and lists it.
@@ -38,8 +39,7 @@ func listed(t *testing.T, text string) *Tree {
 // archive returns a layer with these headers; the content of each regular file is its name.
 func archive(t *testing.T, headers ...tar.Header) []byte {
 	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
+	var entries []imagetest.Entry
 	for _, h := range headers {
 		h.Uid, h.Gid = os.Getuid(), os.Getgid()
 		if h.ModTime.IsZero() {
@@ -49,18 +49,9 @@ func archive(t *testing.T, headers ...tar.Header) []byte {
 		if h.Typeflag == tar.TypeReg && !strings.Contains(h.Name, ".wh.") {
 			content = h.Name
 		}
-		h.Size = int64(len(content))
-		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(content)); err != nil {
-			t.Fatal(err)
-		}
+		entries = append(entries, imagetest.TarFile(h, content))
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
+	return imagetest.Tar(t, entries...)
 }
 
 func reg(name string) tar.Header {

@@ -4,11 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -19,30 +16,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/goldentest"
 	"github.com/layerbuild/layerbuild/internal/vttest"
 	"go.uber.org/goleak"
 )
 
-var update = flag.Bool("update", false, "rewrite golden files")
-
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs (-want +got):\n%s", name, diff)
-	}
-}
 
 // build sends the events of a small build, with its time passing between them, and calls at after
 // each stretch.
@@ -103,7 +82,7 @@ func TestPlainGolden(t *testing.T) {
 		if err := u.Close(); err != nil {
 			t.Error(err)
 		}
-		golden(t, "plain.txt", out.String())
+		goldentest.Compare(t, "plain.txt", out.String())
 	})
 }
 
@@ -122,7 +101,7 @@ func TestRawJSONGolden(t *testing.T) {
 		if err := u.Close(); err != nil {
 			t.Error(err)
 		}
-		golden(t, "rawjson.txt", out.String())
+		goldentest.Compare(t, "rawjson.txt", out.String())
 	})
 }
 
@@ -166,7 +145,8 @@ func TestLiveGolden(t *testing.T) {
 					}
 					fmt.Fprintf(&shots, "--- closed, with scrollback\n%s", v.All())
 				})
-			golden(t, fmt.Sprintf("live-%dx%d.txt", size.width, size.height), shots.String())
+			goldentest.Compare(t, fmt.Sprintf("live-%dx%d.txt", size.width, size.height),
+				shots.String())
 		})
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
@@ -44,27 +45,17 @@ RUN --mount=from=busybox,source=/bin,target=/bin --mount=type=tmpfs,target=/t --
 func context(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	l.Busybox()
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
+	var archive []imagetest.Entry
 	for _, h := range []tar.Header{
 		{Typeflag: tar.TypeDir, Name: "dir/", Mode: 0o755},
 		{Typeflag: tar.TypeReg, Name: "dir/file", Mode: 0o640, Size: 5},
 		{Typeflag: tar.TypeLink, Name: "hard", Linkname: "dir/file"},
 	} {
 		h.ModTime = time.Unix(1500000000, 0)
-		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-		if h.Size > 0 {
-			if _, err := w.Write([]byte("hello")); err != nil {
-				t.Fatal(err)
-			}
-		}
+		archive = append(archive, imagetest.TarFile(h, "hello"[:h.Size]))
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	l.Write("a", "a\n", "dir/b", "b\n", "dir/sub/c", "c\n", "archive.tar", buf.String(),
+	l.Write("a", "a\n", "dir/b", "b\n", "dir/sub/c", "c\n", "archive.tar",
+		string(imagetest.Tar(t, archive...)),
 		"Dockerfile", everyStep, ".dockerignore", "Dockerfile\n")
 	l.Env = append(l.Env, "SOURCE_DATE_EPOCH=1700000000")
 }

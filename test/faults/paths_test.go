@@ -2,12 +2,10 @@ package faults
 
 import (
 	"archive/tar"
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 
@@ -45,27 +43,6 @@ func marked(e imagetest.Entry, name, value string) imagetest.Entry {
 	h.PAXRecords = map[string]string{"SCHILY.xattr." + name: value}
 	e.Header = &h
 	return e
-}
-
-// pack packs entries, unchanged, into a tar stream.
-func pack(t *testing.T, entries []imagetest.Entry) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, e := range entries {
-		h := *e.Header
-		h.Name, h.Size, h.ModTime = e.Path, int64(len(e.Data)), time.Unix(1600000000, 0)
-		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write(e.Data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
 }
 
 // hostile has layers that try to change files outside of the image, and layers with entries that
@@ -188,7 +165,7 @@ func TestHostileArchives(t *testing.T) {
 			lines := "FROM scratch\n"
 			for i, entries := range placed(tt.layers, out) {
 				name := string(rune('a'+i)) + ".tar"
-				l.Write(name, string(pack(t, entries)))
+				l.Write(name, string(imagetest.Tar(t, entries...)))
 				lines += "ADD " + name + " /\nADD " + name + " /to/\n"
 			}
 			l.Write("Dockerfile", lines)

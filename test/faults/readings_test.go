@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -23,18 +22,8 @@ import (
 // oneFile is a tar of one file.
 func oneFile(t *testing.T, h tar.Header, content string) []byte {
 	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	h.Typeflag, h.Mode, h.Size, h.ModTime = tar.TypeReg, 0o644, int64(len(content)),
-		time.Unix(1600000000, 0)
-	if err := w.WriteHeader(&h); err != nil {
-		t.Fatal(err)
-	}
-	io.WriteString(w, content)
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
+	h.Typeflag, h.Mode = tar.TypeReg, 0o644
+	return imagetest.Tar(t, imagetest.TarFile(h, content))
 }
 
 // patched changes the first header of a tar and its checksum.

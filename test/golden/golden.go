@@ -2,13 +2,13 @@ package golden
 
 import (
 	"archive/tar"
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
@@ -87,8 +87,7 @@ func Context(t testing.TB, l *lab.Lab) {
 	l.Busybox()
 	l.Write("a", "a\n", "dir/b.txt", "b\n", "dir/c.txt",
 		strings.Repeat("c", 100_000), "dir/sub/d", "")
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
+	var archive []imagetest.Entry
 	for _, h := range []tar.Header{
 		{Typeflag: tar.TypeDir, Name: "dir/", Mode: 0o755, Uid: 1, Gid: 2},
 		{Typeflag: tar.TypeReg, Name: "dir/file", Mode: 0o640, Uid: 3, Gid: 4, Size: 5},
@@ -99,19 +98,9 @@ func Context(t testing.TB, l *lab.Lab) {
 			Mode: 0o644, Uid: 60000},
 	} {
 		h.ModTime = time.Unix(1500000000, 0)
-		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-		if h.Size > 0 {
-			if _, err := w.Write([]byte("hello")); err != nil {
-				t.Fatal(err)
-			}
-		}
+		archive = append(archive, imagetest.TarFile(h, "hello"[:h.Size]))
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	l.Write("archive.tar", buf.String())
+	l.Write("archive.tar", string(imagetest.Tar(t, archive...)))
 	for _, img := range Images {
 		l.Write("Dockerfile."+img.Name, img.Dockerfile,
 			"Dockerfile."+img.Name+".dockerignore", "Dockerfile*\n")

@@ -11,14 +11,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
 // deviceTar is an archive with device nodes of all kinds, which a user may not make.
 func deviceTar(t *testing.T, more ...tar.Header) string {
 	t.Helper()
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
+	var entries []imagetest.Entry
 	headers := append([]tar.Header{
 		{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o755},
 		{Typeflag: tar.TypeDir, Name: "d/dev/", Mode: 0o755},
@@ -36,19 +36,9 @@ func deviceTar(t *testing.T, more ...tar.Header) string {
 	}, more...)
 	for _, h := range headers {
 		h.ModTime = time.Unix(1500000000, 0)
-		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-		if h.Size > 0 {
-			if _, err := w.Write([]byte("hello")); err != nil {
-				t.Fatal(err)
-			}
-		}
+		entries = append(entries, imagetest.TarFile(h, "hello"[:h.Size]))
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return buf.String()
+	return string(imagetest.Tar(t, entries...))
 }
 
 // deviceFiles are Dockerfiles. Each has the digest that it has as root, on every driver.

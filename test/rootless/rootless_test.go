@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/test/golden"
 	"github.com/layerbuild/layerbuild/test/lab"
 )
@@ -195,19 +196,11 @@ func TestDescriptorsWritten(t *testing.T) {
 // archive returns a tar of files.
 func archive(t *testing.T, files map[string]string) string {
 	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
+	var entries []imagetest.Entry
 	for name, content := range files {
-		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644,
-			Size: int64(len(content))})
-		if _, err1 := w.Write([]byte(content)); err != nil || err1 != nil {
-			t.Fatal(err, err1)
-		}
+		entries = append(entries, imagetest.TarFile(tar.Header{Name: name, Mode: 0o644}, content))
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
+	return string(imagetest.Tar(t, entries...))
 }
 
 // pipe makes a pipe with a text in it, which only root may open.

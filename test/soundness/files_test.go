@@ -2,7 +2,6 @@ package soundness
 
 import (
 	"archive/tar"
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"golang.org/x/sys/unix"
 )
 
@@ -245,8 +245,7 @@ func (s *site) commit(repo string, n int) error {
 
 // writeTar writes one of a few archives.
 func (s *site) writeTar(path string, v int) {
-	var b bytes.Buffer
-	tw := tar.NewWriter(&b)
+	var entries []imagetest.Entry
 	at := time.Unix(800000000, 0)
 	for _, h := range []tar.Header{
 		{Name: "in/", Typeflag: tar.TypeDir, Mode: 0o750},
@@ -255,13 +254,12 @@ func (s *site) writeTar(path string, v int) {
 		{Name: "in/soft", Typeflag: tar.TypeSymlink, Linkname: fmt.Sprint(v)},
 	} {
 		h.ModTime = at
-		s.check(tw.WriteHeader(&h))
+		data := ""
 		if h.Size > 0 {
-			_, err := fmt.Fprintf(tw, "%d\n", v)
-			s.check(err)
+			data = fmt.Sprintln(v)
 		}
+		entries = append(entries, imagetest.TarFile(h, data))
 	}
-	s.check(tw.Close())
 	s.check(os.RemoveAll(path))
-	s.write(path, b.String())
+	s.write(path, string(imagetest.Tar(s.t, entries...)))
 }
