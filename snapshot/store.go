@@ -105,7 +105,11 @@ func (s *Store) lock(how int) (release func(), err error) {
 		unix.Close(fd)
 		return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
 	}
-	return func() { unix.Close(fd) }, nil
+	return func() {
+		// A process that was just started may have a copy of fd: closing it is not enough.
+		flock(fd, unix.LOCK_UN)
+		unix.Close(fd)
+	}, nil
 }
 
 func flock(fd, how int) error {

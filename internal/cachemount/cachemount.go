@@ -59,7 +59,7 @@ type Locked struct {
 	store *Store
 	files []string          // by the mount's index: the directory of its files
 	known map[string]string // the directories of caches with those of their files
-	locks []*os.File
+	locks []*lock.Held
 }
 
 // Lock finds and locks the directories of all caches of a command. A directory is locked once, with
@@ -160,7 +160,7 @@ func (l *Locked) lock(ctx context.Context, base string, m Mount,
 			}
 		}
 		file := filepath.Join(dir, "lock")
-		var held *os.File
+		var held *lock.Held
 		var err error
 		switch sharing {
 		case parser.SharingPrivate:

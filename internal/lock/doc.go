@@ -3,6 +3,6 @@
 // It imports no other package of the module. It makes the system call flock(2). It makes and opens
 // lock files and directories, and does not write to them.
 //
-// It is tested by its users: go test ./internal/store ./internal/state ./internal/stagedir
-// ./internal/cachemount, as any user.
+// To test it, run go test ./internal/lock as any user. Its users test it too: ./internal/store
+// ./internal/state ./internal/stagedir ./internal/cachemount, as any user.
 package lock

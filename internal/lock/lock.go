@@ -12,14 +12,46 @@ import (
 // ErrHeld is returned when another process, or another open file of this one, holds the lock.
 var ErrHeld = errors.New("another process holds the lock")
 
-// Acquire opens the file, which it makes if it is missing, and locks it: exclusively, or shared
-// with other holders of a shared lock. It waits until ctx is canceled. Closing the file releases
-// the lock, and so does the end of the process.
-func Acquire(ctx context.Context, path string, exclusive bool) (*os.File, error) {
-	return acquire(ctx, func() (*os.File, error) { return Try(path, exclusive) })
+// Held is an open file or directory that is locked, or was.
+//
+// A lock belongs to the open file (flock(2)). A process that this program has just started has a
+// copy of every descriptor until it closes them, and so closing the file alone does not release the
+// lock. Close releases it first.
+type Held struct{ f *os.File }
+
+// Close releases the lock and closes the file. The end of the process does so too.
+func (h *Held) Close() error { return errors.Join(h.Unlock(), h.f.Close()) }
+
+// File returns the file, which the caller must not close.
+func (h *Held) File() *os.File { return h.f }
+
+// Unlock releases the lock and keeps the file open.
+func (h *Held) Unlock() error { return flock(h.f, unix.LOCK_UN) }
+
+// Convert makes the lock exclusive or shared. It returns ErrHeld instead of waiting. The lock may
+// then be lost, because flock(2) releases it before it requests the other kind.
+func (h *Held) Convert(exclusive bool) error { return set(h.f, exclusive) }
+
+// Wait makes the lock exclusive or shared, and waits while another conflicting lock is held. It
+// cannot be canceled: it is for locks that are held only briefly.
+func (h *Held) Wait(exclusive bool) error { return wait(h.f, exclusive) }
+
+// Hold locks an open file exclusively, and waits like Wait. It takes ownership of f unless it
+// returns an error.
+func Hold(f *os.File) (*Held, error) {
+	if err := wait(f, true); err != nil {
+		return nil, err
+	}
+	return &Held{f}, nil
 }
 
-func acquire(ctx context.Context, try func() (*os.File, error)) (*os.File, error) {
+// Acquire opens the file, which it makes if it is missing, and locks it: exclusively, or shared
+// with other holders of a shared lock. It waits until ctx is canceled.
+func Acquire(ctx context.Context, path string, exclusive bool) (*Held, error) {
+	return acquire(ctx, func() (*Held, error) { return Try(path, exclusive) })
+}
+
+func acquire(ctx context.Context, try func() (*Held, error)) (*Held, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		// A context cannot interrupt flock(2), so it is called repeatedly without waiting.
 		f, err := try()
@@ -35,7 +67,7 @@ func acquire(ctx context.Context, try func() (*os.File, error)) (*os.File, error
 }
 
 // Try is like Acquire but returns ErrHeld instead of waiting.
-func Try(path string, exclusive bool) (*os.File, error) {
+func Try(path string, exclusive bool) (*Held, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, err
@@ -43,13 +75,7 @@ func Try(path string, exclusive bool) (*os.File, error) {
 	return try(f, exclusive)
 }
 
-// Convert makes a held lock exclusive or shared. It returns ErrHeld instead of waiting. The lock
-// may then be lost, because flock(2) releases it before it requests the other kind.
-func Convert(f *os.File, exclusive bool) error { return set(f, exclusive) }
-
-// Wait makes a lock on an open file exclusive or shared, and waits while another conflicting lock
-// is held. It cannot be canceled: it is for locks that are held only briefly.
-func Wait(f *os.File, exclusive bool) error {
+func wait(f *os.File, exclusive bool) error {
 	how := unix.LOCK_SH
 	if exclusive {
 		how = unix.LOCK_EX
@@ -57,11 +83,8 @@ func Wait(f *os.File, exclusive bool) error {
 	return flock(f, how)
 }
 
-// Unlock releases a lock and keeps the file open.
-func Unlock(f *os.File) error { return flock(f, unix.LOCK_UN) }
-
 // TryExisting is like Try with exclusive set, for a file that must exist.
-func TryExisting(path string) (*os.File, error) {
+func TryExisting(path string) (*Held, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -71,8 +94,8 @@ func TryExisting(path string) (*os.File, error) {
 
 // AcquireDir is like Acquire with exclusive set, for an existing directory. It does not make a file
 // in it.
-func AcquireDir(ctx context.Context, path string) (*os.File, error) {
-	return acquire(ctx, func() (*os.File, error) {
+func AcquireDir(ctx context.Context, path string) (*Held, error) {
+	return acquire(ctx, func() (*Held, error) {
 		f, err := os.OpenFile(path, unix.O_DIRECTORY, 0)
 		if err != nil {
 			return nil, err
@@ -84,35 +107,35 @@ func AcquireDir(ctx context.Context, path string) (*os.File, error) {
 // TryDir is like Try with exclusive set, for a directory. It does not make a file in it, so that a
 // directory that its owner removes meanwhile stays empty and can be removed. It returns
 // os.ErrNotExist if path is no longer the directory that was locked.
-func TryDir(path string) (*os.File, error) {
+func TryDir(path string) (*Held, error) {
 	f, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
-	if f, err = try(f, true); err != nil {
+	held, err := try(f, true)
+	if err != nil {
 		return nil, err
 	}
-	held, err := f.Stat()
+	locked, err := f.Stat()
 	if err == nil {
 		var there os.FileInfo
-		if there, err = os.Lstat(path); err == nil && !os.SameFile(held, there) {
+		if there, err = os.Lstat(path); err == nil && !os.SameFile(locked, there) {
 			err = &os.PathError{Op: "lock", Path: path, Err: os.ErrNotExist}
 		}
 	}
 	if err != nil {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(err, held.Close())
 	}
-	return f, nil
+	return held, nil
 }
 
 // try locks an open file. It closes the file if that fails.
-func try(f *os.File, exclusive bool) (*os.File, error) {
+func try(f *os.File, exclusive bool) (*Held, error) {
 	if err := set(f, exclusive); err != nil {
 		f.Close()
 		return nil, err
 	}
-	return f, nil
+	return &Held{f}, nil
 }
 
 func set(f *os.File, exclusive bool) error {

@@ -255,7 +255,7 @@ func (m *merger) replace(e entry, oldIsDir bool) error {
 	if noFlags(err) {
 		m.replaced++
 		aside := fmt.Sprint(replaced, m.replaced)
-		if err = unix.Renameat(e.to, e.base(), int(m.d.lock.Fd()), aside); err == nil {
+		if err = unix.Renameat(e.to, e.base(), int(m.d.lock.File().Fd()), aside); err == nil {
 			err = m.rename(e, 0)
 		}
 	}

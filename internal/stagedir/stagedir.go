@@ -21,13 +21,13 @@ import (
 type Dir struct {
 	// the temporary directory, which contains the content and what the content has replaced
 	holder string
-	lock   *os.File // of the holder
+	lock   *lock.Held // of the holder
 	// where the content is moved: the destination, or the first of its parents that was missing
 	place  string
 	rest   string // the destination relative to place
 	exists bool   // place exists
 
-	merge *os.File // the lock of Lock
+	merge *lock.Held // the lock of Lock
 }
 
 // Names in the temporary directory.
@@ -173,7 +173,7 @@ func removeLeftOver(dir, prefix string) {
 		if err != nil {
 			continue
 		}
-		if isOurs(held) {
+		if isOurs(held.File()) {
 			_ = dirfd.RemoveTree(int(f.Fd()), []byte(name+"\x00"))
 		}
 		held.Close()
@@ -208,7 +208,7 @@ func (d *Dir) Lock(ctx context.Context) error {
 		for dir != "/" && !isDirectory(dir) {
 			dir = filepath.Dir(dir)
 		}
-		if d.merge != nil && d.merge.Name() == dir {
+		if d.merge != nil && d.merge.File().Name() == dir {
 			return nil
 		}
 		if d.merge != nil { // another process has made a parent meanwhile

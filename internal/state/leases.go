@@ -38,9 +38,9 @@ const (
 // found.
 type leases struct {
 	root string
-	gate *os.File
+	gate *lock.Held
 	id   string // the name of the file in running/
-	file *os.File
+	file *lock.Held
 
 	mu   sync.Mutex
 	held map[string]bool // lines in the file
@@ -65,13 +65,13 @@ func openLeases(ctx context.Context, root string) (_ *leases, err error) {
 		l.all = true
 		return l, nil
 	}
-	l.id = filepath.Base(l.file.Name())
-	return l, lock.Unlock(l.gate)
+	l.id = filepath.Base(l.file.File().Name())
+	return l, l.gate.Unlock()
 }
 
 // makeRunning makes and locks a file in dir. The gate is held, so that no collector sees the file
 // before it is locked.
-func makeRunning(dir string) (*os.File, error) {
+func makeRunning(dir string) (*lock.Held, error) {
 	f, err := os.CreateTemp(dir, "")
 	if errors.Is(err, os.ErrNotExist) {
 		if err = os.Mkdir(dir, 0o700); err == nil || errors.Is(err, os.ErrExist) {
@@ -81,17 +81,18 @@ func makeRunning(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lock.Wait(f, true); err != nil {
+	held, err := lock.Hold(f)
+	if err != nil {
 		return nil, errors.Join(err, os.Remove(f.Name()), f.Close())
 	}
-	return f, nil
+	return held, nil
 }
 
 // close ends all leases.
 func (l *leases) close() error {
 	var err error
 	if l.file != nil {
-		if err = os.Remove(l.file.Name()); errors.Is(err, os.ErrNotExist) {
+		if err = os.Remove(l.file.File().Name()); errors.Is(err, os.ErrNotExist) {
 			err = nil
 		}
 		err = errors.Join(err, l.file.Close())
@@ -116,12 +117,12 @@ func (l *leases) add(lines ...string) {
 	if len(text) == 0 {
 		return
 	}
-	err := lock.Wait(l.gate, false)
+	err := l.gate.Wait(false)
 	if err == nil {
-		_, err = l.file.Write(text)
+		_, err = l.file.File().Write(text)
 	}
 	if err == nil {
-		err = lock.Unlock(l.gate)
+		err = l.gate.Unlock()
 	}
 	l.all = err != nil // for example on a full disk
 }
@@ -244,7 +245,7 @@ func (l *leases) collecting(ctx context.Context,
 	defer l.mu.Unlock()
 	began := time.Now()
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		err := lock.Convert(l.gate, true)
+		err := l.gate.Convert(true)
 		if err == nil {
 			break
 		}
@@ -272,7 +273,7 @@ func (l *leases) collecting(ctx context.Context,
 // settle releases the gate, or takes it in shared mode if that replaces all leases.
 func (l *leases) settle() error {
 	if l.all {
-		return lock.Wait(l.gate, false)
+		return l.gate.Wait(false)
 	}
-	return lock.Unlock(l.gate)
+	return l.gate.Unlock()
 }

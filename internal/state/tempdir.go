@@ -21,7 +21,7 @@ type TempDir struct {
 
 	mu   sync.Mutex
 	dir  string // "" until it is made
-	lock *os.File
+	lock *lock.Held
 }
 
 // NewTempDir returns a temporary directory below root, which has not been made yet.

@@ -150,7 +150,7 @@ func Open(dir string) (*Store, error) {
 func (s *Store) Dir() string { return s.dir }
 
 // lock prevents other processes from changing names until the file is closed.
-func (s *Store) lock(ctx context.Context) (*os.File, error) {
+func (s *Store) lock(ctx context.Context) (*lock.Held, error) {
 	return lock.Acquire(ctx, filepath.Join(s.dir, "lock"), true)
 }
 

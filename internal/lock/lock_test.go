@@ -1,0 +1,67 @@
+package lock
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestClose: Close releases the lock although a process that was just started has a copy of the
+// descriptor.
+func TestClose(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "lock")
+	for name, try := range map[string]func() (*Held, error){
+		"file":          func() (*Held, error) { return Try(file, true) },
+		"shared":        func() (*Held, error) { return Try(file, false) },
+		"existing file": func() (*Held, error) { return TryExisting(file) },
+		"directory":     func() (*Held, error) { return TryDir(dir) },
+		"waiting":       func() (*Held, error) { return Acquire(t.Context(), file, true) },
+		"waiting for a directory": func() (*Held, error) {
+			return AcquireDir(t.Context(), dir)
+		},
+		"an open file": func() (*Held, error) {
+			f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o644)
+			if err != nil {
+				return nil, err
+			}
+			return Hold(f)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(file, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			held, err := try()
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := held.File().Name()
+			again := func() error {
+				f, err := os.Open(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				return set(f, true)
+			}
+			if err := again(); !errors.Is(err, ErrHeld) {
+				t.Errorf("a second lock: %v, want ErrHeld", err)
+			}
+			copied, err := unix.FcntlInt(held.File().Fd(), unix.F_DUPFD_CLOEXEC, 3)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(copied)
+			if err := held.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := again(); err != nil {
+				t.Errorf("a lock after Close: %v", err)
+			}
+		})
+	}
+}
