@@ -115,7 +115,7 @@ func (m *matching) entry(dir int, name []byte, rel []byte, at where) (Entry, err
 		} else if s, frozen, err = m.fileSum(dir, name, at); err != nil {
 			return Entry{}, err
 		}
-		m.file(rel, s)
+		m.file(rel, s, frozen)
 		m.flushFull()
 		return m.described(frozen, s.xattrs), nil
 	case unix.S_IFLNK:
@@ -168,12 +168,19 @@ func (m *matching) described(frozen *frozenFile, attrs bool) Entry {
 	return e
 }
 
-// file writes the record of a regular file.
-func (m *matching) file(rel []byte, s sum) {
+// linked identifies a file with several names. A name that has a private copy and one that has
+// another one, or none, are not copied as links of each other.
+type linked struct {
+	dev, ino uint64
+	frozen   *frozenFile
+}
+
+// file writes the record of a regular file. frozen is its private copy, or nil.
+func (m *matching) file(rel []byte, s sum, frozen *frozenFile) {
 	m.out.Files++
 	m.out.Bytes += int64(m.st.Size)
 	if m.st.Nlink > 1 {
-		id := [2]uint64{dirfd.Dev(&m.st), m.st.Ino}
+		id := linked{dirfd.Dev(&m.st), m.st.Ino, frozen}
 		if first, ok := m.links[id]; ok {
 			m.rec = m.appendHead(m.rec, tagHardLink, rel)
 			m.rec = binary.LittleEndian.AppendUint64(m.rec, first)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -205,6 +206,35 @@ func TestFreezeReplaced(t *testing.T) {
 			}
 		}
 	}
+	if err := tree.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFrozenLinks: names of one file are links of each other in the digest only if they are copied
+// from the same place.
+func TestFrozenLinks(t *testing.T) {
+	digest := func(text string) string {
+		return string(matchAll(t, openTree(t, makeTree(t, text), TreeOptions{})).Digest)
+	}
+	dir := makeTree(t, "file a A\nhardlink b => a\nhardlink c => a\n")
+	time.Sleep(50 * time.Millisecond) // the files are older than the first Match
+	tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) {
+		return t.TempDir(), nil
+	}})
+	check := func(when, text string) {
+		t.Helper()
+		if got, want := string(matchAll(t, tree).Digest), digest(text); got != want {
+			t.Errorf("%s: digest %s, want that of %q, %s", when, got, text, want)
+		}
+	}
+	check("at first", "file a A\nhardlink b => a\nhardlink c => a\n")
+	tree.Changed("b", false)
+	check("when b has a private copy", "file a A\nfile b A\nhardlink c => a\n")
+	if err := os.WriteFile(filepath.Join(dir, "a"), []byte("B"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	check("when the file has changed", "file a B\nfile b A\nhardlink c => b\n")
 	if err := tree.Close(); err != nil {
 		t.Fatal(err)
 	}

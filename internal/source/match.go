@@ -35,7 +35,7 @@ type matching struct {
 
 	out Match
 	// device and inode of a file with several names, with the number of the first name
-	links map[[2]uint64]uint64
+	links map[linked]uint64
 
 	hash    hash.Hash // of all matched files
 	rec     []byte    // bytes that have not been written to hash yet
@@ -71,7 +71,7 @@ func (t *Tree) newMatching(ctx context.Context, q Query) (*matching, error) {
 	return &matching{
 		t: t, ctx: ctx, keep: q.KeepOwner, epoch: q.Epoch, parents: q.Parents, plain: q.Literal,
 		root: q.Root, exclude: exclude,
-		links: map[[2]uint64]uint64{},
+		links: map[linked]uint64{},
 		hash:  sha256.New(),
 		rec:   append(make([]byte, 0, recordChunk+1024), version...),
 	}, nil
