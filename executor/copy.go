@@ -266,7 +266,7 @@ func (c *copier) isDir(dest string) bool {
 // resolveLast resolves a path in the root, including links in its last part, until the last part is
 // not a link. It makes missing parents. The caller closes the returned directory.
 func (c *copier) resolveLast(dest string) (parent int, base string, err error) {
-	for range maxLinks {
+	for range safepath.MaxLinks {
 		var parentName string
 		parentName, base = path.Split(strings.TrimRight(dest, "/"))
 		if parent, err = c.mkdirAll(parentName, c.parentMode()); err != nil {
@@ -284,7 +284,7 @@ func (c *copier) resolveLast(dest string) (parent int, base string, err error) {
 			dest = parentName + "/" + target
 		}
 	}
-	return -1, "", inImage(dest, unix.ELOOP)
+	return -1, "", safepath.InRootError(dest, unix.ELOOP)
 }
 
 // mkdirAll makes a directory of the destination with its parents. mode is the mode of what is made.
@@ -306,7 +306,7 @@ func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
 		return -1, fmt.Errorf("cannot copy to non-directory: %s", path.Join("/", name))
 	}
 	if err != nil {
-		return -1, inImage(name, err)
+		return -1, safepath.InRootError(name, err)
 	}
 	return fd, nil
 }
@@ -386,11 +386,11 @@ func (c *copier) openDest(at int, name string) (frame, error) {
 	var err error
 	if f.dst, err = unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC,
 		0); err != nil {
-		return f, inImage(name, err)
+		return f, safepath.InRootError(name, err)
 	}
 	if err := unix.Fstat(f.dst, &f.now); err != nil {
 		unix.Close(f.dst)
-		return f, inImage(name, err)
+		return f, safepath.InRootError(name, err)
 	}
 	f.acl = hasDefaultACL(f.dst)
 	return f, nil

@@ -156,10 +156,10 @@ func (d *archiveDest) open() (ArchiveDest, error) {
 	defer unix.Close(at)
 	if d.fd, err = unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC,
 		0); err != nil {
-		return ArchiveDest{}, inImage(name, err)
+		return ArchiveDest{}, safepath.InRootError(name, err)
 	}
 	if err := unix.Fstat(d.fd, &d.st); err != nil {
-		return ArchiveDest{}, inImage(name, err)
+		return ArchiveDest{}, safepath.InRootError(name, err)
 	}
 	place, err := pathOf(d.fd)
 	return ArchiveDest{Dir: d.fd, Root: c.root, Path: place}, err
@@ -219,7 +219,7 @@ func runMkdir(s *Spec, a *Mkdir, result *Result) error {
 		return c.made(parent, base, own)
 	})
 	if err != nil {
-		return fmt.Errorf("make the directory %w", inImage(a.Path, err))
+		return fmt.Errorf("make the directory %w", safepath.InRootError(a.Path, err))
 	}
 	unix.Close(fd)
 	return nil

@@ -3,7 +3,6 @@ package executor
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -32,9 +31,6 @@ type mountpoint struct {
 	xattrs []dirfd.Xattr // inherited: the default access control list of the parent directory
 }
 
-// maxLinks is the number of links that the kernel follows in one path (path_resolution(7)).
-const maxLinks = 40
-
 // place opens a mount point in the root. If it is missing, place makes a directory or an empty
 // file. It follows a dangling link, as open(2) with O_CREAT does: systemd's /etc/resolv.conf is
 // one. The caller closes the descriptor.
@@ -48,11 +44,11 @@ func (s *mountpoints) placeAt(root int, name string, dir bool, links int) (int, 
 		return s.checked(fd, name, dir)
 	}
 	if !errors.Is(err, unix.ENOENT) {
-		return -1, inImage(name, err)
+		return -1, safepath.InRootError(name, err)
 	}
 	parentName, base := path.Split(strings.TrimRight(name, "/"))
 	if base == "" || base == ".." {
-		return -1, inImage(name, err)
+		return -1, safepath.InRootError(name, err)
 	}
 	parent, err := s.placeAt(root, parentName, true, links)
 	if err != nil {
@@ -61,8 +57,8 @@ func (s *mountpoints) placeAt(root int, name string, dir bool, links int) (int, 
 	var buf [unix.PathMax]byte
 	if n, err := unix.Readlinkat(parent, base, buf[:]); err == nil {
 		unix.Close(parent)
-		if links == maxLinks {
-			return -1, inImage(name, unix.ELOOP)
+		if links == safepath.MaxLinks {
+			return -1, safepath.InRootError(name, unix.ELOOP)
 		}
 		target := string(buf[:n])
 		if !path.IsAbs(target) {
@@ -71,14 +67,14 @@ func (s *mountpoints) placeAt(root int, name string, dir bool, links int) (int, 
 		return s.placeAt(root, target, dir, links+1)
 	}
 	fd, err = s.make(root, parent, base, dir)
-	if errors.Is(err, unix.EEXIST) && links < maxLinks {
+	if errors.Is(err, unix.EEXIST) && links < safepath.MaxLinks {
 		// Another step that shares the directory has just made it.
 		unix.Close(parent)
 		return s.placeAt(root, name, dir, links+1)
 	}
 	if err != nil {
 		unix.Close(parent)
-		return -1, inImage(name, err)
+		return -1, safepath.InRootError(name, err)
 	}
 	return fd, nil
 }
@@ -87,14 +83,14 @@ func (s *mountpoints) checked(fd int, name string, dir bool) (int, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		unix.Close(fd)
-		return -1, inImage(name, err)
+		return -1, safepath.InRootError(name, err)
 	}
 	if isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR; isDir != dir {
 		unix.Close(fd)
 		if isDir {
-			return -1, inImage(name, unix.EISDIR)
+			return -1, safepath.InRootError(name, unix.EISDIR)
 		}
-		return -1, inImage(name, unix.ENOTDIR)
+		return -1, safepath.InRootError(name, unix.ENOTDIR)
 	}
 	return fd, nil
 }
@@ -246,12 +242,4 @@ func (s mountpoint) remove() error {
 func setMtime(dir int, t unix.Timespec) error {
 	omit := unix.Timespec{Nsec: unix.UTIME_OMIT}
 	return unix.UtimesNanoAt(dir, ".", []unix.Timespec{omit, t}, 0)
-}
-
-// inImage returns an error with a path in the image, without the path on the machine.
-func inImage(name string, err error) error {
-	if pe, ok := errors.AsType[*os.PathError](err); ok {
-		err = pe.Err
-	}
-	return fmt.Errorf("%s: %w", path.Join("/", name), err)
 }

@@ -196,7 +196,7 @@ func (c *command) enterDir() error {
 		err = unix.Fchdir(at)
 	}
 	if err != nil {
-		return fmt.Errorf("enter the working directory %w", inImage(dir, err))
+		return fmt.Errorf("enter the working directory %w", safepath.InRootError(dir, err))
 	}
 	return nil
 }

@@ -176,7 +176,7 @@ func (b *sandbox) put(m int, name string, dir bool, attrs uint64, recursive bool
 	}
 	top, err := openIn(b.root, name, 0)
 	if err != nil {
-		return -1, fmt.Errorf("mount at %w", inImage(name, err))
+		return -1, fmt.Errorf("mount at %w", safepath.InRootError(name, err))
 	}
 	return top, nil
 }
@@ -250,7 +250,7 @@ func (b *sandbox) lock(dir int, names []string) error {
 			continue
 		}
 		if err != nil {
-			return inImage(name, err)
+			return safepath.InRootError(name, err)
 		}
 		at, err := safepath.NoLinks(dir, name, unix.O_PATH, 0)
 		if err == nil {
@@ -258,7 +258,7 @@ func (b *sandbox) lock(dir int, names []string) error {
 			unix.Close(at)
 		}
 		if err != nil {
-			return inImage(name, err)
+			return safepath.InRootError(name, err)
 		}
 	}
 	return nil
@@ -277,7 +277,7 @@ func (b *sandbox) mask(dir int, names []string) error {
 			unix.Close(at)
 		}
 		if err != nil {
-			return inImage(name, err)
+			return safepath.InRootError(name, err)
 		}
 	}
 	return nil
@@ -644,7 +644,7 @@ func part(dir int, name string, make bool) (int, error) {
 			return -1, fmt.Errorf("%s: not found", path.Join("/", name))
 		}
 		if err != nil {
-			return -1, inImage(name, err)
+			return -1, safepath.InRootError(name, err)
 		}
 		defer unix.Close(at)
 	}

@@ -20,7 +20,7 @@ func openTerminal(root int, id identity) (int, error) {
 	fail := func(err error) (int, error) { return -1, fmt.Errorf("open a terminal: %w", err) }
 	master, err := safepath.InRoot(root, "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		return fail(inImage("/dev/pts/ptmx", err))
+		return fail(safepath.InRootError("/dev/pts/ptmx", err))
 	}
 	defer unix.Close(master)
 	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
@@ -32,7 +32,7 @@ func openTerminal(root int, id identity) (int, error) {
 	}
 	slave, err := safepath.InRoot(root, fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		return fail(inImage("/dev/pts", err))
+		return fail(safepath.InRootError("/dev/pts", err))
 	}
 	if err := unix.Fchown(slave, int(id.uid), -1); err != nil {
 		return fail(err)

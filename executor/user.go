@@ -216,19 +216,19 @@ func scanFile(root int, name string, line func([]string) bool) error {
 func openRegular(root int, name string) (*os.File, error) {
 	at, err := openIn(root, name, 0)
 	if err != nil {
-		return nil, inImage(name, err)
+		return nil, safepath.InRootError(name, err)
 	}
 	defer unix.Close(at)
 	var st unix.Stat_t
 	if err := unix.Fstat(at, &st); err != nil {
-		return nil, inImage(name, err)
+		return nil, safepath.InRootError(name, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, fmt.Errorf("%s is not a regular file", name)
 	}
 	n, err := safepath.InRoot(root, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
-		return nil, inImage(name, err)
+		return nil, safepath.InRootError(name, err)
 	}
 	return os.NewFile(uintptr(n), name), nil
 }

@@ -2,6 +2,7 @@ package safepath
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path"
 	"strings"
@@ -77,9 +78,9 @@ func MkdirAll(dir int, name string, mode uint32,
 	return m.all(name, 0)
 }
 
-// maxLinks is the largest number of dangling links that MkdirAll follows, equal to the kernel's own
-// limit (path_resolution(7)).
-const maxLinks = 40
+// MaxLinks is the number of links that the kernel follows in one path (path_resolution(7)).
+// MkdirAll follows as many dangling links.
+const MaxLinks = 40
 
 type maker struct {
 	dir  int
@@ -115,7 +116,7 @@ func (m maker) all(name string, links int) (int, error) {
 		// Either another process has made it, or base is a dangling link. In that case make the
 		// link's target.
 		if target, err := readlinkat(parent, base); err == nil {
-			if links == maxLinks {
+			if links == MaxLinks {
 				return -1, &os.PathError{Op: "mkdir", Path: name, Err: unix.ELOOP}
 			}
 			if !path.IsAbs(target) {
@@ -134,4 +135,13 @@ func readlinkat(dir int, name string) (string, error) {
 		return "", err
 	}
 	return string(buf[:n]), nil
+}
+
+// InRootError returns err with name, a path in a root directory, in place of the path that an
+// *os.PathError has.
+func InRootError(name string, err error) error {
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		err = pe.Err
+	}
+	return fmt.Errorf("%s: %w", path.Join("/", name), err)
 }
