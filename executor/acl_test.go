@@ -7,7 +7,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
+	"github.com/layerbuild/layerbuild/executor/copyfs/copyfstest"
 	"golang.org/x/sys/unix"
+)
+
+const (
+	accessACL  = "system.posix_acl_access"
+	defaultACL = "system.posix_acl_default"
 )
 
 // acl returns an access control list in the format of the extended attribute, with entries for the
@@ -54,7 +61,7 @@ func TestCopyACL(t *testing.T) {
 			}
 			im := newImage(t)
 			im.mkdir("dest")
-			src := source(t, "dir d", "file d/f 0644 x", "file d/plain 0644 x")
+			src := copyfstest.Source(t, "dir d", "file d/f 0644 x", "file d/plain 0644 x")
 			for name, list := range map[string]map[string][]byte{"d/f": {accessACL: tt.file},
 				"d": {accessACL: tt.dir, defaultACL: tt.dirNew}} {
 				for attr, value := range list {
@@ -73,8 +80,8 @@ func TestCopyACL(t *testing.T) {
 					t.Skip(err)
 				}
 			}
-			im.mustRun(&Copy{Dest: "/dest/", Chmod: tt.chmod,
-				Sources: one(src, Item{Path: ".", Contents: true})})
+			im.mustRun(&copyfs.Copy{Dest: "/dest/", Chmod: tt.chmod,
+				Sources: one(src, copyfs.Item{Path: ".", Contents: true})})
 			for _, want := range []struct {
 				name, attr string
 				list       []byte

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
+	"github.com/layerbuild/layerbuild/executor/copyfs/copyfstest"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,8 +67,8 @@ func BenchmarkCopy(b *testing.B) {
 				strings.Repeat("content ", 500)))
 		}
 	}
-	src := source(b, entries...)
-	c := &Copy{Dest: "/app", Sources: one(src, Item{Path: ".", Contents: true})}
+	src := copyfstest.Source(b, entries...)
+	c := &copyfs.Copy{Dest: "/app", Sources: one(src, copyfs.Item{Path: ".", Contents: true})}
 	s := im.spec(c)
 	before := cpu()
 	for b.Loop() {

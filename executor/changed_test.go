@@ -10,17 +10,19 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/layerbuild/layerbuild/executor/copyfs"
+	"github.com/layerbuild/layerbuild/executor/copyfs/copyfstest"
 	"golang.org/x/sys/unix"
 )
 
 // seen returns the entry of a file with its current values, as a digest would record them.
-func seen(t *testing.T, dir, name string) Entry {
+func seen(t *testing.T, dir, name string) copyfs.Entry {
 	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
 		t.Fatal(err)
 	}
-	e := Entry{Path: name, MtimeNs: st.Mtim.Nano(), CtimeNs: st.Ctim.Nano(), Mode: st.Mode}
+	e := copyfs.Entry{Path: name, MtimeNs: st.Mtim.Nano(), CtimeNs: st.Ctim.Nano(), Mode: st.Mode}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		e.Size, e.Ino = st.Size, st.Ino
@@ -32,7 +34,7 @@ func seen(t *testing.T, dir, name string) Entry {
 }
 
 // back restores the time of a source's file.
-func back(name string) error { return os.Chtimes(name, old, old) }
+func back(name string) error { return os.Chtimes(name, copyfstest.Old, copyfstest.Old) }
 
 // changes are changes of a file between its digest and its copy. They keep size and time if they
 // can.
@@ -92,19 +94,20 @@ func TestCopyChanged(t *testing.T) {
 		for _, child := range []bool{false, true} {
 			t.Run(c.name, func(t *testing.T) {
 				im := newImage(t)
-				src := source(t, "dir d", "file d/f 0644 x", "link d/l to", "fifo p 0644")
-				var list []Entry
+				src := copyfstest.Source(t, "dir d", "file d/f 0644 x",
+					"link d/l to", "fifo p 0644")
+				var list []copyfs.Entry
 				for _, name := range []string{"d", "d/f", "d/l", "p"} {
 					list = append(list, seen(t, src.Name(), name))
 				}
 				if err := c.do(filepath.Join(src.Name(), c.file)); err != nil {
 					t.Skip(err)
 				}
-				s := im.spec(&Copy{Dest: "/", Sources: one(src,
-					Item{Path: ".", Contents: true, Entries: list})})
+				s := im.spec(&copyfs.Copy{Dest: "/", Sources: one(src,
+					copyfs.Item{Path: ".", Contents: true, Entries: list})})
 				s.child = child
 				_, err := Run(t.Context(), s, nil, nil)
-				changed, is := errors.AsType[*ChangedError](err)
+				changed, is := errors.AsType[*copyfs.ChangedError](err)
 				if c.fine != (err == nil) || err != nil && !is {
 					t.Fatalf("error %v, want none or a ChangedError (%v)", err, !c.fine)
 				}
@@ -126,24 +129,26 @@ func TestCopyChanged(t *testing.T) {
 func TestCopyFrozen(t *testing.T) {
 	for _, child := range []bool{false, true} {
 		im := newImage(t)
-		src := source(t, "dir d", "file d/f 0644 changed", "file d/plain 0644 p", "dir gone")
-		frozen := source(t, "file 1 0640 was", "link 2 text", "dir 3 0711",
+		src := copyfstest.Source(t, "dir d", "file d/f 0644 changed",
+			"file d/plain 0644 p", "dir gone")
+		frozen := copyfstest.Source(t, "file 1 0640 was", "link 2 text", "dir 3 0711",
 			"dir 4 0700", "file 5 0600 deep")
 		if err := errors.Join(os.Remove(filepath.Join(src.Name(), "gone")),
 			os.Link(frozen.Name()+"/1", frozen.Name()+"/1.2")); err != nil {
 			t.Fatal(err)
 		}
-		list := []Entry{
-			{Path: "d", Mode: unix.S_IFDIR | 0o711, MtimeNs: old.UnixNano(), Frozen: 3},
+		list := []copyfs.Entry{
+			{Path: "d", Mode: unix.S_IFDIR | 0o711, MtimeNs: copyfstest.Old.UnixNano(), Frozen: 3},
 			{Path: "d/f", Mode: unix.S_IFREG | 0o640, Frozen: 1},
 			{Path: "d/l", Mode: unix.S_IFLNK | 0o777, Frozen: 2},
 			seen(t, src.Name(), "d/plain"), {Path: "d/second",
 				Mode: unix.S_IFREG | 0o640, Frozen: 1},
-			{Path: "gone", Mode: unix.S_IFDIR | 0o700, MtimeNs: old.UnixNano(), Frozen: 4},
+			{Path: "gone", Mode: unix.S_IFDIR | 0o700,
+				MtimeNs: copyfstest.Old.UnixNano(), Frozen: 4},
 			{Path: "gone/f", Mode: unix.S_IFREG | 0o600, Frozen: 5},
 		}
-		s := im.spec(&Copy{Dest: "/", Frozen: frozen,
-			Sources: one(src, Item{Path: ".", Contents: true, Entries: list})})
+		s := im.spec(&copyfs.Copy{Dest: "/", Frozen: frozen,
+			Sources: one(src, copyfs.Item{Path: ".", Contents: true, Entries: list})})
 		s.child = child
 		if _, err := Run(t.Context(), s, nil, nil); err != nil {
 			t.Fatal(err)
@@ -151,7 +156,7 @@ func TestCopyFrozen(t *testing.T) {
 		want := []string{"dir d 0711 old", "file d/f 0640 was old", "link d/l text old",
 			"file d/plain 0644 p old", "hard d/second d/f old",
 			"dir gone 0700 old", "file gone/f 0600 deep old"}
-		if diff := cmp.Diff(want, im.tree()); diff != "" {
+		if diff := cmp.Diff(want, copyfstest.List(t, im.dir)); diff != "" {
 			t.Errorf("child %v (-want +got)\n%s", child, diff)
 		}
 	}
@@ -162,18 +167,18 @@ func TestCopyFrozen(t *testing.T) {
 func TestCopyFrozenBelow(t *testing.T) {
 	for _, child := range []bool{false, true} {
 		im := newImage(t)
-		src := source(t, "dir d", "dir d/e", "file d/e/f 0644 x")
-		frozen := source(t, "dir 1 0755", "dir 2 0755")
-		list := []Entry{{Path: "d", Mode: unix.S_IFDIR | 0o755, Frozen: 1},
+		src := copyfstest.Source(t, "dir d", "dir d/e", "file d/e/f 0644 x")
+		frozen := copyfstest.Source(t, "dir 1 0755", "dir 2 0755")
+		list := []copyfs.Entry{{Path: "d", Mode: unix.S_IFDIR | 0o755, Frozen: 1},
 			{Path: "d/e", Mode: unix.S_IFDIR | 0o755, Frozen: 2}, seen(t, src.Name(), "d/e/f")}
 		if err := os.RemoveAll(filepath.Join(src.Name(), "d")); err != nil {
 			t.Fatal(err)
 		}
-		s := im.spec(&Copy{Dest: "/", Frozen: frozen,
-			Sources: one(src, Item{Path: ".", Contents: true, Entries: list})})
+		s := im.spec(&copyfs.Copy{Dest: "/", Frozen: frozen,
+			Sources: one(src, copyfs.Item{Path: ".", Contents: true, Entries: list})})
 		s.child = child
 		_, err := Run(t.Context(), s, nil, nil)
-		changed, ok := errors.AsType[*ChangedError](err)
+		changed, ok := errors.AsType[*copyfs.ChangedError](err)
 		if !ok || changed.Path != "d" || !changed.Below {
 			t.Errorf("error %v (%+v), want that d is gone", err, changed)
 		}
@@ -188,16 +193,16 @@ func TestCopyChangedTop(t *testing.T) {
 		func(p string) error { return os.WriteFile(p+"/new", nil, 0o644) },
 	} {
 		im := newImage(t)
-		src := source(t, "file f 0644 x")
-		list := []Entry{seen(t, src.Name(), "."), seen(t, src.Name(), "f")}
+		src := copyfstest.Source(t, "file f 0644 x")
+		list := []copyfs.Entry{seen(t, src.Name(), "."), seen(t, src.Name(), "f")}
 		if err := change(src.Name()); err != nil {
 			t.Skip(err)
 		}
 		_, err := os.Stat(src.Name() + "/new")
 		same := err == nil // a new name changes nothing that is copied
-		_, err = Run(t.Context(), im.spec(&Copy{Dest: "/d", Sources: one(src,
-			Item{Path: ".", Entries: list})}), nil, nil)
-		if _, changed := errors.AsType[*ChangedError](err); changed == same ||
+		_, err = Run(t.Context(), im.spec(&copyfs.Copy{Dest: "/d", Sources: one(src,
+			copyfs.Item{Path: ".", Entries: list})}), nil, nil)
+		if _, changed := errors.AsType[*copyfs.ChangedError](err); changed == same ||
 			err != nil && !changed {
 			t.Errorf("error %v, want none or a ChangedError (%v)", err, !same)
 		}
@@ -208,7 +213,7 @@ func TestCopyChangedTop(t *testing.T) {
 // Here another goroutine changes them and the target of a link all the time.
 func TestCopyWhileItChanges(t *testing.T) {
 	im := newImage(t)
-	src := source(t, "dir d", "file d/f 0644 x", "link d/l 0")
+	src := copyfstest.Source(t, "dir d", "file d/f 0644 x", "link d/l 0")
 	file, link := filepath.Join(src.Name(), "d/f"), filepath.Join(src.Name(), "d/l")
 	names := []string{file, filepath.Join(src.Name(), "d")}
 	value := func(name string) string {
@@ -246,7 +251,7 @@ func TestCopyWhileItChanges(t *testing.T) {
 	copied := 0
 	for try := 0; try < 3000 && copied < 20; try++ {
 		dest := fmt.Sprintf("/%d", try)
-		list := []Entry{seen(t, src.Name(), "d"), seen(t, src.Name(), "d/f")}
+		list := []copyfs.Entry{seen(t, src.Name(), "d"), seen(t, src.Name(), "d/f")}
 		wantDir, wantFile := value(names[1]), value(file)
 		list[0].Attrs, list[1].Attrs = true, true
 		to, err := os.Readlink(link)
@@ -257,14 +262,14 @@ func TestCopyWhileItChanges(t *testing.T) {
 		if to2, err := os.Readlink(link); err != nil || to2 != to {
 			continue // it is not known which link was seen
 		}
-		again := []Entry{seen(t, src.Name(), "d"), seen(t, src.Name(), "d/f")}
+		again := []copyfs.Entry{seen(t, src.Name(), "d"), seen(t, src.Name(), "d/f")}
 		if again[0].CtimeNs != list[0].CtimeNs || again[1].CtimeNs != list[1].CtimeNs {
 			continue
 		}
-		s := im.spec(&Copy{Dest: dest, Sources: one(src,
-			Item{Path: ".", Contents: true, Entries: list})})
+		s := im.spec(&copyfs.Copy{Dest: dest, Sources: one(src,
+			copyfs.Item{Path: ".", Contents: true, Entries: list})})
 		_, err = Run(t.Context(), s, nil, nil)
-		if _, changed := errors.AsType[*ChangedError](err); changed {
+		if _, changed := errors.AsType[*copyfs.ChangedError](err); changed {
 			continue
 		}
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,7 +16,7 @@ import (
 // cannot do (see needsProcess).
 const (
 	marker = "layerbuild-step"
-	// unpackMarker is the name for a Copy that may have to unpack archives.
+	// unpackMarker is the name for a copyfs.Copy that may have to unpack archives.
 	unpackMarker = "layerbuild-unpack"
 )
 
@@ -34,7 +35,7 @@ func init() {
 // Main does a step's work and exits, if this process is the child of a step that needs more of the
 // program than this package. Otherwise it returns at once. A program must call it first in main.
 // unpack unpacks the archives of an ADD.
-func Main(unpack Unpacker) {
+func Main(unpack copyfs.Unpacker) {
 	if isChild(unpackMarker) {
 		os.Exit(child(unpack))
 	}
@@ -80,7 +81,7 @@ var errEnd = errors.New("end of file")
 
 // child runs the step and returns the exit status of the process: 0 if it has reported the step's
 // outcome.
-func child(unpack Unpacker) int {
+func child(unpack copyfs.Unpacker) int {
 	j, err := receiveJob()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "layerbuild: read the step:", err)
@@ -90,10 +91,11 @@ func child(unpack Unpacker) int {
 	switch a := j.spec.Action.(type) {
 	case *Process:
 		err = runProcess(j, a, &o)
-	case *Copy:
-		err = runCopy(context.Background(), &j.spec, a, j.dirs, unpack, &o.result)
+	case *copyfs.Copy:
+		setOpenDirs(a, j.dirs)
+		err = runFiles(context.Background(), &j.spec, unpack, &o.result)
 	case *Mkdir:
-		err = runMkdir(&j.spec, a, &o.result)
+		err = runFiles(context.Background(), &j.spec, nil, &o.result)
 	default:
 		panic("unreachable")
 	}
@@ -105,7 +107,7 @@ func child(unpack Unpacker) int {
 			o.errno = int(errno)
 		}
 	}
-	if c, ok := errors.AsType[*ChangedError](err); ok {
+	if c, ok := errors.AsType[*copyfs.ChangedError](err); ok {
 		o.changed, o.changedBelow = c.Path, c.Below
 	}
 	if err := send(fd(socketFD), func(w *wire) { w.outcome(&o) }); err != nil {

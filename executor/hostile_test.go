@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs/copyfstest"
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
@@ -273,7 +274,7 @@ func TestScratchWithOneProgram(t *testing.T) {
 		t.Skip(err)
 	}
 	im.write("busybox", string(data), 0o755)
-	os.Chtimes(im.dir, old, old)
+	os.Chtimes(im.dir, copyfstest.Old, copyfstest.Old)
 	before := snapshotTree(t, im.dir)
 	out := im.mustRun(&Process{Args: []string{"/busybox", "ls", "/"}, Dir: "/"})
 	if out != "busybox\ndev\netc\nproc\nsys\n" {
@@ -300,7 +301,7 @@ func TestOutputGivenAway(t *testing.T) {
 func TestMountPointsOnOverlay(t *testing.T) {
 	im := newBusybox(t)
 	im.mkdir("etc")
-	os.Chtimes(im.path("etc"), old, old)
+	os.Chtimes(im.path("etc"), copyfstest.Old, copyfstest.Old)
 	dir := t.TempDir()
 	for _, name := range []string{"upper", "work"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
@@ -329,7 +330,8 @@ func TestMountPointsOnOverlay(t *testing.T) {
 	if want := []string{"drwxr-xr-x", "/bin", "/bin/echo", "/etc", "/made"}; !cmp.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if fi, err := os.Stat(filepath.Join(dir, "upper/etc")); err != nil || !fi.ModTime().Equal(old) {
+	if fi, err := os.Stat(filepath.Join(dir, "upper/etc")); err != nil ||
+		!fi.ModTime().Equal(copyfstest.Old) {
 		t.Errorf("the time of /etc: %v, %v", fi.ModTime(), err)
 	}
 }

@@ -8,30 +8,17 @@ import (
 	"runtime"
 	"syscall"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/executor/rawproc"
 	"golang.org/x/sys/unix"
 )
 
 // Result describes a step that has succeeded.
 type Result struct {
-	// OwnersLost is the number of files whose owner could not be set, because the user namespace
-	// has a single id.
-	OwnersLost int
-	// FirstOwner is the first of these files, as "path: uid:gid".
-	FirstOwner string
-	// StandIns is the number of device nodes that could not be made because the process is in a
-	// user namespace. A regular file stands for each of them, and layers contain the nodes.
-	// FirstStandIn is the path of the first.
-	StandIns     int
-	FirstStandIn string
-	// AttrsLost is the number of extended attributes of an archive's files that could not be set.
-	// FirstAttr is the first, as "path: attribute".
-	AttrsLost int
-	FirstAttr string
-	// Warnings are other messages for the user, one sentence each.
+	// Files is the result of a *copyfs.Copy or *Mkdir.
+	Files copyfs.Result
+	// Warnings are messages for the user about a Process, one sentence each.
 	Warnings []string
-	// Dest is the destination of a Copy with DestOnly; nil for other actions.
-	Dest *Dest
 }
 
 // Run runs one step and waits until its processes have ended and its mounts are gone. It returns an
@@ -93,7 +80,7 @@ func runInChild(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result,
 		return Result{}, fmt.Errorf("the step's process exited without reporting a result (%v): %w",
 			c.state, err)
 	case out.changed != "":
-		return out.result, &ChangedError{out.changed, out.changedBelow}
+		return out.result, &copyfs.ChangedError{Path: out.changed, Below: out.changedBelow}
 	case out.failed:
 		return out.result, &childError{out.message, syscall.Errno(out.errno)}
 	case out.exit.Code != 0:
@@ -114,8 +101,8 @@ type running struct {
 	tty    *terminal
 }
 
-// childFDs is the first descriptor of Copy's sources in the child, which Copy.Frozen follows. The
-// descriptors below it are the standard three and the socket.
+// childFDs is the first descriptor of the action's open directories in the child. The descriptors
+// below it are the standard three and the socket.
 const childFDs = 4
 
 func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
@@ -135,14 +122,7 @@ func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 		return nil, fmt.Errorf("start a step's child: %w", err)
 	}
 	files := append(c.files.files[:], childEnd)
-	if cp, _ := s.Action.(*Copy); cp != nil {
-		for i := range cp.Sources {
-			files = append(files, cp.Sources[i].Dir)
-		}
-		if cp.Frozen != nil {
-			files = append(files, cp.Frozen)
-		}
-	}
+	files = append(files, s.Action.OpenDirs()...)
 	files = append(files, s.trees...)
 	c.process, err = os.StartProcess("/proc/self/exe", []string{childName(s)}, &os.ProcAttr{
 		Files: files,
@@ -159,7 +139,7 @@ func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 }
 
 func childName(s *Spec) string {
-	if c, ok := s.Action.(*Copy); ok && c.Unpack {
+	if c, ok := s.Action.(*copyfs.Copy); ok && c.Unpack {
 		return unpackMarker
 	}
 	return marker
@@ -169,7 +149,7 @@ func childName(s *Spec) string {
 // its own. A child works sequentially, so it needs less CPU with a single running thread and
 // without the garbage collector (RUN true: 2.9 ms against 3.4 ms of CPU).
 func environment(s *Spec) []string {
-	if _, ok := s.Action.(*Copy); ok {
+	if _, ok := s.Action.(*copyfs.Copy); ok {
 		return []string{}
 	}
 	return []string{"GOMAXPROCS=1", "GOGC=off"}
@@ -221,16 +201,11 @@ func resolvConf() []byte {
 // none.
 func (c *running) talk(s *Spec) (*outcome, error) {
 	j := job{spec: *s}
-	switch a := s.Action.(type) {
-	case *Process:
+	if _, ok := s.Action.(*Process); ok {
 		j.resolvConf = resolvConf()
-	case *Copy:
-		for i := range a.Sources {
-			j.dirs = append(j.dirs, childFDs+i)
-		}
-		if a.Frozen != nil {
-			j.dirs = append(j.dirs, childFDs+len(a.Sources))
-		}
+	}
+	for i := range s.Action.OpenDirs() {
+		j.dirs = append(j.dirs, childFDs+i)
 	}
 	first := childFDs + len(j.dirs)
 	j.spec = *s.attach(func(i int) int { return first + i })

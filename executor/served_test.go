@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
+	"github.com/layerbuild/layerbuild/executor/copyfs/copyfstest"
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
@@ -62,14 +64,15 @@ func servers(t *testing.T) []int {
 func TestServed(t *testing.T) {
 	im := newBusybox(t)
 	root := im.fuse()
-	src := source(t, "file a 0644 x", "dir d 0755", "file d/b 0644 y")
+	src := copyfstest.Source(t, "file a 0644 x", "dir d 0755", "file d/b 0644 y")
 	other := newBusybox(t)
 	other.write("there", "there\n", 0o644)
 	before := openFiles(t)
 	withTree := shell("cat /mnt/there; ps; ls /proc; echo new > /made/new; rm /c/a")
 	withTree.Mounts = []Mount{{Target: "/mnt", Source: Tree{Mounts: []mount.Mount{other.fuse()}}}}
 	for _, a := range []Action{
-		&Mkdir{Path: "/made"}, &Copy{Dest: "/c/", Sources: one(src, Item{Path: "."})}, withTree,
+		&Mkdir{Path: "/made"}, &copyfs.Copy{Dest: "/c/", Sources: one(src, copyfs.Item{Path: "."})},
+		withTree,
 		shell("exit 7"), &Process{Args: []string{"nope"}},
 		shell("sleep 1000 & true"),
 	} {

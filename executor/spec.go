@@ -1,7 +1,6 @@
 package executor
 
 import (
-	"fmt"
 	"os"
 	"syscall"
 
@@ -17,15 +16,15 @@ type Spec struct {
 	// Mount points that the image does not have then need not be made in the upper directory and
 	// removed again.
 	MountPoints string
-	// Action is the action performed in Root: *Process, *Copy or *Mkdir.
+	// Action is the action performed in Root: *Process, *copyfs.Copy or *Mkdir.
 	Action Action
 	// UserNS is set if this process runs in a user namespace. Device nodes are then bind mounts of
 	// the host's.
 	UserNS bool
 	// SingleID is set if this user namespace has a single id. Files that should have other owners
-	// than 0:0 then stay 0:0 (see OwnersLost in Result).
+	// than 0:0 then stay 0:0 (see OwnersLost in copyfs.Result).
 	SingleID bool
-	// Epoch, if not nil, is the time in seconds that directories made by Copy and Mkdir get.
+	// Epoch, if not nil, is the time in seconds that directories made by a Copy or Mkdir get.
 	Epoch *int64
 
 	child bool // for tests: run in a child even if a thread is enough
@@ -33,8 +32,11 @@ type Spec struct {
 	trees []*os.File
 }
 
-// Action is what a step does: *Process, *Copy or *Mkdir.
-type Action interface{ action() }
+// Action is what a step does: *Process, *copyfs.Copy or *Mkdir.
+type Action interface {
+	// OpenDirs returns the open directories that the action uses. A step's child inherits them.
+	OpenDirs() []*os.File
+}
 
 // Process runs a command.
 type Process struct {
@@ -147,113 +149,16 @@ func (Bind) mountSource()  {}
 func (Tmpfs) mountSource() {}
 func (Data) mountSource()  {}
 
-// Copy copies files from directories of the host into the root: COPY and ADD.
-type Copy struct {
-	// Dest is the absolute destination. A slash at its end is kept, since it marks a directory.
-	Dest    string
-	Sources []Source
-	// Frozen is the open directory with the private copies that Entry.Frozen names; nil if there
-	// are none.
-	Frozen *os.File
-	// Inline are heredoc files. They are copied after Sources.
-	Inline []File
-	// Chown is user[:group], looked up in the image. If it is "", KeepOwner decides. As in
-	// BuildKit, a name that is not found is 0, and a uid without a group is also the gid.
-	Chown string
-	// Chmod is an octal or symbolic mode (chmod(1)); "" keeps the source's.
-	Chmod string
-	// KeepOwner keeps the source's owners if Chown is empty (--from a stage or image). If it is not
-	// set, files get the owner 0:0.
-	KeepOwner bool
-	// StandIns is set if files of the sources may stand for device nodes (dirfd.Device), as in
-	// snapshots.
-	StandIns bool
-	// Unpack unpacks a source file that is an archive (ADD).
-	Unpack bool
-	// DestOnly makes the destination of a Copy for which CopiesDirectory returns true, and copies
-	// no files. Result.Dest describes the destination.
-	DestOnly bool
-}
-
-// Source is an open directory and what is copied from it.
-type Source struct {
-	// Dir is the open directory. A step's child inherits it. The caller closes it after Run.
-	Dir   *os.File
-	Items []Item
-}
-
-// Item is one thing named in a COPY or ADD, or matched by a wildcard.
-type Item struct {
-	// Path is the path below Dir; "." is Dir itself. If its last part is a link, it is not
-	// followed. The caller has resolved the links that it wants followed.
-	Path string
-	// Target is the name below Dest. It may have several parts (--parents). Directories of these
-	// that exist in the source are made with their attributes. If Target is "", the destination is
-	// Dest itself, or, if Dest is a directory and Path is not, the name Name in Dest.
-	Target string
-	// Name is the name in Dest if Target is "" and Dest is a directory; "" is the base name of
-	// Path. The two differ for a link that was followed: its target is copied under the link's own
-	// name.
-	Name string
-	// Contents is set if Path is a directory whose contents are copied, not the directory itself.
-	Contents bool
-	// MtimeNs, if not 0, is the time that Dest gets if Contents is set, and otherwise the time that
-	// the copy of Path gets.
-	MtimeNs int64
-	// Entries are the files to copy, already filtered, sorted bytewise by path with each directory
-	// before its contents. nil means everything below Path.
-	Entries []Entry
-}
-
-// Entry is one file, directory, link or device that an Item copies.
-type Entry struct {
-	// Path is relative to Item.Path; "." is Item.Path itself.
-	Path string
-	// Size, MtimeNs, CtimeNs, Ino, Mode (with the type) and Attrs (it has extended attributes) are
-	// those of the file that was digested for the key. If they differ when the file is copied, Run
-	// returns a *ChangedError. Values of 0 are not checked. A directory with another ctime counts
-	// as unchanged if it has the same mode, had no attributes and has none. The copy gets the time
-	// MtimeNs, which was digested.
-	Size    int64
-	MtimeNs int64
-	CtimeNs int64
-	Ino     uint64
-	Mode    uint32
-	Attrs   bool
-	// Frozen, if not 0, is the name in Copy.Frozen of the private copy that is copied instead of
-	// the file.
-	Frozen uint32
-}
-
-// ChangedError is returned when a file is missing or differs from the one that was digested.
-type ChangedError struct {
-	// Path is the file below its source's directory.
-	Path string
-	// Below is set if Path is a directory that was removed, which has a private copy but contains
-	// files without one.
-	Below bool
-}
-
-// Error names the file.
-func (e *ChangedError) Error() string {
-	return fmt.Sprintf("%q changed while it was being copied", e.Path)
-}
-
-// File is a regular file with its contents.
-type File struct {
-	Name string // base name
-	Data []byte
-	Mode uint32 // 0 is 0644
-}
-
 // Mkdir makes a directory and its missing parents (WORKDIR).
 type Mkdir struct {
 	Path string
 	// User owns the directories that are made. Existing directories keep their owners. It has the
-	// form of Copy.Chown.
+	// form of copyfs.Copy.Chown.
 	User string
 }
 
-func (*Process) action() {}
-func (*Copy) action()    {}
-func (*Mkdir) action()   {}
+// OpenDirs returns nil.
+func (*Process) OpenDirs() []*os.File { return nil }
+
+// OpenDirs returns nil.
+func (*Mkdir) OpenDirs() []*os.File { return nil }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync/atomic"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +26,7 @@ func needsProcess(s *Spec) bool {
 	case *Process:
 		// With all capabilities a command could inspect process 1 (ptrace(2)).
 		return a.TTY || a.Insecure
-	case *Copy:
+	case *copyfs.Copy:
 		return a.Unpack // unpacks on several threads
 	}
 	return false
@@ -107,17 +108,8 @@ func runOnThread(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result
 	switch a := s.Action.(type) {
 	case *Process:
 		err = runProcessOnThread(ctx, s, a, stdout, stderr, &r)
-	case *Copy:
-		dirs := make([]int, len(a.Sources))
-		for i := range a.Sources {
-			dirs[i] = int(a.Sources[i].Dir.Fd())
-		}
-		if a.Frozen != nil {
-			dirs = append(dirs, int(a.Frozen.Fd()))
-		}
-		err = onThread(0, func() error { return runCopy(ctx, s, a, dirs, nil, &r) })
-	case *Mkdir:
-		err = onThread(0, func() error { return runMkdir(s, a, &r) })
+	case *copyfs.Copy, *Mkdir:
+		err = onThread(0, func() error { return runFiles(ctx, s, nil, &r) })
 	default:
 		panic("unreachable")
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
+	"github.com/layerbuild/layerbuild/executor/copyfs/copyfstest"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,7 +62,7 @@ func noMoreFiles(t *testing.T, before []string) {
 // process.
 func TestNothingStaysInTheProgram(t *testing.T) {
 	im := newBusybox(t)
-	src := source(t, "file a 0644 x", "dir d 0755", "file d/b 0644 y")
+	src := copyfstest.Source(t, "file a 0644 x", "dir d 0755", "file d/b 0644 y")
 	im.write("file", "", 0o644)
 	steps := []Action{
 		shell("true"), shell("exit 1"), shell("kill -9 $$"), shell("sleep 1000 & true"),
@@ -75,8 +77,8 @@ func TestNothingStaysInTheProgram(t *testing.T) {
 		&Process{Args: []string{"true"}, Ulimits: []Ulimit{{Name: "nope"}}},
 		&Process{Args: []string{"true"}, Env: []string{path1}, ReadOnlyRoot: true},
 		&Mkdir{Path: "/w/x"}, &Mkdir{Path: "/file/x"},
-		&Copy{Dest: "/c/", Sources: one(src, Item{Path: "."})},
-		&Copy{Dest: "/file/", Sources: one(src, Item{Path: "."})},
+		&copyfs.Copy{Dest: "/c/", Sources: one(src, copyfs.Item{Path: "."})},
+		&copyfs.Copy{Dest: "/file/", Sources: one(src, copyfs.Item{Path: "."})},
 	}
 	im.run(shell("true")) // opens the files that the runtime keeps open
 	before := openFiles(t)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
@@ -142,25 +143,22 @@ func parseID(s string) (id uint32, numeric bool, err error) {
 	return uint32(n), true, nil
 }
 
-// owner is the user and group of a file.
-type owner struct{ uid, gid int }
-
 // lookupOwner looks up the owner of a --chown or of the user for a WORKDIR. Unlike with USER, a uid
 // without a group is also the gid, and a name that is not found is 0. unknown is that name.
-func lookupOwner(root int, spec string) (o owner, unknown string, err error) {
+func lookupOwner(root int, spec string) (o copyfs.Owner, unknown string, err error) {
 	userName, groupName, hasGroup := strings.Cut(spec, ":")
 	uid, numeric, err := parseID(userName)
 	if err != nil {
 		return o, "", err
 	}
-	o = owner{int(uid), int(uid)}
+	o = copyfs.Owner{UID: int(uid), GID: int(uid)}
 	if !numeric {
 		id, err := lookupUser(root, userName)
 		if err != nil {
 			unknown = userName
 			id = identity{}
 		}
-		o = owner{int(id.uid), int(id.gid)}
+		o = copyfs.Owner{UID: int(id.uid), GID: int(id.gid)}
 	}
 	if !hasGroup || groupName == "" {
 		return o, unknown, nil
@@ -176,10 +174,10 @@ func lookupOwner(root int, spec string) (o owner, unknown string, err error) {
 		}
 		if !ok {
 			unknown = groupName
-			gid = uint32(o.gid)
+			gid = uint32(o.GID)
 		}
 	}
-	o.gid = int(gid)
+	o.GID = int(gid)
 	return o, unknown, nil
 }
 

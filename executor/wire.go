@@ -6,6 +6,7 @@ import (
 	"io"
 	"syscall"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
@@ -93,7 +94,7 @@ func (w *wire) bytes(p *[]byte) {
 	*p = []byte(s)
 }
 
-// list distinguishes nil from empty: Item.Entries has different meanings for them.
+// list distinguishes nil from empty: copyfs.Item.Entries has different meanings for them.
 func list[T any](w *wire, p *[]T, each func(*T)) {
 	n := uint64(len(*p)) + 1
 	if *p == nil {
@@ -136,7 +137,7 @@ type job struct {
 	// resolvConf is the content of the host's /etc/resolv.conf. The parent reads it, since the
 	// child may be in another network namespace.
 	resolvConf []byte
-	// dirs are the descriptors of Copy's sources and of Copy.Frozen.
+	// dirs are the descriptors of the action's open directories.
 	dirs []int
 }
 
@@ -160,7 +161,7 @@ func (w *wire) job(j *job) {
 	switch s.Action.(type) {
 	case *Process:
 		kind = 1
-	case *Copy:
+	case *copyfs.Copy:
 		kind = 2
 	case *Mkdir:
 		kind = 3
@@ -171,7 +172,7 @@ func (w *wire) job(j *job) {
 		case 1:
 			s.Action = &Process{}
 		case 2:
-			s.Action = &Copy{}
+			s.Action = &copyfs.Copy{}
 		case 3:
 			s.Action = &Mkdir{}
 		default:
@@ -182,7 +183,7 @@ func (w *wire) job(j *job) {
 	switch a := s.Action.(type) {
 	case *Process:
 		w.process(a)
-	case *Copy:
+	case *copyfs.Copy:
 		w.copy(a)
 	case *Mkdir:
 		w.string(&a.Path)
@@ -256,16 +257,16 @@ func (w *wire) mount(m *Mount) {
 	}
 }
 
-func (w *wire) copy(c *Copy) {
+func (w *wire) copy(c *copyfs.Copy) {
 	w.string(&c.Dest)
-	list(w, &c.Sources, func(s *Source) {
-		list(w, &s.Items, func(it *Item) {
+	list(w, &c.Sources, func(s *copyfs.Source) {
+		list(w, &s.Items, func(it *copyfs.Item) {
 			w.string(&it.Path)
 			w.string(&it.Target)
 			w.string(&it.Name)
 			w.bool(&it.Contents)
 			w.int64(&it.MtimeNs)
-			list(w, &it.Entries, func(e *Entry) {
+			list(w, &it.Entries, func(e *copyfs.Entry) {
 				w.string(&e.Path)
 				w.int64(&e.Size)
 				w.int64(&e.MtimeNs)
@@ -277,7 +278,11 @@ func (w *wire) copy(c *Copy) {
 			})
 		})
 	})
-	list(w, &c.Inline, func(f *File) { w.string(&f.Name); w.bytes(&f.Data); w.uint32(&f.Mode) })
+	list(w, &c.Inline, func(f *copyfs.File) {
+		w.string(&f.Name)
+		w.bytes(&f.Data)
+		w.uint32(&f.Mode)
+	})
 	w.string(&c.Chown)
 	w.string(&c.Chmod)
 	w.bool(&c.KeepOwner)
@@ -294,9 +299,9 @@ type outcome struct {
 	message string
 	// errno is the system call's error in it; 0 if there is none.
 	errno int
-	// changed is Path of a ChangedError.
+	// changed is Path of a copyfs.ChangedError.
 	changed string
-	// changedBelow is Below of a ChangedError.
+	// changedBelow is Below of a copyfs.ChangedError.
 	changedBelow bool
 	// exit describes a command that failed or could not be started.
 	exit ExitError
@@ -319,14 +324,15 @@ func (e *childError) Unwrap() error {
 }
 
 func (w *wire) outcome(o *outcome) {
-	w.int(&o.result.OwnersLost)
-	w.string(&o.result.FirstOwner)
-	w.int(&o.result.StandIns)
-	w.string(&o.result.FirstStandIn)
-	w.int(&o.result.AttrsLost)
-	w.string(&o.result.FirstAttr)
 	w.strings(&o.result.Warnings)
-	w.dest(&o.result.Dest)
+	w.int(&o.result.Files.OwnersLost)
+	w.string(&o.result.Files.FirstOwner)
+	w.int(&o.result.Files.StandIns)
+	w.string(&o.result.Files.FirstStandIn)
+	w.int(&o.result.Files.AttrsLost)
+	w.string(&o.result.Files.FirstAttr)
+	w.strings(&o.result.Files.Warnings)
+	w.dest(&o.result.Files.Dest)
 	w.bool(&o.failed)
 	w.string(&o.message)
 	w.int(&o.errno)
@@ -338,13 +344,13 @@ func (w *wire) outcome(o *outcome) {
 	w.string(&o.exit.Machine)
 }
 
-func (w *wire) dest(d **Dest) {
+func (w *wire) dest(d **copyfs.Dest) {
 	there := *d != nil
 	if w.bool(&there); !there {
 		return
 	}
 	if *d == nil {
-		*d = &Dest{}
+		*d = &copyfs.Dest{}
 	}
 	w.string(&(*d).Path)
 	w.bool(&(*d).Empty)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
@@ -35,12 +36,15 @@ var jobs = []job{
 			{Target: "/d", Source: Data{[]byte("x"), 1, 2, 3}},
 		},
 	}),
-	fullJob(&Copy{
+	fullJob(&copyfs.Copy{
 		Dest: "/d/",
-		Sources: []Source{{Items: []Item{{Path: "p", Target: "t", Contents: true, MtimeNs: 7,
-			Entries: []Entry{{"e", 1, -1, 2, 3, 4, true, 5}}}, {Entries: []Entry{}},
+		Sources: []copyfs.Source{{Items: []copyfs.Item{{Path: "p", Target: "t",
+			Contents: true, MtimeNs: 7,
+			Entries: []copyfs.Entry{{Path: "e", Size: 1, MtimeNs: -1, CtimeNs: 2, Ino: 3, Mode: 4,
+				Attrs: true, Frozen: 5}}}, {Entries: []copyfs.Entry{}},
 			{Entries: nil}}}, {}},
-		Inline: []File{{"n", []byte("d"), 0o600}}, Chown: "a:b", Chmod: "u+x", KeepOwner: true,
+		Inline: []copyfs.File{{Name: "n", Data: []byte("d"), Mode: 0o600}}, Chown: "a:b",
+		Chmod: "u+x", KeepOwner: true,
 		StandIns: true, Unpack: true, DestOnly: true,
 	}),
 	fullJob(&Mkdir{"/p", "u"}),
@@ -67,9 +71,10 @@ func TestWire(t *testing.T) {
 			}
 		}
 	}
-	o := outcome{result: Result{OwnersLost: 3, FirstOwner: "f", StandIns: 4, FirstStandIn: "d",
-		AttrsLost: 5, FirstAttr: "a", Warnings: []string{"w"},
-		Dest: &Dest{"p", true, true, true, 7, 8}}, failed: true, message: "m",
+	o := outcome{result: Result{Files: copyfs.Result{OwnersLost: 3, FirstOwner: "f", StandIns: 4,
+		FirstStandIn: "d", AttrsLost: 5, FirstAttr: "a", Warnings: []string{"w"},
+		Dest: &copyfs.Dest{Path: "p", Empty: true, Inherits: true, Chown: true, UID: 7, GID: 8}},
+		Warnings: []string{"v"}}, failed: true, message: "m",
 		exit: ExitError{1, 2, "r", "m"}}
 	var buf bytes.Buffer
 	if err := send(&buf, func(w *wire) { w.outcome(&o) }); err != nil {
@@ -109,10 +114,12 @@ func FuzzWire(f *testing.F) {
 }
 
 func BenchmarkWireCopy(b *testing.B) {
-	c := &Copy{Dest: "/", Sources: []Source{{Items: []Item{{Path: ".", Contents: true}}}}}
+	c := &copyfs.Copy{Dest: "/", Sources: []copyfs.Source{{Items: []copyfs.Item{{Path: ".",
+		Contents: true}}}}}
 	for range 25000 {
 		it := &c.Sources[0].Items[0]
-		it.Entries = append(it.Entries, Entry{Path: "some/directory/with/a/file.go", Size: 12345,
+		it.Entries = append(it.Entries, copyfs.Entry{Path: "some/directory/with/a/file.go",
+			Size:    12345,
 			MtimeNs: 1700000000123456789, CtimeNs: 1700000000123456789,
 			Ino: 1234567, Mode: 0o100644})
 	}

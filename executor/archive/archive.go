@@ -6,13 +6,13 @@ import (
 	"errors"
 	"io"
 
-	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
-// Unpack is an executor.Unpacker for tar archives, plain or compressed with gzip, bzip2, xz or
+// Unpack is an copyfs.Unpacker for tar archives, plain or compressed with gzip, bzip2, xz or
 // zstd. It recognizes them by their contents, not by their names.
-func Unpack(f io.Reader, o executor.UnpackOptions) (bool, error) {
+func Unpack(f io.Reader, o copyfs.UnpackOptions) (bool, error) {
 	r, _, err := unpack.Decompress(f)
 	if errors.Is(err, unpack.ErrLimit) {
 		return false, err
@@ -29,8 +29,8 @@ func Unpack(f io.Reader, o executor.UnpackOptions) (bool, error) {
 	// the destination (SkipRoot).
 	opts := unpack.Options{FollowDirLinks: true, SkipRoot: true, OnOwnerError: o.OnOwnerError,
 		OnStandIn: o.OnStandIn, OnSkip: o.OnSkip}
-	if o.Owned {
-		opts.Owner = &unpack.Owner{UID: o.UID, GID: o.GID}
+	if o.Owner != nil {
+		opts.Owner = &unpack.Owner{UID: o.Owner.UID, GID: o.Owner.GID}
 	}
 	dest, err := o.Dest()
 	if err != nil {

@@ -3,8 +3,8 @@
 // It is separate from the executor because of its imports: the decompressors build their tables
 // when a program starts, and a step's child that does not unpack anything should not wait for that.
 //
-// It imports executor and unpack. It reads the archive and writes below the destination that
-// executor.UnpackOptions.Dest opens.
+// It imports executor/copyfs and unpack. It reads the archive and writes below the destination that
+// copyfs.UnpackOptions.Dest opens.
 //
 // It is tested by its users: go test ./executor unpacks archives in steps.
 package archive

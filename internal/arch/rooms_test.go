@@ -42,6 +42,7 @@ var floors = []floor{
 		{"internal/units", ""},
 	}},
 	{"tools", []allowed{
+		{"executor/copyfs", "internal/dirfd internal/safepath"},
 		{"internal/atomicfile", "internal/hostfile"},
 		{"internal/layercheck", "internal/dirfd"},
 		{"internal/mount", "internal/safepath"},
@@ -54,8 +55,8 @@ var floors = []floor{
 	}},
 	{"parts", []allowed{
 		{"parser", "internal/giturl internal/pattern internal/platform internal/reference internal/suggest"},
-		{"executor", "executor/rawproc internal/dirfd internal/mount internal/safepath"},
-		{"executor/archive", "executor internal/unpack"},
+		{"executor", "executor/copyfs executor/rawproc internal/dirfd internal/mount internal/safepath"},
+		{"executor/archive", "executor/copyfs internal/unpack"},
 		{"snapshot", "internal/atomicfile internal/dirfd internal/mount internal/safepath internal/smallfile " +
 			"internal/state/ledger"},
 		{"diff", "internal/dirfd internal/unpack"},
@@ -81,7 +82,7 @@ var floors = []floor{
 		{"internal/imageanalysis",
 			"analyze diff internal/image internal/ocijson internal/registry " +
 				"internal/state parser"},
-		{"internal/layers", "diff executor internal/cache internal/image internal/imageanalysis " +
+		{"internal/layers", "diff executor/copyfs internal/cache internal/image internal/imageanalysis " +
 			"internal/layercheck internal/memo internal/mount internal/state " +
 			"internal/store internal/unpack parser snapshot"},
 		{"internal/inputs", "internal/cache internal/event internal/image internal/layers " +
@@ -96,7 +97,7 @@ var floors = []floor{
 			"internal/state internal/store parser"},
 	}},
 	{"conductor", []allowed{
-		{"internal/build", "diff executor internal/cache internal/cachemount internal/event " +
+		{"internal/build", "diff executor executor/copyfs internal/cache internal/cachemount internal/event " +
 			"internal/image internal/inputs internal/layers internal/memo internal/mount " +
 			"internal/remotecache internal/runmount internal/secret internal/source " +
 			"internal/state parser snapshot"},
@@ -122,6 +123,7 @@ var floors = []floor{
 		{"internal/registrytest", "internal/imagetest"},
 		{"internal/rounds", ""},
 		{"internal/vttest", ""},
+		{"executor/copyfs/copyfstest", "executor/copyfs"},
 		{"snapshot/snapshottest",
 			"internal/fstree internal/mount internal/mount/mounttest snapshot"},
 		{"analyze/analyzetest", "analyze"},

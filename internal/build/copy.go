@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/source"
@@ -141,15 +142,15 @@ func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) er
 }
 
 // sources returns the action that copies what is not downloaded.
-func (c *copier) sources() *executor.Copy {
+func (c *copier) sources() *copyfs.Copy {
 	act := c.action(c.unpack() && c.namesFiles())
 	if c.match != nil {
-		act.Sources = []executor.Source{{Dir: c.from.Tree.Dir(),
+		act.Sources = []copyfs.Source{{Dir: c.from.Tree.Dir(),
 			Items: items(c.match.Items, c.copy.Parents)}}
 		act.Frozen = frozen(c.from.Tree, c.match)
 	}
 	for _, in := range c.copy.Inline {
-		act.Inline = append(act.Inline, executor.File{Name: in.Name, Data: in.Data})
+		act.Inline = append(act.Inline, copyfs.File{Name: in.Name, Data: in.Data})
 	}
 	return act
 }
@@ -168,24 +169,24 @@ func (c *copier) doRemote(ctx context.Context, active *snapshot.Active, r source
 	}
 	defer func() { err = errors.Join(err, got.Close()) }()
 	act := c.action(c.remoteUnpack())
-	act.Sources = []executor.Source{{Dir: got.Dir, Items: items(got.Items, false)}}
+	act.Sources = []copyfs.Source{{Dir: got.Dir, Items: items(got.Items, false)}}
 	return c.e.run(ctx, active.Mounts(), act, out)
 }
 
-func (c *copier) action(unpack bool) *executor.Copy {
+func (c *copier) action(unpack bool) *copyfs.Copy {
 	a := c.copy
-	return &executor.Copy{
+	return &copyfs.Copy{
 		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, KeepOwner: c.keepOwner(),
 		Unpack: unpack, StandIns: c.owners,
 	}
 }
 
 // items converts the items of a match to those of the executor.
-func items(list []source.Item, parents bool) []executor.Item {
-	out := make([]executor.Item, len(list))
+func items(list []source.Item, parents bool) []copyfs.Item {
+	out := make([]copyfs.Item, len(list))
 	for i, it := range list {
-		out[i] = executor.Item{Path: it.Path, Contents: it.Contents, MtimeNs: it.MtimeNs,
-			Entries: make([]executor.Entry, 0, it.Entries.Len())}
+		out[i] = copyfs.Item{Path: it.Path, Contents: it.Contents, MtimeNs: it.MtimeNs,
+			Entries: make([]copyfs.Entry, 0, it.Entries.Len())}
 		// With --parents the item keeps its directories below the destination. Without, a single
 		// file goes into the destination, or becomes it.
 		if parents {
@@ -194,7 +195,7 @@ func items(list []source.Item, parents bool) []executor.Item {
 			out[i].Name = it.Target
 		}
 		for e := range it.Entries.All() {
-			out[i].Entries = append(out[i].Entries, executor.Entry{
+			out[i].Entries = append(out[i].Entries, copyfs.Entry{
 				Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs, CtimeNs: e.CtimeNs, Ino: e.Ino,
 				Mode: e.Mode, Attrs: e.Attrs, Frozen: e.Frozen,
 			})

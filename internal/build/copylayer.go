@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -108,7 +109,7 @@ func (c *copier) copiesDirectory() bool {
 // directory makes the destination of a job in active. It returns the directory that is copied
 // there, or nil if its files are not all that the job changes.
 func (c *copier) directory(ctx context.Context, active *snapshot.Active,
-	out output) (*executor.Directory, executor.Result, error) {
+	out output) (*copyfs.Directory, executor.Result, error) {
 	act := c.sources()
 	if !act.CopiesDirectory() {
 		return nil, executor.Result{}, nil
@@ -120,7 +121,7 @@ func (c *copier) directory(ctx context.Context, active *snapshot.Active,
 		return nil, res, c.e.cfg.State.Filled(err)
 	}
 	ns := c.e.cfg.State.NS
-	dir, ok := act.Directory(res.Dest, ns.Rootless, ns.SingleID)
+	dir, ok := act.Directory(res.Files.Dest, ns.Rootless, ns.SingleID)
 	if !ok {
 		return nil, res, nil
 	}

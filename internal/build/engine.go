@@ -13,6 +13,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/cachemount"
 	"github.com/layerbuild/layerbuild/internal/event"
@@ -200,8 +201,8 @@ type Sealer interface {
 // *layers.Sealer implements it.
 type DirectorySealer interface {
 	SealDirectory(ctx context.Context, ch snapshot.Changes,
-		dir *executor.Directory) (cache.Layer, error)
-	BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *executor.Directory)
+		dir *copyfs.Directory) (cache.Layer, error)
+	BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *copyfs.Directory)
 }
 
 // LayerImages brings layers of images to this machine. *image.Resolver implements it.

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
@@ -81,7 +82,7 @@ func (f *fakeExecutor) Run(ctx context.Context, spec *executor.Spec, _,
 	switch a := spec.Action.(type) {
 	case *executor.Process:
 		name = a.Args[len(a.Args)-1]
-	case *executor.Copy:
+	case *copyfs.Copy:
 		name = "copy " + a.Dest
 	case *executor.Mkdir:
 		name = "mkdir " + a.Path
@@ -94,7 +95,7 @@ func (f *fakeExecutor) Run(ctx context.Context, spec *executor.Spec, _,
 	switch a := spec.Action.(type) {
 	case *executor.Process:
 		err = f.command(ctx, root, name)
-	case *executor.Copy:
+	case *copyfs.Copy:
 		if a.DestOnly {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -140,18 +141,18 @@ func (f *fakeExecutor) command(ctx context.Context, root, script string) error {
 }
 
 // dest makes the destination of a Copy.
-func dest(root string, a *executor.Copy) (executor.Result, error) {
+func dest(root string, a *copyfs.Copy) (executor.Result, error) {
 	dir := filepath.Join(root, a.Dest)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return executor.Result{}, err
 	}
 	names, err := os.ReadDir(dir)
-	return executor.Result{Dest: &executor.Dest{Path: strings.Trim(a.Dest, "/"),
-		Empty: len(names) == 0, Chown: true}}, err
+	return executor.Result{Files: copyfs.Result{Dest: &copyfs.Dest{
+		Path: strings.Trim(a.Dest, "/"), Empty: len(names) == 0, Chown: true}}}, err
 }
 
 // copyFiles copies the sources of a Copy without owners and modes.
-func copyFiles(root string, a *executor.Copy) error {
+func copyFiles(root string, a *copyfs.Copy) error {
 	dest := filepath.Join(root, a.Dest)
 	for _, src := range a.Sources {
 		from := fmt.Sprintf("/proc/self/fd/%d", src.Dir.Fd())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/executor"
@@ -139,16 +140,17 @@ func (s *Solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
 
 // tell warns about what an action could not keep, and sends the action's own warnings.
 func tell(res executor.Result, out output) {
-	if res.StandIns > 0 {
-		out.warn(fmt.Sprintf("device nodes cannot be made without root (%d, the first is %s): the image has them, and steps see empty files in their place", res.StandIns, res.FirstStandIn))
+	f := &res.Files
+	if f.StandIns > 0 {
+		out.warn(fmt.Sprintf("device nodes cannot be made without root (%d, the first is %s): the image has them, and steps see empty files in their place", f.StandIns, f.FirstStandIn))
 	}
-	if res.AttrsLost > 0 {
-		out.warn(fmt.Sprintf("extended attributes of an archive's files cannot be set without root and were left out (%d, the first is %s)", res.AttrsLost, res.FirstAttr))
+	if f.AttrsLost > 0 {
+		out.warn(fmt.Sprintf("extended attributes of an archive's files cannot be set without root and were left out (%d, the first is %s)", f.AttrsLost, f.FirstAttr))
 	}
-	if res.OwnersLost > 0 {
-		out.warn(fmt.Sprintf("%d files could not be given their owner, the first of them %s: this user namespace has one id only", res.OwnersLost, res.FirstOwner))
+	if f.OwnersLost > 0 {
+		out.warn(fmt.Sprintf("%d files could not be given their owner, the first of them %s: this user namespace has one id only", f.OwnersLost, f.FirstOwner))
 	}
-	for _, w := range res.Warnings {
+	for _, w := range slices.Concat(f.Warnings, res.Warnings) {
 		out.warn(w)
 	}
 }

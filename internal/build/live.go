@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/source"
 )
@@ -20,14 +20,14 @@ const maxLooks = 20
 
 // again reports whether a step that failed with err starts again, after the given number of looks.
 func again(err error, looks int) bool {
-	var changed *executor.ChangedError
+	var changed *copyfs.ChangedError
 	return looks < maxLooks && errors.As(err, &changed)
 }
 
 // noteChanged reports whether err is about a file that has changed, and records the file in the
 // tree that is copied from.
 func noteChanged(f *inputs.Files, err error) bool {
-	var changed *executor.ChangedError
+	var changed *copyfs.ChangedError
 	if !errors.As(err, &changed) {
 		return false
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
@@ -421,7 +422,7 @@ func TestChangedContext(t *testing.T) {
 	b.exec.fail = func(action string) error {
 		if changes++; action == "copy /" && changes < 3 {
 			b.file("a", fmt.Sprintln("changed", changes))
-			return &executor.ChangedError{Path: "a"}
+			return &copyfs.ChangedError{Path: "a"}
 		}
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/cachemount"
 	"github.com/layerbuild/layerbuild/internal/inputs"
@@ -194,8 +195,8 @@ func (r *runner) copyTo(ctx context.Context, dir string, f *inputs.Files, i int,
 			return err
 		}
 	}
-	act := &executor.Copy{Dest: "/", KeepOwner: true,
-		Sources: []executor.Source{{Dir: f.Tree.Dir(), Items: items(m.Items, false)}}}
+	act := &copyfs.Copy{Dest: "/", KeepOwner: true,
+		Sources: []copyfs.Source{{Dir: f.Tree.Dir(), Items: items(m.Items, false)}}}
 	act.Frozen = frozen(f.Tree, m)
 	err := r.e.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, silent())
 	noteChanged(f, err)

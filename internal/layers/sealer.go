@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"github.com/layerbuild/layerbuild/diff"
-	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -171,13 +171,13 @@ func (s *Sealer) ChainID(ctx context.Context, list []*Layer) (digest.Digest, err
 }
 
 // SealDirectory seals the layer of a COPY of a directory from the files that are copied. ch holds
-// what the COPY has made above them (executor.Copy.DestOnly).
+// what the COPY has made above them (copyfs.Copy.DestOnly).
 func (s *Sealer) SealDirectory(ctx context.Context, ch snapshot.Changes,
-	dir *executor.Directory) (cache.Layer, error) {
+	dir *copyfs.Directory) (cache.Layer, error) {
 	return s.sealDirectory(ctx, ch, dir, nil)
 }
 
-func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *executor.Directory,
+func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *copyfs.Directory,
 	begin func() error) (l cache.Layer, err error) {
 	src, err := dir.Open()
 	if err != nil {
@@ -210,7 +210,7 @@ type early struct {
 // layer of a snapshot that does not exist yet. When it returns, what is above the files has been
 // read from ch, and the files may be copied. A layer that cannot be sealed in this way is sealed
 // from its snapshot.
-func (s *Sealer) BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *executor.Directory) {
+func (s *Sealer) BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *copyfs.Directory) {
 	e := &early{done: make(chan struct{})}
 	s.mu.Lock()
 	s.early[string(id)] = e

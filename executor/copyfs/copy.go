@@ -1,4 +1,4 @@
-package executor
+package copyfs
 
 import (
 	"context"
@@ -15,16 +15,15 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// copier copies files into this thread's root directory. It does not resolve a path for each file:
-// it keeps a stack of open directories, and every call uses a directory's descriptor and one name.
+// copier copies files into a root directory. It does not resolve a path for each file: it keeps a
+// stack of open directories, and every call uses a directory's descriptor and one name.
 type copier struct {
-	spec   *Spec
-	c      *Copy
+	copy   *Copy
+	opts   Options
 	root   int
-	own    *owner // nil: keep the source's owner
+	own    *Owner // nil: keep the source's owner
 	chmod  *modeChange
-	unpack Unpacker
-	result *Result
+	result Result
 	ended  func() error // the reason to stop, or nil
 	data   dataCopier
 
@@ -70,36 +69,33 @@ const (
 	setAllOfIt
 )
 
-// runCopy performs a Copy, in its own mount namespace. dirs are the descriptors of the sources'
-// directories, followed by that of Copy.Frozen if it is set.
-func runCopy(ctx context.Context, s *Spec, a *Copy, dirs []int, unpack Unpacker,
-	result *Result) error {
-	if err := enterRoot(s.Root); err != nil {
-		return err
-	}
-	unix.Umask(0)
-	c := &copier{spec: s, c: a, unpack: unpack, result: result, ended: ctx.Err, frozen: -1}
-	if len(dirs) > len(a.Sources) {
-		c.frozen = dirs[len(a.Sources)]
-	}
-	var err error
-	if c.root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-		return err
-	}
-	defer unix.Close(c.root)
+// Run performs a Copy into the open directory root (O_PATH is enough), which is the root directory
+// of the image: links are resolved in it. The umask must be 0. Run may change the working directory
+// of the calling thread. The result is valid if Run returns an error too.
+func Run(ctx context.Context, root int, a *Copy, o Options) (Result, error) {
+	c := &copier{copy: a, opts: o, root: root, ended: ctx.Err, frozen: -1}
+	err := c.run()
+	return c.result, err
+}
+
+func (c *copier) run() error {
 	if err := c.readFlags(); err != nil {
 		return err
 	}
-	for i, s := range a.Sources {
-		c.data = dataCopier{ended: ctx.Err}
+	if c.copy.Frozen != nil {
+		c.frozen = int(c.copy.Frozen.Fd())
+	}
+	for _, s := range c.copy.Sources {
+		c.data = dataCopier{ended: c.ended}
+		src := int(s.Dir.Fd())
 		for k := range s.Items {
-			if err := c.item(dirs[i], &s.Items[k]); err != nil {
+			if err := c.item(src, &s.Items[k]); err != nil {
 				return err
 			}
 		}
 	}
-	for i := range a.Inline {
-		if err := c.inline(&a.Inline[i]); err != nil {
+	for i := range c.copy.Inline {
+		if err := c.inline(&c.copy.Inline[i]); err != nil {
 			return err
 		}
 	}
@@ -107,24 +103,24 @@ func runCopy(ctx context.Context, s *Spec, a *Copy, dirs []int, unpack Unpacker,
 }
 
 func (c *copier) readFlags() error {
-	if !c.c.KeepOwner {
-		c.own = &owner{}
+	if !c.copy.KeepOwner {
+		c.own = &Owner{}
 	}
-	if c.c.Chown != "" {
-		o, unknown, err := lookupOwner(c.root, c.c.Chown)
+	if c.copy.Chown != "" {
+		o, unknown, err := c.opts.LookupOwner(c.root, c.copy.Chown)
 		if err != nil {
 			return err
 		}
 		if unknown != "" {
 			c.result.Warnings = append(c.result.Warnings,
 				fmt.Sprintf("--chown=%s: the image has no user or group %s, 0 is used instead",
-					c.c.Chown, unknown))
+					c.copy.Chown, unknown))
 		}
 		c.own = &o
 	}
-	if c.c.Chmod != "" {
+	if c.copy.Chmod != "" {
 		var err error
-		if c.chmod, err = parseMode(c.c.Chmod); err != nil {
+		if c.chmod, err = parseMode(c.copy.Chmod); err != nil {
 			return err
 		}
 	}
@@ -159,7 +155,7 @@ func (c *copier) item(src int, it *Item) error {
 	if !e.same(&st) {
 		return &ChangedError{Path: c.source("")}
 	}
-	if c.c.Unpack && st.Mode&unix.S_IFMT == unix.S_IFREG {
+	if c.copy.Unpack && st.Mode&unix.S_IFMT == unix.S_IFREG {
 		if done, err := c.unpackFile(dir, from, e); done || err != nil {
 			return err
 		}
@@ -217,251 +213,6 @@ func (c *copier) single(src, dir int, name string, it *Item, st *unix.Stat_t) er
 	return c.leaveAll(stack)
 }
 
-// target returns the directory and the name that an item that is not a directory is copied to. It
-// makes the directory if it is missing.
-func (c *copier) target(src int, it *Item) (stack []frame, base string, err error) {
-	if it.Target != "" {
-		stack, err = c.enterDest(c.c.Dest)
-		if err != nil {
-			return nil, "", err
-		}
-		stack, err = c.enterTarget(stack, src, it)
-		return stack, path.Base(it.Target), err
-	}
-	dest, base := c.c.Dest, it.Name
-	if base == "" {
-		base = path.Base(path.Clean(it.Path))
-	}
-	if !c.isDir(dest) {
-		var parent int
-		if parent, base, err = c.resolveLast(dest); err != nil {
-			return nil, "", err
-		}
-		defer unix.Close(parent)
-		f, err := c.openDest(parent, path.Dir(path.Clean(dest)))
-		return []frame{f}, base, err
-	}
-	stack, err = c.enterDest(dest)
-	return stack, base, err
-}
-
-// isDir reports whether a destination is a directory, either by its spelling (it ends in a slash,
-// "." or "..") or because a directory exists there.
-func (c *copier) isDir(dest string) bool {
-	switch path.Base("x" + dest) {
-	case ".", "..":
-		return true
-	}
-	if strings.HasSuffix(dest, "/") {
-		return true
-	}
-	fd, err := openIn(c.root, dest, unix.O_DIRECTORY)
-	if err != nil {
-		return false
-	}
-	unix.Close(fd)
-	return true
-}
-
-// resolveLast resolves a path in the root, including links in its last part, until the last part is
-// not a link. It makes missing parents. The caller closes the returned directory.
-func (c *copier) resolveLast(dest string) (parent int, base string, err error) {
-	for range safepath.MaxLinks {
-		var parentName string
-		parentName, base = path.Split(strings.TrimRight(dest, "/"))
-		if parent, err = c.mkdirAll(parentName, c.parentMode()); err != nil {
-			return -1, "", err
-		}
-		var buf [unix.PathMax]byte
-		n, err := unix.Readlinkat(parent, base, buf[:])
-		if err != nil {
-			return parent, base, nil
-		}
-		unix.Close(parent)
-		if target := string(buf[:n]); path.IsAbs(target) {
-			dest = target
-		} else {
-			dest = parentName + "/" + target
-		}
-	}
-	return -1, "", safepath.InRootError(dest, unix.ELOOP)
-}
-
-// mkdirAll makes a directory of the destination with its parents. mode is the mode of what is made.
-func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
-	fd, err := safepath.MkdirAll(c.root, name, mode, func(parent int, base string) error {
-		own := c.own
-		if own == nil {
-			own = &owner{}
-		}
-		if mode != 0o755 && c.isMountPoint(parent, base) {
-			// not a link: this copy has just made it
-			if err := unix.Fchmodat(parent, base, 0o755, 0); err != nil {
-				return err
-			}
-		}
-		return c.made(parent, base, *own)
-	})
-	if errors.Is(err, unix.ENOTDIR) {
-		return -1, fmt.Errorf("cannot copy to non-directory: %s", path.Join("/", name))
-	}
-	if err != nil {
-		return -1, safepath.InRootError(name, err)
-	}
-	return fd, nil
-}
-
-// isMountPoint reports whether a directory is a mount point that every command sees in the root
-// (fillMountPoints). A command sees it with the mode 0755, and it is in no layer. A copy that makes
-// it therefore uses that mode, also with --chmod.
-func (c *copier) isMountPoint(parent int, base string) bool {
-	if !slices.Contains(pointNames, base) {
-		return false
-	}
-	var st, root unix.Stat_t
-	return unix.Fstat(parent, &st) == nil && unix.Fstat(c.root, &root) == nil &&
-		st.Dev == root.Dev && st.Ino == root.Ino
-}
-
-// parentMode returns the mode of the destination's missing parent directories.
-func (c *copier) parentMode() uint32 {
-	if c.chmod != nil && c.chmod.clauses == nil {
-		return c.chmod.octal
-	}
-	return 0o755
-}
-
-// made sets the owner and time of a new directory.
-func (c *copier) made(parent int, base string, own owner) error {
-	if own != (owner{}) {
-		err := unix.Fchownat(parent, base, own.uid, own.gid, unix.AT_SYMLINK_NOFOLLOW)
-		if err := c.ownerError(base, own, err); err != nil {
-			return err
-		}
-	}
-	if c.spec.Epoch != nil {
-		t := unix.NsecToTimespec(*c.spec.Epoch * 1e9)
-		return unix.UtimesNanoAt(parent, base, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW)
-	}
-	return nil
-}
-
-// ownerError returns the error for a failed chown. If the user namespace has a single id, it counts
-// the file in the result and returns nil.
-func (c *copier) ownerError(name string, own owner, err error) error {
-	if err == nil {
-		return nil
-	}
-	if c.spec.SingleID && (err == unix.EINVAL || err == unix.EPERM) {
-		if c.result.OwnersLost == 0 {
-			c.result.FirstOwner = fmt.Sprintf("%s: %d:%d", name, own.uid, own.gid)
-		}
-		c.result.OwnersLost++
-		return nil
-	}
-	if err == unix.EINVAL && c.spec.UserNS {
-		return fmt.Errorf("set the owner %d:%d: there is no such id in this user namespace (/etc/subuid and /etc/subgid list the ids that a user may use)", own.uid, own.gid)
-	}
-	return fmt.Errorf("set the owner %d:%d: %w", own.uid, own.gid, err)
-}
-
-// enterDest makes the destination directory if it is missing, and opens it.
-func (c *copier) enterDest(name string) ([]frame, error) {
-	at, err := c.mkdirAll(name, c.parentMode())
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(at)
-	f, err := c.openDest(at, name)
-	if err != nil {
-		return nil, err
-	}
-	return []frame{f}, nil
-}
-
-// openDest opens the directory at again, for reading, so that its attributes can be read and set.
-func (c *copier) openDest(at int, name string) (frame, error) {
-	c.dest = path.Join("/", name)
-	f := frame{src: -1, dst: -1, frozen: -1}
-	var err error
-	if f.dst, err = unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC,
-		0); err != nil {
-		return f, safepath.InRootError(name, err)
-	}
-	if err := unix.Fstat(f.dst, &f.now); err != nil {
-		unix.Close(f.dst)
-		return f, safepath.InRootError(name, err)
-	}
-	f.acl = hasDefaultACL(f.dst)
-	return f, nil
-}
-
-// enterTarget makes and enters the directories in an item's target name. A directory that exists at
-// the source is made like that one.
-func (c *copier) enterTarget(stack []frame, src int, it *Item) ([]frame, error) {
-	dir := path.Dir(path.Clean(it.Target))
-	if dir == "." {
-		return stack, nil
-	}
-	prefix, same := strings.CutSuffix(path.Clean(it.Path), path.Clean(it.Target))
-	at := ""
-	for _, part := range strings.Split(dir, "/") {
-		at = path.Join(at, part)
-		var err error
-		if same {
-			stack, err = c.enterParent(stack, src, path.Join(prefix, at), part)
-		} else {
-			stack, err = c.enterPlain(stack, part)
-		}
-		if err != nil {
-			return stack, err
-		}
-	}
-	return stack, nil
-}
-
-func (c *copier) enterParent(stack []frame, src int, name, part string) ([]frame, error) {
-	dir, err := safepath.NoLinks(src, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return c.enterPlain(stack, part)
-	}
-	if err != nil {
-		return stack, c.fail("", err)
-	}
-	f, made, err := c.enterFD(&stack[len(stack)-1], dir, -1, part, &Entry{})
-	if err != nil {
-		return stack, err
-	}
-	if !made {
-		f.on = setMode
-	}
-	return append(stack, f), nil
-}
-
-// enterPlain makes a directory with the mode, owner and time of the destination's missing parents,
-// and enters it.
-func (c *copier) enterPlain(stack []frame, part string) ([]frame, error) {
-	up := &stack[len(stack)-1]
-	f := frame{src: -1, frozen: -1, path: path.Join(up.path, part)}
-	err := unix.Mkdirat(up.dst, part, c.parentMode())
-	if err == nil {
-		own := owner{}
-		if c.own != nil {
-			own = *c.own
-		}
-		err = c.made(up.dst, part, own)
-	} else if err == unix.EEXIST {
-		err = nil
-	}
-	if err != nil {
-		return stack, c.fail(f.path, err)
-	}
-	if err := c.openInto(up, &f, part); err != nil {
-		return stack, err
-	}
-	return append(stack, f), nil
-}
-
 // tree copies an item that is a directory.
 func (c *copier) tree(src, dir int, name string, it *Item) error {
 	from, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|
@@ -479,7 +230,7 @@ func (c *copier) tree(src, dir int, name string, it *Item) error {
 	c.top = top.dst
 	c.dest, top.path = c.shown(top.path), ""
 	switch {
-	case c.c.DestOnly:
+	case c.copy.DestOnly:
 		if c.result.Dest, err = c.describe(top); err != nil {
 			err = c.fail("", err)
 		}
@@ -498,7 +249,7 @@ func (c *copier) tree(src, dir int, name string, it *Item) error {
 // frame owns the descriptor from.
 func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 	if it.Contents || it.Target == "" {
-		stack, err := c.enterDest(path.Join(c.c.Dest, it.Target))
+		stack, err := c.enterDest(path.Join(c.copy.Dest, it.Target))
 		if err != nil {
 			return stack, err
 		}
@@ -522,7 +273,7 @@ func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 		}
 		return stack, nil
 	}
-	stack, err := c.enterDest(c.c.Dest)
+	stack, err := c.enterDest(c.copy.Dest)
 	if err == nil {
 		stack, err = c.enterTarget(stack, src, it)
 	}
@@ -803,7 +554,7 @@ func (c *copier) finishDir(f *frame) error {
 	case setMode:
 		return unix.Fchmod(f.dst, f.st.Mode&0o7777)
 	}
-	if err := c.give(f.dst, f.path, &f.st, owner{int(f.now.Uid), int(f.now.Gid)}); err != nil {
+	if err := c.give(f.dst, f.path, &f.st, Owner{int(f.now.Uid), int(f.now.Gid)}); err != nil {
 		return err
 	}
 	from := &frame{acl: f.made && f.acl} // it inherited its access control list from its parent
@@ -837,17 +588,17 @@ func (c *copier) mode(st *unix.Stat_t) uint32 {
 }
 
 // wanted returns the owner of the copy of a file.
-func (c *copier) wanted(st *unix.Stat_t) owner {
+func (c *copier) wanted(st *unix.Stat_t) Owner {
 	if c.own != nil {
 		return *c.own
 	}
-	return owner{int(st.Uid), int(st.Gid)}
+	return Owner{int(st.Uid), int(st.Gid)}
 }
 
-func (c *copier) give(fd int, name string, st *unix.Stat_t, now owner) error {
+func (c *copier) give(fd int, name string, st *unix.Stat_t, now Owner) error {
 	want := c.wanted(st)
 	if want == now {
 		return nil
 	}
-	return c.ownerError(c.shown(name), want, unix.Fchown(fd, want.uid, want.gid))
+	return c.ownerError(c.shown(name), want, unix.Fchown(fd, want.UID, want.GID))
 }

@@ -1,4 +1,4 @@
-package executor
+package copyfs
 
 import (
 	"os"
@@ -35,14 +35,14 @@ func (c *copier) describe(top *frame) (*Dest, error) {
 	if err != nil {
 		return nil, err
 	}
-	place, err := pathOf(top.dst)
+	place, err := c.pathInRoot(top.dst)
 	if err != nil {
 		return nil, err
 	}
 	d := &Dest{Path: strings.TrimPrefix(place, "/"), Empty: len(names) == 0,
 		Inherits: hasDefaultACL(top.dst)}
 	if c.own != nil {
-		d.Chown, d.UID, d.GID = true, uint32(c.own.uid), uint32(c.own.gid)
+		d.Chown, d.UID, d.GID = true, uint32(c.own.UID), uint32(c.own.GID)
 	}
 	return d, nil
 }
@@ -57,14 +57,14 @@ type Directory struct {
 	// Entries are the files, with paths below the source.
 	Entries []Entry
 
-	own   *owner
+	own   *Owner
 	chmod *modeChange
 }
 
 // Owner returns the owner of the copy of a file that has the owner uid:gid at its source.
 func (d *Directory) Owner(uid, gid uint32) (uint32, uint32) {
 	if d.own != nil {
-		return uint32(d.own.uid), uint32(d.own.gid)
+		return uint32(d.own.UID), uint32(d.own.GID)
 	}
 	return uid, gid
 }
@@ -91,8 +91,8 @@ func (a *Copy) CopiesDirectory() bool {
 
 // Directory returns the directory that is copied, if its files are all that the Copy changes below
 // the destination d. It reports whether it does. d is nil if the destination is not known. userNS
-// and singleID are those of the Spec: in a user namespace the kernel may refuse an owner, so only
-// copying shows which owner a file gets.
+// and singleID are those of the Options: in a user namespace the kernel may refuse an owner, so
+// only copying shows which owner a file gets.
 func (a *Copy) Directory(d *Dest, userNS, singleID bool) (*Directory, bool) {
 	if d == nil || !d.Empty || d.Inherits || !a.CopiesDirectory() || singleID ||
 		userNS && (!d.Chown || d.UID != 0 || d.GID != 0) {
@@ -102,7 +102,7 @@ func (a *Copy) Directory(d *Dest, userNS, singleID bool) (*Directory, bool) {
 	out := &Directory{Dest: d.Path, Top: src.Dir, Path: src.Items[0].Path,
 		Entries: src.Items[0].Entries}
 	if d.Chown {
-		out.own = &owner{int(d.UID), int(d.GID)}
+		out.own = &Owner{int(d.UID), int(d.GID)}
 	}
 	if a.Chmod != "" {
 		var err error
@@ -121,4 +121,30 @@ func (d *Directory) Open() (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), "source"), nil
+}
+
+// pathInRoot returns the path of an open directory in c.root. It changes the working directory.
+func (c *copier) pathInRoot(dir int) (string, error) {
+	root, err := pathOf(c.root)
+	if err != nil {
+		return "", err
+	}
+	place, err := pathOf(dir)
+	return path.Join("/", strings.TrimPrefix(place, root)), err
+}
+
+// pathOf returns the path of an open directory in this thread's root directory.
+func pathOf(dir int) (string, error) {
+	if err := unix.Fchdir(dir); err != nil {
+		return "", err
+	}
+	var buf [unix.PathMax]byte
+	n, err := unix.Getcwd(buf[:])
+	if err != nil {
+		return "", err
+	}
+	if n < 2 || buf[0] != '/' { // "(unreachable)": getcwd(2)
+		return "", unix.ENOENT
+	}
+	return string(buf[:n-1]), nil
 }

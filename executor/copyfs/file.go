@@ -1,4 +1,4 @@
-package executor
+package copyfs
 
 import (
 	"fmt"
@@ -114,11 +114,11 @@ func (c *copier) make(f *leaf, create func() error) error {
 }
 
 // created returns the owner that a new file in a directory has before it is changed.
-func created(up *frame) owner {
+func created(up *frame) Owner {
 	if up.now.Mode&unix.S_ISGID != 0 {
-		return owner{0, int(up.now.Gid)}
+		return Owner{0, int(up.now.Gid)}
 	}
-	return owner{}
+	return Owner{}
 }
 
 func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
@@ -259,7 +259,7 @@ func (c *copier) symlink(f *leaf, e *Entry, st *unix.Stat_t) error {
 func (c *copier) special(f *leaf, st *unix.Stat_t) error {
 	mode := c.mode(st) | st.Mode&unix.S_IFMT
 	err := c.make(f, func() error { return unix.Mknodat(f.up.dst, f.as, mode, int(st.Rdev)) })
-	if err == unix.EPERM && c.spec.UserNS {
+	if err == unix.EPERM && c.opts.UserNS {
 		err = c.standIn(f, st)
 	}
 	if err != nil {
@@ -289,7 +289,7 @@ func (c *copier) standIn(f *leaf, st *unix.Stat_t) error {
 // isStandIn reports whether a regular file of the source stands for a device. Several names of a
 // device are copied as separate devices.
 func (c *copier) isStandIn(f *leaf) bool {
-	if !c.c.StandIns || !c.spec.UserNS {
+	if !c.copy.StandIns || !c.opts.UserNS {
 		return false
 	}
 	// not through /proc, which is not mounted
@@ -315,7 +315,7 @@ func (c *copier) standsIn(path string) {
 func (c *copier) finishAt(f *leaf, st *unix.Stat_t) error {
 	up, as := f.up, f.as
 	if want := c.wanted(st); want != created(up) {
-		err := unix.Fchownat(up.dst, as, want.uid, want.gid, unix.AT_SYMLINK_NOFOLLOW)
+		err := unix.Fchownat(up.dst, as, want.UID, want.GID, unix.AT_SYMLINK_NOFOLLOW)
 		if err := c.ownerError(c.shown(f.at), want, err); err != nil {
 			return err
 		}
@@ -349,7 +349,7 @@ func setTimes(fd int, mtime unix.Timespec) error {
 func (c *copier) copyAttrs(from, to int, a *copiedAttrs) error {
 	all, err := dirfd.Xattrs(from, func(name []byte) bool {
 		if string(name) == dirfd.DeviceMark {
-			return c.c.StandIns && c.spec.UserNS
+			return c.copy.StandIns && c.opts.UserNS
 		}
 		return copied(name)
 	})
@@ -362,7 +362,7 @@ func (c *copier) copyAttrs(from, to int, a *copiedAttrs) error {
 		switch err := unix.Fsetxattr(to, x.Name, x.Value, 0); {
 		case err == nil:
 		case err == unix.ENOTSUP: // tmpfs has no user attributes before Linux 6.6
-		case err == unix.EINVAL && isACL && c.spec.UserNS:
+		case err == unix.EINVAL && isACL && c.opts.UserNS:
 			c.warnACL()
 		default:
 			return fmt.Errorf("copy its extended attribute %s: %w", x.Name, err)
@@ -432,16 +432,14 @@ func (d *dataCopier) segment(in, out int, n int64) error {
 		if err := d.ended(); err != nil {
 			return err
 		}
-		m, err := retry(func() (int, error) {
-			return unix.Read(in, d.buf[:min(n, int64(len(d.buf)))])
-		})
+		m, err := dirfd.Read(in, d.buf[:min(n, int64(len(d.buf)))])
 		if err != nil {
 			return err
 		}
 		if m == 0 {
 			return nil
 		}
-		if _, err := fd(out).Write(d.buf[:m]); err != nil {
+		if err := dirfd.Write(out, d.buf[:m]); err != nil {
 			return err
 		}
 		n -= int64(m)

@@ -1,0 +1,9 @@
+// Package copyfstest makes and lists the files of tests that copy, and has the cases that copyfs
+// must pass wherever it runs.
+//
+// It imports executor/copyfs. It makes system calls, and files below temporary directories. It is
+// for tests only.
+//
+// It is run by go test ./executor/copyfs as any user, and by go test ./executor, which runs the
+// cases in namespaces.
+package copyfstest
