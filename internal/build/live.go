@@ -21,7 +21,8 @@ const maxLooks = 20
 // again reports whether a step that failed with err starts again, after the given number of looks.
 func again(err error, looks int) bool {
 	var changed *copyfs.ChangedError
-	return looks < maxLooks && errors.As(err, &changed)
+	return looks < maxLooks &&
+		(errors.As(err, &changed) || errors.Is(err, source.ErrRemoteChanged))
 }
 
 // noteChanged reports whether err is about a file that has changed, and records the file in the

@@ -9,6 +9,6 @@
 // makes no system calls itself. It opens mounts and directories for reading, fetches images and
 // downloads by way of other packages, and runs no commands.
 //
-// It is tested by its users: go test ./internal/build has fake images and images of the store. It
-// needs root, or a user who may make user namespaces.
+// To test it, run go test ./internal/inputs as any user. go test ./internal/build has fake images
+// and images of the store, and needs root, or a user who may make user namespaces.
 package inputs

@@ -69,6 +69,7 @@ type Inputs struct {
 	o        Options
 	main     *source.Context // set by Main
 	resolved memo.Map[imageKey, *image.Image]
+	first    memo.Map[string, *image.Image] // by name: for the platform that was asked for first
 	unpacked memo.Map[imageKey, Unpacked]
 	named    memo.Map[string, *source.Context]
 	trees    memo.Map[snapshot.ID, *source.Tree]
@@ -109,15 +110,41 @@ func (in *Inputs) closeLater(c io.Closer) {
 func (in *Inputs) Reset(lazy *layers.Lazy) {
 	in.o.Lazy = lazy
 	in.resolved, in.unpacked = memo.Map[imageKey, *image.Image]{}, memo.Map[imageKey, Unpacked]{}
+	in.first = memo.Map[string, *image.Image]{}
 	in.trees = memo.Map[snapshot.ID, *source.Tree]{}
 }
 
-// Resolve finds an image, once.
+// Resolve finds an image, once. All platforms of a name are those of one index: between two
+// requests a registry's tag may move, and an earlier build may remember another index for one of
+// them.
 func (in *Inputs) Resolve(ctx context.Context, img parser.ImageInput) (*image.Image, error) {
 	return in.resolved.Do(ctx, keyOf(img), func() (*image.Image, error) {
-		return in.o.Images.Resolve(ctx, img.Ref,
-			image.ResolveOptions{Platform: img.Platform, Pull: in.o.Pull})
+		mine := false
+		first, err := in.first.Do(ctx, img.Ref, func() (*image.Image, error) {
+			mine = true
+			return in.resolve(ctx, img.Ref, img)
+		})
+		if mine {
+			return first, err
+		}
+		if err != nil || first.Origin != image.FromRegistry || !first.IsIndex() ||
+			strings.Contains(first.Name, "@") {
+			return in.resolve(ctx, img.Ref, img)
+		}
+		got, err := in.resolve(ctx, first.Name+"@"+first.Root.Digest.String(), img)
+		if err == nil {
+			named := *got
+			named.Name = first.Name
+			got = &named
+		}
+		return got, err
 	})
+}
+
+func (in *Inputs) resolve(ctx context.Context, ref string,
+	img parser.ImageInput) (*image.Image, error) {
+	return in.o.Images.Resolve(ctx, ref,
+		image.ResolveOptions{Platform: img.Platform, Pull: in.o.Pull})
 }
 
 // Unpacked is an image and the snapshot of its uppermost layer, "" for an image without layers.

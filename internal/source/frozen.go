@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -272,7 +273,8 @@ func (m *matching) freezeOnce(frozen *frozenFile, dir int, name []byte,
 }
 
 // readAt reads n bytes of a file from its beginning, or fewer if it ends before, and writes them to
-// out unless that is nil. It returns their digest and number.
+// out unless that is nil. Chunks of zeros become holes in out, so that the copy of a sparse file
+// does not fill the disk. It returns the digest and the number of the bytes.
 func (m *matching) readAt(fd int, n int64,
 	out *os.File) (digest [sha256.Size]byte, done int64, err error) {
 	if m.data == nil {
@@ -291,8 +293,8 @@ func (m *matching) readAt(fd int, n int64,
 			break
 		}
 		m.content.Write(m.data[:k])
-		if out != nil {
-			if _, err := out.Write(m.data[:k]); err != nil {
+		if out != nil && !zeros(m.data[:k]) {
+			if _, err := out.WriteAt(m.data[:k], done); err != nil {
 				return digest, done, err
 			}
 		}
@@ -301,7 +303,18 @@ func (m *matching) readAt(fd int, n int64,
 			return digest, done, context.Cause(m.ctx)
 		}
 	}
+	if out != nil {
+		if err := out.Truncate(done); err != nil {
+			return digest, done, err
+		}
+	}
 	return [sha256.Size]byte(m.content.Sum(m.digest[:0])), done, nil
+}
+
+// zeros reports whether all bytes are 0. The comparison of a slice with itself, moved by one byte,
+// is made by code for vectors.
+func zeros(b []byte) bool {
+	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 
 // dress gives a private copy the attributes, mode and time of its original, and a second name if

@@ -273,8 +273,12 @@ func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 	return f, nil
 }
 
+// ErrRemoteChanged is returned when what a server sends is not what it said that it would send. A
+// new call of HTTP downloads the file before it returns a key.
+var ErrRemoteChanged = errors.New("the server sends another file than it has announced")
+
 // Fetch downloads the file unless that was done before. It returns an error if the content does
-// not match Key.
+// not match Key: ErrRemoteChanged if there is no checksum.
 func (d *Download) Fetch(ctx context.Context) (*Fetched, error) {
 	if f := d.body; f != nil {
 		d.body = nil
@@ -285,7 +289,19 @@ func (d *Download) Fetch(ctx context.Context) (*Fetched, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	return d.save(resp)
+	key, want := d.Key(), d.Digest
+	if d.o.Checksum == "" {
+		d.Digest = "" // it is compared below
+	}
+	f, err := d.save(resp)
+	if err != nil || d.Key() == key {
+		d.Digest = want
+		return f, err
+	}
+	if d.o.Store != nil { // what is remembered is wrong
+		_ = d.o.Store.Store(d.storeName(), nil)
+	}
+	return nil, errors.Join(fmt.Errorf("get %s: %w", d.url.Redacted(), ErrRemoteChanged), f.Close())
 }
 
 // Close removes a downloaded file that was not fetched.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // memory is Metadata for tests.
@@ -204,9 +206,8 @@ func TestHTTPRevalidates(t *testing.T) {
 		// The file was changed between Key and Fetch: it is not the file of the key.
 		third := open()
 		s.content, s.etag = "again", `"three"`
-		if _, err := third.Fetch(t.Context()); err == nil ||
-			!strings.Contains(err.Error(), "digest mismatch") {
-			t.Errorf("Fetch of something else = %v, want digest mismatch", err)
+		if _, err := third.Fetch(t.Context()); !errors.Is(err, ErrRemoteChanged) {
+			t.Errorf("Fetch of something else = %v, want ErrRemoteChanged", err)
 		}
 	}
 }
@@ -319,5 +320,70 @@ func TestStoreName(t *testing.T) {
 	}
 	if n := d.storeName(); len(n) != len("http-")+2*sha256.Size || strings.ContainsAny(n, "/.") {
 		t.Errorf("storeName = %q", n)
+	}
+}
+
+// TestFetchAfterChange: a file whose content or time has changed between the answer that its key
+// was made of and the download is not used under that key. The next call gives it another key.
+func TestFetchAfterChange(t *testing.T) {
+	for _, change := range []func(s *site){
+		func(s *site) { s.content, s.etag = "other", `"2"` },
+		func(s *site) { s.header.Set("Last-Modified", "Wed, 01 Jan 2020 00:00:00 GMT") },
+	} {
+		s := newSite(t)
+		s.etag = `"1"`
+		s.header.Set("Last-Modified", "Mon, 01 Jan 2018 00:00:00 GMT")
+		o := HTTPOptions{TempDir: below(t.TempDir()), Store: &memory{}}
+		open := func() *Download {
+			d, err := HTTP(t.Context(), s.URL+"/f", o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+		open().Close()
+		d := open() // the server answers 304 Not Modified
+		key := d.Key()
+		change(s)
+		if f, err := d.Fetch(t.Context()); !errors.Is(err, ErrRemoteChanged) {
+			t.Errorf("Fetch = %v, %v, want ErrRemoteChanged", f, err)
+		}
+		d = open()
+		if d.Key() == key {
+			t.Error("the key is the same")
+		}
+		f, err := d.Fetch(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+}
+
+// TestFrozenHoles: the private copy of a sparse file has holes.
+func TestFrozenHoles(t *testing.T) {
+	dir := makeTree(t, "file a A\n")
+	const size = 64 << 20
+	if err := os.Truncate(filepath.Join(dir, "a"), size); err != nil {
+		t.Fatal(err)
+	}
+	want := matchAll(t, openTree(t, dir, TreeOptions{})).Digest
+	tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) {
+		return t.TempDir(), nil
+	}})
+	matchAll(t, tree)
+	tree.Changed("a", false)
+	if got := matchAll(t, tree).Digest; got != want {
+		t.Errorf("digest %s, want %s", got, want)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(tree.FrozenDir().Name(), "1"), &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Size != size || st.Blocks*512 > 4<<20 {
+		t.Errorf("the copy has %d bytes and takes %d", st.Size, st.Blocks*512)
+	}
+	if err := tree.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

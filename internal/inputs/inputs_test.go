@@ -1,0 +1,74 @@
+package inputs
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// movingTag is a registry whose tag refers to another index at each request.
+type movingTag struct {
+	asked  []string
+	index  bool
+	origin image.Origin
+}
+
+func (m *movingTag) Resolve(_ context.Context, ref string,
+	o image.ResolveOptions) (*image.Image, error) {
+	m.asked = append(m.asked, ref)
+	root := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest,
+		Digest: digest.FromString(fmt.Sprint(len(m.asked)))}
+	if m.index {
+		root.MediaType = ocispec.MediaTypeImageIndex
+	}
+	return &image.Image{Name: "example.com/" + ref, Origin: m.origin, Root: root,
+		Platform: o.Platform}, nil
+}
+
+func (m *movingTag) Unpack(context.Context, *image.Image,
+	image.UnpackOptions) (snapshot.ID, bool, error) {
+	return "", false, nil
+}
+
+// TestResolveOneIndex: the images of all platforms come from the index that a name referred to when
+// it was resolved first.
+func TestResolveOneIndex(t *testing.T) {
+	d := digest.FromString("1").String()
+	for _, tt := range []struct {
+		name   string
+		index  bool
+		origin image.Origin
+		ref    string
+		want   []string
+	}{
+		{"an index", true, image.FromRegistry, "a:1", []string{"a:1", "example.com/a:1@" + d}},
+		{"a manifest", false, image.FromRegistry, "a:1", []string{"a:1", "a:1"}},
+		{"a layout", true, image.FromLayout, "a:1", []string{"a:1", "a:1"}},
+		{"a name with a digest", true, image.FromRegistry, "a@" + d, []string{"a@" + d, "a@" + d}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := &movingTag{index: tt.index, origin: tt.origin}
+			in := New(Options{Images: m})
+			for range 2 {
+				for _, arch := range []string{"amd64", "arm64"} {
+					img, err := in.Resolve(t.Context(), parser.ImageInput{Ref: tt.ref,
+						Platform: ocispec.Platform{OS: "linux", Architecture: arch}})
+					if err != nil || img.Name != "example.com/"+tt.ref ||
+						img.Platform.Architecture != arch {
+						t.Errorf("%s: %+v, %v", arch, img, err)
+					}
+				}
+			}
+			if !slices.Equal(m.asked, tt.want) {
+				t.Errorf("asked for %q, want %q", m.asked, tt.want)
+			}
+		})
+	}
+}
