@@ -25,7 +25,7 @@ type archive struct {
 
 func (a *archive) Export(ctx context.Context, img *Image, sink event.Sink) error {
 	return report(a.spec, "export "+a.spec.archiveName(), sink, func(j *job) (string, error) {
-		err := toDest(a.env, a.spec, func(w io.Writer) error {
+		err := toDest(ctx, a.env, a.spec, func(w io.Writer) error {
 			return writeArchive(ctx, w, img, a.spec, j)
 		})
 		if err != nil {

@@ -26,7 +26,7 @@ type flat struct {
 func (f *flat) Export(ctx context.Context, img *Image, sink event.Sink) error {
 	return report(f.spec, "export "+f.spec.archiveName(), sink, func(j *job) (string, error) {
 		j.begin("write files", 0)
-		err := toDest(f.env, f.spec, func(w io.Writer) error {
+		err := toDest(ctx, f.env, f.spec, func(w io.Writer) error {
 			return writeFlat(ctx, counting{ctx: ctx, move: w.Write, job: j},
 				img.Trees, f.spec.Split)
 		})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/subprocess"
 )
 
 // loader exports to a container engine on this machine, through an archive in Docker's format.
@@ -43,12 +44,15 @@ func newLoader(env Env, spec Spec) (*loader, error) {
 	}
 	return &loader{spec: spec, name: argv[0],
 		load: func(ctx context.Context, r io.Reader, j *job) error {
-			cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+			cmd := subprocess.Command(ctx, argv[0], argv[1:]...)
 			cmd.Stdin = r
 			said := &logger{job: j, stream: 2}
 			cmd.Stdout = &logger{job: j, stream: 1}
 			cmd.Stderr = said
-			if err := cmd.Run(); err != nil {
+			if err := subprocess.Run(ctx, cmd); err != nil {
+				if ctx.Err() != nil {
+					return err
+				}
 				if said.last != "" {
 					err = fmt.Errorf("%w: %s", err, said.last)
 				}

@@ -132,6 +132,7 @@ func TestSystemCalls(t *testing.T) {
 		"internal/lock",           // flock, for all other rooms
 		"internal/atomicfile",     // files without a name, and the link that gives them one
 		"internal/stagedir",       // renameat2, and the owner, mode and attributes of directories
+		"internal/subprocess",     // kill, for a whole process group
 		"internal/state",          // syncfs and statfs
 		"internal/smallfile",      // what os makes too many of
 		"internal/layercheck",     // lists what os does not tell: owners, devices, attributes

@@ -38,6 +38,7 @@ var floors = []floor{
 		{"internal/reference", ""},
 		{"internal/safepath", ""},
 		{"internal/smallfile", ""},
+		{"internal/subprocess", ""},
 		{"internal/suggest", ""},
 		{"internal/units", ""},
 	}},
@@ -47,7 +48,8 @@ var floors = []floor{
 		{"internal/layercheck", "internal/dirfd"},
 		{"internal/mount", "internal/safepath"},
 		{"internal/ns", "internal/smallfile"},
-		{"internal/registry", "internal/hostfile internal/ocijson internal/platform internal/reference"},
+		{"internal/registry", "internal/hostfile internal/memo internal/ocijson internal/platform " +
+			"internal/reference internal/subprocess"},
 		{"internal/stagedir", "internal/dirfd internal/lock"},
 		{"internal/state/ledger", "internal/atomicfile internal/lock internal/smallfile"},
 		{"internal/ui", "internal/event internal/units"},
@@ -60,14 +62,14 @@ var floors = []floor{
 		{"snapshot", "internal/atomicfile internal/dirfd internal/mount internal/safepath internal/smallfile " +
 			"internal/state/ledger"},
 		{"diff", "internal/dirfd internal/unpack"},
-		{"export", "internal/atomicfile internal/event internal/ocijson internal/platform " +
+		{"export", "internal/subprocess internal/atomicfile internal/event internal/ocijson internal/platform " +
 			"internal/reference internal/stagedir internal/suggest internal/unpack"},
 		{"analyze", "internal/pattern internal/units internal/unpack"},
 		{"analyze/browse", "analyze internal/ui internal/units"},
 		{"analyze/html", "analyze internal/ui internal/units"},
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
 		{"internal/cachemount", "internal/lock internal/memo parser"},
-		{"internal/source", "internal/atomicfile internal/dirfd internal/giturl " +
+		{"internal/source", "internal/subprocess internal/atomicfile internal/dirfd internal/giturl " +
 			"internal/hostfile internal/pattern internal/safepath internal/unpack"},
 		{"internal/secret", "internal/source"},
 		{"internal/store", "internal/atomicfile internal/lock internal/reference internal/smallfile"},

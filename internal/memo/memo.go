@@ -25,7 +25,8 @@ func (m *Map[K, V]) Do(ctx context.Context, k K, f func() (V, error)) (V, error)
 	return c.value, c.err
 }
 
-// Claim returns the call for k. If there was none, mine is true, and the caller must call Finish.
+// Claim returns the call for k. If there was none, mine is true, and the caller must call Finish or
+// End.
 func (m *Map[K, V]) Claim(k K) (c *Call[V], mine bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/hostfile"
+	"github.com/layerbuild/layerbuild/internal/subprocess"
 )
 
 // credential authenticates a user to a server. The zero value is anonymous.
@@ -136,10 +137,13 @@ func decodeAuth(s string) (username, password string, err error) {
 // askHelper runs a credential helper for a server:
 // https://github.com/docker/docker-credential-helpers#development.
 func askHelper(ctx context.Context, program, server string) (credential, error) {
-	cmd := exec.CommandContext(ctx, program, "get")
+	cmd := subprocess.Interactive(ctx, program, "get")
 	cmd.Stdin = strings.NewReader(server)
 	cmd.Stderr = os.Stderr // some helpers prompt for a password there
-	out, err := cmd.Output()
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	err := subprocess.Run(ctx, cmd)
+	out := stdout.Bytes()
 	if _, ok := errors.AsType[*exec.ExitError](err); ok {
 		if said := string(bytes.TrimSpace(out)); said == "credentials not found in native keychain" {
 			return credential{}, nil

@@ -8,27 +8,20 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+
+	"github.com/layerbuild/layerbuild/internal/memo"
 )
 
 // credentialStore looks up credentials in the files and helpers of docker and podman.
 type credentialStore struct {
 	files []*authFile
 
-	mu    sync.Mutex
-	known map[string]*lookup
-}
-
-// lookup is one result. A helper is a program, so it is run once.
-type lookup struct {
-	once sync.Once
-	cred credential
-	err  error
+	known memo.Map[string, credential] // by host and repository: a helper is run once
 }
 
 // loadCredentials reads the Docker configuration, then the files of containers-auth.json(5).
 func loadCredentials(dir string) (*credentialStore, error) {
-	s := &credentialStore{known: map[string]*lookup{}}
+	s := &credentialStore{}
 	var paths []string
 	if dir == "" {
 		dir = os.Getenv("DOCKER_CONFIG")
@@ -71,47 +64,47 @@ func (s *credentialStore) get(ctx context.Context, host, repo string) (credentia
 	if host == "registry-1.docker.io" {
 		keys = []string{"https://index.docker.io/v1/", "docker.io", "index.docker.io"}
 	}
-	s.mu.Lock()
 	id := host + "/" + repo
-	l := s.known[id]
-	if l == nil {
-		l = &lookup{}
-		s.known[id] = l
+	call, mine := s.known.Claim(id)
+	if mine {
+		// Other callers wait for the same result: a helper must not be cancelled together with the
+		// first caller. It ends with this program.
+		go func() {
+			call.Finish(s.find(context.WithoutCancel(ctx), host, repo, keys))
+		}()
 	}
-	s.mu.Unlock()
-	l.once.Do(func() {
-		// Another caller waits for the same result: it must not be cancelled together with the
-		// first one.
-		ctx := context.WithoutCancel(ctx)
-		var errs []error
-		for i, file := range s.files {
-			try := keys
-			// podman's files may hold credentials for a part of a registry; the longest match
-			// counts
-			if i > 0 {
-				try = nil
-				for p := repo; p != ""; p = p[:max(0, strings.LastIndexByte(p, '/'))] {
-					for _, k := range keys {
-						try = append(try, k+"/"+p)
-					}
-				}
-				try = append(try, keys...)
-			}
-			for _, k := range try {
-				cred, err := file.get(ctx, k)
-				if err != nil {
-					errs = append(errs, err)
-					break
-				}
-				if cred != (credential{}) {
-					l.cred = cred
-					return
+	return call.Wait(ctx)
+}
+
+// find looks for credentials in all files.
+func (s *credentialStore) find(ctx context.Context, host, repo string,
+	keys []string) (credential, error) {
+	var errs []error
+	for i, file := range s.files {
+		try := keys
+		// podman's files may hold credentials for a part of a registry; the longest match counts
+		if i > 0 {
+			try = nil
+			for p := repo; p != ""; p = p[:max(0, strings.LastIndexByte(p, '/'))] {
+				for _, k := range keys {
+					try = append(try, k+"/"+p)
 				}
 			}
+			try = append(try, keys...)
 		}
-		if len(errs) > 0 {
-			l.err = fmt.Errorf("credentials for %s: %w", host, errors.Join(errs...))
+		for _, k := range try {
+			cred, err := file.get(ctx, k)
+			if err != nil {
+				errs = append(errs, err)
+				break
+			}
+			if cred != (credential{}) {
+				return cred, nil
+			}
 		}
-	})
-	return l.cred, l.err
+	}
+	if len(errs) > 0 {
+		return credential{}, fmt.Errorf("credentials for %s: %w", host, errors.Join(errs...))
+	}
+	return credential{}, nil
 }

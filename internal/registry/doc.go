@@ -1,8 +1,8 @@
-// Package registry is a client of image registries: it finds an image by its name, and fetches
-// and pushes blobs.
+// Package registry is a client of image registries: it finds an image by its name, and fetches and
+// pushes blobs.
 //
-// The server of a name and the way to connect to it come from the files that users of similar
-// tools have already: containers-registries.conf(5) for mirrors, locations, insecure and blocked
+// The server of a name and the way to connect to it come from the files that users of similar tools
+// have already: containers-registries.conf(5) for mirrors, locations, insecure and blocked
 // registries, the Docker configuration for credentials and credential helpers, certs.d for
 // certificate authorities, and HTTP_PROXY and the like. Plain http is allowed for registries on
 // loopback addresses.
@@ -10,8 +10,8 @@
 // The files are read when a registry is first used, so a build without a registry does not read
 // them.
 //
-// It imports hostfile, ocijson, platform and reference. It reads files of the user's configuration,
-// runs credential helpers and uses the network. It does not use the store.
+// It imports hostfile, memo, ocijson, platform, reference and subprocess. It reads files of the
+// user's configuration, runs credential helpers and uses the network. It does not use the store.
 //
 // To test it, run go test ./internal/registry as any user. Servers run in the test process; one
 // test pushes to docker-registry where it is installed. FuzzAuthFile, FuzzConf, FuzzChallenges and

@@ -16,13 +16,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/giturl"
 	"github.com/layerbuild/layerbuild/internal/safepath"
+	"github.com/layerbuild/layerbuild/internal/subprocess"
 )
 
 // Repository is a commit of a git repository.
@@ -379,11 +379,14 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 	}
 	// A repository must not use this machine's repositories as submodules: the file protocol is
 	// for URLs that the user names.
-	full := []string{"-c", "protocol.file.allow=user", "-c", "advice.detachedHead=false"}
+	// A server that is silent for 100 s ends the request, also after this program was killed: git
+	// does not end the child that waits for the server.
+	full := []string{"-c", "protocol.file.allow=user", "-c", "advice.detachedHead=false",
+		"-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=100"}
 	if g.gitDir != "" {
 		full = append(full, "--git-dir", g.gitDir, "--work-tree", g.workTree)
 	}
-	cmd := exec.CommandContext(ctx, program, append(full, args...)...)
+	cmd := subprocess.Command(ctx, program, append(full, args...)...)
 	cmd.Dir = g.workTree
 	if cmd.Dir == "" {
 		cmd.Dir = "/"
@@ -391,11 +394,6 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 	cmd.Env = g.environ()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	// Without a terminal, git cannot prompt for a password. In a session of its own, git can be
-	// ended together with the helpers that it starts.
-	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
-	cmd.WaitDelay = 5 * time.Second
 	err := withUmask(0o022, cmd.Run)
 	switch {
 	case err == nil:

@@ -294,7 +294,7 @@ func (d *Download) Fetch(ctx context.Context) (*Fetched, error) {
 		d.Digest = "" // it is compared below
 	}
 	f, err := d.save(resp)
-	if err != nil || d.Key() == key {
+	if err != nil || d.o.Checksum != "" || d.Key() == key {
 		d.Digest = want
 		return f, err
 	}

@@ -360,6 +360,22 @@ func TestFetchAfterChange(t *testing.T) {
 	}
 }
 
+// TestFetchWithChecksum: the time of a file with a checksum is not in its key.
+func TestFetchWithChecksum(t *testing.T) {
+	s := newSite(t)
+	s.header.Set("Last-Modified", "Wed, 01 Jan 2020 00:00:00 GMT")
+	d, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{TempDir: below(t.TempDir()),
+		Checksum: digest.FromString("hello")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := d.Fetch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
+
 // TestFrozenHoles: the private copy of a sparse file has holes.
 func TestFrozenHoles(t *testing.T) {
 	dir := makeTree(t, "file a A\n")
