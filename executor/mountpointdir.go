@@ -19,27 +19,43 @@ func MakeMountPoints(dir string) error {
 	if wholeMountPoints(dir) {
 		return nil
 	}
-	// Some mount points were removed or replaced. The directory contains nothing else, so it can be
-	// made anew.
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+"-")
 	if err != nil {
 		return err
 	}
-	err = fillMountPoints(tmp)
-	if err == nil {
-		err = os.Rename(tmp, dir)
+	if err = fillMountPoints(tmp); err == nil {
+		err = replaceMountPoints(tmp, dir)
 	}
-	if err == nil {
+	return errors.Join(err, os.RemoveAll(tmp))
+}
+
+// replaceMountPoints renames tmp, which has all mount points, to dir. Other processes may do the
+// same at this moment, and a directory that they have made is in use: it is not removed. tmp is
+// what is left: nothing, or a directory that nobody uses.
+func replaceMountPoints(tmp, dir string) error {
+	err := os.Rename(tmp, dir)
+	if err == nil || wholeMountPoints(dir) {
+		return nil // made here, or by another process
+	}
+	if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOTEMPTY) &&
+		!errors.Is(err, unix.ENOTDIR) {
+		return err
+	}
+	// Some mount points were removed or replaced.
+	exchange := func() error {
+		err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE)
+		if err != nil {
+			return &os.LinkError{Op: "exchange", Old: tmp, New: dir, Err: err}
+		}
 		return nil
 	}
-	os.RemoveAll(tmp)
-	if wholeMountPoints(dir) {
-		return nil // another process has made it
+	if err := exchange(); err != nil {
+		return err
 	}
-	return err
+	if wholeMountPoints(tmp) { // another process was faster
+		return exchange()
+	}
+	return nil
 }
 
 // wholeMountPoints reports whether the directory has all mount points.

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,6 +113,47 @@ func TestMakeMountPointsAtOnce(t *testing.T) {
 	}
 	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o755 {
 		t.Errorf("got %v, %v", fi.Mode(), err)
+	}
+}
+
+// TestMakeMountPointsAgain: a damaged directory is replaced, also by several processes at once.
+func TestMakeMountPointsAgain(t *testing.T) {
+	for name, damage := range map[string]func(dir string) error{
+		"a missing name": func(dir string) error {
+			return os.Remove(filepath.Join(dir, "etc/hosts"))
+		},
+		"a file instead": func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o644))
+		},
+		"empty": func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755))
+		},
+		"a link in place": func(dir string) error {
+			return errors.Join(os.RemoveAll(filepath.Join(dir, "dev")),
+				os.Symlink("x", filepath.Join(dir, "dev")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "points")
+			if err := errors.Join(MakeMountPoints(dir), damage(dir)); err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() {
+					if err := MakeMountPoints(dir); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			if !wholeMountPoints(dir) {
+				t.Error("it is still damaged")
+			}
+			if names, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(names) != 1 {
+				t.Errorf("left are %v, %v", names, err)
+			}
+		})
 	}
 }
 
