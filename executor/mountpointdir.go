@@ -31,7 +31,7 @@ func MakeMountPoints(dir string) error {
 
 // replaceMountPoints renames tmp, which has all mount points, to dir. Other processes may do the
 // same at this moment, and a directory that they have made is in use: it is not removed. tmp is
-// what is left: nothing, or a directory that nobody uses.
+// what is left: nothing, or a directory that is not in use.
 func replaceMountPoints(tmp, dir string) error {
 	err := os.Rename(tmp, dir)
 	if err == nil || wholeMountPoints(dir) {
