@@ -352,6 +352,12 @@ func TestFailureCancels(t *testing.T) {
 		t.Errorf("error %v, want the one of line 4", err)
 	}
 	b.want("what has ended", ran, "mark waiting; wait")
+	for _, e := range b.events {
+		if d, ok := e.(event.Done); ok && d.Err != nil && !errors.Is(d.Err, context.Canceled) &&
+			lineOf(d.Err) != 4 {
+			t.Errorf("%s is shown as failed: %v", d.ID, d.Err)
+		}
+	}
 }
 
 // TestCancel: a build whose context ends returns, and the next build runs only what was not

@@ -373,7 +373,9 @@ func (l *line) done(cached bool, err error) error {
 		err = At(l.file, l.step.Range, l.name, err)
 	}
 	shown := err
-	if errors.Is(err, context.Canceled) {
+	var step *StepError
+	if errors.Is(err, context.Canceled) ||
+		errors.As(err, &step) && step.Range != l.step.Range { // another step has failed
 		shown = context.Canceled
 	}
 	l.sink(event.Done{ID: l.id, Cached: cached, Err: shown, Time: time.Now()})
