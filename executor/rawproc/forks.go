@@ -32,7 +32,7 @@ func (l *forkList) open() []*Process {
 
 // closed reports whether the process has closed its copies.
 func (p *Process) closed() bool {
-	return p.closes >= 0 && atomic.LoadUintptr(&p.list[p.closes].ret) == 0
+	return p.closes > 0 && atomic.LoadUintptr(&p.list[p.closes-1].ret) == 0
 }
 
 // Ended records that the process has ended, or executes another program. It may be called more than

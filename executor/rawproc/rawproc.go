@@ -35,9 +35,8 @@ type Process struct {
 	// what describes each call, for messages.
 	what []string
 	keep []any // the memory that the arguments point to
-	// closes is the index of the last call that closes descriptors; -1 if there is none.
+	// closes is the number of calls up to the last one that closes descriptors; 0 if there is none.
 	closes int
-	began  bool // calls have been added
 }
 
 // Must adds a call, described by what. If it fails, the process ends.
@@ -49,9 +48,6 @@ func (p *Process) Must(what string, nr uintptr, args ...uintptr) {
 
 // Try adds a call and returns its index, for Errno. If the call fails, the process goes on.
 func (p *Process) Try(nr uintptr, args ...uintptr) int {
-	if !p.began {
-		p.began, p.closes = true, -1
-	}
 	k := call{nr: nr, ret: notMade}
 	copy(k.args[:], args)
 	p.list = append(p.list, k)
@@ -67,7 +63,7 @@ func (p *Process) Exit() { p.Try(unix.SYS_EXIT_GROUP, 0) }
 // does not need.
 func (p *Process) Close(first, last uintptr) {
 	p.Must("close descriptors", unix.SYS_CLOSE_RANGE, first, last, 0)
-	p.closes = len(p.list) - 1
+	p.closes = len(p.list)
 }
 
 // Execve adds a call that executes a file, described by what. If it fails, the process goes on.
