@@ -26,9 +26,15 @@ func enterMount() error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("make a mount namespace: %w", err)
 	}
-	st := state{UID: os.Getuid(), GID: os.Getgid()}
-	err := syscall.Exec(self, os.Args, append(os.Environ(), stateVar+"="+st.String()))
-	return fmt.Errorf("start the program again in its mount namespace: %w", err)
+	return again(state{UID: os.Getuid(), GID: os.Getgid()})
+}
+
+// again executes the program again from the calling thread, whose namespaces and attributes it
+// keeps. It returns only with an error.
+func again(st state) error {
+	os.Setenv(stateVar, st.String())
+	err := syscall.Exec(self, os.Args, os.Environ())
+	return fmt.Errorf("start the program again in its namespaces: %w", err)
 }
 
 // enterUser starts the program again in new user and mount namespaces, waits for it and exits with
@@ -192,9 +198,11 @@ func arrive(text string) error {
 	if err != nil {
 		return err
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if st.PPID != 0 {
 		// An execve that gains capabilities clears the signal (prctl(2)).
-		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		if err := prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL)); err != nil {
 			return fmt.Errorf("request a signal at the parent's death: %w", err)
 		}
 		if os.Getppid() != st.PPID {
@@ -204,6 +212,15 @@ func arrive(text string) error {
 	if st.Ready != 0 {
 		if err := awaitIDs(st.Ready); err != nil {
 			return err
+		}
+		// Root does not need ambient capabilities, and a helper that changes its user must not have
+		// them.
+		if err := prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL); err != nil {
+			return fmt.Errorf("clear the ambient capabilities: %w", err)
+		}
+		if oneThread {
+			st.Ready = 0
+			return again(st)
 		}
 	}
 	// A new mount namespace is a peer of the parent's: mounts made here would appear there.
@@ -229,10 +246,26 @@ func awaitIDs(ready int) error {
 		}
 		break
 	}
-	// Root does not need ambient capabilities, and a helper that changes its user must not have
-	// them.
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("clear the ambient capabilities: %w", err)
+	return nil
+}
+
+// oneThread reports whether prctl changes the calling thread only: a program with cgo may have
+// threads that the Go runtime does not know. The program is then executed again after the calls,
+// which ends the other threads.
+var oneThread bool
+
+// prctl makes a prctl(2) call that changes an attribute of a thread, in all threads: the kernel
+// gives a new thread the ambient capabilities of the thread that makes it, and the runtime may make
+// it in any of them; and it forgets the signal at the parent's death when the thread that has asked
+// for it ends.
+func prctl(option int, arg uintptr) error {
+	_, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, uintptr(option), arg, 0, 0, 0, 0)
+	if e == unix.ENOTSUP {
+		oneThread = true
+		return unix.Prctl(option, arg, 0, 0, 0)
+	}
+	if e != 0 {
+		return e
 	}
 	return nil
 }

@@ -10,8 +10,10 @@ import (
 	"os/signal"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -72,15 +74,7 @@ func makeReport() report {
 		r.MountErr = err.Error()
 		return r
 	}
-	status, _ := os.ReadFile("/proc/self/status")
-	for line := range strings.Lines(string(status)) {
-		if v, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			r.CapEff = strings.TrimSpace(v)
-		}
-		if v, ok := strings.CutPrefix(line, "CapAmb:"); ok {
-			r.CapAmb = strings.TrimSpace(v)
-		}
-	}
+	r.CapEff, r.CapAmb = capabilities()
 	dir, err := os.MkdirTemp("", "ns")
 	if err == nil {
 		defer os.Remove(dir)
@@ -100,6 +94,39 @@ func makeReport() report {
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	r.Private = !strings.Contains(string(mounts), " shared:")
 	return r
+}
+
+// capabilities returns the effective and the ambient capabilities of all threads, or what differs
+// between two threads. The kernel gives a new thread those of the thread that makes it, so it
+// starts threads first, in several ways.
+func capabilities() (effective, ambient string) {
+	var started, stop sync.WaitGroup
+	stop.Add(1)
+	for range 20 {
+		started.Add(1)
+		go func() {
+			runtime.LockOSThread()
+			started.Done()
+			stop.Wait()
+		}()
+	}
+	started.Wait()
+	defer stop.Done()
+	threads, _ := filepath.Glob("/proc/self/task/*/status")
+	for _, name := range threads {
+		status, _ := os.ReadFile(name)
+		for line := range strings.Lines(string(status)) {
+			for key, all := range map[string]*string{"CapEff:": &effective, "CapAmb:": &ambient} {
+				v, ok := strings.CutPrefix(line, key)
+				if v = strings.TrimSpace(v); ok && *all == "" {
+					*all = v
+				} else if ok && *all != v {
+					*all += " and " + v
+				}
+			}
+		}
+	}
+	return effective, ambient
 }
 
 // asUser returns a command that runs this test program as a user.
