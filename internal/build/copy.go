@@ -70,7 +70,7 @@ func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err er
 		if err != nil {
 			return "", "", err
 		}
-		inputs = joinResults(results(c.from))
+		inputs = joinResults(stageResult(c.from))
 		c.match = m
 		content = append(content, string(m.Digest))
 	}

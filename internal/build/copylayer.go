@@ -7,6 +7,7 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -79,8 +80,8 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapsho
 	if err := e.cfg.Records.PutSealed(string(id), e.cfg.Sealer.Format(), l); err != nil {
 		return stepResult{}, false, err
 	}
-	e.addLazy(id, cur.top, l)
-	made, err := e.record(j, cache.Record{Snapshot: string(id),
+	e.results.addLazy(id, cur.top, image.Stored(l.Descriptor, l.DiffID), "", nil)
+	made, err := e.results.add(j, cache.Record{Snapshot: string(id),
 		Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: e.cfg.Sealer.Format()}})
 	return made, err == nil, err
 }

@@ -7,9 +7,9 @@
 // the parent's, which is then committed. The sealer makes layers of snapshots in the background
 // while the next steps run.
 //
-// A [Solver] builds the plan of one platform, and an [Engine] finds and makes the results of steps
-// for all solvers of a build. Package imagebuild makes both. copy.go and run.go hold the two kinds
-// of step that have inputs.
+// A [Solver] builds the plan of one platform, and an [Engine] makes the results of steps for all
+// solvers of a build. Package imagebuild makes both. results.go finds earlier results, here and
+// among imported records. copy.go and run.go hold the two kinds of step that have inputs.
 //
 // It imports the packages that internal/arch lists. It makes no system calls, and touches files
 // only by way of other packages. What it needs of the executor, the snapshots, the cache, the

@@ -1,10 +1,8 @@
 package build
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -88,12 +86,12 @@ type RunOptions struct {
 
 // Engine finds or makes the results of steps. The stages of all platforms share one.
 type Engine struct {
-	cfg   Config
-	epoch *int64 // cfg.Epoch in seconds since 1970; nil: real times
+	cfg     Config
+	epoch   *int64 // cfg.Epoch in seconds since 1970; nil: real times
+	results results
 	// keeps equal steps of different stages from being run twice at once
-	runs    memo.Map[string, stepResult]
-	fetched memo.Map[string, stepResult] // by key and parent: what was imported
-	pool    snapshotPool
+	runs memo.Map[string, stepResult]
+	pool snapshotPool
 }
 
 // New returns an engine. Close it after its solvers have returned.
@@ -108,6 +106,10 @@ func New(c Config) *Engine {
 	if c.Epoch != nil {
 		seconds := c.Epoch.Unix()
 		e.epoch = &seconds
+	}
+	e.results = results{
+		records: c.Records, snapshots: c.Snapshots, imports: c.Imports, images: c.Images,
+		sealer: c.Sealer, lazy: c.Lazy, state: c.State, ran: c.Ran, epoch: e.epoch, sink: c.Sink,
 	}
 	return e
 }
@@ -219,33 +221,20 @@ type need struct {
 	last  bool // nothing but the layer is needed
 }
 
-// stepResult is the result of a step with an action.
-type stepResult struct {
-	snapshot snapshot.ID
-	// unchanged is set if the step changed nothing. The snapshot is that of the step before.
-	unchanged bool
-	created   time.Time
-	cached    bool
-	// defKey is the definition key that the result was recorded under; "" if there is none.
-	defKey cache.Key
-	// image holds the layer of a result that was imported; nil for other results.
-	image *image.Image
-}
-
-// perform makes the result of a job that find did not find. If the content key of the job was not
-// known, perform computes it and looks for the result under it first. cached reports whether the
-// result was found, or made by an equal step.
+// perform makes the result of a job that results.find did not find. If the content key of the job
+// was not known, perform computes it and looks for the result under it first. cached reports
+// whether the result was found, or made by an equal step.
 func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
-	n need) (res stepResult, key cache.Key, cached bool, err error) {
+	n need) (res stepResult, cached bool, err error) {
 	if job.key == "" {
 		if err := job.load(ctx); err != nil {
-			return stepResult{}, "", false, err
+			return stepResult{}, false, err
 		}
-		if res, key, ok, err := e.find(ctx, cur, job, l, n.cache); ok || err != nil {
+		if res, ok, err := e.results.find(ctx, cur, job, l, n.cache); ok || err != nil {
 			if ok && err == nil {
-				err = e.renew(job)
+				err = e.results.renew(job)
 			}
-			return res, key, ok, err
+			return res, ok, err
 		}
 	}
 	mine := false
@@ -258,58 +247,14 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 		e.runs.Forget(run)
 	}
 	if err != nil {
-		return stepResult{}, "", false, err
+		return stepResult{}, false, err
 	}
 	res.defKey = job.defKey
-	return res, job.key, !mine, nil
+	return res, !mine, nil
 }
 
-// find looks for the result of a job in the local cache, and then among the imported records.
-func (e *Engine) find(ctx context.Context, cur rootfs, j *job, l *line,
-	useCache bool) (stepResult, cache.Key, bool, error) {
-	if !useCache && !e.cfg.Ran.has(j.defKey, j.key) {
-		return stepResult{}, "", false, nil
-	}
-	res, key, ok := e.lookup(cur, j)
-	var err error
-	if !ok {
-		res, key, ok, err = e.imported(ctx, cur, j, l)
-	}
-	res.defKey = j.defKey
-	return res, key, ok, err
-}
-
-// lookup looks for the result of a job in the local cache, under the content key if it is known and
-// else under the definition key.
-func (e *Engine) lookup(cur rootfs, j *job) (stepResult, cache.Key, bool) {
-	key := j.key
-	if key == "" {
-		key = j.defKey
-	}
-	if key == "" {
-		return stepResult{}, "", false
-	}
-	rec, ok := e.cfg.Records.Get(key)
-	if !ok || !e.keepsTimes(rec) || key == j.defKey && !j.madeFrom(rec) {
-		return stepResult{}, "", false
-	}
-	// A record made on another snapshot of the parent would give layers that do not belong
-	// together.
-	info, err := e.cfg.Snapshots.Stat(snapshot.ID(rec.Snapshot))
-	if err != nil {
-		info, ok = e.lazyResult(rec)
-	}
-	if !ok || rec.NoOp && info.ID != cur.top || !rec.NoOp && info.Parent != cur.top {
-		return stepResult{}, "", false
-	}
-	e.cfg.Records.Touch(key)
-	res := stepResult{snapshot: info.ID, unchanged: rec.NoOp,
-		created: rec.Created.UTC(), cached: true}
-	return res, cmp.Or(rec.ContentKey, key), true
-}
-
-// make runs a job on a new snapshot over cur, commits the snapshot and writes the records. For a
-// COPY of which only the layer is needed it makes only the layer if it can.
+// make runs a job on a new snapshot over cur, commits the snapshot and adds the result. For a COPY
+// of which only the layer is needed it makes only the layer if it can.
 func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	n need) (stepResult, error) {
 	e.cfg.Ran.changed.Store(true)
@@ -348,7 +293,7 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 			if err := e.pool.put(parent, active); err != nil {
 				return stepResult{}, err
 			}
-			return e.record(j, cache.Record{Snapshot: string(cur.top), NoOp: true})
+			return e.results.add(j, cache.Record{Snapshot: string(cur.top), NoOp: true})
 		}
 	}
 	if err == nil {
@@ -358,213 +303,7 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	if err != nil {
 		return stepResult{}, errors.Join(err, active.Discard())
 	}
-	return e.record(j, cache.Record{Snapshot: string(id)})
-}
-
-// record writes the records of a job that was run.
-func (e *Engine) record(j *job, rec cache.Record) (stepResult, error) {
-	rec.Created, rec.ContentKey = time.Now().UTC(), j.key
-	return stepResult{snapshot: snapshot.ID(rec.Snapshot), unchanged: rec.NoOp,
-		created: rec.Created}, e.putRecord(j, rec)
-}
-
-// putRecord writes a record under all keys of a job whose content key is known.
-func (e *Engine) putRecord(j *job, rec cache.Record) error {
-	if j.inputs != "" {
-		rec.Inputs = j.inputs
-	}
-	for _, key := range []cache.Key{j.defKey, j.key} {
-		if key == "" {
-			continue
-		}
-		if err := e.cfg.Records.Put(key, rec); err != nil {
-			return err
-		}
-		e.cfg.Ran.add(key)
-	}
-	return nil
-}
-
-// renew copies the record under a job's content key to its definition key. perform calls it if only
-// the content key has a valid result.
-func (e *Engine) renew(j *job) error {
-	if j.defKey == "" {
-		return nil
-	}
-	rec, ok := e.cfg.Records.Get(j.key)
-	if !ok {
-		return nil // the result is one of --cache-from that nothing has needed as files yet
-	}
-	return e.putRecord(j, rec)
-}
-
-// addLazy adds a lazy snapshot that is made from a layer in the store when it is first needed.
-func (e *Engine) addLazy(id, on snapshot.ID, l cache.Layer) {
-	e.cfg.Lazy.Add(id, func(ctx context.Context) error {
-		if err := e.cfg.Lazy.Materialize(ctx, on); err != nil {
-			return err
-		}
-		e.cfg.Ran.changed.Store(true)
-		return e.cfg.Images.UnpackOn(ctx, image.Stored(l.Descriptor, l.DiffID), on, id,
-			image.UnpackOptions{Sink: e.cfg.Sink})
-	})
-}
-
-// lazyResult adds the lazy snapshot of a record that an earlier build wrote. It reports false if
-// the record is not lazy or its layer is not in the store.
-func (e *Engine) lazyResult(rec cache.Record) (snapshot.Info, bool) {
-	l, ok := e.cfg.State.LazyLayer(rec)
-	if !ok {
-		return snapshot.Info{}, false
-	}
-	info := snapshot.Info{ID: snapshot.ID(rec.Snapshot), Parent: snapshot.ID(rec.Lazy.Parent)}
-	e.addLazy(info.ID, info.Parent, l)
-	return info, true
-}
-
-// importable returns the imported records whose layer can be the result of a job.
-func (e *Engine) importable(j *job) []remotecache.Found {
-	key := cmp.Or(j.key, j.defKey)
-	if key == "" || j.key == "" && j.inputs != "" {
-		// The stages that the job takes files from were built on this machine. Their results on
-		// another machine may differ, so only a record under the content key is valid.
-		return nil
-	}
-	var list []remotecache.Found
-	for _, r := range e.cfg.Imports.Find(key) {
-		if e.keepsEpoch(r.Layer.Epoch()) {
-			list = append(list, r)
-		}
-	}
-	return list
-}
-
-// A layer that was sealed with an epoch has no times after the epoch, and neither has a snapshot
-// unpacked from it. In a build with a later epoch, or without one, the step would leave other
-// times.
-
-// keepsTimes reports whether the times in a record's snapshot are right for this build.
-func (e *Engine) keepsTimes(rec cache.Record) bool {
-	return e.keepsEpoch(rec.ClampedTo)
-}
-
-// keepsEpoch is keepsTimes for files whose times were limited to the epoch clamped; nil if they
-// were not limited.
-func (e *Engine) keepsEpoch(clamped *int64) bool {
-	return clamped == nil || e.epoch != nil && *e.epoch <= *clamped
-}
-
-// imported looks for the result of a job among the imported records. It fetches the blob at once,
-// so that the step can run if the blob is missing. The blob is unpacked when something runs on the
-// result or reads it.
-func (e *Engine) imported(ctx context.Context, cur rootfs, j *job,
-	l *line) (stepResult, cache.Key, bool, error) {
-	found := e.importable(j)
-	if len(found) == 0 {
-		return stepResult{}, "", false, nil
-	}
-	parent, err := e.cfg.Sealer.ChainID(ctx, cur.layers)
-	if err != nil {
-		return stepResult{}, "", false, err
-	}
-	for _, r := range found {
-		if r.Layer.Parent != parent {
-			continue
-		}
-		res, err := e.fetched.Do(ctx, string(r.Key)+" on "+string(cur.top),
-			func() (stepResult, error) { return e.fetch(ctx, cur, j, r, l) })
-		if err == nil {
-			return res, r.ContentKey(), true, nil
-		}
-		if ctx.Err() != nil {
-			return stepResult{}, "", false, context.Cause(ctx)
-		}
-		output{l}.warn(fmt.Sprintf("the step is run, for its result cannot be had from the cache at %s: %v", r.From.Name, err))
-	}
-	return stepResult{}, "", false, nil
-}
-
-// fetch downloads the layer of an imported record and adds its lazy snapshot.
-func (e *Engine) fetch(ctx context.Context, cur rootfs, j *job, r remotecache.Found,
-	l *line) (stepResult, error) {
-	img, err := r.From.Layer(r.Layer.Descriptor, r.Layer.DiffID)
-	if err != nil {
-		return stepResult{}, err
-	}
-	if err := e.cfg.Images.Ensure(ctx, img,
-		image.UnpackOptions{ID: l.id, Sink: e.cfg.Sink}); err != nil {
-		return stepResult{}, err
-	}
-	id, err := newID()
-	if err != nil {
-		return stepResult{}, err
-	}
-	rec := cache.Record{
-		Snapshot: string(id), Created: r.Created, ContentKey: r.ContentKey(), Inputs: j.inputs,
-		ClampedTo: r.Layer.Epoch(),
-	}
-	keys := []cache.Key{r.Key, r.ContentKey(), j.defKey}
-	e.cfg.Lazy.Add(id, func(ctx context.Context) error {
-		if err := e.cfg.Lazy.Materialize(ctx, cur.top); err != nil {
-			return err
-		}
-		if err := e.cfg.Images.UnpackOn(ctx, img, cur.top, id,
-			image.UnpackOptions{ID: l.id, Sink: e.cfg.Sink}); err != nil {
-			return err
-		}
-		e.cfg.Ran.changed.Store(true)
-		for i, key := range keys {
-			if key == "" || slices.Contains(keys[:i], key) {
-				continue
-			}
-			if err := e.cfg.Records.Put(key, rec); err != nil {
-				return err
-			}
-		}
-		return e.cfg.Records.PutSealed(string(id), r.Layer.Sealed,
-			cache.Layer{Descriptor: r.Layer.Descriptor, DiffID: r.Layer.DiffID})
-	})
-	res := stepResult{snapshot: id, created: r.Created.UTC(), cached: true}
-	if r.Layer.Sealed == e.cfg.Sealer.Format() {
-		res.image = img
-	}
-	return res, nil
-}
-
-// recorded looks for a record of a job as find does. If the snapshot of cur is unknown, recorded
-// does not check the snapshot that the record was made on.
-func (e *Engine) recorded(cur rootfs, j *job) (key cache.Key, top snapshot.ID, hit bool) {
-	if key = cmp.Or(j.key, j.defKey); key == "" {
-		return "", "", false
-	}
-	if rec, ok := e.cfg.Records.Get(key); ok && e.keepsTimes(rec) &&
-		(key == j.key || j.madeFrom(rec)) {
-		if parent, ok := e.recordedOn(rec); ok && (cur.top == "" || cur.top == parent) {
-			return cmp.Or(rec.ContentKey, key), resultOf(snapshot.ID(rec.Snapshot)), true
-		}
-	}
-	for _, r := range e.importable(j) {
-		return r.ContentKey(), "", true
-	}
-	return "", "", false
-}
-
-// recordedOn returns the name of the snapshot that a record's result was made on, and reports
-// whether the result is there.
-func (e *Engine) recordedOn(rec cache.Record) (snapshot.ID, bool) {
-	id := snapshot.ID(rec.Snapshot)
-	var parent snapshot.ID
-	if info, err := e.cfg.Snapshots.Stat(id); err == nil {
-		parent = info.Parent
-	} else if _, lazy := e.cfg.State.LazyLayer(rec); lazy {
-		parent = snapshot.ID(rec.Lazy.Parent)
-	} else {
-		return "", false
-	}
-	if rec.NoOp {
-		parent = id
-	}
-	return resultOf(parent), true
+	return e.results.add(j, cache.Record{Snapshot: string(id)})
 }
 
 // run runs an action of the executor on a root file system.

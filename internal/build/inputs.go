@@ -16,9 +16,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// results returns the snapshot of a stage's files, which identifies this result of the stage, and
-// nothing for other inputs.
-func results(f *inputs.Files) []snapshot.ID {
+// stageResult returns the snapshot of a stage's files, which identifies this result of the stage,
+// and nothing for other inputs.
+func stageResult(f *inputs.Files) []snapshot.ID {
 	if !f.Stage {
 		return nil
 	}
@@ -179,7 +179,7 @@ func (s *Solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Matc
 		return "", "", err
 	}
 	j := &job{key: key, do: c.do}
-	if res, _, ok := s.e.lookup(rootfs{}, j); ok {
+	if res, ok := s.e.results.local(rootfs{}, j); ok {
 		return res.snapshot, place, nil
 	}
 	res, err := s.e.runs.Do(ctx, string(key),

@@ -301,9 +301,9 @@ func TestKeepsEpoch(t *testing.T) {
 		{" 0 epoch soon", ptr(int64(0)), false},
 	}
 	for _, tt := range tests {
-		b := &Engine{epoch: tt.build}
+		r := &results{epoch: tt.build}
 		l := &remotecache.Layer{Sealed: tt.sealed}
-		if got := b.keepsEpoch(l.Epoch()); got != tt.want {
+		if got := r.keepsEpoch(l.Epoch()); got != tt.want {
 			t.Errorf("a layer sealed as %q serves epoch %v: %v, want %v", tt.sealed,
 				tt.build, got, tt.want)
 		}

@@ -155,7 +155,7 @@ func (s *Solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
 	if !s.useCache(st) {
 		return j.key, "", false
 	}
-	key, top, hit = s.e.recorded(cur, j)
+	key, top, hit = s.e.results.predict(cur, j)
 	return cmp.Or(j.key, key), top, hit
 }
 

@@ -68,7 +68,7 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 		}
 		r.content[i], r.looked[i] = match.Digest, match
 		list = append(list, fmt.Sprintf("mount %d %s", i, match.Digest))
-		made = append(made, results(f)...)
+		made = append(made, stageResult(f)...)
 	}
 	if len(r.content) > 0 {
 		// The times of files of contexts, and of files that COPY and WORKDIR made in stages, depend

@@ -287,7 +287,7 @@ func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 		return rootfs{}, err
 	}
 	line := s.line(st, step, n)
-	res, key, err := s.action(ctx, st, cur, step, line, s.endsImage(st, n))
+	res, err := s.action(ctx, st, cur, step, line, s.endsImage(st, n))
 	if err != nil {
 		return rootfs{}, err
 	}
@@ -300,13 +300,13 @@ func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 	if s.sealed[st] {
 		s.e.cfg.Sealer.Seal(l)
 	}
-	next.key, next.top = key, res.snapshot
+	next.key, next.top = res.key, res.snapshot
 	next.layers, next.origins = append(next.layers, l), append(next.origins, from)
 	created := res.created
 	if s.e.cfg.Epoch != nil {
 		created = s.e.now()
 	}
-	s.note(st, []cache.Key{res.defKey, key}, created, l, cur.layers)
+	s.note(st, []cache.Key{res.defKey, res.key}, created, l, cur.layers)
 	next.config.History = append(next.config.History,
 		ocispec.History{Created: &created, CreatedBy: step.History, Comment: parser.Comment})
 	next.config.Created = &created
@@ -408,27 +408,26 @@ func (w *logger) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// action finds or makes the result of a step, and returns the key of the result. last is set if
-// only the layer is needed.
+// action finds or makes the result of a step. last is set if only the layer is needed.
 func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
-	l *line, last bool) (stepResult, cache.Key, error) {
+	l *line, last bool) (stepResult, error) {
 	l.start()
 	job, err := s.prepare(ctx, st, cur, step, s.nameOf)
 	if err != nil {
-		return stepResult{}, "", l.done(false, err)
+		return stepResult{}, l.done(false, err)
 	}
 	defer job.close()
 	n := need{cache: s.useCache(st), seal: s.sealed[st], last: last}
-	if res, key, ok, err := s.e.find(ctx, cur, job, l, n.cache); ok || err != nil {
-		return res, key, l.done(ok, err)
+	if res, ok, err := s.e.results.find(ctx, cur, job, l, n.cache); ok || err != nil {
+		return res, l.done(ok, err)
 	}
 	for looks := 1; ; looks++ {
-		res, key, cached, err := s.e.perform(ctx, cur, job, l, n)
+		res, cached, err := s.e.perform(ctx, cur, job, l, n)
 		if !again(err, looks) {
-			return res, key, l.done(cached, err)
+			return res, l.done(cached, err)
 		}
 		if err := job.reset(); err != nil {
-			return stepResult{}, "", l.done(false, err)
+			return stepResult{}, l.done(false, err)
 		}
 	}
 }
