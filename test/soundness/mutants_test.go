@@ -4,6 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"go/ast"
+	"go/importer"
+	goparser "go/parser"
+	"go/token"
+	"go/types"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -73,17 +79,87 @@ func lineTexts(s string) string {
 		"\n"), ""), "\n")
 }
 
-// TestMutants checks that the mutants can be made. With LAYERBUILD_MUTANTS it makes them, and each
-// must be found by a test.
+// TestMutants checks that the mutants compile. With LAYERBUILD_MUTANTS it makes them, and each must
+// be found by a test.
 func TestMutants(t *testing.T) {
 	list := readMutants(t)
 	chosen := os.Getenv(mutantsEnv)
+	var c *compiler
 	if chosen == "" {
-		return
+		c = newCompiler(t)
 	}
 	for _, m := range list {
-		if chosen == "all" || slices.Contains(strings.Split(chosen, ","), m.name) {
-			t.Run(m.name, func(t *testing.T) { m.found(t) })
+		t.Run(m.name, func(t *testing.T) {
+			if chosen == "all" || slices.Contains(strings.Split(chosen, ","), m.name) {
+				m.found(t)
+			} else if chosen == "" {
+				c.check(t, &m)
+			}
+		})
+	}
+}
+
+// compiler checks types with the packages that the go command has compiled.
+type compiler struct {
+	packages map[string]compiled // by directory below the top of the checkout
+	exports  map[string]string   // the files with exported types, by import path
+}
+
+type compiled struct {
+	Dir, ImportPath, Export string
+	GoFiles                 []string
+}
+
+func newCompiler(t *testing.T) *compiler {
+	top, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "list", "-export", "-deps", "-json=Dir,ImportPath,Export,GoFiles",
+		"./cmd/layerbuild")
+	cmd.Dir, cmd.Env = top, append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	c := &compiler{packages: map[string]compiled{}, exports: map[string]string{}}
+	for d := json.NewDecoder(bytes.NewReader(out)); d.More(); {
+		var p compiled
+		if err := d.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		c.exports[p.ImportPath] = p.Export
+		if dir, err := filepath.Rel(top, p.Dir); err == nil {
+			c.packages[dir] = p
+		}
+	}
+	return c
+}
+
+// check checks the types of the packages that a mutant changes.
+func (c *compiler) check(t *testing.T, m *mutant) {
+	for file := range m.files {
+		p, ok := c.packages[filepath.Dir(file)]
+		if !ok {
+			t.Fatalf("%s is not in a package of the program", file)
+		}
+		fset := token.NewFileSet()
+		var files []*ast.File
+		for _, name := range p.GoFiles {
+			var text any // nil: the file's own
+			if changed, ok := m.files[filepath.Join(filepath.Dir(file), name)]; ok {
+				text = changed
+			}
+			f, err := goparser.ParseFile(fset, filepath.Join(p.Dir, name), text, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, f)
+		}
+		conf := types.Config{Importer: importer.ForCompiler(fset, "gc",
+			func(path string) (io.ReadCloser, error) { return os.Open(c.exports[path]) })}
+		if _, err := conf.Check(p.ImportPath, fset, files, nil); err != nil {
+			t.Errorf("mutant %s does not compile: %v", m.name, err)
 		}
 	}
 }
@@ -114,7 +190,7 @@ func (m *mutant) found(t *testing.T) {
 	t.Errorf("%s (%s): not found by%s", m.name, m.rule, missed)
 }
 
-// build compiles a mutant. The checkout stays as it is.
+// build makes a mutant. The checkout stays as it is.
 func (m *mutant) build(t *testing.T) string {
 	top, err := filepath.Abs("../..")
 	if err != nil {
