@@ -16,21 +16,56 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// copier runs a COPY or ADD.
-type copier struct {
-	e      *Engine
+// copyAction runs a COPY or ADD.
+type copyAction struct {
+	w      *worker
 	in     *inputs.Inputs
 	inputs stepInputs
 
 	copy   *parser.Copy
 	key    cache.Key     // of what the files are copied to
 	owners bool          // files of the source have owners that mean something in the image
-	from   *inputs.Files // nil before look
+	from   *inputs.Files // nil before contentKey
 	local  []string      // patterns in from
 	remote []string      // addresses
 
+	// set by contentKey
 	match   *source.Match
 	remotes []source.Remote
+
+	files *copyfs.Copy // set by copyLocal
+}
+
+// prepareCopy prepares a COPY or ADD.
+func (s *Solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy,
+	name namer) (*job, error) {
+	c := &copyAction{w: s.e.worker, in: s.e.cfg.Inputs, inputs: s, copy: a, key: cur.key}
+	j := &job{action: c}
+	// With --chmod, BuildKit's --link is an ordinary COPY (docker/buildx issue 1855). Otherwise the
+	// mode would also apply to the parent directories in the layer, which hide those of the image.
+	j.link = a.Link && a.Chmod == ""
+	local, remote, err := splitSources(a)
+	if err != nil {
+		return nil, err
+	}
+	c.local, c.remote = local, remote
+	j.local = len(remote) == 0
+	if len(local) == 0 {
+		return j, nil
+	}
+	from, err := name(ctx, a.From)
+	if err != nil {
+		return nil, err
+	}
+	c.owners = s.hasOwners(a.From)
+	j.local = j.local && !c.owners
+	if len(remote) == 0 && from.key != "" {
+		j.defKey, err = makeKey(cur.key, "copy from", a, from.key, epochKey(s.e.epoch))
+	}
+	if _, ok := a.From.(parser.StageInput); ok {
+		j.inputs = joinResults([]snapshot.ID{from.result})
+	}
+	return j, err
 }
 
 // splitSources separates the sources of an ADD that must be downloaded from those in the context.
@@ -48,17 +83,18 @@ func splitSources(a *parser.Copy) (local, remote []string, err error) {
 	return local, remote, nil
 }
 
-// Close closes the downloads.
-func (c *copier) Close() error {
+// close closes the downloads.
+func (c *copyAction) close() error {
 	var errs []error
 	for _, r := range c.remotes {
 		errs = append(errs, r.Close())
 	}
+	c.remotes, c.files = nil, nil
 	return errors.Join(errs...)
 }
 
-// look finds the files that the sources name, and digests them.
-func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err error) {
+// contentKey finds the files that the sources name, and digests them.
+func (c *copyAction) contentKey(ctx context.Context) (key cache.Key, inputs string, err error) {
 	a := c.copy
 	content := make([]string, 0, 1+len(c.remote))
 	if len(c.local) > 0 {
@@ -66,7 +102,7 @@ func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err er
 			return "", "", err
 		}
 		m, err := c.from.Tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude,
-			Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.e.epoch})
+			Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.w.epoch})
 		if err != nil {
 			return "", "", err
 		}
@@ -86,11 +122,11 @@ func (c *copier) look(ctx context.Context) (key cache.Key, inputs string, err er
 		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, Link: a.Link && a.Chmod == "",
 		Unpack: c.unpack(), Inline: a.Inline, KeepOwner: c.keepOwner(),
 		Content: digest.FromString(fmt.Sprintf("%q", content)),
-	}, epochKey(c.e.epoch), fmt.Sprint(c.remoteUnpack()))
+	}, epochKey(c.w.epoch), fmt.Sprint(c.remoteUnpack()))
 	return key, inputs, err
 }
 
-func (c *copier) openRemote(ctx context.Context, src string) (source.Remote, error) {
+func (c *copyAction) openRemote(ctx context.Context, src string) (source.Remote, error) {
 	if kind, _ := parser.SourceKind(src); kind == parser.Git {
 		o := c.in.Git(c.copy.KeepGitDir)
 		o.Checksum = c.copy.Checksum
@@ -102,29 +138,29 @@ func (c *copier) openRemote(ctx context.Context, src string) (source.Remote, err
 }
 
 // keepOwner reports whether files keep their owners, as files of stages and images do.
-func (c *copier) keepOwner() bool { return c.copy.Chown == "" && c.owners }
+func (c *copyAction) keepOwner() bool { return c.copy.Chown == "" && c.owners }
 
 // unpack reports whether local archives are unpacked, and remoteUnpack whether downloaded ones are.
-func (c *copier) unpack() bool {
+func (c *copyAction) unpack() bool {
 	if c.copy.Unpack != nil {
 		return *c.copy.Unpack
 	}
 	return c.copy.Add
 }
 
-func (c *copier) remoteUnpack() bool { return c.copy.Unpack != nil && *c.copy.Unpack }
+func (c *copyAction) remoteUnpack() bool { return c.copy.Unpack != nil && *c.copy.Unpack }
 
 // namesFiles reports whether a source names a file, which may be an archive to unpack. Archives in
 // a directory that is copied are not unpacked.
-func (c *copier) namesFiles() bool {
+func (c *copyAction) namesFiles() bool {
 	return c.match != nil && slices.ContainsFunc(c.match.Items,
 		func(it source.Item) bool { return !it.Contents })
 }
 
-// do copies the files.
-func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) error {
+// run copies the files.
+func (c *copyAction) run(ctx context.Context, active *snapshot.Active, out output) error {
 	if c.match != nil || len(c.copy.Inline) > 0 {
-		res, err := c.e.execute(ctx, active.Mounts(), c.sources(), out)
+		res, err := c.w.execute(ctx, active.Mounts(), c.copyLocal(), out)
 		if c.from != nil && noteChanged(c.from, err) {
 			return err // the job begins again
 		}
@@ -134,15 +170,18 @@ func (c *copier) do(ctx context.Context, active *snapshot.Active, out output) er
 		}
 	}
 	for _, r := range c.remotes {
-		if err := c.doRemote(ctx, active, r, out); err != nil {
+		if err := c.runRemote(ctx, active, r, out); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// sources returns the action that copies what is not downloaded.
-func (c *copier) sources() *copyfs.Copy {
+// copyLocal returns the action that copies what is not downloaded.
+func (c *copyAction) copyLocal() *copyfs.Copy {
+	if c.files != nil {
+		return c.files
+	}
 	act := c.action(c.unpack() && c.namesFiles())
 	if c.match != nil {
 		act.Sources = []copyfs.Source{{Dir: c.from.Tree.Dir(),
@@ -152,16 +191,30 @@ func (c *copier) sources() *copyfs.Copy {
 	for _, in := range c.copy.Inline {
 		act.Inline = append(act.Inline, copyfs.File{Name: in.Name, Data: in.Data})
 	}
+	c.files = act
 	return act
 }
 
 // tell warns about what a copy could not keep.
-func (c *copier) tell(res executor.Result, out output) {
+func (c *copyAction) tell(res executor.Result, out output) {
 	tell(res, out)
 	c.tellSockets(out)
 }
 
-func (c *copier) doRemote(ctx context.Context, active *snapshot.Active, r source.Remote,
+// tellSockets warns about sockets that were left out of a copy.
+func (c *copyAction) tellSockets(out output) {
+	if c.match == nil || c.from.Snapshot != nil || len(c.match.Sockets) == 0 {
+		return
+	}
+	text := fmt.Sprintf("the socket %q is left out: no layer can hold one", c.match.Sockets[0])
+	if n := len(c.match.Sockets) - 1; n > 0 {
+		text = fmt.Sprintf("the socket %q and %d more are left out: no layer can hold one",
+			c.match.Sockets[0], n)
+	}
+	out.warn(text)
+}
+
+func (c *copyAction) runRemote(ctx context.Context, active *snapshot.Active, r source.Remote,
 	out output) (err error) {
 	got, err := r.Fetch(ctx)
 	if err != nil {
@@ -170,10 +223,10 @@ func (c *copier) doRemote(ctx context.Context, active *snapshot.Active, r source
 	defer func() { err = errors.Join(err, got.Close()) }()
 	act := c.action(c.remoteUnpack())
 	act.Sources = []copyfs.Source{{Dir: got.Dir, Items: items(got.Items, false)}}
-	return c.e.run(ctx, active.Mounts(), act, out)
+	return c.w.run(ctx, active.Mounts(), act, out)
 }
 
-func (c *copier) action(unpack bool) *copyfs.Copy {
+func (c *copyAction) action(unpack bool) *copyfs.Copy {
 	a := c.copy
 	return &copyfs.Copy{
 		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, KeepOwner: c.keepOwner(),

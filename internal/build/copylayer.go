@@ -29,16 +29,21 @@ func (s *Solver) endsImage(st *parser.Stage, n int) bool {
 		c.Snapshots.Layered()
 }
 
-// copiesToLayer reports whether the layer of a job is to be written from the files that it copies.
-func (e *Engine) copiesToLayer(j *job, n need) bool {
-	if j.copier == nil || j.link || !j.copier.copiesDirectory() {
-		return false
+// layerCopy returns the action of a job whose layer is to be written from the files that it copies;
+// nil for other jobs.
+func (e *Engine) layerCopy(j *job, n need) *copyAction {
+	c, ok := j.action.(*copyAction)
+	if !ok || j.link || !c.copiesDirectory() {
+		return nil
 	}
-	return n.last || n.seal && !e.cfg.Tables && e.cfg.Snapshots.Layered() && j.copier.isLarge()
+	if n.last || n.seal && !e.cfg.Tables && e.cfg.Snapshots.Layered() && c.isLarge() {
+		return c
+	}
+	return nil
 }
 
 // isLarge reports whether the layer is worth writing while the files are copied.
-func (c *copier) isLarge() bool {
+func (c *copyAction) isLarge() bool {
 	list := c.match.Items[0].Entries
 	if list.Len() >= earlyFiles {
 		return true
@@ -54,9 +59,9 @@ func (c *copier) isLarge() bool {
 // the source's files if they are all that the job changes. With n.last it returns true when the
 // layer is written and recorded, and nothing else is to be done. Otherwise the layer is being
 // written, or cannot be written in this way, and the files are to be copied to active.
-func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapshot.ID,
-	active *snapshot.Active, out output, n need) (stepResult, bool, error) {
-	dir, res, err := j.copier.directory(ctx, active, out)
+func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAction,
+	id snapshot.ID, active *snapshot.Active, out output, n need) (stepResult, bool, error) {
+	dir, res, err := c.directory(ctx, active, out)
 	if err != nil || dir == nil {
 		return stepResult{}, false, err
 	}
@@ -73,10 +78,10 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapsho
 		}
 		return stepResult{}, false, nil
 	}
-	if err := e.checkLayer(ctx, j, active, l); err != nil {
+	if err := e.checkLayer(ctx, c, active, l); err != nil {
 		return stepResult{}, false, err
 	}
-	j.copier.tell(res, out)
+	c.tell(res, out)
 	if err := e.cfg.Records.PutSealed(string(id), e.cfg.Sealer.Format(), l); err != nil {
 		return stepResult{}, false, err
 	}
@@ -87,12 +92,12 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, id snapsho
 }
 
 // checkLayer compares the layer of a COPY with what the COPY makes. active has the destination.
-func (e *Engine) checkLayer(ctx context.Context, j *job, active *snapshot.Active,
+func (e *Engine) checkLayer(ctx context.Context, c *copyAction, active *snapshot.Active,
 	got cache.Layer) error {
 	if e.cfg.Checker == nil {
 		return nil
 	}
-	if err := j.copier.do(ctx, active, silent()); err != nil {
+	if err := c.run(ctx, active, silent()); err != nil {
 		return err
 	}
 	if err := e.cfg.Checker.Active(ctx, got, active); err != nil {
@@ -102,26 +107,23 @@ func (e *Engine) checkLayer(ctx context.Context, j *job, active *snapshot.Active
 }
 
 // copiesDirectory reports whether the job copies the contents of one directory and nothing else.
-func (c *copier) copiesDirectory() bool {
-	return c.match != nil && len(c.remotes) == 0 && len(c.match.Items) == 1 &&
-		c.match.Items[0].Contents && frozen(c.from.Tree, c.match) == nil
+func (c *copyAction) copiesDirectory() bool {
+	return c.match != nil && len(c.remotes) == 0 && c.copyLocal().CopiesDirectory()
 }
 
 // directory makes the destination of a job in active. It returns the directory that is copied
 // there, or nil if its files are not all that the job changes.
-func (c *copier) directory(ctx context.Context, active *snapshot.Active,
+func (c *copyAction) directory(ctx context.Context, active *snapshot.Active,
 	out output) (*copyfs.Directory, executor.Result, error) {
-	act := c.sources()
-	if !act.CopiesDirectory() {
-		return nil, executor.Result{}, nil
-	}
-	act.DestOnly = true
-	res, err := c.e.execute(ctx, active.Mounts(), act, out)
+	act := c.copyLocal()
+	dest := *act
+	dest.DestOnly = true
+	res, err := c.w.execute(ctx, active.Mounts(), &dest, out)
 	if err != nil {
 		noteChanged(c.from, err)
-		return nil, res, c.e.cfg.State.Filled(err)
+		return nil, res, c.w.state.Filled(err)
 	}
-	ns := c.e.cfg.State.NS
+	ns := c.w.state.NS
 	dir, ok := act.Directory(res.Files.Dest, ns.Rootless, ns.SingleID)
 	if !ok {
 		return nil, res, nil

@@ -51,8 +51,8 @@ type Config struct {
 
 	// File is the Dockerfile's name, for messages.
 	File string
-	// Epoch is the latest time of a file and the time of what is made now (SOURCE_DATE_EPOCH); nil
-	// keeps real times.
+	// Epoch is the latest time of a file, and the creation time of new layers and entries of the
+	// history (SOURCE_DATE_EPOCH); nil keeps real times.
 	Epoch *time.Time
 	Run   RunOptions
 	// NoCache runs every step again. The stages in NoCacheStages (names or indexes) run again even
@@ -88,6 +88,7 @@ type RunOptions struct {
 type Engine struct {
 	cfg     Config
 	epoch   *int64 // cfg.Epoch in seconds since 1970; nil: real times
+	worker  *worker
 	results results
 	// keeps equal steps of different stages from being run twice at once
 	runs memo.Map[string, stepResult]
@@ -107,6 +108,7 @@ func New(c Config) *Engine {
 		seconds := c.Epoch.Unix()
 		e.epoch = &seconds
 	}
+	e.worker = &worker{executor: c.Executor, state: c.State, epoch: e.epoch}
 	e.results = results{
 		records: c.Records, snapshots: c.Snapshots, imports: c.Imports, images: c.Images,
 		sealer: c.Sealer, lazy: c.Lazy, state: c.State, ran: c.Ran, epoch: e.epoch, sink: c.Sink,
@@ -117,7 +119,7 @@ func New(c Config) *Engine {
 // Close discards prepared snapshots that were not used.
 func (e *Engine) Close() error { return e.pool.Close() }
 
-// now returns the time of what is made now: the epoch, or else the clock's.
+// now returns the creation time of what is made now: the epoch, or else the clock's.
 func (e *Engine) now() time.Time {
 	if e.cfg.Epoch != nil {
 		return e.cfg.Epoch.UTC()
@@ -253,8 +255,8 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 	return res, !mine, nil
 }
 
-// make runs a job on a new snapshot over cur, commits the snapshot and adds the result. For a COPY
-// of which only the layer is needed it makes only the layer if it can.
+// make runs a job on a new snapshot over cur, commits the snapshot and adds the result. If only the
+// layer of a COPY is needed, it tries to write the layer without a snapshot.
 func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	n need) (stepResult, error) {
 	e.cfg.Ran.changed.Store(true)
@@ -262,12 +264,12 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	if err != nil {
 		return stepResult{}, err
 	}
-	parent, do := cur.top, j.do
+	parent, run := cur.top, j.action.run
 	switch {
 	case j.link && e.cfg.Snapshots.Layered():
 		parent = ""
 	case j.link:
-		do = func(ctx context.Context, active *snapshot.Active, out output) error {
+		run = func(ctx context.Context, active *snapshot.Active, out output) error {
 			return e.runLinked(ctx, j, active, out)
 		}
 	}
@@ -278,12 +280,12 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	if err != nil {
 		return stepResult{}, err
 	}
-	if e.copiesToLayer(j, n) {
-		if res, ok, err := e.copyToLayer(ctx, cur, j, id, active, out, n); ok || err != nil {
+	if c := e.layerCopy(j, n); c != nil {
+		if res, ok, err := e.copyToLayer(ctx, cur, j, c, id, active, out, n); ok || err != nil {
 			return res, errors.Join(err, active.Discard())
 		}
 	}
-	err = e.cfg.State.Filled(do(ctx, active, out)) // before what was written is removed
+	err = e.cfg.State.Filled(run(ctx, active, out)) // before what was written is removed
 	if err == nil && parent == cur.top && cur.top != "" {
 		var same bool
 		if same, err = layers.Unchanged(ctx, active); same && err == nil {
@@ -297,29 +299,13 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 		}
 	}
 	if err == nil {
-		// no instruction changes the root of what it copies to
+		// false: no instruction changes the attributes of the root directory
 		err = active.CommitOn(ctx, id, cur.top, false)
 	}
 	if err != nil {
 		return stepResult{}, errors.Join(err, active.Discard())
 	}
 	return e.results.add(j, cache.Record{Snapshot: string(id)})
-}
-
-// run runs an action of the executor on a root file system.
-func (e *Engine) run(ctx context.Context, root []mount.Mount,
-	action executor.Action, out output) error {
-	res, err := e.execute(ctx, root, action, out)
-	tell(res, out)
-	return err
-}
-
-// execute is run without warnings to the user.
-func (e *Engine) execute(ctx context.Context, root []mount.Mount, action executor.Action,
-	out output) (executor.Result, error) {
-	spec := &executor.Spec{Root: root, MountPoints: e.cfg.State.MountPoints(), Action: action,
-		UserNS: e.cfg.State.NS.Rootless, SingleID: e.cfg.State.NS.SingleID, Epoch: e.epoch}
-	return e.cfg.Executor.Run(ctx, spec, out.stream(1), out.stream(2))
 }
 
 // runLinked runs a job on an empty snapshot and applies the result to active (COPY --link):
@@ -333,7 +319,7 @@ func (e *Engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
 		return err
 	}
 	defer func() { err = errors.Join(err, alone.Discard()) }()
-	if err := j.do(ctx, alone, out); err != nil {
+	if err := j.action.run(ctx, alone, out); err != nil {
 		return err
 	}
 	r, w := io.Pipe()
@@ -348,10 +334,10 @@ func (e *Engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
 	g.Go(func() error {
 		o := diff.ApplyOptions{Full: true}
 		if e.cfg.State.NS.SingleID {
-			o.OnOwnerError = func(string, int, int, error) {} // the job has said so
+			o.OnOwnerError = func(string, int, int, error) {} // the action has warned about it
 		}
 		if e.cfg.State.NS.Rootless {
-			o.OnStandIn = func(string) {} // here, too
+			o.OnStandIn = func(string) {} // the action has warned about it
 		}
 		_, err := diff.Apply(ctx, r, active.Upper(), o)
 		r.CloseWithError(err)

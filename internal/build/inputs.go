@@ -173,12 +173,12 @@ func (s *Solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Matc
 		dir.Items[0].Contents = false
 		m = &dir
 	}
-	c := &copier{e: s.e, from: f, match: m, copy: &parser.Copy{Dest: "/"}}
+	c := &copyAction{w: s.e.worker, from: f, match: m, copy: &parser.Copy{Dest: "/"}}
 	key, err := makeKey("scratch", "context", nil, string(m.Digest), epochKey(s.e.epoch))
 	if err != nil {
 		return "", "", err
 	}
-	j := &job{key: key, do: c.do}
+	j := &job{key: key, action: c}
 	if res, ok := s.e.results.local(rootfs{}, j); ok {
 		return res.snapshot, place, nil
 	}

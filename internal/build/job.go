@@ -5,19 +5,14 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"io"
-	"os"
-	"slices"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/inputs"
-	"github.com/layerbuild/layerbuild/internal/runmount"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
-	digest "github.com/opencontainers/go-digest"
 )
 
 // job is a step's action, ready to be run, with the keys that name its result.
@@ -35,17 +30,19 @@ type job struct {
 	// link is set if the job runs on an empty file system and its result is put on top of the
 	// parent (COPY --link).
 	link bool
-	// local is set if look needs nothing that must be built or downloaded first.
-	local bool
-	// look digests the inputs and returns the content key and the value of inputs; nil if key is
-	// known at once.
-	look func(ctx context.Context) (key cache.Key, inputs string, err error)
-	// do runs the action.
-	do jobFunc
-	// copier runs the job if it is a COPY or ADD; nil for other jobs.
-	copier *copier
+	// local is set if load needs nothing that must be built or downloaded first.
+	local  bool
+	action action
+}
 
-	closers []io.Closer
+// action is the work of a job: *copyAction, *runAction or *mkdirAction.
+type action interface {
+	// contentKey digests the inputs, and returns the content key and the value of job.inputs.
+	contentKey(ctx context.Context) (key cache.Key, inputs string, err error)
+	// run works on a new snapshot.
+	run(ctx context.Context, active *snapshot.Active, out output) error
+	// close discards what contentKey has opened. contentKey may be called again then.
+	close() error
 }
 
 // madeFrom reports whether a record under the job's definition key is of the inputs that the job
@@ -54,20 +51,18 @@ func (j *job) madeFrom(rec cache.Record) bool {
 	return j.inputs == "" || j.inputs == rec.Inputs
 }
 
-type jobFunc func(ctx context.Context, active *snapshot.Active, out output) error
-
 // load digests the contents of the job's inputs and sets the content key.
 func (j *job) load(ctx context.Context) (err error) {
 	if j.key == "" {
-		j.key, j.inputs, err = j.look(ctx)
+		j.key, j.inputs, err = j.action.contentKey(ctx)
 	}
 	return err
 }
 
-func (j *job) close() {
-	for _, c := range j.closers {
-		c.Close() // read-only or temporary: there is nothing to lose
-	}
+// reset makes a job digest its inputs again.
+func (j *job) reset() error {
+	j.key = ""
+	return j.action.close()
 }
 
 // newID returns a new name for a snapshot.
@@ -128,124 +123,30 @@ func (s *Solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step
 	panic("unreachable")
 }
 
+// mkdirAction makes the directory of a WORKDIR.
+type mkdirAction struct {
+	w     *worker
+	mkdir *executor.Mkdir
+	key   cache.Key
+}
+
+func (m *mkdirAction) contentKey(context.Context) (cache.Key, string, error) {
+	return m.key, "", nil
+}
+
+func (m *mkdirAction) run(ctx context.Context, active *snapshot.Active, out output) error {
+	return m.w.run(ctx, active.Mounts(), m.mkdir, out)
+}
+
+func (m *mkdirAction) close() error { return nil }
+
 func (s *Solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
 	key, err := makeKey(cur.key, "mkdir", a, epochKey(s.e.epoch))
 	if err != nil {
 		return nil, err
 	}
-	return &job{key: key, do: func(ctx context.Context, active *snapshot.Active, out output) error {
-		return s.e.run(ctx, active.Mounts(), &executor.Mkdir{Path: a.Path, User: a.User}, out)
-	}}, nil
-}
-
-// tell warns about what an action could not keep, and sends the action's own warnings.
-func tell(res executor.Result, out output) {
-	f := &res.Files
-	if f.StandIns > 0 {
-		out.warn(fmt.Sprintf("device nodes cannot be made without root (%d, the first is %s): the image has them, and steps see empty files in their place", f.StandIns, f.FirstStandIn))
-	}
-	if f.AttrsLost > 0 {
-		out.warn(fmt.Sprintf("extended attributes of an archive's files cannot be set without root and were left out (%d, the first is %s)", f.AttrsLost, f.FirstAttr))
-	}
-	if f.OwnersLost > 0 {
-		out.warn(fmt.Sprintf("%d files could not be given their owner, the first of them %s: this user namespace has one id only", f.OwnersLost, f.FirstOwner))
-	}
-	for _, w := range slices.Concat(f.Warnings, res.Warnings) {
-		out.warn(w)
-	}
-}
-
-// prepareCopy prepares a COPY or ADD.
-func (s *Solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy,
-	name namer) (*job, error) {
-	c := &copier{e: s.e, in: s.e.cfg.Inputs, inputs: s, copy: a, key: cur.key}
-	j := &job{look: c.look, do: c.do, copier: c, closers: []io.Closer{c}}
-	// With --chmod, BuildKit's --link is an ordinary COPY (docker/buildx issue 1855). Otherwise the
-	// mode would also apply to the parent directories in the layer, which hide those of the image.
-	j.link = a.Link && a.Chmod == ""
-	local, remote, err := splitSources(a)
-	if err != nil {
-		return nil, err
-	}
-	c.local, c.remote = local, remote
-	j.local = len(remote) == 0
-	if len(local) == 0 {
-		return j, nil
-	}
-	from, err := name(ctx, a.From)
-	if err != nil {
-		return nil, err
-	}
-	c.owners = s.hasOwners(a.From)
-	j.local = j.local && !c.owners
-	if len(remote) == 0 && from.key != "" {
-		j.defKey, err = makeKey(cur.key, "copy from", a, from.key, epochKey(s.e.epoch))
-	}
-	if _, ok := a.From.(parser.StageInput); ok {
-		j.inputs = joinResults([]snapshot.ID{from.result})
-	}
-	return j, err
-}
-
-// prepareRun prepares a RUN.
-func (s *Solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run,
-	name namer) (*job, error) {
-	r := &runner{
-		e: s.e, opts: &s.e.cfg.Run, mounter: s.mounter(), inputs: s,
-		run: a, key: cur.key,
-		platform: parser.FormatPlatform(st.Platform),
-		from:     map[int]*inputs.Files{}, content: map[int]digest.Digest{},
-		looked: map[int]*source.Match{},
-	}
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	names := r.surroundings()
-	named, local, plain := true, true, true
-	var results []snapshot.ID
-	for _, m := range a.Mounts {
-		if !showsFiles(m) {
-			continue
-		}
-		from, err := name(ctx, m.From)
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, from.key)
-		named, local, plain = named && from.key != "", local && !s.hasOwners(m.From), false
-		if _, ok := m.From.(parser.StageInput); ok {
-			results = append(results, from.result)
-		}
-	}
-	j := &job{look: r.look, do: r.do, local: local, inputs: joinResults(results)}
-	if !named {
-		return j, nil
-	}
-	key, err := makeKey(cur.key, "run", a, names...)
-	if err != nil {
-		return nil, err
-	}
-	if plain {
-		j.key = key
-	} else {
-		j.defKey = key
-	}
-	return j, nil
-}
-
-// mounter returns what makes the mounts of RUNs.
-func (s *Solver) mounter() *runmount.Mounter {
-	return &runmount.Mounter{
-		Snapshots: s.e.cfg.Snapshots, Lazy: s.e.cfg.Lazy, Secrets: s.e.cfg.Secrets,
-		Caches: s.e.cfg.CacheMounts,
-		TempDir: func(pattern string) (string, error) {
-			dir, err := s.e.cfg.TempDir()
-			if err != nil {
-				return "", err
-			}
-			return os.MkdirTemp(dir, pattern+"-")
-		},
-	}
+	return &job{key: key, action: &mkdirAction{w: s.e.worker, key: key,
+		mkdir: &executor.Mkdir{Path: a.Path, User: a.User}}}, nil
 }
 
 // hasOwners reports whether the owners of an input's files are kept in the image, as those of
@@ -257,24 +158,4 @@ func (s *Solver) hasOwners(in parser.Input) bool {
 		return ok
 	}
 	return true
-}
-
-// showsFiles reports whether a mount shows or starts with files of an input.
-func showsFiles(m parser.RunMount) bool {
-	if m.From == nil || m.Type != parser.MountBind && m.Type != parser.MountCache {
-		return false
-	}
-	_, empty := m.From.(parser.Scratch)
-	return !empty
-}
-
-// network returns the network of a RUN: its own, or else the build's.
-func (r *runner) network() string {
-	switch {
-	case r.run.Network != "" && r.run.Network != "default":
-		return r.run.Network
-	case r.opts.Network != "" && r.opts.Network != "default":
-		return r.opts.Network
-	}
-	return "host"
 }

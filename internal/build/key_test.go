@@ -115,7 +115,7 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer copied.close()
+	defer copied.action.close()
 	if err := copied.load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer defined.close()
+	defer defined.action.close()
 	list["copy from"] = defined.defKey
 	for kind, key := range list {
 		if key == "" {

@@ -2,7 +2,6 @@ package build
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/layerbuild/layerbuild/executor/copyfs"
@@ -46,29 +45,4 @@ func frozen(t *source.Tree, m *source.Match) *os.File {
 		}
 	}
 	return nil
-}
-
-// tellSockets warns about sockets that were left out of a copy.
-func (c *copier) tellSockets(out output) {
-	if c.match == nil || c.from.Snapshot != nil || len(c.match.Sockets) == 0 {
-		return
-	}
-	text := fmt.Sprintf("the socket %q is left out: no layer can hold one", c.match.Sockets[0])
-	if n := len(c.match.Sockets) - 1; n > 0 {
-		text = fmt.Sprintf("the socket %q and %d more are left out: no layer can hold one",
-			c.match.Sockets[0], n)
-	}
-	out.warn(text)
-}
-
-// reset makes a job digest its inputs again.
-func (j *job) reset() error {
-	j.key = ""
-	c := j.copier
-	if c == nil {
-		return nil
-	}
-	err := c.Close()
-	c.remotes = nil
-	return err
 }

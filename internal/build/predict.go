@@ -146,7 +146,7 @@ func (s *Solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
 	if err != nil {
 		return "", "", false
 	}
-	defer j.close()
+	defer j.action.close() // read-only or temporary: there is nothing to lose
 	if j.key == "" && j.defKey == "" && j.local {
 		if err := j.load(ctx); err != nil {
 			return "", "", false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 
@@ -20,44 +21,114 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// runner runs a RUN.
-type runner struct {
-	e       *Engine
+// runAction runs the command of a RUN.
+type runAction struct {
+	w       *worker
 	opts    *RunOptions
 	mounter *runmount.Mounter
 	inputs  stepInputs
 
-	run      *parser.Run
+	instr    *parser.Run
 	key      cache.Key // of what the command runs on
 	platform string
 
 	from map[int]*inputs.Files // by the mount's index
-	// content holds the digest of a mount's content, or initial content, by the mount's index. look
-	// sets it.
+	// content holds the digest of a mount's content, or initial content, by the mount's index.
+	// contentKey sets it.
 	content map[int]digest.Digest
-	// looked holds the files that look digested, so that the same files are mounted.
+	// looked holds the files that contentKey digested, so that the same files are mounted.
 	looked map[int]*source.Match
 }
 
+// prepareRun prepares a RUN.
+func (s *Solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run,
+	name namer) (*job, error) {
+	r := &runAction{
+		w: s.e.worker, opts: &s.e.cfg.Run, mounter: s.mounter(), inputs: s,
+		instr: a, key: cur.key,
+		platform: parser.FormatPlatform(st.Platform),
+		from:     map[int]*inputs.Files{}, content: map[int]digest.Digest{},
+		looked: map[int]*source.Match{},
+	}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	names := r.surroundings()
+	named, local, plain := true, true, true
+	var results []snapshot.ID
+	for _, m := range a.Mounts {
+		if !showsFiles(m) {
+			continue
+		}
+		from, err := name(ctx, m.From)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, from.key)
+		named, local, plain = named && from.key != "", local && !s.hasOwners(m.From), false
+		if _, ok := m.From.(parser.StageInput); ok {
+			results = append(results, from.result)
+		}
+	}
+	j := &job{action: r, local: local, inputs: joinResults(results)}
+	if !named {
+		return j, nil
+	}
+	key, err := makeKey(cur.key, "run", a, names...)
+	if err != nil {
+		return nil, err
+	}
+	if plain {
+		j.key = key
+	} else {
+		j.defKey = key
+	}
+	return j, nil
+}
+
+// mounter returns what makes the mounts of RUNs.
+func (s *Solver) mounter() *runmount.Mounter {
+	return &runmount.Mounter{
+		Snapshots: s.e.cfg.Snapshots, Lazy: s.e.cfg.Lazy, Secrets: s.e.cfg.Secrets,
+		Caches: s.e.cfg.CacheMounts,
+		TempDir: func(pattern string) (string, error) {
+			dir, err := s.e.cfg.TempDir()
+			if err != nil {
+				return "", err
+			}
+			return os.MkdirTemp(dir, pattern+"-")
+		},
+	}
+}
+
+// showsFiles reports whether a mount shows or starts with files of an input.
+func showsFiles(m parser.RunMount) bool {
+	if m.From == nil || m.Type != parser.MountBind && m.Type != parser.MountCache {
+		return false
+	}
+	_, empty := m.From.(parser.Scratch)
+	return !empty
+}
+
 // check returns an error for a RUN that needs a permission which the user has not given.
-func (r *runner) check() error {
-	if r.run.Security == "insecure" && !r.opts.Insecure {
+func (r *runAction) check() error {
+	if r.instr.Security == "insecure" && !r.opts.Insecure {
 		return errors.New("RUN --security=insecure is not permitted; add --allow security.insecure")
 	}
-	if r.run.Network == "host" && r.opts.Network == "none" && !r.opts.HostNetwork {
+	if r.instr.Network == "host" && r.opts.Network == "none" && !r.opts.HostNetwork {
 		return errors.New("RUN --network=host is not permitted where --network is none; add --allow network.host")
 	}
 	return nil
 }
 
-// look digests the files that are mounted.
-func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err error) {
+// contentKey digests the files that are mounted.
+func (r *runAction) contentKey(ctx context.Context) (key cache.Key, inputs string, err error) {
 	if err := r.open(ctx); err != nil {
 		return "", "", err
 	}
 	list := r.surroundings()
 	var made []snapshot.ID
-	for i, m := range r.run.Mounts {
+	for i, m := range r.instr.Mounts {
 		f := r.from[i]
 		if f == nil {
 			continue
@@ -73,14 +144,14 @@ func (r *runner) look(ctx context.Context) (key cache.Key, inputs string, err er
 	if len(r.content) > 0 {
 		// The times of files of contexts, and of files that COPY and WORKDIR made in stages, depend
 		// on this epoch. The command can copy such times.
-		list = append(list, epochKey(r.e.epoch))
+		list = append(list, epochKey(r.w.epoch))
 	}
-	key, err = makeKey(r.key, "run", r.run, list...)
+	key, err = makeKey(r.key, "run", r.instr, list...)
 	return key, joinResults(made), err
 }
 
 // surroundings returns the options of the build that a command can observe.
-func (r *runner) surroundings() []string {
+func (r *runAction) surroundings() []string {
 	list := []string{r.platform, r.network(),
 		fmt.Sprint(r.opts.Hosts, r.opts.ShmSize, r.opts.Ulimits)}
 	if name := r.opts.Hostname; name != "" {
@@ -89,9 +160,20 @@ func (r *runner) surroundings() []string {
 	return list
 }
 
+// network returns the network of a RUN: its own, or else the build's.
+func (r *runAction) network() string {
+	switch {
+	case r.instr.Network != "" && r.instr.Network != "default":
+		return r.instr.Network
+	case r.opts.Network != "" && r.opts.Network != "default":
+		return r.opts.Network
+	}
+	return "host"
+}
+
 // open opens the inputs of mounts. It builds stages first.
-func (r *runner) open(ctx context.Context) error {
-	for i, m := range r.run.Mounts {
+func (r *runAction) open(ctx context.Context) error {
+	for i, m := range r.instr.Mounts {
 		if !showsFiles(m) {
 			continue
 		}
@@ -107,23 +189,25 @@ func (r *runner) open(ctx context.Context) error {
 // mountQuery returns the query for the files of a mount. A bind mount shows a directory with its
 // mode and attributes, so the digest covers them. The root of a context has the mode 0755 instead,
 // and the top of a cache mount the mode that the mount asks for.
-func (r *runner) mountQuery(m parser.RunMount) source.Query {
+func (r *runAction) mountQuery(m parser.RunMount) source.Query {
 	src := path.Join("/", m.Source)
 	return source.Query{
-		Patterns: []string{src}, Literal: true, KeepOwner: true, Epoch: r.e.epoch,
+		Patterns: []string{src}, Literal: true, KeepOwner: true, Epoch: r.w.epoch,
 		Root: m.Type == parser.MountBind && (src != "/" || r.inputs.hasOwners(m.From)),
 	}
 }
 
-// do runs the command.
-func (r *runner) do(ctx context.Context, active *snapshot.Active, out output) (err error) {
+func (r *runAction) close() error { return nil }
+
+// run runs the command.
+func (r *runAction) run(ctx context.Context, active *snapshot.Active, out output) (err error) {
 	p := &executor.Process{
-		Args: r.run.Args, Env: append(slices.Clone(r.run.Env), r.run.Proxy...),
-		Dir: r.run.Dir, User: r.run.User,
-		Network: r.network(), Insecure: r.run.Security == "insecure", ExtraHosts: r.opts.Hosts,
+		Args: r.instr.Args, Env: append(slices.Clone(r.instr.Env), r.instr.Proxy...),
+		Dir: r.instr.Dir, User: r.instr.User,
+		Network: r.network(), Insecure: r.instr.Security == "insecure", ExtraHosts: r.opts.Hosts,
 		ShmSize: r.opts.ShmSize, Ulimits: r.opts.Ulimits, Hostname: r.opts.Hostname,
 	}
-	for _, f := range r.run.Files {
+	for _, f := range r.instr.Files {
 		p.Mounts = append(p.Mounts, executor.Mount{Target: f.Path,
 			Source: executor.Data{Data: f.Data, Mode: f.Mode}, ReadOnly: true})
 	}
@@ -132,13 +216,13 @@ func (r *runner) do(ctx context.Context, active *snapshot.Active, out output) (e
 	if err != nil {
 		return err
 	}
-	return processError(r.run.Args, r.e.run(ctx, active.Mounts(), p, out))
+	return processError(r.instr.Args, r.w.run(ctx, active.Mounts(), p, out))
 }
 
 // mounts returns the mounts of the command with their sources.
-func (r *runner) mounts() []runmount.Mount {
-	list := make([]runmount.Mount, len(r.run.Mounts))
-	for i, m := range r.run.Mounts {
+func (r *runAction) mounts() []runmount.Mount {
+	list := make([]runmount.Mount, len(r.instr.Mounts))
+	for i, m := range r.instr.Mounts {
 		list[i] = runmount.Mount{
 			RunMount: m,
 			Snapshot: func(ctx context.Context) (snapshot.ID, string, error) {
@@ -157,7 +241,7 @@ func (r *runner) mounts() []runmount.Mount {
 }
 
 // mountedSnapshot returns the snapshot that a mount shows, "" for an empty one, and the path in it.
-func (r *runner) mountedSnapshot(ctx context.Context, i int,
+func (r *runAction) mountedSnapshot(ctx context.Context, i int,
 	m parser.RunMount) (snapshot.ID, string, error) {
 	f := r.from[i]
 	if f == nil {
@@ -172,11 +256,11 @@ func (r *runner) mountedSnapshot(ctx context.Context, i int,
 
 // cacheName returns the name of a cache mount's directory. As in BuildKit, mounts with different
 // initial files, owner or mode have different directories.
-func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
+func (r *runAction) cacheName(i int, m parser.RunMount) (string, error) {
 	identity := []any{m.ID, m.UID, m.GID, m.Mode}
 	if r.from[i] != nil {
 		// the epoch is in the times of the files
-		identity = append(identity, r.content[i], m.Source, epochKey(r.e.epoch))
+		identity = append(identity, r.content[i], m.Source, epochKey(r.w.epoch))
 	}
 	if ns := r.opts.CacheNamespace; ns != "" {
 		identity = append(identity, "namespace "+ns)
@@ -184,9 +268,9 @@ func (r *runner) cacheName(i int, m parser.RunMount) (string, error) {
 	return cachemount.Name(identity...)
 }
 
-// copyTo copies the initial files of mount i, a directory of f, to a directory of the host. If look
-// has digested the files, it copies the digested ones.
-func (r *runner) copyTo(ctx context.Context, dir string, f *inputs.Files, i int,
+// copyTo copies the initial files of mount i, a directory of f, to a directory of the host. If
+// contentKey has digested the files, it copies the digested ones.
+func (r *runAction) copyTo(ctx context.Context, dir string, f *inputs.Files, i int,
 	from parser.RunMount) error {
 	m := r.looked[i]
 	if m == nil {
@@ -198,7 +282,7 @@ func (r *runner) copyTo(ctx context.Context, dir string, f *inputs.Files, i int,
 	act := &copyfs.Copy{Dest: "/", KeepOwner: true,
 		Sources: []copyfs.Source{{Dir: f.Tree.Dir(), Items: items(m.Items, false)}}}
 	act.Frozen = frozen(f.Tree, m)
-	err := r.e.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, silent())
+	err := r.w.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, silent())
 	noteChanged(f, err)
 	return err
 }

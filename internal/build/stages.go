@@ -416,7 +416,7 @@ func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 	if err != nil {
 		return stepResult{}, l.done(false, err)
 	}
-	defer job.close()
+	defer job.action.close() // read-only or temporary: there is nothing to lose
 	n := need{cache: s.useCache(st), seal: s.sealed[st], last: last}
 	if res, ok, err := s.e.results.find(ctx, cur, job, l, n.cache); ok || err != nil {
 		return res, l.done(ok, err)
