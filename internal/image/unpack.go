@@ -162,7 +162,7 @@ func (u *unpacking) parallel(ctx context.Context, base snapshot.ID, from int) (s
 			// The slot is taken here, so that lower layers, which the others wait for, come
 			// first.
 			if err := u.acquire(ctx); err != nil {
-				u.r.chains.End(u.chains[i], f, "", err)
+				u.r.chains.End(ctx, u.chains[i], f, "", err)
 				here.Finish("", err)
 				break
 			}
@@ -198,18 +198,18 @@ func (u *unpacking) claimed(ctx context.Context, i int, parent, f *memo.Call[sna
 	key := u.chains[i]
 	for !mine {
 		id, err := f.Wait(ctx)
-		if err == nil || ctx.Err() != nil || !errors.Is(err, context.Canceled) {
+		if !f.Abandoned() || ctx.Err() != nil {
 			return id, err
 		}
 		if f, mine = u.r.chains.Claim(key); mine {
 			if err := u.acquire(ctx); err != nil {
-				u.r.chains.End(key, f, "", err)
+				u.r.chains.End(ctx, key, f, "", err)
 				return "", err
 			}
 		}
 	}
 	id, err := u.layered(ctx, i, parent)
-	u.r.chains.End(key, f, id, err)
+	u.r.chains.End(ctx, key, f, id, err)
 	return id, err
 }
 
@@ -277,32 +277,21 @@ func (u *unpacking) sequential(ctx context.Context, base snapshot.ID,
 }
 
 // onto makes a layer's snapshot on an existing parent.
-func (u *unpacking) onto(ctx context.Context, i int,
-	parent snapshot.ID) (id snapshot.ID, err error) {
-	key := u.chains[i]
-	for {
-		f, mine := u.r.chains.Claim(key)
-		if mine {
-			defer func() { u.r.chains.End(key, f, id, err) }()
-			break
+func (u *unpacking) onto(ctx context.Context, i int, parent snapshot.ID) (snapshot.ID, error) {
+	return u.r.chains.Share(ctx, u.chains[i], func() (snapshot.ID, error) {
+		if id, ok := u.existing(u.chains[i]); ok {
+			return id, nil
 		}
-		id, err := f.Wait(ctx)
-		if err == nil || ctx.Err() != nil || !errors.Is(err, context.Canceled) {
-			return id, err
+		work, err := u.unpack(ctx, i, parent, true)
+		if err != nil {
+			return "", err
 		}
-	}
-	if id, ok := u.existing(u.chains[i]); ok {
-		return id, nil
-	}
-	work, err := u.unpack(ctx, i, parent, true)
-	if err != nil {
-		return "", err
-	}
-	id = snapshot.ID(u.chains[i].Encoded())
-	if err := work.active.Commit(ctx, id); err != nil {
-		return "", errors.Join(err, work.active.Discard())
-	}
-	return id, u.record(u.chains[i], id)
+		id := snapshot.ID(u.chains[i].Encoded())
+		if err := work.active.Commit(ctx, id); err != nil {
+			return "", errors.Join(err, work.active.Discard())
+		}
+		return id, u.record(u.chains[i], id)
+	})
 }
 
 // unpacked is a layer in a snapshot that is not committed yet.
@@ -502,16 +491,17 @@ func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor,
 		if mine {
 			// Another goroutine may have finished between the look-up and the claim.
 			if ok, err := u.r.store.Exists(ctx, d); ok && err == nil {
-				u.r.blobs.End(d.Digest, f, struct{}{}, nil)
+				u.r.blobs.End(ctx, d.Digest, f, struct{}{}, nil)
 				continue
 			}
 			err := u.download(ctx, d, use)
-			u.r.blobs.End(d.Digest, f, struct{}{}, err)
+			u.r.blobs.End(ctx, d.Digest, f, struct{}{}, err)
 			return false, err
 		}
 		// If the other goroutine fails, its reason may not apply here: try again.
-		if _, err := f.Wait(ctx); ctx.Err() != nil {
-			return false, err
+		f.Wait(ctx)
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
 		}
 	}
 }

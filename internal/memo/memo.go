@@ -13,15 +13,48 @@ type Map[K comparable, V any] struct {
 }
 
 // Do returns f's result for k. The first caller runs f, the others wait for it, or for their ctx to
-// end.
+// end. If f fails after the ctx of its caller has ended, the error is not kept, and one of the
+// others runs its own f.
 func (m *Map[K, V]) Do(ctx context.Context, k K, f func() (V, error)) (V, error) {
-	c, mine := m.Claim(k)
-	if !mine {
-		return c.Wait(ctx)
+	return m.do(ctx, k, f, func(error) bool { return true })
+}
+
+// Try is like Do for an f that may succeed later: an error is returned to those who wait for it,
+// and is not kept.
+func (m *Map[K, V]) Try(ctx context.Context, k K, f func() (V, error)) (V, error) {
+	return m.do(ctx, k, f, func(err error) bool { return err == nil })
+}
+
+// Share is like Do for results that are kept elsewhere: it returns f's result to those who wait for
+// it, and keeps nothing.
+func (m *Map[K, V]) Share(ctx context.Context, k K, f func() (V, error)) (V, error) {
+	return m.do(ctx, k, f, func(error) bool { return false })
+}
+
+func (m *Map[K, V]) do(ctx context.Context, k K, f func() (V, error),
+	keep func(error) bool) (V, error) {
+	for {
+		c, mine := m.Claim(k)
+		if mine {
+			return m.run(ctx, k, c, f, keep)
+		}
+		v, err := c.Wait(ctx)
+		if !c.Abandoned() || ctx.Err() != nil {
+			return v, err
+		}
 	}
+}
+
+// run sets the result of a call that was claimed.
+func (m *Map[K, V]) run(ctx context.Context, k K, c *Call[V], f func() (V, error),
+	keep func(error) bool) (V, error) {
 	// If f panics, the other callers must not wait for ever.
 	defer close(c.done)
 	c.value, c.err = f()
+	c.abandoned = c.err != nil && ctx.Err() != nil
+	if c.abandoned || !keep(c.err) {
+		m.drop(k, c)
+	}
 	return c.value, c.err
 }
 
@@ -48,33 +81,30 @@ func (m *Map[K, V]) Forget(k K) {
 	delete(m.calls, k)
 }
 
-// Each calls f with each value that has been computed without an error.
-func (m *Map[K, V]) Each(f func(V)) {
+// drop forgets c, unless it was forgotten and k has another call.
+func (m *Map[K, V]) drop(k K, c *Call[V]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, c := range m.calls {
-		select {
-		case <-c.done:
-			if c.err == nil {
-				f(c.value)
-			}
-		default:
-		}
+	if m.calls[k] == c {
+		delete(m.calls, k)
 	}
 }
 
 // End finishes a call that was claimed and forgets it: the next Claim begins the work again. It is
-// for results that are kept elsewhere, so that only work at the same time is shared.
-func (m *Map[K, V]) End(k K, c *Call[V], value V, err error) {
-	m.Forget(k)
+// for results that are kept elsewhere, so that only work at the same time is shared. ctx is that of
+// the work: if it has ended, the call counts as abandoned.
+func (m *Map[K, V]) End(ctx context.Context, k K, c *Call[V], value V, err error) {
+	c.abandoned = err != nil && ctx.Err() != nil
+	m.drop(k, c)
 	c.Finish(value, err)
 }
 
 // Call is a value that one goroutine computes and others wait for.
 type Call[V any] struct {
-	done  chan struct{}
-	value V
-	err   error
+	done      chan struct{}
+	value     V
+	err       error
+	abandoned bool
 }
 
 // NewCall returns a call that is in no Map.
@@ -84,6 +114,18 @@ func NewCall[V any]() *Call[V] { return &Call[V]{done: make(chan struct{})} }
 func (c *Call[V]) Finish(value V, err error) {
 	c.value, c.err = value, err
 	close(c.done)
+}
+
+// Abandoned reports whether the call has failed because the context of the goroutine that computed
+// the value had ended. The error of such a call says nothing to others, who may begin again. It is
+// false while the value is computed.
+func (c *Call[V]) Abandoned() bool {
+	select {
+	case <-c.done:
+		return c.abandoned
+	default:
+		return false
+	}
 }
 
 // Wait returns the result. If ctx ends first, it returns the cause of that.

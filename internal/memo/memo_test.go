@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 )
 
 func TestDoRunsOnce(t *testing.T) {
@@ -54,7 +55,7 @@ func TestDoWaitsNoLongerThanItsContext(t *testing.T) {
 	}
 }
 
-func TestForgetAndEach(t *testing.T) {
+func TestForget(t *testing.T) {
 	var m Map[int, int]
 	n := 0
 	next := func() (int, error) { n++; return n, nil }
@@ -66,12 +67,6 @@ func TestForgetAndEach(t *testing.T) {
 	m.Forget(1)
 	if got, _ := m.Do(t.Context(), 1, next); got != 2 {
 		t.Errorf("Do after Forget = %d, want 2", got)
-	}
-	_, _ = m.Do(t.Context(), 2, func() (int, error) { return 7, errors.New("no") })
-	sum := 0
-	m.Each(func(v int) { sum += v })
-	if sum != 2 {
-		t.Errorf("Each gave a sum of %d, want 2: values with an error do not count", sum)
 	}
 }
 
@@ -87,11 +82,85 @@ func TestEnd(t *testing.T) {
 	if mine || waiting != c {
 		t.Fatal("the second Claim begins the work again")
 	}
-	m.End("a", c, 7, nil)
+	m.End(t.Context(), "a", c, 7, nil)
 	if got, err := waiting.Wait(t.Context()); got != 7 || err != nil {
 		t.Errorf("Wait = %d, %v, want 7, nil", got, err)
 	}
-	if _, mine := m.Claim("a"); !mine {
-		t.Error("after End the call is still there")
+	if waiting.Abandoned() {
+		t.Error("a call that has succeeded counts as abandoned")
+	}
+	c, mine = m.Claim("a")
+	if !mine {
+		t.Fatal("after End the call is still there")
+	}
+	if c.Abandoned() {
+		t.Error("a call that is running counts as abandoned")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	m.End(ctx, "a", c, 0, errors.New("no"))
+	if !c.Abandoned() {
+		t.Error("a call that has failed after its context ended does not count as abandoned")
+	}
+}
+
+// TestKeeps checks which results each kind of call keeps.
+func TestKeeps(t *testing.T) {
+	type do func(context.Context, string, func() (int, error)) (int, error)
+	no := errors.New("no")
+	tests := []struct {
+		name string
+		do   func(*Map[string, int]) do
+		err  error
+		want bool // the result is kept
+	}{
+		{"Do", func(m *Map[string, int]) do { return m.Do }, nil, true},
+		{"Do", func(m *Map[string, int]) do { return m.Do }, no, true},
+		{"Try", func(m *Map[string, int]) do { return m.Try }, nil, true},
+		{"Try", func(m *Map[string, int]) do { return m.Try }, no, false},
+		{"Share", func(m *Map[string, int]) do { return m.Share }, nil, false},
+		{"Share", func(m *Map[string, int]) do { return m.Share }, no, false},
+	}
+	for _, tt := range tests {
+		var m Map[string, int]
+		runs := 0
+		for range 2 {
+			_, err := tt.do(&m)(t.Context(), "a", func() (int, error) { runs++; return 1, tt.err })
+			if err != tt.err {
+				t.Errorf("%s: error %v, want %v", tt.name, err, tt.err)
+			}
+		}
+		if kept := runs == 1; kept != tt.want {
+			t.Errorf("%s: after the error %v the result is kept: %v, want %v", tt.name, tt.err,
+				kept, tt.want)
+		}
+	}
+}
+
+// TestAbandoned cancels the caller that runs f while another one waits: the other runs its own f.
+func TestAbandoned(t *testing.T) {
+	type do func(context.Context, string, func() (int, error)) (int, error)
+	for name, of := range map[string]func(*Map[string, int]) do{
+		"Do":    func(m *Map[string, int]) do { return m.Do },
+		"Try":   func(m *Map[string, int]) do { return m.Try },
+		"Share": func(m *Map[string, int]) do { return m.Share },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var m Map[string, int]
+			do := of(&m)
+			ctx, cancel := context.WithCancel(t.Context())
+			cause := errors.New("canceled")
+			go do(ctx, "a", func() (int, error) { <-ctx.Done(); return 0, cause })
+			synctest.Wait()
+			go func() {
+				got, err := do(t.Context(), "a", func() (int, error) { return 42, nil })
+				if got != 42 || err != nil {
+					t.Errorf("%s = %d, %v, want 42, nil", name, got, err)
+				}
+			}()
+			synctest.Wait()
+			cancel()
+			synctest.Wait()
+		})
 	}
 }
