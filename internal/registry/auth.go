@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/layerbuild/layerbuild/internal/memo"
 )
 
 // formType is the content type of a token request that carries a password or refresh token.
@@ -25,13 +27,14 @@ const formType = "application/x-www-form-urlencoded"
 // premises is an example: registry.gitlab.corp and gitlab.corp, both in the private network.
 type authState struct {
 	host *host
+	// requests holds the token requests that run now, by scope.
+	requests memo.Map[string, token]
 
 	mu      sync.Mutex
 	basic   bool
 	realm   string
 	service string
 	tokens  map[string]token
-	locks   map[string]*sync.Mutex // one token request per scope at a time
 	// why credentials could not be read, for the message if they turn out to be needed
 	helperErr error
 }
@@ -39,6 +42,21 @@ type authState struct {
 type token struct {
 	value   string
 	expires time.Time
+}
+
+func (t token) valid() bool { return t.value != "" && time.Now().Before(t.expires) }
+
+// ready looks up the credentials that header needs for a scope. It is called before the time for an
+// answer begins: a credential helper may ask the user for a password.
+func (a *authState) ready(ctx context.Context, scope string) error {
+	a.mu.Lock()
+	need := a.basic || a.realm != "" && !a.tokens[scope].valid()
+	a.mu.Unlock()
+	if !need {
+		return nil
+	}
+	_, err := a.credential(ctx, scope)
+	return err
 }
 
 // header returns the Authorization header for a scope; "" if the server has not asked for one
@@ -52,7 +70,7 @@ func (a *authState) header(ctx context.Context, scope string) (string, error) {
 		return a.basicHeader(ctx, scope)
 	case realm == "":
 		return "", nil
-	case t.value != "" && time.Now().Before(t.expires):
+	case t.valid():
 		return "Bearer " + t.value, nil
 	}
 	value, err := a.fetch(ctx, scope, t.value)
@@ -84,6 +102,9 @@ func (a *authState) credential(ctx context.Context, scope string) (credential, e
 		repo = repo[:i]
 	}
 	cred, err := store.get(ctx, a.host.name, repo)
+	if ctx.Err() != nil {
+		return credential{}, context.Cause(ctx)
+	}
 	if err != nil {
 		a.mu.Lock()
 		a.helperErr = err
@@ -156,37 +177,54 @@ func (a *authState) checkRealm(realm string, registry *url.URL) error {
 // fetch fetches a token for a scope, unless another goroutine has replaced the old one
 // meanwhile.
 func (a *authState) fetch(ctx context.Context, scope, old string) (string, error) {
-	a.mu.Lock()
-	if a.tokens == nil {
-		a.tokens, a.locks = map[string]token{}, map[string]*sync.Mutex{}
+	for {
+		mine := false
+		t, err := a.requests.Share(ctx, scope, func() (token, error) {
+			mine = true
+			return a.replace(ctx, scope, old)
+		})
+		// Another goroutine may have found the token that this one has to replace.
+		if err != nil || mine || t.value != old {
+			return t.value, err
+		}
 	}
-	lock := a.locks[scope]
-	if lock == nil {
-		lock = &sync.Mutex{}
-		a.locks[scope] = lock
-	}
-	a.mu.Unlock()
-	lock.Lock()
-	defer lock.Unlock()
+}
+
+// replace returns a token that is not the old one. It keeps it for the requests that follow.
+func (a *authState) replace(ctx context.Context, scope, old string) (token, error) {
 	a.mu.Lock()
 	t, realm, service := a.tokens[scope], a.realm, a.service
 	a.mu.Unlock()
-	if t.value != "" && t.value != old && time.Now().Before(t.expires) {
-		return t.value, nil
+	if t.valid() && t.value != old {
+		return t, nil
 	}
-	cred, err := a.credential(ctx, scope)
+	t, err := a.login(ctx, realm, service, scope)
 	if err != nil {
-		return "", err
-	}
-	if cred.access != "" {
-		t = token{cred.access, time.Now().Add(time.Hour)}
-	} else if t, err = a.exchange(ctx, realm, service, scope, cred); err != nil {
-		return "", fmt.Errorf("log in to %s: %w", a.host.name, errors.Join(err, a.why()))
+		return token{}, err
 	}
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tokens == nil {
+		a.tokens = map[string]token{}
+	}
 	a.tokens[scope] = t
-	a.mu.Unlock()
-	return t.value, nil
+	return t, nil
+}
+
+// login returns a new token for a scope.
+func (a *authState) login(ctx context.Context, realm, service, scope string) (token, error) {
+	cred, err := a.credential(ctx, scope)
+	if err != nil {
+		return token{}, err
+	}
+	if cred.access != "" {
+		return token{cred.access, time.Now().Add(time.Hour)}, nil
+	}
+	t, err := a.exchange(ctx, realm, service, scope, cred)
+	if err != nil {
+		return token{}, fmt.Errorf("log in to %s: %w", a.host.name, errors.Join(err, a.why()))
+	}
+	return t, nil
 }
 
 // exchange requests a token from the token server:
@@ -202,18 +240,38 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string,
 	if cred != (credential{}) && u.Scheme != "https" && u.Hostname() != hostname(a.host.name) {
 		return token{}, fmt.Errorf("credentials are not sent to a token server on another host without https: %s", u.Redacted())
 	}
-	server := a.host
-	if u.Host != a.host.name {
-		conf, err := a.host.c.config()
-		if err != nil {
-			return token{}, err
-		}
-		t := conf.find(u.Host)
-		insecure := t != nil && t.Insecure || a.host.lax && u.Hostname() == hostname(a.host.name)
-		if server, err = a.host.c.host(u.Host, insecure); err != nil {
-			return token{}, err
-		}
+	server, err := a.tokenServer(u)
+	if err != nil {
+		return token{}, err
 	}
+	resp, err := server.do(ctx, tokenRequest(u, service, scope, cred))
+	if err != nil {
+		return token{}, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return token{}, failure(resp)
+	}
+	defer resp.Body.Close()
+	return readToken(resp.Body)
+}
+
+// tokenServer returns the server of a realm, which may be the registry itself.
+func (a *authState) tokenServer(realm *url.URL) (*host, error) {
+	if realm.Host == a.host.name {
+		return a.host, nil
+	}
+	conf, err := a.host.c.config()
+	if err != nil {
+		return nil, err
+	}
+	t := conf.find(realm.Host)
+	insecure := t != nil && t.Insecure || a.host.lax && realm.Hostname() == hostname(a.host.name)
+	return a.host.c.host(realm.Host, insecure)
+}
+
+// tokenRequest returns the request for a token: a POST of a form for a refresh token, and otherwise
+// a GET with the password.
+func tokenRequest(realm *url.URL, service, scope string, cred credential) call {
 	q := call{method: http.MethodGet, header: http.Header{}, bare: true}
 	form := url.Values{}
 	if service != "" {
@@ -228,37 +286,36 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string,
 		q.method, q.size = http.MethodPost, int64(len(data))
 		q.header.Set("Content-Type", formType)
 		q.body = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(data)), nil }
-	} else {
-		for s := range strings.FieldsSeq(scope) {
-			form.Add("scope", s)
-		}
-		for k, v := range u.Query() { // a realm may have a query of its own
-			if _, ok := form[k]; !ok {
-				form[k] = v
-			}
-		}
-		if cred.username != "" {
-			form.Set("account", cred.username)
-			q.header.Set("Authorization", "Basic "+
-				base64.StdEncoding.EncodeToString([]byte(cred.username+":"+cred.password)))
-		}
-		u.RawQuery = form.Encode()
+		q.url = realm.String()
+		return q
 	}
+	for s := range strings.FieldsSeq(scope) {
+		form.Add("scope", s)
+	}
+	for k, v := range realm.Query() { // a realm may have a query of its own
+		if _, ok := form[k]; !ok {
+			form[k] = v
+		}
+	}
+	if cred.username != "" {
+		form.Set("account", cred.username)
+		q.header.Set("Authorization", "Basic "+
+			base64.StdEncoding.EncodeToString([]byte(cred.username+":"+cred.password)))
+	}
+	u := *realm
+	u.RawQuery = form.Encode()
 	q.url = u.String()
-	resp, err := server.do(ctx, q)
-	if err != nil {
-		return token{}, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return token{}, failure(resp)
-	}
-	defer resp.Body.Close()
+	return q
+}
+
+// readToken reads a token server's answer.
+func readToken(body io.Reader) (token, error) {
 	var answer struct {
 		Token       string `json:"token"`
 		AccessToken string `json:"access_token"`
 		ExpiresIn   any    `json:"expires_in"` // a whole number in well-formed answers
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil {
+	if err := json.NewDecoder(io.LimitReader(body, 1<<20)).Decode(&answer); err != nil {
 		return token{}, fmt.Errorf("the token server's answer: %w", err)
 	}
 	t := token{value: answer.Token}

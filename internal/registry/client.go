@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/layerbuild/layerbuild/internal/memo"
 )
 
 // Options are the options of a Client. The zero value is suitable for all uses except tests.
@@ -110,21 +112,39 @@ type host struct {
 	transport *http.Transport
 	http      *http.Client
 	auth      authState
-
-	mu     sync.Mutex
-	scheme string // "": not known yet
+	scheme    memo.Map[string, string] // that of name, once it is known
 }
 
 // host returns the state of a server, which is created on first use.
 func (c *Client) host(name string, insecure bool) (*host, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	key := hostKey{name, insecure}
-	if h := c.hosts[key]; h != nil {
+	if h := c.known(key); h != nil {
 		return h, nil
 	}
-	h := &host{c: c, name: name, lax: insecure || isLoopback(name)}
-	tlsConfig, err := tlsFor(name, h.lax)
+	made, err := c.newHost(key)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.hosts[key]; h != nil { // another goroutine was faster, and made has no connections
+		return h, nil
+	}
+	c.hosts[key] = made
+	return made, nil
+}
+
+// known returns the state of a server that was used before, or nil.
+func (c *Client) known(key hostKey) *host {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hosts[key]
+}
+
+// newHost reads the certificates for a server, and returns its state.
+func (c *Client) newHost(key hostKey) (*host, error) {
+	h := &host{c: c, name: key.name, lax: key.insecure || isLoopback(key.name)}
+	tlsConfig, err := tlsFor(key.name, h.lax)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +164,6 @@ func (c *Client) host(name string, insecure bool) (*host, error) {
 	}
 	h.http = &http.Client{Transport: h.transport, CheckRedirect: h.checkRedirect}
 	h.auth.host = h
-	c.hosts[key] = h
 	return h, nil
 }
 
@@ -170,32 +189,44 @@ func hostname(hostport string) string {
 // base returns the beginning of the server's URLs, "https://host". A server that may use plain
 // http is probed once, without credentials.
 func (h *host) base(ctx context.Context) (string, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.scheme == "" {
-		h.scheme = "https"
-		if h.lax {
-			ctx1, cancel := context.WithTimeout(ctx, 5*time.Second)
-			defer cancel()
-			req, err := http.NewRequestWithContext(ctx1, http.MethodGet,
-				"https://"+h.name+"/v2/", nil)
-			if err != nil {
-				h.scheme = ""
-				return "", err
-			}
-			req.Header.Set("User-Agent", h.c.o.UserAgent)
-			resp, err := h.http.Do(req)
-			if err == nil {
-				resp.Body.Close()
-			} else if ctx.Err() != nil {
-				h.scheme = ""
-				return "", context.Cause(ctx)
-			} else {
-				h.scheme = "http"
-			}
+	scheme := "https"
+	if h.lax {
+		var err error
+		scheme, err = h.scheme.Try(ctx, h.name, func() (string, error) { return h.probe(ctx) })
+		if err != nil {
+			return "", err
 		}
 	}
-	return h.scheme + "://" + h.name, nil
+	return scheme + "://" + h.name, nil
+}
+
+// address returns the whole URL of a call.
+func (h *host) address(ctx context.Context, url string) (string, error) {
+	if !strings.HasPrefix(url, "/") {
+		return url, nil
+	}
+	base, err := h.base(ctx)
+	return base + url, err
+}
+
+// probe returns "https" if the server answers to it, and otherwise "http".
+func (h *host) probe(ctx context.Context) (string, error) {
+	ctx1, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx1, http.MethodGet, "https://"+h.name+"/v2/", nil)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("User-Agent", h.c.o.UserAgent)
+	resp, err := h.http.Do(req)
+	switch {
+	case err == nil:
+		resp.Body.Close()
+		return "https", nil
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	}
+	return "http", nil
 }
 
 // checkRedirect makes sure that credentials are sent only to the server that they are for.
@@ -293,9 +324,7 @@ func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
 	challenged := 0
 	var asked time.Duration
 	for try := 1; ; try++ {
-		start := time.Now()
 		resp, sent, err := h.send(ctx, q)
-		q.patience.waited(time.Since(start), 0)
 		if err == nil && resp.StatusCode == http.StatusUnauthorized && !q.bare && challenged < 2 {
 			challenged++
 			again, err := h.auth.answer(ctx, resp, q.scope, sent)
@@ -335,13 +364,16 @@ func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
 
 // send sends a request once. sent is its Authorization header.
 func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent string, err error) {
-	address := q.url
-	if strings.HasPrefix(address, "/") {
-		base, err := h.base(ctx)
-		if err != nil {
+	if !q.bare {
+		if err := h.auth.ready(ctx, q.scope); err != nil {
 			return nil, "", err
 		}
-		address = base + address
+	}
+	start := time.Now()
+	defer func() { q.patience.waited(time.Since(start), 0) }()
+	address, err := h.address(ctx, q.url)
+	if err != nil {
+		return nil, "", err
 	}
 	// A timer limits the wait for the answer: the limit of net/http would also end uploads that
 	// a server acknowledges late.

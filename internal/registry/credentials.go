@@ -16,7 +16,7 @@ import (
 type credentialStore struct {
 	files []*authFile
 
-	known memo.Map[string, credential] // by host and repository: a helper is run once
+	known memo.Map[string, credential] // by host and repository, so that a helper is run once
 }
 
 // loadCredentials reads the Docker configuration, then the files of containers-auth.json(5).
@@ -64,16 +64,9 @@ func (s *credentialStore) get(ctx context.Context, host, repo string) (credentia
 	if host == "registry-1.docker.io" {
 		keys = []string{"https://index.docker.io/v1/", "docker.io", "index.docker.io"}
 	}
-	id := host + "/" + repo
-	call, mine := s.known.Claim(id)
-	if mine {
-		// Other callers wait for the same result: a helper must not be cancelled together with the
-		// first caller. It ends with this program.
-		go func() {
-			call.Finish(s.find(context.WithoutCancel(ctx), host, repo, keys))
-		}()
-	}
-	return call.Wait(ctx)
+	return s.known.Do(ctx, host+"/"+repo, func() (credential, error) {
+		return s.find(ctx, host, repo, keys)
+	})
 }
 
 // find looks for credentials in all files.

@@ -478,7 +478,7 @@ func TestRedirects(t *testing.T) {
 					t.Fatal(err)
 				}
 				// as a server elsewhere is; its certificate is accepted all the same
-				h.lax, h.scheme = false, "https"
+				h.lax = false
 			}
 			_, err := c.Resolve(t.Context(), s.host+"/a/b:1", amd64)
 			if tt.err == "" && err != nil || tt.err != "" &&

@@ -9,9 +9,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
+	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -57,15 +57,7 @@ type Pusher struct {
 	host  *host
 	o     PushOptions
 	slots chan struct{}
-
-	mu    sync.Mutex
-	blobs map[digest.Digest]*pushed
-}
-
-// pushed is the push of a blob, which is done once.
-type pushed struct {
-	done chan struct{}
-	err  error
+	blobs memo.Map[digest.Digest, struct{}] // those that are being pushed, or were
 }
 
 // Pusher returns a Pusher for an image name. It does not connect yet. Mirrors and locations of
@@ -100,7 +92,7 @@ func (c *Client) Pusher(name string, o PushOptions) (*Pusher, error) {
 		o.Progress = func(PushProgress) {}
 	}
 	return &Pusher{c: c, name: n, place: e, host: h, o: o,
-		slots: make(chan struct{}, o.Jobs), blobs: map[digest.Digest]*pushed{}}, nil
+		slots: make(chan struct{}, o.Jobs)}, nil
 }
 
 // Name returns the full name that is pushed to.
@@ -192,30 +184,10 @@ func (p *Pusher) Blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) er
 	if err := d.Digest.Validate(); err != nil {
 		return fmt.Errorf("push blob %q: %w", d.Digest, err)
 	}
-	p.mu.Lock()
-	b := p.blobs[d.Digest]
-	mine := b == nil
-	if mine {
-		b = &pushed{done: make(chan struct{})}
-		p.blobs[d.Digest] = b
-	}
-	p.mu.Unlock()
-	if !mine {
-		select {
-		case <-b.done:
-			return b.err
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	b.err = p.blob(ctx, src, d)
-	if b.err != nil { // the next call may try again
-		p.mu.Lock()
-		delete(p.blobs, d.Digest)
-		p.mu.Unlock()
-	}
-	close(b.done)
-	return b.err
+	_, err := p.blobs.Try(ctx, d.Digest, func() (struct{}, error) {
+		return struct{}{}, p.blob(ctx, src, d)
+	})
+	return err
 }
 
 func (p *Pusher) blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) error {
