@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
@@ -186,4 +187,56 @@ func BenchmarkApply(b *testing.B) {
 		}
 		b.ReportMetric(cpu.Seconds()*1000/float64(b.N), "cpu-ms/op")
 	})
+}
+
+// BenchmarkTarWriter compares tarWriter with archive/tar on 10,000 small files.
+func BenchmarkTarWriter(b *testing.B) {
+	const files = 10000
+	name, content := []byte("usr/share/doc/some/path/of/usual/length"), []byte("content")
+	writers := map[string]func(w io.Writer) error{
+		"tarWriter": func(w io.Writer) error {
+			chunk := make([]byte, 256<<10)
+			t := tarWriter{chunk: chunk, flush: func(full []byte) ([]byte, error) {
+				_, err := w.Write(full)
+				return chunk, err
+			}}
+			for range files {
+				err := t.header(&header{name: name, kind: tar.TypeReg, mode: 0o644, uid: 1, gid: 2,
+					size: int64(len(content)), sec: 1700000000})
+				if err == nil {
+					err = t.bytes(content)
+				}
+				if err != nil {
+					return err
+				}
+				t.pad()
+			}
+			return t.end()
+		},
+		"archive∕tar": func(w io.Writer) error {
+			t := tar.NewWriter(w)
+			for range files {
+				err := t.WriteHeader(&tar.Header{Name: string(name), Typeflag: tar.TypeReg,
+					Mode: 0o644, Uid: 1, Gid: 2, Size: int64(len(content)),
+					ModTime: time.Unix(1700000000, 0)})
+				if err == nil {
+					_, err = t.Write(content)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return t.Close()
+		},
+	}
+	for name, write := range writers {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := write(io.Discard); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -332,16 +332,36 @@ func TestIsTar(t *testing.T) {
 	}
 }
 
+// BenchmarkReader compares Reader with archive/tar on 10,000 small files.
 func BenchmarkReader(b *testing.B) {
 	data := stream(b, strings.Repeat("file usr/share/doc/some/path/of/usual/length 0644 1:2 @3 content\n", 10000))
-	b.SetBytes(int64(len(data)))
-	b.ReportAllocs()
-	for b.Loop() {
-		r := NewReader(bytes.NewReader(data))
-		for {
-			if _, err := r.Next(); err != nil {
-				break
+	readers := map[string]func() error{
+		"Reader": func() error {
+			r := NewReader(bytes.NewReader(data))
+			for {
+				if _, err := r.Next(); err != nil {
+					return err
+				}
 			}
-		}
+		},
+		"archive∕tar": func() error {
+			r := tar.NewReader(bytes.NewReader(data))
+			for {
+				if _, err := r.Next(); err != nil {
+					return err
+				}
+			}
+		},
+	}
+	for name, read := range readers {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := read(); err != io.EOF {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
