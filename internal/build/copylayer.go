@@ -31,12 +31,12 @@ func (s *Solver) endsImage(st *parser.Stage, n int) bool {
 
 // layerCopy returns the action of a job whose layer is to be written from the files that it copies;
 // nil for other jobs.
-func (e *Engine) layerCopy(j *job, n need) *copyAction {
+func (e *Engine) layerCopy(j *job, d demand) *copyAction {
 	c, ok := j.action.(*copyAction)
 	if !ok || j.link || !c.copiesDirectory() {
 		return nil
 	}
-	if n.last || n.seal && !e.cfg.Tables && e.cfg.Snapshots.Layered() && c.isLarge() {
+	if d.last || d.seal && !e.cfg.Tables && e.cfg.Snapshots.Layered() && c.isLarge() {
 		return c
 	}
 	return nil
@@ -56,16 +56,16 @@ func (c *copyAction) isLarge() bool {
 }
 
 // copyToLayer makes the destination of a job in active, and writes the layer of snapshot id from
-// the source's files if they are all that the job changes. With n.last it returns true when the
+// the source's files if they are all that the job changes. With d.last it returns true when the
 // layer is written and recorded, and nothing else is to be done. Otherwise the layer is being
 // written, or cannot be written in this way, and the files are to be copied to active.
 func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAction,
-	id snapshot.ID, active *snapshot.Active, out output, n need) (stepResult, bool, error) {
+	id snapshot.ID, active *snapshot.Active, out output, d demand) (stepResult, bool, error) {
 	dir, res, err := c.directory(ctx, active, out)
 	if err != nil || dir == nil {
 		return stepResult{}, false, err
 	}
-	if !n.last {
+	if !d.last {
 		e.cfg.Directories.BeginDirectory(id, active.Changes(), dir)
 		return stepResult{}, false, nil
 	}

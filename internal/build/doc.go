@@ -11,6 +11,11 @@
 // solvers of a build. Package imagebuild makes both. results.go finds earlier results, here and
 // among imported records. copy.go and run.go hold the two kinds of step that have inputs.
 //
+// A step goes through these functions: Solver.prepare makes a job of it and computes the definition
+// key; results.find looks for a result; Engine.perform digests the inputs, which gives the content
+// key, and looks again; Engine.make runs the job's action on a new snapshot, by way of the worker
+// and the executor; results.add writes the records.
+//
 // It imports the packages that internal/arch lists. It makes no system calls, and touches files
 // only by way of other packages. What it needs of the executor, the snapshots, the cache, the
 // sealer and the images are interfaces in engine.go.

@@ -130,20 +130,20 @@ func (e *Engine) now() time.Time {
 // Ran records what a build has run. It is kept when the build starts again because of a damaged
 // blob: the steps that were run do not run again then, even with Config.NoCache.
 type Ran struct {
-	mu      sync.Mutex
-	keys    map[cache.Key]bool
-	again   bool
-	changed atomic.Bool
+	mu        sync.Mutex
+	keys      map[cache.Key]bool
+	restarted bool
+	changed   atomic.Bool
 }
 
 // Changed reports whether the build has changed the state.
 func (r *Ran) Changed() bool { return r.changed.Load() }
 
-// Again is called when the build starts again.
-func (r *Ran) Again() {
+// Restarted records that the build has started again.
+func (r *Ran) Restarted() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.again = true
+	r.restarted = true
 }
 
 func (r *Ran) add(key cache.Key) {
@@ -159,7 +159,7 @@ func (r *Ran) add(key cache.Key) {
 func (r *Ran) has(keys ...cache.Key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.again && slices.ContainsFunc(keys, func(k cache.Key) bool { return r.keys[k] })
+	return r.restarted && slices.ContainsFunc(keys, func(k cache.Key) bool { return r.keys[k] })
 }
 
 // Executor runs the action of a step.
@@ -216,8 +216,8 @@ type LayerImages interface {
 		o image.UnpackOptions) error
 }
 
-// need holds what the build needs of a step.
-type need struct {
+// demand holds what the build needs of a step.
+type demand struct {
 	cache bool // an earlier result may be used
 	seal  bool // the layer is sealed
 	last  bool // nothing but the layer is needed
@@ -227,12 +227,12 @@ type need struct {
 // was not known, perform computes it and looks for the result under it first. cached reports
 // whether the result was found, or made by an equal step.
 func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
-	n need) (res stepResult, cached bool, err error) {
+	d demand) (res stepResult, cached bool, err error) {
 	if job.key == "" {
 		if err := job.load(ctx); err != nil {
 			return stepResult{}, false, err
 		}
-		if res, ok, err := e.results.find(ctx, cur, job, l, n.cache); ok || err != nil {
+		if res, ok, err := e.results.find(ctx, cur, job, l, d.cache); ok || err != nil {
 			if ok && err == nil {
 				err = e.results.renew(job)
 			}
@@ -243,9 +243,9 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 	run := string(job.key) + " on " + string(cur.top)
 	res, err = e.runs.Do(ctx, run, func() (stepResult, error) {
 		mine = true
-		return e.make(ctx, cur, job, output{l}, n)
+		return e.make(ctx, cur, job, output{l}, d)
 	})
-	if again(err, 0) {
+	if startsAgain(err, 0) {
 		e.runs.Forget(run)
 	}
 	if err != nil {
@@ -258,7 +258,7 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 // make runs a job on a new snapshot over cur, commits the snapshot and adds the result. If only the
 // layer of a COPY is needed, it tries to write the layer without a snapshot.
 func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
-	n need) (stepResult, error) {
+	d demand) (stepResult, error) {
 	e.cfg.Ran.changed.Store(true)
 	id, err := newID()
 	if err != nil {
@@ -280,8 +280,8 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	if err != nil {
 		return stepResult{}, err
 	}
-	if c := e.layerCopy(j, n); c != nil {
-		if res, ok, err := e.copyToLayer(ctx, cur, j, c, id, active, out, n); ok || err != nil {
+	if c := e.layerCopy(j, d); c != nil {
+		if res, ok, err := e.copyToLayer(ctx, cur, j, c, id, active, out, d); ok || err != nil {
 			return res, errors.Join(err, active.Discard())
 		}
 	}

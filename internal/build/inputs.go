@@ -54,7 +54,7 @@ func (s *Solver) nameOf(ctx context.Context, in parser.Input) (inputName, error)
 	if !ok {
 		return s.fixedName(ctx, in)
 	}
-	if f := s.predict(ctx, st.Stage); f.known && !s.needs(ctx, st.Stage) {
+	if f := s.predict(ctx, st.Stage); f.known && !s.starts(ctx, st.Stage) {
 		return f.name(), nil
 	}
 	r, err := s.stage(ctx, st.Stage)
@@ -151,7 +151,7 @@ func (s *Solver) contextSnapshot(ctx context.Context,
 			return "", "", err
 		}
 		id, _, err := s.snapshotOf(ctx, f, m, false)
-		if !again(err, looks) {
+		if !startsAgain(err, looks) {
 			return id, m.Digest, err
 		}
 	}
@@ -183,8 +183,8 @@ func (s *Solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Matc
 		return res.snapshot, place, nil
 	}
 	res, err := s.e.runs.Do(ctx, string(key),
-		func() (stepResult, error) { return s.e.make(ctx, rootfs{}, j, silent(), need{}) })
-	if again(err, 0) {
+		func() (stepResult, error) { return s.e.make(ctx, rootfs{}, j, silent(), demand{}) })
+	if startsAgain(err, 0) {
 		s.e.runs.Forget(string(key))
 	}
 	return res.snapshot, place, err

@@ -11,6 +11,19 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
+// A step has up to two keys. The definition key is known without reading files; a record under it
+// is valid only for the same results of stages (job.inputs). The content key needs the digests of
+// the files, and a record under it is valid wherever the files come from.
+//
+//	step                            definition key          content key
+//	WORKDIR                         -                       parent, path
+//	RUN that mounts no files        -                       parent, command, options
+//	RUN that mounts stages, images  command, their keys     command, digests of their files
+//	RUN that mounts a context       -                       command, digests of its files
+//	COPY --from a stage or image    instruction, its key    options, digest of the files
+//	COPY from a context             -                       options, digest of the files
+//	ADD of an address               -                       options, commit or digest
+
 // keyVersion is part of every key. Change it when the meaning of a step changes, so that earlier
 // results are not used.
 const keyVersion = "layerbuild.step.1"

@@ -28,40 +28,40 @@ type prediction struct {
 
 func (f prediction) name() inputName { return inputName{key: string(f.cur.key), result: f.cur.top} }
 
-// needed returns the stages that the build starts with.
-func (s *Solver) needed(ctx context.Context) []*parser.Stage {
+// startStages returns the stages that the build starts with.
+func (s *Solver) startStages(ctx context.Context) []*parser.Stage {
 	if !s.predicts() {
 		return s.plan.Stages
 	}
-	need := s.neededSet(ctx)
+	start := s.startSet(ctx)
 	return slices.DeleteFunc(slices.Clone(s.plan.Stages),
-		func(st *parser.Stage) bool { return !need[st] })
+		func(st *parser.Stage) bool { return !start[st] })
 }
 
-// needs reports whether the build starts with a stage.
-func (s *Solver) needs(ctx context.Context, st *parser.Stage) bool {
-	return !s.predicts() || s.neededSet(ctx)[st]
+// starts reports whether the build starts with a stage.
+func (s *Solver) starts(ctx context.Context, st *parser.Stage) bool {
+	return !s.predicts() || s.startSet(ctx)[st]
 }
 
-func (s *Solver) neededSet(ctx context.Context) map[*parser.Stage]bool {
-	s.needOnce.Do(func() { s.need = s.findNeeded(ctx) })
-	return s.need
+func (s *Solver) startSet(ctx context.Context) map[*parser.Stage]bool {
+	s.startOnce.Do(func() { s.start = s.findStartSet(ctx) })
+	return s.start
 }
 
-func (s *Solver) findNeeded(ctx context.Context) map[*parser.Stage]bool {
-	need := map[*parser.Stage]bool{}
+func (s *Solver) findStartSet(ctx context.Context) map[*parser.Stage]bool {
+	start := map[*parser.Stage]bool{}
 	var add func(*parser.Stage)
 	add = func(st *parser.Stage) {
-		if need[st] {
+		if start[st] {
 			return
 		}
-		need[st] = true
+		start[st] = true
 		for _, other := range s.predict(ctx, st).needs {
 			add(other)
 		}
 	}
 	add(s.plan.Target)
-	return need
+	return start
 }
 
 // predicts reports whether predictions are made. They are useless without imported results, and if

@@ -55,8 +55,8 @@ type Solver struct {
 
 	stages      memo.Map[*parser.Stage, rootfs]
 	predictions memo.Map[*parser.Stage, prediction]
-	needOnce    sync.Once
-	need        map[*parser.Stage]bool // the stages that run starts, set by needOnce
+	startOnce   sync.Once
+	start       map[*parser.Stage]bool // the stages that run starts, set by startOnce
 
 	collector remotecache.Collector // for --cache-to
 	// prefetch lists images that are unpacked while the first steps run.
@@ -67,7 +67,7 @@ type Solver struct {
 // leaves out the stages that will probably not be needed.
 func (s *Solver) Work(ctx context.Context) int {
 	work := 0
-	for _, st := range s.needed(ctx) {
+	for _, st := range s.startStages(ctx) {
 		work += st.Total
 		switch st.Base.(type) {
 		case parser.ImageInput, parser.ContextInput:
@@ -114,7 +114,7 @@ type Target struct {
 // error of an instruction is a *StepError or a *parser.Error.
 func (s *Solver) Solve(ctx context.Context) (Target, error) {
 	g, gctx := errgroup.WithContext(ctx)
-	for _, st := range s.needed(ctx) {
+	for _, st := range s.startStages(ctx) {
 		g.Go(func() error {
 			_, err := s.stage(gctx, st)
 			return err
@@ -417,13 +417,13 @@ func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 		return stepResult{}, l.done(false, err)
 	}
 	defer job.action.close() // read-only or temporary: there is nothing to lose
-	n := need{cache: s.useCache(st), seal: s.sealed[st], last: last}
-	if res, ok, err := s.e.results.find(ctx, cur, job, l, n.cache); ok || err != nil {
+	d := demand{cache: s.useCache(st), seal: s.sealed[st], last: last}
+	if res, ok, err := s.e.results.find(ctx, cur, job, l, d.cache); ok || err != nil {
 		return res, l.done(ok, err)
 	}
 	for looks := 1; ; looks++ {
-		res, cached, err := s.e.perform(ctx, cur, job, l, n)
-		if !again(err, looks) {
+		res, cached, err := s.e.perform(ctx, cur, job, l, d)
+		if !startsAgain(err, looks) {
 			return res, l.done(cached, err)
 		}
 		if err := job.reset(); err != nil {

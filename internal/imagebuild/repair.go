@@ -81,7 +81,7 @@ func (b *builder) repairing(ctx context.Context, res *Result, solve func() error
 // beginAgain drops the results of stages and keeps the open contexts and images.
 func (b *builder) beginAgain() {
 	b.waitForLayers()
-	b.ran.Again()
+	b.ran.Restarted()
 	b.lazy = &layers.Lazy{}
 	b.in.Reset(b.lazy)
 	b.newSealer()

@@ -17,8 +17,9 @@ import (
 // has a private copy.
 const maxLooks = 20
 
-// again reports whether a step that failed with err starts again, after the given number of looks.
-func again(err error, looks int) bool {
+// startsAgain reports whether a step that failed with err starts again, after the given number of
+// looks.
+func startsAgain(err error, looks int) bool {
 	var changed *copyfs.ChangedError
 	return looks < maxLooks &&
 		(errors.As(err, &changed) || errors.Is(err, source.ErrRemoteChanged))
