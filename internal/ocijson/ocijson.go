@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"unicode"
 )
 
 // MaxValues is the largest number of values in a document. An image of 10,000 layers with a history
@@ -117,7 +118,7 @@ func (s *scanner) object(t reflect.Type) error {
 		if known != nil {
 			var ok bool
 			if of, ok = known.exact[string(key)]; !ok {
-				if name, ok := known.lower[strings.ToLower(string(key))]; ok {
+				if name, ok := known.folded[fold(string(key))]; ok {
 					return fmt.Errorf("the key %q is in other case than %q", short(key), name)
 				}
 			}
@@ -219,8 +220,22 @@ func decodesItself(t reflect.Type) bool {
 
 // fields are the fields of a struct as JSON names them.
 type fields struct {
-	exact map[string]reflect.Type
-	lower map[string]string // the names, by the names in lower case
+	exact  map[string]reflect.Type
+	folded map[string]string // the names, by what fold returns for them
+}
+
+// fold returns the same string for all keys that encoding/json takes for one field. Case alone does
+// not decide that: U+017F folds to s, and U+212A to k.
+func fold(key string) string {
+	return strings.Map(func(r rune) rune {
+		for {
+			next := unicode.SimpleFold(r)
+			if next <= r { // the smallest rune follows the largest
+				return next
+			}
+			r = next
+		}
+	}, key)
 }
 
 var fieldCache sync.Map // reflect.Type to *fields
@@ -243,7 +258,7 @@ func fieldsOf(t reflect.Type) *fields {
 		case "":
 			name = f.Name
 		}
-		list.exact[name], list.lower[strings.ToLower(name)] = f.Type, name
+		list.exact[name], list.folded[fold(name)] = f.Type, name
 	}
 	fieldCache.Store(t, list)
 	return list

@@ -22,6 +22,9 @@ func TestUnmarshal(t *testing.T) {
 		{`{"layers":[{"digest":"a","digest":"b"}]}`, new(ocispec.Manifest), "twice"},
 		{`{"layers":[{"digest":"a","d\u0069gest":"b"}]}`, new(ocispec.Manifest), "twice"},
 		{`{"layers":[{"Digest":"a"}]}`, new(ocispec.Manifest), "other case"},
+		{"{\"layers\":[{\"digest\":\"a\",\"dige\u017ft\":\"b\"}]}", new(ocispec.Manifest), "other case"},
+		{"{\"layers\":[{\"size\":1,\"\u017fize\":2}]}", new(ocispec.Manifest), "other case"},
+		{"{\"loo\u212a\":1}", new(struct{ Look int }), "other case"},
 		{`{"manifests":[{"platform":{"os":"linux","OS":"windows"}}]}`,
 			new(ocispec.Index), "other case"},
 		{`{"manifests":[{"annotations":{"a":"1","A":"2"}}]}`, new(ocispec.Index), ""},
@@ -61,6 +64,7 @@ func TestUnmarshal(t *testing.T) {
 func FuzzUnmarshal(f *testing.F) {
 	f.Add(`{"config":{"User":"1","Env":["A=b"],"Labels":{"a":"b"}},"rootfs":{"type":"layers","diff_ids":["x"]},"history":[{}]}`)
 	f.Add(`{"os":"linux","OS":"x"}`)
+	f.Add("{\"o\u017f\":\"x\",\"os\":\"linux\"}")
 	f.Add(`{"a":[{"b":{}},null,true,-1.5e3,"\"\\u0041"]}`)
 	f.Fuzz(func(t *testing.T, in string) {
 		var got, want dockerspec.DockerOCIImage
