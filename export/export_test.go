@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/goldentest"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -898,12 +899,17 @@ func TestMetadata(t *testing.T) {
 func TestGraphLimits(t *testing.T) {
 	b := blobs{}
 	d := b.image(t, "amd64")
-	for range maxDepth + 2 {
+	for range ocidoc.MaxNesting + 2 {
 		d = b.addJSON(t, ocispec.MediaTypeImageIndex, index([]ocispec.Descriptor{d}))
 	}
 	if _, err := readGraph(t.Context(), b, d); err == nil ||
 		!strings.Contains(err.Error(), "nested") {
 		t.Errorf("a deep index = %v", err)
+	}
+	twice := b.add("x", []byte(`{"manifests":[],"manifests":[]}`))
+	if _, err := readGraph(t.Context(), b, twice); err == nil ||
+		!strings.Contains(err.Error(), "twice") {
+		t.Errorf("a document that readers take differently = %v", err)
 	}
 	if _, err := readGraph(t.Context(), b, b.add("x", []byte("{}"))); err == nil ||
 		!strings.Contains(err.Error(), "neither") {

@@ -2,7 +2,6 @@ package export
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -29,12 +29,9 @@ type manifest struct {
 	layers []ocispec.Descriptor
 }
 
-// Limits for documents. Real documents are a thousand times smaller; larger ones may be an
-// attack.
-const (
-	maxDocument = 16 << 20
-	maxDepth    = 8
-)
+// maxDocument limits the size of documents. Real documents are a thousand times smaller; larger
+// ones may be an attack.
+const maxDocument = 16 << 20
 
 // readGraph reads the documents below root.
 func readGraph(ctx context.Context, content Fetcher, root ocispec.Descriptor) (*graph, error) {
@@ -78,7 +75,7 @@ func (w *walk) document(ctx context.Context, d ocispec.Descriptor, depth int) er
 	if err != nil || !isNew {
 		return err
 	}
-	if depth > maxDepth {
+	if depth > ocidoc.MaxNesting {
 		return fmt.Errorf("%s: indexes are nested too deeply", d.Digest)
 	}
 	data, err := read(ctx, w.content, d)
@@ -86,18 +83,13 @@ func (w *walk) document(ctx context.Context, d ocispec.Descriptor, depth int) er
 		return fmt.Errorf("read %s: %w", d.Digest, err)
 	}
 	w.graph.documents[d.Digest] = data
-	var doc struct {
-		MediaType string               `json:"mediaType"`
-		Manifests []ocispec.Descriptor `json:"manifests"`
-		Config    *ocispec.Descriptor  `json:"config"`
-		Layers    []ocispec.Descriptor `json:"layers"`
-	}
-	if err := json.Unmarshal(data, &doc); err != nil {
+	doc, err := ocidoc.Parse(data)
+	if err != nil {
 		return fmt.Errorf("read %s: %w", d.Digest, err)
 	}
 	switch {
 	case doc.Config != nil:
-		for _, child := range append([]ocispec.Descriptor{*doc.Config}, doc.Layers...) {
+		for _, child := range doc.Content() {
 			if _, err := w.blob(child); err != nil {
 				return fmt.Errorf("manifest %s: %w", d.Digest, err)
 			}
@@ -150,12 +142,9 @@ func (g *graph) open(ctx context.Context, content Fetcher,
 	return r, nil
 }
 
-// images returns the manifests of g that can be run. Attestations are not among them: they have
-// no platform.
+// images returns the manifests of g that can be run, without attestations.
 func (g *graph) images() []manifest {
 	return slices.DeleteFunc(slices.Clone(g.manifests), func(m manifest) bool {
-		p := m.desc.Platform
-		return m.desc.Annotations["vnd.docker.reference.type"] != "" ||
-			p != nil && p.OS == "unknown" && p.Architecture == "unknown"
+		return !ocidoc.IsImage(m.desc)
 	})
 }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/image"
-	"github.com/layerbuild/layerbuild/internal/ocijson"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -96,7 +96,7 @@ func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 		// The image ID is that of export.Metadata: the digest of the configuration if there is
 		// one.
 		l.ID = l.Digest
-		if len(all) == 1 && !isIndex(entry.Descriptor) {
+		if len(all) == 1 && !ocidoc.IsIndex(entry.Descriptor.MediaType) {
 			l.ID = all[0].Manifest.Config.Digest.String()
 		}
 		for i, img := range all {
@@ -155,13 +155,13 @@ func familiar(name string) string {
 func (im *images) platforms(ctx context.Context, state *state.State,
 	d ocispec.Descriptor) ([]*image.Image, error) {
 	list := []ocispec.Descriptor{d}
-	if isIndex(d) {
+	if ocidoc.IsIndex(d.MediaType) {
 		data, err := state.Store.Read(ctx, d)
 		if err != nil {
 			return nil, err
 		}
-		var index ocispec.Index
-		if err := ocijson.Unmarshal(data, &index); err != nil {
+		index, err := ocidoc.Parse(data)
+		if err != nil {
 			return nil, err
 		}
 		list = index.Manifests
@@ -182,11 +182,6 @@ func (im *images) platforms(ctx context.Context, state *state.State,
 		all = append(all, img)
 	}
 	return all, nil
-}
-
-func isIndex(d ocispec.Descriptor) bool {
-	return d.MediaType == ocispec.MediaTypeImageIndex ||
-		strings.Contains(d.MediaType, "manifest.list")
 }
 
 func printJSON(w io.Writer, v any) error {

@@ -48,8 +48,9 @@ var floors = []floor{
 		{"internal/layercheck", "internal/dirfd"},
 		{"internal/mount", "internal/safepath"},
 		{"internal/ns", "internal/smallfile"},
-		{"internal/registry", "internal/hostfile internal/memo internal/ocijson internal/platform " +
-			"internal/reference internal/subprocess"},
+		{"internal/ocidoc", "internal/ocijson"},
+		{"internal/registry", "internal/hostfile internal/memo internal/ocidoc internal/ocijson " +
+			"internal/platform internal/reference internal/subprocess"},
 		{"internal/stagedir", "internal/dirfd internal/lock"},
 		{"internal/state/ledger", "internal/atomicfile internal/lock internal/smallfile"},
 		{"internal/ui", "internal/event internal/units"},
@@ -62,8 +63,8 @@ var floors = []floor{
 		{"snapshot", "internal/atomicfile internal/dirfd internal/mount internal/safepath internal/smallfile " +
 			"internal/state/ledger"},
 		{"diff", "internal/dirfd internal/unpack"},
-		{"export", "internal/subprocess internal/atomicfile internal/event internal/ocijson internal/platform " +
-			"internal/reference internal/stagedir internal/suggest internal/unpack"},
+		{"export", "internal/subprocess internal/atomicfile internal/event internal/ocidoc internal/ocijson " +
+			"internal/platform internal/reference internal/stagedir internal/suggest internal/unpack"},
 		{"analyze", "internal/pattern internal/units internal/unpack"},
 		{"analyze/browse", "analyze internal/ui internal/units"},
 		{"analyze/html", "analyze internal/ui internal/units"},
@@ -72,30 +73,31 @@ var floors = []floor{
 		{"internal/source", "internal/subprocess internal/atomicfile internal/dirfd internal/giturl " +
 			"internal/hostfile internal/pattern internal/safepath internal/unpack"},
 		{"internal/secret", "internal/source"},
-		{"internal/store", "internal/atomicfile internal/lock internal/reference internal/smallfile"},
+		{"internal/store", "internal/atomicfile internal/lock internal/ocidoc " +
+			"internal/reference internal/smallfile"},
 	}},
 	{"images and state", []allowed{
-		{"internal/state", "executor internal/atomicfile internal/cache internal/lock internal/ns " +
-			"internal/smallfile internal/state/ledger internal/store snapshot"},
+		{"internal/state", "executor internal/atomicfile internal/cache internal/lock " +
+			"internal/ns internal/ocijson internal/smallfile internal/state/ledger " +
+			"internal/store snapshot"},
 		{"internal/image", "diff internal/cache internal/event internal/hostfile internal/memo " +
-			"internal/mount internal/ns internal/ocijson internal/platform " +
+			"internal/mount internal/ns internal/ocidoc internal/ocijson internal/platform " +
 			"internal/registry internal/store internal/unpack snapshot"},
 		{"internal/container", "executor internal/event internal/image internal/state snapshot"},
-		{"internal/imageanalysis",
-			"analyze diff internal/image internal/ocijson internal/registry " +
-				"internal/state parser"},
+		{"internal/imageanalysis", "analyze diff internal/image internal/ocidoc " +
+			"internal/ocijson internal/state parser"},
 		{"internal/layers", "diff executor/copyfs internal/cache internal/image internal/imageanalysis " +
 			"internal/layercheck internal/memo internal/mount internal/state " +
 			"internal/store internal/unpack parser snapshot"},
 		{"internal/inputs", "internal/cache internal/event internal/image internal/layers " +
 			"internal/memo internal/mount internal/secret internal/source parser " +
 			"snapshot"},
-		{"internal/remotecache", "export internal/cache internal/event internal/image internal/layers " +
-			"internal/ocijson internal/store"},
+		{"internal/remotecache", "export internal/cache internal/event internal/image " +
+			"internal/layers internal/ocidoc internal/ocijson internal/store"},
 		{"internal/runmount", "executor internal/cachemount internal/layers internal/mount " +
 			"internal/secret parser snapshot"},
 		{"internal/outputs", "diff export internal/event internal/image internal/imageanalysis " +
-			"internal/layers internal/platform internal/registry internal/remotecache " +
+			"internal/layers internal/ocidoc internal/platform internal/remotecache " +
 			"internal/state internal/store parser"},
 	}},
 	{"conductor", []allowed{
@@ -108,13 +110,13 @@ var floors = []floor{
 			"internal/remotecache internal/secret internal/source internal/state internal/store parser"},
 	}},
 	{"program", []allowed{
-		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive export " +
-			"internal/atomicfile internal/build internal/container internal/event " +
+		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +
+			"export internal/atomicfile internal/build internal/container internal/event " +
 			"internal/hostfile internal/image internal/imageanalysis internal/imagebuild " +
-			"internal/layers internal/ns internal/ocijson internal/outputs internal/reference " +
+			"internal/layers internal/ns internal/ocidoc internal/outputs internal/reference " +
 			"internal/registry internal/remotecache internal/secret internal/source " +
-			"internal/state internal/store internal/suggest internal/ui " +
-			"internal/units parser snapshot"},
+			"internal/state internal/store internal/suggest internal/ui internal/units parser " +
+			"snapshot"},
 	}},
 	{"tests", []allowed{
 		{"internal/arch", ""},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -125,7 +126,7 @@ func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, er
 	if err := errors.Join(d.Digest.Validate(), diffID.Validate()); err != nil {
 		return nil, fmt.Errorf("layer %q of %s: %w", d.Digest, a.Name, err)
 	}
-	if d.Size < 0 || !isLayer(d.MediaType) {
+	if d.Size < 0 || !ocidoc.IsLayer(d.MediaType) {
 		return nil, fmt.Errorf("layer %s of %s: %d bytes of media type %q", d.Digest,
 			a.Name, d.Size, d.MediaType)
 	}

@@ -7,13 +7,13 @@ import (
 	"io"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerbuild/layerbuild/internal/ocijson"
-	"github.com/layerbuild/layerbuild/internal/registry"
 )
 
 // Origin is the kind of place where an image was found.
@@ -48,38 +48,6 @@ type source interface {
 // ChainID returns the chain ID of all layers; it is empty for an image without layers.
 func (img *Image) ChainID() digest.Digest { return identity.ChainID(img.Config.RootFS.DiffIDs) }
 
-// OCIDescriptor returns a descriptor with the OCI media type that is equivalent to Docker's.
-func OCIDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
-	if t, ok := ociTypes[d.MediaType]; ok {
-		d.MediaType = t
-	}
-	return d
-}
-
-var ociTypes = map[string]string{
-	registry.DockerManifest:                                     ocispec.MediaTypeImageManifest,
-	registry.DockerManifestList:                                 ocispec.MediaTypeImageIndex,
-	"application/vnd.docker.container.image.v1+json":            ocispec.MediaTypeImageConfig,
-	"application/vnd.docker.image.rootfs.diff.tar":              ocispec.MediaTypeImageLayer,
-	"application/vnd.docker.image.rootfs.diff.tar.gzip":         ocispec.MediaTypeImageLayerGzip,
-	"application/vnd.docker.image.rootfs.diff.tar.zstd":         ocispec.MediaTypeImageLayerZstd,
-	"application/vnd.docker.image.rootfs.foreign.diff.tar":      "application/vnd.oci.image.layer.nondistributable.v1.tar",
-	"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-	"application/vnd.docker.image.rootfs.foreign.diff.tar.zstd": "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
-}
-
-// DockerDescriptor returns a descriptor with Docker's media type that is equivalent to the OCI
-// media type.
-func DockerDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
-	for docker, oci := range ociTypes {
-		if d.MediaType == oci {
-			d.MediaType = docker
-			break
-		}
-	}
-	return d
-}
-
 // Rewritten returns the descriptor old for a rewritten blob, without the fields that describe
 // the old bytes: embedded data, download addresses, and annotations. The annotations of stargz,
 // zstd:chunked, nydus, SOCI and overlaybd hold offsets and digests inside the blob, so that a
@@ -98,21 +66,6 @@ func Rewritten(old, written ocispec.Descriptor) ocispec.Descriptor {
 		d.Annotations[k] = v
 	}
 	return d
-}
-
-// isLayer reports whether a blob of this media type can be unpacked. The compression is detected
-// from its first bytes.
-func isLayer(mediaType string) bool {
-	if t, ok := ociTypes[mediaType]; ok {
-		mediaType = t
-	}
-	for _, p := range []string{ocispec.MediaTypeImageLayer,
-		"application/vnd.oci.image.layer.nondistributable.v1.tar"} {
-		if mediaType == p || strings.HasPrefix(mediaType, p+"+") {
-			return !strings.HasSuffix(mediaType, "+encrypted")
-		}
-	}
-	return false
 }
 
 // maxConfig limits the size of configurations. Usually they are a few kilobytes; a long history
@@ -144,7 +97,7 @@ func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest,
 		return nil, fmt.Errorf("image %s is not valid: it has %d layers, and its configuration names %d", name, n, m)
 	}
 	for i, l := range img.Manifest.Layers {
-		if !isLayer(l.MediaType) {
+		if !ocidoc.IsLayer(l.MediaType) {
 			return nil, fmt.Errorf("image %s cannot be used as a base: layer %s has the media type %q", name, l.Digest, l.MediaType)
 		}
 		if err := errors.Join(l.Digest.Validate(),
@@ -166,7 +119,7 @@ func configOf(name string, d ocispec.Descriptor, manifest []byte) (ocispec.Descr
 	if err := ocijson.Unmarshal(manifest, &m); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
-	switch t := OCIDescriptor(m.Config).MediaType; t {
+	switch t := ocidoc.ToOCI(m.Config).MediaType; t {
 	case ocispec.MediaTypeImageConfig, "", "application/octet-stream": // old tools wrote those
 	default:
 		if m.ArtifactType != "" {

@@ -1133,21 +1133,6 @@ func TestDockerArchive(t *testing.T) {
 	}
 }
 
-func TestOCIDescriptor(t *testing.T) {
-	for in, want := range map[string]string{
-		ocispec.MediaTypeImageLayerZstd: ocispec.MediaTypeImageLayerZstd,
-
-		"application/vnd.docker.image.rootfs.diff.tar.gzip":         ocispec.MediaTypeImageLayerGzip,
-		"application/vnd.docker.container.image.v1+json":            ocispec.MediaTypeImageConfig,
-		"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-	} {
-		if got := OCIDescriptor(ocispec.Descriptor{MediaType: in,
-			Size: 3}); got.MediaType != want || got.Size != 3 {
-			t.Errorf("OCIDescriptor(%s) = %v", in, got)
-		}
-	}
-}
-
 // FuzzArchive reads invalid archives and layouts. None may cause a panic or a read outside of them.
 func FuzzArchive(f *testing.F) {
 	m := imageOf(f, "file a 0644 1")

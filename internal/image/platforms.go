@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/layerbuild/layerbuild/internal/ocijson"
-	"github.com/layerbuild/layerbuild/internal/registry"
 )
 
 // Manifest returns the image of a manifest. The manifest is read from the store, or from the
@@ -45,7 +43,7 @@ func (r *Resolver) Manifest(ctx context.Context, name string, d ocispec.Descript
 }
 
 // IsIndex reports whether the image was found in an index.
-func (img *Image) IsIndex() bool { return registry.IsIndex(img.Root.MediaType) }
+func (img *Image) IsIndex() bool { return ocidoc.IsIndex(img.Root.MediaType) }
 
 // Document returns a manifest or an index, from the store or from the place where img was found.
 func (r *Resolver) Document(ctx context.Context, d ocispec.Descriptor, img *Image) ([]byte, error) {
@@ -61,11 +59,11 @@ func (r *Resolver) EnsureManifest(ctx context.Context, d ocispec.Descriptor, img
 	if err != nil {
 		return err
 	}
-	var m ocispec.Manifest
-	if err := ocijson.Unmarshal(data, &m); err != nil {
+	m, err := ocidoc.Parse(data)
+	if err != nil {
 		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
-	for _, b := range append(m.Layers, m.Config) {
+	for _, b := range m.Content() {
 		there, err := r.store.Exists(ctx, b)
 		if err != nil || there {
 			if err != nil {

@@ -8,12 +8,12 @@ import (
 	"io"
 	"sync"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/memo"
-	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -240,19 +240,19 @@ func (r *Resolver) fromStore(ctx context.Context, name string, origin Origin,
 // walk returns the manifest for the platform, starting at an index.
 func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([]byte, error),
 	d ocispec.Descriptor, want ocispec.Platform) (ocispec.Descriptor, []byte, error) {
-	for range 4 {
+	for range ocidoc.MaxNesting {
 		data, err := read(ctx, d)
 		if err != nil {
 			return d, nil, err
 		}
-		if d.MediaType, err = registry.DocumentType(data, d.MediaType); err != nil {
+		if d.MediaType, err = ocidoc.TypeOf(data, d.MediaType); err != nil {
 			return d, nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
-		if !registry.IsIndex(d.MediaType) {
+		if !ocidoc.IsIndex(d.MediaType) {
 			return d, data, nil
 		}
-		var doc ocispec.Index
-		if err := ocijson.Unmarshal(data, &doc); err != nil {
+		doc, err := ocidoc.Parse(data)
+		if err != nil {
 			return d, nil, fmt.Errorf("index %s: %w", d.Digest, err)
 		}
 		if d, err = registry.Pick(registry.WithPlatforms(ctx, doc.Manifests, read),
@@ -260,7 +260,7 @@ func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([
 			return d, nil, err
 		}
 	}
-	return d, nil, errors.New("indexes are nested more than 4 deep")
+	return d, nil, fmt.Errorf("indexes are nested more than %d deep", ocidoc.MaxNesting)
 }
 
 // address returns the key under which the cache holds a registry's answer.

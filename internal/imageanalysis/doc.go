@@ -4,7 +4,7 @@
 // the base of an image ends, keeps the tables of layers and the records that builds write about
 // their images, and writes pruned images and indexes.
 //
-// It imports analyze, diff, image, ocijson, registry, state and parser. It makes no system calls.
+// It imports analyze, diff, image, ocidoc, ocijson, state and parser. It makes no system calls.
 // It reads and writes blobs of the store and records in the cache, and starts nothing.
 //
 // To test it, run go test ./internal/imageanalysis as any user. TestPruneRandomImages compares

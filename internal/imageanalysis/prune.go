@@ -9,12 +9,12 @@ import (
 	"io"
 	"runtime"
 	"slices"
-	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/state"
 	digest "github.com/opencontainers/go-digest"
@@ -215,10 +215,10 @@ func (plainWriter) Close() error { return nil }
 // compressorOf compresses as a media type says. It writes the same bytes for the same tar, on any
 // number of cores.
 func compressorOf(mediaType string, level int, w io.Writer) (io.WriteCloser, error) {
-	switch {
-	case strings.HasSuffix(mediaType, "gzip"):
+	switch ocidoc.Compression(mediaType) {
+	case "gzip":
 		return gzip.NewWriterLevel(w, cmp.Or(level, pruneGzipLevel))
-	case strings.HasSuffix(mediaType, "zstd"):
+	case "zstd":
 		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1),
 			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(cmp.Or(level, pruneZstdLevel))))
 	}

@@ -6,8 +6,8 @@ import (
 	"fmt"
 
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
-	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 	digest "github.com/opencontainers/go-digest"
@@ -53,14 +53,11 @@ type indexPruning struct {
 	changed map[digest.Digest]ocispec.Descriptor
 }
 
-// maxIndexes bounds indexes in indexes.
-const maxIndexes = 4
-
 // index rewrites one index.
 func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor,
 	depth int) (ocispec.Descriptor, error) {
-	if depth == maxIndexes {
-		return d, fmt.Errorf("index %s: indexes are nested more than %d deep", d.Digest, maxIndexes)
+	if depth == ocidoc.MaxNesting {
+		return d, fmt.Errorf("index %s: indexes are nested more than %d deep", d.Digest, ocidoc.MaxNesting)
 	}
 	data, err := p.images.Document(ctx, d, p.img)
 	if err != nil {
@@ -112,10 +109,10 @@ func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor,
 // entry rewrites the object that one entry of an index names.
 func (p *indexPruning) entry(ctx context.Context, d ocispec.Descriptor,
 	depth int) (ocispec.Descriptor, error) {
-	if registry.IsIndex(d.MediaType) {
+	if ocidoc.IsIndex(d.MediaType) {
 		return p.index(ctx, d, depth+1)
 	}
-	if !isImage(d) {
+	if !ocidoc.IsImage(d) {
 		return d, p.keep(ctx, d)
 	}
 	if now, ok := p.changed[d.Digest]; ok {
@@ -135,20 +132,6 @@ func (p *indexPruning) entry(ctx context.Context, d ocispec.Descriptor,
 	return res.Manifest, nil
 }
 
-// isImage reports whether an entry of an index is an image, and not an attestation or something
-// else that an index holds.
-func isImage(d ocispec.Descriptor) bool {
-	return d.Annotations[attestationType] == "" && d.ArtifactType == "" &&
-		(d.Platform == nil || d.Platform.OS != "unknown" || d.Platform.Architecture != "unknown")
-}
-
-// The annotations by which BuildKit marks an attestation and names the manifest that it is about
-// (https://github.com/moby/buildkit/blob/v0.19.0/docs/attestations/attestation-storage.md).
-const (
-	attestationType   = "vnd.docker.reference.type"
-	attestationDigest = "vnd.docker.reference.digest"
-)
-
 // keep brings an entry that is not an image into the store.
 func (p *indexPruning) keep(ctx context.Context, d ocispec.Descriptor) error {
 	if p.o.DryRun || p.attestsOther(d) {
@@ -159,7 +142,7 @@ func (p *indexPruning) keep(ctx context.Context, d ocispec.Descriptor) error {
 
 // attestsOther reports whether d is an attestation of an image that was replaced.
 func (p *indexPruning) attestsOther(d ocispec.Descriptor) bool {
-	old := digest.Digest(d.Annotations[attestationDigest])
+	old := digest.Digest(ocidoc.Attested(d))
 	now, ok := p.changed[old]
 	return ok && now.Digest != old
 }
@@ -174,7 +157,7 @@ func (p *indexPruning) dropAttestations(entries []ocispec.Descriptor,
 			continue
 		}
 		for _, of := range entries {
-			if of.Digest == digest.Digest(e.Annotations[attestationDigest]) && of.Platform != nil {
+			if of.Digest == digest.Digest(ocidoc.Attested(e)) && of.Platform != nil {
 				p.res.Dropped = append(p.res.Dropped, *of.Platform)
 			}
 		}

@@ -95,8 +95,8 @@ func (s imageStore) attestation(of ocispec.Descriptor) ocispec.Descriptor {
 			[]byte("about "+of.Digest))},
 	})
 	d.Platform = &p
-	d.Annotations = map[string]string{attestationType: "attestation-manifest",
-		attestationDigest: string(of.Digest)}
+	d.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest",
+		"vnd.docker.reference.digest": string(of.Digest)}
 	return d
 }
 

@@ -5,13 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/platform"
-	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/parser"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -50,7 +49,7 @@ func (w *Writer) writeRoot(ctx context.Context, r Recipe,
 		Annotations: w.annotations(r, "index", ocispec.Platform{}),
 	}
 	if r.Docker {
-		index.MediaType = registry.DockerManifestList
+		index.MediaType = ocidoc.DockerManifestList
 	}
 	root, err = w.writeJSON(ctx, index.MediaType, index)
 	root.Annotations = w.annotations(r, "index-descriptor", ocispec.Platform{})
@@ -79,7 +78,7 @@ func (w *Writer) writeManifest(ctx context.Context, r Recipe,
 	}
 	m.Annotations = w.annotations(r, "manifest", img.Platform)
 	if r.Docker {
-		m.MediaType, m.Config = registry.DockerManifest, image.DockerDescriptor(m.Config)
+		m.MediaType, m.Config = ocidoc.DockerManifest, ocidoc.ToDocker(m.Config)
 	}
 	if manifest, err = w.writeJSON(ctx, m.MediaType, m); err != nil {
 		return manifest, config, err
@@ -159,7 +158,7 @@ func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
 // layerAs returns the descriptor of a layer with the compression of a recipe.
 func (w *Writer) layerAs(ctx context.Context, l *layers.Layer,
 	r Recipe) (ocispec.Descriptor, error) {
-	d := image.OCIDescriptor(l.Descriptor)
+	d := ocidoc.ToOCI(l.Descriptor)
 	var err error
 	// A layer from --cache-from counts as made by the build: it was taken because it was sealed
 	// with the options of the store's image.
@@ -171,20 +170,21 @@ func (w *Writer) layerAs(ctx context.Context, l *layers.Layer,
 		}
 	}
 	if r.Docker {
-		d = image.DockerDescriptor(d)
+		d = ocidoc.ToDocker(d)
 	}
 	return d, nil
 }
 
 // compressionOf returns the compression that a layer's media type names, as a recipe has it.
 func compressionOf(mediaType string) string {
-	switch {
-	case strings.HasSuffix(mediaType, "+gzip"):
+	switch c := ocidoc.Compression(mediaType); c {
+	case "gzip":
 		return ""
-	case strings.HasSuffix(mediaType, "+zstd"):
-		return "zstd"
+	case "":
+		return "none"
+	default:
+		return c
 	}
-	return "none"
 }
 
 // writeConfig writes an image's configuration, with the records of its steps if they travel in it.
@@ -205,6 +205,7 @@ func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.Docke
 		return ocispec.Descriptor{}, err
 	}
 	config := map[string]json.RawMessage{}
+	// not ocijson: this program has just written data
 	if err := json.Unmarshal(data, &config); err != nil {
 		return ocispec.Descriptor{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/platform"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -106,8 +107,7 @@ func WithPlatforms(ctx context.Context, list []ocispec.Descriptor,
 	bare := 0
 	for i := range list {
 		d := &list[i]
-		if d.Platform != nil || IsIndex(d.MediaType) ||
-			d.Annotations["vnd.docker.reference.type"] != "" {
+		if d.Platform != nil || ocidoc.IsIndex(d.MediaType) || !ocidoc.IsImage(*d) {
 			continue
 		}
 		if bare++; bare > maxBare {

@@ -15,37 +15,22 @@ import (
 	"strings"
 	"time"
 
-	"github.com/layerbuild/layerbuild/internal/ocijson"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Docker's media types, which are equivalent to those of the image specification.
-const (
-	DockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
-	DockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
-)
-
 // accepted are the supported types of manifests.
-var accepted = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex,
-	DockerManifest, DockerManifestList}
+var accepted = ocidoc.Accepted()
 
 // maxManifest limits the size of manifests; the specification asks registries to accept at least
 // 4 MiB.
 const maxManifest = 8 << 20
 
-// maxNesting limits the depth of nested indexes.
-const maxNesting = 4
-
 // Document is a manifest or an index, and its bytes.
 type Document struct {
 	Descriptor ocispec.Descriptor
 	Data       []byte
-}
-
-// IsIndex reports whether a media type is that of an index.
-func IsIndex(mediaType string) bool {
-	return mediaType == ocispec.MediaTypeImageIndex || mediaType == DockerManifestList
 }
 
 // Resolved is an image that was found in a registry.
@@ -211,17 +196,17 @@ func (s *Source) documents(ctx context.Context, ref string,
 	platform ocispec.Platform) ([]Document, error) {
 	var docs []Document
 	var want *ocispec.Descriptor
-	for range maxNesting {
+	for range ocidoc.MaxNesting {
 		doc, err := s.document(ctx, s.places[0], ref, want)
 		if err != nil {
 			return nil, err
 		}
 		docs = append(docs, doc)
-		if !IsIndex(doc.Descriptor.MediaType) {
+		if !ocidoc.IsIndex(doc.Descriptor.MediaType) {
 			return docs, nil
 		}
-		var index ocispec.Index
-		if err := ocijson.Unmarshal(doc.Data, &index); err != nil {
+		index, err := ocidoc.Parse(doc.Data)
+		if err != nil {
 			return nil, fmt.Errorf("index %s: %w", doc.Descriptor.Digest, err)
 		}
 		next, err := Pick(WithPlatforms(ctx, index.Manifests, s.read), platform)
@@ -234,7 +219,7 @@ func (s *Source) documents(ctx context.Context, ref string,
 		}
 		ref, want = next.Digest.String(), &next
 	}
-	return nil, fmt.Errorf("indexes are nested more than %d deep", maxNesting)
+	return nil, fmt.Errorf("indexes are nested more than %d deep", ocidoc.MaxNesting)
 }
 
 // read fetches a small blob or a manifest and verifies it.
@@ -279,7 +264,7 @@ func (s *Source) document(ctx context.Context, e endpoint, ref string,
 	if want != nil {
 		said = append(said, want.MediaType)
 	}
-	d.MediaType, err = DocumentType(data, said...)
+	d.MediaType, err = ocidoc.TypeOf(data, said...)
 	if err != nil {
 		return Document{}, fmt.Errorf("manifest %s from %s: %w", ref, e, err)
 	}

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/layerbuild/layerbuild/internal/memo"
-	"github.com/layerbuild/layerbuild/internal/ocijson"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -120,46 +120,30 @@ func (p *Pusher) Push(ctx context.Context, src Fetcher, root ocispec.Descriptor)
 // graph pushes a document after everything that it refers to.
 func (p *Pusher) graph(ctx context.Context, src Fetcher, d ocispec.Descriptor,
 	ref string, depth int) error {
-	if depth > maxNesting {
-		return fmt.Errorf("indexes are nested more than %d deep", maxNesting)
+	if depth > ocidoc.MaxNesting {
+		return fmt.Errorf("indexes are nested more than %d deep", ocidoc.MaxNesting)
 	}
 	data, err := readDocument(ctx, src, d)
 	if err != nil {
 		return err
 	}
-	var doc struct {
-		Config    *ocispec.Descriptor  `json:"config"`
-		Layers    []ocispec.Descriptor `json:"layers"`
-		Manifests []ocispec.Descriptor `json:"manifests"`
-	}
-	if err := ocijson.Unmarshal(data, &doc); err != nil {
+	doc, err := ocidoc.Parse(data)
+	if err != nil {
 		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	g, ctx1 := errgroup.WithContext(ctx)
 	for _, m := range doc.Manifests {
 		g.Go(func() error { return p.graph(ctx1, src, m, m.Digest.String(), depth+1) })
 	}
-	blobs := doc.Layers
-	if doc.Config != nil {
-		blobs = append(slices.Clone(blobs), *doc.Config)
-	}
-	for _, b := range blobs {
-		if IsForeign(b.MediaType) {
-			continue
+	for _, b := range doc.Content() {
+		if !ocidoc.IsForeign(b.MediaType) {
+			g.Go(func() error { return p.Blob(ctx1, src, b) })
 		}
-		g.Go(func() error { return p.Blob(ctx1, src, b) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
 	return p.Manifest(ctx, d, data, ref)
-}
-
-// IsForeign reports whether a layer must not be pushed to registries: it is fetched from the
-// addresses in its descriptor. Base layers of Windows are of this kind.
-func IsForeign(mediaType string) bool {
-	return strings.Contains(mediaType, ".nondistributable.") ||
-		strings.Contains(mediaType, ".foreign.")
 }
 
 func readDocument(ctx context.Context, src Fetcher, d ocispec.Descriptor) ([]byte, error) {

@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -413,13 +414,14 @@ func TestPlatforms(t *testing.T) {
 func TestManifestTypes(t *testing.T) {
 	s := newServer(t, false)
 	c := newClient(t, "")
+	const docker = `{"schemaVersion":2,"mediaType":"` + ocidoc.DockerManifest +
+		`","config":{},"layers":[]}`
 	tests := []struct{ name, header, body, want string }{
-		{"docker schema 2", DockerManifest, `{"schemaVersion":2,"mediaType":"` + DockerManifest +
-			`","config":{},"layers":[]}`, ""},
+		{"docker schema 2", ocidoc.DockerManifest, docker, ""},
 		{"no type in an OCI manifest", ocispec.MediaTypeImageManifest,
 			`{"schemaVersion":2,"config":{},"layers":[]}`, ""},
 		{"wrong header", "text/plain; charset=utf-8",
-			`{"schemaVersion":2,"mediaType":"` + DockerManifest + `","config":{},"layers":[]}`, ""},
+			docker, ""},
 		{"no header, no type", "", `{"schemaVersion":2,"config":{},"layers":[]}`, ""},
 		{"schema 1", "application/vnd.docker.distribution.manifest.v1+prettyjws",
 			`{"schemaVersion":1,"fsLayers":[]}`, "schema 1"},

@@ -14,8 +14,8 @@ import (
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
-	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/store"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -82,7 +82,7 @@ func (c *Collector) Document(ctx context.Context, sealer Sealer, all bool) (Docu
 			if err != nil {
 				return doc, err
 			}
-			r.Layer = &Layer{Descriptor: image.OCIDescriptor(l.Descriptor), DiffID: l.DiffID,
+			r.Layer = &Layer{Descriptor: ocidoc.ToOCI(l.Descriptor), DiffID: l.DiffID,
 				Parent: parent, Sealed: sealer.Format()}
 		}
 		doc.Records = append(doc.Records, r.Record)

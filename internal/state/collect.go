@@ -3,7 +3,6 @@ package state
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"maps"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
@@ -189,7 +189,8 @@ func (c *collection) leadsTo(ctx context.Context, root ocispec.Descriptor) []dig
 	}
 	for _, d := range configs {
 		var config ocispec.Image
-		if data, err := c.s.Store.Read(ctx, d); err == nil && json.Unmarshal(data, &config) == nil {
+		if data, err := c.s.Store.Read(ctx, d); err == nil &&
+			ocijson.Unmarshal(data, &config) == nil {
 			for _, id := range identity.ChainIDs(config.RootFS.DiffIDs) {
 				c.chains[id] = true
 			}

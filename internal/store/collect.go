@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,73 +12,30 @@ import (
 	"slices"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Docker's media types that correspond to those of the image specification.
-const (
-	dockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
-	dockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
-)
-
-// document contains the fields that manifests and indexes have in common: the blobs that they refer
-// to.
-type document struct {
-	MediaType string               `json:"mediaType"`
-	Config    *ocispec.Descriptor  `json:"config"`
-	Layers    []ocispec.Descriptor `json:"layers"`
-	Blobs     []ocispec.Descriptor `json:"blobs"`
-	Manifests []ocispec.Descriptor `json:"manifests"`
-	Subject   *ocispec.Descriptor  `json:"subject"`
-}
-
-// children returns the descriptors in a document.
-func (d *document) children() []ocispec.Descriptor {
-	var out []ocispec.Descriptor
-	for _, p := range []*ocispec.Descriptor{d.Config, d.Subject} {
-		if p != nil {
-			out = append(out, *p)
-		}
-	}
-	out = append(out, d.Layers...)
-	out = append(out, d.Blobs...)
-	return append(out, d.Manifests...)
-}
-
-// isDocument reports whether a blob of this type refers to other blobs.
-func isDocument(mediaType string) bool {
-	switch mediaType {
-	case "", ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex,
-		dockerManifest, dockerManifestList,
-		"application/vnd.oci.artifact.manifest.v1+json":
-		return true
-	}
-	return false
-}
-
 // walk visits a descriptor and all descriptors that it refers to, each digest once. doc is nil for
 // a leaf, and for a document that is not in the store or cannot be read.
 func (s *Store) walk(ctx context.Context, d ocispec.Descriptor, seen map[digest.Digest]bool,
-	visit func(ocispec.Descriptor, *document)) {
+	visit func(ocispec.Descriptor, *ocidoc.Document)) {
 	if seen[d.Digest] || ctx.Err() != nil {
 		return
 	}
 	seen[d.Digest] = true
-	var doc *document
-	if isDocument(d.MediaType) {
+	var doc *ocidoc.Document
+	if ocidoc.RefersToOthers(d.MediaType) {
 		if data, err := s.read(d); err == nil {
-			doc = &document{}
-			if json.Unmarshal(data, doc) != nil {
-				doc = nil
-			}
+			doc, _ = ocidoc.Parse(data)
 		}
 	}
 	visit(d, doc)
 	if doc == nil {
 		return
 	}
-	for _, c := range doc.children() {
+	for _, c := range doc.Children() {
 		s.walk(ctx, c, seen, visit)
 	}
 }
@@ -96,7 +52,7 @@ func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) 
 	s.lease(d.Digest, true)
 	var u Usage
 	var err error
-	s.walk(ctx, d, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *document) {
+	s.walk(ctx, d, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *ocidoc.Document) {
 		ok, err1 := s.exists(d)
 		err = errors.Join(err, err1)
 		if !ok {
@@ -115,7 +71,7 @@ func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
 	s.lease(root.Digest, true)
 	var all []ocispec.Descriptor
 	s.walk(ctx, root, map[digest.Digest]bool{},
-		func(d ocispec.Descriptor, _ *document) { all = append(all, d) })
+		func(d ocispec.Descriptor, _ *ocidoc.Document) { all = append(all, d) })
 	for _, d := range all {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -139,7 +95,7 @@ func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
 func (s *Store) LeadsTo(ctx context.Context, root ocispec.Descriptor, blob digest.Digest) bool {
 	found := false
 	s.walk(ctx, root, map[digest.Digest]bool{},
-		func(d ocispec.Descriptor, _ *document) { found = found || d.Digest == blob })
+		func(d ocispec.Descriptor, _ *ocidoc.Document) { found = found || d.Digest == blob })
 	return found
 }
 
@@ -148,7 +104,7 @@ func (s *Store) LeadsTo(ctx context.Context, root ocispec.Descriptor, blob diges
 func (s *Store) Graph(ctx context.Context,
 	root ocispec.Descriptor) (blobs, configs []ocispec.Descriptor) {
 	s.lease(root.Digest, true)
-	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *document) {
+	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *ocidoc.Document) {
 		blobs = append(blobs, d)
 		if doc != nil && doc.Config != nil {
 			configs = append(configs, *doc.Config)
@@ -242,7 +198,7 @@ func (s *Store) CollectLater(ctx context.Context,
 		}
 		live = map[digest.Digest]bool{}
 		for _, d := range slices.Concat(ix.manifests, o.Roots) {
-			s.walk(ctx, d, live, func(ocispec.Descriptor, *document) {})
+			s.walk(ctx, d, live, func(ocispec.Descriptor, *ocidoc.Document) {})
 		}
 	}
 	if err := ctx.Err(); err != nil {

@@ -20,8 +20,8 @@
 // index.json there are a copy with a checksum, index.json.copy, and the version before the last
 // change, index.json.old, which replace it when it is damaged.
 //
-// It imports atomicfile, lock, reference and smallfile. It makes no system calls itself, writes
-// only in the layout's directory, and starts nothing.
+// It imports atomicfile, lock, ocidoc, reference and smallfile. It makes no system calls itself,
+// writes only in the layout's directory, and starts nothing.
 //
 // To test it, run go test ./internal/store as any user. skopeo and umoci read the layout where they
 // are installed. FuzzIndex reads hostile indexes.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -77,7 +78,8 @@ func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id stri
 			}
 		}
 		// Indexes may refer to missing manifests; documents that cannot be read do not match.
-		s.walk(ctx, plain(e), map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *document) {
+		s.walk(ctx, plain(e), map[digest.Digest]bool{}, func(d ocispec.Descriptor,
+			doc *ocidoc.Document) {
 			if doc == nil {
 				return
 			}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -27,10 +28,11 @@ func TestIsShortID(t *testing.T) {
 }
 
 // manifestOf reads an image's manifest.
-func manifestOf(t testing.TB, s *Store, d ocispec.Descriptor) *document {
+func manifestOf(t testing.TB, s *Store, d ocispec.Descriptor) *ocidoc.Document {
 	t.Helper()
-	var doc *document
-	s.walk(t.Context(), d, map[digest.Digest]bool{}, func(at ocispec.Descriptor, got *document) {
+	var doc *ocidoc.Document
+	s.walk(t.Context(), d, map[digest.Digest]bool{}, func(at ocispec.Descriptor,
+		got *ocidoc.Document) {
 		if at.Digest == d.Digest {
 			doc = got
 		}

@@ -210,6 +210,8 @@ type index struct {
 	manifests []ocispec.Descriptor
 }
 
+// parseIndex does not use ocijson: this program writes the file itself, and ocijson.MaxValues would
+// limit the number of names to some 20,000.
 func parseIndex(data []byte) (index, error) {
 	ix := index{fields: map[string]json.RawMessage{}}
 	if err := json.Unmarshal(data, &ix.fields); err != nil {

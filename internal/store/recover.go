@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -228,7 +229,7 @@ func (s *Store) nameUnknown(ix *index) (int, error) {
 	ctx := context.Background()
 	known := map[digest.Digest]bool{}
 	for _, d := range ix.manifests {
-		s.walk(ctx, d, known, func(ocispec.Descriptor, *document) {})
+		s.walk(ctx, d, known, func(ocispec.Descriptor, *ocidoc.Document) {})
 	}
 	blobs, err := s.Blobs()
 	if err != nil {
@@ -242,7 +243,7 @@ func (s *Store) nameUnknown(ix *index) (int, error) {
 		}
 		if mediaType, doc := s.image(d, size); doc != nil {
 			found[d] = ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size}
-			for _, c := range doc.children() {
+			for _, c := range doc.Children() {
 				below[c.Digest] = true
 			}
 		}
@@ -268,7 +269,7 @@ func (s *Store) nameUnknown(ix *index) (int, error) {
 
 // image reads a blob as the manifest or index of an image. It returns nil for other blobs and for a
 // damaged one.
-func (s *Store) image(d digest.Digest, size int64) (mediaType string, doc *document) {
+func (s *Store) image(d digest.Digest, size int64) (mediaType string, doc *ocidoc.Document) {
 	f, err := os.OpenFile(s.Path(d), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return "", nil
@@ -283,17 +284,11 @@ func (s *Store) image(d digest.Digest, size int64) (mediaType string, doc *docum
 	if err != nil {
 		return "", nil
 	}
-	doc = &document{}
-	if json.Unmarshal(data, doc) != nil {
+	if mediaType, err = ocidoc.TypeOf(data); err != nil {
 		return "", nil
 	}
-	switch {
-	case doc.MediaType != "" && isDocument(doc.MediaType):
-		return doc.MediaType, doc
-	case doc.Config != nil && doc.Config.Digest != "" && len(doc.Manifests) == 0:
-		return ocispec.MediaTypeImageManifest, doc
-	case doc.Config == nil && len(doc.Manifests) > 0:
-		return ocispec.MediaTypeImageIndex, doc
+	if doc, err = ocidoc.Parse(data); err != nil {
+		return "", nil
 	}
-	return "", nil
+	return mediaType, doc
 }

@@ -1,0 +1,56 @@
+package ocidoc
+
+import (
+	"errors"
+
+	"github.com/layerbuild/layerbuild/internal/ocijson"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// MaxNesting limits the depth of indexes in indexes.
+const MaxNesting = 4
+
+// Document contains the descriptors in a manifest or an index, whose formats have them in fields of
+// different names.
+type Document struct {
+	Config    *ocispec.Descriptor  `json:"config"`
+	Layers    []ocispec.Descriptor `json:"layers"`
+	Blobs     []ocispec.Descriptor `json:"blobs"` // of an artifact manifest
+	Manifests []ocispec.Descriptor `json:"manifests"`
+	Subject   *ocispec.Descriptor  `json:"subject"`
+}
+
+var errBoth = errors.New("it is both a manifest and an index")
+
+// Parse decodes a manifest or an index. It returns an error for one that two readers could read
+// differently; TypeOf returns the type, too, and compares it with what others say.
+func Parse(data []byte) (*Document, error) {
+	d := new(Document)
+	if err := ocijson.Unmarshal(data, d); err != nil {
+		return nil, err
+	}
+	if d.Manifests != nil && (d.Config != nil || d.Layers != nil) {
+		return nil, errBoth
+	}
+	return d, nil
+}
+
+// Content returns the blobs that a manifest consists of: its configuration and its layers. They
+// refer to no others.
+func (d *Document) Content() []ocispec.Descriptor {
+	var out []ocispec.Descriptor
+	if d.Config != nil {
+		out = append(out, *d.Config)
+	}
+	out = append(out, d.Layers...)
+	return append(out, d.Blobs...)
+}
+
+// Children returns all descriptors in a document.
+func (d *Document) Children() []ocispec.Descriptor {
+	out := append(d.Content(), d.Manifests...)
+	if d.Subject != nil {
+		out = append(out, *d.Subject)
+	}
+	return out
+}
