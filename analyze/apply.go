@@ -21,13 +21,13 @@ type builder struct {
 	layer int32
 	sum   *Layer // of the current layer
 
-	// needed are files that layers need for other reasons than their contents: symbolic links on
-	// the way to a named path, and targets of hard links without content. nil: they are not
-	// recorded.
+	// needed are the files that layers need for a reason other than their contents: symbolic links
+	// on the way to a named path, and targets of hard links without content. If it is nil, they are
+	// not recorded.
 	needed map[int32]bool
-	// seen is called for each entry with the file that it became, -1 for a mark or nothing; for
-	// a mark, hides reports whether it hides anything. skip reports which entries are ignored.
-	// Both may be nil.
+	// seen is called for each entry with the index of the file that it made, or -1 if it made none,
+	// as for a mark; for a mark, hides reports whether it hides anything. skip reports which
+	// entries are ignored. Both may be nil.
 	seen func(ordinal int, file int32, hides bool)
 	skip func(ordinal int) bool
 	// dirs are directories that the layer lists in addition to its table.
@@ -160,8 +160,8 @@ func (b *builder) need(n int32) {
 	}
 }
 
-// marks applies whiteouts and opaque marks. A path for which the layer has an entry is handled
-// by that entry, which knows a more exact reason.
+// marks applies whiteouts and opaque marks. A path for which the layer has an entry is skipped:
+// applying that entry finds a more exact reason.
 func (b *builder) marks(table *Table) {
 	for _, e := range b.entries(table) {
 		if e.Type == Gone || e.Type == Dir {
@@ -193,10 +193,10 @@ func (b *builder) marks(table *Table) {
 	}
 }
 
-// ownLink returns the first symbolic link above a path that the current layer has made; -1 if
+// ownLink returns the first symbolic link above a path that the current layer has made, or -1 if
 // there is none. If the layer is unpacked in the order of its entries, a mark below such a link
-// removes files at the link's target. The tree that this package builds applies marks first, so
-// it would differ. No tool makes such layers.
+// removes files at the link's target. The tree that this package builds applies marks first, so it
+// would differ. No tool makes such layers.
 func (b *builder) ownLink(path string) int32 {
 	n := root
 	for rest := path; ; {
@@ -349,7 +349,7 @@ func (b *builder) linked(e *Entry, n int32) (File, bool) {
 	return f, true
 }
 
-// replace removes the file of a node that another one replaces.
+// replace removes old, the file of a node, since the file with replaces it.
 func (b *builder) replace(n int32, old, with *File) {
 	switch {
 	case old.Type == Dir && with.Type == Dir:
@@ -360,7 +360,7 @@ func (b *builder) replace(n int32, old, with *File) {
 	}
 }
 
-// reason compares a file with the one that replaces it.
+// reason returns why old is dead when with replaces it, by comparing the two.
 func (b *builder) reason(old, with *File) Reason {
 	if old.Unit < 0 || with.Unit < 0 {
 		return Overwritten
@@ -390,7 +390,7 @@ func (b *builder) attr(s string) int32 {
 	return i
 }
 
-// child returns the child of a node with a name; if it is missing, it is made if make is true,
+// child returns the child of a node with a name; a missing child is created if make is true, and
 // otherwise -1 is returned.
 func (b *builder) child(parent int32, name string, make bool) int32 {
 	if n, ok := b.index[nodeKey{parent, name}]; ok {
@@ -466,7 +466,7 @@ func (b *builder) walk(path string, make bool) (n int32, missing bool) {
 	return n, false
 }
 
-// imply makes a directory that a layer does not list but has content for.
+// imply makes a directory that a layer does not list but has entries below.
 func (b *builder) imply(n int32, old *File) {
 	dir := File{Type: Dir, Mode: 0o755, Implied: true, Unit: -1}
 	if old != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// large are the tables of an image of 100 layers with 5,000 entries each. Every layer writes some
-// of what the one below has again and removes some.
+// large are the tables of an image of 100 layers with 5,000 entries each. Every layer rewrites some
+// files of the layer below and removes others.
 func large(b testing.TB, layers, each int) ([]LayerInput, []Instruction) {
 	var in []LayerInput
 	var ins []Instruction
@@ -38,8 +38,8 @@ func large(b testing.TB, layers, each int) ([]LayerInput, []Instruction) {
 	return in, ins
 }
 
-// BenchmarkImage: the analysis without the reading of layers. The live memory afterwards is that of
-// a browser or a page.
+// BenchmarkImage analyzes an image without reading its layers. The reported live memory is the
+// memory that a browser or a page needs.
 func BenchmarkImage(b *testing.B) {
 	layers, ins := large(b, 100, 5000)
 	n := 0
@@ -63,7 +63,7 @@ func BenchmarkImage(b *testing.B) {
 	runtime.KeepAlive(r)
 }
 
-// BenchmarkView: what a browser does for each layer that is looked at.
+// BenchmarkView computes the views that a browser needs for each layer that the user selects.
 func BenchmarkView(b *testing.B) {
 	layers, ins := large(b, 100, 5000)
 	r, err := Image(context.Background(), Input{Layers: layers, Instructions: ins})
@@ -115,7 +115,8 @@ func BenchmarkRewrite(b *testing.B) {
 	}
 }
 
-// TestLarge: half a million entries in 100 layers take seconds and a bounded amount of memory.
+// TestLarge checks that half a million entries in 100 layers take seconds and a bounded amount of
+// memory.
 func TestLarge(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a few seconds")

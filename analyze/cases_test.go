@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestCases are images small enough to work their waste out by hand; docs/WASTE.md tells how.
+// TestCases compares reports of small images with waste that was computed by hand. docs/WASTE.md
+// explains the computation.
 func TestCases(t *testing.T) {
 	ten := size('x', 10*mb)
 	for _, c := range []struct {
@@ -15,7 +16,7 @@ func TestCases(t *testing.T) {
 		base        int
 		layers      [][]item
 		total, dead int64
-		own         int64    // what of dead is one's own
+		own         int64    // dead bytes that are not the base's
 		findings    []string // path bytes units reason creator>killer
 		duplicates  int64
 	}{
@@ -84,7 +85,7 @@ func TestCases(t *testing.T) {
 		{
 			name:   "a copied-up hard link",
 			layers: [][]item{{file("a", ten), link("b", "a")}, {file("a", ten).chmod(0o600)}},
-			total:  20 * mb, dead: 0, // b still shows what the first layer has
+			total:  20 * mb, dead: 0, // b keeps the content visible that the first layer has
 			duplicates: 10 * mb,
 		},
 		{

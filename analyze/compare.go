@@ -18,8 +18,8 @@ type Comparison struct {
 	A            Side              `json:"a"`
 	B            Side              `json:"b"`
 	Instructions []InstructionDiff `json:"instructions"` // in the images' order
-	// Paths are the differences of the final file systems, the largest first. A directory that
-	// only one image has is a single one, with all its content.
+	// Paths are the differences of the final file systems, the largest first. A directory that only
+	// one image has is a single difference, with all its content.
 	Paths []PathDiff `json:"paths"`
 }
 
@@ -62,8 +62,8 @@ type PathDiff struct {
 	BytesA int64  `json:"bytesA"`
 	BytesB int64  `json:"bytesB"`
 	Files  int    `json:"files"`
-	// By is the instruction that made it, as an index among B's instructions, or A's for a
-	// removed path. For a directory it is the one with most of its bytes.
+	// By is the index of the instruction that made the path, among B's instructions or, for a
+	// removed path, A's. For a directory it is the instruction that made most of its bytes.
 	By int `json:"by"`
 }
 
@@ -101,7 +101,7 @@ func (c *Comparison) WriteJSON(w io.Writer) error {
 }
 
 // align pairs instructions with the same text, as many as possible without changing their order,
-// and then the remaining ones between the same two pairs that begin with the same word.
+// and then, between two such pairs, the remaining ones that begin with the same word.
 func align(a, b *Report) [][2]int {
 	x, y := a.Instructions, b.Instructions
 	// the table has this number of cells; no real image has so many instructions
@@ -278,7 +278,7 @@ func (d *differ) by(r *Report, f *File) int {
 	return r.Layers[layer].Instruction
 }
 
-// once returns the bytes that a file adds to a sum.
+// once returns the size of f's unit, or 0 if it was already counted (seen).
 func once(r *Report, f *File, seen []bool) int64 {
 	if f.Unit < 0 || seen[f.Unit] {
 		return 0

@@ -113,7 +113,7 @@ func digits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// classify finds the kind of each unit.
+// classify sets the kind of debris of each unit.
 func (r *Report) classify() {
 	t := r.Tree
 	dirs := make([]DebrisKind, len(t.nodes))
@@ -182,7 +182,7 @@ func (r *Report) debris() {
 			r.Debris = append(r.Debris, d)
 		}
 		for _, i := range list[:n] {
-			if d.Kind == Secret { // individually: the name matters
+			if d.Kind == Secret { // list secrets individually: the user needs their names
 				u := &r.Units[i]
 				found(r.Tree.Path(&r.Tree.nodes[u.Node]), u.Bytes, 1)
 				continue

@@ -63,7 +63,7 @@ type grouping struct {
 	tree  *Tree
 	bytes []int64
 	units []int32
-	nodes []int32 // those that were used
+	nodes []int32 // nodes whose elements are used
 }
 
 func (g *grouping) add(n int32, bytes int64) {
@@ -87,8 +87,8 @@ var wideDirs = []string{"etc", "home", "lib", "opt", "usr", "var"}
 // emit calls found for the groups: a single file, or the deepest directory that contains
 // several. The root and wideDirs are split.
 func (g *grouping) emit(found func(path string, bytes int64, units int)) {
-	// Parents have lower numbers than their children; kids is the number of used children of
-	// each.
+	// Parents have lower numbers than their children. kids is the number of used children of each
+	// node.
 	slices.Sort(g.nodes)
 	kids := map[int32]int32{}
 	for _, n := range g.nodes {

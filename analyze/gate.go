@@ -72,8 +72,8 @@ func CheckFailOn(name string) error {
 // Check compares the image with rules and sets Gate. Bytes of the base are not counted, even if
 // instructions above it made them dead, and accepted paths are not counted either.
 //
-// An image never passes because the end of its base was guessed: if it passes only without
-// layers that belong to the base according to a guess, the gate fails and says so.
+// An image never passes because the end of its base was guessed: if it passes only without layers
+// that belong to the base according to a guess, the gate fails, with this reason.
 func (r *Report) Check(rules Rules) {
 	g := r.check(rules, func(o Owner) bool { return o == BaseImage })
 	if g.Passed && r.Base.Source == BaseGuess && r.Base.Layers > 0 {
@@ -90,7 +90,8 @@ func (r *Report) Check(rules Rules) {
 	r.Gate = g
 }
 
-// areLayers returns "3 layers are" or "layer is".
+// areLayers returns the subject and verb of a sentence about n layers: "3 layers are" or "layer
+// is".
 func areLayers(n int) string {
 	if n == 1 {
 		return "layer is"
@@ -151,8 +152,8 @@ type acceptor struct {
 	m *pattern.Matcher
 }
 
-// newAcceptor takes patterns with the syntax of a .dockerignore: content of a matching directory
-// is accepted too.
+// newAcceptor returns an acceptor for patterns with the syntax of a .dockerignore. The content of a
+// matching directory is accepted too.
 func newAcceptor(patterns []string) (acceptor, error) {
 	if len(patterns) == 0 {
 		return acceptor{}, nil

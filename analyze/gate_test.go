@@ -118,7 +118,7 @@ func FuzzParseConfig(f *testing.F) {
 	})
 }
 
-// gateImage has a base with waste and debris, and waste, debris and a secret of one's own.
+// gateImage has a base with waste and debris, and waste, debris and a secret above the base.
 func gateImage(t *testing.T, accept ...string) *Report {
 	t.Helper()
 	in := input(1,
@@ -174,8 +174,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckGuess: if the end of the base is a guess, an image passes only if it also passes with
-// the base's layers.
+// TestCheckGuess checks that an image whose base is a guess passes only if it also passes with the
+// base's layers.
 func TestCheckGuess(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -211,8 +211,8 @@ func TestCheckGuess(t *testing.T) {
 	}
 }
 
-// TestOutputsAreTame: names of an image end neither in a terminal nor in a table as more than
-// names.
+// TestOutputsAreTame checks that names of an image are escaped for terminals and for Markdown
+// tables.
 func TestOutputsAreTame(t *testing.T) {
 	evil := "a\x1b[31m|`\n<b>\u202e\xff"
 	in := input(0, pack(t, []item{file("d/"+evil, "1"), file("e/"+evil+"/.git/x", "1")}),

@@ -35,7 +35,7 @@ func (i item) chown(uid int) item   { i.uid = uid; return i }
 func (i item) at(sec int64) item    { i.time = sec; return i }
 func (i item) attr(v string) item   { i.xattr = v; return i }
 
-// size is a file's content, of so many bytes, all of them c.
+// size returns a file's content: n bytes, all of them c.
 func size(c byte, n int) string { return strings.Repeat(string(c), n) }
 
 const mb = 1 << 20
@@ -91,7 +91,7 @@ type fataler interface {
 	Fatal(...any)
 }
 
-// input is an image of layers; the first base ones are the base's.
+// input returns an image of layers, of which the first base ones are the base's.
 func input(base int, layers ...[]byte) Input {
 	in := Input{Image: "test"}
 	for i, data := range layers {

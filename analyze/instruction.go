@@ -56,9 +56,8 @@ type command struct {
 	words []string // without quotes
 }
 
-// commands returns the simple commands that a RUN runs one after the other, joined by && or ;.
-// It returns false for any other RUN: with a pipe, a condition, a substitution or a
-// here-document.
+// commands returns the simple commands of a RUN that are joined by && or ;. It returns false for a
+// RUN with a pipe, a condition, a substitution or a here-document.
 func (p *parsed) commands() ([]command, bool) {
 	if p.verb != "RUN" || p.heredoc {
 		return nil, false
@@ -135,8 +134,8 @@ func (c command) operands() []string {
 // within reports whether a path is d or below it.
 func within(p, d string) bool { return p == d || d == "/" || strings.HasPrefix(p, d+"/") }
 
-// concerns reports whether an operand of rm, chmod or the like concerns the path p: it names p,
-// a directory above it or a file below it, perhaps by a shell pattern.
+// concerns reports whether an operand of rm, chmod or the like concerns the path p: it names p, a
+// directory above p or a file below p, or is a shell pattern that matches one of these.
 func concerns(operand, cwd, p string) bool {
 	if !strings.HasPrefix(operand, "/") {
 		if cwd == "" {
@@ -337,7 +336,7 @@ func (r *Report) source(c copied, layer int, p string) (string, bool) {
 	return "", false
 }
 
-// deep reports whether a layer has files below the directories of a directory.
+// deep reports whether a layer has files in subdirectories of a directory.
 func (r *Report) deep(layer int, dir string) bool {
 	for _, i := range r.byLayer().units[layer] {
 		p := r.Tree.Path(r.Tree.Node(r.Units[i].Node))

@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// naive counts an image's waste in the plainest way that there is: a map of paths, and for each
-// layer a look at what is there before and after. It shares nothing with the builder.
+// naive counts an image's waste with a plain algorithm: it has a map of paths and, for each layer,
+// compares the files before and after. It shares no code with the builder.
 type naive struct {
 	now   map[string]*naiveFile
 	units []*naiveUnit
@@ -19,7 +19,7 @@ type naive struct {
 }
 
 type naiveFile struct {
-	item item // its own, or for a link that of the file that it names
+	item item // the file's own item, or for a hard link the item of its target
 	unit *naiveUnit
 }
 
@@ -27,7 +27,7 @@ type naiveUnit struct {
 	bytes   int64
 	creator int
 	killer  int
-	reasons []Reason // any of these is right
+	reasons []Reason // each of these is correct
 }
 
 func above(p string) (list []string) {
@@ -98,7 +98,7 @@ func (n *naive) layer(k int, items []item) {
 	}
 }
 
-// why says for which reasons a path may have lost its file in a layer.
+// why returns the reasons for which a layer may have removed the file of a path.
 func (n *naive) why(p string, f *naiveFile, items []item) (reasons []Reason) {
 	for _, i := range items {
 		if i.path == p && strings.IndexByte("flp", i.kind) >= 0 {
@@ -119,7 +119,7 @@ func (n *naive) why(p string, f *naiveFile, items []item) (reasons []Reason) {
 		}
 	}
 	if reasons != nil {
-		return reasons // the path's own entry says most
+		return reasons // the path's own entry has the most exact reason
 	}
 	for _, i := range items {
 		switch {
@@ -138,7 +138,8 @@ func (n *naive) why(p string, f *naiveFile, items []item) (reasons []Reason) {
 
 var names = []string{"a", "b", "c"}
 
-// image draws layers that a tool could have written: sorted, with links to files that are there.
+// drawImage draws layers that a tool could have written: sorted, with hard links only to existing
+// files.
 func drawImage(t *rapid.T) [][]item {
 	tree := &naive{now: map[string]*naiveFile{}}
 	var layers [][]item
@@ -177,8 +178,8 @@ func drawImage(t *rapid.T) [][]item {
 	return layers
 }
 
-// fits reports whether an entry goes together with those that a layer has: no path twice, nothing
-// below what is not a directory.
+// fits reports whether a layer with the entries in taken can also have i: each path occurs once,
+// and only directories have entries below them.
 func fits(taken map[string]byte, i item) bool {
 	if i.kind == 'w' || i.kind == 'o' {
 		if i.kind == 'o' && taken[i.path] != 'd' && taken[i.path] != 0 {
@@ -215,8 +216,8 @@ func fits(taken map[string]byte, i item) bool {
 	return true
 }
 
-// sorted puts entries in an order in which they can be unpacked: marks anywhere, links after all
-// else.
+// sorted puts entries in an order in which they can be unpacked: marks anywhere, and hard links
+// last.
 func sorted(t *rapid.T, items []item) []item {
 	items = rapid.Permutation(items).Draw(t, "order")
 	rank := func(i item) int {
@@ -241,7 +242,7 @@ func sorted(t *rapid.T, items []item) []item {
 	return slices.Concat(marks[:cut], rest, marks[cut:])
 }
 
-// TestSums: on any image the sums are the same, and they are those of the plainest count.
+// TestSums compares the sums of random images with those of the naive count.
 func TestSums(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		layers := drawImage(rt)
@@ -303,7 +304,7 @@ func compare(t *rapid.T, r *Report, want *naive) {
 	}
 }
 
-// invariants are what must hold for any report.
+// invariants checks conditions that hold for every report.
 func invariants(t *rapid.T, r *Report) {
 	var total, live, dead, creators, killers, reasons, findings, owners int64
 	for _, u := range r.Units {

@@ -22,7 +22,8 @@ type Pruning struct {
 	// Dirs holds for each layer the directories that it must list because it implied them only
 	// by entries that are dropped.
 	Dirs [][]string
-	// Bytes is the dropped content; Entries and Whiteouts are the numbers of dropped entries.
+	// Bytes is the size of the dropped content. Entries and Whiteouts are the numbers of dropped
+	// entries.
 	Bytes     int64
 	Entries   int
 	Whiteouts int
@@ -31,13 +32,13 @@ type Pruning struct {
 // Plan finds entries that can be dropped from layers for which may returns true. It reads the
 // tables twice.
 //
-// An entry is dropped if its result is not visible: the file is dead and a later entry takes its
-// name. A whiteout is dropped if it hides nothing once those entries are dropped. Names of a
-// live unit stay, and so do links on the way to other entries.
+// An entry is dropped if its result is not visible: the file is dead and a later entry has the same
+// name. A whiteout is dropped if it hides nothing once those entries are dropped. All names of a
+// live unit are kept, and so are symbolic links on the way to other entries.
 func Plan(ctx context.Context, layers []LayerInput, may func(layer int) bool) (*Pruning, error) {
 	was := newBuilder()
 	was.needed = map[int32]bool{}
-	made := make([][]int32, len(layers)) // by layer and ordinal: the file, -1: none
+	made := make([][]int32, len(layers)) // by layer and ordinal: the entry's file; -1: none
 	err := tables(ctx, layers, func(i int, t *Table) error {
 		if may(i) {
 			made[i] = make([]int32, t.Entries)
@@ -60,7 +61,8 @@ func Plan(ctx context.Context, layers []LayerInput, may func(layer int) bool) (*
 	return p, p.whiteouts(ctx, layers, was)
 }
 
-// plan drops the entries whose files do not stay; made has them by layer and ordinal.
+// plan drops the entries whose files do not stay. made has the file of each entry, by layer and
+// ordinal.
 func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
 	p := &Pruning{Layers: make([][]bool, len(made)), Dirs: make([][]string, len(made))}
 	nodes := b.nodesOf()
@@ -108,12 +110,12 @@ func (b *builder) plan(made [][]int32, stays func(int32) bool) *Pruning {
 	return p
 }
 
-// parents returns the directories in which a layer that stays puts an entry that stays, although
-// they are removed later. Without them an unpacker would make them when it comes to that entry, and
-// change the time of their own parent.
+// parents returns the directories that contain kept entries of their layer, including those that a
+// later layer removes. Without a directory's entry, an unpacker would create the directory when it
+// extracts an entry below it, and so change the time of the directory above.
 func (b *builder) parents(made [][]int32, stays func(int32) bool, nodes []int32) []bool {
 	needed := make([]bool, len(b.t.files))
-	// the number (from 1) of the last layer that was looked at
+	// the number (from 1) of the last layer that was counted at the node
 	seen := make([]int32, len(b.t.nodes))
 	for i, files := range made {
 		for _, f := range files {
@@ -123,7 +125,7 @@ func (b *builder) parents(made [][]int32, stays func(int32) bool, nodes []int32)
 			for n := b.t.nodes[nodes[f]].parent; n >= 0 &&
 				seen[n] != int32(i)+1; n = b.t.nodes[n].parent {
 				seen[n] = int32(i) + 1
-				// The directory that the layer found there, or made itself.
+				// The directory that the layer found or made at n.
 				dir := int32(0)
 				for k := b.t.nodes[n].first; k != 0; k = b.t.files[k-1].next {
 					file := &b.t.files[k-1]
@@ -143,7 +145,7 @@ func (b *builder) parents(made [][]int32, stays func(int32) bool, nodes []int32)
 	return needed
 }
 
-// listed reports whether the layer lists a directory after it had something in it.
+// listed reports whether the layer has an entry for a directory that it first implied.
 func (b *builder) listed(f *File) bool {
 	if f.next == 0 {
 		return false
@@ -279,9 +281,9 @@ func same(a, b *builder) error {
 
 type comparison struct {
 	a, b  *builder
-	units map[int32]int32 // units of a to those of b
+	units map[int32]int32 // the unit of b for a unit of a
 	back  map[int32]int32
-	path  []string // to the current node; after an error, to the one that differs
+	path  []string // names to the current node; after an error, to the node that differs
 }
 
 func (c *comparison) node(n, m int32) error {
@@ -386,13 +388,13 @@ func writeDirs(w io.Writer, dirs []string) error {
 	return nil // no Close: the archive continues
 }
 
-// blocks returns a tar block by block, so that the blocks that the reader has taken are those
-// that it has used, and keeps them.
+// blocks returns a tar one block at a time, so that the reader takes no block before it needs it,
+// and keeps the blocks that the reader has taken.
 type blocks struct {
 	from  *unpack.Ahead
 	chunk []byte
 	taken []byte
-	// forget is set while the blocks that are taken are not kept.
+	// forget is set to discard blocks instead of keeping them.
 	forget bool
 }
 
@@ -464,7 +466,7 @@ func (w *rewriter) run() error {
 	}
 }
 
-// entry copies or drops an entry whose headers the reader has taken.
+// entry copies or drops an entry whose headers the reader has read.
 func (w *rewriter) entry(gone bool) error {
 	if gone {
 		w.in.taken = globals(w.in.taken)
@@ -501,8 +503,7 @@ func (w *rewriter) flush() error {
 	return err
 }
 
-// globals returns those of an entry's headers that apply to all entries that follow (pax(1p),
-// typeflag g).
+// globals returns the headers that also apply to later entries (pax(1p), typeflag g).
 func globals(headers []byte) []byte {
 	kept := headers[:0]
 	for at := 0; at+512 <= len(headers); {

@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// pruned takes dead bytes out of the layers above the base's.
+// pruned removes dead bytes from the layers above the base.
 func pruned(t fataler, base int, layers [][]byte) ([][]byte, *Pruning) {
 	t.Helper()
 	in := input(base, layers...)
@@ -43,7 +43,7 @@ func pruned(t fataler, base int, layers [][]byte) ([][]byte, *Pruning) {
 	return out, p
 }
 
-// unpack reads a layer with another reader than the product's.
+// unpacked reads a layer with archive/tar, not with the reader of this program.
 func unpacked(t fataler, layer []byte) (items []item) {
 	t.Helper()
 	for r := tar.NewReader(bytes.NewReader(layer)); ; {
@@ -78,7 +78,8 @@ func unpacked(t fataler, layer []byte) (items []item) {
 	}
 }
 
-// flat is what the naive count has in the end, a line a path, with the groups of links by number.
+// flat returns the final tree of the naive count, one line per path, with a number for each group
+// of hard links.
 func flat(layers [][]item) []string {
 	n := &naive{now: map[string]*naiveFile{}}
 	for k, items := range layers {
@@ -103,8 +104,8 @@ func flat(layers [][]item) []string {
 	return lines
 }
 
-// TestPruneChangesNothing: whatever an image is made of, it shows the same when its dead bytes are
-// gone, and they are.
+// TestPruneChangesNothing checks that removing the dead bytes of random images leaves their file
+// systems unchanged, and that no dead bytes remain.
 func TestPruneChangesNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		layers := drawImage(rt)
@@ -143,9 +144,9 @@ func TestPruneChangesNothing(t *testing.T) {
 	})
 }
 
-// disorder describes the first order of entries that some unpackers refuse, "" for none: an entry
-// before its parent's, a hard link before what it names, and a whiteout after an entry of the same
-// name.
+// disorder describes the first order of entries that some unpackers refuse, or "" if there is none:
+// an entry before its parent directory, a hard link before its target, or a whiteout after an entry
+// of the same name.
 func disorder(items []item) string {
 	at := map[string]int{}
 	for k, i := range items {
@@ -167,8 +168,8 @@ func disorder(items []item) string {
 	return ""
 }
 
-// replacesDirectory reports whether something that is no directory may have taken a directory's
-// place for a time. That is left as it is.
+// replacesDirectory reports whether a file that is not a directory may have replaced a directory
+// and was replaced by one again. Such files are not pruned.
 func replacesDirectory(layers [][]item) bool {
 	kinds := map[string]string{}
 	for _, items := range layers {
@@ -199,7 +200,7 @@ func TestPrune(t *testing.T) {
 		name   string
 		base   int
 		layers [][]item
-		want   []string // a layer each, its entries joined by commas
+		want   []string // one string per layer, its entries joined by commas
 	}{
 		{
 			"what was deleted goes, and the whiteout with it", 0,
@@ -278,9 +279,9 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// TestMarkThroughLink: a mark that leads through a link of its own layer is refused, because what
-// it removes depends on the order of the entries. A link of a lower layer is followed, and a mark
-// before the link is about what was there before.
+// TestMarkThroughLink checks that a mark below a link of its own layer is refused, because its
+// effect depends on the order of the entries. A link of a lower layer is followed, and a mark
+// before the link applies to the lower layers.
 func TestMarkThroughLink(t *testing.T) {
 	below := []item{dir("d"), file("d/gone", "x"), file("d/kept", "y")}
 	for _, tt := range []struct {
@@ -314,7 +315,7 @@ func TestMarkThroughLink(t *testing.T) {
 }
 
 // TestLinkToRemoved checks that a layer with a hard link to a file that a mark of the same layer
-// removes is an error: what the link is depends on the order in which an unpacker takes them.
+// removes is an error: the result depends on the order in which an unpacker handles them.
 func TestLinkToRemoved(t *testing.T) {
 	below := pack(t, []item{dir("d"), file("d/f", "f")})
 	for name, layer := range map[string][]item{

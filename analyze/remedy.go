@@ -21,7 +21,7 @@ func verbOf(text string) string {
 			return "RUN"
 		}
 	}
-	// docker's classic builder: the number of arguments, and the arguments
+	// docker's classic builder writes the number of arguments and the arguments first
 	if strings.HasPrefix(text, "|") {
 		return "RUN"
 	}
@@ -145,8 +145,8 @@ type cure struct {
 	path       string // without a slash at its end
 	node       int32
 
-	// paths are the dead paths of a finding below a directory that also has other files; this
-	// cure is for one of them. all is set if they are all paths that the creator made.
+	// paths are the dead paths of a finding in a directory that also has other files. This cure is
+	// for one of them. all is set if the creator made no other paths.
 	paths []string
 	all   bool
 }
@@ -202,7 +202,7 @@ func (c *cure) each(remedy func(*cure) string) string {
 			edits = append(edits, edit)
 		}
 	}
-	if written > 1 { // each of them writes the COPY without one file
+	if written > 1 { // each of them repeats the COPY without one file
 		return advice
 	}
 	return strings.Join(edits, "; ")
@@ -290,8 +290,8 @@ func (c *cure) between() (runs []*Instruction) {
 	return runs
 }
 
-// whole reports whether all files of the creator are dead by this finding: then its instruction
-// can be removed.
+// whole reports whether this finding has all files of the creator, so that its instruction can be
+// removed.
 func (c *cure) whole() bool {
 	if c.all {
 		return true
@@ -304,7 +304,7 @@ func (c *cure) whole() bool {
 	return !c.r.byLayer().links[c.f.Creator]
 }
 
-// plainCommands read only files that their arguments name.
+// plainCommands are commands that read only the files that their arguments name.
 var plainCommands = []string{"echo", "printf", "true", "mkdir", "rm", "ln", "touch", "chmod",
 	"chown", "useradd", "groupadd", "adduser", "addgroup", "apt-get", "apk"}
 
@@ -391,8 +391,8 @@ func (c *cure) without(path string, names ...string) (edits []string, all, ok bo
 	return edits, left == 0, len(edits) > 0
 }
 
-// mine reports whether an operand of a command concerns the path, or names exactly one of
-// several.
+// mine reports whether an operand of a command concerns the path. If the cure has several paths,
+// the operand must name exactly this one.
 func (c *cure) mine(operand, cwd, p string) bool {
 	if c.paths != nil {
 		return slices.Contains(c.paths, absolute(operand, cwd))
@@ -449,7 +449,8 @@ func (c *cure) copyThenRun() string {
 	}
 	rw := ""
 	if !removes && !copies(c.gone) || c.writes() {
-		// writes are discarded after the RUN; without the remedy a later RUN removes the files
+		// the RUN's writes to the mount are discarded; without the remedy, a later RUN removes the
+		// files
 		rw = ",rw"
 	}
 	mount := fmt.Sprintf("RUN --mount=type=bind,%ssource=%s,target=%s%s", from, source, c.path, rw)
@@ -471,8 +472,8 @@ func (c *cure) copyThenRun() string {
 	return strings.Join(append(edits, removal...), "; ")
 }
 
-// withoutIt removes the path from the COPY that made it, or the whole COPY. leaves reports
-// whether an edit can do that.
+// withoutIt removes the path from the COPY that made it, or the whole COPY. leaves reports whether
+// an edit can do so.
 func (c *cure) withoutIt(what copied, known bool) (edits []string, leaves bool) {
 	switch exclude, ok := c.exclude(what, known, c.f.Creator); {
 	case c.whole():
@@ -487,8 +488,8 @@ func (c *cure) withoutIt(what copied, known bool) (edits []string, leaves bool) 
 	return nil, false
 }
 
-// bindElsewhere returns the remedy for a RUN whose removal of the path must stay. A command
-// cannot remove a mount, so the RUN copies the files from a mount elsewhere to the path.
+// bindElsewhere returns the remedy for a RUN that must keep the command that removes the path. A
+// command cannot remove a mount, so the RUN copies the files from a mount elsewhere to the path.
 func (c *cure) bindElsewhere(edits []string, leaves bool, from, source string,
 	users []*Instruction) string {
 	if !leaves || slices.ContainsFunc(users, func(i *Instruction) bool { return !appendable(i) }) {
@@ -542,7 +543,7 @@ func (c *cure) fewer(what copied) []string {
 		strings.Join(append(left, dest), " "), what.rest, c.made.At())}
 }
 
-// moved returns the remedy for a RUN that only renames what was copied.
+// moved returns the remedy for a RUN that only renames copied files.
 func (c *cure) moved() string {
 	what, ok := c.r.copied(c.r.Layers[c.f.Creator].Instruction)
 	p := parseInstruction(c.gone.Text)
@@ -655,8 +656,8 @@ func (c *cure) runThenCopy() string {
 	return fmt.Sprintf("%s replaces it: remove %s in the RUN at %s that makes it, or copy before it", c.gone.At(), c.f.Path, c.made.At())
 }
 
-// rewritten returns the remedy for a RUN that writes a copied file again, and changes at most
-// its time.
+// rewritten returns the remedy for a RUN that rewrites a copied file with the same content and
+// changes at most its time.
 func (c *cure) rewritten() string {
 	if edits, _, ok := c.without(c.path, "touch", "cp"); ok {
 		return strings.Join(edits, "; ")
@@ -819,8 +820,9 @@ func (r *Report) stageRemedy(f *Finding) string {
 		strings.Join(edits, ", "), made.Stage, made.At())
 }
 
-// duplicateRemedy returns an edit that replaces the last copy for which one edit is enough by a
-// link. A hard link would not help: the layer of a new name has the content, too.
+// duplicateRemedy returns an edit that replaces one of the copies by a symbolic link: the last copy
+// for which a single edit is enough. A hard link would not help, since a layer with a new name for
+// a file has its content, too.
 func (r *Report) duplicateRemedy(units []int32, owner Owner) string {
 	if owner == BaseImage {
 		return ""

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestRemedyTexts: remedies of what other builders leave behind, and of Dockerfiles that no edit
-// helps. What layerbuild builds is edited and built again by TestRemedies in cmd/layerbuild.
+// TestRemedyTexts checks remedies for images of other builders, and for Dockerfiles in which no
+// edit helps. TestRemedies in cmd/layerbuild applies remedies for images of layerbuild.
 func TestRemedyTexts(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -76,7 +76,7 @@ func TestRemedyTexts(t *testing.T) {
 	}
 }
 
-// TestCommands: only lists of simple commands are parsed.
+// TestCommands checks that only lists of simple commands are parsed.
 func TestCommands(t *testing.T) {
 	for in, want := range map[string]int{
 		"RUN a": 1, "RUN a && b; c": 3, "RUN --mount=type=tmpfs,target=/x a 'b && c'": 1,
@@ -92,7 +92,7 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// FuzzRemedy: instructions of an image are always treated as text.
+// FuzzRemedy computes the remedies for random instructions.
 func FuzzRemedy(f *testing.F) {
 	for _, s := range []string{"COPY a /d/a", "COPY [\"a\"]", "RUN rm -rf /d", "RUN mv /d/a /b",
 		"RUN chmod 7 /d/a", "RUN [\"\"]", "ADD", "COPY --from=x . .", "WORKDIR ..",

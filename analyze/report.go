@@ -12,7 +12,7 @@ const Schema = "layerbuild.analyze/1"
 // Report describes the content of an image and the wasted part of it.
 type Report struct {
 	Schema     string `json:"schema"`
-	Image      string `json:"image"`                // the name that was given
+	Image      string `json:"image"`                // the name given by the user
 	Digest     string `json:"digest,omitempty"`     // of its manifest
 	Platform   string `json:"platform,omitempty"`   // "linux/amd64"
 	Dockerfile string `json:"dockerfile,omitempty"` // its name, if lines are known
@@ -25,8 +25,8 @@ type Report struct {
 	Instructions []Instruction `json:"instructions"` // the first one first
 	Layers       []Layer       `json:"layers"`       // the lowest first
 
-	// Findings are groups of dead units: what one instruction made and another made invisible
-	// for one reason, below one directory. The largest is first; their bytes add up to
+	// Findings are groups of dead units: files of one directory that one instruction made and
+	// another made invisible, for one reason. The largest is first. Their bytes add up to
 	// Total.Dead.
 	Findings []Finding `json:"findings"`
 	// Duplicates and Debris are visible, so they are not counted as Dead.
@@ -53,11 +53,11 @@ type Base struct {
 	Digest string `json:"digest,omitempty"`
 	// the number of the image's layers that belong to the base
 	Layers int        `json:"layers"`
-	Source BaseSource `json:"source"`         // how that is known
+	Source BaseSource `json:"source"`         // how the end was found
 	Note   string     `json:"note,omitempty"` // for a guess, its reason
 }
 
-// BaseSource is the way in which the end of a base is known.
+// BaseSource is the way in which the end of a base was found.
 type BaseSource string
 
 // The sources of the end of a base.
@@ -73,8 +73,8 @@ type Owner uint8
 
 // The owners.
 const (
-	Own Owner = iota // the instructions of the stage that the image was made of
-	// an earlier stage of the same Dockerfile, which that stage is based on
+	Own Owner = iota // the instructions of the stage from which the image was made
+	// an earlier stage of the same Dockerfile, on which that stage is based
 	EarlierStage
 	// the base image: not changeable by this Dockerfile, and never counted in a gate
 	BaseImage
@@ -82,7 +82,7 @@ const (
 
 var ownerNames = [...]string{"own", "stage", "base"}
 
-// String returns the word for the owner in reports.
+// String returns the name of the owner in reports.
 func (o Owner) String() string { return ownerNames[o] }
 
 var ownerTexts = [...]string{"own instructions", "earlier stage", "base image"}
@@ -118,7 +118,7 @@ var reasonNames = [...]string{
 	"rewritten-unchanged", "rewritten-time", "rewritten-metadata",
 }
 
-// String returns the word for the reason in reports.
+// String returns the name of the reason in reports.
 func (r Reason) String() string { return reasonNames[r] }
 
 // MarshalText returns the reason's name, in the order of the constants: "deleted",
@@ -229,8 +229,8 @@ type Duplicate struct {
 	Copies int      `json:"copies"`
 	Paths  []string `json:"paths"`  // of the copies, sorted; at most MaxPaths
 	Layers []int    `json:"layers"` // of the copies, each once
-	Owner  Owner    `json:"owner"`  // base only if all copies but one are
-	// Remedy replaces a copy that a COPY of its own has made by a link. "": there is none.
+	Owner  Owner    `json:"owner"`  // the base only if all copies but one are the base's
+	// Remedy replaces one copy by a link, if a COPY copied only that file; otherwise it is "".
 	Remedy string `json:"remedy,omitempty"`
 }
 
@@ -295,7 +295,7 @@ type Gate struct {
 	Accepted int64    `json:"accepted"`
 	Failures []string `json:"failures,omitempty"`
 	// BaseGuessed is set if the image fails only because the end of its base is a guess. Dead and
-	// Of are then of all layers.
+	// Of then count all layers.
 	BaseGuessed bool `json:"baseGuessed,omitempty"`
 }
 

@@ -128,10 +128,10 @@ const zeroBlock = 4096
 
 var zeros [zeroBlock]byte
 
-// nonzero hashes each block of the current file that is not all zero, with its number before it.
-// The result is the same for zeros that the tar holds and for those that it leaves out.
+// nonzero hashes each block of the current file that is not all zero, after the block's number. The
+// result does not depend on whether the tar contains zeros or omits them as holes.
 func (s *scanner) nonzero() error {
-	part := s.buf[:zeroBlock] // a block that comes in several pieces
+	part := s.buf[:zeroBlock] // a block that arrives in several pieces
 	at := int64(-1)           // its number; -1: none
 	add := func(n int64, b []byte) {
 		if bytes.Equal(b, zeros[:]) {

@@ -95,7 +95,7 @@ func TestScanErrors(t *testing.T) {
 	}
 }
 
-// FuzzTable: whatever is taken for a table ends, and without a panic.
+// FuzzTable checks that reading any input as a table ends and does not panic.
 func FuzzTable(f *testing.F) {
 	t, err := Scan(context.Background(), bytes.NewReader(pack(f,
 		[]item{dir("d"), file("d/a", "x"), link("d/b", "d/a"), whiteout("w"), symlink("s", "d")})))
@@ -118,7 +118,8 @@ func FuzzTable(f *testing.F) {
 	})
 }
 
-// TestEncodeJSON: what a terminal would obey is escaped, and the value stays the same.
+// TestEncodeJSON checks that characters that a terminal interprets are escaped, and that decoding
+// restores the value.
 func TestEncodeJSON(t *testing.T) {
 	in := "a\u009b2J\u202eb\u2028 ü 日本 \x1b[0m \u00ad"
 	var b bytes.Buffer

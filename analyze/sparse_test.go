@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// run is a part of a sparse file that is stored.
+// run is a stored part of a sparse file.
 type run struct {
 	offset int64
 	data   string
@@ -48,8 +48,8 @@ func sparseTar(name string, size int64, runs ...run) []byte {
 	return append(b, make([]byte, 1024)...)
 }
 
-// TestSparse: a file of a tebibyte in a layer of two kilobytes is analyzed at once, and counts as
-// the same file wherever its holes are.
+// TestSparse checks that a layer of two kilobytes with a file of a tebibyte is analyzed quickly,
+// and that the positions of its holes do not change its Content.
 func TestSparse(t *testing.T) {
 	const tebi = 1 << 40
 	one := sparseTar("a", tebi, run{tebi - 4, "tail"})
@@ -84,8 +84,8 @@ func unpackedNames(t *testing.T, layer []byte) (names []string) {
 	return names
 }
 
-// TestSparseContent: a file has the same Content with its zeros stored, left out, or partly left
-// out, and another Content if a byte differs or is at another place.
+// TestSparseContent checks that a file has the same Content whether its zeros are stored, omitted
+// or partly omitted, and another Content if a byte differs or is at another offset.
 func TestSparseContent(t *testing.T) {
 	content := func(layer []byte) Content {
 		t.Helper()
@@ -108,7 +108,7 @@ func TestSparseContent(t *testing.T) {
 			if got := content(sparseTar("f", size, runs...)); got != want {
 				t.Errorf("with holes %x, without %x", got, want)
 			}
-			// Runs that begin and end elsewhere.
+			// Runs with other boundaries.
 			wider := []run{{0, string(dense[:4096])}, {4096, string(dense[4096:6000])},
 				{49_999, string(dense[49_999:60_000])}, {size - 100, string(dense[size-100:])}}
 			if got := content(sparseTar("f", size, wider...)); got != want {
@@ -132,9 +132,9 @@ func TestSparseContent(t *testing.T) {
 	}
 }
 
-// TestRewriteManyInARow: a layer that loses many entries in a row goes through a pipe to a reader
-// that looks ahead. Empty writes would be empty reads there, of which bufio.Reader takes no more
-// than 100.
+// TestRewriteManyInARow drops many consecutive entries of a layer and sends the rest through a pipe
+// to a buffered reader. Empty writes would become empty reads there, and bufio.Reader accepts no
+// more than 100 of those.
 func TestRewriteManyInARow(t *testing.T) {
 	items := []item{dir("d")}
 	for i := range 300 {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Table holds the entries of a layer without their contents, in the order of its tar. It is kept
-// in the form in which it is stored, which takes about sixty bytes per entry.
+// Table holds the entries of a layer without their contents, in the order of its tar. It is kept in
+// its stored form, which takes about sixty bytes per entry.
 type Table struct {
 	// Tar is the length of the layer's tar, and Entries the number of its entries.
 	Tar     int64
@@ -21,16 +21,16 @@ type Table struct {
 
 // Entry is one entry of a layer.
 type Entry struct {
-	Path     string // without slashes around it; "." for the root
-	Type     Type   // Gone for a whiteout, which has the path that it hides
+	Path     string // without surrounding slashes; "." for the root
+	Type     Type   // Gone for a whiteout, whose Path is the path that it hides
 	Opaque   bool   // an opaque mark: Path is its directory, Type is Dir
-	Hardlink bool   // Type is Regular; Link is the path of the file that it names
+	Hardlink bool   // Type is Regular, and Link is the path of the target
 	Mode     uint16
 	UID, GID uint32
 	Size     int64
 	Time     int64  // nanoseconds since 1970
 	Link     string // of a symbolic or a hard link; for a device its type flag and numbers
-	Xattrs   string // all attributes in one string, sorted: equal strings are equal attributes
+	Xattrs   string // all attributes in one sorted string: equal strings are equal attributes
 	Content  Content
 }
 
@@ -46,8 +46,8 @@ const (
 	xattrFlag  = 32
 )
 
-// tableWriter builds a table. Of each path it writes only the part that differs from the one
-// before.
+// tableWriter builds a table. Of each path it writes only the part that differs from the previous
+// path.
 type tableWriter struct {
 	table Table
 	last  string
@@ -113,7 +113,7 @@ func (t *Table) MarshalBinary() ([]byte, error) {
 
 var errTable = errors.New("not a table of a layer's entries, or a damaged one")
 
-// UnmarshalBinary parses the result of MarshalBinary. It keeps data.
+// UnmarshalBinary parses the result of MarshalBinary. The table refers to data afterwards.
 func (t *Table) UnmarshalBinary(data []byte) error {
 	if len(data) < len(tableMagic)+8 || string(data[:len(tableMagic)]) != tableMagic {
 		return errTable

@@ -151,7 +151,7 @@ func (b Base) text() string {
 
 const barWidth = 16
 
-// bar draws live and dead bytes on a scale that ends at most.
+// bar draws live and dead bytes on a scale from 0 to most.
 func bar(live, dead, most int64, width int) (string, string) {
 	if most <= 0 {
 		return "", ""
@@ -210,7 +210,8 @@ func deadSize(n int64) string {
 	return units.Size(n)
 }
 
-// lineOf returns the first column: a line of the Dockerfile, or the owner of the instruction.
+// lineOf returns the text of the first column: a line of the Dockerfile, or the owner of the
+// instruction.
 func (r *Report) lineOf(ins *Instruction) string {
 	switch {
 	case ins.Owner == BaseImage:
@@ -303,7 +304,7 @@ func (r *Report) textFindings(p *printer, o TextOptions) {
 	p.printf("\n")
 }
 
-// named returns a layer's instruction with its line.
+// named returns a layer's instruction with its line number.
 func (r *Report) named(layer, width int) string {
 	ins := r.Made(layer)
 	text := shorten(Printable(ins.Text), max(20, width-12))

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Tree holds every path that a layer of the image names, with each layer's file there. It is
-// compact: half a million entries take well below 200 MB. Sums for display are computed for one
-// View at a time.
+// Tree holds every path that a layer of the image names, with the file of each layer at that path.
+// It is compact: half a million entries take well below 200 MB. Sums for display are computed for
+// one View at a time.
 type Tree struct {
 	nodes  []Node
 	files  []File
@@ -70,7 +70,7 @@ type File struct {
 // ModTime returns the modification time.
 func (f *File) ModTime() time.Time { return time.Unix(0, f.Time) }
 
-// Change is the change of a path by a layer.
+// Change is the way in which a layer changed a path.
 type Change uint8
 
 // The changes.
@@ -185,8 +185,8 @@ func (t *Tree) At(n *Node, layer int) *File {
 type View struct {
 	Tree *Tree
 	// Layer is the layer's index. Whole is set if the view shows all files that exist after this
-	// layer, and not only those of the layer. First is the first layer whose changes the view
-	// shows: it is Layer except in a view of Since.
+	// layer, and not only the layer's own. First is the first layer whose changes the view shows;
+	// it equals Layer except in a view that Since returns.
 	Layer int
 	Whole bool
 	First int
@@ -201,16 +201,15 @@ type viewSum struct {
 	shown       bool
 }
 
-// Layer returns the view of the files that one layer has and removes. Bytes are those of the
-// units that it created.
+// Layer returns the view of the files that one layer has and removes. Bytes counts the units that
+// the layer created.
 func (t *Tree) Layer(layer int, units []Unit) *View { return t.view(layer, layer, false, units) }
 
 // After returns the view of the file system after a layer. Names that the layer removed are also
-// shown. Bytes are those of the existing units; dead units among them are dead in the final
-// image because of a layer above.
+// shown. Bytes counts the existing units. Dead counts those of them that a layer above makes dead.
 func (t *Tree) After(layer int, units []Unit) *View { return t.view(layer, layer, true, units) }
 
-// Since is After with the changes of all layers from first to layer together: a file that was
+// Since is like After, but combines the changes of all layers from first to layer: a file that was
 // added and then changed is shown as added, and one that was added and removed is not shown.
 func (t *Tree) Since(first, layer int, units []Unit) *View {
 	return t.view(first, layer, true, units)
@@ -268,8 +267,8 @@ func (t *Tree) view(first, layer int, whole bool, units []Unit) *View {
 	return v
 }
 
-// around returns the file at a node before the layers from first on, nil for none, and the last
-// file there up to layer, which may be of type Gone.
+// around returns the file that a node has before layer first, or nil, and the last file that the
+// layers up to layer have there, which may be of type Gone.
 func (t *Tree) around(n *Node, first, layer int) (before, now *File) {
 	for f := range t.Files(n) {
 		if int(f.Layer) > layer {
@@ -297,7 +296,7 @@ func (v *View) sum(n *Node) *viewSum { return &v.sums[n.id] }
 // Shown reports whether the view has the node. A directory is shown if something below it is.
 func (v *View) Shown(n *Node) bool { return v.sum(n).shown }
 
-// Change returns the layer's change of the node or, for a directory, of something below it.
+// Change returns how the layer changed the node or, for a directory, a node below it.
 func (v *View) Change(n *Node) Change { return v.sum(n).change }
 
 // Bytes returns the size of the content at and below a node, each unit once.

@@ -15,8 +15,8 @@ import (
 )
 
 // ErrNeedsParent is wrapped by errors about layers that can only be applied to a directory that
-// shows the layers below (Full), because they contain a hard link to a file there or a name that
-// leads through a link there.
+// shows the layers below (Full), because they contain a hard link to a file of a lower layer, or a
+// path through a symbolic link of a lower layer.
 var ErrNeedsParent = unpack.ErrNeedsParent
 
 // Apply unpacks a layer, with any supported compression, into dir. It reads r to its end and

@@ -17,8 +17,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 )
 
-// benchTree makes a tree like those of packages: directories of files of some kilobytes, and a few
-// large ones. LAYERBUILD_BENCH_TREE is the path of another tree to use.
+// benchTree makes a tree like that of an installed package: directories with files of some
+// kilobytes, and a few large files. LAYERBUILD_BENCH_TREE is the path of another tree to use.
 func benchTree(b *testing.B) (dir string, files int) {
 	if dir := os.Getenv("LAYERBUILD_BENCH_TREE"); dir != "" {
 		filepath.WalkDir(dir, func(string, os.DirEntry, error) error { files++; return nil })

@@ -9,8 +9,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
-// sameStat reports whether type, mode, owner and time, which a layer records of every file, are the
-// same.
+// sameStat compares type, mode, owner and time, which a layer records for every file.
 func (w *walker) sameStat(st, was *dirfd.Stat) bool {
 	return st.Mode == was.Mode && st.Uid == was.Uid && st.Gid == was.Gid &&
 		w.time(st) == w.time(was)
@@ -42,7 +41,7 @@ func (w *walker) sameAs(dir int, name []byte, st *dirfd.Stat, in lowerDir, oldNa
 	return w.same(dir, name, st, oldDir, oldName, was)
 }
 
-// same reports whether two files that are not directories are equal in everything but their links.
+// same reports whether two files that are not directories are equal, except for their hard links.
 func (w *walker) same(dir int, name []byte, st *dirfd.Stat, oldDir int, oldName []byte,
 	was *dirfd.Stat) (bool, error) {
 	if !w.sameStat(st, was) {
@@ -124,8 +123,8 @@ func sameContent(a, b int) (bool, error) {
 	}
 }
 
-// sameSparse is like sameContent, for files with holes, both of the given size. It does not read
-// ranges that are holes in both.
+// sameSparse is like sameContent for files with holes. Both files have the given size. It does not
+// read ranges that are holes in both.
 func sameSparse(a, b int, size int64) (bool, error) {
 	buf := compared.Get().(*[2][128 << 10]byte)
 	defer compared.Put(buf)
@@ -160,8 +159,8 @@ func sameSparse(a, b int, size int64) (bool, error) {
 	}
 }
 
-// nextData returns the offset of the next data of a file from at on, and size if there are none.
-// File systems without holes have data everywhere.
+// nextData returns the offset of a file's next data at or after at, or size if there are none. File
+// systems without holes have data everywhere.
 func nextData(fd int, at, size int64) (int64, error) {
 	next, err := unix.Seek(fd, at, unix.SEEK_DATA)
 	switch err {

@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fewDescriptors limits the test to so few descriptors that none of a layer's directories is kept
-// open.
+// fewDescriptors sets so low a limit of open files that no directory of a layer is kept open.
 func fewDescriptors(t *testing.T) {
 	t.Helper()
 	var was unix.Rlimit
@@ -41,8 +40,8 @@ func fewDescriptors(t *testing.T) {
 	}
 }
 
-// TestFewDescriptors runs the tests of layers with a limit at which every directory of a layer is
-// opened for each use.
+// TestFewDescriptors runs the tests of layers with a limit so low that each directory of a layer is
+// opened again for each use.
 func TestFewDescriptors(t *testing.T) {
 	needRoot(t)
 	fewDescriptors(t)

@@ -11,12 +11,12 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Tree is a file system state and the state that it was made from, as a snapshot stores them.
+// Tree is the state of a file system and the previous state, as a snapshot stores them.
 type Tree struct {
 	// Dir is an overlay's upper directory or, with Full, the whole tree.
 	Dir string
-	// Lower are the directories below, top first. With Full there is at most one: the whole tree
-	// before.
+	// Lower are the directories below, top first. With Full there is at most one, which is the
+	// whole previous tree.
 	Lower []string
 	Full  bool
 	// UserXattr is set if the overlay keeps its marks in user.overlay.* (mounted in a user

@@ -61,8 +61,8 @@ func (w *walker) writeExternal() error {
 	return nil
 }
 
-// comparePaths compares paths in the order of a walk: the contents of a directory come before the
-// directory's next sibling.
+// comparePaths compares paths in the order of a walk, in which the contents of a directory come
+// before the directory's next sibling.
 func comparePaths(a, b string) int {
 	for i := range min(len(a), len(b)) {
 		if x, y := a[i], b[i]; x != y {
@@ -78,8 +78,8 @@ func comparePaths(a, b string) int {
 	return len(a) - len(b)
 }
 
-// enter opens the directories down to the one that contains path, and returns the last name. It
-// writes directories that were not listed like those that were.
+// enter opens the directories down to the one that contains path, and returns the last name.
+// Directories that are not listed are written like listed ones.
 func (g *externalWriter) enter(top int, path string) (name string, err error) {
 	rest := path
 	depth := 1
@@ -277,7 +277,8 @@ func (g *externalWriter) regular(dir int, e *ExternalEntry) error {
 	return nil
 }
 
-// settled returns the header of the entry at the walk's path as it is in the new state.
+// settled returns the header for the file at the walk's path, with the attributes that the file has
+// in the new state.
 func (g *externalWriter) settled(kind byte, st *dirfd.Stat) header {
 	h := g.describe(g.path, kind, st)
 	h.uid, h.gid = g.g.Owner(st.Uid, st.Gid)
@@ -303,8 +304,8 @@ func (g *externalWriter) xattrs(fd int) ([]dirfd.Xattr, error) {
 func copied(name []byte) bool { return dirfd.InLayer(name) }
 
 // hasACL reports whether the attributes include an access control list. Setting the mode of a copy
-// changes its list, and a user namespace may lack some of its users, so only the copy has the list
-// that the layer must contain.
+// changes its list, and a user namespace may not map some of its users. Only the copy therefore has
+// the list that the layer must contain.
 func hasACL(list []dirfd.Xattr) bool {
 	return slices.ContainsFunc(list, func(x dirfd.Xattr) bool {
 		return strings.HasPrefix(x.Name, "system.posix_acl_")

@@ -168,7 +168,7 @@ func seal(b []byte, kind byte) {
 	b[154] = 0
 }
 
-// limited returns n, or 0 if the field cannot hold n: a PAX record then has the value.
+// limited returns n, or 0 if the field cannot hold n, in which case a PAX record has the value.
 func limited(n, most int64) int64 {
 	if n < 0 || n > most {
 		return 0
@@ -193,7 +193,7 @@ func fit(full []byte, kind byte) (name, prefix []byte, ok bool) {
 	if len(full) <= most {
 		return full, nil, true
 	}
-	// Use the shortest prefix with which the rest fits.
+	// Use the shortest prefix for which the rest fits.
 	for i := len(full) - most - 1; i <= 155 && i < len(full)-1; i++ {
 		if full[i] == '/' && i > 0 {
 			return full[i+1:], full[:i], true
@@ -249,7 +249,7 @@ func (t *tarWriter) writePAX(h *header) error {
 	base := h.name[bytes.LastIndexByte(h.name, '/')+1:]
 	name := append(append(t.paxed[:0], "PaxHeaders.0/"...),
 		base[:min(len(base), maxName-len("PaxHeaders.0/"))]...)
-	for !utf8.Valid(name) && utf8.Valid(base) { // not in the middle of a character
+	for !utf8.Valid(name) && utf8.Valid(base) { // do not cut a character
 		name = name[:len(name)-1]
 	}
 	copy(b, name)

@@ -56,7 +56,7 @@ type inheritor struct {
 	marks marks
 	top   merged // the overlay directory
 	old   merged
-	shows map[string]bool // by directory with whiteouts: it shows files of the layers below
+	shows map[string]bool // by directory with whiteouts: whether it shows files of the layers below
 }
 
 func (i inheritor) directory(root int, path string) error {
@@ -161,8 +161,8 @@ func removeWhiteout(dir int, name []byte) error {
 	return dirfd.SetTime(dir, nil, of.Mtime.Sec, int64(of.Mtime.Nsec))
 }
 
-// below opens the directory that the layers below have for a path. hidden reports that a directory
-// of this layer hides it.
+// below opens the directory that the layers below have for a path. hidden is set if a directory of
+// this layer hides it.
 func (i inheritor) below(root int, path string) (m merged, hidden bool, err error) {
 	parts := strings.Split(path, "/")
 	at, own := slices.Clone(i.old), false

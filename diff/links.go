@@ -122,10 +122,10 @@ func (w *walker) scanDir(m map[file][]string, dir int, path string) error {
 	return nil
 }
 
-// regrouped reports whether a file that is otherwise unchanged has other names than before, so that
-// it must be written again: because one of its names is new or was another file's, or because one
-// of its old names now is another file that stays in the layer below. A removed name gets a
-// whiteout, and the other names are kept.
+// regrouped reports whether an otherwise unchanged file must be written again because its set of
+// names has changed: one of its names is new or belonged to another file, or one of its old names
+// now belongs to another file that stays in the layer below. A removed name gets a whiteout, and
+// the other names are kept.
 //
 // If a file's names were divided between several equal files, one of them can stay in the layer
 // below, and the others are written. A file with a new name cannot stay. Of those that can, the one
@@ -164,7 +164,7 @@ func (w *walker) regrouped(path string, st *dirfd.Stat, in lowerDir,
 	return false, nil
 }
 
-// namesOf reports whether all names were names of the file was in the old state.
+// namesOf reports whether, in the old state, all the given names belonged to the file was.
 func (w *walker) namesOf(names []string, was *dirfd.Stat) (bool, error) {
 	for _, name := range names {
 		p, err := w.old.find(w.marks, name)
@@ -179,8 +179,8 @@ func (w *walker) namesOf(names []string, was *dirfd.Stat) (bool, error) {
 	return true, nil
 }
 
-// divided reports whether name, which was a name of the file before and is not one of its names
-// now, is a separate file that stays in the layer below.
+// divided reports whether name, which the file had in the old state and has lost, now is a separate
+// file that stays in the layer below.
 func (w *walker) divided(name string, now []string, was *dirfd.Stat) (bool, error) {
 	before, err := w.old.find(w.marks, name)
 	if err != nil {

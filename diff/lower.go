@@ -52,9 +52,9 @@ func openLayers(dirs []string) (merged, error) {
 	return m, nil
 }
 
-// keptDescriptors returns the number from which on descriptors are not kept open: one half of the
-// process's limit is left for other uses. New descriptors get the lowest free number, so this
-// bounds all seals together.
+// keptDescriptors returns the lowest descriptor number that is not kept open. It leaves one half of
+// the process's limit for other uses. New descriptors get the lowest free number, so this bounds
+// all seals together.
 func keptDescriptors() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -155,8 +155,8 @@ func (k marks) has(name []byte) bool {
 	return ok && (string(suffix) == "opaque" || string(suffix) == "redirect")
 }
 
-// opaque reads a directory's mark: hides reports the plain mark, and whitened that whiteouts in it
-// may be files.
+// opaque reads a directory's opaque attribute: hides is set for the plain mark, and whitened if
+// whiteouts in the directory may be files.
 func (k marks) opaque(fd int) (hides, whitened bool) {
 	if k.prefix == "" {
 		return false, false
@@ -204,7 +204,7 @@ func (m merged) lookup(k marks, name []byte, st *dirfd.Stat) (in lowerDir, found
 }
 
 // lookup reports whether the file of that name exists. It returns ENOENT if the layer has no entry
-// for it.
+// with that name.
 func (d lowerDir) lookup(k marks, name []byte, st *dirfd.Stat) (found bool, err error) {
 	fd, err := d.open()
 	if err != nil {

@@ -59,7 +59,7 @@ func sealed(t testing.TB, tree Tree, o Options) (Layer, []byte) {
 	return layer, m.Bytes()
 }
 
-// states are the states of which golden layers are made: a tree, and changes of it on an overlay.
+// states are the states from which golden layers are made: a tree, and changes to it on an overlay.
 var states = []struct{ name, before, upper, after string }{
 	{
 		name:  "first",
@@ -79,7 +79,7 @@ var states = []struct{ name, before, upper, after string }{
 
 var long = strings.Repeat("long/", 20) + "end"
 
-// dirs returns the lines of a directory and all those above it.
+// dirs returns the lines for a directory and all directories above it.
 func dirs(path string) string {
 	lines := ""
 	for i, c := range path + "/" {
@@ -146,7 +146,7 @@ func TestGolden(t *testing.T) {
 func TestGoldenInUserNamespace(t *testing.T) { mounttest.Again(t, mounttest.Range, "TestGolden") }
 
 // checkStream reads a blob with the standard library and, if it is installed, with GNU tar, and
-// compares the entries with those that Entries returns.
+// compares the entries with the result of Entries.
 func checkStream(t *testing.T, blob []byte) {
 	t.Helper()
 	z, _, err := unpack.Decompress(bytes.NewReader(blob))
@@ -208,7 +208,7 @@ func checkStream(t *testing.T, blob []byte) {
 	}
 }
 
-// TestSealLarge seals layers of many chunks, with every compression, with holes.
+// TestSealLarge seals layers of many chunks, with every compression and with sparse files.
 func TestSealLarge(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	dir := t.TempDir()
@@ -434,7 +434,8 @@ func TestInherit(t *testing.T) {
 	}
 }
 
-// tarOf returns a layer of empty files without directories, as some builders write them.
+// tarOf returns a layer of empty files without entries for directories, like those of some
+// builders.
 func tarOf(t *testing.T, names ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -448,7 +449,7 @@ func tarOf(t *testing.T, names ...string) []byte {
 	return b.Bytes()
 }
 
-// FuzzEntries reads any input, and writes the entries that it has read again.
+// FuzzEntries reads random input, and writes the entries that it has read as a new archive.
 func FuzzEntries(f *testing.F) {
 	f.Add(write(f, Tree{Dir: mustMake(f, f.TempDir(),
 		"dir d 0755\nfile d/f 0644 content\nlink l -> d\nhardlink h => d/f\nfifo p 0600")},

@@ -143,9 +143,9 @@ func (w *walker) rootChanged(st *dirfd.Stat) (xattrs []dirfd.Xattr, left unrecor
 	return xattrs, left, !same, nil
 }
 
-// Unchanged reports whether t's two states are known to be the same without reading files: if the
-// difference is an empty directory, as most commands that only read files leave it. The layer of
-// Seal then has no entries.
+// Unchanged reports whether t's two states can be seen to be the same without reading files,
+// because the upper directory is empty. Most commands that only read files leave it empty. Seal
+// then writes a layer without entries.
 func Unchanged(ctx context.Context, t Tree) (bool, error) {
 	if t.Full || t.External != nil {
 		return false, nil
@@ -177,7 +177,8 @@ type mark struct {
 }
 
 // directory writes the changes inside the open directory fd, which is w.path. old is the same
-// directory in the old state; if it is empty, there was none, and everything in fd is new.
+// directory in the old state; if old is empty, there was no such directory, and everything in fd is
+// new.
 //
 // The order is fixed: the opaque mark or the whiteouts sorted by name, then the entries sorted by
 // name, each directory followed by its contents.
@@ -240,9 +241,9 @@ func (w *walker) borrowNames() *dirfd.Names {
 }
 
 // present removes from names the entries that are not part of the new state, and returns them:
-// absent are marks of removed names and names that a layer cannot hold, and kept are names that are
+// absent has marks of removed names and names that a layer cannot hold, and kept has names that are
 // treated as unchanged. It warns about names that a layer cannot hold, unless the old state has
-// them too: a driver that stores whole trees shows them to each later layer again.
+// them too: with a driver that stores whole trees, each later state contains them again.
 func (w *walker) present(fd int, names *dirfd.Names, old merged,
 	m mark) (absent, kept []string, err error) {
 	d := lowerDir{fd: fd, whitened: m.whitened}
@@ -265,7 +266,7 @@ func (w *walker) present(fd int, names *dirfd.Names, old merged,
 			if removed, err := w.removedMark(fd, names, e); err != nil {
 				return nil, nil, err
 			} else if removed {
-				continue // the old file was in no layer
+				continue // the old state's layers do not contain the file
 			}
 			if err := w.warnUnlessOld(fd, names.CName(e), old,
 				"left out: a layer marks a removed file by a name that begins with .wh."); err != nil {
@@ -344,7 +345,7 @@ func (w *walker) warnUnlessOld(dir int, name []byte, old merged, problem string)
 	return nil
 }
 
-// unrecorded is a list of attributes of a file that a layer cannot hold.
+// unrecorded has the names of a file's attributes that a layer cannot hold.
 type unrecorded []string
 
 // written reports whether an attribute of a file that is written is in the layer.
@@ -355,7 +356,7 @@ func (u *unrecorded) written(name []byte) bool {
 	return dirfd.InLayer(name)
 }
 
-// unlessOld removes the attributes that the file of that name has in the old state, too.
+// unlessOld removes from u the attributes that the file of that name also has in the old state.
 func (u *unrecorded) unlessOld(in lowerDir, name []byte) error {
 	if len(*u) == 0 {
 		return nil
@@ -468,8 +469,8 @@ func (w *walker) parents() error {
 }
 
 // time returns the time of an entry in the layer: whole seconds, as other builders write them, so
-// that a state unpacked from a layer compares equal to the one that the layer was made from. It is
-// not later than the epoch.
+// that the state unpacked from a layer equals the state from which the layer was made. It is not
+// later than the epoch.
 func (w *walker) time(st *dirfd.Stat) int64 {
 	sec := st.Mtime.Sec
 	if w.o.Epoch != nil {
@@ -738,7 +739,7 @@ func (w *walker) copy(fd int, n int64) error {
 }
 
 // sparse is like copy for a file with holes, which it does not read. It writes them as zeros, since
-// every reader understands those.
+// every reader supports those.
 func (w *walker) sparse(fd int, size int64) error {
 	at := int64(0)
 	for at < size {

@@ -90,8 +90,8 @@ func mustMake(t testing.TB, dir, text string) string {
 	return dir
 }
 
-// TestWriteUpper makes overlay directories by hand: the upper one and those below, and compares the
-// layers that are written.
+// TestWriteUpper makes overlay directories by hand, the upper one and those below, and compares the
+// layers that are written for them.
 func TestWriteUpper(t *testing.T) {
 	needRoot(t)
 	const file = " 0644 root:root @100 "
@@ -362,7 +362,8 @@ func TestWriteUnrecorded(t *testing.T) {
 }
 
 // TestWriteFullWhiteout writes files that a command can make on a driver that stores whole trees: a
-// device that is overlay's mark of a removed name, and names that mark one in a layer.
+// device that overlay would interpret as a whiteout, and names that a layer would interpret as
+// whiteouts.
 func TestWriteFullWhiteout(t *testing.T) {
 	needRoot(t)
 	dir := mustMake(t, mkdir(t, t.TempDir()+"/t"),
@@ -424,8 +425,8 @@ func TestWarnOnce(t *testing.T) {
 	}
 }
 
-// TestWriteWhatNoLayerHolds removes and replaces files that no layer can hold. Another machine has
-// the state without them, unpacked from layers, and the layer must be the same there.
+// TestWriteWhatNoLayerHolds removes and replaces files that no layer can hold. A machine that
+// unpacked the old state from layers does not have these files, and must write the same layer.
 func TestWriteWhatNoLayerHolds(t *testing.T) {
 	needRoot(t)
 	for _, test := range []struct{ name, kind, base string }{

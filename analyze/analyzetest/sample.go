@@ -12,7 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/analyze"
 )
 
-// Hostile are names that a page or a terminal must not take for more than names.
+// Hostile are names that terminals and browsers would interpret if they were not escaped.
 var Hostile = []string{
 	"</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\"'><b>", "&amp;&#60;",
 	"a\x1b[31mred\x1b[0m", "\x1b]0;title\a",
@@ -22,8 +22,8 @@ var Hostile = []string{
 	"%2e%2e", " ", "~", strings.Repeat("long", 60),
 }
 
-// Sample is a report of a small image with a base, a stage and all kinds of waste. Its names are
-// tame; Hostile ones are below /srv/odd.
+// Sample is a report of a small image with a base, a stage and all kinds of waste. Only the names
+// below /srv/odd are Hostile ones.
 func Sample(t testing.TB) *analyze.Report {
 	t.Helper()
 	in := analyze.Input{
@@ -179,7 +179,7 @@ func write(w *tar.Writer, lines []string) error {
 	return nil
 }
 
-// letters is an endless file of one letter.
+// letters reads as an endless file of one letter.
 type letters byte
 
 func (l letters) Read(p []byte) (int, error) {

@@ -24,7 +24,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// onVT is a screen on a terminal that knows what we may send.
+// onVT returns a screen on a virtual terminal, which accepts only the sequences that the browser
+// may send.
 func onVT(t testing.TB, r *analyze.Report, width, height int,
 	color bool) (*screen, *vttest.Terminal) {
 	v := vttest.New(t, width, height, ui.RuneWidth)
@@ -44,10 +45,10 @@ func press(t testing.TB, s *screen, keys string) {
 	}
 }
 
-// typed is text as keys.
+// typed returns the keys that type text.
 func typed(text string) string { return strings.Join(strings.Split(text, ""), " ") }
 
-// TestGolden is a walk through an image.
+// TestGolden compares the screens of a walk through an image with golden files.
 func TestGolden(t *testing.T) {
 	r := analyzetest.Sample(t)
 	for _, size := range [][2]int{{120, 26}, {60, 18}, {30, 8}} {
@@ -66,8 +67,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestEverySize: at no size is a line too long, which the terminal would complain about, and going
-// back to a size gives the same picture as before.
+// TestEverySize checks that no line is too long at any size, for which the virtual terminal would
+// report an error, and that returning to a size draws the same picture as before.
 func TestEverySize(t *testing.T) {
 	s, v := onVT(t, analyzetest.Sample(t), 120, 30, true)
 	press(t, s, "tab ctrl+space")
@@ -85,8 +86,8 @@ func TestEverySize(t *testing.T) {
 	}
 }
 
-// TestHostile: nothing that the image says reaches the terminal as a control; vttest fails on what
-// we do not send.
+// TestHostile checks that no text of an image reaches the terminal as a control sequence. vttest
+// fails on sequences that the browser does not send.
 func TestHostile(t *testing.T) {
 	r := analyzetest.Sample(t)
 	bad := strings.Join(analyzetest.Hostile, " ")
@@ -120,7 +121,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestWithoutColor: everything can be told without.
+// TestWithoutColor checks that the screen shows all information without colours, too.
 func TestWithoutColor(t *testing.T) {
 	s, v := onVT(t, analyzetest.Sample(t), 120, 40, false)
 	press(t, s, "down down down down down down tab ctrl+space end")
@@ -136,7 +137,7 @@ func TestWithoutColor(t *testing.T) {
 	}
 }
 
-// names are those of the rows.
+// names returns the paths of the rows.
 func names(m *model) []string {
 	m.current()
 	var all []string
@@ -146,7 +147,7 @@ func names(m *model) []string {
 	return all
 }
 
-// TestFilters: each leaves out what it says and nothing else.
+// TestFilters checks that each filter hides the rows of its kind and no others.
 func TestFilters(t *testing.T) {
 	r := analyzetest.Sample(t)
 	layer := slices.IndexFunc(r.Instructions,
@@ -169,7 +170,7 @@ func TestFilters(t *testing.T) {
 			n := r.Tree.Find(path)
 			file := m.view.File(n)
 			if file != nil && file.Type == analyze.Dir {
-				continue // those are shown for what is in them
+				continue // directories are shown because of their contents
 			}
 			if want := m.view.Change(n) == tt.keep; slices.Contains(got, path) != want {
 				t.Errorf("after %s: %s is shown: %t", tt.keys, path, !want)
@@ -182,7 +183,7 @@ func TestFilters(t *testing.T) {
 	if diff := cmp.Diff(all, names(m)); diff != "" {
 		t.Errorf("filters off again (-before +after):\n%s", diff)
 	}
-	m.layer, m.view = 4, nil // where much is dead later
+	m.layer, m.view = 4, nil // a layer with much that later layers make dead
 	m.press("ctrl+d")
 	dead := int64(0)
 	for _, path := range names(m) {
@@ -199,7 +200,7 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// TestModes: what is marked as a change.
+// TestModes checks which files each mode marks as changed.
 func TestModes(t *testing.T) {
 	r := analyzetest.Sample(t)
 	m := newModel(r)
@@ -235,7 +236,8 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// TestSearch goes through what there is, open or not, and round.
+// TestSearch searches through all rows, in open and closed directories, and beyond the last one to
+// the first.
 func TestSearch(t *testing.T) {
 	r := analyzetest.Sample(t)
 	for _, byName := range []bool{false, true} {
@@ -279,8 +281,8 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// TestOpenClose: closing what was opened gives the same rows, and what is done row by row is what
-// is done at once.
+// TestOpenClose checks that closing the opened directories restores the rows, and that opening all
+// directories at once gives the same rows as opening one after the other.
 func TestOpenClose(t *testing.T) {
 	m := newModel(analyzetest.Sample(t))
 	m.layer, m.onTree = 4, true
@@ -312,7 +314,7 @@ func TestOpenClose(t *testing.T) {
 	}
 }
 
-// TestEmpty: an image may have no layers, and a report no tree.
+// TestEmpty checks that an image without layers and a report without a tree can be shown.
 func TestEmpty(t *testing.T) {
 	without := analyzetest.Sample(t)
 	without.Tree, without.Units = nil, nil
@@ -322,7 +324,7 @@ func TestEmpty(t *testing.T) {
 	}
 }
 
-// TestKeys: in whatever pieces they come.
+// TestKeys checks that keys are recognized in whatever pieces their bytes arrive.
 func TestKeys(t *testing.T) {
 	const in = "a\x1b[A\x1bOB\x1b[1;5C\x1b[5~ \x00\x01\x7f漢\x1b[<0;1;1M\r\t\xffz"
 	want := []key{"a", "up", "down", "right", "pgup", "space", "ctrl+space", "ctrl+a", "backspace",
@@ -426,7 +428,7 @@ func TestNoTerminal(t *testing.T) {
 	}
 }
 
-// TestSendsLittle: moving a row sends the rows that changed.
+// TestSendsLittle checks that moving the selection sends only the rows that changed.
 func TestSendsLittle(t *testing.T) {
 	s, v := onVT(t, analyzetest.Sample(t), 120, 50, true)
 	press(t, s, "end tab ctrl+space down")
@@ -442,7 +444,8 @@ func TestSendsLittle(t *testing.T) {
 	}
 }
 
-// The pictures of an image of 300,000 files: the first of a layer, moving on, all open.
+// BenchmarkLayer draws screens of an image of 300,000 files: the first one of a layer, the next
+// selection, and one with all directories open.
 func BenchmarkLayer(b *testing.B) {
 	benchmark(b, "", func(s *screen) { s.model.view = nil })
 }

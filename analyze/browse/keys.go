@@ -27,8 +27,8 @@ var sequences = map[string]key{
 	"[5~": "pgup", "[6~": "pgdn", "[Z": "tab", "[3~": "delete",
 }
 
-// add returns the keys that are complete with p. more is set if p may be incomplete, as after a
-// read: ESC is the key of that name only if no byte follows.
+// add appends p to the pending bytes and returns the keys that are complete. more is set if further
+// bytes may follow, as after a read: ESC is the key of that name only if no byte follows it.
 func (k *keys) add(p []byte, more bool) []key {
 	in := append(k.rest, p...)
 	var out []key
@@ -46,8 +46,8 @@ func (k *keys) add(p []byte, more bool) []key {
 	return out
 }
 
-// one returns the first key of in, which is not empty, and its length; 0 if the key is not
-// complete.
+// one returns the first key of in, which must not be empty, and its length, which is 0 if the key
+// is not complete.
 func one(in []byte, more bool) (int, key) {
 	c := in[0]
 	if c == 0x1b {

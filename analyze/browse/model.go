@@ -7,12 +7,12 @@ import (
 	"github.com/layerbuild/layerbuild/analyze"
 )
 
-// model is the state of the browser. Keys change it, and the screen is drawn from it.
+// model is the state of the browser. It is changed by keys, and the screen is drawn from it.
 type model struct {
 	r      *analyze.Report
 	quit   bool
 	help   bool
-	onTree bool // the keys are for the tree, not for the layers
+	onTree bool // the tree has the focus, not the list of layers
 	attrs  bool // modes and owners are shown
 
 	layer    int // the selected one; len(r.Layers) is the final file system
@@ -36,7 +36,7 @@ type mode uint8
 
 const (
 	fullTree mode = iota // all files that exist after the layer, with its changes marked
-	// the same, with the changes of all layers from the first above the base on
+	// the same, but the changes of all layers above the base are marked
 	aggregated
 	ownEntries // only the files in the layer
 )
@@ -64,7 +64,7 @@ func (m *model) current() {
 	if m.view == nil && m.r.Tree != nil && len(m.r.Layers) > 0 {
 		t, units := m.r.Tree, m.r.Units
 		switch {
-		case m.final(): // its content, not the changes of the last layer
+		case m.final(): // its content, not the changes by the last layer
 			m.view = t.Since(len(m.r.Layers), len(m.r.Layers)-1, units)
 		case m.mode == ownEntries:
 			m.view = t.Layer(m.layer, units)
@@ -82,8 +82,8 @@ func (m *model) current() {
 	}
 }
 
-// since returns the first layer whose changes are marked together: the first above the base, or
-// above the lowest layer.
+// since returns the first of the layers whose changes are marked together: the first one above the
+// base or, without a base, the one above the lowest layer.
 func (m *model) since() int {
 	return min(m.layer, max(1, m.r.Base.Layers))
 }

@@ -37,7 +37,7 @@ func (s style) withoutColor() style {
 	return s
 }
 
-// line is one line of the screen while it is made. Text is cut at its width.
+// line is one line of the screen that is being drawn. Text is cut at its width.
 type line struct {
 	b     []byte
 	room  int // remaining columns
@@ -158,7 +158,8 @@ func (m *model) panes(all *pane) {
 	m.layers(&left)
 	m.tree(&right)
 	for i := range left.lines {
-		// The column is set and not padded: terminals differ in the width of some characters.
+		// Set the column instead of padding the text: terminals differ in the width of some
+		// characters.
 		all.lines = append(all.lines, left.lines[i]+fmt.Sprintf("\x1b[%dG│",
 			left.width+1)+right.lines[i])
 	}
@@ -315,7 +316,7 @@ func (m *model) row(l *line, i int, attrs bool) {
 	case b > 0:
 		size = units.Size(b)
 	case file != nil && file.Unit >= 0 && m.r.Units[file.Unit].Bytes > 0:
-		size = "(link)" // its content is counted at another name
+		size = "(link)" // its content is counted under another name
 	case file != nil && file.Type == analyze.Regular:
 		size = units.Size(0)
 	}
@@ -506,7 +507,7 @@ func (m *model) nodeDetails() []string {
 	return out
 }
 
-// whatWas describes the file that a layer removed.
+// whatWas describes the file that a layer removed from the node.
 func (m *model) whatWas(n *analyze.Node) []string {
 	var was *analyze.File
 	for f := range m.view.Tree.Files(n) {

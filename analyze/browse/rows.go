@@ -17,7 +17,7 @@ type rows struct {
 	top    int // the first that is visible
 
 	open    map[int32]bool // directories, by node; they stay open when another layer is selected
-	allOpen bool           // all are open except those in open
+	allOpen bool           // all directories are open except those in open
 	pass    []uint8        // by node: the filter's result
 }
 
@@ -55,7 +55,8 @@ func (r *rows) fill(v *analyze.View, f *filter) {
 	}
 }
 
-// sieve applies the filter to every node; a node comes after its parent.
+// sieve applies the filter to every node, from the last one to the first: a node comes after its
+// parent.
 func (r *rows) sieve(f *filter) {
 	v, t := r.view, r.view.Tree
 	if len(r.pass) != t.Len() {
@@ -87,8 +88,8 @@ func (f *filter) passes(v *analyze.View, n *analyze.Node, more bool) bool {
 	case f.hide[c], f.onlyDead && v.Dead(n) == 0:
 		return false
 	case more:
-		// A directory counts as changed if something below it has changed. Its own change is
-		// that of its entry.
+		// The Change of a directory includes that of its contents. The directory itself passes only
+		// if the layer has an entry for it.
 		file := v.File(n)
 		if file == nil || file.Implied || int(file.Layer) < v.First || f.onlyDead {
 			return false

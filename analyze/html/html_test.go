@@ -21,7 +21,7 @@ func write(t testing.TB, r *analyze.Report) string {
 	if err := Write(&b, r); err != nil {
 		t.Fatal(err)
 	}
-	if to := os.Getenv("HTML_TO"); to != "" { // to be looked at in a browser
+	if to := os.Getenv("HTML_TO"); to != "" { // for viewing in a browser
 		if err := os.WriteFile(to, b.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -29,7 +29,8 @@ func write(t testing.TB, r *analyze.Report) string {
 	return b.String()
 }
 
-// split takes script, style and data out of a page; what is left is markup.
+// split removes the script, the style and the data from a page. It returns the remaining markup,
+// and the data.
 func split(t *testing.T, page string) (markup, data string) {
 	t.Helper()
 	for _, own := range []string{css, js} {
@@ -47,7 +48,7 @@ func split(t *testing.T, page string) (markup, data string) {
 	return before + begin + end + after, data
 }
 
-// node is one of a treemap, as page.js reads it.
+// node is a node of a treemap, in the format that page.js reads.
 type node struct {
 	name                string
 	small               int
@@ -98,7 +99,8 @@ func read(t *testing.T, data string) pageData {
 	return d
 }
 
-// count checks that a directory has what is in it, and counts nodes.
+// count checks that a directory is at least as large as its contents, and returns the number of
+// nodes.
 func (n *node) count(t *testing.T) int {
 	sum, live, dead := 1, int64(0), int64(0)
 	for i := range n.children {
@@ -113,7 +115,8 @@ func (n *node) count(t *testing.T) int {
 	return sum
 }
 
-// TestWellFormed: the page is XML where a browser reads HTML, so that no element is left open.
+// TestWellFormed checks that the page is well-formed XML in addition to HTML, so that no element is
+// left open.
 func TestWellFormed(t *testing.T) {
 	markup, _ := split(t, write(t, analyzetest.Sample(t)))
 	markup = strings.Replace(markup, "<!DOCTYPE html>", "", 1)
@@ -159,7 +162,8 @@ func TestWellFormed(t *testing.T) {
 	}
 }
 
-// TestNoNetwork: nothing in the page leads out of it, and its policy forbids it.
+// TestNoNetwork checks that nothing in the page refers to a network address, and that its policy
+// forbids connections.
 func TestNoNetwork(t *testing.T) {
 	page := write(t, analyzetest.Sample(t))
 	if at := regexp.MustCompile(`(?i)https?:|//[a-z0-9]+\.|@import|url\([^#]`).FindString(page); at != "" {
@@ -179,7 +183,7 @@ func TestNoNetwork(t *testing.T) {
 	}
 }
 
-// TestHostile: what the image is called, and what is in it, is text and nothing else.
+// TestHostile checks that names of an image and of its files appear only as text.
 func TestHostile(t *testing.T) {
 	r := analyzetest.Sample(t)
 	bad := strings.Join(analyzetest.Hostile[:20], "")
@@ -223,7 +227,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestViews: the treemaps say what the report says.
+// TestViews compares the sums of the treemaps with those of the report.
 func TestViews(t *testing.T) {
 	r := analyzetest.Sample(t)
 	_, data := split(t, write(t, r))
@@ -266,7 +270,8 @@ func TestViews(t *testing.T) {
 	}
 }
 
-// TestBounded: a large image makes no large page; what is left out is put together.
+// TestBounded checks that the page of a large image is small, and that nodes beyond the limit are
+// merged.
 func TestBounded(t *testing.T) {
 	files := 60_000
 	if testing.Short() {
@@ -303,7 +308,7 @@ func TestBounded(t *testing.T) {
 	}
 }
 
-// TestBoundedTables: neither do many findings with long names.
+// TestBoundedTables checks that the page is small for many findings with long names, too.
 func TestBoundedTables(t *testing.T) {
 	r := analyzetest.Sample(t)
 	long := strings.Repeat(`"`, 100_000)
@@ -320,8 +325,8 @@ func TestBoundedTables(t *testing.T) {
 	}
 }
 
-// TestWithoutTree: a report that was read from JSON has tables, but no treemap; an image may have
-// nothing at all.
+// TestWithoutTree checks that a report that was read from JSON has tables but no treemap, and that
+// the page of an empty report can be written.
 func TestWithoutTree(t *testing.T) {
 	r := analyzetest.Sample(t)
 	r.Tree, r.Units = nil, nil

@@ -73,7 +73,7 @@ func (p *page) mapButton(layer int) string {
 		`" aria-label="Treemap of layer ` + strconv.Itoa(layer+1) + `">map</button>`
 }
 
-// bar shows a layer's size relative to that of the largest.
+// bar draws a layer's size relative to the size of the largest layer.
 func bar(o analyze.Owner, live, dead, largest int64) string {
 	if live+dead == 0 {
 		return ""

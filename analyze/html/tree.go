@@ -27,12 +27,12 @@ type view struct {
 	places       []place
 }
 
-// place is a unit, and the node at which it is counted.
+// place is a unit and the node at which its bytes are counted.
 type place struct{ unit, node int32 }
 
 // views returns the views of everything, of the visible files, and of each layer with content;
-// the last ones are left out if there are too many. ofLayer returns the view of a layer, -1 if
-// there is none.
+// layers beyond the limit have no view. ofLayer returns the index of a layer's view, or -1 if there
+// is none.
 func views(r *analyze.Report) (all []view, ofLayer []int) {
 	ofLayer = make([]int, len(r.Layers))
 	for i := range ofLayer {
@@ -65,8 +65,8 @@ func views(r *analyze.Report) (all []view, ofLayer []int) {
 	return all, ofLayer
 }
 
-// visible returns the live units with the first path that refers to them in the end, which may
-// differ from that of their layer.
+// visible returns the live units, each at the first path of the final file system that refers to
+// it. That path may differ from the unit's path in its layer.
 func visible(r *analyze.Report) []place {
 	var all []place
 	seen := make([]bool, len(r.Units))
@@ -80,7 +80,7 @@ func visible(r *analyze.Report) []place {
 	return all
 }
 
-// grove computes the sums of one view after the other over the same tree.
+// grove computes the sums of one view at a time, over the same tree.
 type grove struct {
 	report *analyze.Report
 	sums   []sum
@@ -129,14 +129,14 @@ func (g *grove) fill(v view) {
 	}
 }
 
-// cutting selects the visible nodes of a view: those with more bytes than least, and ties of
-// those with exactly least.
+// cutting selects the visible nodes of a view: all nodes with more than least bytes, and ties of
+// the nodes with exactly least bytes.
 type cutting struct {
 	least int64
 	ties  int
 }
 
-// limit returns a cutting that leaves at most n nodes. A directory is never smaller than its
+// limit returns a cutting that selects at most n nodes. A directory is never smaller than its
 // content, so the visible nodes are connected.
 func (g *grove) limit(n int) cutting {
 	if len(g.used) <= n {
