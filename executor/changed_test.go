@@ -43,7 +43,7 @@ func back(name string) error { return os.Chtimes(name, copyfstest.Old, copyfstes
 var changes = []struct {
 	name, file string
 	do         func(name string) error
-	fine       bool // the copied data does not change
+	fine       bool // the copied data did not change
 }{
 	{name: "nothing", file: "d/f", do: func(string) error { return nil }, fine: true},
 	{name: "content", file: "d/f", do: func(p string) error {
@@ -187,7 +187,7 @@ func TestCopyFrozenBelow(t *testing.T) {
 	}
 }
 
-// The directory that is copied itself is compared too.
+// The top directory of the copy is compared too.
 func TestCopyChangedTop(t *testing.T) {
 	for _, change := range []func(string) error{
 		func(p string) error { return os.Chmod(p, 0o711) },
@@ -201,7 +201,7 @@ func TestCopyChangedTop(t *testing.T) {
 			t.Skip(err)
 		}
 		_, err := os.Stat(src.Name() + "/new")
-		same := err == nil // a new name changes nothing that is copied
+		same := err == nil // a new name does not change the copied data
 		_, err = Run(t.Context(), im.spec(&copyfs.Copy{Dest: "/d", Sources: one(src,
 			copyfs.Item{Path: ".", Entries: list})}), nil, nil)
 		if _, changed := errors.AsType[*copyfs.ChangedError](err); changed == same ||
@@ -212,8 +212,8 @@ func TestCopyChangedTop(t *testing.T) {
 }
 
 // The attributes of a copy are those that the file had when it was digested, or the copy fails.
-// Here another goroutine changes them and the target of a link, about once while a copy is made:
-// in a child a copy takes a hundred times as long as in a thread.
+// Another goroutine changes them and the target of a link about once per copy: in a child a copy
+// takes a hundred times as long as in a thread.
 func TestCopyWhileItChanges(t *testing.T) {
 	im := newImage(t)
 	src := copyfstest.Source(t, "dir d", "file d/f 0644 x", "link d/l 0")
@@ -265,7 +265,7 @@ func TestCopyWhileItChanges(t *testing.T) {
 		}
 		list = append(list, seen(t, src.Name(), "d/l"))
 		if to2, err := os.Readlink(link); err != nil || to2 != to {
-			continue // it is not known which link was seen
+			continue // the copy may have read either link
 		}
 		again := []copyfs.Entry{seen(t, src.Name(), "d"), seen(t, src.Name(), "d/f")}
 		if again[0].CtimeNs != list[0].CtimeNs || again[1].CtimeNs != list[1].CtimeNs {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// These are the names (argv[0]) of a step's child: this program, started again for what a thread
-// cannot do (see needsProcess).
+// These are the names (argv[0]) of a step's child: this program, started again for a step that a
+// thread cannot run (see needsProcess).
 const (
 	marker = "layerbuild-step"
 	// unpackMarker is the name for a copyfs.Copy that may have to unpack archives.
@@ -31,8 +31,8 @@ func init() {
 		return
 	}
 	// The parent set this before the execve, which clears it if the program gains capabilities
-	// (prctl(2)). The kernel keeps it with the thread, and init runs in the process's first thread,
-	// which does not end before the process.
+	// (prctl(2)). The setting belongs to the thread: init runs in the process's first thread, which
+	// does not end before the process.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "layerbuild: request a signal at the parent's death:", err)
 		os.Exit(1)
@@ -42,8 +42,8 @@ func init() {
 	}
 }
 
-// Main does a step's work and exits, if this process is the child of a step that needs more of the
-// program than this package. Otherwise it returns at once. A program must call it first in main.
+// Main does a step's work and exits, if this process is the child of a step that needs other
+// packages of the program, too. Otherwise it returns at once. A program must call it first in main.
 // unpack unpacks the archives of an ADD.
 func Main(unpack copyfs.Unpacker) {
 	if isChild(unpackMarker) {

@@ -52,7 +52,7 @@ func TestCopyOwner(t *testing.T) {
 	}
 	type test struct {
 		c    copyfs.Copy
-		own  string // of the parents and the top
+		own  string // owners of the parents and the top
 		file string
 	}
 	for _, tt := range []test{

@@ -4,9 +4,9 @@
 // mounts the step's root file system there, where no other process sees it, makes it its root with
 // pivot_root(2) and detaches the old root. Then it starts a command ([Process]), copies files into
 // the root ([copyfs.Copy]) or makes a directory ([Mkdir]). Names are therefore resolved inside the
-// image, whatever links the image has, and a build that is killed leaves neither a process nor a
-// mount behind. If a thread is not enough (a terminal, an archive to unpack, an old kernel), the
-// program starts itself again as the step's child process, in which [Main] takes over.
+// image, whatever links the image has. If the build is killed, neither a process nor a mount
+// remains. If a thread is not enough (a terminal, an archive to unpack, an old kernel), the program
+// starts itself again as the step's child process, in which [Main] takes over.
 //
 // It imports executor/copyfs, executor/rawproc, dirfd, mount and safepath. It makes system calls
 // and mounts, starts processes, and reads and writes only the directories that a [Spec] names. It

@@ -32,7 +32,7 @@ func runFiles(ctx context.Context, s *Spec, unpack copyfs.Unpacker, result *Resu
 	return err
 }
 
-// setOpenDirs sets the directories that OpenDirs returns to inherited descriptors.
+// setOpenDirs replaces the directories that OpenDirs returns by inherited descriptors.
 func setOpenDirs(a *copyfs.Copy, dirs []int) {
 	for i, fd := range dirs {
 		f := os.NewFile(uintptr(fd), "source")

@@ -148,9 +148,9 @@ func (im *image) overlay() []mount.Mount {
 	return []mount.Mount{m}
 }
 
-// All processes of the step can read some files about process 1. They must not show this program's
-// command line, which contains the build arguments of all stages, nor its environment, directories,
-// files and memory.
+// All processes of the step can read some files about process 1. They must not contain this
+// program's command line, which has the build arguments of all stages, nor its environment,
+// directories, files and memory.
 func TestInitShowsNothing(t *testing.T) {
 	t.Setenv("HOST_SECRET", "hunter2")
 	im := newBusybox(t)
@@ -203,7 +203,7 @@ func TestInitShowsNothing(t *testing.T) {
 	}
 }
 
-// A command can neither inspect nor trace process 1, nor reach the host by it.
+// A command can neither inspect nor trace process 1, nor access the host through it.
 func TestInitIsClosed(t *testing.T) {
 	im := newBusybox(t)
 	for _, user := range []string{"", "1000"} {
@@ -225,8 +225,8 @@ func TestInitIsClosed(t *testing.T) {
 	}
 }
 
-// If the kernel does not allow executing the program of process 1 from memory, process 1 is a child
-// that does not show this program either.
+// If the kernel does not allow executing the program of process 1 from memory, process 1 is a
+// child, whose files below /proc do not reveal this program either.
 func TestInitWithoutMemfd(t *testing.T) {
 	if os.Getuid() != 0 || userNS {
 		t.Skip("needs root")
@@ -246,7 +246,7 @@ func TestInitWithoutMemfd(t *testing.T) {
 	}
 }
 
-// A step sees only the image, by whatever path it goes up.
+// A step can access only the image, whatever path it uses to leave its root.
 func TestNothingOfTheHost(t *testing.T) {
 	im := newBusybox(t)
 	secret := filepath.Join(t.TempDir(), "host-secret")
@@ -285,7 +285,7 @@ func TestScratchWithOneProgram(t *testing.T) {
 	}
 }
 
-// A pipe that a step has passed to another process does not delay the end of the step.
+// A step ends without delay if it has passed a pipe to another process.
 func TestOutputGivenAway(t *testing.T) {
 	im := newBusybox(t)
 	start := time.Now()

@@ -85,7 +85,7 @@ func (p *initProcess) proc() error {
 	return nil
 }
 
-// kill kills the process, and by that all processes of the step.
+// kill kills the process. The kernel then kills all processes of the step.
 func (p *initProcess) kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,8 +94,8 @@ func (p *initProcess) kill() {
 	}
 }
 
-// end kills the process and waits for it. The caller must have waited for the step's processes that
-// are this program's children: the first process of a pid namespace is reaped last.
+// end kills the process and waits for it. The caller must first wait for those processes of the
+// step that are this program's children: the first process of a pid namespace is reaped last.
 func (p *initProcess) end() {
 	p.kill()
 	unix.Close(p.sock)

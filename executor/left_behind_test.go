@@ -59,7 +59,7 @@ func TestNothingOutlivesAStep(t *testing.T) {
 	}
 }
 
-// A canceled step ends, even if all its processes are stopped or if they start others in a loop.
+// A canceled step ends, even if all its processes are stopped or start further processes in a loop.
 func TestCancelOddProcesses(t *testing.T) {
 	im := newBusybox(t)
 	for i, script := range []string{
@@ -94,7 +94,7 @@ type counter struct{ n int64 }
 
 func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
 
-// A large output arrives completely, and none of it is kept in memory.
+// A large output arrives completely, and is not kept in memory.
 func TestOutputFlood(t *testing.T) {
 	im := newBusybox(t)
 	var out, errs counter
@@ -106,8 +106,8 @@ func TestOutputFlood(t *testing.T) {
 	}
 }
 
-// A command starts with an empty standard input, outputs that it may close, the default action for
-// SIGPIPE, and without the limits and the umask of the user who builds.
+// A command starts with an empty standard input, with outputs that it may close, and with the
+// default action for SIGPIPE. It does not inherit the limits and the umask of the user who builds.
 func TestOrdinaryWorld(t *testing.T) {
 	im := newBusybox(t)
 	im.link("busybox", "bin/yes")

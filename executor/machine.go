@@ -13,8 +13,7 @@ var machines = map[uint16]string{
 	183: "arm64", 243: "riscv64", 258: "loong64",
 }
 
-// foreign returns the platform that a program is for if it differs from this machine's, and
-// otherwise "".
+// foreign returns the platform of a program if it differs from this machine's, and otherwise "".
 func foreign(file string) string {
 	f, err := unix.Open(file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -13,8 +13,9 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// mountpoints are mount points that the image does not have. They are made before the command and
-// removed after it, and the times of their directories are restored: so they are in no layer.
+// mountpoints are mount points that the image does not have. They are made before the command
+// starts and removed after it, and the times of their parent directories are restored, so that they
+// are in no layer.
 //
 // A mount point that is made inside another mount is kept. If that mount is a cache, another step
 // may use the mount point at the same time, and rmdir(2) of it succeeds and detaches the mount of
@@ -130,8 +131,8 @@ func (s *mountpoints) make(root, parent int, base string, dir bool) (int, error)
 		return -1, err
 	}
 	if !own {
-		// It stays in the cache and is visible to steps that mount nothing there, so it gets the
-		// owner of the cache.
+		// The mount point stays in the cache and is visible to steps without this mount, so it gets
+		// the owner of the cache.
 		if err := unix.Fchownat(parent, base, int(before.Uid), int(before.Gid),
 			unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			unix.Close(fd)
@@ -184,7 +185,7 @@ func (s *mountpoints) close() {
 	s.made = nil
 }
 
-// uncover unmounts all mounts on the mount point, since it cannot be removed before.
+// uncover unmounts all mounts on the mount point, which cannot be removed otherwise.
 func (s mountpoint) uncover() error {
 	if err := unix.Fchdir(s.parent); err != nil {
 		return err
@@ -209,9 +210,9 @@ func (s mountpoint) remove() error {
 	if err != nil {
 		return err
 	}
-	// The time of a directory changes when an entry is made in it and removed again; the directory
-	// is then still not the image's. The time and size of a file change when a process writes to
-	// it.
+	// The time of a directory changes when an entry is made in it and removed again; such a
+	// directory is still the one made for the step. The time and size of a file change when a
+	// process writes to it.
 	same := now.Ino == s.was.Ino && now.Dev == s.was.Dev && now.Mode == s.was.Mode &&
 		now.Uid == s.was.Uid && now.Gid == s.was.Gid
 	flags := unix.AT_REMOVEDIR
@@ -233,7 +234,7 @@ func (s mountpoint) remove() error {
 	case nil:
 		return setMtime(s.parent, parent.Mtim)
 	case unix.ENOTEMPTY, unix.EEXIST:
-		return nil // the command has put something there
+		return nil // the command has made an entry in it
 	default:
 		return err
 	}

@@ -30,8 +30,8 @@ func MakeMountPoints(dir string) error {
 }
 
 // replaceMountPoints renames tmp, which has all mount points, to dir. Other processes may do the
-// same at this moment, and a directory that they have made is in use: it is not removed. tmp is
-// what is left: nothing, or a directory that is not in use.
+// same at this moment, and their directory may be in use, so it is not removed. Afterwards tmp is
+// missing, or is a directory that is not in use.
 func replaceMountPoints(tmp, dir string) error {
 	err := os.Rename(tmp, dir)
 	if err == nil || wholeMountPoints(dir) {
@@ -58,7 +58,7 @@ func replaceMountPoints(tmp, dir string) error {
 	return nil
 }
 
-// wholeMountPoints reports whether the directory has all mount points.
+// wholeMountPoints reports whether the directory contains all mount points.
 func wholeMountPoints(dir string) bool {
 	var st unix.Stat_t
 	for _, name := range append([]string{""}, pointNames...) {
@@ -116,7 +116,7 @@ func (s *Spec) hasLowerMountPoints() bool {
 
 // rootMounts returns the mounts of the root, including the mount points. The mount points are the
 // lowest directory of the overlay and belong to no snapshot, so they are in no layer. dropPoints
-// handles those that overlay copies up.
+// handles mount points that overlay copies up.
 func (b *sandbox) rootMounts() []mount.Mount {
 	if !b.spec.hasLowerMountPoints() {
 		return b.spec.Root
@@ -126,8 +126,8 @@ func (b *sandbox) rootMounts() []mount.Mount {
 	return []mount.Mount{m}
 }
 
-// dropPoints removes mount points from the upper directory that overlay copied up and that the
-// command left unchanged. Overlay copies a directory up when its mode, owner, time or an attribute
+// dropPoints removes from the upper directory the mount points that overlay copied up and the
+// command did not change. Overlay copies a directory up when its mode, owner, time or an attribute
 // is set, even to the same value, and when a name is made in it and removed again. For a root
 // without the directory of mount points, mountpoint.remove does the same.
 func dropPoints(s *Spec) error {
@@ -150,8 +150,8 @@ func dropPoints(s *Spec) error {
 	return nil
 }
 
-// dropPoint removes a mount point from the upper directory, where it is st, if no image layer has
-// that name and only its time differs from the original directory.
+// dropPoint removes a mount point from the upper directory, where its status is st, if no image
+// layer has that name and it differs from the original directory only in its time.
 func dropPoint(s *Spec, name string, st *unix.Stat_t) error {
 	var was unix.Stat_t
 	if err := unix.Lstat(filepath.Join(s.MountPoints, name), &was); err != nil {

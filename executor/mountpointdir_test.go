@@ -116,7 +116,8 @@ func TestMakeMountPointsAtOnce(t *testing.T) {
 	}
 }
 
-// TestMakeMountPointsAgain: a damaged directory is replaced, also by several processes at once.
+// TestMakeMountPointsAgain checks that a damaged directory is replaced, also by several processes
+// at once.
 func TestMakeMountPointsAgain(t *testing.T) {
 	for name, damage := range map[string]func(dir string) error{
 		"a missing name": func(dir string) error {

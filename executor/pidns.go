@@ -86,8 +86,8 @@ func (b *sandbox) runInPIDNamespace(ctx context.Context, c *command, files *stdi
 	}
 	files.started()
 	if b.p.Signals != nil {
-		// The process must not be reaped while a signal is sent to it: its pid could then be that
-		// of another process.
+		// The process must not be reaped while a signal is sent to it: another process could then
+		// get its pid.
 		stop := forward(b.p.Signals, pid)
 		_, err := retry(func() (int, error) {
 			return 0, unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)

@@ -63,8 +63,8 @@ func (b *sandbox) setUpHostAndNetwork() error {
 	return nil
 }
 
-// needsCleanup reports whether mount points must be removed after the command. If not, the kernel
-// ends the step's remaining processes together with this one.
+// needsCleanup reports whether mount points must be removed after the command. If not, this process
+// can end at once, and the kernel kills the step's remaining processes.
 func (b *sandbox) needsCleanup() bool { return len(b.mountpoints.made) > 0 }
 
 // clean removes the mount points that were made for the step. No process of the step may be

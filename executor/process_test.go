@@ -204,7 +204,7 @@ func TestEnvironmentAndDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer leak.Close()
-	if _, err := unix.FcntlInt(leak.Fd(), unix.F_SETFD, 0); err != nil { // one that is inherited
+	if _, err := unix.FcntlInt(leak.Fd(), unix.F_SETFD, 0); err != nil { // a descriptor that the command would inherit
 		t.Fatal(err)
 	}
 	if got := im.mustRun(&Process{Args: []string{"env"},
@@ -496,7 +496,7 @@ func TestMountPointsLeaveNoTrace(t *testing.T) {
 	if diff := cmp.Diff(before, snapshotTree(t, im.dir)); diff != "" {
 		t.Errorf("the tree has changed (-before +after):\n%s", diff)
 	}
-	// The same if the command fails, and if it cannot be started.
+	// The tree is also unchanged if the command fails, and if it cannot be started.
 	for _, script := range []string{"exit 1", "kill -9 $$"} {
 		im.run(shell(script))
 		if diff := cmp.Diff(before, snapshotTree(t, im.dir)); diff != "" {

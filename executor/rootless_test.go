@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// againVar is set in the runs below.
+// againVar is set in the processes of TestInChild and TestRootless.
 const againVar = "LAYERBUILD_EXECUTOR_TEST_AGAIN"
 
-// childVar makes steps run in a child even if a thread would do.
+// childVar makes steps run in a child even if a thread is enough.
 const childVar = "LAYERBUILD_EXECUTOR_TEST_CHILD"
 
 // TestInChild runs all tests again in a child process, as on older kernels.
@@ -29,7 +29,7 @@ func TestInChild(t *testing.T) {
 	}
 }
 
-// failed returns the part of a run's output (-test.v) that is about failed tests, and its end.
+// failed returns the output of failed tests in a run's output (-test.v), and its end.
 func failed(out []byte) string {
 	var said strings.Builder
 	lines := strings.SplitAfter(string(out), "\n")
@@ -51,7 +51,7 @@ func failed(out []byte) string {
 	return said.String()
 }
 
-// again returns the arguments of another run.
+// again returns the arguments for another run of this test program.
 func again() []string {
 	args := []string{"-test.v"}
 	for _, a := range os.Args[1:] {
@@ -85,7 +85,7 @@ func TestRootless(t *testing.T) {
 				t.Skip("mapping a range of ids takes root")
 			}
 			tmp := t.TempDir()
-			for _, dir := range []string{tmp, tmp + "/.."} { // accessible to the user of the range
+			for _, dir := range []string{tmp, tmp + "/.."} { // accessible to the range's user
 				if err := os.Chmod(dir, 0o777); err != nil {
 					t.Fatal(err)
 				}

@@ -13,7 +13,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// image is a root file system for a test: a directory with busybox in it.
+// image is a root file system for a test: a directory that contains busybox.
 type image struct {
 	t   testing.TB
 	dir string

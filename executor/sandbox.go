@@ -16,8 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// sandbox is the file system that a command sees: the image, and the mounts that exist for one step
-// only.
+// sandbox is the file system of a command: the image, and the mounts that exist for one step only.
 type sandbox struct {
 	spec *Spec
 	p    *Process
@@ -36,8 +35,8 @@ type sandbox struct {
 	result *Result
 	// resolvConf is the content of the host's /etc/resolv.conf.
 	resolvConf []byte
-	// init is the first process of the step's pid namespace if that is not this process; nil until
-	// it is started.
+	// init is the first process of the step's pid namespace, if it is another process than this
+	// one; nil until it is started.
 	init *initProcess
 }
 
@@ -210,7 +209,7 @@ func (b *sandbox) mountProc() error {
 	if errors.Is(err, unix.EPERM) && b.spec.UserNS {
 		// In a container whose /proc is masked, the kernel does not let a user namespace mount a
 		// /proc without masks. The container's /proc shows the pids of other processes, but has the
-		// files that programs look for.
+		// files that programs need.
 		recursive = true
 		b.result.Warnings = append(b.result.Warnings,
 			"a new /proc cannot be mounted, since the surrounding container masks parts of its own: the step sees the container's /proc")
@@ -242,7 +241,7 @@ func (b *sandbox) newProc() (int, error) {
 	return safepath.NoLinks(b.stagingFD, procDir, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
-// lock makes files and directories of a file system read-only by mounting them on themselves.
+// lock makes files and directories of a file system read-only by bind mounts of each on itself.
 func (b *sandbox) lock(dir int, names []string) error {
 	for _, name := range names {
 		m, err := cloneMount(dir, name, 0)
@@ -464,8 +463,8 @@ func (b *sandbox) mountInDev(name, fsType string, attrs int, options ...string) 
 	return nil
 }
 
-// device mounts a device node in /dev. It makes a new node, so that a step that changes its mode or
-// owner does not change the machine's. A user namespace cannot make nodes. There it mounts the
+// device mounts a device node in /dev. It makes a new node, so that a step cannot change the mode
+// or owner of the machine's node. In a user namespace, nodes cannot be made: device mounts the
 // machine's node read-only, which does not prevent writing to the device.
 func (b *sandbox) device(name string, major, minor uint32) error {
 	dir, from, attrs := b.stagingFD, name, uint64(0)
@@ -591,7 +590,7 @@ func (b *sandbox) mountOne(m Mount, name string) error {
 	return b.putAndClose(tree, m.Target, st.Mode&unix.S_IFMT == unix.S_IFDIR, attrs, recursive)
 }
 
-// source returns a mount of s that is not attached yet, and reports whether it has mounts below it.
+// source returns an unattached mount of s, and reports whether it has mounts below it.
 func (b *sandbox) source(s MountSource, name string) (tree int, recursive bool, err error) {
 	switch s := s.(type) {
 	case Tmpfs:
@@ -631,7 +630,7 @@ func (b *sandbox) source(s MountSource, name string) (tree int, recursive bool, 
 	}
 }
 
-// part clones the mount of the path name in dir.
+// part clones the mount of the path name in dir. If make is set, it makes a missing directory.
 func part(dir int, name string, make bool) (int, error) {
 	at := dir
 	if name != "" {

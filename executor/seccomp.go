@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls that a step may not use are those that Docker's default profile denies to a
-// container with the default capabilities. Docker's profile lists the 400 calls that are allowed.
-// This filter lists the 60 others, so that a new system call that needs no capability works. The
-// filter is a binary tree: it takes 7 comparisons for a call. The kernel caches the numbers that
-// are allowed with any arguments (seccomp's bitmap).
+// Steps may not use the system calls that Docker's default profile denies to a container with the
+// default capabilities. Docker's profile lists the 400 calls that are allowed. This filter lists
+// the 60 others, so that a new system call that needs no capability works. The filter is a binary
+// tree: it takes 7 comparisons for a call. The kernel caches the numbers that are allowed with any
+// arguments (seccomp's bitmap).
 //
 // The filter is installed with CAP_SYS_ADMIN, so no_new_privs is not needed and a setuid program
 // (sudo) works in a RUN.
@@ -50,7 +50,7 @@ const (
 const newNamespaces = 0x7e020000
 
 // personalities are the allowed arguments of personality(2): PER_LINUX and PER_LINUX32, both also
-// with UNAME26, and the value that queries the current one. They change neither the protection of
+// with UNAME26, and the value that returns the current one. They change neither the protection of
 // the address space nor the call tables.
 var personalities = []uint32{0, 8, 0x20000, 0x20008, 0xffffffff}
 
@@ -92,7 +92,7 @@ func (p *program) abi(a abi) {
 	p.tree(verdicts(a.calls))
 }
 
-// verdict is what the filter does with the calls from a number on, up to the next verdict's number.
+// verdict is the filter's result for the calls from a number on, up to the next verdict's number.
 type verdict struct {
 	from uint32
 	what judgement
@@ -133,7 +133,7 @@ func verdicts(c *calls) []verdict {
 	return all
 }
 
-// tree adds the search for the verdict on the number in the accumulator.
+// tree appends the instructions that find the verdict on the number in the accumulator.
 func (p *program) tree(verdicts []verdict) {
 	if len(verdicts) == 1 {
 		p.judge(verdicts[0].what)
@@ -183,7 +183,7 @@ func (p *program) judge(what judgement) {
 	}
 }
 
-// add adds the call that installs the filter to the process's calls.
+// add appends the call that installs the filter to the process's calls.
 func (p program) add(s *rawproc.Process) {
 	rawproc.Pointer(s, &p[0])
 	prog := &unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}

@@ -1,11 +1,11 @@
 package executor
 
 // The numbers of system calls, from the kernel's tables (arch/*/tools/syscall*.tbl,
-// include/uapi/asm-generic/unistd.h). They are written out since a program for amd64 also needs the
-// numbers for 386, and a program for arm64 those for arm, because programs for these run under the
-// same kernel.
+// include/uapi/asm-generic/unistd.h). The constants of a Go package for one architecture are not
+// enough: on amd64 the filter also needs the numbers for 386, and on arm64 the numbers for arm,
+// because the same kernel runs such programs.
 
-// callsAMD64 are those of x86-64.
+// callsAMD64 are the calls of x86-64.
 var callsAMD64 = calls{
 	denied: []uint32{
 		103, // syslog
@@ -73,7 +73,7 @@ var callsAMD64 = calls{
 	clone: 56, clone3: 435, personality: 135, socket: 41,
 }
 
-// calls386 are those of 32-bit programs on x86-64.
+// calls386 are the calls of 32-bit programs on x86-64.
 var calls386 = calls{
 	denied: []uint32{
 		21,  // mount
@@ -145,7 +145,7 @@ var calls386 = calls{
 	clone: 120, clone3: 435, personality: 136, socket: 359,
 }
 
-// callsARM64 are those of 64-bit ARM.
+// callsARM64 are the calls of 64-bit ARM.
 var callsARM64 = calls{
 	denied: []uint32{
 		18,  // lookup_dcookie
@@ -204,7 +204,7 @@ var callsARM64 = calls{
 	clone: 220, clone3: 435, personality: 92, socket: 198,
 }
 
-// callsARM are those of 32-bit programs on 64-bit ARM.
+// callsARM are the calls of 32-bit programs on 64-bit ARM.
 var callsARM = calls{
 	denied: []uint32{
 		21,  // mount

@@ -64,8 +64,8 @@ func (s *Spec) attach(number func(i int) int) *Spec {
 	return &t
 }
 
-// runServed runs a step some of whose files are served by programs. The programs run outside the
-// step's namespaces. If one ends before the step, the step has lost its files and is killed.
+// runServed runs a step with files that other programs serve. The programs run outside the step's
+// namespaces. If one of them ends before the step, its files are lost, and the step is killed.
 func runServed(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()

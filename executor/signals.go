@@ -45,7 +45,7 @@ func each(from <-chan syscall.Signal, f func(syscall.Signal)) (stop func()) {
 // receiveSignals runs in the step's child and sends the signals of forwardByChild to the command.
 // It ends with this process.
 func receiveSignals(pid int) {
-	// the pid may be another process's once the command is reaped
+	// use a pidfd: another process may get the pid once the command is reaped
 	command, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return

@@ -32,7 +32,7 @@ type Spec struct {
 	trees []*os.File
 }
 
-// Action is what a step does: *Process, *copyfs.Copy or *Mkdir.
+// Action is the work of a step: *Process, *copyfs.Copy or *Mkdir.
 type Action interface {
 	// OpenDirs returns the open directories that the action uses. A step's child inherits them.
 	OpenDirs() []*os.File
@@ -95,15 +95,15 @@ type Ulimit struct {
 	Hard int64
 }
 
-// Mount is a file or file system that a Process sees at Target. If the mount point is missing, it
-// is made for the step and removed afterwards: it is in no layer.
+// Mount is a file or file system that is mounted at Target while a Process runs. If the mount point
+// is missing, it is made for the step and removed afterwards, so it is in no layer.
 type Mount struct {
 	// Target is a path in the root. A relative one is below Process.Dir. Links are resolved in the
 	// root.
 	Target string
 	// Source is the mounted file or file system: Tree, Bind, Tmpfs or Data.
 	Source MountSource
-	// ReadOnly makes it read-only.
+	// ReadOnly makes the mount read-only.
 	ReadOnly bool
 }
 
@@ -114,8 +114,8 @@ type MountSource interface{ mountSource() }
 // writes are discarded.
 type Tree struct {
 	Mounts []mount.Mount
-	// Path is the file or directory of the tree that is mounted, resolved in the tree; "" is the
-	// whole tree. A Path that does not exist is an error, unless Make is set: then it is made as a
+	// Path is the mounted file or directory of the tree, resolved in the tree; "" is the whole
+	// tree. A Path that does not exist is an error, unless Make is set: then it is made as a
 	// directory.
 	Path string
 	Make bool
@@ -124,8 +124,8 @@ type Tree struct {
 // Bind is a file, directory or socket of the host.
 type Bind struct {
 	Source string
-	// Path is the file or directory in Source that is mounted, resolved in Source; "" is Source
-	// itself. See Tree.
+	// Path is the mounted file or directory in Source, resolved in Source; "" is Source itself. See
+	// Tree.
 	Path string
 	Make bool
 }
@@ -152,8 +152,8 @@ func (Data) mountSource()  {}
 // Mkdir makes a directory and its missing parents (WORKDIR).
 type Mkdir struct {
 	Path string
-	// User owns the directories that are made. Existing directories keep their owners. It has the
-	// form of copyfs.Copy.Chown.
+	// User owns each new directory. Existing directories keep their owners. It has the form of
+	// copyfs.Copy.Chown.
 	User string
 }
 

@@ -26,8 +26,8 @@ const busyWait = 2 * time.Second
 // and other rights are dropped in the new process only: this process needs them for cleaning up.
 //
 // The kernel does not execute a file that is open for writing. rawproc.Settle has waited for this
-// program's own processes. A process of another program that writes to the same state can still
-// have a copy of a descriptor for a short time, and so start tries again.
+// program's own processes. For a short time, a process of another program that writes to the same
+// state can still have a copy of a descriptor, so start tries again.
 func (c *command) start(files [3]int) (int, error) {
 	files, err := c.standard(files)
 	if err != nil {
@@ -57,7 +57,8 @@ func (c *command) start(files [3]int) (int, error) {
 	}
 }
 
-// startOnce starts the command. If a call of the new process has failed, it returns which.
+// startOnce starts the command. If a call of the new process has failed, it returns the call's
+// description.
 func (c *command) startOnce(files [3]int) (pid int, what string, err error) {
 	var s rawproc.Process
 	if err := c.become(&s, files); err != nil {
@@ -90,8 +91,8 @@ func (c *command) standard(files [3]int) (copies [3]int, err error) {
 	return copies, nil
 }
 
-// ownPipe makes the command's user the owner of an output that is a pipe. Programs open /dev/stdout
-// by name, and the kernel then checks the pipe's owner.
+// ownPipe makes the command's user the owner of an output that is a pipe. When a program opens
+// /dev/stdout by name, the kernel checks the pipe's owner.
 func (c *command) ownPipe(fd int) {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
@@ -99,9 +100,9 @@ func (c *command) ownPipe(fd int) {
 	}
 }
 
-// keepDumpable returns a function to be called after the new process has changed its user. With the
-// change of user the kernel marks the memory, which the process shares with this program until the
-// execve, as not dumpable.
+// keepDumpable returns a function to be called after the new process has changed its user. When the
+// process changes its user, the kernel marks the memory as not dumpable, which the process shares
+// with this program until the execve.
 func keepDumpable() (restore func()) {
 	if was, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err == nil && was == 1 {
 		return func() { unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }
@@ -112,7 +113,7 @@ func keepDumpable() (restore func()) {
 // execve is the description of the last call.
 const execve = "execve"
 
-// become appends the calls by which a process becomes the command.
+// become appends the calls that turn a process into the command.
 func (c *command) become(s *rawproc.Process, files [3]int) error {
 	for i, fd := range files {
 		s.Must("open the step's input and output", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
@@ -146,8 +147,7 @@ func (c *command) become(s *rawproc.Process, files [3]int) error {
 }
 
 // resetSignals sets all signals to their default action and unblocks them. execve resets handlers,
-// but not ignored signals, and none of Go's handlers may run in the process once signals are
-// unblocked.
+// but not ignored signals. No handler of Go may run in the process once signals are unblocked.
 func resetSignals(s *rawproc.Process) {
 	byDefault := rawproc.Pointer(s, &sigaction{})
 	for n := uintptr(1); n <= 64; n++ {

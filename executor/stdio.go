@@ -44,14 +44,14 @@ func (o *stdio) open(p *Process, stdout, stderr io.Writer) (err error) {
 		return err
 	}
 	if same(stdout, stderr) {
-		o.files[2] = o.files[1] // one pipe keeps the order of what is written to both
+		o.files[2] = o.files[1] // use one pipe, so that the order of writes to both is kept
 		return nil
 	}
 	o.files[2], err = o.output(stderr)
 	return err
 }
 
-// own records a file to close in this process once the command has it.
+// own records a file that is closed in this process once the command has it.
 func (o *stdio) own(f *os.File, err error) (*os.File, error) {
 	if err == nil {
 		o.ours = append(o.ours, f)
@@ -79,7 +79,7 @@ func (o *stdio) output(to io.Writer) (*os.File, error) {
 	return o.own(w, nil)
 }
 
-// started closes the files that the command has now, and starts to read the pipes.
+// started closes the files that were passed to the command, and starts reading the pipes.
 func (o *stdio) started() {
 	o.closeOurs()
 	for _, p := range o.pipes {
@@ -88,8 +88,8 @@ func (o *stdio) started() {
 	}
 }
 
-// copy copies the output to the writer. If the writer fails, copy goes on reading: the command must
-// neither die of a closed pipe nor block.
+// copy copies the output to the writer. If the writer fails, copy continues to read: otherwise the
+// command would get SIGPIPE or block.
 func (p *pipe) copy() error {
 	buf := make([]byte, 32<<10)
 	var failed error

@@ -15,9 +15,10 @@ import (
 // A step needs its own namespaces and its own root, but not its own process: on Linux both belong
 // to a thread. So a thread of this program leaves the namespaces that it shares with the other
 // threads, mounts the step's root file system, and ends with the step. (A step's child costs 3 ms
-// of CPU before it does anything.) A child does what needs a process (see needsProcess).
+// of CPU before it does anything.) Steps that need a process run in a child (see needsProcess).
 
-// needsProcess reports whether a step needs a child that is this program.
+// needsProcess reports whether a step must run in a child process, which is this program started
+// again.
 func needsProcess(s *Spec) bool {
 	if s.child {
 		return true
@@ -37,8 +38,8 @@ func needsProcess(s *Spec) bool {
 var errNeedsProcess = errors.New("a thread cannot enter new namespaces here")
 
 // onThread calls f on a thread that has its own mount namespace and the other new namespaces that
-// flags name. It returns after the thread has left the mount namespace, so that all mounts that f
-// has made are gone.
+// flags name. It returns after the thread has left the mount namespace, so that all mounts made by
+// f are gone.
 func onThread(flags int, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -83,9 +84,9 @@ func inNamespaces(flags int, f func() error) (err error) {
 }
 
 // probeMountNS reports whether the thread, which has its own root and working directory, can return
-// to its mount namespace. In a user namespace it cannot if the mount namespace is the machine's. In
-// a chroot its root would be another directory afterwards. The answer is the same for all threads
-// and does not change while the program runs.
+// to its mount namespace. In a user namespace this is not permitted if the mount namespace is the
+// machine's. In a chroot, the thread's root would be another directory afterwards. The result is
+// the same for all threads and does not change while the program runs.
 func probeMountNS(mounts int) bool {
 	if canRestoreMountNS.Load() {
 		return true
@@ -100,7 +101,7 @@ func probeMountNS(mounts int) bool {
 
 var canRestoreMountNS atomic.Bool // set once restoring has succeeded
 
-// runOnThread runs a step without a child that is this program.
+// runOnThread runs a step on a thread, without a child process of its own program.
 func runOnThread(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {
 	var r Result
 	var err error

@@ -35,7 +35,7 @@ func openFiles(t *testing.T) []string {
 	return files
 }
 
-// noMoreFiles waits until no more files are open than before. Code that runs at the same time may
+// noMoreFiles waits until no other files are open than before. Code that runs at the same time may
 // close one later, and the garbage collector closes files that are no longer used. A file that
 // stays open has leaked.
 func noMoreFiles(t *testing.T, before []string) {
@@ -58,8 +58,8 @@ func noMoreFiles(t *testing.T, before []string) {
 	}
 }
 
-// However a step ends, it leaves no descriptor, no child and no thread in another namespace in this
-// process.
+// After a step, however it ended, this process has no further descriptor, child, or thread in
+// another namespace.
 func TestNothingStaysInTheProgram(t *testing.T) {
 	im := newBusybox(t)
 	src := copyfstest.Source(t, "file a 0644 x", "dir d 0755", "file d/b 0644 y")
@@ -80,7 +80,7 @@ func TestNothingStaysInTheProgram(t *testing.T) {
 		&copyfs.Copy{Dest: "/c/", Sources: one(src, copyfs.Item{Path: "."})},
 		&copyfs.Copy{Dest: "/file/", Sources: one(src, copyfs.Item{Path: "."})},
 	}
-	im.run(shell("true")) // opens the files that the runtime keeps open
+	im.run(shell("true")) // make the runtime open the files that it keeps open
 	before := openFiles(t)
 	cwd, _ := os.Getwd()
 	for _, a := range steps {

@@ -58,8 +58,8 @@ func newTerminal(in *os.File, out io.Writer) *terminal {
 	return &terminal{in: in, out: out}
 }
 
-// connect waits for the child's terminal. If there is none, since the step failed before, connect
-// returns the bytes that were read instead, which are the beginning of the child's outcome.
+// connect waits for the child's terminal. If the step failed before it made one, connect returns
+// the bytes that it read instead, which are the beginning of the child's outcome.
 func (t *terminal) connect(socket *os.File) ([]byte, error) {
 	master, rest, err := receiveFile(socket)
 	if err != nil || master == nil {
@@ -109,7 +109,7 @@ func receiveFile(socket *os.File) (*os.File, []byte, error) {
 	if err != nil || len(fds) != 1 {
 		return nil, nil, fmt.Errorf("receive the terminal: %w", errWire)
 	}
-	if err := unix.SetNonblock(fds[0], true); err != nil { // so that closing it ends a read
+	if err := unix.SetNonblock(fds[0], true); err != nil { // closing it then ends a read
 		return nil, nil, fmt.Errorf("receive the terminal: %w", err)
 	}
 	return os.NewFile(uintptr(fds[0]), "terminal"), nil, nil
@@ -151,8 +151,8 @@ func (t *terminal) resize() {
 	}
 }
 
-// copyInput copies the input to the command's terminal until stop is readable. It polls, so that it
-// ends with the command even if there is no more input.
+// copyInput copies the input to the command's terminal until stop is readable. It uses poll(2), so
+// that it can stop while it waits for input.
 func (t *terminal) copyInput(stop int) {
 	buf := make([]byte, 4096)
 	in := int(t.in.Fd())

@@ -26,7 +26,7 @@ type identity struct {
 // maxID is the largest id that a USER may have, as in Docker.
 const maxID = 1<<31 - 1
 
-// maxUserFile is the largest size of an image's passwd and group files that is read.
+// maxUserFile is the largest accepted size of an image's passwd and group files.
 const maxUserFile = 10 << 20
 
 // lookupUser looks up user|uid[:group|gid] in the passwd and group files of the root. A number is
@@ -144,7 +144,8 @@ func parseID(s string) (id uint32, numeric bool, err error) {
 }
 
 // lookupOwner looks up the owner of a --chown or of the user for a WORKDIR. Unlike with USER, a uid
-// without a group is also the gid, and a name that is not found is 0. unknown is that name.
+// without a group is also the gid, and a name that is not found is 0. unknown is the name that was
+// not found.
 func lookupOwner(root int, spec string) (o copyfs.Owner, unknown string, err error) {
 	userName, groupName, hasGroup := strings.Cut(spec, ":")
 	uid, numeric, err := parseID(userName)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// FuzzUser checks that for any passwd and group files, the returned ids are from the files or the
+// FuzzUser checks, for any passwd and group files, that the returned ids are in the files or in the
 // argument.
 func FuzzUser(f *testing.F) {
 	for _, spec := range []string{"root", "7:8", "a:b", "0", ":", "a:", "-1",

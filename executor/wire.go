@@ -10,12 +10,12 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// A message between parent and child is its length, followed by its fields. One method for each
-// type both writes and reads, so the two directions cannot differ. (encoding/json costs the child
-// 0.3 ms for a RUN, and 40 ms for a COPY of 25,000 files.)
+// A message between parent and child is its length, followed by its fields. A single method of each
+// type both writes and reads it, so that the two directions cannot differ. (encoding/json costs the
+// child 0.3 ms for a RUN, and 40 ms for a COPY of 25,000 files.)
 type wire struct {
-	buf     []byte // the message that is written
-	text    string // the rest of the message that is read; strings that are read are substrings
+	buf     []byte // the message being written
+	text    string // the unread rest of the message; strings that are read are substrings
 	reading bool
 	err     error
 }
@@ -131,7 +131,7 @@ func (w *wire) mounts(p *[]mount.Mount) {
 	})
 }
 
-// job is the Spec that is sent to the child, with inherited descriptors in place of open files.
+// job is a Spec as it is sent to the child: it has inherited descriptors in place of open files.
 type job struct {
 	spec Spec
 	// resolvConf is the content of the host's /etc/resolv.conf. The parent reads it, since the
@@ -297,11 +297,11 @@ type outcome struct {
 	// failed is set if the step could not be run; message is the error.
 	failed  bool
 	message string
-	// errno is the system call's error in it; 0 if there is none.
+	// errno is the number of a system call's error that message describes; 0 if there is none.
 	errno int
-	// changed is Path of a copyfs.ChangedError.
+	// changed is the Path of a copyfs.ChangedError; "" if there was none.
 	changed string
-	// changedBelow is Below of a copyfs.ChangedError.
+	// changedBelow is the Below of a copyfs.ChangedError.
 	changedBelow bool
 	// exit describes a command that failed or could not be started.
 	exit ExitError
@@ -368,7 +368,7 @@ func send(to io.Writer, fields func(*wire)) error {
 	return err
 }
 
-// maxMessage is the largest size of a message: a COPY of ten million files needs 1 GiB.
+// maxMessage is the maximum size of a message: a COPY of ten million files needs 1 GiB.
 const maxMessage = 4 << 30
 
 func receive(from io.Reader, fields func(*wire)) error {

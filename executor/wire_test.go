@@ -87,8 +87,8 @@ func TestWire(t *testing.T) {
 	}
 }
 
-// FuzzWire checks that any message is either read or returned as an error, and does not make the
-// reader allocate much more memory than the message has.
+// FuzzWire checks that any message is either read or results in an error, and that the reader does
+// not allocate much more memory than the message's size.
 func FuzzWire(f *testing.F) {
 	for _, j := range jobs {
 		w := &wire{}

@@ -21,7 +21,7 @@ type Active struct {
 	s       *Store
 	work    *workDir
 	parent  ID
-	chain   []string // of the parent
+	chain   []string // the parent's chain
 	dir     string   // below tmp, and after Commit the committed directory
 	mounted bool
 	done    bool
@@ -96,8 +96,9 @@ func (a *Active) Upper() string { return filepath.Join(a.dir, fsDir) }
 func (a *Active) Changes() Changes { return a.s.changes(a.Upper(), a.chain) }
 
 // Commit makes the snapshot immutable and gives it its name. It must no longer be mounted for
-// writing. If a snapshot of that name exists, Commit discards this one and succeeds: equal names
-// mean equal content. After an error the Active can still be committed or discarded.
+// writing. If a snapshot of that name exists, Commit discards this one and succeeds: snapshots with
+// the same name have the same content. After an error the Active can still be committed or
+// discarded.
 func (a *Active) Commit(_ context.Context, id ID) error {
 	if err := a.commit(id, a.parent); err != nil {
 		return fmt.Errorf("commit snapshot %s: %w", id, err)
@@ -168,8 +169,8 @@ func (a *Active) commit(id, parent ID) error {
 		a.work.release()
 		return nil
 	}
-	// An existing name means the same content. Its parent may be another directory with equal
-	// content.
+	// A snapshot with this name has the same content. Its parent may be another directory with
+	// equal content.
 	if chain, err := a.s.chainOf(id); err == nil {
 		a.chain = chain[1:]
 	}
@@ -197,8 +198,8 @@ func (s *Store) publish(work *workDir, id ID) (bool, error) {
 	return s.replace(work, id)
 }
 
-// replace replaces a snapshot that cannot be trusted, since it is from before a crash, with work.
-// Its descendants cannot be trusted either, but are kept until they are removed by Remove.
+// replace replaces a suspect snapshot (see Info.Suspect) with work. Its descendants are suspect
+// too, but are kept until Remove removes them.
 func (s *Store) replace(work *workDir, id ID) (bool, error) {
 	release, err := s.lock(unix.LOCK_EX)
 	if err != nil {
@@ -328,11 +329,11 @@ func (w *workDir) remove() error {
 	return w.s.drv.remove(tmp, filepath.Base(w.path))
 }
 
-// RemoveLeftOvers removes what dead processes have left, as Open does for the snapshots of its own
+// RemoveLeftOvers removes the files of dead processes, as Open does for the snapshots of its own
 // driver.
 func (s *Store) RemoveLeftOvers() error { return s.collect() }
 
-// collect removes what dead processes have left. It ignores errors, since they must not prevent a
+// collect removes the files of dead processes. It ignores errors, since they must not prevent a
 // build: the next Open tries again.
 func (s *Store) collect() error {
 	entries, err := os.ReadDir(s.tmp())

@@ -96,8 +96,8 @@ func entryPlace(dir int, name string) place {
 	return place{path: dirfd.FDPath(dir) + "/" + name}
 }
 
-// ownMarks are prefixes of the xattrs by which overlayfs and fuse-overlayfs mark directories. They
-// are not attributes of the stored files.
+// ownMarks are prefixes of the xattrs with which overlayfs and fuse-overlayfs mark directories.
+// They are not attributes of the stored files.
 var ownMarks = [...]string{"trusted.overlay.", "user.overlay.", fuseXattrs}
 
 func isOwnMark(name string) bool {

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// btrfs stores every snapshot as a subvolume, made as a btrfs snapshot of its parent's: a whole
-// tree that shares all data. It reads and removes snapshots that plainCopies has made, and
-// plainCopies those that it has made, so both use the same directory.
+// btrfs stores every snapshot as a subvolume, which is a btrfs snapshot of the parent's subvolume:
+// a whole tree that shares all data. btrfs and plainCopies can read and remove each other's
+// snapshots, so both use the same directory.
 type btrfs struct{ plainCopies }
 
 func (btrfs) name() string { return "btrfs" }

@@ -7,11 +7,10 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot/snapshottest"
 )
 
-// TestBtrfs runs the conformance suite on a btrfs file system, with both drivers whose snapshots
-// may be there.
+// TestBtrfs runs the conformance suite on a btrfs file system, with both drivers that can use it.
 func TestBtrfs(t *testing.T) {
 	if !snapshottest.IsChild() {
-		// All temporary directories are on the btrfs.
+		// All temporary directories are on the btrfs file system.
 		t.Setenv("TMPDIR", snapshot.LoopMount(t, "mkfs.btrfs", "-q"))
 	}
 	open := func(driver string) func(*testing.T, string) *snapshot.Store {

@@ -11,7 +11,7 @@
 // or nothing, and several processes can use one root without other communication.
 //
 // It imports atomicfile, dirfd, mount, safepath, smallfile and state/ledger. It makes system calls
-// and mounts, and writes only below the root that Open is called with.
+// and mounts, and writes only below the root that is passed to Open.
 //
 // To test it, run go test ./snapshot as root, or as a user who may make user namespaces. Package
 // snapshottest is the conformance suite, which runs for every driver that works on the machine.

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// FuzzInfo checks that an info.json is either read or reported as damaged, and that no parent is
+// FuzzInfo checks that an info.json is either read or reported as damaged, and that no parent lies
 // outside of the store.
 func FuzzInfo(f *testing.F) {
 	for _, text := range []string{`{}`, `{"parent":"0123456789abcdef0123456789abcdef"}`,

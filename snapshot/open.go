@@ -15,8 +15,8 @@ import (
 )
 
 // Open opens the store in the directory root. It makes the directory if it does not exist, and
-// removes what dead processes have left in it. Snapshots of drivers that cannot read each other's
-// are in different directories below root.
+// removes the files of dead processes in it. Snapshots of drivers that cannot read each other's are
+// in different directories below root.
 func Open(root string, o Options) (*Store, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
@@ -33,7 +33,7 @@ func Open(root string, o Options) (*Store, error) {
 func (s *Store) open(o Options) error {
 	if s.ledger == nil {
 		var err error
-		// the file of this ledger does not exist and is not made
+		// The ledger has no file and makes none: only snapshots of this boot are trusted.
 		if s.ledger, err = ledger.Open(s.root); err != nil {
 			return err
 		}
@@ -79,8 +79,8 @@ func makeDirs(root string) error {
 }
 
 // checkIDs returns an error when the directory was made with another id mapping, for example first
-// by root and then by a user, or first with subordinate ids and then without. The owners of its
-// files would be wrong without any other error.
+// by root and then by a user, or first with subordinate ids and then without. Otherwise its files
+// would silently have wrong owners.
 func (s *Store) checkIDs() error {
 	now, err := idMapping()
 	if err != nil {
@@ -110,8 +110,8 @@ func (s *Store) checkIDs() error {
 }
 
 // idMapping returns the ids that exist in this user namespace, as lines "uid <first> <count>" and
-// "gid <first> <count>". It leaves out their ids outside of the namespace: in a pod with its own
-// user namespace these differ at each start.
+// "gid <first> <count>". It leaves out the corresponding ids outside of the namespace: in a pod
+// with its own user namespace those differ at each start.
 func idMapping() (string, error) {
 	var b strings.Builder
 	for _, kind := range [...]string{"uid", "gid"} {

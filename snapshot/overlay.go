@@ -22,7 +22,7 @@ type overlay struct {
 	user bool
 	// an empty directory: an overlay needs at least one lower directory, and a view two
 	empty string
-	// steady is set to leave out the option "volatile", which Linux has since 5.10.
+	// steady is set to omit the option "volatile", which Linux has since 5.10
 	steady bool
 }
 
@@ -62,8 +62,8 @@ func (o *overlay) writable(dir string, chain []string) []mount.Mount {
 	}}
 }
 
-// view returns an overlay even for a single directory: a layer without a parent may contain
-// whiteouts and opaque marks too.
+// view returns an overlay mount even for a single directory, because a layer without a parent may
+// contain whiteouts and opaque marks too.
 func (o *overlay) view(chain []string) []mount.Mount {
 	if len(chain) == 1 {
 		chain = []string{chain[0], o.empty}
@@ -76,8 +76,8 @@ func (o *overlay) options(writable bool) []string {
 		if !writable {
 			return nil
 		}
-		// Without writeback the page cache has no data that only the server could write. The server
-		// may be killed together with the step's processes.
+		// Without writeback, the page cache holds no data that the server has yet to write. The
+		// server may be killed together with the step's processes.
 		return []string{"volatile", "writeback=0"}
 	}
 	// These options make the upper directory a complete difference. nofollow is like "off" and also
@@ -99,7 +99,8 @@ func (o *overlay) seal(dir string, chain []string, mounted bool) error {
 		return err
 	}
 	defer unix.Close(fd)
-	// It contains a directory of mode 000 and, with volatile, the mark incompat/volatile.
+	// The work directory contains a directory of mode 000 and, with volatile, the mark
+	// incompat/volatile.
 	if err := removeTree(fd, workName); err != nil {
 		return err
 	}
@@ -154,8 +155,8 @@ func (o *overlay) translate(dir string, lower []string) error {
 		return err
 	}
 	// The kernel and layers mark only directories that hide something. fuse-overlayfs also
-	// interprets the kernel's attributes as marks, and lets a command set those of user.overlay.*,
-	// which must be removed.
+	// interprets the kernel's attributes as marks, and commands can set the attributes
+	// user.overlay.*. They must be removed.
 	marks := []string{"user.overlay.opaque", "user.overlay.redirect",
 		"user.overlay.metacopy", o.opaqueName()}
 	if marked && hides {

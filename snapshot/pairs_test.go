@@ -15,7 +15,8 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// foreignMarks make, as a command can, what one of the drivers interprets as a mark.
+// foreignMarks make files and attributes that one of the drivers interprets as a mark, and that a
+// command can make.
 var foreignMarks = map[string]func(dir string) error{
 	"user.fuseoverlayfs.opaque": setMark("user.fuseoverlayfs.opaque", "y"),
 	"user.overlay.opaque":       setMark("user.overlay.opaque", "y"),
@@ -41,7 +42,7 @@ func setMark(name, value string) func(string) error {
 }
 
 // TestPairsOfDrivers reads with each driver the snapshots of each other driver, with all
-// foreignMarks. The reader sees the same tree as the maker, or does not have the snapshot.
+// foreignMarks. Both drivers must show the same tree, unless the reader does not have the snapshot.
 func TestPairsOfDrivers(t *testing.T) {
 	mounttest.Need(t)
 	var drivers []string
@@ -91,7 +92,7 @@ func openDriver(t *testing.T, root, driver string) *snapshot.Store {
 }
 
 // makeMarked commits two snapshots, of which the upper one has a mark in a directory of the lower
-// one, and returns the tree that a step on the upper one sees.
+// one, and returns the tree that is visible to a step on the upper one.
 func makeMarked(t *testing.T, s *snapshot.Store, set func(dir string) error) (string, error) {
 	t.Helper()
 	var parent snapshot.ID

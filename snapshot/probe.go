@@ -21,8 +21,8 @@ import (
 // candidate is a driver that may work on this machine.
 type candidate struct {
 	name string
-	// try returns the driver, or an error for users that is the reason why the driver does not work
-	// in the store's directory.
+	// try returns the driver, or an error for users with the reason why the driver does not work in
+	// the store's directory.
 	try func(root string, o Options) (driver, error)
 }
 
@@ -48,8 +48,8 @@ func Drivers() []string {
 const needsPool = " needs a pool of block devices that root sets up; " +
 	"the drivers here need a directory only"
 
-// otherDrivers are names that other programs have for drivers. The values tell a user why there is
-// no driver of that name, or what its name is here. docs/LAYERS.md explains each.
+// otherDrivers are names of other programs' drivers. The values are messages for users: why there
+// is no such driver, or its name in this program. docs/LAYERS.md explains each.
 var otherDrivers = map[string]string{
 	"aufs":         "aufs is no part of Linux, and the kernel's overlay does the same",
 	"devicemapper": "devicemapper" + needsPool,
@@ -62,8 +62,8 @@ var otherDrivers = map[string]string{
 	"overlayfs": "overlayfs is called overlay here",
 }
 
-// CheckDriver returns nil if there is a driver of that name, and otherwise an error that says why
-// there is none.
+// CheckDriver returns nil if there is a driver of that name, and otherwise an error with the reason
+// why there is none.
 func CheckDriver(name string) error {
 	if slices.Contains(Drivers(), name) {
 		return nil
@@ -78,7 +78,7 @@ func CheckDriver(name string) error {
 }
 
 // CheckPlace returns an error if the driver of that name certainly cannot keep snapshots in the
-// directory root, which need not exist. It changes nothing.
+// directory root. The directory need not exist. CheckPlace changes nothing.
 func CheckPlace(name, root string) error {
 	if name != "btrfs" {
 		return nil
@@ -93,13 +93,13 @@ func CheckPlace(name, root string) error {
 		root = filepath.Dir(root)
 	}
 	if err != nil || isBtrfs(st) {
-		return nil // Open knows more
+		return nil // only Open can tell
 	}
 	return errNotBtrfs
 }
 
-// Probe tries every driver in the directory root, which it makes if it does not exist, and returns
-// which drivers work and why the others do not. Open uses the first one that works.
+// Probe tries every driver in the directory root. It makes the directory if it does not exist. It
+// returns which drivers work, and why the others do not. Open uses the first one that works.
 func Probe(root string, o Options) []ProbeResult {
 	var results []ProbeResult
 	root, err := filepath.Abs(root)
@@ -169,8 +169,8 @@ func probeKey(root, boot string, o Options) string {
 		caps[0].Effective, seccomp, label)
 }
 
-// probeFile records that overlayfs works. Probing costs a millisecond, which can be more than a
-// build without changes costs.
+// probeFile is the file that records that overlayfs works. Probing takes a millisecond, which can
+// be longer than a whole build without changes.
 const probeFile = "probe"
 
 func recall(root, key string, o Options) (driver, error) {
@@ -240,8 +240,8 @@ func tryFuse(root string, o Options) (driver, error) {
 	return d, nil
 }
 
-// fileSystems are file systems that overlayfs does not support as an upper directory, or not with
-// all needed features.
+// fileSystems are file systems that overlayfs does not support as an upper directory, or on which
+// it lacks needed features.
 var fileSystems = map[int64]string{
 	unix.OVERLAYFS_SUPER_MAGIC: "overlayfs",
 	unix.NFS_SUPER_MAGIC:       "NFS",
@@ -365,7 +365,8 @@ func (o *overlay) exercise(merged int) error {
 	return nil
 }
 
-// checkUpper returns an error when exercise has not left what a layer is made from.
+// checkUpper returns an error when exercise has left an upper directory from which no correct layer
+// could be made.
 func (o *overlay) checkUpper(upper, lower string) error {
 	if o.kind == mount.FuseOverlay {
 		if err := o.translate(upper, []string{lower}); err != nil {
@@ -385,8 +386,8 @@ func (o *overlay) checkUpper(upper, lower string) error {
 	return checkTypes(upper)
 }
 
-// checkTypes returns an error when the file system does not return the type of entries when it
-// lists a directory (d_type), as xfs made with ftype=0. Without it overlayfs shows whiteouts as
+// checkTypes returns an error if the file system does not return the types of entries (d_type) when
+// a directory is listed. An xfs made with ftype=0 does not. Without it overlayfs shows whiteouts as
 // files.
 func checkTypes(dir string) error {
 	fd, err := openDir(dir)

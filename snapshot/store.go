@@ -22,7 +22,8 @@ import (
 // may have the same directory open. It keeps no descriptor, so it need not be closed.
 type Store struct {
 	top string // absolute path of the directory of all drivers' stores
-	// directory of this store: that of the driver in use, or in Others of another driver
+	// directory of this store: of the driver in use or, for a store that Others returns, of another
+	// driver
 	root   string
 	drv    driver
 	user   bool // marks are user.overlay.*
@@ -94,7 +95,7 @@ func (s *Store) fs(id ID) string  { return filepath.Join(s.root, string(id), fsD
 func (s *Store) tmp() string      { return filepath.Join(s.root, "tmp") }
 
 // lock takes the store's lock: shared while a snapshot gets a child, exclusive while one is
-// removed. The caller holds it only briefly and releases it by calling release.
+// removed. The caller should hold it only briefly, and releases it by calling release.
 func (s *Store) lock(how int) (release func(), err error) {
 	path := filepath.Join(s.root, "lock")
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
@@ -204,7 +205,7 @@ func (s *Store) checkTree(id ID) error {
 	return nil
 }
 
-// suspect reports whether the machine may have stopped before the snapshot was on the disk.
+// suspect reports whether the machine may have stopped before the snapshot was written to the disk.
 func (s *Store) suspect(info Info) bool {
 	return !s.ledger.Safe(ledger.Mark{Boot: info.Boot, Syncs: info.Syncs})
 }
@@ -308,7 +309,7 @@ func (s *Store) All() iter.Seq2[Info, error] {
 
 // Remove removes a committed snapshot, which may be suspect or damaged. It returns ErrNotExist if
 // there is none and ErrInUse if it has children, committed or active in any process. It does not
-// detect views: a caller that removes snapshots while others may view them needs a lock of its own.
+// detect views: if other processes may view a snapshot, the caller needs a lock of its own.
 func (s *Store) Remove(_ context.Context, id ID) error {
 	if err := id.Validate(); err != nil {
 		return err
@@ -362,14 +363,14 @@ func (s *Store) Others() []*Store {
 }
 
 // maxTrashLocks is the number of snapshots that are kept locked while they are removed. Each lock
-// needs a descriptor. Another process that opens the store may also remove those that are not
-// locked, which is harmless.
+// needs a descriptor. Another process that opens the store may also remove the snapshots that are
+// not locked, which is harmless.
 const maxTrashLocks = 32
 
 // RemoveAll removes committed snapshots, each after its descendants. No process may lease them
-// meanwhile: the caller holds the lock of the leases. RemoveAll renames the snapshots. The returned
-// function removes their files and may be called after that lock is released. Missing snapshots are
-// not an error.
+// meanwhile: the caller holds the lock of the leases. RemoveAll itself only renames the snapshots.
+// The function that it returns removes their files, and may be called after that lock is released.
+// Missing snapshots are not an error.
 func (s *Store) RemoveAll(ids []ID) (finish func() error, err error) {
 	release, err := s.lock(unix.LOCK_EX)
 	if err != nil {
@@ -463,7 +464,7 @@ func readInfo(dir string) (Info, error) {
 	if err != nil {
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) ||
 			errors.Is(err, unix.ENOMEM) {
-			return Info{}, err // the error does not concern the file
+			return Info{}, err // the process lacks resources; the file may be good
 		}
 		return Info{}, fmt.Errorf("%w: %w", errDamaged, err)
 	}
@@ -479,8 +480,8 @@ func readInfo(dir string) (Info, error) {
 	return info, nil
 }
 
-// writeInfo writes the file in place, since the directory is not yet committed: other processes
-// read it only for its parent.
+// writeInfo writes the file in place, since the directory is not committed yet. Other processes
+// read the file only to find the snapshot's parent.
 func writeInfo(dir string, info Info) error {
 	data, err := json.Marshal(info)
 	if err != nil {

@@ -105,7 +105,7 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestRemoveAllDescriptors removes more snapshots than a process may have files.
+// TestRemoveAllDescriptors removes more snapshots than a process may have open files.
 func TestRemoveAllDescriptors(t *testing.T) {
 	s := testStore(t, t.TempDir())
 	open := func() int {
@@ -125,7 +125,7 @@ func TestRemoveAllDescriptors(t *testing.T) {
 		t.Errorf("%d snapshots that are being removed have %d open files, want at most %d",
 			len(ids), n, maxTrashLocks)
 	}
-	testStore(t, filepath.Dir(s.tmp())) // Open removes what is not locked
+	testStore(t, filepath.Dir(s.tmp())) // Open removes directories that are not locked
 	check(t, finish())
 	if n := open() - before; n != 0 {
 		t.Errorf("%d files are still open", n)
@@ -251,8 +251,8 @@ func TestProbeOnOverlay(t *testing.T) {
 	}
 }
 
-// TestRemembered checks that the second Open does not probe again, and that an Open of another
-// directory does.
+// TestRemembered checks that the second Open of a directory does not probe, and that an Open of
+// another directory does.
 func TestRemembered(t *testing.T) {
 	mounttest.Need(t)
 	root := t.TempDir()

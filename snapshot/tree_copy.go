@@ -50,13 +50,13 @@ func copyTree(ctx context.Context, from, to string) error {
 	return copyAttributes(src, dst, &st)
 }
 
-// copier copies one tree, on one thread: a second one gained nothing on two cores
-// (BenchmarkCopyTree, 20 µs a small file, nearly all of it in the kernel).
+// copier copies one tree on one thread. A second thread gained nothing on two cores
+// (BenchmarkCopyTree, 20 µs per small file, nearly all of it in the kernel).
 type copier struct {
 	root  int               // the copy's root
 	dev   uint64            // the file system that is copied; others are not entered
-	links map[uint64]string // inode to the first name that was copied
-	// What the file systems have been found to support.
+	links map[uint64]string // by inode: the first name that was copied
+	// Features that the file systems are known to support or not.
 	reflink, ranged ability
 }
 
@@ -68,7 +68,7 @@ const (
 	fails
 )
 
-// failed records a failure. If the operation has worked before, the failure concerns one file only.
+// failed records a failure. If the operation has worked before, the failure concerns only one file.
 func (a *ability) failed() {
 	if *a == untried {
 		*a = fails

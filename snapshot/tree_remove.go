@@ -31,8 +31,8 @@ func removeTree(dir int, name string) error {
 	return nil
 }
 
-// maxDepth is how deep the remover descends: each level needs a descriptor, and an image may nest
-// directories to any depth. Directories at a greater depth are moved to the top and removed from
+// maxDepth limits the depth to which the remover descends: each level needs a descriptor, and an
+// image may nest directories to any depth. Deeper directories are moved to the top and removed from
 // there.
 const maxDepth = 100
 
@@ -74,8 +74,8 @@ func (r *remover) removeDir(dir int, name, full string, depth int) error {
 		return fmt.Errorf("remove %s: %w", full, err)
 	}
 	defer unix.Close(fd)
-	// readdir may skip an entry while others are removed, and a server that is ending may still add
-	// one.
+	// readdir may skip an entry while others are removed, and a FUSE server that is ending may
+	// still add one.
 	for range 10 {
 		if err := r.empty(fd, full, depth); err != nil {
 			return err
@@ -158,8 +158,7 @@ func openForRemoval(dir int, name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	// Entries can be removed only with write permission. Root does not need it, so the call is left
-	// out.
+	// Entries can be removed only with write permission. Root does not need it.
 	if os.Geteuid() != 0 {
 		var st unix.Stat_t
 		if unix.Fstat(fd, &st) == nil && st.Mode&0o300 != 0o300 {

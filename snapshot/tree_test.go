@@ -41,7 +41,7 @@ func TestRemoveTree(t *testing.T) {
 		check(t, os.WriteFile(fmt.Sprintf("%s/tree/a/%0200d", dir, i), nil, 0o644))
 	}
 	deep := dir + "/tree"
-	for range 350 { // three times deeper than the remover goes
+	for range 350 { // three times as deep as maxDepth
 		deep += "/d"
 		check(t, os.Mkdir(deep, 0o755))
 	}
@@ -106,7 +106,7 @@ const copyText = `
 `
 
 func TestCopyTree(t *testing.T) {
-	// setting attributes of a file that its owner may not write needs a capability
+	// setting attributes of a file without write permission needs a capability
 	mounttest.Need(t)
 	testCopyTree(t, t.TempDir())
 }

@@ -18,7 +18,7 @@ func Unpack(f io.Reader, o copyfs.UnpackOptions) (bool, error) {
 		return false, err
 	}
 	if err != nil {
-		return false, nil // not an archive that we unpack: the caller copies it
+		return false, nil // not a supported archive: the caller copies the file
 	}
 	defer r.Close()
 	tar := bufio.NewReaderSize(r, 64<<10)

@@ -47,18 +47,19 @@ type frame struct {
 	// directory to read mode, time and attributes from instead of src; -1: none
 	frozen int
 	st     unix.Stat_t // of src or frozen
-	// the values that were digested, against which src is compared when its attributes have been
-	// copied; the zero Entry if there are none or the directory is frozen
+	// the digested values, with which src is compared after its attributes have been copied; the
+	// zero Entry if there are none or the directory is frozen
 	digested Entry
 	now      unix.Stat_t // of dst when it was entered
-	// path of the first directory on the way here that was removed from the source; nil: none
+	// path of the first directory on the way to this one that was removed from the source; nil:
+	// none
 	gone *string
 	made bool // dst was made by this copy
 	acl  bool // new files in dst inherit an access control list
 	on   onLeave
 }
 
-// onLeave is what finishDir sets on a directory once its contents have been copied.
+// onLeave determines the attributes that finishDir sets on a directory after copying its contents.
 type onLeave int
 
 const (
@@ -163,8 +164,7 @@ func (c *copier) item(src int, it *Item) error {
 	return c.single(src, dir, from, it, &st)
 }
 
-// itself returns the entry of the item's own file or directory, or the zero Entry if the list has
-// none.
+// itself returns the entry for Path itself, or the zero Entry if the list has none.
 func (it *Item) itself() *Entry {
 	for i := range it.Entries {
 		if it.Entries[i].Path == "." || it.Entries[i].Path == "" {
@@ -188,7 +188,7 @@ func (c *copier) missing(e *Entry, name string, err error) error {
 	return c.fail(name, err)
 }
 
-// unwrapped returns the system call's error of an *os.PathError, and any other error as it is.
+// unwrapped returns the system call's error in an *os.PathError, and any other error unchanged.
 func unwrapped(err error) error {
 	if pe, ok := errors.AsType[*os.PathError](err); ok {
 		return pe.Err
@@ -245,8 +245,8 @@ func (c *copier) tree(src, dir int, name string, it *Item) error {
 	return c.leaveAll(stack)
 }
 
-// treeTarget returns the stack of directories down to the one that from is copied to. The last
-// frame owns the descriptor from.
+// treeTarget returns the stack of directories down to the destination of the directory from. The
+// last frame owns the descriptor from.
 func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 	if it.Contents || it.Target == "" {
 		stack, err := c.enterDest(path.Join(c.copy.Dest, it.Target))
@@ -446,7 +446,7 @@ func openDirAt(dir int, name string) (int, error) {
 }
 
 // enterFD makes a directory like frozen, or like src if frozen is -1, and enters it. It takes
-// ownership of both descriptors, also if it fails. e has the values that were digested.
+// ownership of both descriptors, also if it fails. e has the digested values.
 func (c *copier) enterFD(up *frame, src, frozen int, name string,
 	e *Entry) (f frame, made bool, err error) {
 	f = frame{path: join(up.path, name), src: src, dst: -1, frozen: frozen, on: setAllOfIt}
@@ -505,10 +505,10 @@ func (f *frame) like() int {
 	return f.src
 }
 
-// shown returns the path of a file at the destination, for messages.
+// shown returns the destination path of a file, for messages.
 func (c *copier) shown(name string) string { return path.Join(c.dest, name) }
 
-// fail adds the path of the source's file to an error.
+// fail adds the file's source path to an error.
 func (c *copier) fail(name string, err error) error {
 	return fmt.Errorf("copy %s: %w", c.source(name), unwrapped(err))
 }

@@ -246,7 +246,7 @@ func TestDestOnly(t *testing.T) {
 	}
 }
 
-// A file that Unpack takes for an archive is not copied, and one that it does not take is.
+// A file is copied only if Unpack does not recognize it as an archive.
 func TestUnpack(t *testing.T) {
 	root := openRoot(t)
 	copyfstest.Make(t, root.Name(), "dir real", "link l /real")

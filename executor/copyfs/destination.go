@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// target returns the directory and the name that an item that is not a directory is copied to. It
-// makes the directory if it is missing.
+// target returns the destination directory and name of an item that is not a directory. It makes
+// the directory if it is missing.
 func (c *copier) target(src int, it *Item) (stack []frame, base string, err error) {
 	if it.Target != "" {
 		stack, err = c.enterDest(c.copy.Dest)
@@ -81,7 +81,8 @@ func (c *copier) resolveLast(dest string) (parent int, base string, err error) {
 	return -1, "", safepath.InRootError(dest, unix.ELOOP)
 }
 
-// mkdirAll makes a directory of the destination with its parents. mode is the mode of what is made.
+// mkdirAll makes a directory of the destination with its missing parents. Each of them gets the
+// given mode.
 func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
 	fd, err := safepath.MkdirAll(c.root, name, mode, func(parent int, base string) error {
 		own := c.own
@@ -105,8 +106,8 @@ func (c *copier) mkdirAll(name string, mode uint32) (int, error) {
 	return fd, nil
 }
 
-// isMountPoint reports whether a directory is one of Options.MountPoints. A command sees it with
-// the mode 0755, and it is in no layer. A copy that makes it therefore uses that mode, also with
+// isMountPoint reports whether a directory is one of Options.MountPoints. Its mode is 0755 while a
+// command runs, and it is in no layer. A copy that makes it therefore uses that mode, also with
 // --chmod.
 func (c *copier) isMountPoint(parent int, base string) bool {
 	if !slices.Contains(c.opts.MountPoints, base) {
@@ -191,7 +192,7 @@ func (c *copier) openDest(at int, name string) (frame, error) {
 }
 
 // enterTarget makes and enters the directories in an item's target name. A directory that exists at
-// the source is made like that one.
+// the source gets the attributes of that one.
 func (c *copier) enterTarget(stack []frame, src int, it *Item) ([]frame, error) {
 	dir := path.Dir(path.Clean(it.Target))
 	if dir == "." {
@@ -257,7 +258,7 @@ func (c *copier) enterPlain(stack []frame, part string) ([]frame, error) {
 }
 
 // Mkdir makes a directory in root, as Run does, and its missing parents. user, if it is not "", is
-// the user[:group] that owns the directories that are made. Existing directories keep their owners.
+// the user[:group] that owns each new directory. Existing directories keep their owners.
 func Mkdir(root int, name, user string, o Options) (Result, error) {
 	c := &copier{opts: o, root: root}
 	own := Owner{}

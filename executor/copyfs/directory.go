@@ -78,8 +78,8 @@ func (d *Directory) Mode(mode uint32, dir bool) uint32 {
 	return d.chmod.apply(mode&0o7777, dir)
 }
 
-// CopiesDirectory reports whether the Copy only copies the contents of one directory whose files
-// are listed, and none of them is copied from a private copy.
+// CopiesDirectory reports whether the Copy only copies the contents of one directory, whose files
+// are listed, without private copies.
 func (a *Copy) CopiesDirectory() bool {
 	if len(a.Sources) != 1 || len(a.Sources[0].Items) != 1 || len(a.Inline) > 0 ||
 		a.Unpack || a.Frozen != nil {
@@ -89,10 +89,10 @@ func (a *Copy) CopiesDirectory() bool {
 	return it.Contents && it.Target == "" && it.Entries != nil
 }
 
-// Directory returns the directory that is copied, if its files are all that the Copy changes below
-// the destination d. It reports whether it does. d is nil if the destination is not known. userNS
-// and singleID are those of the Options: in a user namespace the kernel may refuse an owner, so
-// only copying shows which owner a file gets.
+// Directory returns the source directory of the Copy, if copying its files is the only change that
+// the Copy makes below the destination d, and reports whether that is so. d is nil if the
+// destination is not known. userNS and singleID are the Options' UserNS and SingleID: in a user
+// namespace the kernel may refuse an owner, so the owner of a file is known only after copying it.
 func (a *Copy) Directory(d *Dest, userNS, singleID bool) (*Directory, bool) {
 	if d == nil || !d.Empty || d.Inherits || !a.CopiesDirectory() || singleID ||
 		userNS && (!d.Chown || d.UID != 0 || d.GID != 0) {

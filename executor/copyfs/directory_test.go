@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestDirectory tests for which Copies the files can be written as a layer without copying them.
+// TestDirectory checks for which Copies a layer can be written without copying the files.
 func TestDirectory(t *testing.T) {
 	entries := []Entry{{Path: "f"}}
 	for _, tt := range []struct {

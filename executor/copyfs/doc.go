@@ -1,11 +1,11 @@
 // Package copyfs copies files into the root directory of an image: COPY, ADD and WORKDIR.
 //
 // [Run] performs a [Copy]. It resolves the destination inside the root, whatever links the image
-// has, and follows no link at the source. It compares each file with what was digested for the
-// step's key, and returns a [ChangedError] if they differ. [Mkdir] makes a directory. What cannot
-// be kept, such as owners in a user namespace with a single id, is counted in the [Result]. If a
-// Copy only copies a directory into an empty one, [Copy.Directory] describes the change, so that a
-// layer can be written from the source's files.
+// has, and follows no link at the source. It compares each file with the values that were digested
+// for the step's key, and returns a [ChangedError] if they differ. [Mkdir] makes a directory. The
+// [Result] counts the attributes that cannot be kept, such as owners in a user namespace with a
+// single id. If a Copy only copies a directory into an empty one, [Copy.Directory] describes the
+// change, so that a layer can be written from the source's files.
 //
 // It imports dirfd and safepath. It makes system calls, reads the open directories that a Copy has,
 // and writes below the root. It starts no process and makes no mount: package executor calls it in

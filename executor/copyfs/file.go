@@ -54,10 +54,10 @@ func (e *inTheWay) Error() string {
 	return fmt.Sprintf("cannot replace to directory %s with file", e.path)
 }
 
-// known reports whether e has the values that were digested.
+// known reports whether e has digested values.
 func (e *Entry) known() bool { return e.Mode != 0 || e.MtimeNs != 0 }
 
-// same reports whether st describes the file that was digested, which is not a directory.
+// same reports whether st describes the digested file, which is not a directory.
 func (e *Entry) same(st *unix.Stat_t) bool {
 	if !e.known() || e.Frozen != 0 {
 		return true
@@ -74,8 +74,8 @@ func (e *Entry) same(st *unix.Stat_t) bool {
 	return true // reading and writing a fifo changes its times
 }
 
-// sameDir reports whether a directory is the one that was digested. st is the result of a stat(2)
-// after its attributes were copied; attrs is set if there were any.
+// sameDir reports whether a directory is unchanged since it was digested. st is its status after
+// its attributes were copied; attrs is set if it had any.
 func (e *Entry) sameDir(st *unix.Stat_t, attrs bool) bool {
 	switch {
 	case !e.known() || e.Frozen != 0:
@@ -113,7 +113,7 @@ func (c *copier) make(f *leaf, create func() error) error {
 	}
 }
 
-// created returns the owner that a new file in a directory has before it is changed.
+// created returns the initial owner of a new file in a directory.
 func created(up *frame) Owner {
 	if up.now.Mode&unix.S_ISGID != 0 {
 		return Owner{0, int(up.now.Gid)}
@@ -161,7 +161,7 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
-	if e.known() { // nothing is read from in after this
+	if e.known() { // this function reads nothing from in after this check
 		var after unix.Stat_t
 		if err := unix.Fstat(in, &after); err != nil {
 			return err
@@ -200,8 +200,8 @@ type copiedAttrs struct {
 	acl bool // the file has or had an access control list, so that its mode must be set
 }
 
-// attributes copies the attributes of from to the new file or directory to, which is in up, and
-// removes the access control list that it inherited from up.
+// attributes copies the attributes of from to the new file or directory to, which is in up. It
+// removes the access control list that to inherited from up.
 func (c *copier) attributes(up *frame, from, to int) (a copiedAttrs, err error) {
 	if up != nil && up.acl {
 		a.acl = true
@@ -240,7 +240,7 @@ func (c *copier) symlink(f *leaf, e *Entry, st *unix.Stat_t) error {
 		return err
 	}
 	if e.known() {
-		// The name may have become that of another link since st.
+		// The name may refer to another link since st was read.
 		var after unix.Stat_t
 		err := unix.Fstatat(f.src, f.name, &after, unix.AT_SYMLINK_NOFOLLOW)
 		if err != nil || after.Ino != st.Ino || after.Ctim != st.Ctim {
@@ -292,7 +292,7 @@ func (c *copier) isStandIn(f *leaf) bool {
 	if !c.copy.StandIns || !c.opts.UserNS {
 		return false
 	}
-	// not through /proc, which is not mounted
+	// do not use /proc, which is not mounted
 	fd, err := unix.Openat(f.src, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|
 		unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -303,7 +303,7 @@ func (c *copier) isStandIn(f *leaf) bool {
 	return err == nil
 }
 
-// standsIn counts a file that stands for a device.
+// standsIn counts a file as the stand-in of a device.
 func (c *copier) standsIn(path string) {
 	if c.result.StandIns == 0 {
 		c.result.FirstStandIn = path
@@ -344,8 +344,7 @@ func setTimes(fd int, mtime unix.Timespec) error {
 
 // copyAttrs copies the extended attributes that a layer can have: file capabilities, access control
 // lists and user attributes. It leaves out overlay's attributes, which would change the merged
-// view, and SELinux labels, which belong to the machine. It records in a what it
-// copied.
+// view, and SELinux labels, which belong to the machine. It records the copied attributes in a.
 func (c *copier) copyAttrs(from, to int, a *copiedAttrs) error {
 	all, err := dirfd.Xattrs(from, func(name []byte) bool {
 		if string(name) == dirfd.DeviceMark {
@@ -381,8 +380,8 @@ func (c *copier) warnACL() {
 	c.aclLost = true
 }
 
-// dataCopier copies file contents by the cheapest way that the two file systems allow, and
-// remembers which ways have failed.
+// dataCopier copies file contents with the cheapest method that the two file systems support. It
+// records which methods have failed.
 type dataCopier struct {
 	noClone, noRange bool
 	buf              []byte

@@ -46,17 +46,18 @@ func (a *Copy) OpenDirs() []*os.File {
 	return dirs
 }
 
-// Source is an open directory and what is copied from it.
+// Source is an open directory and the items that are copied from it.
 type Source struct {
 	// Dir is the open directory. A step's child inherits it. The caller closes it after Run.
 	Dir   *os.File
 	Items []Item
 }
 
-// Item is one thing named in a COPY or ADD, or matched by a wildcard.
+// Item is one source of a COPY or ADD: a file or directory that it names or that a wildcard
+// matched.
 type Item struct {
 	// Path is the path below Dir; "." is Dir itself. If its last part is a link, it is not
-	// followed. The caller has resolved the links that it wants followed.
+	// followed. The caller must resolve the links that are to be followed.
 	Path string
 	// Target is the name below Dest. It may have several parts (--parents). Directories of these
 	// that exist in the source are made with their attributes. If Target is "", the destination is
@@ -81,22 +82,22 @@ type Entry struct {
 	// Path is relative to Item.Path; "." is Item.Path itself.
 	Path string
 	// Size, MtimeNs, CtimeNs, Ino, Mode (with the type) and Attrs (it has extended attributes) are
-	// those of the file that was digested for the key. If they differ when the file is copied, Run
-	// returns a *ChangedError. Values of 0 are not checked. A directory with another ctime counts
-	// as unchanged if it has the same mode, had no attributes and has none. The copy gets the time
-	// MtimeNs, which was digested.
+	// the values of the file when it was digested for the key. If they differ when the file is
+	// copied, Run returns a *ChangedError. Values of 0 are not checked. A directory with another
+	// ctime counts as unchanged if it has the same mode, had no attributes and has none. The copy
+	// gets the digested time, MtimeNs.
 	Size    int64
 	MtimeNs int64
 	CtimeNs int64
 	Ino     uint64
 	Mode    uint32
 	Attrs   bool
-	// Frozen, if not 0, is the name in Copy.Frozen of the private copy that is copied instead of
+	// Frozen, if not 0, is the name in Copy.Frozen of a private copy, which is copied instead of
 	// the file.
 	Frozen uint32
 }
 
-// ChangedError is returned when a file is missing or differs from the one that was digested.
+// ChangedError is returned when a file is missing or has changed since it was digested.
 type ChangedError struct {
 	// Path is the file below its source's directory.
 	Path string
@@ -120,7 +121,7 @@ type File struct {
 // Owner is the user and group of a file.
 type Owner struct{ UID, GID int }
 
-// Options are what Run and Mkdir have to know of the process and of the image.
+// Options describe the process and the image for Run and Mkdir.
 type Options struct {
 	// UserNS is set if this process runs in a user namespace. Regular files then stand for device
 	// nodes.

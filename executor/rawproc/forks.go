@@ -43,9 +43,8 @@ func (p *Process) Ended() {
 	forks.all = slices.DeleteFunc(forks.all, func(q *Process) bool { return p == q })
 }
 
-// Settle waits until no process that was started before has a copy of one of this program's
-// descriptors: the processes of this package and those of os.StartProcess. A process closes its
-// copies as soon as it gets a CPU.
+// Settle waits until no process that was started before by this package or by os.StartProcess has a
+// copy of one of this program's descriptors. A process closes its copies as soon as it gets a CPU.
 func Settle() {
 	// os.StartProcess holds this lock until the new process executes its program.
 	syscall.ForkLock.Lock()

@@ -59,8 +59,8 @@ func (p *Process) Try(nr uintptr, args ...uintptr) int {
 func (p *Process) Exit() { p.Try(unix.SYS_EXIT_GROUP, 0) }
 
 // Close adds a call that closes the descriptors from first to last (close_range(2), Linux 5.9). If
-// it fails, the process ends. A process that is started without CLONE_VFORK must close all that it
-// does not need.
+// it fails, the process ends. A process that is started without CLONE_VFORK must close all
+// descriptors that it does not need.
 func (p *Process) Close(first, last uintptr) {
 	p.Must("close descriptors", unix.SYS_CLOSE_RANGE, first, last, 0)
 	p.closes = len(p.list)
@@ -109,7 +109,7 @@ func (p *Process) Failed() (what string, e unix.Errno) {
 }
 
 // startProcess is implemented in assembly. The new process starts with the stack pointer of this
-// thread, and does not use the stack.
+// thread, but does not use the stack.
 func startProcess(flags uintptr, first *call) uintptr
 
 // sigset is the kernel's sigset_t.

@@ -59,7 +59,7 @@ func TestExecveFails(t *testing.T) {
 	busy, _ := program(t)
 	cmd := exec.Command(busy)
 	cmd.Env = []string{"RAWPROC_EXIT=1"}
-	if err := cmd.Run(); errors.Is(err, unix.ETXTBSY) { // Linux 6.11 and 6.12 may execute it
+	if err := cmd.Run(); errors.Is(err, unix.ETXTBSY) { // Linux 6.11 and 6.12 may execute the file
 		fails[busy] = unix.ETXTBSY
 	}
 	for path, want := range fails {
@@ -147,7 +147,7 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// A process that ends without closing its descriptors does not let Settle wait for ever.
+// Settle does not wait for a process that ended without closing its descriptors.
 func TestSettleAfterAProcessThatFailed(t *testing.T) {
 	p := &Process{}
 	p.Must("fail", unix.SYS_CLOSE, ^uintptr(0))

@@ -23,7 +23,7 @@ import (
 )
 
 // Run tests the driver of the stores that open opens. open may be called several times for one
-// directory, as by several processes.
+// directory, as several processes would open it.
 func Run(t *testing.T, open func(t *testing.T, root string) *snapshot.Store) {
 	for _, test := range []struct {
 		name string
@@ -54,8 +54,7 @@ func Run(t *testing.T, open func(t *testing.T, root string) *snapshot.Store) {
 		{"long chain", (*suite).longChain},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			// The runs in user namespaces are in memory, which is faster; the others are on the
-			// disk.
+			// The runs in user namespaces use memory, which is faster, and the others use the disk.
 			dir := t.TempDir()
 			if mounttest.UserNS() {
 				dir = mounttest.TempDir(t)
@@ -80,7 +79,7 @@ func (s *suite) check(err error) {
 	}
 }
 
-// see makes mounts and calls f with the directory that they are on, which ends in a slash.
+// see makes mounts and calls f with the directory on which they are mounted, which ends in a slash.
 func see(mounts []mount.Mount, f func(dir string) error) (err error) {
 	dir, err := os.MkdirTemp("", "snapshottest")
 	if err != nil {
@@ -109,7 +108,7 @@ func (s *suite) make(id, parent snapshot.ID, change func(dir string) error) {
 	s.check(s.begin(parent, change).Commit(s.Context(), id))
 }
 
-// tree changes a directory by making entries.
+// tree returns a function that makes entries in a directory.
 func tree(text string) func(dir string) error {
 	return func(dir string) error { return fstree.Make(dir, text) }
 }
@@ -207,8 +206,8 @@ func (s *suite) replaced() {
 }
 
 // sockets checks that sockets can be removed, renamed, changed and replaced in a snapshot on top,
-// and that they stay if they replace another file. Only the snapshots of fuse-overlayfs do not keep
-// them.
+// and that they stay if they replace another file. Snapshots of fuse-overlayfs are the only ones
+// that do not keep them.
 func (s *suite) sockets() {
 	s.make("a", "", tree("file d/file 0644 f\nfile d/gone 0644 g\nfile e/x 0644 x\n"))
 	s.make("b", "a", func(dir string) error {
@@ -297,7 +296,7 @@ func (s *suite) fidelity() {
 	}
 }
 
-// holes checks a file of 64 MiB of which little is on the disk.
+// holes checks a file of 64 MiB with few blocks on the disk.
 func (s *suite) holes() {
 	s.make("a", "", func(dir string) error {
 		f, err := os.Create(dir + "sparse")
@@ -539,7 +538,7 @@ func (s *suite) commitOn() {
 	}
 }
 
-// ended calls the methods of Actives that have ended.
+// ended checks the methods of Actives that have ended.
 func (s *suite) ended() {
 	ctx := s.Context()
 	a := s.begin("", tree("file one 0644 1\n"))
@@ -716,7 +715,8 @@ func (s *suite) twoStores() {
 const leftOverVariable = "SNAPSHOTTEST_LEFT_OVER"
 
 // IsChild reports whether this process was started by a test of the suite. It runs the test that
-// called Run again, which must then not make anything that has to be removed.
+// called Run a second time. In such a process the test must not make anything that has to be
+// removed.
 func IsChild() bool { return os.Getenv(leftOverVariable) != "" }
 
 // leftOver kills a process that makes a snapshot.
@@ -766,7 +766,7 @@ func (s *suite) hostileNames() {
 		}
 		s.check(a.Discard())
 		if id == "" {
-			continue // means no parent
+			continue // "" means no parent
 		}
 		for what, err := range map[string]error{
 			"Prepare": second(s.Prepare(ctx, id)), "View": second(s.View(ctx, id)),

@@ -40,7 +40,7 @@ func (c *Case) Check(t *testing.T, dir string, err error) {
 	}
 }
 
-// Cases are the rules by which files are copied.
+// Cases has one Case for each rule of copying.
 var Cases = []Case{
 	{Name: "file to a name", Source: []string{"file a 0640 x"}, Copy: copyfs.Copy{Dest: "/b"},
 		Item: copyfs.Item{Path: "a"},

@@ -1,5 +1,5 @@
-// Package copyfstest makes and lists the files of tests that copy, and has the cases that copyfs
-// must pass wherever it runs.
+// Package copyfstest makes and lists the files of tests of copying, and has the cases that copyfs
+// must pass in every environment.
 //
 // It imports executor/copyfs. It makes system calls, and files below temporary directories. It is
 // for tests only.

@@ -62,7 +62,7 @@ func makeEntry(dir string, f []string) error {
 	}
 	var mode uint32
 	if len(f) > 2 {
-		fmt.Sscanf(f[2], "%o", &mode) // a link has a name there
+		fmt.Sscanf(f[2], "%o", &mode) // a name of a link's line, not a mode
 	}
 	var err error
 	switch f[0] {
@@ -87,8 +87,8 @@ func makeEntry(dir string, f []string) error {
 	return err
 }
 
-// List lists a directory, one entry a line, as Make takes them. UID:GID follows if a file has
-// another owner than this process, and "old" stands for the time Old.
+// List lists a directory, one entry a line, as Make takes them. UID:GID follows if this process is
+// not the file's owner, and "old" follows if the file has the time Old.
 func List(t testing.TB, dir string) []string {
 	t.Helper()
 	var all []string
