@@ -204,7 +204,7 @@ func TestEnvironmentAndDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer leak.Close()
-	if _, err := unix.FcntlInt(leak.Fd(), unix.F_SETFD, 0); err != nil { // a descriptor that the command would inherit
+	if _, err := unix.FcntlInt(leak.Fd(), unix.F_SETFD, 0); err != nil { // let it be inherited
 		t.Fatal(err)
 	}
 	if got := im.mustRun(&Process{Args: []string{"env"},
