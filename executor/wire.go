@@ -11,8 +11,9 @@ import (
 )
 
 // A message between parent and child is its length, followed by its fields. A single method of each
-// type both writes and reads it, so that the two directions cannot differ. (encoding/json costs the
-// child 0.3 ms for a RUN, and 40 ms for a COPY of 25,000 files.)
+// type both writes and reads it, so that the two directions cannot differ. Paths and arguments are
+// bytes, which JSON strings cannot carry; encoding/gob does not keep nil and empty lists apart. For
+// the files of a COPY of 25,000 this takes 17 ms, gob 30 and JSON 108.
 type wire struct {
 	buf     []byte // the message being written
 	text    string // the unread rest of the message; strings that are read are substrings
