@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The program measures itself, too: see children.
+	// The test binary also serves as the measured program: see children.
 	if len(os.Args) > 1 {
 		if child, ok := children[os.Args[1]]; ok {
 			exit(child(context.Background(), os.Args[2:]))
@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	testlab.Main(m)
 }
 
-// TestQuick runs the whole program with tiny sizes, on layerbuild alone. It leaves out the works
-// that need a network, a registry or the compressors of the machine.
+// TestQuick runs the whole program with tiny sizes, and only for layerbuild. It leaves out the
+// works that need a network, a registry or the machine's compressors.
 func TestQuick(t *testing.T) {
 	bin, err := exec.LookPath("busybox")
 	if err != nil || !static(bin) {
@@ -75,7 +75,7 @@ func TestQuick(t *testing.T) {
 	}
 }
 
-// TestGroup: the CPU time and memory of a command and of its children are counted.
+// TestGroup checks that the CPU time and memory of a command and of its children are counted.
 func TestGroup(t *testing.T) {
 	defer sweepGroups()
 	type test struct {
@@ -84,7 +84,7 @@ func TestGroup(t *testing.T) {
 	}
 	tests := []test{{"made", newGroup("test")}, {"rusage", &group{}}}
 	for _, h := range hierarchies() {
-		if h.v2 { // also if there is version 1, which is preferred
+		if h.v2 { // cpuacct of version 1 is preferred if both exist
 			tests = append(tests, test{"v2", h.group("test2")})
 		}
 	}
@@ -100,7 +100,7 @@ func TestGroup(t *testing.T) {
 				t.Fatal(err)
 			}
 			peak := tt.g.watch()
-			// With a command after it, the shell does not replace itself by the loop.
+			// With a further command, the shell does not replace itself by the loop.
 			cmd := exec.Command("sh", "-c",
 				`sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; true`)
 			if err := tt.g.run(t.Context(), cmd); err != nil {
@@ -188,7 +188,8 @@ Left out: no registry
 	}
 }
 
-// TestKept: new results of a work replace those of an earlier report, and the other results stay.
+// TestKept checks that new results of a work replace those of an earlier report, and the other
+// results stay.
 func TestKept(t *testing.T) {
 	all := allWork()
 	old := &report{machine: []string{"Date: now; load average before: 1", "layerbuild: v1"}}
@@ -246,7 +247,8 @@ func TestSpliceWithoutMarks(t *testing.T) {
 	}
 }
 
-// TestGoalsAreOfWork: each goal names a contender that exists, or it would never be judged.
+// TestGoalsAreOfWork checks that each goal names an existing contender: otherwise it would never be
+// judged.
 func TestGoalsAreOfWork(t *testing.T) {
 	names := []string{layerbuild, sealGzip, sealZstd, stdlib, tarXzf}
 	for _, size := range full.layers {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// allWork returns everything that can be measured, in the report's order.
+// allWork returns all works, in the order of the report.
 func allWork() []work {
 	all := comparisons()
 	all = append(all, limits()...)
@@ -17,15 +17,15 @@ func allWork() []work {
 
 const appImage = "localhost/app"
 
-// recipe describes how most works are done: a store with the base image, perhaps a build before,
-// and the build that is measured.
+// recipe describes most works: a store with the base image, perhaps an earlier build, and the
+// measured build.
 type recipe struct {
 	dir    string // the context
-	debian bool   // the base is Debian
-	keep   bool   // the store and the build before are made once, and all runs go on from there
-	warm   bool   // the same was built before
+	debian bool   // the base image is Debian
+	keep   bool   // the store and the earlier build are made once and kept for all runs
+	warm   bool   // the same build ran before
 	units  int
-	edit   func(p *peer, run int) error // something changes before each run
+	edit   func(p *peer, run int) error // changes the context before each run
 }
 
 func (l *lab) recipe(ctx context.Context, r recipe) ([]contender, error) {
@@ -67,7 +67,7 @@ func (l *lab) recipe(ctx context.Context, r recipe) ([]contender, error) {
 	}), nil
 }
 
-// comparisons returns the works that each peer does.
+// comparisons returns the works that compare the peers.
 func comparisons() []work {
 	return []work{
 		{name: "run-true", title: "50 × RUN true",
@@ -279,8 +279,8 @@ func pull(ctx context.Context, l *lab) ([]contender, error) {
 	}), nil
 }
 
-// push gives each run an empty registry: a run would not send the blobs that the run before it has
-// pushed.
+// push gives each run an empty registry. Otherwise a run would not send the blobs that an earlier
+// run has pushed.
 func push(ctx context.Context, l *lab) ([]contender, error) {
 	if _, err := exec.LookPath("docker-registry"); err != nil {
 		return nil, err

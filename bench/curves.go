@@ -37,7 +37,7 @@ func (l *lab) growing(p *peer, name string, units int, dir string,
 	}
 }
 
-// grounds returns what all curves use: layerbuild, and the context of the base image.
+// grounds returns the things that all curves use: layerbuild, and the context of the base image.
 func (l *lab) grounds() (*peer, map[string]string, error) {
 	p, err := l.peer(layerbuild)
 	if err != nil {

@@ -12,12 +12,12 @@ import (
 	"strings"
 )
 
-// A disk is the file system that has the state and the contexts. On a file system that the machine
-// uses otherwise, making files right after a mass delete may be many times slower than it is at
-// other times, and the run after it is slower.
+// A disk is the file system with the state and the contexts. On a file system that other programs
+// use, making files right after a mass delete may be many times slower than usual, and so the next
+// run would be slower.
 type disk struct {
 	dir  string
-	what string // for the report
+	what string // description for the report
 	undo []func() error
 }
 
@@ -57,7 +57,7 @@ func newDisk(ctx context.Context, o options) (d *disk, err error) {
 	return d, fmt.Errorf("-fs %s: not one of ext4, tmpfs, none", kind)
 }
 
-// ext4 makes a file system with a journal in a file, as large as asked for but not larger than
+// ext4 makes a file system with a journal in a file of the requested size, or a smaller one that
 // fits.
 func (d *disk) ext4(ctx context.Context, image, size string) error {
 	if err := command(ctx, "truncate", "--size="+size, image); err != nil {
@@ -70,7 +70,7 @@ func (d *disk) ext4(ctx context.Context, image, size string) error {
 			return err
 		}
 	}
-	// An inode for each 8 KiB: the largest contexts have a million files.
+	// Make an inode for each 8 KiB: the largest contexts have a million files.
 	if err := command(ctx, "mkfs.ext4", "-q", "-F", "-i", "8192", image); err != nil {
 		return err
 	}
@@ -99,8 +99,8 @@ func (d *disk) mount(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// settle syncs the file system and discards freed blocks, so that no tool pays for those of
-// another.
+// settle syncs the file system and discards freed blocks, so that no tool spends time on the data
+// of another.
 func (d *disk) settle(ctx context.Context) {
 	output(ctx, "sync", "--file-system", d.dir)
 	if len(d.undo) > 1 {
@@ -119,7 +119,7 @@ func (d *disk) close() error {
 	return nil
 }
 
-// unmount unmounts a directory and what is mounted below it.
+// unmount unmounts a directory and all mounts below it.
 func unmount(dir string) error {
 	raw, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -140,7 +140,7 @@ func unmount(dir string) error {
 	return nil
 }
 
-// remove removes a tree, mounts below it first.
+// remove unmounts everything below a tree, and removes the tree.
 func remove(dir string) error {
 	if err := unmount(dir); err != nil {
 		return err
@@ -157,7 +157,7 @@ func remove(dir string) error {
 		"--one-file-system", dir)
 }
 
-// command runs a command of the machine. The error contains what it printed.
+// command runs a command of the machine. The error contains its output.
 func command(ctx context.Context, name string, args ...string) error {
 	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
@@ -165,7 +165,7 @@ func command(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// output returns what a command prints, and nothing if it fails.
+// output returns the output of a command, and "" if it fails.
 func output(ctx context.Context, name string, args ...string) string {
 	out, err := exec.CommandContext(ctx, name, args...).Output()
 	if err != nil {

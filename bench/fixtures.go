@@ -15,7 +15,7 @@ import (
 	"strings"
 )
 
-// sizes are the sizes of everything that is built.
+// sizes are the sizes of the contexts and images.
 type sizes struct {
 	pool         int
 	steps        int
@@ -28,10 +28,10 @@ type sizes struct {
 	baseBytes    int64
 	sealBytes    int64
 	entries      int
-	entryBytes   int64 // of the largest of them
+	entryBytes   int64 // size of the largest entries
 	layers       []int64
 	trees        []int
-	sparse       []int64 // GiB
+	sparse       []int64 // sizes in GiB
 	stepCounts   []int
 	layerCounts  []int
 }
@@ -159,7 +159,7 @@ func static(bin string) bool {
 	return err == nil && len(libraries) == 0
 }
 
-// debian makes the context of debianImage. The tar is not compressed: dockerd 20.10 cannot read
+// debian makes the context of debianImage. It does not compress the tar: dockerd 20.10 cannot read
 // zstd.
 func (l *lab) debian(ctx context.Context) (string, error) {
 	return l.fixture("debian", func(dir string) error {
@@ -174,7 +174,8 @@ func (l *lab) debian(ctx context.Context) (string, error) {
 	})
 }
 
-// fresh empties a peer's store and builds images in it, each from a context by the image's name.
+// fresh empties a peer's store and builds images in it. images has the directory of each image's
+// context, by the image's name.
 func (l *lab) fresh(ctx context.Context, p *peer, images map[string]string) error {
 	if err := p.reset(ctx); err != nil {
 		return err
@@ -210,9 +211,8 @@ func machineFiles(f func(round int, path string, d fs.DirEntry) error) error {
 	return errors.New("/usr is almost empty")
 }
 
-// binaries fills dir with copies of the machine's programs and libraries, size bytes in all, after
-// it has left out about skip bytes. Random or repeated bytes would not show how fast compression
-// is.
+// binaries fills dir with copies of the machine's programs and libraries: size bytes in all, after
+// skipping about skip bytes. Random or repeated bytes would not show how fast compression is.
 func binaries(dir string, skip, size int64) error {
 	return machineFiles(func(round int, path string, d fs.DirEntry) error {
 		if !d.Type().IsRegular() {
@@ -246,8 +246,8 @@ func isELF(r io.ReaderAt) bool {
 	return err == nil && string(magic[:]) == elf.ELFMAG
 }
 
-// entries fills dir with n directories, files and links of the machine's, without files of more
-// than largest bytes.
+// entries fills dir with n copies of directories, files and links of the machine. It leaves out
+// files of more than largest bytes.
 func entries(dir string, n int, largest int64) error {
 	return machineFiles(func(round int, path string, d fs.DirEntry) error {
 		to := filepath.Join(dir, fmt.Sprint(round), path)
@@ -291,7 +291,7 @@ func copyTo(path string, r io.Reader) (int64, error) {
 	return n, errors.Join(err, f.Close())
 }
 
-// pool reads the beginnings of the machine's files, of all kinds. The contents of small files are
+// pool returns the beginnings of files of all kinds of the machine. The contents of small files are
 // taken from it.
 func pool(size int) ([]byte, error) {
 	const piece = 8 << 10
@@ -342,7 +342,7 @@ func (l *lab) files(dir string, n int, size int) error {
 	return nil
 }
 
-// fileName returns the path at which files makes the file of a number.
+// fileName returns the path of the file with number i that files makes.
 func fileName(i int) string {
 	return fmt.Sprintf("package%03d/source%02d/module%06d.go", i/2500, i/50%50, i)
 }

@@ -17,26 +17,26 @@ import (
 	"time"
 )
 
-// A group holds a tool's processes, all of them: a daemon, its helpers and the containers that it
-// starts. It is a control group, which counts the CPU time of all its processes. Without control
-// groups the times are those that the kernel reports when a command ends.
+// A group holds all processes of a tool: a daemon, its helpers and the containers that it starts.
+// It is a control group, which counts the CPU time of all its processes. Without control groups,
+// the kernel reports the times when a command ends.
 type group struct {
-	dir  string // of the group in the hierarchy; containers get groups of their own in it
-	main string // the group inside dir that commands are started in; "" without control groups
-	home string // the group that this process is in
+	dir  string // directory of the group in the hierarchy; containers get groups of their own in it
+	main string // the group inside dir in which commands are started; "" without control groups
+	home string // the group of this process
 	v2   bool
 
 	mu   sync.Mutex
 	used time.Duration // without control groups: CPU time of the commands that have ended
-	live []int         // without control groups: commands that run
+	live []int         // without control groups: pids of running commands
 }
 
 // A hierarchy is a mounted file system of control groups.
 type hierarchy struct {
 	dir         string
-	root        string // the group that is mounted there: not / in some containers
+	root        string // the group at the top of the mount: not / in some containers
 	v2          bool
-	controllers []string // of version 1, among other options of the mount
+	controllers []string // controllers of version 1, among other options of the mount
 }
 
 func hierarchies() []hierarchy {
@@ -93,7 +93,7 @@ func (h hierarchy) home() string {
 	return h.dir
 }
 
-// groupTop returns the name of the group that contains all groups of this process.
+// groupTop returns the name of the group that contains all groups of this run.
 func groupTop() string { return fmt.Sprintf("layerbuild-bench-%d", os.Getpid()) }
 
 // sweepGroups removes the group of all groups, and the groups that container tools made in the
@@ -104,8 +104,8 @@ func sweepGroups() {
 	}
 }
 
-// newGroup makes a group; close removes it. It is at the top of the hierarchy, because version 2
-// allows no processes in a group that contains others.
+// newGroup makes a group; close removes it. The group is at the top of the hierarchy, because
+// version 2 allows no processes in a group that contains other groups.
 func newGroup(name string) *group { return accounting().group(name) }
 
 func (top hierarchy) group(name string) *group {
@@ -118,7 +118,7 @@ func (top hierarchy) group(name string) *group {
 		return &group{} // not root
 	}
 	g.main = main
-	// it exists, but no process may enter it
+	// the directory exists, but no process may enter the group
 	if err := g.run(context.Background(), exec.Command("true")); err != nil {
 		g.close()
 		return &group{}
@@ -156,8 +156,8 @@ func (g *group) start(cmd *exec.Cmd) error {
 		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
 		return cmd.Start()
 	}
-	// A child begins in the group of the thread that starts it. So no shell is needed that moves
-	// itself into the group, and none is measured.
+	// A child starts in the group of the thread that starts it. So no shell, which would be
+	// measured too, is needed to enter the group.
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -285,7 +285,7 @@ func (g *group) memory() int64 {
 // a second. For a daemon with its containers sampling takes 2% of a core.
 const sampleEvery = 10 * time.Millisecond
 
-// watch samples memory until the function that it returns is called, which returns the largest sum.
+// watch samples memory until the returned function is called, which returns the largest sum.
 func (g *group) watch() (peak func() int64) {
 	stop, done := make(chan struct{}), make(chan int64)
 	go func() {
@@ -318,8 +318,8 @@ func (g *group) close() error {
 	return removeGroups(g.dir)
 }
 
-// removeGroups removes a group and those in it. The files of a group cannot be removed. A group is
-// busy for a moment after its last process has ended.
+// removeGroups removes a group and all groups in it. The files of a group cannot be removed. A
+// group is busy for a moment after its last process has ended.
 func removeGroups(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

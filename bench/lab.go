@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// A lab has everything that is measured, and what is used to measure it.
+// A lab holds the peers that are measured, and the means of measuring them.
 type lab struct {
 	options options
 	sizes   sizes
 	disk    *disk
-	run     string // sockets and the like: their paths have to be short
+	run     string // directory for sockets, whose paths must be short
 	peers   []*peer
-	missing []string          // the peers that are left out, and why
-	group   *group            // of commands that do not belong to a peer
+	missing []string          // peers that are left out, with the reasons
+	group   *group            // group of commands that do not belong to a peer
 	made    map[string]string // fixtures: their directories by name
 	pool    []byte            // contents of small files
 	served  *registry
@@ -80,22 +80,22 @@ func (l *lab) close() error {
 	return errors.Join(errs...)
 }
 
-// A work is one thing that is measured with several contenders.
+// A work is a task that is measured with several contenders.
 type work struct {
 	name  string // for -cases
 	title string
-	what  string // what exactly is done
-	curve bool   // shows how one tool grows, and does not compare several
+	what  string // description of the work
+	curve bool   // shows how one tool scales instead of comparing tools
 	unit  string // what contender.units counts: "step"
 	goals []goal
 	make  func(ctx context.Context, l *lab) ([]contender, error)
 }
 
-// A contender does the work in its way.
+// A contender is one way to do the work.
 type contender struct {
 	name  string
 	group *group
-	// how many of them the figures are for
+	// number of units in the measured work
 	units    int
 	before   func(ctx context.Context, run int) error // prepares; not measured
 	commands func() ([]*exec.Cmd, error)              // measured, one after the other
@@ -103,17 +103,17 @@ type contender struct {
 	after func(ctx context.Context, s *sample, out string) error
 }
 
-// A sample is what one run took.
+// A sample holds the measured values of one run.
 type sample struct {
 	wall, cpu time.Duration
 	memory    int64 // peak of the sum of the processes' resident memory
-	size      int64 // of the result, if it is reported
+	size      int64 // size of the result, if it is reported
 }
 
-// A result is all runs of a work.
+// A result holds all runs of a work.
 type result struct {
 	work
-	note string // why there are no figures
+	note string // reason for missing figures
 	rows []row
 }
 
@@ -128,7 +128,7 @@ type row struct {
 // other, and the last ones take long.
 const curveRuns = 1
 
-// timeout ends commands that hang: no build takes a fraction of it.
+// timeout ends commands that hang. It is many times longer than any build.
 const timeout = 30 * time.Minute
 
 // measure runs the contenders of a work in turn, so that other load on the machine affects all of
@@ -154,7 +154,7 @@ func (l *lab) measure(ctx context.Context, w work) (result, error) {
 	}
 	for run := range runs {
 		for i := range contenders {
-			// Each is first in its turn.
+			// Each contender is the first one in some run.
 			n := (i + run) % len(contenders)
 			c, r := contenders[n], &result.rows[n]
 			if r.failure != "" {
@@ -177,7 +177,7 @@ func (l *lab) measure(ctx context.Context, w work) (result, error) {
 	return result, l.clean()
 }
 
-// clean empties the stores and removes what was made for one work only.
+// clean empties the stores and removes the files of the last work.
 func (l *lab) clean() error {
 	var errs []error
 	l.endRegistry()
@@ -219,7 +219,7 @@ func (l *lab) once(ctx context.Context, c contender, run int) (s sample, err err
 	peak := c.group.watch()
 	began := time.Now()
 	for _, cmd := range cmds {
-		// A file and not a pipe, which a goroutine would have to copy during the measurement.
+		// Use a file: a goroutine would have to copy from a pipe during the measurement.
 		cmd.Stdout, cmd.Stderr = log, log
 		if err = c.group.run(ctx, cmd); err != nil {
 			err = fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, tail(log.Name()))

@@ -24,13 +24,13 @@ const (
 	stdlib   = "compress/gzip, level 6"
 	tarXzf   = "tar xzf"
 
-	// stdlibCPU is what compress/gzip took for 1 GB, in seconds, on the machine on which the goals
-	// for sealing were set.
+	// stdlibCPU is the time of compress/gzip for 1 GB, in seconds, on the machine for which the
+	// goals for sealing were set.
 	stdlibCPU = 24.5
 )
 
-// limits returns works that are compared not with other builders, but with the operations that the
-// work consists of.
+// limits returns works that are compared with the basic operations of which they consist, and not
+// with other builders.
 func limits() []work {
 	var each []goal
 	for _, size := range full.layers {
@@ -161,13 +161,13 @@ func memories(_ context.Context, l *lab) ([]contender, error) {
 	return all, nil
 }
 
-// children are functions that this program runs in a process of its own, so that they can be
-// measured like commands.
+// children are functions that run in a process of their own, so that they can be measured like
+// commands.
 var children = map[string]func(ctx context.Context, args []string) error{
 	"seal": sealChild, "stdlib": stdlibChild, "unpack": unpackChild,
 }
 
-// child runs one without measuring it.
+// child runs one of children without measuring it.
 func (l *lab) child(ctx context.Context, args ...string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -248,7 +248,7 @@ func unpackChild(ctx context.Context, args []string) error {
 	defer f.Close()
 	sum := sha256.New()
 	r := io.TeeReader(f, sum)
-	ignore := func(string, int, int, error) {} // like a user who may not change owners
+	ignore := func(string, int, int, error) {} // as for a user who may not change owners
 	if _, err := diff.Apply(ctx, r, args[1], diff.ApplyOptions{OnOwnerError: ignore}); err != nil {
 		return err
 	}

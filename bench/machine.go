@@ -36,7 +36,7 @@ func (l *lab) machine(ctx context.Context) []string {
 	return facts
 }
 
-// measured returns the version of the program that is measured, and the time.
+// measured returns the version of the measured program, and the time.
 func (l *lab) measured() string {
 	version := ""
 	for _, p := range l.peers {

@@ -16,7 +16,7 @@ import (
 // options are the options of the command line.
 type options struct {
 	layerbuild string
-	rootfs     string // of Debian, for the case that installs a package
+	rootfs     string // archive of Debian's root file system, for the case that installs a package
 	peers      string
 	cases      string
 	runs       int
@@ -75,7 +75,7 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// run measures all that the options choose. Results are written after each case, so that an
+// run measures the works that the options select. Results are written after each case, so that an
 // interrupted run is not lost.
 func run(ctx context.Context, o options) (err error) {
 	match, err := regexp.Compile(o.cases)

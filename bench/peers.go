@@ -28,13 +28,13 @@ type peer struct {
 	name    string
 	version string
 	group   *group
-	dir     string // the store: all that reset removes
+	dir     string // directory of the store, whose content reset removes
 	env     []string
 
-	// the command line that builds dir/Dockerfile and names the image
+	// returns the command that builds dir/Dockerfile and names the image
 	build func(dir, tag string) []string
 	push  func(tag string) []string
-	start func(ctx context.Context) error // a daemon, where there is one
+	start func(ctx context.Context) error // starts a daemon, if the peer has one
 	stop  func() error
 }
 
@@ -77,7 +77,7 @@ func (p *peer) layerbuild(bin, run string) {
 	p.push = func(tag string) []string { return []string{bin, "push", "--root=" + p.dir, tag} }
 }
 
-// buildah makes a peer that runs commands by chroot, which is faster than by runc or crun.
+// buildah makes a peer that runs commands with chroot isolation, which is faster than runc or crun.
 func (p *peer) buildah(run string) error {
 	bin, err := exec.LookPath("buildah")
 	if err != nil {
@@ -114,7 +114,7 @@ func (p *peer) docker(run string) error {
 	if err != nil {
 		return errors.New("containerd is not installed")
 	}
-	// The client of Debian's dockerd: newer clients need a plugin for BuildKit.
+	// Use the client of Debian's dockerd: newer clients need a plugin for BuildKit.
 	bin := "/usr/bin/docker"
 	if _, err := os.Stat(bin); err != nil {
 		return errors.New("Debian's docker client is not installed")

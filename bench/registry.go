@@ -41,7 +41,7 @@ func newRegistry(ctx context.Context, dir string) (*registry, error) {
 	if err != nil {
 		return nil, errors.New("docker-registry is not installed")
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // find a free port
 	if err != nil {
 		return nil, err
 	}

@@ -95,8 +95,8 @@ func (r row) values(f figure) []float64 {
 	return all
 }
 
-// ratio returns the median of the quotients of r's and other's runs, pair by pair: run 1 by run 1.
-// Other load on the machine affects both runs of a pair.
+// ratio returns the median of the quotients of r's and other's runs with the same number. Other
+// load on the machine affects both runs of a pair.
 func (r row) ratio(f figure, other row) float64 {
 	var all []float64
 	for i := range min(len(r.samples), len(other.samples)) {
@@ -107,15 +107,15 @@ func (r row) ratio(f figure, other row) float64 {
 	return median(all)
 }
 
-// A goal is a limit that a contender's median should keep.
+// A goal is a limit for a contender's median.
 type goal struct {
 	of     string
 	figure figure
 	limit  float64
-	than   string // the limit is a ratio to this contender's
+	than   string // the limit is a ratio to the figure of this contender
 }
 
-// judge returns the goal, what was measured, and whether the goal is reached.
+// judge returns the goal and the measured value as texts, and reports whether the goal is reached.
 func (g goal) judge(r result) (want, got, reached string) {
 	what := g.figure.String()
 	if g.figure == wallPerUnit || g.figure == cpuPerUnit {
@@ -155,13 +155,13 @@ func (g goal) judge(r result) (want, got, reached string) {
 // A report is the content of the document.
 type report struct {
 	machine  []string
-	measured string // what was measured and when, for each result
+	measured string // for each result: the measured version and the time
 	quick    bool
 	results  []result
 	kept     kept
 }
 
-// kept has the parts of an earlier report about works that are not measured again, by their titles.
+// kept has, by title, the parts of an earlier report about works that are not measured again.
 type kept struct{ goals, sections map[string]string }
 
 // readKept reads the parts of a report.
@@ -300,7 +300,8 @@ func (r *result) markdown(b *strings.Builder) {
 	}
 }
 
-// cells returns the cells of a row of the table. The other rows are compared with the first one.
+// cells returns the cells of a row of the table. All rows but the first are compared with the first
+// one.
 func (r *result) cells(i int, sizes, units bool) []string {
 	row := r.rows[i]
 	show := func(f figure) string { return f.format(median(row.values(f))) }
@@ -330,7 +331,7 @@ func cells(b *strings.Builder, all []string) {
 	fmt.Fprintf(b, "| %s |\n", strings.Join(all, " | "))
 }
 
-// line makes an error fit a table.
+// line makes an error fit into a cell of a table.
 func line(text string) string {
 	text = strings.ReplaceAll(strings.Join(strings.Fields(text), " "), "|", "/")
 	if len(text) > 300 {

@@ -15,9 +15,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// archive exports to a tar of an OCI image layout. For one platform the archive also has
-// Docker's manifest.json: Docker before 25 reads only that, and podman (4.3) reads an archive
-// with several names only with it. Readers of layouts ignore it.
+// archive exports to a tar of an OCI image layout. For one platform the archive also has Docker's
+// manifest.json: Docker before 25 reads only that file, and podman (4.3) needs it to read an
+// archive with several names. Readers of layouts ignore it.
 type archive struct {
 	env  Env
 	spec Spec
@@ -48,8 +48,8 @@ func (s Spec) archiveName() string {
 	return what + " to " + s.Dest
 }
 
-// writeArchive writes img in the format of spec. The same image always gives the same bytes:
-// entries are sorted, and all times are 0.
+// writeArchive writes img in the format of spec. Its output depends only on the image: entries are
+// sorted, and all times are 0.
 func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *job) error {
 	tags, err := names(img, spec)
 	if err != nil {

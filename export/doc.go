@@ -10,8 +10,8 @@
 // command of a container engine, and pushes through an interface; the caller has the registry's
 // client.
 //
-// To test it, run go test ./export as any user; what is about owners needs root. Images are in
+// To test it, run go test ./export as any user; tests of owners need root. Images are in
 // memory, destinations in temporary directories. testdata has golden archives and metadata, which
-// -update writes anew. FuzzParse reads values of -o. skopeo, umoci, podman and docker read the
+// -update rewrites. FuzzParse reads values of -o. skopeo, umoci, podman and docker read the
 // outputs where they are installed.
 package export

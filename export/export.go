@@ -53,18 +53,18 @@ type Pusher interface {
 		content Fetcher, o PushOptions) error
 }
 
-// PushOptions are the options of one push.
+// PushOptions are the options of a push.
 type PushOptions struct {
 	ByDigest bool       // push without a tag: the image is found by its digest only
 	Insecure bool       // plain http, or TLS without verifying
-	ID       event.ID   // the work that the progress belongs to
+	ID       event.ID   // the work to which the progress belongs
 	Sink     event.Sink // never nil
 }
 
 // Tagger names an image in the local store.
 type Tagger interface {
 	// Tag makes name, which is normalized and has a tag, refer to d. It replaces an earlier
-	// meaning of name.
+	// reference of name.
 	Tag(ctx context.Context, name string, d ocispec.Descriptor) error
 }
 
@@ -80,7 +80,7 @@ type Env struct {
 	// KeepOwners sets the owners of files in a directory export to those in the image. It is
 	// meant for the real root; without it files belong to the user that runs the build.
 	KeepOwners bool
-	// Load passes an archive in docker's format to a local engine (type=docker without dest).
-	// nil: "load" of docker or podman is run, the first that is installed.
+	// Load passes an archive in docker's format to a local engine (type=docker without dest). nil:
+	// the first of "docker load" and "podman load" that is installed is run.
 	Load func(ctx context.Context, archive io.Reader) error
 }

@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// blobs is content in memory.
+// blobs holds blobs in memory.
 type blobs map[digest.Digest][]byte
 
 func (b blobs) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
@@ -37,7 +37,7 @@ func (b blobs) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, er
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: d.Digest.String(), Err: fs.ErrNotExist}
 	}
-	// as a file: it does not write itself
+	// hide the WriterTo of bytes.Reader, as for a file
 	return io.NopCloser(struct{ io.Reader }{bytes.NewReader(data)}), nil
 }
 
@@ -57,8 +57,8 @@ func (b blobs) addJSON(t testing.TB, mediaType string, v any) ocispec.Descriptor
 	return b.add(mediaType, data)
 }
 
-// layerTar makes a layer of entries: a directory where the name ends in a slash, a link where "->"
-// follows it, a hard link where "=>" does, otherwise a file with what follows.
+// layerTar makes a layer with an entry for each string: "NAME/" is a directory, "NAME -> TARGET" a
+// symbolic link, "NAME => TARGET" a hard link, and "NAME TEXT" a file with that content.
 func layerTar(t testing.TB, files ...string) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -233,7 +233,7 @@ func list(t testing.TB, r io.Reader) string {
 	}
 }
 
-// The same image always gives the same bytes. They are golden: changing them is a decision.
+// The bytes of an archive depend only on the image. They are golden: changing them is a decision.
 func TestArchiveGolden(t *testing.T) {
 	var report strings.Builder
 	for _, tt := range []struct {
@@ -331,7 +331,7 @@ func TestFileFailure(t *testing.T) {
 			}
 			t.Run(name+" "+spec, func(t *testing.T) {
 				dir := t.TempDir()
-				t.Chdir(dir) // its name has commas in it
+				t.Chdir(dir) // the file's name contains commas
 				dest := "out"
 				if !strings.Contains(spec, "tar=false") {
 					if err := os.WriteFile(dest, []byte("old"), 0o644); err != nil {
@@ -500,8 +500,8 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// TestLayoutAtOnce adds images to one layout at the same time, which exists or does not: each keeps
-// its name.
+// TestLayoutAtOnce adds images to one layout at the same time, both to an existing and to a new
+// one. Each image keeps its name.
 func TestLayoutAtOnce(t *testing.T) {
 	for n := range 20 {
 		dest := filepath.Join(t.TempDir(), []string{"layout", "deep/layout", "a/b/c"}[n%3])
@@ -639,7 +639,8 @@ func TestLocal(t *testing.T) {
 	}
 }
 
-// tarWith makes the tar of a tree of empty files. A name that ends in a slash is a directory's.
+// tarWith returns a function that writes the tar of empty files. A name with a slash at its end is
+// a directory.
 func tarWith(names ...string) func(context.Context, io.Writer) error {
 	return func(_ context.Context, w io.Writer) error {
 		tw := tar.NewWriter(w)
@@ -657,7 +658,7 @@ func tarWith(names ...string) func(context.Context, io.Writer) error {
 	}
 }
 
-// disjointIndex is for two platforms that have no file in common.
+// disjointIndex returns an image for two platforms with no file in common.
 func disjointIndex() *Image {
 	return &Image{Trees: []Tree{
 		{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
@@ -894,8 +895,8 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-// Reading ends for indexes with missing manifests or with cycles (digests exclude cycles, but sizes
-// may be wrong).
+// readGraph ends for indexes with missing manifests or with cycles (digests exclude cycles, but
+// sizes may be wrong).
 func TestGraphLimits(t *testing.T) {
 	b := blobs{}
 	d := b.image(t, "amd64")

@@ -9,8 +9,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/stagedir"
 )
 
-// toDest writes to spec's destination, a file or the standard output. A file is written
-// completely or is unchanged. A write to the standard output does not delay the end of ctx.
+// toDest writes to spec's destination, a file or the standard output. A file is written completely
+// or is unchanged. A write to the standard output ends when ctx ends.
 func toDest(ctx context.Context, env Env, spec Spec, write func(io.Writer) error) error {
 	if spec.Dest == "-" {
 		return write(&interruptible{ctx: ctx, w: env.Stdout})

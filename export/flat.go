@@ -70,7 +70,7 @@ func writeFlat(ctx context.Context, w io.Writer, trees []Tree, split *bool) erro
 	return tw.Close()
 }
 
-// entryOf is a path of an export without a directory for each platform.
+// entryOf describes an entry of an export in which the platforms share one directory.
 type entryOf struct {
 	platform string
 	dir      bool
@@ -131,7 +131,7 @@ func appendTree(ctx context.Context, tw *tar.Writer, t Tree, prefix string,
 	})
 }
 
-// readTree gives use the tar of t to read, to its end.
+// readTree calls use with a reader of t's tar, and reads the rest.
 func readTree(ctx context.Context, t Tree, use func(io.Reader) error) error {
 	pr, pw := io.Pipe()
 	var wg sync.WaitGroup
@@ -152,8 +152,8 @@ func readTree(ctx context.Context, t Tree, use func(io.Reader) error) error {
 	return err
 }
 
-// platformDir is the name of the directory for a platform among several, as BuildKit names it:
-// "linux_arm_v7", "windows(10.0.17763)_amd64".
+// platformDir is the name of the directory for a platform among several, with the names of
+// BuildKit: "linux_arm_v7", "windows(10.0.17763)_amd64".
 func platformDir(p ocispec.Platform) string {
 	p = platform.Normalize(p)
 	name := p.OS

@@ -14,11 +14,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// graph holds everything that an image consists of.
+// graph holds all documents and blobs of an image.
 type graph struct {
 	blobs     []ocispec.Descriptor     // each once, by digest
 	documents map[digest.Digest][]byte // manifests and indexes, which were read to find the blobs
-	manifests []manifest               // of images, in the order of their indexes
+	manifests []manifest               // manifests of images, in the order of their indexes
 	size      int64                    // of all blobs
 }
 

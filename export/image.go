@@ -51,7 +51,7 @@ func (i *image) Export(ctx context.Context, img *Image, sink event.Sink) error {
 
 func (i *image) push(ctx context.Context, img *Image, name string, sink event.Sink) error {
 	spec := i.spec
-	spec.Dest = name // each name is a piece of work of its own
+	spec.Dest = name // each name is a separate job
 	return report(spec, "push "+name, sink, func(j *job) (string, error) {
 		o := PushOptions{ByDigest: i.spec.ByDigest, Insecure: i.spec.Insecure, ID: j.id, Sink: sink}
 		if err := i.env.Pusher.Push(ctx, name, img.Root, img.Content, o); err != nil {

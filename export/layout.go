@@ -19,8 +19,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// nameAnnotation is the annotation in which containerd, Docker and BuildKit keep an image's full
-// name. OCI's own ref.name has only the tag in layouts that these tools write.
+// nameAnnotation is the annotation for an image's full name that containerd, Docker and BuildKit
+// use. In their layouts, OCI's own ref.name has only the tag.
 const nameAnnotation = "io.containerd.image.name"
 
 // layoutFile is the content of oci-layout
@@ -52,7 +52,7 @@ func index(list []ocispec.Descriptor) ocispec.Index {
 		MediaType: ocispec.MediaTypeImageIndex, Manifests: list}
 }
 
-// dockerManifest is an entry of manifest.json, which docker load reads
+// dockerManifest is an entry of manifest.json, which docker load reads.
 type dockerManifest struct {
 	Config   string
 	RepoTags []string
@@ -128,7 +128,7 @@ func (l *layout) export(ctx context.Context, img *Image, j *job) error {
 			[]byte(layoutFile), 0o666); err != nil {
 			return err
 		}
-		// Another build may have added an image meanwhile, or may be about to.
+		// Another build may be adding an image, or may have added one.
 		if err := stage.Lock(ctx); err != nil {
 			return err
 		}
@@ -146,7 +146,7 @@ func (l *layout) export(ctx context.Context, img *Image, j *job) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		// The index is moved last: until then the layout has its earlier images.
+		// The index is moved last: until then the layout contains the earlier images.
 		return stage.Commit(stagedir.Options{Last: ocispec.ImageIndexFile})
 	})
 }

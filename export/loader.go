@@ -14,10 +14,10 @@ import (
 	"github.com/layerbuild/layerbuild/internal/subprocess"
 )
 
-// loader exports to a container engine on this machine, through an archive in Docker's format.
+// loader exports to a container engine on this machine, with an archive in Docker's format.
 type loader struct {
 	spec Spec
-	name string // of the engine
+	name string // name of the engine
 	load func(ctx context.Context, r io.Reader, j *job) error
 }
 
@@ -110,6 +110,6 @@ func (l *loader) Export(ctx context.Context, img *Image, sink event.Sink) error 
 	})
 }
 
-// errReaderGone is returned when the engine stops reading. If it succeeds nevertheless, it has
-// read all that it needs.
+// errReaderGone is returned when the engine stops reading. If the engine succeeds, it did not need
+// the rest.
 var errReaderGone = errors.New("the engine has stopped reading")

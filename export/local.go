@@ -78,11 +78,11 @@ type transfer struct {
 	job  *job
 }
 
-// stage is a temporary directory on the file system of the destination, or on that of a mount in
-// it: files cannot be renamed from one mount to another.
+// stage is a temporary directory on the file system of the destination, or of a mount below the
+// destination: files cannot be renamed from one mount to another.
 type stage struct {
 	dir       *stagedir.Dir
-	path      string   // of the mount below the destination
+	path      string   // path of the mount below the destination
 	elsewhere []string // directories below path that have stages of their own
 }
 
@@ -176,8 +176,8 @@ func (m *transfer) unpack(ctx context.Context, t Tree, s *stage, name string) er
 	})
 }
 
-// below returns the part of a tree that is in the directory dir of the destination. The tree
-// itself is in the directory name.
+// below returns the part of a tree that lies in the directory dir of the destination. name is the
+// directory of the whole tree.
 func below(t Tree, name, dir string) Tree {
 	inside := func(p string) (string, bool) {
 		return strings.CutPrefix(strings.TrimPrefix(path.Join(name, path.Clean("/"+p)), "/"),

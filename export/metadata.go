@@ -10,7 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Metadata is the content of the file of --metadata-file, with the keys that buildx uses.
+// Metadata is the content of the file that --metadata-file names, with the keys of buildx.
 type Metadata struct {
 	Config     digest.Digest       `json:"containerimage.config.digest,omitempty"`
 	Descriptor *ocispec.Descriptor `json:"containerimage.descriptor,omitempty"`
@@ -46,7 +46,7 @@ func Describe(ctx context.Context, img *Image, specs ...Spec) (Metadata, error) 
 	return m, nil
 }
 
-// ID is the image ID that --iidfile writes: the digest of the config for a single manifest, as in
+// ID returns the image ID for --iidfile: the digest of the config for a single manifest, as in
 // Docker, and the digest of the index otherwise.
 func (m Metadata) ID() digest.Digest {
 	if m.Config != "" {

@@ -6,8 +6,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/reference"
 )
 
-// normalize adds the registry and, if there is none, the tag latest to a name. A digest in the
-// name is removed: the exported image has another one.
+// normalize adds the registry and, if there is none, the tag latest to a name. A digest in the name
+// is removed: the exported image has a different one.
 func normalize(name string) (reference.Name, error) {
 	n, err := reference.Parse(name)
 	if err != nil {

@@ -30,8 +30,8 @@ func New(env Env, specs ...Spec) ([]Exporter, error) {
 }
 
 // Check checks destinations before anything is built. It returns an error for two outputs to one
-// place, an archive to a terminal, a file in the place of a directory, and a missing directory. "-"
-// writes to stdout; nil: stdout is used for something else.
+// place, an archive to a terminal, a file instead of a directory, and a missing directory. stdout
+// is the destination "-"; nil: stdout is used for something else.
 func Check(stdout io.Writer, specs ...Spec) error {
 	taken := map[string]bool{}
 	for _, spec := range specs {
@@ -122,7 +122,7 @@ type job struct {
 	told time.Time
 }
 
-// report runs do as one piece of work.
+// report runs do as one job, with its start and end.
 func report(spec Spec, name string, sink event.Sink,
 	do func(j *job) (note string, err error)) error {
 	j := &job{id: event.ID("export " + spec.String()), sink: sink}
@@ -137,14 +137,15 @@ func report(spec Spec, name string, sink event.Sink,
 	return err
 }
 
-// begin begins a part of the job with total bytes, 0 if that is not known.
+// begin begins a part of the job with total bytes; 0: not known.
 func (j *job) begin(part string, total int64) {
 	j.part = event.Progress{ID: j.id, Part: part, Total: total, Time: time.Now()}
 	j.told = j.part.Time
 	j.sink(j.part)
 }
 
-// tellEvery is the interval between reports of progress: that at which a terminal is redrawn.
+// tellEvery is the interval between reports of progress. It is the interval at which a terminal is
+// redrawn.
 const tellEvery = 100 * time.Millisecond
 
 func (j *job) advance(n int) {
@@ -155,8 +156,8 @@ func (j *job) advance(n int) {
 	}
 }
 
-// counting reports the bytes that are read or written through it as progress, and returns an
-// error when ctx has ended.
+// counting reports the bytes that pass through it as progress, and returns an error when ctx has
+// ended.
 type counting struct {
 	ctx  context.Context
 	move func([]byte) (int, error)

@@ -36,12 +36,12 @@ type Spec struct {
 	// TypeDocker.
 	Dir bool
 
-	Push     bool // TypeImage: to the registries of its names
-	ByDigest bool // with Push: without a tag
+	Push     bool // for TypeImage: push to the registries of its names
+	ByDigest bool // with Push: push without a tag
 	Insecure bool // with Push: plain http, or TLS without verifying
 
-	// Layers says how the image's blobs are made. It is used when layers are sealed; exporters
-	// copy blobs unchanged.
+	// Layers has the format of the image's blobs. It is used when layers are sealed; exporters copy
+	// blobs unchanged.
 	Layers Layers
 	// Annotations are added to the image's documents before it is exported.
 	Annotations []Annotation
@@ -53,21 +53,21 @@ type Spec struct {
 	Context string
 }
 
-// Layers says how an image's blobs are made.
+// Layers is the format of an image's blobs.
 type Layers struct {
 	Compression      string // "gzip", "zstd", "uncompressed"; "": the default
 	Level            *int   // nil: the compression's default
-	Force            bool   // also layers that exist already
-	OCIMediaTypes    *bool  // nil: yes
+	Force            bool   // apply to existing layers, too
+	OCIMediaTypes    *bool  // nil: true
 	PruneDead        bool   // remove entries that are not visible in the image
 	RewriteTimestamp *bool  // limit the times in layers to SOURCE_DATE_EPOCH; nil: not given
 }
 
-// Annotation is an OCI annotation and the document that it is added to.
+// Annotation is an OCI annotation and the document to which it is added.
 type Annotation struct {
 	// Target is "manifest", "index", "manifest-descriptor" or "index-descriptor".
 	Target string
-	// Platform limits it to the manifest of one platform, "linux/arm64"; "": all.
+	// Platform limits the annotation to the manifest of one platform, "linux/arm64"; "": all.
 	Platform   string
 	Key, Value string
 }
@@ -145,7 +145,7 @@ func parse(s string) (Spec, error) {
 	for _, a := range attrs {
 		key := strings.ToLower(a.key)
 		if strings.HasPrefix(key, "annotation") {
-			key = a.key // the annotation's own key has its case
+			key = a.key // the case of an annotation's key matters
 		}
 		if seen[key] && key != "name" {
 			return Spec{}, fmt.Errorf("%s is given twice", a.key)
@@ -350,7 +350,7 @@ func (s *Spec) check() error {
 	return nil
 }
 
-// keys returns the keys that are valid for s's type, as users write them.
+// keys returns the keys that are valid for s's type, in the syntax of -o.
 func (s *Spec) keys() []string {
 	keys := slices.Clone(keysOf[s.Type])
 	for i, k := range keys {
@@ -413,8 +413,8 @@ func parseBoolPtr(a attr) (*bool, error) {
 	return &b, err
 }
 
-// unknown returns an error for an unknown name, with a similar known one and the list of the
-// known ones.
+// unknown returns an error for an unknown name, with a similar known name and the list of the known
+// names.
 func unknown(what, got string, known []string) error {
 	list := slices.Sorted(slices.Values(known))
 	if best := suggest.ClosestFold(got, list); best != "" {

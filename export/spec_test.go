@@ -125,8 +125,8 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that an accepted value has a known type, and a destination if one is required;
-// and what has a value of its own comes back when it is asked for again.
+// FuzzParse checks that an accepted value has a known type, and a destination if one is required.
+// It also checks that each name can be normalized.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"out", "-", "type=oci,dest=out.tar,name=a,\"name=b,c:1\"",
 		"type=image,push=true,compression=zstd,compression-level=3",

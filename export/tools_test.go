@@ -21,7 +21,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// These tests read our exports with other tools. Each is skipped if its tool is not installed.
+// These tests read our outputs with other tools. Each test is skipped if its tool is not installed.
 
 // tool returns a function that runs a program in dir and fails the test when the program fails.
 func tool(t *testing.T, dir, name string, always ...string) func(args ...string) string {
@@ -105,8 +105,8 @@ func TestSkopeo(t *testing.T) {
 	}
 }
 
-// From our archive to skopeo's docker archive, to our reader's idea of an OCI layout and back: the
-// image is the same.
+// An image is the same after it is converted from our archive to skopeo's docker archive, then to
+// an OCI layout, and then to an archive again.
 func TestSkopeoRoundTrip(t *testing.T) {
 	img := testImage(t, "amd64")
 	dir := exported(t, img)
@@ -230,7 +230,7 @@ func listDir(t *testing.T, dir string) []string {
 	return lines
 }
 
-// podman loads all our archives, and runs what it has loaded.
+// podman loads all our archives, and runs the loaded images.
 func TestPodman(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes ten seconds")
@@ -272,7 +272,7 @@ func TestPodman(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		// Limits are set: podman's defaults may be higher than this process may set.
+		// Set limits: podman's defaults may be higher than this process may set.
 		cmd := exec.Command("podman", "--root", state+"/root", "--runroot", state+"/run",
 			"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
 			"--runtime", path, "run", "--rm", "--network", "none", "--ulimit", "nofile=1024:1024",
@@ -290,8 +290,8 @@ func TestPodman(t *testing.T) {
 	t.Skipf("podman loads our archives, but cannot run anything here: %s", strings.Join(said, "; "))
 }
 
-// dockerd (Debian's is 20.10, which knows nothing of OCI) loads our archives and runs what it has
-// loaded; a Spec without a destination loads into it.
+// dockerd (Debian's is 20.10, which does not support OCI archives) loads our archives and runs the
+// loaded images. A Spec without a destination loads into it.
 func TestDocker(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes ten seconds")
@@ -328,7 +328,7 @@ func TestDocker(t *testing.T) {
 	}
 }
 
-// startDocker starts a dockerd of the test's own, makes it what DOCKER_HOST names, and returns its
+// startDocker starts a dockerd for the test, sets DOCKER_HOST to its socket, and returns the
 // socket.
 func startDocker(t *testing.T) string {
 	t.Helper()
@@ -360,7 +360,7 @@ func startDocker(t *testing.T) string {
 			cmd.Process.Kill()
 			<-exited
 		}
-		// Mounts that it has left must not be deleted through.
+		// Unmount before the directory is removed: removing would delete files in mounts.
 		exec.Command("umount", "-q", dir+"/data").Run()
 		remove(t, dir)
 	})
@@ -375,7 +375,7 @@ func startDocker(t *testing.T) string {
 		if exec.Command("docker", "version").Run() == nil {
 			return socket
 		}
-		time.Sleep(100 * time.Millisecond) // there is no event to wait for
+		time.Sleep(100 * time.Millisecond) // the kernel reports no event for this
 	}
 	t.Skip("dockerd does not answer")
 	return ""

@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// lintCase is a Dockerfile with what DockerfileLint of BuildKit v0.34.2
-// (frontend/dockerfile/dockerfile2llb) finds in it: warnings as "LINE RULE DETAIL", and the error.
-// The files were put together at random from lines that are right and lines that are not, without
-// base images, so that no registry is asked.
+// lintCase is a Dockerfile with the results of DockerfileLint of BuildKit v0.34.2
+// (frontend/dockerfile/dockerfile2llb): warnings as "LINE RULE DETAIL", and the error. The
+// Dockerfiles are random combinations of valid and invalid lines. They have no base images, so that
+// no registry is needed.
 type lintCase struct {
 	Src      string            `json:"src"`
 	Target   string            `json:"target"`
@@ -23,8 +23,8 @@ type lintCase struct {
 	Error    string            `json:"error"`
 }
 
-// A check finds what BuildKit's finds. Where BuildKit stops at an error more may be found here:
-// stages that have nothing to do with the mistake are still looked at.
+// A check has the findings of BuildKit's check. If BuildKit stops at an error, this check may find
+// more: it continues with the stages that do not depend on the mistake.
 func TestLintAsBuildKit(t *testing.T) {
 	f, err := os.Open("testdata/buildkit_lint.jsonl")
 	if err != nil {
@@ -57,7 +57,7 @@ func TestLintAsBuildKit(t *testing.T) {
 	}
 }
 
-// lintText checks a Dockerfile as --check does, and returns what is found and the error.
+// lintText checks a Dockerfile like --check, and returns the findings and the error.
 func lintText(c lintCase) ([]string, error) {
 	file, err := Parse("Dockerfile", []byte(c.Src))
 	if file == nil {

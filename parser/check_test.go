@@ -8,13 +8,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// phase is when a rule finds something, or a mistake is met.
+// phase is the phase in which a rule has a finding or a mistake is found.
 type phase int
 
 const (
 	reading  phase = iota // instructions are parsed
 	choosing              // FROMs are resolved and stages chosen
-	naming                // names of images are read
+	naming                // names of images are parsed
 	walking               // instructions are expanded
 )
 
@@ -68,7 +68,7 @@ func TestFindingsBeforeMistake(t *testing.T) {
 		for _, m := range mistakes {
 			for _, src := range []string{f.src + m.src, m.src + f.src} {
 				if strings.HasPrefix(src, m.src+"ARG") {
-					continue // an ARG after a FROM is another thing
+					continue // an ARG after a FROM is in another phase
 				}
 				file, err := Parse("Dockerfile", []byte(src))
 				if file == nil {
@@ -105,7 +105,7 @@ func TestFindingsBeforeMistake(t *testing.T) {
 	}
 }
 
-// A build for further platforms repeats no finding of the first.
+// A build for further platforms does not repeat the findings of the first one.
 func TestLintOff(t *testing.T) {
 	const src = "# check=error=true\nFROM busybox as a\nCMD a b\n"
 	p := mustPlan(t, src, PlanOptions{Lint: LintOptions{Off: true},
@@ -118,8 +118,8 @@ func TestLintOff(t *testing.T) {
 	}
 }
 
-// Mistakes in several stages: the first of the file is the error, and what is based on a stage with
-// one is not looked at.
+// With mistakes in several stages, the first one in the file is the error. Stages based on a stage
+// with a mistake are not checked.
 func TestCheckGoesOn(t *testing.T) {
 	const src = "FROM nosuch AS a\nFROM a\nENV A=$NONE\nFROM busybox\nSTOPSIGNAL NOPE\nFROM busybox\nCMD x\n"
 	p := mustPlan(t, src, PlanOptions{AllStages: true})

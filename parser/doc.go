@@ -10,7 +10,7 @@
 // BuildKit's packages.
 //
 // To test it, run go test ./parser as any user. testdata has Dockerfiles with their plans, which
-// -update writes anew, and the answers of BuildKit's linter. FuzzParse and FuzzExpand read random
+// -update rewrites, and the results of BuildKit's linter. FuzzParse and FuzzExpand read random
 // text.
 //
 // The words:
@@ -18,12 +18,12 @@
 //   - stage: a FROM and the instructions after it
 //   - step: one instruction, expanded; an ONBUILD trigger of the base is a
 //     step too
-//   - action: what a step does to the file system; most steps have none and
+//   - action: a step's change of the file system; most steps have none and
 //     only change the image's configuration
 //   - input: the files that a stage or a step uses: another stage, an image,
 //     a build context, or the empty file system
 //
-// The language is the one that BuildKit's Dockerfile frontend reads: its packages do the lexing,
-// the parsing of single instructions and the expansion of words, and name the lint rules. Scopes,
-// triggers, named contexts, history and the logic of the rules are here.
+// The language is that of BuildKit's Dockerfile frontend, whose packages do the lexing, parse
+// single instructions, expand words, and define the names of the lint rules. This package
+// implements scopes, triggers, named contexts, history and the logic of the rules.
 package parser

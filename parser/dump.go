@@ -10,7 +10,7 @@ import (
 )
 
 // Text returns the plan as text: every stage, step and warning, and the target's final
-// configuration. It is for people and for tests, and stable. base is as for Check.
+// configuration. The format is meant for people and for tests, and is stable. base is as for Check.
 func (p *Plan) Text(base func(*Stage) (dockerspec.DockerOCIImage, error)) (string, error) {
 	steps := map[*Stage]string{}
 	done, err := p.walk(base, func(s *Stage, step Step) { steps[s] += stepText(step) })
@@ -59,8 +59,8 @@ func inputText(in Input) string {
 	}
 }
 
-// actionText returns the JSON of an action, which its key is made of, and the parts that are not
-// in it.
+// actionText returns the JSON of an action, from which its key is computed, followed by the fields
+// that are not in the JSON.
 func actionText(a Action) string {
 	switch a := a.(type) {
 	case *Run:

@@ -2,9 +2,9 @@ package parser
 
 import "strings"
 
-// env is an ordered set of variables. The one that was set last is at the end, which is
-// BuildKit's order for the environment of commands. An env is immutable: set returns another
-// one, so steps and stages can share it.
+// env is an ordered set of variables. The variable that was set last is at the end, which is
+// BuildKit's order for the environment of commands. An env is immutable: set returns a new env, so
+// steps and stages can share it.
 type env struct {
 	kv []string
 }
@@ -49,7 +49,7 @@ func (e env) del(key string) env {
 	return env{append(append(out, e.kv[:i]...), e.kv[i+1:]...)}
 }
 
-// Get and Keys are the methods that the word expander reads variables with.
+// Get and Keys are the methods with which the word expander reads variables.
 func (e env) Get(key string) (string, bool) {
 	if i := e.index(key); i >= 0 {
 		return e.kv[i][len(key)+1:], true

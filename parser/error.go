@@ -2,18 +2,18 @@ package parser
 
 import "fmt"
 
-// Error is a mistake in a Dockerfile, with its place.
+// Error is a mistake in a Dockerfile, with its position.
 type Error struct {
-	// File is the name that was given to Parse.
+	// File is the name passed to Parse.
 	File string
-	// Range is the place of the instruction; zero if the mistake is not in a particular one,
-	// such as an unknown target.
+	// Range is the position of the instruction. It is zero if the mistake is not in a particular
+	// instruction, such as an unknown target.
 	Range Range
 	// Err is the mistake.
 	Err error
 }
 
-// Error returns the error, after the lines of the Dockerfile where they are known.
+// Error returns the text of the error, after the lines of the Dockerfile if they are known.
 func (e *Error) Error() string {
 	if e.Range.Start == 0 {
 		return fmt.Sprintf("%s: %v", e.File, e.Err)
@@ -21,11 +21,11 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s:%d: %v", e.File, e.Range.Start, e.Err)
 }
 
-// Unwrap returns the error without its place.
+// Unwrap returns the error without its position.
 func (e *Error) Unwrap() error { return e.Err }
 
-// LintError is returned when rules have findings and the file or the options request an error
-// then.
+// LintError is returned when rules have findings and the file or the options make findings an
+// error.
 type LintError struct {
 	// Rules are the names of the rules, sorted, each once.
 	Rules []string

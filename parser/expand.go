@@ -12,10 +12,10 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
-// Limits of a file. The values that an instruction sets are copied for the next one, so the time
-// for n of them grows with n².
+// Limits of a file. Each instruction copies the values that earlier instructions have set, so the
+// time for n instructions grows with n².
 const (
-	// maxLines is the limit of lines. BuildKit's parser uses 300 bytes for an empty one.
+	// maxLines is the limit of lines. BuildKit's parser uses 300 bytes for an empty line.
 	maxLines = 250_000
 	// maxInstructions is the limit of instructions in a file.
 	maxInstructions = 10_000
@@ -25,20 +25,22 @@ const (
 	maxCopied = 4_000_000
 )
 
-// Limits of variable expansion. A variable that is set to itself twice doubles: 60 such lines would
-// be an exabyte.
+// Limits of variable expansion. ARG a=$a$a doubles a value: after 60 such lines it would have an
+// exabyte.
 const (
 	// maxValue is the limit of one value, and of all values of a plan together.
 	maxValue = 64 << 20
 	// maxModified is the limit of an expansion with a modifier, ${a%b} or ${a/b/c}. BuildKit's
-	// lexer needs many times its length.
+	// lexer needs many times the memory of the value.
 	maxModified = 4 << 20
-	// maxPatternWork limits, for a plan, the sum of the lengths of values times those of the
-	// patterns that are searched in them. A match takes at most that time.
+	// maxPatternWork limits the work of a plan for patterns: the sum, over all searches, of the
+	// length of the value times the length of the pattern. The time of a search is proportional to
+	// that product.
 	maxPatternWork = 1 << 28
 	// maxNesting limits the depth of ${a:-${b:-…}}. The lexer is recursive.
 	maxNesting = 200
-	// longDisplay is the length from which a step's name shows variables unexpanded.
+	// longDisplay is the length of a value from which on a step's name has its variables
+	// unexpanded.
 	longDisplay = 1 << 20
 )
 
@@ -133,10 +135,11 @@ func (x expander) raw() expander {
 	return x
 }
 
-// word is shell.Lex.ProcessWordWithMatches. The Words of the result are those of ProcessWords.
+// word is like shell.Lex.ProcessWordWithMatches, but the Words of its result are those of
+// ProcessWords.
 func (x expander) word(word string, e shell.EnvGetter) (shell.ProcessWordResult, error) {
 	if !utf8.ValidString(word) {
-		// the lexer does the same, and prints a message to standard error
+		// the lexer does the same, but prints a message to standard error
 		word = string([]rune(word))
 	}
 	if !strings.Contains(word, "$") {
@@ -187,14 +190,14 @@ func (x expander) measure(word string, e shell.EnvGetter) (size, work int64, err
 	return size, s.work, err
 }
 
-// concatenate expands a word without modifiers; for a word with a modifier it returns
+// concatenate expands a word without modifiers. For a word with a modifier it returns
 // errLongPattern.
 //
-// The lexer processes values rune by rune and keeps three copies. Here a value of 64 MiB is
-// copied once.
+// The lexer processes values rune by rune and keeps three copies. concatenate copies a value of 64
+// MiB once.
 func (x expander) concatenate(word string, e shell.EnvGetter, size int64) (string, error) {
-	// Collect the garbage of earlier large values and give its memory back: runtime.GC alone leaves
-	// it in the process, which then has up to 277 MiB for values of 64 MiB, and not 186.
+	// Return the memory of earlier large values to the system. After runtime.GC alone, the process
+	// has up to 277 MiB for values of 64 MiB, instead of 186.
 	debug.FreeOSMemory()
 	var out strings.Builder
 	out.Grow(int(size))
@@ -205,8 +208,8 @@ func (x expander) concatenate(word string, e shell.EnvGetter, size int64) (strin
 	return out.String(), nil
 }
 
-// scanner reads a word as shell.Lex does. Without out it measures: the results of its methods are
-// upper bounds in bytes.
+// scanner reads a word as shell.Lex does. If out is nil, it only measures: the results of its
+// methods are upper bounds in bytes.
 type scanner struct {
 	lex    *shell.Lex
 	escape rune
@@ -235,7 +238,7 @@ func (s *scanner) next() rune {
 	return r
 }
 
-// literal is a character of the result.
+// literal adds a character to the result.
 func (s *scanner) literal(r rune) int64 {
 	if r == end {
 		return 0
@@ -277,8 +280,8 @@ func (s *scanner) word(stop rune, depth int) (int64, error) {
 	return size, nil
 }
 
-// special reads the text that begins with a character that may be special. -1 is the end of the
-// word.
+// special reads the text that begins with a character that may be special. It returns -1 at the end
+// of the word.
 func (s *scanner) special(stop rune, depth int) (int64, error) {
 	switch r := s.next(); {
 	case r == '$':
@@ -300,15 +303,15 @@ func (s *scanner) special(stop rune, depth int) (int64, error) {
 	}
 }
 
-// single reads to the end of a single-quoted string. The lexer reports an error for one without an
-// end.
+// single reads to the end of a single-quoted string. If the string does not end, the lexer reports
+// the error.
 func (s *scanner) single() int64 {
 	text, rest, _ := strings.Cut(s.s, "'")
 	s.s = rest
 	if s.out != nil {
 		s.out.WriteString(text)
 	}
-	// Invalid UTF-8 becomes U+FFFD, a byte three; an escape character may be doubled.
+	// Invalid UTF-8 becomes U+FFFD, three bytes for one. An escape character may be doubled.
 	return 3*int64(len(text)) + 2
 }
 
@@ -380,12 +383,11 @@ func (s *scanner) dollar(depth int) (int64, error) {
 	case '/':
 		return s.replacement(value, depth)
 	}
-	return value, nil // the lexer's error
+	return value, nil // the lexer reports the error
 }
 
-// replacement measures ${name/pattern/replacement} after the first slash. The number of matches
-// is at most the number of the value's characters plus one, and $0 in the replacement is the
-// matched text.
+// replacement measures ${name/pattern/replacement} after the first slash. There are at most as many
+// matches as the value has characters, plus one, and $0 in the replacement is the matched text.
 func (s *scanner) replacement(value int64, depth int) (int64, error) {
 	if s.peek() == '/' {
 		s.next()
@@ -421,7 +423,7 @@ func (s *scanner) pattern(value, pattern int64) error {
 	return nil
 }
 
-// value returns the value of a variable, or its name as written if it has none.
+// value returns the size of a variable's value, or of the text as written if it is not set.
 func (s *scanner) value(name string, extra int64) int64 {
 	v, ok := s.env.Get(name)
 	if s.out != nil {

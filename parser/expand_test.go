@@ -10,7 +10,8 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
-// TestExpansionLimits: a value that is too long is refused before it is made, with its line.
+// TestExpansionLimits checks that a value that is too long is refused before it is expanded, with
+// its line.
 func TestExpansionLimits(t *testing.T) {
 	double := func(first, next string, n int) string {
 		return first + "\n" + strings.Repeat(next+"\n", n)
@@ -20,7 +21,7 @@ func TestExpansionLimits(t *testing.T) {
 		line       int // 0: no error
 		err        error
 	}{
-		// 16 bytes become 64 MiB in the 22nd doubling, but those before count too.
+		// 16 bytes become 64 MiB in the 22nd doubling, but the earlier doublings count too.
 		{"arg", double("FROM scratch\nARG a=0123456789abcdef", "ARG a=$a$a", 60), 24, errLongValue},
 		{"global arg", double("ARG a=0123456789abcdef", "ARG a=$a$a", 60) + "FROM scratch\n", 23,
 			errLongValue},
@@ -85,7 +86,7 @@ func numbered(n int) string {
 	return b.String()
 }
 
-// repeat is strings.Repeat on lines that are short enough for the parser.
+// repeat is like strings.Repeat, with line breaks so that lines are short enough for the parser.
 func repeat(s string, n int) string {
 	return strings.Repeat(strings.Repeat(s, 1000)+"\\\n", n/1000)
 }
@@ -114,7 +115,8 @@ func walk(body string) error {
 	return nil
 }
 
-// FuzzExpand: the measured bound is an upper bound, and concatenate gives the result of the lexer.
+// FuzzExpand checks that the measured bound is an upper bound, and concatenate gives the result of
+// the lexer.
 func FuzzExpand(f *testing.F) {
 	for _, word := range []string{
 		"a$b$c", "${b}${c:-d}", "'$b'\"$b\"", `\$b"\$c\'"`, "${b//x/$c}", "${b/*/\\$0\\$0}",
@@ -129,7 +131,7 @@ func FuzzExpand(f *testing.F) {
 		if len(word) > 1000 || len(b) > 100 || len(c) > 100 {
 			return
 		}
-		word = string([]rune(word)) // expander.word does so
+		word = string([]rune(word)) // as expander.word does
 		escape := '\\'
 		if flags&1 != 0 {
 			escape = '`'
@@ -152,7 +154,7 @@ func FuzzExpand(f *testing.F) {
 			t.Errorf("measured %d for %q, which has %d bytes", size, want, len(want))
 		}
 		if flags&28 != 0 {
-			return // only for display, which does not concatenate
+			return // used only for display, which does not concatenate
 		}
 		got, err := x.concatenate(word, e, size)
 		if err == nil && got != want {

@@ -11,7 +11,7 @@ import (
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// File is a Dockerfile, parsed but not expanded. It is immutable: several plans can be made of
+// File is a Dockerfile, parsed but not expanded. It is immutable: several plans can be made from
 // it, also concurrently.
 type File struct {
 	name     string
@@ -19,8 +19,8 @@ type File struct {
 	ast      *bkparser.Node
 	escape   rune
 	warnings []bkparser.Warning
-	// blocks are the instructions of each stage without its FROM. Steps parses them again for
-	// each walk, because expanding an instruction changes it.
+	// blocks are the instructions of each stage without its FROM. Steps parses them again for each
+	// walk, because the expansion changes an instruction.
 	blocks  [][]*bkparser.Node
 	targets []Target
 }
@@ -31,7 +31,7 @@ type Target struct {
 	Name string
 	// Description is the comment above FROM that starts with the name.
 	Description string
-	// Base is what FROM names, as written.
+	// Base is the operand of FROM, as written.
 	Base string
 	// Platform is the --platform of FROM, as written.
 	Platform string
@@ -40,7 +40,7 @@ type Target struct {
 	Range   Range
 }
 
-// Parse parses a Dockerfile. name is its name for messages. The error is an *Error. If it
+// Parse parses a Dockerfile. name is the file's name for messages. The error is an *Error. If it
 // concerns an instruction, the File is returned as well: its Plan fails with the same error, and
 // has the warnings that were found before the mistake.
 func Parse(name string, src []byte) (*File, error) {
@@ -88,8 +88,8 @@ func Parse(name string, src []byte) (*File, error) {
 	return f, nil
 }
 
-// escapeDirective returns the line of the escape directive if the error concerns it, since such
-// an error has no place.
+// escapeDirective returns the line of the escape directive if the error concerns it, since such an
+// error has no position.
 func (f *File) escapeDirective(err error) Range {
 	if !strings.HasPrefix(err.Error(), "invalid escape token") {
 		return Range{}
@@ -125,17 +125,16 @@ func parseCommand(n *bkparser.Node) (instructions.Command, error) {
 	return c, nil
 }
 
-// Name returns the name that was given to Parse.
+// Name returns the name passed to Parse.
 func (f *File) Name() string { return f.name }
 
-// Source returns the text that was given to Parse.
+// Source returns the text passed to Parse.
 func (f *File) Source() []byte { return f.src }
 
 // Targets returns the stages.
 func (f *File) Targets() []Target { return append([]Target(nil), f.targets...) }
 
-// fail returns an *Error. Its place is that of the error itself if the error has one, otherwise
-// r.
+// fail returns an *Error. Its Range is the error's own position if it has one, and otherwise r.
 func (f *File) fail(r Range, err error) error {
 	if err == nil {
 		return nil
@@ -148,7 +147,7 @@ func (f *File) fail(r Range, err error) error {
 	if errors.As(err, &loc) && r.Start == 0 && len(loc.Locations) > 0 {
 		r = rangeOf(loc.Locations[0])
 	}
-	// The error's place has the line already.
+	// The error already has the line.
 	if strings.HasPrefix(err.Error(), fmt.Sprintf("dockerfile parse error on line %d: ", r.Start)) {
 		if inner := errors.Unwrap(err); inner != nil {
 			err = inner

@@ -6,9 +6,9 @@ import (
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// repairFlags undoes an error of BuildKit's parser, which takes each byte of UTF-8 in a flag for
-// a character (extractBuilderFlags in split_command.go), so that --exclude=é does not match é. A
-// flag with a byte 0x85 or 0xa0 is split there, and is not repaired.
+// repairFlags repairs flags that BuildKit's parser has decoded wrongly: it treats each byte of
+// UTF-8 in a flag as a character (extractBuilderFlags in split_command.go), so that --exclude=é
+// does not match é. BuildKit splits a flag at a byte 0x85 or 0xa0; such a flag is not repaired.
 func repairFlags(n *bkparser.Node) {
 	if n == nil {
 		return

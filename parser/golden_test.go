@@ -42,8 +42,8 @@ func image(name string) (dockerspec.DockerOCIImage, error) {
 	return img, nil
 }
 
-// baseImage is image as Check and Text want it; a context is an image without
-// a configuration.
+// baseImage is image with the signature that Check and Text need. A context is an image without a
+// configuration.
 func baseImage(s *Stage) (dockerspec.DockerOCIImage, error) {
 	if in, ok := s.Base.(ImageInput); ok {
 		return image(in.Ref)
@@ -94,7 +94,7 @@ func planText(src []byte, o PlanOptions) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// A walk leaves nothing behind that a second one could see.
+	// A first walk must not affect the result of the second one.
 	if _, err := p.walk(baseImage, func(*Stage, Step) {}); err != nil {
 		return "", err
 	}

@@ -27,8 +27,8 @@ type LintOptions struct {
 	Experimental []string
 	// Error makes Plan.Violations return an error if a rule has a finding.
 	Error bool
-	// Off disables all rules: for the further platforms of a build, which would only repeat the
-	// findings.
+	// Off disables all rules. It is for the further platforms of a build, where the rules would
+	// only repeat their findings.
 	Off bool
 }
 
@@ -59,7 +59,7 @@ type Warning struct {
 	URL string
 	// Msg is the finding.
 	Msg string
-	// Range is its place.
+	// Range is its position.
 	Range Range
 }
 
@@ -174,7 +174,7 @@ func (l *lint) checkStages(stages []instructions.Stage) {
 	l.checkCasing(s, stages)
 }
 
-// checkCasing reports instructions in another case than that of most instructions.
+// checkCasing reports instructions whose case differs from that of most instructions.
 func (l *lint) checkCasing(s scope, stages []instructions.Stage) {
 	type word struct {
 		text string
@@ -208,7 +208,7 @@ func (l *lint) checkCasing(s scope, stages []instructions.Stage) {
 	}
 }
 
-// checkDefaultBases reports names of base images that are invalid without a --build-arg.
+// checkDefaultBases reports FROMs with a name that is invalid unless a --build-arg is given.
 func (l *lint) checkDefaultBases(stages []instructions.Stage, x expander, defaults env) {
 	for _, st := range stages {
 		m, err := x.word(st.BaseName, defaults)
@@ -294,8 +294,8 @@ type ignoreFile struct {
 	texts []string
 }
 
-// newIgnoreFile returns nil if the rule cannot decide: without patterns, and with exceptions,
-// since an excluded directory may have files that are not excluded.
+// newIgnoreFile returns nil if the rule cannot decide: if there are no patterns, or if there are
+// exceptions, since an excluded directory may contain files that are not excluded.
 func newIgnoreFile(patterns []string) *ignoreFile {
 	if len(patterns) == 0 {
 		return nil
@@ -314,7 +314,7 @@ func newIgnoreFile(patterns []string) *ignoreFile {
 func (i *ignoreFile) matches(src string) (string, bool) {
 	src = path.Clean(src)
 	if src == "." || src == "/" {
-		// The root is never excluded; it is only empty if all files are.
+		// The root is never excluded. It is empty only if all files are excluded.
 		all := slices.ContainsFunc(i.texts, func(p string) bool {
 			return p == "*" || p == "**" || p == "**/*"
 		})

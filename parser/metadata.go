@@ -25,7 +25,7 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 		step.History = w.pairs("ENV", c, c.Env)
 		for _, e := range c.Env {
 			w.rules.secretKey("ENV", e.Key, c.Location())
-			kv := e.Key + "=" + e.Value // copied once, since a value can have 64 MiB
+			kv := e.Key + "=" + e.Value // copy only once, since a value can have 64 MiB
 			w.state.env = w.state.env.setPair(e.Key, kv)
 			img.Config.Env = replaceEnv(img.Config.Env, e.Key, kv)
 		}
@@ -52,7 +52,7 @@ func (w *walker) metadata(c instructions.Command, step *Step) error {
 		w.once(&w.state.entrypoint, c)
 		img.Config.Entrypoint = w.commandLine(c, c.ShellDependantCmdLine)
 		if w.state.cmd == nil {
-			// An inherited CMD belongs to the inherited ENTRYPOINT.
+			// An inherited CMD applies only to the inherited ENTRYPOINT.
 			img.Config.Cmd = nil
 		}
 		step.History = fmt.Sprintf("ENTRYPOINT %q", img.Config.Entrypoint)

@@ -34,7 +34,7 @@ func mustPlan(t testing.TB, src string, o PlanOptions) *Plan {
 	return p
 }
 
-// steps walks all stages and gives the steps of the target.
+// steps walks all stages and returns the steps of the target.
 func steps(t testing.TB, p *Plan) []Step {
 	t.Helper()
 	var out []Step
@@ -48,7 +48,7 @@ func steps(t testing.TB, p *Plan) []Step {
 	return out
 }
 
-// Every mistake is reported with its line and in words that say what to do.
+// The error for each mistake has its line and a text that tells how to correct it.
 func TestErrors(t *testing.T) {
 	tests := []struct {
 		name, src string
@@ -147,8 +147,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What is wrong in a stage that is not built does not matter, as far as
-// BuildKit lets it pass.
+// Mistakes in a stage that is not built are ignored, as far as BuildKit ignores them.
 func TestMistakesInPrunedStages(t *testing.T) {
 	p := mustPlan(t, "FROM nowhere AS a\nCOPY --from=b x y\nEXPOSE 99999\nFROM scratch AS b\nFROM busybox\n", PlanOptions{})
 	if len(p.Stages) != 1 || p.Target.Index != 2 {
@@ -188,7 +187,7 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// A key does not change with what has no meaning.
+// Differences without a meaning do not change a key.
 func TestKeysAreCanonical(t *testing.T) {
 	plain := "FROM busybox\nARG A=1\nRUN --mount=type=cache,target=/b --mount=type=cache,target=/a make all\nCOPY --chown=1 a b /c/\nWORKDIR /w\n"
 	fancy := "# syntax=docker/dockerfile:1\n\n# A comment\nfrom   busybox as named\narg A=1\n\nRUN --mount=type=cache,target=/a \\\n# inside\n--mount=type=cache,target=/b make all\n\n\ncopy   --chown=1   a   b   /c/\nworkdir /w\n"
@@ -232,7 +231,7 @@ func TestWhatStaysOutOfKeysAndNames(t *testing.T) {
 	}
 }
 
-// Steps share slices and maps, so no step may change what an earlier one gave.
+// Steps share slices and maps, so no step may change the values of an earlier one.
 func TestStepsDoNotChangeEachOther(t *testing.T) {
 	const src = "FROM rich\nENV A=1\nLABEL a=1\nEXPOSE 1\nVOLUME /a\nONBUILD RUN x\nENV A=2 FOO=2\nLABEL a=2\nEXPOSE 2\nVOLUME /b\nONBUILD RUN y\n"
 	p := mustPlan(t, src, PlanOptions{})
@@ -309,7 +308,7 @@ func TestChildNeedsWalkedParent(t *testing.T) {
 	}
 }
 
-// Stages are walked at the same time by those who build them.
+// Stages can be walked concurrently.
 func TestConcurrentWalks(t *testing.T) {
 	p := mustPlan(t, "FROM busybox AS a\nCMD x\nCMD $Y\nFROM busybox AS b\nWORKDIR q$Z\nENV K=$L\nFROM scratch\nCOPY --from=a / /\nCOPY --from=b / /\n", PlanOptions{})
 	want := map[int]int{0: 2, 1: 2, 2: 2}
@@ -511,7 +510,7 @@ func TestContexts(t *testing.T) {
 	tests := []struct {
 		name     string
 		contexts []string
-		want     string // base of the first stage that is built
+		want     string // the base of the first stage that is built
 	}{
 		{"none", nil, "image alpine linux/amd64"},
 		{"stage", []string{"base"}, "context base"},
@@ -591,8 +590,8 @@ func BenchmarkPlan(b *testing.B) {
 	}
 }
 
-// TestStepsAgain checks that a stage that is walked again has the steps of a first walk, whatever
-// the history and the layers of its base are, and those of another base where that differs.
+// TestStepsAgain checks that walking a stage again returns the steps of the first walk, even if the
+// history and the layers of the base differ, and new steps if another part of the base differs.
 func TestStepsAgain(t *testing.T) {
 	const src = "FROM base AS a\nARG V=1\nENV A=$B\nRUN x\nFROM a\nENV C=$A$V\nCOPY --from=a x /\n"
 	base := func(b string, layers int) dockerspec.DockerOCIImage {
@@ -635,7 +634,7 @@ func TestStepsAgain(t *testing.T) {
 		}
 		for i := range got {
 			a, b := got[i].Action, want[i].Action
-			got[i].Action, want[i].Action = nil, nil // names stages of its plan
+			got[i].Action, want[i].Action = nil, nil // actions refer to stages of their own plan
 			if !reflect.DeepEqual(got[i], want[i]) || reflect.TypeOf(a) != reflect.TypeOf(b) {
 				t.Errorf("B=%s, %d layers: step %d is\n%+v\nwant\n%+v", o.b,
 					o.layers, i, got[i], want[i])
@@ -652,7 +651,7 @@ func TestStepsAgain(t *testing.T) {
 
 // TestLargeStepsAreNotKept checks that the steps of a stage with large values are expanded again.
 func TestLargeStepsAreNotKept(t *testing.T) {
-	for size, kept := range map[int]bool{1000: true, 60_000: false} { // 20 times
+	for size, kept := range map[int]bool{1000: true, 60_000: false} { // the value is used 20 times
 		p := mustPlan(t, "FROM scratch\nARG A="+strings.Repeat("a", size)+"\nENV B="+
 			strings.Repeat("$A", 20)+"\nRUN [\"x\"]\n", PlanOptions{})
 		run := func() (found Action) {

@@ -49,8 +49,8 @@ func resolvePath(dir, p, os string, keepSlash bool) (string, error) {
 	return p, nil
 }
 
-// cleanDest cleans an absolute path but keeps the trailing "/" or "/.", which makes the
-// destination of a COPY a directory.
+// cleanDest cleans an absolute path but keeps a trailing "/" or "/.", which marks the destination
+// of a COPY as a directory.
 func cleanDest(p string) string {
 	clean := path.Clean(p)
 	switch {

@@ -19,7 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// PlanOptions select what is built of a File, and with which values.
+// PlanOptions select the stages of a File that are built, and the values for its variables.
 type PlanOptions struct {
 	// BuildArgs are the values of --build-arg.
 	BuildArgs map[string]string
@@ -28,15 +28,15 @@ type PlanOptions struct {
 	// AllStages keeps stages that the target does not need, for checking them. Finish still
 	// applies to the stage of Target.
 	AllStages bool
-	// Labels are key=value pairs for the target's configuration, added by
-	// Plan.Finish. The last of two with one key wins.
+	// Labels are key=value pairs for the target's configuration, added by Plan.Finish. If two have
+	// the same key, the last one is used.
 	Labels []string
 	// BuildPlatform is where commands run; zero for the host.
 	BuildPlatform ocispec.Platform
 	// Platform is the platform to build for; zero for BuildPlatform.
 	Platform ocispec.Platform
-	// Contexts are the names of the named build contexts. A stage or an image
-	// of such a name is replaced by the context.
+	// Contexts are the names of the named build contexts. A context replaces a stage or an image
+	// with the same name.
 	Contexts []string
 	// Ignore are the patterns of the ignore file of the main context; only the CopyIgnoredFile
 	// rule uses them.
@@ -60,14 +60,14 @@ type Plan struct {
 	build    ocispec.Platform
 	platform ocispec.Platform
 	globals  env
-	declared []string // names of global arguments, for lint
+	declared []string // names of global arguments, for lint rules
 	all      []*Stage
 	byName   map[string]*Stage
 	proxy    []string
 	ignore   *ignoreFile
 	lint     *lint
-	// badName is the first FROM or --from with a name that cannot be an image's. As in BuildKit
-	// it is reported after other mistakes of this kind, so that the rules on FROM see all
+	// badName is the error for the first FROM or --from with an invalid name of an image. As in
+	// BuildKit it is reported after other mistakes of this kind, so that the rules on FROM see all
 	// stages.
 	badName error
 	budget  budget
@@ -79,14 +79,14 @@ type Stage struct {
 	Index int
 	// Name is the name in lower case; empty for a stage without one.
 	Name string
-	// Base is the input that the stage starts from.
+	// Base is the input on which the stage is based.
 	Base Input
-	// Platform is the platform that the stage is built for.
+	// Platform is the platform for which the stage is built.
 	Platform ocispec.Platform
-	// Needs are the stages whose results this one uses, including its base, as far as the text
-	// shows: ONBUILD triggers of an image can name others.
+	// Needs are the stages whose results this stage uses, including its base, as far as they are
+	// known from the file: ONBUILD triggers of an image can name further stages.
 	Needs []*Stage
-	// Range is the place of the FROM.
+	// Range is the position of the FROM.
 	Range Range
 	// Total is the number of steps that have an action, without the triggers of a base image.
 	Total int
@@ -95,12 +95,12 @@ type Stage struct {
 	baseName string
 	loc      []bkparser.Range
 	comments []string
-	replaced bool // by a named context: the stage has no steps
+	replaced bool // a named context replaces the stage, which has no steps
 	nodes    []*bkparser.Node
 	commands []instructions.Command
 	triggers []string // ONBUILD expressions of this stage, for stages based on it
 	final    atomic.Pointer[state]
-	expanded atomic.Pointer[expansion] // the last one that came to its end
+	expanded atomic.Pointer[expansion] // the last expansion that was completed
 }
 
 // Plan chooses the stages that the target needs. The error is an *Error. If there is an error,
@@ -208,8 +208,8 @@ func (p *Plan) setGlobals(stages []instructions.Stage, meta []instructions.ArgCo
 	return p.setEpoch(stages)
 }
 
-// globalArgs adds global ARGs with their values: the given ones, otherwise the defaults, which
-// may use earlier ARGs.
+// globalArgs adds global ARGs with the values of --build-arg, or with their defaults, which may
+// refer to earlier ARGs.
 func globalArgs(e env, x expander, meta []instructions.ArgCommand,
 	given map[string]string) (env, error) {
 	for _, c := range meta {
@@ -236,8 +236,8 @@ func globalArgs(e env, x expander, meta []instructions.ArgCommand,
 
 const epochArg = "SOURCE_DATE_EPOCH"
 
-// setEpoch parses SOURCE_DATE_EPOCH. Its value may also be the name of a context, whose own time
-// is used. A directory has no such time, and the argument then counts as not given.
+// setEpoch parses SOURCE_DATE_EPOCH. Its value may also be the name of a context, whose own time is
+// used then. A directory has no such time, and the argument is ignored.
 func (p *Plan) setEpoch(stages []instructions.Stage) error {
 	v, ok := p.opts.BuildArgs[epochArg]
 	if !ok {
@@ -268,8 +268,8 @@ func (p *Plan) setEpoch(stages []instructions.Stage) error {
 	return p.file.fail(Range{}, fmt.Errorf("invalid SOURCE_DATE_EPOCH: %s", v))
 }
 
-// setArg changes an argument wherever it has a value; "" removes it. The caller's map is not
-// changed.
+// setArg changes an argument in all sets of arguments that have it; "" removes it. The caller's map
+// is not changed.
 func (p *Plan) setArg(key, value string) {
 	if _, ok := p.opts.BuildArgs[key]; ok {
 		p.opts.BuildArgs = maps.Clone(p.opts.BuildArgs)
@@ -286,7 +286,7 @@ func (p *Plan) setArg(key, value string) {
 	}
 }
 
-// addStage resolves the FROM of a stage.
+// addStage adds a stage, whose FROM it resolves.
 func (p *Plan) addStage(i int, st *instructions.Stage) error {
 	s := &Stage{Index: i, Name: st.Name, Range: rangeOf(st.Location), plan: p, loc: st.Location,
 		comments: st.Comments, nodes: p.file.blocks[i], commands: st.Commands}
@@ -349,12 +349,11 @@ func (p *Plan) fromPlatform(st *instructions.Stage, x expander,
 	return platform, nil
 }
 
-// setBase finds the input that FROM names: an earlier stage, a context, scratch, or an image.
+// setBase sets the input that FROM names: an earlier stage, a context, scratch, or an image.
 func (s *Stage) setBase() error {
 	p := s.plan
-	// Names of stages are lower case, even if they are written otherwise. Here, unlike in --from
-	// and --target, BuildKit does not fold case: a name that is not in lower case is that of an
-	// image, and invalid.
+	// Names of stages are stored in lower case. Unlike in --from and --target, BuildKit does not
+	// convert the name in FROM: a name with capital letters is the name of an image, and invalid.
 	if base, ok := p.byName[s.baseName]; ok {
 		s.Base, s.Platform = StageInput{base}, base.Platform
 		return nil
@@ -371,7 +370,7 @@ func (s *Stage) setBase() error {
 	return err
 }
 
-// nameError is returned for a name that cannot be an image's.
+// nameError is the error for an invalid name of an image.
 type nameError struct {
 	name string
 	err  error
@@ -380,7 +379,7 @@ type nameError struct {
 func (e *nameError) Error() string { return fmt.Sprintf("parse image name %q: %v", e.name, e.err) }
 func (e *nameError) Unwrap() error { return e.err }
 
-// noteBadName records the first mistake of this kind.
+// noteBadName records the first error for an invalid name.
 func (p *Plan) noteBadName(at Range, err error) {
 	err = p.file.fail(at, err)
 	var have, got *Error
@@ -478,8 +477,8 @@ func (p *Plan) stageNames() []string {
 	return names
 }
 
-// Similar returns the name that may have been meant by the name of an image that does not exist:
-// that of a stage or of a common base image. It is "" if no name is similar.
+// Similar returns a name that is similar to the name of an image that does not exist: the name of a
+// stage or of a common base image. It returns "" if there is none.
 func (p *Plan) Similar(name string) string {
 	options := p.stageNames()
 	for _, s := range []string{"alpine", "busybox", "centos", "debian", "golang",
@@ -497,7 +496,7 @@ func (s *Stage) findNeeds() error {
 		for _, t := range in.Stage.triggers {
 			c, err := parseTrigger(t, s.Range)
 			if err != nil || s.needSources(c) != nil {
-				break // walking the steps finds the mistake, if the stage is built
+				break // walking the steps reports the mistake, if the stage is built
 			}
 		}
 	}
@@ -544,7 +543,7 @@ func (s *Stage) need(in Input) {
 	}
 }
 
-// copySource returns the input that the --from of a COPY names; unlike a mount's it can be the
+// copySource returns the input that the --from of a COPY names. Unlike in a mount, it can be the
 // index of a stage.
 func (p *Plan) copySource(from string) (Input, error) {
 	word, err := p.expander(-1).word(from, env{})
@@ -607,7 +606,7 @@ func (p *Plan) checkCycles() error {
 	return nil
 }
 
-// useOf returns the place where the stage uses another one.
+// useOf returns the position at which the stage uses another stage.
 func (s *Stage) useOf(other *Stage) Range {
 	for _, c := range s.commands {
 		probe := &Stage{plan: s.plan}
@@ -627,8 +626,8 @@ func (s *Stage) label() string {
 }
 
 // prune keeps the stages that the target needs, in the order of the file. Each stage comes after
-// its dependencies there: no stage may use a later one (mayUse), unless a context has replaced
-// that.
+// its dependencies there: no stage may use a later one (mayUse), unless a context replaces the
+// later one.
 func (p *Plan) prune() {
 	keep := map[*Stage]bool{}
 	var visit func(s *Stage)
@@ -651,8 +650,8 @@ func (p *Plan) prune() {
 	}
 }
 
-// mayUse returns an error if a stage uses a later one. It is called when the steps are walked,
-// so that mistakes in stages that are not built are ignored.
+// mayUse returns an error if the stage uses a later stage. It is called when steps are walked, so
+// that mistakes in stages that are not built are ignored.
 func (s *Stage) mayUse(other *Stage, as string) error {
 	if other.replaced || other.Index < s.Index {
 		return nil
@@ -661,8 +660,8 @@ func (s *Stage) mayUse(other *Stage, as string) error {
 		as, s.label())
 }
 
-// Resolved reports to the rules the platform of an image that a step takes files from. It need
-// not be called for bases of stages.
+// Resolved passes the platform of an image from which a step takes files to the rules. It need not
+// be called for bases of stages.
 func (p *Plan) Resolved(in ImageInput, at Range, got ocispec.Platform) {
 	loc := []bkparser.Range{{Start: bkparser.Position{Line: at.Start},
 		End: bkparser.Position{Line: at.End}}}
@@ -674,11 +673,11 @@ func (p *Plan) Resolved(in ImageInput, at Range, got ocispec.Platform) {
 func (p *Plan) Warnings() []Warning { return p.lint.warnings() }
 
 // Check walks all stages without running anything, so that mistakes in any instruction and the
-// findings of all rules are known before the first command runs. base returns the configuration
-// of a stage's base; it is not called for Scratch and StageInput. The error is an *Error for the
-// first mistake. The walk of a stage with a mistake, and of those based on it, ends there; the
-// others are still walked, for their findings. visit, if it is not nil, is called with each
-// step.
+// findings of all rules are known before the first command runs. base returns the configuration of
+// a stage's base; it is not called for Scratch and StageInput. The error is an *Error for the first
+// mistake. The walk of a stage ends at a mistake, and stages based on that stage are not walked.
+// The other stages are still walked, for their findings. visit, if it is not nil, is called with
+// each step.
 func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error),
 	visit func(*Stage, Step)) error {
 	if visit == nil {
@@ -688,8 +687,8 @@ func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error),
 	return err
 }
 
-// Violations returns a *LintError if a rule has a finding so far and the file or LintOptions
-// request an error then.
+// Violations returns a *LintError if a rule has a finding so far and the file or LintOptions make
+// findings an error.
 func (p *Plan) Violations() error { return p.lint.err() }
 
 // walk walks all steps in order and returns the configuration of each stage without a mistake.

@@ -7,7 +7,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/giturl"
 )
 
-// Kind is the kind of place of a source of ADD.
+// Kind is the kind of a source of ADD.
 type Kind int
 
 // The kinds of sources.
@@ -40,9 +40,9 @@ func SourceKind(src string) (Kind, error) {
 // parseGit returns nil for a source that is not a git reference.
 func parseGit(src string) (*giturl.URL, error) {
 	if strings.HasPrefix(src, "./") || strings.HasPrefix(src, "../") ||
-		strings.HasPrefix(src, "github.com/") || // which is a repository only as a context
+		strings.HasPrefix(src, "github.com/") || // such a name is a repository only as a context
 		!strings.Contains(src, "://") && !strings.Contains(src, "@") {
-		return nil, nil // a path, as in most cases
+		return nil, nil // the source is a path, as in most cases
 	}
 	u, err := giturl.Parse(src)
 	if errors.Is(err, giturl.ErrNotGit) {

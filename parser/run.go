@@ -12,7 +12,7 @@ import (
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// scriptDir is the directory of a heredoc that starts with #! while the command runs. It is
+// scriptDir is the directory that contains a heredoc starting with #! while the command runs. It is
 // visible in the history, so it must be BuildKit's.
 const scriptDir = "/dev/pipes"
 
@@ -56,8 +56,8 @@ func (w *walker) run(c *instructions.RunCommand, step *Step) error {
 	return nil
 }
 
-// runArgs returns the command without the shell, and the text for the display. A heredoc alone
-// is a script, which is run by the interpreter that it names. With other text on the line, the
+// runArgs returns the command without the shell, and the text for the display. If the command is a
+// single heredoc, it is a script that its interpreter runs. If there is other text on the line, the
 // shell reads all of it.
 func (w *walker) runArgs(c *instructions.RunCommand,
 	run *Run) (args []string, display string, err error) {
@@ -99,7 +99,7 @@ func firstLine(doc string) string {
 	return first
 }
 
-// runName returns the expanded text; quotes and escapes are kept, as the shell reads them.
+// runName returns the expanded text. It keeps quotes and escapes, since a shell reads the text.
 func (w *walker) runName(c *instructions.RunCommand, display string) string {
 	x, lex := w.lex, *w.lex.lex
 	lex.RawQuotes, lex.RawEscapes, lex.SkipUnsetEnv = true, true, true
@@ -113,8 +113,8 @@ func (w *walker) runName(c *instructions.RunCommand, display string) string {
 	return upperFirst(x.display(display, masked))
 }
 
-// runHistory returns the command with the declared arguments in front and the values that the
-// command has: |2 a=1 b=2 /bin/sh -c ...
+// runHistory returns the command preceded by the declared arguments with their values: |2 a=1 b=2
+// /bin/sh -c ...
 func (w *walker) runHistory(args []string) string {
 	var declared []string
 	index := map[string]int{}
@@ -136,8 +136,8 @@ func (w *walker) runHistory(args []string) string {
 	return strings.Join(append(declared, args...), " ")
 }
 
-// mounts parses the --mount flags. Mounts of files come first, in the order of targets, so that
-// a mount does not hide another one below it; then secrets and sockets.
+// mounts parses the --mount flags. Mounts of files come first, in the order of targets, so that a
+// mount does not hide another mount below it. Then come secrets and sockets.
 func (w *walker) mounts(c *instructions.RunCommand, run *Run) error {
 	var secrets, sockets []RunMount
 	for _, m := range instructions.GetMounts(c) {
@@ -207,7 +207,7 @@ func (w *walker) fileMount(m *instructions.Mount, rm *RunMount) error {
 		}
 		rm.From = Scratch{}
 		if rm.Source != "/" {
-			// Owner and mode are for a new directory; this one must exist.
+			// Owner and mode apply to a new directory, but this one must exist.
 			rm.Mode, rm.UID, rm.GID = nil, nil, nil
 		}
 	default:
@@ -226,8 +226,8 @@ func (w *walker) fileMount(m *instructions.Mount, rm *RunMount) error {
 	return nil
 }
 
-// secretMount: the name is id or source, otherwise the last part of the target. Without env and
-// target, the secret is a file in /run/secrets.
+// secretMount parses a mount of a secret. The secret's name is id or source, or otherwise the last
+// part of the target. Without env and target, the secret is a file in /run/secrets.
 func (w *walker) secretMount(m *instructions.Mount, rm *RunMount) error {
 	rm.ReadOnly = true
 	rm.ID = m.CacheID

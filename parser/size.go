@@ -72,7 +72,7 @@ func isArchiveName(name string) bool {
 		func(suffix string) bool { return strings.HasSuffix(name, suffix) })
 }
 
-// checkCopySize records the places that files are copied to.
+// checkCopySize records the paths to which files are copied.
 func (w *walker) checkCopySize(c instructions.Command, a *Copy) {
 	e := copied{dest: path.Clean(a.Dest), loc: c.Location()}
 	unpacks := a.Add && (a.Unpack == nil || *a.Unpack)
@@ -115,8 +115,8 @@ func (w *walker) checkRunSize(c *instructions.RunCommand, run *Run) {
 	}
 }
 
-// packageTool describes the files that a package manager leaves, and the commands that remove
-// them.
+// packageTool describes the files that a package manager leaves behind, and the commands that
+// remove them.
 type packageTool struct {
 	names, verbs []string
 	dir          string

@@ -25,9 +25,9 @@ type state struct {
 	args []argument
 	// dir is the working directory with slashes, always absolute.
 	dir string
-	// workdirSet is set after a WORKDIR, in this stage or in one it is based on.
+	// workdirSet is set after a WORKDIR in this stage or in a stage on which it is based.
 	workdirSet bool
-	// The place of the last instruction of each kind of which only the last is used.
+	// The positions of the last instructions of kinds of which only the last one has an effect.
 	cmd, entrypoint, healthcheck []bkparser.Range
 	sizes                        sizeRules
 }
@@ -37,9 +37,8 @@ type argument struct {
 	key, value string
 }
 
-// Start returns the configuration that the stage starts with: that of base, with the default
-// PATH if it has none. For Scratch and for a context without a configuration pass the zero
-// value.
+// Start returns the stage's initial configuration: base, with the default PATH if it has none. For
+// Scratch and for a context without a configuration pass the zero value.
 func (s *Stage) Start(base dockerspec.DockerOCIImage) dockerspec.DockerOCIImage {
 	st, err := s.begin(base)
 	if err != nil {
@@ -49,10 +48,10 @@ func (s *Stage) Start(base dockerspec.DockerOCIImage) dockerspec.DockerOCIImage 
 }
 
 // Steps yields the steps of the stage in order. base is the configuration of the base. For a
-// StageInput it is that of the last step of the other stage, whose steps must have been walked
-// to the end before, since its arguments are still declared here. For Scratch and for a context
-// without a configuration it is the zero value. The triggers of base come first. After an error,
-// which is an *Error, no more steps are yielded.
+// StageInput it is the configuration after the last step of that stage, whose steps must have been
+// walked to the end before, since its arguments are also declared in this stage. For Scratch and
+// for a context without a configuration it is the zero value. The triggers of base come first.
+// After an error, which is an *Error, no more steps are yielded.
 //
 // Steps may be called several times, and concurrently. With the same base it expands the
 // instructions once: a build walks a stage to check it, to predict its keys and to run it.
@@ -85,19 +84,20 @@ func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 	}
 }
 
-// expansion holds the steps of a stage on a base.
+// expansion holds the expanded steps of a stage for one base.
 type expansion struct {
 	base  dockerspec.DockerOCIImage
-	below *state // of the stage that the stage is based on
+	below *state // final state of the stage on which the stage is based
 	steps []Step
 	large bool // the steps have more than maxKept bytes, and are not kept
 }
 
-// maxKept limits the expanded values of the steps that are kept for a further walk. A hostile
-// Dockerfile may have as many as the limit of valueBytes.
+// maxKept limits the size of the expanded values of steps that are kept for a further walk. A
+// hostile Dockerfile can reach the limit of valueBytes.
 const maxKept = 1 << 20
 
-// below returns the final state of the stage that s is based on; nil if it is based on no stage.
+// below returns the final state of the stage on which s is based, or nil if it is based on no
+// stage.
 func (s *Stage) below() *state {
 	if in, ok := s.Base.(StageInput); ok {
 		return in.Stage.final.Load()
@@ -105,8 +105,8 @@ func (s *Stage) below() *state {
 	return nil
 }
 
-// sameConfig reports whether two bases have the same steps: they may differ in what no instruction
-// reads, the history and the layers.
+// sameConfig reports whether a stage has the same steps on two bases: the bases may differ in
+// history, layers and time of creation, which no instruction reads.
 func sameConfig(a, b dockerspec.DockerOCIImage) bool {
 	for _, img := range []*dockerspec.DockerOCIImage{&a, &b} {
 		img.History, img.RootFS, img.Created = nil, ocispec.RootFS{}, nil
@@ -114,7 +114,7 @@ func sameConfig(a, b dockerspec.DockerOCIImage) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// on returns the step with the history and the layers of base.
+// on returns the step with base's history and layers.
 func (s Step) on(base dockerspec.DockerOCIImage) Step {
 	s.Image.History = base.History
 	s.Image.RootFS.DiffIDs = base.RootFS.DiffIDs
@@ -124,7 +124,7 @@ func (s Step) on(base dockerspec.DockerOCIImage) Step {
 	return s
 }
 
-// expand yields the steps as Steps does.
+// expand yields the steps for Steps.
 func (s *Stage) expand(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 	return func(yield func(Step, error) bool) {
 		st, err := s.begin(base)
@@ -236,7 +236,7 @@ type walker struct {
 func (w *walker) os() string { return w.stage.Platform.OS }
 
 // parseTrigger parses an ONBUILD expression. It is not part of the file, so the file's escape
-// directive does not apply to it. Its place is that of the FROM that triggers it.
+// directive does not apply to it. Its position is that of the FROM that triggers it.
 func parseTrigger(expr string, at Range) (instructions.Command, error) {
 	res, err := bkparser.Parse(strings.NewReader(expr))
 	if err != nil {
@@ -255,7 +255,7 @@ func parseTrigger(expr string, at Range) (instructions.Command, error) {
 	return c, nil
 }
 
-// unlocated removes the place inside the trigger, which is not a place in the file.
+// unlocated removes a position inside the trigger, which is not a position in the file.
 func unlocated(err error) error {
 	return errors.New(err.Error())
 }
@@ -285,8 +285,8 @@ func (w *walker) step(c instructions.Command, step *Step) error {
 	return nil
 }
 
-// expand expands the variables of an instruction that supports them. ARG does so later, for the
-// default only if it is used.
+// expand expands the variables of an instruction that supports them. ARG expands its default later,
+// and only if the default is used.
 func (w *walker) expand(c instructions.Command) error {
 	word := func(x expander) instructions.SingleWordExpander {
 		return func(s string) (string, error) {
@@ -321,8 +321,8 @@ func (w *walker) reportUnmatched(c instructions.Command, unmatched map[string]st
 	}
 }
 
-// isScannerArg reports whether an argument is for a scanner that runs besides the build. Such
-// arguments never become variables.
+// isScannerArg reports whether an argument is for a scanner that runs in addition to the build.
+// Such arguments never become variables.
 func isScannerArg(key string) bool {
 	return key == "BUILDKIT_SBOM_SCAN_CONTEXT" || key == "BUILDKIT_SBOM_SCAN_STAGE"
 }
@@ -403,8 +403,8 @@ func (w *walker) arg(c *instructions.ArgCommand, step *Step) error {
 	return nil
 }
 
-// once reports an instruction of which only the last one is used. The finding is at the earlier
-// one, which has no effect.
+// once reports an instruction of a kind of which only the last one has an effect. The finding is at
+// the earlier one.
 func (w *walker) once(last *[]bkparser.Range, c instructions.Command) {
 	if *last != nil {
 		w.rules.run(&linter.RuleMultipleInstructionsDisallowed, *last,
@@ -413,7 +413,7 @@ func (w *walker) once(last *[]bkparser.Range, c instructions.Command) {
 	*last = c.Location()
 }
 
-// withShell returns a command in shell form with the shell in front.
+// withShell returns a command in shell form, with the shell prepended.
 func (w *walker) withShell(args []string) []string {
 	shell := w.state.img.Config.Shell
 	if len(shell) == 0 {
@@ -446,7 +446,7 @@ func upperFirst(s string) string {
 	return strings.ToUpper(word) + " " + rest
 }
 
-// mayUse is also called for triggers of an image, which have not been checked before.
+// mayUse is like Plan.mayUse. It is also called for triggers of an image, which Plan cannot check.
 func (w *walker) mayUse(in Input, as string) error {
 	if in, ok := in.(StageInput); ok {
 		return w.stage.mayUse(in.Stage, as)

@@ -9,40 +9,39 @@ import (
 // that tools which search for it find it.
 const Comment = "buildkit.dockerfile.v0"
 
-// Range is a span of lines of the Dockerfile, both included, counted from 1. The zero Range is
-// no place.
+// Range is a span of lines of the Dockerfile, both included, counted from 1. The zero Range means
+// that the position is not known.
 type Range struct {
 	Start, End int
 }
 
 // Step is one instruction, expanded.
 type Step struct {
-	// Range is the place of the instruction; for a trigger of a base image it is the FROM line.
+	// Range is the position of the instruction. For a trigger of a base image it is the FROM line.
 	Range Range
 	// Text is the instruction as written, with continued lines joined and
 	// nothing expanded.
 	Text string
-	// Name is Text with variables expanded, for a progress display: "RUN echo hi". Variables
-	// that hold secrets show as ****. A trigger's name starts with "ONBUILD ".
+	// Name is Text with variables expanded, for a progress display: "RUN echo hi". Values of
+	// secrets are replaced by ****. A trigger's name starts with "ONBUILD ".
 	Name string
 	// OnBuild reports whether the step is a trigger of the base.
 	OnBuild bool
 	// Action is the step's action on the file system; nil if it only changes the configuration.
 	Action Action
-	// Image is the configuration after the step. History and RootFS are those of the base: the
-	// caller updates them. The caller may change the value.
+	// Image is the configuration after the step. History and RootFS are the base's: the caller
+	// updates them. The caller may change the value.
 	Image dockerspec.DockerOCIImage
-	// History is the created_by text of the step's history entry. It is empty for ONBUILD and
-	// for an instruction without an entry. If Action is nil, the entry is that of an empty
-	// layer.
+	// History is the created_by text of the step's history entry. It is empty for ONBUILD and for
+	// an instruction without an entry. If Action is nil, the entry is for an empty layer.
 	History string
 }
 
 // Input is a source of files: one of StageInput, ImageInput, ContextInput or Scratch.
 type Input interface{ input() }
 
-// StageInput is the result of another stage of the same plan. The stage may be missing from
-// Plan.Stages if only an ONBUILD trigger names it.
+// StageInput is the result of another stage of the same plan. If only an ONBUILD trigger names the
+// stage, it may be missing from Plan.Stages.
 type StageInput struct {
 	Stage *Stage
 }
@@ -72,17 +71,17 @@ func (Scratch) input()      {}
 
 // Action is an action of a step on the file system: one of *Run, *Copy or *Mkdir.
 //
-// The JSON form of an Action is canonical: equal actions have equal bytes, which do not depend
-// on comments, on white space between instructions or on the place of the instruction. They do
-// not include inputs (their digests are not known here) or the values of secrets and proxies.
+// The JSON form of an Action is canonical: equal actions have equal bytes, which do not depend on
+// comments, on white space between instructions or on the position of the instruction. They do not
+// include inputs (their digests are not known here) or the values of secrets and proxies.
 type Action interface{ action() }
 
 // Run is a command in a container.
 type Run struct {
-	// Args is the command, with the shell in front if there is one.
+	// Args is the command, preceded by the shell if there is one.
 	Args []string
-	// Env is the whole environment in BuildKit's order: the image's variables
-	// and the stage's arguments, the one that was set last at the end.
+	// Env is the whole environment in BuildKit's order: the image's variables and the stage's
+	// arguments, in the order in which they were last set.
 	Env []string
 	// Proxy holds proxy variables. They are added after Env and are not part of the key.
 	Proxy []string `json:"-"`
@@ -95,7 +94,7 @@ type Run struct {
 	Network string `json:",omitempty"`
 	// Security is "" (a sandbox) or "insecure".
 	Security string `json:",omitempty"`
-	// Files are scripts from heredocs. Only the command sees them, read-only, at Path.
+	// Files are scripts from heredocs. Only the command can read them, at Path.
 	Files []RunFile `json:",omitempty"`
 }
 
@@ -109,7 +108,7 @@ type RunFile struct {
 // MountType is the kind of a RunMount.
 type MountType string
 
-// The kinds of mounts that RUN --mount knows.
+// The kinds of mounts of RUN --mount.
 const (
 	MountBind   MountType = "bind"
 	MountCache  MountType = "cache"
@@ -118,7 +117,7 @@ const (
 	MountSSH    MountType = "ssh"
 )
 
-// Sharing is what happens if two steps use one cache at the same time.
+// Sharing determines what happens if two steps use one cache at the same time.
 type Sharing string
 
 // The ways to share a cache mount.
@@ -131,14 +130,14 @@ const (
 // RunMount is one --mount of a RUN.
 type RunMount struct {
 	Type MountType
-	// ID names the cache, the secret or the ssh socket, for which it is never empty.
+	// ID names the cache, the secret or the ssh socket; it is never empty for these.
 	ID string `json:",omitempty"`
 	// Target is absolute. It is empty for a secret that is only a variable, and for an ssh
 	// socket whose path the executor chooses (/run/buildkit/ssh_agent.N in BuildKit).
 	Target string `json:",omitempty"`
 	// Source is the absolute path inside From; "/": all of it.
 	Source string `json:",omitempty"`
-	// From is the file system that a bind mount shows or a cache starts with.
+	// From is the source of a bind mount, or the initial content of a cache.
 	From     Input `json:"-"`
 	ReadOnly bool  `json:",omitempty"`
 	// Sharing is set for caches.

@@ -1,4 +1,4 @@
-// Command hello shows that a static program is all that an image needs.
+// Command hello is a static program that an image can contain as its only file.
 package main
 
 import (
