@@ -42,7 +42,8 @@ func checkImage(name string) error {
 	return nil
 }
 
-// imageWord is checkImage for an argument that the caller's error names.
+// imageWord is like checkImage, but its error does not repeat the argument, which the caller's
+// error has.
 func imageWord(name string) error {
 	if store.IsShortID(name) || isImageFile(name) || image.IsPath(name) {
 		return nil
@@ -59,7 +60,7 @@ func imageWord(name string) error {
 	return nil
 }
 
-// checkImages is checkImage for several arguments.
+// checkImages is like checkImage for several arguments.
 func checkImages(names []string) error {
 	for _, name := range names {
 		if err := checkImage(name); err != nil {
@@ -90,7 +91,7 @@ func checkNewName(name string) error {
 	return nil
 }
 
-// checkNewNames is checkNewName for the values of a flag.
+// checkNewNames is like checkNewName for the values of a flag.
 func checkNewNames(flag string, names []string) error {
 	for _, name := range names {
 		if err := checkNewName(name); err != nil {
@@ -100,7 +101,7 @@ func checkNewNames(flag string, names []string) error {
 	return nil
 }
 
-// defaultPlatform is the variable that docker and buildx read the platform from if there is no
+// defaultPlatform is the variable from which docker and buildx read the platform if there is no
 // flag.
 const defaultPlatform = "DOCKER_DEFAULT_PLATFORM"
 
@@ -108,11 +109,10 @@ const defaultPlatform = "DOCKER_DEFAULT_PLATFORM"
 const platformUsage = "`OS/ARCH` platform to use of an image for several\n" +
 	"Without the flag it is $DOCKER_DEFAULT_PLATFORM, or else the platform of this machine."
 
-// wanted is the platform of the image that is looked for; the zero value is that of this
-// machine.
+// wanted is the platform of an image to find. The zero value is this machine's platform.
 type wanted struct {
 	platform ocispec.Platform
-	asked    bool // by a flag
+	asked    bool // a flag gave the platform
 }
 
 // platform parses the value of a --platform for one platform. If it is "", the environment's
@@ -132,9 +132,9 @@ func platform(e *env, s string) (wanted, error) {
 	return wanted{platform: list[0]}, nil
 }
 
-// isFor returns an error if a platform was requested and the image is for another one. An index
-// was searched for the platform, but a single manifest may be for any. Unlike in a FROM, it is
-// not enough that the platform can run the image.
+// isFor returns an error if a platform was requested and the image is for another one. The image of
+// an index was chosen for the platform, but a single manifest may be for any platform. Unlike in a
+// FROM, it is not enough that the platform can run the image.
 func (w wanted) isFor(name string, img *image.Image) error {
 	p := w.platform
 	if !w.asked || registry.FormatPlatform(img.Platform) == registry.FormatPlatform(p) &&
@@ -154,7 +154,7 @@ func platforms(e *env, values []string) ([]ocispec.Platform, error) {
 	var list []ocispec.Platform
 	seen := map[string]bool{}
 	add := func(p, is ocispec.Platform) {
-		// a repeated platform is one image, as in buildx
+		// a repeated platform counts once, as in buildx
 		if name := parser.FormatPlatform(parser.NormalizePlatform(is)); !seen[name] {
 			seen[name] = true
 			list = append(list, p)

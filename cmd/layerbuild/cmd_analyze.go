@@ -139,14 +139,14 @@ func (f *analyzeFlags) check(e *env) error {
 	return checkFile("output", f.out)
 }
 
-// gateRules are the rules from flags and from the configuration file.
+// gateRules are the rules from the flags and the configuration file.
 type gateRules struct {
 	analyze.Config
 	wanted bool
 }
 
-// rules reads the configuration file, the one in dir if none is named. Flags take precedence
-// over it; accepted paths are those of both.
+// rules reads the configuration file: the one that the flag names, or the one in dir. Flags take
+// precedence over the file, but accepted paths of both are used.
 func (f *analyzeFlags) rules(dir string) (gateRules, error) {
 	var rules gateRules
 	name := f.config
@@ -205,8 +205,8 @@ func (f *analyzeFlags) analyze(ctx context.Context, state *state.State, im *imag
 	return r, nil
 }
 
-// forBuild checks the analysis flags of build. A gate alone, or a file with one, also enables
-// the analysis.
+// forBuild checks the analysis flags of build. A gate in a flag or in the configuration file
+// enables the analysis, too.
 func (f *analyzeFlags) forBuild(e *env, o *imagebuild.Options) (gateRules, error) {
 	if f.format == "" && (f.failOver != "" || len(f.failOn) > 0 || f.config != "") {
 		f.format = "text"
@@ -312,9 +312,9 @@ func (im *images) find(ctx context.Context, name string, want wanted) (*image.Im
 	return img, want.isFor(name, img)
 }
 
-// ref returns the resolver's name for an image argument. It looks in the store first, for a
-// name, a digest or the prefix of one. If the store has none, the word may be a path, or
-// "oci:PATH", which without a slash is also a name. Any other word is returned unchanged.
+// ref returns the resolver's name for an image argument. It first searches the store for a name, a
+// digest or the prefix of a digest. If the store has none, the word may be a path or "oci:PATH"; a
+// word of that form without a slash may also be a name. Any other word is returned unchanged.
 func (im *images) ref(ctx context.Context, name string) (string, error) {
 	if name == "" || name == "scratch" || image.IsPath(name) {
 		return name, nil

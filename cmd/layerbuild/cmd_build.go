@@ -175,7 +175,7 @@ func (f *buildFlags) defineDisplay(fs *pflag.FlagSet) {
 	fs.Var(newChoice(&f.format, "text", "text", "json"), "format", "format of --check and --call")
 }
 
-// defineWithoutEffect defines flags of docker and buildx that scripts give.
+// defineWithoutEffect defines flags of docker and buildx that scripts use and that have no effect.
 func (f *buildFlags) defineWithoutEffect(fs *pflag.FlagSet) {
 	fs.Var((*list)(&f.attests), "attest", "")
 	fs.StringVar(&f.provenance, "provenance", "", "")
@@ -270,7 +270,7 @@ func (f *buildFlags) collect(ctx context.Context, e *env, state *state.State, be
 	}
 }
 
-// explain prints why a build failed.
+// explain prints the error that ended a build.
 func explain(e *env, display *ui.UI, mode string, res *imagebuild.Result, err error,
 	print ui.PrintOptions) error {
 	if errors.Is(err, context.Canceled) {
@@ -294,7 +294,7 @@ func explain(e *env, display *ui.UI, mode string, res *imagebuild.Result, err er
 	return exitError{exitFailed}
 }
 
-// write writes the files that a successful build makes besides its outputs.
+// write writes the additional files of a successful build, such as the metadata.
 func (f *buildFlags) write(e *env, mode string, res *imagebuild.Result,
 	o imagebuild.Options) error {
 	id := res.Metadata.ID().String()
@@ -320,8 +320,8 @@ func (f *buildFlags) write(e *env, mode string, res *imagebuild.Result,
 	return nil
 }
 
-// checkResult is the output of --check --format json: the fields of BuildKit's lint request,
-// with additional fields for file and lines, which are easier to use than ranges.
+// checkResult is the output of --check --format json. It has the fields of BuildKit's lint request,
+// and fields for file and lines, which are easier to use than ranges.
 type checkResult struct {
 	Warnings []finding   `json:"warnings"`
 	Error    *checkError `json:"buildError,omitempty"`
@@ -368,7 +368,7 @@ func locationOf(r parser.Range) location {
 	return location{[]lineRange{{linePosition{r.Start}, linePosition{max(r.Start, r.End)}}}}
 }
 
-// newCheckResult returns the findings of a check in the form that is printed.
+// newCheckResult returns the findings of a check in their printed form.
 func newCheckResult(res *imagebuild.Result, err error) checkResult {
 	out := checkResult{Warnings: make([]finding, 0, len(res.Warnings))}
 	for _, w := range res.Warnings {
@@ -547,7 +547,7 @@ func oneContext(args []string) error {
 		strings.Join(args, " "))
 }
 
-// sources checks the places of the files.
+// sources checks the paths and addresses of the Dockerfile and the contexts.
 func (f *buildFlags) sources(o *imagebuild.Options, e *env) error {
 	so := source.Options{Stdin: e.stdin, Dockerfile: f.file}
 	err := source.Check(o.Source.Context, so)
@@ -600,7 +600,7 @@ func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 		}
 		if !ok {
 			if value, ok = os.LookupEnv(name); !ok {
-				continue // not set: the ARG keeps its default, as in docker
+				continue // the variable is not set: the ARG keeps its default, as in docker
 			}
 		}
 		o.Args[name] = value
@@ -649,7 +649,7 @@ func checkRules(names []string) error {
 	return nil
 }
 
-// cache parses the places that step results are imported from and exported to.
+// cache parses the places for importing and exporting step results.
 func (f *buildFlags) cache(o *imagebuild.Options, _ *env) error {
 	for _, s := range f.cacheFrom {
 		p, err := remotecache.ParseFrom(s)
@@ -809,8 +809,8 @@ func (f *buildFlags) output(o *imagebuild.Options, e *env) error {
 	return nil
 }
 
-// checkApart returns an error if two of the files that the build writes besides its outputs are
-// the same, or one is an output.
+// checkApart returns an error if two of the additional files that the build writes are the same
+// file, or if one of them is an output.
 func (f *buildFlags) checkApart(outputs []export.Spec) error {
 	taken := map[string]string{}
 	for _, spec := range outputs {
@@ -832,7 +832,7 @@ func (f *buildFlags) checkApart(outputs []export.Spec) error {
 	return nil
 }
 
-// pushes makes each output of type=image push, and reports whether there is one.
+// pushes sets Push for each output of type=image, and reports whether there is one.
 func pushes(outputs []export.Spec) bool {
 	some := false
 	for i := range outputs {
@@ -861,7 +861,8 @@ func (f *buildFlags) imageOptions(o *imagebuild.Options, e *env) error {
 			return badValue("label", l, errors.New("KEY=VALUE is expected"))
 		}
 	}
-	// The variable counts as the argument, as in buildx, so that an ARG of that name has it too.
+	// As in buildx, the variable sets the build argument, so that an ARG of that name has its
+	// value, too.
 	if _, ok := o.Args[epochArg]; !ok && e.getenv(epochArg) != "" {
 		if _, err := imagebuild.Epoch(e.getenv(epochArg)); err != nil {
 			return err
@@ -871,7 +872,7 @@ func (f *buildFlags) imageOptions(o *imagebuild.Options, e *env) error {
 	return nil
 }
 
-// The names of build arguments that the build itself uses.
+// The names of build arguments that configure the build itself.
 const (
 	epochArg = "SOURCE_DATE_EPOCH"
 	// options of the lint rules, instead of the file's check directive
@@ -1008,7 +1009,7 @@ func checkSecretFile(name string) error {
 		return fmt.Errorf("the file has %d bytes, and a secret has %d at most",
 			fi.Size(), secret.MaxSize)
 	case !fi.Mode().IsRegular():
-		return nil // a pipe can be opened once only
+		return nil // a pipe can be opened only once
 	}
 	f, err := hostfile.Open(name, os.O_RDONLY)
 	if err != nil {

@@ -43,7 +43,7 @@ func prepareDocs(e *env, all []verb, args []string) (runFunc, error) {
 	return nil, usage
 }
 
-// manDate returns the date in the man pages: that of SOURCE_DATE_EPOCH, or today.
+// manDate returns the date in the man pages: the date of SOURCE_DATE_EPOCH, or today.
 func manDate(e *env) (string, error) {
 	at := time.Now()
 	if s := e.getenv(epochArg); s != "" {
@@ -58,7 +58,7 @@ func manDate(e *env) (string, error) {
 	return at.UTC().Format(time.DateOnly), nil
 }
 
-// writeManPages writes pages into a directory, which it makes if there is none.
+// writeManPages writes pages into a directory. It makes the directory if it is missing.
 func writeManPages(dir string, pages []manPage) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

@@ -53,7 +53,7 @@ func historyVerb() verb {
 		}}
 }
 
-// made is one line of `layerbuild history`, the oldest first.
+// made is one line of `layerbuild history`.
 type made struct {
 	Created    *time.Time `json:"created,omitempty"`
 	CreatedBy  string     `json:"createdBy"`
@@ -64,8 +64,8 @@ type made struct {
 	DiffID     string     `json:"diffID,omitempty"`
 }
 
-// historyOf joins the history with the layers. If their numbers do not match, as in images of
-// some other tools, the remaining layers have no instruction.
+// historyOf returns the history with the layer of each entry, the oldest entry first. If their
+// numbers do not match, as in images of some other tools, the remaining layers have no instruction.
 func historyOf(img *image.Image) []made {
 	var list []made
 	n := 0

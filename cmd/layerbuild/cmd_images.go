@@ -55,18 +55,18 @@ func imagesVerb() verb {
 
 // listed is a line of `layerbuild images`.
 type listed struct {
-	Name      string    `json:"name"` // "" for an image without one
+	Name      string    `json:"name"` // "" for an image without a name
 	ID        string    `json:"id"`   // as build -q prints it
 	Digest    string    `json:"digest"`
 	Config    string    `json:"config,omitempty"`
 	Platforms []string  `json:"platforms"`
 	Created   time.Time `json:"created"`
 	Size      int64     `json:"size"`   // bytes of all its blobs
-	Layers    int       `json:"layers"` // of the first platform
+	Layers    int       `json:"layers"` // number of the first platform's layers
 }
 
-// listImages returns the images that can be read, and errors that name the others. The list is nil
-// if there is none.
+// listImages returns the images that can be read, and errors with the names of the others. The list
+// is nil if there are no images.
 func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 	state, images, err := f.open(ctx)
 	if err != nil {
@@ -93,8 +93,7 @@ func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 			errs = append(errs, fmt.Errorf("image %s: %w", cmp.Or(entry.Name, l.Digest), err))
 			continue
 		}
-		// The image ID is that of export.Metadata: the digest of the configuration if there is
-		// one.
+		// Use the image ID of export.Metadata: the digest of the configuration if there is one.
 		l.ID = l.Digest
 		if len(all) == 1 && !ocidoc.IsIndex(entry.Descriptor.MediaType) {
 			l.ID = all[0].Manifest.Config.Digest.String()
@@ -138,20 +137,19 @@ func shortDigest(d string) string {
 	return d[:min(12, len(d))]
 }
 
-// familiar returns a name as users write it.
+// familiar returns the short form of a name, as users write it.
 func familiar(name string) string {
 	if name == "" {
 		return "<none>"
 	}
 	named, err := reference.Parse(name)
 	if err != nil {
-		return name // a name from another tool
+		return name // a name that another tool wrote
 	}
 	return named.Familiar()
 }
 
-// platforms returns the images of a manifest or an index in the store, as far as the store has
-// them.
+// platforms returns the images of a manifest or an index that the store has.
 func (im *images) platforms(ctx context.Context, state *state.State,
 	d ocispec.Descriptor) ([]*image.Image, error) {
 	list := []ocispec.Descriptor{d}

@@ -58,10 +58,10 @@ func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want w
 	})
 }
 
-// inspected is what `layerbuild inspect` prints for an image, with the names of `docker inspect`
-// if it has the same fields.
+// inspected is the output of `layerbuild inspect` for an image. Fields that `docker inspect` has
+// too have its names.
 type inspected struct {
-	ID           string                          `json:"Id"` // of the configuration
+	ID           string                          `json:"Id"` // digest of the configuration
 	Digest       string                          `json:"Digest"`
 	RepoTags     []string                        `json:"RepoTags"`
 	Created      *time.Time                      `json:"Created,omitempty"`
@@ -87,10 +87,10 @@ type graphDriver struct {
 	Data graphDriverData `json:"Data"`
 }
 
-// graphDriverData are the directories. UpperDir is the top layer's, LowerDir those below it, top
-// first and separated by colons. MergedDir is a directory at which all of them could be mounted:
-// layerbuild does not mount it, and with a driver that keeps whole trees it is the same as
-// UpperDir.
+// graphDriverData are the directories. UpperDir is the top layer's directory. LowerDir has the
+// directories below it, top first, separated by colons. MergedDir is a directory at which all of
+// them could be mounted. layerbuild does not mount it. With a driver that keeps whole trees it is
+// the same as UpperDir.
 type graphDriverData struct {
 	LowerDir  string `json:"LowerDir,omitempty"`
 	UpperDir  string `json:"UpperDir,omitempty"`

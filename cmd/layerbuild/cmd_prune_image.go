@@ -17,9 +17,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// The verb names what it prunes, like 'prune' for the state. It is not 'slim': that name is
-// known for guessing which visible files are not needed, and this verb does not change visible
-// files. Nor is it 'squash': all layers stay.
+// The verb is named after its object, since 'prune' alone prunes the state. The name 'slim' would
+// be wrong: tools of that name remove visible files that they guess to be unneeded. So would
+// 'squash': all layers remain.
 func pruneImageVerb() verb {
 	return verb{
 		name: "prune-image", args: "IMAGE|LAYOUT|ARCHIVE",
@@ -69,7 +69,8 @@ func pruneImageVerb() verb {
 	}
 }
 
-// pruneImage makes a pruned image and names it; without names it only prints what that would save.
+// pruneImage makes a pruned image and names it; without names it only prints the bytes that this
+// would save.
 func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want wanted, base string,
 	names []string) error {
 	return f.with(ctx, func(state *state.State, im *images) error {

@@ -155,8 +155,8 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 	})
 }
 
-// lazySink passes on only the events of transfers, so that an image that is unpacked already is
-// run without output.
+// lazySink passes on only the events of transfers, so that running an image that is already
+// unpacked prints nothing.
 func lazySink(to event.Sink) event.Sink {
 	return func(ev event.Event) {
 		if _, ok := ev.(event.Progress); ok {
@@ -165,8 +165,8 @@ func lazySink(to event.Sink) event.Sink {
 	}
 }
 
-// exitOf makes the command's exit status that of layerbuild: err is the error of the command, and
-// closing that of removing the container.
+// exitOf returns the error that makes the command's exit status layerbuild's own. err is the error
+// of the command, and closing the error of removing the container.
 func (e *env) exitOf(err, closing error) error {
 	var exit *executor.ExitError
 	if !errors.As(err, &exit) {
@@ -181,7 +181,7 @@ func (e *env) exitOf(err, closing error) error {
 	return exitError{exit.Code}
 }
 
-// process returns the process that the image and the flags describe.
+// process returns the process for the image's configuration and the flags.
 func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.Process, error) {
 	c := img.Config.Config
 	entrypoint, cmd := c.Entrypoint, c.Cmd

@@ -111,7 +111,7 @@ func pushVerb() verb {
 	}
 }
 
-// pushAll pushes an image under all names, or under its own if none is given.
+// pushAll pushes an image under all given names, or under its own name if none is given.
 func pushAll(ctx context.Context, e *env, state *state.State, im *images, of string, names []string,
 	sink event.Sink) error {
 	d, err := im.stored(ctx, of)
@@ -152,7 +152,7 @@ func push(ctx context.Context, e *env, state *state.State, im *images, name stri
 
 const progressUsage = "progress display"
 
-// newProgress returns the value of --progress.
+// newProgress returns the value for a flag --progress.
 func newProgress(value *string) choice { return newChoice(value, "auto", ui.Modes[:]...) }
 
 // shown calls a function with a display of its progress.

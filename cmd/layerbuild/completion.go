@@ -25,15 +25,15 @@ const (
 	completeImagesOrFiles
 )
 
-// verbCompletion is a verb with what completes its arguments and its flags.
+// verbCompletion is a verb with the kinds of words that complete its arguments and its flags.
 type verbCompletion struct {
 	verb
 	arguments completion
-	onlyFirst bool // the other arguments are those of a command
+	onlyFirst bool // the other arguments belong to a command
 	flags     []flagCompletion
 }
 
-// flagCompletion is a flag with what completes its value.
+// flagCompletion is a flag with the kind of words that complete its value.
 type flagCompletion struct {
 	flagInfo
 	value completion
@@ -62,7 +62,7 @@ func completionsOf(all []verb) []verbCompletion {
 	return list
 }
 
-// completion returns what completes the value of a flag.
+// completion returns the kind of words that complete the value of a flag.
 func (f flagInfo) completion() completion {
 	if len(f.values) > 0 {
 		return completeWords

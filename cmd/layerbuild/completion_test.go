@@ -50,8 +50,8 @@ func TestCompletionScripts(t *testing.T) {
 	}
 }
 
-// bashCompletions returns what bash completes a command line with, in a directory with the
-// directory sub and the file app.tar, and images of the store.
+// bashCompletions returns the words that bash offers for command lines, in a directory with the
+// directory sub and the file app.tar, and with images in the store.
 func bashCompletions(t *testing.T, lines []string) []string {
 	t.Helper()
 	if _, err := exec.LookPath("bash"); err != nil {
@@ -92,7 +92,7 @@ func TestBashCompletion(t *testing.T) {
 		{"layerbuild help pru", "prune prune-image"},
 		{"layerbuild --root s ima", "images"},
 		{"layerbuild --root=s ima", "images"},
-		{"layerbuild -t images ima", ""}, // a build
+		{"layerbuild -t images ima", ""}, // the verb build, whose context is "images"
 		{"layerbuild s", "sub"},
 		{"layerbuild build ", "sub"},
 		{"layerbuild build sub --no-cache-", "--no-cache-filter"},
@@ -100,11 +100,11 @@ func TestBashCompletion(t *testing.T) {
 		{"layerbuild sub --no-cache-", "--no-cache-filter"},
 		{"layerbuild images --no", ""},
 		{"layerbuild build --progress ", "auto plain tty rawjson quiet"},
-		{"layerbuild build --progress=pl", "plain"}, // bash keeps what is before =
+		{"layerbuild build --progress=pl", "plain"}, // bash keeps the text before =
 		{"layerbuild build --progress=", "auto plain tty rawjson quiet"},
 		{"layerbuild build --progress plain ", "sub"},
 		{"layerbuild build --analyze=m", "markdown"},
-		{"layerbuild build --analyze ", "sub"}, // its value is only after =
+		{"layerbuild build --analyze ", "sub"}, // a value is only accepted after =
 		{"layerbuild build --call c", "check"},
 		{"layerbuild build --allow security.insecure,n", "security.insecure,network.host"},
 		{"layerbuild build --build-arg ", ""},
@@ -114,7 +114,7 @@ func TestBashCompletion(t *testing.T) {
 		{"layerbuild images --driver c", "copy"},
 		{"layerbuild run ", "app:v1 app:v2 reg/x:1"},
 		{"layerbuild run -t a", "app:v1 app:v2"},
-		{"layerbuild run app:v", "v1 v2"}, // bash keeps what is before :
+		{"layerbuild run app:v", "v1 v2"}, // bash keeps the text before :
 		{"layerbuild run app --", ""},     // flags of the command
 		{"layerbuild analyze a", "app:v1 app:v2 app.tar"},
 		{"layerbuild analyze --base r", "reg/x:1"},

@@ -1,12 +1,12 @@
 // Command layerbuild builds OCI images from Dockerfiles, without a daemon.
 //
-// Each verb has a file of its own, cmd_VERB.go, with its options, flags and run function. The
-// command line of a verb is checked as a whole before anything is done.
+// Each verb has a file of its own, cmd_VERB.go, with its options, flags and run function. The whole
+// command line of a verb is checked before the verb does any work.
 //
-// It imports the packages that internal/arch lists. It makes no system calls itself: the packages
-// make them that it calls, after package ns has moved the process into its namespaces.
+// It imports the packages that internal/arch lists. It makes no system calls itself. The packages
+// that it calls make them, after package ns has moved the process into its namespaces.
 //
 // To test it, run go test ./cmd/layerbuild, as root or as a user who may make user namespaces. Each
-// file of testdata/script is a behaviour of the command line, run against the program that
-// LAYERBUILD names, or a new one. FuzzFlags and FuzzCommandLine read random arguments.
+// file of testdata/script is a behaviour of the command line, run with the program that LAYERBUILD
+// names, or with a new one. FuzzFlags and FuzzCommandLine read random arguments.
 package main

@@ -13,12 +13,12 @@ import (
 	"github.com/layerbuild/layerbuild/internal/registrytest"
 )
 
-// failing is a command line that fails, with a Dockerfile where it is a build. B at its beginning
-// stands for a base with a shell.
+// failing is a command line that fails, with a Dockerfile if it is a build. B at the beginning of
+// the Dockerfile stands for a base with a shell.
 type failing struct {
 	dockerfile string
 	args       string
-	line       bool // the error is about a line of the Dockerfile
+	line       bool // the error has a line of the Dockerfile
 }
 
 var failures = []failing{
@@ -139,7 +139,7 @@ var failures = []failing{
 }
 
 // Each failure gives its reason once, with the line of the Dockerfile if there is one, and always
-// has the same status.
+// has the same exit status.
 func TestErrorsSayThingsOnce(t *testing.T) {
 	if os.Getuid() != 0 && !userns() {
 		t.Skip("neither root nor user namespaces")
@@ -155,7 +155,7 @@ func TestErrorsSayThingsOnce(t *testing.T) {
 	}
 }
 
-// failureState is what the command lines work on.
+// failureState has the files and images for the command lines.
 type failureState struct {
 	work, state, registry string
 }
@@ -257,8 +257,8 @@ func lastMessage(text string) string {
 	return message
 }
 
-// saidTwice finds a clause, or a long word, that a message has twice: a clause ends at a colon. The
-// quoted command of a failed process may occur again.
+// saidTwice returns a clause or a long word that occurs twice in a message. A clause ends at a
+// colon. The quoted command of a failed process may occur again.
 func saidTwice(message string) string {
 	if strings.Contains(message, "did not complete successfully") {
 		_, message, _ = strings.Cut(message, "did not complete successfully")

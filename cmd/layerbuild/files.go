@@ -105,13 +105,13 @@ func checkDest(spec export.Spec) error {
 			return writableDir(dir)
 		}
 		if err == nil || !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return nil // export returns an error for a destination that is not a directory
+			return nil // export reports a destination that is not a directory
 		}
 		dir = filepath.Dir(dir)
 	}
 }
 
-// plainError removes the file's name from an error, for a message that has the name already.
+// plainError removes the file's name from an error, for a message that already has the name.
 func plainError(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

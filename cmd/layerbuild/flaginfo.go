@@ -16,7 +16,7 @@ import (
 // shown instead. The one line fits beside the flag in the help.
 type flagInfo struct {
 	name, short string // short is "" or a letter
-	group       string // the heading that it is listed under
+	group       string // the heading under which it is listed
 	placeholder string // "" for a boolean flag
 	optional    bool   // the value may be missing
 	values      []string
@@ -27,13 +27,13 @@ type flagInfo struct {
 // groupKey is the annotation of a flag for its group.
 const groupKey = "group"
 
-// The headings of flags that are in no group and of those that all verbs have.
+// The headings of flags without a group, and of the flags that all verbs have.
 const (
 	noGroup      = "Flags"
 	groupOfState = "Flags of all verbs, also allowed before the verb"
 )
 
-// group calls define and puts the flags that it defines under a heading.
+// group calls define and adds the flags that define defines to the group with a heading.
 func group(fs *pflag.FlagSet, heading string, define func(*pflag.FlagSet)) {
 	before, n := 0, 0
 	fs.VisitAll(func(*pflag.Flag) { before++ })
@@ -89,7 +89,7 @@ func words(placeholder string) []string {
 	return list
 }
 
-// expected names the values that a flag takes, for an error.
+// expected describes the values that a flag accepts, for an error.
 func (f flagInfo) expected() string {
 	placeholder := strings.TrimSuffix(f.placeholder, ",…")
 	switch placeholder {
@@ -107,8 +107,8 @@ type flagGroup struct {
 	flags   []flagInfo
 }
 
-// flagsOf returns the flags of a verb that are shown, in the order of their definition. The group
-// of the flags that all verbs have comes last.
+// flagsOf returns the visible flags of a verb, in the order of their definition. The group of the
+// flags that all verbs have comes last.
 func flagsOf(v verb) []flagGroup {
 	fs := newFlagSet(v)
 	v.flags(fs)

@@ -46,7 +46,7 @@ func (l *list) Set(s string) error {
 
 func (l *list) Type() string { return "stringArray" }
 
-// String is empty for an empty list, so that the help shows no default.
+// String returns "" for an empty list, so that the help shows no default.
 func (l *list) String() string { return strings.Join(*l, ",") }
 
 // choice is the value of a flag with a fixed set of values.
@@ -101,7 +101,8 @@ func badValue(flag, value string, why error) error {
 	return fmt.Errorf("--%s %q: %w", flag, value, why)
 }
 
-// flagError rewrites an error of pflag so that it names the flag, its value and what is expected.
+// flagError rewrites an error of pflag so that it names the flag, its value and the expected
+// values.
 func flagError(fs *pflag.FlagSet, err error) error {
 	var invalid *pflag.InvalidValueError
 	var missing *pflag.ValueRequiredError
@@ -133,7 +134,7 @@ func whatIsExpected(e *pflag.InvalidValueError) error {
 	return errors.Unwrap(e)
 }
 
-// unknownFlag returns the error for a flag that does not exist, with a similar one.
+// unknownFlag returns the error for a flag that does not exist, with a similar flag.
 func unknownFlag(fs *pflag.FlagSet, e *pflag.NotExistError) error {
 	name := e.GetSpecifiedName()
 	if short := e.GetSpecifiedShortnames(); short != "" {

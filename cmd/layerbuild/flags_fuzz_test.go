@@ -6,7 +6,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/units"
 )
 
-// FuzzFlags: the values of flags are taken or refused, and sizes are never negative.
+// FuzzFlags checks that values of flags are accepted or refused without a panic, and that sizes are
+// never negative.
 func FuzzFlags(f *testing.F) {
 	for _, s := range []string{"", "64m", "-1", "1e9", "9999999999g", "nofile=1:2", "a=b",
 		"host:1.2.3.4", "host=::1", "id=s,src=f", "id=,env=", "linux/arm/v7", "index:a=b",

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzCommandLine: any arguments, one a line, are accepted or refused with a message that is safe
-// for a terminal, and no file is made.
+// FuzzCommandLine checks that any arguments, one a line, are either accepted or refused with a
+// message that is safe for a terminal, and that no file is made.
 func FuzzCommandLine(f *testing.F) {
 	for _, bad := range badValues {
 		for _, value := range bad.values {
@@ -23,7 +23,7 @@ func FuzzCommandLine(f *testing.F) {
 	work := f.TempDir()
 	f.Fuzz(func(t *testing.T, line string) {
 		if strings.Contains(line, "\x00") {
-			return // no argument has one
+			return // arguments cannot contain NUL
 		}
 		got := try(t, map[string]string{"HOME": work}, strings.Split(line, "\n")...)
 		if got.err == nil {

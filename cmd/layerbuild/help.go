@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// exitStatus is an exit status with its meaning. The words in verbs are the verbs that have it. ""
-// stands for all, and words that begin with "-" are the only verbs that do not have it.
+// exitStatus is an exit status with its meaning. The words in verbs are the verbs that have the
+// status: "" stands for all verbs, and words that begin with "-" are the only verbs without it.
 type exitStatus struct {
 	code  string
 	verbs string
@@ -30,7 +30,7 @@ var exitStatuses = [...]exitStatus{
 	{"other", "run", "the exit status of the command"},
 }
 
-// of reports whether a verb has the exit status.
+// of reports whether a verb can have the exit status.
 func (s exitStatus) of(verb string) bool {
 	words := strings.Fields(s.verbs)
 	return len(words) == 0 || slices.Contains(words, verb) ||
@@ -99,7 +99,7 @@ var overviewExamples = [...]example{
 	{"layerbuild run app", "run the command of the image"},
 }
 
-// otherVerbs are the verbs that are not in verbs.
+// otherVerbs are verbs without an entry in verbs.
 var otherVerbs = [...]struct{ name, summary string }{
 	{"help", "explain a verb and its flags: layerbuild help VERB"},
 	{"version", "print the version"},
@@ -110,14 +110,14 @@ const identifierText = "An image is given as a name (app, app:v2, registry.examp
 	"another digest that layerbuild prints, in full or its first 4 digits or more. The image ID is the digest of the image's " +
 	"configuration, or of the index of an image for several platforms: the same that 'docker buildx build -q' prints."
 
-// pathText explains the images that are not in the store. takesPaths has the same verbs.
+// pathText explains images that are not in the store. takesPaths must list the same verbs.
 const pathText = "analyze, diff, history, inspect, prune-image and run also take an image that is not in the store, as a path: " +
 	"oci:DIR, oci-archive:FILE or docker-archive:FILE."
 
 // defaultVerbText explains a command line without a verb.
 const defaultVerbText = "A command line without a verb is one of build: 'layerbuild -t app .' is 'layerbuild build -t app .'."
 
-// manualText says where more is written.
+// manualText refers to further documentation.
 const manualText = "'layerbuild help VERB' explains a verb. 'layerbuild VERB -h' is shorter."
 
 // help prints the help for the command line as a whole.
@@ -140,7 +140,7 @@ func help(w io.Writer, all []verb) error {
 	return err
 }
 
-// shortHelp prints what 'layerbuild VERB -h' prints: a line for each flag.
+// shortHelp prints the output of 'layerbuild VERB -h': a line for each flag.
 func shortHelp(w io.Writer, v verb) error {
 	b := new(strings.Builder)
 	writeFlags(b, v, flagsOf(v))
@@ -150,7 +150,7 @@ func shortHelp(w io.Writer, v verb) error {
 	return err
 }
 
-// longHelp prints what 'layerbuild help VERB' prints.
+// longHelp prints the output of 'layerbuild help VERB'.
 func longHelp(w io.Writer, v verb) error {
 	b := new(strings.Builder)
 	groups := flagsOf(v)
@@ -202,7 +202,7 @@ func (v verb) usage() string {
 	return strings.TrimSpace("layerbuild " + v.name + " [flags] " + v.args)
 }
 
-// writeFlags writes what the short and the long help begin with.
+// writeFlags writes the common beginning of the short and the long help.
 func writeFlags(b *strings.Builder, v verb, groups []flagGroup) {
 	fmt.Fprintf(b, "layerbuild %s: %s\n\nUsage: %s\n\n", v.name, v.summary, v.usage())
 	for _, g := range groups {

@@ -160,7 +160,7 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%s: %v", e.line, err)
 		}
 		if terminal := fs.Lookup("interactive"); terminal != nil && terminal.Changed {
-			continue // try has none
+			continue // try sets no terminal
 		}
 		if got := try(t, vars, words[1:]...); got.err != nil {
 			t.Errorf("%s: %v", e.line, got.err)
@@ -181,7 +181,7 @@ func shellWords(line string) []string {
 	return words
 }
 
-// A flag's description is that of its definition.
+// A flag's description comes from its definition.
 func TestDescribe(t *testing.T) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	fs.SortFlags = false

@@ -23,10 +23,8 @@ const (
 	exitGate      = 3   // analyze: the gate failed
 	exitInterrupt = 130 // SIGINT, SIGTERM or SIGHUP ended it
 
-	// Statuses of the run verb; its other statuses are those of the command. They are those of
-	// docker run.
-	// the command line is wrong or layerbuild failed; the command was not run, or its status is not
-	// known
+	// Statuses of the run verb, as in docker run. Its other statuses are the command's. the command
+	// line is wrong or layerbuild failed; the command was not run, or its status is not known
 	exitRunFailed = 125
 )
 
@@ -60,7 +58,7 @@ type env struct {
 	stdout *os.File
 	stderr *os.File
 	getenv func(string) string
-	// interrupts is set before a verb's work is begun.
+	// interrupts is set before a verb's work starts.
 	interrupts *interrupts
 }
 
@@ -114,9 +112,9 @@ func run(e *env, args []string) int {
 	return report(e, v, err)
 }
 
-// understand parses a command line, and checks everything that can be checked without side
-// effects. It returns the name of the verb, or "" for help, version and gen-docs, which do not use
-// the state. An error is a mistake in the command line.
+// understand parses a command line, and checks it as far as possible without side effects. It
+// returns the name of the verb, or "" for help, version and gen-docs, which do not use the state.
+// An error is a mistake in the command line.
 func understand(e *env, args []string) (runFunc, string, error) {
 	all := verbs()
 	v, args, err := findVerb(all, args)
@@ -149,8 +147,8 @@ func understand(e *env, args []string) (runFunc, string, error) {
 }
 
 // report prints the error that ended a verb and returns the exit status. For run, the statuses 1
-// and 2 are always those of the command. A failure of layerbuild or a wrong command line has
-// another status, as in docker run.
+// and 2 are always the command's. A failure of layerbuild or a wrong command line has another
+// status, as in docker run.
 func report(e *env, verb string, err error) int {
 	code := printError(e, verb, err)
 	if verb == "run" && err != nil && !errors.As(err, new(exitError)) {
@@ -159,7 +157,7 @@ func report(e *env, verb string, err error) int {
 	return code
 }
 
-// printError prints an error and returns the exit status that it has for most verbs.
+// printError prints an error and returns its exit status for most verbs.
 func printError(e *env, verb string, err error) int {
 	var usage usageError
 	var exit exitError

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// manPage is a page of the manual in the macros of man(7), which man-db and mandoc show.
+// manPage is a page of the manual. It uses the macros of man(7), which man-db and mandoc support.
 type manPage struct {
 	name    string
 	section string
@@ -119,7 +119,7 @@ func newRoff(name, section, date, summary string) *roff {
 	r := &roff{name: name, number: section}
 	r.line(fmt.Sprintf(`.TH "%s" "%s" "%s" "layerbuild %s" "layerbuild manual"`,
 		strings.ToUpper(roffText(name)), section, date, roffText(version)))
-	r.line(".nh\n.ad l") // no hyphens in names of flags and files, nor wide spaces around long ones
+	r.line(".nh\n.ad l") // no hyphenation, and no wide spaces around long names
 	r.section("NAME")
 	wrap(&r.b, roffText(name)+` \- `+roffText(summary), 0)
 	return r
@@ -152,7 +152,7 @@ func (r *roff) paragraphs(text string) {
 	}
 }
 
-// sentences writes a paragraph. A sentence begins a line, as is the custom in man pages.
+// sentences writes a paragraph. Each sentence begins a new line, as is the custom in man pages.
 func (r *roff) sentences(text string) {
 	text = strings.Join(strings.Fields(text), " ")
 	for sentence := range strings.SplitSeq(strings.ReplaceAll(text, ". ", ".\n"), "\n") {
@@ -180,11 +180,11 @@ func (r *roff) examples(list []example) {
 func bold(s string) string   { return `\fB` + roffText(s) + `\fR` }
 func italic(s string) string { return `\fI` + roffText(s) + `\fR` }
 
-// roffText escapes text, so that it is printed as it is: a hyphen stays one that can be copied to a
-// command line, and no line of text is taken for a macro.
+// roffText escapes text, so that it is printed unchanged: hyphens can be copied to a command line,
+// and no line of text is interpreted as a macro.
 func roffText(s string) string {
 	var b strings.Builder
-	begin := true // of a word, which may become the first of a line
+	begin := true // at the beginning of a word, which may become the first of a line
 	for _, c := range s {
 		switch {
 		case c == '\\':

@@ -13,8 +13,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Each verb has a man page with all of its flags, and the pages have no faults that mandoc and
-// groff find.
+// Each verb has a man page with all of its flags, and mandoc and groff find no faults in the pages.
 func TestManPages(t *testing.T) {
 	dir := t.TempDir()
 	pages := manPages(verbs(), "2026-01-31")
@@ -92,7 +91,7 @@ func TestRoffText(t *testing.T) {
 	}
 }
 
-// The date is that of SOURCE_DATE_EPOCH, so that the pages can be made again.
+// The date is taken from SOURCE_DATE_EPOCH, so that the pages are reproducible.
 func TestGenDocs(t *testing.T) {
 	for _, args := range [][]string{nil, {"man"}, {"man", "a", "b"}, {"completion"},
 		{"completion", "csh"}, {"html", "dir"}} {

@@ -22,8 +22,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// outputKinds are the places that an image can be sent to; %d makes the place another one for each
-// output of a build.
+// outputKinds are the destinations of an image. %d makes the destinations of several outputs of a
+// build different.
 var outputKinds = []struct{ name, spec string }{
 	{"oci archive", "type=oci,dest=oci%d.tar"},
 	{"oci directory", "type=oci,tar=false,dest=oci%d"},
@@ -35,17 +35,17 @@ var outputKinds = []struct{ name, spec string }{
 	{"tar", "type=tar,dest=tar%d.tar"},
 }
 
-// outputOptions are the options of one output. want is the part of the output's documents that
-// shows the option's effect. The option is an error on a type that does not take it, and a warning
-// if it has no effect in this build.
+// outputOptions are the options of an output. want is the part of the output's documents that shows
+// the option's effect. The option is an error for a type that does not accept it, and a warning if
+// it has no effect in this build.
 var outputOptions = []struct {
 	option    string
 	platforms string
 	want      string // a regular expression
-	not       string // what the output must not have
-	err       string // where it works for no output
+	not       string // text that the output must not contain
+	err       string // the error, for an option that no output accepts
 	warns     string
-	refused   []string // the types that refuse it
+	refused   []string // the types that do not accept the option
 }{
 	{option: "compression=zstd", want: `layer\.v1\.tar\+zstd`},
 	{option: "compression=uncompressed", want: `layer\.v1\.tar"`},
@@ -73,7 +73,7 @@ var outputOptions = []struct {
 	{option: "annotation-index.id=one", platforms: "linux/amd64,linux/arm64",
 		want: `\],"annotations":\{"id":"one"\}`, refused: dockerKinds},
 	{option: "annotation-index.id=one", err: "an image for one platform has no index"},
-	// A registry and the store have no place for it; --metadata-file shows it.
+	// A registry and the store cannot keep it; --metadata-file shows it.
 	{option: "annotation-index-descriptor.id=one", platforms: "linux/amd64,linux/arm64",
 		want: `"id":"one"`, refused: dockerKinds},
 	{option: "annotation-index-descriptor.id=one", err: "an image for one platform has no index"},
@@ -87,7 +87,7 @@ var dockerKinds = []string{"docker archive", "docker directory"}
 
 var flatKinds = []string{"local", "tar"}
 
-// outputLab is a place to build in.
+// outputLab is a directory with the files and images for builds.
 type outputLab struct {
 	t        *testing.T
 	dir      string
@@ -147,7 +147,7 @@ func (l *outputLab) build(platforms string, outputs ...string) (string, bool) {
 	for _, o := range outputs {
 		args = append(args, "-o", strings.ReplaceAll(o, "REGISTRY", l.registry.Host))
 	}
-	// an image is added to a layout that exists
+	// an image would be added to an existing layout
 	for _, name := range []string{"oci1", "oci2", "docker1", "docker2"} {
 		if err := os.RemoveAll(filepath.Join(l.dir, name)); err != nil {
 			l.t.Fatal(err)
@@ -203,7 +203,7 @@ func (l *outputLab) documents(kind string, n int) string {
 	return strings.Join(names, "\n")
 }
 
-// pushed is a manifest in the registry with those below it.
+// pushed returns a manifest in the registry and the manifests below it.
 func (l *outputLab) pushed(path string) string {
 	l.t.Helper()
 	resp, err := http.Get("http://" + l.registry.Host + path)
@@ -262,7 +262,8 @@ func tarFiles(t *testing.T, path string) filesOf {
 	}
 }
 
-// layoutDocuments is index.json with the manifests below it; with a name only what has it.
+// layoutDocuments returns index.json and the manifests below it; with a name, only the entries with
+// that name.
 func layoutDocuments(t *testing.T, files filesOf, name string) string {
 	t.Helper()
 	read := func(path string) []byte {
@@ -300,8 +301,8 @@ func layoutDocuments(t *testing.T, files filesOf, name string) string {
 	return text
 }
 
-// TestOutputOptions: an option of one output changes that output and no other output of the same
-// build. If it cannot be applied there is an error or a warning.
+// TestOutputOptions checks that an option of one output changes that output and no other output of
+// the same build, and that an option that cannot be applied is an error or a warning.
 func TestOutputOptions(t *testing.T) {
 	l := newOutputLab(t)
 	plain := map[string]string{} // by kind and platforms
@@ -312,7 +313,7 @@ func TestOutputOptions(t *testing.T) {
 				l.t = t
 				first, second := fmt.Sprintf(k.spec, 1), fmt.Sprintf(k.spec, 2)
 				if strings.HasPrefix(o.option, "name=") && o.err == "" {
-					first, _, _ = strings.Cut(first, ",name=") // it has this one instead
+					first, _, _ = strings.Cut(first, ",name=") // the option replaces the name
 				}
 				first += "," + o.option
 				out, ok := l.build(o.platforms, first)
@@ -339,7 +340,7 @@ func TestOutputOptions(t *testing.T) {
 				if o.option == "push-by-digest=true" ||
 					strings.HasPrefix(o.option, "name=") &&
 						(k.name == "image" || k.name == "registry") {
-					return // the place has another name: other tests look there
+					return // the output has another name: other tests check that
 				}
 				alone := l.documents(k.name, 1)
 				l.shows(alone, o.want, o.not, k.name)
@@ -350,7 +351,7 @@ func TestOutputOptions(t *testing.T) {
 					}
 					plain[key] = l.documents(k.name, 2)
 				}
-				// Beside another one, before and after it.
+				// With another output before it, and after it.
 				for _, list := range [][]string{{first, second}, {second, first}} {
 					if out, ok := l.build(o.platforms, list...); !ok {
 						t.Fatalf("-o %s: %s", strings.Join(list, " -o "), out)
@@ -372,7 +373,7 @@ func (l *outputLab) shows(docs, want, not, kind string) {
 	l.t.Helper()
 	if strings.Contains(want, `"id":"one"`) && strings.HasPrefix(want, `"id"`) &&
 		(kind == "image" || kind == "registry") {
-		return // a descriptor that this type does not keep
+		return // a descriptor that this type does not store
 	}
 	if !regexp.MustCompile(want).MatchString(docs) {
 		l.t.Errorf("no %s in\n%s", want, docs)

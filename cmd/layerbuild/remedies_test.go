@@ -18,22 +18,22 @@ import (
 	"github.com/layerbuild/layerbuild/internal/imagetest"
 )
 
-// big is a file of 300 kB of its own content.
+// big returns the content of a file: 300 kB that no other file has.
 func big(name string) string {
 	return strings.Repeat("content of "+name+"\n", 300_000/(len(name)+12))
 }
 
-// make is a RUN that writes a file of 300 kB.
+// fill is a command that writes 300 kB to a file.
 const fill = "head -c 300000 /dev/zero >"
 
-// remedyCases are typical Dockerfiles that waste bytes below path. debris is set if the bytes
-// are visible, and not dead.
+// remedyCases are typical Dockerfiles that waste bytes below path. debris is set if the bytes are
+// visible debris, and not dead.
 var remedyCases = []struct {
 	name, dockerfile, path string
 	files                  map[string]string
 	debris                 bool
 	want                   string // the remedy's beginning
-	gone                   bool   // the files are not to be there any more: debris
+	gone                   bool   // the remedy removes the files: debris
 }{
 	{name: "COPY of a file, used and removed", path: "/tmp/tool",
 		files:      map[string]string{"out/tool": big("tool")},
@@ -234,7 +234,8 @@ var remedyCases = []struct {
 		want:       "use ‘FROM docker.io/library/busybox:latest’, ‘COPY --from=first /app /app’ instead of ‘FROM first’"},
 }
 
-// TestRemedyOfDuplicates: a copy of a file becomes a link, and its bytes are there once.
+// TestRemedyOfDuplicates checks that the remedy replaces a copy of a file by a link, so that the
+// image contains the bytes once.
 func TestRemedyOfDuplicates(t *testing.T) {
 	l := newRemedyLab(t)
 	l.write("context/f", big("f"))
@@ -261,14 +262,14 @@ func TestRemedyOfDuplicates(t *testing.T) {
 	}
 }
 
-// remedyLab is a place to build in, with its own state.
+// remedyLab is a directory for builds, with its own state.
 type remedyLab struct {
 	t    *testing.T
 	dir  string
-	args []string // for each build
+	args []string // arguments for each build
 }
 
-// newRemedyLab makes a place with a base image that has a shell.
+// newRemedyLab makes a remedyLab with a base image that has a shell.
 func newRemedyLab(t *testing.T) *remedyLab {
 	t.Helper()
 	if os.Getuid() != 0 && !userns() {
@@ -337,8 +338,8 @@ func (l *remedyLab) write(name, data string) {
 	}
 }
 
-// files are an image's files, a line each: directories may be made by what is done with a file in
-// them.
+// files returns an image's files, one per line. It omits directories, since an edit may create or
+// change a directory by writing a file in it.
 func (l *remedyLab) files(name string) []string {
 	l.t.Helper()
 	img, err := imagetest.Open(filepath.Join(l.dir, "state/oci"), name)
@@ -358,7 +359,7 @@ func (l *remedyLab) files(name string) []string {
 	return list
 }
 
-// report is what a test needs of the JSON of analyze.
+// report has the fields of analyze's JSON that a test needs.
 type report struct {
 	Findings []struct {
 		Path   string
@@ -387,7 +388,7 @@ func (l *remedyLab) analyze(name string) (r report, text string) {
 	return r, string(out)
 }
 
-// below adds up what is wasted at and below a path.
+// below returns the sum of the wasted bytes at and below a path.
 func (r report) below(path string, debris bool) (n int64) {
 	hit := func(p string) bool {
 		return p == path || strings.HasSuffix(path, "/") && strings.HasPrefix(p, path)
@@ -405,8 +406,8 @@ func (r report) below(path string, debris bool) (n int64) {
 	return n
 }
 
-// TestRemedies: the editor, which knows only the fixed wording of remedies, applies each kind of
-// remedy literally to a Dockerfile. The image then has the same files without the wasted bytes.
+// TestRemedies applies each kind of remedy literally to a Dockerfile. The editor knows only the
+// fixed wording of remedies. The new image must have the same files without the wasted bytes.
 func TestRemedies(t *testing.T) {
 	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, big("file"))
@@ -478,7 +479,7 @@ func TestRemedies(t *testing.T) {
 	}
 }
 
-// unwanted reports whether a line of a tree is of debris at or below a path.
+// unwanted reports whether a line of a tree is debris at or below a path.
 func unwanted(line, path string) bool {
 	name := strings.TrimPrefix(path, "/")
 	fields := strings.Fields(line)
@@ -497,7 +498,8 @@ func diffLines(a, b []string) (only []string) {
 	return only
 }
 
-// printed finds a remedy in the text of a report: it follows the path, after an arrow.
+// printed returns the remedy for a path in the text of a report: the text after the path and an
+// arrow.
 func printed(t *testing.T, text, path string, debris bool) string {
 	t.Helper()
 	if at := strings.Index(text, "\ndebris:"); at >= 0 {
@@ -614,7 +616,7 @@ func quoted(s string) (list []string) {
 func (e *editor) do(remedy string) {
 	e.t.Helper()
 	remedy = strings.TrimPrefix(remedy, "whoever has the image can read it: ")
-	// "; " stands between edits, and may stand in quotes.
+	// "; " separates edits, and may also occur in quotes.
 	depth, start := 0, 0
 	var parts []string
 	for i, c := range remedy {

@@ -22,8 +22,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The scripts in testdata/script run the real binary: it runs itself again in namespaces, so a test
-// binary that plays its part would prove less. LAYERBUILD names one that is built already.
+// The scripts in testdata/script run the real program, since it starts itself again in namespaces:
+// a test of its functions in this process would prove less. LAYERBUILD names an existing program to
+// use.
 var binary string
 
 func TestMain(m *testing.M) {
@@ -60,7 +61,7 @@ var busybox = sync.OnceValues(imagetest.Busybox)
 //	layerbuild ARGS…         the program, on the script's own state directory ($STATE, which is
 //	                         outside the work directory)
 //	status N                 the exit status of the last layerbuild was N
-//	layer IMAGE N            prints what a layer holds, a line an entry; 0 is the lowest, -1 the
+//	layer IMAGE N            prints the entries of a layer, one per line; 0 is the lowest, -1 the
 //	                         topmost
 //	layers IMAGE N           the image has N layers
 //	tree IMAGE [PATH…]       prints the image's file system, or what is at and below the paths,
@@ -106,7 +107,7 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// script is what the commands of one script share.
+// script holds the state that the commands of one script share.
 type script struct {
 	registry *registrytest.Registry
 	state    string
@@ -138,7 +139,7 @@ func setup(env *testscript.Env, base *imagetest.Made) error {
 		return err
 	}
 	env.Setenv("STATE", s.state)
-	env.Setenv("LAYERBUILD_CHECK_LAYERS", "1") // each layer is compared with what its step saw
+	env.Setenv("LAYERBUILD_CHECK_LAYERS", "1") // compare layers with file systems
 	env.Setenv("HOME", home)
 	env.Setenv("REGISTRY", s.registry.Host)
 	env.Setenv("HTTP", files.URL)
@@ -148,15 +149,15 @@ func setup(env *testscript.Env, base *imagetest.Made) error {
 	return nil
 }
 
-// remove takes a script's directory away. A mount below it is a fault of the program: nothing may
-// be left behind.
+// remove removes a script's directory. A mount below it is a failure: the program must not leave
+// any behind.
 func remove(env *testscript.Env, dir string) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || bytes.Contains(mounts, []byte(dir+"/")) {
 		env.T().Fatal("a mount was left behind below", dir, err)
 	}
 	if os.Getuid() != 0 {
-		// Files of the user's subordinate ids are only its own inside a user namespace.
+		// The user owns files of its subordinate ids only inside a user namespace.
 		exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf",
 			"--one-file-system", dir).Run()
 	}

@@ -2,8 +2,8 @@ package main
 
 import "github.com/layerbuild/layerbuild/analyze"
 
-// settings.go is the one list of the environment variables and configuration files that layerbuild
-// reads. layerbuild(5) and docs/CONFIGURATION.md are made from it.
+// settings.go is the only list of the environment variables and configuration files of layerbuild.
+// layerbuild(5) and docs/CONFIGURATION.md are generated from it.
 
 // variable is an environment variable, or several with the same meaning.
 type variable struct{ name, text string }

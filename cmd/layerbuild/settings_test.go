@@ -25,10 +25,10 @@ var update = flag.Bool("update", false, "rewrite docs/CONFIGURATION.md")
 var readElsewhere = []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "GIT_SSL_CAINFO",
 	"SSL_CERT_FILE", "SSL_CERT_DIR"}
 
-// ofOurOwn are variables that layerbuild sets for its own children.
+// ofOurOwn are variables that layerbuild sets for its child processes.
 var ofOurOwn = []string{"_LAYERBUILD_NS"}
 
-// The list of environment variables has those that the source reads.
+// The list of environment variables has all variables that the source reads.
 func TestVariables(t *testing.T) {
 	listed := map[string]bool{}
 	for _, v := range variables {
@@ -55,8 +55,8 @@ func TestVariables(t *testing.T) {
 	}
 }
 
-// variablesOfSource returns the names that the packages of the program give to os.Getenv,
-// os.LookupEnv and functions named getenv, as far as they are constants, with a place of each.
+// variablesOfSource returns the constants that the packages of the program pass to os.Getenv,
+// os.LookupEnv and functions named getenv, with a position of each.
 func variablesOfSource(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -66,7 +66,7 @@ func variablesOfSource(t *testing.T) map[string]string {
 			return err
 		}
 		name := d.Name()
-		// rounds and the packages whose names end in test are parts of tests.
+		// Skip tests: rounds and the packages whose names end in test.
 		if path != root && (name[0] == '.' || name == "testdata" || name == "bench" ||
 			name == "rounds" || strings.HasSuffix(name, "test")) {
 			return fs.SkipDir
@@ -142,7 +142,7 @@ func literal(e ast.Expr) (string, bool) {
 	return s, err == nil
 }
 
-// The configuration files have the keys of the list, and take the examples.
+// The configuration files accept the keys and the examples of the list.
 func TestSettingsFiles(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config")
 	var yaml strings.Builder
@@ -172,7 +172,7 @@ func TestSettingsFiles(t *testing.T) {
 	}
 }
 
-// docs/CONFIGURATION.md is made from the lists; -update writes it anew.
+// docs/CONFIGURATION.md is generated from the lists. -update rewrites it.
 func TestConfigurationPage(t *testing.T) {
 	name := filepath.Join("..", "..", "docs", "CONFIGURATION.md")
 	var b strings.Builder

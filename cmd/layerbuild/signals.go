@@ -43,8 +43,8 @@ func catch(parent context.Context, more ...os.Signal) (context.Context, *interru
 	return ctx, i
 }
 
-// forCommands are the signals that the run verb forwards to the command, besides those that all
-// verbs catch.
+// forCommands returns the signals that the run verb forwards to the command, in addition to the
+// signals that all verbs handle.
 func forCommands(verb string) []os.Signal {
 	if verb != "run" {
 		return nil
@@ -52,8 +52,8 @@ func forCommands(verb string) []os.Signal {
 	return []os.Signal{syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2}
 }
 
-// forward passes the signals for a command to f from now on. It reports whether it does: not if
-// a signal has been received before.
+// forward passes later signals to f, for a command. It reports whether it does so; it does not if a
+// signal has been received before.
 func (i *interrupts) forward(ctx context.Context, f func(syscall.Signal)) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()

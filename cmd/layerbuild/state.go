@@ -29,7 +29,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// stateFlags are the flags for the place of the state; every verb has them.
+// stateFlags are the flags for the location of the state; every verb has them.
 type stateFlags struct {
 	root, driver string
 	stderr       io.Writer // for warnings
@@ -38,7 +38,7 @@ type stateFlags struct {
 // rootVariable is the variable that sets the default of --root.
 const rootVariable = "LAYERBUILD_ROOT"
 
-// driverName is the name of a snapshot driver; "" stands for the first driver that works.
+// driverName is the name of a snapshot driver; "" selects the first driver that works.
 type driverName string
 
 func (d *driverName) Set(s string) error {
@@ -63,8 +63,8 @@ func (f *stateFlags) define(fs *pflag.FlagSet) {
 	})
 }
 
-// resolve sets the state directory if no flag names it, and checks that it is or can be a directory
-// in which the driver works.
+// resolve sets the state directory if no flag names it. It checks that no file has its name, and
+// that the driver can work in it.
 func (f *stateFlags) resolve(e *env) error {
 	f.stderr = e.stderr
 	if err := f.resolveRoot(e); err != nil {
@@ -76,7 +76,7 @@ func (f *stateFlags) resolve(e *env) error {
 	return nil
 }
 
-// resolveRoot sets the state directory and checks that it is or can be a directory.
+// resolveRoot sets the state directory, and checks that no file has its name.
 func (f *stateFlags) resolveRoot(e *env) error {
 	from := "--root"
 	if f.root == "" {
@@ -110,8 +110,8 @@ func defaultRoot(e *env) (string, error) {
 	return filepath.Join(home, ".local", "share", "layerbuild"), err
 }
 
-// homeDir returns the user's home directory: HOME, or that of the user database if HOME is not
-// set (cron, systemd units).
+// homeDir returns the user's home directory: HOME or, if it is not set (cron, systemd units), the
+// one in the user database.
 func homeDir(e *env, uid int) (string, error) {
 	if home := e.getenv("HOME"); filepath.IsAbs(home) {
 		return home, nil
@@ -163,7 +163,7 @@ func (f *stateFlags) exportEnv(e *env, state *state.State, im *images) export.En
 		KeepOwners: !state.NS.Rootless}
 }
 
-// full adds the remedy to an error of a full state directory.
+// full adds a remedy to an error that a full state directory caused.
 func (f *stateFlags) full(err error) error {
 	root, err1 := filepath.Abs(f.root)
 	if err1 != nil {
@@ -178,14 +178,14 @@ type place struct {
 	byDigest, insecure bool
 }
 
-// pushing is a push that may have begun, with single layers, before its progress could be
-// reported.
+// pushing is a push that may have sent single layers before its progress could be reported.
 type pushing struct {
 	*registry.Pusher
 	report atomic.Pointer[func(registry.PushProgress)]
 }
 
-// pusher returns the pusher of a place. There is one for each, so that no layer is sent twice.
+// pusher returns the pusher for a destination. Each destination has only one, so that no layer is
+// sent twice.
 func (im *images) pusher(ctx context.Context, p place) (*pushing, error) {
 	full, err := store.Name(p.name)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// badValues are values that a flag does not take, by verb ("" for all verbs that have the flag) and
-// flag. WORK stands for a directory with the files of badSetup.
+// badValues are values that a flag refuses, by verb ("" for all verbs that have the flag) and flag.
+// WORK stands for a directory with the files of badSetup.
 var badValues = []struct {
 	verb, flag string
 	values     []string
@@ -37,7 +37,7 @@ var badValues = []struct {
 	{"analyze", "output", []string{"WORK/nosuch/file", "WORK/dir", "WORK/file/x"}},
 	{"analyze", "fail-over", []string{"x", "-1", "10%%", "-5%", "1 0"}},
 	{"analyze", "fail-on", []string{"nonsense", "debris,nonsense", "Debris"}},
-	{"analyze", "interactive", []string{"true", "maybe"}}, // there is no terminal
+	{"analyze", "interactive", []string{"true", "maybe"}}, // the tests have no terminal
 	{"build", "fail-over", []string{"x", "-1", "10%%"}},
 	{"build", "fail-on", []string{"nonsense", "debris,nonsense"}},
 	{"build", "file", []string{"WORK/nosuch", "WORK/dir"}},
@@ -75,24 +75,24 @@ var badValues = []struct {
 	{"build", "call", []string{"", "nonsense", "outline", "check,format=yaml", "check,json"}},
 	{"build", "lint", []string{"nonsense", "StageNameCasing", "all,nonsense"}},
 	{"build", "analyze", []string{"", "nonsense", "JSON"}},
-	{"build", "target", nil},           // depends on the Dockerfile
-	{"build", "no-cache-filter", nil},  // so here
-	{"analyze", "accept", nil},         // any pattern of a path
-	{"build", "accept", []string{"x"}}, // without a gate
+	{"build", "target", nil},           // the valid values depend on the Dockerfile
+	{"build", "no-cache-filter", nil},  // the same
+	{"analyze", "accept", nil},         // every value is a valid pattern
+	{"build", "accept", []string{"x"}}, // refused without a gate
 	{"analyze", "base", []string{"UPPER", "a b"}},
 	{"prune-image", "base", []string{"UPPER", "a b"}},
 	{"run", "env", []string{"", "=x"}},
 	{"run", "workdir", []string{"relative", "./x"}},
-	{"run", "tty", []string{"true", "maybe"}}, // there is no terminal
-	{"run", "user", nil},                      // the image says who there is
-	{"run", "entrypoint", nil},                // and what there is
+	{"run", "tty", []string{"true", "maybe"}}, // the tests have no terminal
+	{"run", "user", nil},                      // the valid values depend on the image
+	{"run", "entrypoint", nil},                // the same
 	{"prune", "unused", []string{"", "x", "3", "-1h", "72 h", "1y"}},
 	{"", "keep-storage", []string{"x", "-1", "10q", "m"}},
 }
 
 const hex64 = "7cc4b5aefd1d0cadf8d97d4350462ba51c694ebca145b08d7d41b41acc8db5aa"
 
-// goodArgs are arguments that a verb takes, so that only the flag is wrong.
+// goodArgs are arguments that a verb accepts, so that only the flag is wrong.
 var goodArgs = map[string][]string{
 	"build": {"WORK/context"}, "run": {"app"}, "history": {"app"}, "inspect": {"app"},
 	"tag": {"app", "other"}, "rm": {"app"},
@@ -103,7 +103,7 @@ var goodArgs = map[string][]string{
 // goodFlags are flags that a verb requires.
 var goodFlags = map[string][]string{"prune-image": {"--tag=new"}}
 
-// badSetup makes the files that the values name.
+// badSetup makes the files to which the values refer.
 func badSetup(t *testing.T) string {
 	t.Helper()
 	work := t.TempDir()
@@ -128,16 +128,16 @@ func badSetup(t *testing.T) string {
 	return work
 }
 
-// outcome is what became of a command line that is expected to be wrong.
+// outcome is the result of a command line that should be refused.
 type outcome struct {
 	status int
-	want   int // the status that it should have
+	want   int // the expected status
 	text   string
 	err    error
 }
 
 // try checks a command line, in an environment with these variables, and runs nothing. Standard
-// input is no terminal.
+// input is not a terminal.
 func try(t *testing.T, vars map[string]string, args ...string) outcome {
 	t.Helper()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -157,7 +157,7 @@ func try(t *testing.T, vars map[string]string, args ...string) outcome {
 		return outcome{}
 	}
 	status, want := report(e, verb, usageError{err}), exitUsage
-	if verb == "run" { // whose other statuses are the command's
+	if verb == "run" { // other statuses of run are the command's
 		want = exitRunFailed
 	}
 	data, rerr := os.ReadFile(out.Name())
@@ -167,9 +167,8 @@ func try(t *testing.T, vars map[string]string, args ...string) outcome {
 	return outcome{status, want, string(data), err}
 }
 
-// Every flag of every verb refuses values that it does not take, before anything is done: with
-// status 2 (run: 125), one line that has the name of the flag and its value, and where to read
-// more.
+// Every flag of every verb refuses its invalid values before the verb does any work. The status is
+// 2 (run: 125), and one line has the flag, its value, and the help to read.
 func TestBadValues(t *testing.T) {
 	work := badSetup(t)
 	place := func(s string) string { return strings.ReplaceAll(s, "WORK", work) }
@@ -232,7 +231,8 @@ func checkRefusal(t *testing.T, got outcome, flag, value string, args []string) 
 	if len(lines) != 2 || !strings.HasPrefix(lines[1], "See 'layerbuild help ") {
 		t.Errorf("%q: %q, want one line and where to read more", args, got.text)
 	}
-	// Of a list only the wrong part is named, and of a flag without a value there is none to name.
+	// For a list, the message has only the invalid item. For a flag without a value it has no
+	// value.
 	if i := strings.LastIndexByte(value, ','); i >= 0 && strings.HasSuffix(value, ",nonsense") {
 		value = value[i+1:]
 	}
@@ -247,8 +247,7 @@ func checkRefusal(t *testing.T, got outcome, flag, value string, args []string) 
 	}
 }
 
-// repeated finds a clause that a message has twice: a part between ": " and the next that comes
-// again.
+// repeated returns a clause that occurs twice in a message. Clauses are separated by ": ".
 func repeated(message string) string {
 	seen := map[string]bool{}
 	for part := range strings.SplitSeq(message, ": ") {
@@ -377,7 +376,7 @@ func TestMessagesArePrintable(t *testing.T) {
 	}
 }
 
-// TestSurplusArguments: no verb ignores an argument that its usage line does not have.
+// TestSurplusArguments checks that no verb ignores an argument that is not in its usage line.
 func TestSurplusArguments(t *testing.T) {
 	work := badSetup(t)
 	t.Chdir(work)
@@ -433,7 +432,7 @@ func TestFindVerb(t *testing.T) {
 	}
 }
 
-// The platform of the environment is used if there is no flag, as with docker and buildx.
+// Without a flag, the platform is taken from the environment, as in docker and buildx.
 func TestDefaultPlatform(t *testing.T) {
 	e := func(value string) *env {
 		return &env{getenv: func(name string) string {
@@ -491,8 +490,7 @@ func TestHomeDir(t *testing.T) {
 	}
 }
 
-// Files that cannot be written are refused before anything is done, and the check leaves nothing
-// behind.
+// Files that cannot be written are refused before the build, and the check leaves no files behind.
 func TestWritable(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("root may write everywhere")

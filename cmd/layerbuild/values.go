@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// errEmptyValue is returned for a flag with an empty value. --fail-over "$LIMIT" is such a flag
-// if LIMIT is not set: without the error the gate would be missing without a message.
+// errEmptyValue is returned for a flag with an empty value. --fail-over "$LIMIT" is such a flag if
+// LIMIT is not set: without this error, the gate would silently be missing.
 var errEmptyValue = errors.New("the value is empty (is a variable unset?)")
 
 // given is the value of a flag that must not be empty.
@@ -23,7 +23,8 @@ func (g *given) Set(s string) error {
 func (g *given) Type() string   { return "string" }
 func (g *given) String() string { return string(*g) }
 
-// givenList is the value of a flag that may be given several times, and is not empty.
+// givenList is the value of a flag that may be given several times, each time with a value that is
+// not empty.
 type givenList []string
 
 func (l *givenList) Set(s string) error {

@@ -26,8 +26,8 @@ var others = map[string]string{
 	"dive": "see 'layerbuild analyze'",
 }
 
-// findVerb returns the verb of a command line and the other words. --root and --driver, which
-// all verbs have, may come before the verb. Without a verb it is build.
+// findVerb returns the verb of a command line, and the other words. --root and --driver, which all
+// verbs have, may come before the verb. The default verb is build.
 func findVerb(all []verb, args []string) (verb, []string, error) {
 	before := stateFlagsBefore(args)
 	if before == len(args) {
