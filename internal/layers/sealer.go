@@ -2,16 +2,13 @@ package layers
 
 import (
 	"context"
-	"errors"
 	"runtime"
 	"sync"
 
 	"github.com/layerbuild/layerbuild/diff"
-	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/state"
-	"github.com/layerbuild/layerbuild/snapshot"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -40,13 +37,13 @@ type Sealer struct {
 	// ctx is the whole build's: layers are sealed on when the stage that they are of is done. It is
 	// kept here because the goroutines outlive the call that starts them.
 	ctx   context.Context
-	slots chan struct{}
+	slots chan struct{} // one for each layer that is being written
 	wg    sync.WaitGroup
 
 	mu sync.Mutex
-	// by what is sealed: the layer that is sealed for all that have the same source
+	// first holds, by Layer.source, the layer that is sealed for all that have the same source.
 	first map[string]*Layer
-	early map[string]*early
+	early map[string]*early // by Layer.source: those that BeginDirectory has begun
 }
 
 // NewSealer returns a Sealer whose work ends with ctx.
@@ -66,20 +63,17 @@ func (s *Sealer) Wait() { s.wg.Wait() }
 
 // Seal begins to seal a layer, unless it comes from an image or was begun before.
 func (s *Sealer) Seal(l *Layer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	end := l.Begin()
+	end, first := s.begin(l)
 	if end == nil {
 		return
 	}
-	if first := s.first[l.source()]; first != nil {
+	if first != l {
 		s.wg.Go(func() {
 			<-first.sealed
 			end(first.Descriptor, first.DiffID, first.err)
 		})
 		return
 	}
-	s.first[l.source()] = l
 	if have, ok := Sealed(s.ctx, s.o.State, l.source(), s.format); ok {
 		end(have.Descriptor, have.DiffID, nil)
 		s.o.Sealed(have.Descriptor)
@@ -91,19 +85,45 @@ func (s *Sealer) Seal(l *Layer) {
 	})
 }
 
+// begin marks a layer as being sealed, as Layer.Begin does. It returns the layer that is sealed for
+// all that have the same source, which may be l.
+func (s *Sealer) begin(l *Layer) (end func(ocispec.Descriptor, digest.Digest, error),
+	first *Layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if end = l.Begin(); end == nil {
+		return nil, nil
+	}
+	if first = s.first[l.source()]; first == nil {
+		first = l
+		s.first[l.source()] = l
+	}
+	return end, first
+}
+
 // make makes a layer that is not in the store.
 func (s *Sealer) make(l *Layer) (cache.Layer, error) {
 	if got, ok := s.takeEarly(l.source()); ok {
 		return got, s.finish(l, got)
 	}
+	if err := s.takeSlot(); err != nil {
+		return cache.Layer{}, err
+	}
+	defer s.releaseSlot()
+	return s.seal(l)
+}
+
+// takeSlot waits until a layer may be written.
+func (s *Sealer) takeSlot() error {
 	select {
 	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-		return s.seal(l)
+		return nil
 	case <-s.ctx.Done():
-		return cache.Layer{}, context.Cause(s.ctx)
+		return context.Cause(s.ctx)
 	}
 }
+
+func (s *Sealer) releaseSlot() { <-s.slots }
 
 // Sealed returns the layer that a snapshot was sealed as, and reports whether there is one and the
 // store has its blob.
@@ -168,86 +188,4 @@ func (s *Sealer) ChainID(ctx context.Context, list []*Layer) (digest.Digest, err
 		ids[i] = l.DiffID
 	}
 	return identity.ChainID(ids), nil
-}
-
-// SealDirectory seals the layer of a COPY of a directory from the files that are copied. ch holds
-// what the COPY has made above them (copyfs.Copy.DestOnly).
-func (s *Sealer) SealDirectory(ctx context.Context, ch snapshot.Changes,
-	dir *copyfs.Directory) (cache.Layer, error) {
-	return s.sealDirectory(ctx, ch, dir, nil)
-}
-
-func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *copyfs.Directory,
-	begin func() error) (l cache.Layer, err error) {
-	src, err := dir.Open()
-	if err != nil {
-		return l, err
-	}
-	defer func() { err = errors.Join(err, src.Close()) }()
-	t := tree(ch)
-	t.External = &diff.External{
-		Path: dir.Dest, Dir: src, Len: len(dir.Entries),
-		Entry: func(i int) diff.ExternalEntry {
-			e := &dir.Entries[i]
-			return diff.ExternalEntry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs,
-				CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode}
-		},
-		Begin: begin, Owner: dir.Owner, Mode: dir.Mode,
-	}
-	// Options.Warn is not set: the copy warns about what a layer cannot hold.
-	got, err := diff.Seal(ctx, s.o.State.Store, t, s.o.Format.options())
-	return cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size}, err
-}
-
-// early is a layer that is written before its snapshot exists.
-type early struct {
-	done  chan struct{}
-	layer cache.Layer
-	err   error // set: the layer is sealed from its snapshot
-}
-
-// BeginDirectory begins to seal the layer of a COPY of a directory as SealDirectory does, as the
-// layer of a snapshot that does not exist yet. When it returns, what is above the files has been
-// read from ch, and the files may be copied. A layer that cannot be sealed in this way is sealed
-// from its snapshot.
-func (s *Sealer) BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *copyfs.Directory) {
-	e := &early{done: make(chan struct{})}
-	s.mu.Lock()
-	s.early[string(id)] = e
-	s.mu.Unlock()
-	begun := make(chan struct{})
-	begin := sync.OnceFunc(func() { close(begun) })
-	s.wg.Go(func() {
-		defer close(e.done)
-		defer begin()
-		slot := false
-		e.layer, e.err = s.sealDirectory(s.ctx, ch, dir, func() error {
-			begin()
-			select {
-			case s.slots <- struct{}{}:
-				slot = true
-				return nil
-			case <-s.ctx.Done():
-				return context.Cause(s.ctx)
-			}
-		})
-		if slot {
-			<-s.slots
-		}
-	})
-	<-begun
-}
-
-// takeEarly waits for the layer of a source that WriteEarly has begun, and reports whether there is
-// one.
-func (s *Sealer) takeEarly(source string) (cache.Layer, bool) {
-	s.mu.Lock()
-	e := s.early[source]
-	delete(s.early, source)
-	s.mu.Unlock()
-	if e == nil {
-		return cache.Layer{}, false
-	}
-	<-e.done
-	return e.layer, e.err == nil
 }

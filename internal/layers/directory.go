@@ -1,0 +1,105 @@
+package layers
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/executor/copyfs"
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/memo"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// SealDirectory seals the layer of a COPY of a directory from the files that are copied. ch holds
+// what the COPY has made above them (copyfs.Copy.DestOnly).
+func (s *Sealer) SealDirectory(ctx context.Context, ch snapshot.Changes,
+	dir *copyfs.Directory) (cache.Layer, error) {
+	return s.sealDirectory(ctx, ch, dir, nil)
+}
+
+func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *copyfs.Directory,
+	begin func() error) (l cache.Layer, err error) {
+	src, err := dir.Open()
+	if err != nil {
+		return l, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	t := tree(ch)
+	t.External = &diff.External{
+		Path: dir.Dest, Dir: src, Len: len(dir.Entries),
+		Entry: func(i int) diff.ExternalEntry {
+			e := &dir.Entries[i]
+			return diff.ExternalEntry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs,
+				CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode}
+		},
+		Begin: begin, Owner: dir.Owner, Mode: dir.Mode,
+	}
+	// Options.Warn is not set: the copy warns about what a layer cannot hold.
+	got, err := diff.Seal(ctx, s.o.State.Store, t, s.o.Format.options())
+	return cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size}, err
+}
+
+// BeginDirectory begins to seal the layer of a COPY of a directory as SealDirectory does, as the
+// layer of a snapshot that does not exist yet. When it returns, what is above the files has been
+// read from ch, and the files may be copied. A layer that cannot be sealed in this way is sealed
+// from its snapshot.
+func (s *Sealer) BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *copyfs.Directory) {
+	e := newEarly()
+	s.mu.Lock()
+	s.early[string(id)] = e
+	s.mu.Unlock()
+	s.wg.Go(func() {
+		e.write(s, func(begin func() error) (cache.Layer, error) {
+			return s.sealDirectory(s.ctx, ch, dir, begin)
+		})
+	})
+	<-e.begun
+}
+
+// takeEarly waits for the layer of a source if BeginDirectory has begun it, and reports whether
+// there is one and could be sealed.
+func (s *Sealer) takeEarly(source string) (cache.Layer, bool) {
+	s.mu.Lock()
+	e := s.early[source]
+	delete(s.early, source)
+	s.mu.Unlock()
+	if e == nil {
+		return cache.Layer{}, false
+	}
+	l, err := e.layer.Wait(s.ctx)
+	return l, err == nil
+}
+
+// early is a layer that is written before its snapshot exists.
+type early struct {
+	// begun is closed when the files may be copied.
+	begun chan struct{}
+	begin func() // closes begun
+	// layer is the result. If it is an error, the layer is sealed from its snapshot.
+	layer *memo.Call[cache.Layer]
+}
+
+func newEarly() *early {
+	e := &early{begun: make(chan struct{}), layer: memo.NewCall[cache.Layer]()}
+	e.begin = sync.OnceFunc(func() { close(e.begun) })
+	return e
+}
+
+// write sets the layer. seal calls begin when it has read all but the files. It reads them with one
+// of the sealer's slots, and before that does not keep others from it.
+func (e *early) write(s *Sealer, seal func(begin func() error) (cache.Layer, error)) {
+	hasSlot := false
+	l, err := seal(func() error {
+		e.begin()
+		err := s.takeSlot()
+		hasSlot = err == nil
+		return err
+	})
+	if hasSlot {
+		s.releaseSlot()
+	}
+	e.begin() // seal may have failed before it called begin
+	e.layer.Finish(l, err)
+}
