@@ -34,26 +34,35 @@ func (s *snapshotPool) take(ctx context.Context, from Snapshots,
 
 // put adds an unchanged snapshot on parent. It discards the snapshot if the pool has one.
 func (s *snapshotPool) put(parent snapshot.ID, active *snapshot.Active) error {
+	if s.add(parent, active) {
+		return nil
+	}
+	return active.Discard()
+}
+
+// add is put without Discard. It reports whether the pool has taken the snapshot.
+func (s *snapshotPool) add(parent snapshot.ID, active *snapshot.Active) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.all[parent] != nil {
+		return false
+	}
 	if s.all == nil {
 		s.all = map[snapshot.ID]*snapshot.Active{}
 	}
-	if s.all[parent] != nil {
-		return active.Discard()
-	}
 	s.all[parent] = active
-	return nil
+	return true
 }
 
 // Close discards the snapshots in the pool.
 func (s *snapshotPool) Close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	all := s.all
+	s.all = nil
+	s.mu.Unlock()
 	var errs []error
-	for _, active := range s.all {
+	for _, active := range all {
 		errs = append(errs, active.Discard())
 	}
-	s.all = nil
 	return errors.Join(errs...)
 }
