@@ -234,7 +234,10 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rule
 		o.Sink(event.Warning{Message: message, Time: time.Now()})
 	}
 	o.Upload = images.uploader(state.Store)
-	res, err := imagebuild.Build(ctx, state, images.resolver, o)
+	var res *imagebuild.Result
+	images.warnings.during(o.Sink, func() {
+		res, err = imagebuild.Build(ctx, state, images.resolver, o)
+	})
 	if cerr := display.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("show the progress: %w", cerr)
 	}

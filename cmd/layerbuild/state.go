@@ -10,7 +10,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/ns"
 	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/registry"
@@ -131,15 +131,36 @@ func homeDir(e *env, uid int) (string, error) {
 type images struct {
 	resolver *image.Resolver
 	client   *registry.Client
+	warnings *warnings
+	pushers  memo.Map[place, *pushing]
+}
 
-	mu      sync.Mutex
-	pushers map[place]*pushing
+// warnings sends warnings about the state to the progress of a build, and to standard error while
+// there is none.
+type warnings struct {
+	stderr io.Writer
+	sink   atomic.Pointer[event.Sink]
+}
+
+func (w *warnings) warn(message string) {
+	if sink := w.sink.Load(); sink != nil {
+		(*sink)(event.Warning{Message: message, Time: time.Now()})
+		return
+	}
+	fmt.Fprintln(w.stderr, "layerbuild: warning: "+message)
+}
+
+// during calls build, and meanwhile sends warnings to sink.
+func (w *warnings) during(sink event.Sink, build func()) {
+	w.sink.Store(&sink)
+	defer w.sink.Store(nil)
+	build()
 }
 
 // open opens the state and returns it with a resolver. The caller closes the state.
 func (f *stateFlags) open(ctx context.Context) (*state.State, *images, error) {
-	warn := func(message string) { fmt.Fprintln(f.stderr, "layerbuild: warning: "+message) }
-	state, err := state.Open(ctx, state.Options{Root: f.root, Driver: f.driver, Warn: warn})
+	w := &warnings{stderr: f.stderr}
+	state, err := state.Open(ctx, state.Options{Root: f.root, Driver: f.driver, Warn: w.warn})
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		return nil, nil, fmt.Errorf("%w; give a directory that you may write to with --root DIR",
 			err)
@@ -149,11 +170,10 @@ func (f *stateFlags) open(ctx context.Context) (*state.State, *images, error) {
 	}
 	client := registry.New(registry.Options{})
 	im := &images{resolver: image.New(image.Options{Store: state.Store, Cache: state.Cache,
-		Snapshots: state.Snapshots, Registry: client}), client: client}
+		Snapshots: state.Snapshots, Registry: client}), client: client, warnings: w}
 	state.Own(im.resolver)
 	state.Own(client)
 	state.Store.Repair = layers.Repair(state, im.resolver)
-	state.Store.Warn = warn
 	return state, im, nil
 }
 
@@ -192,11 +212,10 @@ func (im *images) pusher(ctx context.Context, p place) (*pushing, error) {
 		return nil, err
 	}
 	p.name = full
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	if have := im.pushers[p]; have != nil {
-		return have, nil
-	}
+	return im.pushers.Try(ctx, p, func() (*pushing, error) { return im.newPusher(ctx, p) })
+}
+
+func (im *images) newPusher(ctx context.Context, p place) (*pushing, error) {
 	origins, err := im.resolver.Origins(ctx)
 	if err != nil {
 		return nil, err
@@ -213,10 +232,6 @@ func (im *images) pusher(ctx context.Context, p place) (*pushing, error) {
 	if err != nil {
 		return nil, err
 	}
-	if im.pushers == nil {
-		im.pushers = map[place]*pushing{}
-	}
-	im.pushers[p] = made
 	return made, nil
 }
 

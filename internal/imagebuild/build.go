@@ -1,6 +1,7 @@
 package imagebuild
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,7 +42,6 @@ type builder struct {
 	name    string // the Dockerfile's, for messages
 
 	parts       Parts
-	in          *inputs.Inputs
 	secrets     *secret.Store
 	cacheMounts *cachemount.Store
 	ran         build.Ran
@@ -51,10 +51,13 @@ type builder struct {
 	uploads *outputs.Uploads
 	recipe  outputs.Recipe // of the image in the store
 	tempdir *state.TempDir
+	// epoch is set with recipe, when the Dockerfile has been read; nil keeps real times.
+	epoch *time.Time
 
 	// These are replaced when the build starts again because of a damaged blob.
 	sealer      build.Sealer // nil before the plan is made
 	directories build.DirectorySealer
+	in          *inputs.Inputs
 	lazy        *layers.Lazy
 	checker     *layers.Checker // nil: layers are not checked
 
@@ -123,7 +126,6 @@ func BuildWith(ctx context.Context, state *state.State, images *image.Resolver, 
 // run builds the image.
 func (b *builder) run(ctx context.Context) (res *Result, err error) {
 	warn := func(message string) { b.sink(event.Warning{Message: message, Time: time.Now()}) }
-	b.state.Store.Warn = warn
 	b.secrets = &secret.Store{Secrets: b.opts.Secrets, Agents: b.opts.SSH, Warn: warn}
 	res = &Result{}
 	if err := b.makeTempDir(); err != nil {
@@ -205,10 +207,10 @@ func (b *builder) newInputs() *inputs.Inputs {
 func (b *builder) newSealer() {
 	b.checker = nil
 	if b.opts.CheckLayers {
-		b.checker = &layers.Checker{State: b.state, Lazy: b.lazy, Epoch: b.opts.Image.Epoch}
+		b.checker = &layers.Checker{State: b.state, Lazy: b.lazy, Epoch: b.epoch}
 	}
 	b.sealer, b.directories = b.parts.NewSealer(b.ctx, layers.SealerOptions{
-		State: b.state, TempDir: b.tempdir, Lazy: b.lazy, Format: b.recipe.Format(b.epoch()),
+		State: b.state, TempDir: b.tempdir, Lazy: b.lazy, Format: b.recipe.Format(b.epochSeconds()),
 		Tables: b.opts.Analyze, Check: b.checker,
 		Warn: func(l *layers.Layer, path, problem string) {
 			b.sink(event.Warning{Message: path + ": " + problem, File: b.name,
@@ -300,11 +302,10 @@ func (b *builder) build(ctx context.Context, res *Result) error {
 	if err != nil {
 		return err
 	}
-	if b.opts.Image.Epoch == nil {
-		b.opts.Image.Epoch = plans[0].plan.Epoch // of a build argument or the Dockerfile
-	}
+	// that of the command line, or else of a build argument or the Dockerfile
+	b.epoch = cmp.Or(b.opts.Image.Epoch, plans[0].plan.Epoch)
 	o := b.opts.outputs()
-	o.InlineCache = b.exportsInline()
+	o.InlineCache, o.Epoch = b.exportsInline(), b.epoch
 	b.recipe = o.StoreRecipe()
 	b.uploads = outputs.NewUploads(b.opts.Upload, &o, b.recipe)
 	b.newSealer()
@@ -351,7 +352,7 @@ func (b *builder) newEngine(imports *remotecache.Imports) *build.Engine {
 		Sealer: b.sealer, Directories: b.directories, Lazy: b.lazy, Checker: b.checker,
 		Imports: imports, Ran: &b.ran, Inputs: b.in, Secrets: b.secrets,
 		CacheMounts: b.cacheMounts, TempDir: b.tempdir.Path, Sink: b.sink,
-		File: b.name, Epoch: b.opts.Image.Epoch, Run: b.runOptions(),
+		File: b.name, Epoch: b.epoch, Run: b.runOptions(),
 		NoCache: b.opts.Cache.No, NoCacheStages: b.opts.Cache.NoStages, Tables: b.opts.Analyze,
 		Image: b.opts.WantsImage(), Files: b.opts.wantsFiles(),
 		Export: len(b.opts.Cache.To) > 0, ExportAll: b.exportsAll(),
@@ -393,7 +394,7 @@ func (b *builder) built(ctx context.Context, p *plan, t build.Target) (outputs.B
 	out := outputs.Built{
 		Platform: p.plan.Target.Platform, Config: t.Config, Layers: t.Layers, Record: record,
 		Files: func(ctx context.Context, w io.Writer) error {
-			return layers.WriteFiles(ctx, w, b.state, lazy, t.Top, b.opts.Image.Epoch)
+			return layers.WriteFiles(ctx, w, b.state, lazy, t.Top, b.epoch)
 		},
 	}
 	if b.exportsInline() {
@@ -501,12 +502,12 @@ func (b *builder) warn(list []parser.Warning) {
 	}
 }
 
-// epoch returns the epoch of the build in seconds since 1970; nil: real times.
-func (b *builder) epoch() *int64 {
-	if b.opts.Image.Epoch == nil {
+// epochSeconds returns the epoch of the build in seconds since 1970; nil: real times.
+func (b *builder) epochSeconds() *int64 {
+	if b.epoch == nil {
 		return nil
 	}
-	seconds := b.opts.Image.Epoch.Unix()
+	seconds := b.epoch.Unix()
 	return &seconds
 }
 

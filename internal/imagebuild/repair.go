@@ -83,6 +83,6 @@ func (b *builder) beginAgain() {
 	b.waitForLayers()
 	b.ran.Restarted()
 	b.lazy = &layers.Lazy{}
-	b.in.Reset(b.lazy)
+	b.in = b.in.Again(b.lazy)
 	b.newSealer()
 }

@@ -37,7 +37,7 @@ func (in *Inputs) Files(ctx context.Context, input parser.Input) (*Files, error)
 		return in.OfSnapshot(ctx, got.Top)
 	case parser.ContextInput:
 		if input.Name == "" {
-			return &Files{Tree: in.main.Tree()}, nil
+			return &Files{Tree: in.open.main.Tree()}, nil
 		}
 		if img, ok := in.ContextImage(input); ok {
 			return in.Files(ctx, img)

@@ -67,12 +67,17 @@ type Options struct {
 // Inputs are the inputs of one build. It is safe for concurrent use.
 type Inputs struct {
 	o        Options
-	main     *source.Context // set by Main
+	open     *open
 	resolved memo.Map[imageKey, *image.Image]
 	first    memo.Map[string, *image.Image] // by name: for the platform that was asked for first
 	unpacked memo.Map[imageKey, Unpacked]
-	named    memo.Map[string, *source.Context]
 	trees    memo.Map[snapshot.ID, *source.Tree]
+}
+
+// open holds the contexts, and what Close closes.
+type open struct {
+	main  *source.Context // set by Main
+	named memo.Map[string, *source.Context]
 
 	mu      sync.Mutex
 	closers []io.Closer
@@ -85,33 +90,34 @@ func keyOf(in parser.ImageInput) imageKey {
 }
 
 // New returns the inputs of a build. The caller closes them.
-func New(o Options) *Inputs { return &Inputs{o: o} }
+func New(o Options) *Inputs { return &Inputs{o: o, open: &open{}} }
+
+// Again returns inputs for a build that starts again. They have the contexts of in, and none of its
+// images and snapshots, which may have been damaged. lazy takes the place of Options.Lazy. Close of
+// one closes the other.
+func (in *Inputs) Again(lazy *layers.Lazy) *Inputs {
+	o := in.o
+	o.Lazy = lazy
+	return &Inputs{o: o, open: in.open}
+}
 
 // Close closes all contexts and trees.
 func (in *Inputs) Close() error {
-	in.mu.Lock()
-	defer in.mu.Unlock()
+	in.open.mu.Lock()
+	closers := in.open.closers
+	in.open.closers = nil
+	in.open.mu.Unlock()
 	var errs []error
-	for _, c := range slices.Backward(in.closers) {
+	for _, c := range slices.Backward(closers) {
 		errs = append(errs, c.Close())
 	}
-	in.closers = nil
 	return errors.Join(errs...)
 }
 
 func (in *Inputs) closeLater(c io.Closer) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.closers = append(in.closers, c)
-}
-
-// Reset forgets images and snapshots, which may have been damaged, and keeps the contexts. lazy
-// takes the place of Options.Lazy.
-func (in *Inputs) Reset(lazy *layers.Lazy) {
-	in.o.Lazy = lazy
-	in.resolved, in.unpacked = memo.Map[imageKey, *image.Image]{}, memo.Map[imageKey, Unpacked]{}
-	in.first = memo.Map[string, *image.Image]{}
-	in.trees = memo.Map[snapshot.ID, *source.Tree]{}
+	in.open.mu.Lock()
+	defer in.open.mu.Unlock()
+	in.open.closers = append(in.open.closers, c)
 }
 
 // Resolve finds an image, once. All platforms of a name are those of one index: between two
@@ -200,16 +206,16 @@ func (in *Inputs) Main(ctx context.Context, where, dockerfile string,
 		return nil, err
 	}
 	o.Stdin, o.Dockerfile = stdin, dockerfile
-	if in.main, err = source.Open(ctx, where, o); err != nil {
+	if in.open.main, err = source.Open(ctx, where, o); err != nil {
 		return nil, err
 	}
-	in.closeLater(in.main)
-	return in.main, nil
+	in.closeLater(in.open.main)
+	return in.open.main, nil
 }
 
 // Named opens a named context that is not an image, once.
 func (in *Inputs) Named(ctx context.Context, name string) (*source.Context, error) {
-	return in.named.Do(ctx, name, func() (*source.Context, error) {
+	return in.open.named.Do(ctx, name, func() (*source.Context, error) {
 		o, err := in.sourceOptions()
 		if err != nil {
 			return nil, err
@@ -228,8 +234,8 @@ func (in *Inputs) Tree(ctx context.Context, id snapshot.ID) (*source.Tree, error
 	if err := in.o.Lazy.Materialize(ctx, id); err != nil {
 		return nil, err
 	}
-	return in.trees.Do(context.Background(), id, func() (*source.Tree, error) {
-		mounts, err := in.o.Snapshots.View(context.Background(), id)
+	return in.trees.Do(ctx, id, func() (*source.Tree, error) {
+		mounts, err := in.o.Snapshots.View(ctx, id)
 		if err != nil {
 			return nil, err
 		}

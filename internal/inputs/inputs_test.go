@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
@@ -70,5 +72,46 @@ func TestResolveOneIndex(t *testing.T) {
 				t.Errorf("asked for %q, want %q", m.asked, tt.want)
 			}
 		})
+	}
+}
+
+// TestAgain checks that the inputs of a build that starts again have the same contexts and ask for
+// images again, and that those of the first start are as they were.
+func TestAgain(t *testing.T) {
+	images := &movingTag{}
+	first, second := &layers.Lazy{}, &layers.Lazy{}
+	in := New(Options{Images: images, Lazy: first, Secrets: &secret.Store{},
+		IndexDir: func() (string, error) { return t.TempDir(), nil },
+		Contexts: map[string]string{"named": t.TempDir()}})
+	defer in.Close()
+	main, err := in.Main(t.Context(), t.TempDir(), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, err := in.Named(t.Context(), "named")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := parser.ImageInput{Ref: "a:1"}
+	before, err := in.Resolve(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := in.Again(second)
+	if again.open.main != main {
+		t.Error("the context of the build is another one")
+	}
+	if got, err := again.Named(t.Context(), "named"); got != named || err != nil {
+		t.Errorf("the named context is another one, or the error %v", err)
+	}
+	if got, err := again.Resolve(t.Context(), ref); err != nil ||
+		got.Root.Digest == before.Root.Digest {
+		t.Errorf("the image was not resolved again: %+v, %v", got, err)
+	}
+	if got, err := in.Resolve(t.Context(), ref); got != before || err != nil {
+		t.Errorf("the first inputs resolve the image again: %+v, %v", got, err)
+	}
+	if in.o.Lazy != first || again.o.Lazy != second {
+		t.Error("each value has its own lazy snapshots")
 	}
 }

@@ -46,6 +46,7 @@ type unit struct {
 // collection selects units to remove, and removes them.
 type collection struct {
 	s     *State
+	store *store.Store // the state's; a collection does not repair damaged blobs
 	o     PruneOptions
 	usage *usage
 	inUse inUse
@@ -75,10 +76,9 @@ func (s *State) collect(ctx context.Context, o PruneOptions,
 	if err != nil {
 		return done, nil, err
 	}
-	s.Store.Repair = nil // a collection does not repair damaged blobs
-	c := &collection{s: s, o: o, usage: s.readUsage(), named: map[digest.Digest]bool{},
-		chains: map[digest.Digest]bool{},
-		holds:  map[digest.Digest]int{}, snapshots: map[string][]*unit{},
+	c := &collection{s: s, store: s.Store.WithoutRepair(), o: o, usage: s.readUsage(),
+		named: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{},
+		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{},
 		stores:  s.snapshotStores(),
 		rubbish: NewTempDir(s.Root)}
 	err = c.run(ctx, &done)
@@ -125,7 +125,7 @@ func (c *collection) loadLeases(context.Context) (err error) {
 }
 
 func (c *collection) loadBlobs(context.Context) (err error) {
-	c.blobs, err = c.s.Store.Blobs()
+	c.blobs, err = c.store.Blobs()
 	return err
 }
 
@@ -135,7 +135,7 @@ const maxUnnamed = 20
 // loadImages adds the images of the store. A build that collects keeps the newest of those without
 // a name.
 func (c *collection) loadImages(ctx context.Context) error {
-	entries, err := c.s.Store.Names()
+	entries, err := c.store.Names()
 	if err != nil {
 		return err
 	}
@@ -183,13 +183,13 @@ func (c *collection) leasedBlobs(ctx context.Context) []digest.Digest {
 // leadsTo returns the blobs that an image refers to, and records the chain IDs of its layers.
 func (c *collection) leadsTo(ctx context.Context, root ocispec.Descriptor) []digest.Digest {
 	var list []digest.Digest
-	blobs, configs := c.s.Store.Graph(ctx, root)
+	blobs, configs := c.store.Graph(ctx, root)
 	for _, d := range blobs {
 		list = append(list, d.Digest)
 	}
 	for _, d := range configs {
 		var config ocispec.Image
-		if data, err := c.s.Store.Read(ctx, d); err == nil &&
+		if data, err := c.store.Read(ctx, d); err == nil &&
 			ocijson.Unmarshal(data, &config) == nil {
 			for _, id := range identity.ChainIDs(config.RootFS.DiffIDs) {
 				c.chains[id] = true
@@ -526,7 +526,7 @@ func (c *collection) remove(ctx context.Context, done *Pruned) error {
 			return err
 		}
 	}
-	got, trash, err := c.s.Store.CollectLater(ctx,
+	got, trash, err := c.store.CollectLater(ctx,
 		store.CollectOptions{Live: live, Owners: c.inUse.owners, DryRun: c.o.DryRun})
 	c.later = append(c.later, trash.Remove)
 	done.Blobs, done.BlobBytes = got.Blobs, got.Bytes
@@ -550,10 +550,10 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 			return err
 		}
 	}
-	err := c.s.Store.Forget(ctx, images...)
+	err := c.store.Forget(ctx, images...)
 	if noSpace(err) { // there is room for index.json after the other files are removed
 		defer func() {
-			c.later = append(c.later, func() error { return c.s.Store.Forget(ctx, images...) })
+			c.later = append(c.later, func() error { return c.store.Forget(ctx, images...) })
 		}()
 	} else if err != nil {
 		return err

@@ -2,7 +2,9 @@ package state
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -464,5 +467,28 @@ func TestCollectLostNames(t *testing.T) {
 	}
 	if got := m.left(); got != "l-named" {
 		t.Errorf("there is %q, want the layer of the image", got)
+	}
+}
+
+// TestCollectRepairs checks that a collection does not repair damaged blobs, and that the store
+// does so afterwards.
+func TestCollectRepairs(t *testing.T) {
+	m := newMaker(t)
+	defer m.Close()
+	d := m.image("app", m.blob("l-named"))
+	m.check(os.Truncate(m.Store.Path(d), 1))
+	repairs := 0
+	m.Store.Repair = func(context.Context, ocispec.Descriptor, *store.BlobError) error {
+		repairs++
+		return errors.New("no")
+	}
+	m.NoteUnsynced()
+	m.check(m.Collect(t.Context(), Policy{Limit: 1}, time.Now()))
+	if repairs != 0 {
+		t.Errorf("the collection has repaired %d blobs", repairs)
+	}
+	if _, err := m.Store.Read(t.Context(), ocispec.Descriptor{Digest: d}); err == nil ||
+		repairs != 1 {
+		t.Errorf("after the collection: %d repairs, error %v", repairs, err)
 	}
 }

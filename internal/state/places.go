@@ -54,12 +54,8 @@ func (s *State) Settle(path string, dir bool) error {
 	if err != nil {
 		return fmt.Errorf("%s is %s; move it away: %w", path, what, err)
 	}
-	warn := s.warn
-	if s.Store != nil && s.Store.Warn != nil { // a build shows its warnings with its progress
-		warn = s.Store.Warn
-	}
-	if to != "" && warn != nil {
-		warn(fmt.Sprintf("%s was %s; it is now %s", path, what, to))
+	if to != "" && s.warn != nil {
+		s.warn(fmt.Sprintf("%s was %s; it is now %s", path, what, to))
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func (s *State) open(o Options) (err error) {
 	if s.Store, err = store.Open(filepath.Join(s.Root, "oci")); err != nil {
 		return err
 	}
-	s.Store.Lease, s.Store.Owner = s.leaseBlob, s.leases.id
+	s.Store.Lease, s.Store.Owner, s.Store.Warn = s.leaseBlob, s.leases.id, o.Warn
 	if s.Cache, err = cache.Open(cacheDir, s.ledger); err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func Retry(do func() error) error {
 // Store is an OCI image layout. It is safe for concurrent use, also by several processes.
 type Store struct {
 	dir   string
-	cache indexCache
+	cache *indexCache
 
 	// Repair is called for a blob that cannot be read, to store it again; nil: there is no repair.
 	// It must be set before the store is used.
@@ -97,6 +97,13 @@ type Store struct {
 	Owner string
 }
 
+// WithoutRepair returns the same store without Repair, for a caller that must not change it.
+func (s *Store) WithoutRepair() *Store {
+	other := *s
+	other.Repair = nil
+	return &other
+}
+
 func (s *Store) lease(d digest.Digest, image bool) {
 	if s.Lease != nil {
 		s.Lease(d, image)
@@ -111,7 +118,7 @@ func (s *Store) warn(format string, args ...any) {
 
 // Open opens the layout in dir. It makes the layout and the parents of dir if they do not exist.
 func Open(dir string) (*Store, error) {
-	s := &Store{dir: dir}
+	s := &Store{dir: dir, cache: &indexCache{}}
 	// For an existing layout two calls of lstat(2) are enough, because index.json is made last.
 	_, err := os.Lstat(s.index())
 	_, err2 := os.Lstat(filepath.Join(dir, ocispec.ImageLayoutFile))
