@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes rootfs.tar.zst: a minimal Debian of the release that this machine runs, from the package sources that this
-# machine uses. Needs mmdebstrap and zstd, and root or user namespaces.
+# Makes rootfs.tar.zst: a minimal Debian of this machine's release, from this machine's package sources. It needs
+# mmdebstrap and zstd, and root or user namespaces.
 set -eu
 cd "$(dirname "$0")"
 . /etc/os-release

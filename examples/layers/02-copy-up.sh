@@ -1,5 +1,5 @@
 #!/bin/sh
-# One byte of a file is changed, and the whole file is in the upper directory.
+# Changing one byte of a file copies the whole file to the upper directory.
 . "$(dirname "$0")/lab.sh"
 mkdir lower upper work merged
 head -c 8M /dev/zero | tr '\0' x >lower/full

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Changing a mode copies the content too, but reading and listing do not.
+# Changing the mode of a file copies its content too.
 . "$(dirname "$0")/lab.sh"
 mkdir lower upper work merged
 head -c 8M /dev/zero | tr '\0' x >lower/full

@@ -1,5 +1,5 @@
 #!/bin/sh
-# With metacopy=on a change of the mode copies no content, and the file in the upper directory has none.
+# With metacopy=on a change of the mode does not copy the content: the file in upper is empty.
 . "$(dirname "$0")/lab.sh"
 in_root
 mkdir lower upper work merged

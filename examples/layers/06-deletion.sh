@@ -1,5 +1,5 @@
 #!/bin/sh
-# A removed file of a lower directory leaves a character device 0:0, a whiteout. One of the upper directory leaves nothing.
+# Removing a file that is in lower makes a whiteout, a character device 0:0. Removing a file that only upper has leaves nothing.
 . "$(dirname "$0")/lab.sh"
 mkdir lower upper work merged
 echo 1 >lower/old

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A directory that was removed and made again hides all that is below it.
+# A directory that was removed and made again hides the whole directory of that name in lower.
 . "$(dirname "$0")/lab.sh"
 mkdir -p lower/d/sub upper work merged
 echo 1 >lower/d/file

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A layer is a tar of the upper directory in which names stand for the marks: .wh.NAME and .wh..wh..opq.
+# A layer is a tar of the upper directory. Files named .wh.NAME and .wh..wh..opq replace the marks of overlay.
 . "$(dirname "$0")/lab.sh"
 mkdir -p lower/d upper work merged layer
 echo 1 >lower/d/file

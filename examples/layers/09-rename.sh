@@ -1,5 +1,5 @@
 #!/bin/sh
-# A directory of a lower directory cannot be renamed (EXDEV). mv(1) copies it, file by file.
+# A directory in lower cannot be renamed (EXDEV). mv(1) copies it, file by file.
 . "$(dirname "$0")/lab.sh"
 mkdir -p lower/d upper work merged
 head -c 1M /dev/zero | tr '\0' x >lower/d/big

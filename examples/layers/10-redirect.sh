@@ -1,5 +1,5 @@
 #!/bin/sh
-# With redirect_dir=on a directory of a lower directory can be renamed: the new one names the old one in an attribute.
+# With redirect_dir=on a directory in lower can be renamed: an attribute of the new directory has the old name.
 . "$(dirname "$0")/lab.sh"
 in_root
 mkdir -p lower/d upper work merged

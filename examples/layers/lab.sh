@@ -1,10 +1,10 @@
-# The experiments read this file first. It gives each of them an empty directory on a tmpfs, in a mount namespace of its
-# own, and removes the directory at the end. An ordinary user gets a user namespace too, with unshare -Urm.
+# Each experiment sources this file first. The file makes an empty directory on a tmpfs, in a new mount namespace, and
+# removes the directory at the end. For an ordinary user it also makes a user namespace, with unshare -Urm.
 #
 # run COMMAND        prints the command and runs it
-# in_root            ends an experiment that does not work in a user namespace, with status 77
+# in_root            exits with status 77 in a user namespace, where the experiment does not work
 # on_disk DIR        makes DIR on the disk: /var/tmp, not the tmpfs
-# $layers            mount options with which overlay keeps whole layers; layerbuild has the same
+# $layers            mount options with which overlay keeps whole layers; layerbuild uses the same
 set -eu
 export LC_ALL=C
 export LIBMOUNT_FORCE_MOUNT2=always # newer mount(8) would use fsconfig(2), whose values have at most 255 bytes

@@ -1,5 +1,6 @@
 #!/bin/sh -e
-# archive.sh [MB] [FILE] writes an archive with so many megabytes of sources that do not compress.
+# usage: archive.sh [MB] [FILE]
+# Writes an archive of MB megabytes (200) of random bytes, which do not compress, to FILE (app.tar).
 mb=${1:-200} file=${2:-app.tar}
 dir=$(mktemp -d)
 trap 'rm -r "$dir"' EXIT
