@@ -1,19 +1,19 @@
 # make            bin/layerbuild, static
 # make demo       builds two of the examples and runs one, on any Debian machine
-# make test       everything: lint, unit and integration tests as an unprivileged user and as root, a short fuzz
+# make test       all checks: lint, unit and integration tests as an unprivileged user and as root, a short fuzz
 # make fuzz       each fuzz target for FUZZTIME (1m)
-# make faults     hours of randomized tests, hostile input and fuzzing; LAYERBUILD_FAULTS_BUDGET=2h does a part, the next run goes on
+# make faults     hours of randomized tests, hostile input and fuzzing. LAYERBUILD_FAULTS_BUDGET=2h limits a run; the next one continues
 # make race       unit tests under the race detector (needs a C compiler)
-# make bench      measures layerbuild beside buildah and dockerd: docs/BENCHMARKS.md. BENCH holds flags: bin/bench -help
+# make bench      measures layerbuild, buildah and dockerd, and writes docs/BENCHMARKS.md. BENCH has flags; see bin/bench -help
 # make lint       gofmt, vet, and the rules for imports, comments, names and documentation (internal/arch)
 # make clean
 #
-# demo, test and bench install the Debian packages that they need when one is missing, as root or through sudo.
+# demo, test, faults and bench install missing Debian packages that they need, as root or through sudo.
 
 .PHONY: build demo test fuzz faults race bench lint rootfs clean
 .DELETE_ON_ERROR:
 
-# scripts/go-command finds or downloads a Go toolchain. It runs when a rule first uses GO.
+# scripts/go-command finds or downloads a Go toolchain. make runs it when a rule first uses GO.
 GO = $(eval GO := $(or $(shell scripts/go-command),$(error no Go toolchain; see above)))$(GO)
 ROOTFS = examples/debian-base/rootfs.tar.zst
 TEST_PACKAGES = attr binutils btrfs-progs busybox-static bzip2 ca-certificates curl docker-registry docker.io e2fsprogs erofs-utils \
