@@ -15,12 +15,12 @@ func curves() []work {
 		{name: "files-curve", title: "Files in the context",
 			what: "`COPY . /src` of files of 100 bytes: first build, and again with nothing changed.", unit: "file", curve: true, make: filesCurve},
 		{name: "sparse-curve", title: "Size of a layer",
-			what: "RUN makes a sparse file of so many GiB.", unit: "GiB",
+			what: "RUN makes a sparse file of the given size.", unit: "GiB",
 			curve: true, make: sparseCurve},
 		{name: "steps-curve", title: "Number of steps",
-			what: "RUN true, so many times; and as many that write a file, each of which is a directory more under the steps after it.", unit: "step", curve: true, make: stepsCurve},
+			what: "The given number of RUN true, and of RUNs that write a file. Each of the latter adds a lower directory to the steps after it.", unit: "step", curve: true, make: stepsCurve},
 		{name: "layers-curve", title: "Layers under a step",
-			what: "One RUN on an image of so many layers, each with one file; it counts them.",
+			what: "One RUN that counts files, on an image with the given number of layers of one file each.",
 			unit: "layer", curve: true, make: layersCurve},
 	}
 }

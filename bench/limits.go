@@ -38,7 +38,7 @@ func limits() []work {
 	}
 	return []work{
 		{name: "seal", title: "Sealing 1 GB of binaries",
-			what: "A directory becomes a compressed layer with both digests. The others get a tar that is ready; compress/gzip computes both digests, as builders with the standard library do, gzip and zstd none.",
+			what: "A directory becomes a compressed layer with both digests. The other tools read a finished tar. compress/gzip also computes both digests, as builders with the standard library do; gzip and zstd compute none.",
 			goals: []goal{{of: sealGzip, figure: cpu, limit: 8},
 				{of: sealGzip, figure: cpu, limit: 8 / stdlibCPU, than: stdlib},
 				{of: sealGzip, figure: size, limit: 1.12, than: stdlib},
@@ -46,10 +46,10 @@ func limits() []work {
 				{of: sealZstd, figure: cpu, limit: 6 / stdlibCPU, than: stdlib},
 				{of: sealZstd, figure: size, limit: 1, than: stdlib}}, make: seal},
 		{name: "unpack", title: "Unpacking a gzip layer of 47,000 entries",
-			what: "With both digests, beside tar alone.", unit: "entry",
+			what: "With both digests, compared with tar alone.", unit: "entry",
 			goals: []goal{{of: layerbuild, figure: cpu, limit: 1, than: tarXzf}}, make: unpack},
 		{name: "memory", title: "Peak memory by layer size",
-			what:  "layerbuild builds a COPY of so many bytes of binaries.",
+			what:  "layerbuild builds a COPY of binaries of the given size.",
 			goals: each, make: memories},
 	}
 }

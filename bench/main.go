@@ -43,14 +43,14 @@ func main() {
 	flag.StringVar(&o.peers, "peers", strings.Join(peerNames, ","), "tools to measure")
 	flag.StringVar(&o.cases, "cases", "", "only cases whose name matches this `regexp`")
 	flag.IntVar(&o.runs, "runs", 5, "how often each is measured")
-	flag.BoolVar(&o.quick, "quick", false, "tiny sizes: whether everything works, not how fast")
+	flag.BoolVar(&o.quick, "quick", false, "tiny sizes, to test that everything works")
 	flag.BoolVar(&o.curves, "curves", true, "measure how time and memory grow with the size, too")
 	flag.BoolVar(&o.list, "list", false, "list the cases and do nothing")
 	flag.StringVar(&o.fs, "fs", "",
 		"where state and contexts are: `ext4` on a loop device, tmpfs, or none for $BENCH_DIR as it is (default ext4 for root)")
-	flag.StringVar(&o.size, "size", "40G", "size of that file system, at most")
+	flag.StringVar(&o.size, "size", "40G", "largest size of that file system")
 	flag.BoolVar(&o.keep, "keep", false,
-		"leave in the file of -o what it says of cases that are not measured now")
+		"keep the results of cases that are not measured now in the file of -o")
 	flag.StringVar(&o.output, "o", "",
 		"`file` to put the results into, between its markers; - or nothing prints them")
 	flag.Usage = func() {
