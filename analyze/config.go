@@ -60,7 +60,7 @@ func parseConfig(data []byte) (c Config, line int, err error) {
 	for i := 0; i < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
 		if before := seen[key.Value]; before > 0 {
-			err := fmt.Errorf("%s is there already, in line %d", key.Value, before)
+			err := fmt.Errorf("%s is already set in line %d", key.Value, before)
 			return Config{}, key.Line, err
 		}
 		seen[key.Value] = key.Line
@@ -99,14 +99,14 @@ func (c *Config) key(key, value *yaml.Node) (line int, err error) {
 	items := []*yaml.Node{value}
 	switch {
 	case value.Kind == yaml.SequenceNode && (key.Value == "base" || key.Value == "fail-over"):
-		return key.Line, fmt.Errorf("%s takes one value and no list", key.Value)
+		return key.Line, fmt.Errorf("%s takes one value, not a list", key.Value)
 	case value.Kind == yaml.SequenceNode:
 		items = value.Content
 	case value.Kind == yaml.ScalarNode && value.Tag == "!!null" && key.Value == "accept":
 		return 0, nil
 	case value.Kind == yaml.ScalarNode && value.Tag == "!!null" && key.Value == "fail-on":
 		// An unfinished rule must not look like a gate.
-		return key.Line, errors.New("fail-on has no items; for none, say fail-on: []")
+		return key.Line, errors.New("fail-on has no items; for none, write fail-on: []")
 	}
 	for _, item := range items {
 		if item.Kind == yaml.AliasNode {
@@ -114,7 +114,7 @@ func (c *Config) key(key, value *yaml.Node) (line int, err error) {
 		}
 		switch {
 		case item.Kind != yaml.ScalarNode:
-			return item.Line, fmt.Errorf("%s: a text is expected here", key.Value)
+			return item.Line, fmt.Errorf("%s: a string is expected", key.Value)
 		case item.Value == "" || item.Tag == "!!null":
 			return item.Line, fmt.Errorf("%s has no value", key.Value)
 		}

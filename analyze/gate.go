@@ -28,7 +28,7 @@ type Threshold struct {
 
 // ParseThreshold parses "5MB", "512KiB", "100000" or "2%".
 func ParseThreshold(s string) (*Threshold, error) {
-	bad := fmt.Errorf("%q is neither a size such as 5MB nor a part such as 2%%", s)
+	bad := fmt.Errorf("%q is neither a size such as 5MB nor a share such as 2%%", s)
 	text := strings.ToLower(strings.TrimSpace(s))
 	if part, ok := strings.CutSuffix(text, "%"); ok {
 		p, err := strconv.ParseFloat(strings.TrimSpace(part), 64)
@@ -64,7 +64,7 @@ func (t *Threshold) over(n, all int64) bool {
 func CheckFailOn(name string) error {
 	known := append([]string{"debris", "secrets"}, debrisNames[1:]...)
 	if !slices.Contains(known, name) {
-		return fmt.Errorf("%q is none of %s", name, strings.Join(known, ", "))
+		return fmt.Errorf("%q is not one of %s", name, strings.Join(known, ", "))
 	}
 	return nil
 }
@@ -81,22 +81,21 @@ func (r *Report) Check(rules Rules) {
 			g = all
 			g.BaseGuessed = true
 			for i, failure := range g.Failures {
-				g.Failures[i] = fmt.Sprintf("%s; that the first %s a base image's is a guess: "+
-					"say --base IMAGE, or --base scratch where there is none", failure,
-					areLayers(r.Base.Layers))
+				g.Failures[i] = fmt.Sprintf("%s; the base image (the first %s) is a guess; "+
+					"give --base IMAGE, or --base scratch if there is none", failure,
+					nLayers(r.Base.Layers))
 			}
 		}
 	}
 	r.Gate = g
 }
 
-// areLayers returns the subject and verb of a sentence about n layers: "3 layers are" or "layer
-// is".
-func areLayers(n int) string {
+// nLayers returns "3 layers" or "layer".
+func nLayers(n int) string {
 	if n == 1 {
-		return "layer is"
+		return "layer"
 	}
-	return fmt.Sprintf("%d layers are", n)
+	return fmt.Sprintf("%d layers", n)
 }
 
 // check compares the image with rules, without the layers of owners for which skip returns true.
@@ -126,7 +125,7 @@ func (r *Report) check(rules Rules, skip func(Owner) bool) *Gate {
 			}
 			what := d.Kind.Text()
 			if d.Dead {
-				what += " in a layer, though no longer visible"
+				what += ", hidden but still in a layer"
 			}
 			g.Failures = append(g.Failures, fmt.Sprintf("%s: %s (%s, %s)", d.Path, what,
 				units.Size(d.Bytes), r.Made(d.Layer).At()))

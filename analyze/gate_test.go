@@ -43,16 +43,16 @@ func TestParseConfig(t *testing.T) {
 		{"an empty list", "accept: []\n", Config{}, ""},
 		{"unknown key", "\nfail: 1\n", Config{}, `f:2: unknown key "fail"`},
 		{"unknown key of a list", "oh:\n  - x\n", Config{}, `f:1: unknown key "oh"`},
-		{"twice", "base: a\nbase: b\n", Config{}, "f:2: base is there already, in line 1"},
+		{"twice", "base: a\nbase: b\n", Config{}, "f:2: base is already set in line 1"},
 		{"no value", "base:\n", Config{}, "f:1: base has no value"},
 		{"no size", "fail-over: much\n", Config{}, `f:1: "much" is neither`},
-		{"no kind", "fail-on: [dust]\n", Config{}, `f:1: "dust" is none of`},
+		{"no kind", "fail-on: [dust]\n", Config{}, `f:1: "dust" is not one of`},
 		{"a rule that rules nothing", "accept: []\nfail-on:\n# - debris\n", Config{},
 			"f:2: fail-on has no items"},
 		{"a rule that is to rule nothing", "fail-on: []\n", Config{}, ""},
 		{"an empty size", "fail-over: ''\n", Config{}, "f:1: fail-over has no value"},
-		{"a list for one", "base: [a, b]\n", Config{}, "f:1: base takes one value and no list"},
-		{"nested", "fail-on:\n  debris: true\n", Config{}, "f:2: fail-on: a text is expected here"},
+		{"a list for one", "base: [a, b]\n", Config{}, "f:1: base takes one value, not a list"},
+		{"nested", "fail-on:\n  debris: true\n", Config{}, "f:2: fail-on: a string is expected"},
 		{"item of nothing", "- a\n", Config{}, "f:1: keys with values are expected"},
 		{"tab", "accept:\n\t- a\n", Config{}, "f:2: found character that cannot start any token"},
 		{"open bracket", "fail-on: [debris\n", Config{}, "f:1: did not find expected ',' or ']'"},
@@ -60,7 +60,7 @@ func TestParseConfig(t *testing.T) {
 		{"anchor", "accept: &x [/y]\nbase: a\n", Config{Accept: []string{"/y"}, Base: "a"}, ""},
 		{"alias", "base: &x y\naccept: [*x, /z]\n",
 			Config{Accept: []string{"y", "/z"}, Base: "y"}, ""},
-		{"alias of itself", "accept: &x [*x]\n", Config{}, "f:1: accept: a text is expected here"},
+		{"alias of itself", "accept: &x [*x]\n", Config{}, "f:1: accept: a string is expected"},
 		{"merge", "<<: {base: a}\n", Config{}, `f:1: unknown key "<<"`},
 		{"escapes", `base: "a\u0062"`, Config{Base: "ab"}, ""},
 		{"block", "base: >-\n  a\n", Config{Base: "a"}, ""},
@@ -157,7 +157,7 @@ func TestCheck(t *testing.T) {
 			[]string{"/home/.git/config: version control", "/var/log/own: logs"}},
 		{"one kind", Rules{FailOn: []string{"logs"}}, nil, []string{"/var/log/own: logs"}},
 		{"secrets", Rules{FailOn: []string{"secrets"}}, nil,
-			[]string{"/root/.ssh/id_rsa: looks like a secret in a layer, though no longer visible (3B, line 3)"}},
+			[]string{"/root/.ssh/id_rsa: looks like a secret, hidden but still in a layer (3B, line 3)"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := gateImage(t, c.accept...)
@@ -203,7 +203,7 @@ func TestCheckGuess(t *testing.T) {
 				t.Fatalf("gate %+v, want passed = %v", r.Gate, c.passes)
 			}
 			for _, f := range r.Gate.Failures {
-				if !strings.Contains(f, "that the first layer is a base image's is a guess: say --base IMAGE, or --base scratch") {
+				if !strings.Contains(f, "the base image (the first layer) is a guess; give --base IMAGE, or --base scratch") {
 					t.Errorf("failure %q says nothing of the guess", f)
 				}
 			}

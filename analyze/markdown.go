@@ -18,7 +18,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 			false: "❌ Image analysis: failed"}[g.Passed]
 	}
 	p.printf("### %s\n\n", title)
-	p.printf("%s · %s in %d layers · **%s dead**, %s of it one's own (of %s) · base: %s\n\n",
+	p.printf("%s · %s in %d layers · **%s dead**; own instructions: %s dead of %s · base: %s\n\n",
 		code(r.Image), units.Size(r.Total.Bytes), len(r.Layers),
 		units.Size(r.Total.Dead), units.Size(own.Dead), units.Size(own.Bytes),
 		escape(r.Base.text()))
@@ -59,7 +59,7 @@ func (r *Report) markdownFindings(p *printer) {
 			continue
 		}
 		if n++; n == 1 {
-			p.printf("| Dead bytes | Path | Made by | Gone by | Remedy |\n|---:|---|---|---|---|\n")
+			p.printf("| Dead bytes | Path | Created by | Made dead by | Remedy |\n|---:|---|---|---|---|\n")
 		}
 		if n > markdownRows {
 			p.printf("| … | | | | |\n")
@@ -90,7 +90,7 @@ func (r *Report) markdownDebris(p *printer) {
 		}
 		what := d.Kind.Text()
 		if d.Dead {
-			what = fmt.Sprintf("**leak**: %s, no longer visible but in a layer", what)
+			what = fmt.Sprintf("**leak**: %s, hidden but still in a layer", what)
 		}
 		p.printf("| %s | %s | %s | %s |\n", units.Size(d.Bytes), code(d.Path), what,
 			escape(Printable(d.Remedy)))

@@ -86,16 +86,16 @@ func (r *Report) remedy(f *Finding) string {
 	made, gone := r.Made(f.Creator), r.Made(f.Killer)
 	switch {
 	case f.Owner == BaseImage && (f.Creator == f.Killer || r.Layers[f.Killer].Owner == BaseImage):
-		return "the base image's own waste: a smaller or newer base"
+		return "waste of the base image: use a smaller or newer base"
 	case f.Owner == BaseImage:
-		return fmt.Sprintf("%s cannot free what the base has: take a smaller base, or copy what is needed into one", gone.At())
+		return fmt.Sprintf("%s cannot free bytes of the base; use a smaller base, or copy what is needed into one", gone.At())
 	case f.Creator == f.Killer:
-		return "the layer has it twice: whatever made the layer should write it once"
+		return "the layer has the path twice: the tool that made the layer should write it once"
 	case made.Stage != gone.Stage || made.Owner != gone.Owner:
 		return r.stageRemedy(f)
 	}
 	if !plain(f.Path) {
-		return fmt.Sprintf("made at %s, gone at %s: leave it out at the former, or make it and remove it in one instruction", made.At(), gone.At())
+		return fmt.Sprintf("created at %s, made dead at %s: leave it out of the first, or create and remove it in one instruction", made.At(), gone.At())
 	}
 	c := r.newCure(f)
 	ranMade, ranGone := verbOf(made.Text) == "RUN", verbOf(gone.Text) == "RUN"
@@ -118,7 +118,7 @@ func (r *Report) remedy(f *Finding) string {
 	case ranMade && ranGone:
 		return c.join()
 	}
-	return fmt.Sprintf("made at %s, gone at %s: make it and remove it in one instruction",
+	return fmt.Sprintf("created at %s, made dead at %s: create and remove it in one instruction",
 		made.At(), gone.At())
 }
 
@@ -170,7 +170,7 @@ func (c *cure) each(remedy func(*cure) string) string {
 	advice := fmt.Sprintf("copy only what is needed at %s, without what %s takes away",
 		c.made.At(), c.gone.At())
 	if !copies(c.made) {
-		advice = fmt.Sprintf("%s replaces what the RUN at %s makes: remove it in that RUN, or copy before it", c.gone.At(), c.made.At())
+		advice = fmt.Sprintf("%s replaces what the RUN at %s creates: remove it in that RUN, or copy before it", c.gone.At(), c.made.At())
 	}
 	sub := *c
 	sub.all = c.whole()
@@ -653,7 +653,7 @@ func (c *cure) runThenCopy() string {
 	if len(c.between()) == 0 && appendable(c.made) {
 		return fmt.Sprintf("append ‘&& rm -rf %s’ to the RUN at %s", c.path, c.made.At())
 	}
-	return fmt.Sprintf("%s replaces it: remove %s in the RUN at %s that makes it, or copy before it", c.gone.At(), c.f.Path, c.made.At())
+	return fmt.Sprintf("%s replaces it: remove %s in the RUN at %s that creates it, or copy before it", c.gone.At(), c.f.Path, c.made.At())
 }
 
 // rewritten returns the remedy for a RUN that rewrites a copied file with the same content and
@@ -662,7 +662,7 @@ func (c *cure) rewritten() string {
 	if edits, _, ok := c.without(c.path, "touch", "cp"); ok {
 		return strings.Join(edits, "; ")
 	}
-	return fmt.Sprintf("%s writes %s again and changes nothing but perhaps its time: leave out the command that does", c.gone.At(), c.f.Path)
+	return fmt.Sprintf("%s writes %s again and changes at most its time: leave out that command", c.gone.At(), c.f.Path)
 }
 
 // meta returns the remedy for a copied path that got another mode or owner.
@@ -785,10 +785,10 @@ func (c *cure) join() string {
 	for i := c.r.Layers[c.f.Creator].Instruction; i <= c.r.Layers[c.f.Killer].Instruction; i++ {
 		switch verbOf(c.r.Instructions[i].Text) {
 		case "USER", "WORKDIR", "SHELL":
-			return fmt.Sprintf("make it and remove it in one RUN: of %s, with what %s changes between them said in the command", ats(runs), c.r.Instructions[i].At())
+			return fmt.Sprintf("create and remove it in one RUN: join those of %s, with the effect of %s written into the command", ats(runs), c.r.Instructions[i].At())
 		}
 	}
-	return c.joined(runs) + ", so that it is removed in the layer that makes it"
+	return c.joined(runs) + ", so that it is removed in the layer that creates it"
 }
 
 func (c *cure) joined(runs []*Instruction) string {
@@ -806,7 +806,7 @@ func (r *Report) stageRemedy(f *Finding) string {
 	made := r.Made(f.Creator)
 	kept := r.byLayer().stage
 	if made.Stage == "" || len(kept) == 0 || len(kept) > maxKept {
-		return fmt.Sprintf("made in an earlier stage, at %s: COPY --from what is needed instead of FROM that stage", made.At())
+		return fmt.Sprintf("created in an earlier stage, at %s: use COPY --from for what is needed instead of FROM that stage", made.At())
 	}
 	base := r.Base.Name
 	if base == "" {
@@ -816,7 +816,7 @@ func (r *Report) stageRemedy(f *Finding) string {
 	for _, p := range kept {
 		edits = append(edits, fmt.Sprintf("‘COPY --from=%s %s %s’", made.Stage, p, p))
 	}
-	return fmt.Sprintf("use %s instead of ‘FROM %s’, for what it made at %s stays in the image",
+	return fmt.Sprintf("use %s instead of ‘FROM %s’, because what it created at %s stays in the image",
 		strings.Join(edits, ", "), made.Stage, made.At())
 }
 
@@ -870,7 +870,7 @@ func (r *Report) runsFrom(layer int) (runs []*Instruction) {
 func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 	made := r.Made(d.Layer)
 	if d.Owner == BaseImage && d.Kind != Secret {
-		return "the base image has it: a rm here would hide it and free nothing"
+		return "the base image has it: an rm here would hide it and free nothing"
 	}
 	if d.Kind == Secret {
 		return r.secretRemedy(d)
@@ -934,13 +934,13 @@ func ignorePattern(kind DebrisKind, dir string) string {
 func (r *Report) secretRemedy(d *Debris) string {
 	made := r.Made(d.Layer)
 	if !d.Dead {
-		return "if it is a secret: RUN --mount=type=secret, and nothing of it in the image"
+		return "if it is a secret: use RUN --mount=type=secret, and keep it out of the image"
 	}
 	if !copies(made) {
-		return fmt.Sprintf("whoever has the image can read it: use RUN --mount=type=secret instead of writing it at %s, and change the secret", made.At())
+		return fmt.Sprintf("everyone who has the image can read it: use RUN --mount=type=secret instead of writing it at %s, and change the secret", made.At())
 	}
 	if !plain(d.Path) {
-		return fmt.Sprintf("whoever has the image can read it: use RUN --mount=type=secret instead of the %s at %s, and change the secret", verbOf(made.Text), made.At())
+		return fmt.Sprintf("everyone who has the image can read it: use RUN --mount=type=secret instead of the %s at %s, and change the secret", verbOf(made.Text), made.At())
 	}
 	var runs []*Instruction
 	n := r.Tree.Find(d.Path)
@@ -957,9 +957,9 @@ func (r *Report) secretRemedy(d *Debris) string {
 		if len(runs) == 0 {
 			break
 		}
-		edits := []string{fmt.Sprintf("whoever has the image can read it: use RUN --mount=type=secret,id=%s,target=%s at %s instead of the %s at %s, with --secret id=%s,src=FILE, and change the secret",
+		edits := []string{fmt.Sprintf("everyone who has the image can read it: use RUN --mount=type=secret,id=%s,target=%s at %s instead of the %s at %s, with --secret id=%s,src=FILE, and change the secret",
 			path.Base(d.Path), d.Path, ats(runs), verbOf(made.Text), made.At(), path.Base(d.Path))}
 		return strings.Join(append(edits, removal...), "; ")
 	}
-	return fmt.Sprintf("whoever has the image can read it: leave it out of the %s at %s, and change the secret", verbOf(made.Text), made.At())
+	return fmt.Sprintf("everyone who has the image can read it: leave it out of the %s at %s, and change the secret", verbOf(made.Text), made.At())
 }

@@ -23,10 +23,10 @@ func TestRemedyTexts(t *testing.T) {
 			"add --exclude=p.json to the COPY at line 3"},
 		{"a name with a space", [][]item{{file("a b", "f")}, {whiteout("a b")}},
 			[]string{`COPY ["f", "/a b"]`, `RUN rm "/a b"`},
-			"made at line 2, gone at line 3: leave it out at the former, or make it and remove it in one instruction"},
+			"created at line 2, made dead at line 3: leave it out of the first, or create and remove it in one instruction"},
 		{"a name that is a command", [][]item{{dir("t"), file("t/$(id)", "f"), file("t/x", "x")},
 			{whiteout("t/$(id)")}}, []string{"COPY t /t", "RUN rm /t/[$]*"},
-			"made at line 2, gone at line 3: leave it out at the former, or make it and remove it in one instruction"},
+			"created at line 2, made dead at line 3: leave it out of the first, or create and remove it in one instruction"},
 		{"a touch", [][]item{{file("f", "f")}, {file("f", "f").at(9)}},
 			[]string{"COPY f /f", "RUN touch /f && echo"}, "leave out ‘touch /f’ at line 3"},
 		{"sed", [][]item{{file("f", "f")}, {file("f", "g")}},
@@ -52,9 +52,9 @@ func TestRemedyTexts(t *testing.T) {
 			"COPY --chmod=… --chown=… at line 2 instead of chmod or chown at line 3"},
 		{"another user between", [][]item{{file("f", "f")}, {}, {whiteout("f")}},
 			[]string{"RUN make /f", "USER 1", "RUN rm /f"},
-			"make it and remove it in one RUN: of line 2 and line 4, with what line 3 changes between them said in the command"},
+			"create and remove it in one RUN: join those of line 2 and line 4, with the effect of line 3 written into the command"},
 		{"two in one layer", [][]item{{file("f", "f"), file("f", "g")}}, []string{"RUN make"},
-			"the layer has it twice: whatever made the layer should write it once"},
+			"the layer has the path twice: the tool that made the layer should write it once"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var packed [][]byte

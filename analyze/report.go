@@ -144,7 +144,7 @@ func fromName[T ~uint8](v *T, names []string, text []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is none of %q", text, names)
+	return fmt.Errorf("%q is not one of %q", text, names)
 }
 
 // Sums count bytes of content. Bytes is always Live + Dead.

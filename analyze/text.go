@@ -129,7 +129,7 @@ func (b Base) text() string {
 	if name == "" {
 		name = "none"
 		if b.Layers > 0 {
-			name = "an image that is not known"
+			name = "an unknown image"
 		}
 	}
 	layers := fmt.Sprintf(", %d layers", b.Layers)
@@ -140,8 +140,8 @@ func (b Base) text() string {
 		layers = ""
 	}
 	how := map[BaseSource]string{
-		BaseRecord: "as the build wrote down", BaseAnnotation: "as the image's annotations say",
-		BaseGiven: "as given", BaseGuess: "a guess: " + Printable(b.Note),
+		BaseRecord: "recorded by the build", BaseAnnotation: "from the image's annotations",
+		BaseGiven: "from --base", BaseGuess: "a guess: " + Printable(b.Note),
 	}[b.Source]
 	if how != "" {
 		how = " (" + how + ")"
@@ -265,7 +265,7 @@ func (r *Report) textTotals(p *printer) {
 		}
 	}
 	if own := r.Own().Dead; own > 0 && compressed > 0 {
-		p.printf("about %s of the compressed image can go (an estimate; prune-image tells it exactly)\n", units.Size(compressed))
+		p.printf("about %s of the compressed image can be removed (an estimate; prune-image --dry-run prints the exact size)\n", units.Size(compressed))
 	}
 	p.printf("\n")
 }
@@ -282,7 +282,7 @@ func (r *Report) textFindings(p *printer, o TextOptions) {
 			for _, f := range r.Findings[i:] {
 				rest += f.Bytes
 			}
-			p.printf("and %d more with %s together\n\n", len(r.Findings)-i, units.Size(rest))
+			p.printf("and %d more, %s in total\n\n", len(r.Findings)-i, units.Size(rest))
 			return
 		}
 		files := ""
@@ -295,9 +295,9 @@ func (r *Report) textFindings(p *printer, o TextOptions) {
 		}
 		p.printf("%8s  %s\n", units.Size(f.Bytes), Printable(f.Path))
 		p.printf("          %s%s%s\n", f.Reason.Text(), files, accepted)
-		p.printf("          made by %s\n", r.named(f.Creator, o.Width-18))
+		p.printf("          created by %s\n", r.named(f.Creator, o.Width-21))
 		if f.Killer != f.Creator {
-			p.printf("          gone by %s\n", r.named(f.Killer, o.Width-18))
+			p.printf("          made dead by %s\n", r.named(f.Killer, o.Width-23))
 		}
 		p.printf("          → %s\n", Printable(f.Remedy))
 	}
@@ -321,7 +321,7 @@ func (r *Report) textDebris(p *printer, o TextOptions) {
 	if len(r.Debris) == 0 {
 		return
 	}
-	p.printf("debris: visible, and rarely wanted\n")
+	p.printf("debris: visible files that are rarely needed\n")
 	for i := range r.Debris {
 		d := &r.Debris[i]
 		if i == o.Top {
@@ -331,7 +331,7 @@ func (r *Report) textDebris(p *printer, o TextOptions) {
 		what := d.Kind.Text()
 		switch {
 		case d.Kind == Secret && d.Dead:
-			what = "LEAK: looks like a secret, in a layer though no longer visible"
+			what = "LEAK: looks like a secret, hidden but still in a layer"
 		case d.Files > 1:
 			what += fmt.Sprintf(", %d files", d.Files)
 		}

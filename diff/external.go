@@ -47,7 +47,7 @@ func (w *walker) writeExternal() error {
 			continue
 		}
 		if comparePaths(before, path) >= 0 {
-			return fmt.Errorf("%w: %q after %q", ErrExternal, path, before)
+			return fmt.Errorf("%w: %q is not in order after %q", ErrExternal, path, before)
 		}
 		before = path
 		name, err := g.enter(top, path)

@@ -119,7 +119,7 @@ func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 	childEnd, err := c.socketPair()
 	if err != nil {
 		c.close()
-		return nil, fmt.Errorf("start a step's child: %w", err)
+		return nil, fmt.Errorf("start the step's process: %w", err)
 	}
 	files := append(c.files.files[:], childEnd)
 	files = append(files, s.Action.OpenDirs()...)
@@ -132,7 +132,7 @@ func start(s *Spec, stdout, stderr io.Writer) (*running, error) {
 	childEnd.Close()
 	if err != nil {
 		c.close()
-		return nil, fmt.Errorf("start a step's child: %w", err)
+		return nil, fmt.Errorf("start the step's process: %w", err)
 	}
 	c.files.started()
 	return c, nil
@@ -234,7 +234,7 @@ func (c *running) talk(s *Spec) (*outcome, error) {
 func (c *running) wait() error {
 	var err error
 	if c.state, err = c.process.Wait(); err != nil {
-		return fmt.Errorf("wait for the step's child: %w", err)
+		return fmt.Errorf("wait for the step's process: %w", err)
 	}
 	if c.tty != nil {
 		c.tty.close()

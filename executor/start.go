@@ -125,7 +125,7 @@ func (c *command) become(s *rawproc.Process, files [3]int) error {
 	}
 	s.Must("start a session", unix.SYS_SETSID)
 	if c.console >= 0 {
-		s.Must("set the terminal up", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 1)
+		s.Must("set up the terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 1)
 	}
 	s.Must("set the umask", unix.SYS_UMASK, 0o022)
 	if err := c.limit(s); err != nil {
@@ -155,7 +155,7 @@ func resetSignals(s *rawproc.Process) {
 			s.Must("reset a signal", unix.SYS_RT_SIGACTION, n, byDefault, 0, 8)
 		}
 	}
-	s.Must("let signals through", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+	s.Must("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
 		rawproc.Pointer(s, new(uint64)), 0, 8) // the kernel's sigset_t
 }
 

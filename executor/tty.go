@@ -119,7 +119,7 @@ func (t *terminal) connectInput() error {
 	if fd := int(t.in.Fd()); term.IsTerminal(fd) {
 		var err error
 		if t.was, err = term.MakeRaw(fd); err != nil {
-			return fmt.Errorf("set the terminal up: %w", err)
+			return fmt.Errorf("set up the terminal: %w", err)
 		}
 		t.sizes = make(chan os.Signal, 1)
 		signal.Notify(t.sizes, unix.SIGWINCH)
@@ -132,7 +132,7 @@ func (t *terminal) connectInput() error {
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("set the terminal up: %w", err)
+		return fmt.Errorf("set up the terminal: %w", err)
 	}
 	t.wake = w
 	t.wg.Go(func() {

@@ -43,7 +43,7 @@ func (s Spec) archiveName() string {
 	case "":
 		return what
 	case "-":
-		return what + " to the standard output"
+		return what + " to standard output"
 	}
 	return what + " to " + s.Dest
 }

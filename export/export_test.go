@@ -583,7 +583,7 @@ func TestFlat(t *testing.T) {
 		Tar: tarWith("x")}}}
 	for _, spec := range []string{"-", "type=local,dest=" + filepath.Join(t.TempDir(), "out")} {
 		if err := run(t, Env{Stdout: io.Discard}, spec, same); err == nil ||
-			!strings.Contains(err.Error(), "two platforms would have the directory a_b_c") {
+			!strings.Contains(err.Error(), "two platforms have the same directory, a_b_c") {
 			t.Errorf("%s: two platforms in one directory: %v", spec, err)
 		}
 	}
@@ -728,13 +728,13 @@ func TestNewRefuses(t *testing.T) {
 		want  string
 	}{
 		{[]string{"type=oci,dest=" + dir}, Env{},
-			"dest is a directory: a file is required (tar=false"},
-		{[]string{"type=tar,dest=" + dir}, Env{}, "dest is a directory: a file is required"},
+			"dest is a directory; a file is expected (tar=false"},
+		{[]string{"type=tar,dest=" + dir}, Env{}, "dest is a directory; a file is expected"},
 		{[]string{"type=oci,tar=false,dest=" + file}, Env{}, "dest is a file"},
 		{[]string{file}, Env{}, "dest is a file"},
 		{[]string{"type=oci,dest=" + dir + "/none/out"}, Env{}, "there is no directory"},
 		{[]string{"type=oci,dest=" + file + "/out"}, Env{}, "not a directory"},
-		{[]string{"-"}, Env{}, "standard output is used"},
+		{[]string{"-"}, Env{}, "standard output is not available"},
 		{[]string{"-", "type=oci"}, Env{Stdout: io.Discard}, "same place"},
 		{[]string{"type=oci,dest=" + dir + "/x", "type=docker,dest=" + dir + "/./x"},
 			Env{}, "same place"},

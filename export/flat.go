@@ -87,7 +87,7 @@ func shared(seen map[string]entryOf, name string, is entryOf) (bool, error) {
 	case was.dir && is.dir:
 		return true, nil
 	}
-	return false, fmt.Errorf("/%s is in the files for %s and in those for %s: leave out platform-split=false", name, was.platform, is.platform)
+	return false, fmt.Errorf("/%s is in the files for %s and in those for %s; leave out platform-split=false", name, was.platform, is.platform)
 }
 
 // appendTree writes t's entries below prefix.
@@ -174,7 +174,7 @@ func platformDirs(trees []Tree) ([]string, error) {
 	for _, t := range trees {
 		dir := platformDir(t.Platform)
 		if slices.Contains(dirs, dir) {
-			return nil, fmt.Errorf("two platforms would have the directory %s", dir)
+			return nil, fmt.Errorf("two platforms have the same directory, %s", dir)
 		}
 		dirs = append(dirs, dir)
 	}

@@ -111,7 +111,7 @@ func (w *walk) document(ctx context.Context, d ocispec.Descriptor, depth int) er
 // read returns the whole of a document.
 func read(ctx context.Context, content Fetcher, d ocispec.Descriptor) ([]byte, error) {
 	if d.Size > maxDocument {
-		return nil, fmt.Errorf("its %d bytes are too many for a document", d.Size)
+		return nil, fmt.Errorf("%d bytes are too many for a document", d.Size)
 	}
 	r, err := content.Fetch(ctx, d)
 	if err != nil {

@@ -29,7 +29,7 @@ func (i *image) Export(ctx context.Context, img *Image, sink event.Sink) error {
 		return nil
 	}
 	if len(tags) == 0 {
-		return fmt.Errorf("output %s: pushing an image requires a name: -t NAME, or name=NAME",
+		return fmt.Errorf("output %s: an image to push needs a name; give -t NAME or name=NAME",
 			i.spec)
 	}
 	pushed := map[string]bool{}

@@ -39,7 +39,7 @@ func newLoader(env Env, spec Spec) (*loader, error) {
 			return nil, errors.New("context requires docker, which is not installed")
 		}
 		if argv = []string{"podman", "load"}; !installed(argv[0]) {
-			return nil, errors.New("neither docker nor podman is installed: give dest=FILE")
+			return nil, errors.New("neither docker nor podman is installed; give dest=FILE")
 		}
 	}
 	return &loader{spec: spec, name: argv[0],

@@ -86,23 +86,23 @@ func checkDest(stdout io.Writer, spec Spec) error {
 		return nil
 	case spec.Dest == "-":
 		if stdout == nil {
-			return errors.New("the standard output is used for something else")
+			return errors.New("standard output is not available for it")
 		}
 		if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-			return errors.New("refusing to write an archive to the terminal: redirect it, or give dest=FILE")
+			return errors.New("refusing to write an archive to a terminal; redirect standard output, or give dest=FILE")
 		}
 		return nil
 	}
 	fi, err := os.Stat(spec.Dest)
 	switch {
 	case err == nil && spec.Dir && !fi.IsDir():
-		return errors.New("dest is a file: a directory is required")
+		return errors.New("dest is a file; a directory is expected")
 	case err == nil && !spec.Dir && fi.IsDir():
 		hint := ""
 		if spec.Type == TypeOCI || spec.Type == TypeDocker {
 			hint = " (tar=false writes a directory)"
 		}
-		return errors.New("dest is a directory: a file is required" + hint)
+		return errors.New("dest is a directory; a file is expected" + hint)
 	case err == nil || spec.Dir && errors.Is(err, os.ErrNotExist):
 		return nil
 	case errors.Is(err, os.ErrNotExist):

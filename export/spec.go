@@ -173,7 +173,7 @@ func fields(s string) ([]string, error) {
 		return nil, errors.New("it is empty")
 	}
 	if strings.ContainsAny(s, "\x00") {
-		return nil, errors.New("it has a NUL in it")
+		return nil, errors.New("it contains a NUL byte")
 	}
 	r := csv.NewReader(strings.NewReader(s))
 	r.FieldsPerRecord = -1
@@ -331,11 +331,11 @@ func (s *Spec) check() error {
 	case s.Dir && s.Dest == "":
 		return fmt.Errorf("type=%s requires dest, a directory", s.Type)
 	case s.Dir && s.Dest == "-":
-		return errors.New("a directory cannot be written to the standard output")
+		return errors.New("a directory cannot be written to standard output")
 	case s.Dest == "" && (s.Type == TypeOCI || s.Type == TypeTar):
 		s.Dest = "-"
 	case s.Context != "" && s.Dest != "":
-		return errors.New("context says where to load the image, dest where to write it: give one of them")
+		return errors.New("context selects where the image is loaded, and dest where it is written; give one of them")
 	}
 	if l := s.Layers.Level; l != nil {
 		highest := map[string]int{"": 9, "gzip": 9, "zstd": 22}[s.Layers.Compression]
@@ -344,7 +344,7 @@ func (s *Spec) check() error {
 				s.Layers.Compression)
 		}
 		if *l < 1 || *l > highest {
-			return fmt.Errorf("compression-level %d is not in 1..%d (compression=uncompressed is none)", *l, highest)
+			return fmt.Errorf("compression-level %d is not in 1..%d; to disable compression, give compression=uncompressed", *l, highest)
 		}
 	}
 	return nil
@@ -395,7 +395,7 @@ func parseAnnotation(a attr) (Annotation, bool, error) {
 		return Annotation{}, true, unknown("annotation target", target, targets)
 	}
 	if key == "" {
-		return Annotation{}, true, fmt.Errorf("%q names no annotation", a.key)
+		return Annotation{}, true, fmt.Errorf("%q has no annotation key", a.key)
 	}
 	return Annotation{Target: target, Platform: platform, Key: key, Value: a.value}, true, nil
 }

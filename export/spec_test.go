@@ -86,12 +86,12 @@ func TestParseErrors(t *testing.T) {
 		{"type=oci,type=tar", "type is given twice"},
 		{"type=oci,dset=x", `unknown key "dset": did you mean dest? (known: annotation.KEY, compression, compression-level, dest,`},
 		{"type=oci,annotation=x", `unknown key "annotation"`},
-		{"type=oci,annotation.=x", "names no annotation"},
+		{"type=oci,annotation.=x", "has no annotation key"},
 		{"type=oci,annotation-manfest.k=x",
 			`unknown annotation target "manfest": did you mean manifest?`},
 		{"type=oci,annotation[linux.k=x", "is not annotation[PLATFORM].KEY"},
 		{"type=local", "type=local requires dest, a directory"},
-		{"type=local,dest=-", "cannot be written to the standard output"},
+		{"type=local,dest=-", "cannot be written to standard output"},
 		{"type=oci,tar=false", "type=oci requires dest"},
 		{"type=oci,tar=no", `tar is "no": true or false`},
 		{"type=local,dest=x,name=a",
@@ -108,7 +108,7 @@ func TestParseErrors(t *testing.T) {
 		{"type=oci,compression=", `unknown compression ""`},
 		{"type=oci,compression=uncompressed,compression-level=1",
 			"compression-level has no effect with compression=uncompressed"},
-		{"type=oci,compression-level=0", "not in 1..9 (compression=uncompressed is none)"},
+		{"type=oci,compression-level=0", "not in 1..9; to disable compression, give compression=uncompressed"},
 		{"type=docker,dest=x,context=y", "give one of them"},
 		{"type=oci,name=Up", `name "Up"`},
 		{"type=oci,compression=lz4", `unknown compression "lz4" (known: gzip, uncompressed, zstd)`},
@@ -150,7 +150,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("Parse(%q) has no destination", s)
 		}
 		if spec.Dir && spec.Dest == "-" {
-			t.Errorf("Parse(%q) writes a directory to the standard output", s)
+			t.Errorf("Parse(%q) writes a directory to standard output", s)
 		}
 		for _, name := range spec.Names {
 			if _, err := normalize(name); err != nil {

@@ -263,7 +263,7 @@ func (p *Plan) setEpoch(stages []instructions.Stage) error {
 		return strings.EqualFold(s.Name, v)
 	}) {
 		return p.file.fail(Range{},
-			fmt.Errorf("SOURCE_DATE_EPOCH=%s: the time of a stage is not supported, give a number of seconds", v))
+			fmt.Errorf("SOURCE_DATE_EPOCH=%s: the time of a stage is not supported; give a number of seconds", v))
 	}
 	return p.file.fail(Range{}, fmt.Errorf("invalid SOURCE_DATE_EPOCH: %s", v))
 }

@@ -125,7 +125,7 @@ func (a *Active) commitOn(id, parent ID, ownRoot bool) error {
 		return errEnded
 	}
 	if !a.s.Layered() || a.parent != "" {
-		return fmt.Errorf("its parent is %q", string(a.parent))
+		return fmt.Errorf("it was prepared on %q", string(a.parent))
 	}
 	chain, err := a.s.pin(a.dir, parent)
 	if err != nil {

@@ -100,10 +100,10 @@ func (s *Store) checkIDs() error {
 		return err
 	}
 	if err != nil || !isIDMapping(string(was)) {
-		return fmt.Errorf("%s is damaged: remove it if no other user has used this state directory, or use another state directory", path)
+		return fmt.Errorf("%s is damaged; remove it if no other user has used this state directory, or use another state directory", path)
 	}
 	if string(was) != now {
-		return fmt.Errorf("it was made with other user ids (%s; these are %s): use another state directory, or remove this one",
+		return fmt.Errorf("it was made with other user ids (%s) than those of this process (%s); use another state directory, or remove this one",
 			describeIDs(string(was)), describeIDs(now))
 	}
 	return nil
@@ -147,10 +147,10 @@ func describeIDs(mapping string) string {
 	uids := strings.Count(mapping, "uid ")
 	switch {
 	case strings.HasPrefix(mapping, "uid 0 4294967295\n"):
-		return "all of the machine's"
+		return "all ids of the machine"
 	case uids == 1 && strings.HasPrefix(mapping, "uid 0 1\n"):
-		return "a single one"
+		return "a single id"
 	default:
-		return "a range of subordinate ones"
+		return "a range of subordinate ids"
 	}
 }

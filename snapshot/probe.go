@@ -51,10 +51,10 @@ const needsPool = " needs a pool of block devices that root sets up; " +
 // otherDrivers are names of other programs' drivers. The values are messages for users: why there
 // is no such driver, or its name in this program. docs/LAYERS.md explains each.
 var otherDrivers = map[string]string{
-	"aufs":         "aufs is no part of Linux, and the kernel's overlay does the same",
+	"aufs":         "aufs is not part of Linux, and the kernel's overlay does the same",
 	"devicemapper": "devicemapper" + needsPool,
 	"devmapper":    "devmapper" + needsPool,
-	"zfs": "zfs is no part of Linux; " +
+	"zfs": "zfs is not part of Linux; " +
 		"on a ZFS file system the first of the drivers here that works is used",
 	"vfs":       "vfs, a whole tree for each layer, is called copy here",
 	"native":    "native, a whole tree for each layer, is called copy here",

@@ -189,8 +189,8 @@ func TestOtherIDs(t *testing.T) {
 	testStore(t, root)
 	check(t, os.WriteFile(filepath.Join(root, "ids"), []byte("uid 0 1\ngid 0 7\n"), 0o600))
 	_, err := Open(root, Options{UserNS: mounttest.UserNS()})
-	if err == nil || !strings.Contains(err.Error(), "a single one") {
-		t.Errorf("Open = %v, want an error that says whose ids it has", err)
+	if err == nil || !strings.Contains(err.Error(), "with other user ids (a single id)") {
+		t.Errorf("Open = %v, want an error that names its ids", err)
 	}
 }
 

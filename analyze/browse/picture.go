@@ -437,8 +437,8 @@ func wrap(text string, width, n int) []string {
 func (m *model) layerDetails() []string {
 	if m.final() {
 		t := m.r.Total
-		return []string{"What is there in the end",
-			fmt.Sprintf("%s live in %d contents; %s dead in %d are not here", units.Size(t.Live),
+		return []string{"All live files of the image",
+			fmt.Sprintf("%s live in %d contents; %s dead in %d are not shown", units.Size(t.Live),
 				t.Units-t.DeadUnits, units.Size(t.Dead), t.DeadUnits)}
 	}
 	layer := &m.r.Layers[m.layer]
@@ -497,10 +497,10 @@ func (m *model) nodeDetails() []string {
 		if u := &m.r.Units[file.Unit]; u.Dead() {
 			return append(out, m.fate(u, t.Path(n))...)
 		}
-		return append(out, "made by "+m.step(file.Layer))
+		return append(out, "created by "+m.step(file.Layer))
 	}
 	if f := m.largest(t.Path(n)); f != nil && m.view.Dead(n) > 0 {
-		return append(out, fmt.Sprintf("the most of it: %s %s, %s; by %s", ui.Visible(f.Path),
+		return append(out, fmt.Sprintf("most of it: %s %s, %s; by %s", ui.Visible(f.Path),
 			units.Size(f.Bytes), f.Reason.Text(), m.step(int32(f.Killer))),
 			"remedy: "+ui.Visible(f.Remedy))
 	}
@@ -648,17 +648,17 @@ Tree
 space            open or close a directory
 ctrl+space       open or close all
 right left, l h  into and out of a directory
-/  n  N          search; the next, the one before
+/  n  N          search; next match, previous match
 s, ctrl+o        by size, by name
 ctrl+b           modes and owners
 
-Filters: press to leave out, and again to have back
+Filters: press to hide, and again to show
 ctrl+a           added (+)                  ctrl+r           removed (-)
 ctrl+m, m        changed (~)                ctrl+u           unchanged
 ctrl+d           all but dead bytes         ctrl+f           all but paths with ...
 esc              end search and path filter
 
-A key goes back.`
+Press any key to return.`
 
 func (m *model) helpText(p *pane) {
 	for text := range strings.SplitSeq(helpText, "\n") {

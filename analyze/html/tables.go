@@ -11,7 +11,7 @@ import (
 func (p *page) instructions() {
 	r := p.r
 	p.table("instructions", "Instructions",
-		"What each instruction put into the image, and what of it is dead."+
+		"What each instruction added to the image, and how much of it is dead."+
 			more(len(r.Instructions), maxInstructions, "the first"), p.owners(),
 		"s n:#", "s n:Line", "s w:Instruction", "s n:Size", "s n:Live", "s n:Dead",
 		"s n:Made dead", "b:Live and dead")
@@ -116,7 +116,7 @@ func (p *page) findings() {
 		}
 	}
 	p.table("findings", "Dead bytes",
-		"What is in a layer and in no path of the final file system, who put it there, and how to get the bytes back."+more(len(r.Findings), maxFindings, "the largest"),
+		"Files that are in a layer but not in the final file system, the instruction that added each, and how to avoid it."+more(len(r.Findings), maxFindings, "the largest"),
 		append([]pick{why}, p.owners()...), "s w:Path", "s n:Bytes", "s:Why", "s w:Created by",
 		"s w:Made dead by", "w:Remedy")
 	for i := range r.Findings[:min(len(r.Findings), maxFindings)] {
@@ -175,7 +175,7 @@ func (p *page) debris() {
 		}
 	}
 	p.table("debris", "Debris",
-		"Files that images rarely want. They are visible, so they are not counted as dead; secrets are listed even where a later layer hides them, because whoever has the image can read them."+
+		"Files that are rarely needed in an image. They are visible, so they are not counted as dead. Secrets are listed even if a later layer hides them, because everyone who has the image can read them."+
 			more(len(r.Debris), maxDebris, "the first"),
 		append([]pick{kinds}, p.owners()...), "s:Kind",
 		"s w:Path", "s n:Bytes", "s n:Files", "s w:Created by", "w:Remedy")
@@ -189,7 +189,7 @@ func (p *page) debris() {
 		}
 		kind := `<span class="` + class + `">` + debrisText(d.Kind) + `</span>`
 		if d.Dead {
-			kind += ` <span class="tag bad">hidden, not gone</span>`
+			kind += ` <span class="tag bad">hidden, not removed</span>`
 		}
 		if d.Accepted {
 			kind += ` <span class="tag">accepted</span>`
@@ -235,7 +235,7 @@ func (p *page) duplicates() {
 		return
 	}
 	p.table("duplicates", "Duplicates",
-		"The same content at several visible paths that are no links of each other."+
+		"The same content at several visible paths that are not links to each other."+
 			more(len(r.Duplicates), maxDuplicates, "the first"), p.owners(),
 		"s n:Extra bytes", "s n:Size", "s n:Copies", "s w:Paths")
 	for i := range r.Duplicates[:min(len(r.Duplicates), maxDuplicates)] {
@@ -272,7 +272,7 @@ func (p *page) foot() {
 	r := p.r
 	p.raw("</main>\n<footer>\n")
 	if len(r.Warnings) > 0 {
-		p.raw("<h2>Odd about this image</h2><ul>")
+		p.raw("<h2>Warnings</h2><ul>")
 		for _, w := range r.Warnings[:min(len(r.Warnings), maxWarnings)] {
 			p.raw("<li>", escape(w), "</li>")
 		}
@@ -281,7 +281,7 @@ func (p *page) foot() {
 			p.raw("<p>and ", strconv.Itoa(n), " more.</p>")
 		}
 	}
-	p.raw(`<p>Sizes are bytes of file content, uncompressed and exact, each hard link group counted once per layer. Compressed sizes marked “about” are the layer’s mean ratio applied.`)
+	p.raw(`<p>Sizes are bytes of file content, uncompressed and exact, each hard link group counted once per layer. Compressed sizes marked “about” are estimates from the layer’s mean compression ratio.`)
 	p.raw(` Written by layerbuild analyze.</p>
 </footer>
 <script type="application/json" id="data">`)

@@ -51,7 +51,7 @@ func views(r *analyze.Report) (all []view, ofLayer []int) {
 		}
 	}
 	all = []view{
-		{label: "Everything the image carries", short: "the image", places: whole},
+		{label: "All bytes of the image", short: "the image", places: whole},
 		{label: "The final file system", short: "the final file system", places: visible(r)},
 	}
 	for i, places := range layers {

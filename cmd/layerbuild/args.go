@@ -106,7 +106,7 @@ func checkNewNames(flag string, names []string) error {
 const defaultPlatform = "DOCKER_DEFAULT_PLATFORM"
 
 // platformUsage is the usage of a --platform for one platform.
-const platformUsage = "`OS/ARCH` platform to use of an image for several\n" +
+const platformUsage = "`OS/ARCH` platform to use of a multi-platform image\n" +
 	"Without the flag it is $DOCKER_DEFAULT_PLATFORM, or else the platform of this machine."
 
 // wanted is the platform of an image to find. The zero value is this machine's platform.

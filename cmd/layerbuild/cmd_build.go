@@ -97,15 +97,15 @@ func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
 		"Without the flag it is the file Dockerfile of the context.")
 	fs.StringVar(&f.target, "target", "", "`STAGE` stage to build (default: the last)")
 	fs.Var((*list)(&f.buildArgs), "build-arg", "`NAME=VALUE` value of an ARG\n"+
-		"NAME alone takes the value from the environment.")
+		"NAME alone takes its value from the environment.")
 	fs.Var((*list)(&f.contexts), "build-context", "`NAME=WHERE` additional build context\n"+
-		"It is a directory, an archive, a URL, docker-image://NAME or oci-layout://DIR[:TAG].")
+		"WHERE is a directory, an archive, a URL, docker-image://NAME or oci-layout://DIR[:TAG].")
 	fs.StringSliceVar(&f.platforms, "platform", nil, "`OS/ARCH` platforms to build for\n"+
-		"Several make an index. Without the flag it is $DOCKER_DEFAULT_PLATFORM, or else the platform of this machine.")
-	fs.BoolVar(&f.pull, "pull", false, "ask registries for base images in the store too")
+		"For several platforms, the build makes an image index. Without the flag it is $DOCKER_DEFAULT_PLATFORM, or else the platform of this machine.")
+	fs.BoolVar(&f.pull, "pull", false, "look up base images in registries first")
 	fs.Var((*list)(&f.secrets), "secret",
 		"`id=ID[,src=FILE|,env=VAR]` secret for RUN --mount=type=secret\n"+
-			"Without src and env, ID is the name of a variable, or else of a file.")
+			"Without src and env, ID names an environment variable, or else a file.")
 	fs.Var((*list)(&f.ssh), "ssh", "`default|ID[=SOCKET]` SSH agent for RUN --mount=type=ssh\n"+
 		"Without SOCKET it is the agent of $SSH_AUTH_SOCK.")
 }
@@ -120,7 +120,7 @@ func (f *buildFlags) defineOutputs(fs *pflag.FlagSet) {
 		"--output type=docker does the same.")
 	fs.Var((*list)(&f.labels), "label", "`KEY=VALUE` label of the image")
 	fs.Var((*list)(&f.annotations), "annotation", "`KEY=VALUE` annotation of the manifest\n"+
-		"With index:, manifest-descriptor: or index-descriptor: before KEY it is an annotation of that.")
+		"A prefix index:, manifest-descriptor: or index-descriptor: of KEY annotates that instead.")
 	fs.StringVar(&f.iidFile, "iidfile", "", "`FILE` write the image ID to a file")
 	fs.StringVar(&f.metadataFile, "metadata-file", "",
 		"`FILE` write digests and names to a file, as JSON")
@@ -146,11 +146,11 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 
 func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 	fs.Var(newChoice(&f.network, "host", "host", "none", "default"), "network", "network of RUN\n"+
-		"default is another word for host.")
+		"default means host.")
 	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
 	fs.StringVar(&f.shmSize, "shm-size", "", "`SIZE` size of /dev/shm, such as 64m")
 	fs.Var((*list)(&f.ulimits), "ulimit", "`NAME=SOFT[:HARD]` resource limit\n"+
-		"An example is nofile=1024:2048. -1 stands for no limit.")
+		"An example is nofile=1024:2048. -1 means no limit.")
 	fs.StringSliceVar(&f.allow, "allow", nil,
 		"`network.host|security.insecure` permit RUN --network=host or --security=insecure")
 }
@@ -158,13 +158,13 @@ func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.check, "check", false, "check the Dockerfile and build nothing\n"+
 		"All stages are checked, or those that --target needs. The exit status is 1 if there are findings.")
-	fs.StringVar(&f.call, "call", "build", "`build|check|targets` what to do\n"+
-		"check is the same as --check; targets lists the stages. With ,format=json after it the output is JSON.")
+	fs.StringVar(&f.call, "call", "build", "`build|check|targets` build, check, or list the stages\n"+
+		"check is the same as --check; targets lists the stages. With the suffix ,format=json they print JSON.")
 	fs.StringSliceVar(&f.lintExperimental, "lint", nil,
-		"`RULE` run these experimental lint rules too, or all")
+		"`RULE` also run these experimental lint rules, or all")
 	fs.Var(newChoice(&f.analyze.format, "", reportFormats...), "analyze",
 		"report wasted bytes after the build\n"+
-			"The report says which instruction wastes how many bytes. Without a value it is text.")
+			"The report lists how many bytes each instruction wastes. Without a value it is text.")
 	fs.Lookup("analyze").NoOptDefVal = "text"
 	f.analyze.defineGate(fs)
 }
@@ -462,7 +462,7 @@ func (f *buildFlags) reportTargets(e *env, res *imagebuild.Result) error {
 func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
 	var list []string
 	if f.iidFile != "" && !o.WantsImage() && !o.Check {
-		list = append(list, "--iidfile gets no ID: no image is made where only files are exported")
+		list = append(list, "--iidfile gets an empty ID: only files are exported, and no image is made")
 	}
 	on := func(value string) bool { return value != "" && value != "false" }
 	for _, a := range f.attests {
@@ -476,17 +476,17 @@ func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
 			f.provenance))
 	}
 	if on(f.sbom) {
-		list = append(list, fmt.Sprintf("--sbom=%s has no effect: no list of the image's packages is made", f.sbom))
+		list = append(list, fmt.Sprintf("--sbom=%s has no effect: no software bill of materials is made", f.sbom))
 	}
 	if f.format != "text" && !o.Check && !o.ListTargets {
 		list = append(list, fmt.Sprintf("--format %s has no effect without --check or --call",
 			f.format))
 	}
 	if f.cgroupParent != "" {
-		list = append(list, "--cgroup-parent has no effect: commands stay in the control group that layerbuild was started in")
+		list = append(list, "--cgroup-parent has no effect: commands run in the control group of layerbuild")
 	}
 	if f.debug {
-		list = append(list, "--debug has no effect: see --progress plain and --progress rawjson")
+		list = append(list, "--debug has no effect; see --progress plain and --progress rawjson")
 	}
 	return list
 }
@@ -534,9 +534,9 @@ func (f *buildFlags) options(e *env, args []string) (imagebuild.Options, error) 
 func oneContext(args []string) error {
 	switch {
 	case len(args) == 0:
-		return errors.New("the build context is missing: give the directory with the files, for example '.'")
+		return errors.New("the build context is missing; give the directory with the files, for example '.'")
 	case len(args) == 1 && args[0] == "":
-		return errors.New("the build context is an empty argument: give the directory with the files, for example '.'")
+		return errors.New("the build context is an empty argument; give the directory with the files, for example '.'")
 	case len(args) == 1:
 		return nil
 	}
@@ -632,7 +632,7 @@ func (f *buildFlags) action(o *imagebuild.Options, _ *env) error {
 		o.ListTargets = true
 	default:
 		return badValue("call", f.call,
-			errors.New("build, check or targets is expected, and perhaps ,format=json after it"))
+			errors.New("build, check or targets is expected, and an optional suffix ,format=json"))
 	}
 	if f.format != "text" && f.format != "json" {
 		return badValue("call", f.call+",format="+f.format,
@@ -673,7 +673,7 @@ func (f *buildFlags) cache(o *imagebuild.Options, _ *env) error {
 			return badValue("cache-to", s, err)
 		}
 		if fi, err := os.Stat(p.Dir); err == nil && !fi.IsDir() && !p.IgnoreError {
-			return badValue("cache-to", s, errors.New("dest is a file, a directory is expected"))
+			return badValue("cache-to", s, errors.New("dest is a file; a directory is expected"))
 		}
 		o.Cache.To = append(o.Cache.To, p)
 	}
@@ -754,7 +754,7 @@ func (f *buildFlags) access(o *imagebuild.Options, e *env) error {
 		}
 		if info.Mode()&os.ModeSocket == 0 {
 			return badValue("ssh", s,
-				fmt.Errorf("%s is not the socket of an agent; add keys to one with ssh-add",
+				fmt.Errorf("%s is not the socket of an agent; for a key file, start an agent and use ssh-add",
 					socket))
 		}
 		o.SSH = append(o.SSH, secret.Agent{ID: id, Socket: socket})
@@ -1007,9 +1007,9 @@ func checkSecretFile(name string) error {
 	case err != nil:
 		return fmt.Errorf("src: %w", plainError(err))
 	case fi.IsDir():
-		return errors.New("src is a directory, a file is expected")
+		return errors.New("src is a directory; a file is expected")
 	case fi.Size() > secret.MaxSize:
-		return fmt.Errorf("the file has %d bytes, and a secret has %d at most",
+		return fmt.Errorf("the file has %d bytes; a secret has at most %d",
 			fi.Size(), secret.MaxSize)
 	case !fi.Mode().IsRegular():
 		return nil // a pipe can be opened only once

@@ -21,7 +21,7 @@ func inspectVerb() verb {
 		summary: "show images' configuration, layers and directories, as JSON", examples: []example{
 			{"layerbuild inspect app", "show the image app"},
 			{"layerbuild inspect --platform linux/arm64 app",
-				"show one platform of an image for several"},
+				"show one platform of a multi-platform image"},
 		}, flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)

@@ -17,23 +17,23 @@ func pruneVerb() verb {
 		examples: []example{
 			{"layerbuild prune --dry-run", "print what would be removed"},
 			{"layerbuild prune --unused 72h",
-				"remove the cache that was not used for three days too"},
+				"also remove cache that was unused for three days"},
 			{"layerbuild prune --keep-storage 10g", "limit the build cache to 10 GiB"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
-			all := fs.BoolP("all", "a", false, "remove the whole build cache too\n"+
-				"Every step will run again, and cache mounts are emptied.")
+			all := fs.BoolP("all", "a", false, "also remove the whole build cache\n"+
+				"Later builds run every step again, and begin with empty cache mounts.")
 			unused := fs.Duration("unused", 0,
-				"`TIME` remove cache that was unused this long too\n"+
+				"`TIME` also remove cache that was unused for TIME\n"+
 					"An example is 72h.")
 			keep := fs.String("keep-storage", "", "`SIZE` limit of the build cache, such as 10g\n"+
 				"The least recently used part is removed until the rest fits.")
 			dry := fs.BoolP("dry-run", "n", false, "remove nothing; print what would be removed")
 			var format string
 			fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
-			fs.BoolP("force", "f", false, "no effect: prune never asks")
+			fs.BoolP("force", "f", false, "no effect: prune does not ask for confirmation")
 			return func(e *env, args []string) (runFunc, error) {
 				if *unused < 0 {
 					return nil, badValue("unused", unused.String(),
@@ -72,7 +72,7 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, fo
 		return err
 	}
 	if done.Others > 0 {
-		fmt.Fprintf(e.stderr, "layerbuild: what %d running processes use is kept\n", done.Others)
+		fmt.Fprintf(e.stderr, "layerbuild: data in use by %d running processes is kept\n", done.Others)
 	}
 	if format == "json" {
 		return printJSON(e.stdout, done)

@@ -38,7 +38,7 @@ func pruneImageVerb() verb {
 			var base, of given
 			fs.Var(&base, "base", "`IMAGE` base image, or scratch for none\n"+
 				"The layers of the base image stay as they are.")
-			fs.Var(&of, "platform", "`OS/ARCH` platform to keep of an image for several\n"+
+			fs.Var(&of, "platform", "`OS/ARCH` platform to keep of a multi-platform image\n"+
 				"Without the flag all platforms are kept.")
 			dryRun := fs.Bool("dry-run", false, "make no image; print what would be saved")
 			return func(e *env, args []string) (runFunc, error) {
@@ -143,9 +143,9 @@ func checkPruneImage(args, names []string, dryRun bool) error {
 	}
 	switch {
 	case len(names) == 0 && !dryRun:
-		return errors.New("give the new image a name: -t NAME")
+		return errors.New("the new image has no name; give one with -t NAME")
 	case len(names) > 0 && dryRun:
-		return errors.New("--dry-run makes no image to give a name to")
+		return errors.New("--dry-run makes no image; leave out -t")
 	}
 	return checkNewNames("tag", names)
 }
@@ -160,12 +160,12 @@ func printPruned(w io.Writer, res *imageanalysis.Pruned) error {
 		fmt.Fprintf(&b, "%8s → %-8s  %s\n", units.Size(l.Before), units.Size(l.After), string(by))
 	}
 	if res.Base.Source == analyze.BaseGuess && res.Base.Layers > 0 {
-		fmt.Fprintf(&b, "the first %d layers stay as they are: that the base ends there is a guess, say --base where it is wrong\n", res.Base.Layers)
+		fmt.Fprintf(&b, "the first %d layers are kept: they are the base image, as a guess; if it is wrong, give --base\n", res.Base.Layers)
 	}
 	if res.Entries == 0 {
-		fmt.Fprintln(&b, "nothing is dead in the image's own layers")
+		fmt.Fprintln(&b, "the image's own layers have no dead bytes")
 	} else {
-		fmt.Fprintf(&b, "%s of dead content gone, the image is %s smaller compressed; every file is as before\n", units.Size(res.Bytes), signed(res.Compressed))
+		fmt.Fprintf(&b, "%s of dead content removed; the compressed image is %s smaller, with the same files\n", units.Size(res.Bytes), signed(res.Compressed))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

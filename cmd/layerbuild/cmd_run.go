@@ -38,12 +38,12 @@ func runVerb() verb {
 the command is not process 1 of its container: a signal for which it has no handler ends it. When the command ends, all
 processes that it started are killed.
 
-Flags after IMAGE are those of the command.`,
+Flags after IMAGE are passed to the command.`,
 		examples: []example{
 			{"layerbuild run app", "run the command of the image"},
 			{"layerbuild run -it app sh", "run a shell in the terminal"},
 			{"layerbuild run -e DEBUG=1 --network none app sh -c 'ls -l /'",
-				"set a variable, and give no network"},
+				"set a variable, and disable the network"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f runFlags
@@ -57,11 +57,11 @@ func (f *runFlags) define(fs *pflag.FlagSet) {
 	f.state.define(fs)
 	group(fs, "Image", func(fs *pflag.FlagSet) {
 		fs.Var((*given)(&f.platform), "platform", platformUsage)
-		fs.BoolVar(&f.pull, "pull", false, "ask the registry for an image in the store too")
+		fs.BoolVar(&f.pull, "pull", false, "look up the image in its registry first")
 	})
 	group(fs, "Command", func(fs *pflag.FlagSet) {
 		fs.VarP((*list)(&f.env), "env", "e", "`NAME=VALUE` environment variable\n"+
-			"NAME alone takes the value from the environment.")
+			"NAME alone takes its value from the environment.")
 		fs.StringVarP(&f.workdir, "workdir", "w", "", "`PATH` working directory in the container")
 		fs.StringVarP(&f.user, "user", "u", "",
 			"`USER[:GROUP]` user and group, as names or numbers")
@@ -122,7 +122,7 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 		}
 		if host := parser.HostPlatform(); want.platform.OS == "" &&
 			!registry.Matches(host, img.Platform) {
-			fmt.Fprintf(e.stderr, "layerbuild run: warning: image %s is for %s and this machine is %s; --platform %[2]s says that this is intended\n",
+			fmt.Fprintf(e.stderr, "layerbuild run: warning: image %s is for %s and this machine is %s; if this is intended, give --platform %[2]s\n",
 				args[0], parser.FormatPlatform(img.Platform), parser.FormatPlatform(host))
 		}
 		process, err := f.process(e, img, args[1:])

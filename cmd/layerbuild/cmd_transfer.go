@@ -121,7 +121,7 @@ func pushAll(ctx context.Context, e *env, state *state.State, im *images, of str
 	if len(names) == 0 {
 		if _, err := state.Store.Resolve(ctx, of); err != nil ||
 			digest.Digest(of).Validate() == nil {
-			return usagef("%s is a digest: say where it is pushed to: layerbuild push %s NAME", of,
+			return usagef("%s is a digest; give the name to push to: layerbuild push %s NAME", of,
 				of)
 		}
 		names = []string{of}

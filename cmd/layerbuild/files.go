@@ -52,7 +52,7 @@ func writableFile(name string) error {
 	fi, err := os.Stat(name)
 	switch {
 	case err == nil && fi.IsDir():
-		return errors.New("a file is expected, this is a directory")
+		return errors.New("a file is expected, not a directory")
 	case err == nil && fi.Mode().IsRegular():
 		f, err := hostfile.Open(name, os.O_WRONLY)
 		if err != nil {

@@ -26,7 +26,7 @@ var exitStatuses = [...]exitStatus{
 	{"126", "run", "the command cannot be executed"},
 	{"127", "run", "the command is not found"},
 	{"128+N", "run", "signal N ended the command"},
-	{"130", "", "interrupted by SIGINT, SIGTERM or SIGHUP; nothing unfinished is left"},
+	{"130", "", "interrupted by SIGINT, SIGTERM or SIGHUP; no partial output is left"},
 	{"other", "run", "the exit status of the command"},
 }
 
@@ -107,7 +107,7 @@ var otherVerbs = [...]struct{ name, summary string }{
 
 // identifierText explains the ways to name an image on the command line.
 const identifierText = "An image is given as a name (app, app:v2, registry.example/app@sha256:…), as its image ID or " +
-	"another digest that layerbuild prints, in full or its first 4 digits or more. The image ID is the digest of the image's " +
+	"another digest that layerbuild prints, in full or as its first digits, at least 4. The image ID is the digest of the image's " +
 	"configuration, or of the index of an image for several platforms: the same that 'docker buildx build -q' prints."
 
 // pathText explains images that are not in the store. takesPaths must list the same verbs.
@@ -115,7 +115,7 @@ const pathText = "analyze, diff, history, inspect, prune-image and run also take
 	"oci:DIR, oci-archive:FILE or docker-archive:FILE."
 
 // defaultVerbText explains a command line without a verb.
-const defaultVerbText = "A command line without a verb is one of build: 'layerbuild -t app .' is 'layerbuild build -t app .'."
+const defaultVerbText = "Without a verb, the command is build: 'layerbuild -t app .' is the same as 'layerbuild build -t app .'."
 
 // manualText refers to further documentation.
 const manualText = "'layerbuild help VERB' explains a verb. 'layerbuild VERB -h' is shorter."

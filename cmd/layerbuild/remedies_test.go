@@ -227,7 +227,7 @@ var remedyCases = []struct {
 	{name: "a secret", path: "/root/.ssh/id_rsa", debris: true,
 		files:      map[string]string{"id_rsa": big("key")},
 		dockerfile: "COPY id_rsa /root/.ssh/id_rsa\nRUN wc -c </root/.ssh/id_rsa >/size\nRUN rm /root/.ssh/id_rsa\n",
-		want:       "whoever has the image can read it: use RUN --mount=type=secret,id=id_rsa,target=/root/.ssh/id_rsa at line 3 instead of the COPY at line 2"},
+		want:       "everyone who has the image can read it: use RUN --mount=type=secret,id=id_rsa,target=/root/.ssh/id_rsa at line 3 instead of the COPY at line 2"},
 	{name: "what an earlier stage has", path: "/src/",
 		files:      map[string]string{"src/a": big("a"), "src/b": big("b")},
 		dockerfile: "COPY src /src\nRUN cat /src/* | wc -c >/app\nFROM first\nRUN rm -rf /src\n",
@@ -545,7 +545,7 @@ var edits = []struct {
 		func(e *editor, m []string) { e.flag(m[1], m[2]); e.drop(m[3]) }},
 	{regexp.MustCompile(`^use RUN (--mount=\S+) at (.*)$`),
 		func(e *editor, m []string) { e.flag(m[1], m[2]) }},
-	{regexp.MustCompile(`^use (‘FROM .*’) instead of ‘(FROM [^’]*)’, for .*$`),
+	{regexp.MustCompile(`^use (‘FROM .*’) instead of ‘(FROM [^’]*)’, because .*$`),
 		func(e *editor, m []string) {
 			e.lines[slices.Index(e.lines, m[2])] = strings.Join(quoted(m[1]), "\n")
 		}},
@@ -615,7 +615,7 @@ func quoted(s string) (list []string) {
 
 func (e *editor) do(remedy string) {
 	e.t.Helper()
-	remedy = strings.TrimPrefix(remedy, "whoever has the image can read it: ")
+	remedy = strings.TrimPrefix(remedy, "everyone who has the image can read it: ")
 	// "; " separates edits, and may also occur in quotes.
 	depth, start := 0, 0
 	var parts []string

@@ -176,8 +176,8 @@ func TestSettingsFiles(t *testing.T) {
 func TestConfigurationPage(t *testing.T) {
 	name := filepath.Join("..", "..", "docs", "CONFIGURATION.md")
 	var b strings.Builder
-	b.WriteString("# Configuration\nA flag of the command line comes before an environment variable, and that before a configuration file. " +
-		"layerbuild(5)\nhas the same tables.\n\n## Files\n")
+	b.WriteString("# Configuration\nA flag on the command line has precedence over an environment variable, and an environment variable " +
+		"over a\nconfiguration file. The man page layerbuild(5) has the same tables.\n\n## Files\n")
 	for _, f := range settingsFiles {
 		fmt.Fprintf(&b, "### `%s`\n%s\n\n| key | example | meaning |\n| --- | --- | --- |\n",
 			strings.ReplaceAll(f.path, ", ", "`, `"), f.text)

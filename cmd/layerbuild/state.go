@@ -88,7 +88,7 @@ func (f *stateFlags) resolveRoot(e *env) error {
 		}
 	}
 	if fi, err := os.Stat(f.root); err == nil && !fi.IsDir() {
-		return fmt.Errorf("%s %q: a directory is expected, this is a file", from, f.root)
+		return fmt.Errorf("%s %q: a directory is expected, not a file", from, f.root)
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func homeDir(e *env, uid int) (string, error) {
 		if fi, err := os.Stat(u.HomeDir); err == nil && fi.IsDir() && filepath.IsAbs(u.HomeDir) {
 			return u.HomeDir, nil
 		}
-		why = fmt.Sprintf("the home of user %d in the user database, %q, is no directory", uid,
+		why = fmt.Sprintf("the home of user %d in the user database, %q, is not a directory", uid,
 			u.HomeDir)
 	}
 	return "", fmt.Errorf("no place for the state: HOME is not set, and %s; give --root DIR", why)

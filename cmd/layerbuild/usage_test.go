@@ -265,10 +265,10 @@ func TestBadCommandLines(t *testing.T) {
 	t.Chdir(work)
 	vars := map[string]string{"HOME": work}
 	for _, tt := range []struct{ args, want string }{
-		{"ps", `unknown verb "ps": containers are not kept`},
+		{"ps", `unknown verb "ps"; 'layerbuild run' removes`},
 		{"biuld", `unknown verb "biuld": did you mean build?`},
 		{"nonsense", `unknown verb "nonsense", and there is no such directory`},
-		{"buildx build .", `unknown verb "buildx": leave it out`},
+		{"buildx build .", `unknown verb "buildx"; leave it out`},
 		{"image ls", `unknown verb "image"`},
 		{"rmi app", `see 'layerbuild rm'`},
 		{"--root s ps", `unknown verb "ps"`},

@@ -11,12 +11,12 @@ import (
 
 // others maps verbs of other tools to a hint about layerbuild's equivalent.
 var others = map[string]string{
-	"buildx": "leave it out: layerbuild takes the flags of 'docker buildx build'",
+	"buildx": "leave it out; layerbuild takes the flags of 'docker buildx build'",
 	"image":  "see 'layerbuild images' and 'layerbuild help'", "ls": "see 'layerbuild images'",
 	"list": "see 'layerbuild images'",
 	"rmi":  "see 'layerbuild rm'", "system": "see 'layerbuild prune'",
 	"builder": "see 'layerbuild prune'", "gc": "see 'layerbuild prune'",
-	"ps":   "containers are not kept: 'layerbuild run' throws them away",
+	"ps":   "'layerbuild run' removes its container when the command ends",
 	"exec": "see 'layerbuild run'", "start": "see 'layerbuild run'",
 	"save":   "see 'layerbuild build -o type=docker,dest=FILE'",
 	"export": "see 'layerbuild build -o DIR'",
@@ -94,7 +94,7 @@ func unknownVerb(all []verb, word string) error {
 		names = append(names, v.name)
 	}
 	if hint := others[word]; hint != "" {
-		return fmt.Errorf("unknown verb %q: %s", word, hint)
+		return fmt.Errorf("unknown verb %q; %s", word, hint)
 	}
 	if near := suggest.Closest(word, names); near != "" {
 		return fmt.Errorf("unknown verb %q: did you mean %s?", word, near)

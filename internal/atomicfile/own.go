@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Own says how Replace writes a file of a directory that belongs to the program.
+// Own determines how Replace writes a file of a directory that belongs to the program.
 type Own struct {
 	// Dir is where the temporary file is made, on the file system of the file. "" is the file's own
 	// directory.

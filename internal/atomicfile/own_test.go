@@ -90,7 +90,7 @@ func TestOwn(t *testing.T) {
 	}
 }
 
-// TestPlace checks that an error that is no damage is returned, and that nothing is removed then.
+// TestPlace checks that an error other than damage is returned, and that nothing is removed then.
 func TestPlace(t *testing.T) {
 	dir := t.TempDir()
 	to := filepath.Join(dir, "to")

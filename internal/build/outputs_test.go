@@ -226,11 +226,11 @@ func TestRemoteCache(t *testing.T) {
 				"write other 1", "write tool 1"}},
 		{name: "no cache there", to: "type=local,mode=max,dest=",
 			damage: func(dir string) { os.RemoveAll(dir) },
-			warns:  "nothing is taken from the cache",
+			warns:  "is not used: ",
 			want: []string{"copy /", "copy /", "nothing", "write a 1",
 				"write other 1", "write tool 1"}},
 		{name: "a cache without layers", to: "type=local,mode=max,dest=", damage: removeLayers,
-			warns: "cannot be had from the cache",
+			warns: "cannot read its result from the cache",
 			want: []string{"copy /", "copy /", "nothing", "write a 1",
 				"write other 1", "write tool 1"}},
 	} {

@@ -233,7 +233,7 @@ func (r *results) imported(ctx context.Context, cur rootfs, j *job,
 		if ctx.Err() != nil {
 			return stepResult{}, false, context.Cause(ctx)
 		}
-		output{l}.warn(fmt.Sprintf("the step is run, for its result cannot be had from the cache at %s: %v", f.From.Name, err))
+		output{l}.warn(fmt.Sprintf("running the step: cannot read its result from the cache at %s: %v", f.From.Name, err))
 	}
 	return stepResult{}, false, nil
 }

@@ -37,13 +37,13 @@ func (w *worker) execute(ctx context.Context, root []mount.Mount, action executo
 func tell(res executor.Result, out output) {
 	f := &res.Files
 	if f.StandIns > 0 {
-		out.warn(fmt.Sprintf("device nodes cannot be made without root (%d, the first is %s): the image has them, and steps see empty files in their place", f.StandIns, f.FirstStandIn))
+		out.warn(fmt.Sprintf("device nodes cannot be made without root (%d, the first is %s): the image has them, and steps find empty files in their place", f.StandIns, f.FirstStandIn))
 	}
 	if f.AttrsLost > 0 {
 		out.warn(fmt.Sprintf("extended attributes of an archive's files cannot be set without root and were left out (%d, the first is %s)", f.AttrsLost, f.FirstAttr))
 	}
 	if f.OwnersLost > 0 {
-		out.warn(fmt.Sprintf("%d files could not be given their owner, the first of them %s: this user namespace has one id only", f.OwnersLost, f.FirstOwner))
+		out.warn(fmt.Sprintf("the owners of %d files could not be set (the first is %s): this user namespace has only one id", f.OwnersLost, f.FirstOwner))
 	}
 	for _, w := range slices.Concat(f.Warnings, res.Warnings) {
 		out.warn(w)

@@ -47,7 +47,7 @@ func encode(e Entry) ([]byte, error) {
 	names := make([]string, 0, len(e.facts))
 	for k := range e.facts {
 		if !isFactName(k) {
-			return nil, fmt.Errorf("%q cannot be the name of a fact", k)
+			return nil, fmt.Errorf("%q is not a valid name of a field", k)
 		}
 		names = append(names, k)
 	}

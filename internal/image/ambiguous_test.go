@@ -23,7 +23,7 @@ func TestAmbiguousArchive(t *testing.T) {
 		err     string // "": accepted
 	}{
 		{"plain", []tar.Header{file("manifest.json", nil), file("a", nil)}, ""},
-		// its digest says which is meant
+		// the digest identifies the blob
 		{"a blob twice", []tar.Header{file("a", nil), file("a", nil)}, ""},
 		{"sparse", []tar.Header{file("manifest.json", sparse)}, "a sparse file"},
 		{"slash", []tar.Header{file("\u00e4/manifest.jsonX", nil)}, "ends in a slash"},

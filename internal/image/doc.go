@@ -15,7 +15,7 @@
 // can be repeated without a network. A registry is asked last. With ResolveOptions.Pull the
 // registry is asked first.
 //
-// A name may also say where to look:
+// A name may also have a prefix for a place:
 //
 //	docker-image://NAME                an image name, as in --build-context
 //	oci-layout://PATH[:NAME][@DIGEST]  an OCI image layout: a directory, or an archive of one

@@ -507,7 +507,7 @@ func TestMismatch(t *testing.T) {
 	}{
 		{"diff ID", func(t *testing.T, m *made) {
 			m.cfg.RootFS.DiffIDs[1] = digest.FromString("x")
-		}, "and the configuration says sha256:2d711642"},
+		}, "but the configuration has sha256:2d711642"},
 		{"blob's bytes", func(t *testing.T, m *made) {
 			d := m.man.Layers[1].Digest
 			m.blobs[d] = slices.Clone(m.blobs[d])

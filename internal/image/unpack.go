@@ -23,7 +23,7 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// UnpackOptions say where progress is reported. The zero value works.
+// UnpackOptions determine where progress is reported. The zero value works.
 type UnpackOptions struct {
 	ID   event.ID   // the work that the progress belongs to
 	Sink event.Sink // nil: progress is not reported
@@ -362,7 +362,7 @@ func (u *unpacking) unpackOnce(ctx context.Context, i int, parent snapshot.ID,
 			return err
 		}
 		if a.DiffID != want {
-			return fmt.Errorf("its content has the digest %s, and the configuration says %s",
+			return fmt.Errorf("its content has the digest %s, but the configuration has %s",
 				a.DiffID, want)
 		}
 		w.applied = a
@@ -429,12 +429,12 @@ func (u *unpacking) warn() {
 	}
 	if u.standIns > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
-			"device nodes of %s cannot be made without root (%d, the first is %s): the image has them, and steps see empty files in their place",
+			"device nodes of %s cannot be made without root (%d, the first is %s): the image has them, and steps find empty files in their place",
 			u.img.Name, u.standIns, u.firstStandIn)})
 	}
 	if u.whiteouts > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
-			"devices 0:0 of %s are left out (%d, the first is %s): an overlay takes them for whiteouts", u.img.Name, u.whiteouts, u.firstWhiteout)})
+			"devices 0:0 of %s are left out (%d, the first is %s): in an overlay they are whiteouts", u.img.Name, u.whiteouts, u.firstWhiteout)})
 	}
 	if u.skips > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(

@@ -203,7 +203,7 @@ func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec 
 			return ending{}, fmt.Errorf("base: %w", err)
 		}
 		if !basedOn(img, base) {
-			return ending{}, fmt.Errorf("it is not based on %s: its first layers are others",
+			return ending{}, fmt.Errorf("it is not based on %s: its first layers are different",
 				o.Base)
 		}
 		return endOf(img, base, analyze.BaseGiven), nil
@@ -220,7 +220,7 @@ func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec 
 		base, err := annotated(ctx, images, img, name, d)
 		switch {
 		case err != nil:
-			note = fmt.Sprintf("the base that it names, %s, cannot be had: %v; ", name, err)
+			note = fmt.Sprintf("the base %s that its annotations name is not available: %v; ", name, err)
 		case basedOn(img, base):
 			end := endOf(img, base, analyze.BaseAnnotation)
 			if name != "" {
@@ -228,7 +228,7 @@ func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec 
 			}
 			return end, nil
 		default:
-			note = fmt.Sprintf("its first layers are not those of the base that it names, %s; ",
+			note = fmt.Sprintf("its first layers are not those of the base %s that its annotations name; ",
 				name)
 		}
 	}
@@ -295,7 +295,7 @@ const gap = time.Hour
 // are older.
 func guess(img *image.Image) ending {
 	history := img.Config.History
-	at, note := 0, "nothing in the history looks like the end of a base, so every layer counts as one's own"
+	at, note := 0, "the history does not show where a base ends, so all layers count as own layers"
 	layersAfter := func(i int) bool {
 		return slices.ContainsFunc(history[i:],
 			func(h ocispec.History) bool { return !h.EmptyLayer })
@@ -305,7 +305,7 @@ func guess(img *image.Image) ending {
 			"#(nop)"))
 		if h.EmptyLayer && (strings.HasPrefix(by, "CMD") || strings.HasPrefix(by, "ENTRYPOINT")) &&
 			layersAfter(i+1) {
-			at, note = i+1, "the base seems to end where the history last names a command before a layer"
+			at, note = i+1, "the base seems to end at the last CMD or ENTRYPOINT before a layer"
 		}
 	}
 	if longest := gap; at == 0 {
@@ -327,7 +327,7 @@ func guess(img *image.Image) ending {
 	return end
 }
 
-// instructions joins the history with the layers, first the base's and then one's own. Layers that
+// instructions joins the history with the layers, first the base's and then the others. Layers that
 // the history does not know of, as in images of some other tools, get an instruction without a
 // text.
 func instructions(img *image.Image, end ending, rec *Record) []analyze.Instruction {

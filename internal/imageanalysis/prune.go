@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// PruneOptions say how dead bytes are taken out of an image.
+// PruneOptions determine how dead bytes are removed from an image.
 type PruneOptions struct {
 	// Base is as in Options: the base's layers stay.
 	Base string
@@ -64,7 +64,7 @@ func Prune(ctx context.Context, s *state.State, images *image.Resolver, img *ima
 	p := &pruning{s: s, images: images, img: img, dryRun: o.DryRun, level: o.Level}
 	res, err := p.run(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("take dead bytes out of %s: %w", img.Name, err)
+		return nil, fmt.Errorf("remove dead bytes from %s: %w", img.Name, err)
 	}
 	return res, nil
 }

@@ -89,7 +89,7 @@ func load(desc ocispec.Descriptor, blobs func(digest.Digest) ([]byte, error)) (*
 		return nil, err
 	}
 	if int64(len(raw)) != desc.Size {
-		return nil, fmt.Errorf("manifest %s has %d bytes, its descriptor says %d",
+		return nil, fmt.Errorf("manifest %s has %d bytes, its descriptor has size %d",
 			desc.Digest, len(raw), desc.Size)
 	}
 	if err := json.Unmarshal(raw, &img.Manifest); err != nil {
@@ -152,7 +152,7 @@ func (img *Image) Tar(n int) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(raw)) != desc.Size {
-		return nil, fmt.Errorf("layer %s has %d bytes, its descriptor says %d",
+		return nil, fmt.Errorf("layer %s has %d bytes, its descriptor has size %d",
 			desc.Digest, len(raw), desc.Size)
 	}
 	plain, err := inflate(raw, desc.MediaType)
@@ -160,7 +160,7 @@ func (img *Image) Tar(n int) ([]byte, error) {
 		return nil, fmt.Errorf("layer %s: %w", desc.Digest, err)
 	}
 	if got, want := digest.FromBytes(plain), img.Config.RootFS.DiffIDs[n]; got != want {
-		return nil, fmt.Errorf("layer %s unpacks to %s, diff_ids say %s", desc.Digest, got, want)
+		return nil, fmt.Errorf("layer %s unpacks to %s, want %s of diff_ids", desc.Digest, got, want)
 	}
 	return plain, nil
 }

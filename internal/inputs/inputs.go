@@ -41,7 +41,7 @@ type Remote interface {
 	TouchRemote(address string)
 }
 
-// Options say where inputs come from.
+// Options determine where inputs come from.
 type Options struct {
 	Images    Images
 	Snapshots Viewer

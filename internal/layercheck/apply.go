@@ -70,7 +70,7 @@ func read(r io.Reader) (removed []string, changes []change, err error) {
 			return nil, nil, fmt.Errorf("entry %q is not a clean path", h.Name)
 		}
 		if name != h.Name && h.Typeflag != tar.TypeDir {
-			return nil, nil, fmt.Errorf("entry %q is no directory, but its name ends in a slash",
+			return nil, nil, fmt.Errorf("entry %q is not a directory, but its name ends in a slash",
 				h.Name)
 		}
 		if seen[name] {
@@ -193,7 +193,7 @@ func (t *Tree) put(c change) error {
 	}
 	if c.link != "" {
 		if c.node = t.lookup(c.link); c.node == nil || c.node.isDir() {
-			return fmt.Errorf("entry %q is a link to %q, which is no file", c.path, c.link)
+			return fmt.Errorf("entry %q is a link to %q, which is not a file", c.path, c.link)
 		}
 		c.node.names++
 	}

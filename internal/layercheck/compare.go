@@ -111,7 +111,7 @@ func (c *comparison) entry(path string, image, step *node) error {
 		c.differ(path, "the image has time %d, the step %d", a, b)
 	}
 	if image.link != step.link {
-		c.differ(path, "in the image it leads to %q, for the step to %q", image.link, step.link)
+		c.differ(path, "the image has the link target %q, the step %q", image.link, step.link)
 	}
 	if image.major != step.major || image.minor != step.minor {
 		c.differ(path, "the image has device %d:%d, the step %d:%d", image.major, image.minor,

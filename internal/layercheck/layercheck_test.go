@@ -133,7 +133,7 @@ func TestApplyRefuses(t *testing.T) {
 		{[]tar.Header{{Typeflag: tar.TypeSymlink, Name: "x/", Linkname: "y"}}, "ends in a slash"},
 		{[]tar.Header{reg("x/y")}, "is in no directory"},
 		{[]tar.Header{reg("d/../x")}, "not a clean path"},
-		{[]tar.Header{hard("x", "y")}, "which is no file"},
+		{[]tar.Header{hard("x", "y")}, "which is not a file"},
 	} {
 		err := listed(t, parent).Apply(bytes.NewReader(archive(t, test.layer...)))
 		if err == nil || !strings.Contains(err.Error(), test.want) {

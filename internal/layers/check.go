@@ -81,7 +81,7 @@ func (c *Checker) NoOp(ctx context.Context, active *snapshot.Active) error {
 	return c.onParent(ctx, active.Parent(), active.Mounts(),
 		func(parent, step *layercheck.Tree) error {
 			if err := c.compare(parent, step); err != nil {
-				return fmt.Errorf("check a step that has changed nothing: what was there before %w",
+				return fmt.Errorf("check a step that changed nothing: the state before it %w",
 					err)
 			}
 			return nil
@@ -149,7 +149,7 @@ func (c *Checker) compareLayer(ctx context.Context, got cache.Layer, parent,
 		return err
 	}
 	if sum.Digest() != got.DiffID {
-		return fmt.Errorf("its content has the digest %s and not %s", sum.Digest(), got.DiffID)
+		return fmt.Errorf("its content has the digest %s, not %s", sum.Digest(), got.DiffID)
 	}
 	if err := c.compare(parent, step); err != nil {
 		return fmt.Errorf("%s on the layers below %w", got.Descriptor.Digest, err)

@@ -14,7 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// SealerOptions say how a Sealer works.
+// SealerOptions are the options of a Sealer.
 type SealerOptions struct {
 	State   *state.State
 	TempDir *state.TempDir

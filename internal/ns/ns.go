@@ -84,7 +84,7 @@ func Current() (Info, error) {
 		}
 		in.Entered, in.HostUID, in.HostGID, in.Reasons = true, st.UID, st.GID, st.Reasons
 	} else if in.SingleID {
-		in.Reasons = []string{"the user namespace in which the program was started has one id only"}
+		in.Reasons = []string{"the user namespace in which the program was started has only one id"}
 	}
 	return in, nil
 }

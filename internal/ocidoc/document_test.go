@@ -21,7 +21,7 @@ func TestParse(t *testing.T) {
 		{`{"manifests":[],"config":{}}`, "", "", "both a manifest and an index"},
 		{`{"manifests":[],"layers":[]}`, "", "", "both a manifest and an index"},
 		{`{"layers":[],"layers":[]}`, "", "", "twice"},
-		{`{"layers":[{"digest":"a","Digest":"b"}]}`, "", "", "in other case"},
+		{`{"layers":[{"digest":"a","Digest":"b"}]}`, "", "", "only in case"},
 		{`{"layers":7}`, "", "", "cannot unmarshal"},
 	} {
 		doc, err := Parse([]byte(tt.in))

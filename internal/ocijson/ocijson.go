@@ -119,7 +119,7 @@ func (s *scanner) object(t reflect.Type) error {
 			var ok bool
 			if of, ok = known.exact[string(key)]; !ok {
 				if name, ok := known.folded[fold(string(key))]; ok {
-					return fmt.Errorf("the key %q is in other case than %q", short(key), name)
+					return fmt.Errorf("the key %q differs from %q only in case", short(key), name)
 				}
 			}
 		}

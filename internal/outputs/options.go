@@ -14,7 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Options say which images are made of a build and where they go.
+// Options determine which images are made of a build and where they are written.
 type Options struct {
 	// Names are given to the image in the store.
 	Names []string
@@ -108,7 +108,7 @@ func (o *Options) checkOutput(spec export.Spec) error {
 		return errors.New("registry.insecure has no effect without push=true")
 	}
 	if spec.Type == export.TypeDocker && len(o.Platforms) > 1 {
-		return fmt.Errorf("type=docker holds an image for one platform and this is for %d: use type=oci", len(o.Platforms))
+		return fmt.Errorf("type=docker holds an image for one platform, and this image is for %d; use type=oci", len(o.Platforms))
 	}
 	if spec.Flat() {
 		return nil

@@ -36,7 +36,7 @@ func component(p, s string) bool {
 			}
 		}
 		return false
-	case p[0] == '*': // any sequence of characters that are no slash
+	case p[0] == '*': // any sequence of characters other than a slash
 		for i := 0; ; i++ {
 			if component(p[1:], s[i:]) {
 				return true

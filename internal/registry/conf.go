@@ -133,7 +133,7 @@ func (c *config) parse(data string, aliases map[string]string) error {
 		return err
 	}
 	if f.Version1 != nil {
-		return errors.New("this is version 1 of the format ([registries.search] and its like), which is not supported: use unqualified-search-registries and [[registry]]")
+		return errors.New("this is version 1 of the format ([registries.search] and its like), which is not supported; use unqualified-search-registries and [[registry]]")
 	}
 	if f.Search != nil {
 		c.search = *f.Search

@@ -164,7 +164,7 @@ func rewrite(n Name, prefix, location string, insecure bool) (endpoint, error) {
 	rest = strings.TrimSuffix(rest, n.suffix())
 	host, repo, ok := strings.Cut(location+rest, "/")
 	if !ok || repo == "" {
-		return endpoint{}, errors.New("no repository is left of the name")
+		return endpoint{}, errors.New("no repository remains of the name")
 	}
 	if err := reference.CheckRepository(location + rest); err != nil {
 		return endpoint{}, fmt.Errorf("%s: %w", location+rest, err)

@@ -434,7 +434,7 @@ func (b *download) open() error {
 		if want := fmt.Sprintf("bytes %d-",
 			b.off); !strings.HasPrefix(resp.Header.Get("Content-Range"), want) {
 			resp.Body.Close()
-			return fmt.Errorf("asked for bytes from %d on, got %q", b.off,
+			return fmt.Errorf("requested bytes from %d on, got %q", b.off,
 				printable(resp.Header.Get("Content-Range")))
 		}
 	case resp.StatusCode == http.StatusOK:

@@ -578,7 +578,7 @@ func TestTLSMistakes(t *testing.T) {
 		return c
 	}
 	if _, err := client(t, plain, "").Resolve(t.Context(), "registry.example/a",
-		amd64); err == nil || !strings.Contains(err.Error(), "speaks plain http") {
+		amd64); err == nil || !strings.Contains(err.Error(), "answers with plain http") {
 		t.Errorf("plain http: %v", err)
 	}
 	if _, err := client(t, secure, "").Resolve(t.Context(), "registry.example/a",
@@ -701,7 +701,7 @@ func TestTransfers(t *testing.T) {
 				w.Write(data[:5000])
 				return true
 			}},
-		{name: "wrong range", want: "asked for bytes from", gets: 2,
+		{name: "wrong range", want: "requested bytes from", gets: 2,
 			hook: func(n int, w http.ResponseWriter, r *http.Request) bool {
 				if n == 1 {
 					cut(w, 0, 1<<20)

@@ -132,7 +132,7 @@ func (e *Exporter) exportTo(ctx context.Context, id event.ID, place Place, doc D
 	}
 	if place.Type == "registry" {
 		if e.Env.Pusher == nil {
-			return errors.New("there is no way to push")
+			return errors.New("pushing to a registry is not available")
 		}
 		return e.Env.Pusher.Push(ctx, place.Ref, root, e.Store,
 			export.PushOptions{ID: id, Sink: e.Sink, Insecure: place.Insecure})

@@ -46,7 +46,7 @@ func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms 
 			found[i], err = importFrom(gctx, artifacts, place, platforms)
 			if err != nil && gctx.Err() == nil {
 				sink(event.Warning{ID: id,
-					Message: fmt.Sprintf("nothing is taken from the cache at %s: %v", place, err),
+					Message: fmt.Sprintf("the cache at %s is not used: %v", place, err),
 					Time:    time.Now()})
 			}
 			sink(event.Done{ID: id, Note: fmt.Sprintf("%d records", len(found[i])),

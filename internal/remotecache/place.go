@@ -90,7 +90,7 @@ func ParseTo(s string) (Place, error) {
 	case p.Type == "local" && p.Dir == "":
 		err = fmt.Errorf("dest=DIR is missing")
 	case p.Type == "inline" && p.Max:
-		err = fmt.Errorf("an image holds the results of its own stages only: mode=max requires type=registry or type=local")
+		err = fmt.Errorf("an image holds only the results of its own stages; mode=max requires type=registry or type=local")
 	}
 	if err != nil {
 		return p, fmt.Errorf("--cache-to %q: %w", s, err)
@@ -124,7 +124,7 @@ func (p *Place) setTo(key, value string) (err error) {
 			return fmt.Errorf("%s=false is not supported", key)
 		}
 	case "compression", "compression-level", "force-compression":
-		return fmt.Errorf("layers are kept as they are in the image: give %s to --output", key)
+		return fmt.Errorf("the cache holds the layers as they are in the image; give %s to --output", key)
 	default:
 		return fmt.Errorf("unknown key %q (known: type, ref, dest, tag, mode, ignore-error, registry.insecure)", key)
 	}

@@ -36,7 +36,7 @@ func TestParsePlaces(t *testing.T) {
 		{ParseTo, "type=registry,ref=r,ignore-error=perhaps", Place{}, "true or false is expected"},
 		{ParseTo, "type=registry,ref=r,image-manifest=false", Place{}, "not supported"},
 		{ParseTo, "type=registry,ref=r,compression=zstd", Place{}, "to --output"},
-		{ParseTo, "type=inline,mode=max", Place{}, "of its own stages only"},
+		{ParseTo, "type=inline,mode=max", Place{}, "only the results of its own stages"},
 		{ParseTo, "type=local,src=d", Place{}, `unknown key "src"`},
 	} {
 		got, err := c.parse(c.in)

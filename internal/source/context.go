@@ -96,11 +96,11 @@ func CheckDockerfile(context string, o Options) error {
 	info, err := os.Stat(c.hostDockerfile(context))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return errors.New("no such file, neither in the current directory nor in the build context")
+		return errors.New("no such file in the current directory or in the build context")
 	case err != nil:
 		return plain(err)
 	case info.IsDir():
-		return errors.New("a file is expected, this is a directory")
+		return errors.New("a file is expected, not a directory")
 	}
 	return nil
 }
@@ -391,7 +391,7 @@ func (c *Context) ReadDockerfile(ctx context.Context) (string, []byte, error) {
 	case isHTTP(name):
 		return c.remoteDockerfile(ctx, name)
 	case c.dockerfile != nil && name != "":
-		return "", nil, fmt.Errorf("the build context %s is a Dockerfile, so there can be no other (%s)", c.Name, name)
+		return "", nil, fmt.Errorf("the build context %s is a Dockerfile, and another Dockerfile is given (%s)", c.Name, name)
 	case c.dockerfile != nil:
 		return c.display, c.dockerfile, nil
 	case c.fetched == nil:
@@ -502,7 +502,7 @@ var (
 	errSocket = errors.New("it is a socket")
 	errFifo   = errors.New("it is a fifo")
 	errDevice = errors.New("it is a device")
-	errSilent = fmt.Errorf("it is a pipe into which nothing was written for %v", pipeWait)
+	errSilent = fmt.Errorf("it is a pipe, and no data was written to it for %v", pipeWait)
 	errLonely = errors.New("it is a fifo without a writer")
 )
 

@@ -65,7 +65,7 @@ func openRepository(ctx context.Context, u *giturl.URL, o GitOptions) (*Reposito
 	case isCommit(u.Ref):
 		r.ref, r.object, r.Commit = u.Ref, u.Ref, u.Ref
 	case u.FetchByCommit && !isCommit(want):
-		return nil, fmt.Errorf("git %s: fetch-by-commit needs a commit in full",
+		return nil, fmt.Errorf("git %s: fetch-by-commit needs a full commit hash",
 			giturl.Redact(u.Remote))
 	case u.FetchByCommit:
 		r.ref, r.object, r.Commit = want, want, want
@@ -401,7 +401,7 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("git %s: %w", giturl.Redact(g.remote), context.Cause(ctx))
 	case errors.Is(err, exec.ErrNotFound):
-		return "", fmt.Errorf("git %s: the program git is needed for this and is not installed",
+		return "", fmt.Errorf("git %s: the program git is not installed",
 			giturl.Redact(g.remote))
 	}
 	message := strings.TrimSpace(strings.ReplaceAll(stderr.String(), g.remote,

@@ -184,7 +184,7 @@ func TestGitErrors(t *testing.T) {
 		"#:f": `directory "f" in commit ` + one + ": not a directory",
 		"#:l": `directory "l" in commit ` + one +
 			": too many levels of symbolic links",
-		"?commit=abcd&fetch-by-commit=1": "fetch-by-commit needs a commit in full",
+		"?commit=abcd&fetch-by-commit=1": "fetch-by-commit needs a full commit hash",
 	} {
 		temp := t.TempDir()
 		err := func() error {

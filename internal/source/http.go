@@ -212,7 +212,7 @@ func (d *Download) request(ctx context.Context, etag string) (*http.Response, er
 		return resp, nil
 	}
 	resp.Body.Close()
-	err = fmt.Errorf("get %s: the server says %s", d.url.Redacted(), resp.Status)
+	err = fmt.Errorf("get %s: the server returned %s", d.url.Redacted(), resp.Status)
 	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
 		err = &temporaryError{err}
 	}
@@ -275,7 +275,7 @@ func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 
 // ErrRemoteChanged is returned when what a server sends is not what it said that it would send. A
 // new call of HTTP downloads the file before it returns a key.
-var ErrRemoteChanged = errors.New("the server sends another file than it has announced")
+var ErrRemoteChanged = errors.New("the server sent another file than it had announced")
 
 // Fetch downloads the file unless that was done before. It returns an error if the content does
 // not match Key: ErrRemoteChanged if there is no checksum.

@@ -46,9 +46,9 @@ func (s *State) Settle(path string, dir bool) error {
 	if isDir == dir || !isDir && st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil
 	}
-	what := "a file, and a directory belongs there"
+	what := "a file where a directory is expected"
 	if isDir {
-		what = "a directory, and a file belongs there"
+		what = "a directory where a file is expected"
 	}
 	to, err := setAside(path, isDir)
 	if err != nil {

@@ -31,7 +31,7 @@ type AmbiguousError struct {
 
 // Error lists the images that the ID may mean.
 func (e *AmbiguousError) Error() string {
-	return fmt.Sprintf("%s is ambiguous, give more digits: %s", e.ID,
+	return fmt.Sprintf("%s is ambiguous; give more digits: %s", e.ID,
 		strings.Join(e.Candidates, ", "))
 }
 

@@ -173,7 +173,7 @@ func (s *Store) recover(why error) (index, error) {
 			return index{}, errors.Join(why, err)
 		}
 		if n > 0 {
-			note += fmt.Sprintf(", and %d images that have none of them are now called %s:DIGEST ('layerbuild tag' gives them other names, 'layerbuild rm' removes names)", n, recoveredName)
+			note += fmt.Sprintf(", and %d images without a name are now named %s:DIGEST ('layerbuild tag' adds names, 'layerbuild rm' removes them)", n, recoveredName)
 		}
 	}
 	aside := s.index() + ".damaged"
@@ -206,9 +206,9 @@ func (s *Store) lastIndex() (ix index, note string, whole bool) {
 	if c, err := s.readCopy(); err == nil {
 		if ix, err := parseIndex(c.data); err == nil {
 			if c.of(s.index()) {
-				return ix, "its copy has taken its place, and no name is lost", true
+				return ix, "it was restored from its copy, and no name is lost", true
 			}
-			return ix, "the names are those that this program wrote last", false
+			return ix, "the names are those that layerbuild wrote last", false
 		}
 	}
 	if data, err := smallfile.Read(s.oldIndex()); err == nil {

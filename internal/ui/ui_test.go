@@ -479,7 +479,7 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// stuck is an output that takes nothing until it is let go.
+// stuck is an output whose writes block until it is released.
 type stuck struct {
 	gate chan struct{}
 	n    int

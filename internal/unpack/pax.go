@@ -126,7 +126,7 @@ func (p *paxHeader) apply(h *Header, n *numbers) error {
 		case "mtime":
 			h.Sec, h.Nsec, err = paxTime(value)
 		case "atime", "ctime":
-			_, _, err = paxTime(value) // archive/tar refuses a header with one that is no time
+			_, _, err = paxTime(value) // archive/tar refuses a header with one that is not a time
 		case "size":
 			if h.Size, err = decimal(value); err == nil && h.Size < 0 {
 				err = ErrFormat

@@ -419,7 +419,7 @@ func (m *meta) apply(h *Header, n *numbers) error {
 	// counts depends on the reader.
 	contradicts := func(long []byte, key string) error {
 		if v := m.pax.values[key]; len(v) > 0 && !bytes.Equal(v, long) {
-			return bad("ambiguous: its GNU header says %.200q, its PAX record %s says %.200q", long,
+			return bad("ambiguous: its GNU header has %.200q, its PAX record %s has %.200q", long,
 				key, v)
 		}
 		return nil

@@ -274,7 +274,7 @@ func (u *unpacker) settle(parent, base []byte) error {
 
 func (u *unpacker) rootEntry(h *Header) error {
 	if h.Type != TypeDir {
-		return bad("the root is no directory")
+		return bad("the root is not a directory")
 	}
 	if !u.o.SkipRoot {
 		m := u.meta(h)
@@ -404,7 +404,7 @@ func (u *unpacker) finishFile(h *Header, dir *node, fd int, exact bool) error {
 	}
 	if dir.acl {
 		// Remove the access list that the file inherited from the directory and the entry does not
-		// have. It is no error if there is none.
+		// have. It is not an error if there is none.
 		unix.Fremovexattr(fd, "system.posix_acl_access")
 	}
 	if !exact {
@@ -547,7 +547,7 @@ func (u *unpacker) writeSparse(h *Header, fd int) error {
 
 func (u *unpacker) symlink(h *Header, dir *node, name []byte) error {
 	if len(h.Link) == 0 {
-		return bad("a symbolic link to nothing")
+		return bad("a symbolic link with an empty target")
 	}
 	u.tgt = append(append(u.tgt[:0], h.Link...), 0)
 	err := u.create(dir, name, func() error { return dirfd.Symlink(u.tgt, dir.fd, name) })

@@ -36,7 +36,7 @@ func TestWaste(t *testing.T) {
 
 	out := l.Run("build", "-q", "-t", "waste", "--build-arg", "BASE=busybox", "--analyze", dir)
 	for _, want := range []string{
-		"made by line 3: COPY app.tar /tmp/", "gone by line 6: RUN rm -r /tmp/app.tar /app/src",
+		"created by line 3: COPY app.tar /tmp/", "made dead by line 6: RUN rm -r /tmp/app.tar /app/src",
 		"→ use RUN --mount=type=bind,source=app.tar,target=/tmp/app.tar at line 4, line 5 and line 6 instead of the COPY at line 3",
 		"→ join the RUNs of line 4, line 5 and line 6",
 	} {

@@ -93,7 +93,7 @@ func TempDir(t testing.TB) string {
 }
 
 // Again runs the top-level test of that name once more, in another kind of namespaces, and skips
-// where they cannot be had.
+// where the namespaces are not available.
 func Again(t *testing.T, kind Kind, test string) {
 	t.Helper()
 	if Current() != Root {
