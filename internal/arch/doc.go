@@ -1,6 +1,8 @@
 // Package arch tests the source of the module: which room may import which, and which third-party
 // module; which may make system calls; that names, packages and the list of rooms in
-// docs/ARCHITECTURE.md are documented; and the rules for comments and file names.
+// docs/ARCHITECTURE.md are documented; that the tests and files to which Markdown files refer
+// exist; and the rules for file names and for the words of comments, messages, documents and
+// scripts.
 //
 // The tables are in rooms_test.go. A change that a test forbids is either made elsewhere, or the
 // table is changed with it, with the reason in the commit.

@@ -30,8 +30,17 @@ const (
 // root is the directory of the module.
 var root = filepath.Join("..", "..")
 
-// oldIdiom matches phrases that hide who acts, or that personify code.
-var oldIdiom = regexp.MustCompile(`\b(says (whether|that)|says what|lets? go of|nobody|somebody|whoever)\b`)
+// oldIdiom matches phrases that hide who acts, or that personify code, and "which is no" for "which
+// is not a". The second part of the last one excepts "which is no longer".
+var oldIdiom = regexp.MustCompile(`(?i)\b(` +
+	`says? (that|whether|what|which|how|where|who|so)|(has|have) to say|(is|are|was|were) told|` +
+	`lets? go|nobody|somebody|whoever|one's own|can(not)? be had|wants to|` +
+	`(it|that|which|what) (is|are) no ([a-km-z]|l[a-np-z])\w*)\b`)
+
+// userIdiom matches verbs of speech and thought. Programs, files and instructions are the subjects
+// of sentences in documents, help and messages, so these verbs have no honest use there.
+var userIdiom = regexp.MustCompile(
+	`(?i)\b(says?|knows|((does|do) )?not know|sees|tells|speaks?|thinks?|believes?|remembers?)\b`)
 
 // userNobody is how a comment names the user with the id 65534.
 const userNobody = "user nobody"
@@ -71,17 +80,27 @@ func (f finding) String() string {
 var checks = []func(*source) []finding{
 	undocumented,
 	idioms,
+	messages,
 	oldName,
 	longLines,
 }
 
 // TestLint applies the checks to the module. make lint runs it.
 func TestLint(t *testing.T) {
-	files := goFiles(t)
-	if len(files) < 100 {
-		t.Fatalf("only %d Go files below %s", len(files), root)
+	goFiles, texts := files(t)
+	if len(goFiles) < 100 || len(texts) < 40 {
+		t.Fatalf("only %d Go files and %d texts below %s", len(goFiles), len(texts), root)
 	}
-	for _, name := range files {
+	for _, name := range texts {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range textIdioms(name, string(text)) {
+			t.Error(f)
+		}
+	}
+	for _, name := range goFiles {
 		text, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			t.Fatal(err)
@@ -95,27 +114,33 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// goFiles returns the module's Go files, by their paths from its root.
-func goFiles(t *testing.T) []string {
+// files returns the module's Go files, and the files whose text a user or a newcomer reads:
+// Markdown, scripts and the Makefile. The names are paths from the module's root.
+func files(t *testing.T) (goFiles, texts []string) {
 	t.Helper()
-	var files []string
 	err := fs.WalkDir(os.DirFS(root), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		hidden := name != "." && strings.HasPrefix(d.Name(), ".")
+		hidden := name != "." && name != ".ci" && strings.HasPrefix(d.Name(), ".")
 		if d.IsDir() && (hidden || name == "bin" || d.Name() == "testdata") {
 			return fs.SkipDir
 		}
-		if d.Type().IsRegular() && path.Ext(name) == ".go" {
-			files = append(files, name)
+		dir := path.Dir(name)
+		switch ext := path.Ext(name); {
+		case !d.Type().IsRegular():
+		case ext == ".go":
+			goFiles = append(goFiles, name)
+		case ext == ".md", ext == ".sh", name == "Makefile", dir == "scripts", dir == ".ci",
+			name == "test/run/skips":
+			texts = append(texts, name)
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return files
+	return goFiles, texts
 }
 
 // A source is a parsed Go file.
@@ -232,13 +257,82 @@ func startsWith(text, name string) bool {
 func idioms(s *source) []finding {
 	var found []finding
 	for _, group := range s.file.Comments {
+		var text strings.Builder
+		line := s.fset.Position(group.Pos()).Line
 		for _, c := range group.List {
-			text := strings.ReplaceAll(c.Text, userNobody, "")
-			if m := oldIdiom.FindString(text); m != "" {
-				found = append(found, s.finding(c.Pos(),
-					"replace %q: name who acts, in plain words "+
-						"(a function \"reports whether\", an error \"is returned when\")", m))
+			text.WriteString(strings.TrimLeft(c.Text, "/") + "\n")
+		}
+		found = append(found, phrases(s.name, line, text.String(), oldIdiom)...)
+	}
+	return found
+}
+
+// messages finds idioms in the strings of the program, such as errors, warnings, help and reports.
+// A string without a space is a name, such as the user nobody.
+func messages(s *source) []finding {
+	if strings.HasSuffix(s.name, "_test.go") {
+		return nil
+	}
+	var found []finding
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING &&
+			strings.Contains(l.Value, " ") {
+			line := s.fset.Position(l.Pos()).Line
+			found = append(found, phrases(s.name, line, l.Value, oldIdiom, userIdiom)...)
+		}
+		return true
+	})
+	return found
+}
+
+var (
+	// quoted matches code in a line of Markdown.
+	quoted = regexp.MustCompile("`[^`]*`")
+	// indentation matches the end of a line and the white space after it.
+	indentation = regexp.MustCompile(`\n[ \t]+`)
+)
+
+// textIdioms finds idioms in a Markdown file, outside of code, or in the comments of a script.
+func textIdioms(name, text string) []finding {
+	markdown := path.Ext(name) == ".md"
+	var prose strings.Builder // as many lines as text
+	fenced := false
+	for line := range strings.Lines(text) {
+		switch {
+		case !markdown:
+			if _, comment, ok := strings.Cut(line, "#"); ok {
+				prose.WriteString(comment)
+				continue
 			}
+		case strings.HasPrefix(line, "```"):
+			fenced = !fenced
+		case !fenced && !strings.HasPrefix(line, "    "):
+			prose.WriteString(quoted.ReplaceAllString(line, "`"))
+			continue
+		}
+		prose.WriteByte('\n')
+	}
+	return phrases(name, 1, prose.String(), oldIdiom, userIdiom)
+}
+
+// phrases finds what the expressions match in a text that begins in a line of a file. A phrase may
+// be divided by the end of a line.
+func phrases(name string, line int, text string, idioms ...*regexp.Regexp) []finding {
+	text = indentation.ReplaceAllString(strings.ReplaceAll(text, userNobody, ""), "\n")
+	joined := strings.ReplaceAll(text, "\n", " ")
+	var found []finding
+	seen := map[int]bool{} // where the phrases begin
+	for _, idiom := range idioms {
+		for _, at := range idiom.FindAllStringIndex(joined, -1) {
+			if seen[at[0]] {
+				continue
+			}
+			seen[at[0]] = true
+			found = append(found, finding{
+				token.Position{Filename: name, Line: line + strings.Count(text[:at[0]], "\n")},
+				fmt.Sprintf("replace %q: name who acts, in plain words (a function "+
+					"\"reports whether\", an error \"is returned when\")",
+					joined[at[0]:at[1]])})
 		}
 	}
 	return found
@@ -285,6 +379,39 @@ func oldName(s *source) []finding {
 	return nil
 }
 
+// TestTextIdioms plants idioms in texts.
+func TestTextIdioms(t *testing.T) {
+	tests := []struct {
+		name, file, text string
+		want             []string // the lines and phrases
+	}{
+		{"table", "docs/A.md", "# A\n| a | says why |\n", []string{"2 says"}},
+		{"divided phrase", "README.md", "- It is\n  one's\n  own.\n", []string{"2 one's own"}},
+		{"code", "README.md", "`f knows` it\n\n    f knows\n```\nf knows\n```\n", nil},
+		{"after code", "a/README.md", "```\na\n```\nWhoever does\nnot know\n",
+			[]string{"4 Whoever", "4 does not know"}},
+		{"honest", "README.md", "It is no longer the user nobody. You may want to know.\n", nil},
+		{"script", "scripts/a", "echo nobody # f tells\n# a\n", []string{"1 tells"}},
+		{"Makefile", "Makefile", "a: # of somebody\n\tsays b\n", []string{"1 somebody"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			for _, f := range textIdioms(tt.file, tt.text) {
+				_, phrase, _ := strings.Cut(f.advice, `"`)
+				phrase, _, _ = strings.Cut(phrase, `"`)
+				got = append(got, fmt.Sprintf("%d %s", f.pos.Line, phrase))
+				if f.pos.Filename != tt.file {
+					t.Errorf("found in %s, want %s", f.pos.Filename, tt.file)
+				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 // TestFindings plants a fault in a file for each rule of the checks.
 func TestFindings(t *testing.T) {
 	long := strings.Repeat("x", maxColumns-len("// ")+1)
@@ -323,6 +450,18 @@ func TestFindings(t *testing.T) {
 			[]string{`a.go:3: replace "says whether": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
 		{"idiom inside", idioms, "a_test.go", "func f() {\n\tf() // nobody waits\n}",
 			[]string{`a_test.go:4: replace "nobody": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
+		{"divided idiom", idioms, "a.go", "/* f is\n   or says\n   whether */\nfunc f() {}\n\n// it is no\n// error",
+			[]string{
+				`a.go:4: replace "says whether": name who acts, in plain words (a function "reports whether", an error "is returned when")`,
+				`a.go:8: replace "it is no error": name who acts, in plain words (a function "reports whether", an error "is returned when")`,
+			}},
+		{"error", messages, "a.go", "var a = errors.New(\"f cannot \" +\n\t\"say where\")",
+			[]string{`a.go:4: replace "say where": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
+		{"help", messages, "a.go", "var a = `F a file\nthat f knows`",
+			[]string{`a.go:4: replace "knows": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
+		{"honest message", messages, "a.go",
+			"var a, b = \"the root is no longer a directory; it has no known name\", \"nobody\"", nil},
+		{"message of a test", messages, "a_test.go", "var a = \"f says so\"", nil},
 		{"not an idiom", idioms, "a.go",
 			"// f reports whether it is; the user nobody may call it.\nvar f = \"// says that\"",
 			nil},
