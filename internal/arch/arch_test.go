@@ -20,7 +20,7 @@ import (
 
 const module = "github.com/layerbuild/layerbuild/"
 
-// pkg is what go list prints of a package.
+// pkg is the information of go list about a package.
 type pkg struct {
 	Dir          string
 	ImportPath   string
@@ -50,7 +50,7 @@ func packages(t *testing.T) []pkg {
 	return all
 }
 
-// list calls go list once.
+// list returns the output of go list, which it calls once.
 var list = sync.OnceValues(func() ([]pkg, error) {
 	out, err := goCommand("list", "-json=Dir,ImportPath,Doc,Imports,Deps,GoFiles,"+
 		"TestGoFiles,XTestGoFiles,TestImports,XTestImports", "./...")
@@ -69,7 +69,7 @@ var list = sync.OnceValues(func() ([]pkg, error) {
 	}
 })
 
-// goCommand runs the go command in the module and returns what it prints.
+// goCommand runs the go command in the module and returns its output.
 func goCommand(args ...string) ([]byte, error) {
 	cmd := exec.Command("go", args...)
 	cmd.Dir = root
@@ -80,15 +80,15 @@ func goCommand(args ...string) ([]byte, error) {
 	return out, err
 }
 
-// in reports whether a room is one of the given ones or inside one.
+// in reports whether a room is one of the given rooms or below one of them.
 func in(room string, rooms ...string) bool {
 	return slices.ContainsFunc(rooms, func(r string) bool {
 		return room == r || strings.HasPrefix(room, r+"/")
 	})
 }
 
-// TestRoomsKeepApart: the six rooms depend neither on each other nor on the conductor, also not
-// through other rooms.
+// TestRoomsKeepApart checks that the six rooms depend neither on each other nor on internal/build,
+// directly or through other rooms.
 func TestRoomsKeepApart(t *testing.T) {
 	rooms := []string{"parser", "executor", "snapshot", "diff", "export", "analyze"}
 	for _, p := range packages(t) {
@@ -107,7 +107,7 @@ func TestRoomsKeepApart(t *testing.T) {
 	}
 }
 
-// TestProgramWithoutTests: the program contains no code that is written for tests.
+// TestProgramWithoutTests checks that the program contains no package that exists for tests.
 func TestProgramWithoutTests(t *testing.T) {
 	for _, p := range packages(t) {
 		if p.room() != "cmd/layerbuild" {
@@ -123,19 +123,20 @@ func TestProgramWithoutTests(t *testing.T) {
 	}
 }
 
-// TestSystemCalls: few rooms make system calls. All rooms may use its constants and types.
+// TestSystemCalls checks that only the listed rooms make system calls. All rooms may use the
+// constants and types of the packages for system calls.
 func TestSystemCalls(t *testing.T) {
 	allowed := []string{
 		"executor", "snapshot", "diff", "internal/dirfd", "internal/mount", "internal/ns",
 		"internal/safepath", "internal/source", "internal/unpack",
 		"internal/hostfile",       // dup, for a file that cannot be opened again
 		"internal/lock",           // flock, for all other rooms
-		"internal/atomicfile",     // files without a name, and the link that gives them one
+		"internal/atomicfile",     // files without a name, and linking them to a name
 		"internal/stagedir",       // renameat2, and the owner, mode and attributes of directories
 		"internal/subprocess",     // kill, for a whole process group
 		"internal/state",          // syncfs and statfs
-		"internal/smallfile",      // what os makes too many of
-		"internal/layercheck",     // lists what os does not tell: owners, devices, attributes
+		"internal/smallfile",      // calls for which os makes too many calls
+		"internal/layercheck",     // lists what os omits: owners, devices, xattrs
 		"internal/fstree", "test", // in tests only
 	}
 	for _, p := range packages(t) {

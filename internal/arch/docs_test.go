@@ -12,8 +12,9 @@ import (
 	"testing"
 )
 
-// TestArchitecture compares docs/ARCHITECTURE.md with the module: its tables name each package, its
-// drawing has the rooms of each floor, and what it names exists.
+// TestArchitecture compares docs/ARCHITECTURE.md with the module: its tables must list each
+// package, its drawing must have the rooms of each floor, and all packages and files that it names
+// must exist.
 func TestArchitecture(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "docs", "ARCHITECTURE.md"))
 	if err != nil {
@@ -33,17 +34,17 @@ func TestArchitecture(t *testing.T) {
 }
 
 var (
-	// code is a text between backquotes.
+	// code matches a text between backquotes.
 	code = regexp.MustCompile("`([^`\n]+)`")
-	// drawing is the drawing of the floors, from the top down.
+	// drawing matches the drawing of the floors, from the top down.
 	drawing = regexp.MustCompile("(?s)## Rooms\n.*?```\n(.*?)```")
 )
 
-// architecture returns what has to be changed in a text of docs/ARCHITECTURE.md.
+// architecture returns the changes that a text of docs/ARCHITECTURE.md needs.
 func architecture(text string, rooms []string, floors []floor, exists func(string) bool) []string {
 	const doc = "docs/ARCHITECTURE.md"
 	var problems []string
-	named := map[string]bool{} // in the first cell of a table's row
+	named := map[string]bool{} // named in the first cell of a table's row
 	for line := range strings.Lines(text) {
 		if cells := strings.Split(line, "|"); len(cells) > 2 && cells[0] == "" {
 			for _, m := range code.FindAllStringSubmatch(cells[1], -1) {
@@ -201,14 +202,14 @@ func fuzzTargets(t *testing.T, path string) (names []string) {
 	return names
 }
 
-// A door is a package comment, and what it has to agree with.
+// A door is a package comment, with the facts that it must state.
 type door struct {
 	room    string
 	text    string
 	imports []string // the rooms that the package imports
-	tested  bool     // it has tests of its own
-	fuzz    []string // its fuzz targets
-	calls   bool     // it makes system calls
+	tested  bool     // the package has tests of its own
+	fuzz    []string // the package's fuzz targets
+	calls   bool     // the package makes system calls
 }
 
 var (
@@ -218,7 +219,7 @@ var (
 	fuzzWord        = regexp.MustCompile(`\bFuzz[A-Z]\w*`)
 )
 
-// problems returns what has to be changed in the comment. all has the rooms of the module.
+// problems returns the changes that the comment needs. all has the rooms of the module.
 func (d door) problems(all map[string]bool) (list []string) {
 	text := strings.Join(strings.Fields(d.text), " ")
 	name := filepath.Base(d.room)
@@ -238,7 +239,7 @@ func (d door) problems(all map[string]bool) (list []string) {
 		want = strings.Join(short[:n-1], ", ") + " and " + short[n-1]
 	}
 	m := importsSentence.FindStringSubmatch(text)
-	// A long list is in the table alone.
+	// A long list may be in the table alone.
 	if m == nil || m[1] != want && (len(short) < 10 ||
 		m[1] != "the packages that internal/arch lists") {
 		list = append(list, `write "It imports `+want+

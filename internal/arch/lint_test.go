@@ -20,10 +20,10 @@ import (
 const (
 	// maxColumns is the longest line that fits two files side by side on a screen.
 	maxColumns = 100
-	// tabColumns is the width that a tab counts for.
+	// tabColumns is the width of a tab.
 	tabColumns = 4
-	// longLiteral is the length of a string from which a line of code may be too long: an error or
-	// an example that is divided cannot be searched for.
+	// longLiteral is the length from which on a string in a line of code exempts the line: an error
+	// or an example that is divided cannot be searched for.
 	longLiteral = 40
 )
 
@@ -45,7 +45,8 @@ var userIdiom = regexp.MustCompile(
 // userNobody is how a comment names the user with the id 65534.
 const userNobody = "user nobody"
 
-// oldNames are file names that did not tell what is in the file, with the words to use instead.
+// oldNames are file names that did not describe the content of the file, with the words to use
+// instead.
 var oldNames = map[string]string{
 	"straight.go":   "layeronly",
 	"forecast.go":   "predict",
@@ -66,7 +67,7 @@ var oldNames = map[string]string{
 	"stand.go":      "the thing that the file makes",
 }
 
-// A finding is a place in the source and what to do about it.
+// A finding is a position in the source and the advice for it.
 type finding struct {
 	pos    token.Position
 	advice string
@@ -338,7 +339,7 @@ func phrases(name string, line int, text string, idioms ...*regexp.Regexp) []fin
 	return found
 }
 
-// longLines finds lines that are too long, but for those of long strings.
+// longLines finds lines that are too long, except those with long strings.
 func longLines(s *source) []finding {
 	exempt := map[int]bool{}
 	ast.Inspect(s.file, func(n ast.Node) bool {
@@ -370,7 +371,7 @@ func columns(line string) int {
 	return utf8.RuneCountInString(line) + strings.Count(line, "\t")*(tabColumns-1)
 }
 
-// oldName finds a file with a name from before.
+// oldName finds a file with one of the oldNames.
 func oldName(s *source) []finding {
 	if word, ok := oldNames[path.Base(s.name)]; ok {
 		return []finding{{token.Position{Filename: s.name, Line: 1},

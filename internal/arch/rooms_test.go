@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// A floor is a set of rooms of the same height.
+// A floor is a set of rooms at the same height in the plan.
 type floor struct {
 	name  string
 	rooms []allowed
@@ -20,9 +20,9 @@ type allowed struct {
 	imports string // separated by spaces
 }
 
-// floors is the plan of the house, from the ground up: each room with all rooms of the module that
-// it imports. A room imports only rooms that stand before it. The rooms of the last floor exist for
-// tests, and for those below test/ the imports of their tests count.
+// floors is the plan of the module, from the ground up: each room with all rooms of the module that
+// it imports. A room imports only rooms that are listed before it. The rooms of the last floor
+// exist for tests. For rooms below test/, the imports of their tests count.
 var floors = []floor{
 	{"primitives", []allowed{
 		{"executor/rawproc", ""},
@@ -178,7 +178,8 @@ var modules = map[string]string{
 	"pgregory.net/rapid":                "",
 }
 
-// anyRoom is for modules of plain data, and of what the standard library could have.
+// anyRoom is for modules that define plain data, or functions that could be in the standard
+// library.
 const anyRoom = "any"
 
 // onlyPackages limits a module to the packages that begin with a path.
@@ -219,7 +220,8 @@ func rooms(own string, imports []string) []string {
 	return slices.Compact(found)
 }
 
-// compare returns the differences between the imports that floors lists and those of the source.
+// compare returns the differences between the imports that floors lists and the imports in the
+// source.
 func compare(want, got map[string][]string) []string {
 	const table = "in floors (internal/arch/rooms_test.go)"
 	var problems []string
@@ -252,8 +254,8 @@ func compare(want, got map[string][]string) []string {
 	return problems
 }
 
-// TestFloors checks the table itself: no room stands twice, and each imports only rooms that stand
-// before it.
+// TestFloors checks the table itself: no room is listed twice, and each imports only rooms that are
+// listed before it.
 func TestFloors(t *testing.T) {
 	for _, problem := range ascending(floors) {
 		t.Error(problem)

@@ -14,13 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Write replaces the contents of the file at path with those that write writes. If write returns an
+// Write replaces the contents of the file at path by the output of write. If write returns an
 // error, the old file is kept. A new file has the mode perm without the bits of the umask. A file
-// that replaces another one gets its mode and, if the process may set it, its owner.
+// that replaces an old one gets the old file's mode and, if the process may set it, the old file's
+// owner.
 //
 // If path leads through links, the file at their end is replaced, not a link. A file that is not a
 // regular file, such as a fifo or /dev/null, and a descriptor of the process, such as /dev/stdout,
-// is written in place.
+// are written in place.
 func Write(path string, perm os.FileMode, write func(io.Writer) error) error {
 	t, err := find(path)
 	if err != nil {
@@ -32,9 +33,9 @@ func Write(path string, perm os.FileMode, write func(io.Writer) error) error {
 	return t.replace(perm, write)
 }
 
-// WriteFile is like Write for a small file with the given contents. If no file can be made in the
-// old one's directory, or the old one is a mount point, as in a container that has only the file
-// mounted, it writes the old one in place.
+// WriteFile is like Write for a small file with the given contents. It writes the old file in place
+// if no file can be made in its directory, or if it is a mount point, as in a container in which
+// only the file is mounted.
 func WriteFile(path string, data []byte, perm os.FileMode) error {
 	write := func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -51,11 +52,11 @@ func WriteFile(path string, data []byte, perm os.FileMode) error {
 	return err
 }
 
-// target is the file that a path refers to.
+// target describes the file that is written.
 type target struct {
 	path    string
-	old     *unix.Stat_t // nil: it does not exist yet
-	inPlace bool         // it cannot be replaced
+	old     *unix.Stat_t // nil: the file does not exist yet
+	inPlace bool         // the file cannot be replaced
 }
 
 func find(path string) (target, error) {
@@ -116,7 +117,7 @@ func (t target) replace(perm os.FileMode, write func(io.Writer) error) (err erro
 		return err
 	}
 	if t.old != nil {
-		_ = f.Chown(int(t.old.Uid), int(t.old.Gid)) // EPERM: the file is owned by the current user
+		_ = f.Chown(int(t.old.Uid), int(t.old.Gid)) // EPERM: the owner is this user
 		if err := f.Chmod(os.FileMode(t.old.Mode & 0o777)); err != nil {
 			return err
 		}
@@ -137,14 +138,14 @@ func (t target) replace(perm os.FileMode, write func(io.Writer) error) (err erro
 }
 
 // create makes a file in dir without a name, or with the name temp if the file system does not
-// support unnamed files. It reports whether the file has the name.
+// support unnamed files. It reports whether the file has that name.
 func create(dir, temp string, perm os.FileMode) (*os.File, bool, error) {
 	f, err := os.OpenFile(dir, os.O_WRONLY|unix.O_TMPFILE, perm)
 	if err == nil {
 		return f, false, nil
 	}
-	// Kernels that do not know the flag return EISDIR or ENOENT (open(2)). An error of the
-	// directory itself occurs again here.
+	// Kernels that do not know the flag return EISDIR or ENOENT (open(2)). An error that concerns
+	// the directory occurs again here.
 	f, err = os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	return f, true, err
 }

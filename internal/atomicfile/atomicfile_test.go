@@ -53,7 +53,7 @@ func TestWrite(t *testing.T) {
 	check("two", 0o640)
 }
 
-// TestCreateNamed makes a file with a name in /proc, which has no O_TMPFILE.
+// TestCreateNamed makes a file with a name in /proc, which does not support O_TMPFILE.
 func TestCreateNamed(t *testing.T) {
 	temp := filepath.Join(t.TempDir(), "temp")
 	f, named, err := create("/proc", temp, 0o600)
@@ -66,8 +66,8 @@ func TestCreateNamed(t *testing.T) {
 	}
 }
 
-// TestDescriptor checks that Write does not replace the file that a descriptor of the process
-// refers to.
+// TestDescriptor checks that Write does not replace a file that is open as a descriptor of the
+// process.
 func TestDescriptor(t *testing.T) {
 	for path, want := range map[string]bool{"/dev/stdout": true, "/dev/fd/3": true,
 		"/proc/self/fd/3": true, "/dev/shm/x": false, "f": false} {

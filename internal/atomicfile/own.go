@@ -9,17 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Own determines how Replace writes a file of a directory that belongs to the program.
+// Own has the options for writing a file in a directory that belongs to the program.
 type Own struct {
-	// Dir is where the temporary file is made, on the file system of the file. "" is the file's own
-	// directory.
+	// Dir is the directory for the temporary file, on the file system of the file. "" is the file's
+	// own directory.
 	Dir string
-	// Prefix begins the names of temporary files. A collection recognizes by it what a killed
-	// process has left.
+	// Prefix begins the names of temporary files. A garbage collection uses it to find the files of
+	// killed processes.
 	Prefix string
-	// Locked is set if the caller holds a lock, so that one process at a time writes the file. Its
-	// temporary file is then called like the file, with the suffix .new, and a killed process
-	// leaves at most one.
+	// Locked is set if the caller holds a lock, so that one process at a time writes the file. The
+	// temporary file then has the name of the file with the suffix .new, so that killed processes
+	// leave at most one.
 	Locked bool
 	// Perm is the mode of the file, whatever the umask is. 0 is 0600.
 	Perm os.FileMode
@@ -27,8 +27,8 @@ type Own struct {
 	Sync bool
 }
 
-// Replace makes the file at path, or replaces it, with what write writes. If write returns an
-// error, the old file is kept. Unlike Write it does not keep the mode and the owner of the old
+// Replace creates or replaces the file at path, with the output of write. If write returns an
+// error, the old file is kept. Unlike Write, it does not keep the mode and the owner of the old
 // file, and it repairs a damaged directory as Place does.
 func (o Own) Replace(path string, write func(*os.File) error) error {
 	f, err := o.create(path)
@@ -50,7 +50,7 @@ func (o Own) Replace(path string, write func(*os.File) error) error {
 	return err
 }
 
-// ReplaceFile is Replace for a file with the given content.
+// ReplaceFile is like Replace for a file with the given content.
 func (o Own) ReplaceFile(path string, content []byte) error {
 	return o.Replace(path, func(f *os.File) error {
 		_, err := f.Write(content)
@@ -67,7 +67,7 @@ func (o Own) create(path string) (*os.File, error) {
 		return Temp(dir, o.Prefix)
 	}
 	name := filepath.Join(dir, filepath.Base(path)+".new")
-	if err := os.RemoveAll(name); err != nil { // of a killed process, or damage
+	if err := os.RemoveAll(name); err != nil { // left by a killed process, or damage
 		return nil, err
 	}
 	return inDir(dir, func() (*os.File, error) {
@@ -80,7 +80,7 @@ func Temp(dir, prefix string) (*os.File, error) {
 	return inDir(dir, func() (*os.File, error) { return os.CreateTemp(dir, prefix) })
 }
 
-// inDir calls create, and again when it has made the directory that was missing.
+// inDir calls create. If a directory is missing, inDir makes it and calls create again.
 func inDir(dir string, create func() (*os.File, error)) (*os.File, error) {
 	f, err := create()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -92,8 +92,8 @@ func inDir(dir string, create func() (*os.File, error)) (*os.File, error) {
 }
 
 // Place renames a complete file to path, over an existing file. It makes the directory of path if
-// that is missing. In a damaged state directory there may be a directory in the place of the file,
-// or a file in the place of one of the two directories above it: Place removes them.
+// that is missing. In a damaged state directory, a directory may have the name of the file, or a
+// file may have the name of one of the two directories above it. Place removes these.
 func Place(from, path string) error {
 	err := os.Rename(from, path)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) &&

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestOwn replaces a file in a directory in each state in which a program may find it.
+// TestOwn replaces a file in directories in all states that may occur.
 func TestOwn(t *testing.T) {
 	made := func(path string, perm os.FileMode) func(t *testing.T, dir string) {
 		return func(t *testing.T, dir string) {
@@ -79,7 +79,8 @@ func TestOwn(t *testing.T) {
 				for _, place := range []string{filepath.Dir(path), filepath.Join(dir, "tmp")} {
 					list, _ := os.ReadDir(place)
 					for _, e := range list {
-						// Only the process that holds the lock removes a file called .new.
+						// A file with the suffix .new is removed only by the process that holds the
+						// lock.
 						if e.Name() != "file" && (own.Locked || e.Name() != "file.new") {
 							t.Errorf("%s is left in %s", e.Name(), place)
 						}

@@ -15,7 +15,7 @@ func TestKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Golden: a change of this digest makes everybody's cache worthless. It is a decision.
+	// If this golden key changes, all existing caches become useless: changing it is a decision.
 	const golden = "e862ee24615c7269005b7cfa79f9d9cbdb66516cbb7945c0fe9ce9b96e56481e"
 	if string(base) != golden {
 		t.Errorf("key = %s, want %s", base, golden)

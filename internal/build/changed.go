@@ -9,16 +9,16 @@ import (
 	"github.com/layerbuild/layerbuild/internal/source"
 )
 
-// A context may be written to during a build. If a step finds a file that differs from what was
-// digested for its key, the step starts again: the file is digested from a private copy
+// A context may change during a build. If a step finds a file that has changed since it was
+// digested for the key, the step starts again: the file is digested from a private copy
 // (source.Tree.Changed), the step gets another key, and it copies the private copy.
 
-// maxLooks limits how often a step digests a context that changes. Each time at least one more file
-// has a private copy.
+// maxLooks limits how often a step digests a changing context. Each time at least one more file has
+// a private copy.
 const maxLooks = 20
 
-// startsAgain reports whether a step that failed with err starts again, after the given number of
-// looks.
+// startsAgain reports whether a step that failed with err starts again. looks is the number of
+// times that it has digested its context.
 func startsAgain(err error, looks int) bool {
 	var changed *copyfs.ChangedError
 	return looks < maxLooks &&

@@ -23,8 +23,8 @@ type copyAction struct {
 	inputs stepInputs
 
 	copy   *parser.Copy
-	key    cache.Key     // of what the files are copied to
-	owners bool          // files of the source have owners that mean something in the image
+	key    cache.Key     // key of the file system to which the files are copied
+	owners bool          // owners of the source's files have a meaning in the image
 	from   *inputs.Files // nil before contentKey
 	local  []string      // patterns in from
 	remote []string      // addresses
@@ -68,7 +68,7 @@ func (s *Solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy,
 	return j, err
 }
 
-// splitSources separates the sources of an ADD that must be downloaded from those in the context.
+// splitSources returns the sources in the context and the sources that must be downloaded.
 func splitSources(a *parser.Copy) (local, remote []string, err error) {
 	if !a.Add {
 		return a.Sources, nil, nil
@@ -177,7 +177,7 @@ func (c *copyAction) run(ctx context.Context, active *snapshot.Active, out outpu
 	return nil
 }
 
-// copyLocal returns the action that copies what is not downloaded.
+// copyLocal returns the action that copies the files that are not downloaded.
 func (c *copyAction) copyLocal() *copyfs.Copy {
 	if c.files != nil {
 		return c.files
@@ -195,7 +195,7 @@ func (c *copyAction) copyLocal() *copyfs.Copy {
 	return act
 }
 
-// tell warns about what a copy could not keep.
+// tell warns about attributes that a copy could not keep.
 func (c *copyAction) tell(res executor.Result, out output) {
 	tell(res, out)
 	c.tellSockets(out)
@@ -234,14 +234,14 @@ func (c *copyAction) action(unpack bool) *copyfs.Copy {
 	}
 }
 
-// items converts the items of a match to those of the executor.
+// items converts the items of a match to items of the executor.
 func items(list []source.Item, parents bool) []copyfs.Item {
 	out := make([]copyfs.Item, len(list))
 	for i, it := range list {
 		out[i] = copyfs.Item{Path: it.Path, Contents: it.Contents, MtimeNs: it.MtimeNs,
 			Entries: make([]copyfs.Entry, 0, it.Entries.Len())}
-		// With --parents the item keeps its directories below the destination. Without, a single
-		// file goes into the destination, or becomes it.
+		// With --parents the item keeps its directories below the destination. Without it, a single
+		// file is copied into the destination, or to the destination itself.
 		if parents {
 			out[i].Target = it.Target
 		} else {

@@ -12,9 +12,10 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// The layer of a COPY of a directory can be written from the files of its source, and need not be
-// read again from the snapshot. If the COPY ends the image, nothing else is needed: no snapshot is
-// made, and the record is lazy. If steps follow, the layer is written while the files are copied.
+// The layer of a COPY of a directory can be written from the files of its source, instead of
+// reading the files again from the snapshot. If the COPY is the last step of the image, only the
+// layer is needed: no snapshot is made, and the record is lazy. If steps follow, the layer is
+// written while the files are copied.
 
 // Below these sizes it is cheaper to seal after the copy.
 const (
@@ -29,7 +30,7 @@ func (s *Solver) endsImage(st *parser.Stage, n int) bool {
 		c.Snapshots.Layered()
 }
 
-// layerCopy returns the action of a job whose layer is to be written from the files that it copies;
+// layerCopy returns the action of a job whose layer is written from the files that it copies, or
 // nil for other jobs.
 func (e *Engine) layerCopy(j *job, d demand) *copyAction {
 	c, ok := j.action.(*copyAction)
@@ -57,8 +58,8 @@ func (c *copyAction) isLarge() bool {
 
 // copyToLayer makes the destination of a job in active, and writes the layer of snapshot id from
 // the source's files if they are all that the job changes. With d.last it returns true when the
-// layer is written and recorded, and nothing else is to be done. Otherwise the layer is being
-// written, or cannot be written in this way, and the files are to be copied to active.
+// layer has been written and recorded, so that the job is done. Otherwise the caller must copy the
+// files to active: the layer is being written, or cannot be written in this way.
 func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAction,
 	id snapshot.ID, active *snapshot.Active, out output, d demand) (stepResult, bool, error) {
 	dir, res, err := c.directory(ctx, active, out)
@@ -71,7 +72,7 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAct
 	}
 	l, err := e.cfg.Directories.SealDirectory(ctx, active.Changes(), dir)
 	if err != nil {
-		// The copy that follows fails with the error that the user should see, if there is one.
+		// If there is an error for the user, the following copy returns it.
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 			return stepResult{}, false, err
@@ -91,7 +92,8 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAct
 	return made, err == nil, err
 }
 
-// checkLayer compares the layer of a COPY with what the COPY makes. active has the destination.
+// checkLayer compares the layer of a COPY with the layer that is sealed after copying. active has
+// the destination.
 func (e *Engine) checkLayer(ctx context.Context, c *copyAction, active *snapshot.Active,
 	got cache.Layer) error {
 	if e.cfg.Checker == nil {
@@ -106,13 +108,13 @@ func (e *Engine) checkLayer(ctx context.Context, c *copyAction, active *snapshot
 	return nil
 }
 
-// copiesDirectory reports whether the job copies the contents of one directory and nothing else.
+// copiesDirectory reports whether the job only copies the contents of one directory.
 func (c *copyAction) copiesDirectory() bool {
 	return c.match != nil && len(c.remotes) == 0 && c.copyLocal().CopiesDirectory()
 }
 
 // directory makes the destination of a job in active. It returns the directory that is copied
-// there, or nil if its files are not all that the job changes.
+// there, or nil if the job changes more than that directory's files.
 func (c *copyAction) directory(ctx context.Context, active *snapshot.Active,
 	out output) (*copyfs.Directory, executor.Result, error) {
 	act := c.copyLocal()

@@ -1,5 +1,5 @@
-// Package build runs the plan of a Dockerfile: it schedules stages and steps and decides what is
-// taken from the cache.
+// Package build runs the plan of a Dockerfile: it schedules stages and steps, and decides which
+// results are taken from the cache.
 //
 // Each stage runs in a goroutine of its own. For each step the package computes a key from the
 // parent's key, the action and the digests of its inputs. If the cache has a record under that key,
@@ -17,8 +17,8 @@
 // and the executor; results.add writes the records.
 //
 // It imports the packages that internal/arch lists. It makes no system calls, and touches files
-// only by way of other packages. What it needs of the executor, the snapshots, the cache, the
-// sealer and the images are interfaces in engine.go.
+// only by way of other packages. It uses the executor, the snapshots, the cache, the sealer and the
+// images through the interfaces in engine.go.
 //
 // To test it, run go test ./internal/build as root, or as a user who may make user namespaces. The
 // tests run whole builds of package imagebuild, in a mount namespace of their own, with the

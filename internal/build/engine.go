@@ -28,7 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Config holds what the steps of a build share.
+// Config holds the parts and options that the steps of a build share.
 type Config struct {
 	Executor  Executor // nil: package executor
 	Snapshots Snapshots
@@ -41,7 +41,7 @@ type Config struct {
 	Lazy        *layers.Lazy
 	Checker     *layers.Checker      // nil: layers are not checked
 	Imports     *remotecache.Imports // nil: nothing was imported
-	Ran         *Ran                 // what this build has run so far
+	Ran         *Ran                 // the steps that this build has run so far
 	Inputs      *inputs.Inputs
 	Secrets     *secret.Store
 	CacheMounts *cachemount.Store
@@ -61,9 +61,10 @@ type Config struct {
 	NoCacheStages []string
 	// Tables keeps the tables of layers while the layers are sealed.
 	Tables bool
-	// Image is set if an image is made of the target, Files if its files are exported.
+	// Image is set if the target becomes an image, Files if its files are exported.
 	Image, Files bool
-	// Export is set if results are collected for Records, ExportAll if those of all stages are.
+	// Export is set if results are collected for Records, ExportAll if results of all stages are
+	// collected.
 	Export, ExportAll bool
 }
 
@@ -74,11 +75,11 @@ type RunOptions struct {
 	Hosts   []executor.Host
 	ShmSize int64
 	Ulimits []executor.Ulimit
-	// Insecure allows RUN --security=insecure, HostNetwork RUN --network=host where Network is
+	// Insecure allows RUN --security=insecure. HostNetwork allows RUN --network=host if Network is
 	// none.
 	Insecure    bool
 	HostNetwork bool
-	// Hostname is the host name that commands see; "" is the usual one.
+	// Hostname is the host name of commands; "" is the default of package executor.
 	Hostname string
 	// CacheNamespace keeps cache mounts with equal ids apart.
 	CacheNamespace string
@@ -90,7 +91,7 @@ type Engine struct {
 	epoch   *int64 // cfg.Epoch in seconds since 1970; nil: real times
 	worker  *worker
 	results results
-	// keeps equal steps of different stages from being run twice at once
+	// keeps equal steps of different stages from running at the same time
 	runs memo.Map[string, stepResult]
 	pool snapshotPool
 }
@@ -119,7 +120,8 @@ func New(c Config) *Engine {
 // Close discards prepared snapshots that were not used.
 func (e *Engine) Close() error { return e.pool.Close() }
 
-// now returns the creation time of what is made now: the epoch, or else the clock's.
+// now returns the creation time of new layers and history entries: the epoch or, without one, the
+// current time.
 func (e *Engine) now() time.Time {
 	if e.cfg.Epoch != nil {
 		return e.cfg.Epoch.UTC()
@@ -127,8 +129,8 @@ func (e *Engine) now() time.Time {
 	return time.Now().UTC()
 }
 
-// Ran records what a build has run. It is kept when the build starts again because of a damaged
-// blob: the steps that were run do not run again then, even with Config.NoCache.
+// Ran records the steps that a build has run. It is kept when the build starts again because of a
+// damaged blob: these steps do not run again, even with Config.NoCache.
 type Ran struct {
 	mu        sync.Mutex
 	keys      map[cache.Key]bool
@@ -180,7 +182,7 @@ type Snapshots interface {
 	Prepare(ctx context.Context, parent snapshot.ID) (*snapshot.Active, error)
 	View(ctx context.Context, id snapshot.ID) ([]mount.Mount, error)
 	Stat(id snapshot.ID) (snapshot.Info, error)
-	// Layered reports whether a snapshot's directory holds what differs from its parent.
+	// Layered reports whether a snapshot's directory contains only the difference to its parent.
 	Layered() bool
 }
 
@@ -201,15 +203,15 @@ type Sealer interface {
 	Wait()
 }
 
-// DirectorySealer makes the layer of a COPY of a directory from the files that are copied.
-// *layers.Sealer implements it.
+// DirectorySealer makes the layer of a COPY of a directory from the source files. *layers.Sealer
+// implements it.
 type DirectorySealer interface {
 	SealDirectory(ctx context.Context, ch snapshot.Changes,
 		dir *copyfs.Directory) (cache.Layer, error)
 	BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *copyfs.Directory)
 }
 
-// LayerImages brings layers of images to this machine. *image.Resolver implements it.
+// LayerImages downloads layers of images. *image.Resolver implements it.
 type LayerImages interface {
 	Ensure(ctx context.Context, img *image.Image, o image.UnpackOptions) error
 	UnpackOn(ctx context.Context, img *image.Image, parent, id snapshot.ID,
@@ -220,12 +222,12 @@ type LayerImages interface {
 type demand struct {
 	cache bool // an earlier result may be used
 	seal  bool // the layer is sealed
-	last  bool // nothing but the layer is needed
+	last  bool // only the layer is needed
 }
 
 // perform makes the result of a job that results.find did not find. If the content key of the job
-// was not known, perform computes it and looks for the result under it first. cached reports
-// whether the result was found, or made by an equal step.
+// was not known, perform computes it and first looks for a result under it. cached reports whether
+// the result was found, or was made by an equal step.
 func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 	d demand) (res stepResult, cached bool, err error) {
 	if job.key == "" {
@@ -285,7 +287,7 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 			return res, errors.Join(err, active.Discard())
 		}
 	}
-	err = e.cfg.State.Filled(run(ctx, active, out)) // before what was written is removed
+	err = e.cfg.State.Filled(run(ctx, active, out)) // before the files are removed
 	if err == nil && parent == cur.top && cur.top != "" {
 		var same bool
 		if same, err = layers.Unchanged(ctx, active); same && err == nil {
@@ -309,9 +311,9 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 }
 
 // runLinked runs a job on an empty snapshot and applies the result to active (COPY --link):
-// symbolic links in active are replaced and not followed, and directories get the mode that the job
-// gives them. It is used where snapshots are whole trees. Where they are overlays the result is
-// stacked on the parent instead.
+// symbolic links in active are replaced and not followed, and directories get the modes that the
+// job sets. It is used if snapshots are whole trees. If they are overlays, the result is stacked on
+// the parent instead.
 func (e *Engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
 	out output) (err error) {
 	alone, err := e.cfg.Snapshots.Prepare(ctx, "")
@@ -334,10 +336,10 @@ func (e *Engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
 	g.Go(func() error {
 		o := diff.ApplyOptions{Full: true}
 		if e.cfg.State.NS.SingleID {
-			o.OnOwnerError = func(string, int, int, error) {} // the action has warned about it
+			o.OnOwnerError = func(string, int, int, error) {} // the action has warned of it
 		}
 		if e.cfg.State.NS.Rootless {
-			o.OnStandIn = func(string) {} // the action has warned about it
+			o.OnStandIn = func(string) {} // the action has already warned about it
 		}
 		_, err := diff.Apply(ctx, r, active.Upper(), o)
 		r.CloseWithError(err)

@@ -12,15 +12,15 @@ import (
 
 // StepError is returned when an instruction fails.
 type StepError struct {
-	// File is the Dockerfile's name and Range the place in it.
+	// File is the Dockerfile's name, and Range the position in the file.
 	File  string
 	Range parser.Range
-	// Step is the step's name as the progress shows it.
+	// Step is the step's name in the progress.
 	Step string
 	Err  error
 }
 
-// Error returns the error, after the lines of the step where they are known.
+// Error returns the text of the error, after the lines of the step if they are known.
 func (e *StepError) Error() string {
 	if e.Range.Start == 0 {
 		return e.Err.Error()
@@ -31,8 +31,8 @@ func (e *StepError) Error() string {
 // Unwrap returns the error of the step.
 func (e *StepError) Unwrap() error { return e.Err }
 
-// At adds the place in a Dockerfile to an error that has none. The place of a layers.Error is that
-// of the instruction that made the layer.
+// At adds the position in a Dockerfile to an error without one. For a layers.Error, it is the
+// position of the instruction that made the layer.
 func At(file string, lines parser.Range, step string, err error) error {
 	var have *StepError
 	var parsed *parser.Error
@@ -57,13 +57,13 @@ func processError(args []string, err error) error {
 }
 
 // CommandError is returned when the command of a RUN ends with an exit code other than 0 or by a
-// signal. Its text is that of docker build.
+// signal. Its text is the same as in docker build.
 type CommandError struct {
 	Args []string
 	Exit *executor.ExitError
 }
 
-// Error names the command and how it ended.
+// Error returns the command and the way in which it ended.
 func (e *CommandError) Error() string {
 	how := fmt.Sprintf("exit code: %d", e.Exit.Code)
 	if e.Exit.Signal != 0 {

@@ -32,16 +32,16 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 
-// fakeExecutor stands for package executor. It performs steps in this process. The command of a RUN
+// fakeExecutor replaces package executor. It performs steps in this process. The command of a RUN
 // is a list of these, separated by "; ":
 //
 //	write PATH TEXT, remove PATH, nothing
 //	fail CODE
 //	wait       until the step is cancelled
-//	mark NAME  reports that the step has begun; see begun
+//	mark NAME  reports that the step has begun; see began
 type fakeExecutor struct {
 	mu sync.Mutex
-	// the commands of RUNs, and "copy DEST" and "mkdir PATH", in the order of their ends
+	// the commands of RUNs, "copy DEST" and "mkdir PATH", in the order in which they ended
 	ran   []string
 	begun map[string]chan struct{}
 	// fail, if it is set, is called before each action.
@@ -61,7 +61,7 @@ func (f *fakeExecutor) began(mark string) chan struct{} {
 	return f.begun[mark]
 }
 
-// take returns what has run since the last call.
+// take returns the actions that have run since the last call.
 func (f *fakeExecutor) take() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -195,11 +195,11 @@ func copyFiles(root string, a *copyfs.Copy) error {
 	return nil
 }
 
-// fakeImages knows images without layers, by their names, and artifacts.
+// fakeImages has images without layers, by their names, and artifacts.
 type fakeImages struct {
 	configs   map[string]func(*image.Image)
 	artifacts map[string]*image.Artifact
-	// ensure is called for each layer that the build asks for.
+	// ensure is called for each image whose layers the build requests.
 	ensure func(*image.Image) error
 }
 
@@ -248,7 +248,7 @@ type bench struct {
 	state  *state.State
 	exec   *fakeExecutor
 	images *fakeImages
-	// change, if it is set, changes the parts of the next builds.
+	// change, if it is set, replaces parts of the next builds.
 	change func(*imagebuild.Parts)
 	// resolver, if it is set, replaces the fake images.
 	resolver *image.Resolver
@@ -287,7 +287,7 @@ func (b *bench) file(name, text string) {
 	}
 }
 
-// build builds a Dockerfile with options, and returns what has run.
+// build builds a Dockerfile with options, and returns the actions that ran.
 func (b *bench) build(ctx context.Context, dockerfile string,
 	o imagebuild.Options) (*imagebuild.Result, []string, error) {
 	b.t.Helper()
@@ -315,7 +315,7 @@ func (b *bench) build(ctx context.Context, dockerfile string,
 	return res, b.exec.take(), err
 }
 
-// must builds, and fails the test if the build fails.
+// must is like build, and fails the test if the build fails.
 func (b *bench) must(dockerfile string, o imagebuild.Options) (*imagebuild.Result, []string) {
 	b.t.Helper()
 	res, ran, err := b.build(b.t.Context(), dockerfile, o)
@@ -336,7 +336,7 @@ func (b *bench) warnings() []string {
 	return list
 }
 
-// want compares what has run.
+// want compares the actions that ran.
 func (b *bench) want(what string, got []string, want ...string) {
 	b.t.Helper()
 	if !slices.Equal(got, want) {
@@ -358,7 +358,7 @@ func (b *bench) manifest(res *imagebuild.Result) ocispec.Manifest {
 	return m
 }
 
-// fakeSealer fails for the layers that fail returns an error for, and seals the others.
+// fakeSealer returns the errors of fail, and seals layers for which fail returns nil.
 type fakeSealer struct {
 	*layers.Sealer
 	fail func(*layers.Layer) error
@@ -385,7 +385,7 @@ func sealerThat(fail func(*layers.Layer) error) func(context.Context,
 	}
 }
 
-// fails returns err for the layer of an instruction with a text in it.
+// fails returns err if the layer's instruction contains a text.
 func fails(l *layers.Layer, text string, err error) error {
 	if strings.Contains(l.Text, text) {
 		return err

@@ -16,8 +16,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// stageResult returns the snapshot of a stage's files, which identifies this result of the stage,
-// and nothing for other inputs.
+// stageResult returns the snapshot of a stage's files, which identifies this result of the stage.
+// It returns nil for other inputs.
 func stageResult(f *inputs.Files) []snapshot.ID {
 	if !f.Stage {
 		return nil
@@ -47,7 +47,7 @@ func (s *Solver) files(ctx context.Context, in parser.Input) (*inputs.Files, err
 	return f, nil
 }
 
-// nameOf names an input without opening it. It builds a stage first, unless the cache has all
+// nameOf names an input without opening it. It first builds a stage, unless the cache has all
 // results that are needed of the stage.
 func (s *Solver) nameOf(ctx context.Context, in parser.Input) (inputName, error) {
 	st, ok := in.(parser.StageInput)
@@ -64,7 +64,7 @@ func (s *Solver) nameOf(ctx context.Context, in parser.Input) (inputName, error)
 	return inputName{key: string(r.key), result: resultOf(r.top)}, nil
 }
 
-// fixedName is nameOf for inputs that are not stages.
+// fixedName is like nameOf for inputs that are not stages.
 func (s *Solver) fixedName(ctx context.Context, in parser.Input) (inputName, error) {
 	switch in := in.(type) {
 	case parser.Scratch:
@@ -86,8 +86,8 @@ func (s *Solver) fixedName(ctx context.Context, in parser.Input) (inputName, err
 
 func imageName(img *image.Image) string { return "image " + img.ChainID().String() }
 
-// unpack makes the snapshots of an image's layers, once a build. name is the line of the progress;
-// with "" it is made from the image's name.
+// unpack makes the snapshots of an image's layers, once a build. name is the line in the progress;
+// if it is "", the line has the image's name.
 func (e *Engine) unpack(ctx context.Context, in parser.ImageInput, name string) (rootfs, error) {
 	got, err := e.cfg.Inputs.Unpack(ctx, in, name)
 	if err != nil {
@@ -102,7 +102,7 @@ func (e *Engine) unpack(ctx context.Context, in parser.ImageInput, name string) 
 	return r, nil
 }
 
-// baseImage returns the file system of an image or a context that a stage is based on.
+// baseImage returns the file system of an image or a context on which a stage is based.
 func (s *Solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Input) (rootfs, error) {
 	switch in := in.(type) {
 	case parser.ImageInput:
@@ -157,8 +157,8 @@ func (s *Solver) contextSnapshot(ctx context.Context,
 	}
 }
 
-// snapshotOf makes a snapshot of the file or directory of a context that was matched, so that it
-// can be mounted. place is its path in the snapshot; a directory is the snapshot's root. With whole
+// snapshotOf makes a snapshot of the matched file or directory of a context, so that it can be
+// mounted. place is its path in the snapshot; a directory is the snapshot's root. If whole is set,
 // the root gets the mode and the attributes of the directory, and the digest of the match must
 // cover them.
 func (s *Solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Match,

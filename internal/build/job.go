@@ -22,7 +22,7 @@ type job struct {
 	defKey cache.Key
 	// key is the content key, computed from the contents of the inputs; "" before load.
 	key cache.Key
-	// inputs names the snapshots of the stages that the job takes files from. A stage that is run
+	// inputs names the snapshots of the stages from which the job takes files. A stage that is run
 	// again has the same key and another snapshot, so a record under defKey is valid only for the
 	// same inputs. inputs is "" if the job takes nothing from stages, and before load also if a
 	// snapshot is not known yet.
@@ -30,7 +30,7 @@ type job struct {
 	// link is set if the job runs on an empty file system and its result is put on top of the
 	// parent (COPY --link).
 	link bool
-	// local is set if load needs nothing that must be built or downloaded first.
+	// local is set if load can run without building or downloading anything first.
 	local  bool
 	action action
 }
@@ -39,14 +39,14 @@ type job struct {
 type action interface {
 	// contentKey digests the inputs, and returns the content key and the value of job.inputs.
 	contentKey(ctx context.Context) (key cache.Key, inputs string, err error)
-	// run works on a new snapshot.
+	// run performs the action on a new snapshot.
 	run(ctx context.Context, active *snapshot.Active, out output) error
-	// close discards what contentKey has opened. contentKey may be called again then.
+	// close closes the inputs that contentKey has opened. Afterwards contentKey may be called
+	// again.
 	close() error
 }
 
-// madeFrom reports whether a record under the job's definition key is of the inputs that the job
-// has.
+// madeFrom reports whether a record under the job's definition key was made from the job's inputs.
 func (j *job) madeFrom(rec cache.Record) bool {
 	return j.inputs == "" || j.inputs == rec.Inputs
 }
@@ -59,7 +59,7 @@ func (j *job) load(ctx context.Context) (err error) {
 	return err
 }
 
-// reset makes a job digest its inputs again.
+// reset closes the inputs, so that load digests them again.
 func (j *job) reset() error {
 	j.key = ""
 	return j.action.close()
@@ -82,7 +82,7 @@ type inputName struct {
 	result snapshot.ID
 }
 
-// stepInputs opens what a step takes files from. *Solver implements it.
+// stepInputs opens the inputs of a step. *Solver implements it.
 type stepInputs interface {
 	// files opens an input, which may have to be built first.
 	files(ctx context.Context, in parser.Input) (*inputs.Files, error)
@@ -149,8 +149,8 @@ func (s *Solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
 		mkdir: &executor.Mkdir{Path: a.Path, User: a.User}}}, nil
 }
 
-// hasOwners reports whether the owners of an input's files are kept in the image, as those of
-// stages and images are.
+// hasOwners reports whether the owners of an input's files are kept in the image: they are if the
+// input is a stage or an image.
 func (s *Solver) hasOwners(in parser.Input) bool {
 	c, ok := in.(parser.ContextInput)
 	if ok {

@@ -42,8 +42,8 @@ func makeKey(parent cache.Key, kind string, action any, inputs ...string) (cache
 	return cache.Key(hex.EncodeToString(h.Sum(nil))), nil
 }
 
-// copyKey holds what the result of a COPY depends on. The patterns that found the files are not
-// part of it, but the digest of the files is.
+// copyKey holds the values that determine the result of a COPY. It has the digest of the files, but
+// not the patterns that matched them.
 type copyKey struct {
 	Dest, Chown, Chmod string
 	Link, Unpack       bool

@@ -19,7 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// keyed is everything that a step's key is made of.
+// keyed holds all values that go into a step's key.
 type keyed struct {
 	run      parser.Run
 	copy     parser.Copy
@@ -29,14 +29,14 @@ type keyed struct {
 	cfg      Config
 	epoch    *int64
 
-	from  inputName // of a mount and of a COPY
+	from  inputName // the input of a mount and of a COPY
 	files string    // the content of the context's only file
 	mode  os.FileMode
 }
 
 func ptr[T any](v T) *T { return &v }
 
-// newKeyed returns a step in which each field is set, so that a change of any of them is one.
+// newKeyed returns a step in which each field is set, so that changing any field has an effect.
 func newKeyed() *keyed {
 	return &keyed{
 		run: parser.Run{
@@ -134,13 +134,13 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 	return list
 }
 
-// keyTests has, for each field, the steps whose keys change with it. A field that must not change a
-// key has the reason.
+// keyTests lists, for each field, the steps whose keys change with the field. If the field must not
+// change a key, it has the reason.
 var keyTests = map[string]struct {
 	change func(*keyed)
 	// "run", "mkdir", "copy" (by content), "copy from" (by definition), separated by commas
 	keys   string
-	reason string // where a step of that kind has the field and its key has not
+	reason string // why a step with the field does not have it in its key
 }{
 	"parent": {func(k *keyed) { k.parent = "other" }, "run,mkdir,copy,copy from", ""},
 	"platform": {func(k *keyed) { k.platform.Architecture = "arm64" }, "run",
@@ -230,8 +230,8 @@ var keyTests = map[string]struct {
 		"what is in a cache is never in a key"},
 }
 
-// TestKeyFields: each field of a step changes the keys that the table says, and each field is in
-// the table.
+// TestKeyFields checks that each field of a step changes the keys that the table lists, and that
+// each field is in the table.
 func TestKeyFields(t *testing.T) {
 	base := newKeyed().keys(t)
 	for name, tt := range keyTests {
@@ -260,8 +260,8 @@ func TestKeyFields(t *testing.T) {
 	}
 }
 
-// TestMadeFrom: a record under a definition key is used only for the snapshots that it was made
-// from.
+// TestMadeFrom checks that a record under a definition key is used only for the snapshots from
+// which it was made.
 func TestMadeFrom(t *testing.T) {
 	one := joinResults([]snapshot.ID{"a", "b"})
 	tests := []struct {
@@ -283,8 +283,8 @@ func TestMadeFrom(t *testing.T) {
 	}
 }
 
-// TestKeepsEpoch: files whose times were limited to an epoch are used in builds with that epoch or
-// an earlier one.
+// TestKeepsEpoch checks that files whose times were limited to an epoch are used only in builds
+// with that epoch or an earlier one.
 func TestKeepsEpoch(t *testing.T) {
 	tests := []struct {
 		sealed string
@@ -310,8 +310,8 @@ func TestKeepsEpoch(t *testing.T) {
 	}
 }
 
-// TestMountHasEpoch: a command that sees files of a context or a stage has the epoch in its key,
-// since it can copy their times.
+// TestMountHasEpoch checks that a command with mounted files of a context or a stage has the epoch
+// in its key, since it can copy their times.
 func TestMountHasEpoch(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o644); err != nil {

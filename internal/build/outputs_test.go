@@ -24,7 +24,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// real gives the next builds images and outputs that are not fakes. The executor stays one.
+// real makes the next builds use real images and outputs. The executor stays the fake one.
 func (b *bench) real() {
 	b.resolver = image.New(image.Options{Store: b.state.Store, Cache: b.state.Cache,
 		Snapshots: b.state.Snapshots})
@@ -44,7 +44,7 @@ func specs(t *testing.T, dir string, list ...string) []export.Spec {
 	return out
 }
 
-// TestOutputs builds once for several outputs, and looks at each.
+// TestOutputs builds once for several outputs, and checks each.
 func TestOutputs(t *testing.T) {
 	b := newBench(t, "copy")
 	b.real()
@@ -137,7 +137,7 @@ func layoutManifest(t *testing.T, dir string) ocispec.Manifest {
 	return m
 }
 
-// TestBaseOfAnImage builds on an image that was built before, by its name, from a layout and as a
+// TestBaseOfAnImage builds on an earlier image, which is given by its name, as a layout and as a
 // named context.
 func TestBaseOfAnImage(t *testing.T) {
 	b := newBench(t, "copy")
@@ -190,7 +190,7 @@ func TestBaseOfAnImage(t *testing.T) {
 	}
 }
 
-// TestRemoteCache carries results to another machine.
+// TestRemoteCache exports results and imports them on another machine.
 func TestRemoteCache(t *testing.T) {
 	const dockerfile = "FROM scratch AS tools\nRUN write tool 1\nFROM scratch AS other\nRUN write other 1\n" +
 		"FROM scratch\nCOPY --from=tools /tool /\nRUN write a 1\nRUN nothing\nENV A=1\nCOPY --from=other /other /\n"
@@ -260,7 +260,7 @@ func TestRemoteCache(t *testing.T) {
 			tt.o.Cache.From = from(dir)
 			res, ran := second.must(tt.second, tt.o)
 			if slices.Contains(tt.want, "write tool 1") {
-				slices.Sort(ran) // of stages at once
+				slices.Sort(ran) // the stages run concurrently
 			}
 			second.want("the other machine", ran, tt.want...)
 			if tt.second == dockerfile && tt.to != "inline" && res.Root.Digest != made.Root.Digest {
@@ -290,8 +290,8 @@ func removeLayers(dir string) {
 	}
 }
 
-// TestDeferredCopy: the layer of a COPY of a directory is written from the files of the context.
-// Its snapshot is made only if a step runs on it, then or in a later build.
+// TestDeferredCopy checks that the layer of a COPY of a directory is written from the files of the
+// context, and that its snapshot is made only if a step runs on it, in the same or a later build.
 func TestDeferredCopy(t *testing.T) {
 	for _, check := range []bool{false, true} {
 		b := newBench(t, "overlay")
@@ -342,8 +342,8 @@ func TestDeferredCopy(t *testing.T) {
 	}
 }
 
-// TestNoOpOnOverlay: a step that changes nothing makes no snapshot, and the next step takes the one
-// that was prepared for it.
+// TestNoOpOnOverlay checks that a step that changes nothing makes no snapshot, and that the next
+// step uses the snapshot that was prepared for it.
 func TestNoOpOnOverlay(t *testing.T) {
 	b := newBench(t, "overlay")
 	const dockerfile = "FROM scratch\nRUN write a 1\nRUN nothing\nRUN nothing; nothing\nRUN write b 2\n"
@@ -356,8 +356,8 @@ func TestNoOpOnOverlay(t *testing.T) {
 	b.want("again", ran)
 }
 
-// TestRemoteSource adds files from a server: they are fetched again only if the server has changed
-// them.
+// TestRemoteSource checks that ADD fetches files from a server again only if they have changed
+// there.
 func TestRemoteSource(t *testing.T) {
 	content, gets := "1", 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -26,7 +26,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// TestSecondBuild builds twice, with a change between, and looks at what the second build runs.
+// TestSecondBuild builds twice, with a change in between, and checks which steps the second build
+// runs.
 func TestSecondBuild(t *testing.T) {
 	const three = "FROM scratch\nRUN write a 1\nRUN write b 2\nRUN write c 3\n"
 	args := func(kv ...string) imagebuild.Options {
@@ -45,7 +46,7 @@ func TestSecondBuild(t *testing.T) {
 		first, second string // Dockerfiles; second "" is the same
 		o1, o2        imagebuild.Options
 		edit          func(b *bench)
-		want          []string // what the second build runs
+		want          []string // the actions of the second build
 	}{
 		{name: "nothing changed", first: three},
 		{name: "the last step", first: three, second: strings.Replace(three, "c 3", "c 4", 1),
@@ -178,7 +179,7 @@ func TestSecondBuild(t *testing.T) {
 	}
 }
 
-// TestFirstBuild looks at what one build runs, in which order.
+// TestFirstBuild checks which steps a build runs, and their order.
 func TestFirstBuild(t *testing.T) {
 	linux := func(arch string) ocispec.Platform {
 		return ocispec.Platform{OS: "linux", Architecture: arch}
@@ -186,7 +187,7 @@ func TestFirstBuild(t *testing.T) {
 	for _, tt := range []struct {
 		name, dockerfile string
 		o                imagebuild.Options
-		want             []string // in any order if unordered
+		want             []string // the actions, in any order if unordered is set
 		unordered        bool
 		layers           int
 	}{
@@ -229,18 +230,18 @@ func TestFirstBuild(t *testing.T) {
 	}
 }
 
-// TestFailures looks at builds that fail: at which line, what has run, and what the next build
-// runs.
+// TestFailures checks builds that fail: the line of the error, the actions that ran, and the
+// actions of the next build.
 func TestFailures(t *testing.T) {
 	broken := errors.New("broken")
 	for _, tt := range []struct {
 		name, dockerfile string
 		o                imagebuild.Options
 		change           func(*bench, *imagebuild.Parts)
-		line             int    // of the error; 0: it has none
-		err              string // what the error says
+		line             int    // line of the error; 0: none
+		err              string // text in the error
 		ran              []string
-		again            []string // what a build runs after that, when nothing is broken any more
+		again            []string // actions of a later build without the failure
 	}{
 		{
 			name: "a command", dockerfile: "FROM scratch\nRUN write a 1\nRUN fail 3\nRUN write b 2\n", line: 3, err: "exit code: 3",
@@ -336,7 +337,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestFailureCancels: a failing step ends the steps of other stages.
+// TestFailureCancels checks that a failing step ends the steps of other stages.
 func TestFailureCancels(t *testing.T) {
 	b := newBench(t, "copy")
 	b.exec.fail = func(action string) error {
@@ -363,8 +364,8 @@ func TestFailureCancels(t *testing.T) {
 	}
 }
 
-// TestCancel: a build whose context ends returns, and the next build runs only what was not
-// finished.
+// TestCancel checks that a build returns when its context ends, and that the next build runs only
+// the steps that were not finished.
 func TestCancel(t *testing.T) {
 	b := newBench(t, "copy")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -377,8 +378,8 @@ func TestCancel(t *testing.T) {
 	b.want("the next build", ran, "nothing")
 }
 
-// TestRepair: a damaged blob makes the build begin again. Steps that were run are not run again,
-// even with --no-cache.
+// TestRepair checks that a build starts again because of a damaged blob, and does not repeat the
+// steps that it has run, even with --no-cache.
 func TestRepair(t *testing.T) {
 	for _, no := range []bool{false, true} {
 		b := newBench(t, "copy")
@@ -408,7 +409,7 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestRepairEnds: a blob that stays damaged is an error.
+// TestRepairEnds checks that a blob that cannot be repaired is an error.
 func TestRepairEnds(t *testing.T) {
 	b := newBench(t, "copy")
 	b.change = func(p *imagebuild.Parts) {
@@ -423,8 +424,8 @@ func TestRepairEnds(t *testing.T) {
 	}
 }
 
-// TestChangedContext: a step whose files change while they are copied begins again, and copies what
-// was digested.
+// TestChangedContext checks that a step whose files change while they are copied starts again, and
+// copies the digested contents.
 func TestChangedContext(t *testing.T) {
 	b := newBench(t, "copy")
 	changes := 0
@@ -451,7 +452,7 @@ func lineOf(err error) int {
 	return parsedLine(err)
 }
 
-// brokenSnapshots cannot prepare anything.
+// brokenSnapshots is a store in which no snapshot can be prepared.
 type brokenSnapshots struct {
 	build.Snapshots
 	err error
@@ -461,7 +462,7 @@ func (s brokenSnapshots) Prepare(context.Context, snapshot.ID) (*snapshot.Active
 	return nil, s.err
 }
 
-// brokenRecords cannot be written.
+// brokenRecords is a cache to which no record can be written.
 type brokenRecords struct {
 	build.Records
 	err error

@@ -9,8 +9,8 @@ import (
 )
 
 // A step that changes nothing has a layer but no snapshot: the next step runs on the snapshot
-// before it. Each snapshot is one more directory that overlay has to open for all steps that
-// follow.
+// before it. Each snapshot would be one more directory that overlay has to open for all later
+// steps.
 
 // snapshotPool holds prepared snapshots that a step did not change, by their parents, for the next
 // step on the same parent.

@@ -12,23 +12,22 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// prediction is what is known about a stage before anything is built. With imported results it
-// decides which stages the build starts with: an image whose last stage is known does not need the
-// stages that files were copied from, and the results of those may be missing. A prediction can be
+// prediction is the knowledge about a stage before anything is built. With imported results it
+// decides which stages the build starts: if the result of the last stage is known, the stages from
+// which it copied files are not needed, and their results may be missing. A prediction can be
 // wrong. Then a stage is built when a step needs it.
 type prediction struct {
 	// cur holds the key, the configuration, and as top the snapshot in the local cache; "" if there
 	// is none.
 	cur   rootfs
 	known bool // cur.key is the stage's key
-	// needs lists the stages whose files are needed to make the results that the cache does not
-	// have.
+	// needs lists the stages whose files are needed for results that the cache does not have.
 	needs []*parser.Stage
 }
 
 func (f prediction) name() inputName { return inputName{key: string(f.cur.key), result: f.cur.top} }
 
-// startStages returns the stages that the build starts with.
+// startStages returns the stages that the build starts.
 func (s *Solver) startStages(ctx context.Context) []*parser.Stage {
 	if !s.predicts() {
 		return s.plan.Stages
@@ -38,7 +37,7 @@ func (s *Solver) startStages(ctx context.Context) []*parser.Stage {
 		func(st *parser.Stage) bool { return !start[st] })
 }
 
-// starts reports whether the build starts with a stage.
+// starts reports whether the build starts a stage.
 func (s *Solver) starts(ctx context.Context, st *parser.Stage) bool {
 	return !s.predicts() || s.startSet(ctx)[st]
 }
@@ -126,9 +125,9 @@ func (s *Solver) makePrediction(ctx context.Context, st *parser.Stage) predictio
 	return f
 }
 
-// predictStep returns the content key of a step, or "" if the step must be run to know it, and the
-// snapshot of its result if the local cache has one. hit reports whether there is a result, here or
-// in the places of --cache-from.
+// predictStep returns the content key of a step, and the snapshot of its result if the local cache
+// has one. The key is "" if it is only known after running the step. hit reports whether there is a
+// result, in the local cache or in the places of --cache-from.
 func (s *Solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
 	step parser.Step) (key cache.Key, top snapshot.ID, hit bool) {
 	j, err := s.prepare(ctx, st, cur, step,
@@ -146,7 +145,7 @@ func (s *Solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
 	if err != nil {
 		return "", "", false
 	}
-	defer j.action.close() // read-only or temporary: there is nothing to lose
+	defer j.action.close() // ignore the error: its files are read-only or temporary
 	if j.key == "" && j.defKey == "" && j.local {
 		if err := j.load(ctx); err != nil {
 			return "", "", false
@@ -159,7 +158,7 @@ func (s *Solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
 	return cmp.Or(j.key, key), top, hit
 }
 
-// stagesOf returns the stages that an action takes files from.
+// stagesOf returns the stages from which an action takes files.
 func stagesOf(a parser.Action) []*parser.Stage {
 	var list []*parser.Stage
 	for _, in := range inputs.From(a) {

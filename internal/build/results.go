@@ -22,18 +22,18 @@ type stepResult struct {
 	snapshot snapshot.ID
 	// key is the content key, or the definition key if the content key is not known.
 	key cache.Key
-	// unchanged is set if the step changed nothing. The snapshot is that of the step before.
+	// unchanged is set if the step changed nothing. The snapshot is the one of the previous step.
 	unchanged bool
 	created   time.Time
 	cached    bool
-	// defKey is the definition key that the result was recorded under; "" if there is none.
+	// defKey is the definition key under which the result was recorded; "" if there is none.
 	defKey cache.Key
-	// image holds the layer of a result that was imported; nil for other results.
+	// image holds the layer of an imported result; nil for other results.
 	image *image.Image
 }
 
-// results finds the results of steps, in the cache of this machine and among imported records, and
-// adds new ones.
+// results finds and adds results of steps: in the cache of this machine, and among imported
+// records.
 type results struct {
 	records   Records
 	snapshots Snapshots
@@ -65,8 +65,8 @@ func (r *results) find(ctx context.Context, cur rootfs, j *job, l *line,
 	return res, ok, err
 }
 
-// predict returns what find would find, without downloads: the key of the result, and its name if
-// it is on this machine. The top of cur is "" if the file system that the job will run on is not
+// predict returns the result of find without downloading anything: the key, and the snapshot if it
+// is on this machine. The top of cur is "" if the file system on which the job will run is not
 // known.
 func (r *results) predict(cur rootfs, j *job) (key cache.Key, result snapshot.ID, hit bool) {
 	if f, ok := r.recorded(j); ok && (cur.top == "" || cur.top == resultOf(f.on)) {
@@ -81,17 +81,17 @@ func (r *results) predict(cur rootfs, j *job) (key cache.Key, result snapshot.ID
 // found is a record of a job in the cache of this machine.
 type found struct {
 	rec cache.Record
-	key cache.Key // the key that it was found under
+	key cache.Key // the key under which it was found
 	id  snapshot.ID
-	on  snapshot.ID // the snapshot that the step ran on
-	// layer is set if the snapshot is to be made of this layer when it is needed.
+	on  snapshot.ID // the snapshot on which the step ran
+	// layer is set if the snapshot is made from this layer when it is first needed.
 	layer *cache.Layer
 }
 
 func (f found) contentKey() cache.Key { return cmp.Or(f.rec.ContentKey, f.key) }
 
-// recorded looks for a valid record of a job, under the content key if it is known and else under
-// the definition key.
+// recorded looks for a valid record of a job, under the content key if it is known, and otherwise
+// under the definition key.
 func (r *results) recorded(j *job) (found, bool) {
 	key := cmp.Or(j.key, j.defKey)
 	if key == "" {
@@ -115,8 +115,8 @@ func (r *results) recorded(j *job) (found, bool) {
 	return f, true
 }
 
-// local looks for the result of a job in the cache of this machine. A record made on another
-// snapshot of the parent would give layers that do not belong together.
+// local looks for the result of a job in the cache of this machine. A record that was made on
+// another snapshot of the parent is not used: its layer does not fit the parent's layers.
 func (r *results) local(cur rootfs, j *job) (stepResult, bool) {
 	f, ok := r.recorded(j)
 	if !ok || f.on != cur.top {
@@ -130,7 +130,7 @@ func (r *results) local(cur rootfs, j *job) (stepResult, bool) {
 		created: f.rec.Created.UTC(), cached: true}, true
 }
 
-// add records what a job that was run has made.
+// add records the result of a job that was run.
 func (r *results) add(j *job, rec cache.Record) (stepResult, error) {
 	rec.Created, rec.ContentKey = time.Now().UTC(), j.key
 	return stepResult{snapshot: snapshot.ID(rec.Snapshot), key: j.key, unchanged: rec.NoOp,
@@ -162,13 +162,13 @@ func (r *results) renew(j *job) error {
 	}
 	rec, ok := r.records.Get(j.key)
 	if !ok {
-		return nil // the result is one of --cache-from that nothing has needed as files yet
+		return nil // the result is a layer of --cache-from that was not unpacked yet
 	}
 	return r.put(j, rec)
 }
 
-// addLazy adds a lazy snapshot that is made from the layer of img when it is first needed; after,
-// unless nil, is called then. id names the line in the progress; "" is none.
+// addLazy adds a lazy snapshot, which is made from the layer of img when it is first needed. after,
+// if it is not nil, is called then. id is the line in the progress; "" is none.
 func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID, after func() error) {
 	r.lazy.Add(name, func(ctx context.Context) error {
 		if err := r.lazy.Materialize(ctx, on); err != nil {
@@ -183,11 +183,11 @@ func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID, a
 	})
 }
 
-// importable returns the imported records whose layer can be the result of a job.
+// importable returns the imported records whose layers can be the result of a job.
 func (r *results) importable(j *job) []remotecache.Found {
 	key := cmp.Or(j.key, j.defKey)
 	if key == "" || j.key == "" && j.inputs != "" {
-		// The stages that the job takes files from were built on this machine. Their results on
+		// The stages from which the job takes files were built on this machine. Their results on
 		// another machine may differ, so only a record under the content key is valid.
 		return nil
 	}
@@ -200,17 +200,17 @@ func (r *results) importable(j *job) []remotecache.Found {
 	return list
 }
 
-// keepsEpoch reports whether files whose times were limited to the epoch clamped have the right
-// times for this build; clamped is nil if they were not limited. A layer that was sealed with an
-// epoch has no times after the epoch, and neither has a snapshot unpacked from it. In a build with
-// a later epoch, or without one, the step would leave other times.
+// keepsEpoch reports whether files whose times were limited to the epoch clamped have correct times
+// in this build; clamped is nil if they were not limited. A layer that was sealed with an epoch,
+// and a snapshot unpacked from it, have no times after the epoch. In a build with a later epoch, or
+// without one, the step would result in other times.
 func (r *results) keepsEpoch(clamped *int64) bool {
 	return clamped == nil || r.epoch != nil && *r.epoch <= *clamped
 }
 
 // imported looks for the result of a job among the imported records. It fetches the blob at once,
-// so that the step can run if the blob is missing. The blob is unpacked when something runs on the
-// result or reads it.
+// so that the step can run if the blob is missing. The blob is unpacked when a step runs on the
+// result or reads from it.
 func (r *results) imported(ctx context.Context, cur rootfs, j *job,
 	l *line) (stepResult, bool, error) {
 	list := r.importable(j)

@@ -29,14 +29,14 @@ type runAction struct {
 	inputs  stepInputs
 
 	instr    *parser.Run
-	key      cache.Key // of what the command runs on
+	key      cache.Key // key of the file system on which the command runs
 	platform string
 
 	from map[int]*inputs.Files // by the mount's index
 	// content holds the digest of a mount's content, or initial content, by the mount's index.
 	// contentKey sets it.
 	content map[int]digest.Digest
-	// looked holds the files that contentKey digested, so that the same files are mounted.
+	// looked holds the files that contentKey digested. The same files are mounted.
 	looked map[int]*source.Match
 }
 
@@ -86,7 +86,7 @@ func (s *Solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 	return j, nil
 }
 
-// mounter returns what makes the mounts of RUNs.
+// mounter returns the Mounter for the mounts of RUNs.
 func (s *Solver) mounter() *runmount.Mounter {
 	return &runmount.Mounter{
 		Snapshots: s.e.cfg.Snapshots, Lazy: s.e.cfg.Lazy, Secrets: s.e.cfg.Secrets,
@@ -101,7 +101,8 @@ func (s *Solver) mounter() *runmount.Mounter {
 	}
 }
 
-// showsFiles reports whether a mount shows or starts with files of an input.
+// showsFiles reports whether a mount shows files of an input, or is a cache that starts with files
+// of an input.
 func showsFiles(m parser.RunMount) bool {
 	if m.From == nil || m.Type != parser.MountBind && m.Type != parser.MountCache {
 		return false
@@ -110,7 +111,7 @@ func showsFiles(m parser.RunMount) bool {
 	return !empty
 }
 
-// check returns an error for a RUN that needs a permission which the user has not given.
+// check returns an error for a RUN that needs a permission that the user has not given.
 func (r *runAction) check() error {
 	if r.instr.Security == "insecure" && !r.opts.Insecure {
 		return errors.New("RUN --security=insecure is not permitted; add --allow security.insecure")
@@ -150,7 +151,7 @@ func (r *runAction) contentKey(ctx context.Context) (key cache.Key, inputs strin
 	return key, joinResults(made), err
 }
 
-// surroundings returns the options of the build that a command can observe.
+// surroundings returns the options of the build that affect the environment of a command.
 func (r *runAction) surroundings() []string {
 	list := []string{r.platform, r.network(),
 		fmt.Sprint(r.opts.Hosts, r.opts.ShmSize, r.opts.Ulimits)}
@@ -160,7 +161,7 @@ func (r *runAction) surroundings() []string {
 	return list
 }
 
-// network returns the network of a RUN: its own, or else the build's.
+// network returns the network of a RUN: its own or, by default, the build's.
 func (r *runAction) network() string {
 	switch {
 	case r.instr.Network != "" && r.instr.Network != "default":
@@ -171,7 +172,7 @@ func (r *runAction) network() string {
 	return "host"
 }
 
-// open opens the inputs of mounts. It builds stages first.
+// open opens the inputs of mounts. An input may be a stage that has to be built first.
 func (r *runAction) open(ctx context.Context) error {
 	for i, m := range r.instr.Mounts {
 		if !showsFiles(m) {
@@ -188,7 +189,7 @@ func (r *runAction) open(ctx context.Context) error {
 
 // mountQuery returns the query for the files of a mount. A bind mount shows a directory with its
 // mode and attributes, so the digest covers them. The root of a context has the mode 0755 instead,
-// and the top of a cache mount the mode that the mount asks for.
+// and the top of a cache mount has the mode that the mount requests.
 func (r *runAction) mountQuery(m parser.RunMount) source.Query {
 	src := path.Join("/", m.Source)
 	return source.Query{
@@ -240,7 +241,7 @@ func (r *runAction) mounts() []runmount.Mount {
 	return list
 }
 
-// mountedSnapshot returns the snapshot that a mount shows, "" for an empty one, and the path in it.
+// mountedSnapshot returns the snapshot to mount and the path in it; "" is an empty file system.
 func (r *runAction) mountedSnapshot(ctx context.Context, i int,
 	m parser.RunMount) (snapshot.ID, string, error) {
 	f := r.from[i]
@@ -259,7 +260,7 @@ func (r *runAction) mountedSnapshot(ctx context.Context, i int,
 func (r *runAction) cacheName(i int, m parser.RunMount) (string, error) {
 	identity := []any{m.ID, m.UID, m.GID, m.Mode}
 	if r.from[i] != nil {
-		// the epoch is in the times of the files
+		// the epoch limits the times of the files
 		identity = append(identity, r.content[i], m.Source, epochKey(r.w.epoch))
 	}
 	if ns := r.opts.CacheNamespace; ns != "" {
@@ -269,7 +270,7 @@ func (r *runAction) cacheName(i int, m parser.RunMount) (string, error) {
 }
 
 // copyTo copies the initial files of mount i, a directory of f, to a directory of the host. If
-// contentKey has digested the files, it copies the digested ones.
+// contentKey has digested the files, it copies those files.
 func (r *runAction) copyTo(ctx context.Context, dir string, f *inputs.Files, i int,
 	from parser.RunMount) error {
 	m := r.looked[i]

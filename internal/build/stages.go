@@ -28,17 +28,17 @@ type imageConfig = dockerspec.DockerOCIImage
 // in one.
 type rootfs struct {
 	config imageConfig
-	// key is the key of the step that made it.
+	// key is the key of the step that made the file system.
 	key cache.Key
 	// top is the snapshot; "" is the empty file system.
 	top snapshot.ID
 	// layers lists the layers, lowest first.
 	layers []*layers.Layer
-	// origins lists where the entries of the history come from, except those of a base image.
+	// origins has the origins of the history's entries, except those of a base image.
 	origins []Origin
 }
 
-// Origin is the instruction that an entry of an image's history comes from.
+// Origin is the instruction that made an entry of an image's history.
 type Origin struct {
 	Stage *parser.Stage
 	Text  string
@@ -49,7 +49,7 @@ type Origin struct {
 type Solver struct {
 	e     *Engine
 	plan  *parser.Plan
-	label string // put before the names of steps where there are several platforms
+	label string // prefix of the names of steps if there are several platforms
 
 	sealed map[*parser.Stage]bool // the stages whose layers are sealed, set by markSealed
 
@@ -63,8 +63,8 @@ type Solver struct {
 	prefetch []inputs.Use
 }
 
-// Work returns how many steps there are to do, with one for each base. With imported results it
-// leaves out the stages that will probably not be needed.
+// Work returns the number of steps to perform, including one for each base. With imported results
+// it omits the stages that will probably not be needed.
 func (s *Solver) Work(ctx context.Context) int {
 	work := 0
 	for _, st := range s.startStages(ctx) {
@@ -85,13 +85,13 @@ func (s *Solver) note(st *parser.Stage, keys []cache.Key, created time.Time, l *
 	}
 }
 
-// Records returns the records of the steps that Solve has done, for other machines: those of the
-// image's own stages, or with all those of every stage. It waits for their layers.
+// Records returns the records, for other machines, of the steps that Solve has performed: those of
+// the image's own stages or, if all is set, those of every stage. It waits for their layers.
 func (s *Solver) Records(ctx context.Context, all bool) (remotecache.Document, error) {
 	return s.collector.Document(ctx, s.e.cfg.Sealer, all)
 }
 
-// Solver returns a solver for a plan. label is put before the names of steps. The images in
+// Solver returns a solver for a plan. label is the prefix of the names of steps. The images in
 // prefetch are unpacked while the first steps run.
 func (e *Engine) Solver(plan *parser.Plan, label string, prefetch []inputs.Use) *Solver {
 	s := &Solver{e: e, plan: plan, label: label, prefetch: prefetch}
@@ -106,7 +106,7 @@ type Target struct {
 	Top snapshot.ID
 	// Layers lists the layers, lowest first.
 	Layers []*layers.Layer
-	// Origins lists where the entries of the history come from, except those of a base image.
+	// Origins has the origins of the history's entries, except those of a base image.
 	Origins []Origin
 }
 
@@ -153,8 +153,8 @@ func (s *Solver) markSealed() {
 	}
 }
 
-// imageStages returns the stages whose layers are part of the image: the target and the stages that
-// it is based on.
+// imageStages returns the stages whose layers are part of the image: the target and the stages on
+// which it is based.
 func (s *Solver) imageStages() map[*parser.Stage]bool {
 	own := map[*parser.Stage]bool{}
 	for st := s.plan.Target; st != nil; {
@@ -212,7 +212,7 @@ func (s *Solver) stageLabel(st *parser.Stage, n int) string {
 	return fmt.Sprintf("[%s%s%d/%d]", s.label, name, n-1+from, s.total(st)+from)
 }
 
-// total returns the number of steps with an action that a stage has, including the triggers of its
+// total returns the number of a stage's steps that have an action, including the triggers of its
 // base image.
 func (s *Solver) total(st *parser.Stage) int {
 	in, ok := st.Base.(parser.ImageInput)
@@ -241,7 +241,7 @@ func (s *Solver) stepID(st *parser.Stage, n int) event.ID {
 	return event.ID(fmt.Sprintf("%s%d.%d", s.label, st.Index, n))
 }
 
-// base returns the file system that a stage starts from.
+// base returns the file system with which a stage starts.
 func (s *Solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	var cur rootfs
 	var err error
@@ -327,8 +327,8 @@ func (s *Solver) metadataTime(st *parser.Stage, cur rootfs, step parser.Step) (t
 	return s.firstTime(st, key, cur.top)
 }
 
-// firstTime returns the time at which the result of a key was first built: that of a local or
-// imported record, or else now.
+// firstTime returns the time at which the result of a key was first built: the time of a local or
+// imported record, or otherwise the current time.
 func (s *Solver) firstTime(st *parser.Stage, key cache.Key, top snapshot.ID) (time.Time, error) {
 	if s.e.cfg.Epoch != nil {
 		return s.e.now(), nil
@@ -367,7 +367,7 @@ func (l *line) start() {
 		Line: l.step.Range.Start, Time: time.Now()})
 }
 
-// done ends the line, and adds the place in the Dockerfile to the error.
+// done ends the line, and adds the position in the Dockerfile to the error.
 func (l *line) done(cached bool, err error) error {
 	if err != nil {
 		err = At(l.file, l.step.Range, l.name, err)
@@ -416,7 +416,7 @@ func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 	if err != nil {
 		return stepResult{}, l.done(false, err)
 	}
-	defer job.action.close() // read-only or temporary: there is nothing to lose
+	defer job.action.close() // ignore the error: its files are read-only or temporary
 	d := demand{cache: s.useCache(st), seal: s.sealed[st], last: last}
 	if res, ok, err := s.e.results.find(ctx, cur, job, l, d.cache); ok || err != nil {
 		return res, l.done(ok, err)

@@ -10,14 +10,15 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state"
 )
 
-// worker gives actions to the executor.
+// worker passes actions to the executor.
 type worker struct {
 	executor Executor
 	state    *state.State
 	epoch    *int64 // see Engine
 }
 
-// run runs an action on a root file system, and warns about what it could not keep.
+// run runs an action on a root file system, and warns about attributes that the action could not
+// keep.
 func (w *worker) run(ctx context.Context, root []mount.Mount, action executor.Action,
 	out output) error {
 	res, err := w.execute(ctx, root, action, out)
@@ -25,7 +26,7 @@ func (w *worker) run(ctx context.Context, root []mount.Mount, action executor.Ac
 	return err
 }
 
-// execute is run without warnings.
+// execute is like run, without warnings.
 func (w *worker) execute(ctx context.Context, root []mount.Mount, action executor.Action,
 	out output) (executor.Result, error) {
 	spec := &executor.Spec{Root: root, MountPoints: w.state.MountPoints(), Action: action,
@@ -33,7 +34,7 @@ func (w *worker) execute(ctx context.Context, root []mount.Mount, action executo
 	return w.executor.Run(ctx, spec, out.stream(1), out.stream(2))
 }
 
-// tell warns about what an action could not keep, and sends the action's own warnings.
+// tell warns about attributes that an action could not keep, and sends the action's own warnings.
 func tell(res executor.Result, out output) {
 	f := &res.Files
 	if f.StandIns > 0 {

@@ -8,9 +8,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// BenchmarkWarmBuild is what a rebuild of ten steps asks with nothing changed: the cache is opened,
-// the base image's chain and each step are looked up and marked as used, and each layer is found
-// sealed.
+// BenchmarkWarmBuild performs the look-ups of an unchanged rebuild of ten steps: it opens the
+// cache, looks up the base image's chain and each step and marks them as used, and looks up each
+// sealed layer.
 func BenchmarkWarmBuild(b *testing.B) {
 	dir := b.TempDir()
 	c := openTest(b, dir, "boot")

@@ -17,7 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Key names what a step makes, before it is run.
+// Key names the result of a step. It is known before the step is run.
 type Key string
 
 // Kind is one of the four kinds of records.
@@ -27,7 +27,7 @@ const (
 	Steps  Kind = "step"   // key → snapshot
 	Chains Kind = "chain"  // chain ID of a base image's layers → snapshot
 	Seals  Kind = "sealed" // snapshot and seal options → layer
-	Remote Kind = "remote" // address → what was found there
+	Remote Kind = "remote" // address → what the address referred to
 )
 
 // kinds are all kinds of records.
@@ -38,14 +38,14 @@ type Cache struct {
 	dir    string
 	ledger *ledger.Ledger
 
-	// Lease is called with the file of a record, and the snapshot that it names ("" for none),
-	// before the record is written: from then on no collector may remove them; may be nil. It is
+	// Lease is called before a record is written, with the record's file and the snapshot that the
+	// record names ("" for none): from then on no collector may remove them. It may be nil. It is
 	// set before the cache is used.
 	Lease func(file, snapshot string)
 }
 
-// Open opens the cache in dir and makes it if there is none. The ledger decides which records are
-// trusted.
+// Open opens the cache in dir, and makes dir if it does not exist. The ledger determines which
+// records are trusted.
 func Open(dir string, l *ledger.Ledger) (*Cache, error) {
 	c := &Cache{dir: dir, ledger: l}
 	if err := os.MkdirAll(c.tmp(), 0o755); err != nil {
@@ -56,7 +56,7 @@ func Open(dir string, l *ledger.Ledger) (*Cache, error) {
 
 func (c *Cache) tmp() string { return filepath.Join(c.dir, "tmp") }
 
-// Get returns the record of a step, and reports whether there is one that is trusted.
+// Get returns the record of a step, and reports whether there is a trusted one.
 func (c *Cache) Get(k Key) (Record, bool) {
 	e, ok := c.get(Steps, string(k))
 	if !ok {
@@ -74,7 +74,7 @@ func (c *Cache) Touch(k Key) { c.touch(Steps, string(k)) }
 // Delete removes the record of a step.
 func (c *Cache) Delete(k Key) error { return c.delete(Steps, string(k)) }
 
-// Chain returns the snapshot that layers with this chain ID were unpacked into.
+// Chain returns the snapshot into which the layers with this chain ID were unpacked.
 func (c *Cache) Chain(id digest.Digest) (snapshot string, ok bool) {
 	e, ok := c.get(Chains, string(id))
 	return e.Snapshot, ok
@@ -91,8 +91,8 @@ func (c *Cache) TouchChain(id digest.Digest) { c.touch(Chains, string(id)) }
 // DeleteChain removes the record of a chain ID.
 func (c *Cache) DeleteChain(id digest.Digest) error { return c.delete(Chains, string(id)) }
 
-// Sealed returns the layer that a snapshot was sealed as, and reports whether it was. options names
-// everything else that the layer's bytes depend on.
+// Sealed returns the layer that was made from a snapshot, and reports whether there is one. options
+// names everything else that determines the layer's bytes.
 func (c *Cache) Sealed(snapshot, options string) (Layer, bool) {
 	e, ok := c.get(Seals, sealKey(snapshot, options))
 	if !ok {
@@ -102,7 +102,7 @@ func (c *Cache) Sealed(snapshot, options string) (Layer, bool) {
 	return l, ok
 }
 
-// PutSealed records the layer that a snapshot was sealed as.
+// PutSealed records the layer that was made from a snapshot.
 func (c *Cache) PutSealed(snapshot, options string, l Layer) error {
 	e, err := l.entry(snapshot, options)
 	if err != nil {
@@ -111,18 +111,19 @@ func (c *Cache) PutSealed(snapshot, options string, l Layer) error {
 	return c.put(e)
 }
 
-// sealKey joins the name of a snapshot, which has no space, with that of options.
+// sealKey joins the name of a snapshot, which has no space, and the name of options.
 func sealKey(snapshot, options string) string { return snapshot + " " + options }
 
-// Remote returns what was found at an address, and reports whether there is a record: of a URL, a
-// git repository with a reference, or an image name with a platform. Such a record is trusted in
-// every boot, because what it names is checked by digest when it is read.
+// Remote returns what an address referred to, and reports whether there is a record. The address is
+// a URL, a git repository with a reference, or an image name with a platform. Such a record is
+// trusted in every boot, because the content to which it refers is checked by digest when it is
+// read.
 func (c *Cache) Remote(address string) (Finding, bool) {
 	e, ok := c.get(Remote, address)
 	return e.Finding(), ok
 }
 
-// PutRemote records what was found at an address.
+// PutRemote records what an address referred to.
 func (c *Cache) PutRemote(address string, f Finding) error {
 	e, err := f.entry(address)
 	if err != nil {
@@ -144,7 +145,7 @@ func (c *Cache) path(kind Kind, key string) string {
 	return c.dir + "/" + string(kind) + "/" + name[:2] + "/" + name[2:] // at most 256 directories
 }
 
-// get returns a record, and reports whether there is one that is trusted.
+// get returns a record, and reports whether there is a trusted one.
 func (c *Cache) get(kind Kind, key string) (Entry, bool) {
 	data, err := smallfile.Read(c.path(kind, key))
 	if err != nil {
@@ -157,7 +158,7 @@ func (c *Cache) get(kind Kind, key string) (Entry, bool) {
 	return e, true
 }
 
-// maxRecord bounds a record's file.
+// maxRecord is the maximum size of a record's file.
 const maxRecord = 1 << 20
 
 func (c *Cache) put(e Entry) error {
@@ -184,7 +185,8 @@ func (c *Cache) put(e Entry) error {
 
 func (c *Cache) touch(kind Kind, key string) {
 	now := time.Now()
-	os.Chtimes(c.path(kind, key), now, now) // a record that is gone, or not ours, needs no time
+	// Ignore errors: the record was removed, or belongs to another user.
+	os.Chtimes(c.path(kind, key), now, now)
 }
 
 func (c *Cache) delete(kind Kind, key string) error {
@@ -199,17 +201,17 @@ func (c *Cache) delete(kind Kind, key string) error {
 type Entry struct {
 	Kind     Kind // "" for a file that cannot be read
 	Key      string
-	Snapshot string    // the snapshot that it names; "" for none
-	Created  time.Time // when the work was done; put sets it if it is zero
-	Used     time.Time // when it was written or last touched
+	Snapshot string    // the snapshot that the record names; "" for none
+	Created  time.Time // the time of the work; put sets it if it is zero
+	Used     time.Time // the time at which the record was written or last touched
 	Trusted  bool
 
-	facts map[string]string // the rest, by names of letters, digits, dot, dash and underscore
+	facts map[string]string // by names of letters, digits, dot, dash and underscore
 	path  string
 	mark  ledger.Mark
 }
 
-// All lists the records of one kind that can be read, in no order.
+// All returns the records of one kind that can be read, in no particular order.
 func (c *Cache) All(kind Kind) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for e, err := range c.files(kind) {
@@ -223,7 +225,7 @@ func (c *Cache) All(kind Kind) iter.Seq2[Entry, error] {
 	}
 }
 
-// files lists the records of one kind; those that cannot be read have no Kind.
+// files returns the records of one kind. Records that cannot be read have no Kind.
 func (c *Cache) files(kind Kind) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		top := filepath.Join(c.dir, string(kind))
@@ -256,7 +258,7 @@ func (c *Cache) files(kind Kind) iter.Seq2[Entry, error] {
 	}
 }
 
-// load reads one file of a listing. It is false when the file is gone.
+// load reads one file of a listing. It returns false when the file is gone.
 func (c *Cache) load(kind Kind, path string) (Entry, bool) {
 	fi, err := os.Stat(path)
 	if err != nil {

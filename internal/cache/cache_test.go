@@ -96,8 +96,8 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// TestUnreadableFacts: a fact that cannot be read makes the record unreadable, or is left out where
-// the record is good without it.
+// TestUnreadableFacts checks that a fact that cannot be read makes the record unreadable, or is
+// omitted if the record is valid without it.
 func TestUnreadableFacts(t *testing.T) {
 	if r, ok := (Entry{Kind: Steps, facts: map[string]string{factClamped: "x"}}).Step(); ok {
 		t.Errorf("a step with an epoch that is no number is read as %+v", r)
@@ -146,7 +146,7 @@ func TestChainSealedRemote(t *testing.T) {
 	if err := c.PutRemote("https://a/b", Finding{Value: `"x"`}); err != nil {
 		t.Fatal(err)
 	}
-	// Remote records outlive a boot, the others do not.
+	// Only Remote records are trusted after a reboot.
 	c = openTest(t, c.dir, "boot2")
 	if got, ok := c.Remote("https://a/b"); !ok || got.Value != `"x"` {
 		t.Errorf("Remote = %v, %v", got, ok)
@@ -164,7 +164,7 @@ func TestChainSealedRemote(t *testing.T) {
 	}
 }
 
-// TestTrust asks for records of an earlier boot; the ledger's own tests have the rest.
+// TestTrust looks up records of an earlier boot. The tests of the ledger have further cases.
 func TestTrust(t *testing.T) {
 	dir := t.TempDir()
 	one := openTest(t, dir, "boot1")
@@ -206,7 +206,8 @@ func TestTrust(t *testing.T) {
 	}
 }
 
-// TestDamage cuts and fills a record at every place: it is either whole or no record.
+// TestDamage truncates a record, or fills it with zeros, at every offset. It must be either whole
+// or not a record.
 func TestDamage(t *testing.T) {
 	c := openTest(t, t.TempDir(), "b")
 	rec := Record{Snapshot: "snap", Created: time.Unix(5, 5), Inputs: "v"}
@@ -229,7 +230,7 @@ func TestDamage(t *testing.T) {
 			}
 		}
 	}
-	// What is under another key's name is not that key's.
+	// A record in the file of another key is not valid for that key.
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -245,8 +246,8 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestFiles lists good records, one of another boot, and what is not a record, and removes them
-// all.
+// TestFiles lists good records, a record of another boot and a file that is not a record, and
+// removes them all.
 func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	openTest(t, dir, "boot0").Put("old", Record{Snapshot: "s0"})

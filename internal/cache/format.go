@@ -9,9 +9,10 @@ import (
 	"time"
 )
 
-// A record's file is text, one fact a line, closed by "end" and a CRC-32C of what is above: a file
-// that a crash has cut lacks that line, a file filled with zeros lacks the first line, and a file
-// that was changed otherwise has a wrong sum. Records of earlier versions have no sum.
+// A record's file is text, one fact a line, followed by "end" and a CRC-32C of the lines above. A
+// file that was truncated by a crash lacks that line, a file filled with zeros lacks the first
+// line, and a file that was damaged in another way has a wrong checksum. Records of earlier
+// versions have no checksum.
 //
 //	layerbuild-record 1
 //	kind step
@@ -72,7 +73,7 @@ func isFactName(s string) bool {
 	return s != ""
 }
 
-// decode reads a record's file. It is false for what is not one, in whole.
+// decode decodes a record's file. It reports false if data is not one complete record.
 func decode(data string) (Entry, bool) {
 	whole := data
 	first, data, ok := strings.Cut(data, "\n")
@@ -83,7 +84,7 @@ func decode(data string) (Entry, bool) {
 	for {
 		var l string
 		if l, data, ok = strings.Cut(data, "\n"); !ok {
-			return Entry{}, false // no end
+			return Entry{}, false // there is no end
 		}
 		if l == "end" {
 			return e, data == "" && e.Kind != ""
@@ -123,7 +124,7 @@ func decode(data string) (Entry, bool) {
 		default:
 			k, isFact := strings.CutPrefix(name, "meta.")
 			if !isFact || !isFactName(k) {
-				return Entry{}, false // from a later version, or not ours
+				return Entry{}, false // written by a later version, or by another program
 			}
 			if e.facts == nil {
 				e.facts = make(map[string]string, 4)

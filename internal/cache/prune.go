@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Files lists the records of all kinds, in no order. Records that cannot be read have no Kind.
+// Files returns the records of all kinds, in no particular order. Records that cannot be read have
+// no Kind.
 func (c *Cache) Files() iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for _, kind := range kinds {
@@ -23,19 +24,19 @@ func (c *Cache) Files() iter.Seq2[Entry, error] {
 	}
 }
 
-// File is the file of a record that Files has listed.
+// File returns the file of a record that Files has listed.
 func (e Entry) File() string { return e.path }
 
 // Drop removes a record that Files has listed.
 func (c *Cache) Drop(e Entry) error {
-	if err := os.RemoveAll(e.path); err != nil { // a damaged one may be a directory
+	if err := os.RemoveAll(e.path); err != nil { // a damaged record may be a directory
 		return fmt.Errorf("remove a cache record: %w", err)
 	}
 	return nil
 }
 
-// DropTemporary removes temporary files of killed processes: those that are older than an hour, far
-// longer than writing a record takes.
+// DropTemporary removes temporary files of killed processes: files that are older than an hour,
+// since writing a record takes far less time.
 func (c *Cache) DropTemporary() error {
 	names, err := os.ReadDir(c.tmp())
 	if err != nil {
@@ -54,5 +55,5 @@ func (c *Cache) DropTemporary() error {
 	return nil
 }
 
-// SetUsed sets the time at which a record that was listed was last used.
+// SetUsed sets the time at which a listed record was last used.
 func (c *Cache) SetUsed(e Entry, used time.Time) error { return os.Chtimes(e.path, used, used) }

@@ -14,26 +14,27 @@ import (
 // Record names the result of a step.
 type Record struct {
 	Snapshot string
-	Created  time.Time // when the step was run; Put sets it if it is zero
-	// ContentKey is the content key of the step; "" if there is none besides the record's key.
+	Created  time.Time // the time at which the step was run; Put sets it if it is zero
+	// ContentKey is the content key of the step; "" if it is the record's own key.
 	ContentKey Key
-	// Inputs names the snapshots of the stages that the step took files from; "" if it took none.
+	// Inputs names the snapshots of the stages from which the step took files; "" if there are
+	// none.
 	Inputs string
-	// NoOp reports whether the step changed nothing. Snapshot is then the one that it ran on.
+	// NoOp is set if the step changed nothing. Snapshot is then the snapshot on which it ran.
 	NoOp bool
-	// ClampedTo is the time, in seconds since 1970, that no file of the snapshot is newer than,
-	// because the snapshot was unpacked from a layer that was sealed with this epoch; nil: the
-	// times are as the step made them.
+	// ClampedTo, if not nil, is the latest time of a file in the snapshot, in seconds since 1970:
+	// the snapshot was unpacked from a layer that was sealed with this epoch. If it is nil, files
+	// have the times that the step set.
 	ClampedTo *int64
 	// Lazy is set for a snapshot that is unpacked from its layer when it is first needed; nil: the
 	// step made it.
 	Lazy *Lazy
 }
 
-// Lazy is how a lazy snapshot is made.
+// Lazy describes how a lazy snapshot is made.
 type Lazy struct {
-	Parent string // the snapshot that the layer is unpacked on; "" for none
-	Sealed string // the options that the layer was sealed with
+	Parent string // the snapshot on which the layer is unpacked; "" for none
+	Sealed string // the options with which the layer was sealed
 }
 
 // Names of facts in the files of records.
@@ -76,8 +77,8 @@ func (r Record) entry(k Key) Entry {
 		Created: r.Created, facts: facts}
 }
 
-// Step returns the record of an entry of kind Steps, and reports whether it is one that can be
-// read.
+// Step returns the record of an entry of kind Steps, and reports whether the entry is one and can
+// be read.
 func (e Entry) Step() (Record, bool) {
 	r := Record{
 		Snapshot: e.Snapshot, Created: e.Created,
@@ -97,7 +98,7 @@ func (e Entry) Step() (Record, bool) {
 	return r, e.Kind == Steps
 }
 
-// Layer is what a snapshot was sealed as.
+// Layer is a layer that was made from a snapshot.
 type Layer struct {
 	Descriptor ocispec.Descriptor
 	DiffID     digest.Digest
@@ -117,8 +118,8 @@ func (l Layer) entry(snapshot, options string) (Entry, error) {
 		}}, nil
 }
 
-// SealedLayer returns the layer of an entry of kind Seals, and the options that it was sealed with.
-// ok reports whether the entry is one that can be read.
+// SealedLayer returns the layer of an entry of kind Seals, and the options with which it was
+// sealed. ok reports whether the entry is one and can be read.
 func (e Entry) SealedLayer() (options string, l Layer, ok bool) {
 	_, options, ok = strings.Cut(e.Key, " ")
 	if e.Kind != Seals || !ok {
@@ -137,14 +138,14 @@ func (e Entry) SealedLayer() (options string, l Layer, ok bool) {
 	return options, l, true
 }
 
-// Finding is what was found at an address.
+// Finding is the result of looking up an address.
 type Finding struct {
-	Created time.Time // PutRemote sets it if it is zero
+	Created time.Time // when the address was looked up; PutRemote sets it if it is zero
 	// Name and Root are the full name of an image, and its index or manifest. Root is nil if the
-	// address is not an image's.
+	// address is not the name of an image.
 	Name string
 	Root *ocispec.Descriptor
-	// Value is the record of an address of another kind.
+	// Value is the result for an address that is not the name of an image.
 	Value string
 }
 
@@ -167,7 +168,7 @@ func (f Finding) entry(address string) (Entry, error) {
 	return Entry{Kind: Remote, Key: address, Created: f.Created, facts: facts}, nil
 }
 
-// Finding returns what an entry of kind Remote says. A Root that cannot be read is nil.
+// Finding returns the finding of an entry of kind Remote. A Root that cannot be read is nil.
 func (e Entry) Finding() Finding {
 	f := Finding{Created: e.Created, Name: e.facts[factName], Value: e.facts[factValue]}
 	var root ocispec.Descriptor

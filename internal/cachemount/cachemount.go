@@ -18,17 +18,17 @@ import (
 	"github.com/layerbuild/layerbuild/parser"
 )
 
-// Store has the cache mounts of a build.
+// Store holds the cache mounts of a build.
 type Store struct {
-	// Top returns the directory that holds the caches, which it makes if it is missing.
+	// Top returns the directory of all caches. It makes the directory if it is missing.
 	Top func() (string, error)
 	// Empty empties each cache when the build first uses it (--no-cache).
 	Empty bool
 	// Lease is called with the name of a cache's directory before the directory is used: from then
 	// on no collector may remove it; nil: there is no collector.
 	Lease func(dir string)
-	// Settle moves a directory at the path of a file out of the way, or a file at that of a
-	// directory; nil: none is moved.
+	// Settle moves a directory that has the name of a file, or a file that has the name of a
+	// directory, out of the way. nil: nothing is moved.
 	Settle func(path string, dir bool) error
 
 	emptied memo.Map[string, struct{}] // by the cache's directory
@@ -36,11 +36,11 @@ type Store struct {
 
 // Mount is a cache mount of a command.
 type Mount struct {
-	Name    string // as Name returns it
+	Name    string // the result of Name
 	ID      string
 	Sharing parser.Sharing
-	// Fill makes the cache's first files in an empty directory of the host. It also sets the mode
-	// and the owner of the directory.
+	// Fill makes the initial files of a cache in an empty directory of the host. It also sets the
+	// mode and the owner of the directory.
 	Fill func(ctx context.Context, dir string) error
 }
 
@@ -58,13 +58,13 @@ func Name(identity ...any) (string, error) {
 type Locked struct {
 	store *Store
 	files []string          // by the mount's index: the directory of its files
-	known map[string]string // the directories of caches with those of their files
+	known map[string]string // the locked directories of caches, with the directories of their files
 	locks []*lock.Held
 }
 
 // Lock finds and locks the directories of all caches of a command. A directory is locked once, with
 // the strictest of the modes of its mounts. Directories are locked in the order of their names, so
-// that two commands never wait for each other.
+// that two commands cannot deadlock.
 func (s *Store) Lock(ctx context.Context, mounts []Mount) (_ *Locked, err error) {
 	l := &Locked{store: s, known: map[string]string{}}
 	defer func() {
@@ -113,7 +113,7 @@ func (l *Locked) Close() error {
 	return errors.Join(errs...)
 }
 
-// Files returns the directory of the files of mount i, which are made if the cache has none.
+// Files returns the directory with the files of mount i. It makes the files if the cache has none.
 func (l *Locked) Files(ctx context.Context, i int, m Mount) (string, error) {
 	dir := l.files[i]
 	if files := l.known[dir]; files != "" {
@@ -133,14 +133,14 @@ func (l *Locked) Files(ctx context.Context, i int, m Mount) (string, error) {
 	return files, nil
 }
 
-// stricter returns the sharing mode, of two, that admits fewer steps at once.
+// stricter returns the one of two sharing modes that admits fewer steps at once.
 func stricter(a, b parser.Sharing) parser.Sharing {
 	order := []parser.Sharing{parser.SharingShared, parser.SharingPrivate, parser.SharingLocked}
 	return order[max(slices.Index(order, a), slices.Index(order, b), 0)]
 }
 
-// lock locks the directory of a cache, which is made if it is missing. A private cache that is in
-// use has further directories, and the first that is free is returned.
+// lock locks the directory of a cache, which it makes if it is missing. A private cache that is in
+// use has further directories: lock returns the first one that is not in use.
 func (l *Locked) lock(ctx context.Context, base string, m Mount,
 	sharing parser.Sharing) (string, error) {
 	for n := 0; ; n++ {
@@ -207,7 +207,7 @@ func (s *Store) settle(dir string) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// filesOf returns the directory of a cache's files that were made after n others.
+// filesOf returns the directory with number n for a cache's files.
 func filesOf(dir string, n int) string {
 	if n == 0 {
 		return filepath.Join(dir, "fs")
@@ -236,8 +236,8 @@ func newestFiles(dir string) (int, error) {
 	return newest, nil
 }
 
-// fill makes new files in the directory of a cache, unless it has files that are newer than number
-// old. It returns their directory.
+// fill makes new files in the directory of a cache, unless the cache has files with a number higher
+// than old. It returns their directory.
 func fill(ctx context.Context, dir string, m Mount, old int) (string, error) {
 	held, err := lock.Acquire(ctx, filepath.Join(dir, "fill"), true)
 	if err != nil {
@@ -249,10 +249,10 @@ func fill(ctx context.Context, dir string, m Mount, old int) (string, error) {
 		return "", err
 	}
 	if n > old {
-		return filesOf(dir, n), nil // another build has filled it
+		return filesOf(dir, n), nil // another build has made them
 	}
 	tmp := filepath.Join(dir, "new")
-	if err := os.RemoveAll(tmp); err != nil { // a build that was killed left it
+	if err := os.RemoveAll(tmp); err != nil { // left by a build that was killed
 		return "", err
 	}
 	if err := os.Mkdir(tmp, 0o755); err != nil {
@@ -266,8 +266,8 @@ func fill(ctx context.Context, dir string, m Mount, old int) (string, error) {
 }
 
 // empty empties a cache, once in a build. locked reports whether the caller holds the directory's
-// lock exclusively. Otherwise a step of another build may use the files: that step keeps them, new
-// files are made beside them, and the next call removes the old ones.
+// lock exclusively. Otherwise a step of another build may use the files: that step continues to use
+// them, new files are made beside them, and the next call removes the old files.
 func (s *Store) empty(ctx context.Context, dir string, m Mount, locked bool) error {
 	_, err := s.emptied.Do(ctx, dir, func() (struct{}, error) {
 		old, err := newestFiles(dir)
@@ -297,7 +297,7 @@ func (s *Store) empty(ctx context.Context, dir string, m Mount, locked bool) err
 	return err
 }
 
-// Own gives the top directory of a cache the mode and the owner that a mount asks for.
+// Own sets the mode and the owner of a cache's top directory to those that a mount requests.
 func Own(dir string, m parser.RunMount) error {
 	uid, gid, mode := 0, 0, os.FileMode(0o755)
 	if m.UID != nil {

@@ -78,7 +78,7 @@ func TestPrivateHasDirectoriesOfItsOwn(t *testing.T) {
 
 func TestLockedWaits(t *testing.T) {
 	s, mount := store(t, t.TempDir(), false)
-	// the stricter counts
+	// the stricter of the two modes is used
 	first, err := s.Lock(t.Context(), []Mount{mount(parser.SharingLocked),
 		mount(parser.SharingShared)})
 	if err != nil {
@@ -96,8 +96,8 @@ func TestLockedWaits(t *testing.T) {
 	content(t, s, mount(parser.SharingShared))
 }
 
-// TestEmpty: --no-cache empties a cache once in a build. A command of another build that uses the
-// cache keeps its files.
+// TestEmpty checks that --no-cache empties a cache once in a build, and that a command of another
+// build that uses the cache keeps its files.
 func TestEmpty(t *testing.T) {
 	top := t.TempDir()
 	before, mount := store(t, top, false)

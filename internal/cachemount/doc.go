@@ -2,7 +2,7 @@
 //
 // A cache mount is a directory that outlives the build:
 //
-//	lock       locked by the steps that use the directory, as their sharing mode says
+//	lock       locked by the steps that use the directory, according to their sharing mode
 //	id         the cache's id, for people
 //	fs/        the files
 //	fs.N/      newer files: with --no-cache a cache begins anew while another step is using it
@@ -13,7 +13,7 @@
 // so on are further directories of a private cache that several steps use at once.
 //
 // It imports lock, memo and parser. It writes only below its directory. It holds locks while steps
-// use a cache, and starts nothing.
+// use a cache, and starts no processes.
 //
 // To test it, run go test ./internal/cachemount as any user.
 package cachemount

@@ -46,5 +46,5 @@ func (c *Container) Run(ctx context.Context, p *executor.Process, stdout, stderr
 	return err
 }
 
-// Close removes what the commands have written.
+// Close removes the snapshot and the changes of the commands.
 func (c *Container) Close() error { return c.active.Discard() }

@@ -6,14 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A user namespace may not make device nodes (mknod(2)). An empty regular file stands for one
-// there: it has the node's owner, mode and time, and the attribute DeviceMark, which identifies the
-// node. Layers made from the file have the node, and so are the same as root's. Commands that run
-// on the snapshot see the file; removing, renaming and copying it changes the layer as it would for
-// the node. The mark is used in a user namespace only, and is not taken from layers, archives and
-// build contexts (InLayer).
+// A process in a user namespace may not make device nodes (mknod(2)). There an empty regular file
+// stands for the node: it has the node's owner, mode and time, and the attribute DeviceMark, which
+// identifies the node. A layer made from the file contains the node, and is the same as if root had
+// made it. For commands that run on the snapshot, it is a regular file; removing, renaming and
+// copying it changes the layer as it would for the node. The mark is used in a user namespace only,
+// and is not taken from layers, archives and build contexts (InLayer).
 
-// DeviceMark is the attribute that identifies the device node that a file stands for.
+// DeviceMark is the attribute that identifies the device node for which a file stands.
 const DeviceMark = ownAttributes + "device"
 
 // ownAttributes is the prefix of this program's own attributes, which are in no layer.
@@ -34,7 +34,7 @@ func (d Device) Mark(fd int) error {
 	return unix.Fsetxattr(fd, DeviceMark, fmt.Appendf(nil, "%c %d:%d", kind, d.Major, d.Minor), 0)
 }
 
-// DeviceOf returns the device node that an attribute stands for, and reports whether it stands for
+// DeviceOf returns the device node that an attribute describes, and reports whether it describes
 // one.
 func DeviceOf(x Xattr) (d Device, ok bool) {
 	if x.Name != DeviceMark {

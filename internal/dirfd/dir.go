@@ -13,7 +13,7 @@ import (
 type Dirent struct {
 	Ino      uint64
 	off, len uint32
-	Type     uint8 // unix.DT_*; DT_UNKNOWN where the file system does not say
+	Type     uint8 // unix.DT_*; DT_UNKNOWN if the file system does not report it
 }
 
 // Names are the names in a directory without "." and "..". The zero value is empty and ready to
@@ -23,15 +23,15 @@ type Names struct {
 	arena   []byte
 }
 
-// Name is the entry's name, without the NUL that follows it in memory.
+// Name returns the entry's name, without the NUL that follows it in memory.
 func (n *Names) Name(e Dirent) []byte { return n.arena[e.off : e.off+e.len] }
 
-// CName is the entry's name with its NUL, as this package's functions take it.
+// CName returns the entry's name with its NUL, as this package's functions need it.
 func (n *Names) CName(e Dirent) []byte { return n.arena[e.off : e.off+e.len+1] }
 
 var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
-// Read forgets what n holds and reads the open directory fd, from where it stands, to its end.
+// Read replaces the names in n by the remaining entries of the open directory fd.
 func (n *Names) Read(fd int) error {
 	n.Entries, n.arena = n.Entries[:0], n.arena[:0]
 	buf := buffers.Get().(*[64 << 10]byte)
@@ -82,7 +82,7 @@ func NextRecord(b []byte) (d Record, rest []byte) {
 	return Record{name[:bytes.IndexByte(name, 0)], r.Ino, r.Type}, b[r.Reclen:]
 }
 
-// Sort sorts by bytes.
+// Sort sorts the names by their bytes.
 func (n *Names) Sort() {
 	slices.SortFunc(n.Entries, func(a, b Dirent) int { return bytes.Compare(n.Name(a), n.Name(b)) })
 }

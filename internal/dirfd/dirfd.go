@@ -6,13 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stat is what statx(2) says.
+// Stat is the result of statx(2).
 type Stat = unix.Statx_t
 
 // Type is the file type part of a mode (unix.S_IFMT).
 func Type(st *Stat) uint32 { return uint32(st.Mode) & unix.S_IFMT }
 
-// Dev is the number of the file system that a file is on.
+// Dev returns the device number of the file system that contains a file.
 func Dev(st *Stat) uint64 { return unix.Mkdev(st.Dev_major, st.Dev_minor) }
 
 // IsWhiteout reports whether a file is overlay's mark for a removed name: a character device 0:0.
@@ -27,7 +27,7 @@ func result(e unix.Errno) error {
 	return nil
 }
 
-// Open is openat(2) with O_CLOEXEC.
+// Open calls openat(2) with O_CLOEXEC.
 func Open(dir int, name []byte, flags int, mode uint32) (int, error) {
 	for {
 		fd, _, e := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir),
@@ -42,20 +42,20 @@ func Open(dir int, name []byte, flags int, mode uint32) (int, error) {
 	}
 }
 
-// OpenDir opens a directory for reading and never follows a link.
+// OpenDir opens a directory for reading. It does not follow a link.
 func OpenDir(dir int, name []byte) (int, error) {
 	return Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 }
 
-// Lstat is statx(2) that does not follow a link.
+// Lstat calls statx(2) without following a link.
 func Lstat(dir int, name []byte, st *Stat) error {
 	return statx(dir, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, st)
 }
 
-// Empty is the empty name. With AT_EMPTY_PATH it is the open file itself.
+// Empty is the empty name. With AT_EMPTY_PATH it refers to the open file itself.
 var Empty = []byte{0}
 
-// Fstat is statx(2) of an open file.
+// Fstat calls statx(2) for an open file.
 func Fstat(fd int, st *Stat) error { return statx(fd, Empty, unix.AT_EMPTY_PATH, st) }
 
 func statx(dir int, name []byte, flags int, st *Stat) error {
@@ -69,35 +69,35 @@ func statx(dir int, name []byte, flags int, st *Stat) error {
 	}
 }
 
-// Mkdir is mkdirat(2).
+// Mkdir calls mkdirat(2).
 func Mkdir(dir int, name []byte, mode uint32) error {
 	_, _, e := unix.Syscall(unix.SYS_MKDIRAT, uintptr(dir),
 		uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(mode))
 	return result(e)
 }
 
-// Mknod is mknodat(2).
+// Mknod calls mknodat(2).
 func Mknod(dir int, name []byte, mode uint32, dev uint64) error {
 	_, _, e := unix.Syscall6(unix.SYS_MKNODAT, uintptr(dir),
 		uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(mode), uintptr(dev), 0, 0)
 	return result(e)
 }
 
-// Unlink is unlinkat(2); flags may be unix.AT_REMOVEDIR.
+// Unlink calls unlinkat(2); flags may be unix.AT_REMOVEDIR.
 func Unlink(dir int, name []byte, flags int) error {
 	_, _, e := unix.Syscall(unix.SYS_UNLINKAT, uintptr(dir),
 		uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(flags))
 	return result(e)
 }
 
-// Symlink is symlinkat(2).
+// Symlink calls symlinkat(2).
 func Symlink(target []byte, dir int, name []byte) error {
 	_, _, e := unix.Syscall(unix.SYS_SYMLINKAT, uintptr(unsafe.Pointer(unsafe.SliceData(target))),
 		uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(name))))
 	return result(e)
 }
 
-// Link is linkat(2); a link as the old name is itself linked.
+// Link calls linkat(2). It does not follow a link as the old name.
 func Link(oldDir int, oldName []byte, dir int, name []byte) error {
 	_, _, e := unix.Syscall6(unix.SYS_LINKAT, uintptr(oldDir),
 		uintptr(unsafe.Pointer(unsafe.SliceData(oldName))), uintptr(dir),
@@ -105,7 +105,7 @@ func Link(oldDir int, oldName []byte, dir int, name []byte) error {
 	return result(e)
 }
 
-// Lchown is fchownat(2) that does not follow a link.
+// Lchown calls fchownat(2) without following a link.
 func Lchown(dir int, name []byte, uid, gid uint32) error {
 	_, _, e := unix.Syscall6(unix.SYS_FCHOWNAT, uintptr(dir),
 		uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(uid), uintptr(gid),
@@ -113,15 +113,15 @@ func Lchown(dir int, name []byte, uid, gid uint32) error {
 	return result(e)
 }
 
-// Chmod is fchmodat(2): it follows links, so it is for names that are known not to be one.
+// Chmod calls fchmodat(2). It follows links, so the caller must know that name is not a link.
 func Chmod(dir int, name []byte, mode uint32) error {
 	_, _, e := unix.Syscall(unix.SYS_FCHMODAT, uintptr(dir),
 		uintptr(unsafe.Pointer(unsafe.SliceData(name))), uintptr(mode))
 	return result(e)
 }
 
-// SetTime sets the time of last modification of what name is in dir, a link itself included; with a
-// nil name, that of the open file dir. The time of last access stays.
+// SetTime sets the modification time of the entry name of dir, without following a link, or of the
+// open file dir if name is nil. It keeps the access time.
 func SetTime(dir int, name []byte, sec, nsec int64) error {
 	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: sec, Nsec: nsec}}
 	flags := 0
@@ -134,7 +134,7 @@ func SetTime(dir int, name []byte, sec, nsec int64) error {
 	return result(e)
 }
 
-// Readlink is readlinkat(2).
+// Readlink calls readlinkat(2).
 func Readlink(dir int, name, buf []byte) (int, error) {
 	n, _, e := unix.Syscall6(unix.SYS_READLINKAT, uintptr(dir),
 		uintptr(unsafe.Pointer(unsafe.SliceData(name))),
@@ -157,7 +157,7 @@ func Write(fd int, p []byte) error {
 	return nil
 }
 
-// Read is read(2).
+// Read calls read(2).
 func Read(fd int, p []byte) (int, error) {
 	for {
 		n, err := unix.Read(fd, p)

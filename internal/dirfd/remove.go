@@ -2,8 +2,8 @@ package dirfd
 
 import "golang.org/x/sys/unix"
 
-// RemoveTree removes a directory with all that is in it. It does not go into what is mounted below:
-// EXDEV.
+// RemoveTree removes a directory and everything in it. It returns EXDEV for a mount below the
+// directory, which it does not enter.
 func RemoveTree(dir int, name []byte) error {
 	fd, err := OpenSame(dir, name)
 	if err != nil {
@@ -18,7 +18,7 @@ func RemoveTree(dir int, name []byte) error {
 	for _, e := range names.Entries {
 		child := names.CName(e)
 		err := remove(fd, child, e.Type)
-		if err == unix.EACCES && !opened { // its mode forbids even its owner to remove something
+		if err == unix.EACCES && !opened { // its mode does not permit its owner to remove entries
 			opened = true
 			if err := unix.Fchmod(fd, 0o700); err != nil {
 				return err
@@ -32,7 +32,7 @@ func RemoveTree(dir int, name []byte) error {
 	return Unlink(dir, name, unix.AT_REMOVEDIR)
 }
 
-// remove removes what name is. typ is a type as getdents64(2) has it.
+// remove removes the entry name of dir. typ is its type in the result of getdents64(2).
 func remove(dir int, name []byte, typ byte) error {
 	if typ != unix.DT_DIR {
 		if err := Unlink(dir, name, 0); err != unix.EISDIR && err != unix.EPERM {
@@ -42,8 +42,8 @@ func remove(dir int, name []byte, typ byte) error {
 	return RemoveTree(dir, name)
 }
 
-// OpenSame opens a directory in dir that is on the same mount, even if its mode forbids it to its
-// owner.
+// OpenSame opens a directory in dir that is on the same mount, even if its mode does not permit its
+// owner to read it.
 func OpenSame(dir int, name []byte) (int, error) {
 	base := string(name[:len(name)-1])
 	how := unix.OpenHow{

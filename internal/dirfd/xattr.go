@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// InLayer reports whether an extended attribute is part of a file system state that images carry:
-// what programs set (user.), file capabilities, and POSIX access lists. Left out are overlay's own
-// marks in both name spaces, labels that a host gives by its own policy (security.selinux,
-// security.ima, …), and trusted. altogether: a step has not the capability to set it, and a user
-// namespace not the one to see it, so root and rootless would differ. Attributes whose name a layer
-// cannot hold are left out too (Unrecorded).
+// InLayer reports whether an extended attribute is part of the file system state in a layer:
+// attributes of programs (user.), file capabilities, and POSIX access control lists. Overlay's own
+// marks in both name spaces are not, nor are labels that a host sets by its own policy
+// (security.selinux, security.ima, …), nor any trusted attributes: a step lacks the capability to
+// set them, and a process in a user namespace lacks the capability to read them, so that layers of
+// root and of other users would differ. Attributes with a name that a layer cannot hold are not
+// part of it either (Unrecorded).
 func InLayer(name []byte) bool {
 	switch string(name) {
 	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
@@ -28,7 +29,7 @@ func InLayer(name []byte) bool {
 
 // Unrecorded reports whether only the name of an attribute prevents it from being in layers. The
 // keyword of a PAX record ends at the first "=" (pax(1), "pax Extended Header"), so that a reader
-// takes user.a=b for the attribute user.a.
+// would read the attribute user.a=b as user.a.
 func Unrecorded(name []byte) bool {
 	plain, _, cut := bytes.Cut(name, []byte("="))
 	return cut && InLayer(plain)
@@ -43,10 +44,10 @@ type Xattr struct {
 // Equal reports whether x and y have the same name and value.
 func (x Xattr) Equal(y Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) }
 
-// Xattrs returns those extended attributes of an open file for whose name keep returns true, sorted
-// by name. If the file system has none, the result is empty.
+// Xattrs returns the extended attributes of an open file, sorted by name, if keep returns true for
+// their name. If the file system has none, the result is empty.
 func Xattrs(fd int, keep func(name []byte) bool) ([]Xattr, error) {
-	// Nearly all files have none.
+	// Nearly all files have no attributes.
 	if n, err := unix.Flistxattr(fd, nil); n == 0 && err == nil || noXattrs(err) {
 		return nil, nil
 	}
@@ -54,15 +55,15 @@ func Xattrs(fd int, keep func(name []byte) bool) ([]Xattr, error) {
 		func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
 }
 
-// XattrsOf is Xattrs for the file at path, of any type. If that is a link, it is the link itself.
+// XattrsOf is like Xattrs for the file at path, of any type. It does not follow a link.
 func XattrsOf(path string, keep func(name []byte) bool) ([]Xattr, error) {
 	return xattrs(keep, func(b []byte) (int, error) { return unix.Llistxattr(path, b) },
 		func(name string, b []byte) (int, error) { return unix.Lgetxattr(path, name, b) })
 }
 
-// XattrsAt is XattrsOf for a name, which ends with a zero byte, in an open directory.
+// XattrsAt is like XattrsOf for a name, which ends with a zero byte, in an open directory.
 func XattrsAt(dir int, name []byte, keep func(name []byte) bool) ([]Xattr, error) {
-	// listxattrat(2) would do, from Linux 6.13 on.
+	// From Linux 6.13 on, listxattrat(2) could be used.
 	return XattrsOf(FDPath(dir)+"/"+string(bytes.TrimSuffix(name, []byte{0})), keep)
 }
 
@@ -97,7 +98,7 @@ func xattrs(keep func([]byte) bool, list func([]byte) (int, error),
 	return found, nil
 }
 
-// grow calls read with larger buffers until what it reads fits.
+// grow calls read with larger buffers until the result fits.
 func grow(buf []byte, read func([]byte) (int, error)) ([]byte, error) {
 	for {
 		n, err := read(buf)
@@ -115,5 +116,5 @@ func grow(buf []byte, read func([]byte) (int, error)) ([]byte, error) {
 	}
 }
 
-// FDPath is a path of an open file for system calls that take no descriptor.
+// FDPath returns a path of an open file, for system calls that take no descriptor.
 func FDPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

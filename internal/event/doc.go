@@ -3,5 +3,5 @@
 //
 // It imports no other package of the module. It does no I/O.
 //
-// It has no behaviour to test. go test ./internal/ui tests what is shown of each event.
+// It has no behaviour to test. go test ./internal/ui tests how each event is shown.
 package event

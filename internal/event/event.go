@@ -2,8 +2,8 @@ package event
 
 import "time"
 
-// Sink takes events. It must be safe for concurrent use and must not block for long. A nil Sink is
-// not valid; use Discard.
+// Sink receives events. It must be safe for concurrent use and must not block for long. A nil Sink
+// is not valid; use Discard.
 type Sink func(Event)
 
 // Discard is a Sink that ignores all events.
@@ -30,15 +30,15 @@ type Start struct {
 // Done is sent when a piece of work that was begun has ended.
 type Done struct {
 	ID     ID
-	Cached bool   // taken from the cache, nothing was run
-	Err    error  // nil: it succeeded; context.Canceled: another error or the user ended the build
+	Cached bool   // the result was taken from the cache
+	Err    error  // nil: success; context.Canceled: another error or the user ended the build
 	Repair bool   // Err is damage that the build repairs: the work begins again
 	Note   string // a short result: a digest, a name; may be empty
 	Time   time.Time
 }
 
-// Log is output of a step's command, in pieces as it is read: a piece may end within a line or a
-// character. Data is valid until the Sink returns; a Sink that keeps it makes a copy.
+// Log is a piece of the output of a step's command. A piece may end within a line or a character.
+// Data is valid until the Sink returns; a Sink that keeps it makes a copy.
 type Log struct {
 	ID     ID
 	Stream int // 1 standard output, 2 standard error
@@ -50,7 +50,7 @@ type Log struct {
 // upload.
 type Progress struct {
 	ID      ID     // the piece of work it is a part of
-	Part    string // the part's own name: "download sha256:1234…", unique inside ID
+	Part    string // the part's name: "download sha256:1234…", unique within ID
 	Current int64  // bytes
 	Total   int64  // bytes; 0: not known
 	Done    bool   // this part has ended
@@ -75,7 +75,7 @@ type Expect struct {
 	Time time.Time
 }
 
-// Result is the last event of a build that succeeded.
+// Result is the last event of a successful build.
 type Result struct {
 	Names  []string // names given to the image
 	Digest string   // the manifest's or index's digest

@@ -145,12 +145,12 @@ func (e Entry) setTime(p string) error {
 type Show struct {
 	Owners bool
 	Times  bool
-	Xattrs bool // without overlay's own and those that the host sets (security.selinux)
+	Xattrs bool // without overlay's own and without host labels (security.selinux)
 	Plain  bool // print a 0:0 device as a device, and an opaque directory without "opaque"
 	Root   bool // print a line for the root, "."
 	Brief  bool // print the size and a digest of contents longer than 256 bytes
 	// Skip, if not nil, returns true for files that are left out together with everything below
-	// them. mode is that of lstat(2).
+	// them. mode is the mode that lstat(2) returns.
 	Skip func(path string, mode uint32) bool
 }
 

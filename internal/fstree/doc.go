@@ -13,11 +13,11 @@
 //
 // Mode, owner, time and extended attributes may be left out, but stand in this order. A file's
 // content is the rest of the line. Any field may be written as a Go string ("with spaces\n"), and
-// must be one where it would be read as something else. Empty lines and lines that begin with # are
-// ignored. The path "." is the tree's root.
+// must be written as one if it would have another meaning without quotes. Empty lines and lines
+// that begin with # are ignored. The path "." is the tree's root.
 //
 // Make makes a tree from the notation and Print prints one in it, so that a test compares trees as
-// text. Both use only the directory that they are called with.
+// text. Both access only the given directory.
 //
 // It imports no other package of the module. It makes system calls for devices, owners, times and
 // attributes. It is for tests only.

@@ -23,10 +23,10 @@ const (
 	Fifo     Type = "fifo"
 	Socket   Type = "socket"
 	Whiteout Type = "whiteout" // overlay's: a 0:0 character device
-	Opaque   Type = "opaque"   // the directory of that path hides those of the layers below
+	Opaque   Type = "opaque"   // the directory of that path hides the files of lower layers
 )
 
-// Unset is the owner or time of an entry that has none.
+// Unset is the owner or time of an entry without one.
 const Unset = -1
 
 // Entry is one line.
@@ -109,7 +109,7 @@ type scanner struct {
 	err  error
 }
 
-// field returns the next field; quoted reports that it was a Go string.
+// field returns the next field. quoted reports whether it was a Go string.
 func (s *scanner) field() (f string, quoted bool) {
 	if s.err != nil || s.rest == "" {
 		return "", false
@@ -133,7 +133,8 @@ func (s *scanner) field() (f string, quoted bool) {
 func (s *scanner) attributes(e *Entry) {
 	next := func(re *regexp.Regexp) (string, bool) {
 		f, _, _ := strings.Cut(s.rest, " ")
-		// MAJOR:MINOR looks like an owner; it is one only if another such field follows.
+		// MAJOR:MINOR has the form of an owner. The field is an owner only if another field of this
+		// form follows.
 		if re == ownerRE && (e.Type == Char || e.Type == Block) {
 			if _, after, _ := strings.Cut(s.rest, " "); strings.TrimSpace(after) == "" {
 				return "", false
@@ -234,7 +235,7 @@ func name(id int) string {
 	return strconv.Itoa(id)
 }
 
-// quote returns a field without quotes if it is parsed as the same, and otherwise as a Go string.
+// quote returns a field unchanged if it is parsed as the same field, and otherwise as a Go string.
 func quote(s string) string {
 	if q := strconv.Quote(s); s == "" || q != `"`+s+`"` || strings.ContainsAny(s, " \t") {
 		return q

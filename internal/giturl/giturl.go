@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// URL is a git URL as it is written in Dockerfiles and build contexts: a repository, and after "#"
-// or in the query the selected part.
+// URL is a git URL in the syntax of Dockerfiles and build contexts: a repository, with the selected
+// part after "#" or in the query.
 type URL struct {
 	Remote string // the URL for git
 	Ref    string // a branch, a tag, "refs/…" or a commit; "": the default branch
@@ -21,19 +21,18 @@ type URL struct {
 	KeepGitDir *bool
 	Submodules *bool
 	MTime      string // "", "checkout" or "commit"
-	// FetchByCommit uses Commit without asking which commit Ref refers to.
+	// FetchByCommit is set to use Commit without checking that Ref refers to it.
 	FetchByCommit bool
-	// Ambiguous reports whether the address could also be a path (github.com/user/repository).
-	// Only contexts take it as a URL.
+	// Ambiguous is set if the address could also be a path (github.com/user/repository). It is
+	// treated as a URL only if it names a context.
 	Ambiguous bool
 }
 
 // ErrNotGit is wrapped by the error of Parse for an address that is not a git URL.
 var ErrNotGit = errors.New("not a git URL")
 
-// Parse parses a git URL: git:// and ssh:// ones, http ones whose path ends in .git,
-// user@host:path, and github.com/…, as BuildKit does. The error wraps ErrNotGit for everything
-// else.
+// Parse parses a git URL like BuildKit: git:// and ssh:// URLs, http URLs with a path that ends in
+// .git, user@host:path, and github.com/…. The error wraps ErrNotGit for everything else.
 func Parse(address string) (*URL, error) {
 	g := &URL{}
 	u, err := g.split(address)
@@ -51,7 +50,7 @@ func Parse(address string) (*URL, error) {
 	return g, nil
 }
 
-// urlParts are the parts of a URL that git does not see.
+// urlParts are the parts of a URL that are not passed to git.
 type urlParts struct {
 	fragment string
 	query    url.Values
@@ -153,7 +152,7 @@ func (g *URL) query(q url.Values) error {
 	return g.tagOrBranch(tag, branch)
 }
 
-// flags are the names of values that are true if they are empty.
+// flags are the names of options that are true if their value is empty.
 var flags = []string{"keep-git-dir", "submodules", "fetch-by-commit"}
 
 func (g *URL) tagOrBranch(tag, branch string) error {
@@ -169,7 +168,7 @@ func (g *URL) tagOrBranch(tag, branch string) error {
 	return nil
 }
 
-// once sets a value. It returns an error if another value was set before.
+// once sets a value. It returns an error if another value was already set.
 func once(dst *string, v, name string) error {
 	if *dst != "" && *dst != v {
 		return fmt.Errorf("%s is given as %q and as %q", name, *dst, v)

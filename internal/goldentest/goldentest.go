@@ -11,7 +11,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// Update reports whether the golden files are to be written anew.
+// Update reports whether the golden files are to be rewritten.
 func Update() bool { return *update }
 
 // Compare fails the test if got is not the content of the file testdata/name. With -update it

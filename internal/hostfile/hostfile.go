@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open is os.OpenFile for an existing file. Where that is not permitted and name is a descriptor of
-// this process, the result is a duplicate of it: it reads on where the descriptor is, and no flag
-// changes it.
+// Open is like os.OpenFile for an existing file. If that is not permitted and name is a descriptor
+// of this process, the result is a duplicate of the descriptor: it shares its offset, and flags do
+// not change it.
 func Open(name string, flags int) (*os.File, error) {
 	f, err := os.OpenFile(name, flags, 0)
 	if err == nil || !errors.Is(err, fs.ErrPermission) {
@@ -36,7 +36,7 @@ func Duplicate(name string, fd int) (*os.File, error) {
 	return os.NewFile(uintptr(dup), name), nil
 }
 
-// ReadFile is os.ReadFile with Open.
+// ReadFile is like os.ReadFile, but uses Open.
 func ReadFile(name string) ([]byte, error) {
 	f, err := Open(name, os.O_RDONLY)
 	if err != nil {
@@ -46,7 +46,8 @@ func ReadFile(name string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// opened reports whether a descriptor is open for what the flags of open(2) say.
+// opened reports whether the access mode of an open descriptor permits the access that flags
+// request (open(2)).
 func opened(fd, flags int) bool {
 	have, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil || have&unix.O_PATH != 0 {
@@ -58,8 +59,8 @@ func opened(fd, flags int) bool {
 
 var descriptor = regexp.MustCompile(`^(?:/dev/fd|/proc/([^/]+)(?:/task/[0-9]+)?/fd)/([0-9]{1,9})$`)
 
-// Descriptor returns the number of the descriptor of this process that a path names, and reports
-// whether it names one.
+// Descriptor returns the number of the descriptor of this process to which a path refers, and
+// reports whether it refers to one.
 func Descriptor(name string) (fd int, ok bool) {
 	for range 10 { // /dev/stdin is a link to /proc/self/fd/0
 		abs, err := filepath.Abs(name)

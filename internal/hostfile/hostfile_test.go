@@ -39,7 +39,7 @@ func TestDescriptor(t *testing.T) {
 	}
 }
 
-// TestOpen opens pipes and files as a user who may not open them again.
+// TestOpen opens pipes and files as a user who may not open them by name.
 func TestOpen(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user")
@@ -75,7 +75,7 @@ func TestOpen(t *testing.T) {
 		{"a file that is open for reading", path(f), os.O_WRONLY, fs.ErrPermission},
 		{"no descriptor", "/proc/self/fd/999", os.O_RDONLY, fs.ErrNotExist},
 	}
-	// Only this thread becomes another user, and it ends with the goroutine.
+	// Only this thread changes its user, and it ends with the goroutine.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
