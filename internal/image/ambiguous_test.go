@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestAmbiguousArchive refuses archives whose files readers take in different ways.
+// TestAmbiguousArchive checks that archives are refused whose files different readers interpret
+// differently.
 func TestAmbiguousArchive(t *testing.T) {
 	file := func(name string, records map[string]string) tar.Header {
 		return tar.Header{Typeflag: tar.TypeReg, Name: name, Size: 4, PAXRecords: records}

@@ -16,19 +16,18 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// Artifact is what a name refers to: an image, or another kind of artifact that is stored like
-// one.
+// Artifact is an image, or another artifact that is stored like one.
 type Artifact struct {
 	Name       string
 	Descriptor ocispec.Descriptor
 	Manifest   ocispec.Manifest
-	Config     []byte // the document that the manifest calls its configuration
+	Config     []byte // the document that the manifest has as its configuration
 
 	source source
 }
 
-// Artifact finds the artifact that a name refers to (the package comment lists the forms of
-// names). Answers of registries are not remembered. With o.Pull the local store is not searched.
+// Artifact finds the artifact that a name refers to (the package comment lists the forms of names).
+// Answers of registries are not recorded in the cache. With o.Pull the local store is not searched.
 func (r *Resolver) Artifact(ctx context.Context, ref string, o ResolveOptions) (*Artifact, error) {
 	if o.Platform.OS == "" && o.Platform.Architecture == "" {
 		o.Platform = platform.Host()
@@ -120,8 +119,7 @@ func (r *Resolver) parseArtifact(ctx context.Context, name string, d ocispec.Des
 	return a, nil
 }
 
-// Layer returns an image of one layer that is stored where the artifact is, for Ensure and
-// UnpackOn.
+// Layer returns an image of one layer of the artifact, for Ensure and UnpackOn.
 func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, error) {
 	if err := errors.Join(d.Digest.Validate(), diffID.Validate()); err != nil {
 		return nil, fmt.Errorf("layer %q of %s: %w", d.Digest, a.Name, err)
@@ -137,7 +135,7 @@ func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, er
 	return img, nil
 }
 
-// Stored returns an image of one layer that is in the store, for UnpackOn.
+// Stored returns an image of one layer in the store, for UnpackOn.
 func Stored(d ocispec.Descriptor, diffID digest.Digest) *Image {
 	img := &Image{Name: d.Digest.String(), Origin: FromStore, Descriptor: d}
 	img.Manifest.Layers = []ocispec.Descriptor{d}
@@ -145,8 +143,8 @@ func Stored(d ocispec.Descriptor, diffID digest.Digest) *Image {
 	return img
 }
 
-// UnpackOn unpacks an image of one layer, which Artifact.Layer or Stored has returned, on top of
-// a snapshot. The result is committed as id. It is not recorded under a chain ID.
+// UnpackOn unpacks an image that Artifact.Layer or Stored has returned on top of a snapshot, and
+// commits the result as id. It does not record the result under a chain ID.
 func (r *Resolver) UnpackOn(ctx context.Context, img *Image, parent, id snapshot.ID,
 	o UnpackOptions) error {
 	u := r.newUnpacking(img, o)

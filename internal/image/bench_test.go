@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// BenchmarkUnpackLayers pulls and unpacks six layers, of each compression two, which are fetched
-// and unpacked at once. MB are those of the files.
+// BenchmarkUnpackLayers pulls and unpacks six layers at once, two of each compression. MB counts
+// the bytes of the files.
 func BenchmarkUnpackLayers(b *testing.B) {
 	const layers, files = 6, 300
 	rnd := rand.New(rand.NewPCG(1, 2))

@@ -2,8 +2,8 @@
 // and a manifest into snapshots.
 //
 // It imports the packages that internal/arch lists. It makes no system calls itself. It reads and
-// writes the store, the snapshots and the cache, reads the layouts and archives that a name leads
-// to, and calls registries.
+// writes the store, the snapshots and the cache, reads the layouts and archives to which names
+// refer, and calls registries.
 //
 // To test it, run go test ./internal/image as any user; some tests need root. Registries and
 // layouts are made by the tests. FuzzArchive reads hostile archives.

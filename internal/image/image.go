@@ -22,20 +22,20 @@ type Origin string
 const (
 	FromStore    Origin = "store"    // built or pulled here
 	FromRegistry Origin = "registry" // now, or in an earlier build
-	FromLayout   Origin = "layout"   // a layout or archive
+	FromLayout   Origin = "layout"   // in a layout or archive
 )
 
 // Image is an image for one platform. Its manifest and configuration are in the store; its layers
 // may not be.
 type Image struct {
-	Name   string // the full name; for an image of a layout its name there
+	Name   string // the full name; for an image of a layout its name in the layout
 	Origin Origin // where it was found
-	// the descriptor that the name refers to: the manifest, or an index that contains it
+	// the descriptor to which the name refers: the manifest, or an index that contains it
 	Root       ocispec.Descriptor
 	Descriptor ocispec.Descriptor // the manifest
 	Manifest   ocispec.Manifest
 	Config     dockerspec.DockerOCIImage
-	Platform   ocispec.Platform // the platform that the configuration names
+	Platform   ocispec.Platform // the platform in the configuration
 
 	source source
 }
@@ -112,15 +112,15 @@ func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest,
 	return img, nil
 }
 
-// configOf returns the descriptor of the configuration in a manifest, and an error if the
-// manifest is not an image's.
+// configOf returns the descriptor of the configuration in a manifest, and an error if the manifest
+// does not describe an image.
 func configOf(name string, d ocispec.Descriptor, manifest []byte) (ocispec.Descriptor, error) {
 	var m ocispec.Manifest
 	if err := ocijson.Unmarshal(manifest, &m); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	switch t := ocidoc.ToOCI(m.Config).MediaType; t {
-	case ocispec.MediaTypeImageConfig, "", "application/octet-stream": // old tools wrote those
+	case ocispec.MediaTypeImageConfig, "", "application/octet-stream": // media types of old tools
 	default:
 		if m.ArtifactType != "" {
 			t = m.ArtifactType

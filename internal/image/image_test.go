@@ -116,7 +116,7 @@ func openState(t testing.TB, dir, driver string) *state {
 	return &state{r, dir}
 }
 
-// newState opens a state of the driver that is the test's first choice.
+// newState opens a state with the first driver that works.
 func newState(t testing.TB) *state { return openState(t, t.TempDir(), drivers(t)[0]) }
 
 // tree returns the listing of a snapshot.
@@ -142,7 +142,7 @@ func (s *state) tree(t testing.TB, id snapshot.ID) string {
 	return out
 }
 
-// left lists temporary files, and snapshots that no test has made and that have no name.
+// left lists temporary files, and snapshots that have no name and were not made by a test.
 func (s *state) left(t testing.TB) []string {
 	t.Helper()
 	var out []string
@@ -297,7 +297,7 @@ func (o *origin) tag(name string, m *made) {
 	o.tags[name] = m.desc
 }
 
-// requests returns the requests for manifests and blobs since the last call.
+// requests returns the requests for manifests and blobs since the previous call.
 func (o *origin) requests() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -340,7 +340,7 @@ var layers = []string{
 	"dir etc 0755\nfile etc/a 0644 one\nfile etc/b 0600 two\ndir opt/deep 0700\nfile opt/deep/x 0755 x\nlink bin -> usr/bin\ndir usr/bin 0755\nfile usr/bin/sh 0755 sh",
 	// etc and opt/deep are implied
 	"file etc/.wh.a 0644 \nfile etc/c 0644 three\nfile opt/deep/y 0644 y",
-	// both need what is below
+	// both need the layers below
 	"hardlink etc/linked => etc/b\nfile bin/tool 0755 tool",
 	"dir opt 0755\nfile opt/.wh..wh..opq 0644 \nfile opt/new 0644 new",
 }
@@ -418,7 +418,6 @@ func TestUnpack(t *testing.T) {
 			if l := s.left(t); len(l) != 0 {
 				t.Errorf("left over: %v", l)
 			}
-			// Everything is in the store now: no registry is needed.
 			o.Close()
 			s = openState(t, s.dir, driver)
 			if img, err = s.Resolve(t.Context(), o.host+"/base:1", ResolveOptions{}); err != nil {
@@ -449,7 +448,7 @@ func TestSharedLayers(t *testing.T) {
 	for _, driver := range drivers(t) {
 		t.Run(driver, func(t *testing.T) {
 			dir := t.TempDir()
-			// as two processes have it
+			// as two processes would open it
 			states := []*state{openState(t, dir, driver), openState(t, dir, driver)}
 			o.requests()
 			var wg sync.WaitGroup
@@ -485,7 +484,7 @@ func TestSharedLayers(t *testing.T) {
 				}
 			}
 			for d, n := range fetched {
-				// once a process
+				// once in a process
 				if d != one.man.Config.Digest.String() &&
 					d != two.man.Config.Digest.String() && n > 2 {
 					t.Errorf("%s was fetched %d times", d, n)
@@ -550,7 +549,7 @@ func TestMismatch(t *testing.T) {
 					}
 				}
 				// Without layers of their own, snapshots are made one after the other, and blobs
-				// are fetched ahead: one that matches its digest may be in the store.
+				// are fetched ahead: a blob that matches its digest may be in the store.
 				intact := strings.HasPrefix(tt.name, "diff ID") || tt.name == "no tar"
 				if ok, _ := s.store.Exists(t.Context(), m.man.Layers[1]); ok &&
 					(s.snapshots.Layered() || !intact) {
@@ -624,7 +623,7 @@ func TestLazy(t *testing.T) {
 	if got := o.requests(); len(got) != 2 {
 		t.Errorf("Ensure asked %q", got)
 	}
-	// What an earlier process remembers of the image is enough to fetch it, too.
+	// The record of an earlier process is enough to fetch the image, too.
 	if err := os.Remove(s.store.Path(m.man.Layers[0].Digest)); err != nil {
 		t.Fatal(err)
 	}
@@ -689,7 +688,7 @@ func TestOrder(t *testing.T) {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
-	// Asked again, an unchanged image costs one question; a changed one is found.
+	// A second resolve takes one request if the image is unchanged, and finds a changed image.
 	o.requests()
 	resolve(true)
 	if got := o.requests(); !slices.Equal(got, []string{"HEAD /v2/app/manifests/latest"}) {
@@ -871,7 +870,7 @@ func TestCancelled(t *testing.T) {
 			o.mu.Unlock()
 			ctx, cancel := context.WithCancelCause(t.Context())
 			cause := errors.New("another layer has failed")
-			givenUp, other := make(chan error, 1), make(chan error, 1) // either may end first
+			givenUp, other := make(chan error, 1), make(chan error, 1) // either one may end first
 			go func() {
 				_, _, err := s.Unpack(ctx, img, UnpackOptions{})
 				givenUp <- err
@@ -1030,8 +1029,8 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
-// TestDockerArchive reads archives as docker wrote them before it wrote layouts, and as skopeo
-// writes them.
+// TestDockerArchive reads archives in the formats of skopeo and of old versions of docker, which
+// did not write layouts.
 func TestDockerArchive(t *testing.T) {
 	m := imageOf(t, "file a 0644 1", "file b 0644 2", "file c 0644 3")
 	cfg := m.blobs[m.man.Config.Digest]
@@ -1087,7 +1086,7 @@ func TestDockerArchive(t *testing.T) {
 	}
 	if skopeo, err := exec.LookPath("skopeo"); err == nil {
 		z := imageOf(t)
-		// it takes no zstd there
+		// docker's format does not accept zstd
 		for _, text := range []string{"file a 0644 1", "file b 0644 2", "file c 0644 3"} {
 			data, mediaType := compress(tarOf(t, text), "gzip")
 			z.man.Layers = append(z.man.Layers, z.add(mediaType, data))

@@ -25,7 +25,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
-// files are the files of a layout, in a directory or in an archive.
+// files provides the files of a layout, in a directory or in an archive.
 type files interface {
 	open(name string) (io.ReadCloser, int64, error)
 }
@@ -170,10 +170,10 @@ type archive struct {
 
 type member struct {
 	off, size int64
-	link      string // the name of another member, for a link
+	link      string // for a link: the name of the other member
 }
 
-// maxMembers limits the memory that the index of an archive takes.
+// maxMembers limits the memory for the index of an archive.
 const maxMembers = 1 << 20
 
 func indexArchive(ctx context.Context, f *os.File) (*archive, error) {
@@ -196,8 +196,8 @@ func indexArchive(ctx context.Context, f *os.File) (*archive, error) {
 		}
 		switch h.Typeflag {
 		case tar.TypeReg:
-			// tar.Reader reads whole header blocks and does not read ahead, so the file's offset
-			// is that of the member's data.
+			// tar.Reader reads whole header blocks and does not read ahead, so the file's offset is
+			// the offset of the member's data.
 			off, err := f.Seek(0, io.SeekCurrent)
 			if err != nil {
 				return nil, err
@@ -224,7 +224,7 @@ func (a *archive) ambiguous(h *tar.Header, name string) error {
 			return fmt.Errorf("the archive has a sparse file %q", h.Name)
 		}
 	}
-	// No digest decides which of the two is meant.
+	// No digest determines which of the two is the right one.
 	if _, twice := a.members[name]; twice &&
 		(name == "manifest.json" || name == "index.json" || name == "oci-layout") {
 		return fmt.Errorf("the archive has %q twice", name)
@@ -283,7 +283,7 @@ func (b blobsOf) Open(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, e
 	return r, nil
 }
 
-// sized returns the descriptor of a document of which only the digest is known.
+// sized returns the descriptor of a document from its digest.
 func (b blobsOf) sized(d digest.Digest) (ocispec.Descriptor, error) {
 	r, size, err := b.open("blobs/" + d.Algorithm().String() + "/" + d.Encoded())
 	if err != nil {
@@ -343,7 +343,8 @@ func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []
 	return img, nil
 }
 
-// choose returns the entry of an index.json that loc selects; nil means all entries together.
+// choose returns the entry of an index.json that loc selects. It returns nil for all entries
+// together.
 func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, string, error) {
 	var names []string
 	var untagged int
@@ -412,8 +413,8 @@ func listOf(names []string) string {
 	return strings.Join(slices.Compact(names), ", ")
 }
 
-// sameName reports whether a name in a layout is the one that the user gave: the whole name, or
-// only the tag.
+// sameName reports whether the name want, which the user gave, refers to a name in a layout: it is
+// the whole name, or only the tag.
 func sameName(have, want string) bool {
 	if have == "" {
 		return false
@@ -430,8 +431,8 @@ func sameName(have, want string) bool {
 	return err1 == nil && err2 == nil && a == b
 }
 
-// fromDockerArchive reads an image from an archive of docker save, and makes the manifest, which
-// such an archive lacks.
+// fromDockerArchive reads an image from an archive of docker save. Such an archive has no manifest:
+// fromDockerArchive makes one.
 func (r *Resolver) fromDockerArchive(ctx context.Context, f files, loc location,
 	data []byte) (*Image, error) {
 	var list []dockerImage

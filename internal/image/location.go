@@ -12,11 +12,11 @@ import (
 
 // location is a parsed reference: an image name or the path of a layout.
 type location struct {
-	name   string // an image name; set if path is not
+	name   string // an image name; "" if path is set
 	path   string // the path of a layout or archive
 	tag    string // the image's name in the layout; may be empty
 	digest digest.Digest
-	docker bool // it must be an archive of docker save
+	docker bool // the archive must be one of docker save
 }
 
 // IsPath reports whether a reference names a layout or an archive rather than an image.

@@ -53,7 +53,7 @@ func (r *Resolver) Document(ctx context.Context, d ocispec.Descriptor, img *Imag
 	return r.document(ctx, img.source, d)
 }
 
-// EnsureManifest brings a manifest of any kind into the store, with all blobs that it refers to.
+// EnsureManifest copies a manifest of any kind into the store, with all blobs to which it refers.
 func (r *Resolver) EnsureManifest(ctx context.Context, d ocispec.Descriptor, img *Image) error {
 	data, err := r.Document(ctx, d, img)
 	if err != nil {

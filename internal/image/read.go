@@ -10,9 +10,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Read calls use with the blob of one of an image's layers, as it is stored, and verifies its
-// digest. The caller must discard the result of use if Read returns an error. A blob from a
-// registry is stored on the way, one from a layout or an archive is not.
+// Read calls use with the blob of a layer, in its stored form, and verifies its digest. The caller
+// must discard the result of use if Read returns an error. Read stores a blob from a registry, but
+// not a blob from a layout or an archive.
 func (r *Resolver) Read(ctx context.Context, img *Image, layer int,
 	use func(io.Reader) error) error {
 	d := img.Manifest.Layers[layer]
@@ -41,7 +41,7 @@ func (r *Resolver) Read(ctx context.Context, img *Image, layer int,
 	return nil
 }
 
-// toEnd calls use and then reads the rest of body, so that the digest is that of the whole blob.
+// toEnd calls use and then reads the rest of body, so that the digest covers the whole blob.
 func toEnd(body io.Reader, use func(io.Reader) error) error {
 	if err := use(body); err != nil {
 		return err
@@ -62,9 +62,9 @@ func (c *counted) Read(p []byte) (int, error) {
 }
 
 // readWhole reads a blob to its end, writes all of it to w (nil: discards it), and calls use (may
-// be nil) with a reader of the same bytes. An error of r or w takes precedence over that of use,
-// which is often a consequence. When use fails, r is still read to its end, so that w can check
-// the digest of the whole content.
+// be nil) with a reader of the same bytes. An error of r or w takes precedence over an error of
+// use, which is often a consequence. When use fails, r is still read to its end, so that w can
+// check the digest of the whole content.
 func readWhole(ctx context.Context, r io.Reader, w io.Writer, use func(io.Reader) error) error {
 	var o unpack.AheadOptions
 	if w != nil {

@@ -27,9 +27,9 @@ type Resolver struct {
 	snapshots *snapshot.Store
 	registry  *registry.Client
 
-	// one for each layer that is being downloaded or unpacked
+	// one element for each layer that is being downloaded or unpacked
 	slots   chan struct{}
-	chains  memo.Map[digest.Digest, snapshot.ID] // snapshots being made, by chain ID
+	chains  memo.Map[digest.Digest, snapshot.ID] // snapshots that are being made, by chain ID
 	blobs   memo.Map[digest.Digest, struct{}]    // blobs being downloaded
 	mu      sync.Mutex
 	closers []io.Closer
@@ -56,20 +56,20 @@ func New(o Options) *Resolver {
 
 // ResolveOptions select an image.
 type ResolveOptions struct {
-	// Platform is the platform that the image must run on; the zero value is that of this
-	// machine.
+	// Platform is the platform on which the image must run; the zero value is this machine's
+	// platform.
 	Platform ocispec.Platform
-	// Any selects the first image of an index, for any platform.
+	// Any selects the first image of an index, whatever its platform.
 	Any bool
-	// Pull asks the registry even if the store has an image of the name.
+	// Pull requests the image from the registry even if the store has an image of that name.
 	Pull bool
-	// Local asks no registry, except for a damaged blob of the store.
+	// Local sends no requests to registries, except for a damaged blob of the store.
 	Local bool
 }
 
 // Resolve finds an image by its name (the package comment lists the forms of names). When it
-// returns, the manifest and the configuration are in the store. After a request to a registry,
-// errors are those of registry.Client.Resolve.
+// returns, the manifest and the configuration are in the store. If a request to a registry fails,
+// the error is that of registry.Client.Resolve.
 func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*Image, error) {
 	if o.Platform.OS == "" && o.Platform.Architecture == "" {
 		o.Platform = platform.Host()
@@ -90,7 +90,7 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 	}
 	name, err := store.Name(loc.name)
 	if digest.Digest(loc.name).Validate() == nil {
-		name, err = loc.name, nil // an image of the store, by its digest
+		name, err = loc.name, nil // an image in the store, by its digest
 	}
 	if err != nil {
 		return nil, err
@@ -130,17 +130,17 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 	return img, nil
 }
 
-// remedy is the advice for an image with a blob that cannot be obtained any more.
+// remedy is the advice for an image with a blob that cannot be obtained again.
 const remedy = "build or pull the image again"
 
-// replaces reports whether an image of a registry may replace the damaged image of that name. It
-// may if it is the same image, or if the store's entry is only the registry's earlier answer.
+// replaces reports whether an image of a registry may replace the damaged image of that name: it
+// must be the same image, or the name must be known only from an earlier answer of the registry.
 func (r *Resolver) replaces(ctx context.Context, name string, img *Image) bool {
 	root, err := r.store.Resolve(ctx, name)
 	return err != nil || root.Digest == img.Root.Digest || root.Digest == img.Descriptor.Digest
 }
 
-// known finds an image without a registry. The error is set if the store has the name but the
+// known finds an image without a registry. It returns an error if the store has the name but the
 // image cannot be used.
 func (r *Resolver) known(ctx context.Context, name string, o ResolveOptions) (*Image, error) {
 	pinned := digestOf(name) != ""
@@ -168,8 +168,8 @@ func (r *Resolver) known(ctx context.Context, name string, o ResolveOptions) (*I
 	return nil, nil
 }
 
-// storeRoot finds an image in the store by its name or by its digest. Images that were fetched
-// as bases have no name there.
+// storeRoot finds an image in the store by its name or by its digest. Images that were fetched as
+// bases have no name in the store.
 func (r *Resolver) storeRoot(ctx context.Context, name string) (ocispec.Descriptor, error) {
 	if digest.Digest(name).Validate() != nil {
 		return r.store.Resolve(ctx, name)
@@ -181,10 +181,10 @@ func (r *Resolver) storeRoot(ctx context.Context, name string) (ocispec.Descript
 	return r.store.ResolveID(ctx, name, roots)
 }
 
-// Identify resolves a name or a digest that the user gave: it returns the argument itself if the
-// store has an image of that name or whole digest, and the whole digest if the argument is the
-// prefix of one (see store.ResolveID). It returns store.ErrNotFound if it is neither, and a
-// *store.AmbiguousError if it is the prefix of several.
+// Identify resolves a name or a digest that the user gave. It returns the argument itself if the
+// store has an image with that name or whole digest, and the whole digest if the argument is the
+// prefix of one (see store.ResolveID). It returns store.ErrNotFound if there is no such image, and
+// a *store.AmbiguousError if the argument is the prefix of several digests.
 func (r *Resolver) Identify(ctx context.Context, word string) (string, ocispec.Descriptor, error) {
 	d, err := r.store.Resolve(ctx, word)
 	if err == nil || !store.IsShortID(word) {
@@ -200,7 +200,7 @@ func (r *Resolver) Identify(ctx context.Context, word string) (string, ocispec.D
 	return d.Digest.String(), d, nil
 }
 
-// digestOf returns the digest that a name is or ends with.
+// digestOf returns the digest in a name, which is the digest itself or ends with one.
 func digestOf(name string) digest.Digest {
 	if d := digest.Digest(name); d.Validate() == nil {
 		return d
@@ -268,7 +268,7 @@ func address(name string, p ocispec.Platform) string {
 	return "image " + name + " " + registry.FormatPlatform(p)
 }
 
-// remembered returns the image of a registry's earlier answer for this name, nil if there is
+// remembered returns the image of a registry's earlier answer for this name, or nil if there is
 // none. It returns an error if the image's documents cannot be read.
 func (r *Resolver) remembered(ctx context.Context, name string,
 	p ocispec.Platform) (*Image, error) {
@@ -287,8 +287,8 @@ func (r *Resolver) remembered(ctx context.Context, name string,
 	return img, nil
 }
 
-// fromRegistry asks the registry. written is the name as the user wrote it, which matters for
-// short names.
+// fromRegistry requests an image from the registry. written is the name as the user wrote it, which
+// matters for short names.
 func (r *Resolver) fromRegistry(ctx context.Context, name, written string,
 	o ResolveOptions) (*Image, error) {
 	if img := r.unchanged(ctx, name, written, o); img != nil {
@@ -339,12 +339,12 @@ func (r *Resolver) unchanged(ctx context.Context, name, written string, o Resolv
 		return nil
 	}
 	if d, err := r.registry.Head(ctx, written); err != nil || d.Digest != img.Root.Digest {
-		return nil // the request that follows reports the error
+		return nil // the following request reports the error
 	}
 	return img
 }
 
-// document brings a small blob into the store and returns it.
+// document copies a small blob into the store and returns it.
 func (r *Resolver) document(ctx context.Context, src source, d ocispec.Descriptor) ([]byte, error) {
 	if ok, err := r.store.Exists(ctx, d); ok && err == nil {
 		if data, err := r.store.Read(ctx, d); err == nil {
@@ -366,8 +366,8 @@ func (r *Resolver) document(ctx context.Context, src source, d ocispec.Descripto
 	return r.store.Read(ctx, d)
 }
 
-// Roots returns the images of registries that the cache remembers. They have no name in the
-// store, so a garbage collection of the store must be told to keep them.
+// Roots returns the images in the cached answers of registries. They have no name in the store, so
+// a garbage collection of the store must be told to keep them.
 func (r *Resolver) Roots() ([]ocispec.Descriptor, error) {
 	var out []ocispec.Descriptor
 	for e, err := range r.cache.All(cache.Remote) {
@@ -381,8 +381,8 @@ func (r *Resolver) Roots() ([]ocispec.Descriptor, error) {
 	return out, nil
 }
 
-// Origins returns a function that lists the repositories that a blob was pulled from, for
-// mounting it across repositories of one registry.
+// Origins returns a function that lists the repositories from which a blob was pulled, for mounting
+// it in another repository of the same registry.
 func (r *Resolver) Origins(ctx context.Context) (func(digest.Digest) []string, error) {
 	from := map[digest.Digest][]string{}
 	for e, err := range r.cache.All(cache.Remote) {
@@ -405,8 +405,8 @@ func (r *Resolver) Origins(ctx context.Context) (func(digest.Digest) []string, e
 	return func(d digest.Digest) []string { return from[d] }, nil
 }
 
-// Restore downloads a blob that is missing in the store from a registry that an image with that
-// blob was pulled from.
+// Restore downloads a blob that is missing in the store, from a registry from which an image with
+// that blob was pulled.
 func (r *Resolver) Restore(ctx context.Context, d ocispec.Descriptor) error {
 	errs := []error{}
 	for e, err := range r.cache.All(cache.Remote) {
@@ -437,7 +437,7 @@ func (r *Resolver) Restore(ctx context.Context, d ocispec.Descriptor) error {
 	return errors.Join(errs...)
 }
 
-// Close closes the archives that images were read from.
+// Close closes the archives from which images were read.
 func (r *Resolver) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -449,7 +449,7 @@ func (r *Resolver) Close() error {
 	return errors.Join(errs...)
 }
 
-// lazySource is a repository that is first asked when a blob is needed.
+// lazySource is a repository to which the first request is sent when a blob is needed.
 type lazySource struct {
 	client *registry.Client
 	name   string

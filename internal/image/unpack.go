@@ -25,13 +25,13 @@ import (
 
 // UnpackOptions determine where progress is reported. The zero value works.
 type UnpackOptions struct {
-	ID   event.ID   // the work that the progress belongs to
+	ID   event.ID   // the work to which the progress belongs
 	Sink event.Sink // nil: progress is not reported
 }
 
-// Unpack makes snapshots of an image's layers and returns the topmost; it is "" for an image
+// Unpack makes snapshots of an image's layers and returns the topmost one, or "" for an image
 // without layers. A layer whose snapshot exists is neither fetched nor unpacked; cached reports
-// whether all existed. The digests of the compressed and of the uncompressed layers are
+// whether all snapshots existed. The digests of the compressed and of the uncompressed layers are
 // verified. A layer that does not match leaves neither a snapshot nor a blob.
 func (r *Resolver) Unpack(ctx context.Context, img *Image,
 	o UnpackOptions) (top snapshot.ID, cached bool, err error) {
@@ -55,8 +55,7 @@ func (r *Resolver) Unpack(ctx context.Context, img *Image,
 	return top, false, nil
 }
 
-// Ensure brings the blobs of all layers into the store. It is called for an image that leaves
-// the machine.
+// Ensure copies the blobs of all layers into the store. It is called for an image that is exported.
 func (r *Resolver) Ensure(ctx context.Context, img *Image, o UnpackOptions) error {
 	u := r.newUnpacking(img, o)
 	if err := u.fetch(ctx, img.Manifest.Layers); err != nil {
@@ -65,8 +64,8 @@ func (r *Resolver) Ensure(ctx context.Context, img *Image, o UnpackOptions) erro
 	return nil
 }
 
-// Pull resolves an image by asking the registry, brings all of its blobs into the store and
-// names it there.
+// Pull resolves an image at the registry, copies all of its blobs into the store and names it
+// there.
 func (r *Resolver) Pull(ctx context.Context, ref string, ro ResolveOptions,
 	o UnpackOptions) (*Image, error) {
 	ro.Pull = true
@@ -79,7 +78,7 @@ func (r *Resolver) Pull(ctx context.Context, ref string, ro ResolveOptions,
 	}
 	name := img.Name
 	if digestOf(name) != "" {
-		name = "" // the image is found by its digest
+		name = "" // the image is identified by its digest
 	}
 	// The manifest gets the name even if it came from an index: the other images of the index
 	// are not in the store.
@@ -116,7 +115,7 @@ func (r *Resolver) newUnpacking(img *Image, o UnpackOptions) *unpacking {
 		chains: identity.ChainIDs(slices.Clone(img.Config.RootFS.DiffIDs))}
 }
 
-// deepest returns the snapshot of the longest prefix of layers that has one, and the index of
+// deepest returns the snapshot of the longest prefix of layers with a snapshot, and the index of
 // the first layer above it.
 func (u *unpacking) deepest() (snapshot.ID, int) {
 	for i := len(u.chains) - 1; i >= 0; i-- {
@@ -127,8 +126,8 @@ func (u *unpacking) deepest() (snapshot.ID, int) {
 	return "", 0
 }
 
-// existing returns the snapshot of a chain ID: the recorded one, which may be of an image that
-// was built here, or the one that Unpack made.
+// existing returns the snapshot of a chain ID: the recorded snapshot, which may belong to an image
+// that was built here, or the snapshot that Unpack made.
 func (u *unpacking) existing(chain digest.Digest) (snapshot.ID, bool) {
 	recorded, ok := u.r.cache.Chain(chain)
 	if ok {
@@ -159,8 +158,7 @@ func (u *unpacking) parallel(ctx context.Context, base snapshot.ID, from int) (s
 		f, mine := u.r.chains.Claim(u.chains[i])
 		parent := below
 		if mine {
-			// The slot is taken here, so that lower layers, which the others wait for, come
-			// first.
+			// Acquire the slot here, so that lower layers come first: the others wait for them.
 			if err := u.acquire(ctx); err != nil {
 				u.r.chains.End(ctx, u.chains[i], f, "", err)
 				here.Finish("", err)
@@ -177,7 +175,7 @@ func (u *unpacking) parallel(ctx context.Context, base snapshot.ID, from int) (s
 	if err := g.Wait(); err != nil {
 		return "", err
 	}
-	return below.Wait(context.Background()) // the call has ended, as has the group's context
+	return below.Wait(context.Background()) // the group's context has ended
 }
 
 func (u *unpacking) acquire(ctx context.Context) error {
@@ -191,8 +189,8 @@ func (u *unpacking) acquire(ctx context.Context) error {
 
 func (u *unpacking) release() { <-u.r.slots }
 
-// claimed makes a layer's snapshot, or waits for the goroutine that makes it. If that one is
-// cancelled, claimed makes the snapshot.
+// claimed makes a layer's snapshot, or waits for the goroutine that makes it. If that goroutine is
+// canceled, claimed makes the snapshot.
 func (u *unpacking) claimed(ctx context.Context, i int, parent, f *memo.Call[snapshot.ID],
 	mine bool) (snapshot.ID, error) {
 	key := u.chains[i]
@@ -219,7 +217,7 @@ func (u *unpacking) layered(ctx context.Context, i int,
 	parent *memo.Call[snapshot.ID]) (snapshot.ID, error) {
 	release := sync.OnceFunc(u.release)
 	defer release()
-	if id, ok := u.existing(u.chains[i]); ok { // it may have been made in the meantime
+	if id, ok := u.existing(u.chains[i]); ok { // it may have been made meanwhile
 		return id, nil
 	}
 	work, err := u.unpack(ctx, i, "", false)
@@ -300,8 +298,8 @@ type unpacked struct {
 	applied diff.Applied
 }
 
-// unpack unpacks a layer: alone, or (full) with the layers below it visible. If its blob in the
-// store turns out to be damaged, it is fetched once more.
+// unpack unpacks a layer: alone or, if full is set, on top of the visible layers below it. If its
+// blob in the store is damaged, unpack fetches the blob once more.
 func (u *unpacking) unpack(ctx context.Context, i int, parent snapshot.ID,
 	full bool) (unpacked, error) {
 	d := u.img.Manifest.Layers[i]
@@ -443,7 +441,7 @@ func (u *unpacking) warn() {
 	}
 }
 
-// fetch brings blobs into the store.
+// fetch copies blobs into the store.
 func (u *unpacking) fetch(ctx context.Context, layers []ocispec.Descriptor) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, d := range layers {
@@ -465,8 +463,7 @@ func (u *unpacking) fetch(ctx context.Context, layers []ocispec.Descriptor) erro
 }
 
 // read calls use with a blob's bytes, and stores the blob if the store does not have it. stored
-// reports whether the store had it before. With a nil use, a blob that is in the store is not
-// read.
+// reports whether the store already had it. If use is nil, a blob in the store is not read.
 func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor,
 	use func(io.Reader) error) (stored bool, err error) {
 	for {
@@ -478,8 +475,8 @@ func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor,
 			return true, u.readStored(ctx, d, use)
 		}
 		if u.img.source == nil || u.img.Origin == FromStore {
-			// The store may be able to repair the blob. The registry is asked only afterwards,
-			// because the name may refer to another image there by now.
+			// The store may be able to repair the blob. Try the registry only afterwards, because
+			// the name may refer to another image there by now.
 			var bad *store.BlobError
 			if err := u.repairStored(ctx, d); err == nil {
 				continue
@@ -506,7 +503,7 @@ func (u *unpacking) read(ctx context.Context, d ocispec.Descriptor,
 	}
 }
 
-// repairStored has the store repair a blob that is missing.
+// repairStored makes the store repair a missing blob.
 func (u *unpacking) repairStored(ctx context.Context, d ocispec.Descriptor) error {
 	r, err := u.r.store.Fetch(ctx, d)
 	if err != nil {

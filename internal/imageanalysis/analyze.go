@@ -19,16 +19,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Options holds what is known of an image besides its own content.
+// Options holds information about an image that is not in the image.
 type Options struct {
-	// Base is the name of the image that it is based on, "scratch" for none; "": it is found by the
-	// rules of docs/WASTE.md.
+	// Base is the name of the image's base image, or "scratch" for none. "": the base is found by
+	// the rules of docs/WASTE.md.
 	Base string
-	// Accept are patterns of paths that may be there.
+	// Accept has patterns of accepted paths.
 	Accept []string
 }
 
-// Analyze finds out what of an image is waste. Layers whose tables are kept are not read.
+// Analyze finds the wasted bytes of an image. It does not read layers whose tables are stored.
 func Analyze(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image,
 	o Options) (*analyze.Report, error) {
 	in, err := analyzeInput(ctx, s, images, img, o)
@@ -68,8 +68,8 @@ func analyzeInput(ctx context.Context, s *state.State, images *image.Resolver, i
 	return in, nil
 }
 
-// layerTable is the table of a layer: the one that is kept, or one that is made by reading the
-// layer, and then kept.
+// layerTable returns the table of a layer: the stored one, or a new one that it makes by reading
+// the layer, and stores.
 func layerTable(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image,
 	layer int) (t *analyze.Table, err error) {
 	d := img.Manifest.Layers[layer].Digest
@@ -86,8 +86,8 @@ func layerTable(ctx context.Context, s *state.State, images *image.Resolver, img
 	return t, putTable(s, d, t)
 }
 
-// The tables of layers are kept by the digests of their blobs, in cache/tables. What cannot be read
-// is as if it were not there: tables are not synced to disk.
+// The tables of layers are stored in cache/tables, by the digests of the layers' blobs. A table
+// that cannot be read is treated as missing: tables are not synced to disk.
 
 func table(s *state.State, d digest.Digest) *analyze.Table {
 	data, err := s.ReadKept("tables", d)
@@ -109,14 +109,15 @@ func putTable(s *state.State, d digest.Digest, t *analyze.Table) error {
 	return s.Keep("tables", d, data)
 }
 
-// Record is what a build keeps about its image, under the digest of the configuration.
+// Record is the information about an image that its build stores, under the digest of the
+// configuration.
 type Record struct {
 	Dockerfile string       `json:"dockerfile"`
 	Base       RecordedBase `json:"base"`
 	Steps      []RecordStep `json:"steps"` // of the history entries after the base's
 }
 
-// RecordedBase is the image that an image was built on. It is zero for scratch.
+// RecordedBase is the base image of an image. It is zero for scratch.
 type RecordedBase struct {
 	Name    string `json:"name,omitempty"`
 	Digest  string `json:"digest,omitempty"`
@@ -130,11 +131,11 @@ type RecordStep struct {
 	Stage string `json:"stage,omitempty"`
 	Line  int    `json:"line"`
 	End   int    `json:"end"`
-	// Earlier reports whether the step is of a stage that the target is based on.
+	// Earlier is set if the step belongs to an earlier stage, on which the target is based.
 	Earlier bool `json:"earlier,omitempty"`
 }
 
-// Keep keeps the record for the image that has a configuration.
+// Keep stores the record for the image with the digest of its configuration.
 func (r Record) Keep(s *state.State, config digest.Digest) error {
 	for i := range r.Steps {
 		r.Steps[i].Text = oneLine(r.Steps[i].Text)
@@ -146,7 +147,7 @@ func (r Record) Keep(s *state.State, config digest.Digest) error {
 	return s.Keep("builds", config, data)
 }
 
-// recordOf returns the record of an image, nil if there is none that can be read.
+// recordOf returns the record of an image, or nil if there is none or it cannot be read.
 func recordOf(s *state.State, config digest.Digest) *Record {
 	data, err := s.ReadKept("builds", config)
 	if err != nil {
@@ -159,8 +160,8 @@ func recordOf(s *state.State, config digest.Digest) *Record {
 	return rec
 }
 
-// instructionText is an entry of a history as a Dockerfile would have it. BuildKit and docker's old
-// builder add to it.
+// instructionText returns the text of a history entry in the form of a Dockerfile: it removes the
+// text that BuildKit and docker's old builder add.
 func instructionText(by string) string {
 	by = strings.TrimSuffix(oneLine(by), " # buildkit")
 	if shell, ok := strings.CutPrefix(by, "/bin/sh -c "); ok {
@@ -177,7 +178,8 @@ func instructionText(by string) string {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// ending is where a base ends: after how many layers and entries of the history.
+// ending is the end of a base: the number of its layers, in base, and the number of its history
+// entries.
 type ending struct {
 	base    analyze.Base
 	history int
@@ -186,12 +188,12 @@ type ending struct {
 // noBase is the value of --base for an image without a base.
 const noBase = "scratch"
 
-// registryPatience is how long a registry is asked for a base that an annotation names, which is
-// not worth more.
+// registryPatience limits the time for finding, in a registry, a base that an annotation names: the
+// base is not important enough to wait longer.
 const registryPatience = 15 * time.Second
 
-// baseEnd finds out where the base of an image ends. What the user says comes first: it was said
-// about this image, now.
+// baseEnd finds the end of an image's base. The user's --base takes precedence over everything
+// recorded in the image.
 func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec *Record,
 	o Options) (ending, error) {
 	if o.Base == noBase {
@@ -252,7 +254,7 @@ func annotated(ctx context.Context, images *image.Resolver, img *image.Image, na
 		ref = name + "@" + d
 	}
 	if image.IsPath(ref) {
-		// an image must not make us read files
+		// do not read files that an image names
 		return nil, fmt.Errorf("%q is not the name of an image", ref)
 	}
 	return images.Resolve(ctx, ref, image.ResolveOptions{Platform: img.Platform})
@@ -270,8 +272,8 @@ func endOf(img, base *image.Image, source analyze.BaseSource) ending {
 		len(base.Config.History))}
 }
 
-// historyOfLayers is how many entries of a history belong to the first layers: as many as the
-// base's own history has, where the two agree.
+// historyOfLayers returns the number of history entries that belong to the first layers. It
+// includes entries without a layer as far as the base's own history, of length own, has them.
 func historyOfLayers(history []ocispec.History, layers, own int) int {
 	made := 0
 	for i, h := range history {
@@ -288,11 +290,11 @@ func historyOfLayers(history []ocispec.History, layers, own int) int {
 	return len(history)
 }
 
-// gap is between what was built in one go and what was built on top of it.
+// gap is the time between two history entries from which on they count as made by two builds.
 const gap = time.Hour
 
-// guess looks for the end of a base in the history: bases say last which command they run, and they
-// are older.
+// guess searches the history for the end of a base: a base usually ends with its CMD or ENTRYPOINT,
+// and is older than the rest.
 func guess(img *image.Image) ending {
 	history := img.Config.History
 	at, note := 0, "the history does not show where a base ends, so all layers count as own layers"
@@ -327,8 +329,8 @@ func guess(img *image.Image) ending {
 	return end
 }
 
-// instructions joins the history with the layers, first the base's and then the others. Layers that
-// the history does not know of, as in images of some other tools, get an instruction without a
+// instructions returns the entries of the history with their layers, first the base's and then the
+// others. Layers without an entry, as in images of some other tools, get an instruction without a
 // text.
 func instructions(img *image.Image, end ending, rec *Record) []analyze.Instruction {
 	var list []analyze.Instruction
@@ -354,8 +356,8 @@ func instructions(img *image.Image, end ending, rec *Record) []analyze.Instructi
 	rest(analyze.BaseImage, end.base.Layers)
 	for i, h := range history[own:] {
 		add(h, analyze.Own, len(img.Manifest.Layers))
-		// A record tells what was written, counted from its own end of the base, which another
-		// --base may move.
+		// A record has the instructions of the Dockerfile, from its own end of the base on. A
+		// different --base may move that end.
 		if rec == nil || rec.Base.History+len(rec.Steps) != len(history) {
 			continue
 		}
@@ -371,8 +373,8 @@ func instructions(img *image.Image, end ending, rec *Record) []analyze.Instructi
 	return list
 }
 
-// Seal seals a layer and keeps its table, which it makes from the tar on the way: nothing has to be
-// decompressed for it.
+// Seal seals a layer and stores its table. It makes the table from the tar while the layer is
+// written, so that nothing has to be decompressed.
 func Seal(ctx context.Context, s *state.State, tree diff.Tree, o diff.Options) (diff.Layer, error) {
 	r, w := io.Pipe()
 	o.Tee = w
@@ -384,7 +386,7 @@ func Seal(ctx context.Context, s *state.State, tree diff.Tree, o diff.Options) (
 		return err
 	})
 	l, err := diff.Seal(ctx, s.Store, tree, o)
-	w.CloseWithError(err) // nil is the end of the tar
+	w.CloseWithError(err) // with a nil error: the end of the tar
 	if scanErr := g.Wait(); err == nil {
 		err = scanErr
 	}

@@ -11,8 +11,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// imageOf is an image with a history: an entry a line, "-" before one without a layer, a time in
-// hours at its end.
+// imageOf returns an image with a history of one entry per line. "-" precedes an entry without a
+// layer, and its time in hours follows an entry.
 func imageOf(lines ...string) *image.Image {
 	img := &image.Image{}
 	for _, line := range lines {
@@ -63,7 +63,7 @@ func TestGuess(t *testing.T) {
 func TestInstructions(t *testing.T) {
 	img := imageOf("ADD rootfs @0", "-CMD [\"bash\"] @0", "RUN /bin/sh -c make   it # buildkit @1",
 		"-ENV A=1 @1", "COPY . /a # buildkit @1")
-	// one that the history does not know of
+	// a layer without an entry in the history
 	img.Manifest.Layers = append(img.Manifest.Layers, ocispec.Descriptor{})
 	rec := &Record{Base: RecordedBase{Layers: 1, History: 2}, Steps: []RecordStep{
 		{Text: "RUN make it", Line: 2, End: 3, Earlier: true, Stage: "first"},

@@ -1,11 +1,11 @@
 // Package imageanalysis analyzes images of the store and removes dead bytes from them.
 //
-// It connects package analyze, which works on tables of layers, with the store: it finds out where
-// the base of an image ends, keeps the tables of layers and the records that builds write about
-// their images, and writes pruned images and indexes.
+// It connects package analyze, which works on tables of layers, with the store: it finds the end of
+// an image's base, stores the tables of layers and the records that builds write about their
+// images, and writes pruned images and indexes.
 //
-// It imports analyze, diff, image, ocidoc, ocijson, state and parser. It makes no system calls.
-// It reads and writes blobs of the store and records in the cache, and starts nothing.
+// It imports analyze, diff, image, ocidoc, ocijson, state and parser. It makes no system calls. It
+// reads and writes blobs of the store and records in the cache, and starts no processes.
 //
 // To test it, run go test ./internal/imageanalysis as any user. TestPruneRandomImages compares
 // images before and after dead bytes are removed.

@@ -24,24 +24,25 @@ import (
 
 // PruneOptions determine how dead bytes are removed from an image.
 type PruneOptions struct {
-	// Base is as in Options: the base's layers stay.
+	// Base is as in Options. The base's layers are not changed.
 	Base string
-	// Level is the compressor's level for rewritten layers; 0: the level that other tools use.
+	// Level is the compressor's level for rewritten layers; 0: the default level of other tools.
 	Level int
-	// DryRun stores nothing: it is for finding out how much there is to gain, in compressed bytes
-	// too.
+	// DryRun stores nothing. It is for finding out how many bytes would be saved, also after
+	// compression.
 	DryRun bool
 }
 
 // Pruned is an image without its dead bytes.
 type Pruned struct {
-	// Manifest and Config are the new image's. Where there was nothing to take out they are those
-	// it had before.
+	// Manifest and Config belong to the new image. If nothing was removed, they are those of the
+	// old image.
 	Manifest ocispec.Descriptor
 	Config   ocispec.Descriptor
 	Base     analyze.Base
-	Layers   []PrunedLayer // those that changed
-	// Bytes is the content that went, Compressed how much smaller the blobs are together.
+	Layers   []PrunedLayer // the layers that changed
+	// Bytes is the size of the removed content. Compressed is the sum by which the blobs became
+	// smaller.
 	Bytes      int64
 	Compressed int64
 	Entries    int
@@ -55,9 +56,9 @@ type PrunedLayer struct {
 	Before, After int64 // bytes of the blob
 }
 
-// Prune takes the dead bytes out of the layers of an image that are not its base's. The number of
-// layers, their history and the configuration stay; before anything is returned the new layers are
-// read again, and what they show is compared with what the old ones showed. The new image is in the
+// Prune removes the dead bytes from the layers of an image, except those of its base. The number of
+// layers, the history and the configuration do not change. Before Prune returns, it reads the new
+// layers again and compares their file system with that of the old layers. The new image is in the
 // store, without a name.
 func Prune(ctx context.Context, s *state.State, images *image.Resolver, img *image.Image,
 	o PruneOptions) (*Pruned, error) {
@@ -84,7 +85,7 @@ type pruning struct {
 type prunedLayer struct {
 	descriptor ocispec.Descriptor
 	diffID     digest.Digest
-	table      *analyze.Table // nil: the layer is the old one
+	table      *analyze.Table // nil: the layer is unchanged
 }
 
 func (p *pruning) run(ctx context.Context, o PruneOptions) (*Pruned, error) {
@@ -132,7 +133,7 @@ func (p *pruning) run(ctx context.Context, o PruneOptions) (*Pruned, error) {
 	return res, p.write(ctx, res)
 }
 
-// rewrite makes the layers that change.
+// rewrite writes the layers that change.
 func (p *pruning) rewrite(ctx context.Context) error {
 	p.layers = make([]prunedLayer, len(p.img.Manifest.Layers))
 	g, ctx := errgroup.WithContext(ctx)
@@ -159,8 +160,8 @@ const (
 	pruneZstdLevel = 3
 )
 
-// layer makes one layer anew and reads what comes out, through the compressor's other end as it
-// were: the table is that of the tar that is written.
+// layer writes one layer again. It makes the table of the old layer's remaining entries from the
+// tar that it writes.
 func (p *pruning) layer(ctx context.Context, i int) error {
 	mediaType := p.img.Manifest.Layers[i].MediaType
 	make := func(blob io.Writer) error {
@@ -212,7 +213,7 @@ type plainWriter struct{ io.Writer }
 
 func (plainWriter) Close() error { return nil }
 
-// compressorOf compresses as a media type says. It writes the same bytes for the same tar, on any
+// compressorOf returns a compressor for a media type. Its output for a tar does not depend on the
 // number of cores.
 func compressorOf(mediaType string, level int, w io.Writer) (io.WriteCloser, error) {
 	switch ocidoc.Compression(mediaType) {
@@ -225,7 +226,7 @@ func compressorOf(mediaType string, level int, w io.Writer) (io.WriteCloser, err
 	return plainWriter{w}, nil
 }
 
-// verify compares what the new layers show with what the old ones do.
+// verify compares the file system of the new layers with that of the old ones.
 func (p *pruning) verify(ctx context.Context, old []analyze.LayerInput) error {
 	now := slices.Clone(old)
 	for i, l := range p.layers {
@@ -236,8 +237,7 @@ func (p *pruning) verify(ctx context.Context, old []analyze.LayerInput) error {
 	return analyze.Same(ctx, old, now)
 }
 
-// write writes configuration and manifest. What this program does not know of in them stays as it
-// was.
+// write writes the configuration and the manifest. It keeps fields that this program does not know.
 func (p *pruning) write(ctx context.Context, res *Pruned) error {
 	config, err := p.document(ctx, p.img.Manifest.Config)
 	if err != nil {
@@ -299,7 +299,7 @@ func (p *pruning) document(ctx context.Context,
 	return doc, nil
 }
 
-// copyRecord says of a configuration what is known of the one that it was made of.
+// copyRecord stores the record of one configuration for the configuration that was made from it.
 func copyRecord(s *state.State, from, to digest.Digest) error {
 	data, err := s.ReadKept("builds", from)
 	if err != nil {

@@ -14,13 +14,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// PrunedIndex is an index whose images are without their dead bytes.
+// PrunedIndex is an index of images without their dead bytes.
 type PrunedIndex struct {
 	// Root is the new index, or the old one if none of its images had dead bytes.
 	Root ocispec.Descriptor
-	// Images are those of the index, in its order.
+	// Images are the images of the index, in its order.
 	Images []PrunedPlatform
-	// Dropped are the platforms whose attestations are left out, because they describe the old
+	// Dropped has the platforms whose attestations were removed, because they describe the old
 	// image.
 	Dropped []ocispec.Platform
 }
@@ -65,7 +65,7 @@ func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor,
 	}
 	var doc map[string]json.RawMessage
 	var entries []ocispec.Descriptor
-	// the same, including fields that this program does not know
+	// the same entries, including fields that this program does not know
 	var raw []map[string]json.RawMessage
 	if err := ocijson.Unmarshal(data, &doc); err != nil {
 		return d, fmt.Errorf("index %s: %w", d.Digest, err)
@@ -106,7 +106,7 @@ func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor,
 	return d, err
 }
 
-// entry rewrites the object that one entry of an index names.
+// entry returns the entry for the rewritten object to which an entry of an index refers.
 func (p *indexPruning) entry(ctx context.Context, d ocispec.Descriptor,
 	depth int) (ocispec.Descriptor, error) {
 	if ocidoc.IsIndex(d.MediaType) {
@@ -132,7 +132,7 @@ func (p *indexPruning) entry(ctx context.Context, d ocispec.Descriptor,
 	return res.Manifest, nil
 }
 
-// keep brings an entry that is not an image into the store.
+// keep copies an entry that is not an image into the store.
 func (p *indexPruning) keep(ctx context.Context, d ocispec.Descriptor) error {
 	if p.o.DryRun || p.attestsOther(d) {
 		return nil
@@ -147,7 +147,7 @@ func (p *indexPruning) attestsOther(d ocispec.Descriptor) bool {
 	return ok && now.Digest != old
 }
 
-// dropAttestations leaves out the attestations of images that changed.
+// dropAttestations removes the attestations of images that changed.
 func (p *indexPruning) dropAttestations(entries []ocispec.Descriptor,
 	raw []map[string]json.RawMessage) []map[string]json.RawMessage {
 	var kept []map[string]json.RawMessage

@@ -54,8 +54,8 @@ func (s imageStore) read(d ocispec.Descriptor, v any) {
 	}
 }
 
-// image makes an image of layers, each a list of names: "name=content", a whiteout's without
-// content.
+// image makes an image of layers. Each layer is a list of entries "name=content", or "name" for a
+// whiteout.
 func (s imageStore) image(p ocispec.Platform, layers ...[][2]string) ocispec.Descriptor {
 	s.t.Helper()
 	c := ocispec.Image{Platform: p, RootFS: ocispec.RootFS{Type: "layers"}}
@@ -83,7 +83,7 @@ func (s imageStore) image(p ocispec.Platform, layers ...[][2]string) ocispec.Des
 	return d
 }
 
-// attestation is what BuildKit puts beside an image.
+// attestation makes an attestation like those of BuildKit.
 func (s imageStore) attestation(of ocispec.Descriptor) ocispec.Descriptor {
 	s.t.Helper()
 	p := ocispec.Platform{OS: "unknown", Architecture: "unknown"}
@@ -100,7 +100,7 @@ func (s imageStore) attestation(of ocispec.Descriptor) ocispec.Descriptor {
 	return d
 }
 
-// newImageStore makes a state and a resolver around an empty store.
+// newImageStore makes a state with an empty store, and a resolver.
 func newImageStore(t *testing.T) (imageStore, *state.State, *image.Resolver) {
 	t.Helper()
 	dir := t.TempDir()
@@ -112,8 +112,8 @@ func newImageStore(t *testing.T) (imageStore, *state.State, *image.Resolver) {
 		image.New(image.Options{Store: st, Cache: new(cache.Cache)})
 }
 
-// TestPruneIndex: an index stays an index, each of its images is pruned, and annotations about the
-// old bytes are removed.
+// TestPruneIndex checks that an index stays an index, that each of its images is pruned, and that
+// annotations about the old bytes are removed.
 func TestPruneIndex(t *testing.T) {
 	s, st, images := newImageStore(t)
 	wasted := [][][2]string{{{"a", "dead"}, {"b", "live"}}, {{".wh.a", ""}}}

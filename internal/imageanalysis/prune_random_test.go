@@ -21,9 +21,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// TestPruneRandomImages: for random layers, a reader that shares no code with the product sees the
-// same files in an image when its dead bytes are gone, layers of the base keep their bytes, and
-// entries come in an order that every unpacker takes.
+// TestPruneRandomImages prunes images of random layers. A reader that shares no code with the
+// program must find the same files afterwards, layers of the base must be unchanged, and entries
+// must be in an order that every unpacker accepts.
 func TestPruneRandomImages(t *testing.T) {
 	rounds.Run(t, "prune-image", rounds.Options{Fixed: 100, Fresh: 20, Long: 5_000},
 		func(t *testing.T, seed uint64) {
@@ -63,7 +63,7 @@ func TestPruneRandomImages(t *testing.T) {
 					before.Total.Bytes, before.Total.Live, res.Bytes)
 			}
 			want, got := s.tree("app"), s.tree("pruned")
-			// A directory that no layer listed may be listed now.
+			// A directory that was implied may be listed now.
 			got = slices.DeleteFunc(got, func(line string) bool {
 				return strings.HasPrefix(line, "dir ") && strings.HasSuffix(line, " 0755") &&
 					!slices.Contains(want, line)
@@ -83,7 +83,7 @@ func TestPruneRandomImages(t *testing.T) {
 		})
 }
 
-// layers stores an image of tars.
+// layers stores an image with tars as its layers.
 func (s imageStore) layers(tars [][]byte) ocispec.Descriptor {
 	s.t.Helper()
 	c := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
@@ -120,8 +120,8 @@ func (s imageStore) tree(name string) (lines []string) {
 	return lines
 }
 
-// count counts the bytes of an image's files, and those that can be seen, in the plainest way: a
-// map from each path to the file of the layer that it shows.
+// count returns the bytes of an image's files, and the bytes of visible files. It uses a plain
+// algorithm: a map from each path to its visible file.
 func (s imageStore) count(name string) (total, live int64) {
 	s.t.Helper()
 	img := s.open(name)
@@ -194,7 +194,7 @@ func (s imageStore) orders(name string) {
 			}
 		}
 		for k, e := range entries {
-			marks := e.Kind() == "whiteout" || e.Kind() == "opaque" // they may come before all else
+			marks := e.Kind() == "whiteout" || e.Kind() == "opaque" // these may come first
 			if p, ok := at[path.Dir(e.Path)]; ok && p > k && !marks {
 				s.t.Errorf("layer %d: %s comes before its directory", i, e.Path)
 			}
@@ -209,11 +209,11 @@ func (s imageStore) orders(name string) {
 	}
 }
 
-// layerMaker makes layers as a tool might that changes a tree: what it links to, hides or replaces
-// is there.
+// layerMaker makes layers like a tool that changes a tree: it only links to, hides or replaces
+// existing files.
 type layerMaker struct {
 	r     *rand.Rand
-	files map[string]byte // what there is, by its type flag
+	files map[string]byte // the files of the tree, by their type flags
 }
 
 func (g *layerMaker) path() string {
@@ -224,7 +224,7 @@ func (g *layerMaker) path() string {
 	return strings.Join(parts, "/")
 }
 
-// drop forgets a path and what is below it.
+// drop removes a path and everything below it from files.
 func (g *layerMaker) drop(p string) {
 	for name := range g.files {
 		if name == p || strings.HasPrefix(name, p+"/") {
@@ -246,7 +246,7 @@ func (g *layerMaker) layer(t *testing.T) []byte {
 			t.Fatal(err)
 		}
 	}
-	for range g.r.IntN(4) { // marks, which are about the layers below
+	for range g.r.IntN(4) { // marks, which apply to the layers below
 		p := g.path()
 		switch {
 		case g.files[p] == tar.TypeDir && g.r.IntN(2) == 0:
@@ -277,7 +277,7 @@ func (g *layerMaker) layer(t *testing.T) []byte {
 			h.Typeflag = tar.TypeDir
 			h.Name += "/"
 		case n == 3:
-			// to nothing that entries go through
+			// to a path that no entry passes through
 			h.Typeflag, h.Linkname = tar.TypeSymlink, []string{"nowhere", "/x"}[g.r.IntN(2)]
 		case n == 4:
 			h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, 1, 3
@@ -310,7 +310,7 @@ func (g *layerMaker) layer(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// take puts something at a path.
+// take records a file at a path.
 func (g *layerMaker) take(p string, flag byte) {
 	if flag != tar.TypeDir || g.files[p] != tar.TypeDir {
 		g.drop(p)
@@ -321,8 +321,8 @@ func (g *layerMaker) take(p string, flag byte) {
 	g.files[p] = flag
 }
 
-// parents makes the directories above a path, with entries for most of them. It returns false where
-// this layer has something else there.
+// parents makes the directories above a path, with entries for most of them. It returns false if
+// this layer has another file there.
 func (g *layerMaker) parents(p string, listed map[string]bool, put func(*tar.Header, []byte)) bool {
 	var dirs []string
 	for d := path.Dir(p); d != "."; d = path.Dir(d) {
@@ -334,7 +334,7 @@ func (g *layerMaker) parents(p string, listed map[string]bool, put func(*tar.Hea
 	for _, d := range slices.Backward(dirs) {
 		if g.files[d] != tar.TypeDir || g.r.IntN(3) > 0 && !listed[d] && !anyBelow(listed, d) {
 			if g.files[d] == 0 && g.r.IntN(3) == 0 {
-				g.files[d] = tar.TypeDir // it has no entry of its own
+				g.files[d] = tar.TypeDir // the directory is implied
 				listed[d] = true
 				continue
 			}
@@ -356,7 +356,7 @@ func anyBelow(listed map[string]bool, dir string) bool {
 	return false
 }
 
-// sparseEntry is an entry in GNU's old form for a sparse file with data at its end.
+// sparseEntry returns an entry, in GNU's old format, for a sparse file with data at its end.
 func sparseEntry(name string, size int64, data []byte) []byte {
 	number := func(n int64) []byte {
 		b := make([]byte, 12)

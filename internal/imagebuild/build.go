@@ -31,7 +31,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// builder holds what the platforms of one build share.
+// builder holds the state that the platforms of one build share.
 type builder struct {
 	state   *state.State
 	images  *image.Resolver
@@ -39,22 +39,22 @@ type builder struct {
 	sink    event.Sink
 	context *source.Context
 	file    *parser.File
-	name    string // the Dockerfile's, for messages
+	name    string // the Dockerfile's name, for messages
 
 	parts       Parts
 	secrets     *secret.Store
 	cacheMounts *cachemount.Store
 	ran         build.Ran
 	// ctx ends when Build returns. It is stored because layers are sealed and sent while steps run,
-	// by goroutines that outlive the call that starts them.
+	// by goroutines that continue after the call that starts them.
 	ctx     context.Context
 	uploads *outputs.Uploads
-	recipe  outputs.Recipe // of the image in the store
+	recipe  outputs.Recipe // recipe of the image in the store
 	tempdir *state.TempDir
 	// epoch is set with recipe, when the Dockerfile has been read; nil keeps real times.
 	epoch *time.Time
 
-	// These are replaced when the build starts again because of a damaged blob.
+	// The following fields are replaced when the build starts again because of a damaged blob.
 	sealer      build.Sealer // nil before the plan is made
 	directories build.DirectorySealer
 	in          *inputs.Inputs
@@ -72,11 +72,11 @@ type builder struct {
 type plan struct {
 	plan     *parser.Plan
 	prefetch []inputs.Use  // images that are unpacked while the first steps run
-	label    string        // put before the names of steps where there are several platforms
+	label    string        // prefix of the names of steps if there are several platforms
 	solver   *build.Solver // replaced when the build starts again
 }
 
-// Parts are what a build is made of. Tests replace them.
+// Parts are the parts that a build uses. Tests replace them.
 type Parts struct {
 	Executor    build.Executor // nil: package executor
 	Snapshots   build.Snapshots
@@ -108,7 +108,7 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver,
 	return BuildWith(ctx, state, images, o, DefaultParts(state, images))
 }
 
-// BuildWith is Build with other parts.
+// BuildWith is like Build, with the given parts.
 func BuildWith(ctx context.Context, state *state.State, images *image.Resolver, o Options,
 	parts Parts) (*Result, error) {
 	if o.Sink == nil {
@@ -154,7 +154,7 @@ func (b *builder) run(ctx context.Context) (res *Result, err error) {
 }
 
 // full adds the remedy to an error about a full disk. It changes the error inside a StepError,
-// which keeps its place in the Dockerfile.
+// which keeps its position in the Dockerfile.
 func (b *builder) full(err error) error {
 	var step *build.StepError
 	if errors.As(err, &step) {
@@ -271,15 +271,15 @@ func (b *builder) openContext(ctx context.Context, res *Result) (err error) {
 func (b *builder) build(ctx context.Context, res *Result) error {
 	platforms := b.opts.Platforms
 	if len(platforms) == 0 {
-		platforms = []ocispec.Platform{{}} // the host's
+		platforms = []ocispec.Platform{{}} // the host's platform
 	}
 	if b.opts.Check {
-		platforms = platforms[:1] // as in BuildKit
+		platforms = platforms[:1] // only one, as in BuildKit
 	}
 	plans := make([]*plan, len(platforms))
 	for i, p := range platforms {
 		lint := b.opts.Lint
-		lint.Off = i > 0 // the findings would be the same
+		lint.Off = i > 0 // the findings would be repeated
 		made, err := b.plan(ctx, p, lint)
 		if i == 0 && made != nil {
 			res.Warnings = made.plan.Warnings()
@@ -387,7 +387,7 @@ func (b *builder) finish(ctx context.Context, res *Result, plans []*plan, target
 	return nil
 }
 
-// built returns what the build has made of a plan, of which t is the target.
+// built returns the result of a plan. t is its target.
 func (b *builder) built(ctx context.Context, p *plan, t build.Target) (outputs.Built, error) {
 	record, err := b.record(ctx, p.plan, t)
 	lazy := b.lazy
@@ -405,7 +405,8 @@ func (b *builder) built(ctx context.Context, p *plan, t build.Target) (outputs.B
 	return out, err
 }
 
-// record returns which lines of the Dockerfile made which entries of an image's history.
+// record returns the record of an image: the lines of the Dockerfile that made the entries of its
+// history.
 func (b *builder) record(ctx context.Context, plan *parser.Plan,
 	t build.Target) (imageanalysis.Record, error) {
 	rec := imageanalysis.Record{Dockerfile: b.name}
@@ -439,7 +440,7 @@ func (b *builder) record(ctx context.Context, plan *parser.Plan,
 	return rec, nil
 }
 
-// warnNoCacheStages warns of stages of --no-cache-filter that the Dockerfile does not have.
+// warnNoCacheStages warns about stages of --no-cache-filter that the Dockerfile does not have.
 func (b *builder) warnNoCacheStages() {
 	for _, name := range b.opts.Cache.NoStages {
 		there := slices.ContainsFunc(b.file.Targets(),
@@ -451,7 +452,7 @@ func (b *builder) warnNoCacheStages() {
 	}
 }
 
-// expect reports how much work there will be: the context, all steps with their bases, the image
+// expect reports the number of pieces of work: the context, all steps with their bases, the image
 // and the outputs.
 func (b *builder) expect(ctx context.Context, plans []*plan) {
 	work := 1 + len(b.opts.Outputs) + len(b.opts.Cache.To)
@@ -477,7 +478,7 @@ func (b *builder) planOptions(p ocispec.Platform, lint parser.LintOptions) parse
 
 // plan makes the plan for one platform and checks it without running anything, so that mistakes in
 // any instruction are found before the first command runs. It returns the plan, with its warnings,
-// also with an error. Of several errors it returns the first one of the file.
+// even if it returns an error. Of several errors it returns the first one in the file.
 func (b *builder) plan(ctx context.Context, p ocispec.Platform,
 	lint parser.LintOptions) (*plan, error) {
 	made, err := b.file.Plan(b.planOptions(p, lint))
@@ -511,7 +512,7 @@ func (b *builder) epochSeconds() *int64 {
 	return &seconds
 }
 
-// noticeOwn warns once that the state directory is in a context.
+// noticeOwn warns, once, that a context contains the state directory.
 func (b *builder) noticeOwn(path string) {
 	b.ownNotice.Do(func() {
 		b.sink(event.Warning{Message: fmt.Sprintf("the state directory is in the build context (%s): it is left out. Name it in .dockerignore, or choose another place with --root", path)})

@@ -13,7 +13,7 @@ import (
 // keepGitDir reports whether contexts from git keep their .git directory.
 func (b *builder) keepGitDir() bool { return isSet(b.opts.Args, "BUILDKIT_CONTEXT_KEEP_GIT_DIR") }
 
-// inlineCache reports whether the arguments ask for --cache-to type=inline.
+// inlineCache reports whether the arguments request --cache-to type=inline.
 func (b *builder) inlineCache() bool { return isSet(b.opts.Args, "BUILDKIT_INLINE_CACHE") }
 
 // runOptions returns the options for the commands of RUN.

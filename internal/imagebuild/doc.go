@@ -4,8 +4,8 @@
 // [Build] opens the context, parses the Dockerfile and makes a plan for each platform, all before
 // anything runs. Then it imports results for the cache, lets package build run the plans, and hands
 // the results to package outputs, which makes the images. When a damaged blob is found, the plans
-// run again without it (repair.go). [Parts] holds what a build is made of, so that tests can
-// replace it.
+// run again without it (repair.go). [Parts] holds the parts of a build, so that tests can replace
+// them.
 //
 // It imports the packages that internal/arch lists. It makes no system calls, and touches files
 // only by way of other packages.

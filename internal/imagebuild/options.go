@@ -17,8 +17,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Options holds what to build. The zero value builds ./Dockerfile of the current directory and
-// keeps the result in the store without a name.
+// Options are the options of a build. The zero value builds ./Dockerfile of the current directory
+// and keeps the result in the store without a name.
 type Options struct {
 	Source SourceOptions
 	Image  ImageOptions
@@ -26,34 +26,33 @@ type Options struct {
 	Run   build.RunOptions
 	Cache CacheOptions
 
-	// Secrets and SSH are what RUNs may mount.
+	// Secrets and SSH are the secrets and agents that RUNs may mount.
 	Secrets []secret.Secret
 	SSH     []secret.Agent
 	// Args holds the values of --build-arg.
 	Args map[string]string
 	// Target is the stage to build; "" is the last one.
 	Target string
-	// Platforms lists the platforms to build for; nil is the host's. Several result in an index, in
-	// their order.
+	// Platforms lists the platforms of the image; nil is the host's platform. Several platforms
+	// result in an index, in their order.
 	Platforms []ocispec.Platform
-	// Pull asks registries for base images even if the store has one of that name.
+	// Pull requests base images from registries even if the store has an image of that name.
 	Pull bool
 	// Lint configures the rules on Dockerfiles.
 	Lint parser.LintOptions
 	// Analyze keeps the tables of layers while they are sealed, so that package analyze does not
 	// read the layers again.
 	Analyze bool
-	// CheckLayers compares each layer, applied to its parent, with what the step saw. A difference
-	// is an error.
+	// CheckLayers compares each layer, applied to its parent, with the file system after the step.
+	// A difference is an error.
 	CheckLayers bool
 	// Check ends the build after the checks of the Dockerfile, before anything runs.
 	Check bool
-	// ListTargets ends the build after the Dockerfile was parsed. Result.Targets lists what could
-	// be built.
+	// ListTargets ends the build after the Dockerfile was parsed. Result.Targets lists the stages.
 	ListTargets bool
-	// Outputs lists where the image is written to.
+	// Outputs lists the destinations of the image.
 	Outputs []export.Spec
-	// Export holds what exporters need.
+	// Export has the environment of exporters.
 	Export export.Env
 	// Upload sends layers to registries while later steps run; nil: they are sent when the image is
 	// finished.
@@ -103,7 +102,7 @@ func Epoch(s string) (*time.Time, error) {
 	return &t, nil
 }
 
-// SourceOptions holds where the files of a build come from.
+// SourceOptions are the options for the Dockerfile and the contexts.
 type SourceOptions struct {
 	// Context is a directory, "-" for standard input, an archive or a URL; "" is ".".
 	Context string
@@ -111,7 +110,7 @@ type SourceOptions struct {
 	Dockerfile string
 	// Contexts holds the named contexts of --build-context.
 	Contexts map[string]string
-	// Stdin is what "-" reads.
+	// Stdin is the input that "-" refers to.
 	Stdin io.Reader
 }
 
@@ -123,12 +122,12 @@ type ImageOptions struct {
 	Labels []string
 	// Annotations are added to manifests, indexes or descriptors.
 	Annotations []export.Annotation
-	// Epoch is the latest time of a file in a layer and the time of what is made now
-	// (SOURCE_DATE_EPOCH); nil keeps real times.
+	// Epoch is the latest time of a file in a layer, and the creation time of new layers and
+	// history entries (SOURCE_DATE_EPOCH); nil keeps real times.
 	Epoch *time.Time
 }
 
-// CacheOptions holds which earlier results are used and where results are exported.
+// CacheOptions determine which earlier results are used, and where results are exported.
 type CacheOptions struct {
 	// No runs every step again. The stages in NoStages (names or indexes) run again even without
 	// No.
@@ -136,11 +135,11 @@ type CacheOptions struct {
 	NoStages []string
 	// From lists places to import results from, and To places to export them to.
 	From, To []remotecache.Place
-	// Sync flushes what was built to the disk before the build ends.
+	// Sync writes the results of the build to the disk before the build ends.
 	Sync bool
 }
 
-// Result is what a build returns.
+// Result is the result of a build.
 type Result struct {
 	// Root is the image's manifest, or its index if it was built for several platforms. It is zero
 	// if only files were exported.
@@ -149,7 +148,7 @@ type Result struct {
 	Config ocispec.Descriptor
 	// Names are the image's names in full.
 	Names []string
-	// Metadata holds what --metadata-file writes about the image.
+	// Metadata is the content of the file of --metadata-file.
 	Metadata export.Metadata
 	// Warnings holds the findings of the rules on Dockerfiles.
 	Warnings []parser.Warning

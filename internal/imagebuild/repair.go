@@ -34,7 +34,7 @@ func (r *repairs) repairable(err error) *store.BlobError {
 	return bad
 }
 
-// set replaces the blobs.
+// set replaces the set of blobs.
 func (r *repairs) set(met map[digest.Digest]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -59,8 +59,8 @@ func (r *repairs) marking(sink event.Sink) event.Sink {
 }
 
 // repairing calls solve, and calls it again after an error about a damaged or missing blob. The
-// second call makes the lost results again. It finds all other results in the cache, also those of
-// steps that ran because of --no-cache.
+// second call makes the lost results again. It finds all other results in the cache, including
+// results of steps that ran because of --no-cache.
 func (b *builder) repairing(ctx context.Context, res *Result, solve func() error) error {
 	b.repairs.set(map[digest.Digest]bool{})
 	defer b.repairs.set(nil)

@@ -22,14 +22,15 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// ErrNoBusybox is returned if the machine has no statically linked busybox to make a base image of.
+// ErrNoBusybox is returned if the machine has no statically linked busybox, from which a base image
+// could be made.
 var ErrNoBusybox = errors.New("no static busybox on PATH (Debian: busybox-static)")
 
 // Made is an image that was made in memory.
 type Made struct {
 	Descriptor ocispec.Descriptor
 	Blobs      map[digest.Digest][]byte // manifest, config and layers
-	Types      map[digest.Digest]string // the media type of each
+	Types      map[digest.Digest]string // the media types of the blobs
 }
 
 // Busybox makes a small base image of the machine's own busybox: a shell, its applets, passwd and
@@ -159,7 +160,7 @@ func pack(entries []Entry, t time.Time) (plain, packed []byte, err error) {
 	return buf.Bytes(), zip.Bytes(), nil
 }
 
-// WriteLayout writes the image into dir as an OCI layout that calls it name.
+// WriteLayout writes the image into dir as an OCI layout, with the given name.
 func (m *Made) WriteLayout(dir, name string) error {
 	if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o755); err != nil {
 		return err

@@ -30,7 +30,7 @@ type Image struct {
 }
 
 // Open reads the image called name from an OCI layout: a directory, or an archive of one. An empty
-// name means the only image there. Every digest and size on the way to the config is checked.
+// name selects the only image. Every digest and size from the index to the config is checked.
 func Open(path, name string) (*Image, error) {
 	read, err := reader(path)
 	if err != nil {
@@ -137,8 +137,8 @@ func (img *Image) check() error {
 	return nil
 }
 
-// Tar returns the uncompressed tar of layer n. Layers count from 0, and negative numbers from the
-// last, which is -1.
+// Tar returns the uncompressed tar of layer n. Layers are numbered from 0. Negative numbers count
+// from the end: the last layer is -1.
 func (img *Image) Tar(n int) ([]byte, error) {
 	if n < 0 {
 		n += len(img.Manifest.Layers)

@@ -17,7 +17,7 @@ func dir(path string) Entry {
 	return Entry{Path: path, Header: &tar.Header{Typeflag: tar.TypeDir, Mode: 0o755}}
 }
 
-// TestTree writes an image, reads it and checks the tree that its layers give.
+// TestTree writes an image, reads it, and checks the tree of its layers.
 func TestTree(t *testing.T) {
 	made, err := Make(dockerspec.DockerOCIImageConfig{},
 		[]Entry{dir("a"), file("a/old", "1"), file("a/keep", "2"), dir("b"), file("b/x", "3"),

@@ -25,12 +25,12 @@ const (
 // change is an entry of a layer.
 type change struct {
 	path string
-	link string // path of the file to which it is a hard link
+	link string // path of the target, for a hard link
 	node *node
 }
 
 // Apply applies a layer to t. r reads the layer, uncompressed. Whiteouts are applied first, at any
-// position in the stream: they affect the layers below only. Apply returns an error for a layer
+// position in the stream: they affect only the layers below. Apply returns an error for a layer
 // that cannot be applied; t must not be used then.
 func (t *Tree) Apply(r io.Reader) error {
 	removed, changes, err := read(r)
@@ -157,7 +157,7 @@ func (t *Tree) lookup(p string) *node {
 	return n
 }
 
-// remove applies a whiteout. A whiteout of a missing name is an error: no change needs it.
+// remove applies a whiteout. A whiteout of a missing name is an error: no correct layer has one.
 func (t *Tree) remove(whiteout string) error {
 	dir, base := path.Split(whiteout)
 	parent := t.lookup(path.Clean(dir))
@@ -204,7 +204,7 @@ func (t *Tree) put(c change) error {
 	return nil
 }
 
-// names returns the names in either of two directories, sorted.
+// names returns the sorted names that are in at least one of two directories.
 func names(a, b *node) []string {
 	all := maps.Clone(a.children)
 	maps.Copy(all, b.children)

@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options select what is compared. The zero value compares everything that a layer can contain.
+// Options restrict the comparison. The zero value compares everything that a layer can contain.
 type Options struct {
 	// Epoch, if not nil, is the latest time that an entry has (SOURCE_DATE_EPOCH).
 	Epoch *time.Time
-	// SkipLinked leaves out files that have several names in one of the trees.
+	// SkipLinked skips files that have several names in one of the trees.
 	SkipLinked bool
 }
 
-// Compare returns a line for each difference between the parent with the layer applied (image) and
-// the tree that the step saw. It does not compare the time of the root directory, which is not part
-// of a layer.
+// Compare returns a line for each difference between two trees: image is the parent with the layer
+// applied, and step is the tree after the step. It does not compare the time of the root directory,
+// which is not part of a layer.
 func Compare(image, step *Tree, o Options) ([]string, error) {
 	c := comparison{Options: o, image: map[*node]place{}, step: map[*node]place{}}
 	err := c.directory("", image.root, step.root)
@@ -29,8 +29,8 @@ func Compare(image, step *Tree, o Options) ([]string, error) {
 type comparison struct {
 	Options
 	lines []string
-	// image and step contain, for each file seen, its first name and the other tree's node of that
-	// name.
+	// image and step contain, for each visited file, its first name and the other tree's node of
+	// that name.
 	image, step map[*node]place
 }
 
@@ -93,7 +93,7 @@ func (c *comparison) links(path string, image, step *node) {
 	}
 }
 
-// entry compares everything that a layer contains for one name.
+// entry compares everything that a layer records for one name.
 func (c *comparison) entry(path string, image, step *node) error {
 	if image.kind() != step.kind() {
 		c.differ(path, "the image has %s, the step %s", image.what(), step.what())

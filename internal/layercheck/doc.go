@@ -1,15 +1,15 @@
 // Package layercheck applies a layer to a listing of its parent and compares the result with the
-// tree that the step saw.
+// tree after the step.
 //
-// It checks package diff, which determines the changes and writes layers, and so shares no code
-// with it: it lists merged views through the kernel instead of reading a driver's directories,
+// It checks package diff, which finds the changes and writes layers. It therefore shares no code
+// with diff: it lists merged views through the kernel instead of reading a driver's directories,
 // reads the layer with archive/tar, and applies it according to the text of the OCI image
-// specification (layer.md, "Applying Changesets"). It takes from elsewhere what a layer may
-// contain: extended attributes by dirfd.InLayer, whole seconds, no sockets, no names that begin
+// specification (layer.md, "Applying Changesets"). Only the rules for the contents of a layer are
+// the same: extended attributes by dirfd.InLayer, whole seconds, no sockets, no names that begin
 // with ".wh.".
 //
-// It imports dirfd. It makes system calls to list directories and to read attributes, and
-// only reads.
+// It imports dirfd. It makes system calls to list directories and to read attributes, and writes
+// nothing.
 //
 // To test it, run go test ./internal/layercheck as any user. With LAYERBUILD_CHECK_LAYERS=1, which
 // make test sets, each build checks its layers.

@@ -122,7 +122,7 @@ func TestApplyAndCompare(t *testing.T) {
 	}
 }
 
-// TestApplyRefuses applies layers that no change can produce.
+// TestApplyRefuses checks that layers that no change can produce are refused.
 func TestApplyRefuses(t *testing.T) {
 	for _, test := range []struct {
 		layer []tar.Header
@@ -142,7 +142,7 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
-// TestEpoch compares times no later than SOURCE_DATE_EPOCH.
+// TestEpoch compares times that are limited to SOURCE_DATE_EPOCH.
 func TestEpoch(t *testing.T) {
 	epoch := time.Unix(50, 0)
 	for _, test := range []struct {

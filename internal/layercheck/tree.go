@@ -29,7 +29,7 @@ type node struct {
 	names        uint64 // lower bound of the number of its names
 	major, minor uint32
 	link         string            // of a symbolic link
-	xattrs       map[string]string // those that a layer can contain
+	xattrs       map[string]string // the attributes that a layer can contain
 	children     map[string]*node  // of a directory
 
 	dir  *os.File // with path, the location of a listed regular file
@@ -86,11 +86,10 @@ type lister struct {
 	files    map[file]*node
 }
 
-// at returns a path by which the kernel finds a name in an open directory without changing the
-// process's directory.
+// at returns a path of a name in an open directory that does not depend on the working directory.
 func at(dir int, name string) string { return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name }
 
-// node lists name in the open directory dir, which is path in the tree.
+// node lists the file name of the open directory dir. path is its path in the tree.
 func (l *lister) node(dir int, name, path string) (*node, error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -126,7 +125,7 @@ func (l *lister) node(dir int, name, path string) (*node, error) {
 	return n, err
 }
 
-// standIn changes the listing of a file that stands for a device node into that of the node.
+// standIn replaces the listing of a file that stands for a device node by that of the device node.
 func (n *node) standIn(path string) error {
 	value, err := sized(func(b []byte) (int, error) {
 		return unix.Lgetxattr(path, dirfd.DeviceMark, b)
@@ -174,8 +173,8 @@ func (l *lister) children(dir int, name, path string) (map[string]*node, error) 
 		if err != nil {
 			return nil, err
 		}
-		// Layers contain no sockets and no overlay whiteouts, which a step can make on other
-		// drivers.
+		// Layers contain no sockets. With drivers other than overlay, a step can make files that
+		// look like overlay's whiteouts; layers do not contain them either.
 		if n.kind() != unix.S_IFSOCK && !(n.kind() == unix.S_IFCHR &&
 			n.major == 0 && n.minor == 0) {
 			children[base] = n
@@ -212,7 +211,7 @@ func xattrs(path string) (map[string]string, error) {
 	return found, nil
 }
 
-// sized calls read with a buffer of the size that read returns for an empty one.
+// sized calls read with an empty buffer, and then with a buffer of the size that it returned.
 func sized(read func([]byte) (int, error)) ([]byte, error) {
 	n, err := read(nil)
 	if err != nil || n == 0 {
@@ -226,7 +225,7 @@ func sized(read func([]byte) (int, error)) ([]byte, error) {
 // longest is the longest path that is passed to the kernel, whose limit is 4,095 bytes (PATH_MAX).
 const longest = 2048
 
-// Load reads the contents of all files, so that the directory that was listed can be closed.
+// Load reads the contents of all files, so that the listed directory can be closed.
 func (t *Tree) Load() error { return t.root.load() }
 
 func (n *node) load() error {
@@ -327,7 +326,7 @@ func sameBytes(f, g *os.File, size int64) (bool, error) {
 	return true, nil
 }
 
-// dataFrom returns the offset of the next data of a file from off on; size if there are none.
+// dataFrom returns the offset of a file's next data at or after off, or size if there are none.
 func dataFrom(f *os.File, off, size int64) int64 {
 	data, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
 	if err == unix.ENXIO {

@@ -18,19 +18,19 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Checker compares layers, applied to a listing of their parents, with what the steps saw. A nil
-// Checker checks nothing.
+// Checker compares layers, applied to listings of their parents, with the file systems after the
+// steps. A nil Checker checks nothing.
 type Checker struct {
 	State *state.State
 	Lazy  *Lazy
-	// Epoch is the epoch that layers are sealed with; nil for none.
+	// Epoch is the epoch with which layers are sealed; nil for none.
 	Epoch *time.Time
 }
 
-// maxDifferences is how many differences of a layer an error shows.
+// maxDifferences is the number of a layer's differences that an error shows.
 const maxDifferences = 20
 
-// layer compares a sealed layer with the snapshot that it is the layer of.
+// layer compares a sealed layer with its snapshot.
 func (c *Checker) layer(ctx context.Context, l *Layer, got cache.Layer) error {
 	if c == nil {
 		return nil
@@ -44,8 +44,7 @@ func (c *Checker) layer(ctx context.Context, l *Layer, got cache.Layer) error {
 	return c.snapshot(ctx, got, l.Snapshot)
 }
 
-// Active compares a layer, applied to the parent of a snapshot that is not committed, with the
-// snapshot.
+// Active compares a layer, applied to the parent of an uncommitted snapshot, with that snapshot.
 func (c *Checker) Active(ctx context.Context, got cache.Layer,
 	active *snapshot.Active) error {
 	if c == nil {
@@ -73,7 +72,7 @@ func (c *Checker) onParent(ctx context.Context, id snapshot.ID, mounts []mount.M
 	return compare(parent, step)
 }
 
-// NoOp compares the result of a step that seems to have changed nothing with its parent.
+// NoOp compares the result of a step, which has apparently changed nothing, with the parent.
 func (c *Checker) NoOp(ctx context.Context, active *snapshot.Active) error {
 	if c == nil {
 		return nil
@@ -161,7 +160,7 @@ func (c *Checker) compareLayer(ctx context.Context, got cache.Layer, parent,
 func (c *Checker) compare(image, step *layercheck.Tree) error {
 	lines, err := layercheck.Compare(image, step, layercheck.Options{
 		Epoch: c.Epoch,
-		// It gives names of one file different inode numbers.
+		// fuse-overlayfs shows different inode numbers for names of one file.
 		SkipLinked: c.State.Snapshots.Driver() == mount.FuseOverlay,
 	})
 	if err != nil || len(lines) == 0 {

@@ -2,9 +2,9 @@
 // needed.
 //
 // A Sealer turns snapshots into layers in the background, while the next steps run. Lazy holds
-// snapshots that are unpacked from their layers when something runs on them or reads them. Repair
-// makes the blob of a layer again from the snapshot that it was sealed from. A Checker compares
-// layers with what the steps saw, independently of package diff.
+// snapshots that are unpacked from their layers when a step runs on them or reads them. Repair
+// makes the blob of a layer again from its snapshot. A Checker compares layers with the file
+// systems after the steps, independently of package diff.
 //
 // It imports the packages that internal/arch lists. It makes no system calls itself. It reads
 // snapshots through mounts that no other process sees, writes blobs, records and temporary files,

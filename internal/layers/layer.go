@@ -17,34 +17,34 @@ import (
 )
 
 // Layer is a layer of an image that is being built. Its descriptor and diffID are known from the
-// start if the layer comes from an image, and otherwise when Wait has returned.
+// start if the layer belongs to an existing image, and otherwise when Wait has returned.
 type Layer struct {
-	// Base is the image that the layer comes from, and Index the layer's place in it; nil: a Sealer
-	// makes it. The image of a single layer may come from another machine's cache.
+	// Base is the image that contains the layer, and Index the layer's index in it; nil: a Sealer
+	// makes the layer. An image of a single layer may come from another machine's cache.
 	Base  *image.Image
 	Index int
 
 	Descriptor ocispec.Descriptor
 	DiffID     digest.Digest
 
-	// Snapshot is what the layer is made of. With NoOp it is the layer without entries, whatever
-	// the snapshot is.
+	// Snapshot is the snapshot from which the layer is made. If NoOp is set, the layer has no
+	// entries, whatever the snapshot is.
 	Snapshot snapshot.ID
 	NoOp     bool
 
-	// Text is the instruction that made the layer, for messages, and Lines its place; "" for a
+	// Text is the instruction that made the layer, for messages, and Lines its position; "" for a
 	// layer of a base image.
 	Text  string
 	Lines parser.Range
 
-	// closed when Descriptor and DiffID or err are set; nil: it is not being sealed
+	// closed when Descriptor and DiffID or err are set; nil: the layer is not being sealed
 	sealed chan struct{}
 	err    error
 }
 
 // Error is an error of sealing or checking a layer.
 type Error struct {
-	Lines parser.Range // of the instruction that made the layer
+	Lines parser.Range // lines of the instruction that made the layer
 	Err   error
 }
 
@@ -60,8 +60,8 @@ func (l *Layer) failed(what string, err error) error {
 }
 
 // Begin marks a layer as being sealed. It returns the function that ends the sealing, which must be
-// called once; nil if the layer comes from an image or was begun before. It must not be called by
-// several goroutines at once.
+// called once. It returns nil if the layer belongs to an existing image, or if Begin was called
+// before. It must not be called by several goroutines at once.
 func (l *Layer) Begin() (end func(d ocispec.Descriptor, diffID digest.Digest, err error)) {
 	if l.Base != nil || l.sealed != nil {
 		return nil
@@ -90,7 +90,7 @@ func (l *Layer) Wait(ctx context.Context) error {
 	}
 }
 
-// source names what the layer is sealed from: a snapshot, or "" for the layer without entries.
+// source returns the name of the layer's source: a snapshot, or "" for the layer without entries.
 func (l *Layer) source() string {
 	if l.NoOp {
 		return ""
@@ -98,7 +98,7 @@ func (l *Layer) source() string {
 	return string(l.Snapshot)
 }
 
-// Format is everything besides its entries that the bytes of a layer depend on.
+// Format has the options that, together with its entries, determine the bytes of a layer.
 type Format struct {
 	Compression string // as in diff.Options
 	Level       int    // as in diff.Options
@@ -115,7 +115,7 @@ func (f Format) String() string {
 	return s
 }
 
-// formatEpoch stands before the epoch in the text of a Format.
+// formatEpoch precedes the epoch in the text of a Format.
 const formatEpoch = " epoch "
 
 // ParseFormat parses the text of a Format, and reports whether it is one.
@@ -140,9 +140,8 @@ func ParseFormat(s string) (Format, bool) {
 	return f, true
 }
 
-// EpochOf returns the epoch that a layer was sealed with, by the text of its format; nil for none.
-// For a text that cannot be read it returns an epoch that is before all others, so that no build
-// uses the layer's times.
+// EpochOf returns the epoch in the text of a layer's format, or nil if there is none. For an
+// invalid text it returns the earliest epoch, so that no build uses the layer's times.
 func EpochOf(format string) *int64 {
 	if !strings.Contains(format, formatEpoch) {
 		return nil
@@ -164,14 +163,14 @@ func (f Format) options() diff.Options {
 	return o
 }
 
-// tree returns what diff reads a snapshot's changes from.
+// tree returns the directories of a snapshot's changes for package diff.
 func tree(c snapshot.Changes) diff.Tree {
 	return diff.Tree{Dir: c.Dir, Lower: c.Lower, Full: c.Full, UserXattr: c.UserXattr,
 		StandIns: c.StandIns}
 }
 
-// Unchanged reports whether a step has not changed its snapshot, if the snapshot's directory shows
-// that.
+// Unchanged reports whether the directory of a step's snapshot shows that the step has changed
+// nothing.
 func Unchanged(ctx context.Context, active *snapshot.Active) (bool, error) {
 	return diff.Unchanged(ctx, tree(active.Changes()))
 }

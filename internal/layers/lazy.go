@@ -8,8 +8,8 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// Lazy holds the snapshots that are made when they are first needed. The zero value holds none. It
-// is safe for concurrent use.
+// Lazy holds snapshots that are made when they are first needed. The zero value holds none. It is
+// safe for concurrent use.
 type Lazy struct {
 	mu   sync.Mutex
 	make map[snapshot.ID]func(context.Context) error
@@ -26,8 +26,8 @@ func (z *Lazy) Add(id snapshot.ID, make func(context.Context) error) {
 	z.make[id] = make
 }
 
-// Materialize makes a snapshot that was added, once. It does nothing for other snapshots, which
-// exist.
+// Materialize makes an added snapshot, once. It does nothing for other snapshots, which exist
+// already.
 func (z *Lazy) Materialize(ctx context.Context, id snapshot.ID) error {
 	z.mu.Lock()
 	do := z.make[id]

@@ -15,8 +15,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Recompress returns the descriptor of a layer in another format, which is written unless an
-// earlier build has done so. d is the layer's descriptor now. The layer must have been waited for.
+// Recompress returns the descriptor of a layer in another format. It writes the layer in that
+// format unless an earlier build has done so. d is the layer's present descriptor. Wait must have
+// returned before.
 func (l *Layer) Recompress(ctx context.Context, s *state.State, d ocispec.Descriptor,
 	f Format) (ocispec.Descriptor, error) {
 	source := l.source()
@@ -26,7 +27,7 @@ func (l *Layer) Recompress(ctx context.Context, s *state.State, d ocispec.Descri
 	return Recompress(ctx, s, source, d, l.DiffID, f)
 }
 
-// Recompress is Layer.Recompress for the layer that was sealed from source.
+// Recompress is like Layer.Recompress, for the layer that was sealed from source.
 func Recompress(ctx context.Context, s *state.State, source string, d ocispec.Descriptor,
 	diffID digest.Digest, f Format) (_ ocispec.Descriptor, err error) {
 	if have, ok := Sealed(ctx, s, source, f.String()); ok && have.DiffID == diffID {

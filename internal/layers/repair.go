@@ -40,8 +40,7 @@ func Repair(s *state.State, images *image.Resolver) func(context.Context, ocispe
 	}
 }
 
-// reseal makes the blob of a layer from the snapshot that it was sealed from. It reports whether it
-// did.
+// reseal makes the blob of a layer from the layer's snapshot. It reports whether it did.
 func reseal(ctx context.Context, s *state.State, want digest.Digest) (bool, error) {
 	var errs []error
 	for e, err := range s.Cache.All(cache.Seals) {
@@ -67,7 +66,7 @@ func reseal(ctx context.Context, s *state.State, want digest.Digest) (bool, erro
 	return false, errors.Join(errs...)
 }
 
-// sealAgain seals a snapshot's layer; that of "" has no entries.
+// sealAgain seals a snapshot's layer. For "" it seals the layer without entries.
 func sealAgain(ctx context.Context, s *state.State, id snapshot.ID,
 	o diff.Options) (_ diff.Layer, err error) {
 	if id == "" {

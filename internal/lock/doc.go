@@ -1,4 +1,4 @@
-// Package lock coordinates processes that share a directory, by flock(2) on a file.
+// Package lock coordinates processes that share a directory, with flock(2) on a file.
 //
 // It imports no other package of the module. It makes the system call flock(2). It makes and opens
 // lock files and directories, and does not write to them.

@@ -12,14 +12,14 @@ import (
 // ErrHeld is returned when another process, or another open file of this one, holds the lock.
 var ErrHeld = errors.New("another process holds the lock")
 
-// Held is an open file or directory that is locked, or was.
+// Held is an open file or directory that is or was locked.
 //
 // A lock belongs to the open file (flock(2)). A process that this program has just started has a
-// copy of every descriptor until it closes them, and so closing the file alone does not release the
-// lock. Close releases it first.
+// copy of every descriptor until it closes them, so that closing the file alone does not release
+// the lock. Close releases it first.
 type Held struct{ f *os.File }
 
-// Close releases the lock and closes the file. The end of the process does so too.
+// Close releases the lock and closes the file. The lock is also released when the process ends.
 func (h *Held) Close() error { return errors.Join(h.Unlock(), h.f.Close()) }
 
 // File returns the file, which the caller must not close.
@@ -45,8 +45,8 @@ func Hold(f *os.File) (*Held, error) {
 	return &Held{f}, nil
 }
 
-// Acquire opens the file, which it makes if it is missing, and locks it: exclusively, or shared
-// with other holders of a shared lock. It waits until ctx is canceled.
+// Acquire opens the file, which it makes if it is missing, and locks it, exclusively or shared. It
+// waits for the lock until ctx is canceled.
 func Acquire(ctx context.Context, path string, exclusive bool) (*Held, error) {
 	return acquire(ctx, func() (*Held, error) { return Try(path, exclusive) })
 }

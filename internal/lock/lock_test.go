@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestClose: Close releases the lock although a process that was just started has a copy of the
-// descriptor.
+// TestClose checks that Close releases the lock although a process that was just started has a copy
+// of the descriptor.
 func TestClose(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "lock")

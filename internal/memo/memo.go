@@ -90,9 +90,9 @@ func (m *Map[K, V]) drop(k K, c *Call[V]) {
 	}
 }
 
-// End finishes a call that was claimed and forgets it: the next Claim begins the work again. It is
-// for results that are kept elsewhere, so that only work at the same time is shared. ctx is that of
-// the work: if it has ended, the call counts as abandoned.
+// End finishes a call that was claimed and forgets it: the next Claim starts the work again. It is
+// for results that are stored elsewhere, so that only concurrent callers share the work. ctx is the
+// context of the work: if it has ended, the call counts as abandoned.
 func (m *Map[K, V]) End(ctx context.Context, k K, c *Call[V], value V, err error) {
 	c.abandoned = err != nil && ctx.Err() != nil
 	m.drop(k, c)
@@ -128,7 +128,7 @@ func (c *Call[V]) Abandoned() bool {
 	}
 }
 
-// Wait returns the result. If ctx ends first, it returns the cause of that.
+// Wait returns the result. If ctx ends first, it returns the cause (context.Cause).
 func (c *Call[V]) Wait(ctx context.Context) (V, error) {
 	select {
 	case <-c.done:

@@ -70,7 +70,7 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// TestEnd checks that a call that has ended is not found again, and that those that waited for it
+// TestEnd checks that a call that has ended is not found again, and that callers that wait for it
 // get its result.
 func TestEnd(t *testing.T) {
 	var m Map[string, int]

@@ -8,5 +8,6 @@
 // files, but removes the mark of an earlier volatile mount from an overlay's work directory.
 //
 // To test it, run go test ./internal/mount as root, or as a user who may make user namespaces. The
-// tests run in a mount namespace of their own, and each by the new mount API and by mount(2).
+// tests run in a mount namespace of their own. Each test uses the new mount API, and again
+// mount(2).
 package mount

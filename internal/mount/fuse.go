@@ -29,11 +29,11 @@ type Server struct {
 // it. It returns an *Error. The caller closes the Server.
 //
 // Serve makes the kernel's side of the mount, and the program only gets the open device (libfuse
-// takes "/dev/fd/N" for a mount that exists). So the program can run in a mount namespace that does
-// not contain the mount. If the mount were in the program's own namespace, the mount would keep the
-// program running, the program the namespace, and the namespace the mount. The program is also
-// outside of the step's pid namespace: a step can neither see nor end it. The program ends by
-// itself when the mount is gone everywhere, also when this process is killed.
+// interprets "/dev/fd/N" as an existing mount). So the program can run in a mount namespace that
+// does not contain the mount. If the mount were in the program's own namespace, the mount would
+// keep the program running, the program the namespace, and the namespace the mount. The program is
+// also outside of the step's pid namespace: a step can neither access nor end it. The program ends
+// by itself when the mount is gone everywhere, also when this process is killed.
 func Serve(m Mount) (*Server, error) {
 	program, err := exec.LookPath("fuse-overlayfs")
 	if err != nil {
@@ -71,7 +71,7 @@ func Serve(m Mount) (*Server, error) {
 		s.tree.Close()
 		return nil, m.wrap("", err)
 	}
-	dev.Close() // only the program has it open now: if the program ends, requests fail
+	dev.Close() // now only the program has the device open: if the program ends, requests fail
 	s.program = cmd.Process
 	go func() { // ends with the program, which Close waits for
 
@@ -104,7 +104,7 @@ func (s *Server) Tree() *os.File { return s.tree }
 // Done returns a channel that is closed when the program has ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// serverEnd is how long Close waits for the program to end after its mount is gone.
+// serverEnd limits the time in which Close waits for the program to end after its mount is gone.
 const serverEnd = 10 * time.Second
 
 // Close syncs the mount, closes it, and waits until the program has ended, which happens when the
@@ -221,7 +221,7 @@ func (m *Mount) fuseArgs() (args []string, dir string, err error) {
 		return nil, "", m.wrap("", errors.New("no lower directory"))
 	}
 	for _, path := range append([]string{m.Upper, m.Work}, m.Lower...) {
-		// It splits at every colon, even after a backslash.
+		// fuse-overlayfs splits the list at every colon, even after a backslash.
 		if strings.Contains(path, ":") {
 			return nil, "", m.wrap("",
 				fmt.Errorf("fuse-overlayfs cannot use a path with a colon: %q", path))

@@ -226,7 +226,7 @@ func (m *Mount) openHere() (*os.File, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, os.NewSyscallError("mount", err)
 	}
-	// Any directory can be the mount point: no other process sees the mount.
+	// Any directory can be the mount point: the mount is not visible to other processes.
 	place := m.Source
 	if len(m.Lower) > 0 {
 		place = m.Lower[0]

@@ -19,7 +19,7 @@ type Mount struct {
 	// Source is the directory or file of a bind mount. For other types it is the name shown in
 	// /proc/mounts.
 	Source string `json:"source,omitempty"`
-	// Target is the mount point, below the root that All is called with; "" is that root itself.
+	// Target is the mount point, below the root that is passed to All; "" is that root itself.
 	Target string `json:"target,omitempty"`
 	// Lower are an overlay's lower directories, top first, absolute. They are not in Options
 	// because hundreds of them do not fit into the 4096-byte option page. The new mount API takes
@@ -91,7 +91,8 @@ func (e *Error) Unwrap() error { return e.Err }
 // mount API. The caller then uses mount(2).
 var errNoAPI = errors.New("the kernel lacks the new mount API")
 
-// performer makes mounts. The zero value is the one to use. Tests set legacy to test mount(2).
+// performer makes mounts. Its zero value is used except in tests, which set legacy to test
+// mount(2).
 type performer struct {
 	legacy bool
 }
@@ -162,8 +163,8 @@ func (p performer) open(mounts []Mount) (*os.File, error) {
 			return nil, m.wrap("", err)
 		}
 	}
-	// The tree's own descriptor is an O_PATH one. One opened through it can be read as a directory,
-	// and keeps the mount after the tree's descriptor is closed.
+	// The tree's own descriptor was opened with O_PATH. A descriptor that is opened through it can
+	// be read as a directory, and keeps the mount after the tree's descriptor is closed.
 	f, err := openDir(tree, m.Type)
 	return f, m.wrap("", err)
 }

@@ -67,8 +67,8 @@ func overlayOptions(more ...string) []string {
 	return append([]string{"index=off", "metacopy=off"}, more...)
 }
 
-// overlayDirs makes lower directories l0 (top) to l<n-1>, each with a file of the directory's name
-// and one that all have.
+// overlayDirs makes lower directories l0 (top) to l<n-1>, each with a file that has the directory's
+// name and a file that all of them have.
 func overlayDirs(t testing.TB, base string, n int) Mount {
 	t.Helper()
 	m := Mount{Type: Overlay, Upper: base + "/upper", Work: base + "/work",
@@ -354,8 +354,8 @@ func testLongPaths(t *testing.T, p performer) {
 	}
 }
 
-// TestUnknownParameter gives overlay a directory by an option that no kernel has. Linux 6.5 answers
-// so to lowerdir+: then mount(2) is used.
+// TestUnknownParameter passes a directory to overlay with an option that no kernel has. Linux 6.5
+// returns the same error for lowerdir+, and mount(2) is used then.
 func TestUnknownParameter(t *testing.T) {
 	mounttest.Need(t)
 	if !kernelHas(6, 7) {
@@ -547,7 +547,7 @@ func TestFuseEndsWithNamespace(t *testing.T) {
 		if len(servers(t, base)) == 0 {
 			t.Fatal("found no server")
 		}
-		return // does not unmount
+		return // the process does not unmount it
 	}
 	base := t.TempDir()
 	t.Setenv("FUSE_DIR", base)
@@ -608,7 +608,7 @@ func TestKernelHas(t *testing.T) {
 }
 
 // BenchmarkOpen mounts and unmounts an overlay. On a tmpfs of two cores: 1 lower directory 0.5 ms,
-// 10 0.7 ms, 400 6.2 ms, all of it the kernel's.
+// 10 0.7 ms, 400 6.2 ms, all of it spent in the kernel.
 func BenchmarkOpen(b *testing.B) {
 	mounttest.Need(b)
 	for _, n := range []int{1, 10, 400} {

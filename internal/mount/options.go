@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attributes are the attributes of a mount, as opposed to those of its file system, in the terms of
-// mount_setattr(2).
+// attributes are the attributes of a mount, as opposed to those of its file system. They have the
+// values of mount_setattr(2).
 type attributes struct {
 	set, clear uint64
 	// propagation is MS_PRIVATE, MS_SLAVE, …; 0 does not change it.
@@ -16,7 +16,8 @@ type attributes struct {
 	recursive   bool
 }
 
-// flag is a mount(8) option that sets or clears an attribute and is not data for the file system.
+// flag is a mount(8) option that sets or clears an attribute of the mount, and is not passed to the
+// file system.
 type flag struct {
 	name       string
 	set, clear uint64
@@ -76,7 +77,7 @@ func split(options []string) (a attributes, data []string) {
 	return a, data
 }
 
-// attr is a as mount_setattr(2) takes it.
+// attr returns a as the argument of mount_setattr(2).
 func (a attributes) attr() *unix.MountAttr {
 	return &unix.MountAttr{Attr_set: a.set, Attr_clr: a.clear, Propagation: a.propagation}
 }

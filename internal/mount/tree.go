@@ -119,9 +119,9 @@ func (c *context) close() {
 }
 
 // hide makes setDir name directories relative to a descriptor of their common parent. All processes
-// that can see an overlay mount can read the names that it was mounted with. Without hide, a step
-// could read the path of the state directory, and so, for example, the name of the user. It costs 2
-// µs a mount.
+// that can see an overlay mount can read the names of its directories. Without hide, a step could
+// read the path of the state directory, and so, for example, the name of the user. It costs 2 µs a
+// mount.
 func (c *context) hide(paths []string) {
 	dir := common(paths)
 	if dir == "/" {
@@ -186,7 +186,7 @@ func (c *context) setAll(options []string) error {
 	return nil
 }
 
-// maxString is the longest value that fsconfig(2) takes as a string.
+// maxString is the maximum length of a string value of fsconfig(2).
 const maxString = 255
 
 // setDir sets a directory. A path that is too long is replaced by a link to a descriptor, which
@@ -356,9 +356,9 @@ func (m *Mount) sourceName() string {
 	return m.Source
 }
 
-// dropVolatile removes the mark by which the kernel prevents a second volatile mount of an upper
-// directory, which may have lost writes in a crash of the machine. That cannot happen here: after a
-// boot a new directory is used, and all mounts of one directory are in the same boot.
+// dropVolatile removes the mark with which the kernel prevents a second volatile mount of an upper
+// directory: the directory may have lost writes in a crash of the machine. That cannot happen here,
+// since a directory is never used after a reboot.
 func (m *Mount) dropVolatile(data []string) {
 	for _, o := range data {
 		if o == "volatile" {
@@ -371,8 +371,8 @@ func (m *Mount) dropVolatile(data []string) {
 	}
 }
 
-// kernelHas reports whether the kernel is at least of that version. Probing whether a file system
-// has an option by the new mount API could leave a partly made mount.
+// kernelHas reports whether the kernel is at least of that version. Probing for an option of a file
+// system with the new mount API could leave a partly made mount behind.
 func kernelHas(major, minor int) bool {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {

@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// self is this program's file, even if another file has its name by now.
+// self is a path of this program's file, even if another file has its name by now.
 const self = "/proc/self/exe"
 
-// enterMount moves this process into a new mount namespace. Unlike a user namespace, it can be
-// entered by one thread, and an execve from that thread keeps its namespaces, so no second process
-// is needed. enterMount returns only with an error.
+// enterMount moves this process into a new mount namespace. Unlike a user namespace, a single
+// thread can enter it, and an execve from that thread keeps its namespaces, so that no second
+// process is needed. enterMount returns only with an error.
 func enterMount() error {
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
@@ -78,8 +78,8 @@ func start(st state) (*child, error) {
 		return nil, err
 	}
 	defer r.Close()
-	// The child gets the pipe with the number that it has here. No file that the user passes on has
-	// that number; the command line may name those as /dev/fd/N.
+	// The child inherits the pipe with the same number. Files that the user passes on have other
+	// numbers, which the command line may contain as /dev/fd/N.
 	if _, err := unix.FcntlInt(r.Fd(), unix.F_SETFD, 0); err != nil {
 		w.Close()
 		return nil, os.NewSyscallError("fcntl", err)
@@ -118,8 +118,9 @@ func allCaps() []uintptr {
 	return caps
 }
 
-// hint returns, in parentheses for the end of an error message, the setting that must be changed to
-// allow user namespaces, or what a container needs for them if no such setting is found.
+// hint returns a text in parentheses for the end of an error message: the setting that must be
+// changed to allow user namespaces or, if no such setting is found, the permissions that a
+// container needs for them.
 func hint() string {
 	settings := []struct{ file, bad, say string }{
 		{"/proc/sys/kernel/unprivileged_userns_clone", "0",
@@ -254,10 +255,10 @@ func awaitIDs(ready int) error {
 // which ends the other threads.
 var oneThread bool
 
-// prctl makes a prctl(2) call that changes an attribute of a thread, in all threads: the kernel
-// gives a new thread the ambient capabilities of the thread that makes it, and the runtime may make
-// it in any of them; and it forgets the signal at the parent's death when the thread that has asked
-// for it ends.
+// prctl makes, in all threads, a prctl(2) call that changes an attribute of a thread. A new thread
+// inherits the ambient capabilities of the thread that creates it, and the runtime may create it
+// from any thread. The signal at the parent's death is cleared when the thread that requested it
+// ends.
 func prctl(option int, arg uintptr) error {
 	_, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, uintptr(option), arg, 0, 0, 0, 0)
 	if e == unix.ENOTSUP {

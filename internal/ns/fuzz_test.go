@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzSubIDs checks that the ranges read from /etc/subuid follow each other from 1 on, and that
-// none exceeds the largest id.
+// FuzzSubIDs checks that the ranges read from /etc/subuid are consecutive from 1 on, and that none
+// exceeds the largest id.
 func FuzzSubIDs(f *testing.F) {
 	for _, text := range []string{"u:100000:65536\n", "1000:1:1\nu:5:0\nu:x:y\n",
 		"u:4294967295:1\nu:4294967294:5\n", "u:1:4294967294\nu:1:4294967294\n",

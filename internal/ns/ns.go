@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Range is a range of ids: the Count ids from Inside on in the namespace are those from Outside on
-// in its parent.
+// Range is a range of ids: the Count ids from Inside on in the namespace correspond to the ids from
+// Outside on in its parent.
 type Range struct {
 	Inside, Outside, Count uint32
 }
@@ -31,14 +31,14 @@ type Info struct {
 	UIDs, GIDs []Range
 	// HostUID and HostGID are the ids of the user who started the program.
 	HostUID, HostGID int
-	// Entered is set if Enter started this process. Otherwise the program runs where it was
-	// started.
+	// Entered is set if Enter started this process. Otherwise the program runs in the namespaces in
+	// which it was started.
 	Entered bool
 	// Reasons are the reasons, one sentence each, for limitations such as a single id.
 	Reasons []string
 }
 
-// Options are the options of Enter. The zero value is right for a build.
+// Options are the options of Enter. The zero value is for a build.
 type Options struct {
 	// Mounts requests a private mount namespace also for root, who does not need one if all mounts
 	// are detached or made in a step's own namespace.
@@ -99,7 +99,7 @@ func inUserNS(uids []Range) bool {
 	return !identity(uids)
 }
 
-// identity reports whether the ids are all those of the initial namespace.
+// identity reports whether the ids are all ids of the initial namespace.
 func identity(ids []Range) bool {
 	return len(ids) == 1 && ids[0].Inside == 0 && ids[0].Outside == 0 && ids[0].Count >= 1<<31
 }
@@ -111,8 +111,8 @@ func single(ids []Range) bool {
 func readMap(name string) ([]Range, error) {
 	data, err := smallfile.Read(name)
 	if errors.Is(err, os.ErrNotExist) {
-		// The kernel has no user namespaces, or /proc is not mounted: later errors are more
-		// specific than one from here.
+		// The kernel has no user namespaces, or /proc is not mounted. Later errors are more
+		// specific than an error from here.
 		return []Range{{Count: 1<<32 - 1}}, nil
 	}
 	if err != nil {
@@ -156,13 +156,13 @@ func capable(c uint) bool {
 }
 
 // mayMount reports whether the mount namespace belongs to this user namespace; under `unshare -r`
-// it does not. For cloning a mount the kernel makes the same check as for mounting, and nothing
+// it does not. It clones a mount: the kernel makes the same check as for mounting, and nothing
 // remains.
 func mayMount() bool {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err == nil {
 		unix.Close(fd)
 	}
-	// EINVAL: allowed, but a clone of "/" alone would uncover what the mounts below it hide
+	// EINVAL: permitted, but a clone of "/" alone would reveal files under the mounts below it
 	return err == nil || err == unix.EINVAL
 }

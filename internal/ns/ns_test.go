@@ -96,9 +96,9 @@ func makeReport() report {
 	return r
 }
 
-// capabilities returns the effective and the ambient capabilities of all threads, or what differs
-// between two threads. The kernel gives a new thread those of the thread that makes it, so it
-// starts threads first, in several ways.
+// capabilities returns the effective and the ambient capabilities of all threads, or the difference
+// between two threads. A new thread inherits the capabilities of the thread that creates it, so
+// capabilities first creates threads in several ways.
 func capabilities() (effective, ambient string) {
 	var started, stop sync.WaitGroup
 	stop.Add(1)

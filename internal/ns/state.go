@@ -12,7 +12,7 @@ const stateVar = "_LAYERBUILD_NS"
 type state struct {
 	// PPID is the pid of the first process, or 0 if it is this process.
 	PPID int `json:"ppid,omitempty"`
-	// UID and GID are the ids of its user, outside of the namespace.
+	// UID and GID are the ids of the user, outside of the namespace.
 	UID int `json:"uid"`
 	GID int `json:"gid"`
 	// Ready is the descriptor from which a byte is read once the ids are mapped, or 0 if they are

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// subFiles are the names of the files with subordinate ids, subuid(5) and subgid(5), and of
+// subFiles has the names of the files with subordinate ids, subuid(5) and subgid(5), and of
 // login.defs(5), which contains the lowest subordinate id.
 type subFiles struct {
 	UIDs, GIDs, Login string
@@ -60,8 +60,7 @@ func (f subFiles) of(name string, uid int) (uids, gids []Range, why string) {
 // id 65534, the user nobody, is included.
 const rangeSize = 65536
 
-// remedy returns the command that assigns a user ids from first on, in each file that has none for
-// the user.
+// remedy returns the command that assigns ids to a user, in each file that has none for the user.
 func (f subFiles) remedy(name string, uid int, first uint32, uids, gids bool) string {
 	if name == "" { // usermod accepts user names only
 		var commands []string

@@ -105,7 +105,7 @@ func Compression(mediaType string) string {
 	return ""
 }
 
-// The annotations by which BuildKit marks an attestation and names the manifest that it is about
+// The annotations with which BuildKit marks an attestation and names the manifest that it describes
 // (https://github.com/moby/buildkit/blob/v0.19.0/docs/attestations/attestation-storage.md).
 const (
 	attestationType   = "vnd.docker.reference.type"

@@ -14,12 +14,12 @@ import (
 // has about 100,000.
 const MaxValues = 250_000
 
-// Unmarshal is json.Unmarshal for a document of an image. An error is returned for an object that
-// has a key twice, for one that is decoded into a struct and has a key of the struct in other case,
-// and for more than MaxValues values.
+// Unmarshal is like json.Unmarshal, for a document of an image. It returns an error for an object
+// with two equal keys, for an object that is decoded into a struct and has a key of the struct in
+// another case, and for more than MaxValues values.
 func Unmarshal(data []byte, v any) error {
 	if !json.Valid(data) {
-		return json.Unmarshal(data, v) // it returns the error
+		return json.Unmarshal(data, v) // json.Unmarshal returns the error
 	}
 	s := scanner{data: data}
 	if err := s.value(reflect.TypeOf(v)); err != nil {
@@ -28,7 +28,7 @@ func Unmarshal(data []byte, v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// scanner goes through a valid document.
+// scanner scans a valid document.
 type scanner struct {
 	data   []byte
 	at     int
@@ -48,7 +48,7 @@ func (s *scanner) space() {
 	}
 }
 
-// value scans a value that is decoded into a type; nil: an unknown one.
+// value scans a value that is decoded into a value of type t; nil: the type is not known.
 func (s *scanner) value(t reflect.Type) error {
 	if s.values++; s.values > MaxValues {
 		return errValues
@@ -133,7 +133,8 @@ func (s *scanner) object(t reflect.Type) error {
 	return nil
 }
 
-// keys is a set of the keys of an object: a list while it is short, which is nearly always.
+// keys is a set of the keys of an object. While the set is small, as it nearly always is, it is a
+// list.
 type keys struct {
 	list [][]byte
 	set  map[string]bool
@@ -190,7 +191,7 @@ func (s *scanner) skipString() {
 	s.at++
 }
 
-// short returns the beginning of a key for an error.
+// short returns the beginning of a key, for an error.
 func short(key []byte) string {
 	if len(key) > 60 {
 		return string(key[:60]) + "…"
@@ -198,7 +199,7 @@ func short(key []byte) string {
 	return string(key)
 }
 
-// base returns what a type points to.
+// base returns the type to which a pointer type points, or any other type unchanged.
 func base(t reflect.Type) reflect.Type {
 	for t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -211,14 +212,14 @@ var (
 	rawMessage  = reflect.TypeFor[json.RawMessage]()
 )
 
-// decodesItself reports whether encoding/json does not decode an object or array into the fields or
-// elements of a type.
+// decodesItself reports whether values of a type have a method that decodes JSON, so that
+// encoding/json does not decode objects and arrays into their fields or elements.
 func decodesItself(t reflect.Type) bool {
 	return t == rawMessage || t.Implements(unmarshaler) ||
 		reflect.PointerTo(t).Implements(unmarshaler)
 }
 
-// fields are the fields of a struct as JSON names them.
+// fields are the fields of a struct, by their names in JSON.
 type fields struct {
 	exact  map[string]reflect.Type
 	folded map[string]string // the names, by what fold returns for them

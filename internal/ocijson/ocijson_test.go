@@ -59,8 +59,8 @@ func TestUnmarshal(t *testing.T) {
 	}
 }
 
-// FuzzUnmarshal: a document that Unmarshal takes has the value that encoding/json gives it,
-// whatever the order of its keys.
+// FuzzUnmarshal checks that a document that Unmarshal accepts is decoded to the same value as by
+// encoding/json, whatever the order of its keys.
 func FuzzUnmarshal(f *testing.F) {
 	f.Add(`{"config":{"User":"1","Env":["A=b"],"Labels":{"a":"b"}},"rootfs":{"type":"layers","diff_ids":["x"]},"history":[{}]}`)
 	f.Add(`{"os":"linux","OS":"x"}`)
@@ -76,7 +76,7 @@ func FuzzUnmarshal(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// A reader that takes the first of equal keys sees the same.
+		// A reader that uses the first of equal keys gets the same value.
 		var tree any
 		if json.Unmarshal([]byte(in), &tree) == nil {
 			again, err := json.Marshal(tree)

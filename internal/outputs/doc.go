@@ -1,15 +1,15 @@
-// Package outputs makes the images of a finished build and sends them where they are to go.
+// Package outputs makes the images of a finished build and sends them to their destinations.
 //
 // The steps of a build run once, and their layers are sealed once, in the format of the image in
-// the store. Each -o may ask for another image: another compression, Docker's media types, no dead
-// bytes, annotations of its own. A Recipe is what the bytes of an image depend on besides the
-// layers. Writer makes one image for each recipe from the layers of the build, names the image in
-// the store and runs the exporters.
+// the store. Each -o may request a different image: another compression, Docker's media types, no
+// dead bytes, annotations of its own. A Recipe has the options that, together with the layers,
+// determine the bytes of an image. Writer makes one image for each recipe from the layers of the
+// build, names the image in the store and runs the exporters.
 //
 // It imports the packages that internal/arch lists. It makes no system calls. It reads and writes
 // blobs of the store, sends layers to registries and runs exporters. It runs no steps and makes no
 // snapshots.
 //
 // To test it, run go test ./internal/outputs ./internal/build, the second as root or as a user who
-// may make user namespaces: it has builds with outputs by a fake executor.
+// may make user namespaces: it has builds with outputs and a fake executor.
 package outputs

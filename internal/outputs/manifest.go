@@ -20,8 +20,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// writeRoot writes the manifests of all platforms by a recipe, and the index if there is one.
-// config is that of the first platform.
+// writeRoot writes the manifests of all platforms for a recipe, and the index if there is one.
+// config is the configuration of the first platform.
 func (w *Writer) writeRoot(ctx context.Context, r Recipe,
 	built []Built) (root, config ocispec.Descriptor, err error) {
 	var manifests []ocispec.Descriptor
@@ -56,7 +56,7 @@ func (w *Writer) writeRoot(ctx context.Context, r Recipe,
 	return root, config, err
 }
 
-// writeManifest writes config and manifest of one platform, when its layers are there.
+// writeManifest waits for the layers of one platform, and writes its configuration and manifest.
 func (w *Writer) writeManifest(ctx context.Context, r Recipe,
 	b Built) (manifest, config ocispec.Descriptor, err error) {
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
@@ -106,8 +106,8 @@ func (w *Writer) layers(ctx context.Context, r Recipe,
 			return nil, nil, err
 		}
 		descriptors, diffIDs = append(descriptors, d), append(diffIDs, l.DiffID)
-		// Of several chains that come to one snapshot the first and the image's own are found
-		// again.
+		// Several chains can have the same snapshot. Record the first of them, and the chain of the
+		// whole image.
 		if i < len(list)-1 && l.NoOp {
 			continue
 		}
@@ -118,12 +118,12 @@ func (w *Writer) layers(ctx context.Context, r Recipe,
 	return descriptors, diffIDs, nil
 }
 
-// recordChain remembers the snapshot of a chain of layers that ends in l, so that a build on top of
-// this image finds it.
+// recordChain records the snapshot of the chain of layers that ends with l, so that a build on top
+// of this image finds it.
 //
 // With an epoch the layer has other times than its snapshot: a build on top of this image unpacks
-// the layer, as on a machine that has only the image. So nothing is remembered then, nor for a
-// layer whose snapshot was not made.
+// the layer, as on a machine that has only the image. So nothing is recorded then, nor for a layer
+// whose snapshot was not made.
 func (w *Writer) recordChain(diffIDs []digest.Digest, l *layers.Layer) error {
 	if l.Snapshot == "" || l.Base != nil || w.Options.Epoch != nil {
 		return nil
@@ -138,8 +138,8 @@ func (w *Writer) recordChain(diffIDs []digest.Digest, l *layers.Layer) error {
 	return w.State.Cache.PutChain(chain, string(l.Snapshot))
 }
 
-// ensureBase brings the blobs of base images to this machine. A build that only ran on their
-// snapshots did without them.
+// ensureBase downloads the blobs of base images. A build that only runs on their snapshots does not
+// need them.
 func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
 	var done *image.Image
 	for _, l := range list {
@@ -160,8 +160,8 @@ func (w *Writer) layerAs(ctx context.Context, l *layers.Layer,
 	r Recipe) (ocispec.Descriptor, error) {
 	d := ocidoc.ToOCI(l.Descriptor)
 	var err error
-	// A layer from --cache-from counts as made by the build: it was taken because it was sealed
-	// with the options of the store's image.
+	// A layer from --cache-from counts as made by the build: it is used only if it was sealed with
+	// the options of the store's image.
 	own := l.Base == nil || l.Text != ""
 	if own && !r.sameLayers(w.Recipe) || !own && r.Force &&
 		compressionOf(d.MediaType) != r.Compression {
@@ -175,7 +175,7 @@ func (w *Writer) layerAs(ctx context.Context, l *layers.Layer,
 	return d, nil
 }
 
-// compressionOf returns the compression that a layer's media type names, as a recipe has it.
+// compressionOf returns the compression of a layer's media type, with the name that recipes use.
 func compressionOf(mediaType string) string {
 	switch c := ocidoc.Compression(mediaType); c {
 	case "gzip":
@@ -187,7 +187,8 @@ func compressionOf(mediaType string) string {
 	}
 }
 
-// writeConfig writes an image's configuration, with the records of its steps if they travel in it.
+// writeConfig writes an image's configuration, with the records of its steps if the image contains
+// them.
 func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.DockerOCIImage,
 	b Built) (ocispec.Descriptor, error) {
 	if b.Records == nil || r.PruneDead {
@@ -215,8 +216,8 @@ func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.Docke
 	return w.writeJSON(ctx, ocispec.MediaTypeImageConfig, config)
 }
 
-// recompressRecords puts the layers of a recipe into the records of an image, in place of the
-// layers of the store's image.
+// recompressRecords replaces the layers of the store's image in the records of an image by the
+// layers of a recipe.
 func (w *Writer) recompressRecords(ctx context.Context, r Recipe, doc remotecache.Document) error {
 	if r.sameLayers(w.Recipe) {
 		return nil
@@ -236,7 +237,8 @@ func (w *Writer) recompressRecords(ctx context.Context, r Recipe, doc remotecach
 	return nil
 }
 
-// annotations returns those for a target: the build's, and then the recipe's.
+// annotations returns the annotations for a target: those of the whole build, and then those of the
+// recipe.
 func (w *Writer) annotations(r Recipe, target string, p ocispec.Platform) map[string]string {
 	var m map[string]string
 	for _, a := range slices.Concat(w.Options.Annotations, r.Annotations) {
@@ -251,14 +253,14 @@ func (w *Writer) annotations(r Recipe, target string, p ocispec.Platform) map[st
 	return m
 }
 
-// samePlatform reports whether p is the platform that a user has written.
+// samePlatform reports whether p is the platform that the user wrote.
 func samePlatform(written string, p ocispec.Platform) bool {
 	have, err := parser.ParsePlatform(written)
 	return err == nil && platform.Same(have, p)
 }
 
-// pruneDead takes the dead bytes out of an image that is finished. The cache keeps the layers as
-// they were sealed.
+// pruneDead removes the dead bytes of a finished image. The cache keeps the layers as they were
+// sealed.
 func (w *Writer) pruneDead(ctx context.Context, manifest ocispec.Descriptor,
 	level int) (_, config ocispec.Descriptor, err error) {
 	img, err := w.Images.Manifest(ctx, manifest.Digest.String(), manifest, nil)

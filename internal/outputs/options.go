@@ -14,22 +14,22 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Options determine which images are made of a build and where they are written.
+// Options determine which images are made from a build, and their destinations.
 type Options struct {
 	// Names are given to the image in the store.
 	Names []string
-	// Annotations are those of the whole build. An output may have more.
+	// Annotations are the annotations of all outputs. An output may have further ones.
 	Annotations []export.Annotation
-	// Specs are the values of -o. Without one the image is in the store only.
+	// Specs are the values of -o. Without any, the image is only in the store.
 	Specs []export.Spec
-	// Platforms are those that the build is for, as the user has asked for them; none is the
-	// host's.
+	// Platforms are the platforms of the build, as requested by the user; none: the host's
+	// platform.
 	Platforms []ocispec.Platform
-	// Index asks for an index also for one platform.
+	// Index requests an index even for a single platform.
 	Index bool
-	// InlineCache reports whether the images carry cache records (--cache-to type=inline).
+	// InlineCache is set if the images contain cache records (--cache-to type=inline).
 	InlineCache bool
-	// Epoch is the time of what is made now; nil: the real time.
+	// Epoch is the creation time of new layers and history entries; nil: the real time.
 	Epoch *time.Time
 }
 
@@ -39,12 +39,12 @@ func (o *Options) WantsImage() bool {
 		slices.ContainsFunc(o.Specs, func(s export.Spec) bool { return !s.Flat() })
 }
 
-// WantsFiles reports whether an output has the files of the image, and not its layers.
+// WantsFiles reports whether an output needs the files of the image, and not its layers.
 func (o *Options) WantsFiles() bool {
 	return slices.ContainsFunc(o.Specs, func(s export.Spec) bool { return s.Flat() })
 }
 
-// makesIndex reports whether an index is made, and not a single manifest.
+// makesIndex reports whether an index is made instead of a single manifest.
 func (o *Options) makesIndex() bool { return len(o.Platforms) > 1 || o.Index }
 
 // seconds returns the epoch as seconds since 1970; nil: none.
@@ -56,7 +56,7 @@ func (o *Options) seconds() *int64 {
 	return &s
 }
 
-// now returns the time of what is made now.
+// now returns the creation time of new layers and history entries.
 func (o *Options) now() time.Time {
 	if o.Epoch != nil {
 		return o.Epoch.UTC()
@@ -84,7 +84,7 @@ func (o *Options) Check() error {
 	return errors.Join(errs...)
 }
 
-// checkNames returns an error where two outputs give one name to different images.
+// checkNames returns an error if two outputs give the same name to different images.
 func (o *Options) checkNames(spec export.Spec, given map[string]string) error {
 	key := RecipeOf(spec).key()
 	for _, n := range slices.Concat(o.Names, spec.Names) {
@@ -129,7 +129,7 @@ func (o *Options) checkOutput(spec export.Spec) error {
 	return nil
 }
 
-// checkAnnotation returns an error for an annotation of something that the build does not make.
+// checkAnnotation returns an error for an annotation of a document that the build does not make.
 func (o *Options) checkAnnotation(said string, a export.Annotation) error {
 	index := a.Target == "index" || a.Target == "index-descriptor"
 	switch {

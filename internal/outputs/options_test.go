@@ -8,7 +8,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// TestCheck refuses what contradicts itself.
+// TestCheck checks that contradicting options are refused.
 func TestCheck(t *testing.T) {
 	two := []ocispec.Platform{{OS: "linux", Architecture: "amd64"},
 		{OS: "linux", Architecture: "arm64"}}

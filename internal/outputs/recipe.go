@@ -9,18 +9,18 @@ import (
 	"github.com/layerbuild/layerbuild/internal/layers"
 )
 
-// The options of one -o apply to that output only. A recipe is the part of them that the bytes of
-// an image depend on. The steps are run once for all recipes. The layers are sealed for one of
-// them, and the images of the others are made from these layers.
+// The options of one -o apply only to that output. A recipe has those of them that determine the
+// bytes of an image. The steps run once for all recipes. The layers are sealed for one recipe, and
+// the images of the other recipes are made from these layers.
 
-// Recipe holds the options by which an image is made of a build's layers.
+// Recipe holds the options for making an image from a build's layers.
 type Recipe struct {
 	Compression string // as in diff.Options
 	Level       int    // as in diff.Options
 	Force       bool   // compress the base's layers, too
 	Docker      bool   // Docker's media types
 	PruneDead   bool
-	Annotations []export.Annotation // besides those of the whole build
+	Annotations []export.Annotation // in addition to those of the whole build
 }
 
 // RecipeOf returns the recipe of an output.
@@ -45,7 +45,7 @@ func RecipeOf(o export.Spec) Recipe {
 	return r
 }
 
-// key is equal for equal recipes.
+// key returns a string that is equal for equal recipes.
 func (r Recipe) key() string {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -59,14 +59,14 @@ func (r Recipe) sameLayers(o Recipe) bool {
 	return r.Compression == o.Compression && r.Level == o.Level
 }
 
-// Format returns the format that layers are sealed in.
+// Format returns the format in which layers are sealed.
 func (r Recipe) Format(epoch *int64) layers.Format {
 	return layers.Format{Compression: r.Compression, Level: r.Level, Epoch: epoch}
 }
 
-// StoreRecipe returns the recipe of the image in the store: that of the first output of type=image,
-// which names an image in the store; else that of all outputs, if they have the same; else that of
-// an output without options.
+// StoreRecipe returns the recipe of the image in the store: the recipe of the first output of
+// type=image, which names an image in the store; otherwise the recipe of all outputs, if they have
+// the same one; otherwise the recipe of an output without options.
 func (o *Options) StoreRecipe() Recipe {
 	var all []Recipe
 	for _, spec := range o.Specs {

@@ -12,7 +12,7 @@ import (
 // SendFunc sends a blob to the repository of an image name, ahead of the image.
 type SendFunc func(ctx context.Context, name string, spec export.Spec, d ocispec.Descriptor) error
 
-// Uploads sends layers to the registries that the image is going to while later steps run.
+// Uploads sends layers to the image's registries while later steps run.
 type Uploads struct {
 	send    SendFunc
 	options *Options
@@ -20,14 +20,14 @@ type Uploads struct {
 	running sync.WaitGroup
 }
 
-// NewUploads returns Uploads for a build whose layers are sealed by a recipe. With a nil send
+// NewUploads returns Uploads for a build whose layers are sealed for a recipe. If send is nil,
 // nothing is sent early.
 func NewUploads(send SendFunc, o *Options, r Recipe) *Uploads {
 	return &Uploads{send: send, options: o, recipe: r}
 }
 
-// Add begins to send a layer. It ignores errors, because the push at the end meets and reports them
-// if they last. ctx ends all that is being sent.
+// Add starts sending a layer. It ignores errors: if they persist, the push at the end reports them.
+// All sending stops when ctx ends.
 func (u *Uploads) Add(ctx context.Context, d ocispec.Descriptor) {
 	if u.send == nil {
 		return

@@ -20,22 +20,22 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Built is what a build has made for one platform.
+// Built is the result of a build for one platform.
 type Built struct {
 	Platform ocispec.Platform
 	// Config is the image's configuration without its layers.
 	Config dockerspec.DockerOCIImage
-	// Layers are bottom first. Those of steps may still be sealed.
+	// Layers are the layers, lowest first. Layers of steps may still be being sealed.
 	Layers []*layers.Layer
-	// Record is what analyze and the Dockerfile have to do with each other.
+	// Record has the instructions of the Dockerfile, for package analyze.
 	Record imageanalysis.Record
-	// Records returns the results of the steps that travel in the image; nil: none do.
+	// Records returns the cache records for the image; nil: it has none.
 	Records func(ctx context.Context) (remotecache.Document, error)
 	// Files writes the files of the image as a tar stream.
 	Files func(ctx context.Context, w io.Writer) error
 }
 
-// Result is what was written.
+// Result describes the written image.
 type Result struct {
 	// Root is the image's manifest, or its index if it has several platforms; zero if only files
 	// were exported.
@@ -53,7 +53,7 @@ type Writer struct {
 	State     *state.State
 	Images    *image.Resolver
 	Options   Options
-	Recipe    Recipe            // of the image in the store, in whose format the layers are sealed
+	Recipe    Recipe            // of the image in the store; layers are sealed for it
 	Exporters []export.Exporter // one for each of Options.Specs
 	Sink      event.Sink
 }
@@ -103,7 +103,7 @@ func (w *Writer) verify(ctx context.Context, spec export.Spec, root ocispec.Desc
 	return w.State.Store.Verify(ctx, root)
 }
 
-// storeImage writes the image of the store, and names it. The names of the result are those of -t.
+// storeImage writes the image of the store, and names it. The result has the names of -t.
 func (w *Writer) storeImage(ctx context.Context, built []Built) (res Result, err error) {
 	id := event.ID("image")
 	w.Sink(event.Start{ID: id, Name: "exporting to image", Time: time.Now()})
@@ -132,7 +132,7 @@ func (w *Writer) rootFor(ctx context.Context, made map[string]ocispec.Descriptor
 	return root, err
 }
 
-// allNames adds to the names of -t those that outputs give to the image in the store.
+// allNames returns the names of -t and the names that outputs give to the image in the store.
 func (w *Writer) allNames(names []string) []string {
 	names = slices.Clone(names)
 	for _, o := range w.Options.Specs {
@@ -148,7 +148,7 @@ func (w *Writer) allNames(names []string) []string {
 	return names
 }
 
-// tag gives the image the names of -t and returns them in full. An image without one is kept
+// tag gives the image the names of -t and returns them in full. Without -t, the image is stored
 // without a name, unless an output names it.
 func (w *Writer) tag(ctx context.Context, root ocispec.Descriptor) (names []string, err error) {
 	if len(w.Options.Names) == 0 {

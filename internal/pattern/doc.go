@@ -1,8 +1,8 @@
 // Package pattern matches names against the patterns of ignore files, of --exclude and of
 // --parents.
 //
-// A pattern has the meaning that the documentation of ignore files gives it, whatever characters
-// are in it. It follows path/filepath.Match: *, ?, [class] and \c are special there, and all other
+// A pattern has the meaning that the documentation of ignore files defines, whatever characters it
+// contains. It follows path/filepath.Match: *, ?, [class] and \c are special, and all other
 // characters match themselves. In addition
 //
 //   - "**" and "**/" match nothing, or anything that ends with a slash;
@@ -16,9 +16,10 @@
 // invalid UTF-8).
 //
 // A pattern that matches a directory matches everything in it. Of the patterns of a list that match
-// a name, or a directory that contains it, the last one decides; one that begins with "!" makes an
-// exception. A pattern counts only where it changes the result of those before it: an exception for
-// a directory that no earlier pattern selects is none for the names in it.
+// a name, or a directory that contains it, the last one decides. A pattern that begins with "!"
+// makes an exception. A pattern only has an effect if it changes the result of earlier patterns: an
+// exception for a directory that no earlier pattern selects is not an exception for the names in
+// it.
 //
 // It imports no other package of the module. It does no I/O.
 //

@@ -10,7 +10,7 @@ import (
 // token is a part of a pattern with "**" in it.
 type token struct {
 	kind tokenKind
-	text string // literal: what it is; class: the class, with its brackets
+	text string // for a literal, the bytes to match; for a class, its text with brackets
 }
 
 type tokenKind int
@@ -20,12 +20,12 @@ const (
 	class             // one character of a class
 	one               // "?": one character except a slash
 	star              // "*": characters except slashes
-	dirs              // "**" or "**/": nothing, or anything that ends with a slash
-	all               // "**" at the end, or of isSuffix: anything
+	dirs              // "**" or "**/": nothing, or a text that ends with a slash
+	all               // "**" at the end, or at the beginning if isSuffix: any text
 )
 
 // tokenize splits a pattern into tokens. It returns filepath.ErrBadPattern for any mistake in it.
-// filepath.Match returns that error only if it gets that far with the given name.
+// filepath.Match returns that error only if it reaches the mistake with the given name.
 func tokenize(p string) ([]token, error) {
 	var list []token
 	text := func(s string) {
@@ -75,16 +75,16 @@ func tokenize(p string) ([]token, error) {
 	return list, nil
 }
 
-// isSuffix reports whether a pattern is like "**.go": patternmatcher takes it for all names with
-// that end, and not only for those of whole path components.
+// isSuffix reports whether a pattern is like "**.go", which patternmatcher matches against the end
+// of a name, even within a path component.
 func isSuffix(p string) bool {
 	rest, ok := strings.CutPrefix(p, "**")
 	return ok && !strings.HasPrefix(rest, "/") && !strings.ContainsAny(rest, `*?[\`)
 }
 
-// classLength returns the length of the class that p begins with: a bracket, perhaps ^, and one or
-// more characters or ranges of characters. A bracket or a hyphen among them has a backslash before
-// it.
+// classLength returns the length of the class at the beginning of p: a bracket, perhaps ^, and one
+// or more characters or ranges of characters. A bracket or a hyphen among the characters is
+// preceded by a backslash.
 func classLength(p string) (int, error) {
 	i := 1
 	if strings.HasPrefix(p[i:], "^") {
@@ -104,8 +104,8 @@ func classLength(p string) (int, error) {
 	return i + 1, nil
 }
 
-// characterLength returns the length of the character that p, a part of a class, begins with; 0 if
-// it is a mistake.
+// characterLength returns the length of the character at the beginning of p, which is a part of a
+// class; 0 if it is not valid there.
 func characterLength(p string) int {
 	n := 0
 	if strings.HasPrefix(p, "-") || strings.HasPrefix(p, "]") {
@@ -124,8 +124,9 @@ func characterLength(p string) int {
 // work is storage for match.
 type work struct{ at, next []bool }
 
-// match reports whether the tokens match name. After each token it keeps all positions in name up
-// to which the tokens so far match, so that the time is at most the product of the two lengths.
+// match reports whether the tokens match name. After each token it has the set of all positions in
+// name up to which the tokens so far can match, so that the time is at most the product of the two
+// lengths.
 func (w *work) match(tokens []token, name string) bool {
 	n := len(name) + 1
 	w.at, w.next = slices.Grow(w.at[:0], n)[:n], slices.Grow(w.next[:0], n)[:n]
@@ -141,8 +142,8 @@ func (w *work) match(tokens []token, name string) bool {
 	return w.at[len(name)]
 }
 
-// step sets next to the positions in name that a token reaches from those in at. It reports whether
-// there are any.
+// step sets next to the positions in name that a token can reach from the positions in at. It
+// reports whether there are any.
 func (w *work) step(t token, name string) (any bool) {
 	for i, here := range w.at {
 		if !here {
@@ -173,7 +174,7 @@ func (w *work) step(t token, name string) (any bool) {
 			}
 		case dirs:
 			w.next[i] = true
-			// the first position reaches all slashes that later ones do
+			// the first position reaches all slashes that later positions reach
 			for k := i; k < len(name) && !any; k++ {
 				if name[k] == '/' {
 					w.next[k+1] = true

@@ -8,17 +8,17 @@ import (
 	"strings"
 )
 
-// Matcher reports which names a list of patterns selects. It is not for concurrent use.
+// Matcher reports which names a list of patterns selects. It is not safe for concurrent use.
 type Matcher struct {
 	rules []rule
 	work  work
 }
 
 // Matched records which patterns of a list match a directory or one of its parents. It is needed to
-// match names in the directory. The zero value is that of the root.
+// match names in the directory. The zero value is for the root.
 type Matched struct{ rules []bool }
 
-// New returns nil if there are no patterns.
+// New returns a Matcher for the patterns, or nil if there are none.
 func New(patterns []string) (*Matcher, error) {
 	if len(patterns) == 0 {
 		return nil, nil
@@ -63,14 +63,15 @@ func (m *Matcher) Patterns() (texts []string, exceptions bool) {
 	return texts, exceptions
 }
 
-// Match reports whether name, a path without leading slash, is selected. dir is the result of the
-// directory it is in. own is its own result, for the names in it.
+// Match reports whether name, a path without leading slash, is selected. dir is the result for the
+// directory that contains it. own is the result for name itself, which is needed to match names in
+// it.
 func (m *Matcher) Match(name string, dir Matched) (selected bool, own Matched) {
 	own = dir
 	for i := range m.rules {
 		match := len(dir.rules) > 0 && dir.rules[i]
-		// A rule counts only where it changes the result, as in patternmatcher: after a/b the
-		// exception !a is no exception for a/b, since nothing had selected a.
+		// As in patternmatcher, a rule only has an effect if it changes the result: after a/b, the
+		// exception !a is not an exception for a/b, since no rule had selected a.
 		if !match && m.rules[i].exception == selected && m.rules[i].match(name, &m.work) {
 			match = true
 			if len(own.rules) == 0 || len(dir.rules) > 0 && &own.rules[0] == &dir.rules[0] {
@@ -96,10 +97,10 @@ func (m *Matcher) Path(name string) (selected bool, own Matched) {
 	return selected, own
 }
 
-// TakesBackBelow reports whether an exception can match anything below dir, which is selected.
+// TakesBackBelow reports whether an exception can match a path below dir, which is selected.
 func (m *Matcher) TakesBackBelow(dir string) bool { return m.reachesBelow(dir, true) }
 
-// SelectsBelow reports whether anything below dir can be selected.
+// SelectsBelow reports whether a path below dir can be selected.
 func (m *Matcher) SelectsBelow(dir string) bool { return m.reachesBelow(dir, false) }
 
 func (m *Matcher) reachesBelow(dir string, exception bool) bool {
@@ -111,7 +112,7 @@ func (m *Matcher) reachesBelow(dir string, exception bool) bool {
 	return false
 }
 
-// Decides returns the pattern that decides about name, "" if none matches it.
+// Decides returns the pattern that determines the result for name, or "" if none matches it.
 func (m *Matcher) Decides(name string) string {
 	_, own := m.Path(name)
 	for i := len(own.rules) - 1; i >= 0; i-- {
@@ -130,10 +131,10 @@ type rule struct {
 	text      string
 	exception bool
 	parts     []string
-	tokens    []token // nil where filepath.Match matches text
-	opaque    bool    // there are classes or escapes in it: what follows is not set
+	tokens    []token // nil if filepath.Match matches text
+	opaque    bool    // text has classes or escapes: the following fields are not set
 	exact     bool    // text is a name
-	// The literal text at the beginning, at the end and within every name that it matches.
+	// Literal texts that every matching name has at the beginning, at the end and within.
 	prefix, suffix, inner string
 }
 
@@ -171,7 +172,7 @@ func (r *rule) literals() {
 		stars := rest[i:]
 		rest = strings.TrimLeft(stars, "*?")
 		if strings.Contains(stars[:len(stars)-len(rest)], "**") {
-			rest = strings.TrimPrefix(rest, "/") // "**/" also matches no directory
+			rest = strings.TrimPrefix(rest, "/") // "**/" also matches an empty text
 		}
 	}
 }
@@ -205,7 +206,7 @@ func (r *rule) match(name string, w *work) bool {
 
 // reachesBelow is a fast test: if it reports false, the pattern matches no path below dir.
 func (r *rule) reachesBelow(dir string) bool {
-	if r.opaque { // a class may match a slash
+	if r.opaque { // a class can match a slash
 		return true
 	}
 	for _, part := range r.parts {

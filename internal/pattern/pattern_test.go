@@ -9,8 +9,8 @@ import (
 	"github.com/moby/patternmatcher"
 )
 
-// documented matches by the documentation of path/filepath.Match and of "**", by trying all
-// possibilities. It shares no code with the package. p has no mistake in it.
+// documented implements the documentation of path/filepath.Match and of "**" by trying all
+// possibilities. It shares no code with the package. p must be valid.
 func documented(p, s string) bool {
 	if end, ok := strings.CutPrefix(p, "**"); ok && end != "" && end[0] != '/' &&
 		!strings.ContainsAny(end, `*?[\`) {
@@ -62,8 +62,8 @@ func component(p, s string) bool {
 	return p[0] == s[0] && component(p[1:], s[1:])
 }
 
-// documentedClass reports whether r is in the class that p, which stands behind its bracket, begins
-// with.
+// documentedClass reports whether r is in the class at the beginning of p, which is the pattern
+// after the opening bracket.
 func documentedClass(p string, r rune) (in bool, rest string) {
 	negated := strings.HasPrefix(p, "^")
 	if negated {
@@ -92,7 +92,7 @@ func documentedClass(p string, r rune) (in bool, rest string) {
 func TestMatch(t *testing.T) {
 	tests := []struct {
 		pattern    string
-		match, not string // names, with spaces between them
+		match, not string // names, separated by spaces
 	}{
 		{"a.b", "a.b", "axb"},
 		{"a$", "a$", "a"},
@@ -229,8 +229,8 @@ var seeds = []string{
 	"**/[^/]", "**\xff", "[\xff-\xff]**", "!a", "**/!a", " a ", "a\\/**",
 }
 
-// FuzzMatch compares a pattern's answer with the documentation's: path/filepath.Match itself where
-// there is no "**".
+// FuzzMatch compares the result for a pattern with that of documented or, if the pattern has no
+// "**", of path/filepath.Match.
 func FuzzMatch(f *testing.F) {
 	for _, s := range seeds {
 		f.Add(s, "a/b/c.go")
@@ -263,7 +263,7 @@ func FuzzMatch(f *testing.F) {
 	})
 }
 
-// FuzzList compares a list's answer with that of BuildKit's matcher, for patterns without the
+// FuzzList compares the result for a list with that of BuildKit's matcher, for patterns without
 // characters that have another meaning in regular expressions.
 func FuzzList(f *testing.F) {
 	for _, s := range seeds {

@@ -2,7 +2,8 @@ package platform
 
 import "testing"
 
-// FuzzPlatform: what Parse accepts is printed by Format in a form that means the same platform.
+// FuzzPlatform checks that Format prints a parsed platform in a form that Parse reads as the same
+// platform.
 func FuzzPlatform(f *testing.F) {
 	for _, s := range []string{"linux/amd64", "linux", "arm64", "linux/arm/v7", "linux/arm64/v8",
 		"windows(10.0.17763)/amd64",

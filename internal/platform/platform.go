@@ -25,14 +25,14 @@ var (
 		"riscv64", "s390", "s390x", "sparc", "sparc64", "wasm"}
 )
 
-// Host is the platform of this machine.
+// Host returns the platform of this machine.
 func Host() ocispec.Platform {
 	return Normalize(ocispec.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH})
 }
 
-// Parse reads os, arch, os/arch or os/arch/variant, where os may carry
-// a version and features as in "windows(10.0.17763)". What is missing is the
-// host's, and usual other spellings (x86_64, aarch64, macos) are understood.
+// Parse reads os, arch, os/arch or os/arch/variant, where os may have a version and features as in
+// "windows(10.0.17763)". Missing parts are taken from the host's platform. Other usual spellings
+// (x86_64, aarch64, macos) are accepted.
 func Parse(s string) (ocispec.Platform, error) {
 	if s == "local" {
 		return Host(), nil
@@ -88,8 +88,8 @@ func Parse(s string) (ocispec.Platform, error) {
 	return p, nil
 }
 
-// Normalize returns the usual spelling of a platform: that of GOARCH, with a variant only where
-// there are several.
+// Normalize returns the usual spelling of a platform: the architecture has the spelling of GOARCH,
+// and a variant only if there are several.
 func Normalize(p ocispec.Platform) ocispec.Platform {
 	p.OS = normalOS(p.OS)
 	p.Architecture, p.Variant = normalArch(p.Architecture, p.Variant)
@@ -117,7 +117,7 @@ func Format(p ocispec.Platform) string {
 	return b.String()
 }
 
-// Short is Format without the version and the features of the operating system.
+// Short is like Format, without the version and the features of the operating system.
 func Short(p ocispec.Platform) string {
 	if p.OS == "" {
 		return "unknown"

@@ -1,5 +1,5 @@
-// Package mounttest runs tests in mount namespaces of their own, so that no mount of theirs reaches
-// the host or outlives them.
+// Package mounttest runs tests in mount namespaces of their own, so that their mounts neither
+// appear on the host nor remain afterwards.
 //
 // It imports no other package of the module. It makes system calls and mounts, and starts the test
 // program again in the namespaces. It is for tests only.

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind is the kind of namespaces that a test process runs in.
+// Kind is the kind of namespaces in which a test process runs.
 type Kind string
 
 const (
@@ -24,13 +24,13 @@ const (
 	Range Kind = "userns"
 	// Single is a user namespace with a single id, made for an unprivileged user.
 	Single Kind = "single-id"
-	// None could get no namespace; mounts cannot be tested.
+	// None is used if no namespace could be made. Mounts cannot be tested.
 	None Kind = "none"
 )
 
 const variable = "LAYERBUILD_MOUNTTEST"
 
-// unprivileged is the id of the user that Single runs as when the tests run as root.
+// unprivileged is the id of the user for Single if the tests run as root.
 const unprivileged = 12345
 
 // Main runs a package's tests in a new mount namespace, and a new user namespace when not root.
@@ -47,7 +47,7 @@ func Main(m *testing.M) int {
 	if os.Geteuid() != 0 {
 		kind = Single
 	}
-	// PDEATHSIG is about the thread that starts the process.
+	// PDEATHSIG is sent when the thread that started the process ends.
 	runtime.LockOSThread()
 	cmd := command(kind, os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -56,14 +56,14 @@ func Main(m *testing.M) int {
 		return max(1, exit.ExitCode())
 	}
 	if err != nil {
-		// No namespaces here. What needs them skips.
+		// No namespaces can be made here. Tests that need them skip.
 		os.Setenv(variable, string(None))
 		return m.Run()
 	}
 	return 0
 }
 
-// Current returns the kind of namespaces that this process runs in.
+// Current returns the kind of namespaces in which this process runs.
 func Current() Kind { return Kind(os.Getenv(variable)) }
 
 // UserNS reports whether this process runs in a user namespace.
@@ -77,7 +77,7 @@ func Need(t testing.TB) {
 	}
 }
 
-// TempDir is t.TempDir on a file system in memory, for tests that make thousands of files.
+// TempDir is like t.TempDir, on a file system in memory, for tests that make thousands of files.
 func TempDir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -93,13 +93,13 @@ func TempDir(t testing.TB) string {
 }
 
 // Again runs the top-level test of that name once more, in another kind of namespaces, and skips
-// where the namespaces are not available.
+// the test if the namespaces are not available.
 func Again(t *testing.T, kind Kind, test string) {
 	t.Helper()
 	if Current() != Root {
 		t.Skip("needs root")
 	}
-	// The same limit as here: none in a long run.
+	// Use the same time limit as here: a long run has none.
 	cmd := command(kind, "-test.run=^"+test+"$", "-test.v",
 		"-test.timeout="+flag.Lookup("test.timeout").Value.String())
 	out, err := cmd.CombinedOutput()
@@ -113,7 +113,7 @@ func Again(t *testing.T, kind Kind, test string) {
 	if !strings.Contains(string(out), "\n=== RUN ") && !strings.HasPrefix(string(out), "=== RUN ") {
 		t.Errorf("as %s: no test matches %s", kind, test)
 	}
-	// Skips there, and the progress of a long run, are shown here.
+	// Show the skips and the progress of that run here.
 	for line := range strings.Lines(string(out)) {
 		switch _, text, found := strings.Cut(line, ".go:"); {
 		case found && strings.Contains(text, "rounds are recorded in"):
@@ -151,12 +151,12 @@ func command(kind Kind, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// enter makes the mounts private; a shared root would hand ours to the host.
+// enter makes the mounts private: with a shared root, mounts made here would appear on the host.
 func enter() error {
 	if Current() == None {
 		return nil
 	}
-	// The exec that gave us capabilities has cleared it.
+	// The execve that gave this process capabilities has cleared the setting.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
