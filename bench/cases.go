@@ -262,7 +262,7 @@ func pull(ctx context.Context, l *lab) ([]contender, error) {
 	if err := l.do(ctx, from, from.push(name)); err != nil {
 		return nil, err
 	}
-	step, err := l.scratch("pull")
+	step, err := l.tempDir("pull")
 	if err != nil {
 		return nil, err
 	}

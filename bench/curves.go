@@ -54,7 +54,7 @@ func filesCurve(ctx context.Context, l *lab) ([]contender, error) {
 	}
 	var all []contender
 	for _, n := range l.sizes.trees {
-		dir, err := l.scratch(fmt.Sprint("files-", n))
+		dir, err := l.tempDir(fmt.Sprint("files-", n))
 		if err != nil {
 			return nil, err
 		}

@@ -70,9 +70,9 @@ func (l *lab) fixture(name string, fill func(dir string) error) (string, error) 
 	return dir, nil
 }
 
-// scratch makes an empty directory that is removed after the work.
-func (l *lab) scratch(name string) (string, error) {
-	dir := l.path("scratch", name)
+// tempDir makes an empty directory that is removed after the work.
+func (l *lab) tempDir(name string) (string, error) {
+	dir := l.path("temp", name)
 	if err := remove(dir); err != nil {
 		return "", err
 	}

@@ -184,7 +184,7 @@ func (l *lab) clean() error {
 	for _, p := range l.peers {
 		errs = append(errs, p.stop(), remove(p.dir))
 	}
-	return errors.Join(append(errs, remove(l.path("scratch")))...)
+	return errors.Join(append(errs, remove(l.path("temp")))...)
 }
 
 func (l *lab) path(elem ...string) string {

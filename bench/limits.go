@@ -61,7 +61,7 @@ func seal(ctx context.Context, l *lab) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := l.scratch("seal")
+	out, err := l.tempDir("seal")
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func unpack(ctx context.Context, l *lab) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := l.scratch("unpack")
+	out, err := l.tempDir("unpack")
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ type registry struct {
 // registry starts an empty registry. It is stopped after the work, or when the next one is started.
 func (l *lab) registry(ctx context.Context) (*registry, error) {
 	l.endRegistry()
-	dir, err := l.scratch("registry")
+	dir, err := l.tempDir("registry")
 	if err != nil {
 		return nil, err
 	}
