@@ -93,41 +93,27 @@ func shared(seen map[string]entryOf, name string, is entryOf) (bool, error) {
 // appendTree writes t's entries below prefix.
 func appendTree(ctx context.Context, tw *tar.Writer, t Tree, prefix string,
 	seen map[string]entryOf) error {
-	return readTree(ctx, t, func(r io.Reader) error {
-		tr := tar.NewReader(r)
-		for {
-			h, err := tr.Next()
-			if err == io.EOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			name := path.Join(prefix, path.Clean("/"+h.Name))
-			if name = strings.TrimPrefix(name, "/"); name == prefix {
-				continue
-			}
-			if done, err := shared(seen, name, entryOf{platformDir(t.Platform),
-				h.Typeflag == tar.TypeDir}); err != nil || done {
-				if err != nil {
-					return err
-				}
-				continue
-			}
-			if h.Name = name; h.Typeflag == tar.TypeDir {
-				h.Name += "/"
-			}
-			if h.Typeflag == tar.TypeLink {
-				h.Linkname = strings.TrimPrefix(path.Join(prefix, path.Clean("/"+h.Linkname)), "/")
-			}
-			h.Format = tar.FormatUnknown
-			if err := tw.WriteHeader(h); err != nil {
-				return err
-			}
-			if _, err := io.Copy(tw, tr); err != nil {
-				return err
-			}
+	return eachEntry(ctx, t, func(h *tar.Header, content io.Reader) error {
+		name := path.Join(prefix, path.Clean("/"+h.Name))
+		if name = strings.TrimPrefix(name, "/"); name == prefix {
+			return nil
 		}
+		if done, err := shared(seen, name, entryOf{platformDir(t.Platform),
+			h.Typeflag == tar.TypeDir}); err != nil || done {
+			return err
+		}
+		if h.Name = name; h.Typeflag == tar.TypeDir {
+			h.Name += "/"
+		}
+		if h.Typeflag == tar.TypeLink {
+			h.Linkname = strings.TrimPrefix(path.Join(prefix, path.Clean("/"+h.Linkname)), "/")
+		}
+		h.Format = tar.FormatUnknown
+		if err := tw.WriteHeader(h); err != nil {
+			return err
+		}
+		_, err := io.Copy(tw, content)
+		return err
 	})
 }
 

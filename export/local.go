@@ -176,6 +176,24 @@ func (m *transfer) unpack(ctx context.Context, t Tree, s *stage, name string) er
 	})
 }
 
+// eachEntry calls do for each entry of a tree, in the order of its tar.
+func eachEntry(ctx context.Context, t Tree, do func(*tar.Header, io.Reader) error) error {
+	return readTree(ctx, t, func(r io.Reader) error {
+		for tr := tar.NewReader(r); ; {
+			h, err := tr.Next()
+			if err == io.EOF {
+				return nil
+			}
+			if err == nil {
+				err = do(h, tr)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
+}
+
 // below returns the part of a tree that lies in the directory dir of the destination. name is the
 // directory of the whole tree.
 func below(t Tree, name, dir string) Tree {
@@ -185,34 +203,24 @@ func below(t Tree, name, dir string) Tree {
 	}
 	write := func(ctx context.Context, w io.Writer) error {
 		tw := tar.NewWriter(w)
-		err := readTree(ctx, t, func(r io.Reader) error {
-			for tr := tar.NewReader(r); ; {
-				h, err := tr.Next()
-				if err == io.EOF {
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-				rel, ok := inside(h.Name)
-				if !ok {
-					continue
-				}
-				if h.Typeflag == tar.TypeLink {
-					target, ok := inside(h.Linkname)
-					if !ok {
-						return fmt.Errorf("/%s is a hard link to /%s, which is on another file system at the destination", h.Name, h.Linkname)
-					}
-					h.Linkname = target
-				}
-				h.Name, h.Format = rel, tar.FormatUnknown
-				if err := tw.WriteHeader(h); err != nil {
-					return err
-				}
-				if _, err := io.Copy(tw, tr); err != nil {
-					return err
-				}
+		err := eachEntry(ctx, t, func(h *tar.Header, content io.Reader) error {
+			rel, ok := inside(h.Name)
+			if !ok {
+				return nil
 			}
+			if h.Typeflag == tar.TypeLink {
+				target, ok := inside(h.Linkname)
+				if !ok {
+					return fmt.Errorf("/%s is a hard link to /%s, which is on another file system at the destination", h.Name, h.Linkname)
+				}
+				h.Linkname = target
+			}
+			h.Name, h.Format = rel, tar.FormatUnknown
+			if err := tw.WriteHeader(h); err != nil {
+				return err
+			}
+			_, err := io.Copy(tw, content)
+			return err
 		})
 		if err != nil {
 			return err
@@ -226,21 +234,11 @@ func below(t Tree, name, dir string) Tree {
 func disjoint(ctx context.Context, trees []Tree) error {
 	seen := map[string]entryOf{}
 	for _, t := range trees {
-		err := readTree(ctx, t, func(r io.Reader) error {
-			for tr := tar.NewReader(r); ; {
-				h, err := tr.Next()
-				if err == io.EOF {
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-				name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
-				if _, err := shared(seen, name, entryOf{platformDir(t.Platform),
-					h.Typeflag == tar.TypeDir}); err != nil {
-					return err
-				}
-			}
+		err := eachEntry(ctx, t, func(h *tar.Header, _ io.Reader) error {
+			name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
+			_, err := shared(seen, name,
+				entryOf{platformDir(t.Platform), h.Typeflag == tar.TypeDir})
+			return err
 		})
 		if err != nil {
 			return err
