@@ -6,6 +6,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,7 +48,7 @@ var initFile = sync.OnceValues(func() (int, error) {
 		return -1, err
 	}
 	// A file that is open for writing cannot be executed.
-	read, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	read, err := unix.Open(dirfd.FDPath(fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}

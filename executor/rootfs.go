@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
@@ -172,7 +173,7 @@ func setAttrs(dir int, attrs uint64, recursive bool) error {
 			old |= flag
 		}
 	}
-	return unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", dir), "", old, "")
+	return unix.Mount("", dirfd.FDPath(dir), "", old, "")
 }
 
 // openIn opens a path in the root with O_PATH.

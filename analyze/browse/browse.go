@@ -7,11 +7,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/layerbuild/layerbuild/analyze"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/ui"
 	"golang.org/x/term"
 )
@@ -64,7 +64,7 @@ func Run(ctx context.Context, r *analyze.Report, in, out *os.File) (err error) {
 // users of in. If the terminal cannot be opened, reopen returns in itself; a read that is no
 // longer needed then remains until a key is pressed.
 func reopen(in *os.File) (f *os.File, close func()) {
-	f, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(in.Fd())))
+	f, err := os.Open(dirfd.FDPath(int(in.Fd())))
 	if err != nil {
 		return in, func() {}
 	}

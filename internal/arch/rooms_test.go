@@ -44,9 +44,9 @@ var floors = []floor{
 	}},
 	{"tools", []allowed{
 		{"executor/copyfs", "internal/dirfd internal/safepath"},
-		{"internal/atomicfile", "internal/hostfile"},
+		{"internal/atomicfile", "internal/dirfd internal/hostfile"},
 		{"internal/layercheck", "internal/dirfd"},
-		{"internal/mount", "internal/safepath"},
+		{"internal/mount", "internal/dirfd internal/safepath"},
 		{"internal/ns", "internal/smallfile"},
 		{"internal/ocidoc", "internal/ocijson"},
 		{"internal/registry", "internal/hostfile internal/memo internal/ocidoc internal/ocijson " +
@@ -66,13 +66,13 @@ var floors = []floor{
 		{"export", "internal/subprocess internal/atomicfile internal/event internal/ocidoc internal/ocijson " +
 			"internal/platform internal/reference internal/stagedir internal/suggest internal/unpack"},
 		{"analyze", "internal/pattern internal/units internal/unpack"},
-		{"analyze/browse", "analyze internal/ui internal/units"},
+		{"analyze/browse", "analyze internal/dirfd internal/ui internal/units"},
 		{"analyze/html", "analyze internal/ui internal/units"},
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
 		{"internal/cachemount", "internal/lock internal/memo parser"},
 		{"internal/source", "internal/subprocess internal/atomicfile internal/dirfd internal/giturl " +
 			"internal/hostfile internal/pattern internal/safepath internal/unpack"},
-		{"internal/secret", "internal/source"},
+		{"internal/secret", "internal/dirfd internal/source"},
 		{"internal/store", "internal/atomicfile internal/lock internal/ocidoc " +
 			"internal/reference internal/smallfile"},
 	}},
@@ -80,15 +80,15 @@ var floors = []floor{
 		{"internal/state", "executor internal/atomicfile internal/cache internal/lock " +
 			"internal/ns internal/ocijson internal/smallfile internal/state/ledger " +
 			"internal/store snapshot"},
-		{"internal/image", "diff internal/cache internal/event internal/hostfile internal/memo " +
-			"internal/mount internal/ns internal/ocidoc internal/ocijson internal/platform " +
-			"internal/registry internal/store internal/unpack snapshot"},
+		{"internal/image", "diff internal/cache internal/dirfd internal/event internal/hostfile " +
+			"internal/memo internal/mount internal/ns internal/ocidoc internal/ocijson " +
+			"internal/platform internal/registry internal/store internal/unpack snapshot"},
 		{"internal/container", "executor internal/event internal/image internal/state snapshot"},
 		{"internal/imageanalysis", "analyze diff internal/image internal/ocidoc " +
 			"internal/ocijson internal/state parser"},
-		{"internal/layers", "diff executor/copyfs internal/cache internal/image internal/imageanalysis " +
-			"internal/layercheck internal/memo internal/mount internal/state " +
-			"internal/store internal/unpack parser snapshot"},
+		{"internal/layers", "diff executor/copyfs internal/cache internal/dirfd internal/image " +
+			"internal/imageanalysis internal/layercheck internal/memo internal/mount " +
+			"internal/state internal/store internal/unpack parser snapshot"},
 		{"internal/inputs", "internal/cache internal/event internal/image internal/layers " +
 			"internal/memo internal/mount internal/secret internal/source parser " +
 			"snapshot"},

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"golang.org/x/sys/unix"
 )
@@ -124,7 +125,7 @@ func (t target) replace(perm os.FileMode, write func(io.Writer) error) (err erro
 	}
 	if !named {
 		// linkat(2) cannot replace a file, and needs a capability for AT_EMPTY_PATH.
-		err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD,
+		err := unix.Linkat(unix.AT_FDCWD, dirfd.FDPath(int(f.Fd())), unix.AT_FDCWD,
 			temp, unix.AT_SYMLINK_FOLLOW)
 		if err != nil {
 			return &os.LinkError{Op: "link", Old: "a file without a name", New: temp, Err: err}

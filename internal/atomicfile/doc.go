@@ -10,8 +10,8 @@
 // the old file. On file systems without unnamed files (NFS, and overlayfs before Linux 6.3) it has
 // the temporary name from the beginning.
 //
-// It imports hostfile. It makes the system call that links an unnamed file to a name. It writes
-// only the given file, and temporary files in its directory.
+// It imports dirfd and hostfile. It makes the system call that links an unnamed file to a name. It
+// writes only the given file, and temporary files in its directory.
 //
 // To test it, run go test ./internal/atomicfile as any user.
 package atomicfile

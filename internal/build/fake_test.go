@@ -16,6 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
@@ -77,7 +78,7 @@ func (f *fakeExecutor) Run(ctx context.Context, spec *executor.Spec, _,
 		return executor.Result{}, err
 	}
 	defer dir.Close()
-	root := fmt.Sprintf("/proc/self/fd/%d", dir.Fd())
+	root := dirfd.FDPath(int(dir.Fd()))
 	var name string
 	switch a := spec.Action.(type) {
 	case *executor.Process:
@@ -155,7 +156,7 @@ func dest(root string, a *copyfs.Copy) (executor.Result, error) {
 func copyFiles(root string, a *copyfs.Copy) error {
 	dest := filepath.Join(root, a.Dest)
 	for _, src := range a.Sources {
-		from := fmt.Sprintf("/proc/self/fd/%d", src.Dir.Fd())
+		from := dirfd.FDPath(int(src.Dir.Fd()))
 		for _, it := range src.Items {
 			path := filepath.Join(from, it.Path)
 			if it.Contents {

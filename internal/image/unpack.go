@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -344,7 +345,7 @@ func (u *unpacking) unpackOnce(ctx context.Context, i int, parent snapshot.ID,
 			return unpacked{}, false, err
 		}
 		defer tree.Close()
-		dir = fmt.Sprintf("/proc/self/fd/%d", tree.Fd())
+		dir = dirfd.FDPath(int(tree.Fd()))
 	}
 	w.active = active
 	needsParent := false

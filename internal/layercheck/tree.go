@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -87,7 +86,7 @@ type lister struct {
 }
 
 // at returns a path of a name in an open directory that does not depend on the working directory.
-func at(dir int, name string) string { return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name }
+func at(dir int, name string) string { return dirfd.FDPath(dir) + "/" + name }
 
 // node lists the file name of the open directory dir. path is its path in the tree.
 func (l *lister) node(dir int, name, path string) (*node, error) {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strconv"
 	"time"
 
 	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -29,7 +29,7 @@ func WriteFiles(ctx context.Context, w io.Writer, st *state.State, lazy *Lazy, i
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	tree := diff.Tree{Dir: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())), Full: true,
+	tree := diff.Tree{Dir: dirfd.FDPath(int(dir.Fd())), Full: true,
 		StandIns: st.NS.Rootless}
 	_, err = diff.Write(ctx, w, tree, diff.Options{Epoch: epoch})
 	return err

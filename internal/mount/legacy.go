@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,7 +39,8 @@ func (m *Mount) legacy(root string) error {
 	if len(page) >= unix.Getpagesize() {
 		return fmt.Errorf("options of %d bytes do not fit the kernel's option page", len(page))
 	}
-	if err := unix.Mount(m.sourceName(), procFD(target), m.Type, a.msFlags(), page); err != nil {
+	err = unix.Mount(m.sourceName(), dirfd.FDPath(target), m.Type, a.msFlags(), page)
+	if err != nil {
 		return err
 	}
 	if a.propagation == 0 {
@@ -55,7 +57,7 @@ func (m *Mount) again(root string, flags uintptr) error {
 		return err
 	}
 	defer unix.Close(target)
-	return os.NewSyscallError("mount", unix.Mount("", procFD(target), "", flags, ""))
+	return os.NewSyscallError("mount", unix.Mount("", dirfd.FDPath(target), "", flags, ""))
 }
 
 func (m *Mount) legacyBind(root string, target int, a attributes) error {
@@ -67,7 +69,8 @@ func (m *Mount) legacyBind(root string, target int, a attributes) error {
 	if a.recursive {
 		recursive = unix.MS_REC
 	}
-	if err := unix.Mount(m.Source, procFD(target), "", unix.MS_BIND|recursive, ""); err != nil {
+	err := unix.Mount(m.Source, dirfd.FDPath(target), "", unix.MS_BIND|recursive, "")
+	if err != nil {
 		return cloneError(err, a.recursive)
 	}
 	if err := m.again(root, uintptr(a.propagation)|recursive); err != nil {
@@ -81,7 +84,7 @@ func (m *Mount) legacyBind(root string, target int, a attributes) error {
 		return err
 	}
 	defer unix.Close(top)
-	points := []string{procFD(top)}
+	points := []string{dirfd.FDPath(top)}
 	if a.recursive {
 		below, err := mountsBelow(top)
 		if err != nil {
@@ -115,7 +118,7 @@ func remount(point string, a attributes) error {
 
 // mountsBelow returns the mount points below the directory fd.
 func mountsBelow(fd int) ([]string, error) {
-	dir, err := os.Readlink(procFD(fd))
+	dir, err := os.Readlink(dirfd.FDPath(fd))
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +182,7 @@ func (m *Mount) page(data []string, files *descriptors) ([]string, error) {
 			return nil, m.wrap("lowerdir "+strconv.Quote(dir), err)
 		}
 		*files = append(*files, fd)
-		lower[i] = procFD(fd)
+		lower[i] = dirfd.FDPath(fd)
 	}
 	options = m.overlayOptions(lower, data)
 	if len(strings.Join(options, ",")) < unix.Getpagesize() {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 )
 
@@ -84,7 +85,7 @@ func overlayDirs(t testing.TB, base string, n int) Mount {
 }
 
 // procPath returns a path of an open directory.
-func procPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+func procPath(f *os.File) string { return dirfd.FDPath(int(f.Fd())) }
 
 func TestMounts(t *testing.T) {
 	mounttest.Need(t)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"golang.org/x/sys/unix"
 )
 
@@ -194,7 +195,7 @@ const maxString = 255
 func (c *context) setDir(key, path string, escaped bool) error {
 	value := path
 	if rest, ok := strings.CutPrefix(path, c.dir+"/"); ok && c.dir != "" {
-		value = procFD(c.dirFD) + "/" + rest
+		value = dirfd.FDPath(c.dirFD) + "/" + rest
 	}
 	if escaped {
 		value = escape(value, `\`)
@@ -210,7 +211,7 @@ func (c *context) setDir(key, path string, escaped bool) error {
 		}
 		// The kernel resolves the path during the call.
 		defer unix.Close(fd)
-		value = procFD(fd)
+		value = dirfd.FDPath(fd)
 	}
 	err := unix.FsconfigSetString(c.fd, key, value)
 	if err == unix.ENOENT && value != path { // /proc may not be mounted
@@ -227,8 +228,6 @@ func (c *context) setDir(key, path string, escaped bool) error {
 	}
 	return nil
 }
-
-func procFD(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // mount makes the superblock and a detached mount of it.
 func (c *context) mount(a attributes) (int, error) {
@@ -335,7 +334,7 @@ func (m *Mount) nested() (int, error) {
 			return -1, err
 		}
 		trees = append(trees, tree)
-		groups = append(groups, procFD(tree))
+		groups = append(groups, dirfd.FDPath(tree))
 		lower = lower[:len(lower)-n]
 	}
 	slices.Reverse(groups)

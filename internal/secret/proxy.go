@@ -3,12 +3,13 @@ package secret
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
 // Proxy is a socket that passes connections on to an ssh agent. It has an owner and a mode of its
@@ -38,7 +39,7 @@ func NewProxy(ctx context.Context, dir string, o Owner, agent string) (_ *Proxy,
 		return nil, err
 	}
 	if p.listener, err = net.Listen("unix",
-		fmt.Sprintf("/proc/self/fd/%d/agent", p.dir.Fd())); err != nil {
+		dirfd.FDPath(int(p.dir.Fd()))+"/agent"); err != nil {
 		return nil, errors.Join(err, p.dir.Close())
 	}
 	ctx, p.cancel = context.WithCancel(ctx)
