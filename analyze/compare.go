@@ -359,12 +359,7 @@ func (d *differ) whole(r *Report, n *Node, change string, seen []bool) {
 
 // WriteText writes the comparison for a terminal.
 func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
-	if o.Width == 0 {
-		o.Width = 100
-	}
-	if o.Top == 0 {
-		o.Top = 20
-	}
+	o = o.orDefaults(20)
 	p := &printer{w: w}
 	p.printf("%-12s %10s %10s %10s\n", "", "A", "B", "CHANGE")
 	row := func(name string, a, b int64) {

@@ -2,6 +2,7 @@ package analyze
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,7 +17,12 @@ import (
 type TextOptions struct {
 	Width int  // columns; 0: 100
 	Color bool // color the dead parts
-	Top   int  // findings shown; 0: 10
+	Top   int  // findings shown; 0: 10, and 20 of a comparison
+}
+
+// orDefaults returns the options with defaults for those that are not set.
+func (o TextOptions) orDefaults(top int) TextOptions {
+	return TextOptions{Width: cmp.Or(o.Width, 100), Color: o.Color, Top: cmp.Or(o.Top, top)}
 }
 
 // WriteJSON writes the report as JSON. docs/ANALYZE.md describes the format.
@@ -91,12 +97,7 @@ func (p *printer) printf(format string, args ...any) {
 
 // WriteText writes the report for a terminal.
 func (r *Report) WriteText(w io.Writer, o TextOptions) error {
-	if o.Width == 0 {
-		o.Width = 100
-	}
-	if o.Top == 0 {
-		o.Top = 10
-	}
+	o = o.orDefaults(10)
 	p := &printer{w: w}
 	p.printf("%s", Printable(r.Image))
 	for _, s := range []string{r.Platform, r.Digest} {
