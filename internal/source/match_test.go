@@ -203,23 +203,27 @@ func TestMatch(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tree := openTree(t, dir, TreeOptions{})
-			m, err := tree.Match(t.Context(), Query{
-				Patterns: strings.Fields(tt.patterns),
-				Exclude:  strings.Fields(tt.exclude), Parents: tt.parents,
-			})
-			if tt.wantErr != "" {
-				if err == nil || err.Error() != tt.wantErr {
-					t.Fatalf("Match error = %v, want %s", err, tt.wantErr)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tt.want, show(m)); diff != "" {
-				t.Errorf("Match (-want +got):\n%s", diff)
-			}
+			checkMatch(t, tree, Query{Patterns: strings.Fields(tt.patterns),
+				Exclude: strings.Fields(tt.exclude), Parents: tt.parents}, tt.want, tt.wantErr)
 		})
+	}
+}
+
+// checkMatch compares what Match finds with a text in the notation of show, or its error.
+func checkMatch(t *testing.T, tree *Tree, q Query, want, wantErr string) {
+	t.Helper()
+	m, err := tree.Match(t.Context(), q)
+	if wantErr != "" {
+		if err == nil || err.Error() != wantErr {
+			t.Fatalf("Match error = %v, want %s", err, wantErr)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, show(m)); diff != "" {
+		t.Errorf("Match (-want +got):\n%s", diff)
 	}
 }
 
@@ -279,20 +283,8 @@ dir dist
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tree := openTree(t, dir, TreeOptions{Ignore: strings.Fields(tt.ignore)})
-			m, err := tree.Match(t.Context(), Query{Patterns: strings.Fields(tt.patterns),
-				Parents: tt.parents})
-			if tt.wantErr != "" {
-				if err == nil || err.Error() != tt.wantErr {
-					t.Fatalf("Match error = %v, want %s", err, tt.wantErr)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tt.want, show(m)); diff != "" {
-				t.Errorf("Match (-want +got):\n%s", diff)
-			}
+			checkMatch(t, tree, Query{Patterns: strings.Fields(tt.patterns), Parents: tt.parents},
+				tt.want, tt.wantErr)
 		})
 	}
 }
