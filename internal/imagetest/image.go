@@ -32,17 +32,9 @@ type Image struct {
 // Open reads the image called name from an OCI layout: a directory, or an archive of one. An empty
 // name selects the only image. Every digest and size from the index to the config is checked.
 func Open(path, name string) (*Image, error) {
-	read, err := reader(path)
+	read, index, err := openLayout(path)
 	if err != nil {
 		return nil, err
-	}
-	raw, err := read("index.json")
-	if err != nil {
-		return nil, err
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(raw, &index); err != nil {
-		return nil, fmt.Errorf("%s: index.json: %w", path, err)
 	}
 	desc, err := choose(index.Manifests, name)
 	if err != nil {
@@ -61,18 +53,25 @@ func Open(path, name string) (*Image, error) {
 	return load(desc, blobs)
 }
 
-// Names lists the names that an OCI layout or archive gives to its images.
-func Names(path string) ([]string, error) {
-	read, err := reader(path)
-	if err != nil {
-		return nil, err
+// openLayout returns a reader of the files of an OCI layout or an archive of one, and its index.
+func openLayout(path string) (read func(string) ([]byte, error), index ocispec.Index, err error) {
+	if read, err = reader(path); err != nil {
+		return nil, index, err
 	}
 	raw, err := read("index.json")
 	if err != nil {
-		return nil, err
+		return nil, index, err
 	}
-	var index ocispec.Index
 	if err := json.Unmarshal(raw, &index); err != nil {
+		return nil, index, fmt.Errorf("%s: index.json: %w", path, err)
+	}
+	return read, index, nil
+}
+
+// Names lists the names that an OCI layout or archive gives to its images.
+func Names(path string) ([]string, error) {
+	_, index, err := openLayout(path)
+	if err != nil {
 		return nil, err
 	}
 	var names []string
