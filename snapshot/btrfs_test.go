@@ -3,6 +3,7 @@ package snapshot_test
 import (
 	"testing"
 
+	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 	"github.com/layerbuild/layerbuild/snapshot"
 	"github.com/layerbuild/layerbuild/snapshot/snapshottest"
 )
@@ -11,7 +12,7 @@ import (
 func TestBtrfs(t *testing.T) {
 	if !snapshottest.IsChild() {
 		// All temporary directories are on the btrfs file system.
-		t.Setenv("TMPDIR", snapshot.LoopMount(t, "mkfs.btrfs", "-q"))
+		t.Setenv("TMPDIR", mounttest.LoopMount(t, 512<<20, "mkfs.btrfs", "-q"))
 	}
 	open := func(driver string) func(*testing.T, string) *snapshot.Store {
 		return func(t *testing.T, root string) *snapshot.Store {

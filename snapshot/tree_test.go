@@ -113,7 +113,7 @@ func TestCopyTree(t *testing.T) {
 
 // TestCopyTreeReflink copies on a file system with reflinks.
 func TestCopyTreeReflink(t *testing.T) {
-	dir := loopMount(t, "mkfs.btrfs", "-q")
+	dir := mounttest.LoopMount(t, 512<<20, "mkfs.btrfs", "-q")
 	testCopyTree(t, dir)
 	c := copier{}
 	check(t, os.WriteFile(dir+"/one", []byte(strings.Repeat("x", 1<<20)), 0o644))

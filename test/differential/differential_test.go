@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -34,7 +33,9 @@ func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 func TestOverlay(t *testing.T) { run(t, mount.Overlay, mounttest.TempDir(t), 60, 20) }
 func TestCopy(t *testing.T)    { run(t, "copy", mounttest.TempDir(t), 40, 10) }
 func TestFuse(t *testing.T)    { run(t, mount.FuseOverlay, mounttest.TempDir(t), 20, 5) }
-func TestBtrfs(t *testing.T)   { run(t, "btrfs", btrfs(t), 30, 10) }
+func TestBtrfs(t *testing.T) {
+	run(t, "btrfs", mounttest.LoopMount(t, 1<<30, "mkfs.btrfs", "-q"), 30, 10)
+}
 
 func TestOverlayInUserNamespace(t *testing.T) { mounttest.Again(t, mounttest.Range, "TestOverlay") }
 func TestFuseInUserNamespace(t *testing.T)    { mounttest.Again(t, mounttest.Range, "TestFuse") }
@@ -337,45 +338,4 @@ func (r *round) mountedByKernel(mounts []mount.Mount, do func()) {
 	r.check(mount.All(mounts, r.mnt))
 	defer func() { r.check(unix.Unmount(r.mnt, 0)) }()
 	do()
-}
-
-// btrfs mounts a new btrfs in a file.
-func btrfs(t *testing.T) string {
-	if mounttest.Current() != mounttest.Root {
-		t.Skip("needs root for a loop device")
-	}
-	for _, program := range []string{"mkfs.btrfs", "losetup"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("%s is not installed", program)
-		}
-	}
-	dir := mounttest.TempDir(t)
-	image, mnt := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
-	err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 1<<30),
-		os.Mkdir(mnt, 0o755))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("mkfs.btrfs", "-q", image).CombinedOutput(); err != nil {
-		t.Fatalf("mkfs.btrfs: %v\n%s", err, out)
-	}
-	out, err := exec.Command("losetup", "--find", "--show", image).Output()
-	if err != nil {
-		t.Skipf("no loop device: %v", err)
-	}
-	device := strings.TrimSpace(string(out))
-	t.Cleanup(func() {
-		if err := exec.Command("losetup", "--detach", device).Run(); err != nil {
-			t.Errorf("detach %s: %v", device, err)
-		}
-	})
-	if err := unix.Mount(device, mnt, "btrfs", 0, ""); err != nil {
-		t.Skipf("cannot mount btrfs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(mnt, 0); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
-	return mnt
 }

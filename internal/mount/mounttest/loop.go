@@ -1,24 +1,20 @@
-package snapshot
+package mounttest
 
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 )
 
-func unixTime(sec int64) time.Time { return time.Unix(sec, 0) }
-
-// loopMount mounts a new file system of 512 MiB, made by the given command in a file, and returns
-// its directory.
-func loopMount(t testing.TB, mkfs string, args ...string) string {
+// LoopMount mounts a new file system of a size, made by a command such as mkfs.btrfs in a file, and
+// returns its directory. It skips the test if that is not possible here.
+func LoopMount(t testing.TB, size int64, mkfs string, args ...string) string {
 	t.Helper()
-	if mounttest.Current() != mounttest.Root {
+	if Current() != Root {
 		t.Skip("needs root for a loop device")
 	}
 	for _, program := range []string{mkfs, "losetup"} {
@@ -26,10 +22,14 @@ func loopMount(t testing.TB, mkfs string, args ...string) string {
 			t.Skipf("%s is not installed", program)
 		}
 	}
-	dir := t.TempDir()
-	image := dir + "/image"
-	check(t, os.WriteFile(image, nil, 0o600))
-	check(t, os.Truncate(image, 512<<20))
+	dir := TempDir(t)
+	image, mnt := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
+	for _, err := range []error{os.WriteFile(image, nil, 0o600), os.Truncate(image, size),
+		os.Mkdir(mnt, 0o755)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	if out, err := exec.Command(mkfs, append(args, image)...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", mkfs, err, out)
 	}
@@ -43,15 +43,14 @@ func loopMount(t testing.TB, mkfs string, args ...string) string {
 			t.Errorf("detach %s: %v", device, err)
 		}
 	})
-	check(t, os.Mkdir(dir+"/mnt", 0o755))
 	kind := strings.TrimPrefix(mkfs, "mkfs.")
-	if err := unix.Mount(device, dir+"/mnt", kind, 0, ""); err != nil {
+	if err := unix.Mount(device, mnt, kind, 0, ""); err != nil {
 		t.Skipf("cannot mount %s: %v", kind, err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(dir+"/mnt", 0); err != nil {
+		if err := unix.Unmount(mnt, 0); err != nil {
 			t.Errorf("unmount: %v", err)
 		}
 	})
-	return dir + "/mnt"
+	return mnt
 }
