@@ -127,6 +127,7 @@ var floors = []floor{
 		{"internal/registrytest", "internal/imagetest"},
 		{"internal/rounds", ""},
 		{"internal/vttest", ""},
+		{"internal/workertest", ""},
 		{"executor/copyfs/copyfstest", "executor/copyfs"},
 		{"snapshot/snapshottest",
 			"internal/fstree internal/mount internal/mount/mounttest snapshot"},

@@ -4,16 +4,15 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/layerbuild/layerbuild/internal/state/ledger"
+	"github.com/layerbuild/layerbuild/internal/workertest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -302,8 +301,7 @@ func TestFiles(t *testing.T) {
 }
 
 func TestConcurrent(t *testing.T) {
-	dir := t.TempDir()
-	work := func(dir string) error {
+	workertest.Run(t, 2, func(dir, _ string) error {
 		c, err := Open(dir, ledger.OpenBoot(dir, "boot"))
 		if err != nil {
 			return err
@@ -319,29 +317,7 @@ func TestConcurrent(t *testing.T) {
 			}
 		}
 		return nil
-	}
-	if d := os.Getenv("CACHE_WORKER"); d != "" {
-		if err := work(d); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	var wg sync.WaitGroup
-	for range 2 {
-		wg.Go(func() {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestConcurrent$")
-			cmd.Env = append(os.Environ(), "CACHE_WORKER="+dir)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
-		wg.Go(func() {
-			if err := work(dir); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
+	})
 }
 
 func FuzzDecode(f *testing.F) {

@@ -14,11 +14,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/layerbuild/layerbuild/internal/workertest"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -419,12 +419,8 @@ func TestCollect(t *testing.T) {
 
 // TestConcurrent stores and names the same and different images in goroutines of several processes.
 func TestConcurrent(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "oci")
-	if os.Getenv("STORE_WORKER") != "" {
-		dir = os.Getenv("STORE_WORKER")
-	}
-	work := func(worker string) error {
-		s, err := Open(dir)
+	dir := workertest.Run(t, 3, func(dir, worker string) error {
+		s, err := Open(filepath.Join(dir, "oci"))
 		if err != nil {
 			return err
 		}
@@ -453,31 +449,8 @@ func TestConcurrent(t *testing.T) {
 			}
 		}
 		return nil
-	}
-	if w := os.Getenv("STORE_WORKER_NAME"); w != "" {
-		if err := work(w); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	var wg sync.WaitGroup
-	for i := range 3 {
-		wg.Go(func() {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestConcurrent$")
-			cmd.Env = append(os.Environ(), "STORE_WORKER="+dir,
-				fmt.Sprintf("STORE_WORKER_NAME=p%d", i))
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("process: %v\n%s", err, out)
-			}
-		})
-		wg.Go(func() {
-			if err := work(fmt.Sprintf("g%d", i)); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	s, err := Open(dir)
+	})
+	s, err := Open(filepath.Join(dir, "oci"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,11 +3,11 @@ package ledger
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
+
+	"github.com/layerbuild/layerbuild/internal/workertest"
 )
 
 func TestSafe(t *testing.T) {
@@ -147,7 +147,7 @@ func TestDamage(t *testing.T) {
 
 // TestProcesses starts and ends syncs in several processes at once.
 func TestProcesses(t *testing.T) {
-	work := func(dir string) error {
+	dir := workertest.Run(t, 2, func(dir, _ string) error {
 		l := OpenBoot(dir, "boot")
 		for range 30 {
 			n, err := l.Begin()
@@ -162,30 +162,7 @@ func TestProcesses(t *testing.T) {
 			}
 		}
 		return nil
-	}
-	if dir := os.Getenv("LEDGER_WORKER"); dir != "" {
-		if err := work(dir); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	dir := t.TempDir()
-	var wg sync.WaitGroup
-	for range 2 {
-		wg.Go(func() {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestProcesses$")
-			cmd.Env = append(os.Environ(), "LEDGER_WORKER="+dir)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
-		wg.Go(func() {
-			if err := work(dir); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
+	})
 	all, _ := OpenBoot(dir, "boot").read()
 	if b := all["boot"]; b.begun != 120 || b.done != 120 {
 		t.Errorf("%d syncs begun and %d done, want 120", b.begun, b.done)

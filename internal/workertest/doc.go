@@ -1,0 +1,8 @@
+// Package workertest does the same work at once in goroutines and in processes, for the tests of
+// files that several processes write.
+//
+// It imports no other package of the module. It makes no system calls, and starts the test program
+// again. It is for tests only.
+//
+// It is tested by its users: go test ./internal/store ./internal/cache as any user.
+package workertest
