@@ -54,7 +54,10 @@ func New(dest string) (*Dir, error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		if _, err := os.Lstat(d.place); err == nil {
+		if li, err := os.Lstat(d.place); err == nil {
+			if li.Mode()&fs.ModeSymlink == 0 {
+				continue // another process has just made it
+			}
 			return nil, &fs.PathError{Op: "mkdir", Path: d.place,
 				Err: errors.New("it is a dangling symbolic link")}
 		}
