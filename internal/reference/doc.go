@@ -2,7 +2,7 @@
 // busybox.
 //
 // The grammar, the defaults for omitted parts, and the errors are those of
-// github.com/distribution/reference, which the tests compare with. That package compiles nine
+// github.com/distribution/reference, with which the tests compare them. That package compiles nine
 // regular expressions when a program starts: 1.2 ms, a tenth of a build in which nothing has
 // changed.
 //

@@ -10,8 +10,8 @@ import (
 
 const (
 	defaultDomain  = "docker.io"
-	legacyDomain   = "index.docker.io" // Docker Hub's first name
-	officialPrefix = "library/"        // of Docker Hub's official images
+	legacyDomain   = "index.docker.io" // an old name of Docker Hub
+	officialPrefix = "library/"        // prefix of Docker Hub's official images
 	maxPath        = 255
 )
 
@@ -68,7 +68,8 @@ func ParseCanonical(s string) (Name, error) {
 	return n, err
 }
 
-// CheckRepository returns an error if a name is not that of a repository, without tag and digest.
+// CheckRepository returns an error if a name is not the name of a repository, without tag and
+// digest.
 func CheckRepository(s string) error {
 	n, ok := split(s)
 	if !ok || n.Tag != "" || n.Digest != "" {
@@ -120,7 +121,7 @@ func (n Name) OrLatest() Name {
 	return n
 }
 
-// splitDomain returns the registry that a name begins with, or Docker Hub.
+// splitDomain returns the registry at the beginning of a name, or Docker Hub if there is none.
 func splitDomain(s string) (domain, rest string) {
 	first, rest, ok := strings.Cut(s, "/")
 	switch {
@@ -151,7 +152,7 @@ func split(s string) (Name, bool) {
 	return n, isPath(path) && (!hasTag || isTag(tag)) && (!hasDigest || isDigest(sum))
 }
 
-// isDomain reports whether s is a host, as a name or an IPv6 address in brackets, and perhaps a
+// isDomain reports whether s is a host name or an IPv6 address in brackets, perhaps followed by a
 // port.
 func isDomain(s string) bool {
 	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
@@ -182,8 +183,8 @@ func isPath(s string) bool {
 	return true
 }
 
-// isComponent reports whether s is lower case letters and digits, with a dot, one or two
-// underscores, or any number of dashes between.
+// isComponent reports whether s consists of lower case letters and digits, separated by a dot, one
+// or two underscores, or any number of dashes.
 func isComponent(s string) bool {
 	for {
 		word := strings.TrimLeft(s, "abcdefghijklmnopqrstuvwxyz0123456789")
@@ -212,7 +213,7 @@ func isTag(s string) bool {
 // isDigest reports whether s has the form of a digest of any algorithm.
 func isDigest(s string) bool {
 	algorithm, sum, _ := strings.Cut(s, ":")
-	word := false // inside of one
+	word := false // inside a word
 	for i := range len(algorithm) {
 		switch c := algorithm[i]; {
 		case word && isAlnum(c), !word && isLetter(c):

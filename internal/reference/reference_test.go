@@ -35,7 +35,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// names are of all sorts, good and bad.
+// names are valid and invalid names of all kinds.
 var names = []string{
 	"", "/", ":", "@", "a", "a:", "a:b", "a:-b", "a:.b", "a:_b", "a:b:c", "a@", "a@b", "a/",
 	"/a", "a//b", "a/b/c",
@@ -73,7 +73,7 @@ func FuzzSame(f *testing.F) {
 	f.Fuzz(same)
 }
 
-// same compares everything with what distribution/reference makes of a name.
+// same compares all results for a name with those of distribution/reference.
 func same(t *testing.T, s string) {
 	t.Helper()
 	got, err := Parse(s)

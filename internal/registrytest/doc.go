@@ -1,8 +1,8 @@
-// Package registrytest is a registry in memory for tests: pull, push, credentials, and faults on
-// demand.
+// Package registrytest is a registry in memory for tests. It supports pull, push, credentials, and
+// faults on demand.
 //
 // It follows https://github.com/opencontainers/distribution-spec/blob/main/spec.md as far as
-// clients make use of it.
+// clients use it.
 //
 // It imports imagetest. It listens on loopback. It is for tests only.
 //

@@ -182,7 +182,7 @@ func (r *Registry) manifest(req *http.Request, repo, ref string,
 		"Docker-Content-Digest": digest.FromBytes(m.raw).String()}, m.raw
 }
 
-// refs lists the digests that a manifest or index points to.
+// refs returns the digests to which a manifest or index refers.
 func refs(raw []byte) []digest.Digest {
 	var doc struct {
 		Config    *struct{ Digest digest.Digest }

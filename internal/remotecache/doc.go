@@ -1,8 +1,9 @@
 // Package remotecache exports the results of steps for other machines, and imports them.
 //
-// Results travel as a document of records, with the layers that they name. As an artifact of its
-// own it is an OCI manifest whose configuration is the document and whose layers are the layers:
-// registries and tools copy it like an image. Inline it is a field of the image's configuration.
+// Results are exported as a document of records, with the layers that the records name. A separate
+// artifact is an OCI manifest that has the document as its configuration and the layers as its
+// layers, so that registries and tools copy it like an image. Inline, the document is a field of
+// the image's configuration.
 //
 // It imports export, cache, event, image, layers, ocidoc, ocijson and store. It makes no system
 // calls. It reads and writes layouts and registries by way of other packages.

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// MediaType is that of a Document as the configuration of an artifact.
+	// MediaType is the media type of a Document that is the configuration of an artifact.
 	MediaType = "application/vnd.layerbuild.cache.v1+json"
 	// Field is the field of an image's configuration that holds a Document.
 	Field = "layerbuild.cache.v1"
@@ -28,8 +28,8 @@ type Document struct {
 	Records []Record `json:"records"`
 }
 
-// Record is the result of a step. Its Layer is nil for an instruction that only describes the
-// image: then the record says only when the instruction was first built.
+// Record is the result of a step. Its Layer is nil for an instruction that only changes the image's
+// configuration: the record then only has the time when the instruction was first built.
 type Record struct {
 	Key cache.Key `json:"key"`
 	// Content is the step's content key; "" if it is Key.
@@ -38,26 +38,26 @@ type Record struct {
 	Layer   *Layer    `json:"layer,omitempty"`
 }
 
-// ContentKey returns the key that the key of the next step is made of.
+// ContentKey returns the key from which the key of the next step is made.
 func (r Record) ContentKey() cache.Key { return cmp.Or(r.Content, r.Key) }
 
-// Layer is the layer that a step has made. It can be used on the layers of Parent only: a command
-// that is run again on another machine may make other files, and layers of two runs do not fit
+// Layer is the layer that a step has made. It can be used only on the layers of Parent: a command
+// that runs again on another machine may make different files, and layers of two runs do not fit
 // together.
 type Layer struct {
 	Descriptor ocispec.Descriptor `json:"descriptor"`
 	DiffID     digest.Digest      `json:"diffID"`
 	Parent     digest.Digest      `json:"parent,omitempty"` // chain ID
-	// Sealed is the text of the layer's format (layers.Format). The blob is used as it is only in a
-	// build with that format.
+	// Sealed is the text of the layer's format (layers.Format). The blob is used unchanged only in
+	// a build with that format.
 	Sealed string `json:"sealed"`
 }
 
-// Epoch returns the epoch that the layer was sealed with; nil for none.
+// Epoch returns the epoch with which the layer was sealed; nil for none.
 func (l *Layer) Epoch() *int64 { return layers.EpochOf(l.Sealed) }
 
-// Sort sorts the records and removes all but one of equal ones, so that the same results give the
-// same document.
+// Sort sorts the records and removes duplicates, so that the same results always have the same
+// document.
 func (doc *Document) Sort() {
 	compare := func(a, b Record) int {
 		n := cmp.Compare(a.Key, b.Key)

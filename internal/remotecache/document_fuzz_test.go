@@ -9,8 +9,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// FuzzRecords reads a cache document from another machine, as an artifact of its own and inside an
-// image. What is read must be written and read again as the same records.
+// FuzzRecords reads a cache document from another machine, as a separate artifact and inside an
+// image. Records that were read must be the same after they are written and read again.
 func FuzzRecords(f *testing.F) {
 	record := `{"key":"sha256:00","content":"sha256:01","created":"2001-02-03T04:05:06Z","layer":{"descriptor":{"mediaType":"x","digest":"sha256:02","size":3},"diffID":"sha256:04","parent":"sha256:05","sealed":"gzip epoch 7"}}`
 	f.Add(`{"records":[` + record + `]}`)

@@ -32,13 +32,13 @@ type Collector struct {
 type collected struct {
 	Record
 	own   bool
-	layer *layers.Layer   // nil: the instruction only describes the image
-	below []*layers.Layer // what the layer is on
+	layer *layers.Layer   // nil: the instruction only changes the configuration
+	below []*layers.Layer // the layers below layer
 }
 
 // Add adds the result of a step under its keys, the last of which is its content key. own reports
-// whether the step is one of those that the image is made of. l is nil for an instruction that only
-// describes the image.
+// whether the step belongs to the stages of the image. l is nil for an instruction that only
+// changes the image's configuration.
 func (c *Collector) Add(own bool, keys []cache.Key, created time.Time, l *layers.Layer,
 	below []*layers.Layer) {
 	content := keys[len(keys)-1]
@@ -63,8 +63,8 @@ type Sealer interface {
 	Format() string
 }
 
-// Document returns the records of all steps, or of those that the image is made of. It waits for
-// their layers, and has the sealer make those that have not been requested before.
+// Document returns the records of all steps, or only of steps of the image's own stages. It waits
+// for their layers, and requests layers that have not been requested before from the sealer.
 func (c *Collector) Document(ctx context.Context, sealer Sealer, all bool) (Document, error) {
 	c.mu.Lock()
 	list := slices.Clone(c.list)
@@ -98,8 +98,8 @@ type Exporter struct {
 	Sink  event.Sink
 }
 
-// Export writes the records to each place that is not inline. document returns those of all stages,
-// or of those that the image is made of.
+// Export writes the records to each place that is not inline. document returns the records of all
+// stages, or only of the image's own stages.
 func (e *Exporter) Export(ctx context.Context, places []Place,
 	document func(all bool) (Document, error)) error {
 	for i, place := range places {

@@ -20,19 +20,19 @@ type Artifacts interface {
 	Artifact(ctx context.Context, ref string, o image.ResolveOptions) (*image.Artifact, error)
 }
 
-// Imports are the records that were found in places of --cache-from. A nil *Imports has none.
+// Imports holds the records that were found in the places of --cache-from. A nil *Imports has none.
 type Imports struct {
 	records map[cache.Key][]Found
 }
 
-// Found is a record and the artifact that has it.
+// Found is a record and the artifact that contains it.
 type Found struct {
 	Record
 	From *image.Artifact
 }
 
-// Import reads the records of all places. A place that cannot be read is a warning: without it the
-// build is slower.
+// Import reads the records of all places. A place that cannot be read results in a warning: the
+// build is only slower without it.
 func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms []ocispec.Platform,
 	sink event.Sink) (*Imports, error) {
 	found := make([][]Found, len(places))
@@ -66,8 +66,8 @@ func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms 
 	return im, nil
 }
 
-// importFrom reads the records of one place: an artifact's, or those in the images for the
-// platforms.
+// importFrom reads the records of one place: the records of an artifact, or the records in the
+// images for the platforms.
 func importFrom(ctx context.Context, artifacts Artifacts, place Place,
 	platforms []ocispec.Platform) ([]Found, error) {
 	var list []Found
@@ -117,8 +117,8 @@ func (im *Imports) Find(key cache.Key) []Found {
 	return list
 }
 
-// Created returns when an instruction that makes no layer was first built, and reports whether a
-// record has that time.
+// Created returns the time at which an instruction without a layer was first built, and reports
+// whether a record has that time.
 func (im *Imports) Created(key cache.Key) (time.Time, bool) {
 	if im == nil {
 		return time.Time{}, false

@@ -10,20 +10,20 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Place is a place that a build imports step results from (--cache-from) or exports them to
-// (--cache-to).
+// Place is a place from which a build imports step results (--cache-from), or to which it exports
+// them (--cache-to).
 type Place struct {
 	// Type is "registry", "local" or, for an export, "inline": in the image itself.
 	Type string
 	// Ref is the name in a registry.
 	Ref string
-	// Plain reports whether Ref was given alone: an image of that name in the own store serves too.
+	// Plain is set if Ref was given alone: an image of that name in the local store is used, too.
 	Plain bool
 	// Dir is an image layout. Tag and Digest name an image in it; both "": "latest".
 	Dir    string
 	Tag    string
 	Digest digest.Digest
-	// Max exports the results of all stages, and not only of those that the image is made of.
+	// Max exports the results of all stages, and not only of the image's own stages.
 	Max bool
 	// IgnoreError makes a failed export a warning.
 	IgnoreError bool
@@ -118,7 +118,7 @@ func (p *Place) setTo(key, value string) (err error) {
 	case "registry.insecure":
 		p.Insecure, err = strconv.ParseBool(value)
 	case "image-manifest", "oci-mediatypes":
-		// The exported artifact is an OCI manifest in any case.
+		// The exported artifact is always an OCI manifest.
 		var is bool
 		if is, err = strconv.ParseBool(value); err == nil && !is {
 			return fmt.Errorf("%s=false is not supported", key)
@@ -134,7 +134,7 @@ func (p *Place) setTo(key, value string) (err error) {
 	return nil
 }
 
-// parsePlace splits key=value pairs. A name alone is one in a registry.
+// parsePlace splits key=value pairs. A name alone is a name in a registry.
 func parsePlace(s string) (Place, [][2]string, error) {
 	r := csv.NewReader(strings.NewReader(s))
 	list, err := r.Read()
@@ -158,7 +158,7 @@ func parsePlace(s string) (Place, [][2]string, error) {
 // checkType checks the type first, because the other valid keys depend on it.
 func checkType(fields [][2]string, known ...string) error {
 	if len(fields) == 0 {
-		return nil // a name alone
+		return nil // only a name was given
 	}
 	last := len(known) - 1
 	list := strings.Join(known[:last], ", ") + " or " + known[last]
@@ -174,7 +174,7 @@ func checkType(fields [][2]string, known ...string) error {
 	return fmt.Errorf("type is missing: %s is expected", list)
 }
 
-// String returns the place as the progress shows it.
+// String returns the place in the form that the progress shows.
 func (p Place) String() string {
 	switch p.Type {
 	case "local":
@@ -185,7 +185,7 @@ func (p Place) String() string {
 	return p.Ref
 }
 
-// location returns the place as package image names it.
+// location returns the place as a reference for package image.
 func (p Place) location() string {
 	if p.Type != "local" {
 		return p.Ref

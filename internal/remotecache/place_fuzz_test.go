@@ -2,7 +2,7 @@ package remotecache
 
 import "testing"
 
-// FuzzPlace: --cache-from and --cache-to of anything is a place or an error.
+// FuzzPlace checks that any value of --cache-from and --cache-to is parsed or is an error.
 func FuzzPlace(f *testing.F) {
 	for _, s := range []string{"type=registry,ref=a/b", "a/b:c", "type=local,src=d",
 		"type=local,dest=d,mode=max", "type=inline", "type=gha", "type=", ",", "ref=",

@@ -20,25 +20,25 @@ import (
 type Options struct {
 	Fixed int // go test runs the seeds 1 to Fixed
 	Fresh int // and then this many seeds chosen at random
-	Long  int // make faults runs the seeds 1 to Long, over as many runs as it takes
+	Long  int // make faults runs the seeds 1 to Long, over as many runs as needed
 
-	// Found holds seeds that found a fault once. They run in each mode, before all others.
+	// Found has seeds that once found a fault. They run in each mode, before all other seeds.
 	Found []uint64
 }
 
-// Environment variables that choose the mode.
+// Environment variables that select the mode.
 const (
 	faultsEnv = "LAYERBUILD_FAULTS" // "1": long, with a ledger
 	seedEnv   = "LAYERBUILD_SEED"   // one seed, nothing else
-	// a duration after which a long run stops and records how far it has come
+	// a duration after which a long run stops and records its progress
 	budgetEnv = "LAYERBUILD_FAULTS_BUDGET"
 	// the directory of the ledgers; default test/faults/ledger of the checkout
 	ledgersEnv = "LAYERBUILD_FAULTS_LEDGERS"
 )
 
 // Run calls round with one seed after another, each in a subtest named after its seed. name
-// identifies the ledger: it is a file name, unique in the project, with the driver or user in it
-// where a test runs on several.
+// identifies the ledger: it is a file name, unique in the project, with the driver or user in it if
+// a test runs with several.
 //
 // The first seed that fails ends the run. A failed round prints its seed and the command that
 // repeats it.
@@ -87,11 +87,11 @@ func one(t *testing.T, name string, seed uint64, round func(t *testing.T, seed u
 	})
 }
 
-// recordEvery is how often a long run writes to its ledger, so that a run that is killed loses
-// little.
+// recordEvery is the interval at which a long run writes to its ledger, so that a run that is
+// killed loses little.
 const recordEvery = time.Minute
 
-// long runs the seeds that the ledger does not record yet, and records them.
+// long runs the seeds that are not in the ledger yet, and records them.
 func long(t *testing.T, name string, o Options, round func(t *testing.T, seed uint64)) {
 	t.Helper()
 	file := filepath.Join(ledgers(t), name)
@@ -151,7 +151,7 @@ func ledgers(t *testing.T) string {
 	return dir
 }
 
-// span is a line of a ledger: the seeds first to end have passed with the program of a commit.
+// span is a line of a ledger: the seeds from first to end have passed with the program of a commit.
 type span struct {
 	first, end uint64
 	commit     string
@@ -159,7 +159,7 @@ type span struct {
 
 func (s span) String() string { return fmt.Sprintf("%d-%d %s\n", s.first, s.end, s.commit) }
 
-// readLedger returns the lines of a ledger, none for a ledger that does not exist. A ledger has
+// readLedger returns the lines of a ledger, or none if the ledger does not exist. A ledger has
 // lines "FIRST-LAST COMMIT" in ascending order without gaps.
 func readLedger(file string) ([]span, error) {
 	data, err := os.ReadFile(file)
@@ -185,7 +185,7 @@ func readLedger(file string) ([]span, error) {
 	return spans, lines.Err()
 }
 
-// last returns the last seed that a ledger records, 0 for a ledger that does not exist.
+// last returns the last seed in a ledger, or 0 if the ledger does not exist.
 func last(file string) (uint64, error) {
 	spans, err := readLedger(file)
 	if err != nil || len(spans) == 0 {
@@ -195,7 +195,7 @@ func last(file string) (uint64, error) {
 }
 
 // appendRange records in a ledger that the seeds first to end have passed with the checkout's
-// present commit. The last line is extended where it is of the same commit.
+// present commit. If the last line has the same commit, appendRange extends that line.
 func appendRange(file string, first, end uint64) error {
 	commit := "unknown"
 	if out, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output(); err == nil {

@@ -11,9 +11,9 @@ func TestRunModes(t *testing.T) {
 	tests := []struct {
 		name   string
 		env    map[string]string
-		ledger string // the ledger's content before
+		ledger string // the ledger's content before the run
 		want   []uint64
-		after  string // its lines' beginnings after
+		after  string // beginnings of the ledger's lines after the run
 	}{
 		{name: "fixed", want: []uint64{7, 1, 2, 3}},
 		{name: "one seed", env: map[string]string{seedEnv: "42"}, want: []uint64{42}},
@@ -75,7 +75,7 @@ func TestLastRefusesGaps(t *testing.T) {
 	}
 }
 
-// TestAppendRangeExtends records in several pieces, as a long run does.
+// TestAppendRangeExtends records seeds in several pieces, as a long run does.
 func TestAppendRangeExtends(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ledger")
 	if err := os.WriteFile(file, []byte("1-2 abc\n"), 0o644); err != nil {

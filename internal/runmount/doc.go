@@ -1,7 +1,8 @@
 // Package runmount turns the mounts of a RUN (--mount) into mounts and variables of its process:
 // bind mounts of snapshots, caches, tmpfs, secrets and the sockets of ssh agents.
 //
-// The caller decides which snapshot a bind mount shows, and how a cache is named and filled.
+// The caller determines the snapshot of a bind mount, and the name and the initial files of a
+// cache.
 //
 // It imports executor, cachemount, layers, mount, secret, parser and snapshot. It makes no system
 // calls itself; the executor performs the mounts. It prepares snapshots, locks caches and starts

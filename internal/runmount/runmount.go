@@ -35,10 +35,9 @@ type Mounter struct {
 // Mount is a mount of a RUN.
 type Mount struct {
 	parser.RunMount
-	// Snapshot returns the snapshot that a bind mount shows, "" for an empty one, and the path in
-	// it.
+	// Snapshot returns the snapshot to bind mount and the path in it. "" is an empty file system.
 	Snapshot func(ctx context.Context) (snapshot.ID, string, error)
-	// Cache returns the name of a cache mount's cache, as cachemount.Name returns it.
+	// Cache returns the name of a cache mount's cache, made by cachemount.Name.
 	Cache func() (string, error)
 	// Fill copies the initial files of a cache mount to an empty directory; nil if there are none.
 	Fill func(ctx context.Context, dir string) error
@@ -73,7 +72,7 @@ type adding struct {
 	undo    []func() error
 }
 
-// release undoes what was done for the mounts, the last thing first.
+// release releases everything that was set up for the mounts, in reverse order.
 func (a *adding) release() error {
 	var errs []error
 	for _, f := range slices.Backward(a.undo) {
@@ -110,8 +109,8 @@ func (a *adding) add(i int, m Mount) error {
 	panic("unreachable")
 }
 
-// bind mounts files of a stage, an image or a context. What the command writes there is discarded
-// when it ends.
+// bind mounts files of a stage, an image or a context. Files that the command writes there are
+// discarded when the command ends.
 func (a *adding) bind(m Mount) error {
 	id, place, err := m.Snapshot(a.ctx)
 	if err != nil {
@@ -171,7 +170,7 @@ func (a *adding) secret(m Mount) error {
 }
 
 // ssh passes the socket of an agent to the command. The socket is a proxy with the owner and the
-// mode that the mount names.
+// mode that the mount requests.
 func (a *adding) ssh(i int, m Mount) error {
 	agent, ok := a.mounter.Secrets.Agent(m.ID)
 	if !ok {
@@ -208,10 +207,10 @@ func (a *adding) ssh(i int, m Mount) error {
 }
 
 // lockCaches locks the caches of all cache mounts and returns the directories of their files, by
-// the mount's index.
+// the index of the mount.
 func (a *adding) lockCaches(list []Mount) (map[int]string, error) {
 	var mounts []cachemount.Mount
-	var index []int // in list
+	var index []int // the index in list
 	for i, m := range list {
 		if m.Type != parser.MountCache {
 			continue

@@ -4,8 +4,8 @@
 // be hostile: the kernel resolves them in one call, and the package never checks a path first and
 // opens it later.
 //
-// It imports no other package of the module. It makes system calls, and makes files only where a
-// caller asks for it.
+// It imports no other package of the module. It makes system calls, and makes files only if a
+// caller requests it.
 //
 // To test it, run go test ./internal/safepath as any user. FuzzMkdirAll makes hostile paths.
 package safepath

@@ -137,8 +137,8 @@ func readlinkat(dir int, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// InRootError returns err with name, a path in a root directory, in place of the path that an
-// *os.PathError has.
+// InRootError returns err. If err is an *os.PathError, its path is replaced by name, a path in a
+// root directory.
 func InRootError(name string, err error) error {
 	if pe, ok := errors.AsType[*os.PathError](err); ok {
 		err = pe.Err

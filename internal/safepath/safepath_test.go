@@ -79,7 +79,7 @@ func TestInRoot(t *testing.T) {
 	}
 }
 
-// Magic links of /proc, which may lead anywhere, are not followed.
+// Magic links of /proc, which may refer to any file, are not followed.
 func TestInRootMagicLinks(t *testing.T) {
 	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

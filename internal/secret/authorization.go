@@ -17,8 +17,9 @@ func (s *Store) HTTPAuthorization(host string) string {
 	return ""
 }
 
-// GitAuthorization returns the Authorization header for git over HTTP, or "": from GIT_AUTH_HEADER
-// or GIT_AUTH_TOKEN, with a dot and the host after it for one host only.
+// GitAuthorization returns the Authorization header for git over HTTP, or "". It uses
+// GIT_AUTH_HEADER or GIT_AUTH_TOKEN; with a dot and a host after the name, these apply only to that
+// host.
 func (s *Store) GitAuthorization(host string) string {
 	for _, suffix := range []string{"." + host, ""} {
 		if header := s.text("GIT_AUTH_HEADER" + suffix); header != "" {

@@ -1,5 +1,5 @@
-// Package secret keeps values that the user passes to a build and that no image may contain: those
-// of --secret and the ssh agents of --ssh.
+// Package secret holds the values that a user passes to a build and that no image may contain: the
+// secrets of --secret and the ssh agents of --ssh.
 //
 // It imports dirfd and source. It reads the files and variables that the user names, and listens on
 // sockets that it connects to the user's ssh agents. It makes no system calls itself.

@@ -15,7 +15,7 @@ import (
 // Proxy is a socket that passes connections on to an ssh agent. It has an owner and a mode of its
 // own, which the agent's socket does not have.
 type Proxy struct {
-	// Path is the socket.
+	// Path is the path of the socket.
 	Path string
 
 	cancel   context.CancelFunc
@@ -30,8 +30,8 @@ type Owner struct {
 	Mode     os.FileMode
 }
 
-// NewProxy makes a socket in dir, a directory that the caller removes, and accepts connections on
-// it until Close or until ctx ends.
+// NewProxy makes a socket in dir, and accepts connections on it until Close is called or ctx ends.
+// The caller removes dir.
 func NewProxy(ctx context.Context, dir string, o Owner, agent string) (_ *Proxy, err error) {
 	p := &Proxy{Path: filepath.Join(dir, "agent")}
 	// A socket's name has at most 108 bytes (unix(7)), and dir may be longer.
@@ -71,7 +71,7 @@ func (p *Proxy) accept(ctx context.Context, agent string) {
 			var d net.Dialer
 			out, err := d.DialContext(ctx, "unix", agent)
 			if err != nil {
-				return // the command sees a closed connection, as from an agent that has ended
+				return // the command gets a closed connection, as from an agent that has ended
 			}
 			defer out.Close()
 			stop := context.AfterFunc(ctx, func() { in.Close(); out.Close() })

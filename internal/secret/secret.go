@@ -46,8 +46,7 @@ type value struct {
 }
 
 // Read returns the value of a secret, and reports whether there is a secret with that ID. The value
-// is read once: a pipe can be read once only, and all commands of a build are to see the same
-// value.
+// is read once: a pipe can be read only once, and all commands of a build must get the same value.
 func (s *Store) Read(ctx context.Context, id string) (data []byte, ok bool, err error) {
 	i := slices.IndexFunc(s.Secrets, func(s Secret) bool { return s.ID == id })
 	if i < 0 {

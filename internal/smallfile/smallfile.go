@@ -16,7 +16,7 @@ func Read(path string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	var first [1024]byte // on the stack, and large enough for nearly all files
+	var first [1024]byte // on the stack; large enough for nearly all files
 	data := first[:0]
 	for {
 		n, err := retry(func() (int, error) { return unix.Read(fd, data[len(data):cap(data)]) })

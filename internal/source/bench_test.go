@@ -29,7 +29,7 @@ func bigTree(b *testing.B, n int) string {
 			b.Fatal(err)
 		}
 	}
-	time.Sleep(50 * time.Millisecond) // past the racy times
+	time.Sleep(50 * time.Millisecond) // until no file is racy
 	return dir
 }
 
@@ -85,8 +85,8 @@ func benchmarkWarm(b *testing.B, dir, file string) {
 	}
 }
 
-// BenchmarkMatch measures COPY of 50,000 files. Cold reads each of them, warm finds them all in the
-// index of a build before.
+// BenchmarkMatch measures COPY of 50,000 files. Cold reads each of them, warm finds all of them in
+// the index of an earlier build.
 func BenchmarkMatch(b *testing.B) {
 	const n = 50_000
 	dir := bigTree(b, n)
@@ -123,8 +123,8 @@ func BenchmarkMatch(b *testing.B) {
 	})
 }
 
-// BenchmarkSmall measures the cost of the context of a small project in a rebuild: it is opened,
-// its ignore file and Dockerfile are read, and three COPY match.
+// BenchmarkSmall measures the cost of a small project's context in a rebuild: opening it, reading
+// the ignore file and the Dockerfile, and matching three COPYs.
 func BenchmarkSmall(b *testing.B) {
 	dir := b.TempDir()
 	for name, text := range map[string]string{"Dockerfile": "FROM scratch\n",
@@ -134,7 +134,7 @@ func BenchmarkSmall(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	time.Sleep(50 * time.Millisecond) // past the racy times
+	time.Sleep(50 * time.Millisecond) // until no file is racy
 	o := Options{IndexDir: b.TempDir()}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -14,15 +14,15 @@ import (
 	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
-// The digest of a Match is that of a stream of records. Each record begins with a letter, so
-// that two different matches never have the same stream. The letters are part of the format:
-// changing anything here changes all cache keys.
+// The digest of a Match is the digest of a stream of records. Each record begins with a letter, so
+// that different matches never have the same stream. The letters are part of the format: changing
+// them changes all cache keys.
 const (
 	tagContents = 'C' // an item that is the contents of a directory
 	tagItem     = 'I' // an item that is one file
 	tagDir      = 'd'
 	tagFile     = 'f'
-	tagHardLink = 'h' // another name of a file that was there before
+	tagHardLink = 'h' // another name of an earlier file
 	tagSymlink  = 'l'
 	tagFifo     = 'p'
 	tagChar     = 'c'
@@ -52,12 +52,12 @@ func (m *matching) appendHead(b []byte, tag byte, rel []byte) []byte {
 	return m.appendTime(b)
 }
 
-// appendTime appends the time of the file that m.st describes, if times count.
+// appendTime appends the time of the file that m.st describes, if times are part of the digest.
 func (m *matching) appendTime(b []byte) []byte {
 	if m.epoch == nil {
 		return b
 	}
-	at := int64(math.MaxInt64) // a time after the epoch, which becomes the epoch
+	at := int64(math.MaxInt64) // later than the epoch: becomes the epoch
 	if m.st.Mtime.Sec < *m.epoch {
 		at = m.st.Mtime.Sec
 	}
@@ -99,9 +99,8 @@ func (m *matching) flush() {
 	m.rec = m.rec[:0]
 }
 
-// entry returns the entry, without its path, of the file that m.st describes and that is not a
-// directory, and writes its record. It returns errReplaced if the name refers to another file by
-// now.
+// entry writes the record of the file that m.st describes, which is not a directory, and returns
+// its entry without the path. It returns errReplaced if the name refers to another file by now.
 func (m *matching) entry(dir int, name []byte, rel []byte, at where) (Entry, error) {
 	frozen, err := m.frozen(dir, name, at)
 	if err != nil {
@@ -168,8 +167,8 @@ func (m *matching) described(frozen *frozenFile, attrs bool) Entry {
 	return e
 }
 
-// linked identifies a file with several names. A name that has a private copy and one that has
-// another one, or none, are not copied as links of each other.
+// linked identifies a file with several names. Two names are copied as links of each other only if
+// they have the same private copy, or both have none.
 type linked struct {
 	dev, ino uint64
 	frozen   *frozenFile
@@ -192,8 +191,8 @@ func (m *matching) file(rel []byte, s sum, frozen *frozenFile) {
 }
 
 // fileSum returns the digest of a regular file, from the index or by reading it. It sets m.st to
-// the result of fstat(2); if the mask of m.st is empty, stat has not been called yet. A file
-// that changes while it is read is read to a private copy.
+// the result of fstat(2); if the mask of m.st is empty, stat has not been called yet. A file that
+// changes while it is read gets a private copy.
 func (m *matching) fileSum(dir int, name []byte, at where) (sum, *frozenFile, error) {
 	if m.list {
 		return sum{}, nil, nil
@@ -205,7 +204,7 @@ func (m *matching) fileSum(dir int, name []byte, at where) (sum, *frozenFile, er
 			return s, nil, nil
 		}
 	}
-	// The name may have been replaced by a fifo since it was found: opening that must not wait
+	// The name may have been replaced by a fifo since it was found: opening a fifo must not wait
 	// for a writer.
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
@@ -215,7 +214,7 @@ func (m *matching) fileSum(dir int, name []byte, at where) (sum, *frozenFile, er
 	for range 2 {
 		began := time.Now()
 		s, n, err := m.read(fd, asked)
-		// it was replaced by a directory, or by a fifo without a writer
+		// the file was replaced by a directory, or by a fifo without a writer
 		if err == unix.EISDIR || err == unix.EAGAIN {
 			return sum{}, nil, errReplaced
 		}
@@ -278,7 +277,7 @@ func (m *matching) directorySum(fd int, at where) (sum, error) {
 }
 
 // read reads a file to its end and returns its digest and length. If m.st describes this file
-// (asked), a shorter read than its size is not taken for the end.
+// (asked), a read that returns fewer bytes than its size is not treated as the end.
 func (m *matching) read(fd int, asked bool) (s sum, length uint64, err error) {
 	if m.data == nil {
 		m.data, m.content = make([]byte, readChunk), sha256.New()
@@ -312,13 +311,13 @@ func (m *matching) readlink(dir int, name []byte) ([]byte, error) {
 	return m.text[:max(n, 0)], err
 }
 
-// xattrs adds the extended attributes of an open file that are copied to its digest.
+// xattrs adds those extended attributes of an open file to its digest that are copied.
 func (m *matching) xattrs(fd int, s sum) (sum, error) {
 	list, err := m.readXattrs(fd)
 	return s.with(list), err
 }
 
-// readXattrs returns the extended attributes of an open file that are copied, sorted by name.
+// readXattrs returns those extended attributes of an open file that are copied, sorted by name.
 func (m *matching) readXattrs(fd int) ([]dirfd.Xattr, error) {
 	return dirfd.Xattrs(fd, func(name []byte) bool { return KeepXattr(string(name)) })
 }

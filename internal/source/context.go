@@ -26,9 +26,9 @@ import (
 
 // Context is an open build context.
 type Context struct {
-	// Name is the name that the context was opened by, without a password.
+	// Name is the name with which the context was opened, without a password.
 	Name string
-	// Commit is the commit, for a git repository.
+	// Commit is the commit of a git repository; "" for other contexts.
 	Commit string
 
 	tree    *Tree
@@ -41,8 +41,8 @@ type Context struct {
 	display    string
 }
 
-// maxDockerfile is the largest size of a Dockerfile or an ignore file. A larger file is named by
-// mistake.
+// maxDockerfile is the largest size of a Dockerfile or an ignore file. A larger file was probably
+// named by mistake.
 const maxDockerfile = 16 << 20
 
 // Open opens a build context: a directory, an archive, an http URL of an archive or of a
@@ -59,8 +59,8 @@ func Open(ctx context.Context, name string, o Options) (*Context, error) {
 	return c, nil
 }
 
-// Check returns the errors of Open that can be found without fetching or reading: for a context
-// that is invalid, is missing, or is neither a directory nor a file nor a pipe that is open. The
+// Check returns the errors of Open that can be found without fetching or reading: errors for a
+// context that is invalid or missing, or is neither a directory, nor a file, nor an open pipe. The
 // errors do not contain the context's name.
 func Check(name string, o Options) error {
 	if name == "-" {
@@ -209,7 +209,7 @@ func (c *Context) ignore(dir string) (lines []string, name string, err error) {
 }
 
 // hostDockerfile returns the path of the Dockerfile on this machine: the path of -f, relative to
-// the working directory if the file exists there, and otherwise to the context.
+// the working directory if the file exists there, and otherwise relative to the context.
 func (c *Context) hostDockerfile(dir string) string {
 	name := c.o.Dockerfile
 	if name == "" {
@@ -297,7 +297,7 @@ func (c *Context) temporary() (err error) {
 	return err
 }
 
-// unpackFrom makes the context of an archive.
+// unpackFrom makes the context from an archive.
 func (c *Context) unpackFrom(ctx context.Context, r io.Reader, what string) error {
 	plain, _, err := unpack.Decompress(r)
 	if err != nil {
@@ -320,7 +320,7 @@ func (c *Context) unpackFrom(ctx context.Context, r io.Reader, what string) erro
 	return nil
 }
 
-// git makes the context of a repository.
+// git makes the context from a repository.
 func (c *Context) git(ctx context.Context, u *giturl.URL) error {
 	o := c.o.Git
 	if o.TempDir == nil {
@@ -338,7 +338,7 @@ func (c *Context) git(ctx context.Context, u *giturl.URL) error {
 	return err
 }
 
-// http makes the context of an archive or a Dockerfile at a URL.
+// http makes the context from an archive or a Dockerfile at a URL.
 func (c *Context) http(ctx context.Context, address string) error {
 	f, err := c.download(ctx, address)
 	if err != nil {
@@ -532,8 +532,8 @@ func readFile(ctx context.Context, f *os.File, pipe bool, limit int) ([]byte, er
 	return readPipe(ctx, f, limit)
 }
 
-// interruptible returns a reader for r that returns an error when ctx ends, even while it waits
-// for data. It waits only if r is a file: standard input may be a terminal, or a pipe without a
+// interruptible returns a reader of r that returns an error when ctx ends, even while it waits for
+// data. Only a reader of a file can wait: standard input may be a terminal, or a pipe without a
 // writer.
 func interruptible(ctx context.Context, r io.Reader) io.Reader {
 	if f, ok := r.(*os.File); ok {
@@ -542,8 +542,8 @@ func interruptible(ctx context.Context, r io.Reader) io.Reader {
 	return r
 }
 
-// interruptibleFile is the reader that interruptible returns for a file. It is used within the
-// one call that ctx belongs to.
+// interruptibleFile is the reader that interruptible returns for a file. It is used only during the
+// call to which ctx belongs.
 type interruptibleFile struct {
 	ctx  context.Context
 	file *os.File
@@ -616,8 +616,8 @@ func readSome(ctx context.Context, all *bytes.Buffer, f *os.File) (int64, error)
 	return io.CopyN(all, f, 64<<10)
 }
 
-// readDuplicate is readSome for a duplicate of a descriptor. It does not set O_NONBLOCK, because
-// the flag would apply to all processes that have the pipe open.
+// readDuplicate is like readSome for a duplicate of a descriptor. It does not set O_NONBLOCK,
+// because the flag would apply to all processes that have the pipe open.
 func readDuplicate(ctx context.Context, all *bytes.Buffer, f *os.File) (int64, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, pipeWait, os.ErrDeadlineExceeded)
 	defer cancel()

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// below returns a function for TempDir of options.
+// below returns a function for the TempDir of options.
 func below(dir string) func() (string, error) { return func() (string, error) { return dir, nil } }
 
 // open opens a context and closes it with the test.
@@ -57,7 +57,7 @@ func content(t *testing.T, c *Context) (display, dockerfile, files string) {
 
 func TestContextDirectory(t *testing.T) {
 	tests := []struct {
-		name, tree, file       string // file is -f; "@" stands for the directory
+		name, tree, file       string // file is the value of -f; "@" stands for the directory
 		display, text, matched string
 	}{
 		{"plain", "file Dockerfile FROM a\nfile f x\n", "", "Dockerfile",
@@ -157,7 +157,7 @@ func TestContextErrors(t *testing.T) {
 		unix.EISDIR) {
 		t.Errorf("error = %v, want is a directory", err)
 	}
-	// A pipe without a writer is not a Dockerfile, and is not waited for.
+	// A pipe without a writer is not a Dockerfile, and opening it must not block.
 	pipes := makeTree(t, "fifo Dockerfile\nfifo .dockerignore\n")
 	if _, err := Open(t.Context(), pipes, Options{}); !errors.Is(err, errFifo) {
 		t.Errorf("a fifo for an ignore file: %v", err)
@@ -309,15 +309,15 @@ func TestContextGit(t *testing.T) {
 		Options{Dockerfile: "-", Stdin: strings.NewReader("FROM in")})); text != "FROM in" {
 		t.Errorf("Dockerfile = %q", text)
 	}
-	// A directory takes precedence over a URL of the same spelling.
+	// A directory takes precedence over a URL with the same text.
 	t.Chdir(makeTree(t, "file github.com/u/r/Dockerfile FROM local\n"))
 	if _, text, _ := content(t, open(t, "github.com/u/r", Options{})); text != "FROM local" {
 		t.Errorf("Dockerfile = %q", text)
 	}
 }
 
-// TestReadInterrupted: canceling a build ends the reading of standard input and of a pipe without a
-// writer.
+// TestReadInterrupted checks that canceling a build ends reads from standard input and from a pipe
+// without a writer.
 func TestReadInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	var fd int

@@ -23,7 +23,8 @@ type walk struct {
 	pending []pendingDir
 }
 
-// inherited holds which patterns match a directory; they apply to its content as well.
+// inherited holds the results of matching patterns with a directory; they apply to its content as
+// well.
 type inherited struct{ ignore, exclude, include pattern.Matched }
 
 // pendingDir is a directory that is not selected itself. It becomes an entry when the first file
@@ -54,8 +55,8 @@ func (w *walk) full() string {
 
 func (w *walk) rel() []byte { return w.path[w.skip:] }
 
-// view returns a string that shares the bytes of b, for functions that do not keep it: the bytes
-// will change.
+// view returns a string that shares the bytes of b. It is for functions that do not keep the
+// string, since the bytes will change.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // directory walks an open directory.
@@ -124,7 +125,7 @@ func (w *walk) take(fd int, name []byte, d dirfd.Dirent, kept bool, own *inherit
 	case d.Type == unix.DT_DIR:
 		return w.sub(fd, name, kept, own)
 	case d.Type == unix.DT_REG && w.m.t.index.unknown(d.Ino) && !w.m.list && !w.m.t.freezer.live():
-		// the file will be opened in any case, and fstat is called then
+		// the file will be opened in any case: fstat is called then
 		*st = unix.Statx_t{Mode: unix.S_IFREG}
 	default:
 		if err := dirfd.Lstat(fd, name, st); err != nil {
@@ -152,8 +153,8 @@ func (w *walk) take(fd int, name []byte, d dirfd.Dirent, kept bool, own *inherit
 	return nil
 }
 
-// filter reports whether the current path is selected, and if not, whether anything below it can
-// be.
+// filter reports whether the current path is selected and, if it is not, whether a path below it
+// can be.
 func (w *walk) filter(in, own *inherited) (kept, deeper bool) {
 	kept, deeper = true, true
 	full, rel := view(w.path), view(w.rel())
@@ -184,7 +185,7 @@ func (w *walk) sub(fd int, name []byte, kept bool, own *inherited) error {
 	sub, err := openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		if !kept && errors.Is(err, unix.EACCES) {
-			return nil // nothing in it that is selected could be read
+			return nil // no selected file in it could be read
 		}
 		return m.unreadable(w.full(), err)
 	}
@@ -226,7 +227,7 @@ func (w *walk) sub(fd int, name []byte, kept bool, own *inherited) error {
 	return nil
 }
 
-// emit makes entries of the pending directories above a selected file.
+// emit makes entries for the pending directories above a selected file.
 func (w *walk) emit() {
 	for _, p := range w.pending {
 		w.item.Entries.add(p.path, p.entry)

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// TestDigestTimes: the digest depends on times that the copies have, and on no others.
+// TestDigestTimes checks that the digest depends on the times that copies get, and on no other
+// times.
 func TestDigestTimes(t *testing.T) {
 	dir := makeTree(t, "dir d 0755\nfile d/f x\n")
 	at := func(name string, sec int64) {
@@ -60,7 +61,8 @@ func TestDigestTimes(t *testing.T) {
 	}
 }
 
-// TestDigestRoot: the mode of the directory itself is in the digest if Query.Root is set.
+// TestDigestRoot checks that the mode of the directory itself is in the digest if Query.Root is
+// set.
 func TestDigestRoot(t *testing.T) {
 	dir := makeTree(t, "dir d 0755\nfile d/f x\n")
 	digest := func(q Query) string {

@@ -18,11 +18,11 @@ import (
 	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
-// A context may be written to during a build: logs grow, editors save, generators run. Digest and
+// A context may change during a build: logs grow, editors save files, generators run. Digest and
 // layer must still be computed from the same bytes. A file is digested first and copied later, and
-// the copy compares the file with the values of its Entry. If they differ, the step begins again,
-// and every file that has changed since the first Match began, or that the copy has named, is
-// frozen: it is read once, to a private copy, and both digest and layer are made from that copy.
+// the copy compares the file with the values of its Entry. If they differ, the step starts again,
+// and every file that has changed since the first Match began, or that the copy reports as changed,
+// is frozen: it is read once, to a private copy, and both digest and layer are made from that copy.
 // Frozen files stay the same for the rest of the build.
 
 // frozenFile is a file with a private copy: a regular file, a link, or a directory without its
@@ -42,7 +42,7 @@ type freezer struct {
 	files   map[string]*frozenFile // by path in the tree
 	inodes  map[[2]uint64]*frozenFile
 	named   map[string]bool // files that a copy has found changed
-	gone    map[string]bool // those of them that were missing
+	gone    map[string]bool // those of the named files that were missing
 	// directories whose whole content is frozen, each with a slash at the end
 	below   []string
 	since   int64  // files that have changed after this time are frozen; 0: none
@@ -60,9 +60,10 @@ const (
 	maxFreeze = 8
 )
 
-// Changed records that a copy has found path to differ from what was digested. The next Match
-// freezes it, together with everything else that has changed since the first one began. A file that
-// a copy has found missing twice counts as missing for the rest of the build.
+// Changed records that a copy has found a difference between the file at path and its digested
+// values. The next Match freezes it, together with everything else that has changed since the first
+// one began. A file that copies have found missing twice is treated as missing for the rest of the
+// build.
 //
 // below is set if path is a directory that is removed and made again: the next Match freezes all
 // its content too.
@@ -94,7 +95,7 @@ func (f *freezer) begin() {
 	clear(f.inodes)
 }
 
-// FrozenDir returns the directory of the private copies, nil if there are none.
+// FrozenDir returns the directory of the private copies, or nil if there are none.
 func (t *Tree) FrozenDir() *os.File {
 	t.turn <- struct{}{}
 	defer func() { <-t.turn }()
@@ -113,11 +114,11 @@ func (f *freezer) close() error {
 	return dir.Close()
 }
 
-// live reports whether any file is or may become frozen.
+// live reports whether a file is or may become frozen.
 func (f *freezer) live() bool { return f.since != 0 || len(f.files) > 0 }
 
-// frozen returns the private copy of the file or directory that m.st describes, nil if it has none
-// and needs none. It sets m.st to the values of the copy.
+// frozen returns the private copy of the file or directory that m.st describes, or nil if it has
+// none and needs none. It sets m.st to the values of the copy.
 func (m *matching) frozen(dir int, name []byte, at where) (*frozenFile, error) {
 	f := &m.t.freezer
 	if !f.live() || m.list {
@@ -140,7 +141,7 @@ func (m *matching) frozen(dir int, name []byte, at where) (*frozenFile, error) {
 	return nil, nil
 }
 
-// vanished reports whether a name counts as missing because copies have found it missing.
+// vanished reports whether a name is treated as missing because copies have found it missing.
 func (m *matching) vanished(at where) bool {
 	f := &m.t.freezer
 	return len(f.gone) > 0 && f.gone[at.full()] && f.files[at.full()] == nil
@@ -196,10 +197,10 @@ func (f *freezer) copyPath(file *frozenFile) string {
 	return filepath.Join(f.dir.temp, strconv.Itoa(int(file.name)))
 }
 
-// freezeFile reads a regular file to a private copy, up to the length that it has when reading
-// begins. If the file is changed meanwhile, the copy is used only if a second reading gives the
-// same bytes, as with a log that has grown or a file that was only touched. Otherwise the file is
-// read again, and after maxFreeze attempts an error is returned.
+// freezeFile reads a regular file to a private copy, up to its length when reading begins. If the
+// file changes meanwhile, the copy is used only if the same bytes are read again, as for a log that
+// has grown or a file whose time has changed. Otherwise the file is read again, and after maxFreeze
+// attempts an error is returned.
 func (m *matching) freezeFile(frozen *frozenFile, dir int, name []byte, at where) error {
 	for try := range maxFreeze {
 		if try > 0 {
@@ -272,8 +273,8 @@ func (m *matching) freezeOnce(frozen *frozenFile, dir int, name []byte,
 	return true, m.dress(frozen, out, attrs)
 }
 
-// readAt reads n bytes of a file from its beginning, or fewer if it ends before, and writes them to
-// out unless that is nil. Chunks of zeros become holes in out, so that the copy of a sparse file
+// readAt reads n bytes from the beginning of a file, or fewer if the file is shorter. If out is not
+// nil, it writes the bytes to out, with chunks of zeros as holes, so that the copy of a sparse file
 // does not fill the disk. It returns the digest and the number of the bytes.
 func (m *matching) readAt(fd int, n int64,
 	out *os.File) (digest [sha256.Size]byte, done int64, err error) {
@@ -311,20 +312,20 @@ func (m *matching) readAt(fd int, n int64,
 	return [sha256.Size]byte(m.content.Sum(m.digest[:0])), done, nil
 }
 
-// zeros reports whether all bytes are 0. The comparison of a slice with itself, moved by one byte,
-// is made by code for vectors.
+// zeros reports whether all bytes are 0. Comparing a slice with itself, shifted by one byte, uses
+// vector instructions.
 func zeros(b []byte) bool {
 	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 
 // dress gives a private copy the attributes, mode and time of its original, and a second name if
 // the original has several: copies of the private copy are then linked like the originals. It does
-// not keep owners: a COPY does not use those of files in a context.
+// not keep owners: a COPY does not use the owners of files in a context.
 func (m *matching) dress(frozen *frozenFile, out *os.File, attrs []dirfd.Xattr) error {
 	name := m.t.freezer.copyPath(frozen)
 	for _, x := range attrs {
 		err := unix.Fsetxattr(int(out.Fd()), x.Name, x.Value, 0)
-		if err != nil && err != unix.ENOTSUP { // a tmpfs before Linux 6.6 has none of the user's
+		if err != nil && err != unix.ENOTSUP { // a tmpfs before Linux 6.6
 			return fmt.Errorf("copy the attribute %s: %w", x.Name, err)
 		}
 	}

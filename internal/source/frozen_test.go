@@ -78,7 +78,7 @@ func TestFrozen(t *testing.T) {
 	if err := os.Symlink("y", filepath.Join(dir, "l")); err != nil {
 		t.Fatal(err)
 	}
-	// as by a copy that has found another file, which has been removed since
+	// as reported by a copy that found a file which was removed since
 	tree.Changed("a", false)
 	second := matchAll(t, tree)
 	want := []string{"a 0644 A", "b 0644 B2", "d 0755 dir", "d/new 0644 N", "h 0644 H2",
@@ -145,7 +145,8 @@ func TestFrozenDigest(t *testing.T) {
 	}
 }
 
-// A file that changes on every read is an error that names it; one that only grows is not.
+// A file that changes on every read results in an error with its name. A file that only grows does
+// not.
 func TestFreezeInconsistent(t *testing.T) {
 	for _, grows := range []bool{false, true} {
 		dir := makeTree(t, "file d/f F\n")
@@ -182,8 +183,8 @@ func TestFreezeInconsistent(t *testing.T) {
 	}
 }
 
-// TestFreezeReplaced: a name whose type has changed since its stat is not frozen. Its record would
-// be that of another type, and the content of a directory would be left out.
+// TestFreezeReplaced checks that a name whose type has changed since its stat is not frozen. Its
+// record would have the wrong type, and the content of a directory would be missing.
 func TestFreezeReplaced(t *testing.T) {
 	dir := makeTree(t, "file file A\nlink link -> x\ndir dir 0755\n")
 	kinds := map[string]uint16{"file": unix.S_IFREG, "link": unix.S_IFLNK, "dir": unix.S_IFDIR}
@@ -211,8 +212,8 @@ func TestFreezeReplaced(t *testing.T) {
 	}
 }
 
-// TestFrozenLinks: names of one file are links of each other in the digest only if they are copied
-// from the same place.
+// TestFrozenLinks checks that names of a file are links of each other in the digest only if both
+// are copied from the original, or both from the same private copy.
 func TestFrozenLinks(t *testing.T) {
 	digest := func(text string) string {
 		return string(matchAll(t, openTree(t, makeTree(t, text), TreeOptions{})).Digest)

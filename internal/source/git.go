@@ -27,19 +27,19 @@ import (
 
 // Repository is a commit of a git repository.
 type Repository struct {
-	// URL is the URL that was given.
+	// URL is the parsed URL.
 	URL *giturl.URL
-	// Commit is the commit that the URL refers to, in full. For an annotated tag it is the
+	// Commit is the full name of the commit to which the URL refers. For an annotated tag it is the
 	// tagged commit.
 	Commit string
 
 	o      GitOptions
 	ref    string // refs/heads/… or refs/tags/…, or the commit
-	object string // the object that ref refers to: Commit, or the tag object
+	object string // the object to which ref refers: Commit, or the tag object
 	keep   bool
 }
 
-// Git finds the commit that a git URL refers to.
+// Git finds the commit to which a git URL refers.
 func Git(ctx context.Context, address string, o GitOptions) (*Repository, error) {
 	u, err := giturl.Parse(address)
 	if err != nil {
@@ -88,7 +88,7 @@ func isCommit(ref string) bool {
 	return (len(ref) == 40 || len(ref) == 64) && strings.Trim(ref, hexDigits) == ""
 }
 
-// resolve asks the remote which object the reference refers to.
+// resolve queries the remote for the object to which the reference refers.
 func (r *Repository) resolve(ctx context.Context) error {
 	g := r.git("")
 	ref := r.URL.Ref
@@ -131,7 +131,7 @@ func (r *Repository) resolve(ctx context.Context) error {
 	return fmt.Errorf("git %s: there is no branch or tag %q", giturl.Redact(r.URL.Remote), ref)
 }
 
-// Key returns a key of the commit and of the options that select files of it.
+// Key returns a key for the commit and the options that select files of it.
 func (r *Repository) Key() digest.Digest {
 	key := []any{"git", r.Commit, r.URL.Subdir, r.submodules(), r.commitTime()}
 	if r.keep {
@@ -169,8 +169,8 @@ func (r *Repository) Fetch(ctx context.Context) (_ *Fetched, err error) {
 	if keep {
 		gitDir = filepath.Join(tree, ".git")
 	}
-	// All files get the permissions that git gives them with the usual umask, whatever the umask
-	// of this process is.
+	// Files get the permissions that git sets with the usual umask, whatever the umask of this
+	// process is.
 	for _, dir := range []string{tree, gitDir} {
 		if err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
 			return nil, err
@@ -203,8 +203,7 @@ func (r *Repository) Fetch(ctx context.Context) (_ *Fetched, err error) {
 	return f, err
 }
 
-// checkout fetches the commit, and no more than that if the server permits it, and writes its
-// files to tree.
+// checkout fetches the commit, alone if the server permits it, and writes its files to tree.
 func (r *Repository) checkout(ctx context.Context, tree, gitDir string) error {
 	g := r.git(tree)
 	g.gitDir = gitDir
@@ -273,7 +272,7 @@ func (r *Repository) has(ctx context.Context, g *git) bool {
 	return err == nil
 }
 
-// cleanGitDir removes from .git what depends on this machine or on the time.
+// cleanGitDir removes files and settings from .git that depend on this machine or on the time.
 func (r *Repository) cleanGitDir(ctx context.Context, tree, gitDir string) error {
 	g := r.git(tree)
 	g.gitDir = gitDir
@@ -317,7 +316,7 @@ func removeGitFiles(tree string) error {
 	})
 }
 
-// setTimes sets the times of all files to that of the commit.
+// setTimes sets the times of all files to the time of the commit.
 func (r *Repository) setTimes(ctx context.Context, tree, gitDir string) error {
 	g := r.git(tree)
 	g.gitDir = gitDir
@@ -378,9 +377,9 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 		program = "git"
 	}
 	// A repository must not use this machine's repositories as submodules: the file protocol is
-	// for URLs that the user names.
-	// A server that is silent for 100 s ends the request, also after this program was killed: git
-	// does not end the child that waits for the server.
+	// permitted only for the user's own URLs. A request ends after 100 s without data from the
+	// server, even if this program was killed: git does not end its child that waits for the
+	// server.
 	full := []string{"-c", "protocol.file.allow=user", "-c", "advice.detachedHead=false",
 		"-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=100"}
 	if g.gitDir != "" {
@@ -437,15 +436,15 @@ func (g *git) environ() []string {
 	}
 	scope, host := authScope(g.remote)
 	if header := g.o.Authorization(host); host != "" && header != "" {
-		// In the environment, because all users can read the arguments of a process.
+		// Use the environment, because all users can read the arguments of a process.
 		env = append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http."+scope+".extraheader",
 			"GIT_CONFIG_VALUE_0=Authorization: "+header)
 	}
 	return env
 }
 
-// authScope returns the URLs that a header for remote is sent to (those of its host only), and
-// the host.
+// authScope returns the prefix of the URLs to which a header for remote is sent (the URLs of its
+// host), and the host.
 func authScope(remote string) (scope, host string) {
 	scheme, rest, ok := strings.Cut(remote, "://")
 	if !ok || scheme != "http" && scheme != "https" {
@@ -456,8 +455,8 @@ func authScope(remote string) (scope, host string) {
 	return scheme + "://" + host + "/", host
 }
 
-// withUmask calls f with another umask than that of the rest of the process. It uses a thread of
-// its own, which ends afterwards.
+// withUmask calls f with a different umask than the rest of the process, on a separate thread,
+// which ends afterwards.
 func withUmask(mask int, f func() error) error {
 	done := make(chan error, 1)
 	go func() {

@@ -35,7 +35,7 @@ func needGit(t *testing.T) {
 }
 
 // newRemoteRepo serves repositories by git http-backend if smart, otherwise as plain files, which
-// is the least that a server can do: no single commits, nothing shallow.
+// is the least capable kind of server: it serves neither single commits nor shallow clones.
 func newRemoteRepo(t *testing.T, smart bool) *remoteRepo {
 	needGit(t)
 	r := &remoteRepo{t: t, root: t.TempDir()}
@@ -97,7 +97,7 @@ func (r *remoteRepo) commit(dir, text string) string {
 	return r.run(dir, "rev-parse", "HEAD")
 }
 
-// fetch fetches what url names and returns the repository and its tree, printed.
+// fetch fetches the repository at url, and returns it and the listing of its tree.
 func (r *remoteRepo) fetch(url string, o GitOptions) (*Repository, string) {
 	r.t.Helper()
 	o.TempDir = below(r.t.TempDir())

@@ -23,20 +23,20 @@ import (
 
 // Download is a file at an http or https URL.
 type Download struct {
-	// Name is the file's name if the destination is a directory: the last part of the URL's
-	// path. If that is empty, the server's answer may name the file.
+	// Name is the file's name if the destination is a directory: the last part of the URL's path.
+	// If that is empty, the name may be in the server's response.
 	Name string
 	// Digest is the digest of the content.
 	Digest digest.Digest
 
 	url   *url.URL
 	o     HTTPOptions
-	mtime time.Time // the modification time in the server's answer; the epoch if there is none
+	mtime time.Time // the modification time in the server's response; the epoch if there is none
 	body  *Fetched  // set if the file was downloaded to compute its digest
 }
 
-// HTTP finds the digest of the file at a URL: from the checksum that it must have, by asking the
-// server whether the file is unchanged since an earlier build, or by downloading it.
+// HTTP finds the digest of the file at a URL: from the checksum that it must have, from an earlier
+// build, if the server confirms that the file is unchanged, or by downloading it.
 func HTTP(ctx context.Context, address string, o HTTPOptions) (*Download, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -59,11 +59,10 @@ func HTTP(ctx context.Context, address string, o HTTPOptions) (*Download, error)
 	return d, d.resolve(ctx)
 }
 
-// unnamed is the name of a file whose URL does not name it.
+// unnamed is the name of a file whose URL has no name for it.
 const unnamed = "__unnamed__"
 
-// safeName returns a file name made from a URL or a server's answer, and "" if that is not a
-// valid one.
+// safeName returns a file name from a URL or a server's response, or "" if it is not valid.
 func safeName(s string) string {
 	name := filepath.Base(strings.TrimSpace(s))
 	if name == "." || name == ".." || name == "/" || strings.ContainsFunc(name, unicode.IsControl) {
@@ -89,7 +88,7 @@ func (d *Download) name() string {
 	return d.Name
 }
 
-// seen is what the store keeps about a URL.
+// seen is the information about a URL in the store.
 type seen struct {
 	URL    string        `json:"url"`
 	ETag   string        `json:"etag"`
@@ -103,7 +102,8 @@ func (d *Download) storeName() string {
 	return "http-" + hex.EncodeToString(h[:])
 }
 
-// remembered returns what the store has about the URL, nil if there is nothing that can be used.
+// remembered returns the information about the URL in the store, or nil if there is none that can
+// be used.
 func (d *Download) remembered() *seen {
 	if d.o.Store == nil {
 		return nil
@@ -145,7 +145,7 @@ func (d *Download) resolve(ctx context.Context) error {
 		if err != nil {
 			panic(err) // strings and numbers
 		}
-		// A value that is not stored costs another download.
+		// If the value is not stored, the file is downloaded again.
 		_ = d.o.Store.Store(d.storeName(), b)
 	}
 	return nil
@@ -156,7 +156,7 @@ func sameETag(a, b string) bool {
 	return a != "" && strings.TrimPrefix(a, "W/") == strings.TrimPrefix(b, "W/")
 }
 
-// attempts is the number of attempts for a request that fails for a reason that may be
+// attempts is the maximum number of attempts for a request that fails with an error that may be
 // temporary.
 const attempts = 3
 
@@ -179,7 +179,7 @@ func (d *Download) get(ctx context.Context, etag string) (*http.Response, error)
 	}
 }
 
-// temporaryError is an error that another attempt may not have.
+// temporaryError is an error that may not occur again in another attempt.
 type temporaryError struct{ error }
 
 func (e *temporaryError) Unwrap() error { return e.error }
@@ -205,7 +205,7 @@ func (d *Download) request(ctx context.Context, etag string) (*http.Response, er
 	case err != nil:
 		var u *url.Error
 		if errors.As(err, &u) {
-			err = u.Err // without the URL, which the message has already, without a password
+			err = u.Err // without the URL, which the message already contains, without a password
 		}
 		return nil, &temporaryError{fmt.Errorf("get %s: %w", d.url.Redacted(), err)}
 	case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusNotModified && etag != "":
@@ -219,7 +219,7 @@ func (d *Download) request(ctx context.Context, etag string) (*http.Response, er
 	return nil, err
 }
 
-// save stores an answer and sets the fields that are known from it.
+// save stores the body of a response and sets the fields that depend on the response.
 func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 	if d.Name == "" {
 		if _, p, err := mime.ParseMediaType(resp.Header.Get("Content-Disposition")); err == nil {
@@ -273,12 +273,12 @@ func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 	return f, nil
 }
 
-// ErrRemoteChanged is returned when what a server sends is not what it said that it would send. A
-// new call of HTTP downloads the file before it returns a key.
+// ErrRemoteChanged is returned when a server sends a file that differs from the one that its
+// earlier response described. A new call of HTTP downloads the file before it returns a key.
 var ErrRemoteChanged = errors.New("the server sent another file than it had announced")
 
-// Fetch downloads the file unless that was done before. It returns an error if the content does
-// not match Key: ErrRemoteChanged if there is no checksum.
+// Fetch downloads the file unless it was downloaded before. It returns an error if the content does
+// not match Key. Without a checksum, the error is ErrRemoteChanged.
 func (d *Download) Fetch(ctx context.Context) (*Fetched, error) {
 	if f := d.body; f != nil {
 		d.body = nil
@@ -298,13 +298,13 @@ func (d *Download) Fetch(ctx context.Context) (*Fetched, error) {
 		d.Digest = want
 		return f, err
 	}
-	if d.o.Store != nil { // what is remembered is wrong
+	if d.o.Store != nil { // the stored information is wrong
 		_ = d.o.Store.Store(d.storeName(), nil)
 	}
 	return nil, errors.Join(fmt.Errorf("get %s: %w", d.url.Redacted(), ErrRemoteChanged), f.Close())
 }
 
-// Close removes a downloaded file that was not fetched.
+// Close removes a downloaded file unless Fetch has returned it.
 func (d *Download) Close() error {
 	if d.body == nil {
 		return nil

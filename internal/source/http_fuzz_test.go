@@ -13,8 +13,8 @@ import (
 	"unicode"
 )
 
-// FuzzDownload saves an answer with any headers from any URL: the file has a name of one component,
-// lies in the directory made for it, and nothing else is made.
+// FuzzDownload saves a response with any headers from any URL. It checks that the file's name has
+// one component, that the file is in the directory made for it, and that nothing else is made.
 func FuzzDownload(f *testing.F) {
 	f.Add("http://h/a/b.txt", `attachment; filename="x"`, "Tue, 02 Jan 2024 03:04:05 GMT")
 	f.Add("http://h/", `attachment; filename="../../etc/passwd"`, "Tuesday, 02-Jan-24 03:04:05 GMT")

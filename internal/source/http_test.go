@@ -40,7 +40,7 @@ func (m *memory) Store(name string, value []byte) error {
 	return nil
 }
 
-// site is a server that counts what it sends.
+// site is a server that counts the responses that it sends.
 type site struct {
 	*httptest.Server
 	mu      sync.Mutex
@@ -48,8 +48,8 @@ type site struct {
 	asked   int
 	content string
 	etag    string
-	always  bool // sends the content even if the client has it
-	fail    int  // the number of requests that fail first
+	always  bool // sends the content even if the client already has it
+	fail    int  // number of requests that fail first
 	header  http.Header
 }
 
@@ -323,8 +323,9 @@ func TestStoreName(t *testing.T) {
 	}
 }
 
-// TestFetchAfterChange: a file whose content or time has changed between the answer that its key
-// was made of and the download is not used under that key. The next call gives it another key.
+// TestFetchAfterChange checks that a file is not used under its key if its content or time has
+// changed between the response from which the key was made and the download. The next call must
+// return another key.
 func TestFetchAfterChange(t *testing.T) {
 	for _, change := range []func(s *site){
 		func(s *site) { s.content, s.etag = "other", `"2"` },
@@ -360,7 +361,7 @@ func TestFetchAfterChange(t *testing.T) {
 	}
 }
 
-// TestFetchWithChecksum: the time of a file with a checksum is not in its key.
+// TestFetchWithChecksum checks that the time of a file with a checksum is not in its key.
 func TestFetchWithChecksum(t *testing.T) {
 	s := newSite(t)
 	s.header.Set("Last-Modified", "Wed, 01 Jan 2020 00:00:00 GMT")
@@ -376,7 +377,7 @@ func TestFetchWithChecksum(t *testing.T) {
 	f.Close()
 }
 
-// TestFrozenHoles: the private copy of a sparse file has holes.
+// TestFrozenHoles checks that the private copy of a sparse file has holes.
 func TestFrozenHoles(t *testing.T) {
 	dir := makeTree(t, "file a A\n")
 	const size = 64 << 20

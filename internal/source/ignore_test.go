@@ -39,9 +39,8 @@ func TestReadIgnore(t *testing.T) {
 	}
 }
 
-// TestIgnore is the documentation of ignore files
-// (https://docs.docker.com/build/concepts/context/#dockerignore-files), line by line, and tests
-// further cases.
+// TestIgnore checks each rule of the documentation of ignore files
+// (https://docs.docker.com/build/concepts/context/#dockerignore-files), and further cases.
 func TestIgnore(t *testing.T) {
 	tree := strings.Fields(`README.md README-secret.md temp tempa tempo.txt a/temp1/x a/b/temp2 a/tempfile a/b/c/temp3
 		foo/bar bar/foo/bar x.go a/x.go a/b/x.go dir/f dir/sub/f node_modules/p/index.js node_modules/.keep Dockerfile .dockerignore
@@ -129,7 +128,7 @@ func filesIn(t *testing.T, tree *Tree) []string {
 const fuzzTree = "file a/a/a x\nfile a/a/b x\nfile a/b x\nfile a/.c x\nfile b/a/c/d x\nfile b/ab x\nfile c x\nfile ab x\nfile a.b x\n" +
 	"file é/ü x\nfile \"[\" x\nfile \"a b\" x\nlink l -> a\ndir e/e\n"
 
-// FuzzIgnore compares the walk, which skips whole directories, with a match of each single name.
+// FuzzIgnore compares the walk, which skips whole directories, with matching each single name.
 func FuzzIgnore(f *testing.F) {
 	for _, s := range []string{
 		"a", "*", "**", "a/**\n!a/b", "*\n!b/a/c", "**/a\n!**/b", "!a\na", "a*\n!a?", "[ab]", "\\[",
@@ -186,7 +185,7 @@ func FuzzIgnore(f *testing.F) {
 	})
 }
 
-// naive matches each name by itself, and returns the names that are not selected, with their
+// naive matches each name separately, and returns the names that are not selected, with their
 // directories.
 func naive(t *testing.T, lines, names []string) []string {
 	t.Helper()
@@ -207,8 +206,8 @@ func naive(t *testing.T, lines, names []string) []string {
 	return slices.AppendSeq([]string{}, slices.Values(slices.Sorted(maps.Keys(keep))))
 }
 
-// selectedByAny reports whether any pattern, taken alone, matches name or a directory that it is
-// in.
+// selectedByAny reports whether any pattern, taken alone, matches name or a directory that contains
+// it.
 func selectedByAny(t *testing.T, lines []string, name string) bool {
 	t.Helper()
 	for _, l := range lines {

@@ -18,14 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// index remembers the digests of files. The key of a file is what stat(2) returns: as long as
-// its device, inode, size, mode, mtime and ctime are the same, so is its content. Names are not
-// part of the key, so a renamed directory need not be read again.
+// index stores the digests of files. The key of a file is what stat(2) returns: as long as its
+// device, inode, size, mode, mtime and ctime are the same, so is its content. Names are not part of
+// the key, so a renamed directory need not be read again.
 //
-// There is one exception, which git calls racy: a file may be changed again within the same tick
-// of the file system's clock, and then has the same key. So the digest of a file is not
-// remembered if its ctime is less than a tick older than the beginning of the reading (the ctime
-// is used because no program can set it).
+// There is one exception, which git calls racy: a file may be changed again within the same tick of
+// the file system's clock, and then has the same key. So the digest of a file is not stored if its
+// ctime is less than a tick older than the beginning of the reading (the ctime is used because no
+// program can set it).
 //
 // The records in the index file are in the order in which a walk found the files. The next walk
 // over the same files finds them in that order and reads the records one after the other: no
@@ -35,11 +35,11 @@ type index struct {
 	mapped []byte // the file
 	old    []byte // its records, recordSize bytes each
 	state  []byte // of each old record: untouched, met or replaced
-	next   int    // the one after the last old record that was met
-	window int    // the part of mapped that next is in
+	next   int    // the number after the last old record that was met
+	window int    // the part of mapped that contains next
 
 	added   [][]byte    // new records, addedChunk in each slice
-	before  []uint32    // for each new record, the old record that it comes before
+	before  []uint32    // for each new record, the old record before which it is placed
 	instead map[int]int // for each replaced old record, the number of the new one
 	// record numbers plus one, by inode; nil until a file is looked up out of order
 	table []uint32
@@ -49,7 +49,7 @@ type index struct {
 	volumes map[uint64]volume // by device number
 	root    uint64            // the root directory's device
 	rootFS  volume            // the same as in volumes
-	trust   bool              // files never change: remember all of them
+	trust   bool              // files never change: store all digests
 }
 
 type key struct {
@@ -145,8 +145,8 @@ func (x *index) intact() bool {
 		crc == binary.LittleEndian.Uint32(x.mapped[len(body):])
 }
 
-// giveBack releases the memory of a part of the file. It is read from disk again if it is needed
-// again.
+// giveBack releases the memory of a part of the file. The kernel reads it from the disk again when
+// it is needed.
 func (x *index) giveBack(window int) {
 	_ = unix.Madvise(x.mapped[window*indexWindow:min((window+1)*indexWindow, len(x.mapped))],
 		unix.MADV_DONTNEED)
@@ -179,9 +179,9 @@ func (x *index) record(i int) []byte {
 func inodeOf(r []byte) uint64  { return binary.LittleEndian.Uint64(r) }
 func deviceOf(r []byte) uint64 { return binary.LittleEndian.Uint64(r[8:]) }
 
-// find returns the number of the record of a file. It first looks where a walk in the old order
-// would find it: at the last record that was met (the file itself, if it is looked up twice) and
-// at the next ones.
+// find returns the number of the record of a file. It first compares the records that a walk in the
+// old order would use: the last record that was met (if the file is looked up twice), and the next
+// ones.
 func (x *index) find(ino, dev uint64) (int, bool) {
 	for i := max(x.next-1, 0); i < min(x.next+lookAhead, len(x.state)); i++ {
 		if r := x.record(i); inodeOf(r) == ino && deviceOf(r) == dev {
@@ -227,7 +227,7 @@ func (x *index) pass(i int) {
 	}
 }
 
-// grow builds the table again with twice the room.
+// grow makes a new table with twice the size.
 func (x *index) grow() {
 	size := 1024
 	for size < 2*x.len() {
@@ -265,7 +265,8 @@ func (x *index) keyOf(st *unix.Statx_t) key {
 	return k
 }
 
-// known returns the volume of the file that st describes; the zero value, if learn was not called.
+// known returns the volume of the file that st describes, or the zero value if learn was not called
+// for it.
 func (x *index) known(st *unix.Statx_t) volume {
 	if dev := dirfd.Dev(st); dev != x.root {
 		return x.volumes[dev]
@@ -294,10 +295,10 @@ func (x *index) learn(st *unix.Statx_t, dir int, name []byte) {
 	x.volumes[dev] = volumeOf(fd, dev)
 }
 
-// trusts reports whether a remembered digest of the file that st describes may be used.
+// trusts reports whether a stored digest of the file that st describes may be used.
 func (x *index) trusts(st *unix.Statx_t) bool { return x.trust || x.known(st).id != 0 }
 
-// lookup returns the remembered digest of the file that st describes.
+// lookup returns the stored digest of the file that st describes.
 func (x *index) lookup(st *unix.Statx_t) (sum, bool) {
 	if !x.trusts(st) {
 		return sum{}, false
@@ -319,12 +320,12 @@ func (x *index) lookup(st *unix.Statx_t) (sum, bool) {
 }
 
 // unknown reports whether a file with this inode number, from its directory entry, has certainly
-// not been read before. Such a file can be read without a call of stat(2) before: see unchanged.
+// not been read before. Such a file can be read without calling stat(2) first: see unchanged.
 func (x *index) unknown(ino uint64) bool {
 	switch {
 	case len(x.state) > 0:
-		// some file systems have other inode numbers in directory entries, so that no file would
-		// ever be found
+		// on some file systems, directory entries have other inode numbers, so that no file would
+		// be found
 		return false
 	case !x.trust && x.rootFS.id == 0:
 		return false
@@ -339,16 +340,16 @@ func (x *index) unknown(ino uint64) bool {
 	return true
 }
 
-// unchanged reports whether a file has certainly not been changed since began. st is the result
-// of a later stat(2): a change after began would have set a later ctime, if both clocks are the
-// same.
+// unchanged reports whether a file has certainly not been changed since began. st is the result of
+// a later stat(2): a change after began would have set a later ctime, provided that both clocks are
+// the same.
 func (x *index) unchanged(st *unix.Statx_t, began time.Time) bool {
 	v := x.known(st)
 	return x.trust || v.id != 0 && !v.racy(nanos(st.Ctime), began.UnixNano())
 }
 
-// add remembers the digest of a file that was read between began and now. st is the result of
-// fstat(2) before and after.
+// add stores the digest of a file that was read between began and now. st is the result of fstat(2)
+// before and after.
 func (x *index) add(st *unix.Statx_t, began time.Time, s sum) {
 	if !x.unchanged(st, began) {
 		return
@@ -382,8 +383,8 @@ func (x *index) add(st *unix.Statx_t, began time.Time, s sum) {
 }
 
 // save writes the index if it has new records. It replaces an index that another process has
-// written meanwhile: files whose records are lost are read again some time. Afterwards the file
-// holds all records of the memory.
+// written meanwhile: files whose records are lost are read again later. Afterwards the file holds
+// all records of the memory.
 func (x *index) save() error {
 	if x.learned == x.saved || x.file == "" {
 		return nil
@@ -406,8 +407,8 @@ func (x *index) save() error {
 	return nil
 }
 
-// tempIndex begins the name of a file to which an index is being written, or was when its process
-// was killed.
+// tempIndex is the prefix of the name of a file to which an index is being written. Killed
+// processes leave such files behind.
 const tempIndex = ".index-"
 
 func (x *index) write() error {

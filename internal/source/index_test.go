@@ -102,7 +102,7 @@ func rewrite(p, text string) error {
 	return os.Chtimes(p, info.ModTime(), info.ModTime())
 }
 
-// replace puts another file of the same size and time in a file's place.
+// replace replaces a file by another one of the same size and time.
 func replace(p, text string) error {
 	info, err := os.Stat(p)
 	if err != nil {
@@ -118,8 +118,9 @@ func replace(p, text string) error {
 	return os.Rename(tmp, p)
 }
 
-// A file that is changed within one tick of the clock after it was read looks the same to stat(2).
-// Again and again: if any change goes unseen, the index trusted a file that was too young.
+// A file that is changed within one tick of the clock after it was read has the same result of
+// stat(2). The test changes files again and again. If it finds an old digest, the index has stored
+// the digest of a file that was too young.
 func TestIndexRacy(t *testing.T) {
 	dir := makeTree(t, "file f 0\n")
 	file := filepath.Join(t.TempDir(), "index")
@@ -144,7 +145,7 @@ func TestRacy(t *testing.T) {
 		want  bool
 	}{
 		{now, true},
-		{now + 1, true}, // a clock that is wrong
+		{now + 1, true}, // the clock is wrong
 		{now - 10e6, true},
 		{now - 26e6, false},
 		{now - 500e6, true}, // a whole second: the file system may have no finer times
@@ -195,8 +196,8 @@ func TestIndexDamaged(t *testing.T) {
 	}
 }
 
-// Records of files that are gone are kept for a while, in case they are only in other parts of the
-// context, and then dropped.
+// Records of files that were not found are kept for a while, because the files may be in other
+// parts of the context, and are then dropped.
 func TestIndexForgets(t *testing.T) {
 	dir := makeTree(t, "file a A\nfile b B\n")
 	file := filepath.Join(t.TempDir(), "index")
@@ -219,8 +220,8 @@ func TestIndexForgets(t *testing.T) {
 	}
 }
 
-// What is edited, replaced, new or gone leaves the index in the order of the files: the next build
-// needs no table.
+// Edited, replaced, new and removed files leave the index in the order of the files, so that the
+// next build needs no table.
 func TestIndexInOrder(t *testing.T) {
 	dir := makeTree(t, "dir d\nfile d/a A\nfile d/b B\nfile d/c C\nfile d/e E\nfile z Z\n")
 	file := filepath.Join(t.TempDir(), "index")

@@ -152,7 +152,7 @@ func escape(p string) string {
 	return strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`).Replace(p)
 }
 
-// item adds the file at a place, and reports whether anything there is selected.
+// item adds the file or directory at a place, and reports whether any file of it is selected.
 func (m *matching) item(name string, at place) (bool, error) {
 	if at.mode&unix.S_IFMT == unix.S_IFDIR {
 		return m.directory(at.path, nil)
@@ -160,8 +160,8 @@ func (m *matching) item(name string, at place) (bool, error) {
 	return m.single(name, at)
 }
 
-// directory adds the contents of a directory. An ignored directory counts as missing unless an
-// exception selects something in it.
+// directory adds the contents of a directory. An ignored directory is treated as missing unless an
+// exception selects a file in it.
 func (m *matching) directory(dir string, include *pattern.Matcher) (bool, error) {
 	gone := m.t.ignored(dir)
 	if gone && !m.t.ignore.TakesBackBelow(dir) {
@@ -206,7 +206,7 @@ func (m *matching) directory(dir string, include *pattern.Matcher) (bool, error)
 	return true, nil
 }
 
-// rootOf is the path of a directory whose contents are matched, for errors.
+// rootOf is the path of a directory whose contents are matched. It is used for errors.
 type rootOf string
 
 func (r rootOf) full() string { return string(r) }
@@ -268,8 +268,8 @@ func (m *matching) singleAt(dir int, name []byte, target, where string) error {
 // socket records that a socket is left out: a layer cannot hold a socket.
 func (m *matching) socket(at where) { m.sockets = append(m.sockets, strings.Clone(at.full())) }
 
-// wildcard matches a name with wildcards. The part before the first wildcard is resolved like
-// any other name. After it, links are followed at the end of the path only, and names that the
+// wildcard matches a name with wildcards. The part before the first wildcard is resolved like any
+// other name. After it, links are followed only at the end of the path, and names that the
 // wildcards match are never used as patterns.
 func (m *matching) wildcard(name string) error {
 	parts := strings.Split(name, "/")
@@ -314,7 +314,7 @@ type glob struct {
 	found func(name string, at place) error
 }
 
-// in matches parts in the directory dir, which was found as name.
+// in matches parts in the directory dir. name is the matched path of dir.
 func (g glob) in(dir, name string, parts []string) error {
 	fd, err := safepath.NoLinks(g.m.t.fd(), dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -385,7 +385,7 @@ func (g glob) entry(fd int, list *dirfd.Names, e dirfd.Dirent, dir, name string,
 	return nil
 }
 
-// join returns the path of a name in a directory.
+// join returns the path of the name base in the directory dir.
 func (m *matching) join(dir string, base []byte) string {
 	if dir == "." {
 		return m.names.string(base)
@@ -394,13 +394,13 @@ func (m *matching) join(dir string, base []byte) string {
 	return m.names.string(m.joined)
 }
 
-// whole reports whether a matched file can be used as it is, without another look-up.
+// whole reports whether a matched file can be added without another look-up.
 func (g glob) whole(kind uint32) bool {
 	return !g.m.parents && g.m.exclude == nil && kind != unix.S_IFDIR && kind != unix.S_IFLNK
 }
 
-// parentsPattern matches a source of --parents. The part before the pivot is a name, or a
-// wildcard for several; the rest is a pattern for paths below it, which are kept.
+// parentsPattern matches a source of --parents. The part before the pivot is a name or a pattern
+// for names. The rest is a pattern for paths below, which are kept at the destination.
 func (m *matching) parentsPattern(p string) error {
 	base, rest, pivot := strings.Cut(p, "/./")
 	if !pivot {
@@ -463,7 +463,7 @@ func notException(p string) string {
 }
 
 // parentsMissing returns an error if a name does not exist. If it exists, --exclude has excluded
-// everything in it, which is not an error.
+// all files in it, which is not an error.
 func (m *matching) parentsMissing(name string) error {
 	at, err := m.t.resolve(path.Dir("/" + name)[1:])
 	if err != nil {
@@ -502,7 +502,7 @@ func (m *matching) parentsBases(base string, found func(place) error) error {
 	return g.in(at.path, "", parts[n:])
 }
 
-// tick returns an error if ctx has ended. It checks only now and then.
+// tick returns an error if ctx has ended. It checks only once in a number of calls.
 func (m *matching) tick() error {
 	if m.ticks++; m.ticks%256 == 0 && m.ctx.Err() != nil {
 		return context.Cause(m.ctx)

@@ -301,7 +301,7 @@ func TestMatchSkipsSockets(t *testing.T) {
 	}
 }
 
-// digestOf returns the digest of all that is in a tree made from text.
+// digestOf returns the digest of all files in a tree made from text.
 func digestOf(t *testing.T, text string, q Query) string {
 	t.Helper()
 	if q.Patterns == nil {
@@ -340,7 +340,7 @@ func TestDigest(t *testing.T) {
 		}
 		seen[got] = name
 	}
-	// The name of a file is part of the digest; the place of the tree is not.
+	// The name of a file is part of the digest, but the path of the tree is not.
 	if digestOf(t, base, Query{Patterns: []string{"f"}}) == digestOf(t, base,
 		Query{Patterns: []string{"l"}}) {
 		t.Error("the target's name is not in the digest")
@@ -377,8 +377,8 @@ func TestDigestOwners(t *testing.T) {
 	}
 }
 
-// The digest is part of cache keys: another value for the same files makes the next build of every
-// user run all steps.
+// The digest is part of cache keys: with another value for the same files, the next build of every
+// user runs all steps.
 func TestDigestGolden(t *testing.T) {
 	got := digestOf(t, "dir d 0755\nfile d/f 0644 hello\nlink l -> d/f\nfifo p 0600\n", Query{})
 	const want = "sha256:75793edad76f19e11ca0ac846f1b5ef011484fd4570059a0ce40b7908067c827"
@@ -443,7 +443,7 @@ func TestFifoDoesNotHang(t *testing.T) {
 	}
 }
 
-// No file outside of a tree is read, even if links are changed while the tree is read.
+// No file outside a tree is read, even if links change while the tree is read.
 func TestHostileLinks(t *testing.T) {
 	outside := makeTree(t, "file secret TOP\n")
 	dir := makeTree(t, "dir d\nfile d/secret fine\n")

@@ -7,16 +7,15 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Options are how Open opens a build context. The zero value works for a directory.
+// Options are the options of Open. The zero value works for a directory.
 type Options struct {
 	// Stdin is read for the context "-" and for the Dockerfile "-". nil: both are errors.
 	Stdin io.Reader
-	// TempDir returns the directory in which archives, downloads and repositories are unpacked.
-	// It is called when there is something to unpack; nil: the system's directory for temporary
-	// files.
+	// TempDir returns the directory in which archives, downloads and repositories are unpacked. It
+	// is called when a directory is needed; nil: the system's directory for temporary files.
 	TempDir func() (string, error)
-	// IndexDir is the directory in which the index of a local directory's files is kept between
-	// builds; "": none is kept.
+	// IndexDir is the directory for the index of a local directory's files, which is kept between
+	// builds; "": no index is kept.
 	IndexDir string
 	// Dockerfile is the value of -f: "", a path on this machine, "-", or an http URL. In a
 	// context from elsewhere it is a path in the context.
@@ -33,15 +32,15 @@ type Options struct {
 
 // TreeOptions are the options of NewTree. The zero value works.
 type TreeOptions struct {
-	// Ignore holds the lines of an ignore file as ReadIgnore returns them, and IgnoreName its
-	// name for messages.
+	// Ignore has the lines of an ignore file, in the form of ReadIgnore's result, and IgnoreName
+	// its name for messages.
 	Ignore     []string
 	IgnoreName string
-	// IndexFile is the file in which digests are kept between builds; "": they are kept in
-	// memory only.
+	// IndexFile is the file for digests, which is kept between builds; "": digests are kept only in
+	// memory.
 	IndexFile string
-	// TempDir returns the directory for private copies of files that are written to while they
-	// are read; nil: the system's directory for temporary files.
+	// TempDir returns the directory for private copies of files that change while they are read;
+	// nil: the system's directory for temporary files.
 	TempDir func() (string, error)
 	// Own is the directory of the builder's state, which is not in the tree.
 	Own OwnState
@@ -57,8 +56,8 @@ type HTTPOptions struct {
 	TempDir func() (string, error)
 	// Checksum is the digest that the content must have; "": any.
 	Checksum digest.Digest
-	// Store keeps the answers of servers, so that unchanged content has a key without being
-	// downloaded again; nil: nothing is kept.
+	// Store stores information from responses of servers, so that the key of unchanged content is
+	// known without a download; nil: nothing is stored.
 	Store Metadata
 	// Client makes the requests; nil: http.DefaultClient.
 	Client *http.Client
@@ -67,12 +66,12 @@ type HTTPOptions struct {
 	Authorization func(host string) string
 }
 
-// Metadata keeps small values by name from one build to the next. It is safe for concurrent use.
-// A lost value costs one download.
+// Metadata stores small values by name between builds. It is safe for concurrent use. If a value is
+// lost, one file is downloaded again.
 type Metadata interface {
 	// Load returns the value that was last stored under name, or nil.
 	Load(name string) []byte
-	// Store keeps value under name. Names are file names of lower case letters, digits and "-".
+	// Store stores value under name. Names are file names of lower case letters, digits and "-".
 	Store(name string, value []byte) error
 }
 
@@ -86,10 +85,10 @@ type GitOptions struct {
 	// KeepGitDir keeps the .git directory, as ADD --keep-git-dir does. It is also kept if the
 	// URL has keep-git-dir.
 	KeepGitDir bool
-	// Checksum is the commit, or a prefix of it, that the reference must refer to; "": any.
+	// Checksum is the commit to which the reference must refer, or a prefix of it; "": any commit.
 	Checksum string
-	// CommitTime sets the times of the files to the commit's instead of that of the checkout,
-	// unless the URL has mtime=checkout.
+	// CommitTime sets the times of the files to the commit's time instead of the time of the
+	// checkout, unless the URL has mtime=checkout.
 	CommitTime bool
 	// SSHAuthSock is the agent's socket for ssh URLs; "": SSH_AUTH_SOCK of the environment.
 	SSHAuthSock string

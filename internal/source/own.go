@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OwnState describes the state directory of this program. Contexts do not contain it: otherwise
-// an image would contain what the build itself writes, and files would change while they are
+// OwnState describes the state directory of this program. Contexts do not contain it: otherwise an
+// image would contain files that the build itself writes, and files would change while they are
 // copied.
 type OwnState struct {
 	// Dir is the directory; "": none.
 	Dir string
-	// Holds reports whether a name in Dir belongs to the state. It is called if the context is Dir
+	// Holds reports whether a name in Dir belongs to the state. It is used if the context is Dir
 	// itself.
 	Holds func(name string) bool
 	// Notice is called once for a tree, with the path of the excluded directory in the tree; may
@@ -22,11 +22,11 @@ type OwnState struct {
 	Notice func(path string)
 }
 
-// ownDir is an OwnState identified by device and inode, also behind links and bind mounts. The zero
-// value is none.
+// ownDir is an OwnState identified by device and inode, so that links and bind mounts are
+// recognized. The zero value means that there is none.
 type ownDir struct {
 	OwnState
-	dir  *os.File // keeps the inode in memory, for file systems that invent inode numbers
+	dir  *os.File // keeps the inode in memory, for file systems without fixed inode numbers
 	st   unix.Statx_t
 	root bool // the state directory is the tree's directory itself
 	told bool

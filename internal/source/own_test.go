@@ -22,7 +22,7 @@ func paths(m *Match) []string {
 func TestOwnState(t *testing.T) {
 	tests := []struct {
 		name     string
-		own      string // the state, below the tree
+		own      string // the state's path in the tree
 		patterns []string
 		want     []string
 		notice   []string
@@ -66,7 +66,7 @@ func TestOwnState(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := paths(m)
-			// the target of the link is in the state, which counts as missing
+			// the target of the link is in the state, and is treated as missing
 			if tt.name == "by a wildcard" {
 				got = slices.DeleteFunc(got, func(p string) bool { return p == "link" })
 			}
@@ -80,7 +80,7 @@ func TestOwnState(t *testing.T) {
 	}
 }
 
-// A bind mount of the state is the state.
+// A bind mount of the state is recognized as the state.
 func TestOwnStateMounted(t *testing.T) {
 	dir := makeTree(t, "file f\ndir here\n")
 	state := makeTree(t, "file x X\n")

@@ -25,17 +25,17 @@ type Query struct {
 	// Literal makes Patterns names: no character in them is a wildcard. It is set for the
 	// sources of mounts.
 	Literal bool
-	// KeepOwner includes the owners of the files in the digest: for trees whose owners are
+	// KeepOwner includes the owners of the files in the digest: it is for trees whose owners are
 	// copied (--from).
 	KeepOwner bool
-	// Root includes the mode, the attributes and, with KeepOwner, the owner of a directory whose
-	// contents are named in the digest: for mounts, which show that directory itself.
+	// Root includes in the digest the mode, the attributes and, with KeepOwner, the owner of a
+	// directory whose contents are matched. It is set for mounts, which show the directory itself.
 	Root bool
-	// Epoch limits the times of the copies (SOURCE_DATE_EPOCH), in seconds since 1970: later
-	// times become Epoch; nil: times are kept. With an epoch the digest includes earlier times
-	// of files, since the copies have them. Without one a copy depends on when the files were
-	// written, and the digest has no times, so that a fresh checkout of the same files is found
-	// in the cache.
+	// Epoch limits the times of the copies (SOURCE_DATE_EPOCH), in seconds since 1970: later times
+	// become Epoch; nil: times are kept. With an epoch the digest includes earlier times of files,
+	// since the copies have them. Without one a copy depends on when the files were written, and
+	// the digest has no times, so that the cache has a result for a fresh checkout of the same
+	// files.
 	Epoch *int64
 }
 
@@ -45,12 +45,12 @@ type Match struct {
 	// The list may be empty: it is not an error if a wildcard matches nothing, or if all files
 	// are excluded.
 	Items []Item
-	// Digest is a digest of all that is matched: targets, names, types, modes, links' texts,
+	// Digest is a digest of the matched files: targets, names, types, modes, targets of links,
 	// contents, extended attributes (see KeepXattr), hard links among the files, and owners if
-	// Query.KeepOwner. Equal digests mean that copies have the same result. The place of the
-	// tree is not part of it, and times are only as Query.Epoch describes.
+	// Query.KeepOwner is set. Equal digests mean that copies have the same result. The path of the
+	// tree is not part of the digest, and times only as described at Query.Epoch.
 	Digest digest.Digest
-	// Sockets are the paths of sockets that were left out: a layer cannot hold one.
+	// Sockets are the paths of sockets that were left out: a layer cannot hold a socket.
 	Sockets []string
 	// Unmatched are the patterns with wildcards that matched nothing.
 	Unmatched []string
@@ -64,9 +64,9 @@ type Item struct {
 	// Path is its path below the tree's directory, without links in any part; "." is that
 	// directory itself.
 	Path string
-	// Target is its name below the destination. It is "" if Contents is set. For a file it is
-	// the name by which it was found (a link's own name, not that of its target). A single file
-	// whose destination is not a directory is copied to the destination itself instead.
+	// Target is its name below the destination. It is "" if Contents is set. For a file it is the
+	// name by which it was found (a link's own name, not its target's). A single file whose
+	// destination is not a directory is copied to the destination itself instead.
 	Target string
 	// Contents is set if Path is a directory whose content is copied into the destination. The
 	// destination is made even if Entries is empty. The directory's own mode and owner are not
@@ -84,18 +84,18 @@ type Item struct {
 type Entry struct {
 	// Path is relative to the Item's path; "." for the item itself.
 	Path string
-	// Size, MtimeNs, CtimeNs and Ino are those of the file whose content is in the digest. A copy
-	// that finds other values must not use the file. Size is 0 except for regular files. Ino is 0
-	// if inode numbers are not compared: for directories, and on file systems that are not trusted
-	// to keep them. A directory with another ctime may only have other names in it; its mode and
+	// Size, MtimeNs, CtimeNs and Ino are the values of the file when it was digested. A copy that
+	// finds other values must not use the file. Size is 0 except for regular files. Ino is 0 if
+	// inode numbers are not compared: for directories, and on file systems that are not trusted to
+	// keep them. A directory with another ctime may only have other names in it; its mode and
 	// attributes are compared.
 	Size    int64
 	MtimeNs int64
 	CtimeNs int64
 	Ino     uint64
-	// Mode is the mode as stat(2) has it, with the type.
+	// Mode is the mode in the result of stat(2), with the type.
 	Mode uint32
-	// Attrs reports whether extended attributes are in the digest.
+	// Attrs is set if extended attributes are in the digest.
 	Attrs bool
 	// Frozen, if not 0, is the name of a private copy in Tree.FrozenDir, which was digested because
 	// the file itself changes. A COPY uses the private copy, with its mode, time and attributes.
@@ -107,21 +107,20 @@ type Entry struct {
 type NotFoundError struct {
 	// Path is the cleaned source, absolute in the tree.
 	Path string
-	// Link is the target of a dangling link, if the source is one.
+	// Link is the target, if the source is a dangling link.
 	Link string
-	// IgnoredBy is the ignore file that excludes it; "" if it does not exist at all.
+	// IgnoredBy is the ignore file that excludes the source; "" if the source does not exist.
 	IgnoredBy string
-	// Pattern is the line of IgnoredBy that excludes it.
+	// Pattern is the line of IgnoredBy that excludes the source.
 	Pattern string
-	// Own reports whether the source is in the program's own state, which is never part of a
-	// context.
+	// Own is set if the source is in the program's own state, which is never part of a context.
 	Own bool
 }
 
 // ErrNotFound is wrapped by a NotFoundError.
 var ErrNotFound = errors.New("not found")
 
-// Error names what was not found.
+// Error returns a message with the missing source and the reason.
 func (e *NotFoundError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%q: not found", e.Path)
@@ -139,16 +138,16 @@ func (e *NotFoundError) Error() string {
 // Unwrap returns ErrNotFound.
 func (e *NotFoundError) Unwrap() error { return ErrNotFound }
 
-// KeepXattr reports whether an extended attribute is copied, and so is part of a digest. Those
-// of layers are, and the mark of a file that replaces a device node.
+// KeepXattr reports whether an extended attribute is copied, and therefore is part of a digest: an
+// attribute that a layer can have, or the mark of a file that stands for a device node.
 func KeepXattr(name string) bool {
 	return dirfd.InLayer([]byte(name)) || name == dirfd.DeviceMark
 }
 
-// Remote is a source on another machine that has a key before it is fetched: a *Download or a
+// Remote is a source on another machine, whose key is known before it is fetched: a *Download or a
 // *Repository.
 type Remote interface {
-	// Key returns a key of the content as it will be copied. If possible, it is known without
+	// Key returns a key of the content that will be copied. If possible, it is computed without
 	// fetching the content.
 	Key() digest.Digest
 	// Fetch fetches the content. The caller closes the result.

@@ -15,7 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
-// Tree is a directory that files are copied from. It is safe for concurrent use; queries run one
+// Tree is a directory from which files are copied. It is safe for concurrent use; queries run one
 // after the other, so that no file is read twice.
 type Tree struct {
 	dir        *os.File
@@ -53,7 +53,7 @@ func NewTree(dir *os.File, o TreeOptions) (*Tree, error) {
 // Ignore returns the ignore patterns.
 func (t *Tree) Ignore() []string { return t.lines }
 
-// Dir returns the directory that Item paths are relative to.
+// Dir returns the directory to which the paths of Items are relative.
 func (t *Tree) Dir() *os.File { return t.dir }
 
 func (t *Tree) fd() int { return int(t.dir.Fd()) }
@@ -116,9 +116,9 @@ type place struct {
 // maxLinks is the largest number of links that are followed for one name.
 const maxLinks = 255
 
-// resolve follows the links in name as if the tree were the root directory. Ignored files count
-// as missing. The result may be replaced at any time, so it must be opened without following
-// links.
+// resolve follows the links in name as if the tree were the root directory. Ignored files are
+// treated as missing. The file at the result may be replaced at any time, so it must be opened
+// without following links.
 func (t *Tree) resolve(name string) (place, error) {
 	rest := strings.Split(name, "/")
 	cur := place{path: ".", mode: unix.S_IFDIR}
@@ -168,8 +168,8 @@ func (t *Tree) resolve(name string) (place, error) {
 // errOwn is returned for a name in the program's own state, which is not in any tree.
 var errOwn = errors.New("it is the state directory of this program")
 
-// lstat returns the mode of the file at p, and the target if it is a link. It does not follow
-// links on the way to it.
+// lstat returns the mode of the file at p, and the target if it is a link. It does not follow links
+// in the path.
 func (t *Tree) lstat(p string) (mode uint32, text string, err error) {
 	fd, err := safepath.NoLinks(t.fd(), p, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -203,7 +203,7 @@ func (t *Tree) ignored(p string) bool {
 	return gone
 }
 
-// notThere returns the error of a missing source if err is that of a missing file.
+// notThere returns the error for a missing source if err is an error for a missing file.
 func (t *Tree) notThere(name string, at place, err error) error {
 	if errors.Is(err, errOwn) {
 		return &NotFoundError{Path: path.Join("/", name), Own: true}
@@ -224,7 +224,7 @@ func (t *Tree) missing(name string, at place) error {
 	return e
 }
 
-// plain removes the name of the system call from an error whose text names the file already.
+// plain removes the name of the system call from an error whose text already has the file's name.
 func plain(err error) error {
 	var p *os.PathError
 	if errors.As(err, &p) {

@@ -12,23 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// volume describes a file system that files are read from.
+// volume describes a file system from which files are read.
 type volume struct {
 	// id identifies the file system, across boots. 0: its times are not trusted, and digests of its
-	// files are not remembered.
+	// files are not stored.
 	id uint64
 	// fine and coarse are the longest times between two changes that get the same ctime. coarse
 	// applies if ctime is a whole number of seconds.
 	fine, coarse time.Duration
 }
 
-// The remembered digest of a file is used as long as its ctime is the same. That is sound only if
-// this machine's kernel sets ctime, from its own clock, at each change, and if no other file system
-// with the same times can be mounted in the same place. So there is an allow-list of file system
-// types, and each file system is identified:
+// The stored digest of a file is used as long as its ctime is the same. That is sound only if this
+// machine's kernel sets ctime, from its own clock, at each change, and if no other file system with
+// the same times can be mounted at the same path. So there is an allow-list of file system types,
+// and each file system is identified:
 //
-//   - On squashfs, erofs, iso9660 and the like ctime is the value in the image, on vfat and exfat
-//     there is none, on FUSE, NFS, CIFS, 9p, virtiofs and Ceph it comes from a program or another
+//   - On squashfs, erofs, iso9660 and the like, ctime is the value in the image. vfat and exfat
+//     have none. On FUSE, NFS, CIFS, 9p, virtiofs and Ceph, it comes from a program or another
 //     machine.
 //   - An overlay shows the ctime of its lower file systems, and gives no way to identify them. It
 //     is trusted within one mount of one boot, identified by its unique number
@@ -54,13 +54,13 @@ const (
 	zfsMagic      = 0x2fc12fc1
 	bcachefsMagic = 0xca451a4e
 
-	// See include/uapi/linux/fs.h and stat.h: x/sys does not have these two yet.
+	// From include/uapi/linux/fs.h and stat.h. x/sys does not have these two yet.
 	fsIocGetFSUUID    = 0x80111500
 	statxMntIDUnique  = 0x4000
 	overlayVolumeMark = "overlay"
 )
 
-// volumeOf returns the volume that fd is on. dev is its device number.
+// volumeOf returns the volume that contains the file fd. dev is its device number.
 func volumeOf(fd int, dev uint64) volume {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
@@ -69,7 +69,7 @@ func volumeOf(fd int, dev uint64) volume {
 	// A ctime with a fraction of a second comes from a clock that moves with the kernel's timer, at
 	// least 100 times a second. Others may be whole seconds.
 	v := volume{fine: 25 * time.Millisecond, coarse: 2500 * time.Millisecond}
-	kind := int64(uint32(st.Type)) // some architectures have it signed
+	kind := int64(uint32(st.Type)) // it is signed on some architectures
 	switch {
 	case kind == unix.OVERLAYFS_SUPER_MAGIC:
 		v.id = mountVolume(fd)
@@ -101,7 +101,7 @@ func volumeID(fd int, kind int64, fsid unix.Fsid, dev uint64) uint64 {
 	return hashID(binary.LittleEndian.AppendUint32(b, uint32(fsid.Val[1])))
 }
 
-// mountVolume identifies a mount within this boot; it returns 0 if the kernel has no unique number
+// mountVolume identifies a mount within this boot. It returns 0 if the kernel has no unique number
 // for it.
 func mountVolume(fd int) uint64 {
 	var st unix.Statx_t
@@ -130,7 +130,7 @@ func hashID(b []byte) uint64 {
 	return binary.LittleEndian.Uint64(h[:]) | 1
 }
 
-// racy reports whether a file with this ctime may still be changed without a change of its ctime.
+// racy reports whether a file with this ctime can still be changed without changing its ctime.
 func (v volume) racy(ctime, now int64) bool {
 	slack := v.fine
 	if ctime%1e9 == 0 {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// imageMaker makes a file system image of a directory, with a ctime of its own choice.
+// imageMaker makes a file system image of a directory, with given ctimes.
 type imageMaker struct {
 	kind string
 	make func(dir, image string) *exec.Cmd
@@ -33,7 +33,7 @@ var imageMakers = []imageMaker{
 	}},
 }
 
-// twoImages makes two images with the same name, size and times in them and different bytes.
+// twoImages makes two images that contain the same name, size and times, but different bytes.
 func twoImages(t *testing.T, maker imageMaker) (a, b string) {
 	t.Helper()
 	var images []string
@@ -84,8 +84,8 @@ func mounted(t *testing.T, args ...string) (unmount func()) {
 	return unmount
 }
 
-// digestAt matches a directory with an index and without one, and returns the first digest and how
-// many files were read.
+// digestAt matches a directory with an index and without one. It returns the digest with the index,
+// and the number of files that were read.
 func digestAt(t *testing.T, dir, index string) (got string, n int) {
 	t.Helper()
 	open := func(o TreeOptions) *Tree {
@@ -114,7 +114,8 @@ func digestAt(t *testing.T, dir, index string) (got string, n int) {
 	return got, n
 }
 
-// An image that replaces another one with the same inode numbers and times is not taken for it.
+// An image that replaces another one with the same inode numbers and times is recognized as another
+// one.
 func TestIndexOfImages(t *testing.T) {
 	for _, maker := range imageMakers {
 		t.Run(maker.kind, func(t *testing.T) {
@@ -145,8 +146,9 @@ func TestIndexOfImages(t *testing.T) {
 	}
 }
 
-// An overlay hides what is below it. It is trusted as long as it is mounted, and what is then
-// mounted there is not taken for it, even if all times and numbers are the same.
+// The file systems below an overlay cannot be identified. Digests of its files are used as long as
+// it is mounted. Another overlay at the same mount point is recognized as another one, even if all
+// times and numbers are the same.
 func TestIndexOfOverlay(t *testing.T) {
 	a, b := twoImages(t, imageMakers[0])
 	lower, at, index := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "index")

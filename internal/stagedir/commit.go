@@ -17,23 +17,24 @@ import (
 // Options are the options of Commit. The zero value works.
 type Options struct {
 	// Keep reports whether an existing directory keeps its owner, mode, attributes and time.
-	// Otherwise it gets those of the new one. path is relative to the destination, which always
-	// keeps its own. If Keep is nil, all directories keep theirs.
+	// Otherwise it gets those of the new directory. path is relative to the destination, which
+	// always keeps its own attributes. If Keep is nil, all directories keep theirs.
 	Keep func(path string) bool
 	// Last is a name in the destination whose entry is moved after all others.
 	Last string
-	// Elsewhere are directories, as returned by Check, whose contents are not moved.
+	// Elsewhere has the directories in the result of Check, whose contents are not moved.
 	Elsewhere []string
-	// OnOwnerError and OnSkip are those of unpack.Options: they are called for an owner or an
-	// attribute that an existing directory cannot get. If they are nil, that is an error.
+	// OnOwnerError and OnSkip are like those of unpack.Options: they are called for an owner or an
+	// attribute that an existing directory cannot get. If they are nil, such an owner or attribute
+	// is an error.
 	OnOwnerError func(path string, uid, gid int, err error)
 	OnSkip       func(path, what string, err error)
 }
 
 // Check returns an error if the tree cannot be moved to its destination in its current state,
 // because a directory there cannot be written to or a directory that is to be replaced contains a
-// mount. It returns the directories, relative to the destination, that the tree also has and that
-// are on other mounts there: rename(2) cannot move files into them. It changes nothing.
+// mount. It returns the directories of the tree, relative to the destination, that are on other
+// mounts there: rename(2) cannot move files into them. It changes nothing.
 func (d *Dir) Check() (elsewhere []string, err error) {
 	if !d.exists {
 		return nil, nil
@@ -68,7 +69,8 @@ func (d *Dir) Commit(o Options) error {
 	return m.start()
 }
 
-// appear renames the content to a destination that does not exist. It returns EEXIST if it does.
+// appear renames the content to a destination that does not exist. It returns EEXIST if the
+// destination exists.
 func (d *Dir) appear() error {
 	from := filepath.Join(d.holder, content)
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, d.place, unix.RENAME_NOREPLACE)
@@ -184,12 +186,13 @@ func isDir(dir int, name []byte, typ uint8) bool {
 	return dirfd.Lstat(dir, name, &st) == nil && dirfd.Type(&st) == unix.S_IFDIR
 }
 
-// entry is a name in a directory of the tree and in the same directory at the destination.
+// entry is a name that is both in a directory of the tree and in the same directory of the
+// destination.
 type entry struct {
 	from, to int
 	name     []byte // with its NUL
-	path     string // below the place
-	isDir    bool   // in the tree
+	path     string // path below the place
+	isDir    bool   // it is a directory in the tree
 }
 
 func (e entry) base() string { return string(e.name[:len(e.name)-1]) }
@@ -211,7 +214,7 @@ func (m *merger) add(e entry) error {
 	return m.replace(e, old)
 }
 
-// both merges a directory into one that exists.
+// both merges a directory into an existing one.
 func (m *merger) both(e entry) error {
 	from, err := dirfd.OpenDir(e.from, e.name)
 	if err != nil {
@@ -239,8 +242,8 @@ func (m *merger) both(e entry) error {
 }
 
 // replace replaces an entry at the destination. One of the two may be a directory. Unless both are
-// files, the old one is exchanged with the new one and so moved into the holder, with which it is
-// removed.
+// files, replace exchanges the old one and the new one. This moves the old one into the holder,
+// with which it is removed.
 func (m *merger) replace(e entry, oldIsDir bool) error {
 	if !m.move {
 		if oldIsDir {
@@ -262,7 +265,7 @@ func (m *merger) replace(e entry, oldIsDir bool) error {
 	return m.failed("move", e.path, err)
 }
 
-// rename moves an entry to its place.
+// rename moves an entry to the destination.
 func (m *merger) rename(e entry, flags uint) error {
 	err := unix.Renameat2(e.from, e.base(), e.to, e.base(), flags)
 	if flags == 0 && err == unix.ENOSYS {
@@ -318,7 +321,7 @@ func (m *merger) withoutMounts(dir int, name []byte) error {
 	return nil
 }
 
-// inDest converts a path below the place to one below the destination.
+// inDest converts a path below the place to a path below the destination.
 func (m *merger) inDest(path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, m.d.rest), "/")
 }

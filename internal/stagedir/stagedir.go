@@ -19,10 +19,10 @@ import (
 
 // Dir is a directory tree that is to be moved to its destination.
 type Dir struct {
-	// the temporary directory, which contains the content and what the content has replaced
+	// the temporary directory, which contains the new content and replaced entries
 	holder string
-	lock   *lock.Held // of the holder
-	// where the content is moved: the destination, or the first of its parents that was missing
+	lock   *lock.Held // lock of the holder
+	// the path to which the content is moved: the destination, or the first of its missing parents
 	place  string
 	rest   string // the destination relative to place
 	exists bool   // place exists
@@ -33,7 +33,7 @@ type Dir struct {
 // Names in the temporary directory.
 const (
 	content  = "content"
-	replaced = "replaced" // and a number
+	replaced = "replaced" // followed by a number
 )
 
 // New makes a temporary directory for the directory dest. dest and its parents need not exist.
@@ -102,10 +102,10 @@ func NewAt(dest string) (*Dir, error) {
 	return d, nil
 }
 
-// prefix returns the prefix of the names of temporary directories for a directory.
+// prefix returns the prefix of the names of temporary directories for the directory name.
 func prefix(name string) string { return fmt.Sprintf(".%.200s.layerbuild-", name) }
 
-// inside is the prefix in the destination itself.
+// inside is the prefix of temporary directories in the destination itself.
 const inside = ".layerbuild-"
 
 // beginBeside makes the temporary directory for a destination that exists.
@@ -145,8 +145,8 @@ func (d *Dir) begin(dir, prefix string) error {
 			return err
 		}
 		held, err := lock.TryDir(holder)
-		// Between mkdir and flock another process may remove the directory, because it looks
-		// abandoned. Then make another one.
+		// Between mkdir and flock, another process may remove the directory as abandoned. Then make
+		// another one.
 		if errors.Is(err, lock.ErrHeld) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -159,7 +159,7 @@ func (d *Dir) begin(dir, prefix string) error {
 }
 
 // removeLeftOver removes the temporary directories in dir that a process of this user left when it
-// was killed. Errors are ignored: the next one tries again.
+// was killed. Errors are ignored: the next New tries again.
 func removeLeftOver(dir, prefix string) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -183,8 +183,8 @@ func removeLeftOver(dir, prefix string) {
 	}
 }
 
-// isOurs reports whether a directory looks like one that begin has made. A user may have given this
-// name to a directory that must not be removed.
+// isOurs reports whether a directory has the properties of one that begin has made. A directory of
+// the user may have a name with the prefix, and must not be removed.
 func isOurs(dir *os.File) bool {
 	fi, err := dir.Stat()
 	if err != nil || fi.Mode().Perm() != 0o700 {
@@ -199,14 +199,13 @@ func isOurs(dir *os.File) bool {
 	})
 }
 
-// Lock waits until no other process that has called Lock for the same destination is between Lock
-// and Close. A caller that writes a file whose content depends on what the destination has calls it
-// before it reads that. Where the directory cannot be locked, Lock does not wait. It returns an
-// error if ctx ends.
+// Lock locks the destination until Close, and waits for other processes that have locked it. If the
+// content of a file depends on the destination's files, the caller must call Lock before reading
+// them. If the directory cannot be locked, Lock does not wait. It returns an error if ctx ends.
 func (d *Dir) Lock(ctx context.Context) error {
 	for {
-		// The directory in which the destination is, or in which its first missing parent will be.
-		// It is the same one before and after the destination appears.
+		// Lock the directory that contains the destination, or in which its first missing parent
+		// will be made. It is the same one before and after the destination appears.
 		dir := filepath.Dir(filepath.Join(d.place, d.rest))
 		for dir != "/" && !isDirectory(dir) {
 			dir = filepath.Dir(dir)
@@ -233,7 +232,7 @@ func isDirectory(path string) bool {
 // Path returns the directory that becomes the destination.
 func (d *Dir) Path() string { return filepath.Join(d.holder, content, d.rest) }
 
-// Close removes the files that have not been moved to the destination, and those that Commit has
+// Close removes the files that were not moved to the destination, and the files that Commit has
 // replaced there.
 func (d *Dir) Close() error {
 	parent, err := os.Open(filepath.Dir(d.holder))

@@ -68,13 +68,13 @@ func TestLeftOver(t *testing.T) {
 	err := fstree.Make(top, "dir out 0755\n"+
 		"dir .out.layerbuild-1 0700\ndir .out.layerbuild-1/content 0755\nfile .out.layerbuild-1/content/f 0644 x\n"+
 		"dir out/.layerbuild-2 0700\n"+
-		"dir .out.layerbuild-3 0755\n"+ // another mode
+		"dir .out.layerbuild-3 0755\n"+ // wrong mode
 		"dir .out.layerbuild-4 0700\nfile .out.layerbuild-4/mine 0644 x\n"+
 		"dir .out.layerbuild-x 0700\ndir .other.layerbuild-1 0700\nfile .out.layerbuild-5 0600 x\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := New(filepath.Join(top, "out")) // alive
+	other, err := New(filepath.Join(top, "out")) // of a running process
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,8 +121,8 @@ func TestAppearsMeanwhile(t *testing.T) {
 	}
 }
 
-// TestRefused checks that a path that cannot be a destination is an error, and that nothing is
-// left.
+// TestRefused checks that a path that cannot be a destination is an error, and that no files are
+// left behind.
 func TestRefused(t *testing.T) {
 	top := t.TempDir()
 	if err := fstree.Make(top, "file f 0644\nlink l -> nowhere"); err != nil {

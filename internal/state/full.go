@@ -30,8 +30,7 @@ type destinationError struct{ error }
 // Unwrap returns the export's error.
 func (e destinationError) Unwrap() error { return e.error }
 
-// OfDestination marks an error that an export has returned, unless it is about a file of the state
-// directory root.
+// OfDestination marks an error of an export, unless it concerns a file of the state directory root.
 func OfDestination(root string, err error) error {
 	var path *fs.PathError
 	if !noSpace(err) || errors.As(err, &path) && strings.HasPrefix(path.Path, root+"/") {
@@ -40,8 +39,8 @@ func OfDestination(root string, err error) error {
 	return destinationError{err}
 }
 
-// Full adds the remedy to an ENOSPC error about the state directory root. It returns other errors,
-// and those about files elsewhere, unchanged.
+// Full adds the remedy to an ENOSPC error that concerns the state directory root. It returns other
+// errors, and errors that concern other files, unchanged.
 func Full(root string, err error) error {
 	var full *fullError
 	var other destinationError
@@ -55,7 +54,7 @@ func noSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// below reports whether an error is about a file below root. It returns true for an error without a
+// below reports whether an error concerns a file below root. It returns true for an error without a
 // path of the host, since a step uses paths of the image.
 func below(root string, err error) bool {
 	var path *fs.PathError
@@ -79,8 +78,8 @@ func below(root string, err error) bool {
 // failed.
 const almostNothing = 1 << 20
 
-// Filled is like Full, for a command that has failed. The command has printed its own error. If the
-// file system of the state directory is full, that was probably the reason.
+// Filled is like Full, for the error of a command. The command has printed the reason itself. If
+// the file system of the state directory is full, that was probably the reason.
 func (s *State) Filled(err error) error {
 	var st unix.Statfs_t
 	if err == nil || noSpace(err) || unix.Statfs(s.Root, &st) != nil {

@@ -34,7 +34,7 @@ func (s *State) ReadKept(kind string, d digest.Digest) ([]byte, error) {
 	return body, nil
 }
 
-// keptHead is the first line of a file that Keep writes.
+// keptHead returns the first line of a file that Keep writes.
 func keptHead(body []byte) string {
 	return fmt.Sprintf("layerbuild-kept 1 %08x", crc32.Checksum(body, castagnoli))
 }
@@ -44,8 +44,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // newKept is the prefix of the names of files that are being written.
 const newKept = "new-"
 
-// Keep stores data about a blob. It writes nothing if the file already has the same data, which is
-// the usual case.
+// Keep stores data about a blob. It writes nothing if the file already has the same data, as is
+// usual.
 func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 	if err := d.Validate(); err != nil {
 		return err

@@ -6,8 +6,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 )
 
-// LazyLayer returns the layer that the lazy snapshot of a record is unpacked from, and reports
-// whether the record is one of a lazy snapshot and the store has the layer.
+// LazyLayer returns the layer from which the lazy snapshot of a record is unpacked. It reports
+// whether the record is for a lazy snapshot and the store has the layer.
 func (s *State) LazyLayer(rec cache.Record) (cache.Layer, bool) {
 	if rec.Lazy == nil {
 		return cache.Layer{}, false

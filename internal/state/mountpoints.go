@@ -6,9 +6,9 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 )
 
-// MountPoints returns the directory that the executor puts below the root of a step. It returns ""
-// if the directory cannot be made: steps then make the mount points in their own file systems,
-// which takes longer.
+// MountPoints returns the directory that the executor mounts as the lowest layer of a step's root.
+// It returns "" if the directory cannot be made. Steps then make the mount points in their own file
+// systems, which takes longer.
 func (s *State) MountPoints() string {
 	dir := filepath.Join(s.Root, "cache", "mountpoints")
 	if executor.MakeMountPoints(dir) != nil {

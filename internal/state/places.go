@@ -12,7 +12,8 @@ import (
 )
 
 // places are the files and directories of the state that every build uses; a name that ends in a
-// slash is a directory. Damage, or a user, may replace one type by the other.
+// slash is a directory. Damage, or a user, may have replaced a file by a directory or a directory
+// by a file.
 var places = []string{
 	"lock", "running/",
 	"oci/", "oci/blobs/", "oci/blobs/sha256/", "oci/tmp/", "oci/lock",
@@ -39,7 +40,7 @@ func (s *State) settle(names ...string) error {
 // file. It warns if it has done so.
 func (s *State) Settle(path string, dir bool) error {
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil { // it is missing, or making it returns the error
+	if err := unix.Stat(path, &st); err != nil { // missing, or making it fails as well
 		return nil
 	}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
@@ -60,15 +61,15 @@ func (s *State) Settle(path string, dir bool) error {
 	return nil
 }
 
-// setAside renames a file or a directory, and returns the new name; "" if another process has done
-// it first.
+// setAside renames a file or a directory, and returns the new name. It returns "" if another
+// process has renamed it first.
 func setAside(path string, isDir bool) (string, error) {
 	to := path + ".damaged"
 	if err := os.RemoveAll(to); err != nil {
 		return "", err
 	}
 	// rename(2) replaces a file only by a file, and an empty directory only by a directory. So it
-	// fails if another process has made the right type there meanwhile, such as a lock that it
+	// fails if another process has meanwhile made a file of the right type, such as a lock that it
 	// holds.
 	var err error
 	if isDir {

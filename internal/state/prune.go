@@ -22,15 +22,14 @@ type PruneOptions struct {
 	// DryRun removes nothing.
 	DryRun bool
 
-	// Since is set if a build collects, to the time when the build began: everything used since is
-	// kept, and so are the blobs of kept snapshots' layers. The zero value is for the prune
-	// command.
+	// Since is the time when the build began, if a build collects: everything used since then is
+	// kept, and so are the blobs of kept snapshots' layers. The prune command uses the zero value.
 	Since time.Time
 }
 
 // Pruned describes the data that were removed, or would be.
 type Pruned struct {
-	Images        int   `json:"images"` // without a name
+	Images        int   `json:"images"` // images without a name
 	Blobs         int   `json:"blobs"`
 	BlobBytes     int64 `json:"blobBytes"`
 	Records       int   `json:"records"`
@@ -39,10 +38,11 @@ type Pruned struct {
 	Mounts        int   `json:"mounts"`
 	MountBytes    int64 `json:"mountBytes"`
 
-	Others int `json:"-"` // other processes that use the state, whose data are kept
+	Others int `json:"-"` // number of other processes that use the state, whose data are kept
 }
 
-// Prune removes unreachable data, and what the options select, except what other processes use.
+// Prune removes unreachable data and the data that the options select, except data that other
+// processes use.
 func (s *State) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 	done, u, err := s.collect(ctx, o, 0)
 	if u == nil {
@@ -59,7 +59,7 @@ func (s *State) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 // Policy limits the size of the state after a build.
 type Policy struct {
 	// Limit is the largest size of the build cache in bytes: snapshots, cache mounts, and the blobs
-	// that no image with a name refers to. 0: the smaller of a tenth of the file system and 20 GB.
+	// to which no image with a name refers. 0: the smaller of a tenth of the file system and 20 GB.
 	// NoLimit: any size.
 	Limit int64
 }
@@ -85,15 +85,15 @@ func (p Policy) limit(root string) (int64, error) {
 	return min(defaultLimit, int64(st.Blocks)*st.Bsize/10), nil
 }
 
-// slack is how much the state must grow, in addition to the size of the cache after the last
-// collection, before a build collects below the limit. So a larger state, which takes longer to
-// collect, is collected less often.
+// slack is a number of bytes. If the state is below the limit, a build collects only after the
+// state has grown by slack plus the size of the cache after the last collection. So a larger state,
+// which takes longer to collect, is collected less often.
 const slack = 64 << 20
 
-// Collect removes what exceeds the policy, if the build has written data and the state has grown
-// enough since the last collection. It must be called at the end of a build that began at since,
-// just before Close, when nothing else in this process uses the state. It keeps everything used
-// since then, and the data of other processes.
+// Collect removes data that exceed the policy's limit, if the build has written data and the state
+// has grown enough since the last collection. It must be called just before Close, at the end of a
+// build that began at since, when nothing else in this process uses the state. It keeps everything
+// used since then, and the data of other processes.
 func (s *State) Collect(ctx context.Context, p Policy, since time.Time) error {
 	if p.Limit == NoLimit || !s.wrote.Load() {
 		return nil

@@ -96,13 +96,13 @@ func (s *State) open(o Options) (err error) {
 	return err
 }
 
-// snapshotStores returns the stores of snapshots: that of the driver in use first, then those of
-// other drivers.
+// snapshotStores returns the stores of snapshots: first the store of the driver in use, then the
+// stores of other drivers.
 func (s *State) snapshotStores() []*snapshot.Store {
 	return append([]*snapshot.Store{s.Snapshots}, s.Snapshots.Others()...)
 }
 
-// Holds reports whether a name in a state directory is one of those that this package makes.
+// Holds reports whether a name in a state directory belongs to a file that this package makes.
 func Holds(name string) bool {
 	switch name {
 	case "lock", "oci", "snapshots", "cache", "running":

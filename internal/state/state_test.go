@@ -11,7 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 )
 
-// openTest opens the state in dir. If no driver but copy works, it uses copy.
+// openTest opens the state in dir. It uses the driver copy if no other driver works.
 func openTest(t testing.TB, dir string) *State {
 	t.Helper()
 	mounttest.Need(t)
@@ -84,8 +84,8 @@ func age(t *testing.T, dir string) {
 	}
 }
 
-// TestSetAsideHeld checks that a file that another process has made with the right type meanwhile
-// is kept.
+// TestSetAsideHeld checks that a file of the right type that another process has made meanwhile is
+// kept.
 func TestSetAsideHeld(t *testing.T) {
 	dir := t.TempDir()
 	file, sub := filepath.Join(dir, "file"), filepath.Join(dir, "sub")

@@ -48,9 +48,8 @@ func syncfs(path string, done map[uint64]bool) error {
 	return nil
 }
 
-// syncDelay is how old unsynced work must be before a build syncs it. By then the kernel has
-// written nearly all of it (vm.dirty_expire_centisecs is 30 s), so that the sync costs the build
-// little.
+// syncDelay is the age from which on a build syncs unsynced work. By then the kernel has written
+// nearly all of it (vm.dirty_expire_centisecs is 30 s), so that the sync costs the build little.
 const syncDelay = time.Minute
 
 // SyncEarlier starts to sync the work of earlier builds, if it is due. Close waits for the sync.

@@ -37,8 +37,8 @@ func (s *TempDir) Path() (string, error) {
 			return "", fmt.Errorf("make a temporary directory: %w", err)
 		}
 		held, err := lock.TryDir(dir)
-		// Between mkdir and flock another build may remove the directory, because it looks
-		// abandoned. Then make another one.
+		// Between mkdir and flock, another build may remove the directory as abandoned. Then make
+		// another one.
 		if errors.Is(err, lock.ErrHeld) || errors.Is(err, os.ErrNotExist) {
 			continue
 		}

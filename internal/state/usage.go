@@ -23,7 +23,7 @@ import (
 // read are ignored, and the file can be removed at any time: the parts are then measured again.
 type usage struct {
 	s     *State
-	known map[string]int64 // by "kind name"
+	known map[string]int64 // sizes by "kind name"
 	added bytes.Buffer     // lines that are not in the file yet
 
 	// after and cache are the sizes in bytes after the last collection: of the whole state, and of
@@ -120,7 +120,7 @@ func (u *usage) mount(name string) int64 {
 	return u.note("mount "+name, treeSize(dir))
 }
 
-// total returns the size of the whole state. It measures new parts only.
+// total returns the size of the whole state. It measures only new parts.
 func (u *usage) total() int64 {
 	var n int64
 	for _, in := range u.s.snapshotStores() {
@@ -174,7 +174,7 @@ func (u *usage) collected() {
 	u.note("after collection", u.total())
 	u.note("cache collection", u.cache)
 	// Another process may write the file at the same time. The later version replaces the earlier
-	// one, and sizes that are lost are measured again.
+	// one, and lost sizes are measured again.
 	own := atomicfile.Own{Dir: filepath.Join(u.s.Root, "cache", "tmp"), Prefix: "usage-"}
 	_ = own.ReplaceFile(u.s.usageFile(), u.added.Bytes())
 	u.added.Reset()

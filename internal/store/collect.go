@@ -17,7 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// walk visits a descriptor and all descriptors that it refers to, each digest once. doc is nil for
+// walk visits a descriptor and all descriptors to which it refers, each digest once. doc is nil for
 // a leaf, and for a document that is not in the store or cannot be read.
 func (s *Store) walk(ctx context.Context, d ocispec.Descriptor, seen map[digest.Digest]bool,
 	visit func(ocispec.Descriptor, *ocidoc.Document)) {
@@ -47,7 +47,7 @@ type Usage struct {
 	Blobs   []digest.Digest // its blobs in the store
 }
 
-// Usage returns the total size of the blobs that an image refers to.
+// Usage returns the total size of the blobs to which an image refers.
 func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) {
 	s.lease(d.Digest, true)
 	var u Usage
@@ -65,8 +65,8 @@ func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) 
 	return u, errors.Join(err, ctx.Err())
 }
 
-// Verify reads all blobs of an image that the store has. It returns a *BlobError for a blob that is
-// damaged.
+// Verify reads all blobs of an image that the store has. It returns a *BlobError for a damaged
+// blob.
 func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
 	s.lease(root.Digest, true)
 	var all []ocispec.Descriptor
@@ -91,7 +91,7 @@ func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
 	return nil
 }
 
-// LeadsTo reports whether an image refers to a blob, also if the store does not have the blob.
+// LeadsTo reports whether an image refers to a blob, even if the store does not have the blob.
 func (s *Store) LeadsTo(ctx context.Context, root ocispec.Descriptor, blob digest.Digest) bool {
 	found := false
 	s.walk(ctx, root, map[digest.Digest]bool{},
@@ -99,8 +99,8 @@ func (s *Store) LeadsTo(ctx context.Context, root ocispec.Descriptor, blob diges
 	return found
 }
 
-// Graph returns all blobs that an image refers to, including missing ones, and which of them are
-// configurations.
+// Graph returns all blobs to which an image refers, including missing ones, and reports which of
+// them are configurations.
 func (s *Store) Graph(ctx context.Context,
 	root ocispec.Descriptor) (blobs, configs []ocispec.Descriptor) {
 	s.lease(root.Digest, true)
@@ -134,17 +134,17 @@ func (s *Store) Blobs() (map[digest.Digest]int64, error) {
 
 // CollectOptions select the blobs and files that Collect keeps.
 type CollectOptions struct {
-	// Live are the blobs that are kept; nil: those that an image refers to.
+	// Live has the blobs that are kept; nil: the blobs to which an image refers.
 	Live map[digest.Digest]bool
-	// Roots are kept with all blobs that they refer to, as are images with a name. If Live is set,
+	// Roots are kept with all blobs to which they refer, as are images with a name. If Live is set,
 	// only Live is used.
 	Roots []ocispec.Descriptor
 	// Grace is the age below which blobs and temporary files are kept, since another process may be
-	// about to refer to them. Zero keeps none of them, which is right if Live has all blobs that
-	// others have leased.
+	// about to refer to them. Zero keeps none of them, which is correct if Live has all leased
+	// blobs.
 	Grace time.Duration
-	// Owners are the owners whose temporary files are kept. It must contain Store.Owner if others
-	// may use this store meanwhile.
+	// Owners are the owners whose temporary files are kept. It must contain Store.Owner if other
+	// goroutines may use this store meanwhile.
 	Owners map[string]bool
 	// DryRun only counts.
 	DryRun bool
@@ -157,7 +157,7 @@ type Collected struct {
 	Bytes int64
 }
 
-// Trash are files that Collect has renamed and that are still to be removed, which takes long for
+// Trash has files that Collect has renamed and that must still be removed, which takes long for
 // large files.
 type Trash []string
 
@@ -172,7 +172,7 @@ func (t Trash) Remove() error {
 	return errors.Join(errs...)
 }
 
-// Collect removes the blobs that no name and no root refers to, and temporary files of killed
+// Collect removes the blobs to which no name and no root refers, and temporary files of killed
 // processes.
 func (s *Store) Collect(ctx context.Context, o CollectOptions) (Collected, error) {
 	c, trash, err := s.CollectLater(ctx, o)
@@ -183,8 +183,8 @@ func (s *Store) Collect(ctx context.Context, o CollectOptions) (Collected, error
 // error.
 func (s *Store) CollectLater(ctx context.Context,
 	o CollectOptions) (c Collected, trash Trash, err error) {
-	// Names cannot change meanwhile. A blob that becomes reachable meanwhile was either written
-	// just now (Grace) or was reachable before.
+	// Names cannot change meanwhile. A blob that becomes reachable meanwhile was either just
+	// written (Grace) or already reachable.
 	held, err := s.lock(ctx)
 	if err != nil {
 		return c, nil, fmt.Errorf("collect blobs: %w", err)
@@ -218,7 +218,7 @@ func (s *Store) CollectLater(ctx context.Context,
 		c.Bytes += fi.Size()
 		return nil
 	}
-	// Temporary files come first, since renamed files become temporary files.
+	// Collect temporary files first, since renamed blobs become temporary files.
 	err = filepath.WalkDir(s.tmp(), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() || o.Owners[ownerOf(e.Name())] {
 			return skipMissing(err)

@@ -4,7 +4,7 @@
 // crane can read. A name is written into index.json in full: "app" is stored as
 // "docker.io/library/app:latest", in both annotations that tools read
 // (org.opencontainers.image.ref.name and io.containerd.image.name). A tag alone would not be
-// enough: one layout contains many images here, and all of them have a "latest". So other tools
+// enough: the layout contains many images, and many of them have the tag "latest". So other tools
 // must be called with the full name:
 //
 //	skopeo copy oci:ROOT/oci:docker.io/library/app:latest docker-archive:app.tar
@@ -16,12 +16,12 @@
 // Several processes share a store. Blobs are written to tmp/ and renamed. index.json is replaced by
 // rename, under a lock file. Nothing is synced: data that a crash of the machine has damaged are
 // detected when they are read, because every read checks the size and the digest. A damaged blob is
-// then removed, so that it is fetched or sealed again. Repair, if it is set, does that at once. Of
-// index.json there are a copy with a checksum, index.json.copy, and the version before the last
-// change, index.json.old, which replace it when it is damaged.
+// then removed, so that it is fetched or sealed again. Repair, if it is set, does so at once. A
+// damaged index.json is replaced by its copy with a checksum, index.json.copy, or by its version
+// before the last change, index.json.old.
 //
 // It imports atomicfile, lock, ocidoc, reference and smallfile. It makes no system calls itself,
-// writes only in the layout's directory, and starts nothing.
+// writes only in the layout's directory, and starts no processes.
 //
 // To test it, run go test ./internal/store as any user. skopeo and umoci read the layout where they
 // are installed. FuzzIndex reads hostile indexes.

@@ -15,8 +15,8 @@ import (
 // minShortID is the minimum number of digits of the beginning of a digest.
 const minShortID = 4
 
-// IsShortID reports whether a word can be a digest or the beginning of one: hexadecimal digits, at
-// least four, with "sha256:" before them or not.
+// IsShortID reports whether a word can be a digest or the beginning of one: at least four
+// hexadecimal digits, with or without the prefix "sha256:".
 func IsShortID(s string) bool {
 	s = strings.TrimPrefix(s, "sha256:")
 	return minShortID <= len(s) && len(s) <= 64 && strings.Trim(s, "0123456789abcdef") == ""
@@ -25,18 +25,18 @@ func IsShortID(s string) bool {
 // AmbiguousError is returned when several images match the beginning of a digest.
 type AmbiguousError struct {
 	ID string
-	// Candidates are the images, each with the digest that ID begins, and its names.
+	// Candidates describe the images: the digest that begins with ID, and the names.
 	Candidates []string
 }
 
-// Error lists the images that the ID may mean.
+// Error lists the images that the ID may refer to.
 func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("%s is ambiguous; give more digits: %s", e.ID,
 		strings.Join(e.Candidates, ", "))
 }
 
 // ResolveID returns an image by a digest or the beginning of one (see IsShortID): of an index, of a
-// manifest, or of a configuration. It searches the images of the store and those of others. It
+// manifest, or of a configuration. It searches the images of the store and the images in others. It
 // returns ErrNotFound when there is none, and an *AmbiguousError when several images match.
 func (s *Store) ResolveID(ctx context.Context, id string,
 	others []ocispec.Descriptor) (ocispec.Descriptor, error) {
@@ -57,8 +57,8 @@ type candidate struct {
 	names []string
 }
 
-// identify returns the one image that matches: one of the entries, or an image that an entry refers
-// to.
+// identify returns the only image that matches: one of the entries, or an image to which an entry
+// refers.
 func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id string,
 	fits func(digest.Digest) bool) (ocispec.Descriptor, error) {
 	var found []*candidate

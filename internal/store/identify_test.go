@@ -89,7 +89,8 @@ func TestResolveID(t *testing.T) {
 	}
 }
 
-// The beginning of a digest that several images have is an error that lists them.
+// If several images' digests have the same beginning, resolving it returns an error that lists
+// them.
 func TestResolveIDAmbiguous(t *testing.T) {
 	s := openTest(t)
 	ctx := t.Context()

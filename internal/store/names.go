@@ -42,11 +42,11 @@ func Name(s string) (string, error) {
 type Entry struct {
 	Name       string // full name; "" for an image without a name
 	Descriptor ocispec.Descriptor
-	Tagged     time.Time // when it got its name; zero if another tool wrote the entry
+	Tagged     time.Time // when the image got its name; zero if another tool wrote the entry
 }
 
-// Tag gives an image a name, and removes the name from the image that had it before. If the name is
-// "", the image is kept without a name. The blob must be in the store.
+// Tag gives a name to an image, and removes the name from the image that had it before. If the name
+// is "", the image is stored without a name. The blob must be in the store.
 func (s *Store) Tag(ctx context.Context, name string, d ocispec.Descriptor) error {
 	full := ""
 	if name != "" {
@@ -116,9 +116,9 @@ func matcher(name string) (func(ocispec.Descriptor) bool, error) {
 }
 
 // Resolve returns the image with that name: "app", "app:latest" and "docker.io/library/app:latest"
-// are the same name. A name may also be a digest, or end in one ("app@sha256:…"): of a manifest or
-// an index in the store, or of a config (docker's image ID). It returns ErrNotFound when there is
-// none. See ResolveID for the beginning of a digest.
+// are the same name. A name may also be a digest or end with one ("app@sha256:…"): the digest of a
+// manifest or an index in the store, or of a config (docker's image ID). It returns ErrNotFound
+// when there is none. See ResolveID for the beginning of a digest.
 func (s *Store) Resolve(ctx context.Context, name string) (ocispec.Descriptor, error) {
 	list, err := s.list()
 	if err != nil {
@@ -131,7 +131,7 @@ func (s *Store) Resolve(ctx context.Context, name string) (ocispec.Descriptor, e
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	// Another tool may have written two; use the last one.
+	// Another tool may have written two entries; use the last one.
 	for _, e := range slices.Backward(list) {
 		if entryName(e) == full {
 			return plain(e), nil
@@ -143,7 +143,8 @@ func (s *Store) Resolve(ctx context.Context, name string) (ocispec.Descriptor, e
 	return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", full, ErrNotFound)
 }
 
-// resolveDigest looks for a digest among the entries, then below them.
+// resolveDigest looks for a digest first among the entries, and then among the documents below
+// them.
 func (s *Store) resolveDigest(ctx context.Context, list []ocispec.Descriptor,
 	want digest.Digest) (ocispec.Descriptor, error) {
 	for _, e := range list {
@@ -203,8 +204,8 @@ func plain(e ocispec.Descriptor) ocispec.Descriptor {
 	return e
 }
 
-// index is the content of index.json. Fields that are not in the specification (yet) are kept by an
-// update.
+// index is the content of index.json. An update keeps fields that are not in the specification
+// (yet).
 type index struct {
 	fields    map[string]json.RawMessage
 	manifests []ocispec.Descriptor

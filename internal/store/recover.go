@@ -43,13 +43,14 @@ func (s *Store) readIndex() (index, error) {
 	if err != nil {
 		return index{}, err
 	}
-	if c, err := s.readCopy(); err == nil && c.of(s.index()) && !bytes.Equal(c.data, data) {
+	if c, err := s.readCopy(); err == nil && c.madeFrom(s.index()) && !bytes.Equal(c.data, data) {
 		return index{}, indexError{errors.New("read index.json: its bytes have changed since it was written")}
 	}
 	return ix, nil
 }
 
-// fresh reports whether the layout has never had an image. Otherwise a missing index.json was lost.
+// fresh reports whether the layout has never had an image. If it has had one, a missing index.json
+// was lost.
 func (s *Store) fresh() bool {
 	for _, path := range []string{s.oldIndex(), s.indexCopy()} {
 		if _, err := os.Lstat(path); err == nil {
@@ -65,22 +66,22 @@ func (s *Store) fresh() bool {
 	return len(names) == 0
 }
 
-// oldIndex returns the path of the index.json from before the last change.
+// oldIndex returns the path of the version of index.json before the last change.
 func (s *Store) oldIndex() string { return s.index() + ".old" }
 
 // indexCopy returns the path of a copy of index.json with a checksum.
 func (s *Store) indexCopy() string { return s.index() + ".copy" }
 
-// copied is the content of indexCopy: a line that identifies the file that was copied, and its
-// bytes.
+// copied is the content of indexCopy: a line that identifies the copied version of index.json, and
+// its bytes.
 type copied struct {
 	file string
 	data []byte
 }
 
-// identity returns the attributes of a file that change when the file is written or replaced. They
-// do not change by damage on the disk, and are the same in a copy of the whole state directory that
-// keeps times.
+// identity returns the attributes of a file that change when the file is written or replaced.
+// Damage on the disk does not change them, and they are the same in a copy of the whole state
+// directory that keeps times.
 func identity(path string) (string, error) {
 	fi, err := os.Lstat(path)
 	if err != nil {
@@ -89,8 +90,8 @@ func identity(path string) (string, error) {
 	return fmt.Sprintf("mtime %d size %d", fi.ModTime().UnixNano(), fi.Size()), nil
 }
 
-// of reports whether a file is the one that was copied.
-func (c copied) of(path string) bool {
+// madeFrom reports whether the file at path is the version that was copied.
+func (c copied) madeFrom(path string) bool {
 	now, err := identity(path)
 	return err == nil && now == c.file
 }
@@ -110,7 +111,7 @@ func (s *Store) readCopy() (copied, error) {
 
 // writeIndex replaces index.json. The caller holds the lock.
 func (s *Store) writeIndex(data []byte) error {
-	// The old version is only for recovery, so errors are ignored.
+	// The old version is only for recovery, so ignore errors.
 	if os.RemoveAll(s.oldIndex()) == nil {
 		_ = os.Link(s.index(), s.oldIndex())
 	}
@@ -154,10 +155,10 @@ func (s *Store) lockedIndex() (index, error) {
 	return ix, nil
 }
 
-// recover replaces a damaged index.json by its copy. Without a copy of that very file names may be
-// lost, and it adds a name for each image in the store that no other name leads to: collections
-// keep images that have a name. It keeps the damaged file beside index.json. The caller holds the
-// lock.
+// recover replaces a damaged index.json by its copy. Without a copy of the same version, names may
+// be lost. Therefore it adds a name for each image in the store to which no name refers: garbage
+// collections keep images with names. It keeps the damaged file beside index.json. The caller holds
+// the lock.
 func (s *Store) recover(why error) (index, error) {
 	if ix, err := s.readIndex(); err == nil {
 		return ix, nil // another process has recovered it
@@ -205,7 +206,7 @@ func (s *Store) recover(why error) (index, error) {
 func (s *Store) lastIndex() (ix index, note string, whole bool) {
 	if c, err := s.readCopy(); err == nil {
 		if ix, err := parseIndex(c.data); err == nil {
-			if c.of(s.index()) {
+			if c.madeFrom(s.index()) {
 				return ix, "it was restored from its copy, and no name is lost", true
 			}
 			return ix, "the names are those that layerbuild wrote last", false

@@ -29,7 +29,7 @@ var damages = map[string]func(path string) error{
 	"bit": flip,
 }
 
-// flip changes a bit of a name without a write that the file system would record.
+// flip changes a bit of a name, and restores the times of the file.
 func flip(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -47,7 +47,7 @@ func flip(path string) error {
 }
 
 // TestIndexDamaged damages index.json, its copy, and the version before the last change. A name is
-// lost only if the files that have it are damaged, and an image is never lost: it gets a name, and
+// lost only if all files that contain it are damaged. An image is never lost: it gets a name, and
 // Collect keeps it.
 func TestIndexDamaged(t *testing.T) {
 	for kind, damage := range damages {
@@ -64,7 +64,7 @@ func TestIndexDamaged(t *testing.T) {
 			{index: true, copy: true, old: true, want: "recovered recovered recovered"},
 		} {
 			if kind == "bit" && test.index && test.copy {
-				continue // there is no copy to compare a valid index.json with
+				continue // there is no copy with which a valid index.json could be compared
 			}
 			t.Run(kind+" "+test.want, func(t *testing.T) {
 				s := openTest(t)
@@ -100,7 +100,7 @@ func TestIndexDamaged(t *testing.T) {
 				if err := s.Untag(t.Context(), "four"); err != nil {
 					t.Error(err)
 				}
-				// those that no manifest refers to
+				// the blobs to which no manifest refers
 				if c, err := s.Collect(t.Context(), CollectOptions{}); err != nil || c.Blobs != 3 {
 					t.Errorf("Collect = %+v, %v", c, err)
 				}
@@ -114,7 +114,7 @@ func TestIndexDamaged(t *testing.T) {
 	}
 }
 
-// checkNames compares the names that lead to the images one, two and three.
+// checkNames compares the names that refer to the images one, two and three.
 func checkNames(t *testing.T, s *Store, images map[string]ocispec.Descriptor, want string) {
 	t.Helper()
 	list, err := s.Names()
@@ -145,7 +145,8 @@ func checkNames(t *testing.T, s *Store, images map[string]ocispec.Descriptor, wa
 	}
 }
 
-// TestIndexOfOthers lets other tools write an index.json of the same size: the store accepts it.
+// TestIndexOfOthers writes an index.json of the same size, as other tools do: the store must accept
+// it.
 func TestIndexOfOthers(t *testing.T) {
 	s := openTest(t)
 	if err := s.Tag(t.Context(), "two", putImage(t, s, "two")); err != nil {
@@ -197,8 +198,8 @@ func TestNewLayoutIsNotLost(t *testing.T) {
 	}
 }
 
-// TestIndexTime checks that a file that another tool makes right after index.json was written has
-// another time, although the kernel's clock for files may not have ticked in between.
+// TestIndexTime checks that index.json has another time than a file that another tool makes right
+// afterwards, although the kernel's clock for files may not have ticked in between.
 func TestIndexTime(t *testing.T) {
 	s := openTest(t)
 	d := putImage(t, s, "one")

@@ -36,16 +36,16 @@ func (notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 // ErrDamaged is returned for a blob that cannot be read, or whose bytes do not match its digest.
 var ErrDamaged = errors.New("damaged")
 
-// BlobError is returned for a missing or damaged blob: it wraps ErrNotFound or ErrDamaged. A
+// BlobError is returned for a missing or damaged blob. It wraps ErrNotFound or ErrDamaged. A
 // damaged blob has been removed.
 type BlobError struct {
 	Digest digest.Digest
 	Err    error
-	// Remedy is what the user can do, for a blob that Repair cannot restore.
+	// Remedy is advice for the user, if Repair cannot restore the blob.
 	Remedy string
 }
 
-// Error names the blob and its damage, and adds the remedy.
+// Error returns a message with the blob, its damage and the remedy.
 func (e *BlobError) Error() string {
 	text := fmt.Sprintf("blob %s %v", e.Digest, e.Err)
 	if e.Remedy != "" {
@@ -57,12 +57,12 @@ func (e *BlobError) Error() string {
 // Unwrap returns the cause.
 func (e *BlobError) Unwrap() error { return e.Err }
 
-// maxDocument is the largest size of a document that Read returns: manifests, indexes and configs,
-// at least as large as registries allow.
+// maxDocument is the maximum size of a document that Read returns: of a manifest, an index or a
+// config. It is at least as large as registries allow.
 const maxDocument = 32 << 20
 
-// Retry calls do again if its error is a *BlobError, once for each blob: a damaged blob has been
-// removed, and is repaired when it is fetched the next time.
+// Retry calls do again if its error is a *BlobError, once for each blob: the damaged blob has been
+// removed, and is repaired when it is fetched again.
 func Retry(do func() error) error {
 	met := map[digest.Digest]bool{}
 	for {
@@ -88,12 +88,13 @@ type Store struct {
 	Warn func(message string)
 
 	// Lease is called with a blob before the blob is looked up or gets its name: from then on no
-	// collector may remove it, nor, if image is set, any blob that it refers to. It may wait for a
-	// collector, which locks index.json, so it is not called while index.json is locked. If it is
-	// nil, no collector may run while the store is open. It must be set before the store is used.
+	// collector may remove it. If image is set, no collector may remove any blob to which it
+	// refers, either. Lease may wait for a collector, which locks index.json, so it is not called
+	// while index.json is locked. If it is nil, no collector may run while the store is open. It
+	// must be set before the store is used.
 	Lease func(d digest.Digest, image bool)
-	// Owner is a part of the names of this process's temporary files, by which collectors recognize
-	// them; may be "". It must be set before the store is used.
+	// Owner is a part of the names of this process's temporary files, which identifies them for
+	// collectors; may be "". It must be set before the store is used.
 	Owner string
 }
 
@@ -144,7 +145,7 @@ func Open(dir string) (*Store, error) {
 			continue
 		}
 		if f.name == ocispec.ImageIndexFile && !s.fresh() {
-			continue // it is missing and will be recovered when it is read
+			continue // the file is missing: it is recovered when it is read
 		}
 		if err := s.replace(f.name, []byte(f.data)); err != nil {
 			return nil, fmt.Errorf("open the image store: %w", err)
@@ -165,7 +166,7 @@ func (s *Store) tmp() string   { return filepath.Join(s.dir, "tmp") }
 func (s *Store) index() string { return filepath.Join(s.dir, ocispec.ImageIndexFile) }
 
 // Path returns the path of the blob, which need not exist. It returns "" for a digest that is not
-// valid, so that a digest from outside never names another file.
+// valid, so that a digest from an untrusted source never refers to another file.
 func (s *Store) Path(d digest.Digest) string {
 	if d.Validate() != nil {
 		return ""
@@ -173,8 +174,8 @@ func (s *Store) Path(d digest.Digest) string {
 	return filepath.Join(s.dir, "blobs", d.Algorithm().String(), d.Encoded())
 }
 
-// Exists reports whether the store has the blob, in its full size. It does not read the blob. It
-// removes a file of another size, or one that is not a regular file, at the blob's path.
+// Exists reports whether the store has the blob, with its full size. It does not read the blob. If
+// the file at the blob's path has another size or is not a regular file, Exists removes it.
 func (s *Store) Exists(_ context.Context, d ocispec.Descriptor) (bool, error) {
 	s.lease(d.Digest, false)
 	return s.exists(d)
@@ -203,15 +204,15 @@ func (s *Store) exists(d ocispec.Descriptor) (bool, error) {
 	return true, nil
 }
 
-// Ingest stores what write writes and returns its descriptor. It stores nothing if write returns an
-// error. It succeeds if the store already has the content.
+// Ingest stores the output of write as a blob and returns its descriptor. It stores nothing if
+// write returns an error. It succeeds if the store already has the content.
 func (s *Store) Ingest(ctx context.Context, mediaType string,
 	write func(io.Writer) error) (ocispec.Descriptor, error) {
 	return s.ingest(ctx, mediaType, write, nil)
 }
 
-// IngestAs is like Ingest for known content. If write writes other content, IngestAs stores nothing
-// and returns ErrDamaged.
+// IngestAs is like Ingest for known content. If write writes different content, IngestAs stores
+// nothing and returns ErrDamaged.
 func (s *Store) IngestAs(ctx context.Context, want ocispec.Descriptor,
 	write func(io.Writer) error) error {
 	if err := want.Digest.Validate(); err != nil {
@@ -251,8 +252,8 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 		}
 	}
 	if err := write(w); err != nil {
-		// write may also parse the content, and fail because it is damaged. Then the damage is the
-		// error.
+		// write may also parse the content, and fail because the content is damaged. Then return
+		// the damage as the error.
 		if want != nil && w.err == nil && w.n == want.Size {
 			if bad := mismatch(*want, w.sum(want.Digest.Algorithm()), w.n); bad != nil {
 				return ocispec.Descriptor{}, bad
@@ -260,7 +261,7 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 		}
 		return ocispec.Descriptor{}, err
 	}
-	if w.err != nil { // a write failed and write ignored the error
+	if w.err != nil { // write ignored an error of its writer
 		return ocispec.Descriptor{}, w.err
 	}
 	got := ocispec.Descriptor{MediaType: mediaType, Size: w.n}
@@ -278,8 +279,8 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 // tempPrefix begins the names of temporary files of this process.
 func (s *Store) tempPrefix() string { return tempPrefix + s.Owner + "-" }
 
-// createTemp makes a temporary file on the store's file system. A layout that another tool made has
-// no directory for it yet.
+// createTemp makes a temporary file on the store's file system. A layout of another tool has no
+// directory for it yet.
 func (s *Store) createTemp() (*os.File, error) { return atomicfile.Temp(s.tmp(), s.tempPrefix()) }
 
 // tempPrefix is the prefix of the names of temporary files. It is followed by the owner, a dash,
@@ -312,7 +313,7 @@ func (s *Store) Temp() (*os.File, error) {
 func (s *Store) adopt(f *os.File, d ocispec.Descriptor) error {
 	s.lease(d.Digest, false)
 	path := s.Path(d.Digest)
-	// CreateTemp makes it 0600; skopeo run by another user should be able to read the layout
+	// CreateTemp uses the mode 0600, but other users' tools should be able to read the layout
 	if err := f.Chmod(0o644); err != nil {
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
 	}
@@ -339,9 +340,9 @@ func unreadable(err error) bool {
 }
 
 // Fetch opens a blob. The reader returns an error (ErrDamaged) instead of io.EOF if size or digest
-// do not match the descriptor. Fetch returns a *BlobError when there is no such blob, or when it is
-// damaged in a way that can be detected without reading it, and Repair does not restore it. The
-// caller closes the reader.
+// do not match the descriptor. Fetch returns a *BlobError when there is no such blob, or when
+// damage can be detected without reading it, unless Repair restores it. The caller closes the
+// reader.
 func (s *Store) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	s.lease(d.Digest, false)
 	r, err := s.fetch(d)
@@ -388,9 +389,9 @@ func (s *Store) fetch(d ocispec.Descriptor) (*blobReader, error) {
 	return r, nil
 }
 
-// damaged removes a damaged blob, so that it does not count as present the next time, and returns
-// the error. It does not remove a blob that another process has stored with its name meanwhile, or
-// a blob that is good: then the descriptor was wrong.
+// damaged removes a damaged blob, so that it is not treated as present the next time, and returns
+// the error. It does not remove a blob that another process has meanwhile stored under its name, or
+// a good blob, whose descriptor was wrong.
 func (s *Store) damaged(d ocispec.Descriptor, open *os.File, why error) *BlobError {
 	path := s.Path(d.Digest)
 	if !errors.Is(why, ErrDamaged) {
@@ -432,8 +433,8 @@ func good(path string, want digest.Digest) bool {
 	return hex.EncodeToString(h.Sum(nil)) == want.Encoded()
 }
 
-// Read returns a document: a manifest, an index or a config. It checks size and digest like Fetch,
-// and calls Repair for a damaged one.
+// Read returns a document: a manifest, an index or a config. Like Fetch, it checks size and digest,
+// and calls Repair for a damaged document.
 func (s *Store) Read(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	s.lease(d.Digest, true)
 	data, err := s.read(d)
@@ -460,7 +461,7 @@ func (s *Store) read(d ocispec.Descriptor) ([]byte, error) {
 	if _, err := io.ReadFull(r, data); err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
-	if _, err := r.Read(make([]byte, 1)); err != io.EOF { // the check happens at the end
+	if _, err := r.Read(make([]byte, 1)); err != io.EOF { // check the digest
 		return nil, err
 	}
 	return data, nil
@@ -497,13 +498,13 @@ func (s *Store) replace(name string, data []byte) error {
 		}
 		// The kernel takes the times of new files from a clock that ticks every few milliseconds. A
 		// tool that replaces index.json within the same tick would leave a file with the same time.
-		// With an exact time the two can be told apart: see identity.
+		// With an exact time, the two can be distinguished: see identity.
 		return os.Chtimes(f.Name(), time.Time{}, time.Now())
 	})
 }
 
 // matches returns an error if the content does not match a descriptor. An empty digest was not
-// computed and is not compared.
+// computed, and is not compared.
 func matches(want ocispec.Descriptor, got digest.Digest, size int64) error {
 	if size != want.Size {
 		return fmt.Errorf("is %w: it has %d bytes, not %d", ErrDamaged, size, want.Size)
@@ -522,7 +523,7 @@ func mismatch(want ocispec.Descriptor, got digest.Digest, size int64) error {
 	return nil
 }
 
-// hashingWriter writes to a file and remembers digest, size and the first error.
+// hashingWriter writes to a file and records the digest, the size and the first error.
 type hashingWriter struct {
 	ctx     context.Context
 	w       *os.File
@@ -538,7 +539,7 @@ func (w *hashingWriter) Write(p []byte) (int, error) {
 		w.err = w.ctx.Err()
 	}
 	if w.err == nil && w.limited && w.n+int64(len(p)) > w.limit {
-		// Stop early: the sender of more data than announced may never stop.
+		// Stop early: a sender of more data than announced may never stop.
 		w.err = fmt.Errorf("blob is %w: it has more than %d bytes", ErrDamaged, w.limit)
 	}
 	if w.err != nil {

@@ -275,7 +275,7 @@ func TestTags(t *testing.T) {
 			t.Errorf("Resolve(%q): %v, want ErrNotFound", n, err)
 		}
 	}
-	// The other form is the same name.
+	// The other form of the name is the same name.
 	if err := s.Tag(ctx, "docker.io/library/app:latest", b); err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +304,7 @@ func TestTags(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("Names = %v, want %v", got, want)
 	}
-	// By the digest of its configuration, docker's image ID.
+	// Resolve by the digest of the configuration, docker's image ID.
 	var m ocispec.Manifest
 	data, _ := s.Read(ctx, b)
 	json.Unmarshal(data, &m)
@@ -338,7 +338,7 @@ func TestForeignIndex(t *testing.T) {
 	if err := os.WriteFile(s.index(), []byte(index), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// "v1" is a tag of another tool, which is parsed as an image name.
+	// "v1" is a tag that another tool wrote. It is parsed as an image name.
 	got, err := s.Resolve(t.Context(), "v1")
 	if err != nil || got.Digest != d.Digest || got.Annotations["keep"] != "me" {
 		t.Errorf("Resolve = %v, %v", got, err)
@@ -405,7 +405,7 @@ func TestCollect(t *testing.T) {
 	if ok, _ := s.Exists(ctx, loose); ok {
 		t.Error("the loose image is still there")
 	}
-	// A layer that two images share is removed with the last one.
+	// A layer that two images share is removed with the last image.
 	if err := s.Untag(ctx, "x"); err != nil {
 		t.Fatal(err)
 	}
@@ -463,8 +463,8 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// TestKilledInTheMiddle kills a process that stores blobs. Only its temporary files are found as
-// left over.
+// TestKilledInTheMiddle kills a process that stores blobs. Only its temporary files are collected
+// as left over.
 func TestKilledInTheMiddle(t *testing.T) {
 	if dir := os.Getenv("STORE_VICTIM"); dir != "" {
 		s, err := Open(dir)

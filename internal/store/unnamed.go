@@ -8,8 +8,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Forget removes the entries without a name of images. It keeps the names that the same images
-// have. It is not an error if there is no such image.
+// Forget removes the entries of images that have no name. It keeps entries of the same images that
+// have a name. It is not an error if there is no such image.
 func (s *Store) Forget(ctx context.Context, images ...digest.Digest) error {
 	if len(images) == 0 {
 		return nil

@@ -2,7 +2,7 @@
 // credential helpers.
 //
 // It imports no other package of the module. It makes system calls to end processes. It starts
-// programs, and passes on what the caller gives them.
+// programs with the caller's arguments.
 //
 // To test it, run go test ./internal/subprocess as any user.
 package subprocess

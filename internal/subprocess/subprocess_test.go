@@ -18,8 +18,8 @@ func alive(pid int) bool {
 	return err == nil && !strings.HasPrefix(strings.TrimSpace(string(out)), "Z")
 }
 
-// TestCancel: when the context ends, Run returns, although a child of the program holds the output
-// open. Command ends the child too.
+// TestCancel checks that Run returns when the context ends, although a child of the program holds
+// the output open, and that Command ends the child too.
 func TestCancel(t *testing.T) {
 	for name, command := range map[string]func(context.Context, string, ...string) *exec.Cmd{
 		"Command": Command, "Interactive": Interactive,

@@ -1,5 +1,5 @@
-// Package suggest finds the word that a misspelled word may stand for: the option, flag or name
-// that a message then proposes.
+// Package suggest finds the option, flag or name that a user may have meant by a misspelled word,
+// for error messages.
 //
 // It imports no other package of the module. It does no I/O.
 //

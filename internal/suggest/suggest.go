@@ -6,7 +6,7 @@ import "strings"
 const limit = 3
 
 // Closest returns the option closest to word, with at most two letters changed, added or left out.
-// It returns "" if there is none, and also if word itself is an option, because it is then spelled
+// It returns "" if there is none, or if word itself is an option, because it is then spelled
 // correctly.
 func Closest(word string, options []string) string {
 	best, match := limit, ""
@@ -21,7 +21,7 @@ func Closest(word string, options []string) string {
 	return match
 }
 
-// ClosestFold is Closest without regard to the case of letters.
+// ClosestFold is like Closest, but ignores the case of letters.
 func ClosestFold(word string, options []string) string {
 	lower := make([]string, len(options))
 	for i, o := range options {
@@ -36,8 +36,8 @@ func ClosestFold(word string, options []string) string {
 	return ""
 }
 
-// distance returns the number of single edits between a and b (Levenshtein's), or limit if it is
-// not below that.
+// distance returns the number of single edits between a and b (Levenshtein's), or limit if that
+// number is not smaller.
 func distance(a, b string, limit int) int {
 	if d := len(a) - len(b); d >= limit || -d >= limit {
 		return limit

@@ -9,9 +9,9 @@
 //	…
 //	if !l.Safe(mark) { … }  // the machine may have stopped before the data were on the disk
 //
-// A mark is safe in the boot that it was made in, and in later boots if a sync was started after it
-// was made and has succeeded. Clocks are not used: each boot counts the syncs that were started,
-// and a mark contains the count.
+// A mark is safe in the boot in which it was made. It is safe in later boots if a sync has
+// succeeded that was started after it was made. Clocks are not used: each boot counts the syncs
+// that were started, and a mark contains the count.
 //
 // The ledger also contains the note that there is work to sync. It is removed when a sync has
 // succeeded that was started after the work was done, and not earlier: a sync that fails or is

@@ -15,15 +15,15 @@ import (
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
 
-// Mark records when data were written: in which boot, and after how many syncs of that boot had
-// been started.
+// Mark records when data were written: the boot, and the number of syncs that had been started in
+// that boot.
 type Mark struct {
 	Boot  string
 	Syncs int
 }
 
-// Unknown is the number of syncs in a mark without that number: the mark is safe in its own boot
-// only.
+// Unknown is the number of syncs in a mark without that number: the mark is safe only in its own
+// boot.
 const Unknown = math.MaxInt
 
 // Ledger is a file that several processes share. It is safe for concurrent use.
@@ -32,14 +32,14 @@ type Ledger struct {
 	boot string
 
 	mu      sync.Mutex
-	earlier map[string]boot // of other boots, as read first: they no longer change
+	earlier map[string]boot // by boot id: other boots, as first read; they no longer change
 }
 
 // boot is the state of one boot.
 type boot struct {
 	begun, done int
-	// unsynced is set if there is work to sync. It was noted first at since, and last after noted
-	// syncs had begun.
+	// unsynced is set if there is work to sync. It was first noted at since, and last noted after
+	// noted syncs had been started.
 	unsynced bool
 	noted    int
 	since    time.Time
@@ -49,8 +49,7 @@ type boot struct {
 // longer safe.
 const maxBoots = 256
 
-// Open returns the ledger of the directory dir, which must exist, for the boot that the machine is
-// in.
+// Open returns the ledger of the directory dir, which must exist, for the machine's current boot.
 func Open(dir string) (*Ledger, error) {
 	id, err := smallfile.Read("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -62,7 +61,7 @@ func Open(dir string) (*Ledger, error) {
 // OpenBoot is like Open, for a given boot.
 func OpenBoot(dir, boot string) *Ledger { return &Ledger{dir: dir, boot: boot} }
 
-// Boot returns the id of the boot that the machine is in.
+// Boot returns the id of the current boot.
 func (l *Ledger) Boot() string { return l.boot }
 
 // Dir returns the directory of the ledger.
@@ -86,7 +85,8 @@ func (l *Ledger) Safe(m Mark) bool {
 	if l.earlier == nil {
 		l.earlier, _ = l.read()
 	}
-	// Data written after a sync was started have that sync's number and wait for the next one.
+	// Data written after a sync was started have the number of that sync, and are safe only after
+	// the next one.
 	return m.Syncs < l.earlier[m.Boot].done
 }
 
@@ -135,7 +135,7 @@ func (l *Ledger) Unsynced() (since time.Time, ok bool) {
 // read reads a line for each boot, oldest first: its id, the number of syncs started, the number of
 // the last that has succeeded, and if there is work to sync, the number of syncs started when it
 // was noted and the time of the first note in seconds. Lines that cannot be read are ignored: data
-// with marks of those boots count as unsafe, and are made again.
+// with marks of those boots are treated as unsafe, and are made again.
 func (l *Ledger) read() (all map[string]boot, order []string) {
 	all = map[string]boot{}
 	data, err := smallfile.Read(l.file())

@@ -74,7 +74,7 @@ func TestNote(t *testing.T) {
 	since, _ := l.Unsynced()
 	n := begin(t, l)
 	unsynced(l, "while the sync is made", true)
-	begin(t, l) // fails
+	begin(t, l) // this sync fails
 	unsynced(l, "after a failed sync", true)
 	done(t, l, n)
 	unsynced(l, "after a sync", false)
