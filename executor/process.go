@@ -149,7 +149,7 @@ func (c *command) checkIDs() error {
 		return nil
 	}
 	if !mapped(c.uids, c.id.uid) || !mapped(c.gids, c.id.gid) {
-		return fmt.Errorf("user %s is %d:%d, which does not exist in this user namespace (/etc/subuid and /etc/subgid list the ids that a user may use)",
+		return fmt.Errorf("user %s is %d:%d, and there is no such id in this user namespace (/etc/subuid and /etc/subgid list the ids that a user may use)",
 			c.p.User, c.id.uid, c.id.gid)
 	}
 	c.id.groups = slices.DeleteFunc(c.id.groups, func(g uint32) bool { return !mapped(c.gids, g) })
