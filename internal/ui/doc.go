@@ -1,14 +1,15 @@
 // Package ui shows the progress of a build to a person or a program.
 //
-// A UI takes the events of a build and renders them in one of four ways: as a live view on a
+// A UI receives the events of a build and renders them in one of four ways: as a live view on a
 // terminal, as lines of text for logs, as JSON for programs, or not at all. It also prints why a
 // build failed, and its warnings, after the build. The output of a step's command is not trusted:
 // text that this package writes to a terminal can only show visible characters. The exception is
-// rawjson, which is exact; its reader must handle that. Its schema is in docs/PROGRESS.md.
+// rawjson, whose output is exact: its reader must handle control characters. Its schema is in
+// docs/PROGRESS.md.
 //
 // It imports event and units. It writes to the given files and reads the environment.
 //
 // To test it, run go test ./internal/ui as any user. The terminal is a virtual one
-// (internal/vttest). testdata has golden screens and logs, which -update writes anew. FuzzLines
-// reads hostile output.
+// (internal/vttest). testdata has golden screens and logs, which -update rewrites. FuzzLines reads
+// hostile output.
 package ui

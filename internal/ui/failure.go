@@ -10,19 +10,19 @@ import (
 
 // Failure describes why a build failed. Only Err is required.
 type Failure struct {
-	Step   string   // the step's name; "": the error is not of a step
-	Output []string // the last lines of what its command printed
-	File   string   // the Dockerfile; "" or no Source: no excerpt
+	Step   string   // the step's name; "": the error does not belong to a step
+	Output []string // the last lines of the command's output
+	File   string   // the Dockerfile; without File or Source there is no excerpt
 	Source []byte   // its content
 	Start  int      // the first line that Err concerns, from 1; 0: no excerpt
-	End    int      // the last one; less than Start: the same
+	End    int      // the last such line; less than Start: the same line
 	Err    error
 }
 
 // PrintOptions are the options of Print and the other functions that print.
 type PrintOptions struct {
 	Color bool
-	Width int // the columns at which long lines of a file are cut; 0: 200
+	Width int // the width at which long lines of a file are cut; 0: 200
 }
 
 const (
@@ -30,8 +30,8 @@ const (
 	excerptRule = "--------------------\n"
 )
 
-// Print writes f as BuildKit does: the step with its last output, the place in the Dockerfile, and
-// last the error.
+// Print writes f as BuildKit does: the step with its last output, the position in the Dockerfile,
+// and the error.
 func (f Failure) Print(w io.Writer, o PrintOptions) error {
 	var b strings.Builder
 	if len(f.Output) > 0 {
@@ -61,8 +61,8 @@ func cleanLines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// excerpt returns the lines start to end of a file, marked, and some lines around them: two for
-// one line, one for more. It is empty if the file does not have these lines.
+// excerpt returns the lines from start to end of a file, marked, with two lines of context for a
+// single line, and one for several. It returns "" if the file does not have these lines.
 func excerpt(file string, source []byte, start, end, width int) string {
 	if file == "" || len(source) == 0 || start < 1 {
 		return ""
@@ -93,7 +93,7 @@ func excerpt(file string, source []byte, start, end, width int) string {
 	return b.String()
 }
 
-// visible returns a line of a file with all of its characters visible: the error may be about
+// visible returns a line of a file with all of its characters visible, since the error may concern
 // any of them.
 func visible(line string) string {
 	if isClean(line) {
@@ -121,8 +121,7 @@ func visible(line string) string {
 	return b.String()
 }
 
-// PrintWarnings writes the summary of a build's warnings after a build; nothing if there are
-// none.
+// PrintWarnings writes the summary of a build's warnings. It writes nothing if there are none.
 func PrintWarnings(w io.Writer, warnings []event.Warning, o PrintOptions) error {
 	if len(warnings) == 0 {
 		return nil
@@ -141,8 +140,8 @@ func PrintWarnings(w io.Writer, warnings []event.Warning, o PrintOptions) error 
 }
 
 // PrintFindings writes the warnings of a check of a Dockerfile in full, each with its rule, the
-// address of its documentation, and an excerpt. source returns the content of a file that a
-// warning names, nil if it is not known.
+// address of its documentation, and an excerpt. source returns the content of a warning's file, or
+// nil if it is not known.
 func PrintFindings(w io.Writer, warnings []event.Warning, source func(file string) []byte,
 	o PrintOptions) error {
 	var b strings.Builder

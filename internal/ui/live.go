@@ -22,8 +22,8 @@ type live struct {
 	size  func() (width, height int)
 	logs  int
 	paint palette
-	// The present content of the terminal: the lines above the cursor, which is at the beginning
-	// of the line below them.
+	// The current content of the terminal: the lines above the cursor. The cursor is at the
+	// beginning of the next line.
 	drawn      []frameLine
 	drawnWidth int
 }
@@ -48,7 +48,7 @@ func newLive(mu *sync.Mutex, rec *record, out io.Writer, o Options) *live {
 		l.draw(now, false)
 		for _, w := range rec.order {
 			if w.state == running {
-				return livePause // the elapsed time is shown
+				return livePause // for the elapsed time
 			}
 		}
 		return 0
@@ -56,8 +56,8 @@ func newLive(mu *sync.Mutex, rec *record, out io.Writer, o Options) *live {
 	return l
 }
 
-// sizer asks the terminal for its size before each frame: that is cheaper and safer than
-// handling SIGWINCH.
+// sizer returns a function that reads the terminal's size. It is called before each frame, which is
+// cheaper and safer than handling SIGWINCH.
 func sizer(out io.Writer, o Options) func() (int, int) {
 	return func() (int, int) {
 		width, height := o.Width, o.Height
@@ -85,7 +85,7 @@ func (l *live) handle(event.Event, *work) { l.w.poke() }
 func (l *live) line(*work, []byte)        {}
 
 func (l *live) close() error {
-	drawn := false // a frame higher than the terminal cannot be drawn over
+	drawn := false // a frame higher than the terminal cannot be overwritten
 	l.w.mu.Lock()
 	l.w.fill = func(now time.Time) time.Duration {
 		if !drawn {
@@ -99,8 +99,8 @@ func (l *live) close() error {
 }
 
 // Control sequences: ECMA-48, and DEC's private modes for the cursor (25) and for wrapping lines
-// (7). Wrapping is off while a frame is drawn: if the terminal has another opinion about a
-// character's width, a line is cut and not wrapped.
+// (7). Wrapping is off while a frame is drawn: if the terminal assumes another width for a
+// character, a line is cut instead of wrapped.
 const (
 	beginFrame = "\x1b[?25l\x1b[?7l"
 	endFrame   = "\x1b[?7h\x1b[?25h"
@@ -124,8 +124,8 @@ func (l *live) draw(now time.Time, final bool) {
 		b = fmt.Appendf(b, "\r\x1b[%dA", up)
 	}
 	if !same {
-		// Before and not after: a terminal that wrapped lines remembers which rows belong together
-		// until they are cleared, and would join them when it becomes wider (tmux 3.3).
+		// Clear before writing: a terminal that wraps lines stores which rows belong together until
+		// they are cleared, and would join them when it becomes wider (tmux 3.3).
 		b = append(b, clearBelow...)
 	}
 	for i, line := range frame {
@@ -164,10 +164,10 @@ func equal(a, b []frameLine) bool {
 	return true
 }
 
-// picture returns the frame for the present state of the build. A final frame has every step and
+// picture returns the frame for the current state of the build. A final frame has every step and
 // may be higher than the terminal.
 func (l *live) picture(now time.Time, width, height int, final bool) []frameLine {
-	// the last column stays free: some terminals wrap after it
+	// leave the last column free: some terminals wrap after it
 	p := painter{width: width - 1, palette: l.paint, now: now}
 	lines := []frameLine{p.header(l.rec, final)}
 	var blocks []block
@@ -400,7 +400,8 @@ func (p painter) part(part *part) frameLine {
 	return p.line(" => => "+shorten(clean(part.name)), right, "")
 }
 
-// line returns a line with left, cut if there is not enough room, and right. Both are clean.
+// line returns a line of left and right. It cuts left if there is not enough room. Both must be
+// clean.
 func (p painter) line(left, right, color string) frameLine {
 	room := p.width
 	if right != "" {

@@ -10,9 +10,9 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 )
 
-// plain renders a build as text for logs: a block of lines for each piece of work. Each line
-// begins with the number of the work. If several run at the same time it stays with one of them
-// for a while, so that blocks are not fragmented; the output of the others waits.
+// plain renders a build as text for logs: a block of lines for each piece of work. Each line begins
+// with the number of the work. If several run at the same time, it writes the output of one of them
+// for a while, so that blocks are not fragmented. The output of the others waits.
 type plain struct {
 	rec     *record
 	w       *writer
@@ -21,15 +21,15 @@ type plain struct {
 	partial map[*work]time.Time // work that may have an unfinished line, and since when
 	pending int                 // number of waiting bytes
 	current *work               // the work whose block is being written
-	since   time.Time           // when it became so
-	spoke   time.Time           // when it last had output
+	since   time.Time           // when current was set
+	spoke   time.Time           // when current last had output
 	begun   bool                // something has been written
 }
 
 // plainWork is the plain view's state of a piece of work.
 type plainWork struct {
 	text []byte // waiting lines
-	said bool   // it is on the waiting list, or current
+	said bool   // the work is on the waiting list, or current
 }
 
 const (
@@ -37,9 +37,9 @@ const (
 	// an unfinished line is shown after this time without additions
 	partialAfter = time.Second
 	partEvery    = 5 * time.Second // interval between reports of the progress of one part
-	// how long a block is kept for work without output, if others wait
+	// time for which a block is kept for work without output, if others wait
 	stayIdle  = time.Second
-	stayBusy  = 5 * time.Second // and for work with output
+	stayBusy  = 5 * time.Second // the same, for work with output
 	stayBytes = 1 << 20         // unless more than this number of bytes waits
 )
 
@@ -113,7 +113,7 @@ func (p *plain) progress(e event.Progress, w *work) {
 	}
 }
 
-// say adds a line to w's block; an empty line only makes sure that there is a block.
+// say adds a line to w's block. An empty line only ensures that there is a block.
 func (p *plain) say(w *work, text string) {
 	if text != "" {
 		p.append(w, func(b []byte) []byte { return append(append(b, text...), '\n') })
@@ -169,7 +169,7 @@ func (p *plain) fill(now time.Time) time.Duration {
 	}
 }
 
-// stay returns how long the block still belongs to w; 0: no longer.
+// stay returns the time for which the block still belongs to w; 0: no longer.
 func (p *plain) stay(w *work, now time.Time) time.Duration {
 	if w.state != running {
 		return 0
@@ -212,8 +212,8 @@ func (p *plain) take(w *work) {
 	}
 }
 
-// flushPartial shows lines that have been unfinished for too long: the command may be asking
-// something or drawing a bar.
+// flushPartial shows lines that have been unfinished for too long: the command may be waiting for
+// an answer or drawing a bar.
 func (p *plain) flushPartial(now time.Time) time.Duration {
 	var next time.Duration
 	for w, since := range p.partial {

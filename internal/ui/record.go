@@ -10,10 +10,11 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 )
 
-// record is the state of a build in every mode: the views render it, and it outlives them.
+// record is the state of a build in every mode. The views render it, and it is kept after they are
+// closed.
 type record struct {
 	work     map[event.ID]*work
-	order    []*work // in the order of their beginnings
+	order    []*work // in the order in which they began
 	failed   *work   // the first that failed
 	begun    time.Time
 	ended    int // number of pieces of work that have ended
@@ -26,7 +27,7 @@ type record struct {
 // work is one piece of work.
 type work struct {
 	id         event.ID
-	number     int // from 1, in the order in which work was begun
+	number     int // from 1, in the order in which work began
 	name       string
 	begun, end time.Time
 	state      state
@@ -48,7 +49,7 @@ const (
 	cached
 	failed
 	canceled
-	repaired // it failed because of damage, and begins again
+	repaired // it failed because of damage, and will begin again
 )
 
 // part is a part of a piece of work that has a size.
@@ -75,8 +76,8 @@ func (r *record) start(e event.Start) *work {
 	return w
 }
 
-// done records that e's work has ended. last is false while other events of the same work are
-// outstanding, and if it had ended before. A failure ends it for all.
+// done records that e's work has ended. last is false while other Done events for the same work are
+// outstanding, and if the work had already ended. A failure ends the work at once.
 func (r *record) done(e event.Done) (w *work, last bool) {
 	w = r.at(e.ID, e.Time)
 	w.running = max(0, w.running-1)
@@ -112,8 +113,7 @@ func (w *work) forget() {
 	}
 }
 
-// at returns the piece of work with an ID; if it has not begun, it begins now and has its ID as
-// name.
+// at returns the piece of work with an ID. If it has not begun, it begins now, with its ID as name.
 func (r *record) at(id event.ID, now time.Time) *work {
 	w := r.work[id]
 	if w == nil {
@@ -203,14 +203,14 @@ func (w *work) elapsed(now time.Time) time.Duration {
 	return max(0, now.Sub(w.begun))
 }
 
-// tail keeps the last lines that it was given, and reuses its buffers.
+// tail keeps the last lines of an output, and reuses its buffers.
 type tail struct {
 	ring [tailLines][]byte
 	next int
 	full bool
 }
 
-// tailLines is the number of lines of a step's output that are kept for the message of its
+// tailLines is the number of lines of a step's output that are kept for the message about its
 // failure.
 const tailLines = 20
 

@@ -7,8 +7,9 @@ import (
 	"github.com/mattn/go-runewidth"
 )
 
-// widths has the widths of characters. The locale does not change them: a terminal shows the
-// characters that Unicode calls ambiguous in one column, unless its user has changed that.
+// widths has the widths of characters. They do not depend on the locale: a terminal shows
+// characters of ambiguous width (in Unicode's terms) in one column, unless its user has changed
+// that.
 var widths = runewidth.Condition{}
 
 // width returns the number of columns of r on a terminal.
@@ -77,11 +78,11 @@ func isClean(s string) bool {
 	return true
 }
 
-// lines takes the output of a command, in pieces of any size, and calls emit for its lines, in a
-// form that is safe for a terminal. Escape sequences of every kind are removed, and so are other
-// control characters and characters that change the direction of text; bytes that are not UTF-8
-// become U+FFFD. Tabs are expanded. A carriage return starts the line again, as on a terminal:
-// of a progress bar only the last state is a line.
+// lines splits the output of a command, which arrives in pieces of any size, and calls emit for
+// each line, in a form that is safe for a terminal. Escape sequences of every kind are removed, and
+// so are other control characters and characters that change the direction of text; bytes that are
+// not UTF-8 become U+FFFD. Tabs are expanded. A carriage return starts the line again, as on a
+// terminal, so that only the last state of a progress bar becomes a line.
 type lines struct {
 	emit        func(line []byte) // the slice is valid until emit returns
 	keepReturns bool              // a carriage return is removed without other effect
@@ -89,8 +90,8 @@ type lines struct {
 	line    []byte
 	column  int
 	state   scanState
-	rewrite bool // a carriage return came: the next character starts the line again
-	dirty   bool // something came since the last emit
+	rewrite bool // after a carriage return: the next character starts the line again
+	dirty   bool // there was output since the last emit
 	rest    [utf8.UTFMax]byte
 	nrest   int
 }
@@ -101,7 +102,7 @@ type scanState uint8
 const (
 	scanText         scanState = iota
 	scanEscape                 // after ESC
-	scanIntermediate           // ESC and an intermediate byte: one more byte to come
+	scanIntermediate           // after ESC and an intermediate byte: one more byte follows
 	scanControl                // in CSI: parameters until a final byte
 	scanString                 // in OSC, DCS, SOS, PM, APC: until BEL or ST
 	scanStringEscape           // ESC inside a string: "\" ends it
@@ -213,7 +214,7 @@ func (l *lines) escape(c rune) {
 		l.state = scanIntermediate
 	case c == 0x1b:
 		l.state = scanEscape
-	case c < 0x20: // acts as if there were no sequence
+	case c < 0x20: // handle it as if there were no sequence
 		l.state = scanText
 		l.plain(c)
 	default:
@@ -269,8 +270,8 @@ func (l *lines) plain(c rune) {
 	}
 }
 
-// turns reports whether c changes the direction of text around it, or ends a line where we do
-// not.
+// turns reports whether c changes the direction of text around it, or is a line separator that this
+// package does not treat as one.
 func turns(c rune) bool {
 	switch {
 	case c == 0x61c, c == 0x200e, c == 0x200f, c >= 0x2028 && c <= 0x202e,
@@ -280,7 +281,7 @@ func turns(c rune) bool {
 	return false
 }
 
-// back removes the last character: programs that draw a bar with backspaces overwrite it.
+// back removes the last character, because programs that draw a bar with backspaces overwrite it.
 func (l *lines) back() {
 	c, size := utf8.DecodeLastRune(l.line)
 	if size > 0 {

@@ -64,8 +64,8 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// FuzzLines: whatever comes, lines are short, valid UTF-8 without any control character, and the
-// same however the input is torn apart.
+// FuzzLines checks, for any input, that lines are short, valid UTF-8 without control characters,
+// and that they do not depend on how the input is split.
 func FuzzLines(f *testing.F) {
 	for _, h := range hostile {
 		f.Add(h, 3)

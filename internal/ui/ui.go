@@ -42,7 +42,7 @@ type UI struct {
 // record was updated. close is called once, without the mutex, after the last of these calls,
 // and returns when everything is written.
 type view interface {
-	// handle handles an event; w is the work that it concerns, nil if there is none.
+	// handle handles an event; w is the work that it concerns, or nil if there is none.
 	handle(e event.Event, w *work)
 	// line handles a line of w's output, without its end and safe for a terminal; it is valid
 	// until line returns.
@@ -51,8 +51,8 @@ type view interface {
 }
 
 // New starts rendering to out in the given mode; "" and "auto" are the live view if out is an
-// interactive terminal, and plain otherwise. The caller calls Close after the build, and does
-// not write to out before.
+// interactive terminal, and plain otherwise. The caller must call Close after the build, and not
+// write to out before that.
 func New(mode string, out io.Writer, o Options) (*UI, error) {
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
@@ -178,8 +178,8 @@ func (u *UI) Output(id event.ID) (name string, lines []string) {
 	return "", nil
 }
 
-// Failed returns the first piece of work that failed and was not only cancelled; ok is false if
-// there is none.
+// Failed returns the first piece of work that failed for a reason other than a cancelation. ok is
+// false if there is none.
 func (u *UI) Failed() (id event.ID, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

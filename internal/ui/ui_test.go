@@ -23,8 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// build sends the events of a small build, with its time passing between them, and calls at after
-// each stretch.
+// build sends the events of a small build, with pauses between them, and calls at after each part.
 func build(send event.Sink, at func(when string)) {
 	const layer = "download sha256:4d5e6f0000000000000000000000000000000000000000000000000000000000"
 	say := func(id, text string) {
@@ -105,7 +104,7 @@ func TestRawJSONGolden(t *testing.T) {
 	})
 }
 
-// live runs f with a live view on a terminal.
+// onVT runs f with a live view on a virtual terminal.
 func onVT(t *testing.T, width, height int, o Options,
 	f func(t *testing.T, v *vttest.Terminal, u *UI)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -173,8 +172,8 @@ func TestLiveWithoutColor(t *testing.T) {
 	}
 }
 
-// A build that goes on while nothing changes but the time must not be painted more often than ten
-// times a second, and one where nothing runs not at all.
+// While only the elapsed time of a build changes, frames are drawn at most ten times a second.
+// While no work runs, no frames are drawn.
 func TestLiveWrites(t *testing.T) {
 	onVT(t, 80, 24, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
 		send := u.Sink()
@@ -196,7 +195,7 @@ func TestLiveWrites(t *testing.T) {
 	})
 }
 
-// What is unchanged is not sent again.
+// Unchanged lines are not sent again.
 func TestLiveSendsLittle(t *testing.T) {
 	onVT(t, 200, 50, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
 		send := u.Sink()
@@ -242,7 +241,7 @@ func TestLiveResize(t *testing.T) {
 	})
 }
 
-// However many steps there are, the picture fits the terminal, and what stood above it stays.
+// The frame fits the terminal for any number of steps, and the lines above it are kept.
 func TestLiveFits(t *testing.T) {
 	for _, height := range []int{1, 2, 3, 5, 10, 24} {
 		for _, steps := range []int{1, 3, 20, 200} {
@@ -295,8 +294,8 @@ var hostile = []string{
 	strings.Repeat("x", 300), strings.Repeat("漢", 300), strings.Repeat("\u0301", 5000),
 }
 
-// Whatever a command prints, and whatever a step is called, the terminal gets nothing but our own
-// sequences (which vttest checks), and lines do not get too long.
+// Neither the output of a command nor the name of a step can send a control sequence to the
+// terminal (which vttest checks) or make a line too long.
 func TestLiveHostile(t *testing.T) {
 	for _, width := range []int{80, 21, 5, 1} {
 		onVT(t, width, 24, Options{}, func(t *testing.T, v *vttest.Terminal, u *UI) {
@@ -304,7 +303,7 @@ func TestLiveHostile(t *testing.T) {
 			for i, h := range hostile {
 				id := event.ID(h)
 				send(event.Start{ID: id, Name: h, Time: time.Now()})
-				for _, c := range []byte(h) { // torn apart everywhere
+				for _, c := range []byte(h) { // in single bytes
 					send(event.Log{ID: id, Stream: 1, Data: []byte{c}, Time: time.Now()})
 				}
 				send(event.Log{ID: id, Stream: 2, Data: []byte(h), Time: time.Now()})
@@ -345,7 +344,7 @@ func TestPlainHostile(t *testing.T) {
 	})
 }
 
-// crlf is what a terminal's line discipline does.
+// crlf converts line ends like a terminal's line discipline.
 type crlf struct{ w io.Writer }
 
 func (c *crlf) Write(p []byte) (int, error) {
@@ -353,7 +352,8 @@ func (c *crlf) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// Two steps that talk at once keep to their blocks for a while, and nothing is lost or torn.
+// If two steps print at the same time, the output stays with one of them for a while, and no line
+// is lost or split.
 func TestPlainInterleaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
@@ -402,7 +402,8 @@ func TestPlainInterleaved(t *testing.T) {
 	})
 }
 
-// A download tells how far it is now and then, and when it is done; a short one only that.
+// The progress of a download is shown at intervals, and its end. Of a short download only the end
+// is shown.
 func TestPlainProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
@@ -433,7 +434,7 @@ func TestPlainProgress(t *testing.T) {
 	})
 }
 
-// A question without a line end is shown when nothing more comes.
+// A question without a line end is shown when no further output follows.
 func TestPlainPartialLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out syncBuffer
@@ -491,7 +492,8 @@ func (s *stuck) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// An output that stands still holds the build up before it takes all memory, and loses nothing.
+// With a blocked output, the build waits before pending output uses too much memory, and no output
+// is lost.
 func TestStuckOutput(t *testing.T) {
 	for _, mode := range []string{"plain", "rawjson"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -538,7 +540,7 @@ type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
-// Close returns the error of a closed output, and no other call is affected by it.
+// Close returns the error of a closed output, and other calls do not return it.
 func TestBrokenOutput(t *testing.T) {
 	for _, mode := range []string{"plain", "tty", "rawjson"} {
 		u, err := New(mode, broken{}, Options{})
@@ -546,7 +548,7 @@ func TestBrokenOutput(t *testing.T) {
 			t.Fatal(err)
 		}
 		send := u.Sink()
-		for range 1000 { // more than is kept for an output that is slow
+		for range 1000 { // more than the limit for pending output
 			send(event.Log{ID: "a", Stream: 1, Data: bytes.Repeat([]byte("0123456789abcde\n"),
 				1000)})
 		}
@@ -582,7 +584,7 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// What is asked when a build is over is there in every mode.
+// In every mode, the results of a build can be read after its end.
 func TestOutput(t *testing.T) {
 	for _, mode := range Modes {
 		u, err := New(mode, io.Discard, Options{})
@@ -619,7 +621,8 @@ func TestOutput(t *testing.T) {
 	}
 }
 
-// TestRepair: damage that the build repairs is shown as such in every mode, and is no failure.
+// TestRepair checks that damage that the build repairs is shown as such in every mode, and not as a
+// failure.
 func TestRepair(t *testing.T) {
 	send := func(t *testing.T, u *UI) {
 		sink := u.Sink()
@@ -669,7 +672,7 @@ func TestRepair(t *testing.T) {
 	})
 }
 
-// Equal work has equal IDs: it has ended when all who are at it have, or when one of them fails.
+// Equal work has equal IDs. It ends when there is a Done for each Start, or when one of them fails.
 func TestEqualWork(t *testing.T) {
 	start := event.Start{ID: "a", Name: "pull"}
 	done, fail, give := event.Done{ID: "a"}, event.Done{ID: "a", Err: errors.New("no")},
@@ -706,7 +709,7 @@ func TestEqualWork(t *testing.T) {
 	}
 }
 
-// Many steps at once, from many goroutines.
+// Many goroutines send events of many steps concurrently.
 func TestConcurrent(t *testing.T) {
 	for _, mode := range Modes {
 		u, err := New(mode, io.Discard, Options{})
@@ -717,7 +720,7 @@ func TestConcurrent(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 8 {
 			wg.Go(func() {
-				id := event.ID(fmt.Sprint(i % 5)) // some share their work
+				id := event.ID(fmt.Sprint(i % 5)) // some have the same work
 				for range 200 {
 					send(event.Start{ID: id, Name: "x", Time: time.Now()})
 					send(event.Log{ID: id, Stream: 1, Data: []byte("x\ny"), Time: time.Now()})
@@ -742,7 +745,8 @@ func BenchmarkPlainLog(b *testing.B) { benchmarkLog(b, "plain") }
 func BenchmarkLiveLog(b *testing.B)  { benchmarkLog(b, "tty") }
 func BenchmarkRawJSON(b *testing.B)  { benchmarkLog(b, "rawjson") }
 
-// benchmarkLog is a command that prints lines of 80 characters, taken in pieces of 4 KiB.
+// benchmarkLog renders the output of a command that prints lines of 80 characters, in pieces of 4
+// KiB.
 func benchmarkLog(b *testing.B, mode string) {
 	u, err := New(mode, io.Discard, Options{})
 	if err != nil {

@@ -29,7 +29,7 @@ func warningText(w event.Warning) string {
 	return clean(w.Rule) + ": " + clean(w.Message)
 }
 
-// place returns the place of w in parentheses; "" if it has none.
+// place returns the position of w in parentheses; "" if it has none.
 func place(w event.Warning) string {
 	switch {
 	case w.File == "":

@@ -9,18 +9,18 @@ import (
 // writer writes to out from its own goroutine, many lines at a time, so that callers do not wait
 // for a terminal or a pipe unless it is far behind.
 type writer struct {
-	mu    *sync.Mutex // the UI's
+	mu    *sync.Mutex // the mutex of the UI
 	out   io.Writer
 	buf   []byte     // the bytes to be written next
 	spare []byte     // the previous buffer, for reuse
-	room  *sync.Cond // buf got shorter, or closing
+	room  *sync.Cond // signaled when buf became shorter, or on closing
 	wake  chan struct{}
 	stop  chan struct{}
 	done  chan struct{}
 	err   error
 	pause time.Duration
 	// fill is called with mu held before each write, and adds the bytes that are due to buf. It
-	// returns the time until its next call at the latest; 0: not before the next poke.
+	// returns the time after which it must be called again; 0: not before the next poke.
 	fill func(now time.Time) (next time.Duration)
 }
 
@@ -86,7 +86,7 @@ func (w *writer) run() {
 // write writes the bytes that are due.
 func (w *writer) write() time.Duration {
 	select {
-	case <-w.wake: // what it was for is written now
+	case <-w.wake: // the pending signal's output is being written
 	default:
 	}
 	w.mu.Lock()

@@ -36,14 +36,15 @@ func Parse(s string) (int64, error) {
 	return parse(s, units.FromHumanSize)
 }
 
-// ParseDocker reads a number of bytes as docker's flags have it: 64m and 64MB are both 67,108,864.
+// ParseDocker reads a number of bytes in the syntax of docker's flags: 64m and 64MB are both
+// 67,108,864.
 func ParseDocker(s string) (int64, error) { return parse(s, units.RAMInBytes) }
 
 var errSize = errors.New("a size such as 64m or 10g is expected")
 
 func parse(s string, read func(string) (int64, error)) (int64, error) {
 	n, err := read(strings.TrimSpace(s))
-	// go-units does not check for an overflow, whose result depends on the processor.
+	// go-units does not check for overflow, and the result of an overflow depends on the processor.
 	if err != nil || n < 0 || n > 1<<62 {
 		return 0, errSize
 	}

@@ -49,8 +49,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse reads anything. What is read is no negative number, and Parse reads what Size prints,
-// rounded.
+// FuzzParse checks that a parsed number is not negative, and that Parse reads the result of Size as
+// the rounded number.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"5MB", "1.5g", "512KiB", "1e18", "NaN", "9223372036854775807"} {
 		f.Add(s)

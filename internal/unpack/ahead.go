@@ -9,12 +9,12 @@ import (
 
 // Ahead reads a stream ahead in a goroutine of its own, so that reading (from a network, a disk or
 // a decompressor) and using the data run concurrently. It implements Chunker and io.Reader; a
-// caller uses one of them. A stream of less than 256 KiB costs one chunk.
+// caller uses one of them. A stream of less than 256 KiB needs one chunk.
 type Ahead struct {
 	// Size is the number of bytes that have been returned.
 	Size int64
 
-	ctx    context.Context // of the reading goroutine, which ends with this value
+	ctx    context.Context // of the reading goroutine, which ends when ctx ends
 	r      io.Reader
 	o      AheadOptions
 	ready  chan aheadPiece
@@ -28,9 +28,9 @@ type Ahead struct {
 	err   error
 }
 
-// AheadOptions has the other users of the stream. Both get each chunk, in order.
+// AheadOptions has the other users of the stream. Both are called with each chunk, in order.
 type AheadOptions struct {
-	// Tee is called before a chunk is returned. An error of it is returned as one of the stream.
+	// Tee is called before a chunk is returned. Its error is returned as an error of the stream.
 	Tee func([]byte) error
 	// Side is called in another goroutine, while the chunk is in use.
 	Side func([]byte)
@@ -45,7 +45,7 @@ const (
 type aheadChunk struct {
 	data [aheadSize]byte
 	n    int
-	refs atomic.Int32 // users that have not released it yet
+	refs atomic.Int32 // number of users that have not released the chunk yet
 }
 
 type aheadPiece struct {
@@ -154,8 +154,8 @@ func (a *Ahead) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// Drain reads the rest of the stream: the bytes after an archive's end belong to its digest. It
-// returns the stream's error, and nil at its end.
+// Drain reads the rest of the stream, because the digest includes the bytes after an archive's end.
+// It returns the stream's error, or nil at its end.
 func (a *Ahead) Drain() error {
 	a.rest = nil
 	for {
@@ -167,7 +167,8 @@ func (a *Ahead) Drain() error {
 	}
 }
 
-// Stop ends the reading at any point and waits for it. The stream must not block forever.
+// Stop ends the reading at any point and waits for the goroutine. Reading from the stream must not
+// block forever.
 func (a *Ahead) Stop() {
 	close(a.done)
 	a.releaseTaken()

@@ -10,7 +10,7 @@ import (
 )
 
 // TestAhead reads streams of several sizes to their end or to a part of it, by chunks and by Read,
-// and compares what each user has got.
+// and compares the data that each user received.
 func TestAhead(t *testing.T) {
 	damage := errors.New("damage")
 	for _, size := range []int{0, 1, aheadSize - 1, aheadSize, aheadSize + 1,
@@ -54,7 +54,7 @@ func TestAhead(t *testing.T) {
 				}
 				a.Stop()
 				if by == "stop" {
-					continue // how far the stream was read is not determined
+					continue // the position at which reading stopped is not determined
 				}
 				if err == io.EOF {
 					err = nil
@@ -75,8 +75,8 @@ func TestAhead(t *testing.T) {
 	}
 }
 
-// TestAheadTeeFails checks that an error of Tee ends the stream, and that the chunk that it was
-// called with is not returned.
+// TestAheadTeeFails checks that an error of Tee ends the stream, and that the chunk passed to it is
+// not returned.
 func TestAheadTeeFails(t *testing.T) {
 	full := errors.New("the disk is full")
 	n := 0

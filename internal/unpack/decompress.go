@@ -48,10 +48,10 @@ func Detect(head []byte) Compression {
 
 const (
 	// largestWindow is the largest accepted window of a zstd stream, and the largest accepted
-	// dictionary of an xz stream. zstd uses it with --ultra and --long.
+	// dictionary of an xz stream. zstd uses such a window with --ultra and --long.
 	largestWindow = 128 << 20
 	// commonWindow is the largest window that compressors use without such options. Any number of
-	// streams with such windows are read at once. Streams with larger windows are read one at a
+	// streams with such windows can be read at once. Streams with larger windows are read one at a
 	// time, so that memory does not grow with their number.
 	commonWindow = 8 << 20
 )
@@ -67,9 +67,9 @@ var (
 	large = make(chan struct{}, 1) // held by a stream with a large window
 )
 
-// Decompress returns a reader of the decompressed content of r. r may be compressed in one of the
-// known ways, in several members too, or not at all. The caller closes the result, which does not
-// close r.
+// Decompress returns a reader of the decompressed content of r. r may be compressed with one of the
+// supported compressions, also in several members, or not at all. The caller closes the result,
+// which does not close r.
 func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	b := buffers.Get().(*bufio.Reader)
 	b.Reset(r)

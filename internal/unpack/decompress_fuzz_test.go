@@ -10,8 +10,8 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// FuzzDecompress: every stream ends, with an error or without, and gives the same content when it
-// arrives byte by byte.
+// FuzzDecompress checks that every stream ends, with an error or without, and that the content is
+// the same when the stream arrives byte by byte.
 func FuzzDecompress(f *testing.F) {
 	text := bytes.Repeat([]byte("some text "), 100)
 	for _, compress := range []func(io.Writer) (io.WriteCloser, error){
@@ -33,7 +33,7 @@ func FuzzDecompress(f *testing.F) {
 	f.Add([]byte("BZh91AY&SY"))
 	f.Add([]byte("\x50\x2a\x4d\x18\x04\x00\x00\x00skip\x28\xb5\x2f\xfd"))
 	f.Add([]byte("\xfd7zXZ\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x28"))
-	const most = 16 << 20 // of what is read: a few bytes can stand for gigabytes
+	const most = 16 << 20 // limit of the content: a few bytes can expand to gigabytes
 	read := func(r io.Reader) ([]byte, error) {
 		z, _, err := Decompress(r)
 		if err != nil {

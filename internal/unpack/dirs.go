@@ -34,7 +34,7 @@ func (u *unpacker) closeLinkDir() {
 	}
 }
 
-// leave closes the directories of the stack from place n on.
+// leave closes the directories of the stack from index n on.
 func (u *unpacker) leave(n int) {
 	for _, d := range u.stack[min(n, len(u.stack)):] {
 		unix.Close(d.fd)
@@ -43,9 +43,9 @@ func (u *unpacker) leave(n int) {
 }
 
 // enter opens the directory path (clean, "" for the root). Entries mostly come in the order of a
-// walk, so the directories that this path has in common with the last one stay open. With create,
-// missing directories are made, and files in their place are removed. Otherwise the error is ENOENT
-// or ENOTDIR. The result is valid until the next call.
+// walk, so the directories that this path has in common with the previous one stay open. If create
+// is set, missing directories are made, and files with their names are removed. Otherwise the error
+// is ENOENT or ENOTDIR. The result is valid until the next call.
 func (u *unpacker) enter(path []byte, create bool) (*node, error) {
 	top := len(u.stack) - 1
 	for ; top > 0; top-- {
@@ -108,8 +108,8 @@ func (u *unpacker) step(part []byte, create bool) error {
 	return nil
 }
 
-// restoreLater records the time of a directory that is about to be written into and may have its
-// attributes already, so that the time is set again at the end.
+// restoreLater records the time of a directory that may already have its attributes, before a file
+// is made in it. The time is set again at the end.
 func (u *unpacker) restoreLater(fd int, path string) error {
 	if !u.flushed || u.flushing || u.dirs[path] != nil || path == "" {
 		return nil
@@ -200,7 +200,7 @@ func (u *unpacker) linkRoot(path string) (int, string) {
 	return u.stack[0].fd, path
 }
 
-// leadsToDir reports whether path, a link, leads to a directory inside the root.
+// leadsToDir reports whether path is a link to a directory inside the root.
 func (u *unpacker) leadsToDir(path string) bool {
 	root, name := u.linkRoot(path)
 	fd, err := safepath.InRoot(root, name, unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -216,7 +216,7 @@ func (u *unpacker) remove(dir int, name []byte, path string) error {
 	if err != unix.EISDIR && err != unix.EPERM {
 		return err
 	}
-	u.closeLinkDir() // it may be inside
+	u.closeLinkDir() // the target's directory may be below
 	if err := dirfd.RemoveTree(dir, name); err != nil {
 		return fmt.Errorf("remove what was there: %w", err)
 	}
@@ -240,7 +240,8 @@ func (u *unpacker) hardlink(h *Header, dir *node, name []byte) error {
 	parent, base := split(target)
 	base = u.tgt[len(target)-len(base):]
 	err := u.create(dir, name, func() error {
-		// Open the directory each time: removing the old file may have closed it.
+		// Open the directory each time: removing the old file may have closed the earlier
+		// descriptor.
 		from, err := u.linkTarget(parent, dir)
 		if err != nil {
 			return err

@@ -2,7 +2,7 @@
 //
 // Streams come from images and archives, so they may be hostile. Each name is resolved from a
 // descriptor of the root, one part at a time and never through a link, or by openat2(2) with
-// RESOLVE_IN_ROOT if a link is to be followed. The package touches nothing outside the root.
+// RESOLVE_IN_ROOT if a link is to be followed. The package does not access files outside the root.
 //
 // Attributes are set in the order that the kernel needs: owner, then mode (chown clears setuid),
 // then extended attributes (chown clears security.capability), then time. Directories get them at

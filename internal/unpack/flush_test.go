@@ -19,8 +19,8 @@ import (
 // order.
 //
 // The stream has attributes only if it has whiteouts: unpacking an archive keeps the attributes of
-// an existing directory, and does not distinguish such a directory from one that the archive has
-// listed before.
+// an existing directory, and cannot distinguish such a directory from one that was listed earlier
+// in the archive.
 func randomStream(rnd *rand.Rand, mode Whiteouts) string {
 	whiteouts := mode != Literal
 	name := func() string {
@@ -42,8 +42,8 @@ func randomStream(rnd *rand.Rand, mode Whiteouts) string {
 			}
 			b.WriteByte('\n')
 		case 5:
-			// With the other modes a directory can be listed under its own name and by way of a
-			// link, and is as the one or the other says.
+			// In the other modes, a directory can be listed under its own name and through a link.
+			// It has the attributes of one of the two entries.
 			if mode != Overlay {
 				continue
 			}
@@ -67,7 +67,8 @@ func randomStream(rnd *rand.Rand, mode Whiteouts) string {
 	return b.String()
 }
 
-// TestFlush: a stream with more directories than are kept until the end gives the same tree.
+// TestFlush checks that a stream with more directories than are kept until the end results in the
+// same tree.
 func TestFlush(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: others cannot write to a directory once it has a mode without w")
@@ -94,8 +95,9 @@ func TestFlush(t *testing.T) {
 				if err != nil {
 					return "", Stats{Entries: stats.Entries}, err
 				}
-				// What has no entry has the time of its making. So has what was there before and
-				// was written into, or, with directories that wait, its time before.
+				// A directory without an entry has the time when it was made. An existing directory
+				// in which files were made has that time, or its previous time if its attributes
+				// were set at the end.
 				err = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 					if err != nil || !e.IsDir() {
 						return err
@@ -119,7 +121,7 @@ func TestFlush(t *testing.T) {
 				got, stats, err := unpack(pending)
 				if err != nil && wantErr != nil {
 					t.Logf("%v, %v", err, wantErr)
-					continue // perhaps earlier
+					continue // an earlier error is possible
 				}
 				if (err == nil) != (wantErr == nil) {
 					t.Fatalf("pending %d: error = %v, want %v", pending, err, wantErr)

@@ -12,7 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/fstree"
 )
 
-// FuzzTar unpacks anything: whatever happens, nothing outside the root changes.
+// FuzzTar checks that unpacking any stream changes nothing outside the root.
 func FuzzTar(f *testing.F) {
 	for _, data := range streams(f) {
 		f.Add(data, uint8(0))
@@ -35,7 +35,7 @@ func FuzzTar(f *testing.F) {
 			t.Fatal(err)
 		}
 		root := filepath.Join(top, "root")
-		// A tree that the stream is applied to, with a link that leads out.
+		// The stream is applied to a tree with a link that refers to a directory outside.
 		if err := fstree.Make(root,
 			"dir d 0755\nfile d/f 0600 x\nlink out -> ../outside\nlink abs -> /d"); err != nil {
 			t.Fatal(err)
@@ -45,7 +45,7 @@ func FuzzTar(f *testing.F) {
 			OnOwnerError: func(string, int, int, error) {}, OnSkip: func(string, string, error) {},
 		}
 		Tar(context.Background(), bytes.NewReader(data), openDir(t, root), o)
-		// RemoveAll makes closed directories writable as root only
+		// only for root, RemoveAll can remove closed directories
 		if err := os.RemoveAll(root); err != nil {
 			chmodAll(root)
 			if err := os.RemoveAll(root); err != nil {
@@ -72,7 +72,7 @@ func chmodAll(dir string) {
 	}
 }
 
-// FuzzReader reads anything: what it accepts, the standard library reads the same.
+// FuzzReader checks that the standard library reads the same from any stream that a Reader accepts.
 func FuzzReader(f *testing.F) {
 	for _, data := range streams(f) {
 		f.Add(data)
@@ -87,8 +87,8 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// FuzzHeaders is FuzzReader for streams of valid headers, which random bytes do not make: an input
-// is a script of scriptedStream.
+// FuzzHeaders is like FuzzReader for streams of valid headers, which random bytes rarely contain:
+// an input is a script for scriptedStream.
 func FuzzHeaders(f *testing.F) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -115,7 +115,7 @@ func sameReading(t *testing.T, data []byte) (accepted bool, err error) {
 	got, err := read(data)
 	want, standardErr := readStandard(data)
 	if err != nil {
-		// What came before the error is the same too.
+		// The entries before the error must be the same too.
 		if standardErr == nil && !strings.HasPrefix(want, got) {
 			t.Errorf("read, before %v,\n%swant the beginning of\n%s\nof %q", err, got, want, data)
 		}

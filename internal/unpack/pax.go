@@ -10,12 +10,12 @@ import (
 // paxHeader holds the records of extended headers about the next entry (pax(1p), "pax Header
 // Block"). Values are subslices of the header's storage.
 type paxHeader struct {
-	values map[string][]byte // of the keys that are known; of one that comes twice the last counts
+	values map[string][]byte // values of known keys; the last one of a repeated key
 	xattrs []dirfd.Xattr
-	named  map[string]int // where in xattrs a name is
+	named  map[string]int // by name: the index in xattrs
 	sparse bool           // values has keys of sparse files
-	list   []byte         // the map that GNU.sparse.offset and numbytes make
-	half   bool           // GNU.sparse.offset was read, its numbytes not yet
+	list   []byte         // the map from GNU.sparse.offset and numbytes
+	half   bool           // GNU.sparse.offset was read, but not yet its numbytes
 }
 
 func (p *paxHeader) reset() {

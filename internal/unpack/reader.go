@@ -12,7 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
-// These are the types of entries that a Reader returns, as in the type flag of a header.
+// The types of entries that a Reader returns. The values are those of a header's type flag.
 const (
 	TypeFile     = '0'
 	TypeHardlink = '1'
@@ -55,13 +55,13 @@ type Chunker interface {
 // Header describes an entry. It and the memory that it refers to are valid until the next call of
 // Next.
 type Header struct {
-	Name   []byte // as the stream has it
+	Name   []byte // as in the stream
 	Link   []byte
 	Type   byte
 	Mode   uint32 // 12 bits
 	UID    uint32
 	GID    uint32
-	Size   int64 // of the file, holes included
+	Size   int64 // size of the file, including holes
 	Sec    int64
 	Nsec   int64
 	Major  uint32
@@ -69,7 +69,7 @@ type Header struct {
 	Xattrs []dirfd.Xattr
 
 	stored int64     // bytes of content in the stream
-	sparse []segment // where they go; nil: one after the other from 0
+	sparse []segment // ranges of the stored content; nil: one range from 0
 }
 
 type segment struct{ offset, length int64 }
@@ -78,25 +78,25 @@ type segment struct{ offset, length int64 }
 // Unlike archive/tar it allocates nothing for an ordinary entry and returns content without copying
 // it: for 10,000 small files it takes 13 ms and archive/tar 74 (BenchmarkReader).
 //
-// Other programs that read images use archive/tar. So that all see the same files, a Reader returns
-// the entries that archive/tar returns, or refuses the stream. It refuses streams that archive/tar
-// refuses, and streams that readers of tar interpret in different ways and no program is known to
-// write. It omits GNU's volume labels and global headers, which archive/tar returns as entries and
-// does not apply.
+// Other programs that read images use archive/tar. So that all programs find the same files, a
+// Reader either returns the same entries as archive/tar or refuses the stream. It refuses streams
+// that archive/tar refuses, and streams that readers of tar interpret in different ways, if no
+// program is known to write them. It omits GNU's volume labels and global headers, which
+// archive/tar returns as entries and does not apply.
 type Reader struct {
 	src   Chunker
-	chunk []byte // not yet taken
-	left  int64  // content of the current entry not yet taken
-	pad   int64  // bytes after it up to a block
+	chunk []byte // the bytes that are not taken yet
+	left  int64  // bytes of the current entry's content that are not taken yet
+	pad   int64  // bytes of padding after the content
 	h     Header
 	n     numbers
 	meta  meta
-	name  []byte // storage for names put together
+	name  []byte // storage for names that are joined from two fields
 	link  []byte
 	err   error
 
-	pos    int64 // Read: place in the file
-	seg    int   // Read: segment
+	pos    int64 // for Read: the position in the file
+	seg    int   // for Read: the segment
 	copied []byte
 }
 
@@ -108,7 +108,7 @@ func NewReader(r io.Reader) *Reader {
 	return &Reader{src: &chunker{r: r}}
 }
 
-// chunker makes a Chunker of a stream that is not one.
+// chunker implements Chunker for a stream that does not.
 type chunker struct {
 	r   io.Reader
 	buf []byte
@@ -131,7 +131,8 @@ func (c *chunker) Chunk() ([]byte, error) {
 }
 
 // Fill reads until p is full or the stream ends. Unlike io.ReadFull it returns the stream's own
-// error, so that io.ErrUnexpectedEOF of a decompressor is not mistaken for a short last read.
+// error, so that io.ErrUnexpectedEOF from a decompressor can be distinguished from a short last
+// read.
 func Fill(r io.Reader, p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var m int
@@ -249,10 +250,10 @@ func (r *Reader) next() (*Header, error) {
 	}
 }
 
-// These are type flags of headers that describe other entries.
+// Type flags of headers that describe other entries.
 const (
 	typePAX = 'x'
-	// defaults for all entries that follow, which archive/tar does not apply (git: the commit)
+	// defaults for all following entries, which archive/tar does not apply (git: the commit)
 	typeGlobal   = 'g'
 	typeLongName = 'L'
 	typeLongLink = 'K'
@@ -273,10 +274,10 @@ func SpecialSize(b []byte) (size int64, ok bool) {
 	return size, err == nil && size >= 0
 }
 
-// meta holds what the headers before an entry's own header say about it.
+// meta holds the values for an entry from the headers before its own header.
 type meta struct {
 	pax                paxHeader
-	longName, longLink []byte // GNU's; empty: none
+	longName, longLink []byte // from GNU's headers; empty: none
 }
 
 func (m *meta) reset() {
@@ -284,8 +285,8 @@ func (m *meta) reset() {
 	m.longName, m.longLink = nil, nil
 }
 
-// special reads the content of a header that describes other entries. As in archive/tar the last
-// header of a kind counts, and headers before a global header are dropped.
+// special reads the content of a header that describes other entries. As in archive/tar, the last
+// header of a kind is used, and headers before a global header are dropped.
 func (r *Reader) special(flag byte, size int64) error {
 	what := map[byte]string{
 		typePAX: "extended header", typeGlobal: "global header", typeLongName: "name",
@@ -385,8 +386,8 @@ func (r *Reader) describe(b []byte, n *numbers) error {
 		return err
 	}
 	if h.Type == TypeChar || h.Type == TypeBlock {
-		// Numbers that are too large for Linux would become another device, a different one in each
-		// program.
+		// Numbers that are too large for Linux would become the numbers of another device, which
+		// depends on the program.
 		if n.major < 0 || n.major > 0xfff || n.minor < 0 || n.minor > 0xfffff {
 			return bad("device number %d:%d", n.major, n.minor)
 		}
@@ -415,8 +416,8 @@ func (m *meta) apply(h *Header, n *numbers) error {
 	if err := m.pax.apply(h, n); err != nil {
 		return err
 	}
-	// A stream that mixes GNU's headers and PAX records for one field is refused: which of them
-	// counts depends on the reader.
+	// A stream that mixes GNU's headers and PAX records for one field is refused: which of them is
+	// used depends on the reader.
 	contradicts := func(long []byte, key string) error {
 		if v := m.pax.values[key]; len(v) > 0 && !bytes.Equal(v, long) {
 			return bad("ambiguous: its GNU header has %.200q, its PAX record %s has %.200q", long,
@@ -444,8 +445,8 @@ func (m *meta) apply(h *Header, n *numbers) error {
 type format int
 
 const (
-	formatV7    format = iota // and all that is unknown
-	formatUSTAR               // and PAX
+	formatV7    format = iota // and unknown formats
+	formatUSTAR               // also for PAX
 	formatStar
 	formatGNU
 )
@@ -476,11 +477,11 @@ func headerPrefix(b []byte) []byte {
 	switch formatOf(b) {
 	case formatUSTAR:
 		return cstring(b[345:500])
-	case formatStar: // times follow the shorter prefix
+	case formatStar: // times follow the prefix, which is shorter
 		return cstring(b[345:476])
 	case formatGNU:
-		// GNU has times there. archive/tar reads a value that is not a time as a prefix, which Go
-		// before 1.8 wrote (https://go.dev/issue/12594).
+		// GNU headers have times there. archive/tar reads a value that is not a time as a prefix,
+		// which Go before 1.8 wrote (https://go.dev/issue/12594).
 		for _, field := range [][]byte{b[345:357], b[357:369]} {
 			if field[0] == 0 {
 				continue
@@ -493,7 +494,7 @@ func headerPrefix(b []byte) []byte {
 	return nil
 }
 
-// ascii returns b if it is ASCII, and else nil.
+// ascii returns b if it is ASCII, and otherwise nil.
 func ascii(b []byte) []byte {
 	for _, c := range b {
 		if c >= 0x80 {
@@ -506,8 +507,8 @@ func ascii(b []byte) []byte {
 // numbers holds the numeric fields of a header block.
 type numbers struct{ size, mode, uid, gid, sec, major, minor int64 }
 
-// read parses all fields of the block's format, also those that are not used, because archive/tar
-// refuses a header in which one is not a number.
+// read parses all fields of the block's format, even unused ones, because archive/tar refuses a
+// header in which one of them is not a number.
 func (n *numbers) read(b []byte) (err error) {
 	field := func(from, end int, what string) int64 {
 		v, e := number(b[from:end])
@@ -537,8 +538,8 @@ func (n *numbers) read(b []byte) (err error) {
 }
 
 // id converts a user or group number. Programs write negative numbers for 32-bit ones (-2 is the
-// user nobody). A number of all ones would mean "do not change" to chown(2), and larger numbers
-// would become another user's, even root's: they are refused.
+// user nobody). chown(2) would interpret a number of all ones as "do not change", and larger
+// numbers would become the id of another user, even root. All of these are refused.
 func id(n int64) (uint32, error) {
 	if n < math.MinInt32 || n == -1 || n >= math.MaxUint32 {
 		return 0, bad("user or group number %d", n)
@@ -594,8 +595,8 @@ func (r *Reader) sparse(b []byte) error {
 	case version == "0.0", version == "0.1", version == "" && len(p.values["GNU.sparse.map"]) > 0:
 		err = r.sparseInHeader()
 	default:
-		// Readers that do not know the version, or find no map, would make an ordinary file with
-		// another name.
+		// A reader that does not know the version, or finds no map, would make an ordinary file
+		// with another name.
 		err = bad("ambiguous: PAX records GNU.sparse.* of version %q without a map that is known",
 			version)
 	}
@@ -608,7 +609,7 @@ func (r *Reader) sparse(b []byte) error {
 // oldSparse reads GNU's old format: four segments in the header, and 21 in each following block.
 func (r *Reader) oldSparse(b []byte) error {
 	if formatOf(b) != formatGNU {
-		return bad("type 'S' in a header that is not of GNU's format") // star's map is another
+		return bad("type 'S' in a header that is not of GNU's format") // star has another map
 	}
 	real, err := number(b[483:495])
 	if err != nil {
@@ -731,7 +732,7 @@ func (r *Reader) sparseInContent() error {
 func (r *Reader) sparseFromPAX() error {
 	p, h := &r.meta.pax, &r.h
 	if name := p.values["GNU.sparse.name"]; len(name) > 0 {
-		// the other is made up, so that programs that do not know the format show what they have
+		// the other name is artificial, for programs that do not know the format
 		h.Name = name
 	}
 	size, real := p.values["GNU.sparse.size"], p.values["GNU.sparse.realsize"]
@@ -875,8 +876,8 @@ func number(b []byte) (int64, error) {
 	return octal(b)
 }
 
-// octal parses octal digits, with spaces and zero bytes around them. It ignores what follows a zero
-// byte after the digits.
+// octal parses octal digits, with spaces and zero bytes around them. It ignores everything after a
+// zero byte that follows the digits.
 func octal(b []byte) (int64, error) {
 	blank := func(c byte) bool { return c == ' ' || c == 0 }
 	for len(b) > 0 && blank(b[0]) {

@@ -17,16 +17,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// maxContent is the size up to which read and readStandard read content: holes of a sparse file may
+// maxContent limits the content that read and readStandard read, since holes of a sparse file may
 // have any size.
 const maxContent = 1 << 20
 
-// read describes every entry of a stream, with its content.
+// read returns a description of every entry of a stream, with its content.
 func read(data []byte) (string, error) {
 	return readWith(data, func(r *Reader, h *Header) ([]byte, error) { return io.ReadAll(r) })
 }
 
-// readData is read with Reader.Data.
+// readData is like read, with Reader.Data.
 func readData(data []byte) (string, error) {
 	return readWith(data, func(r *Reader, h *Header) ([]byte, error) {
 		content := make([]byte, h.Size)
@@ -73,7 +73,7 @@ func readWith(data []byte, contentOf func(*Reader, *Header) ([]byte, error)) (st
 	}
 }
 
-// readStandard is read by the standard library.
+// readStandard is like read, with the standard library.
 func readStandard(data []byte) (string, error) {
 	var b strings.Builder
 	r := tar.NewReader(bytes.NewReader(data))
@@ -100,7 +100,7 @@ func readStandard(data []byte) (string, error) {
 		case tar.TypeGNUSparse, tar.TypeCont:
 			kind = tar.TypeReg
 		default:
-			size = 0 // archive/tar gives what the header says, but no content
+			size = 0 // archive/tar returns the size in the header, but no content
 		}
 		major, minor := h.Devmajor, h.Devminor
 		if kind != tar.TypeChar && kind != tar.TypeBlock {
@@ -119,7 +119,7 @@ func readStandard(data []byte) (string, error) {
 	}
 }
 
-// owner is the number that chown(2) takes a small negative one for.
+// owner returns the id that chown(2) uses for a small negative number.
 func owner(id int) int {
 	if id < 0 && id >= math.MinInt32 {
 		return int(uint32(id))
@@ -127,7 +127,7 @@ func owner(id int) int {
 	return id
 }
 
-// streams are seeds and test data: each format of headers, and what is rare in them.
+// streams returns seeds and test data: each format of headers, and rare features of each.
 func streams(t testing.TB) map[string][]byte {
 	all := map[string][]byte{
 		"ordinary": stream(t, "dir d 0755 1:2 @3\nfile d/f 0644 5:6 @7 content\nlink l 0777 1:1 @2 -> d/f\nhardlink h => d/f\nfifo p 0600\nchar c 0600 1:3\nfile x 0600 [user.k=\"\\x00v\"]"),
@@ -186,7 +186,7 @@ func TestReaderReadsAsTheStandardLibrary(t *testing.T) {
 	}
 }
 
-// TestReaderSparse reads what GNU tar makes of sparse files in each of its formats.
+// TestReaderSparse reads archives of sparse files that GNU tar has made, in each of its formats.
 func TestReaderSparse(t *testing.T) {
 	gnu, err := exec.LookPath("tar")
 	if err != nil {
@@ -202,7 +202,7 @@ func TestReaderSparse(t *testing.T) {
 		switch name {
 		case "end":
 			f.WriteAt([]byte("the end"), size-7)
-		case "many": // more segments than the header and one block hold
+		case "many": // more segments than fit into the header and one block
 			for at := int64(0); at < size; at += 128 << 10 {
 				f.WriteAt([]byte(fmt.Sprint("at ", at)), at+5)
 			}
@@ -253,7 +253,7 @@ func TestReaderSparse(t *testing.T) {
 	}
 }
 
-// patch changes a header of a stream and mends its checksum.
+// patch changes a header of a stream and corrects its checksum.
 func patch(data []byte, at int, with string) []byte {
 	data = bytes.Clone(data)
 	copy(data[at:], with)

@@ -18,13 +18,13 @@ const (
 	v7Magic    = "\x00\x00\x00\x00\x00\x00\x00\x00"
 )
 
-// rawHeader is a header block, with any bytes in any field.
+// rawHeader is a header block that can have any bytes in any field.
 type rawHeader struct {
 	flag       byte
 	name, link string
 	magic      string // "": ustar
 	size       int
-	fields     map[int]string // what else is where
+	fields     map[int]string // other bytes, by offset
 }
 
 func (h rawHeader) String() string {
@@ -72,7 +72,7 @@ func paxRecord(key, value string) string {
 	return fmt.Sprintf("%d %s=%s\n", n, key, value)
 }
 
-// pax is an extended header with records KEY, VALUE, KEY, VALUE.
+// pax returns an extended header with records KEY, VALUE, KEY, VALUE.
 func pax(flag byte, records ...string) string {
 	var b strings.Builder
 	for i := 0; i < len(records); i += 2 {
@@ -85,8 +85,8 @@ func gnuLong(flag byte, name string) string {
 	return rawHeader{flag: flag, name: "././@LongLink", magic: gnuMagic}.with(name + "\x00")
 }
 
-// oldSparseFile is a sparse file of GNU's old form with a segment of three bytes at 1000, its map
-// going on for so many blocks.
+// oldSparseFile returns a sparse file in GNU's old format, with a segment of three bytes at 1000,
+// and a map that continues for the given number of blocks.
 func oldSparseFile(magic string, blocks int) string {
 	fields := map[int]string{386: "00000001750\x0000000000003\x00", 483: "00000003720\x00"}
 	if blocks > 0 {
@@ -103,7 +103,7 @@ func oldSparseFile(magic string, blocks int) string {
 	return s + padded("abc")
 }
 
-// readings are streams that readers of tar take in different ways.
+// readings are streams that readers of tar interpret in different ways.
 var readings = func() []reading {
 	var (
 		end     = strings.Repeat("\x00", 1024)
@@ -128,7 +128,7 @@ var readings = func() []reading {
 				fields: map[int]string{329: major, 337: minor}}.String()
 		}
 	)
-	cases := [][3]string{ // name, stream without an end, what the error contains if it is refused
+	cases := [][3]string{ // name, stream without an end, text in the error if the stream is refused
 		// Files and directories.
 		{"file with slash and content", rawFile("p/", inner), "ambiguous"},
 		{"file with slash", rawFile("p/", ""), "ambiguous"},
@@ -368,14 +368,14 @@ var readings = func() []reading {
 	)
 }()
 
-// reading is a stream, and what its error contains, if it is refused.
+// reading is a stream and, if it is refused, a text in the error.
 type reading struct {
 	name    string
 	data    []byte
 	refused string
 }
 
-// signedSum is the checksum over signed bytes of an empty file with a name.
+// signedSum returns the checksum, over signed bytes, of the header of an empty file with a name.
 func signedSum(name string) string {
 	sum := int64(0)
 	for i, c := range []byte(rawHeader{flag: TypeFile, name: name}.String()) {
@@ -387,8 +387,8 @@ func signedSum(name string) string {
 	return fmt.Sprintf("%06o\x00 ", sum)
 }
 
-// TestOneReading reads streams that readers of tar take in different ways: as archive/tar reads
-// them, or not at all.
+// TestOneReading reads streams that readers of tar interpret in different ways. A Reader must read
+// them like archive/tar, or refuse them.
 func TestOneReading(t *testing.T) {
 	for _, test := range readings {
 		t.Run(test.name, func(t *testing.T) {
@@ -416,8 +416,8 @@ var deliberate = []string{
 	"without a length", "extended header",
 }
 
-// TestScriptedStreams reads random sequences of valid headers. It checks that the scripts reach
-// what they are for.
+// TestScriptedStreams reads random sequences of valid headers. It checks that the scripts make all
+// the kinds of streams for which they exist.
 func TestScriptedStreams(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	accepted, standard := 0, 0
@@ -452,7 +452,7 @@ func TestScriptedStreams(t *testing.T) {
 	}
 }
 
-// script decides what is in a stream. When it has ended it yields zeros.
+// script determines the content of a stream. After its end it yields zeros.
 type script struct{ b []byte }
 
 func (s *script) byte() byte {
@@ -494,7 +494,7 @@ var (
 		padded("2\n0\n1\n1\n2\n") + "abc",
 		rawFile("inner", "x"), pax('x', "path", "inner"), padded("1\n"), strings.Repeat("9", 600),
 	}
-	// scriptSparse are sets of records that belong together.
+	// scriptSparse has sets of records that belong together.
 	scriptSparse = [][]string{
 		{"GNU.sparse.major", "1", "GNU.sparse.minor", "0", "GNU.sparse.name", "s",
 			"GNU.sparse.realsize", "2000"},
@@ -505,7 +505,7 @@ var (
 	}
 )
 
-// scriptedStream makes a stream of headers with valid checksums, most of which make sense.
+// scriptedStream makes a stream of headers with valid checksums, most of which are meaningful.
 func scriptedStream(b []byte) []byte {
 	s := &script{b}
 	var out strings.Builder

@@ -21,12 +21,13 @@ import (
 )
 
 // Tar applies the uncompressed tar stream r to the open directory root. An entry replaces an
-// existing file of its name, and of two entries with one name the last counts. A directory over a
-// directory keeps its files. Names cannot leave the root, also with ".." or a leading "/". Missing
-// parents are made with mode 0755 and owner 0:0, or Options.Owner.
+// existing file of its name, and of two entries with the same name the last one is used. A
+// directory over a directory keeps its files. Names cannot refer to files outside the root, even
+// with ".." or a leading "/". Missing parents are made with mode 0755 and owner 0:0, or
+// Options.Owner.
 //
-// Tar ignores what follows the end-of-archive mark, though it may have read some of it. Errors name
-// the entry.
+// Tar ignores everything after the end-of-archive mark, but may have read some of it. Errors
+// contain the entry's name.
 func Tar(ctx context.Context, r io.Reader, root int, o Options) (Stats, error) {
 	u := unpacker{
 		ctx: ctx, o: o, rd: NewReader(r),
@@ -54,21 +55,20 @@ type unpacker struct {
 	ctx      context.Context
 	o        Options
 	rd       *Reader
-	uid, gid uint32 // whom new files belong to
+	uid, gid uint32 // owner of new files
 	umask    uint32
 	stack    []node              // the open directories of path, root first
-	path     []byte              // where stack ends
-	dirs     map[string]*dirMeta // directories made or listed, what they get at the end
-	ended    bool                // the stream is read
+	path     []byte              // path of the last directory of stack
+	dirs     map[string]*dirMeta // attributes of directories, to be set at the end
+	ended    bool                // the stream has been read to its end
 	flushing bool
-	flushed  bool                // directories that are not in dirs may have got theirs already
-	followed []string            // links that led to directories in dirs
+	flushed  bool                // directories not in dirs may have their attributes
+	followed []string            // links through which directories in dirs were found
 	implied  map[string]struct{} // directories that the stream has not listed (yet)
 	made     map[uint64]struct{} // with Delete: names that the stream made, by nameHash
 	seed     maphash.Seed
 	stats    Stats
-	// These are buffers for names: of the entry, its last part, one part of a path, the target of a
-	// link.
+	// Buffers for names: the entry's name, its last part, one part of a path, the target of a link.
 	clean, base, part, tgt []byte
 	links                  linkDir
 }
@@ -77,8 +77,8 @@ type unpacker struct {
 type node struct {
 	fd     int
 	end    int  // length of its path
-	setgid bool // what is made in it takes its group
-	acl    bool // what is made in it takes its default access list
+	setgid bool // files that are made in it get its group
+	acl    bool // files that are made in it get its default access list
 }
 
 // dirMeta holds the attributes that a directory gets when all its files are made.
@@ -87,14 +87,15 @@ type dirMeta struct {
 	uid, gid  uint32
 	sec, nsec int64
 	xattrs    []dirfd.Xattr
-	implied   bool // the stream has no entry for it
-	existed   bool // it was there before: attributes that the entry has not are to go
+	implied   bool // the stream has no entry for the directory
+	existed   bool // it existed before: attributes that the entry does not have are removed
 	opaque    bool
-	// it has all attributes already, but was written into since: only the time is set again
+	// the directory already has all attributes, but files were made in it since: only the time is
+	// set again
 	restore bool
 }
 
-// These limit what is kept in memory until the end of a stream.
+// Limits of the data that are kept in memory until the end of a stream.
 const (
 	// maxPending is the number of directories that may wait for their attributes. If there are
 	// more, all get them at once, and the time of a directory that is written into later is set
@@ -139,7 +140,7 @@ func (u *unpacker) begin(root int) error {
 	return nil
 }
 
-// examine finds out what an existing directory passes on to files that are made in it.
+// examine finds the attributes that files inherit when they are made in an existing directory.
 func (u *unpacker) examine(fd int) (node, error) {
 	var st dirfd.Stat
 	if err := dirfd.Fstat(fd, &st); err != nil {
@@ -370,7 +371,7 @@ func (u *unpacker) create(dir *node, name []byte, make func() error) error {
 
 func (u *unpacker) file(h *Header, dir *node, name []byte) error {
 	mode := u.mode(h)
-	// Mostly the mode that open(2) sets is the right one, and chmod is not needed.
+	// In most cases open(2) sets the right mode, and chmod is not needed.
 	exact := mode&^0o777 == 0 && mode&u.umask == 0 && !dir.acl
 	open := uint32(0o600)
 	if exact {
@@ -392,8 +393,8 @@ func (u *unpacker) file(h *Header, dir *node, name []byte) error {
 	return u.finishFile(h, dir, fd, exact)
 }
 
-// finishFile sets the attributes of an open new file. exact is set if the file has the right mode
-// already.
+// finishFile sets the attributes of an open new file. exact is set if the file already has the
+// right mode.
 func (u *unpacker) finishFile(h *Header, dir *node, fd int, exact bool) error {
 	if uid, gid := u.owner(h); u.foreign(uid, gid, dir) {
 		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil {
@@ -456,7 +457,7 @@ func (u *unpacker) setXattr(x dirfd.Xattr, set func() error) error {
 	case nil:
 		return nil
 	case unix.ENOTSUP, unix.EPERM, unix.EINVAL:
-		// EINVAL: an access list with users that this namespace has not
+		// EINVAL: an access list with users that this namespace does not have
 		return u.skipped("attribute "+x.Name, err)
 	}
 	return fmt.Errorf("set attribute %s: %w", x.Name, err)
@@ -500,7 +501,7 @@ func (u *unpacker) write(h *Header, fd int) error {
 // longer, by writing or by ftruncate.
 func writeHoles(fd int, b []byte, hole bool) (bool, error) {
 	for len(b) >= holeUnit {
-		// Find the length of what must be written.
+		// Find the length of the bytes that must be written.
 		n := 0
 		for n+holeUnit <= len(b) && !(b[n] == 0 && bytes.Equal(b[n:n+holeUnit], holeZeros[:])) {
 			n += holeUnit
@@ -658,8 +659,8 @@ func (u *unpacker) flush() error {
 	if !u.ended {
 		delete(u.dirs, "")
 	}
-	// Sorting by path puts a directory before the directories in it, as needed, and neighbours near
-	// one another.
+	// Sorting by path puts a directory before the directories in it, as needed, and directories
+	// with a common parent next to each other.
 	paths := slices.Sorted(maps.Keys(u.dirs))
 	for _, p := range slices.Backward(paths) {
 		u.clean = append(u.clean[:0], p...)
@@ -674,7 +675,7 @@ func (u *unpacker) flush() error {
 			return fmt.Errorf("unpack %q: %w", p, err)
 		}
 	}
-	u.leave(1) // the open descriptor may be of the directory before that
+	u.leave(1) // the open descriptor may belong to an earlier directory
 	u.path = u.path[:0]
 	clear(u.dirs)
 	u.followed = u.followed[:0]
@@ -720,8 +721,8 @@ func (u *unpacker) finishDir(dir *node, m *dirMeta) error {
 	return dirfd.SetTime(dir.fd, nil, m.sec, m.nsec)
 }
 
-// dirXattrs sets the extended attributes of a directory. From a directory of the layers below, or
-// one that was listed before, it removes those that the entry does not have.
+// dirXattrs sets the extended attributes of a directory. From a directory that existed before or
+// was listed before, it removes the attributes that the entry does not have.
 func (u *unpacker) dirXattrs(dir *node, m *dirMeta) error {
 	if m.existed && (u.o.Whiteouts == Delete || u.overlay() && u.flushed) || dir.acl {
 		old, err := dirfd.Xattrs(dir.fd, dirfd.InLayer)
@@ -746,8 +747,8 @@ func (u *unpacker) dirXattrs(dir *node, m *dirMeta) error {
 	return nil
 }
 
-// CleanName returns the path inside the root that an entry's name means, without slashes around it;
-// "." is the root.
+// CleanName returns the path inside the root to which an entry's name refers, without surrounding
+// slashes; "." is the root.
 func CleanName(name []byte) string {
 	if clean := cleanName(nil, name); len(clean) > 0 {
 		return string(clean)

@@ -98,7 +98,7 @@ func needRoot(t testing.TB) {
 	}
 }
 
-// mine gives what is only for this test the owner that an unprivileged user can give.
+// mine returns options with which an unprivileged user can set the owner.
 func mine(o Options) Options {
 	if os.Geteuid() != 0 && o.Owner == nil {
 		o.Owner = &Owner{os.Geteuid(), os.Getegid()}
@@ -321,7 +321,7 @@ func TestTarAsRoot(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, p := range stats.Implied { // they are of now
+			for _, p := range stats.Implied { // their times are the current time
 				if fi, err := os.Stat(filepath.Join(dir, p)); err == nil {
 					got = strings.ReplaceAll(got, fmt.Sprintf("dir %s 0755 root:root @%d", p,
 						fi.ModTime().Unix()), "dir "+p+" 0755 root:root")

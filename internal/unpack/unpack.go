@@ -2,35 +2,37 @@ package unpack
 
 import "errors"
 
-// Whiteouts selects what the names `.wh.NAME` and `.wh..wh..opq` mean
+// Whiteouts selects the meaning of the names `.wh.NAME` and `.wh..wh..opq`
 // (https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#whiteouts).
 type Whiteouts int
 
 const (
 	// Literal gives them no meaning, for archives that are not layers.
 	Literal Whiteouts = iota
-	// Overlay makes the directory an upper or lower directory of overlayfs: they become a character
-	// device 0:0 and trusted.overlay.opaque. The directory must be empty.
+	// Overlay makes the directory an upper or lower directory of overlayfs: whiteouts become
+	// character devices 0:0, and opaque marks the attribute trusted.overlay.opaque. The directory
+	// must be empty.
 	Overlay
-	// OverlayUser is Overlay for file systems mounted with userxattr, which use
+	// OverlayUser is like Overlay, for file systems mounted with userxattr, which use
 	// user.overlay.opaque.
 	OverlayUser
-	// Delete removes what they name from the directory, which holds the layers below. Files that
-	// the same stream has made stay.
+	// Delete removes the files that they name from the directory, which contains the layers below.
+	// Files that were made from the same stream are kept.
 	Delete
 )
 
 // Owner is a user and a group by number.
 type Owner struct{ UID, GID int }
 
-// LinkRoot is an open directory that contains the one that a stream is unpacked into, at Path.
+// LinkRoot is an open directory that contains, at Path, the directory into which a stream is
+// unpacked.
 type LinkRoot struct {
 	Dir  int
 	Path string
 }
 
-// Options holds how a stream is applied. The zero value unpacks an archive as tar(1) does as root,
-// but inside the root only.
+// Options determine how a stream is applied. The zero value unpacks an archive like tar(1) as root,
+// but only inside the root.
 type Options struct {
 	Whiteouts Whiteouts
 	// Owner, if not nil, becomes the owner of all files.
@@ -39,11 +41,10 @@ type Options struct {
 	// set. It is not called for links.
 	Chmod func(mode uint32, dir bool) uint32
 	// FollowDirLinks keeps a link to a directory if the stream has a directory of that name, and
-	// unpacks into the directory that the link leads to inside the root. Without it the directory
-	// replaces the link.
+	// unpacks into the link's target inside the root. Without it the directory replaces the link.
 	FollowDirLinks bool
-	// Links, if not nil, is the root in which links are resolved. Otherwise it is the directory
-	// that is unpacked into.
+	// Links, if not nil, is the root in which links are resolved. Otherwise links are resolved in
+	// the destination.
 	Links *LinkRoot
 	// SkipRoot leaves the root's own owner, mode, attributes and time as they are.
 	SkipRoot bool
@@ -54,7 +55,7 @@ type Options struct {
 	// system refuses, which are left out. nil: it is an error.
 	OnSkip func(path, what string, err error)
 	// OnWhiteoutDevice is called for a character device 0:0, which is left out: on an overlay it
-	// would hide a name below. nil: it is passed to OnSkip.
+	// would hide a name of a lower layer. nil: it is passed to OnSkip.
 	OnWhiteoutDevice func(path string)
 	// OnStandIn, if not nil, is called for a device that may not be made and for which a file
 	// stands (dirfd.Device). nil: such devices are skipped.
@@ -63,7 +64,7 @@ type Options struct {
 	maxPending int // for tests; 0: the constant
 }
 
-// Stats holds what a stream contained.
+// Stats describes the content of a stream.
 type Stats struct {
 	Entries int
 	Bytes   int64 // contents of files
@@ -78,6 +79,6 @@ type Stats struct {
 }
 
 // ErrNeedsParent is wrapped by errors about streams that can only be unpacked on the layers below
-// them: a hard link to a file there, or a name that leads through a link there. Unpack such a layer
-// with Delete into a directory that shows the layers below.
+// them: a hard link to a file of a lower layer, or a path through a link of a lower layer. Unpack
+// such a layer with Delete into a directory that shows the layers below.
 var ErrNeedsParent = errors.New("the layer refers to the layers below it")

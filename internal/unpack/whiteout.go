@@ -14,11 +14,11 @@ import (
 const (
 	WhiteoutPrefix = ".wh."
 	OpaqueName     = ".wh..wh..opq"
-	aufsPrefix     = ".wh..wh." // what aufs kept for itself; the opaque mark alone was taken over
+	aufsPrefix     = ".wh..wh." // aufs's own data; images use only the opaque mark
 )
 
 // whiteout applies the names that have a meaning in a layer. handled reports whether base in parent
-// is one.
+// is such a name.
 func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	if bytes.Contains(parent, []byte(WhiteoutPrefix)) {
 		for part := range bytes.SplitSeq(parent, []byte("/")) {
@@ -63,8 +63,8 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	}
 	err = dirfd.Mknod(dir.fd, u.base, unix.S_IFCHR, 0)
 	if err == unix.EEXIST {
-		// The layer makes that name too. A whiteout hides only the layers below, and a file hides
-		// them anyway.
+		// The layer also has an entry with that name. A whiteout hides only the layers below, and a
+		// file hides them anyway.
 		return true, u.whiteoutOfOwn(dir)
 	}
 	if err != nil {
@@ -74,8 +74,8 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	return true, nil
 }
 
-// whiteoutOfOwn handles a whiteout of a name that the layer makes too, u.base in dir: a directory
-// of that name becomes opaque.
+// whiteoutOfOwn handles a whiteout of u.base in dir, if the layer has an entry with that name, too.
+// A directory of that name becomes opaque.
 func (u *unpacker) whiteoutOfOwn(dir *node) error {
 	if m := u.dirs[string(u.clean)]; m != nil && !m.restore {
 		m.opaque = true
@@ -131,7 +131,7 @@ func (u *unpacker) setOpaque(fd int) error {
 	return nil
 }
 
-// purge removes a name, but not what the stream made under it.
+// purge removes a name, but not the files below it that were made from the stream.
 func (u *unpacker) purge(dir int, name []byte, path string) error {
 	_, made := u.made[u.nameHash(path)]
 	made = made || u.dirs[path] != nil && !u.dirs[path].restore

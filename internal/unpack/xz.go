@@ -19,7 +19,7 @@ const maxBlocks = 1 << 20
 func (d *decompressed) xz() error {
 	g := &xzGuard{b: d.buffer}
 	d.done = g.release
-	// An error about the first block is one about the file.
+	// Return an error in the first block as an error of the file.
 	head, _ := d.buffer.Peek(xzStreamHeader + 1)
 	if len(head) > xzStreamHeader && head[xzStreamHeader] != 0 {
 		head, _ = d.buffer.Peek(xzStreamHeader + (int(head[xzStreamHeader])+1)*4)
@@ -44,15 +44,15 @@ const (
 // accepts less.
 type xzGuard struct {
 	b    *bufio.Reader
-	held bool // large
+	held bool // it holds large
 
-	left   int64 // bytes to pass on before the next look; -1: the rest
+	left   int64 // bytes to pass on before the next call of look; -1: the rest
 	next   func(*xzGuard) error
 	check  int64 // size of the check of each block
-	blocks int64 // of this stream
-	size   int64 // of the block without its header, or of the index, so far
-	values int64 // numbers left in the index
-	whole  bool  // no stream has begun that has not ended, and nothing follows
+	blocks int64 // number of blocks of this stream
+	size   int64 // size so far: of the block without its header, or of the index
+	values int64 // number of values left in the index
+	whole  bool  // set at a clean end of the input, after a complete stream
 }
 
 func (g *xzGuard) release() {
@@ -62,7 +62,7 @@ func (g *xzGuard) release() {
 	g.held = false
 }
 
-// Read reads from the file, up to the next place that the guard looks at.
+// Read reads from the file, up to the next position that look must parse.
 func (g *xzGuard) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -90,8 +90,8 @@ func (g *xzGuard) ReadByte() (byte, error) {
 	return c, g.end(err)
 }
 
-// end returns the error for a file that ends before its stream does. The decoder accepts a file
-// that ends between two blocks, or inside the header of a block.
+// end returns the error for a file that ends before the end of its stream. The decoder accepts a
+// file that ends between two blocks, or inside the header of a block.
 func (g *xzGuard) end(err error) error {
 	if err == io.EOF && !g.whole {
 		return io.ErrUnexpectedEOF
@@ -105,7 +105,7 @@ func (g *xzGuard) passed(n int) {
 	}
 }
 
-// look sets left if it is 0.
+// look parses the next part of the file if left is 0, and sets left.
 func (g *xzGuard) look() error {
 	for g.left == 0 {
 		if g.next == nil {
@@ -196,12 +196,12 @@ func xzDictionary(block []byte) (int64, error) {
 	return lzma.DecodeDictCap(block[2])
 }
 
-// chunk handles a part of a block's content: a control byte, sizes, and as many bytes as the sizes
-// say.
+// chunk handles a part of a block's content: a control byte, sizes, and a number of bytes that the
+// sizes determine.
 func (g *xzGuard) chunk() error {
 	head, _ := g.b.Peek(5)
 	switch {
-	case len(head) > 0 && head[0] == 0: // the end; padding and check follow
+	case len(head) > 0 && head[0] == 0: // the end of the content; padding and check follow
 		g.left = 1 + -(g.size+1)&3 + g.check
 		g.next = (*xzGuard).block
 		return nil

@@ -69,7 +69,7 @@ func TestXZ(t *testing.T) {
 		for _, test := range []struct {
 			name  string
 			data  [][]byte
-			times int // the text in it; -1: an error
+			times int // number of texts in the result; -1: an error
 		}{
 			{"one stream", [][]byte{one}, 1},
 			{"two streams", [][]byte{one, one}, 2},
@@ -102,8 +102,7 @@ func TestXZ(t *testing.T) {
 	}
 }
 
-// TestXZTruncated: no beginning of a file is taken for a whole file, unless it ends between two
-// streams.
+// TestXZTruncated checks that a truncated file is an error, unless it ends between two streams.
 func TestXZTruncated(t *testing.T) {
 	for name, c := range xzChecks {
 		c.BlockSize = 150
@@ -128,14 +127,14 @@ func TestXZDamaged(t *testing.T) {
 		data := bytes.Join([][]byte{one, make([]byte, 4), one}, nil)
 		want := bytes.Repeat(text, 2)
 		for i := range data {
-			if name != "crc32" && i%5 != 0 { // the decoder takes long to begin
+			if name != "crc32" && i%5 != 0 { // the decoder starts slowly
 				continue
 			}
 			bad := bytes.Clone(data)
 			bad[i] ^= 0x10
 			got, err := decompressed1(bad)
 			switch {
-			case err != nil || i < 6 && bytes.Equal(got, bad): // not a file of this kind
+			case err != nil || i < 6 && bytes.Equal(got, bad): // not recognized as an xz file
 			case name != "none":
 				t.Errorf("%s: with another byte at %d of %d there is no error, and the text is the same: %v", name, i, len(data), bytes.Equal(got, want))
 			}
@@ -143,8 +142,8 @@ func TestXZDamaged(t *testing.T) {
 	}
 }
 
-// TestXZLimits: a dictionary or a number of blocks that would take too much memory is refused in
-// whichever stream it is.
+// TestXZLimits checks that a dictionary or a number of blocks that would need too much memory is
+// refused in any stream of a file.
 func TestXZLimits(t *testing.T) {
 	small := xzFile(t, []byte("text"), xz.WriterConfig{DictCap: 1 << 16, CheckSum: xz.CRC32})
 	header := int(small[xzStreamHeader]+1) * 4
@@ -192,7 +191,7 @@ func TestXZLimits(t *testing.T) {
 	}
 }
 
-// largeSlot is large, which a function of a test hides.
+// largeSlot is large, for tests in which another variable hides that name.
 var largeSlot = large
 
 func bufioReader(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, 4096) }

@@ -1,5 +1,5 @@
-// Package vttest is a terminal for tests. It knows exactly the sequences that a view may send,
-// shows what a user would see, and fails the test on anything else.
+// Package vttest is a terminal for tests. It accepts only the sequences that a view may send, has
+// the screen that a user would see, and fails the test on any other sequence.
 //
 // It imports no other package of the module. It does no I/O. It is for tests only.
 //

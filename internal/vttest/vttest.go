@@ -10,13 +10,13 @@ import (
 )
 
 // Terminal accepts the sequences that a view may send, and fails the test on any other. When it is
-// resized it wraps its lines anew, as most terminals do.
+// resized, it wraps its lines again, as most terminals do.
 type Terminal struct {
-	NoWrap bool // lines are cut at the right edge: what is too long fails the test
+	NoWrap bool // lines are cut at the right edge; a line that is too long fails the test
 	Hidden bool // the cursor is hidden
-	// the topmost row, counted from the first line ever, that was written or cleared
+	// the topmost row that was written or cleared, counted from the first line ever
 	Highest int
-	Raw     strings.Builder // all that was written
+	Raw     strings.Builder // all bytes that were written
 
 	// FullScreen allows the sequences that only a view of the whole screen may send: the alternate
 	// screen and positions.
@@ -45,7 +45,7 @@ type cell struct {
 	blank bool
 }
 
-// New returns an empty terminal on which a character takes as many columns as runeWidth says.
+// New returns an empty terminal. runeWidth returns the number of columns of a character.
 func New(t testing.TB, width, height int, runeWidth func(rune) int) *Terminal {
 	v := &Terminal{t: t, width: width, height: height, runeWidth: runeWidth, Highest: 1 << 30}
 	v.rows = make([][]cell, height)
@@ -59,7 +59,7 @@ func (v *Terminal) Size() (int, int) {
 	return v.width, v.height
 }
 
-// Write shows p.
+// Write interprets p.
 func (v *Terminal) Write(p []byte) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -133,8 +133,8 @@ func (v *Terminal) sequence(s string, attr *string) int {
 	return len(seq)
 }
 
-// position executes a sequence that only a view of the whole screen may send, and reports whether
-// seq is one.
+// position executes seq if it is a sequence that only a view of the whole screen may send, and
+// reports whether it is one.
 func (v *Terminal) position(seq string) bool {
 	var y, x int
 	switch {
@@ -272,7 +272,7 @@ func (v *Terminal) All() string {
 	return strings.Join(append(append([]string{}, v.history...), ""), "\n") + s
 }
 
-// Sent returns how many writes there were so far, and how many bytes.
+// Sent returns the numbers of writes and of bytes so far.
 func (v *Terminal) Sent() (writes, bytes int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
