@@ -137,7 +137,7 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.sync, "sync", false, "write the cache to disk before the build ends\n"+
 		"The cache then survives a crash, and can be moved to another machine.")
 	fs.StringVar(&f.keep, "keep-storage", "",
-		"`SIZE` limit of the build cache, such as 10g, or off\n"+
+		"`SIZE` limit of the build cache, such as 10g (GiB) or off\n"+
 			"A build that has run a step ends by removing the least recently used part of the build cache until the rest fits "+
 			"SIZE. Without the flag SIZE is that of $LAYERBUILD_KEEP_STORAGE, of the line keep-storage = SIZE in "+
 			"$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config) or /etc/layerbuild/config, or else the smaller of "+
@@ -148,7 +148,7 @@ func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 	fs.Var(newChoice(&f.network, "host", "host", "none", "default"), "network", "network of RUN\n"+
 		"default means host.")
 	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
-	fs.StringVar(&f.shmSize, "shm-size", "", "`SIZE` size of /dev/shm, such as 64m")
+	fs.StringVar(&f.shmSize, "shm-size", "", "`SIZE` size of /dev/shm, such as 64m (MiB)")
 	fs.Var((*list)(&f.ulimits), "ulimit", "`NAME=SOFT[:HARD]` resource limit\n"+
 		"An example is nofile=1024:2048. -1 means no limit.")
 	fs.StringSliceVar(&f.allow, "allow", nil,

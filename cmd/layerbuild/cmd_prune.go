@@ -28,7 +28,7 @@ func pruneVerb() verb {
 			unused := fs.Duration("unused", 0,
 				"`TIME` also remove cache that was unused for TIME\n"+
 					"An example is 72h.")
-			keep := fs.String("keep-storage", "", "`SIZE` limit of the build cache, such as 10g\n"+
+			keep := fs.String("keep-storage", "", "`SIZE` limit of the build cache, such as 10g (GiB)\n"+
 				"The least recently used part is removed until the rest fits.")
 			dry := fs.BoolP("dry-run", "n", false, "remove nothing; print what would be removed")
 			var format string

@@ -10,7 +10,7 @@ type variable struct{ name, text string }
 
 var variables = [...]variable{
 	{rootVariable, "The state directory, if there is no --root."},
-	{keepStorage, "The limit of the build cache, if there is no --keep-storage: a size such as 10g, or off."},
+	{keepStorage, "The limit of the build cache, if there is no --keep-storage: a size such as 10g (10 GiB), or off."},
 	{checkLayers, "If it is 1, a build compares each layer that it makes with the files that the step left. " +
 		"A difference ends the build. The comparison makes builds slower."},
 	{defaultPlatform, "The platform, if there is no --platform; for build, several separated by commas. prune-image does not read it."},
@@ -52,7 +52,7 @@ var settingsFiles = [...]configFile{
 		"Defaults of flags, for the machine and for the user. The file of " +
 			"the user has precedence. A line has the form \"key = value\", and # begins a comment.",
 		[]configKey{
-			{"keep-storage", "10g", "The limit of the build cache, if there is neither --keep-storage nor $" + keepStorage + ": a size, or off."},
+			{"keep-storage", "10g", "The limit of the build cache, if there is neither --keep-storage nor $" + keepStorage + ": a size in powers of 1024, or off."},
 		}},
 	{analyze.ConfigFile, "The rules of the gate of analyze and of build --analyze, in YAML. It is read from the current directory, " +
 		"unless --config names another file. Flags have precedence; the patterns of accept and --accept are combined.", []configKey{
