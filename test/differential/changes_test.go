@@ -14,8 +14,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// common are the names that most changes use, so that a name is often made, removed and made again;
-// rare are unusual ones.
+// common are the names that most changes use, so that a name is often made, removed and made again.
+// rare are unusual names.
 var (
 	common = []string{"a", "b", "c", "d"}
 	rare   = []string{
@@ -35,12 +35,12 @@ func (r *round) name() string {
 	}
 	name := pick(r, rare)
 	if r.driver == mount.FuseOverlay && strings.HasPrefix(name, ".wh.") {
-		return "wh" // fuse-overlayfs takes such a name for a mark of its own
+		return "wh" // fuse-overlayfs interprets such a name as its own mark
 	}
 	return name
 }
 
-// paths lists all files below a directory, and the directories among them.
+// paths returns all paths below a directory, and the paths of the directories among them.
 func paths(dir string) (all, dirs []string) {
 	filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && p != dir {
@@ -255,8 +255,8 @@ func (r *round) replaceTypes(dir string, depth int) error {
 	return nil
 }
 
-// links returns the names of the file p in its directory. If it has only one there, links gives it
-// more.
+// links returns the names of the file p in its directory. If the file has only one name there,
+// links makes more.
 func (r *round) links(p string) ([]string, error) {
 	st, kind, err := lstat(p)
 	if err != nil || kind == unix.S_IFDIR {
@@ -484,7 +484,7 @@ var changes = []struct {
 			if err != nil {
 				return err
 			}
-			b[r.pick(len(b))] ^= byte(r.pick(2)) // sometimes nothing changes
+			b[r.pick(len(b))] ^= byte(r.pick(2)) // sometimes unchanged
 			f, err := os.OpenFile(p, os.O_WRONLY, 0)
 			if err != nil {
 				return err
@@ -550,7 +550,7 @@ var changes = []struct {
 	}},
 	{"set an attribute that is a mark elsewhere", func(r *round, p, q string) error {
 		if r.driver == mount.FuseOverlay {
-			return errNot // it would hide files from the command too
+			return errNot // the name would hide files from the command, too
 		}
 		names := []string{"user.fuseoverlayfs.opaque", "user.overlay.opaque",
 			"user.containers.override_stat"}

@@ -22,11 +22,11 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 
-// Each test makes random trees and random changes on a driver, one to four snapshots on one
-// another. It applies the layer of each snapshot to the state before and compares the result with
-// what the step saw: applied to a listing (layercheck), and unpacked by package diff into a
-// snapshot of the same driver. On overlays it also compares the layer, byte for byte, with that of
-// two plain copies of the same states.
+// Each test makes random trees and random changes on a driver, in one to four snapshots on top of
+// one another. It applies the layer of each snapshot to the state before and compares the result
+// with the state that the step saw: once applied to a listing (layercheck), and once unpacked by
+// package diff into a snapshot of the same driver. On overlays it also compares the layer, byte for
+// byte, with the layer of two plain copies of the same states.
 //
 // A failed round prints its seed and the entries that differ.
 
@@ -60,7 +60,7 @@ func found() []uint64 { return []uint64{1, 3, 9, 93} }
 func run(t *testing.T, driver, top string, fixed, fresh int) {
 	mounttest.Need(t)
 	s := site{driver: driver, top: top, userNS: mounttest.UserNS()}
-	if err := os.Chmod(top, 0o711); err != nil { // fuse-overlayfs and single ids
+	if err := os.Chmod(top, 0o711); err != nil { // for fuse-overlayfs and single ids
 		t.Fatal(err)
 	}
 	store, err := snapshot.Open(filepath.Join(top, "store"),
@@ -70,8 +70,8 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	}
 	s.store, s.view = store, store
 	if driver == mount.FuseOverlay {
-		// Its snapshots are also what the kernel's overlay reads, and faster so. They lie in a
-		// directory of their own.
+		// The kernel's overlay can read these snapshots, too, and is faster. They are in a separate
+		// directory.
 		if o, err := snapshot.Open(filepath.Join(top, "store", "fuse"),
 			snapshot.Options{Driver: mount.Overlay, UserNS: s.userNS}); err == nil {
 			s.view = o
@@ -87,7 +87,7 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	}
 	long := 20_000
 	if driver == mount.FuseOverlay {
-		long = 10_000 // as root, and again in a user namespace
+		long = 10_000 // the test runs as root, and again in a user namespace
 	}
 	rounds.Run(t, ledger, rounds.Options{Fixed: fixed, Fresh: fresh, Long: long, Found: found()},
 		func(t *testing.T, seed uint64) {
@@ -96,14 +96,14 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 		})
 }
 
-// site is the place of the rounds of a driver.
+// site holds the directories and the store for the rounds of a driver.
 type site struct {
 	driver string
 	userNS bool
 	top    string
 	mnt    string // an empty directory
 	store  *snapshot.Store
-	view   *snapshot.Store // the same, by the driver that reads it
+	view   *snapshot.Store // the store to read from, by the faster driver
 }
 
 type round struct {
@@ -145,7 +145,8 @@ func (r *round) run() {
 
 func (r *round) pick(n int) int { return r.rnd.IntN(n) }
 
-// step makes a snapshot with n changes on parent, of which before is a listing, and compares.
+// step makes a snapshot with n changes on parent, compares the states and layers, and returns its
+// results. before is the listing of parent.
 func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree,
 	n int) (snapshot.ID, *layercheck.Tree) {
 	ctx := r.t.Context()
@@ -165,8 +166,8 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree,
 		}
 	})
 	if r.driver == mount.FuseOverlay && r.one(3) {
-		// It confuses the names of one file while they are changed. After a new mount it usually
-		// shows what is on the disk.
+		// fuse-overlayfs confuses the names of one file while they are changed. After a new mount
+		// it usually shows the state on the disk.
 		r.mounted(a.Mounts(), func() { saw = r.list(r.mnt) })
 	}
 	id := snapshot.ID(fmt.Sprintf("s%d-%d", r.seed, i))
@@ -174,9 +175,9 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree,
 	r.made = append(r.made, id)
 	layer := r.layer(a.Changes())
 
-	// Inode numbers of links are those of one mount: overlay in a user namespace gives a file that
-	// was copied up to be linked two of them until it is mounted anew, and fuse-overlayfs has one
-	// file for names of which it copies up one.
+	// Inode numbers of links are valid only for one mount: in a user namespace, overlay shows two
+	// numbers for a file that was copied up for linking, until it is mounted again. fuse-overlayfs
+	// shows one file for several names although it has copied up one of them.
 	view := r.viewed(id)
 	if saw != nil {
 		r.same("the snapshot is not what the step saw", layer, view, saw,
@@ -234,8 +235,8 @@ func (r *round) mounted(mounts []mount.Mount, do func()) {
 	}
 }
 
-// list lists a directory. It returns nil for one that fuse-overlayfs cannot show: it lists names
-// that cannot be found, or reports ENOMEM. The files on the disk are compared nevertheless.
+// list lists a directory. It returns nil for a directory that fuse-overlayfs cannot show: it lists
+// names that cannot be found, or returns ENOMEM. The files on the disk are compared nevertheless.
 func (r *round) list(dir string) *layercheck.Tree {
 	r.t.Helper()
 	f, err := os.Open(dir)
@@ -277,7 +278,7 @@ func (r *round) layer(c snapshot.Changes) []byte {
 	return b.Bytes()
 }
 
-// unpacked unpacks a layer as a base image's and lists the snapshot that it makes on parent.
+// unpacked unpacks a layer like one of a base image, on parent, and lists the new snapshot.
 func (r *round) unpacked(i int, parent snapshot.ID, layer []byte) *layercheck.Tree {
 	r.t.Helper()
 	ctx := r.t.Context()
@@ -305,8 +306,8 @@ func (r *round) unpacked(i int, parent snapshot.ID, layer []byte) *layercheck.Tr
 	return r.viewed(id)
 }
 
-// compareCopies fails the round if the layer of plain copies of two snapshots differs. Only files
-// of which one of several names was changed may differ: overlay breaks such links
+// compareCopies fails the round if the layer of plain copies of two snapshots differs. A difference
+// is accepted only for files of which one of several names was changed: overlay breaks such links
 // (docs/ARCHITECTURE.md).
 func (r *round) compareCopies(parent, id snapshot.ID, layer []byte) {
 	r.t.Helper()

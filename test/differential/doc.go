@@ -1,4 +1,4 @@
-// Package differential compares random changes with the layers that are written of them, on every
+// Package differential compares random changes with the layers that are made from them, on every
 // snapshot driver. It calls packages snapshot and diff and does not run the program.
 //
 // It imports diff, layercheck, mount, mount/mounttest, rounds and snapshot. It makes mounts in a

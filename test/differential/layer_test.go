@@ -93,7 +93,7 @@ func differing(a, b []byte, linked map[string]bool) []string {
 	return lines
 }
 
-// linkedNames returns the names of files that have several.
+// linkedNames returns the names of files with several names.
 func linkedNames(dir string) (map[string]bool, error) {
 	linked := map[string]bool{}
 	return linked, filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -113,9 +113,9 @@ func linkedNames(dir string) (map[string]bool, error) {
 	})
 }
 
-// superfluous returns the entries without which a layer gives the same state. It does not return
-// directories above other entries, nor the names of a file that has several in the layer: a new
-// name of a file brings all others into the layer.
+// superfluous returns the entries that can be removed from a layer without changing the resulting
+// state. It does not return directories above other entries, nor names of a file that has several
+// in the layer: if a file has a new name, all its names are in the layer.
 func (r *round) superfluous(layer []byte, before, after *layercheck.Tree) []string {
 	r.t.Helper()
 	linked, above := map[string]bool{}, map[string]bool{}

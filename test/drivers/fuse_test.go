@@ -77,7 +77,7 @@ func users(t *testing.T, f func(t *testing.T, l *lab.Lab)) {
 }
 
 // programs returns the running fuse-overlayfs processes that serve a directory of the lab. A
-// process that has ended, and that process 1 has not waited for yet, has no command line.
+// process that has ended has no command line, even if process 1 has not waited for it yet.
 func programs(t *testing.T, l *lab.Lab) (pids []int) {
 	t.Helper()
 	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -122,8 +122,8 @@ func nothingLeft(t *testing.T, l *lab.Lab) {
 	t.Fatalf("left behind: %s", left)
 }
 
-// TestFuse: a build with every kind of step has the digest that it has on overlay, also from the
-// cache, and prune removes all that it has left.
+// TestFuse checks that a build with every kind of step has the same digest as on overlay, also from
+// the cache, and that prune removes all its files.
 func TestFuse(t *testing.T) {
 	root := lab.New(t)
 	lab.Root(t)
@@ -158,7 +158,7 @@ func TestFuse(t *testing.T) {
 }
 
 // TestDriversInTurn builds on one state with one driver after another, each time with one more
-// step: the image has the digest that it has on a state of its own.
+// step: the image must have the same digest as on a new state.
 func TestDriversInTurn(t *testing.T) {
 	lab.Root(t)
 	l, fresh := lab.New(t), lab.New(t)
@@ -198,7 +198,7 @@ func slow(t *testing.T, l *lab.Lab) (stop func(syscall.Signal) string) {
 	l.Write("Dockerfile.slow",
 		"FROM busybox\nRUN mkdir /d && echo 1 >/d/f\nRUN rm -r /d && echo begun; sleep 1000\n")
 	cmd := l.Command("build", fuse, "--progress=plain", "--no-cache", "-f", "Dockerfile.slow", ".")
-	// so that signals reach all, as from a terminal
+	// so that signals reach all processes, as from a terminal
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StderrPipe()
 	if err != nil {
@@ -229,7 +229,8 @@ func slow(t *testing.T, l *lab.Lab) (stop func(syscall.Signal) string) {
 	}
 }
 
-// TestFuseInterrupt: ^C and kill -9 leave neither a process nor a mount, and the next build works.
+// TestFuseInterrupt checks that ^C and kill -9 leave neither a process nor a mount behind, and that
+// the next build works.
 func TestFuseInterrupt(t *testing.T) {
 	users(t, func(t *testing.T, l *lab.Lab) {
 		for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
@@ -272,8 +273,8 @@ func TestFuseKillAnytime(t *testing.T) {
 	})
 }
 
-// TestFuseProgramDies: the build fails at once, its error has the reason and the place, and nothing
-// is left.
+// TestFuseProgramDies ends fuse-overlayfs during a build. The build must fail at once, with an
+// error that has the reason and the instruction, and leave nothing behind.
 func TestFuseProgramDies(t *testing.T) {
 	users(t, func(t *testing.T, l *lab.Lab) {
 		stop := slow(t, l)

@@ -56,8 +56,8 @@ func debianBase(t *testing.T, l *lab.Lab) {
 		"/etc/os-release"); !strings.Contains(out, "ID=debian") {
 		t.Errorf("/etc/os-release: %s", out)
 	}
-	// The layer has the entries that mmdebstrap packed. tar lists both with numeric owners; the
-	// lists are sorted.
+	// The layer has the entries that mmdebstrap packed. tar lists both with numeric owners. The
+	// lists are sorted before they are compared.
 	list := func(args ...string) string {
 		return lab.Output(t, "sh", "-c", `"$@" | sed 's|\./||; /^d.* $/d' | LC_ALL=C sort -k6`,
 			"sh",
@@ -94,7 +94,7 @@ func compareListings(t *testing.T, got, want string) {
 			}
 			size := f[2]
 			if f[0][0] == '-' {
-				size = "" // hard links swap places with files
+				size = "" // the content may be under another name
 			}
 			all[name] = f[0] + " " + f[1] + " " + size
 		}
@@ -156,7 +156,7 @@ func sharedLayers(t *testing.T, l *lab.Lab) {
 	}
 }
 
-// du returns the space that the files of a directory take, each counted once.
+// du returns the disk space of the files in a directory, each counted once.
 func du(t *testing.T, dir string) (sum int64) {
 	t.Helper()
 	seen := map[uint64]bool{}

@@ -16,8 +16,8 @@ import (
 // noExperiment is the exit status of an experiment that cannot run here.
 const noExperiment = 77
 
-// TestLayers runs the experiments of examples/layers as root and as an ordinary user. Each prints
-// what docs/LAYERS.md shows.
+// TestLayers runs the experiments of examples/layers as root and as an ordinary user. The output of
+// each must be the one that docs/LAYERS.md shows.
 func TestLayers(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "unshare", "mount", "getfattr", "fincore", "tar")
@@ -75,13 +75,13 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// layerPrograms has the program that an experiment needs and that not every machine has.
+// layerPrograms has the programs that experiments need and that some machines lack.
 var layerPrograms = map[string]string{"05-reflink.sh": "mkfs.btrfs", "14-d_type.sh": "mkfs.ext4"}
 
-// layerBlock is an experiment on the page: its script and the output that is shown.
+// layerBlock is an experiment in the document: its script and its output there.
 type layerBlock struct{ script, output string }
 
-// layerBlocks finds the fenced blocks of docs/LAYERS.md that stand below the link to a script.
+// layerBlocks returns the fenced blocks of docs/LAYERS.md that follow the link to a script.
 func layerBlocks(t *testing.T) []layerBlock {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join(lab.Top(), "docs/LAYERS.md"))
@@ -139,13 +139,13 @@ func experiment(t *testing.T, tmp string, args ...string) (string, int) {
 type layerUser struct {
 	name     string
 	dir, tmp string // the experiments, and the user's temporary directory
-	problem  string // why user namespaces cannot be used; "" if they can
+	problem  string // the reason why user namespaces cannot be used; "" if they can
 }
 
 func newLayerUser(t *testing.T, from string) layerUser {
 	t.Helper()
 	u := layerUser{name: lab.User(t, false)}
-	// The directories of t.TempDir are root's.
+	// Do not use t.TempDir: its directories belong to root.
 	top, err := os.MkdirTemp("", "layerbuild-layers-")
 	if err != nil {
 		t.Fatal(err)

@@ -89,7 +89,7 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// entries writes a tar of n entries that name and header make.
+// entries returns a function that writes a tar of n entries. header makes the header of each.
 func entries(n int, header func(i int) *tar.Header) func(io.Writer) error {
 	return func(w io.Writer) error {
 		tw := tar.NewWriter(w)
@@ -102,8 +102,8 @@ func entries(n int, header func(i int) *tar.Header) func(io.Writer) error {
 	}
 }
 
-// TestManyEntries: layers of millions of entries are unpacked within the memory limit, or the error
-// names a limit.
+// TestManyEntries checks that layers of millions of entries are unpacked within the memory limit,
+// or that the error names a limit.
 func TestManyEntries(t *testing.T) {
 	lab.Root(t)
 	n := 10_000
@@ -113,7 +113,7 @@ func TestManyEntries(t *testing.T) {
 	tests := []struct {
 		name   string
 		header func(i int) *tar.Header
-		err    string // may fail with it
+		err    string // an accepted error
 	}{
 		{"files", func(i int) *tar.Header {
 			return &tar.Header{Typeflag: tar.TypeReg,
@@ -160,7 +160,7 @@ func TestManyEntries(t *testing.T) {
 	}
 }
 
-// TestBombs: data that become large when they are unpacked need little memory.
+// TestBombs checks that unpacking data that expand to a large size needs little memory.
 func TestBombs(t *testing.T) {
 	lab.Root(t)
 	size := int64(1 << 30)
@@ -182,7 +182,7 @@ func TestBombs(t *testing.T) {
 		return tw.Close()
 	}
 	sparse := func(w io.Writer) error {
-		// GNU's old form: no segment, a size of 4 TiB.
+		// GNU's old format: no segment, a size of 4 TiB.
 		var b [512]byte
 		copy(b[:], "sparse")
 		copy(b[100:], "0000644\x000000000\x000000000\x0000000000000\x0000000000000\x00")
@@ -201,7 +201,7 @@ func TestBombs(t *testing.T) {
 	}
 	specials := func(w io.Writer) error {
 		tw := tar.NewWriter(w)
-		for i := range 400 { // extended headers that wait for an entry, each below the limit of one
+		for i := range 400 { // extended headers before an entry, each below the limit for one
 			body := strings.Repeat("x", 900_000)
 			record := fmt.Sprintf("%d SCHILY.xattr.user.a%03d=%s\n", len(body)+30, i, body)
 			record = fmt.Sprintf("%d SCHILY.xattr.user.a%03d=%s\n",
@@ -261,8 +261,8 @@ func rawHeader(w io.Writer, kind byte, size int64) error {
 	return err
 }
 
-// TestArchiveBombs: ADD unpacks half a gigabyte of zeros, compressed in several ways, within the
-// memory limit.
+// TestArchiveBombs checks that ADD unpacks half a gigabyte of zeros, compressed in several ways,
+// within the memory limit.
 func TestArchiveBombs(t *testing.T) {
 	lab.Need(t, "xz", "bzip2")
 	size := "320M" // more than maxMemory
@@ -282,8 +282,8 @@ func TestArchiveBombs(t *testing.T) {
 	}
 }
 
-// TestWindows: four layers with zstd's largest windows are unpacked within the memory limit. Larger
-// windows, and xz dictionaries of gigabytes, are refused.
+// TestWindows checks that four layers with zstd's largest windows are unpacked within the memory
+// limit, and that larger windows, and xz dictionaries of gigabytes, are refused.
 func TestWindows(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "zstd", "xz")
@@ -295,7 +295,7 @@ func TestWindows(t *testing.T) {
 	}
 	seed := uint64(1)
 	buf := make([]byte, 1<<20)
-	for range 160 { // cannot be compressed, so that the window fills
+	for range 160 { // random data, which fill the window
 		for i := range buf {
 			seed = seed*6364136223846793005 + 1442695040888963407
 			buf[i] = byte(seed >> 56)

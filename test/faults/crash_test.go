@@ -18,8 +18,8 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// crashBuilds are builds that spend their time in different places. MARK is a new word each time,
-// so that little is cached.
+// crashBuilds are builds that spend their time in different parts of the program. MARK is replaced
+// by a new word each time, so that little is cached.
 var crashBuilds = []string{
 	"FROM busybox\nRUN echo MARK > /a && sleep 0.05\nRUN mkdir /d && for i in $(seq 200); do echo MARK $i > /d/$i; done\nCOPY src /src\n",
 	"FROM scratch\nCOPY src /src\nCOPY <<E /mark\nMARK\nE\nCOPY src /again\n",
@@ -48,9 +48,9 @@ func crashLab(t *testing.T) *lab.Lab {
 	return l
 }
 
-// TestKills kills builds with SIGKILL at random moments. After each of them no process and no mount
-// is left. After some, a build has the right digest, no output is partial, and prune removes all
-// that is left.
+// TestKills kills builds with SIGKILL at random moments. After each kill, no process and no mount
+// must remain. After some, a build must have the right digest, no output may be incomplete, and
+// prune must remove all remaining files.
 func TestKills(t *testing.T) {
 	lab.Root(t)
 	for _, driver := range []string{"overlay", "copy"} {
@@ -99,7 +99,7 @@ func killOne(t *testing.T, l *lab.Lab, rnd *rand.Rand, driver string) {
 	time.Sleep(time.Duration(rnd.IntN(400)) * time.Millisecond)
 	cmd.Process.Signal(syscall.SIGKILL)
 	killed := cmd.Wait() != nil
-	for range 200 { // the kernel ends the children, not at once
+	for range 200 { // the kernel ends the children, but not at once
 		if len(processes(mark)) == 0 && len(processes(l.State)) == 0 {
 			break
 		}
@@ -137,7 +137,8 @@ func files(t *testing.T, dir string) []string {
 	return all
 }
 
-// TestTogether runs eight builds and a prune at once on one state: each build has its digest.
+// TestTogether runs eight builds and a prune at once on one state, and checks the digest of each
+// build.
 func TestTogether(t *testing.T) {
 	lab.Root(t)
 	l, fresh := crashLab(t), crashLab(t)

@@ -11,7 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// mountOn mounts something on a new directory and unmounts it at the end.
+// mountOn mounts a file system on a new directory and unmounts it at the end.
 func mountOn(t *testing.T, at, kind, options string) {
 	t.Helper()
 	if err := os.MkdirAll(at, 0o755); err != nil {
@@ -28,8 +28,8 @@ func mountOn(t *testing.T, at, kind, options string) {
 	})
 }
 
-// TestFullState: with a state directory on a full disk a build fails with an error that names a
-// remedy, and the next one with room succeeds.
+// TestFullState checks that a build fails with an error that names a remedy if the state directory
+// is on a full disk, and that the next build succeeds if there is room.
 func TestFullState(t *testing.T) {
 	lab.Root(t)
 	for _, driver := range []string{"overlay", "copy"} {
@@ -46,7 +46,7 @@ func TestFullState(t *testing.T) {
 					if r.status == 0 {
 						return // there was enough room
 					}
-					// A command of a step may print it with other capital letters.
+					// A command of a step may print the message with other capital letters.
 					if !strings.Contains(strings.ToLower(r.log), "no space left on device") {
 						t.Errorf("status %d\n%s", r.status, tail(r.log))
 					}
@@ -64,8 +64,8 @@ func TestFullState(t *testing.T) {
 	}
 }
 
-// TestFullDestination: an output that does not fit is an error, leaves nothing incomplete, and does
-// not affect other outputs.
+// TestFullDestination checks that an output that does not fit is an error, leaves no incomplete
+// file, and does not affect other outputs.
 func TestFullDestination(t *testing.T) {
 	lab.Root(t)
 	l := crashLab(t)
@@ -100,8 +100,8 @@ func TestFullDestination(t *testing.T) {
 	refused(t, cmd, "no space left on device")
 }
 
-// TestReadOnlyState: with a read-only state directory nothing can be built, and the error has the
-// reason.
+// TestReadOnlyState checks that builds fail with a read-only state directory, and that the error
+// has the reason.
 func TestReadOnlyState(t *testing.T) {
 	lab.Root(t)
 	l := crashLab(t)
@@ -117,8 +117,8 @@ func TestReadOnlyState(t *testing.T) {
 	clean(t, l)
 }
 
-// TestStateOnOverlay: overlay cannot use directories on an overlay. Another driver is used, and the
-// digest is the same.
+// TestStateOnOverlay checks that another driver is used for a state directory on an overlay, on
+// which overlay does not work, and that the digest is the same.
 func TestStateOnOverlay(t *testing.T) {
 	lab.Root(t)
 	l, fresh := crashLab(t), crashLab(t)

@@ -12,8 +12,8 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestDockerfileThatIsNone: anything but a regular file in the place of a Dockerfile, or of another
-// small file that a build reads, is a quick error.
+// TestDockerfileThatIsNone checks that a build fails quickly if a Dockerfile, or another small file
+// that a build reads, is not a regular file.
 func TestDockerfileThatIsNone(t *testing.T) {
 	kinds := []struct {
 		name string
@@ -43,7 +43,7 @@ func TestDockerfileThatIsNone(t *testing.T) {
 			return os.Truncate(p, 1<<40)
 		}, "longer than 16 MiB"},
 	}
-	lab.Root(t) // makes devices
+	lab.Root(t) // to make devices
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
 			l := lab.New(t)
@@ -82,8 +82,8 @@ func TestDockerfileThatIsNone(t *testing.T) {
 	})
 }
 
-// TestValuesThatDouble: 60 doublings would be an exabyte. The limit is 64 MiB for one value, and
-// the error has the line.
+// TestValuesThatDouble checks that a value that doubles 60 times, to an exabyte, exceeds the limit
+// of 64 MiB for one value, and that the error has the line.
 func TestValuesThatDouble(t *testing.T) {
 	tests := []struct{ name, first, next string }{
 		{"arg", "ARG a=xxxxxxxxxxxxxxxx", "ARG a=${a}${a}"},
@@ -126,7 +126,8 @@ func TestValuesThatDouble(t *testing.T) {
 	}
 }
 
-// TestLongDockerfiles: many and long lines are accepted, as long as the file is below its limit.
+// TestLongDockerfiles checks that many lines and long lines are accepted as long as the file is
+// below its limit.
 func TestLongDockerfiles(t *testing.T) {
 	l := lab.New(t)
 	var b strings.Builder

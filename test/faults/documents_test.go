@@ -15,7 +15,7 @@ import (
 )
 
 // rewriteDocument changes the text of one document of a layout with one image, and the descriptors
-// that lead to it.
+// that refer to it.
 func rewriteDocument(t *testing.T, dir, which string, change func(string) string) {
 	t.Helper()
 	read := func(name string) string {
@@ -62,8 +62,8 @@ func rewriteDocument(t *testing.T, dir, which string, change func(string) string
 	write("index.json", root)
 }
 
-// TestDocuments: documents that two readers understand differently, or that need much more memory
-// than their text, are refused.
+// TestDocuments checks that documents are refused that two readers could interpret differently, or
+// that need much more memory than their text.
 func TestDocuments(t *testing.T) {
 	lab.Root(t)
 	replace := func(old, new string) func(string) string {

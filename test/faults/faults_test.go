@@ -18,10 +18,10 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// whole reports whether the long form of a test is wanted.
+// whole reports whether the long form of a test is requested.
 func whole() bool { return os.Getenv("LAYERBUILD_FAULTS") == "1" }
 
-// maxMemory is the most memory that the program may use for any input.
+// maxMemory is the maximum memory of the program for any input.
 const maxMemory = 256 << 20
 
 // hung returns the time after which a command counts as hung. Each takes less than a tenth of it on
@@ -35,10 +35,10 @@ func hung() time.Duration {
 
 // result is the result of a command.
 type result struct {
-	status int    // 128 + the signal for a command that a signal ended
-	stdout string // the first megabytes of it
+	status int    // 128 + the signal for a command that was ended by a signal
+	stdout string // the first megabytes of standard output
 	log    string // standard error
-	peak   int64  // most memory that the command or one of its children had at a time
+	peak   int64  // peak memory of the command or one of its children
 }
 
 // run runs a command to its end. The test fails when the command does not end, ends by a signal or
@@ -62,7 +62,7 @@ func watch(t testing.TB, cmd *exec.Cmd) result {
 	return watchFor(t, cmd, hung())
 }
 
-// watchFor is like watch, with another time after which the command counts as hung.
+// watchFor is like watch, with a given time after which the command counts as hung.
 func watchFor(t testing.TB, cmd *exec.Cmd, limit time.Duration) result {
 	t.Helper()
 	stdout, log := &head{most: 4 << 20}, &head{most: 4 << 20}
@@ -97,7 +97,7 @@ func watchFor(t testing.TB, cmd *exec.Cmd, limit time.Duration) result {
 	return r
 }
 
-// poll returns the most memory that it has seen a process or one of its children use.
+// poll returns the largest observed memory of a process or one of its children.
 func poll(ctx context.Context, pid int) int64 {
 	var most int64
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -145,7 +145,7 @@ func highWater(pid int) int64 {
 	return n << 10
 }
 
-// head keeps the beginning of what is written.
+// head keeps the beginning of the data written to it.
 type head struct {
 	kept bytes.Buffer // not embedded: its ReadFrom would keep everything
 	most int
@@ -158,7 +158,7 @@ func (h *head) Write(p []byte) (int, error) {
 
 func (h *head) String() string { return h.kept.String() }
 
-// refused runs a command that has to fail cleanly, with a message that contains want.
+// refused runs a command that must fail cleanly, with a message that contains want.
 func refused(t testing.TB, cmd *exec.Cmd, want string) {
 	t.Helper()
 	if r := run(t, cmd); r.status == 0 || !strings.Contains(r.log, want) {
@@ -167,7 +167,7 @@ func refused(t testing.TB, cmd *exec.Cmd, want string) {
 	}
 }
 
-// accepted runs a command that has to succeed and returns what it printed.
+// accepted runs a command that must succeed, and returns its output.
 func accepted(t testing.TB, cmd *exec.Cmd) result {
 	t.Helper()
 	r := run(t, cmd)
@@ -179,13 +179,12 @@ func accepted(t testing.TB, cmd *exec.Cmd) result {
 
 func tail(s string) string { return s[max(0, len(s)-4000):] }
 
-// build is a build of l's Dockerfile without a name.
+// build returns a command that builds l's Dockerfile without a name.
 func build(l *lab.Lab, args ...string) *exec.Cmd {
 	return l.Command("build", append(append([]string{"--progress=plain"}, args...), ".")...)
 }
 
-// clean fails the test when a build has left something behind: a mount, a process, a half-made
-// file.
+// clean fails the test if a build has left a mount, a process or an incomplete file behind.
 func clean(t testing.TB, l *lab.Lab) {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
@@ -197,7 +196,7 @@ func clean(t testing.TB, l *lab.Lab) {
 	}
 }
 
-// processes lists those whose command line contains s.
+// processes returns the processes whose command line contains s.
 func processes(s string) []string {
 	var all []string
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")

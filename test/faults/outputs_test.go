@@ -19,7 +19,7 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// outputKind is a way to write something for the user. OUT in args is its destination.
+// outputKind is a kind of output. OUT in args is its destination.
 type outputKind struct {
 	name string
 	args []string
@@ -39,7 +39,7 @@ var outputKinds = []outputKind{
 	{"metadata-file", []string{"--metadata-file", "OUT"}, false},
 }
 
-// outputLab makes a lab with the directory at, in which the output is to be the only entry.
+// outputLab makes a lab with the directory at, in which the output must be the only entry.
 func outputLab(t *testing.T) (l *lab.Lab, at string) {
 	l = lab.New(t)
 	var files []string
@@ -139,8 +139,8 @@ func differences(got, want map[string]string) string {
 }
 
 // TestInterruptedOutputs ends builds at random moments while they write an output. The destination
-// is as before or complete. Nothing else is left after SIGTERM and SIGINT; the next output removes
-// what SIGKILL has left.
+// must be unchanged or complete. No other files may remain after SIGTERM and SIGINT. After SIGKILL,
+// the next output must remove them.
 func TestInterruptedOutputs(t *testing.T) {
 	lab.Root(t)
 	l, at := outputLab(t)
@@ -150,7 +150,7 @@ func TestInterruptedOutputs(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/exists=%v", kind.name, exists), func(t *testing.T) {
 				kind.before(t, out, exists)
 				before := treeAt(t, at)
-				// the next ones take steps and layers from the cache
+				// the next builds take steps and layers from the cache
 				accepted(t, build(l, kind.argv(out)...))
 				kind.before(t, out, exists)
 				began := time.Now()
@@ -196,7 +196,7 @@ func checkInterrupted(t *testing.T, at string, sig syscall.Signal, before,
 	if maps.Equal(now, before) || maps.Equal(now, after) {
 		return
 	}
-	// SIGKILL may come between two moves into a directory that existed.
+	// SIGKILL may arrive between two moves into a directory that existed.
 	if _, existed := before["out"]; existed && sig == syscall.SIGKILL {
 		for path, content := range now {
 			if content != before[path] && content != after[path] {
@@ -210,9 +210,9 @@ func checkInterrupted(t *testing.T, at string, sig syscall.Signal, before,
 		differences(now, before), differences(now, after))
 }
 
-// TestOutputsWithoutRoom: where an output cannot be written, because the disk is full or read-only
-// or because something else is in its place, the destination stays as before and nothing else is
-// left.
+// TestOutputsWithoutRoom checks that if an output cannot be written, because the disk is full or
+// read-only, or because the destination has another type, the destination is unchanged and no other
+// files remain.
 func TestOutputsWithoutRoom(t *testing.T) {
 	lab.Root(t)
 	l, _ := outputLab(t)
@@ -227,7 +227,7 @@ func TestOutputsWithoutRoom(t *testing.T) {
 					switch state {
 					case "full":
 						if kind.name == "iidfile" || kind.name == "metadata-file" {
-							// no disk is so full that a small file has no room: tested as read-only
+							// a small file fits on any disk; the case read-only tests it
 							return
 						}
 					case "read-only":
@@ -237,7 +237,7 @@ func TestOutputsWithoutRoom(t *testing.T) {
 						}
 					case "other type":
 						if !exists {
-							return // there is nothing to find
+							return // there is no destination
 						}
 						other := kind
 						other.dir = !kind.dir
@@ -256,8 +256,8 @@ func TestOutputsWithoutRoom(t *testing.T) {
 	}
 }
 
-// TestMountsInDestination: the files of a mount below the destination are written to the mount, and
-// a directory with a mount in it is not replaced.
+// TestMountsInDestination checks that files below a mount in the destination are written to the
+// mount, and that a directory with a mount in it is not replaced.
 func TestMountsInDestination(t *testing.T) {
 	lab.Root(t)
 	l, at := outputLab(t)
@@ -288,8 +288,8 @@ func TestMountsInDestination(t *testing.T) {
 	}
 }
 
-// TestMountedFile: a small output to a file that is a mount point, as a container may have it, is
-// written in place; an archive is refused.
+// TestMountedFile checks that a small output to a file that is a mount point, as in a container, is
+// written in place, and that an archive is refused.
 func TestMountedFile(t *testing.T) {
 	lab.Root(t)
 	l, at := outputLab(t)

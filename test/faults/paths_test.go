@@ -50,8 +50,8 @@ func marked(e imagetest.Entry, name, value string) imagetest.Entry {
 var hostile = []struct {
 	name   string
 	layers [][]imagetest.Entry
-	err    string // of a base image; "": it is accepted, and want is in the image
-	want   string // "path=content", or "!path" for what must not be there
+	err    string // of a build on the layers; "": they are accepted, and want is in the image
+	want   string // "path=content", or "!path" for a path that must not exist
 }{
 	{"dot dot", [][]imagetest.Entry{{file("../../../../../../../..OUT/new", "x"),
 		file("a/../../b", "in")}}, "", "b=in"},
@@ -110,7 +110,8 @@ var hostile = []struct {
 		{link("d", "OUT"), file("d/new", "x"), file("b", "in")}}, "", "b=in"},
 }
 
-// TestHostileLayers builds on each of them, on the drivers that make snapshots in different ways.
+// TestHostileLayers builds on each of these, with the drivers that make snapshots in different
+// ways.
 func TestHostileLayers(t *testing.T) {
 	lab.Root(t)
 	for _, driver := range []string{"overlay", "copy"} {

@@ -40,7 +40,7 @@ func patched(data []byte, at int, with string) []byte {
 }
 
 // TestReadings builds on layers, and unpacks archives by ADD, that readers of tar understand
-// differently. If they are accepted, the image has the files that archive/tar sees.
+// differently. If they are accepted, the image must have the files that archive/tar reads.
 func TestReadings(t *testing.T) {
 	lab.Root(t)
 	const record = 1024 // a header and its data, both short

@@ -15,7 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// front puts a server before the lab's registry that answers some requests itself.
+// front starts a server that answers some requests itself and passes others to the lab's registry.
 func front(t *testing.T, l *lab.Lab, answer func(w http.ResponseWriter,
 	r *http.Request) bool) (host string) {
 	t.Helper()
@@ -29,7 +29,7 @@ func front(t *testing.T, l *lab.Lab, answer func(w http.ResponseWriter,
 	return strings.TrimPrefix(srv.URL, "http://")
 }
 
-// endless writes until the client has gone.
+// endless writes until the client disconnects.
 func endless(w http.ResponseWriter, r *http.Request) {
 	buf := make([]byte, 64<<10)
 	for r.Context().Err() == nil {
@@ -39,7 +39,7 @@ func endless(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// TestHostileRegistry builds on an image of a registry that answers anything but the image.
+// TestHostileRegistry builds on an image of a registry that sends invalid responses.
 func TestHostileRegistry(t *testing.T) {
 	lab.Root(t)
 	const manifest, blob = "/manifests/", "/blobs/"
@@ -105,7 +105,8 @@ func TestHostileRegistry(t *testing.T) {
 	}
 }
 
-// TestSilentRegistry: a download that stalls is tried again, and fails after two minutes in all.
+// TestSilentRegistry checks that a stalled download is tried again, and fails after two minutes in
+// all.
 func TestSilentRegistry(t *testing.T) {
 	lab.Root(t)
 	if !whole() {

@@ -15,8 +15,8 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestSecrets: a secret is in no layer, no configuration, no record, no log and no error, and other
-// processes do not see it.
+// TestSecrets checks that a secret is in no layer, configuration, record, log or error, and is not
+// visible to other processes.
 func TestSecrets(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)
@@ -70,7 +70,7 @@ func grep(t *testing.T, dir, s string) []string {
 	return found
 }
 
-// TestEndlessSecrets: a secret and a file of settings that have no end are errors.
+// TestEndlessSecrets checks that a secret and a file of settings without an end are errors.
 func TestEndlessSecrets(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)
@@ -84,7 +84,8 @@ func TestEndlessSecrets(t *testing.T) {
 	refused(t, build(l, "--secret=id=s,src="+l.Dir), "secret")
 }
 
-// TestDaemons: what a command leaves running ends with the step, however it was started.
+// TestDaemons checks that processes that a command leaves running end with the step, however they
+// were started.
 func TestDaemons(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)
@@ -100,8 +101,8 @@ RUN for i in $(seq 300); do sleep %[1]s & done
 	}
 }
 
-// TestFloods: a command with very much output costs no memory, and a log that cannot be written
-// does not block it.
+// TestFloods checks that a large output of a command needs no memory, and that a log that cannot be
+// written does not block the command.
 func TestFloods(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)
@@ -127,7 +128,8 @@ func TestFloods(t *testing.T) {
 	run(t, cmd)
 }
 
-// TestManyLayers: 600 layers are built, and built on with fewer open files than there are layers.
+// TestManyLayers builds 600 layers, and builds on them with a limit of open files that is lower
+// than the number of layers.
 func TestManyLayers(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)
@@ -153,8 +155,9 @@ func TestManyLayers(t *testing.T) {
 	}
 }
 
-// TestOddNames: COPY, RUN and layers keep every valid name unchanged. A name that a layer cannot
-// hold is left out with a warning, and does not become something else in the image.
+// TestOddNames checks that COPY, RUN and layers keep every valid name unchanged, and that a name
+// that a layer cannot hold is omitted with a warning and does not have another meaning in the
+// image.
 func TestOddNames(t *testing.T) {
 	lab.Root(t)
 	names := []string{"a\nb", "-rf", "--", "*", "?[", "a b", "\xff\xfe", "é",
@@ -198,8 +201,8 @@ func TestOddNames(t *testing.T) {
 	}
 }
 
-// TestSwappedMounts: a step that makes links of the directories in which mounts of later steps will
-// be, or of their sources, reaches nothing outside.
+// TestSwappedMounts checks that a step cannot reach files outside the image by replacing
+// directories that are mount points or mount sources of later steps by links.
 func TestSwappedMounts(t *testing.T) {
 	lab.Root(t)
 	for _, driver := range []string{"overlay", "copy"} {
@@ -214,8 +217,8 @@ func TestSwappedMounts(t *testing.T) {
 			l.Write("f", "inside", "s", "shh")
 			const evil = "FROM busybox AS evil\nRUN ln -s OUT /src && ln -s ../../../../../../../..OUT /rel && ln -s OUT/secret /file\n"
 			const swapped = "FROM busybox\nRUN ln -s OUT /target && ln -s OUT/secret /newfile && mkdir -p /run && ln -s OUT /run/secrets\n"
-			// The targets of these are links to what is outside. The command sees what is mounted,
-			// or what the image has there.
+			// The targets of these mounts are links to paths outside. The command must see the
+			// mount, or the files of the image there.
 			for _, line := range []string{
 				"RUN --mount=type=cache,target=/target/c echo x >/target/c/f && ! ls /target/secret",
 				"RUN --mount=type=tmpfs,target=/target/t echo x >/target/t/f && ! ls /target/secret",
@@ -260,8 +263,8 @@ func TestSwappedMounts(t *testing.T) {
 	}
 }
 
-// TestSpecialFiles: special files that a step makes are not opened afterwards, so that nothing is
-// read from them or waits for them.
+// TestSpecialFiles checks that special files that a step makes are not opened afterwards, since
+// reading from them could block.
 func TestSpecialFiles(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "python3")

@@ -48,7 +48,7 @@ func DirectoryFiles(t *testing.T, l *lab.Lab) {
 	if err := os.Symlink("/real", filepath.Join(top, "links", "to")); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 150 { // enough for a layer to be written while files are copied
+	for i := range 150 { // enough files for a layer to be written while they are copied
 		l.Write(fmt.Sprintf("tree/many/%03d", i), fmt.Sprint(i))
 	}
 	l.Write(".dockerignore", "*.df\n")
@@ -59,8 +59,8 @@ func DirectoryFiles(t *testing.T, l *lab.Lab) {
 	}
 }
 
-// Directories compares the layers of copies that end an image, and of copies that others follow,
-// with those of a driver that copies before the layer is written, in a state directory of its own.
+// Directories compares the layers of copies that are the last step of an image, and of copies that
+// are not, with the layers of copying, a lab whose driver copies before the layer is written.
 func Directories(t *testing.T, l, copying *lab.Lab) {
 	copying.Dir = l.Dir
 	for _, l := range []*lab.Lab{l, copying} {
@@ -100,12 +100,12 @@ func randomTree(t *testing.T, rnd *rand.Rand, dir string, depth int) {
 			must(os.Symlink([]string{"f0", "../..", "/etc/passwd", "nowhere"}[rnd.IntN(4)], name))
 		case 1:
 			if err := os.Link(filepath.Join(dir, "f0"), name); err == nil {
-				continue // its attributes are the other name's
+				continue // it has the attributes of the other name
 			}
 			fallthrough
 		case 2:
 			must(os.WriteFile(name, nil, 0o600))
-			must(os.Truncate(name, int64(rnd.IntN(3<<20)))) // all of it a hole
+			must(os.Truncate(name, int64(rnd.IntN(3<<20)))) // only a hole
 		default:
 			must(os.WriteFile(name, []byte(strings.Repeat("some text ", rnd.IntN(1000))), 0o644))
 			if rnd.IntN(4) == 0 {

@@ -16,11 +16,11 @@ import (
 type Image struct {
 	Name       string
 	Dockerfile string
-	Owners     bool // has files of other users, which a single id cannot make
+	Owners     bool // has files of other users, which a user namespace with a single id cannot make
 }
 
-// Images are the images. Their commands are those of the machine's busybox, of any version. None of
-// its files is in an image.
+// Images has all images. Their commands use the machine's busybox, of any version. None of its
+// files is in an image.
 var Images = []Image{
 	{Name: "empty", Dockerfile: `
 FROM scratch
@@ -59,9 +59,9 @@ COPY --chown=1234:5678 dir /dir
 FROM scratch
 ADD archive.tar /
 `},
-	// Not edited here: a file that has a second name below. Overlay breaks such a link when it
-	// copies up (index=off), a driver that copies does not, so that the command itself sees
-	// something else.
+	// Do not edit a file with a second name in a lower layer. Overlay breaks such a link when it
+	// copies up (index=off), but a driver that copies does not, so that the command itself would
+	// see another result.
 	{Name: "run", Dockerfile: `
 FROM scratch
 COPY a dir /
@@ -78,7 +78,7 @@ COPY --from=one --chown=5:5 /out/d/f /g
 `},
 }
 
-// Epoch is the SOURCE_DATE_EPOCH that the images are built with.
+// Epoch is the SOURCE_DATE_EPOCH with which the images are built.
 const Epoch = "1700000000"
 
 // Context writes the build context into the lab.

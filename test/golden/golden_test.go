@@ -62,7 +62,8 @@ func TestDigests(t *testing.T) {
 	}
 }
 
-// TestUmask: an image depends neither on the umask nor on the time zone of the user who builds it.
+// TestUmask checks that an image depends neither on the umask nor on the time zone of the user who
+// builds it.
 func TestUmask(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)

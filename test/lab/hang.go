@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// limit returns the time after which a command counts as hung. No command of a test takes a tenth
-// of it. The whole tests of make faults have larger inputs.
+// limit returns the time after which a command counts as hung. Each command of a test takes less
+// than a tenth of it. The long tests of make faults have larger inputs.
 func limit() time.Duration {
 	if os.Getenv("LAYERBUILD_FAULTS") == "1" {
 		return 35 * time.Minute
@@ -22,9 +22,9 @@ func limit() time.Duration {
 	return 10 * time.Minute
 }
 
-// Exec is exec.Command for tests. The command gets a process group of its own. When it still runs
-// after ten minutes, the test fails with a description of what its processes were doing, and they
-// are killed. They are also killed when the test ends.
+// Exec is like exec.Command, for tests. The command gets a process group of its own. When it still
+// runs after ten minutes, the test fails with a description of what its processes were doing, and
+// they are killed. They are also killed when the test ends.
 func Exec(t testing.TB, name string, args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), limit())
 	t.Cleanup(cancel)
@@ -61,13 +61,13 @@ func Watch(cmd *exec.Cmd, limit time.Duration) (stop func() string) {
 }
 
 // kill kills a command's process group and the processes that it has started, and describes what
-// they were doing. With quit a Go program prints its goroutines first.
+// they were doing. If quit is set, a Go program prints its goroutines first.
 func kill(cmd *exec.Cmd, quit bool) string {
 	group := -cmd.Process.Pid
 	var b strings.Builder
 	for _, pid := range tree(cmd.Process.Pid) {
 		b.WriteString(describe(pid))
-		if p, err := os.FindProcess(pid); err == nil { // one that has left the group
+		if p, err := os.FindProcess(pid); err == nil { // a process that has left the group
 			defer p.Kill()
 		}
 	}
@@ -95,7 +95,7 @@ func tree(pid int) []int {
 	return pids
 }
 
-// describe returns the system calls that the threads of a process are in.
+// describe returns the current system calls of a process's threads.
 func describe(pid int) string {
 	read := func(file string) string {
 		raw, err := os.ReadFile(file)

@@ -47,7 +47,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestWatchDone checks that there is no report about a command that ends.
+// TestWatchDone checks that there is no description of a command that ends.
 func TestWatchDone(t *testing.T) {
 	cmd := Exec(t, "true")
 	if err := cmd.Start(); err != nil {

@@ -21,14 +21,14 @@ import (
 // Lab is a state directory, a registry with busybox in it, and the program to use them.
 type Lab struct {
 	State    string   // the program's --root
-	Dir      string   // where commands run; a fresh directory
+	Dir      string   // the working directory of commands; a new directory
 	Env      []string // added to the environment
-	Prefix   []string // put in front of the program: how to become another user
+	Prefix   []string // arguments before the program, to become another user
 	Registry *registrytest.Registry
 
 	t   testing.TB
 	top string
-	bin string // a copy of the program that another user can reach; "": Binary
+	bin string // a copy of the program that another user can execute; "": Binary
 }
 
 // New makes a Lab. At the end of the test the Lab is removed, and the test fails if a mount was
@@ -53,7 +53,7 @@ func New(t testing.TB) *Lab {
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// Each layer is compared with what its step saw.
+	// Compare each layer with the file system after its step.
 	l.Env = []string{"LAYERBUILD_CHECK_LAYERS=1", "CONTAINERS_REGISTRIES_CONF=" + conf,
 		"HOME=" + top, "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"}
 	return l
@@ -61,7 +61,7 @@ func New(t testing.TB) *Lab {
 
 var busybox = sync.OnceValues(imagetest.Busybox)
 
-// Busybox puts busybox:latest into the registry, and skips the test where the machine has none.
+// Busybox adds busybox:latest to the registry. It skips the test if the machine has no busybox.
 func (l *Lab) Busybox() {
 	l.t.Helper()
 	made, err := busybox()
@@ -71,8 +71,8 @@ func (l *Lab) Busybox() {
 	l.Registry.Add("library/busybox", "latest", made)
 }
 
-// Command is the program with arguments after "VERB --root STATE". It is a command of Exec, and is
-// killed when it hangs.
+// Command returns a command, made by Exec, that runs the program with arguments after "VERB --root
+// STATE".
 func (l *Lab) Command(verb string, args ...string) *exec.Cmd {
 	l.t.Helper()
 	bin := l.bin
@@ -87,22 +87,22 @@ func (l *Lab) Command(verb string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// For returns a copy of the lab for a subtest, which its failures and commands belong to.
+// For returns a copy of the lab for a subtest t, to which failures and commands then belong.
 func (l *Lab) For(t testing.TB) *Lab {
 	other := *l
 	other.t = t
 	return &other
 }
 
-// As makes the program run as another user from now on; see User. The files that are in Dir are
-// given to the user.
+// As makes the program run as another user from now on; see User. The user becomes the owner of the
+// files in Dir.
 func (l *Lab) As(user string) {
 	l.t.Helper()
 	raw, err := os.ReadFile(Binary(l.t))
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	// The repository may be in a folder that the user cannot enter.
+	// The repository may be in a directory that the user cannot enter.
 	l.bin = filepath.Join(l.top, "layerbuild")
 	if err := os.WriteFile(l.bin, raw, 0o755); err != nil {
 		l.t.Fatal(err)
@@ -116,9 +116,9 @@ func (l *Lab) As(user string) {
 	l.Prefix = []string{"runuser", "-u", user, "--"}
 }
 
-// Fuse makes /dev/fuse usable for the user that As has named, and skips the test where
-// fuse-overlayfs is not installed. On some machines only root may open /dev/fuse; the program then
-// sees a node of its own in a mount namespace of its own.
+// Fuse makes /dev/fuse usable for the user that As has named, and skips the test if fuse-overlayfs
+// is not installed. On some machines only root may open /dev/fuse; the program then gets its own
+// node in a separate mount namespace.
 func (l *Lab) Fuse() {
 	l.t.Helper()
 	Need(l.t, "fuse-overlayfs", "unshare", "mount")
@@ -249,7 +249,7 @@ func Need(t testing.TB, commands ...string) {
 	}
 }
 
-// Output runs a command of the machine and returns what it prints; a failure ends the test.
+// Output runs a command of the machine and returns its output. A failure ends the test.
 func Output(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	cmd := Exec(t, name, args...)
@@ -268,8 +268,8 @@ func Top() string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
-// built is the directory of the program that was built, "" if none was. Only build and, after all
-// tests, Main use it.
+// built is the directory of the program that was built; "" if there is none. Only build and, after
+// all tests, Main use it.
 var built string
 
 var build = sync.OnceValues(func() (string, error) {
@@ -288,8 +288,8 @@ var build = sync.OnceValues(func() (string, error) {
 	return bin, os.Chmod(dir, 0o755)
 })
 
-// Binary returns the path of the program: $LAYERBUILD, or one that it builds. Main removes what was
-// built.
+// Binary returns the path of the program: $LAYERBUILD, or a program that it builds. Main removes
+// that.
 func Binary(t testing.TB) string {
 	t.Helper()
 	if bin := os.Getenv("LAYERBUILD"); bin != "" {

@@ -1,4 +1,4 @@
-// Package live tests builds whose context is written to while they run.
+// Package live tests builds whose context changes while they run.
 //
 // It imports rounds and lab. It runs the program, and goroutines that change files.
 //

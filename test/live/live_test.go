@@ -21,8 +21,8 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// TestLive builds contexts that are written to. Every build succeeds, and its layer has the bytes
-// that its key was computed from: a build with the files of the image as its context is a cache
+// TestLive builds changing contexts. Every build must succeed, and its layer must have the bytes
+// from which its key was computed: a build with the image's files as its context must be a cache
 // hit.
 func TestLive(t *testing.T) {
 	lab.Root(t)
@@ -30,11 +30,11 @@ func TestLive(t *testing.T) {
 	rounds.Run(t, "live-context", rounds.Options{Fixed: 6, Fresh: 3, Long: 600}, round)
 }
 
-// A shape is a Dockerfile that copies the context to /c. step is the line of the build's progress
-// that has to be cached; "" if there is none.
+// A shape is a Dockerfile that copies the context to /c. step is the step, in the build's progress,
+// that must be cached; "" if there is none.
 type shape struct {
 	name, text, step string
-	attrs            bool // it keeps extended attributes
+	attrs            bool // extended attributes are kept
 }
 
 var shapes = []shape{
@@ -98,7 +98,7 @@ func round(t *testing.T, seed uint64) {
 	}
 }
 
-// populate makes a context with enough in it for a copy to take a while.
+// populate makes a context with enough files for a copy to take a while.
 func populate(t *testing.T, r *rand.Rand, dir string) {
 	t.Helper()
 	for i := range 60 + r.IntN(200) {
@@ -113,7 +113,7 @@ func populate(t *testing.T, r *rand.Rand, dir string) {
 	}
 }
 
-// A writer changes a place of its own in a context, again and again. Its errors are ignored.
+// A writer changes its own files in a context, again and again. Its errors are ignored.
 type writer struct {
 	name  string
 	attrs bool // with extended attributes

@@ -1,8 +1,8 @@
-// Package readers gives images to programs of other origins: skopeo, umoci, podman and docker must
-// read what the program writes.
+// Package readers checks that other programs, skopeo, umoci, podman and docker, can read the images
+// of the program.
 //
 // It imports fstree, imagetest and lab. It runs these programs, and daemons of docker and of
 // docker-registry, in temporary directories.
 //
-// To run it: go test ./test/readers, as root. A test is skipped where its program is not installed.
+// To run it: go test ./test/readers, as root. A test is skipped if its program is not installed.
 package readers

@@ -19,7 +19,7 @@ RUN rm -r /t/dir && rm /t/hidden && mkdir /t/hidden && echo z > /t/hidden/z && r
 RUN echo more >> /t/one && rm /bin/vi && rm -r /home
 `
 
-// TestPruned compares the files that umoci unpacks of an image with those of the same image without
+// TestPruned compares the files that umoci unpacks from an image and from the same image without
 // dead bytes.
 func TestPruned(t *testing.T) {
 	lab.Root(t)

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// dockerfile makes an image with one of everything that a layer can hold.
+// dockerfile makes an image with one file of each kind that a layer can hold.
 const dockerfile = `
 FROM busybox
 RUN mkdir -p /t/sub /t/gone /t/hidden && echo old > /t/old && echo keep > /t/keep && echo x > /t/hidden/x && touch -d '2001-02-03 04:05:06' /t/keep
@@ -134,7 +134,7 @@ func TestSkopeo(t *testing.T) {
 	}
 }
 
-// TestRegistry pushes to a real registry, and builds on what it has.
+// TestRegistry pushes to a real registry, and builds on its images.
 func TestRegistry(t *testing.T) {
 	lab.Need(t, "docker-registry")
 	lab.Root(t)
@@ -155,8 +155,8 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
-// TestUmoci compares the tree that umoci unpacks with that of -o type=local, entry by entry: types,
-// modes, owners, times, contents, links and attributes.
+// TestUmoci compares the tree that umoci unpacks with the output of -o type=local, entry by entry:
+// types, modes, owners, times, contents, links and attributes.
 func TestUmoci(t *testing.T) {
 	lab.Need(t, "umoci")
 	l := build(t)
@@ -221,11 +221,11 @@ func TestPodman(t *testing.T) {
 		unmountBelow(t, dir)
 		lab.Output(t, "rm", "-rf", "--one-file-system", dir)
 	})
-	// Limits that a container without CAP_SYS_RESOURCE may set.
+	// Use limits that a container without CAP_SYS_RESOURCE may set.
 	run := []string{"run", "--rm", "--network=host", "--ulimit=nofile=1024:1024",
 		"--ulimit=nproc=500:500"}
 
-	// First an image that podman has made: if that does not run either, the machine is the reason.
+	// First run an image that podman has made: if that fails too, the machine is the reason.
 	control := filepath.Join(dir, "control")
 	if err := os.MkdirAll(filepath.Join(control, "bin"), 0o755); err != nil {
 		t.Fatal(err)
@@ -258,11 +258,11 @@ func TestPodman(t *testing.T) {
 	}
 }
 
-// TestDocker has a docker daemon of its own load the archive and run the image.
+// TestDocker starts a docker daemon that loads the archive and runs the image.
 func TestDocker(t *testing.T) {
 	lab.Need(t, "dockerd", "docker", "containerd")
 	l := build(t)
-	dir, err := os.MkdirTemp("", "lb-dockerd-") // short: its sockets are below
+	dir, err := os.MkdirTemp("", "lb-dockerd-") // short, since sockets are below it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -389,7 +389,7 @@ func lookup(t *testing.T, name string) string {
 	return path
 }
 
-// unmountBelow unmounts what podman and dockerd have left mounted, the deepest first.
+// unmountBelow unmounts the mounts that podman and dockerd have left behind, the deepest first.
 func unmountBelow(t *testing.T, dir string) {
 	t.Helper()
 	raw, err := os.ReadFile("/proc/self/mountinfo")

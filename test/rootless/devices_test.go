@@ -15,7 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// deviceTar is an archive with device nodes of all kinds, which a user may not make.
+// deviceTar returns an archive with device nodes of all kinds, which a user may not make.
 func deviceTar(t *testing.T, more ...tar.Header) string {
 	t.Helper()
 	var entries []imagetest.Entry
@@ -41,7 +41,7 @@ func deviceTar(t *testing.T, more ...tar.Header) string {
 	return string(imagetest.Tar(t, entries...))
 }
 
-// deviceFiles are Dockerfiles. Each has the digest that it has as root, on every driver.
+// deviceFiles are Dockerfiles. Each must have the same digest as for root, with every driver.
 var deviceFiles = map[string]string{
 	"add":                  "FROM scratch\nADD devices.tar /\n",
 	"add below":            "FROM busybox\nADD devices.tar /rootfs/\nRUN echo x >/x\n",
@@ -155,8 +155,8 @@ func TestDevices(t *testing.T) {
 	}
 }
 
-// TestDevicesWarn: there is one warning for each step that makes device nodes; all outputs have the
-// devices, except a directory, which cannot.
+// TestDevicesWarn checks that there is one warning for each step that makes device nodes, and that
+// all outputs contain the devices, except a directory, in which they cannot be made.
 func TestDevicesWarn(t *testing.T) {
 	lab.Root(t)
 	root, l := deviceLab(t), deviceLab(t)

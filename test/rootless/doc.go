@@ -1,5 +1,5 @@
 // Package rootless builds as users who are not root, with a range of subordinate ids and with a
-// single id, and compares the digests with those of root.
+// single id, and compares the digests with those of root's builds.
 //
 // It imports imagetest, golden and lab. It makes users and runs the program as them.
 //

@@ -17,13 +17,15 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// TestSameDigest: with a range of subordinate ids a user builds every image to root's digest.
+// TestSameDigest checks that every image has root's digest if a user with a range of subordinate
+// ids builds it.
 func TestSameDigest(t *testing.T) {
 	user := lab.User(t, true)
 	compare(t, user, golden.Images)
 }
 
-// TestSingleID: without a range this holds for images in which all files belong to root.
+// TestSingleID checks that, without a range, images in which all files belong to root have root's
+// digest.
 func TestSingleID(t *testing.T) {
 	user := lab.User(t, false)
 	var images []golden.Image
@@ -35,7 +37,8 @@ func TestSingleID(t *testing.T) {
 	compare(t, user, images)
 }
 
-// TestFuseOverlay: the same holds for the driver of kernels that do not let users mount overlayfs.
+// TestFuseOverlay checks the same for the driver that is used if the kernel does not let users
+// mount overlayfs.
 func TestFuseOverlay(t *testing.T) {
 	for _, ranges := range []bool{true, false} {
 		name := map[bool]string{true: "range", false: "single id"}[ranges]
@@ -75,7 +78,7 @@ func compare(t *testing.T, user string, images []golden.Image, flags ...string) 
 	}
 }
 
-// TestCopiedDirectories does the same as an unprivileged user.
+// TestCopiedDirectories runs golden.Directories as an unprivileged user.
 func TestCopiedDirectories(t *testing.T) {
 	for _, ranges := range []bool{true, false} {
 		user := lab.User(t, ranges)
@@ -87,7 +90,8 @@ func TestCopiedDirectories(t *testing.T) {
 	}
 }
 
-// TestSingleIDWarns: there is one warning about an owner that cannot be set, and the build goes on.
+// TestSingleIDWarns checks that there is one warning about owners that cannot be set, and that the
+// build continues.
 func TestSingleIDWarns(t *testing.T) {
 	l := lab.New(t)
 	user := lab.User(t, false)
@@ -108,10 +112,10 @@ func TestSingleIDWarns(t *testing.T) {
 	}
 }
 
-// TestDescriptors: a build reads files that it gets as open descriptors, with any number, and
-// several steps may use a secret that can be read only once. The pipes belong to root and have the
-// mode 0600, like those of a shell where sudo starts the build as another user: the build cannot
-// open them and uses their descriptors.
+// TestDescriptors checks that a build reads files that it inherits as open descriptors of any
+// number, and that several steps may use a secret that can be read only once. The pipes belong to
+// root and have the mode 0600, like those of a shell where sudo starts the build as another user:
+// the build cannot open them and uses their descriptors.
 func TestDescriptors(t *testing.T) {
 	const dockerfile = "FROM busybox\nCOPY f /\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one\nRUN --mount=type=secret,id=s test $(cat /run/secrets/s) = one && ! readlink /proc/self/fd/5\n"
 	const scratch = "FROM scratch\nCOPY f /\n"
@@ -164,7 +168,7 @@ func TestDescriptors(t *testing.T) {
 	}
 }
 
-// TestDescriptorsWritten: a build writes its outputs to pipes of another user.
+// TestDescriptorsWritten checks that a build can write its outputs to pipes of another user.
 func TestDescriptorsWritten(t *testing.T) {
 	for flag, want := range map[string]string{"--iidfile=/dev/fd/3": "sha256:",
 		"--metadata-file=/proc/self/fd/3": "{", "--output=type=tar,dest=/dev/fd/3": "f\x00"} {
@@ -203,7 +207,7 @@ func archive(t *testing.T, files map[string]string) string {
 	return string(imagetest.Tar(t, entries...))
 }
 
-// pipe makes a pipe with a text in it, which only root may open.
+// pipe makes a pipe that contains a text and that only root may open.
 func pipe(t *testing.T, text string) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -218,8 +222,8 @@ func pipe(t *testing.T, text string) *os.File {
 	return r
 }
 
-// TestPruneLeavesNothingForeign: files of subordinate ids, which the user cannot remove with rm, go
-// with prune --all.
+// TestPruneLeavesNothingForeign checks that prune --all removes files of subordinate ids, which the
+// user cannot remove with rm.
 func TestPruneLeavesNothingForeign(t *testing.T) {
 	user := lab.User(t, true)
 	l := lab.New(t)

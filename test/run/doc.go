@@ -1,11 +1,11 @@
-// Command run runs compiled test binaries as one user and reports what passed, what failed and what
-// was skipped.
+// Command run runs compiled test binaries as one user and reports which tests passed, failed and
+// were skipped.
 //
 //	run [-as USER] [-skips FILE [-strict]] [-p N] [-timeout D] [-env NAME=VALUE]... BINARIES TREE
 //
-// BINARIES is a directory of test binaries as `go test -c` makes them. Each is named after its
-// package's directory, with "%" in the place of "/", and runs in that directory below TREE. The
-// user needs neither a Go toolchain nor write access.
+// BINARIES is a directory of test binaries made by `go test -c`. Each is named after its package's
+// directory, with "%" instead of "/", and runs in that directory below TREE. The user needs neither
+// a Go toolchain nor write access.
 //
 // go test cannot do this: it runs tests only as the user who compiles them, and it does not name a
 // skipped test.

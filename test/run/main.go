@@ -129,8 +129,7 @@ func test(o options, bin string) (*report.Package, error) {
 	cmd.Dir = filepath.Join(o.tree, dir)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
-	// A test may leave a process that keeps the pipe open. The program waits for it no longer than
-	// this.
+	// A test may leave a process that keeps the pipe open. Wait no longer than this.
 	cmd.WaitDelay = 10 * time.Second
 	start := time.Now()
 	err := cmd.Run()
@@ -140,12 +139,12 @@ func test(o options, bin string) (*report.Package, error) {
 	}
 	p.Parse(log.Bytes())
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && p.Failed > 0 {
-		return p, nil // the failed tests say more
+		return p, nil // the output of the failed tests has more information
 	}
 	return p, err
 }
 
-// become returns the words in front of a command that is to run as another user.
+// become returns the words before a command that make it run as another user.
 func become(as string) []string {
 	switch {
 	case as == "":

@@ -39,8 +39,8 @@ type running struct {
 	tty *os.File // the test's side of its terminal; nil: it has none
 }
 
-// start runs a command and waits until it has printed "ready". With tty it has a terminal, of a
-// session of its own.
+// start runs a command and waits until it has printed "ready". If tty is set, it runs on a
+// terminal, in a session of its own.
 func start(t *testing.T, l *lab.Lab, tty bool, args ...string) *running {
 	t.Helper()
 	if tty {
@@ -105,7 +105,7 @@ func terminal(t *testing.T) (ours, theirs *os.File) {
 		t.Fatal(err)
 	}
 	name := fmt.Sprintf("/dev/pts/%d", n)
-	if err := os.Chmod(name, 0o666); err != nil { // for the user
+	if err := os.Chmod(name, 0o666); err != nil { // the user opens the terminal, too
 		t.Fatal(err)
 	}
 	if theirs, err = os.OpenFile(name, os.O_RDWR|syscall.O_NOCTTY, 0); err != nil {
@@ -114,8 +114,8 @@ func terminal(t *testing.T) (ours, theirs *os.File) {
 	return ours, theirs
 }
 
-// program returns the process of layerbuild itself, and not that of the command that changes the
-// user.
+// program returns the process of layerbuild itself, and not the process of the command that changes
+// the user.
 func (r *running) program() int {
 	pid := r.cmd.Process.Pid
 	for {
@@ -147,8 +147,8 @@ var signals = map[string]syscall.Signal{
 	"USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2,
 }
 
-// TestSignals: the command gets the signals that layerbuild gets. Without a handler they end it, as
-// it is not process 1.
+// TestSignals checks that the command gets the signals that layerbuild gets. Without a handler they
+// end it, since it is not process 1.
 func TestSignals(t *testing.T) {
 	each(t, func(t *testing.T, l *lab.Lab, tty bool) {
 		for name, s := range signals {
@@ -158,7 +158,7 @@ func TestSignals(t *testing.T) {
 			if code, out := r.wait(); code != 7 || out != "got "+name+"\n" {
 				t.Errorf("SIG%s with a handler: status %d, %q", name, code, out)
 			}
-			r = start(t, l, tty, "img", "yes", "ready") // no shell: busybox's ignores SIGQUIT
+			r = start(t, l, tty, "img", "yes", "ready") // not a shell: busybox's ignores SIGQUIT
 			syscall.Kill(r.program(), s)
 			if code, _ := r.wait(); code != 128+int(s) {
 				t.Errorf("SIG%s without a handler: status %d, want %d", name, code, 128+int(s))
@@ -167,12 +167,12 @@ func TestSignals(t *testing.T) {
 	})
 }
 
-// TestSignalsSeveral: a command that goes on after a signal gets the next ones, and its own status
-// counts.
+// TestSignalsSeveral checks that a command that continues after a signal gets the next ones, and
+// that its own status is returned.
 func TestSignalsSeveral(t *testing.T) {
 	each(t, func(t *testing.T, l *lab.Lab, tty bool) {
-		// The handlers only count: where busybox's shell runs one handler inside another, what the
-		// outer one prints is lost.
+		// The handlers only count: when busybox's shell runs one handler inside another, the output
+		// of the outer one is lost.
 		r := start(t, l, tty, "img", "sh", "-c", `n=0 i=0; trap 'n=$((n+1))' TERM INT; echo ready
 			while :; do if [ $i -lt $n ]; then i=$((i+1)); echo $i; [ $i = 4 ] && exit 44; fi; sleep 0.02; done`)
 		for i, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT,
@@ -191,18 +191,19 @@ func TestSignalsSeveral(t *testing.T) {
 	})
 }
 
-// TestKilled: what the command has started ends with layerbuild, even if it is killed.
+// TestKilled checks that the processes of the command end with layerbuild, even if layerbuild is
+// killed.
 func TestKilled(t *testing.T) {
 	each(t, func(t *testing.T, l *lab.Lab, tty bool) {
 		r := start(t, l, tty, "img", "sh", "-c",
 			"trap '' TERM INT HUP; (while :; do sleep 0.02; done) & echo ready; sleep 1000")
 		syscall.Kill(r.program(), syscall.SIGKILL)
-		r.wait() // the pipes end when no process of it is left
+		r.wait() // the pipes end when all of its processes have ended
 	})
 }
 
-// TestKeys: ^C on the container's terminal goes to the container. On another terminal layerbuild
-// gets the signal and passes it on.
+// TestKeys checks that ^C on the container's terminal is sent to the container, and that on another
+// terminal layerbuild gets the signal and passes it on.
 func TestKeys(t *testing.T) {
 	lab.Root(t)
 	l := newLab(t, false)
@@ -214,7 +215,8 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestHangup: a program whose terminal goes away ends, unless nohup(1) has started it.
+// TestHangup checks that a program ends when its terminal is closed, unless nohup(1) has started
+// it.
 func TestHangup(t *testing.T) {
 	lab.Root(t)
 	l := newLab(t, false)
@@ -228,7 +230,7 @@ func TestHangup(t *testing.T) {
 	}
 }
 
-// TestStatus: the exit statuses are those of docker run.
+// TestStatus checks that the exit statuses are the same as those of docker run.
 func TestStatus(t *testing.T) {
 	lab.Root(t)
 	for _, rootless := range []bool{false, true} {
@@ -270,8 +272,8 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestPipeline: a command whose output is no longer read gets SIGPIPE, as it would outside of a
-// container.
+// TestPipeline checks that a command gets SIGPIPE if its output is no longer read, as it would
+// outside of a container.
 func TestPipeline(t *testing.T) {
 	lab.Root(t)
 	l := newLab(t, false)
@@ -291,7 +293,8 @@ func TestPipeline(t *testing.T) {
 	}
 }
 
-// TestTimeout: timeout(1) ends it with SIGTERM, and with SIGKILL where the command ignores that.
+// TestTimeout checks that timeout(1) can end layerbuild with SIGTERM, and with SIGKILL if the
+// command ignores SIGTERM.
 func TestTimeout(t *testing.T) {
 	lab.Root(t)
 	lab.Need(t, "timeout")

@@ -28,20 +28,20 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// bench is what the rounds of a test share.
+// bench holds the parts that the rounds of a test share.
 type bench struct {
 	*prepared
 	lab          *lab.Lab
-	uid, gid     int // of the user who builds; 0: the user who runs the tests
+	uid, gid     int // ids of the user who builds; 0: the user who runs the tests
 	begun, built atomic.Int64
 	web          string // the directory that url serves
 	url          string
-	socket       string // for --ssh
+	socket       string // the socket for --ssh
 	secret       string // a file for --secret
 }
 
-// prepared is what the benches of one user have in common. The first of them makes it, and it is
-// not written to after that.
+// prepared has the parts that the benches of one user share. The first bench makes them, and they
+// do not change afterwards.
 type prepared struct {
 	dir     string
 	drivers []string
@@ -50,7 +50,7 @@ type prepared struct {
 	images   string // a directory of layouts, each named after its stage in baseImages
 }
 
-// preparedFor has what was prepared, by user; "" for the user who runs the tests.
+// preparedFor has the prepared parts by user; "" is the user who runs the tests.
 var preparedFor = map[string]*prepared{}
 
 func removePrepared() {
@@ -61,9 +61,9 @@ func removePrepared() {
 	}
 }
 
-// baseImages are images that stages begin with. base is the usual one; each other one differs from
-// it in one thing. The times of the files in them are those of the builds, since an image that was
-// built with an epoch has no others.
+// baseImages are images that stages begin with. base is the usual one. Each other image differs
+// from it in one property. The times of the files in them are those of the builds, since an image
+// that was built with an epoch has no other times.
 const baseImages = `FROM busybox AS base
 RUN mkdir /o && mkdir -m 0777 /o/p && mkdir -m 0700 /o/p/to && chown 1:1 /o/p/to && ln -s to /o/p/link && echo 1 >/o/p/img && echo /o/p/img >/etc/new
 ENV I=1
@@ -99,7 +99,7 @@ func newBench(t *testing.T, asUser string) *bench {
 	var fs unix.Statfs_t
 	if err := unix.Statfs("/dev/shm", &fs); err == nil && fs.Flags&unix.ST_NOEXEC == 0 &&
 		fs.Bavail*uint64(fs.Bsize) > 1<<29 {
-		lab.Binary(t) // is built before, so that it is not in /dev/shm
+		lab.Binary(t) // build the program before, so that it is not in /dev/shm
 		t.Setenv("TMPDIR", "/dev/shm")
 	}
 	b := &bench{lab: lab.New(t)}
@@ -114,7 +114,7 @@ func newBench(t *testing.T, asUser string) *bench {
 		b.gid, _ = strconv.Atoi(u.Gid)
 		b.lab.As(asUser)
 	}
-	// A build is too short to be worth collecting its garbage.
+	// A build is too short for garbage collections to pay off.
 	b.lab.Env = append(b.lab.Env, "SOURCE_DATE_EPOCH="+strconv.Itoa(firstEpoch), "GOGC=off")
 	b.serve(t)
 	if b.prepared = preparedFor[asUser]; b.prepared == nil {
@@ -214,18 +214,18 @@ func (b *bench) serve(t *testing.T) {
 	b.url = srv.URL
 }
 
-// site is the place of a round: its directory, with the states and inputs of its builds.
+// site is the directory of a round, with the states and inputs of its builds.
 type site struct {
 	*bench
-	lab  *lab.Lab // with the subtest of the round
+	lab  *lab.Lab // for the subtest of the round
 	t    *testing.T
 	r    *rand.Rand
 	dir  string
-	log  []string // what was done, for a failure
-	made int      // states and directories
+	log  []string // the actions so far, for a failure
+	made int      // number of states and directories
 }
 
-// newSite makes the directory of a round. If the round fails, what was done is logged.
+// newSite makes the directory of a round. If the round fails, its actions are logged.
 func (b *bench) newSite(t *testing.T, seed uint64) *site {
 	dir, err := os.MkdirTemp(filepath.Dir(b.lab.State), "round-")
 	if err != nil {
@@ -305,25 +305,25 @@ type request struct {
 	context            string
 	flags              []string
 	epoch              int
-	// "" for an image, "zstd" for one with such layers, "tar" for a tar of its files
+	// "" for an image, "zstd" for an image with zstd layers, "tar" for a tar of its files
 	output      string
-	umask, zone string // of the process; "": those of the tests
-	// a build removes nearly everything from the state that it does not use itself
+	umask, zone string // of the process; "": the tests' own
+	// a build removes nearly everything from the state except the data that it uses
 	small bool
-	// layers are not compared with what the step saw, which takes as long as the build
+	// layers are not compared with the file system after the step, which takes as long as the build
 	unchecked bool
 }
 
 // outcome is the result of a build: a digest, or "failed".
 type outcome struct {
 	digest string
-	state  string // where the image is
-	image  string // its name there
-	output string // what the program printed
+	state  string // the state that has the image
+	image  string // the image's name in the state
+	output string // output of the program
 }
 
-// command makes the command of a build. name is for the image, and for the file that is returned:
-// metadata, or a tar.
+// command makes the command of a build. name is the name of the image and of the returned file,
+// which has metadata or a tar.
 func (s *site) command(state, name string, q request, flags ...string) (*exec.Cmd, string) {
 	file := filepath.Join(s.dir, fmt.Sprintf("%s.Dockerfile.%s", filepath.Base(state), name))
 	s.write(file, q.dockerfile)
@@ -364,11 +364,11 @@ func (s *site) command(state, name string, q request, flags ...string) (*exec.Cm
 	return cmd, out
 }
 
-// hangs is the time after which a command counts as hung, far more than one takes.
+// hangs is the time after which a command counts as hung. It is much longer than any command takes.
 const hangs = 3 * time.Minute
 
-// finish runs a command of the program to its end and returns what it printed. A command that hangs
-// or panics fails the round.
+// finish runs a command of the program to its end and returns its output. A command that hangs or
+// panics fails the round.
 func (s *site) finish(cmd *exec.Cmd) (string, error) {
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -387,7 +387,7 @@ func (s *site) finish(cmd *exec.Cmd) (string, error) {
 	return log.String(), err
 }
 
-// build builds and returns the image's digest, or that of the tar.
+// build builds and returns the digest of the image or of the tar.
 func (s *site) build(state, name string, q request, flags ...string) outcome {
 	cmd, file := s.command(state, name, q, flags...)
 	s.begun.Add(1)
@@ -449,7 +449,7 @@ func (s *site) prune(state, driver, flag string) {
 	}
 }
 
-// pruneFlags are flags of prune, each of which removes something else.
+// pruneFlags are flags of prune, each of which removes different data.
 var pruneFlags = []string{"--all", "--unused=1ms", "--keep-storage=1", ""}
 
 // kill begins a build and kills it with SIGKILL.
@@ -525,7 +525,7 @@ func lines(img *imagetest.Image, i int) []string {
 	return list
 }
 
-// minus returns what is in a and not in b.
+// minus returns the elements of a that are not in b.
 func minus(a, b []string) []string {
 	in := map[string]bool{}
 	for _, l := range b {

@@ -1,9 +1,10 @@
 // Package soundness tests that the cache never changes the result of a build.
 //
-// TestSoundness makes random Dockerfiles and edits, TestInputs changes the inputs of each kind of
-// step one at a time: after any earlier builds, and after any change of the state directory, a
-// build has the digest of the same build on a new state. TestNewest has commands whose results
-// differ each time: files that were made from one command are of one run of it.
+// TestSoundness makes random Dockerfiles and edits. TestInputs changes the inputs of each kind of
+// step one at a time. After any earlier builds, and after any change of the state directory, a
+// build must have the digest of the same build on a new state. TestNewest has commands whose
+// results differ each time: all files that were made from the result of one command must be from
+// the same run of it.
 //
 // It imports build, imagebuild, imagetest, rounds, source, parser and lab. It takes the fields of
 // steps from the types of build, source and parser, and runs the program, a web server and git.
@@ -14,16 +15,16 @@
 // # Mutants
 //
 // testdata/mutants.txt is a table of programs that each break one rule of the cache. A record has
-// the name of a mutant and the rule that it breaks, the test that has found it, and for each change
-// of the source a file, the text that is replaced and what replaces it. The rounds are those of go
-// test. Where no round is named, it was found when the changes were in other rounds.
+// the name of a mutant and the rule that it breaks, the test that has found it and, for each change
+// of the source, a file, the replaced text and the new text. The rounds are those of go test. If no
+// round is named, the mutant was found when the changes were in other rounds.
 //
 // go test checks that each mutant can be made. This builds all of them, and fails if the tests pass
 // with one:
 //
 //	LAYERBUILD_MUTANTS=all go test -run TestMutants -timeout 0 -v ./test/soundness
 //
-// Changes that no result depends on are not in the table:
+// The table omits changes on which no result depends:
 //
 //   - the platform is not in the key of RUN: a command does not see it, and an image for another
 //     platform has other layers

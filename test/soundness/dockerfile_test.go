@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// The generated builds are to succeed, since builds that fail alike test nothing. So each name in
-// the context and in the image is of one of these classes, and nothing changes the class of a name:
+// The generated builds must succeed, since builds that fail in the same way test nothing. So each
+// name in the context and in the image belongs to one of these classes, and no edit changes the
+// class of a name:
 //
 //	kept   are always there: keep, dir, dir/keep, dir/sub, dir/sub/keep in contexts, /w/keep in
 //	       images
@@ -26,7 +27,7 @@ type stage struct {
 	steps []string
 }
 
-// pick returns one of a list.
+// pick returns a random element of list.
 func pick[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
 
 func (s *stage) text(i int) string {
@@ -43,7 +44,7 @@ func (w *world) dockerfile() string {
 	return b.String()
 }
 
-// newStage makes the stage with an index: on a base image, on a stage before it, on nothing, or on
+// newStage makes the stage with an index: on a base image, on an earlier stage, on scratch, or on
 // the named context.
 func (w *world) newStage(i int) *stage {
 	s := &stage{base: "base", shell: true}
@@ -72,7 +73,8 @@ func (w *world) newStage(i int) *stage {
 // script joins commands, each of which may fail.
 func script(commands ...string) string { return strings.Join(commands, " || true; ") + " || true" }
 
-// firstRun makes files. In the first stage they show everything that a command sees besides files.
+// firstRun makes files. In the first stage they contain everything that a command can observe
+// besides files.
 func (w *world) firstRun(i int) string {
 	list := []string{"mkdir -p /w/d/e /d/sub", "echo keep >/w/keep",
 		fmt.Sprintf("echo %d >/w/a", w.r.IntN(3)), "echo b >/w/d/b"}
@@ -120,13 +122,13 @@ func (w *world) metadata() string {
 }
 
 // fifo is the name of each fifo, and of nothing else, in images and in contexts. A command that
-// opened one would wait for ever, and so no command opens a file of this name.
+// opens a fifo would wait for ever, so no command opens a file of this name.
 const fifo = "fifo"
 
 // commandKinds are the cases of shellCommand.
 const commandKinds = 18
 
-// shellCommand makes a command that leaves the same files for the same files before it.
+// shellCommand makes a command whose resulting files depend only on the files before it.
 func (w *world) shellCommand() string {
 	r := w.r
 	file := func() string {
@@ -242,7 +244,7 @@ func (w *world) copyContext() string {
 		pick(r, "/w/", "/w/d/", "/d/", "/", "/w/n/o/"))
 }
 
-// copyStage makes a COPY from a stage before the one with an index.
+// copyStage makes a COPY for the stage with an index from an earlier stage.
 func (w *world) copyStage(i int) string {
 	r := w.r
 	k := r.IntN(i)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// editKinds bounds the cases of edit.
+// editKinds is the number of cases of edit.
 const editKinds = 24
 
 // edit makes a random change in the inputs of the build, and returns its description.
@@ -35,7 +35,7 @@ func (w *world) edit() string {
 	case n == 18:
 		i := w.r.IntN(len(w.stages))
 		s := w.newStage(i)
-		for s.shell != w.stages[i].shell { // or stages that are based on it could not run anything
+		for s.shell != w.stages[i].shell { // stages based on it may need a shell
 			s = w.newStage(i)
 		}
 		w.stages[i] = s
@@ -47,7 +47,7 @@ func (w *world) edit() string {
 	}
 }
 
-// editFlags changes what is given to the build besides the files.
+// editFlags changes the flags and the environment of the build.
 func (w *world) editFlags() string {
 	r := w.r
 	choices := map[string][]string{
@@ -73,7 +73,7 @@ func (w *world) editFlags() string {
 	return fmt.Sprintf("flag %s: %q", name, w.flags[name])
 }
 
-// tweaks are pairs of texts of which one can stand for the other in a step.
+// tweaks are pairs of texts that can replace each other in a step.
 var tweaks = [][2]string{
 	{"--chmod=0640", "--chmod=0644"}, {"--chmod=u+x", "--chmod=a+x"},
 	{"--chown=1000:100", "--chown=1000:101"},
@@ -89,7 +89,7 @@ var tweaks = [][2]string{
 	{"COPY .", "COPY ./"}, {"[ab]*", "[abx]*"},
 }
 
-// fits reports whether a tweak of a step of a stage leaves an instruction that can be carried out.
+// fits reports whether a tweak of a stage's step results in an instruction that can be executed.
 func fits(stage int, step string, pair [2]string) bool {
 	switch {
 	case pair[0] == "" || !strings.Contains(step, pair[0]):
@@ -107,8 +107,8 @@ func fits(stage int, step string, pair [2]string) bool {
 	return true
 }
 
-// tweak changes a little of a step, so that the step after it is on the same files or on nearly the
-// same.
+// tweak makes a small change in a step, so that the next step runs on the same files or on nearly
+// the same.
 func (w *world) tweak() string {
 	r := w.r
 	for range 50 {
@@ -226,7 +226,7 @@ func (w *world) describe(path string, info os.FileInfo) string {
 	}
 }
 
-// rewrite removes or renames a regular file, gives it another name, or changes its content.
+// rewrite removes or renames a regular file, adds another name, or changes its content.
 func (w *world) rewrite(top, path string, info os.FileInfo) string {
 	r := w.r
 	switch r.IntN(6) {
@@ -246,7 +246,7 @@ func (w *world) rewrite(top, path string, info os.FileInfo) string {
 		if info.Size() == 0 {
 			return "nothing"
 		}
-		// New content of the old length, with the old time: only ctime differs.
+		// Write new content of the old length, and restore the time: only ctime differs.
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {
 			return "cannot be written" // a user cannot write to a file without the mode for it

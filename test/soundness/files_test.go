@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The epochs of builds, and times of files: before all epochs, between the first and the second,
-// and after all.
+// The epochs of builds, and times of files: before all epochs, between the first and the second
+// epoch, and after all epochs.
 const (
 	firstEpoch  = 1000000000
 	secondEpoch = 1100000000
@@ -32,7 +32,7 @@ func (s *site) touch(path string, seconds int64) {
 		unix.AT_SYMLINK_NOFOLLOW))
 }
 
-// populate makes the files of a subject at a directory, in the place of others. They are the same
+// populate makes the files of a subject in a directory, and removes other files. They are the same
 // each time, except for their inodes and ctimes.
 func (s *site) populate(dir string) {
 	s.check(os.RemoveAll(dir))
@@ -56,11 +56,11 @@ func (s *site) populate(dir string) {
 	s.touch(path("late"), middleTime)
 }
 
-// fileEdits change the files of populate below a directory, each one thing. An edit returns an
-// error where the file system or the user cannot do it. Except where the time of a directory is
-// what changes, directories keep their times.
+// fileEdits change the files of populate below a directory. Each changes one property. An edit
+// returns an error if the file system or the user cannot do it. Directories keep their times,
+// except in edits of their times.
 var fileEdits = map[string]func(s *site, dir string) error{
-	"content": func(s *site, dir string) error { // size and time stay: only ctime tells
+	"content": func(s *site, dir string) error { // only ctime shows the change
 		f, err := os.OpenFile(dir+"/f", os.O_WRONLY, 0)
 		s.check(err)
 		_, err = f.WriteString("F")
@@ -147,7 +147,7 @@ var fileEdits = map[string]func(s *site, dir string) error{
 	},
 }
 
-// keepTime gives a directory the time that populate gave it, and returns err.
+// keepTime sets the time of a directory to the time that populate gave it, and returns err.
 func (s *site) keepTime(dir string, err error) error {
 	s.touch(dir, oldTime)
 	return err
@@ -171,8 +171,8 @@ func (s *site) split(path string) error {
 	return s.keepTime(filepath.Dir(path), nil)
 }
 
-// retype replaces a file by one of another type, whose name then is not a fifo's alone: subjects
-// open no file below sub for writing.
+// retype replaces a file by one of another type. The new file can be a fifo with the name of a
+// regular file: this is safe because subjects open no file below sub for writing.
 func (s *site) retype(path, kind string) error {
 	s.check(os.Remove(path))
 	switch kind {
@@ -188,7 +188,7 @@ func (s *site) retype(path, kind string) error {
 	return s.keepTime(filepath.Dir(path), nil)
 }
 
-// populateMany makes a directory with so many files that a build seals its layer while it copies
+// populateMany makes a directory with enough files for a build to seal their layer while it copies
 // them.
 func (s *site) populateMany(dir string) {
 	many := filepath.Join(dir, "many")
@@ -203,8 +203,7 @@ func (s *site) populateMany(dir string) {
 	s.touch(dir, oldTime)
 }
 
-// populateGit makes a repository with two commits, which is served over http without a program of
-// git.
+// populateGit makes a repository with two commits, which is served over http as plain files.
 func (s *site) populateGit(dir string) {
 	repo := filepath.Join(dir, "r.git")
 	for _, line := range []string{
@@ -236,14 +235,14 @@ func (s *site) git(_ string, args ...string) {
 	}
 }
 
-// commit has the branch main of a repository name the first or the second commit.
+// commit makes the branch main of a repository refer to the first or the second commit.
 func (s *site) commit(repo string, n int) error {
 	s.git(repo, "-C", repo, "reset", "-q", "--hard", []string{"one", "two"}[n])
 	s.git(repo, "-C", repo, "update-server-info")
 	return nil
 }
 
-// writeTar writes one of a few archives.
+// writeTar writes the archive with number v.
 func (s *site) writeTar(path string, v int) {
 	var entries []imagetest.Entry
 	at := time.Unix(800000000, 0)

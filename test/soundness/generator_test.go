@@ -16,7 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// mkfifo is the only text of a command in which the name of a fifo may be.
+// mkfifo matches the only text of a command that may contain the name of a fifo.
 var mkfifo = regexp.MustCompile(`\[ -e [/a-z]+/fifo \] \|\| mkfifo [/a-z]+/fifo`)
 
 // TestNoFifoIsOpened checks that fifos have names that no command opens: a round would wait for the
@@ -57,8 +57,8 @@ func TestNoFifoIsOpened(t *testing.T) {
 	}
 }
 
-// fields names, for each field of a step and of what a build gives to its commands, the subject and
-// the input that change it; or "-" and the reason why no result depends on it.
+// fields has, for each field of a step and of the environment that a build gives to its commands,
+// the subject and the input that change it, or "-" and the reason why no result depends on it.
 var fields = map[string]string{
 	"Run.Args": "run/word", "Run.Env": "run/env", "Run.Proxy": "- not in a key, as in BuildKit",
 	"Run.Dir": "from image/image", "Run.User": "run/user",
@@ -125,7 +125,7 @@ func TestEachFieldIsAnInput(t *testing.T) {
 }
 
 // TestTextsOfSubjects checks that each input of a subject is in one of its texts, and that the
-// texts have no others.
+// texts have no other inputs.
 func TestTextsOfSubjects(t *testing.T) {
 	known := []string{"i", "d", "url", "images", "secret", "socket", "sum"}
 	for _, s := range subjects {

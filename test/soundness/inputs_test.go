@@ -17,9 +17,9 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestInputs changes the inputs of steps one at a time. Its first round changes what all steps have
-// in common, and the rounds after it have each change of each subject once; those of go test have
-// the changes that are not rare.
+// TestInputs changes the inputs of steps one at a time. Its first round changes the inputs that all
+// steps share. The following rounds have each change of each subject once. The rounds of go test
+// have the changes that are not rare.
 func TestInputs(t *testing.T) {
 	name := ledger(t, "soundness-inputs")
 	b := newBench(t, "")
@@ -28,7 +28,7 @@ func TestInputs(t *testing.T) {
 		b.inputsRound)
 }
 
-// TestInputsUser is TestInputs as an ordinary user with subordinate ids.
+// TestInputsUser is like TestInputs, for an ordinary user with subordinate ids.
 func TestInputsUser(t *testing.T) {
 	b := newBench(t, lab.User(t, true))
 	rounds.Run(t, "soundness-inputs-user",
@@ -38,24 +38,24 @@ func TestInputsUser(t *testing.T) {
 // foundInputs are the seeds of rounds of TestInputs that have failed.
 var foundInputs = []uint64{}
 
-// A trial is a subject in a round, with the changes that the round makes, one after the other and
-// each to the state before the first.
+// A trial is a subject in a round, with the changes that the round makes. It makes them one after
+// the other, each to the initial state.
 type trial struct {
 	*subject
 	i       int
 	changes []change
 	now     change            // of is nil before the first change
-	values  map[string]string // of the inputs, now
+	values  map[string]string // current values of the inputs
 }
 
 const (
-	trialChanges = 4 // of a trial
+	trialChanges = 4 // number of changes of a trial
 	roundTrials  = 23
-	mostRandom   = 6 // trials of a round that chooses them at random
+	mostRandom   = 6 // number of trials in a round with random trials
 )
 
-// walk divides all changes of all subjects among rounds. First are those of the changes that are
-// not rare.
+// walk divides all changes of all subjects among rounds. The rounds with the changes that are not
+// rare come first.
 func walk() (list [][][]change, common int) {
 	list = divide(func(c change) bool { return !c.rare })
 	return append(list, divide(func(c change) bool { return c.rare })...), len(list)
@@ -89,26 +89,25 @@ func divide(among func(change) bool) [][][]change {
 	return list
 }
 
-// experiment is a round of TestInputs: a Dockerfile of trials, each in a stage of its own, and a
-// last stage with the results of all of them. The stage of the last trial is the base of the last
-// stage.
+// experiment is a round of TestInputs: a Dockerfile with each trial in a separate stage, and a last
+// stage with the results of all of them. The stage of the last trial is the base of the last stage.
 type experiment struct {
 	*site
 	driver string
 	trials []*trial
-	turn   int      // which stages have a step behind that under test
-	ends   bool     // the last trial's stage is built by itself, and its step is the last
+	turn   int      // selects the stages with a step after the one under test
+	ends   bool     // the last trial's stage is also built separately, and its step is the last one
 	common []string // names in global that the round changes
 	at     point
 	colds  map[string]outcome // by target and point
 	warm   string             // the state on which the builds are made one after the other
-	kept   string             // --cache-from of the records of the first build
+	kept   string             // --cache-from with the records of the first build
 }
 
-// A point is what differs from the first build: a change of each trial, or a value of what all
-// steps have in common.
+// A point is the difference to the first build: a change of each trial, or a value of an input that
+// all steps share.
 type point struct {
-	change      int // its number; -1 for none
+	change      int // number of the change; -1 for none
 	name, value string
 }
 
@@ -116,8 +115,8 @@ type point struct {
 var begin = point{change: -1}
 
 // inputsRound builds with the first values of all inputs (A), then after each change of the trials,
-// then after changes of what all steps have in common, and then A again. A build on another state
-// has the records of the first.
+// then after changes of the shared inputs, and then A again. A build on another state uses the
+// records of the first build.
 func (b *bench) inputsRound(t *testing.T, seed uint64) {
 	e := b.newExperiment(t, seed)
 	e.first()
@@ -130,7 +129,8 @@ func (b *bench) inputsRound(t *testing.T, seed uint64) {
 		values := global[name][1:]
 		switch len(e.common) {
 		case 1:
-			// a later epoch: an earlier one limits the times in layers that have a wrong epoch, too
+			// use only a later epoch: an earlier one would also limit the times in layers with a
+			// wrong epoch
 			values = values[:1]
 		case 2:
 			values = []string{pick(e.r, values...)}
@@ -202,7 +202,7 @@ func randomTrials(r *rand.Rand) [][]change {
 		r.Shuffle(len(all), func(i, k int) { all[i], all[k] = all[k], all[i] })
 		list = append(list, all[:min(len(all), trialChanges)])
 	}
-	slices.Reverse(list) // the first may be one of the configuration
+	slices.Reverse(list) // the first one may be a change of the configuration
 	return list
 }
 
@@ -214,7 +214,7 @@ func (e *experiment) add(list [][]change) {
 
 func (e *experiment) context() string { return filepath.Join(e.dir, "context") }
 
-// fill makes the files of a trial as they are before any change.
+// fill makes the initial files of a trial.
 func (e *experiment) fill(tr *trial) {
 	for _, dir := range e.dirs(tr) {
 		e.populate(dir)
@@ -227,9 +227,9 @@ func (e *experiment) fill(tr *trial) {
 	}
 }
 
-// later gives files that have a time after the first epoch one that is after all epochs. With the
-// first epoch the digests of both are the same. A copy keeps the time in its snapshot until its
-// layer is written, so that a later epoch needs another snapshot.
+// later sets the times of files after the first epoch to a time after all epochs. With the first
+// epoch the digests of both are the same. A copy keeps the time in its snapshot until its layer is
+// written, so that a later epoch needs another snapshot.
 func (e *experiment) later(tr *trial) {
 	for _, dir := range e.dirs(tr) {
 		e.touch(dir+"/g", lateTime)
@@ -237,7 +237,7 @@ func (e *experiment) later(tr *trial) {
 	}
 }
 
-// dirs are the directories that a trial's step takes files from.
+// dirs returns the directories from which a trial's step takes files.
 func (e *experiment) dirs(tr *trial) map[string]string {
 	dirs := map[string]string{"files": filepath.Join(e.context(), fmt.Sprintf("p%d", tr.i))}
 	if len(tr.named) > 0 {
@@ -249,7 +249,7 @@ func (e *experiment) dirs(tr *trial) map[string]string {
 	return dirs
 }
 
-// visit makes the inputs those of a point.
+// visit sets the inputs to those of a point.
 func (e *experiment) visit(p point) {
 	refill := e.value("epoch") != ""
 	e.at = p
@@ -277,7 +277,7 @@ func (e *experiment) visit(p point) {
 		strings.ReplaceAll(ignore.String(), "{ignore}\n", ""))
 }
 
-// expand gives a text of a trial the present values of the inputs.
+// expand replaces the names of inputs in a text of a trial by the current values.
 func (e *experiment) expand(tr *trial, text string) string {
 	values := map[string]string{}
 	for input, list := range tr.vary {
@@ -294,7 +294,7 @@ func (e *experiment) expand(tr *trial, text string) string {
 	})
 }
 
-// request is what is built now: the stage end, or that of the last trial.
+// request returns the current request: for the stage end, or for the stage of the last trial.
 func (e *experiment) request(target string) request {
 	q := request{
 		dockerfile: e.dockerfile(), target: target, driver: e.driver, context: e.context(),
@@ -317,7 +317,7 @@ func (e *experiment) request(target string) request {
 	return q
 }
 
-// value returns the present value of something in global; "" for the usual one.
+// value returns the current value of an input in global; "" for the usual one.
 func (e *experiment) value(name string) string {
 	if e.at.name == name {
 		return e.at.value
@@ -325,7 +325,7 @@ func (e *experiment) value(name string) string {
 	return ""
 }
 
-// last is the name of the last trial's stage.
+// last returns the name of the last trial's stage.
 func (e *experiment) last() string { return fmt.Sprintf("p%d", len(e.trials)-1) }
 
 func (e *experiment) dockerfile() string {
@@ -345,8 +345,8 @@ func (e *experiment) dockerfile() string {
 		case !tr.config && !(last && e.ends) && (i+e.turn)%4 == 0:
 			stage += "RUN " + census + "\n"
 			if !last {
-				// A copy on the base image: its parent is the same after a change, as is the step
-				// before the copy.
+				// A copy on the base image: its parent does not depend on the change, and neither
+				// does the step before the copy.
 				stage += "FROM base AS r{i}\nCOPY --from=p{i} /o /o/r\n"
 				stageOf = "r"
 			}
@@ -387,11 +387,11 @@ func (e *experiment) first() {
 	}
 }
 
-// key returns a text that identifies the present inputs.
+// key returns a text that identifies the current inputs.
 func (e *experiment) key(target string) string { return fmt.Sprint(target, e.at) }
 
-// cold builds the present inputs on a new state, once. The last trial's stage is built on the state
-// that has the whole already.
+// cold builds the current inputs on a new state, once. The last trial's stage is built on the state
+// on which the stage end was built.
 func (e *experiment) cold(target string) outcome {
 	key := e.key(target)
 	have, ok := e.colds[key]
@@ -412,8 +412,8 @@ func (e *experiment) cold(target string) outcome {
 	return got
 }
 
-// compare builds the present inputs on a state, and fails the round if the result is not that on a
-// new state.
+// compare builds the current inputs on a state, and fails the round if the result differs from the
+// one on a new state.
 func (e *experiment) compare(state string, flags ...string) {
 	targets := []string{"end"}
 	if e.ends && e.r.IntN(2) == 0 {
@@ -457,8 +457,8 @@ func (e *experiment) image(o outcome) *imagetest.Image {
 	return img
 }
 
-// event does something to the state, or builds in a way that leaves other records. Each of the
-// first rounds has another event.
+// event changes the state, or builds in a way that makes other records. Each of the first rounds
+// has a different event.
 func (e *experiment) event(seed uint64) {
 	filter := fmt.Sprintf("--no-cache-filter=p%d", e.r.IntN(len(e.trials)))
 	switch seed % 9 {
@@ -482,11 +482,11 @@ func (e *experiment) event(seed uint64) {
 	}
 }
 
-// loseLayer removes the file of a layer that the last build has made. Records and snapshots stay.
+// loseLayer removes the file of a layer that the last build has made. Records and snapshots remain.
 func (e *experiment) loseLayer(state string) {
 	e.compare(state)
 	img := e.image(outcome{state: state, image: "warm"})
-	// The last layers are those of the stage end.
+	// The last layers belong to the stage end.
 	list := img.Manifest.Layers
 	l := list[len(list)-1-e.r.IntN(len(e.trials))]
 	e.say("remove layer %s", l.Digest)

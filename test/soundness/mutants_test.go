@@ -20,20 +20,20 @@ import (
 	"testing"
 )
 
-// mutantsEnv chooses the mutants that TestMutants builds and tests: "all", or names with commas
-// between.
+// mutantsEnv selects the mutants that TestMutants builds and tests: "all", or names separated by
+// commas.
 const mutantsEnv = "LAYERBUILD_MUTANTS"
 
 // A mutant is the program with one rule of the cache broken by a change of its source.
 type mutant struct {
 	name, rule string
-	by         string // the test that has found it, which is run first
+	by         string // the test that has found it, which runs first
 	// the changed files: their text, by name below the top of the checkout
 	files map[string]string
 }
 
-// readMutants reads testdata/mutants.txt. Each replaced text occurs once in its file, so that what
-// a mutant breaks does not depend on the order of the source.
+// readMutants reads testdata/mutants.txt. Each replaced text occurs once in its file, so that a
+// mutant does not depend on the order of the source.
 func readMutants(t *testing.T) []mutant {
 	raw, err := os.ReadFile("testdata/mutants.txt")
 	if err != nil {
@@ -146,7 +146,7 @@ func (c *compiler) check(t *testing.T, m *mutant) {
 		fset := token.NewFileSet()
 		var files []*ast.File
 		for _, name := range p.GoFiles {
-			var text any // nil: the file's own
+			var text any // nil: use the text of the file
 			if changed, ok := m.files[filepath.Join(filepath.Dir(file), name)]; ok {
 				text = changed
 			}
@@ -190,7 +190,7 @@ func (m *mutant) found(t *testing.T) {
 	t.Errorf("%s (%s): not found by%s", m.name, m.rule, missed)
 }
 
-// build makes a mutant. The checkout stays as it is.
+// build makes a mutant. It does not change the checkout.
 func (m *mutant) build(t *testing.T) string {
 	top, err := filepath.Abs("../..")
 	if err != nil {

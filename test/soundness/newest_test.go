@@ -14,10 +14,10 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestNewest builds commands that leave something else each time they run, a random number. Such a
-// build cannot be compared with one on a new state. But all files of an image that were made from
-// one command have the number of one run of it, and a build that changes nothing has the image of
-// the build before.
+// TestNewest builds commands that write a random number each time they run. Such a build cannot be
+// compared with one on a new state. But all files of an image that were made from the number of one
+// command must be from the same run of it, and a build without a change must have the image of the
+// previous build.
 func TestNewest(t *testing.T) {
 	name := ledger(t, "soundness-newest")
 	b := newBench(t, "")
@@ -25,7 +25,7 @@ func TestNewest(t *testing.T) {
 		b.newestRound)
 }
 
-// TestNewestUser is TestNewest as an ordinary user with subordinate ids.
+// TestNewestUser is like TestNewest, for an ordinary user with subordinate ids.
 func TestNewestUser(t *testing.T) {
 	b := newBench(t, lab.User(t, true))
 	rounds.Run(t, "soundness-newest-user",
@@ -41,16 +41,16 @@ type lottery struct {
 	*site
 	driver string
 	small  bool
-	turn   int        // which commands have which mounts
-	stages [][]string // the instructions of each, the first of which is FROM
+	turn   int        // determines which commands have which mounts
+	stages [][]string // the instructions of each stage, the first of which is FROM
 	target int
 	states []string
 	drawn  map[string]bool // all numbers that were seen
 	copies int
 }
 
-// newestRound builds again and again, with events between that run some commands again, remove
-// their results, or bring the results of another machine.
+// newestRound builds again and again. In between, it runs some commands again, removes their
+// results, or imports results of another machine.
 func (b *bench) newestRound(t *testing.T, seed uint64) {
 	s := b.newSite(t, seed)
 	l := &lottery{site: s, driver: b.drivers[0], small: seed%8 == 5, turn: int(seed % 3),
@@ -74,7 +74,7 @@ func (b *bench) newestRound(t *testing.T, seed uint64) {
 	}
 }
 
-// lotteryEvents is how many cases happen has.
+// lotteryEvents is the number of cases of happen.
 const lotteryEvents = 12
 
 // newestEvents returns the events of a round. Two rounds of which the first has an odd seed have
@@ -87,9 +87,9 @@ func newestEvents(seed uint64) []int {
 	return list[lotteryEvents/2:]
 }
 
-// stage makes the instructions of the stage with an index. If it is based on another one, it copies
-// the number of that, after a command that changes nothing, so that a result that was made from an
-// earlier run of the other stage is noticed.
+// stage makes the instructions of the stage with an index. If it is based on another stage, it
+// copies that stage's number after a command that changes nothing, so that a result made from an
+// earlier run of the other stage is detected.
 func (l *lottery) stage(i int, based bool) []string {
 	from := "base"
 	if i > 0 && (based || l.r.IntN(3) == 0) {
@@ -112,15 +112,15 @@ func (l *lottery) stage(i int, based bool) []string {
 	return list
 }
 
-// idle makes an instruction that has nothing to do with the numbers.
+// idle makes an instruction that does not concern the numbers.
 func (l *lottery) idle() string {
 	l.copies++
 	return pick(l.r, "RUN true", fmt.Sprintf("WORKDIR /w%d", l.copies), "COPY f /",
 		fmt.Sprintf("RUN echo >/e%d", l.copies), "LABEL a=1")
 }
 
-// follow makes an instruction for the stage with an index that copies numbers of its own or of a
-// stage before it.
+// follow makes an instruction for the stage with an index that copies its own number or the number
+// of an earlier stage.
 func (l *lottery) follow(i int) string {
 	l.copies++
 	dir := fmt.Sprintf("/c%d", l.copies)
@@ -177,7 +177,7 @@ func (l *lottery) numbers(got outcome, flags ...string) map[string]string {
 				continue
 			}
 			if strings.HasPrefix(strings.TrimPrefix(e.Path, "/"), "twin/") {
-				name = "twin " + name // of the other command that is the same
+				name = "twin " + name // from the other, equal command
 			}
 			if have := found[name]; have != "" && have != value {
 				l.t.Fatalf("%s of one run and of another in one image, in layer %d at %s\n%s\n%s",
@@ -190,7 +190,7 @@ func (l *lottery) numbers(got outcome, flags ...string) map[string]string {
 	return found
 }
 
-// note remembers numbers and reports which of them were seen before.
+// note records numbers and reports which of them were recorded before.
 func (l *lottery) note(numbers map[string]string) (old []string) {
 	for name, value := range numbers {
 		if l.drawn[value] {
@@ -209,7 +209,7 @@ func (l *lottery) settle(state string, flags ...string) string {
 	return first
 }
 
-// again builds, and fails the round unless the build has the image of a build before.
+// again builds, and fails the round unless the build has the image of an earlier build.
 func (l *lottery) again(state, want string, flags ...string) {
 	if got, _ := l.draw(state, flags...); got != want {
 		l.t.Errorf("on %s a build that changes nothing has the image %s, the one before %s\n%s",
@@ -217,13 +217,13 @@ func (l *lottery) again(state, want string, flags ...string) {
 	}
 }
 
-// happen has commands run again, or something happen to the state, and builds.
+// happen makes commands run again, or changes the state, and builds.
 func (l *lottery) happen(event int) {
 	r := l.r
 	state := l.states[0]
 	k := r.IntN(len(l.stages))
 	if event == 1 {
-		k = 0 // other stages are based on it, or copy from it
+		k = 0 // other stages are based on the first stage, or copy from it
 	}
 	filter := fmt.Sprintf("--no-cache-filter=s%d", k)
 	switch event {
@@ -261,7 +261,7 @@ func (l *lottery) happen(event int) {
 	}
 }
 
-// edit builds with another instruction and then without it again.
+// edit builds with another instruction, and then again without it.
 func (l *lottery) edit(state string) {
 	before := l.settle(state)
 	i := l.r.IntN(len(l.stages))
@@ -294,8 +294,8 @@ func (l *lottery) drawAndNote(state string, flags ...string) {
 }
 
 // twins builds two stages with the same steps. Then the command of one of them is run again, and
-// both stages have a new step: its result for one stage is not that for the other. The layers of
-// the image are those of the stage whose command is run again.
+// both stages have a new step: its result for one stage must not be used for the other. The layers
+// of the image are those of the stage whose command runs again.
 func (l *lottery) twins(state string) {
 	command := l.command()
 	s0, s1, s2 := []string{"FROM base AS s0", command}, []string{"FROM base AS s1", command},
@@ -306,8 +306,8 @@ func (l *lottery) twins(state string) {
 		append(s2, "COPY --from=s1 /c /twin/c")).drawAndNote(state, "--no-cache-filter=s0")
 }
 
-// stranger builds with the records of another machine, where a command had another result. What was
-// copied from that is not a copy of the result here.
+// stranger builds with the records of another machine, where a command had another result. Files
+// that were copied from that result must not be used as copies of the result here.
 func (l *lottery) stranger(state string) {
 	here, dir := l.states[1], l.path("kept")
 	s0, s1, s2 := []string{"FROM base AS s0", l.command()}, []string{"FROM base AS s1"},
@@ -335,8 +335,8 @@ func (l *lottery) twoAtOnce(state, flag string) {
 	l.settle(state)
 }
 
-// carried builds on the other state, which may have results of its own, with the results of the
-// first.
+// carried builds on the second state, which may have its own results, with the results of the first
+// state.
 func (l *lottery) carried(state string) {
 	dir := l.path("kept")
 	flags := []string{"--cache-to=type=local,dest=" + dir + pick(l.r, "", ",mode=max", ",mode=max")}

@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m, removePrepared) }
 
-// ledger returns the name of a test's ledger for the user who runs the tests, and skips the test
-// where the user cannot build.
+// ledger returns the name of a test's ledger for the user who runs the tests, and skips the test if
+// the user cannot build.
 func ledger(t *testing.T, name string) string {
 	if os.Getuid() == 0 {
 		return name + "-root"
@@ -47,8 +47,8 @@ func TestSoundnessUser(t *testing.T) {
 // found are the seeds of rounds that have failed.
 var found = []uint64{}
 
-// succeeds fails the test if more than a few builds have failed: builds that fail alike test
-// nothing.
+// succeeds fails the test if more than a few builds have failed: builds that fail in the same way
+// test nothing.
 func (b *bench) succeeds(t *testing.T) {
 	begun, built := b.begun.Load(), b.built.Load()
 	if begun >= 50 && built*100 < begun*85 {
@@ -56,8 +56,8 @@ func (b *bench) succeeds(t *testing.T) {
 	}
 }
 
-// world is one round: the inputs of a build, and the state directories on which it is built again
-// and again.
+// world is the state of a round: the inputs of a build, and the state directories on which it is
+// built again and again.
 type world struct {
 	*site
 	context, named string
@@ -76,20 +76,19 @@ type world struct {
 	driver string
 	states []string
 	kept   []string // directories of exported caches
-	// the layout of an image that was built before, which stages may be based on; "" before there
-	// is one
+	// the layout of an earlier image on which stages may be based; "" if there is none yet
 	own       string
-	published int // how many such images there were
+	published int // the number of such images
 	colds     map[string]outcome
-	edited    int  // edits that were made
-	checked   bool // layers are compared with what the step saw
-	small     bool // each build on an old state removes nearly all that it does not use itself
+	edited    int  // number of edits
+	checked   bool // layers are compared with the file system after the step
+	small     bool // each build on an old state removes nearly all data that it does not use
 }
 
 // some returns a part of the numbers below n.
 func (w *world) some(n int) []int { return w.r.Perm(n)[:2+n/5] }
 
-// round is one round: a world, and a sequence of edits with a build after each.
+// round runs one round: a world, and a sequence of edits with a build after each.
 func (b *bench) round(t *testing.T, seed uint64) {
 	w := b.newWorld(t, seed)
 	w.compare(w.states[0])
@@ -143,7 +142,7 @@ func (b *bench) newInputs(s *site, seed uint64) *world {
 	return w
 }
 
-// request is what is built now.
+// request returns the current request.
 func (w *world) request() request {
 	q := request{
 		dockerfile: w.dockerfile(), target: fmt.Sprintf("s%d", w.target), driver: w.driver,
@@ -163,10 +162,10 @@ func (w *world) request() request {
 	return q
 }
 
-// eventKinds are the cases of happen.
+// eventKinds is the number of cases of happen.
 const eventKinds = 11
 
-// happen builds, after something has happened to the state, or while something does.
+// happen builds after a change of the state, or while one happens.
 func (w *world) happen() {
 	r := w.r
 	state := w.states[0]
@@ -213,7 +212,7 @@ func (w *world) carried(state, flag string) {
 		args = append(args, "--cache-from=type=local,src="+pick(r, w.kept...))
 	}
 	if r.IntN(4) > 0 {
-		w.check(os.RemoveAll(w.states[1])) // another machine
+		w.check(os.RemoveAll(w.states[1])) // as on another machine
 		w.states[1] = w.newState("warm1", w.driver)
 		state = w.states[1]
 	}
@@ -221,8 +220,7 @@ func (w *world) carried(state, flag string) {
 	w.compare(state)
 }
 
-// export leaves the results of steps in a directory, as an artifact of their own or inside an
-// image.
+// export exports the results of steps to a directory, as a separate artifact or inside an image.
 func (w *world) export(state string) {
 	dir := w.path("kept")
 	args := []string{"--cache-to=type=local,dest=" + dir + pick(w.r, "", ",mode=max")}
@@ -236,7 +234,7 @@ func (w *world) export(state string) {
 	}
 }
 
-// publish builds an image that stages may be based on.
+// publish builds an image on which stages may be based.
 func (w *world) publish(state string) {
 	dir := w.path("own")
 	got := w.build(state, "own", w.request(), "-o", "type=oci,tar=false,dest="+dir)
@@ -273,15 +271,15 @@ func (w *world) twoAtOnce(state string) {
 	w.same(got[1], other.cold(), other.request())
 }
 
-// compare builds on a state and compares with the build on a new one.
+// compare builds on a state and compares the result with that on a new state.
 func (w *world) compare(state string, flags ...string) {
 	got := w.build(state, "warm", w.request(), flags...)
 	w.say("build on %s %s: %s", filepath.Base(state), strings.Join(flags, " "), got.digest)
 	w.same(got, w.cold(), w.request())
 }
 
-// cold builds on a new state. The outcome of equal inputs is remembered while the context stays as
-// it is.
+// cold builds on a new state. The outcome of equal inputs is kept while the context does not
+// change.
 func (w *world) cold() outcome {
 	key := fmt.Sprint(w.edited, w.target, w.epoch, w.driver, w.flags)
 	if have, ok := w.colds[key]; ok {

@@ -10,39 +10,40 @@ import (
 // stands for the value of an input, {i} for the number of the subject in the Dockerfile, {d} for
 // its directory in the context, which populate fills.
 //
-// Each stage begins with the image base, whose directory /o is the stage's result: it has a
-// directory p for all to write to. Everything that the step does must be visible there.
+// Each stage begins with the image base, whose directory /o is the stage's result. It has a
+// directory p to which all users can write. Every effect of the step must be visible there.
 type subject struct {
 	name string
 	text string // the instructions
 	// before are stages before that of the subject.
 	before string
-	// from is what the stage begins with; "" for the image base.
+	// from is the base of the stage; "" for the image base.
 	from string
-	// bare is set where the stage has no shell. Then its result is all of it.
+	// bare is set if the stage has no shell. Then its whole file system is the result.
 	bare bool
-	// config is set where only the configuration of the image shows a change.
+	// config is set if only the configuration of the image shows a change.
 	config bool
 	// flags are for the build, separated by spaces.
 	flags string
-	// vary has the values of the inputs in the texts. The first is that before a change. See hidden
-	// and rare.
+	// vary has the values of the inputs in the texts. The first value of each is the initial one.
+	// See hidden and rare.
 	vary map[string][]string
-	// files are the edits of the files in {d}, named those of the files of the named context x{i},
-	// web those of the files that are served at {url}/{d}. See hidden and rare.
+	// files are the edits of the files in {d}, named are the edits of the files of the named
+	// context x{i}, and web are the edits of the files that are served at {url}/{d}. See hidden and
+	// rare.
 	files, named, web []string
-	// many and git add what these edits need.
+	// many and git add the files that these edits need.
 	many, git bool
 }
 
 // Prefixes of values and edits.
 const (
 	hidden = "-hidden " // the change cannot show in the result
-	// only rounds after those of go test have the change, as those that are hidden
+	// only rounds after those of go test have the change, like hidden ones
 	rare = "-rare "
 )
 
-// rarely puts rare in front of values.
+// rarely returns values with the prefix rare.
 func rarely(values ...string) []string {
 	var list []string
 	for _, v := range values {
@@ -51,18 +52,18 @@ func rarely(values ...string) []string {
 	return list
 }
 
-// Commands that show what a command sees besides files. They start few programs. What a network is
-// shows in the interfaces, and where there is only one in the sockets and settings.
+// Commands that show what a command can observe besides files. They start few programs. The network
+// is identified by its interfaces or, if it has only one, by its sockets and settings.
 const (
 	seen = `(while read l; do echo "$l"; done </etc/hosts; ulimit -a; stat -f -c %b /dev/shm; read h </proc/sys/kernel/hostname; echo $h; id; umask; env; pwd; echo $-; ` +
 		`while read a b; do [ $a != CapEff: ] || echo $b; done </proc/self/status; n=0; while read l; do n=$((n+1)); done </proc/net/dev; ` +
 		`u=0; while read l; do u=1$u; done </proc/net/unix; [ $n -le 3 ] && [ $u = 10 ] || echo net; echo /proc/sys/net/core/*) >>/o/p/seen 2>&1`
-	// census shows the names, modes, owners and types of files, but no times: those of directories
-	// that a command has changed are the present one.
+	// census shows the names, modes, owners and types of files, but no times: directories that a
+	// command has changed have the current time.
 	census = `find /o/p ! -name census -exec stat -c '%n %a %u:%g %F %N' {} + | sort >/o/p/census`
 )
 
-// sourceStage makes files as populate does, by a command, and changes them by {edit}.
+// sourceStage makes the files of populate with a command, and changes them with {edit}.
 const sourceStage = `FROM base AS h{i}
 RUN mkdir -p /s/sub; cd /s; echo f >f; echo g >g; chown 1:1 g; echo h >sub/h; ln -s h sub/l; ln f k; touch -d @850000000 f g sub .; {edit}; true
 `
@@ -72,8 +73,8 @@ var sourceEdits = []string{"true", "echo F >f; touch -d @850000000 f", "chmod 60
 	"ln -sfn ../f sub/l", "mv g e", "rm g", "mkdir x",
 	"touch -d @850000001 f", "rm k; cp -p f k", "chmod 700 sub", "rm sub/h; mkdir sub/h",
 	"rm sub/h; mkfifo sub/h", "touch -d @850000001 sub",
-	// A device whose record in the digest has all bytes but the type in common with that of a hard
-	// link to the first file.
+	// A device whose record in the digest differs only in the type from that of a hard link to the
+	// first file.
 	"rm k; mknod -m 644 k c 1 0; touch -d @850000000 k ."}
 
 // Groups of edits of files.
@@ -108,7 +109,7 @@ var (
 	fewFlags = []string{"", rare + "--chown=1000:100 ", "--chmod=0640 ", rare + "--link "}
 )
 
-// subjects have, taken together, each input of each kind of step.
+// subjects have, together, each input of each kind of step.
 var subjects = []*subject{
 	{name: "run", text: "ARG A={arg}\nARG UNUSED={unused}\nARG B{i}\nENV E={env}\nSHELL {shell}\nUSER {user}\nRUN {flags}echo {word} $A $E $B{i} >/o/p/out; " + seen,
 		flags: "--build-arg=B{i}={buildarg} --allow=security.insecure",
@@ -272,16 +273,16 @@ var subjects = []*subject{
 			"shell":      {"sh", rare + "ash"}, "arg": {"1", "2"}, "user": {"1", "2"}}},
 }
 
-// parents are commands before the step under test, of which the first changes nothing.
+// parents are commands before the step under test. The first of each changes nothing.
 var parents = map[string][]string{"word": {"true", "echo 1 >/o/p/parent",
 	rare + "echo 2 >/o/p/parent"}}
 
-// A change is one input of a subject with another value than before.
+// A change is a new value of one input of a subject.
 type change struct {
 	of     *subject
-	input  string // its name; or files, named or web
-	value  string // its value; or the name of the edit
-	hidden bool   // it cannot show in the result
+	input  string // name of the input; or files, named or web
+	value  string // value of the input; or the name of the edit
+	hidden bool   // the change cannot show in the result
 	rare   bool
 }
 
@@ -300,7 +301,7 @@ func (c change) String() string {
 	return c.of.name + ": " + c.input + ": " + c.value
 }
 
-// expand puts the values of inputs, and then what is the same for all, into a text.
+// expand replaces the names of inputs in a text by their values, and then the fixed names.
 func expand(text string, values, fixed map[string]string) string {
 	for _, set := range []map[string]string{values, fixed} {
 		var pairs []string
@@ -332,8 +333,8 @@ func (s *subject) changes() []change {
 	return list
 }
 
-// global are the flags and the environment of a build, which all steps have in common. The first
-// value of each is the usual one.
+// global are the flags and the environment of a build, which all steps share. The first value of
+// each is the usual one.
 var global = map[string][]string{
 	"epoch":      {"1000000000", "1100000000", "900000000"},
 	"host":       {"", "--add-host=one:10.0.0.1", "--add-host=one:10.0.0.2"},

@@ -12,8 +12,8 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestBounded builds again and again, half of the time without the cache: the state stays small,
-// the last build's steps are in the cache, and images with a name are whole.
+// TestBounded builds again and again, half of the time without the cache. The state must stay
+// small, the last build's steps must be in the cache, and images with a name must be complete.
 func TestBounded(t *testing.T) {
 	l := lab.New(t)
 	l.Busybox()
@@ -42,9 +42,9 @@ func TestBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// What may be collected, the images with a name, and what this build has made. Collect also
-		// spares what was used in the second before the build began: on average 0.7 MB for each
-		// build in that time.
+		// The limit is for data that may be collected, the images with a name, and the data of this
+		// build. Collect also keeps data that were used in the second before the build began: on
+		// average 0.7 MB for each build in that time.
 		recent := 0
 		for _, at := range began[:i] {
 			if began[i].Sub(at) < 2*time.Second {

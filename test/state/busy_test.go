@@ -37,7 +37,7 @@ const variants = 8
 type busy struct {
 	*lab.Lab
 	want  [variants]string
-	clean []string // what a state has after one build and prune --all
+	clean []string // files of a state after one build and prune --all
 }
 
 func newBusy(t *testing.T, user string) *busy {
@@ -73,11 +73,11 @@ func (b *busy) names() []string {
 	return list
 }
 
-// variable are files whose names or presence differ without harm: locks, the index of a context,
-// what was measured, and what a process has left that was killed between writing and renaming.
+// variable matches files whose names or presence may differ: locks, the index of a context,
+// measured sizes, and files that a process has left which was killed between writing and renaming.
 var variable = regexp.MustCompile(`^(oci/index\.json\.(old|copy)|cache/(usage|syncs(\.new)?|context/.*|mountpoints/.*|(step|chain|sealed|remote)(/..)?|lock|builds|tables|mounts)|snapshots/(full/)?(probe.*|ids(\.new)?|lock))$`)
 
-// files lists what is in the state, without what may differ.
+// files returns the files of the state, without those that may differ.
 func (b *busy) files(t *testing.T) []string {
 	t.Helper()
 	var list []string
@@ -114,7 +114,7 @@ func (b *busy) run(verb string, kill time.Duration, args ...string) (string, err
 	return strings.TrimSpace(out.String()), nil
 }
 
-// killAll kills a process and, where it was started by way of another program, its children.
+// killAll kills a process and, if it was started through another program, its children.
 func killAll(cmd *exec.Cmd) {
 	pid := fmt.Sprint(cmd.Process.Pid)
 	if children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children"); err == nil &&
@@ -126,7 +126,7 @@ func killAll(cmd *exec.Cmd) {
 	_ = cmd.Process.Kill()
 }
 
-// round has eight builds and a prune run at once, some of which are killed.
+// round runs eight builds and a prune at once, and kills some of them.
 func (b *busy) round(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	var wg sync.WaitGroup
@@ -168,11 +168,12 @@ func (b *busy) round(t *testing.T, seed uint64) {
 	}
 }
 
-// whole removes everything, and compares what is left to what one build leaves.
+// whole removes everything, and compares the remaining files with those that remain after one
+// build.
 func (b *busy) whole(t *testing.T) {
 	t.Helper()
 	for _, name := range b.names() {
-		_, _ = b.run("rm", 0, name) // which may not exist
+		_, _ = b.run("rm", 0, name) // the image may not exist
 	}
 	b.Run("prune", "--all")
 	if got, want := strings.Join(b.files(t), "\n"), strings.Join(b.clean, "\n"); got != want {

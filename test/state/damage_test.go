@@ -20,8 +20,8 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// dockerfile has a layer of each kind: of a base image, one sealed from a snapshot, one written
-// while files are copied, and the last, of which there is no snapshot.
+// dockerfile has a layer of each kind: a layer of a base image, a layer sealed from a snapshot, a
+// layer written while files are copied, and a last layer without a snapshot.
 const dockerfile = `FROM busybox
 RUN mkdir /made && echo made >/made/f && rm -r /home
 COPY many /many
@@ -63,8 +63,8 @@ type object struct {
 	// lost lists the operations that need the object, if it cannot be made again without the
 	// registry.
 	lost []string
-	// there lists the operations that fail in that case if it is missing, but do not read it: a
-	// build puts no image into the store without all of its layers.
+	// there lists the operations that do not read the object, but fail in that case if it is
+	// missing: a build only stores an image with all of its layers.
 	there []string
 	// silent is set if damage needs no warning, because the lost data are computed again.
 	silent bool
@@ -174,7 +174,7 @@ var damages = []struct {
 	}},
 }
 
-// operations are what is done with a damaged state. They return what is wrong.
+// operations are performed on a damaged state. They return a description of what is wrong.
 var operations = []struct {
 	name string
 	do   func(t *testing.T, tp *template) (log string, wrong string, err error)
@@ -213,7 +213,7 @@ var operations = []struct {
 	}},
 }
 
-// sameButLines compares reports without what is known from the build only.
+// sameButLines compares reports without the facts that are known only from the build.
 func sameButLines(a, b string) bool {
 	var x, y map[string]any
 	if json.Unmarshal([]byte(a), &x) != nil || json.Unmarshal([]byte(b), &y) != nil {
@@ -230,7 +230,7 @@ func (tp *template) try(verb string, args ...string) (stdout, stderr string, err
 	return out.String(), log.String(), err
 }
 
-// build builds, and compares the digest.
+// build builds, and compares the digest with the expected one.
 func (tp *template) build(t *testing.T, args ...string) (log, wrong string, err error) {
 	t.Helper()
 	_, log, err = tp.try("build", append([]string{"--progress=plain", "-t", "app", "."},
@@ -276,7 +276,7 @@ func TestDamage(t *testing.T) {
 	if err := os.Rename(tp.State, pristine); err != nil {
 		t.Fatal(err)
 	}
-	// else each operation meets one kind of damage to each object
+	// otherwise, each operation is tested with one kind of damage to each object
 	all := os.Getenv("LAYERBUILD_FAULTS") == "1"
 	for i, o := range objects {
 		for j, d := range damages {
@@ -322,8 +322,8 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestSourceGone damages blobs that only a registry has, and the registry cannot be reached: the
-// error names the blob and the remedy. Operations that do not need the blob work.
+// TestSourceGone damages blobs that only a registry has, while the registry cannot be reached. The
+// error must name the blob and the remedy, and operations that do not need the blob must work.
 func TestSourceGone(t *testing.T) {
 	lab.Root(t)
 	tp := newTemplate(t)
@@ -378,8 +378,8 @@ func TestSourceGone(t *testing.T) {
 	}
 }
 
-// TestSnapshotsGone removes snapshots, or their files, in several ways: what is missing is made
-// again.
+// TestSnapshotsGone removes snapshots, or their files, in several ways, and checks that they are
+// made again.
 func TestSnapshotsGone(t *testing.T) {
 	lab.Root(t)
 	tp := newTemplate(t)
@@ -442,8 +442,8 @@ func TestSnapshotsGone(t *testing.T) {
 	}
 }
 
-// TestKinds replaces each file of the state by a directory with something in it, and each directory
-// by a file. The next build has the right digest, and the one after it warns of nothing.
+// TestKinds replaces each file of the state by a directory with a file in it, and each directory by
+// a file. The next build must have the right digest, and the one after it must have no warnings.
 func TestKinds(t *testing.T) {
 	lab.Root(t)
 	tp := newTemplate(t)
@@ -452,7 +452,7 @@ func TestKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	var all []string
-	seen := map[string]bool{} // one file of each kind, not each blob
+	seen := map[string]bool{} // use one file of each kind, and not each blob
 	digits := regexp.MustCompile(`/[0-9a-f]{2,}|/index-[^/]*`)
 	err := filepath.WalkDir(pristine, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -493,7 +493,7 @@ func TestKinds(t *testing.T) {
 				t.Fatal(err)
 			}
 			log, wrong, err := tp.build(t, "--no-cache")
-			// it protects the owners of files, and only a person can tell that they are right
+			// it protects the owners of files, and the program cannot know whether they are right
 			if rel == "snapshots/ids" {
 				if err == nil || !strings.Contains(log, "remove it if no other user") {
 					t.Errorf("%v\n%s", err, log)

@@ -20,8 +20,8 @@ func tmpfs(t *testing.T, dir, size string) {
 	t.Cleanup(func() { lab.Output(t, "umount", dir) })
 }
 
-// TestFull fills the state directory and destinations: one message names what is full and, for the
-// state, the remedy. The remedy works.
+// TestFull fills the state directory and destinations. One message must name the full directory
+// and, for the state, a remedy that works.
 func TestFull(t *testing.T) {
 	lab.Root(t)
 	random := func(mega int) string {
@@ -44,8 +44,8 @@ func TestFull(t *testing.T) {
 	tests := []struct {
 		name, dockerfile string
 		args             []string
-		want             string // in the message besides what all have
-		state            bool   // it is the state that is full
+		want             string // text in the message, in addition to the text that all have
+		state            bool   // the state is full, and not the destination
 	}{
 		{"copy", "COPY big /", nil, "no space left on device", true},
 		{"copy for a command", "COPY big /\nRUN true", nil, "no space left on device", true},

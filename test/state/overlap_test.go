@@ -32,9 +32,9 @@ COPY f /f
 RUN cat /n /f | head -c 300000 >/m
 `
 
-// TestOverlap has builds that always overlap: the state stays small, because each build collects
-// what no other uses, and every build has the right image. The build that runs all the time still
-// has what it found and made at its beginning.
+// TestOverlap runs builds that always overlap. The state must stay small, because each build
+// collects the data that no other build uses, and every build must have the right image. The build
+// that runs all the time must keep the data that it has found and made at its beginning.
 func TestOverlap(t *testing.T) {
 	l := lab.New(t)
 	l.Busybox()
@@ -99,15 +99,15 @@ func TestOverlap(t *testing.T) {
 	if err := <-ended; err != nil || out.String() != wantLong {
 		t.Errorf("the long build is %q, want %q: %v\n%s", out.String(), wantLong, err, log.String())
 	}
-	// One build makes about 1.2 MB. What the long build uses, the limit, and what the last builds
-	// have made, are far below what all of them make, which is about 27 MB.
+	// One build makes about 1.2 MB. The data of the long build, the limit, and the data of the last
+	// builds are together far below the data of all builds, which are about 27 MB.
 	if limit := int64(18 << 20); most > limit {
 		t.Errorf("the state had up to %d bytes, want at most %d", most, limit)
 	}
 	t.Logf("the state had up to %d bytes", most)
 }
 
-// stateSize returns the space on disk of the state directory, which builds change meanwhile.
+// stateSize returns the disk space of the state directory, which builds may change meanwhile.
 func stateSize(t *testing.T, dir string) int64 {
 	t.Helper()
 	var n int64

@@ -1,6 +1,6 @@
-// Package report reads what test binaries print with -test.v=test2json and sums it up.
+// Package report reads the output of test binaries with -test.v=test2json and summarizes it.
 //
-// It imports no other package of the module. It does no I/O but to write to the given writer.
+// It imports no other package of the module. It only writes to the given writer.
 //
 // To test it, run go test ./test/run/report as any user.
 package report

@@ -13,21 +13,21 @@ import (
 // Package is the result of one package's tests.
 type Package struct {
 	Dir     string
-	Passed  int // tests and subtests
+	Passed  int // numbers of tests and subtests
 	Failed  int
 	Skipped []Skip
 
-	Wall, CPU time.Duration // how long the tests ran, and the CPU time of their processes
+	Wall, CPU time.Duration // elapsed time of the tests, and CPU time of their processes
 
 	failures []string          // the output of the tests that failed
-	output   map[string]string // what each running test has printed
+	output   map[string]string // the output of each running test
 	broken   error
-	closing  string // what the binary printed outside of tests
+	closing  string // the binary's output outside of tests
 }
 
-// Skip is a test that was skipped, or in a list of expected skips a set of them.
+// Skip is a test that was skipped or, in a list of expected skips, a set of tests.
 type Skip struct {
-	User   string // who ran it
+	User   string // the user who ran it
 	Dir    string // the package's directory
 	Test   string // its name; in a list a regular expression that matches the whole name
 	Reason string
@@ -41,7 +41,7 @@ func NewPackage(dir string) *Package { return &Package{Dir: dir, output: map[str
 // Broken records that the package's tests did not end.
 func (p *Package) Broken(err error) { p.broken = err }
 
-// marker precedes each line of the framework with -test.v=test2json, also in the middle of a line
+// marker precedes each line of the framework with -test.v=test2json, even in the middle of a line
 // that a test has begun (cmd/internal/test2json).
 const marker = "\x16"
 
@@ -116,7 +116,7 @@ func (p *Package) finish(how, test string) {
 
 var place = regexp.MustCompile(`^\s*[\w.-]+\.go:\d+: `)
 
-// lastLine returns the last line that is not empty, without the place in the source.
+// lastLine returns the last line that is not empty, without the position in the source.
 func lastLine(out string) string {
 	out = strings.TrimSpace(out)
 	return place.ReplaceAllString(out[strings.LastIndexByte(out, '\n')+1:], "")
@@ -229,7 +229,7 @@ func match(expected []Skip, skip Skip) bool {
 }
 
 // ParseSkips reads a list of expected skips: lines "USER DIRECTORY TEST REASON", where USER is
-// root, user (anybody else) or *, TEST is a regular expression, and what follows # is a comment.
+// root, user (any other user) or *, and TEST is a regular expression. A comment begins with #.
 func ParseSkips(data []byte) ([]Skip, error) {
 	var all []Skip
 	n := 0

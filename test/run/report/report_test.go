@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// log is what a test binary prints with -test.v=test2json.
+// log is the output of a test binary with -test.v=test2json.
 const log = "\x16=== RUN   TestGood\n\x16--- PASS: TestGood (0.00s)\n" +
 	"\x16=== RUN   TestSkip\n    a_test.go:12: needs root\n\x16--- SKIP: TestSkip (0.00s)\n" +
 	"\x16=== RUN   TestBad\nno newline\x16=== RUN   TestBad/sub\n    a_test.go:20: got 1, want 2\n\x16=== NAME  TestBad\n    a_test.go:25: mine\n" +
