@@ -19,27 +19,38 @@ func toDest(ctx context.Context, env Env, spec Spec, write func(io.Writer) error
 }
 
 // interruptible is a writer whose Write returns when ctx ends, although w may block: the reader of
-// a pipe may have stopped.
+// a pipe may have stopped. It must not be used concurrently.
 type interruptible struct {
+	// ctx is that of the export that writes. An io.Writer gets no context.
 	ctx context.Context
 	w   io.Writer
+	buf []byte // what w is writing
+	err error  // the cause of ctx's end, once w was left with buf
 }
 
+// Write writes a copy of p: w may still be writing when Write has returned. No caller waits for
+// that goroutine, because nothing interrupts write(2) on a full pipe. It ends when the pipe is read
+// or closed, or with the program.
 func (i *interruptible) Write(p []byte) (int, error) {
+	if i.err != nil {
+		return 0, i.err
+	}
+	i.buf = append(i.buf[:0], p...)
 	type result struct {
 		n   int
 		err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		n, err := i.w.Write(p)
+		n, err := i.w.Write(i.buf)
 		done <- result{n, err}
 	}()
 	select {
 	case r := <-done:
 		return r.n, r.err
 	case <-i.ctx.Done():
-		return 0, context.Cause(i.ctx)
+		i.err = context.Cause(i.ctx)
+		return 0, i.err
 	}
 }
 
