@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
@@ -71,6 +72,7 @@ func runServed(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, 
 	defer cancel()
 	served := *s
 	var servers []*mount.Server
+	var watch sync.WaitGroup
 	var err error
 	eachProgram(s, func(m *mount.Mount) {
 		if err != nil {
@@ -82,10 +84,10 @@ func runServed(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, 
 			return
 		}
 		servers, served.trees = append(servers, server), append(served.trees, server.Tree())
-		go func() { // until Close, which waits for the program's end
+		watch.Go(func() {
 			<-server.Done()
 			cancel()
-		}()
+		})
 	})
 	var r Result
 	if err == nil {
@@ -97,6 +99,7 @@ func runServed(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, 
 			ended = append(ended, fmt.Errorf("the step's files were lost: %w", cerr))
 		}
 	}
+	watch.Wait() // Close has waited for the ends of the programs
 	switch {
 	case ctx.Err() != nil:
 		return Result{}, ctx.Err()
