@@ -169,7 +169,9 @@ type sealer struct {
 	compressor compressor
 	tee        io.Writer // may be nil
 
-	group      *errgroup.Group
+	group *errgroup.Group
+	// ctx is the group's, which ends when a goroutine of the group has failed. A walk that waits
+	// for a free chunk then stops.
 	ctx        context.Context
 	toHash     chan *chunk
 	toCompress chan *chunk

@@ -16,6 +16,8 @@ import (
 // on the two states, and not on how a driver recorded the changes: therefore all drivers produce
 // the same bytes.
 type walker struct {
+	// ctx is that of the call that the walker is made for. It is stored because the functions that
+	// call each other for each directory pass it on only to check it.
 	ctx  context.Context
 	o    Options
 	full bool

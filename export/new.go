@@ -159,7 +159,7 @@ func (j *job) advance(n int) {
 // counting reports the bytes that pass through it as progress, and returns an error when ctx has
 // ended.
 type counting struct {
-	ctx  context.Context
+	ctx  context.Context // of the export: readers and writers get none
 	move func([]byte) (int, error)
 	job  *job
 }

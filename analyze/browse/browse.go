@@ -115,6 +115,8 @@ func (s *screen) run(ctx context.Context, keyboard *os.File, resized <-chan os.S
 	}()
 	defer func() {
 		close(done)
+		// Without a deadline (see reopen) nothing interrupts read(2). The goroutine then ends after
+		// the next key, which it drops, or with the program.
 		if keyboard.SetReadDeadline(time.Now()) == nil {
 			<-ended
 		}

@@ -24,9 +24,9 @@ const (
 )
 
 // endsImage reports whether only the layer of step n of a stage is needed.
-func (s *Solver) endsImage(st *parser.Stage, n int) bool {
+func (s *Solver) endsImage(ctx context.Context, st *parser.Stage, n int) bool {
 	c := &s.e.cfg
-	return st == s.plan.Target && n == s.total(st)+1 && c.Image && !c.Files && !c.Tables &&
+	return st == s.plan.Target && n == s.total(ctx, st)+1 && c.Image && !c.Files && !c.Tables &&
 		c.Snapshots.Layered()
 }
 

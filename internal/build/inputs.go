@@ -106,10 +106,10 @@ func (e *Engine) unpack(ctx context.Context, in parser.ImageInput, name string) 
 func (s *Solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Input) (rootfs, error) {
 	switch in := in.(type) {
 	case parser.ImageInput:
-		return s.e.unpack(ctx, in, s.stageLabel(st, 1)+" FROM "+in.Ref)
+		return s.e.unpack(ctx, in, s.stageLabel(ctx, st, 1)+" FROM "+in.Ref)
 	case parser.ContextInput:
 		if img, ok := s.e.cfg.Inputs.ContextImage(in); ok {
-			return s.e.unpack(ctx, img, s.stageLabel(st, 1)+" FROM "+in.Name)
+			return s.e.unpack(ctx, img, s.stageLabel(ctx, st, 1)+" FROM "+in.Name)
 		}
 		f, err := s.e.cfg.Inputs.Files(ctx, in)
 		if err != nil {

@@ -196,7 +196,7 @@ func (s *Solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 // stageLabel returns the prefix of a step's name, such as "[build 2/5]". As in BuildKit, FROM
 // counts as a step if it names an image or a context, and not if it names scratch or another stage.
 // n always counts FROM.
-func (s *Solver) stageLabel(st *parser.Stage, n int) string {
+func (s *Solver) stageLabel(ctx context.Context, st *parser.Stage, n int) string {
 	name := st.Name
 	if name == "" && len(s.plan.Stages) > 1 {
 		name = fmt.Sprintf("stage-%d", st.Index)
@@ -209,12 +209,12 @@ func (s *Solver) stageLabel(st *parser.Stage, n int) string {
 	case parser.Scratch, parser.StageInput:
 		from = 0
 	}
-	return fmt.Sprintf("[%s%s%d/%d]", s.label, name, n-1+from, s.total(st)+from)
+	return fmt.Sprintf("[%s%s%d/%d]", s.label, name, n-1+from, s.total(ctx, st)+from)
 }
 
 // total returns the number of a stage's steps that have an action, including the triggers of its
 // base image.
-func (s *Solver) total(st *parser.Stage) int {
+func (s *Solver) total(ctx context.Context, st *parser.Stage) int {
 	in, ok := st.Base.(parser.ImageInput)
 	if c, is := st.Base.(parser.ContextInput); is {
 		in, ok = s.e.cfg.Inputs.ContextImage(c)
@@ -223,7 +223,7 @@ func (s *Solver) total(st *parser.Stage) int {
 		return st.Total
 	}
 	// it was resolved when the plan was made
-	img, err := s.e.cfg.Inputs.Resolve(context.Background(), in)
+	img, err := s.e.cfg.Inputs.Resolve(ctx, in)
 	if err != nil {
 		return st.Total
 	}
@@ -286,8 +286,8 @@ func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 	if err := ctx.Err(); err != nil {
 		return rootfs{}, err
 	}
-	line := s.line(st, step, n)
-	res, err := s.action(ctx, st, cur, step, line, s.endsImage(st, n))
+	line := s.line(ctx, st, step, n)
+	res, err := s.action(ctx, st, cur, step, line, s.endsImage(ctx, st, n))
 	if err != nil {
 		return rootfs{}, err
 	}
@@ -356,8 +356,8 @@ type line struct {
 	file string // the Dockerfile's name
 }
 
-func (s *Solver) line(st *parser.Stage, step parser.Step, n int) *line {
-	name := s.stageLabel(st, n) + " " + strings.TrimSpace(step.Name)
+func (s *Solver) line(ctx context.Context, st *parser.Stage, step parser.Step, n int) *line {
+	name := s.stageLabel(ctx, st, n) + " " + strings.TrimSpace(step.Name)
 	return &line{id: s.stepID(st, n), name: name, step: step,
 		sink: s.e.cfg.Sink, file: s.e.cfg.File}
 }

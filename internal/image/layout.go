@@ -131,7 +131,7 @@ func (r *Resolver) decompressed(ctx context.Context, file *os.File) (*os.File, e
 
 // contextReader ends a long read when ctx ends.
 type contextReader struct {
-	ctx context.Context
+	ctx context.Context // of the call that reads: an io.Reader gets none
 	r   io.Reader
 }
 

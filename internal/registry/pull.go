@@ -394,6 +394,8 @@ func (s *Source) openDocument(ctx context.Context, d ocispec.Descriptor) (io.Rea
 
 // download is the transfer of a blob. It is resumed after a broken connection.
 type download struct {
+	// ctx is that of Open, whose caller ends the download by it. It is stored because Read, which
+	// gets none, sends further requests.
 	ctx     context.Context
 	s       *Source
 	d       ocispec.Descriptor

@@ -47,8 +47,8 @@ type Mount struct {
 // ended, also if Add returns an error.
 func (m *Mounter) Add(ctx context.Context, p *executor.Process,
 	list []Mount) (release func() error, err error) {
-	a := &adding{mounter: m, ctx: ctx, p: p}
-	caches, err := a.lockCaches(list)
+	a := &adding{mounter: m, p: p}
+	caches, err := a.lockCaches(ctx, list)
 	if err != nil {
 		return a.release, err
 	}
@@ -57,7 +57,7 @@ func (m *Mounter) Add(ctx context.Context, p *executor.Process,
 			a.mount(mt, executor.Bind{Source: caches[i]}, mt.ReadOnly)
 			continue
 		}
-		if err := a.add(i, mt); err != nil {
+		if err := a.add(ctx, i, mt); err != nil {
 			return a.release, fmt.Errorf("mount %s: %w", mt.name(), err)
 		}
 	}
@@ -67,7 +67,6 @@ func (m *Mounter) Add(ctx context.Context, p *executor.Process,
 // adding is one call of Add.
 type adding struct {
 	mounter *Mounter
-	ctx     context.Context
 	p       *executor.Process
 	undo    []func() error
 }
@@ -94,37 +93,37 @@ func (a *adding) mount(m Mount, src executor.MountSource, readOnly bool) {
 }
 
 // add adds a mount that is not a cache mount. i is its index in the RUN.
-func (a *adding) add(i int, m Mount) error {
+func (a *adding) add(ctx context.Context, i int, m Mount) error {
 	switch m.Type {
 	case parser.MountTmpfs:
 		a.mount(m, executor.Tmpfs{Size: m.Size}, false)
 		return nil
 	case parser.MountSecret:
-		return a.secret(m)
+		return a.secret(ctx, m)
 	case parser.MountSSH:
-		return a.ssh(i, m)
+		return a.ssh(ctx, i, m)
 	case parser.MountBind:
-		return a.bind(m)
+		return a.bind(ctx, m)
 	}
 	panic("unreachable")
 }
 
 // bind mounts files of a stage, an image or a context. Files that the command writes there are
 // discarded when the command ends.
-func (a *adding) bind(m Mount) error {
-	id, place, err := m.Snapshot(a.ctx)
+func (a *adding) bind(ctx context.Context, m Mount) error {
+	id, place, err := m.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
-	if err := a.mounter.Lazy.Materialize(a.ctx, id); err != nil {
+	if err := a.mounter.Lazy.Materialize(ctx, id); err != nil {
 		return err
 	}
 	var mounts []mount.Mount
 	if m.ReadOnly {
-		mounts, err = a.mounter.Snapshots.View(a.ctx, id)
+		mounts, err = a.mounter.Snapshots.View(ctx, id)
 	} else {
 		var active *snapshot.Active
-		if active, err = a.mounter.Snapshots.Prepare(a.ctx, id); err == nil {
+		if active, err = a.mounter.Snapshots.Prepare(ctx, id); err == nil {
 			a.undo = append(a.undo, active.Discard)
 			mounts = active.Mounts()
 		}
@@ -137,8 +136,8 @@ func (a *adding) bind(m Mount) error {
 }
 
 // secret passes a secret to the command, as a file in memory or as a variable.
-func (a *adding) secret(m Mount) error {
-	data, ok, err := a.mounter.Secrets.Read(a.ctx, m.ID)
+func (a *adding) secret(ctx context.Context, m Mount) error {
+	data, ok, err := a.mounter.Secrets.Read(ctx, m.ID)
 	if !ok {
 		if m.Required {
 			return fmt.Errorf("secret %s: not found; give it with --secret id=%s,src=FILE", m.ID,
@@ -171,7 +170,7 @@ func (a *adding) secret(m Mount) error {
 
 // ssh passes the socket of an agent to the command. The socket is a proxy with the owner and the
 // mode that the mount requests.
-func (a *adding) ssh(i int, m Mount) error {
+func (a *adding) ssh(ctx context.Context, i int, m Mount) error {
 	agent, ok := a.mounter.Secrets.Agent(m.ID)
 	if !ok {
 		if m.Required {
@@ -193,7 +192,7 @@ func (a *adding) ssh(i int, m Mount) error {
 	if m.GID != nil {
 		o.GID = *m.GID
 	}
-	proxy, err := secret.NewProxy(a.ctx, dir, o, agent)
+	proxy, err := secret.NewProxy(ctx, dir, o, agent)
 	if err != nil {
 		return fmt.Errorf("ssh agent %s: %w", m.ID, err)
 	}
@@ -208,7 +207,7 @@ func (a *adding) ssh(i int, m Mount) error {
 
 // lockCaches locks the caches of all cache mounts and returns the directories of their files, by
 // the index of the mount.
-func (a *adding) lockCaches(list []Mount) (map[int]string, error) {
+func (a *adding) lockCaches(ctx context.Context, list []Mount) (map[int]string, error) {
 	var mounts []cachemount.Mount
 	var index []int // the index in list
 	for i, m := range list {
@@ -233,14 +232,14 @@ func (a *adding) lockCaches(list []Mount) (map[int]string, error) {
 	if len(mounts) == 0 {
 		return nil, nil
 	}
-	locked, err := a.mounter.Caches.Lock(a.ctx, mounts)
+	locked, err := a.mounter.Caches.Lock(ctx, mounts)
 	if err != nil {
 		return nil, err
 	}
 	a.undo = append(a.undo, locked.Close)
 	files := map[int]string{}
 	for k, m := range mounts {
-		if files[index[k]], err = locked.Files(a.ctx, k, m); err != nil {
+		if files[index[k]], err = locked.Files(ctx, k, m); err != nil {
 			return nil, fmt.Errorf("mount %s: %w", list[index[k]].name(), err)
 		}
 	}

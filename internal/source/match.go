@@ -21,7 +21,9 @@ import (
 
 // matching is the state of one call of Match.
 type matching struct {
-	t       *Tree
+	t *Tree
+	// ctx is that of Match. It is stored because the functions that call each other for each
+	// directory and file pass it on only to check it now and then.
 	ctx     context.Context
 	keep    bool   // owners are part of the digest
 	epoch   *int64 // earlier times are part of the digest

@@ -525,6 +525,8 @@ func mismatch(want ocispec.Descriptor, got digest.Digest, size int64) error {
 
 // hashingWriter writes to a file and records the digest, the size and the first error.
 type hashingWriter struct {
+	// ctx is that of Ingest, which gives the writer to its caller's function. Write, which gets
+	// none, returns an error when it has ended.
 	ctx     context.Context
 	w       *os.File
 	hash    hash.Hash

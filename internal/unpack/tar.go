@@ -52,6 +52,8 @@ func Tar(ctx context.Context, r io.Reader, root int, o Options) (Stats, error) {
 }
 
 type unpacker struct {
+	// ctx is that of Tar. An unpacker is the state of that one call, which checks it for each entry
+	// and for each directory at the end.
 	ctx      context.Context
 	o        Options
 	rd       *Reader
