@@ -72,7 +72,7 @@ var floors = []floor{
 		{"internal/cachemount", "internal/lock internal/memo parser"},
 		{"internal/source", "internal/subprocess internal/atomicfile internal/dirfd internal/giturl " +
 			"internal/hostfile internal/pattern internal/safepath internal/unpack"},
-		{"internal/secret", "internal/dirfd internal/source"},
+		{"internal/secret", "internal/dirfd internal/memo internal/source"},
 		{"internal/store", "internal/atomicfile internal/lock internal/ocidoc " +
 			"internal/reference internal/smallfile"},
 	}},

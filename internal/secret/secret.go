@@ -6,8 +6,8 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
+	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/source"
 )
 
@@ -34,15 +34,7 @@ type Store struct {
 	// Warn is called if a credential cannot be read; nil: no warning is given.
 	Warn func(message string)
 
-	mu     sync.Mutex
-	values map[int]*value // by the index in Secrets
-}
-
-// value is a secret that is read once.
-type value struct {
-	once sync.Once
-	data []byte
-	err  error
+	values memo.Map[int, []byte] // by the index in Secrets
 }
 
 // Read returns the value of a secret, and reports whether there is a secret with that ID. The value
@@ -52,18 +44,13 @@ func (s *Store) Read(ctx context.Context, id string) (data []byte, ok bool, err 
 	if i < 0 {
 		return nil, false, nil
 	}
-	s.mu.Lock()
-	v := s.values[i]
-	if v == nil {
-		v = &value{}
-		if s.values == nil {
-			s.values = map[int]*value{}
-		}
-		s.values[i] = v
+	call, mine := s.values.Claim(i)
+	if mine {
+		// Not Map.Do: after a canceled read another caller would read the rest of a pipe.
+		call.Finish(s.Secrets[i].read(ctx))
 	}
-	s.mu.Unlock()
-	v.once.Do(func() { v.data, v.err = s.Secrets[i].read(ctx) })
-	return v.data, true, v.err
+	data, err = call.Wait(ctx)
+	return data, true, err
 }
 
 func (s Secret) read(ctx context.Context) ([]byte, error) {
