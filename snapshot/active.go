@@ -302,9 +302,7 @@ func (s *Store) trash(id ID) (*workDir, error) {
 		w.release()
 		return nil, &os.LinkError{Op: "rename", Old: s.dir(id), New: w.path, Err: err}
 	}
-	s.mu.Lock()
-	delete(s.known, id)
-	s.mu.Unlock()
+	s.remember(id, nil)
 	return w, nil
 }
 

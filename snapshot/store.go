@@ -146,8 +146,6 @@ func (s *Store) lookup(id ID) (*node, error) {
 		return nil, err
 	}
 	s.lease(id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	return s.find(id, 0)
 }
 
@@ -155,18 +153,38 @@ func (s *Store) lookup(id ID) (*node, error) {
 // directory can have.
 const maxChain = 10000
 
-// find returns the node of id. s.mu must be held. If the node was read before, find checks only its
-// own directory again.
+// remembered returns the node of id that was read before; nil if there is none. The directory may
+// be another one by now.
+func (s *Store) remembered(id ID) *node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known[id]
+}
+
+// remember keeps the node of id, or forgets it if n is nil.
+func (s *Store) remember(id ID, n *node) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n == nil {
+		delete(s.known, id)
+		return
+	}
+	s.known[id] = n
+}
+
+// find returns the node of id. If the node was read before, find checks only its own directory
+// again. Several goroutines may read one directory at the same time: they get equal nodes, and a
+// node that has become out of date has another stamp than the directory.
 func (s *Store) find(id ID, depth int) (*node, error) {
 	now, err := s.stamp(id)
 	if err != nil {
-		delete(s.known, id)
+		s.remember(id, nil)
 		if err == unix.ENOENT {
 			err = ErrNotExist
 		}
 		return nil, fmt.Errorf("snapshot %s: %w", id, err)
 	}
-	if n := s.known[id]; n != nil && n.stamp == now {
+	if n := s.remembered(id); n != nil && n.stamp == now {
 		return n, nil
 	}
 	info, err := readInfo(s.dir(id))
@@ -192,7 +210,7 @@ func (s *Store) find(id ID, depth int) (*node, error) {
 			return nil, fmt.Errorf("parent of %s: %w", id, err)
 		}
 	}
-	s.known[id] = n
+	s.remember(id, n)
 	return n, nil
 }
 
@@ -441,10 +459,7 @@ func (s *Store) child(id ID) (string, error) {
 // parentOf returns a snapshot's parent. It uses the node in memory if the directory has not
 // changed: otherwise a prune of n snapshots would read n² files.
 func (s *Store) parentOf(id ID, e fs.DirEntry) (ID, error) {
-	s.mu.Lock()
-	n := s.known[id]
-	s.mu.Unlock()
-	if n != nil {
+	if n := s.remembered(id); n != nil {
 		if now, err := s.stamp(id); err == nil && n.stamp == now {
 			return n.info.Parent, nil
 		}
