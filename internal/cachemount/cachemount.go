@@ -265,11 +265,12 @@ func fill(ctx context.Context, dir string, m Mount, old int) (string, error) {
 	return files, os.Rename(tmp, files)
 }
 
-// empty empties a cache, once in a build. locked reports whether the caller holds the directory's
-// lock exclusively. Otherwise a step of another build may use the files: that step continues to use
-// them, new files are made beside them, and the next call removes the old files.
+// empty empties a cache, once in a build. After an error it may be called again: the step may be
+// run again if a file of its context has changed. locked reports whether the caller holds the
+// directory's lock exclusively. Otherwise a step of another build may use the files: that step
+// continues to use them, new files are made beside them, and the next call removes the old files.
 func (s *Store) empty(ctx context.Context, dir string, m Mount, locked bool) error {
-	_, err := s.emptied.Do(ctx, dir, func() (struct{}, error) {
+	_, err := s.emptied.Try(ctx, dir, func() (struct{}, error) {
 		old, err := newestFiles(dir)
 		if err != nil || old < 0 {
 			return struct{}{}, err
@@ -291,9 +292,6 @@ func (s *Store) empty(ctx context.Context, dir string, m Mount, locked bool) err
 		}
 		return struct{}{}, errors.Join(errs...)
 	})
-	if err != nil {
-		s.emptied.Forget(dir) // the step may be run again, if a file of its context has changed
-	}
 	return err
 }
 

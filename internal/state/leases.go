@@ -42,6 +42,15 @@ type leases struct {
 	id   string // the name of the file in running/
 	file *lock.Held
 
+	// mu is held while add waits for the gate and writes the file: when add returns, its lines are
+	// in the file, also those that another goroutine was adding. The wait is for a collector of
+	// another process, which holds the gate until it has renamed what it removes. It cannot be
+	// canceled, since those who look up parts of the state, such as snapshot.Store.Stat, have no
+	// context.
+	//
+	// mu is also held while collecting waits for the gate: between its attempts the gate is not
+	// locked, and nothing may be leased then. A process collects when its build has ended, so that
+	// nothing else of the process waits for mu.
 	mu   sync.Mutex
 	held map[string]bool // lines in the file
 	// leases cannot be written: the gate is held in shared mode until the end, so that no process

@@ -19,6 +19,8 @@ const tempPrefix = "tmp-"
 type TempDir struct {
 	root string
 
+	// mu is held while the directory is made. That is done once, and other callers of Path wait for
+	// its result.
 	mu   sync.Mutex
 	dir  string // "" until it is made
 	lock *lock.Held
@@ -53,11 +55,12 @@ func (s *TempDir) Path() (string, error) {
 // Close removes the directory, if there is one.
 func (s *TempDir) Close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.dir == "" {
+	dir, held := s.dir, s.lock
+	s.mu.Unlock()
+	if dir == "" {
 		return nil
 	}
-	return errors.Join(os.RemoveAll(s.dir), s.lock.Close())
+	return errors.Join(os.RemoveAll(dir), held.Close())
 }
 
 // RemoveTempDirs removes the temporary directories of builds that were killed.

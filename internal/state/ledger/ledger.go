@@ -28,11 +28,9 @@ const Unknown = math.MaxInt
 
 // Ledger is a file that several processes share. It is safe for concurrent use.
 type Ledger struct {
-	dir  string
-	boot string
-
-	mu      sync.Mutex
-	earlier map[string]boot // by boot id: other boots, as first read; they no longer change
+	dir     string
+	boot    string
+	earlier func() map[string]boot // by boot id: other boots, read once; they no longer change
 }
 
 // boot is the state of one boot.
@@ -59,7 +57,14 @@ func Open(dir string) (*Ledger, error) {
 }
 
 // OpenBoot is like Open, for a given boot.
-func OpenBoot(dir, boot string) *Ledger { return &Ledger{dir: dir, boot: boot} }
+func OpenBoot(dir, id string) *Ledger {
+	l := &Ledger{dir: dir, boot: id}
+	l.earlier = sync.OnceValue(func() map[string]boot {
+		all, _ := l.read()
+		return all
+	})
+	return l
+}
 
 // Boot returns the id of the current boot.
 func (l *Ledger) Boot() string { return l.boot }
@@ -80,14 +85,9 @@ func (l *Ledger) Safe(m Mark) bool {
 	if m.Boot == l.boot {
 		return true
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.earlier == nil {
-		l.earlier, _ = l.read()
-	}
 	// Data written after a sync was started have the number of that sync, and are safe only after
 	// the next one.
-	return m.Syncs < l.earlier[m.Boot].done
+	return m.Syncs < l.earlier()[m.Boot].done
 }
 
 // Begin is called before the file systems of the state directory are synced. It returns the sync's
