@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,11 +35,14 @@ func (im *image) fuse() mount.Mount {
 		im.t.Skipf("fuse-overlayfs does not work here: %v", err)
 	}
 	f.Close()
+	for len(servers(im.t)) > 0 { // its program ends by itself, after the mount is closed
+		time.Sleep(time.Millisecond)
+	}
 	return m
 }
 
 // servers returns the pids of this process's children that serve files.
-func servers(t *testing.T) []int {
+func servers(t testing.TB) []int {
 	t.Helper()
 	names, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
