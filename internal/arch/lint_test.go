@@ -37,12 +37,17 @@ var oldIdiom = regexp.MustCompile(`(?i)\b(` +
 	`lets? go|nobody|somebody|whoever|one's own|can(not)? be had|wants to|` +
 	`(it|that|which|what) (is|are) no ([a-km-z]|l[a-np-z])\w*)\b`)
 
+// commentIdiom matches relative clauses with "what" for which there is a noun, and two words of
+// which the usual ones are "completely" and "again".
+var commentIdiom = regexp.MustCompile(`(?i)\b(what it (is|has|was)|(is|are|was|were) what|` +
+	`what (comes|came|follows|followed|belongs)|in whole|anew)\b`)
+
 // userIdiom matches verbs of speech and thought. Programs, files and instructions are the subjects
 // of sentences in documents, help and messages, so these verbs have no honest use there.
 var userIdiom = regexp.MustCompile(
 	`(?i)\b(says?|knows|((does|do) )?not know|sees|tells|speaks?|thinks?|believes?|remembers?)\b`)
 
-// userNobody is how a comment names the user with the id 65534.
+// userNobody is the name, in comments, of the user with the id 65534.
 const userNobody = "user nobody"
 
 // oldNames are file names that did not describe the content of the file, with the words to use
@@ -263,7 +268,7 @@ func idioms(s *source) []finding {
 		for _, c := range group.List {
 			text.WriteString(strings.TrimLeft(c.Text, "/") + "\n")
 		}
-		found = append(found, phrases(s.name, line, text.String(), oldIdiom)...)
+		found = append(found, phrases(s.name, line, text.String(), oldIdiom, commentIdiom)...)
 	}
 	return found
 }
@@ -316,8 +321,8 @@ func textIdioms(name, text string) []finding {
 	return phrases(name, 1, prose.String(), oldIdiom, userIdiom)
 }
 
-// phrases finds what the expressions match in a text that begins in a line of a file. A phrase may
-// be divided by the end of a line.
+// phrases returns a finding for each match of the expressions in a text that begins in a line of a
+// file. A phrase may be divided by the end of a line.
 func phrases(name string, line int, text string, idioms ...*regexp.Regexp) []finding {
 	text = indentation.ReplaceAllString(strings.ReplaceAll(text, userNobody, ""), "\n")
 	joined := strings.ReplaceAll(text, "\n", " ")
@@ -456,6 +461,12 @@ func TestFindings(t *testing.T) {
 				`a.go:4: replace "says whether": name who acts, in plain words (a function "reports whether", an error "is returned when")`,
 				`a.go:8: replace "it is no error": name who acts, in plain words (a function "reports whether", an error "is returned when")`,
 			}},
+		{"a clause for a noun", idioms, "a.go", "// f removes what it is\n// and what\n// follows.\nfunc f() {}",
+			[]string{
+				`a.go:3: replace "what it is": name who acts, in plain words (a function "reports whether", an error "is returned when")`,
+				`a.go:4: replace "what follows": name who acts, in plain words (a function "reports whether", an error "is returned when")`,
+			}},
+		{"a clause in a message", messages, "a.go", "var a = \"that is what follows\"", nil},
 		{"error", messages, "a.go", "var a = errors.New(\"f cannot \" +\n\t\"say where\")",
 			[]string{`a.go:4: replace "say where": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
 		{"help", messages, "a.go", "var a = `F a file\nthat f knows`",
