@@ -125,7 +125,7 @@ func (c *Config) key(key, value *yaml.Node) (line int, err error) {
 	return 0, nil
 }
 
-// set gives a key a value, or a further one.
+// set sets the value of a key, or adds a further value.
 func (c *Config) set(key, value string) (err error) {
 	switch key {
 	case "accept":

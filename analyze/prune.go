@@ -492,8 +492,8 @@ func (w *rewriter) entry(gone bool) error {
 	}
 }
 
-// flush writes what was collected. It skips empty writes: a pipe turns an empty write into an empty
-// read, and many readers give up after a hundred of those (io.ErrNoProgress).
+// flush writes the collected bytes. It skips empty writes: a pipe turns an empty write into an
+// empty read, and many readers give up after a hundred of those (io.ErrNoProgress).
 func (w *rewriter) flush() error {
 	if len(w.in.taken) == 0 {
 		return nil

@@ -158,7 +158,7 @@ func (g *externalWriter) entry(name string, e *ExternalEntry) error {
 		if _, err := g.file(dir.fd, g.name, &st); err != nil {
 			return err
 		}
-		// The name may have become that of another link since st.
+		// The name may refer to another link since st was read.
 		var after dirfd.Stat
 		if err := dirfd.Lstat(dir.fd, g.name, &after); err != nil || !e.same(&after) {
 			return g.changed()

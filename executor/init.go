@@ -21,7 +21,8 @@ import (
 // initName is the command line and the name of process 1.
 const initName = "init"
 
-// initSize is how many bytes of the code are copied. The bytes after its end are never executed.
+// initSize is the number of bytes of the code that are copied. The bytes after its end are never
+// executed.
 const initSize = 128
 
 // initCode returns the address of the code. It is implemented in assembly.

@@ -104,8 +104,8 @@ func (p *pipe) copy() error {
 	}
 }
 
-// lateOutput is how long wait reads output after all processes of a step have ended. By then the
-// pipes are at their end, unless a process outside the step has a descriptor of one.
+// lateOutput limits the time in which wait reads output after all processes of a step have ended.
+// By then the pipes are at their end, unless a process outside the step has a descriptor of one.
 const lateOutput = 2 * time.Second
 
 func (o *stdio) wait() error {

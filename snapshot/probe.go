@@ -142,8 +142,8 @@ func choose(root, boot string, o Options) (driver, error) {
 	for i, c := range candidates() {
 		d, err := c.try(root, o)
 		if err == nil {
-			// Only the best driver is remembered. If another one is in use, the next Open looks for
-			// a better one again.
+			// Only the best driver is recorded. If another one is in use, the next Open looks for a
+			// better one again.
 			if i == 0 {
 				remember(root, key)
 			}

@@ -295,8 +295,8 @@ func (s *Store) Dirs(id ID) []string {
 }
 
 // All iterates over the committed snapshots in the order of their names, including suspect ones.
-// For a directory that cannot be read as a snapshot it yields an error and an Info with the ID
-// only, and goes on.
+// For a directory that cannot be read as a snapshot it yields an error and an Info that only has
+// the ID, and continues.
 func (s *Store) All() iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		entries, err := os.ReadDir(s.root)

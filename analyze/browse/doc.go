@@ -4,6 +4,6 @@
 // to raw mode and restores. It starts no processes.
 //
 // To test it, run go test ./analyze/browse as any user. The terminal is a virtual one
-// (internal/vttest). testdata/walk-*.txt are golden screens, which -update writes anew. FuzzKeys
-// reads random keys.
+// (internal/vttest). testdata/walk-*.txt are golden screens, which -update rewrites. FuzzKeys reads
+// random keys.
 package browse

@@ -94,8 +94,8 @@ func (f *stateFlags) pruneImage(ctx context.Context, e *env, name string, want w
 	})
 }
 
-// pruneImage prunes an image, for all platforms unless one is requested, and prints what was
-// removed.
+// pruneImage prunes an image, for all platforms unless one is requested, and prints the removed
+// bytes.
 func pruneImage(ctx context.Context, e *env, state *state.State, im *images, name string,
 	want wanted, o imageanalysis.PruneOptions) (ocispec.Descriptor, error) {
 	var img *image.Image

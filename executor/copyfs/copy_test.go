@@ -139,7 +139,7 @@ func TestMountPoints(t *testing.T) {
 	}
 }
 
-// lookupOwner knows the user app.
+// lookupOwner finds only the user app.
 func lookupOwner(_ int, name string) (o copyfs.Owner, unknown string, err error) {
 	switch name {
 	case "app":

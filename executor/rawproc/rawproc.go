@@ -46,7 +46,7 @@ func (p *Process) Must(what string, nr uintptr, args ...uintptr) {
 	p.what[len(p.what)-1] = what
 }
 
-// Try adds a call and returns its index, for Errno. If the call fails, the process goes on.
+// Try adds a call and returns its index, for Errno. If the call fails, the process continues.
 func (p *Process) Try(nr uintptr, args ...uintptr) int {
 	k := call{nr: nr, ret: notMade}
 	copy(k.args[:], args)
@@ -66,7 +66,7 @@ func (p *Process) Close(first, last uintptr) {
 	p.closes = len(p.list)
 }
 
-// Execve adds a call that executes a file, described by what. If it fails, the process goes on.
+// Execve adds a call that executes a file, described by what. If it fails, the process continues.
 // Failed returns the error.
 func (p *Process) Execve(what, file string, args, env []string) {
 	p.Try(unix.SYS_EXECVE, p.String(file), p.Strings(args), p.Strings(env))

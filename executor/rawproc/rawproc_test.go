@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A process whose execve fails goes on, and Failed has the error.
+// A process whose execve fails continues, and Failed has the error.
 func TestExecveFails(t *testing.T) {
 	fails := map[string]unix.Errno{"/no/such/file": unix.ENOENT}
 	busy, _ := program(t)

@@ -218,7 +218,7 @@ type LayerImages interface {
 		o image.UnpackOptions) error
 }
 
-// demand holds what the build needs of a step.
+// demand describes which results of a step the build needs.
 type demand struct {
 	cache bool // an earlier result may be used
 	seal  bool // the layer is sealed

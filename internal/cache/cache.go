@@ -114,16 +114,16 @@ func (c *Cache) PutSealed(snapshot, options string, l Layer) error {
 // sealKey joins the name of a snapshot, which has no space, and the name of options.
 func sealKey(snapshot, options string) string { return snapshot + " " + options }
 
-// Remote returns what an address referred to, and reports whether there is a record. The address is
-// a URL, a git repository with a reference, or an image name with a platform. Such a record is
-// trusted in every boot, because the content to which it refers is checked by digest when it is
-// read.
+// Remote returns the object to which an address referred, and reports whether there is a record.
+// The address is a URL, a git repository with a reference, or an image name with a platform. Such a
+// record is trusted in every boot, because the content to which it refers is checked by digest when
+// it is read.
 func (c *Cache) Remote(address string) (Finding, bool) {
 	e, ok := c.get(Remote, address)
 	return e.Finding(), ok
 }
 
-// PutRemote records what an address referred to.
+// PutRemote records the object to which an address referred.
 func (c *Cache) PutRemote(address string, f Finding) error {
 	e, err := f.entry(address)
 	if err != nil {

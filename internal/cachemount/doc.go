@@ -5,7 +5,7 @@
 //	lock       locked by the steps that use the directory, according to their sharing mode
 //	id         the cache's id, for people
 //	fs/        the files
-//	fs.N/      newer files: with --no-cache a cache begins anew while another step is using it
+//	fs.N/      newer files: files made by --no-cache while another step was using the cache
 //	fill       locked by the build that makes files
 //	new/       files while they are made
 //

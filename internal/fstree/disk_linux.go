@@ -141,7 +141,7 @@ func (e Entry) setTime(p string) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// Show selects what Print writes in addition to type, path, mode, content and target.
+// Show selects the fields that Print writes in addition to type, path, mode, content and target.
 type Show struct {
 	Owners bool
 	Times  bool

@@ -10,10 +10,9 @@
 //
 // # How a name is looked up
 //
-// An image name is looked up in the local store first: an image that was built or pulled here
-// takes precedence over a registry. Next come the earlier answers of registries, so that a build
-// can be repeated without a network. A registry is asked last. With ResolveOptions.Pull the
-// registry is asked first.
+// An image name is looked up in the local store first: an image that was built or pulled here takes
+// precedence over a registry. Next come the earlier answers of registries, so that a build can be
+// repeated without a network. A registry comes last. With ResolveOptions.Pull it comes first.
 //
 // A name may also have a prefix for a place:
 //

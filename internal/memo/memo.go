@@ -19,14 +19,14 @@ func (m *Map[K, V]) Do(ctx context.Context, k K, f func() (V, error)) (V, error)
 	return m.do(ctx, k, f, func(error) bool { return true })
 }
 
-// Try is like Do for an f that may succeed later: an error is returned to those who wait for it,
-// and is not kept.
+// Try is like Do for an f that may succeed later: an error is returned to the callers that wait for
+// it, and is not kept.
 func (m *Map[K, V]) Try(ctx context.Context, k K, f func() (V, error)) (V, error) {
 	return m.do(ctx, k, f, func(err error) bool { return err == nil })
 }
 
-// Share is like Do for results that are kept elsewhere: it returns f's result to those who wait for
-// it, and keeps nothing.
+// Share is like Do for results that are kept elsewhere: it returns f's result to the callers that
+// wait for it, and keeps nothing.
 func (m *Map[K, V]) Share(ctx context.Context, k K, f func() (V, error)) (V, error) {
 	return m.do(ctx, k, f, func(error) bool { return false })
 }
@@ -81,7 +81,7 @@ func (m *Map[K, V]) Forget(k K) {
 	delete(m.calls, k)
 }
 
-// drop forgets c, unless it was forgotten and k has another call.
+// drop removes c, unless it was already removed and k has another call.
 func (m *Map[K, V]) drop(k K, c *Call[V]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -90,8 +90,8 @@ func (m *Map[K, V]) drop(k K, c *Call[V]) {
 	}
 }
 
-// End finishes a call that was claimed and forgets it: the next Claim starts the work again. It is
-// for results that are stored elsewhere, so that only concurrent callers share the work. ctx is the
+// End finishes a claimed call and removes it: the next Claim starts the work again. It is for
+// results that are stored elsewhere, so that only concurrent callers share the work. ctx is the
 // context of the work: if it has ended, the call counts as abandoned.
 func (m *Map[K, V]) End(ctx context.Context, k K, c *Call[V], value V, err error) {
 	c.abandoned = err != nil && ctx.Err() != nil
@@ -117,8 +117,8 @@ func (c *Call[V]) Finish(value V, err error) {
 }
 
 // Abandoned reports whether the call has failed because the context of the goroutine that computed
-// the value had ended. The error of such a call says nothing to others, who may begin again. It is
-// false while the value is computed.
+// the value had ended. The error of such a call does not concern other callers, who may start
+// again. It returns false while the value is computed.
 func (c *Call[V]) Abandoned() bool {
 	select {
 	case <-c.done:

@@ -22,8 +22,9 @@ type Document struct {
 
 var errBoth = errors.New("it is both a manifest and an index")
 
-// Parse decodes a manifest or an index. It returns an error for one that two readers could read
-// differently; TypeOf returns the type, too, and compares it with what others say.
+// Parse decodes a manifest or an index. It returns an error for a document that two readers could
+// interpret differently. TypeOf also returns the type, and compares it with types from other
+// sources.
 func Parse(data []byte) (*Document, error) {
 	d := new(Document)
 	if err := ocijson.Unmarshal(data, d); err != nil {
@@ -35,8 +36,8 @@ func Parse(data []byte) (*Document, error) {
 	return d, nil
 }
 
-// Content returns the blobs that a manifest consists of: its configuration and its layers. They
-// refer to no others.
+// Content returns the blobs of a manifest that refer to no other blobs: its configuration and its
+// layers.
 func (d *Document) Content() []ocispec.Descriptor {
 	var out []ocispec.Descriptor
 	if d.Config != nil {

@@ -57,13 +57,13 @@ func Accepted() []string {
 		DockerManifestList}
 }
 
-// IsIndex reports whether a media type is that of an index.
+// IsIndex reports whether a media type is the type of an index.
 func IsIndex(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageIndex || mediaType == DockerManifestList
 }
 
-// RefersToOthers reports whether a blob of this type can refer to other blobs. It may also be a
-// blob of unknown type.
+// RefersToOthers reports whether a blob of this type can refer to other blobs. It returns true if
+// the type is not known ("").
 func RefersToOthers(mediaType string) bool {
 	switch mediaType {
 	case "", ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, DockerManifest,
@@ -116,8 +116,8 @@ const (
 // names none. It need not be valid.
 func Attested(d ocispec.Descriptor) string { return d.Annotations[attestationDigest] }
 
-// IsImage reports whether an entry of an index is an image, and not an attestation or something
-// else that an index holds.
+// IsImage reports whether an entry of an index is an image, and not an attestation or another kind
+// of object.
 func IsImage(d ocispec.Descriptor) bool {
 	return d.Annotations[attestationType] == "" && d.ArtifactType == "" &&
 		(d.Platform == nil || d.Platform.OS != "unknown" || d.Platform.Architecture != "unknown")

@@ -77,7 +77,7 @@ type topLevel struct {
 // has reports whether a document has the key of this value.
 func has(value json.RawMessage) bool { return value != nil && string(value) != "null" }
 
-// definite reports whether a media type is one of those of images, and so identifies the kind of a
+// definite reports whether a media type is a type for images, and so identifies the kind of a
 // document.
 func definite(mediaType string) bool {
 	return strings.HasPrefix(mediaType, "application/vnd.oci.image.") ||

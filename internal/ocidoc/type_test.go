@@ -13,7 +13,7 @@ const (
 	indexJSON    = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
 )
 
-// TestTypeOf: a document that two readers could read differently is refused.
+// TestTypeOf checks that a document is refused if two readers could interpret it differently.
 func TestTypeOf(t *testing.T) {
 	const bare = `{"schemaVersion":2,"config":{},"layers":[]}`
 	tests := []struct {
@@ -67,8 +67,8 @@ func TestTypeOf(t *testing.T) {
 	}
 }
 
-// FuzzTypeOf checks that an accepted document has the same type for readers that take the
-// first of two equal keys and for readers that take the last.
+// FuzzTypeOf checks that an accepted document has the same type for readers that use the first of
+// two equal keys and for readers that use the last.
 func FuzzTypeOf(f *testing.F) {
 	for _, data := range []string{manifestJSON, indexJSON, `{"manifests":[],"layers":null}`,
 		`{"Layers":[],"layers":[]}`} {

@@ -44,7 +44,7 @@ type Result struct {
 	Config ocispec.Descriptor
 	// Names are all names of the image in the store, in full.
 	Names []string
-	// Metadata holds what --metadata-file writes about the image.
+	// Metadata is the content of the file of --metadata-file.
 	Metadata export.Metadata
 }
 

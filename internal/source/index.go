@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// index stores the digests of files. The key of a file is what stat(2) returns: as long as its
+// index stores the digests of files. The key of a file is the result of stat(2): as long as its
 // device, inode, size, mode, mtime and ctime are the same, so is its content. Names are not part of
 // the key, so a renamed directory need not be read again.
 //

@@ -34,8 +34,8 @@ type volume struct {
 //     is trusted within one mount of one boot, identified by its unique number
 //     (STATX_MNT_ID_UNIQUE, since Linux 6.8).
 //   - All others are identified by their UUID (FS_IOC_GETFSUUID, since Linux 6.9) or by the f_fsid
-//     of statfs(2), so that an image that replaces another at the same mount point is not taken for
-//     it.
+//     of statfs(2), so that an image that replaces another at the same mount point has another
+//     id.
 //
 // One kind of change is missed on all of them: a program that has mapped a file (MAP_SHARED,
 // writable) changes ctime when it first writes to a page, and not again before the kernel has

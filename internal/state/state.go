@@ -114,8 +114,8 @@ func Holds(name string) bool {
 // Own makes Close close c. It is not safe for concurrent use.
 func (s *State) Own(c io.Closer) { s.owned = append(s.owned, c) }
 
-// Close waits for background work, closes what the state owns in reverse order, and ends the
-// leases.
+// Close waits for background work, closes the things that the state owns in reverse order, and ends
+// the leases.
 func (s *State) Close() error {
 	s.behind.Wait()
 	var errs []error

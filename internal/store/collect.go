@@ -150,7 +150,7 @@ type CollectOptions struct {
 	DryRun bool
 }
 
-// Collected counts what Collect has removed, or would remove.
+// Collected counts the blobs and files that Collect has removed, or would remove.
 type Collected struct {
 	Blobs int
 	Files int // temporary files that a killed process left

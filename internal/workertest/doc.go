@@ -1,4 +1,4 @@
-// Package workertest does the same work at once in goroutines and in processes, for the tests of
+// Package workertest does the same work concurrently in goroutines and in processes, for tests of
 // files that several processes write.
 //
 // It imports no other package of the module. It makes no system calls, and starts the test program

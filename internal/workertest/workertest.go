@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-// The variables by which Run tells a worker's process its name and the directory.
+// The variables in which Run passes the name and the directory to a worker's process.
 const (
 	variableName = "WORKERTEST_NAME"
 	variableDir  = "WORKERTEST_DIR"
 )
 
-// Run does work with one directory in n goroutines of this process and, at the same time, in n
-// others, and returns the directory. Each worker has another name. In the processes, which run the
-// test again, Run does not return.
+// Run calls work with one directory in n goroutines of this process and, at the same time, in n
+// processes, and returns the directory. Each worker has a different name. In the processes, which
+// run the test again, Run does not return.
 func Run(t *testing.T, n int, work func(dir, name string) error) string {
 	t.Helper()
 	if name := os.Getenv(variableName); name != "" {

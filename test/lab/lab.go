@@ -302,8 +302,8 @@ func Binary(t testing.TB) string {
 	return bin
 }
 
-// Main runs a package's tests, removes what Binary has built, and calls after: func TestMain(m
-// *testing.M) { lab.Main(m) }.
+// Main runs a package's tests, removes the program that Binary has built, and calls after: func
+// TestMain(m *testing.M) { lab.Main(m) }.
 func Main(m *testing.M, after ...func()) {
 	if signal.Ignored(syscall.SIGHUP) { // nohup(1)
 		// A program inherits ignored signals, but not handled ones.
