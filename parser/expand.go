@@ -39,8 +39,7 @@ const (
 	maxPatternWork = 1 << 28
 	// maxNesting limits the depth of ${a:-${b:-…}}. The lexer is recursive.
 	maxNesting = 200
-	// longDisplay is the length of a value from which on a step's name has its variables
-	// unexpanded.
+	// longDisplay is the length from which a step's name has its variables unexpanded.
 	longDisplay = 1 << 20
 )
 

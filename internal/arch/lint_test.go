@@ -22,7 +22,7 @@ const (
 	maxColumns = 100
 	// tabColumns is the width of a tab.
 	tabColumns = 4
-	// longLiteral is the length from which on a string in a line of code exempts the line: an error
+	// longLiteral is the minimum length of a string that exempts its lines from the limit: an error
 	// or an example that is divided cannot be searched for.
 	longLiteral = 40
 )

@@ -290,7 +290,7 @@ func historyOfLayers(history []ocispec.History, layers, own int) int {
 	return len(history)
 }
 
-// gap is the time between two history entries from which on they count as made by two builds.
+// gap is the minimum time between two history entries that are treated as made by different builds.
 const gap = time.Hour
 
 // guess searches the history for the end of a base: a base usually ends with its CMD or ENTRYPOINT,

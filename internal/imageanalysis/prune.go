@@ -160,8 +160,7 @@ const (
 	pruneZstdLevel = 3
 )
 
-// layer writes one layer again. It makes the table of the old layer's remaining entries from the
-// tar that it writes.
+// layer writes one layer again. It makes the new layer's table from the tar that it writes.
 func (p *pruning) layer(ctx context.Context, i int) error {
 	mediaType := p.img.Manifest.Layers[i].MediaType
 	make := func(blob io.Writer) error {

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Range is a range of ids: the Count ids from Inside on in the namespace correspond to the ids from
-// Outside on in its parent.
+// Range is a range of ids: the Count ids in the namespace that begin with Inside correspond to the
+// ids in its parent that begin with Outside.
 type Range struct {
 	Inside, Outside, Count uint32
 }

@@ -48,7 +48,7 @@ func syncfs(path string, done map[uint64]bool) error {
 	return nil
 }
 
-// syncDelay is the age from which on a build syncs unsynced work. By then the kernel has written
+// syncDelay is the minimum age of unsynced work that a build syncs. By then the kernel has written
 // nearly all of it (vm.dirty_expire_centisecs is 30 s), so that the sync costs the build little.
 const syncDelay = time.Minute
 
