@@ -243,13 +243,10 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 	}
 	mine := false
 	run := string(job.key) + " on " + string(cur.top)
-	res, err = e.runs.Do(ctx, run, func() (stepResult, error) {
+	res, err = e.runs.Try(ctx, run, func() (stepResult, error) {
 		mine = true
 		return e.make(ctx, cur, job, output{l}, d)
 	})
-	if startsAgain(err, 0) {
-		e.runs.Forget(run)
-	}
 	if err != nil {
 		return stepResult{}, false, err
 	}

@@ -182,10 +182,7 @@ func (s *Solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Matc
 	if res, ok := s.e.results.local(rootfs{}, j); ok {
 		return res.snapshot, place, nil
 	}
-	res, err := s.e.runs.Do(ctx, string(key),
+	res, err := s.e.runs.Try(ctx, string(key),
 		func() (stepResult, error) { return s.e.make(ctx, rootfs{}, j, silent(), demand{}) })
-	if startsAgain(err, 0) {
-		s.e.runs.Forget(string(key))
-	}
 	return res.snapshot, place, err
 }

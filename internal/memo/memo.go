@@ -74,13 +74,6 @@ func (m *Map[K, V]) Claim(k K) (c *Call[V], mine bool) {
 	return c, true
 }
 
-// Forget makes the next Do for k run f again.
-func (m *Map[K, V]) Forget(k K) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.calls, k)
-}
-
 // drop removes c, unless it was already removed and k has another call.
 func (m *Map[K, V]) drop(k K, c *Call[V]) {
 	m.mu.Lock()
