@@ -37,10 +37,11 @@ var oldIdiom = regexp.MustCompile(`(?i)\b(` +
 	`lets? go|nobody|somebody|whoever|one's own|can(not)? be had|wants to|` +
 	`(it|that|which|what) (is|are) no ([a-km-z]|l[a-np-z])\w*)\b`)
 
-// commentIdiom matches relative clauses with "what" for which there is a noun, and two words of
-// which the usual ones are "completely" and "again".
+// commentIdiom matches relative clauses with "what" for which there is a noun, two words of which
+// the usual ones are "completely" and "again", and comments of tests without a verb.
 var commentIdiom = regexp.MustCompile(`(?i)\b(what it (is|has|was)|(is|are|was|were) what|` +
-	`what (comes|came|follows|followed|belongs)|in whole|anew)\b`)
+	`what (comes|came|follows|followed|belongs)|in whole|anew)\b|` +
+	`^\s*(Test|Fuzz|Benchmark)\w+:`)
 
 // userIdiom matches verbs of speech and thought. Programs, files and instructions are the subjects
 // of sentences in documents, help and messages, so these verbs have no honest use there.
@@ -466,6 +467,8 @@ func TestFindings(t *testing.T) {
 				`a.go:3: replace "what it is": name who acts, in plain words (a function "reports whether", an error "is returned when")`,
 				`a.go:4: replace "what follows": name who acts, in plain words (a function "reports whether", an error "is returned when")`,
 			}},
+		{"a label for a sentence", idioms, "a_test.go", "// TestF: it works.\nfunc TestF() {}",
+			[]string{`a_test.go:3: replace " TestF:": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
 		{"a clause in a message", messages, "a.go", "var a = \"that is what follows\"", nil},
 		{"error", messages, "a.go", "var a = errors.New(\"f cannot \" +\n\t\"say where\")",
 			[]string{`a.go:4: replace "say where": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},

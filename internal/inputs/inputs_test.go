@@ -39,8 +39,8 @@ func (m *movingTag) Unpack(context.Context, *image.Image,
 	return "", false, nil
 }
 
-// TestResolveOneIndex: the images of all platforms come from the index that a name referred to when
-// it was resolved first.
+// TestResolveOneIndex checks that the images of all platforms come from the index that a name
+// referred to when it was resolved first.
 func TestResolveOneIndex(t *testing.T) {
 	d := digest.FromString("1").String()
 	for _, tt := range []struct {

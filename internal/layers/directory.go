@@ -13,7 +13,7 @@ import (
 )
 
 // SealDirectory seals the layer of a COPY of a directory from the files that are copied. ch holds
-// what the COPY has made above them (copyfs.Copy.DestOnly).
+// the directories above them, which the COPY has made (copyfs.Copy.DestOnly).
 func (s *Sealer) SealDirectory(ctx context.Context, ch snapshot.Changes,
 	dir *copyfs.Directory) (cache.Layer, error) {
 	return s.sealDirectory(ctx, ch, dir, nil)
@@ -42,9 +42,9 @@ func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *co
 }
 
 // BeginDirectory begins to seal the layer of a COPY of a directory as SealDirectory does, as the
-// layer of a snapshot that does not exist yet. When it returns, what is above the files has been
-// read from ch, and the files may be copied. A layer that cannot be sealed in this way is sealed
-// from its snapshot.
+// layer of a snapshot that does not exist yet. When it returns, the directories above the files
+// have been read from ch, and the files may be copied. A layer that cannot be sealed in this way is
+// sealed from its snapshot.
 func (s *Sealer) BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *copyfs.Directory) {
 	e := newEarly()
 	s.mu.Lock()

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// FuzzAuthFile: a file of credentials gives none to a server that it does not name.
+// FuzzAuthFile checks that a file of credentials gives none to a server that it does not name.
 func FuzzAuthFile(f *testing.F) {
 	for _, text := range []string{
 		`{"auths":{"example.com":{"auth":"bWU6c2VjcmV0"}}}`,

@@ -27,8 +27,8 @@ func impatient(t *testing.T) *Client {
 	return c
 }
 
-// TestSilence: a transfer that stops at any point is tried again, continues where it stopped, and
-// is given up in the end.
+// TestSilence checks that a transfer that stops at any point is tried again, continues where it
+// stopped, and is given up in the end.
 func TestSilence(t *testing.T) {
 	b := blobs{}
 	d := b.image(amd64, 500_000)
@@ -119,7 +119,7 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// TestSlowReader: a download with a slow reader is not taken for a stalled server.
+// TestSlowReader checks that a download with a slow reader is not taken for a stalled server.
 func TestSlowReader(t *testing.T) {
 	b := blobs{}
 	d := b.image(amd64, 4<<20)
@@ -147,8 +147,8 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestTokenServers: over plain http credentials go to the registry's own host only, and a server
-// elsewhere needs a valid certificate even if the registry is insecure.
+// TestTokenServers checks that over plain http credentials go to the registry's own host only, and
+// a server elsewhere needs a valid certificate even if the registry is insecure.
 func TestTokenServers(t *testing.T) {
 	type request struct{ auth, form string }
 	var mu sync.Mutex
@@ -243,7 +243,7 @@ func TestTokenServers(t *testing.T) {
 	}
 }
 
-// TestTokenAnswers: every answer of a token server gives a token or an error.
+// TestTokenAnswers checks that every answer of a token server gives a token or an error.
 func TestTokenAnswers(t *testing.T) {
 	b := blobs{}
 	d := b.image(amd64)
@@ -318,8 +318,8 @@ func TestTokenAnswers(t *testing.T) {
 	}
 }
 
-// TestRedirects: credentials never follow a redirect, and a manifest is not fetched over a less
-// secure connection than requested.
+// TestRedirects checks that credentials never follow a redirect, and a manifest is not fetched over
+// a less secure connection than requested.
 func TestRedirects(t *testing.T) {
 	b := blobs{}
 	d := b.image(amd64, 1000)
@@ -402,7 +402,7 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// TestAskedToWait: Retry-After is obeyed when it is short, and an error when it is long.
+// TestAskedToWait checks that Retry-After is obeyed when it is short, and an error when it is long.
 func TestAskedToWait(t *testing.T) {
 	for _, tt := range []struct {
 		after string
