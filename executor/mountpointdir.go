@@ -13,13 +13,14 @@ import (
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
-// MakeMountPoints makes a directory for Spec.MountPoints if it does not exist. Several processes
-// may call it at the same time.
-func MakeMountPoints(dir string) error {
+// MakeMountPoints makes a directory for Spec.MountPoints if it does not exist. It makes a directory
+// in temp, whose name begins with prefix, and renames that to dir: both are on one file system.
+// Several processes may call it at the same time.
+func MakeMountPoints(dir, temp, prefix string) error {
 	if wholeMountPoints(dir) {
 		return nil
 	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+"-")
+	tmp, err := os.MkdirTemp(temp, prefix)
 	if err != nil {
 		return err
 	}

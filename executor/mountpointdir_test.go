@@ -27,7 +27,7 @@ func overlayOn(t *testing.T, im *image, a Action) (s *Spec, upper string) {
 	}
 	s = im.spec(a)
 	s.MountPoints = filepath.Join(dir, "points")
-	if err := MakeMountPoints(s.MountPoints); err != nil {
+	if err := MakeMountPoints(s.MountPoints, filepath.Dir(s.MountPoints), "new-"); err != nil {
 		t.Fatal(err)
 	}
 	s.Root = []mount.Mount{{Type: "overlay", Lower: []string{im.dir}, Upper: upper,
@@ -102,7 +102,7 @@ func TestMakeMountPointsAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if err := MakeMountPoints(dir); err != nil {
+			if err := MakeMountPoints(dir, filepath.Dir(dir), "new-"); err != nil {
 				t.Error(err)
 			}
 		})
@@ -136,13 +136,14 @@ func TestMakeMountPointsAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "points")
-			if err := errors.Join(MakeMountPoints(dir), damage(dir)); err != nil {
+			if err := errors.Join(MakeMountPoints(dir, filepath.Dir(dir), "new-"),
+				damage(dir)); err != nil {
 				t.Fatal(err)
 			}
 			var wg sync.WaitGroup
 			for range 4 {
 				wg.Go(func() {
-					if err := MakeMountPoints(dir); err != nil {
+					if err := MakeMountPoints(dir, filepath.Dir(dir), "new-"); err != nil {
 						t.Error(err)
 					}
 				})

@@ -77,7 +77,7 @@ var floors = []floor{
 			"internal/reference internal/smallfile"},
 	}},
 	{"images and state", []allowed{
-		{"internal/state", "executor internal/atomicfile internal/cache internal/lock " +
+		{"internal/state", "executor internal/cache internal/lock " +
 			"internal/ns internal/ocijson internal/smallfile internal/state/ledger " +
 			"internal/store snapshot"},
 		{"internal/image", "diff internal/cache internal/dirfd internal/event internal/hostfile " +

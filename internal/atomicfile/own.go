@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +16,7 @@ type Own struct {
 	// own directory.
 	Dir string
 	// Prefix begins the names of temporary files. A garbage collection uses it to find the files of
-	// killed processes.
+	// killed processes; see OwnedPrefix.
 	Prefix string
 	// Locked is set if the caller holds a lock, so that one process at a time writes the file. The
 	// temporary file then has the name of the file with the suffix .new, so that killed processes
@@ -73,6 +74,21 @@ func (o Own) create(path string) (*os.File, error) {
 	return inDir(dir, func() (*os.File, error) {
 		return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	})
+}
+
+// OwnedPrefix returns a prefix for the names of temporary files of one kind. The owner identifies
+// the process that writes the files: it has no dash, and may be "". A garbage collection removes
+// the files of owners that have ended, however old the files are.
+func OwnedPrefix(kind, owner string) string { return kind + owner + "-" }
+
+// OwnerOf returns the owner of a temporary file of one kind; "" for none.
+func OwnerOf(kind, name string) string {
+	rest, ok := strings.CutPrefix(name, kind)
+	owner, _, dash := strings.Cut(rest, "-")
+	if !ok || !dash {
+		return ""
+	}
+	return owner
 }
 
 // Temp makes a temporary file with a unique name in dir, and dir itself if it is missing.

@@ -105,3 +105,18 @@ func TestPlace(t *testing.T) {
 		t.Errorf("the file has %q, %v", got, err)
 	}
 }
+
+func TestOwnerOf(t *testing.T) {
+	for name, want := range map[string]string{
+		OwnedPrefix("new-", "17") + "4": "17",
+		OwnedPrefix("new-", "") + "4":   "",
+		"new-17":                        "", // no owner, only a unique part
+		"new-17-a-b":                    "17",
+		"blob-17-4":                     "", // of another kind
+		"":                              "",
+	} {
+		if got := OwnerOf("new-", name); got != want {
+			t.Errorf("OwnerOf(new-, %q) = %q, want %q", name, got, want)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
+	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -71,7 +72,11 @@ func newKeyed() *keyed {
 func newKeySolver(t *testing.T, dir string, c Config, epoch *int64) *Solver {
 	t.Helper()
 	temp := func() (string, error) { return t.TempDir(), nil }
-	in := inputs.New(inputs.Options{Secrets: &secret.Store{}, IndexDir: temp, TempDir: temp})
+	in := inputs.New(inputs.Options{Secrets: &secret.Store{}, TempDir: temp,
+		Index: func() (source.IndexPlace, error) {
+			dir, err := temp()
+			return source.IndexPlace{Dir: dir}, err
+		}})
 	t.Cleanup(func() { in.Close() })
 	if _, err := in.Main(t.Context(), dir, "", nil); err != nil {
 		t.Fatal(err)

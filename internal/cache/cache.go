@@ -42,6 +42,9 @@ type Cache struct {
 	// record names ("" for none): from then on no collector may remove them. It may be nil. It is
 	// set before the cache is used.
 	Lease func(file, snapshot string)
+	// Owner identifies this process in the names of its temporary files, for DropTemporary. It may
+	// be "". It is set before the cache is used.
+	Owner string
 }
 
 // Open opens the cache in dir, and makes dir if it does not exist. The ledger determines which
@@ -55,6 +58,15 @@ func Open(dir string, l *ledger.Ledger) (*Cache, error) {
 }
 
 func (c *Cache) tmp() string { return filepath.Join(c.dir, "tmp") }
+
+// tempPrefix is the kind of the temporary files: see atomicfile.OwnedPrefix.
+const tempPrefix = "new-"
+
+// Temp returns the options for writing a file in the cache's directory, so that DropTemporary finds
+// the temporary files of killed processes.
+func (c *Cache) Temp() atomicfile.Own {
+	return atomicfile.Own{Dir: c.tmp(), Prefix: atomicfile.OwnedPrefix(tempPrefix, c.Owner)}
+}
 
 // Get returns the record of a step, and reports whether there is a trusted one.
 func (c *Cache) Get(k Key) (Record, bool) {
@@ -177,7 +189,7 @@ func (c *Cache) put(e Entry) error {
 	if c.Lease != nil {
 		c.Lease(path, e.Snapshot)
 	}
-	if err := (atomicfile.Own{Dir: c.tmp()}).ReplaceFile(path, data); err != nil {
+	if err := c.Temp().ReplaceFile(path, data); err != nil {
 		return fmt.Errorf("write a cache record: %w", err)
 	}
 	return nil

@@ -261,9 +261,11 @@ func TestFiles(t *testing.T) {
 		os.WriteFile(filepath.Join(dir, "step", "aa", "garbage"), []byte("garbage"), 0o644),
 		os.WriteFile(filepath.Join(dir, "step", "bb"),
 			[]byte("a file where a directory is expected"), 0o644),
-		os.WriteFile(filepath.Join(dir, "tmp", "left"), nil, 0o644),
-		os.Chtimes(filepath.Join(dir, "tmp", "left"), time.Time{}, time.Now().Add(-2*time.Hour)),
-		os.WriteFile(filepath.Join(dir, "tmp", "being-written"), nil, 0o644),
+		os.WriteFile(filepath.Join(dir, "tmp", "new-1-7"), nil, 0o644),
+		os.MkdirAll(filepath.Join(dir, "tmp", "new-1-directory", "etc"), 0o755),
+		os.WriteFile(filepath.Join(dir, "tmp", "new--7"), nil, 0o644),
+		os.WriteFile(filepath.Join(dir, "tmp", "other"), nil, 0o644),
+		os.WriteFile(filepath.Join(dir, "tmp", "new-2-7"), nil, 0o644),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -291,11 +293,11 @@ func TestFiles(t *testing.T) {
 	for e := range c.Files() {
 		t.Errorf("after all were removed there is %+v", e)
 	}
-	if err := c.DropTemporary(); err != nil {
+	if err := c.DropTemporary(map[string]bool{"2": true}); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(left) != 1 ||
-		left[0].Name() != "being-written" {
+		left[0].Name() != "new-2-7" {
 		t.Errorf("left in tmp: %v, %v", left, err)
 	}
 }

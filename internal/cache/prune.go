@@ -1,13 +1,13 @@
 package cache
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 )
 
 // Files returns the records of all kinds, in no particular order. Records that cannot be read have
@@ -35,20 +35,17 @@ func (c *Cache) Drop(e Entry) error {
 	return nil
 }
 
-// DropTemporary removes temporary files of killed processes: files that are older than an hour,
-// since writing a record takes far less time.
-func (c *Cache) DropTemporary() error {
+// DropTemporary removes the temporary files of processes that have ended: all but those of owners.
+func (c *Cache) DropTemporary(owners map[string]bool) error {
 	names, err := os.ReadDir(c.tmp())
 	if err != nil {
 		return fmt.Errorf("collect the cache: %w", err)
 	}
 	for _, n := range names {
-		fi, err := n.Info()
-		if err != nil || time.Since(fi.ModTime()) < time.Hour {
+		if owners[atomicfile.OwnerOf(tempPrefix, n.Name())] {
 			continue
 		}
-		if err := os.Remove(filepath.Join(c.tmp(), n.Name())); err != nil &&
-			!errors.Is(err, fs.ErrNotExist) {
+		if err := os.RemoveAll(filepath.Join(c.tmp(), n.Name())); err != nil {
 			return fmt.Errorf("collect the cache: %w", err)
 		}
 	}

@@ -195,8 +195,10 @@ func (b *builder) newInputs() *inputs.Inputs {
 		Images: b.parts.BaseImages, Snapshots: b.state.Snapshots,
 		Remote: b.state.Cache, Lazy: b.lazy,
 		Secrets: b.secrets, Sink: b.sink,
-		TempDir: b.tempdir.Path, IndexDir: func() (string, error) {
-			return b.state.Path("context")
+		TempDir: b.tempdir.Path,
+		Index: func() (source.IndexPlace, error) {
+			dir, err := b.state.Path("context")
+			return source.IndexPlace{Dir: dir, Temp: b.state.Cache.Temp()}, err
 		},
 		Own:      source.OwnState{Dir: b.state.Root, Holds: state.Holds, Notice: b.noticeOwn},
 		Contexts: b.opts.Source.Contexts, Pull: b.opts.Pull, KeepGitDir: b.keepGitDir(),

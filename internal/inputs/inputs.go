@@ -50,11 +50,11 @@ type Options struct {
 	Secrets   *secret.Store
 	Sink      event.Sink
 
-	// TempDir returns a directory for downloads, IndexDir one for the indexes of contexts. Own is
+	// TempDir returns a directory for downloads, Index the place of the indexes of contexts. Own is
 	// the state directory, which no context contains.
-	TempDir  func() (string, error)
-	IndexDir func() (string, error)
-	Own      source.OwnState
+	TempDir func() (string, error)
+	Index   func() (source.IndexPlace, error)
+	Own     source.OwnState
 
 	// Contexts are the named contexts of --build-context.
 	Contexts map[string]string
@@ -253,8 +253,8 @@ func (in *Inputs) Tree(ctx context.Context, id snapshot.ID) (*source.Tree, error
 }
 
 func (in *Inputs) sourceOptions() (source.Options, error) {
-	index, err := in.o.IndexDir()
-	return source.Options{Own: in.o.Own, TempDir: in.o.TempDir, IndexDir: index, HTTP: in.HTTP(),
+	index, err := in.o.Index()
+	return source.Options{Own: in.o.Own, TempDir: in.o.TempDir, Index: index, HTTP: in.HTTP(),
 		Git: in.Git(in.o.KeepGitDir)}, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/secret"
+	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
@@ -81,7 +82,9 @@ func TestAgain(t *testing.T) {
 	images := &movingTag{}
 	first, second := &layers.Lazy{}, &layers.Lazy{}
 	in := New(Options{Images: images, Lazy: first, Secrets: &secret.Store{},
-		IndexDir: func() (string, error) { return t.TempDir(), nil },
+		Index: func() (source.IndexPlace, error) {
+			return source.IndexPlace{Dir: t.TempDir()}, nil
+		},
 		Contexts: map[string]string{"named": t.TempDir()}})
 	defer in.Close()
 	main, err := in.Main(t.Context(), t.TempDir(), "", nil)

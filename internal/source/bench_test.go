@@ -135,7 +135,7 @@ func BenchmarkSmall(b *testing.B) {
 		}
 	}
 	time.Sleep(50 * time.Millisecond) // until no file is racy
-	o := Options{IndexDir: b.TempDir()}
+	o := Options{Index: IndexPlace{Dir: b.TempDir()}}
 	b.ReportAllocs()
 	for b.Loop() {
 		c, err := Open(b.Context(), dir, o)

@@ -157,14 +157,15 @@ func (c *Context) local(name string) (err error) {
 	if c.dir, err = hostfile.Open(name, os.O_RDONLY); err != nil {
 		return fmt.Errorf("build context %q: %w", name, plain(err))
 	}
-	to := TreeOptions{IgnoreName: ".dockerignore", TempDir: c.o.TempDir, Own: c.o.Own}
+	to := TreeOptions{IgnoreName: ".dockerignore", TempDir: c.o.TempDir, Own: c.o.Own,
+		IndexTemp: c.o.Index.Temp}
 	if !c.o.NoIgnore {
 		if to.Ignore, to.IgnoreName, err = c.ignore(name); err != nil {
 			return err
 		}
 	}
-	if c.o.IndexDir != "" {
-		if to.IndexFile, err = indexFile(c.o.IndexDir, name); err != nil {
+	if c.o.Index.Dir != "" {
+		if to.IndexFile, err = indexFile(c.o.Index.Dir, name); err != nil {
 			return err
 		}
 	}

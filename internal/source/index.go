@@ -32,6 +32,7 @@ import (
 // table is built in memory, and the pages that were read are released.
 type index struct {
 	file   string // "": in memory only
+	temp   atomicfile.Own
 	mapped []byte // the file
 	old    []byte // its records, recordSize bytes each
 	state  []byte // of each old record: untouched, met or replaced
@@ -91,8 +92,9 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // openIndex loads the index. A missing or damaged index file is treated as an empty one.
-func openIndex(file string, root int, trust bool) (*index, error) {
-	x := &index{file: file, trust: trust, instead: map[int]int{}, volumes: map[uint64]volume{}}
+func openIndex(o TreeOptions, root int) (*index, error) {
+	x := &index{file: o.IndexFile, temp: o.IndexTemp, trust: o.Immutable,
+		instead: map[int]int{}, volumes: map[uint64]volume{}}
 	var st unix.Statx_t
 	if err := dirfd.Fstat(root, &st); err != nil {
 		return nil, fmt.Errorf("stat the source directory: %w", err)
@@ -100,7 +102,7 @@ func openIndex(file string, root int, trust bool) (*index, error) {
 	x.root = dirfd.Dev(&st)
 	x.rootFS = volumeOf(root, x.root)
 	x.volumes[x.root] = x.rootFS
-	if file != "" {
+	if x.file != "" {
 		x.load()
 	}
 	return x, nil
@@ -407,16 +409,11 @@ func (x *index) save() error {
 	return nil
 }
 
-// tempIndex is the prefix of the name of a file to which an index is being written. Killed
-// processes leave such files behind.
-const tempIndex = ".index-"
-
 func (x *index) write() error {
 	if err := os.MkdirAll(filepath.Dir(x.file), 0o700); err != nil {
 		return err
 	}
-	return atomicfile.Own{Prefix: tempIndex}.Replace(x.file,
-		func(f *os.File) error { return x.encode(f) })
+	return x.temp.Replace(x.file, func(f *os.File) error { return x.encode(f) })
 }
 
 // encode writes the records. New records are placed between the old ones, in the order in which

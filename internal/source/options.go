@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	digest "github.com/opencontainers/go-digest"
 )
 
@@ -14,9 +15,8 @@ type Options struct {
 	// TempDir returns the directory in which archives, downloads and repositories are unpacked. It
 	// is called when a directory is needed; nil: the system's directory for temporary files.
 	TempDir func() (string, error)
-	// IndexDir is the directory for the index of a local directory's files, which is kept between
-	// builds; "": no index is kept.
-	IndexDir string
+	// Index is the place of the index of a local directory's files.
+	Index IndexPlace
 	// Dockerfile is the value of -f: "", a path on this machine, "-", or an http URL. In a
 	// context from elsewhere it is a path in the context.
 	Dockerfile string
@@ -30,6 +30,12 @@ type Options struct {
 	Git  GitOptions
 }
 
+// IndexPlace is the place of the indexes that are kept between builds.
+type IndexPlace struct {
+	Dir  string         // "": no index is kept
+	Temp atomicfile.Own // for writing an index
+}
+
 // TreeOptions are the options of NewTree. The zero value works.
 type TreeOptions struct {
 	// Ignore has the lines of an ignore file, in the form of ReadIgnore's result, and IgnoreName
@@ -39,6 +45,8 @@ type TreeOptions struct {
 	// IndexFile is the file for digests, which is kept between builds; "": digests are kept only in
 	// memory.
 	IndexFile string
+	// IndexTemp has the options for writing the file.
+	IndexTemp atomicfile.Own
 	// TempDir returns the directory for private copies of files that change while they are read;
 	// nil: the system's directory for temporary files.
 	TempDir func() (string, error)

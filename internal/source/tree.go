@@ -44,7 +44,7 @@ func NewTree(dir *os.File, o TreeOptions) (*Tree, error) {
 	if t.own, err = openOwn(o.Own, t.fd()); err != nil {
 		return nil, err
 	}
-	if t.index, err = openIndex(o.IndexFile, t.fd(), o.Immutable); err != nil {
+	if t.index, err = openIndex(o, t.fd()); err != nil {
 		return nil, errors.Join(err, t.own.close())
 	}
 	return t, nil

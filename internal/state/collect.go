@@ -598,7 +598,7 @@ func once(list []cache.Entry) []cache.Entry {
 // leftOver removes the files of killed processes, the tables of removed blobs, and old indexes of
 // contexts.
 func (c *collection) leftOver() error {
-	return errors.Join(c.s.Cache.DropTemporary(), RemoveTempDirs(c.s.Root),
+	return errors.Join(c.s.Cache.DropTemporary(c.inUse.owners), RemoveTempDirs(c.s.Root),
 		c.s.dropKept(), c.s.dropIndexes())
 }
 
@@ -606,19 +606,12 @@ func (c *collection) leftOver() error {
 // build reads the files again.
 const indexesFor = 30 * 24 * time.Hour
 
-// writingFor is how long a temporary file is kept that a running process may be about to rename.
-const writingFor = time.Hour
-
 func (s *State) dropIndexes() error {
 	dir := filepath.Join(s.Root, "cache", "context")
 	for _, name := range names(dir) {
 		path := filepath.Join(dir, name)
 		fi, err := os.Lstat(path)
-		keep := indexesFor
-		if strings.HasPrefix(name, ".") { // it is being written, or was when its process was killed
-			keep = writingFor
-		}
-		if err != nil || time.Since(fi.ModTime()) < keep {
+		if err != nil || time.Since(fi.ModTime()) < indexesFor {
 			continue
 		}
 		if err := os.RemoveAll(path); err != nil {

@@ -7,10 +7,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
-	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 	digest "github.com/opencontainers/go-digest"
 )
@@ -41,9 +38,6 @@ func keptHead(body []byte) string {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// newKept is the prefix of the names of files that are being written.
-const newKept = "new-"
-
 // Keep stores data about a blob. It writes nothing if the file already has the same data, as is
 // usual.
 func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
@@ -58,7 +52,7 @@ func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 		return err
 	}
 	content := append([]byte(keptHead(data)+"\n"), data...)
-	return atomicfile.Own{Prefix: newKept}.ReplaceFile(filepath.Join(dir, d.Encoded()), content)
+	return s.Cache.Temp().ReplaceFile(filepath.Join(dir, d.Encoded()), content)
 }
 
 // dropKept removes the data about missing blobs.
@@ -73,10 +67,6 @@ func (s *State) dropKept() error {
 			return err
 		}
 		for _, e := range entries {
-			if fi, err := e.Info(); strings.HasPrefix(e.Name(), newKept) &&
-				(err != nil || time.Since(fi.ModTime()) < writingFor) {
-				continue
-			}
 			path := s.Store.Path(digest.NewDigestFromEncoded(digest.SHA256, e.Name()))
 			if path != "" {
 				if _, err := os.Lstat(path); err == nil {

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -215,26 +216,45 @@ func TestLeasesUnwritable(t *testing.T) {
 func TestLeasesTemporary(t *testing.T) {
 	m := newMaker(t)
 	defer m.Close()
-	other := openTest(t, m.Root)
-	ended := openTest(t, m.Root)
-	for _, s := range []*State{other, ended} {
-		_, err := s.Store.Ingest(t.Context(), "", func(w io.Writer) error {
-			// The collection happens while the blob is written.
-			if s == ended {
-				m.check(s.leases.close())
-			}
-			_, err := w.Write([]byte("content"))
-			m.check(err)
-			_, err = m.Prune(t.Context(), PruneOptions{All: true})
+	file := filepath.Join(m.Root, "cache", "context", "index")
+	for name, write := range map[string]func(s *State, during func() error) error{
+		"a blob": func(s *State, during func() error) error {
+			_, err := s.Store.Ingest(t.Context(), "", func(w io.Writer) error {
+				_, err := io.WriteString(w, "content")
+				m.check(err)
+				return during()
+			})
 			return err
-		})
-		if (err == nil) != (s == other) {
-			t.Errorf("a blob that is written by a process that has ended (%v): %v", s == ended, err)
+		},
+		"a file of the cache": func(s *State, during func() error) error {
+			return s.Cache.Temp().Replace(file, func(*os.File) error { return during() })
+		},
+		"a directory of the cache": func(s *State, during func() error) error {
+			temp := s.Cache.Temp()
+			dir, err := os.MkdirTemp(temp.Dir, temp.Prefix)
+			m.check(errors.Join(err, os.Mkdir(filepath.Join(dir, "etc"), 0o700), during()))
+			return os.Rename(dir, filepath.Join(m.Root, "cache", "points"))
+		},
+	} {
+		other, ended := openTest(t, m.Root), openTest(t, m.Root)
+		for _, s := range []*State{other, ended} {
+			err := write(s, func() error {
+				if s == ended {
+					m.check(s.leases.close())
+				}
+				_, err := m.Prune(t.Context(), PruneOptions{All: true})
+				return err
+			})
+			if (err == nil) != (s == other) {
+				t.Errorf("%s, written by a process that has ended (%v): %v", name, s == ended, err)
+			}
 		}
-	}
-	m.check(other.Close())
-	if left := names(filepath.Join(m.Root, "oci", "tmp")); len(left) > 0 {
-		t.Errorf("oci/tmp has %q", left)
+		m.check(other.Close())
+		for _, dir := range []string{"oci/tmp", "cache/tmp"} {
+			if left := names(filepath.Join(m.Root, dir)); len(left) > 0 {
+				t.Errorf("after %s was written, %s has %q", name, dir, left)
+			}
+		}
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 // systems, which takes longer.
 func (s *State) MountPoints() string {
 	dir := filepath.Join(s.Root, "cache", "mountpoints")
-	if executor.MakeMountPoints(dir) != nil {
+	temp := s.Cache.Temp()
+	if executor.MakeMountPoints(dir, temp.Dir, temp.Prefix) != nil {
 		return ""
 	}
 	return dir

@@ -89,7 +89,7 @@ func (s *State) open(o Options) (err error) {
 	if s.Cache, err = cache.Open(cacheDir, s.ledger); err != nil {
 		return err
 	}
-	s.Cache.Lease = s.leaseRecord
+	s.Cache.Lease, s.Cache.Owner = s.leaseRecord, s.leases.id
 	s.Snapshots, err = snapshot.Open(filepath.Join(s.Root, "snapshots"),
 		snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger,
 			Lease: s.leaseSnapshot})

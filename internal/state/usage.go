@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -175,8 +174,7 @@ func (u *usage) collected() {
 	u.note("cache collection", u.cache)
 	// Another process may write the file at the same time. The later version replaces the earlier
 	// one, and lost sizes are measured again.
-	own := atomicfile.Own{Dir: filepath.Join(u.s.Root, "cache", "tmp"), Prefix: "usage-"}
-	_ = own.ReplaceFile(u.s.usageFile(), u.added.Bytes())
+	_ = u.s.Cache.Temp().ReplaceFile(u.s.usageFile(), u.added.Bytes())
 	u.added.Reset()
 }
 

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -220,7 +221,8 @@ func (s *Store) CollectLater(ctx context.Context,
 	}
 	// Collect temporary files first, since renamed blobs become temporary files.
 	err = filepath.WalkDir(s.tmp(), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() || o.Owners[ownerOf(e.Name())] {
+		if err != nil || !e.Type().IsRegular() ||
+			o.Owners[atomicfile.OwnerOf(tempPrefix, e.Name())] {
 			return skipMissing(err)
 		}
 		fi, err := e.Info()
@@ -257,7 +259,7 @@ func (s *Store) CollectLater(ctx context.Context,
 // discard renames a file so that it is a temporary file of this process, and appends it to trash.
 // It removes a file that cannot be renamed, as on a full disk.
 func (s *Store) discard(path string, trash *Trash) error {
-	to := filepath.Join(s.tmp(), tempPrefix+s.Owner+"-"+rand.Text())
+	to := filepath.Join(s.tmp(), s.tempPrefix()+rand.Text())
 	err := os.Rename(path, to)
 	if err == nil {
 		*trash = append(*trash, to)

@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -277,22 +276,14 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 }
 
 // tempPrefix begins the names of temporary files of this process.
-func (s *Store) tempPrefix() string { return tempPrefix + s.Owner + "-" }
+func (s *Store) tempPrefix() string { return atomicfile.OwnedPrefix(tempPrefix, s.Owner) }
 
 // createTemp makes a temporary file on the store's file system. A layout of another tool has no
 // directory for it yet.
 func (s *Store) createTemp() (*os.File, error) { return atomicfile.Temp(s.tmp(), s.tempPrefix()) }
 
-// tempPrefix is the prefix of the names of temporary files. It is followed by the owner, a dash,
-// and a unique suffix.
+// tempPrefix is the kind of the temporary files: see atomicfile.OwnedPrefix.
 const tempPrefix = "blob-"
-
-// ownerOf returns the owner of a temporary file; "" for none.
-func ownerOf(name string) string {
-	rest, _ := strings.CutPrefix(name, tempPrefix)
-	owner, _, _ := strings.Cut(rest, "-")
-	return owner
-}
 
 // Temp makes a file without a name on the store's file system. It is removed when the caller closes
 // it.
