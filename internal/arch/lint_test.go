@@ -94,9 +94,10 @@ var checks = []func(*source) []finding{
 
 // TestLint applies the checks to the module. make lint runs it.
 func TestLint(t *testing.T) {
-	goFiles, texts := files(t)
-	if len(goFiles) < 100 || len(texts) < 40 {
-		t.Fatalf("only %d Go files and %d texts below %s", len(goFiles), len(texts), root)
+	goFiles, texts, scripts := files(t)
+	if len(goFiles) < 100 || len(texts) < 40 || len(scripts) < 150 {
+		t.Fatalf("only %d Go files, %d texts and %d testscripts below %s", len(goFiles),
+			len(texts), len(scripts), root)
 	}
 	for _, name := range texts {
 		text, err := os.ReadFile(filepath.Join(root, name))
@@ -104,6 +105,15 @@ func TestLint(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, f := range textIdioms(name, string(text)) {
+			t.Error(f)
+		}
+	}
+	for _, name := range scripts {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range scriptComments(name, string(text)) {
 			t.Error(f)
 		}
 	}
@@ -121,21 +131,24 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// files returns the module's Go files, and the files whose text a user or a newcomer reads:
-// Markdown, scripts and the Makefile. The names are paths from the module's root.
-func files(t *testing.T) (goFiles, texts []string) {
+// files returns the module's Go files, the files whose text a user or a newcomer reads (Markdown,
+// scripts and the Makefile), and the testscripts. The names are paths from the module's root.
+func files(t *testing.T) (goFiles, texts, scripts []string) {
 	t.Helper()
 	err := fs.WalkDir(os.DirFS(root), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		hidden := name != "." && name != ".ci" && strings.HasPrefix(d.Name(), ".")
-		if d.IsDir() && (hidden || name == "bin" || d.Name() == "testdata") {
+		if d.IsDir() && (hidden || name == "bin") {
 			return fs.SkipDir
 		}
 		dir := path.Dir(name)
 		switch ext := path.Ext(name); {
 		case !d.Type().IsRegular():
+		case ext == ".txtar":
+			scripts = append(scripts, name)
+		case strings.Contains(name, "testdata/"):
 		case ext == ".go":
 			goFiles = append(goFiles, name)
 		case ext == ".md", ext == ".sh", name == "Makefile", dir == "scripts", dir == ".ci",
@@ -147,7 +160,7 @@ func files(t *testing.T) (goFiles, texts []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return goFiles, texts
+	return goFiles, texts, scripts
 }
 
 // A source is a parsed Go file.
@@ -322,6 +335,29 @@ func textIdioms(name, text string) []finding {
 	return phrases(name, 1, prose.String(), oldIdiom, userIdiom)
 }
 
+// scriptComments finds idioms and long lines in the comments of a testscript. The files of the
+// archive after the script are test data and have no rules.
+func scriptComments(name, text string) []finding {
+	var prose strings.Builder // as many lines as the script
+	var found []finding
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line = strings.TrimSuffix(line, "\n")
+		if strings.HasPrefix(line, "-- ") && strings.HasSuffix(line, " --") {
+			break
+		}
+		if comment, ok := strings.CutPrefix(line, "#"); ok {
+			prose.WriteString(comment)
+			if w := columns(line); w > maxColumns {
+				found = append(found, longLine(name, n, w))
+			}
+		}
+		prose.WriteByte('\n')
+	}
+	return append(found, phrases(name, 1, prose.String(), oldIdiom, commentIdiom)...)
+}
+
 // phrases returns a finding for each match of the expressions in a text that begins in a line of a
 // file. A phrase may be divided by the end of a line.
 func phrases(name string, line int, text string, idioms ...*regexp.Regexp) []finding {
@@ -361,15 +397,18 @@ func longLines(s *source) []finding {
 	n := 0
 	for scan := bufio.NewScanner(strings.NewReader(s.text)); scan.Scan(); {
 		n++
-		w := columns(scan.Text())
-		if w <= maxColumns || exempt[n] {
-			continue
+		if w := columns(scan.Text()); w > maxColumns && !exempt[n] {
+			found = append(found, longLine(s.name, n, w))
 		}
-		found = append(found, finding{token.Position{Filename: s.name, Line: n},
-			fmt.Sprintf("break the line: it has %d columns, more than %d (a tab counts %d)", w,
-				maxColumns, tabColumns)})
 	}
 	return found
+}
+
+// longLine returns the finding for the line n of a file, which has w columns.
+func longLine(name string, n, w int) finding {
+	return finding{token.Position{Filename: name, Line: n},
+		fmt.Sprintf("break the line: it has %d columns, more than %d (a tab counts %d)", w,
+			maxColumns, tabColumns)}
 }
 
 // columns returns the width of a line.
@@ -411,6 +450,36 @@ func TestTextIdioms(t *testing.T) {
 				if f.pos.Filename != tt.file {
 					t.Errorf("found in %s, want %s", f.pos.Filename, tt.file)
 				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestScriptComments plants faults in a testscript.
+func TestScriptComments(t *testing.T) {
+	long := "#" + strings.Repeat("x", maxColumns)
+	tests := []struct {
+		name, text string
+		want       []string
+	}{
+		{"idiom", "exec true\n# f says\n# whether it is.\n",
+			[]string{`a.txtar:2: replace "says whether": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
+		{"a clause for a noun", "# f removes what\n# follows.\n",
+			[]string{`a.txtar:1: replace "what follows": name who acts, in plain words (a function "reports whether", an error "is returned when")`}},
+		{"two comments", "# f says\nexec true\n# whether it is.\n", nil},
+		{"command", "stderr 'says whether # nobody'\n", nil},
+		{"file", "exec true\n-- Dockerfile --\n# f says whether it is.\n" + long + "\n", nil},
+		{"long comment", "# f\n" + long[1:] + "x\n" + long + "\n",
+			[]string{"a.txtar:3: break the line: it has 101 columns, more than 100 (a tab counts 4)"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			for _, f := range scriptComments("a.txtar", tt.text) {
+				got = append(got, f.String())
 			}
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)

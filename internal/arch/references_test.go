@@ -22,7 +22,7 @@ var (
 
 // TestReferences checks that the tests and files to which the module's Markdown refers exist.
 func TestReferences(t *testing.T) {
-	goFiles, texts := files(t)
+	goFiles, texts, _ := files(t)
 	tests := map[string]bool{}
 	for _, name := range goFiles {
 		if !strings.HasSuffix(name, "_test.go") {
