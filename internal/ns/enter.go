@@ -203,7 +203,7 @@ func arrive(text string) error {
 	defer runtime.UnlockOSThread()
 	if st.PPID != 0 {
 		// An execve that gains capabilities clears the signal (prctl(2)).
-		if err := prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL)); err != nil {
+		if _, err := prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL)); err != nil {
 			return fmt.Errorf("request a signal at the parent's death: %w", err)
 		}
 		if os.Getppid() != st.PPID {
@@ -216,10 +216,13 @@ func arrive(text string) error {
 		}
 		// Root does not need ambient capabilities, and a helper that changes its user must not have
 		// them.
-		if err := prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL); err != nil {
+		allThreads, err := prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL)
+		if err != nil {
 			return fmt.Errorf("clear the ambient capabilities: %w", err)
 		}
-		if oneThread {
+		if !allThreads {
+			// Executing the program again ends the other threads, which still have the
+			// capabilities.
 			st.Ready = 0
 			return again(st)
 		}
@@ -250,23 +253,19 @@ func awaitIDs(ready int) error {
 	return nil
 }
 
-// oneThread reports whether prctl changes the calling thread only: a program with cgo may have
-// threads that the Go runtime does not know. The program is then executed again after the calls,
-// which ends the other threads.
-var oneThread bool
-
-// prctl makes, in all threads, a prctl(2) call that changes an attribute of a thread. A new thread
-// inherits the ambient capabilities of the thread that creates it, and the runtime may create it
-// from any thread. The signal at the parent's death is cleared when the thread that requested it
-// ends.
-func prctl(option int, arg uintptr) error {
+// prctl makes a prctl(2) call that changes an attribute of a thread, in all threads if it can. A
+// new thread inherits the ambient capabilities of the thread that creates it, and the runtime may
+// create it from any thread. The signal at the parent's death is cleared when the thread that
+// requested it ends. In a program with cgo, which may have threads that the Go runtime did not
+// create, prctl makes the call in the calling thread only, and allThreads is false.
+func prctl(option int, arg uintptr) (allThreads bool, err error) {
 	_, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, uintptr(option), arg, 0, 0, 0, 0)
-	if e == unix.ENOTSUP {
-		oneThread = true
-		return unix.Prctl(option, arg, 0, 0, 0)
+	switch e {
+	case 0:
+		return true, nil
+	case unix.ENOTSUP:
+		return false, unix.Prctl(option, arg, 0, 0, 0)
+	default:
+		return false, e
 	}
-	if e != 0 {
-		return e
-	}
-	return nil
 }
