@@ -119,7 +119,7 @@ func configOf(name string, d ocispec.Descriptor, manifest []byte) (ocispec.Descr
 	if err := ocijson.Unmarshal(manifest, &m); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
-	switch t := ocidoc.ToOCI(m.Config).MediaType; t {
+	switch t := ocidoc.OCIDescriptor(m.Config).MediaType; t {
 	case ocispec.MediaTypeImageConfig, "", "application/octet-stream": // media types of old tools
 	default:
 		if m.ArtifactType != "" {

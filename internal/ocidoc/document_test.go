@@ -58,15 +58,15 @@ func TestMediaTypes(t *testing.T) {
 		docker + "diff.tar.gzip":         ocispec.MediaTypeImageLayerGzip,
 		docker + "foreign.diff.tar.gzip": foreignLayer + "+gzip",
 	} {
-		if got := ToOCI(ocispec.Descriptor{MediaType: in, Size: 3}); got.MediaType != oci ||
+		if got := OCIDescriptor(ocispec.Descriptor{MediaType: in, Size: 3}); got.MediaType != oci ||
 			got.Size != 3 {
-			t.Errorf("ToOCI(%s) = %v", in, got)
+			t.Errorf("OCIDescriptor(%s) = %v", in, got)
 		}
 	}
 	for docker, oci := range ociTypes {
 		d := ocispec.Descriptor{MediaType: oci, Digest: digest.FromString("x")}
-		if got := ToDocker(d); got.MediaType != docker || got.Digest != d.Digest {
-			t.Errorf("ToDocker(%s) = %v, want type %s", oci, got, docker)
+		if got := DockerDescriptor(d); got.MediaType != docker || got.Digest != d.Digest {
+			t.Errorf("DockerDescriptor(%s) = %v, want type %s", oci, got, docker)
 		}
 		if c := Compression(docker); c != Compression(oci) {
 			t.Errorf("%s is compressed with %q, %s is not", docker, c, oci)

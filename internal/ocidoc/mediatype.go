@@ -32,16 +32,17 @@ var ociTypes = map[string]string{
 	"application/vnd.docker.image.rootfs.foreign.diff.tar.zstd": foreignLayer + "+zstd",
 }
 
-// ToOCI returns a descriptor with the OCI media type that is equivalent to Docker's.
-func ToOCI(d ocispec.Descriptor) ocispec.Descriptor {
+// OCIDescriptor returns a descriptor with the OCI media type that is equivalent to Docker's.
+func OCIDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
 	if t, ok := ociTypes[d.MediaType]; ok {
 		d.MediaType = t
 	}
 	return d
 }
 
-// ToDocker returns a descriptor with Docker's media type that is equivalent to the OCI media type.
-func ToDocker(d ocispec.Descriptor) ocispec.Descriptor {
+// DockerDescriptor returns a descriptor with Docker's media type that is equivalent to the OCI
+// media type.
+func DockerDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
 	for docker, oci := range ociTypes {
 		if d.MediaType == oci {
 			d.MediaType = docker

@@ -78,7 +78,7 @@ func (w *Writer) writeManifest(ctx context.Context, r Recipe,
 	}
 	m.Annotations = w.annotations(r, "manifest", img.Platform)
 	if r.Docker {
-		m.MediaType, m.Config = ocidoc.DockerManifest, ocidoc.ToDocker(m.Config)
+		m.MediaType, m.Config = ocidoc.DockerManifest, ocidoc.DockerDescriptor(m.Config)
 	}
 	if manifest, err = w.writeJSON(ctx, m.MediaType, m); err != nil {
 		return manifest, config, err
@@ -158,7 +158,7 @@ func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
 // layerAs returns the descriptor of a layer with the compression of a recipe.
 func (w *Writer) layerAs(ctx context.Context, l *layers.Layer,
 	r Recipe) (ocispec.Descriptor, error) {
-	d := ocidoc.ToOCI(l.Descriptor)
+	d := ocidoc.OCIDescriptor(l.Descriptor)
 	var err error
 	// A layer from --cache-from counts as made by the build: it is used only if it was sealed with
 	// the options of the store's image.
@@ -170,7 +170,7 @@ func (w *Writer) layerAs(ctx context.Context, l *layers.Layer,
 		}
 	}
 	if r.Docker {
-		d = ocidoc.ToDocker(d)
+		d = ocidoc.DockerDescriptor(d)
 	}
 	return d, nil
 }

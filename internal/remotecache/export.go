@@ -82,7 +82,7 @@ func (c *Collector) Document(ctx context.Context, sealer Sealer, all bool) (Docu
 			if err != nil {
 				return doc, err
 			}
-			r.Layer = &Layer{Descriptor: ocidoc.ToOCI(l.Descriptor), DiffID: l.DiffID,
+			r.Layer = &Layer{Descriptor: ocidoc.OCIDescriptor(l.Descriptor), DiffID: l.DiffID,
 				Parent: parent, Sealed: sealer.Format()}
 		}
 		doc.Records = append(doc.Records, r.Record)
