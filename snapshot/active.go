@@ -56,17 +56,24 @@ func (s *Store) prepare(ctx context.Context, parent ID) (*Active, error) {
 // pin records in dir, which must be locked, that parent has a child, and returns the parent's
 // chain.
 func (s *Store) pin(dir string, parent ID) ([]string, error) {
+	if parent != "" {
+		if err := parent.Validate(); err != nil {
+			return nil, err
+		}
+	}
 	s.lease(parent)
 	release, err := s.lock(unix.LOCK_SH)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	chain, err := s.chainOf(parent)
-	if err != nil {
-		return nil, err
+	var n *node
+	if parent != "" {
+		if n, err = s.find(parent, 0); err != nil {
+			return nil, err
+		}
 	}
-	return chain, writeInfo(dir, s.newInfo("", parent))
+	return s.chain(n), writeInfo(dir, s.newInfo("", parent))
 }
 
 // newInfo returns the Info of a snapshot whose files have all been written.
@@ -192,20 +199,20 @@ func (s *Store) publish(work *workDir, id ID) (bool, error) {
 	if err != unix.EEXIST && err != unix.ENOTEMPTY && err != unix.ENOTDIR {
 		return false, &os.LinkError{Op: "rename", Old: work.path, New: s.dir(id), Err: err}
 	}
-	if _, err := s.lookup(id); err == nil {
+	if _, err := s.find(id, 0); err == nil {
 		return false, nil
 	}
 	return s.replace(work, id)
 }
 
-// replace replaces a suspect snapshot (see Info.Suspect) with work. Its descendants are suspect
-// too, but are kept until Remove removes them.
+// replace replaces a suspect snapshot (see Info.Suspect) with work. The caller has leased it. Its
+// descendants are suspect too, but are kept until Remove removes them.
 func (s *Store) replace(work *workDir, id ID) (bool, error) {
 	release, err := s.lock(unix.LOCK_EX)
 	if err != nil {
 		return false, err
 	}
-	if _, err := s.lookup(id); err == nil {
+	if _, err := s.find(id, 0); err == nil {
 		release()
 		return false, nil // another process has replaced it meanwhile
 	}

@@ -132,8 +132,9 @@ func (s *Store) Stat(id ID) (Info, error) {
 	return n.info, nil
 }
 
-// lease leases a snapshot, which need not exist. A collector that takes the store's lock already
-// holds the lock of the leases, so a snapshot must be leased before the store's lock is taken.
+// lease leases a snapshot, which need not exist. It may wait for the lock of the leases, which a
+// collector holds while it waits for the store's lock. So it is not called while the store's lock
+// is held, also not for a snapshot that is already leased.
 func (s *Store) lease(id ID) {
 	if s.leased != nil && id != "" {
 		s.leased(id)
@@ -172,9 +173,10 @@ func (s *Store) remember(id ID, n *node) {
 	s.known[id] = n
 }
 
-// find returns the node of id. If the node was read before, find checks only its own directory
-// again. Several goroutines may read one directory at the same time: they get equal nodes, and a
-// node that has become out of date has another stamp than the directory.
+// find returns the node of id, which the caller has leased. If the node was read before, find
+// checks only its own directory again. Several goroutines may read one directory at the same time:
+// they get equal nodes, and a node that has become out of date has another stamp than the
+// directory.
 func (s *Store) find(id ID, depth int) (*node, error) {
 	now, err := s.stamp(id)
 	if err != nil {

@@ -105,6 +105,49 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestLeaseUnlocked checks that Lease is not called while the store's lock is held: it may wait for
+// a collector, and the collector waits for that lock.
+func TestLeaseUnlocked(t *testing.T) {
+	mounttest.Need(t)
+	for _, driver := range []string{"overlay", "copy"} {
+		t.Run(driver, func(t *testing.T) {
+			var s *Store
+			leased := map[ID]int{}
+			o := Options{Driver: driver, UserNS: mounttest.UserNS(), Lease: func(id ID) {
+				leased[id]++
+				f, err := os.Open(filepath.Join(s.root, "lock"))
+				if errors.Is(err, os.ErrNotExist) {
+					return
+				}
+				check(t, err)
+				defer f.Close()
+				if err := flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+					t.Errorf("Lease(%s) is called while the store is locked: %v", id, err)
+				}
+			}}
+			s, err := Open(t.TempDir(), o)
+			if err != nil {
+				t.Skip(err)
+			}
+			commit(t, s, "base", "", "file a 0644 x\n")
+			commit(t, s, "top", "base", "file b 0644 x\n")
+			commit(t, s, "top", "base", "file b 0644 x\n") // it exists
+			check(t, os.Remove(filepath.Join(s.dir("top"), infoFile)))
+			commit(t, s, "top", "base", "file b 0644 x\n") // it is damaged and is replaced
+			if s.Layered() {
+				a, err := s.Prepare(t.Context(), "")
+				check(t, err)
+				check(t, a.CommitOn(t.Context(), "on", "top", false))
+			}
+			_, err = s.Changes("top")
+			check(t, err)
+			if leased["base"] == 0 || leased["top"] == 0 {
+				t.Errorf("leased: %v", leased)
+			}
+		})
+	}
+}
+
 // TestRemoveAllDescriptors removes more snapshots than a process may have open files.
 func TestRemoveAllDescriptors(t *testing.T) {
 	s := testStore(t, t.TempDir())
