@@ -43,7 +43,7 @@ func (s *Store) prepare(ctx context.Context, parent ID) (*Active, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := s.pin(work.path, parent)
+	chain, err := s.pin(ctx, work.path, parent)
 	if err == nil {
 		err = s.drv.prepare(ctx, work.path, chain)
 	}
@@ -55,14 +55,16 @@ func (s *Store) prepare(ctx context.Context, parent ID) (*Active, error) {
 
 // pin records in dir, which must be locked, that parent has a child, and returns the parent's
 // chain.
-func (s *Store) pin(dir string, parent ID) ([]string, error) {
+func (s *Store) pin(ctx context.Context, dir string, parent ID) ([]string, error) {
 	if parent != "" {
 		if err := parent.Validate(); err != nil {
 			return nil, err
 		}
 	}
-	s.lease(parent)
-	release, err := s.lock(unix.LOCK_SH)
+	if err := s.lease(ctx, parent); err != nil {
+		return nil, err
+	}
+	release, err := s.lock(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -106,8 +108,8 @@ func (a *Active) Changes() Changes { return a.s.changes(a.Upper(), a.chain) }
 // writing. If a snapshot of that name exists, Commit discards this one and succeeds: snapshots with
 // the same name have the same content. After an error the Active can still be committed or
 // discarded.
-func (a *Active) Commit(_ context.Context, id ID) error {
-	if err := a.commit(id, a.parent); err != nil {
+func (a *Active) Commit(ctx context.Context, id ID) error {
+	if err := a.commit(ctx, id, a.parent); err != nil {
 		return fmt.Errorf("commit snapshot %s: %w", id, err)
 	}
 	return nil
@@ -117,16 +119,16 @@ func (a *Active) Commit(_ context.Context, id ID) error {
 // yet: with a layered driver, a layer may be unpacked before the layers below it. ownRoot is set if
 // the layer has an entry for the root: the root directory then keeps its mode, owner, attributes
 // and time. Otherwise it gets those of the parent, as in Prepare.
-func (a *Active) CommitOn(_ context.Context, id, parent ID, ownRoot bool) error {
-	if err := a.commitOn(id, parent, ownRoot); err != nil {
+func (a *Active) CommitOn(ctx context.Context, id, parent ID, ownRoot bool) error {
+	if err := a.commitOn(ctx, id, parent, ownRoot); err != nil {
 		return fmt.Errorf("commit snapshot %s on %q: %w", id, string(parent), err)
 	}
 	return nil
 }
 
-func (a *Active) commitOn(id, parent ID, ownRoot bool) error {
+func (a *Active) commitOn(ctx context.Context, id, parent ID, ownRoot bool) error {
 	if parent == a.parent {
-		return a.commit(id, parent)
+		return a.commit(ctx, id, parent)
 	}
 	if a.done {
 		return errEnded
@@ -134,7 +136,7 @@ func (a *Active) commitOn(id, parent ID, ownRoot bool) error {
 	if !a.s.Layered() || a.parent != "" {
 		return fmt.Errorf("it was prepared on %q", string(a.parent))
 	}
-	chain, err := a.s.pin(a.dir, parent)
+	chain, err := a.s.pin(ctx, a.dir, parent)
 	if err != nil {
 		return err
 	}
@@ -145,12 +147,12 @@ func (a *Active) commitOn(id, parent ID, ownRoot bool) error {
 		}
 	}
 	a.parent, a.chain = parent, chain
-	return a.commit(id, parent)
+	return a.commit(ctx, id, parent)
 }
 
 var errEnded = errors.New("it has already been committed or discarded")
 
-func (a *Active) commit(id, parent ID) error {
+func (a *Active) commit(ctx context.Context, id, parent ID) error {
 	if a.done {
 		return errEnded
 	}
@@ -166,7 +168,7 @@ func (a *Active) commit(id, parent ID) error {
 	if err := writeInfo(a.dir, a.s.newInfo(id, parent)); err != nil {
 		return err
 	}
-	won, err := a.s.publish(a.work, id)
+	won, err := a.s.publish(ctx, a.work, id)
 	if err != nil {
 		return err
 	}
@@ -178,16 +180,18 @@ func (a *Active) commit(id, parent ID) error {
 	}
 	// A snapshot with this name has the same content. Its parent may be another directory with
 	// equal content.
-	if chain, err := a.s.chainOf(id); err == nil {
+	if chain, err := a.s.chainOf(ctx, id); err == nil {
 		a.chain = chain[1:]
 	}
 	return a.work.remove()
 }
 
 // publish renames work to id. It returns false if a good snapshot has the name already.
-func (s *Store) publish(work *workDir, id ID) (bool, error) {
-	s.lease(id)
-	release, err := s.lock(unix.LOCK_SH)
+func (s *Store) publish(ctx context.Context, work *workDir, id ID) (bool, error) {
+	if err := s.lease(ctx, id); err != nil {
+		return false, err
+	}
+	release, err := s.lock(ctx, false)
 	if err != nil {
 		return false, err
 	}
@@ -202,13 +206,13 @@ func (s *Store) publish(work *workDir, id ID) (bool, error) {
 	if _, err := s.find(id, 0); err == nil {
 		return false, nil
 	}
-	return s.replace(work, id)
+	return s.replace(ctx, work, id)
 }
 
 // replace replaces a suspect snapshot (see Info.Suspect) with work. The caller has leased it. Its
 // descendants are suspect too, but are kept until Remove removes them.
-func (s *Store) replace(work *workDir, id ID) (bool, error) {
-	release, err := s.lock(unix.LOCK_EX)
+func (s *Store) replace(ctx context.Context, work *workDir, id ID) (bool, error) {
+	release, err := s.lock(ctx, true)
 	if err != nil {
 		return false, err
 	}
@@ -274,7 +278,7 @@ func tryLock(path string) (int, error) {
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	err = flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	err = tryFlock(fd)
 	var held, there unix.Stat_t
 	if err == nil {
 		err = unix.Fstat(fd, &held)
@@ -290,6 +294,16 @@ func tryLock(path string) (int, error) {
 		return -1, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
 	return fd, nil
+}
+
+// tryFlock locks an open file exclusively. It returns EWOULDBLOCK instead of waiting.
+func tryFlock(fd int) error {
+	for {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // trash moves a committed snapshot into tmp, so that it can no longer be opened. It returns nil if

@@ -122,6 +122,7 @@ func (d btrfs) probe(root string) (err error) {
 			return err
 		}
 		defer work.remove()
+		// This prepare makes a subvolume, or a snapshot of an empty one, and does not wait.
 		if err := d.prepare(context.Background(), work.path, chain); err != nil {
 			return err
 		}

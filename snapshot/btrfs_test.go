@@ -17,7 +17,7 @@ func TestBtrfs(t *testing.T) {
 	open := func(driver string) func(*testing.T, string) *snapshot.Store {
 		return func(t *testing.T, root string) *snapshot.Store {
 			t.Helper()
-			s, err := snapshot.Open(root, snapshot.Options{Driver: driver})
+			s, err := snapshot.Open(t.Context(), root, snapshot.Options{Driver: driver})
 			if err != nil {
 				t.Fatal(err)
 			}

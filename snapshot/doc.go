@@ -10,8 +10,8 @@
 // There is no database. A snapshot's directory appears by rename, so that a reader sees all of it
 // or nothing, and several processes can use one root without other communication.
 //
-// It imports atomicfile, dirfd, mount, safepath, smallfile and state/ledger. It makes system calls
-// and mounts, and writes only below the root that is passed to Open.
+// It imports atomicfile, dirfd, lock, mount, safepath, smallfile and state/ledger. It makes system
+// calls and mounts, and writes only below the root that is passed to Open.
 //
 // To test it, run go test ./snapshot as root, or as a user who may make user namespaces. Package
 // snapshottest is the conformance suite, which runs for every driver that works on the machine.
@@ -20,6 +20,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -112,9 +113,10 @@ type Options struct {
 	Ledger *ledger.Ledger
 	// Lease is called with the ID of a snapshot before the snapshot is looked up or committed. From
 	// then on no collector may remove the snapshot or its ancestors. Lease may be called several
-	// times for an ID, and waits for a running collector. If it is nil, no collector may run while
-	// the store is open.
-	Lease func(ID)
+	// times for an ID, and waits for a running collector until the context ends. If it returns an
+	// error, the snapshot is not used. If Lease is nil, no collector may run while the store is
+	// open.
+	Lease func(context.Context, ID) error
 }
 
 // ProbeResult reports whether a driver works. If not, Reason is a sentence for users.

@@ -22,7 +22,8 @@ func TestDrivers(t *testing.T) {
 			}
 			snapshottest.Run(t, func(t *testing.T, root string) *snapshot.Store {
 				t.Helper()
-				s, err := snapshot.Open(root, snapshot.Options{Driver: r.Name, UserNS: o.UserNS})
+				s, err := snapshot.Open(t.Context(), root,
+					snapshot.Options{Driver: r.Name, UserNS: o.UserNS})
 				if err != nil {
 					t.Fatal(err)
 				}

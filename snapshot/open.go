@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,20 +18,20 @@ import (
 // Open opens the store in the directory root. It makes the directory if it does not exist, and
 // removes the files of dead processes in it. Snapshots of drivers that cannot read each other's are
 // in different directories below root.
-func Open(root string, o Options) (*Store, error) {
+func Open(ctx context.Context, root string, o Options) (*Store, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{top: root, root: root, user: o.UserNS, ledger: o.Ledger,
 		empty: filepath.Join(root, "empty"), known: make(map[ID]*node), leased: o.Lease}
-	if err := s.open(o); err != nil {
+	if err := s.open(ctx, o); err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", root, err)
 	}
 	return s, nil
 }
 
-func (s *Store) open(o Options) error {
+func (s *Store) open(ctx context.Context, o Options) error {
 	if s.ledger == nil {
 		var err error
 		// The ledger has no file and makes none: only snapshots of this boot are trusted.
@@ -41,10 +42,10 @@ func (s *Store) open(o Options) error {
 	if err := makeDirs(s.root); err != nil {
 		return err
 	}
-	if err := s.checkIDs(); err != nil {
+	if err := s.checkIDs(ctx); err != nil {
 		return err
 	}
-	drv, err := choose(s.root, s.ledger.Boot(), o)
+	drv, err := choose(ctx, s.root, s.ledger.Boot(), o)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func makeDirs(root string) error {
 // checkIDs returns an error when the directory was made with another id mapping, for example first
 // by root and then by a user, or first with subordinate ids and then without. Otherwise its files
 // would silently have wrong owners.
-func (s *Store) checkIDs() error {
+func (s *Store) checkIDs(ctx context.Context) error {
 	now, err := idMapping()
 	if err != nil {
 		return err
@@ -89,7 +90,7 @@ func (s *Store) checkIDs() error {
 	path := filepath.Join(s.root, "ids")
 	was, err := smallfile.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		release, err := s.lock(unix.LOCK_EX)
+		release, err := s.lock(ctx, true)
 		if err != nil {
 			return err
 		}

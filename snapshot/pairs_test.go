@@ -65,7 +65,7 @@ func TestPairsOfDrivers(t *testing.T) {
 			}
 			for _, reader := range drivers {
 				s := openDriver(t, root, reader)
-				if _, err := s.Stat("marked"); errors.Is(err, snapshot.ErrNotExist) &&
+				if _, err := s.Stat(t.Context(), "marked"); errors.Is(err, snapshot.ErrNotExist) &&
 					reader != maker {
 					continue
 				}
@@ -84,7 +84,8 @@ func TestPairsOfDriversInUserNamespace(t *testing.T) {
 
 func openDriver(t *testing.T, root, driver string) *snapshot.Store {
 	t.Helper()
-	s, err := snapshot.Open(root, snapshot.Options{Driver: driver, UserNS: mounttest.UserNS()})
+	s, err := snapshot.Open(t.Context(), root,
+		snapshot.Options{Driver: driver, UserNS: mounttest.UserNS()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,7 +121,7 @@ func Probe(root string, o Options) []ProbeResult {
 }
 
 // choose returns the driver to use.
-func choose(root, boot string, o Options) (driver, error) {
+func choose(ctx context.Context, root, boot string, o Options) (driver, error) {
 	if o.Driver != "" {
 		for _, c := range candidates() {
 			if c.name == o.Driver {
@@ -145,7 +145,7 @@ func choose(root, boot string, o Options) (driver, error) {
 			// Only the best driver is recorded. If another one is in use, the next Open looks for a
 			// better one again.
 			if i == 0 {
-				remember(root, key)
+				remember(ctx, root, key)
 			}
 			return d, nil
 		}
@@ -185,9 +185,9 @@ func recall(root, key string, o Options) (driver, error) {
 }
 
 // remember records the key. It ignores errors: the next Open then probes again.
-func remember(root, key string) {
+func remember(ctx context.Context, root, key string) {
 	s := &Store{root: root}
-	release, err := s.lock(unix.LOCK_EX)
+	release, err := s.lock(ctx, true)
 	if err != nil {
 		return
 	}
@@ -307,6 +307,7 @@ func (o *overlay) probe(root string) (err error) {
 	if err := probeTree(lower); err != nil {
 		return err
 	}
+	// A prepare of an overlay makes a few directories and does not wait.
 	if err := o.prepare(context.Background(), work.path, []string{lower}); err != nil {
 		return err
 	}

@@ -13,13 +13,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/lock"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 	"github.com/layerbuild/layerbuild/internal/state/ledger"
 )
 
 // Store is a directory of snapshots. Its methods may be called concurrently, and several processes
-// may have the same directory open. It keeps no descriptor, so it need not be closed.
+// may have the same directory open. It keeps no descriptor, so it need not be closed. Methods that
+// have a context may wait for locks of other processes until it ends, and then return the cause
+// (context.Cause).
 type Store struct {
 	top string // absolute path of the directory of all drivers' stores
 	// directory of this store: of the driver in use or, for a store that Others returns, of another
@@ -29,7 +32,7 @@ type Store struct {
 	user   bool // marks are user.overlay.*
 	ledger *ledger.Ledger
 	empty  string // an empty directory
-	leased func(ID)
+	leased func(context.Context, ID) error
 
 	mu    sync.Mutex
 	known map[ID]*node
@@ -95,37 +98,25 @@ func (s *Store) fs(id ID) string  { return filepath.Join(s.root, string(id), fsD
 func (s *Store) tmp() string      { return filepath.Join(s.root, "tmp") }
 
 // lock takes the store's lock: shared while a snapshot gets a child, exclusive while one is
-// removed. The caller should hold it only briefly, and releases it by calling release.
-func (s *Store) lock(how int) (release func(), err error) {
-	path := filepath.Join(s.root, "lock")
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+// removed. It waits until ctx ends, and then returns the cause. The caller should hold the lock
+// only briefly, and releases it by calling release.
+func (s *Store) lock(ctx context.Context, exclusive bool) (release func(), err error) {
+	f, err := os.OpenFile(filepath.Join(s.root, "lock"), os.O_RDONLY|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, err
 	}
-	if err := flock(fd, how); err != nil {
-		unix.Close(fd)
-		return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
+	held, err := lock.Hold(ctx, f, exclusive)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock the snapshots: %w", err)
 	}
-	return func() {
-		// A process that was just started may have a copy of fd: closing it is not enough.
-		flock(fd, unix.LOCK_UN)
-		unix.Close(fd)
-	}, nil
-}
-
-func flock(fd, how int) error {
-	for {
-		err := unix.Flock(fd, how)
-		if err != unix.EINTR {
-			return err
-		}
-	}
+	return func() { held.Close() }, nil
 }
 
 // Stat returns the Info of a committed snapshot, or ErrNotExist if there is none or if it is
 // suspect.
-func (s *Store) Stat(id ID) (Info, error) {
-	n, err := s.lookup(id)
+func (s *Store) Stat(ctx context.Context, id ID) (Info, error) {
+	n, err := s.lookup(ctx, id)
 	if err != nil {
 		return Info{}, err
 	}
@@ -135,18 +126,21 @@ func (s *Store) Stat(id ID) (Info, error) {
 // lease leases a snapshot, which need not exist. It may wait for the lock of the leases, which a
 // collector holds while it waits for the store's lock. So it is not called while the store's lock
 // is held, also not for a snapshot that is already leased.
-func (s *Store) lease(id ID) {
-	if s.leased != nil && id != "" {
-		s.leased(id)
+func (s *Store) lease(ctx context.Context, id ID) error {
+	if s.leased == nil || id == "" {
+		return nil
 	}
+	return s.leased(ctx, id)
 }
 
 // lookup returns the node of id, with its whole chain.
-func (s *Store) lookup(id ID) (*node, error) {
+func (s *Store) lookup(ctx context.Context, id ID) (*node, error) {
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
-	s.lease(id)
+	if err := s.lease(ctx, id); err != nil {
+		return nil, err
+	}
 	return s.find(id, 0)
 }
 
@@ -240,11 +234,11 @@ func (s *Store) chain(n *node) []string {
 }
 
 // chainOf returns the chain of id; nil for "".
-func (s *Store) chainOf(id ID) ([]string, error) {
+func (s *Store) chainOf(ctx context.Context, id ID) ([]string, error) {
 	if id == "" {
 		return nil, nil
 	}
-	n, err := s.lookup(id)
+	n, err := s.lookup(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -252,11 +246,11 @@ func (s *Store) chainOf(id ID) ([]string, error) {
 }
 
 // View returns read-only mounts of a committed snapshot; for "", of an empty directory.
-func (s *Store) View(_ context.Context, id ID) ([]mount.Mount, error) {
+func (s *Store) View(ctx context.Context, id ID) ([]mount.Mount, error) {
 	if id == "" {
 		return []mount.Mount{{Type: mount.Bind, Source: s.empty, Options: []string{"ro"}}}, nil
 	}
-	chain, err := s.chainOf(id)
+	chain, err := s.chainOf(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -265,8 +259,8 @@ func (s *Store) View(_ context.Context, id ID) ([]mount.Mount, error) {
 
 // Changes returns the directories from which the difference between a committed snapshot and its
 // parent is read.
-func (s *Store) Changes(id ID) (Changes, error) {
-	chain, err := s.chainOf(id)
+func (s *Store) Changes(ctx context.Context, id ID) (Changes, error) {
+	chain, err := s.chainOf(ctx, id)
 	if err != nil {
 		return Changes{}, err
 	}
@@ -283,17 +277,16 @@ func (s *Store) changes(dir string, lower []string) Changes {
 	return Changes{Dir: dir, Lower: lower[:min(1, len(lower))], Full: true, StandIns: s.user}
 }
 
-// Dirs returns the directories that a committed snapshot consists of, topmost first; none if there
-// is no such snapshot.
-func (s *Store) Dirs(id ID) []string {
-	chain, err := s.chainOf(id)
+// Dirs returns the directories that a committed snapshot consists of, topmost first; none for "".
+func (s *Store) Dirs(ctx context.Context, id ID) ([]string, error) {
+	chain, err := s.chainOf(ctx, id)
 	if err != nil || len(chain) == 0 {
-		return nil
+		return nil, err
 	}
 	if !s.drv.layered() {
-		return chain[:1]
+		return chain[:1], nil
 	}
-	return chain
+	return chain, nil
 }
 
 // All iterates over the committed snapshots in the order of their names, including suspect ones.
@@ -330,11 +323,11 @@ func (s *Store) All() iter.Seq2[Info, error] {
 // Remove removes a committed snapshot, which may be suspect or damaged. It returns ErrNotExist if
 // there is none and ErrInUse if it has children, committed or active in any process. It does not
 // detect views: if other processes may view a snapshot, the caller needs a lock of its own.
-func (s *Store) Remove(_ context.Context, id ID) error {
+func (s *Store) Remove(ctx context.Context, id ID) error {
 	if err := id.Validate(); err != nil {
 		return err
 	}
-	release, err := s.lock(unix.LOCK_EX)
+	release, err := s.lock(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -391,8 +384,8 @@ const maxTrashLocks = 32
 // meanwhile: the caller holds the lock of the leases. RemoveAll itself only renames the snapshots.
 // The function that it returns removes their files, and may be called after that lock is released.
 // Missing snapshots are not an error.
-func (s *Store) RemoveAll(ids []ID) (finish func() error, err error) {
-	release, err := s.lock(unix.LOCK_EX)
+func (s *Store) RemoveAll(ctx context.Context, ids []ID) (finish func() error, err error) {
+	release, err := s.lock(ctx, true)
 	if err != nil {
 		return func() error { return nil }, err
 	}

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/fstree"
+	"github.com/layerbuild/layerbuild/internal/lock/locktest"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 	"github.com/layerbuild/layerbuild/internal/state/ledger"
@@ -19,7 +21,7 @@ import (
 // testStore opens a store with the best driver that works here.
 func testStore(t testing.TB, root string) *Store {
 	t.Helper()
-	s, err := Open(root, Options{UserNS: mounttest.UserNS()})
+	s, err := Open(t.Context(), root, Options{UserNS: mounttest.UserNS()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +62,8 @@ func TestCrash(t *testing.T) {
 		t.Run(driver, func(t *testing.T) {
 			root := t.TempDir()
 			syncs := ledger.OpenBoot(t.TempDir(), "boot1")
-			s, err := Open(root, Options{Driver: driver, UserNS: mounttest.UserNS(), Ledger: syncs})
+			s, err := Open(t.Context(), root,
+				Options{Driver: driver, UserNS: mounttest.UserNS(), Ledger: syncs})
 			if err != nil {
 				t.Skip(err)
 			}
@@ -72,13 +75,14 @@ func TestCrash(t *testing.T) {
 			commit(t, s, "child", "lost", "file c 0644 before\n")
 
 			next := ledger.OpenBoot(syncs.Dir(), "boot2")
-			s, err = Open(root, Options{Driver: driver, UserNS: mounttest.UserNS(), Ledger: next})
+			s, err = Open(t.Context(), root,
+				Options{Driver: driver, UserNS: mounttest.UserNS(), Ledger: next})
 			check(t, err)
-			if _, err := s.Stat("flushed"); err != nil {
+			if _, err := s.Stat(t.Context(), "flushed"); err != nil {
 				t.Errorf("what was flushed is not there: %v", err)
 			}
 			for _, id := range []ID{"lost", "child"} {
-				if _, err := s.Stat(id); !errors.Is(err, ErrNotExist) {
+				if _, err := s.Stat(t.Context(), id); !errors.Is(err, ErrNotExist) {
 					t.Errorf("Stat(%s) = %v, want ErrNotExist", id, err)
 				}
 			}
@@ -91,7 +95,7 @@ func TestCrash(t *testing.T) {
 				t.Errorf("suspect: %v", suspect)
 			}
 			commit(t, s, "lost", "flushed", "file b 0644 after\n")
-			changes, err := s.Changes("lost")
+			changes, err := s.Changes(t.Context(), "lost")
 			check(t, err)
 			if got, err := os.ReadFile(changes.Dir + "/b"); string(got) != "after" {
 				t.Errorf("b = %q, %v, want what was committed after the crash", got, err)
@@ -113,19 +117,21 @@ func TestLeaseUnlocked(t *testing.T) {
 		t.Run(driver, func(t *testing.T) {
 			var s *Store
 			leased := map[ID]int{}
-			o := Options{Driver: driver, UserNS: mounttest.UserNS(), Lease: func(id ID) {
+			o := Options{Driver: driver, UserNS: mounttest.UserNS()}
+			o.Lease = func(_ context.Context, id ID) error {
 				leased[id]++
 				f, err := os.Open(filepath.Join(s.root, "lock"))
 				if errors.Is(err, os.ErrNotExist) {
-					return
+					return nil
 				}
 				check(t, err)
 				defer f.Close()
-				if err := flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+				if err := tryFlock(int(f.Fd())); err != nil {
 					t.Errorf("Lease(%s) is called while the store is locked: %v", id, err)
 				}
-			}}
-			s, err := Open(t.TempDir(), o)
+				return nil
+			}
+			s, err := Open(t.Context(), t.TempDir(), o)
 			if err != nil {
 				t.Skip(err)
 			}
@@ -139,7 +145,7 @@ func TestLeaseUnlocked(t *testing.T) {
 				check(t, err)
 				check(t, a.CommitOn(t.Context(), "on", "top", false))
 			}
-			_, err = s.Changes("top")
+			_, err = s.Changes(t.Context(), "top")
 			check(t, err)
 			if leased["base"] == 0 || leased["top"] == 0 {
 				t.Errorf("leased: %v", leased)
@@ -147,6 +153,104 @@ func TestLeaseUnlocked(t *testing.T) {
 		})
 	}
 }
+
+// TestCanceled cancels the methods that wait for the store's lock. They leave nothing in tmp, and
+// snapshots that a later call can commit or remove.
+func TestCanceled(t *testing.T) {
+	mounttest.Need(t)
+	for _, driver := range []string{"overlay", "copy"} {
+		t.Run(driver, func(t *testing.T) {
+			root := t.TempDir()
+			o := Options{Driver: driver, UserNS: mounttest.UserNS()}
+			s, err := Open(t.Context(), root, o)
+			if err != nil {
+				t.Skip(err)
+			}
+			path := filepath.Join(s.root, "lock")
+			for _, id := range []ID{"a", "b", "c"} {
+				commit(t, s, id, "", "file f 0644 x\n")
+			}
+			prepared, err := s.Prepare(t.Context(), "a")
+			check(t, err)
+			replacing, err := s.Prepare(t.Context(), "a")
+			check(t, err)
+			tests := []struct {
+				name string
+				call func(context.Context) error
+			}{
+				{"Prepare", func(ctx context.Context) error {
+					a, err := s.Prepare(ctx, "a")
+					if err != nil {
+						return err
+					}
+					return a.Discard()
+				}},
+				{"Commit", func(ctx context.Context) error { return prepared.Commit(ctx, "new") }},
+				{"Commit of an existing one", func(ctx context.Context) error {
+					return replacing.Commit(ctx, "new")
+				}},
+				{"Remove", func(ctx context.Context) error { return s.Remove(ctx, "b") }},
+				{"RemoveAll", func(ctx context.Context) error {
+					finish, err := s.RemoveAll(ctx, []ID{"c"})
+					return errors.Join(err, finish())
+				}},
+			}
+			if s.Layered() {
+				alone, err := s.Prepare(t.Context(), "")
+				check(t, err)
+				tests = append(tests, struct {
+					name string
+					call func(context.Context) error
+				}{"CommitOn", func(ctx context.Context) error {
+					return alone.CommitOn(ctx, "on", "a", false)
+				}})
+			}
+			for _, test := range tests {
+				t.Run(test.name, func(t *testing.T) { locktest.Canceled(t, path, test.call) })
+			}
+			if left, err := os.ReadDir(s.tmp()); err != nil || len(left) > 0 {
+				t.Errorf("left in tmp: %v, %v", left, err)
+			}
+		})
+	}
+	t.Run("Open", func(t *testing.T) {
+		root := t.TempDir()
+		locktest.Canceled(t, filepath.Join(root, "lock"), func(ctx context.Context) error {
+			_, err := Open(ctx, root, Options{Driver: "copy", UserNS: mounttest.UserNS()})
+			return err
+		})
+	})
+}
+
+// TestLeaseFails checks that a snapshot that cannot be leased is neither looked up nor committed.
+func TestLeaseFails(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	commit(t, s, "a", "", "file f 0644 x\n")
+	a, err := s.Prepare(t.Context(), "a")
+	check(t, err)
+	failed := errors.New("not leased")
+	s.leased = func(context.Context, ID) error { return failed }
+	ctx := t.Context()
+	for what, err := range map[string]error{
+		"Stat": second(s.Stat(ctx, "a")), "Changes": second(s.Changes(ctx, "a")),
+		"Dirs": second(s.Dirs(ctx, "a")), "View": second(s.View(ctx, "a")),
+		"Prepare": second(s.Prepare(ctx, "a")), "Commit": a.Commit(ctx, "b"),
+	} {
+		if !errors.Is(err, failed) {
+			t.Errorf("%s = %v, want the error of Lease", what, err)
+		}
+	}
+	s.leased = nil
+	if _, err := s.Stat(ctx, "b"); !errors.Is(err, ErrNotExist) {
+		t.Errorf("Stat of the snapshot that was not leased: %v, want ErrNotExist", err)
+	}
+	check(t, a.Commit(ctx, "b"))
+	if left, err := os.ReadDir(s.tmp()); err != nil || len(left) > 0 {
+		t.Errorf("left in tmp: %v, %v", left, err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
 
 // TestRemoveAllDescriptors removes more snapshots than a process may have open files.
 func TestRemoveAllDescriptors(t *testing.T) {
@@ -162,7 +266,7 @@ func TestRemoveAllDescriptors(t *testing.T) {
 		commit(t, s, ids[i], "", "file f 0644 x")
 	}
 	before := open()
-	finish, err := s.RemoveAll(ids)
+	finish, err := s.RemoveAll(t.Context(), ids)
 	check(t, err)
 	if n := open() - before; n > maxTrashLocks {
 		t.Errorf("%d snapshots that are being removed have %d open files, want at most %d",
@@ -206,7 +310,7 @@ func TestDamaged(t *testing.T) {
 			commit(t, s, "a", "", "file f 0644 old\n")
 			check(t, damage())
 			s := testStore(t, filepath.Dir(s.tmp()))
-			if _, err := s.Stat("a"); !errors.Is(err, ErrNotExist) {
+			if _, err := s.Stat(t.Context(), "a"); !errors.Is(err, ErrNotExist) {
 				t.Errorf("Stat = %v, want ErrNotExist", err)
 			}
 			bad := 0
@@ -231,7 +335,7 @@ func TestOtherIDs(t *testing.T) {
 	root := t.TempDir()
 	testStore(t, root)
 	check(t, os.WriteFile(filepath.Join(root, "ids"), []byte("uid 0 1\ngid 0 7\n"), 0o600))
-	_, err := Open(root, Options{UserNS: mounttest.UserNS()})
+	_, err := Open(t.Context(), root, Options{UserNS: mounttest.UserNS()})
 	if err == nil || !strings.Contains(err.Error(), "with other user ids (a single id)") {
 		t.Errorf("Open = %v, want an error that names its ids", err)
 	}
@@ -247,7 +351,7 @@ func TestDamagedIDs(t *testing.T) {
 	for _, text := range []string{"", "x", string(whole[:len(whole)-1]), "\x00" + string(whole[1:]),
 		string(whole) + "garbage", "uid 0 1\n", "uid 0 1\nuid 0 1\n", "vid 0 1\n" + string(whole)} {
 		check(t, os.WriteFile(path, []byte(text), 0o600))
-		_, err := Open(root, Options{UserNS: mounttest.UserNS()})
+		_, err := Open(t.Context(), root, Options{UserNS: mounttest.UserNS()})
 		if err == nil || !strings.Contains(err.Error(), path+" is damaged") {
 			t.Errorf("ids %q: Open = %v, want an error that names %s", text, err, path)
 		}
@@ -255,7 +359,7 @@ func TestDamagedIDs(t *testing.T) {
 }
 
 func TestUnknownDriver(t *testing.T) {
-	if _, err := Open(t.TempDir(), Options{Driver: "zfs"}); err == nil ||
+	if _, err := Open(t.Context(), t.TempDir(), Options{Driver: "zfs"}); err == nil ||
 		!strings.Contains(err.Error(), `"zfs"`) {
 		t.Errorf("Open = %v, want an error that names the driver", err)
 	}
@@ -288,7 +392,7 @@ func TestProbeOnOverlay(t *testing.T) {
 	if got := testStore(t, root).Driver(); got == mount.Overlay {
 		t.Error("Open has taken overlay")
 	}
-	if _, err := Open(root, Options{Driver: mount.Overlay,
+	if _, err := Open(t.Context(), root, Options{Driver: mount.Overlay,
 		UserNS: mounttest.UserNS()}); err == nil {
 		t.Error("Open with a driver that does not work is no error")
 	}

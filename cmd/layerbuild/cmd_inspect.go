@@ -120,31 +120,31 @@ func inspect(ctx context.Context, state *state.State, img *image.Image) (inspect
 			out.RepoTags = append(out.RepoTags, familiar(entry.Name))
 		}
 	}
-	out.GraphDriver = graph(state, img)
-	return out, nil
+	out.GraphDriver, err = graph(ctx, state, img)
+	return out, err
 }
 
 // graph finds the image's directories; there is no data if its layers are not unpacked.
-func graph(state *state.State, img *image.Image) graphDriver {
+func graph(ctx context.Context, state *state.State, img *image.Image) (graphDriver, error) {
 	g := graphDriver{Name: state.Snapshots.Driver()}
 	if len(img.Config.RootFS.DiffIDs) == 0 {
-		return g
+		return g, nil
 	}
 	id, ok := state.Cache.Chain(identity.ChainID(img.Config.RootFS.DiffIDs))
 	if !ok {
-		return g
+		return g, nil
 	}
-	dirs := state.Snapshots.Dirs(snapshot.ID(id))
-	if len(dirs) == 0 {
-		return g
+	dirs, err := state.Snapshots.Dirs(ctx, snapshot.ID(id))
+	if err != nil || len(dirs) == 0 {
+		return g, context.Cause(ctx) // without the snapshot there are no directories
 	}
 	g.Data.UpperDir = dirs[0]
 	if !state.Snapshots.Layered() {
 		g.Data.MergedDir = dirs[0]
-		return g
+		return g, nil
 	}
 	top := strings.TrimSuffix(dirs[0], "/fs")
 	g.Data.LowerDir = strings.Join(dirs[1:], ":")
 	g.Data.MergedDir, g.Data.WorkDir = top+"/merged", top+"/work"
-	return g
+	return g, nil
 }

@@ -60,8 +60,8 @@ var floors = []floor{
 		{"parser", "internal/giturl internal/pattern internal/platform internal/reference internal/suggest"},
 		{"executor", "executor/copyfs executor/rawproc internal/dirfd internal/mount internal/safepath"},
 		{"executor/archive", "executor/copyfs internal/unpack"},
-		{"snapshot", "internal/atomicfile internal/dirfd internal/mount internal/safepath internal/smallfile " +
-			"internal/state/ledger"},
+		{"snapshot", "internal/atomicfile internal/dirfd internal/lock internal/mount internal/safepath " +
+			"internal/smallfile internal/state/ledger"},
 		{"diff", "internal/dirfd internal/unpack"},
 		{"export", "internal/subprocess internal/atomicfile internal/event internal/ocidoc internal/ocijson " +
 			"internal/platform internal/reference internal/stagedir internal/suggest internal/unpack"},
@@ -123,6 +123,7 @@ var floors = []floor{
 		{"internal/fstree", ""},
 		{"internal/goldentest", ""},
 		{"internal/imagetest", ""},
+		{"internal/lock/locktest", ""},
 		{"internal/mount/mounttest", ""},
 		{"internal/registrytest", "internal/imagetest"},
 		{"internal/rounds", ""},

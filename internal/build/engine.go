@@ -181,7 +181,7 @@ func (processes) Run(ctx context.Context, spec *executor.Spec, stdout,
 type Snapshots interface {
 	Prepare(ctx context.Context, parent snapshot.ID) (*snapshot.Active, error)
 	View(ctx context.Context, id snapshot.ID) ([]mount.Mount, error)
-	Stat(id snapshot.ID) (snapshot.Info, error)
+	Stat(ctx context.Context, id snapshot.ID) (snapshot.Info, error)
 	// Layered reports whether a snapshot's directory contains only the difference to its parent.
 	Layered() bool
 }

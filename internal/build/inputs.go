@@ -179,7 +179,7 @@ func (s *Solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Matc
 		return "", "", err
 	}
 	j := &job{key: key, action: c}
-	if res, ok := s.e.results.local(rootfs{}, j); ok {
+	if res, ok := s.e.results.local(ctx, rootfs{}, j); ok {
 		return res.snapshot, place, nil
 	}
 	res, err := s.e.runs.Try(ctx, string(key),

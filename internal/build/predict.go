@@ -154,7 +154,7 @@ func (s *Solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
 	if !s.useCache(st) {
 		return j.key, "", false
 	}
-	key, top, hit = s.e.results.predict(cur, j)
+	key, top, hit = s.e.results.predict(ctx, cur, j)
 	return cmp.Or(j.key, key), top, hit
 }
 

@@ -56,7 +56,10 @@ func (r *results) find(ctx context.Context, cur rootfs, j *job, l *line,
 	if !useCache && !r.ran.has(j.defKey, j.key) {
 		return stepResult{}, false, nil
 	}
-	res, ok := r.local(cur, j)
+	res, ok := r.local(ctx, cur, j)
+	if !ok && ctx.Err() != nil { // the look-up may have been canceled
+		return stepResult{}, false, context.Cause(ctx)
+	}
 	var err error
 	if !ok {
 		res, ok, err = r.imported(ctx, cur, j, l)
@@ -68,8 +71,9 @@ func (r *results) find(ctx context.Context, cur rootfs, j *job, l *line,
 // predict returns the result of find without downloading anything: the key, and the snapshot if it
 // is on this machine. The top of cur is "" if the file system on which the job will run is not
 // known.
-func (r *results) predict(cur rootfs, j *job) (key cache.Key, result snapshot.ID, hit bool) {
-	if f, ok := r.recorded(j); ok && (cur.top == "" || cur.top == resultOf(f.on)) {
+func (r *results) predict(ctx context.Context, cur rootfs,
+	j *job) (key cache.Key, result snapshot.ID, hit bool) {
+	if f, ok := r.recorded(ctx, j); ok && (cur.top == "" || cur.top == resultOf(f.on)) {
 		return f.contentKey(), resultOf(f.id), true
 	}
 	for _, found := range r.importable(j) {
@@ -92,7 +96,7 @@ func (f found) contentKey() cache.Key { return cmp.Or(f.rec.ContentKey, f.key) }
 
 // recorded looks for a valid record of a job, under the content key if it is known, and otherwise
 // under the definition key.
-func (r *results) recorded(j *job) (found, bool) {
+func (r *results) recorded(ctx context.Context, j *job) (found, bool) {
 	key := cmp.Or(j.key, j.defKey)
 	if key == "" {
 		return found{}, false
@@ -102,7 +106,7 @@ func (r *results) recorded(j *job) (found, bool) {
 		return found{}, false
 	}
 	f := found{rec: rec, key: key, id: snapshot.ID(rec.Snapshot)}
-	if info, err := r.snapshots.Stat(f.id); err == nil {
+	if info, err := r.snapshots.Stat(ctx, f.id); err == nil {
 		f.on = info.Parent
 	} else if l, ok := r.state.LazyLayer(rec); ok {
 		f.on, f.layer = snapshot.ID(rec.Lazy.Parent), &l
@@ -117,8 +121,8 @@ func (r *results) recorded(j *job) (found, bool) {
 
 // local looks for the result of a job in the cache of this machine. A record that was made on
 // another snapshot of the parent is not used: its layer does not fit the parent's layers.
-func (r *results) local(cur rootfs, j *job) (stepResult, bool) {
-	f, ok := r.recorded(j)
+func (r *results) local(ctx context.Context, cur rootfs, j *job) (stepResult, bool) {
+	f, ok := r.recorded(ctx, j)
 	if !ok || f.on != cur.top {
 		return stepResult{}, false
 	}

@@ -101,7 +101,7 @@ func openState(t testing.TB, dir, driver string) *state {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snaps, err := snapshot.Open(filepath.Join(dir, "snapshots"),
+	snaps, err := snapshot.Open(t.Context(), filepath.Join(dir, "snapshots"),
 		snapshot.Options{Driver: driver, UserNS: rootless(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -1249,7 +1249,7 @@ func TestOwners(t *testing.T) {
 		}
 		return
 	}
-	c, err := s.snapshots.Changes(top)
+	c, err := s.snapshots.Changes(t.Context(), top)
 	if err != nil {
 		t.Fatal(err)
 	}

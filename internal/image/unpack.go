@@ -37,7 +37,10 @@ type UnpackOptions struct {
 func (r *Resolver) Unpack(ctx context.Context, img *Image,
 	o UnpackOptions) (top snapshot.ID, cached bool, err error) {
 	u := r.newUnpacking(img, o)
-	top, from := u.deepest()
+	top, from, err := u.deepest(ctx)
+	if err != nil {
+		return "", false, fmt.Errorf("unpack %s: %w", img.Name, err)
+	}
 	if from == len(u.chains) {
 		if from > 0 {
 			r.cache.TouchChain(u.chains[from-1])
@@ -118,30 +121,31 @@ func (r *Resolver) newUnpacking(img *Image, o UnpackOptions) *unpacking {
 
 // deepest returns the snapshot of the longest prefix of layers with a snapshot, and the index of
 // the first layer above it.
-func (u *unpacking) deepest() (snapshot.ID, int) {
+func (u *unpacking) deepest(ctx context.Context) (snapshot.ID, int, error) {
 	for i := len(u.chains) - 1; i >= 0; i-- {
-		if id, ok := u.existing(u.chains[i]); ok {
-			return id, i + 1
+		if id, ok, err := u.existing(ctx, u.chains[i]); ok || err != nil {
+			return id, i + 1, err
 		}
 	}
-	return "", 0
+	return "", 0, nil
 }
 
-// existing returns the snapshot of a chain ID: the recorded snapshot, which may belong to an image
-// that was built here, or the snapshot that Unpack made.
-func (u *unpacking) existing(chain digest.Digest) (snapshot.ID, bool) {
-	recorded, ok := u.r.cache.Chain(chain)
-	if ok {
-		if _, err := u.r.snapshots.Stat(snapshot.ID(recorded)); err == nil {
-			return snapshot.ID(recorded), true
+// existing returns the snapshot of a chain ID, and reports whether there is one: the recorded
+// snapshot, which may belong to an image that was built here, or the snapshot that Unpack made. It
+// returns an error only if ctx has ended.
+func (u *unpacking) existing(ctx context.Context,
+	chain digest.Digest) (id snapshot.ID, ok bool, err error) {
+	if recorded, ok := u.r.cache.Chain(chain); ok {
+		if _, err := u.r.snapshots.Stat(ctx, snapshot.ID(recorded)); err == nil {
+			return snapshot.ID(recorded), true, nil
 		}
 	}
-	id := snapshot.ID(chain.Encoded())
-	if _, err := u.r.snapshots.Stat(id); err != nil {
-		return "", false
+	id = snapshot.ID(chain.Encoded())
+	if _, err := u.r.snapshots.Stat(ctx, id); err != nil {
+		return "", false, context.Cause(ctx)
 	}
 	u.record(chain, id) // if this fails, the snapshot is found in the same way again
-	return id, true
+	return id, true, nil
 }
 
 func (u *unpacking) record(chain digest.Digest, id snapshot.ID) error {
@@ -218,8 +222,9 @@ func (u *unpacking) layered(ctx context.Context, i int,
 	parent *memo.Call[snapshot.ID]) (snapshot.ID, error) {
 	release := sync.OnceFunc(u.release)
 	defer release()
-	if id, ok := u.existing(u.chains[i]); ok { // it may have been made meanwhile
-		return id, nil
+	// It may have been made meanwhile.
+	if id, ok, err := u.existing(ctx, u.chains[i]); ok || err != nil {
+		return id, err
 	}
 	work, err := u.unpack(ctx, i, "", false)
 	release()
@@ -229,9 +234,7 @@ func (u *unpacking) layered(ctx context.Context, i int,
 	}
 	below, err := parent.Wait(ctx)
 	if err == nil && alone {
-		t := diff.Tree{Dir: work.active.Upper(), Lower: u.r.snapshots.Dirs(below),
-			UserXattr: work.active.Changes().UserXattr}
-		err = diff.Inherit(t, work.applied)
+		err = u.inherit(ctx, work, below)
 	}
 	if err != nil && alone {
 		err = errors.Join(err, work.active.Discard())
@@ -251,6 +254,17 @@ func (u *unpacking) layered(ctx context.Context, i int,
 		return "", errors.Join(err, work.active.Discard())
 	}
 	return id, u.record(u.chains[i], id)
+}
+
+// inherit gives a layer that was unpacked without its parent what it takes from the parent.
+func (u *unpacking) inherit(ctx context.Context, work unpacked, below snapshot.ID) error {
+	lower, err := u.r.snapshots.Dirs(ctx, below)
+	if err != nil {
+		return err
+	}
+	t := diff.Tree{Dir: work.active.Upper(), Lower: lower,
+		UserXattr: work.active.Changes().UserXattr}
+	return diff.Inherit(t, work.applied)
 }
 
 // sequential unpacks one layer after the other, each on a copy of its parent. Meanwhile the
@@ -278,8 +292,8 @@ func (u *unpacking) sequential(ctx context.Context, base snapshot.ID,
 // onto makes a layer's snapshot on an existing parent.
 func (u *unpacking) onto(ctx context.Context, i int, parent snapshot.ID) (snapshot.ID, error) {
 	return u.r.chains.Share(ctx, u.chains[i], func() (snapshot.ID, error) {
-		if id, ok := u.existing(u.chains[i]); ok {
-			return id, nil
+		if id, ok, err := u.existing(ctx, u.chains[i]); ok || err != nil {
+			return id, err
 		}
 		work, err := u.unpack(ctx, i, parent, true)
 		if err != nil {

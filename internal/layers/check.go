@@ -89,7 +89,7 @@ func (c *Checker) NoOp(ctx context.Context, active *snapshot.Active) error {
 
 // snapshot compares a layer, applied to the parent of a snapshot, with the snapshot.
 func (c *Checker) snapshot(ctx context.Context, got cache.Layer, id snapshot.ID) error {
-	info, err := c.State.Snapshots.Stat(id)
+	info, err := c.State.Snapshots.Stat(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func sealAgain(ctx context.Context, s *state.State, id snapshot.ID,
 		}
 		return diff.Seal(ctx, s.Store, t, o)
 	}
-	c, err := s.Snapshots.Changes(id)
+	c, err := s.Snapshots.Changes(ctx, id)
 	if errors.Is(err, snapshot.ErrNotExist) {
 		return diff.Layer{}, nil
 	}

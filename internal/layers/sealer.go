@@ -173,7 +173,7 @@ func (s *Sealer) tree(l *Layer) (diff.Tree, error) {
 	if err := s.o.Lazy.Materialize(s.ctx, l.Snapshot); err != nil {
 		return diff.Tree{}, err
 	}
-	c, err := s.o.State.Snapshots.Changes(l.Snapshot)
+	c, err := s.o.State.Snapshots.Changes(s.ctx, l.Snapshot)
 	return tree(c), err
 }
 

@@ -36,31 +36,40 @@ func (h *Held) Convert(exclusive bool) error { return set(h.f, exclusive) }
 // cannot be canceled: it is for locks that are held only briefly.
 func (h *Held) Wait(exclusive bool) error { return wait(h.f, exclusive) }
 
-// Hold locks an open file exclusively, and waits like Wait. It takes ownership of f unless it
-// returns an error.
-func Hold(f *os.File) (*Held, error) {
-	if err := wait(f, true); err != nil {
+// Hold locks an open file, exclusively or shared, and waits like Acquire. It takes ownership of f
+// unless it returns an error.
+func Hold(ctx context.Context, f *os.File, exclusive bool) (*Held, error) {
+	if err := poll(ctx, func() error { return set(f, exclusive) }); err != nil {
 		return nil, err
 	}
 	return &Held{f}, nil
 }
 
 // Acquire opens the file, which it makes if it is missing, and locks it, exclusively or shared. It
-// waits for the lock until ctx is canceled.
+// waits while another conflicting lock is held. If ctx ends first, it returns the cause
+// (context.Cause). A lock that no one else holds is acquired even if ctx has ended.
 func Acquire(ctx context.Context, path string, exclusive bool) (*Held, error) {
 	return acquire(ctx, func() (*Held, error) { return Try(path, exclusive) })
 }
 
-func acquire(ctx context.Context, try func() (*Held, error)) (*Held, error) {
+func acquire(ctx context.Context, try func() (*Held, error)) (h *Held, err error) {
+	err = poll(ctx, func() error {
+		h, err = try()
+		return err
+	})
+	return h, err
+}
+
+// poll calls try again while it returns ErrHeld, until ctx ends. A context cannot interrupt
+// flock(2), so try does not wait.
+func poll(ctx context.Context, try func() error) error {
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		// A context cannot interrupt flock(2), so it is called repeatedly without waiting.
-		f, err := try()
-		if !errors.Is(err, ErrHeld) {
-			return f, err
+		if err := try(); !errors.Is(err, ErrHeld) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		case <-time.After(wait):
 		}
 	}

@@ -1,13 +1,68 @@
 package lock
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/lock/locktest"
 )
+
+// TestCanceled cancels every function that waits.
+func TestCanceled(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "lock")
+	for _, test := range []struct {
+		name string
+		path string
+		wait func(ctx context.Context) (*Held, error)
+	}{
+		{"Acquire", file, func(ctx context.Context) (*Held, error) {
+			return Acquire(ctx, file, true)
+		}},
+		{"Acquire shared", file, func(ctx context.Context) (*Held, error) {
+			return Acquire(ctx, file, false)
+		}},
+		{"AcquireDir", dir, func(ctx context.Context) (*Held, error) {
+			return AcquireDir(ctx, dir)
+		}},
+		{"Hold", file, func(ctx context.Context) (*Held, error) {
+			f, err := os.Open(file)
+			if err != nil {
+				return nil, err
+			}
+			held, err := Hold(ctx, f, false)
+			if err != nil {
+				f.Close()
+			}
+			return held, err
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			locktest.Canceled(t, test.path, func(ctx context.Context) error {
+				held, err := test.wait(ctx)
+				if err != nil {
+					return err
+				}
+				return held.Close()
+			})
+			// A lock that is free needs no wait.
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			held, err := test.wait(ctx)
+			if err != nil {
+				t.Fatalf("a free lock, after the context has ended: %v", err)
+			}
+			if err := held.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
 
 // TestClose checks that Close releases the lock although a process that was just started has a copy
 // of the descriptor.
@@ -28,7 +83,7 @@ func TestClose(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			return Hold(f)
+			return Hold(t.Context(), f, true)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -111,7 +111,7 @@ func (w *Writer) layers(ctx context.Context, r Recipe,
 		if i < len(list)-1 && l.NoOp {
 			continue
 		}
-		if err := w.recordChain(diffIDs, l); err != nil {
+		if err := w.recordChain(ctx, diffIDs, l); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -124,12 +124,12 @@ func (w *Writer) layers(ctx context.Context, r Recipe,
 // With an epoch the layer has other times than its snapshot: a build on top of this image unpacks
 // the layer, as on a machine that has only the image. So nothing is recorded then, nor for a layer
 // whose snapshot was not made.
-func (w *Writer) recordChain(diffIDs []digest.Digest, l *layers.Layer) error {
+func (w *Writer) recordChain(ctx context.Context, diffIDs []digest.Digest, l *layers.Layer) error {
 	if l.Snapshot == "" || l.Base != nil || w.Options.Epoch != nil {
 		return nil
 	}
-	if _, err := w.State.Snapshots.Stat(l.Snapshot); err != nil {
-		return nil
+	if _, err := w.State.Snapshots.Stat(ctx, l.Snapshot); err != nil {
+		return context.Cause(ctx)
 	}
 	chain := identity.ChainID(diffIDs)
 	if have, ok := w.State.Cache.Chain(chain); ok && have == string(l.Snapshot) {

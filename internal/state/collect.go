@@ -246,7 +246,7 @@ func (c *collection) loadRecords(ctx context.Context) error {
 		}
 	}
 	for _, e := range all { // after the chains of all images are known
-		if !c.hold(e) {
+		if !c.hold(ctx, e) {
 			c.useless = append(c.useless, e)
 		}
 	}
@@ -267,7 +267,7 @@ func (c *collection) remote(ctx context.Context, e cache.Entry) {
 
 // hold assigns a record of a step or of a chain to its snapshot. It reports whether a build can use
 // the record.
-func (c *collection) hold(e cache.Entry) bool {
+func (c *collection) hold(ctx context.Context, e cache.Entry) bool {
 	if e.Snapshot == "" {
 		c.add(&unit{used: e.Used, records: []cache.Entry{e}})
 		return true
@@ -280,7 +280,7 @@ func (c *collection) hold(e cache.Entry) bool {
 	}
 	units := c.snapshots[e.Snapshot]
 	if len(units) == 0 {
-		u := c.lazy(e)
+		u := c.lazy(ctx, e)
 		if u == nil {
 			return false
 		}
@@ -289,7 +289,7 @@ func (c *collection) hold(e cache.Entry) bool {
 	good := false
 	for _, u := range units {
 		if !u.lazy {
-			if _, err := u.in.Stat(u.snapshot); err != nil {
+			if _, err := u.in.Stat(ctx, u.snapshot); err != nil {
 				continue
 			}
 		}
@@ -302,7 +302,7 @@ func (c *collection) hold(e cache.Entry) bool {
 
 // lazy returns the unit of a snapshot that does not exist and is made when it is needed; nil if it
 // cannot be made.
-func (c *collection) lazy(e cache.Entry) *unit {
+func (c *collection) lazy(ctx context.Context, e cache.Entry) *unit {
 	rec, ok := e.Step()
 	if !ok {
 		return nil
@@ -315,7 +315,7 @@ func (c *collection) lazy(e cache.Entry) *unit {
 		blobs: []digest.Digest{l.Descriptor.Digest}}
 	if parent := snapshot.ID(rec.Lazy.Parent); parent != "" {
 		i := slices.IndexFunc(c.stores, func(in *snapshot.Store) bool {
-			_, err := in.Stat(parent)
+			_, err := in.Stat(ctx, parent)
 			return err == nil
 		})
 		if i < 0 {
@@ -563,7 +563,7 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 		if in != c.s.Snapshots { // the store in use was cleaned when the state was opened
 			c.later = append(c.later, in.RemoveLeftOvers)
 		}
-		remove, err1 := in.RemoveAll(snapshots[in])
+		remove, err1 := in.RemoveAll(ctx, snapshots[in])
 		c.later, err = append(c.later, remove), errors.Join(err, err1)
 	}
 	return err

@@ -212,7 +212,7 @@ func TestPruneOtherDrivers(t *testing.T) {
 			if _, err := os.Lstat(left); err == nil {
 				t.Error("what a killed build has left is there")
 			}
-			_, err = m.Snapshots.Stat("both")
+			_, err = m.Snapshots.Stat(t.Context(), "both")
 			if there := err == nil; there == test.o.All {
 				t.Errorf("the driver in use has its own snapshot: %v", there)
 			}
@@ -355,7 +355,7 @@ func TestCollect(t *testing.T) {
 		}
 		m.wrote.Store(true)
 		m.check(m.Collect(t.Context(), limit, began.Add(time.Second))) // Collect subtracts a second
-		if _, err := m.Snapshots.Stat(snapshot.ID(id)); err != nil {
+		if _, err := m.Snapshots.Stat(t.Context(), snapshot.ID(id)); err != nil {
 			t.Fatalf("build %d: what it has made is gone: %v", i, err)
 		}
 		if n := m.readUsage().total(); n > 21*size+slack/64 {

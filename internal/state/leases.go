@@ -67,7 +67,7 @@ func openLeases(ctx context.Context, root string) (_ *leases, err error) {
 	if l.gate, err = lock.Acquire(ctx, filepath.Join(root, "lock"), false); err != nil {
 		return nil, err
 	}
-	if l.file, err = makeRunning(runningDir(root)); err != nil {
+	if l.file, err = makeRunning(ctx, runningDir(root)); err != nil {
 		if !noSpace(err) {
 			return nil, errors.Join(err, l.gate.Close())
 		}
@@ -80,7 +80,7 @@ func openLeases(ctx context.Context, root string) (_ *leases, err error) {
 
 // makeRunning makes and locks a file in dir. The gate is held, so that no collector sees the file
 // before it is locked.
-func makeRunning(dir string) (*lock.Held, error) {
+func makeRunning(ctx context.Context, dir string) (*lock.Held, error) {
 	f, err := os.CreateTemp(dir, "")
 	if errors.Is(err, os.ErrNotExist) {
 		if err = os.Mkdir(dir, 0o700); err == nil || errors.Is(err, os.ErrExist) {
@@ -90,7 +90,7 @@ func makeRunning(dir string) (*lock.Held, error) {
 	if err != nil {
 		return nil, err
 	}
-	held, err := lock.Hold(f)
+	held, err := lock.Hold(ctx, f, true)
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(f.Name()), f.Close())
 	}
@@ -138,7 +138,10 @@ func (l *leases) add(lines ...string) {
 
 func line(kind leaseKind, name string) string { return string(kind) + " " + name }
 
-func (s *State) leaseSnapshot(id snapshot.ID) { s.leases.add(line(leasedSnapshot, string(id))) }
+func (s *State) leaseSnapshot(_ context.Context, id snapshot.ID) error {
+	s.leases.add(line(leasedSnapshot, string(id)))
+	return nil
+}
 
 func (s *State) leaseBlob(d digest.Digest, image bool) {
 	kind := leasedBlob

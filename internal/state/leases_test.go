@@ -40,15 +40,15 @@ func TestLeases(t *testing.T) {
 	}{
 		{"nothing", func(m *maker) {}, left},
 		{"a snapshot that is looked up", func(m *maker) {
-			_, err := m.Snapshots.Stat("old2")
+			_, err := m.Snapshots.Stat(t.Context(), "old2")
 			m.check(err)
 		}, "base l-named l-new old old2"},
 		{"a snapshot that no record names", func(m *maker) {
-			_, err := m.Snapshots.Stat("on-superseded")
+			_, err := m.Snapshots.Stat(t.Context(), "on-superseded")
 			m.check(err)
 		}, "base l-named l-new on-superseded superseded"},
 		{"a lazy snapshot", func(m *maker) {
-			_, err := m.Snapshots.Stat("lazy")
+			_, err := m.Snapshots.Stat(t.Context(), "lazy")
 			if err == nil {
 				m.t.Error("the lazy snapshot exists")
 			}
@@ -136,7 +136,7 @@ func TestLeasedRecords(t *testing.T) {
 	if !ok {
 		t.Fatal("there is no record of the lazy snapshot")
 	}
-	if _, err := other.Snapshots.Stat(snapshot.ID(rec.Snapshot)); err == nil {
+	if _, err := other.Snapshots.Stat(t.Context(), snapshot.ID(rec.Snapshot)); err == nil {
 		t.Fatal("the lazy snapshot is there")
 	}
 	m.check(other.Cache.Put("gone", cache.Record{Snapshot: "gone"}))
@@ -164,10 +164,10 @@ func TestLeasesOrder(t *testing.T) {
 	m.check(err)
 	found := make(chan error)
 	go func() {
-		_, err := other.Snapshots.Stat("new")
+		_, err := other.Snapshots.Stat(t.Context(), "new")
 		found <- err
 	}()
-	finish, err := m.Snapshots.RemoveAll([]snapshot.ID{"new"})
+	finish, err := m.Snapshots.RemoveAll(t.Context(), []snapshot.ID{"new"})
 	m.check(err)
 	select {
 	case err := <-found:
@@ -189,7 +189,7 @@ func TestLeasesUnwritable(t *testing.T) {
 	m.fill()
 	other := openTest(t, m.Root)
 	m.check(other.leases.file.Close()) // each write fails now
-	if _, err := other.Snapshots.Stat("new"); err != nil {
+	if _, err := other.Snapshots.Stat(t.Context(), "new"); err != nil {
 		t.Fatal(err)
 	}
 	before := m.left()

@@ -70,14 +70,14 @@ func Open(ctx context.Context, o Options) (_ *State, err error) {
 			err = errors.Join(err, s.leases.close())
 		}
 	}()
-	if err := s.open(o); err != nil {
+	if err := s.open(ctx, o); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
 // open opens the ledger, the store, the cache and the snapshots.
-func (s *State) open(o Options) (err error) {
+func (s *State) open(ctx context.Context, o Options) (err error) {
 	cacheDir := filepath.Join(s.Root, "cache")
 	if s.ledger, err = ledger.Open(cacheDir); err != nil {
 		return err
@@ -90,7 +90,7 @@ func (s *State) open(o Options) (err error) {
 		return err
 	}
 	s.Cache.Lease, s.Cache.Owner = s.leaseRecord, s.leases.id
-	s.Snapshots, err = snapshot.Open(filepath.Join(s.Root, "snapshots"),
+	s.Snapshots, err = snapshot.Open(ctx, filepath.Join(s.Root, "snapshots"),
 		snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger,
 			Lease: s.leaseSnapshot})
 	return err

@@ -439,7 +439,7 @@ func (s *suite) changes() {
 	}
 	before := a.Changes()
 	s.check(a.Commit(s.Context(), "c"))
-	after, err := s.Changes("c")
+	after, err := s.Changes(s.Context(), "c")
 	s.check(err)
 	s.wantDir("committed", after.Dir, want)
 	if diff := cmp.Diff(after, a.Changes()); diff != "" {
@@ -450,7 +450,7 @@ func (s *suite) changes() {
 		s.Errorf("Changes before the commit but for Dir: -want +got\n%s", diff)
 	}
 	dirs := func(id snapshot.ID) string {
-		c, err := s.Changes(id)
+		c, err := s.Changes(s.Context(), id)
 		s.check(err)
 		return c.Dir
 	}
@@ -465,11 +465,14 @@ func (s *suite) changes() {
 	if s.Layered() {
 		all = append(all, lower...)
 	}
-	if got := s.Dirs("c"); !slices.Equal(got, all) {
-		s.Errorf("Dirs = %q, want %q", got, all)
+	if got, err := s.Dirs(s.Context(), "c"); err != nil || !slices.Equal(got, all) {
+		s.Errorf("Dirs = %q, %v, want %q", got, err, all)
 	}
-	if got := s.Dirs("none"); got != nil {
-		s.Errorf("Dirs of no snapshot = %q", got)
+	if got, err := s.Dirs(s.Context(), ""); err != nil || got != nil {
+		s.Errorf("Dirs of the empty file system = %q, %v", got, err)
+	}
+	if got, err := s.Dirs(s.Context(), "none"); !errors.Is(err, snapshot.ErrNotExist) {
+		s.Errorf("Dirs of no snapshot = %q, %v, want ErrNotExist", got, err)
 	}
 }
 
@@ -532,7 +535,7 @@ func (s *suite) commitOn() {
 		}))
 		parent = id
 	}
-	info, err := s.Stat("over0")
+	info, err := s.Stat(s.Context(), "over0")
 	if err != nil || info.Parent != "top" {
 		s.Errorf("Stat = %+v, %v, want parent top", info, err)
 	}
@@ -569,7 +572,7 @@ func (s *suite) discard() {
 	if err := a.Commit(s.Context(), "a"); err == nil {
 		s.Error("Commit after Discard is no error")
 	}
-	if _, err := s.Stat("a"); !errors.Is(err, snapshot.ErrNotExist) {
+	if _, err := s.Stat(s.Context(), "a"); !errors.Is(err, snapshot.ErrNotExist) {
 		s.Errorf("Stat = %v, want ErrNotExist", err)
 	}
 	s.empty()
@@ -600,7 +603,7 @@ func (s *suite) race() {
 	s.check(g.Wait())
 	s.want("same", "file base 0644 x\nfile one 0644 1\n")
 	for _, a := range actives {
-		want, err := s.Changes("same")
+		want, err := s.Changes(s.Context(), "same")
 		s.check(err)
 		if diff := cmp.Diff(want, a.Changes()); diff != "" {
 			s.Errorf("Changes of one that lost: -want +got\n%s", diff)
@@ -682,7 +685,7 @@ func (s *suite) all() {
 		if info.Driver != s.Driver() || info.Suspect {
 			s.Errorf("Info = %+v, want driver %s and not suspect", info, s.Driver())
 		}
-		same, err := s.Stat(info.ID)
+		same, err := s.Stat(s.Context(), info.ID)
 		s.check(err)
 		if diff := cmp.Diff(info, same); diff != "" {
 			s.Errorf("All and Stat differ: %s", diff)
@@ -699,11 +702,11 @@ func (s *suite) all() {
 func (s *suite) twoStores() {
 	other := s.open(s.T, s.root)
 	s.make("a", "", tree("file one 0644 1\n"))
-	if _, err := other.Stat("a"); err != nil {
+	if _, err := other.Stat(s.Context(), "a"); err != nil {
 		s.Errorf("another store does not see a snapshot: %v", err)
 	}
 	s.check(other.Remove(s.Context(), "a"))
-	if _, err := s.Stat("a"); !errors.Is(err, snapshot.ErrNotExist) {
+	if _, err := s.Stat(s.Context(), "a"); !errors.Is(err, snapshot.ErrNotExist) {
 		s.Errorf("Stat of what another store has removed = %v, want ErrNotExist", err)
 	}
 	if _, err := s.View(s.Context(), "a"); !errors.Is(err, snapshot.ErrNotExist) {
@@ -770,8 +773,8 @@ func (s *suite) hostileNames() {
 		}
 		for what, err := range map[string]error{
 			"Prepare": second(s.Prepare(ctx, id)), "View": second(s.View(ctx, id)),
-			"Stat":    second(s.Stat(id)),
-			"Changes": second(s.Changes(id)), "Remove": s.Remove(ctx, id),
+			"Stat":    second(s.Stat(ctx, id)),
+			"Changes": second(s.Changes(ctx, id)), "Remove": s.Remove(ctx, id),
 		} {
 			if err == nil {
 				s.Errorf("%s(%q) is no error", what, id)
@@ -841,7 +844,9 @@ func (s *suite) longChain() {
 		}
 		return err
 	}))
-	if dirs := s.Dirs("top"); s.Layered() && len(dirs) != n+1 {
+	dirs, err := s.Dirs(s.Context(), "top")
+	s.check(err)
+	if s.Layered() && len(dirs) != n+1 {
 		s.Errorf("%d directories, want %d", len(dirs), n+1)
 	}
 }

@@ -63,7 +63,7 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	if err := os.Chmod(top, 0o711); err != nil { // for fuse-overlayfs and single ids
 		t.Fatal(err)
 	}
-	store, err := snapshot.Open(filepath.Join(top, "store"),
+	store, err := snapshot.Open(t.Context(), filepath.Join(top, "store"),
 		snapshot.Options{Driver: driver, UserNS: s.userNS})
 	if err != nil {
 		t.Skip(err)
@@ -72,7 +72,7 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	if driver == mount.FuseOverlay {
 		// The kernel's overlay can read these snapshots, too, and is faster. They are in a separate
 		// directory.
-		if o, err := snapshot.Open(filepath.Join(top, "store", "fuse"),
+		if o, err := snapshot.Open(t.Context(), filepath.Join(top, "store", "fuse"),
 			snapshot.Options{Driver: mount.Overlay, UserNS: s.userNS}); err == nil {
 			s.view = o
 		}
@@ -298,7 +298,9 @@ func (r *round) unpacked(i int, parent snapshot.ID, layer []byte) *layercheck.Tr
 		ownRoot = ownRoot && p != "."
 	}
 	if r.store.Layered() {
-		r.check(diff.Inherit(diff.Tree{Dir: a.Upper(), Lower: r.view.Dirs(parent),
+		lower, err := r.view.Dirs(ctx, parent)
+		r.check(err)
+		r.check(diff.Inherit(diff.Tree{Dir: a.Upper(), Lower: lower,
 			UserXattr: o.UserXattr}, applied))
 	}
 	r.check(a.CommitOn(ctx, id, parent, ownRoot))
