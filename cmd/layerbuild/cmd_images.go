@@ -73,7 +73,7 @@ func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 		return nil, err
 	}
 	defer state.Close()
-	entries, err := state.Store.Names()
+	entries, err := state.Store.Names(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -167,6 +167,9 @@ func (im *images) platforms(ctx context.Context, state *state.State,
 	var all []*image.Image
 	for _, m := range list {
 		if there, err := state.Store.Exists(ctx, m); err != nil || !there {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
 			continue
 		}
 		var o image.ResolveOptions

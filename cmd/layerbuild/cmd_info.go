@@ -82,7 +82,7 @@ func (f *stateFlags) info(ctx context.Context) (information, error) {
 	i.Driver = state.Snapshots.Driver()
 	i.Drivers = snapshot.Probe(filepath.Join(state.Root, "snapshots"),
 		snapshot.Options{UserNS: where.Rootless})
-	entries, err := state.Store.Names()
+	entries, err := state.Store.Names(ctx)
 	if err != nil {
 		return i, err
 	}

@@ -110,7 +110,7 @@ func inspect(ctx context.Context, state *state.State, img *image.Image) (inspect
 	for _, l := range img.Manifest.Layers {
 		out.Size += l.Size
 	}
-	entries, err := state.Store.Names()
+	entries, err := state.Store.Names(ctx)
 	if err != nil {
 		return out, err
 	}

@@ -104,7 +104,7 @@ func (s imageStore) attestation(of ocispec.Descriptor) ocispec.Descriptor {
 func newImageStore(t *testing.T) (imageStore, *state.State, *image.Resolver) {
 	t.Helper()
 	dir := t.TempDir()
-	st, err := store.Open(filepath.Join(dir, "oci"))
+	st, err := store.Open(t.Context(), filepath.Join(dir, "oci"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -135,15 +135,22 @@ const maxUnnamed = 20
 // loadImages adds the images of the store. A build that collects keeps the newest of those without
 // a name.
 func (c *collection) loadImages(ctx context.Context) error {
-	entries, err := c.store.Names()
+	entries, err := c.store.Names(ctx)
 	if err != nil {
 		return err
 	}
 	slices.SortStableFunc(entries, func(a, b store.Entry) int { return b.Tagged.Compare(a.Tagged) })
-	c.add(&unit{spare: true, blobs: c.leasedBlobs(ctx)})
+	leased, err := c.leasedBlobs(ctx)
+	if err != nil {
+		return err
+	}
+	c.add(&unit{spare: true, blobs: leased})
 	unnamed := 0
 	for _, e := range entries {
-		blobs := c.leadsTo(ctx, e.Descriptor)
+		blobs, err := c.leadsTo(ctx, e.Descriptor)
+		if err != nil {
+			return err
+		}
 		if e.Name != "" {
 			for _, d := range blobs {
 				c.named[d] = true
@@ -159,7 +166,7 @@ func (c *collection) loadImages(ctx context.Context) error {
 }
 
 // leasedBlobs returns the blobs that processes have leased, and those that leased images refer to.
-func (c *collection) leasedBlobs(ctx context.Context) []digest.Digest {
+func (c *collection) leasedBlobs(ctx context.Context) ([]digest.Digest, error) {
 	all := map[digest.Digest]bool{}
 	for line := range c.inUse.held {
 		kind, name, _ := strings.Cut(line, " ")
@@ -172,18 +179,26 @@ func (c *collection) leasedBlobs(ctx context.Context) []digest.Digest {
 		case leasedBlob:
 			all[d] = true
 		case leasedImage:
-			for _, d := range c.leadsTo(ctx, ocispec.Descriptor{Digest: d, Size: size}) {
+			list, err := c.leadsTo(ctx, ocispec.Descriptor{Digest: d, Size: size})
+			if err != nil {
+				return nil, err
+			}
+			for _, d := range list {
 				all[d] = true
 			}
 		}
 	}
-	return slices.Collect(maps.Keys(all))
+	return slices.Collect(maps.Keys(all)), nil
 }
 
 // leadsTo returns the blobs that an image refers to, and records the chain IDs of its layers.
-func (c *collection) leadsTo(ctx context.Context, root ocispec.Descriptor) []digest.Digest {
+func (c *collection) leadsTo(ctx context.Context,
+	root ocispec.Descriptor) ([]digest.Digest, error) {
 	var list []digest.Digest
-	blobs, configs := c.store.Graph(ctx, root)
+	blobs, configs, err := c.store.Graph(ctx, root)
+	if err != nil {
+		return nil, err
+	}
 	for _, d := range blobs {
 		list = append(list, d.Digest)
 	}
@@ -196,7 +211,7 @@ func (c *collection) leadsTo(ctx context.Context, root ocispec.Descriptor) []dig
 			}
 		}
 	}
-	return list
+	return list, nil
 }
 
 func (c *collection) loadSnapshots(context.Context) error {
@@ -240,7 +255,9 @@ func (c *collection) loadRecords(ctx context.Context) error {
 		case e.Kind == cache.Seals:
 			c.seals = append(c.seals, e)
 		case e.Kind == cache.Remote:
-			c.remote(ctx, e)
+			if err := c.remote(ctx, e); err != nil {
+				return err
+			}
 		default:
 			all = append(all, e)
 		}
@@ -258,11 +275,12 @@ func (c *collection) loadRecords(ctx context.Context) error {
 
 // remote handles a record of what was found at an address: an image, whose blobs it keeps, or other
 // data.
-func (c *collection) remote(ctx context.Context, e cache.Entry) {
+func (c *collection) remote(ctx context.Context, e cache.Entry) (err error) {
 	u := c.add(&unit{used: e.Used, records: []cache.Entry{e}})
 	if root := e.Finding().Root; root != nil {
-		u.blobs = c.leadsTo(ctx, *root)
+		u.blobs, err = c.leadsTo(ctx, *root)
 	}
+	return err
 }
 
 // hold assigns a record of a step or of a chain to its snapshot. It reports whether a build can use

@@ -143,12 +143,13 @@ func (s *State) leaseSnapshot(_ context.Context, id snapshot.ID) error {
 	return nil
 }
 
-func (s *State) leaseBlob(d digest.Digest, image bool) {
+func (s *State) leaseBlob(_ context.Context, d digest.Digest, image bool) error {
 	kind := leasedBlob
 	if image {
 		kind = leasedImage
 	}
 	s.leases.add(line(kind, string(d)))
+	return nil
 }
 
 func (s *State) leaseRecord(file, id string) {

@@ -77,7 +77,7 @@ func TestLeases(t *testing.T) {
 		}, "l-lazy l-named l-new"},
 		{"a new blob", func(m *maker) { m.blob("l-made") }, "l-made l-named l-new"},
 		{"an image that is read", func(m *maker) {
-			entries, err := m.Store.Names()
+			entries, err := m.Store.Names(t.Context())
 			m.check(err)
 			_, err = m.Store.Read(m.t.Context(), entries[0].Descriptor) // the one without a name
 			m.check(err)

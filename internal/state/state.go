@@ -82,7 +82,7 @@ func (s *State) open(ctx context.Context, o Options) (err error) {
 	if s.ledger, err = ledger.Open(cacheDir); err != nil {
 		return err
 	}
-	if s.Store, err = store.Open(filepath.Join(s.Root, "oci")); err != nil {
+	if s.Store, err = store.Open(ctx, filepath.Join(s.Root, "oci")); err != nil {
 		return err
 	}
 	s.Store.Lease, s.Store.Owner, s.Store.Warn = s.leaseBlob, s.leases.id, o.Warn

@@ -50,8 +50,10 @@ type Usage struct {
 
 // Usage returns the total size of the blobs to which an image refers.
 func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) {
-	s.lease(d.Digest, true)
 	var u Usage
+	if err := s.lease(ctx, d.Digest, true); err != nil {
+		return u, err
+	}
 	var err error
 	s.walk(ctx, d, map[digest.Digest]bool{}, func(d ocispec.Descriptor, _ *ocidoc.Document) {
 		ok, err1 := s.exists(d)
@@ -69,7 +71,9 @@ func (s *Store) Usage(ctx context.Context, d ocispec.Descriptor) (Usage, error) 
 // Verify reads all blobs of an image that the store has. It returns a *BlobError for a damaged
 // blob.
 func (s *Store) Verify(ctx context.Context, root ocispec.Descriptor) error {
-	s.lease(root.Digest, true)
+	if err := s.lease(ctx, root.Digest, true); err != nil {
+		return err
+	}
 	var all []ocispec.Descriptor
 	s.walk(ctx, root, map[digest.Digest]bool{},
 		func(d ocispec.Descriptor, _ *ocidoc.Document) { all = append(all, d) })
@@ -100,18 +104,20 @@ func (s *Store) LeadsTo(ctx context.Context, root ocispec.Descriptor, blob diges
 	return found
 }
 
-// Graph returns all blobs to which an image refers, including missing ones, and reports which of
-// them are configurations.
+// Graph returns all blobs to which an image refers, including missing ones, and which of them are
+// configurations. It returns an error only if ctx has ended, or if the image cannot be leased.
 func (s *Store) Graph(ctx context.Context,
-	root ocispec.Descriptor) (blobs, configs []ocispec.Descriptor) {
-	s.lease(root.Digest, true)
+	root ocispec.Descriptor) (blobs, configs []ocispec.Descriptor, err error) {
+	if err := s.lease(ctx, root.Digest, true); err != nil {
+		return nil, nil, err
+	}
 	s.walk(ctx, root, map[digest.Digest]bool{}, func(d ocispec.Descriptor, doc *ocidoc.Document) {
 		blobs = append(blobs, d)
 		if doc != nil && doc.Config != nil {
 			configs = append(configs, *doc.Config)
 		}
 	})
-	return blobs, configs
+	return blobs, configs, context.Cause(ctx)
 }
 
 // Blobs returns the blobs with their sizes.
@@ -193,7 +199,7 @@ func (s *Store) CollectLater(ctx context.Context,
 	defer held.Close()
 	live := o.Live
 	if live == nil {
-		ix, err := s.lockedIndex()
+		ix, err := s.lockedIndex(ctx)
 		if err != nil {
 			return c, nil, fmt.Errorf("collect blobs: %w", err)
 		}

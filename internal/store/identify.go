@@ -40,7 +40,7 @@ func (e *AmbiguousError) Error() string {
 // returns ErrNotFound when there is none, and an *AmbiguousError when several images match.
 func (s *Store) ResolveID(ctx context.Context, id string,
 	others []ocispec.Descriptor) (ocispec.Descriptor, error) {
-	list, err := s.list()
+	list, err := s.list(ctx)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}

@@ -58,7 +58,9 @@ func (s *Store) Tag(ctx context.Context, name string, d ocispec.Descriptor) erro
 			return fmt.Errorf("image name %q: a name that is given to an image has no digest", name)
 		}
 	}
-	s.lease(d.Digest, true)
+	if err := s.lease(ctx, d.Digest, true); err != nil {
+		return err
+	}
 	if ok, err := s.Exists(ctx, d); err != nil || !ok {
 		return errors.Join(fmt.Errorf("name image %s %q: blob: %w", d.Digest, name, ErrNotFound),
 			err)
@@ -120,7 +122,7 @@ func matcher(name string) (func(ocispec.Descriptor) bool, error) {
 // manifest or an index in the store, or of a config (docker's image ID). It returns ErrNotFound
 // when there is none. See ResolveID for the beginning of a digest.
 func (s *Store) Resolve(ctx context.Context, name string) (ocispec.Descriptor, error) {
-	list, err := s.list()
+	list, err := s.list(ctx)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -156,8 +158,8 @@ func (s *Store) resolveDigest(ctx context.Context, list []ocispec.Descriptor,
 }
 
 // Names returns the entries of the store, sorted by name. Images without a name come first.
-func (s *Store) Names() ([]Entry, error) {
-	list, err := s.list()
+func (s *Store) Names(ctx context.Context) ([]Entry, error) {
+	list, err := s.list(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -268,7 +270,7 @@ type indexCache struct {
 }
 
 // list returns the current entries of index.json. The caller must not change them.
-func (s *Store) list() ([]ocispec.Descriptor, error) {
+func (s *Store) list(ctx context.Context) ([]ocispec.Descriptor, error) {
 	fi, err := os.Stat(s.index())
 	if err == nil {
 		s.cache.mu.Lock()
@@ -282,7 +284,7 @@ func (s *Store) list() ([]ocispec.Descriptor, error) {
 	}
 	ix, err := s.readIndex()
 	if err != nil {
-		if ix, err = s.recovered(err); err != nil {
+		if ix, err = s.recovered(ctx, err); err != nil {
 			return nil, err
 		}
 		fi = nil
@@ -301,7 +303,7 @@ func (s *Store) update(ctx context.Context,
 		return fmt.Errorf("lock index.json: %w", err)
 	}
 	defer held.Close()
-	ix, err := s.lockedIndex()
+	ix, err := s.lockedIndex(ctx)
 	if err != nil {
 		return err
 	}

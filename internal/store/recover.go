@@ -136,21 +136,21 @@ func (s *Store) writeCopy(data []byte) error {
 	return err
 }
 
-// recovered takes the lock and calls recover.
-func (s *Store) recovered(why error) (index, error) {
-	held, err := s.lock(context.Background())
+// recovered takes the lock and calls recover. It waits for the lock until ctx ends.
+func (s *Store) recovered(ctx context.Context, why error) (index, error) {
+	held, err := s.lock(ctx)
 	if err != nil {
-		return index{}, why
+		return index{}, errors.Join(why, err)
 	}
 	defer held.Close()
-	return s.recover(why)
+	return s.recover(ctx, why)
 }
 
 // lockedIndex reads index.json, and recovers it if it is damaged. The caller holds the lock.
-func (s *Store) lockedIndex() (index, error) {
+func (s *Store) lockedIndex(ctx context.Context) (index, error) {
 	ix, err := s.readIndex()
 	if err != nil {
-		return s.recover(err)
+		return s.recover(ctx, err)
 	}
 	return ix, nil
 }
@@ -159,7 +159,7 @@ func (s *Store) lockedIndex() (index, error) {
 // be lost. Therefore it adds a name for each image in the store to which no name refers: garbage
 // collections keep images with names. It keeps the damaged file beside index.json. The caller holds
 // the lock.
-func (s *Store) recover(why error) (index, error) {
+func (s *Store) recover(ctx context.Context, why error) (index, error) {
 	if ix, err := s.readIndex(); err == nil {
 		return ix, nil // another process has recovered it
 	}
@@ -169,7 +169,7 @@ func (s *Store) recover(why error) (index, error) {
 	}
 	ix, note, whole := s.lastIndex()
 	if !whole {
-		n, err := s.nameUnknown(&ix)
+		n, err := s.nameUnknown(ctx, &ix)
 		if err != nil {
 			return index{}, errors.Join(why, err)
 		}
@@ -225,15 +225,14 @@ func (s *Store) lastIndex() (ix index, note string, whole bool) {
 const recoveredName = "localhost/recovered"
 
 // nameUnknown adds names for the images in the store that the index does not refer to, and returns
-// their number.
-func (s *Store) nameUnknown(ix *index) (int, error) {
-	ctx := context.Background()
+// their number. It returns the cause when ctx ends: it may then have missed references.
+func (s *Store) nameUnknown(ctx context.Context, ix *index) (int, error) {
 	known := map[digest.Digest]bool{}
 	for _, d := range ix.manifests {
 		s.walk(ctx, d, known, func(ocispec.Descriptor, *ocidoc.Document) {})
 	}
 	blobs, err := s.Blobs()
-	if err != nil {
+	if err = errors.Join(err, context.Cause(ctx)); err != nil {
 		return 0, err
 	}
 	found := map[digest.Digest]ocispec.Descriptor{}

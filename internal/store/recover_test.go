@@ -85,7 +85,7 @@ func TestIndexDamaged(t *testing.T) {
 					}
 				}
 				var warned []string
-				s, err := Open(s.dir)
+				s, err := Open(t.Context(), s.dir)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -104,7 +104,7 @@ func TestIndexDamaged(t *testing.T) {
 				if c, err := s.Collect(t.Context(), CollectOptions{}); err != nil || c.Blobs != 3 {
 					t.Errorf("Collect = %+v, %v", c, err)
 				}
-				again, err := Open(s.dir)
+				again, err := Open(t.Context(), s.dir)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -117,7 +117,7 @@ func TestIndexDamaged(t *testing.T) {
 // checkNames compares the names that refer to the images one, two and three.
 func checkNames(t *testing.T, s *Store, images map[string]ocispec.Descriptor, want string) {
 	t.Helper()
-	list, err := s.Names()
+	list, err := s.Names(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestIndexOfOthers(t *testing.T) {
 			"library/"+name+":")); err != nil {
 			t.Fatal(err)
 		}
-		s, err := Open(s.dir)
+		s, err := Open(t.Context(), s.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +190,7 @@ func TestIndexOfOthers(t *testing.T) {
 func TestNewLayoutIsNotLost(t *testing.T) {
 	s := openTest(t)
 	s.Warn = func(m string) { t.Error(m) }
-	if list, err := s.Names(); err != nil || len(list) > 0 {
+	if list, err := s.Names(t.Context()); err != nil || len(list) > 0 {
 		t.Errorf("Names = %v, %v", list, err)
 	}
 	if _, err := os.Lstat(s.index()); err != nil {

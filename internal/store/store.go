@@ -89,9 +89,10 @@ type Store struct {
 	// Lease is called with a blob before the blob is looked up or gets its name: from then on no
 	// collector may remove it. If image is set, no collector may remove any blob to which it
 	// refers, either. Lease may wait for a collector, which locks index.json, so it is not called
-	// while index.json is locked. If it is nil, no collector may run while the store is open. It
-	// must be set before the store is used.
-	Lease func(d digest.Digest, image bool)
+	// while index.json is locked. It waits until the context ends. If it returns an error, the blob
+	// is not used. If Lease is nil, no collector may run while the store is open. It must be set
+	// before the store is used.
+	Lease func(ctx context.Context, d digest.Digest, image bool) error
 	// Owner is a part of the names of this process's temporary files, which identifies them for
 	// collectors; may be "". It must be set before the store is used.
 	Owner string
@@ -104,10 +105,11 @@ func (s *Store) WithoutRepair() *Store {
 	return &other
 }
 
-func (s *Store) lease(d digest.Digest, image bool) {
-	if s.Lease != nil {
-		s.Lease(d, image)
+func (s *Store) lease(ctx context.Context, d digest.Digest, image bool) error {
+	if s.Lease == nil {
+		return nil
 	}
+	return s.Lease(ctx, d, image)
 }
 
 func (s *Store) warn(format string, args ...any) {
@@ -116,8 +118,9 @@ func (s *Store) warn(format string, args ...any) {
 	}
 }
 
-// Open opens the layout in dir. It makes the layout and the parents of dir if they do not exist.
-func Open(dir string) (*Store, error) {
+// Open opens the layout in dir. It makes the layout and the parents of dir if they do not exist,
+// and may then wait for the lock of index.json until ctx ends.
+func Open(ctx context.Context, dir string) (*Store, error) {
 	s := &Store{dir: dir, cache: &indexCache{}}
 	// For an existing layout two calls of lstat(2) are enough, because index.json is made last.
 	_, err := os.Lstat(s.index())
@@ -130,7 +133,7 @@ func Open(dir string) (*Store, error) {
 			return nil, fmt.Errorf("open the image store: %w", err)
 		}
 	}
-	held, err := s.lock(context.Background())
+	held, err := s.lock(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open the image store: %w", err)
 	}
@@ -156,7 +159,8 @@ func Open(dir string) (*Store, error) {
 // Dir returns the layout's directory.
 func (s *Store) Dir() string { return s.dir }
 
-// lock prevents other processes from changing names until the file is closed.
+// lock prevents other processes from changing names until the file is closed. It waits until ctx
+// ends.
 func (s *Store) lock(ctx context.Context) (*lock.Held, error) {
 	return lock.Acquire(ctx, filepath.Join(s.dir, "lock"), true)
 }
@@ -175,8 +179,10 @@ func (s *Store) Path(d digest.Digest) string {
 
 // Exists reports whether the store has the blob, with its full size. It does not read the blob. If
 // the file at the blob's path has another size or is not a regular file, Exists removes it.
-func (s *Store) Exists(_ context.Context, d ocispec.Descriptor) (bool, error) {
-	s.lease(d.Digest, false)
+func (s *Store) Exists(ctx context.Context, d ocispec.Descriptor) (bool, error) {
+	if err := s.lease(ctx, d.Digest, false); err != nil {
+		return false, err
+	}
 	return s.exists(d)
 }
 
@@ -272,7 +278,7 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 			return ocispec.Descriptor{}, err
 		}
 	}
-	return got, s.adopt(f, got)
+	return got, s.adopt(ctx, f, got)
 }
 
 // tempPrefix begins the names of temporary files of this process.
@@ -301,8 +307,10 @@ func (s *Store) Temp() (*os.File, error) {
 
 // adopt renames a complete temporary file to a blob. It replaces an existing blob of that name,
 // which may be damaged. Readers that have the old file open are not affected.
-func (s *Store) adopt(f *os.File, d ocispec.Descriptor) error {
-	s.lease(d.Digest, false)
+func (s *Store) adopt(ctx context.Context, f *os.File, d ocispec.Descriptor) error {
+	if err := s.lease(ctx, d.Digest, false); err != nil {
+		return fmt.Errorf("store blob %s: %w", d.Digest, err)
+	}
 	path := s.Path(d.Digest)
 	// CreateTemp uses the mode 0600, but other users' tools should be able to read the layout
 	if err := f.Chmod(0o644); err != nil {
@@ -335,7 +343,9 @@ func unreadable(err error) bool {
 // damage can be detected without reading it, unless Repair restores it. The caller closes the
 // reader.
 func (s *Store) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-	s.lease(d.Digest, false)
+	if err := s.lease(ctx, d.Digest, false); err != nil {
+		return nil, err
+	}
 	r, err := s.fetch(d)
 	var bad *BlobError
 	if err == nil {
@@ -427,7 +437,9 @@ func good(path string, want digest.Digest) bool {
 // Read returns a document: a manifest, an index or a config. Like Fetch, it checks size and digest,
 // and calls Repair for a damaged document.
 func (s *Store) Read(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	s.lease(d.Digest, true)
+	if err := s.lease(ctx, d.Digest, true); err != nil {
+		return nil, err
+	}
 	data, err := s.read(d)
 	var bad *BlobError
 	if errors.As(err, &bad) && s.Repair != nil {
@@ -463,7 +475,9 @@ func (s *Store) Write(ctx context.Context, mediaType string,
 	data []byte) (ocispec.Descriptor, error) {
 	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data),
 		Size: int64(len(data))}
-	s.lease(d.Digest, true)
+	if err := s.lease(ctx, d.Digest, true); err != nil {
+		return ocispec.Descriptor{}, err
+	}
 	if have, err := smallfile.Read(s.Path(d.Digest)); err == nil {
 		if bytes.Equal(have, data) {
 			now := time.Now()

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/layerbuild/layerbuild/internal/lock/locktest"
 	"github.com/layerbuild/layerbuild/internal/workertest"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -26,7 +27,7 @@ import (
 
 func openTest(t testing.TB) *Store {
 	t.Helper()
-	s, err := Open(filepath.Join(t.TempDir(), "oci"))
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "oci"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +289,7 @@ func TestTags(t *testing.T) {
 	if err := s.Tag(ctx, "", a); err != nil {
 		t.Fatal(err)
 	}
-	list, err := s.Names()
+	list, err := s.Names(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -417,10 +418,118 @@ func TestCollect(t *testing.T) {
 	}
 }
 
+// TestCanceled cancels the methods that wait for the lock of index.json.
+func TestCanceled(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		call func(ctx context.Context, s *Store, image ocispec.Descriptor) error
+		want string // the names afterwards
+	}{
+		{"Open", func(ctx context.Context, s *Store, _ ocispec.Descriptor) error {
+			if err := os.RemoveAll(s.index()); err != nil { // a layout that is not complete
+				return err
+			}
+			_, err := Open(ctx, s.dir)
+			return err
+		}, "one"},
+		{"Tag", func(ctx context.Context, s *Store, image ocispec.Descriptor) error {
+			return s.Tag(ctx, "two", image)
+		}, "one two"},
+		{"Untag", func(ctx context.Context, s *Store, _ ocispec.Descriptor) error {
+			return s.Untag(ctx, "one")
+		}, ""},
+		{"Forget", func(ctx context.Context, s *Store, image ocispec.Descriptor) error {
+			return s.Forget(ctx, image.Digest)
+		}, "one"},
+		{"Collect", func(ctx context.Context, s *Store, _ ocispec.Descriptor) error {
+			_, err := s.Collect(ctx, CollectOptions{})
+			return err
+		}, "one"},
+		{"Names of a damaged index", func(ctx context.Context, s *Store,
+			_ ocispec.Descriptor) error {
+			if err := os.WriteFile(s.index(), []byte("damaged"), 0o644); err != nil {
+				return err
+			}
+			_, err := s.Names(ctx)
+			return err
+		}, "one"},
+		{"Resolve in a damaged index", func(ctx context.Context, s *Store,
+			_ ocispec.Descriptor) error {
+			if err := os.WriteFile(s.index(), []byte("damaged"), 0o644); err != nil {
+				return err
+			}
+			_, err := s.Resolve(ctx, "one")
+			return err
+		}, "one"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := openTest(t)
+			image := putImage(t, s, "one")
+			if err := s.Tag(t.Context(), "one", image); err != nil {
+				t.Fatal(err)
+			}
+			locktest.Canceled(t, filepath.Join(s.dir, "lock"), func(ctx context.Context) error {
+				return test.call(ctx, s, image)
+			})
+			list, err := s.Names(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, e := range list {
+				name := strings.TrimPrefix(e.Name, "docker.io/library/")
+				names = append(names, strings.TrimSuffix(name, ":latest"))
+			}
+			if got := strings.Join(names, " "); got != test.want {
+				t.Errorf("the names are %q, want %q", got, test.want)
+			}
+			if ok, err := s.Exists(t.Context(), image); err != nil || !ok {
+				t.Errorf("the image is there: %v, %v", ok, err)
+			}
+			if left, err := os.ReadDir(s.tmp()); err != nil || len(left) > 0 {
+				t.Errorf("left in tmp: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// TestLeaseFails checks that a blob that cannot be leased is neither used nor stored.
+func TestLeaseFails(t *testing.T) {
+	s := openTest(t)
+	image := putImage(t, s, "one")
+	failed := errors.New("not leased")
+	s.Lease = func(context.Context, digest.Digest, bool) error { return failed }
+	ctx := t.Context()
+	write := func(w io.Writer) error {
+		_, err := io.WriteString(w, "new")
+		return err
+	}
+	second := func(_ any, err error) error { return err }
+	_, _, graph := s.Graph(ctx, image)
+	for what, err := range map[string]error{
+		"Exists": second(s.Exists(ctx, image)), "Fetch": second(s.Fetch(ctx, image)),
+		"Read": second(s.Read(ctx, image)), "Write": second(s.Write(ctx, "x", []byte("new"))),
+		"Ingest": second(s.Ingest(ctx, "x", write)), "Tag": s.Tag(ctx, "one", image),
+		"Usage": second(s.Usage(ctx, image)), "Verify": s.Verify(ctx, image), "Graph": graph,
+	} {
+		if !errors.Is(err, failed) {
+			t.Errorf("%s = %v, want the error of Lease", what, err)
+		}
+	}
+	s.Lease = nil
+	if ok, err := s.Exists(ctx, ocispec.Descriptor{Digest: digest.FromString("new"),
+		Size: 3}); err != nil || ok {
+		t.Errorf("the blob that was not leased is there: %v, %v", ok, err)
+	}
+	if left, err := os.ReadDir(s.tmp()); err != nil || len(left) > 0 {
+		t.Errorf("left in tmp: %v, %v", left, err)
+	}
+}
+
 // TestConcurrent stores and names the same and different images in goroutines of several processes.
 func TestConcurrent(t *testing.T) {
 	dir := workertest.Run(t, 3, func(dir, worker string) error {
-		s, err := Open(filepath.Join(dir, "oci"))
+		s, err := Open(t.Context(), filepath.Join(dir, "oci"))
 		if err != nil {
 			return err
 		}
@@ -450,11 +559,11 @@ func TestConcurrent(t *testing.T) {
 		}
 		return nil
 	})
-	s, err := Open(filepath.Join(dir, "oci"))
+	s, err := Open(t.Context(), filepath.Join(dir, "oci"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := s.Names()
+	list, err := s.Names(t.Context())
 	if err != nil || len(list) != 6*15 {
 		t.Errorf("%d names, %v, want 90: an update got lost", len(list), err)
 	}
@@ -467,7 +576,7 @@ func TestConcurrent(t *testing.T) {
 // as left over.
 func TestKilledInTheMiddle(t *testing.T) {
 	if dir := os.Getenv("STORE_VICTIM"); dir != "" {
-		s, err := Open(dir)
+		s, err := Open(t.Context(), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -560,7 +669,7 @@ func TestOpenForeignLayout(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := Open(dir)
+	s, err := Open(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -668,7 +777,7 @@ func BenchmarkResolve(b *testing.B) {
 // TestDescriptorIsWrong checks that a descriptor with a wrong size, which may come from anywhere,
 // does not remove a good blob.
 func TestDescriptorIsWrong(t *testing.T) {
-	s, err := Open(t.TempDir())
+	s, err := Open(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
