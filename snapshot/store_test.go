@@ -68,9 +68,9 @@ func TestCrash(t *testing.T) {
 				t.Skip(err)
 			}
 			commit(t, s, "flushed", "", "file a 0644 flushed\n")
-			n, err := syncs.Begin()
+			n, err := syncs.Begin(t.Context())
 			check(t, err)
-			check(t, syncs.Done(n))
+			check(t, syncs.Done(t.Context(), n))
 			commit(t, s, "lost", "flushed", "file b 0644 before\n")
 			commit(t, s, "child", "lost", "file c 0644 before\n")
 

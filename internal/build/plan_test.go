@@ -19,7 +19,9 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/lock/locktest"
 	"github.com/layerbuild/layerbuild/internal/secret"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
@@ -376,6 +378,45 @@ func TestCancel(t *testing.T) {
 	}
 	_, ran := b.must("FROM scratch\nRUN write a 1\nRUN nothing\n", imagebuild.Options{})
 	b.want("the next build", ran, "nothing")
+}
+
+// TestSyncEarlier checks that a build without work does not end the sync of earlier work: the sync
+// ends when the state is closed.
+func TestSyncEarlier(t *testing.T) {
+	b := newBench(t, "copy")
+	const file = "FROM scratch\nRUN write a 1\n"
+	b.must(file, imagebuild.Options{})
+	dir := filepath.Join(b.state.Root, "cache")
+	syncs := func() (fields []string) {
+		data, err := os.ReadFile(filepath.Join(dir, "syncs"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Fields(string(data))
+	}
+	noted := syncs()
+	if len(noted) != 5 {
+		t.Fatalf("the first build has left no note of work to sync: %q", noted)
+	}
+	noted[4] = "1" // a note is due after a minute
+	if err := os.WriteFile(filepath.Join(dir, "syncs"),
+		[]byte(strings.Join(noted, " ")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	st, err := state.Open(t.Context(), state.Options{Root: b.state.Root, Driver: "copy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.state = st
+	release := locktest.Hold(t, filepath.Join(dir, "lock")) // the sync waits for it
+	b.must(file, imagebuild.Options{})
+	release()
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if now := syncs(); len(now) != 3 || now[2] != "1" {
+		t.Errorf("the ledger is %q, and the sync has not ended", now)
+	}
 }
 
 // TestRepair checks that a build starts again because of a damaged blob, and does not repeat the

@@ -183,12 +183,12 @@ func TestTrust(t *testing.T) {
 		return out
 	}
 	put(one, "before")
-	n, err := one.ledger.Begin()
+	n, err := one.ledger.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	put(one, "during")
-	if err := one.ledger.Done(n); err != nil {
+	if err := one.ledger.Done(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
 	put(one, "after")

@@ -133,19 +133,19 @@ func (b *builder) run(ctx context.Context) (res *Result, err error) {
 	}
 	b.in = b.newInputs()
 	b.closeLater(b.in)
-	ctx, cancel := context.WithCancel(ctx)
-	b.ctx = ctx
-	defer func() { cancel(); err = errors.Join(err, b.close()) }()
+	var cancel context.CancelFunc
+	b.ctx, cancel = context.WithCancel(ctx)
+	defer func() { cancel(); err = errors.Join(err, b.close(ctx)) }()
 	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return b.state.Path("mounts") },
 		Empty: b.opts.Cache.No, Lease: b.state.LeaseMount, Settle: b.state.Settle}
-	b.state.SyncEarlier(ctx)
-	if err := b.open(ctx, res); err != nil {
+	b.state.SyncEarlier(ctx) // the sync may last longer than a build that has nothing to do
+	if err := b.open(b.ctx, res); err != nil {
 		return res, err
 	}
 	if res.Targets = b.file.Targets(); b.opts.ListTargets {
 		return res, nil
 	}
-	err = b.build(ctx, res)
+	err = b.build(b.ctx, res)
 	var layer *layers.Error
 	if errors.As(err, &layer) {
 		err = build.At(b.name, layer.Lines, "", err)
@@ -176,11 +176,11 @@ func (b *builder) makeTempDir() error {
 }
 
 // close waits for background work and closes everything that the build has opened, in reverse
-// order.
-func (b *builder) close() error {
+// order. ctx is that of the caller of the build, since b.ctx has ended.
+func (b *builder) close(ctx context.Context) error {
 	b.waitForLayers()
 	if b.ran.Changed() {
-		b.state.NoteUnsynced()
+		b.state.NoteUnsynced(ctx)
 	}
 	var errs []error
 	for _, c := range slices.Backward(b.closers) {

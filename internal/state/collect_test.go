@@ -351,7 +351,7 @@ func TestCollect(t *testing.T) {
 			parent = id
 		}
 		if i == 50 {
-			m.NoteUnsynced() // once is enough in one State
+			m.NoteUnsynced(t.Context()) // once is enough in one State
 		}
 		m.wrote.Store(true)
 		m.check(m.Collect(t.Context(), limit, began.Add(time.Second))) // Collect subtracts a second
@@ -370,7 +370,7 @@ func TestCollect(t *testing.T) {
 func TestCollectNothing(t *testing.T) {
 	m := newMaker(t)
 	m.fill()
-	m.NoteUnsynced()
+	m.NoteUnsynced(t.Context())
 	before := m.left()
 	m.check(m.Collect(t.Context(), Policy{Limit: NoLimit}, time.Now()))
 	if got := m.left(); got != before {
@@ -383,7 +383,7 @@ func TestCollectNothing(t *testing.T) {
 	if got := m.left(); got != before {
 		t.Errorf("a build that has run nothing leaves %s", got)
 	}
-	m.NoteUnsynced()
+	m.NoteUnsynced(t.Context())
 	m.check(m.Collect(t.Context(), Policy{Limit: 1}, time.Now()))
 	if got := m.left(); got != "l-named l-new l-unnamed" && got != "l-named l-new" {
 		t.Errorf("a build with the smallest limit leaves %s", got)
@@ -402,7 +402,7 @@ func BenchmarkCollect(b *testing.B) {
 		m.check(m.Cache.Put(cache.Key(id), cache.Record{Snapshot: id}))
 		m.image("app"+id, m.blob(id))
 	}
-	m.NoteUnsynced()
+	m.NoteUnsynced(m.t.Context())
 	m.check(m.Collect(b.Context(), Policy{Limit: 1 << 40}, time.Now()))
 	for b.Loop() {
 		m.check(m.Collect(b.Context(), Policy{Limit: 1 << 40}, time.Now()))
@@ -460,7 +460,7 @@ func TestCollectLostNames(t *testing.T) {
 	}
 	m = &maker{State: openTest(t, m.Root), t: t}
 	defer m.Close()
-	m.NoteUnsynced()
+	m.NoteUnsynced(t.Context())
 	m.check(m.Collect(t.Context(), Policy{Limit: 1}, time.Now()))
 	if _, err := m.Prune(t.Context(), PruneOptions{All: true}); err != nil {
 		t.Error(err)
@@ -482,7 +482,7 @@ func TestCollectRepairs(t *testing.T) {
 		repairs++
 		return errors.New("no")
 	}
-	m.NoteUnsynced()
+	m.NoteUnsynced(t.Context())
 	m.check(m.Collect(t.Context(), Policy{Limit: 1}, time.Now()))
 	if repairs != 0 {
 		t.Errorf("the collection has repaired %d blobs", repairs)

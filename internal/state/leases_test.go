@@ -193,7 +193,7 @@ func TestLeasesUnwritable(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := m.left()
-	m.NoteUnsynced()
+	m.NoteUnsynced(t.Context())
 	m.check(m.Collect(t.Context(), Policy{Limit: 1}, time.Now()))
 	if got := m.left(); got != before {
 		t.Errorf("there is %s", got)

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/lock/locktest"
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 )
 
@@ -27,7 +29,7 @@ func openTest(t testing.TB, dir string) *State {
 func TestSyncEarlier(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir)
-	s.NoteUnsynced()
+	s.NoteUnsynced(t.Context())
 	s.SyncEarlier(t.Context())
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -60,6 +62,23 @@ func TestSyncEarlier(t *testing.T) {
 	}
 	if _, ok := s.ledger.Unsynced(); ok {
 		t.Error("the state is closed, and the sync has not ended")
+	}
+}
+
+// TestSyncCanceled cancels syncs and notes that wait for the ledger's lock.
+func TestSyncCanceled(t *testing.T) {
+	s := openTest(t, t.TempDir())
+	defer s.Close()
+	for name, call := range map[string]func(context.Context) error{
+		"Sync": s.Sync,
+		"NoteUnsynced": func(ctx context.Context) error {
+			s.NoteUnsynced(ctx)
+			return context.Cause(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			locktest.Canceled(t, filepath.Join(s.Root, "cache", "lock"), call)
+		})
 	}
 }
 

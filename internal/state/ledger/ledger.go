@@ -26,7 +26,8 @@ type Mark struct {
 // boot.
 const Unknown = math.MaxInt
 
-// Ledger is a file that several processes share. It is safe for concurrent use.
+// Ledger is a file that several processes share. It is safe for concurrent use. Methods that change
+// the file wait for its lock until their context ends, and then return the cause (context.Cause).
 type Ledger struct {
 	dir     string
 	boot    string
@@ -92,9 +93,9 @@ func (l *Ledger) Safe(m Mark) bool {
 
 // Begin is called before the file systems of the state directory are synced. It returns the sync's
 // number.
-func (l *Ledger) Begin() (int, error) {
+func (l *Ledger) Begin(ctx context.Context) (int, error) {
 	var n int
-	err := l.change(func(b *boot) {
+	err := l.change(ctx, func(b *boot) {
 		b.begun++
 		n = b.begun
 	})
@@ -103,8 +104,8 @@ func (l *Ledger) Begin() (int, error) {
 
 // Done is called after sync n has succeeded: marks from before its Begin are safe in later boots
 // too.
-func (l *Ledger) Done(n int) error {
-	return l.change(func(b *boot) {
+func (l *Ledger) Done(ctx context.Context, n int) error {
+	return l.change(ctx, func(b *boot) {
 		b.done = max(b.done, n)
 		if b.noted < n {
 			b.unsynced = false
@@ -113,12 +114,12 @@ func (l *Ledger) Done(n int) error {
 }
 
 // Note records that there is work to sync.
-func (l *Ledger) Note() error {
+func (l *Ledger) Note(ctx context.Context) error {
 	all, _ := l.read()
 	if b := all[l.boot]; b.unsynced && b.noted == b.begun {
 		return nil
 	}
-	return l.change(func(b *boot) {
+	return l.change(ctx, func(b *boot) {
 		if !b.unsynced {
 			b.since = time.Now()
 		}
@@ -176,8 +177,8 @@ func parse(line string) (id string, b boot, ok bool) {
 }
 
 // change changes the state of this boot.
-func (l *Ledger) change(change func(*boot)) error {
-	held, err := lock.Acquire(context.Background(), filepath.Join(l.dir, "lock"), true)
+func (l *Ledger) change(ctx context.Context, change func(*boot)) error {
+	held, err := lock.Acquire(ctx, filepath.Join(l.dir, "lock"), true)
 	if err != nil {
 		return fmt.Errorf("write the ledger of syncs: %w", err)
 	}

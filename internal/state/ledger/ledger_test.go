@@ -1,12 +1,14 @@
 package ledger
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/internal/lock/locktest"
 	"github.com/layerbuild/layerbuild/internal/workertest"
 )
 
@@ -39,7 +41,7 @@ func TestSafe(t *testing.T) {
 
 func begin(t *testing.T, l *Ledger) int {
 	t.Helper()
-	n, err := l.Begin()
+	n, err := l.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +50,7 @@ func begin(t *testing.T, l *Ledger) int {
 
 func done(t *testing.T, l *Ledger, n int) {
 	t.Helper()
-	if err := l.Done(n); err != nil {
+	if err := l.Done(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -63,7 +65,7 @@ func TestNote(t *testing.T) {
 	}
 	note := func(l *Ledger) {
 		t.Helper()
-		if err := l.Note(); err != nil {
+		if err := l.Note(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -145,17 +147,52 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestCanceled cancels changes that wait for the lock. They leave the ledger as it was.
+func TestCanceled(t *testing.T) {
+	for name, change := range map[string]func(context.Context, *Ledger) error{
+		"Begin": func(ctx context.Context, l *Ledger) error {
+			_, err := l.Begin(ctx)
+			return err
+		},
+		"Done": func(ctx context.Context, l *Ledger) error { return l.Done(ctx, 2) },
+		"Note": func(ctx context.Context, l *Ledger) error { return l.Note(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := OpenBoot(t.TempDir(), "boot")
+			done(t, l, begin(t, l))
+			begin(t, l)
+			before, err := os.ReadFile(l.file())
+			if err != nil {
+				t.Fatal(err)
+			}
+			calls := 0
+			locktest.Canceled(t, filepath.Join(l.dir, "lock"), func(ctx context.Context) error {
+				if calls++; calls == 2 { // after the canceled call
+					after, err := os.ReadFile(l.file())
+					if err != nil || string(after) != string(before) {
+						t.Errorf("the ledger is %q, %v, and was %q", after, err, before)
+					}
+				}
+				return change(ctx, l)
+			})
+			if after, err := os.ReadFile(l.file()); err != nil || string(after) == string(before) {
+				t.Errorf("the second call has changed nothing: %q, %v", after, err)
+			}
+		})
+	}
+}
+
 // TestProcesses starts and ends syncs in several processes at once.
 func TestProcesses(t *testing.T) {
 	dir := workertest.Run(t, 2, func(dir, _ string) error {
 		l := OpenBoot(dir, "boot")
 		for range 30 {
-			n, err := l.Begin()
+			n, err := l.Begin(t.Context())
 			if err == nil {
-				err = l.Note()
+				err = l.Note(t.Context())
 			}
 			if err == nil {
-				err = l.Done(n)
+				err = l.Done(t.Context(), n)
 			}
 			if err != nil {
 				return err
