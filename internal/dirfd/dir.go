@@ -73,13 +73,28 @@ type Record struct {
 // Dots reports whether the name is "." or "..".
 func (d Record) Dots() bool { return string(d.Name) == "." || string(d.Name) == ".." }
 
+// A header is the beginning of a struct linux_dirent64, with the first bytes of the name. No record
+// is shorter, because the kernel makes their sizes multiples of eight bytes.
+type header struct {
+	ino    uint64
+	_      int64
+	reclen uint16
+	typ    uint8
+	_      [headerSize - nameOffset]byte
+}
+
+const (
+	headerSize = 24
+	nameOffset = int(unsafe.Offsetof(unix.Dirent{}.Name))
+)
+
 // NextRecord returns the first record that getdents64(2) has written to b, and the rest of b. It
 // is for callers that change the directory while they read it; others use Names.
 func NextRecord(b []byte) (d Record, rest []byte) {
-	r := (*unix.Dirent)(unsafe.Pointer(unsafe.SliceData(b)))
-	const header = int(unsafe.Offsetof(unix.Dirent{}.Name))
-	name := b[header:r.Reclen]
-	return Record{name[:bytes.IndexByte(name, 0)], r.Ino, r.Type}, b[r.Reclen:]
+	// A unix.Dirent, which has room for the longest name, could extend beyond the end of b.
+	h := (*header)(unsafe.Pointer((*[headerSize]byte)(b)))
+	name := b[nameOffset:h.reclen]
+	return Record{name[:bytes.IndexByte(name, 0)], h.ino, h.typ}, b[h.reclen:]
 }
 
 // Sort sorts the names by their bytes.

@@ -8,6 +8,6 @@
 // It imports no other package of the module. It makes system calls, and does nothing else. The
 // caller is responsible for names that lead out of the directory.
 //
-// It is tested by its users: go test ./internal/unpack ./diff, as root or as a user who may make
-// user namespaces.
+// To test it, run go test ./internal/dirfd as any user, and the tests of its users: go test
+// ./internal/unpack ./diff, as root or as a user who may make user namespaces.
 package dirfd
