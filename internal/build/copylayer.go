@@ -83,11 +83,11 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAct
 		return stepResult{}, false, err
 	}
 	c.tell(res, out)
-	if err := e.cfg.Records.PutSealed(string(id), e.cfg.Sealer.Format(), l); err != nil {
+	if err := e.cfg.Records.PutSealed(ctx, string(id), e.cfg.Sealer.Format(), l); err != nil {
 		return stepResult{}, false, err
 	}
 	e.results.addLazy(id, cur.top, image.Stored(l.Descriptor, l.DiffID), "", nil)
-	made, err := e.results.add(j, cache.Record{Snapshot: string(id),
+	made, err := e.results.add(ctx, j, cache.Record{Snapshot: string(id),
 		Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: e.cfg.Sealer.Format()}})
 	return made, err == nil, err
 }

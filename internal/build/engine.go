@@ -189,9 +189,9 @@ type Snapshots interface {
 // Records keeps the results of steps and the layers of snapshots. *cache.Cache implements it.
 type Records interface {
 	Get(k cache.Key) (cache.Record, bool)
-	Put(k cache.Key, r cache.Record) error
+	Put(ctx context.Context, k cache.Key, r cache.Record) error
 	Touch(k cache.Key)
-	PutSealed(snapshot, format string, l cache.Layer) error
+	PutSealed(ctx context.Context, snapshot, format string, l cache.Layer) error
 }
 
 // Sealer makes the layers of snapshots. *layers.Sealer implements it.
@@ -236,7 +236,7 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 		}
 		if res, ok, err := e.results.find(ctx, cur, job, l, d.cache); ok || err != nil {
 			if ok && err == nil {
-				err = e.results.renew(job)
+				err = e.results.renew(ctx, job)
 			}
 			return res, ok, err
 		}
@@ -294,7 +294,7 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 			if err := e.pool.put(parent, active); err != nil {
 				return stepResult{}, err
 			}
-			return e.results.add(j, cache.Record{Snapshot: string(cur.top), NoOp: true})
+			return e.results.add(ctx, j, cache.Record{Snapshot: string(cur.top), NoOp: true})
 		}
 	}
 	if err == nil {
@@ -304,7 +304,7 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	if err != nil {
 		return stepResult{}, errors.Join(err, active.Discard())
 	}
-	return e.results.add(j, cache.Record{Snapshot: string(id)})
+	return e.results.add(ctx, j, cache.Record{Snapshot: string(id)})
 }
 
 // runLinked runs a job on an empty snapshot and applies the result to active (COPY --link):

@@ -127,7 +127,7 @@ func (s *Solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		if err != nil {
 			return rootfs{}, err
 		}
-		created, err := s.firstTime(st, key, id)
+		created, err := s.firstTime(ctx, st, key, id)
 		if err != nil {
 			return rootfs{}, err
 		}

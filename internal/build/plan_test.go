@@ -509,4 +509,4 @@ type brokenRecords struct {
 	err error
 }
 
-func (r brokenRecords) Put(cache.Key, cache.Record) error { return r.err }
+func (r brokenRecords) Put(context.Context, cache.Key, cache.Record) error { return r.err }

@@ -108,7 +108,7 @@ func (r *results) recorded(ctx context.Context, j *job) (found, bool) {
 	f := found{rec: rec, key: key, id: snapshot.ID(rec.Snapshot)}
 	if info, err := r.snapshots.Stat(ctx, f.id); err == nil {
 		f.on = info.Parent
-	} else if l, ok := r.state.LazyLayer(rec); ok {
+	} else if l, ok := r.state.LazyLayer(ctx, rec); ok {
 		f.on, f.layer = snapshot.ID(rec.Lazy.Parent), &l
 	} else {
 		return found{}, false
@@ -135,14 +135,14 @@ func (r *results) local(ctx context.Context, cur rootfs, j *job) (stepResult, bo
 }
 
 // add records the result of a job that was run.
-func (r *results) add(j *job, rec cache.Record) (stepResult, error) {
+func (r *results) add(ctx context.Context, j *job, rec cache.Record) (stepResult, error) {
 	rec.Created, rec.ContentKey = time.Now().UTC(), j.key
 	return stepResult{snapshot: snapshot.ID(rec.Snapshot), key: j.key, unchanged: rec.NoOp,
-		created: rec.Created}, r.put(j, rec)
+		created: rec.Created}, r.put(ctx, j, rec)
 }
 
 // put writes a record under all keys of a job whose content key is known.
-func (r *results) put(j *job, rec cache.Record) error {
+func (r *results) put(ctx context.Context, j *job, rec cache.Record) error {
 	if j.inputs != "" {
 		rec.Inputs = j.inputs
 	}
@@ -150,7 +150,7 @@ func (r *results) put(j *job, rec cache.Record) error {
 		if key == "" {
 			continue
 		}
-		if err := r.records.Put(key, rec); err != nil {
+		if err := r.records.Put(ctx, key, rec); err != nil {
 			return err
 		}
 		r.ran.add(key)
@@ -160,7 +160,7 @@ func (r *results) put(j *job, rec cache.Record) error {
 
 // renew copies the record under a job's content key to its definition key. It is called if only the
 // content key has a valid result.
-func (r *results) renew(j *job) error {
+func (r *results) renew(ctx context.Context, j *job) error {
 	if j.defKey == "" {
 		return nil
 	}
@@ -168,12 +168,13 @@ func (r *results) renew(j *job) error {
 	if !ok {
 		return nil // the result is a layer of --cache-from that was not unpacked yet
 	}
-	return r.put(j, rec)
+	return r.put(ctx, j, rec)
 }
 
 // addLazy adds a lazy snapshot, which is made from the layer of img when it is first needed. after,
 // if it is not nil, is called then. id is the line in the progress; "" is none.
-func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID, after func() error) {
+func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
+	after func(context.Context) error) {
 	r.lazy.Add(name, func(ctx context.Context) error {
 		if err := r.lazy.Materialize(ctx, on); err != nil {
 			return err
@@ -183,7 +184,7 @@ func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID, a
 		if err != nil || after == nil {
 			return err
 		}
-		return after()
+		return after(ctx)
 	})
 }
 
@@ -262,16 +263,16 @@ func (r *results) fetch(ctx context.Context, cur rootfs, j *job, f remotecache.F
 		ClampedTo: f.Layer.Epoch(),
 	}
 	keys := []cache.Key{f.Key, f.ContentKey(), j.defKey}
-	r.addLazy(id, cur.top, img, l.id, func() error {
+	r.addLazy(id, cur.top, img, l.id, func(ctx context.Context) error {
 		for i, key := range keys {
 			if key == "" || slices.Contains(keys[:i], key) {
 				continue
 			}
-			if err := r.records.Put(key, rec); err != nil {
+			if err := r.records.Put(ctx, key, rec); err != nil {
 				return err
 			}
 		}
-		return r.records.PutSealed(string(id), f.Layer.Sealed,
+		return r.records.PutSealed(ctx, string(id), f.Layer.Sealed,
 			cache.Layer{Descriptor: f.Layer.Descriptor, DiffID: f.Layer.DiffID})
 	})
 	res := stepResult{snapshot: id, key: f.ContentKey(), created: f.Created.UTC(), cached: true}

@@ -276,7 +276,7 @@ func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 			return next, nil
 		}
 		next.origins = append(next.origins, from)
-		created, err := s.metadataTime(st, cur, step)
+		created, err := s.metadataTime(ctx, st, cur, step)
 		next.config.History = append(next.config.History, ocispec.History{
 			Created: &created, CreatedBy: step.History, Comment: parser.Comment, EmptyLayer: true,
 		})
@@ -315,7 +315,8 @@ func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 
 // metadataTime returns the time at which an instruction without a layer was first built on cur, so
 // that a build that changes nothing makes the same image again.
-func (s *Solver) metadataTime(st *parser.Stage, cur rootfs, step parser.Step) (time.Time, error) {
+func (s *Solver) metadataTime(ctx context.Context, st *parser.Stage, cur rootfs,
+	step parser.Step) (time.Time, error) {
 	history := make([]string, 0, len(cur.config.History))
 	for _, h := range cur.config.History {
 		history = append(history, h.CreatedBy)
@@ -324,12 +325,13 @@ func (s *Solver) metadataTime(st *parser.Stage, cur rootfs, step parser.Step) (t
 	if err != nil {
 		return time.Time{}, err
 	}
-	return s.firstTime(st, key, cur.top)
+	return s.firstTime(ctx, st, key, cur.top)
 }
 
 // firstTime returns the time at which the result of a key was first built: the time of a local or
 // imported record, or otherwise the current time.
-func (s *Solver) firstTime(st *parser.Stage, key cache.Key, top snapshot.ID) (time.Time, error) {
+func (s *Solver) firstTime(ctx context.Context, st *parser.Stage, key cache.Key,
+	top snapshot.ID) (time.Time, error) {
 	if s.e.cfg.Epoch != nil {
 		return s.e.now(), nil
 	}
@@ -338,7 +340,7 @@ func (s *Solver) firstTime(st *parser.Stage, key cache.Key, top snapshot.ID) (ti
 		if rec.Created, ok = s.e.cfg.Imports.Created(key); !ok {
 			rec.Created = s.e.now()
 		}
-		if err := s.e.cfg.Records.Put(key, cache.Record{Snapshot: string(top),
+		if err := s.e.cfg.Records.Put(ctx, key, cache.Record{Snapshot: string(top),
 			Created: rec.Created}); err != nil {
 			return time.Time{}, err
 		}

@@ -15,7 +15,7 @@ func BenchmarkWarmBuild(b *testing.B) {
 	dir := b.TempDir()
 	c := openTest(b, dir, "boot")
 	base := digest.FromString("base")
-	if err := c.PutChain(base, "base"); err != nil {
+	if err := c.PutChain(b.Context(), base, "base"); err != nil {
 		b.Fatal(err)
 	}
 	layer := Layer{Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip,
@@ -23,10 +23,11 @@ func BenchmarkWarmBuild(b *testing.B) {
 	var keys []Key
 	for i := range 10 {
 		k := Key(digest.FromString(fmt.Sprint(i)))
-		if err := c.Put(k, Record{Snapshot: string(k), ContentKey: Key(base)}); err != nil {
+		if err := c.Put(b.Context(), k,
+			Record{Snapshot: string(k), ContentKey: Key(base)}); err != nil {
 			b.Fatal(err)
 		}
-		if err := c.PutSealed(string(k), "gzip", layer); err != nil {
+		if err := c.PutSealed(b.Context(), string(k), "gzip", layer); err != nil {
 			b.Fatal(err)
 		}
 		keys = append(keys, k)
@@ -55,7 +56,7 @@ func BenchmarkAll(b *testing.B) {
 	c := openTest(b, b.TempDir(), "boot")
 	const n = 2000
 	for i := range n {
-		if err := c.Put(Key(fmt.Sprint(i)), Record{Snapshot: "s"}); err != nil {
+		if err := c.Put(b.Context(), Key(fmt.Sprint(i)), Record{Snapshot: "s"}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -39,9 +40,10 @@ type Cache struct {
 	ledger *ledger.Ledger
 
 	// Lease is called before a record is written, with the record's file and the snapshot that the
-	// record names ("" for none): from then on no collector may remove them. It may be nil. It is
-	// set before the cache is used.
-	Lease func(file, snapshot string)
+	// record names ("" for none): from then on no collector may remove them. It waits for a running
+	// collector until the context ends. If it returns an error, the record is not written. It may
+	// be nil. It is set before the cache is used.
+	Lease func(ctx context.Context, file, snapshot string) error
 	// Owner identifies this process in the names of its temporary files, for DropTemporary. It may
 	// be "". It is set before the cache is used.
 	Owner string
@@ -78,7 +80,7 @@ func (c *Cache) Get(k Key) (Record, bool) {
 }
 
 // Put records a step.
-func (c *Cache) Put(k Key, r Record) error { return c.put(r.entry(k)) }
+func (c *Cache) Put(ctx context.Context, k Key, r Record) error { return c.put(ctx, r.entry(k)) }
 
 // Touch records that a step's record was used. It costs one system call and writes no data.
 func (c *Cache) Touch(k Key) { c.touch(Steps, string(k)) }
@@ -93,8 +95,8 @@ func (c *Cache) Chain(id digest.Digest) (snapshot string, ok bool) {
 }
 
 // PutChain records the snapshot of a chain ID.
-func (c *Cache) PutChain(id digest.Digest, snapshot string) error {
-	return c.put(Entry{Kind: Chains, Key: string(id), Snapshot: snapshot})
+func (c *Cache) PutChain(ctx context.Context, id digest.Digest, snapshot string) error {
+	return c.put(ctx, Entry{Kind: Chains, Key: string(id), Snapshot: snapshot})
 }
 
 // TouchChain records that a chain's record was used.
@@ -115,12 +117,12 @@ func (c *Cache) Sealed(snapshot, options string) (Layer, bool) {
 }
 
 // PutSealed records the layer that was made from a snapshot.
-func (c *Cache) PutSealed(snapshot, options string, l Layer) error {
+func (c *Cache) PutSealed(ctx context.Context, snapshot, options string, l Layer) error {
 	e, err := l.entry(snapshot, options)
 	if err != nil {
 		return err
 	}
-	return c.put(e)
+	return c.put(ctx, e)
 }
 
 // sealKey joins the name of a snapshot, which has no space, and the name of options.
@@ -136,12 +138,12 @@ func (c *Cache) Remote(address string) (Finding, bool) {
 }
 
 // PutRemote records the object to which an address referred.
-func (c *Cache) PutRemote(address string, f Finding) error {
+func (c *Cache) PutRemote(ctx context.Context, address string, f Finding) error {
 	e, err := f.entry(address)
 	if err != nil {
 		return err
 	}
-	return c.put(e)
+	return c.put(ctx, e)
 }
 
 // TouchRemote records that the record of an address was used.
@@ -173,7 +175,7 @@ func (c *Cache) get(kind Kind, key string) (Entry, bool) {
 // maxRecord is the maximum size of a record's file.
 const maxRecord = 1 << 20
 
-func (c *Cache) put(e Entry) error {
+func (c *Cache) put(ctx context.Context, e Entry) error {
 	if e.Created.IsZero() {
 		e.Created = time.Now()
 	}
@@ -187,7 +189,9 @@ func (c *Cache) put(e Entry) error {
 	}
 	path := c.path(e.Kind, e.Key)
 	if c.Lease != nil {
-		c.Lease(path, e.Snapshot)
+		if err := c.Lease(ctx, path, e.Snapshot); err != nil {
+			return fmt.Errorf("write a cache record: %w", err)
+		}
 	}
 	if err := c.Temp().ReplaceFile(path, data); err != nil {
 		return fmt.Errorf("write a cache record: %w", err)

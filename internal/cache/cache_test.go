@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -49,7 +51,7 @@ func TestRecords(t *testing.T) {
 		if _, ok := c.Get(tt.key); ok {
 			t.Errorf("Get(%.20q) finds something in an empty cache", tt.key)
 		}
-		if err := c.Put(tt.key, tt.rec); err != nil {
+		if err := c.Put(t.Context(), tt.key, tt.rec); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -72,7 +74,7 @@ func TestRecords(t *testing.T) {
 	if len(keys) != len(tests) {
 		t.Errorf("All lists %d records, want %d", len(keys), len(tests))
 	}
-	if err := c.Put("4ac2", Record{Snapshot: "newer"}); err != nil {
+	if err := c.Put(t.Context(), "4ac2", Record{Snapshot: "newer"}); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := c.Get("4ac2"); got.Snapshot != "newer" || time.Since(got.Created) > time.Minute {
@@ -90,7 +92,8 @@ func TestRecords(t *testing.T) {
 	if _, err := encode(Entry{Kind: Steps, facts: map[string]string{"a b": "c"}}); err == nil {
 		t.Error("the name of a fact with a space is accepted")
 	}
-	if err := c.Put("bad", Record{Inputs: strings.Repeat("x", maxRecord)}); err == nil {
+	if err := c.Put(t.Context(), "bad",
+		Record{Inputs: strings.Repeat("x", maxRecord)}); err == nil {
 		t.Error("a record of more than a megabyte is taken")
 	}
 }
@@ -122,7 +125,7 @@ func TestUnreadableFacts(t *testing.T) {
 func TestChainSealedRemote(t *testing.T) {
 	c := openTest(t, t.TempDir(), "boot1")
 	id := digest.FromString("chain")
-	if err := c.PutChain(id, "snap"); err != nil {
+	if err := c.PutChain(t.Context(), id, "snap"); err != nil {
 		t.Fatal(err)
 	}
 	if got, ok := c.Chain(id); got != "snap" || !ok {
@@ -133,7 +136,7 @@ func TestChainSealedRemote(t *testing.T) {
 			Digest: digest.FromString("d"), Size: 7, Annotations: map[string]string{"a": "b"}},
 		DiffID: digest.FromString("i"), Size: 9,
 	}
-	if err := c.PutSealed("snap", "gzip 6", want); err != nil {
+	if err := c.PutSealed(t.Context(), "snap", "gzip 6", want); err != nil {
 		t.Fatal(err)
 	}
 	if got, ok := c.Sealed("snap", "gzip 6"); !ok || !cmp.Equal(got, want) {
@@ -142,7 +145,7 @@ func TestChainSealedRemote(t *testing.T) {
 	if _, ok := c.Sealed("snap", "zstd"); ok {
 		t.Error("sealed with other options is taken for the same")
 	}
-	if err := c.PutRemote("https://a/b", Finding{Value: `"x"`}); err != nil {
+	if err := c.PutRemote(t.Context(), "https://a/b", Finding{Value: `"x"`}); err != nil {
 		t.Fatal(err)
 	}
 	// Only Remote records are trusted after a reboot.
@@ -169,7 +172,7 @@ func TestTrust(t *testing.T) {
 	one := openTest(t, dir, "boot1")
 	put := func(c *Cache, k Key) {
 		t.Helper()
-		if err := c.Put(k, Record{Snapshot: "s"}); err != nil {
+		if err := c.Put(t.Context(), k, Record{Snapshot: "s"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -210,7 +213,7 @@ func TestTrust(t *testing.T) {
 func TestDamage(t *testing.T) {
 	c := openTest(t, t.TempDir(), "b")
 	rec := Record{Snapshot: "snap", Created: time.Unix(5, 5), Inputs: "v"}
-	if err := c.Put("key", rec); err != nil {
+	if err := c.Put(t.Context(), "key", rec); err != nil {
 		t.Fatal(err)
 	}
 	path := c.path(Steps, "key")
@@ -249,14 +252,15 @@ func TestDamage(t *testing.T) {
 // removes them all.
 func TestFiles(t *testing.T) {
 	dir := t.TempDir()
-	openTest(t, dir, "boot0").Put("old", Record{Snapshot: "s0"})
+	openTest(t, dir, "boot0").Put(t.Context(), "old", Record{Snapshot: "s0"})
 	c := openTest(t, dir, "boot1")
 	layer := Layer{Descriptor: ocispec.Descriptor{Digest: digest.FromString("d"), Size: 7},
 		DiffID: digest.FromString("i"), Size: 9}
 	for _, err := range []error{
-		c.Put("new", Record{Snapshot: "s1"}), c.PutChain(digest.FromString("c"), "s2"),
-		c.PutSealed("s1", "gzip 1", layer),
-		c.PutRemote("address", Finding{}),
+		c.Put(t.Context(), "new", Record{Snapshot: "s1"}),
+		c.PutChain(t.Context(), digest.FromString("c"), "s2"),
+		c.PutSealed(t.Context(), "s1", "gzip 1", layer),
+		c.PutRemote(t.Context(), "address", Finding{}),
 		os.MkdirAll(filepath.Join(dir, "step", "aa", "directory", "x"), 0o755),
 		os.WriteFile(filepath.Join(dir, "step", "aa", "garbage"), []byte("garbage"), 0o644),
 		os.WriteFile(filepath.Join(dir, "step", "bb"),
@@ -310,7 +314,7 @@ func TestConcurrent(t *testing.T) {
 		}
 		for i := range 60 {
 			k := Key(fmt.Sprint(i % 20))
-			if err := c.Put(k, Record{Snapshot: "s",
+			if err := c.Put(t.Context(), k, Record{Snapshot: "s",
 				Inputs: strings.Repeat("x", 3000)}); err != nil {
 				return err
 			}
@@ -347,9 +351,22 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// TestLeaseFails checks that a record that cannot be leased is not written.
+func TestLeaseFails(t *testing.T) {
+	c := openTest(t, t.TempDir(), "boot")
+	failed := errors.New("not leased")
+	c.Lease = func(context.Context, string, string) error { return failed }
+	if err := c.Put(t.Context(), "key", Record{Snapshot: "s"}); !errors.Is(err, failed) {
+		t.Errorf("Put = %v, want the error of Lease", err)
+	}
+	if _, ok := c.Get("key"); ok {
+		t.Error("the record was written")
+	}
+}
+
 func BenchmarkGet(b *testing.B) {
 	c := openTest(b, b.TempDir(), "boot")
-	if err := c.Put("key", Record{Snapshot: strings.Repeat("s", 64),
+	if err := c.Put(b.Context(), "key", Record{Snapshot: strings.Repeat("s", 64),
 		ContentKey: Key(strings.Repeat("c", 64))}); err != nil {
 		b.Fatal(err)
 	}
@@ -376,7 +393,8 @@ func BenchmarkGet(b *testing.B) {
 	})
 	b.Run("put", func(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
-			if err := c.Put(Key(fmt.Sprint("put", i)), Record{Snapshot: "s"}); err != nil {
+			if err := c.Put(b.Context(), Key(fmt.Sprint("put", i)),
+				Record{Snapshot: "s"}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -25,8 +25,9 @@ type Store struct {
 	// Empty empties each cache when the build first uses it (--no-cache).
 	Empty bool
 	// Lease is called with the name of a cache's directory before the directory is used: from then
-	// on no collector may remove it; nil: there is no collector.
-	Lease func(dir string)
+	// on no collector may remove it. It waits for a running collector until the context ends. nil:
+	// there is no collector.
+	Lease func(ctx context.Context, dir string) error
 	// Settle moves a directory that has the name of a file, or a file that has the name of a
 	// directory, out of the way. nil: nothing is moved.
 	Settle func(path string, dir bool) error
@@ -149,7 +150,9 @@ func (l *Locked) lock(ctx context.Context, base string, m Mount,
 			dir = fmt.Sprintf("%s.%d", base, n)
 		}
 		if l.store.Lease != nil {
-			l.store.Lease(filepath.Base(dir))
+			if err := l.store.Lease(ctx, filepath.Base(dir)); err != nil {
+				return "", err
+			}
 		}
 		if err := l.store.settle(dir); err != nil {
 			return "", err

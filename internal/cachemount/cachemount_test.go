@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/lock/locktest"
 	"github.com/layerbuild/layerbuild/parser"
 )
 
@@ -94,6 +95,55 @@ func TestLockedWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	content(t, s, mount(parser.SharingShared))
+}
+
+// TestCanceled cancels the calls that wait for another command, and checks that the cache can be
+// used afterwards.
+func TestCanceled(t *testing.T) {
+	for name, test := range map[string]struct {
+		sharing parser.Sharing
+		file    string // the locked file of the cache
+	}{
+		"a shared cache":                 {parser.SharingShared, "lock"},
+		"a locked cache":                 {parser.SharingLocked, "lock"},
+		"a cache that another one fills": {parser.SharingShared, "fill"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			top := t.TempDir()
+			s, mount := store(t, top, false)
+			m := mount(test.sharing)
+			dir := filepath.Join(top, m.Name)
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			locktest.Canceled(t, filepath.Join(dir, test.file), func(ctx context.Context) error {
+				l, err := s.Lock(ctx, []Mount{m})
+				if err != nil {
+					return err
+				}
+				_, err = l.Files(ctx, 0, m)
+				return errors.Join(err, l.Close())
+			})
+			if got := content(t, s, mount(parser.SharingLocked)); got != "1" {
+				t.Errorf("content %q, want that of the first Fill", got)
+			}
+		})
+	}
+}
+
+// TestLeaseFails checks that a cache that cannot be leased is not used.
+func TestLeaseFails(t *testing.T) {
+	top := t.TempDir()
+	s, mount := store(t, top, false)
+	failed := errors.New("not leased")
+	s.Lease = func(context.Context, string) error { return failed }
+	if _, err := s.Lock(t.Context(),
+		[]Mount{mount(parser.SharingShared)}); !errors.Is(err, failed) {
+		t.Errorf("Lock = %v, want the error of Lease", err)
+	}
+	if left, err := os.ReadDir(top); err != nil || len(left) > 0 {
+		t.Errorf("there is %v, %v", left, err)
+	}
 }
 
 // TestEmpty checks that --no-cache empties a cache once in a build, and that a command of another

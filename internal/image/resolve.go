@@ -320,7 +320,7 @@ func (r *Resolver) fromRegistry(ctx context.Context, name, written string,
 			return nil, fmt.Errorf("image %s: %w", found.Name, err)
 		}
 	}
-	if err := r.cache.PutRemote(address(name, o.Platform),
+	if err := r.cache.PutRemote(ctx, address(name, o.Platform),
 		cache.Finding{Name: found.Name, Root: &img.Root}); err != nil {
 		return nil, fmt.Errorf("image %s: %w", found.Name, err)
 	}

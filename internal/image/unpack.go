@@ -144,12 +144,12 @@ func (u *unpacking) existing(ctx context.Context,
 	if _, err := u.r.snapshots.Stat(ctx, id); err != nil {
 		return "", false, context.Cause(ctx)
 	}
-	u.record(chain, id) // if this fails, the snapshot is found in the same way again
+	u.record(ctx, chain, id) // if this fails, the snapshot is found in the same way again
 	return id, true, nil
 }
 
-func (u *unpacking) record(chain digest.Digest, id snapshot.ID) error {
-	return u.r.cache.PutChain(chain, string(id))
+func (u *unpacking) record(ctx context.Context, chain digest.Digest, id snapshot.ID) error {
+	return u.r.cache.PutChain(ctx, chain, string(id))
 }
 
 // parallel unpacks layers at the same time, each into its own directory, and stacks them in
@@ -253,7 +253,7 @@ func (u *unpacking) layered(ctx context.Context, i int,
 		!slices.Contains(work.applied.Implied, ".")); err != nil {
 		return "", errors.Join(err, work.active.Discard())
 	}
-	return id, u.record(u.chains[i], id)
+	return id, u.record(ctx, u.chains[i], id)
 }
 
 // inherit gives a layer that was unpacked without its parent what it takes from the parent.
@@ -303,7 +303,7 @@ func (u *unpacking) onto(ctx context.Context, i int, parent snapshot.ID) (snapsh
 		if err := work.active.Commit(ctx, id); err != nil {
 			return "", errors.Join(err, work.active.Discard())
 		}
-		return id, u.record(u.chains[i], id)
+		return id, u.record(ctx, u.chains[i], id)
 	})
 }
 

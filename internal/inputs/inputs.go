@@ -37,7 +37,7 @@ type Viewer interface {
 // Remote remembers what servers have answered. *cache.Cache implements it.
 type Remote interface {
 	Remote(address string) (cache.Finding, bool)
-	PutRemote(address string, f cache.Finding) error
+	PutRemote(ctx context.Context, address string, f cache.Finding) error
 	TouchRemote(address string)
 }
 
@@ -283,6 +283,6 @@ func (a answers) Load(address string) []byte {
 	return []byte(f.Value)
 }
 
-func (a answers) Store(address string, value []byte) error {
-	return a.remote.PutRemote("source "+address, cache.Finding{Value: string(value)})
+func (a answers) Store(ctx context.Context, address string, value []byte) error {
+	return a.remote.PutRemote(ctx, "source "+address, cache.Finding{Value: string(value)})
 }

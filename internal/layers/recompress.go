@@ -52,7 +52,7 @@ func Recompress(ctx context.Context, s *state.State, source string, d ocispec.De
 	if sum.Digest() != diffID {
 		return d, fmt.Errorf("it is damaged: its content is not %s", diffID)
 	}
-	err = s.Cache.PutSealed(source, f.String(),
+	err = s.Cache.PutSealed(ctx, source, f.String(),
 		cache.Layer{Descriptor: w, DiffID: diffID, Size: int64(n)})
 	return image.Rewritten(d, w), err
 }

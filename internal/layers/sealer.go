@@ -162,7 +162,7 @@ func (s *Sealer) finish(l *Layer, got cache.Layer) error {
 		return l.failed("check", err)
 	}
 	s.o.Sealed(got.Descriptor)
-	return s.o.State.Cache.PutSealed(l.source(), s.format, got)
+	return s.o.State.Cache.PutSealed(s.ctx, l.source(), s.format, got)
 }
 
 // tree returns the tree of a layer's entries.

@@ -36,7 +36,7 @@ func TestSealCallsOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := st.Cache.PutSealed(id, s.Format(), cache.Layer{Descriptor: d,
+		if err := st.Cache.PutSealed(t.Context(), id, s.Format(), cache.Layer{Descriptor: d,
 			DiffID: d.Digest}); err != nil {
 			t.Fatal(err)
 		}

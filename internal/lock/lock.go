@@ -32,9 +32,10 @@ func (h *Held) Unlock() error { return flock(h.f, unix.LOCK_UN) }
 // then be lost, because flock(2) releases it before it requests the other kind.
 func (h *Held) Convert(exclusive bool) error { return set(h.f, exclusive) }
 
-// Wait makes the lock exclusive or shared, and waits while another conflicting lock is held. It
-// cannot be canceled: it is for locks that are held only briefly.
-func (h *Held) Wait(exclusive bool) error { return wait(h.f, exclusive) }
+// Wait is like Convert, but waits like Acquire. After an error the lock may be lost too.
+func (h *Held) Wait(ctx context.Context, exclusive bool) error {
+	return poll(ctx, func() error { return h.Convert(exclusive) })
+}
 
 // Hold locks an open file, exclusively or shared, and waits like Acquire. It takes ownership of f
 // unless it returns an error.
@@ -82,14 +83,6 @@ func Try(path string, exclusive bool) (*Held, error) {
 		return nil, err
 	}
 	return try(f, exclusive)
-}
-
-func wait(f *os.File, exclusive bool) error {
-	how := unix.LOCK_SH
-	if exclusive {
-		how = unix.LOCK_EX
-	}
-	return flock(f, how)
 }
 
 // TryExisting is like Try with exclusive set, for a file that must exist.

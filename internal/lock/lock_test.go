@@ -41,6 +41,17 @@ func TestCanceled(t *testing.T) {
 			}
 			return held, err
 		}},
+		{"Wait", file, func(ctx context.Context) (*Held, error) {
+			f, err := os.Open(file)
+			if err != nil {
+				return nil, err
+			}
+			held := &Held{f}
+			if err := held.Wait(ctx, true); err != nil {
+				return nil, errors.Join(err, held.Close())
+			}
+			return held, nil
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			locktest.Canceled(t, test.path, func(ctx context.Context) error {

@@ -135,7 +135,7 @@ func (w *Writer) recordChain(ctx context.Context, diffIDs []digest.Digest, l *la
 	if have, ok := w.State.Cache.Chain(chain); ok && have == string(l.Snapshot) {
 		return nil
 	}
-	return w.State.Cache.PutChain(chain, string(l.Snapshot))
+	return w.State.Cache.PutChain(ctx, chain, string(l.Snapshot))
 }
 
 // ensureBase downloads the blobs of base images. A build that only runs on their snapshots does not

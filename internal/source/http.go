@@ -146,7 +146,7 @@ func (d *Download) resolve(ctx context.Context) error {
 			panic(err) // strings and numbers
 		}
 		// If the value is not stored, the file is downloaded again.
-		_ = d.o.Store.Store(d.storeName(), b)
+		_ = d.o.Store.Store(ctx, d.storeName(), b)
 	}
 	return nil
 }
@@ -299,7 +299,7 @@ func (d *Download) Fetch(ctx context.Context) (*Fetched, error) {
 		return f, err
 	}
 	if d.o.Store != nil { // the stored information is wrong
-		_ = d.o.Store.Store(d.storeName(), nil)
+		_ = d.o.Store.Store(ctx, d.storeName(), nil)
 	}
 	return nil, errors.Join(fmt.Errorf("get %s: %w", d.url.Redacted(), ErrRemoteChanged), f.Close())
 }

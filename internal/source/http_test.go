@@ -1,6 +1,7 @@
 package source
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -30,7 +31,7 @@ func (m *memory) Load(name string) []byte {
 	return m.m[name]
 }
 
-func (m *memory) Store(name string, value []byte) error {
+func (m *memory) Store(_ context.Context, name string, value []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.m == nil {

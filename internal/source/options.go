@@ -1,6 +1,7 @@
 package source
 
 import (
+	"context"
 	"io"
 	"net/http"
 
@@ -80,7 +81,7 @@ type Metadata interface {
 	// Load returns the value that was last stored under name, or nil.
 	Load(name string) []byte
 	// Store stores value under name. Names are file names of lower case letters, digits and "-".
-	Store(name string, value []byte) error
+	Store(ctx context.Context, name string, value []byte) error
 }
 
 // GitOptions are the options of Git. The zero value works.

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/layerbuild/layerbuild/internal/fstree"
+	"github.com/layerbuild/layerbuild/internal/lock/locktest"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,6 +60,23 @@ func TestCommit(t *testing.T) {
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestLockCanceled cancels a Lock that waits for another process.
+func TestLockCanceled(t *testing.T) {
+	top := t.TempDir()
+	d, err := New(filepath.Join(top, "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	locktest.Canceled(t, top, d.Lock)
+	if err := errors.Join(os.WriteFile(filepath.Join(d.Path(), "a"), nil, 0o644),
+		d.Commit(Options{}), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(top, "out", "a")); err != nil {
+		t.Error(err)
 	}
 }
 

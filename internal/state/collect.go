@@ -325,7 +325,7 @@ func (c *collection) lazy(ctx context.Context, e cache.Entry) *unit {
 	if !ok {
 		return nil
 	}
-	l, ok := c.s.LazyLayer(rec)
+	l, ok := c.s.LazyLayer(ctx, rec)
 	if !ok {
 		return nil
 	}

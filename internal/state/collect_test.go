@@ -65,7 +65,7 @@ func (m *maker) fileTime() time.Time {
 // the snapshot's name.
 func (m *maker) step(key, id string, days int, lazy *cache.Lazy) {
 	m.t.Helper()
-	m.check(m.Cache.Put(cache.Key(key), cache.Record{Snapshot: id, Lazy: lazy}))
+	m.check(m.Cache.Put(m.t.Context(), cache.Key(key), cache.Record{Snapshot: id, Lazy: lazy}))
 	used := m.now.Add(-time.Duration(days) * 24 * time.Hour)
 	for e, err := range m.Cache.All(cache.Steps) {
 		m.check(err)
@@ -87,7 +87,7 @@ func (m *maker) blob(content string) ocispec.Descriptor {
 
 func (m *maker) sealed(id string, d ocispec.Descriptor) {
 	m.t.Helper()
-	m.check(m.Cache.PutSealed(id, "gzip 0",
+	m.check(m.Cache.PutSealed(m.t.Context(), id, "gzip 0",
 		cache.Layer{Descriptor: d, DiffID: d.Digest, Size: d.Size}))
 }
 
@@ -261,7 +261,8 @@ func (m *maker) fill() {
 	m.step("on-superseded", "on-superseded", 6, nil)
 	m.snapshot("again", "base")
 	m.step("again", "again", 2, nil)
-	m.check(m.Cache.PutChain(digest.FromString("an image that is gone"), "superseded"))
+	m.check(m.Cache.PutChain(m.t.Context(), digest.FromString("an image that is gone"),
+		"superseded"))
 
 	lazy := m.blob("l-lazy")
 	m.sealed("lazy", lazy)
@@ -274,7 +275,7 @@ func (m *maker) fill() {
 	m.blob("l-garbage")
 	m.mount("mount-old", 7)
 	m.mount("mount-new", 1)
-	m.check(m.Cache.Put("gone", cache.Record{Snapshot: "gone"}))
+	m.check(m.Cache.Put(m.t.Context(), "gone", cache.Record{Snapshot: "gone"}))
 }
 
 func TestPrune(t *testing.T) {
@@ -344,7 +345,7 @@ func TestCollect(t *testing.T) {
 		if i%2 == 1 { // as with --no-cache: the result replaces an earlier one
 			key = fmt.Sprintf("key%d", i%4)
 		}
-		m.check(m.Cache.Put(cache.Key(key), cache.Record{Snapshot: id}))
+		m.check(m.Cache.Put(m.t.Context(), cache.Key(key), cache.Record{Snapshot: id}))
 		if m.image("app", m.blob(fmt.Sprintf("l%d", i))); i%10 == 0 {
 			parent = ""
 		} else if i%10 == 1 {
@@ -399,7 +400,7 @@ func BenchmarkCollect(b *testing.B) {
 	for i := range 300 {
 		id := fmt.Sprintf("s%d", i)
 		m.snapshot(id, "")
-		m.check(m.Cache.Put(cache.Key(id), cache.Record{Snapshot: id}))
+		m.check(m.Cache.Put(m.t.Context(), cache.Key(id), cache.Record{Snapshot: id}))
 		m.image("app"+id, m.blob(id))
 	}
 	m.NoteUnsynced(m.t.Context())

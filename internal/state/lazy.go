@@ -8,7 +8,7 @@ import (
 
 // LazyLayer returns the layer from which the lazy snapshot of a record is unpacked. It reports
 // whether the record is for a lazy snapshot and the store has the layer.
-func (s *State) LazyLayer(rec cache.Record) (cache.Layer, bool) {
+func (s *State) LazyLayer(ctx context.Context, rec cache.Record) (cache.Layer, bool) {
 	if rec.Lazy == nil {
 		return cache.Layer{}, false
 	}
@@ -16,6 +16,6 @@ func (s *State) LazyLayer(rec cache.Record) (cache.Layer, bool) {
 	if !ok {
 		return l, false
 	}
-	there, err := s.Store.Exists(context.Background(), l.Descriptor)
+	there, err := s.Store.Exists(ctx, l.Descriptor)
 	return l, there && err == nil
 }

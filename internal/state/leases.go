@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/lock"
@@ -42,28 +42,29 @@ type leases struct {
 	id   string // the name of the file in running/
 	file *lock.Held
 
-	// mu is held while add waits for the gate and writes the file: when add returns, its lines are
-	// in the file, also those that another goroutine was adding. The wait is for a collector of
-	// another process, which holds the gate until it has renamed what it removes. It cannot be
-	// canceled, since those who look up parts of the state, such as snapshot.Store.Stat, have no
-	// context.
+	// turn holds a value while a goroutine uses the gate, the file and the fields below. It is a
+	// mutex for which a goroutine waits only until its context ends.
 	//
-	// mu is also held while collecting waits for the gate: between its attempts the gate is not
-	// locked, and nothing may be leased then. A process collects when its build has ended, so that
-	// nothing else of the process waits for mu.
-	mu   sync.Mutex
+	// It is held while add waits for the gate and writes the file: when add returns, its lines are
+	// in the file, also those that another goroutine was adding. The wait is for a collector of
+	// another process, which holds the gate until it has renamed what it removes.
+	//
+	// It is also held while collecting waits for the gate: between its attempts the gate is not
+	// locked, and nothing may be leased then.
+	turn chan struct{}
 	held map[string]bool // lines in the file
 	// leases cannot be written: the gate is held in shared mode until the end, so that no process
 	// collects
 	all     bool
-	passive bool // this process collects, and its reads lease nothing
+	passive bool  // this process collects, and its reads lease nothing
+	lost    error // all was set, and another process took the gate; nothing can be leased any more
 }
 
 func runningDir(root string) string { return filepath.Join(root, "running") }
 
 // openLeases makes the file of this process.
 func openLeases(ctx context.Context, root string) (_ *leases, err error) {
-	l := &leases{root: root, held: map[string]bool{}}
+	l := &leases{root: root, turn: make(chan struct{}, 1), held: map[string]bool{}}
 	if l.gate, err = lock.Acquire(ctx, filepath.Join(root, "lock"), false); err != nil {
 		return nil, err
 	}
@@ -109,60 +110,84 @@ func (l *leases) close() error {
 	return errors.Join(err, l.gate.Close())
 }
 
-// add leases parts of the state. It waits for a collector that has the gate.
-func (l *leases) add(lines ...string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// enter waits until no other goroutine has the turn, or until ctx ends. The caller then calls
+// leave.
+func (l *leases) enter(ctx context.Context) error {
+	select {
+	case l.turn <- struct{}{}: // also if ctx has ended
+		return nil
+	default:
+	}
+	select {
+	case l.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("lock the state directory: %w", context.Cause(ctx))
+	}
+}
+
+func (l *leases) leave() { <-l.turn }
+
+// add leases parts of the state. It waits for a collector that has the gate, until ctx ends. After
+// an error it has leased nothing, and may be called again. If the file cannot be written, as on a
+// full disk, add keeps the gate instead and returns no error.
+func (l *leases) add(ctx context.Context, lines ...string) error {
+	if err := l.enter(ctx); err != nil {
+		return err
+	}
+	defer l.leave()
+	if l.lost != nil {
+		return l.lost
+	}
 	if l.all || l.passive {
-		return
+		return nil
 	}
-	var text []byte
-	for _, line := range lines {
-		if !l.held[line] {
-			l.held[line] = true
-			text = append(append(text, line...), '\n')
-		}
+	lines = slices.DeleteFunc(lines, func(line string) bool { return l.held[line] })
+	if len(lines) == 0 {
+		return nil
 	}
-	if len(text) == 0 {
-		return
+	if err := l.gate.Wait(ctx, false); err != nil {
+		return fmt.Errorf("lock the state directory: %w", err)
 	}
-	err := l.gate.Wait(false)
-	if err == nil {
-		_, err = l.file.File().Write(text)
-	}
+	_, err := l.file.File().WriteString(strings.Join(lines, "\n") + "\n")
 	if err == nil {
 		err = l.gate.Unlock()
 	}
-	l.all = err != nil // for example on a full disk
+	l.all = err != nil
+	for _, line := range lines {
+		l.held[line] = true
+	}
+	return nil
 }
 
 func line(kind leaseKind, name string) string { return string(kind) + " " + name }
 
-func (s *State) leaseSnapshot(_ context.Context, id snapshot.ID) error {
-	s.leases.add(line(leasedSnapshot, string(id)))
-	return nil
+func (s *State) leaseSnapshot(ctx context.Context, id snapshot.ID) error {
+	return s.leases.add(ctx, line(leasedSnapshot, string(id)))
 }
 
-func (s *State) leaseBlob(_ context.Context, d digest.Digest, image bool) error {
+func (s *State) leaseBlob(ctx context.Context, d digest.Digest, image bool) error {
 	kind := leasedBlob
 	if image {
 		kind = leasedImage
 	}
-	s.leases.add(line(kind, string(d)))
-	return nil
+	return s.leases.add(ctx, line(kind, string(d)))
 }
 
-func (s *State) leaseRecord(file, id string) {
+func (s *State) leaseRecord(ctx context.Context, file, id string) error {
 	lines := []string{line(leasedRecord, s.relative(file))}
 	if id != "" {
 		lines = append(lines, line(leasedSnapshot, id))
 	}
-	s.leases.add(lines...)
+	return s.leases.add(ctx, lines...)
 }
 
 // LeaseMount keeps collectors from removing the directory of a cache mount until the state is
-// closed.
-func (s *State) LeaseMount(name string) { s.leases.add(line(leasedMount, name)) }
+// closed. It waits for a collector of another process until ctx ends, and then returns the cause
+// (context.Cause).
+func (s *State) LeaseMount(ctx context.Context, name string) error {
+	return s.leases.add(ctx, line(leasedMount, name))
+}
 
 // relative returns a path relative to the state directory.
 func (s *State) relative(path string) string {
@@ -254,8 +279,13 @@ var errGateHeld = errors.New("another process holds the lock of the state direct
 // everything that is removed has been renamed.
 func (l *leases) collecting(ctx context.Context,
 	wait time.Duration) (release func() error, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if err := l.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer l.leave()
+	if l.lost != nil {
+		return nil, l.lost
+	}
 	began := time.Now()
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		err := l.gate.Convert(true)
@@ -266,27 +296,31 @@ func (l *leases) collecting(ctx context.Context,
 			return nil, fmt.Errorf("lock the state directory: %w", err)
 		}
 		if wait > 0 && time.Since(began) > wait {
-			return nil, errors.Join(errGateHeld, l.settle())
+			return nil, errors.Join(errGateHeld, l.settle(ctx))
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), l.settle())
+			return nil, errors.Join(context.Cause(ctx), l.settle(ctx))
 		case <-time.After(pause):
 		}
 	}
 	l.passive = true
 	return func() error {
-		l.mu.Lock()
-		defer l.mu.Unlock()
+		l.turn <- struct{}{} // no one holds it for long: reads lease nothing until passive is false
+		defer l.leave()
 		l.passive = false
-		return l.settle()
+		return l.settle(ctx)
 	}, nil
 }
 
-// settle releases the gate, or takes it in shared mode if that replaces all leases.
-func (l *leases) settle() error {
-	if l.all {
-		return l.gate.Wait(false)
+// settle releases the gate, or takes it in shared mode if that replaces all leases. If ctx ends
+// while a collector of another process has the gate, the leases are lost.
+func (l *leases) settle(ctx context.Context) error {
+	if !l.all {
+		return l.gate.Unlock()
 	}
-	return l.gate.Unlock()
+	if err := l.gate.Wait(ctx, false); err != nil {
+		l.lost = fmt.Errorf("lock the state directory: %w", err)
+	}
+	return l.lost
 }

@@ -1,17 +1,21 @@
 package state
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/lock"
+	"github.com/layerbuild/layerbuild/internal/lock/locktest"
 	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -64,7 +68,7 @@ func TestLeases(t *testing.T) {
 		{"a new snapshot without a record", func(m *maker) { m.snapshot("made", "new") },
 			"base l-named l-new made new"},
 		{"a new record", func(m *maker) {
-			m.check(m.Cache.Put("made", cache.Record{Snapshot: "superseded"}))
+			m.check(m.Cache.Put(m.t.Context(), "made", cache.Record{Snapshot: "superseded"}))
 		}, "base l-named l-new superseded"},
 		{"a blob that exists", func(m *maker) {
 			_, err := m.Store.Exists(m.t.Context(), blob(m, "l-garbage"))
@@ -83,8 +87,12 @@ func TestLeases(t *testing.T) {
 			m.check(err)
 		}, "l-named l-new l-unnamed"},
 		{"a new image", func(m *maker) { m.image("", m.blob("l-made")) }, "l-made l-named l-new"},
-		{"a cache mount", func(m *maker) { m.LeaseMount("mount-old") }, "l-named l-new mount-old"},
-		{"a cache mount that is missing", func(m *maker) { m.LeaseMount("mount-none") }, left},
+		{"a cache mount", func(m *maker) {
+			m.check(m.LeaseMount(m.t.Context(), "mount-old"))
+		}, "l-named l-new mount-old"},
+		{"a cache mount that is missing", func(m *maker) {
+			m.check(m.LeaseMount(m.t.Context(), "mount-none"))
+		}, left},
 	}
 	for _, o := range []PruneOptions{{All: true}, {Keep: 1},
 		{Keep: 1, Since: time.Now().Add(time.Hour)}} {
@@ -139,10 +147,10 @@ func TestLeasedRecords(t *testing.T) {
 	if _, err := other.Snapshots.Stat(t.Context(), snapshot.ID(rec.Snapshot)); err == nil {
 		t.Fatal("the lazy snapshot is there")
 	}
-	m.check(other.Cache.Put("gone", cache.Record{Snapshot: "gone"}))
+	m.check(other.Cache.Put(m.t.Context(), "gone", cache.Record{Snapshot: "gone"}))
 	_, err := m.Prune(t.Context(), PruneOptions{All: true})
 	m.check(err)
-	if _, ok := other.LazyLayer(rec); !ok {
+	if _, ok := other.LazyLayer(t.Context(), rec); !ok {
 		t.Error("the layer of a lazy snapshot that a build has found is gone")
 	}
 	for key, want := range map[cache.Key]bool{"lazy": true, "gone": true, "again": false} {
@@ -180,6 +188,181 @@ func TestLeasesOrder(t *testing.T) {
 		t.Error("a snapshot that was removed is found")
 	}
 	m.check(finish())
+}
+
+// TestLeasesCanceled cancels what waits while a collector of another process has the gate: nothing
+// was leased, looked up or written, and the next call does it.
+func TestLeasesCanceled(t *testing.T) {
+	second := func(_ any, err error) error { return err }
+	for _, test := range []struct {
+		name string
+		call func(ctx context.Context, m *maker) error
+		want string // a line of the leases after the call that succeeds
+	}{
+		{"Open", func(ctx context.Context, m *maker) error {
+			s, err := Open(ctx, Options{Root: m.Root, Driver: "copy"})
+			if err != nil {
+				return err
+			}
+			return s.Close()
+		}, ""},
+		{"a snapshot that is looked up", func(ctx context.Context, m *maker) error {
+			return second(m.Snapshots.Stat(ctx, "new"))
+		}, "snapshot new"},
+		{"the parent of a snapshot", func(ctx context.Context, m *maker) error {
+			a, err := m.Snapshots.Prepare(ctx, "new")
+			if err != nil {
+				return err
+			}
+			return a.Discard()
+		}, "snapshot new"},
+		{"a blob that is looked up", func(ctx context.Context, m *maker) error {
+			return second(m.Store.Exists(ctx, ocispec.Descriptor{Digest: digest.FromString("x")}))
+		}, "blob " + digest.FromString("x").String()},
+		{"a blob that is stored", func(ctx context.Context, m *maker) error {
+			return second(m.Store.Ingest(ctx, "x", func(w io.Writer) error {
+				return second(io.WriteString(w, "x"))
+			}))
+		}, "blob " + digest.FromString("x").String()},
+		{"a document", func(ctx context.Context, m *maker) error {
+			return second(m.Store.Write(ctx, "x", []byte("x")))
+		}, "image " + digest.FromString("x").String()},
+		{"a record", func(ctx context.Context, m *maker) error {
+			if _, ok := m.Cache.Get("made"); ok {
+				m.t.Error("the canceled call has written the record")
+			}
+			return m.Cache.Put(ctx, "made", cache.Record{Snapshot: "made"})
+		}, "snapshot made"},
+		{"a lazy snapshot", func(ctx context.Context, m *maker) error {
+			rec, ok := m.Cache.Get("lazy")
+			if !ok {
+				m.t.Error("there is no record of the lazy snapshot")
+			}
+			if _, ok := m.LazyLayer(ctx, rec); ok != (ctx.Err() == nil) {
+				m.t.Errorf("LazyLayer found a layer: %v", ok)
+			}
+			return context.Cause(ctx)
+		}, ""},
+		{"a cache mount", func(ctx context.Context, m *maker) error {
+			return m.LeaseMount(ctx, "mount")
+		}, "mount mount"},
+		{"a collection", func(ctx context.Context, m *maker) error {
+			return second(m.Prune(ctx, PruneOptions{}))
+		}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := newMaker(t)
+			m.fill()
+			m.check(m.Close())
+			m = &maker{State: openTest(t, m.Root), t: t}
+			defer m.Close()
+			locktest.Canceled(t, filepath.Join(m.Root, "lock"), func(ctx context.Context) error {
+				if len(m.leases.held) > 0 {
+					t.Errorf("the canceled call has leased %v", m.leases.held)
+				}
+				return test.call(ctx, m)
+			})
+			if test.want != "" && !m.leases.held[test.want] {
+				t.Errorf("leased is %v, want %s", m.leases.held, test.want)
+			}
+			data, err := os.ReadFile(m.leases.file.File().Name())
+			if got := strings.Count(string(data), "\n"); err != nil || got != len(m.leases.held) {
+				t.Errorf("the file of leases has %d lines, %v, want %d", got, err,
+					len(m.leases.held))
+			}
+			for _, dir := range []string{"snapshots/full/tmp", "oci/tmp", "cache/tmp"} {
+				if left := names(filepath.Join(m.Root, dir)); len(left) > 0 {
+					t.Errorf("left in %s: %q", dir, left)
+				}
+			}
+			if got := names(runningDir(m.Root)); len(got) != 1 {
+				t.Errorf("running/ has %q", got)
+			}
+			_, err = m.Prune(t.Context(), PruneOptions{})
+			m.check(err)
+		})
+	}
+}
+
+// TestLeasesTurn cancels a goroutine that waits for another one of its process, which waits for the
+// gate.
+func TestLeasesTurn(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := openTest(t, dir)
+		defer s.Close()
+		release := locktest.Hold(t, filepath.Join(dir, "lock"))
+		lease := func(ctx context.Context, name string) chan error {
+			done := make(chan error, 1)
+			go func() { done <- s.LeaseMount(ctx, name) }()
+			synctest.Wait()
+			return done
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		first, second := lease(t.Context(), "first"), lease(ctx, "second")
+		canceled := errors.New("canceled")
+		cancel(canceled)
+		if err := <-second; !errors.Is(err, canceled) {
+			t.Errorf("the canceled goroutine: %v, want the cause", err)
+		}
+		select {
+		case err := <-first:
+			t.Errorf("the other one has ended too: %v", err)
+		default:
+		}
+		release()
+		if err := errors.Join(<-first, <-lease(t.Context(), "second")); err != nil {
+			t.Error(err)
+		}
+		if !s.leases.held["mount first"] || !s.leases.held["mount second"] {
+			t.Errorf("leased: %v", s.leases.held)
+		}
+	})
+}
+
+// TestLeasesLost cancels a collection of a process whose leases cannot be written, while another
+// process has the gate that replaces them: nothing can be leased any more.
+func TestLeasesLost(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := openTest(t, dir)
+		defer s.Close()
+		if err := s.leases.file.Close(); err != nil { // each write fails now
+			t.Fatal(err)
+		}
+		if err := s.LeaseMount(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		other, err := lock.Try(filepath.Join(dir, "lock"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.leases.collecting(ctx, 0)
+			done <- err
+		}()
+		synctest.Wait()
+		if err := other.Convert(true); err != nil {
+			t.Fatal(err)
+		}
+		canceled := errors.New("canceled")
+		cancel(canceled)
+		if err := <-done; !errors.Is(err, canceled) {
+			t.Errorf("the collection: %v, want the cause", err)
+		}
+		if err := other.Unlock(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.LeaseMount(t.Context(), "b"); !errors.Is(err, canceled) {
+			t.Errorf("LeaseMount after the leases are lost: %v, want the cause", err)
+		}
+		if _, err := s.leases.collecting(t.Context(), 0); !errors.Is(err, canceled) {
+			t.Errorf("a collection after the leases are lost: %v, want the cause", err)
+		}
+	})
 }
 
 // TestLeasesUnwritable checks that while the leases of a process cannot be written, no process
