@@ -24,10 +24,11 @@ type abi struct {
 	x32   bool // calls with bit 30 set belong to the x32 interface, which is refused
 }
 
-// calls are the numbers of an abi's system calls that are not allowed with all arguments.
+// calls are the numbers of an abi's system calls that are not allowed with all arguments, besides
+// deniedNew and callClone3.
 type calls struct {
-	denied                             []uint32 // with EPERM
-	clone, clone3, personality, socket uint32
+	denied                     []uint32 // with EPERM
+	clone, personality, socket uint32
 }
 
 // Results of a filter (seccomp(2)).
@@ -111,11 +112,11 @@ const (
 
 // verdicts returns the verdicts for all numbers, in order.
 func verdicts(c *calls) []verdict {
-	special := make([]verdict, 0, len(c.denied)+4)
-	for _, nr := range c.denied {
+	special := make([]verdict, 0, len(c.denied)+len(deniedNew)+4)
+	for _, nr := range slices.Concat(c.denied, deniedNew) {
 		special = append(special, verdict{nr, deny})
 	}
-	special = append(special, verdict{c.clone, judgeClone}, verdict{c.clone3, absent},
+	special = append(special, verdict{c.clone, judgeClone}, verdict{callClone3, absent},
 		verdict{c.personality, judgePersonality}, verdict{c.socket, judgeSocket})
 	slices.SortFunc(special, func(a, b verdict) int { return cmp.Compare(a.from, b.from) })
 	all := make([]verdict, 1, 2*len(special)+1) // numbers from 0 on are allowed

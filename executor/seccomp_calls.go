@@ -5,6 +5,29 @@ package executor
 // enough: on amd64 the filter also needs the numbers for 386, and on arm64 the numbers for arm,
 // because the same kernel runs such programs.
 
+// deniedNew are denied calls that Linux 5.1 and later versions have added. They have the same
+// numbers on all architectures.
+var deniedNew = []uint32{
+	425, // io_uring_setup
+	426, // io_uring_enter
+	427, // io_uring_register
+	428, // open_tree
+	429, // move_mount
+	430, // fsopen
+	431, // fsconfig
+	432, // fsmount
+	433, // fspick
+	438, // pidfd_getfd
+	440, // process_madvise
+	442, // mount_setattr
+	443, // quotactl_fd
+	450, // set_mempolicy_home_node
+	467, // open_tree_attr
+}
+
+// callClone3 is the number of clone3 on all architectures.
+const callClone3 = 435
+
 // callsAMD64 are the calls of x86-64.
 var callsAMD64 = calls{
 	denied: []uint32{
@@ -54,23 +77,8 @@ var callsAMD64 = calls{
 		320, // kexec_file_load
 		321, // bpf
 		323, // userfaultfd
-		425, // io_uring_setup
-		426, // io_uring_enter
-		427, // io_uring_register
-		428, // open_tree
-		429, // move_mount
-		430, // fsopen
-		431, // fsconfig
-		432, // fsmount
-		433, // fspick
-		438, // pidfd_getfd
-		440, // process_madvise
-		442, // mount_setattr
-		443, // quotactl_fd
-		450, // set_mempolicy_home_node
-		467, // open_tree_attr
 	},
-	clone: 56, clone3: 435, personality: 135, socket: 41,
+	clone: 56, personality: 135, socket: 41,
 }
 
 // calls386 are the calls of 32-bit programs on x86-64.
@@ -126,23 +134,8 @@ var calls386 = calls{
 		357, // bpf
 		374, // userfaultfd
 		404, // clock_settime64
-		425, // io_uring_setup
-		426, // io_uring_enter
-		427, // io_uring_register
-		428, // open_tree
-		429, // move_mount
-		430, // fsopen
-		431, // fsconfig
-		432, // fsmount
-		433, // fspick
-		438, // pidfd_getfd
-		440, // process_madvise
-		442, // mount_setattr
-		443, // quotactl_fd
-		450, // set_mempolicy_home_node
-		467, // open_tree_attr
 	},
-	clone: 120, clone3: 435, personality: 136, socket: 359,
+	clone: 120, personality: 136, socket: 359,
 }
 
 // callsARM64 are the calls of 64-bit ARM.
@@ -185,23 +178,8 @@ var callsARM64 = calls{
 		280, // bpf
 		282, // userfaultfd
 		294, // kexec_file_load
-		425, // io_uring_setup
-		426, // io_uring_enter
-		427, // io_uring_register
-		428, // open_tree
-		429, // move_mount
-		430, // fsopen
-		431, // fsconfig
-		432, // fsmount
-		433, // fspick
-		438, // pidfd_getfd
-		440, // process_madvise
-		442, // mount_setattr
-		443, // quotactl_fd
-		450, // set_mempolicy_home_node
-		467, // open_tree_attr
 	},
-	clone: 220, clone3: 435, personality: 92, socket: 198,
+	clone: 220, personality: 92, socket: 198,
 }
 
 // callsARM are the calls of 32-bit programs on 64-bit ARM.
@@ -249,21 +227,6 @@ var callsARM = calls{
 		400, // migrate_pages
 		401, // kexec_file_load
 		404, // clock_settime64
-		425, // io_uring_setup
-		426, // io_uring_enter
-		427, // io_uring_register
-		428, // open_tree
-		429, // move_mount
-		430, // fsopen
-		431, // fsconfig
-		432, // fsmount
-		433, // fspick
-		438, // pidfd_getfd
-		440, // process_madvise
-		442, // mount_setattr
-		443, // quotactl_fd
-		450, // set_mempolicy_home_node
-		467, // open_tree_attr
 	},
-	clone: 120, clone3: 435, personality: 136, socket: 281,
+	clone: 120, personality: 136, socket: 281,
 }
