@@ -15,14 +15,8 @@ var machines = map[uint16]string{
 
 // foreign returns the platform of a program if it differs from this machine's, and otherwise "".
 func foreign(file string) string {
-	f, err := unix.Open(file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return ""
-	}
-	defer unix.Close(f)
-	var head [20]byte
-	if n, err := unix.Read(f, head[:]); err != nil || n < len(head) ||
-		string(head[:4]) != "\x7fELF" {
+	head := beginning(file, make([]byte, 20))
+	if len(head) < 20 || string(head[:4]) != "\x7fELF" {
 		return ""
 	}
 	order := binary.ByteOrder(binary.LittleEndian)
@@ -37,4 +31,16 @@ func foreign(file string) string {
 		return "" // the kernel runs these too
 	}
 	return name
+}
+
+// beginning reads the first bytes of a file into buf and returns them. It returns nothing if the
+// file cannot be read.
+func beginning(file string, buf []byte) []byte {
+	f, err := unix.Open(file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(f)
+	n, _ := unix.Read(f, buf)
+	return buf[:max(n, 0)]
 }

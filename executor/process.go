@@ -320,14 +320,7 @@ func (c *command) missing(interp string) string {
 
 // interpreter returns the interpreter in a script's first line, or "".
 func interpreter(file string) string {
-	f, err := unix.Open(file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return ""
-	}
-	defer unix.Close(f)
-	var buf [256]byte
-	n, _ := unix.Read(f, buf[:])
-	line, _, _ := strings.Cut(string(buf[:max(n, 0)]), "\n")
+	line, _, _ := strings.Cut(string(beginning(file, make([]byte, 256))), "\n")
 	if rest, ok := strings.CutPrefix(line, "#!"); ok {
 		if words := strings.Fields(rest); len(words) > 0 {
 			return words[0]
