@@ -150,27 +150,21 @@ func (r *Report) debris() {
 			list = append(list, int32(i))
 		}
 	}
-	group := func(a, b int32) int {
+	compare := func(a, b int32) int {
 		x, y := &r.Units[a], &r.Units[b]
 		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Debris, y.Debris),
 			bit(x.Dead())-bit(y.Dead()), bit(x.Accepted)-bit(y.Accepted))
 	}
-	slices.SortStableFunc(list, group)
 	r.Debris = []Debris{}
-	g := grouping{tree: r.Tree, bytes: make([]int64, r.Tree.Len()),
-		units: make([]int32, r.Tree.Len())}
-	for len(list) > 0 {
-		n := 1
-		for n < len(list) && group(list[0], list[n]) == 0 {
-			n++
-		}
-		u := &r.Units[list[0]]
+	g := newGrouping(r.Tree)
+	for group := range groups(list, compare) {
+		u := &r.Units[group[0]]
 		d := Debris{Kind: u.Debris, Layer: int(u.Layer), Owner: r.Layers[u.Layer].Owner,
 			Dead: u.Dead(), Accepted: u.Accepted}
 		var few []string // the files, if they are few
 		found := func(path string, bytes int64, files int) {
 			if few = nil; files <= maxNamed {
-				for _, i := range list[:n] {
+				for _, i := range group {
 					if p := r.Tree.Path(r.Tree.Node(r.Units[i].Node)); within(p,
 						strings.TrimSuffix(path, "/")) {
 						few = append(few, p)
@@ -181,7 +175,7 @@ func (r *Report) debris() {
 			d.Remedy = r.debrisRemedy(&d, few)
 			r.Debris = append(r.Debris, d)
 		}
-		for _, i := range list[:n] {
+		for _, i := range group {
 			if d.Kind == Secret { // list secrets individually: the user needs their names
 				u := &r.Units[i]
 				found(r.Tree.Path(&r.Tree.nodes[u.Node]), u.Bytes, 1)
@@ -190,7 +184,6 @@ func (r *Report) debris() {
 			g.add(r.Units[i].Node, r.Units[i].Bytes)
 		}
 		g.emit(found)
-		list = list[n:]
 	}
 	slices.SortStableFunc(r.Debris, func(a, b Debris) int {
 		leak := func(d Debris) int {

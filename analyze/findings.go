@@ -3,6 +3,7 @@ package analyze
 import (
 	"bytes"
 	"cmp"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -16,25 +17,19 @@ func (r *Report) findings() {
 			dead = append(dead, int32(i))
 		}
 	}
-	group := func(a, b int32) int {
+	compare := func(a, b int32) int {
 		x, y := &r.Units[a], &r.Units[b]
 		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Killer, y.Killer),
 			cmp.Compare(x.Reason, y.Reason), bit(x.Accepted)-bit(y.Accepted))
 	}
-	slices.SortStableFunc(dead, group)
 	r.Findings = []Finding{}
-	g := grouping{tree: r.Tree, bytes: make([]int64, r.Tree.Len()),
-		units: make([]int32, r.Tree.Len())}
-	for len(dead) > 0 {
-		n := 1
-		for n < len(dead) && group(dead[0], dead[n]) == 0 {
-			n++
-		}
-		u := &r.Units[dead[0]]
+	g := newGrouping(r.Tree)
+	for group := range groups(dead, compare) {
+		u := &r.Units[group[0]]
 		l := &r.Layers[u.Layer]
 		f := Finding{Reason: u.Reason, Owner: l.Owner, Creator: int(u.Layer), Killer: int(u.Killer),
 			Accepted: u.Accepted}
-		for _, i := range dead[:n] {
+		for _, i := range group {
 			g.add(r.Units[i].Node, r.Units[i].Bytes)
 		}
 		g.emit(func(path string, bytes int64, units int) {
@@ -42,12 +37,28 @@ func (r *Report) findings() {
 			f.Remedy = r.remedy(&f)
 			r.Findings = append(r.Findings, f)
 		})
-		dead = dead[n:]
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Path, b.Path),
 			cmp.Compare(a.Creator, b.Creator), cmp.Compare(a.Killer, b.Killer))
 	})
+}
+
+// groups sorts units, and yields the runs of units that compare as equal.
+func groups(units []int32, compare func(a, b int32) int) iter.Seq[[]int32] {
+	return func(yield func([]int32) bool) {
+		slices.SortStableFunc(units, compare)
+		for len(units) > 0 {
+			n := 1
+			for n < len(units) && compare(units[0], units[n]) == 0 {
+				n++
+			}
+			if !yield(units[:n]) {
+				return
+			}
+			units = units[n:]
+		}
+	}
 }
 
 func bit(b bool) int {
@@ -64,6 +75,10 @@ type grouping struct {
 	bytes []int64
 	units []int32
 	nodes []int32 // nodes whose elements are used
+}
+
+func newGrouping(t *Tree) *grouping {
+	return &grouping{tree: t, bytes: make([]int64, t.Len()), units: make([]int32, t.Len())}
 }
 
 func (g *grouping) add(n int32, bytes int64) {

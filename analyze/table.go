@@ -213,14 +213,10 @@ func (r *tableReader) uvarint() uint64 {
 	return v
 }
 
+// varint reads what binary.AppendVarint has written: the sign is the lowest bit.
 func (r *tableReader) varint() int64 {
-	v, n := binary.Varint(r.data)
-	if n <= 0 {
-		r.bad, r.data = true, nil
-		return 0
-	}
-	r.data = r.data[n:]
-	return v
+	v := r.uvarint()
+	return int64(v>>1) ^ -int64(v&1)
 }
 
 func (r *tableReader) bytes() []byte {
