@@ -212,51 +212,43 @@ func (s *Store) CollectLater(ctx context.Context,
 		return c, nil, fmt.Errorf("collect blobs: %w", err)
 	}
 	before := time.Now().Add(-o.Grace)
-	remove := func(path string, fi fs.FileInfo, count *int) error {
-		if o.Grace > 0 && fi.ModTime().After(before) {
-			return nil
-		}
-		if !o.DryRun {
-			if err := s.discard(path, &trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		*count++
-		c.Bytes += fi.Size()
-		return nil
-	}
-	// Collect temporary files first, since renamed blobs become temporary files.
-	err = filepath.WalkDir(s.tmp(), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() ||
-			o.Owners[atomicfile.OwnerOf(tempPrefix, e.Name())] {
-			return skipMissing(err)
-		}
-		fi, err := e.Info()
-		if err != nil {
-			return skipMissing(err)
-		}
-		return remove(path, fi, &c.Files)
-	})
-	if err != nil {
-		return c, trash, fmt.Errorf("collect temporary files: %w", err)
-	}
-	err = filepath.WalkDir(filepath.Join(s.dir, "blobs"),
-		func(path string, e fs.DirEntry, err error) error {
+	// remove removes the old files below dir for which unused returns true.
+	remove := func(dir string, count *int, unused func(path, name string) bool) error {
+		return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || !e.Type().IsRegular() {
 				return skipMissing(err)
 			}
-			d := digest.Digest(filepath.Base(filepath.Dir(path)) + ":" + e.Name())
-			// the store does not remove files that are not blobs
-			if live[d] || d.Validate() != nil {
+			if !unused(path, e.Name()) {
 				return ctx.Err()
 			}
 			fi, err := e.Info()
 			if err != nil {
 				return skipMissing(err)
 			}
-			return remove(path, fi, &c.Blobs)
+			if o.Grace > 0 && fi.ModTime().After(before) {
+				return nil
+			}
+			if !o.DryRun {
+				if err := s.discard(path, &trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+			}
+			*count++
+			c.Bytes += fi.Size()
+			return nil
 		})
-	if err != nil {
+	}
+	// Collect temporary files first, since renamed blobs become temporary files.
+	if err := remove(s.tmp(), &c.Files, func(_, name string) bool {
+		return !o.Owners[atomicfile.OwnerOf(tempPrefix, name)]
+	}); err != nil {
+		return c, trash, fmt.Errorf("collect temporary files: %w", err)
+	}
+	if err := remove(filepath.Join(s.dir, "blobs"), &c.Blobs, func(path, name string) bool {
+		d := digest.Digest(filepath.Base(filepath.Dir(path)) + ":" + name)
+		// the store does not remove files that are not blobs
+		return !live[d] && d.Validate() == nil
+	}); err != nil {
 		return c, trash, fmt.Errorf("collect blobs: %w", err)
 	}
 	return c, trash, nil
