@@ -99,16 +99,27 @@ type unpacking struct {
 	chains []digest.Digest
 	ns     func() (ns.Info, error)
 
-	mu     sync.Mutex
-	owners int // number of files whose owner could not be set
-	skips  int
-	// whiteouts counts devices 0:0; firstWhiteout is the first of them.
-	whiteouts     int
-	firstWhiteout string
-	// standIns counts the device nodes that were replaced by empty files.
-	standIns     int
-	firstStandIn string
-	sample       string
+	mu        sync.Mutex
+	owners    tally // files whose owner could not be set
+	skips     tally // devices and attributes that were left out
+	whiteouts tally // devices 0:0
+	standIns  tally // device nodes that were replaced by empty files
+}
+
+// A tally is the number of files with a property, and a description of the first of them.
+type tally struct {
+	n     int
+	first string
+}
+
+// count adds a file, which the other arguments describe as for fmt.Sprintf, to a tally of u.
+func (u *unpacking) count(t *tally, format string, args ...any) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if t.n == 0 {
+		t.first = fmt.Sprintf(format, args...)
+	}
+	t.n++
 }
 
 func (r *Resolver) newUnpacking(img *Image, o UnpackOptions) *unpacking {
@@ -395,38 +406,15 @@ func (u *unpacking) applyOptions(active *snapshot.Active, full bool) (diff.Apply
 	if err != nil {
 		return o, err
 	}
-	o.OnWhiteoutDevice = func(path string) {
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		if u.whiteouts == 0 {
-			u.firstWhiteout = path
-		}
-		u.whiteouts++
-	}
+	o.OnWhiteoutDevice = func(path string) { u.count(&u.whiteouts, "%s", path) }
 	if where.SingleID {
 		o.OnOwnerError = func(path string, uid, gid int, _ error) {
-			u.mu.Lock()
-			defer u.mu.Unlock()
-			if u.owners == 0 {
-				u.sample = fmt.Sprintf("%s belongs to %d:%d", path, uid, gid)
-			}
-			u.owners++
+			u.count(&u.owners, "%s belongs to %d:%d", path, uid, gid)
 		}
 	}
 	if where.Rootless {
-		o.OnSkip = func(string, string, error) {
-			u.mu.Lock()
-			defer u.mu.Unlock()
-			u.skips++
-		}
-		o.OnStandIn = func(path string) {
-			u.mu.Lock()
-			defer u.mu.Unlock()
-			if u.standIns == 0 {
-				u.firstStandIn = path
-			}
-			u.standIns++
-		}
+		o.OnSkip = func(path, what string, _ error) { u.count(&u.skips, "%s of %s", what, path) }
+		o.OnStandIn = func(path string) { u.count(&u.standIns, "%s", path) }
 	}
 	return o, nil
 }
@@ -435,24 +423,24 @@ func (u *unpacking) applyOptions(active *snapshot.Active, full bool) (diff.Apply
 func (u *unpacking) warn() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.owners > 0 {
+	if u.owners.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
 			"%d files of %s belong to users without ids in /etc/subuid and /etc/subgid (%s): in this build they belong to root",
-			u.owners, u.img.Name, u.sample)})
+			u.owners.n, u.img.Name, u.owners.first)})
 	}
-	if u.standIns > 0 {
+	if u.standIns.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
 			"device nodes of %s cannot be made without root (%d, the first is %s): the image has them, and steps find empty files in their place",
-			u.img.Name, u.standIns, u.firstStandIn)})
+			u.img.Name, u.standIns.n, u.standIns.first)})
 	}
-	if u.whiteouts > 0 {
+	if u.whiteouts.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
-			"devices 0:0 of %s are left out (%d, the first is %s): in an overlay they are whiteouts", u.img.Name, u.whiteouts, u.firstWhiteout)})
+			"devices 0:0 of %s are left out (%d, the first is %s): in an overlay they are whiteouts", u.img.Name, u.whiteouts.n, u.whiteouts.first)})
 	}
-	if u.skips > 0 {
+	if u.skips.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
 			"%d devices or extended attributes of %s cannot be made without root and were left out",
-			u.skips, u.img.Name)})
+			u.skips.n, u.img.Name)})
 	}
 }
 
