@@ -248,10 +248,7 @@ func items(list []source.Item, parents bool) []copyfs.Item {
 			out[i].Name = it.Target
 		}
 		for e := range it.Entries.All() {
-			out[i].Entries = append(out[i].Entries, copyfs.Entry{
-				Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs, CtimeNs: e.CtimeNs, Ino: e.Ino,
-				Mode: e.Mode, Attrs: e.Attrs, Frozen: e.Frozen,
-			})
+			out[i].Entries = append(out[i].Entries, copyfs.Entry(e)) // the same fields
 		}
 	}
 	return slices.Clip(out)
