@@ -25,7 +25,7 @@ func diffVerb() verb {
 			var f stateFlags
 			f.define(fs)
 			var of, format string
-			fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
+			defineFormat(fs, &format)
 			fs.Var((*given)(&of), "platform", platformUsage)
 			top := fs.Int("top", 20, "`NUMBER` paths to show as text")
 			return func(e *env, args []string) (runFunc, error) {

@@ -27,7 +27,7 @@ func historyVerb() verb {
 			var f stateFlags
 			f.define(fs)
 			var format string
-			fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
+			defineFormat(fs, &format)
 			whole := fs.Bool("no-trunc", false, "do not shorten instructions")
 			var of string
 			fs.Var((*given)(&of), "platform", platformUsage)

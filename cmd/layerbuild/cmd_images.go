@@ -32,7 +32,7 @@ func imagesVerb() verb {
 		var f stateFlags
 		f.define(fs)
 		var format string
-		fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
+		defineFormat(fs, &format)
 		digests := fs.Bool("digests", false, "show whole IDs, and digests of manifests\n"+
 			"An image for several platforms has the digest of its index.")
 		return func(e *env, args []string) (runFunc, error) {

@@ -28,7 +28,7 @@ func infoVerb() verb {
 			var f stateFlags
 			f.define(fs)
 			var format string
-			fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
+			defineFormat(fs, &format)
 			return func(e *env, args []string) (runFunc, error) {
 				if err := errors.Join(noArgs(args), f.resolve(e)); err != nil {
 					return nil, err

@@ -32,7 +32,7 @@ func pruneVerb() verb {
 				"The least recently used part is removed until the rest fits.")
 			dry := fs.BoolP("dry-run", "n", false, "remove nothing; print what would be removed")
 			var format string
-			fs.Var(newChoice(&format, "text", "text", "json"), "format", "output format")
+			defineFormat(fs, &format)
 			fs.BoolP("force", "f", false, "no effect: prune does not ask for confirmation")
 			return func(e *env, args []string) (runFunc, error) {
 				if *unused < 0 {

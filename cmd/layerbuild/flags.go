@@ -73,6 +73,11 @@ func (c choice) String() string   { return *c.value }
 func (c choice) Type() string     { return "string" }
 func (c choice) values() []string { return c.allowed }
 
+// defineFormat defines --format of a verb that prints text or JSON.
+func defineFormat(fs *pflag.FlagSet, value *string) {
+	fs.Var(newChoice(value, "text", "text", "json"), "format", "output format")
+}
+
 // directory is the value of a flag for a directory, which need not exist yet.
 type directory string
 
