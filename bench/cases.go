@@ -227,11 +227,7 @@ func stages(ctx context.Context, l *lab) ([]contender, error) {
 
 // pull measures pulls from a registry of its own, to which layerbuild has pushed the base image.
 func pull(ctx context.Context, l *lab) ([]contender, error) {
-	from, err := l.peer(layerbuild)
-	if err != nil {
-		return nil, err
-	}
-	base, err := l.base()
+	from, images, err := l.grounds()
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +238,8 @@ func pull(ctx context.Context, l *lab) ([]contender, error) {
 				return err
 			}
 		}
-		if err := command(ctx, "cp", filepath.Join(base, "rootfs.tar"), dir); err != nil {
+		rootfs := filepath.Join(images[baseImage], "rootfs.tar")
+		if err := command(ctx, "cp", rootfs, dir); err != nil {
 			return err
 		}
 		return write(filepath.Join(dir, "Dockerfile"), "FROM scratch",

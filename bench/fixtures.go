@@ -211,18 +211,25 @@ func machineFiles(f func(round int, path string, d fs.DirEntry) error) error {
 	return errors.New("/usr is almost empty")
 }
 
-// binaries fills dir with copies of the machine's programs and libraries: size bytes in all, after
-// skipping about skip bytes. Random or repeated bytes would not show how fast compression is.
-func binaries(dir string, skip, size int64) error {
+// machineContents is like machineFiles. It opens regular files for f, and leaves out other files.
+func machineContents(f func(round int, file *os.File) error) error {
 	return machineFiles(func(round int, path string, d fs.DirEntry) error {
 		if !d.Type().IsRegular() {
 			return nil
 		}
-		f, err := os.Open(path)
+		file, err := os.Open(path)
 		if err != nil {
 			return nil
 		}
-		defer f.Close()
+		defer file.Close()
+		return f(round, file)
+	})
+}
+
+// binaries fills dir with copies of the machine's programs and libraries: size bytes in all, after
+// skipping about skip bytes. Random or repeated bytes would not show how fast compression is.
+func binaries(dir string, skip, size int64) error {
+	return machineContents(func(round int, f *os.File) error {
 		info, err := f.Stat()
 		if err != nil || !isELF(f) {
 			return nil
@@ -231,7 +238,7 @@ func binaries(dir string, skip, size int64) error {
 			skip -= info.Size()
 			return nil
 		}
-		n, err := copyTo(filepath.Join(dir, fmt.Sprint(round), path),
+		n, err := copyTo(filepath.Join(dir, fmt.Sprint(round), f.Name()),
 			io.NewSectionReader(f, 0, size))
 		if size -= n; size <= 0 && err == nil {
 			return errEnough
@@ -296,15 +303,7 @@ func copyTo(path string, r io.Reader) (int64, error) {
 func pool(size int) ([]byte, error) {
 	const piece = 8 << 10
 	all := make([]byte, 0, size)
-	err := machineFiles(func(_ int, path string, d fs.DirEntry) error {
-		if !d.Type().IsRegular() {
-			return nil
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return nil
-		}
-		defer f.Close()
+	err := machineContents(func(_ int, f *os.File) error {
 		n, err := f.Read(all[len(all):min(len(all)+piece, size)])
 		if err != nil && err != io.EOF {
 			return nil

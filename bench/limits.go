@@ -69,13 +69,7 @@ func seal(ctx context.Context, l *lab) ([]contender, error) {
 	if err := l.child(ctx, "seal", "none", dir, plain); err != nil {
 		return nil, err
 	}
-	stat := func(_ context.Context, s *sample, _ string) error {
-		info, err := os.Stat(blob)
-		if err == nil {
-			s.size = info.Size()
-		}
-		return err
-	}
+	size := sizeOf(blob)
 	line := func(args ...string) func() ([]*exec.Cmd, error) {
 		return func() ([]*exec.Cmd, error) {
 			return []*exec.Cmd{exec.Command(args[0], args[1:]...)}, nil
@@ -87,15 +81,26 @@ func seal(ctx context.Context, l *lab) ([]contender, error) {
 	}
 	return []contender{
 		{name: sealGzip, group: l.group, commands: line(self, "seal", "gzip", dir, blob),
-			after: stat},
-		{name: stdlib, group: l.group, commands: line(self, "stdlib", plain, blob), after: stat},
+			after: size},
+		{name: stdlib, group: l.group, commands: line(self, "stdlib", plain, blob), after: size},
 		{name: "gzip -6", group: l.group, commands: line("sh", "-c", `exec gzip -6 -c "$1" >"$2"`,
-			"sh", plain, blob), after: stat},
+			"sh", plain, blob), after: size},
 		{name: sealZstd, group: l.group, commands: line(self, "seal", "zstd", dir, blob),
-			after: stat},
+			after: size},
 		{name: "zstd -3", group: l.group, commands: line("zstd", "-q", "-f", "-3", plain,
-			"-o", blob), after: stat},
+			"-o", blob), after: size},
 	}, nil
+}
+
+// sizeOf returns a contender.after that sets the size of a sample to the size of a file.
+func sizeOf(file string) func(context.Context, *sample, string) error {
+	return func(_ context.Context, s *sample, _ string) error {
+		info, err := os.Stat(file)
+		if err == nil {
+			s.size = info.Size()
+		}
+		return err
+	}
 }
 
 func unpack(ctx context.Context, l *lab) ([]contender, error) {
@@ -120,19 +125,13 @@ func unpack(ctx context.Context, l *lab) ([]contender, error) {
 	empty := func(context.Context, int) error {
 		return errors.Join(remove(to), os.Mkdir(to, 0o755))
 	}
-	packed := func(_ context.Context, s *sample, _ string) error {
-		info, err := os.Stat(blob)
-		if err == nil {
-			s.size = info.Size()
-		}
-		return err
-	}
+	size := sizeOf(blob)
 	return []contender{
-		{name: layerbuild, group: l.group, units: l.sizes.entries, before: empty, after: packed,
+		{name: layerbuild, group: l.group, units: l.sizes.entries, before: empty, after: size,
 			commands: func() ([]*exec.Cmd, error) {
 				return []*exec.Cmd{exec.Command(self, "unpack", blob, to)}, nil
 			}},
-		{name: tarXzf, group: l.group, units: l.sizes.entries, before: empty, after: packed,
+		{name: tarXzf, group: l.group, units: l.sizes.entries, before: empty, after: size,
 			commands: func() ([]*exec.Cmd, error) {
 				return []*exec.Cmd{exec.Command("tar", "xzf", blob, "-C", to)}, nil
 			}},
@@ -142,11 +141,7 @@ func unpack(ctx context.Context, l *lab) ([]contender, error) {
 func layerSize(size int64) string { return fmt.Sprintf("%d MB", size/1e6) }
 
 func memories(_ context.Context, l *lab) ([]contender, error) {
-	p, err := l.peer(layerbuild)
-	if err != nil {
-		return nil, err
-	}
-	base, err := l.base()
+	p, images, err := l.grounds()
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +151,7 @@ func memories(_ context.Context, l *lab) ([]contender, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, l.growing(p, layerSize(size), 0, dir, map[string]string{baseImage: base}))
+		all = append(all, l.growing(p, layerSize(size), 0, dir, images))
 	}
 	return all, nil
 }
