@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 )
 
 // Tree is the state of a file system and the previous state, as a snapshot stores them.
@@ -34,11 +36,11 @@ type Tree struct {
 type External struct {
 	// Path is the directory, without a leading slash; "" is the root.
 	Path string
-	// Dir is the open directory that contains the Len entries. Entry returns each, parents first,
-	// and the names in a directory in bytewise order.
-	Dir   *os.File
-	Len   int
-	Entry func(i int) ExternalEntry
+	// Dir is the open directory that contains the Entries: parents first, and the names in a
+	// directory in bytewise order. The files must have the digested values when they are read
+	// (Entry.Same), and no private copies. A directory gets the digested time.
+	Dir     *os.File
+	Entries []fileentry.Entry
 	// Begin is called when the walk reaches Path, after Path and the directories above it have been
 	// written, and before anything of Dir is written; it may be nil. From then on the directory of
 	// the new state may change.
@@ -46,17 +48,6 @@ type External struct {
 	// Owner and Mode return the owner and the mode (12 bits) of a file in the new state.
 	Owner func(uid, gid uint32) (uint32, uint32)
 	Mode  func(mode uint32, dir bool) uint32
-}
-
-// ExternalEntry is one file or directory of an External, with the values that it must have when it
-// is read. Values of 0 are not checked. A directory gets the time MtimeNs.
-type ExternalEntry struct {
-	Path    string
-	Size    int64
-	MtimeNs int64
-	CtimeNs int64
-	Ino     uint64
-	Mode    uint32 // including the type
 }
 
 // ErrExternal is returned when a layer cannot be written with an External: a file has changed, or

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/dirfd"
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
@@ -40,8 +41,8 @@ func (w *walker) writeExternal() error {
 	g.stack = []externalDir{{int(g.g.Dir.Fd()), top}}
 	defer func() { g.leave(1); w.path = w.path[:top] }()
 	before := ""
-	for i := range g.g.Len {
-		e := g.g.Entry(i)
+	for i := range g.g.Entries {
+		e := &g.g.Entries[i]
 		path := e.Path
 		if path == "." || path == "" {
 			continue
@@ -52,7 +53,7 @@ func (w *walker) writeExternal() error {
 		before = path
 		name, err := g.enter(top, path)
 		if err == nil {
-			err = g.entry(name, &e)
+			err = g.entry(name, e)
 		}
 		if err != nil {
 			return err
@@ -97,7 +98,7 @@ func (g *externalWriter) enter(top int, path string) (name string, err error) {
 		if !ok {
 			return part, nil
 		}
-		if err := g.entry(part, &ExternalEntry{}); err != nil {
+		if err := g.entry(part, &fileentry.Entry{}); err != nil {
 			return "", err
 		}
 		if len(g.stack) == depth {
@@ -120,7 +121,7 @@ func (g *externalWriter) leave(depth int) {
 
 // entry writes one entry of the directory on top of the stack. If the entry is a directory, entry
 // pushes it.
-func (g *externalWriter) entry(name string, e *ExternalEntry) error {
+func (g *externalWriter) entry(name string, e *fileentry.Entry) error {
 	dir := g.stack[len(g.stack)-1]
 	g.path = g.path[:dir.end]
 	if g.skips([]byte(name)) || reserved([]byte(name)) {
@@ -148,7 +149,7 @@ func (g *externalWriter) entry(name string, e *ExternalEntry) error {
 	case unix.S_IFREG:
 		return g.regular(dir.fd, e)
 	case unix.S_IFLNK:
-		if !e.same(&st) {
+		if !e.Same(fileentry.FromStatx(&st)) {
 			return g.changed()
 		}
 		st.Uid, st.Gid = g.g.Owner(st.Uid, st.Gid)
@@ -160,7 +161,8 @@ func (g *externalWriter) entry(name string, e *ExternalEntry) error {
 		}
 		// The name may refer to another link since st was read.
 		var after dirfd.Stat
-		if err := dirfd.Lstat(dir.fd, g.name, &after); err != nil || !e.same(&after) {
+		if err := dirfd.Lstat(dir.fd, g.name, &after); err != nil ||
+			!e.Same(fileentry.FromStatx(&after)) {
 			return g.changed()
 		}
 		return nil
@@ -174,21 +176,7 @@ func (g *externalWriter) changed() error {
 	return fmt.Errorf("%w: %q has changed", ErrExternal, g.path)
 }
 
-// same reports whether st has the values of e.
-func (e *ExternalEntry) same(st *dirfd.Stat) bool {
-	if e.Mode != 0 && e.Mode != uint32(st.Mode) || e.CtimeNs != 0 && e.CtimeNs != nanos(st.Ctime) ||
-		e.Ino != 0 && e.Ino != st.Ino {
-		return false
-	}
-	if dirfd.Type(st) != unix.S_IFREG || e.MtimeNs == 0 && e.Mode == 0 {
-		return true
-	}
-	return e.MtimeNs == nanos(st.Mtime) && e.Size == int64(st.Size)
-}
-
-func nanos(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }
-
-func (g *externalWriter) directory(parent int, e *ExternalEntry) error {
+func (g *externalWriter) directory(parent int, e *fileentry.Entry) error {
 	if err := g.ctx.Err(); err != nil {
 		return err
 	}
@@ -201,7 +189,9 @@ func (g *externalWriter) directory(parent int, e *ExternalEntry) error {
 	if err := dirfd.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if !e.same(&st) {
+	// copyfs accepts a directory that only has other names. Here such a directory is an error: the
+	// caller then copies the files.
+	if !e.Same(fileentry.FromStatx(&st)) {
 		return g.changed()
 	}
 	if e.MtimeNs != 0 {
@@ -219,7 +209,7 @@ func (g *externalWriter) directory(parent int, e *ExternalEntry) error {
 	if err := dirfd.Fstat(fd, &after); err != nil {
 		return err
 	}
-	if !e.same(&after) {
+	if !e.Same(fileentry.FromStatx(&after)) {
 		return g.changed()
 	}
 	if err := g.parents(); err != nil {
@@ -228,7 +218,7 @@ func (g *externalWriter) directory(parent int, e *ExternalEntry) error {
 	return g.out.header(&h)
 }
 
-func (g *externalWriter) regular(dir int, e *ExternalEntry) error {
+func (g *externalWriter) regular(dir int, e *fileentry.Entry) error {
 	fd, err := openFile(dir, g.name)
 	if err != nil {
 		return err
@@ -238,7 +228,7 @@ func (g *externalWriter) regular(dir int, e *ExternalEntry) error {
 	if err := dirfd.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if dirfd.Type(&st) != unix.S_IFREG || !e.same(&st) {
+	if dirfd.Type(&st) != unix.S_IFREG || !e.Same(fileentry.FromStatx(&st)) {
 		return g.changed()
 	}
 	if err := g.parents(); err != nil {

@@ -10,22 +10,19 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 )
 
 // seenEntry returns the entry of a file with its current values, as a digest would record them.
-func seenEntry(t *testing.T, dir, name string) ExternalEntry {
+func seenEntry(t *testing.T, dir, name string) fileentry.Entry {
 	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
 		t.Fatal(err)
 	}
-	e := ExternalEntry{Path: name, MtimeNs: st.Mtim.Nano(), CtimeNs: st.Ctim.Nano(), Mode: st.Mode}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		e.Size, e.Ino = st.Size, st.Ino
-	case unix.S_IFLNK:
-		e.Ino = st.Ino
-	}
+	e := fileentry.FromStat(&st)
+	e.Path = name
 	return e
 }
 
@@ -80,13 +77,13 @@ func TestExternalChanged(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer dir.Close()
-			list := []ExternalEntry{seenEntry(t, src, "d"), seenEntry(t, src, "d/f"),
+			list := []fileentry.Entry{seenEntry(t, src, "d"), seenEntry(t, src, "d/f"),
 				seenEntry(t, src, "d/l")}
 			if err := tt.do(filepath.Join(src, tt.file)); err != nil {
 				t.Skip(err)
 			}
 			g := &External{
-				Dir: dir, Len: len(list), Entry: func(i int) ExternalEntry { return list[i] },
+				Dir: dir, Entries: list,
 				Owner: func(uid, gid uint32) (uint32, uint32) { return uid, gid },
 				Mode:  func(mode uint32, _ bool) uint32 { return mode },
 			}

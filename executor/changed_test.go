@@ -14,24 +14,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/executor/copyfs/copyfstest"
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"golang.org/x/sys/unix"
 )
 
 // seen returns the entry of a file with its current values, as a digest would record them.
-func seen(t *testing.T, dir, name string) copyfs.Entry {
+func seen(t *testing.T, dir, name string) fileentry.Entry {
 	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
 		t.Fatal(err)
 	}
-	e := copyfs.Entry{Path: name, MtimeNs: st.Mtim.Nano(), CtimeNs: st.Ctim.Nano(), Mode: st.Mode}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		e.Size, e.Ino = st.Size, st.Ino
-	case unix.S_IFDIR:
-	default:
-		e.Ino = st.Ino
-	}
+	e := fileentry.FromStat(&st)
+	e.Path = name
 	return e
 }
 
@@ -98,7 +93,7 @@ func TestCopyChanged(t *testing.T) {
 				im := newImage(t)
 				src := copyfstest.Source(t, "dir d", "file d/f 0644 x",
 					"link d/l to", "fifo p 0644")
-				var list []copyfs.Entry
+				var list []fileentry.Entry
 				for _, name := range []string{"d", "d/f", "d/l", "p"} {
 					list = append(list, seen(t, src.Name(), name))
 				}
@@ -139,7 +134,7 @@ func TestCopyFrozen(t *testing.T) {
 			os.Link(frozen.Name()+"/1", frozen.Name()+"/1.2")); err != nil {
 			t.Fatal(err)
 		}
-		list := []copyfs.Entry{
+		list := []fileentry.Entry{
 			{Path: "d", Mode: unix.S_IFDIR | 0o711, MtimeNs: copyfstest.Old.UnixNano(), Frozen: 3},
 			{Path: "d/f", Mode: unix.S_IFREG | 0o640, Frozen: 1},
 			{Path: "d/l", Mode: unix.S_IFLNK | 0o777, Frozen: 2},
@@ -171,7 +166,7 @@ func TestCopyFrozenBelow(t *testing.T) {
 		im := newImage(t)
 		src := copyfstest.Source(t, "dir d", "dir d/e", "file d/e/f 0644 x")
 		frozen := copyfstest.Source(t, "dir 1 0755", "dir 2 0755")
-		list := []copyfs.Entry{{Path: "d", Mode: unix.S_IFDIR | 0o755, Frozen: 1},
+		list := []fileentry.Entry{{Path: "d", Mode: unix.S_IFDIR | 0o755, Frozen: 1},
 			{Path: "d/e", Mode: unix.S_IFDIR | 0o755, Frozen: 2}, seen(t, src.Name(), "d/e/f")}
 		if err := os.RemoveAll(filepath.Join(src.Name(), "d")); err != nil {
 			t.Fatal(err)
@@ -196,7 +191,7 @@ func TestCopyChangedTop(t *testing.T) {
 	} {
 		im := newImage(t)
 		src := copyfstest.Source(t, "file f 0644 x")
-		list := []copyfs.Entry{seen(t, src.Name(), "."), seen(t, src.Name(), "f")}
+		list := []fileentry.Entry{seen(t, src.Name(), "."), seen(t, src.Name(), "f")}
 		if err := change(src.Name()); err != nil {
 			t.Skip(err)
 		}
@@ -256,7 +251,7 @@ func TestCopyWhileItChanges(t *testing.T) {
 	copied := 0
 	for try := 0; try < 3000 && copied < 20; try++ {
 		dest := fmt.Sprintf("/%d", try)
-		list := []copyfs.Entry{seen(t, src.Name(), "d"), seen(t, src.Name(), "d/f")}
+		list := []fileentry.Entry{seen(t, src.Name(), "d"), seen(t, src.Name(), "d/f")}
 		wantDir, wantFile := value(names[1]), value(file)
 		list[0].Attrs, list[1].Attrs = true, true
 		to, err := os.Readlink(link)
@@ -267,7 +262,7 @@ func TestCopyWhileItChanges(t *testing.T) {
 		if to2, err := os.Readlink(link); err != nil || to2 != to {
 			continue // the copy may have read either link
 		}
-		again := []copyfs.Entry{seen(t, src.Name(), "d"), seen(t, src.Name(), "d/f")}
+		again := []fileentry.Entry{seen(t, src.Name(), "d"), seen(t, src.Name(), "d/f")}
 		if again[0].CtimeNs != list[0].CtimeNs || again[1].CtimeNs != list[1].CtimeNs {
 			continue
 		}

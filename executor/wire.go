@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/layerbuild/layerbuild/executor/copyfs"
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
@@ -267,7 +268,7 @@ func (w *wire) copy(c *copyfs.Copy) {
 			w.string(&it.Name)
 			w.bool(&it.Contents)
 			w.int64(&it.MtimeNs)
-			list(w, &it.Entries, func(e *copyfs.Entry) {
+			list(w, &it.Entries, func(e *fileentry.Entry) {
 				w.string(&e.Path)
 				w.int64(&e.Size)
 				w.int64(&e.MtimeNs)

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/layerbuild/layerbuild/executor/copyfs"
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
@@ -40,8 +41,8 @@ var jobs = []job{
 		Dest: "/d/",
 		Sources: []copyfs.Source{{Items: []copyfs.Item{{Path: "p", Target: "t",
 			Contents: true, MtimeNs: 7,
-			Entries: []copyfs.Entry{{Path: "e", Size: 1, MtimeNs: -1, CtimeNs: 2, Ino: 3, Mode: 4,
-				Attrs: true, Frozen: 5}}}, {Entries: []copyfs.Entry{}},
+			Entries: []fileentry.Entry{{Path: "e", Size: 1, MtimeNs: -1, CtimeNs: 2, Ino: 3,
+				Mode: 4, Attrs: true, Frozen: 5}}}, {Entries: []fileentry.Entry{}},
 			{Entries: nil}}}, {}},
 		Inline: []copyfs.File{{Name: "n", Data: []byte("d"), Mode: 0o600}}, Chown: "a:b",
 		Chmod: "u+x", KeepOwner: true,
@@ -118,7 +119,7 @@ func BenchmarkWireCopy(b *testing.B) {
 		Contents: true}}}}}
 	for range 25000 {
 		it := &c.Sources[0].Items[0]
-		it.Entries = append(it.Entries, copyfs.Entry{Path: "some/directory/with/a/file.go",
+		it.Entries = append(it.Entries, fileentry.Entry{Path: "some/directory/with/a/file.go",
 			Size:    12345,
 			MtimeNs: 1700000000123456789, CtimeNs: 1700000000123456789,
 			Ino: 1234567, Mode: 0o100644})

@@ -6,11 +6,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
 // unpackFile unpacks a file into the destination if it is an archive.
-func (c *copier) unpackFile(dir int, name string, e *Entry) (bool, error) {
+func (c *copier) unpackFile(dir int, name string, e *fileentry.Entry) (bool, error) {
 	n, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC,
 		0)
 	if err != nil {
@@ -43,7 +44,7 @@ func (c *copier) unpackFile(dir int, name string, e *Entry) (bool, error) {
 	if serr := unix.Fstat(n, &st); serr != nil {
 		return false, c.fail("", serr)
 	}
-	if !e.same(&st) { // check before err: the change may have caused it
+	if !e.Same(fileentry.FromStat(&st)) { // check before err: the change may have caused it
 		return false, &ChangedError{Path: c.source("")}
 	}
 	if err == nil {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
@@ -49,7 +50,7 @@ type frame struct {
 	st     unix.Stat_t // of src or frozen
 	// the digested values, with which src is compared after its attributes have been copied; the
 	// zero Entry if there are none or the directory is frozen
-	digested Entry
+	digested fileentry.Entry
 	now      unix.Stat_t // of dst when it was entered
 	// path of the first directory on the way to this one that was removed from the source; nil:
 	// none
@@ -153,7 +154,7 @@ func (c *copier) item(src int, it *Item) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return c.tree(src, dir, from, it)
 	}
-	if !e.same(&st) {
+	if !e.Same(fileentry.FromStat(&st)) {
 		return &ChangedError{Path: c.source("")}
 	}
 	if c.copy.Unpack && st.Mode&unix.S_IFMT == unix.S_IFREG {
@@ -165,23 +166,23 @@ func (c *copier) item(src int, it *Item) error {
 }
 
 // itself returns the entry for Path itself, or the zero Entry if the list has none.
-func (it *Item) itself() *Entry {
+func (it *Item) itself() *fileentry.Entry {
 	for i := range it.Entries {
 		if it.Entries[i].Path == "." || it.Entries[i].Path == "" {
 			return &it.Entries[i]
 		}
 	}
-	return &Entry{}
+	return &fileentry.Entry{}
 }
 
-func frozenName(e *Entry) string { return strconv.Itoa(int(e.Frozen)) }
+func frozenName(e *fileentry.Entry) string { return strconv.Itoa(int(e.Frozen)) }
 
 // missing returns the error for a file that cannot be found at its source: a *ChangedError if the
 // file existed when it was digested.
-func (c *copier) missing(e *Entry, name string, err error) error {
+func (c *copier) missing(e *fileentry.Entry, name string, err error) error {
 	switch unwrapped(err) {
 	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ENXIO:
-		if e.known() && e.Frozen == 0 {
+		if e.Known() && e.Frozen == 0 {
 			return &ChangedError{Path: c.source(name)}
 		}
 	}
@@ -218,7 +219,7 @@ func (c *copier) tree(src, dir int, name string, it *Item) error {
 	from, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|
 		unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return c.missing(&Entry{MtimeNs: it.MtimeNs}, "", err)
+		return c.missing(&fileentry.Entry{MtimeNs: it.MtimeNs}, "", err)
 	}
 	stack, err := c.treeTarget(src, from, it)
 	defer func() { c.closeAll(stack) }()
@@ -262,7 +263,7 @@ func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 		if it.Contents {
 			f.on = setTime
 		}
-		if e := it.itself(); !it.Contents && e.known() {
+		if e := it.itself(); !it.Contents && e.Known() {
 			if e.Mode != 0 && e.Mode != f.st.Mode {
 				return stack, &ChangedError{Path: c.source("")}
 			}
@@ -280,7 +281,7 @@ func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 	if err != nil {
 		return stack, err
 	}
-	f, _, err := c.enterFD(&stack[len(stack)-1], from, -1, path.Base(it.Target), &Entry{})
+	f, _, err := c.enterFD(&stack[len(stack)-1], from, -1, path.Base(it.Target), &fileentry.Entry{})
 	if err != nil {
 		return stack, err
 	}
@@ -289,7 +290,7 @@ func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 
 // entries copies the listed entries into the last directory of the stack, and returns the stack
 // with the directories that are still open.
-func (c *copier) entries(stack []frame, list []Entry) ([]frame, error) {
+func (c *copier) entries(stack []frame, list []fileentry.Entry) ([]frame, error) {
 	bottom := len(stack)
 	for i := range list {
 		e := &list[i]
@@ -309,7 +310,7 @@ func (c *copier) entries(stack []frame, list []Entry) ([]frame, error) {
 			up := &stack[len(stack)-1]
 			rest := strings.TrimPrefix(dir[len(up.path):], "/")
 			part, _, _ := strings.Cut(rest, "/")
-			f, err := c.enter(up, part, &Entry{})
+			f, err := c.enter(up, part, &fileentry.Entry{})
 			if err != nil {
 				return stack, err
 			}
@@ -339,7 +340,7 @@ func (c *copier) walk(up *frame) error {
 		return c.fail(up.path, err)
 	}
 	for _, name := range names {
-		f, isDir, err := c.entry(up, name, join(up.path, name), &Entry{})
+		f, isDir, err := c.entry(up, name, join(up.path, name), &fileentry.Entry{})
 		if err != nil {
 			return err
 		}
@@ -373,7 +374,8 @@ func readNames(dir int) ([]string, error) {
 }
 
 // entry copies one entry. It makes and enters a directory, but does not copy its contents.
-func (c *copier) entry(up *frame, name, at string, e *Entry) (f frame, isDir bool, err error) {
+func (c *copier) entry(up *frame, name, at string,
+	e *fileentry.Entry) (f frame, isDir bool, err error) {
 	if err := c.ended(); err != nil {
 		return f, false, err
 	}
@@ -392,7 +394,7 @@ func (c *copier) entry(up *frame, name, at string, e *Entry) (f frame, isDir boo
 		f, err = c.enter(up, name, e)
 		return f, true, err
 	}
-	if !e.same(&st) {
+	if !e.Same(fileentry.FromStat(&st)) {
 		return f, false, &ChangedError{Path: c.source(at)}
 	}
 	return f, false, c.leaf(&leaf{up: up, src: src, name: from, as: name, at: at}, e, &st)
@@ -408,7 +410,7 @@ func join(dir, name string) string {
 
 // enter makes the directory name in the destination, like the source directory that e describes,
 // and enters it.
-func (c *copier) enter(up *frame, name string, e *Entry) (frame, error) {
+func (c *copier) enter(up *frame, name string, e *fileentry.Entry) (frame, error) {
 	at := join(up.path, name)
 	frozen := -1
 	if e.Frozen != 0 {
@@ -448,7 +450,7 @@ func openDirAt(dir int, name string) (int, error) {
 // enterFD makes a directory like frozen, or like src if frozen is -1, and enters it. It takes
 // ownership of both descriptors, also if it fails. e has the digested values.
 func (c *copier) enterFD(up *frame, src, frozen int, name string,
-	e *Entry) (f frame, made bool, err error) {
+	e *fileentry.Entry) (f frame, made bool, err error) {
 	f = frame{path: join(up.path, name), src: src, dst: -1, frozen: frozen, on: setAllOfIt}
 	defer func() {
 		if err != nil {
@@ -458,7 +460,7 @@ func (c *copier) enterFD(up *frame, src, frozen int, name string,
 	if err := unix.Fstat(f.like(), &f.st); err != nil {
 		return f, false, c.fail(f.path, err)
 	}
-	if e.known() && e.Frozen == 0 {
+	if e.Known() && e.Frozen == 0 {
 		if e.Mode != 0 && e.Mode != f.st.Mode {
 			return f, false, &ChangedError{Path: c.source(f.path)}
 		}
@@ -562,12 +564,12 @@ func (c *copier) finishDir(f *frame) error {
 	if err != nil {
 		return err
 	}
-	if f.digested.known() {
+	if f.digested.Known() {
 		var after unix.Stat_t
 		if err := unix.Fstat(f.src, &after); err != nil {
 			return err
 		}
-		if !f.digested.sameDir(&after, attrs.any) {
+		if !sameDir(&f.digested, &after, attrs.any) {
 			return &ChangedError{Path: c.source(f.path)}
 		}
 	}

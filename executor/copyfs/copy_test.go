@@ -15,6 +15,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/executor/copyfs/copyfstest"
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 )
 
 func TestMain(m *testing.M) {
@@ -230,7 +231,7 @@ func TestDestOnly(t *testing.T) {
 	} {
 		tt.want.Chown = os.Getuid() == 0
 		res, err := run(t, root, &copyfs.Copy{Dest: tt.dest, DestOnly: true, Sources: one(src,
-			copyfs.Item{Path: ".", Contents: true, Entries: []copyfs.Entry{{Path: "f"}}})},
+			copyfs.Item{Path: ".", Contents: true, Entries: []fileentry.Entry{{Path: "f"}}})},
 			copyfs.Options{})
 		if err != nil {
 			t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 	"golang.org/x/sys/unix"
 )
@@ -223,7 +224,7 @@ func (c *copier) enterParent(stack []frame, src int, name, part string) ([]frame
 	if err != nil {
 		return stack, c.fail("", err)
 	}
-	f, made, err := c.enterFD(&stack[len(stack)-1], dir, -1, part, &Entry{})
+	f, made, err := c.enterFD(&stack[len(stack)-1], dir, -1, part, &fileentry.Entry{})
 	if err != nil {
 		return stack, err
 	}

@@ -5,6 +5,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 	"golang.org/x/sys/unix"
 )
@@ -55,7 +56,7 @@ type Directory struct {
 	Top  *os.File
 	Path string
 	// Entries are the files, with paths below the source.
-	Entries []Entry
+	Entries []fileentry.Entry
 
 	own   *Owner
 	chmod *modeChange

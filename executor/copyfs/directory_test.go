@@ -3,11 +3,13 @@ package copyfs
 import (
 	"os"
 	"testing"
+
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 )
 
 // TestDirectory checks for which Copies a layer can be written without copying the files.
 func TestDirectory(t *testing.T) {
-	entries := []Entry{{Path: "f"}}
+	entries := []fileentry.Entry{{Path: "f"}}
 	for _, tt := range []struct {
 		name           string
 		change         func(*Copy, *Dest)
@@ -31,7 +33,7 @@ func TestDirectory(t *testing.T) {
 			c.Sources[0].Items[0].Entries = nil
 		}},
 		{name: "an empty list", change: func(c *Copy, _ *Dest) {
-			c.Sources[0].Items[0].Entries = []Entry{}
+			c.Sources[0].Items[0].Entries = []fileentry.Entry{}
 		}, want: true},
 		{name: "a heredoc", change: func(c *Copy, _ *Dest) { c.Inline = []File{{Name: "f"}} }},
 		{name: "archives", change: func(c *Copy, _ *Dest) { c.Unpack = true }},

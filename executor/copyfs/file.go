@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/dirfd"
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
@@ -27,7 +28,7 @@ func (c *copier) sourceOf(f *leaf) string {
 	return c.source(f.at)
 }
 
-func (c *copier) leaf(f *leaf, e *Entry, st *unix.Stat_t) error {
+func (c *copier) leaf(f *leaf, e *fileentry.Entry, st *unix.Stat_t) error {
 	var err error
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -54,38 +55,16 @@ func (e *inTheWay) Error() string {
 	return fmt.Sprintf("cannot replace to directory %s with file", e.path)
 }
 
-// known reports whether e has digested values.
-func (e *Entry) known() bool { return e.Mode != 0 || e.MtimeNs != 0 }
-
-// same reports whether st describes the digested file, which is not a directory.
-func (e *Entry) same(st *unix.Stat_t) bool {
-	if !e.known() || e.Frozen != 0 {
-		return true
-	}
-	if e.Mode != 0 && e.Mode != st.Mode {
-		return false
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG, unix.S_IFLNK:
-		return (e.Size == st.Size || st.Mode&unix.S_IFMT == unix.S_IFLNK) &&
-			e.MtimeNs == st.Mtim.Nano() &&
-			(e.CtimeNs == 0 || e.CtimeNs == st.Ctim.Nano()) && (e.Ino == 0 || e.Ino == st.Ino)
-	}
-	return true // reading and writing a fifo changes its times
-}
-
 // sameDir reports whether a directory is unchanged since it was digested. st is its status after
-// its attributes were copied; attrs is set if it had any.
-func (e *Entry) sameDir(st *unix.Stat_t, attrs bool) bool {
-	switch {
-	case !e.known() || e.Frozen != 0:
-		return true
-	case e.Mode != 0 && e.Mode != st.Mode:
-		return false
-	case e.CtimeNs == 0 || e.CtimeNs == st.Ctim.Nano():
-		return true
+// its attributes were copied; attrs is set if it had any. Unlike Entry.Same it accepts another
+// ctime if neither the digest nor the copy has attributes: then only the names in the directory may
+// have changed, and the copy has the names that were digested.
+func sameDir(e *fileentry.Entry, st *unix.Stat_t, attrs bool) bool {
+	now := fileentry.FromStat(st)
+	if !e.Attrs && !attrs {
+		now.CtimeNs = e.CtimeNs
 	}
-	return !e.Attrs && !attrs // only the names in it may have changed
+	return e.Same(now)
 }
 
 // copied reports whether an extended attribute is copied. Attributes that a layer cannot hold are
@@ -121,7 +100,7 @@ func created(up *frame) Owner {
 	return Owner{}
 }
 
-func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
+func (c *copier) regular(f *leaf, e *fileentry.Entry, st *unix.Stat_t) error {
 	if st.Nlink > 1 && !c.isStandIn(f) {
 		if done, err := c.link(f, st); done || err != nil {
 			return err
@@ -161,7 +140,7 @@ func (c *copier) regular(f *leaf, e *Entry, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
-	if e.known() { // this function reads nothing from in after this check
+	if e.Known() { // this function reads nothing from in after this check
 		var after unix.Stat_t
 		if err := unix.Fstat(in, &after); err != nil {
 			return err
@@ -230,7 +209,7 @@ func (c *copier) link(f *leaf, st *unix.Stat_t) (bool, error) {
 	return true, c.make(f, func() error { return safepath.Link(c.top, first, f.up.dst, f.as) })
 }
 
-func (c *copier) symlink(f *leaf, e *Entry, st *unix.Stat_t) error {
+func (c *copier) symlink(f *leaf, e *fileentry.Entry, st *unix.Stat_t) error {
 	var buf [unix.PathMax]byte
 	n, err := unix.Readlinkat(f.src, f.name, buf[:])
 	if err == unix.ENOENT || err == unix.EINVAL {
@@ -239,7 +218,7 @@ func (c *copier) symlink(f *leaf, e *Entry, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
-	if e.known() {
+	if e.Known() {
 		// The name may refer to another link since st was read.
 		var after unix.Stat_t
 		err := unix.Fstatat(f.src, f.name, &after, unix.AT_SYMLINK_NOFOLLOW)

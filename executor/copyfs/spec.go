@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 )
 
 // Copy copies files from directories of the host into the root: COPY and ADD.
@@ -11,8 +13,8 @@ type Copy struct {
 	// Dest is the absolute destination. A slash at its end is kept, since it marks a directory.
 	Dest    string
 	Sources []Source
-	// Frozen is the open directory with the private copies that Entry.Frozen names; nil if there
-	// are none.
+	// Frozen is the open directory with the private copies that the entries name (see
+	// fileentry.Entry); nil if there are none.
 	Frozen *os.File
 	// Inline are heredoc files. They are copied after Sources.
 	Inline []File
@@ -73,28 +75,10 @@ type Item struct {
 	// the copy of Path gets.
 	MtimeNs int64
 	// Entries are the files to copy, already filtered, sorted bytewise by path with each directory
-	// before its contents. nil means everything below Path.
-	Entries []Entry
-}
-
-// Entry is one file, directory, link or device that an Item copies.
-type Entry struct {
-	// Path is relative to Item.Path; "." is Item.Path itself.
-	Path string
-	// Size, MtimeNs, CtimeNs, Ino, Mode (with the type) and Attrs (it has extended attributes) are
-	// the values of the file when it was digested for the key. If they differ when the file is
-	// copied, Run returns a *ChangedError. Values of 0 are not checked. A directory with another
-	// ctime counts as unchanged if it has the same mode, had no attributes and has none. The copy
-	// gets the digested time, MtimeNs.
-	Size    int64
-	MtimeNs int64
-	CtimeNs int64
-	Ino     uint64
-	Mode    uint32
-	Attrs   bool
-	// Frozen, if not 0, is the name in Copy.Frozen of a private copy, which is copied instead of
-	// the file.
-	Frozen uint32
+	// before its contents. nil means everything below Path. If a file has other values when it is
+	// copied than when it was digested, Run returns a *ChangedError. Directories get the digested
+	// time.
+	Entries []fileentry.Entry
 }
 
 // ChangedError is returned when a file is missing or has changed since it was digested.

@@ -28,6 +28,7 @@ var floors = []floor{
 		{"executor/rawproc", ""},
 		{"internal/dirfd", ""},
 		{"internal/event", ""},
+		{"internal/fileentry", ""},
 		{"internal/giturl", ""},
 		{"internal/hostfile", ""},
 		{"internal/lock", ""},
@@ -43,7 +44,7 @@ var floors = []floor{
 		{"internal/units", ""},
 	}},
 	{"tools", []allowed{
-		{"executor/copyfs", "internal/dirfd internal/safepath"},
+		{"executor/copyfs", "internal/dirfd internal/fileentry internal/safepath"},
 		{"internal/atomicfile", "internal/dirfd internal/hostfile"},
 		{"internal/layercheck", "internal/dirfd"},
 		{"internal/mount", "internal/dirfd internal/safepath"},
@@ -58,11 +59,12 @@ var floors = []floor{
 	}},
 	{"parts", []allowed{
 		{"parser", "internal/giturl internal/pattern internal/platform internal/reference internal/suggest"},
-		{"executor", "executor/copyfs executor/rawproc internal/dirfd internal/mount internal/safepath"},
+		{"executor", "executor/copyfs executor/rawproc internal/dirfd internal/fileentry " +
+			"internal/mount internal/safepath"},
 		{"executor/archive", "executor/copyfs internal/unpack"},
 		{"snapshot", "internal/atomicfile internal/dirfd internal/lock internal/mount internal/safepath " +
 			"internal/smallfile internal/state/ledger"},
-		{"diff", "internal/dirfd internal/unpack"},
+		{"diff", "internal/dirfd internal/fileentry internal/unpack"},
 		{"export", "internal/subprocess internal/atomicfile internal/event internal/ocidoc internal/ocijson " +
 			"internal/platform internal/reference internal/stagedir internal/suggest internal/unpack"},
 		{"analyze", "internal/pattern internal/units internal/unpack"},
@@ -70,8 +72,8 @@ var floors = []floor{
 		{"analyze/html", "analyze internal/ui internal/units"},
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
 		{"internal/cachemount", "internal/lock internal/memo parser"},
-		{"internal/source", "internal/subprocess internal/atomicfile internal/dirfd internal/giturl " +
-			"internal/hostfile internal/pattern internal/safepath internal/unpack"},
+		{"internal/source", "internal/subprocess internal/atomicfile internal/dirfd internal/fileentry " +
+			"internal/giturl internal/hostfile internal/pattern internal/safepath internal/unpack"},
 		{"internal/secret", "internal/dirfd internal/memo internal/source"},
 		{"internal/store", "internal/atomicfile internal/lock internal/ocidoc " +
 			"internal/reference internal/smallfile"},
@@ -129,7 +131,7 @@ var floors = []floor{
 		{"internal/rounds", ""},
 		{"internal/vttest", ""},
 		{"internal/workertest", ""},
-		{"executor/copyfs/copyfstest", "executor/copyfs"},
+		{"executor/copyfs/copyfstest", "executor/copyfs internal/fileentry"},
 		{"snapshot/snapshottest",
 			"internal/fstree internal/mount internal/mount/mounttest snapshot"},
 		{"analyze/analyzetest", "analyze"},

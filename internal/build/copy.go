@@ -239,16 +239,13 @@ func items(list []source.Item, parents bool) []copyfs.Item {
 	out := make([]copyfs.Item, len(list))
 	for i, it := range list {
 		out[i] = copyfs.Item{Path: it.Path, Contents: it.Contents, MtimeNs: it.MtimeNs,
-			Entries: make([]copyfs.Entry, 0, it.Entries.Len())}
+			Entries: it.Entries.List()}
 		// With --parents the item keeps its directories below the destination. Without it, a single
 		// file is copied into the destination, or to the destination itself.
 		if parents {
 			out[i].Target = it.Target
 		} else {
 			out[i].Name = it.Target
-		}
-		for e := range it.Entries.All() {
-			out[i].Entries = append(out[i].Entries, copyfs.Entry(e)) // the same fields
 		}
 	}
 	return slices.Clip(out)

@@ -28,12 +28,7 @@ func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *co
 	defer func() { err = errors.Join(err, src.Close()) }()
 	t := tree(ch)
 	t.External = &diff.External{
-		Path: dir.Dest, Dir: src, Len: len(dir.Entries),
-		Entry: func(i int) diff.ExternalEntry {
-			e := &dir.Entries[i]
-			return diff.ExternalEntry{Path: e.Path, Size: e.Size, MtimeNs: e.MtimeNs,
-				CtimeNs: e.CtimeNs, Ino: e.Ino, Mode: e.Mode}
-		},
+		Path: dir.Dest, Dir: src, Entries: dir.Entries,
 		Begin: begin, Owner: dir.Owner, Mode: dir.Mode,
 	}
 	// Options.Warn is not set: the copy warns about what a layer cannot hold.

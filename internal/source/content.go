@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/dirfd"
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 )
 
 // The digest of a Match is the digest of a stream of records. Each record begins with a letter, so
@@ -101,10 +102,10 @@ func (m *matching) flush() {
 
 // entry writes the record of the file that m.st describes, which is not a directory, and returns
 // its entry without the path. It returns errReplaced if the name refers to another file by now.
-func (m *matching) entry(dir int, name []byte, rel []byte, at where) (Entry, error) {
+func (m *matching) entry(dir int, name []byte, rel []byte, at where) (fileentry.Entry, error) {
 	frozen, err := m.frozen(dir, name, at)
 	if err != nil {
-		return Entry{}, err
+		return fileentry.Entry{}, err
 	}
 	switch m.st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -112,7 +113,7 @@ func (m *matching) entry(dir int, name []byte, rel []byte, at where) (Entry, err
 		if frozen != nil {
 			s = frozen.sum
 		} else if s, frozen, err = m.fileSum(dir, name, at); err != nil {
-			return Entry{}, err
+			return fileentry.Entry{}, err
 		}
 		m.file(rel, s, frozen)
 		m.flushFull()
@@ -122,9 +123,9 @@ func (m *matching) entry(dir int, name []byte, rel []byte, at where) (Entry, err
 		if frozen != nil {
 			text = frozen.text
 		} else if text, err = m.readlink(dir, name); err == unix.EINVAL || err == unix.ENOENT {
-			return Entry{}, errReplaced
+			return fileentry.Entry{}, errReplaced
 		} else if err != nil {
-			return Entry{}, fmt.Errorf("read link %q: %w", at.full(), err)
+			return fileentry.Entry{}, fmt.Errorf("read link %q: %w", at.full(), err)
 		}
 		m.rec = m.appendHead(m.rec, tagSymlink, rel)
 		m.rec = binary.LittleEndian.AppendUint32(m.rec, uint32(len(text)))
@@ -140,7 +141,7 @@ func (m *matching) entry(dir int, name []byte, rel []byte, at where) (Entry, err
 		m.rec = binary.LittleEndian.AppendUint32(m.rec, m.st.Rdev_major)
 		m.rec = binary.LittleEndian.AppendUint32(m.rec, m.st.Rdev_minor)
 	default:
-		return Entry{}, fmt.Errorf("%q is of a type that cannot be copied (mode %o)",
+		return fileentry.Entry{}, fmt.Errorf("%q is of a type that cannot be copied (mode %o)",
 			at.full(), m.st.Mode)
 	}
 	m.flushFull()
@@ -149,20 +150,16 @@ func (m *matching) entry(dir int, name []byte, rel []byte, at where) (Entry, err
 
 // described returns the entry, without its path, of the file that m.st describes. frozen is its
 // private copy, or nil.
-func (m *matching) described(frozen *frozenFile, attrs bool) Entry {
-	e := Entry{MtimeNs: nanos(m.st.Mtime), Mode: uint32(m.st.Mode), Attrs: attrs}
-	kind := m.st.Mode & unix.S_IFMT
-	if kind == unix.S_IFREG {
-		e.Size = int64(m.st.Size)
-	}
+func (m *matching) described(frozen *frozenFile, attrs bool) fileentry.Entry {
+	e := fileentry.FromStatx(&m.st)
+	e.Attrs = attrs
 	switch {
 	case frozen != nil:
-		e.Frozen = frozen.name
-	case !m.t.index.trust:
-		e.CtimeNs = nanos(m.st.Ctime)
-		if kind != unix.S_IFDIR && m.t.index.trusts(&m.st) {
-			e.Ino = m.st.Ino
-		}
+		e.CtimeNs, e.Ino, e.Frozen = 0, 0, frozen.name
+	case m.t.index.trust:
+		e.CtimeNs, e.Ino = 0, 0
+	case e.Ino != 0 && !m.t.index.trusts(&m.st):
+		e.Ino = 0
 	}
 	return e
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/dirfd"
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/pattern"
 )
 
@@ -31,7 +32,7 @@ type inherited struct{ ignore, exclude, include pattern.Matched }
 // in it is selected.
 type pendingDir struct {
 	path   []byte
-	entry  Entry
+	entry  fileentry.Entry
 	record []byte
 }
 

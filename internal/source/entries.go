@@ -3,9 +3,12 @@ package source
 import (
 	"encoding/binary"
 	"iter"
+	"slices"
+
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 )
 
-// Entries is a list of Entry that uses little memory, since a context may have a million of them
+// Entries is a list of entries that uses little memory, since a context may have a million of them
 // and most builds only need their digest: it stores the part of a path that differs from the one
 // before, and the difference between a time and the one before. The zero value is empty.
 type Entries struct {
@@ -30,14 +33,14 @@ func (l *Entries) Len() int { return l.n }
 func (l *Entries) Frozen() bool { return l.frozen > 0 }
 
 // oneEntry returns the list of an item that is one file.
-func oneEntry(e Entry) Entries {
+func oneEntry(e fileentry.Entry) Entries {
 	var l Entries
 	l.add([]byte{'.'}, e)
 	return l
 }
 
 // add appends an entry. Its path is a separate argument so that no string is needed.
-func (l *Entries) add(path []byte, e Entry) {
+func (l *Entries) add(path []byte, e fileentry.Entry) {
 	shared := 0
 	for shared < min(len(path), len(l.path)) && path[shared] == l.path[shared] {
 		shared++
@@ -78,9 +81,9 @@ func (l *Entries) room(n int) *[]byte {
 }
 
 // All yields the entries. Their paths share memory with each other, but not with the list.
-func (l *Entries) All() iter.Seq[Entry] {
-	return func(yield func(Entry) bool) {
-		var e Entry
+func (l *Entries) All() iter.Seq[fileentry.Entry] {
+	return func(yield func(fileentry.Entry) bool) {
+		var e fileentry.Entry
 		var path []byte
 		var paths arena
 		for _, b := range l.chunks {
@@ -100,6 +103,11 @@ func (l *Entries) All() iter.Seq[Entry] {
 			}
 		}
 	}
+}
+
+// List returns the entries that All yields. The result is not nil.
+func (l *Entries) List() []fileentry.Entry {
+	return slices.AppendSeq(make([]fileentry.Entry, 0, l.n), l.All())
 }
 
 func uvarint(b *[]byte) int { return int(uvarint64(b)) }

@@ -19,6 +19,8 @@ import (
 	"unicode"
 
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 )
 
 // Download is a file at an http or https URL.
@@ -268,7 +270,7 @@ func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 		return nil, err
 	}
 	f.Items = []Item{{Path: d.name(), Target: d.name(), Entries: oneEntry(
-		Entry{Size: n, MtimeNs: d.mtime.UnixNano(), Mode: regular | 0o600},
+		fileentry.Entry{Size: n, MtimeNs: d.mtime.UnixNano(), Mode: regular | 0o600},
 	)}}
 	return f, nil
 }

@@ -80,28 +80,6 @@ type Item struct {
 	Entries Entries
 }
 
-// Entry is one file, directory, link, fifo or device below an Item's path.
-type Entry struct {
-	// Path is relative to the Item's path; "." for the item itself.
-	Path string
-	// Size, MtimeNs, CtimeNs and Ino are the values of the file when it was digested. A copy that
-	// finds other values must not use the file. Size is 0 except for regular files. Ino is 0 if
-	// inode numbers are not compared: for directories, and on file systems that are not trusted to
-	// keep them. A directory with another ctime may only have other names in it; its mode and
-	// attributes are compared.
-	Size    int64
-	MtimeNs int64
-	CtimeNs int64
-	Ino     uint64
-	// Mode is the mode in the result of stat(2), with the type.
-	Mode uint32
-	// Attrs is set if extended attributes are in the digest.
-	Attrs bool
-	// Frozen, if not 0, is the name of a private copy in Tree.FrozenDir, which was digested because
-	// the file itself changes. A COPY uses the private copy, with its mode, time and attributes.
-	Frozen uint32
-}
-
 // NotFoundError is returned for a missing source without wildcards. errors.Is(err, ErrNotFound)
 // is true for it.
 type NotFoundError struct {

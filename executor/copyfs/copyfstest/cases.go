@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/layerbuild/layerbuild/executor/copyfs"
+	"github.com/layerbuild/layerbuild/internal/fileentry"
 )
 
 // Case is a Copy of one Item that changes no owners.
@@ -120,13 +121,13 @@ var Cases = []Case{
 		Source: []string{"dir s 0750", "dir s/d 0700", "dir s/d/e 0711", "file s/d/e/f 0644 x",
 			"file s/d/no 0644 n", "file s/g-h 0644 y", "dir s/g 0755", "file s/g/i 0644 z"},
 		Copy: copyfs.Copy{Dest: "/a"}, Item: copyfs.Item{Path: "s", Contents: true,
-			Entries: []copyfs.Entry{{Path: "d/e/f"}, {Path: "g"}, {Path: "g-h"}, {Path: "g/i"}}},
+			Entries: []fileentry.Entry{{Path: "d/e/f"}, {Path: "g"}, {Path: "g-h"}, {Path: "g/i"}}},
 		Want: []string{"dir a 0755 old", "dir a/d 0700 old", "dir a/d/e 0711 old",
 			"file a/d/e/f 0644 x old", "dir a/g 0755 old", "file a/g/i 0644 z old",
 			"file a/g-h 0644 y old"}},
 	{Name: "nothing is listed", Source: []string{"dir s", "file s/f 0644 x"},
 		Copy: copyfs.Copy{Dest: "/a"}, Item: copyfs.Item{Path: "s", Contents: true,
-			Entries: []copyfs.Entry{}},
+			Entries: []fileentry.Entry{}},
 		Want: []string{"dir a 0755 old"}},
 	{Name: "links, hard links and special files",
 		Source: []string{"dir s", "link s/l /etc/passwd", "file s/h1 0644 x", "hard s/h2 s/h1",
@@ -175,14 +176,14 @@ var Cases = []Case{
 		Err:  "invalid chmod parameter: '64a'. it should be octal string and between 0 and 07777"},
 	{Name: "another size than was digested", Source: []string{"file a 0644 x"},
 		Copy: copyfs.Copy{Dest: "/d"}, Item: copyfs.Item{Path: "a",
-			Entries: []copyfs.Entry{{Path: ".", Size: 2, MtimeNs: Old.UnixNano()}}},
+			Entries: []fileentry.Entry{{Path: ".", Size: 2, MtimeNs: Old.UnixNano()}}},
 		Err: `"a" changed while it was being copied`},
 	{Name: "another time than was digested", Source: []string{"dir s", "file s/a 0644 x"},
 		Copy: copyfs.Copy{Dest: "/d"}, Item: copyfs.Item{Path: "s", Contents: true,
-			Entries: []copyfs.Entry{{Path: "a", Size: 1, MtimeNs: 1}}},
+			Entries: []fileentry.Entry{{Path: "a", Size: 1, MtimeNs: 1}}},
 		Err: `"s/a" changed while it was being copied`},
 	{Name: "as it was digested", Source: []string{"file a 0644 x"}, Copy: copyfs.Copy{Dest: "/d"},
-		Item: copyfs.Item{Path: "a", Entries: []copyfs.Entry{{Path: ".", Size: 1,
+		Item: copyfs.Item{Path: "a", Entries: []fileentry.Entry{{Path: ".", Size: 1,
 			MtimeNs: Old.UnixNano()}}},
 		Want: []string{"file d 0644 x old"}},
 	{Name: "paths that systems are sensitive about", Source: []string{"file a 0644 x"},
