@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -25,7 +26,7 @@ func TestCredentialsAreSecretsByName(t *testing.T) {
 		Agents: []Agent{{ID: "other", Socket: "/o"}, {ID: "default", Socket: "/d"}},
 	}
 	for _, c := range []struct {
-		what func(string) string
+		what func(context.Context, string) string
 		host string
 		want string
 	}{
@@ -36,7 +37,7 @@ func TestCredentialsAreSecretsByName(t *testing.T) {
 		{s.GitAuthorization, "one.example", "basic eC1hY2Nlc3MtdG9rZW46dDE="},
 		{s.GitAuthorization, "two.example", "Basic abc"},
 	} {
-		if got := c.what(c.host); got != c.want {
+		if got := c.what(t.Context(), c.host); got != c.want {
 			t.Errorf("authorization for %s = %q, want %q", c.host, got, c.want)
 		}
 	}

@@ -69,10 +69,11 @@ func (s Secret) read(ctx context.Context) ([]byte, error) {
 	return data, nil
 }
 
-// text returns the value of a secret without surrounding white space, "" if there is none.
-func (s *Store) text(id string) string {
-	data, ok, err := s.Read(context.Background(), id)
-	if err != nil && s.Warn != nil {
+// text returns the value of a secret without surrounding white space, "" if there is none or if ctx
+// ends before it has been read.
+func (s *Store) text(ctx context.Context, id string) string {
+	data, ok, err := s.Read(ctx, id)
+	if err != nil && ctx.Err() == nil && s.Warn != nil {
 		s.Warn(fmt.Sprintf("fetching without credentials: cannot read a secret: %v", err))
 	}
 	if !ok || err != nil {

@@ -56,3 +56,54 @@ func TestReadWaits(t *testing.T) {
 		t.Errorf("the next Read = %q, %v, %v, want the secret", data, ok, err)
 	}
 }
+
+// TestCanceled cancels calls that wait for data of a pipe.
+func TestCanceled(t *testing.T) {
+	canceled := errors.New("canceled")
+	for name, call := range map[string]func(context.Context, *Store) error{
+		"Read": func(ctx context.Context, s *Store) error {
+			_, _, err := s.Read(ctx, "GIT_AUTH_TOKEN")
+			return err
+		},
+		"HTTPAuthorization": func(ctx context.Context, s *Store) error {
+			if got := s.HTTPAuthorization(ctx, "host"); got != "" {
+				t.Errorf("HTTPAuthorization = %q", got)
+			}
+			return context.Cause(ctx)
+		},
+		"GitAuthorization": func(ctx context.Context, s *Store) error {
+			if got := s.GitAuthorization(ctx, "host"); got != "" {
+				t.Errorf("GitAuthorization = %q", got)
+			}
+			return context.Cause(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pipe := filepath.Join(t.TempDir(), "pipe")
+			if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := &Store{Warn: func(m string) { t.Errorf("warning: %s", m) },
+				Secrets: []Secret{{ID: "HTTP_AUTH_TOKEN_host", File: pipe},
+					{ID: "GIT_AUTH_TOKEN", File: pipe}}}
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			done := make(chan error, 1)
+			go func() { done <- call(ctx, s) }()
+			w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // waits for the reader
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			cancel(canceled)
+			select {
+			case err := <-done:
+				if !errors.Is(err, canceled) {
+					t.Errorf("%v, want the cause", err)
+				}
+			case <-time.After(20 * time.Second): // only a failing test takes this long
+				t.Error("the canceled call does not end")
+			}
+		})
+	}
+}

@@ -390,7 +390,7 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 	if cmd.Dir == "" {
 		cmd.Dir = "/"
 	}
-	cmd.Env = g.environ()
+	cmd.Env = g.environ(ctx)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := withUmask(0o022, cmd.Run)
@@ -412,7 +412,7 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 }
 
 // environ returns the whole environment of git.
-func (g *git) environ() []string {
+func (g *git) environ(ctx context.Context) []string {
 	env := []string{
 		"HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
 		"GIT_ATTR_NOSYSTEM=1",
@@ -435,7 +435,7 @@ func (g *git) environ() []string {
 		return env
 	}
 	scope, host := authScope(g.remote)
-	if header := g.o.Authorization(host); host != "" && header != "" {
+	if header := g.o.Authorization(ctx, host); host != "" && header != "" {
 		// Use the environment, because all users can read the arguments of a process.
 		env = append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http."+scope+".extraheader",
 			"GIT_CONFIG_VALUE_0=Authorization: "+header)

@@ -325,7 +325,7 @@ func TestGitEnvironment(t *testing.T) {
 	t.Setenv("GIT_DIR", "/nowhere")
 	t.Setenv("GIT_ASKPASS", "/bin/false")
 	r := &Repository{URL: &giturl.URL{Remote: "https://u:p@h.example/r.git"}, o: GitOptions{
-		Authorization: func(host string) string { return "Bearer " + host },
+		Authorization: func(_ context.Context, host string) string { return "Bearer " + host },
 	}}
 	g := r.git("")
 	if out, err := g.run(t.Context(), "config", "--get-all", "core.probe"); err == nil {
@@ -335,7 +335,7 @@ func TestGitEnvironment(t *testing.T) {
 	if err != nil || out != "Authorization: Bearer h.example\n" {
 		t.Errorf("header = %q, %v", out, err)
 	}
-	for _, e := range g.environ() {
+	for _, e := range g.environ(t.Context()) {
 		if strings.HasPrefix(e, "GIT_DIR=") || strings.HasPrefix(e, "GIT_ASKPASS=") {
 			t.Errorf("git gets %s", e)
 		}

@@ -196,7 +196,7 @@ func (d *Download) request(ctx context.Context, etag string) (*http.Response, er
 		req.Header.Set("If-None-Match", etag)
 	}
 	if d.o.Authorization != nil {
-		if a := d.o.Authorization(d.url.Hostname()); a != "" {
+		if a := d.o.Authorization(ctx, d.url.Hostname()); a != "" {
 			req.Header.Set("Authorization", a)
 		}
 	}

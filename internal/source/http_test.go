@@ -283,7 +283,7 @@ func TestHTTPErrors(t *testing.T) {
 		strings.Contains(err.Error(), "pass") {
 		t.Errorf("error = %v, want 401 and no password", err)
 	}
-	auth := func(host string) string {
+	auth := func(_ context.Context, host string) string {
 		if host == "127.0.0.1" {
 			return "Bearer x"
 		}

@@ -72,7 +72,7 @@ type HTTPOptions struct {
 	Client *http.Client
 	// Authorization returns the Authorization header for a host, "" for none; nil: no host has
 	// one.
-	Authorization func(host string) string
+	Authorization func(ctx context.Context, host string) string
 }
 
 // Metadata stores small values by name between builds. It is safe for concurrent use. If a value is
@@ -103,5 +103,5 @@ type GitOptions struct {
 	SSHAuthSock string
 	// Authorization returns the Authorization header for a host, "" for none; nil: no host has
 	// one.
-	Authorization func(host string) string
+	Authorization func(ctx context.Context, host string) string
 }
