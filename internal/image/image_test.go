@@ -888,10 +888,7 @@ func TestCancelled(t *testing.T) {
 			if s.snapshots.Layered() {
 				waits = 3
 			}
-			for stacks := make([]byte, 1<<20); bytes.Count(stacks[:runtime.Stack(stacks, true)],
-				[]byte("memo.(*Call[...]).Wait(")) < waits; {
-				time.Sleep(time.Millisecond)
-			}
+			awaitStack(waits, "memo.(*Call[...]).Wait(")
 			cancel(cause)
 			if err := <-givenUp; !errors.Is(err, cause) {
 				t.Errorf("the one that was given up: %v", err)
@@ -907,6 +904,49 @@ func TestCancelled(t *testing.T) {
 				t.Errorf("left over: %v", l)
 			}
 		})
+	}
+}
+
+// awaitStack waits until n goroutines are in a function.
+func awaitStack(n int, function string) {
+	for stacks := make([]byte, 1<<20); bytes.Count(stacks[:runtime.Stack(stacks, true)],
+		[]byte(function)) < n; {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestCancelledWaiting cancels a build that waits until layers of other images are unpacked: it
+// gets the cause, not the snapshot below the layers that were not unpacked.
+func TestCancelledWaiting(t *testing.T) {
+	o := newOrigin(t)
+	o.tag("base:1", imageOf(t, "file a 0644 1", "file b 0644 2"))
+	for _, driver := range drivers(t) {
+		s := openState(t, t.TempDir(), driver)
+		img, err := s.Resolve(t.Context(), o.host+"/base:1", ResolveOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range cap(s.slots) {
+			s.slots <- struct{}{}
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cause := errors.New("another layer has failed")
+		unpacked := make(chan error)
+		go func() {
+			_, _, err := s.Unpack(ctx, img, UnpackOptions{})
+			unpacked <- err
+		}()
+		awaitStack(1, "image.(*unpacking).acquire(")
+		cancel(cause)
+		if err := <-unpacked; !errors.Is(err, cause) {
+			t.Errorf("%s: Unpack: %v, want the cause", driver, err)
+		}
+		for range cap(s.slots) {
+			<-s.slots
+		}
+		if _, _, err := s.Unpack(t.Context(), img, UnpackOptions{}); err != nil {
+			t.Errorf("%s: the next Unpack: %v", driver, err)
+		}
 	}
 }
 

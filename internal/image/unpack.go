@@ -173,6 +173,7 @@ func (u *unpacking) parallel(ctx context.Context, base snapshot.ID, from int) (s
 		here := memo.NewCall[snapshot.ID]()
 		f, mine := u.r.chains.Claim(u.chains[i])
 		parent := below
+		below = here
 		if mine {
 			// Acquire the slot here, so that lower layers come first: the others wait for them.
 			if err := u.acquire(ctx); err != nil {
@@ -186,12 +187,11 @@ func (u *unpacking) parallel(ctx context.Context, base snapshot.ID, from int) (s
 			here.Finish(id, err)
 			return err
 		})
-		below = here
 	}
 	if err := g.Wait(); err != nil {
 		return "", err
 	}
-	return below.Wait(context.Background()) // the group's context has ended
+	return below.Wait(context.Background()) // it has finished, and ctx has ended with the group
 }
 
 func (u *unpacking) acquire(ctx context.Context) error {
